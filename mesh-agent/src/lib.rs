@@ -1,0 +1,25 @@
+//! The node agent: carries the TCP traffic of its node's enrolled pods.
+//!
+//! Rooms are layered (L0 model … L4 app); a room uses only rooms of a lower
+//! layer or its own, which `cargo xtask tidy` checks. See `docs/architecture.md`.
+#![deny(unsafe_code)]
+
+// L0
+pub mod drain;
+pub mod model;
+// L1, pure
+pub mod balance;
+pub mod route;
+// L2
+pub mod capture;
+pub mod discovery;
+pub mod io;
+pub mod observe;
+pub mod sys;
+// L3
+pub mod admin;
+pub mod project;
+pub mod proxy;
+// L4
+pub mod app;
+pub mod config;

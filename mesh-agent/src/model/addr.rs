@@ -1,0 +1,92 @@
+//! Addresses by role, so that mixing them up does not compile.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+macro_rules! role {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub struct $name(SocketAddr);
+
+        impl $name {
+            /// Wraps `addr`; IPv4-mapped IPv6 addresses become IPv4.
+            #[must_use]
+            pub fn new(addr: SocketAddr) -> Self {
+                Self(SocketAddr::new(addr.ip().to_canonical(), addr.port()))
+            }
+
+            #[must_use]
+            pub fn get(self) -> SocketAddr {
+                self.0
+            }
+
+            #[must_use]
+            pub fn ip(self) -> IpAddr {
+                self.0.ip()
+            }
+
+            #[must_use]
+            pub fn port(self) -> u16 {
+                self.0.port()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+role!(
+    /// Where the application wanted to connect: the accepted socket's local address.
+    OrigDst
+);
+role!(
+    /// Who connected: the accepted socket's peer address.
+    ClientAddr
+);
+role!(
+    /// Where the agent dials: an endpoint, or the original destination itself.
+    UpstreamAddr
+);
+
+/// The addresses of one pod, at most one per family (`status.podIPs`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct PodIps {
+    pub v4: Option<Ipv4Addr>,
+    pub v6: Option<Ipv6Addr>,
+}
+
+impl PodIps {
+    #[must_use]
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        match ip.to_canonical() {
+            IpAddr::V4(ip) => self.v4 == Some(ip),
+            IpAddr::V6(ip) => self.v6 == Some(ip),
+        }
+    }
+
+    /// The pod's own address of the same family as `peer`.
+    #[must_use]
+    pub fn same_family(&self, peer: IpAddr) -> Option<IpAddr> {
+        match peer {
+            IpAddr::V4(_) => self.v4.map(IpAddr::V4),
+            IpAddr::V6(_) => self.v6.map(IpAddr::V6),
+        }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        self.v4
+            .map(IpAddr::V4)
+            .into_iter()
+            .chain(self.v6.map(IpAddr::V6))
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.v4.is_none() && self.v6.is_none()
+    }
+}

@@ -1,0 +1,18 @@
+//! What every room talks about: workloads, services, addresses by role, the
+//! configuration snapshot, and the outcome of a connection.
+//!
+//! No I/O, no tokio, no serde: plain data that the pure rooms decide on.
+//! Invariants: a [`Snapshot`] is immutable once built and swapped whole; an
+//! address is never a bare `SocketAddr` across rooms but carries its role.
+
+mod addr;
+mod outcome;
+mod service;
+mod snapshot;
+mod workload;
+
+pub use addr::{ClientAddr, OrigDst, PodIps, UpstreamAddr};
+pub use outcome::{ByteCounts, CloseReason, Direction, Opening, Outcome, RefuseReason, UnknownPeer};
+pub use service::{AppProtocol, Endpoint, Service, ServiceKey, ServicePort, TargetPort};
+pub use snapshot::Snapshot;
+pub use workload::{Enrolment, NamedPort, NetnsRef, OnAgentDown, Workload, WorkloadKey};

@@ -1,0 +1,78 @@
+//! Services and their endpoints.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::UpstreamAddr;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServiceKey {
+    pub namespace: String,
+    pub name: String,
+}
+
+impl fmt::Display for ServiceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A declared application protocol (`appProtocol`, or the port name's prefix).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AppProtocol {
+    #[default]
+    Unspecified,
+    Http1,
+    Http2,
+    Grpc,
+    Tls,
+    Tcp,
+}
+
+/// A `targetPort` as written; endpoints already carry the resolved number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TargetPort {
+    Number(u16),
+    Name(String),
+}
+
+/// One ready address and port behind a service port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    pub addr: UpstreamAddr,
+    /// The pod behind it, where the slice names one (`targetRef`) or the snapshot knows the address.
+    pub workload: Option<Arc<super::Workload>>,
+    pub zone: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePort {
+    /// Empty for a single unnamed port.
+    pub name: String,
+    pub port: u16,
+    pub target: TargetPort,
+    pub protocol: AppProtocol,
+    /// Ready TCP endpoints of both families; the picker keeps to the family of the client.
+    pub endpoints: Arc<[Endpoint]>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    pub key: ServiceKey,
+    /// Empty for a headless service.
+    pub vips: Vec<IpAddr>,
+    pub ports: Vec<ServicePort>,
+}
+
+impl Service {
+    #[must_use]
+    pub fn is_headless(&self) -> bool {
+        self.vips.is_empty()
+    }
+
+    #[must_use]
+    pub fn port(&self, port: u16) -> Option<&ServicePort> {
+        self.ports.iter().find(|p| p.port == port)
+    }
+}

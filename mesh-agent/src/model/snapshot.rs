@@ -1,0 +1,27 @@
+//! One consistent view of the configuration.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::{Service, ServiceKey, Workload, WorkloadKey};
+
+/// Immutable; swapped whole. A connection pins one for its life.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// Counts up by one with each accepted change; 0 is "nothing loaded yet".
+    pub generation: u64,
+    pub workloads: BTreeMap<WorkloadKey, Arc<Workload>>,
+    pub by_ip: HashMap<IpAddr, Arc<Workload>, foldhash::fast::RandomState>,
+    pub services: BTreeMap<ServiceKey, Arc<Service>>,
+    pub by_vip: HashMap<IpAddr, Arc<Service>, foldhash::fast::RandomState>,
+}
+
+impl Snapshot {
+    /// Enrolled workloads of `node`, in key order.
+    pub fn enrolled_on<'a>(&'a self, node: &'a str) -> impl Iterator<Item = &'a Arc<Workload>> {
+        self.workloads
+            .values()
+            .filter(move |w| w.node == node && w.is_enrolled())
+    }
+}

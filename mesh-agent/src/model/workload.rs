@@ -1,0 +1,85 @@
+//! A workload: one pod (or one service of a VM) as the configuration tells it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use super::PodIps;
+
+/// Namespace and name of a pod.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WorkloadKey {
+    pub namespace: String,
+    pub name: String,
+}
+
+impl fmt::Display for WorkloadKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// Where a local workload's network namespace is found
+/// (annotations `mesh-agent.io/netns`, `/pid`, `/cgroup`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NetnsRef {
+    /// A namespace file, for example `/run/netns/NAME`.
+    Path(PathBuf),
+    /// A process that lives in the namespace.
+    Pid(u32),
+    /// A cgroup2 directory; the namespace of any process in it.
+    Cgroup(PathBuf),
+}
+
+/// What an enrolled pod's new connections meet while no agent runs
+/// (annotation `mesh-agent.io/on-agent-down`, default `closed`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnAgentDown {
+    /// Refused: EPERM outbound, ECONNREFUSED inbound.
+    #[default]
+    Closed,
+    /// Passed directly, in plaintext.
+    Open,
+}
+
+/// Is the workload in the mesh, and how is it captured here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Enrolment {
+    /// Not in the mesh (no label, label `"false"`, or host network).
+    No,
+    Yes(OnAgentDown),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedPort {
+    pub name: String,
+    pub port: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workload {
+    pub key: WorkloadKey,
+    /// `metadata.uid`; `namespace/name` where the source gives none.
+    pub uid: String,
+    pub ips: PodIps,
+    /// `spec.nodeName`.
+    pub node: String,
+    pub service_account: String,
+    /// Owner-like name for metrics: label `app.kubernetes.io/name`, else `app`, else the pod's name.
+    pub app: String,
+    pub labels: BTreeMap<String, String>,
+    pub enrolment: Enrolment,
+    /// Only of local interest.
+    pub netns: Option<NetnsRef>,
+    /// Annotation `mesh-agent.io/cgroup`, also when the namespace is given by path:
+    /// processes in it are refused until the namespace is enrolled.
+    pub cgroup: Option<PathBuf>,
+    pub ports: Vec<NamedPort>,
+}
+
+impl Workload {
+    #[must_use]
+    pub fn is_enrolled(&self) -> bool {
+        matches!(self.enrolment, Enrolment::Yes(_))
+    }
+}

@@ -1,0 +1,37 @@
+//! What an original destination means: a service port, a pod, or the outside.
+//!
+//! Pure: snapshot and address in, decision out. Never picks an endpoint and
+//! never decides about policy.
+
+use std::sync::Arc;
+
+use crate::model::{OrigDst, RefuseReason, Service, ServicePort, Snapshot, Workload};
+
+/// Where a connection goes.
+#[derive(Debug)]
+pub enum Decision<'s> {
+    /// A virtual address of a service: pick one of the port's endpoints.
+    Service {
+        service: &'s Arc<Service>,
+        port: &'s ServicePort,
+    },
+    /// The address of a known pod: dial it as it is.
+    Workload(&'s Arc<Workload>),
+    /// Nothing the configuration knows: dial it as it is.
+    External,
+    Refused(RefuseReason),
+}
+
+#[must_use]
+pub fn resolve(snapshot: &Snapshot, dst: OrigDst) -> Decision<'_> {
+    if let Some(service) = snapshot.by_vip.get(&dst.ip()) {
+        return match service.port(dst.port()) {
+            Some(port) => Decision::Service { service, port },
+            None => Decision::Refused(RefuseReason::UnknownServicePort),
+        };
+    }
+    match snapshot.by_ip.get(&dst.ip()) {
+        Some(workload) => Decision::Workload(workload),
+        None => Decision::External,
+    }
+}

@@ -1,1 +1,44 @@
-fn main() {}
+//! Entry points of the kernel programs: each reads its context, asks
+//! `mesh-common` and returns the verdict.
+#![no_std]
+#![no_main]
+
+mod connect;
+mod lookup;
+mod maps;
+mod sockops;
+
+use aya_ebpf::macros::{cgroup_sock_addr, sk_lookup, sock_ops};
+use aya_ebpf::programs::{SkLookupContext, SockAddrContext, SockOpsContext};
+
+#[cgroup_sock_addr(connect4)]
+pub fn mesh_connect4(ctx: SockAddrContext) -> i32 {
+    connect::v4(&ctx)
+}
+
+#[cgroup_sock_addr(connect6)]
+pub fn mesh_connect6(ctx: SockAddrContext) -> i32 {
+    connect::v6(&ctx)
+}
+
+#[sk_lookup]
+pub fn mesh_lookup(ctx: SkLookupContext) -> u32 {
+    lookup::steer(&ctx)
+}
+
+#[sock_ops]
+pub fn mesh_sockops(ctx: SockOpsContext) -> u32 {
+    sockops::record(&ctx)
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    // The verifier admits no program that can reach this.
+    loop {}
+}
+
+// Several helpers are for GPL-compatible programs only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

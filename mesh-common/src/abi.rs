@@ -1,0 +1,179 @@
+//! Layout of everything that crosses the border between kernel and agent.
+//!
+//! `repr(C)`, fixed width, explicit padding, byte order in the name. Any
+//! change of a map or a type here must raise [`ABI_VERSION`]: it names the
+//! directory of pins, so two versions never read each other's maps.
+
+/// Names the bpffs directory `abi-N` that all pins of this layout live in.
+pub const ABI_VERSION: u32 = 1;
+
+/// Mark of captured sockets and of deliveries, meaningful only inside a pod's
+/// network namespace (marks do not cross a veth). ASCII "mesh".
+pub const MARK: u32 = 0x6d65_7368;
+/// Routing table that loops marked packets back through `lo`.
+pub const TABLE: u32 = 0x6d65;
+/// Priority of the `fwmark` rule; after the local table (0), before main (32766).
+pub const RULE_PRIORITY: u32 = 100;
+
+/// First (most exposed) interface of every namespace: `lo`.
+pub const LOOPBACK_IFINDEX: u32 = 1;
+
+/// Deepest cgroup level looked at for a guarded ancestor.
+pub const MAX_CGROUP_DEPTH: u32 = 8;
+
+/// Enrolled namespaces and pod addresses, bounded per node.
+pub const MAX_PODS: u32 = 4096;
+/// Live tuples of agent dials and probes. Above the number of sockets that the
+/// agent may hold, so that a full map cannot happen before fds run out.
+pub const MAX_TUPLES: u32 = 262_144;
+pub const MAX_CGROUPS: u32 = 4096;
+/// Bytes of the ring of refusal events; a power of two of pages.
+pub const EVENT_RING_BYTES: u32 = 256 * 1024;
+
+/// New connections pass in plaintext while no agent runs.
+pub const FLAG_FAIL_OPEN: u32 = 1;
+
+/// What the kernel knows of an enrolled namespace (map `ENROLLED`, key: netns cookie).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Enrolled {
+    /// `FLAG_*`.
+    pub flags: u32,
+    /// Unused, zero; keeps the addresses aligned to four bytes.
+    pub reserved: u32,
+    /// The pod's addresses as IPv6, IPv4 mapped; all zero where it has none.
+    pub v4: Addr,
+    pub v6: Addr,
+}
+
+/// An address in network byte order, IPv4 as `::ffff:a.b.c.d`.
+///
+/// Four words rather than bytes: the programs read and compare words.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Addr {
+    pub words_be: [u32; 4],
+}
+
+impl Addr {
+    pub const UNSET: Self = Self { words_be: [0; 4] };
+
+    /// `ip_be` as it stands in memory in network byte order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_v4_be(ip_be: u32) -> Self {
+        Self {
+            words_be: [0, 0, 0xffff_u32.to_be(), ip_be],
+        }
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_v4(&self) -> bool {
+        self.words_be[0] == 0 && self.words_be[1] == 0 && self.words_be[2] == 0xffff_u32.to_be()
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_set(&self) -> bool {
+        (self.words_be[0] | self.words_be[1] | self.words_be[2] | self.words_be[3]) != 0
+    }
+
+    /// `127.0.0.0/8` or `::1`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_loopback(&self) -> bool {
+        if self.is_v4() {
+            return (u32::from_be(self.words_be[3]) >> 24) == 127;
+        }
+        self.words_be[0] == 0
+            && self.words_be[1] == 0
+            && self.words_be[2] == 0
+            && self.words_be[3] == 1_u32.to_be()
+    }
+
+    /// `fe80::/10`: only meaningful with an interface, which a looped packet lost.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_v6_link_local(&self) -> bool {
+        (u32::from_be(self.words_be[0]) >> 22) == (0xfe80_0000 >> 22)
+    }
+}
+
+/// One direction of a TCP connection as its initiator sees it (map `TUPLES`).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Tuple {
+    pub source: Addr,
+    pub destination: Addr,
+    /// Both ports in host byte order.
+    pub source_port: u32,
+    pub destination_port: u32,
+}
+
+/// A refusal, for the agent's log (ring `EVENTS`).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RefusalEvent {
+    pub netns_cookie: u64,
+    pub cgroup_id: u64,
+    pub destination: Addr,
+    /// Host byte order.
+    pub destination_port: u32,
+    /// [`crate::counter::Counter`] as a number.
+    pub counter: u32,
+}
+
+const _: () = {
+    use core::mem::{offset_of, size_of};
+    assert!(size_of::<Addr>() == 16);
+    assert!(size_of::<Enrolled>() == 40);
+    assert!(offset_of!(Enrolled, v4) == 8);
+    assert!(offset_of!(Enrolled, v6) == 24);
+    assert!(size_of::<Tuple>() == 40);
+    assert!(offset_of!(Tuple, destination) == 16);
+    assert!(offset_of!(Tuple, source_port) == 32);
+    assert!(size_of::<RefusalEvent>() == 40);
+    assert!(offset_of!(RefusalEvent, destination) == 16);
+    assert!(offset_of!(RefusalEvent, destination_port) == 32);
+};
+
+#[cfg(feature = "user")]
+mod user {
+    use super::{Addr, Enrolled, RefusalEvent, Tuple};
+    use core::net::IpAddr;
+
+    // SAFETY: repr(C), integers only, no padding (asserted above): every bit pattern is valid.
+    unsafe impl aya::Pod for Addr {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Enrolled {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Tuple {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for RefusalEvent {}
+
+    impl From<IpAddr> for Addr {
+        fn from(ip: IpAddr) -> Self {
+            let bytes = match ip {
+                IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+                IpAddr::V6(ip) => ip.octets(),
+            };
+            let word = |i: usize| {
+                u32::from_ne_bytes([bytes[i], bytes[i + 1], bytes[i + 2], bytes[i + 3]])
+            };
+            Self {
+                words_be: [word(0), word(4), word(8), word(12)],
+            }
+        }
+    }
+
+    impl From<Addr> for IpAddr {
+        fn from(addr: Addr) -> Self {
+            let mut bytes = [0_u8; 16];
+            for (chunk, word) in bytes.chunks_exact_mut(4).zip(addr.words_be) {
+                chunk.copy_from_slice(&word.to_ne_bytes());
+            }
+            IpAddr::V6(bytes.into()).to_canonical()
+        }
+    }
+}

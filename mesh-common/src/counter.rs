@@ -1,0 +1,56 @@
+//! Counters of the kernel programs: one list gives index, metric label and meaning.
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident = $label:literal,)*) => {
+        /// Index into the per-CPU map `COUNTERS`.
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Counter {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Counter {
+            /// Every counter, in index order.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// Value of the metric label `event`.
+            #[must_use]
+            pub const fn label(self) -> &'static str {
+                match self {
+                    $(Self::$name => $label,)*
+                }
+            }
+        }
+    };
+}
+
+counters! {
+    /// A pod's connect was marked for capture.
+    ConnectCaptured = "connect_captured",
+    /// A fail-open pod's connect passed because no agent listens.
+    ConnectFailedOpen = "connect_failed_open",
+    /// A fail-closed pod's connect was refused because no agent listens.
+    ConnectRefusedNoAgent = "connect_refused_no_agent",
+    /// The pod has no address of the destination's family.
+    ConnectRefusedFamily = "connect_refused_family",
+    /// The socket is bound to a device and may not be unbound.
+    ConnectRefusedDevice = "connect_refused_device",
+    /// Caller in a guarded cgroup, namespace not enrolled (yet).
+    ConnectRefusedUnknownNetns = "connect_refused_unknown_netns",
+    /// Setting the mark failed.
+    ConnectRefusedMark = "connect_refused_mark",
+    /// A looped SYN was handed to the agent.
+    SteeredOutbound = "steered_outbound",
+    /// A SYN from outside the pod was handed to the agent.
+    SteeredInbound = "steered_inbound",
+    /// A delivery of the agent, or a probe, went to the application.
+    SteerPassedTuple = "steer_passed_tuple",
+    /// A fail-open pod's SYN passed because no agent listens.
+    SteerFailedOpen = "steer_failed_open",
+    /// A SYN was dropped because no agent listens, or for an unknown address.
+    SteerDropped = "steer_dropped",
+    /// A tuple could not be recorded (map full): that connection is captured again and refused.
+    TupleInsertFailed = "tuple_insert_failed",
+    /// A refusal event found the ring full.
+    EventLost = "event_lost",
+}

@@ -1,0 +1,102 @@
+//! `sk_lookup` of a pod's namespace: hands SYNs to the agent's listener.
+
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::bpf_sk_lookup;
+use aya_ebpf::helpers::generated::{bpf_map_lookup_elem, bpf_sk_assign, bpf_sk_release};
+use aya_ebpf::programs::SkLookupContext;
+use core::ffi::c_void;
+use core::ptr::{addr_of, read_volatile};
+use mesh_common::abi::{Addr, Tuple};
+use mesh_common::counter::Counter;
+use mesh_common::decide::{self, Steer};
+
+use crate::maps::{LISTENERS, POD_FLAGS, TUPLES, count};
+
+const SK_DROP: u32 = 0;
+const SK_PASS: u32 = 1;
+const AF_INET: u32 = 2;
+
+pub fn steer(ctx: &SkLookupContext) -> u32 {
+    let Some(packet) = read(ctx.lookup) else {
+        // Not TCP.
+        return SK_PASS;
+    };
+    // SAFETY: presence only.
+    let known = unsafe { TUPLES.get(&packet.tuple) }.is_some();
+    let (remote, local) = (&packet.tuple.source, &packet.tuple.destination);
+    let (key, counter) = match decide::steer(remote, local, packet.ifindex, known) {
+        Steer::Pass => {
+            if known {
+                count(Counter::SteerPassedTuple);
+            }
+            return SK_PASS;
+        }
+        Steer::Outbound => (remote, Counter::SteeredOutbound),
+        Steer::Inbound => (local, Counter::SteeredInbound),
+    };
+    if assign(ctx, key) {
+        count(counter);
+        return SK_PASS;
+    }
+    // SAFETY: a copied integer.
+    let flags = unsafe { POD_FLAGS.get(key) }.copied().unwrap_or(0);
+    let (pass, counter) = decide::without_listener(flags);
+    count(counter);
+    if pass { SK_PASS } else { SK_DROP }
+}
+
+struct Packet {
+    tuple: Tuple,
+    ifindex: u32,
+}
+
+#[inline(always)]
+fn read(ctx: *mut bpf_sk_lookup) -> Option<Packet> {
+    // Each field is read in its own branch: a select between two context
+    // pointers is refused by the verifier.
+    // SAFETY: fields of this program type's context.
+    unsafe {
+        if read_volatile(addr_of!((*ctx).protocol)) != 6 {
+            return None;
+        }
+        let mut tuple = Tuple {
+            source: Addr::UNSET,
+            destination: Addr::UNSET,
+            source_port: u32::from(u16::from_be(read_volatile(addr_of!((*ctx).remote_port)))),
+            destination_port: read_volatile(addr_of!((*ctx).local_port)),
+        };
+        if read_volatile(addr_of!((*ctx).family)) == AF_INET {
+            tuple.source = Addr::from_v4_be(read_volatile(addr_of!((*ctx).remote_ip4)));
+            tuple.destination = Addr::from_v4_be(read_volatile(addr_of!((*ctx).local_ip4)));
+        } else {
+            tuple.source.words_be[0] = read_volatile(addr_of!((*ctx).remote_ip6[0]));
+            tuple.source.words_be[1] = read_volatile(addr_of!((*ctx).remote_ip6[1]));
+            tuple.source.words_be[2] = read_volatile(addr_of!((*ctx).remote_ip6[2]));
+            tuple.source.words_be[3] = read_volatile(addr_of!((*ctx).remote_ip6[3]));
+            tuple.destination.words_be[0] = read_volatile(addr_of!((*ctx).local_ip6[0]));
+            tuple.destination.words_be[1] = read_volatile(addr_of!((*ctx).local_ip6[1]));
+            tuple.destination.words_be[2] = read_volatile(addr_of!((*ctx).local_ip6[2]));
+            tuple.destination.words_be[3] = read_volatile(addr_of!((*ctx).local_ip6[3]));
+        }
+        let ifindex = read_volatile(addr_of!((*ctx).ingress_ifindex));
+        Some(Packet { tuple, ifindex })
+    }
+}
+
+/// Gives the packet to the listener of `address`; false where there is none.
+#[inline(always)]
+fn assign(ctx: &SkLookupContext, address: &Addr) -> bool {
+    // SAFETY: map and key are valid; a socket found is released, as the verifier demands.
+    unsafe {
+        let sk = bpf_map_lookup_elem(
+            addr_of!(LISTENERS).cast_mut().cast::<c_void>(),
+            addr_of!(*address).cast::<c_void>(),
+        );
+        if sk.is_null() {
+            return false;
+        }
+        let assigned = bpf_sk_assign(ctx.as_ptr(), sk, 0);
+        bpf_sk_release(sk);
+        assigned == 0
+    }
+}

@@ -1,1 +1,318 @@
-//! (under construction)
+//! Loads, attaches and pins the kernel programs, and keeps their maps.
+//!
+//! The only room with aya. It never decides who is enrolled (`project` does)
+//! and never touches traffic. Invariants: all pins live below
+//! `BPFFS_DIR/abi-N`; every step of [`Capture::start`] may be repeated, so a
+//! start that was killed half-way is completed by the next one; while any pin
+//! is there, pods without an agent are refused unless they are fail-open.
+
+mod error;
+mod pins;
+
+use std::net::IpAddr;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf, SockHash};
+use aya::programs::links::FdLink;
+use aya::programs::{CgroupAttachMode, CgroupSockAddr, SkLookup, SockOps};
+use aya::{Ebpf, EbpfLoader};
+use mesh_common::abi::{Addr, Enrolled, FLAG_FAIL_OPEN, RefusalEvent};
+use mesh_common::counter::Counter;
+
+use crate::model::{OnAgentDown, PodIps};
+use crate::sys::{cgroup, netns::Netns};
+pub use error::Error;
+use pins::Pins;
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mesh-ebpf.o"));
+
+/// Where to attach and pin.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub bpffs_dir: PathBuf,
+    /// Connect hooks see every process below it: the node's cgroup2 root.
+    pub cgroup_root: PathBuf,
+    /// The agent's own cgroup: exempt, and its dials are recorded.
+    pub agent_cgroup: PathBuf,
+    /// Probers' (kubelet's) cgroups: their connections reach applications directly.
+    pub probe_cgroups: Vec<PathBuf>,
+    /// Below these, processes in unknown namespaces are refused.
+    pub guard_cgroups: Vec<PathBuf>,
+}
+
+/// What stays in the kernel when the agent ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnStop {
+    /// Nothing: pods connect directly again.
+    Remove,
+    /// Everything: fail-closed pods are refused until the next agent is there.
+    Keep,
+}
+
+/// One pod to capture.
+#[derive(Debug)]
+pub struct EnrolPod<'a> {
+    pub netns: &'a Netns,
+    pub ips: PodIps,
+    pub on_agent_down: OnAgentDown,
+    /// One member of the listener group for each of the pod's addresses.
+    pub listeners: &'a [(IpAddr, BorrowedFd<'a>)],
+}
+
+/// The attached programs and their maps.
+pub struct Capture {
+    ebpf: Ebpf,
+    pins: Pins,
+}
+
+impl Capture {
+    pub fn start(config: &Config) -> Result<Self, Error> {
+        if OBJECT.is_empty() {
+            return Err(Error::NoObject);
+        }
+        if !nix::unistd::geteuid().is_root() {
+            return Err(Error::NotRoot);
+        }
+        let pins = Pins::prepare(&config.bpffs_dir)?;
+        let ebpf = EbpfLoader::new()
+            .default_map_pin_directory(pins.maps())
+            .load(OBJECT)
+            .map_err(|e| Error::Load(Box::new(e)))?;
+        let mut capture = Self { ebpf, pins };
+        // Known before the hooks run: the agent's own connects must never be refused.
+        capture.allow_agent(&config.agent_cgroup)?;
+        for dir in &config.guard_cgroups {
+            capture.guard(dir)?;
+        }
+        capture.load_programs()?;
+        capture.attach_sock_ops("agent", &config.agent_cgroup)?;
+        for (i, dir) in config.probe_cgroups.iter().enumerate() {
+            capture.attach_sock_ops(&format!("probe-{i}"), dir)?;
+        }
+        capture.relink_pods()?;
+        capture.attach_connect("mesh_connect4", &config.cgroup_root)?;
+        capture.attach_connect("mesh_connect6", &config.cgroup_root)?;
+        capture.pins.remove_other_versions()?;
+        Ok(capture)
+    }
+
+    fn map<T>(&self, name: &'static str) -> Result<T, Error>
+    where
+        T: TryFrom<aya::maps::Map, Error = aya::maps::MapError>,
+    {
+        // Opened by pin, not borrowed from the loader: typed views own their fd.
+        let data = MapData::from_pin(self.pins.maps().join(name)).map_err(|source| Error::Map { name, source })?;
+        let map = pins::typed(data).map_err(|source| Error::Map { name, source })?;
+        T::try_from(map).map_err(|source| Error::Map { name, source })
+    }
+
+    fn allow_agent(&mut self, dir: &Path) -> Result<(), Error> {
+        let mut map: HashMap<MapData, u64, u8> = self.map("AGENTS")?;
+        let id = cgroup_id(dir)?;
+        // A dead agent's id must not exempt whoever gets that cgroup next.
+        let stale: Vec<u64> = map.keys().filter_map(Result::ok).filter(|k| *k != id).collect();
+        for key in stale {
+            let _gone = map.remove(&key);
+        }
+        map.insert(id, 1, 0).map_err(|source| Error::Map { name: "AGENTS", source })
+    }
+
+    /// Refuses processes below `dir` whose namespace is not enrolled.
+    pub fn guard(&mut self, dir: &Path) -> Result<(), Error> {
+        let mut map: HashMap<MapData, u64, u8> = self.map("GUARDED")?;
+        map.insert(cgroup_id(dir)?, 1, 0)
+            .map_err(|source| Error::Map { name: "GUARDED", source })
+    }
+
+    fn load_programs(&mut self) -> Result<(), Error> {
+        for (name, program) in self.ebpf.programs_mut() {
+            let loaded = match program {
+                aya::programs::Program::CgroupSockAddr(p) => p.load(),
+                aya::programs::Program::SkLookup(p) => p.load(),
+                aya::programs::Program::SockOps(p) => p.load(),
+                _ => continue,
+            };
+            loaded.map_err(|source| Error::Program { name: name.to_owned(), source: Box::new(source) })?;
+        }
+        Ok(())
+    }
+
+    fn program<'e, T>(&'e mut self, name: &str) -> Result<&'e mut T, Error>
+    where
+        &'e mut T: TryFrom<&'e mut aya::programs::Program, Error = aya::programs::ProgramError>,
+    {
+        self.ebpf
+            .program_mut(name)
+            .ok_or_else(|| Error::Missing(name.to_owned()))?
+            .try_into()
+            .map_err(|source| Error::Program { name: name.to_owned(), source: Box::new(source) })
+    }
+
+    fn attach_connect(&mut self, name: &str, dir: &Path) -> Result<(), Error> {
+        let pin = self.pins.link(name);
+        let program: &mut CgroupSockAddr = self.program(name)?;
+        let failed = |source| Error::Program { name: name.to_owned(), source: Box::new(source) };
+        let fd = program.fd().map_err(failed)?;
+        if pins::swap(&pin, fd.as_fd())? {
+            return Ok(());
+        }
+        let cgroup = open_cgroup(dir)?;
+        // "Single" coexists with others on links; "AllowMultiple" is EINVAL there.
+        let id = program.attach(cgroup, CgroupAttachMode::Single).map_err(failed)?;
+        let link = program.take_link(id).map_err(failed)?;
+        pins::pin(FdLink::try_from(link).map_err(|_| Error::Missing(name.to_owned()))?, &pin)
+    }
+
+    fn attach_sock_ops(&mut self, role: &str, dir: &Path) -> Result<(), Error> {
+        // Not swapped but renewed: the cgroup of the last agent is not ours.
+        let pin = self.pins.link(&format!("sockops-{role}"));
+        pins::unpin(&pin)?;
+        let name = "mesh_sockops";
+        let failed = |source| Error::Program { name: name.to_owned(), source: Box::new(source) };
+        let cgroup = open_cgroup(dir)?;
+        let program: &mut SockOps = self.program(name)?;
+        let id = program.attach(cgroup, CgroupAttachMode::Single).map_err(failed)?;
+        let link = program.take_link(id).map_err(failed)?;
+        pins::pin(FdLink::try_from(link).map_err(|_| Error::Missing(name.to_owned()))?, &pin)
+    }
+
+    /// Gives pods that an earlier agent enrolled this agent's program.
+    fn relink_pods(&mut self) -> Result<(), Error> {
+        for cookie in self.pins.pod_cookies()? {
+            let pin = self.pins.pod(cookie);
+            let program: &mut SkLookup = self.program("mesh_lookup")?;
+            let fd = program.fd().map_err(|source| Error::Program { name: "mesh_lookup".into(), source: Box::new(source) })?;
+            if pins::swap(&pin, fd.as_fd()).is_err() {
+                // Its namespace is gone: the link is dead.
+                pins::unpin(&pin)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Captures a pod; may be repeated, also with changed settings.
+    ///
+    /// Order: listeners, then flags, then the namespace's program, then the
+    /// connect hook's entry, so that no connection is taken before it can be served.
+    pub fn enrol(&mut self, pod: &EnrolPod<'_>) -> Result<(), Error> {
+        let flags = match pod.on_agent_down {
+            OnAgentDown::Closed => 0,
+            OnAgentDown::Open => FLAG_FAIL_OPEN,
+        };
+        let mut listeners: SockHash<MapData, Addr> = self.map("LISTENERS")?;
+        let mut pod_flags: HashMap<MapData, Addr, u32> = self.map("POD_FLAGS")?;
+        for (ip, fd) in pod.listeners {
+            let key = Addr::from(*ip);
+            listeners.insert(key, fd.as_raw_fd(), 0).map_err(|source| Error::Map { name: "LISTENERS", source })?;
+            pod_flags.insert(key, flags, 0).map_err(|source| Error::Map { name: "POD_FLAGS", source })?;
+        }
+        let pin = self.pins.pod(pod.netns.cookie());
+        let program: &mut SkLookup = self.program("mesh_lookup")?;
+        let failed = |source| Error::Program { name: "mesh_lookup".into(), source: Box::new(source) };
+        let fd = program.fd().map_err(failed)?;
+        if !pins::swap(&pin, fd.as_fd())? {
+            let id = program.attach(pod.netns).map_err(failed)?;
+            let link = program.take_link(id).map_err(failed)?;
+            pins::pin(link.into(), &pin)?;
+        }
+        let mut enrolled: HashMap<MapData, u64, Enrolled> = self.map("ENROLLED")?;
+        let value = Enrolled {
+            flags,
+            reserved: 0,
+            v4: pod.ips.v4.map_or(Addr::UNSET, |ip| Addr::from(IpAddr::V4(ip))),
+            v6: pod.ips.v6.map_or(Addr::UNSET, |ip| Addr::from(IpAddr::V6(ip))),
+        };
+        enrolled
+            .insert(pod.netns.cookie(), value, 0)
+            .map_err(|source| Error::Map { name: "ENROLLED", source })
+    }
+
+    /// Lets go of a pod; what is already gone is fine.
+    pub fn withdraw(&mut self, cookie: u64, ips: PodIps) -> Result<(), Error> {
+        let mut enrolled: HashMap<MapData, u64, Enrolled> = self.map("ENROLLED")?;
+        let _absent = enrolled.remove(&cookie);
+        pins::unpin(&self.pins.pod(cookie))?;
+        let mut listeners: SockHash<MapData, Addr> = self.map("LISTENERS")?;
+        let mut pod_flags: HashMap<MapData, Addr, u32> = self.map("POD_FLAGS")?;
+        for ip in ips.iter() {
+            let _absent = listeners.remove(&Addr::from(ip));
+            let _absent = pod_flags.remove(&Addr::from(ip));
+        }
+        Ok(())
+    }
+
+    /// What the kernel holds as enrolled, also what an earlier agent left.
+    pub fn enrolled(&self) -> Result<Vec<(u64, PodIps)>, Error> {
+        let map: HashMap<MapData, u64, Enrolled> = self.map("ENROLLED")?;
+        Ok(map
+            .iter()
+            .filter_map(Result::ok)
+            .map(|(cookie, pod)| (cookie, pod_ips(&pod)))
+            .collect())
+    }
+
+    /// Counters summed over CPUs, in [`Counter::ALL`] order.
+    pub fn counters(&self) -> Result<Vec<(&'static str, u64)>, Error> {
+        let map: PerCpuArray<MapData, u64> = self.map("COUNTERS")?;
+        Counter::ALL
+            .iter()
+            .map(|c| {
+                let values = map.get(&(*c as u32), 0).map_err(|source| Error::Map { name: "COUNTERS", source })?;
+                Ok((c.label(), values.iter().sum()))
+            })
+            .collect()
+    }
+
+    /// Number of live tuples.
+    pub fn tuples(&self) -> Result<usize, Error> {
+        let map: HashMap<MapData, mesh_common::abi::Tuple, u8> = self.map("TUPLES")?;
+        Ok(map.keys().filter_map(Result::ok).count())
+    }
+
+    /// Drains the refusal events that are there now, at most `limit`.
+    pub fn refusals(&self, limit: usize) -> Result<Vec<RefusalEvent>, Error> {
+        let mut ring: RingBuf<MapData> = self.map("EVENTS")?;
+        let mut events = Vec::new();
+        while events.len() < limit
+            && let Some(item) = ring.next()
+        {
+            events.extend(pins::event(&item));
+        }
+        Ok(events)
+    }
+
+    pub fn stop(self, on_stop: OnStop) -> Result<(), Error> {
+        match on_stop {
+            OnStop::Keep => Ok(()),
+            OnStop::Remove => self.pins.remove_all(),
+        }
+    }
+}
+
+/// Removes the pins of every version below `bpffs_dir`, and with them every attachment.
+/// Gives the netns cookies of the pods that were enrolled.
+pub fn cleanup(bpffs_dir: &Path) -> Result<Vec<u64>, Error> {
+    pins::remove_tree(bpffs_dir)
+}
+
+fn pod_ips(pod: &Enrolled) -> PodIps {
+    let mut ips = PodIps::default();
+    for addr in [pod.v4, pod.v6] {
+        match (addr.is_set(), IpAddr::from(addr)) {
+            (false, _) => {}
+            (true, IpAddr::V4(ip)) => ips.v4 = Some(ip),
+            (true, IpAddr::V6(ip)) => ips.v6 = Some(ip),
+        }
+    }
+    ips
+}
+
+fn open_cgroup(dir: &Path) -> Result<std::fs::File, Error> {
+    std::fs::File::open(dir).map_err(|source| Error::Cgroup { dir: dir.to_owned(), source })
+}
+
+fn cgroup_id(dir: &Path) -> Result<u64, Error> {
+    cgroup::id(dir).map_err(|source| Error::Cgroup { dir: dir.to_owned(), source })
+}
+

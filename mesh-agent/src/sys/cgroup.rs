@@ -1,0 +1,43 @@
+//! Finding and joining cgroup2 directories.
+
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+/// Where cgroup2 is mounted: `/sys/fs/cgroup`, or `…/unified` on hybrid systems.
+pub fn cgroup2_mount() -> io::Result<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts")?;
+    mounts
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split(' ').skip(1);
+            let path = fields.next()?;
+            (fields.next()? == "cgroup2").then(|| PathBuf::from(path))
+        })
+        .next()
+        .ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::NotFound,
+                "no cgroup2 file system is mounted; mount one: mount -t cgroup2 none /sys/fs/cgroup",
+            )
+        })
+}
+
+/// The calling process's own cgroup2 directory.
+pub fn own_cgroup() -> io::Result<PathBuf> {
+    let text = std::fs::read_to_string("/proc/self/cgroup")?;
+    let path = text.lines().find_map(|l| l.strip_prefix("0::/"));
+    let path = path.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+    Ok(cgroup2_mount()?.join(path))
+}
+
+/// The id that `bpf_get_current_cgroup_id` gives for processes in `dir`: its inode number.
+pub fn id(dir: &Path) -> io::Result<u64> {
+    Ok(std::fs::metadata(dir)?.ino())
+}
+
+/// Moves the calling process into `dir`, which is made if it is missing.
+pub fn enter(dir: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(dir)?;
+    std::fs::write(dir.join("cgroup.procs"), std::process::id().to_string())
+}

@@ -1,1 +1,100 @@
-//! (under construction)
+//! The relay: copies both directions of one connection.
+//!
+//! One future for both directions, one scratch buffer per worker thread; a
+//! connection owns memory only for bytes that its peer did not take yet, at
+//! most one read. FIN is passed on as FIN after everything before it, an error
+//! is reported so that the caller passes it on as RST.
+
+mod pump;
+#[cfg(test)]
+mod tests;
+
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+
+use crate::model::ByteCounts;
+use pump::Pump;
+
+/// How a relay ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Both directions were closed with FIN.
+    Finished,
+    ResetByClient,
+    ResetByUpstream,
+    IdleTimeout,
+}
+
+/// Which socket failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    From,
+    To,
+}
+
+/// The relay of one connection.
+#[derive(Debug, Default)]
+pub struct Relay {
+    sent: Pump,
+    received: Pump,
+}
+
+impl Relay {
+    /// Application bytes passed on so far.
+    #[must_use]
+    pub fn bytes(&self) -> ByteCounts {
+        ByteCounts {
+            sent: self.sent.passed(),
+            received: self.received.passed(),
+        }
+    }
+
+    /// Copies until both directions have ended or one side failed. Cancel-safe:
+    /// what was read and not written stays in the relay.
+    pub async fn run(
+        &mut self,
+        client: &TcpStream,
+        upstream: &TcpStream,
+        idle: Option<Duration>,
+    ) -> End {
+        let Some(idle) = idle else {
+            return self.copy(client, upstream).await;
+        };
+        loop {
+            let before = self.bytes();
+            match tokio::time::timeout(idle, self.copy(client, upstream)).await {
+                Ok(end) => return end,
+                Err(_) if self.bytes() == before => return End::IdleTimeout,
+                Err(_) => {}
+            }
+        }
+    }
+
+    async fn copy(&mut self, client: &TcpStream, upstream: &TcpStream) -> End {
+        poll_fn(|cx| {
+            let sent = self.sent.poll(client, upstream, cx);
+            if let Poll::Ready(Err(side)) = sent {
+                return Poll::Ready(match side {
+                    Side::From => End::ResetByClient,
+                    Side::To => End::ResetByUpstream,
+                });
+            }
+            let received = self.received.poll(upstream, client, cx);
+            if let Poll::Ready(Err(side)) = received {
+                return Poll::Ready(match side {
+                    Side::From => End::ResetByUpstream,
+                    Side::To => End::ResetByClient,
+                });
+            }
+            if sent.is_ready() && received.is_ready() {
+                Poll::Ready(End::Finished)
+            } else {
+                Poll::Pending
+            }
+        })
+        .await
+    }
+}

@@ -10,4 +10,3 @@ pub mod cgroup;
 pub mod netns;
 pub mod route;
 pub mod socket;
-pub mod splice;

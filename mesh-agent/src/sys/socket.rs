@@ -1,0 +1,123 @@
+//! Sockets as the data path needs them. All made in the calling thread's
+//! network namespace: call inside `Netns::run`.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::fd::{AsFd, AsRawFd as _};
+use std::time::Duration;
+
+use mesh_common::abi::MARK;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+/// `IP_BIND_ADDRESS_NO_PORT`: the port is chosen at connect, by the whole tuple.
+const IP_BIND_ADDRESS_NO_PORT: libc::c_int = 24;
+const BACKLOG: i32 = 4096;
+
+fn socket(ip: IpAddr) -> io::Result<Socket> {
+    let domain = Domain::for_address(SocketAddr::new(ip, 0));
+    let socket = Socket::new(
+        domain,
+        Type::STREAM.nonblocking().cloexec(),
+        Some(Protocol::TCP),
+    )?;
+    if ip.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
+}
+
+/// Lets the socket have addresses that are not the namespace's own (CAP_NET_ADMIN).
+fn set_transparent(socket: &Socket, ip: IpAddr) -> io::Result<()> {
+    match ip {
+        IpAddr::V4(_) => socket.set_ip_transparent_v4(true),
+        IpAddr::V6(_) => set_int(socket, libc::IPPROTO_IPV6, libc::IPV6_TRANSPARENT, 1),
+    }
+}
+
+/// `members` listeners on one loopback port, one for each worker; the kernel
+/// spreads connections over them although sk_lookup names only one.
+pub fn listener_group(family_of: IpAddr, members: usize) -> io::Result<Vec<TcpListener>> {
+    let loopback: IpAddr = match family_of {
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    let mut group: Vec<TcpListener> = Vec::with_capacity(members);
+    for _ in 0..members {
+        let socket = socket(loopback)?;
+        set_transparent(&socket, loopback)?;
+        socket.set_reuse_port(true)?;
+        // Inherited by accepted sockets: a system call less for each.
+        socket.set_tcp_nodelay(true)?;
+        let port = match group.first() {
+            Some(first) => first.local_addr()?.port(),
+            None => 0,
+        };
+        socket.bind(&SocketAddr::new(loopback, port).into())?;
+        socket.listen(BACKLOG)?;
+        group.push(socket.into());
+    }
+    Ok(group)
+}
+
+/// A socket that will connect from `source`, the pod's own address.
+pub fn dial_socket(source: IpAddr) -> io::Result<Socket> {
+    let socket = socket(source)?;
+    prepare(&socket)?;
+    set_int(&socket, libc::IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)?;
+    socket.bind(&SocketAddr::new(source, 0).into())?;
+    Ok(socket)
+}
+
+/// A socket that will connect as `source`, a client elsewhere, to an
+/// application in this namespace; the mark leads the replies back over `lo`.
+pub fn delivery_socket(source: SocketAddr) -> io::Result<Socket> {
+    let socket = socket(source.ip())?;
+    prepare(&socket)?;
+    set_transparent(&socket, source.ip())?;
+    socket.set_mark(MARK)?;
+    // Ports come from our own range; one in TIME_WAIT may be used again.
+    socket.set_reuse_address(true)?;
+    socket.bind(&source.into())?;
+    Ok(socket)
+}
+
+fn prepare(socket: &Socket) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_keepalive(true)?;
+    socket.set_tcp_keepalive(
+        &socket2::TcpKeepalive::new()
+            .with_time(Duration::from_secs(60))
+            .with_interval(Duration::from_secs(10))
+            .with_retries(6),
+    )
+}
+
+fn set_int(socket: &Socket, level: i32, option: i32, value: libc::c_int) -> io::Result<()> {
+    // SAFETY: the value lives through the call and its size is passed along.
+    let rc = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            (&raw const value).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if rc == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Carries our mark: an own delivery that came back to us.
+pub fn is_own_delivery(socket: &impl AsFd) -> bool {
+    // A socket whose mark cannot be read is treated as ours: it is refused.
+    SockRef::from(socket).mark().map_or(true, |mark| mark == MARK)
+}
+
+/// Makes closing the socket send RST instead of FIN.
+pub fn reset_on_close(socket: &impl AsFd) {
+    // It can fail only for a socket that is already dead.
+    let _dead = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+}

@@ -1,1 +1,179 @@
-//! (under construction)
+//! Accepts pods' connections and carries them.
+//!
+//! One thread and runtime per worker, each with its own listeners in every
+//! enrolled pod; nothing is shared between workers on the hot path. A
+//! connection passes the stages accept, target, dial, relay, and ends in
+//! exactly one [`Outcome`](crate::model::Outcome). Invariants: whatever cannot
+//! be carried is reset, never passed by; a pod's removal closes every socket
+//! that the agent has in its namespace.
+
+mod connection;
+mod dial;
+mod worker;
+
+use std::net::{IpAddr, TcpListener};
+use std::ops::RangeInclusive;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::model::{PodIps, Snapshot, Workload};
+use crate::observe::Observe;
+use crate::sys::{netns::Netns, socket};
+use worker::Command;
+
+/// Settings of the data path.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub workers: usize,
+    /// Longest wait for an upstream's answer.
+    pub connect_timeout: Duration,
+    /// Ends a connection without bytes for this long; `None`: never.
+    pub idle_timeout: Option<Duration>,
+    /// Of the whole agent; each takes two file descriptors.
+    pub max_connections: usize,
+    /// Source ports of deliveries. Outside of the clients' own ephemeral range,
+    /// for a delivery shares the client's address.
+    pub delivery_ports: RangeInclusive<u16>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            connect_timeout: Duration::from_secs(5),
+            idle_timeout: None,
+            max_connections: 8_000,
+            delivery_ports: 10_000..=32_000,
+        }
+    }
+}
+
+/// An enrolled pod of this node.
+#[derive(Clone, Debug)]
+pub struct LocalPod {
+    pub workload: Arc<Workload>,
+    pub netns: Arc<Netns>,
+}
+
+impl LocalPod {
+    fn ips(&self) -> PodIps {
+        self.workload.ips
+    }
+}
+
+/// What all workers see.
+#[derive(Debug)]
+struct Shared {
+    config: Config,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    observe: Observe,
+    node: String,
+    active: AtomicUsize,
+}
+
+/// Why a pod could not be served.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot open listeners in the pod's network namespace: {0}")]
+    Listen(std::io::Error),
+    #[error("a worker thread has ended")]
+    WorkerGone,
+    #[error("cannot start a worker thread: {0}")]
+    Start(std::io::Error),
+}
+
+/// The worker threads.
+#[derive(Debug)]
+pub struct Workers {
+    shared: Arc<Shared>,
+    workers: Vec<(mpsc::Sender<Command>, std::thread::JoinHandle<()>)>,
+}
+
+impl Workers {
+    pub fn start(
+        config: Config,
+        node: String,
+        snapshot: Arc<ArcSwap<Snapshot>>,
+        observe: Observe,
+    ) -> Result<Self, Error> {
+        let count = config.workers.max(1);
+        let shared = Arc::new(Shared {
+            config,
+            snapshot,
+            observe,
+            node,
+            active: AtomicUsize::new(0),
+        });
+        let workers = (0..count)
+            .map(|index| worker::spawn(index, count, shared.clone()).map_err(Error::Start))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { shared, workers })
+    }
+
+    /// Connections carried now.
+    #[must_use]
+    pub fn active(&self) -> usize {
+        self.shared
+            .active
+            .load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Opens the pod's listeners and hands them to the workers. Gives one
+    /// member of each group, for the kernel to steer to.
+    pub async fn add_pod(&self, pod: &LocalPod) -> Result<Vec<(IpAddr, OwnedFd)>, Error> {
+        let mut per_worker: Vec<Vec<TcpListener>> = self.workers.iter().map(|_| vec![]).collect();
+        let mut steered = Vec::new();
+        for ip in pod.ips().iter() {
+            let group = pod
+                .netns
+                .run(|| socket::listener_group(ip, self.workers.len()))
+                .and_then(|group| group)
+                .map_err(Error::Listen)?;
+            let first = group[0].as_fd().try_clone_to_owned();
+            steered.push((ip, first.map_err(Error::Listen)?));
+            for (listeners, listener) in per_worker.iter_mut().zip(group) {
+                listeners.push(listener);
+            }
+        }
+        for ((worker, _), listeners) in self.workers.iter().zip(per_worker) {
+            let command = Command::Add(pod.clone(), listeners);
+            worker.send(command).await.map_err(|_| Error::WorkerGone)?;
+        }
+        Ok(steered)
+    }
+
+    /// Closes the pod's listeners and resets its connections; returns when all are closed.
+    pub async fn remove_pod(&self, cookie: u64) -> Result<(), Error> {
+        for (worker, _) in &self.workers {
+            let (done, wait) = oneshot::channel();
+            let command = Command::Remove(cookie, done);
+            worker.send(command).await.map_err(|_| Error::WorkerGone)?;
+            wait.await.map_err(|_| Error::WorkerGone)?;
+        }
+        Ok(())
+    }
+
+    /// Stops accepting, lets connections end until `deadline`, cuts the rest, ends the threads.
+    pub async fn drain(self, deadline: Duration) {
+        for (worker, _) in &self.workers {
+            // A worker that is gone has nothing to drain.
+            let _gone = worker.send(Command::Drain(deadline)).await;
+        }
+        let joins = tokio::task::spawn_blocking(move || {
+            for (sender, thread) in self.workers {
+                drop(sender);
+                if thread.join().is_err() {
+                    tracing::error!("a worker thread panicked");
+                }
+            }
+        });
+        if joins.await.is_err() {
+            tracing::error!("joining the workers failed");
+        }
+    }
+}

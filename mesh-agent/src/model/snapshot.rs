@@ -18,6 +18,12 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Equal but for the generation; the indexes follow from the objects.
+    #[must_use]
+    pub fn same_content(&self, other: &Self) -> bool {
+        self.workloads == other.workloads && self.services == other.services
+    }
+
     /// Enrolled workloads of `node`, in key order.
     pub fn enrolled_on<'a>(&'a self, node: &'a str) -> impl Iterator<Item = &'a Arc<Workload>> {
         self.workloads

@@ -1,1 +1,257 @@
-//! (under construction)
+//! Builds the agent, in the order in which its parts need each other, and ends it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use parking_lot::Mutex;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::{self, Status};
+use crate::capture::{self, Capture};
+use crate::config::{OnStop, Run};
+use crate::discovery::{Directory, Update};
+use crate::observe::{AccessLogTarget, Observe};
+use crate::project::Projector;
+use crate::proxy::{self, Workers};
+use crate::sys::cgroup;
+
+/// A pod that could not be enrolled is tried again after this long.
+const RETRY: Duration = Duration::from_secs(1);
+/// How often the kernel's counters are read for the pages.
+const REFRESH: Duration = Duration::from_millis(500);
+
+/// What the admin pages show; replaced by the control loop.
+struct View {
+    status: Mutex<Status>,
+    kernel: Mutex<Vec<(&'static str, u64)>>,
+    observe: Observe,
+}
+
+impl admin::Source for View {
+    fn status(&self) -> Status {
+        self.status.lock().clone()
+    }
+
+    fn metrics(&self) -> String {
+        let kernel = self.kernel.lock().clone();
+        self.observe.page(&kernel)
+    }
+}
+
+/// Runs the agent until SIGTERM or SIGINT.
+pub async fn run(flags: Run) -> anyhow::Result<()> {
+    let node = node_name(flags.node_name.as_deref())?;
+    let capture_config = capture_config(&flags)?;
+    let (directory, mut updates) = Directory::start(flags.config_dir.clone())?;
+    let admin = admin::bind(flags.metrics_addr, &flags.place.run_dir).await?;
+    let observe = Observe::new(&node, access_log(&flags.access_log));
+    let workers = Workers::start(
+        proxy_config(&flags),
+        node.clone(),
+        directory.snapshot.clone(),
+        observe.clone(),
+    )?;
+    let capture = Capture::start(&capture_config)?;
+    let mut projector = Projector::new(node.clone(), capture, workers)?;
+    let view = Arc::new(View {
+        status: Mutex::new(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            node,
+            problems: vec!["starting".to_owned()],
+            ..Status::default()
+        }),
+        kernel: Mutex::default(),
+        observe,
+    });
+    let cancel = CancellationToken::new();
+    let pages = tokio::spawn(admin::serve(admin, view.clone(), cancel.clone()));
+    let watching = tokio::spawn(directory.run(cancel.clone()));
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut refresh = tokio::time::interval(REFRESH);
+    updates.mark_changed();
+    let mut retry: Option<tokio::time::Instant> = None;
+    loop {
+        let apply = tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            changed = updates.changed() => { changed?; true }
+            _ = refresh.tick() => retry.is_some_and(|at| at <= tokio::time::Instant::now()),
+        };
+        if apply {
+            let update = updates.borrow_and_update().clone();
+            let whole = reconcile(&mut projector, &update, &view).await;
+            retry = (!whole).then(|| tokio::time::Instant::now() + RETRY);
+        }
+        match projector.kernel() {
+            Ok(kernel) => {
+                let mut status = view.status.lock();
+                status.active_connections = projector.active_connections();
+                status.kernel = serde_json::json!(kernel.iter().copied().collect::<std::collections::BTreeMap<_, _>>());
+                *view.kernel.lock() = kernel;
+            }
+            Err(error) => tracing::warn!(%error, "cannot read the kernel's counters"),
+        }
+    }
+    tracing::info!("stopping");
+    view.status.lock().ready = false;
+    let on_stop = match flags.on_stop {
+        OnStop::Remove => capture::OnStop::Remove,
+        OnStop::Keep => capture::OnStop::Keep,
+    };
+    projector.stop(flags.drain_timeout, on_stop).await?;
+    cancel.cancel();
+    let (pages, watching) = tokio::join!(pages, watching);
+    pages.and(watching).context("end the control tasks")?;
+    // Absent is fine.
+    let _absent = std::fs::remove_file(admin::socket_path(&flags.place.run_dir));
+    Ok(())
+}
+
+/// Applies an update; false when a pod could not be enrolled.
+async fn reconcile(projector: &mut Projector, update: &Update, view: &View) -> bool {
+    for problem in update.problems.iter() {
+        tracing::warn!("{problem}");
+    }
+    let pods = projector.apply(&update.snapshot).await;
+    let whole = pods.iter().all(|p| p.enrolled);
+    let mut status = view.status.lock();
+    status.ready = whole;
+    status.generation = update.snapshot.generation;
+    status.problems = update.problems.iter().map(ToString::to_string).collect();
+    for pod in &pods {
+        if let Some(message) = &pod.message {
+            status.problems.push(format!("Pod {} is not enrolled: {message}", pod.pod));
+        }
+    }
+    status.pods = serde_json::json!(pods);
+    whole
+}
+
+/// Removes what agents left; gives the number of pods whose rules were removed.
+pub fn cleanup(bpffs_dir: &std::path::Path) -> anyhow::Result<usize> {
+    use crate::sys::{netns::Netns, route};
+    let cookies = capture::cleanup(bpffs_dir)?;
+    let mut removed = 0;
+    for reference in namespaces() {
+        // A process that ended meanwhile has no namespace to clean.
+        if let Ok(netns) = Netns::open(&reference)
+            && cookies.contains(&netns.cookie())
+        {
+            route::remove(&netns)?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+/// Every namespace that a file or a process gives a name to.
+fn namespaces() -> Vec<crate::model::NetnsRef> {
+    use crate::model::NetnsRef;
+    let entries = |dir| std::fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
+    let mut inodes = std::collections::HashSet::new();
+    let mut found = Vec::new();
+    for entry in entries("/run/netns").chain(entries("/var/run/netns")) {
+        found.push((entry.path(), NetnsRef::Path(entry.path())));
+    }
+    for entry in entries("/proc") {
+        if let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) {
+            found.push((entry.path().join("ns/net"), NetnsRef::Pid(pid)));
+        }
+    }
+    found.retain(|(path, _)| {
+        use std::os::unix::fs::MetadataExt as _;
+        std::fs::metadata(path).is_ok_and(|m| inodes.insert(m.ino()))
+    });
+    found.into_iter().map(|(_, reference)| reference).collect()
+}
+
+fn node_name(flag: Option<&str>) -> anyhow::Result<String> {
+    match flag {
+        Some(name) => Ok(name.to_owned()),
+        None => {
+            let name = nix::unistd::gethostname().context("read the host name; give --node-name")?;
+            Ok(name.to_string_lossy().into_owned())
+        }
+    }
+}
+
+fn capture_config(flags: &Run) -> anyhow::Result<capture::Config> {
+    let cgroup_root = match &flags.cgroup_root {
+        Some(dir) => dir.clone(),
+        None => cgroup::cgroup2_mount()?,
+    };
+    let agent_cgroup = match &flags.agent_cgroup {
+        Some(dir) => dir.clone(),
+        None => {
+            let own = cgroup::own_cgroup().context("find the agent's own cgroup")?;
+            // Exempting the root would exempt everything that is in it.
+            if own.components().eq(cgroup_root.components()) {
+                cgroup_root.join("mesh-agent")
+            } else {
+                own
+            }
+        }
+    };
+    cgroup::enter(&agent_cgroup)
+        .with_context(|| format!("enter the cgroup {}", agent_cgroup.display()))?;
+    Ok(capture::Config {
+        bpffs_dir: flags.place.bpffs_dir.clone(),
+        cgroup_root,
+        agent_cgroup,
+        probe_cgroups: flags.probe_cgroup.clone(),
+        guard_cgroups: flags.guard_cgroup.clone(),
+    })
+}
+
+fn access_log(flag: &str) -> AccessLogTarget {
+    match flag {
+        "off" => AccessLogTarget::Off,
+        "-" => AccessLogTarget::Stdout,
+        path => AccessLogTarget::File(PathBuf::from(path)),
+    }
+}
+
+fn proxy_config(flags: &Run) -> proxy::Config {
+    let defaults = proxy::Config::default();
+    proxy::Config {
+        workers: flags.workers.unwrap_or(defaults.workers),
+        connect_timeout: flags.connect_timeout,
+        idle_timeout: flags.idle_timeout,
+        max_connections: flags.max_connections,
+        delivery_ports: defaults.delivery_ports,
+    }
+}
+
+/// One line of `mesh-agent doctor`.
+pub struct Check {
+    pub what: String,
+    pub present: bool,
+    pub consequence: &'static str,
+}
+
+/// What the agent needs of this machine.
+#[must_use]
+pub fn doctor() -> Vec<Check> {
+    let check = |what: &str, present, consequence| Check {
+        what: what.to_owned(),
+        present,
+        consequence,
+    };
+    let kernel = nix::sys::utsname::uname().ok();
+    let release = kernel.map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    let bpffs = std::fs::read_to_string("/proc/self/mounts").is_ok_and(|m| m.lines().any(|l| l.split(' ').nth(2) == Some("bpf")));
+    vec![
+        check(&format!("kernel 5.17 or newer (here {release})"), version >= (5, 17), "sk_lookup cannot tell looped SYNs: the agent will not start"),
+        check("root", nix::unistd::geteuid().is_root(), "the agent needs CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN"),
+        check("cgroup2 mount", cgroup::cgroup2_mount().is_ok(), "connects cannot be captured; mount -t cgroup2 none /sys/fs/cgroup"),
+        check("bpf file system", bpffs, "state cannot be pinned; mount -t bpf bpf /sys/fs/bpf"),
+        check("kernel BTF", std::path::Path::new("/sys/kernel/btf/vmlinux").exists(), "the programs do not need it, tools that show them do"),
+        check("embedded kernel programs", capture::has_programs(), "this agent was built without them: cargo xtask build-ebpf"),
+    ]
+}

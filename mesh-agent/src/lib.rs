@@ -5,7 +5,6 @@
 #![deny(unsafe_code)]
 
 // L0
-pub mod drain;
 pub mod model;
 // L1, pure
 pub mod balance;

@@ -1,1 +1,144 @@
-//! (under construction)
+//! The admin pages: metrics and readiness on loopback, state on a Unix socket.
+//!
+//! Read-only. Nothing of it is reachable from a pod: the address must be
+//! loopback, in the node's network namespace, and requests must name a
+//! loopback host (against DNS rebinding). Runs on the control runtime.
+
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use tokio::net::{TcpListener, UnixListener};
+use tokio_util::sync::CancellationToken;
+
+/// What `status` shows.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Status {
+    pub version: String,
+    pub node: String,
+    pub ready: bool,
+    /// Everything that keeps the agent from being ready or whole.
+    pub problems: Vec<String>,
+    pub generation: u64,
+    pub active_connections: usize,
+    pub pods: serde_json::Value,
+    pub kernel: serde_json::Value,
+}
+
+/// Where the pages come from.
+pub trait Source: Send + Sync + 'static {
+    fn status(&self) -> Status;
+    fn metrics(&self) -> String;
+}
+
+/// Why the admin pages could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("--metrics-addr {0} is not a loopback address: the pages must not be reachable from pods")]
+    NotLoopback(SocketAddr),
+    #[error("cannot listen on {0}: {1}")]
+    Listen(String, std::io::Error),
+    #[error("an agent answers on {0} already; stop it first")]
+    Running(PathBuf),
+}
+
+/// Opens both listeners, so that mistakes show at start.
+pub async fn bind(addr: SocketAddr, run_dir: &Path) -> Result<(TcpListener, UnixListener), Error> {
+    if !addr.ip().is_loopback() {
+        return Err(Error::NotLoopback(addr));
+    }
+    let path = socket_path(run_dir);
+    let failed = |e| Error::Listen(path.display().to_string(), e);
+    std::fs::create_dir_all(run_dir).map_err(failed)?;
+    if std::os::unix::net::UnixStream::connect(&path).is_ok() {
+        return Err(Error::Running(path));
+    }
+    // Left by a crash; absent is fine.
+    let _absent = std::fs::remove_file(&path);
+    let unix = UnixListener::bind(&path).map_err(failed)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    let tcp = TcpListener::bind(addr)
+        .await
+        .map_err(|e| Error::Listen(addr.to_string(), e))?;
+    Ok((tcp, unix))
+}
+
+#[must_use]
+pub fn socket_path(run_dir: &Path) -> PathBuf {
+    run_dir.join("admin.sock")
+}
+
+/// Serves until cancelled.
+pub async fn serve(
+    (tcp, unix): (TcpListener, UnixListener),
+    source: Arc<dyn Source>,
+    cancel: CancellationToken,
+) {
+    let pages = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/readyz", get(ready))
+        .route("/livez", get(|| async { "ok\n" }))
+        .layer(middleware::from_fn(loopback_host))
+        .with_state(source.clone());
+    let state = Router::new().route("/status", get(status)).with_state(source);
+    let (tcp, unix) = tokio::join!(
+        axum::serve(tcp, pages).with_graceful_shutdown(cancel.clone().cancelled_owned()),
+        axum::serve(unix, state).with_graceful_shutdown(cancel.cancelled_owned()),
+    );
+    if let Err(error) = tcp.and(unix) {
+        tracing::error!(%error, "the admin pages ended");
+    }
+}
+
+async fn metrics(State(source): State<Arc<dyn Source>>) -> Response {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], source.metrics()).into_response()
+}
+
+async fn ready(State(source): State<Arc<dyn Source>>) -> Response {
+    let status = source.status();
+    if status.ready {
+        return "ready\n".into_response();
+    }
+    let text = status.problems.join("\n") + "\n";
+    (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+}
+
+async fn status(State(source): State<Arc<dyn Source>>) -> Json<Status> {
+    Json(source.status())
+}
+
+async fn loopback_host(request: Request, next: Next) -> Response {
+    let host = request.headers().get(header::HOST).and_then(|h| h.to_str().ok());
+    let allowed = host.is_some_and(|host| {
+        host.parse::<SocketAddr>().is_ok_and(|a| a.ip().is_loopback())
+            || host.parse::<IpAddr>().is_ok_and(|a| a.is_loopback())
+            || host.split(':').next() == Some("localhost")
+    });
+    if allowed {
+        next.run(request).await
+    } else {
+        (StatusCode::FORBIDDEN, "the Host header must name a loopback address\n").into_response()
+    }
+}
+
+/// Asks the running agent for a page on its Unix socket.
+pub fn fetch(run_dir: &Path, page: &str) -> std::io::Result<String> {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::os::unix::net::UnixStream::connect(socket_path(run_dir))?;
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(5)))?;
+    // HTTP/1.0: the answer ends with the connection and is never chunked.
+    write!(stream, "GET {page} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
+    body.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::InvalidData))
+}

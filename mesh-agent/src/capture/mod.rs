@@ -316,3 +316,9 @@ fn cgroup_id(dir: &Path) -> Result<u64, Error> {
     cgroup::id(dir).map_err(|source| Error::Cgroup { dir: dir.to_owned(), source })
 }
 
+
+/// Was this agent built with its kernel programs?
+#[must_use]
+pub fn has_programs() -> bool {
+    !OBJECT.is_empty()
+}

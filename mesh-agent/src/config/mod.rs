@@ -1,1 +1,97 @@
-//! (under construction)
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+#[derive(Debug, Parser)]
+#[command(name = "mesh-agent", version, about = "Node agent of the mesh")]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Carry the traffic of this node's pods.
+    Run(Box<Run>),
+    /// Remove every pin, rule and route that agents left, also after a crash.
+    Cleanup {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Show state and health of the running agent; exit code 1 when it is not ready.
+    Status {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Report every mistake in a configuration directory; exit code 1 when there is one.
+    CheckConfig { dir: PathBuf },
+    /// Show what this machine offers and what follows from what it lacks.
+    Doctor,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Place {
+    /// Directory for pins, on a bpf file system.
+    #[arg(long, default_value = "/sys/fs/bpf/mesh-agent")]
+    pub bpffs_dir: PathBuf,
+    /// Directory for the admin socket.
+    #[arg(long, default_value = "/run/mesh-agent")]
+    pub run_dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Run {
+    #[command(flatten)]
+    pub place: Place,
+    /// This node's name, as in the pods' spec.nodeName [default: the host name].
+    #[arg(long, env = "MESH_NODE_NAME")]
+    pub node_name: Option<String>,
+    /// Directory of Kubernetes YAML.
+    #[arg(long, default_value = "/etc/mesh-agent/config.d")]
+    pub config_dir: PathBuf,
+    /// cgroup2 directory whose processes are looked at [default: the cgroup2 mount].
+    #[arg(long)]
+    pub cgroup_root: Option<PathBuf>,
+    /// cgroup2 directory that the agent is in or moves to [default: its own, or mesh-agent below the root].
+    #[arg(long)]
+    pub agent_cgroup: Option<PathBuf>,
+    /// cgroup2 directory of probers (the kubelet); may be repeated.
+    #[arg(long)]
+    pub probe_cgroup: Vec<PathBuf>,
+    /// cgroup2 directory below which unknown pods are refused; may be repeated.
+    #[arg(long)]
+    pub guard_cgroup: Vec<PathBuf>,
+    /// Loopback address of /metrics, /readyz and /livez.
+    #[arg(long, default_value = "127.0.0.1:15020")]
+    pub metrics_addr: SocketAddr,
+    /// Worker threads [default: one per CPU].
+    #[arg(long)]
+    pub workers: Option<usize>,
+    /// What stays in the kernel when the agent stops.
+    #[arg(long, value_enum, default_value_t = OnStop::Remove)]
+    pub on_stop: OnStop,
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
+    pub drain_timeout: Duration,
+    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
+    pub connect_timeout: Duration,
+    /// Ends connections without bytes for this long [default: never].
+    #[arg(long, value_parser = humantime::parse_duration)]
+    pub idle_timeout: Option<Duration>,
+    /// Access log: "off", "-" for standard output, or a file.
+    #[arg(long, default_value = "off")]
+    pub access_log: String,
+    #[arg(long, default_value_t = 8000)]
+    pub max_connections: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnStop {
+    /// Nothing: pods connect directly again.
+    Remove,
+    /// Everything: fail-closed pods are refused until the next agent runs.
+    Keep,
+}

@@ -1,1 +1,212 @@
-//! (under construction)
+//! Makes the node's pods be what the snapshot wants: enrolled or let go.
+//!
+//! The one caller of `capture` that changes maps. Invariants: a pod is
+//! enrolled only after the workers have its listeners; a pod that left is let
+//! go by the kernel first, then its sockets close; a failure of one pod never
+//! stops the others, is shown, and is tried again.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::capture::{self, Capture, EnrolPod};
+use crate::model::{Enrolment, Snapshot, Workload, WorkloadKey};
+use crate::proxy::{self, LocalPod, Workers};
+use crate::sys::netns::{Netns, NetnsError};
+use crate::sys::route::{self, RouteError};
+
+/// Why a pod is not enrolled.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("no annotation says where its network namespace is; set mesh-agent.io/netns, /pid or /cgroup")]
+    NoNetns,
+    #[error("its network namespace is the node's own: a pod on the host network cannot be enrolled")]
+    HostNetwork,
+    #[error("it has no address")]
+    NoAddress,
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    #[error(transparent)]
+    Route(#[from] RouteError),
+    #[error(transparent)]
+    Proxy(#[from] proxy::Error),
+    #[error(transparent)]
+    Capture(#[from] capture::Error),
+}
+
+/// State of one of the node's enrolled pods, for `status`.
+#[derive(Clone, Debug, Serialize)]
+pub struct PodStatus {
+    pub pod: String,
+    pub enrolled: bool,
+    pub addresses: Vec<IpAddr>,
+    pub netns_cookie: Option<u64>,
+    /// Why not.
+    pub message: Option<String>,
+}
+
+/// The projector and what it has enrolled.
+pub struct Projector {
+    node: String,
+    capture: Capture,
+    workers: Workers,
+    host: Netns,
+    pods: BTreeMap<WorkloadKey, LocalPod>,
+}
+
+impl Projector {
+    pub fn new(node: String, capture: Capture, workers: Workers) -> Result<Self, Error> {
+        Ok(Self {
+            node,
+            capture,
+            workers,
+            host: Netns::current()?,
+            pods: BTreeMap::new(),
+        })
+    }
+
+    /// Brings the node to the state that `snapshot` wants.
+    pub async fn apply(&mut self, snapshot: &Snapshot) -> Vec<PodStatus> {
+        let wanted: BTreeMap<WorkloadKey, Arc<Workload>> = snapshot
+            .enrolled_on(&self.node)
+            .map(|w| (w.key.clone(), w.clone()))
+            .collect();
+        self.withdraw_unwanted(&wanted).await;
+        let mut statuses = Vec::with_capacity(wanted.len());
+        for workload in wanted.values() {
+            let result = self.enrol(workload).await;
+            if let Err(error) = &result {
+                tracing::error!(pod = %workload.key, %error, "cannot enrol");
+            }
+            statuses.push(PodStatus {
+                pod: workload.key.to_string(),
+                enrolled: result.is_ok(),
+                addresses: workload.ips.iter().collect(),
+                netns_cookie: self.pods.get(&workload.key).map(|p| p.netns.cookie()),
+                message: result.err().map(|e| e.to_string()),
+            });
+        }
+        self.withdraw_strangers();
+        statuses
+    }
+
+    async fn withdraw_unwanted(&mut self, wanted: &BTreeMap<WorkloadKey, Arc<Workload>>) {
+        let gone: Vec<WorkloadKey> = self
+            .pods
+            .iter()
+            .filter(|(key, pod)| {
+                // Another pod of the name, or other addresses: begin anew.
+                wanted.get(*key).is_none_or(|w| {
+                    w.uid != pod.workload.uid
+                        || w.ips != pod.workload.ips
+                        || w.netns != pod.workload.netns
+                        || w.enrolment != pod.workload.enrolment
+                })
+            })
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in gone {
+            if let Some(pod) = self.pods.remove(&key) {
+                self.withdraw(&pod).await;
+            }
+        }
+    }
+
+    async fn withdraw(&mut self, pod: &LocalPod) {
+        let cookie = pod.netns.cookie();
+        if let Err(error) = self.capture.withdraw(cookie, pod.workload.ips) {
+            tracing::error!(pod = %pod.workload.key, %error, "cannot withdraw");
+        }
+        if let Err(error) = self.workers.remove_pod(cookie).await {
+            tracing::error!(pod = %pod.workload.key, %error, "cannot close its sockets");
+        }
+        // Last: deliveries in flight were still routed by it.
+        if let Err(error) = route::remove(&pod.netns) {
+            tracing::warn!(pod = %pod.workload.key, %error, "cannot remove its rule and routes");
+        }
+        tracing::info!(pod = %pod.workload.key, "withdrawn");
+    }
+
+    async fn enrol(&mut self, workload: &Arc<Workload>) -> Result<(), Error> {
+        if self.pods.contains_key(&workload.key) {
+            return Ok(());
+        }
+        let Enrolment::Yes(on_agent_down) = workload.enrolment else {
+            return Ok(());
+        };
+        if workload.ips.is_empty() {
+            return Err(Error::NoAddress);
+        }
+        let netns = Arc::new(Netns::open(workload.netns.as_ref().ok_or(Error::NoNetns)?)?);
+        if netns.cookie() == self.host.cookie() {
+            return Err(Error::HostNetwork);
+        }
+        route::install(&netns, workload.ips)?;
+        let pod = LocalPod {
+            workload: workload.clone(),
+            netns: netns.clone(),
+        };
+        let listeners = self.workers.add_pod(&pod).await?;
+        let borrowed: Vec<_> = listeners.iter().map(|(ip, fd)| (*ip, fd.as_fd())).collect();
+        let enrolled = self.capture.enrol(&EnrolPod {
+            netns: &netns,
+            ips: workload.ips,
+            on_agent_down,
+            listeners: &borrowed,
+        });
+        if let Err(error) = enrolled {
+            // Half of it would capture without serving: take all of it back.
+            self.withdraw(&pod).await;
+            return Err(error.into());
+        }
+        tracing::info!(pod = %workload.key, "enrolled");
+        self.pods.insert(workload.key.clone(), pod);
+        Ok(())
+    }
+
+    /// Lets go of pods that an earlier agent enrolled and nobody wants now.
+    fn withdraw_strangers(&mut self) {
+        let known: Vec<u64> = self.pods.values().map(|p| p.netns.cookie()).collect();
+        let enrolled = match self.capture.enrolled() {
+            Ok(enrolled) => enrolled,
+            Err(error) => return tracing::error!(%error, "cannot list what is enrolled"),
+        };
+        for (cookie, ips) in enrolled {
+            if known.contains(&cookie) {
+                continue;
+            }
+            // The addresses may belong to a new pod by now: keep that one's listeners.
+            let taken = self.pods.values().any(|p| ips.iter().any(|ip| p.workload.ips.contains(ip)));
+            let ips = if taken { crate::model::PodIps::default() } else { ips };
+            if let Err(error) = self.capture.withdraw(cookie, ips) {
+                tracing::error!(cookie, %error, "cannot withdraw a pod of an earlier agent");
+            }
+        }
+    }
+
+    /// Counters of the kernel programs and sizes of their maps.
+    pub fn kernel(&self) -> Result<Vec<(&'static str, u64)>, Error> {
+        let mut all = self.capture.counters()?;
+        all.push(("live_tuples", self.capture.tuples()? as u64));
+        Ok(all)
+    }
+
+    #[must_use]
+    pub fn active_connections(&self) -> usize {
+        self.workers.active()
+    }
+
+    /// Ends it all: connections drain first; `on_stop` decides what the kernel keeps.
+    pub async fn stop(self, drain: std::time::Duration, on_stop: capture::OnStop) -> Result<(), Error> {
+        self.workers.drain(drain).await;
+        if on_stop == capture::OnStop::Remove {
+            for pod in self.pods.values() {
+                route::remove(&pod.netns)?;
+            }
+        }
+        Ok(self.capture.stop(on_stop)?)
+    }
+}

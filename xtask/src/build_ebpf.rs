@@ -68,7 +68,7 @@ fn build_command(repo: &Repo, toolchain: &Toolchain, debug_log: bool) -> Result<
     command
         .current_dir(&repo.root)
         .stdin(Stdio::null())
-        .args(["build", "--package", "mesh-ebpf", "--release", "--locked"])
+        .args(["build", "--package", "mesh-ebpf", "--release"])
         .args(["--target", TARGET, "-Z", "build-std=core"])
         .arg("--target-dir")
         .arg(build_directory(repo))

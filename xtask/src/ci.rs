@@ -7,13 +7,12 @@ use anyhow::Result;
 use crate::command::run as run_command;
 use crate::repo::Repo;
 use crate::summary::Steps;
-use crate::{demo, gen_files, lint, test};
+use crate::{demo, lint, test};
 
 pub(crate) fn run(repo: &Repo, args: &[String]) -> Result<()> {
     crate::no_arguments("ci", args)?;
     let mut steps = Steps::default();
     steps.run("lint", || lint::run(repo, &[]));
-    steps.run("gen --check", || gen_files::check(repo));
     steps.run("test", || test::run(repo, &[]));
     steps.run("demo", || {
         demo::build_release(repo)?;

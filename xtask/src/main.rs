@@ -43,7 +43,7 @@ usage: cargo xtask <verb> [options]
   tidy                   the repository's own rules: layers, confinement, sizes
   check-abi              shared structs against the kernel object's BTF
   gen [--check]          regenerate committed files; --check only compares
-  ci                     lint, gen --check, test, demo
+  ci                     lint, test, demo
 ";
 
 fn main() -> ExitCode {

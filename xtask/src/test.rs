@@ -12,7 +12,7 @@ use crate::command::{cargo, run as run_command};
 use crate::repo::Repo;
 use crate::skips::{Tally, run_tests};
 use crate::summary::Steps;
-use crate::{build_ebpf, check_abi, lint, setup, tidy};
+use crate::{build_ebpf, check_abi, gen_files, lint, setup, tidy};
 
 pub(crate) const PROFILE: &str = "itest";
 /// The programs under test, for suites, demo and benches.
@@ -45,6 +45,7 @@ pub(crate) fn run(repo: &Repo, args: &[String]) -> Result<()> {
         steps.run("check-abi", || check_abi::check(repo));
         steps.run("tidy", || tidy::check(repo));
         steps.run("fmt", || lint::fmt(repo));
+        steps.run("gen --check", || gen_files::check(repo));
     }
     if prepared && plan.unit {
         steps.run("unit tests", || unit(repo, &plan, &mut tally));

@@ -3,6 +3,7 @@
 #![no_std]
 #![no_main]
 
+mod abi;
 mod connect;
 mod lookup;
 mod maps;

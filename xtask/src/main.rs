@@ -1,1 +1,91 @@
-fn main() {}
+//! `cargo xtask <verb>`: build, test and check this repository.
+//!
+//! One file per verb. Depends on next to nothing, so that the first verb on a
+//! fresh machine starts within seconds.
+
+mod bench;
+mod btf;
+mod build;
+mod build_ebpf;
+mod check_abi;
+mod ci;
+mod command;
+mod demo;
+mod elf;
+mod gen_files;
+mod lint;
+mod repo;
+mod setup;
+mod skips;
+mod summary;
+mod test;
+mod tidy;
+mod toolchain;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+use crate::repo::Repo;
+
+const USAGE: &str = "\
+usage: cargo xtask <verb> [options]
+
+  setup [--check]        install what building and testing needs; --check only reports
+  build-ebpf [--debug-log]
+                         kernel programs -> target/bpf/mesh-ebpf.o
+  build                  kernel programs and the release agent
+  test [--unit | --net | --kube | SUITE...] [-- ARGS]
+                         everything, or a part; ARGS go to the test binaries
+  demo [--keep]          two nodes, real traffic, a table of what was seen
+  bench [ARGS]           direct, one node, two nodes
+  lint                   fmt, clippy, tidy, docs, deny (where installed)
+  tidy                   the repository's own rules: layers, confinement, sizes
+  check-abi              shared structs against the kernel object's BTF
+  gen [--check]          regenerate committed files; --check only compares
+  ci                     lint, test, demo
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match dispatch(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(args: &[String]) -> Result<()> {
+    let Some((verb, rest)) = args.split_first() else {
+        bail!("no verb given\n\n{USAGE}");
+    };
+    let repo = Repo::locate()?;
+    match verb.as_str() {
+        "setup" => setup::run(&repo, rest),
+        "build-ebpf" => build_ebpf::run(&repo, rest),
+        "build" => build::run(&repo, rest),
+        "test" => test::run(&repo, rest),
+        "demo" => demo::run(&repo, rest),
+        "bench" => bench::run(&repo, rest),
+        "lint" => lint::run(&repo, rest),
+        "tidy" => tidy::run(&repo, rest),
+        "check-abi" => check_abi::run(&repo, rest),
+        "gen" => gen_files::run(&repo, rest),
+        "ci" => ci::run(&repo, rest),
+        "help" | "--help" | "-h" => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        other => bail!("no verb '{other}'\n\n{USAGE}"),
+    }
+}
+
+/// Rejects arguments for a verb that takes none.
+fn no_arguments(verb: &str, args: &[String]) -> Result<()> {
+    match args.first() {
+        None => Ok(()),
+        Some(arg) => bail!("{verb} takes no argument '{arg}'"),
+    }
+}

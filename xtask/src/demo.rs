@@ -1,0 +1,50 @@
+//! `demo`: builds for release, then hands over to the demo program.
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::command::{cargo, clean_cargo_environment, describe, run as run_command};
+use crate::repo::Repo;
+use crate::test::{AGENT_BIN, APP_BIN};
+use crate::{build_ebpf, setup};
+
+pub(crate) fn run(repo: &Repo, args: &[String]) -> Result<()> {
+    run_release_binary(repo, "demo", args)
+}
+
+/// Builds the agent and the programs of `mesh-tests`, and becomes `name`.
+///
+/// Becomes, not starts: Ctrl-C then reaches only the program that cleans up,
+/// and the prompt returns when it is done.
+pub(crate) fn run_release_binary(repo: &Repo, name: &str, args: &[String]) -> Result<()> {
+    build_release(repo)?;
+    let mut command = release_command(repo, name);
+    command.args(args);
+    eprintln!("+ {}", describe(&command));
+    let error = command.exec();
+    Err(error).with_context(|| format!("start `{}`", describe(&command)))
+}
+
+pub(crate) fn build_release(repo: &Repo) -> Result<()> {
+    setup::ensure_all(repo)?;
+    build_ebpf::build(repo, false)?;
+    run_command(cargo(repo).args(["build", "--release", "--bins"]).args([
+        "--package",
+        "mesh-agent",
+        "--package",
+        "mesh-tests",
+    ]))
+}
+
+/// A program of `mesh-tests` that knows where agent and test app are.
+pub(crate) fn release_command(repo: &Repo, name: &str) -> Command {
+    let mut command = Command::new(repo.binary("release", name));
+    clean_cargo_environment(&mut command);
+    command
+        .current_dir(&repo.root)
+        .env(AGENT_BIN, repo.binary("release", "mesh-agent"))
+        .env(APP_BIN, repo.binary("release", "mesh-app"));
+    command
+}

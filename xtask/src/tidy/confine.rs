@@ -1,0 +1,152 @@
+//! What stays in one place: outside crates, impurity, `unsafe`.
+
+use super::layers::is_pure;
+use super::source::{Source, find_word};
+
+/// Crates of the agent, and the files (by prefix) that may name them.
+const CONFINED: &[(&[&str], &[&str])] = &[
+    (
+        &["aya", "aya_obj", "aya_log"],
+        &["mesh-agent/src/capture", "mesh-agent/src/sys/bpf"],
+    ),
+    (&["rustls", "aws_lc_rs"], &["mesh-agent/src/tls"]),
+    (&["kube", "k8s_openapi"], &["mesh-agent/src/discovery"]),
+    (
+        &["hyper", "hyper_util", "http_body_util", "h2"],
+        &["mesh-agent/src/http", "mesh-agent/src/admin"],
+    ),
+    (&["axum"], &["mesh-agent/src/admin"]),
+    (
+        &["netlink_sys", "netlink_packet_core", "netlink_packet_route"],
+        &["mesh-agent/src/sys"],
+    ),
+];
+
+/// What a pure room may not touch: time, chance and I/O are arguments.
+const IMPURE: &[&str] = &[
+    "tokio",
+    "async fn",
+    "TcpStream",
+    "TcpListener",
+    "UdpSocket",
+    "UnixStream",
+    "Instant::now",
+    "SystemTime::now",
+    "std::fs",
+    "std::env",
+    "std::thread",
+    "std::process",
+    "rand",
+];
+
+/// Where `unsafe` may stand (by prefix).
+const UNSAFE: &[&str] = &[
+    "mesh-agent/src/sys/",
+    "mesh-ebpf/",
+    "mesh-common/",
+    "tests/src/sys",
+];
+
+pub(super) fn check(source: &Source<'_>) -> Vec<(usize, String)> {
+    let mut findings = Vec::new();
+    for (line, code) in source.code_lines() {
+        findings.extend(confined_crate(source.name, code).map(|m| (line, m)));
+        if !source.is_test[line - 1] {
+            findings.extend(impurity(source, code).map(|m| (line, m)));
+        }
+        if find_word(code, "unsafe").is_some() && !allowed(source.name, UNSAFE) {
+            let message = format!("unsafe: only in {}", UNSAFE.join(", "));
+            findings.push((line, message));
+        }
+    }
+    findings
+}
+
+fn allowed(name: &str, prefixes: &[&str]) -> bool {
+    prefixes.iter().any(|prefix| name.starts_with(prefix))
+}
+
+fn confined_crate(name: &str, code: &str) -> Option<String> {
+    if !name.starts_with("mesh-agent/src/") {
+        return None;
+    }
+    CONFINED
+        .iter()
+        .filter(|(_, places)| !allowed(name, places))
+        .find_map(|(crates, places)| {
+            let used = crates.iter().find(|used| names_crate(code, used))?;
+            Some(format!("crate: '{used}' stays in {}", places.join(" and ")))
+        })
+}
+
+/// A path that begins with the crate, or an import of it.
+fn names_crate(code: &str, name: &str) -> bool {
+    find_word(code, name).is_some_and(|at| {
+        let (before, after) = (&code[..at], &code[at + name.len()..]);
+        let begins_path = after.trim_start().starts_with("::") && !before.ends_with("::");
+        let imported =
+            before.trim_end().ends_with("use") || before.trim_end().ends_with("extern crate");
+        begins_path || imported
+    })
+}
+
+fn impurity(source: &Source<'_>, code: &str) -> Option<String> {
+    let (room, _) = source.room().filter(|(room, _)| is_pure(room))?;
+    let what = IMPURE.iter().find(|what| find_word(code, what).is_some())?;
+    Some(format!(
+        "pure: '{room}' may not use {what}: take its result as an argument"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn messages(name: &str, text: &str) -> Vec<(usize, String)> {
+        check(&Source::new(name, text))
+    }
+
+    #[test]
+    fn aya_stays_in_capture() {
+        let text = "use aya::maps::HashMap;\n";
+        assert!(messages("mesh-agent/src/capture/maps.rs", text).is_empty());
+        assert!(messages("mesh-agent/src/sys/bpf.rs", text).is_empty());
+        assert_eq!(messages("mesh-agent/src/sys/route.rs", text).len(), 1);
+        let found = messages("mesh-agent/src/proxy/mod.rs", text);
+        assert!(
+            found[0]
+                .1
+                .starts_with("crate: 'aya' stays in mesh-agent/src/capture")
+        );
+    }
+
+    #[test]
+    fn an_own_module_with_the_name_of_a_crate_is_no_use_of_it() {
+        let text = "use crate::http::Head;\nlet kube = 1;\ncrate::kube::x();\n";
+        assert!(messages("mesh-agent/src/proxy/mod.rs", text).is_empty());
+    }
+
+    #[test]
+    fn pure_rooms_take_time_as_an_argument() {
+        let text = "fn f(now: Instant) {}\nlet t = Instant::now();\n";
+        let found = messages("mesh-agent/src/balance/mod.rs", text);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].0, 2);
+        assert!(messages("mesh-agent/src/proxy/mod.rs", text).is_empty());
+    }
+
+    #[test]
+    fn tests_of_pure_rooms_may_be_impure() {
+        let text = "#[cfg(test)]\nmod tests {\n    use std::fs;\n}\n";
+        assert!(messages("mesh-agent/src/route/mod.rs", text).is_empty());
+    }
+
+    #[test]
+    fn unsafe_stays_in_sys_and_the_kernel_crates() {
+        let text = "// SAFETY: none\nunsafe { f() }\n";
+        assert!(messages("mesh-agent/src/sys/netns.rs", text).is_empty());
+        assert!(messages("mesh-ebpf/src/main.rs", text).is_empty());
+        assert_eq!(messages("mesh-agent/src/proxy/mod.rs", text)[0].0, 2);
+        assert!(messages("mesh-agent/src/lib.rs", "#![deny(unsafe_code)]").is_empty());
+    }
+}

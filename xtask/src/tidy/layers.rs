@@ -1,0 +1,254 @@
+//! Rooms of the agent use rooms of lower layers, their own, and the few of
+//! their own layer that are named here.
+
+use super::source::Source;
+
+struct Room {
+    name: &'static str,
+    layer: u8,
+    /// Rooms of the same layer that it may use.
+    beside: &'static [&'static str],
+}
+
+const fn room(name: &'static str, layer: u8, beside: &'static [&'static str]) -> Room {
+    Room {
+        name,
+        layer,
+        beside,
+    }
+}
+
+const ROOMS: &[Room] = &[
+    room("model", 0, &[]),
+    room("drain", 0, &[]),
+    room("detect", 1, &[]),
+    room("route", 1, &[]),
+    room("policy", 1, &[]),
+    room("balance", 1, &[]),
+    room("resilience", 1, &[]),
+    room("sys", 2, &[]),
+    room("capture", 2, &["sys"]),
+    room("io", 2, &["sys"]),
+    room("tls", 2, &[]),
+    room("http", 2, &["io"]),
+    room("identity", 2, &["tls", "http"]),
+    room("discovery", 2, &[]),
+    room("tunnel", 2, &["tls", "identity", "io", "http"]),
+    room("observe", 2, &[]),
+    room("project", 3, &[]),
+    room("proxy", 3, &[]),
+    room("admin", 3, &[]),
+    room("config", 4, &[]),
+    room("app", 4, &["config"]),
+    room("main", 4, &["app", "config"]),
+];
+
+const MEANING: &[&str] = &[
+    "plain data, no I/O",
+    "synchronous and pure",
+    "one outside thing each",
+    "puts lower rooms together",
+    "flags, start and stop order",
+];
+
+/// The rooms below, as a table for people.
+pub(crate) fn rooms_table() -> String {
+    let mut table = String::from("| layer | what | rooms |\n| --- | --- | --- |\n");
+    for (layer, meaning) in MEANING.iter().enumerate() {
+        let rooms: Vec<String> = ROOMS
+            .iter()
+            .filter(|room| usize::from(room.layer) == layer)
+            .map(|room| match room.beside {
+                [] => format!("`{}`", room.name),
+                beside => format!("`{}` (may use `{}`)", room.name, beside.join("`, `")),
+            })
+            .collect();
+        table.push_str(&format!(
+            "| L{layer} | {meaning} | {} |\n",
+            rooms.join(", ")
+        ));
+    }
+    table
+}
+
+/// Is this one of the rooms that must be pure?
+pub(super) fn is_pure(name: &str) -> bool {
+    find(name).is_some_and(|room| room.layer == 1) || name == "model"
+}
+
+fn find(name: &str) -> Option<&'static Room> {
+    ROOMS.iter().find(|room| room.name == name)
+}
+
+pub(super) fn check(source: &Source<'_>) -> Vec<(usize, String)> {
+    let Some((name, depth)) = source.room() else {
+        return Vec::new();
+    };
+    let Some(room) = find(name) else {
+        let message = format!("room '{name}' has no layer: add it to xtask/src/tidy/layers.rs");
+        return vec![(1, message)];
+    };
+    let code = source.code.join("\n");
+    let mut findings: Vec<(usize, String)> = crate_paths(&code)
+        .into_iter()
+        .filter_map(|(line, used)| Some((line, refusal(room, used)?)))
+        .collect();
+    findings.extend(climbs(source, depth));
+    findings
+}
+
+fn refusal(room: &Room, used: &str) -> Option<String> {
+    let other = find(used)?;
+    let allowed =
+        other.layer < room.layer || other.name == room.name || room.beside.contains(&used);
+    (!allowed).then(|| {
+        format!(
+            "layer: '{}' (L{}) may not use '{}' (L{})",
+            room.name, room.layer, other.name, other.layer
+        )
+    })
+}
+
+/// Line and first segment of every path that begins at the crate's root,
+/// those in `crate::{a, b::{c}}` included.
+fn crate_paths(code: &str) -> Vec<(usize, &str)> {
+    let mut paths = Vec::new();
+    for (at, root) in code.match_indices("crate::") {
+        let start = at + root.len();
+        let before = code[..at].chars().next_back();
+        if before.is_some_and(|c| c.is_alphanumeric() || c == '_') {
+            continue;
+        }
+        let starts = match code[start..].strip_prefix('{') {
+            Some(group) => group_starts(group, start + 1),
+            None => vec![start],
+        };
+        for start in starts {
+            let name = identifier(&code[start..]);
+            paths.push((line_of(code, start), name));
+        }
+    }
+    paths
+}
+
+/// Offsets of the elements on the first level of a `{…}` group.
+fn group_starts(group: &str, offset: usize) -> Vec<usize> {
+    let mut starts = Vec::new();
+    let (mut depth, mut expected) = (0_usize, true);
+    for (at, c) in group.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => expected = true,
+            c if expected && !c.is_whitespace() => {
+                starts.push(offset + at);
+                expected = false;
+            }
+            _ => {}
+        }
+    }
+    starts
+}
+
+fn identifier(code: &str) -> &str {
+    let end = code.find(|c: char| !(c.is_alphanumeric() || c == '_'));
+    &code[..end.unwrap_or(code.len())]
+}
+
+fn line_of(code: &str, at: usize) -> usize {
+    code[..at].matches('\n').count() + 1
+}
+
+/// `super::super::x` that reaches the crate's root would hide a layer.
+fn climbs(source: &Source<'_>, depth: usize) -> Vec<(usize, String)> {
+    source
+        .code_lines()
+        .filter(|(line, code)| {
+            let inside =
+                usize::from(source.is_test[line - 1] && !source.name.ends_with("/tests.rs"));
+            code.contains(&"super::".repeat(depth + inside))
+        })
+        .map(|(line, _)| {
+            (
+                line,
+                "layer: write crate::…, not super:: up to the root".to_owned(),
+            )
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn messages(name: &str, text: &str) -> Vec<(usize, String)> {
+        check(&Source::new(name, text))
+    }
+
+    #[test]
+    fn a_lower_room_and_its_own_are_allowed() {
+        let text = "use crate::model::Snapshot;\nuse crate::capture::Error;\nuse crate::sys::netns::Netns;\n";
+        assert!(messages("mesh-agent/src/capture/mod.rs", text).is_empty());
+    }
+
+    #[test]
+    fn a_higher_room_is_refused_with_its_line() {
+        let text = "//! Says crate::proxy in words only.\n\nuse crate::proxy::Workers;\n";
+        let found = messages("mesh-agent/src/route/mod.rs", text);
+        assert_eq!(
+            found,
+            [(3, "layer: 'route' (L1) may not use 'proxy' (L3)".to_owned())]
+        );
+    }
+
+    #[test]
+    fn a_room_beside_is_refused_unless_named() {
+        let text = "fn f() { crate::observe::count(); crate::sys::socket::mark(); }";
+        let found = messages("mesh-agent/src/io/copy.rs", text);
+        assert_eq!(found.len(), 1);
+        assert!(found[0].1.contains("'observe'"));
+    }
+
+    #[test]
+    fn grouped_imports_are_seen_on_their_first_level_only() {
+        let text = "use crate::{\n    model::{Service, proxy},\n    admin,\n};\n";
+        let found = messages("mesh-agent/src/observe/mod.rs", text);
+        assert_eq!(
+            found,
+            [(
+                3,
+                "layer: 'observe' (L2) may not use 'admin' (L3)".to_owned()
+            )]
+        );
+    }
+
+    #[test]
+    fn climbing_to_the_root_is_refused_and_to_the_room_is_not() {
+        assert_eq!(
+            messages("mesh-agent/src/route/mod.rs", "use super::proxy::X;").len(),
+            1
+        );
+        assert_eq!(
+            messages("mesh-agent/src/route/a.rs", "use super::Decision;").len(),
+            0
+        );
+        assert_eq!(
+            messages("mesh-agent/src/route/a.rs", "use super::super::proxy;").len(),
+            1
+        );
+        let in_tests = "#[cfg(test)]\nmod tests {\n  use super::*;\n}";
+        assert_eq!(messages("mesh-agent/src/route/mod.rs", in_tests).len(), 0);
+    }
+
+    #[test]
+    fn a_new_room_must_get_a_layer() {
+        let found = messages("mesh-agent/src/cellar/mod.rs", "");
+        assert!(found[0].1.contains("'cellar' has no layer"));
+    }
+
+    #[test]
+    fn other_crates_have_no_rooms() {
+        assert!(messages("tests/src/world.rs", "use crate::proxy;").is_empty());
+    }
+}

@@ -1,0 +1,91 @@
+//! `tidy`: the repository's own rules, which no compiler checks.
+//!
+//! Layers of the agent's rooms, crates confined to one room, pure rooms that
+//! stay pure, where `unsafe` may stand, sizes, front doors, leftover work.
+
+mod confine;
+mod layers;
+mod shape;
+mod source;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::repo::Repo;
+use source::Source;
+
+pub(crate) use layers::rooms_table;
+
+/// One broken rule.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Finding {
+    file: String,
+    line: usize,
+    message: String,
+}
+
+pub(crate) fn run(repo: &Repo, args: &[String]) -> Result<()> {
+    crate::no_arguments("tidy", args)?;
+    check(repo)
+}
+
+pub(crate) fn check(repo: &Repo) -> Result<()> {
+    let mut findings = Vec::new();
+    for path in rust_files(&repo.root)? {
+        let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        let name = path.strip_prefix(&repo.root).unwrap_or(&path);
+        findings.extend(check_file(&name.to_string_lossy(), &text));
+    }
+    findings.sort();
+    for Finding {
+        file,
+        line,
+        message,
+    } in &findings
+    {
+        println!("{file}:{line}: {message}");
+    }
+    if !findings.is_empty() {
+        bail!("{} broken rules", findings.len());
+    }
+    Ok(())
+}
+
+fn check_file(name: &str, text: &str) -> Vec<Finding> {
+    let source = Source::new(name, text);
+    [layers::check, confine::check, shape::check]
+        .iter()
+        .flat_map(|rule| rule(&source))
+        .map(|(line, message)| Finding {
+            file: name.to_owned(),
+            line,
+            message,
+        })
+        .collect()
+}
+
+/// Every Rust file of the repository, build results left out.
+fn rust_files(root: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    let mut directories = vec![root.to_path_buf()];
+    while let Some(directory) = directories.pop() {
+        let entries =
+            fs::read_dir(&directory).with_context(|| format!("list {}", directory.display()))?;
+        for entry in entries {
+            let entry = entry.with_context(|| format!("list {}", directory.display()))?;
+            let (path, name) = (entry.path(), entry.file_name());
+            let kind = entry
+                .file_type()
+                .with_context(|| format!("look at {}", path.display()))?;
+            let hidden = name.to_string_lossy().starts_with('.');
+            if kind.is_dir() && !hidden && name != "target" {
+                directories.push(path);
+            } else if kind.is_file() && path.extension().is_some_and(|e| e == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    Ok(files)
+}

@@ -90,7 +90,12 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
             Ok(kernel) => {
                 let mut status = view.status.lock();
                 status.active_connections = projector.active_connections();
-                status.kernel = serde_json::json!(kernel.iter().copied().collect::<std::collections::BTreeMap<_, _>>());
+                status.kernel = serde_json::json!(
+                    kernel
+                        .iter()
+                        .copied()
+                        .collect::<std::collections::BTreeMap<_, _>>()
+                );
                 *view.kernel.lock() = kernel;
             }
             Err(error) => tracing::warn!(%error, "cannot read the kernel's counters"),
@@ -124,7 +129,9 @@ async fn reconcile(projector: &mut Projector, update: &Update, view: &View) -> b
     status.problems = update.problems.iter().map(ToString::to_string).collect();
     for pod in &pods {
         if let Some(message) = &pod.message {
-            status.problems.push(format!("Pod {} is not enrolled: {message}", pod.pod));
+            status
+                .problems
+                .push(format!("Pod {} is not enrolled: {message}", pod.pod));
         }
     }
     status.pods = serde_json::json!(pods);
@@ -151,7 +158,12 @@ pub fn cleanup(bpffs_dir: &std::path::Path) -> anyhow::Result<usize> {
 /// Every namespace that a file or a process gives a name to.
 fn namespaces() -> Vec<crate::model::NetnsRef> {
     use crate::model::NetnsRef;
-    let entries = |dir| std::fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
+    let entries = |dir| {
+        std::fs::read_dir(dir)
+            .into_iter()
+            .flatten()
+            .filter_map(Result::ok)
+    };
     let mut inodes = std::collections::HashSet::new();
     let mut found = Vec::new();
     for entry in entries("/run/netns").chain(entries("/var/run/netns")) {
@@ -173,7 +185,8 @@ fn node_name(flag: Option<&str>) -> anyhow::Result<String> {
     match flag {
         Some(name) => Ok(name.to_owned()),
         None => {
-            let name = nix::unistd::gethostname().context("read the host name; give --node-name")?;
+            let name =
+                nix::unistd::gethostname().context("read the host name; give --node-name")?;
             Ok(name.to_string_lossy().into_owned())
         }
     }
@@ -242,16 +255,45 @@ pub fn doctor() -> Vec<Check> {
         consequence,
     };
     let kernel = nix::sys::utsname::uname().ok();
-    let release = kernel.map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse::<u32>().ok());
+    let release = kernel
+        .map(|u| u.release().to_string_lossy().into_owned())
+        .unwrap_or_default();
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .filter_map(|n| n.parse::<u32>().ok());
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    let bpffs = std::fs::read_to_string("/proc/self/mounts").is_ok_and(|m| m.lines().any(|l| l.split(' ').nth(2) == Some("bpf")));
+    let bpffs = std::fs::read_to_string("/proc/self/mounts")
+        .is_ok_and(|m| m.lines().any(|l| l.split(' ').nth(2) == Some("bpf")));
     vec![
-        check(&format!("kernel 5.17 or newer (here {release})"), version >= (5, 17), "sk_lookup cannot tell looped SYNs: the agent will not start"),
-        check("root", nix::unistd::geteuid().is_root(), "the agent needs CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN"),
-        check("cgroup2 mount", cgroup::cgroup2_mount().is_ok(), "connects cannot be captured; mount -t cgroup2 none /sys/fs/cgroup"),
-        check("bpf file system", bpffs, "state cannot be pinned; mount -t bpf bpf /sys/fs/bpf"),
-        check("kernel BTF", std::path::Path::new("/sys/kernel/btf/vmlinux").exists(), "the programs do not need it, tools that show them do"),
-        check("embedded kernel programs", capture::has_programs(), "this agent was built without them: cargo xtask build-ebpf"),
+        check(
+            &format!("kernel 5.17 or newer (here {release})"),
+            version >= (5, 17),
+            "sk_lookup cannot tell looped SYNs: the agent will not start",
+        ),
+        check(
+            "root",
+            nix::unistd::geteuid().is_root(),
+            "the agent needs CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN",
+        ),
+        check(
+            "cgroup2 mount",
+            cgroup::cgroup2_mount().is_ok(),
+            "connects cannot be captured; mount -t cgroup2 none /sys/fs/cgroup",
+        ),
+        check(
+            "bpf file system",
+            bpffs,
+            "state cannot be pinned; mount -t bpf bpf /sys/fs/bpf",
+        ),
+        check(
+            "kernel BTF",
+            std::path::Path::new("/sys/kernel/btf/vmlinux").exists(),
+            "the programs do not need it, tools that show them do",
+        ),
+        check(
+            "embedded kernel programs",
+            capture::has_programs(),
+            "this agent was built without them: cargo xtask build-ebpf",
+        ),
     ]
 }

@@ -35,7 +35,10 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Cleanup { place } => {
             let pods = app::cleanup(&place.bpffs_dir)?;
-            println!("removed all pins below {} and the rules of {pods} pods", place.bpffs_dir.display());
+            println!(
+                "removed all pins below {} and the rules of {pods} pods",
+                place.bpffs_dir.display()
+            );
         }
         Command::Status { place } => {
             let text = admin::fetch(&place.run_dir, "/status").with_context(|| {
@@ -69,7 +72,19 @@ fn doctor() -> ExitCode {
     for check in mesh_agent::app::doctor() {
         whole &= check.present;
         let mark = if check.present { "ok     " } else { "MISSING" };
-        println!("{mark} {}{}", check.what, if check.present { String::new() } else { format!(": {}", check.consequence) });
+        println!(
+            "{mark} {}{}",
+            check.what,
+            if check.present {
+                String::new()
+            } else {
+                format!(": {}", check.consequence)
+            }
+        );
     }
-    if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if whole {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

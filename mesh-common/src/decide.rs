@@ -175,7 +175,10 @@ mod tests {
     #[test]
     fn a_connect_elsewhere_is_captured_while_the_agent_listens() {
         for flags in [0, FLAG_FAIL_OPEN] {
-            assert_eq!(connect(&pod(flags), &v4("10.96.0.1"), true), Connect::Capture);
+            assert_eq!(
+                connect(&pod(flags), &v4("10.96.0.1"), true),
+                Connect::Capture
+            );
             assert_eq!(connect(&pod(flags), &v6("fd96::1"), true), Connect::Capture);
         }
     }
@@ -222,7 +225,10 @@ mod tests {
         assert_eq!(steer(&a, &b, 2, true), Steer::Pass);
         assert_eq!(steer(&a, &b, LOOPBACK_IFINDEX, true), Steer::Pass);
         assert_eq!(steer(&a, &a, 2, false), Steer::Pass);
-        assert_eq!(steer(&v4("127.0.0.1"), &v4("127.0.0.2"), 1, false), Steer::Pass);
+        assert_eq!(
+            steer(&v4("127.0.0.1"), &v4("127.0.0.2"), 1, false),
+            Steer::Pass
+        );
     }
 
     proptest! {

@@ -78,7 +78,13 @@ fn verdict(ctx: &SockAddrContext, destination: &Addr) -> i32 {
 }
 
 #[inline(always)]
-fn finish(ctx: &SockAddrContext, verdict: Connect, to: &Addr, netns_cookie: u64, cgroup_id: u64) -> i32 {
+fn finish(
+    ctx: &SockAddrContext,
+    verdict: Connect,
+    to: &Addr,
+    netns_cookie: u64,
+    cgroup_id: u64,
+) -> i32 {
     let counter = match verdict {
         Connect::Pass => return ALLOW,
         Connect::PassFailOpen => {

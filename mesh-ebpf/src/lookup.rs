@@ -52,31 +52,35 @@ struct Packet {
 
 #[inline(always)]
 fn read(ctx: *mut bpf_sk_lookup) -> Option<Packet> {
-    // Each field is read in its own branch: a select between two context
-    // pointers is refused by the verifier.
+    // Both families are read always: reads in branches are merged into one
+    // through a computed context pointer, which the verifier refuses. The other
+    // family's fields read as zero.
     // SAFETY: fields of this program type's context.
     unsafe {
         if read_volatile(addr_of!((*ctx).protocol)) != 6 {
             return None;
         }
+        let v4 = (
+            read_volatile(addr_of!((*ctx).remote_ip4)),
+            read_volatile(addr_of!((*ctx).local_ip4)),
+        );
         let mut tuple = Tuple {
             source: Addr::UNSET,
             destination: Addr::UNSET,
             source_port: u32::from(u16::from_be(read_volatile(addr_of!((*ctx).remote_port)))),
             destination_port: read_volatile(addr_of!((*ctx).local_port)),
         };
+        tuple.source.words_be[0] = read_volatile(addr_of!((*ctx).remote_ip6[0]));
+        tuple.source.words_be[1] = read_volatile(addr_of!((*ctx).remote_ip6[1]));
+        tuple.source.words_be[2] = read_volatile(addr_of!((*ctx).remote_ip6[2]));
+        tuple.source.words_be[3] = read_volatile(addr_of!((*ctx).remote_ip6[3]));
+        tuple.destination.words_be[0] = read_volatile(addr_of!((*ctx).local_ip6[0]));
+        tuple.destination.words_be[1] = read_volatile(addr_of!((*ctx).local_ip6[1]));
+        tuple.destination.words_be[2] = read_volatile(addr_of!((*ctx).local_ip6[2]));
+        tuple.destination.words_be[3] = read_volatile(addr_of!((*ctx).local_ip6[3]));
         if read_volatile(addr_of!((*ctx).family)) == AF_INET {
-            tuple.source = Addr::from_v4_be(read_volatile(addr_of!((*ctx).remote_ip4)));
-            tuple.destination = Addr::from_v4_be(read_volatile(addr_of!((*ctx).local_ip4)));
-        } else {
-            tuple.source.words_be[0] = read_volatile(addr_of!((*ctx).remote_ip6[0]));
-            tuple.source.words_be[1] = read_volatile(addr_of!((*ctx).remote_ip6[1]));
-            tuple.source.words_be[2] = read_volatile(addr_of!((*ctx).remote_ip6[2]));
-            tuple.source.words_be[3] = read_volatile(addr_of!((*ctx).remote_ip6[3]));
-            tuple.destination.words_be[0] = read_volatile(addr_of!((*ctx).local_ip6[0]));
-            tuple.destination.words_be[1] = read_volatile(addr_of!((*ctx).local_ip6[1]));
-            tuple.destination.words_be[2] = read_volatile(addr_of!((*ctx).local_ip6[2]));
-            tuple.destination.words_be[3] = read_volatile(addr_of!((*ctx).local_ip6[3]));
+            tuple.source = Addr::from_v4_be(v4.0);
+            tuple.destination = Addr::from_v4_be(v4.1);
         }
         let ifindex = read_volatile(addr_of!((*ctx).ingress_ifindex));
         Some(Packet { tuple, ifindex })

@@ -41,27 +41,31 @@ pub fn record(ctx: &SockOpsContext) -> u32 {
 
 #[inline(always)]
 fn tuple(ctx: *mut bpf_sock_ops) -> Tuple {
-    // SAFETY: fields of this program type's context, read in their own branches.
+    // Both families are read always, as in `lookup`.
+    // SAFETY: fields of this program type's context.
     unsafe {
+        let v4 = (
+            read_volatile(addr_of!((*ctx).local_ip4)),
+            read_volatile(addr_of!((*ctx).remote_ip4)),
+        );
         let mut tuple = Tuple {
             source: Addr::UNSET,
             destination: Addr::UNSET,
             source_port: read_volatile(addr_of!((*ctx).local_port)),
-            // Network byte order in the upper half as loaded on little endian.
+            // The kernel gives the port in network order in the word's upper half.
             destination_port: u32::from_be(read_volatile(addr_of!((*ctx).remote_port))) & 0xffff,
         };
+        tuple.source.words_be[0] = read_volatile(addr_of!((*ctx).local_ip6[0]));
+        tuple.source.words_be[1] = read_volatile(addr_of!((*ctx).local_ip6[1]));
+        tuple.source.words_be[2] = read_volatile(addr_of!((*ctx).local_ip6[2]));
+        tuple.source.words_be[3] = read_volatile(addr_of!((*ctx).local_ip6[3]));
+        tuple.destination.words_be[0] = read_volatile(addr_of!((*ctx).remote_ip6[0]));
+        tuple.destination.words_be[1] = read_volatile(addr_of!((*ctx).remote_ip6[1]));
+        tuple.destination.words_be[2] = read_volatile(addr_of!((*ctx).remote_ip6[2]));
+        tuple.destination.words_be[3] = read_volatile(addr_of!((*ctx).remote_ip6[3]));
         if read_volatile(addr_of!((*ctx).family)) == AF_INET {
-            tuple.source = Addr::from_v4_be(read_volatile(addr_of!((*ctx).local_ip4)));
-            tuple.destination = Addr::from_v4_be(read_volatile(addr_of!((*ctx).remote_ip4)));
-        } else {
-            tuple.source.words_be[0] = read_volatile(addr_of!((*ctx).local_ip6[0]));
-            tuple.source.words_be[1] = read_volatile(addr_of!((*ctx).local_ip6[1]));
-            tuple.source.words_be[2] = read_volatile(addr_of!((*ctx).local_ip6[2]));
-            tuple.source.words_be[3] = read_volatile(addr_of!((*ctx).local_ip6[3]));
-            tuple.destination.words_be[0] = read_volatile(addr_of!((*ctx).remote_ip6[0]));
-            tuple.destination.words_be[1] = read_volatile(addr_of!((*ctx).remote_ip6[1]));
-            tuple.destination.words_be[2] = read_volatile(addr_of!((*ctx).remote_ip6[2]));
-            tuple.destination.words_be[3] = read_volatile(addr_of!((*ctx).remote_ip6[3]));
+            tuple.source = Addr::from_v4_be(v4.0);
+            tuple.destination = Addr::from_v4_be(v4.1);
         }
         tuple
     }

@@ -42,7 +42,9 @@ pub trait Source: Send + Sync + 'static {
 /// Why the admin pages could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("--metrics-addr {0} is not a loopback address: the pages must not be reachable from pods")]
+    #[error(
+        "--metrics-addr {0} is not a loopback address: the pages must not be reachable from pods"
+    )]
     NotLoopback(SocketAddr),
     #[error("cannot listen on {0}: {1}")]
     Listen(String, std::io::Error),
@@ -88,7 +90,9 @@ pub async fn serve(
         .route("/livez", get(|| async { "ok\n" }))
         .layer(middleware::from_fn(loopback_host))
         .with_state(source.clone());
-    let state = Router::new().route("/status", get(status)).with_state(source);
+    let state = Router::new()
+        .route("/status", get(status))
+        .with_state(source);
     let (tcp, unix) = tokio::join!(
         axum::serve(tcp, pages).with_graceful_shutdown(cancel.clone().cancelled_owned()),
         axum::serve(unix, state).with_graceful_shutdown(cancel.cancelled_owned()),
@@ -117,16 +121,24 @@ async fn status(State(source): State<Arc<dyn Source>>) -> Json<Status> {
 }
 
 async fn loopback_host(request: Request, next: Next) -> Response {
-    let host = request.headers().get(header::HOST).and_then(|h| h.to_str().ok());
+    let host = request
+        .headers()
+        .get(header::HOST)
+        .and_then(|h| h.to_str().ok());
     let allowed = host.is_some_and(|host| {
-        host.parse::<SocketAddr>().is_ok_and(|a| a.ip().is_loopback())
+        host.parse::<SocketAddr>()
+            .is_ok_and(|a| a.ip().is_loopback())
             || host.parse::<IpAddr>().is_ok_and(|a| a.is_loopback())
             || host.split(':').next() == Some("localhost")
     });
     if allowed {
         next.run(request).await
     } else {
-        (StatusCode::FORBIDDEN, "the Host header must name a loopback address\n").into_response()
+        (
+            StatusCode::FORBIDDEN,
+            "the Host header must name a loopback address\n",
+        )
+            .into_response()
     }
 }
 
@@ -139,6 +151,8 @@ pub fn fetch(run_dir: &Path, page: &str) -> std::io::Result<String> {
     write!(stream, "GET {page} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
-    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
+    let body = answer
+        .split_once("\r\n\r\n")
+        .map(|(_, body)| body.to_owned());
     body.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::InvalidData))
 }

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 /// Why capture could not be set up; each says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("this agent was built without its kernel programs; run `cargo xtask build-ebpf` and build it again")]
+    #[error(
+        "this agent was built without its kernel programs; run `cargo xtask build-ebpf` and build it again"
+    )]
     NoObject,
     #[error("the agent must run as root (or with CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN)")]
     NotRoot,
@@ -14,18 +16,24 @@ pub enum Error {
     Pins { dir: PathBuf, source: io::Error },
     #[error("cannot use the cgroup {dir}: {source}; is it a directory of a cgroup2 mount?")]
     Cgroup { dir: PathBuf, source: io::Error },
-    #[error("the kernel refused the programs' maps: {0}; `mesh-agent doctor` shows what this kernel lacks")]
+    #[error(
+        "the kernel refused the programs' maps; `mesh-agent doctor` shows what this kernel lacks"
+    )]
     Load(#[source] Box<aya::EbpfError>),
     #[error("map {name}: {source}; if its pin is of another build, run `mesh-agent cleanup`")]
     Map {
         name: &'static str,
         source: aya::maps::MapError,
     },
-    #[error("program {name}: {source}; `mesh-agent doctor` shows what this kernel lacks")]
+    #[error(
+        "the kernel refused the program {name}; `mesh-agent doctor` shows what this kernel lacks"
+    )]
     Program {
         name: String,
         source: Box<aya::programs::ProgramError>,
     },
-    #[error("the embedded object has no usable program {0}: build it again with `cargo xtask build-ebpf`")]
+    #[error(
+        "the embedded object has no usable program {0}: build it again with `cargo xtask build-ebpf`"
+    )]
     Missing(String),
 }

@@ -102,7 +102,8 @@ impl Capture {
         T: TryFrom<aya::maps::Map, Error = aya::maps::MapError>,
     {
         // Opened by pin, not borrowed from the loader: typed views own their fd.
-        let data = MapData::from_pin(self.pins.maps().join(name)).map_err(|source| Error::Map { name, source })?;
+        let data = MapData::from_pin(self.pins.maps().join(name))
+            .map_err(|source| Error::Map { name, source })?;
         let map = pins::typed(data).map_err(|source| Error::Map { name, source })?;
         T::try_from(map).map_err(|source| Error::Map { name, source })
     }
@@ -111,18 +112,28 @@ impl Capture {
         let mut map: HashMap<MapData, u64, u8> = self.map("AGENTS")?;
         let id = cgroup_id(dir)?;
         // A dead agent's id must not exempt whoever gets that cgroup next.
-        let stale: Vec<u64> = map.keys().filter_map(Result::ok).filter(|k| *k != id).collect();
+        let stale: Vec<u64> = map
+            .keys()
+            .filter_map(Result::ok)
+            .filter(|k| *k != id)
+            .collect();
         for key in stale {
             let _gone = map.remove(&key);
         }
-        map.insert(id, 1, 0).map_err(|source| Error::Map { name: "AGENTS", source })
+        map.insert(id, 1, 0).map_err(|source| Error::Map {
+            name: "AGENTS",
+            source,
+        })
     }
 
     /// Refuses processes below `dir` whose namespace is not enrolled.
     pub fn guard(&mut self, dir: &Path) -> Result<(), Error> {
         let mut map: HashMap<MapData, u64, u8> = self.map("GUARDED")?;
         map.insert(cgroup_id(dir)?, 1, 0)
-            .map_err(|source| Error::Map { name: "GUARDED", source })
+            .map_err(|source| Error::Map {
+                name: "GUARDED",
+                source,
+            })
     }
 
     fn load_programs(&mut self) -> Result<(), Error> {
@@ -133,7 +144,10 @@ impl Capture {
                 aya::programs::Program::SockOps(p) => p.load(),
                 _ => continue,
             };
-            loaded.map_err(|source| Error::Program { name: name.to_owned(), source: Box::new(source) })?;
+            loaded.map_err(|source| Error::Program {
+                name: name.to_owned(),
+                source: Box::new(source),
+            })?;
         }
         Ok(())
     }
@@ -146,22 +160,33 @@ impl Capture {
             .program_mut(name)
             .ok_or_else(|| Error::Missing(name.to_owned()))?
             .try_into()
-            .map_err(|source| Error::Program { name: name.to_owned(), source: Box::new(source) })
+            .map_err(|source| Error::Program {
+                name: name.to_owned(),
+                source: Box::new(source),
+            })
     }
 
     fn attach_connect(&mut self, name: &str, dir: &Path) -> Result<(), Error> {
         let pin = self.pins.link(name);
         let program: &mut CgroupSockAddr = self.program(name)?;
-        let failed = |source| Error::Program { name: name.to_owned(), source: Box::new(source) };
+        let failed = |source| Error::Program {
+            name: name.to_owned(),
+            source: Box::new(source),
+        };
         let fd = program.fd().map_err(failed)?;
         if pins::swap(&pin, fd.as_fd())? {
             return Ok(());
         }
         let cgroup = open_cgroup(dir)?;
         // "Single" coexists with others on links; "AllowMultiple" is EINVAL there.
-        let id = program.attach(cgroup, CgroupAttachMode::Single).map_err(failed)?;
+        let id = program
+            .attach(cgroup, CgroupAttachMode::Single)
+            .map_err(failed)?;
         let link = program.take_link(id).map_err(failed)?;
-        pins::pin(FdLink::try_from(link).map_err(|_| Error::Missing(name.to_owned()))?, &pin)
+        pins::pin(
+            FdLink::try_from(link).map_err(|_| Error::Missing(name.to_owned()))?,
+            &pin,
+        )
     }
 
     fn attach_sock_ops(&mut self, role: &str, dir: &Path) -> Result<(), Error> {
@@ -169,12 +194,20 @@ impl Capture {
         let pin = self.pins.link(&format!("sockops-{role}"));
         pins::unpin(&pin)?;
         let name = "mesh_sockops";
-        let failed = |source| Error::Program { name: name.to_owned(), source: Box::new(source) };
+        let failed = |source| Error::Program {
+            name: name.to_owned(),
+            source: Box::new(source),
+        };
         let cgroup = open_cgroup(dir)?;
         let program: &mut SockOps = self.program(name)?;
-        let id = program.attach(cgroup, CgroupAttachMode::Single).map_err(failed)?;
+        let id = program
+            .attach(cgroup, CgroupAttachMode::Single)
+            .map_err(failed)?;
         let link = program.take_link(id).map_err(failed)?;
-        pins::pin(FdLink::try_from(link).map_err(|_| Error::Missing(name.to_owned()))?, &pin)
+        pins::pin(
+            FdLink::try_from(link).map_err(|_| Error::Missing(name.to_owned()))?,
+            &pin,
+        )
     }
 
     /// Gives pods that an earlier agent enrolled this agent's program.
@@ -182,7 +215,10 @@ impl Capture {
         for cookie in self.pins.pod_cookies()? {
             let pin = self.pins.pod(cookie);
             let program: &mut SkLookup = self.program("mesh_lookup")?;
-            let fd = program.fd().map_err(|source| Error::Program { name: "mesh_lookup".into(), source: Box::new(source) })?;
+            let fd = program.fd().map_err(|source| Error::Program {
+                name: "mesh_lookup".into(),
+                source: Box::new(source),
+            })?;
             if pins::swap(&pin, fd.as_fd()).is_err() {
                 // Its namespace is gone: the link is dead.
                 pins::unpin(&pin)?;
@@ -204,12 +240,25 @@ impl Capture {
         let mut pod_flags: HashMap<MapData, Addr, u32> = self.map("POD_FLAGS")?;
         for (ip, fd) in pod.listeners {
             let key = Addr::from(*ip);
-            listeners.insert(key, fd.as_raw_fd(), 0).map_err(|source| Error::Map { name: "LISTENERS", source })?;
-            pod_flags.insert(key, flags, 0).map_err(|source| Error::Map { name: "POD_FLAGS", source })?;
+            listeners
+                .insert(key, fd.as_raw_fd(), 0)
+                .map_err(|source| Error::Map {
+                    name: "LISTENERS",
+                    source,
+                })?;
+            pod_flags
+                .insert(key, flags, 0)
+                .map_err(|source| Error::Map {
+                    name: "POD_FLAGS",
+                    source,
+                })?;
         }
         let pin = self.pins.pod(pod.netns.cookie());
         let program: &mut SkLookup = self.program("mesh_lookup")?;
-        let failed = |source| Error::Program { name: "mesh_lookup".into(), source: Box::new(source) };
+        let failed = |source| Error::Program {
+            name: "mesh_lookup".into(),
+            source: Box::new(source),
+        };
         let fd = program.fd().map_err(failed)?;
         if !pins::swap(&pin, fd.as_fd())? {
             let id = program.attach(pod.netns).map_err(failed)?;
@@ -220,12 +269,21 @@ impl Capture {
         let value = Enrolled {
             flags,
             reserved: 0,
-            v4: pod.ips.v4.map_or(Addr::UNSET, |ip| Addr::from(IpAddr::V4(ip))),
-            v6: pod.ips.v6.map_or(Addr::UNSET, |ip| Addr::from(IpAddr::V6(ip))),
+            v4: pod
+                .ips
+                .v4
+                .map_or(Addr::UNSET, |ip| Addr::from(IpAddr::V4(ip))),
+            v6: pod
+                .ips
+                .v6
+                .map_or(Addr::UNSET, |ip| Addr::from(IpAddr::V6(ip))),
         };
         enrolled
             .insert(pod.netns.cookie(), value, 0)
-            .map_err(|source| Error::Map { name: "ENROLLED", source })
+            .map_err(|source| Error::Map {
+                name: "ENROLLED",
+                source,
+            })
     }
 
     /// Lets go of a pod; what is already gone is fine.
@@ -258,7 +316,10 @@ impl Capture {
         Counter::ALL
             .iter()
             .map(|c| {
-                let values = map.get(&(*c as u32), 0).map_err(|source| Error::Map { name: "COUNTERS", source })?;
+                let values = map.get(&(*c as u32), 0).map_err(|source| Error::Map {
+                    name: "COUNTERS",
+                    source,
+                })?;
                 Ok((c.label(), values.iter().sum()))
             })
             .collect()
@@ -309,13 +370,18 @@ fn pod_ips(pod: &Enrolled) -> PodIps {
 }
 
 fn open_cgroup(dir: &Path) -> Result<std::fs::File, Error> {
-    std::fs::File::open(dir).map_err(|source| Error::Cgroup { dir: dir.to_owned(), source })
+    std::fs::File::open(dir).map_err(|source| Error::Cgroup {
+        dir: dir.to_owned(),
+        source,
+    })
 }
 
 fn cgroup_id(dir: &Path) -> Result<u64, Error> {
-    cgroup::id(dir).map_err(|source| Error::Cgroup { dir: dir.to_owned(), source })
+    cgroup::id(dir).map_err(|source| Error::Cgroup {
+        dir: dir.to_owned(),
+        source,
+    })
 }
-
 
 /// Was this agent built with its kernel programs?
 #[must_use]

@@ -108,7 +108,13 @@ fn pod_cookies(version: &Path) -> Result<Vec<u64>, Error> {
     };
     Ok(entries
         .filter_map(Result::ok)
-        .filter_map(|e| e.file_name().to_str()?.strip_prefix(POD_PREFIX)?.parse().ok())
+        .filter_map(|e| {
+            e.file_name()
+                .to_str()?
+                .strip_prefix(POD_PREFIX)?
+                .parse()
+                .ok()
+        })
         .collect())
 }
 

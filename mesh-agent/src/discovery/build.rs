@@ -43,7 +43,11 @@ pub fn build<'o>(objects: impl Iterator<Item = &'o Object>) -> (Snapshot, Vec<Pr
                     let key = key(&object.meta, name);
                     slices.entry(key).or_default().push((object, slice));
                 }
-                None => builder.report(object, "metadata.labels", format!("the label {SERVICE_NAME} is missing: it names the Service")),
+                None => builder.report(
+                    object,
+                    "metadata.labels",
+                    format!("the label {SERVICE_NAME} is missing: it names the Service"),
+                ),
             }
         }
     }
@@ -81,7 +85,11 @@ impl<'o> Builder<'o> {
         objects.retain(|object| {
             let first = seen.insert(object.name());
             if !first {
-                self.report(object, "metadata.name", "the object is given twice; this one is ignored".to_owned());
+                self.report(
+                    object,
+                    "metadata.name",
+                    "the object is given twice; this one is ignored".to_owned(),
+                );
             }
             first
         });
@@ -98,10 +106,17 @@ impl<'o> Builder<'o> {
                 namespace: meta.namespace().to_owned(),
                 name: meta.name.clone(),
             },
-            uid: meta.uid.clone().unwrap_or_else(|| format!("{}/{}", meta.namespace(), meta.name)),
+            uid: meta
+                .uid
+                .clone()
+                .unwrap_or_else(|| format!("{}/{}", meta.namespace(), meta.name)),
             ips: self.pod_ips(object, pod),
             node: pod.spec.node_name.clone(),
-            service_account: pod.spec.service_account_name.clone().unwrap_or_else(|| "default".to_owned()),
+            service_account: pod
+                .spec
+                .service_account_name
+                .clone()
+                .unwrap_or_else(|| "default".to_owned()),
             app: ["app.kubernetes.io/name", "app"]
                 .iter()
                 .find_map(|l| meta.labels.get(*l))
@@ -110,16 +125,34 @@ impl<'o> Builder<'o> {
             labels: meta.labels.clone(),
             enrolment: self.enrolment(object),
             netns: self.netns(object),
-            cgroup: meta.annotations.get("mesh-agent.io/cgroup").map(PathBuf::from),
-            ports: pod.spec.containers.iter().flat_map(|c| &c.ports).filter_map(|p| {
-                Some(NamedPort { name: p.name.clone()?, port: p.container_port })
-            }).collect(),
+            cgroup: meta
+                .annotations
+                .get("mesh-agent.io/cgroup")
+                .map(PathBuf::from),
+            ports: pod
+                .spec
+                .containers
+                .iter()
+                .flat_map(|c| &c.ports)
+                .filter_map(|p| {
+                    Some(NamedPort {
+                        name: p.name.clone()?,
+                        port: p.container_port,
+                    })
+                })
+                .collect(),
         };
         if workload.is_enrolled() && workload.ips.is_empty() {
-            self.report(object, "status.podIP", "an enrolled pod needs an address".to_owned());
+            self.report(
+                object,
+                "status.podIP",
+                "an enrolled pod needs an address".to_owned(),
+            );
         }
         self.origins.insert(workload.key.clone(), object);
-        self.snapshot.workloads.insert(workload.key.clone(), Arc::new(workload));
+        self.snapshot
+            .workloads
+            .insert(workload.key.clone(), Arc::new(workload));
     }
 
     fn pod_ips(&mut self, object: &Object, pod: &Pod) -> PodIps {
@@ -129,8 +162,16 @@ impl<'o> Builder<'o> {
             match text.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
                 Ok(IpAddr::V4(ip)) if ips.v4.is_none_or(|old| old == ip) => ips.v4 = Some(ip),
                 Ok(IpAddr::V6(ip)) if ips.v6.is_none_or(|old| old == ip) => ips.v6 = Some(ip),
-                Ok(ip) => self.report(object, "status.podIPs", format!("{ip} is a second address of its family; one each is served")),
-                Err(_) => self.report(object, "status.podIPs", format!("{text:?} is not an address")),
+                Ok(ip) => self.report(
+                    object,
+                    "status.podIPs",
+                    format!("{ip} is a second address of its family; one each is served"),
+                ),
+                Err(_) => self.report(
+                    object,
+                    "status.podIPs",
+                    format!("{text:?} is not an address"),
+                ),
             }
         }
         ips
@@ -141,11 +182,20 @@ impl<'o> Builder<'o> {
     fn enrolment(&mut self, object: &Object) -> Enrolment {
         let namespace = self.namespaces.get(object.meta.namespace()).copied();
         let metas = || [Some(object), namespace].into_iter().flatten();
-        let enrolled = match metas().find_map(|o| o.meta.labels.get(ENROLLED)).map(String::as_str) {
+        let enrolled = match metas()
+            .find_map(|o| o.meta.labels.get(ENROLLED))
+            .map(String::as_str)
+        {
             None | Some("false") => false,
             Some("true") => true,
             Some(other) => {
-                self.report(object, "metadata.labels", format!("{ENROLLED} is {other:?}, expected \"true\" or \"false\"; taken as \"true\""));
+                self.report(
+                    object,
+                    "metadata.labels",
+                    format!(
+                        "{ENROLLED} is {other:?}, expected \"true\" or \"false\"; taken as \"true\""
+                    ),
+                );
                 true
             }
         };
@@ -172,7 +222,11 @@ impl<'o> Builder<'o> {
             return match pid.parse() {
                 Ok(pid) => Some(NetnsRef::Pid(pid)),
                 Err(_) => {
-                    self.report(object, "metadata.annotations", format!("mesh-agent.io/pid is {pid:?}, expected a process number"));
+                    self.report(
+                        object,
+                        "metadata.annotations",
+                        format!("mesh-agent.io/pid is {pid:?}, expected a process number"),
+                    );
                     None
                 }
             };
@@ -196,7 +250,14 @@ impl<'o> Builder<'o> {
             let names: Vec<String> = claimants.iter().map(|w| w.key.to_string()).collect();
             for workload in claimants {
                 let object = self.origins[&workload.key];
-                self.report(object, "status.podIP", format!("{ip} is the address of {}: none of them gets it", names.join(" and ")));
+                self.report(
+                    object,
+                    "status.podIP",
+                    format!(
+                        "{ip} is the address of {}: none of them gets it",
+                        names.join(" and ")
+                    ),
+                );
                 if let Some(entry) = self.snapshot.workloads.get_mut(&workload.key) {
                     let stripped = Arc::make_mut(entry);
                     match ip {
@@ -208,7 +269,12 @@ impl<'o> Builder<'o> {
         }
     }
 
-    fn service(&mut self, object: &Object, spec: &ServiceSpec, slices: Option<&[(&Object, &EndpointSlice)]>) {
+    fn service(
+        &mut self,
+        object: &Object,
+        spec: &ServiceSpec,
+        slices: Option<&[(&Object, &EndpointSlice)]>,
+    ) {
         if spec.kind.as_deref() == Some("ExternalName") {
             return self.report(object, "spec.type", "ExternalName is not served".to_owned());
         }
@@ -252,13 +318,30 @@ impl<'o> Builder<'o> {
                 continue;
             }
             let Ok(ip) = text.parse::<IpAddr>() else {
-                self.report(object, "spec.clusterIPs", format!("{text:?} is not an address"));
+                self.report(
+                    object,
+                    "spec.clusterIPs",
+                    format!("{text:?} is not an address"),
+                );
                 continue;
             };
-            let taken = self.snapshot.by_vip.get(&ip).map(|s| format!("Service {}", s.key));
-            let taken = taken.or_else(|| self.snapshot.by_ip.get(&ip).map(|w| format!("Pod {}", w.key)));
+            let taken = self
+                .snapshot
+                .by_vip
+                .get(&ip)
+                .map(|s| format!("Service {}", s.key));
+            let taken = taken.or_else(|| {
+                self.snapshot
+                    .by_ip
+                    .get(&ip)
+                    .map(|w| format!("Pod {}", w.key))
+            });
             match taken {
-                Some(owner) => self.report(object, "spec.clusterIPs", format!("{ip} belongs to {owner} already")),
+                Some(owner) => self.report(
+                    object,
+                    "spec.clusterIPs",
+                    format!("{ip} belongs to {owner} already"),
+                ),
                 None if !vips.contains(&ip) => vips.push(ip),
                 None => {}
             }
@@ -266,12 +349,18 @@ impl<'o> Builder<'o> {
         vips
     }
 
-    fn from_slices(&mut self, port: &ServicePort, slices: &[(&Object, &EndpointSlice)]) -> Vec<Endpoint> {
+    fn from_slices(
+        &mut self,
+        port: &ServicePort,
+        slices: &[(&Object, &EndpointSlice)],
+    ) -> Vec<Endpoint> {
         let mut endpoints = Vec::new();
         for (object, slice) in slices {
-            let Some(target) = slice.ports.iter().find(|p| {
-                p.name == port.name && p.protocol.as_deref().is_none_or(|p| p == "TCP")
-            }) else {
+            let Some(target) = slice
+                .ports
+                .iter()
+                .find(|p| p.name == port.name && p.protocol.as_deref().is_none_or(|p| p == "TCP"))
+            else {
                 continue;
             };
             for endpoint in &slice.endpoints {
@@ -283,8 +372,14 @@ impl<'o> Builder<'o> {
                         Ok(ip) if ip.is_ipv4() == (slice.address_type == "IPv4") => {
                             endpoints.push(self.endpoint(ip, target.port, endpoint.zone.clone()));
                         }
-                        Ok(_) => self.report(object, "endpoints", format!("{text} is not of the addressType {}", slice.address_type)),
-                        Err(_) => self.report(object, "endpoints", format!("{text:?} is not an address")),
+                        Ok(_) => self.report(
+                            object,
+                            "endpoints",
+                            format!("{text} is not of the addressType {}", slice.address_type),
+                        ),
+                        Err(_) => {
+                            self.report(object, "endpoints", format!("{text:?} is not an address"))
+                        }
                     }
                 }
             }
@@ -293,7 +388,13 @@ impl<'o> Builder<'o> {
     }
 
     /// Without any slice: the ready pods that the selector names.
-    fn from_pods(&mut self, object: &Object, spec: &ServiceSpec, port: &ServicePort, index: usize) -> Vec<Endpoint> {
+    fn from_pods(
+        &mut self,
+        object: &Object,
+        spec: &ServiceSpec,
+        port: &ServicePort,
+        index: usize,
+    ) -> Vec<Endpoint> {
         let Some(selector) = spec.selector.as_ref().filter(|s| !s.is_empty()) else {
             return Vec::new();
         };
@@ -308,10 +409,16 @@ impl<'o> Builder<'o> {
             let number = match &port.target_port {
                 None => Some(port.port),
                 Some(PortRef::Number(n)) => Some(*n),
-                Some(PortRef::Name(name)) => pod.ports.iter().find(|p| p.name == *name).map(|p| p.port),
+                Some(PortRef::Name(name)) => {
+                    pod.ports.iter().find(|p| p.name == *name).map(|p| p.port)
+                }
             };
             let Some(number) = number else {
-                self.report(object, &format!("spec.ports[{index}].targetPort"), format!("Pod {} has no port of this name", pod.key));
+                self.report(
+                    object,
+                    &format!("spec.ports[{index}].targetPort"),
+                    format!("Pod {} has no port of this name", pod.key),
+                );
                 continue;
             };
             for ip in pod.ips.iter() {

@@ -181,7 +181,9 @@ fn read_files(dir: &Path) -> std::io::Result<Vec<(PathBuf, Vec<u8>)>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let path = entry?.path();
-        let yaml = path.extension().is_some_and(|e| e == "yaml" || e == "yml" || e == "json");
+        let yaml = path
+            .extension()
+            .is_some_and(|e| e == "yaml" || e == "yml" || e == "json");
         if yaml && path.is_file() {
             files.push((path.clone(), std::fs::read(&path)?));
         }

@@ -247,7 +247,9 @@ pub fn parse(file: &Path, bytes: &[u8]) -> (Vec<Object>, Vec<Problem>) {
             Ok(Value::Null) => {}
             Ok(value) => unpack(&origin, value, &mut objects, &mut problems),
             Err(e) => {
-                let at = e.location().map_or(line, |l| line + l.line().saturating_sub(1));
+                let at = e
+                    .location()
+                    .map_or(line, |l| line + l.line().saturating_sub(1));
                 problems.push(problem(at, e.without_snippet().to_string()));
             }
         }
@@ -267,7 +269,8 @@ fn documents(text: &str) -> Vec<(u64, String)> {
         }
     }
     documents.retain(|(_, d)| {
-        d.lines().any(|l| !l.trim().is_empty() && !l.trim_start().starts_with('#'))
+        d.lines()
+            .any(|l| !l.trim().is_empty() && !l.trim_start().starts_with('#'))
     });
     documents
 }

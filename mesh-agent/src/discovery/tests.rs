@@ -57,7 +57,10 @@ fn a_service_finds_its_pods_on_both_families_by_named_port() {
 fn a_misspelt_field_is_named_with_file_line_object_and_path() {
     let (_, problems) = load(&SHOP.replace("targetPort", "targetport"));
     assert_eq!(problems.len(), 1, "{problems:?}");
-    assert!(problems[0].starts_with("shop.yaml:12: Service shop/web: spec.ports[0]"), "{problems:?}");
+    assert!(
+        problems[0].starts_with("shop.yaml:12: Service shop/web: spec.ports[0]"),
+        "{problems:?}"
+    );
     assert!(problems[0].contains("targetport"), "{problems:?}");
 }
 
@@ -73,15 +76,27 @@ fn an_enrolment_label_that_is_not_understood_never_means_plaintext() {
 fn an_address_of_two_pods_belongs_to_neither() {
     let twin = SHOP.replace("web-0", "web-1");
     let (snapshot, problems) = load(&format!("{SHOP}\n---\n{twin}"));
-    assert!(problems.iter().any(|p| p.contains("none of them gets it")), "{problems:?}");
+    assert!(
+        problems.iter().any(|p| p.contains("none of them gets it")),
+        "{problems:?}"
+    );
     assert!(snapshot.by_ip.is_empty());
 }
 
 #[test]
 fn a_virtual_address_stays_with_its_first_service() {
-    let second = SHOP.split("---").last().expect("the service").replace("name: web, ", "name: zweb, ");
+    let second = SHOP
+        .split("---")
+        .last()
+        .expect("the service")
+        .replace("name: web, ", "name: zweb, ");
     let (snapshot, problems) = load(&format!("{SHOP}\n---\n{second}"));
-    assert!(problems.iter().any(|p| p.contains("belongs to Service shop/web already")), "{problems:?}");
+    assert!(
+        problems
+            .iter()
+            .any(|p| p.contains("belongs to Service shop/web already")),
+        "{problems:?}"
+    );
     assert_eq!(snapshot.by_vip.len(), 2);
 }
 

@@ -11,7 +11,11 @@ async fn pair() -> (TcpStream, TcpStream) {
 }
 
 /// A client and a server with a relay between; the task gives how it ended.
-async fn relayed() -> (TcpStream, TcpStream, tokio::task::JoinHandle<(End, crate::model::ByteCounts)>) {
+async fn relayed() -> (
+    TcpStream,
+    TcpStream,
+    tokio::task::JoinHandle<(End, crate::model::ByteCounts)>,
+) {
     let (client, downstream) = pair().await;
     let (upstream, server) = pair().await;
     let task = tokio::spawn(async move {
@@ -48,12 +52,20 @@ async fn each_side_may_finish_while_the_other_goes_on() {
 async fn a_reset_is_passed_on_as_a_reset_both_ways() {
     for by_client in [true, false] {
         let (client, server, task) = relayed().await;
-        let (breaker, mut victim) = if by_client { (client, server) } else { (server, client) };
+        let (breaker, mut victim) = if by_client {
+            (client, server)
+        } else {
+            (server, client)
+        };
         reset_on_close(&breaker);
         drop(breaker);
         let error = victim.read(&mut [0; 8]).await.expect_err("a reset");
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
-        let expected = if by_client { End::ResetByClient } else { End::ResetByUpstream };
+        let expected = if by_client {
+            End::ResetByClient
+        } else {
+            End::ResetByUpstream
+        };
         assert_eq!(task.await.expect("relay").0, expected);
     }
 }
@@ -84,7 +96,13 @@ async fn an_idle_connection_ends_after_its_time() {
     let (_client, downstream) = pair().await;
     let (upstream, _server) = pair().await;
     let mut relay = Relay::default();
-    let end = relay.run(&downstream, &upstream, Some(std::time::Duration::from_secs(60))).await;
+    let end = relay
+        .run(
+            &downstream,
+            &upstream,
+            Some(std::time::Duration::from_secs(60)),
+        )
+        .await;
     assert_eq!(end, End::IdleTimeout);
 }
 

@@ -12,7 +12,9 @@ mod snapshot;
 mod workload;
 
 pub use addr::{ClientAddr, OrigDst, PodIps, UpstreamAddr};
-pub use outcome::{ByteCounts, CloseReason, Direction, Opening, Outcome, RefuseReason, UnknownPeer};
+pub use outcome::{
+    ByteCounts, CloseReason, Direction, Opening, Outcome, RefuseReason, UnknownPeer,
+};
 pub use service::{AppProtocol, Endpoint, Service, ServiceKey, ServicePort, TargetPort};
 pub use snapshot::Snapshot;
 pub use workload::{Enrolment, NamedPort, NetnsRef, OnAgentDown, Workload, WorkloadKey};

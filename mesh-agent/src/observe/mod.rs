@@ -50,27 +50,71 @@ impl Observe {
     pub fn new(node: &str, log: AccessLogTarget) -> Self {
         let mut r = Registry::default();
         let opened = Family::default();
-        r.register("istio_tcp_connections_opened", "Connections that reached their upstream", opened.clone());
+        r.register(
+            "istio_tcp_connections_opened",
+            "Connections that reached their upstream",
+            opened.clone(),
+        );
         let closed = Family::default();
-        r.register("istio_tcp_connections_closed", "Connections that reached their upstream and ended", closed.clone());
+        r.register(
+            "istio_tcp_connections_closed",
+            "Connections that reached their upstream and ended",
+            closed.clone(),
+        );
         let sent = Family::default();
-        r.register("istio_tcp_sent_bytes", "Bytes from servers to clients, added when a connection ends", sent.clone());
+        r.register(
+            "istio_tcp_sent_bytes",
+            "Bytes from servers to clients, added when a connection ends",
+            sent.clone(),
+        );
         let received = Family::default();
-        r.register("istio_tcp_received_bytes", "Bytes from clients to servers, added when a connection ends", received.clone());
+        r.register(
+            "istio_tcp_received_bytes",
+            "Bytes from clients to servers, added when a connection ends",
+            received.clone(),
+        );
         let ended = Family::default();
-        r.register("mesh_agent_connections_ended", "Accepted connections by how they ended", ended.clone());
+        r.register(
+            "mesh_agent_connections_ended",
+            "Accepted connections by how they ended",
+            ended.clone(),
+        );
         let duration = Histogram::new(exponential_buckets(0.001, 4.0, 10));
-        r.register("mesh_agent_connection_duration_seconds", "From accept to the end", duration.clone());
+        r.register(
+            "mesh_agent_connection_duration_seconds",
+            "From accept to the end",
+            duration.clone(),
+        );
         let connect = Histogram::new(exponential_buckets(0.000_05, 3.0, 11));
-        r.register("mesh_agent_upstream_connect_seconds", "From accept to the upstream's answer", connect.clone());
+        r.register(
+            "mesh_agent_upstream_connect_seconds",
+            "From accept to the upstream's answer",
+            connect.clone(),
+        );
         let active = Gauge::default();
-        r.register("mesh_agent_connections_active", "Connections carried now", active.clone());
+        r.register(
+            "mesh_agent_connections_active",
+            "Connections carried now",
+            active.clone(),
+        );
         let kernel = Family::default();
-        r.register("mesh_agent_kernel_events", "What the kernel programs counted since they were first loaded", kernel.clone());
+        r.register(
+            "mesh_agent_kernel_events",
+            "What the kernel programs counted since they were first loaded",
+            kernel.clone(),
+        );
         let log = AccessLog::start(node, log);
-        r.register("mesh_agent_log_lines_dropped", "Access log lines dropped because the queue was full", log.dropped());
+        r.register(
+            "mesh_agent_log_lines_dropped",
+            "Access log lines dropped because the queue was full",
+            log.dropped(),
+        );
         let overflow = Overflow::default();
-        r.register("mesh_agent_label_sets_overflowed", "Connections counted under the label value other because there are too many label sets", overflow.counter());
+        r.register(
+            "mesh_agent_label_sets_overflowed",
+            "Connections counted under the label value other because there are too many label sets",
+            overflow.counter(),
+        );
         Self(Arc::new(Inner {
             registry: parking_lot::Mutex::new(r),
             opened,
@@ -95,7 +139,10 @@ impl Observe {
     /// A connection reached its upstream.
     pub fn opened(&self, opening: &Opening) {
         let inner = &*self.0;
-        inner.opened.get_or_create(&inner.overflow.bound(opening)).inc();
+        inner
+            .opened
+            .get_or_create(&inner.overflow.bound(opening))
+            .inc();
         inner.active.inc();
         inner.log.opened(opening);
     }
@@ -112,8 +159,14 @@ impl Observe {
         if !matches!(outcome.reason, CloseReason::Refused(_)) {
             let labels = inner.overflow.bound(&outcome.opening);
             inner.closed.get_or_create(&labels).inc();
-            inner.sent.get_or_create(&labels).inc_by(outcome.bytes.received);
-            inner.received.get_or_create(&labels).inc_by(outcome.bytes.sent);
+            inner
+                .sent
+                .get_or_create(&labels)
+                .inc_by(outcome.bytes.received);
+            inner
+                .received
+                .get_or_create(&labels)
+                .inc_by(outcome.bytes.sent);
             inner.active.dec();
         }
         if let Some(connect) = outcome.connect_time {
@@ -127,7 +180,10 @@ impl Observe {
     pub fn page(&self, kernel: &[(&'static str, u64)]) -> String {
         for (event, value) in kernel {
             // A gauge of a count: the kernel holds the truth, also over restarts.
-            self.0.kernel.get_or_create(&Event { event }).set(*value as f64);
+            self.0
+                .kernel
+                .get_or_create(&Event { event })
+                .set(*value as f64);
         }
         let mut page = String::new();
         if prometheus_client::encoding::text::encode(&mut page, &self.0.registry.lock()).is_err() {

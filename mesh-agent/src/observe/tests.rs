@@ -6,7 +6,10 @@ use crate::model::*;
 
 fn outcome(reason: CloseReason) -> Outcome {
     let workload = Workload {
-        key: WorkloadKey { namespace: "shop".into(), name: "we\"b\n0".into() },
+        key: WorkloadKey {
+            namespace: "shop".into(),
+            name: "we\"b\n0".into(),
+        },
         uid: "u".into(),
         ips: PodIps::default(),
         node: "n1".into(),
@@ -31,7 +34,10 @@ fn outcome(reason: CloseReason) -> Outcome {
             started: SystemTime::UNIX_EPOCH,
             generation: 3,
         },
-        bytes: ByteCounts { sent: 8, received: 6 },
+        bytes: ByteCounts {
+            sent: 8,
+            received: 6,
+        },
         connect_time: Some(Duration::from_millis(1)),
         duration: Duration::from_millis(5),
         reason,
@@ -47,13 +53,26 @@ fn a_carried_and_a_refused_connection_show_on_the_page() {
     observe.closed(&outcome(CloseReason::Refused(RefuseReason::NoEndpoint)));
     let page = observe.page(&[("connect_captured", 2)]);
     let line = |start: &str, end: &str| {
-        assert!(page.lines().any(|l| l.starts_with(start) && l.ends_with(end)), "{start} … {end}\n{page}");
+        assert!(
+            page.lines()
+                .any(|l| l.starts_with(start) && l.ends_with(end)),
+            "{start} … {end}\n{page}"
+        );
     };
-    line("istio_tcp_connections_opened_total{reporter=\"source\"", "} 1");
+    line(
+        "istio_tcp_connections_opened_total{reporter=\"source\"",
+        "} 1",
+    );
     line("istio_tcp_received_bytes_total{", "} 8");
-    line("mesh_agent_connections_ended_total{direction=\"outbound\",reason=\"no_endpoint\"", "} 1");
+    line(
+        "mesh_agent_connections_ended_total{direction=\"outbound\",reason=\"no_endpoint\"",
+        "} 1",
+    );
     line("mesh_agent_connections_active", " 0");
-    line("mesh_agent_kernel_events{event=\"connect_captured\"", "} 2.0");
+    line(
+        "mesh_agent_kernel_events{event=\"connect_captured\"",
+        "} 2.0",
+    );
 }
 
 #[test]
@@ -72,8 +91,10 @@ fn every_log_line_is_one_json_object_whatever_the_names() {
         text = std::fs::read_to_string(&path).unwrap_or_default();
         std::thread::yield_now();
     }
-    let lines: Vec<serde_json::Value> =
-        text.lines().map(|l| serde_json::from_str(l).expect("JSON")).collect();
+    let lines: Vec<serde_json::Value> = text
+        .lines()
+        .map(|l| serde_json::from_str(l).expect("JSON"))
+        .collect();
     assert_eq!(lines.len(), 2);
     assert_eq!(lines[0]["event"], "open");
     assert_eq!(lines[1]["source_workload"], "shop/we\"b\n0");

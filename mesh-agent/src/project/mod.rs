@@ -21,9 +21,13 @@ use crate::sys::route::{self, RouteError};
 /// Why a pod is not enrolled.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("no annotation says where its network namespace is; set mesh-agent.io/netns, /pid or /cgroup")]
+    #[error(
+        "no annotation says where its network namespace is; set mesh-agent.io/netns, /pid or /cgroup"
+    )]
     NoNetns,
-    #[error("its network namespace is the node's own: a pod on the host network cannot be enrolled")]
+    #[error(
+        "its network namespace is the node's own: a pod on the host network cannot be enrolled"
+    )]
     HostNetwork,
     #[error("it has no address")]
     NoAddress,
@@ -179,8 +183,15 @@ impl Projector {
                 continue;
             }
             // The addresses may belong to a new pod by now: keep that one's listeners.
-            let taken = self.pods.values().any(|p| ips.iter().any(|ip| p.workload.ips.contains(ip)));
-            let ips = if taken { crate::model::PodIps::default() } else { ips };
+            let taken = self
+                .pods
+                .values()
+                .any(|p| ips.iter().any(|ip| p.workload.ips.contains(ip)));
+            let ips = if taken {
+                crate::model::PodIps::default()
+            } else {
+                ips
+            };
             if let Err(error) = self.capture.withdraw(cookie, ips) {
                 tracing::error!(cookie, %error, "cannot withdraw a pod of an earlier agent");
             }
@@ -200,7 +211,11 @@ impl Projector {
     }
 
     /// Ends it all: connections drain first; `on_stop` decides what the kernel keeps.
-    pub async fn stop(self, drain: std::time::Duration, on_stop: capture::OnStop) -> Result<(), Error> {
+    pub async fn stop(
+        self,
+        drain: std::time::Duration,
+        on_stop: capture::OnStop,
+    ) -> Result<(), Error> {
         self.workers.drain(drain).await;
         if on_stop == capture::OnStop::Remove {
             for pod in self.pods.values() {

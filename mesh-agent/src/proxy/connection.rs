@@ -165,7 +165,11 @@ fn target(
             direction: Direction::Inbound,
             upstream: UpstreamAddr::new(orig_dst.get()),
             // A name for the log, from the address; never an identity.
-            source: snapshot.by_ip.get(&client_addr.ip()).cloned().ok_or(UnknownPeer),
+            source: snapshot
+                .by_ip
+                .get(&client_addr.ip())
+                .cloned()
+                .ok_or(UnknownPeer),
             destination: Ok(own.clone()),
             service: None,
         });
@@ -188,8 +192,8 @@ fn target(
         Decision::Service { service, port } => {
             let turn = local.turn.get();
             local.turn.set(turn.wrapping_add(1));
-            let endpoint = balance::round_robin(&port.endpoints, ip, turn)
-                .ok_or(RefuseReason::NoEndpoint)?;
+            let endpoint =
+                balance::round_robin(&port.endpoints, ip, turn).ok_or(RefuseReason::NoEndpoint)?;
             let workload = snapshot.by_ip.get(&endpoint.addr.ip());
             let workload = endpoint.workload.as_ref().or(workload);
             (endpoint.addr, workload.cloned(), Some(service.key.clone()))
@@ -199,7 +203,11 @@ fn target(
         .as_ref()
         .is_some_and(|w| w.is_enrolled() && w.node == local.shared.node);
     Ok(Target {
-        direction: if same_node { Direction::SameNode } else { Direction::Outbound },
+        direction: if same_node {
+            Direction::SameNode
+        } else {
+            Direction::Outbound
+        },
         upstream,
         source: Ok(own.clone()),
         destination: destination.ok_or(UnknownPeer),

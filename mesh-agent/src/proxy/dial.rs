@@ -105,7 +105,11 @@ fn reason(error: &io::Error) -> RefuseReason {
         Some(libc::ECONNREFUSED | libc::ECONNRESET) => RefuseReason::ConnectRefused,
         Some(libc::ETIMEDOUT) => RefuseReason::ConnectTimeout,
         Some(
-            libc::EHOSTUNREACH | libc::ENETUNREACH | libc::ENETDOWN | libc::EACCES | libc::EPERM
+            libc::EHOSTUNREACH
+            | libc::ENETUNREACH
+            | libc::ENETDOWN
+            | libc::EACCES
+            | libc::EPERM
             | libc::EINVAL,
         ) => RefuseReason::Unreachable,
         Some(libc::EADDRNOTAVAIL | libc::EADDRINUSE) => RefuseReason::SourcePortsExhausted,
@@ -123,7 +127,9 @@ mod tests {
         let all = 10_000..=32_000;
         let ports = |index| {
             let part = PortRange::part(&all, index, 3);
-            (0..part.count).map(|_| part.take()).collect::<std::collections::HashSet<_>>()
+            (0..part.count)
+                .map(|_| part.take())
+                .collect::<std::collections::HashSet<_>>()
         };
         let (a, b, c) = (ports(0), ports(1), ports(2));
         assert!(a.is_disjoint(&b) && b.is_disjoint(&c) && a.is_disjoint(&c));

@@ -90,7 +90,10 @@ async fn run(local: Rc<Local>, mut commands: mpsc::Receiver<Command>) {
                     pod.stop.cancel();
                 }
                 local.tasks.close();
-                if tokio::time::timeout(deadline, local.tasks.wait()).await.is_err() {
+                if tokio::time::timeout(deadline, local.tasks.wait())
+                    .await
+                    .is_err()
+                {
                     local.cut_all.cancel();
                     local.tasks.wait().await;
                 }

@@ -13,7 +13,9 @@ use crate::model::NetnsRef;
 /// Why a namespace could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum NetnsError {
-    #[error("cannot open the network namespace {path}: {source}; is the pod running, and is the annotation right?")]
+    #[error(
+        "cannot open the network namespace {path}: {source}; is the pod running, and is the annotation right?"
+    )]
     Open { path: PathBuf, source: io::Error },
     #[error("{0} is not a network namespace file")]
     NotANetns(PathBuf),

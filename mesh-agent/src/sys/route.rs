@@ -27,13 +27,17 @@ use crate::model::PodIps;
 pub enum RouteError {
     #[error("cannot enter the pod's network namespace: {0}")]
     Enter(io::Error),
-    #[error("cannot {verb} the {what} in the pod's network namespace: {source}; the agent needs CAP_NET_ADMIN")]
+    #[error(
+        "cannot {verb} the {what} in the pod's network namespace: {source}; the agent needs CAP_NET_ADMIN"
+    )]
     Netlink {
         verb: &'static str,
         what: &'static str,
         source: io::Error,
     },
-    #[error("cannot set net.ipv4.tcp_fwmark_accept in the pod's network namespace: {0}; is /proc/sys writable?")]
+    #[error(
+        "cannot set net.ipv4.tcp_fwmark_accept in the pod's network namespace: {0}; is /proc/sys writable?"
+    )]
     Sysctl(io::Error),
 }
 
@@ -46,8 +50,18 @@ pub fn install(netns: &Netns, ips: PodIps) -> Result<(), RouteError> {
                 .map_err(RouteError::Sysctl)?;
             let mut netlink = Netlink::open("open", "netlink socket")?;
             for ip in ips.iter() {
-                netlink.change("add", "route", RouteNetlinkMessage::NewRoute(route(ip)), NLM_F_CREATE | NLM_F_REPLACE)?;
-                netlink.change("add", "rule", RouteNetlinkMessage::NewRule(rule(ip)), NLM_F_CREATE | NLM_F_EXCL)?;
+                netlink.change(
+                    "add",
+                    "route",
+                    RouteNetlinkMessage::NewRoute(route(ip)),
+                    NLM_F_CREATE | NLM_F_REPLACE,
+                )?;
+                netlink.change(
+                    "add",
+                    "rule",
+                    RouteNetlinkMessage::NewRule(rule(ip)),
+                    NLM_F_CREATE | NLM_F_EXCL,
+                )?;
             }
             Ok(())
         })
@@ -62,7 +76,9 @@ pub fn remove(netns: &Netns) -> Result<(), RouteError> {
             for ip in [IpAddr::V4([0; 4].into()), IpAddr::V6([0; 16].into())] {
                 netlink.change("delete", "rule", RouteNetlinkMessage::DelRule(rule(ip)), 0)?;
                 let mut route = route(ip);
-                route.attributes.retain(|a| !matches!(a, RouteAttribute::PrefSource(_)));
+                route
+                    .attributes
+                    .retain(|a| !matches!(a, RouteAttribute::PrefSource(_)));
                 netlink.change("delete", "route", RouteNetlinkMessage::DelRoute(route), 0)?;
             }
             std::fs::write("/proc/sys/net/ipv4/tcp_fwmark_accept", "0").map_err(RouteError::Sysctl)

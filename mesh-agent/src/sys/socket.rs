@@ -113,7 +113,9 @@ fn set_int(socket: &Socket, level: i32, option: i32, value: libc::c_int) -> io::
 /// Carries our mark: an own delivery that came back to us.
 pub fn is_own_delivery(socket: &impl AsFd) -> bool {
     // A socket whose mark cannot be read is treated as ours: it is refused.
-    SockRef::from(socket).mark().map_or(true, |mark| mark == MARK)
+    SockRef::from(socket)
+        .mark()
+        .map_or(true, |mark| mark == MARK)
 }
 
 /// Makes closing the socket send RST instead of FIN.

@@ -245,8 +245,28 @@ impl World {
         parse(&out)
     }
 
+    /// Waits until the kernel has noticed that every link is up, up to a second
+    /// after it is: before that bridges drop what comes in.
+    fn links_up(&self) -> Result<()> {
+        let up = |node: &String| {
+            let netns = self.netns(node);
+            let out = Command::new("ip")
+                .args(["-n", &netns, "-o", "link", "show", "master", "br0"])
+                .output();
+            out.is_ok_and(|o| {
+                let text = String::from_utf8_lossy(&o.stdout).into_owned();
+                text.lines().all(|l| l.contains("state UP"))
+            })
+        };
+        if eventually(Duration::from_secs(10), || self.nodes.iter().all(up)) {
+            return Ok(());
+        }
+        bail!("the links of {} do not come up", self.id)
+    }
+
     /// Starts the node's agent and waits until it is ready.
     pub fn agent(&self, node: &str, args: &[&str]) -> Result<Agent> {
+        self.links_up()?;
         let agent = self.spawn_agent(node, args)?;
         agent.wait_ready()?;
         Ok(agent)

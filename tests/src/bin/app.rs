@@ -55,8 +55,10 @@ fn main() -> anyhow::Result<()> {
         } => storm(&targets, count, inflight, bytes, &own),
         Mode::Hold { target, count } => {
             let held: Result<Vec<_>, _> = (0..count).map(|_| TcpStream::connect(target)).collect();
-            println!("held {}", held?.len());
+            let held = held?;
+            println!("held {}", held.len());
             std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
+            drop(held);
             Ok(())
         }
     }
@@ -157,6 +159,8 @@ fn exchange(
     own: &[std::net::IpAddr],
 ) -> std::io::Result<bool> {
     let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(10))?;
+    // Before the end: a socket that is closed both ways has no addresses.
+    let (peer, local) = (stream.peer_addr()?, stream.local_addr()?.ip());
     stream.set_read_timeout(Some(Duration::from_secs(120)))?;
     let mut hash = Sha256::new();
     let mut chunk = vec![0_u8; size.min(256 * 1024)];
@@ -171,7 +175,6 @@ fn exchange(
     stream.shutdown(Shutdown::Write)?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
-    let (peer, local) = (stream.peer_addr()?, stream.local_addr()?.ip());
     let client = own.iter().find(|ip| ip.is_ipv4() == to.is_ipv4());
     let client = client.copied().unwrap_or(local);
     let right = format!("{client} {expected} {}\n", hex(&hash.finalize()));

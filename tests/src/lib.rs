@@ -4,9 +4,10 @@
 //! A world has its own names, cgroups, pins and processes, so that tests run
 //! side by side. Nothing is made in the machine's own network namespace.
 
+mod sys;
+
 use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -182,18 +183,8 @@ impl World {
 
     fn command(&self, netns: &str, cgroup: &Path, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
-        let netns = fs::File::open(Path::new("/run/netns").join(netns));
-        let procs = cgroup.join("cgroup.procs");
-        // SAFETY: only system calls and a write to an open path happen between fork and exec.
-        unsafe {
-            command.pre_exec(move || {
-                fs::write(&procs, "0")?;
-                let netns = netns.as_ref().map_err(|e| std::io::Error::from(e.kind()))?;
-                nix::sched::setns(netns, nix::sched::CloneFlags::CLONE_NEWNET)?;
-                nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
-                Ok(())
-            });
-        }
+        let netns = Path::new("/run/netns").join(netns);
+        sys::start_inside(&mut command, &netns, &cgroup.join("cgroup.procs"));
         command
     }
 

@@ -15,8 +15,8 @@ use anyhow::{Context, Result};
 use crate::command::{clean_toolchain_environment, is_executable, output, which};
 use crate::repo::Repo;
 
-/// Oldest distribution compiler with edition 2024.
-const OLDEST_RUSTC: (u32, u32) = (1, 85);
+/// The workspace's `rust-version`: cargo refuses older compilers.
+const OLDEST_RUSTC: &str = env!("CARGO_PKG_RUST_VERSION");
 
 /// A compiler that can build `core` for the bpf target.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,7 +110,7 @@ fn distribution() -> Option<Compiler> {
     clean_toolchain_environment(&mut ask);
     let sysroot = output(ask.args(["--print", "sysroot"])).ok()?;
     compiler_in(bin, Path::new(sysroot.trim()), Origin::Distribution)
-        .filter(|compiler| compiler.version.release >= OLDEST_RUSTC)
+        .filter(|compiler| Some(compiler.version.release) >= major_minor(OLDEST_RUSTC))
 }
 
 fn compiler_in(bin: &Path, sysroot: &Path, origin: Origin) -> Option<Compiler> {
@@ -137,8 +137,7 @@ fn rustc_version(rustc: &Path) -> Result<RustcVersion> {
 
 fn parse_version(text: &str) -> Option<RustcVersion> {
     let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
-    let mut release = field("release: ")?.split(['.', '-']);
-    let release = (release.next()?.parse().ok()?, release.next()?.parse().ok()?);
+    let release = major_minor(field("release: ")?)?;
     let llvm_major = field("LLVM version: ")?.split('.').next()?.parse().ok()?;
     let line = text.lines().next()?.to_owned();
     Some(RustcVersion {
@@ -146,6 +145,12 @@ fn parse_version(text: &str) -> Option<RustcVersion> {
         release,
         llvm_major,
     })
+}
+
+/// `1.96` of `1.96.0-nightly`.
+fn major_minor(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(['.', '-']);
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -159,6 +164,11 @@ mod tests {
         let version = parse_version(text).expect("a version");
         assert_eq!((version.release, version.llvm_major), ((1, 96), 22));
         assert!(version.line.starts_with("rustc 1.96.0"));
+    }
+
+    #[test]
+    fn the_oldest_compiler_is_a_version() {
+        assert!(major_minor(OLDEST_RUSTC).is_some());
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub(crate) fn run(repo: &Repo, args: &[String]) -> Result<()> {
     steps.run("lint", || lint::run(repo, &[]));
     steps.run("test", || test::run(repo, &[]));
     steps.run("demo", || {
-        demo::build_release(repo)?;
+        demo::build_release(repo, "demo")?;
         run_command(demo::release_command(repo, "demo").stdin(Stdio::null()))
     });
     steps.finish("ci")

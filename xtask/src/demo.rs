@@ -19,7 +19,7 @@ pub(crate) fn run(repo: &Repo, args: &[String]) -> Result<()> {
 /// Becomes, not starts: Ctrl-C then reaches only the program that cleans up,
 /// and the prompt returns when it is done.
 pub(crate) fn run_release_binary(repo: &Repo, name: &str, args: &[String]) -> Result<()> {
-    build_release(repo)?;
+    build_release(repo, name)?;
     let mut command = release_command(repo, name);
     command.args(args);
     eprintln!("+ {}", describe(&command));
@@ -27,7 +27,8 @@ pub(crate) fn run_release_binary(repo: &Repo, name: &str, args: &[String]) -> Re
     Err(error).with_context(|| format!("start `{}`", describe(&command)))
 }
 
-pub(crate) fn build_release(repo: &Repo) -> Result<()> {
+/// Names its programs, so that a missing one fails before minutes of building.
+pub(crate) fn build_release(repo: &Repo, name: &str) -> Result<()> {
     setup::ensure_all(repo)?;
     build_ebpf::build(repo, false)?;
     run_command(cargo(repo).args(["build", "--release", "--bins"]).args([

@@ -31,12 +31,11 @@ pub(crate) fn run_release_binary(repo: &Repo, name: &str, args: &[String]) -> Re
 pub(crate) fn build_release(repo: &Repo, name: &str) -> Result<()> {
     setup::ensure_all(repo)?;
     build_ebpf::build(repo, false)?;
-    run_command(cargo(repo).args(["build", "--release", "--bins"]).args([
-        "--package",
-        "mesh-agent",
-        "--package",
-        "mesh-tests",
-    ]))
+    let packages = ["--package", "mesh-agent", "--package", "mesh-tests"];
+    let programs = ["mesh-agent", "mesh-app", name].map(|program| ["--bin", program]);
+    let mut build = cargo(repo);
+    build.args(["build", "--release"]).args(packages);
+    run_command(build.args(programs.concat()))
 }
 
 /// A program of `mesh-tests` that knows where agent and test app are.

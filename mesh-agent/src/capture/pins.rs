@@ -127,6 +127,15 @@ pub(super) fn remove_tree(dir: &Path) -> Result<Vec<u64>, Error> {
     for version in subdirectories(dir)? {
         cookies.extend(pod_cookies(&version)?);
     }
+    for links in [dir.join("links")].into_iter().chain(
+        subdirectories(dir)?
+            .into_iter()
+            .map(|version| version.join("links")),
+    ) {
+        for link in std::fs::read_dir(links).into_iter().flatten().flatten() {
+            detach(&link.path());
+        }
+    }
     std::fs::remove_dir_all(dir).map_err(|source| Error::Pins {
         dir: dir.to_owned(),
         source,
@@ -141,7 +150,18 @@ pub(super) fn pin(link: FdLink, path: &Path) -> Result<(), Error> {
     })
 }
 
+/// At once, where removing the pin alone would detach a moment later. A link
+/// that cannot be detached (its namespace is gone) goes with its pin.
+fn detach(path: &Path) {
+    if let Ok(link) = bpf::open_pin(path)
+        && let Err(error) = bpf::link_detach(link.as_fd())
+    {
+        tracing::debug!(%error, path = %path.display(), "the link is detached later");
+    }
+}
+
 pub(super) fn unpin(path: &Path) -> Result<(), Error> {
+    detach(path);
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::Pins {
             dir: path.to_owned(),

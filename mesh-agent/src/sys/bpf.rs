@@ -70,3 +70,25 @@ pub fn open_pin(path: &std::path::Path) -> io::Result<std::os::fd::OwnedFd> {
     // SAFETY: a fresh fd that nobody else owns.
     Ok(unsafe { std::os::fd::OwnedFd::from_raw_fd(fd) })
 }
+
+/// Detaches a link now (`BPF_LINK_DETACH`, Linux 5.9). Dropping its last
+/// reference detaches it too, but from a work queue: a moment later.
+pub fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    const BPF_LINK_DETACH: libc::c_long = 34;
+    let link_fd = link.as_raw_fd().unsigned_abs();
+    // SAFETY: the link_detach member of `union bpf_attr` is one u32, which
+    // lives through the call; its size is passed along.
+    let rc = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_LINK_DETACH,
+            &raw const link_fd,
+            size_of::<u32>(),
+        )
+    };
+    if rc == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}

@@ -5,7 +5,7 @@
 //! directory of pins, so two versions never read each other's maps.
 
 /// Names the bpffs directory `abi-N` that all pins of this layout live in.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 1;
 
 /// Mark of captured sockets and of deliveries, meaningful only inside a pod's
 /// network namespace (marks do not cross a veth). ASCII "mesh".
@@ -32,20 +32,6 @@ pub const EVENT_RING_BYTES: u32 = 256 * 1024;
 
 /// New connections pass in plaintext while no agent runs.
 pub const FLAG_FAIL_OPEN: u32 = 1;
-/// Not captured yet: the namespace's own program is still to be attached.
-pub const FLAG_ENROLLING: u32 = 1 << 1;
-
-pub const AF_INET: u32 = 2;
-pub const AF_INET6: u32 = 10;
-
-/// Stands in the `sk_lookup` program's instructions for the netns cookie that
-/// the agent writes there when it loads the program for one pod.
-///
-/// That program type has no helper which tells its namespace, and addresses do
-/// not: a pod may send from any, and `bpf_sk_assign` would hand its SYN to
-/// another namespace's listener. A program with the cookie in its code cannot
-/// be talked into that. The number is no cookie: those count up from one.
-pub const COOKIE_SLOT: u64 = 0x6d65_7368_2d6e_6574;
 
 /// What the kernel knows of an enrolled namespace (map `ENROLLED`, key: netns cookie).
 #[repr(C)]
@@ -114,30 +100,6 @@ impl Addr {
     }
 }
 
-/// One listener group of the agent (map `LISTENERS`).
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct ListenerKey {
-    pub netns_cookie: u64,
-    /// `AF_INET` or `AF_INET6`.
-    pub family: u32,
-    /// Unused, zero.
-    pub reserved: u32,
-}
-
-impl ListenerKey {
-    /// The group that serves connections to and from addresses like `peer`.
-    #[inline(always)]
-    #[must_use]
-    pub const fn new(netns_cookie: u64, peer: &Addr) -> Self {
-        Self {
-            netns_cookie,
-            family: if peer.is_v4() { AF_INET } else { AF_INET6 },
-            reserved: 0,
-        }
-    }
-}
-
 /// One direction of a TCP connection as its initiator sees it (map `TUPLES`).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -168,8 +130,6 @@ const _: () = {
     assert!(size_of::<Enrolled>() == 40);
     assert!(offset_of!(Enrolled, v4) == 8);
     assert!(offset_of!(Enrolled, v6) == 24);
-    assert!(size_of::<ListenerKey>() == 16);
-    assert!(offset_of!(ListenerKey, family) == 8);
     assert!(size_of::<Tuple>() == 40);
     assert!(offset_of!(Tuple, destination) == 16);
     assert!(offset_of!(Tuple, source_port) == 32);
@@ -180,15 +140,13 @@ const _: () = {
 
 #[cfg(feature = "user")]
 mod user {
-    use super::{Addr, Enrolled, ListenerKey, RefusalEvent, Tuple};
+    use super::{Addr, Enrolled, RefusalEvent, Tuple};
     use core::net::IpAddr;
 
     // SAFETY: repr(C), integers only, no padding (asserted above): every bit pattern is valid.
     unsafe impl aya::Pod for Addr {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Enrolled {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for ListenerKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Tuple {}
     // SAFETY: as above.

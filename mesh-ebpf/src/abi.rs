@@ -4,13 +4,12 @@
 //! which BTF does not record. This global is never read: it is there so that
 //! the object's BTF describes every shared type, for `cargo xtask check-abi`.
 
-use mesh_common::abi::{Addr, Enrolled, ListenerKey, RefusalEvent, Tuple};
+use mesh_common::abi::{Addr, Enrolled, RefusalEvent, Tuple};
 
 #[repr(C)]
 pub struct SharedTypes {
     addr: Addr,
     enrolled: Enrolled,
-    listener_key: ListenerKey,
     tuple: Tuple,
     refusal_event: RefusalEvent,
 }
@@ -25,11 +24,6 @@ static SHARED_TYPES: SharedTypes = SharedTypes {
         reserved: 0,
         v4: Addr::UNSET,
         v6: Addr::UNSET,
-    },
-    listener_key: ListenerKey {
-        netns_cookie: 0,
-        family: 0,
-        reserved: 0,
     },
     tuple: Tuple {
         source: Addr::UNSET,

@@ -4,16 +4,19 @@ use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{HashMap, PerCpuArray, RingBuf, SockHash};
 use mesh_common::abi::{
-    EVENT_RING_BYTES, Enrolled, ListenerKey, MAX_CGROUPS, MAX_PODS, MAX_TUPLES, RefusalEvent, Tuple,
+    Addr, EVENT_RING_BYTES, Enrolled, MAX_CGROUPS, MAX_PODS, MAX_TUPLES, RefusalEvent, Tuple,
 };
 use mesh_common::counter::Counter;
 
 /// netns cookie -> pod.
 #[map]
 pub static ENROLLED: HashMap<u64, Enrolled> = HashMap::pinned(MAX_PODS, 0);
-/// Namespace and family -> one member of the agent's listener group in it.
+/// Pod address -> flags; what sk_lookup knows, which has no netns cookie.
 #[map]
-pub static LISTENERS: SockHash<ListenerKey> = SockHash::pinned(MAX_PODS * 2, 0);
+pub static POD_FLAGS: HashMap<Addr, u32> = HashMap::pinned(MAX_PODS * 2, 0);
+/// Pod address -> one member of the agent's listener group for it.
+#[map]
+pub static LISTENERS: SockHash<Addr> = SockHash::pinned(MAX_PODS * 2, 0);
 /// Connections that the agent or a probe opened, until they close.
 #[map]
 pub static TUPLES: HashMap<Tuple, u8> = HashMap::pinned(MAX_TUPLES, 1);

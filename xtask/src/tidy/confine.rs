@@ -9,7 +9,18 @@ const CONFINED: &[(&[&str], &[&str])] = &[
         &["aya", "aya_obj", "aya_log"],
         &["mesh-agent/src/capture", "mesh-agent/src/sys/bpf"],
     ),
-    (&["rustls", "aws_lc_rs"], &["mesh-agent/src/tls"]),
+    (
+        &["rustls", "tokio_rustls", "webpki", "aws_lc_rs"],
+        &["mesh-agent/src/tls"],
+    ),
+    (
+        &["rcgen", "x509_parser"],
+        &["mesh-agent/src/tls", "mesh-agent/src/ca"],
+    ),
+    (
+        &["tonic", "tonic_prost", "prost", "prost_types"],
+        &["mesh-agent/src/identity", "mesh-agent/src/ca"],
+    ),
     (&["kube", "k8s_openapi"], &["mesh-agent/src/discovery"]),
     (
         &["hyper", "hyper_util", "http_body_util", "h2"],

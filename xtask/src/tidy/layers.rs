@@ -35,6 +35,7 @@ const ROOMS: &[Room] = &[
     room("discovery", 2, &[]),
     room("tunnel", 2, &["tls", "identity", "io", "http"]),
     room("observe", 2, &[]),
+    room("ca", 3, &[]),
     room("project", 3, &["proxy"]),
     room("proxy", 3, &[]),
     room("admin", 3, &[]),

@@ -6,14 +6,17 @@
 //! address is never a bare `SocketAddr` across rooms but carries its role.
 
 mod addr;
+mod identity;
 mod outcome;
 mod service;
 mod snapshot;
 mod workload;
 
 pub use addr::{ClientAddr, OrigDst, PodIps, UpstreamAddr};
+pub use identity::{SpiffeError, SpiffeId, TrustDomain};
 pub use outcome::{
-    ByteCounts, CloseReason, Direction, Opening, Outcome, RefuseReason, UnknownPeer,
+    ByteCounts, CloseReason, Direction, Opening, Outcome, RefuseReason, RuleRef, Security,
+    TlsFailure, UnknownPeer,
 };
 pub use service::{AppProtocol, Endpoint, Service, ServiceKey, ServicePort, TargetPort};
 pub use snapshot::Snapshot;

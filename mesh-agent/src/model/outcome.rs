@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{ClientAddr, OrigDst, ServiceKey, UpstreamAddr, Workload};
+use super::{ClientAddr, OrigDst, ServiceKey, SpiffeId, UpstreamAddr, Workload};
 
 /// Which side of the mesh this agent played.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -14,6 +14,64 @@ pub enum Direction {
     Inbound,
     /// Both pods are here; one pass did both halves.
     SameNode,
+}
+
+/// How the bytes travel between the two halves of the mesh.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Security {
+    /// In plaintext: the peer is not in the mesh, or the port is set to DISABLE.
+    #[default]
+    None,
+    /// Both pods are on this node; identities come from the kernel, no TLS.
+    SameNode,
+    /// TLS 1.3 with both certificates verified.
+    MutualTls,
+}
+
+/// Why a TLS handshake failed; each is a label of metrics and log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TlsFailure {
+    /// The peer sent no certificate.
+    NoCertificate,
+    /// Not signed by a root of the mesh (self-signed ones included).
+    UnknownIssuer,
+    Expired,
+    NotYetValid,
+    /// The extended key usage does not fit the role.
+    WrongUsage,
+    /// No URI SAN, or more than one, or one that is no SPIFFE ID of a workload.
+    NoIdentity,
+    SeveralIdentities,
+    MalformedIdentity,
+    ForeignTrustDomain,
+    /// A valid certificate of another workload than the address belongs to.
+    UnexpectedIdentity,
+    Revoked,
+    /// More certificates or bytes than a mesh peer ever sends.
+    ChainTooLarge,
+    /// A certificate or signature that does not parse or verify.
+    BadCertificate,
+    /// No common TLS version, cipher suite or application protocol.
+    NoCommonProtocol,
+    /// The peer refused us with an alert.
+    RefusedByPeer,
+    /// Bytes that are not TLS, or TLS out of order.
+    Malformed,
+    Timeout,
+    /// The peer closed or reset during the handshake.
+    Closed,
+}
+
+/// The authorization rule that decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleRef {
+    /// `namespace/name` of the AuthorizationPolicy.
+    pub policy: Arc<str>,
+    /// Index into `spec.rules`; `None` where no single rule decided
+    /// (ALLOW policies exist and none matched, or the policy is broken).
+    pub rule: Option<u16>,
+    /// Generation of the snapshot that it was compiled from.
+    pub generation: u64,
 }
 
 /// Why a connection was not carried.
@@ -35,6 +93,16 @@ pub enum RefuseReason {
     OverLimit,
     /// The connection leads back to the agent.
     Loop,
+    /// An authorization policy says no.
+    Denied,
+    /// Plaintext came where mutual TLS is demanded (PeerAuthentication STRICT).
+    PlaintextRefused,
+    /// This side has no valid certificate for the pod (yet, or any more).
+    NoCertificate,
+    /// The handshake with the other agent failed.
+    Tls(TlsFailure),
+    /// The other agent refused the stream.
+    RefusedByPeer,
     /// The agent is draining.
     Draining,
     /// The pod is being withdrawn.
@@ -56,6 +124,14 @@ pub enum CloseReason {
     /// Cut when the drain deadline passed.
     DrainDeadline,
     PodRemoved,
+    /// A policy that changed meanwhile says no.
+    PolicyChanged,
+    /// The peer's certificate was revoked meanwhile.
+    Revoked,
+    /// A certificate of the connection expired.
+    CertificateExpired,
+    /// The other agent broke the protocol.
+    ProtocolError,
     Refused(RefuseReason),
 }
 
@@ -84,6 +160,12 @@ pub struct Opening {
     pub source: Result<Arc<Workload>, UnknownPeer>,
     pub destination: Result<Arc<Workload>, UnknownPeer>,
     pub service: Option<ServiceKey>,
+    /// Proven identities: by certificate, or by the namespace that a socket lives in.
+    pub source_principal: Option<SpiffeId>,
+    pub destination_principal: Option<SpiffeId>,
+    pub security: Security,
+    /// The rule that allowed or denied; `None` where no policy selects the destination.
+    pub rule: Option<RuleRef>,
     pub started: SystemTime,
     /// Generation of the snapshot that decided.
     pub generation: u64,

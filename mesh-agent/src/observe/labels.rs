@@ -7,7 +7,9 @@ use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 
-use crate::model::{CloseReason, Direction, Opening, RefuseReason, UnknownPeer, Workload};
+use crate::model::{
+    CloseReason, Direction, Opening, RefuseReason, Security, TlsFailure, UnknownPeer, Workload,
+};
 
 /// Most label sets of connections; those past it are counted as `other`.
 const MAX_SETS: usize = 10_000;
@@ -81,7 +83,7 @@ impl Connection {
             destination_workload_namespace,
             destination_service_name: service_name,
             destination_service_namespace: service_namespace,
-            connection_security_policy: "none",
+            connection_security_policy: security(opening.security),
         }
     }
 
@@ -129,6 +131,10 @@ pub fn close_reason(reason: CloseReason) -> &'static str {
         CloseReason::IdleTimeout => "idle_timeout",
         CloseReason::DrainDeadline => "drain_deadline",
         CloseReason::PodRemoved => "pod_removed",
+        CloseReason::PolicyChanged => "policy_changed",
+        CloseReason::Revoked => "revoked",
+        CloseReason::CertificateExpired => "certificate_expired",
+        CloseReason::ProtocolError => "protocol_error",
         CloseReason::Refused(reason) => refuse_reason(reason),
     }
 }
@@ -145,8 +151,46 @@ pub fn refuse_reason(reason: RefuseReason) -> &'static str {
         RefuseReason::SourcePortsExhausted => "source_ports_exhausted",
         RefuseReason::OverLimit => "over_limit",
         RefuseReason::Loop => "loop",
+        RefuseReason::Denied => "denied",
+        RefuseReason::PlaintextRefused => "plaintext_refused",
+        RefuseReason::NoCertificate => "no_certificate",
+        RefuseReason::Tls(failure) => tls_failure(failure),
+        RefuseReason::RefusedByPeer => "refused_by_peer",
         RefuseReason::Draining => "draining",
         RefuseReason::PodRemoved => "refused_pod_removed",
         RefuseReason::Internal => "internal",
+    }
+}
+
+/// Name of a handshake failure in labels and log.
+fn tls_failure(failure: TlsFailure) -> &'static str {
+    match failure {
+        TlsFailure::NoCertificate => "tls_no_certificate",
+        TlsFailure::UnknownIssuer => "tls_unknown_issuer",
+        TlsFailure::Expired => "tls_expired",
+        TlsFailure::NotYetValid => "tls_not_yet_valid",
+        TlsFailure::WrongUsage => "tls_wrong_usage",
+        TlsFailure::NoIdentity => "tls_no_identity",
+        TlsFailure::SeveralIdentities => "tls_several_identities",
+        TlsFailure::MalformedIdentity => "tls_malformed_identity",
+        TlsFailure::ForeignTrustDomain => "tls_foreign_trust_domain",
+        TlsFailure::UnexpectedIdentity => "tls_unexpected_identity",
+        TlsFailure::Revoked => "tls_revoked",
+        TlsFailure::ChainTooLarge => "tls_chain_too_large",
+        TlsFailure::BadCertificate => "tls_bad_certificate",
+        TlsFailure::NoCommonProtocol => "tls_no_common_protocol",
+        TlsFailure::RefusedByPeer => "tls_refused_by_peer",
+        TlsFailure::Malformed => "tls_malformed",
+        TlsFailure::Timeout => "tls_timeout",
+        TlsFailure::Closed => "tls_closed",
+    }
+}
+
+/// Istio's label `connection_security_policy`.
+fn security(security: Security) -> &'static str {
+    match security {
+        Security::None => "none",
+        Security::SameNode => "same_node",
+        Security::MutualTls => "mutual_tls",
     }
 }

@@ -143,6 +143,10 @@ fn opening(
         source,
         destination,
         service: None,
+        source_principal: None,
+        destination_principal: None,
+        security: crate::model::Security::None,
+        rule: None,
         started: SystemTime::now(),
         generation,
     }

@@ -1,0 +1,153 @@
+//! A running agent: its pages, its process, its end.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::cgroup;
+use crate::wait::eventually;
+use crate::world::binary;
+
+/// A running agent.
+pub struct Agent {
+    pub(crate) child: Child,
+    pub(crate) netns: String,
+    pub(crate) run_dir: PathBuf,
+    pub(crate) log: PathBuf,
+    pub(crate) cgroup: PathBuf,
+}
+
+impl Agent {
+    pub fn wait_ready(&self) -> Result<()> {
+        let ready = eventually(Duration::from_secs(10), || {
+            self.status().is_ok_and(|s| s["ready"] == true)
+        });
+        if !ready {
+            bail!("the agent is not ready: {}", self.log());
+        }
+        Ok(())
+    }
+
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Directory of its admin socket, as for `mesh-agent status --run-dir`.
+    #[must_use]
+    pub fn run_dir(&self) -> &std::path::Path {
+        &self.run_dir
+    }
+
+    /// What the admin socket answers.
+    pub fn status(&self) -> Result<serde_json::Value> {
+        let out = Command::new(binary("MESH_AGENT_BIN", "mesh-agent"))
+            .args(["status", "--run-dir"])
+            .arg(&self.run_dir)
+            .output()?;
+        Ok(serde_json::from_slice(&out.stdout)?)
+    }
+
+    /// The command that reads the Prometheus page from outside the node.
+    #[must_use]
+    pub fn metrics_command(&self) -> String {
+        format!(
+            "ip netns exec {} curl -sS http://127.0.0.1:15020/metrics",
+            self.netns
+        )
+    }
+
+    /// The Prometheus page.
+    pub fn metrics(&self) -> Result<String> {
+        let out = Command::new("sh")
+            .args(["-c", &format!("{} --max-time 5", self.metrics_command())])
+            .output()?;
+        Ok(String::from_utf8(out.stdout)?)
+    }
+
+    /// Sum of all series of a metric whose line contains `with`.
+    pub fn metric(&self, name: &str, with: &str) -> Result<f64> {
+        let page = self.metrics()?;
+        let lines = page
+            .lines()
+            .filter(|l| l.starts_with(name) && l.contains(with));
+        Ok(lines
+            .filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum())
+    }
+
+    #[must_use]
+    pub fn open_fds(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.child.id())).map_or(0, Iterator::count)
+    }
+
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/task", self.child.id())).map_or(0, Iterator::count)
+    }
+
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Resident memory in bytes.
+    pub fn rss(&self) -> Result<u64> {
+        rss(self.pid())
+    }
+
+    /// CPU time of its process so far, in ticks of 10 ms.
+    pub fn process_cpu(&self) -> Result<Duration> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
+        // Fields are counted after the name, which may hold anything.
+        let (_, fields) = stat.rsplit_once(')').context("find the name")?;
+        let mut fields = fields.split_whitespace().skip(11);
+        let mut ticks = || -> Result<u64> { Ok(fields.next().context("a field")?.parse()?) };
+        let (user, system) = (ticks()?, ticks()?);
+        Ok(Duration::from_millis((user + system) * 10))
+    }
+
+    /// CPU time of its cgroup so far, to the microsecond; of all agents of the
+    /// node, one after the other.
+    pub fn cpu(&self) -> Result<Duration> {
+        cgroup::cpu(&self.cgroup)
+    }
+
+    pub fn kill9(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// SIGTERM and the exit status.
+    pub fn stop(mut self) -> Result<std::process::ExitStatus> {
+        self.terminate()?;
+        Ok(self.child.wait()?)
+    }
+
+    /// SIGTERM, without waiting.
+    pub fn terminate(&self) -> Result<()> {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id())?);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?;
+        Ok(())
+    }
+
+    /// Its exit status, when it has ended.
+    pub fn ended(&mut self) -> Result<Option<std::process::ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+}
+
+/// Resident memory of a process in bytes.
+pub fn rss(pid: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status
+        .lines()
+        .find_map(|l| l.strip_prefix("VmRSS:"))
+        .context("find VmRSS")?;
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kib * 1024)
+}

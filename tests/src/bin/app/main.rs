@@ -1,0 +1,85 @@
+//! The application under test: servers that say what they saw, clients that
+//! check it, one scripted end of a connection, and load.
+
+mod peer;
+mod serve;
+mod storm;
+
+use std::net::{IpAddr, SocketAddr, TcpStream};
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    mode: Mode,
+}
+
+#[derive(Subcommand)]
+enum Mode {
+    /// Answers on every address of both families, on each port.
+    Serve { ports: Vec<u16> },
+    /// Connects `count` times to targets taken at random; prints a JSON report.
+    Storm {
+        /// DESTINATION=EXPECTED_SERVER_ADDRESS, for example 10.96.0.1:80=10.77.0.3:8080.
+        targets: Vec<String>,
+        #[arg(long, default_value_t = 100)]
+        count: usize,
+        #[arg(long, default_value_t = 16)]
+        inflight: usize,
+        /// Bytes per connection; random up to 3000 where not given.
+        #[arg(long)]
+        bytes: Option<usize>,
+        /// The client address that servers must see, one per family.
+        #[arg(long)]
+        own: Vec<IpAddr>,
+    },
+    /// Holds `count` idle connections to `target` until standard input ends.
+    Hold { target: SocketAddr, count: usize },
+    /// One end of a connection; steps come on standard input, one a line:
+    /// listen PORT, accept, connect ADDRESS, send BYTES, read BYTES, drain,
+    /// fin, rst, close, fill, addresses.
+    Peer,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().mode {
+        Mode::Serve { ports } => serve::run(&ports),
+        Mode::Storm {
+            targets,
+            count,
+            inflight,
+            bytes,
+            own,
+        } => {
+            let targets = storm::Target::parse_all(&targets)?;
+            let storm = storm::Storm {
+                targets,
+                count,
+                bytes,
+                own,
+            };
+            println!("{}", storm.run(inflight)?);
+            Ok(())
+        }
+        Mode::Hold { target, count } => hold(target, count),
+        Mode::Peer => peer::run(),
+    }
+}
+
+fn hold(target: SocketAddr, count: usize) -> anyhow::Result<()> {
+    let held: Result<Vec<_>, _> = (0..count).map(|_| TcpStream::connect(target)).collect();
+    let held = held?;
+    println!("held {}", held.len());
+    std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
+    drop(held);
+    Ok(())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

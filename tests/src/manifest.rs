@@ -1,0 +1,229 @@
+//! A pod's and its service's Kubernetes YAML.
+
+use std::fmt::Write as _;
+
+use crate::pod::{APP_PORT, Pod};
+
+/// What happens to an enrolled pod's connections without an agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnAgentDown {
+    Closed,
+    Open,
+}
+
+impl OnAgentDown {
+    pub(crate) fn parse(text: &str) -> Self {
+        match text {
+            "open" => Self::Open,
+            _ => Self::Closed,
+        }
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+        }
+    }
+}
+
+/// A service port's target.
+#[derive(Clone, Debug)]
+pub enum Target {
+    Number(u16),
+    /// A container port with this name and number.
+    Named(&'static str, u16),
+}
+
+/// A service port.
+#[derive(Clone, Debug)]
+pub struct Port {
+    pub name: &'static str,
+    pub port: u16,
+    pub target: Target,
+}
+
+impl Port {
+    #[must_use]
+    pub fn new(name: &'static str, port: u16, target: Target) -> Self {
+        Self { name, port, target }
+    }
+
+    #[must_use]
+    pub fn target_number(&self) -> u16 {
+        match self.target {
+            Target::Number(n) | Target::Named(_, n) => n,
+        }
+    }
+}
+
+/// A pod to be made, with a service of its name in front of it.
+#[derive(Clone, Debug)]
+pub struct PodSpec {
+    pub(crate) node: String,
+    pub(crate) name: String,
+    pub(crate) enrolled: Option<OnAgentDown>,
+    pub(crate) account: String,
+    pub(crate) namespace: String,
+    pub(crate) ports: Vec<Port>,
+    pub(crate) headless: bool,
+    pub(crate) labels: Vec<(String, String)>,
+    pub(crate) annotations: Vec<(String, String)>,
+}
+
+impl PodSpec {
+    /// Not enrolled, service account of its own name, namespace shop, service
+    /// port 80 to [`APP_PORT`].
+    #[must_use]
+    pub fn new(node: &str, name: &str) -> Self {
+        Self {
+            node: node.to_owned(),
+            name: name.to_owned(),
+            enrolled: None,
+            account: name.to_owned(),
+            namespace: "shop".to_owned(),
+            ports: vec![Port::new("", 80, Target::Number(APP_PORT))],
+            headless: false,
+            labels: vec![("app".to_owned(), name.to_owned())],
+            annotations: vec![],
+        }
+    }
+
+    #[must_use]
+    pub fn enrolled(mut self, down: OnAgentDown) -> Self {
+        self.enrolled = Some(down);
+        self
+    }
+
+    #[must_use]
+    pub fn account(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.account);
+        self
+    }
+
+    #[must_use]
+    pub fn namespace(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.namespace);
+        self
+    }
+
+    /// Service ports; more than one need names.
+    #[must_use]
+    pub fn ports(mut self, ports: impl Into<Vec<Port>>) -> Self {
+        self.ports = ports.into();
+        self
+    }
+
+    #[must_use]
+    pub fn headless(mut self) -> Self {
+        self.headless = true;
+        self
+    }
+
+    #[must_use]
+    pub fn label(mut self, key: &str, value: &str) -> Self {
+        self.labels.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    #[must_use]
+    pub fn annotation(mut self, key: &str, value: &str) -> Self {
+        self.annotations.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub(crate) fn yaml(&self, pod: &Pod) -> String {
+        format!("{}---\n{}", self.pod_yaml(pod), self.service_yaml(pod))
+    }
+
+    fn pod_yaml(&self, pod: &Pod) -> String {
+        let (v4, v6) = (pod.v4(), pod.v6());
+        let mut labels = self.labels.clone();
+        if self.enrolled.is_some() {
+            labels.push(("mesh-agent.io/enrolled".to_owned(), "true".to_owned()));
+        }
+        let mut annotations = self.annotations.clone();
+        let down = self.enrolled.unwrap_or(OnAgentDown::Closed).as_str();
+        annotations.push((
+            "mesh-agent.io/netns".to_owned(),
+            format!("/run/netns/{}", pod.netns),
+        ));
+        annotations.push(("mesh-agent.io/on-agent-down".to_owned(), down.to_owned()));
+        let mut container_ports = String::new();
+        for port in &self.ports {
+            if let Target::Named(name, number) = &port.target {
+                let _ = write!(
+                    container_ports,
+                    "{{name: {name}, containerPort: {number}}}, "
+                );
+            }
+        }
+        format!(
+            r#"apiVersion: v1
+kind: Pod
+metadata:
+  name: {name}
+  namespace: {namespace}
+  labels: {labels}
+  annotations: {annotations}
+spec:
+  nodeName: {node}
+  serviceAccountName: {account}
+  containers: [{{name: app, ports: [{container_ports}]}}]
+status: {{phase: Running, podIP: {v4}, podIPs: [{{ip: {v4}}}, {{ip: "{v6}"}}]}}
+"#,
+            name = self.name,
+            namespace = self.namespace,
+            labels = map(&labels),
+            annotations = map(&annotations),
+            node = self.node,
+            account = self.account,
+        )
+    }
+
+    fn service_yaml(&self, pod: &Pod) -> String {
+        let [vip4, vip6] = pod.vip_addresses();
+        let addresses = if self.headless {
+            "clusterIP: None".to_owned()
+        } else {
+            format!("clusterIP: {vip4}\n  clusterIPs: [{vip4}, \"{vip6}\"]")
+        };
+        let mut ports = String::new();
+        for port in &self.ports {
+            let target = match &port.target {
+                Target::Number(n) => n.to_string(),
+                Target::Named(name, _) => (*name).to_owned(),
+            };
+            let name = match port.name {
+                "" => String::new(),
+                name => format!("name: {name}, "),
+            };
+            let _ = write!(
+                ports,
+                "{{{name}port: {}, targetPort: {target}}}, ",
+                port.port
+            );
+        }
+        format!(
+            r"apiVersion: v1
+kind: Service
+metadata: {{name: {name}, namespace: {namespace}}}
+spec:
+  {addresses}
+  selector: {{app: {name}}}
+  ports: [{ports}]
+",
+            name = self.name,
+            namespace = self.namespace,
+        )
+    }
+}
+
+/// A YAML flow mapping with quoted values.
+fn map(entries: &[(String, String)]) -> String {
+    let entries: Vec<String> = entries
+        .iter()
+        .map(|(k, v)| format!("{k}: \"{v}\""))
+        .collect();
+    format!("{{{}}}", entries.join(", "))
+}

@@ -1,0 +1,93 @@
+//! Servers that others wrote, inside pods.
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{Pod, World, eventually};
+
+impl World {
+    /// Starts a program that lives as long as the world, and waits for the
+    /// pod to listen on `port`.
+    pub fn start_server(&mut self, pod: &Pod, port: u16, mut command: Command) -> Result<()> {
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .with_context(|| format!("start {:?}", command.get_program()))?;
+        self.children.push(child);
+        let pid = self.children.last().map_or(0, std::process::Child::id);
+        if eventually(Duration::from_secs(10), || listens(pid, port)) {
+            return Ok(());
+        }
+        bail!("nothing listens on port {port} of {}", pod.name)
+    }
+
+    /// nginx that answers every path with `NAME CLIENT SERVER\n`: its own
+    /// name, the client's address, and the address it was reached at.
+    pub fn nginx(&mut self, pod: &Pod, port: u16) -> Result<()> {
+        let dir = self.dir().join(format!("nginx-{}", pod.name));
+        fs::create_dir_all(&dir)?;
+        let name = &pod.name;
+        let at = dir.display();
+        let configuration = format!(
+            r#"user root;
+worker_processes 1;
+pid {at}/pid;
+error_log {at}/error.log;
+events {{ worker_connections 4096; }}
+http {{
+  access_log {at}/access.log;
+  client_body_temp_path {at}/b; proxy_temp_path {at}/p; fastcgi_temp_path {at}/f;
+  uwsgi_temp_path {at}/u; scgi_temp_path {at}/s;
+  server {{
+    listen {port} reuseport; listen [::]:{port} reuseport;
+    location / {{ return 200 "{name} $remote_addr $server_addr:$server_port\n"; }}
+  }}
+}}
+"#
+        );
+        let file = dir.join("nginx.conf");
+        fs::write(&file, configuration)?;
+        let mut command = self.in_pod(pod, "nginx");
+        command
+            .arg("-e")
+            .arg(dir.join("error.log"))
+            .arg("-p")
+            .arg(&dir)
+            .arg("-c")
+            .arg(&file)
+            .args(["-g", "daemon off;"]);
+        self.start_server(pod, port, command)
+    }
+
+    /// Python's file server, of a directory with the file `name.txt` in it.
+    pub fn python_http(&mut self, pod: &Pod, port: u16) -> Result<()> {
+        let dir = self.dir().join(format!("www-{}", pod.name));
+        fs::create_dir_all(&dir)?;
+        fs::write(dir.join("name.txt"), format!("{}\n", pod.name))?;
+        let mut command = self.in_pod(pod, "python3");
+        command
+            .args(["-m", "http.server", "--bind", "::", "--directory"])
+            .arg(&dir)
+            .arg(port.to_string());
+        self.start_server(pod, port, command)
+    }
+}
+
+/// Whether the process's namespace has a listener on the port, either family.
+fn listens(pid: u32, port: u16) -> bool {
+    const LISTEN: &str = "0A";
+    let suffix = format!(":{port:04X}");
+    ["tcp", "tcp6"].iter().any(|family| {
+        let table = fs::read_to_string(format!("/proc/{pid}/net/{family}")).unwrap_or_default();
+        table.lines().skip(1).any(|line| {
+            let mut fields = line.split_whitespace().skip(1);
+            let (local, state) = (fields.next(), fields.nth(1));
+            local.is_some_and(|l| l.ends_with(&suffix)) && state == Some(LISTEN)
+        })
+    })
+}

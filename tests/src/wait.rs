@@ -1,0 +1,31 @@
+//! Waiting for conditions, reading reports.
+
+use std::process::Output;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+/// Waits for a condition; false when the deadline passes first.
+pub fn eventually(deadline: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + deadline;
+    loop {
+        if condition() {
+            return true;
+        }
+        if Instant::now() >= end {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// JSON on a program's standard output.
+pub fn parse(out: &Output) -> Result<serde_json::Value> {
+    serde_json::from_slice(&out.stdout).with_context(|| {
+        format!(
+            "{}: {}",
+            String::from_utf8_lossy(&out.stdout),
+            String::from_utf8_lossy(&out.stderr)
+        )
+    })
+}

@@ -1,0 +1,372 @@
+//! The world: nodes, pods, what runs in them, and the end of it all.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::agent::Agent;
+use crate::manifest::{OnAgentDown, PodSpec};
+use crate::net::{self, Place, ip};
+use crate::pod::{APP_PORT, Pod};
+use crate::wait::{eventually, parse};
+use crate::{cgroup, sys};
+
+/// One test's nodes and pods, on one link 10.77.0.0/24 and fd77::/64.
+pub struct World {
+    pub(crate) id: String,
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) cgroup: PathBuf,
+    pub(crate) nodes: Vec<String>,
+    pods: Vec<Pod>,
+    pub(crate) children: Vec<Child>,
+}
+
+impl World {
+    /// `nodes` nodes, called n1, n2, …
+    pub fn new(nodes: usize) -> Result<Self> {
+        static COUNTER: AtomicU32 = AtomicU32::new(0);
+        let id = format!(
+            "mt{}x{}",
+            std::process::id(),
+            COUNTER.fetch_add(1, Ordering::Relaxed)
+        );
+        let cgroup = cgroup::root()?.join(&id);
+        let mut world = Self {
+            dir: tempfile::tempdir()?,
+            cgroup,
+            nodes: vec![],
+            pods: vec![],
+            children: vec![],
+            id,
+        };
+        fs::create_dir(world.dir.path().join("config"))?;
+        for index in 1..=nodes {
+            world.add_node(index)?;
+        }
+        Ok(world)
+    }
+
+    fn add_node(&mut self, index: usize) -> Result<()> {
+        let node = format!("n{index}");
+        let netns = self.netns(&node);
+        let first = self.nodes.first().map(|first| self.netns(first));
+        fs::create_dir_all(self.cgroup.join(&node).join("agent"))?;
+        self.nodes.push(node);
+        net::make_node(&netns, index, first.as_deref())
+    }
+
+    pub(crate) fn netns(&self, name: &str) -> String {
+        format!("{}-{name}", self.id)
+    }
+
+    /// A pod with a service in front of it; enrolled unless `enrolled` is None.
+    pub fn add_pod(&mut self, node: &str, name: &str, on_agent_down: Option<&str>) -> Result<Pod> {
+        let mut spec = PodSpec::new(node, name);
+        if let Some(down) = on_agent_down {
+            spec = spec.enrolled(OnAgentDown::parse(down));
+        }
+        self.add(&spec)
+    }
+
+    /// A pod as described, with a service in front of it.
+    pub fn add(&mut self, spec: &PodSpec) -> Result<Pod> {
+        let pod = Pod {
+            name: spec.name.clone(),
+            node: spec.node.clone(),
+            index: 2 + self.pods.len(),
+            netns: self.netns(&spec.name),
+            cgroup: self.cgroup.join(&spec.node).join(&spec.name),
+            ports: spec.ports.clone(),
+            headless: spec.headless,
+        };
+        fs::create_dir_all(&pod.cgroup)?;
+        ip(&format!("netns add {}", pod.netns))?;
+        self.pods.push(pod.clone());
+        net::make_pod(&pod, &self.netns(&spec.node))?;
+        self.write_config(&spec.name, &spec.yaml(&pod))?;
+        Ok(pod)
+    }
+
+    fn config_file(&self, name: &str) -> PathBuf {
+        self.config_dir().join(format!("{name}.yaml"))
+    }
+
+    /// The directory that every node's agent reads.
+    #[must_use]
+    pub fn config_dir(&self) -> PathBuf {
+        self.dir.path().join("config")
+    }
+
+    /// A directory for a test's own files, gone with the world.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// YAML documents for every node's agent; replaces what has that name (a
+    /// pod's own documents have the pod's name). Takes effect at once and whole.
+    pub fn write_config(&self, name: &str, yaml: &str) -> Result<()> {
+        // Renamed into place: a reader never sees half a file.
+        let new = self.dir.path().join(format!("{name}.new"));
+        fs::write(&new, yaml)?;
+        fs::rename(&new, self.config_file(name))?;
+        Ok(())
+    }
+
+    /// Takes back what [`World::write_config`] wrote.
+    pub fn remove_config(&self, name: &str) -> Result<()> {
+        fs::remove_file(self.config_file(name)).with_context(|| format!("remove {name}"))
+    }
+
+    /// Takes the pod out of the configuration and ends its processes.
+    pub fn remove_pod(&mut self, pod: &Pod) -> Result<()> {
+        self.remove_config(&pod.name)?;
+        cgroup::kill(&pod.cgroup);
+        ip(&format!("netns del {}", pod.netns))
+    }
+
+    /// Takes away the namespace alone; the configuration still names it.
+    pub fn remove_netns(&self, pod: &Pod) -> Result<()> {
+        ip(&format!("netns del {}", pod.netns))
+    }
+
+    fn command(&self, netns: &str, cgroup: &Path, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
+        let netns = Path::new("/run/netns").join(netns);
+        sys::start_inside(&mut command, &netns, &cgroup.join("cgroup.procs"));
+        command
+    }
+
+    pub(crate) fn command_in(&self, place: Place<'_>, program: &str) -> Command {
+        match place {
+            Place::Pod(pod) => self.in_pod(pod, program),
+            Place::Node(node) => self.on_node(node, program),
+        }
+    }
+
+    /// The test application, inside a pod.
+    #[must_use]
+    pub fn app(&self, pod: &Pod) -> Command {
+        self.command(&pod.netns, &pod.cgroup, binary("MESH_APP_BIN", "mesh-app"))
+    }
+
+    /// Any program, inside a pod.
+    #[must_use]
+    pub fn in_pod(&self, pod: &Pod, program: &str) -> Command {
+        self.command(&pod.netns, &pod.cgroup, program)
+    }
+
+    /// Any program, on a node.
+    #[must_use]
+    pub fn on_node(&self, node: &str, program: &str) -> Command {
+        self.command(&self.netns(node), &self.cgroup.join(node), program)
+    }
+
+    /// Any program on a node, in a cgroup of its own whose CPU time
+    /// [`World::cpu`] tells.
+    pub fn on_node_apart(&self, node: &str, group: &str, program: &Path) -> Result<Command> {
+        let group = self.cgroup.join(node).join(group);
+        fs::create_dir_all(&group)?;
+        Ok(self.command(&self.netns(node), &group, program))
+    }
+
+    /// CPU time that a cgroup of a node used: a pod's, `agent`, or one made by
+    /// [`World::on_node_apart`].
+    pub fn cpu(&self, node: &str, group: &str) -> Result<Duration> {
+        cgroup::cpu(&self.cgroup.join(node).join(group))
+    }
+
+    /// Starts the pod's server on all its ports and waits for it to listen.
+    pub fn serve(&mut self, pod: &Pod) -> Result<()> {
+        let mut ports: Vec<u16> = pod.ports.iter().map(|p| p.target_number()).collect();
+        if ports.is_empty() {
+            ports.push(APP_PORT);
+        }
+        let mut command = self.app(pod);
+        command
+            .arg("serve")
+            .args(ports.iter().map(ToString::to_string));
+        self.start_and_read(command, "serving")
+            .with_context(|| format!("start the server in {}", pod.name))
+    }
+
+    /// Starts a program that lives as long as the world, and waits for the
+    /// first line of its output to be `line`.
+    pub fn start_and_read(&mut self, mut command: Command, line: &str) -> Result<()> {
+        let mut child = command.stdout(Stdio::piped()).spawn()?;
+        let out = child.stdout.take().context("its output")?;
+        self.children.push(child);
+        let mut first = String::new();
+        BufReader::new(out).read_line(&mut first)?;
+        if first.trim() != line {
+            bail!("it said {first:?} and not {line:?}");
+        }
+        Ok(())
+    }
+
+    /// Connects from `pod` to `targets`; the report's numbers as JSON.
+    pub fn storm(&self, pod: &Pod, targets: &[String], args: &[&str]) -> Result<serde_json::Value> {
+        let out = self
+            .app(pod)
+            .arg("storm")
+            .args(args)
+            .args(["--own", &pod.v4(), "--own", &pod.v6()])
+            .args(targets)
+            .output()?;
+        parse(&out)
+    }
+
+    /// Starts the node's agent and waits until it is ready.
+    pub fn agent(&self, node: &str, args: &[&str]) -> Result<Agent> {
+        self.links_up()?;
+        let agent = self.spawn_agent(node, args)?;
+        agent.wait_ready()?;
+        Ok(agent)
+    }
+
+    /// Starts the node's agent.
+    pub fn spawn_agent(&self, node: &str, args: &[&str]) -> Result<Agent> {
+        let run_dir = self.dir.path().join(format!("run-{node}"));
+        let log = self.dir.path().join(format!("{node}.log"));
+        let cgroup = self.cgroup.join(node).join("agent");
+        let netns = self.netns(node);
+        let program = binary("MESH_AGENT_BIN", "mesh-agent");
+        let mut command = self.command(&netns, &cgroup, program);
+        command
+            .args(["run", "--node-name", node])
+            .arg("--config-dir")
+            .arg(self.config_dir())
+            .arg("--bpffs-dir")
+            .arg(self.pins(node))
+            .arg("--run-dir")
+            .arg(&run_dir)
+            .arg("--cgroup-root")
+            .arg(self.cgroup.join(node))
+            .arg("--agent-cgroup")
+            .arg(&cgroup);
+        if !args.contains(&"--access-log") {
+            command.arg("--access-log").arg(self.access_log(node));
+        }
+        let child = command
+            .args(args)
+            .stderr(fs::File::create(&log)?)
+            .spawn()
+            .context("start the agent")?;
+        Ok(Agent {
+            child,
+            netns,
+            run_dir,
+            log,
+            cgroup,
+        })
+    }
+
+    #[must_use]
+    pub fn access_log(&self, node: &str) -> PathBuf {
+        self.dir.path().join(format!("{node}-access.log"))
+    }
+
+    #[must_use]
+    pub fn pins(&self, node: &str) -> PathBuf {
+        pins(&self.netns(node))
+    }
+
+    /// `mesh-agent cleanup` for the node.
+    pub fn cleanup(&self, node: &str) -> Result<Output> {
+        let out = self
+            .agent_command(node, "cleanup")
+            .arg("--bpffs-dir")
+            .arg(self.pins(node))
+            .output()?;
+        Ok(out)
+    }
+
+    /// Any verb of `mesh-agent`, on a node and outside the agent's cgroup.
+    #[must_use]
+    pub fn agent_command(&self, node: &str, verb: &str) -> Command {
+        let program = binary("MESH_AGENT_BIN", "mesh-agent");
+        let mut command = self.command(&self.netns(node), &self.cgroup.join(node), program);
+        command.arg(verb);
+        command
+    }
+
+    /// What must go when this world goes, for whoever must end early.
+    #[must_use]
+    pub fn remains(&self) -> Remains {
+        Remains {
+            id: self.id.clone(),
+            cgroup: self.cgroup.clone(),
+            dir: self.dir.path().to_owned(),
+        }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        cgroup::kill(&self.cgroup);
+        for child in &mut self.children {
+            // Ended already: nothing to do.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        self.remains().clear();
+    }
+}
+
+/// Everything of a world that outlives its process, found by name.
+#[derive(Clone, Debug)]
+pub struct Remains {
+    id: String,
+    cgroup: PathBuf,
+    dir: PathBuf,
+}
+
+impl Remains {
+    /// Ends all processes and removes all namespaces, pins, cgroups, files.
+    pub fn clear(&self) {
+        // Everything is tried; what fails is not there.
+        cgroup::kill(&self.cgroup);
+        for netns in names_in("/run/netns", &self.prefix()) {
+            let _ = ip(&format!("netns del {netns}"));
+        }
+        for netns in names_in("/sys/fs/bpf", &self.prefix()) {
+            let _ = fs::remove_dir_all(pins(&netns));
+        }
+        // A killed process leaves its cgroup a moment later.
+        let _ = eventually(Duration::from_secs(5), || cgroup::remove(&self.cgroup));
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+
+    fn prefix(&self) -> String {
+        format!("{}-", self.id)
+    }
+}
+
+fn pins(netns: &str) -> PathBuf {
+    Path::new("/sys/fs/bpf").join(netns)
+}
+
+fn names_in(dir: &str, prefix: &str) -> Vec<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten();
+    let names = entries.filter_map(|e| e.ok()?.file_name().into_string().ok());
+    names.filter(|name| name.starts_with(prefix)).collect()
+}
+
+/// From the environment (set by `cargo xtask`), else beside the running program.
+pub(crate) fn binary(variable: &str, name: &str) -> PathBuf {
+    if let Some(path) = std::env::var_os(variable) {
+        return path.into();
+    }
+    let own = std::env::current_exe().unwrap_or_default();
+    let found = own
+        .ancestors()
+        .skip(1)
+        .map(|d| d.join(name))
+        .find(|p| p.is_file());
+    found.unwrap_or_else(|| name.into())
+}

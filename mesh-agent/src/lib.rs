@@ -15,6 +15,7 @@ pub mod discovery;
 pub mod io;
 pub mod observe;
 pub mod sys;
+pub mod tls;
 // L3
 pub mod admin;
 pub mod project;

@@ -1,0 +1,247 @@
+//! A workload's own certificate with its key, ready for handshakes.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustls::client::Resumption;
+use rustls::server::NoServerSessionStorage;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ClientConfig, ServerConfig};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, UnixTime};
+use zeroize::Zeroizing;
+
+use super::leaf::{Leaf, Role};
+use super::verify::{AnyWorkload, OneOf};
+use super::{ALPN, KeyError, PrivateKey, Trust, TrustError, provider};
+use crate::model::{SpiffeId, TlsFailure, TrustDomain};
+
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialsError {
+    #[error("the chain is not one or more certificates in PEM")]
+    ChainUnreadable,
+    #[error("the private key cannot be used: {0}")]
+    Key(#[from] KeyError),
+    #[error("the private key does not belong to the certificate")]
+    KeyMismatch,
+    #[error("the certificate is that of {0}")]
+    OtherIdentity(SpiffeId),
+    #[error("the certificate would be refused by others: {0:?}")]
+    Rejected(TlsFailure),
+    #[error("the roots cannot be used: {0}")]
+    Trust(#[from] TrustError),
+    #[error("read {path}: {source}")]
+    File { path: PathBuf, source: io::Error },
+    #[error("the name that the server must have is none")]
+    Name,
+    #[error("the TLS library refused the configuration")]
+    Configuration,
+}
+
+impl From<rustls::Error> for CredentialsError {
+    fn from(_: rustls::Error) -> Self {
+        Self::Configuration
+    }
+}
+
+/// Immutable; a renewal makes another one. The key is overwritten when the
+/// last handshake that uses it is gone.
+#[derive(Debug)]
+pub struct Credentials {
+    leaf: Leaf,
+    certified: Arc<CertifiedKey>,
+    trust: Arc<Trust>,
+    client: ClientConfig,
+    server: Arc<ServerConfig>,
+}
+
+impl Credentials {
+    /// Checks what a peer would check, and that key, certificate and `id` belong together.
+    pub fn new(
+        id: &SpiffeId,
+        chain_pem: &str,
+        key: &PrivateKey,
+        trust: Arc<Trust>,
+    ) -> Result<Arc<Self>, CredentialsError> {
+        let credentials = Self::from_pem(chain_pem, key, trust)?;
+        if credentials.id() == id {
+            Ok(credentials)
+        } else {
+            Err(CredentialsError::OtherIdentity(credentials.id().clone()))
+        }
+    }
+
+    /// As [`Credentials::new`], with the identity that the certificate names.
+    pub fn from_pem(
+        chain_pem: &str,
+        key: &PrivateKey,
+        trust: Arc<Trust>,
+    ) -> Result<Arc<Self>, CredentialsError> {
+        let chain: Vec<CertificateDer<'static>> =
+            CertificateDer::pem_slice_iter(chain_pem.as_bytes())
+                .collect::<Result<_, _>>()
+                .map_err(|_| CredentialsError::ChainUnreadable)?;
+        let (first, _) = chain
+            .split_first()
+            .ok_or(CredentialsError::ChainUnreadable)?;
+        let leaf = Leaf::parse(first).map_err(CredentialsError::Rejected)?;
+        let certified = Arc::new(CertifiedKey::new(chain, key.signing_key()?));
+        certified
+            .keys_match()
+            .map_err(|_| CredentialsError::KeyMismatch)?;
+        verify_own(&certified, &trust).map_err(CredentialsError::Rejected)?;
+        Self::build(leaf, certified, trust)
+    }
+
+    /// From PEM files; the trust domain is the certificate's own.
+    pub fn from_files(
+        chain: &Path,
+        key: &Path,
+        roots: &Path,
+        crl: Option<&Path>,
+    ) -> Result<Arc<Self>, CredentialsError> {
+        let chain = read(chain)?;
+        let key = PrivateKey::from_pem(&Zeroizing::new(read(key)?))?;
+        let crl = crl.map(read).transpose()?;
+        let leaf = CertificateDer::from_pem_slice(&chain)
+            .map_err(|_| CredentialsError::ChainUnreadable)?;
+        let leaf = Leaf::parse(&leaf).map_err(CredentialsError::Rejected)?;
+        let domain = TrustDomain::new(leaf.id.trust_domain())
+            .map_err(|_| CredentialsError::Rejected(TlsFailure::MalformedIdentity))?;
+        let trust = Trust::new(domain, &read(roots)?, crl.as_deref())?;
+        let chain = std::str::from_utf8(&chain).map_err(|_| CredentialsError::ChainUnreadable)?;
+        Self::from_pem(chain, &key, Arc::new(trust))
+    }
+
+    /// The same certificate and key under other roots or revocations. Does not
+    /// fail when the new trust no longer covers this certificate: what it says
+    /// about peers must count at once. See [`Credentials::is_trusted`].
+    pub fn with_trust(&self, trust: Arc<Trust>) -> Result<Arc<Self>, CredentialsError> {
+        Self::build(self.leaf.clone(), Arc::clone(&self.certified), trust)
+    }
+
+    fn build(
+        leaf: Leaf,
+        certified: Arc<CertifiedKey>,
+        trust: Arc<Trust>,
+    ) -> Result<Arc<Self>, CredentialsError> {
+        Ok(Arc::new(Self {
+            client: client_config(&certified, &trust)?,
+            server: Arc::new(server_config(&certified, &trust)?),
+            leaf,
+            certified,
+            trust,
+        }))
+    }
+
+    #[must_use]
+    pub fn id(&self) -> &SpiffeId {
+        &self.leaf.id
+    }
+
+    #[must_use]
+    pub fn not_before(&self) -> SystemTime {
+        self.leaf.not_before
+    }
+
+    #[must_use]
+    pub fn not_after(&self) -> SystemTime {
+        self.leaf.not_after
+    }
+
+    /// Big-endian, as in the certificate.
+    #[must_use]
+    pub fn serial(&self) -> &[u8] {
+        &self.leaf.name.serial
+    }
+
+    /// The issuer's name in DER.
+    #[must_use]
+    pub fn issuer(&self) -> &[u8] {
+        &self.leaf.name.issuer
+    }
+
+    #[must_use]
+    pub fn trust(&self) -> &Arc<Trust> {
+        &self.trust
+    }
+
+    /// Would a peer with the same trust accept this certificate now?
+    pub fn is_trusted(&self) -> Result<(), TlsFailure> {
+        verify_own(&self.certified, &self.trust)
+    }
+
+    pub(super) fn server_config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.server)
+    }
+
+    /// Of one connection: which identities are expected differs.
+    pub(super) fn client_config(&self, expected: &[SpiffeId]) -> Arc<ClientConfig> {
+        let mut config = self.client.clone();
+        config.dangerous().set_certificate_verifier(Arc::new(OneOf {
+            trust: Arc::clone(&self.trust),
+            expected: expected.into(),
+        }));
+        Arc::new(config)
+    }
+}
+
+/// A workload's certificate is used on both sides.
+fn verify_own(certified: &CertifiedKey, trust: &Trust) -> Result<(), TlsFailure> {
+    let (leaf, intermediates) = certified
+        .cert
+        .split_first()
+        .ok_or(TlsFailure::NoCertificate)?;
+    for role in [Role::Client, Role::Server] {
+        trust.verify(leaf, intermediates, role, UnixTime::now())?;
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, CredentialsError> {
+    std::fs::read(path).map_err(|source| CredentialsError::File {
+        path: path.to_path_buf(),
+        source,
+    })
+}
+
+/// Expects nobody until [`Credentials::client_config`] says whom.
+fn client_config(
+    certified: &Arc<CertifiedKey>,
+    trust: &Arc<Trust>,
+) -> Result<ClientConfig, rustls::Error> {
+    let verifier = OneOf {
+        trust: Arc::clone(trust),
+        expected: Box::default(),
+    };
+    let mut config = ClientConfig::builder_with_provider(provider::provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(certified))));
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.enable_sni = false;
+    config.resumption = Resumption::disabled();
+    config.enable_secret_extraction = true;
+    Ok(config)
+}
+
+fn server_config(
+    certified: &Arc<CertifiedKey>,
+    trust: &Arc<Trust>,
+) -> Result<ServerConfig, rustls::Error> {
+    let verifier = AnyWorkload {
+        trust: Arc::clone(trust),
+    };
+    let mut config = ServerConfig::builder_with_provider(provider::provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_client_cert_verifier(Arc::new(verifier))
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(certified))));
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.enable_secret_extraction = true;
+    Ok(config)
+}

@@ -1,0 +1,406 @@
+//! One handshake over a borrowed socket.
+//!
+//! rustls is fed record by record, so that what follows the handshake is never
+//! decrypted by it: keys and leftover ciphertext pass to [`Records`] whole.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::{
+    ConnectionState, EncodeError, UnbufferedConnectionCommon, UnbufferedStatus,
+};
+use rustls_pki_types::{CertificateDer, ServerName};
+use tokio::net::TcpStream;
+
+use super::failure::from_rustls;
+use super::leaf::{CertificateName, Leaf};
+use super::records::{HEAD, MAX_CIPHERTEXT, Records, Schedule};
+use super::{ALPN, Credentials, provider};
+use crate::model::{SpiffeId, TlsFailure};
+
+/// What a peer may send before we know it: a chain of 32 KiB and the rest.
+const MAX_HANDSHAKE: usize = 40 * 1024;
+/// First size of the receive buffer: a hello, or a short chain with its signature.
+const FIRST_READ: usize = 4 * 1024;
+/// What a refused peer has sent meanwhile is read away up to here, so that
+/// closing sends FIN (the alert arrives) and not RST.
+const MAX_DRAIN: usize = 64 * 1024;
+/// Alert `no_application_protocol` (RFC 7301).
+const NO_APPLICATION_PROTOCOL: u8 = 120;
+
+/// Who the peer proved to be. Only a verified handshake makes one.
+#[derive(Clone, Debug)]
+pub struct PeerId {
+    inner: Arc<Proven>,
+}
+
+#[derive(Debug)]
+struct Proven {
+    leaf: Leaf,
+    chain: Box<[CertificateName]>,
+}
+
+impl PeerId {
+    /// From a chain that the verifier has passed.
+    fn from_verified(chain: &[CertificateDer<'_>]) -> Result<Self, TlsFailure> {
+        let leaf = Leaf::parse(chain.first().ok_or(TlsFailure::NoCertificate)?)?;
+        let chain = chain
+            .iter()
+            .map(|der| CertificateName::of(der))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            inner: Arc::new(Proven { leaf, chain }),
+        })
+    }
+
+    #[must_use]
+    pub fn spiffe_id(&self) -> &SpiffeId {
+        &self.inner.leaf.id
+    }
+
+    /// When its certificate ends, and with it the connection.
+    #[must_use]
+    pub fn not_after(&self) -> SystemTime {
+        self.inner.leaf.not_after
+    }
+
+    /// Big-endian, as in the certificate.
+    #[must_use]
+    pub fn serial(&self) -> &[u8] {
+        &self.inner.leaf.name.serial
+    }
+
+    /// The issuer's name in DER.
+    #[must_use]
+    pub fn issuer(&self) -> &[u8] {
+        &self.inner.leaf.name.issuer
+    }
+
+    pub(super) fn chain(&self) -> &[CertificateName] {
+        &self.inner.chain
+    }
+}
+
+/// A finished handshake.
+#[derive(Debug)]
+pub struct Session {
+    pub peer: PeerId,
+    pub records: Records,
+    /// Ciphertext that came right behind the handshake: goes through
+    /// [`Records::open`] before anything that is read from the socket.
+    pub early: Vec<u8>,
+    /// Key exchange group and cipher suite, for log and metrics.
+    pub group: &'static str,
+    pub suite: &'static str,
+}
+
+/// As the client, to one of `expected`. After an error the socket is of no
+/// more use; drop it (a FIN, not RST, lets our alert arrive).
+pub async fn connect(
+    stream: &TcpStream,
+    credentials: &Credentials,
+    expected: &[SpiffeId],
+    deadline: Duration,
+) -> Result<Session, TlsFailure> {
+    // Not sent (no SNI) and not compared: identity is in the URI SAN.
+    let name = ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
+    let connection = UnbufferedClientConnection::new(credentials.client_config(expected), name)
+        .map_err(|error| from_rustls(&error))?;
+    drive(stream, connection, deadline).await
+}
+
+/// As the server, from any workload of the trust domain.
+pub async fn accept(
+    stream: &TcpStream,
+    credentials: &Credentials,
+    deadline: Duration,
+) -> Result<Session, TlsFailure> {
+    let connection = UnbufferedServerConnection::new(credentials.server_config())
+        .map_err(|error| from_rustls(&error))?;
+    drive(stream, connection, deadline).await
+}
+
+async fn drive<S: Side>(
+    stream: &TcpStream,
+    connection: S,
+    deadline: Duration,
+) -> Result<Session, TlsFailure> {
+    let mut driver = Driver {
+        stream,
+        connection,
+        incoming: Vec::new(),
+        fed: 0,
+        outgoing: Vec::new(),
+        received: 0,
+    };
+    match tokio::time::timeout(deadline, driver.run()).await {
+        Ok(Ok(())) => driver.finish(),
+        Ok(Err(failure)) => Err(failure),
+        Err(_) => Err(TlsFailure::Timeout),
+    }
+}
+
+/// What rustls wants next.
+enum Step {
+    Again,
+    /// All that it has to say is in `outgoing`.
+    Said,
+    NeedRead,
+    Done,
+}
+
+struct Driver<'a, S> {
+    stream: &'a TcpStream,
+    connection: S,
+    /// Received and not yet done with.
+    incoming: Vec<u8>,
+    /// How much of `incoming` rustls has been shown: whole records.
+    fed: usize,
+    outgoing: Vec<u8>,
+    received: usize,
+}
+
+impl<S: Side> Driver<'_, S> {
+    async fn run(&mut self) -> Result<(), TlsFailure> {
+        loop {
+            match self.step() {
+                Ok(Step::Again | Step::Said) => {}
+                Ok(Step::NeedRead) if self.feed_record() => {}
+                Ok(Step::NeedRead) => {
+                    self.flush().await?;
+                    self.read().await?;
+                }
+                Ok(Step::Done) => return self.flush().await,
+                Err(error @ rustls::Error::AlertReceived(_)) => return Err(from_rustls(&error)),
+                Err(error) => {
+                    self.send_alert().await;
+                    return Err(from_rustls(&error));
+                }
+            }
+        }
+    }
+
+    fn step(&mut self) -> Result<Step, rustls::Error> {
+        let status = self.connection.process(&mut self.incoming[..self.fed]);
+        let (discard, step) = S::advance(status, &mut self.outgoing);
+        self.incoming.drain(..discard);
+        self.fed -= discard;
+        match step {
+            // A server may send before the client's Finished is in.
+            Ok(Step::Done) if self.connection.common().is_handshaking() => Ok(Step::NeedRead),
+            other => other,
+        }
+    }
+
+    /// Shows rustls one more record, if a whole one is there (or what is
+    /// there, if that can be no record: the error is rustls' to find).
+    fn feed_record(&mut self) -> bool {
+        let Some([_, _, _, high, low]) = self.incoming[self.fed..].first_chunk::<HEAD>() else {
+            return false;
+        };
+        let length = HEAD + usize::from(u16::from_be_bytes([*high, *low]));
+        let end = self.fed + length.min(MAX_CIPHERTEXT + 1);
+        let is_whole = end <= self.incoming.len();
+        if is_whole {
+            self.fed = end;
+        }
+        is_whole
+    }
+
+    async fn read(&mut self) -> Result<(), TlsFailure> {
+        loop {
+            self.stream
+                .readable()
+                .await
+                .map_err(|_| TlsFailure::Closed)?;
+            let room = FIRST_READ.max(self.incoming.len());
+            let start = self.incoming.len();
+            if self.received >= MAX_HANDSHAKE {
+                return Err(TlsFailure::ChainTooLarge);
+            }
+            let room = room.min(MAX_HANDSHAKE - self.received);
+            self.incoming.resize(start + room, 0);
+            let read = self.stream.try_read(&mut self.incoming[start..]);
+            self.incoming
+                .truncate(start + read.as_ref().copied().unwrap_or(0));
+            match read {
+                Ok(0) => return Err(TlsFailure::Closed),
+                Ok(count) => {
+                    self.received += count;
+                    return Ok(());
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return Err(TlsFailure::Closed),
+            }
+        }
+    }
+
+    async fn flush(&mut self) -> Result<(), TlsFailure> {
+        write_all(self.stream, &self.outgoing)
+            .await
+            .map_err(|_| TlsFailure::Closed)?;
+        self.outgoing.clear();
+        Ok(())
+    }
+
+    /// Tells the peer what rustls has to say about the error.
+    async fn send_alert(&mut self) {
+        while let Ok(Step::Again) = self.step() {}
+        // The failure that is reported is the first one, whatever becomes of this.
+        let _ = self.flush().await;
+        drain(self.stream);
+    }
+
+    fn finish(self) -> Result<Session, TlsFailure> {
+        // Part of a message behind the last one: no honest peer sends that.
+        if self.fed != 0 {
+            return Err(TlsFailure::Malformed);
+        }
+        let common = self.connection.common();
+        let speaks_mesh = common.alpn_protocol() == Some(ALPN);
+        let group = provider::group_name(common.negotiated_key_exchange_group());
+        let suite = provider::suite_name(common.negotiated_cipher_suite());
+        let peer = PeerId::from_verified(common.peer_certificates().unwrap_or_default())?;
+        let mut records = self.connection.into_records()?;
+        if !speaks_mesh {
+            if let Ok(alert) = records.fatal_alert(NO_APPLICATION_PROTOCOL) {
+                // 24 bytes into a buffer that has just been emptied.
+                let _ = self.stream.try_write(&alert);
+            }
+            drain(self.stream);
+            return Err(TlsFailure::NoCommonProtocol);
+        }
+        let mut early = self.incoming;
+        early.shrink_to_fit();
+        Ok(Session {
+            peer,
+            records,
+            early,
+            group,
+            suite,
+        })
+    }
+}
+
+async fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match stream.try_write(bytes) {
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                stream.writable().await?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn drain(stream: &TcpStream) {
+    let mut sink = [0; 4096];
+    let mut drained = 0;
+    while drained < MAX_DRAIN {
+        match stream.try_read(&mut sink) {
+            Ok(count) if count > 0 => drained += count,
+            _ => return,
+        }
+    }
+}
+
+/// The client's and the server's connection, which rustls keeps as two types.
+trait Side: Sized {
+    type Data;
+
+    fn process<'c, 'i>(
+        &'c mut self,
+        incoming: &'i mut [u8],
+    ) -> UnbufferedStatus<'c, 'i, Self::Data>;
+
+    fn common(&self) -> &rustls::CommonState;
+
+    fn into_records(self) -> Result<Records, TlsFailure>;
+
+    /// Does what the state asks for; bytes to discard and the next step.
+    fn advance(
+        status: UnbufferedStatus<'_, '_, Self::Data>,
+        outgoing: &mut Vec<u8>,
+    ) -> (usize, Result<Step, rustls::Error>) {
+        let UnbufferedStatus { discard, state } = status;
+        let step = state.and_then(|state| match state {
+            ConnectionState::EncodeTlsData(mut data) => {
+                encode(outgoing, |room| data.encode(room)).map(|()| Step::Again)
+            }
+            // Kept in `outgoing`, which is flushed before the next read.
+            ConnectionState::TransmitTlsData(data) => {
+                data.done();
+                Ok(Step::Said)
+            }
+            ConnectionState::BlockedHandshake => Ok(Step::NeedRead),
+            ConnectionState::WriteTraffic(_) => Ok(Step::Done),
+            // Data or an end before the handshake's: not fed by us, so not from an honest peer.
+            _ => Err(rustls::Error::HandshakeNotComplete),
+        });
+        (discard, step)
+    }
+}
+
+fn encode(
+    outgoing: &mut Vec<u8>,
+    mut into: impl FnMut(&mut [u8]) -> Result<usize, EncodeError>,
+) -> Result<(), rustls::Error> {
+    let start = outgoing.len();
+    let Err(EncodeError::InsufficientSize(size)) = into(&mut []) else {
+        return Err(rustls::Error::EncryptError);
+    };
+    outgoing.resize(start + size.required_size, 0);
+    into(&mut outgoing[start..]).map_err(|_| rustls::Error::EncryptError)?;
+    Ok(())
+}
+
+impl Side for UnbufferedClientConnection {
+    type Data = ClientConnectionData;
+
+    fn process<'c, 'i>(
+        &'c mut self,
+        incoming: &'i mut [u8],
+    ) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        UnbufferedConnectionCommon::<ClientConnectionData>::process_tls_records(self, incoming)
+    }
+
+    fn common(&self) -> &rustls::CommonState {
+        self
+    }
+
+    fn into_records(self) -> Result<Records, TlsFailure> {
+        let (secrets, schedule) = self
+            .dangerous_into_kernel_connection()
+            .map_err(|error| from_rustls(&error))?;
+        Records::new(secrets, Schedule::Client(Box::new(schedule)))
+            .map_err(|_| TlsFailure::Malformed)
+    }
+}
+
+impl Side for UnbufferedServerConnection {
+    type Data = ServerConnectionData;
+
+    fn process<'c, 'i>(
+        &'c mut self,
+        incoming: &'i mut [u8],
+    ) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        UnbufferedConnectionCommon::<ServerConnectionData>::process_tls_records(self, incoming)
+    }
+
+    fn common(&self) -> &rustls::CommonState {
+        self
+    }
+
+    fn into_records(self) -> Result<Records, TlsFailure> {
+        let (secrets, schedule) = self
+            .dangerous_into_kernel_connection()
+            .map_err(|error| from_rustls(&error))?;
+        Records::new(secrets, Schedule::Server(Box::new(schedule)))
+            .map_err(|_| TlsFailure::Malformed)
+    }
+}

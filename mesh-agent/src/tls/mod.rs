@@ -1,0 +1,50 @@
+//! Mutual TLS between agents, and the TLS of the channel to the certificate
+//! authority. The only room that knows rustls, webpki and aws-lc.
+//!
+//! [`connect`] and [`accept`] drive one TLS 1.3 handshake over a borrowed TCP
+//! socket and yield a [`Session`]: who the peer is ([`PeerId`], which only a
+//! verified handshake makes), and the keys as [`Records`], which seal and open
+//! records in place. Each failure is one [`TlsFailure`](crate::model::TlsFailure),
+//! and the peer is told by an alert.
+//!
+//! Never: TLS below 1.3, early data, session resumption, a handshake without
+//! both certificates, a key that leaves memory or stays in it after its drop.
+//!
+//! How a caller goes about it:
+//! 1. [`warm`] once on each worker thread.
+//! 2. `Trust::new` from roots and CRL; `PrivateKey::generate`, its `csr` to the
+//!    CA, `Credentials::new` with the answer (or `Credentials::from_files`).
+//! 3. `connect` with the identities that the address may have, or `accept`.
+//! 4. First consume `Session::early`, then what the socket has: [`Records::open`]
+//!    record by record. Before each batch of [`Records::seal`], send what
+//!    [`Records::take_outgoing`] gives. At the end send [`Records::close_notify`].
+//!
+//! A client that the server refuses learns it only from its first `open`
+//! ([`RecordError::Alert`]): in TLS 1.3 the server verifies last.
+
+mod ca_channel;
+mod credentials;
+mod failure;
+mod handshake;
+mod key;
+mod leaf;
+mod provider;
+mod records;
+mod trust;
+mod verify;
+
+#[cfg(test)]
+mod tests;
+
+pub use ca_channel::{CaClient, CaName, CaServer, CaStream};
+pub use credentials::{Credentials, CredentialsError};
+pub use handshake::{PeerId, Session, accept, connect};
+pub use key::{KeyError, PrivateKey};
+pub use provider::warm;
+pub use records::{
+    ALERT_RECORD, HEAD, MAX_CIPHERTEXT, MAX_PLAINTEXT, Opened, RecordError, Records, TAIL,
+};
+pub use trust::{Trust, TrustError};
+
+/// The application protocol of the mesh: what tells our ClientHello from others.
+pub const ALPN: &[u8] = b"mesh/1";

@@ -1,0 +1,408 @@
+//! TLS 1.3 records in place (RFC 8446, sections 5 and 4.6), with the keys of a
+//! finished handshake.
+//!
+//! Nonces come from a counter that only moves forward, and an error is final:
+//! after one, the direction gives nothing but errors. A sealed record must be
+//! sent once and in order.
+
+use std::ops::Range;
+
+use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, CHACHA20_POLY1305, NONCE_LEN};
+use aws_lc_rs::aead::{Aad, Algorithm, LessSafeKey, Nonce, UnboundKey};
+use rustls::client::ClientConnectionData;
+use rustls::kernel::KernelConnection;
+use rustls::server::ServerConnectionData;
+use rustls::{ConnectionTrafficSecrets, ExtractedSecrets};
+use zeroize::Zeroizing;
+
+/// Bytes before the plaintext in a record.
+pub const HEAD: usize = 5;
+/// Bytes behind the plaintext: content type and tag.
+pub const TAIL: usize = 1 + TAG;
+/// Most plaintext in one record.
+pub const MAX_PLAINTEXT: usize = 16_384;
+/// Most bytes of one record from a peer, its header included.
+pub const MAX_CIPHERTEXT: usize = HEAD + MAX_BODY;
+/// Length of a sealed alert.
+pub const ALERT_RECORD: usize = HEAD + 2 + TAIL;
+
+const TAG: usize = 16;
+/// What a header may announce (RFC 8446, section 5.2).
+const MAX_BODY: usize = MAX_PLAINTEXT + 256;
+/// Records that carry no data (empty ones, key updates, tickets) in a row.
+const MAX_IDLE_RECORDS: u8 = 32;
+/// Own keys are changed after this many records; AES-GCM is good for 2^24.5.
+const UPDATE_AFTER: u64 = 1 << 23;
+/// Nothing is sealed beyond this number under one key.
+const MAX_RECORDS: u64 = 1 << 24;
+
+/// Content types.
+const ALERT: u8 = 21;
+const HANDSHAKE: u8 = 22;
+const DATA: u8 = 23;
+/// Handshake types.
+const NEW_SESSION_TICKET: u8 = 4;
+const KEY_UPDATE: u8 = 24;
+/// Alert levels and descriptions.
+const WARNING: u8 = 1;
+const FATAL: u8 = 2;
+const CLOSE_NOTIFY: u8 = 0;
+const USER_CANCELED: u8 = 90;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    #[error("a record does not decrypt: changed, repeated, out of order, or of another connection")]
+    NotAuthentic,
+    #[error("a record is longer than the protocol allows")]
+    TooLong,
+    #[error("a record that has no place here")]
+    Unexpected,
+    #[error("too many records without data")]
+    IdleFlood,
+    /// The peer gave up; the number is its alert description.
+    #[error("the peer sent alert {0}")]
+    Alert(u8),
+    #[error("the buffer has no room for the record")]
+    NoRoom,
+    #[error("the keys may not be used any longer")]
+    Exhausted,
+    #[error("this direction is closed")]
+    Closed,
+}
+
+/// What the bytes at the front of a buffer are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// Not yet a whole record.
+    NeedMore,
+    /// Application data, decrypted in place at `plaintext`.
+    Data {
+        plaintext: Range<usize>,
+        consumed: usize,
+    },
+    /// A record that is none of the application's concern.
+    Handled { consumed: usize },
+    /// The peer will send nothing more (`close_notify`).
+    Closed,
+}
+
+/// Which side we are, and the key schedule for updates.
+pub(super) enum Schedule {
+    Client(Box<KernelConnection<ClientConnectionData>>),
+    Server(Box<KernelConnection<ServerConnectionData>>),
+}
+
+impl Schedule {
+    fn next_sending(&mut self) -> Result<Keys, RecordError> {
+        let next = match self {
+            Self::Client(connection) => connection.update_tx_secret(),
+            Self::Server(connection) => connection.update_tx_secret(),
+        };
+        next.map_err(|_| RecordError::Exhausted).and_then(Keys::new)
+    }
+
+    fn next_receiving(&mut self) -> Result<Keys, RecordError> {
+        let next = match self {
+            Self::Client(connection) => connection.update_rx_secret(),
+            Self::Server(connection) => connection.update_rx_secret(),
+        };
+        next.map_err(|_| RecordError::Exhausted).and_then(Keys::new)
+    }
+}
+
+/// Key, IV and counter of one direction.
+struct Keys {
+    key: LessSafeKey,
+    iv: Zeroizing<[u8; NONCE_LEN]>,
+    sequence: u64,
+}
+
+impl Keys {
+    fn new((sequence, secrets): (u64, ConnectionTrafficSecrets)) -> Result<Self, RecordError> {
+        let (algorithm, key, iv): (&'static Algorithm, _, _) = match &secrets {
+            ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (&AES_128_GCM, key, iv),
+            ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (&AES_256_GCM, key, iv),
+            ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (&CHACHA20_POLY1305, key, iv),
+            _ => return Err(RecordError::Exhausted),
+        };
+        let key = UnboundKey::new(algorithm, key.as_ref()).map_err(|_| RecordError::Exhausted)?;
+        let iv = iv.as_ref().try_into().map_err(|_| RecordError::Exhausted)?;
+        Ok(Self {
+            key: LessSafeKey::new(key),
+            iv: Zeroizing::new(iv),
+            sequence,
+        })
+    }
+
+    /// Each nonce once: the counter moves on whatever comes of it.
+    fn next_nonce(&mut self) -> Result<Nonce, RecordError> {
+        let mut nonce = *self.iv;
+        for (byte, counter) in nonce[4..].iter_mut().zip(self.sequence.to_be_bytes()) {
+            *byte ^= counter;
+        }
+        self.sequence = self.sequence.checked_add(1).ok_or(RecordError::Exhausted)?;
+        Ok(Nonce::assume_unique_for_key(nonce))
+    }
+
+    fn seal(&mut self, kind: u8, buf: &mut [u8], length: usize) -> Result<usize, RecordError> {
+        if length > MAX_PLAINTEXT || buf.len() < HEAD + length + TAIL {
+            return Err(RecordError::NoRoom);
+        }
+        if self.sequence >= MAX_RECORDS {
+            return Err(RecordError::Exhausted);
+        }
+        let [high, low] = u16::try_from(length + TAIL)
+            .map_err(|_| RecordError::NoRoom)?
+            .to_be_bytes();
+        let header = [DATA, 3, 3, high, low];
+        let (head, rest) = buf.split_at_mut(HEAD);
+        let (inner, rest) = rest.split_at_mut(length + 1);
+        head.copy_from_slice(&header);
+        inner[length] = kind;
+        let nonce = self.next_nonce()?;
+        let tag = self
+            .key
+            .seal_in_place_separate_tag(nonce, Aad::from(header), inner)
+            .map_err(|_| RecordError::Exhausted)?;
+        rest[..TAG].copy_from_slice(tag.as_ref());
+        Ok(HEAD + length + TAIL)
+    }
+
+    /// Decrypts one whole record; content type and content without its padding.
+    fn open(&mut self, record: &mut [u8]) -> Result<(u8, usize), RecordError> {
+        let (head, body) = record
+            .split_first_chunk_mut::<HEAD>()
+            .ok_or(RecordError::Unexpected)?;
+        let nonce = self.next_nonce()?;
+        let inner = self
+            .key
+            .open_in_place(nonce, Aad::from(*head), body)
+            .map_err(|_| RecordError::NotAuthentic)?;
+        if inner.len() > MAX_PLAINTEXT + 1 {
+            return Err(RecordError::TooLong);
+        }
+        let end = inner
+            .iter()
+            .rposition(|byte| *byte != 0)
+            .ok_or(RecordError::Unexpected)?;
+        Ok((inner[end], end))
+    }
+}
+
+/// Both directions of one connection after its handshake.
+pub struct Records {
+    sending: Keys,
+    receiving: Keys,
+    schedule: Schedule,
+    /// Set by `close_notify` or a fatal alert of ours.
+    sent_close: bool,
+    /// The peer asked us to change our keys.
+    update_wanted: bool,
+    idle_records: u8,
+    /// How the receiving direction ended.
+    ended: Option<Result<Opened, RecordError>>,
+}
+
+impl Records {
+    pub(super) fn new(secrets: ExtractedSecrets, schedule: Schedule) -> Result<Self, RecordError> {
+        Ok(Self {
+            sending: Keys::new(secrets.tx)?,
+            receiving: Keys::new(secrets.rx)?,
+            schedule,
+            sent_close: false,
+            update_wanted: false,
+            idle_records: 0,
+            ended: None,
+        })
+    }
+
+    /// Seals `buf[HEAD..HEAD + length]` into a record at the front of `buf`,
+    /// which needs [`TAIL`] bytes of room behind; the record's length.
+    pub fn seal(&mut self, buf: &mut [u8], length: usize) -> Result<usize, RecordError> {
+        if self.sent_close {
+            return Err(RecordError::Closed);
+        }
+        self.sending.seal(DATA, buf, length)
+    }
+
+    /// A key update that must be sent now, if one is due: to be asked for
+    /// before each batch of seals (costs two comparisons when none is).
+    pub fn take_outgoing(&mut self) -> Result<Option<Vec<u8>>, RecordError> {
+        let is_due = self.update_wanted || self.sending.sequence >= UPDATE_AFTER;
+        if !is_due || self.sent_close {
+            return Ok(None);
+        }
+        self.update_keys(false).map(Some)
+    }
+
+    /// Changes our keys; the bytes that tell the peer, to be sent before
+    /// anything that is sealed from now on.
+    fn update_keys(&mut self, ask_peer: bool) -> Result<Vec<u8>, RecordError> {
+        const MESSAGE: usize = 5;
+        let mut record = vec![0; HEAD + MESSAGE + TAIL];
+        record[HEAD..HEAD + MESSAGE].copy_from_slice(&[KEY_UPDATE, 0, 0, 1, u8::from(ask_peer)]);
+        self.sending.seal(HANDSHAKE, &mut record, MESSAGE)?;
+        self.sending = self.schedule.next_sending()?;
+        self.update_wanted = false;
+        Ok(record)
+    }
+
+    /// The record that ends our direction.
+    pub fn close_notify(&mut self) -> Result<[u8; ALERT_RECORD], RecordError> {
+        self.alert(WARNING, CLOSE_NOTIFY)
+    }
+
+    /// The record that tells the peer why we give up (RFC 8446, section 6.2).
+    pub fn fatal_alert(&mut self, description: u8) -> Result<[u8; ALERT_RECORD], RecordError> {
+        self.alert(FATAL, description)
+    }
+
+    fn alert(&mut self, level: u8, description: u8) -> Result<[u8; ALERT_RECORD], RecordError> {
+        if self.sent_close {
+            return Err(RecordError::Closed);
+        }
+        self.sent_close = true;
+        let mut record = [0; ALERT_RECORD];
+        record[HEAD..HEAD + 2].copy_from_slice(&[level, description]);
+        self.sending.seal(ALERT, &mut record, 2)?;
+        Ok(record)
+    }
+
+    /// Opens the record at the front of `buf` in place.
+    pub fn open(&mut self, buf: &mut [u8]) -> Result<Opened, RecordError> {
+        if let Some(ended) = &self.ended {
+            return ended.clone();
+        }
+        let opened = self.open_next(buf);
+        if matches!(opened, Err(_) | Ok(Opened::Closed)) {
+            self.ended = Some(opened.clone());
+        }
+        opened
+    }
+
+    fn open_next(&mut self, buf: &mut [u8]) -> Result<Opened, RecordError> {
+        let Some(length) = record_length(buf)? else {
+            return Ok(Opened::NeedMore);
+        };
+        let Some(record) = buf.get_mut(..length) else {
+            return Ok(Opened::NeedMore);
+        };
+        let (kind, content) = self.receiving.open(record)?;
+        let plaintext = HEAD..HEAD + content;
+        match kind {
+            DATA if content > 0 => {
+                self.idle_records = 0;
+                return Ok(Opened::Data {
+                    plaintext,
+                    consumed: length,
+                });
+            }
+            DATA => {}
+            HANDSHAKE => self.handshake(&record[plaintext])?,
+            ALERT if is_close_notify(&record[plaintext.clone()])? => return Ok(Opened::Closed),
+            ALERT => {}
+            _ => return Err(RecordError::Unexpected),
+        }
+        self.idle_records += 1;
+        if self.idle_records > MAX_IDLE_RECORDS {
+            return Err(RecordError::IdleFlood);
+        }
+        Ok(Opened::Handled { consumed: length })
+    }
+
+    /// Messages after the handshake: key updates, and tickets, which we do not use.
+    fn handshake(&mut self, mut messages: &[u8]) -> Result<(), RecordError> {
+        if messages.is_empty() {
+            return Err(RecordError::Unexpected);
+        }
+        while let Some((kind, body, rest)) = split_message(messages)? {
+            match (kind, body, &self.schedule) {
+                // New keys count from the next record: nothing may follow in this one.
+                (KEY_UPDATE, [request @ (0 | 1)], _) if rest.is_empty() => {
+                    self.receiving = self.schedule.next_receiving()?;
+                    self.update_wanted |= *request == 1;
+                }
+                (NEW_SESSION_TICKET, _, Schedule::Client(_)) => {}
+                _ => return Err(RecordError::Unexpected),
+            }
+            messages = rest;
+        }
+        Ok(())
+    }
+
+    /// As if this many records had been sealed already.
+    #[cfg(test)]
+    pub(super) fn skip_sending(&mut self, sequence: u64) {
+        self.sending.sequence = sequence;
+    }
+
+    #[cfg(test)]
+    pub(super) fn skip_receiving(&mut self, sequence: u64) {
+        self.receiving.sequence = sequence;
+    }
+
+    #[cfg(test)]
+    pub(super) fn ask_for_update(&mut self) -> Result<Vec<u8>, RecordError> {
+        self.update_keys(true)
+    }
+
+    #[cfg(test)]
+    pub(super) fn seal_as(
+        &mut self,
+        kind: u8,
+        buf: &mut [u8],
+        length: usize,
+    ) -> Result<usize, RecordError> {
+        self.sending.seal(kind, buf, length)
+    }
+}
+
+/// The whole length of the record whose header begins `buf`; `None` while the
+/// header is not whole. After the handshake every record is encrypted, and so
+/// has the outer type of data.
+fn record_length(buf: &[u8]) -> Result<Option<usize>, RecordError> {
+    if buf.first().is_some_and(|kind| *kind != DATA) {
+        return Err(RecordError::Unexpected);
+    }
+    let Some([_, _, _, high, low]) = buf.first_chunk::<HEAD>() else {
+        return Ok(None);
+    };
+    match usize::from(u16::from_be_bytes([*high, *low])) {
+        body if body > MAX_BODY => Err(RecordError::TooLong),
+        body if body < TAIL => Err(RecordError::Unexpected),
+        body => Ok(Some(HEAD + body)),
+    }
+}
+
+/// The first handshake message and what follows it. None may span records:
+/// those that come after the handshake are short.
+fn split_message(messages: &[u8]) -> Result<Option<(u8, &[u8], &[u8])>, RecordError> {
+    let Some((&[kind, a, b, c], rest)) = messages.split_first_chunk::<4>() else {
+        return if messages.is_empty() {
+            Ok(None)
+        } else {
+            Err(RecordError::Unexpected)
+        };
+    };
+    let length = u32::from_be_bytes([0, a, b, c]) as usize;
+    let (body, rest) = rest
+        .split_at_checked(length)
+        .ok_or(RecordError::Unexpected)?;
+    Ok(Some((kind, body, rest)))
+}
+
+/// `false` for the one alert that may be passed over.
+fn is_close_notify(alert: &[u8]) -> Result<bool, RecordError> {
+    match alert {
+        [_, CLOSE_NOTIFY] => Ok(true),
+        [_, USER_CANCELED] => Ok(false),
+        [_, description] => Err(RecordError::Alert(*description)),
+        _ => Err(RecordError::Unexpected),
+    }
+}
+
+impl std::fmt::Debug for Records {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Records(..)")
+    }
+}

@@ -1,0 +1,2 @@
+mod handshakes;
+mod support;

@@ -1,0 +1,87 @@
+//! A small certificate authority and pairs of sockets.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType,
+};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::model::{SpiffeId, TrustDomain};
+use crate::tls::{Credentials, PrivateKey, Trust};
+
+pub(super) const DEADLINE: Duration = Duration::from_secs(5);
+pub(super) const DOMAIN: &str = "cluster.local";
+
+pub(super) fn id(account: &str) -> SpiffeId {
+    SpiffeId::new(&domain(), "shop", account).expect("an identity")
+}
+
+pub(super) fn domain() -> TrustDomain {
+    TrustDomain::new(DOMAIN).expect("a trust domain")
+}
+
+pub(super) type Issuer = CertifiedIssuer<'static, KeyPair>;
+
+pub(super) fn ca_params(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
+}
+
+pub(super) fn root(name: &str) -> Issuer {
+    let key = KeyPair::generate().expect("a key");
+    CertifiedIssuer::self_signed(ca_params(name), key).expect("a root")
+}
+
+pub(super) fn workload_params(uri: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.subject_alt_names = vec![SanType::URI(uri.try_into().expect("ASCII"))];
+    params.extended_key_usages = vec![
+        ExtendedKeyUsagePurpose::ClientAuth,
+        ExtendedKeyUsagePurpose::ServerAuth,
+    ];
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params
+}
+
+pub(super) fn trust(root: &Issuer) -> Arc<Trust> {
+    Arc::new(Trust::new(domain(), root.pem().as_bytes(), None).expect("a trust"))
+}
+
+pub(super) fn private(key: &KeyPair) -> PrivateKey {
+    PrivateKey::from_pem(key.serialize_pem().as_bytes()).expect("a key")
+}
+
+pub(super) fn credentials(root: &Issuer, account: &str) -> Arc<Credentials> {
+    let key = KeyPair::generate().expect("a key");
+    let certificate = workload_params(id(account).as_str())
+        .signed_by(&key, root)
+        .expect("a certificate");
+    Credentials::new(
+        &id(account),
+        &certificate.pem(),
+        &private(&key),
+        trust(root),
+    )
+    .expect("credentials")
+}
+
+pub(super) async fn sockets() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .expect("a listener");
+    let address = listener.local_addr().expect("an address");
+    let (client, server) = tokio::join!(TcpStream::connect(address), listener.accept());
+    (
+        client.expect("a connection"),
+        server.expect("a connection").0,
+    )
+}

@@ -1,0 +1,224 @@
+//! Whom we believe: roots, revocations and the trust domain.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, TrustAnchor, UnixTime};
+use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
+use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
+
+use super::PeerId;
+use super::failure::from_webpki;
+use super::leaf::{CertificateName, Leaf, Role};
+use super::provider;
+use crate::model::{TlsFailure, TrustDomain};
+
+/// Certificates in a chain, the leaf included.
+const MAX_CHAIN: usize = 4;
+/// Bytes of a chain, and of one certificate.
+const MAX_CHAIN_BYTES: usize = 32 * 1024;
+const MAX_CERTIFICATE_BYTES: usize = 10 * 1024;
+/// Roots at once; a rotation needs two.
+const MAX_ROOTS: usize = 64;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TrustError {
+    #[error("the roots are not certificates in PEM or DER")]
+    RootsUnreadable,
+    #[error("there is no root certificate")]
+    NoRoots,
+    #[error("there are more than {MAX_ROOTS} root certificates")]
+    TooManyRoots,
+    #[error("a root certificate is not that of a CA")]
+    NotACa,
+    #[error("the revocation list is not a CRL in PEM or DER")]
+    CrlUnreadable,
+    #[error("a revocation list has the name of a root but not its signature")]
+    CrlSignature,
+}
+
+/// Roots, revocations and trust domain: immutable, replaced whole.
+#[derive(Debug)]
+pub struct Trust {
+    trust_domain: TrustDomain,
+    anchors: Vec<TrustAnchor<'static>>,
+    revoked: HashSet<CertificateName>,
+}
+
+impl Trust {
+    /// `roots` are one or more certificates and `crl` one or more revocation
+    /// lists, as PEM or as one DER. A CRL of a root must carry its signature;
+    /// one of an intermediate is believed as it stands (it comes from the
+    /// operator, and can only take away). A CRL past its next update still counts.
+    pub fn new(
+        trust_domain: TrustDomain,
+        roots: &[u8],
+        crl: Option<&[u8]>,
+    ) -> Result<Self, TrustError> {
+        let roots = certificates(roots)?;
+        let anchors = roots.iter().map(anchor).collect::<Result<_, _>>()?;
+        Ok(Self {
+            trust_domain,
+            anchors,
+            revoked: crl.map_or(Ok(HashSet::new()), |crl| revoked(crl, &roots))?,
+        })
+    }
+
+    #[must_use]
+    pub fn trust_domain(&self) -> &TrustDomain {
+        &self.trust_domain
+    }
+
+    /// Is the peer's certificate, or one that it was verified through, revoked by now?
+    #[must_use]
+    pub fn is_revoked(&self, peer: &PeerId) -> bool {
+        peer.chain().iter().any(|name| self.revoked.contains(name))
+    }
+
+    /// The whole check of a peer's chain, but for whom we expect.
+    pub(super) fn verify(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        role: Role,
+        now: UnixTime,
+    ) -> Result<Leaf, TlsFailure> {
+        check_sizes(leaf, intermediates)?;
+        self.verify_path(leaf, intermediates, role, now)?;
+        let facts = Leaf::parse(leaf)?;
+        facts.check_usage(role)?;
+        self.check_revocation(&facts.name)?;
+        for intermediate in intermediates {
+            self.check_revocation(&CertificateName::of(intermediate)?)?;
+        }
+        if facts.id.trust_domain() != self.trust_domain.as_str() {
+            return Err(TlsFailure::ForeignTrustDomain);
+        }
+        Ok(facts)
+    }
+
+    fn check_revocation(&self, name: &CertificateName) -> Result<(), TlsFailure> {
+        if self.revoked.contains(name) {
+            Err(TlsFailure::Revoked)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn verify_path(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        role: Role,
+        now: UnixTime,
+    ) -> Result<(), TlsFailure> {
+        let usage = match role {
+            Role::Client => KeyUsage::client_auth(),
+            Role::Server => KeyUsage::server_auth(),
+        };
+        let algorithms = provider::chain_algorithms().all;
+        EndEntityCert::try_from(leaf)
+            .and_then(|leaf| {
+                leaf.verify_for_usage(
+                    algorithms,
+                    &self.anchors,
+                    intermediates,
+                    now,
+                    usage,
+                    None,
+                    None,
+                )
+                .map(|_| ())
+            })
+            .map_err(|error| from_webpki(&error))
+    }
+}
+
+fn check_sizes(
+    leaf: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+) -> Result<(), TlsFailure> {
+    let sizes = || std::iter::once(leaf).chain(intermediates).map(|c| c.len());
+    let fits = intermediates.len() < MAX_CHAIN
+        && sizes().sum::<usize>() <= MAX_CHAIN_BYTES
+        && sizes().all(|size| size <= MAX_CERTIFICATE_BYTES);
+    fits.then_some(()).ok_or(TlsFailure::ChainTooLarge)
+}
+
+fn is_pem(bytes: &[u8]) -> bool {
+    // DER of certificates and CRLs begins with a SEQUENCE, which PEM text never does.
+    bytes.first() != Some(&0x30)
+}
+
+pub(super) fn certificates(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, TrustError> {
+    let found: Vec<CertificateDer<'static>> = if is_pem(bytes) {
+        CertificateDer::pem_slice_iter(bytes)
+            .take(MAX_ROOTS + 1)
+            .collect::<Result<_, _>>()
+            .map_err(|_| TrustError::RootsUnreadable)?
+    } else {
+        vec![CertificateDer::from(bytes.to_vec())]
+    };
+    match found.len() {
+        0 => Err(TrustError::NoRoots),
+        1..=MAX_ROOTS => Ok(found),
+        _ => Err(TrustError::TooManyRoots),
+    }
+}
+
+fn anchor(root: &CertificateDer<'static>) -> Result<TrustAnchor<'static>, TrustError> {
+    let (_, parsed) = X509Certificate::from_der(root).map_err(|_| TrustError::RootsUnreadable)?;
+    if !parsed.is_ca() {
+        return Err(TrustError::NotACa);
+    }
+    anchor_from_trusted_cert(root)
+        .map(|anchor| anchor.to_owned())
+        .map_err(|_| TrustError::RootsUnreadable)
+}
+
+fn revoked(
+    crl: &[u8],
+    roots: &[CertificateDer<'static>],
+) -> Result<HashSet<CertificateName>, TrustError> {
+    let lists: Vec<CertificateRevocationListDer<'static>> = if is_pem(crl) {
+        CertificateRevocationListDer::pem_slice_iter(crl)
+            .collect::<Result<_, _>>()
+            .map_err(|_| TrustError::CrlUnreadable)?
+    } else {
+        vec![CertificateRevocationListDer::from(crl.to_vec())]
+    };
+    let mut all = HashSet::new();
+    for der in &lists {
+        let Ok(([], list)) = CertificateRevocationList::from_der(der) else {
+            return Err(TrustError::CrlUnreadable);
+        };
+        check_crl_signature(&list, roots)?;
+        let issuer: Arc<[u8]> = list.tbs_cert_list.issuer.as_raw().into();
+        all.extend(
+            list.iter_revoked_certificates()
+                .map(|entry| CertificateName {
+                    issuer: Arc::clone(&issuer),
+                    serial: entry.raw_serial().into(),
+                }),
+        );
+    }
+    Ok(all)
+}
+
+/// While roots rotate, two of them may have the same name.
+fn check_crl_signature(
+    list: &CertificateRevocationList<'_>,
+    roots: &[CertificateDer<'static>],
+) -> Result<(), TrustError> {
+    let issuer = list.tbs_cert_list.issuer.as_raw();
+    let mut named = roots
+        .iter()
+        .filter_map(|der| X509Certificate::from_der(der).ok())
+        .map(|(_, root)| root)
+        .filter(|root| root.tbs_certificate.subject.as_raw() == issuer)
+        .peekable();
+    let is_good = named.peek().is_none()
+        || named.any(|root| list.verify_signature(root.public_key()).is_ok());
+    is_good.then_some(()).ok_or(TrustError::CrlSignature)
+}

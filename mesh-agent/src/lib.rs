@@ -8,6 +8,7 @@
 pub mod model;
 // L1, pure
 pub mod balance;
+pub mod detect;
 pub mod route;
 // L2
 pub mod capture;

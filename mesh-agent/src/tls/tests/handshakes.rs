@@ -1,4 +1,5 @@
 use super::support::{DEADLINE, credentials, id, root, sockets};
+use crate::detect;
 use crate::model::TlsFailure;
 use crate::tls::{HEAD, Opened, Records, Session, TAIL, accept, connect, warm};
 
@@ -110,4 +111,25 @@ async fn a_refused_client_learns_it_with_its_first_read() {
         client.records.open(&mut buf),
         Err(crate::tls::RecordError::Alert(unknown_ca))
     );
+}
+
+#[tokio::test]
+async fn the_first_bytes_of_a_handshake_are_known_as_ours() {
+    warm();
+    let client = credentials(&root("root"), "web");
+    let (c, s) = sockets().await;
+    let expected = [id("db")];
+    let hello = async {
+        let mut bytes = Vec::new();
+        while detect::client_hello(&bytes) == detect::Hello::NeedMore {
+            s.readable().await.expect("readable");
+            let _ = s.try_read_buf(&mut bytes);
+        }
+        bytes
+    };
+    let hello = tokio::select! {
+        bytes = hello => bytes,
+        ended = connect(&c, &client, &expected, DEADLINE) => panic!("{ended:?}"),
+    };
+    assert_eq!(detect::client_hello(&hello), detect::Hello::Mesh);
 }

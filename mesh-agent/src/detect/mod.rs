@@ -1,0 +1,264 @@
+//! What a connection is, from its first bytes: a ClientHello of the mesh, one
+//! of another TLS, or no TLS at all.
+//!
+//! Pure and cheap: looks, never consumes, allocates only for a server name.
+//! Never: a verdict from part of a hello. Any prefix of a hello gives
+//! [`Hello::NeedMore`] or the verdict of the whole.
+
+#[cfg(test)]
+mod tests;
+
+/// Most bytes a caller need hold before the verdict is certain.
+pub const MAX_HELLO: usize = 20 * 1024;
+/// Longest ClientHello message (ours are below 2 KiB).
+const MAX_MESSAGE: usize = 16 * 1024;
+/// Application protocol of the mesh (equal to `tls::ALPN`, which a test checks).
+const MESH: &[u8] = b"mesh/1";
+
+const HANDSHAKE: u8 = 22;
+const CLIENT_HELLO: u8 = 1;
+const SERVER_NAME: usize = 0;
+const ALPN: usize = 16;
+/// Longest DNS name.
+const MAX_NAME: usize = 255;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hello {
+    /// Plaintext, or a protocol of its own.
+    NotTls,
+    /// Too few bytes to tell.
+    NeedMore,
+    /// TLS that offers the mesh's application protocol.
+    Mesh,
+    /// TLS of the application.
+    OtherTls { sni: Option<Box<str>> },
+    /// Begins as TLS and goes on as something else, or is oversized: to be refused.
+    Malformed,
+}
+
+/// Reads the first bytes of a connection.
+#[must_use]
+pub fn client_hello(bytes: &[u8]) -> Hello {
+    match hello(bytes) {
+        Ok(hello) => hello,
+        Err(Stop::NotTls) => Hello::NotTls,
+        Err(Stop::NeedMore) if bytes.len() < MAX_HELLO => Hello::NeedMore,
+        Err(Stop::NeedMore | Stop::Malformed) => Hello::Malformed,
+    }
+}
+
+enum Stop {
+    NotTls,
+    NeedMore,
+    Malformed,
+}
+
+fn hello(bytes: &[u8]) -> Result<Hello, Stop> {
+    begins_as_hello(bytes)?;
+    let mut cursor = Cursor {
+        records: bytes,
+        fragment: &[],
+        left: 4 + MAX_MESSAGE,
+    };
+    cursor.byte()?;
+    let length = (usize::from(cursor.byte()?) << 16) | cursor.short()?;
+    let mut found = Found::default();
+    cursor.within(length, |body| body.client_hello(&mut found))?;
+    Ok(if found.mesh {
+        Hello::Mesh
+    } else {
+        Hello::OtherTls { sni: found.sni }
+    })
+}
+
+/// Record header (any version that begins with 3, as long as a record may be)
+/// and message type: what no plaintext protocol of note begins with.
+fn begins_as_hello(bytes: &[u8]) -> Result<(), Stop> {
+    const SHAPE: [fn(u8) -> bool; 6] = [
+        |kind| kind == HANDSHAKE,
+        |major| major == 3,
+        |minor| minor <= 4,
+        |high| high <= 0x40,
+        |_| true,
+        |message| message == CLIENT_HELLO,
+    ];
+    let fits = SHAPE.iter().zip(bytes).all(|(check, byte)| check(*byte));
+    match (fits, bytes.len()) {
+        (false, _) => Err(Stop::NotTls),
+        (true, length) if length < SHAPE.len() => Err(Stop::NeedMore),
+        (true, _) => Ok(()),
+    }
+}
+
+#[derive(Default)]
+struct Found {
+    mesh: bool,
+    alpn_seen: bool,
+    sni_seen: bool,
+    sni: Option<Box<str>>,
+}
+
+/// Reads handshake bytes across records.
+struct Cursor<'a> {
+    /// What follows the current record.
+    records: &'a [u8],
+    /// What is left of the current record.
+    fragment: &'a [u8],
+    /// What is left of the innermost length-prefixed part.
+    left: usize,
+}
+
+impl Cursor<'_> {
+    fn byte(&mut self) -> Result<u8, Stop> {
+        self.left = self.left.checked_sub(1).ok_or(Stop::Malformed)?;
+        self.fill()?;
+        let (byte, rest) = self.fragment.split_first().ok_or(Stop::NeedMore)?;
+        self.fragment = rest;
+        Ok(*byte)
+    }
+
+    /// Moves to the next record when this one is used up.
+    fn fill(&mut self) -> Result<(), Stop> {
+        if !self.fragment.is_empty() {
+            return Ok(());
+        }
+        let header = self.records.get(..5).ok_or(Stop::NeedMore)?;
+        let length = usize::from(u16::from_be_bytes([header[3], header[4]]));
+        let is_handshake = header[0] == HANDSHAKE && header[1] == 3;
+        if !is_handshake || !(1..=0x4000).contains(&length) {
+            return Err(Stop::Malformed);
+        }
+        // A record that is not whole yet ends `records`: what follows is NeedMore.
+        let end = self.records.len().min(5 + length);
+        self.fragment = &self.records[5..end];
+        self.records = &self.records[end..];
+        Ok(())
+    }
+
+    fn short(&mut self) -> Result<usize, Stop> {
+        Ok(usize::from(u16::from_be_bytes([
+            self.byte()?,
+            self.byte()?,
+        ])))
+    }
+
+    fn skip(&mut self, mut count: usize) -> Result<(), Stop> {
+        self.left = self.left.checked_sub(count).ok_or(Stop::Malformed)?;
+        while count > 0 {
+            self.fill()?;
+            let step = count.min(self.fragment.len());
+            if step == 0 {
+                return Err(Stop::NeedMore);
+            }
+            self.fragment = &self.fragment[step..];
+            count -= step;
+        }
+        Ok(())
+    }
+
+    /// Runs `read` on the next `length` bytes, which it must use up exactly.
+    fn within<T>(
+        &mut self,
+        length: usize,
+        read: impl FnOnce(&mut Self) -> Result<T, Stop>,
+    ) -> Result<T, Stop> {
+        let behind = self.left.checked_sub(length).ok_or(Stop::Malformed)?;
+        self.left = length;
+        let value = read(self)?;
+        if self.left != 0 {
+            return Err(Stop::Malformed);
+        }
+        self.left = behind;
+        Ok(value)
+    }
+
+    /// RFC 8446, section 4.1.2.
+    fn client_hello(&mut self, found: &mut Found) -> Result<(), Stop> {
+        self.skip(2 + 32)?;
+        let session = usize::from(self.byte()?);
+        self.skip(session)?;
+        let suites = self.short()?;
+        self.skip(suites)?;
+        let compressions = usize::from(self.byte()?);
+        self.skip(compressions)?;
+        if self.left == 0 {
+            // Before TLS 1.3 a hello may have no extensions.
+            return Ok(());
+        }
+        let extensions = self.short()?;
+        self.within(extensions, |all| {
+            while all.left > 0 {
+                let kind = all.short()?;
+                let length = all.short()?;
+                all.within(length, |one| one.extension(kind, found))?;
+            }
+            Ok(())
+        })
+    }
+
+    fn extension(&mut self, kind: usize, found: &mut Found) -> Result<(), Stop> {
+        match kind {
+            ALPN if std::mem::replace(&mut found.alpn_seen, true) => Err(Stop::Malformed),
+            SERVER_NAME if std::mem::replace(&mut found.sni_seen, true) => Err(Stop::Malformed),
+            ALPN => self.protocols(found),
+            SERVER_NAME => self.server_name(found),
+            _ => self.skip(self.left),
+        }
+    }
+
+    /// RFC 7301, section 3.1.
+    fn protocols(&mut self, found: &mut Found) -> Result<(), Stop> {
+        let length = self.short()?;
+        self.within(length, |list| {
+            while list.left > 0 {
+                let length = usize::from(list.byte()?);
+                list.within(length, |name| {
+                    found.mesh |= name.is(MESH)?;
+                    Ok(())
+                })?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Does the part consist of just these bytes? Uses it up.
+    fn is(&mut self, expected: &[u8]) -> Result<bool, Stop> {
+        let mut same = self.left == expected.len();
+        let mut expected = expected.iter();
+        while self.left > 0 {
+            let byte = self.byte()?;
+            same &= expected.next() == Some(&byte);
+        }
+        Ok(same)
+    }
+
+    /// RFC 6066, section 3: the first host name, if it can be one.
+    fn server_name(&mut self, found: &mut Found) -> Result<(), Stop> {
+        let length = self.short()?;
+        self.within(length, |list| {
+            while list.left > 0 {
+                let kind = list.byte()?;
+                let length = list.short()?;
+                list.within(length, |name| {
+                    if kind != 0 || found.sni.is_some() || !(1..=MAX_NAME).contains(&name.left) {
+                        return name.skip(name.left);
+                    }
+                    found.sni = name.host_name()?;
+                    Ok(())
+                })?;
+            }
+            Ok(())
+        })
+    }
+
+    fn host_name(&mut self) -> Result<Option<Box<str>>, Stop> {
+        let mut name = String::with_capacity(self.left);
+        let mut allowed = true;
+        while self.left > 0 {
+            let byte = self.byte()?;
+            allowed &= byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+            name.push(char::from(byte));
+        }
+        Ok(allowed.then(|| name.into_boxed_str()))
+    }
+}

@@ -1,0 +1,145 @@
+use proptest::prelude::*;
+
+use super::*;
+
+/// Hellos as real clients sent them.
+const RUSTLS_MESH: &[u8] = include_bytes!("corpus/rustls-mesh.bin");
+const OPENSSL_MESH: &[u8] = include_bytes!("corpus/openssl-mesh.bin");
+const OPENSSL_H2: &[u8] = include_bytes!("corpus/openssl-h2-sni.bin");
+const OPENSSL_TLS12: &[u8] = include_bytes!("corpus/openssl-tls12.bin");
+
+fn other(sni: &str) -> Hello {
+    Hello::OtherTls {
+        sni: Some(sni.into()),
+    }
+}
+
+fn corpus() -> Vec<(&'static [u8], Hello)> {
+    vec![
+        (RUSTLS_MESH, Hello::Mesh),
+        (OPENSSL_MESH, Hello::Mesh),
+        (OPENSSL_H2, other("shop.example.com")),
+        (OPENSSL_TLS12, other("old.example.com")),
+    ]
+}
+
+/// The same message in records of `size` bytes.
+fn in_records_of(size: usize, hello: &[u8]) -> Vec<u8> {
+    hello[5..]
+        .chunks(size)
+        .flat_map(|part| {
+            let length = u16::try_from(part.len()).expect("short").to_be_bytes();
+            [&[22, 3, 1], &length[..], part].concat()
+        })
+        .collect()
+}
+
+#[test]
+fn real_hellos_are_told_apart() {
+    for (bytes, verdict) in corpus() {
+        assert_eq!(client_hello(bytes), verdict);
+    }
+}
+
+#[test]
+fn no_prefix_of_a_hello_gives_another_verdict() {
+    for (bytes, verdict) in corpus() {
+        for end in 0..bytes.len() {
+            assert_eq!(client_hello(&bytes[..end]), Hello::NeedMore, "{end}");
+        }
+        let followed = [bytes, b"more bytes behind"].concat();
+        assert_eq!(client_hello(&followed), verdict);
+    }
+}
+
+#[test]
+fn a_hello_may_be_split_over_records_anywhere() {
+    for (bytes, verdict) in corpus() {
+        for size in 1..bytes.len() - 5 {
+            let split = in_records_of(size, bytes);
+            assert_eq!(client_hello(&split), verdict, "records of {size}");
+            assert_eq!(client_hello(&split[..split.len() - 1]), Hello::NeedMore);
+        }
+    }
+}
+
+#[test]
+fn plaintext_is_known_by_its_first_bytes() {
+    for text in [
+        &b"GET / HTTP/1.1\r\n"[..],
+        b"SSH-2.0-OpenSSH",
+        b"\0",
+        b"\x15\x03\x01",
+        b"\x16\x02",
+        b"\x16\x03\x05",
+        b"\x16\x03\x01\xff",
+        b"\x16\x03\x01\0\x20\x02",
+    ] {
+        assert_eq!(client_hello(text), Hello::NotTls, "{text:?}");
+    }
+    assert_eq!(client_hello(b""), Hello::NeedMore);
+}
+
+#[test]
+fn a_protocol_that_only_begins_or_ends_like_ours_is_not_ours() {
+    let at = OPENSSL_MESH
+        .windows(MESH.len())
+        .position(|window| window == MESH)
+        .expect("our protocol");
+    for place in [at, at + MESH.len() - 1] {
+        let mut changed = OPENSSL_MESH.to_vec();
+        changed[place] ^= 1;
+        assert!(matches!(client_hello(&changed), Hello::OtherTls { .. }));
+    }
+    // "mesh/1" with a length that takes it apart: the list no longer adds up.
+    let mut changed = OPENSSL_MESH.to_vec();
+    changed[at - 1] -= 1;
+    assert_eq!(client_hello(&changed), Hello::Malformed);
+}
+
+#[test]
+fn an_oversized_hello_is_refused_and_not_waited_for() {
+    let announced = [22, 3, 1, 0x40, 0, 1, 0, 0x50, 0];
+    assert_eq!(client_hello(&announced), Hello::Malformed);
+    let mut dribble = Vec::new();
+    for byte in [1, 0, 0x3f, 0].into_iter().chain([0; 4000]) {
+        dribble.extend([22, 3, 1, 0, 1, byte]);
+    }
+    assert_eq!(client_hello(&dribble), Hello::Malformed);
+}
+
+#[test]
+fn a_server_name_that_is_none_is_left_out() {
+    let at = OPENSSL_H2
+        .windows(4)
+        .position(|window| window == b"shop")
+        .expect("the name");
+    let mut changed = OPENSSL_H2.to_vec();
+    changed[at] = b'\n';
+    assert_eq!(client_hello(&changed), Hello::OtherTls { sni: None });
+}
+
+proptest! {
+    #[test]
+    fn nothing_makes_it_panic_or_change_its_mind(
+        which in 0..4_usize,
+        changes in proptest::collection::vec((0..2000_usize, any::<u8>()), 0..6),
+        cut in 0..2000_usize,
+    ) {
+        let mut bytes = corpus()[which].0.to_vec();
+        for (place, byte) in changes {
+            let length = bytes.len();
+            bytes[place % length] = byte;
+        }
+        let whole = client_hello(&bytes);
+        let part = client_hello(&bytes[..cut.min(bytes.len())]);
+        prop_assert!(part == Hello::NeedMore || part == whole, "{part:?} then {whole:?}");
+    }
+
+    #[test]
+    fn any_bytes_get_a_verdict(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let whole = client_hello(&[&[22, 3, 1, 1, 0, 1][..], &bytes].concat());
+        prop_assert_ne!(whole, Hello::NotTls);
+        let _ = client_hello(&bytes);
+    }
+}

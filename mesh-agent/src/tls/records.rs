@@ -315,7 +315,7 @@ impl Records {
         if messages.is_empty() {
             return Err(RecordError::Unexpected);
         }
-        while let Some((kind, body, rest)) = split_message(messages)? {
+        while let Some(Message { kind, body, rest }) = split_message(messages)? {
             match (kind, body, &self.schedule) {
                 // New keys count from the next record: nothing may follow in this one.
                 (KEY_UPDATE, [request @ (0 | 1)], _) if rest.is_empty() => {
@@ -339,6 +339,11 @@ impl Records {
     #[cfg(test)]
     pub(super) fn skip_receiving(&mut self, sequence: u64) {
         self.receiving.sequence = sequence;
+    }
+
+    #[cfg(test)]
+    pub(super) fn forget_end(&mut self) {
+        self.ended = None;
     }
 
     #[cfg(test)]
@@ -374,9 +379,16 @@ fn record_length(buf: &[u8]) -> Result<Option<usize>, RecordError> {
     }
 }
 
-/// The first handshake message and what follows it. None may span records:
+/// A handshake message and what follows it.
+struct Message<'a> {
+    kind: u8,
+    body: &'a [u8],
+    rest: &'a [u8],
+}
+
+/// The first message, if any is left. None may span records:
 /// those that come after the handshake are short.
-fn split_message(messages: &[u8]) -> Result<Option<(u8, &[u8], &[u8])>, RecordError> {
+fn split_message(messages: &[u8]) -> Result<Option<Message<'_>>, RecordError> {
     let Some((&[kind, a, b, c], rest)) = messages.split_first_chunk::<4>() else {
         return if messages.is_empty() {
             Ok(None)
@@ -388,7 +400,7 @@ fn split_message(messages: &[u8]) -> Result<Option<(u8, &[u8], &[u8])>, RecordEr
     let (body, rest) = rest
         .split_at_checked(length)
         .ok_or(RecordError::Unexpected)?;
-    Ok(Some((kind, body, rest)))
+    Ok(Some(Message { kind, body, rest }))
 }
 
 /// `false` for the one alert that may be passed over.

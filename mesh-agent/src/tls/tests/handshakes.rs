@@ -3,7 +3,7 @@ use crate::detect;
 use crate::model::TlsFailure;
 use crate::tls::{HEAD, Opened, Records, Session, TAIL, accept, connect, warm};
 
-async fn pair() -> (Session, Session) {
+pub(super) async fn pair() -> (Session, Session) {
     warm();
     let root = root("root");
     let (client, server) = (credentials(&root, "web"), credentials(&root, "db"));
@@ -19,7 +19,7 @@ async fn pair() -> (Session, Session) {
     )
 }
 
-fn pass(from: &mut Records, to: &mut Records, text: &[u8]) {
+pub(super) fn pass(from: &mut Records, to: &mut Records, text: &[u8]) {
     let mut buf = vec![0; HEAD + text.len() + TAIL];
     buf[HEAD..HEAD + text.len()].copy_from_slice(text);
     let sealed = from.seal(&mut buf, text.len()).expect("a record");

@@ -1,2 +1,4 @@
 mod handshakes;
+mod records;
+mod speed;
 mod support;

@@ -8,10 +8,13 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType,
 };
+use rustls::server::ServerSessionMemoryCache;
+use rustls::{ClientConnection, ServerConfig, ServerConnection};
+use rustls_pki_types::ServerName;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::model::{SpiffeId, TrustDomain};
-use crate::tls::{Credentials, PrivateKey, Trust};
+use crate::tls::{Credentials, PrivateKey, Session, Trust, accept, connect, warm};
 
 pub(super) const DEADLINE: Duration = Duration::from_secs(5);
 pub(super) const DOMAIN: &str = "cluster.local";
@@ -84,4 +87,60 @@ pub(super) async fn sockets() -> (TcpStream, TcpStream) {
         client.expect("a connection"),
         server.expect("a connection").0,
     )
+}
+
+/// A blocking socket for a peer that is driven by rustls itself.
+pub(super) fn blocking(stream: TcpStream) -> std::net::TcpStream {
+    let stream = stream.into_std().expect("a socket");
+    stream.set_nonblocking(false).expect("blocking");
+    stream.set_read_timeout(Some(DEADLINE)).expect("a timeout");
+    stream
+}
+
+/// Our server's session with a client of plain rustls.
+pub(super) async fn with_rustls_client() -> (Session, ClientConnection) {
+    warm();
+    let root = root("root");
+    let (client, server) = (credentials(&root, "web"), credentials(&root, "db"));
+    let (c, s) = sockets().await;
+    let config = client.client_config(&[id("db")]);
+    let peer = tokio::task::spawn_blocking(move || {
+        let name = ServerName::try_from("ignored").expect("a name");
+        let mut peer = ClientConnection::new(config, name).expect("a connection");
+        peer.complete_io(&mut blocking(c)).expect("a handshake");
+        peer
+    });
+    let session = accept(&s, &server, DEADLINE).await.expect("a session");
+    (session, peer.await.expect("a peer"))
+}
+
+/// Our client's session with a server of plain rustls, which sends two tickets.
+pub(super) async fn with_rustls_server() -> (Session, ServerConnection) {
+    warm();
+    let root = root("root");
+    let (client, server) = (credentials(&root, "web"), credentials(&root, "db"));
+    let (c, s) = sockets().await;
+    let mut config = ServerConfig::clone(&server.server_config());
+    config.session_storage = ServerSessionMemoryCache::new(4);
+    config.send_tls13_tickets = 2;
+    let peer = tokio::task::spawn_blocking(move || {
+        let mut peer = ServerConnection::new(Arc::new(config)).expect("a connection");
+        let mut stream = blocking(s);
+        while peer.is_handshaking() {
+            peer.complete_io(&mut stream).expect("a handshake");
+        }
+        peer.write_tls(&mut stream).expect("tickets");
+        peer
+    });
+    let expected = [id("db")];
+    let session = connect(&c, &client, &expected, DEADLINE).await;
+    let peer = peer.await.expect("a peer");
+    let mut session = session.expect("a session");
+    // All that the server sent is in the socket or in `early` by now.
+    while let Ok(count) = c.try_read_buf(&mut session.early) {
+        if count == 0 {
+            break;
+        }
+    }
+    (session, peer)
 }

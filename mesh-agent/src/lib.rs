@@ -13,6 +13,7 @@ pub mod route;
 // L2
 pub mod capture;
 pub mod discovery;
+pub mod identity;
 pub mod io;
 pub mod observe;
 pub mod sys;

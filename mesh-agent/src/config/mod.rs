@@ -1,10 +1,14 @@
 //! The command line.
 
+mod identity;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use identity::Identity;
 
 #[derive(Debug, Parser)]
 #[command(name = "mesh-agent", version, about = "Node agent of the mesh")]
@@ -47,6 +51,8 @@ pub struct Place {
 pub struct Run {
     #[command(flatten)]
     pub place: Place,
+    #[command(flatten)]
+    pub identity: Identity,
     /// This node's name, as in the pods' spec.nodeName [default: the host name].
     #[arg(long, env = "MESH_NODE_NAME")]
     pub node_name: Option<String>,

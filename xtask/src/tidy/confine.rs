@@ -23,8 +23,17 @@ const CONFINED: &[(&[&str], &[&str])] = &[
     ),
     (&["kube", "k8s_openapi"], &["mesh-agent/src/discovery"]),
     (
-        &["hyper", "hyper_util", "http_body_util", "h2"],
+        &["hyper", "http_body_util", "h2"],
         &["mesh-agent/src/http", "mesh-agent/src/admin"],
+    ),
+    (
+        &["hyper_util"],
+        &[
+            "mesh-agent/src/http",
+            "mesh-agent/src/admin",
+            // The adapter between tokio's streams and tonic's.
+            "mesh-agent/src/identity/client",
+        ],
     ),
     (&["axum"], &["mesh-agent/src/admin"]),
     (

@@ -1,0 +1,76 @@
+//! Where the pods' certificates come from.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::identity::{CaConfig, Config, SourceConfig};
+use crate::model::{SpiffeError, TrustDomain};
+
+#[derive(Clone, Debug, Args)]
+pub struct Identity {
+    /// Who vouches for this mesh's identities.
+    #[arg(long, default_value = "cluster.local", value_parser = trust_domain)]
+    pub trust_domain: TrustDomain,
+    /// Certificate authority, HOST:PORT.
+    #[arg(long, requires_all = ["ca_root", "ca_token_file"], conflicts_with = "identity_dir")]
+    pub ca_address: Option<String>,
+    /// Name in the authority's certificate [default: the host of --ca-address].
+    #[arg(long, requires = "ca_address")]
+    pub ca_server_name: Option<String>,
+    /// Roots (PEM) that the authority's own certificate must come from; watched.
+    #[arg(long, requires = "ca_address")]
+    pub ca_root: Option<PathBuf>,
+    /// Join token; read again for each request.
+    #[arg(long, requires = "ca_address")]
+    pub ca_token_file: Option<PathBuf>,
+    /// Directory of NAMESPACE.SERVICE_ACCOUNT.crt and .key and ca.crt; watched.
+    #[arg(long)]
+    pub identity_dir: Option<PathBuf>,
+    /// Revocation lists (PEM or DER); watched.
+    #[arg(long)]
+    pub crl_file: Option<PathBuf>,
+    /// Lifetime to ask for [default: the authority's].
+    #[arg(long, value_parser = humantime::parse_duration)]
+    pub certificate_lifetime: Option<Duration>,
+}
+
+fn trust_domain(text: &str) -> Result<TrustDomain, SpiffeError> {
+    TrustDomain::new(text)
+}
+
+impl Identity {
+    /// For the agent of `node`.
+    #[must_use]
+    pub fn config(&self, node: &str) -> Config {
+        let source = match (&self.ca_address, &self.ca_root, &self.ca_token_file) {
+            (Some(address), Some(roots), Some(token)) => SourceConfig::Ca(CaConfig {
+                server_name: self
+                    .ca_server_name
+                    .clone()
+                    .unwrap_or_else(|| host(address).to_owned()),
+                address: address.clone(),
+                roots: roots.clone(),
+                token: token.clone(),
+                node: node.to_owned(),
+                lifetime: self.certificate_lifetime,
+            }),
+            _ => match &self.identity_dir {
+                Some(dir) => SourceConfig::Files(dir.clone()),
+                None => SourceConfig::None,
+            },
+        };
+        Config {
+            trust_domain: self.trust_domain.clone(),
+            source,
+            crl_file: self.crl_file.clone(),
+        }
+    }
+}
+
+/// Without the port and without an IPv6 address's brackets.
+fn host(address: &str) -> &str {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    host.trim_start_matches('[').trim_end_matches(']')
+}

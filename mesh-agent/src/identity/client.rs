@@ -1,0 +1,240 @@
+//! Certificates from an authority over gRPC.
+
+use std::future::Future;
+use std::io;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
+use tonic::codegen::Service;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::codegen::http::{HeaderValue, Uri};
+use tonic::transport::{Channel, Endpoint};
+use tonic_prost::ProstCodec;
+use zeroize::Zeroizing;
+
+use super::grpc::{CertificateRequest, CertificateResponse, METHOD};
+use super::source::{Fetch, Fetched, Source, SourceError, read};
+use crate::model::SpiffeId;
+use crate::tls::{CaClient, CaName, CaStream, PrivateKey};
+
+/// An authority that is away must not hold up the next attempt: recovery
+/// within 5 s of its return includes this and the pause.
+const CONNECT: Duration = Duration::from_secs(2);
+const CALL: Duration = Duration::from_secs(5);
+const MAX_ANSWER: usize = 256 * 1024;
+const MAX_MESSAGE: usize = 200;
+
+/// How to reach the authority.
+#[derive(Clone, Debug)]
+pub struct CaConfig {
+    /// `HOST:PORT`.
+    pub address: String,
+    /// Name that its certificate must have.
+    pub server_name: String,
+    /// PEM; read for each connection.
+    pub roots: PathBuf,
+    /// Read for each request.
+    pub token: PathBuf,
+    /// This node's name, told to the authority.
+    pub node: String,
+    /// Asked for; the authority may give less. None: its default.
+    pub lifetime: Option<Duration>,
+}
+
+pub(super) struct Client {
+    config: CaConfig,
+    link: Mutex<Link>,
+}
+
+#[derive(Default)]
+struct Link {
+    /// With the roots that it was made with.
+    channel: Option<(Vec<u8>, Channel)>,
+    /// When the last attempt failed: who waited for it does not try again.
+    failed: Option<Instant>,
+    /// Roots of the last answer. The pinned file may be behind a rotation.
+    learned: Vec<u8>,
+}
+
+impl Client {
+    pub(super) fn new(config: CaConfig) -> Self {
+        Self {
+            config,
+            link: Mutex::default(),
+        }
+    }
+
+    async fn request(self: Arc<Self>, id: SpiffeId) -> Result<Fetched, SourceError> {
+        let key = PrivateKey::generate()?;
+        let request = self.signed_request(&key, &id).await?;
+        let mut grpc =
+            tonic::client::Grpc::new(self.channel().await?).max_decoding_message_size(MAX_ANSWER);
+        let call = async {
+            grpc.ready().await?;
+            let codec = ProstCodec::<CertificateRequest, CertificateResponse>::default();
+            Ok(grpc
+                .unary(request, PathAndQuery::from_static(METHOD), codec)
+                .await)
+        };
+        let answer = match timeout(CALL, call).await {
+            Ok(Ok(answer)) => answer.map_err(|status| refused(&status)),
+            Ok(Err(error)) => Err(SourceError::Channel(error)),
+            Err(_) => Err(SourceError::Timeout(self.config.address.clone())),
+        };
+        if answer.is_err() {
+            self.link.lock().await.channel = None;
+        }
+        let mut chain = answer?.into_inner().cert_chain;
+        let roots = chain.pop().ok_or(SourceError::Incomplete)?.into_bytes();
+        if chain.is_empty() {
+            return Err(SourceError::Incomplete);
+        }
+        self.link.lock().await.learned.clone_from(&roots);
+        Ok(Fetched {
+            chain: chain.join("\n"),
+            key,
+            roots,
+        })
+    }
+
+    async fn signed_request(
+        &self,
+        key: &PrivateKey,
+        id: &SpiffeId,
+    ) -> Result<tonic::Request<CertificateRequest>, SourceError> {
+        let seconds = self.config.lifetime.map_or(0, |l| l.as_secs());
+        let message = CertificateRequest::new(
+            key.csr(id)?,
+            i64::try_from(seconds).unwrap_or(i64::MAX),
+            id.as_str(),
+        );
+        let mut request = tonic::Request::new(message);
+        let token = Zeroizing::new(read(self.config.token.clone()).await?);
+        let bearer = Zeroizing::new([b"Bearer ", token.trim_ascii()].concat());
+        let bad = || SourceError::Token(self.config.token.clone());
+        let mut header = HeaderValue::from_bytes(&bearer).map_err(|_| bad())?;
+        if token.trim_ascii().is_empty() {
+            return Err(bad());
+        }
+        header.set_sensitive(true);
+        let headers = request.metadata_mut();
+        headers.insert(
+            "authorization",
+            header
+                .to_str()
+                .ok()
+                .and_then(|h| h.parse().ok())
+                .ok_or_else(bad)?,
+        );
+        if let Ok(node) = self.config.node.parse() {
+            headers.insert("mesh-node", node);
+        }
+        Ok(request)
+    }
+
+    /// The one channel, made anew when it broke or the pinned roots changed.
+    async fn channel(&self) -> Result<Channel, SourceError> {
+        let asked = Instant::now();
+        let pinned = read(self.config.roots.clone()).await?;
+        let mut link = self.link.lock().await;
+        if let Some((roots, channel)) = &link.channel
+            && *roots == pinned
+        {
+            return Ok(channel.clone());
+        }
+        if link.failed.is_some_and(|failed| failed > asked) {
+            return Err(SourceError::Timeout(self.config.address.clone()));
+        }
+        let mut roots = pinned.clone();
+        roots.push(b'\n');
+        roots.extend_from_slice(&link.learned);
+        match self.connect(&roots).await {
+            Ok(channel) => {
+                link.channel = Some((pinned, channel.clone()));
+                Ok(channel)
+            }
+            Err(error) => {
+                link.failed = Some(Instant::now());
+                Err(error)
+            }
+        }
+    }
+
+    async fn connect(&self, roots: &[u8]) -> Result<Channel, SourceError> {
+        let name = CaName::Server(self.config.server_name.clone());
+        let client = CaClient::new(roots, &name).map_err(SourceError::Pinned)?;
+        let address = self.config.address.clone();
+        let unreachable = |error| SourceError::Unreachable {
+            address: address.clone(),
+            error,
+        };
+        let stream = timeout(CONNECT, dial(client, address.clone()))
+            .await
+            .map_err(|_| SourceError::Timeout(address.clone()))?
+            .map_err(unreachable)?;
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))?
+            .http2_keep_alive_interval(Duration::from_secs(10))
+            .keep_alive_timeout(Duration::from_secs(5));
+        Ok(endpoint.connect_with_connector(Once(Some(stream))).await?)
+    }
+}
+
+async fn dial(client: CaClient, address: String) -> io::Result<CaStream> {
+    let stream = TcpStream::connect(&address).await?;
+    stream.set_nodelay(true)?;
+    client.connect(stream).await
+}
+
+/// The authority's own words, made safe to log.
+fn refused(status: &tonic::Status) -> SourceError {
+    let message: String = status.message().chars().take(MAX_MESSAGE).collect();
+    SourceError::Refused {
+        code: status.code(),
+        message: message.escape_default().to_string(),
+    }
+}
+
+impl Source for Client {
+    fn name(&self) -> &'static str {
+        "ca"
+    }
+
+    fn renews(&self) -> bool {
+        true
+    }
+
+    fn fetch(self: Arc<Self>, id: SpiffeId) -> Fetch {
+        Box::pin(self.request(id))
+    }
+
+    fn has_changed(&self) -> bool {
+        false
+    }
+}
+
+/// Gives the one connection that was made; the next one is made with what is
+/// trusted then, not by the channel.
+struct Once(Option<CaStream>);
+
+impl Service<Uri> for Once {
+    type Response = TokioIo<CaStream>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let stream = self.0.take();
+        let gone = || io::Error::from(io::ErrorKind::NotConnected);
+        Box::pin(async move { stream.map(TokioIo::new).ok_or_else(gone) })
+    }
+}

@@ -1,0 +1,128 @@
+//! One identity's certificate, as connections see it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::SystemTime;
+
+use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use crate::model::SpiffeId;
+use crate::tls::Credentials;
+
+/// Why a connection gets no certificate.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IdentityError {
+    #[error("this agent has no source of certificates")]
+    NoSource,
+    #[error("the identity is not one of this node's pods")]
+    NotWanted,
+    #[error("no valid certificate in time: {0}")]
+    Unavailable(Arc<str>),
+}
+
+/// The current certificate of one identity. Kept by a pod; without a lock on
+/// the way of a connection.
+#[derive(Debug)]
+pub struct Handle {
+    id: SpiffeId,
+    current: ArcSwapOption<Credentials>,
+    waiting: AtomicUsize,
+    last_error: Mutex<Arc<str>>,
+    /// Changes with each new certificate; the value says whether it can come.
+    changed: watch::Sender<Option<IdentityError>>,
+    wake: Arc<Notify>,
+}
+
+impl Handle {
+    pub(super) fn new(id: SpiffeId, wake: Arc<Notify>, ended: Option<IdentityError>) -> Self {
+        Self {
+            id,
+            current: ArcSwapOption::empty(),
+            waiting: AtomicUsize::new(0),
+            last_error: Mutex::new("it has not been fetched yet".into()),
+            changed: watch::Sender::new(ended),
+            wake,
+        }
+    }
+
+    #[must_use]
+    pub fn id(&self) -> &SpiffeId {
+        &self.id
+    }
+
+    /// None when there is none or it has expired.
+    #[must_use]
+    pub fn current(&self) -> Option<Arc<Credentials>> {
+        self.current
+            .load_full()
+            .filter(|c| SystemTime::now() < c.not_after())
+    }
+
+    /// Waits for a certificate; this identity is then fetched before others.
+    pub async fn wait(&self, deadline: Instant) -> Result<Arc<Credentials>, IdentityError> {
+        if let Some(credentials) = self.current() {
+            return Ok(credentials);
+        }
+        let _waiting = Waiting::new(&self.waiting);
+        let mut changed = self.changed.subscribe();
+        self.wake.notify_one();
+        loop {
+            if let Some(ended) = changed.borrow_and_update().clone() {
+                return Err(ended);
+            }
+            if let Some(credentials) = self.current() {
+                return Ok(credentials);
+            }
+            let change = tokio::time::timeout_at(deadline, changed.changed()).await;
+            if !matches!(change, Ok(Ok(()))) {
+                return Err(IdentityError::Unavailable(self.last_error.lock().clone()));
+            }
+        }
+    }
+
+    pub(super) fn is_awaited(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    /// Also an expired one.
+    pub(super) fn held(&self) -> Option<Arc<Credentials>> {
+        self.current.load_full()
+    }
+
+    pub(super) fn replace(&self, credentials: Option<Arc<Credentials>>) {
+        self.current.store(credentials);
+        self.changed.send_modify(|_| ());
+    }
+
+    pub(super) fn failed(&self, message: &str) {
+        *self.last_error.lock() = message.into();
+    }
+
+    pub(super) fn last_error(&self) -> Arc<str> {
+        self.last_error.lock().clone()
+    }
+
+    /// The last pod of the identity left.
+    pub(super) fn close(&self) {
+        self.current.store(None);
+        self.changed.send_replace(Some(IdentityError::NotWanted));
+    }
+}
+
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,327 @@
+//! Keeps the wanted certificates fresh; runs on the control runtime.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio::task::{Id, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::files::Stamp;
+use super::handle::{Handle, IdentityError};
+use super::schedule::{Now, Plan};
+use super::source::{Fetched, Source, SourceError};
+use crate::model::{SpiffeId, TrustDomain};
+use crate::tls::{Credentials, Trust};
+
+const CONCURRENT: usize = 8;
+/// How often files and the clock are looked at.
+const TICK: Duration = Duration::from_millis(500);
+
+pub(super) struct Entry {
+    pub(super) handle: Arc<Handle>,
+    pub(super) plan: Plan,
+    pub(super) obtained: Option<SystemTime>,
+}
+
+/// What the handle type and the task share.
+pub(super) struct Shared {
+    pub(super) entries: Mutex<BTreeMap<SpiffeId, Entry>>,
+    pub(super) trust: ArcSwapOption<Trust>,
+    pub(super) generation: watch::Sender<u64>,
+    pub(super) wake: Arc<Notify>,
+    pub(super) problem: Mutex<Option<String>>,
+    /// Successes, failures.
+    pub(super) renewals: Mutex<(u64, u64)>,
+    pub(super) source: Option<&'static str>,
+}
+
+impl Shared {
+    pub(super) fn new(source: Option<&'static str>) -> Self {
+        Self {
+            entries: Mutex::default(),
+            trust: ArcSwapOption::empty(),
+            generation: watch::Sender::new(0),
+            wake: Arc::default(),
+            problem: Mutex::default(),
+            renewals: Mutex::default(),
+            source,
+        }
+    }
+
+    pub(super) fn want(&self, wanted: &BTreeSet<SpiffeId>) {
+        let mut entries = self.entries.lock();
+        entries.retain(|id, entry| {
+            let stays = wanted.contains(id);
+            if !stays {
+                entry.handle.close();
+            }
+            stays
+        });
+        for id in wanted {
+            entries.entry(id.clone()).or_insert_with(|| Entry {
+                handle: Arc::new(self.make(id, None)),
+                plan: Plan::default(),
+                obtained: None,
+            });
+        }
+        drop(entries);
+        self.wake.notify_one();
+    }
+
+    fn make(&self, id: &SpiffeId, ended: Option<IdentityError>) -> Handle {
+        let none = self.source.is_none().then_some(IdentityError::NoSource);
+        Handle::new(id.clone(), self.wake.clone(), none.or(ended))
+    }
+
+    pub(super) fn handle(&self, id: &SpiffeId) -> Arc<Handle> {
+        let entries = self.entries.lock();
+        let known = entries.get(id).map(|entry| entry.handle.clone());
+        known.unwrap_or_else(|| Arc::new(self.make(id, Some(IdentityError::NotWanted))))
+    }
+}
+
+/// The revocations in force.
+enum Crl {
+    /// None are looked for.
+    Off,
+    Unread,
+    Read(Vec<u8>),
+}
+
+pub(super) struct Manager {
+    shared: Arc<Shared>,
+    source: Arc<dyn Source>,
+    trust_domain: TrustDomain,
+    crl_file: Option<PathBuf>,
+    crl: Crl,
+    crl_stamp: Option<Stamp>,
+    roots: Vec<u8>,
+    /// Number of the fetch that the roots came with.
+    roots_from: u64,
+    started: Instant,
+    fetches: JoinSet<Result<Fetched, SourceError>>,
+    running: HashMap<Id, (SpiffeId, u64)>,
+    number: u64,
+}
+
+impl Manager {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        source: Arc<dyn Source>,
+        trust_domain: TrustDomain,
+        crl_file: Option<PathBuf>,
+    ) -> Self {
+        let crl = crl_file.as_ref().map_or(Crl::Off, |_| Crl::Unread);
+        let mut manager = Self {
+            shared,
+            source,
+            trust_domain,
+            crl_file,
+            crl,
+            crl_stamp: None,
+            roots: Vec::new(),
+            roots_from: 0,
+            started: Instant::now(),
+            fetches: JoinSet::new(),
+            running: HashMap::new(),
+            number: 0,
+        };
+        manager.look_at_crl();
+        manager
+    }
+
+    pub(super) async fn run(mut self, cancel: CancellationToken) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let shared = self.shared.clone();
+        loop {
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                () = shared.wake.notified() => {}
+                Some(done) = self.fetches.join_next_with_id() => match done {
+                    Ok((task, result)) => self.finished(task, result),
+                    Err(error) => self.finished(error.id(), Err(SourceError::Aborted)),
+                },
+                _ = tick.tick() => self.look(),
+            }
+            self.start_due();
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now {
+            wall: SystemTime::now(),
+            mono: self.started.elapsed(),
+        }
+    }
+
+    fn look(&mut self) {
+        self.look_at_crl();
+        if self.source.has_changed() {
+            for entry in self.shared.entries.lock().values_mut() {
+                entry.plan.hurry();
+            }
+        }
+    }
+
+    fn start_due(&mut self) {
+        let now = self.now();
+        let shared = self.shared.clone();
+        let mut entries = shared.entries.lock();
+        let mut due: Vec<_> = entries
+            .iter()
+            .filter_map(|(id, e)| Some((e.plan.due(now, e.handle.is_awaited())?, id.clone())))
+            .collect();
+        due.sort();
+        for (_, id) in due {
+            if self.fetches.len() >= CONCURRENT {
+                return;
+            }
+            if let Some(entry) = entries.get_mut(&id) {
+                entry.plan.in_flight = true;
+                self.number += 1;
+                let task = self.fetches.spawn(self.source.clone().fetch(id.clone()));
+                self.running.insert(task.id(), (id, self.number));
+            }
+        }
+    }
+
+    fn finished(&mut self, task: Id, result: Result<Fetched, SourceError>) {
+        let Some((id, number)) = self.running.remove(&task) else {
+            return;
+        };
+        let now = self.now();
+        let installed = result.and_then(|fetched| self.check(&id, &fetched, number, now));
+        let mut entries = self.shared.entries.lock();
+        // Gone meanwhile: the key is dropped here.
+        let Some(entry) = entries.get_mut(&id) else {
+            return;
+        };
+        match installed {
+            Ok(credentials) => {
+                let not_after = credentials.not_after();
+                entry
+                    .plan
+                    .succeeded(now, not_after, self.source.renews(), rand::random());
+                entry.obtained = Some(now.wall);
+                entry.handle.replace(Some(credentials));
+                self.shared.renewals.lock().0 += 1;
+            }
+            Err(error) => {
+                entry.plan.failed(now, rand::random());
+                let failures = entry.plan.failures();
+                let message = error.to_string();
+                tracing::warn!(identity = %id, failures, "no certificate: {message}");
+                entry.handle.failed(&message);
+                self.shared.renewals.lock().1 += 1;
+            }
+        }
+    }
+
+    /// Certificate and roots are taken together or not at all.
+    fn check(
+        &mut self,
+        id: &SpiffeId,
+        fetched: &Fetched,
+        number: u64,
+        now: Now,
+    ) -> Result<Arc<Credentials>, SourceError> {
+        // An answer that was overtaken says nothing about the roots.
+        let is_news = number > self.roots_from && fetched.roots != self.roots;
+        let current = self.shared.trust.load_full();
+        let trust = match current {
+            Some(trust) if !is_news => trust,
+            _ => Arc::new(self.make_trust(&fetched.roots)?),
+        };
+        let credentials = Credentials::new(id, &fetched.chain, &fetched.key, trust.clone())?;
+        if credentials.not_after() <= now.wall {
+            return Err(SourceError::ExpiredOnArrival);
+        }
+        self.roots_from = self.roots_from.max(number);
+        if is_news {
+            self.roots.clone_from(&fetched.roots);
+            self.put_in_force(trust);
+        }
+        Ok(credentials)
+    }
+
+    fn make_trust(&self, roots: &[u8]) -> Result<Trust, SourceError> {
+        let crl = match (&self.crl, &self.crl_file) {
+            (Crl::Off, _) => None,
+            (Crl::Read(bytes), _) => Some(bytes.as_slice()),
+            (Crl::Unread, file) => {
+                return Err(SourceError::NoCrl(file.clone().unwrap_or_default()));
+            }
+        };
+        Ok(Trust::new(self.trust_domain.clone(), roots, crl)?)
+    }
+
+    /// Every certificate is used under the newest trust from here on.
+    fn put_in_force(&self, trust: Arc<Trust>) {
+        self.shared.trust.store(Some(trust.clone()));
+        for entry in self.shared.entries.lock().values_mut() {
+            let Some(held) = entry.handle.held() else {
+                continue;
+            };
+            match held.with_trust(trust.clone()) {
+                Ok(credentials) => {
+                    // Peers with the new roots would refuse it: get another one.
+                    if credentials.is_trusted().is_err() && self.source.renews() {
+                        entry.plan.hurry();
+                    }
+                    entry.handle.replace(Some(credentials));
+                }
+                Err(error) => {
+                    tracing::error!(identity = %entry.handle.id(), %error, "dropping a certificate");
+                    entry.handle.replace(None);
+                    entry.plan.hurry();
+                }
+            }
+        }
+        self.shared.generation.send_modify(|g| *g += 1);
+    }
+
+    fn look_at_crl(&mut self) {
+        let Some(path) = self.crl_file.clone() else {
+            return;
+        };
+        let stamp = Stamp::of(&path);
+        if stamp.is_some() && stamp == self.crl_stamp {
+            return;
+        }
+        let result = std::fs::read(&path)
+            .map_err(|error| SourceError::File { path, error })
+            .and_then(|bytes| self.take_crl(bytes));
+        let problem = result
+            .as_ref()
+            .err()
+            .map(|error| format!("revocations: {error}"));
+        *self.shared.problem.lock() = problem;
+        if result.is_ok() {
+            self.crl_stamp = stamp;
+        }
+    }
+
+    /// The last good one stays in force when this one cannot be read.
+    fn take_crl(&mut self, bytes: Vec<u8>) -> Result<(), SourceError> {
+        let before = std::mem::replace(&mut self.crl, Crl::Read(bytes));
+        if self.roots.is_empty() {
+            return Ok(());
+        }
+        match self.make_trust(&self.roots) {
+            Ok(trust) => {
+                self.put_in_force(Arc::new(trust));
+                Ok(())
+            }
+            Err(error) => {
+                self.crl = before;
+                Err(error)
+            }
+        }
+    }
+}

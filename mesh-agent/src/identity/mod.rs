@@ -1,0 +1,129 @@
+//! The certificates of this node's pods: gets them, keeps them fresh, forgets them.
+//!
+//! [`Identities::want`] says which identities have a pod here; only those are
+//! asked for. Each has a [`Handle`], which connections read without a lock.
+//! Sources: an authority over gRPC, or files. Two clocks decide on renewal, so
+//! that jumps of the wall clock do no harm (`schedule`).
+//!
+//! Never: a key on disk or in a log, a certificate after its expiry or after
+//! its last pod left, trust in other roots than those that came last.
+
+mod client;
+mod files;
+pub mod grpc;
+mod handle;
+mod manager;
+mod schedule;
+mod source;
+mod status;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::model::{SpiffeId, TrustDomain};
+use crate::tls::Trust;
+pub use client::CaConfig;
+pub use handle::{Handle, IdentityError};
+use manager::{Manager, Shared};
+use source::Source;
+pub use status::{IdentityStatus, Status};
+
+/// Where certificates come from.
+#[derive(Clone, Debug)]
+pub enum SourceConfig {
+    /// No mTLS is possible: traffic that needs it is refused.
+    None,
+    Ca(CaConfig),
+    Files(PathBuf),
+}
+
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub trust_domain: TrustDomain,
+    pub source: SourceConfig,
+    /// Revocation lists; watched. Without a readable one there is no certificate.
+    pub crl_file: Option<PathBuf>,
+}
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Identities {
+    shared: Arc<Shared>,
+    trust_domain: TrustDomain,
+    cancel: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Identities {
+    /// Starts on the current (control) runtime. The source may be away.
+    #[must_use]
+    pub fn start(config: Config) -> Self {
+        let source: Option<Arc<dyn Source>> = match config.source {
+            SourceConfig::None => None,
+            SourceConfig::Ca(ca) => Some(Arc::new(client::Client::new(ca))),
+            SourceConfig::Files(dir) => Some(Arc::new(files::Files::new(dir))),
+        };
+        let shared = Arc::new(Shared::new(source.as_ref().map(|s| s.name())));
+        let identities = Self {
+            shared: shared.clone(),
+            trust_domain: config.trust_domain.clone(),
+            cancel: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        };
+        if let Some(source) = source {
+            let manager = Manager::new(shared, source, config.trust_domain, config.crl_file);
+            identities
+                .tasks
+                .spawn(manager.run(identities.cancel.clone()));
+        }
+        identities.tasks.close();
+        identities
+    }
+
+    /// The identities of the pods that are here now, all of them. Those that
+    /// are no longer named lose certificate and key.
+    pub fn want(&self, wanted: &BTreeSet<SpiffeId>) {
+        self.shared.want(wanted);
+    }
+
+    /// To be asked for after [`Identities::want`]; the handle of an identity that is
+    /// not wanted gives nothing, also when it is wanted later.
+    #[must_use]
+    pub fn handle(&self, id: &SpiffeId) -> Arc<Handle> {
+        self.shared.handle(id)
+    }
+
+    /// None until the first certificate came.
+    #[must_use]
+    pub fn trust(&self) -> Option<Arc<Trust>> {
+        self.shared.trust.load_full()
+    }
+
+    /// Changes after each change of [`Identities::trust`]: roots or revocations.
+    #[must_use]
+    pub fn trust_changes(&self) -> watch::Receiver<u64> {
+        self.shared.generation.subscribe()
+    }
+
+    #[must_use]
+    pub fn trust_domain(&self) -> &TrustDomain {
+        &self.trust_domain
+    }
+
+    #[must_use]
+    pub fn has_source(&self) -> bool {
+        self.shared.source.is_some()
+    }
+
+    /// Ends the task and forgets every certificate.
+    pub async fn stop(&self) {
+        self.cancel.cancel();
+        self.tasks.wait().await;
+        self.want(&BTreeSet::new());
+    }
+}

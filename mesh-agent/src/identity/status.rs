@@ -1,0 +1,180 @@
+//! What people see of the certificates: never keys.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+use super::Identities;
+use super::manager::{Entry, Shared};
+
+/// Most identities that have lines of their own on the metrics page.
+const MAX_LABELS: usize = 1000;
+
+/// Of one identity.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct IdentityStatus {
+    pub identity: String,
+    /// `valid`, `expired`, `missing`.
+    pub state: &'static str,
+    /// Hexadecimal.
+    pub serial: Option<String>,
+    pub expires: Option<String>,
+    pub expires_in_seconds: Option<i64>,
+    pub age_seconds: Option<u64>,
+    /// In a row.
+    pub failures: u32,
+    pub last_error: Option<String>,
+    pub is_awaited: bool,
+}
+
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Status {
+    pub trust_domain: String,
+    /// `ca`, `files`, `none`.
+    pub source: &'static str,
+    /// Counts changes of roots and revocations.
+    pub trust_generation: u64,
+    /// What an operator should look at.
+    pub problems: Vec<String>,
+    pub identities: Vec<IdentityStatus>,
+}
+
+impl Identities {
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let now = SystemTime::now();
+        let entries = self.shared.entries.lock();
+        let identities: Vec<_> = entries.values().map(|entry| describe(entry, now)).collect();
+        drop(entries);
+        let mut problems: Vec<_> = self.shared.problem.lock().iter().cloned().collect();
+        let mut lacking: Vec<_> = identities.iter().filter(|i| i.state != "valid").collect();
+        lacking.truncate(10);
+        for status in lacking {
+            let why = status.last_error.as_deref().unwrap_or("not fetched yet");
+            problems.push(format!(
+                "no valid certificate for {}: {why}",
+                status.identity
+            ));
+        }
+        Status {
+            trust_domain: self.trust_domain.to_string(),
+            source: self.shared.source.unwrap_or("none"),
+            trust_generation: *self.shared.generation.borrow(),
+            problems,
+            identities,
+        }
+    }
+
+    /// Adds the metrics of the certificates.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register_collector(Box::new(Page(self.shared.clone())));
+    }
+}
+
+fn describe(entry: &Entry, now: SystemTime) -> IdentityStatus {
+    let held = entry.handle.held();
+    let left = held.as_ref().map(|c| seconds_until(c.not_after(), now));
+    let failures = entry.plan.failures();
+    IdentityStatus {
+        identity: entry.handle.id().to_string(),
+        state: match left {
+            None => "missing",
+            Some(left) if left <= 0 => "expired",
+            Some(_) => "valid",
+        },
+        serial: held.as_ref().map(|c| hex(c.serial())),
+        expires: held
+            .as_ref()
+            .map(|c| humantime::format_rfc3339_seconds(c.not_after()).to_string()),
+        expires_in_seconds: left,
+        age_seconds: age(entry, now).map(|age| age.as_secs()),
+        failures,
+        last_error: (failures > 0).then(|| entry.handle.last_error().to_string()),
+        is_awaited: entry.handle.is_awaited(),
+    }
+}
+
+fn age(entry: &Entry, now: SystemTime) -> Option<Duration> {
+    Some(now.duration_since(entry.obtained?).unwrap_or_default())
+}
+
+fn seconds_until(then: SystemTime, now: SystemTime) -> i64 {
+    let seconds = |d: Duration| i64::try_from(d.as_secs()).unwrap_or(i64::MAX);
+    match then.duration_since(now) {
+        Ok(left) => seconds(left),
+        Err(past) => -seconds(past.duration()),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// Made when the page is read, so that no line outlives its identity.
+struct Page(Arc<Shared>);
+
+impl std::fmt::Debug for Page {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Page")
+    }
+}
+
+impl Collector for Page {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
+        let now = SystemTime::now();
+        let entries = self.0.entries.lock();
+        let lines: Vec<_> = entries
+            .values()
+            .take(MAX_LABELS)
+            .filter_map(|entry| {
+                let left = seconds_until(entry.handle.held()?.not_after(), now);
+                Some((entry.handle.id().clone(), left, age(entry, now)?.as_secs()))
+            })
+            .collect();
+        drop(entries);
+        let mut expiry = encoder.encode_descriptor(
+            "mesh_agent_certificate_expiry_seconds",
+            "Seconds until the certificate expires; negative when it has",
+            None,
+            MetricType::Gauge,
+        )?;
+        for (id, left, _) in &lines {
+            let labels = [("identity", id.as_str())];
+            ConstGauge::new(*left).encode(expiry.encode_family(&labels)?)?;
+        }
+        let mut ages = encoder.encode_descriptor(
+            "mesh_agent_certificate_age_seconds",
+            "Seconds since the certificate came",
+            None,
+            MetricType::Gauge,
+        )?;
+        for (id, _, age) in &lines {
+            let labels = [("identity", id.as_str())];
+            ConstGauge::new(i64::try_from(*age).unwrap_or(i64::MAX))
+                .encode(ages.encode_family(&labels)?)?;
+        }
+        let (good, bad) = *self.0.renewals.lock();
+        let mut renewals = encoder.encode_descriptor(
+            "mesh_agent_certificate_renewals",
+            "Attempts to get a certificate, first ones included",
+            None,
+            MetricType::Counter,
+        )?;
+        for (result, count) in [("success", good), ("failure", bad)] {
+            let labels = [("result", result)];
+            ConstCounter::new(count).encode(renewals.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}

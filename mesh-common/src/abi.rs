@@ -5,11 +5,14 @@
 //! directory of pins, so two versions never read each other's maps.
 
 /// Names the bpffs directory `abi-N` that all pins of this layout live in.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Mark of captured sockets and of deliveries, meaningful only inside a pod's
 /// network namespace (marks do not cross a veth). ASCII "mesh".
 pub const MARK: u32 = 0x6d65_7368;
+/// Mark of an agent's dial that the destination's agent must take, also on this
+/// node: its tuple is not recorded. No rule matches it, so it routes as unmarked.
+pub const MARK_THROUGH: u32 = 0x6d65_7369;
 /// Routing table that loops marked packets back through `lo`.
 pub const TABLE: u32 = 0x6d65;
 /// Priority of the `fwmark` rule; after the local table (0), before main (32766).
@@ -29,6 +32,15 @@ pub const MAX_TUPLES: u32 = 262_144;
 pub const MAX_CGROUPS: u32 = 4096;
 /// Bytes of the ring of refusal events; a power of two of pages.
 pub const EVENT_RING_BYTES: u32 = 256 * 1024;
+
+/// Value of a tuple that was recorded at connect.
+pub const TUPLE_DIALLED: u8 = 1;
+/// Value of a tuple whose SYN came, from outside, to the program of an enrolled namespace.
+pub const TUPLE_ENTERED: u8 = 2;
+
+/// Set for a pod's own cgroup: processes in it may connect from that pod's
+/// namespace only. Without it the cgroup only refuses unknown namespaces.
+pub const GUARD_POD: u32 = 1;
 
 /// New connections pass in plaintext while no agent runs.
 pub const FLAG_FAIL_OPEN: u32 = 1;
@@ -111,6 +123,18 @@ pub struct Tuple {
     pub destination_port: u32,
 }
 
+/// What is known of a cgroup whose processes are watched (map `GUARDED`, key: cgroup id).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Guard {
+    /// With `GUARD_POD`: cookie of the pod's namespace, 0 until it is enrolled.
+    pub netns_cookie: u64,
+    /// `GUARD_*`.
+    pub flags: u32,
+    /// Unused, zero.
+    pub reserved: u32,
+}
+
 /// A refusal, for the agent's log (ring `EVENTS`).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -133,6 +157,8 @@ const _: () = {
     assert!(size_of::<Tuple>() == 40);
     assert!(offset_of!(Tuple, destination) == 16);
     assert!(offset_of!(Tuple, source_port) == 32);
+    assert!(size_of::<Guard>() == 16);
+    assert!(offset_of!(Guard, flags) == 8);
     assert!(size_of::<RefusalEvent>() == 40);
     assert!(offset_of!(RefusalEvent, destination) == 16);
     assert!(offset_of!(RefusalEvent, destination_port) == 32);
@@ -140,8 +166,8 @@ const _: () = {
 
 #[cfg(feature = "user")]
 mod user {
-    use super::{Addr, Enrolled, RefusalEvent, Tuple};
-    use core::net::IpAddr;
+    use super::{Addr, Enrolled, Guard, RefusalEvent, Tuple};
+    use core::net::{IpAddr, SocketAddr};
 
     // SAFETY: repr(C), integers only, no padding (asserted above): every bit pattern is valid.
     unsafe impl aya::Pod for Addr {}
@@ -150,7 +176,21 @@ mod user {
     // SAFETY: as above.
     unsafe impl aya::Pod for Tuple {}
     // SAFETY: as above.
+    unsafe impl aya::Pod for Guard {}
+    // SAFETY: as above.
     unsafe impl aya::Pod for RefusalEvent {}
+
+    impl Tuple {
+        #[must_use]
+        pub fn between(source: SocketAddr, destination: SocketAddr) -> Self {
+            Self {
+                source: source.ip().into(),
+                destination: destination.ip().into(),
+                source_port: source.port().into(),
+                destination_port: destination.port().into(),
+            }
+        }
+    }
 
     impl From<IpAddr> for Addr {
         fn from(ip: IpAddr) -> Self {

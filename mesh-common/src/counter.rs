@@ -37,6 +37,8 @@ counters! {
     ConnectRefusedDevice = "connect_refused_device",
     /// Caller in a guarded cgroup, namespace not enrolled (yet).
     ConnectRefusedUnknownNetns = "connect_refused_unknown_netns",
+    /// Caller in a pod's cgroup, socket of another namespace than that pod's.
+    ConnectRefusedForeignSocket = "connect_refused_foreign_socket",
     /// Setting the mark failed.
     ConnectRefusedMark = "connect_refused_mark",
     /// A looped SYN was handed to the agent.

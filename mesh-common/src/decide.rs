@@ -3,7 +3,9 @@
 //! Small and branch-only, for the verifier. The rule behind each default: a
 //! lookup that misses never ends in plaintext for a fail-closed pod.
 
-use crate::abi::{Addr, Enrolled, FLAG_FAIL_OPEN, LOOPBACK_IFINDEX};
+use crate::abi::{
+    Addr, Enrolled, FLAG_FAIL_OPEN, GUARD_POD, Guard, LOOPBACK_IFINDEX, MARK_THROUGH,
+};
 use crate::counter::Counter;
 
 const IPPROTO_TCP: u32 = 6;
@@ -82,6 +84,55 @@ pub const fn connect_unknown(guarded: bool, destination: &Addr) -> Connect {
     } else {
         Connect::Pass
     }
+}
+
+/// What the cgroups above a caller say, from the root down.
+///
+/// Of nested pods' cgroups the innermost counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Guarded {
+    pub any: bool,
+    pod: bool,
+    netns_cookie: u64,
+}
+
+impl Guarded {
+    #[inline(always)]
+    pub const fn add(&mut self, guard: &Guard) {
+        self.any = true;
+        if guard.flags & GUARD_POD != 0 {
+            self.pod = true;
+            self.netns_cookie = guard.netns_cookie;
+        }
+    }
+
+    /// May the caller not connect with a socket of the enrolled namespace
+    /// `socket_cookie`? True for one received from another pod, for a process
+    /// that went into another pod, and while the caller's own is not enrolled.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_foreign(&self, socket_cookie: u64) -> bool {
+        self.pod && self.netns_cookie != socket_cookie
+    }
+}
+
+/// Is the tuple of a connect in an agent's or a prober's cgroup recorded?
+/// Not where the mark cannot be read: such a connection is captured at its destination.
+#[inline(always)]
+#[must_use]
+pub const fn records_tuple(mark: Option<u32>) -> bool {
+    match mark {
+        Some(mark) => mark != MARK_THROUGH,
+        None => false,
+    }
+}
+
+/// Does a SYN with a known tuple prove that its connection reached an enrolled namespace?
+/// Not over `lo`, where a pod could forge it.
+#[inline(always)]
+#[must_use]
+pub const fn proves_entry(ifindex: u32) -> bool {
+    ifindex != LOOPBACK_IFINDEX
 }
 
 /// Whose listener a SYN inside a pod's namespace belongs to.
@@ -231,7 +282,71 @@ mod tests {
         );
     }
 
+    fn guards(list: &[Guard]) -> Guarded {
+        let mut guarded = Guarded::default();
+        for guard in list {
+            guarded.add(guard);
+        }
+        guarded
+    }
+
+    fn pod_guard(netns_cookie: u64) -> Guard {
+        Guard {
+            netns_cookie,
+            flags: GUARD_POD,
+            reserved: 0,
+        }
+    }
+
+    #[test]
+    fn a_socket_of_another_pod_is_foreign_and_the_pods_own_is_not() {
+        assert!(!guards(&[pod_guard(7)]).is_foreign(7));
+        assert!(guards(&[pod_guard(7)]).is_foreign(8));
+        assert!(guards(&[pod_guard(0)]).is_foreign(8));
+    }
+
+    #[test]
+    fn a_guard_that_is_no_pods_only_refuses_unknown_namespaces() {
+        let plain = guards(&[Guard::default()]);
+        assert!(plain.any && !plain.is_foreign(8));
+        assert!(!Guarded::default().any && !Guarded::default().is_foreign(8));
+    }
+
+    #[test]
+    fn of_nested_guards_the_innermost_pods_counts() {
+        let nested = guards(&[
+            Guard::default(),
+            pod_guard(7),
+            pod_guard(8),
+            Guard::default(),
+        ]);
+        assert!(nested.is_foreign(7) && !nested.is_foreign(8));
+    }
+
+    #[test]
+    fn the_tuple_of_a_dial_that_must_be_captured_is_not_recorded() {
+        assert!(records_tuple(Some(0)) && records_tuple(Some(crate::abi::MARK)));
+        assert!(!records_tuple(Some(MARK_THROUGH)) && !records_tuple(None));
+    }
+
+    #[test]
+    fn a_syn_over_loopback_proves_no_entry() {
+        assert!(proves_entry(2) && !proves_entry(LOOPBACK_IFINDEX));
+    }
+
     proptest! {
+        #[test]
+        fn a_caller_in_a_pods_cgroup_never_uses_another_namespaces_socket(
+            above in proptest::collection::vec((any::<u64>(), any::<u32>()), 0..4),
+            own in any::<u64>(), socket in any::<u64>()
+        ) {
+            let mut list: Vec<Guard> = above.into_iter()
+                .map(|(netns_cookie, flags)| Guard { netns_cookie, flags, reserved: 0 })
+                .collect();
+            list.push(pod_guard(own));
+            prop_assert_eq!(guards(&list).is_foreign(socket), own != socket);
+        }
+
         #[test]
         fn a_fail_closed_pod_never_reaches_another_address_uncaptured(
             words in any::<[u32; 4]>(), listening in any::<bool>()

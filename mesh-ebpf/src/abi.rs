@@ -4,13 +4,14 @@
 //! which BTF does not record. This global is never read: it is there so that
 //! the object's BTF describes every shared type, for `cargo xtask check-abi`.
 
-use mesh_common::abi::{Addr, Enrolled, RefusalEvent, Tuple};
+use mesh_common::abi::{Addr, Enrolled, Guard, RefusalEvent, Tuple};
 
 #[repr(C)]
 pub struct SharedTypes {
     addr: Addr,
     enrolled: Enrolled,
     tuple: Tuple,
+    guard: Guard,
     refusal_event: RefusalEvent,
 }
 
@@ -30,6 +31,11 @@ static SHARED_TYPES: SharedTypes = SharedTypes {
         destination: Addr::UNSET,
         source_port: 0,
         destination_port: 0,
+    },
+    guard: Guard {
+        netns_cookie: 0,
+        flags: 0,
+        reserved: 0,
     },
     refusal_event: RefusalEvent {
         netns_cookie: 0,

@@ -10,7 +10,7 @@ use core::ffi::c_void;
 use core::ptr::{addr_of, addr_of_mut, read_volatile};
 use mesh_common::abi::{Addr, MARK, MAX_CGROUP_DEPTH, RefusalEvent};
 use mesh_common::counter::Counter;
-use mesh_common::decide::{self, Connect};
+use mesh_common::decide::{self, Connect, Guarded};
 
 use crate::maps::{AGENTS, ENROLLED, GUARDED, LISTENERS, count, refuse};
 
@@ -52,19 +52,20 @@ fn verdict(ctx: &SockAddrContext, destination: &Addr) -> i32 {
     let cookie = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
     // SAFETY: plain helper without arguments.
     let cgroup = unsafe { bpf_get_current_cgroup_id() };
-    // SAFETY: the value is copied at once; the agent replaces values whole.
-    let Some(pod) = (unsafe { ENROLLED.get(&cookie) }) else {
-        return finish(
-            ctx,
-            decide::connect_unknown(guarded(), destination),
-            destination,
-            cookie,
-            cgroup,
-        );
-    };
+    // Before all else: an agent below a guarded cgroup is never refused.
     // SAFETY: presence only.
     if unsafe { AGENTS.get(&cgroup) }.is_some() {
         return ALLOW;
+    }
+    let guards = guards();
+    // SAFETY: the value is copied at once; the agent replaces values whole.
+    let Some(pod) = (unsafe { ENROLLED.get(&cookie) }) else {
+        let verdict = decide::connect_unknown(guards.any, destination);
+        return finish(ctx, verdict, destination, cookie, cgroup);
+    };
+    if guards.is_foreign(cookie) {
+        let verdict = Connect::Refuse(Counter::ConnectRefusedForeignSocket);
+        return finish(ctx, verdict, destination, cookie, cgroup);
     }
     let listening = decide::needs_listener(pod, destination)
         && listener_exists(decide::own_address(pod, destination));
@@ -171,19 +172,20 @@ fn listener_exists(address: &Addr) -> bool {
     true
 }
 
-/// Is the caller below a guarded cgroup?
+/// What the caller's cgroups are known as.
 #[inline(always)]
-fn guarded() -> bool {
+fn guards() -> Guarded {
+    let mut guarded = Guarded::default();
     for level in 0..MAX_CGROUP_DEPTH {
         // SAFETY: plain helper; 0 past the caller's own level.
         let id = unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) };
         if id == 0 {
-            return false;
+            break;
         }
-        // SAFETY: presence only.
-        if unsafe { GUARDED.get(&id) }.is_some() {
-            return true;
+        // SAFETY: the value is read at once; the agent replaces values whole.
+        if let Some(guard) = unsafe { GUARDED.get(&id) } {
+            guarded.add(guard);
         }
     }
-    false
+    guarded
 }

@@ -6,7 +6,7 @@ use aya_ebpf::helpers::generated::{bpf_map_lookup_elem, bpf_sk_assign, bpf_sk_re
 use aya_ebpf::programs::SkLookupContext;
 use core::ffi::c_void;
 use core::ptr::{addr_of, read_volatile};
-use mesh_common::abi::{Addr, Tuple};
+use mesh_common::abi::{Addr, TUPLE_ENTERED, Tuple};
 use mesh_common::counter::Counter;
 use mesh_common::decide::{self, Steer};
 
@@ -21,12 +21,15 @@ pub fn steer(ctx: &SkLookupContext) -> u32 {
         // Not TCP.
         return SK_PASS;
     };
-    // SAFETY: presence only.
-    let known = unsafe { TUPLES.get(&packet.tuple) }.is_some();
+    let tuple = TUPLES.get_ptr_mut(&packet.tuple);
     let (remote, local) = (&packet.tuple.source, &packet.tuple.destination);
-    let (key, counter) = match decide::steer(remote, local, packet.ifindex, known) {
+    let (key, counter) = match decide::steer(remote, local, packet.ifindex, tuple.is_some()) {
         Steer::Pass => {
-            if known {
+            if let Some(value) = tuple {
+                if decide::proves_entry(packet.ifindex) {
+                    // SAFETY: one byte of a map value; every writer writes the same.
+                    unsafe { *value = TUPLE_ENTERED };
+                }
                 count(Counter::SteerPassedTuple);
             }
             return SK_PASS;

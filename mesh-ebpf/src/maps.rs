@@ -4,7 +4,7 @@ use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{HashMap, PerCpuArray, RingBuf, SockHash};
 use mesh_common::abi::{
-    Addr, EVENT_RING_BYTES, Enrolled, MAX_CGROUPS, MAX_PODS, MAX_TUPLES, RefusalEvent, Tuple,
+    Addr, EVENT_RING_BYTES, Enrolled, Guard, MAX_CGROUPS, MAX_PODS, MAX_TUPLES, RefusalEvent, Tuple,
 };
 use mesh_common::counter::Counter;
 
@@ -17,15 +17,15 @@ pub static POD_FLAGS: HashMap<Addr, u32> = HashMap::pinned(MAX_PODS * 2, 0);
 /// Pod address -> one member of the agent's listener group for it.
 #[map]
 pub static LISTENERS: SockHash<Addr> = SockHash::pinned(MAX_PODS * 2, 0);
-/// Connections that the agent or a probe opened, until they close.
+/// Connections that the agent or a probe opened, until they close; `TUPLE_*`.
 #[map]
 pub static TUPLES: HashMap<Tuple, u8> = HashMap::pinned(MAX_TUPLES, 1);
 /// cgroup ids of agents: more than one during a hand-over.
 #[map]
 pub static AGENTS: HashMap<u64, u8> = HashMap::pinned(16, 0);
-/// cgroup ids below which unknown namespaces are refused.
+/// cgroup id -> whose cgroup it is; below it unknown and foreign namespaces are refused.
 #[map]
-pub static GUARDED: HashMap<u64, u8> = HashMap::pinned(MAX_CGROUPS, 0);
+pub static GUARDED: HashMap<u64, Guard> = HashMap::pinned(MAX_CGROUPS, 0);
 #[map]
 pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::pinned(Counter::ALL.len() as u32, 0);
 #[map]

@@ -9,8 +9,9 @@ use aya_ebpf::bindings::{BPF_SOCK_OPS_STATE_CB_FLAG, bpf_sock_ops};
 use aya_ebpf::helpers::generated::bpf_sock_ops_cb_flags_set;
 use aya_ebpf::programs::SockOpsContext;
 use core::ptr::{addr_of, read_volatile};
-use mesh_common::abi::{Addr, Tuple};
+use mesh_common::abi::{Addr, TUPLE_DIALLED, Tuple};
 use mesh_common::counter::Counter;
+use mesh_common::decide;
 
 use crate::maps::{TUPLES, count};
 
@@ -21,12 +22,12 @@ const AF_INET: u32 = 2;
 
 pub fn record(ctx: &SockOpsContext) -> u32 {
     match ctx.op() {
-        TCP_CONNECT_CB => {
+        TCP_CONNECT_CB if decide::records_tuple(mark(ctx.ops)) => {
             // SAFETY: the context is a sock_ops', which this helper takes.
             unsafe {
                 bpf_sock_ops_cb_flags_set(ctx.as_ptr().cast(), BPF_SOCK_OPS_STATE_CB_FLAG as i32);
             }
-            if TUPLES.insert(&tuple(ctx.ops), &1, 0).is_err() {
+            if TUPLES.insert(&tuple(ctx.ops), &TUPLE_DIALLED, 0).is_err() {
                 count(Counter::TupleInsertFailed);
             }
         }
@@ -37,6 +38,19 @@ pub fn record(ctx: &SockOpsContext) -> u32 {
         _ => {}
     }
     1
+}
+
+/// The socket's mark; none where the kernel gives no full socket.
+#[inline(always)]
+fn mark(ctx: *mut bpf_sock_ops) -> Option<u32> {
+    // SAFETY: the context's socket, which the verifier lets be read once it is not null.
+    unsafe {
+        let sk = (*ctx).__bindgen_anon_2.sk;
+        if sk.is_null() {
+            return None;
+        }
+        Some(read_volatile(addr_of!((*sk).mark)))
+    }
 }
 
 #[inline(always)]

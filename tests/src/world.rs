@@ -92,6 +92,12 @@ impl World {
         Ok(pod)
     }
 
+    /// Where a pod of that name has, or will have, its cgroup.
+    #[must_use]
+    pub fn pod_cgroup(&self, node: &str, name: &str) -> PathBuf {
+        self.cgroup.join(node).join(name)
+    }
+
     fn config_file(&self, name: &str) -> PathBuf {
         self.config_dir().join(format!("{name}.yaml"))
     }

@@ -50,6 +50,11 @@ fn shared_types() -> Vec<Layout> {
             source_port,
             destination_port
         }),
+        layout!(Guard {
+            netns_cookie,
+            flags,
+            reserved
+        }),
         layout!(RefusalEvent {
             netns_cookie,
             cgroup_id,

@@ -7,8 +7,11 @@
 //! is there, pods without an agent are refused unless they are fail-open.
 
 mod error;
+mod guards;
 mod pins;
+mod tuples;
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
@@ -24,6 +27,7 @@ use crate::model::{OnAgentDown, PodIps};
 use crate::sys::{cgroup, netns::Netns};
 pub use error::Error;
 use pins::Pins;
+pub use tuples::Tuples;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mesh-ebpf.o"));
 
@@ -64,6 +68,8 @@ pub struct EnrolPod<'a> {
 pub struct Capture {
     ebpf: Ebpf,
     pins: Pins,
+    /// cgroup ids of [`Config::guard_cgroups`].
+    configured_guards: HashSet<u64>,
 }
 
 impl Capture {
@@ -79,12 +85,14 @@ impl Capture {
             .default_map_pin_directory(pins.maps())
             .load(OBJECT)
             .map_err(|e| Error::Load(Box::new(e)))?;
-        let mut capture = Self { ebpf, pins };
+        let mut capture = Self {
+            ebpf,
+            pins,
+            configured_guards: HashSet::new(),
+        };
         // Known before the hooks run: the agent's own connects must never be refused.
         capture.allow_agent(&config.agent_cgroup)?;
-        for dir in &config.guard_cgroups {
-            capture.guard(dir)?;
-        }
+        capture.guard_configured(&config.guard_cgroups)?;
         capture.load_programs()?;
         capture.attach_sock_ops("agent", &config.agent_cgroup)?;
         for (i, dir) in config.probe_cgroups.iter().enumerate() {
@@ -124,16 +132,6 @@ impl Capture {
             name: "AGENTS",
             source,
         })
-    }
-
-    /// Refuses processes below `dir` whose namespace is not enrolled.
-    pub fn guard(&mut self, dir: &Path) -> Result<(), Error> {
-        let mut map: HashMap<MapData, u64, u8> = self.map("GUARDED")?;
-        map.insert(cgroup_id(dir)?, 1, 0)
-            .map_err(|source| Error::Map {
-                name: "GUARDED",
-                source,
-            })
     }
 
     fn load_programs(&mut self) -> Result<(), Error> {
@@ -323,6 +321,11 @@ impl Capture {
                 Ok((c.label(), values.iter().sum()))
             })
             .collect()
+    }
+
+    /// For asking, from the data path, where the agent's own dials came to.
+    pub fn tuples_handle(&self) -> Result<Tuples, Error> {
+        Ok(Tuples::new(self.map("TUPLES")?))
     }
 
     /// Number of live tuples.

@@ -59,6 +59,8 @@ pub struct Projector {
     workers: Workers,
     host: Netns,
     pods: BTreeMap<WorkloadKey, LocalPod>,
+    /// Watched cgroups of wanted pods, by id.
+    guards: BTreeMap<WorkloadKey, u64>,
 }
 
 impl Projector {
@@ -69,6 +71,7 @@ impl Projector {
             workers,
             host: Netns::current()?,
             pods: BTreeMap::new(),
+            guards: BTreeMap::new(),
         })
     }
 
@@ -79,9 +82,12 @@ impl Projector {
             .map(|w| (w.key.clone(), w.clone()))
             .collect();
         self.withdraw_unwanted(&wanted).await;
+        let mut unguarded = self.guard(&wanted);
         let mut statuses = Vec::with_capacity(wanted.len());
         for workload in wanted.values() {
+            // Also a pod whose cgroup cannot be watched is better captured than not.
             let result = self.enrol(workload).await;
+            let result = result.and(unguarded.remove(&workload.key).map_or(Ok(()), Err));
             if let Err(error) = &result {
                 tracing::error!(pod = %workload.key, %error, "cannot enrol");
             }
@@ -97,6 +103,43 @@ impl Projector {
         statuses
     }
 
+    /// Watches the cgroups of all wanted pods, before any of them is enrolled,
+    /// and those of others no more. Gives the pods whose cgroup cannot be watched.
+    fn guard(
+        &mut self,
+        wanted: &BTreeMap<WorkloadKey, Arc<Workload>>,
+    ) -> BTreeMap<WorkloadKey, Error> {
+        let mut failed = BTreeMap::new();
+        self.guards.retain(|key, _| wanted.contains_key(key));
+        for (key, workload) in wanted {
+            let Some(dir) = &workload.cgroup else {
+                self.guards.remove(key);
+                continue;
+            };
+            let enrolled = self.pods.get(key).map(|pod| pod.netns.cookie());
+            if enrolled.is_some() && self.guards.contains_key(key) {
+                continue;
+            }
+            let guarded = self.capture.guard_pod(dir).and_then(|id| {
+                enrolled.map_or(Ok(()), |cookie| self.capture.guard_enrolled(id, cookie))?;
+                Ok(id)
+            });
+            match guarded {
+                Ok(id) => {
+                    self.guards.insert(key.clone(), id);
+                }
+                Err(error) => {
+                    failed.insert(key.clone(), error.into());
+                }
+            }
+        }
+        let kept = self.guards.values().copied().collect();
+        if let Err(error) = self.capture.retain_pod_guards(&kept) {
+            tracing::error!(%error, "cannot stop watching the cgroups of former pods");
+        }
+        failed
+    }
+
     async fn withdraw_unwanted(&mut self, wanted: &BTreeMap<WorkloadKey, Arc<Workload>>) {
         let gone: Vec<WorkloadKey> = self
             .pods
@@ -107,6 +150,7 @@ impl Projector {
                     w.uid != pod.workload.uid
                         || w.ips != pod.workload.ips
                         || w.netns != pod.workload.netns
+                        || w.cgroup != pod.workload.cgroup
                         || w.enrolment != pod.workload.enrolment
                 })
             })
@@ -155,12 +199,15 @@ impl Projector {
         };
         let listeners = self.workers.add_pod(&pod).await?;
         let borrowed: Vec<_> = listeners.iter().map(|(ip, fd)| (*ip, fd.as_fd())).collect();
-        let enrolled = self.capture.enrol(&EnrolPod {
+        let mut enrolled = self.capture.enrol(&EnrolPod {
             netns: &netns,
             ips: workload.ips,
             on_agent_down,
             listeners: &borrowed,
         });
+        if let (Ok(()), Some(id)) = (&enrolled, self.guards.get(&workload.key)) {
+            enrolled = self.capture.guard_enrolled(*id, netns.cookie());
+        }
         if let Err(error) = enrolled {
             // Half of it would capture without serving: take all of it back.
             self.withdraw(&pod).await;

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd as _};
 use std::time::Duration;
 
-use mesh_common::abi::MARK;
+use mesh_common::abi::{MARK, MARK_THROUGH};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// `IP_BIND_ADDRESS_NO_PORT`: the port is chosen at connect, by the whole tuple.
@@ -65,6 +65,14 @@ pub fn dial_socket(source: IpAddr) -> io::Result<Socket> {
     prepare(&socket)?;
     set_int(&socket, libc::IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)?;
     socket.bind(&SocketAddr::new(source, 0).into())?;
+    Ok(socket)
+}
+
+/// The same for a connection that the destination's agent must take, also where
+/// that is this one (TLS between pods of one node).
+pub fn dial_through_socket(source: IpAddr) -> io::Result<Socket> {
+    let socket = dial_socket(source)?;
+    socket.set_mark(MARK_THROUGH)?;
     Ok(socket)
 }
 

@@ -1,0 +1,99 @@
+//! Which cgroups are watched: the node's by flag, and each pod's own.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use aya::maps::{HashMap, MapData};
+use mesh_common::abi::{GUARD_POD, Guard};
+
+use super::{Capture, Error, cgroup_id};
+
+/// Of `--guard-cgroup`: no pod's.
+const PLAIN: Guard = Guard {
+    netns_cookie: 0,
+    flags: 0,
+    reserved: 0,
+};
+
+impl Capture {
+    /// Watches the configured cgroups, and those of an earlier start no more.
+    pub(super) fn guard_configured(&mut self, dirs: &[PathBuf]) -> Result<(), Error> {
+        let wanted: HashSet<u64> = dirs
+            .iter()
+            .map(|dir| cgroup_id(dir))
+            .collect::<Result<_, _>>()?;
+        let mut map = self.guarded()?;
+        for id in &wanted {
+            // A pod's entry refuses more than this one: it stays.
+            if map.get(id, 0).is_err() {
+                insert(&mut map, *id, PLAIN)?;
+            }
+        }
+        for (id, guard) in entries(&map) {
+            if guard == PLAIN && !wanted.contains(&id) {
+                let _gone = map.remove(&id);
+            }
+        }
+        self.configured_guards = wanted;
+        Ok(())
+    }
+
+    /// Watches a pod's own cgroup from before its namespace is known: until
+    /// [`Self::guard_enrolled`] processes in it reach nothing beyond loopback.
+    /// What an earlier agent knew of it stays. Gives the cgroup's id.
+    pub fn guard_pod(&mut self, dir: &Path) -> Result<u64, Error> {
+        let id = cgroup_id(dir)?;
+        let mut map = self.guarded()?;
+        if !map
+            .get(&id, 0)
+            .is_ok_and(|guard| guard.flags & GUARD_POD != 0)
+        {
+            insert(&mut map, id, pod_guard(0))?;
+        }
+        Ok(id)
+    }
+
+    /// Lets processes in the pod's cgroup connect from this namespace, and no other.
+    pub fn guard_enrolled(&mut self, cgroup_id: u64, netns_cookie: u64) -> Result<(), Error> {
+        insert(&mut self.guarded()?, cgroup_id, pod_guard(netns_cookie))
+    }
+
+    /// Stops watching the cgroups of pods that are not in `kept`.
+    pub fn retain_pod_guards(&mut self, kept: &HashSet<u64>) -> Result<(), Error> {
+        let mut map = self.guarded()?;
+        for (id, guard) in entries(&map) {
+            if guard.flags & GUARD_POD == 0 || kept.contains(&id) {
+                continue;
+            }
+            if self.configured_guards.contains(&id) {
+                insert(&mut map, id, PLAIN)?;
+            } else {
+                let _gone = map.remove(&id);
+            }
+        }
+        Ok(())
+    }
+
+    fn guarded(&self) -> Result<HashMap<MapData, u64, Guard>, Error> {
+        self.map("GUARDED")
+    }
+}
+
+fn pod_guard(netns_cookie: u64) -> Guard {
+    Guard {
+        netns_cookie,
+        flags: GUARD_POD,
+        reserved: 0,
+    }
+}
+
+fn insert(map: &mut HashMap<MapData, u64, Guard>, id: u64, guard: Guard) -> Result<(), Error> {
+    map.insert(id, guard, 0).map_err(|source| Error::Map {
+        name: "GUARDED",
+        source,
+    })
+}
+
+fn entries(map: &HashMap<MapData, u64, Guard>) -> Vec<(u64, Guard)> {
+    map.iter().filter_map(Result::ok).collect()
+}

@@ -28,6 +28,8 @@ const FIRST_READ: usize = 4 * 1024;
 /// What a refused peer has sent meanwhile is read away up to here, so that
 /// closing sends FIN (the alert arrives) and not RST.
 const MAX_DRAIN: usize = 64 * 1024;
+/// Content types of TLS 1.3.
+const RECORD_KINDS: std::ops::RangeInclusive<u8> = 20..=23;
 /// Alert `no_application_protocol` (RFC 7301).
 const NO_APPLICATION_PROTOCOL: u8 = 120;
 
@@ -146,8 +148,6 @@ async fn drive<S: Side>(
 /// What rustls wants next.
 enum Step {
     Again,
-    /// All that it has to say is in `outgoing`.
-    Said,
     NeedRead,
     Done,
 }
@@ -167,7 +167,7 @@ impl<S: Side> Driver<'_, S> {
     async fn run(&mut self) -> Result<(), TlsFailure> {
         loop {
             match self.step() {
-                Ok(Step::Again | Step::Said) => {}
+                Ok(Step::Again) => {}
                 Ok(Step::NeedRead) if self.feed_record() => {}
                 Ok(Step::NeedRead) => {
                     self.flush().await?;
@@ -198,11 +198,16 @@ impl<S: Side> Driver<'_, S> {
     /// Shows rustls one more record, if a whole one is there (or what is
     /// there, if that can be no record: the error is rustls' to find).
     fn feed_record(&mut self) -> bool {
-        let Some([_, _, _, high, low]) = self.incoming[self.fed..].first_chunk::<HEAD>() else {
+        let Some([kind, _, _, high, low]) = self.incoming[self.fed..].first_chunk::<HEAD>() else {
             return false;
         };
         let length = HEAD + usize::from(u16::from_be_bytes([*high, *low]));
-        let end = self.fed + length.min(MAX_CIPHERTEXT + 1);
+        let is_record = RECORD_KINDS.contains(kind) && length <= MAX_CIPHERTEXT;
+        let end = if is_record {
+            self.fed + length
+        } else {
+            self.incoming.len()
+        };
         let is_whole = end <= self.incoming.len();
         if is_whole {
             self.fed = end;
@@ -248,7 +253,9 @@ impl<S: Side> Driver<'_, S> {
 
     /// Tells the peer what rustls has to say about the error.
     async fn send_alert(&mut self) {
-        while let Ok(Step::Again) = self.step() {}
+        // Once: the alert comes out before any input is looked at. Another step
+        // would read on in what has failed already, which rustls does not expect.
+        let _ = self.step();
         // The failure that is reported is the first one, whatever becomes of this.
         let _ = self.flush().await;
         drain(self.stream);
@@ -335,7 +342,7 @@ trait Side: Sized {
             // Kept in `outgoing`, which is flushed before the next read.
             ConnectionState::TransmitTlsData(data) => {
                 data.done();
-                Ok(Step::Said)
+                Ok(Step::Again)
             }
             ConnectionState::BlockedHandshake => Ok(Step::NeedRead),
             ConnectionState::WriteTraffic(_) => Ok(Step::Done),

@@ -1,4 +1,6 @@
 mod handshakes;
+mod matrix;
 mod records;
 mod speed;
 mod support;
+mod wrong;

@@ -13,6 +13,7 @@ use crate::admin::{self, Status};
 use crate::capture::{self, Capture};
 use crate::config::{OnStop, Run};
 use crate::discovery::{Directory, Update};
+use crate::model::policy::MeshSettings;
 use crate::observe::{AccessLogTarget, Observe};
 use crate::project::Projector;
 use crate::proxy::{self, Workers};
@@ -45,13 +46,18 @@ impl admin::Source for View {
 pub async fn run(flags: Run) -> anyhow::Result<()> {
     let node = node_name(flags.node_name.as_deref())?;
     let capture_config = capture_config(&flags)?;
-    let (directory, mut updates) = Directory::start(flags.config_dir.clone())?;
+    let (directory, mut updates) = Directory::start(
+        flags.config_dir.clone(),
+        MeshSettings {
+            root_namespace: flags.root_namespace.clone(),
+        },
+    )?;
     let admin = admin::bind(flags.metrics_addr, &flags.place.run_dir).await?;
     let observe = Observe::new(&node, access_log(&flags.access_log));
     let workers = Workers::start(
         proxy_config(&flags),
         node.clone(),
-        directory.snapshot.clone(),
+        directory.published.clone(),
         observe.clone(),
     )?;
     let capture = Capture::start(&capture_config)?;

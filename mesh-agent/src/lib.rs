@@ -9,6 +9,7 @@ pub mod model;
 // L1, pure
 pub mod balance;
 pub mod detect;
+pub mod policy;
 pub mod route;
 // L2
 pub mod capture;

@@ -59,6 +59,9 @@ pub struct Run {
     /// Directory of Kubernetes YAML.
     #[arg(long, default_value = "/etc/mesh-agent/config.d")]
     pub config_dir: PathBuf,
+    /// Namespace whose policies reach the whole mesh.
+    #[arg(long, default_value = "istio-system")]
+    pub root_namespace: String,
     /// cgroup2 directory whose processes are looked at [default: the cgroup2 mount].
     #[arg(long)]
     pub cgroup_root: Option<PathBuf>,

@@ -304,6 +304,8 @@ impl<'o> Builder<'o> {
             key: key(&object.meta, &object.meta.name),
             vips,
             ports,
+            selector: spec.selector.clone().unwrap_or_default(),
+            members: members(slices.unwrap_or_default()),
         });
         for vip in &service.vips {
             self.snapshot.by_vip.insert(*vip, service.clone());
@@ -435,6 +437,16 @@ impl<'o> Builder<'o> {
             zone,
         }
     }
+}
+
+/// Addresses of all endpoints, ready or not.
+fn members(slices: &[(&Object, &EndpointSlice)]) -> BTreeSet<IpAddr> {
+    slices
+        .iter()
+        .flat_map(|(_, slice)| &slice.endpoints)
+        .flat_map(|endpoint| &endpoint.addresses)
+        .filter_map(|text| text.parse().ok())
+        .collect()
 }
 
 fn protocol(port: &ServicePort) -> AppProtocol {

@@ -22,6 +22,8 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::model::Snapshot;
+use crate::model::policy::MeshSettings;
+use crate::policy;
 pub use build::build;
 pub use objects::{Object, parse};
 
@@ -56,10 +58,18 @@ impl fmt::Display for Problem {
     }
 }
 
+/// What is in force: a snapshot and the policies compiled from it.
+#[derive(Clone, Debug, Default)]
+pub struct Published {
+    pub snapshot: Arc<Snapshot>,
+    pub policy: Arc<policy::Engine>,
+}
+
 /// A new state of the configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Update {
     pub snapshot: Arc<Snapshot>,
+    pub policy: Arc<policy::Engine>,
     pub problems: Arc<[Problem]>,
 }
 
@@ -70,7 +80,8 @@ type Files = BTreeMap<PathBuf, (Vec<u8>, Vec<Object>)>;
 pub struct Directory {
     dir: PathBuf,
     files: Files,
-    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    settings: MeshSettings,
+    pub published: Arc<ArcSwap<Published>>,
     sender: watch::Sender<Update>,
 }
 
@@ -84,12 +95,16 @@ pub struct Error {
 
 impl Directory {
     /// Loads once; mistakes in files are problems of the update, not errors.
-    pub fn start(dir: PathBuf) -> Result<(Self, watch::Receiver<Update>), Error> {
+    pub fn start(
+        dir: PathBuf,
+        settings: MeshSettings,
+    ) -> Result<(Self, watch::Receiver<Update>), Error> {
         let (sender, updates) = watch::channel(Update::default());
         let mut directory = Self {
             dir,
             files: Files::new(),
-            snapshot: Arc::default(),
+            settings,
+            published: Arc::default(),
             sender,
         };
         directory.load()?;
@@ -143,17 +158,28 @@ impl Directory {
         }
         self.files = files;
         let objects = self.files.iter().flat_map(|(_, (_, objects))| objects);
-        let before = self.snapshot.load();
+        let before = self.published.load_full();
         let (mut snapshot, mut found) = build(objects);
         problems.append(&mut found);
-        snapshot.generation = before.generation;
-        if before.generation == 0 || !snapshot.same_content(&before) {
+        snapshot.settings = self.settings.clone();
+        snapshot.generation = before.snapshot.generation;
+        let changed = snapshot.generation == 0 || !snapshot.same_content(&before.snapshot);
+        if changed {
             snapshot.generation += 1;
         }
-        let snapshot = Arc::new(snapshot);
-        self.snapshot.store(snapshot.clone());
+        let policy = if changed {
+            Arc::new(policy::Engine::compile(&snapshot))
+        } else {
+            before.policy.clone()
+        };
+        let published = Published {
+            snapshot: Arc::new(snapshot),
+            policy,
+        };
+        self.published.store(Arc::new(published.clone()));
         self.sender.send_replace(Update {
-            snapshot,
+            snapshot: published.snapshot,
+            policy: published.policy,
             problems: problems.into(),
         });
         Ok(())
@@ -173,7 +199,7 @@ fn keep_last_good(now: Vec<Object>, before: Vec<Object>) -> Vec<Object> {
 
 /// Every mistake in `dir`, for `mesh-agent check-config`.
 pub fn check(dir: &Path) -> Result<Vec<Problem>, Error> {
-    let (_, updates) = Directory::start(dir.to_owned())?;
+    let (_, updates) = Directory::start(dir.to_owned(), MeshSettings::default())?;
     Ok(updates.borrow().problems.to_vec())
 }
 

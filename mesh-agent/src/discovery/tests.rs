@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use super::{Directory, build, parse};
+use crate::model::policy::MeshSettings;
 use crate::model::{Enrolment, OnAgentDown, OrigDst, RefuseReason, Snapshot};
 use crate::route::{self, Decision};
 use proptest::prelude::*;
@@ -105,7 +106,8 @@ fn a_file_that_breaks_keeps_what_it_said() {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("shop.yaml");
     std::fs::write(&file, SHOP).expect("write");
-    let (mut directory, updates) = Directory::start(dir.path().to_owned()).expect("load");
+    let (mut directory, updates) =
+        Directory::start(dir.path().to_owned(), MeshSettings::default()).expect("load");
     assert_eq!(updates.borrow().snapshot.generation, 1);
     std::fs::write(&file, SHOP.replace("kind: Service", "kind: [")).expect("write");
     directory.load().expect("load");

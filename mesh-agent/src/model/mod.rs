@@ -8,6 +8,7 @@
 mod addr;
 mod identity;
 mod outcome;
+pub mod policy;
 mod service;
 mod snapshot;
 mod workload;

@@ -1,5 +1,6 @@
 //! Services and their endpoints.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -63,6 +64,10 @@ pub struct Service {
     /// Empty for a headless service.
     pub vips: Vec<IpAddr>,
     pub ports: Vec<ServicePort>,
+    /// Empty where the endpoints are given by hand.
+    pub selector: BTreeMap<String, String>,
+    /// Of all endpoints, ready or not: whom policy for this service is about.
+    pub members: BTreeSet<IpAddr>,
 }
 
 impl Service {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::policy::{AuthorizationPolicy, MeshSettings, PeerAuthentication};
 use super::{Service, ServiceKey, Workload, WorkloadKey};
 
 /// Immutable; swapped whole. A connection pins one for its life.
@@ -15,13 +16,21 @@ pub struct Snapshot {
     pub by_ip: HashMap<IpAddr, Arc<Workload>, foldhash::fast::RandomState>,
     pub services: BTreeMap<ServiceKey, Arc<Service>>,
     pub by_vip: HashMap<IpAddr, Arc<Service>, foldhash::fast::RandomState>,
+    pub settings: MeshSettings,
+    /// In the order of namespace and name.
+    pub policies: Vec<AuthorizationPolicy>,
+    pub peer_authentications: Vec<PeerAuthentication>,
 }
 
 impl Snapshot {
     /// Equal but for the generation; the indexes follow from the objects.
     #[must_use]
     pub fn same_content(&self, other: &Self) -> bool {
-        self.workloads == other.workloads && self.services == other.services
+        self.workloads == other.workloads
+            && self.services == other.services
+            && self.settings == other.settings
+            && self.policies == other.policies
+            && self.peer_authentications == other.peer_authentications
     }
 
     /// Enrolled workloads of `node`, in key order.

@@ -65,7 +65,7 @@ pub(super) async fn serve(
         return;
     };
     let (client_addr, orig_dst) = (ClientAddr::new(peer), OrigDst::new(local_addr));
-    let snapshot = local.shared.snapshot.load_full();
+    let snapshot = local.shared.published.load_full().snapshot.clone();
     let active = Active::enter(&local);
     let target = match &active {
         Some(_) => target(&local, &pod, &snapshot, &client, client_addr, orig_dst),

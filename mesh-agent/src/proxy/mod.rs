@@ -21,7 +21,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::model::{PodIps, Snapshot, Workload};
+use crate::discovery::Published;
+use crate::model::{PodIps, Workload};
 use crate::observe::Observe;
 use crate::sys::{netns::Netns, socket};
 use worker::Command;
@@ -70,7 +71,7 @@ impl LocalPod {
 #[derive(Debug)]
 struct Shared {
     config: Config,
-    snapshot: Arc<ArcSwap<Snapshot>>,
+    published: Arc<ArcSwap<Published>>,
     observe: Observe,
     node: String,
     active: AtomicUsize,
@@ -98,13 +99,13 @@ impl Workers {
     pub fn start(
         config: Config,
         node: String,
-        snapshot: Arc<ArcSwap<Snapshot>>,
+        published: Arc<ArcSwap<Published>>,
         observe: Observe,
     ) -> Result<Self, Error> {
         let count = config.workers.max(1);
         let shared = Arc::new(Shared {
             config,
-            snapshot,
+            published,
             observe,
             node,
             active: AtomicUsize::new(0),

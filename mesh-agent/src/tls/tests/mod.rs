@@ -1,5 +1,7 @@
 mod handshakes;
+mod hostile;
 mod matrix;
+mod own;
 mod records;
 mod speed;
 mod support;

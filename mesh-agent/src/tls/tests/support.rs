@@ -83,10 +83,11 @@ pub(super) async fn sockets() -> (TcpStream, TcpStream) {
         .expect("a listener");
     let address = listener.local_addr().expect("an address");
     let (client, server) = tokio::join!(TcpStream::connect(address), listener.accept());
-    (
-        client.expect("a connection"),
-        server.expect("a connection").0,
-    )
+    let (client, (server, _)) = (client.expect("a connection"), server.expect("a connection"));
+    for end in [&client, &server] {
+        end.set_nodelay(true).expect("no delay");
+    }
+    (client, server)
 }
 
 /// A blocking socket for a peer that is driven by rustls itself.

@@ -1,0 +1,215 @@
+//! Keys, credentials, trust, and the channel to the CA.
+
+use std::sync::Arc;
+
+use rcgen::{
+    CertificateRevocationListParams, CertificateSigningRequestParams, DnType, KeyIdMethod, KeyPair,
+    SanType, SerialNumber, date_time_ymd,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use x509_parser::prelude::{FromDer, X509CertificationRequest};
+
+use super::support::{credentials, domain, id, private, root, sockets, trust, workload_params};
+use crate::model::{TlsFailure, TrustDomain};
+use crate::tls::{
+    CaClient, CaName, CaServer, Credentials, CredentialsError, KeyError, PrivateKey, Trust,
+    TrustError, warm,
+};
+
+#[test]
+fn a_request_names_the_identity_and_nothing_else() {
+    let key = PrivateKey::generate().expect("a key");
+    let pem = key.csr(&id("web")).expect("a request");
+    let request = CertificateSigningRequestParams::from_pem(&pem).expect("a good request");
+    let uri = SanType::URI(id("web").as_str().try_into().expect("ASCII"));
+    assert_eq!(request.params.subject_alt_names, [uri]);
+    assert_eq!(request.params.distinguished_name.iter().count(), 0);
+    assert!(
+        !request
+            .params
+            .is_ca
+            .eq(&rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained))
+    );
+    let der = rustls_pki_types::pem::PemObject::from_pem_slice(pem.as_bytes());
+    let der: rustls_pki_types::CertificateSigningRequestDer<'_> = der.expect("PEM");
+    let (_, parsed) = X509CertificationRequest::from_der(&der).expect("a request");
+    let wanted: Vec<_> = parsed
+        .requested_extensions()
+        .into_iter()
+        .flatten()
+        .collect();
+    assert_eq!(wanted.len(), 1, "{wanted:?}");
+}
+
+#[test]
+fn a_generated_key_serves_the_certificate_that_it_asked_for() {
+    let root = root("root");
+    let key = PrivateKey::generate().expect("a key");
+    let request = key.csr(&id("web")).expect("a request");
+    let mut request = CertificateSigningRequestParams::from_pem(&request).expect("a request");
+    request.params = workload_params(id("web").as_str());
+    let chain = request.signed_by(&root).expect("a certificate").pem();
+    let ours = Credentials::new(&id("web"), &chain, &key, trust(&root)).expect("credentials");
+    assert_eq!(ours.id(), &id("web"));
+    assert!(ours.not_before() < ours.not_after());
+    assert!(!ours.serial().is_empty() && !ours.issuer().is_empty());
+    assert_eq!(ours.is_trusted(), Ok(()));
+    let other = Credentials::new(&id("db"), &chain, &key, trust(&root));
+    assert!(matches!(other, Err(CredentialsError::OtherIdentity(found)) if found == id("web")));
+    let stranger = PrivateKey::generate().expect("a key");
+    let other = Credentials::new(&id("web"), &chain, &stranger, trust(&root));
+    assert!(matches!(other, Err(CredentialsError::KeyMismatch)));
+    assert_eq!(format!("{key:?}"), "PrivateKey(..)");
+}
+
+#[test]
+fn what_peers_would_refuse_is_not_taken_as_own() {
+    let (root, other) = (root("root"), root("other"));
+    let key = &KeyPair::generate().expect("a key");
+    let signed = |change: &dyn Fn(&mut rcgen::CertificateParams)| {
+        let mut params = workload_params(id("web").as_str());
+        change(&mut params);
+        let chain = params.signed_by(key, &root).expect("a certificate").pem();
+        move |trust| Credentials::new(&id("web"), &chain, &private(key), trust).err()
+    };
+    let good = signed(&|_| {});
+    assert!(good(trust(&root)).is_none());
+    let rejected = |error: Option<CredentialsError>| match error {
+        Some(CredentialsError::Rejected(failure)) => failure,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(rejected(good(trust(&other))), TlsFailure::UnknownIssuer);
+    let expired = signed(&|params| params.not_after = date_time_ymd(2020, 1, 1));
+    assert_eq!(rejected(expired(trust(&root))), TlsFailure::Expired);
+    let usage = signed(&|params| params.extended_key_usages.truncate(1));
+    assert_eq!(rejected(usage(trust(&root))), TlsFailure::WrongUsage);
+    let elsewhere = TrustDomain::new("elsewhere").expect("a trust domain");
+    let elsewhere = Trust::new(elsewhere, root.pem().as_bytes(), None).expect("a trust");
+    assert_eq!(
+        rejected(good(Arc::new(elsewhere))),
+        TlsFailure::ForeignTrustDomain
+    );
+}
+
+#[test]
+fn a_new_trust_counts_at_once_even_against_the_own_certificate() {
+    let (root, next) = (root("root"), root("next"));
+    let ours = credentials(&root, "web");
+    let both = [root.pem(), next.pem()].concat();
+    let both = Trust::new(domain(), both.as_bytes(), None).expect("a trust");
+    assert_eq!(
+        ours.with_trust(Arc::new(both))
+            .expect("credentials")
+            .is_trusted(),
+        Ok(())
+    );
+    let after = ours.with_trust(trust(&next)).expect("credentials");
+    assert_eq!(after.is_trusted(), Err(TlsFailure::UnknownIssuer));
+}
+
+#[test]
+fn credentials_come_from_files_too() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let root = root("root");
+    let key = KeyPair::generate().expect("a key");
+    let chain = workload_params(id("web").as_str()).signed_by(&key, &root);
+    let [cert, secret, ca] = ["cert.pem", "key.pem", "ca.pem"].map(|name| folder.path().join(name));
+    std::fs::write(&cert, chain.expect("a certificate").pem()).expect("written");
+    std::fs::write(&secret, key.serialize_pem()).expect("written");
+    std::fs::write(&ca, root.pem()).expect("written");
+    let ours = Credentials::from_files(&cert, &secret, &ca, None).expect("credentials");
+    assert_eq!(ours.id(), &id("web"));
+    let missing = Credentials::from_files(&folder.path().join("no"), &secret, &ca, None);
+    assert!(matches!(missing, Err(CredentialsError::File { .. })));
+    let swapped = Credentials::from_files(&cert, &ca, &ca, None);
+    assert!(matches!(
+        swapped,
+        Err(CredentialsError::Key(KeyError::Unreadable))
+    ));
+}
+
+#[test]
+fn roots_and_lists_that_cannot_be_used_are_refused() {
+    let root_one = root("root");
+    let of = |roots: &[u8], crl: Option<&[u8]>| Trust::new(domain(), roots, crl).err();
+    assert_eq!(of(b"", None), Some(TrustError::NoRoots));
+    assert_eq!(of(b"hello", None), Some(TrustError::NoRoots));
+    assert_eq!(
+        of(&[0x30, 3, 1, 2, 3], None),
+        Some(TrustError::RootsUnreadable)
+    );
+    assert_eq!(of(root_one.der(), None), None);
+    let leaf = workload_params(id("web").as_str());
+    let leaf = leaf
+        .self_signed(&KeyPair::generate().expect("a key"))
+        .expect("a certificate");
+    assert_eq!(of(leaf.pem().as_bytes(), None), Some(TrustError::NotACa));
+    let many = root_one.pem().repeat(65);
+    assert_eq!(of(many.as_bytes(), None), Some(TrustError::TooManyRoots));
+    assert_eq!(
+        of(root_one.der(), Some(&[0x30, 0])),
+        Some(TrustError::CrlUnreadable)
+    );
+    let list = CertificateRevocationListParams {
+        this_update: date_time_ymd(2020, 1, 1),
+        next_update: date_time_ymd(2020, 1, 2),
+        crl_number: SerialNumber::from(1_u64),
+        issuing_distribution_point: None,
+        revoked_certs: Vec::new(),
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    // The name of our root, but another key.
+    let forged = list.signed_by(&root("root")).expect("a CRL");
+    assert_eq!(
+        of(root_one.der(), Some(forged.der())),
+        Some(TrustError::CrlSignature)
+    );
+    let right = list.signed_by(&root_one).expect("a CRL");
+    assert_eq!(of(root_one.der(), Some(right.der())), None);
+}
+
+async fn talk(client: &CaClient, server: &CaServer) -> std::io::Result<String> {
+    let (c, s) = sockets().await;
+    let server = async {
+        let mut stream = server.accept(s).await?;
+        stream.write_all(b"certificate").await?;
+        stream.shutdown().await
+    };
+    let client = async {
+        let mut text = String::new();
+        client.connect(c).await?.read_to_string(&mut text).await?;
+        Ok(text)
+    };
+    tokio::join!(client, server).0
+}
+
+#[tokio::test]
+async fn the_ca_is_known_by_name_or_by_identity() {
+    warm();
+    let (root, other) = (root("root"), root("other"));
+    let key = KeyPair::generate().expect("a key");
+    let mut params = workload_params(id("ca").as_str());
+    params.distinguished_name.push(DnType::CommonName, "ca");
+    params
+        .subject_alt_names
+        .push(SanType::DnsName("ca.mesh".try_into().expect("ASCII")));
+    let chain = params.signed_by(&key, &root).expect("a certificate").pem();
+    let server = CaServer::new(&chain, &private(&key)).expect("a server");
+    let name = |text: &str| CaName::Server(text.to_owned());
+    for (roots, expected, is_good) in [
+        (&root, name("ca.mesh"), true),
+        (&root, CaName::Workload(id("ca")), true),
+        (&root, name("other.mesh"), false),
+        (&root, CaName::Workload(id("web")), false),
+        (&other, name("ca.mesh"), false),
+        (&other, CaName::Workload(id("ca")), false),
+    ] {
+        let client = CaClient::new(roots.pem().as_bytes(), &expected).expect("a client");
+        let said = talk(&client, &server).await;
+        assert_eq!(
+            said.is_ok_and(|text| text == "certificate"),
+            is_good,
+            "{expected:?}"
+        );
+    }
+}

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::Problem;
 use super::objects::{EndpointSlice, Kind, Meta, Object, Pod, PortRef, ServicePort, ServiceSpec};
+use crate::model::policy::Action;
 use crate::model::{
     AppProtocol, Endpoint, Enrolment, NamedPort, NetnsRef, OnAgentDown, PodIps, Service,
     ServiceKey, ServicePort as ModelPort, Snapshot, TargetPort, UpstreamAddr, Workload,
@@ -57,6 +58,13 @@ pub fn build<'o>(objects: impl Iterator<Item = &'o Object>) -> (Snapshot, Vec<Pr
             builder.service(object, spec, own.as_deref());
         }
     }
+    for object in &objects {
+        match &object.kind {
+            Kind::Policy(policy) => builder.snapshot.policies.push(policy.clone()),
+            Kind::Peer(peer) => builder.snapshot.peer_authentications.push(peer.clone()),
+            _ => {}
+        }
+    }
     (builder.snapshot, builder.problems)
 }
 
@@ -91,7 +99,8 @@ impl<'o> Builder<'o> {
                     "the object is given twice; this one is ignored".to_owned(),
                 );
             }
-            first
+            // A second DENY only restricts: it stays.
+            first || matches!(&object.kind, Kind::Policy(p) if p.action == Action::Deny)
         });
     }
 

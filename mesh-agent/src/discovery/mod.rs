@@ -7,6 +7,7 @@
 
 mod build;
 mod objects;
+mod policies;
 #[cfg(test)]
 mod tests;
 
@@ -186,10 +187,12 @@ impl Directory {
     }
 }
 
-/// Objects that parse now, and the former version of those that do not.
+/// Objects that parse now, and the former version of those that do not;
+/// of policies what restricts, never a grant.
 fn keep_last_good(now: Vec<Object>, before: Vec<Object>) -> Vec<Object> {
     let mut kept = now;
-    for object in before {
+    for mut object in before {
+        policies::restrict(&mut object);
         if !kept.iter().any(|o| o.name() == object.name()) {
             kept.push(object);
         }

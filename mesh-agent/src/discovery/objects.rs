@@ -7,7 +7,8 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
-use super::Problem;
+use super::{Problem, policies};
+use crate::model::policy::{AuthorizationPolicy, PeerAuthentication};
 
 /// Where an object stands.
 #[derive(Clone, Debug)]
@@ -34,6 +35,8 @@ impl Object {
             Kind::Service(_) => "Service",
             Kind::EndpointSlice(_) => "EndpointSlice",
             Kind::Pod(_) => "Pod",
+            Kind::Policy(_) => "AuthorizationPolicy",
+            Kind::Peer(_) => "PeerAuthentication",
         };
         format!("{kind} {}/{}", self.meta.namespace(), self.meta.name)
     }
@@ -56,6 +59,8 @@ pub enum Kind {
     Service(ServiceSpec),
     EndpointSlice(EndpointSlice),
     Pod(Box<Pod>),
+    Policy(AuthorizationPolicy),
+    Peer(PeerAuthentication),
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -72,6 +77,15 @@ pub struct Meta {
 }
 
 impl Meta {
+    /// Of an object whose metadata does not parse.
+    pub(super) fn salvaged(namespace: Option<&str>, name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            namespace: namespace.map(str::to_owned),
+            ..Self::default()
+        }
+    }
+
     #[must_use]
     pub fn namespace(&self) -> &str {
         self.namespace.as_deref().unwrap_or("default")
@@ -251,6 +265,9 @@ pub fn parse(file: &Path, bytes: &[u8]) -> (Vec<Object>, Vec<Problem>) {
                     .location()
                     .map_or(line, |l| line + l.line().saturating_sub(1));
                 problems.push(problem(at, e.without_snippet().to_string()));
+                if let Some(value) = policies::salvage(&document) {
+                    objects.push(policies::parse(&origin, &value, &mut problems));
+                }
             }
         }
     }
@@ -277,12 +294,24 @@ fn documents(text: &str) -> Vec<(u64, String)> {
 
 fn unpack(origin: &Origin, value: Value, objects: &mut Vec<Object>, problems: &mut Vec<Problem>) {
     if value["kind"] == "List" {
-        if let Value::Array(items) = &value["items"] {
-            for item in items {
-                unpack(origin, item.clone(), objects, problems);
+        match &value["items"] {
+            Value::Array(items) => {
+                for item in items {
+                    unpack(origin, item.clone(), objects, problems);
+                }
             }
+            _ => problems.push(Problem {
+                file: origin.file.clone(),
+                line: origin.line,
+                object: "List".to_owned(),
+                field: "items".to_owned(),
+                message: "expected a list".to_owned(),
+            }),
         }
         return;
+    }
+    if policies::is_policy(&value) {
+        return objects.push(policies::parse(origin, &value, problems));
     }
     match object(origin, &value) {
         Ok(object) => objects.push(object),
@@ -319,7 +348,7 @@ fn object(origin: &Origin, value: &Value) -> Result<Object, Box<Problem>> {
         ("v1", "Pod") => Kind::Pod(typed(value, "").map_err(wrap)?),
         _ => {
             let message = format!(
-                "kind {kind:?} of {api:?} is not served; served are Namespace, ServiceAccount, Service, Pod (v1) and EndpointSlice (discovery.k8s.io/v1)"
+                "kind {kind:?} of {api:?} is not served; served are Namespace, ServiceAccount, Service, Pod (v1), EndpointSlice (discovery.k8s.io/v1), AuthorizationPolicy and PeerAuthentication (security.istio.io/v1)"
             );
             return Err(problem("kind".to_owned(), message));
         }
@@ -332,7 +361,10 @@ fn object(origin: &Origin, value: &Value) -> Result<Object, Box<Problem>> {
 }
 
 /// A typed part of a document, or the path of the field at fault and why.
-fn typed<'v, T: Deserialize<'v>>(value: &'v Value, prefix: &str) -> Result<T, (String, String)> {
+pub(super) fn typed<'v, T: Deserialize<'v>>(
+    value: &'v Value,
+    prefix: &str,
+) -> Result<T, (String, String)> {
     serde_path_to_error::deserialize(value).map_err(|e| {
         let path = e.path().to_string();
         let field = match (prefix, path.as_str()) {

@@ -121,6 +121,81 @@ fn a_file_that_breaks_keeps_what_it_said() {
     assert_eq!(updates.borrow().snapshot.generation, 2);
 }
 
+/// What `web-0` says to a peer of shop, another one and one without identity.
+fn allowed(text: &str) -> [bool; 3] {
+    let (snapshot, _) = load(&format!("{SHOP}\n---\n{text}"));
+    let engine = crate::policy::Engine::compile(&snapshot);
+    let pod = snapshot.workloads.values().next().expect("the pod");
+    let ids = ["shop", "other"].map(|ns| {
+        let uri = format!("spiffe://cluster.local/ns/{ns}/sa/web");
+        crate::model::SpiffeId::parse(&uri).expect("an identity")
+    });
+    [Some(&ids[0]), Some(&ids[1]), None].map(|source| {
+        let request = crate::policy::Request {
+            source,
+            source_ip: "10.0.0.9".parse().expect("an address"),
+            destination: pod,
+            destination_ip: "10.0.0.5".parse().expect("an address"),
+            destination_port: 8080,
+            sni: None,
+        };
+        engine.check(&request).is_ok()
+    })
+}
+
+const ALLOW: &str = r#"
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: p, namespace: shop}
+spec:
+  action: ALLOW
+  selector: {matchLabels: {app: web}}
+  rules:
+  - from: [{source: {namespaces: [shop], ipBlocks: ["10.0.0.0/8"]}}]
+    to: [{operation: {ports: ["8080"]}}]
+"#;
+
+#[test]
+fn no_misspelling_of_a_policy_lets_more_through() {
+    let deny = ALLOW
+        .replace("ALLOW", "DENY")
+        .replace("namespaces", "notNamespaces");
+    for policy in [ALLOW.to_owned(), deny] {
+        let before = allowed(&policy);
+        assert_eq!(before, [true, false, false], "{policy}");
+        for (from, to) in [
+            ("apiVersion", "apiversion"),
+            ("security.istio.io/v1", "security.istio.io/v7"),
+            ("AuthorizationPolicy", "AuthorisationPolicy"),
+            ("namespace: shop", "namespac: shop"),
+            ("namespace: shop", "namespace: [shop]"),
+            ("spec", "spce"),
+            ("action:", "acton:"),
+            ("action: ", "action: X"),
+            ("selector", "selectr"),
+            ("matchLabels", "matchLabel"),
+            ("app: web", "app: [web]"),
+            ("rules", "rule"),
+            ("- from", "- form"),
+            ("source:", "sauce:"),
+            ("ipBlocks", "ipBlock"),
+            ("amespaces", "amespace"),
+            ("10.0.0.0/8", "10.0.0.0/88"),
+            ("8080", "80800"),
+            ("ports", "prots"),
+            ("operation", "operations"),
+            ("[\"8080\"]", "8080"),
+            ("rules:", "rules: ["),
+        ] {
+            let broken = policy.replace(from, to);
+            assert_ne!(load(&broken).1.len(), 0, "{from} -> {to} is reported");
+            for (now, before) in allowed(&broken).into_iter().zip(before) {
+                assert!(before || !now, "{from} -> {to} lets more through: {broken}");
+            }
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn no_bytes_make_the_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {

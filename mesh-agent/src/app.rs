@@ -1,5 +1,7 @@
 //! Builds the agent, in the order in which its parts need each other, and ends it.
 
+mod doctor;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +20,7 @@ use crate::observe::{AccessLogTarget, Observe};
 use crate::project::Projector;
 use crate::proxy::{self, Workers};
 use crate::sys::cgroup;
+pub use doctor::doctor;
 
 /// A pod that could not be enrolled is tried again after this long.
 const RETRY: Duration = Duration::from_secs(1);
@@ -44,6 +47,7 @@ impl admin::Source for View {
 
 /// Runs the agent until SIGTERM or SIGINT.
 pub async fn run(flags: Run) -> anyhow::Result<()> {
+    capture::check_privileges()?;
     let node = node_name(flags.node_name.as_deref())?;
     let capture_config = capture_config(&flags)?;
     let (directory, mut updates) = Directory::start(
@@ -61,7 +65,7 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
         observe.clone(),
     )?;
     let capture = Capture::start(&capture_config)?;
-    let mut projector = Projector::new(node.clone(), capture, workers)?;
+    let mut projector = Projector::new(node.clone(), capture, workers, &observe)?;
     let view = Arc::new(View {
         status: Mutex::new(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -92,6 +96,8 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
             let whole = reconcile(&mut projector, &update, &view).await;
             retry = (!whole).then(|| tokio::time::Instant::now() + RETRY);
         }
+        projector.restore();
+        projector.log_refusals();
         match projector.kernel() {
             Ok(kernel) => {
                 let mut status = view.status.lock();
@@ -130,7 +136,9 @@ async fn reconcile(projector: &mut Projector, update: &Update, view: &View) -> b
     let pods = projector.apply(&update.snapshot).await;
     let whole = pods.iter().all(|p| p.enrolled);
     let mut status = view.status.lock();
-    status.ready = whole;
+    // Every wanted pod was tried: one that cannot be enrolled for a reason of
+    // its own is shown, and does not keep the node from being used.
+    status.ready = true;
     status.generation = update.snapshot.generation;
     status.problems = update.problems.iter().map(ToString::to_string).collect();
     for pod in &pods {
@@ -140,51 +148,20 @@ async fn reconcile(projector: &mut Projector, update: &Update, view: &View) -> b
                 .push(format!("Pod {} is not enrolled: {message}", pod.pod));
         }
     }
+    status.degraded = !status.problems.is_empty();
     status.pods = serde_json::json!(pods);
     whole
 }
 
 /// Removes what agents left; gives the number of pods whose rules were removed.
 pub fn cleanup(bpffs_dir: &std::path::Path) -> anyhow::Result<usize> {
-    use crate::sys::{netns::Netns, route};
+    use crate::sys::{netns, route};
     let cookies = capture::cleanup(bpffs_dir)?;
-    let mut removed = 0;
-    for reference in namespaces() {
-        // A process that ended meanwhile has no namespace to clean.
-        if let Ok(netns) = Netns::open(&reference)
-            && cookies.contains(&netns.cookie())
-        {
-            route::remove(&netns)?;
-            removed += 1;
-        }
+    let namespaces = netns::find(&cookies);
+    for namespace in &namespaces {
+        route::remove(namespace)?;
     }
-    Ok(removed)
-}
-
-/// Every namespace that a file or a process gives a name to.
-fn namespaces() -> Vec<crate::model::NetnsRef> {
-    use crate::model::NetnsRef;
-    let entries = |dir| {
-        std::fs::read_dir(dir)
-            .into_iter()
-            .flatten()
-            .filter_map(Result::ok)
-    };
-    let mut inodes = std::collections::HashSet::new();
-    let mut found = Vec::new();
-    for entry in entries("/run/netns").chain(entries("/var/run/netns")) {
-        found.push((entry.path(), NetnsRef::Path(entry.path())));
-    }
-    for entry in entries("/proc") {
-        if let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) {
-            found.push((entry.path().join("ns/net"), NetnsRef::Pid(pid)));
-        }
-    }
-    found.retain(|(path, _)| {
-        use std::os::unix::fs::MetadataExt as _;
-        std::fs::metadata(path).is_ok_and(|m| inodes.insert(m.ino()))
-    });
-    found.into_iter().map(|(_, reference)| reference).collect()
+    Ok(namespaces.len())
 }
 
 fn node_name(flag: Option<&str>) -> anyhow::Result<String> {
@@ -203,6 +180,12 @@ fn capture_config(flags: &Run) -> anyhow::Result<capture::Config> {
         Some(dir) => dir.clone(),
         None => cgroup::cgroup2_mount()?,
     };
+    if !cgroup::is_cgroup2(&cgroup_root) {
+        anyhow::bail!(
+            "{} is not a directory of a cgroup2 mount; `mesh-agent doctor` shows where one is, give it as --cgroup-root",
+            cgroup_root.display()
+        );
+    }
     let agent_cgroup = match &flags.agent_cgroup {
         Some(dir) => dir.clone(),
         None => {
@@ -243,63 +226,4 @@ fn proxy_config(flags: &Run) -> proxy::Config {
         max_connections: flags.max_connections,
         delivery_ports: defaults.delivery_ports,
     }
-}
-
-/// One line of `mesh-agent doctor`.
-pub struct Check {
-    pub what: String,
-    pub present: bool,
-    pub consequence: &'static str,
-}
-
-/// What the agent needs of this machine.
-#[must_use]
-pub fn doctor() -> Vec<Check> {
-    let check = |what: &str, present, consequence| Check {
-        what: what.to_owned(),
-        present,
-        consequence,
-    };
-    let kernel = nix::sys::utsname::uname().ok();
-    let release = kernel
-        .map(|u| u.release().to_string_lossy().into_owned())
-        .unwrap_or_default();
-    let mut numbers = release
-        .split(|c: char| !c.is_ascii_digit())
-        .filter_map(|n| n.parse::<u32>().ok());
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    let bpffs = std::fs::read_to_string("/proc/self/mounts")
-        .is_ok_and(|m| m.lines().any(|l| l.split(' ').nth(2) == Some("bpf")));
-    vec![
-        check(
-            &format!("kernel 5.17 or newer (here {release})"),
-            version >= (5, 17),
-            "sk_lookup cannot tell looped SYNs: the agent will not start",
-        ),
-        check(
-            "root",
-            nix::unistd::geteuid().is_root(),
-            "the agent needs CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN",
-        ),
-        check(
-            "cgroup2 mount",
-            cgroup::cgroup2_mount().is_ok(),
-            "connects cannot be captured; mount -t cgroup2 none /sys/fs/cgroup",
-        ),
-        check(
-            "bpf file system",
-            bpffs,
-            "state cannot be pinned; mount -t bpf bpf /sys/fs/bpf",
-        ),
-        check(
-            "kernel BTF",
-            std::path::Path::new("/sys/kernel/btf/vmlinux").exists(),
-            "the programs do not need it, tools that show them do",
-        ),
-        check(
-            "embedded kernel programs",
-            capture::has_programs(),
-            "this agent was built without them: cargo xtask build-ebpf",
-        ),
-    ]
 }

@@ -265,6 +265,15 @@ def tuples(pin):
         previous = ctypes.addressof(last)
 
 
+def detach(pin):
+    """Detaches a pinned link, whoever's it is."""
+    path = ctypes.create_string_buffer(pin.encode())
+    attr = ctypes.create_string_buffer(struct.pack("QII", ctypes.addressof(path), 0, 0))
+    fd = syscall(321, 7, attr, 16)
+    syscall(321, 34, ctypes.create_string_buffer(struct.pack("I", fd)), 4)
+    return {"detached": pin}
+
+
 def main(mode, *args):
     if mode == "give":
         give(*args)
@@ -274,6 +283,8 @@ def main(mode, *args):
         report(lambda: udp(target(args[0])))
     elif mode == "tuples":
         report(lambda: tuples(args[0]))
+    elif mode == "detach":
+        report(lambda: detach(args[0]))
     elif mode == "listeners":
         report(lambda: listeners(int(args[0])))
     elif mode == "touch":

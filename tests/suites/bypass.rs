@@ -234,7 +234,7 @@ fn the_kernel_proves_which_dials_entered_an_enrolled_pod() {
     let plain = world.add_pod("n1", "plain", None).expect("a pod");
     world.serve(&plain).expect("a server");
     let _agent = world.agent("n1", &[]).expect("an agent");
-    let pin = world.pins("n1").join("abi-2/maps/TUPLES");
+    let pin = pins_of_version(&world).join("maps/TUPLES");
     let mut holders: Vec<_> = [&b, &plain]
         .map(|to| {
             let mut holder = world
@@ -267,6 +267,52 @@ fn the_kernel_proves_which_dials_entered_an_enrolled_pod() {
         drop(holder.stdin.take());
         holder.wait().expect("the client ends");
     }
+}
+
+/// The one directory of pins that node n1's agent has.
+fn pins_of_version(world: &World) -> PathBuf {
+    let mut dirs = std::fs::read_dir(world.pins("n1")).expect("pins");
+    dirs.next().expect("a version").expect("an entry").path()
+}
+
+#[test]
+fn programs_and_pins_that_are_taken_away_are_back_within_a_second() {
+    let (world, a, b) = pair();
+    let agent = world.agent("n1", &[]).expect("an agent");
+    let version = pins_of_version(&world);
+    let links: Vec<PathBuf> = std::fs::read_dir(version.join("links"))
+        .expect("links")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    assert_eq!(
+        links.len(),
+        5,
+        "two hooks, the agent's, two pods': {links:?}"
+    );
+    let mut put_back = 0.0;
+    let mut back = |what: &str, lost: f64| {
+        put_back += lost;
+        let back = eventually(Duration::from_secs(2), || {
+            let n = agent.metric("mesh_agent_reattached_total", "");
+            n.is_ok_and(|n| (n - put_back).abs() < 0.5)
+        });
+        assert!(back, "{what}: {}", agent.log());
+    };
+    for link in &links {
+        let pin = link.display().to_string();
+        let seen = apart(&world, "other", &["detach", &pin]);
+        assert_eq!(seen["detached"], pin, "{seen}");
+        back(&pin, 1.0);
+        std::fs::remove_file(link).expect("remove the pin");
+        back(&pin, 1.0);
+    }
+    std::fs::remove_dir_all(&version).expect("remove all pins");
+    back("all pins", 8.0 + links.len() as f64);
+    let seen = in_pod(&world, &a, &["plain", &app(&b)]);
+    assert_eq!(seen["answer"][0], a.v4(), "{seen}");
+    counts(&agent, "connect_captured", 1.0);
+    assert!(agent.stop().expect("stop").success());
+    assert!(!world.pins("n1").exists());
 }
 
 #[test]

@@ -25,6 +25,8 @@ pub struct Status {
     pub version: String,
     pub node: String,
     pub ready: bool,
+    /// Ready, but `problems` is not empty.
+    pub degraded: bool,
     /// Everything that keeps the agent from being ready or whole.
     pub problems: Vec<String>,
     pub generation: u64,
@@ -109,6 +111,9 @@ async fn metrics(State(source): State<Arc<dyn Source>>) -> Response {
 
 async fn ready(State(source): State<Arc<dyn Source>>) -> Response {
     let status = source.status();
+    if status.ready && status.degraded {
+        return format!("ready, degraded: {}\n", status.problems.join("; ")).into_response();
+    }
     if status.ready {
         return "ready\n".into_response();
     }

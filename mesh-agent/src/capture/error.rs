@@ -8,8 +8,8 @@ pub enum Error {
         "this agent was built without its kernel programs; run `cargo xtask build-ebpf` and build it again"
     )]
     NoObject,
-    #[error("the agent must run as root (or with CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN)")]
-    NotRoot,
+    #[error("the agent lacks {missing}; run it as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN")]
+    Privileges { missing: &'static str },
     #[error("{dir} is not on a bpf file system; mount one: mount -t bpf bpf /sys/fs/bpf")]
     NoBpffs { dir: PathBuf },
     #[error("cannot write pins below {dir}: {source}; is the bpf file system mounted read-only?")]
@@ -20,6 +20,10 @@ pub enum Error {
         "the kernel refused the programs' maps; `mesh-agent doctor` shows what this kernel lacks"
     )]
     Load(#[source] Box<aya::EbpfError>),
+    #[error(
+        "the pin {path} is not the map that this agent would make, it is of another build; run `mesh-agent cleanup`: it removes all pins"
+    )]
+    ForeignPin { path: PathBuf },
     #[error("map {name}: {source}; if its pin is of another build, run `mesh-agent cleanup`")]
     Map {
         name: &'static str,

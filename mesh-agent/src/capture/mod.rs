@@ -6,9 +6,12 @@
 //! start that was killed half-way is completed by the next one; while any pin
 //! is there, pods without an agent are refused unless they are fail-open.
 
+mod definitions;
 mod error;
 mod guards;
+mod health;
 mod pins;
+mod privileges;
 mod tuples;
 
 use std::collections::HashSet;
@@ -27,6 +30,7 @@ use crate::model::{OnAgentDown, PodIps};
 use crate::sys::{cgroup, netns::Netns};
 pub use error::Error;
 use pins::Pins;
+pub use privileges::check_privileges;
 pub use tuples::Tuples;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mesh-ebpf.o"));
@@ -43,6 +47,16 @@ pub struct Config {
     pub probe_cgroups: Vec<PathBuf>,
     /// Below these, processes in unknown namespaces are refused.
     pub guard_cgroups: Vec<PathBuf>,
+}
+
+impl Config {
+    /// The cgroups whose own connections are recorded, each with its role.
+    fn sock_ops(&self) -> Vec<(String, PathBuf)> {
+        let probes = self.probe_cgroups.iter().enumerate();
+        let probes = probes.map(|(i, dir)| (format!("probe-{i}"), dir.clone()));
+        let agent = ("agent".to_owned(), self.agent_cgroup.clone());
+        std::iter::once(agent).chain(probes).collect()
+    }
 }
 
 /// What stays in the kernel when the agent ends.
@@ -68,6 +82,9 @@ pub struct EnrolPod<'a> {
 pub struct Capture {
     ebpf: Ebpf,
     pins: Pins,
+    config: Config,
+    /// Maps that have a pin.
+    pinned_maps: Vec<String>,
     /// cgroup ids of [`Config::guard_cgroups`].
     configured_guards: HashSet<u64>,
 }
@@ -77,10 +94,19 @@ impl Capture {
         if OBJECT.is_empty() {
             return Err(Error::NoObject);
         }
-        if !nix::unistd::geteuid().is_root() {
-            return Err(Error::NotRoot);
+        check_privileges()?;
+        let first = !config.bpffs_dir.exists();
+        let started = Self::start_pinned(config);
+        if started.is_err() && first {
+            // Nothing of an earlier agent is lost, and the node is not half attached.
+            let _shown_by_the_first_error = pins::remove_tree(&config.bpffs_dir);
         }
+        started
+    }
+
+    fn start_pinned(config: &Config) -> Result<Self, Error> {
         let pins = Pins::prepare(&config.bpffs_dir)?;
+        let pinned_maps = definitions::check(&pins)?;
         let ebpf = EbpfLoader::new()
             .default_map_pin_directory(pins.maps())
             .load(OBJECT)
@@ -88,15 +114,16 @@ impl Capture {
         let mut capture = Self {
             ebpf,
             pins,
+            config: config.clone(),
+            pinned_maps,
             configured_guards: HashSet::new(),
         };
         // Known before the hooks run: the agent's own connects must never be refused.
         capture.allow_agent(&config.agent_cgroup)?;
         capture.guard_configured(&config.guard_cgroups)?;
         capture.load_programs()?;
-        capture.attach_sock_ops("agent", &config.agent_cgroup)?;
-        for (i, dir) in config.probe_cgroups.iter().enumerate() {
-            capture.attach_sock_ops(&format!("probe-{i}"), dir)?;
+        for (role, dir) in config.sock_ops() {
+            capture.attach_sock_ops(&role, &dir)?;
         }
         capture.relink_pods()?;
         capture.attach_connect("mesh_connect4", &config.cgroup_root)?;
@@ -136,13 +163,7 @@ impl Capture {
 
     fn load_programs(&mut self) -> Result<(), Error> {
         for (name, program) in self.ebpf.programs_mut() {
-            let loaded = match program {
-                aya::programs::Program::CgroupSockAddr(p) => p.load(),
-                aya::programs::Program::SkLookup(p) => p.load(),
-                aya::programs::Program::SockOps(p) => p.load(),
-                _ => continue,
-            };
-            loaded.map_err(|source| Error::Program {
+            load(program).map_err(|source| Error::Program {
                 name: name.to_owned(),
                 source: Box::new(source),
             })?;
@@ -189,7 +210,7 @@ impl Capture {
 
     fn attach_sock_ops(&mut self, role: &str, dir: &Path) -> Result<(), Error> {
         // Not swapped but renewed: the cgroup of the last agent is not ours.
-        let pin = self.pins.link(&format!("sockops-{role}"));
+        let pin = self.pins.sock_ops(role);
         pins::unpin(&pin)?;
         let name = "mesh_sockops";
         let failed = |source| Error::Program {
@@ -251,18 +272,7 @@ impl Capture {
                     source,
                 })?;
         }
-        let pin = self.pins.pod(pod.netns.cookie());
-        let program: &mut SkLookup = self.program("mesh_lookup")?;
-        let failed = |source| Error::Program {
-            name: "mesh_lookup".into(),
-            source: Box::new(source),
-        };
-        let fd = program.fd().map_err(failed)?;
-        if !pins::swap(&pin, fd.as_fd())? {
-            let id = program.attach(pod.netns).map_err(failed)?;
-            let link = program.take_link(id).map_err(failed)?;
-            pins::pin(link.into(), &pin)?;
-        }
+        self.attach_pod(pod.netns)?;
         let mut enrolled: HashMap<MapData, u64, Enrolled> = self.map("ENROLLED")?;
         let value = Enrolled {
             flags,
@@ -282,6 +292,22 @@ impl Capture {
                 name: "ENROLLED",
                 source,
             })
+    }
+
+    fn attach_pod(&mut self, netns: &Netns) -> Result<(), Error> {
+        let pin = self.pins.pod(netns.cookie());
+        let program: &mut SkLookup = self.program("mesh_lookup")?;
+        let failed = |source| Error::Program {
+            name: "mesh_lookup".into(),
+            source: Box::new(source),
+        };
+        let fd = program.fd().map_err(failed)?;
+        if !pins::swap(&pin, fd.as_fd())? {
+            let id = program.attach(netns).map_err(failed)?;
+            let link = program.take_link(id).map_err(failed)?;
+            pins::pin(link.into(), &pin)?;
+        }
+        Ok(())
     }
 
     /// Lets go of a pod; what is already gone is fine.
@@ -384,6 +410,33 @@ fn cgroup_id(dir: &Path) -> Result<u64, Error> {
         dir: dir.to_owned(),
         source,
     })
+}
+
+/// Makes every map and loads every program once, attached to nothing, with pins
+/// in `scratch`; gives what was tried and whether this kernel takes it.
+#[must_use]
+pub fn probe(scratch: &Path) -> Vec<(String, bool)> {
+    let maps = "maps (hash, per-CPU array, ring buffer, sock hash)".to_owned();
+    let loaded = EbpfLoader::new()
+        .default_map_pin_directory(scratch)
+        .load(OBJECT);
+    let Ok(mut ebpf) = loaded else {
+        return vec![(maps, false)];
+    };
+    let mut tried = vec![(maps, true)];
+    for (name, program) in ebpf.programs_mut() {
+        tried.push((format!("program {name}"), load(program).is_ok()));
+    }
+    tried
+}
+
+fn load(program: &mut aya::programs::Program) -> Result<(), aya::programs::ProgramError> {
+    match program {
+        aya::programs::Program::CgroupSockAddr(p) => p.load(),
+        aya::programs::Program::SkLookup(p) => p.load(),
+        aya::programs::Program::SockOps(p) => p.load(),
+        _ => Ok(()),
+    }
 }
 
 /// Was this agent built with its kernel programs?

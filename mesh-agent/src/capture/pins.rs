@@ -56,6 +56,10 @@ impl Pins {
         self.version.join("links").join(name)
     }
 
+    pub(super) fn sock_ops(&self, role: &str) -> PathBuf {
+        self.link(&format!("sockops-{role}"))
+    }
+
     pub(super) fn pod(&self, cookie: u64) -> PathBuf {
         self.link(&format!("{POD_PREFIX}{cookie}"))
     }

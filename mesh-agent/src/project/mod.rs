@@ -5,6 +5,9 @@
 //! go by the kernel first, then its sockets close; a failure of one pod never
 //! stops the others, is shown, and is tried again.
 
+mod metrics;
+mod watch;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::AsFd as _;
@@ -14,8 +17,9 @@ use serde::Serialize;
 
 use crate::capture::{self, Capture, EnrolPod};
 use crate::model::{Enrolment, Snapshot, Workload, WorkloadKey};
+use crate::observe::Observe;
 use crate::proxy::{self, LocalPod, Workers};
-use crate::sys::netns::{Netns, NetnsError};
+use crate::sys::netns::{self, Netns, NetnsError};
 use crate::sys::route::{self, RouteError};
 
 /// Why a pod is not enrolled.
@@ -48,6 +52,8 @@ pub struct PodStatus {
     pub enrolled: bool,
     pub addresses: Vec<IpAddr>,
     pub netns_cookie: Option<u64>,
+    /// How long enrolling took.
+    pub enrol_seconds: Option<f64>,
     /// Why not.
     pub message: Option<String>,
 }
@@ -61,10 +67,17 @@ pub struct Projector {
     pods: BTreeMap<WorkloadKey, LocalPod>,
     /// Watched cgroups of wanted pods, by id.
     guards: BTreeMap<WorkloadKey, u64>,
+    enrol_seconds: BTreeMap<WorkloadKey, f64>,
+    metrics: metrics::Metrics,
 }
 
 impl Projector {
-    pub fn new(node: String, capture: Capture, workers: Workers) -> Result<Self, Error> {
+    pub fn new(
+        node: String,
+        capture: Capture,
+        workers: Workers,
+        observe: &Observe,
+    ) -> Result<Self, Error> {
         Ok(Self {
             node,
             capture,
@@ -72,6 +85,8 @@ impl Projector {
             host: Netns::current()?,
             pods: BTreeMap::new(),
             guards: BTreeMap::new(),
+            enrol_seconds: BTreeMap::new(),
+            metrics: metrics::Metrics::new(observe),
         })
     }
 
@@ -96,6 +111,7 @@ impl Projector {
                 enrolled: result.is_ok(),
                 addresses: workload.ips.iter().collect(),
                 netns_cookie: self.pods.get(&workload.key).map(|p| p.netns.cookie()),
+                enrol_seconds: self.enrol_seconds.get(&workload.key).copied(),
                 message: result.err().map(|e| e.to_string()),
             });
         }
@@ -157,6 +173,7 @@ impl Projector {
             .map(|(key, _)| key.clone())
             .collect();
         for key in gone {
+            self.enrol_seconds.remove(&key);
             if let Some(pod) = self.pods.remove(&key) {
                 self.withdraw(&pod).await;
             }
@@ -192,6 +209,7 @@ impl Projector {
         if netns.cookie() == self.host.cookie() {
             return Err(Error::HostNetwork);
         }
+        let started = std::time::Instant::now();
         route::install(&netns, workload.ips)?;
         let pod = LocalPod {
             workload: workload.clone(),
@@ -213,6 +231,9 @@ impl Projector {
             self.withdraw(&pod).await;
             return Err(error.into());
         }
+        let took = started.elapsed().as_secs_f64();
+        self.metrics.enrol.observe(took);
+        self.enrol_seconds.insert(workload.key.clone(), took);
         tracing::info!(pod = %workload.key, "enrolled");
         self.pods.insert(workload.key.clone(), pod);
         Ok(())
@@ -225,10 +246,11 @@ impl Projector {
             Ok(enrolled) => enrolled,
             Err(error) => return tracing::error!(%error, "cannot list what is enrolled"),
         };
-        for (cookie, ips) in enrolled {
-            if known.contains(&cookie) {
-                continue;
-            }
+        let strangers: Vec<_> = enrolled
+            .into_iter()
+            .filter(|(cookie, _)| !known.contains(cookie))
+            .collect();
+        for &(cookie, ips) in &strangers {
             // The addresses may belong to a new pod by now: keep that one's listeners.
             let taken = self
                 .pods
@@ -241,6 +263,15 @@ impl Projector {
             };
             if let Err(error) = self.capture.withdraw(cookie, ips) {
                 tracing::error!(cookie, %error, "cannot withdraw a pod of an earlier agent");
+            }
+        }
+        if strangers.is_empty() {
+            return;
+        }
+        let cookies: Vec<u64> = strangers.into_iter().map(|(cookie, _)| cookie).collect();
+        for netns in netns::find(&cookies) {
+            if let Err(error) = route::remove(&netns) {
+                tracing::warn!(cookie = netns.cookie(), %error, "cannot remove the rules of an earlier agent");
             }
         }
     }

@@ -92,3 +92,55 @@ pub fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
         Err(io::Error::last_os_error())
     }
 }
+
+/// What a link is attached to (`BPF_OBJ_GET_INFO_BY_FD`): id of the cgroup or
+/// inode of the network namespace; 0 once it is detached. For links of these two kinds.
+pub fn link_target(link: BorrowedFd<'_>) -> io::Result<u64> {
+    const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+    const BPF_LINK_TYPE_NETNS: u32 = 5;
+    #[repr(C)]
+    #[derive(Default)]
+    struct Info {
+        kind: u32,
+        id: u32,
+        program_id: u32,
+        padding: u32,
+        /// `cgroup.cgroup_id`, or `netns.netns_ino` and `netns.attach_type`.
+        target: [u32; 2],
+        rest: [u64; 8],
+    }
+    #[repr(C)]
+    struct Attr {
+        bpf_fd: u32,
+        info_len: u32,
+        info: u64,
+    }
+    let mut info = Info::default();
+    let attr = Attr {
+        bpf_fd: link.as_raw_fd().unsigned_abs(),
+        info_len: size_of::<Info>() as u32,
+        info: (&raw mut info) as u64,
+    };
+    // SAFETY: `attr` has the layout of the info member of `union bpf_attr`; the
+    // kernel writes at most `info_len` bytes of integers to `info`, which
+    // outlives the call.
+    let rc = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_OBJ_GET_INFO_BY_FD,
+            &raw const attr,
+            size_of::<Attr>(),
+        )
+    };
+    if rc != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let [first, second] = info.target;
+    if info.kind == BPF_LINK_TYPE_NETNS {
+        return Ok(first.into());
+    }
+    let mut bytes = [0; 8];
+    bytes[..4].copy_from_slice(&first.to_ne_bytes());
+    bytes[4..].copy_from_slice(&second.to_ne_bytes());
+    Ok(u64::from_ne_bytes(bytes))
+}

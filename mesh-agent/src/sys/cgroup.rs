@@ -23,6 +23,13 @@ pub fn cgroup2_mount() -> io::Result<PathBuf> {
         })
 }
 
+/// Is it a directory of a cgroup2 file system?
+#[must_use]
+pub fn is_cgroup2(dir: &Path) -> bool {
+    use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+    statfs(dir).is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC)
+}
+
 /// The calling process's own cgroup2 directory.
 pub fn own_cgroup() -> io::Result<PathBuf> {
     let text = std::fs::read_to_string("/proc/self/cgroup")?;

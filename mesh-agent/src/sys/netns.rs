@@ -104,6 +104,43 @@ impl Netns {
     }
 }
 
+/// Opens those namespaces of `cookies` that a file or a process still gives a name to.
+#[must_use]
+pub fn find(cookies: &[u64]) -> Vec<Netns> {
+    let mut found = Vec::new();
+    for reference in named() {
+        // A process that ended meanwhile has no namespace to look at.
+        if let Ok(netns) = Netns::open(&reference)
+            && cookies.contains(&netns.cookie())
+        {
+            found.push(netns);
+        }
+    }
+    found
+}
+
+/// Every namespace that a file or a process names, once.
+fn named() -> Vec<NetnsRef> {
+    let entries = |dir| {
+        std::fs::read_dir(dir)
+            .into_iter()
+            .flatten()
+            .filter_map(Result::ok)
+    };
+    let mut inodes = std::collections::HashSet::new();
+    let mut found = Vec::new();
+    for entry in entries("/run/netns").chain(entries("/var/run/netns")) {
+        found.push((entry.path(), NetnsRef::Path(entry.path())));
+    }
+    for entry in entries("/proc") {
+        if let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) {
+            found.push((entry.path().join("ns/net"), NetnsRef::Pid(pid)));
+        }
+    }
+    found.retain(|(path, _)| std::fs::metadata(path).is_ok_and(|m| inodes.insert(m.ino())));
+    found.into_iter().map(|(_, reference)| reference).collect()
+}
+
 impl AsFd for Netns {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()

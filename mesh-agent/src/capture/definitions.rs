@@ -1,0 +1,49 @@
+//! Are the pinned maps what the object defines?
+//!
+//! The loader reuses a pin by its name alone: a map of another shape would be
+//! read and written with the wrong sizes.
+
+use aya::maps::MapData;
+use aya_obj::Object;
+use aya_obj::maps::PinningType;
+
+use super::pins::Pins;
+use super::{Error, OBJECT};
+
+/// Type, key size, value size, entries, flags.
+type Shape = [u32; 5];
+
+/// Compares every pin that is there; gives the names of all maps that are pinned.
+pub(super) fn check(pins: &Pins) -> Result<Vec<String>, Error> {
+    let object = Object::parse(OBJECT).map_err(|e| Error::Load(Box::new(e.into())))?;
+    let mut names = Vec::new();
+    for (name, map) in &object.maps {
+        if map.pinning() != PinningType::ByName {
+            continue;
+        }
+        let wanted = [
+            map.map_type(),
+            map.key_size(),
+            map.value_size(),
+            map.max_entries(),
+            map.map_flags(),
+        ];
+        let path = pins.maps().join(name);
+        if path.symlink_metadata().is_ok() && pinned(&path) != Some(wanted) {
+            return Err(Error::ForeignPin { path });
+        }
+        names.push(name.clone());
+    }
+    Ok(names)
+}
+
+fn pinned(path: &std::path::Path) -> Option<Shape> {
+    let info = MapData::from_pin(path).ok()?.info().ok()?;
+    Some([
+        info.map_type().ok()? as u32,
+        info.key_size(),
+        info.value_size(),
+        info.max_entries(),
+        info.map_flags(),
+    ])
+}

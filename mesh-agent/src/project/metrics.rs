@@ -1,0 +1,32 @@
+//! What the projector counts.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+
+use crate::observe::Observe;
+
+#[derive(Debug)]
+pub(super) struct Metrics {
+    pub(super) enrol: Histogram,
+    pub(super) reattached: Counter,
+}
+
+impl Metrics {
+    pub(super) fn new(observe: &Observe) -> Self {
+        let enrol = Histogram::new(exponential_buckets(0.000_125, 2.0, 12));
+        let reattached = Counter::default();
+        observe.register(|registry| {
+            registry.register(
+                "mesh_agent_enrol_seconds",
+                "Time to enrol a pod",
+                enrol.clone(),
+            );
+            registry.register(
+                "mesh_agent_reattached",
+                "Programs and pins that were taken away and put back",
+                reattached.clone(),
+            );
+        });
+        Self { enrol, reattached }
+    }
+}

@@ -21,6 +21,7 @@ pub mod sys;
 pub mod tls;
 // L3
 pub mod admin;
+pub mod ca;
 pub mod project;
 pub mod proxy;
 // L4

@@ -1,11 +1,12 @@
 //! The agent's command line: flags, log, runtime, exit code.
 
 use std::process::ExitCode;
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use mesh_agent::config::{Cli, Command};
-use mesh_agent::{admin, app, discovery};
+use mesh_agent::config::{self, Cli, Command};
+use mesh_agent::{admin, app, ca, discovery};
 
 fn main() -> ExitCode {
     tracing_subscriber::fmt()
@@ -61,9 +62,86 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             }
             println!("{}: no mistakes found", dir.display());
         }
+        Command::Ca(command) => authority(*command)?,
         Command::Doctor => return Ok(doctor()),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn authority(command: config::Ca) -> anyhow::Result<()> {
+    use config::{Ca, Token};
+    match command {
+        Ca::Run(flags) => {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .context("start the runtime")?;
+            runtime.block_on(run_authority(flags.config()))?;
+        }
+        Ca::Token(Token::Create {
+            state,
+            node,
+            allow,
+            expires,
+        }) => {
+            println!(
+                "{}",
+                ca::create_token(&state.state_dir, &node, allow, expires)?
+            );
+        }
+        Ca::Token(Token::List { state }) => {
+            for token in ca::list_tokens(&state.state_dir)? {
+                let expires = UNIX_EPOCH + Duration::from_secs(token.expires);
+                let expires = humantime::format_rfc3339_seconds(expires);
+                let allowed: Vec<String> = token.allowed.into_iter().map(Into::into).collect();
+                let revoked = if token.revoked { " revoked" } else { "" };
+                println!(
+                    "{} node={} allow={} expires={expires}{revoked}",
+                    token.id,
+                    token.node,
+                    allowed.join(",")
+                );
+            }
+        }
+        Ca::Token(Token::Revoke { state, id }) => ca::revoke_token(&state.state_dir, &id)?,
+        Ca::Show { state } => {
+            println!(
+                "{}",
+                serde_json::to_string_pretty(&ca::show(&state.state_dir)?)?
+            );
+        }
+        Ca::Rotate { step } => {
+            let (dir, step, force) = step.step();
+            ca::rotate(&dir, &step, force)?;
+        }
+        Ca::Revoke {
+            serial,
+            state,
+            out,
+            force,
+        } => {
+            let list = ca::revoke(&state.state_dir, &serial, force, out.as_deref())?;
+            println!("{}", list.display());
+        }
+    }
+    Ok(())
+}
+
+async fn run_authority(config: ca::Config) -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let cancel = tokio_util::sync::CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let serving = ca::run(config, cancel.clone(), |address| {
+        println!("listening on {address}");
+    });
+    tokio::pin!(serving);
+    tokio::select! {
+        ended = &mut serving => return Ok(ended?),
+        _ = terminate.recv() => cancel.cancel(),
+        _ = interrupt.recv() => cancel.cancel(),
+    }
+    Ok(serving.await?)
 }
 
 /// Each line: what, is it there, and what follows if not.

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod ca;
 mod identity;
 
 use std::net::SocketAddr;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use ca::{Ca, Token};
 pub use identity::Identity;
 
 #[derive(Debug, Parser)]
@@ -33,6 +35,9 @@ pub enum Command {
     },
     /// Report every mistake in a configuration directory; exit code 1 when there is one.
     CheckConfig { dir: PathBuf },
+    /// The certificate authority.
+    #[command(subcommand)]
+    Ca(Box<Ca>),
     /// Show what this machine offers and what follows from what it lacks.
     Doctor,
 }

@@ -1,0 +1,168 @@
+//! The state directory: safe permissions, whole files or none.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
+
+use super::Error;
+
+pub(super) struct Store {
+    dir: PathBuf,
+}
+
+/// Tells that a file is another one than before: each write makes a new inode.
+pub(super) type Stamp = Option<(u64, u64, i64, i64)>;
+
+impl Store {
+    /// Makes the directory when there is none.
+    pub(super) fn open(dir: &Path) -> Result<Self, Error> {
+        let store = Self {
+            dir: dir.to_owned(),
+        };
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+        made.map_err(|e| store.failed("", e))?;
+        check_private(dir)?;
+        Ok(store)
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    fn failed(&self, name: &str, error: io::Error) -> Error {
+        Error::Io {
+            path: self.path(name),
+            error,
+        }
+    }
+
+    /// Held while state is read, changed and written.
+    pub(super) fn lock(&self) -> Result<Flock<File>, Error> {
+        self.flock("lock", FlockArg::LockExclusive)
+    }
+
+    /// One running authority per directory.
+    pub(super) fn lock_to_run(&self) -> Result<Flock<File>, Error> {
+        self.flock("run.lock", FlockArg::LockExclusiveNonblock)
+    }
+
+    fn flock(&self, name: &str, how: FlockArg) -> Result<Flock<File>, Error> {
+        let file = private()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(self.path(name));
+        let file = file.map_err(|e| self.failed(name, e))?;
+        Flock::lock(file, how).map_err(|(_, errno)| match errno {
+            nix::errno::Errno::EWOULDBLOCK => Error::Running(self.dir.clone()),
+            other => self.failed(name, other.into()),
+        })
+    }
+
+    pub(super) fn stamp(&self, name: &str) -> Stamp {
+        let meta = fs::metadata(self.path(name)).ok()?;
+        Some((meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec()))
+    }
+
+    /// None when it was never written.
+    pub(super) fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Error> {
+        let path = self.path(name);
+        let text = match fs::read(&path) {
+            Ok(text) => Zeroizing::new(text),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(self.failed(name, e)),
+        };
+        check_private(&path)?;
+        let parsed = serde_json::from_slice(&text);
+        parsed
+            .map(Some)
+            .map_err(|error| Error::Broken { path, error })
+    }
+
+    pub(super) fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<(), Error> {
+        let path = self.path(name);
+        let text =
+            serde_json::to_vec_pretty(value).map_err(|error| Error::Broken { path, error })?;
+        self.write_bytes(name, &Zeroizing::new(text))
+    }
+
+    /// All of it or, after a crash at any point, nothing of it.
+    pub(super) fn write_bytes(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        let draft = self.path(&format!(".{name}.{}", std::process::id()));
+        let write = || {
+            // Left by a crash of a process with this number; absent is fine.
+            let _absent = fs::remove_file(&draft);
+            let mut file = private().create_new(true).write(true).open(&draft)?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            fs::rename(&draft, self.path(name))?;
+            File::open(&self.dir)?.sync_all()
+        };
+        write().map_err(|e| self.failed(name, e))
+    }
+
+    /// One line at the end of a file, on disk when this returns.
+    pub(super) fn append<T: Serialize>(&self, name: &str, value: &T) -> Result<(), Error> {
+        let path = self.path(name);
+        let line = serde_json::to_vec(value).map_err(|error| Error::Broken { path, error })?;
+        // The line break first: what a crash cut off stays a line of its own.
+        let line = [b"\n", line.as_slice()].concat();
+        let write = || {
+            let mut file = private().create(true).append(true).open(self.path(name))?;
+            file.write_all(&line)?;
+            file.sync_data()
+        };
+        write().map_err(|e| self.failed(name, e))
+    }
+
+    /// The lines that can be read.
+    pub(super) fn lines<T: DeserializeOwned>(&self, name: &str) -> Result<Vec<T>, Error> {
+        let text = match fs::read_to_string(self.path(name)) {
+            Ok(text) => text,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(self.failed(name, e)),
+        };
+        let parsed = text
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok());
+        Ok(parsed.collect())
+    }
+
+    /// Keeps one former part.
+    pub(super) fn rotate_log(&self, name: &str, limit: u64) -> Result<(), Error> {
+        if fs::metadata(self.path(name)).is_ok_and(|m| m.len() > limit) {
+            let old = self.path(&format!("{name}.1"));
+            fs::rename(self.path(name), old).map_err(|e| self.failed(name, e))?;
+        }
+        Ok(())
+    }
+}
+
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.mode(0o600);
+    options
+}
+
+/// Nobody else may read keys or write tokens.
+pub(super) fn check_private(path: &Path) -> Result<(), Error> {
+    let meta = fs::metadata(path).map_err(|error| Error::Io {
+        path: path.to_owned(),
+        error,
+    })?;
+    let own = meta.uid() == nix::unistd::geteuid().as_raw();
+    if own && meta.mode() & 0o077 == 0 {
+        Ok(())
+    } else {
+        Err(Error::Permissions {
+            path: path.to_owned(),
+            mode: meta.mode() & 0o7777,
+        })
+    }
+}

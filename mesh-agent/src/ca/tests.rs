@@ -1,0 +1,338 @@
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::identity::{self, CaConfig, Identities, IdentityError, SourceConfig};
+use crate::model::SpiffeId;
+use crate::tls::PrivateKey;
+
+fn config(dir: &Path) -> Config {
+    Config {
+        state_dir: dir.join("ca"),
+        listen: ([127, 0, 0, 1], 0).into(),
+        names: vec![],
+        trust_domain: TrustDomain::new("cluster.local").expect("a domain"),
+        given: None,
+        default_lifetime: Duration::from_secs(3600),
+        max_lifetime: Duration::from_secs(7200),
+        rate: 100,
+        burst: 100,
+        max_connections: 8,
+    }
+}
+
+fn id(account: &str) -> SpiffeId {
+    SpiffeId::parse(&format!("spiffe://cluster.local/ns/shop/sa/{account}")).expect("an identity")
+}
+
+fn caller() -> Caller {
+    Caller {
+        name: "t".to_owned(),
+        node: "n1".to_owned(),
+        allowed: vec!["shop/*".parse().expect("a pattern")],
+    }
+}
+
+fn ask(ca: &Ca, csr: String, seconds: i64, named: &str) -> Result<Vec<String>, Refusal> {
+    let request = CertificateRequest::new(csr, seconds, named);
+    let caller = caller();
+    ca.issue(&Call {
+        caller: &caller,
+        peer: "test",
+        request: &request,
+    })
+}
+
+fn csr(id: &SpiffeId) -> String {
+    PrivateKey::generate()
+        .and_then(|key| key.csr(id))
+        .expect("a request")
+}
+
+#[test]
+fn only_good_requests_for_identities_of_the_node_are_signed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let ca = Ca::open(config(dir.path())).expect("an authority");
+    let web = id("web");
+    assert_eq!(ask(&ca, csr(&web), 0, web.as_str()).map(|c| c.len()), Ok(2));
+    let refused = |csr: String, seconds, named: &str| ask(&ca, csr, seconds, named).map(|_| ());
+    let foreign = SpiffeId::parse("spiffe://other/ns/shop/sa/web").expect("an identity");
+    let bank = SpiffeId::parse("spiffe://cluster.local/ns/bank/sa/web").expect("an identity");
+    assert_eq!(
+        refused(csr(&foreign), 0, foreign.as_str()),
+        Err(Refusal::ForeignTrustDomain)
+    );
+    assert_eq!(
+        refused(csr(&bank), 0, bank.as_str()),
+        Err(Refusal::NotAllowed)
+    );
+    assert_eq!(
+        refused(csr(&web), 0, bank.as_str()),
+        Err(Refusal::IdentityMismatch)
+    );
+    assert_eq!(refused(csr(&web), -1, web.as_str()), Err(Refusal::Lifetime));
+    assert_eq!(refused("x".to_owned(), 0, web.as_str()), Err(Refusal::Csr));
+    assert_eq!(
+        refused(csr(&web).repeat(2), 0, web.as_str()),
+        Err(Refusal::Csr)
+    );
+    assert_eq!(
+        refused(csr(&web) + &" ".repeat(9000), 0, web.as_str()),
+        Err(Refusal::Csr)
+    );
+}
+
+fn request(names: &[&str], algorithm: &'static rcgen::SignatureAlgorithm) -> String {
+    let key = rcgen::KeyPair::generate_for(algorithm).expect("a key");
+    let mut params = rcgen::CertificateParams::default();
+    let uri = |name: &&str| rcgen::SanType::URI((*name).try_into().expect("a name"));
+    params.subject_alt_names = names.iter().map(uri).collect();
+    params
+        .serialize_request(&key)
+        .and_then(|r| r.pem())
+        .expect("a request")
+}
+
+#[test]
+fn requests_with_other_keys_names_or_signatures_are_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let ca = Ca::open(config(dir.path())).expect("an authority");
+    let p256 = &rcgen::PKCS_ECDSA_P256_SHA256;
+    let (web, db) = (id("web"), id("db"));
+    let refused = |csr: String| ask(&ca, csr, 0, web.as_str()).map(|_| ());
+    assert_eq!(
+        refused(request(&[web.as_str(), db.as_str()], p256)),
+        Err(Refusal::Names)
+    );
+    assert_eq!(refused(request(&[], p256)), Err(Refusal::Names));
+    assert_eq!(refused(request(&["https://x/"], p256)), Err(Refusal::Names));
+    assert_eq!(
+        refused(request(&[web.as_str()], &rcgen::PKCS_ECDSA_P384_SHA384)),
+        Err(Refusal::KeyType)
+    );
+    assert_eq!(
+        refused(request(&[web.as_str()], &rcgen::PKCS_ED25519)),
+        Err(Refusal::KeyType)
+    );
+    let pem = request(&[web.as_str()], p256);
+    let other = pem.replacen("MII", "MIJ", 1);
+    assert!(refused(other).is_err());
+}
+
+#[test]
+fn state_that_others_can_read_is_refused() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().expect("a directory");
+    drop(Ca::open(config(dir.path())).expect("an authority"));
+    let chmod = |path: &str, mode| {
+        let path = dir.path().join(path);
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("chmod");
+    };
+    for (path, wrong, right) in [("ca/authority.json", 0o640, 0o600), ("ca", 0o755, 0o700)] {
+        chmod(path, wrong);
+        assert!(
+            matches!(Ca::open(config(dir.path())), Err(Error::Permissions { .. })),
+            "{path}"
+        );
+        chmod(path, right);
+    }
+    Ca::open(config(dir.path())).expect("an authority");
+}
+
+#[test]
+fn a_line_that_a_crash_cut_off_hurts_no_other() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let ca = Ca::open(config(dir.path())).expect("an authority");
+    ask(&ca, csr(&id("a")), 0, id("a").as_str()).expect("a certificate");
+    let path = ca.store.path(ISSUED);
+    let text = std::fs::read_to_string(&path).expect("read");
+    std::fs::write(&path, format!("{text}\n{{\"serial\":\"ab")).expect("write");
+    ask(&ca, csr(&id("b")), 0, id("b").as_str()).expect("a certificate");
+    let issued = ca.store.lines::<Issued>(ISSUED).expect("lines");
+    assert_eq!(issued.len(), 2);
+}
+
+#[test]
+fn a_rotation_waits_for_certificates_that_would_break() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let ca = Ca::open(config(dir.path())).expect("an authority");
+    let state = ca.config.state_dir.clone();
+    let roots = |chain: Vec<String>| chain.last().map_or(0, |r| r.matches("BEGIN").count());
+    ask(&ca, csr(&id("a")), 60, id("a").as_str()).expect("a certificate");
+    assert!(matches!(
+        rotate(&state, &Step::Activate, true),
+        Err(Error::Stage(_))
+    ));
+    rotate(&state, &Step::Prepare(None), false).expect("prepared");
+    assert!(matches!(
+        rotate(&state, &Step::Prepare(None), false),
+        Err(Error::Stage(_))
+    ));
+    assert_eq!(
+        ask(&ca, csr(&id("a")), 60, id("a").as_str()).map(roots),
+        Ok(2),
+        "seen without a restart"
+    );
+    assert!(matches!(
+        rotate(&state, &Step::Retire, true),
+        Err(Error::Stage(_))
+    ));
+    assert!(matches!(
+        rotate(&state, &Step::Activate, false),
+        Err(Error::TooEarly(_))
+    ));
+    rotate(&state, &Step::Activate, true).expect("activated");
+    assert!(matches!(
+        rotate(&state, &Step::Retire, false),
+        Err(Error::TooEarly(_))
+    ));
+    rotate(&state, &Step::Retire, true).expect("retired");
+    assert_eq!(
+        ask(&ca, csr(&id("a")), 60, id("a").as_str()).map(roots),
+        Ok(1)
+    );
+}
+
+struct Running {
+    cancel: CancellationToken,
+    task: tokio::task::JoinHandle<Result<(), Error>>,
+    address: SocketAddr,
+}
+
+async fn start(config: Config) -> Running {
+    let (sender, address) = tokio::sync::oneshot::channel();
+    let cancel = CancellationToken::new();
+    let task = tokio::spawn(run(config, cancel.clone(), |a| {
+        let _ = sender.send(a);
+    }));
+    let address = address.await.expect("it listens");
+    Running {
+        cancel,
+        task,
+        address,
+    }
+}
+
+fn agent(dir: &Path, address: SocketAddr, node: &str) -> Identities {
+    Identities::start(identity::Config {
+        trust_domain: TrustDomain::new("cluster.local").expect("a domain"),
+        source: SourceConfig::Ca(CaConfig {
+            address: address.to_string(),
+            server_name: "mesh-ca".to_owned(),
+            roots: dir.join("ca").join(BUNDLE),
+            token: dir.join("token"),
+            node: node.to_owned(),
+            lifetime: Some(Duration::from_secs(20)),
+        }),
+        crl_file: Some(dir.join("ca").join(CRL)),
+    })
+}
+
+async fn get(
+    agent: &Identities,
+    account: &str,
+    seconds: u64,
+) -> Result<Arc<crate::tls::Credentials>, IdentityError> {
+    agent.want(&BTreeSet::from([id(account)]));
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    agent.handle(&id(account)).wait(deadline).await
+}
+
+fn token(dir: &Path) -> String {
+    let allowed = vec!["shop/web".parse().expect("a pattern")];
+    let text =
+        create_token(&dir.join("ca"), "n1", allowed, Duration::from_secs(600)).expect("a token");
+    std::fs::write(dir.join("token"), &text).expect("write");
+    text
+}
+
+#[tokio::test]
+async fn an_agent_gets_the_identities_of_its_node_and_no_other() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let ca = start(config(dir.path())).await;
+    token(dir.path());
+    let n1 = agent(dir.path(), ca.address, "n1");
+    let got = get(&n1, "web", 10).await.expect("credentials");
+    assert_eq!(got.id(), &id("web"));
+    let handle = n1.handle(&id("web"));
+    let refused = get(&n1, "db", 1).await.map(|c| c.id().clone());
+    assert!(
+        matches!(&refused, Err(IdentityError::Unavailable(why)) if why.contains("PermissionDenied")),
+        "{refused:?}"
+    );
+    assert!(handle.current().is_none(), "its last pod left");
+    let n2 = agent(dir.path(), ca.address, "n2");
+    let refused = get(&n2, "web", 1).await.map(|c| c.id().clone());
+    assert!(
+        matches!(&refused, Err(IdentityError::Unavailable(why)) if why.contains("Unauthenticated")),
+        "{refused:?}"
+    );
+    let audit = std::fs::read_to_string(dir.path().join("ca").join(AUDIT)).expect("an audit log");
+    for word in ["\"issued\"", "identity_not_allowed", "other_node"] {
+        assert!(audit.contains(word), "{word} in {audit}");
+    }
+    n1.stop().await;
+    n2.stop().await;
+    ca.cancel.cancel();
+    ca.task.await.expect("ended").expect("well");
+}
+
+#[tokio::test]
+async fn roots_and_revocations_change_while_everything_runs() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let ca = start(config(dir.path())).await;
+    let state = dir.path().join("ca");
+    token(dir.path());
+    let n1 = agent(dir.path(), ca.address, "n1");
+    let mut changes = n1.trust_changes();
+    let first = get(&n1, "web", 10).await.expect("credentials");
+    changes.mark_unchanged();
+    revoke(&state, &hex(first.serial()), false, None).expect("revoked");
+    tokio::time::timeout(Duration::from_secs(3), changes.changed())
+        .await
+        .expect("in time")
+        .expect("it runs");
+    let now = n1.handle(&id("web")).current().expect("credentials");
+    if now.serial() == first.serial() {
+        assert!(now.is_trusted().is_err());
+    }
+    for step in [Step::Prepare(None), Step::Activate, Step::Retire] {
+        rotate(&state, &step, true).expect("rotated");
+        n1.want(&BTreeSet::new());
+        let got = get(&n1, "web", 10).await.expect("credentials");
+        got.is_trusted().expect("trusted");
+    }
+    n1.stop().await;
+    ca.cancel.cancel();
+    ca.task.await.expect("ended").expect("well");
+}
+
+#[tokio::test]
+async fn an_agent_starts_without_its_authority_and_recovers_when_it_comes() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let first = start(config(dir.path())).await;
+    token(dir.path());
+    first.cancel.cancel();
+    first.task.await.expect("ended").expect("well");
+    let n1 = agent(dir.path(), first.address, "n1");
+    let away = get(&n1, "web", 1).await.map(|c| c.id().clone());
+    assert!(
+        matches!(away, Err(IdentityError::Unavailable(_))),
+        "{away:?}"
+    );
+    assert!(!n1.status().problems.is_empty());
+    let again = start(Config {
+        listen: first.address,
+        ..config(dir.path())
+    })
+    .await;
+    get(&n1, "web", 5).await.expect("credentials");
+    n1.stop().await;
+    again.cancel.cancel();
+    again.task.await.expect("ended").expect("well");
+}

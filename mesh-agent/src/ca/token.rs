@@ -1,0 +1,252 @@
+//! Who calls: join tokens, and the seam for other proofs.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::Refusal;
+use crate::model::SpiffeId;
+
+const PREFIX: &str = "mesh1";
+
+/// Identities that a node may have: `NAMESPACE/SERVICE_ACCOUNT` or `NAMESPACE/*`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Allowed {
+    namespace: String,
+    /// None: all of the namespace.
+    account: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it is neither NAMESPACE/SERVICE_ACCOUNT nor NAMESPACE/*")]
+pub struct NotAllowed;
+
+impl FromStr for Allowed {
+    type Err = NotAllowed;
+
+    fn from_str(text: &str) -> Result<Self, NotAllowed> {
+        let (namespace, account) = text.split_once('/').ok_or(NotAllowed)?;
+        let plain = |t: &str| !t.is_empty() && !t.contains(['*', '/', '?', '%']);
+        if !plain(namespace) || !(account == "*" || plain(account)) {
+            return Err(NotAllowed);
+        }
+        Ok(Self {
+            namespace: namespace.to_owned(),
+            account: (account != "*").then(|| account.to_owned()),
+        })
+    }
+}
+
+impl TryFrom<String> for Allowed {
+    type Error = NotAllowed;
+
+    fn try_from(text: String) -> Result<Self, NotAllowed> {
+        text.parse()
+    }
+}
+
+impl From<Allowed> for String {
+    fn from(allowed: Allowed) -> Self {
+        let account = allowed.account.as_deref().unwrap_or("*");
+        format!("{}/{account}", allowed.namespace)
+    }
+}
+
+impl Allowed {
+    fn covers(&self, id: &SpiffeId) -> bool {
+        let account = self.account.as_deref();
+        self.namespace == id.namespace() && account.is_none_or(|a| a == id.service_account())
+    }
+}
+
+/// A caller that proved who it is.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// For limits and the audit log.
+    pub name: String,
+    pub node: String,
+    pub allowed: Vec<Allowed>,
+}
+
+impl Caller {
+    #[must_use]
+    pub fn may_have(&self, id: &SpiffeId) -> bool {
+        self.allowed.iter().any(|allowed| allowed.covers(id))
+    }
+}
+
+/// What a caller shows.
+pub struct Proof<'a> {
+    /// After `Bearer `.
+    pub token: Option<&'a str>,
+    /// The node that it says to be.
+    pub node: Option<&'a str>,
+    /// Seconds since 1970.
+    pub now: u64,
+}
+
+pub type Answer<'a> = Pin<Box<dyn Future<Output = Result<Caller, Refusal>> + Send + 'a>>;
+
+/// Join tokens here; an API server's token review is another one.
+pub trait Authenticator: Send + Sync {
+    fn authenticate<'a>(&'a self, proof: Proof<'a>) -> Answer<'a>;
+}
+
+/// One join token as it is kept: its secret only as a hash.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Token {
+    pub id: String,
+    hash: String,
+    pub node: String,
+    pub allowed: Vec<Allowed>,
+    pub created: u64,
+    pub expires: u64,
+    pub revoked: bool,
+}
+
+impl Token {
+    /// A new one, and the text to hand to the node.
+    pub(super) fn new(
+        node: String,
+        allowed: Vec<Allowed>,
+        now: u64,
+        lifetime: u64,
+    ) -> (Self, String) {
+        let id = super::hex(&rand::random::<[u8; 8]>());
+        // 256 bits: a plain hash cannot be guessed back.
+        let secret = super::hex(&rand::random::<[u8; 32]>());
+        let text = format!("{PREFIX}.{id}.{secret}");
+        let token = Self {
+            hash: hash(&secret),
+            id,
+            node,
+            allowed,
+            created: now,
+            expires: now.saturating_add(lifetime),
+            revoked: false,
+        };
+        (token, text)
+    }
+}
+
+pub(super) fn check(tokens: &[Token], proof: &Proof<'_>) -> Result<Caller, Refusal> {
+    let text = proof.token.ok_or(Refusal::NoToken)?;
+    let mut parts = text.split('.');
+    let (Some(PREFIX), Some(id), Some(secret), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(Refusal::UnknownToken);
+    };
+    let token = tokens
+        .iter()
+        .find(|t| t.id == id)
+        .ok_or(Refusal::UnknownToken)?;
+    if !same(token.hash.as_bytes(), hash(secret).as_bytes()) {
+        return Err(Refusal::UnknownToken);
+    }
+    if token.revoked {
+        return Err(Refusal::RevokedToken);
+    }
+    if token.expires <= proof.now {
+        return Err(Refusal::ExpiredToken);
+    }
+    if proof.node.is_some_and(|node| node != token.node) {
+        return Err(Refusal::OtherNode);
+    }
+    Ok(Caller {
+        name: token.id.clone(),
+        node: token.node.clone(),
+        allowed: token.allowed.clone(),
+    })
+}
+
+fn hash(secret: &str) -> String {
+    super::hex(&Sha256::digest(secret.as_bytes()))
+}
+
+/// Takes as long whatever differs.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    let differs = a
+        .iter()
+        .zip(b)
+        .fold(0, |all, (x, y)| std::hint::black_box(all | (x ^ y)));
+    a.len() == b.len() && differs == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token() -> (Token, String) {
+        let allowed = vec![
+            "shop/web".parse().expect("exact"),
+            "jobs/*".parse().expect("all"),
+        ];
+        Token::new("n1".to_owned(), allowed, 100, 50)
+    }
+
+    fn proof<'a>(text: &'a str, node: &'a str, now: u64) -> Proof<'a> {
+        Proof {
+            token: Some(text),
+            node: Some(node),
+            now,
+        }
+    }
+
+    #[test]
+    fn a_token_is_good_for_its_node_until_it_expires_or_is_revoked() {
+        let (mut token, text) = token();
+        let check = |t: &Token, text: &str, node, now| {
+            check(std::slice::from_ref(t), &proof(text, node, now)).map(|c| c.node)
+        };
+        assert_eq!(check(&token, &text, "n1", 149), Ok("n1".to_owned()));
+        assert_eq!(check(&token, &text, "n2", 149), Err(Refusal::OtherNode));
+        assert_eq!(check(&token, &text, "n1", 150), Err(Refusal::ExpiredToken));
+        let mut other = text.clone();
+        other.replace_range(
+            text.len() - 1..,
+            if text.ends_with('0') { "1" } else { "0" },
+        );
+        assert_eq!(check(&token, &other, "n1", 149), Err(Refusal::UnknownToken));
+        assert_eq!(
+            check(&token, &format!("{text}.x"), "n1", 149),
+            Err(Refusal::UnknownToken)
+        );
+        token.revoked = true;
+        assert_eq!(check(&token, &text, "n1", 149), Err(Refusal::RevokedToken));
+        assert!(
+            !token
+                .hash
+                .contains(text.rsplit('.').next().expect("a secret"))
+        );
+    }
+
+    #[test]
+    fn a_caller_may_have_only_what_its_token_names() {
+        let (token, text) = token();
+        let caller = check(&[token], &proof(&text, "n1", 100)).expect("a caller");
+        for (id, may) in [
+            ("shop/sa/web", true),
+            ("shop/sa/web2", false),
+            ("jobs/sa/any", true),
+            ("job/sa/any", false),
+        ] {
+            let id =
+                SpiffeId::parse(&format!("spiffe://cluster.local/ns/{id}")).expect("an identity");
+            assert_eq!(caller.may_have(&id), may, "{id}");
+        }
+    }
+
+    #[test]
+    fn patterns_are_exact_or_a_namespace() {
+        for text in [
+            "*/*", "shop", "shop/", "/web", "shop/w*", "*/web", "shop/a/b", "",
+        ] {
+            assert_eq!(text.parse::<Allowed>(), Err(NotAllowed), "{text}");
+        }
+    }
+}

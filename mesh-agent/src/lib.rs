@@ -19,6 +19,7 @@ pub mod io;
 pub mod observe;
 pub mod sys;
 pub mod tls;
+pub mod tunnel;
 // L3
 pub mod admin;
 pub mod ca;

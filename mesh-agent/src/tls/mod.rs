@@ -34,7 +34,7 @@ mod trust;
 mod verify;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use ca_channel::{CaClient, CaName, CaServer, CaStream};
 pub use credentials::{Credentials, CredentialsError};

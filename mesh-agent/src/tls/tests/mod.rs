@@ -4,5 +4,5 @@ mod matrix;
 mod own;
 mod records;
 mod speed;
-mod support;
+pub(crate) mod support;
 mod wrong;

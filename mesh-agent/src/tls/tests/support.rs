@@ -16,10 +16,10 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::model::{SpiffeId, TrustDomain};
 use crate::tls::{Credentials, PrivateKey, Session, Trust, accept, connect, warm};
 
-pub(super) const DEADLINE: Duration = Duration::from_secs(5);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
 pub(super) const DOMAIN: &str = "cluster.local";
 
-pub(super) fn id(account: &str) -> SpiffeId {
+pub(crate) fn id(account: &str) -> SpiffeId {
     SpiffeId::new(&domain(), "shop", account).expect("an identity")
 }
 
@@ -27,7 +27,7 @@ pub(super) fn domain() -> TrustDomain {
     TrustDomain::new(DOMAIN).expect("a trust domain")
 }
 
-pub(super) type Issuer = CertifiedIssuer<'static, KeyPair>;
+pub(crate) type Issuer = CertifiedIssuer<'static, KeyPair>;
 
 pub(super) fn ca_params(name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
@@ -38,7 +38,7 @@ pub(super) fn ca_params(name: &str) -> CertificateParams {
     params
 }
 
-pub(super) fn root(name: &str) -> Issuer {
+pub(crate) fn root(name: &str) -> Issuer {
     let key = KeyPair::generate().expect("a key");
     CertifiedIssuer::self_signed(ca_params(name), key).expect("a root")
 }
@@ -63,7 +63,7 @@ pub(super) fn private(key: &KeyPair) -> PrivateKey {
     PrivateKey::from_pem(key.serialize_pem().as_bytes()).expect("a key")
 }
 
-pub(super) fn credentials(root: &Issuer, account: &str) -> Arc<Credentials> {
+pub(crate) fn credentials(root: &Issuer, account: &str) -> Arc<Credentials> {
     let key = KeyPair::generate().expect("a key");
     let certificate = workload_params(id(account).as_str())
         .signed_by(&key, root)
@@ -77,7 +77,7 @@ pub(super) fn credentials(root: &Issuer, account: &str) -> Arc<Credentials> {
     .expect("credentials")
 }
 
-pub(super) async fn sockets() -> (TcpStream, TcpStream) {
+pub(crate) async fn sockets() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .await
         .expect("a listener");

@@ -1,0 +1,388 @@
+//! One connection between two agents, between its streams.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io::{self, ErrorKind, IoSlice};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+use super::ProtocolError;
+use super::frame::{self, GENERATIONS, HEADER, Kind, Open};
+use super::relay::Relay;
+use super::stream::{self, Between};
+use crate::tls::{HEAD, Opened, PeerId, RecordError, Records, Session, TAIL};
+
+/// Ciphertext read in one go; 128 to 256 KiB measured best.
+pub(super) const RECEIVE_BYTES: usize = 256 * 1024;
+
+thread_local! {
+    static RECEIVE: RefCell<Box<[u8]>> = RefCell::new(vec![0; RECEIVE_BYTES].into_boxed_slice());
+}
+
+/// Why a connection cannot go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Broken {
+    /// Closed or reset by the peer, or the network.
+    Lost,
+    /// The peer ended TLS with an alert: it does not want us.
+    Refused,
+    Protocol(ProtocolError),
+}
+
+impl From<ProtocolError> for Broken {
+    fn from(error: ProtocolError) -> Self {
+        Self::Protocol(error)
+    }
+}
+
+impl From<io::Error> for Broken {
+    fn from(_: io::Error) -> Self {
+        Self::Lost
+    }
+}
+
+impl From<RecordError> for Broken {
+    fn from(error: RecordError) -> Self {
+        match error {
+            RecordError::Alert(_) => Self::Refused,
+            _ => Self::Protocol(ProtocolError::Record),
+        }
+    }
+}
+
+/// A verified TLS connection that carries streams one after the other.
+pub struct Connection {
+    pub(super) tcp: TcpStream,
+    pub(super) records: Records,
+    peer: PeerId,
+    /// Ciphertext received and not opened yet; without memory when empty.
+    pub(super) received: Vec<u8>,
+    /// Sealed bytes that the socket did not take yet, from `unsent_at` on.
+    pub(super) unsent: Vec<u8>,
+    unsent_at: usize,
+    /// Of the last stream.
+    pub(super) generation: u8,
+    /// Either side said that there will be no more streams.
+    pub(super) going_away: bool,
+    opened: Instant,
+    /// Neither certificate is valid any more after this.
+    expires: SystemTime,
+}
+
+impl Connection {
+    /// `own_not_after`: end of the own certificate's validity.
+    #[must_use]
+    pub fn new(tcp: TcpStream, session: Session, own_not_after: SystemTime, now: Instant) -> Self {
+        Self {
+            tcp,
+            expires: own_not_after.min(session.peer.not_after()),
+            records: session.records,
+            peer: session.peer,
+            received: session.early,
+            unsent: Vec::new(),
+            unsent_at: 0,
+            // The first stream's is 0.
+            generation: GENERATIONS - 1,
+            going_away: false,
+            opened: now,
+        }
+    }
+
+    #[must_use]
+    pub fn peer(&self) -> &PeerId {
+        &self.peer
+    }
+
+    #[must_use]
+    pub fn tcp(&self) -> &TcpStream {
+        &self.tcp
+    }
+
+    /// A stream was carried on it before.
+    #[must_use]
+    pub fn is_used(&self) -> bool {
+        self.generation != GENERATIONS - 1
+    }
+
+    #[must_use]
+    pub fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.opened)
+    }
+
+    #[must_use]
+    pub fn expires(&self) -> SystemTime {
+        self.expires
+    }
+
+    /// Begins the next stream. The OPEN travels with the first data.
+    pub fn open(&mut self, open: &Open) -> Relay {
+        self.generation = stream::next(self.generation);
+        let first = !self.is_used();
+        Relay::client(self.generation, open.encode(self.generation), !first)
+    }
+
+    /// Waits for the peer's next OPEN; `None` when the peer says or shows that
+    /// there is none.
+    pub async fn accept(&mut self) -> Result<Option<(Open, Relay)>, ProtocolError> {
+        loop {
+            match poll_fn(|cx| self.poll_accept(cx)).await {
+                Ok(Some(taken)) => return Ok(Some(taken)),
+                Ok(None) if self.going_away => return Ok(None),
+                Ok(None) => {}
+                Err(Broken::Protocol(error)) => return Err(error),
+                Err(Broken::Lost | Broken::Refused) => return Ok(None),
+            }
+        }
+    }
+
+    /// One record at most.
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<(Open, Relay)>, Broken>> {
+        with_received(|buffer| {
+            let mut len = self.restore(buffer);
+            loop {
+                match self.records.open(&mut buffer[..len])? {
+                    Opened::NeedMore => {}
+                    Opened::Closed => return Poll::Ready(Err(Broken::Lost)),
+                    Opened::Handled { consumed } => {
+                        buffer.copy_within(consumed..len, 0);
+                        len -= consumed;
+                        continue;
+                    }
+                    Opened::Data {
+                        plaintext,
+                        consumed,
+                    } => {
+                        let taken = self.take_between(&buffer[plaintext]);
+                        self.store(&buffer[consumed..len]);
+                        return Poll::Ready(taken);
+                    }
+                }
+                // A record is never longer than the buffer.
+                match self.poll_receive(&mut buffer[len..], cx) {
+                    Poll::Ready(Ok(n)) => len += n,
+                    Poll::Ready(Err(broken)) => return Poll::Ready(Err(broken)),
+                    Poll::Pending => {
+                        self.store(&buffer[..len]);
+                        return Poll::Pending;
+                    }
+                }
+            }
+        })
+    }
+
+    fn take_between(&mut self, plaintext: &[u8]) -> Result<Option<(Open, Relay)>, Broken> {
+        let mut at = 0;
+        while at < plaintext.len() {
+            let found = frame::parse(plaintext, at)?;
+            let payload = &plaintext[found.start..found.start + found.len];
+            at = found.start + found.len;
+            match stream::between(&found, self.generation)? {
+                Between::Skip => {}
+                Between::Goaway => self.going_away = true,
+                Between::Open => {
+                    let open = Open::decode(payload)?;
+                    self.generation = found.generation;
+                    let mut relay = Relay::server(found.generation);
+                    relay.take_early(plaintext, at)?;
+                    return Ok(Some((open, relay)));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// May a stream begin on this idle connection? Looks at what came meanwhile.
+    pub fn is_idle_and_whole(&mut self) -> bool {
+        if self.going_away || !self.unsent.is_empty() {
+            return false;
+        }
+        with_received(|buffer| {
+            let mut len = self.restore(buffer);
+            match read(&self.tcp, &mut buffer[len..]) {
+                Ok(0) => return false,
+                Ok(n) => len += n,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+                Err(_) => return false,
+            }
+            let mut at = 0;
+            loop {
+                match self.records.open(&mut buffer[at..len]) {
+                    Ok(Opened::NeedMore) => break,
+                    Ok(Opened::Handled { consumed }) => at += consumed,
+                    Ok(Opened::Data {
+                        plaintext,
+                        consumed,
+                    }) => {
+                        let plaintext = &buffer[at + plaintext.start..at + plaintext.end];
+                        if !self.only_crossed_resets(plaintext) {
+                            return false;
+                        }
+                        at += consumed;
+                    }
+                    Ok(Opened::Closed) | Err(_) => return false,
+                }
+            }
+            self.store(&buffer[at..len]);
+            true
+        })
+    }
+
+    fn only_crossed_resets(&self, plaintext: &[u8]) -> bool {
+        let mut at = 0;
+        while at < plaintext.len() {
+            match frame::parse(plaintext, at) {
+                Ok(f) if stream::between(&f, self.generation) == Ok(Between::Skip) => {
+                    at = f.start + f.len;
+                }
+                _ => return false,
+            }
+        }
+        true
+    }
+
+    /// Tells the peer that the stream of `generation` was the last one taken,
+    /// and ends TLS. The caller closes.
+    pub async fn go_away(&mut self, deadline: Duration) {
+        self.going_away = true;
+        let last = self.generation;
+        if self.queue(Kind::Goaway, last, &[last, 0]).is_err() {
+            return;
+        }
+        if let Ok(alert) = self.records.close_notify() {
+            self.unsent.extend_from_slice(&alert);
+        }
+        // The peer may be gone: it will find the connection closed then.
+        let _sent = tokio::time::timeout(deadline, poll_fn(|cx| self.poll_flush(cx))).await;
+    }
+
+    /// Seals one small frame behind what is unsent.
+    pub(super) fn queue(
+        &mut self,
+        kind: Kind,
+        generation: u8,
+        payload: &[u8],
+    ) -> Result<(), Broken> {
+        const SMALL: usize = 16;
+        let mut record = [0; HEAD + HEADER + SMALL + TAIL];
+        let len = payload.len().min(SMALL);
+        let plaintext = &mut record[HEAD..];
+        frame::put_header(plaintext, kind, generation, len);
+        plaintext[HEADER..HEADER + len].copy_from_slice(&payload[..len]);
+        self.before_seal()?;
+        let sealed = self.records.seal(&mut record, HEADER + len)?;
+        self.unsent.extend_from_slice(&record[..sealed]);
+        Ok(())
+    }
+
+    /// What the record layer itself must say before anything else is sealed.
+    pub(super) fn before_seal(&mut self) -> Result<(), Broken> {
+        if let Some(bytes) = self.records.take_outgoing()? {
+            self.unsent.extend_from_slice(&bytes);
+        }
+        Ok(())
+    }
+
+    /// Sends `sealed` behind what is unsent; what the socket does not take is kept.
+    pub(super) fn send(&mut self, sealed: &[u8]) -> io::Result<()> {
+        let taken = if self.unsent.is_empty() {
+            match self.tcp.try_write(sealed) {
+                Ok(n) => n,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => 0,
+                Err(e) => return Err(e),
+            }
+        } else {
+            0
+        };
+        self.unsent.extend_from_slice(&sealed[taken..]);
+        Ok(())
+    }
+
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.unsent_at < self.unsent.len() {
+            ready!(self.tcp.poll_write_ready(cx))?;
+            match self.tcp.try_write(&self.unsent[self.unsent_at..]) {
+                Ok(n) => self.unsent_at += n,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+                Err(e) => return Poll::Ready(Err(e)),
+            }
+        }
+        if !self.unsent.is_empty() {
+            self.unsent = Vec::new();
+            self.unsent_at = 0;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads ciphertext; the peer's FIN is `Lost`, for it never comes in order
+    /// while more is expected.
+    pub(super) fn poll_receive(
+        &mut self,
+        buffer: &mut [u8],
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<usize, Broken>> {
+        loop {
+            ready!(self.tcp.poll_read_ready(cx))?;
+            match read(&self.tcp, buffer) {
+                Ok(0) => return Poll::Ready(Err(Broken::Lost)),
+                Ok(n) => return Poll::Ready(Ok(n)),
+                // Readiness was stale and is cleared now: the next poll registers.
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+                Err(_) => return Poll::Ready(Err(Broken::Lost)),
+            }
+        }
+    }
+
+    /// Puts what was kept at the front of `buffer`; gives its length.
+    pub(super) fn restore(&mut self, buffer: &mut [u8]) -> usize {
+        let kept = std::mem::take(&mut self.received);
+        buffer[..kept.len()].copy_from_slice(&kept);
+        kept.len()
+    }
+
+    /// Keeps what is not opened yet.
+    pub(super) fn store(&mut self, rest: &[u8]) {
+        if !rest.is_empty() {
+            self.received = rest.to_vec();
+        }
+    }
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection")
+            .field("peer", self.peer.spiffe_id())
+            .field("generation", &self.generation)
+            .finish_non_exhaustive()
+    }
+}
+
+/// This thread's buffer for ciphertext.
+pub(super) fn with_received<T>(f: impl FnOnce(&mut [u8]) -> T) -> T {
+    RECEIVE.with_borrow_mut(|buffer| f(buffer))
+}
+
+/// A read that clears readiness when it was short: the socket is empty then,
+/// and asking again would cost a call for EAGAIN.
+pub(super) fn read(from: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut short = None;
+    let full = from.try_io(Interest::READABLE, || {
+        let n = io::Read::read(&mut &*socket2::SockRef::from(from), buffer)?;
+        if n > 0 && n < buffer.len() {
+            short = Some(n);
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        Ok(n)
+    });
+    short.map_or(full, Ok)
+}
+
+/// Writes as much as the socket takes; a full socket takes nothing.
+pub(super) fn write_vectored(to: &TcpStream, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+    match to.try_write_vectored(parts) {
+        Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(0),
+        other => other,
+    }
+}

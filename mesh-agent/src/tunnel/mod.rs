@@ -1,0 +1,48 @@
+//! The transport between two agents: `mesh/1`, framed streams in mutual TLS.
+//!
+//! One stream at a time on a connection, which is then reused for the next
+//! stream of the same source pod and destination address: no head-of-line
+//! blocking, no shared window, TCP's own backpressure, no handshake for each
+//! stream. `docs/protocol.md` is the specification. Never decides who may
+//! connect and never falls back to plaintext; the proxy calls it with a peer
+//! that the TLS room has verified. Invariants: a byte of one stream never
+//! reaches another (generations, and both directions end before reuse); memory
+//! of a connection is bounded by one read in each direction, and nothing while
+//! it is idle.
+
+mod connection;
+mod frame;
+mod outgoing;
+mod pool;
+mod relay;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+pub use connection::Connection;
+pub use frame::{Open, ResetReason};
+pub use pool::{Config as PoolConfig, Key, Pool};
+pub use relay::{End, Relay};
+
+/// The peer broke the protocol; the connection is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProtocolError {
+    #[error("a frame of unknown type")]
+    UnknownFrame,
+    #[error("a frame whose size does not fit its type or its record")]
+    BadFrame,
+    #[error("an OPEN that does not parse")]
+    BadOpen,
+    #[error("the connection passed through too many agents: it goes round in a circle")]
+    Loop,
+    #[error("a frame of another stream")]
+    BadGeneration,
+    #[error("data before the stream was accepted")]
+    BeforeAccept,
+    #[error("a frame after its direction ended")]
+    AfterEnd,
+    #[error("a frame that is not expected here")]
+    OutOfPlace,
+    #[error("a TLS record that does not open")]
+    Record,
+}

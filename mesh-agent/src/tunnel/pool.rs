@@ -1,0 +1,178 @@
+//! Idle connections of one worker, for the next stream of the same pair.
+//!
+//! Bounded for each pair, each pod and in all; what does not fit is closed.
+//! Time is an argument.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::Connection;
+use crate::model::SpiffeId;
+use crate::tls::PeerId;
+
+/// Bounds of a worker's pool.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Idle connections of one pair of source pod and destination address.
+    pub per_pair: usize,
+    pub per_pod: usize,
+    pub in_all: usize,
+    /// An idle connection is closed after this.
+    pub idle: Duration,
+    /// No stream begins on an older connection, so that a NetworkPolicy that
+    /// now forbids the pair takes effect.
+    pub max_age: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            per_pair: 64,
+            per_pod: 256,
+            in_all: 512,
+            idle: Duration::from_secs(20),
+            max_age: Duration::from_secs(300),
+        }
+    }
+}
+
+/// What connections are interchangeable by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// Cookie of the source pod's network namespace.
+    pub netns: u64,
+    pub destination: SocketAddr,
+}
+
+struct Idle {
+    connection: Connection,
+    since: Instant,
+}
+
+/// The pool.
+pub struct Pool {
+    config: Config,
+    idle: HashMap<Key, Vec<Idle>, foldhash::fast::RandomState>,
+    per_pod: HashMap<u64, usize, foldhash::fast::RandomState>,
+    in_all: usize,
+}
+
+impl Pool {
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            idle: HashMap::default(),
+            per_pod: HashMap::default(),
+            in_all: 0,
+        }
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.in_all
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.in_all == 0
+    }
+
+    /// The connection used last that is still good, to the expected peer.
+    pub fn take(
+        &mut self,
+        key: Key,
+        expected: &SpiffeId,
+        now: Instant,
+        wall: SystemTime,
+    ) -> Option<Connection> {
+        let list = self.idle.get_mut(&key)?;
+        let mut found = None;
+        let before = list.len();
+        while let Some(mut idle) = list.pop() {
+            let fresh = may_serve(&self.config, &idle, now, wall)
+                && idle.connection.peer().spiffe_id() == expected
+                && idle.connection.is_idle_and_whole();
+            if fresh {
+                found = Some(idle.connection);
+                break;
+            }
+        }
+        let gone = before - list.len();
+        self.forget(key, gone);
+        found
+    }
+
+    /// Keeps a connection between streams; closes it where there is no room.
+    pub fn put(&mut self, key: Key, connection: Connection, now: Instant) {
+        let pod = self.per_pod.get(&key.netns).copied().unwrap_or(0);
+        let full = self.in_all >= self.config.in_all || pod >= self.config.per_pod;
+        if full || connection.age(now) >= self.config.max_age {
+            return;
+        }
+        let list = self.idle.entry(key).or_default();
+        if list.len() >= self.config.per_pair {
+            return;
+        }
+        list.push(Idle {
+            connection,
+            since: now,
+        });
+        self.in_all += 1;
+        *self.per_pod.entry(key.netns).or_default() += 1;
+    }
+
+    /// Closes what is too old, expired, or was closed by the peer.
+    pub fn sweep(&mut self, now: Instant, wall: SystemTime) {
+        let config = self.config.clone();
+        self.retain(|_, idle| {
+            may_serve(&config, idle, now, wall) && idle.connection.is_idle_and_whole()
+        });
+    }
+
+    /// Closes all connections of a pod.
+    pub fn remove_pod(&mut self, netns: u64) {
+        self.retain(|key, _| key.netns != netns);
+    }
+
+    /// Closes the connections to peers that are not `wanted` any more.
+    pub fn retain_peers(&mut self, wanted: impl Fn(&PeerId) -> bool) {
+        self.retain(|_, idle| wanted(idle.connection.peer()));
+    }
+
+    pub fn clear(&mut self) {
+        self.retain(|_, _| false);
+    }
+
+    fn retain(&mut self, mut keep: impl FnMut(&Key, &mut Idle) -> bool) {
+        let mut gone: Vec<(Key, usize)> = Vec::new();
+        for (key, list) in &mut self.idle {
+            let before = list.len();
+            list.retain_mut(|idle| keep(key, idle));
+            gone.push((*key, before - list.len()));
+        }
+        for (key, count) in gone {
+            self.forget(key, count);
+        }
+    }
+
+    fn forget(&mut self, key: Key, count: usize) {
+        self.in_all -= count;
+        if let Some(pod) = self.per_pod.get_mut(&key.netns) {
+            *pod -= count;
+            if *pod == 0 {
+                self.per_pod.remove(&key.netns);
+            }
+        }
+        if self.idle.get(&key).is_some_and(Vec::is_empty) {
+            self.idle.remove(&key);
+        }
+    }
+}
+
+fn may_serve(config: &Config, idle: &Idle, now: Instant, wall: SystemTime) -> bool {
+    now.saturating_duration_since(idle.since) < config.idle
+        && idle.connection.age(now) < config.max_age
+        && wall < idle.connection.expires()
+}

@@ -1,0 +1,330 @@
+//! Carries one stream between an application's socket and a connection.
+//!
+//! One future for both directions. Bytes are read into the worker's scratch
+//! buffers, sealed or opened in place and written out in one call; memory of
+//! its own is needed only for what one of the sockets did not take.
+
+mod receiving;
+mod sending;
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep, timeout};
+
+use super::ProtocolError;
+use super::connection::{Broken, Connection};
+use super::frame::{self, HEADER, Kind, Prefix, ResetReason};
+use super::stream::{Event, Role, Stream};
+use crate::model::ByteCounts;
+
+/// An ACCEPT that no data follows for this long travels alone.
+const ACCEPT_DELAY: Duration = Duration::from_millis(5);
+/// A stream that sends this much before anything came back is an upload: its
+/// client waits for the ACCEPT.
+const UPLOAD_BYTES: u64 = 8 * 1024;
+/// The peer's answer to a RESET is waited for this long.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// How a stream ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Both directions ended with FIN, and everything was passed on.
+    Finished,
+    /// The application's socket failed.
+    ResetByApplication,
+    /// The peer reset the stream.
+    ResetByPeer(ResetReason),
+    /// The peer provably did not take the stream: it may be replayed.
+    NotTaken,
+    /// The connection broke; the peer may have acted on what was sent.
+    Lost,
+    /// The peer ended TLS with an alert.
+    Refused,
+    Protocol(ProtocolError),
+}
+
+/// Which socket failed, and how.
+enum Fail {
+    Application,
+    Connection(Broken),
+    End(End),
+}
+
+impl From<Broken> for Fail {
+    fn from(broken: Broken) -> Self {
+        Self::Connection(broken)
+    }
+}
+
+impl From<ProtocolError> for Fail {
+    fn from(error: ProtocolError) -> Self {
+        Self::Connection(Broken::Protocol(error))
+    }
+}
+
+impl Fail {
+    fn end(self) -> End {
+        match self {
+            Self::Application => End::ResetByApplication,
+            Self::Connection(Broken::Lost) => End::Lost,
+            Self::Connection(Broken::Refused) => End::Refused,
+            Self::Connection(Broken::Protocol(error)) => End::Protocol(error),
+            Self::End(end) => end,
+        }
+    }
+}
+
+/// One stream's state.
+#[derive(Debug)]
+pub struct Relay {
+    stream: Stream,
+    role: Role,
+    /// OPEN or ACCEPT, until it was sent.
+    prefix: Prefix,
+    /// Send the prefix now, without waiting for data.
+    prefix_due: bool,
+    /// Opened bytes that the application did not take yet.
+    rest: Vec<u8>,
+    rest_at: usize,
+    /// The peer's RESET, until it is reported.
+    peer_reset: Option<ResetReason>,
+    /// FIN was passed on to the application.
+    fin_passed: bool,
+    /// The application's FIN was read.
+    application_ended: bool,
+    /// What was sent and may have to be sent again; `None` where it need not.
+    replay: Option<Vec<u8>>,
+    /// To be sent before anything is read: what a former attempt had read.
+    resend: Vec<u8>,
+    replayed: bool,
+    /// The last read filled a record: read many next time.
+    wide: bool,
+    bytes: ByteCounts,
+}
+
+impl Relay {
+    fn new(role: Role, generation: u8, prefix: Prefix) -> Self {
+        Self {
+            stream: Stream::new(role, generation),
+            role,
+            prefix,
+            prefix_due: false,
+            rest: Vec::new(),
+            rest_at: 0,
+            peer_reset: None,
+            fin_passed: false,
+            application_ended: false,
+            replay: None,
+            resend: Vec::new(),
+            replayed: false,
+            wide: false,
+            bytes: ByteCounts::default(),
+        }
+    }
+
+    pub(super) fn client(generation: u8, open: Prefix, reused: bool) -> Self {
+        let mut relay = Self::new(Role::Client, generation, open);
+        relay.replay = reused.then(Vec::new);
+        relay
+    }
+
+    pub(super) fn server(generation: u8) -> Self {
+        Self::new(Role::Server, generation, Prefix::new())
+    }
+
+    /// The application accepted: the peer is told with the first data back.
+    pub fn accept(&mut self) {
+        let mut prefix = Prefix::new();
+        prefix.resize(HEADER, 0);
+        frame::put_header(&mut prefix, Kind::Accept, self.stream.generation(), 0);
+        self.prefix = prefix;
+        self.stream.accept();
+    }
+
+    /// After [`End::NotTaken`]: begins again on another connection with what was read so far.
+    #[must_use]
+    pub fn again(mut self, connection: &mut Connection, open: &super::Open) -> Self {
+        let mut next = connection.open(open);
+        next.resend = self.replay.take().unwrap_or_default();
+        next.application_ended = self.application_ended;
+        // Once: a second miss is the application's to see.
+        next.replay = None;
+        next.replayed = true;
+        next
+    }
+
+    /// Application bytes passed on so far. `sent`: from the stream's client to its server.
+    #[must_use]
+    pub fn bytes(&self) -> ByteCounts {
+        self.bytes
+    }
+
+    /// The peer's application accepted the stream.
+    #[must_use]
+    pub fn is_accepted(&self) -> bool {
+        self.stream.is_accepted()
+    }
+
+    /// Frames behind an OPEN in the same record.
+    pub(super) fn take_early(
+        &mut self,
+        plaintext: &[u8],
+        mut at: usize,
+    ) -> Result<(), ProtocolError> {
+        while at < plaintext.len() {
+            let found = frame::parse(plaintext, at)?;
+            let payload = &plaintext[found.start..found.start + found.len];
+            at = found.start + found.len;
+            match self.stream.receive(&found, payload)? {
+                Event::Data => self.rest.extend_from_slice(payload),
+                Event::Fin => self.ends_record(at, plaintext.len())?,
+                Event::Reset(reason) => {
+                    self.peer_reset = Some(reason);
+                    self.ends_record(at, plaintext.len())?;
+                }
+                Event::Skip => {}
+                Event::Accepted | Event::Goaway { .. } => return Err(ProtocolError::OutOfPlace),
+            }
+        }
+        Ok(())
+    }
+
+    /// FIN and RESET are the last frames of their record.
+    fn ends_record(&self, at: usize, len: usize) -> Result<(), ProtocolError> {
+        if at == len {
+            Ok(())
+        } else {
+            Err(ProtocolError::AfterEnd)
+        }
+    }
+
+    /// Carries until both directions ended or something failed. Cancel-safe:
+    /// what was read and not passed on stays here and in the connection.
+    pub async fn run(&mut self, application: &TcpStream, connection: &mut Connection) -> End {
+        if self.role == Role::Client && self.resend.is_empty() {
+            // The request is often a moment behind the connect: it then
+            // travels with the OPEN, in one record and one packet.
+            tokio::task::yield_now().await;
+            self.prefix_due = true;
+        }
+        self.carry(application, connection).await
+    }
+
+    async fn carry(&mut self, application: &TcpStream, connection: &mut Connection) -> End {
+        let mut delay = pin!(sleep(ACCEPT_DELAY));
+        let end = poll_fn(|cx| self.poll(application, connection, delay.as_mut(), cx)).await;
+        end.unwrap_or_else(Fail::end)
+    }
+
+    fn poll(
+        &mut self,
+        application: &TcpStream,
+        connection: &mut Connection,
+        delay: std::pin::Pin<&mut Sleep>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<End, Fail>> {
+        if let Some(reason) = self.peer_reset.take() {
+            return Poll::Ready(Ok(End::ResetByPeer(reason)));
+        }
+        let accepted = self.stream.is_accepted();
+        let mut sending = self.poll_send(application, connection, cx)?;
+        let receiving = self.poll_receive(Some(application), connection, cx)?;
+        if sending.is_pending() && self.stream.is_accepted() != accepted {
+            // The credit is lifted.
+            sending = self.poll_send(application, connection, cx)?;
+        }
+        if sending.is_pending() && self.role == Role::Server && !self.prefix.is_empty() {
+            self.prefix_due |= self.bytes.sent >= UPLOAD_BYTES || delay.poll_elapsed(cx);
+            if self.prefix_due {
+                sending = self.poll_send(application, connection, cx)?;
+            }
+        }
+        if sending.is_ready() && receiving.is_ready() {
+            Poll::Ready(Ok(End::Finished))
+        } else {
+            Poll::Pending
+        }
+    }
+
+    fn count_sent(&mut self, n: u64) {
+        match self.role {
+            Role::Client => self.bytes.sent += n,
+            Role::Server => self.bytes.received += n,
+        }
+    }
+
+    fn count_received(&mut self, n: u64) {
+        match self.role {
+            Role::Client => self.bytes.received += n,
+            Role::Server => self.bytes.sent += n,
+        }
+    }
+
+    /// Both directions have ended, and the connection may carry another stream.
+    #[must_use]
+    pub fn is_over(&self, connection: &Connection) -> bool {
+        self.stream.is_over() && !connection.going_away
+    }
+
+    /// Memory held for bytes that the application did not take.
+    #[cfg(test)]
+    pub(super) fn rest_capacity(&self) -> usize {
+        self.rest.capacity()
+    }
+
+    /// It was begun again on a second connection already.
+    #[must_use]
+    pub fn is_replay(&self) -> bool {
+        self.replayed
+    }
+
+    /// Ends the stream where it stands and waits for the peer's end of it.
+    /// True when the connection may carry another one.
+    pub async fn settle(&mut self, connection: &mut Connection, reason: ResetReason) -> bool {
+        if !self.prefix.is_empty() && self.role == Role::Client {
+            // The OPEN was never sent: the peer knows nothing of the stream.
+            return false;
+        }
+        self.rest = Vec::new();
+        self.rest_at = 0;
+        self.replay = None;
+        if !self.stream.is_over() {
+            let generation = self.stream.generation();
+            if connection
+                .queue(Kind::Reset, generation, &[reason as u8])
+                .is_err()
+            {
+                return false;
+            }
+            self.stream.reset();
+        }
+        let settled = poll_fn(|cx| {
+            let flushed = connection.poll_flush(cx).map_err(|_| Fail::Application)?;
+            let over = self.poll_receive(None, connection, cx)?;
+            if flushed.is_ready() && over.is_ready() {
+                Poll::Ready(Ok::<(), Fail>(()))
+            } else {
+                Poll::Pending
+            }
+        });
+        matches!(timeout(SETTLE, settled).await, Ok(Ok(()))) && self.is_over(connection)
+    }
+}
+
+/// Has the delay passed? Registers the task otherwise.
+trait Elapsed {
+    fn poll_elapsed(self, cx: &mut Context<'_>) -> bool;
+}
+
+impl Elapsed for std::pin::Pin<&mut Sleep> {
+    fn poll_elapsed(mut self, cx: &mut Context<'_>) -> bool {
+        if self.deadline() <= Instant::now() {
+            return true;
+        }
+        std::future::Future::poll(self.as_mut(), cx).is_ready()
+    }
+}

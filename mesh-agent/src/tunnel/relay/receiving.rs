@@ -1,0 +1,228 @@
+//! From the connection to the application.
+
+use std::io::{self, IoSlice};
+use std::net::Shutdown;
+use std::task::{Context, Poll, ready};
+
+use smallvec::SmallVec;
+use socket2::SockRef;
+use tokio::net::TcpStream;
+
+use super::{End, Fail, Relay};
+use crate::tls::Opened;
+use crate::tunnel::ProtocolError;
+use crate::tunnel::connection::{Broken, Connection, with_received, write_vectored};
+use crate::tunnel::frame;
+use crate::tunnel::stream::{Event, Role, previous};
+
+/// Turns before neighbours run.
+const TURN: usize = 4;
+/// Ranges of one gathered write.
+const GATHER: usize = 64;
+
+/// Ranges of opened bytes in the worker's buffer.
+type Gathered = SmallVec<[(usize, usize); GATHER]>;
+
+impl Relay {
+    /// Connection to application, or to nowhere. Ready when this direction has
+    /// ended and is passed on.
+    pub(super) fn poll_receive(
+        &mut self,
+        application: Option<&TcpStream>,
+        connection: &mut Connection,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Fail>> {
+        for _ in 0..TURN {
+            if let Some(application) = application {
+                ready!(self.poll_rest(application, cx)).map_err(|_| Fail::Application)?;
+            }
+            if !self.stream.may_receive() {
+                if let Some(application) = application {
+                    self.pass_fin(application);
+                }
+                if !self.stream.may_send() {
+                    return Poll::Ready(Ok(()));
+                }
+                // A RESET may still come, and the peer's end of the connection.
+            }
+            ready!(self.poll_records(application, connection, cx))?;
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn pass_fin(&mut self, application: &TcpStream) {
+        if !self.fin_passed {
+            self.fin_passed = true;
+            // Fails only when the application is gone, which its own direction reports.
+            let _gone = SockRef::from(application).shutdown(Shutdown::Write);
+        }
+    }
+
+    fn poll_rest(&mut self, to: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.rest_at < self.rest.len() {
+            ready!(to.poll_write_ready(cx))?;
+            match to.try_write(&self.rest[self.rest_at..]) {
+                Ok(n) => {
+                    self.rest_at += n;
+                    self.count_received(n as u64);
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => return Poll::Ready(Err(e)),
+            }
+        }
+        if !self.rest.is_empty() {
+            self.rest = Vec::new();
+            self.rest_at = 0;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// One read of ciphertext, and everything in it.
+    fn poll_records(
+        &mut self,
+        application: Option<&TcpStream>,
+        connection: &mut Connection,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Fail>> {
+        with_received(|buffer| {
+            let mut len = connection.restore(buffer);
+            let mut at = 0;
+            let mut opened = self.open_all(application, connection, &mut buffer[..len], &mut at);
+            if opened.is_ok() && at == 0 {
+                // Nothing, or a part of a record.
+                match connection.poll_receive(&mut buffer[len..], cx) {
+                    Poll::Ready(Ok(n)) => len += n,
+                    Poll::Ready(Err(broken)) => return Poll::Ready(Err(broken.into())),
+                    Poll::Pending => {
+                        connection.store(&buffer[..len]);
+                        return Poll::Pending;
+                    }
+                }
+                opened = self.open_all(application, connection, &mut buffer[..len], &mut at);
+            }
+            // Also when the application failed: the connection lives on.
+            connection.store(&buffer[at..len]);
+            opened?;
+            match self.peer_reset.take() {
+                Some(reason) => Poll::Ready(Err(Fail::End(End::ResetByPeer(reason)))),
+                None => Poll::Ready(Ok(())),
+            }
+        })
+    }
+
+    /// Opens records until they end, the stream ends, or the application is
+    /// full. `at`: bytes used so far.
+    fn open_all(
+        &mut self,
+        application: Option<&TcpStream>,
+        connection: &mut Connection,
+        buffer: &mut [u8],
+        at: &mut usize,
+    ) -> Result<(), Fail> {
+        let mut gathered = Gathered::new();
+        loop {
+            // A stream that has ended leaves the rest to the next one.
+            let ended = self.stream.is_over() || self.peer_reset.is_some();
+            let opened = if ended || gathered.len() >= GATHER {
+                Opened::NeedMore
+            } else {
+                let opened = connection.records.open(&mut buffer[*at..]);
+                opened.map_err(Broken::from)?
+            };
+            match opened {
+                Opened::Handled { consumed } => *at += consumed,
+                Opened::Closed => return Err(Fail::Connection(Broken::Lost)),
+                Opened::Data {
+                    plaintext,
+                    consumed,
+                } => {
+                    let range = *at + plaintext.start..*at + plaintext.end;
+                    *at += consumed;
+                    self.take(connection, buffer, range, &mut gathered)?;
+                }
+                Opened::NeedMore => {
+                    let more = gathered.len() >= GATHER;
+                    let full = self.pass(application, buffer, &gathered)?;
+                    gathered.clear();
+                    if ended || full || !more {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    /// The frames of one record.
+    fn take(
+        &mut self,
+        connection: &mut Connection,
+        buffer: &[u8],
+        range: std::ops::Range<usize>,
+        gathered: &mut Gathered,
+    ) -> Result<(), Fail> {
+        let plaintext = &buffer[range.clone()];
+        let mut at = 0;
+        while at < plaintext.len() {
+            let found = frame::parse(plaintext, at)?;
+            let payload = &plaintext[found.start..found.start + found.len];
+            at = found.start + found.len;
+            match self.stream.receive(&found, payload)? {
+                Event::Data => {
+                    let start = range.start + found.start;
+                    gathered.push((start, start + found.len));
+                }
+                Event::Fin => self.ends_record(at, plaintext.len())?,
+                Event::Accepted => self.replay = None,
+                Event::Skip => {}
+                Event::Goaway { last } => self.going_away(connection, last)?,
+                Event::Reset(reason) => {
+                    self.peer_reset = Some(reason);
+                    self.ends_record(at, plaintext.len())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn going_away(&mut self, connection: &mut Connection, last: u8) -> Result<(), Fail> {
+        connection.going_away = true;
+        let current = self.stream.generation();
+        if last == current || self.role == Role::Server {
+            return Ok(());
+        }
+        if last == previous(current) && !self.stream.is_accepted() {
+            let may = self.replay.is_some();
+            return Err(Fail::End(if may { End::NotTaken } else { End::Lost }));
+        }
+        Err(ProtocolError::BadGeneration.into())
+    }
+
+    /// Writes the gathered ranges; true when the application took not all.
+    fn pass(
+        &mut self,
+        application: Option<&TcpStream>,
+        buffer: &[u8],
+        gathered: &[(usize, usize)],
+    ) -> Result<bool, Fail> {
+        let Some(application) = application.filter(|_| !gathered.is_empty()) else {
+            return Ok(false);
+        };
+        let parts: SmallVec<[IoSlice<'_>; GATHER]> = gathered
+            .iter()
+            .map(|(start, end)| IoSlice::new(&buffer[*start..*end]))
+            .collect();
+        let mut taken = if self.rest.is_empty() {
+            write_vectored(application, &parts).map_err(|_| Fail::Application)?
+        } else {
+            0
+        };
+        self.count_received(taken as u64);
+        for part in &parts {
+            let skip = taken.min(part.len());
+            taken -= skip;
+            self.rest.extend_from_slice(&part[skip..]);
+        }
+        Ok(!self.rest.is_empty())
+    }
+}

@@ -1,0 +1,134 @@
+//! From the application to the connection.
+
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use tokio::net::TcpStream;
+
+use super::{End, Fail, Relay};
+use crate::tunnel::connection::{Broken, Connection};
+use crate::tunnel::frame::Prefix;
+use crate::tunnel::outgoing::{Batch, Filled, with_batch};
+use crate::tunnel::stream::Role;
+
+/// What a client sends on a used connection before the ACCEPT; kept for replay.
+const CREDIT_BYTES: usize = 16 * 1024;
+/// Turns before neighbours run.
+const TURN: usize = 4;
+
+impl Relay {
+    /// Application to connection. Ready when this direction has ended and is flushed.
+    pub(super) fn poll_send(
+        &mut self,
+        application: &TcpStream,
+        connection: &mut Connection,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Fail>> {
+        for _ in 0..TURN {
+            ready!(connection.poll_flush(cx)).map_err(|_| self.send_failed(connection))?;
+            if !self.stream.may_send() {
+                return Poll::Ready(Ok(()));
+            }
+            ready!(self.poll_batch(application, connection, cx))?;
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// One read from the application, and the sending of it.
+    fn poll_batch(
+        &mut self,
+        application: &TcpStream,
+        connection: &mut Connection,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Fail>> {
+        let credit = self.credit();
+        if credit == 0 && self.resend.is_empty() {
+            // The ACCEPT will wake us: it is read by this task.
+            return Poll::Pending;
+        }
+        with_batch(|batch| {
+            batch.begin(&self.prefix);
+            let filled = if self.resend.is_empty() && !self.application_ended {
+                match self.fill(application, batch, credit, cx) {
+                    Poll::Ready(filled) => filled?,
+                    Poll::Pending if self.prefix_due && !self.prefix.is_empty() => Filled::Nothing,
+                    Poll::Pending => return Poll::Pending,
+                }
+            } else {
+                let resend = std::mem::take(&mut self.resend);
+                batch.copy_in(&resend);
+                if self.application_ended {
+                    Filled::End
+                } else {
+                    Filled::Some
+                }
+            };
+            self.seal_and_send(batch, filled, connection)
+                .map_err(|_| self.send_failed(connection))?;
+            Poll::Ready(Ok(()))
+        })
+    }
+
+    fn fill(
+        &mut self,
+        application: &TcpStream,
+        batch: &mut Batch,
+        credit: usize,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Filled, Fail>> {
+        loop {
+            ready!(application.poll_read_ready(cx)).map_err(|_| Fail::Application)?;
+            match batch.read(application, self.wide, credit) {
+                Ok(filled) => {
+                    self.wide = batch.is_wide();
+                    self.application_ended = filled == Filled::End;
+                    if let Some(replay) = &mut self.replay {
+                        batch.copy_out(replay);
+                    }
+                    return Poll::Ready(Ok(filled));
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return Poll::Ready(Err(Fail::Application)),
+            }
+        }
+    }
+
+    fn seal_and_send(
+        &mut self,
+        batch: &mut Batch,
+        filled: Filled,
+        connection: &mut Connection,
+    ) -> Result<(), Broken> {
+        connection.before_seal()?;
+        let ends = filled == Filled::End;
+        let generation = self.stream.generation();
+        let sealed = batch.seal(&mut connection.records, generation, ends)?;
+        connection.send(sealed)?;
+        self.prefix = Prefix::new();
+        self.count_sent(batch.data_len() as u64);
+        if ends {
+            self.stream.fin();
+        }
+        Ok(())
+    }
+
+    /// Bytes that may be read from the application now.
+    fn credit(&self) -> usize {
+        match &self.replay {
+            Some(sent) if !self.stream.is_accepted() => CREDIT_BYTES.saturating_sub(sent.len()),
+            _ => usize::MAX,
+        }
+    }
+
+    /// A failed write is the proof that the peer had closed before, and took
+    /// nothing, only while nothing of the stream was ever sent.
+    fn send_failed(&self, connection: &Connection) -> Fail {
+        let untouched = self.role == Role::Client && self.replay.is_some();
+        if untouched && !self.prefix.is_empty() && connection.unsent.is_empty() {
+            Fail::End(End::NotTaken)
+        } else {
+            Fail::Connection(Broken::Lost)
+        }
+    }
+}

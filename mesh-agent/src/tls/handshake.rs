@@ -189,7 +189,8 @@ impl<S: Side> Driver<'_, S> {
         self.incoming.drain(..discard);
         self.fed -= discard;
         match step {
-            // A server may send before the client's Finished is in.
+            // A server that sends half-RTT data may write before the client has proved
+            // itself. Ours does not; should that change, this still waits.
             Ok(Step::Done) if self.connection.common().is_handshaking() => Ok(Step::NeedRead),
             other => other,
         }

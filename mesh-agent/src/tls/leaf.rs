@@ -42,13 +42,6 @@ pub(super) struct Leaf {
     pub(super) name: CertificateName,
     pub(super) not_before: SystemTime,
     pub(super) not_after: SystemTime,
-    usage: Usage,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Usage {
-    client: bool,
-    server: bool,
 }
 
 impl Leaf {
@@ -61,22 +54,14 @@ impl Leaf {
         if *key_type != OID_KEY_TYPE_EC_PUBLIC_KEY || certificate.is_ca() {
             return Err(TlsFailure::BadCertificate);
         }
+        check_has_usage(&certificate)?;
         let validity = certificate.validity();
         Ok(Self {
             id: identity(&certificate)?,
             name: CertificateName::from_parsed(&certificate),
             not_before: system_time(validity.not_before),
             not_after: system_time(validity.not_after),
-            usage: usage(&certificate)?,
         })
-    }
-
-    pub(super) fn check_usage(&self, role: Role) -> Result<(), TlsFailure> {
-        let fits = match role {
-            Role::Client => self.usage.client,
-            Role::Server => self.usage.server,
-        };
-        fits.then_some(()).ok_or(TlsFailure::WrongUsage)
     }
 }
 
@@ -106,16 +91,14 @@ fn identity(certificate: &X509Certificate<'_>) -> Result<SpiffeId, TlsFailure> {
     SpiffeId::parse(uri).map_err(|_| TlsFailure::MalformedIdentity)
 }
 
-/// Unlike webpki we demand the extension: a certificate without it is good for all.
-fn usage(certificate: &X509Certificate<'_>) -> Result<Usage, TlsFailure> {
-    let usage = certificate
+/// webpki checks the extended key usage against the role, but takes its
+/// absence as good for all: we demand it.
+fn check_has_usage(certificate: &X509Certificate<'_>) -> Result<(), TlsFailure> {
+    certificate
         .extended_key_usage()
         .map_err(|_| TlsFailure::BadCertificate)?
-        .ok_or(TlsFailure::WrongUsage)?;
-    Ok(Usage {
-        client: usage.value.client_auth,
-        server: usage.value.server_auth,
-    })
+        .map(|_| ())
+        .ok_or(TlsFailure::WrongUsage)
 }
 
 fn system_time(time: ASN1Time) -> SystemTime {

@@ -87,7 +87,6 @@ impl Trust {
         check_sizes(leaf, intermediates)?;
         self.verify_path(leaf, intermediates, role, now)?;
         let facts = Leaf::parse(leaf)?;
-        facts.check_usage(role)?;
         self.check_revocation(&facts.name)?;
         for intermediate in intermediates {
             self.check_revocation(&CertificateName::of(intermediate)?)?;

@@ -23,4 +23,4 @@ pub use packets::{Captured, PacketCapture};
 pub use peer::Peer;
 pub use pod::{APP_PORT, Pod};
 pub use wait::{eventually, parse};
-pub use world::{Remains, World};
+pub use world::{Remains, World, program};

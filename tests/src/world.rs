@@ -363,6 +363,12 @@ fn names_in(dir: &str, prefix: &str) -> Vec<String> {
     names.filter(|name| name.starts_with(prefix)).collect()
 }
 
+/// The agent's program, for its commands that need no node.
+#[must_use]
+pub fn program() -> Command {
+    Command::new(binary("MESH_AGENT_BIN", "mesh-agent"))
+}
+
 /// From the environment (set by `cargo xtask`), else beside the running program.
 pub(crate) fn binary(variable: &str, name: &str) -> PathBuf {
     if let Some(path) = std::env::var_os(variable) {

@@ -141,6 +141,7 @@ async fn reconcile(projector: &mut Projector, update: &Update, view: &View) -> b
     status.ready = true;
     status.generation = update.snapshot.generation;
     status.problems = update.problems.iter().map(ToString::to_string).collect();
+    status.problems.extend(update.policy.problems());
     for pod in &pods {
         if let Some(message) = &pod.message {
             status

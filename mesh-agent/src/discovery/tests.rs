@@ -196,6 +196,40 @@ fn no_misspelling_of_a_policy_lets_more_through() {
     }
 }
 
+#[test]
+fn peer_authentication_goes_from_port_to_workload_to_namespace_to_mesh() {
+    use crate::model::policy::PeerMode::{self, Disable, Permissive, Strict};
+    let peer = |namespace: &str, name: &str, spec: &str| {
+        format!(
+            "---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\n\
+             metadata: {{name: {name}, namespace: {namespace}}}\nspec: {spec}\n"
+        )
+    };
+    let mesh = peer("istio-system", "m", "{mtls: {mode: STRICT}}");
+    let shop = peer("shop", "all", "{mtls: {mode: PERMISSIVE}}");
+    let web = "selector: {matchLabels: {app: web}}";
+    let port = format!("{{{web}, mtls: {{mode: UNSET}}, portLevelMtls: {{9: {{mode: DISABLE}}}}}}");
+    let port = peer("shop", "w", &port);
+    let later = peer("shop", "x", &format!("{{{web}, mtls: {{mode: DISABLE}}}}"));
+    let broken = peer("shop", "z", "{mtls: {mode: STRIKT}}");
+    let cases: [(String, [PeerMode; 2]); 7] = [
+        (String::new(), [Permissive; 2]),
+        (mesh.clone(), [Strict; 2]),
+        (format!("{mesh}{shop}"), [Permissive; 2]),
+        (format!("{mesh}{port}"), [Strict, Disable]),
+        (format!("{mesh}{shop}{port}"), [Permissive, Disable]),
+        (format!("{mesh}{later}{port}"), [Strict, Disable]),
+        (format!("{shop}{port}{broken}"), [Strict; 2]),
+    ];
+    for (text, expected) in cases {
+        let (snapshot, problems) = load(&format!("{SHOP}{text}"));
+        let engine = crate::policy::Engine::compile(&snapshot);
+        let pod = snapshot.workloads.values().next().expect("the pod");
+        let modes = [8080, 9].map(|port| engine.peer_mode(pod, port));
+        assert_eq!(modes, expected, "{text} {problems:?}");
+    }
+}
+
 proptest! {
     #[test]
     fn no_bytes_make_the_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {

@@ -336,3 +336,111 @@ async fn an_agent_starts_without_its_authority_and_recovers_when_it_comes() {
     again.cancel.cancel();
     again.task.await.expect("ended").expect("well");
 }
+
+/// Certificate and key as files of a static source.
+fn put(ca: &Ca, dir: &Path, account: &str) {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let mut params = rcgen::CertificateParams::default();
+    let id = id(account);
+    params.subject_alt_names = vec![rcgen::SanType::URI(id.as_str().try_into().expect("a name"))];
+    let csr = params
+        .serialize_request(&key)
+        .and_then(|r| r.pem())
+        .expect("a request");
+    let chain = ask(ca, csr, 600, id.as_str()).expect("a certificate");
+    let write = |name: &str, text: &str| std::fs::write(dir.join(name), text).expect("write");
+    write(&format!("shop.{account}.key"), &key.serialize_pem());
+    write(&format!("shop.{account}.crt"), &chain[0]);
+    write("ca.crt", &chain[1]);
+}
+
+#[tokio::test]
+async fn certificates_from_files_follow_them_and_a_broken_pair_changes_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let files = dir.path().join("files");
+    std::fs::create_dir(&files).expect("a directory");
+    let ca = Ca::open(config(dir.path())).expect("an authority");
+    put(&ca, &files, "web");
+    let agent = Identities::start(identity::Config {
+        trust_domain: TrustDomain::new("cluster.local").expect("a domain"),
+        source: SourceConfig::Files(files.clone()),
+        crl_file: None,
+    });
+    let first = get(&agent, "web", 5).await.expect("credentials");
+    let handle = agent.handle(&id("web"));
+    let current = || handle.current().expect("credentials").serial().to_vec();
+    std::fs::write(files.join("shop.web.crt"), "broken").expect("write");
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while agent.status().identities.iter().all(|i| i.failures == 0) {
+        assert!(Instant::now() < deadline, "the broken file is seen");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(current(), first.serial());
+    put(&ca, &files, "web");
+    while current() == first.serial() {
+        assert!(Instant::now() < deadline, "the new pair is seen");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    agent.want(&BTreeSet::new());
+    assert!(handle.current().is_none());
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn without_a_source_or_a_readable_revocation_list_there_is_no_certificate() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let ca = Ca::open(config(dir.path())).expect("an authority");
+    put(&ca, dir.path(), "web");
+    let start = |source, crl_file| {
+        Identities::start(identity::Config {
+            trust_domain: TrustDomain::new("cluster.local").expect("a domain"),
+            source,
+            crl_file,
+        })
+    };
+    let none = start(SourceConfig::None, None);
+    assert!(matches!(
+        get(&none, "web", 1).await,
+        Err(IdentityError::NoSource)
+    ));
+    let files = SourceConfig::Files(dir.path().to_owned());
+    let no_crl = start(files, Some(dir.path().join("absent.pem")));
+    assert!(matches!(
+        get(&no_crl, "web", 1).await,
+        Err(IdentityError::Unavailable(_))
+    ));
+    assert!(no_crl.trust().is_none());
+    std::fs::copy(ca.store.path(CRL), dir.path().join("absent.pem")).expect("copy");
+    get(&no_crl, "web", 5).await.expect("credentials");
+    no_crl.stop().await;
+}
+
+#[tokio::test]
+async fn the_metrics_page_shows_age_and_expiry_and_forgets_with_the_identity() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let ca = Ca::open(config(dir.path())).expect("an authority");
+    put(&ca, dir.path(), "web");
+    let agent = Identities::start(identity::Config {
+        trust_domain: TrustDomain::new("cluster.local").expect("a domain"),
+        source: SourceConfig::Files(dir.path().to_owned()),
+        crl_file: None,
+    });
+    let mut registry = prometheus_client::registry::Registry::default();
+    agent.register(&mut registry);
+    let page = || {
+        let mut page = String::new();
+        prometheus_client::encoding::text::encode(&mut page, &registry).expect("a page");
+        page
+    };
+    get(&agent, "web", 5).await.expect("credentials");
+    let line = "mesh_agent_certificate_expiry_seconds{identity=\"spiffe://cluster.local/ns/shop/sa/web\"} 5";
+    assert!(page().contains(line), "{}", page());
+    assert!(
+        page().contains("mesh_agent_certificate_renewals_total{result=\"success\"} 1"),
+        "{}",
+        page()
+    );
+    agent.want(&BTreeSet::new());
+    assert!(!page().contains("shop"), "{}", page());
+    agent.stop().await;
+}

@@ -86,6 +86,8 @@ fn finish(
     netns_cookie: u64,
     cgroup_id: u64,
 ) -> i32 {
+    #[cfg(feature = "debug-log")]
+    log(ctx, &verdict, netns_cookie, cgroup_id);
     let counter = match verdict {
         Connect::Pass => return ALLOW,
         Connect::PassFailOpen => {
@@ -112,6 +114,24 @@ fn finish(
     };
     refuse(event, counter);
     DENY
+}
+
+#[cfg(feature = "debug-log")]
+#[inline(always)]
+fn log(ctx: &SockAddrContext, verdict: &Connect, netns_cookie: u64, cgroup_id: u64) {
+    let verdict = match verdict {
+        Connect::Pass => "pass",
+        Connect::PassFailOpen => "pass, fail open",
+        Connect::Capture => "capture",
+        Connect::Refuse(_) => "refuse",
+    };
+    aya_log_ebpf::debug!(
+        ctx,
+        "connect netns {} cgroup {}: {}",
+        netns_cookie,
+        cgroup_id,
+        verdict
+    );
 }
 
 /// Unbinds the socket from its device, for a looped SYN leaves through `lo`, and marks it.

@@ -87,6 +87,8 @@ pub struct Capture {
     pinned_maps: Vec<String>,
     /// cgroup ids of [`Config::guard_cgroups`].
     configured_guards: HashSet<u64>,
+    /// Forwards the programs' own log; only objects built with `--debug-log` have one.
+    forward_log: Option<Box<dyn FnMut() + Send>>,
 }
 
 impl Capture {
@@ -107,11 +109,13 @@ impl Capture {
     fn start_pinned(config: &Config) -> Result<Self, Error> {
         let pins = Pins::prepare(&config.bpffs_dir)?;
         let pinned_maps = definitions::check(&pins)?;
-        let ebpf = EbpfLoader::new()
+        let mut ebpf = EbpfLoader::new()
             .default_map_pin_directory(pins.maps())
             .load(OBJECT)
             .map_err(|e| Error::Load(Box::new(e)))?;
+        let forward_log = forward_log(&mut ebpf);
         let mut capture = Self {
+            forward_log,
             ebpf,
             pins,
             config: config.clone(),
@@ -372,6 +376,13 @@ impl Capture {
         Ok(events)
     }
 
+    /// Forwards what the programs logged since the last call.
+    pub fn forward_log(&mut self) {
+        if let Some(forward) = &mut self.forward_log {
+            forward();
+        }
+    }
+
     pub fn stop(self, on_stop: OnStop) -> Result<(), Error> {
         match on_stop {
             OnStop::Keep => Ok(()),
@@ -428,6 +439,12 @@ pub fn probe(scratch: &Path) -> Vec<(String, bool)> {
         tried.push((format!("program {name}"), load(program).is_ok()));
     }
     tried
+}
+
+fn forward_log(ebpf: &mut Ebpf) -> Option<Box<dyn FnMut() + Send>> {
+    // An object without log code has no such map: nothing to forward.
+    let mut logger = aya_log::EbpfLogger::init(ebpf).ok()?;
+    Some(Box::new(move || logger.flush()))
 }
 
 fn load(program: &mut aya::programs::Program) -> Result<(), aya::programs::ProgramError> {

@@ -33,6 +33,7 @@ impl Projector {
 
     /// Logs the latest refusals, a few of them in a turn.
     pub fn log_refusals(&mut self) {
+        self.capture.forward_log();
         let events = match self.capture.refusals(READ) {
             Ok(events) => events,
             Err(error) => return tracing::warn!(%error, "cannot read the refusals"),

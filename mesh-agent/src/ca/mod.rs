@@ -448,6 +448,7 @@ fn authority_file(store: &Store) -> Result<AuthorityFile, Error> {
 /// Makes or takes in the first authority; a given one must be the known one.
 fn ensure_authority(store: &Store, config: &Config) -> Result<(), Error> {
     let _lock = store.lock()?;
+    store.sweep()?;
     let now = SystemTime::now();
     let given = match &config.given {
         Some((chain, key)) => Some(import(chain, key, now)?),

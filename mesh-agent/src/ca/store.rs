@@ -107,6 +107,17 @@ impl Store {
         write().map_err(|e| self.failed(name, e))
     }
 
+    /// Removes drafts that crashes left; the lock is held, so nobody writes one.
+    pub(super) fn sweep(&self) -> Result<(), Error> {
+        let entries = fs::read_dir(&self.dir).map_err(|e| self.failed("", e))?;
+        for entry in entries.filter_map(Result::ok) {
+            if entry.file_name().as_encoded_bytes().starts_with(b".") {
+                fs::remove_file(entry.path()).map_err(|e| self.failed("", e))?;
+            }
+        }
+        Ok(())
+    }
+
     /// One line at the end of a file, on disk when this returns.
     pub(super) fn append<T: Serialize>(&self, name: &str, value: &T) -> Result<(), Error> {
         let path = self.path(name);

@@ -158,6 +158,16 @@ fn a_line_that_a_crash_cut_off_hurts_no_other() {
 }
 
 #[test]
+fn a_draft_that_a_crash_left_is_removed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let ca = Ca::open(config(dir.path())).expect("an authority");
+    let draft = ca.store.path(".authority.json.1");
+    std::fs::write(&draft, "half a key").expect("write");
+    drop(Ca::open(config(dir.path())).expect("an authority"));
+    assert!(!draft.exists());
+}
+
+#[test]
 fn a_rotation_waits_for_certificates_that_would_break() {
     let dir = tempfile::tempdir().expect("a directory");
     let ca = Ca::open(config(dir.path())).expect("an authority");

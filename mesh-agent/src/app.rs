@@ -15,10 +15,11 @@ use crate::admin::{self, Status};
 use crate::capture::{self, Capture};
 use crate::config::{OnStop, Run};
 use crate::discovery::{Directory, Update};
+use crate::identity::Identities;
 use crate::model::policy::MeshSettings;
 use crate::observe::{AccessLogTarget, Observe};
 use crate::project::Projector;
-use crate::proxy::{self, Workers};
+use crate::proxy::{self, Recheck, Workers};
 use crate::sys::cgroup;
 pub use doctor::doctor;
 
@@ -32,11 +33,16 @@ struct View {
     status: Mutex<Status>,
     kernel: Mutex<Vec<(&'static str, u64)>>,
     observe: Observe,
+    identities: Identities,
 }
 
 impl admin::Source for View {
     fn status(&self) -> Status {
-        self.status.lock().clone()
+        let mut status = self.status.lock().clone();
+        let identities = self.identities.status();
+        status.problems.extend(identities.problems.iter().cloned());
+        status.identities = serde_json::json!(identities);
+        status
     }
 
     fn metrics(&self) -> String {
@@ -58,14 +64,22 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
     )?;
     let admin = admin::bind(flags.metrics_addr, &flags.place.run_dir).await?;
     let observe = Observe::new(&node, access_log(&flags.access_log));
+    let identities = Identities::start(flags.identity.config(&node));
+    observe.register(|registry| identities.register(registry));
+    let capture = Capture::start(&capture_config)?;
+    let tuples = capture.tuples_handle()?;
     let workers = Workers::start(
         proxy_config(&flags),
-        node.clone(),
-        directory.published.clone(),
-        observe.clone(),
+        proxy::World {
+            node: node.clone(),
+            trust_domain: identities.trust_domain().clone(),
+            published: directory.published.clone(),
+            entered_pod: Arc::new(move |from, to| tuples.entered_pod(from, to)),
+            observe: observe.clone(),
+        },
     )?;
-    let capture = Capture::start(&capture_config)?;
-    let mut projector = Projector::new(node.clone(), capture, workers, &observe)?;
+    let mut projector =
+        Projector::new(node.clone(), capture, workers, identities.clone(), &observe)?;
     let view = Arc::new(View {
         status: Mutex::new(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -75,6 +89,7 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
         }),
         kernel: Mutex::default(),
         observe,
+        identities: identities.clone(),
     });
     let cancel = CancellationToken::new();
     let pages = tokio::spawn(admin::serve(admin, view.clone(), cancel.clone()));
@@ -82,6 +97,7 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut refresh = tokio::time::interval(REFRESH);
+    let mut trust = identities.trust_changes();
     updates.mark_changed();
     let mut retry: Option<tokio::time::Instant> = None;
     loop {
@@ -89,6 +105,13 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             changed = updates.changed() => { changed?; true }
+            changed = trust.changed() => {
+                changed?;
+                if let Some(trust) = identities.trust() {
+                    projector.recheck(&Recheck::Trust(trust)).await;
+                }
+                false
+            }
             _ = refresh.tick() => retry.is_some_and(|at| at <= tokio::time::Instant::now()),
         };
         if apply {
@@ -120,6 +143,7 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
         OnStop::Keep => capture::OnStop::Keep,
     };
     projector.stop(flags.drain_timeout, on_stop).await?;
+    identities.stop().await;
     cancel.cancel();
     let (pages, watching) = tokio::join!(pages, watching);
     pages.and(watching).context("end the control tasks")?;
@@ -133,6 +157,8 @@ async fn reconcile(projector: &mut Projector, update: &Update, view: &View) -> b
     for problem in update.problems.iter() {
         tracing::warn!("{problem}");
     }
+    // Before pods come and go: what is forbidden now ends first.
+    projector.recheck(&Recheck::Policy).await;
     let pods = projector.apply(&update.snapshot).await;
     let whole = pods.iter().all(|p| p.enrolled);
     let mut status = view.status.lock();
@@ -225,6 +251,9 @@ fn proxy_config(flags: &Run) -> proxy::Config {
         connect_timeout: flags.connect_timeout,
         idle_timeout: flags.idle_timeout,
         max_connections: flags.max_connections,
-        delivery_ports: defaults.delivery_ports,
+        max_connections_per_pod: flags.max_connections_per_pod,
+        handshake_timeout: flags.handshake_timeout,
+        same_node_tls: flags.same_node_tls,
+        ..defaults
     }
 }

@@ -5,6 +5,7 @@
 //! side by side. Nothing is made in the machine's own network namespace.
 
 mod agent;
+mod authority;
 mod cgroup;
 mod manifest;
 mod net;
@@ -17,6 +18,7 @@ mod wait;
 mod world;
 
 pub use agent::{Agent, rss};
+pub use authority::Authority;
 pub use manifest::{OnAgentDown, PodSpec, Port, Target};
 pub use net::Place;
 pub use packets::{Captured, PacketCapture};

@@ -34,6 +34,11 @@ pub(crate) fn ip(args: &str) -> Result<()> {
     Ok(())
 }
 
+/// The node's own address.
+pub(crate) fn node_v4(index: usize) -> String {
+    format!("10.77.0.{}", 200 + index)
+}
+
 /// A node's namespace: a bridge for its pods, joined to the first node's.
 pub(crate) fn make_node(netns: &str, index: usize, first: Option<&str>) -> Result<()> {
     ip(&format!("netns add {netns}"))?;
@@ -41,8 +46,8 @@ pub(crate) fn make_node(netns: &str, index: usize, first: Option<&str>) -> Resul
     ip(&format!("-n {netns} link add br0 type bridge"))?;
     ip(&format!("-n {netns} link set br0 up"))?;
     ip(&format!(
-        "-n {netns} addr add 10.77.0.{}/24 dev br0",
-        200 + index
+        "-n {netns} addr add {}/24 dev br0",
+        node_v4(index)
     ))?;
     let Some(first) = first else { return Ok(()) };
     let port = format!("to-n{index}");

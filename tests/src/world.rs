@@ -14,7 +14,7 @@ use crate::manifest::{OnAgentDown, PodSpec};
 use crate::net::{self, Place, ip};
 use crate::pod::{APP_PORT, Pod};
 use crate::wait::{eventually, parse};
-use crate::{cgroup, sys};
+use crate::{authority, cgroup, sys};
 
 /// One test's nodes and pods, on one link 10.77.0.0/24 and fd77::/64.
 pub struct World {
@@ -45,6 +45,8 @@ impl World {
             id,
         };
         fs::create_dir(world.dir.path().join("config"))?;
+        // Until there is an authority.
+        world.write_config(authority::PLAINTEXT_FILE, authority::PLAINTEXT)?;
         for index in 1..=nodes {
             world.add_node(index)?;
         }

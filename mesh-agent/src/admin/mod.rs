@@ -33,6 +33,7 @@ pub struct Status {
     pub active_connections: usize,
     pub pods: serde_json::Value,
     pub kernel: serde_json::Value,
+    pub identities: serde_json::Value,
 }
 
 /// Where the pages come from.

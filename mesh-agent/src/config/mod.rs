@@ -98,8 +98,18 @@ pub struct Run {
     /// Access log: "off", "-" for standard output, or a file.
     #[arg(long, default_value = "off")]
     pub access_log: String,
+    /// Most connections that are carried at once; each takes two file descriptors.
     #[arg(long, default_value_t = 8000)]
     pub max_connections: usize,
+    /// Most connections of one pod.
+    #[arg(long, default_value_t = 4000)]
+    pub max_connections_per_pod: usize,
+    /// Longest TLS handshake, and longest wait for first bytes that decide.
+    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
+    pub handshake_timeout: Duration,
+    /// Mutual TLS also between pods of this node.
+    #[arg(long)]
+    pub same_node_tls: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

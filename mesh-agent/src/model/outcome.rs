@@ -101,6 +101,8 @@ pub enum RefuseReason {
     NoCertificate,
     /// The handshake with the other agent failed.
     Tls(TlsFailure),
+    /// The address leads to another pod than the configuration says.
+    WrongWorkload,
     /// The other agent refused the stream.
     RefusedByPeer,
     /// The agent is draining.

@@ -155,6 +155,7 @@ pub fn refuse_reason(reason: RefuseReason) -> &'static str {
         RefuseReason::PlaintextRefused => "plaintext_refused",
         RefuseReason::NoCertificate => "no_certificate",
         RefuseReason::Tls(failure) => tls_failure(failure),
+        RefuseReason::WrongWorkload => "wrong_workload",
         RefuseReason::RefusedByPeer => "refused_by_peer",
         RefuseReason::Draining => "draining",
         RefuseReason::PodRemoved => "refused_pod_removed",

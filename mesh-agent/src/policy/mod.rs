@@ -153,6 +153,16 @@ impl Engine {
         }
     }
 
+    /// What leaves a pod towards another agent, or out of the mesh, is decided
+    /// where it arrives: nothing forbids it here.
+    #[must_use]
+    pub fn egress(&self) -> Permit {
+        Permit {
+            rule: None,
+            dry_run: DryRuns::new(),
+        }
+    }
+
     /// What `port` of the workload takes.
     #[must_use]
     pub fn peer_mode(&self, workload: &Workload, port: u16) -> PeerMode {

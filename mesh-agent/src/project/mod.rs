@@ -16,9 +16,10 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::capture::{self, Capture, EnrolPod};
-use crate::model::{Enrolment, Snapshot, Workload, WorkloadKey};
+use crate::identity::Identities;
+use crate::model::{Enrolment, Snapshot, SpiffeError, SpiffeId, Workload, WorkloadKey};
 use crate::observe::Observe;
-use crate::proxy::{self, LocalPod, Workers};
+use crate::proxy::{self, LocalPod, Recheck, Workers};
 use crate::sys::netns::{self, Netns, NetnsError};
 use crate::sys::route::{self, RouteError};
 
@@ -35,6 +36,8 @@ pub enum Error {
     HostNetwork,
     #[error("it has no address")]
     NoAddress,
+    #[error("namespace and service account make no identity: {0}")]
+    Identity(#[from] SpiffeError),
     #[error(transparent)]
     Netns(#[from] NetnsError),
     #[error(transparent)]
@@ -64,6 +67,7 @@ pub struct Projector {
     capture: Capture,
     workers: Workers,
     host: Netns,
+    identities: Identities,
     pods: BTreeMap<WorkloadKey, LocalPod>,
     /// Watched cgroups of wanted pods, by id.
     guards: BTreeMap<WorkloadKey, u64>,
@@ -76,9 +80,11 @@ impl Projector {
         node: String,
         capture: Capture,
         workers: Workers,
+        identities: Identities,
         observe: &Observe,
     ) -> Result<Self, Error> {
         Ok(Self {
+            identities,
             node,
             capture,
             workers,
@@ -97,6 +103,9 @@ impl Projector {
             .map(|w| (w.key.clone(), w.clone()))
             .collect();
         self.withdraw_unwanted(&wanted).await;
+        // Keys of identities without a pod here go; the others' are fetched.
+        let identities = wanted.values().filter_map(|w| self.identity_of(w).ok());
+        self.identities.want(&identities.collect());
         let mut unguarded = self.guard(&wanted);
         let mut statuses = Vec::with_capacity(wanted.len());
         for workload in wanted.values() {
@@ -117,6 +126,19 @@ impl Projector {
         }
         self.withdraw_strangers();
         statuses
+    }
+
+    fn identity_of(&self, workload: &Workload) -> Result<SpiffeId, Error> {
+        let domain = self.identities.trust_domain();
+        let (namespace, account) = (&workload.key.namespace, &workload.service_account);
+        Ok(SpiffeId::new(domain, namespace, account)?)
+    }
+
+    /// Has live connections looked at again.
+    pub async fn recheck(&self, what: &Recheck) {
+        if let Err(error) = self.workers.recheck(what).await {
+            tracing::error!(%error, "cannot have live connections looked at again");
+        }
     }
 
     /// Watches the cgroups of all wanted pods, before any of them is enrolled,
@@ -168,6 +190,7 @@ impl Projector {
                         || w.netns != pod.workload.netns
                         || w.cgroup != pod.workload.cgroup
                         || w.enrolment != pod.workload.enrolment
+                        || w.service_account != pod.workload.service_account
                 })
             })
             .map(|(key, _)| key.clone())
@@ -210,10 +233,14 @@ impl Projector {
             return Err(Error::HostNetwork);
         }
         let started = std::time::Instant::now();
+        let spiffe_id = self.identity_of(workload)?;
         route::install(&netns, workload.ips)?;
         let pod = LocalPod {
             workload: workload.clone(),
             netns: netns.clone(),
+            identity: self.identities.handle(&spiffe_id),
+            spiffe_id,
+            active: Arc::default(),
         };
         let listeners = self.workers.add_pod(&pod).await?;
         let borrowed: Vec<_> = listeners.iter().map(|(ip, fd)| (*ip, fd.as_fd())).collect();

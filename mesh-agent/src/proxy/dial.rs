@@ -10,6 +10,7 @@ use socket2::Socket;
 use tokio::net::TcpStream;
 
 use crate::model::{ClientAddr, RefuseReason, UpstreamAddr};
+use crate::policy::Permit;
 use crate::sys::{netns::Netns, socket};
 
 /// Tries before a delivery is given up for want of a source port.
@@ -42,29 +43,50 @@ impl PortRange {
     }
 }
 
+/// Where a dial comes from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct From<'n> {
+    pub(super) netns: &'n Netns,
+    /// The pod's own address.
+    pub(super) source: IpAddr,
+    /// To be captured by the destination's agent, though that is this one.
+    pub(super) through: bool,
+}
+
+/// What deliveries need of their worker.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Delivery<'w> {
+    pub(super) ports: &'w PortRange,
+    pub(super) deadline: Duration,
+}
+
 /// From the pod's own address, over the pod's ordinary path.
 pub(super) async fn dial(
-    netns: &Netns,
-    source: IpAddr,
+    _permit: &Permit,
+    from: From<'_>,
     upstream: UpstreamAddr,
     deadline: Duration,
 ) -> Result<TcpStream, RefuseReason> {
-    let socket = start(netns, || socket::dial_socket(source), upstream.get());
+    let make = || match from.through {
+        false => socket::dial_socket(from.source),
+        true => socket::dial_through_socket(from.source),
+    };
+    let socket = start(from.netns, make, upstream.get());
     finish(socket.map_err(|e| reason(&e))?, deadline).await
 }
 
 /// To the application in `netns`, as the client.
 pub(super) async fn deliver(
+    _permit: &Permit,
     netns: &Netns,
     client: ClientAddr,
     upstream: UpstreamAddr,
-    ports: &PortRange,
-    deadline: Duration,
+    delivery: &Delivery<'_>,
 ) -> Result<TcpStream, RefuseReason> {
     for _ in 0..PORT_TRIES {
-        let source = SocketAddr::new(client.ip(), ports.take());
+        let source = SocketAddr::new(client.ip(), delivery.ports.take());
         match start(netns, || socket::delivery_socket(source), upstream.get()) {
-            Ok(socket) => return finish(socket, deadline).await,
+            Ok(socket) => return finish(socket, delivery.deadline).await,
             Err(e) if matches!(e.kind(), ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable) => {}
             Err(e) => return Err(reason(&e)),
         }

@@ -7,11 +7,16 @@
 //! be carried is reset, never passed by; a pod's removal closes every socket
 //! that the agent has in its namespace.
 
+mod carry;
 mod connection;
 mod dial;
+mod inbound;
+mod live;
+mod outbound;
+mod report;
 mod worker;
 
-use std::net::{IpAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
@@ -22,9 +27,12 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::discovery::Published;
-use crate::model::{PodIps, Workload};
+use crate::identity::Handle;
+use crate::model::{PodIps, SpiffeId, TrustDomain, Workload};
 use crate::observe::Observe;
 use crate::sys::{netns::Netns, socket};
+use crate::tls::Trust;
+use crate::tunnel::PoolConfig;
 use worker::Command;
 
 /// Settings of the data path.
@@ -37,6 +45,15 @@ pub struct Config {
     pub idle_timeout: Option<Duration>,
     /// Of the whole agent; each takes two file descriptors.
     pub max_connections: usize,
+    /// Of one pod, so that a busy one does not starve its neighbours.
+    pub max_connections_per_pod: usize,
+    /// Longest TLS handshake, and longest wait for a client's first bytes
+    /// where they decide what the connection is.
+    pub handshake_timeout: Duration,
+    /// Mutual TLS also between pods of this node.
+    pub same_node_tls: bool,
+    /// Bounds of each worker's idle connections to other agents.
+    pub pool: PoolConfig,
     /// Source ports of deliveries. Outside of the clients' own ephemeral range,
     /// for a delivery shares the client's address.
     pub delivery_ports: RangeInclusive<u16>,
@@ -49,6 +66,10 @@ impl Default for Config {
             connect_timeout: Duration::from_secs(5),
             idle_timeout: None,
             max_connections: 8_000,
+            max_connections_per_pod: 4_000,
+            handshake_timeout: Duration::from_secs(5),
+            same_node_tls: false,
+            pool: PoolConfig::default(),
             delivery_ports: 10_000..=32_000,
         }
     }
@@ -59,6 +80,12 @@ impl Default for Config {
 pub struct LocalPod {
     pub workload: Arc<Workload>,
     pub netns: Arc<Netns>,
+    /// Who the pod is, by the namespace that its sockets live in.
+    pub spiffe_id: SpiffeId,
+    /// Its certificate, as soon and as long as there is one.
+    pub identity: Arc<Handle>,
+    /// Connections that it has on all workers.
+    pub active: Arc<AtomicUsize>,
 }
 
 impl LocalPod {
@@ -67,14 +94,45 @@ impl LocalPod {
     }
 }
 
+/// Whether a SYN from here to there went into a pod that this node's agent
+/// enrolled: proof that the address still belongs to that pod.
+pub type EnteredPod = Arc<dyn Fn(SocketAddr, SocketAddr) -> bool + Send + Sync>;
+
+/// What live connections are to be looked at again for.
+#[derive(Clone, Debug)]
+pub enum Recheck {
+    /// The configuration changed.
+    Policy,
+    /// Roots or revocations changed.
+    Trust(Arc<Trust>),
+}
+
 /// What all workers see.
-#[derive(Debug)]
+pub struct World {
+    pub node: String,
+    pub trust_domain: TrustDomain,
+    pub published: Arc<ArcSwap<Published>>,
+    pub entered_pod: EnteredPod,
+    pub observe: Observe,
+}
+
+/// The above, and what the workers share among themselves.
 struct Shared {
     config: Config,
-    published: Arc<ArcSwap<Published>>,
-    observe: Observe,
     node: String,
+    trust_domain: TrustDomain,
+    published: Arc<ArcSwap<Published>>,
+    entered_pod: EnteredPod,
+    observe: Observe,
     active: AtomicUsize,
+}
+
+impl Shared {
+    /// Whom a connection to the workload must find there.
+    fn identity_of(&self, workload: &Workload) -> Option<SpiffeId> {
+        let (namespace, account) = (&workload.key.namespace, &workload.service_account);
+        SpiffeId::new(&self.trust_domain, namespace, account).ok()
+    }
 }
 
 /// Why a pod could not be served.
@@ -89,31 +147,44 @@ pub enum Error {
 }
 
 /// The worker threads.
-#[derive(Debug)]
 pub struct Workers {
     shared: Arc<Shared>,
     workers: Vec<(mpsc::Sender<Command>, std::thread::JoinHandle<()>)>,
 }
 
 impl Workers {
-    pub fn start(
-        config: Config,
-        node: String,
-        published: Arc<ArcSwap<Published>>,
-        observe: Observe,
-    ) -> Result<Self, Error> {
+    pub fn start(config: Config, world: World) -> Result<Self, Error> {
         let count = config.workers.max(1);
+        let World {
+            node,
+            trust_domain,
+            published,
+            entered_pod,
+            observe,
+        } = world;
         let shared = Arc::new(Shared {
             config,
-            published,
-            observe,
             node,
+            trust_domain,
+            published,
+            entered_pod,
+            observe,
             active: AtomicUsize::new(0),
         });
         let workers = (0..count)
             .map(|index| worker::spawn(index, count, shared.clone()).map_err(Error::Start))
             .collect::<Result<_, _>>()?;
         Ok(Self { shared, workers })
+    }
+
+    /// Has every live connection looked at again; what is not allowed any
+    /// more is cut.
+    pub async fn recheck(&self, what: &Recheck) -> Result<(), Error> {
+        for (worker, _) in &self.workers {
+            let command = Command::Recheck(what.clone());
+            worker.send(command).await.map_err(|_| Error::WorkerGone)?;
+        }
+        Ok(())
     }
 
     /// Connections carried now.

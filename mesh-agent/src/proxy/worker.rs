@@ -1,6 +1,6 @@
 //! A worker: one thread, one runtime, its listeners and connections.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::net::TcpListener as StdListener;
@@ -14,39 +14,150 @@ use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::connection::{self, Cut};
-use super::dial::PortRange;
-use super::{LocalPod, Shared};
+use super::connection;
+use super::dial::{Delivery, PortRange};
+use super::live::{CutReason, Live};
+use super::{LocalPod, Recheck, Shared};
+use crate::model::policy::PeerMode;
+use crate::observe::Observe;
+use crate::policy::Request;
+use crate::tls;
+use crate::tunnel::Pool;
 
 /// What the control runtime asks of a worker.
 #[derive(Debug)]
 pub(super) enum Command {
     Add(LocalPod, Vec<StdListener>),
     Remove(u64, oneshot::Sender<()>),
+    Recheck(Recheck),
     Drain(Duration),
 }
+
+/// How often idle connections to other agents are looked at.
+const SWEEP: Duration = Duration::from_secs(1);
+/// Handshakes of one pod that a worker has under way at once: peers that never
+/// finish theirs do not keep others out for ever, nor fill memory.
+const MAX_HANDSHAKES: usize = 512;
 
 /// State of one worker, shared by its tasks on one thread.
 pub(super) struct Local {
     pub(super) shared: Arc<Shared>,
-    pub(super) ports: PortRange,
+    pub(super) observe: Observe,
+    pub(super) live: Live,
+    /// Idle connections to other agents.
+    pub(super) pool: RefCell<Pool>,
+    /// No new streams: idle connections say goodbye.
+    pub(super) draining: CancellationToken,
+    ports: PortRange,
     /// Turn of round robin.
-    pub(super) turn: Cell<usize>,
-    pub(super) next_id: Cell<u64>,
+    turn: Cell<usize>,
+    next_id: Cell<u64>,
     /// Connections of all pods.
-    pub(super) tasks: TaskTracker,
-    /// Cuts every connection.
-    pub(super) cut_all: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Local {
+    fn new(index: usize, count: usize, shared: Arc<Shared>) -> Self {
+        Self {
+            observe: shared.observe.clone(),
+            live: Live::default(),
+            pool: RefCell::new(Pool::new(shared.config.pool.clone())),
+            draining: CancellationToken::new(),
+            ports: PortRange::part(&shared.config.delivery_ports, index, count),
+            turn: Cell::new(index),
+            next_id: Cell::new((index as u64) << 48),
+            tasks: TaskTracker::new(),
+            shared,
+        }
+    }
+
+    /// Unique in this process.
+    pub(super) fn next_id(&self) -> u64 {
+        let id = self.next_id.get();
+        self.next_id.set(id + 1);
+        id
+    }
+
+    pub(super) fn next_turn(&self) -> usize {
+        let turn = self.turn.get();
+        self.turn.set(turn.wrapping_add(1));
+        turn
+    }
+
+    pub(super) fn delivery(&self) -> Delivery<'_> {
+        Delivery {
+            ports: &self.ports,
+            deadline: self.shared.config.connect_timeout,
+        }
+    }
+
+    fn recheck(&self, what: Recheck) {
+        match what {
+            Recheck::Policy => self.recheck_policy(),
+            Recheck::Trust(trust) => {
+                self.live.recheck_peers(|peer| !trust.is_revoked(peer));
+                let mut pool = self.pool.borrow_mut();
+                pool.retain_peers(|peer| !trust.is_revoked(peer));
+            }
+        }
+    }
+
+    fn recheck_policy(&self) {
+        let published = self.shared.published.load_full();
+        self.live.recheck(|checked| {
+            let workloads = &published.snapshot.workloads;
+            let destination = workloads.get(&checked.destination.key);
+            let mut request = Request::from(checked);
+            if let Some(now) = destination {
+                request.destination = now;
+            }
+            let mode = published
+                .policy
+                .peer_mode(request.destination, checked.destination_port);
+            let taken = !checked.plaintext || mode != PeerMode::Strict;
+            taken && published.policy.check(&request).is_ok()
+        });
+    }
+
+    fn sweep(&self) {
+        let (now, wall) = (std::time::Instant::now(), std::time::SystemTime::now());
+        self.pool.borrow_mut().sweep(now, wall);
+        self.live.recheck_own();
+    }
 }
 
 /// One pod on one worker.
 pub(super) struct PodState {
     pub(super) pod: LocalPod,
     /// Ends the accept loops.
-    pub(super) stop: CancellationToken,
-    /// Cuts the connections.
-    pub(super) cut: CancellationToken,
-    pub(super) tasks: TaskTracker,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    handshakes: Cell<usize>,
+}
+
+/// A handshake's place among those under way.
+pub(super) struct Handshaking<'p>(&'p Cell<usize>);
+
+impl Drop for Handshaking<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+impl PodState {
+    /// Cookie of the pod's network namespace.
+    pub(super) fn cookie(&self) -> u64 {
+        self.pod.netns.cookie()
+    }
+
+    /// `None` when too many are under way.
+    pub(super) fn handshake(&self) -> Option<Handshaking<'_>> {
+        let under_way = self.handshakes.get();
+        (under_way < MAX_HANDSHAKES).then(|| {
+            self.handshakes.set(under_way + 1);
+            Handshaking(&self.handshakes)
+        })
+    }
 }
 
 pub(super) fn spawn(
@@ -59,47 +170,56 @@ pub(super) fn spawn(
         .enable_io()
         .enable_time()
         .build()?;
-    let local = Local {
-        ports: PortRange::part(&shared.config.delivery_ports, index, count),
-        turn: Cell::new(index),
-        next_id: Cell::new((index as u64) << 48),
-        tasks: TaskTracker::new(),
-        cut_all: CancellationToken::new(),
-        shared,
-    };
     let thread = std::thread::Builder::new()
         .name(format!("worker-{index}"))
-        .spawn(move || LocalSet::new().block_on(&runtime, run(Rc::new(local), commands)))?;
+        .spawn(move || {
+            tls::warm();
+            let local = Rc::new(Local::new(index, count, shared));
+            LocalSet::new().block_on(&runtime, run(local, commands));
+        })?;
     Ok((sender, thread))
 }
 
 async fn run(local: Rc<Local>, mut commands: mpsc::Receiver<Command>) {
     let mut pods: HashMap<u64, Rc<PodState>> = HashMap::new();
-    while let Some(command) = commands.recv().await {
+    let mut sweep = tokio::time::interval(SWEEP);
+    loop {
+        let command = tokio::select! {
+            command = commands.recv() => command,
+            _ = sweep.tick() => {
+                local.sweep();
+                continue;
+            }
+        };
         match command {
-            Command::Add(pod, listeners) => add(&local, &mut pods, pod, listeners),
-            Command::Remove(cookie, done) => {
+            None => return,
+            Some(Command::Add(pod, listeners)) => add(&local, &mut pods, pod, listeners),
+            Some(Command::Remove(cookie, done)) => {
                 if let Some(pod) = pods.remove(&cookie) {
-                    end_pod(&pod).await;
+                    end_pod(&local, &pod).await;
                 }
                 // The asker may have gone: the pod is removed all the same.
                 let _gone = done.send(());
             }
-            Command::Drain(deadline) => {
-                for pod in pods.values() {
-                    pod.stop.cancel();
-                }
-                local.tasks.close();
-                if tokio::time::timeout(deadline, local.tasks.wait())
-                    .await
-                    .is_err()
-                {
-                    local.cut_all.cancel();
-                    local.tasks.wait().await;
-                }
-                return;
-            }
+            Some(Command::Recheck(what)) => local.recheck(what),
+            Some(Command::Drain(deadline)) => return drain(&local, &pods, deadline).await,
         }
+    }
+}
+
+async fn drain(local: &Local, pods: &HashMap<u64, Rc<PodState>>, deadline: Duration) {
+    for pod in pods.values() {
+        pod.stop.cancel();
+    }
+    local.draining.cancel();
+    local.pool.borrow_mut().clear();
+    local.tasks.close();
+    if tokio::time::timeout(deadline, local.tasks.wait())
+        .await
+        .is_err()
+    {
+        local.live.cut_all(CutReason::DrainDeadline);
+        local.tasks.wait().await;
     }
 }
 
@@ -112,8 +232,8 @@ fn add(
     let state = Rc::new(PodState {
         pod,
         stop: CancellationToken::new(),
-        cut: CancellationToken::new(),
         tasks: TaskTracker::new(),
+        handshakes: Cell::new(0),
     });
     for listener in listeners {
         match TcpListener::from_std(listener) {
@@ -129,9 +249,10 @@ fn add(
     }
 }
 
-async fn end_pod(pod: &PodState) {
+async fn end_pod(local: &Local, pod: &PodState) {
     pod.stop.cancel();
-    pod.cut.cancel();
+    local.live.cut_pod(pod.cookie(), CutReason::PodRemoved);
+    local.pool.borrow_mut().remove_pod(pod.cookie());
     pod.tasks.close();
     pod.tasks.wait().await;
 }
@@ -145,11 +266,7 @@ async fn accept(local: Rc<Local>, pod: Rc<PodState>, listener: TcpListener) {
         };
         match accepted {
             Ok((client, peer)) => {
-                let cut = Cut {
-                    pod: pod.cut.clone(),
-                    all: local.cut_all.clone(),
-                };
-                let serving = connection::serve(local.clone(), pod.clone(), client, peer, cut);
+                let serving = connection::serve(local.clone(), pod.clone(), client, peer);
                 let serving = local.tasks.track_future(serving);
                 pod.tasks.spawn_local(serving);
             }

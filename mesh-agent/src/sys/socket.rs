@@ -126,6 +126,13 @@ pub fn is_own_delivery(socket: &impl AsFd) -> bool {
         .map_or(true, |mark| mark == MARK)
 }
 
+/// Keeps the kernel from holding much that is not sent yet, where we hold more ourselves.
+pub fn bound_unsent(socket: &impl AsFd) {
+    const UNSENT_BYTES: u32 = 128 * 1024;
+    // It can fail only for a socket that is already dead.
+    let _dead = SockRef::from(socket).set_tcp_notsent_lowat(UNSENT_BYTES);
+}
+
 /// Makes closing the socket send RST instead of FIN.
 pub fn reset_on_close(socket: &impl AsFd) {
     // It can fail only for a socket that is already dead.

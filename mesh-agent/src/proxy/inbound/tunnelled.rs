@@ -1,0 +1,218 @@
+//! Streams of another agent: handshake once, then one stream after the other.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+
+use crate::model::{
+    ClientAddr, CloseReason, RefuseReason, Security, SpiffeId, UpstreamAddr, Workload,
+};
+use crate::policy::{Permit, Request};
+use crate::proxy::carry::{Stopped, Tunnelled, carry};
+use crate::proxy::connection::{Accepted, At};
+use crate::proxy::inbound::deliver;
+use crate::proxy::live::Checked;
+use crate::proxy::outbound::credentials;
+use crate::proxy::report::Report;
+use crate::sys::socket;
+use crate::tls;
+use crate::tunnel::{Connection, End, Open, Relay, ResetReason};
+
+/// The peer's pool closes sooner: this is for peers that vanished.
+const IDLE: Duration = Duration::from_secs(60);
+/// A peer that does not read its GOAWAY is not waited for longer.
+const FAREWELL: Duration = Duration::from_millis(200);
+
+pub(super) async fn serve(accepted: Accepted<'_>) {
+    let Accepted { client, mut at } = accepted;
+    match handshake(&at, &client).await {
+        Ok((session, not_after)) => {
+            let own = at.pod.pod.identity.clone();
+            at.entry.set_tls(own, session.peer.clone());
+            let connection = Connection::new(client, session, not_after, Instant::now());
+            streams(&mut at, connection).await;
+        }
+        Err(reason) => {
+            let mut report = at.report();
+            report.opening.security = Security::MutualTls;
+            // No RST: it could overtake the alert that says why.
+            report.refused(reason);
+        }
+    }
+}
+
+async fn handshake(
+    at: &At<'_>,
+    client: &TcpStream,
+) -> Result<(tls::Session, std::time::SystemTime), RefuseReason> {
+    let _place = at.pod.handshake().ok_or(RefuseReason::OverLimit)?;
+    let credentials = credentials(at).await?;
+    socket::bound_unsent(client);
+    let deadline = at.local.shared.config.handshake_timeout;
+    let session = tokio::select! {
+        biased; // removal and drain win
+        reason = at.entry.cut.wait() => return Err(reason.refuse()),
+        session = tls::accept(client, &credentials, deadline) => session,
+    };
+    Ok((session.map_err(RefuseReason::Tls)?, credentials.not_after()))
+}
+
+async fn streams(at: &mut At<'_>, mut connection: Connection) {
+    loop {
+        let taken = tokio::select! {
+            biased; // a cut must not wait for the next stream
+            _reason = at.entry.cut.wait() => return,
+            () = at.local.draining.cancelled() => break,
+            () = tokio::time::sleep(IDLE) => break,
+            taken = connection.accept() => taken,
+        };
+        match taken {
+            Ok(Some((open, relay))) => {
+                let whole = stream(at, &mut connection, open, relay).await;
+                at.entry.clear_checked();
+                if !whole {
+                    return;
+                }
+            }
+            // The peer is done.
+            Ok(None) => return,
+            Err(error) => {
+                tracing::debug!(%error, peer = %connection.peer().spiffe_id(), "protocol error");
+                let mut report = at.report();
+                report.opening.security = Security::MutualTls;
+                report.opening.source_principal = Some(connection.peer().spiffe_id().clone());
+                return report.ended(Default::default(), CloseReason::ProtocolError);
+            }
+        }
+    }
+    connection.go_away(FAREWELL).await;
+}
+
+/// One stream; true when the connection may carry the next.
+async fn stream(
+    at: &mut At<'_>,
+    connection: &mut Connection,
+    open: Open,
+    mut relay: Relay,
+) -> bool {
+    // Each stream is decided by the configuration that holds when it comes.
+    at.published = at.local.shared.published.load_full();
+    let peer = connection.peer().spiffe_id().clone();
+    let mut report = report(at, &open, &peer);
+    if open.source.ip().to_canonical() != at.client_addr.ip() {
+        // Only a pod's own agent opens streams for it, from its own address.
+        report.refused(RefuseReason::Loop);
+        return false;
+    }
+    let permit = match permit(at, &mut report, peer) {
+        Ok(permit) => permit,
+        Err(reason) => {
+            report.refused(reason);
+            return relay.settle(connection, ResetReason::Denied).await;
+        }
+    };
+    let client = ClientAddr::new(open.source);
+    let application = match deliver(at, &permit, client).await {
+        Ok(application) => application,
+        Err(reason) => {
+            report.refused(reason);
+            return relay.settle(connection, told(reason)).await;
+        }
+    };
+    relay.accept();
+    report.opened();
+    let idle = at.local.shared.config.idle_timeout;
+    let mut tunnelled = Tunnelled {
+        relay: &mut relay,
+        application: &application,
+        connection,
+    };
+    let stopped = carry(&mut tunnelled, &at.entry.cut, &report, idle).await;
+    finish(connection, application, relay, report, &stopped).await
+}
+
+fn told(reason: RefuseReason) -> ResetReason {
+    match reason {
+        RefuseReason::OverLimit | RefuseReason::SourcePortsExhausted => ResetReason::OverLimit,
+        _ => ResetReason::ConnectFailed,
+    }
+}
+
+fn report<'l>(at: &At<'l>, open: &Open, peer: &SpiffeId) -> Report<'l> {
+    let mut report = at.report();
+    let opening = &mut report.opening;
+    opening.client = ClientAddr::new(open.source);
+    opening.upstream = Some(UpstreamAddr::new(at.orig_dst.get()));
+    opening.security = Security::MutualTls;
+    opening.source_principal = Some(peer.clone());
+    // The address gives the pod's name only where it agrees with the proof.
+    let known = at.published.snapshot.by_ip.get(&at.client_addr.ip());
+    if let Some(workload) = known.filter(|w| is_of(w, peer)) {
+        opening.source = Ok(workload.clone());
+    }
+    let vip = open.original.ip().to_canonical();
+    let service = at.published.snapshot.by_vip.get(&vip);
+    opening.service = service.map(|s| s.key.clone());
+    report
+}
+
+fn is_of(workload: &Arc<Workload>, id: &SpiffeId) -> bool {
+    workload.key.namespace == id.namespace() && workload.service_account == id.service_account()
+}
+
+fn permit(at: &At<'_>, report: &mut Report<'_>, peer: SpiffeId) -> Result<Permit, RefuseReason> {
+    let checked = Checked {
+        source: Some(peer),
+        source_ip: at.client_addr.ip(),
+        destination: at.pod.pod.workload.clone(),
+        destination_ip: at.orig_dst.ip(),
+        destination_port: at.orig_dst.port(),
+        plaintext: false,
+    };
+    at.entry.set_checked(checked.clone());
+    match at.published.policy.check(&Request::from(&checked)) {
+        Ok(permit) => {
+            report.opening.rule = permit.rule().cloned();
+            Ok(permit)
+        }
+        Err(deny) => {
+            report.opening.rule = Some(deny.rule().clone());
+            Err(RefuseReason::Denied)
+        }
+    }
+}
+
+/// Tells the end to the application, the log and the peer, in that order.
+async fn finish(
+    connection: &mut Connection,
+    application: TcpStream,
+    mut relay: Relay,
+    report: Report<'_>,
+    stopped: &Stopped<End>,
+) -> bool {
+    let (reason, answer) = match stopped {
+        Stopped::Ended(End::Finished) => (CloseReason::Finished, None),
+        Stopped::Ended(End::ResetByApplication) => {
+            (CloseReason::ResetByUpstream, Some(ResetReason::Aborted))
+        }
+        Stopped::Ended(End::ResetByPeer(_)) => {
+            (CloseReason::ResetByClient, Some(ResetReason::Answer))
+        }
+        Stopped::Ended(End::Lost | End::NotTaken | End::Refused) => {
+            (CloseReason::ResetByClient, None)
+        }
+        Stopped::Ended(End::Protocol(_)) => (CloseReason::ProtocolError, None),
+        Stopped::Idle => (CloseReason::IdleTimeout, Some(ResetReason::Cut)),
+        Stopped::Cut(reason) => (reason.close(), Some(ResetReason::Cut)),
+    };
+    if reason != CloseReason::Finished {
+        socket::reset_on_close(&application);
+    }
+    drop(application);
+    report.ended(relay.bytes(), reason);
+    match answer {
+        Some(answer) => relay.settle(connection, answer).await,
+        None => relay.is_over(connection),
+    }
+}

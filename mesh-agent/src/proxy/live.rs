@@ -1,0 +1,210 @@
+//! The worker's live connections: who may cut them, and why.
+//!
+//! A connection is registered before its policy check, so that a change in
+//! between is not missed; the guard takes it out again, whatever ends it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use crate::identity::Handle;
+use crate::model::{CloseReason, RefuseReason, SpiffeId, Workload};
+use crate::tls::PeerId;
+
+/// Why a connection is ended from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CutReason {
+    PodRemoved,
+    DrainDeadline,
+    PolicyChanged,
+    Revoked,
+    CertificateExpired,
+}
+
+impl CutReason {
+    /// For a connection that was being carried.
+    pub(super) fn close(self) -> CloseReason {
+        match self {
+            Self::PodRemoved => CloseReason::PodRemoved,
+            Self::DrainDeadline => CloseReason::DrainDeadline,
+            Self::PolicyChanged => CloseReason::PolicyChanged,
+            Self::Revoked => CloseReason::Revoked,
+            Self::CertificateExpired => CloseReason::CertificateExpired,
+        }
+    }
+
+    /// For one that had not reached its upstream.
+    pub(super) fn refuse(self) -> RefuseReason {
+        match self {
+            Self::PodRemoved => RefuseReason::PodRemoved,
+            Self::DrainDeadline => RefuseReason::Draining,
+            Self::PolicyChanged | Self::Revoked => RefuseReason::Denied,
+            Self::CertificateExpired => RefuseReason::NoCertificate,
+        }
+    }
+}
+
+/// Told once; the connection that waits for it ends.
+#[derive(Debug, Default)]
+pub(super) struct Cut {
+    reason: Cell<Option<CutReason>>,
+    told: Notify,
+}
+
+impl Cut {
+    fn now(&self, reason: CutReason) {
+        if self.reason.get().is_none() {
+            self.reason.set(Some(reason));
+            self.told.notify_one();
+        }
+    }
+
+    /// Cancel-safe: a reason that was told stays.
+    pub(super) async fn wait(&self) -> CutReason {
+        loop {
+            if let Some(reason) = self.reason.get() {
+                return reason;
+            }
+            self.told.notified().await;
+        }
+    }
+}
+
+/// What a policy decided on, for deciding again.
+#[derive(Clone, Debug)]
+pub(super) struct Checked {
+    pub(super) source: Option<SpiffeId>,
+    pub(super) source_ip: IpAddr,
+    pub(super) destination: Arc<Workload>,
+    pub(super) destination_ip: IpAddr,
+    pub(super) destination_port: u16,
+    /// It came in plaintext from elsewhere.
+    pub(super) plaintext: bool,
+}
+
+/// One live connection.
+#[derive(Debug, Default)]
+pub(super) struct Entry {
+    netns: u64,
+    pub(super) cut: Cut,
+    checked: RefCell<Option<Checked>>,
+    peer: RefCell<Option<PeerId>>,
+    /// Certificate of this node's pod that the connection stands for.
+    own: RefCell<Option<Arc<Handle>>>,
+}
+
+impl Entry {
+    pub(super) fn set_checked(&self, checked: Checked) {
+        self.checked.replace(Some(checked));
+    }
+
+    /// Between two streams of one connection nothing is allowed or denied.
+    pub(super) fn clear_checked(&self) {
+        self.checked.replace(None);
+    }
+
+    pub(super) fn set_tls(&self, own: Arc<Handle>, peer: PeerId) {
+        self.own.replace(Some(own));
+        self.peer.replace(Some(peer));
+    }
+}
+
+/// All of a worker.
+#[derive(Debug, Default)]
+pub(super) struct Live {
+    entries: RefCell<HashMap<u64, Rc<Entry>, foldhash::fast::RandomState>>,
+}
+
+/// Takes the connection out when it ends.
+pub(super) struct Registered<'l> {
+    live: &'l Live,
+    id: u64,
+    pub(super) entry: Rc<Entry>,
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        self.live.entries.borrow_mut().remove(&self.id);
+    }
+}
+
+impl Live {
+    pub(super) fn register(&self, id: u64, netns: u64) -> Registered<'_> {
+        let entry = Rc::new(Entry {
+            netns,
+            ..Entry::default()
+        });
+        self.entries.borrow_mut().insert(id, entry.clone());
+        Registered {
+            live: self,
+            id,
+            entry,
+        }
+    }
+
+    pub(super) fn cut_all(&self, reason: CutReason) {
+        for entry in self.entries.borrow().values() {
+            entry.cut.now(reason);
+        }
+    }
+
+    pub(super) fn cut_pod(&self, netns: u64, reason: CutReason) {
+        for entry in self.entries.borrow().values() {
+            if entry.netns == netns {
+                entry.cut.now(reason);
+            }
+        }
+    }
+
+    /// Cuts what the policy that holds now does not allow.
+    pub(super) fn recheck(&self, allowed: impl Fn(&Checked) -> bool) {
+        for entry in self.entries.borrow().values() {
+            let checked = entry.checked.borrow();
+            if checked.as_ref().is_some_and(|c| !allowed(c)) {
+                entry.cut.now(CutReason::PolicyChanged);
+            }
+        }
+    }
+
+    /// Cuts connections to peers that are not `trusted` any more.
+    pub(super) fn recheck_peers(&self, trusted: impl Fn(&PeerId) -> bool) {
+        for entry in self.entries.borrow().values() {
+            let peer = entry.peer.borrow();
+            if peer.as_ref().is_some_and(|p| !trusted(p)) {
+                entry.cut.now(CutReason::Revoked);
+            }
+        }
+    }
+
+    /// Cuts connections of identities that have no valid certificate any more.
+    pub(super) fn recheck_own(&self) {
+        for entry in self.entries.borrow().values() {
+            let own = entry.own.borrow();
+            if own.as_ref().is_some_and(|own| own.current().is_none()) {
+                entry.cut.now(CutReason::CertificateExpired);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_cut_reaches_its_connections_only_and_the_first_reason_stays() {
+        let live = Live::default();
+        let a = live.register(1, 10);
+        let b = live.register(2, 20);
+        live.cut_pod(10, CutReason::PodRemoved);
+        live.cut_all(CutReason::DrainDeadline);
+        assert_eq!(a.entry.cut.wait().await, CutReason::PodRemoved);
+        assert_eq!(b.entry.cut.wait().await, CutReason::DrainDeadline);
+        drop((a, b));
+        assert!(live.entries.borrow().is_empty());
+    }
+}

@@ -96,6 +96,7 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
     let watching = tokio::spawn(directory.run(cancel.clone()));
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let mut refresh = tokio::time::interval(REFRESH);
     let mut trust = identities.trust_changes();
     updates.mark_changed();
@@ -104,6 +105,7 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
         let apply = tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
+            _ = hangup.recv() => { view.observe.reopen_log(); continue; }
             changed = updates.changed() => { changed?; true }
             changed = trust.changed() => {
                 changed?;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
@@ -18,6 +18,8 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
+
+use crate::observe::page;
 
 /// What `status` shows.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -105,9 +107,15 @@ pub async fn serve(
     }
 }
 
-async fn metrics(State(source): State<Arc<dyn Source>>) -> Response {
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], source.metrics()).into_response()
+async fn metrics(State(source): State<Arc<dyn Source>>, headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|h| h.to_str().ok());
+    let metrics = source.metrics();
+    let (kind, body) = if accept.is_some_and(page::wants_openmetrics) {
+        (page::OPENMETRICS, metrics)
+    } else {
+        (page::TEXT, page::to_text(&metrics))
+    };
+    ([(header::CONTENT_TYPE, kind)], body).into_response()
 }
 
 async fn ready(State(source): State<Arc<dyn Source>>) -> Response {

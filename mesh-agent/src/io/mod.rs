@@ -14,6 +14,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use crate::model::ByteCounts;
 use pump::Pump;
@@ -40,6 +41,8 @@ enum Side {
 pub struct Relay {
     sent: Pump,
     received: Pump,
+    /// End of the running idle period, and the bytes at its begin.
+    idle: Option<(Instant, ByteCounts)>,
 }
 
 impl Relay {
@@ -60,15 +63,17 @@ impl Relay {
         upstream: &TcpStream,
         idle: Option<Duration>,
     ) -> End {
-        let Some(idle) = idle else {
+        let Some(period) = idle else {
             return self.copy(client, upstream).await;
         };
         loop {
-            let before = self.bytes();
-            match tokio::time::timeout(idle, self.copy(client, upstream)).await {
+            let now = self.bytes();
+            // Kept over calls: a caller that comes back often does not put the end off.
+            let (end, before) = *self.idle.get_or_insert((Instant::now() + period, now));
+            match tokio::time::timeout_at(end, self.copy(client, upstream)).await {
                 Ok(end) => return end,
                 Err(_) if self.bytes() == before => return End::IdleTimeout,
-                Err(_) => {}
+                Err(_) => self.idle = None,
             }
         }
     }

@@ -106,7 +106,26 @@ async fn an_idle_connection_ends_after_its_time() {
     assert_eq!(end, End::IdleTimeout);
 }
 
+#[tokio::test(start_paused = true)]
+async fn asking_often_for_progress_does_not_put_off_the_idle_end() {
+    let (_client, downstream) = pair().await;
+    let (upstream, _server) = pair().await;
+    let mut relay = Relay::default();
+    let (often, idle) = (
+        std::time::Duration::from_secs(10),
+        std::time::Duration::from_secs(60),
+    );
+    for _ in 0..6 {
+        let run = relay.run(&downstream, &upstream, Some(idle));
+        if let Ok(end) = tokio::time::timeout(often, run).await {
+            assert_eq!(end, End::IdleTimeout);
+            return;
+        }
+    }
+    panic!("still open after its idle time");
+}
+
 #[test]
 fn an_idle_relay_is_small() {
-    assert!(size_of::<Relay>() <= 128, "{}", size_of::<Relay>());
+    assert!(size_of::<Relay>() <= 160, "{}", size_of::<Relay>());
 }

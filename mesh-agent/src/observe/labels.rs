@@ -1,28 +1,32 @@
-//! Label sets, bounded.
+//! Label sets, and the names that labels and log share.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::counter::Counter;
 
+use super::who::{Who, workload};
+use super::{OTHER, UNKNOWN};
 use crate::model::{
-    CloseReason, Direction, Opening, RefuseReason, Security, TlsFailure, UnknownPeer, Workload,
+    CloseReason, Direction, RefuseReason, Security, SpiffeId, TlsFailure, Workload,
 };
 
-/// Most label sets of connections; those past it are counted as `other`.
-const MAX_SETS: usize = 10_000;
-
+/// Labels of Istio's standard TCP metrics. Workloads go by their owner-like
+/// name, as there: a pod's own name would make a new set with every restart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct Connection {
     reporter: &'static str,
     source_workload: String,
     source_workload_namespace: String,
+    source_app: String,
+    source_principal: String,
     destination_workload: String,
     destination_workload_namespace: String,
+    destination_app: String,
+    destination_principal: String,
+    destination_service: String,
     destination_service_name: String,
     destination_service_namespace: String,
+    request_protocol: &'static str,
     connection_security_policy: &'static str,
 }
 
@@ -33,82 +37,82 @@ pub(super) struct Ended {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct DirectionLabel {
+    pub(super) direction: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Policy {
+    pub(super) policy: Arc<str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct Event {
     pub(super) event: &'static str,
 }
 
-/// Keeps the number of label sets bounded.
-#[derive(Debug, Default)]
-pub(super) struct Overflow {
-    known: Mutex<HashSet<Connection>>,
-    counter: Counter,
-}
-
-impl Overflow {
-    pub(super) fn counter(&self) -> Counter {
-        self.counter.clone()
-    }
-
-    pub(super) fn bound(&self, opening: &Opening) -> Connection {
-        let labels = Connection::of(opening);
-        let mut known = self.known.lock();
-        if known.contains(&labels) {
-            return labels;
-        }
-        if known.len() < MAX_SETS {
-            known.insert(labels.clone());
-            return labels;
-        }
-        self.counter.inc();
-        Connection::other(labels.reporter)
-    }
-}
-
 impl Connection {
-    fn of(opening: &Opening) -> Self {
-        let (source_workload, source_workload_namespace) = name(&opening.source);
-        let (destination_workload, destination_workload_namespace) = name(&opening.destination);
-        let (service_name, service_namespace) = match &opening.service {
-            Some(key) => (key.name.clone(), key.namespace.clone()),
-            None => (UNKNOWN.to_owned(), UNKNOWN.to_owned()),
+    pub(super) fn of(who: &Who) -> Self {
+        let (source, destination) = (workload(&who.source), workload(&who.destination));
+        let (service, service_name, service_namespace) = match &who.service {
+            Some(key) => (
+                format!("{}.{}.svc.cluster.local", key.name, key.namespace),
+                key.name.clone(),
+                key.namespace.clone(),
+            ),
+            None => (UNKNOWN.into(), UNKNOWN.into(), UNKNOWN.into()),
         };
         Self {
-            reporter: match opening.direction {
+            reporter: match who.direction {
                 Direction::Outbound | Direction::SameNode => "source",
                 Direction::Inbound => "destination",
             },
-            source_workload,
-            source_workload_namespace,
-            destination_workload,
-            destination_workload_namespace,
+            source_workload: or_unknown(source.map(|w| &*w.app)),
+            source_workload_namespace: or_unknown(source.map(|w| &*w.key.namespace)),
+            source_app: or_unknown(app_label(source)),
+            source_principal: or_unknown(who.source_principal.as_ref().map(SpiffeId::as_str)),
+            destination_workload: or_unknown(destination.map(|w| &*w.app)),
+            destination_workload_namespace: or_unknown(destination.map(|w| &*w.key.namespace)),
+            destination_app: or_unknown(app_label(destination)),
+            destination_principal: or_unknown(
+                who.destination_principal.as_ref().map(SpiffeId::as_str),
+            ),
+            destination_service: service,
             destination_service_name: service_name,
             destination_service_namespace: service_namespace,
-            connection_security_policy: security(opening.security),
+            request_protocol: "tcp",
+            connection_security_policy: security(who.security),
         }
     }
 
-    fn other(reporter: &'static str) -> Self {
-        let other = || "other".to_owned();
+    /// The set that counts for all that are too many; how it is secured is kept.
+    pub(super) fn into_other(self) -> Self {
+        let other = || OTHER.to_owned();
         Self {
-            reporter,
+            reporter: self.reporter,
             source_workload: other(),
             source_workload_namespace: other(),
+            source_app: other(),
+            source_principal: other(),
             destination_workload: other(),
             destination_workload_namespace: other(),
+            destination_app: other(),
+            destination_principal: other(),
+            destination_service: other(),
             destination_service_name: other(),
             destination_service_namespace: other(),
-            connection_security_policy: "none",
+            request_protocol: self.request_protocol,
+            connection_security_policy: self.connection_security_policy,
         }
     }
 }
 
-const UNKNOWN: &str = "unknown";
+fn or_unknown(value: Option<&str>) -> String {
+    value.unwrap_or(UNKNOWN).to_owned()
+}
 
-fn name(workload: &Result<Arc<Workload>, UnknownPeer>) -> (String, String) {
-    match workload {
-        Ok(w) => (w.key.name.clone(), w.key.namespace.clone()),
-        Err(UnknownPeer) => (UNKNOWN.to_owned(), UNKNOWN.to_owned()),
-    }
+fn app_label(workload: Option<&Workload>) -> Option<&str> {
+    workload?.labels.get("app").map(String::as_str)
 }
 
 /// Name of a direction in labels and log.
@@ -188,7 +192,7 @@ fn tls_failure(failure: TlsFailure) -> &'static str {
 }
 
 /// Istio's label `connection_security_policy`.
-fn security(security: Security) -> &'static str {
+pub(super) fn security(security: Security) -> &'static str {
     match security {
         Security::None => "none",
         Security::SameNode => "same_node",

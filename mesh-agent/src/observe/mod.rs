@@ -1,46 +1,69 @@
 //! Counters, the Prometheus page and the access log.
 //!
-//! Fed by one [`Opening`] and one [`Outcome`] per connection; never blocks
-//! the caller: a full log queue drops and counts. Label values come from the
-//! configuration only, and their sets are bounded.
+//! Fed by one [`Opening`] and one [`Outcome`] per connection, through one
+//! [`Local`] per worker; never blocks the caller: a full log queue drops and
+//! counts. Label values come from the configuration and from verified
+//! identities only, and their sets are bounded.
+//!
+//! [`Opening`]: crate::model::Opening
+//! [`Outcome`]: crate::model::Outcome
 
 mod access_log;
+mod connections;
 mod labels;
+mod local;
+pub mod page;
+mod process;
+mod series;
 #[cfg(test)]
 mod tests;
+mod timing;
+mod who;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64};
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use crate::model::{CloseReason, Opening, Outcome};
 use access_log::AccessLog;
 pub use access_log::Target as AccessLogTarget;
-use labels::{Connection, Ended, Event, Overflow};
+use connections::Connections;
+pub use connections::{ConnectionInfo, ConnectionList};
+use labels::{Ended, Event, Policy};
 pub use labels::{close_reason, direction, refuse_reason};
+pub use local::{Local, Open};
+use series::SeriesSet;
+use timing::AllTimings;
 
-/// Handle shared by all workers.
+/// Value of a label that nothing is known for.
+const UNKNOWN: &str = "unknown";
+/// Value of the labels that count for all that are too many.
+const OTHER: &str = "other";
+/// Most policies with a counter of their own.
+const MAX_POLICIES: usize = 1_000;
+
+/// Handle of the control side; workers take a [`Local`].
 #[derive(Clone, Debug)]
 pub struct Observe(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     registry: parking_lot::Mutex<Registry>,
-    opened: Family<Connection, Counter>,
-    closed: Family<Connection, Counter>,
-    sent: Family<Connection, Counter>,
-    received: Family<Connection, Counter>,
+    series: Arc<SeriesSet>,
+    timings: Arc<AllTimings>,
     ended: Family<Ended, Counter>,
-    duration: Histogram,
-    connect: Histogram,
+    denied: Family<Policy, Counter>,
+    policies: parking_lot::Mutex<HashSet<Arc<str>>>,
+    /// Label of denials that no policy names.
+    no_policy: Arc<str>,
     active: Gauge<i64, AtomicI64>,
-    overflow: Overflow,
     kernel: Family<Event, Gauge<f64, AtomicU64>>,
+    connections: Connections,
     log: AccessLog,
 }
 
@@ -48,87 +71,27 @@ impl Observe {
     /// `node` names the node in every log line.
     #[must_use]
     pub fn new(node: &str, log: AccessLogTarget) -> Self {
-        let mut r = Registry::default();
-        let opened = Family::default();
-        r.register(
-            "istio_tcp_connections_opened",
-            "Connections that reached their upstream",
-            opened.clone(),
-        );
-        let closed = Family::default();
-        r.register(
-            "istio_tcp_connections_closed",
-            "Connections that reached their upstream and ended",
-            closed.clone(),
-        );
-        let sent = Family::default();
-        r.register(
-            "istio_tcp_sent_bytes",
-            "Bytes from servers to clients, added when a connection ends",
-            sent.clone(),
-        );
-        let received = Family::default();
-        r.register(
-            "istio_tcp_received_bytes",
-            "Bytes from clients to servers, added when a connection ends",
-            received.clone(),
-        );
-        let ended = Family::default();
-        r.register(
-            "mesh_agent_connections_ended",
-            "Accepted connections by how they ended",
-            ended.clone(),
-        );
-        let duration = Histogram::new(exponential_buckets(0.001, 4.0, 10));
-        r.register(
-            "mesh_agent_connection_duration_seconds",
-            "From accept to the end",
-            duration.clone(),
-        );
-        let connect = Histogram::new(exponential_buckets(0.000_05, 3.0, 11));
-        r.register(
-            "mesh_agent_upstream_connect_seconds",
-            "From accept to the upstream's answer",
-            connect.clone(),
-        );
-        let active = Gauge::default();
-        r.register(
-            "mesh_agent_connections_active",
-            "Connections carried now",
-            active.clone(),
-        );
-        let kernel = Family::default();
-        r.register(
-            "mesh_agent_kernel_events",
-            "What the kernel programs counted since they were first loaded",
-            kernel.clone(),
-        );
-        let log = AccessLog::start(node, log);
-        r.register(
-            "mesh_agent_log_lines_dropped",
-            "Access log lines dropped because the queue was full",
-            log.dropped(),
-        );
-        let overflow = Overflow::default();
-        r.register(
-            "mesh_agent_label_sets_overflowed",
-            "Connections counted under the label value other because there are too many label sets",
-            overflow.counter(),
-        );
-        Self(Arc::new(Inner {
-            registry: parking_lot::Mutex::new(r),
-            opened,
-            closed,
-            sent,
-            received,
-            ended,
-            duration,
-            connect,
-            active,
-            overflow,
-            kernel,
-            log,
-        }))
+        let inner = Inner {
+            registry: parking_lot::Mutex::default(),
+            series: Arc::new(SeriesSet::new(series::MAX_SETS)),
+            timings: Arc::default(),
+            ended: Family::default(),
+            denied: Family::default(),
+            policies: parking_lot::Mutex::default(),
+            no_policy: "none".into(),
+            active: Gauge::default(),
+            kernel: Family::default(),
+            connections: Connections::default(),
+            log: AccessLog::start(node, log),
+        };
+        inner.register_all();
+        Self(Arc::new(inner))
+    }
+
+    /// The view of one worker; made in its thread, once.
+    #[must_use]
+    pub fn worker(&self) -> Local {
+        Local::new(self.0.clone())
     }
 
     /// Lets another room add its metrics at set-up.
@@ -136,46 +99,22 @@ impl Observe {
         f(&mut self.0.registry.lock());
     }
 
-    /// A connection reached its upstream.
-    pub fn opened(&self, opening: &Opening) {
-        let inner = &*self.0;
-        inner
-            .opened
-            .get_or_create(&inner.overflow.bound(opening))
-            .inc();
-        inner.active.inc();
-        inner.log.opened(opening);
+    /// The access log's file was renamed: go on in a new one.
+    pub fn reopen_log(&self) {
+        self.0.log.reopen();
     }
 
-    /// Exactly once per accepted connection, carried or refused.
-    pub fn closed(&self, outcome: &Outcome) {
-        let inner = &*self.0;
-        let ended = Ended {
-            direction: direction(outcome.opening.direction),
-            reason: close_reason(outcome.reason),
-        };
-        inner.ended.get_or_create(&ended).inc();
-        inner.duration.observe(outcome.duration.as_secs_f64());
-        if !matches!(outcome.reason, CloseReason::Refused(_)) {
-            let labels = inner.overflow.bound(&outcome.opening);
-            inner.closed.get_or_create(&labels).inc();
-            inner
-                .sent
-                .get_or_create(&labels)
-                .inc_by(outcome.bytes.received);
-            inner
-                .received
-                .get_or_create(&labels)
-                .inc_by(outcome.bytes.sent);
-            inner.active.dec();
+    /// The oldest connections that are carried now.
+    #[must_use]
+    pub fn connections(&self, limit: usize) -> ConnectionList {
+        ConnectionList {
+            total: u64::try_from(self.0.active.get()).unwrap_or(0),
+            connections: self.0.connections.list(limit),
         }
-        if let Some(connect) = outcome.connect_time {
-            inner.connect.observe(connect.as_secs_f64());
-        }
-        inner.log.closed(outcome);
     }
 
-    /// The Prometheus page. `kernel`: counters of the kernel programs.
+    /// The page, as OpenMetrics; [`page::to_text`] gives the older format.
+    /// `kernel`: counters of the kernel programs.
     #[must_use]
     pub fn page(&self, kernel: &[(&'static str, u64)]) -> String {
         for (event, value) in kernel {
@@ -190,5 +129,54 @@ impl Observe {
             page.clear();
         }
         page
+    }
+}
+
+impl Inner {
+    /// The policy's own name, or `other` when too many have one.
+    fn policy_label(&self, policy: &Arc<str>) -> Arc<str> {
+        let known = &mut *self.policies.lock();
+        if known.len() >= MAX_POLICIES && !known.contains(policy) {
+            return OTHER.into();
+        }
+        known.insert(policy.clone());
+        policy.clone()
+    }
+
+    fn register_all(&self) {
+        let r = &mut *self.registry.lock();
+        r.register(
+            "mesh_agent_build",
+            "Which agent this is",
+            Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]),
+        );
+        r.register(
+            "mesh_agent_connections_ended",
+            "Accepted connections by how they ended",
+            self.ended.clone(),
+        );
+        r.register(
+            "mesh_agent_authz_denied",
+            "Connections that an authorization policy denied",
+            self.denied.clone(),
+        );
+        r.register(
+            "mesh_agent_connections_active",
+            "Connections carried now",
+            self.active.clone(),
+        );
+        r.register(
+            "mesh_agent_kernel_events",
+            "What the kernel programs counted since they were first loaded",
+            self.kernel.clone(),
+        );
+        r.register(
+            "mesh_agent_log_lines_dropped",
+            "Access log lines that found the queue full or could not be written",
+            self.log.dropped(),
+        );
+        r.register_collector(Box::new(self.series.clone()));
+        r.register_collector(Box::new(self.timings.clone()));
+        r.register_collector(Box::new(process::Process));
     }
 }

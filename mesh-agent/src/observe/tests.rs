@@ -52,9 +52,9 @@ fn outcome(reason: CloseReason) -> Outcome {
 fn a_carried_and_a_refused_connection_show_on_the_page() {
     let observe = Observe::new("n1", AccessLogTarget::Off);
     let carried = outcome(CloseReason::Finished);
-    observe.opened(&carried.opening);
-    observe.closed(&carried);
-    observe.closed(&outcome(CloseReason::Refused(RefuseReason::NoEndpoint)));
+    let worker = observe.worker();
+    worker.opened(&carried.opening).closed(&carried);
+    worker.refused(&outcome(CloseReason::Refused(RefuseReason::NoEndpoint)));
     let page = observe.page(&[("connect_captured", 2)]);
     let line = |start: &str, end: &str| {
         assert!(
@@ -85,16 +85,10 @@ fn every_log_line_is_one_json_object_whatever_the_names() {
     let path = dir.path().join("access.log");
     let observe = Observe::new("n1", AccessLogTarget::File(path.clone()));
     let carried = outcome(CloseReason::Finished);
-    observe.opened(&carried.opening);
-    observe.closed(&carried);
+    observe.worker().opened(&carried.opening).closed(&carried);
     // The writer ends, with all lines written, once the queue's sender is gone.
     drop(observe);
-    let deadline = std::time::Instant::now() + Duration::from_secs(10);
-    let mut text = String::new();
-    while text.lines().count() < 2 && std::time::Instant::now() < deadline {
-        text = std::fs::read_to_string(&path).unwrap_or_default();
-        std::thread::yield_now();
-    }
+    let text = std::fs::read_to_string(&path).expect("the log");
     let lines: Vec<serde_json::Value> = text
         .lines()
         .map(|l| serde_json::from_str(l).expect("JSON"))
@@ -103,4 +97,151 @@ fn every_log_line_is_one_json_object_whatever_the_names() {
     assert_eq!(lines[0]["event"], "open");
     assert_eq!(lines[1]["source_workload"], "shop/we\"b\n0");
     assert_eq!(lines[1]["bytes_sent"], 8);
+}
+
+#[test]
+fn bytes_show_while_a_connection_lasts_and_are_counted_once() {
+    let observe = Observe::new("n1", AccessLogTarget::Off);
+    let mut carried = outcome(CloseReason::Finished);
+    let open = observe.worker().opened(&carried.opening);
+    let bytes = |sent, received| ByteCounts { sent, received };
+    open.progress(bytes(5, 1));
+    assert!(
+        observe
+            .page(&[])
+            .lines()
+            .any(|l| l.starts_with("istio_tcp_received_bytes_total{") && l.ends_with("} 5"))
+    );
+    let list = observe.connections(10);
+    assert_eq!((list.total, list.connections.len()), (1, 1));
+    assert_eq!(list.connections[0].bytes_sent, 5);
+    carried.bytes = bytes(8, 6);
+    open.closed(&carried);
+    assert!(
+        observe
+            .page(&[])
+            .lines()
+            .any(|l| l.starts_with("istio_tcp_received_bytes_total{") && l.ends_with("} 8"))
+    );
+    assert_eq!(observe.connections(10), super::ConnectionList::default());
+}
+
+#[test]
+fn a_connection_that_is_dropped_without_an_outcome_ends_as_internal() {
+    let observe = Observe::new("n1", AccessLogTarget::Off);
+    drop(
+        observe
+            .worker()
+            .opened(&outcome(CloseReason::Finished).opening),
+    );
+    let page = observe.page(&[]);
+    assert!(page.contains(
+        "mesh_agent_connections_ended_total{direction=\"outbound\",reason=\"internal\"} 1"
+    ));
+    assert!(page.contains("mesh_agent_connections_active 0"));
+}
+
+#[test]
+fn denials_are_counted_by_policy_and_their_number_is_bounded() {
+    let observe = Observe::new("n1", AccessLogTarget::Off);
+    let worker = observe.worker();
+    let mut denied = outcome(CloseReason::Refused(RefuseReason::Denied));
+    for n in 0..super::MAX_POLICIES + 5 {
+        denied.opening.rule = Some(RuleRef {
+            policy: format!("shop/p{n}").into(),
+            rule: Some(0),
+            generation: 3,
+        });
+        worker.refused(&denied);
+    }
+    let page = observe.page(&[]);
+    assert!(page.contains("mesh_agent_authz_denied_total{policy=\"shop/p0\"} 1\n"));
+    assert!(page.contains("mesh_agent_authz_denied_total{policy=\"other\"} 5\n"));
+}
+
+#[test]
+fn too_many_label_sets_are_counted_as_other() {
+    let set = super::series::SeriesSet::new(2);
+    let labels = |account: &str| {
+        let mut opening = outcome(CloseReason::Finished).opening;
+        opening.source_principal =
+            Some(SpiffeId::parse(&format!("spiffe://td/ns/a/sa/{account}")).expect("an identity"));
+        super::labels::Connection::of(&super::who::Who::of(&opening))
+    };
+    let now = std::time::Instant::now();
+    let [a, b, c, d] = ["a", "b", "c", "d"].map(|account| set.get(labels(account), now));
+    assert!(!Arc::ptr_eq(&a, &b) && !Arc::ptr_eq(&b, &c));
+    assert!(Arc::ptr_eq(&c, &d), "both are other");
+    drop((a, b));
+    let later = now + Duration::from_secs(3600);
+    assert!(
+        !Arc::ptr_eq(&c, &set.get(labels("c"), later)),
+        "room was made"
+    );
+}
+
+#[test]
+fn the_page_is_openmetrics_and_can_be_had_as_text() {
+    let observe = Observe::new("n1", AccessLogTarget::Off);
+    let worker = observe.worker();
+    let carried = outcome(CloseReason::Finished);
+    worker.opened(&carried.opening).closed(&carried);
+    let page = observe.page(&[("connect_captured", 2)]);
+    check_page(&page, true);
+    let text = super::page::to_text(&page);
+    check_page(&text, false);
+    assert!(text.contains("# TYPE istio_tcp_sent_bytes_total counter\n"));
+    assert!(text.contains("# TYPE mesh_agent_build_info gauge\n"));
+    for name in [
+        "process_cpu_seconds_total",
+        "process_open_fds",
+        "process_start_time_seconds",
+    ] {
+        assert!(text.contains(&format!("\n{name} ")), "{name}");
+    }
+}
+
+/// Every sample belongs to the family announced last, once, with a number.
+fn check_page(page: &str, openmetrics: bool) {
+    let (mut family, mut kind) = (String::new(), String::new());
+    let mut seen = std::collections::HashSet::new();
+    assert!(page.ends_with('\n') && page.ends_with("# EOF\n") == openmetrics);
+    for line in page.trim_end_matches("# EOF\n").lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, what) = rest.split_once(' ').expect("a type");
+            (family, kind) = (name.to_owned(), what.to_owned());
+            assert!(seen.insert(format!("# {family}")), "{family} twice");
+            continue;
+        }
+        if line.starts_with("# HELP ") {
+            continue;
+        }
+        let (sample, value) = line.rsplit_once(' ').expect("a sample");
+        assert!(value.parse::<f64>().is_ok(), "{line}");
+        assert!(seen.insert(sample.to_owned()), "{line} twice");
+        let suffix = sample
+            .split('{')
+            .next()
+            .and_then(|n| n.strip_prefix(&*family));
+        let allowed: &[&str] = match (&*kind, openmetrics) {
+            ("counter", true) => &["_total"],
+            ("info", true) => &["_info"],
+            ("histogram", _) => &["_bucket", "_sum", "_count"],
+            _ => &[""],
+        };
+        assert!(
+            suffix.is_some_and(|s| allowed.contains(&s)),
+            "{line} in {family}"
+        );
+    }
+}
+
+#[test]
+fn the_format_is_what_the_asker_wants() {
+    let prometheus =
+        "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.4";
+    assert!(super::page::wants_openmetrics(prometheus));
+    for other in ["", "*/*", "text/plain", "application/openmetrics-text;q=0"] {
+        assert!(!super::page::wants_openmetrics(other), "{other}");
+    }
 }

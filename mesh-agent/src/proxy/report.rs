@@ -7,6 +7,7 @@ use crate::model::{
     ByteCounts, ClientAddr, CloseReason, Direction, Opening, OrigDst, Outcome, RefuseReason,
     Security, UnknownPeer,
 };
+use crate::observe;
 
 /// What is known so far; told as refused when nothing else is.
 pub(super) struct Report<'l> {
@@ -14,7 +15,7 @@ pub(super) struct Report<'l> {
     pub(super) opening: Opening,
     started: Instant,
     connect_time: Option<Duration>,
-    open: bool,
+    open: Option<observe::Open>,
 }
 
 impl<'l> Report<'l> {
@@ -57,24 +58,29 @@ impl<'l> Report<'l> {
             opening,
             started: Instant::now(),
             connect_time: None,
-            open: false,
+            open: None,
         }
     }
 
     /// The upstream answered.
     pub(super) fn opened(&mut self) {
         self.connect_time = Some(self.started.elapsed());
-        self.open = true;
-        self.local.observe.opened(&self.opening);
+        self.open = Some(self.local.observe.opened(&self.opening));
     }
 
-    pub(super) fn progress(&self, _bytes: ByteCounts) {}
+    /// Totals so far, of a connection that lives longer.
+    pub(super) fn progress(&self, bytes: ByteCounts) {
+        if let Some(open) = &self.open {
+            open.progress(bytes);
+        }
+    }
 
     pub(super) fn refused(self, reason: RefuseReason) {
         self.ended(ByteCounts::default(), CloseReason::Refused(reason));
     }
 
-    pub(super) fn ended(self, bytes: ByteCounts, reason: CloseReason) {
+    pub(super) fn ended(mut self, bytes: ByteCounts, reason: CloseReason) {
+        let open = self.open.take();
         let outcome = Outcome {
             opening: self.opening,
             bytes,
@@ -82,6 +88,9 @@ impl<'l> Report<'l> {
             duration: self.started.elapsed(),
             reason,
         };
-        self.local.observe.closed(&outcome);
+        match open {
+            Some(open) => open.closed(&outcome),
+            None => self.local.observe.refused(&outcome),
+        }
     }
 }

@@ -19,7 +19,7 @@ use super::dial::{Delivery, PortRange};
 use super::live::{CutReason, Live};
 use super::{LocalPod, Recheck, Shared};
 use crate::model::policy::PeerMode;
-use crate::observe::Observe;
+use crate::observe;
 use crate::policy::Request;
 use crate::tls;
 use crate::tunnel::Pool;
@@ -42,7 +42,7 @@ const MAX_HANDSHAKES: usize = 512;
 /// State of one worker, shared by its tasks on one thread.
 pub(super) struct Local {
     pub(super) shared: Arc<Shared>,
-    pub(super) observe: Observe,
+    pub(super) observe: observe::Local,
     pub(super) live: Live,
     /// Idle connections to other agents.
     pub(super) pool: RefCell<Pool>,
@@ -59,7 +59,7 @@ pub(super) struct Local {
 impl Local {
     fn new(index: usize, count: usize, shared: Arc<Shared>) -> Self {
         Self {
-            observe: shared.observe.clone(),
+            observe: shared.observe.worker(),
             live: Live::default(),
             pool: RefCell::new(Pool::new(shared.config.pool.clone())),
             draining: CancellationToken::new(),

@@ -8,5 +8,6 @@
 pub mod bpf;
 pub mod cgroup;
 pub mod netns;
+pub mod process;
 pub mod route;
 pub mod socket;

@@ -34,7 +34,7 @@ const ROOMS: &[Room] = &[
     room("identity", 2, &["tls", "http"]),
     room("discovery", 2, &[]),
     room("tunnel", 2, &["tls", "identity", "io", "http"]),
-    room("observe", 2, &[]),
+    room("observe", 2, &["sys"]),
     room("ca", 3, &[]),
     room("project", 3, &["proxy"]),
     room("proxy", 3, &[]),

@@ -1,0 +1,177 @@
+//! The access log: JSON lines, made and written by a thread of its own.
+//!
+//! Workers hand over small records through a bounded queue and never wait; what
+//! does not fit, or could not be written, is counted.
+
+mod line;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::time::{Duration, SystemTime};
+
+use prometheus_client::metrics::counter::Counter;
+
+use super::connections::Live;
+use crate::model::{ByteCounts, CloseReason, Outcome};
+use writer::Writer;
+
+/// Records waiting for the thread; more are dropped and counted.
+const QUEUE: usize = 8_192;
+/// The thread looks for records this often. Waking it for each would cost the
+/// worker a system call, more than all the rest.
+const TURN: Duration = Duration::from_millis(25);
+/// Lines are written in pieces of about this size.
+const PIECE: usize = 64 * 1024;
+/// How long the end of the agent waits for the last lines.
+const LAST: Duration = Duration::from_secs(1);
+
+/// Where the access log goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Target {
+    #[default]
+    Off,
+    Stdout,
+    File(PathBuf),
+}
+
+/// What happened to a connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Event {
+    Open,
+    Progress {
+        bytes: ByteCounts,
+        duration: Duration,
+    },
+    Close(End),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct End {
+    pub(super) bytes: ByteCounts,
+    pub(super) connect_time: Option<Duration>,
+    pub(super) duration: Duration,
+    pub(super) reason: CloseReason,
+}
+
+impl End {
+    pub(super) fn of(outcome: &Outcome) -> Self {
+        Self {
+            bytes: outcome.bytes,
+            connect_time: outcome.connect_time,
+            duration: outcome.duration,
+            reason: outcome.reason,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Record {
+    at: SystemTime,
+    live: Arc<Live>,
+    event: Event,
+}
+
+#[derive(Debug)]
+pub(super) struct AccessLog {
+    queue: Option<SyncSender<Record>>,
+    /// Says that the thread has written everything and ended.
+    done: Option<parking_lot::Mutex<Receiver<()>>>,
+    reopen: Arc<AtomicBool>,
+    dropped: Counter,
+}
+
+impl AccessLog {
+    pub(super) fn start(node: &str, target: Target) -> Self {
+        let mut log = Self {
+            queue: None,
+            done: None,
+            reopen: Arc::default(),
+            dropped: Counter::default(),
+        };
+        if target == Target::Off {
+            return log;
+        }
+        let (sender, records) = sync_channel(QUEUE);
+        let (ended, done) = sync_channel(1);
+        let node: Arc<str> = node.into();
+        let (reopen, dropped) = (log.reopen.clone(), log.dropped.clone());
+        let thread = std::thread::Builder::new().name("access-log".to_owned());
+        let spawned = thread.spawn(move || {
+            // Opened here: a fifo without a reader blocks already then.
+            let writer = Writer::new(target, reopen, dropped);
+            run(&node, &records, writer);
+            // Nobody waits unless the agent ends.
+            let _nobody = ended.send(());
+        });
+        // Without the thread the queue is closed and every line counts as dropped.
+        if let Err(error) = spawned {
+            tracing::error!(%error, "cannot start the access log's thread");
+        }
+        log.queue = Some(sender);
+        log.done = Some(parking_lot::Mutex::new(done));
+        log
+    }
+
+    pub(super) fn is_on(&self) -> bool {
+        self.queue.is_some()
+    }
+
+    pub(super) fn dropped(&self) -> Counter {
+        self.dropped.clone()
+    }
+
+    /// The file was renamed: the next lines go to a new one.
+    pub(super) fn reopen(&self) {
+        self.reopen.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn send(&self, live: &Arc<Live>, event: Event) {
+        let Some(queue) = &self.queue else { return };
+        let record = Record {
+            at: SystemTime::now(),
+            live: live.clone(),
+            event,
+        };
+        if queue.try_send(record).is_err() {
+            self.dropped.inc();
+        }
+    }
+}
+
+impl Drop for AccessLog {
+    fn drop(&mut self) {
+        drop(self.queue.take());
+        if let Some(done) = &self.done {
+            // A stuck writer must not keep the agent from ending.
+            let _late = done.lock().recv_timeout(LAST);
+        }
+    }
+}
+
+fn run(node: &str, records: &Receiver<Record>, mut writer: Writer) {
+    let mut piece = Vec::with_capacity(2 * PIECE);
+    loop {
+        let state = match records.try_recv() {
+            Ok(record) => {
+                line::append(&mut piece, node, &record);
+                if piece.len() < PIECE {
+                    continue;
+                }
+                None
+            }
+            Err(state) => Some(state),
+        };
+        writer.write(&piece);
+        piece.clear();
+        match state {
+            None => {}
+            Some(TryRecvError::Empty) => std::thread::sleep(TURN),
+            Some(TryRecvError::Disconnected) => return,
+        }
+    }
+}

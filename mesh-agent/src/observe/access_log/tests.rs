@@ -1,0 +1,165 @@
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use proptest::prelude::*;
+
+use super::writer::Writer;
+use super::{AccessLog, Event, QUEUE, Record, Target, line};
+use crate::model::*;
+use crate::observe::connections::Live;
+use crate::observe::who::Who;
+
+fn live(account: &str) -> Arc<Live> {
+    let workload = Workload {
+        key: WorkloadKey {
+            namespace: "shop".into(),
+            name: account.into(),
+        },
+        uid: "u".into(),
+        ips: PodIps::default(),
+        node: "n1".into(),
+        service_account: account.into(),
+        app: "web".into(),
+        labels: Default::default(),
+        enrolment: Enrolment::No,
+        netns: None,
+        cgroup: None,
+        ports: vec![],
+    };
+    let opening = Opening {
+        id: 1,
+        direction: Direction::Inbound,
+        client: ClientAddr::new("10.0.0.5:4000".parse().expect("address")),
+        orig_dst: OrigDst::new("10.96.0.1:80".parse().expect("address")),
+        upstream: None,
+        source: Ok(Arc::new(workload)),
+        destination: Err(UnknownPeer),
+        service: None,
+        source_principal: None,
+        destination_principal: None,
+        security: Security::MutualTls,
+        rule: Some(RuleRef {
+            policy: "shop/web".into(),
+            rule: Some(2),
+            generation: 9,
+        }),
+        started: std::time::SystemTime::UNIX_EPOCH,
+        generation: 3,
+    };
+    Arc::new(Live::new(&opening, Arc::new(Who::of(&opening))))
+}
+
+fn formatted(account: &str) -> String {
+    let record = Record {
+        at: std::time::SystemTime::UNIX_EPOCH,
+        live: live(account),
+        event: Event::Open,
+    };
+    let mut out = Vec::new();
+    line::append(&mut out, "n1", &record);
+    String::from_utf8(out).expect("UTF-8")
+}
+
+#[test]
+fn a_line_names_the_rule_that_decided() {
+    let line: serde_json::Value = serde_json::from_str(&formatted("web")).expect("JSON");
+    assert_eq!(line["rule"]["policy"], "shop/web");
+    assert_eq!(line["rule"]["index"], 2);
+    assert_eq!(line["rule"]["generation"], 9);
+    assert_eq!(line["security"], "mutual_tls");
+    assert_eq!(line["verdict"], "allowed");
+}
+
+proptest! {
+    #[test]
+    fn no_name_can_break_a_line_or_steer_a_terminal(name in any::<String>()) {
+        let text = formatted(&name);
+        let line = text.strip_suffix('\n').expect("one line");
+        prop_assert!(!line.contains(line::is_hidden));
+        let json: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        prop_assert_eq!(json["source_service_account"].as_str(), Some(name.as_str()));
+    }
+}
+
+fn writer(path: &Path) -> (Writer, Arc<std::sync::atomic::AtomicBool>, Counter) {
+    let (reopen, dropped) = (Arc::default(), Counter::default());
+    let target = Target::File(path.to_owned());
+    let writer = Writer::new(target, Arc::clone(&reopen), dropped.clone());
+    (writer, reopen, dropped)
+}
+
+#[test]
+fn a_file_that_was_rotated_is_opened_anew_when_asked() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (path, moved) = (dir.path().join("log"), dir.path().join("log.1"));
+    let (mut writer, reopen, dropped) = writer(&path);
+    writer.write(b"one\n");
+    std::fs::rename(&path, &moved).expect("rename");
+    reopen.store(true, std::sync::atomic::Ordering::Relaxed);
+    writer.write(b"two\n");
+    assert_eq!(std::fs::read_to_string(&moved).expect("old"), "one\n");
+    assert_eq!(std::fs::read_to_string(&path).expect("new"), "two\n");
+    assert_eq!(dropped.get(), 0);
+}
+
+#[test]
+fn lines_that_cannot_be_written_are_counted_each() {
+    let (mut full, _, dropped) = writer(Path::new("/dev/full"));
+    full.write(b"one\ntwo\n");
+    assert_eq!(dropped.get(), 2);
+    let (mut nowhere, _, dropped) = writer(Path::new("/nonexistent/log"));
+    nowhere.write(b"one\n");
+    assert_eq!(dropped.get(), 1);
+}
+
+#[test]
+fn a_stuck_reader_never_blocks_and_every_line_lost_is_counted() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("fifo");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("a fifo");
+    // Without a reader even opening it blocks the writer.
+    let log = AccessLog::start("n1", Target::File(path));
+    let live = live("web");
+    for _ in 0..QUEUE + 1_000 {
+        log.send(&live, Event::Open);
+    }
+    assert_eq!(log.dropped().get(), 1_000);
+}
+
+/// What a worker pays for a line: handing over a record, against making the text.
+#[test]
+#[ignore = "a measurement"]
+fn cost_of_a_line() {
+    let live = live("web");
+    let log = AccessLog::start("n1", Target::File("/dev/null".into()));
+    const ROUNDS: u32 = 4_000;
+    let mut handed = Duration::ZERO;
+    for _ in 0..25 {
+        let begin = std::time::Instant::now();
+        for _ in 0..ROUNDS {
+            log.send(&live, Event::Open);
+        }
+        handed += begin.elapsed();
+        std::thread::sleep(4 * super::TURN);
+    }
+    let mut out = Vec::with_capacity(1024);
+    let record = Record {
+        at: std::time::SystemTime::now(),
+        live,
+        event: Event::Open,
+    };
+    let begin = std::time::Instant::now();
+    for _ in 0..25 * ROUNDS {
+        out.clear();
+        line::append(&mut out, "n1", &record);
+    }
+    let made = begin.elapsed();
+    eprintln!(
+        "handed over {:?}, made {:?}, dropped {}",
+        handed / (25 * ROUNDS),
+        made / (25 * ROUNDS),
+        log.dropped().get()
+    );
+}

@@ -1,0 +1,215 @@
+//! One worker's view: counts a connection without a lock, formatting or
+//! allocation of text, once it knows the connection's label set.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use prometheus_client::metrics::counter::Counter;
+
+use super::access_log::{End, Event};
+use super::connections::{Live, Shard};
+use super::labels::{Connection, Ended, Policy, close_reason, direction};
+use super::series::Series;
+use super::timing::Timings;
+use super::who::{self, Who};
+use super::{Inner, MAX_POLICIES};
+use crate::model::{ByteCounts, CloseReason, Direction, Opening, Outcome, RefuseReason};
+
+/// Label sets that a worker keeps at hand; past it, it begins anew.
+const MAX_KNOWN: usize = 4_096;
+
+type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
+/// One per worker thread, made there; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Local(Rc<Worker>);
+
+#[derive(Debug)]
+struct Worker {
+    inner: Arc<Inner>,
+    timings: Arc<Timings>,
+    shard: Arc<Shard>,
+    known: RefCell<Known>,
+    ended: RefCell<Map<(Direction, CloseReason), Counter>>,
+    denied: RefCell<Map<Arc<str>, Counter>>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    state: foldhash::fast::RandomState,
+    /// Newest snapshot seen: what older ones knew is forgotten with them.
+    generation: u64,
+    sets: Map<u64, (Arc<Who>, Arc<Series>)>,
+}
+
+impl Local {
+    pub(super) fn new(inner: Arc<Inner>) -> Self {
+        Self(Rc::new(Worker {
+            timings: inner.timings.worker(),
+            shard: inner.connections.worker(),
+            known: RefCell::default(),
+            ended: RefCell::default(),
+            denied: RefCell::default(),
+            inner,
+        }))
+    }
+
+    /// A connection reached its upstream. It is counted and listed as active
+    /// until the guard is gone.
+    #[must_use = "the connection ends when this is dropped"]
+    pub fn opened(&self, opening: &Opening) -> Open {
+        let worker = &*self.0;
+        let (who, series) = worker.known(opening);
+        let live = Arc::new(Live::new(opening, who));
+        series.opened();
+        worker.inner.active.inc();
+        worker.shard.insert(&live);
+        worker.inner.log.send(&live, Event::Open);
+        Open {
+            worker: self.0.clone(),
+            live,
+            series,
+            started: Instant::now(),
+            ended: false,
+        }
+    }
+
+    /// A connection that never reached its upstream.
+    pub fn refused(&self, outcome: &Outcome) {
+        let worker = &*self.0;
+        worker.ended(outcome);
+        if worker.inner.log.is_on() {
+            let who = Arc::new(Who::of(&outcome.opening));
+            let live = Arc::new(Live::new(&outcome.opening, who));
+            worker.inner.log.send(&live, Event::Close(End::of(outcome)));
+        }
+    }
+}
+
+impl Worker {
+    fn known(&self, opening: &Opening) -> (Arc<Who>, Arc<Series>) {
+        let known = &mut *self.known.borrow_mut();
+        if opening.generation > known.generation || known.sets.len() >= MAX_KNOWN {
+            known.generation = known.generation.max(opening.generation);
+            known.sets.clear();
+        }
+        let hash = who::hash(&known.state, opening);
+        if let Some((who, series)) = known.sets.get(&hash)
+            && who.is_of(opening)
+        {
+            return (who.clone(), series.clone());
+        }
+        let who = Arc::new(Who::of(opening));
+        let labels = Connection::of(&who);
+        let series = self.inner.series.get(labels, Instant::now());
+        known.sets.insert(hash, (who.clone(), series.clone()));
+        (who, series)
+    }
+
+    fn ended(&self, outcome: &Outcome) {
+        let way = outcome.opening.direction;
+        self.count_end(way, outcome.reason);
+        self.timings
+            .ended(way, outcome.duration, outcome.connect_time);
+        if outcome.reason == CloseReason::Refused(RefuseReason::Denied) {
+            self.count_denied(&outcome.opening);
+        }
+    }
+
+    fn count_end(&self, way: Direction, reason: CloseReason) {
+        let mut ended = self.ended.borrow_mut();
+        let counter = ended.entry((way, reason)).or_insert_with(|| {
+            let labels = Ended {
+                direction: direction(way),
+                reason: close_reason(reason),
+            };
+            self.inner.ended.get_or_create_owned(&labels)
+        });
+        counter.inc();
+    }
+
+    fn count_denied(&self, opening: &Opening) {
+        let policy = match &opening.rule {
+            Some(rule) => &rule.policy,
+            None => &self.inner.no_policy,
+        };
+        let denied = &mut *self.denied.borrow_mut();
+        if let Some(counter) = denied.get(policy) {
+            counter.inc();
+            return;
+        }
+        // Policies come and go with the configuration: keep what is at hand bounded too.
+        if denied.len() >= MAX_POLICIES {
+            denied.clear();
+        }
+        let labels = Policy {
+            policy: self.inner.policy_label(policy),
+        };
+        let counter = self.inner.denied.get_or_create_owned(&labels);
+        counter.inc();
+        denied.insert(policy.clone(), counter);
+    }
+}
+
+/// A connection that is carried now. Dropped without an outcome (its task was
+/// cancelled or panicked) it ends as `internal`.
+#[derive(Debug)]
+pub struct Open {
+    worker: Rc<Worker>,
+    live: Arc<Live>,
+    series: Arc<Series>,
+    started: Instant,
+    ended: bool,
+}
+
+impl Open {
+    /// Bytes carried so far, from time to time: counts them, and writes a log line.
+    pub fn progress(&self, total: ByteCounts) {
+        self.count(total);
+        let event = Event::Progress {
+            bytes: total,
+            duration: self.started.elapsed(),
+        };
+        self.worker.inner.log.send(&self.live, event);
+    }
+
+    /// The connection's end.
+    pub fn closed(mut self, outcome: &Outcome) {
+        self.ended = true;
+        self.count(outcome.bytes);
+        self.worker.ended(outcome);
+        let event = Event::Close(End::of(outcome));
+        self.worker.inner.log.send(&self.live, event);
+    }
+
+    fn count(&self, total: ByteCounts) {
+        let added = self.live.advance(total);
+        if added != ByteCounts::default() {
+            self.series.moved(added);
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let worker = &*self.worker;
+        if !self.ended {
+            let reason = CloseReason::Refused(RefuseReason::Internal);
+            let duration = self.started.elapsed();
+            worker.count_end(self.live.who.direction, reason);
+            let event = Event::Close(End {
+                bytes: self.live.bytes(),
+                connect_time: None,
+                duration,
+                reason,
+            });
+            worker.inner.log.send(&self.live, event);
+        }
+        self.series.closed();
+        worker.shard.remove(self.live.id);
+        worker.inner.active.dec();
+    }
+}

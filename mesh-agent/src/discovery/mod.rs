@@ -6,6 +6,8 @@
 //! before in force; what is not understood never makes a pod "not enrolled".
 
 mod build;
+mod documents;
+mod kinds;
 mod objects;
 mod policies;
 #[cfg(test)]
@@ -26,7 +28,8 @@ use crate::model::Snapshot;
 use crate::model::policy::MeshSettings;
 use crate::policy;
 pub use build::build;
-pub use objects::{Object, parse};
+pub use documents::parse;
+pub use objects::Object;
 
 /// Editors write a file in several steps.
 const DEBOUNCE: Duration = Duration::from_millis(100);

@@ -1,0 +1,89 @@
+//! PeerAuthentication.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::rules::port;
+use super::{Mistake, reason, scope, unknown};
+use crate::discovery::documents::typed;
+use crate::discovery::kinds::Meta;
+use crate::model::policy::{PeerAuthentication, PeerMode, Scope};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Mtls {
+    mode: Option<String>,
+}
+
+pub(super) fn peer_authentication(
+    value: &Value,
+    meta: &Meta,
+    trusted: bool,
+    mistakes: &mut Vec<Mistake>,
+) -> PeerAuthentication {
+    let spec = &value["spec"];
+    unknown(
+        spec,
+        &["selector", "mtls", "portLevelMtls"],
+        "spec",
+        mistakes,
+    );
+    let scope = scope(spec, meta, trusted, mistakes);
+    let mode = mode(&spec["mtls"], "spec.mtls", mistakes);
+    let mut ports = BTreeMap::new();
+    match &spec["portLevelMtls"] {
+        Value::Null => {}
+        Value::Object(_) if !matches!(&scope, Scope::Labels(l) if !l.is_empty()) => {
+            let message = "needs a selector".to_owned();
+            mistakes.push(("spec.portLevelMtls".to_owned(), message));
+        }
+        Value::Object(map) => {
+            for (key, value) in map {
+                let at = format!("spec.portLevelMtls.{key}");
+                let mode = self::mode(value, &at, mistakes);
+                match port(key) {
+                    Ok(port) => drop(ports.insert(port, mode)),
+                    Err(message) => mistakes.push((at, message)),
+                }
+            }
+        }
+        _ => mistakes.push((
+            "spec.portLevelMtls".to_owned(),
+            "expected a mapping".to_owned(),
+        )),
+    }
+    PeerAuthentication {
+        namespace: meta.namespace().to_owned(),
+        name: meta.name.clone(),
+        scope,
+        mode,
+        ports,
+        broken: reason(mistakes),
+    }
+}
+
+fn mode(value: &Value, at: &str, mistakes: &mut Vec<Mistake>) -> Option<PeerMode> {
+    if value.is_null() {
+        return None;
+    }
+    let raw: Mtls = match typed(value, at) {
+        Ok(raw) => raw,
+        Err(mistake) => {
+            mistakes.push(mistake);
+            return Some(PeerMode::Strict);
+        }
+    };
+    match raw.mode.as_deref() {
+        None | Some("UNSET") => None,
+        Some("STRICT") => Some(PeerMode::Strict),
+        Some("PERMISSIVE") => Some(PeerMode::Permissive),
+        Some("DISABLE") => Some(PeerMode::Disable),
+        Some(other) => {
+            let message = format!("{other:?} is not STRICT, PERMISSIVE, DISABLE or UNSET");
+            mistakes.push((format!("{at}.mode"), message));
+            Some(PeerMode::Strict)
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! The rules of an AuthorizationPolicy.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::Mistake;
+use crate::discovery::documents::typed;
+use crate::discovery::kinds::Meta;
+use crate::model::policy::{Condition, Match, Operation, Pattern, Rule, ServiceAccount, Source};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRule {
+    from: Option<Vec<RawFrom>>,
+    to: Option<Vec<RawTo>>,
+    when: Option<Vec<RawCondition>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawFrom {
+    source: BTreeMap<String, Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawTo {
+    operation: BTreeMap<String, Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RawCondition {
+    key: String,
+    #[serde(default)]
+    values: Vec<String>,
+    #[serde(default)]
+    not_values: Vec<String>,
+}
+
+pub(super) fn rule(value: &Value, at: &str, meta: &Meta) -> Result<Rule, Mistake> {
+    let raw: RawRule = typed(value, at)?;
+    let mut rule = Rule::default();
+    for (part, empty) in [
+        ("from", raw.from.as_ref().is_some_and(Vec::is_empty)),
+        ("to", raw.to.as_ref().is_some_and(Vec::is_empty)),
+        ("when", raw.when.as_ref().is_some_and(Vec::is_empty)),
+    ] {
+        if empty {
+            return Err((format!("{at}.{part}"), "must not be empty".to_owned()));
+        }
+    }
+    for (i, from) in raw.from.into_iter().flatten().enumerate() {
+        rule.from.push(source(
+            from.source,
+            &format!("{at}.from[{i}].source"),
+            meta,
+        )?);
+    }
+    for (i, to) in raw.to.into_iter().flatten().enumerate() {
+        rule.to
+            .push(operation(to.operation, &format!("{at}.to[{i}].operation"))?);
+    }
+    for (i, when) in raw.when.into_iter().flatten().enumerate() {
+        rule.when
+            .push(condition(when, &format!("{at}.when[{i}]"), meta)?);
+    }
+    Ok(rule)
+}
+
+/// Takes fields out of a mapping; what is left is unknown.
+struct Fields<'a> {
+    map: BTreeMap<String, Vec<String>>,
+    at: &'a str,
+}
+
+impl Fields<'_> {
+    fn take<T>(
+        &mut self,
+        name: &str,
+        not: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Match<T>, Mistake> {
+        let mut list = |field: &str| match self.map.remove(field) {
+            None => Ok(Vec::new()),
+            Some(texts) => {
+                let at = format!("{}.{field}", self.at);
+                if texts.is_empty() {
+                    return Err((at, "must not be empty".to_owned()));
+                }
+                texts
+                    .iter()
+                    .map(|t| parse(t).map_err(|m| (at.clone(), m)))
+                    .collect()
+            }
+        };
+        Ok(Match {
+            values: list(name)?,
+            not_values: list(not)?,
+        })
+    }
+
+    fn end(self) -> Result<(), Mistake> {
+        match self.map.into_keys().next() {
+            Some(key) => Err((format!("{}.{key}", self.at), "unknown field".to_owned())),
+            None => Ok(()),
+        }
+    }
+}
+
+fn source(map: BTreeMap<String, Vec<String>>, at: &str, meta: &Meta) -> Result<Source, Mistake> {
+    if map.is_empty() {
+        return Err((at.to_owned(), "must not be empty".to_owned()));
+    }
+    let mut fields = Fields { map, at };
+    let account = |t: &str| account(t, meta);
+    let source = Source {
+        principals: fields.take("principals", "notPrincipals", pattern)?,
+        namespaces: fields.take("namespaces", "notNamespaces", pattern)?,
+        service_accounts: fields.take("serviceAccounts", "notServiceAccounts", account)?,
+        ip_blocks: fields.take("ipBlocks", "notIpBlocks", block)?,
+        remote_ip_blocks: fields.take("remoteIpBlocks", "notRemoteIpBlocks", block)?,
+        request_principals: fields.take("requestPrincipals", "notRequestPrincipals", plain)?,
+    };
+    fields.end()?;
+    Ok(source)
+}
+
+fn operation(map: BTreeMap<String, Vec<String>>, at: &str) -> Result<Operation, Mistake> {
+    if map.is_empty() {
+        return Err((at.to_owned(), "must not be empty".to_owned()));
+    }
+    let mut fields = Fields { map, at };
+    let operation = Operation {
+        ports: fields.take("ports", "notPorts", port)?,
+        hosts: fields.take("hosts", "notHosts", plain)?,
+        methods: fields.take("methods", "notMethods", plain)?,
+        paths: fields.take("paths", "notPaths", plain)?,
+    };
+    fields.end()?;
+    Ok(operation)
+}
+
+fn condition(raw: RawCondition, at: &str, meta: &Meta) -> Result<Condition, Mistake> {
+    let mut map = BTreeMap::new();
+    for (name, list) in [("values", raw.values), ("notValues", raw.not_values)] {
+        if !list.is_empty() {
+            map.insert(name.to_owned(), list);
+        }
+    }
+    if map.is_empty() {
+        return Err((
+            at.to_owned(),
+            "values or notValues must be given".to_owned(),
+        ));
+    }
+    let mut f = Fields { map, at };
+    let (v, n) = ("values", "notValues");
+    let known_http = [
+        "remote.ip",
+        "request.auth.",
+        "request.headers[",
+        "experimental.",
+    ];
+    Ok(match raw.key.as_str() {
+        "source.principal" => Condition::Principal(f.take(v, n, pattern)?),
+        "source.namespace" => Condition::Namespace(f.take(v, n, pattern)?),
+        "source.serviceAccount" => Condition::ServiceAccount(f.take(v, n, |t| account(t, meta))?),
+        "source.ip" => Condition::SourceIp(f.take(v, n, block)?),
+        "destination.ip" => Condition::DestinationIp(f.take(v, n, block)?),
+        "destination.port" => Condition::DestinationPort(f.take(v, n, port)?),
+        "connection.sni" => Condition::Sni(f.take(v, n, pattern)?),
+        key if known_http.iter().any(|k| key.starts_with(k)) => Condition::Http {
+            key: key.to_owned(),
+            values: f.take(v, n, plain)?,
+        },
+        key => return Err((format!("{at}.key"), format!("{key:?} is not a known key"))),
+    })
+}
+
+fn pattern(text: &str) -> Result<Pattern, String> {
+    Pattern::parse(text)
+        .ok_or_else(|| format!("{text:?} is not a value, with \"*\" at most as first or last sign"))
+}
+
+fn plain(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        Err("must not be empty".to_owned())
+    } else {
+        Ok(text.to_owned())
+    }
+}
+
+fn block(text: &str) -> Result<IpNet, String> {
+    text.parse::<IpNet>()
+        .or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from))
+        .map_err(|_| format!("{text:?} is neither an address nor a CIDR block"))
+}
+
+pub(super) fn port(text: &str) -> Result<u16, String> {
+    let port = text.parse().ok().filter(|p| *p != 0);
+    port.ok_or_else(|| format!("{text:?} is not a port from 1 to 65535"))
+}
+
+fn account(text: &str, meta: &Meta) -> Result<ServiceAccount, String> {
+    let (namespace, name) = text.split_once('/').unwrap_or((meta.namespace(), text));
+    let fits = |t: &str| !t.is_empty() && !t.contains(['*', '/']);
+    if fits(namespace) && fits(name) {
+        let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        Ok(ServiceAccount { namespace, name })
+    } else {
+        Err(format!(
+            "{text:?} is not NAMESPACE/ACCOUNT or ACCOUNT, without \"*\""
+        ))
+    }
+}

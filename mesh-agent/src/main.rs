@@ -53,8 +53,8 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             }
         }
         Command::CheckConfig { dir } => {
-            let problems = discovery::check(&dir)?;
-            for problem in &problems {
+            let problems = discovery::check(&dir, Default::default())?.problems;
+            for problem in problems.iter() {
                 println!("{problem}");
             }
             if !problems.is_empty() {

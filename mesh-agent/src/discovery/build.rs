@@ -94,8 +94,13 @@ impl<'o> Builder<'o> {
                     "the object is given twice; this one is ignored".to_owned(),
                 );
             }
-            // A second DENY only restricts: it stays.
-            first || matches!(&object.kind, Kind::Policy(p) if p.action == Action::Deny)
+            // What only restricts stays.
+            first
+                || match &object.kind {
+                    Kind::Policy(policy) => policy.action == Action::Deny,
+                    Kind::Peer(peer) => peer.broken.is_some(),
+                    _ => false,
+                }
         });
     }
 }

@@ -9,42 +9,102 @@ use super::kinds::Meta;
 use super::objects::{Kind, Object, Origin};
 use super::{Problem, policies};
 
+/// Objects of all files together, and the most that is parsed of one.
+pub(super) const MAX_DOCUMENTS: usize = 100_000;
+/// Mistakes told of one file.
+const MAX_PROBLEMS: usize = 1_000;
+
+/// One file.
+#[derive(Debug, Default)]
+pub(super) struct Parsed {
+    pub(super) objects: Vec<Object>,
+    pub(super) problems: Vec<Problem>,
+    /// Stops counting just above [`MAX_DOCUMENTS`].
+    pub(super) documents: usize,
+}
+
+impl Parsed {
+    pub(super) fn of_problem(problem: Problem) -> Self {
+        Self {
+            problems: vec![problem],
+            ..Self::default()
+        }
+    }
+}
+
 /// Parses one file of YAML documents; `List` kinds are unpacked.
 #[must_use]
 pub fn parse(file: &Path, bytes: &[u8]) -> (Vec<Object>, Vec<Problem>) {
-    let mut objects = Vec::new();
-    let mut problems = Vec::new();
-    let problem = |line, message| Problem {
+    let parsed = parse_file(file, bytes);
+    (parsed.objects, parsed.problems)
+}
+
+pub(super) fn parse_file(file: &Path, bytes: &[u8]) -> Parsed {
+    let mut parsed = Parsed::default();
+    let text = match std::str::from_utf8(bytes) {
+        Ok(text) => std::borrow::Cow::Borrowed(text),
+        Err(error) => {
+            let before = &bytes[..error.valid_up_to()];
+            let line = 1 + before.iter().filter(|b| **b == b'\n').count() as u64;
+            let message = "the file is not UTF-8".to_owned();
+            parsed.problems.push(syntax(file, line, message));
+            String::from_utf8_lossy(bytes)
+        }
+    };
+    let is_text = parsed.problems.is_empty();
+    for (line, document) in documents(&text) {
+        if parsed.documents > MAX_DOCUMENTS {
+            break;
+        }
+        let origin = Origin {
+            file: file.to_owned(),
+            line,
+        };
+        match is_text.then(|| serde_saphyr::from_str::<Value>(&document)) {
+            Some(Ok(Value::Null)) => {}
+            Some(Ok(value)) => unpack(&origin, value, &mut parsed),
+            Some(Err(e)) => {
+                let location = e.location();
+                let at = location.map_or(line, |l| line + l.line().saturating_sub(1));
+                let message = e.without_snippet().to_string();
+                parsed.problems.push(syntax(file, at, message));
+                salvage(&origin, &document, &mut parsed);
+            }
+            None => salvage(&origin, &document, &mut parsed),
+        }
+        shorten(file, &mut parsed.problems);
+    }
+    parsed
+}
+
+fn syntax(file: &Path, line: u64, message: String) -> Problem {
+    Problem {
         file: file.to_owned(),
         line,
         object: String::new(),
         field: String::new(),
         message,
-    };
-    let Ok(text) = std::str::from_utf8(bytes) else {
-        problems.push(problem(1, "the file is not UTF-8".to_owned()));
-        return (objects, problems);
-    };
-    for (line, document) in documents(text) {
-        let origin = Origin {
-            file: file.to_owned(),
-            line,
-        };
-        match serde_saphyr::from_str::<Value>(&document) {
-            Ok(Value::Null) => {}
-            Ok(value) => unpack(&origin, value, &mut objects, &mut problems),
-            Err(e) => {
-                let at = e
-                    .location()
-                    .map_or(line, |l| line + l.line().saturating_sub(1));
-                problems.push(problem(at, e.without_snippet().to_string()));
-                if let Some(value) = policies::salvage(&document) {
-                    objects.push(policies::parse(&origin, &value, &mut problems));
-                }
-            }
-        }
     }
-    (objects, problems)
+}
+
+/// Policies must not vanish with a syntax error.
+fn salvage(origin: &Origin, document: &str, parsed: &mut Parsed) {
+    for value in policies::salvage(document) {
+        parsed.documents += 1;
+        let object = policies::parse(origin, &value, &mut parsed.problems);
+        parsed.objects.push(object);
+    }
+}
+
+fn shorten(file: &Path, problems: &mut Vec<Problem>) {
+    if problems.len() > MAX_PROBLEMS {
+        problems.truncate(MAX_PROBLEMS);
+        problems.push(syntax(
+            file,
+            0,
+            "has more mistakes than are told".to_owned(),
+        ));
+    }
 }
 
 /// Documents with the line that each starts on.
@@ -65,30 +125,44 @@ fn documents(text: &str) -> Vec<(u64, String)> {
     documents
 }
 
-fn unpack(origin: &Origin, value: Value, objects: &mut Vec<Object>, problems: &mut Vec<Problem>) {
-    if value["kind"] == "List" {
-        match &value["items"] {
-            Value::Array(items) => {
-                for item in items {
-                    unpack(origin, item.clone(), objects, problems);
-                }
-            }
-            _ => problems.push(Problem {
-                file: origin.file.clone(),
-                line: origin.line,
-                object: "List".to_owned(),
-                field: "items".to_owned(),
-                message: "expected a list".to_owned(),
-            }),
-        }
-        return;
+fn unpack(origin: &Origin, value: Value, parsed: &mut Parsed) {
+    let is_list = value["kind"].as_str().is_some_and(|k| k.ends_with("List"));
+    if is_list || value["items"].is_array() {
+        return unpack_list(origin, value, parsed);
     }
+    parsed.documents += 1;
     if policies::is_policy(&value) {
-        return objects.push(policies::parse(origin, &value, problems));
+        let object = policies::parse(origin, &value, &mut parsed.problems);
+        return parsed.objects.push(object);
     }
     match object(origin, &value) {
-        Ok(object) => objects.push(object),
-        Err(problem) => problems.push(*problem),
+        Ok(object) => parsed.objects.push(object),
+        Err(problem) => parsed.problems.push(*problem),
+    }
+}
+
+/// Also what only looks like a list: a policy in it must not vanish.
+fn unpack_list(origin: &Origin, mut value: Value, parsed: &mut Parsed) {
+    let mut problem = |field: &str, message: String| {
+        parsed.problems.push(Problem {
+            object: "List".to_owned(),
+            field: field.to_owned(),
+            ..syntax(&origin.file, origin.line, message)
+        });
+    };
+    let kind = value["kind"].as_str().unwrap_or_default();
+    if !kind.ends_with("List") {
+        problem("kind", format!("{kind:?} is not a list"));
+    }
+    let Value::Array(items) = value["items"].take() else {
+        return problem("items", "expected a list".to_owned());
+    };
+    for item in items {
+        if parsed.documents > MAX_DOCUMENTS {
+            return;
+        }
+        unpack(origin, item, parsed);
+        shorten(&origin.file, &mut parsed.problems);
     }
 }
 

@@ -1,23 +1,23 @@
 //! Configuration from a directory of Kubernetes YAML.
 //!
-//! `objects` parses documents strictly, `build` makes the snapshot, this file
-//! watches the directory. Invariants: every mistake is reported in one pass
+//! `files` reads the directory, `documents` and `policies` parse strictly,
+//! `build` makes the snapshot, this file watches and publishes. Invariants: every mistake is reported in one pass
 //! with file, line and field; a file that does not parse leaves what it said
 //! before in force; what is not understood never makes a pod "not enrolled".
 
 mod build;
 mod documents;
+mod files;
 mod kinds;
 mod objects;
 mod policies;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use notify::Watcher as _;
@@ -29,6 +29,8 @@ use crate::model::policy::MeshSettings;
 use crate::policy;
 pub use build::build;
 pub use documents::parse;
+pub use files::Error;
+use files::Files;
 pub use objects::Object;
 
 /// Editors write a file in several steps.
@@ -40,7 +42,7 @@ const POLL: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Problem {
     pub file: PathBuf,
-    /// First line of the document, or the line of a syntax error.
+    /// First line of the document, or the line of a syntax error; 0 is none.
     pub line: u64,
     /// `Kind namespace/name`; empty where the document did not get that far.
     pub object: String,
@@ -51,7 +53,11 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: ", self.file.display(), self.line)?;
+        write!(f, "{}:", self.file.display())?;
+        if self.line > 0 {
+            write!(f, "{}:", self.line)?;
+        }
+        f.write_str(" ")?;
         if !self.object.is_empty() {
             write!(f, "{}: ", self.object)?;
         }
@@ -77,9 +83,6 @@ pub struct Update {
     pub problems: Arc<[Problem]>,
 }
 
-/// What each file said when it last parsed.
-type Files = BTreeMap<PathBuf, (Vec<u8>, Vec<Object>)>;
-
 /// A watched directory.
 pub struct Directory {
     dir: PathBuf,
@@ -87,14 +90,6 @@ pub struct Directory {
     settings: MeshSettings,
     pub published: Arc<ArcSwap<Published>>,
     sender: watch::Sender<Update>,
-}
-
-/// The directory cannot be read at all.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot read the configuration directory {dir}: {source}")]
-pub struct Error {
-    dir: PathBuf,
-    source: std::io::Error,
 }
 
 impl Directory {
@@ -106,12 +101,13 @@ impl Directory {
         let (sender, updates) = watch::channel(Update::default());
         let mut directory = Self {
             dir,
-            files: Files::new(),
+            files: Files::default(),
             settings,
             published: Arc::default(),
             sender,
         };
-        directory.load()?;
+        directory.files.load(&directory.dir, Instant::now())?;
+        directory.publish();
         Ok((directory, updates))
     }
 
@@ -130,96 +126,71 @@ impl Directory {
             tracing::warn!(%error, "cannot watch the configuration directory; looking every {POLL:?}");
         }
         loop {
+            let poll = Instant::now() + POLL;
+            let due = self.files.due().map_or(poll, |due| due.min(poll));
             tokio::select! {
                 () = cancel.cancelled() => return,
                 Some(()) = changes.recv() => tokio::time::sleep(DEBOUNCE).await,
-                () = tokio::time::sleep(POLL) => {}
+                () = tokio::time::sleep_until(due.into()) => {}
             }
-            if let Err(error) = self.load() {
-                tracing::error!(%error, "keeping the last configuration");
-            }
+            self.load(Instant::now());
         }
     }
 
-    fn load(&mut self) -> Result<(), Error> {
-        let found = read_files(&self.dir).map_err(|source| Error {
-            dir: self.dir.clone(),
-            source,
-        })?;
-        let mut problems = Vec::new();
-        let mut files = Files::new();
-        for (path, text) in found {
-            let (objects, mut found) = parse(&path, &text);
-            // A file with a mistake keeps each object's last good version.
-            let objects = if found.is_empty() {
-                objects
-            } else {
-                let before = self.files.remove(&path).map(|(_, objects)| objects);
-                keep_last_good(objects, before.unwrap_or_default())
-            };
-            problems.append(&mut found);
-            files.insert(path, (text, objects));
+    fn load(&mut self, now: Instant) {
+        match self.files.load(&self.dir, now) {
+            Ok(()) => self.publish(),
+            Err(error) => self.keep(&error),
         }
-        self.files = files;
-        let objects = self.files.iter().flat_map(|(_, (_, objects))| objects);
+    }
+
+    /// The last configuration stays, and the page says why.
+    fn keep(&self, error: &Error) {
+        let problem = Problem {
+            file: self.dir.clone(),
+            line: 0,
+            object: String::new(),
+            field: String::new(),
+            message: format!("{error}; the last configuration stays"),
+        };
+        self.sender.send_if_modified(|update| {
+            let changed = *update.problems != *std::slice::from_ref(&problem);
+            update.problems = [problem].into();
+            changed
+        });
+    }
+
+    fn publish(&self) {
+        let mut problems: Vec<Problem> = self.files.problems().cloned().collect();
         let before = self.published.load_full();
-        let (mut snapshot, mut found) = build(objects);
+        let (mut snapshot, mut found) = build(self.files.objects());
         problems.append(&mut found);
         snapshot.settings = self.settings.clone();
         snapshot.generation = before.snapshot.generation;
         let changed = snapshot.generation == 0 || !snapshot.same_content(&before.snapshot);
-        if changed {
+        let published = if changed {
             snapshot.generation += 1;
-        }
-        let policy = if changed {
-            Arc::new(policy::Engine::compile(&snapshot))
+            let policy = Arc::new(policy::Engine::compile(&snapshot));
+            let snapshot = Arc::new(snapshot);
+            Arc::new(Published { snapshot, policy })
         } else {
-            before.policy.clone()
+            before
         };
-        let published = Published {
-            snapshot: Arc::new(snapshot),
-            policy,
-        };
-        self.published.store(Arc::new(published.clone()));
-        self.sender.send_replace(Update {
-            snapshot: published.snapshot,
-            policy: published.policy,
-            problems: problems.into(),
+        self.published.store(published.clone());
+        self.sender.send_if_modified(|update| {
+            let changed = changed || *update.problems != *problems;
+            *update = Update {
+                snapshot: published.snapshot.clone(),
+                policy: published.policy.clone(),
+                problems: problems.into(),
+            };
+            changed
         });
-        Ok(())
     }
 }
 
-/// Objects that parse now, and the former version of those that do not;
-/// of policies what restricts, never a grant.
-fn keep_last_good(now: Vec<Object>, before: Vec<Object>) -> Vec<Object> {
-    let mut kept = now;
-    for mut object in before {
-        policies::restrict(&mut object);
-        if !kept.iter().any(|o| o.name() == object.name()) {
-            kept.push(object);
-        }
-    }
-    kept
-}
-
-/// Every mistake in `dir`, for `mesh-agent check-config`.
-pub fn check(dir: &Path) -> Result<Vec<Problem>, Error> {
-    let (_, updates) = Directory::start(dir.to_owned(), MeshSettings::default())?;
-    Ok(updates.borrow().problems.to_vec())
-}
-
-fn read_files(dir: &Path) -> std::io::Result<Vec<(PathBuf, Vec<u8>)>> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(dir)? {
-        let path = entry?.path();
-        let yaml = path
-            .extension()
-            .is_some_and(|e| e == "yaml" || e == "yml" || e == "json");
-        if yaml && path.is_file() {
-            files.push((path.clone(), std::fs::read(&path)?));
-        }
-    }
-    files.sort();
-    Ok(files)
+/// What an agent would make of `dir`, for `mesh-agent check-config`.
+pub fn check(dir: &Path, settings: MeshSettings) -> Result<Update, Error> {
+    let (_, updates) = Directory::start(dir.to_owned(), settings)?;
+    Ok(updates.borrow().clone())
 }

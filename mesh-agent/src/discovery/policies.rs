@@ -9,7 +9,7 @@
 mod peer;
 mod rules;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -24,6 +24,7 @@ use peer::peer_authentication;
 use rules::rule;
 
 const GROUP: &str = "security.istio.io/";
+const KINDS: [&str; 2] = ["AuthorizationPolicy", "PeerAuthentication"];
 const METADATA: &[&str] = &[
     "name",
     "namespace",
@@ -45,39 +46,57 @@ const METADATA: &[&str] = &[
 pub(super) fn is_policy(value: &Value) -> bool {
     let kind = value["kind"].as_str().unwrap_or_default();
     let api = value["apiVersion"].as_str().unwrap_or_default();
-    matches!(kind, "AuthorizationPolicy" | "PeerAuthentication")
+    KINDS.iter().any(|k| k.eq_ignore_ascii_case(kind))
         || (api.starts_with(GROUP) && kind != "RequestAuthentication")
+        || (!is_foreign(api, kind) && says_policy(&value["spec"]))
+}
+
+/// Named as something else that is known.
+fn is_foreign(api: &str, kind: &str) -> bool {
+    let core = ["Namespace", "ServiceAccount", "Service", "Pod"];
+    (api == "v1" && core.contains(&kind)) || kind == "EndpointSlice"
+}
+
+/// Has fields that only these kinds have.
+fn says_policy(spec: &Value) -> bool {
+    let acts = matches!(
+        spec["action"].as_str(),
+        Some("ALLOW" | "DENY" | "AUDIT" | "CUSTOM")
+    );
+    let rules = spec["rules"].as_array().into_iter().flatten();
+    let mut parts = rules.flat_map(|r| ["from", "to", "when"].map(|part| !r[part].is_null()));
+    acts || parts.any(|is_there| is_there)
+        || !spec["mtls"].is_null()
+        || !spec["portLevelMtls"].is_null()
 }
 
 /// A document that is not YAML but speaks of policy: something to deny by.
-pub(super) fn salvage(text: &str) -> Option<Value> {
-    let find = |key: &str| {
-        let mut lines = text.lines().map(|l| l.trim_matches([' ', '{', '}', ',']));
-        lines
-            .find_map(|l| l.strip_prefix(key))
-            .map(|v| v.trim().to_owned())
+/// One of each kind that it names, for a lost separator may have joined two.
+pub(super) fn salvage(text: &str) -> Vec<Value> {
+    let find = |key: &'static str| {
+        let parts = text.lines().flat_map(|l| l.split([',', '{', '}']));
+        parts
+            .filter_map(move |part| part.trim().strip_prefix(key))
+            .map(|value| value.trim().to_owned())
     };
-    let peer = text.contains("PeerAuthentication");
-    if !peer && !text.contains(GROUP) && !text.contains("AuthorizationPolicy") {
-        return None;
-    }
-    let kind = if peer {
-        "PeerAuthentication"
-    } else {
-        "AuthorizationPolicy"
+    let peer = text.contains(KINDS[1]);
+    let policy = text.contains(KINDS[0]) || (!peer && text.contains(GROUP));
+    let namespaces: BTreeSet<String> = find("namespace:").collect();
+    // Without one namespace to go by, the metadata is not trusted.
+    let namespace = match namespaces.first() {
+        Some(one) if namespaces.len() == 1 => Value::String(one.clone()),
+        _ => Value::Bool(false),
     };
-    let mut metadata = serde_json::Map::new();
-    metadata.insert(
-        "name".into(),
-        find("name:").unwrap_or_else(|| "?".into()).into(),
-    );
-    // Without a namespace to go by, the metadata is not trusted.
-    let namespace = find("namespace:").map_or(Value::Bool(false), Value::String);
-    metadata.insert("namespace".into(), namespace);
-    Some(serde_json::json!({
-        "apiVersion": "security.istio.io/v1", "kind": kind, "metadata": metadata,
-        "spec": "is not YAML",
-    }))
+    let name = find("name:").next().unwrap_or_else(|| "?".into());
+    let value = |kind: &str| {
+        serde_json::json!({
+            "apiVersion": "security.istio.io/v1", "kind": kind,
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": "is not YAML",
+        })
+    };
+    let kinds = KINDS.iter().zip([policy, peer]);
+    kinds.filter(|(_, is)| *is).map(|(k, _)| value(k)).collect()
 }
 
 /// What stays of a policy when its file no longer parses: DENY as it was, no grant.
@@ -243,7 +262,8 @@ fn unknown(value: &Value, known: &[&str], at: &str, mistakes: &mut Vec<Mistake>)
     match value {
         Value::Null => {}
         Value::Object(map) => {
-            for key in map.keys().filter(|k| !known.contains(&k.as_str())) {
+            let unknown = map.keys().filter(|k| !known.contains(&k.as_str()));
+            for key in unknown.take(10) {
                 let field = format!("{at}.{key}").trim_start_matches('.').to_owned();
                 mistakes.push((
                     field,

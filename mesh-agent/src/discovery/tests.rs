@@ -1,7 +1,9 @@
+mod files;
+mod policies;
+
 use std::path::Path;
 
-use super::{Directory, build, parse};
-use crate::model::policy::MeshSettings;
+use super::{build, parse};
 use crate::model::{Enrolment, OnAgentDown, OrigDst, RefuseReason, Snapshot};
 use crate::route::{self, Decision};
 use proptest::prelude::*;
@@ -99,135 +101,6 @@ fn a_virtual_address_stays_with_its_first_service() {
         "{problems:?}"
     );
     assert_eq!(snapshot.by_vip.len(), 2);
-}
-
-#[test]
-fn a_file_that_breaks_keeps_what_it_said() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let file = dir.path().join("shop.yaml");
-    std::fs::write(&file, SHOP).expect("write");
-    let (mut directory, updates) =
-        Directory::start(dir.path().to_owned(), MeshSettings::default()).expect("load");
-    assert_eq!(updates.borrow().snapshot.generation, 1);
-    std::fs::write(&file, SHOP.replace("kind: Service", "kind: [")).expect("write");
-    directory.load().expect("load");
-    let update = updates.borrow().clone();
-    assert_eq!(update.snapshot.services.len(), 1);
-    assert_eq!(update.snapshot.generation, 1, "nothing changed");
-    assert_eq!(update.problems.len(), 1, "{:?}", update.problems);
-    std::fs::remove_file(&file).expect("remove");
-    directory.load().expect("load");
-    assert_eq!(updates.borrow().snapshot.services.len(), 0);
-    assert_eq!(updates.borrow().snapshot.generation, 2);
-}
-
-/// What `web-0` says to a peer of shop, another one and one without identity.
-fn allowed(text: &str) -> [bool; 3] {
-    let (snapshot, _) = load(&format!("{SHOP}\n---\n{text}"));
-    let engine = crate::policy::Engine::compile(&snapshot);
-    let pod = snapshot.workloads.values().next().expect("the pod");
-    let ids = ["shop", "other"].map(|ns| {
-        let uri = format!("spiffe://cluster.local/ns/{ns}/sa/web");
-        crate::model::SpiffeId::parse(&uri).expect("an identity")
-    });
-    [Some(&ids[0]), Some(&ids[1]), None].map(|source| {
-        let request = crate::policy::Request {
-            source,
-            source_ip: "10.0.0.9".parse().expect("an address"),
-            destination: pod,
-            destination_ip: "10.0.0.5".parse().expect("an address"),
-            destination_port: 8080,
-            sni: None,
-        };
-        engine.check(&request).is_ok()
-    })
-}
-
-const ALLOW: &str = r#"
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: p, namespace: shop}
-spec:
-  action: ALLOW
-  selector: {matchLabels: {app: web}}
-  rules:
-  - from: [{source: {namespaces: [shop], ipBlocks: ["10.0.0.0/8"]}}]
-    to: [{operation: {ports: ["8080"]}}]
-"#;
-
-#[test]
-fn no_misspelling_of_a_policy_lets_more_through() {
-    let deny = ALLOW
-        .replace("ALLOW", "DENY")
-        .replace("namespaces", "notNamespaces");
-    for policy in [ALLOW.to_owned(), deny] {
-        let before = allowed(&policy);
-        assert_eq!(before, [true, false, false], "{policy}");
-        for (from, to) in [
-            ("apiVersion", "apiversion"),
-            ("security.istio.io/v1", "security.istio.io/v7"),
-            ("AuthorizationPolicy", "AuthorisationPolicy"),
-            ("namespace: shop", "namespac: shop"),
-            ("namespace: shop", "namespace: [shop]"),
-            ("spec", "spce"),
-            ("action:", "acton:"),
-            ("action: ", "action: X"),
-            ("selector", "selectr"),
-            ("matchLabels", "matchLabel"),
-            ("app: web", "app: [web]"),
-            ("rules", "rule"),
-            ("- from", "- form"),
-            ("source:", "sauce:"),
-            ("ipBlocks", "ipBlock"),
-            ("amespaces", "amespace"),
-            ("10.0.0.0/8", "10.0.0.0/88"),
-            ("8080", "80800"),
-            ("ports", "prots"),
-            ("operation", "operations"),
-            ("[\"8080\"]", "8080"),
-            ("rules:", "rules: ["),
-        ] {
-            let broken = policy.replace(from, to);
-            assert_ne!(load(&broken).1.len(), 0, "{from} -> {to} is reported");
-            for (now, before) in allowed(&broken).into_iter().zip(before) {
-                assert!(before || !now, "{from} -> {to} lets more through: {broken}");
-            }
-        }
-    }
-}
-
-#[test]
-fn peer_authentication_goes_from_port_to_workload_to_namespace_to_mesh() {
-    use crate::model::policy::PeerMode::{self, Disable, Permissive, Strict};
-    let peer = |namespace: &str, name: &str, spec: &str| {
-        format!(
-            "---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\n\
-             metadata: {{name: {name}, namespace: {namespace}}}\nspec: {spec}\n"
-        )
-    };
-    let mesh = peer("istio-system", "m", "{mtls: {mode: STRICT}}");
-    let shop = peer("shop", "all", "{mtls: {mode: PERMISSIVE}}");
-    let web = "selector: {matchLabels: {app: web}}";
-    let port = format!("{{{web}, mtls: {{mode: UNSET}}, portLevelMtls: {{9: {{mode: DISABLE}}}}}}");
-    let port = peer("shop", "w", &port);
-    let later = peer("shop", "x", &format!("{{{web}, mtls: {{mode: DISABLE}}}}"));
-    let broken = peer("shop", "z", "{mtls: {mode: STRIKT}}");
-    let cases: [(String, [PeerMode; 2]); 7] = [
-        (String::new(), [Permissive; 2]),
-        (mesh.clone(), [Strict; 2]),
-        (format!("{mesh}{shop}"), [Permissive; 2]),
-        (format!("{mesh}{port}"), [Strict, Disable]),
-        (format!("{mesh}{shop}{port}"), [Permissive, Disable]),
-        (format!("{mesh}{later}{port}"), [Strict, Disable]),
-        (format!("{shop}{port}{broken}"), [Strict; 2]),
-    ];
-    for (text, expected) in cases {
-        let (snapshot, problems) = load(&format!("{SHOP}{text}"));
-        let engine = crate::policy::Engine::compile(&snapshot);
-        let pod = snapshot.workloads.values().next().expect("the pod");
-        let modes = [8080, 9].map(|port| engine.peer_mode(pod, port));
-        assert_eq!(modes, expected, "{text} {problems:?}");
-    }
 }
 
 proptest! {

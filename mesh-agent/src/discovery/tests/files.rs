@@ -1,0 +1,272 @@
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use super::super::files::GRACE;
+use super::super::{Directory, Error, Update};
+use super::SHOP;
+use crate::model::policy::{Action, MeshSettings};
+use tokio::sync::watch;
+
+struct Fixture {
+    root: tempfile::TempDir,
+    directory: Directory,
+    updates: watch::Receiver<Update>,
+    now: Instant,
+}
+
+impl Fixture {
+    fn new(files: &[(&str, &str)]) -> Self {
+        let root = tempfile::tempdir().expect("a directory");
+        for (name, text) in files {
+            std::fs::write(root.path().join(name), text).expect("write");
+        }
+        let (directory, updates) =
+            Directory::start(root.path().to_owned(), MeshSettings::default()).expect("load");
+        Self {
+            root,
+            directory,
+            updates,
+            now: Instant::now(),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    fn write(&mut self, name: &str, text: impl AsRef<[u8]>) -> Update {
+        std::fs::write(self.path(name), text).expect("write");
+        self.load()
+    }
+
+    fn remove(&mut self, name: &str) -> Update {
+        std::fs::remove_file(self.path(name)).expect("remove");
+        self.load()
+    }
+
+    fn load(&mut self) -> Update {
+        self.directory.load(self.now);
+        self.updates.borrow().clone()
+    }
+
+    fn after_grace(&mut self) -> Update {
+        self.now += GRACE;
+        self.load()
+    }
+}
+
+fn messages(update: &Update) -> Vec<String> {
+    update.problems.iter().map(ToString::to_string).collect()
+}
+
+fn policy(name: &str, action: &str) -> String {
+    format!(
+        "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+         metadata: {{name: {name}, namespace: shop}}\n\
+         spec: {{action: {action}, rules: [{{to: [{{operation: {{ports: [\"1\"]}}}}]}}]}}\n"
+    )
+}
+
+/// Name, does it deny, has it rules.
+fn policies(update: &Update) -> Vec<(&str, bool, bool)> {
+    let policies = update.snapshot.policies.iter();
+    policies
+        .map(|p| {
+            let deny = p.action == Action::Deny;
+            (p.name.as_str(), deny, !p.rules.is_empty())
+        })
+        .collect()
+}
+
+#[test]
+fn a_file_that_breaks_keeps_what_it_said() {
+    let mut f = Fixture::new(&[("shop.yaml", SHOP)]);
+    assert_eq!(f.load().snapshot.generation, 1);
+    let update = f.write("shop.yaml", SHOP.replace("kind: Service", "kind: ["));
+    assert_eq!(update.snapshot.services.len(), 1);
+    assert_eq!(update.snapshot.generation, 1, "nothing changed");
+    assert_eq!(update.problems.len(), 1, "{:?}", update.problems);
+    f.remove("shop.yaml");
+    let update = f.after_grace();
+    assert_eq!(update.snapshot.services.len(), 0);
+    assert_eq!(update.snapshot.generation, 2);
+    assert_eq!(messages(&update), Vec::<String>::new());
+}
+
+#[test]
+fn a_file_that_vanishes_for_a_moment_is_not_gone() {
+    let mut f = Fixture::new(&[("shop.yaml", SHOP)]);
+    assert_eq!(f.remove("shop.yaml").snapshot.services.len(), 1);
+    assert!(f.directory.files.due().is_some(), "it is looked at again");
+    let update = f.write("shop.yaml", SHOP);
+    assert_eq!(update.snapshot.generation, 1, "nothing has changed");
+    assert!(f.directory.files.due().is_none());
+    f.remove("shop.yaml");
+    assert_eq!(f.after_grace().snapshot.services.len(), 0);
+}
+
+#[test]
+fn a_renamed_file_is_no_second_one() {
+    let mut f = Fixture::new(&[("shop.yaml", SHOP)]);
+    std::fs::rename(f.path("shop.yaml"), f.path("web.yaml")).expect("rename");
+    for update in [f.load(), f.after_grace()] {
+        assert_eq!(messages(&update), Vec::<String>::new());
+        assert_eq!(update.snapshot.generation, 1);
+    }
+}
+
+#[test]
+fn a_config_map_is_swapped_whole() {
+    let mut f = Fixture::new(&[]);
+    let swap = |f: &mut Fixture, version: &str, text: &str| {
+        std::fs::create_dir(f.path(version)).expect("make");
+        std::fs::write(f.path(version).join("shop.yaml"), text).expect("write");
+        symlink(version, f.path("..data_tmp")).expect("link");
+        std::fs::rename(f.path("..data_tmp"), f.path("..data")).expect("rename");
+    };
+    swap(&mut f, "..1", SHOP);
+    symlink("..data/shop.yaml", f.path("shop.yaml")).expect("link");
+    assert_eq!(f.load().snapshot.services.len(), 1);
+    swap(&mut f, "..2", &SHOP.replace("name: web, ", "name: shop, "));
+    std::fs::remove_dir_all(f.path("..1")).expect("remove");
+    let update = f.load();
+    assert_eq!(messages(&update), Vec::<String>::new());
+    let services = update.snapshot.services.keys();
+    assert_eq!(services.map(|s| &s.name).collect::<Vec<_>>(), ["shop"]);
+    // The key leaves the map: first its target goes, then the link.
+    swap(&mut f, "..3", "");
+    std::fs::remove_file(f.path("..3/shop.yaml")).expect("remove");
+    assert_eq!(messages(&f.load()), Vec::<String>::new());
+    f.remove("shop.yaml");
+    assert_eq!(f.after_grace().snapshot.services.len(), 0);
+}
+
+#[test]
+fn one_file_that_cannot_be_read_is_its_own_problem() {
+    type Spoil = fn(&std::path::Path);
+    let spoils: [(&str, Spoil); 4] = [
+        ("is not a regular file", |p| {
+            std::fs::create_dir(p).expect("make");
+        }),
+        ("cannot be read: ", |p| symlink(p, p).expect("link")),
+        ("the file is not UTF-8", |p| {
+            let text = policy("both", "ALLOW") + &policy("deny", "DENY");
+            let text = text.replace("both", "both\u{1}").into_bytes();
+            let text: Vec<u8> = text
+                .iter()
+                .map(|b| if *b == 1 { 0xff } else { *b })
+                .collect();
+            std::fs::write(p, text).expect("write");
+        }),
+        ("is larger than 8 MiB", |p| {
+            std::fs::write(p, vec![b'#'; (8 << 20) + 1]).expect("write");
+        }),
+    ];
+    for (message, spoil) in spoils {
+        let text = policy("allow", "ALLOW") + &policy("deny", "DENY");
+        let mut f = Fixture::new(&[("a.yaml", &text), ("shop.yaml", SHOP)]);
+        assert_eq!(
+            policies(&f.load()),
+            [("allow", false, true), ("deny", true, true)]
+        );
+        std::fs::remove_file(f.path("a.yaml")).expect("remove");
+        spoil(&f.path("a.yaml"));
+        let update = f.load();
+        let told = messages(&update);
+        assert!(
+            told.iter()
+                .any(|m| m.contains("a.yaml:") && m.contains(message)),
+            "{told:?}"
+        );
+        let left = policies(&update);
+        assert!(
+            left.contains(&("allow", false, false)),
+            "{message}: grants nothing: {left:?}"
+        );
+        assert!(
+            left.contains(&("deny", true, true)),
+            "{message}: denies still: {left:?}"
+        );
+        assert_eq!(update.snapshot.services.len(), 1, "other files count");
+
+        let root = f.root;
+        let (_, updates) =
+            Directory::start(root.path().to_owned(), MeshSettings::default()).expect("a start");
+        let update = updates.borrow().clone();
+        assert!(messages(&update).iter().any(|m| m.contains(message)));
+        assert_eq!(update.snapshot.services.len(), 1);
+    }
+}
+
+#[test]
+fn too_many_files_or_objects_leave_all_as_it_was_and_refuse_a_start() {
+    let mut f = Fixture::new(&[("shop.yaml", SHOP)]);
+    let update = f.write("z.yaml", "---\na: 1\n".repeat(100_001));
+    assert_eq!(update.problems.len(), 1);
+    let told = messages(&update);
+    assert!(told[0].contains("more than 100000 objects"), "{told:?}");
+    assert!(
+        told[0].ends_with("the last configuration stays"),
+        "{told:?}"
+    );
+    assert_eq!(update.snapshot.services.len(), 1);
+    let start = Directory::start(f.root.path().to_owned(), MeshSettings::default());
+    assert!(matches!(start.err(), Some(Error::TooManyDocuments(_))));
+
+    f.remove("z.yaml");
+    for n in 0..10_000 {
+        std::fs::write(f.path(&format!("{n}.yaml")), "").expect("write");
+    }
+    let told = messages(&f.load());
+    assert!(
+        told[0].contains("more than 10000 configuration files"),
+        "{told:?}"
+    );
+    let start = Directory::start(f.root.path().to_owned(), MeshSettings::default());
+    assert!(matches!(start.err(), Some(Error::TooManyFiles(_))));
+    let update = f.remove("0.yaml");
+    assert_eq!(messages(&update), Vec::<String>::new());
+}
+
+#[test]
+fn mistakes_of_one_file_are_told_within_bounds() {
+    let f = Fixture::new(&[("a.yaml", &"---\nkind: X\n".repeat(3_000))]);
+    let update = f.updates.borrow().clone();
+    assert_eq!(update.problems.len(), 1_001);
+    assert!(messages(&update)[1_000].ends_with("has more mistakes than are told"));
+}
+
+#[test]
+fn a_policy_deleted_from_a_good_file_is_gone() {
+    let deny = policy("deny", "DENY");
+    let mut f = Fixture::new(&[("a.yaml", &(policy("allow", "ALLOW") + &deny))]);
+    assert_eq!(policies(&f.write("a.yaml", &deny)), [("deny", true, true)]);
+    assert_eq!(policies(&f.write("a.yaml", "")), []);
+}
+
+#[test]
+fn a_policy_deleted_from_a_file_with_a_mistake_restricts_until_that_is_mended() {
+    let both = policy("allow", "ALLOW") + &policy("deny", "DENY");
+    let mut f = Fixture::new(&[("a.yaml", &both)]);
+    let restricted = [("allow", false, false), ("deny", true, true)];
+    assert_eq!(policies(&f.write("a.yaml", "kind: X")), restricted);
+    assert_eq!(policies(&f.write("a.yaml", "kind: Y")), restricted);
+    assert_eq!(policies(&f.write("a.yaml", "")), []);
+    assert_eq!(policies(&f.write("a.yaml", &both)).len(), 2);
+}
+
+#[test]
+fn a_deny_with_a_new_mistake_denies_what_it_denied() {
+    let deny = policy("deny", "DENY");
+    let mut f = Fixture::new(&[("a.yaml", &deny)]);
+    let update = f.write("a.yaml", deny.replace("ports", "prots"));
+    assert_eq!(update.problems.len(), 1);
+    assert_eq!(policies(&update), [("deny", true, true)]);
+    assert!(update.policy.problems().is_empty(), "its rules are known");
+    // An ALLOW that breaks grants nothing, whatever it granted before.
+    let allow = policy("allow", "ALLOW");
+    f.write("a.yaml", &allow);
+    let update = f.write("a.yaml", allow.replace("ports", "prots"));
+    assert_eq!(policies(&update), [("allow", false, false)]);
+}

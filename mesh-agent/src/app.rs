@@ -2,6 +2,7 @@
 
 mod doctor;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,15 +26,26 @@ pub use doctor::doctor;
 
 /// A pod that could not be enrolled is tried again after this long.
 const RETRY: Duration = Duration::from_secs(1);
-/// How often the kernel's counters are read for the pages.
+/// How often the kernel's side is looked after: lost links, refusals.
 const REFRESH: Duration = Duration::from_millis(500);
 
 /// What the admin pages show; replaced by the control loop.
 struct View {
     status: Mutex<Status>,
-    kernel: Mutex<Vec<(&'static str, u64)>>,
+    stats: capture::Stats,
     observe: Observe,
     identities: Identities,
+}
+
+const NO_SOURCE: &str = "no source of certificates (--ca-address or --identity-dir): connections between nodes are refused, but for ports that PeerAuthentication sets to DISABLE";
+
+impl View {
+    fn kernel(&self) -> Vec<(&'static str, u64)> {
+        self.stats.read().unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot read the kernel's counters");
+            Vec::new()
+        })
+    }
 }
 
 impl admin::Source for View {
@@ -42,12 +54,16 @@ impl admin::Source for View {
         let identities = self.identities.status();
         status.problems.extend(identities.problems.iter().cloned());
         status.identities = serde_json::json!(identities);
+        if !self.identities.has_source() {
+            status.problems.push(NO_SOURCE.to_owned());
+        }
+        let kernel: BTreeMap<_, _> = self.kernel().into_iter().collect();
+        status.kernel = serde_json::json!(kernel);
         status
     }
 
     fn metrics(&self) -> String {
-        let kernel = self.kernel.lock().clone();
-        self.observe.page(&kernel)
+        self.observe.page(&self.kernel())
     }
 }
 
@@ -68,6 +84,7 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
     observe.register(|registry| identities.register(registry));
     let capture = Capture::start(&capture_config)?;
     let tuples = capture.tuples_handle()?;
+    let stats = capture.stats()?;
     let workers = Workers::start(
         proxy_config(&flags),
         proxy::World {
@@ -87,7 +104,7 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
             problems: vec!["starting".to_owned()],
             ..Status::default()
         }),
-        kernel: Mutex::default(),
+        stats,
         observe,
         identities: identities.clone(),
     });
@@ -123,20 +140,7 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
         }
         projector.restore();
         projector.log_refusals();
-        match projector.kernel() {
-            Ok(kernel) => {
-                let mut status = view.status.lock();
-                status.active_connections = projector.active_connections();
-                status.kernel = serde_json::json!(
-                    kernel
-                        .iter()
-                        .copied()
-                        .collect::<std::collections::BTreeMap<_, _>>()
-                );
-                *view.kernel.lock() = kernel;
-            }
-            Err(error) => tracing::warn!(%error, "cannot read the kernel's counters"),
-        }
+        view.status.lock().active_connections = projector.active_connections();
     }
     tracing::info!("stopping");
     view.status.lock().ready = false;

@@ -12,6 +12,7 @@ mod guards;
 mod health;
 mod pins;
 mod privileges;
+mod stats;
 mod tuples;
 
 use std::collections::HashSet;
@@ -19,18 +20,18 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 
-use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf, SockHash};
+use aya::maps::{HashMap, MapData, RingBuf, SockHash};
 use aya::programs::links::FdLink;
 use aya::programs::{CgroupAttachMode, CgroupSockAddr, SkLookup, SockOps};
 use aya::{Ebpf, EbpfLoader};
 use mesh_common::abi::{Addr, Enrolled, FLAG_FAIL_OPEN, RefusalEvent};
-use mesh_common::counter::Counter;
 
 use crate::model::{OnAgentDown, PodIps};
 use crate::sys::{cgroup, netns::Netns};
 pub use error::Error;
 use pins::Pins;
 pub use privileges::check_privileges;
+pub use stats::Stats;
 pub use tuples::Tuples;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mesh-ebpf.o"));
@@ -338,30 +339,14 @@ impl Capture {
             .collect())
     }
 
-    /// Counters summed over CPUs, in [`Counter::ALL`] order.
-    pub fn counters(&self) -> Result<Vec<(&'static str, u64)>, Error> {
-        let map: PerCpuArray<MapData, u64> = self.map("COUNTERS")?;
-        Counter::ALL
-            .iter()
-            .map(|c| {
-                let values = map.get(&(*c as u32), 0).map_err(|source| Error::Map {
-                    name: "COUNTERS",
-                    source,
-                })?;
-                Ok((c.label(), values.iter().sum()))
-            })
-            .collect()
+    /// For the pages: counters and sizes.
+    pub fn stats(&self) -> Result<Stats, Error> {
+        Ok(Stats::new(self.map("COUNTERS")?, self.map("TUPLES")?))
     }
 
     /// For asking, from the data path, where the agent's own dials came to.
     pub fn tuples_handle(&self) -> Result<Tuples, Error> {
         Ok(Tuples::new(self.map("TUPLES")?))
-    }
-
-    /// Number of live tuples.
-    pub fn tuples(&self) -> Result<usize, Error> {
-        let map: HashMap<MapData, mesh_common::abi::Tuple, u8> = self.map("TUPLES")?;
-        Ok(map.keys().filter_map(Result::ok).count())
     }
 
     /// Drains the refusal events that are there now, at most `limit`.

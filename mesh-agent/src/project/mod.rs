@@ -303,13 +303,6 @@ impl Projector {
         }
     }
 
-    /// Counters of the kernel programs and sizes of their maps.
-    pub fn kernel(&self) -> Result<Vec<(&'static str, u64)>, Error> {
-        let mut all = self.capture.counters()?;
-        all.push(("live_tuples", self.capture.tuples()? as u64));
-        Ok(all)
-    }
-
     #[must_use]
     pub fn active_connections(&self) -> usize {
         self.workers.active()

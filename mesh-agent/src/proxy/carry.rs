@@ -98,21 +98,24 @@ pub(super) async fn carry<C: Carry>(
     }
 }
 
-/// Carries between two plain sockets, and tells how it ended.
+/// How a carried connection ended.
+pub(super) type Ended = (ByteCounts, CloseReason);
+
+/// Carries between two plain sockets; a failure of one resets both.
 pub(super) async fn carry_plain(
     client: &TcpStream,
     upstream: &TcpStream,
     cut: &Cut,
-    mut report: Report<'_>,
+    report: &mut Report<'_>,
     idle: Option<Duration>,
-) {
+) -> Ended {
     report.opened();
     let mut plain = Plain {
         relay: io::Relay::default(),
         client,
         upstream,
     };
-    let reason = match carry(&mut plain, cut, &report, idle).await {
+    let reason = match carry(&mut plain, cut, report, idle).await {
         Stopped::Ended(io::End::Finished) => CloseReason::Finished,
         Stopped::Ended(io::End::ResetByClient) => CloseReason::ResetByClient,
         Stopped::Ended(io::End::ResetByUpstream) => CloseReason::ResetByUpstream,
@@ -121,7 +124,6 @@ pub(super) async fn carry_plain(
     };
     if reason != CloseReason::Finished {
         socket::reset_on_close(upstream);
-        socket::reset_on_close(client);
     }
-    report.ended(plain.bytes(), reason);
+    (plain.bytes(), reason)
 }

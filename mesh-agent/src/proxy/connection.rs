@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::net::TcpStream;
 
+use super::carry::Ended;
 use super::live::Entry;
 use super::report::Report;
 use super::worker::{Local, PodState};
 use super::{inbound, outbound};
 use crate::discovery::Published;
-use crate::model::{ClientAddr, OrigDst, RefuseReason};
+use crate::model::{ByteCounts, ClientAddr, CloseReason, OrigDst, RefuseReason};
 use crate::sys::socket;
 
 /// The first stage: a connection that was steered to this agent.
@@ -46,11 +47,17 @@ impl<'l> At<'l> {
 }
 
 impl Accepted<'_> {
-    /// Resets the client and tells why.
-    pub(super) fn refuse(self, report: Report<'_>, reason: RefuseReason) {
-        socket::reset_on_close(&self.client);
+    /// Closes the client the way that fits the end, then tells of it.
+    pub(super) fn conclude(self, report: Report<'_>, result: Result<Ended, RefuseReason>) {
+        let (bytes, reason) = match result {
+            Ok(ended) => ended,
+            Err(reason) => (ByteCounts::default(), CloseReason::Refused(reason)),
+        };
+        if reason != CloseReason::Finished {
+            socket::reset_on_close(&self.client);
+        }
         drop(self.client);
-        report.refused(reason);
+        report.ended(bytes, reason);
     }
 }
 
@@ -102,11 +109,24 @@ pub(super) async fn serve(
     let accepted = Accepted { client, at };
     let Some(_slot) = Slot::enter(&local, &pod) else {
         let report = accepted.at.report();
-        return accepted.refuse(report, RefuseReason::OverLimit);
+        return accepted.conclude(report, Err(RefuseReason::OverLimit));
     };
     if inbound {
         inbound::serve(accepted).await;
     } else {
         outbound::serve(accepted).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    fn size<A, B, C, D, F>(_: impl Fn(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_connection_that_waits_needs_little_memory() {
+        let bytes = size(super::serve);
+        assert!(bytes <= 3_000, "{bytes} bytes");
     }
 }

@@ -9,29 +9,50 @@ mod tunnelled;
 use tokio::net::TcpStream;
 
 use self::sniff::{Sniffed, sniff};
-use super::carry::carry_plain;
+use super::carry::Ended;
 use super::connection::{Accepted, At};
 use super::dial;
 use super::live::Checked;
+use super::outbound::{carry_between, decide};
 use super::report::Report;
 use crate::model::policy::PeerMode;
 use crate::model::{ClientAddr, RefuseReason, TlsFailure, UpstreamAddr};
-use crate::policy::{Deny, Permit, Request};
+use crate::policy::Permit;
 use crate::sys::socket;
 
 const MALFORMED: RefuseReason = RefuseReason::Tls(TlsFailure::Malformed);
 
+/// What is to be done with a connection that is no longer plaintext's.
+enum Way {
+    Ended(Ended),
+    /// A mesh peer: it is handed on.
+    Mesh,
+}
+
 pub(super) async fn serve(accepted: Accepted<'_>) {
-    if socket::is_own_delivery(&accepted.client) {
-        let report = accepted.at.report();
-        return accepted.refuse(report, RefuseReason::Loop);
+    let mut report = accepted.at.report();
+    let way = way(&accepted, &mut report).await;
+    match way {
+        // Boxed: a plaintext connection does not pay for it.
+        Ok(Way::Mesh) => {
+            drop(report);
+            Box::pin(tunnelled::serve(accepted)).await;
+        }
+        Ok(Way::Ended(ended)) => accepted.conclude(report, Ok(ended)),
+        Err(reason) => accepted.conclude(report, Err(reason)),
     }
-    let workload = &accepted.at.pod.pod.workload;
-    let policy = &accepted.at.published.policy;
-    match policy.peer_mode(workload, accepted.at.orig_dst.port()) {
+}
+
+async fn way(accepted: &Accepted<'_>, report: &mut Report<'_>) -> Result<Way, RefuseReason> {
+    if socket::is_own_delivery(&accepted.client) {
+        return Err(RefuseReason::Loop);
+    }
+    let at = &accepted.at;
+    let policy = &at.published.policy;
+    match policy.peer_mode(&at.pod.pod.workload, at.orig_dst.port()) {
         PeerMode::Strict => strict(accepted).await,
-        PeerMode::Permissive => permissive(accepted).await,
-        PeerMode::Disable => plaintext(accepted).await,
+        PeerMode::Permissive => permissive(accepted, report).await,
+        PeerMode::Disable => plaintext(accepted, report).await.map(Way::Ended),
     }
 }
 
@@ -45,51 +66,36 @@ async fn look(accepted: &Accepted<'_>) -> Result<Sniffed, RefuseReason> {
     }
 }
 
-async fn strict(accepted: Accepted<'_>) {
-    match look(&accepted).await {
-        Ok(Sniffed::Mesh) => tunnelled::serve(accepted).await,
-        Ok(Sniffed::Plaintext | Sniffed::Silent | Sniffed::Closed | Sniffed::Malformed) => {
-            let report = accepted.at.report();
-            accepted.refuse(report, RefuseReason::PlaintextRefused);
-        }
-        Err(reason) => {
-            let report = accepted.at.report();
-            accepted.refuse(report, reason);
+async fn strict(accepted: &Accepted<'_>) -> Result<Way, RefuseReason> {
+    match look(accepted).await? {
+        Sniffed::Mesh => Ok(Way::Mesh),
+        Sniffed::Plaintext | Sniffed::Silent | Sniffed::Closed | Sniffed::Malformed => {
+            Err(RefuseReason::PlaintextRefused)
         }
     }
 }
 
-async fn permissive(accepted: Accepted<'_>) {
-    let (mut report, checked) = plaintext_report(&accepted.at);
-    let verdict = check(&accepted.at, &checked);
-    let known = accepted
-        .at
-        .published
-        .snapshot
-        .by_ip
-        .get(&accepted.at.client_addr.ip());
+async fn permissive(accepted: &Accepted<'_>, report: &mut Report<'_>) -> Result<Way, RefuseReason> {
+    let at = &accepted.at;
+    let permit = plaintext_permit(at, report);
+    let known = at.published.snapshot.by_ip.get(&at.client_addr.ip());
     let from_mesh = known.is_some_and(|w| w.is_enrolled());
-    match verdict {
+    match permit {
         // Its server may be the one that speaks first: it is called at once.
-        Ok(permit) if !from_mesh => {
-            accepted.at.entry.set_checked(checked);
-            report.opening.rule = permit.rule().cloned();
-            race(accepted, report, &permit).await;
-        }
-        verdict => match look(&accepted).await {
-            Ok(Sniffed::Mesh) => tunnelled::serve(accepted).await,
-            Ok(Sniffed::Plaintext | Sniffed::Silent | Sniffed::Closed) => match verdict {
-                Ok(_) => plaintext(accepted).await,
-                Err(deny) => denied(accepted, report, &deny),
-            },
-            Ok(Sniffed::Malformed) => accepted.refuse(report, MALFORMED),
-            Err(reason) => accepted.refuse(report, reason),
+        Ok(permit) if !from_mesh => race(accepted, report, &permit).await,
+        permit => match look(accepted).await? {
+            Sniffed::Mesh => Ok(Way::Mesh),
+            Sniffed::Plaintext | Sniffed::Silent | Sniffed::Closed => {
+                let stream = Box::pin(deliver(at, &permit?, at.client_addr)).await?;
+                Ok(Way::Ended(carry_between(accepted, report, &stream).await))
+            }
+            Sniffed::Malformed => Err(MALFORMED),
         },
     }
 }
 
-fn plaintext_report<'l>(at: &At<'l>) -> (Report<'l>, Checked) {
-    let mut report = at.report();
+/// The policy for a caller without identity.
+fn plaintext_permit(at: &At<'_>, report: &mut Report<'_>) -> Result<Permit, RefuseReason> {
     report.opening.upstream = Some(UpstreamAddr::new(at.orig_dst.get()));
     let checked = Checked {
         source: None,
@@ -99,37 +105,19 @@ fn plaintext_report<'l>(at: &At<'l>) -> (Report<'l>, Checked) {
         destination_port: at.orig_dst.port(),
         plaintext: true,
     };
-    (report, checked)
-}
-
-fn check(at: &At<'_>, checked: &Checked) -> Result<Permit, Deny> {
-    at.published.policy.check(&Request::from(checked))
-}
-
-fn denied(accepted: Accepted<'_>, mut report: Report<'_>, deny: &Deny) {
-    report.opening.rule = Some(deny.rule().clone());
-    accepted.refuse(report, RefuseReason::Denied);
+    at.entry.set_checked(checked.clone());
+    decide(at, report, &checked)
 }
 
 /// Straight to the application.
-async fn plaintext(accepted: Accepted<'_>) {
-    let (mut report, checked) = plaintext_report(&accepted.at);
-    accepted.at.entry.set_checked(checked.clone());
-    let permit = match check(&accepted.at, &checked) {
-        Ok(permit) => permit,
-        Err(deny) => return denied(accepted, report, &deny),
-    };
-    report.opening.rule = permit.rule().cloned();
-    match deliver(&accepted.at, &permit, accepted.at.client_addr).await {
-        Ok(upstream) => finish(accepted, report, upstream).await,
-        Err(reason) => accepted.refuse(report, reason),
-    }
-}
-
-async fn finish(accepted: Accepted<'_>, report: Report<'_>, upstream: TcpStream) {
-    let idle = accepted.at.local.shared.config.idle_timeout;
-    let cut = &accepted.at.entry.cut;
-    carry_plain(&accepted.client, &upstream, cut, report, idle).await;
+async fn plaintext(
+    accepted: &Accepted<'_>,
+    report: &mut Report<'_>,
+) -> Result<Ended, RefuseReason> {
+    let at = &accepted.at;
+    let permit = plaintext_permit(at, report)?;
+    let upstream = Box::pin(deliver(at, &permit, at.client_addr)).await?;
+    Ok(carry_between(accepted, report, &upstream).await)
 }
 
 pub(super) async fn deliver(
@@ -154,43 +142,51 @@ pub(super) async fn deliver(
 
 /// Calls the application while it looks at what the client sends first. A
 /// mesh peer that the configuration does not know (yet) is found this way too.
-async fn race(accepted: Accepted<'_>, report: Report<'_>, permit: &Permit) {
-    let deadline = accepted.at.local.shared.config.handshake_timeout;
-    let mut upstream = None;
-    let sniffed = {
-        let mut delivering = std::pin::pin!(deliver(&accepted.at, permit, accepted.at.client_addr));
-        let mut sniffing = std::pin::pin!(sniff(&accepted.client, deadline));
-        loop {
-            tokio::select! {
-                biased; // what the client says decides
-                sniffed = &mut sniffing => break Ok(sniffed),
-                delivered = &mut delivering, if upstream.is_none() => match delivered {
-                    Ok(stream) => upstream = Some(stream),
-                    Err(reason) => break Err(reason),
-                },
-                () = spoke(upstream.as_ref()), if upstream.is_some() => break Ok(Sniffed::Plaintext),
-            }
-        }
-    };
-    match (sniffed, upstream) {
-        (Ok(Sniffed::Mesh), upstream) => {
+async fn race(
+    accepted: &Accepted<'_>,
+    report: &mut Report<'_>,
+    permit: &Permit,
+) -> Result<Way, RefuseReason> {
+    let (sniffed, upstream) = Box::pin(call_and_look(accepted, permit)).await?;
+    match sniffed {
+        Sniffed::Mesh => {
             if let Some(upstream) = upstream {
                 socket::reset_on_close(&upstream);
             }
-            tunnelled::serve(accepted).await;
+            accepted.at.entry.clear_checked();
+            Ok(Way::Mesh)
         }
-        (Ok(Sniffed::Plaintext | Sniffed::Silent | Sniffed::Closed), Some(upstream)) => {
-            finish(accepted, report, upstream).await;
+        Sniffed::Malformed => Err(MALFORMED),
+        Sniffed::Plaintext | Sniffed::Silent | Sniffed::Closed => {
+            let at = &accepted.at;
+            let upstream = match upstream {
+                Some(upstream) => upstream,
+                None => Box::pin(deliver(at, permit, at.client_addr)).await?,
+            };
+            Ok(Way::Ended(carry_between(accepted, report, &upstream).await))
         }
-        (Ok(Sniffed::Plaintext | Sniffed::Silent | Sniffed::Closed), None) => {
-            match deliver(&accepted.at, permit, accepted.at.client_addr).await {
-                Ok(upstream) => finish(accepted, report, upstream).await,
-                Err(reason) => accepted.refuse(report, reason),
-            }
-        }
-        (Ok(Sniffed::Malformed), _) => accepted.refuse(report, MALFORMED),
-        (Err(reason), _) => accepted.refuse(report, reason),
     }
+}
+
+async fn call_and_look(
+    accepted: &Accepted<'_>,
+    permit: &Permit,
+) -> Result<(Sniffed, Option<TcpStream>), RefuseReason> {
+    let at = &accepted.at;
+    let deadline = at.local.shared.config.handshake_timeout;
+    let mut upstream = None;
+    let mut delivering = std::pin::pin!(deliver(at, permit, at.client_addr));
+    let mut sniffing = std::pin::pin!(sniff(&accepted.client, deadline));
+    let sniffed = loop {
+        tokio::select! {
+            biased; // what the client says decides
+            sniffed = &mut sniffing => break sniffed,
+            delivered = &mut delivering, if upstream.is_none() => upstream = Some(delivered?),
+            () = spoke(upstream.as_ref()), if upstream.is_some() => break Sniffed::Plaintext,
+            reason = at.entry.cut.wait() => return Err(reason.refuse()),
+        }
+    };
+    Ok((sniffed, upstream))
 }
 
 /// The application has said something, or closed.

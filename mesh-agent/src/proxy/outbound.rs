@@ -1,11 +1,12 @@
 //! From a local pod to elsewhere: target, transport, permit, upstream.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use tokio::net::TcpStream;
 
-use super::carry::{Stopped, Tunnelled, carry, carry_plain};
+use super::carry::{Ended, Stopped, Tunnelled, carry, carry_plain};
 use super::connection::{Accepted, At};
 use super::dial;
 use super::live::Checked;
@@ -21,7 +22,7 @@ use crate::policy::{Permit, Request};
 use crate::route::{self, Decision};
 use crate::sys::socket;
 use crate::tls::{self, Credentials};
-use crate::tunnel::{Connection, End, Key, Open, ResetReason};
+use crate::tunnel::{Connection, End, Key, Open, Relay, ResetReason};
 
 /// Where the connection goes.
 struct Target {
@@ -43,24 +44,41 @@ enum Transport {
 
 pub(super) async fn serve(accepted: Accepted<'_>) {
     let mut report = accepted.at.report();
-    let chosen = target(&accepted.at).and_then(|target| {
-        let transport = transport(&accepted.at, &target)?;
-        Ok((target, transport))
-    });
-    let (target, transport) = match chosen {
-        Ok(chosen) => chosen,
-        Err(reason) => return accepted.refuse(report, reason),
-    };
+    let mut after = None;
+    let result = carried(&accepted, &mut report, &mut after).await;
+    let local = accepted.at.local;
+    accepted.conclude(report, result);
+    if let Some(carrying) = after {
+        give_back(local, carrying).await;
+    }
+}
+
+/// A stream and the connection that carries it. On the heap: what moves
+/// between stages is a pointer, and a waiting connection needs no more.
+struct Carrying {
+    key: Key,
+    connection: Connection,
+    relay: Relay,
+    /// What the peer is told when the application has been told of the end.
+    answer: Option<ResetReason>,
+}
+
+async fn carried(
+    accepted: &Accepted<'_>,
+    report: &mut Report<'_>,
+    after: &mut Option<Box<Carrying>>,
+) -> Result<Ended, RefuseReason> {
+    let target = target(&accepted.at)?;
+    let transport = transport(&accepted.at, &target)?;
+    let upstream = target.upstream;
     let opening = &mut report.opening;
-    opening.upstream = Some(target.upstream);
+    opening.upstream = Some(upstream);
     opening.service = target.service;
     opening.destination = target.destination.ok_or(UnknownPeer);
     match transport {
-        Transport::SameNode(workload) => {
-            same_node(accepted, report, target.upstream, workload).await;
-        }
-        Transport::Mesh(expected) => mesh(accepted, report, target.upstream, expected).await,
-        Transport::Plain => plain(accepted, report, target.upstream).await,
+        Transport::SameNode(workload) => same_node(accepted, report, upstream, workload).await,
+        Transport::Mesh(expected) => mesh(accepted, report, upstream, expected, after).await,
+        Transport::Plain => plain(accepted, report, upstream).await,
     }
 }
 
@@ -122,60 +140,83 @@ fn transport(at: &At<'_>, target: &Target) -> Result<Transport, RefuseReason> {
 }
 
 /// Outside of the mesh.
-async fn plain(accepted: Accepted<'_>, report: Report<'_>, upstream: UpstreamAddr) {
+async fn plain(
+    accepted: &Accepted<'_>,
+    report: &mut Report<'_>,
+    upstream: UpstreamAddr,
+) -> Result<Ended, RefuseReason> {
     let permit = accepted.at.published.policy.egress();
-    match dial_upstream(&accepted.at, &permit, upstream, false).await {
-        Ok(stream) => finish_plain(accepted, report, stream).await,
-        Err(reason) => accepted.refuse(report, reason),
-    }
+    let stream = dial_upstream(&accepted.at, &permit, upstream, false).await?;
+    Ok(carry_between(accepted, report, &stream).await)
 }
 
-async fn finish_plain(accepted: Accepted<'_>, report: Report<'_>, upstream: TcpStream) {
+pub(super) async fn carry_between(
+    accepted: &Accepted<'_>,
+    report: &mut Report<'_>,
+    upstream: &TcpStream,
+) -> Ended {
     let idle = accepted.at.local.shared.config.idle_timeout;
     let cut = &accepted.at.entry.cut;
-    carry_plain(&accepted.client, &upstream, cut, report, idle).await;
+    carry_plain(&accepted.client, upstream, cut, report, idle).await
 }
 
 /// Both halves in one pass.
 async fn same_node(
-    accepted: Accepted<'_>,
-    mut report: Report<'_>,
+    accepted: &Accepted<'_>,
+    report: &mut Report<'_>,
     upstream: UpstreamAddr,
     workload: Arc<Workload>,
-) {
+) -> Result<Ended, RefuseReason> {
+    let permit = permit_here(&accepted.at, report, upstream, workload)?;
+    let stream = dial_upstream(&accepted.at, &permit, upstream, false).await?;
+    // The address may belong to another pod by now, which nobody enrolled.
+    let entered = stream
+        .local_addr()
+        .is_ok_and(|source| (accepted.at.local.shared.entered_pod)(source, upstream.get()));
+    if !entered {
+        socket::reset_on_close(&stream);
+        return Err(RefuseReason::WrongWorkload);
+    }
+    Ok(carry_between(accepted, report, &stream).await)
+}
+
+/// The destination's policy, for a caller whose identity the kernel gives.
+fn permit_here(
+    at: &At<'_>,
+    report: &mut Report<'_>,
+    upstream: UpstreamAddr,
+    workload: Arc<Workload>,
+) -> Result<Permit, RefuseReason> {
     report.opening.direction = Direction::SameNode;
     report.opening.security = Security::SameNode;
-    report.opening.destination_principal = accepted.at.local.shared.identity_of(&workload);
+    report.opening.destination_principal = at.local.shared.identity_of(&workload);
     let checked = Checked {
-        source: Some(accepted.at.pod.pod.spiffe_id.clone()),
-        source_ip: accepted.at.client_addr.ip(),
+        source: Some(at.pod.pod.spiffe_id.clone()),
+        source_ip: at.client_addr.ip(),
         destination: workload,
         destination_ip: upstream.ip(),
         destination_port: upstream.port(),
         plaintext: false,
     };
-    accepted.at.entry.set_checked(checked.clone());
-    let permit = match accepted.at.published.policy.check(&Request::from(&checked)) {
-        Ok(permit) => permit,
+    at.entry.set_checked(checked.clone());
+    decide(at, report, &checked)
+}
+
+/// Asks the policy; the rule that decided is in the report either way.
+pub(super) fn decide(
+    at: &At<'_>,
+    report: &mut Report<'_>,
+    checked: &Checked,
+) -> Result<Permit, RefuseReason> {
+    match at.published.policy.check(&Request::from(checked)) {
+        Ok(permit) => {
+            report.opening.rule = permit.rule().cloned();
+            Ok(permit)
+        }
         Err(deny) => {
             report.opening.rule = Some(deny.rule().clone());
-            return accepted.refuse(report, RefuseReason::Denied);
+            Err(RefuseReason::Denied)
         }
-    };
-    report.opening.rule = permit.rule().cloned();
-    let stream = match dial_upstream(&accepted.at, &permit, upstream, false).await {
-        Ok(stream) => stream,
-        Err(reason) => return accepted.refuse(report, reason),
-    };
-    // The address may belong to another pod by now, which nobody enrolled.
-    let entered = stream
-        .local_addr()
-        .is_ok_and(|source| (accepted.at.local.shared.entered_pod)(source, upstream.get()));
-    if entered {
-        finish_plain(accepted, report, stream).await;
-    } else {
-        socket::reset_on_close(&stream);
-        accepted.refuse(report, RefuseReason::WrongWorkload);
     }
 }
 
@@ -202,43 +243,46 @@ async fn dial_upstream(
 
 /// To a pod in the mesh, by its agent.
 async fn mesh(
-    accepted: Accepted<'_>,
-    mut report: Report<'_>,
+    accepted: &Accepted<'_>,
+    report: &mut Report<'_>,
     upstream: UpstreamAddr,
     expected: SpiffeId,
-) {
+    after: &mut Option<Box<Carrying>>,
+) -> Result<Ended, RefuseReason> {
     report.opening.security = Security::MutualTls;
     report.opening.destination_principal = Some(expected.clone());
+    let at = &accepted.at;
     let key = Key {
-        netns: accepted.at.pod.cookie(),
+        netns: at.pod.cookie(),
         destination: upstream.get(),
     };
-    let pooled =
-        accepted
-            .at
-            .local
-            .pool
-            .borrow_mut()
-            .take(key, &expected, Instant::now(), SystemTime::now());
+    let pooled = at
+        .local
+        .pool
+        .borrow_mut()
+        .take(key, &expected, Instant::now(), SystemTime::now());
     let connection = match pooled {
-        Some(connection) => Ok(connection),
-        None => connect(&accepted.at, upstream, &expected).await,
+        Some(connection) => connection,
+        // Boxed, as all that is large and seldom: it is not part of what an
+        // idle connection needs.
+        None => Box::pin(connect(at, key.destination, &expected)).await?,
     };
-    match connection {
-        Ok(connection) => stream(accepted, report, connection, key, expected).await,
-        Err(reason) => accepted.refuse(report, reason),
-    }
+    at.entry
+        .set_tls(at.pod.pod.identity.clone(), connection.peer().clone());
+    let carrying = after.insert(Carrying::begin(at, key, connection));
+    stream(accepted, report, carrying, &expected).await
 }
 
 /// A new connection to the other agent, verified.
 async fn connect(
     at: &At<'_>,
-    upstream: UpstreamAddr,
+    destination: SocketAddr,
     expected: &SpiffeId,
 ) -> Result<Connection, RefuseReason> {
     let config = &at.local.shared.config;
     let credentials = credentials(at).await?;
     let permit = at.published.policy.egress();
+    let upstream = UpstreamAddr::new(destination);
     let tcp = dial_upstream(at, &permit, upstream, config.same_node_tls).await?;
     socket::bound_unsent(&tcp);
     let expected = std::slice::from_ref(expected);
@@ -266,44 +310,43 @@ pub(super) async fn credentials(at: &At<'_>) -> Result<Arc<Credentials>, RefuseR
     }
 }
 
+impl Carrying {
+    fn begin(at: &At<'_>, key: Key, mut connection: Connection) -> Box<Self> {
+        let relay = connection.open(&open(at));
+        Box::new(Self {
+            key,
+            connection,
+            relay,
+            answer: None,
+        })
+    }
+}
+
 async fn stream(
-    accepted: Accepted<'_>,
-    mut report: Report<'_>,
-    mut connection: Connection,
-    key: Key,
-    expected: SpiffeId,
-) {
-    let open = open(&accepted.at);
-    let own = accepted.at.pod.pod.identity.clone();
-    accepted.at.entry.set_tls(own, connection.peer().clone());
-    let mut relay = connection.open(&open);
+    accepted: &Accepted<'_>,
+    report: &mut Report<'_>,
+    carrying: &mut Carrying,
+    expected: &SpiffeId,
+) -> Result<Ended, RefuseReason> {
+    let at = &accepted.at;
     report.opened();
-    let idle = accepted.at.local.shared.config.idle_timeout;
+    let idle = at.local.shared.config.idle_timeout;
     let stopped = loop {
         let mut tunnelled = Tunnelled {
-            relay: &mut relay,
+            relay: &mut carrying.relay,
             application: &accepted.client,
-            connection: &mut connection,
+            connection: &mut carrying.connection,
         };
-        let stopped = carry(&mut tunnelled, &accepted.at.entry.cut, &report, idle).await;
-        if !matches!(stopped, Stopped::Ended(End::NotTaken)) || relay.is_replay() {
+        let stopped = carry(&mut tunnelled, &at.entry.cut, report, idle).await;
+        if !matches!(stopped, Stopped::Ended(End::NotTaken)) || carrying.relay.is_replay() {
             break stopped;
         }
-        let upstream = UpstreamAddr::new(key.destination);
-        connection = match connect(&accepted.at, upstream, &expected).await {
-            Ok(connection) => connection,
-            Err(reason) => return accepted.refuse(report, reason),
-        };
-        relay = relay.again(&mut connection, &open);
+        carrying.connection = Box::pin(connect(at, carrying.key.destination, expected)).await?;
+        carrying.relay.again(&mut carrying.connection, &open(at));
     };
-    let (reason, answer) = end(&stopped, relay.is_accepted());
-    if reason != CloseReason::Finished {
-        socket::reset_on_close(&accepted.client);
-    }
-    report.ended(relay.bytes(), reason);
-    let local = accepted.at.local;
-    drop(accepted.client);
-    give_back(local, key, connection, relay, answer).await;
+    let (reason, answer) = end(&stopped, carrying.relay.is_accepted());
+    carrying.answer = answer;
+    Ok((carrying.relay.bytes(), reason))
 }
 
 fn open(at: &At<'_>) -> Open {
@@ -341,19 +384,20 @@ fn end(stopped: &Stopped<End>, accepted: bool) -> (CloseReason, Option<ResetReas
 }
 
 /// Ends the stream with the peer; keeps the connection where it may be used again.
-async fn give_back(
-    local: &Local,
-    key: Key,
-    mut connection: Connection,
-    mut relay: crate::tunnel::Relay,
-    answer: Option<ResetReason>,
-) {
-    let reusable = match answer {
-        Some(reason) => relay.settle(&mut connection, reason).await,
-        None => relay.is_over(&connection),
+async fn give_back(local: &Local, mut carrying: Box<Carrying>) {
+    let Carrying {
+        connection,
+        relay,
+        answer,
+        ..
+    } = &mut *carrying;
+    let reusable = match *answer {
+        Some(reason) => Box::pin(relay.settle(connection, reason)).await,
+        None => relay.is_over(connection),
     };
     if reusable && !local.draining.is_cancelled() {
-        local.pool.borrow_mut().put(key, connection, Instant::now());
+        let mut pool = local.pool.borrow_mut();
+        pool.put(carrying.key, carrying.connection, Instant::now());
     }
 }
 

@@ -300,6 +300,11 @@ impl Connection {
         Ok(())
     }
 
+    /// Everything was handed to the socket.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.unsent.is_empty()
+    }
+
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.unsent_at < self.unsent.len() {
             ready!(self.tcp.poll_write_ready(cx))?;

@@ -146,15 +146,14 @@ impl Relay {
     }
 
     /// After [`End::NotTaken`]: begins again on another connection with what was read so far.
-    #[must_use]
-    pub fn again(mut self, connection: &mut Connection, open: &super::Open) -> Self {
+    pub fn again(&mut self, connection: &mut Connection, open: &super::Open) {
         let mut next = connection.open(open);
         next.resend = self.replay.take().unwrap_or_default();
         next.application_ended = self.application_ended;
         // Once: a second miss is the application's to see.
         next.replay = None;
         next.replayed = true;
-        next
+        *self = next;
     }
 
     /// Application bytes passed on so far. `sent`: from the stream's client to its server.

@@ -391,7 +391,7 @@ async fn a_stream_that_the_peer_did_not_take_is_sent_once_more_elsewhere() {
     assert_eq!(relay.run(&agent, &mut near).await, End::NotTaken);
     let (mut second, far) = connections().await;
     tokio::spawn(serve(far, backend));
-    let mut relay = relay.again(&mut second, &open());
+    relay.again(&mut second, &open());
     assert_eq!(relay.run(&agent, &mut second).await, End::Finished);
     drop(agent);
     request.await.expect("the answer is whole");

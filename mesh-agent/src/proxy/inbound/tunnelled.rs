@@ -8,12 +8,12 @@ use tokio::net::TcpStream;
 use crate::model::{
     ClientAddr, CloseReason, RefuseReason, Security, SpiffeId, UpstreamAddr, Workload,
 };
-use crate::policy::{Permit, Request};
+use crate::policy::Permit;
 use crate::proxy::carry::{Stopped, Tunnelled, carry};
 use crate::proxy::connection::{Accepted, At};
 use crate::proxy::inbound::deliver;
 use crate::proxy::live::Checked;
-use crate::proxy::outbound::credentials;
+use crate::proxy::outbound::{credentials, decide};
 use crate::proxy::report::Report;
 use crate::sys::socket;
 use crate::tls;
@@ -26,7 +26,7 @@ const FAREWELL: Duration = Duration::from_millis(200);
 
 pub(super) async fn serve(accepted: Accepted<'_>) {
     let Accepted { client, mut at } = accepted;
-    match handshake(&at, &client).await {
+    match Box::pin(handshake(&at, &client)).await {
         Ok((session, not_after)) => {
             let own = at.pod.pod.identity.clone();
             at.entry.set_tls(own, session.peer.clone());
@@ -86,7 +86,7 @@ async fn streams(at: &mut At<'_>, mut connection: Connection) {
             }
         }
     }
-    connection.go_away(FAREWELL).await;
+    Box::pin(connection.go_away(FAREWELL)).await;
 }
 
 /// One stream; true when the connection may carry the next.
@@ -98,26 +98,19 @@ async fn stream(
 ) -> bool {
     // Each stream is decided by the configuration that holds when it comes.
     at.published = at.local.shared.published.load_full();
-    let peer = connection.peer().spiffe_id().clone();
-    let mut report = report(at, &open, &peer);
+    let mut report = report(at, &open, connection.peer().spiffe_id());
     if open.source.ip().to_canonical() != at.client_addr.ip() {
         // Only a pod's own agent opens streams for it, from its own address.
         report.refused(RefuseReason::Loop);
         return false;
     }
-    let permit = match permit(at, &mut report, peer) {
-        Ok(permit) => permit,
-        Err(reason) => {
-            report.refused(reason);
-            return relay.settle(connection, ResetReason::Denied).await;
-        }
-    };
+    let peer = connection.peer().spiffe_id().clone();
     let client = ClientAddr::new(open.source);
-    let application = match deliver(at, &permit, client).await {
+    let application = match Box::pin(reach(at, &mut report, peer, client)).await {
         Ok(application) => application,
         Err(reason) => {
             report.refused(reason);
-            return relay.settle(connection, told(reason)).await;
+            return Box::pin(relay.settle(connection, told(reason))).await;
         }
     };
     relay.accept();
@@ -129,11 +122,33 @@ async fn stream(
         connection,
     };
     let stopped = carry(&mut tunnelled, &at.entry.cut, &report, idle).await;
-    finish(connection, application, relay, report, &stopped).await
+    let (reason, answer) = end(&stopped);
+    // The application, the log and the peer are told, in that order.
+    if reason != CloseReason::Finished {
+        socket::reset_on_close(&application);
+    }
+    drop(application);
+    report.ended(relay.bytes(), reason);
+    match answer {
+        Some(answer) => Box::pin(relay.settle(connection, answer)).await,
+        None => relay.is_over(connection),
+    }
+}
+
+/// The application, if the policy lets the peer.
+async fn reach(
+    at: &At<'_>,
+    report: &mut Report<'_>,
+    peer: SpiffeId,
+    client: ClientAddr,
+) -> Result<TcpStream, RefuseReason> {
+    let permit = permit(at, report, peer)?;
+    deliver(at, &permit, client).await
 }
 
 fn told(reason: RefuseReason) -> ResetReason {
     match reason {
+        RefuseReason::Denied => ResetReason::Denied,
         RefuseReason::OverLimit | RefuseReason::SourcePortsExhausted => ResetReason::OverLimit,
         _ => ResetReason::ConnectFailed,
     }
@@ -171,27 +186,12 @@ fn permit(at: &At<'_>, report: &mut Report<'_>, peer: SpiffeId) -> Result<Permit
         plaintext: false,
     };
     at.entry.set_checked(checked.clone());
-    match at.published.policy.check(&Request::from(&checked)) {
-        Ok(permit) => {
-            report.opening.rule = permit.rule().cloned();
-            Ok(permit)
-        }
-        Err(deny) => {
-            report.opening.rule = Some(deny.rule().clone());
-            Err(RefuseReason::Denied)
-        }
-    }
+    decide(at, report, &checked)
 }
 
-/// Tells the end to the application, the log and the peer, in that order.
-async fn finish(
-    connection: &mut Connection,
-    application: TcpStream,
-    mut relay: Relay,
-    report: Report<'_>,
-    stopped: &Stopped<End>,
-) -> bool {
-    let (reason, answer) = match stopped {
+/// What the end is to the log, and what the peer is told.
+fn end(stopped: &Stopped<End>) -> (CloseReason, Option<ResetReason>) {
+    match stopped {
         Stopped::Ended(End::Finished) => (CloseReason::Finished, None),
         Stopped::Ended(End::ResetByApplication) => {
             (CloseReason::ResetByUpstream, Some(ResetReason::Aborted))
@@ -205,14 +205,5 @@ async fn finish(
         Stopped::Ended(End::Protocol(_)) => (CloseReason::ProtocolError, None),
         Stopped::Idle => (CloseReason::IdleTimeout, Some(ResetReason::Cut)),
         Stopped::Cut(reason) => (reason.close(), Some(ResetReason::Cut)),
-    };
-    if reason != CloseReason::Finished {
-        socket::reset_on_close(&application);
-    }
-    drop(application);
-    report.ended(relay.bytes(), reason);
-    match answer {
-        Some(answer) => relay.settle(connection, answer).await,
-        None => relay.is_over(connection),
     }
 }

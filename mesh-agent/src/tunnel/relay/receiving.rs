@@ -37,7 +37,10 @@ impl Relay {
                 ready!(self.poll_rest(application, cx)).map_err(|_| Fail::Application)?;
             }
             if !self.stream.may_receive() {
-                if let Some(application) = application {
+                // Where the other direction is done too, the socket is closed
+                // at once: its FIN needs no call of its own.
+                let closing = !self.stream.may_send() && connection.is_flushed();
+                if let Some(application) = application.filter(|_| !closing) {
                     self.pass_fin(application);
                 }
                 if !self.stream.may_send() {

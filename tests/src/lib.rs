@@ -7,6 +7,7 @@
 mod agent;
 mod authority;
 mod cgroup;
+mod interrupt;
 mod manifest;
 mod net;
 mod packets;
@@ -19,6 +20,7 @@ mod world;
 
 pub use agent::{Agent, rss};
 pub use authority::Authority;
+pub use interrupt::{catch_interrupts, on_interrupt};
 pub use manifest::{OnAgentDown, PodSpec, Port, Target};
 pub use net::Place;
 pub use packets::{Captured, PacketCapture};

@@ -36,6 +36,12 @@ impl Pod {
         &self.netns
     }
 
+    /// Its cgroup, below its node's.
+    #[must_use]
+    pub fn cgroup(&self) -> &std::path::Path {
+        &self.cgroup
+    }
+
     /// Addresses of the service in front of it, without ports.
     #[must_use]
     pub fn vip_addresses(&self) -> [String; 2] {

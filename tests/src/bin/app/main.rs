@@ -1,6 +1,7 @@
 //! The application under test: servers that say what they saw, clients that
 //! check it, one scripted end of a connection, and load.
 
+mod load;
 mod peer;
 mod serve;
 mod storm;
@@ -40,6 +41,17 @@ enum Mode {
     /// listen PORT, accept, connect ADDRESS, send BYTES, read BYTES, drain,
     /// fin, rst, close, fill, addresses.
     Peer,
+    /// Server for load: echo on the port, bulk on the next.
+    LoadServer { port: u16 },
+    /// Load; prints what was done as JSON.
+    Load {
+        kind: load::Kind,
+        target: SocketAddr,
+        #[arg(long, default_value_t = 1)]
+        width: usize,
+        #[arg(long, default_value_t = 1000)]
+        millis: u64,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -64,6 +76,17 @@ fn main() -> anyhow::Result<()> {
         }
         Mode::Hold { target, count } => hold(target, count),
         Mode::Peer => peer::run(),
+        Mode::LoadServer { port } => load::serve(port),
+        Mode::Load {
+            kind,
+            target,
+            width,
+            millis,
+        } => {
+            let time = std::time::Duration::from_millis(millis);
+            println!("{}", load::run(kind, target, width, time)?);
+            Ok(())
+        }
     }
 }
 

@@ -1,0 +1,184 @@
+//! Clients that count what they got done in a time.
+
+use std::collections::HashMap;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::{AsRawFd as _, RawFd};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use clap::ValueEnum;
+use hdrhistogram::Histogram;
+use mesh_tests::sys::epoll::Epoll;
+use serde_json::{Value, json};
+
+use super::SMALL;
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Kind {
+    /// Connect, 64 bytes there and back, close; in `width` threads.
+    Connections,
+    /// 64 bytes there and back, on `width` connections.
+    Echo,
+    /// As many bytes as go through, on `width` connections.
+    Bulk,
+    /// Holds `width` connections until standard input ends.
+    Idle,
+}
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(crate) fn run(kind: Kind, to: SocketAddr, width: usize, time: Duration) -> Result<Value> {
+    match kind {
+        Kind::Connections => in_threads(width, || connections(to, time)),
+        Kind::Bulk => in_threads(width, || bulk(to, time)),
+        Kind::Echo if width == 1 => echo_one(to, time),
+        Kind::Echo => echo_many(to, width, time),
+        Kind::Idle => idle(to, width),
+    }
+}
+
+#[derive(Default)]
+struct Done {
+    units: u64,
+    errors: u64,
+}
+
+fn in_threads(width: usize, work: impl Fn() -> Result<Done> + Sync) -> Result<Value> {
+    let start = Instant::now();
+    let done = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..width).map(|_| scope.spawn(&work)).collect();
+        let mut sum = Done::default();
+        for thread in threads {
+            let done = thread.join().ok().context("a thread panicked")??;
+            sum.units += done.units;
+            sum.errors += done.errors;
+        }
+        Ok::<_, anyhow::Error>(sum)
+    })?;
+    let seconds = start.elapsed().as_secs_f64();
+    Ok(json!({"units": done.units, "errors": done.errors, "seconds": seconds}))
+}
+
+fn connect(to: SocketAddr) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect(to)?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+fn exchange(stream: &mut TcpStream) -> std::io::Result<()> {
+    let mut buffer = [7; SMALL];
+    stream.write_all(&buffer)?;
+    stream.read_exact(&mut buffer)
+}
+
+fn connections(to: SocketAddr, time: Duration) -> Result<Done> {
+    let end = Instant::now() + time;
+    let mut done = Done::default();
+    while Instant::now() < end {
+        match TcpStream::connect(to).and_then(|mut s| exchange(&mut s)) {
+            Ok(()) => done.units += 1,
+            Err(_) => done.errors += 1,
+        }
+    }
+    Ok(done)
+}
+
+fn bulk(to: SocketAddr, time: Duration) -> Result<Done> {
+    let mut stream = connect(to)?;
+    let end = Instant::now() + time;
+    let chunk = vec![7; 128 * 1024];
+    let mut sent = 0;
+    while Instant::now() < end {
+        stream.write_all(&chunk)?;
+        sent += chunk.len() as u64;
+    }
+    stream.shutdown(Shutdown::Write)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut count = [0; 8];
+    stream.read_exact(&mut count)?;
+    let units = u64::from_be_bytes(count);
+    Ok(Done {
+        units,
+        errors: u64::from(units != sent),
+    })
+}
+
+fn histogram() -> Result<Histogram<u64>> {
+    Ok(Histogram::new_with_bounds(1, 60_000_000_000, 3)?)
+}
+
+fn nanos(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn latency(histogram: &Histogram<u64>, errors: u64, start: Instant) -> Value {
+    let us = |quantile| histogram.value_at_quantile(quantile) as f64 / 1000.0;
+    json!({
+        "units": histogram.len(), "errors": errors, "seconds": start.elapsed().as_secs_f64(),
+        "p50_us": us(0.50), "p90_us": us(0.90), "p99_us": us(0.99), "p999_us": us(0.999),
+    })
+}
+
+fn echo_one(to: SocketAddr, time: Duration) -> Result<Value> {
+    let mut stream = connect(to)?;
+    exchange(&mut stream)?;
+    let mut times = histogram()?;
+    let start = Instant::now();
+    while start.elapsed() < time {
+        let before = Instant::now();
+        exchange(&mut stream)?;
+        times.saturating_record(nanos(before));
+    }
+    Ok(latency(&times, 0, start))
+}
+
+fn echo_many(to: SocketAddr, width: usize, time: Duration) -> Result<Value> {
+    let epoll = Epoll::new()?;
+    let mut streams: HashMap<RawFd, (TcpStream, Instant)> = HashMap::new();
+    for _ in 0..width {
+        let mut stream = connect(to)?;
+        exchange(&mut stream)?;
+        epoll.add(&stream)?;
+        streams.insert(stream.as_raw_fd(), (stream, Instant::now()));
+    }
+    let mut times = histogram()?;
+    let mut errors = 0;
+    let mut ready = vec![];
+    let mut buffer = [7; SMALL];
+    let start = Instant::now();
+    for (stream, sent) in streams.values_mut() {
+        *sent = Instant::now();
+        stream.write_all(&buffer)?;
+    }
+    while start.elapsed() < time {
+        epoll.wait(1000, &mut ready)?;
+        for fd in &ready {
+            let Some((stream, sent)) = streams.get_mut(fd) else {
+                continue;
+            };
+            // 64 bytes come in one segment; if not, the rest is there soon.
+            if stream.read_exact(&mut buffer).is_err() {
+                errors += 1;
+                streams.remove(fd);
+                continue;
+            }
+            times.saturating_record(nanos(*sent));
+            *sent = Instant::now();
+            stream.write_all(&buffer)?;
+        }
+    }
+    Ok(latency(&times, errors, start))
+}
+
+fn idle(to: SocketAddr, width: usize) -> Result<Value> {
+    let mut held = Vec::with_capacity(width);
+    for _ in 0..width {
+        let mut stream = connect(to)?;
+        exchange(&mut stream)?;
+        held.push(stream);
+    }
+    println!("held");
+    std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
+    Ok(json!({"units": held.len(), "errors": 0}))
+}

@@ -1,0 +1,13 @@
+//! Load: an efficient server, and clients that count.
+//!
+//! The server echoes on its port and swallows bulk on the next: there it
+//! answers with the count of bytes once the client has sent its FIN.
+
+mod client;
+mod server;
+
+pub(crate) use client::{Kind, run};
+pub(crate) use server::serve;
+
+/// Bytes of a small request and of its answer.
+const SMALL: usize = 64;

@@ -1,0 +1,162 @@
+//! A pair of Envoys: TCP proxies with mutual TLS 1.3 between them.
+//!
+//! Clients connect to the first one's address, without capture: that favours
+//! Envoy. Two worker threads each, P-256 certificates.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use mesh_tests::{Pod, World, eventually};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+
+use crate::mode::PORT;
+
+/// cgroup of each node's Envoy.
+pub(crate) const GROUP: &str = "envoy";
+const NODES: [(&str, &str); 2] = [("n1", "10.77.0.201"), ("n2", "10.77.0.202")];
+/// Listeners of n1 and n2: echo, bulk is the next.
+const PLAIN: u16 = 15001;
+const TLS: u16 = 15443;
+
+pub(crate) fn targets() -> [String; 2] {
+    [PLAIN, PLAIN + 1].map(|port| format!("{}:{port}", NODES[0].1))
+}
+
+pub(crate) fn start(
+    world: &World,
+    server: &Pod,
+    program: &Path,
+) -> Result<Vec<(&'static str, Child)>> {
+    certificates(world.dir())?;
+    let dir = world.dir().display().to_string();
+    let near = [0, 1].map(|i| Hop {
+        listen: PLAIN + i,
+        listen_tls: "",
+        to: format!("{{address: {}, port_value: {}}}", NODES[1].1, TLS + i),
+        to_tls: "UpstreamTlsContext",
+    });
+    let far = [0, 1].map(|i| Hop {
+        listen: TLS + i,
+        listen_tls: "DownstreamTlsContext",
+        to: format!("{{address: {}, port_value: {}}}", server.v4(), PORT + i),
+        to_tls: "",
+    });
+    let mut children = vec![];
+    for (hops, (node, address)) in [near, far].iter().zip(NODES) {
+        let file = world.dir().join(format!("envoy-{node}.yaml"));
+        fs::write(&file, configuration(hops, address, &dir))?;
+        let log = fs::File::create(world.dir().join(format!("envoy-{node}.log")))?;
+        let child = world
+            .on_node_apart(node, GROUP, program)?
+            .arg("-c")
+            .arg(&file)
+            .args(["--concurrency", "2", "--log-level", "warning"])
+            .args(["--disable-hot-restart"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .context("start Envoy")?;
+        wait_for(world, node, address, hops[1].listen)?;
+        children.push((node, child));
+    }
+    Ok(children)
+}
+
+fn wait_for(world: &World, node: &str, address: &str, port: u16) -> Result<()> {
+    let up = eventually(Duration::from_secs(20), || {
+        let mut probe = world.on_node(node, "bash");
+        let script = format!("exec 3<>/dev/tcp/{address}/{port}");
+        let status = probe.args(["-c", &script]).stderr(Stdio::null()).status();
+        status.is_ok_and(|s| s.success())
+    });
+    if up {
+        return Ok(());
+    }
+    let log = fs::read_to_string(world.dir().join(format!("envoy-{node}.log")));
+    bail!(
+        "Envoy on {node} does not listen: {}",
+        log.unwrap_or_default()
+    )
+}
+
+fn certificates(dir: &Path) -> Result<()> {
+    let ca_key = KeyPair::generate()?;
+    let mut ca = CertificateParams::new(vec![])?;
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    fs::write(dir.join("ca.pem"), ca.self_signed(&ca_key)?.pem())?;
+    let issuer = Issuer::new(ca, ca_key);
+    let key = KeyPair::generate()?;
+    let leaf = CertificateParams::new(vec!["envoy.bench".to_owned()])?;
+    fs::write(dir.join("cert.pem"), leaf.signed_by(&key, &issuer)?.pem())?;
+    fs::write(dir.join("key.pem"), key.serialize_pem())?;
+    Ok(())
+}
+
+struct Hop {
+    listen: u16,
+    listen_tls: &'static str,
+    to: String,
+    to_tls: &'static str,
+}
+
+fn configuration(hops: &[Hop], address: &str, dir: &str) -> String {
+    let mut listeners = String::new();
+    let mut clusters = String::new();
+    for hop in hops {
+        let port = hop.listen;
+        let tls = transport(hop.listen_tls, dir);
+        listeners.push_str(&format!(
+            r#"  - address: {{socket_address: {{address: {address}, port_value: {port}}}}}
+    filter_chains:
+    - filters:
+      - name: tcp
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+          stat_prefix: tcp
+          cluster: c{port}
+{tls}"#
+        ));
+        let (to, tls) = (&hop.to, transport(hop.to_tls, dir));
+        clusters.push_str(&format!(
+            r"  - name: c{port}
+    type: STATIC
+    connect_timeout: 5s
+    circuit_breakers: {{thresholds: [{{max_connections: 100000, max_pending_requests: 100000}}]}}
+    load_assignment:
+      cluster_name: c{port}
+      endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {to}}}}}}}]}}]
+{tls}"
+        ));
+    }
+    format!("static_resources:\n  listeners:\n{listeners}  clusters:\n{clusters}")
+}
+
+fn transport(context: &str, dir: &str) -> String {
+    let required = match context {
+        "" => return String::new(),
+        "DownstreamTlsContext" => "require_client_certificate: true",
+        _ => "sni: envoy.bench",
+    };
+    // The item of a filter chain and that of a cluster are indented differently.
+    let pad = if context == "DownstreamTlsContext" {
+        "      "
+    } else {
+        "    "
+    };
+    format!(
+        r#"{pad}transport_socket:
+{pad}  name: envoy.transport_sockets.tls
+{pad}  typed_config:
+{pad}    "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.{context}
+{pad}    {required}
+{pad}    common_tls_context:
+{pad}      tls_params: {{tls_minimum_protocol_version: TLSv1_3, tls_maximum_protocol_version: TLSv1_3}}
+{pad}      tls_certificates: [{{certificate_chain: {{filename: {dir}/cert.pem}}, private_key: {{filename: {dir}/key.pem}}}}]
+{pad}      validation_context: {{trusted_ca: {{filename: {dir}/ca.pem}}}}
+"#
+    )
+}

@@ -1,0 +1,128 @@
+//! One cell: load of one kind over one mode, and what it cost.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use serde::Serialize;
+
+use crate::mode::Mode;
+
+/// A kind of load.
+pub(crate) struct Cell {
+    pub(crate) name: &'static str,
+    kind: &'static str,
+    width: usize,
+    /// 0 is echo, 1 is bulk.
+    target: usize,
+}
+
+const fn cell(name: &'static str, kind: &'static str, width: usize, target: usize) -> Cell {
+    Cell {
+        name,
+        kind,
+        width,
+        target,
+    }
+}
+
+pub(crate) const CELLS: &[Cell] = &[
+    cell("new connections, 1 thread", "connections", 1, 0),
+    cell("new connections, 16 threads", "connections", 16, 0),
+    cell("64 B on 1 connection", "echo", 1, 0),
+    cell("64 B on 32 connections", "echo", 32, 0),
+    cell("bulk, 1 stream", "bulk", 1, 1),
+    cell("bulk, 8 streams", "bulk", 8, 1),
+];
+
+impl Cell {
+    pub(crate) fn is_bulk(&self) -> bool {
+        self.target == 1
+    }
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Sample {
+    /// Connections, exchanges or bytes a second.
+    pub(crate) rate: f64,
+    pub(crate) errors: u64,
+    pub(crate) p50_us: Option<f64>,
+    pub(crate) p99_us: Option<f64>,
+    /// CPU of all carriers: microseconds a connection or exchange, seconds a GB.
+    pub(crate) cpu_per_unit: f64,
+}
+
+/// Memory of each carrier in bytes.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Memory {
+    pub(crate) idle: Vec<u64>,
+    pub(crate) per_connection: Vec<f64>,
+}
+
+fn cpu(mode: &Mode) -> Result<Duration> {
+    mode.carriers.iter().map(|c| c.cpu(&mode.world)).sum()
+}
+
+pub(crate) fn run(mode: &Mode, cell: &Cell, time: Duration) -> Result<Sample> {
+    let before = cpu(mode)?;
+    let out = mode
+        .world
+        .app(&mode.client)
+        .args(["load", cell.kind, &mode.targets[cell.target]])
+        .args(["--width", &cell.width.to_string()])
+        .args(["--millis", &time.as_millis().to_string()])
+        .output()?;
+    let report = mesh_tests::parse(&out).with_context(|| cell.name)?;
+    let used = cpu(mode)?.saturating_sub(before).as_secs_f64();
+    let number = |name: &str| report[name].as_f64();
+    let units = number("units").context("units")?;
+    let seconds = number("seconds").context("seconds")?;
+    if units == 0.0 {
+        bail!("{}: nothing got through: {report}", cell.name);
+    }
+    let unit = if cell.is_bulk() { 1e9 } else { 1e6 };
+    Ok(Sample {
+        rate: units / seconds,
+        errors: report["errors"].as_u64().context("errors")?,
+        p50_us: number("p50_us"),
+        p99_us: number("p99_us"),
+        cpu_per_unit: used * unit / units,
+    })
+}
+
+/// Resident memory without load, and with idle connections; None for direct.
+pub(crate) fn memory(mode: &mut Mode) -> Result<Option<Memory>> {
+    const HELD: usize = 2000;
+    if mode.is_direct() {
+        return Ok(None);
+    }
+    let rss = |mode: &Mode| -> Result<Vec<u64>> { mode.carriers.iter().map(|c| c.rss()).collect() };
+    let idle = rss(mode)?;
+    let mut holder = mode
+        .world
+        .app(&mode.client)
+        .args(["load", "idle", &mode.targets[0]])
+        .args(["--width", &HELD.to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut line = String::new();
+    let mut out = BufReader::new(holder.stdout.take().context("output")?);
+    out.read_line(&mut line)?;
+    if line.trim() != "held" {
+        bail!("{HELD} idle connections are not held: {}", mode.why());
+    }
+    let full = rss(mode)?;
+    drop(holder.stdin.take());
+    holder.wait()?;
+    let per_connection = idle
+        .iter()
+        .zip(&full)
+        .map(|(idle, full)| full.saturating_sub(*idle) as f64 / HELD as f64)
+        .collect();
+    Ok(Some(Memory {
+        idle,
+        per_connection,
+    }))
+}

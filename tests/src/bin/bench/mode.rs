@@ -1,0 +1,236 @@
+//! Modes: a topology and what carries its traffic. A new one is a new entry
+//! in [`PLANS`].
+
+use std::path::Path;
+use std::process::Child;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use mesh_tests::{Agent, OnAgentDown, Pod, PodSpec, World};
+
+use crate::envoy;
+
+/// The load server's echo port; bulk is the next.
+pub(crate) const PORT: u16 = 9000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Carrier {
+    Nothing,
+    /// Agents with these flags and these further documents.
+    Agents(&'static [&'static str], &'static str),
+    Envoys,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    name: &'static str,
+    /// The direct mode of the same topology.
+    baseline: &'static str,
+    server_node: &'static str,
+    carrier: Carrier,
+}
+
+const PLANS: &[Plan] = &[
+    Plan {
+        name: "direct, one node",
+        baseline: "direct, one node",
+        server_node: "n1",
+        carrier: Carrier::Nothing,
+    },
+    Plan {
+        name: "agent, one node",
+        baseline: "direct, one node",
+        server_node: "n1",
+        carrier: Carrier::Agents(&[], ""),
+    },
+    Plan {
+        name: "direct, two nodes",
+        baseline: "direct, two nodes",
+        server_node: "n2",
+        carrier: Carrier::Nothing,
+    },
+    Plan {
+        name: "agents, two nodes, plaintext",
+        baseline: "direct, two nodes",
+        server_node: "n2",
+        carrier: Carrier::Agents(&[], ""),
+    },
+    Plan {
+        name: "envoys, two nodes, mTLS",
+        baseline: "direct, two nodes",
+        server_node: "n2",
+        carrier: Carrier::Envoys,
+    },
+];
+
+pub(crate) struct Mode {
+    pub(crate) name: &'static str,
+    pub(crate) baseline: &'static str,
+    pub(crate) world: World,
+    pub(crate) client: Pod,
+    /// Where clients connect to: echo, bulk.
+    pub(crate) targets: [String; 2],
+    pub(crate) carriers: Vec<Running>,
+}
+
+/// A process that carries traffic.
+pub(crate) struct Running {
+    node: &'static str,
+    group: &'static str,
+    agent: Option<Agent>,
+    child: Option<Child>,
+}
+
+impl Running {
+    pub(crate) fn rss(&self) -> Result<u64> {
+        let child = self.child.as_ref().map(Child::id);
+        let pid = self.agent.as_ref().map(Agent::pid).or(child);
+        mesh_tests::rss(pid.context("no process")?)
+    }
+
+    pub(crate) fn cpu(&self, world: &World) -> Result<Duration> {
+        world.cpu(self.node, self.group)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            // Ended already: nothing to do.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Mode {
+    pub(crate) fn is_direct(&self) -> bool {
+        self.name == self.baseline
+    }
+
+    /// How connections ended at the agents.
+    pub(crate) fn why(&self) -> String {
+        let agents = self.carriers.iter().filter_map(|c| c.agent.as_ref());
+        let pages = agents.filter_map(|agent| agent.metrics().ok());
+        let mut text = String::new();
+        for page in pages {
+            let ended = page
+                .lines()
+                .filter(|l| l.contains("connections_ended_total{"));
+            text.extend(ended.map(|line| format!("\n{line}")));
+        }
+        text
+    }
+
+    /// Mean time to enrol a pod, where the metrics page tells it.
+    pub(crate) fn enrolment_ms(&self) -> Option<f64> {
+        let agent = self.carriers.first()?.agent.as_ref()?;
+        let page = agent.metrics().ok()?;
+        let value = |end: &str| {
+            let line = page
+                .lines()
+                .find(|l| l.starts_with("mesh_agent_") && l.contains("enrol") && l.contains(end))?;
+            line.rsplit(' ').next()?.parse::<f64>().ok()
+        };
+        let (sum, count) = (value("seconds_sum")?, value("seconds_count")?);
+        (count > 0.0).then(|| 1000.0 * sum / count)
+    }
+}
+
+/// Starts every wanted mode; all live side by side, one at a time has load.
+pub(crate) fn start_all(only: Option<&str>, envoy: Option<&Path>) -> Result<Vec<Mode>> {
+    let has_carrier = |plan: &&Plan| plan.carrier != Carrier::Envoys || envoy.is_some();
+    let wanted: Vec<&Plan> = PLANS
+        .iter()
+        .filter(has_carrier)
+        .filter(|p| only.is_none_or(|only| p.name.contains(only)))
+        .collect();
+    let is_baseline = |p: &Plan| wanted.iter().any(|w| w.baseline == p.name);
+    let is_wanted = |p: &Plan| wanted.iter().any(|w| w.name == p.name);
+    PLANS
+        .iter()
+        .filter(|p| is_wanted(p) || is_baseline(p))
+        .map(|plan| start(plan, envoy).with_context(|| format!("start {}", plan.name)))
+        .collect()
+}
+
+fn start(plan: &Plan, envoy: Option<&Path>) -> Result<Mode> {
+    let mut world = World::new(2)?;
+    mesh_tests::on_interrupt(world.remains());
+    let is_enrolled = matches!(plan.carrier, Carrier::Agents(..));
+    let spec = |node, name| {
+        let ports = [("echo", PORT), ("bulk", PORT + 1)].map(|(name, port)| {
+            mesh_tests::Port::new(name, port, mesh_tests::Target::Number(port))
+        });
+        let spec = PodSpec::new(node, name).ports(ports);
+        if is_enrolled {
+            spec.enrolled(OnAgentDown::Closed)
+        } else {
+            spec
+        }
+    };
+    let client = world.add(&spec("n1", "client"))?;
+    let server = world.add(&spec(plan.server_node, "server"))?;
+    for place in [(&client).into(), (&server).into(), "n1".into(), "n2".into()] {
+        many_ports(&world, place)?;
+    }
+    let mut serve = world.app(&server);
+    serve.args(["load-server", &PORT.to_string()]);
+    world.start_and_read(serve, "serving")?;
+    world.links_up()?;
+    let mut targets = [PORT, PORT + 1].map(|port| format!("{}:{port}", server.v4()));
+    let mut carriers = vec![];
+    match plan.carrier {
+        Carrier::Nothing => {}
+        Carrier::Agents(flags, documents) => {
+            if !documents.is_empty() {
+                world.write_config("bench", documents)?;
+            }
+            let [vip, _] = server.vip_addresses();
+            targets = [PORT, PORT + 1].map(|port| format!("{vip}:{port}"));
+            for node in nodes(plan) {
+                carriers.push(Running {
+                    node,
+                    group: "agent",
+                    agent: Some(world.agent(node, flags)?),
+                    child: None,
+                });
+            }
+        }
+        Carrier::Envoys => {
+            let program = envoy.context("no Envoy")?;
+            targets = envoy::targets();
+            for (node, child) in envoy::start(&world, &server, program)? {
+                carriers.push(Running {
+                    node,
+                    group: envoy::GROUP,
+                    agent: None,
+                    child: Some(child),
+                });
+            }
+        }
+    }
+    Ok(Mode {
+        name: plan.name,
+        baseline: plan.baseline,
+        world,
+        client,
+        targets,
+        carriers,
+    })
+}
+
+fn nodes(plan: &Plan) -> &'static [&'static str] {
+    match plan.server_node {
+        "n1" => &["n1"],
+        _ => &["n1", "n2"],
+    }
+}
+
+/// Else a client that makes 25,000 connections a second has no port left
+/// after one, and that is what would be measured. Not below 32768: agents
+/// deliver from ports there.
+fn many_ports(world: &World, place: mesh_tests::Place<'_>) -> Result<()> {
+    world.set_sysctl(place, "net.ipv4.ip_local_port_range", "32768 65535")?;
+    world.set_sysctl(place, "net.ipv4.tcp_tw_reuse", "1")
+}

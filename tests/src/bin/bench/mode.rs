@@ -6,7 +6,7 @@ use std::process::Child;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use mesh_tests::{Agent, OnAgentDown, Pod, PodSpec, World};
+use mesh_tests::{Agent, Authority, OnAgentDown, Pod, PodSpec, World};
 
 use crate::envoy;
 
@@ -18,6 +18,8 @@ enum Carrier {
     Nothing,
     /// Agents with these flags and these further documents.
     Agents(&'static [&'static str], &'static str),
+    /// Agents with certificates from an authority.
+    Secure,
     Envoys,
 }
 
@@ -56,6 +58,12 @@ const PLANS: &[Plan] = &[
         carrier: Carrier::Agents(&[], ""),
     },
     Plan {
+        name: "agents, two nodes, mTLS",
+        baseline: "direct, two nodes",
+        server_node: "n2",
+        carrier: Carrier::Secure,
+    },
+    Plan {
         name: "envoys, two nodes, mTLS",
         baseline: "direct, two nodes",
         server_node: "n2",
@@ -71,6 +79,8 @@ pub(crate) struct Mode {
     /// Where clients connect to: echo, bulk.
     pub(crate) targets: [String; 2],
     pub(crate) carriers: Vec<Running>,
+    /// Lives as long as its agents.
+    _authority: Option<Authority>,
 }
 
 /// A process that carries traffic.
@@ -157,7 +167,7 @@ pub(crate) fn start_all(only: Option<&str>, envoy: Option<&Path>) -> Result<Vec<
 fn start(plan: &Plan, envoy: Option<&Path>) -> Result<Mode> {
     let mut world = World::new(2)?;
     mesh_tests::on_interrupt(world.remains());
-    let is_enrolled = matches!(plan.carrier, Carrier::Agents(..));
+    let is_enrolled = matches!(plan.carrier, Carrier::Agents(..) | Carrier::Secure);
     let spec = |node, name| {
         let ports = [("echo", PORT), ("bulk", PORT + 1)].map(|(name, port)| {
             mesh_tests::Port::new(name, port, mesh_tests::Target::Number(port))
@@ -180,6 +190,7 @@ fn start(plan: &Plan, envoy: Option<&Path>) -> Result<Mode> {
     world.links_up()?;
     let mut targets = [PORT, PORT + 1].map(|port| format!("{}:{port}", server.v4()));
     let mut carriers = vec![];
+    let mut issuer = None;
     match plan.carrier {
         Carrier::Nothing => {}
         Carrier::Agents(flags, documents) => {
@@ -196,6 +207,20 @@ fn start(plan: &Plan, envoy: Option<&Path>) -> Result<Mode> {
                     child: None,
                 });
             }
+        }
+        Carrier::Secure => {
+            let authority = world.authority(&[])?;
+            let [vip, _] = server.vip_addresses();
+            targets = [PORT, PORT + 1].map(|port| format!("{vip}:{port}"));
+            for node in nodes(plan) {
+                carriers.push(Running {
+                    node,
+                    group: "agent",
+                    agent: Some(world.secure_agent(node, &authority, &[])?),
+                    child: None,
+                });
+            }
+            issuer = Some(authority);
         }
         Carrier::Envoys => {
             let program = envoy.context("no Envoy")?;
@@ -217,6 +242,7 @@ fn start(plan: &Plan, envoy: Option<&Path>) -> Result<Mode> {
         client,
         targets,
         carriers,
+        _authority: issuer,
     })
 }
 

@@ -1,11 +1,13 @@
 //! The agent's command line: flags, log, runtime, exit code.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use clap::Parser as _;
 use mesh_agent::config::{self, Cli, Command};
+use mesh_agent::model::policy::MeshSettings;
 use mesh_agent::{admin, app, ca, discovery};
 
 fn main() -> ExitCode {
@@ -52,19 +54,28 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
                 return Ok(ExitCode::FAILURE);
             }
         }
-        Command::CheckConfig { dir } => {
-            let problems = discovery::check(&dir, Default::default())?.problems;
-            for problem in problems.iter() {
-                println!("{problem}");
-            }
-            if !problems.is_empty() {
-                return Ok(ExitCode::FAILURE);
-            }
-            println!("{}: no mistakes found", dir.display());
-        }
+        Command::CheckConfig {
+            dir,
+            root_namespace,
+        } => return check_config(&dir, root_namespace),
         Command::Ca(command) => authority(*command)?,
         Command::Doctor => return Ok(doctor()),
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check_config(dir: &Path, root_namespace: String) -> anyhow::Result<ExitCode> {
+    let update = discovery::check(dir, MeshSettings { root_namespace })?;
+    for problem in update.problems.iter() {
+        println!("{problem}");
+    }
+    for status in update.policy.status() {
+        println!("{status}");
+    }
+    if !update.problems.is_empty() {
+        return Ok(ExitCode::FAILURE);
+    }
+    println!("{}: no mistakes found", dir.display());
     Ok(ExitCode::SUCCESS)
 }
 

@@ -33,8 +33,14 @@ pub enum Command {
         #[command(flatten)]
         place: Place,
     },
-    /// Report every mistake in a configuration directory; exit code 1 when there is one.
-    CheckConfig { dir: PathBuf },
+    /// Report every mistake in a configuration directory, and how its policies
+    /// fare; exit code 1 when there is a mistake.
+    CheckConfig {
+        dir: PathBuf,
+        /// Namespace whose policies reach the whole mesh.
+        #[arg(long, default_value = "istio-system")]
+        root_namespace: String,
+    },
     /// The certificate authority.
     #[command(subcommand)]
     Ca(Box<Ca>),

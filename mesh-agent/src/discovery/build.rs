@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Problem;
 use super::kinds::{EndpointSlice, Meta};
 use super::objects::{Kind, Object};
-use crate::model::policy::Action;
+use crate::model::policy::{Action, AuthorizationPolicy, Scope};
 use crate::model::{ServiceKey, Snapshot, WorkloadKey};
 
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -55,7 +55,7 @@ pub fn build<'o>(objects: impl Iterator<Item = &'o Object>) -> (Snapshot, Vec<Pr
     }
     for object in &objects {
         match &object.kind {
-            Kind::Policy(policy) => builder.snapshot.policies.push(policy.clone()),
+            Kind::Policy(policy) => builder.policy(object, policy),
             Kind::Peer(peer) => builder.snapshot.peer_authentications.push(peer.clone()),
             _ => {}
         }
@@ -81,6 +81,27 @@ struct Builder<'o> {
 impl<'o> Builder<'o> {
     fn report(&mut self, object: &Object, field: &str, message: String) {
         self.problems.push(object.problem(field, message));
+    }
+
+    /// A Service that is not there would leave its pods open. So the policy
+    /// holds for its namespace: a DENY with its rules, an ALLOW without grants.
+    fn policy(&mut self, object: &Object, policy: &AuthorizationPolicy) {
+        let mut policy = policy.clone();
+        if let Scope::Services(services) = &policy.scope {
+            let missing = services
+                .iter()
+                .find(|s| !self.snapshot.services.contains_key(s));
+            if let Some(service) = missing {
+                let message = format!("there is no Service {service}");
+                self.report(object, "spec.targetRefs", message.clone());
+                policy.scope = Scope::Namespace;
+                if policy.action == Action::Allow {
+                    policy.rules.clear();
+                    policy.broken.get_or_insert(message);
+                }
+            }
+        }
+        self.snapshot.policies.push(policy);
     }
 
     fn reject_duplicates(&mut self, objects: &mut Vec<&'o Object>) {

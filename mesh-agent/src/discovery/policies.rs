@@ -81,13 +81,13 @@ pub(super) fn salvage(text: &str) -> Vec<Value> {
     };
     let peer = text.contains(KINDS[1]);
     let policy = text.contains(KINDS[0]) || (!peer && text.contains(GROUP));
-    let namespaces: BTreeSet<String> = find("namespace:").collect();
+    let namespaces: BTreeSet<String> = find("namespace: ").collect();
     // Without one namespace to go by, the metadata is not trusted.
     let namespace = match namespaces.first() {
         Some(one) if namespaces.len() == 1 => Value::String(one.clone()),
         _ => Value::Bool(false),
     };
-    let name = find("name:").next().unwrap_or_else(|| "?".into());
+    let name = find("name: ").next().unwrap_or_else(|| "?".into());
     let value = |kind: &str| {
         serde_json::json!({
             "apiVersion": "security.istio.io/v1", "kind": kind,
@@ -149,8 +149,12 @@ pub(super) fn parse(origin: &Origin, value: &Value, problems: &mut Vec<Problem>)
         ));
     }
     let top = ["apiVersion", "kind", "metadata", "spec", "status"];
+    let before = mistakes.len();
     unknown(value, &top, "", &mut mistakes);
+    // A field too little indented has slipped out of the metadata or the spec.
+    let whole = mistakes.len() == before;
     let (meta, trusted) = metadata(value, &mut mistakes);
+    let trusted = trusted && whole;
     let kind = if peer {
         Kind::Peer(peer_authentication(value, &meta, trusted, &mut mistakes))
     } else {

@@ -1,4 +1,5 @@
 mod files;
+mod istio;
 mod policies;
 
 use std::path::Path;

@@ -12,6 +12,7 @@ mod peer;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -237,6 +238,18 @@ fn status((policy, workloads): (&AuthorizationPolicy, usize)) -> PolicyStatus {
         broken: policy.broken.clone(),
         http_rules: policy.rules.iter().filter(|r| compile::has_http(r)).count(),
         workloads,
+    }
+}
+
+/// One line for `check-config`.
+impl fmt::Display for PolicyStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match sentence(self) {
+            Some(sentence) => f.write_str(&sentence)?,
+            None => write!(f, "AuthorizationPolicy {}: accepted", self.policy)?,
+        }
+        let dry_run = if self.dry_run { ", dry run" } else { "" };
+        write!(f, "; selects {} workloads{dry_run}", self.workloads)
     }
 }
 

@@ -28,8 +28,8 @@ impl Builder<'_> {
                 continue;
             }
             let endpoints = match slices {
-                Some(slices) => self.from_slices(port, slices),
-                None => self.from_pods(object, spec, port, i),
+                Some(slices) => self.endpoints_of_slices(port, slices),
+                None => self.endpoints_of_pods(object, spec, port, i),
             };
             ports.push(ModelPort {
                 name: port.name.clone(),
@@ -94,7 +94,7 @@ impl Builder<'_> {
         vips
     }
 
-    fn from_slices(
+    fn endpoints_of_slices(
         &mut self,
         port: &ServicePort,
         slices: &[(&Object, &EndpointSlice)],
@@ -123,7 +123,7 @@ impl Builder<'_> {
                             format!("{text} is not of the addressType {}", slice.address_type),
                         ),
                         Err(_) => {
-                            self.report(object, "endpoints", format!("{text:?} is not an address"))
+                            self.report(object, "endpoints", format!("{text:?} is not an address"));
                         }
                     }
                 }
@@ -133,7 +133,7 @@ impl Builder<'_> {
     }
 
     /// Without any slice: the ready pods that the selector names.
-    fn from_pods(
+    fn endpoints_of_pods(
         &mut self,
         object: &Object,
         spec: &ServiceSpec,

@@ -2,10 +2,13 @@
 //!
 //! One future for both directions, one scratch buffer per worker thread; a
 //! connection owns memory only for bytes that its peer did not take yet, at
-//! most one read. FIN is passed on as FIN after everything before it, an error
+//! most one read. Bulk goes through a pipe in the kernel instead (splice), as
+//! long as it is bulk and the worker's few pipes last. FIN is passed on as FIN after everything before it, an error
 //! is reported so that the caller passes it on as RST.
 
+mod pipe;
 mod pump;
+mod rest;
 #[cfg(test)]
 mod tests;
 

@@ -10,6 +10,8 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::Side;
+use super::pipe::Pipe;
+use super::rest::Rest;
 
 /// Fits the second-level cache: 128 to 256 KiB measured best.
 const SCRATCH_BYTES: usize = 256 * 1024;
@@ -20,13 +22,17 @@ thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice());
 }
 
+/// A stream goes through a pipe after this much without small reads; from then
+/// on the second small read in a row ends it.
+const BULK_BYTES: u32 = 1 << 20;
+const SMALL_READ: u32 = 4 * 1024;
+
 #[derive(Debug, Default)]
 pub(super) struct Pump {
-    /// Read and not yet written; empty, without memory, most of the time.
-    rest: Vec<u8>,
-    /// How much of `rest` is written.
-    taken: usize,
+    rest: Rest,
     passed: u64,
+    /// What was read lately, at most twice `BULK_BYTES`; halved by a small read.
+    bulk: u32,
     state: State,
 }
 
@@ -53,12 +59,14 @@ impl Pump {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Side>> {
         for _ in 0..TURN {
-            ready!(self.poll_flush(to, cx)).map_err(|_| Side::To)?;
+            ready!(self.rest.poll_flush(to, &mut self.passed, cx)).map_err(|_| Side::To)?;
             match self.state {
                 State::Ended => return Poll::Ready(Ok(())),
                 State::Ending => {
-                    // Fails only when the peer is gone, which its own direction reports.
-                    let _gone = SockRef::from(to).shutdown(Shutdown::Write);
+                    // Fails when the peer is gone: it did not get the end, and
+                    // its own direction may have nothing left to fail with.
+                    let passed_on = SockRef::from(to).shutdown(Shutdown::Write);
+                    passed_on.map_err(|_| Side::To)?;
                     self.state = State::Ended;
                     return Poll::Ready(Ok(()));
                 }
@@ -69,27 +77,7 @@ impl Pump {
         Poll::Pending
     }
 
-    fn poll_flush(&mut self, to: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.taken < self.rest.len() {
-            ready!(to.poll_write_ready(cx))?;
-            let (rest, taken) = (&self.rest, self.taken);
-            match to.try_write(&rest[taken..]) {
-                Ok(n) => {
-                    self.taken += n;
-                    self.passed += n as u64;
-                }
-                Err(e) if e.kind() == ErrorKind::WouldBlock => {}
-                Err(e) => return Poll::Ready(Err(e)),
-            }
-        }
-        if !self.rest.is_empty() {
-            self.rest = Vec::new();
-            self.taken = 0;
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// One read, and the write of it.
+    /// One read; what `to` does not take at once is the rest.
     fn poll_move(
         &mut self,
         from: &TcpStream,
@@ -97,6 +85,13 @@ impl Pump {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Side>> {
         ready!(from.poll_read_ready(cx)).map_err(|_| Side::From)?;
+        if self.bulk >= BULK_BYTES
+            && let Some(pipe) = Pipe::fill(from).map_err(|_| Side::From)?
+        {
+            self.note(pipe.bytes());
+            self.rest = Rest::Piped(pipe);
+            return Poll::Ready(Ok(()));
+        }
         SCRATCH.with_borrow_mut(|scratch| {
             let n = match read(from, scratch) {
                 Ok(0) => {
@@ -114,9 +109,19 @@ impl Pump {
                 Err(_) => return Poll::Ready(Err(Side::To)),
             };
             self.passed += written as u64;
-            self.rest.extend_from_slice(&scratch[written..n]);
+            self.rest = Rest::copied(&scratch[written..n]);
+            self.note(n);
             Poll::Ready(Ok(()))
         })
+    }
+
+    fn note(&mut self, n: usize) {
+        let n = u32::try_from(n).unwrap_or(u32::MAX);
+        self.bulk = if n < SMALL_READ {
+            self.bulk / 2
+        } else {
+            self.bulk.saturating_add(n).min(2 * BULK_BYTES)
+        };
     }
 }
 

@@ -11,3 +11,4 @@ pub mod netns;
 pub mod process;
 pub mod route;
 pub mod socket;
+pub mod splice;

@@ -1,7 +1,8 @@
 //! The same load without a mesh, over our agents, and over a pair of Envoys.
 //!
-//! Rounds are interleaved (direct, A, B, direct, …); ratios are to the direct
-//! path of the same round, of which the median is shown with its range.
+//! Each cell of each mode has a cell of the direct path right beside it, before
+//! it in one round and after it in the next; ratios are within such a pair, of
+//! which the median over the rounds is shown with its range.
 
 mod envoy;
 mod measure;
@@ -14,13 +15,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use clap::Parser;
 
-use measure::{CELLS, Memory, Sample};
+use measure::{Memory, Samples};
 use mode::Mode;
 
 #[derive(Parser)]
 #[command(about = "The same load direct, over our agents, and over a pair of Envoys")]
 struct Cli {
-    /// Short: at most 90 seconds, and noisy.
+    /// Short: at most two minutes, and noisy.
     #[arg(long)]
     quick: bool,
     /// Also write the results there.
@@ -46,7 +47,7 @@ fn main() -> Result<()> {
     let cli = Cli::parse();
     mesh_tests::catch_interrupts()?;
     let start = Instant::now();
-    let (rounds, millis) = if cli.quick { (2, 400) } else { (5, 1000) };
+    let (rounds, millis) = if cli.quick { (2, 500) } else { (5, 1500) };
     let (rounds, millis) = (cli.rounds.unwrap_or(rounds), cli.millis.unwrap_or(millis));
     let envoy = cli.envoy.as_deref().filter(|_| !cli.no_envoy);
     let mut modes = mode::start_all(cli.only.as_deref(), envoy)?;
@@ -55,31 +56,17 @@ fn main() -> Result<()> {
         eprintln!("idle memory: {}", mode.name);
         memory.push(measure::memory(mode).with_context(|| mode.name.to_owned())?);
     }
-    let mut samples: Vec<Vec<Vec<Sample>>> = modes.iter().map(|_| vec![]).collect();
+    let mut samples = Samples::new(modes.len());
     for round in 1..=rounds {
-        for (mode, samples) in modes.iter().zip(&mut samples) {
-            eprintln!(
-                "round {round} of {rounds}, {} s: {}",
-                start.elapsed().as_secs(),
-                mode.name
-            );
-            samples.push(one_round(mode, Duration::from_millis(millis))?);
-        }
+        eprintln!("round {round} of {rounds}, {} s", start.elapsed().as_secs());
+        samples.round(&modes, round, Duration::from_millis(millis))?;
     }
     let enrolment: Vec<Option<f64>> = modes.iter().map(Mode::enrolment_ms).collect();
-    let report = report::make(&modes, &memory, &samples, &enrolment, millis);
+    let report = report::make(&modes, &memory, &samples, &enrolment, (rounds, millis));
     println!("{}", report::text(&report));
     if let Some(file) = cli.json {
         std::fs::write(&file, serde_json::to_string_pretty(&report)?)
             .with_context(|| format!("write {}", file.display()))?;
     }
     Ok(())
-}
-
-fn one_round(mode: &Mode, time: Duration) -> Result<Vec<Sample>> {
-    CELLS
-        .iter()
-        .map(|cell| measure::run(mode, cell, time))
-        .map(|sample| sample.with_context(|| mode.name.to_owned()))
-        .collect()
 }

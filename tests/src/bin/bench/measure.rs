@@ -60,11 +60,54 @@ pub(crate) struct Memory {
     pub(crate) per_connection: Vec<f64>,
 }
 
+/// All results, of each mode beside those of its direct path.
+pub(crate) struct Samples {
+    /// `[mode][round][cell]`; a direct mode has a row for each of its neighbours.
+    pub(crate) own: Vec<Vec<Vec<Sample>>>,
+    pub(crate) direct: Vec<Vec<Vec<Sample>>>,
+}
+
+impl Samples {
+    pub(crate) fn new(modes: usize) -> Self {
+        Self {
+            own: vec![vec![]; modes],
+            direct: vec![vec![]; modes],
+        }
+    }
+
+    /// Every cell of every mode, and of the direct path before or after it.
+    pub(crate) fn round(&mut self, modes: &[Mode], round: usize, time: Duration) -> Result<()> {
+        for (i, mode) in modes.iter().enumerate() {
+            if mode.is_direct() {
+                continue;
+            }
+            let base = modes.iter().position(|m| m.name == mode.baseline);
+            let base = base.with_context(|| format!("no {}", mode.baseline))?;
+            let (mut own, mut direct) = (vec![], vec![]);
+            for cell in CELLS {
+                let measure = |mode: &Mode| run(mode, cell, time).context(mode.name);
+                if round % 2 == 0 {
+                    own.push(measure(mode)?);
+                }
+                direct.push(measure(&modes[base])?);
+                if round % 2 == 1 {
+                    own.push(measure(mode)?);
+                }
+            }
+            self.own[base].push(direct.clone());
+            self.direct[base].push(direct.clone());
+            self.own[i].push(own);
+            self.direct[i].push(direct);
+        }
+        Ok(())
+    }
+}
+
 fn cpu(mode: &Mode) -> Result<Duration> {
     mode.carriers.iter().map(|c| c.cpu(&mode.world)).sum()
 }
 
-pub(crate) fn run(mode: &Mode, cell: &Cell, time: Duration) -> Result<Sample> {
+fn run(mode: &Mode, cell: &Cell, time: Duration) -> Result<Sample> {
     let before = cpu(mode)?;
     let out = mode
         .world

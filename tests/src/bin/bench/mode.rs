@@ -5,21 +5,22 @@ use std::path::Path;
 use std::process::Child;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use mesh_tests::{Agent, Authority, OnAgentDown, Pod, PodSpec, World};
 
 use crate::envoy;
 
 /// The load server's echo port; bulk is the next.
 pub(crate) const PORT: u16 = 9000;
+const OPENED: &str = "istio_tcp_connections_opened_total";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Carrier {
     Nothing,
-    /// Agents with these flags and these further documents.
-    Agents(&'static [&'static str], &'static str),
-    /// Agents with certificates from an authority.
-    Secure,
+    /// Agents that speak plaintext to each other.
+    Agents,
+    /// Agents with certificates of the authority, and a policy.
+    SecureAgents,
     Envoys,
 }
 
@@ -43,7 +44,7 @@ const PLANS: &[Plan] = &[
         name: "agent, one node",
         baseline: "direct, one node",
         server_node: "n1",
-        carrier: Carrier::Agents(&[], ""),
+        carrier: Carrier::Agents,
     },
     Plan {
         name: "direct, two nodes",
@@ -55,13 +56,13 @@ const PLANS: &[Plan] = &[
         name: "agents, two nodes, plaintext",
         baseline: "direct, two nodes",
         server_node: "n2",
-        carrier: Carrier::Agents(&[], ""),
+        carrier: Carrier::Agents,
     },
     Plan {
         name: "agents, two nodes, mTLS",
         baseline: "direct, two nodes",
         server_node: "n2",
-        carrier: Carrier::Secure,
+        carrier: Carrier::SecureAgents,
     },
     Plan {
         name: "envoys, two nodes, mTLS",
@@ -71,6 +72,21 @@ const PLANS: &[Plan] = &[
     },
 ];
 
+/// Who may connect, decided by the identity in the certificate.
+const POLICY: &str = "apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: shop}
+spec: {mtls: {mode: STRICT}}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: server, namespace: shop}
+spec:
+  selector: {matchLabels: {app: server}}
+  action: ALLOW
+  rules: [{from: [{source: {principals: [cluster.local/ns/shop/sa/client]}}]}]
+";
+
 pub(crate) struct Mode {
     pub(crate) name: &'static str,
     pub(crate) baseline: &'static str,
@@ -79,7 +95,7 @@ pub(crate) struct Mode {
     /// Where clients connect to: echo, bulk.
     pub(crate) targets: [String; 2],
     pub(crate) carriers: Vec<Running>,
-    /// Lives as long as its agents.
+    /// Ends with the mode.
     _authority: Option<Authority>,
 }
 
@@ -116,6 +132,37 @@ impl Drop for Running {
 impl Mode {
     pub(crate) fn is_direct(&self) -> bool {
         self.name == self.baseline
+    }
+
+    /// Until connections get through: certificates come after readiness.
+    fn wait(&self) -> Result<()> {
+        let passes = || {
+            let mut load = self.world.app(&self.client);
+            load.args(["load", "connections", &self.targets[0]]);
+            load.args(["--width", "1", "--millis", "50"]);
+            let report = load
+                .output()
+                .ok()
+                .and_then(|out| mesh_tests::parse(&out).ok());
+            report.is_some_and(|r| r["units"].as_f64() > Some(0.0) && r["errors"] == 0)
+        };
+        if !mesh_tests::eventually(Duration::from_secs(20), passes) {
+            bail!("nothing gets through: {}", self.why());
+        }
+        Ok(())
+    }
+
+    /// Else another thing would be measured than what the name says.
+    fn is_mutual_tls(&self) -> Result<()> {
+        let agents = self.carriers.iter().filter_map(|c| c.agent.as_ref());
+        for agent in agents {
+            let all = agent.metric(OPENED, "")?;
+            let secure = agent.metric(OPENED, "mutual_tls")?;
+            if secure == 0.0 {
+                bail!("{all} connections, none of them in mutual TLS");
+            }
+        }
+        Ok(())
     }
 
     /// How connections ended at the agents.
@@ -167,7 +214,7 @@ pub(crate) fn start_all(only: Option<&str>, envoy: Option<&Path>) -> Result<Vec<
 fn start(plan: &Plan, envoy: Option<&Path>) -> Result<Mode> {
     let mut world = World::new(2)?;
     mesh_tests::on_interrupt(world.remains());
-    let is_enrolled = matches!(plan.carrier, Carrier::Agents(..) | Carrier::Secure);
+    let is_enrolled = matches!(plan.carrier, Carrier::Agents | Carrier::SecureAgents);
     let spec = |node, name| {
         let ports = [("echo", PORT), ("bulk", PORT + 1)].map(|(name, port)| {
             mesh_tests::Port::new(name, port, mesh_tests::Target::Number(port))
@@ -190,37 +237,28 @@ fn start(plan: &Plan, envoy: Option<&Path>) -> Result<Mode> {
     world.links_up()?;
     let mut targets = [PORT, PORT + 1].map(|port| format!("{}:{port}", server.v4()));
     let mut carriers = vec![];
-    let mut issuer = None;
+    let mut authority = None;
     match plan.carrier {
         Carrier::Nothing => {}
-        Carrier::Agents(flags, documents) => {
-            if !documents.is_empty() {
-                world.write_config("bench", documents)?;
-            }
+        Carrier::Agents | Carrier::SecureAgents => {
             let [vip, _] = server.vip_addresses();
             targets = [PORT, PORT + 1].map(|port| format!("{vip}:{port}"));
+            if plan.carrier == Carrier::SecureAgents {
+                world.write_config("bench", POLICY)?;
+                authority = Some(world.authority(&[])?);
+            }
             for node in nodes(plan) {
+                let agent = match &authority {
+                    Some(authority) => world.secure_agent(node, authority, &[])?,
+                    None => world.agent(node, &[])?,
+                };
                 carriers.push(Running {
                     node,
                     group: "agent",
-                    agent: Some(world.agent(node, flags)?),
+                    agent: Some(agent),
                     child: None,
                 });
             }
-        }
-        Carrier::Secure => {
-            let authority = world.authority(&[])?;
-            let [vip, _] = server.vip_addresses();
-            targets = [PORT, PORT + 1].map(|port| format!("{vip}:{port}"));
-            for node in nodes(plan) {
-                carriers.push(Running {
-                    node,
-                    group: "agent",
-                    agent: Some(world.secure_agent(node, &authority, &[])?),
-                    child: None,
-                });
-            }
-            issuer = Some(authority);
         }
         Carrier::Envoys => {
             let program = envoy.context("no Envoy")?;
@@ -235,15 +273,20 @@ fn start(plan: &Plan, envoy: Option<&Path>) -> Result<Mode> {
             }
         }
     }
-    Ok(Mode {
+    let mode = Mode {
         name: plan.name,
         baseline: plan.baseline,
         world,
         client,
         targets,
         carriers,
-        _authority: issuer,
-    })
+        _authority: authority,
+    };
+    mode.wait()?;
+    if plan.carrier == Carrier::SecureAgents {
+        mode.is_mutual_tls()?;
+    }
+    Ok(mode)
 }
 
 fn nodes(plan: &Plan) -> &'static [&'static str] {

@@ -3,7 +3,7 @@
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
-use crate::measure::{CELLS, Memory, Sample};
+use crate::measure::{CELLS, Memory, Sample, Samples};
 use crate::mode::Mode;
 
 #[derive(Debug, Serialize)]
@@ -29,7 +29,7 @@ struct ModeReport {
 struct CellReport {
     name: &'static str,
     rate: Range,
-    /// To the direct path of the same round.
+    /// To the direct path measured beside it.
     ratio: Range,
     p50_us: Option<Range>,
     p50_ratio: Option<Range>,
@@ -65,26 +65,23 @@ impl Range {
     }
 }
 
-/// `samples[mode][round][cell]`.
 pub(crate) fn make(
     modes: &[Mode],
     memory: &[Option<Memory>],
-    samples: &[Vec<Vec<Sample>>],
+    samples: &Samples,
     enrolment: &[Option<f64>],
-    millis: u64,
+    (rounds, millis): (usize, u64),
 ) -> Report {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let mut reports = vec![];
     for (i, mode) in modes.iter().enumerate() {
-        let base = modes.iter().position(|m| m.name == mode.baseline);
-        let base = &samples[base.unwrap_or(i)];
         reports.push(ModeReport {
             name: mode.name,
             baseline: mode.baseline,
             memory: memory[i].clone(),
             enrolment_ms: enrolment[i],
             cells: (0..CELLS.len())
-                .filter_map(|cell| cell_report(cell, &samples[i], base))
+                .filter_map(|cell| cell_report(cell, &samples.own[i], &samples.direct[i]))
                 .collect(),
         });
     }
@@ -92,7 +89,7 @@ pub(crate) fn make(
         kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
         cores: std::thread::available_parallelism().map_or(0, usize::from),
         load_average: read("/proc/loadavg").trim().to_owned(),
-        rounds: samples.first().map_or(0, Vec::len),
+        rounds: rounds,
         millis_per_cell: millis,
         modes: reports,
     }
@@ -121,7 +118,7 @@ pub(crate) fn text(report: &Report) -> String {
     let mut text = format!(
         "Linux {}, {} cores, load average {}; {} rounds of {} ms a cell.\n\
          Client, server and carriers share the cores. Median (least - most) over the rounds;\n\
-         ratios are to the direct path of the same round. CPU is that of all agents (or Envoys):\n\
+         ratios are to the direct path measured right beside it. CPU is that of all agents (or Envoys):\n\
          microseconds a connection or exchange, seconds a GB. Envoy is connected to by its\n\
          address, without capture, which favours it.\n\n",
         report.kernel, report.cores, report.load_average, report.rounds, report.millis_per_cell

@@ -180,6 +180,9 @@ async fn reconcile(projector: &mut Projector, update: &Update, view: &View) -> b
                 .problems
                 .push(format!("Pod {} is not enrolled: {message}", pod.pod));
         }
+        if let Some(warning) = &pod.warning {
+            status.problems.push(format!("Pod {}: {warning}", pod.pod));
+        }
     }
     status.degraded = !status.problems.is_empty();
     status.pods = serde_json::json!(pods);
@@ -260,6 +263,7 @@ fn proxy_config(flags: &Run) -> proxy::Config {
         max_connections_per_pod: flags.max_connections_per_pod,
         handshake_timeout: flags.handshake_timeout,
         same_node_tls: flags.same_node_tls,
+        delivery_ports: flags.delivery_ports.clone(),
         ..defaults
     }
 }

@@ -2,8 +2,10 @@
 
 mod ca;
 mod identity;
+mod ports;
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -116,6 +118,10 @@ pub struct Run {
     /// Mutual TLS also between pods of this node.
     #[arg(long)]
     pub same_node_tls: bool,
+    /// Source ports of connections that are handed to applications in a client's name, LOW-HIGH.
+    /// The same on all nodes, and outside of every client's net.ipv4.ip_local_port_range.
+    #[arg(long, default_value = "10000-32000", value_parser = ports::range)]
+    pub delivery_ports: RangeInclusive<u16>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -6,6 +6,7 @@
 //! stops the others, is shown, and is tried again.
 
 mod metrics;
+mod ports;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -59,6 +60,8 @@ pub struct PodStatus {
     pub enrol_seconds: Option<f64>,
     /// Why not.
     pub message: Option<String>,
+    /// What does not work for it though it is enrolled.
+    pub warning: Option<String>,
 }
 
 /// The projector and what it has enrolled.
@@ -115,13 +118,17 @@ impl Projector {
             if let Err(error) = &result {
                 tracing::error!(pod = %workload.key, %error, "cannot enrol");
             }
+            let pod = self.pods.get(&workload.key);
+            let delivery = self.workers.delivery_ports();
+            let overlap = pod.and_then(|p| ports::overlap(&p.netns, delivery));
             statuses.push(PodStatus {
                 pod: workload.key.to_string(),
                 enrolled: result.is_ok(),
                 addresses: workload.ips.iter().collect(),
-                netns_cookie: self.pods.get(&workload.key).map(|p| p.netns.cookie()),
+                netns_cookie: pod.map(|p| p.netns.cookie()),
                 enrol_seconds: self.enrol_seconds.get(&workload.key).copied(),
                 message: result.err().map(|e| e.to_string()),
+                warning: overlap.map(|overlap| overlap.to_string()),
             });
         }
         self.withdraw_strangers();

@@ -187,6 +187,12 @@ impl Workers {
         Ok(())
     }
 
+    /// Source ports of deliveries.
+    #[must_use]
+    pub fn delivery_ports(&self) -> &RangeInclusive<u16> {
+        &self.shared.config.delivery_ports
+    }
+
     /// Connections carried now.
     #[must_use]
     pub fn active(&self) -> usize {

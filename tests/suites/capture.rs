@@ -1,9 +1,11 @@
 //! What enrolled pods' connections meet.
 
-use mesh_tests::World;
+use std::time::Duration;
+
+use mesh_tests::{Agent, OnAgentDown, Pod, PodSpec, Port, Target, World, eventually};
 
 /// Client a and server b on n1, server c on n2, all enrolled and fail-closed.
-fn world() -> (World, [mesh_tests::Pod; 3]) {
+fn world() -> (World, [Pod; 3]) {
     let mut world = World::new(2).expect("a world");
     let pods = [("n1", "a"), ("n1", "b"), ("n2", "c")]
         .map(|(node, name)| world.add_pod(node, name, Some("closed")).expect("a pod"));
@@ -13,67 +15,133 @@ fn world() -> (World, [mesh_tests::Pod; 3]) {
     (world, pods)
 }
 
+/// Client a, and on each of two nodes a service of several ports, one of them
+/// by name, and a headless one.
+fn world_of_services() -> (World, Pod, [Vec<Pod>; 2]) {
+    let mut world = World::new(2).expect("a world");
+    let spec = |node, name| PodSpec::new(node, name).enrolled(OnAgentDown::Closed);
+    let client = world.add(&spec("n1", "a")).expect("a pod");
+    let servers = [("n1", "b", "hb"), ("n2", "c", "hc")].map(|(node, name, headless)| {
+        let ports = [
+            Port::new("first", 80, Target::Number(8080)),
+            Port::new("same", 8081, Target::Number(8081)),
+            Port::new("named", 443, Target::Named("web", 8443)),
+        ];
+        let several = spec(node, name).ports(ports);
+        let headless = spec(node, headless).headless();
+        [several, headless].map(|spec| {
+            let pod = world.add(&spec).expect("a pod");
+            world.serve(&pod).expect("a server");
+            pod
+        })
+    });
+    (world, client, servers.map(Vec::from))
+}
+
 fn all_fine(report: &serde_json::Value, count: u64) {
     assert_eq!(report["ok"], count, "{report}");
     assert_eq!(report["wrong"], 0, "{report}");
     assert_eq!(report["lost"], 0, "{report}");
 }
 
+/// What an agent holds.
+#[derive(Debug)]
+struct Held {
+    fds: usize,
+    threads: usize,
+    /// Of connections of the agent's own: the one to its authority.
+    tuples: f64,
+}
+
+impl Held {
+    fn by(agent: &Agent, is_secure: bool) -> Self {
+        Self {
+            tuples: f64::from(u8::from(is_secure)),
+            fds: agent.open_fds(),
+            threads: agent.threads(),
+        }
+    }
+
+    fn is_all_again(&self, agent: &Agent) {
+        let tuples = || agent.metric("mesh_agent_kernel_events", "live_tuples");
+        // Idle connections to other agents are kept for a while.
+        let freed = eventually(Duration::from_secs(30), || {
+            tuples().is_ok_and(|n| n <= self.tuples) && agent.open_fds() <= self.fds + 2
+        });
+        assert!(
+            freed,
+            "{self:?} before, now {} descriptors and {:?} tuples",
+            agent.open_fds(),
+            tuples()
+        );
+        assert!(agent.threads() <= self.threads + 1, "threads stay behind");
+    }
+}
+
+fn count(agent: &Agent, metric: &str, with: &str) -> f64 {
+    agent.metric(metric, with).expect("a metric")
+}
+
+const OPENED: &str = "istio_tcp_connections_opened_total";
+const ENDED: &str = "mesh_agent_connections_ended_total";
+
 /// How many connections were made to this pod.
-fn tried(report: &serde_json::Value, to: &mesh_tests::Pod) -> f64 {
+fn tried(report: &serde_json::Value, to: &Pod) -> f64 {
     let count = |target: &String| report["tried"][target].as_f64().expect("a count");
     to.targets().iter().map(count).sum()
 }
 
-#[test]
-fn many_connections_reach_the_right_server_with_true_addresses_and_leave_nothing() {
-    let (world, [a, b, c]) = world();
-    let (near, far) = (
-        world.agent("n1", &[]).expect("agent n1"),
-        world.agent("n2", &[]).expect("agent n2"),
-    );
-    let fds = (near.open_fds(), far.open_fds());
-    let targets = [b.targets(), c.targets()].concat();
-    let args = ["--count", "20000", "--inflight", "64"];
+/// Everything of the storm arrived, went through the agents, and left nothing.
+fn storm_is_exact(connections: u64, is_secure: bool) {
+    let (world, a, servers) = world_of_services();
+    let authority = is_secure.then(|| world.authority(&[]).expect("an authority"));
+    let [near, far] = ["n1", "n2"].map(|node| match &authority {
+        Some(authority) => world.secure_agent(node, authority, &[]).expect("an agent"),
+        None => world.agent(node, &[]).expect("an agent"),
+    });
+    let targets: Vec<String> = servers.iter().flatten().flat_map(Pod::targets).collect();
+    // Until there are certificates, and each thread has had its first work.
+    let up = eventually(Duration::from_secs(20), || {
+        let report = world.storm(&a, &targets, &["--count", "64", "--inflight", "8"]);
+        report.is_ok_and(|report| report["ok"] == 64)
+    });
+    assert!(up, "nothing passes");
+    let held = [Held::by(&near, is_secure), Held::by(&far, is_secure)];
+    let before = [
+        count(&near, OPENED, "source_workload=\"a\""),
+        count(&far, ENDED, "inbound"),
+    ];
+    let args = ["--count", &connections.to_string(), "--inflight", "64"];
     let report = world.storm(&a, &targets, &args).expect("a report");
-    all_fine(&report, 20_000);
-    let carried = near
-        .metric(
-            "istio_tcp_connections_opened_total",
-            "source_workload=\"a\"",
-        )
-        .expect("a metric");
+    all_fine(&report, connections);
+    let carried = count(&near, OPENED, "source_workload=\"a\"") - before[0];
     assert!(
-        (carried - 20_000.0).abs() < 0.5,
+        (carried - connections as f64).abs() < 0.5,
         "all went through the agent: {carried}"
     );
-    let inbound = far
-        .metric("mesh_agent_connections_ended_total", "inbound")
-        .expect("a metric");
-    let to_c = tried(&report, &c);
+    let inbound = count(&far, ENDED, "inbound") - before[1];
+    let to_far: f64 = servers[1].iter().map(|pod| tried(&report, pod)).sum();
     assert!(
-        (inbound - to_c).abs() < 0.5,
-        "those to c came in at n2: {inbound} of {to_c}"
+        (inbound - to_far).abs() < 0.5,
+        "those to the other node came in there: {inbound} of {to_far}"
     );
-    for agent in [&near, &far] {
-        let drained = mesh_tests::eventually(std::time::Duration::from_secs(5), || {
-            let tuples = agent.metric("mesh_agent_kernel_events", "live_tuples");
-            tuples.is_ok_and(|n| n == 0.0)
-        });
-        assert!(drained, "tuples stay behind");
+    if is_secure {
+        let secured = count(&far, OPENED, "connection_security_policy=\"mutual_tls\"");
+        assert!(secured >= to_far, "{secured} of {to_far} in mutual TLS");
     }
-    assert!(
-        near.open_fds() <= fds.0 + 2,
-        "fds leak: {} then {}",
-        fds.0,
-        near.open_fds()
-    );
-    assert!(
-        far.open_fds() <= fds.1 + 2,
-        "fds leak: {} then {}",
-        fds.1,
-        far.open_fds()
-    );
+    for (agent, held) in [&near, &far].into_iter().zip(held) {
+        held.is_all_again(agent);
+    }
+}
+
+#[test]
+fn sixty_thousand_connections_reach_the_right_server_with_true_addresses_and_leave_nothing() {
+    storm_is_exact(60_000, false);
+}
+
+#[test]
+fn forty_thousand_more_do_with_mutual_tls_between_the_nodes() {
+    storm_is_exact(40_000, true);
 }
 
 #[test]
@@ -91,9 +159,9 @@ fn under_forced_syn_cookies_no_connection_passes_the_agent() {
         assert!(set.expect("sysctl").success());
     }
     let targets = [b.targets(), c.targets()].concat();
-    let args = ["--count", "4000", "--inflight", "32"];
+    let args = ["--count", "20000", "--inflight", "64"];
     let report = world.storm(&a, &targets, &args).expect("a report");
-    all_fine(&report, 4000);
+    all_fine(&report, 20_000);
     let to_c = tried(&report, &c);
     let near = near
         .metric("mesh_agent_connections_ended_total", "")
@@ -102,7 +170,7 @@ fn under_forced_syn_cookies_no_connection_passes_the_agent() {
         .metric("mesh_agent_connections_ended_total", "")
         .expect("a metric");
     assert!(
-        (near - 4000.0).abs() < 0.5 && (far - to_c).abs() < 0.5,
+        (near - 20_000.0).abs() < 0.5 && (far - to_c).abs() < 0.5,
         "{near} {far} {to_c}"
     );
 }
@@ -188,4 +256,28 @@ fn a_firewall_on_the_node_sees_and_blocks_the_true_addresses_and_ports() {
         let report = world.storm(&a, &server.targets()[..1], &["--count", "50"]);
         all_fine(&report.expect("a report"), 50);
     }
+}
+
+#[test]
+fn delivery_ports_are_settable_and_an_overlap_with_a_pods_own_is_shown() {
+    let (world, [a, _, c]) = world();
+    world
+        .set_sysctl(&a, "net.ipv4.ip_local_port_range", "20000 29999")
+        .expect("a setting");
+    let overlap = |flags: &[&str]| {
+        let agents = ["n1", "n2"].map(|n| world.agent(n, flags).expect("an agent"));
+        let report = world.storm(&a, &c.targets(), &["--count", "500"]);
+        all_fine(&report.expect("a report"), 500);
+        let status = agents[0].status().expect("status");
+        for agent in agents {
+            assert!(agent.stop().expect("an end").success());
+        }
+        let problems = status["problems"].as_array().expect("problems").clone();
+        problems.iter().any(|p| {
+            let p = p.as_str().unwrap_or_default();
+            p.contains("shop/a") && p.contains("20000-29999")
+        })
+    };
+    assert!(overlap(&[]), "it meets the default");
+    assert!(!overlap(&["--delivery-ports", "30000-32000"]));
 }

@@ -62,6 +62,10 @@ impl admin::Source for View {
         status
     }
 
+    fn connections(&self, limit: usize) -> crate::observe::ConnectionList {
+        self.observe.connections(limit)
+    }
+
     fn metrics(&self) -> String {
         self.observe.page(&self.kernel())
     }
@@ -184,6 +188,7 @@ async fn reconcile(projector: &mut Projector, update: &Update, view: &View) -> b
             status.problems.push(format!("Pod {}: {warning}", pod.pod));
         }
     }
+    status.policies = update.policy.status().len();
     status.degraded = !status.problems.is_empty();
     status.pods = serde_json::json!(pods);
     whole

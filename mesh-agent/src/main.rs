@@ -1,5 +1,6 @@
 //! The agent's command line: flags, log, runtime, exit code.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, UNIX_EPOCH};
@@ -43,15 +44,24 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
                 place.bpffs_dir.display()
             );
         }
-        Command::Status { place } => {
-            let text = admin::fetch(&place.run_dir, "/status").with_context(|| {
-                let socket = admin::socket_path(&place.run_dir);
-                format!("no agent answers on {}; is it running?", socket.display())
-            })?;
-            let status: admin::Status = serde_json::from_str(&text)?;
-            println!("{}", serde_json::to_string_pretty(&status)?);
+        Command::Status { place, json } => {
+            let status: admin::Status = ask(&place.run_dir, "/status")?;
+            if json {
+                println!("{}", serde_json::to_string_pretty(&status)?);
+            } else {
+                print!("{}", admin::text::status(&status));
+            }
             if !status.ready {
                 return Ok(ExitCode::FAILURE);
+            }
+        }
+        Command::Connections { place, limit, json } => {
+            let page = format!("/connections?limit={limit}");
+            let list: mesh_agent::observe::ConnectionList = ask(&place.run_dir, &page)?;
+            if json {
+                println!("{}", serde_json::to_string_pretty(&list)?);
+            } else {
+                print!("{}", admin::text::connections(&list));
             }
         }
         Command::CheckConfig {
@@ -77,6 +87,22 @@ fn check_config(dir: &Path, root_namespace: String) -> anyhow::Result<ExitCode> 
     }
     println!("{}: no mistakes found", dir.display());
     Ok(ExitCode::SUCCESS)
+}
+
+/// Asks the running agent.
+fn ask<T: serde::de::DeserializeOwned>(run_dir: &Path, page: &str) -> anyhow::Result<T> {
+    let text = admin::fetch(run_dir, page).map_err(|error| {
+        let socket = admin::socket_path(run_dir);
+        let hint = match error.kind() {
+            ErrorKind::PermissionDenied => "ask as root",
+            ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
+                "no agent runs here, or its --run-dir is another"
+            }
+            _ => "the agent does not answer",
+        };
+        anyhow::Error::new(error).context(format!("{}: {hint}", socket.display()))
+    })?;
+    serde_json::from_str(&text).context("read the agent's answer; is it of another version?")
 }
 
 fn authority(command: config::Ca) -> anyhow::Result<()> {

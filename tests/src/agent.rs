@@ -45,7 +45,7 @@ impl Agent {
     /// What the admin socket answers.
     pub fn status(&self) -> Result<serde_json::Value> {
         let out = Command::new(binary("MESH_AGENT_BIN", "mesh-agent"))
-            .args(["status", "--run-dir"])
+            .args(["status", "--json", "--run-dir"])
             .arg(&self.run_dir)
             .output()?;
         Ok(serde_json::from_slice(&out.stdout)?)

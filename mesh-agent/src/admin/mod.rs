@@ -4,12 +4,14 @@
 //! loopback, in the node's network namespace, and requests must name a
 //! loopback host (against DNS rebinding). Runs on the control runtime.
 
+pub mod text;
+
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
@@ -19,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 
-use crate::observe::page;
+use crate::observe::{ConnectionList, page};
 
 /// What `status` shows.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -33,6 +35,8 @@ pub struct Status {
     pub problems: Vec<String>,
     pub generation: u64,
     pub active_connections: usize,
+    /// AuthorizationPolicies in force.
+    pub policies: usize,
     pub pods: serde_json::Value,
     pub kernel: serde_json::Value,
     pub identities: serde_json::Value,
@@ -42,6 +46,7 @@ pub struct Status {
 pub trait Source: Send + Sync + 'static {
     fn status(&self) -> Status;
     fn metrics(&self) -> String;
+    fn connections(&self, limit: usize) -> ConnectionList;
 }
 
 /// Why the admin pages could not be opened.
@@ -97,6 +102,7 @@ pub async fn serve(
         .with_state(source.clone());
     let state = Router::new()
         .route("/status", get(status))
+        .route("/connections", get(connections))
         .with_state(source);
     let (tcp, unix) = tokio::join!(
         axum::serve(tcp, pages).with_graceful_shutdown(cancel.clone().cancelled_owned()),
@@ -132,6 +138,18 @@ async fn ready(State(source): State<Arc<dyn Source>>) -> Response {
 
 async fn status(State(source): State<Arc<dyn Source>>) -> Json<Status> {
     Json(source.status())
+}
+
+#[derive(Deserialize)]
+struct Limit {
+    limit: usize,
+}
+
+async fn connections(
+    State(source): State<Arc<dyn Source>>,
+    Query(Limit { limit }): Query<Limit>,
+) -> Json<ConnectionList> {
+    Json(source.connections(limit))
 }
 
 async fn loopback_host(request: Request, next: Next) -> Response {

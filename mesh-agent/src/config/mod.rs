@@ -34,6 +34,19 @@ pub enum Command {
     Status {
         #[command(flatten)]
         place: Place,
+        /// For programs.
+        #[arg(long)]
+        json: bool,
+    },
+    /// List what the running agent carries now, the oldest first.
+    Connections {
+        #[command(flatten)]
+        place: Place,
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+        /// For programs.
+        #[arg(long)]
+        json: bool,
     },
     /// Report every mistake in a configuration directory, and how its policies
     /// fare; exit code 1 when there is a mistake.

@@ -15,6 +15,8 @@ mod frame;
 mod outgoing;
 mod pool;
 mod relay;
+#[cfg(test)]
+mod specification;
 mod stream;
 #[cfg(test)]
 mod tests;

@@ -15,6 +15,9 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
+#[cfg(test)]
+pub(super) use sending::CREDIT_BYTES;
+
 use super::ProtocolError;
 use super::connection::{Broken, Connection};
 use super::frame::{self, HEADER, Kind, Prefix, ResetReason};
@@ -22,12 +25,12 @@ use super::stream::{Event, Role, Stream};
 use crate::model::ByteCounts;
 
 /// An ACCEPT that no data follows for this long travels alone.
-const ACCEPT_DELAY: Duration = Duration::from_millis(5);
+pub(super) const ACCEPT_DELAY: Duration = Duration::from_millis(5);
 /// A stream that sends this much before anything came back is an upload: its
 /// client waits for the ACCEPT.
-const UPLOAD_BYTES: u64 = 8 * 1024;
+pub(super) const UPLOAD_BYTES: u64 = 8 * 1024;
 /// The peer's answer to a RESET is waited for this long.
-const SETTLE: Duration = Duration::from_secs(1);
+pub(super) const SETTLE: Duration = Duration::from_secs(1);
 
 /// How a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use crate::tunnel::outgoing::{Batch, Filled, with_batch};
 use crate::tunnel::stream::Role;
 
 /// What a client sends on a used connection before the ACCEPT; kept for replay.
-const CREDIT_BYTES: usize = 16 * 1024;
+pub(in crate::tunnel) const CREDIT_BYTES: usize = 16 * 1024;
 /// Turns before neighbours run.
 const TURN: usize = 4;
 

@@ -1,0 +1,87 @@
+//! `docs/protocol.md` says what the code does.
+
+use super::frame::{
+    GENERATIONS, HEADER, Kind, MAX_HOPS, MAX_OPEN, Open, ResetReason, VERSION, put_header,
+};
+use super::pool;
+use super::relay::{ACCEPT_DELAY, CREDIT_BYTES, SETTLE, UPLOAD_BYTES};
+use crate::tls::{ALPN, MAX_PLAINTEXT};
+
+const TEXT: &str = include_str!("../../../docs/protocol.md");
+
+/// A frame as the example shows it.
+fn shown(kind: Kind, payload: &[u8]) -> String {
+    let mut frame = vec![0; HEADER];
+    put_header(&mut frame, kind, 0, payload.len());
+    frame.extend_from_slice(payload);
+    line(&frame)
+}
+
+fn line(bytes: &[u8]) -> String {
+    let hex: Vec<String> = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    format!("    {}", hex.join(" "))
+}
+
+#[test]
+fn the_example_is_what_goes_over_the_wire() {
+    let open = Open {
+        original: "10.96.0.10:80".parse().expect("an address"),
+        source: "10.244.1.5:40000".parse().expect("an address"),
+        hops: 1,
+        trace: None,
+    };
+    let expected = [
+        line(&open.encode(0)),
+        shown(Kind::Data, b"hi"),
+        shown(Kind::Fin, &[]),
+        shown(Kind::Accept, &[]),
+        shown(Kind::Data, b"yo"),
+        shown(Kind::Fin, &[]),
+        shown(Kind::Reset, &[ResetReason::Denied as u8]),
+        shown(Kind::Reset, &[ResetReason::Answer as u8]),
+        shown(Kind::Goaway, &[0, 0]),
+    ];
+    let (_, example) = TEXT.split_once("## Example").expect("an example");
+    let lines: Vec<&str> = example.lines().filter(|l| l.starts_with("    ")).collect();
+    assert_eq!(lines, expected);
+}
+
+#[test]
+fn every_limit_in_the_specification_is_the_codes() {
+    let pool = pool::Config::default();
+    let limits = [
+        ("header, bytes", HEADER as u128),
+        ("OPEN, bytes", MAX_OPEN as u128),
+        ("hops", u128::from(MAX_HOPS)),
+        ("generations", u128::from(GENERATIONS)),
+        ("plaintext of a record, bytes", MAX_PLAINTEXT as u128),
+        (
+            "credit before ACCEPT on a reused connection, bytes",
+            CREDIT_BYTES as u128,
+        ),
+        ("ACCEPT alone after, ms", ACCEPT_DELAY.as_millis()),
+        (
+            "ACCEPT alone after, bytes from the client",
+            u128::from(UPLOAD_BYTES),
+        ),
+        ("wait for the answer to a RESET, ms", SETTLE.as_millis()),
+        ("idle connections of a pair", pool.per_pair as u128),
+        ("idle connections of a pod", pool.per_pod as u128),
+        ("idle connections of a worker", pool.in_all as u128),
+        ("idle, s", u128::from(pool.idle.as_secs())),
+        (
+            "oldest connection for a new stream, s",
+            u128::from(pool.max_age.as_secs()),
+        ),
+    ];
+    let (_, table) = TEXT.split_once("## Limits").expect("limits");
+    let (table, _) = table.split_once("\n\nThe ").expect("the table's end");
+    let rows = table.lines().filter(|l| l.starts_with("| ")).skip(2);
+    let expected: Vec<String> = limits
+        .iter()
+        .map(|(n, v)| format!("| {n} | {v} |"))
+        .collect();
+    assert_eq!(rows.collect::<Vec<_>>(), expected);
+    assert_eq!(ALPN, b"mesh/1");
+    assert!(TEXT.contains(&format!("OPEN's version must be {VERSION}.")));
+}

@@ -110,3 +110,10 @@ proptest! {
         let _parsed = parse(Path::new("x.yaml"), &bytes);
     }
 }
+
+#[test]
+fn the_sample_for_vms_has_no_mistake() {
+    let (snapshot, problems) = load(include_str!("../../../deploy/vm/config.d/shop.yaml"));
+    assert_eq!(problems, Vec::<String>::new());
+    assert_eq!(snapshot.by_ip.len(), 2);
+}

@@ -25,7 +25,7 @@ struct Cli {
 fn main() -> Result<ExitCode> {
     let cli = Cli::parse();
     mesh_tests::catch_interrupts()?;
-    println!("two nodes, an agent each, five pods; this takes about ten seconds\n");
+    println!("two nodes, an agent each, five pods, an authority; this takes about 30 seconds\n");
     let mut scene = Scene::new()?;
     let all_held = play(&mut scene);
     println!("{}", scene.where_to_look()?);

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use mesh_tests::{Agent, OnAgentDown, Pod, PodSpec, Port, Target, World};
+use mesh_tests::{Agent, Authority, OnAgentDown, Pod, PodSpec, Port, Target, World};
 
 /// Port of the load server, at every place.
 pub(crate) const LOAD_PORT: u16 = 9000;
+/// Of certificates: so short that the demo sees them replaced.
+const LIFETIME: &str = "12s";
 
 pub(crate) struct Scene {
     pub(crate) world: World,
@@ -23,6 +25,7 @@ pub(crate) struct Scene {
     /// None while it is dead.
     pub(crate) near: Option<Agent>,
     pub(crate) far: Agent,
+    pub(crate) authority: Authority,
 }
 
 impl Scene {
@@ -52,8 +55,9 @@ impl Scene {
             serve.args(["load-server", &LOAD_PORT.to_string()]);
             world.start_and_read(serve, "serving")?;
         }
-        let near = Some(world.agent("n1", &[])?);
-        let far = world.agent("n2", &[])?;
+        let authority = world.authority(&["--default-lifetime", LIFETIME])?;
+        let near = Some(world.secure_agent("n1", &authority, &[])?);
+        let far = world.secure_agent("n2", &authority, &[])?;
         Ok(Self {
             world,
             web,
@@ -63,6 +67,7 @@ impl Scene {
             job,
             near,
             far,
+            authority,
         })
     }
 
@@ -130,7 +135,9 @@ impl Scene {
 
     pub(crate) fn restart_near(&mut self) -> Result<Duration> {
         let start = std::time::Instant::now();
-        self.near = Some(self.world.spawn_agent("n1", &[])?);
+        let args = self.authority.agent_args("n1")?;
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        self.near = Some(self.world.spawn_agent("n1", &args)?);
         let [vip, _] = self.api.vips();
         let url = format!("http://{vip}/");
         let again = mesh_tests::eventually(Duration::from_secs(5), || {

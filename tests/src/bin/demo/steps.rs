@@ -53,6 +53,21 @@ pub(crate) const STEPS: &[Step] = &[
         },
     },
     Step {
+        name: "mutual TLS: the packets between the nodes",
+        expected: "the text is on the pod's link, not between the nodes",
+        act: look_at_packets,
+    },
+    Step {
+        name: "a policy that denies web at api",
+        expected: "refused, the policy named; web's other ways stay open",
+        act: deny,
+    },
+    Step {
+        name: "certificates are replaced under traffic",
+        expected: "new serial, no connection fails",
+        act: rotate,
+    },
+    Step {
         name: "1,000 connections across the nodes",
         expected: "both agents count each one",
         act: count_connections,
@@ -98,6 +113,94 @@ fn says(scene: &Scene, from: &Pod, url: &str, server: &Pod, family: usize) -> Re
 fn ask_nginx(scene: &mut Scene, family: usize) -> Result<String> {
     let url = format!("http://{}/", scene.api.vips()[family]);
     says(scene, &scene.web, &url, &scene.api, family)
+}
+
+fn look_at_packets(scene: &mut Scene) -> Result<String> {
+    const MARKER: &str = "marker-of-the-demo";
+    let between = scene
+        .world
+        .capture_packets("n1", scene.world.wire("n1"), "tcp")?;
+    // The control: between the application and the agent of its node.
+    let inside = scene.world.capture_packets(&scene.api, "lo", "tcp")?;
+    let [vip, _] = scene.api.vips();
+    scene.curl(&scene.web, &format!("http://{vip}/?{MARKER}"))?;
+    let (between, inside) = (between.stop()?, inside.stop()?);
+    ensure!(
+        inside.contains(MARKER.as_bytes()),
+        "the control saw nothing"
+    );
+    ensure!(between.packets > 0, "nothing went between the nodes");
+    ensure!(
+        !between.contains(MARKER.as_bytes()),
+        "plaintext on the wire"
+    );
+    Ok(format!(
+        "{} packets between the nodes, none with it",
+        between.packets
+    ))
+}
+
+const DENY: &str = "apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: no-callers, namespace: shop}
+spec:
+  action: DENY
+  selector: {matchLabels: {app: api}}
+  rules: [{from: [{source: {namespaces: [shop]}}]}]
+";
+
+fn deny(scene: &mut Scene) -> Result<String> {
+    let [vip, _] = scene.api.vips();
+    let url = format!("http://{vip}/");
+    scene.world.write_config("deny", DENY)?;
+    let refused = || scene.curl(&scene.web, &url).is_err();
+    let denied = mesh_tests::eventually(Duration::from_secs(5), refused);
+    ensure!(denied, "it was answered");
+    let count = scene.far.metric(
+        "mesh_agent_authz_denied_total",
+        "policy=\"shop/no-callers\"",
+    )?;
+    let [files, _] = scene.files.vips();
+    scene.curl(&scene.web, &format!("http://{files}/name.txt"))?;
+    scene.world.remove_config("deny")?;
+    let again = mesh_tests::eventually(Duration::from_secs(5), || !refused());
+    ensure!(again && count >= 1.0, "again {again}, counted {count}");
+    Ok(format!("shop/no-callers denied {count}, then open again"))
+}
+
+/// Serial numbers of the certificates that n1's agent holds.
+fn serials(scene: &Scene) -> Result<Vec<String>> {
+    let status = scene.near()?.status()?;
+    let held = status["identities"]["identities"].as_array();
+    let serials = held
+        .context("identities in the status")?
+        .iter()
+        .filter_map(|i| Some(i["serial"].as_str()?.to_owned()));
+    Ok(serials.collect())
+}
+
+fn rotate(scene: &mut Scene) -> Result<String> {
+    let before = serials(scene)?;
+    ensure!(!before.is_empty(), "no certificates");
+    let [vip, _] = scene.api.vips();
+    let url = format!("http://{vip}/");
+    let mut answers = 0;
+    let mut failed = None;
+    let replaced = mesh_tests::eventually(Duration::from_secs(15), || {
+        match scene.curl(&scene.web, &url) {
+            Ok(_) => answers += 1,
+            Err(error) => failed = Some(error),
+        }
+        failed.is_some() || serials(scene).is_ok_and(|now| now.iter().all(|s| !before.contains(s)))
+    });
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    ensure!(replaced, "the certificates stayed");
+    Ok(format!(
+        "{} replaced, {answers} answers meanwhile",
+        before.len()
+    ))
 }
 
 fn count_connections(scene: &mut Scene) -> Result<String> {

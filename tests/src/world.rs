@@ -247,8 +247,6 @@ impl World {
         let mut command = self.command(&netns, &cgroup, program);
         command
             .args(["run", "--node-name", node])
-            .arg("--config-dir")
-            .arg(self.config_dir())
             .arg("--bpffs-dir")
             .arg(self.pins(node))
             .arg("--run-dir")
@@ -257,6 +255,9 @@ impl World {
             .arg(self.cgroup.join(node))
             .arg("--agent-cgroup")
             .arg(&cgroup);
+        if !args.contains(&"--config-dir") {
+            command.arg("--config-dir").arg(self.config_dir());
+        }
         if !args.contains(&"--access-log") {
             command.arg("--access-log").arg(self.access_log(node));
         }

@@ -1,0 +1,312 @@
+//! Who may connect to whom, and what is taken in plaintext, at real pods.
+
+use std::time::{Duration, Instant};
+
+use mesh_tests::{APP_PORT, Agent, Authority, Peer, Pod, World, eventually};
+
+/// Clients a (n1) and d (n2), servers b (n1) and c (n2), all enrolled; plain
+/// (n1) is not. Certificates from an authority.
+struct Mesh {
+    world: World,
+    a: Pod,
+    b: Pod,
+    c: Pod,
+    plain: Pod,
+    near: Agent,
+    far: Agent,
+    _authority: Authority,
+}
+
+impl Mesh {
+    fn new(args: &[&str]) -> Self {
+        let mut world = World::new(2).expect("a world");
+        let [a, b, c] = [("n1", "a"), ("n1", "b"), ("n2", "c")]
+            .map(|(node, name)| world.add_pod(node, name, Some("closed")).expect("a pod"));
+        let plain = world.add_pod("n1", "plain", None).expect("a pod");
+        for pod in [&b, &c] {
+            world.serve(pod).expect("a server");
+        }
+        let authority = world.authority(&[]).expect("an authority");
+        let [near, far] =
+            ["n1", "n2"].map(|n| world.secure_agent(n, &authority, args).expect("an agent"));
+        Self {
+            world,
+            a,
+            b,
+            c,
+            plain,
+            near,
+            far,
+            _authority: authority,
+        }
+    }
+
+    /// Of ten connections, how many come through.
+    fn through(&self, from: &Pod, to: &Pod) -> u64 {
+        let args = ["--count", "10", "--inflight", "2"];
+        let targets = &to.targets()[2..3];
+        let report = self.world.storm(from, targets, &args).expect("a report");
+        assert_eq!(report["wrong"], 0, "{report}");
+        report["ok"].as_u64().expect("a count")
+    }
+
+    /// Writes a policy and waits until it is in force at both nodes.
+    fn policy(&self, name: &str, yaml: &str) {
+        let before = self.generations();
+        self.world.write_config(name, yaml).expect("a file");
+        self.newer_than(before);
+    }
+
+    fn generations(&self) -> [u64; 2] {
+        [&self.near, &self.far].map(|agent| {
+            let status = agent.status().expect("a status");
+            status["generation"].as_u64().expect("a number")
+        })
+    }
+
+    fn newer_than(&self, before: [u64; 2]) {
+        let newer = eventually(Duration::from_secs(5), || {
+            let now = self.generations();
+            now[0] > before[0] && now[1] > before[1]
+        });
+        assert!(newer, "the configuration is not read");
+    }
+
+    fn log(&self, node: &str) -> String {
+        std::fs::read_to_string(self.world.access_log(node)).unwrap_or_default()
+    }
+
+    /// A live connection: the client's end and the server's.
+    fn live(&self, from: &Pod, to: &Pod, port: u16) -> (Peer, Peer) {
+        let mut far = self.world.peer(to).expect("a peer");
+        let listening = far.ask(&format!("listen {port}")).expect("an answer");
+        assert_eq!(listening, "listening");
+        let mut near = self.world.peer(from).expect("a peer");
+        let connect = format!("connect {}:{port}", to.v4());
+        assert_eq!(near.ask(&connect).expect("an answer"), "connected");
+        assert_eq!(far.ask("accept").expect("an answer"), "accepted");
+        near.tell("send 1000").expect("told");
+        let read = far.ask("read 1000").expect("an answer");
+        assert!(read.starts_with("read "), "{read}");
+        near.hear().expect("an answer");
+        (near, far)
+    }
+}
+
+fn deny(name: &str, from: &str, to: &str) -> String {
+    format!(
+        "apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: {name}, namespace: shop}}
+spec:
+  selector: {{matchLabels: {{app: {to}}}}}
+  action: DENY
+  rules: [{{from: [{{source: {{principals: [cluster.local/ns/shop/sa/{from}]}}}}]}}]
+"
+    )
+}
+
+fn mode(mode: &str) -> String {
+    format!(
+        "apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {{name: default, namespace: istio-system}}
+spec: {{mtls: {{mode: {mode}}}}}
+"
+    )
+}
+
+#[test]
+fn a_denied_caller_is_reset_and_the_rule_is_named_and_others_pass() {
+    let mesh = Mesh::new(&[]);
+    for (server, agent, node) in [(&mesh.c, &mesh.far, "n2"), (&mesh.b, &mesh.near, "n1")] {
+        assert_eq!(mesh.through(&mesh.a, server), 10);
+        mesh.policy("deny", &deny("no-a", "a", &server.name));
+        assert_eq!(mesh.through(&mesh.a, server), 0, "{}", server.name);
+        let counted = agent
+            .metric("mesh_agent_authz_denied_total", "shop/no-a")
+            .expect("a metric");
+        assert!(counted >= 10.0, "{counted}");
+        let named = eventually(Duration::from_secs(2), || {
+            let log = mesh.log(node);
+            log.lines()
+                .any(|l| l.contains("\"denied\"") && l.contains("shop/no-a"))
+        });
+        assert!(named, "{}", mesh.log(node));
+        mesh.policy("deny", &deny("no-a", "somebody", &server.name));
+        assert_eq!(mesh.through(&mesh.a, server), 10);
+    }
+}
+
+#[test]
+fn only_whom_an_allow_policy_names_gets_in_and_dry_run_does_not_count() {
+    let mesh = Mesh::new(&[]);
+    let allow = |who: &str, note: &str| {
+        format!(
+            "apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: only, namespace: shop{note}}}
+spec:
+  action: ALLOW
+  rules:
+  - from: [{{source: {{serviceAccounts: [shop/{who}]}}}}]
+    to: [{{operation: {{ports: [\"{APP_PORT}\"]}}}}]
+"
+        )
+    };
+    mesh.policy("only", &allow("a", ""));
+    assert_eq!(mesh.through(&mesh.a, &mesh.c), 10);
+    assert_eq!(mesh.through(&mesh.a, &mesh.b), 10);
+    assert_eq!(mesh.through(&mesh.plain, &mesh.c), 0, "no identity");
+    mesh.policy("only", &allow("other", ""));
+    assert_eq!(mesh.through(&mesh.a, &mesh.c), 0);
+    assert_eq!(mesh.through(&mesh.a, &mesh.b), 0);
+    let dry = ", annotations: {istio.io/dry-run: \"true\"}";
+    mesh.policy("only", &allow("other", dry));
+    assert_eq!(mesh.through(&mesh.a, &mesh.c), 10);
+}
+
+#[test]
+fn strict_refuses_plaintext_and_takes_mutual_tls_and_permissive_takes_both() {
+    let mesh = Mesh::new(&["--handshake-timeout", "1s"]);
+    assert_eq!(mesh.through(&mesh.plain, &mesh.c), 10, "permissive");
+    mesh.policy("mode", &mode("STRICT"));
+    assert_eq!(mesh.through(&mesh.plain, &mesh.c), 0);
+    assert_eq!(mesh.through(&mesh.plain, &mesh.b), 0);
+    assert_eq!(mesh.through(&mesh.a, &mesh.c), 10);
+    assert_eq!(mesh.through(&mesh.a, &mesh.b), 10);
+    let refused = mesh
+        .far
+        .metric("mesh_agent_connections_ended_total", "plaintext_refused")
+        .expect("a metric");
+    assert!(refused >= 10.0, "{refused}");
+    // A client that says nothing is let go by the deadline.
+    let mut silent = mesh.world.peer(&mesh.plain).expect("a peer");
+    let connect = format!("connect {}:{APP_PORT}", mesh.c.v4());
+    assert_eq!(silent.ask(&connect).expect("an answer"), "connected");
+    let end = silent.ask("drain").expect("an answer");
+    assert!(end.contains("reset"), "{end}");
+}
+
+#[test]
+fn a_server_that_speaks_first_is_heard_at_once_in_plaintext() {
+    let mesh = Mesh::new(&[]);
+    let mut server = mesh.world.peer(&mesh.c).expect("a peer");
+    assert_eq!(server.ask("listen 7001").expect("an answer"), "listening");
+    let mut client = mesh.world.peer(&mesh.plain).expect("a peer");
+    let started = Instant::now();
+    let connect = format!("connect {}:7001", mesh.c.v4());
+    assert_eq!(client.ask(&connect).expect("an answer"), "connected");
+    assert_eq!(server.ask("accept").expect("an answer"), "accepted");
+    server.tell("send 100").expect("told");
+    let greeting = client.ask("read 100").expect("an answer");
+    assert!(greeting.starts_with("read "), "{greeting}");
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(2), "no deadline in it: {took:?}");
+}
+
+#[test]
+fn a_policy_that_changes_ends_the_live_connections_it_now_denies() {
+    let mesh = Mesh::new(&[]);
+    let servers = [&mesh.c, &mesh.b];
+    let live = servers.map(|server| mesh.live(&mesh.a, server, 7000));
+    let mut unharmed = mesh.live(&mesh.plain, &mesh.c, 7001);
+    mesh.policy("deny-c", &deny("no-a-c", "a", "c"));
+    mesh.policy("deny-b", &deny("no-a-b", "a", "b"));
+    for (mut near, mut far) in live {
+        for end in [&mut near, &mut far] {
+            let said = end.ask("drain").expect("an answer");
+            assert!(said.contains("reset"), "{said}");
+        }
+    }
+    unharmed.0.tell("send 10").expect("told");
+    let read = unharmed.1.ask("read 10").expect("an answer");
+    assert!(read.starts_with("read "), "{read}");
+    // And plaintext that is live when it is no longer taken.
+    mesh.policy("mode", &mode("STRICT"));
+    let said = unharmed.1.ask("drain").expect("an answer");
+    assert!(said.contains("reset"), "{said}");
+}
+
+#[test]
+fn a_policy_that_is_not_understood_denies_what_it_selects() {
+    let mesh = Mesh::new(&[]);
+    let broken = deny("typo", "nobody", "c").replace("principals", "principal");
+    mesh.policy("broken", &broken);
+    assert_eq!(mesh.through(&mesh.a, &mesh.c), 0);
+    assert_eq!(mesh.through(&mesh.a, &mesh.b), 10, "it selects c only");
+    let status = mesh.far.status().expect("a status").to_string();
+    assert!(status.contains("principal"), "{status}");
+}
+
+#[test]
+fn a_peer_with_another_identity_than_its_address_should_have_is_refused() {
+    let mut world = World::new(2).expect("a world");
+    let a = world.add_pod("n1", "a", Some("closed")).expect("a pod");
+    let c = world.add_pod("n2", "c", Some("closed")).expect("a pod");
+    world.serve(&c).expect("a server");
+    let authority = world.authority(&[]).expect("an authority");
+    // What the other node knows: the pod there runs as somebody else.
+    let theirs = world.dir().join("theirs");
+    std::fs::create_dir(&theirs).expect("a directory");
+    for entry in std::fs::read_dir(world.config_dir()).expect("files") {
+        let path = entry.expect("an entry").path();
+        let text = std::fs::read_to_string(&path).expect("a file");
+        let text = text.replace("serviceAccountName: c", "serviceAccountName: other");
+        std::fs::write(theirs.join(path.file_name().expect("a name")), text).expect("written");
+    }
+    let near = world.secure_agent("n1", &authority, &[]).expect("an agent");
+    let theirs = theirs.display().to_string();
+    let _far = world
+        .secure_agent("n2", &authority, &["--config-dir", &theirs])
+        .expect("an agent");
+    let args = ["--count", "10", "--inflight", "2"];
+    let report = world.storm(&a, &c.targets()[2..3], &args);
+    assert_eq!(report.expect("a report")["ok"], 0);
+    let refused = near
+        .metric(
+            "mesh_agent_connections_ended_total",
+            "tls_unexpected_identity",
+        )
+        .expect("a metric");
+    assert!(refused >= 10.0, "{refused}");
+}
+
+/// Markers of pods are on no packet between the nodes, and would be seen if they were.
+#[test]
+fn nothing_that_pods_say_is_readable_between_the_nodes() {
+    let mesh = Mesh::new(&[]);
+    let seen = |mesh: &Mesh| {
+        let wire = mesh.world.wire("n1");
+        let capture = mesh
+            .world
+            .capture_packets("n1", wire, "tcp")
+            .expect("a capture");
+        let markers: Vec<String> = (0..50)
+            .map(|i| format!("marker-{i}-{:016x}", rand::random::<u64>()))
+            .collect();
+        // The server answers each with its hash.
+        let script = format!(
+            "import socket,sys
+for m in sys.argv[1:]:
+    s=socket.create_connection(('{}',{APP_PORT}),10)
+    s.sendall(m.encode()); s.shutdown(socket.SHUT_WR)
+    assert s.recv(1000); s.close()",
+            mesh.c.v4()
+        );
+        let said = mesh
+            .world
+            .in_pod(&mesh.a, "python3")
+            .args(["-c", &script])
+            .args(&markers)
+            .status();
+        assert!(said.expect("python3").success());
+        let captured = capture.stop().expect("a capture");
+        assert!(captured.packets > 100, "{} packets", captured.packets);
+        let found = |m: &&String| captured.contains(m.as_bytes());
+        markers.iter().filter(found).count()
+    };
+    assert_eq!(seen(&mesh), 0);
+    mesh.policy("mode", &mode("DISABLE"));
+    assert_eq!(seen(&mesh), 50, "the capture sees what is readable");
+}

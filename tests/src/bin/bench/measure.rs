@@ -86,7 +86,7 @@ impl Samples {
             let (mut own, mut direct) = (vec![], vec![]);
             for cell in CELLS {
                 let measure = |mode: &Mode| run(mode, cell, time).context(mode.name);
-                if round % 2 == 0 {
+                if round.is_multiple_of(2) {
                     own.push(measure(mode)?);
                 }
                 direct.push(measure(&modes[base])?);

@@ -52,7 +52,7 @@ impl Range {
         values.sort_by(f64::total_cmp);
         let at = |i: usize| values.get(i).copied();
         let middle = values.len() / 2;
-        let median = if values.len() % 2 == 0 {
+        let median = if values.len().is_multiple_of(2) {
             f64::midpoint(at(middle.checked_sub(1)?)?, at(middle)?)
         } else {
             at(middle)?
@@ -89,7 +89,7 @@ pub(crate) fn make(
         kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
         cores: std::thread::available_parallelism().map_or(0, usize::from),
         load_average: read("/proc/loadavg").trim().to_owned(),
-        rounds: rounds,
+        rounds,
         millis_per_cell: millis,
         modes: reports,
     }

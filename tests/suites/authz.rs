@@ -310,3 +310,18 @@ for m in sys.argv[1:]:
     mesh.policy("mode", &mode("DISABLE"));
     assert_eq!(seen(&mesh), 50, "the capture sees what is readable");
 }
+
+#[test]
+fn with_tls_on_one_node_too_the_policy_holds_in_every_mode() {
+    let mesh = Mesh::new(&["--same-node-tls"]);
+    assert_eq!(mesh.through(&mesh.a, &mesh.b), 10);
+    let secured = mesh
+        .near
+        .metric("istio_tcp_connections_opened_total", "\"mutual_tls\"")
+        .expect("a metric");
+    assert!(secured >= 10.0, "{secured}");
+    mesh.policy("deny", &deny("no-a", "a", "b"));
+    assert_eq!(mesh.through(&mesh.a, &mesh.b), 0);
+    mesh.policy("mode", &mode("DISABLE"));
+    assert_eq!(mesh.through(&mesh.a, &mesh.b), 0, "nor in plaintext");
+}

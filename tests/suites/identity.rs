@@ -1,6 +1,8 @@
 //! Connections between nodes are mutual TLS, by the right identities only.
 
-use mesh_tests::{Pod, World};
+use std::time::{Duration, Instant};
+
+use mesh_tests::{APP_PORT, Agent, Pod, World, eventually};
 
 /// Client a and server b on n1, server c on n2.
 fn world() -> (World, [Pod; 3]) {
@@ -39,4 +41,121 @@ fn many_connections_between_nodes_arrive_whole_with_true_addresses_over_mutual_t
     let large = ["--count", "2", "--inflight", "1", "--bytes", "134217728"];
     let report = world.storm(&a, &c.targets()[..1], &large);
     all_fine(&report.expect("a report"), 2);
+}
+
+/// Serial number of the pod's certificate, as its agent shows it.
+fn serial(agent: &Agent, account: &str) -> String {
+    let status = agent.status().expect("a status");
+    let identities = status["identities"]["identities"]
+        .as_array()
+        .expect("a list");
+    let of = |i: &&serde_json::Value| {
+        let name = i["identity"].as_str().expect("a name");
+        name.ends_with(&format!("/sa/{account}"))
+    };
+    let identity = identities.iter().find(of).expect("the identity");
+    identity["serial"].as_str().expect("a serial").to_owned()
+}
+
+#[test]
+fn a_revoked_certificate_ends_its_live_connections_and_gets_no_new_ones() {
+    let (world, [a, _, c]) = world();
+    let authority = world.authority(&[]).expect("an authority");
+    let crl = authority.state().join("crl.pem").display().to_string();
+    let [near, far] = ["n1", "n2"].map(|n| {
+        let agent = world.secure_agent(n, &authority, &["--crl-file", &crl]);
+        agent.expect("an agent")
+    });
+    let mut server = world.peer(&c).expect("a peer");
+    assert_eq!(server.ask("listen 7000").expect("an answer"), "listening");
+    let mut client = world.peer(&a).expect("a peer");
+    let connect = format!("connect {}:7000", c.v4());
+    assert_eq!(client.ask(&connect).expect("an answer"), "connected");
+    client.tell("send 1000").expect("told");
+    assert_eq!(server.ask("accept").expect("an answer"), "accepted");
+    let read = server.ask("read 1000").expect("an answer");
+    assert!(read.starts_with("read "), "{read}");
+    client.hear().expect("an answer");
+
+    authority
+        .tell(&["revoke", &serial(&far, "c")])
+        .expect("revoked");
+    let revoked = Instant::now();
+    let said = client.ask("drain").expect("an answer");
+    assert!(said.contains("reset"), "{said}");
+    let took = revoked.elapsed();
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    let report = world.storm(&a, &c.targets()[2..3], &["--count", "10"]);
+    assert_eq!(report.expect("a report")["ok"], 0);
+    let told = near
+        .metric("mesh_agent_connections_ended_total", "revoked")
+        .expect("a metric");
+    assert!(told >= 1.0, "{told}");
+}
+
+#[test]
+fn roots_rotate_and_the_authority_goes_away_for_a_while_and_no_connection_fails() {
+    let (world, [a, _, c]) = world();
+    let short = ["--default-lifetime", "20s", "--max-lifetime", "20s"];
+    let mut authority = world.authority(&short).expect("an authority");
+    let _agents = ["n1", "n2"].map(|n| world.secure_agent(n, &authority, &[]).expect("an agent"));
+    let load = |rounds: usize| {
+        for _ in 0..rounds {
+            let args = ["--count", "200", "--inflight", "4"];
+            let report = world.storm(&a, &c.targets()[2..3], &args);
+            all_fine(&report.expect("a report"), 200);
+        }
+    };
+    let during = |seconds: u64| {
+        let end = Instant::now() + Duration::from_secs(seconds);
+        while Instant::now() < end {
+            load(1);
+        }
+    };
+    during(2);
+    authority.tell(&["rotate", "prepare"]).expect("prepared");
+    during(21);
+    authority.tell(&["rotate", "activate"]).expect("activated");
+    during(21);
+    authority.tell(&["rotate", "retire"]).expect("retired");
+    during(4);
+    // Certificates are renewed at half of their life: this long none is missed.
+    authority.stop().expect("stopped");
+    during(6);
+    authority.start_again(&world, &short).expect("started");
+    during(6);
+}
+
+#[test]
+fn without_the_authority_certificates_expire_and_nothing_passes_until_it_is_back() {
+    let (world, [a, _, c]) = world();
+    let short = ["--default-lifetime", "8s", "--max-lifetime", "8s"];
+    let mut authority = world.authority(&short).expect("an authority");
+    let [near, _far] =
+        ["n1", "n2"].map(|n| world.secure_agent(n, &authority, &[]).expect("an agent"));
+    let tries = || {
+        let args = ["--count", "4", "--inflight", "4"];
+        let report = world.storm(&a, &c.targets()[2..3], &args);
+        report.expect("a report")["ok"].as_u64().expect("a count")
+    };
+    assert_eq!(tries(), 4);
+    let mut client = world.peer(&a).expect("a peer");
+    let connect = format!("connect {}:{APP_PORT}", c.v4());
+    assert_eq!(client.ask(&connect).expect("an answer"), "connected");
+    authority.stop().expect("stopped");
+    // The live one is ended, too.
+    let said = client.ask("drain").expect("an answer");
+    assert!(said.contains("reset"), "{said}");
+    assert_eq!(tries(), 0);
+    let told = near
+        .metric("mesh_agent_connections_ended_total", "certificate")
+        .expect("a metric");
+    assert!(told >= 1.0, "{told}");
+    authority.start_again(&world, &short).expect("started");
+    let back = Instant::now();
+    assert!(
+        eventually(Duration::from_secs(5), || tries() == 4),
+        "not back"
+    );
+    assert!(back.elapsed() < Duration::from_secs(5));
 }

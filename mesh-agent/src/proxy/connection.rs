@@ -111,11 +111,26 @@ pub(super) async fn serve(
         let report = accepted.at.report();
         return accepted.conclude(report, Err(RefuseReason::OverLimit));
     };
-    if inbound {
-        inbound::serve(accepted).await;
-    } else {
-        outbound::serve(accepted).await;
+    // Each on the heap for as long as it lasts: a connection waits with the
+    // memory of its own kind only.
+    if !inbound {
+        Box::pin(outbound::serve(accepted)).await;
+    } else if let Some(peer) = Box::pin(inbound::serve(accepted)).await {
+        Box::pin(inbound::tunnelled::serve(peer)).await;
     }
+}
+
+/// Of an outbound, a plaintext inbound and a mesh peer's connection.
+#[cfg(test)]
+fn sizes() -> [usize; 3] {
+    fn size<A, F>(_: impl Fn(A) -> F) -> usize {
+        size_of::<F>()
+    }
+    [
+        size(outbound::serve),
+        size(inbound::serve),
+        size(inbound::tunnelled::serve),
+    ]
 }
 
 #[cfg(test)]
@@ -127,6 +142,8 @@ mod tests {
     #[test]
     fn a_connection_that_waits_needs_little_memory() {
         let bytes = size(super::serve);
-        assert!(bytes <= 3_000, "{bytes} bytes");
+        assert!(bytes <= 600, "{bytes} bytes");
+        let kinds = super::sizes();
+        assert!(kinds.iter().all(|bytes| *bytes <= 3_400), "{kinds:?}");
     }
 }

@@ -4,7 +4,7 @@
 //! policy allows a caller without identity.
 
 mod sniff;
-mod tunnelled;
+pub(super) mod tunnelled;
 
 use tokio::net::TcpStream;
 
@@ -29,18 +29,16 @@ enum Way {
     Mesh,
 }
 
-pub(super) async fn serve(accepted: Accepted<'_>) {
+/// Gives a mesh peer's connection back, for [`tunnelled::serve`].
+pub(super) async fn serve(accepted: Accepted<'_>) -> Option<Accepted<'_>> {
     let mut report = accepted.at.report();
-    let way = way(&accepted, &mut report).await;
-    match way {
-        // Boxed: a plaintext connection does not pay for it.
-        Ok(Way::Mesh) => {
-            drop(report);
-            Box::pin(tunnelled::serve(accepted)).await;
-        }
-        Ok(Way::Ended(ended)) => accepted.conclude(report, Ok(ended)),
-        Err(reason) => accepted.conclude(report, Err(reason)),
-    }
+    let result = match way(&accepted, &mut report).await {
+        Ok(Way::Mesh) => return Some(accepted),
+        Ok(Way::Ended(ended)) => Ok(ended),
+        Err(reason) => Err(reason),
+    };
+    accepted.conclude(report, result);
+    None
 }
 
 async fn way(accepted: &Accepted<'_>, report: &mut Report<'_>) -> Result<Way, RefuseReason> {
@@ -84,7 +82,11 @@ async fn permissive(accepted: &Accepted<'_>, report: &mut Report<'_>) -> Result<
         // Its server may be the one that speaks first: it is called at once.
         Ok(permit) if !from_mesh => race(accepted, report, &permit).await,
         permit => match look(accepted).await? {
-            Sniffed::Mesh => Ok(Way::Mesh),
+            Sniffed::Mesh => {
+                // What plaintext may is not what this one is judged by.
+                at.entry.clear_checked();
+                Ok(Way::Mesh)
+            }
             Sniffed::Plaintext | Sniffed::Silent | Sniffed::Closed => {
                 let stream = Box::pin(deliver(at, &permit?, at.client_addr)).await?;
                 Ok(Way::Ended(carry_between(accepted, report, &stream).await))
@@ -179,11 +181,11 @@ async fn call_and_look(
     let mut sniffing = std::pin::pin!(sniff(&accepted.client, deadline));
     let sniffed = loop {
         tokio::select! {
-            biased; // what the client says decides
+            biased; // a cut first; then what the client says decides
+            reason = at.entry.cut.wait() => return Err(reason.refuse()),
             sniffed = &mut sniffing => break sniffed,
             delivered = &mut delivering, if upstream.is_none() => upstream = Some(delivered?),
             () = spoke(upstream.as_ref()), if upstream.is_some() => break Sniffed::Plaintext,
-            reason = at.entry.cut.wait() => return Err(reason.refuse()),
         }
     };
     Ok((sniffed, upstream))

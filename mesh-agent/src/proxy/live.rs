@@ -12,7 +12,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use crate::identity::Handle;
-use crate::model::{CloseReason, RefuseReason, SpiffeId, Workload};
+use crate::model::{CloseReason, RefuseReason, SpiffeId, TlsFailure, Workload};
 use crate::tls::PeerId;
 
 /// Why a connection is ended from outside.
@@ -42,7 +42,8 @@ impl CutReason {
         match self {
             Self::PodRemoved => RefuseReason::PodRemoved,
             Self::DrainDeadline => RefuseReason::Draining,
-            Self::PolicyChanged | Self::Revoked => RefuseReason::Denied,
+            Self::PolicyChanged => RefuseReason::Denied,
+            Self::Revoked => RefuseReason::Tls(TlsFailure::Revoked),
             Self::CertificateExpired => RefuseReason::NoCertificate,
         }
     }

@@ -15,13 +15,13 @@ use super::worker::Local;
 use crate::balance;
 use crate::model::policy::PeerMode;
 use crate::model::{
-    CloseReason, Direction, RefuseReason, Security, ServiceKey, Snapshot, SpiffeId, UnknownPeer,
-    UpstreamAddr, Workload,
+    CloseReason, Direction, RefuseReason, Security, ServiceKey, Snapshot, SpiffeId, TlsFailure,
+    UnknownPeer, UpstreamAddr, Workload,
 };
 use crate::policy::{Permit, Request};
 use crate::route::{self, Decision};
 use crate::sys::socket;
-use crate::tls::{self, Credentials};
+use crate::tls::{self, Credentials, PeerId};
 use crate::tunnel::{Connection, End, Key, Open, Relay, ResetReason};
 
 /// Where the connection goes.
@@ -126,7 +126,9 @@ fn transport(at: &At<'_>, target: &Target) -> Result<Transport, RefuseReason> {
         .published
         .policy
         .peer_mode(workload, target.upstream.port());
-    if workload.node == shared.node && !shared.config.same_node_tls {
+    // Plaintext within the node goes this way too: it asks the destination's policy.
+    let in_one_pass = !shared.config.same_node_tls || mode == PeerMode::Disable;
+    if workload.node == shared.node && in_one_pass {
         return Ok(Transport::SameNode(workload.clone()));
     }
     match mode {
@@ -147,6 +149,11 @@ async fn plain(
 ) -> Result<Ended, RefuseReason> {
     let permit = accepted.at.published.policy.egress();
     let stream = dial_upstream(&accepted.at, &permit, upstream, false).await?;
+    if entered_pod(&accepted.at, &stream, upstream) {
+        // Meanwhile the address is that of a pod here, whose policy nobody asked.
+        socket::reset_on_close(&stream);
+        return Err(RefuseReason::WrongWorkload);
+    }
     Ok(carry_between(accepted, report, &stream).await)
 }
 
@@ -170,14 +177,18 @@ async fn same_node(
     let permit = permit_here(&accepted.at, report, upstream, workload)?;
     let stream = dial_upstream(&accepted.at, &permit, upstream, false).await?;
     // The address may belong to another pod by now, which nobody enrolled.
-    let entered = stream
-        .local_addr()
-        .is_ok_and(|source| (accepted.at.local.shared.entered_pod)(source, upstream.get()));
-    if !entered {
+    if !entered_pod(&accepted.at, &stream, upstream) {
         socket::reset_on_close(&stream);
         return Err(RefuseReason::WrongWorkload);
     }
     Ok(carry_between(accepted, report, &stream).await)
+}
+
+/// The dial went into a pod that this node's agent enrolled.
+fn entered_pod(at: &At<'_>, stream: &TcpStream, upstream: UpstreamAddr) -> bool {
+    stream
+        .local_addr()
+        .is_ok_and(|source| (at.local.shared.entered_pod)(source, upstream.get()))
 }
 
 /// The destination's policy, for a caller whose identity the kernel gives.
@@ -269,6 +280,7 @@ async fn mesh(
     };
     at.entry
         .set_tls(at.pod.pod.identity.clone(), connection.peer().clone());
+    still_trusted(at, connection.peer())?;
     let carrying = after.insert(Carrying::begin(at, key, connection));
     stream(accepted, report, carrying, &expected).await
 }
@@ -307,6 +319,16 @@ pub(super) async fn credentials(at: &At<'_>) -> Result<Arc<Credentials>, RefuseR
         biased; // as above
         reason = at.entry.cut.wait() => Err(reason.refuse()),
         waited = identity.wait(deadline) => waited.map_err(|_| RefuseReason::NoCertificate),
+    }
+}
+
+/// Once the connection is registered, so that a revocation is either seen here
+/// or cuts it: also one that came during the handshake, or in the pool.
+pub(super) fn still_trusted(at: &At<'_>, peer: &PeerId) -> Result<(), RefuseReason> {
+    match at.pod.pod.identity.current() {
+        None => Err(RefuseReason::NoCertificate),
+        Some(own) if own.trust().is_revoked(peer) => Err(RefuseReason::Tls(TlsFailure::Revoked)),
+        Some(_) => Ok(()),
     }
 }
 
@@ -395,7 +417,9 @@ async fn give_back(local: &Local, mut carrying: Box<Carrying>) {
         Some(reason) => Box::pin(relay.settle(connection, reason)).await,
         None => relay.is_over(connection),
     };
-    if reusable && !local.draining.is_cancelled() {
+    // What was cut is not trusted with another stream.
+    let cut = *answer == Some(ResetReason::Cut);
+    if reusable && !cut && !local.draining.is_cancelled() {
         let mut pool = local.pool.borrow_mut();
         pool.put(carrying.key, carrying.connection, Instant::now());
     }

@@ -106,11 +106,12 @@ impl Local {
         let published = self.shared.published.load_full();
         self.live.recheck(|checked| {
             let workloads = &published.snapshot.workloads;
-            let destination = workloads.get(&checked.destination.key);
+            // One that is gone has no policy to allow anything by.
+            let Some(destination) = workloads.get(&checked.destination.key) else {
+                return false;
+            };
             let mut request = Request::from(checked);
-            if let Some(now) = destination {
-                request.destination = now;
-            }
+            request.destination = destination;
             let mode = published
                 .policy
                 .peer_mode(request.destination, checked.destination_port);

@@ -13,7 +13,7 @@ use crate::proxy::carry::{Stopped, Tunnelled, carry};
 use crate::proxy::connection::{Accepted, At};
 use crate::proxy::inbound::deliver;
 use crate::proxy::live::Checked;
-use crate::proxy::outbound::{credentials, decide};
+use crate::proxy::outbound::{credentials, decide, still_trusted};
 use crate::proxy::report::Report;
 use crate::sys::socket;
 use crate::tls;
@@ -24,12 +24,17 @@ const IDLE: Duration = Duration::from_secs(60);
 /// A peer that does not read its GOAWAY is not waited for longer.
 const FAREWELL: Duration = Duration::from_millis(200);
 
-pub(super) async fn serve(accepted: Accepted<'_>) {
+pub(in crate::proxy) async fn serve(accepted: Accepted<'_>) {
     let Accepted { client, mut at } = accepted;
     match Box::pin(handshake(&at, &client)).await {
         Ok((session, not_after)) => {
             let own = at.pod.pod.identity.clone();
             at.entry.set_tls(own, session.peer.clone());
+            if let Err(reason) = still_trusted(&at, &session.peer) {
+                let mut report = at.report();
+                report.opening.security = Security::MutualTls;
+                return report.refused(reason);
+            }
             let connection = Connection::new(client, session, not_after, Instant::now());
             streams(&mut at, connection).await;
         }

@@ -5,7 +5,7 @@
 //! directory of pins, so two versions never read each other's maps.
 
 /// Names the bpffs directory `abi-N` that all pins of this layout live in.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Mark of captured sockets and of deliveries, meaningful only inside a pod's
 /// network namespace (marks do not cross a veth). ASCII "mesh".
@@ -33,10 +33,16 @@ pub const MAX_CGROUPS: u32 = 4096;
 /// Bytes of the ring of refusal events; a power of two of pages.
 pub const EVENT_RING_BYTES: u32 = 256 * 1024;
 
-/// Value of a tuple that was recorded at connect.
-pub const TUPLE_DIALLED: u8 = 1;
-/// Value of a tuple whose SYN came, from outside, to the program of an enrolled namespace.
-pub const TUPLE_ENTERED: u8 = 2;
+/// Value of a tuple that was recorded at connect. Once its SYN came, from
+/// outside, to the program of an enrolled namespace: that namespace's cookie.
+pub const TUPLE_DIALLED: u64 = 0;
+/// Its SYN came to several: it proves nothing. No namespace has this cookie.
+pub const TUPLE_AMBIGUOUS: u64 = u64::MAX;
+
+/// Stands in `mesh_lookup` for the cookie of the namespace that a copy of the
+/// program is attached to: that program type has no helper that tells. The agent
+/// writes the cookie in its place and loads a copy for each pod.
+pub const NETNS_PLACEHOLDER: u64 = 0x6d65_7368_206e_6574;
 
 /// Set for a pod's own cgroup: processes in it may connect from that pod's
 /// namespace only. Without it the cgroup only refuses unknown namespaces.
@@ -123,6 +129,15 @@ pub struct Tuple {
     pub destination_port: u32,
 }
 
+/// An address inside one namespace (map `LISTENERS`): while addresses move
+/// between pods, two of a node may have the same.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct PodAddr {
+    pub netns_cookie: u64,
+    pub address: Addr,
+}
+
 /// What is known of a cgroup whose processes are watched (map `GUARDED`, key: cgroup id).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -157,6 +172,8 @@ const _: () = {
     assert!(size_of::<Tuple>() == 40);
     assert!(offset_of!(Tuple, destination) == 16);
     assert!(offset_of!(Tuple, source_port) == 32);
+    assert!(size_of::<PodAddr>() == 24);
+    assert!(offset_of!(PodAddr, address) == 8);
     assert!(size_of::<Guard>() == 16);
     assert!(offset_of!(Guard, flags) == 8);
     assert!(size_of::<RefusalEvent>() == 40);
@@ -166,7 +183,7 @@ const _: () = {
 
 #[cfg(feature = "user")]
 mod user {
-    use super::{Addr, Enrolled, Guard, RefusalEvent, Tuple};
+    use super::{Addr, Enrolled, Guard, PodAddr, RefusalEvent, Tuple};
     use core::net::{IpAddr, SocketAddr};
 
     // SAFETY: repr(C), integers only, no padding (asserted above): every bit pattern is valid.
@@ -175,6 +192,8 @@ mod user {
     unsafe impl aya::Pod for Enrolled {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Tuple {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for PodAddr {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Guard {}
     // SAFETY: as above.

@@ -5,6 +5,7 @@
 
 use crate::abi::{
     Addr, Enrolled, FLAG_FAIL_OPEN, GUARD_POD, Guard, LOOPBACK_IFINDEX, MARK_THROUGH,
+    TUPLE_AMBIGUOUS, TUPLE_DIALLED,
 };
 use crate::counter::Counter;
 
@@ -135,6 +136,17 @@ pub const fn proves_entry(ifindex: u32) -> bool {
     ifindex != LOOPBACK_IFINDEX
 }
 
+/// Value of a known tuple whose SYN proves its entry at the namespace `cookie`.
+#[inline(always)]
+#[must_use]
+pub const fn entered(value: u64, cookie: u64) -> u64 {
+    if value == TUPLE_DIALLED || value == cookie {
+        cookie
+    } else {
+        TUPLE_AMBIGUOUS
+    }
+}
+
 /// Whose listener a SYN inside a pod's namespace belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Steer {
@@ -202,6 +214,15 @@ mod tests {
             v4: v4("10.0.0.5"),
             v6: v6("fd00::5"),
         }
+    }
+
+    #[test]
+    fn a_dial_that_came_to_two_namespaces_proves_neither() {
+        let first = entered(TUPLE_DIALLED, 7);
+        assert_eq!(first, 7);
+        assert_eq!(entered(first, 7), 7, "its SYN once more");
+        assert_eq!(entered(first, 8), TUPLE_AMBIGUOUS);
+        assert_eq!(entered(TUPLE_AMBIGUOUS, 7), TUPLE_AMBIGUOUS);
     }
 
     #[test]

@@ -4,13 +4,14 @@
 //! which BTF does not record. This global is never read: it is there so that
 //! the object's BTF describes every shared type, for `cargo xtask check-abi`.
 
-use mesh_common::abi::{Addr, Enrolled, Guard, RefusalEvent, Tuple};
+use mesh_common::abi::{Addr, Enrolled, Guard, PodAddr, RefusalEvent, Tuple};
 
 #[repr(C)]
 pub struct SharedTypes {
     addr: Addr,
     enrolled: Enrolled,
     tuple: Tuple,
+    pod_addr: PodAddr,
     guard: Guard,
     refusal_event: RefusalEvent,
 }
@@ -31,6 +32,10 @@ static SHARED_TYPES: SharedTypes = SharedTypes {
         destination: Addr::UNSET,
         source_port: 0,
         destination_port: 0,
+    },
+    pod_addr: PodAddr {
+        netns_cookie: 0,
+        address: Addr::UNSET,
     },
     guard: Guard {
         netns_cookie: 0,

@@ -8,7 +8,7 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::programs::SockAddrContext;
 use core::ffi::c_void;
 use core::ptr::{addr_of, addr_of_mut, read_volatile};
-use mesh_common::abi::{Addr, MARK, MAX_CGROUP_DEPTH, RefusalEvent};
+use mesh_common::abi::{Addr, MARK, MAX_CGROUP_DEPTH, PodAddr, RefusalEvent};
 use mesh_common::counter::Counter;
 use mesh_common::decide::{self, Connect, Guarded};
 
@@ -68,7 +68,10 @@ fn verdict(ctx: &SockAddrContext, destination: &Addr) -> i32 {
         return finish(ctx, verdict, destination, cookie, cgroup);
     }
     let listening = decide::needs_listener(pod, destination)
-        && listener_exists(decide::own_address(pod, destination));
+        && listener_exists(&PodAddr {
+            netns_cookie: cookie,
+            address: *decide::own_address(pod, destination),
+        });
     finish(
         ctx,
         decide::connect(pod, destination, listening),
@@ -177,12 +180,12 @@ fn set(ctx: &SockAddrContext, option: i32, value: &mut u32) -> i64 {
 }
 
 #[inline(always)]
-fn listener_exists(address: &Addr) -> bool {
+fn listener_exists(key: &PodAddr) -> bool {
     // SAFETY: map and key are valid; a socket found is released, as the verifier demands.
     unsafe {
         let sk = bpf_map_lookup_elem(
             addr_of!(LISTENERS).cast_mut().cast::<c_void>(),
-            addr_of!(*address).cast::<c_void>(),
+            addr_of!(*key).cast::<c_void>(),
         );
         if sk.is_null() {
             return false;

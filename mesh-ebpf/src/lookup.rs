@@ -6,11 +6,11 @@ use aya_ebpf::helpers::generated::{bpf_map_lookup_elem, bpf_sk_assign, bpf_sk_re
 use aya_ebpf::programs::SkLookupContext;
 use core::ffi::c_void;
 use core::ptr::{addr_of, read_volatile};
-use mesh_common::abi::{Addr, TUPLE_ENTERED, Tuple};
+use mesh_common::abi::{Addr, NETNS_PLACEHOLDER, PodAddr, Tuple};
 use mesh_common::counter::Counter;
 use mesh_common::decide::{self, Steer};
 
-use crate::maps::{LISTENERS, POD_FLAGS, TUPLES, count};
+use crate::maps::{ENROLLED, LISTENERS, TUPLES, count};
 
 const SK_DROP: u32 = 0;
 const SK_PASS: u32 = 1;
@@ -21,14 +21,15 @@ pub fn steer(ctx: &SkLookupContext) -> u32 {
         // Not TCP.
         return SK_PASS;
     };
+    let netns_cookie = own_netns();
     let tuple = TUPLES.get_ptr_mut(&packet.tuple);
     let (remote, local) = (&packet.tuple.source, &packet.tuple.destination);
-    let (key, counter) = match decide::steer(remote, local, packet.ifindex, tuple.is_some()) {
+    let (address, counter) = match decide::steer(remote, local, packet.ifindex, tuple.is_some()) {
         Steer::Pass => {
             if let Some(value) = tuple {
                 if decide::proves_entry(packet.ifindex) {
-                    // SAFETY: one byte of a map value; every writer writes the same.
-                    unsafe { *value = TUPLE_ENTERED };
+                    // SAFETY: an aligned word of a map value, which lives through the program.
+                    unsafe { *value = decide::entered(*value, netns_cookie) };
                 }
                 count(Counter::SteerPassedTuple);
             }
@@ -37,15 +38,27 @@ pub fn steer(ctx: &SkLookupContext) -> u32 {
         Steer::Outbound => (remote, Counter::SteeredOutbound),
         Steer::Inbound => (local, Counter::SteeredInbound),
     };
-    if assign(ctx, key) {
+    let key = PodAddr {
+        netns_cookie,
+        address: *address,
+    };
+    if assign(ctx, &key) {
         count(counter);
         return SK_PASS;
     }
-    // SAFETY: a copied integer.
-    let flags = unsafe { POD_FLAGS.get(key) }.copied().unwrap_or(0);
+    // SAFETY: a copied integer; the agent replaces values whole.
+    let flags = unsafe { ENROLLED.get(&netns_cookie) }.map_or(0, |pod| pod.flags);
     let (pass, counter) = decide::without_listener(flags);
     count(counter);
     if pass { SK_PASS } else { SK_DROP }
+}
+
+/// Cookie of the namespace that this copy of the program is attached to.
+#[inline(always)]
+fn own_netns() -> u64 {
+    // Opaque, so that the constant stays whole in one instruction, where the
+    // agent finds it.
+    core::hint::black_box(NETNS_PLACEHOLDER)
 }
 
 struct Packet {
@@ -90,14 +103,14 @@ fn read(ctx: *mut bpf_sk_lookup) -> Option<Packet> {
     }
 }
 
-/// Gives the packet to the listener of `address`; false where there is none.
+/// Gives the packet to the listener of that address here; false where there is none.
 #[inline(always)]
-fn assign(ctx: &SkLookupContext, address: &Addr) -> bool {
+fn assign(ctx: &SkLookupContext, key: &PodAddr) -> bool {
     // SAFETY: map and key are valid; a socket found is released, as the verifier demands.
     unsafe {
         let sk = bpf_map_lookup_elem(
             addr_of!(LISTENERS).cast_mut().cast::<c_void>(),
-            addr_of!(*address).cast::<c_void>(),
+            addr_of!(*key).cast::<c_void>(),
         );
         if sk.is_null() {
             return false;

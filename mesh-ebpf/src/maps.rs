@@ -4,22 +4,21 @@ use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{HashMap, PerCpuArray, RingBuf, SockHash};
 use mesh_common::abi::{
-    Addr, EVENT_RING_BYTES, Enrolled, Guard, MAX_CGROUPS, MAX_PODS, MAX_TUPLES, RefusalEvent, Tuple,
+    EVENT_RING_BYTES, Enrolled, Guard, MAX_CGROUPS, MAX_PODS, MAX_TUPLES, PodAddr, RefusalEvent,
+    Tuple,
 };
 use mesh_common::counter::Counter;
 
 /// netns cookie -> pod.
 #[map]
 pub static ENROLLED: HashMap<u64, Enrolled> = HashMap::pinned(MAX_PODS, 0);
-/// Pod address -> flags; what sk_lookup knows, which has no netns cookie.
+/// Pod's namespace and address -> one member of the agent's listener group for it.
 #[map]
-pub static POD_FLAGS: HashMap<Addr, u32> = HashMap::pinned(MAX_PODS * 2, 0);
-/// Pod address -> one member of the agent's listener group for it.
+pub static LISTENERS: SockHash<PodAddr> = SockHash::pinned(MAX_PODS * 2, 0);
+/// Connections that the agent or a probe opened, until they close; the cookie
+/// of the namespace that they came to, or `TUPLE_*`.
 #[map]
-pub static LISTENERS: SockHash<Addr> = SockHash::pinned(MAX_PODS * 2, 0);
-/// Connections that the agent or a probe opened, until they close; `TUPLE_*`.
-#[map]
-pub static TUPLES: HashMap<Tuple, u8> = HashMap::pinned(MAX_TUPLES, 1);
+pub static TUPLES: HashMap<Tuple, u64> = HashMap::pinned(MAX_TUPLES, 1);
 /// cgroup ids of agents: more than one during a hand-over.
 #[map]
 pub static AGENTS: HashMap<u64, u8> = HashMap::pinned(16, 0);

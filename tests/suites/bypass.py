@@ -249,7 +249,7 @@ def tuples(pin):
     path = ctypes.create_string_buffer(pin.encode())
     attr = ctypes.create_string_buffer(struct.pack("QII", ctypes.addressof(path), 0, 0))
     fd = syscall(321, 7, attr, 16)
-    key, value = ctypes.create_string_buffer(40), ctypes.create_string_buffer(8)
+    key, value = ctypes.create_string_buffer(40), ctypes.create_string_buffer(bytes(8), 8)
     found, previous = [], 0
     while True:
         packed = struct.pack("I4xQQQ", fd, previous, ctypes.addressof(key), 0)
@@ -260,7 +260,7 @@ def tuples(pin):
         packed = struct.pack("I4xQQQ", fd, ctypes.addressof(key), ctypes.addressof(value), 0)
         syscall(321, 1, ctypes.create_string_buffer(packed), 32)
         address = socket.inet_ntop(socket.AF_INET6, key.raw[16:32])
-        found.append([address, struct.unpack("I", key.raw[36:40])[0], value.raw[0]])
+        found.append([address, struct.unpack("I", key.raw[36:40])[0], struct.unpack("Q", value.raw)[0]])
         last = ctypes.create_string_buffer(key.raw[:40])
         previous = ctypes.addressof(last)
 

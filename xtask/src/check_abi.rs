@@ -50,6 +50,10 @@ fn shared_types() -> Vec<Layout> {
             source_port,
             destination_port
         }),
+        layout!(PodAddr {
+            netns_cookie,
+            address
+        }),
         layout!(Guard {
             netns_cookie,
             flags,

@@ -36,6 +36,16 @@ pub enum Error {
         name: String,
         source: Box<aya::programs::ProgramError>,
     },
+    #[error("cannot open the pinned map {path}: {source}")]
+    MapPin {
+        path: PathBuf,
+        source: aya::maps::MapError,
+    },
+    #[error("cannot {verb} a pod's copy of mesh_lookup: {source}")]
+    Lookup {
+        verb: &'static str,
+        source: io::Error,
+    },
     #[error(
         "the embedded object has no usable program {0}: build it again with `cargo xtask build-ebpf`"
     )]

@@ -10,6 +10,7 @@ mod definitions;
 mod error;
 mod guards;
 mod health;
+mod lookup;
 mod pins;
 mod privileges;
 mod stats;
@@ -17,17 +18,17 @@ mod tuples;
 
 use std::collections::HashSet;
 use std::net::IpAddr;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use aya::maps::{HashMap, MapData, RingBuf, SockHash};
 use aya::programs::links::FdLink;
-use aya::programs::{CgroupAttachMode, CgroupSockAddr, SkLookup, SockOps};
+use aya::programs::{CgroupAttachMode, CgroupSockAddr, SockOps};
 use aya::{Ebpf, EbpfLoader};
-use mesh_common::abi::{Addr, Enrolled, FLAG_FAIL_OPEN, RefusalEvent};
+use mesh_common::abi::{Addr, Enrolled, FLAG_FAIL_OPEN, PodAddr, RefusalEvent};
 
 use crate::model::{OnAgentDown, PodIps};
-use crate::sys::{cgroup, netns::Netns};
+use crate::sys::{bpf, cgroup, netns::Netns};
 pub use error::Error;
 use pins::Pins;
 pub use privileges::check_privileges;
@@ -82,6 +83,8 @@ pub struct EnrolPod<'a> {
 /// The attached programs and their maps.
 pub struct Capture {
     ebpf: Ebpf,
+    /// Of each pod's own program.
+    lookup: lookup::Template,
     pins: Pins,
     config: Config,
     /// Maps that have a pin.
@@ -118,6 +121,7 @@ impl Capture {
         let mut capture = Self {
             forward_log,
             ebpf,
+            lookup: lookup::Template::new(&pins, &pinned_maps)?,
             pins,
             config: config.clone(),
             pinned_maps,
@@ -168,6 +172,10 @@ impl Capture {
 
     fn load_programs(&mut self) -> Result<(), Error> {
         for (name, program) in self.ebpf.programs_mut() {
+            // Never attached itself: each pod has a copy of its own.
+            if matches!(program, aya::programs::Program::SkLookup(_)) {
+                continue;
+            }
             load(program).map_err(|source| Error::Program {
                 name: name.to_owned(),
                 source: Box::new(source),
@@ -238,12 +246,8 @@ impl Capture {
     fn relink_pods(&mut self) -> Result<(), Error> {
         for cookie in self.pins.pod_cookies()? {
             let pin = self.pins.pod(cookie);
-            let program: &mut SkLookup = self.program("mesh_lookup")?;
-            let fd = program.fd().map_err(|source| Error::Program {
-                name: "mesh_lookup".into(),
-                source: Box::new(source),
-            })?;
-            if pins::swap(&pin, fd.as_fd()).is_err() {
+            let program = self.lookup_for(cookie)?;
+            if pins::swap(&pin, program.as_fd()).is_err() {
                 // Its namespace is gone: the link is dead.
                 pins::unpin(&pin)?;
             }
@@ -251,29 +255,29 @@ impl Capture {
         Ok(())
     }
 
+    fn lookup_for(&self, netns_cookie: u64) -> Result<OwnedFd, Error> {
+        let loaded = self.lookup.program(netns_cookie);
+        loaded.map_err(|source| Error::Lookup {
+            verb: "load",
+            source,
+        })
+    }
+
     /// Captures a pod; may be repeated, also with changed settings.
     ///
-    /// Order: listeners, then flags, then the namespace's program, then the
-    /// connect hook's entry, so that no connection is taken before it can be served.
+    /// Order: listeners, then the namespace's program, then the connect hook's
+    /// entry, so that no connection is taken before it can be served.
     pub fn enrol(&mut self, pod: &EnrolPod<'_>) -> Result<(), Error> {
         let flags = match pod.on_agent_down {
             OnAgentDown::Closed => 0,
             OnAgentDown::Open => FLAG_FAIL_OPEN,
         };
-        let mut listeners: SockHash<MapData, Addr> = self.map("LISTENERS")?;
-        let mut pod_flags: HashMap<MapData, Addr, u32> = self.map("POD_FLAGS")?;
+        let mut listeners: SockHash<MapData, PodAddr> = self.map("LISTENERS")?;
         for (ip, fd) in pod.listeners {
-            let key = Addr::from(*ip);
             listeners
-                .insert(key, fd.as_raw_fd(), 0)
+                .insert(pod_addr(pod.netns.cookie(), *ip), fd.as_raw_fd(), 0)
                 .map_err(|source| Error::Map {
                     name: "LISTENERS",
-                    source,
-                })?;
-            pod_flags
-                .insert(key, flags, 0)
-                .map_err(|source| Error::Map {
-                    name: "POD_FLAGS",
                     source,
                 })?;
         }
@@ -301,18 +305,15 @@ impl Capture {
 
     fn attach_pod(&mut self, netns: &Netns) -> Result<(), Error> {
         let pin = self.pins.pod(netns.cookie());
-        let program: &mut SkLookup = self.program("mesh_lookup")?;
-        let failed = |source| Error::Program {
-            name: "mesh_lookup".into(),
-            source: Box::new(source),
-        };
-        let fd = program.fd().map_err(failed)?;
-        if !pins::swap(&pin, fd.as_fd())? {
-            let id = program.attach(netns).map_err(failed)?;
-            let link = program.take_link(id).map_err(failed)?;
-            pins::pin(link.into(), &pin)?;
+        let program = self.lookup_for(netns.cookie())?;
+        if pins::swap(&pin, program.as_fd())? {
+            return Ok(());
         }
-        Ok(())
+        let link = lookup::attach(&program, netns).map_err(|source| Error::Lookup {
+            verb: "attach",
+            source,
+        })?;
+        bpf::pin(link.as_fd(), &pin).map_err(|source| Error::Pins { dir: pin, source })
     }
 
     /// Lets go of a pod; what is already gone is fine.
@@ -320,11 +321,9 @@ impl Capture {
         let mut enrolled: HashMap<MapData, u64, Enrolled> = self.map("ENROLLED")?;
         let _absent = enrolled.remove(&cookie);
         pins::unpin(&self.pins.pod(cookie))?;
-        let mut listeners: SockHash<MapData, Addr> = self.map("LISTENERS")?;
-        let mut pod_flags: HashMap<MapData, Addr, u32> = self.map("POD_FLAGS")?;
+        let mut listeners: SockHash<MapData, PodAddr> = self.map("LISTENERS")?;
         for ip in ips.iter() {
-            let _absent = listeners.remove(&Addr::from(ip));
-            let _absent = pod_flags.remove(&Addr::from(ip));
+            let _absent = listeners.remove(&pod_addr(cookie, ip));
         }
         Ok(())
     }
@@ -380,6 +379,13 @@ impl Capture {
 /// Gives the netns cookies of the pods that were enrolled.
 pub fn cleanup(bpffs_dir: &Path) -> Result<Vec<u64>, Error> {
     pins::remove_tree(bpffs_dir)
+}
+
+fn pod_addr(netns_cookie: u64, ip: IpAddr) -> PodAddr {
+    PodAddr {
+        netns_cookie,
+        address: ip.into(),
+    }
 }
 
 fn pod_ips(pod: &Enrolled) -> PodIps {

@@ -14,13 +14,13 @@ pub struct Stats(Arc<Maps>);
 
 struct Maps {
     counters: PerCpuArray<MapData, u64>,
-    tuples: HashMap<MapData, Tuple, u8>,
+    tuples: HashMap<MapData, Tuple, u64>,
 }
 
 impl Stats {
     pub(super) fn new(
         counters: PerCpuArray<MapData, u64>,
-        tuples: HashMap<MapData, Tuple, u8>,
+        tuples: HashMap<MapData, Tuple, u64>,
     ) -> Self {
         Self(Arc::new(Maps { counters, tuples }))
     }

@@ -1,29 +1,28 @@
-//! Proof that a dial of the agent's own came to an enrolled pod.
+//! Proof of which pod a dial of the agent's own came to.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use aya::maps::{HashMap, MapData};
-use mesh_common::abi::{TUPLE_ENTERED, Tuple};
+use mesh_common::abi::{TUPLE_AMBIGUOUS, TUPLE_DIALLED, Tuple};
 
 /// Reads the map of live tuples, from any thread; cheap to clone.
 #[derive(Clone)]
-pub struct Tuples(Arc<HashMap<MapData, Tuple, u8>>);
+pub struct Tuples(Arc<HashMap<MapData, Tuple, u64>>);
 
 impl Tuples {
-    pub(super) fn new(map: HashMap<MapData, Tuple, u8>) -> Self {
+    pub(super) fn new(map: HashMap<MapData, Tuple, u64>) -> Self {
         Self(Arc::new(map))
     }
 
-    /// Did the SYN from `source` to `destination`, dialled by this agent, enter
-    /// an enrolled namespace? To be asked when the connect is done. False also
-    /// where the kernel cannot be asked, and for a pod that took over the
-    /// address and is not enrolled yet.
+    /// Cookie of the enrolled namespace that the SYN from `source` to
+    /// `destination`, dialled by this agent, came to. To be asked when the
+    /// connect is done. None also where the kernel cannot be asked, and for a pod
+    /// that took over the address and is not enrolled yet.
     #[must_use]
-    pub fn entered_pod(&self, source: SocketAddr, destination: SocketAddr) -> bool {
-        self.0
-            .get(&Tuple::between(source, destination), 0)
-            .is_ok_and(|value| value == TUPLE_ENTERED)
+    pub fn entered_pod(&self, source: SocketAddr, destination: SocketAddr) -> Option<u64> {
+        let value = self.0.get(&Tuple::between(source, destination), 0).ok()?;
+        (value != TUPLE_DIALLED && value != TUPLE_AMBIGUOUS).then_some(value)
     }
 }
 

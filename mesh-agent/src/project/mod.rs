@@ -285,16 +285,6 @@ impl Projector {
             .filter(|(cookie, _)| !known.contains(cookie))
             .collect();
         for &(cookie, ips) in &strangers {
-            // The addresses may belong to a new pod by now: keep that one's listeners.
-            let taken = self
-                .pods
-                .values()
-                .any(|p| ips.iter().any(|ip| p.workload.ips.contains(ip)));
-            let ips = if taken {
-                crate::model::PodIps::default()
-            } else {
-                ips
-            };
             if let Err(error) = self.capture.withdraw(cookie, ips) {
                 tracing::error!(cookie, %error, "cannot withdraw a pod of an earlier agent");
             }

@@ -16,6 +16,7 @@ mod outbound;
 mod report;
 mod worker;
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -94,9 +95,9 @@ impl LocalPod {
     }
 }
 
-/// Whether a SYN from here to there went into a pod that this node's agent
-/// enrolled: proof that the address still belongs to that pod.
-pub type EnteredPod = Arc<dyn Fn(SocketAddr, SocketAddr) -> bool + Send + Sync>;
+/// Cookie of the namespace that a SYN from here to there went into, where this
+/// node's agent enrolled it: proof of which pod the address belongs to now.
+pub type EnteredPod = Arc<dyn Fn(SocketAddr, SocketAddr) -> Option<u64> + Send + Sync>;
 
 /// What live connections are to be looked at again for.
 #[derive(Clone, Debug)]
@@ -125,6 +126,8 @@ struct Shared {
     entered_pod: EnteredPod,
     observe: Observe,
     active: AtomicUsize,
+    /// Which pod each enrolled namespace, by its cookie, is.
+    enrolled: ArcSwap<HashMap<u64, Arc<Workload>>>,
 }
 
 impl Shared {
@@ -132,6 +135,24 @@ impl Shared {
     fn identity_of(&self, workload: &Workload) -> Option<SpiffeId> {
         let (namespace, account) = (&workload.key.namespace, &workload.service_account);
         SpiffeId::new(&self.trust_domain, namespace, account).ok()
+    }
+
+    /// Is the enrolled namespace this very pod's, and not one's that has its address now?
+    fn is_pod(&self, netns_cookie: u64, workload: &Workload) -> bool {
+        let enrolled = self.enrolled.load();
+        enrolled.get(&netns_cookie).is_some_and(|pod| {
+            pod.key == workload.key
+                && pod.uid == workload.uid
+                && pod.service_account == workload.service_account
+        })
+    }
+
+    fn change_enrolled(&self, change: impl Fn(&mut HashMap<u64, Arc<Workload>>)) {
+        self.enrolled.rcu(|enrolled| {
+            let mut enrolled = HashMap::clone(enrolled);
+            change(&mut enrolled);
+            enrolled
+        });
     }
 }
 
@@ -170,6 +191,7 @@ impl Workers {
             entered_pod,
             observe,
             active: AtomicUsize::new(0),
+            enrolled: ArcSwap::default(),
         });
         let workers = (0..count)
             .map(|index| worker::spawn(index, count, shared.clone()).map_err(Error::Start))
@@ -218,6 +240,11 @@ impl Workers {
                 listeners.push(listener);
             }
         }
+        // Before the kernel names the pod to anybody.
+        let cookie = pod.netns.cookie();
+        self.shared.change_enrolled(|enrolled| {
+            enrolled.insert(cookie, pod.workload.clone());
+        });
         for ((worker, _), listeners) in self.workers.iter().zip(per_worker) {
             let command = Command::Add(pod.clone(), listeners);
             worker.send(command).await.map_err(|_| Error::WorkerGone)?;
@@ -227,6 +254,9 @@ impl Workers {
 
     /// Closes the pod's listeners and resets its connections; returns when all are closed.
     pub async fn remove_pod(&self, cookie: u64) -> Result<(), Error> {
+        self.shared.change_enrolled(|enrolled| {
+            enrolled.remove(&cookie);
+        });
         for (worker, _) in &self.workers {
             let (done, wait) = oneshot::channel();
             let command = Command::Remove(cookie, done);

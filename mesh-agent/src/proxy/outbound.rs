@@ -149,7 +149,7 @@ async fn plain(
 ) -> Result<Ended, RefuseReason> {
     let permit = accepted.at.published.policy.egress();
     let stream = dial_upstream(&accepted.at, &permit, upstream, false).await?;
-    if entered_pod(&accepted.at, &stream, upstream) {
+    if entered_pod(&accepted.at, &stream, upstream).is_some() {
         // Meanwhile the address is that of a pod here, whose policy nobody asked.
         socket::reset_on_close(&stream);
         return Err(RefuseReason::WrongWorkload);
@@ -174,21 +174,22 @@ async fn same_node(
     upstream: UpstreamAddr,
     workload: Arc<Workload>,
 ) -> Result<Ended, RefuseReason> {
-    let permit = permit_here(&accepted.at, report, upstream, workload)?;
+    let permit = permit_here(&accepted.at, report, upstream, workload.clone())?;
     let stream = dial_upstream(&accepted.at, &permit, upstream, false).await?;
-    // The address may belong to another pod by now, which nobody enrolled.
-    if !entered_pod(&accepted.at, &stream, upstream) {
+    // The address may belong to another pod by now, enrolled or not.
+    let entered = entered_pod(&accepted.at, &stream, upstream);
+    let shared = &accepted.at.local.shared;
+    if !entered.is_some_and(|cookie| shared.is_pod(cookie, &workload)) {
         socket::reset_on_close(&stream);
         return Err(RefuseReason::WrongWorkload);
     }
     Ok(carry_between(accepted, report, &stream).await)
 }
 
-/// The dial went into a pod that this node's agent enrolled.
-fn entered_pod(at: &At<'_>, stream: &TcpStream, upstream: UpstreamAddr) -> bool {
-    stream
-        .local_addr()
-        .is_ok_and(|source| (at.local.shared.entered_pod)(source, upstream.get()))
+/// Cookie of the pod that the dial went into, if this node's agent enrolled it.
+fn entered_pod(at: &At<'_>, stream: &TcpStream, upstream: UpstreamAddr) -> Option<u64> {
+    let source = stream.local_addr().ok()?;
+    (at.local.shared.entered_pod)(source, upstream.get())
 }
 
 /// The destination's policy, for a caller whose identity the kernel gives.

@@ -1,7 +1,147 @@
 //! bpf(2) calls that aya does not offer.
 
+use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+/// A program for [`load`], its maps already in it by descriptor.
+#[derive(Debug)]
+pub struct Code<'c> {
+    /// `BPF_PROG_TYPE_*`.
+    pub kind: u32,
+    /// `BPF_*`, an attach type.
+    pub attach: u32,
+    /// At most 15 bytes.
+    pub name: &'c str,
+    pub license: &'c CStr,
+    /// As the kernel takes them, one of eight bytes each.
+    pub instructions: &'c [u64],
+}
+
+/// Has the kernel verify and load a program (`BPF_PROG_LOAD`).
+pub fn load(code: &Code<'_>) -> io::Result<OwnedFd> {
+    const BPF_PROG_LOAD: libc::c_long = 5;
+    #[repr(C)]
+    struct Attr {
+        kind: u32,
+        instruction_count: u32,
+        instructions: u64,
+        license: u64,
+        log_level: u32,
+        log_size: u32,
+        log: u64,
+        kernel_version: u32,
+        flags: u32,
+        name: [u8; 16],
+        ifindex: u32,
+        attach: u32,
+    }
+    let mut name = [0; 16];
+    for (to, from) in name.iter_mut().zip(code.name.bytes().take(15)) {
+        *to = from;
+    }
+    let attr = Attr {
+        kind: code.kind,
+        instruction_count: u32::try_from(code.instructions.len()).unwrap_or(u32::MAX),
+        instructions: code.instructions.as_ptr() as u64,
+        license: code.license.as_ptr() as u64,
+        log_level: 0,
+        log_size: 0,
+        log: 0,
+        kernel_version: 0,
+        flags: 0,
+        name,
+        ifindex: 0,
+        attach: code.attach,
+    };
+    // SAFETY: `attr` has the layout of the program member of `union bpf_attr`; the
+    // instructions and the string that it points to outlive the call.
+    new_fd(unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_PROG_LOAD,
+            &raw const attr,
+            size_of::<Attr>(),
+        )
+    })
+}
+
+/// Attaches a program to a cgroup or a network namespace (`BPF_LINK_CREATE`, Linux 5.7).
+pub fn link_create(
+    program: BorrowedFd<'_>,
+    target: BorrowedFd<'_>,
+    attach: u32,
+) -> io::Result<OwnedFd> {
+    const BPF_LINK_CREATE: libc::c_long = 28;
+    #[repr(C)]
+    struct Attr {
+        program_fd: u32,
+        target_fd: u32,
+        attach: u32,
+        flags: u32,
+    }
+    let attr = Attr {
+        program_fd: program.as_raw_fd().unsigned_abs(),
+        target_fd: target.as_raw_fd().unsigned_abs(),
+        attach,
+        flags: 0,
+    };
+    // SAFETY: `attr` has the layout of the link_create member of `union bpf_attr`
+    // and lives through the call; its size is passed along.
+    new_fd(unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_LINK_CREATE,
+            &raw const attr,
+            size_of::<Attr>(),
+        )
+    })
+}
+
+/// The layout of the object member of `union bpf_attr`.
+#[repr(C)]
+struct ObjectAttr {
+    pathname: u64,
+    bpf_fd: u32,
+    file_flags: u32,
+}
+
+/// Gives a link a name on a bpf file system (`BPF_OBJ_PIN`).
+pub fn pin(link: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    const BPF_OBJ_PIN: libc::c_long = 6;
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let attr = ObjectAttr {
+        pathname: path.as_ptr() as u64,
+        bpf_fd: link.as_raw_fd().unsigned_abs(),
+        file_flags: 0,
+    };
+    // SAFETY: `attr` has the layout that this call takes; the string that it
+    // points to outlives the call.
+    let rc = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_OBJ_PIN,
+            &raw const attr,
+            size_of::<ObjectAttr>(),
+        )
+    };
+    if rc == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// What a call that makes a descriptor gave.
+fn new_fd(result: libc::c_long) -> io::Result<OwnedFd> {
+    match i32::try_from(result) {
+        // SAFETY: a fresh descriptor that nobody else owns.
+        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
 
 /// Swaps the program of a live link (`BPF_LINK_UPDATE`, Linux 5.7): no moment without one.
 pub fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
@@ -37,38 +177,24 @@ pub fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<
 }
 
 /// Opens a pinned link (`BPF_OBJ_GET`).
-pub fn open_pin(path: &std::path::Path) -> io::Result<std::os::fd::OwnedFd> {
-    use std::os::fd::FromRawFd as _;
-    use std::os::unix::ffi::OsStrExt as _;
+pub fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     const BPF_OBJ_GET: libc::c_long = 7;
-    #[repr(C)]
-    struct Attr {
-        pathname: u64,
-        bpf_fd: u32,
-        file_flags: u32,
-    }
-    let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
-    let attr = Attr {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let attr = ObjectAttr {
         pathname: path.as_ptr() as u64,
         bpf_fd: 0,
         file_flags: 0,
     };
-    // SAFETY: `attr` has the layout of the object member of `union bpf_attr`;
-    // the string it points to outlives the call.
-    let fd = unsafe {
+    // SAFETY: `attr` has the layout that this call takes; the string that it
+    // points to outlives the call.
+    new_fd(unsafe {
         libc::syscall(
             libc::SYS_bpf,
             BPF_OBJ_GET,
             &raw const attr,
-            size_of::<Attr>(),
+            size_of::<ObjectAttr>(),
         )
-    };
-    let fd = i32::try_from(fd).unwrap_or(-1);
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: a fresh fd that nobody else owns.
-    Ok(unsafe { std::os::fd::OwnedFd::from_raw_fd(fd) })
+    })
 }
 
 /// Detaches a link now (`BPF_LINK_DETACH`, Linux 5.9). Dropping its last

@@ -1,0 +1,136 @@
+//! `mesh_lookup` for one pod: the program with that pod's namespace written in.
+//!
+//! The kernel does not tell an `sk_lookup` program where it runs, so each pod has
+//! a copy that knows: it reads only that pod's listeners, and its mark in a tuple
+//! proves which pod a dial came to.
+
+use std::collections::HashSet;
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+
+use aya::maps::MapData;
+use aya_obj::Object;
+use aya_obj::generated::{bpf_attach_type, bpf_insn, bpf_prog_type};
+use mesh_common::abi::NETNS_PLACEHOLDER;
+
+use super::pins::Pins;
+use super::{Error, OBJECT};
+use crate::sys::bpf;
+use crate::sys::netns::Netns;
+
+const NAME: &str = "mesh_lookup";
+/// `BPF_LD | BPF_DW | BPF_IMM`: a constant of 64 bits, the upper half in the next instruction.
+const LOAD_CONSTANT: u8 = 0x18;
+
+/// The program with its maps, and without a namespace yet.
+pub(super) struct Template {
+    code: Vec<bpf_insn>,
+    license: CString,
+    /// What the code refers to by descriptor.
+    _maps: Vec<MapData>,
+}
+
+impl Template {
+    pub(super) fn new(pins: &Pins, pinned_maps: &[String]) -> Result<Self, Error> {
+        let mut object = Object::parse(OBJECT).map_err(|e| Error::Load(Box::new(e.into())))?;
+        let missing = || Error::Missing(NAME.to_owned());
+        let program = object.programs.get(NAME).ok_or_else(missing)?;
+        let (own, license) = (program.function_key(), program.license.clone());
+        let mut others: HashSet<_> = object.programs.values().map(|p| p.function_key()).collect();
+        others.remove(&own);
+        object.programs.retain(|name, _| name == NAME);
+        object.functions.retain(|key, _| !others.contains(key));
+        let maps = relocate(&mut object, pins, pinned_maps)?;
+        let code = object
+            .functions
+            .remove(&own)
+            .ok_or_else(missing)?
+            .instructions;
+        if places(&code).next().is_none() {
+            return Err(missing());
+        }
+        Ok(Self {
+            code,
+            license,
+            _maps: maps,
+        })
+    }
+
+    /// Loads the copy for this namespace.
+    pub(super) fn program(&self, netns_cookie: u64) -> io::Result<OwnedFd> {
+        let mut code = self.code.clone();
+        let places: Vec<usize> = places(&code).collect();
+        for at in places {
+            [code[at].imm, code[at + 1].imm] = halves(netns_cookie);
+        }
+        let words: Vec<u64> = code.iter().map(word).collect();
+        bpf::load(&bpf::Code {
+            kind: bpf_prog_type::BPF_PROG_TYPE_SK_LOOKUP as u32,
+            attach: bpf_attach_type::BPF_SK_LOOKUP as u32,
+            name: NAME,
+            license: &self.license,
+            instructions: &words,
+        })
+    }
+}
+
+/// Attaches a pod's program to its namespace.
+pub(super) fn attach(program: &OwnedFd, netns: &Netns) -> io::Result<OwnedFd> {
+    let kind = bpf_attach_type::BPF_SK_LOOKUP as u32;
+    bpf::link_create(program.as_fd(), netns.as_fd(), kind)
+}
+
+fn relocate(
+    object: &mut Object,
+    pins: &Pins,
+    pinned_maps: &[String],
+) -> Result<Vec<MapData>, Error> {
+    let mut maps = Vec::new();
+    let mut descriptors = Vec::new();
+    for name in pinned_maps {
+        let path = pins.maps().join(name);
+        let failed = |source| Error::MapPin {
+            path: path.clone(),
+            source,
+        };
+        let map = MapData::from_pin(&path).map_err(failed)?;
+        let defined = object.maps.get(name).cloned();
+        let defined = defined.ok_or_else(|| Error::Missing(name.clone()))?;
+        descriptors.push((name.as_str(), map.fd().as_fd().as_raw_fd(), defined));
+        maps.push(map);
+    }
+    let sections = object.functions.keys().map(|(section, _)| *section);
+    let sections: HashSet<usize> = sections.collect();
+    let views = descriptors.iter().map(|(name, fd, map)| (*name, *fd, map));
+    object
+        .relocate_maps(views, &sections)
+        .and_then(|()| object.relocate_calls(&sections))
+        .map_err(|e| Error::Load(Box::new(e.into())))?;
+    Ok(maps)
+}
+
+/// Where the placeholder is.
+fn places(code: &[bpf_insn]) -> impl Iterator<Item = usize> {
+    let halves = halves(NETNS_PLACEHOLDER);
+    let pairs = code.windows(2).enumerate();
+    pairs.filter_map(move |(i, pair)| {
+        let constant = pair[0].code == LOAD_CONSTANT && pair[0].src_reg() == 0;
+        (constant && [pair[0].imm, pair[1].imm] == halves).then_some(i)
+    })
+}
+
+fn halves(value: u64) -> [i32; 2] {
+    let [a, b, c, d, e, f, g, h] = value.to_le_bytes();
+    [
+        i32::from_le_bytes([a, b, c, d]),
+        i32::from_le_bytes([e, f, g, h]),
+    ]
+}
+
+fn word(instruction: &bpf_insn) -> u64 {
+    let registers = instruction.src_reg() << 4 | instruction.dst_reg();
+    let [low, high] = instruction.off.to_le_bytes();
+    let [a, b, c, d] = instruction.imm.to_le_bytes();
+    u64::from_le_bytes([instruction.code, registers, low, high, a, b, c, d])
+}

@@ -5,7 +5,7 @@
 //! directory of pins, so two versions never read each other's maps.
 
 /// Names the bpffs directory `abi-N` that all pins of this layout live in.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Mark of captured sockets and of deliveries, meaningful only inside a pod's
 /// network namespace (marks do not cross a veth). ASCII "mesh".
@@ -95,6 +95,13 @@ impl Addr {
     #[must_use]
     pub const fn is_set(&self) -> bool {
         (self.words_be[0] | self.words_be[1] | self.words_be[2] | self.words_be[3]) != 0
+    }
+
+    /// `0.0.0.0` or `::`, of a socket that is not bound to an address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_any(&self) -> bool {
+        !self.is_set() || (self.is_v4() && self.words_be[3] == 0)
     }
 
     /// `127.0.0.0/8` or `::1`.

@@ -35,6 +35,8 @@ counters! {
     ConnectRefusedFamily = "connect_refused_family",
     /// The socket is bound to a device and may not be unbound.
     ConnectRefusedDevice = "connect_refused_device",
+    /// The socket is bound to an address that is not the pod's.
+    ConnectRefusedSource = "connect_refused_source",
     /// Caller in a guarded cgroup, namespace not enrolled (yet).
     ConnectRefusedUnknownNetns = "connect_refused_unknown_netns",
     /// Caller in a pod's cgroup, socket of another namespace than that pod's.

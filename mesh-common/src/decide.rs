@@ -57,6 +57,18 @@ pub fn connect(pod: &Enrolled, destination: &Addr, listening: bool) -> Connect {
     }
 }
 
+/// A pod may not speak as another address than its own. Asked only of a connect
+/// that is to be captured; `source`: what the socket is bound to.
+#[inline(always)]
+#[must_use]
+pub fn from_source(pod: &Enrolled, destination: &Addr, source: &Addr) -> Connect {
+    if source.is_any() || source == own_address(pod, destination) {
+        Connect::Capture
+    } else {
+        Connect::Refuse(Counter::ConnectRefusedSource)
+    }
+}
+
 /// False for the pod talking to itself, which is nobody's business.
 #[inline(always)]
 #[must_use]
@@ -253,6 +265,26 @@ mod tests {
             );
             assert_eq!(connect(&pod(flags), &v6("fd96::1"), true), Connect::Capture);
         }
+    }
+
+    #[test]
+    fn a_socket_bound_to_another_address_than_the_pods_is_refused() {
+        let refused = Connect::Refuse(Counter::ConnectRefusedSource);
+        let cases = [
+            ("10.96.0.1", v4("0.0.0.0"), Connect::Capture),
+            ("10.96.0.1", v4("10.0.0.5"), Connect::Capture),
+            ("10.96.0.1", v4("10.0.0.6"), refused),
+            ("10.96.0.1", v4("127.0.0.1"), refused),
+        ];
+        for (destination, source, expected) in cases {
+            let verdict = from_source(&pod(0), &v4(destination), &source);
+            assert_eq!(verdict, expected, "{destination}");
+        }
+        let to = v6("fd96::1");
+        assert_eq!(from_source(&pod(0), &to, &Addr::UNSET), Connect::Capture);
+        assert_eq!(from_source(&pod(0), &to, &v6("fd00::5")), Connect::Capture);
+        assert_eq!(from_source(&pod(0), &to, &v6("fd00::6")), refused);
+        assert_eq!(from_source(&pod(0), &to, &v4("10.0.0.5")), refused);
     }
 
     #[test]

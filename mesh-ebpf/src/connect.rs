@@ -25,7 +25,7 @@ const SO_MARK: i32 = 36;
 pub fn v4(ctx: &SockAddrContext) -> i32 {
     // SAFETY: a field of this program type's context; volatile keeps the access whole.
     let ip_be = unsafe { read_volatile(addr_of!((*ctx.sock_addr).user_ip4)) };
-    verdict(ctx, &Addr::from_v4_be(ip_be))
+    verdict(ctx, &Addr::from_v4_be(ip_be), bound_v4)
 }
 
 pub fn v6(ctx: &SockAddrContext) -> i32 {
@@ -38,11 +38,15 @@ pub fn v6(ctx: &SockAddrContext) -> i32 {
         destination.words_be[2] = read_volatile(addr_of!((*ctx.sock_addr).user_ip6[2]));
         destination.words_be[3] = read_volatile(addr_of!((*ctx.sock_addr).user_ip6[3]));
     }
-    verdict(ctx, &destination)
+    verdict(ctx, &destination, bound_v6)
 }
 
 #[inline(always)]
-fn verdict(ctx: &SockAddrContext, destination: &Addr) -> i32 {
+fn verdict(
+    ctx: &SockAddrContext,
+    destination: &Addr,
+    bound: impl Fn(&SockAddrContext) -> Option<Addr>,
+) -> i32 {
     // SAFETY: a field of this program type's context.
     let protocol = unsafe { read_volatile(addr_of!((*ctx.sock_addr).protocol)) };
     if !decide::is_tcp(protocol) {
@@ -72,13 +76,45 @@ fn verdict(ctx: &SockAddrContext, destination: &Addr) -> i32 {
             netns_cookie: cookie,
             address: *decide::own_address(pod, destination),
         });
-    finish(
-        ctx,
-        decide::connect(pod, destination, listening),
-        destination,
-        cookie,
-        cgroup,
-    )
+    let mut verdict = decide::connect(pod, destination, listening);
+    if verdict == Connect::Capture {
+        verdict = match bound(ctx) {
+            Some(source) => decide::from_source(pod, destination, &source),
+            None => Connect::Refuse(Counter::ConnectRefusedSource),
+        };
+    }
+    finish(ctx, verdict, destination, cookie, cgroup)
+}
+
+/// The address that the socket is bound to; none where the kernel gives no socket.
+#[inline(always)]
+fn bound_v4(ctx: &SockAddrContext) -> Option<Addr> {
+    // SAFETY: the context's socket, which the verifier lets be read once it is not null.
+    unsafe {
+        let sk = (*ctx.sock_addr).__bindgen_anon_1.sk;
+        if sk.is_null() {
+            return None;
+        }
+        Some(Addr::from_v4_be(read_volatile(addr_of!((*sk).src_ip4))))
+    }
+}
+
+/// The same of an IPv6 socket; one bound to `::ffff:a.b.c.d` gives that.
+#[inline(always)]
+fn bound_v6(ctx: &SockAddrContext) -> Option<Addr> {
+    let mut source = Addr::UNSET;
+    // SAFETY: as above.
+    unsafe {
+        let sk = (*ctx.sock_addr).__bindgen_anon_1.sk;
+        if sk.is_null() {
+            return None;
+        }
+        source.words_be[0] = read_volatile(addr_of!((*sk).src_ip6[0]));
+        source.words_be[1] = read_volatile(addr_of!((*sk).src_ip6[1]));
+        source.words_be[2] = read_volatile(addr_of!((*sk).src_ip6[2]));
+        source.words_be[3] = read_volatile(addr_of!((*sk).src_ip6[3]));
+    }
+    Some(source)
 }
 
 #[inline(always)]

@@ -10,6 +10,7 @@ import mmap
 import os
 import socket
 import struct
+import subprocess
 import sys
 
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -197,6 +198,35 @@ def inside(path, to):
     return plain(to)
 
 
+def bound(source, to, prepare=None):
+    s = tcp(to[0])
+    if prepare:
+        s.setsockopt(*prepare, 1)
+    s.bind((source, 0))
+    s.connect(to)
+    return s
+
+
+def transparent(source, to):
+    v6 = ":" in source
+    return bound(source, to, (socket.IPPROTO_IPV6, 75) if v6 else (socket.IPPROTO_IP, 19))
+
+
+def freebind(source, to):
+    v6 = ":" in source
+    return bound(source, to, (socket.IPPROTO_IPV6, 78) if v6 else (socket.IPPROTO_IP, 15))
+
+
+def added(source, to):
+    """The address is put onto an interface of this namespace, for as long as it takes."""
+    address = [source + ("/128" if ":" in source else "/32"), "dev", "lo"]
+    subprocess.run(["ip", "addr", "add", *address], check=True)
+    try:
+        return bound(source, to)
+    finally:
+        subprocess.run(["ip", "addr", "del", *address], check=True)
+
+
 def new_namespace(to):
     if LIBC.unshare(CLONE_NEWNET) != 0:
         raise OSError(ctypes.get_errno(), "unshare")
@@ -289,7 +319,7 @@ def main(mode, *args):
         report(lambda: listeners(int(args[0])))
     elif mode == "touch":
         report(lambda: {"touched": [touch(target(to)) for to in args]})
-    elif mode in ("received", "inside"):
+    elif mode in ("received", "inside", "transparent", "freebind", "added"):
         report(lambda: exchange(globals()[mode](args[0], target(args[1]))))
     else:
         report(lambda: exchange(globals()[mode](target(args[0]))))

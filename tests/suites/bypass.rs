@@ -68,7 +68,12 @@ fn pair() -> (World, Pod, Pod) {
 
 /// The pair, and the agent watches a's own cgroup.
 fn guarded_pair() -> (World, Pod, Pod) {
-    let mut world = World::new(1).expect("a world");
+    guarded_pair_of(1)
+}
+
+/// The same, beside other nodes.
+fn guarded_pair_of(nodes: usize) -> (World, Pod, Pod) {
+    let mut world = World::new(nodes).expect("a world");
     let cgroup = world.pod_cgroup("n1", "a");
     let spec = PodSpec::new("n1", "a")
         .enrolled(OnAgentDown::Closed)
@@ -158,6 +163,62 @@ fn a_socket_of_another_pod_is_refused_however_it_was_come_by() {
     let seen = in_pod(&world, &a, &["new_namespace", &app(&b)]);
     assert_eq!(seen["error"], "EPERM", "{seen}");
     counts(&agent, "connect_refused_unknown_netns", 1.0);
+}
+
+/// Lines of the node's access log about connections to the address.
+fn logged(world: &World, node: &str, to: &str) -> Vec<Value> {
+    let log = std::fs::read_to_string(world.access_log(node)).expect("a log");
+    let lines = log.lines().map(|l| serde_json::from_str(l).expect("JSON"));
+    lines.filter(|l: &Value| l["destination"] == to).collect()
+}
+
+#[test]
+fn a_pod_never_speaks_as_another_on_one_node_or_across() {
+    let (mut world, a, b) = guarded_pair_of(2);
+    let servers = [("n1", "near"), ("n2", "far")]
+        .map(|(node, name)| world.add_pod(node, name, Some("closed")).expect("a pod"));
+    for server in &servers {
+        world.serve(server).expect("a server");
+    }
+    let authority = world.authority(&[]).expect("an authority");
+    let [agent, _far] =
+        ["n1", "n2"].map(|n| world.secure_agent(n, &authority, &[]).expect("an agent"));
+    let path = world.dir().join("give").display().to_string();
+    let mut giver = world.in_pod(&b, PYTHON);
+    giver.args(["-c", CLIENT, "give", &path]);
+    world.start_and_read(giver, "giving").expect("a giver");
+    let netns = format!("/run/netns/{}", b.netns());
+    for server in &servers {
+        let v6 = format!("[{}]:{APP_PORT}", server.v6());
+        for (way, as_whom, to) in [
+            ("received", &path, &app(server)),
+            ("inside", &netns, &app(server)),
+            ("transparent", &b.v4(), &app(server)),
+            ("freebind", &b.v4(), &app(server)),
+            ("added", &b.v4(), &app(server)),
+            ("transparent", &b.v6(), &v6),
+            ("freebind", &b.v6(), &v6),
+            ("added", &b.v6(), &v6),
+        ] {
+            let seen = in_pod(&world, &a, &[way, as_whom, to]);
+            assert_eq!(seen["error"], "EPERM", "{way} {as_whom} {to}: {seen}");
+        }
+        let honest = in_pod(&world, &a, &["plain", &app(server)]);
+        assert_eq!(honest["answer"][0], a.v4(), "{honest}");
+        let node = server.node.as_str();
+        let told = eventually(Duration::from_secs(5), || {
+            !logged(&world, node, &app(server)).is_empty()
+        });
+        assert!(told, "nothing is logged at {node}");
+        for line in logged(&world, node, &app(server)) {
+            assert_eq!(
+                line["source_principal"], "spiffe://cluster.local/ns/shop/sa/a",
+                "{line}"
+            );
+        }
+    }
+    counts(&agent, "connect_refused_foreign_socket", 4.0);
+    counts(&agent, "connect_refused_source", 12.0);
 }
 
 #[test]

@@ -1,8 +1,7 @@
 //! The rule and the table that loop marked packets back into the pod.
 //!
 //! Per family: `ip rule add fwmark MARK lookup TABLE` and
-//! `ip route add local default dev lo src POD_IP table TABLE`, behind it
-//! `ip route add unreachable default metric MAX table TABLE`. Set over
+//! `ip route add local default dev lo src POD_IP table TABLE`. Set over
 //! netlink from inside the namespace (about 0.1 ms); both calls may be repeated.
 
 use std::io;
@@ -59,12 +58,6 @@ pub fn install(netns: &Netns, ips: PodIps) -> Result<(), RouteError> {
                 )?;
                 netlink.change(
                     "add",
-                    "route",
-                    RouteNetlinkMessage::NewRoute(no_way_around(ip)),
-                    NLM_F_CREATE | NLM_F_REPLACE,
-                )?;
-                netlink.change(
-                    "add",
                     "rule",
                     RouteNetlinkMessage::NewRule(rule(ip)),
                     NLM_F_CREATE | NLM_F_EXCL,
@@ -87,8 +80,6 @@ pub fn remove(netns: &Netns) -> Result<(), RouteError> {
                     .attributes
                     .retain(|a| !matches!(a, RouteAttribute::PrefSource(_)));
                 netlink.change("delete", "route", RouteNetlinkMessage::DelRoute(route), 0)?;
-                let last = RouteNetlinkMessage::DelRoute(no_way_around(ip));
-                netlink.change("delete", "route", last, 0)?;
             }
             std::fs::write("/proc/sys/net/ipv4/tcp_fwmark_accept", "0").map_err(RouteError::Sysctl)
         })
@@ -129,24 +120,6 @@ fn route(ip: IpAddr) -> RouteMessage {
         RouteAttribute::Oif(LOOPBACK_IFINDEX),
         RouteAttribute::Table(TABLE),
         RouteAttribute::PrefSource(ip.into()),
-    ];
-    route
-}
-
-/// Behind the other route, which the kernel takes away with the pod's address:
-/// what is marked must not find its way by the main table, past the agent.
-fn no_way_around(ip: IpAddr) -> RouteMessage {
-    let mut route = RouteMessage::default();
-    route.header = RouteHeader {
-        address_family: family(ip),
-        protocol: RouteProtocol::Static,
-        scope: RouteScope::Universe,
-        kind: RouteType::Unreachable,
-        ..RouteHeader::default()
-    };
-    route.attributes = vec![
-        RouteAttribute::Table(TABLE),
-        RouteAttribute::Priority(u32::MAX - 1),
     ];
     route
 }

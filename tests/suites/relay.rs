@@ -193,3 +193,27 @@ fn nothing_of_ended_connections_stays_in_the_agents() {
     let freed = eventually(Duration::from_secs(5), || agents[0].open_fds() <= fds + 2);
     assert!(freed, "{fds} descriptors, then {}", agents[0].open_fds());
 }
+
+#[test]
+fn a_client_that_vanished_does_not_hold_its_connection_for_ever() {
+    let (world, [a, _, c], _agents) = world();
+    let (_near, _far) = connection(&world, &a, &c);
+    let watched = |pod: &Pod| {
+        let out = world
+            .in_pod(pod, "ss")
+            .args(["-tnoH", "state", "established"])
+            .output();
+        let text = String::from_utf8(out.expect("ss").stdout).expect("text");
+        text.matches("timer:(keepalive").count()
+    };
+    // The agent's two of each pod; the applications' own have no keepalive.
+    let all = eventually(Duration::from_secs(5), || {
+        watched(&a) == 2 && watched(&c) == 2
+    });
+    assert!(
+        all,
+        "{} and {} of the agents' sockets",
+        watched(&a),
+        watched(&c)
+    );
+}

@@ -49,8 +49,9 @@ pub fn listener_group(family_of: IpAddr, members: usize) -> io::Result<Vec<TcpLi
         // What is accepted holds the application's port in the pod and inherits
         // this: without it the application could not bind its port again.
         socket.set_reuse_address(true)?;
-        // Inherited by accepted sockets: a system call less for each.
-        socket.set_tcp_nodelay(true)?;
+        // Inherited by accepted sockets, which is no system call for each: a
+        // client that vanished holds its connection for two minutes, not for ever.
+        prepare(&socket)?;
         let port = match group.first() {
             Some(first) => first.local_addr()?.port(),
             None => 0,

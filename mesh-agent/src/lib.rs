@@ -28,3 +28,7 @@ pub mod proxy;
 // L4
 pub mod app;
 pub mod config;
+
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;

@@ -12,6 +12,7 @@ mod ci;
 mod command;
 mod demo;
 mod elf;
+mod fuzz;
 mod gen_files;
 mod lint;
 mod repo;
@@ -39,6 +40,8 @@ usage: cargo xtask <verb> [options]
                          everything, or a part; ARGS go to the test binaries
   demo [--keep]          two nodes, real traffic, a table of what was seen
   bench [ARGS]           direct, one node, two nodes
+  fuzz [--seconds N] [TARGET...]
+                         the parsers under libFuzzer (nightly), 60 s each
   lint                   fmt, clippy, tidy, docs, deny (where installed)
   tidy                   the repository's own rules: layers, confinement, sizes
   check-abi              shared structs against the kernel object's BTF
@@ -69,6 +72,7 @@ fn dispatch(args: &[String]) -> Result<()> {
         "test" => test::run(&repo, rest),
         "demo" => demo::run(&repo, rest),
         "bench" => bench::run(&repo, rest),
+        "fuzz" => fuzz::run(&repo, rest),
         "lint" => lint::run(&repo, rest),
         "tidy" => tidy::run(&repo, rest),
         "check-abi" => check_abi::run(&repo, rest),

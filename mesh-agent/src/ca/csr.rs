@@ -27,7 +27,11 @@ pub(super) fn read(pem: &str) -> Result<(SpiffeId, SubjectPublicKeyInfo), Refusa
     ) {
         return Err(Refusal::Csr);
     }
-    let Ok(([], csr)) = X509CertificationRequest::from_der(&block.contents) else {
+    read_der(&block.contents)
+}
+
+fn read_der(der: &[u8]) -> Result<(SpiffeId, SubjectPublicKeyInfo), Refusal> {
+    let Ok(([], csr)) = X509CertificationRequest::from_der(der) else {
         return Err(Refusal::Csr);
     };
     csr.verify_signature().map_err(|_| Refusal::CsrSignature)?;
@@ -58,5 +62,14 @@ fn identity(csr: &X509CertificationRequest<'_>) -> Result<SpiffeId, Refusal> {
     match names[..] {
         [GeneralName::URI(uri)] => SpiffeId::parse(uri).map_err(|_| Refusal::Names),
         _ => Err(Refusal::Names),
+    }
+}
+
+/// Any bytes as a request, in PEM or as the DER within.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let text = std::str::from_utf8(bytes).map_or(Err(Refusal::Csr), read);
+    for (id, _key) in text.into_iter().chain(read_der(bytes)) {
+        assert_eq!(SpiffeId::parse(id.as_str()), Ok(id));
     }
 }

@@ -29,10 +29,14 @@ use serde::{Deserialize, Serialize};
 use crate::identity::grpc::CertificateRequest;
 use crate::model::TrustDomain;
 use authority::{Authority, Record};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use csr::fuzz as fuzz_request;
 use limit::Limit;
 pub use ops::{Step, create_token, list_tokens, revoke, revoke_token, rotate, show};
 pub use server::run;
 use store::{Stamp, Store};
+#[cfg(test)]
+pub(crate) use tests::request_seeds;
 pub use token::{Allowed, Answer, Authenticator, Caller, NotAllowed, Proof, Token};
 
 const AUTHORITY: &str = "authority.json";

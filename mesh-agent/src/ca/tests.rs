@@ -454,3 +454,29 @@ async fn the_metrics_page_shows_age_and_expiry_and_forgets_with_the_identity() {
     assert!(!page().contains("shop"), "{}", page());
     agent.stop().await;
 }
+
+/// Requests of all kinds, in PEM and as DER.
+pub(crate) fn request_seeds() -> Vec<(String, Vec<u8>)> {
+    let (web, db) = (id("web"), id("db"));
+    let p256 = &rcgen::PKCS_ECDSA_P256_SHA256;
+    let requests = [
+        ("good", request(&[web.as_str()], p256)),
+        ("two-names", request(&[web.as_str(), db.as_str()], p256)),
+        ("no-name", request(&[], p256)),
+        ("web-address", request(&["https://x/"], p256)),
+        (
+            "p384",
+            request(&[web.as_str()], &rcgen::PKCS_ECDSA_P384_SHA384),
+        ),
+        ("ed25519", request(&[web.as_str()], &rcgen::PKCS_ED25519)),
+    ];
+    let both = |(name, pem): (&str, String)| {
+        let der = x509_parser::pem::parse_x509_pem(pem.as_bytes()).expect("PEM");
+        let der = der.1.contents;
+        [
+            (format!("{name}-pem"), pem.into_bytes()),
+            (format!("{name}-der"), der),
+        ]
+    };
+    requests.into_iter().flat_map(both).collect()
+}

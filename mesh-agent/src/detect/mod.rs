@@ -5,6 +5,8 @@
 //! Never: a verdict from part of a hello. Any prefix of a hello gives
 //! [`Hello::NeedMore`] or the verdict of the whole.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;
 

@@ -187,7 +187,7 @@ fn file(path: &Path, read: Result<Vec<u8>, Fault>, before: Option<&Arc<File>>) -
 
 /// Adds to the objects that parse now the former version of those that do not;
 /// of policies what restricts, never a grant.
-fn keep_last_good(now: &mut Vec<Object>, before: Vec<Object>) {
+pub(super) fn keep_last_good(now: &mut Vec<Object>, before: Vec<Object>) {
     let names = now.iter().enumerate().map(|(at, o)| (o.name(), at));
     let names: BTreeMap<String, usize> = names.collect();
     for mut object in before {

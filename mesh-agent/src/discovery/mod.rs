@@ -8,6 +8,8 @@
 mod build;
 mod documents;
 mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod kinds;
 mod objects;
 mod policies;

@@ -6,6 +6,9 @@
 mod sniff;
 pub(super) mod tunnelled;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::sniff::fuzz as fuzz_first_bytes;
+
 use tokio::net::TcpStream;
 
 use self::sniff::{Sniffed, sniff};

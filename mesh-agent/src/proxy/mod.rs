@@ -27,6 +27,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use inbound::fuzz_first_bytes;
+
 use crate::discovery::Published;
 use crate::identity::Handle;
 use crate::model::{PodIps, SpiffeId, TrustDomain, Workload};

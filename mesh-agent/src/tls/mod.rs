@@ -25,6 +25,8 @@
 mod ca_channel;
 mod credentials;
 mod failure;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod handshake;
 mod key;
 mod leaf;

@@ -90,6 +90,9 @@ pub enum Opened {
 pub(super) enum Schedule {
     Client(Box<KernelConnection<ClientConnectionData>>),
     Server(Box<KernelConnection<ServerConnectionData>>),
+    /// Without a handshake: the same keys on both ends, the next ones by number.
+    #[cfg(any(test, feature = "fuzzing"))]
+    Numbered(u8),
 }
 
 impl Schedule {
@@ -97,6 +100,8 @@ impl Schedule {
         let next = match self {
             Self::Client(connection) => connection.update_tx_secret(),
             Self::Server(connection) => connection.update_tx_secret(),
+            #[cfg(any(test, feature = "fuzzing"))]
+            Self::Numbered(last) => return Ok(Keys::numbered(last)),
         };
         next.map_err(|_| RecordError::Exhausted).and_then(Keys::new)
     }
@@ -105,6 +110,8 @@ impl Schedule {
         let next = match self {
             Self::Client(connection) => connection.update_rx_secret(),
             Self::Server(connection) => connection.update_rx_secret(),
+            #[cfg(any(test, feature = "fuzzing"))]
+            Self::Numbered(last) => return Ok(Keys::numbered(last)),
         };
         next.map_err(|_| RecordError::Exhausted).and_then(Keys::new)
     }
@@ -132,6 +139,17 @@ impl Keys {
             iv: Zeroizing::new(iv),
             sequence,
         })
+    }
+
+    #[cfg(any(test, feature = "fuzzing"))]
+    fn numbered(last: &mut u8) -> Self {
+        *last = last.wrapping_add(1);
+        let key = UnboundKey::new(&AES_128_GCM, &[*last; 16]).expect("a key of 16 bytes");
+        Self {
+            key: LessSafeKey::new(key),
+            iv: Zeroizing::new([*last; NONCE_LEN]),
+            sequence: 0,
+        }
     }
 
     /// Each nonce once: the counter moves on whatever comes of it.
@@ -214,6 +232,31 @@ impl Records {
             idle_records: 0,
             ended: None,
         })
+    }
+
+    /// One end of a connection in one direction: only its sending or only its
+    /// receiving side may be used.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn numbered() -> Self {
+        let keys = || Keys::numbered(&mut 0);
+        Self {
+            sending: keys(),
+            receiving: keys(),
+            schedule: Schedule::Numbered(1),
+            sent_close: false,
+            update_wanted: false,
+            idle_records: 0,
+            ended: None,
+        }
+    }
+
+    /// How often these keys were changed.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn number(&self) -> u8 {
+        match self.schedule {
+            Schedule::Numbered(last) => last,
+            _ => 0,
+        }
     }
 
     /// Seals `buf[HEAD..HEAD + length]` into a record at the front of `buf`,
@@ -346,12 +389,12 @@ impl Records {
         self.ended = None;
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn ask_for_update(&mut self) -> Result<Vec<u8>, RecordError> {
         self.update_keys(true)
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn seal_as(
         &mut self,
         kind: u8,

@@ -12,6 +12,8 @@
 
 mod connection;
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod outgoing;
 mod pool;
 mod relay;

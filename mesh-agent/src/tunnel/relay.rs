@@ -273,7 +273,7 @@ impl Relay {
     }
 
     /// Memory held for bytes that the application did not take.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn rest_capacity(&self) -> usize {
         self.rest.capacity()
     }

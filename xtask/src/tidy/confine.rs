@@ -74,12 +74,21 @@ pub(super) fn check(source: &Source<'_>) -> Vec<(usize, String)> {
         if !source.is_test[line - 1] {
             findings.extend(impurity(source, code).map(|m| (line, m)));
         }
+        findings.extend(body_of_target(source.name, code).map(|m| (line, m)));
         if find_word(code, "unsafe").is_some() && !allowed(source.name, UNSAFE) {
             let message = format!("unsafe: only in {}", UNSAFE.join(", "));
             findings.push((line, message));
         }
     }
     findings
+}
+
+/// A fuzz target only names its body: ordinary tests must run the same one.
+fn body_of_target(name: &str, code: &str) -> Option<String> {
+    let foreign = name.starts_with("fuzz/")
+        && find_word(code, "mesh_agent").is_some()
+        && !code.contains("mesh_agent::fuzzing");
+    foreign.then(|| "fuzz: a target only calls its body in mesh_agent::fuzzing".to_owned())
 }
 
 fn allowed(name: &str, prefixes: &[&str]) -> bool {
@@ -159,6 +168,17 @@ mod tests {
     fn tests_of_pure_rooms_may_be_impure() {
         let text = "#[cfg(test)]\nmod tests {\n    use std::fs;\n}\n";
         assert!(messages("mesh-agent/src/route/mod.rs", text).is_empty());
+    }
+
+    #[test]
+    fn a_fuzz_target_only_names_its_body() {
+        let name = "fuzz/fuzz_targets/hello.rs";
+        assert!(messages(name, "use mesh_agent::fuzzing;\n").is_empty());
+        assert_eq!(
+            messages(name, "mesh_agent::detect::client_hello(b);\n").len(),
+            1
+        );
+        assert_eq!(messages(name, "unsafe { f() }\n").len(), 1);
     }
 
     #[test]

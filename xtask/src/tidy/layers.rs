@@ -42,6 +42,7 @@ const ROOMS: &[Room] = &[
     room("config", 4, &[]),
     room("app", 4, &["config"]),
     room("main", 4, &["app", "config"]),
+    room("fuzzing", 4, &[]),
 ];
 
 const MEANING: &[&str] = &[

@@ -41,12 +41,8 @@ async fn look(client: &TcpStream) -> Sniffed {
             return Sniffed::Closed;
         }
         match peek_more(client, &mut seen) {
-            Ok(Hello::Mesh) => return Sniffed::Mesh,
-            Ok(Hello::NotTls | Hello::OtherTls { .. }) => return Sniffed::Plaintext,
-            // It claims to be TLS and is none that any server would take.
-            Ok(Hello::Malformed) => return Sniffed::Malformed,
-            Ok(Hello::NeedMore) if seen >= MAX_HELLO => return Sniffed::Plaintext,
-            Ok(Hello::NeedMore) => {}
+            Ok(Some(sniffed)) => return sniffed,
+            Ok(None) => {}
             Err(e) if e.kind() == ErrorKind::WouldBlock => {}
             Err(_) => return Sniffed::Closed,
         }
@@ -55,7 +51,7 @@ async fn look(client: &TcpStream) -> Sniffed {
 
 /// Judges what is there, if it is more than `seen` bytes; else the socket's
 /// readiness is cleared, so that the next bytes wake us.
-fn peek_more(client: &TcpStream, seen: &mut usize) -> io::Result<Hello> {
+fn peek_more(client: &TcpStream, seen: &mut usize) -> io::Result<Option<Sniffed>> {
     client.try_io(Interest::READABLE, || {
         let mut buffer = [0; MAX_HELLO];
         let n = recv(client.as_raw_fd(), &mut buffer, MsgFlags::MSG_PEEK)?;
@@ -66,6 +62,31 @@ fn peek_more(client: &TcpStream, seen: &mut usize) -> io::Result<Hello> {
             return Err(ErrorKind::WouldBlock.into());
         }
         *seen = n;
-        Ok(client_hello(&buffer[..n]))
+        Ok(judge(&buffer[..n]))
     })
+}
+
+/// `None`: more bytes are needed to tell.
+fn judge(first: &[u8]) -> Option<Sniffed> {
+    match client_hello(first) {
+        Hello::Mesh => Some(Sniffed::Mesh),
+        Hello::NotTls | Hello::OtherTls { .. } => Some(Sniffed::Plaintext),
+        // It claims to be TLS and is none that any server would take.
+        Hello::Malformed => Some(Sniffed::Malformed),
+        Hello::NeedMore => (first.len() >= MAX_HELLO).then_some(Sniffed::Plaintext),
+    }
+}
+
+/// Any bytes as the first ones of a connection from elsewhere.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let first = &bytes[..bytes.len().min(MAX_HELLO)];
+    let judged = judge(first);
+    assert_eq!(
+        judged == Some(Sniffed::Mesh),
+        client_hello(first) == Hello::Mesh
+    );
+    if first.len() == MAX_HELLO {
+        assert_ne!(judged, None, "it would be waited for without end");
+    }
 }

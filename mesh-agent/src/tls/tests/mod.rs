@@ -5,4 +5,4 @@ mod own;
 mod records;
 mod speed;
 pub(crate) mod support;
-mod wrong;
+pub(crate) mod wrong;

@@ -21,22 +21,27 @@ const REVOKED_INTERMEDIATE: &[u8] = &[7, 2];
 const GOOD: &str = "spiffe://cluster.local/ns/shop/sa/peer";
 
 /// What a wrong peer shows, and what each side of ours makes of it.
-pub(super) struct Case {
-    pub(super) name: &'static str,
-    pub(super) shown: Arc<CertifiedKey>,
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) shown: Arc<CertifiedKey>,
     /// Shown by a client, shown by a server; `None`: it is good.
     pub(super) as_client: Option<F>,
     pub(super) as_server: Option<F>,
 }
 
-pub(super) struct Pki {
-    pub(super) root: Issuer,
+pub(crate) struct Pki {
+    pub(crate) root: Issuer,
     pub(super) trust: Arc<Trust>,
     cases: Vec<Case>,
 }
 
 impl Pki {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
+        Self::with_crl().0
+    }
+
+    /// Also the list of its revoked ones, in PEM.
+    pub(crate) fn with_crl() -> (Self, String) {
         let root = root("root");
         // Long past its next update: still counts.
         let crl = CertificateRevocationListParams {
@@ -55,10 +60,10 @@ impl Pki {
             cases: Vec::new(),
         };
         pki.fill();
-        pki
+        (pki, crl)
     }
 
-    pub(super) fn cases(&self) -> &[Case] {
+    pub(crate) fn cases(&self) -> &[Case] {
         &self.cases
     }
 
@@ -434,4 +439,10 @@ fn raw_san(params: &mut CertificateParams, uris: &[&[u8]]) {
     params.subject_alt_names.clear();
     let extension = CustomExtension::from_oid_content(&[2, 5, 29, 17], value(0x30, &names));
     params.custom_extensions.push(extension);
+}
+
+/// Right and wrong identities, with names.
+pub(crate) fn identities() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let all = [&[("right", GOOD)][..], FOREIGN, MALFORMED];
+    all.into_iter().flatten().copied()
 }

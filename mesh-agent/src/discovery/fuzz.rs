@@ -1,0 +1,166 @@
+//! Any bytes as a configuration file beside good ones.
+
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use super::documents::parse_file;
+use super::files::keep_last_good;
+use super::{Object, Problem, build};
+use crate::model::policy::PeerMode;
+use crate::model::{SpiffeId, Workload};
+use crate::policy::{Engine, Request};
+
+/// One mistake more than are told says that there are more.
+const MAX_PROBLEMS: usize = 1_001;
+
+/// A pod, and what must stay refused to it whatever else is written.
+const GOOD: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: httpbin, namespace: foo, labels: {app: httpbin}}
+status: {podIP: 10.0.0.5}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: fuzz-deny, namespace: foo}
+spec:
+  action: DENY
+  selector: {matchLabels: {app: httpbin}}
+  rules:
+  - from: [{source: {notPrincipals: ["cluster.local/ns/foo/sa/*"]}}]
+    to: [{operation: {ports: ["80"]}}]
+"#;
+
+/// One file: every mistake told within bounds, and no DENY lifted.
+pub(crate) fn config(bytes: &[u8]) {
+    static GOOD_OBJECTS: OnceLock<(Vec<Object>, Arc<Workload>)> = OnceLock::new();
+    let (good, pod) = GOOD_OBJECTS.get_or_init(|| {
+        let parsed = parse_file(Path::new("good.yaml"), GOOD.as_bytes());
+        assert_eq!(parsed.problems, []);
+        let (snapshot, _) = build(parsed.objects.iter());
+        let pod = snapshot.workloads.values().next().expect("the pod");
+        (parsed.objects, pod.clone())
+    });
+    let file = parse_file(Path::new("any.yaml"), bytes);
+    let lines = bytes.iter().filter(|b| **b == b'\n').count() as u64 + 2;
+    assert!(file.problems.len() <= MAX_PROBLEMS);
+    assert!(file.problems.iter().all(|p: &Problem| p.line <= lines));
+    assert!(file.objects.len() <= bytes.len());
+
+    // Beside the good file.
+    let (engine, problems) = compile(good.iter().chain(&file.objects));
+    assert!(problems.iter().all(|p| p.line <= lines.max(20)));
+    refuses(&engine, pod, "beside a DENY");
+
+    // Behind it, in the same file.
+    let joined = [GOOD.as_bytes(), b"\n---\n", bytes].concat();
+    let both = parse_file(Path::new("joined.yaml"), &joined);
+    let (engine, _) = compile(both.objects.iter());
+    refuses(&engine, pod, "behind a DENY in its file");
+
+    // Instead of it: what has a mistake takes nothing back that it does not name.
+    let names_it = |o: &Object| matches!(o.meta.name.as_str(), "fuzz-deny" | "httpbin");
+    if !file.problems.is_empty() && !file.objects.iter().any(names_it) {
+        let mut objects = file.objects;
+        keep_last_good(&mut objects, good.clone());
+        let (engine, _) = compile(objects.iter());
+        refuses(&engine, pod, "instead of a DENY");
+    }
+}
+
+fn compile<'o>(objects: impl Iterator<Item = &'o Object>) -> (Engine, Vec<Problem>) {
+    let (snapshot, problems) = build(objects);
+    let engine = Engine::compile(&snapshot);
+    for workload in snapshot.workloads.values() {
+        // None of it may fail, whatever it says.
+        let _mode: PeerMode = engine.peer_mode(workload, 80);
+        let _may = engine.check(&request(workload, None));
+        let _why = engine.explain(&request(workload, None));
+    }
+    (engine, problems)
+}
+
+fn request<'a>(destination: &'a Workload, source: Option<&'a SpiffeId>) -> Request<'a> {
+    let address = std::net::Ipv4Addr::new(10, 0, 0, 9).into();
+    Request {
+        source,
+        source_ip: address,
+        destination,
+        destination_ip: address,
+        destination_port: 80,
+        sni: None,
+    }
+}
+
+fn refuses(engine: &Engine, pod: &Workload, what: &str) {
+    let other = SpiffeId::parse("spiffe://cluster.local/ns/bar/sa/sleep").expect("an identity");
+    for source in [None, Some(&other)] {
+        let verdict = engine.check(&request(pod, source));
+        assert!(verdict.is_err(), "{what}: {source:?} is let through");
+    }
+}
+
+#[cfg(test)]
+pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
+    let bomb = {
+        let level = |n: usize| {
+            format!(
+                "a{n}: &a{n} [{}]\n",
+                vec![format!("*a{}", n - 1); 9].join(",")
+            )
+        };
+        let levels: String = (1..9).map(level).collect();
+        format!("a0: &a0 [lol]\n{levels}")
+    };
+    let policy = GOOD.replace("fuzz-deny", "other");
+    let list = r#"{"apiVersion": "v1", "kind": "List", "items": [{"kind": "List", "items": [
+        {"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy",
+         "metadata": {"name": "fuzz-deny", "namespace": "foo"}, "spec": {}}]}]}"#;
+    let texts = [
+        ("sample", include_str!("../../../deploy/vm/config.d/shop.yaml").to_owned()),
+        ("policy", policy.clone()),
+        ("policy-again", GOOD.to_owned()),
+        ("policy-unknown-field", policy.replace("rules", "rulez")),
+        ("policy-not-yaml", policy.replace("rules:", "rules: [")),
+        ("policy-joined", policy.replace("---\n", "")),
+        ("list-in-list", list.to_owned()),
+        (
+            "peer",
+            "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: p, namespace: foo}\n\
+             spec: {selector: {matchLabels: {app: httpbin}}, mtls: {mode: STRICT}, portLevelMtls: {80: {mode: DISABLE}}}\n"
+                .to_owned(),
+        ),
+        (
+            "everything-in-a-rule",
+            policy.replace(
+                "ports: [\"80\"]",
+                "notPorts: [\"1\"], hosts: [a], methods: [GET], paths: [/]",
+            ) + "    when: [{key: source.ip, values: [10.0.0.0/8]}, {key: connection.sni, notValues: [\"*.x\"]}]\n",
+        ),
+        (
+            "slice",
+            "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: IPv4\n\
+             metadata: {name: s, namespace: foo, labels: {kubernetes.io/service-name: httpbin}}\n\
+             endpoints: [{addresses: [10.0.0.5], conditions: {ready: true}}]\nports: [{port: 80}]\n---\n\
+             apiVersion: v1\nkind: Service\nmetadata: {name: httpbin, namespace: foo}\n\
+             spec: {clusterIP: 10.96.0.1, ports: [{port: 80, targetPort: 8080}]}\n"
+                .to_owned(),
+        ),
+        ("bomb", bomb),
+        ("deep", format!("{}1{}", "[".repeat(3_000), "]".repeat(3_000))),
+        ("deep-mapping", "a: {".repeat(500)),
+        ("separators", "---\n".repeat(50)),
+        ("tags", "!!binary aGk=\n--- !x &a\n*a : *b\n? [a]\n: |2-\n   x\n%YAML 9.9\n".to_owned()),
+        ("anchor-of-itself", "a: &a [*a]\n".to_owned()),
+        ("two-keys", "kind: Pod\nkind: AuthorizationPolicy\n<<: {a: 1}\n".to_owned()),
+        ("numbers", "a: [0x7fffffffffffffffff, .inf, -.nan, 1e999, 0o8, 12:30:45]\n".to_owned()),
+    ];
+    let mut seeds: Vec<(&str, Vec<u8>)> = Vec::new();
+    seeds.extend(texts.map(|(name, text)| (name, text.into_bytes())));
+    seeds.push(("not-utf8", [policy.as_bytes(), &[0xff, 0xfe]].concat()));
+    seeds.push((
+        "nul-and-bom",
+        [b"\xef\xbb\xbf\0a: 1\r\n", GOOD.as_bytes()].concat(),
+    ));
+    seeds
+}

@@ -1,0 +1,55 @@
+//! The bodies of the fuzz targets, one for each parser of outside bytes.
+//!
+//! Written once: `fuzz/` runs them under libFuzzer, and an ordinary test here
+//! replays the committed corpora with mutations of them. A body panics on what
+//! must never be; it never judges by time.
+
+#[cfg(test)]
+mod mutate;
+#[cfg(test)]
+mod tests;
+
+use crate::{ca, detect, discovery, proxy, tls, tunnel};
+
+/// A parser of outside bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// Of its file in `fuzz/fuzz_targets` and of its folder in `fuzz/corpus`.
+    pub name: &'static str,
+    pub body: fn(&[u8]),
+}
+
+const fn target(name: &'static str, body: fn(&[u8])) -> Target {
+    Target { name, body }
+}
+
+/// `mesh/1`: frames, OPEN, and the states of streams.
+pub const FRAMES: Target = target("frames", tunnel::fuzz::frames);
+/// TLS records after the handshake.
+pub const RECORDS: Target = target("records", tls::fuzz::records);
+/// Certificates and chains of peers.
+pub const CERTIFICATE: Target = target("certificate", tls::fuzz::certificate);
+/// Roots and revocation lists.
+pub const TRUST: Target = target("trust", tls::fuzz::trust);
+/// SPIFFE IDs.
+pub const IDENTITY: Target = target("identity", tls::fuzz::identity);
+/// Certificate requests, as the authority reads them.
+pub const REQUEST: Target = target("request", ca::fuzz_request);
+/// ClientHellos.
+pub const HELLO: Target = target("hello", detect::fuzz::hello);
+/// What an inbound connection is taken for.
+pub const SNIFF: Target = target("sniff", proxy::fuzz_first_bytes);
+/// Configuration files, policies in them above all.
+pub const CONFIG: Target = target("config", discovery::fuzz::config);
+
+pub const TARGETS: &[Target] = &[
+    FRAMES,
+    RECORDS,
+    CERTIFICATE,
+    TRUST,
+    IDENTITY,
+    REQUEST,
+    HELLO,
+    SNIFF,
+    CONFIG,
+];

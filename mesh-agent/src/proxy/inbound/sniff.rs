@@ -37,12 +37,17 @@ pub(super) async fn sniff(client: &TcpStream, deadline: Duration) -> Sniffed {
 async fn look(client: &TcpStream) -> Sniffed {
     let mut seen = 0;
     loop {
-        if client.readable().await.is_err() {
+        let Ok(ready) = client.ready(Interest::READABLE).await else {
             return Sniffed::Closed;
-        }
+        };
         match peek_more(client, &mut seen) {
             Ok(Some(sniffed)) => return sniffed,
             Ok(None) => {}
+            // The client's FIN behind part of a hello: nothing more will come,
+            // and this readiness is never cleared, so waiting would be a spin.
+            Err(e) if e.kind() == ErrorKind::WouldBlock && ready.is_read_closed() => {
+                return Sniffed::Closed;
+            }
             Err(e) if e.kind() == ErrorKind::WouldBlock => {}
             Err(_) => return Sniffed::Closed,
         }
@@ -88,5 +93,35 @@ pub(crate) fn fuzz(bytes: &[u8]) {
     );
     if first.len() == MAX_HELLO {
         assert_ne!(judged, None, "it would be waited for without end");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+    use crate::tls::tests::support::sockets;
+
+    const DEADLINE: Duration = Duration::from_secs(10);
+
+    #[tokio::test]
+    async fn a_client_that_ends_within_its_hello_is_not_waited_for() {
+        for begun in [&b""[..], &[22], &[22, 3, 1, 0, 200, 1, 0, 0, 196]] {
+            let (mut client, server) = sockets().await;
+            client.write_all(begun).await.expect("write");
+            client.shutdown().await.expect("end");
+            // Otherwise it would be called silent, at the deadline.
+            assert_eq!(sniff(&server, DEADLINE).await, Sniffed::Closed, "{begun:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_stays_within_its_hello_is_waited_for_until_the_deadline() {
+        for begun in [&b""[..], &[22, 3], &[22, 3, 1, 0, 200, 1, 0, 0, 196]] {
+            let (mut client, server) = sockets().await;
+            client.write_all(begun).await.expect("write");
+            assert_eq!(sniff(&server, DEADLINE).await, Sniffed::Silent, "{begun:?}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use mesh_tests::{APP_PORT, Agent, Pod, World, eventually};
+use mesh_tests::{APP_PORT, Agent, Peer, Pod, World, eventually};
 
 /// Client a and server b on n1, server c on n2.
 fn world() -> (World, [Pod; 3]) {
@@ -79,16 +79,17 @@ fn a_revoked_certificate_ends_its_live_connections_and_gets_no_new_ones() {
     assert!(read.starts_with("read "), "{read}");
     client.hear().expect("an answer");
 
-    authority
-        .tell(&["revoke", &serial(&far, "c")])
-        .expect("revoked");
+    let old = serial(&far, "c");
+    authority.tell(&["revoke", &old]).expect("revoked");
     let revoked = Instant::now();
     let said = client.ask("drain").expect("an answer");
     assert!(said.contains("reset"), "{said}");
     let took = revoked.elapsed();
     assert!(took < Duration::from_secs(3), "{took:?}");
     let report = world.storm(&a, &c.targets()[2..3], &["--count", "10"]);
-    assert_eq!(report.expect("a report")["ok"], 0);
+    // Its agent gets another certificate as soon as it knows.
+    let report = report.expect("a report");
+    assert!(report["ok"] == 0 || serial(&far, "c") != old, "{report}");
     let told = near
         .metric("mesh_agent_connections_ended_total", "revoked")
         .expect("a metric");
@@ -158,6 +159,63 @@ fn without_the_authority_certificates_expire_and_nothing_passes_until_it_is_back
         "not back"
     );
     assert!(back.elapsed() < Duration::from_secs(5));
+}
+
+/// A live connection: the client's end and the server's.
+fn live(world: &World, from: &Pod, to: &Pod, port: u16) -> (Peer, Peer) {
+    let mut server = world.peer(to).expect("a peer");
+    let listening = server.ask(&format!("listen {port}")).expect("an answer");
+    assert_eq!(listening, "listening");
+    let mut client = world.peer(from).expect("a peer");
+    let connect = format!("connect {}:{port}", to.v4());
+    assert_eq!(client.ask(&connect).expect("an answer"), "connected");
+    assert_eq!(server.ask("accept").expect("an answer"), "accepted");
+    (client, server)
+}
+
+#[test]
+fn live_streams_outlive_certificates_and_are_cut_when_the_peer_shows_no_newer_one() {
+    let (world, [a, b, c]) = world();
+    let short = ["--default-lifetime", "8s", "--max-lifetime", "8s"];
+    let authority = world.authority(&short).expect("an authority");
+    let [near, far] =
+        ["n1", "n2"].map(|n| world.secure_agent(n, &authority, &[]).expect("an agent"));
+    // The near agent is the client of one and the server of the other.
+    let mut all = [live(&world, &a, &c, 7000), live(&world, &c, &b, 7001)];
+    // Three lives of a certificate, the grace, and some.
+    let end = Instant::now() + Duration::from_secs(26);
+    while Instant::now() < end {
+        for (client, server) in &mut all {
+            client.tell("send 1000").expect("told");
+            let read = server.ask("read 1000").expect("an answer");
+            assert!(read.starts_with("read "), "{read}");
+            client.hear().expect("an answer");
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let cut = || {
+        near.metric(
+            "mesh_agent_connections_ended_total",
+            "peer_certificate_expired",
+        )
+    };
+    assert_eq!(cut().expect("a metric"), 0.0);
+    // Its connections stay, and it shows nothing new.
+    far.pause().expect("paused");
+    let paused = Instant::now();
+    let [(client, _), (_, server)] = &mut all;
+    for near_end in [client, server] {
+        let said = near_end.ask("drain").expect("an answer");
+        assert!(said.contains("reset"), "{said}");
+    }
+    // What was left of the life, the grace of 5 s, and room for a busy machine.
+    let took = paused.elapsed();
+    assert!(took < Duration::from_secs(18), "{took:?}");
+    let told = eventually(Duration::from_secs(3), || {
+        cut().is_ok_and(|n| (n - 2.0).abs() < 0.5)
+    });
+    assert!(told, "{:?}", cut());
+    far.resume().expect("resumed");
 }
 
 #[test]

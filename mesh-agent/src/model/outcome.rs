@@ -132,6 +132,8 @@ pub enum CloseReason {
     Revoked,
     /// A certificate of the connection expired.
     CertificateExpired,
+    /// The peer showed no newer certificate before its last one ended.
+    PeerCertificateExpired,
     /// The other agent broke the protocol.
     ProtocolError,
     Refused(RefuseReason),

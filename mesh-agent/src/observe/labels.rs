@@ -138,6 +138,7 @@ pub fn close_reason(reason: CloseReason) -> &'static str {
         CloseReason::PolicyChanged => "policy_changed",
         CloseReason::Revoked => "revoked",
         CloseReason::CertificateExpired => "certificate_expired",
+        CloseReason::PeerCertificateExpired => "peer_certificate_expired",
         CloseReason::ProtocolError => "protocol_error",
         CloseReason::Refused(reason) => refuse_reason(reason),
     }

@@ -11,9 +11,8 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use crate::identity::Handle;
+use super::proofs::Standing;
 use crate::model::{CloseReason, RefuseReason, SpiffeId, TlsFailure, Workload};
-use crate::tls::PeerId;
 
 /// Why a connection is ended from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +22,7 @@ pub(super) enum CutReason {
     PolicyChanged,
     Revoked,
     CertificateExpired,
+    PeerCertificateExpired,
 }
 
 impl CutReason {
@@ -34,6 +34,7 @@ impl CutReason {
             Self::PolicyChanged => CloseReason::PolicyChanged,
             Self::Revoked => CloseReason::Revoked,
             Self::CertificateExpired => CloseReason::CertificateExpired,
+            Self::PeerCertificateExpired => CloseReason::PeerCertificateExpired,
         }
     }
 
@@ -45,6 +46,7 @@ impl CutReason {
             Self::PolicyChanged => RefuseReason::Denied,
             Self::Revoked => RefuseReason::Tls(TlsFailure::Revoked),
             Self::CertificateExpired => RefuseReason::NoCertificate,
+            Self::PeerCertificateExpired => RefuseReason::Tls(TlsFailure::Expired),
         }
     }
 }
@@ -93,9 +95,8 @@ pub(super) struct Entry {
     netns: u64,
     pub(super) cut: Cut,
     checked: RefCell<Option<Checked>>,
-    peer: RefCell<Option<PeerId>>,
-    /// Certificate of this node's pod that the connection stands for.
-    own: RefCell<Option<Arc<Handle>>>,
+    /// Of a connection between agents.
+    standing: RefCell<Option<Standing>>,
 }
 
 impl Entry {
@@ -108,9 +109,8 @@ impl Entry {
         self.checked.replace(None);
     }
 
-    pub(super) fn set_tls(&self, own: Arc<Handle>, peer: PeerId) {
-        self.own.replace(Some(own));
-        self.peer.replace(Some(peer));
+    pub(super) fn set_standing(&self, standing: Standing) {
+        self.standing.replace(Some(standing));
     }
 }
 
@@ -171,22 +171,15 @@ impl Live {
         }
     }
 
-    /// Cuts connections to peers that are not `trusted` any more.
-    pub(super) fn recheck_peers(&self, trusted: impl Fn(&PeerId) -> bool) {
+    /// Cuts the connections between agents that `judge` gives a reason for.
+    pub(super) fn recheck_standing(
+        &self,
+        mut judge: impl FnMut(&mut Standing) -> Option<CutReason>,
+    ) {
         for entry in self.entries.borrow().values() {
-            let peer = entry.peer.borrow();
-            if peer.as_ref().is_some_and(|p| !trusted(p)) {
-                entry.cut.now(CutReason::Revoked);
-            }
-        }
-    }
-
-    /// Cuts connections of identities that have no valid certificate any more.
-    pub(super) fn recheck_own(&self) {
-        for entry in self.entries.borrow().values() {
-            let own = entry.own.borrow();
-            if own.as_ref().is_some_and(|own| own.current().is_none()) {
-                entry.cut.now(CutReason::CertificateExpired);
+            let mut standing = entry.standing.borrow_mut();
+            if let Some(reason) = standing.as_mut().and_then(&mut judge) {
+                entry.cut.now(reason);
             }
         }
     }

@@ -13,6 +13,8 @@ mod dial;
 mod inbound;
 mod live;
 mod outbound;
+mod proofs;
+mod renew;
 mod report;
 mod worker;
 
@@ -37,6 +39,7 @@ use crate::observe::Observe;
 use crate::sys::{netns::Netns, socket};
 use crate::tls::Trust;
 use crate::tunnel::PoolConfig;
+use proofs::Proofs;
 use worker::Command;
 
 /// Settings of the data path.
@@ -131,6 +134,7 @@ struct Shared {
     active: AtomicUsize,
     /// Which pod each enrolled namespace, by its cookie, is.
     enrolled: ArcSwap<HashMap<u64, Arc<Workload>>>,
+    proofs: Proofs,
 }
 
 impl Shared {
@@ -195,6 +199,7 @@ impl Workers {
             observe,
             active: AtomicUsize::new(0),
             enrolled: ArcSwap::default(),
+            proofs: Proofs::default(),
         });
         let workers = (0..count)
             .map(|index| worker::spawn(index, count, shared.clone()).map_err(Error::Start))

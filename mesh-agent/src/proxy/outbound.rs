@@ -1,6 +1,6 @@
 //! From a local pod to elsewhere: target, transport, permit, upstream.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -10,6 +10,7 @@ use super::carry::{Ended, Stopped, Tunnelled, carry, carry_plain};
 use super::connection::{Accepted, At};
 use super::dial;
 use super::live::Checked;
+use super::proofs::{Pair, Proof, Proved, Standing};
 use super::report::Report;
 use super::worker::Local;
 use crate::balance;
@@ -279,15 +280,42 @@ async fn mesh(
         // idle connection needs.
         None => Box::pin(connect(at, key.destination, &expected)).await?,
     };
-    at.entry
-        .set_tls(at.pod.pod.identity.clone(), connection.peer().clone());
+    stand_on(at, key, &connection);
     still_trusted(at, connection.peer())?;
     let carrying = after.insert(Carrying::begin(at, key, connection));
     stream(accepted, report, carrying, &expected).await
 }
 
+/// What the stream to come is judged by while it lives.
+fn stand_on(at: &At<'_>, key: Key, connection: &Connection) {
+    let (own, peer) = (at.pod.pod.identity.clone(), connection.peer().clone());
+    let pair = pair(at, key.destination.ip(), &peer);
+    let due = at.local.due(SystemTime::now(), connection.expires());
+    let proved = Proved::client(pair, peer.not_after(), key.destination, due);
+    at.entry.set_standing(Standing { own, peer, proved });
+}
+
+pub(super) fn pair(at: &At<'_>, peer_ip: IpAddr, peer: &PeerId) -> Pair {
+    Pair {
+        netns: at.pod.cookie(),
+        peer_ip,
+        peer: peer.spiffe_id().clone(),
+    }
+}
+
+/// A handshake that was verified proves the peer's identity for all streams of the pair.
+pub(super) fn note(at: &At<'_>, peer_ip: IpAddr, peer: &PeerId, expires: SystemTime) {
+    let now = SystemTime::now();
+    let proof = Proof {
+        peer: peer.clone(),
+        due: at.local.due(now, expires),
+    };
+    let proofs = &at.local.shared.proofs;
+    proofs.note(pair(at, peer_ip, peer), proof, now);
+}
+
 /// A new connection to the other agent, verified.
-async fn connect(
+pub(super) async fn connect(
     at: &At<'_>,
     destination: SocketAddr,
     expected: &SpiffeId,
@@ -305,8 +333,10 @@ async fn connect(
         reason = at.entry.cut.wait() => return Err(reason.refuse()),
         session = handshake => session.map_err(RefuseReason::Tls)?,
     };
-    let now = Instant::now();
-    Ok(Connection::new(tcp, session, credentials.not_after(), now))
+    let connection = Connection::new(tcp, session, credentials.not_after(), Instant::now());
+    let (peer, expires) = (connection.peer(), connection.expires());
+    note(at, destination.ip(), peer, expires);
+    Ok(connection)
 }
 
 /// The pod's own certificate; waits for one that is on its way.
@@ -365,6 +395,7 @@ async fn stream(
             break stopped;
         }
         carrying.connection = Box::pin(connect(at, carrying.key.destination, expected)).await?;
+        stand_on(at, carrying.key, &carrying.connection);
         carrying.relay.again(&mut carrying.connection, &open(at));
     };
     let (reason, answer) = end(&stopped, carrying.relay.is_accepted());

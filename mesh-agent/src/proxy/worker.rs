@@ -3,10 +3,10 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
-use std::net::TcpListener as StdListener;
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
@@ -17,6 +17,8 @@ use tokio_util::task::TaskTracker;
 use super::connection;
 use super::dial::{Delivery, PortRange};
 use super::live::{CutReason, Live};
+use super::proofs::{self, Judgement, Pair};
+use super::renew::renew;
 use super::{LocalPod, Recheck, Shared};
 use crate::model::policy::PeerMode;
 use crate::observe;
@@ -38,6 +40,8 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// Handshakes of one pod that a worker has under way at once: peers that never
 /// finish theirs do not keep others out for ever, nor fill memory.
 const MAX_HANDSHAKES: usize = 512;
+/// Handshakes that a sweep starts to renew proofs.
+const RENEWALS: usize = 64;
 
 /// State of one worker, shared by its tasks on one thread.
 pub(super) struct Local {
@@ -95,7 +99,13 @@ impl Local {
         match what {
             Recheck::Policy => self.recheck_policy(),
             Recheck::Trust(trust) => {
-                self.live.recheck_peers(|peer| !trust.is_revoked(peer));
+                let proofs = &self.shared.proofs;
+                self.live.recheck_standing(|standing| {
+                    let newest = proofs.get(&standing.proved.pair);
+                    let revoked = trust.is_revoked(&standing.peer)
+                        || newest.is_some_and(|proof| trust.is_revoked(&proof.peer));
+                    revoked.then_some(CutReason::Revoked)
+                });
                 let mut pool = self.pool.borrow_mut();
                 pool.retain_peers(|peer| !trust.is_revoked(peer));
             }
@@ -120,10 +130,33 @@ impl Local {
         });
     }
 
-    fn sweep(&self) {
-        let (now, wall) = (std::time::Instant::now(), std::time::SystemTime::now());
+    /// When a handshake that was made now is to be followed by another.
+    pub(super) fn due(&self, now: SystemTime, expires: SystemTime) -> SystemTime {
+        proofs::due(now, expires, self.next_id.get())
+    }
+
+    /// Closes and cuts what has ended; gives the pairs whose proof is to be renewed.
+    fn sweep(&self) -> Vec<(Pair, SocketAddr)> {
+        let (now, wall) = (std::time::Instant::now(), SystemTime::now());
         self.pool.borrow_mut().sweep(now, wall);
-        self.live.recheck_own();
+        let mut due = Vec::new();
+        self.live.recheck_standing(|standing| {
+            if standing.own.current().is_none() {
+                return Some(CutReason::CertificateExpired);
+            }
+            // What finds no room is left for the next sweep.
+            let may_renew = due.len() < RENEWALS;
+            let proofs = &self.shared.proofs;
+            match standing.proved.judge(proofs, wall, may_renew) {
+                Judgement::Fine => None,
+                Judgement::Cut => Some(CutReason::PeerCertificateExpired),
+                Judgement::Renew(pair, to) => {
+                    due.push((pair, to));
+                    None
+                }
+            }
+        });
+        due
     }
 }
 
@@ -188,7 +221,7 @@ async fn run(local: Rc<Local>, mut commands: mpsc::Receiver<Command>) {
         let command = tokio::select! {
             command = commands.recv() => command,
             _ = sweep.tick() => {
-                local.sweep();
+                renew_due(&local, &pods);
                 continue;
             }
         };
@@ -204,6 +237,18 @@ async fn run(local: Rc<Local>, mut commands: mpsc::Receiver<Command>) {
             }
             Some(Command::Recheck(what)) => local.recheck(what),
             Some(Command::Drain(deadline)) => return drain(&local, &pods, deadline).await,
+        }
+    }
+}
+
+/// Looks at all that lives, and starts the handshakes that are due.
+fn renew_due(local: &Rc<Local>, pods: &HashMap<u64, Rc<PodState>>) {
+    for (pair, to) in local.sweep() {
+        // One that is gone needs none.
+        if let Some(pod) = pods.get(&pair.netns) {
+            let renewing = renew(local.clone(), pod.clone(), pair, to);
+            let renewing = local.tasks.track_future(renewing);
+            pod.tasks.spawn_local(renewing);
         }
     }
 }

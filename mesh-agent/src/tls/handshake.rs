@@ -58,6 +58,27 @@ impl PeerId {
         })
     }
 
+    /// Proves nothing: for the tests of what is done with proofs.
+    #[cfg(test)]
+    pub(crate) fn for_test(id: SpiffeId, not_after: SystemTime) -> Self {
+        let name = CertificateName {
+            issuer: Arc::new([]),
+            serial: Arc::new([]),
+        };
+        let leaf = Leaf {
+            id,
+            name,
+            not_before: SystemTime::UNIX_EPOCH,
+            not_after,
+        };
+        Self {
+            inner: Arc::new(Proven {
+                leaf,
+                chain: Box::new([]),
+            }),
+        }
+    }
+
     #[must_use]
     pub fn spiffe_id(&self) -> &SpiffeId {
         &self.inner.leaf.id

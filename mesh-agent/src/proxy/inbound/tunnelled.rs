@@ -1,7 +1,7 @@
 //! Streams of another agent: handshake once, then one stream after the other.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::net::TcpStream;
 
@@ -13,10 +13,11 @@ use crate::proxy::carry::{Stopped, Tunnelled, carry};
 use crate::proxy::connection::{Accepted, At};
 use crate::proxy::inbound::deliver;
 use crate::proxy::live::Checked;
-use crate::proxy::outbound::{credentials, decide, still_trusted};
+use crate::proxy::outbound::{credentials, decide, note, pair, still_trusted};
+use crate::proxy::proofs::{Proved, Standing};
 use crate::proxy::report::Report;
 use crate::sys::socket;
-use crate::tls;
+use crate::tls::{self, PeerId, Session};
 use crate::tunnel::{Connection, End, Open, Relay, ResetReason};
 
 /// The peer's pool closes sooner: this is for peers that vanished.
@@ -28,14 +29,13 @@ pub(in crate::proxy) async fn serve(accepted: Accepted<'_>) {
     let Accepted { client, mut at } = accepted;
     match Box::pin(handshake(&at, &client)).await {
         Ok((session, not_after)) => {
-            let own = at.pod.pod.identity.clone();
-            at.entry.set_tls(own, session.peer.clone());
+            stand_on(&at, &session.peer);
             if let Err(reason) = still_trusted(&at, &session.peer) {
                 let mut report = at.report();
                 report.opening.security = Security::MutualTls;
                 return report.refused(reason);
             }
-            let connection = Connection::new(client, session, not_after, Instant::now());
+            let connection = begin(&at, client, session, not_after);
             streams(&mut at, connection).await;
         }
         Err(reason) => {
@@ -47,10 +47,23 @@ pub(in crate::proxy) async fn serve(accepted: Accepted<'_>) {
     }
 }
 
-async fn handshake(
-    at: &At<'_>,
-    client: &TcpStream,
-) -> Result<(tls::Session, std::time::SystemTime), RefuseReason> {
+/// What the peer's streams are judged by while they live.
+fn stand_on(at: &At<'_>, peer: &PeerId) {
+    let (own, peer) = (at.pod.pod.identity.clone(), peer.clone());
+    let pair = pair(at, at.client_addr.ip(), &peer);
+    let proved = Proved::server(pair, peer.not_after());
+    at.entry.set_standing(Standing { own, peer, proved });
+}
+
+/// The connection for streams; what its handshake proved is noted for those of others.
+fn begin(at: &At<'_>, client: TcpStream, session: Session, not_after: SystemTime) -> Connection {
+    let connection = Connection::new(client, session, not_after, Instant::now());
+    let (peer, expires) = (connection.peer(), connection.expires());
+    note(at, at.client_addr.ip(), peer, expires);
+    connection
+}
+
+async fn handshake(at: &At<'_>, client: &TcpStream) -> Result<(Session, SystemTime), RefuseReason> {
     let _place = at.pod.handshake().ok_or(RefuseReason::OverLimit)?;
     let credentials = credentials(at).await?;
     socket::bound_unsent(client);

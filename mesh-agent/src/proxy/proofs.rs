@@ -1,0 +1,303 @@
+//! Until when the identities of peers are proved.
+//!
+//! A certificate shown in a handshake proves its identity until it ends. A
+//! stream may live longer: its client makes another handshake with the same peer
+//! in time, and each end notes what it was shown. Where no newer certificate of
+//! the same identity was seen at the same address, the stream is cut.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+
+use crate::identity::Handle;
+use crate::model::SpiffeId;
+use crate::tls::PeerId;
+
+/// A peer's stream outlives its certificate by this: clocks differ, and the
+/// client may need a second try.
+pub(super) const GRACE: Duration = Duration::from_secs(5);
+/// Pairs that are remembered. Streams of others end with their certificate.
+const MAX: usize = 32_768;
+/// Least number of pairs at which expired ones are looked for.
+const FEW: usize = 1024;
+
+/// Who proved itself to whom.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Pair {
+    /// Of this node's pod.
+    pub(super) netns: u64,
+    pub(super) peer_ip: IpAddr,
+    pub(super) peer: SpiffeId,
+}
+
+/// What the last handshake of a pair showed.
+#[derive(Clone, Debug)]
+pub(super) struct Proof {
+    pub(super) peer: PeerId,
+    /// When the client is to make another.
+    pub(super) due: SystemTime,
+}
+
+struct Known {
+    proof: Proof,
+    /// No other renewal begins before this.
+    not_before: SystemTime,
+}
+
+#[derive(Default)]
+struct Table {
+    known: HashMap<Pair, Known>,
+    /// Number of pairs at which expired ones are dropped.
+    tidy_at: usize,
+}
+
+/// The proofs of all workers: the next handshake of a pair may come to another.
+#[derive(Default)]
+pub(super) struct Proofs(Mutex<Table>);
+
+impl Proofs {
+    /// A handshake was verified. What ends sooner than what is known says nothing.
+    pub(super) fn note(&self, pair: Pair, proof: Proof, now: SystemTime) {
+        let mut table = self.0.lock();
+        table.tidy(now);
+        let full = table.known.len() >= MAX;
+        match table.known.get_mut(&pair) {
+            Some(known) if known.proof.peer.not_after() <= proof.peer.not_after() => {
+                known.proof = proof;
+            }
+            Some(_) => {}
+            None if full => {}
+            None => {
+                let not_before = SystemTime::UNIX_EPOCH;
+                table.known.insert(pair, Known { proof, not_before });
+            }
+        }
+    }
+
+    pub(super) fn get(&self, pair: &Pair) -> Option<Proof> {
+        let table = self.0.lock();
+        table.known.get(pair).map(|known| known.proof.clone())
+    }
+
+    /// May a renewal begin now? One at a time, rarely at first and each second
+    /// when the end is near. Not for a pair that there was no room for.
+    fn begin(&self, pair: &Pair, until: SystemTime, now: SystemTime) -> bool {
+        let mut table = self.0.lock();
+        let Some(known) = table.known.get_mut(pair).filter(|k| k.not_before <= now) else {
+            return false;
+        };
+        let left = until.duration_since(now).unwrap_or_default();
+        let pause = (left / 10).clamp(Duration::from_secs(1), Duration::from_secs(60));
+        known.not_before = now + pause;
+        true
+    }
+}
+
+impl Table {
+    fn tidy(&mut self, now: SystemTime) {
+        if self.known.len() < self.tidy_at.max(FEW) {
+            return;
+        }
+        let live = |known: &Known| now < known.proof.peer.not_after() + GRACE;
+        self.known.retain(|_, known| live(known));
+        self.tidy_at = (self.known.len() * 2).clamp(FEW, MAX);
+    }
+}
+
+/// When a client that showed and was shown certificates until `expires` makes
+/// another handshake: renewal of certificates is at half of their life, so that
+/// by two thirds of the rest both ends have newer ones. `spread` parts pairs
+/// that began together.
+pub(super) fn due(now: SystemTime, expires: SystemTime, spread: u64) -> SystemTime {
+    let left = expires.duration_since(now).unwrap_or_default();
+    let part = u32::try_from(spread % 8).unwrap_or(0);
+    expires - left / 3 - (left / 64) * part
+}
+
+/// What a live connection between agents stands on.
+#[derive(Debug)]
+pub(super) struct Standing {
+    /// Certificate of this node's pod that the connection stands for.
+    pub(super) own: Arc<Handle>,
+    /// As in the connection's own handshake.
+    pub(super) peer: PeerId,
+    pub(super) proved: Proved,
+}
+
+/// How long the peer of a live connection counts as proved.
+#[derive(Debug)]
+pub(super) struct Proved {
+    pub(super) pair: Pair,
+    /// Where the client makes another handshake; none at the server.
+    renew_at: Option<SocketAddr>,
+    until: SystemTime,
+    due: SystemTime,
+}
+
+/// What is to be done about a live connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Judgement {
+    Fine,
+    /// Make another handshake with the peer, there.
+    Renew(Pair, SocketAddr),
+    /// The peer's identity is not proved any more.
+    Cut,
+}
+
+impl Proved {
+    pub(super) fn server(pair: Pair, until: SystemTime) -> Self {
+        Self {
+            pair,
+            renew_at: None,
+            until,
+            due: until,
+        }
+    }
+
+    /// `due`: when another handshake, to `to`, is to be made.
+    pub(super) fn client(pair: Pair, until: SystemTime, to: SocketAddr, due: SystemTime) -> Self {
+        Self {
+            renew_at: Some(to),
+            due,
+            ..Self::server(pair, until)
+        }
+    }
+
+    /// `may_renew`: there is room for another handshake now.
+    pub(super) fn judge(&mut self, proofs: &Proofs, now: SystemTime, may_renew: bool) -> Judgement {
+        if now < self.due {
+            return Judgement::Fine;
+        }
+        if let Some(proof) = proofs.get(&self.pair) {
+            self.until = self.until.max(proof.peer.not_after());
+            self.due = match self.renew_at {
+                Some(_) => self.due.max(proof.due),
+                None => self.until,
+            };
+        }
+        if now >= self.until + GRACE {
+            return Judgement::Cut;
+        }
+        match self.renew_at {
+            Some(to)
+                if may_renew && now >= self.due && proofs.begin(&self.pair, self.until, now) =>
+            {
+                Judgement::Renew(self.pair.clone(), to)
+            }
+            _ => Judgement::Fine,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 + seconds)
+    }
+
+    fn id() -> SpiffeId {
+        let domain = crate::model::TrustDomain::new("cluster.local").expect("a domain");
+        SpiffeId::new(&domain, "shop", "web").expect("an identity")
+    }
+
+    fn pair(netns: u64) -> Pair {
+        Pair {
+            netns,
+            peer_ip: [10, 0, 0, 1].into(),
+            peer: id(),
+        }
+    }
+
+    /// A handshake at `now` in which certificates until `until` were shown.
+    fn proof(now: u64, until: u64) -> Proof {
+        Proof {
+            peer: PeerId::for_test(id(), at(until)),
+            due: due(at(now), at(until), 0),
+        }
+    }
+
+    fn there() -> SocketAddr {
+        ([10, 0, 0, 1], 80).into()
+    }
+
+    #[test]
+    fn a_renewal_comes_after_the_certificates_own_and_well_before_their_end() {
+        // A certificate of 3600 s, renewed at 1800 s; handshakes at either moment.
+        for (made, spread) in [(0, 0), (0, 7), (1800, 0), (1800, 7)] {
+            let due = due(at(made), at(3600), spread);
+            assert!(due > at(1800) && due < at(3300), "{made} {spread}: {due:?}");
+        }
+        assert_eq!(due(at(10), at(5), 3), at(5), "expired already");
+    }
+
+    #[test]
+    fn a_server_cuts_when_no_newer_certificate_of_the_pair_was_seen() {
+        let proofs = Proofs::default();
+        proofs.note(pair(1), proof(0, 100), at(0));
+        let mut stream = Proved::server(pair(1), at(100));
+        let mut judge = |now| stream.judge(&proofs, at(now), true);
+        assert_eq!(judge(104), Judgement::Fine, "within the grace");
+        // Of others: another pod here, another address there.
+        proofs.note(pair(2), proof(90, 200), at(90));
+        let mut elsewhere = pair(1);
+        elsewhere.peer_ip = [10, 0, 0, 2].into();
+        proofs.note(elsewhere, proof(90, 200), at(90));
+        assert_eq!(judge(105), Judgement::Cut);
+        proofs.note(pair(1), proof(90, 200), at(90));
+        assert_eq!(judge(105), Judgement::Fine);
+        assert_eq!(judge(204), Judgement::Fine);
+        assert_eq!(judge(205), Judgement::Cut);
+    }
+
+    #[test]
+    fn a_client_renews_once_for_all_streams_of_a_pair_and_again_if_that_failed() {
+        let proofs = Proofs::default();
+        let first = proof(0, 300);
+        proofs.note(pair(1), first.clone(), at(0));
+        let mut streams = [0, 1].map(|_| Proved::client(pair(1), at(300), there(), first.due));
+        let renew = Judgement::Renew(pair(1), there());
+        assert_eq!(streams[0].judge(&proofs, at(199), true), Judgement::Fine);
+        assert_eq!(
+            streams[0].judge(&proofs, at(200), false),
+            Judgement::Fine,
+            "no room"
+        );
+        assert_eq!(streams[0].judge(&proofs, at(200), true), renew);
+        assert_eq!(
+            streams[1].judge(&proofs, at(201), true),
+            Judgement::Fine,
+            "under way"
+        );
+        assert_eq!(streams[1].judge(&proofs, at(211), true), renew, "it failed");
+        proofs.note(pair(1), proof(211, 600), at(211));
+        for stream in &mut streams {
+            assert_eq!(stream.judge(&proofs, at(400), true), Judgement::Fine);
+        }
+    }
+
+    #[test]
+    fn an_older_certificate_takes_nothing_back() {
+        let proofs = Proofs::default();
+        proofs.note(pair(1), proof(0, 200), at(0));
+        proofs.note(pair(1), proof(1, 100), at(1));
+        let known = proofs.get(&pair(1)).expect("known");
+        assert_eq!(known.peer.not_after(), at(200));
+    }
+
+    #[test]
+    fn memory_is_bounded_and_expired_pairs_make_room() {
+        let proofs = Proofs::default();
+        for netns in 0..MAX as u64 + 10 {
+            proofs.note(pair(netns), proof(0, 100), at(0));
+        }
+        assert_eq!(proofs.0.lock().known.len(), MAX);
+        assert!(proofs.get(&pair(MAX as u64)).is_none());
+        proofs.note(pair(MAX as u64), proof(200, 300), at(200));
+        assert_eq!(proofs.0.lock().known.len(), 1);
+    }
+}

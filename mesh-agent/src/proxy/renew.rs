@@ -1,0 +1,60 @@
+//! Another handshake with the peer of a live stream, before certificates end.
+//!
+//! It shows each end that the other one still gets certificates. The stream
+//! itself is not touched; the new connection serves the next one.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Instant;
+
+use super::connection::At;
+use super::outbound::connect;
+use super::proofs::Pair;
+use super::worker::{Local, PodState};
+use crate::model::policy::PeerMode;
+use crate::model::{ClientAddr, OrigDst};
+use crate::tunnel::Key;
+
+pub(super) async fn renew(local: Rc<Local>, pod: Rc<PodState>, pair: Pair, to: SocketAddr) {
+    let Some(own) = pod.pod.workload.ips.same_family(to.ip()) else {
+        return;
+    };
+    let registered = local.live.register(local.next_id(), pod.cookie());
+    let at = At {
+        local: &local,
+        pod: &pod,
+        client_addr: ClientAddr::new(SocketAddr::new(own, 0)),
+        orig_dst: OrigDst::new(to),
+        published: local.shared.published.load_full(),
+        entry: &registered.entry,
+    };
+    if !is_wanted(&at, &pair, to) {
+        return;
+    }
+    match Box::pin(connect(&at, to, &pair.peer)).await {
+        Ok(connection) => {
+            let key = Key {
+                netns: pod.cookie(),
+                destination: to,
+            };
+            let mut pool = local.pool.borrow_mut();
+            pool.put(key, connection, Instant::now());
+        }
+        // Tried again by the next sweeps, until the stream is cut.
+        Err(reason) => {
+            tracing::debug!(?reason, peer = %pair.peer, "cannot renew the proof of a stream's peer");
+        }
+    }
+}
+
+/// The configuration still has that peer there, and in mutual TLS: anybody else
+/// would get a handshake that is none of theirs.
+fn is_wanted(at: &At<'_>, pair: &Pair, to: SocketAddr) -> bool {
+    let published = &at.published;
+    let Some(workload) = published.snapshot.by_ip.get(&to.ip()) else {
+        return false;
+    };
+    let mode = published.policy.peer_mode(workload, to.port());
+    let expected = at.local.shared.identity_of(workload);
+    workload.is_enrolled() && mode != PeerMode::Disable && expected.as_ref() == Some(&pair.peer)
+}

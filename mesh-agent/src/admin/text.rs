@@ -7,7 +7,7 @@ use comfy_table::presets::NOTHING;
 use serde_json::Value;
 
 use super::Status;
-use crate::observe::ConnectionList;
+use crate::observe::{ConnectionInfo, ConnectionList};
 
 fn table(head: &[&str]) -> Table {
     let mut table = Table::new();
@@ -104,7 +104,7 @@ pub fn connections(list: &ConnectionList) -> String {
                 .unwrap_or_else(|| c.client.clone()),
             or_dash(&c.source_principal),
             destination,
-            c.security.clone(),
+            security(c),
             or_dash(&c.policy),
             c.bytes_sent.to_string(),
             c.bytes_received.to_string(),
@@ -117,6 +117,13 @@ pub fn connections(list: &ConnectionList) -> String {
         table.trim_fmt(),
         list.total
     )
+}
+
+fn security(connection: &ConnectionInfo) -> String {
+    match &connection.tls {
+        Some(tls) => format!("{} {}", connection.security, tls.group),
+        None => connection.security.clone(),
+    }
 }
 
 #[cfg(test)]

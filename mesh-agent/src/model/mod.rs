@@ -16,8 +16,8 @@ mod workload;
 pub use addr::{ClientAddr, OrigDst, PodIps, UpstreamAddr};
 pub use identity::{SpiffeError, SpiffeId, TrustDomain};
 pub use outcome::{
-    ByteCounts, CloseReason, Direction, Opening, Outcome, RefuseReason, RuleRef, Security,
-    TlsFailure, UnknownPeer,
+    ByteCounts, CipherSuite, CloseReason, Direction, KeyExchange, Opening, Outcome, RefuseReason,
+    RuleRef, Security, TlsFailure, TlsParameters, TlsRole, UnknownPeer,
 };
 pub use service::{AppProtocol, Endpoint, Service, ServiceKey, ServicePort, TargetPort};
 pub use snapshot::Snapshot;

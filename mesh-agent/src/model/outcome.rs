@@ -28,6 +28,36 @@ pub enum Security {
     MutualTls,
 }
 
+/// Key exchanges that a handshake may agree on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KeyExchange {
+    /// Also safe from a recording that is opened by a quantum computer.
+    X25519MlKem768,
+    X25519,
+}
+
+/// Cipher suites that a handshake may agree on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CipherSuite {
+    Aes128Gcm,
+    Aes256Gcm,
+    ChaCha20Poly1305,
+}
+
+/// What a handshake agreed on. The version is 1.3, always.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TlsParameters {
+    pub group: KeyExchange,
+    pub cipher: CipherSuite,
+}
+
+/// Which end of a handshake this agent was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TlsRole {
+    Client,
+    Server,
+}
+
 /// Why a TLS handshake failed; each is a label of metrics and log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TlsFailure {
@@ -168,6 +198,8 @@ pub struct Opening {
     pub source_principal: Option<SpiffeId>,
     pub destination_principal: Option<SpiffeId>,
     pub security: Security,
+    /// Of the connection between the agents; `None` where there is none (yet).
+    pub tls: Option<TlsParameters>,
     /// The rule that allowed or denied; `None` where no policy selects the destination.
     pub rule: Option<RuleRef>,
     pub started: SystemTime,

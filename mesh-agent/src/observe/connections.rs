@@ -8,9 +8,11 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::labels::{direction, security};
+use super::labels::{TlsNames, direction, security};
 use super::who::{Who, workload};
-use crate::model::{ByteCounts, ClientAddr, Opening, OrigDst, RuleRef, UpstreamAddr};
+use crate::model::{
+    ByteCounts, ClientAddr, Opening, OrigDst, RuleRef, TlsParameters, UpstreamAddr,
+};
 
 /// Most connections of one worker that can be listed; more are carried and counted.
 const MAX_LISTED: usize = 16_384;
@@ -23,6 +25,7 @@ pub(super) struct Live {
     pub(super) client: ClientAddr,
     pub(super) orig_dst: OrigDst,
     pub(super) upstream: Option<UpstreamAddr>,
+    pub(super) tls: Option<TlsParameters>,
     pub(super) rule: Option<RuleRef>,
     pub(super) generation: u64,
     started: SystemTime,
@@ -38,6 +41,7 @@ impl Live {
             client: opening.client,
             orig_dst: opening.orig_dst,
             upstream: opening.upstream,
+            tls: opening.tls,
             rule: opening.rule.clone(),
             generation: opening.generation,
             started: opening.started,
@@ -82,10 +86,30 @@ impl Live {
             source_principal: who.source_principal.as_ref().map(ToString::to_string),
             destination_principal: who.destination_principal.as_ref().map(ToString::to_string),
             security: security(who.security).to_owned(),
+            tls: self.tls.map(TlsInfo::from),
             policy: self.rule.as_ref().map(|r| r.policy.to_string()),
             bytes_sent: bytes.sent,
             bytes_received: bytes.received,
             age_seconds: age.as_secs_f64(),
+        }
+    }
+}
+
+/// What the handshake between the agents agreed on, by standard names.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TlsInfo {
+    pub version: String,
+    pub group: String,
+    pub cipher: String,
+}
+
+impl From<TlsParameters> for TlsInfo {
+    fn from(parameters: TlsParameters) -> Self {
+        let names = TlsNames::of(parameters);
+        Self {
+            version: names.version.to_owned(),
+            group: names.group.to_owned(),
+            cipher: names.cipher.to_owned(),
         }
     }
 }
@@ -105,6 +129,7 @@ pub struct ConnectionInfo {
     pub source_principal: Option<String>,
     pub destination_principal: Option<String>,
     pub security: String,
+    pub tls: Option<TlsInfo>,
     pub policy: Option<String>,
     pub bytes_sent: u64,
     pub bytes_received: u64,

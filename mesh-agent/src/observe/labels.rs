@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use prometheus_client::encoding::EncodeLabelSet;
+use serde::Serialize;
 
 use super::who::{Who, workload};
 use super::{OTHER, UNKNOWN};
 use crate::model::{
-    CloseReason, Direction, RefuseReason, Security, SpiffeId, TlsFailure, Workload,
+    CipherSuite, CloseReason, Direction, KeyExchange, RefuseReason, Security, SpiffeId, TlsFailure,
+    TlsParameters, TlsRole, Workload,
 };
 
 /// Labels of Istio's standard TCP metrics. Workloads go by their owner-like
@@ -49,6 +51,35 @@ pub(super) struct Policy {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct Event {
     pub(super) event: &'static str,
+}
+
+/// Six sets for each role at most.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Handshake {
+    role: &'static str,
+    version: &'static str,
+    group: &'static str,
+    cipher: &'static str,
+}
+
+impl Handshake {
+    pub(super) fn of(role: TlsRole, parameters: TlsParameters) -> Self {
+        let TlsNames {
+            version,
+            group,
+            cipher,
+        } = TlsNames::of(parameters);
+        let role = match role {
+            TlsRole::Client => "client",
+            TlsRole::Server => "server",
+        };
+        Self {
+            role,
+            version,
+            group,
+            cipher,
+        }
+    }
 }
 
 impl Connection {
@@ -189,6 +220,31 @@ fn tls_failure(failure: TlsFailure) -> &'static str {
         TlsFailure::Malformed => "tls_malformed",
         TlsFailure::Timeout => "tls_timeout",
         TlsFailure::Closed => "tls_closed",
+    }
+}
+
+/// Names of what a handshake agreed on, as IANA has them.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct TlsNames {
+    pub(super) version: &'static str,
+    pub(super) group: &'static str,
+    pub(super) cipher: &'static str,
+}
+
+impl TlsNames {
+    pub(super) fn of(parameters: TlsParameters) -> Self {
+        Self {
+            version: "1.3",
+            group: match parameters.group {
+                KeyExchange::X25519MlKem768 => "X25519MLKEM768",
+                KeyExchange::X25519 => "X25519",
+            },
+            cipher: match parameters.cipher {
+                CipherSuite::Aes128Gcm => "TLS_AES_128_GCM_SHA256",
+                CipherSuite::Aes256Gcm => "TLS_AES_256_GCM_SHA384",
+                CipherSuite::ChaCha20Poly1305 => "TLS_CHACHA20_POLY1305_SHA256",
+            },
+        }
     }
 }
 

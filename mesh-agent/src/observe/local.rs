@@ -11,12 +11,14 @@ use prometheus_client::metrics::counter::Counter;
 
 use super::access_log::{End, Event};
 use super::connections::{Live, Shard};
-use super::labels::{Connection, Ended, Policy, close_reason, direction};
+use super::labels::{Connection, Ended, Handshake, Policy, close_reason, direction};
 use super::series::Series;
 use super::timing::Timings;
 use super::who::{self, Who};
 use super::{Inner, MAX_POLICIES};
-use crate::model::{ByteCounts, CloseReason, Direction, Opening, Outcome, RefuseReason};
+use crate::model::{
+    ByteCounts, CloseReason, Direction, Opening, Outcome, RefuseReason, TlsParameters, TlsRole,
+};
 
 /// Label sets that a worker keeps at hand; past it, it begins anew.
 const MAX_KNOWN: usize = 4_096;
@@ -34,6 +36,7 @@ struct Worker {
     shard: Arc<Shard>,
     known: RefCell<Known>,
     ended: RefCell<Map<(Direction, CloseReason), Counter>>,
+    handshakes: RefCell<Map<(TlsRole, TlsParameters), Counter>>,
     denied: RefCell<Map<Arc<str>, Counter>>,
 }
 
@@ -52,6 +55,7 @@ impl Local {
             shard: inner.connections.worker(),
             known: RefCell::default(),
             ended: RefCell::default(),
+            handshakes: RefCell::default(),
             denied: RefCell::default(),
             inner,
         }))
@@ -75,6 +79,16 @@ impl Local {
             started: Instant::now(),
             ended: false,
         }
+    }
+
+    /// A handshake with another agent was finished.
+    pub fn handshake(&self, role: TlsRole, parameters: TlsParameters) {
+        let mut handshakes = self.0.handshakes.borrow_mut();
+        let counter = handshakes.entry((role, parameters)).or_insert_with(|| {
+            let labels = Handshake::of(role, parameters);
+            self.0.inner.handshakes.get_or_create_owned(&labels)
+        });
+        counter.inc();
     }
 
     /// A connection that never reached its upstream.

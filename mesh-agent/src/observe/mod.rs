@@ -33,8 +33,8 @@ use prometheus_client::registry::Registry;
 use access_log::AccessLog;
 pub use access_log::Target as AccessLogTarget;
 use connections::Connections;
-pub use connections::{ConnectionInfo, ConnectionList};
-use labels::{Ended, Event, Policy};
+pub use connections::{ConnectionInfo, ConnectionList, TlsInfo};
+use labels::{Ended, Event, Handshake, Policy};
 pub use labels::{close_reason, direction, refuse_reason};
 pub use local::{Local, Open};
 use series::SeriesSet;
@@ -57,6 +57,7 @@ struct Inner {
     series: Arc<SeriesSet>,
     timings: Arc<AllTimings>,
     ended: Family<Ended, Counter>,
+    handshakes: Family<Handshake, Counter>,
     denied: Family<Policy, Counter>,
     policies: parking_lot::Mutex<HashSet<Arc<str>>>,
     /// Label of denials that no policy names.
@@ -76,6 +77,7 @@ impl Observe {
             series: Arc::new(SeriesSet::new(series::MAX_SETS)),
             timings: Arc::default(),
             ended: Family::default(),
+            handshakes: Family::default(),
             denied: Family::default(),
             policies: parking_lot::Mutex::default(),
             no_policy: "none".into(),
@@ -154,6 +156,11 @@ impl Inner {
             "mesh_agent_connections_ended",
             "Accepted connections by how they ended",
             self.ended.clone(),
+        );
+        r.register(
+            "mesh_agent_tls_handshakes",
+            "Finished handshakes between agents by what they agreed on",
+            self.handshakes.clone(),
         );
         r.register(
             "mesh_agent_authz_denied",

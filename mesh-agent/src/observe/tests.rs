@@ -34,6 +34,7 @@ fn outcome(reason: CloseReason) -> Outcome {
             source_principal: None,
             destination_principal: None,
             security: Security::None,
+            tls: None,
             rule: None,
             started: SystemTime::UNIX_EPOCH,
             generation: 3,
@@ -139,6 +140,22 @@ fn a_connection_that_is_dropped_without_an_outcome_ends_as_internal() {
         "mesh_agent_connections_ended_total{direction=\"outbound\",reason=\"internal\"} 1"
     ));
     assert!(page.contains("mesh_agent_connections_active 0"));
+}
+
+#[test]
+fn handshakes_are_counted_by_what_they_agreed_on() {
+    let observe = Observe::new("n1", AccessLogTarget::Off);
+    let worker = observe.worker();
+    for cipher in [CipherSuite::Aes128Gcm, CipherSuite::ChaCha20Poly1305] {
+        let group = KeyExchange::X25519MlKem768;
+        let parameters = TlsParameters { group, cipher };
+        worker.handshake(TlsRole::Server, parameters);
+        worker.handshake(TlsRole::Server, parameters);
+    }
+    let page = observe.page(&[]);
+    let line = "mesh_agent_tls_handshakes_total{role=\"server\",version=\"1.3\",\
+        group=\"X25519MLKEM768\",cipher=\"TLS_AES_128_GCM_SHA256\"} 2\n";
+    assert!(page.contains(line), "{page}");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::balance;
 use crate::model::policy::PeerMode;
 use crate::model::{
     CloseReason, Direction, RefuseReason, Security, ServiceKey, Snapshot, SpiffeId, TlsFailure,
-    UnknownPeer, UpstreamAddr, Workload,
+    TlsRole, UnknownPeer, UpstreamAddr, Workload,
 };
 use crate::policy::{Permit, Request};
 use crate::route::{self, Decision};
@@ -282,6 +282,7 @@ async fn mesh(
     };
     stand_on(at, key, &connection);
     still_trusted(at, connection.peer())?;
+    report.opening.tls = Some(connection.tls());
     let carrying = after.insert(Carrying::begin(at, key, connection));
     stream(accepted, report, carrying, &expected).await
 }
@@ -333,6 +334,9 @@ pub(super) async fn connect(
         reason = at.entry.cut.wait() => return Err(reason.refuse()),
         session = handshake => session.map_err(RefuseReason::Tls)?,
     };
+    at.local
+        .observe
+        .handshake(TlsRole::Client, session.parameters);
     let connection = Connection::new(tcp, session, credentials.not_after(), Instant::now());
     let (peer, expires) = (connection.peer(), connection.expires());
     note(at, destination.ip(), peer, expires);

@@ -41,6 +41,7 @@ impl<'l> Report<'l> {
             source_principal: None,
             destination_principal: None,
             security: Security::None,
+            tls: None,
             rule: None,
             started: SystemTime::now(),
             generation,

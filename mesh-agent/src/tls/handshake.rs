@@ -19,7 +19,7 @@ use super::failure::from_rustls;
 use super::leaf::{CertificateName, Leaf};
 use super::records::{HEAD, MAX_CIPHERTEXT, Records, Schedule};
 use super::{ALPN, Credentials, provider};
-use crate::model::{SpiffeId, TlsFailure};
+use crate::model::{SpiffeId, TlsFailure, TlsParameters};
 
 /// What a peer may send before we know it: a chain of 32 KiB and the rest.
 const MAX_HANDSHAKE: usize = 40 * 1024;
@@ -115,9 +115,8 @@ pub struct Session {
     /// Ciphertext that came right behind the handshake: goes through
     /// [`Records::open`] before anything that is read from the socket.
     pub early: Vec<u8>,
-    /// Key exchange group and cipher suite, for log and metrics.
-    pub group: &'static str,
-    pub suite: &'static str,
+    /// What was agreed on, for log and metrics.
+    pub parameters: TlsParameters,
 }
 
 /// As the client, to one of `expected`. After an error the socket is of no
@@ -290,8 +289,7 @@ impl<S: Side> Driver<'_, S> {
         }
         let common = self.connection.common();
         let speaks_mesh = common.alpn_protocol() == Some(ALPN);
-        let group = provider::group_name(common.negotiated_key_exchange_group());
-        let suite = provider::suite_name(common.negotiated_cipher_suite());
+        let parameters = provider::parameters(common).ok_or(TlsFailure::NoCommonProtocol)?;
         let peer = PeerId::from_verified(common.peer_certificates().unwrap_or_default())?;
         let mut records = self.connection.into_records()?;
         if !speaks_mesh {
@@ -308,8 +306,7 @@ impl<S: Side> Driver<'_, S> {
             peer,
             records,
             early,
-            group,
-            suite,
+            parameters,
         })
     }
 }

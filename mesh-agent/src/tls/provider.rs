@@ -6,8 +6,10 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
 use rustls::SupportedCipherSuite;
 use rustls::crypto::aws_lc_rs::{cipher_suite, default_provider, kx_group};
-use rustls::crypto::{CryptoProvider, SupportedKxGroup, WebPkiSupportedAlgorithms};
-use rustls::{CipherSuite, NamedGroup, SignatureScheme};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
+use rustls::{CipherSuite, CommonState, NamedGroup, ProtocolVersion, SignatureScheme};
+
+use crate::model::{self, KeyExchange, TlsParameters};
 
 static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
     Arc::new(CryptoProvider {
@@ -73,19 +75,21 @@ pub fn warm() {
     LazyLock::force(&PROVIDER);
 }
 
-pub(super) fn suite_name(suite: Option<SupportedCipherSuite>) -> &'static str {
-    match suite.map(|suite| suite.suite()) {
-        Some(CipherSuite::TLS13_AES_128_GCM_SHA256) => "TLS_AES_128_GCM_SHA256",
-        Some(CipherSuite::TLS13_AES_256_GCM_SHA384) => "TLS_AES_256_GCM_SHA384",
-        Some(CipherSuite::TLS13_CHACHA20_POLY1305_SHA256) => "TLS_CHACHA20_POLY1305_SHA256",
-        _ => "unknown",
+/// What a finished handshake agreed on; `None`: something that we never offer.
+pub(super) fn parameters(common: &CommonState) -> Option<TlsParameters> {
+    if common.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
+        return None;
     }
-}
-
-pub(super) fn group_name(group: Option<&'static dyn SupportedKxGroup>) -> &'static str {
-    match group.map(SupportedKxGroup::name) {
-        Some(NamedGroup::X25519MLKEM768) => "X25519MLKEM768",
-        Some(NamedGroup::X25519) => "X25519",
-        _ => "unknown",
-    }
+    let group = match common.negotiated_key_exchange_group()?.name() {
+        NamedGroup::X25519MLKEM768 => KeyExchange::X25519MlKem768,
+        NamedGroup::X25519 => KeyExchange::X25519,
+        _ => return None,
+    };
+    let cipher = match common.negotiated_cipher_suite()?.suite() {
+        CipherSuite::TLS13_AES_128_GCM_SHA256 => model::CipherSuite::Aes128Gcm,
+        CipherSuite::TLS13_AES_256_GCM_SHA384 => model::CipherSuite::Aes256Gcm,
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => model::CipherSuite::ChaCha20Poly1305,
+        _ => return None,
+    };
+    Some(TlsParameters { group, cipher })
 }

@@ -13,6 +13,7 @@ use super::ProtocolError;
 use super::frame::{self, GENERATIONS, HEADER, Kind, Open};
 use super::relay::Relay;
 use super::stream::{self, Between};
+use crate::model::TlsParameters;
 use crate::tls::{HEAD, Opened, PeerId, RecordError, Records, Session, TAIL};
 
 /// Ciphertext read in one go; 128 to 256 KiB measured best.
@@ -58,6 +59,7 @@ pub struct Connection {
     pub(super) tcp: TcpStream,
     pub(super) records: Records,
     peer: PeerId,
+    tls: TlsParameters,
     /// Ciphertext received and not opened yet; without memory when empty.
     pub(super) received: Vec<u8>,
     /// Sealed bytes that the socket did not take yet, from `unsent_at` on.
@@ -81,6 +83,7 @@ impl Connection {
             expires: own_not_after.min(session.peer.not_after()),
             records: session.records,
             peer: session.peer,
+            tls: session.parameters,
             received: session.early,
             unsent: Vec::new(),
             unsent_at: 0,
@@ -94,6 +97,12 @@ impl Connection {
     #[must_use]
     pub fn peer(&self) -> &PeerId {
         &self.peer
+    }
+
+    /// What its handshake agreed on.
+    #[must_use]
+    pub fn tls(&self) -> TlsParameters {
+        self.tls
     }
 
     #[must_use]

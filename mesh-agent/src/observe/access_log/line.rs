@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 use serde_json::ser::Formatter;
 
-use super::super::labels::{close_reason, direction, security};
+use super::super::labels::{TlsNames, close_reason, direction, security};
 use super::super::who::workload;
 use super::{End, Event, Record};
 use crate::model::{
@@ -41,6 +41,7 @@ struct Line<'a> {
     #[serde(serialize_with = "shown_if_some")]
     service: Option<&'a ServiceKey>,
     security: &'static str,
+    tls: Option<TlsNames>,
     verdict: &'static str,
     rule: Option<Rule<'a>>,
     generation: u64,
@@ -101,6 +102,7 @@ impl<'a> Line<'a> {
             destination_principal: who.destination_principal.as_ref(),
             service: who.service.as_ref(),
             security: security(who.security),
+            tls: live.tls.map(TlsNames::of),
             verdict: verdict(end.map(|e| e.reason)),
             rule: live.rule.as_ref().map(|r| Rule {
                 policy: &r.policy,

@@ -40,6 +40,10 @@ fn live(account: &str) -> Arc<Live> {
         source_principal: None,
         destination_principal: None,
         security: Security::MutualTls,
+        tls: Some(TlsParameters {
+            group: KeyExchange::X25519MlKem768,
+            cipher: CipherSuite::Aes128Gcm,
+        }),
         rule: Some(RuleRef {
             policy: "shop/web".into(),
             rule: Some(2),
@@ -63,13 +67,21 @@ fn formatted(account: &str) -> String {
 }
 
 #[test]
-fn a_line_names_the_rule_that_decided() {
+fn a_line_names_the_rule_that_decided_and_how_it_was_encrypted() {
     let line: serde_json::Value = serde_json::from_str(&formatted("web")).expect("JSON");
     assert_eq!(line["rule"]["policy"], "shop/web");
     assert_eq!(line["rule"]["index"], 2);
     assert_eq!(line["rule"]["generation"], 9);
     assert_eq!(line["security"], "mutual_tls");
     assert_eq!(line["verdict"], "allowed");
+    assert_eq!(
+        line["tls"],
+        serde_json::json!({
+            "version": "1.3",
+            "group": "X25519MLKEM768",
+            "cipher": "TLS_AES_128_GCM_SHA256",
+        })
+    );
 }
 
 proptest! {

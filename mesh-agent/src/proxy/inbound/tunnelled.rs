@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::net::TcpStream;
 
 use crate::model::{
-    ClientAddr, CloseReason, RefuseReason, Security, SpiffeId, UpstreamAddr, Workload,
+    ClientAddr, CloseReason, RefuseReason, Security, SpiffeId, TlsRole, UpstreamAddr, Workload,
 };
 use crate::policy::Permit;
 use crate::proxy::carry::{Stopped, Tunnelled, carry};
@@ -33,6 +33,7 @@ pub(in crate::proxy) async fn serve(accepted: Accepted<'_>) {
             if let Err(reason) = still_trusted(&at, &session.peer) {
                 let mut report = at.report();
                 report.opening.security = Security::MutualTls;
+                report.opening.tls = Some(session.parameters);
                 return report.refused(reason);
             }
             let connection = begin(&at, client, session, not_after);
@@ -73,7 +74,10 @@ async fn handshake(at: &At<'_>, client: &TcpStream) -> Result<(Session, SystemTi
         reason = at.entry.cut.wait() => return Err(reason.refuse()),
         session = tls::accept(client, &credentials, deadline) => session,
     };
-    Ok((session.map_err(RefuseReason::Tls)?, credentials.not_after()))
+    let session = session.map_err(RefuseReason::Tls)?;
+    let observe = &at.local.observe;
+    observe.handshake(TlsRole::Server, session.parameters);
+    Ok((session, credentials.not_after()))
 }
 
 async fn streams(at: &mut At<'_>, mut connection: Connection) {
@@ -99,6 +103,7 @@ async fn streams(at: &mut At<'_>, mut connection: Connection) {
                 tracing::debug!(%error, peer = %connection.peer().spiffe_id(), "protocol error");
                 let mut report = at.report();
                 report.opening.security = Security::MutualTls;
+                report.opening.tls = Some(connection.tls());
                 report.opening.source_principal = Some(connection.peer().spiffe_id().clone());
                 return report.ended(Default::default(), CloseReason::ProtocolError);
             }
@@ -116,7 +121,7 @@ async fn stream(
 ) -> bool {
     // Each stream is decided by the configuration that holds when it comes.
     at.published = at.local.shared.published.load_full();
-    let mut report = report(at, &open, connection.peer().spiffe_id());
+    let mut report = report(at, &open, connection);
     if open.source.ip().to_canonical() != at.client_addr.ip() {
         // Only a pod's own agent opens streams for it, from its own address.
         report.refused(RefuseReason::Loop);
@@ -172,12 +177,14 @@ fn told(reason: RefuseReason) -> ResetReason {
     }
 }
 
-fn report<'l>(at: &At<'l>, open: &Open, peer: &SpiffeId) -> Report<'l> {
+fn report<'l>(at: &At<'l>, open: &Open, connection: &Connection) -> Report<'l> {
     let mut report = at.report();
+    let peer = connection.peer().spiffe_id();
     let opening = &mut report.opening;
     opening.client = ClientAddr::new(open.source);
     opening.upstream = Some(UpstreamAddr::new(at.orig_dst.get()));
     opening.security = Security::MutualTls;
+    opening.tls = Some(connection.tls());
     opening.source_principal = Some(peer.clone());
     // The address gives the pod's name only where it agrees with the proof.
     let known = at.published.snapshot.by_ip.get(&at.client_addr.ip());

@@ -1,6 +1,6 @@
 use super::support::{DEADLINE, credentials, id, root, sockets};
 use crate::detect;
-use crate::model::TlsFailure;
+use crate::model::{CipherSuite, KeyExchange, TlsFailure, TlsParameters};
 use crate::tls::{HEAD, Opened, Records, Session, TAIL, accept, connect, warm};
 
 pub(super) async fn pair() -> (Session, Session) {
@@ -41,10 +41,13 @@ async fn two_workloads_of_one_root_know_each_other() {
     let (mut client, mut server) = pair().await;
     assert_eq!(client.peer.spiffe_id(), &id("db"));
     assert_eq!(server.peer.spiffe_id(), &id("web"));
-    assert_eq!(client.group, "X25519MLKEM768");
+    let parameters = TlsParameters {
+        group: KeyExchange::X25519MlKem768,
+        cipher: CipherSuite::Aes128Gcm,
+    };
     assert_eq!(
-        (client.suite, server.suite),
-        ("TLS_AES_128_GCM_SHA256", "TLS_AES_128_GCM_SHA256")
+        (client.parameters, server.parameters),
+        (parameters, parameters)
     );
     assert!(client.early.is_empty() && server.early.is_empty());
     for round in 0..3 {

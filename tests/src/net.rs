@@ -63,8 +63,14 @@ pub(crate) fn make_pod(pod: &Pod, node_netns: &str) -> Result<()> {
     let netns = &pod.netns;
     let outside = format!("v-{}", pod.name);
     ip(&format!("-n {netns} link set lo up"))?;
+    // A pod that comes again has the same: neighbours remember it for a while.
+    let mac = format!(
+        "02:00:00:77:{:02x}:{:02x}",
+        pod.index >> 8,
+        pod.index & 0xff
+    );
     ip(&format!(
-        "link add eth0 netns {netns} type veth peer name {outside} netns {node_netns}"
+        "link add eth0 address {mac} netns {netns} type veth peer name {outside} netns {node_netns}"
     ))?;
     ip(&format!("-n {node_netns} link set {outside} master br0 up"))?;
     ip(&format!("-n {netns} addr add {}/24 dev eth0", pod.v4()))?;

@@ -1,6 +1,6 @@
 //! Packets as they were on a link: tcpdump into a file, then a look inside.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -100,6 +100,29 @@ impl Captured {
     #[must_use]
     pub fn contains(&self, bytes: &[u8]) -> bool {
         find(&self.raw, bytes) || self.flows.values().any(|flow| find(flow, bytes))
+    }
+
+    /// How many of `words`, all as long as the first, stand in any packet, or
+    /// across packets of one flow.
+    #[must_use]
+    pub fn count(&self, words: &[String]) -> usize {
+        let len = words.first().map_or(0, String::len);
+        let words: HashSet<&[u8]> = words.iter().map(String::as_bytes).collect();
+        if len < 2 {
+            return 0;
+        }
+        // Nearly every place is told from all words by two bytes.
+        let pair = |bytes: &[u8]| usize::from(bytes[0]) << 8 | usize::from(bytes[1]);
+        let mut begins = vec![false; 1 << 16];
+        for word in &words {
+            begins[pair(word)] = true;
+        }
+        let texts = std::iter::once(&self.raw).chain(self.flows.values());
+        let places = texts.flat_map(|text| text.windows(len));
+        let found: HashSet<&[u8]> = places
+            .filter(|place| begins[pair(place)] && words.contains(place))
+            .collect();
+        found.len()
     }
 }
 

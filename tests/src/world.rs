@@ -86,12 +86,22 @@ impl World {
             ports: spec.ports.clone(),
             headless: spec.headless,
         };
+        self.pods.push(pod.clone());
+        self.add_again(spec, &pod)?;
+        Ok(pod)
+    }
+
+    /// A pod that was removed, with its addresses, in a new namespace.
+    pub fn add_again(&self, spec: &PodSpec, pod: &Pod) -> Result<()> {
+        // Whoever is inside keeps a namespace, and its link, a while longer.
+        let link = format!("-n {} link show v-{}", self.netns(&spec.node), pod.name);
+        if !eventually(Duration::from_secs(10), || ip(&link).is_err()) {
+            bail!("the namespace of {} before is kept alive", pod.name);
+        }
         fs::create_dir_all(&pod.cgroup)?;
         ip(&format!("netns add {}", pod.netns))?;
-        self.pods.push(pod.clone());
-        net::make_pod(&pod, &self.netns(&spec.node))?;
-        self.write_config(&spec.name, &spec.yaml(&pod))?;
-        Ok(pod)
+        net::make_pod(pod, &self.netns(&spec.node))?;
+        self.write_config(&spec.name, &spec.yaml(pod))
     }
 
     /// Where a pod of that name has, or will have, its cgroup.

@@ -172,6 +172,7 @@ impl Directory {
         let changed = snapshot.generation == 0 || !snapshot.same_content(&before.snapshot);
         let published = if changed {
             snapshot.generation += 1;
+            snapshot.withhold_departed(&before.snapshot, Instant::now());
             let policy = Arc::new(policy::Engine::compile(&snapshot));
             let snapshot = Arc::new(snapshot);
             Arc::new(Published { snapshot, policy })

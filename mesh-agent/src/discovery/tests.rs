@@ -3,6 +3,7 @@ mod istio;
 mod policies;
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use super::{build, parse};
 use crate::model::{Enrolment, OnAgentDown, OrigDst, RefuseReason, Snapshot};
@@ -85,6 +86,36 @@ fn an_address_of_two_pods_belongs_to_neither() {
         "{problems:?}"
     );
     assert!(snapshot.by_ip.is_empty());
+    let ip = "10.0.0.5".parse().expect("an address");
+    assert!(snapshot.withholds(ip, Instant::now()), "nor to plaintext");
+    let outside = |text: &str| text.replace("\"true\"", "\"false\"");
+    let (snapshot, _) = load(&format!("{}\n---\n{}", outside(SHOP), outside(&twin)));
+    assert!(!snapshot.withholds(ip, Instant::now()), "not of the mesh");
+}
+
+#[test]
+fn no_plaintext_goes_to_an_address_that_a_mesh_pod_has_just_left() {
+    let ip = "10.0.0.5".parse().expect("an address");
+    let now = Instant::now();
+    let after = |seconds| now + Duration::from_secs(seconds);
+    let without = |before: &Snapshot, at| {
+        let mut next = Snapshot::default();
+        next.withhold_departed(before, at);
+        next
+    };
+    let (first, _) = load(SHOP);
+    let left = without(&first, now);
+    assert!(left.withholds(ip, now) && left.withholds(ip, after(59)));
+    assert!(!left.withholds(ip, after(60)));
+    // Other changes do not begin the minute again.
+    let later = without(&left, after(30));
+    assert!(later.withholds(ip, after(59)) && !later.withholds(ip, after(60)));
+    assert!(without(&later, after(60)).withheld.is_empty());
+    let (mut back, _) = load(SHOP);
+    back.withhold_departed(&later, after(31));
+    assert!(!back.withholds(ip, after(31)), "known again");
+    let (never, _) = load(&SHOP.replace("\"true\"", "\"false\""));
+    assert!(!without(&never, now).withholds(ip, now), "not of the mesh");
 }
 
 #[test]

@@ -119,7 +119,11 @@ fn workload_of(snapshot: &Snapshot, endpoint: &crate::model::Endpoint) -> Option
 }
 
 fn transport(at: &At<'_>, target: &Target) -> Result<Transport, RefuseReason> {
+    let snapshot = &at.published.snapshot;
     let Some(workload) = target.destination.as_ref().filter(|w| w.is_enrolled()) else {
+        if snapshot.withholds(target.upstream.ip(), Instant::now()) {
+            return Err(RefuseReason::WrongWorkload);
+        }
         return Ok(Transport::Plain);
     };
     let shared = &at.local.shared;

@@ -153,7 +153,8 @@ impl<'o> Builder<'o> {
         get("mesh-agent.io/cgroup").map(|dir| NetnsRef::Cgroup(dir.into()))
     }
 
-    /// An address that two pods claim belongs to neither.
+    /// An address that two pods claim belongs to neither; and if one of them is
+    /// in the mesh, nobody's plaintext goes there.
     pub(super) fn index_pods(&mut self) {
         let mut claims: BTreeMap<IpAddr, Vec<Arc<Workload>>> = BTreeMap::new();
         for workload in self.snapshot.workloads.values() {
@@ -165,6 +166,9 @@ impl<'o> Builder<'o> {
             if claimants.len() == 1 {
                 self.snapshot.by_ip.extend(claimants.pop().map(|w| (ip, w)));
                 continue;
+            }
+            if claimants.iter().any(|w| w.is_enrolled()) {
+                self.snapshot.withheld.insert(ip, None);
             }
             let names: Vec<String> = claimants.iter().map(|w| w.key.to_string()).collect();
             for workload in claimants {

@@ -60,7 +60,7 @@ pub(super) fn parse_file(file: &Path, bytes: &[u8]) -> Parsed {
             file: file.to_owned(),
             line,
         };
-        match is_text.then(|| serde_saphyr::from_str::<Value>(&document)) {
+        match is_text.then(|| yaml(&document)) {
             Some(Ok(Value::Null)) => {}
             Some(Ok(value)) => unpack(&origin, value, &mut parsed),
             Some(Err(e)) => {
@@ -75,6 +75,16 @@ pub(super) fn parse_file(file: &Path, bytes: &[u8]) -> Parsed {
         shorten(file, &mut parsed.problems);
     }
     parsed
+}
+
+/// What aliases repeat may be as large as the document, and no larger: a few
+/// hundred bytes of them would be a million values else.
+fn yaml(document: &str) -> Result<Value, serde_saphyr::Error> {
+    let repeated = document.len();
+    let options = serde_saphyr::options! {
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: repeated },
+    };
+    serde_saphyr::from_str_with_options(document, options)
 }
 
 fn syntax(file: &Path, line: u64, message: String) -> Problem {

@@ -151,6 +151,9 @@ pub(super) fn parse(origin: &Origin, value: &Value, problems: &mut Vec<Problem>)
     let top = ["apiVersion", "kind", "metadata", "spec", "status"];
     let before = mistakes.len();
     unknown(value, &top, "", &mut mistakes);
+    if value.get("spec").is_some() {
+        nulls(&value["spec"], "spec", &mut mistakes);
+    }
     // A field too little indented has slipped out of the metadata or the spec.
     let whole = mistakes.len() == before;
     let (meta, trusted) = metadata(value, &mut mistakes);
@@ -276,6 +279,28 @@ fn unknown(value: &Value, known: &[&str], at: &str, mistakes: &mut Vec<Mistake>)
             }
         }
         _ => mistakes.push((at.to_owned(), "expected a mapping".to_owned())),
+    }
+}
+
+/// A field with nothing behind it: an editing slip. Read as absent, as the API
+/// server would, an empty `action` is ALLOW and an empty `from` is everybody.
+fn nulls(value: &Value, at: &str, mistakes: &mut Vec<Mistake>) {
+    if mistakes.len() >= 10 {
+        return;
+    }
+    match value {
+        Value::Null => mistakes.push((at.to_owned(), "must not be empty".to_owned())),
+        Value::Object(map) => {
+            for (key, value) in map {
+                nulls(value, &format!("{at}.{key}"), mistakes);
+            }
+        }
+        Value::Array(list) => {
+            for (i, value) in list.iter().enumerate() {
+                nulls(value, &format!("{at}[{i}]"), mistakes);
+            }
+        }
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 

@@ -1,5 +1,7 @@
+mod advisories;
 mod files;
 mod istio;
+mod parts;
 mod policies;
 
 use std::path::Path;
@@ -140,6 +142,25 @@ proptest! {
     fn no_bytes_make_the_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         let _parsed = parse(Path::new("x.yaml"), &bytes);
     }
+}
+
+#[test]
+fn aliases_repeat_what_is_written_and_do_not_multiply_it() {
+    let again = SHOP
+        .replace("labels: {app: web}", "labels: &labels {app: web}")
+        .replace("annotations: {", "annotations: {<<: *labels, ");
+    let (snapshot, problems) = load(&again);
+    assert_eq!((problems, snapshot.workloads.len()), (vec![], 1));
+    let level = |n: usize| {
+        format!(
+            "a{n}: &a{n} [{}]\n",
+            vec![format!("*a{}", n - 1); 9].join(",")
+        )
+    };
+    let bomb: String = (1..9).map(level).collect();
+    let (_, problems) = load(&format!("a0: &a0 [x]\n{bomb}"));
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].contains("alias"), "{problems:?}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::Mistake;
 use crate::discovery::documents::typed;
 use crate::discovery::kinds::Meta;
+use crate::model::TrustDomain;
 use crate::model::policy::{Condition, Match, Operation, Pattern, Rule, ServiceAccount, Source};
 
 #[derive(Deserialize)]
@@ -118,8 +119,8 @@ fn source(map: BTreeMap<String, Vec<String>>, at: &str, meta: &Meta) -> Result<S
     let mut fields = Fields { map, at };
     let account = |t: &str| account(t, meta);
     let source = Source {
-        principals: fields.take("principals", "notPrincipals", pattern)?,
-        namespaces: fields.take("namespaces", "notNamespaces", pattern)?,
+        principals: fields.take("principals", "notPrincipals", principal)?,
+        namespaces: fields.take("namespaces", "notNamespaces", namespace)?,
         service_accounts: fields.take("serviceAccounts", "notServiceAccounts", account)?,
         ip_blocks: fields.take("ipBlocks", "notIpBlocks", block)?,
         remote_ip_blocks: fields.take("remoteIpBlocks", "notRemoteIpBlocks", block)?,
@@ -166,8 +167,8 @@ fn condition(raw: RawCondition, at: &str, meta: &Meta) -> Result<Condition, Mist
         "experimental.",
     ];
     Ok(match raw.key.as_str() {
-        "source.principal" => Condition::Principal(f.take(v, n, pattern)?),
-        "source.namespace" => Condition::Namespace(f.take(v, n, pattern)?),
+        "source.principal" => Condition::Principal(f.take(v, n, principal)?),
+        "source.namespace" => Condition::Namespace(f.take(v, n, namespace)?),
         "source.serviceAccount" => Condition::ServiceAccount(f.take(v, n, |t| account(t, meta))?),
         "source.ip" => Condition::SourceIp(f.take(v, n, block)?),
         "destination.ip" => Condition::DestinationIp(f.take(v, n, block)?),
@@ -184,6 +185,34 @@ fn condition(raw: RawCondition, at: &str, meta: &Meta) -> Result<Condition, Mist
 fn pattern(text: &str) -> Result<Pattern, String> {
     Pattern::parse(text)
         .ok_or_else(|| format!("{text:?} is not a value, with \"*\" at most as first or last sign"))
+}
+
+/// What no identity can have is a mistake: a DENY of it would deny nobody.
+fn principal(text: &str) -> Result<Pattern, String> {
+    let parsed = pattern(text)?;
+    let allowed =
+        |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'/' | b'*');
+    let domain = match (&parsed, text.split_once('/')) {
+        (Pattern::Exact(_) | Pattern::Prefix(_), Some((domain, _))) => domain,
+        _ => "any",
+    };
+    if text.bytes().all(allowed) && TrustDomain::new(domain).is_ok() {
+        Ok(parsed)
+    } else {
+        Err(format!(
+            "no identity is like {text:?}: it is TRUST_DOMAIN/ns/NAMESPACE/sa/ACCOUNT, without spiffe://"
+        ))
+    }
+}
+
+fn namespace(text: &str) -> Result<Pattern, String> {
+    let parsed = pattern(text)?;
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'*');
+    if text.bytes().all(allowed) {
+        Ok(parsed)
+    } else {
+        Err(format!("no namespace is like {text:?}"))
+    }
 }
 
 fn plain(text: &str) -> Result<String, String> {
@@ -207,7 +236,8 @@ pub(super) fn port(text: &str) -> Result<u16, String> {
 
 fn account(text: &str, meta: &Meta) -> Result<ServiceAccount, String> {
     let (namespace, name) = text.split_once('/').unwrap_or((meta.namespace(), text));
-    let fits = |t: &str| !t.is_empty() && !t.contains(['*', '/']);
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+    let fits = |t: &str| !t.is_empty() && t.bytes().all(allowed);
     if fits(namespace) && fits(name) {
         let (namespace, name) = (namespace.to_owned(), name.to_owned());
         Ok(ServiceAccount { namespace, name })

@@ -26,18 +26,18 @@ spec: {selector: {app: httpbin}, ports: [{port: 80}]}
 "#;
 
 /// A policy in `namespace`.
-fn policy(namespace: &str, spec: &str) -> String {
+pub(super) fn policy(namespace: &str, spec: &str) -> String {
     named("p", namespace, spec)
 }
 
-fn named(name: &str, namespace: &str, spec: &str) -> String {
+pub(super) fn named(name: &str, namespace: &str, spec: &str) -> String {
     format!(
         "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
          metadata: {{name: {name}, namespace: {namespace}}}\nspec: {spec}\n---\n"
     )
 }
 
-fn compile(text: &str) -> (Snapshot, Engine, Vec<String>) {
+pub(super) fn compile(text: &str) -> (Snapshot, Engine, Vec<String>) {
     let (objects, mut problems) = parse(Path::new("p.yaml"), format!("{PODS}{text}").as_bytes());
     let (mut snapshot, more) = build(objects.iter());
     problems.extend(more);
@@ -48,7 +48,11 @@ fn compile(text: &str) -> (Snapshot, Engine, Vec<String>) {
 }
 
 /// May `source` (`namespace/account`, or nobody) connect to a port of a pod?
-fn may(compiled: &(Snapshot, Engine, Vec<String>), source: &str, to: (&str, u16)) -> bool {
+pub(super) fn may(
+    compiled: &(Snapshot, Engine, Vec<String>),
+    source: &str,
+    to: (&str, u16),
+) -> bool {
     let id = source.split_once('/').map(|(ns, sa)| {
         let uri = format!("spiffe://cluster.local/ns/{ns}/sa/{sa}");
         SpiffeId::parse(&uri).expect("an identity")
@@ -69,8 +73,8 @@ fn may(compiled: &(Snapshot, Engine, Vec<String>), source: &str, to: (&str, u16)
     compiled.1.check(&request).is_ok()
 }
 
-const HTTPBIN: &str = "foo/httpbin";
-const SOURCES: [&str; 4] = ["foo/web", "bar/sleep", "dev-a/x", "nobody"];
+pub(super) const HTTPBIN: &str = "foo/httpbin";
+pub(super) const SOURCES: [&str; 4] = ["foo/web", "bar/sleep", "dev-a/x", "nobody"];
 
 #[test]
 fn documented_examples_decide_as_documented() {

@@ -1,3 +1,5 @@
+mod hostile;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::panic::catch_unwind;

@@ -11,7 +11,7 @@ pub(crate) use self::sniff::fuzz as fuzz_first_bytes;
 
 use tokio::net::TcpStream;
 
-use self::sniff::{Sniffed, sniff};
+pub(crate) use self::sniff::{Sniffed, sniff};
 use super::carry::Ended;
 use super::connection::{Accepted, At};
 use super::dial;

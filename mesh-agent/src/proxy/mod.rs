@@ -31,6 +31,8 @@ use tokio::sync::{mpsc, oneshot};
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use inbound::fuzz_first_bytes;
+#[cfg(test)]
+pub(crate) use inbound::{Sniffed, sniff};
 
 use crate::discovery::Published;
 use crate::identity::Handle;

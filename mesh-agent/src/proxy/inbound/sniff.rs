@@ -14,7 +14,7 @@ use crate::detect::{Hello, client_hello};
 const MAX_HELLO: usize = 8 * 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sniffed {
+pub(crate) enum Sniffed {
     /// A ClientHello that offers `mesh/1`.
     Mesh,
     /// Anything else, the application's own TLS included.
@@ -27,7 +27,7 @@ pub(super) enum Sniffed {
     Closed,
 }
 
-pub(super) async fn sniff(client: &TcpStream, deadline: Duration) -> Sniffed {
+pub(crate) async fn sniff(client: &TcpStream, deadline: Duration) -> Sniffed {
     match tokio::time::timeout(deadline, look(client)).await {
         Ok(sniffed) => sniffed,
         Err(_) => Sniffed::Silent,

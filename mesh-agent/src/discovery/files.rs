@@ -64,11 +64,16 @@ struct File {
     problems: Vec<Problem>,
     documents: usize,
     missing_since: Option<Instant>,
+    /// It was there at the start and could not be read: its objects stand for
+    /// what it may say.
+    unknown: bool,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Files {
     files: BTreeMap<PathBuf, Arc<File>>,
+    /// The directory was taken over once.
+    started: bool,
 }
 
 impl Files {
@@ -83,6 +88,7 @@ impl Files {
             // Half of the files from before a swap and half from after it.
             if before == swap() || tries == TRIES {
                 self.files = next;
+                self.started = true;
                 return Ok(());
             }
         }
@@ -96,6 +102,11 @@ impl Files {
             let file = match (read(&path), before) {
                 (Err(Fault::Io(ErrorKind::NotFound)), Some(before)) if waits(before, now) => {
                     away(before, now)
+                }
+                (Err(fault), before)
+                    if hides_content(fault) && before.map_or(!self.started, |f| f.unknown) =>
+                {
+                    unknown(&path, fault)
                 }
                 (found, before) => file(&path, found, before),
             };
@@ -139,6 +150,40 @@ impl Files {
     }
 }
 
+/// There is something, and it may be policy.
+fn hides_content(fault: Fault) -> bool {
+    match fault {
+        Fault::TooLarge => true,
+        // A link to nothing says nothing.
+        Fault::Io(kind) => kind != ErrorKind::NotFound,
+        Fault::NotAFile => false,
+    }
+}
+
+/// Before anything worked, so nothing is taken down by refusing: a start
+/// without what this file may deny would let in whom nobody allowed.
+fn unknown(path: &Path, fault: Fault) -> Arc<File> {
+    let message = format!("{fault}; until it can be read, connections to all pods are refused");
+    Arc::new(File {
+        found: Found::Fault(fault),
+        objects: policies::unreadable(path),
+        problems: vec![problem(path, message)],
+        documents: 0,
+        missing_since: None,
+        unknown: true,
+    })
+}
+
+fn problem(path: &Path, message: String) -> Problem {
+    Problem {
+        file: path.to_owned(),
+        line: 1,
+        object: String::new(),
+        field: String::new(),
+        message,
+    }
+}
+
 fn waits(file: &File, now: Instant) -> bool {
     file.missing_since
         .is_none_or(|since| now.saturating_duration_since(since) < GRACE)
@@ -151,10 +196,12 @@ fn away(before: &File, now: Instant) -> Arc<File> {
         problems: before.problems.clone(),
         documents: before.documents,
         missing_since: before.missing_since.or(Some(now)),
+        unknown: before.unknown,
     })
 }
 
 fn file(path: &Path, read: Result<Vec<u8>, Fault>, before: Option<&Arc<File>>) -> Arc<File> {
+    let before = before.filter(|f| !f.unknown);
     let found = match &read {
         Ok(bytes) => Found::Whole(Sha256::digest(bytes).into()),
         Err(fault) => Found::Fault(*fault),
@@ -164,13 +211,7 @@ fn file(path: &Path, read: Result<Vec<u8>, Fault>, before: Option<&Arc<File>>) -
     }
     let mut parsed = match read {
         Ok(bytes) => documents::parse_file(path, &bytes),
-        Err(fault) => documents::Parsed::of_problem(Problem {
-            file: path.to_owned(),
-            line: 1,
-            object: String::new(),
-            field: String::new(),
-            message: fault.to_string(),
-        }),
+        Err(fault) => documents::Parsed::of_problem(problem(path, fault.to_string())),
     };
     if !parsed.problems.is_empty() {
         let before = before.map(|f| f.objects.clone());
@@ -182,6 +223,7 @@ fn file(path: &Path, read: Result<Vec<u8>, Fault>, before: Option<&Arc<File>>) -
         problems: parsed.problems,
         documents: parsed.documents,
         missing_since: None,
+        unknown: false,
     })
 }
 

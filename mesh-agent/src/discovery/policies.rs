@@ -8,8 +8,9 @@
 
 mod peer;
 mod rules;
+mod safe;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -22,6 +23,7 @@ use crate::model::ServiceKey;
 use crate::model::policy::{Action, AuthorizationPolicy, Scope};
 use peer::peer_authentication;
 use rules::rule;
+pub(super) use safe::{restrict, salvage, unreadable};
 
 const GROUP: &str = "security.istio.io/";
 const KINDS: [&str; 2] = ["AuthorizationPolicy", "PeerAuthentication"];
@@ -68,48 +70,6 @@ fn says_policy(spec: &Value) -> bool {
     acts || parts.any(|is_there| is_there)
         || !spec["mtls"].is_null()
         || !spec["portLevelMtls"].is_null()
-}
-
-/// A document that is not YAML but speaks of policy: something to deny by.
-/// One of each kind that it names, for a lost separator may have joined two.
-pub(super) fn salvage(text: &str) -> Vec<Value> {
-    let find = |key: &'static str| {
-        let parts = text.lines().flat_map(|l| l.split([',', '{', '}']));
-        parts
-            .filter_map(move |part| part.trim().strip_prefix(key))
-            .map(|value| value.trim().to_owned())
-    };
-    let peer = text.contains(KINDS[1]);
-    let policy = text.contains(KINDS[0]) || (!peer && text.contains(GROUP));
-    let namespaces: BTreeSet<String> = find("namespace: ").collect();
-    // Without one namespace to go by, the metadata is not trusted.
-    let namespace = match namespaces.first() {
-        Some(one) if namespaces.len() == 1 => Value::String(one.clone()),
-        _ => Value::Bool(false),
-    };
-    let name = find("name: ").next().unwrap_or_else(|| "?".into());
-    let value = |kind: &str| {
-        serde_json::json!({
-            "apiVersion": "security.istio.io/v1", "kind": kind,
-            "metadata": {"name": name, "namespace": namespace},
-            "spec": "is not YAML",
-        })
-    };
-    let kinds = KINDS.iter().zip([policy, peer]);
-    kinds.filter(|(_, is)| *is).map(|(k, _)| value(k)).collect()
-}
-
-/// What stays of a policy when its file no longer parses: DENY as it was, no grant.
-pub(super) fn restrict(object: &mut Object) {
-    let reason = || Some("its file has mistakes".to_owned());
-    match &mut object.kind {
-        Kind::Policy(policy) if policy.action == Action::Allow => {
-            policy.rules.clear();
-            policy.broken = reason();
-        }
-        Kind::Peer(peer) => peer.broken = reason(),
-        _ => {}
-    }
 }
 
 /// A mistake: path of the field, and what is wrong.

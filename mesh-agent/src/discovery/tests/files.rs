@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::super::files::GRACE;
 use super::super::{Directory, Error, Update};
 use super::SHOP;
-use crate::model::policy::{Action, MeshSettings};
+use crate::model::policy::{Action, MeshSettings, PeerMode};
 use tokio::sync::watch;
 
 struct Fixture {
@@ -21,6 +21,10 @@ impl Fixture {
         for (name, text) in files {
             std::fs::write(root.path().join(name), text).expect("write");
         }
+        Self::start(root)
+    }
+
+    fn start(root: tempfile::TempDir) -> Self {
         let (directory, updates) =
             Directory::start(root.path().to_owned(), MeshSettings::default()).expect("load");
         Self {
@@ -197,6 +201,87 @@ fn one_file_that_cannot_be_read_is_its_own_problem() {
         assert!(messages(&update).iter().any(|m| m.contains(message)));
         assert_eq!(update.snapshot.services.len(), 1);
     }
+}
+
+/// May anybody connect to the pod of SHOP, and does it take plaintext?
+fn open(update: &Update) -> (bool, bool) {
+    let pod = update.snapshot.workloads.values().next().expect("the pod");
+    let id = crate::model::SpiffeId::parse("spiffe://cluster.local/ns/shop/sa/web");
+    let id = id.expect("an identity");
+    let request = crate::policy::Request {
+        source: Some(&id),
+        source_ip: "10.0.0.9".parse().expect("an address"),
+        destination: pod,
+        destination_ip: "10.0.0.5".parse().expect("an address"),
+        destination_port: 8080,
+        sni: None,
+    };
+    let strict = update.policy.peer_mode(pod, 8080) == PeerMode::Strict;
+    (update.policy.check(&request).is_ok(), !strict)
+}
+
+#[test]
+fn a_file_that_cannot_be_read_at_a_start_refuses_until_it_can() {
+    let large = vec![b'#'; (8 << 20) + 1];
+    type Spoil<'s> = &'s dyn Fn(&std::path::Path);
+    let spoils: [(&str, Spoil<'_>); 2] = [
+        ("cannot be read", &|p| symlink(p, p).expect("link")),
+        ("is larger", &|p| std::fs::write(p, &large).expect("write")),
+    ];
+    for (message, spoil) in spoils {
+        let root = tempfile::tempdir().expect("a directory");
+        std::fs::write(root.path().join("shop.yaml"), SHOP).expect("write");
+        spoil(&root.path().join("a.yaml"));
+        let mut f = Fixture::start(root);
+        let told = messages(&f.load());
+        assert!(told[0].contains(message), "{told:?}");
+        assert!(
+            told[0].ends_with("connections to all pods are refused"),
+            "{told:?}"
+        );
+        assert_eq!(open(&f.load()), (false, false), "{message}");
+        let explained = f.updates.borrow().policy.problems();
+        assert!(explained[0].starts_with("AuthorizationPolicy (unreadable)/a.yaml: "));
+        // Another reason not to read it is no reason to let in.
+        std::fs::remove_file(f.path("a.yaml")).expect("remove");
+        spoils[0].1(&f.path("a.yaml"));
+        assert_eq!(open(&f.load()), (false, false));
+        std::fs::remove_file(f.path("a.yaml")).expect("remove");
+        // Read at last, mistakes and all: only what it says counts.
+        let update = f.write("a.yaml", policy("deny", "DENY") + "---\nkind: X\n");
+        assert_eq!(open(&update), (true, true), "{:?}", messages(&update));
+        assert_eq!(policies(&update), [("deny", true, true)]);
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_forgotten_with_the_file() {
+    let root = tempfile::tempdir().expect("a directory");
+    std::fs::write(root.path().join("shop.yaml"), SHOP).expect("write");
+    symlink("a.yaml", root.path().join("a.yaml")).expect("link");
+    let mut f = Fixture::start(root);
+    assert_eq!(open(&f.load()), (false, false));
+    assert_eq!(
+        open(&f.remove("a.yaml")),
+        (false, false),
+        "away for a moment"
+    );
+    assert_eq!(open(&f.after_grace()), (true, true));
+    assert_eq!(messages(&f.load()), Vec::<String>::new());
+}
+
+#[test]
+fn a_file_that_hides_nothing_or_comes_later_takes_nothing_down() {
+    let root = tempfile::tempdir().expect("a directory");
+    std::fs::write(root.path().join("shop.yaml"), SHOP).expect("write");
+    std::fs::create_dir(root.path().join("a.yaml")).expect("make");
+    symlink("nowhere", root.path().join("b.yaml")).expect("link");
+    let mut f = Fixture::start(root);
+    assert_eq!(messages(&f.load()).len(), 2);
+    assert_eq!(open(&f.load()), (true, true));
+    symlink("c.yaml", f.path("c.yaml")).expect("link");
+    assert_eq!(messages(&f.load()).len(), 3);
+    assert_eq!(open(&f.load()), (true, true), "what worked goes on");
 }
 
 #[test]

@@ -150,6 +150,25 @@ fn policies_in_a_list_count_whatever_the_list_is_called() {
 }
 
 #[test]
+fn a_document_that_is_not_yaml_and_speaks_as_a_policy_restricts() {
+    let kindless = ALLOW
+        .replace("AuthorizationPolicy", "AuthorisationPolcy")
+        .replace("security.istio.io", "security.istoi.io");
+    for broken in [
+        kindless.replace("rules:", "rules: ["),
+        kindless.replace("action: ALLOW", "action: DENY: ["),
+        kindless
+            .replace("spec:", "spec: }")
+            .replace("action: ALLOW", ""),
+    ] {
+        assert_eq!(allowed(&broken), [false; 3], "{broken}");
+    }
+    let service =
+        "apiVersion: v1\nkind: Service\nmetadata: {name: x, namespace: shop}\nspec: {ports: [}\n";
+    assert_eq!(allowed(service), [true; 3]);
+}
+
+#[test]
 fn a_lost_separator_loses_no_policy() {
     let deny = ALLOW.replace("ALLOW", "DENY").replace("name: p", "name: q");
     let elsewhere = ALLOW.replace("namespace: shop", "namespace: other");

@@ -1,0 +1,93 @@
+//! What stands for policies that cannot be read as they are.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::{GROUP, KINDS};
+use crate::discovery::kinds::Meta;
+use crate::discovery::objects::{Kind, Object, Origin};
+use crate::model::policy::{Action, AuthorizationPolicy, PeerAuthentication, Scope};
+
+/// In place of a namespace; none is called so.
+const UNREADABLE: &str = "(unreadable)";
+
+/// A document that is not YAML but speaks of policy: something to deny by.
+/// One of each kind that it names, for a lost separator may have joined two.
+pub(in crate::discovery) fn salvage(text: &str) -> Vec<Value> {
+    let find = |key: &'static str| {
+        let parts = text.lines().flat_map(|l| l.split([',', '{', '}']));
+        parts
+            .filter_map(move |part| part.trim().strip_prefix(key))
+            .map(|value| value.trim().to_owned())
+    };
+    let says = |fields: &[&str]| fields.iter().all(|field| text.contains(field));
+    let peer = text.contains(KINDS[1]) || says(&["mtls:"]) || says(&["portLevelMtls:"]);
+    let rules = says(&["rules:", "source:"]) || says(&["rules:", "operation:"]);
+    let acts = says(&["action:", "ALLOW"]) || says(&["action:", "DENY"]);
+    let policy = text.contains(KINDS[0]) || rules || acts || (!peer && text.contains(GROUP));
+    let namespaces: BTreeSet<String> = find("namespace: ").collect();
+    // Without one namespace to go by, the metadata is not trusted.
+    let namespace = match namespaces.first() {
+        Some(one) if namespaces.len() == 1 => Value::String(one.clone()),
+        _ => Value::Bool(false),
+    };
+    let name = find("name: ").next().unwrap_or_else(|| "?".into());
+    let value = |kind: &str| {
+        serde_json::json!({
+            "apiVersion": "security.istio.io/v1", "kind": kind,
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": "is not YAML",
+        })
+    };
+    let kinds = KINDS.iter().zip([policy, peer]);
+    kinds.filter(|(_, is)| *is).map(|(k, _)| value(k)).collect()
+}
+
+/// Stands for a file of which nothing is known: denies all, and asks for TLS.
+pub(in crate::discovery) fn unreadable(file: &Path) -> Vec<Object> {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let meta = Meta::salvaged(Some(UNREADABLE), &name);
+    let broken =
+        || Some("the file cannot be read, and nothing is known of what it says".to_owned());
+    let policy = AuthorizationPolicy {
+        namespace: UNREADABLE.to_owned(),
+        name: meta.name.clone(),
+        action: Action::Deny,
+        dry_run: false,
+        scope: Scope::Mesh,
+        rules: Vec::new(),
+        broken: broken(),
+    };
+    let peer = PeerAuthentication {
+        namespace: UNREADABLE.to_owned(),
+        name: meta.name.clone(),
+        scope: Scope::Mesh,
+        mode: None,
+        ports: BTreeMap::new(),
+        broken: broken(),
+    };
+    let object = |kind| Object {
+        origin: Origin {
+            file: file.to_owned(),
+            line: 1,
+        },
+        meta: meta.clone(),
+        kind,
+    };
+    vec![object(Kind::Policy(policy)), object(Kind::Peer(peer))]
+}
+
+/// What stays of a policy when its file no longer parses: DENY as it was, no grant.
+pub(in crate::discovery) fn restrict(object: &mut Object) {
+    let reason = || Some("its file has mistakes".to_owned());
+    match &mut object.kind {
+        Kind::Policy(policy) if policy.action == Action::Allow => {
+            policy.rules.clear();
+            policy.broken = reason();
+        }
+        Kind::Peer(peer) => peer.broken = reason(),
+        _ => {}
+    }
+}

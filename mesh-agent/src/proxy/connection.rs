@@ -144,6 +144,6 @@ mod tests {
         let bytes = size(super::serve);
         assert!(bytes <= 600, "{bytes} bytes");
         let kinds = super::sizes();
-        assert!(kinds.iter().all(|bytes| *bytes <= 3_400), "{kinds:?}");
+        assert!(kinds.iter().all(|bytes| *bytes <= 2_300), "{kinds:?}");
     }
 }

@@ -273,22 +273,24 @@ async fn mesh(
         netns: at.pod.cookie(),
         destination: upstream.get(),
     };
-    let pooled = at
-        .local
-        .pool
-        .borrow_mut()
-        .take(key, &expected, Instant::now(), SystemTime::now());
+    let carrying = begin(at, key, &expected).await?;
+    stand_on(at, key, &carrying.connection);
+    still_trusted(at, carrying.connection.peer())?;
+    report.opening.tls = Some(carrying.connection.tls());
+    let carrying = after.insert(carrying);
+    stream(accepted, report, carrying, &expected).await
+}
+
+/// A stream on a pooled connection, or else on a new one. Large while it
+/// lasts, so not part of what waits.
+async fn begin(at: &At<'_>, key: Key, expected: &SpiffeId) -> Result<Box<Carrying>, RefuseReason> {
+    let now = (Instant::now(), SystemTime::now());
+    let pooled = at.local.pool.borrow_mut().take(key, expected, now.0, now.1);
     let connection = match pooled {
         Some(connection) => connection,
-        // Boxed, as all that is large and seldom: it is not part of what an
-        // idle connection needs.
-        None => Box::pin(connect(at, key.destination, &expected)).await?,
+        None => Box::pin(connect(at, key.destination, expected)).await?,
     };
-    stand_on(at, key, &connection);
-    still_trusted(at, connection.peer())?;
-    report.opening.tls = Some(connection.tls());
-    let carrying = after.insert(Carrying::begin(at, key, connection));
-    stream(accepted, report, carrying, &expected).await
+    Ok(Carrying::begin(at, key, connection))
 }
 
 /// What the stream to come is judged by while it lives.

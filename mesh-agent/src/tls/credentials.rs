@@ -14,6 +14,7 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use zeroize::Zeroizing;
 
 use super::leaf::{Leaf, Role};
+use super::schedule::Ear;
 use super::verify::{AnyWorkload, OneOf};
 use super::{ALPN, KeyError, PrivateKey, Trust, TrustError, provider};
 use crate::model::{SpiffeId, TlsFailure, TrustDomain};
@@ -225,6 +226,7 @@ fn client_config(
     config.enable_sni = false;
     config.resumption = Resumption::disabled();
     config.enable_secret_extraction = true;
+    config.key_log = Arc::new(Ear);
     Ok(config)
 }
 
@@ -243,5 +245,6 @@ fn server_config(
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.enable_secret_extraction = true;
+    config.key_log = Arc::new(Ear);
     Ok(config)
 }

@@ -3,8 +3,10 @@
 //! rustls is fed record by record, so that what follows the handshake is never
 //! decrypted by it: keys and leftover ciphertext pass to [`Records`] whole.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
@@ -13,11 +15,13 @@ use rustls::unbuffered::{
     ConnectionState, EncodeError, UnbufferedConnectionCommon, UnbufferedStatus,
 };
 use rustls_pki_types::{CertificateDer, ServerName};
+use sha2::{Digest as _, Sha256};
 use tokio::net::TcpStream;
 
 use super::failure::from_rustls;
 use super::leaf::{CertificateName, Leaf};
-use super::records::{HEAD, MAX_CIPHERTEXT, Records, Schedule};
+use super::records::{HEAD, MAX_CIPHERTEXT, Records};
+use super::schedule::{self, Heard};
 use super::{ALPN, Credentials, provider};
 use crate::model::{SpiffeId, TlsFailure, TlsParameters};
 
@@ -33,6 +37,14 @@ const RECORD_KINDS: std::ops::RangeInclusive<u8> = 20..=23;
 /// Alert `no_application_protocol` (RFC 7301).
 const NO_APPLICATION_PROTOCOL: u8 = 120;
 
+/// Peers that a thread keeps in mind, at most.
+const MAX_PROVEN: usize = 4096;
+
+thread_local! {
+    /// By the SHA-256 of the chain.
+    static PROVEN: RefCell<HashMap<[u8; 32], Weak<Proven>>> = RefCell::default();
+}
+
 /// Who the peer proved to be. Only a verified handshake makes one.
 #[derive(Clone, Debug)]
 pub struct PeerId {
@@ -46,8 +58,31 @@ struct Proven {
 }
 
 impl PeerId {
-    /// From a chain that the verifier has passed.
+    /// From a chain that the verifier has passed. What the same chain says is
+    /// kept once for all connections of this thread that have it.
     fn from_verified(chain: &[CertificateDer<'_>]) -> Result<Self, TlsFailure> {
+        let mut digest = Sha256::new();
+        for der in chain {
+            digest.update(u64::try_from(der.len()).unwrap_or(u64::MAX).to_be_bytes());
+            digest.update(der);
+        }
+        let digest: [u8; 32] = digest.finalize().into();
+        if let Some(inner) = PROVEN.with_borrow(|proven| proven.get(&digest)?.upgrade()) {
+            return Ok(Self { inner });
+        }
+        let peer = Self::parse(chain)?;
+        PROVEN.with_borrow_mut(|proven| {
+            if proven.len() >= MAX_PROVEN {
+                proven.retain(|_, peer| peer.strong_count() > 0);
+            }
+            if proven.len() < MAX_PROVEN {
+                proven.insert(digest, Arc::downgrade(&peer.inner));
+            }
+        });
+        Ok(peer)
+    }
+
+    fn parse(chain: &[CertificateDer<'_>]) -> Result<Self, TlsFailure> {
         let leaf = Leaf::parse(chain.first().ok_or(TlsFailure::NoCertificate)?)?;
         let chain = chain
             .iter()
@@ -157,6 +192,7 @@ async fn drive<S: Side>(
         fed: 0,
         outgoing: Vec::new(),
         received: 0,
+        heard: Heard::default(),
     };
     match tokio::time::timeout(deadline, driver.run()).await {
         Ok(Ok(())) => driver.finish(),
@@ -181,6 +217,7 @@ struct Driver<'a, S> {
     fed: usize,
     outgoing: Vec<u8>,
     received: usize,
+    heard: Heard,
 }
 
 impl<S: Side> Driver<'_, S> {
@@ -204,7 +241,8 @@ impl<S: Side> Driver<'_, S> {
     }
 
     fn step(&mut self) -> Result<Step, rustls::Error> {
-        let status = self.connection.process(&mut self.incoming[..self.fed]);
+        let (connection, incoming) = (&mut self.connection, &mut self.incoming[..self.fed]);
+        let status = schedule::listen(&mut self.heard, || connection.process(incoming));
         let (discard, step) = S::advance(status, &mut self.outgoing);
         self.incoming.drain(..discard);
         self.fed -= discard;
@@ -291,7 +329,7 @@ impl<S: Side> Driver<'_, S> {
         let speaks_mesh = common.alpn_protocol() == Some(ALPN);
         let parameters = provider::parameters(common).ok_or(TlsFailure::NoCommonProtocol)?;
         let peer = PeerId::from_verified(common.peer_certificates().unwrap_or_default())?;
-        let mut records = self.connection.into_records()?;
+        let mut records = self.connection.into_records(self.heard)?;
         if !speaks_mesh {
             if let Ok(alert) = records.fatal_alert(NO_APPLICATION_PROTOCOL) {
                 // 24 bytes into a buffer that has just been emptied.
@@ -346,7 +384,7 @@ trait Side: Sized {
 
     fn common(&self) -> &rustls::CommonState;
 
-    fn into_records(self) -> Result<Records, TlsFailure>;
+    fn into_records(self, heard: Heard) -> Result<Records, TlsFailure>;
 
     /// Does what the state asks for; bytes to discard and the next step.
     fn advance(
@@ -399,12 +437,12 @@ impl Side for UnbufferedClientConnection {
         self
     }
 
-    fn into_records(self) -> Result<Records, TlsFailure> {
-        let (secrets, schedule) = self
+    fn into_records(self, heard: Heard) -> Result<Records, TlsFailure> {
+        // The rest of what rustls keeps is dropped.
+        let (secrets, _) = self
             .dangerous_into_kernel_connection()
             .map_err(|error| from_rustls(&error))?;
-        Records::new(secrets, Schedule::Client(Box::new(schedule)))
-            .map_err(|_| TlsFailure::Malformed)
+        Records::new(schedule::Side::Client, &secrets, heard).map_err(|_| TlsFailure::Malformed)
     }
 }
 
@@ -422,11 +460,11 @@ impl Side for UnbufferedServerConnection {
         self
     }
 
-    fn into_records(self) -> Result<Records, TlsFailure> {
-        let (secrets, schedule) = self
+    fn into_records(self, heard: Heard) -> Result<Records, TlsFailure> {
+        // The rest of what rustls keeps is dropped.
+        let (secrets, _) = self
             .dangerous_into_kernel_connection()
             .map_err(|error| from_rustls(&error))?;
-        Records::new(secrets, Schedule::Server(Box::new(schedule)))
-            .map_err(|_| TlsFailure::Malformed)
+        Records::new(schedule::Side::Server, &secrets, heard).map_err(|_| TlsFailure::Malformed)
     }
 }

@@ -32,6 +32,7 @@ mod key;
 mod leaf;
 mod provider;
 mod records;
+mod schedule;
 mod trust;
 mod verify;
 

@@ -7,13 +7,11 @@
 
 use std::ops::Range;
 
-use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, CHACHA20_POLY1305, NONCE_LEN};
-use aws_lc_rs::aead::{Aad, Algorithm, LessSafeKey, Nonce, UnboundKey};
-use rustls::client::ClientConnectionData;
-use rustls::kernel::KernelConnection;
-use rustls::server::ServerConnectionData;
+use aws_lc_rs::aead::{Aad, Algorithm, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use rustls::{ConnectionTrafficSecrets, ExtractedSecrets};
 use zeroize::Zeroizing;
+
+use super::schedule::{Heard, Schedule, Side, parts};
 
 /// Bytes before the plaintext in a record.
 pub const HEAD: usize = 5;
@@ -86,65 +84,74 @@ pub enum Opened {
     Closed,
 }
 
-/// Which side we are, and the key schedule for updates.
-pub(super) enum Schedule {
-    Client(Box<KernelConnection<ClientConnectionData>>),
-    Server(Box<KernelConnection<ServerConnectionData>>),
+/// Where the keys after an update come from.
+enum Updates {
+    /// On the heap: seldom needed, and a connection moves about.
+    Handshake(Box<Schedule>),
     /// Without a handshake: the same keys on both ends, the next ones by number.
     #[cfg(any(test, feature = "fuzzing"))]
     Numbered(u8),
 }
 
-impl Schedule {
+impl Updates {
     fn next_sending(&mut self) -> Result<Keys, RecordError> {
-        let next = match self {
-            Self::Client(connection) => connection.update_tx_secret(),
-            Self::Server(connection) => connection.update_tx_secret(),
+        match self {
+            Self::Handshake(schedule) => schedule.next_sending(),
             #[cfg(any(test, feature = "fuzzing"))]
-            Self::Numbered(last) => return Ok(Keys::numbered(last)),
-        };
-        next.map_err(|_| RecordError::Exhausted).and_then(Keys::new)
+            Self::Numbered(last) => Ok(Keys::numbered(last)),
+        }
     }
 
     fn next_receiving(&mut self) -> Result<Keys, RecordError> {
-        let next = match self {
-            Self::Client(connection) => connection.update_rx_secret(),
-            Self::Server(connection) => connection.update_rx_secret(),
+        match self {
+            Self::Handshake(schedule) => schedule.next_receiving(),
             #[cfg(any(test, feature = "fuzzing"))]
-            Self::Numbered(last) => return Ok(Keys::numbered(last)),
-        };
-        next.map_err(|_| RecordError::Exhausted).and_then(Keys::new)
+            Self::Numbered(last) => Ok(Keys::numbered(last)),
+        }
+    }
+
+    /// Only a client is sent tickets.
+    fn takes_tickets(&self) -> bool {
+        match self {
+            Self::Handshake(schedule) => schedule.side() == Side::Client,
+            #[cfg(any(test, feature = "fuzzing"))]
+            Self::Numbered(_) => false,
+        }
     }
 }
 
 /// Key, IV and counter of one direction.
-struct Keys {
+pub(super) struct Keys {
     key: LessSafeKey,
     iv: Zeroizing<[u8; NONCE_LEN]>,
     sequence: u64,
 }
 
 impl Keys {
-    fn new((sequence, secrets): (u64, ConnectionTrafficSecrets)) -> Result<Self, RecordError> {
-        let (algorithm, key, iv): (&'static Algorithm, _, _) = match &secrets {
-            ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (&AES_128_GCM, key, iv),
-            ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (&AES_256_GCM, key, iv),
-            ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (&CHACHA20_POLY1305, key, iv),
-            _ => return Err(RecordError::Exhausted),
-        };
-        let key = UnboundKey::new(algorithm, key.as_ref()).map_err(|_| RecordError::Exhausted)?;
-        let iv = iv.as_ref().try_into().map_err(|_| RecordError::Exhausted)?;
+    pub(super) fn new(
+        cipher: &'static Algorithm,
+        key: &[u8],
+        iv: &[u8; NONCE_LEN],
+        sequence: u64,
+    ) -> Result<Self, RecordError> {
+        let key = UnboundKey::new(cipher, key).map_err(|_| RecordError::Exhausted)?;
         Ok(Self {
             key: LessSafeKey::new(key),
-            iv: Zeroizing::new(iv),
+            iv: Zeroizing::new(*iv),
             sequence,
         })
+    }
+
+    fn of((sequence, secrets): &(u64, ConnectionTrafficSecrets)) -> Result<Self, RecordError> {
+        let (cipher, key, iv) = parts(secrets)?;
+        Self::new(cipher, key, iv, *sequence)
     }
 
     #[cfg(any(test, feature = "fuzzing"))]
     fn numbered(last: &mut u8) -> Self {
         *last = last.wrapping_add(1);
-        let key = UnboundKey::new(&AES_128_GCM, &[*last; 16]).expect("a key of 16 bytes");
+        let key = UnboundKey::new(&aws_lc_rs::aead::AES_128_GCM, &[*last; 16])
+            .expect("a key of 16 bytes");
         Self {
             key: LessSafeKey::new(key),
             iv: Zeroizing::new([*last; NONCE_LEN]),
@@ -211,7 +218,7 @@ impl Keys {
 pub struct Records {
     sending: Keys,
     receiving: Keys,
-    schedule: Schedule,
+    updates: Updates,
     /// Set by `close_notify` or a fatal alert of ours.
     sent_close: bool,
     /// The peer asked us to change our keys.
@@ -222,11 +229,17 @@ pub struct Records {
 }
 
 impl Records {
-    pub(super) fn new(secrets: ExtractedSecrets, schedule: Schedule) -> Result<Self, RecordError> {
+    /// `heard`: what [`super::schedule::listen`] collected in the handshake
+    /// that gave `secrets`.
+    pub(super) fn new(
+        side: Side,
+        secrets: &ExtractedSecrets,
+        heard: Heard,
+    ) -> Result<Self, RecordError> {
         Ok(Self {
-            sending: Keys::new(secrets.tx)?,
-            receiving: Keys::new(secrets.rx)?,
-            schedule,
+            sending: Keys::of(&secrets.tx)?,
+            receiving: Keys::of(&secrets.rx)?,
+            updates: Updates::Handshake(Box::new(Schedule::new(side, heard, secrets)?)),
             sent_close: false,
             update_wanted: false,
             idle_records: 0,
@@ -242,7 +255,7 @@ impl Records {
         Self {
             sending: keys(),
             receiving: keys(),
-            schedule: Schedule::Numbered(1),
+            updates: Updates::Numbered(1),
             sent_close: false,
             update_wanted: false,
             idle_records: 0,
@@ -253,8 +266,8 @@ impl Records {
     /// How often these keys were changed.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn number(&self) -> u8 {
-        match self.schedule {
-            Schedule::Numbered(last) => last,
+        match self.updates {
+            Updates::Numbered(last) => last,
             _ => 0,
         }
     }
@@ -285,7 +298,7 @@ impl Records {
         let mut record = vec![0; HEAD + MESSAGE + TAIL];
         record[HEAD..HEAD + MESSAGE].copy_from_slice(&[KEY_UPDATE, 0, 0, 1, u8::from(ask_peer)]);
         self.sending.seal(HANDSHAKE, &mut record, MESSAGE)?;
-        self.sending = self.schedule.next_sending()?;
+        self.sending = self.updates.next_sending()?;
         self.update_wanted = false;
         Ok(record)
     }
@@ -359,13 +372,13 @@ impl Records {
             return Err(RecordError::Unexpected);
         }
         while let Some(Message { kind, body, rest }) = split_message(messages)? {
-            match (kind, body, &self.schedule) {
+            match (kind, body) {
                 // New keys count from the next record: nothing may follow in this one.
-                (KEY_UPDATE, [request @ (0 | 1)], _) if rest.is_empty() => {
-                    self.receiving = self.schedule.next_receiving()?;
+                (KEY_UPDATE, [request @ (0 | 1)]) if rest.is_empty() => {
+                    self.receiving = self.updates.next_receiving()?;
                     self.update_wanted |= *request == 1;
                 }
-                (NEW_SESSION_TICKET, _, Schedule::Client(_)) => {}
+                (NEW_SESSION_TICKET, _) if self.updates.takes_tickets() => {}
                 _ => return Err(RecordError::Unexpected),
             }
             messages = rest;

@@ -54,6 +54,13 @@ impl From<RecordError> for Broken {
     }
 }
 
+/// A stream that the peer opened.
+#[derive(Debug)]
+pub struct Taken {
+    pub open: Open,
+    pub relay: Relay,
+}
+
 /// A verified TLS connection that carries streams one after the other.
 pub struct Connection {
     pub(super) tcp: TcpStream,
@@ -135,7 +142,7 @@ impl Connection {
 
     /// Waits for the peer's next OPEN; `None` when the peer says or shows that
     /// there is none.
-    pub async fn accept(&mut self) -> Result<Option<(Open, Relay)>, ProtocolError> {
+    pub async fn accept(&mut self) -> Result<Option<Box<Taken>>, ProtocolError> {
         loop {
             match poll_fn(|cx| self.poll_accept(cx)).await {
                 Ok(Some(taken)) => return Ok(Some(taken)),
@@ -148,7 +155,7 @@ impl Connection {
     }
 
     /// One record at most.
-    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<(Open, Relay)>, Broken>> {
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Box<Taken>>, Broken>> {
         with_received(|buffer| {
             let mut len = self.restore(buffer);
             loop {
@@ -182,7 +189,7 @@ impl Connection {
         })
     }
 
-    fn take_between(&mut self, plaintext: &[u8]) -> Result<Option<(Open, Relay)>, Broken> {
+    fn take_between(&mut self, plaintext: &[u8]) -> Result<Option<Box<Taken>>, Broken> {
         let mut at = 0;
         while at < plaintext.len() {
             let found = frame::parse(plaintext, at)?;
@@ -196,7 +203,7 @@ impl Connection {
                     self.generation = found.generation;
                     let mut relay = Relay::server(found.generation);
                     relay.take_early(plaintext, at)?;
-                    return Ok(Some((open, relay)));
+                    return Ok(Some(Box::new(Taken { open, relay })));
                 }
             }
         }

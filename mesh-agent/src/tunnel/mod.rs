@@ -23,7 +23,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-pub use connection::Connection;
+pub use connection::{Connection, Taken};
 pub use frame::{Open, ResetReason};
 pub use pool::{Config as PoolConfig, Key, Pool};
 pub use relay::{End, Relay};

@@ -51,7 +51,11 @@ fn open() -> Open {
 
 /// The destination's agent: every stream goes to `backend`.
 async fn serve(mut connection: Connection, backend: SocketAddr) -> Result<(), ProtocolError> {
-    while let Some((taken, mut relay)) = connection.accept().await? {
+    while let Some(stream) = connection.accept().await? {
+        let Taken {
+            open: taken,
+            mut relay,
+        } = *stream;
         assert_eq!(taken.hops, open().hops);
         let application = TcpStream::connect(backend).await.expect("the backend");
         relay.accept();
@@ -335,7 +339,12 @@ async fn a_reader_that_stalls_stops_the_sender_and_memory_stays_bounded() {
     let (mut app, agent) = sockets().await;
     let (reader, delivered) = sockets().await;
     let far_side = tokio::spawn(async move {
-        let (_, mut relay) = far.accept().await.expect("a stream").expect("a stream");
+        let mut relay = far
+            .accept()
+            .await
+            .expect("a stream")
+            .expect("a stream")
+            .relay;
         relay.accept();
         let stalled = tokio::time::timeout(DEADLINE / 5, relay.run(&delivered, &mut far)).await;
         assert!(stalled.is_err(), "it cannot end");
@@ -370,7 +379,12 @@ async fn a_stream_that_the_peer_did_not_take_is_sent_once_more_elsewhere() {
     let backend = backend().await;
     // One stream, then goodbye.
     let leaving = tokio::spawn(async move {
-        let (_, mut relay) = far.accept().await.expect("a stream").expect("a stream");
+        let mut relay = far
+            .accept()
+            .await
+            .expect("a stream")
+            .expect("a stream")
+            .relay;
         let application = TcpStream::connect(backend).await.expect("the backend");
         relay.accept();
         assert_eq!(relay.run(&application, &mut far).await, End::Finished);

@@ -54,7 +54,8 @@ async fn serve(tcp: TcpStream, own: Arc<Credentials>, backend: SocketAddr) -> Ca
     };
     let until = SystemTime::now() + DEADLINE;
     let mut connection = Connection::new(tcp, session, until, Instant::now().into_std());
-    while let Ok(Ok(Some((_, mut relay)))) = timeout(DEADLINE, connection.accept()).await {
+    while let Ok(Ok(Some(mut taken))) = timeout(DEADLINE, connection.accept()).await {
+        let relay = &mut taken.relay;
         let application = TcpStream::connect(backend).await.expect("the backend");
         relay.accept();
         let end = relay.run(&application, &mut connection).await;

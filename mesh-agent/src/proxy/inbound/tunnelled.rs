@@ -18,7 +18,7 @@ use crate::proxy::proofs::{Proved, Standing};
 use crate::proxy::report::Report;
 use crate::sys::socket;
 use crate::tls::{self, PeerId, Session};
-use crate::tunnel::{Connection, End, Open, Relay, ResetReason};
+use crate::tunnel::{Connection, End, Open, ResetReason, Taken};
 
 /// The peer's pool closes sooner: this is for peers that vanished.
 const IDLE: Duration = Duration::from_secs(60);
@@ -57,8 +57,13 @@ fn stand_on(at: &At<'_>, peer: &PeerId) {
 }
 
 /// The connection for streams; what its handshake proved is noted for those of others.
-fn begin(at: &At<'_>, client: TcpStream, session: Session, not_after: SystemTime) -> Connection {
-    let connection = Connection::new(client, session, not_after, Instant::now());
+fn begin(
+    at: &At<'_>,
+    client: TcpStream,
+    session: Session,
+    not_after: SystemTime,
+) -> Box<Connection> {
+    let connection = Box::new(Connection::new(client, session, not_after, Instant::now()));
     let (peer, expires) = (connection.peer(), connection.expires());
     note(at, at.client_addr.ip(), peer, expires);
     connection
@@ -80,7 +85,7 @@ async fn handshake(at: &At<'_>, client: &TcpStream) -> Result<(Session, SystemTi
     Ok((session, credentials.not_after()))
 }
 
-async fn streams(at: &mut At<'_>, mut connection: Connection) {
+async fn streams(at: &mut At<'_>, mut connection: Box<Connection>) {
     loop {
         let taken = tokio::select! {
             biased; // a cut must not wait for the next stream
@@ -90,8 +95,8 @@ async fn streams(at: &mut At<'_>, mut connection: Connection) {
             taken = connection.accept() => taken,
         };
         match taken {
-            Ok(Some((open, relay))) => {
-                let whole = stream(at, &mut connection, open, relay).await;
+            Ok(Some(taken)) => {
+                let whole = stream(at, &mut connection, taken).await;
                 at.entry.clear_checked();
                 if !whole {
                     return;
@@ -113,15 +118,11 @@ async fn streams(at: &mut At<'_>, mut connection: Connection) {
 }
 
 /// One stream; true when the connection may carry the next.
-async fn stream(
-    at: &mut At<'_>,
-    connection: &mut Connection,
-    open: Open,
-    mut relay: Relay,
-) -> bool {
+async fn stream(at: &mut At<'_>, connection: &mut Connection, mut taken: Box<Taken>) -> bool {
+    let Taken { open, relay } = &mut *taken;
     // Each stream is decided by the configuration that holds when it comes.
     at.published = at.local.shared.published.load_full();
-    let mut report = report(at, &open, connection);
+    let mut report = report(at, open, connection);
     if open.source.ip().to_canonical() != at.client_addr.ip() {
         // Only a pod's own agent opens streams for it, from its own address.
         report.refused(RefuseReason::Loop);
@@ -140,7 +141,7 @@ async fn stream(
     report.opened();
     let idle = at.local.shared.config.idle_timeout;
     let mut tunnelled = Tunnelled {
-        relay: &mut relay,
+        relay,
         application: &application,
         connection,
     };

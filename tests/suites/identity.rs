@@ -219,6 +219,33 @@ fn live_streams_outlive_certificates_and_are_cut_when_the_peer_shows_no_newer_on
 }
 
 #[test]
+fn revoking_a_newer_certificate_ends_a_stream_that_began_on_an_older_one() {
+    let (world, [a, _, c]) = world();
+    let short = ["--default-lifetime", "16s", "--max-lifetime", "16s"];
+    let authority = world.authority(&short).expect("an authority");
+    let crl = authority.state().join("crl.pem").display().to_string();
+    let [near, far] = ["n1", "n2"].map(|n| {
+        let agent = world.secure_agent(n, &authority, &["--crl-file", &crl]);
+        agent.expect("an agent")
+    });
+    let (mut client, _server) = live(&world, &a, &c, 7000);
+    let first = serial(&far, "c");
+    let renewed = eventually(Duration::from_secs(16), || serial(&far, "c") != first);
+    assert!(renewed, "{first} stays");
+    // The live stream has its connection: these make one, and see the new certificate.
+    let report = world.storm(&a, &c.targets()[2..3], &["--count", "4"]);
+    all_fine(&report.expect("a report"), 4);
+    let newer = serial(&far, "c");
+    authority.tell(&["revoke", &newer]).expect("revoked");
+    let said = client.ask("drain").expect("an answer");
+    assert!(said.contains("reset"), "{said}");
+    let told = near
+        .metric("mesh_agent_connections_ended_total", "\"revoked\"")
+        .expect("a metric");
+    assert!(told >= 1.0, "{told}");
+}
+
+#[test]
 fn five_stalled_streams_between_two_pods_do_not_slow_a_sixth() {
     let (world, [a, _, c]) = world();
     let authority = world.authority(&[]).expect("an authority");

@@ -59,12 +59,7 @@ impl Template {
 
     /// Loads the copy for this namespace.
     pub(super) fn program(&self, netns_cookie: u64) -> io::Result<OwnedFd> {
-        let mut code = self.code.clone();
-        let places: Vec<usize> = places(&code).collect();
-        for at in places {
-            [code[at].imm, code[at + 1].imm] = halves(netns_cookie);
-        }
-        let words: Vec<u64> = code.iter().map(word).collect();
+        let words = written(&self.code, netns_cookie);
         bpf::load(&bpf::Code {
             kind: bpf_prog_type::BPF_PROG_TYPE_SK_LOOKUP as u32,
             attach: bpf_attach_type::BPF_SK_LOOKUP as u32,
@@ -110,6 +105,15 @@ fn relocate(
     Ok(maps)
 }
 
+/// The code with the cookie in the placeholder's place.
+fn written(code: &[bpf_insn], netns_cookie: u64) -> Vec<u64> {
+    let mut new = code.to_vec();
+    for at in places(code) {
+        [new[at].imm, new[at + 1].imm] = halves(netns_cookie);
+    }
+    new.iter().map(word).collect()
+}
+
 /// Where the placeholder is.
 fn places(code: &[bpf_insn]) -> impl Iterator<Item = usize> {
     let halves = halves(NETNS_PLACEHOLDER);
@@ -133,4 +137,37 @@ fn word(instruction: &bpf_insn) -> u64 {
     let [low, high] = instruction.off.to_le_bytes();
     let [a, b, c, d] = instruction.imm.to_le_bytes();
     u64::from_le_bytes([instruction.code, registers, low, high, a, b, c, d])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn instruction(code: u8, register: u8, imm: i32) -> bpf_insn {
+        bpf_insn {
+            code,
+            _bitfield_align_1: [],
+            _bitfield_1: bpf_insn::new_bitfield_1(register, 0),
+            off: 0,
+            imm,
+        }
+    }
+
+    /// A load of a 64-bit constant into register 3.
+    fn load(value: u64) -> [bpf_insn; 2] {
+        let [low, high] = halves(value);
+        [instruction(LOAD_CONSTANT, 3, low), instruction(0, 0, high)]
+    }
+
+    #[test]
+    fn the_cookie_is_written_in_the_placeholders_place_and_nowhere_else() {
+        let other = NETNS_PLACEHOLDER ^ 1;
+        let code = [load(other), load(NETNS_PLACEHOLDER)].concat();
+        let words = written(&code, 0x1122_3344_5566_7788);
+        let expected = [load(other), load(0x1122_3344_5566_7788)].concat();
+        let expected: Vec<u64> = expected.iter().map(word).collect();
+        assert_eq!(words, expected);
+        assert_eq!(words[2], 0x5566_7788_0000_0318);
+        assert_eq!(words[3], 0x1122_3344_0000_0000);
+    }
 }

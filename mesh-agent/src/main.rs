@@ -10,14 +10,14 @@ use clap::Parser as _;
 use mesh_agent::config::{self, Cli, Command};
 use mesh_agent::model::policy::MeshSettings;
 use mesh_agent::{admin, app, ca, discovery};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 fn main() -> ExitCode {
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("MESH_LOG")
-                .unwrap_or_else(|_| "info".into()),
-        )
-        .with_writer(std::io::stderr)
+    tracing_subscriber::registry()
+        .with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr))
+        .with(log_filter(std::env::var("MESH_LOG").ok().as_deref()))
         .init();
     match dispatch(Cli::parse().command) {
         Ok(code) => code,
@@ -26,6 +26,17 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// `text`: a level, or `target=level` pairs with commas between.
+fn log_filter(text: Option<&str>) -> Targets {
+    let usual = || Targets::new().with_default(LevelFilter::INFO);
+    text.map_or_else(usual, |text| {
+        text.parse().unwrap_or_else(|error| {
+            eprintln!("mesh-agent: MESH_LOG is not understood ({error}): logging at info");
+            usual()
+        })
+    })
 }
 
 fn dispatch(command: Command) -> anyhow::Result<ExitCode> {

@@ -28,6 +28,9 @@ pub(super) trait Carry {
     type End;
     async fn run(&mut self) -> Self::End;
     fn bytes(&self) -> ByteCounts;
+    /// The socket that was dialled, and not accepted: those have keepalive
+    /// from their listener.
+    fn dialled(&self) -> &TcpStream;
 }
 
 /// Two plain sockets.
@@ -46,6 +49,10 @@ impl Carry for Plain<'_> {
 
     fn bytes(&self) -> ByteCounts {
         self.relay.bytes()
+    }
+
+    fn dialled(&self) -> &TcpStream {
+        self.upstream
     }
 }
 
@@ -66,6 +73,12 @@ impl Carry for Tunnelled<'_> {
     fn bytes(&self) -> ByteCounts {
         self.relay.bytes()
     }
+
+    /// The delivery. (Of a client's stream the connection was dialled; it has
+    /// keepalive from its handshake on.)
+    fn dialled(&self) -> &TcpStream {
+        self.application
+    }
 }
 
 /// Carries; `idle`: longest silence, `None` for ever.
@@ -76,6 +89,7 @@ pub(super) async fn carry<C: Carry>(
     idle: Option<Duration>,
 ) -> Stopped<C::End> {
     let (mut silent, mut before) = (Duration::ZERO, what.bytes());
+    let mut lasts = false;
     loop {
         let left = idle.map_or(PROGRESS, |idle| idle.saturating_sub(silent).min(PROGRESS));
         tokio::select! {
@@ -83,6 +97,10 @@ pub(super) async fn carry<C: Carry>(
             reason = cut.wait() => return Stopped::Cut(reason),
             end = what.run() => return Stopped::Ended(end),
             () = sleep(left) => {}
+        }
+        if !std::mem::replace(&mut lasts, true) {
+            // It can fail only for a socket that is already dead.
+            let _dead = socket::keep_alive(what.dialled());
         }
         let now = what.bytes();
         silent = if now == before {

@@ -333,6 +333,7 @@ pub(super) async fn connect(
     let upstream = UpstreamAddr::new(destination);
     let tcp = dial_upstream(at, &permit, upstream, config.same_node_tls).await?;
     socket::bound_unsent(&tcp);
+    socket::keep_alive(&tcp).map_err(|_| RefuseReason::ConnectRefused)?;
     let expected = std::slice::from_ref(expected);
     let handshake = tls::connect(&tcp, &credentials, expected, config.handshake_timeout);
     let session = tokio::select! {

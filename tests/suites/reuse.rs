@@ -118,8 +118,10 @@ impl Scene {
         }
         let apps = pods.iter().map(|pod| App::start(&world, pod)).collect();
         let authority = world.authority(&[]).expect("an authority");
+        // Who is not there where the address leads is waited for that long.
+        let args = ["--connect-timeout", "1s"];
         let agents =
-            ["n1", "n2"].map(|n| world.secure_agent(n, &authority, &[]).expect("an agent"));
+            ["n1", "n2"].map(|n| world.secure_agent(n, &authority, &args).expect("an agent"));
         Self {
             world,
             pods,

@@ -12,8 +12,10 @@ mod connection;
 mod dial;
 mod inbound;
 mod live;
+mod metrics;
 mod outbound;
 mod proofs;
+mod reach;
 mod renew;
 mod report;
 mod worker;
@@ -133,6 +135,7 @@ struct Shared {
     published: Arc<ArcSwap<Published>>,
     entered_pod: EnteredPod,
     observe: Observe,
+    metrics: metrics::Metrics,
     active: AtomicUsize,
     /// Which pod each enrolled namespace, by its cookie, is.
     enrolled: ArcSwap<HashMap<u64, Arc<Workload>>>,
@@ -198,6 +201,7 @@ impl Workers {
             trust_domain,
             published,
             entered_pod,
+            metrics: metrics::Metrics::new(&observe),
             observe,
             active: AtomicUsize::new(0),
             enrolled: ArcSwap::default(),

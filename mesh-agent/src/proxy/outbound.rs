@@ -11,6 +11,7 @@ use super::connection::{Accepted, At};
 use super::dial;
 use super::live::Checked;
 use super::proofs::{Pair, Proof, Proved, Standing};
+use super::reach::{self, reach, wait_for};
 use super::report::Report;
 use super::worker::Local;
 use crate::balance;
@@ -287,8 +288,11 @@ async fn begin(at: &At<'_>, key: Key, expected: &SpiffeId) -> Result<Box<Carryin
     let now = (Instant::now(), SystemTime::now());
     let pooled = at.local.pool.borrow_mut().take(key, expected, now.0, now.1);
     let connection = match pooled {
-        Some(connection) => connection,
-        None => Box::pin(connect(at, key.destination, expected)).await?,
+        Some(connection) => {
+            reach::ask(at.local, key, expected);
+            connection
+        }
+        None => Box::pin(wait_for(at, key, expected)).await?,
     };
     Ok(Carrying::begin(at, key, connection))
 }
@@ -402,10 +406,12 @@ async fn stream(
             connection: &mut carrying.connection,
         };
         let stopped = carry(&mut tunnelled, &at.entry.cut, report, idle).await;
-        if !matches!(stopped, Stopped::Ended(End::NotTaken)) || carrying.relay.is_replay() {
+        if !matches!(stopped, Stopped::Ended(End::NotTaken)) {
             break stopped;
         }
-        carrying.connection = Box::pin(connect(at, carrying.key.destination, expected)).await?;
+        at.local.shared.metrics.replays.inc();
+        carrying.connection.hang_up();
+        carrying.connection = Box::pin(reach(at, carrying.key.destination, expected)).await?;
         stand_on(at, carrying.key, &carrying.connection);
         carrying.relay.again(&mut carrying.connection, &open(at));
     };

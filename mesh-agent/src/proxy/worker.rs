@@ -18,6 +18,7 @@ use super::connection;
 use super::dial::{Delivery, PortRange};
 use super::live::{CutReason, Live};
 use super::proofs::{self, Judgement, Pair};
+use super::reach::{self, Wish};
 use super::renew::renew;
 use super::{LocalPod, Recheck, Shared};
 use crate::model::policy::PeerMode;
@@ -37,6 +38,8 @@ pub(super) enum Command {
 
 /// How often idle connections to other agents are looked at.
 const SWEEP: Duration = Duration::from_secs(1);
+/// Connections to be made ahead that are not begun; more are not wished for.
+const MAX_WISHES: usize = 64;
 /// Handshakes of one pod that a worker has under way at once: peers that never
 /// finish theirs do not keep others out for ever, nor fill memory.
 const MAX_HANDSHAKES: usize = 512;
@@ -50,6 +53,8 @@ pub(super) struct Local {
     pub(super) live: Live,
     /// Idle connections to other agents.
     pub(super) pool: RefCell<Pool>,
+    /// Connections to be made ahead.
+    pub(super) wishes: mpsc::Sender<Wish>,
     /// No new streams: idle connections say goodbye.
     pub(super) draining: CancellationToken,
     ports: PortRange,
@@ -61,8 +66,9 @@ pub(super) struct Local {
 }
 
 impl Local {
-    fn new(index: usize, count: usize, shared: Arc<Shared>) -> Self {
+    fn new(index: usize, count: usize, shared: Arc<Shared>, wishes: mpsc::Sender<Wish>) -> Self {
         Self {
+            wishes,
             observe: shared.observe.worker(),
             live: Live::default(),
             pool: RefCell::new(Pool::new(shared.config.pool.clone())),
@@ -164,7 +170,7 @@ impl Local {
 pub(super) struct PodState {
     pub(super) pod: LocalPod,
     /// Ends the accept loops.
-    stop: CancellationToken,
+    pub(super) stop: CancellationToken,
     tasks: TaskTracker,
     handshakes: Cell<usize>,
 }
@@ -208,13 +214,18 @@ pub(super) fn spawn(
         .name(format!("worker-{index}"))
         .spawn(move || {
             tls::warm();
-            let local = Rc::new(Local::new(index, count, shared));
-            LocalSet::new().block_on(&runtime, run(local, commands));
+            let (sender, wishes) = mpsc::channel(MAX_WISHES);
+            let local = Rc::new(Local::new(index, count, shared, sender));
+            LocalSet::new().block_on(&runtime, run(local, commands, wishes));
         })?;
     Ok((sender, thread))
 }
 
-async fn run(local: Rc<Local>, mut commands: mpsc::Receiver<Command>) {
+async fn run(
+    local: Rc<Local>,
+    mut commands: mpsc::Receiver<Command>,
+    mut wishes: mpsc::Receiver<Wish>,
+) {
     let mut pods: HashMap<u64, Rc<PodState>> = HashMap::new();
     let mut sweep = tokio::time::interval(SWEEP);
     loop {
@@ -222,6 +233,10 @@ async fn run(local: Rc<Local>, mut commands: mpsc::Receiver<Command>) {
             command = commands.recv() => command,
             _ = sweep.tick() => {
                 renew_due(&local, &pods);
+                continue;
+            }
+            Some(wish) = wishes.recv() => {
+                make_ahead(&local, &pods, wish);
                 continue;
             }
         };
@@ -250,6 +265,17 @@ fn renew_due(local: &Rc<Local>, pods: &HashMap<u64, Rc<PodState>>) {
             let renewing = local.tasks.track_future(renewing);
             pod.tasks.spawn_local(renewing);
         }
+    }
+}
+
+fn make_ahead(local: &Rc<Local>, pods: &HashMap<u64, Rc<PodState>>, wish: Wish) {
+    match pods.get(&wish.key.netns) {
+        Some(pod) => {
+            let making = reach::make(local.clone(), pod.clone(), wish);
+            pod.tasks.spawn_local(local.tasks.track_future(making));
+        }
+        // It went meanwhile.
+        None => local.pool.borrow_mut().no_longer_ahead(wish.key),
     }
 }
 

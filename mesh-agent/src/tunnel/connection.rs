@@ -3,9 +3,11 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind, IoSlice};
+use std::net::Shutdown;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant, SystemTime};
 
+use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
@@ -16,6 +18,8 @@ use super::stream::{self, Between};
 use crate::model::TlsParameters;
 use crate::tls::{HEAD, Opened, PeerId, RecordError, Records, Session, TAIL};
 
+/// After a GOAWAY the peer's close is waited for this long.
+pub(super) const LINGER: Duration = Duration::from_millis(500);
 /// Ciphertext read in one go; 128 to 256 KiB measured best.
 pub(super) const RECEIVE_BYTES: usize = 256 * 1024;
 
@@ -74,6 +78,8 @@ pub struct Connection {
     unsent_at: usize,
     /// Of the last stream.
     pub(super) generation: u8,
+    /// A stream was begun on it before.
+    used: bool,
     /// Either side said that there will be no more streams.
     pub(super) going_away: bool,
     opened: Instant,
@@ -96,6 +102,7 @@ impl Connection {
             unsent_at: 0,
             // The first stream's is 0.
             generation: GENERATIONS - 1,
+            used: false,
             going_away: false,
             opened: now,
         }
@@ -117,12 +124,6 @@ impl Connection {
         &self.tcp
     }
 
-    /// A stream was carried on it before.
-    #[must_use]
-    pub fn is_used(&self) -> bool {
-        self.generation != GENERATIONS - 1
-    }
-
     #[must_use]
     pub fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.opened)
@@ -136,8 +137,8 @@ impl Connection {
     /// Begins the next stream. The OPEN travels with the first data.
     pub fn open(&mut self, open: &Open) -> Relay {
         self.generation = stream::next(self.generation);
-        let first = !self.is_used();
-        Relay::client(self.generation, open.encode(self.generation), !first)
+        let reused = std::mem::replace(&mut self.used, true);
+        Relay::client(self.generation, open.encode(self.generation), reused)
     }
 
     /// Waits for the peer's next OPEN; `None` when the peer says or shows that
@@ -259,9 +260,10 @@ impl Connection {
         true
     }
 
-    /// Tells the peer that the stream of `generation` was the last one taken,
-    /// and ends TLS. The caller closes.
-    pub async fn go_away(&mut self, deadline: Duration) {
+    /// Tells the peer that the last stream is the last one taken, ends TLS, and
+    /// closes behind the peer: an OPEN that is on its way would, unread, turn
+    /// the close into a RST, which may overtake the GOAWAY that it needs.
+    pub async fn go_away(mut self) {
         self.going_away = true;
         let last = self.generation;
         if self.queue(Kind::Goaway, last, &[last, 0]).is_err() {
@@ -270,8 +272,49 @@ impl Connection {
         if let Ok(alert) = self.records.close_notify() {
             self.unsent.extend_from_slice(&alert);
         }
-        // The peer may be gone: it will find the connection closed then.
-        let _sent = tokio::time::timeout(deadline, poll_fn(|cx| self.poll_flush(cx))).await;
+        // A peer that does not read, or stays, finds the connection closed.
+        let _in_time = tokio::time::timeout(LINGER, self.farewell()).await;
+    }
+
+    async fn farewell(&mut self) {
+        if poll_fn(|cx| self.poll_flush(cx)).await.is_err() {
+            return;
+        }
+        self.hang_up();
+        // What still comes was not taken, as the GOAWAY says.
+        let closed = |cx: &mut Context<'_>| {
+            with_received(|buffer| {
+                loop {
+                    if ready!(self.poll_receive(buffer, cx)).is_err() {
+                        return Poll::Ready(());
+                    }
+                }
+            })
+        };
+        poll_fn(closed).await;
+    }
+
+    /// Ends the own direction, so that the peer need not wait for the close.
+    pub fn hang_up(&self) {
+        // Fails only where the peer has closed already.
+        let _gone = SockRef::from(&self.tcp).shutdown(Shutdown::Write);
+    }
+
+    /// Takes what had arrived before the connection failed, whatever the
+    /// readiness says; no more than is ever read in one go.
+    pub(super) fn receive_rest(&mut self) {
+        let mut room = RECEIVE_BYTES.saturating_sub(self.received.len());
+        let mut part = [0; 4096];
+        while room > 0 {
+            let len = part.len().min(room);
+            match io::Read::read(&mut &*SockRef::from(&self.tcp), &mut part[..len]) {
+                Ok(0) | Err(_) => return,
+                Ok(n) => {
+                    self.received.extend_from_slice(&part[..n]);
+                    room -= n;
+                }
+            }
+        }
     }
 
     /// Seals one small frame behind what is unsent.
@@ -390,7 +433,7 @@ pub(super) fn with_received<T>(f: impl FnOnce(&mut [u8]) -> T) -> T {
 pub(super) fn read(from: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
     let mut short = None;
     let full = from.try_io(Interest::READABLE, || {
-        let n = io::Read::read(&mut &*socket2::SockRef::from(from), buffer)?;
+        let n = io::Read::read(&mut &*SockRef::from(from), buffer)?;
         if n > 0 && n < buffer.len() {
             short = Some(n);
             return Err(ErrorKind::WouldBlock.into());

@@ -1,15 +1,24 @@
 //! Idle connections of one worker, for the next stream of the same pair.
 //!
 //! Bounded for each pair, each pod and in all; what does not fit is closed.
-//! Time is an argument.
+//! Says how many more are worth making ahead, and counts those under way; who
+//! takes a connection makes them. Time is an argument.
+
+pub(super) mod demand;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
+use self::demand::Demand;
 use super::Connection;
 use crate::model::SpiffeId;
 use crate::tls::PeerId;
+
+/// Connections that are made ahead at once.
+const MAX_AHEAD: usize = 64;
+/// Pairs whose demand is remembered; more are not made ready for.
+const MAX_DEMANDS: usize = 1024;
 
 /// Bounds of a worker's pool.
 #[derive(Clone, Debug)]
@@ -56,6 +65,9 @@ pub struct Pool {
     idle: HashMap<Key, Vec<Idle>, foldhash::fast::RandomState>,
     per_pod: HashMap<u64, usize, foldhash::fast::RandomState>,
     in_all: usize,
+    demands: HashMap<Key, Demand, foldhash::fast::RandomState>,
+    /// Connections that are being made ahead.
+    ahead: usize,
 }
 
 impl Pool {
@@ -66,6 +78,8 @@ impl Pool {
             idle: HashMap::default(),
             per_pod: HashMap::default(),
             in_all: 0,
+            demands: HashMap::default(),
+            ahead: 0,
         }
     }
 
@@ -104,6 +118,64 @@ impl Pool {
         found
     }
 
+    /// A stream begins to wait for a new connection; [`Pool::served`] ends it.
+    pub fn missed(&mut self, key: Key, now: Instant) {
+        if self.demands.len() < MAX_DEMANDS || self.demands.contains_key(&key) {
+            let demand = self.demands.entry(key);
+            demand.or_insert_with(|| Demand::new(now)).missed(now);
+        }
+    }
+
+    pub fn served(&mut self, key: Key) {
+        if let Some(demand) = self.demands.get_mut(&key) {
+            demand.served();
+        }
+    }
+
+    /// How many connections to make ahead now: each is to be asked for with
+    /// [`Pool::is_wanted`], and its end told with [`Pool::no_longer_ahead`].
+    pub fn make_ahead(&mut self, key: Key, now: Instant) -> usize {
+        if !self.demands.contains_key(&key) {
+            return 0;
+        }
+        let (idle, room) = (self.idle_of(key), self.room(key));
+        let Some(demand) = self.demands.get_mut(&key) else {
+            return 0;
+        };
+        let count = demand.short(idle, now).min(room);
+        demand.begin(count);
+        self.ahead += count;
+        count
+    }
+
+    /// Streams that ended meanwhile may have left enough.
+    pub fn is_wanted(&mut self, key: Key, now: Instant) -> bool {
+        let idle = self.idle_of(key);
+        let demand = self.demands.get_mut(&key);
+        demand.is_some_and(|demand| demand.still_short(idle, now))
+    }
+
+    /// It is in the pool, or nowhere.
+    pub fn no_longer_ahead(&mut self, key: Key) {
+        self.ahead = self.ahead.saturating_sub(1);
+        if let Some(demand) = self.demands.get_mut(&key) {
+            demand.end();
+        }
+    }
+
+    fn idle_of(&self, key: Key) -> usize {
+        self.idle.get(&key).map_or(0, Vec::len)
+    }
+
+    /// For connections made ahead, beside those that are there or under way.
+    fn room(&self, key: Key) -> usize {
+        let pod = self.per_pod.get(&key.netns).copied().unwrap_or(0);
+        let in_all = self.config.in_all.saturating_sub(self.in_all);
+        let pod = self.config.per_pod.saturating_sub(pod);
+        let room = in_all.min(pod).min(MAX_AHEAD);
+        room.saturating_sub(self.ahead)
+    }
+
     /// Keeps a connection between streams; closes it where there is no room.
     pub fn put(&mut self, key: Key, connection: Connection, now: Instant) {
         let pod = self.per_pod.get(&key.netns).copied().unwrap_or(0);
@@ -129,6 +201,7 @@ impl Pool {
         self.retain(|_, idle| {
             may_serve(&config, idle, now, wall) && idle.connection.is_idle_and_whole()
         });
+        self.demands.retain(|_, demand| !demand.is_over(now));
     }
 
     /// Closes all connections of a pod.

@@ -29,6 +29,9 @@ pub(super) const ACCEPT_DELAY: Duration = Duration::from_millis(5);
 /// A stream that sends this much before anything came back is an upload: its
 /// client waits for the ACCEPT.
 pub(super) const UPLOAD_BYTES: u64 = 8 * 1024;
+/// A stream is begun again this often: an agent that ends may refuse on more
+/// than one of its workers.
+pub(super) const MAX_REPLAYS: u8 = 3;
 /// The peer's answer to a RESET is waited for this long.
 pub(super) const SETTLE: Duration = Duration::from_secs(1);
 
@@ -101,9 +104,12 @@ pub struct Relay {
     application_ended: bool,
     /// What was sent and may have to be sent again; `None` where it need not.
     replay: Option<Vec<u8>>,
+    /// No more than can be kept is sent before the ACCEPT.
+    held_back: bool,
     /// To be sent before anything is read: what a former attempt had read.
     resend: Vec<u8>,
-    replayed: bool,
+    /// Connections that it was begun again on.
+    replays: u8,
     /// The last read filled a record: read many next time.
     wide: bool,
     bytes: ByteCounts,
@@ -122,8 +128,9 @@ impl Relay {
             fin_passed: false,
             application_ended: false,
             replay: None,
+            held_back: false,
             resend: Vec::new(),
-            replayed: false,
+            replays: 0,
             wide: false,
             bytes: ByteCounts::default(),
         }
@@ -131,7 +138,8 @@ impl Relay {
 
     pub(super) fn client(generation: u8, open: Prefix, reused: bool) -> Self {
         let mut relay = Self::new(Role::Client, generation, open);
-        relay.replay = reused.then(Vec::new);
+        relay.replay = Some(Vec::new());
+        relay.held_back = reused;
         relay
     }
 
@@ -153,9 +161,9 @@ impl Relay {
         let mut next = connection.open(open);
         next.resend = self.replay.take().unwrap_or_default();
         next.application_ended = self.application_ended;
-        // Once: a second miss is the application's to see.
-        next.replay = None;
-        next.replayed = true;
+        next.replays = self.replays + 1;
+        // A miss after the last one is the application's to see.
+        next.replay = (next.replays < MAX_REPLAYS).then(|| next.resend.clone());
         *self = next;
     }
 
@@ -276,12 +284,6 @@ impl Relay {
     #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn rest_capacity(&self) -> usize {
         self.rest.capacity()
-    }
-
-    /// It was begun again on a second connection already.
-    #[must_use]
-    pub fn is_replay(&self) -> bool {
-        self.replayed
     }
 
     /// Ends the stream where it stands and waits for the peer's end of it.

@@ -1,10 +1,11 @@
 //! `docs/protocol.md` says what the code does.
 
+use super::connection::LINGER;
 use super::frame::{
     GENERATIONS, HEADER, Kind, MAX_HOPS, MAX_OPEN, Open, ResetReason, VERSION, put_header,
 };
 use super::pool;
-use super::relay::{ACCEPT_DELAY, CREDIT_BYTES, SETTLE, UPLOAD_BYTES};
+use super::relay::{ACCEPT_DELAY, CREDIT_BYTES, MAX_REPLAYS, SETTLE, UPLOAD_BYTES};
 use crate::tls::{ALPN, MAX_PLAINTEXT};
 
 const TEXT: &str = include_str!("../../../docs/protocol.md");
@@ -65,6 +66,11 @@ fn every_limit_in_the_specification_is_the_codes() {
             u128::from(UPLOAD_BYTES),
         ),
         ("wait for the answer to a RESET, ms", SETTLE.as_millis()),
+        ("times a stream is begun again", u128::from(MAX_REPLAYS)),
+        (
+            "wait for the peer's close after a GOAWAY, ms",
+            LINGER.as_millis(),
+        ),
         ("idle connections of a pair", pool.per_pair as u128),
         ("idle connections of a pod", pool.per_pod as u128),
         ("idle connections of a worker", pool.in_all as u128),

@@ -22,8 +22,6 @@ use crate::tunnel::{Connection, End, Open, ResetReason, Taken};
 
 /// The peer's pool closes sooner: this is for peers that vanished.
 const IDLE: Duration = Duration::from_secs(60);
-/// A peer that does not read its GOAWAY is not waited for longer.
-const FAREWELL: Duration = Duration::from_millis(200);
 
 pub(in crate::proxy) async fn serve(accepted: Accepted<'_>) {
     let Accepted { client, mut at } = accepted;
@@ -114,7 +112,7 @@ async fn streams(at: &mut At<'_>, mut connection: Box<Connection>) {
             }
         }
     }
-    Box::pin(connection.go_away(FAREWELL)).await;
+    Box::pin(connection.go_away()).await;
 }
 
 /// One stream; true when the connection may carry the next.

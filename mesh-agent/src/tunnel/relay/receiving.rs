@@ -114,6 +114,24 @@ impl Relay {
         })
     }
 
+    /// A connection that takes nothing more may have brought a GOAWAY or a RESET.
+    pub(super) fn last_words(
+        &mut self,
+        application: &TcpStream,
+        connection: &mut Connection,
+    ) -> Fail {
+        connection.receive_rest();
+        let heard = with_received(|buffer| {
+            let len = connection.restore(buffer);
+            self.open_all(Some(application), connection, &mut buffer[..len], &mut 0)
+        });
+        match (heard, self.peer_reset.take()) {
+            (Err(told @ Fail::End(_)), _) => told,
+            (_, Some(reason)) => Fail::End(End::ResetByPeer(reason)),
+            _ => Fail::Connection(Broken::Lost),
+        }
+    }
+
     /// Opens records until they end, the stream ends, or the application is
     /// full. `at`: bytes used so far.
     fn open_all(

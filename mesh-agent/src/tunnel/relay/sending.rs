@@ -25,7 +25,8 @@ impl Relay {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Fail>> {
         for _ in 0..TURN {
-            ready!(connection.poll_flush(cx)).map_err(|_| self.send_failed(connection))?;
+            ready!(connection.poll_flush(cx))
+                .map_err(|_| self.send_failed(application, connection))?;
             if !self.stream.may_send() {
                 return Poll::Ready(Ok(()));
             }
@@ -65,7 +66,7 @@ impl Relay {
                 }
             };
             self.seal_and_send(batch, filled, connection)
-                .map_err(|_| self.send_failed(connection))?;
+                .map_err(|_| self.send_failed(application, connection))?;
             Poll::Ready(Ok(()))
         })
     }
@@ -83,9 +84,7 @@ impl Relay {
                 Ok(filled) => {
                     self.wide = batch.is_wide();
                     self.application_ended = filled == Filled::End;
-                    if let Some(replay) = &mut self.replay {
-                        batch.copy_out(replay);
-                    }
+                    self.keep(batch);
                     return Poll::Ready(Ok(filled));
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
@@ -113,20 +112,37 @@ impl Relay {
         Ok(())
     }
 
+    /// What was read, until the peer has accepted. On a new connection the
+    /// application is not held back for that: more than the credit is not kept.
+    fn keep(&mut self, batch: &Batch) {
+        if let Some(replay) = &mut self.replay {
+            if self.held_back || replay.len() + batch.data_len() <= CREDIT_BYTES {
+                batch.copy_out(replay);
+            } else {
+                self.replay = None;
+            }
+        }
+    }
+
     /// Bytes that may be read from the application now.
     fn credit(&self) -> usize {
         match &self.replay {
-            Some(sent) if !self.stream.is_accepted() => CREDIT_BYTES.saturating_sub(sent.len()),
+            Some(sent) if self.held_back && !self.stream.is_accepted() => {
+                CREDIT_BYTES.saturating_sub(sent.len())
+            }
             _ => usize::MAX,
         }
     }
 
     /// A failed write is the proof that the peer had closed before, and took
-    /// nothing, only while nothing of the stream was ever sent.
-    fn send_failed(&self, connection: &Connection) -> Fail {
+    /// nothing, while nothing of the stream was ever sent. After that only what
+    /// the peer has said counts.
+    fn send_failed(&mut self, application: &TcpStream, connection: &mut Connection) -> Fail {
         let untouched = self.role == Role::Client && self.replay.is_some();
         if untouched && !self.prefix.is_empty() && connection.unsent.is_empty() {
             Fail::End(End::NotTaken)
+        } else if self.role == Role::Client && !self.stream.is_accepted() {
+            self.last_words(application, connection)
         } else {
             Fail::Connection(Broken::Lost)
         }

@@ -1,0 +1,150 @@
+//! Connections between agents: what they survive, and when they are made.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use mesh_tests::{APP_PORT, Agent, Authority, Pod, World, eventually};
+use nix::sys::signal::{Signal, kill};
+
+/// Client a and its agent on n1, server c on n2.
+struct Mesh {
+    world: World,
+    a: Pod,
+    c: Pod,
+    near: Agent,
+    authority: Authority,
+}
+
+impl Mesh {
+    fn new() -> Self {
+        let mut world = World::new(2).expect("a world");
+        let a = world.add_pod("n1", "a", Some("closed")).expect("a pod");
+        let c = world.add_pod("n2", "c", Some("closed")).expect("a pod");
+        world.serve(&c).expect("a server");
+        let authority = world.authority(&[]).expect("an authority");
+        // One worker, one pool: what is counted does not depend on chance.
+        let near = world.secure_agent("n1", &authority, &["--workers", "1"]);
+        Self {
+            near: near.expect("an agent"),
+            world,
+            a,
+            c,
+            authority,
+        }
+    }
+
+    fn far(&self) -> Agent {
+        let keep = ["--on-stop", "keep"];
+        let agent = self.world.secure_agent("n2", &self.authority, &keep);
+        agent.expect("an agent")
+    }
+
+    fn storm(&self, count: u64, inflight: &str) -> serde_json::Value {
+        let args = ["--count", &count.to_string(), "--inflight", inflight];
+        let targets = &self.c.targets()[2..3];
+        self.world.storm(&self.a, targets, &args).expect("a report")
+    }
+
+    fn count(&self, name: &str) -> u64 {
+        let value = self.near.metric(&format!("mesh_agent_{name}"), "");
+        value.expect("a metric") as u64
+    }
+
+    /// Connections that begin at once, and stay.
+    fn burst(&self, count: usize) -> Child {
+        let signal = |signal| {
+            let pid = i32::try_from(self.near.pid()).expect("a pid");
+            kill(nix::unistd::Pid::from_raw(pid), signal).expect("a signal");
+        };
+        signal(Signal::SIGSTOP);
+        let mut holder = self
+            .world
+            .app(&self.a)
+            .arg("hold")
+            .arg(format!("[{}]:{APP_PORT}", self.c.v6()))
+            .arg(count.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a client");
+        let mut line = String::new();
+        let out = holder.stdout.take().expect("its output");
+        BufReader::new(out).read_line(&mut line).expect("a line");
+        assert_eq!(line.trim(), format!("held {count}"));
+        signal(Signal::SIGCONT);
+        holder
+    }
+}
+
+#[test]
+fn no_connection_fails_while_the_servers_agent_is_restarted() {
+    let mesh = Mesh::new();
+    let mut far = mesh.far();
+    let (done, ok) = (AtomicBool::new(false), AtomicU64::new(0));
+    let goes_on = || {
+        let more = ok.load(Ordering::Relaxed) + 80;
+        let went_on = || ok.load(Ordering::Relaxed) >= more || done.load(Ordering::Relaxed);
+        assert!(eventually(Duration::from_secs(20), went_on), "{ok:?}");
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Ends the restarts, too, when it fails.
+            let _done = OnDrop(&done);
+            while !done.load(Ordering::Relaxed) {
+                let report = mesh.storm(40, "4");
+                assert_eq!(report["ok"], 40, "after {ok:?}: {report}");
+                ok.fetch_add(40, Ordering::Relaxed);
+                // A client has about 28,000 ports for a minute.
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        let _done = OnDrop(&done);
+        for _ in 0..5 {
+            goes_on();
+            assert!(far.stop().expect("stopped").success());
+            far = mesh.far();
+        }
+        goes_on();
+    });
+}
+
+struct OnDrop<'d>(&'d AtomicBool);
+
+impl Drop for OnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_second_burst_finds_connections_made_ahead_and_single_streams_make_none() {
+    const BURST: u64 = 8;
+    let mesh = Mesh::new();
+    let _far = mesh.far();
+    assert_eq!(mesh.storm(50, "1")["ok"], 50);
+    let counts = || {
+        let active = mesh.count("connections_active");
+        (
+            active,
+            mesh.count("tunnel_connects_total"),
+            mesh.count("tunnel_connects_ahead_total"),
+        )
+    };
+    assert_eq!(counts(), (0, 1, 0), "one after the other");
+    let first = mesh.burst(BURST as usize);
+    let ready = eventually(Duration::from_secs(10), || {
+        counts() == (BURST, 1 + BURST, BURST)
+    });
+    assert!(ready, "after the first burst: {:?}", counts());
+    let second = mesh.burst(BURST as usize);
+    let ready = eventually(Duration::from_secs(10), || {
+        counts() == (2 * BURST, 1 + BURST, 2 * BURST)
+    });
+    assert!(ready, "after the second burst: {:?}", counts());
+    for mut holder in [first, second] {
+        drop(holder.stdin.take());
+        holder.wait().expect("the client ends");
+    }
+}

@@ -1,6 +1,8 @@
 //! Builds the agent, in the order in which its parts need each other, and ends it.
 
 mod doctor;
+#[cfg(test)]
+mod reference;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,8 +18,10 @@ use crate::admin::{self, Status};
 use crate::capture::{self, Capture};
 use crate::config::{OnStop, Run};
 use crate::discovery::{Directory, Update};
-use crate::identity::Identities;
+use crate::identity::{self, Identities};
+use crate::model::SpiffeId;
 use crate::model::policy::MeshSettings;
+use crate::observe::explanation::Explanation;
 use crate::observe::{AccessLogTarget, Observe};
 use crate::project::Projector;
 use crate::proxy::{self, Recheck, Workers};
@@ -35,6 +39,7 @@ struct View {
     stats: capture::Stats,
     observe: Observe,
     identities: Identities,
+    explainer: proxy::Explainer,
 }
 
 const NO_SOURCE: &str = "no source of certificates (--ca-address or --identity-dir): connections between nodes are refused, but for ports that PeerAuthentication sets to DISABLE";
@@ -50,13 +55,9 @@ impl View {
 
 impl admin::Source for View {
     fn status(&self) -> Status {
-        let mut status = self.status.lock().clone();
-        let identities = self.identities.status();
-        status.problems.extend(identities.problems.iter().cloned());
-        status.identities = serde_json::json!(identities);
-        if !self.identities.has_source() {
-            status.problems.push(NO_SOURCE.to_owned());
-        }
+        let status = self.status.lock().clone();
+        let source = self.identities.has_source();
+        let mut status = with_identities(status, &self.identities.status(), source);
         let kernel: BTreeMap<_, _> = self.kernel().into_iter().collect();
         status.kernel = serde_json::json!(kernel);
         status
@@ -66,9 +67,28 @@ impl admin::Source for View {
         self.observe.connections(limit)
     }
 
+    fn explain(&self, question: &admin::Question) -> Result<Explanation, String> {
+        let asked = (&*question.from, &*question.to, question.port);
+        let certified = |id: &SpiffeId| self.identities.is_valid(id);
+        let answer = self.explainer.explain(asked, &certified);
+        answer.map_err(|why| why.to_string())
+    }
+
     fn metrics(&self) -> String {
         self.observe.page(&self.kernel())
     }
+}
+
+/// The state of the certificates is asked for anew each time: only now it is
+/// known whether all is well.
+fn with_identities(mut status: Status, identities: &identity::Status, source: bool) -> Status {
+    status.problems.extend(identities.problems.iter().cloned());
+    if !source {
+        status.problems.push(NO_SOURCE.to_owned());
+    }
+    status.identities = serde_json::json!(identities);
+    status.degraded = status.ready && !status.problems.is_empty();
+    status
 }
 
 /// Runs the agent until SIGTERM or SIGINT.
@@ -99,6 +119,7 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
             observe: observe.clone(),
         },
     )?;
+    let explainer = workers.explainer();
     let mut projector =
         Projector::new(node.clone(), capture, workers, identities.clone(), &observe)?;
     let view = Arc::new(View {
@@ -111,6 +132,7 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
         stats,
         observe,
         identities: identities.clone(),
+        explainer,
     });
     let cancel = CancellationToken::new();
     let pages = tokio::spawn(admin::serve(admin, view.clone(), cancel.clone()));
@@ -189,7 +211,6 @@ async fn reconcile(projector: &mut Projector, update: &Update, view: &View) -> b
         }
     }
     status.policies = update.policy.status().len();
-    status.degraded = !status.problems.is_empty();
     status.pods = serde_json::json!(pods);
     whole
 }
@@ -270,5 +291,35 @@ fn proxy_config(flags: &Run) -> proxy::Config {
         same_node_tls: flags.same_node_tls,
         delivery_ports: flags.delivery_ports.clone(),
         ..defaults
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_of_the_certificates_alone_makes_the_agent_degraded() {
+        let identities = |problems| identity::Status {
+            trust_domain: "cluster.local".to_owned(),
+            source: "ca",
+            trust_generation: 1,
+            problems,
+            identities: vec![],
+        };
+        let of = |ready, problems, source| {
+            let status = Status {
+                ready,
+                ..Status::default()
+            };
+            with_identities(status, &identities(problems), source).degraded
+        };
+        assert!(!of(true, vec![], true));
+        assert!(of(true, vec!["no valid certificate".to_owned()], true));
+        assert!(of(true, vec![], false), "no source is a problem");
+        assert!(
+            !of(false, vec!["starting".to_owned()], true),
+            "not ready says more"
+        );
     }
 }

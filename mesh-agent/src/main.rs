@@ -7,8 +7,10 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use clap::Parser as _;
+use mesh_agent::admin::FetchError;
 use mesh_agent::config::{self, Cli, Command};
 use mesh_agent::model::policy::MeshSettings;
+use mesh_agent::observe::explanation::{Explanation, Verdict};
 use mesh_agent::{admin, app, ca, discovery};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -75,6 +77,16 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
                 print!("{}", admin::text::connections(&list));
             }
         }
+        Command::Explain {
+            from,
+            to,
+            port,
+            place,
+            json,
+        } => {
+            let question = admin::Question { from, to, port };
+            return Ok(explain(&place.run_dir, &question, json));
+        }
         Command::CheckConfig {
             dir,
             root_namespace,
@@ -83,6 +95,27 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Doctor => return Ok(doctor()),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn explain(run_dir: &Path, question: &admin::Question, json: bool) -> ExitCode {
+    match explained(run_dir, question, json) {
+        Ok(Verdict::Allowed) => ExitCode::SUCCESS,
+        Ok(Verdict::Refused | Verdict::Mixed) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("mesh-agent: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn explained(run_dir: &Path, question: &admin::Question, json: bool) -> anyhow::Result<Verdict> {
+    let answer: Explanation = ask(run_dir, &question.page())?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&answer)?);
+    } else {
+        print!("{}", admin::text::explanation(&answer));
+    }
+    Ok(answer.verdict)
 }
 
 fn check_config(dir: &Path, root_namespace: String) -> anyhow::Result<ExitCode> {
@@ -103,6 +136,10 @@ fn check_config(dir: &Path, root_namespace: String) -> anyhow::Result<ExitCode> 
 /// Asks the running agent.
 fn ask<T: serde::de::DeserializeOwned>(run_dir: &Path, page: &str) -> anyhow::Result<T> {
     let text = admin::fetch(run_dir, page).map_err(|error| {
+        let error = match error {
+            FetchError::Io(error) => error,
+            FetchError::Refused(why) => return anyhow::Error::msg(why),
+        };
         let socket = admin::socket_path(run_dir);
         let hint = match error.kind() {
             ErrorKind::PermissionDenied => "ask as root",

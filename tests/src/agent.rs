@@ -52,6 +52,21 @@ impl Agent {
         Ok(serde_json::from_slice(&out.stdout)?)
     }
 
+    /// What `mesh-agent explain` says: its exit code, and its answer where it has one.
+    pub fn explain(&self, from: &str, to: &str, port: u16) -> Result<(i32, serde_json::Value)> {
+        let out = Command::new(binary("MESH_AGENT_BIN", "mesh-agent"))
+            .args(["explain", from, to, &port.to_string()])
+            .args(["--json", "--run-dir"])
+            .arg(&self.run_dir)
+            .output()?;
+        let code = out.status.code().context("its exit code")?;
+        let answer = match out.stdout.is_empty() {
+            true => serde_json::json!(String::from_utf8_lossy(&out.stderr)),
+            false => serde_json::from_slice(&out.stdout)?,
+        };
+        Ok((code, answer))
+    }
+
     /// The command that reads the Prometheus page from outside the node.
     #[must_use]
     pub fn metrics_command(&self) -> String {

@@ -325,3 +325,78 @@ fn with_tls_on_one_node_too_the_policy_holds_in_every_mode() {
     mesh.policy("mode", &mode("DISABLE"));
     assert_eq!(mesh.through(&mesh.a, &mesh.b), 0, "nor in plaintext");
 }
+
+#[test]
+fn what_explain_says_is_what_connections_meet() {
+    let mesh = Mesh::new(&[]);
+    let pairs = [
+        (&mesh.a, &mesh.b),
+        (&mesh.a, &mesh.c),
+        (&mesh.plain, &mesh.b),
+        (&mesh.plain, &mesh.c),
+    ];
+    let agree = |situation: &str| -> Vec<&'static str> {
+        let verdict = |(from, to): (&Pod, &Pod)| {
+            let (asker, asked) = (
+                format!("shop/{}", from.name),
+                format!("pod/shop/{}", to.name),
+            );
+            let explained = mesh.near.explain(&asker, &asked, APP_PORT);
+            let (code, answer) = explained.expect("an answer");
+            let (verdict, passed) = match code {
+                0 => ("allowed", 10),
+                1 => ("refused", 0),
+                other => panic!("{other}: {answer}"),
+            };
+            assert_eq!(answer["verdict"], verdict, "{situation}: {answer}");
+            assert_eq!(mesh.through(from, to), passed, "{situation}: {answer}");
+            verdict
+        };
+        pairs.map(verdict).to_vec()
+    };
+    assert_eq!(agree("no policy"), ["allowed"; 4]);
+    mesh.policy("deny", &deny("no-a", "a", "c"));
+    let denied = ["allowed", "refused", "allowed", "allowed"];
+    assert_eq!(agree("a denied to c"), denied);
+    mesh.policy("deny", &deny("no-a", "a", "c").replace("DENY", "ALLOW"));
+    let only_a = ["allowed", "allowed", "allowed", "refused"];
+    assert_eq!(agree("only a allowed to c"), only_a);
+    mesh.policy("mode", &mode("STRICT"));
+    let strict = ["allowed", "allowed", "refused", "refused"];
+    assert_eq!(agree("no plaintext"), strict);
+    mesh.policy("mode", &mode("DISABLE"));
+    let disabled = ["allowed", "refused", "allowed", "refused"];
+    assert_eq!(agree("nothing but plaintext between nodes"), disabled);
+}
+
+#[test]
+fn explain_names_the_service_the_endpoint_and_the_rule_and_says_what_it_cannot_answer() {
+    let mesh = Mesh::new(&[]);
+    mesh.policy("deny", &deny("no-a", "a", "c"));
+    let (code, answer) = mesh
+        .near
+        .explain("spiffe://cluster.local/ns/shop/sa/a", "service/shop/c", 80)
+        .expect("an answer");
+    assert_eq!(code, 1, "{answer}");
+    let way = &answer["ways"][0];
+    assert_eq!(way["destination"], format!("{}:{APP_PORT}", mesh.c.v4()));
+    assert_eq!(way["rule"]["policy"], "shop/no-a", "{answer}");
+    assert_eq!(way["rule"]["rule"], 0, "{answer}");
+    assert_eq!(way["transport"], "mutual_tls", "{answer}");
+    let (code, error) = mesh
+        .near
+        .explain("shop/nobody", "shop/c", 80)
+        .expect("an answer");
+    assert_eq!(code, 2, "{error}");
+    let error = error.as_str().expect("an error");
+    assert!(error.contains("no pod shop/nobody"), "{error}");
+    let (code, error) = mesh
+        .near
+        .explain("shop/a", "shop/c", 80)
+        .expect("an answer");
+    assert_eq!(code, 2, "{error}");
+    assert!(
+        error.as_str().is_some_and(|e| e.contains("service/shop/c")),
+        "{error}"
+    );
+}

@@ -1,5 +1,8 @@
 //! `gen`: text in committed files that is made from the code.
 //!
+//! `docs/metrics.md` and `docs/configuration.md` are written by unit tests of the
+//! agent, which knows what is in them and holds the committed files to it.
+//!
 //! A generated block stands between `<!-- generated: NAME -->` and
 //! `<!-- end -->`; the rest of the file is written by people.
 
@@ -8,6 +11,7 @@ use std::fs;
 use anyhow::{Context, Result, bail};
 
 use crate::USAGE;
+use crate::command;
 use crate::repo::Repo;
 use crate::tidy;
 
@@ -32,7 +36,10 @@ const BLOCKS: &[Block] = &[
 
 pub(crate) fn run(repo: &Repo, args: &[String]) -> Result<()> {
     match args {
-        [] => write(repo),
+        [] => {
+            write(repo)?;
+            references(repo)
+        }
         [flag] if flag == "--check" => check(repo),
         _ => bail!("usage: cargo xtask gen [--check]"),
     }
@@ -48,6 +55,14 @@ fn write(repo: &Repo) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn references(repo: &Repo) -> Result<()> {
+    let mut command = command::cargo(repo);
+    command
+        .args(["test", "-q", "-p", "mesh-agent", "--lib", "app::reference"])
+        .env("MESH_WRITE_REFERENCE", "1");
+    command::run(&mut command).context("write the agent's references")
 }
 
 /// Fails if a committed file is not what its source makes of it.

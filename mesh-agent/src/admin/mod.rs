@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 
+use crate::observe::explanation::Explanation;
 use crate::observe::{ConnectionList, page};
 
 /// What `status` shows.
@@ -47,6 +48,41 @@ pub trait Source: Send + Sync + 'static {
     fn status(&self) -> Status;
     fn metrics(&self) -> String;
     fn connections(&self, limit: usize) -> ConnectionList;
+    /// The error is a sentence for who asked.
+    fn explain(&self, question: &Question) -> Result<Explanation, String>;
+}
+
+/// What `explain` is asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Question {
+    /// A pod, a SPIFFE id, or an address.
+    pub from: String,
+    /// A pod, a Service, or an address.
+    pub to: String,
+    pub port: u16,
+}
+
+impl Question {
+    /// Its page.
+    #[must_use]
+    pub fn page(&self) -> String {
+        let (from, to) = (escaped(&self.from), escaped(&self.to));
+        format!("/explain?from={from}&to={to}&port={}", self.port)
+    }
+}
+
+/// For the query of an address.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'/' | b':' => {
+                escaped.push(char::from(byte));
+            }
+            other => escaped.push_str(&format!("%{other:02X}")),
+        }
+    }
+    escaped
 }
 
 /// Why the admin pages could not be opened.
@@ -103,6 +139,7 @@ pub async fn serve(
     let state = Router::new()
         .route("/status", get(status))
         .route("/connections", get(connections))
+        .route("/explain", get(explain))
         .with_state(source);
     let (tcp, unix) = tokio::join!(
         axum::serve(tcp, pages).with_graceful_shutdown(cancel.clone().cancelled_owned()),
@@ -152,6 +189,16 @@ async fn connections(
     Json(source.connections(limit))
 }
 
+async fn explain(
+    State(source): State<Arc<dyn Source>>,
+    Query(question): Query<Question>,
+) -> Response {
+    match source.explain(&question) {
+        Ok(explanation) => Json(explanation).into_response(),
+        Err(why) => (StatusCode::BAD_REQUEST, why).into_response(),
+    }
+}
+
 async fn loopback_host(request: Request, next: Next) -> Response {
     let host = request
         .headers()
@@ -174,8 +221,18 @@ async fn loopback_host(request: Request, next: Next) -> Response {
     }
 }
 
+/// Why a page could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// What the agent says.
+    #[error("{0}")]
+    Refused(String),
+}
+
 /// Asks the running agent for a page on its Unix socket.
-pub fn fetch(run_dir: &Path, page: &str) -> std::io::Result<String> {
+pub fn fetch(run_dir: &Path, page: &str) -> Result<String, FetchError> {
     use std::io::{Read as _, Write as _};
     let mut stream = std::os::unix::net::UnixStream::connect(socket_path(run_dir))?;
     stream.set_read_timeout(Some(std::time::Duration::from_secs(5)))?;
@@ -183,8 +240,11 @@ pub fn fetch(run_dir: &Path, page: &str) -> std::io::Result<String> {
     write!(stream, "GET {page} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
-    let body = answer
+    let (head, body) = answer
         .split_once("\r\n\r\n")
-        .map(|(_, body)| body.to_owned());
-    body.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::InvalidData))
+        .ok_or(std::io::Error::from(std::io::ErrorKind::InvalidData))?;
+    match head.split(' ').nth(1) {
+        Some("200") => Ok(body.to_owned()),
+        _ => Err(FetchError::Refused(body.trim_end().to_owned())),
+    }
 }

@@ -7,6 +7,7 @@ use comfy_table::presets::NOTHING;
 use serde_json::Value;
 
 use super::Status;
+use crate::observe::explanation::{DryRun, Explanation, Policy, Side, Verdict, Way};
 use crate::observe::{ConnectionInfo, ConnectionList};
 
 fn table(head: &[&str]) -> Table {
@@ -42,18 +43,14 @@ pub fn status(status: &Status) -> String {
         (true, false) => "ready",
     };
     let mut text = String::new();
-    let mut line = |name: &str, value: &dyn std::fmt::Display| {
-        // Writing to a string cannot fail.
-        let _never = writeln!(text, "{name:<20}{value}");
-    };
-    line("node", &status.node);
-    line("version", &status.version);
-    line("state", &state);
-    line("generation", &status.generation);
-    line("policies", &status.policies);
-    line("active connections", &status.active_connections);
+    line(&mut text, "node", &status.node);
+    line(&mut text, "version", &status.version);
+    line(&mut text, "state", &state);
+    line(&mut text, "generation", &status.generation);
+    line(&mut text, "policies", &status.policies);
+    line(&mut text, "active connections", &status.active_connections);
     for problem in &status.problems {
-        line("problem", problem);
+        line(&mut text, "problem", problem);
     }
     let mut pods = table(&["POD", "ENROLLED", "ADDRESSES", "MESSAGE"]);
     let fields = ["pod", "enrolled", "addresses", "message"];
@@ -124,6 +121,132 @@ fn security(connection: &ConnectionInfo) -> String {
         Some(tls) => format!("{} {}", connection.security, tls.group),
         None => connection.security.clone(),
     }
+}
+
+/// For `mesh-agent explain`.
+#[must_use]
+pub fn explanation(answer: &Explanation) -> String {
+    let verdict = match answer.verdict {
+        Verdict::Allowed => "ALLOWED",
+        Verdict::Refused => "REFUSED",
+        Verdict::Mixed => "REFUSED by some endpoints",
+    };
+    let mut text = String::new();
+    line(&mut text, "verdict", &verdict);
+    line(&mut text, "from", &side(&answer.from));
+    let to = format!("{}, port {}", side(&answer.to), answer.port);
+    line(&mut text, "to", &to);
+    let by = format!("generation {}, read by {}", answer.generation, answer.node);
+    line(&mut text, "configuration", &by);
+    for note in &answer.notes {
+        line(&mut text, "note", note);
+    }
+    for way in &answer.ways {
+        text.push('\n');
+        one_way(&mut text, way);
+    }
+    let left = answer.ways_total.saturating_sub(answer.ways.len());
+    if left > 0 {
+        line(&mut text, "\nnot shown", &format!("{left} more endpoints"));
+    }
+    text
+}
+
+fn line(text: &mut String, name: &str, value: &dyn std::fmt::Display) {
+    // Writing to a string cannot fail.
+    let _never = writeln!(text, "{name:<20}{value}");
+}
+
+fn side(side: &Side) -> String {
+    let mut words = vec![side.kind.clone()];
+    words.extend(side.name.clone());
+    words.extend(side.address.iter().map(|a| format!("({a})")));
+    words.extend(side.node.iter().map(|n| format!("on {n}")));
+    let member = match (&side.identity, side.in_mesh) {
+        (Some(identity), _) => format!(", {identity}"),
+        (None, false) if side.kind != "service" && side.name.is_some() => {
+            ", not in the mesh".to_owned()
+        }
+        _ => String::new(),
+    };
+    words.join(" ") + &member
+}
+
+fn one_way(text: &mut String, way: &Way) {
+    let workload = way.workload.as_ref().map(|w| format!("pod {w} "));
+    let node = way.node.as_ref().map(|n| format!(" on {n}"));
+    let part = |part: Option<String>| part.unwrap_or_default();
+    if let Some(destination) = &way.destination {
+        let place = format!("{}({destination}){}", part(workload), part(node));
+        line(text, "endpoint", &place);
+    }
+    if let Some(identity) = &way.identity {
+        line(text, "  identity", identity);
+    }
+    if let Some(mode) = &way.mode {
+        let by = match &way.mode_by {
+            Some(by) => format!("{mode}, by PeerAuthentication {by}"),
+            None => format!("{mode}, for no PeerAuthentication says otherwise"),
+        };
+        line(text, "  takes", &by);
+    }
+    if let Some(transport) = &way.transport {
+        let transport = match &**transport {
+            "mutual_tls" => "mutual TLS",
+            "same_node" => "within the node, no TLS, identity from the kernel",
+            _ => "plaintext, no identity",
+        };
+        line(text, "  transport", &transport);
+    }
+    line(text, "  verdict", &decision(way));
+    for policy in &way.policies {
+        line(text, "  policy", &considered(policy));
+    }
+    let left = way.policies_total.saturating_sub(way.policies.len());
+    if left > 0 {
+        line(text, "  not shown", &format!("{left} more policies"));
+    }
+}
+
+fn decision(way: &Way) -> String {
+    let rule = way.rule.as_ref().map(|r| match r.rule {
+        Some(index) => format!(", by rule {index} of AuthorizationPolicy {}", r.policy),
+        None => format!(
+            ", by AuthorizationPolicy {}, as no rule allows it",
+            r.policy
+        ),
+    });
+    match &way.refused {
+        Some(reason) => format!("refused: {reason}{}", rule.unwrap_or_default()),
+        None => {
+            let none = ", for no ALLOW policy selects it";
+            let rule = rule.unwrap_or_else(|| match way.mode {
+                Some(_) => none.to_owned(),
+                None => String::new(),
+            });
+            format!("allowed{rule}")
+        }
+    }
+}
+
+fn considered(policy: &Policy) -> String {
+    let matched = match (policy.matches, policy.rule) {
+        (true, Some(rule)) => format!("rule {rule} matches"),
+        (true, None) => "matches everything".to_owned(),
+        (false, _) => "no rule matches".to_owned(),
+    };
+    let dry_run = match policy.dry_run {
+        None => "",
+        Some(DryRun::WouldAllow) => " (dry run: would allow)",
+        Some(DryRun::WouldDeny) => " (dry run: would deny)",
+        Some(DryRun::NoEffect) => " (dry run: no effect)",
+    };
+    let problem = policy.problem.as_ref().map(|p| format!("; {p}"));
+    let Policy { action, policy, .. } = policy;
+    format!(
+        "{action:<6}{policy}: {matched}{dry_run}{}",
+        problem.unwrap_or_default()
+    )
 }
 
 #[cfg(test)]

@@ -42,8 +42,26 @@ pub enum Command {
     Connections {
         #[command(flatten)]
         place: Place,
+        /// Most that are listed.
         #[arg(long, default_value_t = 100)]
         limit: usize,
+        /// For programs.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say whether a connection would be allowed, and why; exit code 0 when it
+    /// would, 1 when it would be refused, 2 when there is no answer.
+    Explain {
+        /// Who connects: NAMESPACE/POD, spiffe://DOMAIN/ns/NAMESPACE/sa/ACCOUNT, or an address.
+        from: String,
+        /// Whom to: NAMESPACE/NAME of a pod or Service (pod/… or service/…
+        /// where there are both), or an address.
+        to: String,
+        /// The port that the caller connects to: the Service's own, or the pod's.
+        #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+        port: u16,
+        #[command(flatten)]
+        place: Place,
         /// For programs.
         #[arg(long)]
         json: bool,
@@ -51,6 +69,7 @@ pub enum Command {
     /// Report every mistake in a configuration directory, and how its policies
     /// fare; exit code 1 when there is a mistake.
     CheckConfig {
+        /// Directory of Kubernetes YAML.
         dir: PathBuf,
         /// Namespace whose policies reach the whole mesh.
         #[arg(long, default_value = "istio-system")]
@@ -109,8 +128,10 @@ pub struct Run {
     /// What stays in the kernel when the agent stops.
     #[arg(long, value_enum, default_value_t = OnStop::Remove)]
     pub on_stop: OnStop,
+    /// At a stop, how long live connections may go on before they are cut.
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
     pub drain_timeout: Duration,
+    /// Longest wait for a server's answer.
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
     pub connect_timeout: Duration,
     /// Ends connections without bytes for this long [default: never].

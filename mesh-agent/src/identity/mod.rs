@@ -115,6 +115,15 @@ impl Identities {
         &self.trust_domain
     }
 
+    /// Whether this agent holds a valid certificate for it.
+    #[must_use]
+    pub fn is_valid(&self, id: &SpiffeId) -> bool {
+        let entries = self.shared.entries.lock();
+        entries
+            .get(id)
+            .is_some_and(|entry| entry.handle.current().is_some())
+    }
+
     #[must_use]
     pub fn has_source(&self) -> bool {
         self.shared.source.is_some()

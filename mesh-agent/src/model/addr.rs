@@ -60,6 +60,22 @@ pub struct PodIps {
     pub v6: Option<Ipv6Addr>,
 }
 
+/// One address and none of the other family.
+impl From<IpAddr> for PodIps {
+    fn from(ip: IpAddr) -> Self {
+        match ip.to_canonical() {
+            IpAddr::V4(ip) => Self {
+                v4: Some(ip),
+                v6: None,
+            },
+            IpAddr::V6(ip) => Self {
+                v4: None,
+                v6: Some(ip),
+            },
+        }
+    }
+}
+
 impl PodIps {
     #[must_use]
     pub fn contains(&self, ip: IpAddr) -> bool {

@@ -146,81 +146,97 @@ fn app_label(workload: Option<&Workload>) -> Option<&str> {
     workload?.labels.get("app").map(String::as_str)
 }
 
-/// Name of a direction in labels and log.
-#[must_use]
-pub fn direction(direction: Direction) -> &'static str {
-    match direction {
-        Direction::Outbound => "outbound",
-        Direction::Inbound => "inbound",
-        Direction::SameNode => "same_node",
-    }
+/// Names of the values of a type, and the list of all names with what each
+/// means: one source for labels, log and the reference.
+macro_rules! names {
+    (
+        $(#[$doc:meta])*
+        $vis:vis fn $name:ident($value:ident: $type:ty), $all:ident:
+        $($pattern:path => ($label:literal, $means:literal),)*
+        $(; $nested:pat => $other:expr)?
+    ) => {
+        $(#[$doc])*
+        #[must_use]
+        $vis fn $name($value: $type) -> &'static str {
+            match $value {
+                $($pattern => $label,)*
+                $($nested => $other,)?
+            }
+        }
+
+        #[cfg(test)]
+        pub(crate) const $all: &[(&str, &str)] = &[$(($label, $means)),*];
+    };
 }
 
-/// Name of an end in labels and log.
-#[must_use]
-pub fn close_reason(reason: CloseReason) -> &'static str {
-    match reason {
-        CloseReason::Finished => "finished",
-        CloseReason::ResetByClient => "reset_by_client",
-        CloseReason::ResetByUpstream => "reset_by_upstream",
-        CloseReason::IdleTimeout => "idle_timeout",
-        CloseReason::DrainDeadline => "drain_deadline",
-        CloseReason::PodRemoved => "pod_removed",
-        CloseReason::PolicyChanged => "policy_changed",
-        CloseReason::Revoked => "revoked",
-        CloseReason::CertificateExpired => "certificate_expired",
-        CloseReason::PeerCertificateExpired => "peer_certificate_expired",
-        CloseReason::ProtocolError => "protocol_error",
-        CloseReason::Refused(reason) => refuse_reason(reason),
-    }
+names! {
+    /// Name of a direction in labels and log.
+    pub fn direction(value: Direction), DIRECTIONS:
+    Direction::Outbound => ("outbound", "from a pod of this node to elsewhere"),
+    Direction::Inbound => ("inbound", "to a pod of this node from elsewhere"),
+    Direction::SameNode => ("same_node", "both pods are on this node"),
 }
 
-/// Name of a refusal in labels and log.
-#[must_use]
-pub fn refuse_reason(reason: RefuseReason) -> &'static str {
-    match reason {
-        RefuseReason::UnknownServicePort => "unknown_service_port",
-        RefuseReason::NoEndpoint => "no_endpoint",
-        RefuseReason::ConnectRefused => "connect_refused",
-        RefuseReason::ConnectTimeout => "connect_timeout",
-        RefuseReason::Unreachable => "unreachable",
-        RefuseReason::SourcePortsExhausted => "source_ports_exhausted",
-        RefuseReason::OverLimit => "over_limit",
-        RefuseReason::Loop => "loop",
-        RefuseReason::Denied => "denied",
-        RefuseReason::PlaintextRefused => "plaintext_refused",
-        RefuseReason::NoCertificate => "no_certificate",
-        RefuseReason::Tls(failure) => tls_failure(failure),
-        RefuseReason::WrongWorkload => "wrong_workload",
-        RefuseReason::RefusedByPeer => "refused_by_peer",
-        RefuseReason::Draining => "draining",
-        RefuseReason::PodRemoved => "refused_pod_removed",
-        RefuseReason::Internal => "internal",
-    }
+names! {
+    /// Name of an end in labels and log.
+    pub fn close_reason(value: CloseReason), CLOSE_REASONS:
+    CloseReason::Finished => ("finished", "both sides said that they are done"),
+    CloseReason::ResetByClient => ("reset_by_client", "the client reset it or vanished"),
+    CloseReason::ResetByUpstream => ("reset_by_upstream", "the server reset it or vanished"),
+    CloseReason::IdleTimeout => ("idle_timeout", "no bytes for `--idle-timeout`"),
+    CloseReason::DrainDeadline => ("drain_deadline", "the agent stopped; longer `--drain-timeout` waits longer"),
+    CloseReason::PodRemoved => ("pod_removed", "the pod left the mesh or went away"),
+    CloseReason::PolicyChanged => ("policy_changed", "a policy that changed meanwhile says no: `explain`"),
+    CloseReason::Revoked => ("revoked", "the peer's certificate was revoked meanwhile"),
+    CloseReason::CertificateExpired => ("certificate_expired", "a certificate ended without a new one: `status`, and the authority"),
+    CloseReason::PeerCertificateExpired => ("peer_certificate_expired", "the peer showed no newer certificate: its agent or authority is away, or the two cannot connect any more"),
+    CloseReason::ProtocolError => ("protocol_error", "the other agent broke the protocol: compare versions, report it"),
+    ; CloseReason::Refused(reason) => refuse_reason(reason)
 }
 
-/// Name of a handshake failure in labels and log.
-fn tls_failure(failure: TlsFailure) -> &'static str {
-    match failure {
-        TlsFailure::NoCertificate => "tls_no_certificate",
-        TlsFailure::UnknownIssuer => "tls_unknown_issuer",
-        TlsFailure::Expired => "tls_expired",
-        TlsFailure::NotYetValid => "tls_not_yet_valid",
-        TlsFailure::WrongUsage => "tls_wrong_usage",
-        TlsFailure::NoIdentity => "tls_no_identity",
-        TlsFailure::SeveralIdentities => "tls_several_identities",
-        TlsFailure::MalformedIdentity => "tls_malformed_identity",
-        TlsFailure::ForeignTrustDomain => "tls_foreign_trust_domain",
-        TlsFailure::UnexpectedIdentity => "tls_unexpected_identity",
-        TlsFailure::Revoked => "tls_revoked",
-        TlsFailure::ChainTooLarge => "tls_chain_too_large",
-        TlsFailure::BadCertificate => "tls_bad_certificate",
-        TlsFailure::NoCommonProtocol => "tls_no_common_protocol",
-        TlsFailure::RefusedByPeer => "tls_refused_by_peer",
-        TlsFailure::Malformed => "tls_malformed",
-        TlsFailure::Timeout => "tls_timeout",
-        TlsFailure::Closed => "tls_closed",
-    }
+names! {
+    /// Name of a refusal in labels and log.
+    pub fn refuse_reason(value: RefuseReason), REFUSE_REASONS:
+    RefuseReason::UnknownServicePort => ("unknown_service_port", "the Service has no such port"),
+    RefuseReason::NoEndpoint => ("no_endpoint", "no ready pod of that address family; check selector and readiness"),
+    RefuseReason::ConnectRefused => ("connect_refused", "the application does not listen"),
+    RefuseReason::ConnectTimeout => ("connect_timeout", "no answer: network, routes, NetworkPolicy"),
+    RefuseReason::Unreachable => ("unreachable", "no route, or a firewall said so: network, routes, NetworkPolicy"),
+    RefuseReason::SourcePortsExhausted => ("source_ports_exhausted", "too many deliveries to one address at once: widen `--delivery-ports`"),
+    RefuseReason::OverLimit => ("over_limit", "`--max-connections`, `--max-connections-per-pod`, or open files"),
+    RefuseReason::Loop => ("loop", "the connection leads back to an agent, or a peer spoke for another address"),
+    RefuseReason::Denied => ("denied", "the policy that the access log names: `explain`"),
+    RefuseReason::PlaintextRefused => ("plaintext_refused", "the pod is STRICT and the client is not in the mesh"),
+    RefuseReason::NoCertificate => ("no_certificate", "no source of certificates, or the authority does not answer: `status`"),
+    RefuseReason::WrongWorkload => ("wrong_workload", "the address belongs to another pod than the configuration says, is claimed by two, or was a mesh pod's that left within the last minute"),
+    RefuseReason::RefusedByPeer => ("refused_by_peer", "the destination's policy denied: look there"),
+    RefuseReason::Draining => ("draining", "the agent stops"),
+    RefuseReason::PodRemoved => ("refused_pod_removed", "the pod leaves the mesh or goes away"),
+    RefuseReason::Internal => ("internal", "a fault of the agent: report it, with its log"),
+    ; RefuseReason::Tls(failure) => tls_failure(failure)
+}
+
+names! {
+    /// Name of a handshake failure in labels and log.
+    fn tls_failure(value: TlsFailure), TLS_FAILURES:
+    TlsFailure::NoCertificate => ("tls_no_certificate", "the peer showed no certificate"),
+    TlsFailure::UnknownIssuer => ("tls_unknown_issuer", "another mesh, or a root that is not known here yet"),
+    TlsFailure::Expired => ("tls_expired", "clocks, or an authority that is away"),
+    TlsFailure::NotYetValid => ("tls_not_yet_valid", "clocks"),
+    TlsFailure::WrongUsage => ("tls_wrong_usage", "a certificate that the authority must not make so"),
+    TlsFailure::NoIdentity => ("tls_no_identity", "as above"),
+    TlsFailure::SeveralIdentities => ("tls_several_identities", "as above"),
+    TlsFailure::MalformedIdentity => ("tls_malformed_identity", "as above"),
+    TlsFailure::ForeignTrustDomain => ("tls_foreign_trust_domain", "another mesh: compare `--trust-domain`"),
+    TlsFailure::UnexpectedIdentity => ("tls_unexpected_identity", "the address has another service account than configured"),
+    TlsFailure::Revoked => ("tls_revoked", "revoked: meant, or renew the pod's certificate"),
+    TlsFailure::ChainTooLarge => ("tls_chain_too_large", "more or larger certificates than a mesh peer sends"),
+    TlsFailure::BadCertificate => ("tls_bad_certificate", "a certificate or signature that does not parse or verify"),
+    TlsFailure::NoCommonProtocol => ("tls_no_common_protocol", "the other end is no agent of this mesh"),
+    TlsFailure::RefusedByPeer => ("tls_refused_by_peer", "the reason is in the other agent's log"),
+    TlsFailure::Malformed => ("tls_malformed", "the other end is no agent of this mesh"),
+    TlsFailure::Timeout => ("tls_timeout", "network, or an overloaded peer"),
+    TlsFailure::Closed => ("tls_closed", "network, or a peer that ends or refused without an alert"),
 }
 
 /// Names of what a handshake agreed on, as IANA has them.
@@ -248,11 +264,10 @@ impl TlsNames {
     }
 }
 
-/// Istio's label `connection_security_policy`.
-pub(super) fn security(security: Security) -> &'static str {
-    match security {
-        Security::None => "none",
-        Security::SameNode => "same_node",
-        Security::MutualTls => "mutual_tls",
-    }
+names! {
+    /// Istio's label `connection_security_policy`.
+    pub fn security(value: Security), SECURITIES:
+    Security::None => ("none", "plaintext"),
+    Security::SameNode => ("same_node", "within the node: no TLS, identities from the kernel"),
+    Security::MutualTls => ("mutual_tls", "TLS 1.3, both certificates verified"),
 }

@@ -10,10 +10,13 @@
 
 mod access_log;
 mod connections;
+pub mod explanation;
 mod labels;
 mod local;
 pub mod page;
 mod process;
+#[cfg(test)]
+pub(crate) mod reference;
 mod series;
 #[cfg(test)]
 mod tests;
@@ -35,7 +38,7 @@ pub use access_log::Target as AccessLogTarget;
 use connections::Connections;
 pub use connections::{ConnectionInfo, ConnectionList, TlsInfo};
 use labels::{Ended, Event, Handshake, Policy};
-pub use labels::{close_reason, direction, refuse_reason};
+pub use labels::{close_reason, direction, refuse_reason, security};
 pub use local::{Local, Open};
 use series::SeriesSet;
 use timing::AllTimings;

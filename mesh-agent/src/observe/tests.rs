@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 use super::{AccessLogTarget, Observe};
 use crate::model::*;
 
-fn outcome(reason: CloseReason) -> Outcome {
+pub(super) fn outcome(reason: CloseReason) -> Outcome {
     let workload = Workload {
         key: WorkloadKey {
             namespace: "shop".into(),

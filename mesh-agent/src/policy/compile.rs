@@ -93,6 +93,13 @@ impl Compiled {
         }
     }
 
+    /// Whether the caller's address is looked at.
+    pub(super) fn asks_address(&self) -> bool {
+        let clauses = self.rules.iter().flat_map(|(_, clauses)| clauses);
+        let mut tests = clauses.flatten().flatten();
+        tests.any(|test| matches!(test.what, What::SourceIp(_)))
+    }
+
     pub(super) fn matching(&self, request: &Request<'_>) -> Option<RuleRef> {
         if self.denies_all {
             return Some(self.reference(None));

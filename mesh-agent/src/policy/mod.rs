@@ -22,6 +22,7 @@ use crate::model::policy::{Action, AuthorizationPolicy, PeerMode};
 use crate::model::{RuleRef, Snapshot, SpiffeId, Workload};
 use compile::Compiled;
 use index::Index;
+pub use peer::Decided;
 
 /// One connection to decide on.
 #[derive(Clone, Copy, Debug)]
@@ -117,6 +118,10 @@ pub struct Considered {
     pub dry_run: bool,
     /// The rule that matches, if any.
     pub matched: Option<RuleRef>,
+    /// A rule of it looks at the caller's address.
+    pub asks_address: bool,
+    /// What it says and does not do.
+    pub problem: Option<String>,
 }
 
 /// All policies of one snapshot, compiled.
@@ -180,8 +185,21 @@ impl Engine {
             action: policy.action,
             dry_run: policy.dry_run,
             matched: policy.matching(request),
+            asks_address: policy.asks_address(),
+            problem: self.problem(&policy.name),
         })
         .collect()
+    }
+
+    fn problem(&self, policy: &str) -> Option<String> {
+        let status = self.status.iter().find(|s| &*s.policy == policy)?;
+        sentence(status)
+    }
+
+    /// What `port` of the workload takes, and the object that says so.
+    #[must_use]
+    pub fn peer_mode_by(&self, workload: &Workload, port: u16) -> Decided {
+        self.peers.decided(workload, port)
     }
 
     #[must_use]

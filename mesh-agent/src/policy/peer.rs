@@ -1,6 +1,7 @@
 //! PeerAuthentication: selector before namespace before mesh, port first.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use super::index::has_labels;
 use crate::model::policy::{PeerAuthentication, PeerMode, Scope};
@@ -15,8 +16,32 @@ pub(super) struct Peers {
 
 #[derive(Debug)]
 struct Modes {
-    whole: PeerMode,
-    ports: BTreeMap<u16, PeerMode>,
+    whole: Decided,
+    ports: BTreeMap<u16, Decided>,
+}
+
+/// A mode, and who says so.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Decided {
+    pub mode: PeerMode,
+    /// `namespace/name` of the PeerAuthentication; `None` where none says anything.
+    pub by: Option<Arc<str>>,
+}
+
+impl Modes {
+    fn of(&self, port: u16) -> &Decided {
+        self.ports.get(&port).unwrap_or(&self.whole)
+    }
+}
+
+impl Decided {
+    fn new(mode: PeerMode, by: &PeerAuthentication) -> Self {
+        let by = format!("{}/{}", by.namespace, by.name);
+        Self {
+            mode,
+            by: Some(by.into()),
+        }
+    }
 }
 
 impl Peers {
@@ -36,10 +61,17 @@ impl Peers {
     }
 
     pub(super) fn mode(&self, workload: &Workload, port: u16) -> PeerMode {
-        let of = |modes: &Modes| modes.ports.get(&port).copied().unwrap_or(modes.whole);
+        self.with(workload, |modes| modes.of(port).mode)
+    }
+
+    pub(super) fn decided(&self, workload: &Workload, port: u16) -> Decided {
+        self.with(workload, |modes| modes.of(port).clone())
+    }
+
+    fn with<T>(&self, workload: &Workload, read: impl Fn(&Modes) -> T) -> T {
         match self.workloads.get(&workload.key) {
-            Some(modes) => of(modes),
-            None => of(&self.modes(workload)),
+            Some(modes) => read(modes),
+            None => read(&self.modes(workload)),
         }
     }
 
@@ -50,9 +82,9 @@ impl Peers {
             .filter(|p| self.selects(p, workload))
             .collect();
         // Whatever the others say: it may have been the one to go by.
-        if selecting.iter().any(|p| p.broken.is_some()) {
+        if let Some(broken) = selecting.iter().find(|p| p.broken.is_some()) {
             return Modes {
-                whole: PeerMode::Strict,
+                whole: Decided::new(PeerMode::Strict, broken),
                 ports: BTreeMap::new(),
             };
         }
@@ -64,13 +96,17 @@ impl Peers {
         };
         let own = first(true, true).or_else(|| first(true, false));
         let levels = [own, first(false, true), first(false, false)];
-        let whole = levels.iter().flatten().find_map(|p| p.mode);
-        let whole = whole.unwrap_or_default();
+        let mut said = levels
+            .iter()
+            .flatten()
+            .filter_map(|p| Some(Decided::new(p.mode?, p)));
+        let whole = said.next().unwrap_or_default();
         let ports = own.map(|p| {
-            p.ports
-                .iter()
-                .map(|(n, m)| (*n, m.unwrap_or(whole)))
-                .collect()
+            let port = |m: Option<PeerMode>| match m {
+                Some(mode) => Decided::new(mode, p),
+                None => whole.clone(),
+            };
+            p.ports.iter().map(|(n, m)| (*n, port(*m))).collect()
         });
         Modes {
             whole,

@@ -24,6 +24,12 @@ use crate::proxy::{self, LocalPod, Recheck, Workers};
 use crate::sys::netns::{self, Netns, NetnsError};
 use crate::sys::route::{self, RouteError};
 
+/// Of the projector, for the reference of metrics.
+#[cfg(test)]
+pub(crate) fn register(observe: &Observe) {
+    metrics::Metrics::new(observe);
+}
+
 /// Why a pod is not enrolled.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -102,14 +102,11 @@ async fn permissive(accepted: &Accepted<'_>, report: &mut Report<'_>) -> Result<
 /// The policy for a caller without identity.
 fn plaintext_permit(at: &At<'_>, report: &mut Report<'_>) -> Result<Permit, RefuseReason> {
     report.opening.upstream = Some(UpstreamAddr::new(at.orig_dst.get()));
-    let checked = Checked {
-        source: None,
-        source_ip: at.client_addr.ip(),
-        destination: at.pod.pod.workload.clone(),
-        destination_ip: at.orig_dst.ip(),
-        destination_port: at.orig_dst.port(),
-        plaintext: true,
-    };
+    let checked = Checked::plaintext(
+        at.client_addr.ip(),
+        at.pod.pod.workload.clone(),
+        at.orig_dst.get(),
+    );
     at.entry.set_checked(checked.clone());
     decide(at, report, &checked)
 }

@@ -10,10 +10,12 @@
 mod carry;
 mod connection;
 mod dial;
+mod explain;
 mod inbound;
 mod live;
 mod metrics;
 mod outbound;
+mod plan;
 mod proofs;
 mod reach;
 mod renew;
@@ -43,6 +45,7 @@ use crate::observe::Observe;
 use crate::sys::{netns::Netns, socket};
 use crate::tls::Trust;
 use crate::tunnel::PoolConfig;
+pub use explain::{Explainer, Unanswerable};
 use proofs::Proofs;
 use worker::Command;
 
@@ -143,10 +146,18 @@ struct Shared {
 }
 
 impl Shared {
+    fn premises<'p>(&'p self, published: &'p Published) -> plan::Premises<'p> {
+        plan::Premises {
+            published,
+            node: &self.node,
+            trust_domain: &self.trust_domain,
+            same_node_tls: self.config.same_node_tls,
+        }
+    }
+
     /// Whom a connection to the workload must find there.
     fn identity_of(&self, workload: &Workload) -> Option<SpiffeId> {
-        let (namespace, account) = (&workload.key.namespace, &workload.service_account);
-        SpiffeId::new(&self.trust_domain, namespace, account).ok()
+        plan::identity_of(&self.trust_domain, workload)
     }
 
     /// Is the enrolled namespace this very pod's, and not one's that has its address now?
@@ -227,6 +238,12 @@ impl Workers {
     #[must_use]
     pub fn delivery_ports(&self) -> &RangeInclusive<u16> {
         &self.shared.config.delivery_ports
+    }
+
+    /// Answers what would become of a connection.
+    #[must_use]
+    pub fn explainer(&self) -> Explainer {
+        Explainer(self.shared.clone())
     }
 
     /// Connections carried now.

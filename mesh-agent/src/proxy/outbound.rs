@@ -10,39 +10,19 @@ use super::carry::{Ended, Stopped, Tunnelled, carry, carry_plain};
 use super::connection::{Accepted, At};
 use super::dial;
 use super::live::Checked;
+use super::plan::{self, Target, Transport};
 use super::proofs::{Pair, Proof, Proved, Standing};
 use super::reach::{self, reach, wait_for};
 use super::report::Report;
 use super::worker::Local;
-use crate::balance;
-use crate::model::policy::PeerMode;
 use crate::model::{
-    CloseReason, Direction, RefuseReason, Security, ServiceKey, Snapshot, SpiffeId, TlsFailure,
-    TlsRole, UnknownPeer, UpstreamAddr, Workload,
+    CloseReason, Direction, RefuseReason, Security, SpiffeId, TlsFailure, TlsRole, UnknownPeer,
+    UpstreamAddr, Workload,
 };
-use crate::policy::{Permit, Request};
-use crate::route::{self, Decision};
+use crate::policy::Permit;
 use crate::sys::socket;
 use crate::tls::{self, Credentials, PeerId};
 use crate::tunnel::{Connection, End, Key, Open, Relay, ResetReason};
-
-/// Where the connection goes.
-struct Target {
-    upstream: UpstreamAddr,
-    destination: Option<Arc<Workload>>,
-    service: Option<ServiceKey>,
-}
-
-/// How the bytes get there. Plaintext is chosen here, by what the
-/// configuration says of the destination, and never later.
-enum Transport {
-    /// A pod of this node: one pass, identity from the kernel.
-    SameNode(Arc<Workload>),
-    /// A pod in the mesh: mutual TLS with exactly this identity.
-    Mesh(SpiffeId),
-    /// Not in the mesh, or its port is set to DISABLE.
-    Plain,
-}
 
 pub(super) async fn serve(accepted: Accepted<'_>) {
     let mut report = accepted.at.report();
@@ -71,7 +51,9 @@ async fn carried(
     after: &mut Option<Box<Carrying>>,
 ) -> Result<Ended, RefuseReason> {
     let target = target(&accepted.at)?;
-    let transport = transport(&accepted.at, &target)?;
+    let shared = &accepted.at.local.shared;
+    let premises = shared.premises(&accepted.at.published);
+    let transport = premises.transport(&target, Instant::now())?;
     let upstream = target.upstream;
     let opening = &mut report.opening;
     opening.upstream = Some(upstream);
@@ -85,66 +67,9 @@ async fn carried(
 }
 
 fn target(at: &At<'_>) -> Result<Target, RefuseReason> {
-    let (snapshot, dst) = (&at.published.snapshot, at.orig_dst);
-    let ip = dst.ip();
-    let own = at.pod.pod.workload.ips;
-    let foreign = !own.contains(at.client_addr.ip());
-    if foreign || ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() {
-        return Err(RefuseReason::Loop);
-    }
-    let direct = |destination| Target {
-        upstream: UpstreamAddr::new(dst.get()),
-        destination,
-        service: None,
-    };
-    match route::resolve(snapshot, dst) {
-        Decision::Refused(reason) => Err(reason),
-        Decision::External => Ok(direct(None)),
-        Decision::Workload(workload) => Ok(direct(Some(workload.clone()))),
-        Decision::Service { service, port } => {
-            let turn = at.local.next_turn();
-            let endpoint =
-                balance::round_robin(&port.endpoints, ip, turn).ok_or(RefuseReason::NoEndpoint)?;
-            Ok(Target {
-                upstream: endpoint.addr,
-                destination: workload_of(snapshot, endpoint),
-                service: Some(service.key.clone()),
-            })
-        }
-    }
-}
-
-fn workload_of(snapshot: &Snapshot, endpoint: &crate::model::Endpoint) -> Option<Arc<Workload>> {
-    let by_ip = || snapshot.by_ip.get(&endpoint.addr.ip());
-    endpoint.workload.as_ref().or_else(by_ip).cloned()
-}
-
-fn transport(at: &At<'_>, target: &Target) -> Result<Transport, RefuseReason> {
-    let snapshot = &at.published.snapshot;
-    let Some(workload) = target.destination.as_ref().filter(|w| w.is_enrolled()) else {
-        if snapshot.withholds(target.upstream.ip(), Instant::now()) {
-            return Err(RefuseReason::WrongWorkload);
-        }
-        return Ok(Transport::Plain);
-    };
-    let shared = &at.local.shared;
-    let mode = at
-        .published
-        .policy
-        .peer_mode(workload, target.upstream.port());
-    // Plaintext within the node goes this way too: it asks the destination's policy.
-    let in_one_pass = !shared.config.same_node_tls || mode == PeerMode::Disable;
-    if workload.node == shared.node && in_one_pass {
-        return Ok(Transport::SameNode(workload.clone()));
-    }
-    match mode {
-        PeerMode::Disable => Ok(Transport::Plain),
-        PeerMode::Strict | PeerMode::Permissive => shared
-            .identity_of(workload)
-            .map(Transport::Mesh)
-            // A name that makes no identity: nobody can prove to be it.
-            .ok_or(RefuseReason::NoCertificate),
-    }
+    let from = (at.pod.pod.workload.ips, at.client_addr.ip());
+    let turn = || at.local.next_turn();
+    plan::target(&at.published.snapshot, from, at.orig_dst, turn)
 }
 
 /// Outside of the mesh.
@@ -208,14 +133,12 @@ fn permit_here(
     report.opening.direction = Direction::SameNode;
     report.opening.security = Security::SameNode;
     report.opening.destination_principal = at.local.shared.identity_of(&workload);
-    let checked = Checked {
-        source: Some(at.pod.pod.spiffe_id.clone()),
-        source_ip: at.client_addr.ip(),
-        destination: workload,
-        destination_ip: upstream.ip(),
-        destination_port: upstream.port(),
-        plaintext: false,
-    };
+    let checked = Checked::new(
+        Some(at.pod.pod.spiffe_id.clone()),
+        at.client_addr.ip(),
+        workload,
+        upstream.get(),
+    );
     at.entry.set_checked(checked.clone());
     decide(at, report, &checked)
 }
@@ -226,14 +149,14 @@ pub(super) fn decide(
     report: &mut Report<'_>,
     checked: &Checked,
 ) -> Result<Permit, RefuseReason> {
-    match at.published.policy.check(&Request::from(checked)) {
+    match checked.verdict(&at.published.policy, &checked.destination) {
         Ok(permit) => {
             report.opening.rule = permit.rule().cloned();
             Ok(permit)
         }
-        Err(deny) => {
-            report.opening.rule = Some(deny.rule().clone());
-            Err(RefuseReason::Denied)
+        Err(refusal) => {
+            report.opening.rule = refusal.rule().cloned();
+            Err(refusal.reason())
         }
     }
 }
@@ -471,19 +394,6 @@ async fn give_back(local: &Local, mut carrying: Box<Carrying>) {
     if reusable && !cut && !local.draining.is_cancelled() {
         let mut pool = local.pool.borrow_mut();
         pool.put(carrying.key, carrying.connection, Instant::now());
-    }
-}
-
-impl<'c> From<&'c Checked> for Request<'c> {
-    fn from(checked: &'c Checked) -> Self {
-        Self {
-            source: checked.source.as_ref(),
-            source_ip: checked.source_ip,
-            destination: &checked.destination,
-            destination_ip: checked.destination_ip,
-            destination_port: checked.destination_port,
-            sni: None,
-        }
     }
 }
 

@@ -21,9 +21,7 @@ use super::proofs::{self, Judgement, Pair};
 use super::reach::{self, Wish};
 use super::renew::renew;
 use super::{LocalPod, Recheck, Shared};
-use crate::model::policy::PeerMode;
 use crate::observe;
-use crate::policy::Request;
 use crate::tls;
 use crate::tunnel::Pool;
 
@@ -126,13 +124,7 @@ impl Local {
             let Some(destination) = workloads.get(&checked.destination.key) else {
                 return false;
             };
-            let mut request = Request::from(checked);
-            request.destination = destination;
-            let mode = published
-                .policy
-                .peer_mode(request.destination, checked.destination_port);
-            let taken = !checked.plaintext || mode != PeerMode::Strict;
-            taken && published.policy.check(&request).is_ok()
+            checked.verdict(&published.policy, destination).is_ok()
         });
     }
 

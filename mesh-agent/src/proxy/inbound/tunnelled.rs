@@ -201,14 +201,12 @@ fn is_of(workload: &Arc<Workload>, id: &SpiffeId) -> bool {
 }
 
 fn permit(at: &At<'_>, report: &mut Report<'_>, peer: SpiffeId) -> Result<Permit, RefuseReason> {
-    let checked = Checked {
-        source: Some(peer),
-        source_ip: at.client_addr.ip(),
-        destination: at.pod.pod.workload.clone(),
-        destination_ip: at.orig_dst.ip(),
-        destination_port: at.orig_dst.port(),
-        plaintext: false,
-    };
+    let checked = Checked::new(
+        Some(peer),
+        at.client_addr.ip(),
+        at.pod.pod.workload.clone(),
+        at.orig_dst.get(),
+    );
     at.entry.set_checked(checked.clone());
     decide(at, report, &checked)
 }

@@ -103,11 +103,14 @@ impl Scene {
         let near = self.near()?;
         Ok(format!(
             "where to look\n  metrics     {}\n              {}\n  access log  {}\n  state       \
-             mesh-agent status --run-dir {}\n",
+             mesh-agent status --run-dir {run}\n  why         \
+             mesh-agent explain shop/{} service/shop/{} 80 --run-dir {run}\n",
             near.metrics_command(),
             self.far.metrics_command(),
             self.world.access_log("n1").display(),
-            near.run_dir().display(),
+            self.web.name,
+            self.api.name,
+            run = near.run_dir().display(),
         ))
     }
 

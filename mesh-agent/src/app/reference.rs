@@ -1,0 +1,217 @@
+//! The references in `docs/`, made from the code.
+//!
+//! `cargo xtask gen` writes them by running these tests with the variable
+//! below; otherwise the tests hold the committed files to the code.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::path::Path;
+
+use clap::CommandFactory as _;
+
+use crate::config::Cli;
+use crate::identity::{Config, Identities, SourceConfig};
+use crate::model::TrustDomain;
+use crate::observe::{AccessLogTarget, Observe, reference};
+use crate::project;
+
+const WRITE: &str = "MESH_WRITE_REFERENCE";
+
+/// Compares with the committed file, or writes it.
+fn hold(file: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../docs")
+        .join(file);
+    if std::env::var_os(WRITE).is_some() {
+        std::fs::write(&path, text).expect("the file is written");
+    }
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        committed == text,
+        "docs/{file} is stale: run `cargo xtask gen` and commit"
+    );
+}
+
+/// For a cell of a table.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|").replace('\n', " ")
+}
+
+fn table(names: &[(&str, &str)]) -> String {
+    names.iter().fold(String::new(), |mut text, (name, means)| {
+        let _never = writeln!(text, "| `{name}` | {} |", cell(means));
+        text
+    })
+}
+
+#[tokio::test]
+async fn the_metrics_reference_is_what_the_page_shows() {
+    let observe = Observe::new("n1", AccessLogTarget::Off);
+    let identities = Identities::start(Config {
+        trust_domain: TrustDomain::new("cluster.local").expect("a trust domain"),
+        source: SourceConfig::None,
+        crl_file: None,
+    });
+    observe.register(|registry| identities.register(registry));
+    project::register(&observe);
+    reference::fill(&observe);
+    let events: Vec<_> = mesh_common::counter::Counter::ALL
+        .iter()
+        .map(|counter| (counter.label(), 1))
+        .chain([("live_tuples", 1)])
+        .collect();
+    let page = observe.page(&events);
+    let mut text = String::from(
+        "# Metrics\n\n<!-- made from the code by `cargo xtask gen`: do not edit -->\n\n\
+         On `http://127.0.0.1:15020/metrics` of each node (`--metrics-addr`). The number of\n\
+         label sets is bounded: those past 10,000 are counted with the value `other`.\n\n\
+         | name | type | unit | labels | what |\n| --- | --- | --- | --- | --- |\n",
+    );
+    for metric in metrics(&page) {
+        text.push_str(&metric);
+    }
+    text.push_str("\n## Values of labels\n\n| label | values |\n| --- | --- |\n");
+    for (label, values) in reference::labels() {
+        let _never = writeln!(text, "| `{label}` | {} |", cell(&values));
+    }
+    let names: Vec<_> = events.iter().map(|(name, _)| format!("`{name}`")).collect();
+    let _never = writeln!(text, "| `event` | {} |", names.join(", "));
+    for (title, names) in reference::NAMES {
+        let _never = write!(
+            text,
+            "\n## {title}\n\n| value | what it means, what to do |\n| --- | --- |\n{}",
+            table(names)
+        );
+    }
+    hold("metrics.md", &text);
+}
+
+/// Rows of the table, in the order of the names.
+fn metrics(page: &str) -> Vec<String> {
+    let mut kinds: BTreeMap<&str, (&str, &str)> = BTreeMap::new();
+    let mut labels: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    let mut family = "";
+    for line in page.lines() {
+        if let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|l| l.split_once(' ')) {
+            family = name;
+            kinds.entry(name).or_default().1 = help;
+        } else if let Some((name, kind)) =
+            line.strip_prefix("# TYPE ").and_then(|l| l.split_once(' '))
+        {
+            kinds.entry(name).or_default().0 = kind;
+        } else if let Some((_, rest)) = line.split_once('{') {
+            let names = rest.split("\",").filter_map(|pair| pair.split('=').next());
+            let names = names.filter(|name| *name != "le" && !name.contains('}'));
+            labels.entry(family).or_default().extend(names);
+        }
+    }
+    let row = |(name, (kind, help)): (&&str, &(&str, &str))| {
+        let suffix = match *kind {
+            "counter" => "_total",
+            "info" => "_info",
+            _ => "",
+        };
+        let unit = ["seconds", "bytes"]
+            .into_iter()
+            .find(|unit| name.ends_with(unit));
+        let unlabelled = BTreeSet::new();
+        let mut labels: Vec<_> = labels
+            .get(name)
+            .unwrap_or(&unlabelled)
+            .iter()
+            .copied()
+            .collect();
+        // No certificate is at hand here.
+        if name.starts_with("mesh_agent_certificate_") && labels.is_empty() {
+            labels.push("identity");
+        }
+        let labels: Vec<_> = labels.iter().map(|l| format!("`{l}`")).collect();
+        let help = cell(help.trim_end_matches('.'));
+        format!(
+            "| `{name}{suffix}` | {kind} | {} | {} | {help} |\n",
+            unit.unwrap_or(""),
+            labels.join(", ")
+        )
+    };
+    kinds.iter().map(row).collect()
+}
+
+#[test]
+fn the_configuration_reference_is_what_the_command_line_takes() {
+    let mut text = String::from(
+        "# Configuration\n\n<!-- made from the code by `cargo xtask gen`: do not edit -->\n\n\
+         Flags of `mesh-agent`. Which objects a configuration directory may hold is in the\n\
+         README; `mesh-agent check-config DIR` holds a directory to it. `MESH_LOG` sets what\n\
+         is logged (`info`, `debug`, `mesh_agent::proxy=trace`, …).\n",
+    );
+    let mut command = Cli::command();
+    command.build();
+    for sub in command.get_subcommands().filter(|c| c.get_name() != "help") {
+        flags(&mut text, "mesh-agent", sub);
+    }
+    hold("configuration.md", &text);
+}
+
+fn flags(text: &mut String, parent: &str, command: &clap::Command) {
+    let name = format!("{parent} {}", command.get_name());
+    let mut subs = command
+        .get_subcommands()
+        .filter(|c| c.get_name() != "help")
+        .peekable();
+    if subs.peek().is_some() {
+        return subs.for_each(|sub| flags(text, &name, sub));
+    }
+    let about = command
+        .get_about()
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    let _never = writeln!(text, "\n## {name}\n\n{about}.\n");
+    let shown: Vec<_> = command
+        .get_arguments()
+        .filter(|a| !matches!(a.get_id().as_str(), "help" | "version"))
+        .collect();
+    if !shown.is_empty() {
+        text.push_str("| flag | default | what |\n| --- | --- | --- |\n");
+    }
+    for arg in shown {
+        let _never = writeln!(text, "{}", flag(arg));
+    }
+}
+
+fn flag(arg: &clap::Arg) -> String {
+    let value = arg.get_id().as_str().to_uppercase();
+    let name = match arg.get_long() {
+        Some(long) if arg.get_action().takes_values() => format!("`--{long} {value}`"),
+        Some(long) => format!("`--{long}`"),
+        None => format!("`{value}`"),
+    };
+    let takes = arg.get_action().takes_values();
+    let default: Vec<_> = arg
+        .get_default_values()
+        .iter()
+        .map(|v| v.to_string_lossy())
+        .collect();
+    let default = match (takes, default.is_empty()) {
+        (true, false) => format!("`{}`", default.join(" ")),
+        _ if arg.is_required_set() => "required".to_owned(),
+        _ => String::new(),
+    };
+    let help = arg.get_long_help().or_else(|| arg.get_help());
+    let mut help = help.map(ToString::to_string).unwrap_or_default();
+    if let Some(env) = arg.get_env() {
+        let _never = write!(help, " (environment: {})", env.to_string_lossy());
+    }
+    let possible: Vec<_> = arg
+        .get_possible_values()
+        .iter()
+        .filter(|_| takes)
+        .map(|v| {
+            let means = v.get_help().map(|h| format!(": {h}")).unwrap_or_default();
+            format!("`{}`{means}", v.get_name())
+        })
+        .collect();
+    if !possible.is_empty() {
+        let _never = write!(help, " {}", possible.join("; "));
+    }
+    format!("| {name} | {default} | {} |", cell(&help))
+}

@@ -1,0 +1,100 @@
+//! What would become of a connection, for people and programs to read.
+
+use serde::{Deserialize, Serialize};
+
+/// What would become of connections from here to there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    Allowed,
+    Refused,
+    /// Some endpoints take it and some do not.
+    Mixed,
+}
+
+/// An answer of `mesh-agent explain`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Explanation {
+    pub verdict: Verdict,
+    /// The node whose agent answered, and the configuration that it went by.
+    pub node: String,
+    pub generation: u64,
+    pub from: Side,
+    pub to: Side,
+    pub port: u16,
+    /// One for each endpoint that the connection may go to; some of them
+    /// where there are more than `ways_total` tells.
+    pub ways: Vec<Way>,
+    pub ways_total: usize,
+    pub notes: Vec<String>,
+}
+
+/// One end, as the question named it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Side {
+    /// `pod`, `service` or `address`.
+    pub kind: String,
+    /// `namespace/name`.
+    pub name: Option<String>,
+    pub address: Option<String>,
+    pub node: Option<String>,
+    /// Enrolled: its connections pass an agent.
+    pub in_mesh: bool,
+    pub identity: Option<String>,
+}
+
+/// One endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Way {
+    /// Where it would be dialled; `None` when it does not get that far.
+    pub destination: Option<String>,
+    pub workload: Option<String>,
+    pub node: Option<String>,
+    pub identity: Option<String>,
+    /// As the label `connection_security_policy`: `mutual_tls`, `same_node`, `none`.
+    pub transport: Option<String>,
+    /// What the port takes, `STRICT`, `PERMISSIVE` or `DISABLE`, and the
+    /// PeerAuthentication that says so; `None` where none does.
+    pub mode: Option<String>,
+    pub mode_by: Option<String>,
+    /// As the label `reason`; `None` where it is allowed.
+    pub refused: Option<String>,
+    /// The rule that decided; `None` where no policy did.
+    pub rule: Option<Rule>,
+    /// Every policy that selects the destination, in the order of evaluation.
+    pub policies: Vec<Policy>,
+    pub policies_total: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rule {
+    /// `namespace/name`.
+    pub policy: String,
+    /// Index into `spec.rules`; `None` where no single rule decided.
+    pub rule: Option<u16>,
+    /// Of the configuration that it comes from.
+    pub generation: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Policy {
+    pub policy: String,
+    /// `ALLOW` or `DENY`.
+    pub action: String,
+    pub matches: bool,
+    /// Index of the rule that matches.
+    pub rule: Option<u16>,
+    /// Only rehearsed: what it would have said.
+    pub dry_run: Option<DryRun>,
+    /// What it says and does not do.
+    pub problem: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DryRun {
+    WouldAllow,
+    WouldDeny,
+    /// A DENY of which no rule matches.
+    NoEffect,
+}

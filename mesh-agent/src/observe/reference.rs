@@ -1,0 +1,70 @@
+//! What the reference of metrics is made from.
+
+use super::Observe;
+use super::labels::{CLOSE_REASONS, DIRECTIONS, REFUSE_REASONS, SECURITIES, TLS_FAILURES};
+use super::tests::outcome;
+use crate::model::{CipherSuite, CloseReason, KeyExchange, RefuseReason, TlsParameters, TlsRole};
+
+/// Closed sets of label values, by where they are.
+pub(crate) const NAMES: &[(&str, &[(&str, &str)])] = &[
+    ("`reason`: how connections ended", CLOSE_REASONS),
+    ("`reason`: why connections were refused", REFUSE_REASONS),
+    ("`reason`: why handshakes failed", TLS_FAILURES),
+    ("`direction`", DIRECTIONS),
+    ("`connection_security_policy`", SECURITIES),
+];
+
+/// One connection of each kind, so that every family has its labels.
+pub(crate) fn fill(observe: &Observe) {
+    let worker = observe.worker();
+    let carried = outcome(CloseReason::Finished);
+    worker.opened(&carried.opening).closed(&carried);
+    let parameters = TlsParameters {
+        group: KeyExchange::X25519MlKem768,
+        cipher: CipherSuite::Aes128Gcm,
+    };
+    worker.handshake(TlsRole::Client, parameters);
+    worker.refused(&outcome(CloseReason::Refused(RefuseReason::Denied)));
+}
+
+/// Labels and what they can be.
+pub(crate) fn labels() -> Vec<(&'static str, String)> {
+    let below = "see below";
+    let configured = "from the configuration; `unknown`, `other`";
+    [
+        ("reason", below),
+        ("direction", below),
+        ("connection_security_policy", below),
+        (
+            "reporter",
+            "`source` (the caller's agent, also within a node), `destination`",
+        ),
+        ("request_protocol", "`tcp`"),
+        ("source_workload, destination_workload", configured),
+        ("source_app, destination_app", configured),
+        (
+            "source_workload_namespace, destination_workload_namespace",
+            configured,
+        ),
+        ("destination_service, _name, _namespace", configured),
+        (
+            "source_principal, destination_principal",
+            "verified SPIFFE ids; `unknown`, `other`",
+        ),
+        (
+            "policy",
+            "`namespace/name` of an AuthorizationPolicy; `none`, `other`",
+        ),
+        ("identity", "SPIFFE ids of this node's pods, 1,000 at most"),
+        ("role", "`client`, `server`"),
+        ("version", "`1.3`"),
+        ("group", "`X25519MLKEM768`, `X25519`"),
+        (
+            "cipher",
+            "`TLS_AES_128_GCM_SHA256`, `TLS_AES_256_GCM_SHA384`, `TLS_CHACHA20_POLY1305_SHA256`",
+        ),
+        ("result", "`success`, `failure`"),
+    ]
+    .map(|(label, values)| (label, values.to_owned()))
+    .into()
+}

@@ -1,0 +1,347 @@
+//! `mesh-agent explain`: what would become of a connection, and why.
+//!
+//! It goes the way of the data path ([`plan`]) without a socket; nothing is
+//! decided here a second time. Answers are bounded.
+
+mod question;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Shared;
+use super::live::Checked;
+use super::plan::{self, Premises, Refusal, Target, Transport};
+use crate::model::policy::{Action, PeerMode};
+use crate::model::{
+    OrigDst, PodIps, RefuseReason, RuleRef, Security, Snapshot, SpiffeId, Workload,
+};
+use crate::observe::explanation::{DryRun, Explanation, Policy, Rule, Verdict, Way};
+use crate::observe::{refuse_reason, security};
+use crate::policy::{Considered, DryRun as Rehearsed, Permit};
+pub use question::Unanswerable;
+use question::{Caller, Goal, Question};
+
+/// Most endpoints of a service that are shown.
+const MAX_WAYS: usize = 16;
+/// Most policies that are shown for each.
+const MAX_POLICIES: usize = 64;
+
+const OWN: &str = "a pod's connections to its own address stay in the pod: no agent sees them";
+const OUTSIDE: &str = "the destination is not in the mesh: it is reached in plaintext, and no policy of the mesh is asked";
+
+/// Answers for the agent whose workers it comes from.
+pub struct Explainer(pub(super) Arc<Shared>);
+
+impl Explainer {
+    /// `from` is a pod, a SPIFFE id or an address; `to` a pod, a Service or an
+    /// address. `certified` tells which identities this agent has a valid
+    /// certificate for.
+    pub fn explain(
+        &self,
+        (from, to, port): (&str, &str, u16),
+        certified: &dyn Fn(&SpiffeId) -> bool,
+    ) -> Result<Explanation, Unanswerable> {
+        let published = self.0.published.load_full();
+        let own = self.0.premises(&published);
+        explain(&own, certified, (from, to, port))
+    }
+}
+
+/// What is explained to whom.
+struct Explaining<'e> {
+    /// As on the caller's node.
+    premises: Premises<'e>,
+    /// The node of this agent.
+    here: &'e str,
+    certified: &'e dyn Fn(&SpiffeId) -> bool,
+    caller: Caller,
+    notes: Vec<String>,
+}
+
+fn explain(
+    own: &Premises<'_>,
+    certified: &dyn Fn(&SpiffeId) -> bool,
+    (from, to, port): (&str, &str, u16),
+) -> Result<Explanation, Unanswerable> {
+    let snapshot = &own.published.snapshot;
+    let question = Question::parse((snapshot, own.trust_domain), from, to, port)?;
+    let Question {
+        caller,
+        goal,
+        mut notes,
+    } = question;
+    // An identity without a pod is on none.
+    let node = caller.workload.as_ref().map_or("", |w| &w.node);
+    let premises = Premises { node, ..*own };
+    let from = caller.side(premises.trust_domain);
+    if caller.workload.is_some() && from.in_mesh && node != own.node {
+        notes.push(format!(
+            "{} is on another node: its agent decides by the configuration and flags that it has",
+            from.name.as_deref().unwrap_or_default()
+        ));
+    }
+    let mut explaining = Explaining {
+        premises,
+        here: own.node,
+        certified,
+        caller: caller.clone(),
+        notes,
+    };
+    let (ways, ways_total) = explaining.ways(&goal)?;
+    Ok(Explanation {
+        verdict: verdict(&ways),
+        node: own.node.to_owned(),
+        generation: snapshot.generation,
+        from,
+        to: goal.side(own.trust_domain),
+        port,
+        ways,
+        ways_total,
+        notes: explaining.notes,
+    })
+}
+
+fn verdict(ways: &[Way]) -> Verdict {
+    let allowed = ways.iter().filter(|w| w.refused.is_none()).count();
+    match allowed {
+        0 => Verdict::Refused,
+        all if all == ways.len() => Verdict::Allowed,
+        _ => Verdict::Mixed,
+    }
+}
+
+impl Explaining<'_> {
+    /// One for each endpoint that the data path would take in turn.
+    fn ways(&mut self, goal: &Goal) -> Result<(Vec<Way>, usize), Unanswerable> {
+        let snapshot = &*self.premises.published.snapshot;
+        let mut targets = Vec::new();
+        let mut total = 0;
+        for address in goal.addresses() {
+            let count = choices(snapshot, *address);
+            total += count;
+            let left = MAX_WAYS.saturating_sub(targets.len());
+            targets.extend((0..count.min(left)).map(|turn| self.target(*address, turn)));
+        }
+        let ways = targets
+            .into_iter()
+            .map(|target| match target {
+                Ok(target) => self.way(&target),
+                Err(reason) => Ok(refused(reason)),
+            })
+            .collect::<Result<_, _>>()?;
+        Ok((ways, total))
+    }
+
+    fn target(&self, address: OrigDst, turn: usize) -> Result<Target, RefuseReason> {
+        let client = self.caller.address;
+        let own = match &self.caller.workload {
+            Some(workload) => workload.ips,
+            None => PodIps::from(client),
+        };
+        let snapshot = &self.premises.published.snapshot;
+        plan::target(snapshot, (own, client), address, || turn)
+    }
+
+    fn way(&mut self, target: &Target) -> Result<Way, Unanswerable> {
+        let to = target.upstream.get();
+        let mut way = Way {
+            destination: Some(to.to_string()),
+            ..Way::default()
+        };
+        if let Some(destination) = &target.destination {
+            self.describe(&mut way, destination, to.port());
+        }
+        if self.is_own(target) {
+            self.note(OWN);
+            return Ok(way);
+        }
+        let enrolled = target.destination.as_ref().filter(|w| w.is_enrolled());
+        match (self.transport(target), enrolled) {
+            (Err(reason), _) => way.refused = Some(refuse_reason(reason).to_owned()),
+            (Ok(transport), Some(destination)) => {
+                self.judge(&mut way, &transport, destination.clone(), to)?;
+            }
+            (Ok(_), None) => {
+                self.note(OUTSIDE);
+                way.transport = Some(security(Security::None).to_owned());
+            }
+        }
+        Ok(way)
+    }
+
+    /// Not by a Service: its pods may be reached that way by themselves, too.
+    fn is_own(&self, target: &Target) -> bool {
+        let key = |w: &Arc<Workload>| w.key.clone();
+        let own = self.caller.workload.as_ref().map(key);
+        own.is_some() && own == target.destination.as_ref().map(key) && target.service.is_none()
+    }
+
+    fn describe(&self, way: &mut Way, destination: &Workload, port: u16) {
+        way.workload = Some(destination.key.to_string());
+        way.node = Some(destination.node.clone());
+        if !destination.is_enrolled() {
+            return;
+        }
+        let identity = plan::identity_of(self.premises.trust_domain, destination);
+        way.identity = identity.map(|id| id.to_string());
+        let policy = &self.premises.published.policy;
+        let decided = policy.peer_mode_by(destination, port);
+        way.mode = Some(mode(decided.mode).to_owned());
+        way.mode_by = decided.by.map(|by| by.to_string());
+    }
+
+    /// Who is not in the mesh comes in plaintext.
+    fn transport(&self, target: &Target) -> Result<Transport, RefuseReason> {
+        match self.caller.in_mesh() {
+            true => self.premises.transport(target, Instant::now()),
+            false => Ok(Transport::Plain),
+        }
+    }
+
+    /// What the destination says.
+    fn judge(
+        &mut self,
+        way: &mut Way,
+        transport: &Transport,
+        destination: Arc<Workload>,
+        to: SocketAddr,
+    ) -> Result<(), Unanswerable> {
+        let address = self.caller.address_for(to.ip());
+        let identity = self.caller.identity(self.premises.trust_domain);
+        let (how, checked) = match transport {
+            Transport::Plain => (
+                Security::None,
+                Checked::plaintext(address, destination.clone(), to),
+            ),
+            Transport::SameNode(_) => (
+                Security::SameNode,
+                Checked::new(identity.clone(), address, destination.clone(), to),
+            ),
+            Transport::Mesh(_) => (
+                Security::MutualTls,
+                Checked::new(identity.clone(), address, destination.clone(), to),
+            ),
+        };
+        way.transport = Some(security(how).to_owned());
+        let policy = &self.premises.published.policy;
+        let considered = policy.explain(&checked.request(&destination));
+        if let Some(asks) = considered.iter().find(|c| c.asks_address)
+            && self.caller.has_no_address()
+        {
+            return Err(Unanswerable::NeedsAddress(asks.policy.to_string()));
+        }
+        let verdict = checked.verdict(policy, &destination);
+        tell(way, &considered, &verdict);
+        if let Transport::Mesh(expected) = transport {
+            self.certificates(way, identity.as_ref(), (expected, &destination));
+        }
+        Ok(())
+    }
+
+    /// Both need one; what is not of this node is known to another agent.
+    fn certificates(
+        &mut self,
+        way: &mut Way,
+        own: Option<&SpiffeId>,
+        (peer, destination): (&SpiffeId, &Workload),
+    ) {
+        let callers = self.premises.node == self.here && !self.caller.has_no_address();
+        let lacks = |local: bool, id: Option<&SpiffeId>| {
+            local && !id.is_some_and(|id| (self.certified)(id))
+        };
+        let lacking = [(callers, own), (destination.node == self.here, Some(peer))]
+            .into_iter()
+            .find(|(local, id)| lacks(*local, *id));
+        if let Some((_, id)) = lacking {
+            let name = id.map_or("the caller", SpiffeId::as_str);
+            self.note(&format!(
+                "this node has no valid certificate for {name} now: see mesh-agent status"
+            ));
+            let reason = refuse_reason(RefuseReason::NoCertificate);
+            way.refused.get_or_insert_with(|| reason.to_owned());
+        }
+    }
+
+    /// Once, however many endpoints it is about.
+    fn note(&mut self, note: &str) {
+        if !self.notes.iter().any(|n| n == note) {
+            self.notes.push(note.to_owned());
+        }
+    }
+}
+
+fn refused(reason: RefuseReason) -> Way {
+    Way {
+        refused: Some(refuse_reason(reason).to_owned()),
+        ..Way::default()
+    }
+}
+
+/// How many endpoints the data path takes in turn; at least one, which says
+/// why there is none.
+fn choices(snapshot: &Snapshot, address: OrigDst) -> usize {
+    let port = snapshot
+        .by_vip
+        .get(&address.ip())
+        .and_then(|service| service.port(address.port()));
+    let fits = |e: &&crate::model::Endpoint| e.addr.ip().is_ipv4() == address.ip().is_ipv4();
+    port.map_or(1, |p| p.endpoints.iter().filter(fits).count().max(1))
+}
+
+fn tell(way: &mut Way, considered: &[Considered], verdict: &Result<Permit, Refusal>) {
+    let (rule, rehearsed) = match verdict {
+        Ok(permit) => (permit.rule(), permit.dry_run()),
+        Err(refusal) => {
+            way.refused = Some(refuse_reason(refusal.reason()).to_owned());
+            (refusal.rule(), refusal.dry_run())
+        }
+    };
+    way.rule = rule.map(rule_of);
+    way.policies_total = considered.len();
+    let shown = considered.iter().take(MAX_POLICIES);
+    way.policies = shown.map(|c| policy_of(c, rehearsed)).collect();
+}
+
+fn rule_of(rule: &RuleRef) -> Rule {
+    Rule {
+        policy: rule.policy.to_string(),
+        rule: rule.rule,
+        generation: rule.generation,
+    }
+}
+
+fn policy_of(considered: &Considered, rehearsed: &[Rehearsed]) -> Policy {
+    let said = || {
+        let said = rehearsed
+            .iter()
+            .find(|d| d.rule.policy == considered.policy);
+        match said.map(|d| d.allowed) {
+            Some(true) => DryRun::WouldAllow,
+            Some(false) => DryRun::WouldDeny,
+            None => DryRun::NoEffect,
+        }
+    };
+    Policy {
+        policy: considered.policy.to_string(),
+        action: match considered.action {
+            Action::Allow => "ALLOW",
+            Action::Deny => "DENY",
+        }
+        .to_owned(),
+        matches: considered.matched.is_some(),
+        rule: considered.matched.as_ref().and_then(|m| m.rule),
+        dry_run: considered.dry_run.then(said),
+        problem: considered.problem.clone(),
+    }
+}
+
+fn mode(mode: PeerMode) -> &'static str {
+    match mode {
+        PeerMode::Strict => "STRICT",
+        PeerMode::Permissive => "PERMISSIVE",
+        PeerMode::Disable => "DISABLE",
+    }
+}

@@ -1,0 +1,324 @@
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::discovery::Published;
+use crate::model::policy::{
+    AuthorizationPolicy, Match, Pattern, PeerAuthentication, Rule as Written, Scope, Source,
+};
+use crate::model::{
+    Endpoint, Enrolment, OnAgentDown, Service, ServiceKey, ServicePort, TargetPort, TrustDomain,
+    UpstreamAddr, WorkloadKey,
+};
+use crate::policy::Engine;
+
+fn pod(name: &str, node: &str, ip: &str, enrolled: bool) -> Arc<Workload> {
+    Arc::new(Workload {
+        key: WorkloadKey {
+            namespace: "shop".to_owned(),
+            name: name.to_owned(),
+        },
+        uid: name.to_owned(),
+        ips: ip.parse::<std::net::IpAddr>().expect("an address").into(),
+        node: node.to_owned(),
+        service_account: name.to_owned(),
+        app: name.to_owned(),
+        labels: BTreeMap::from([("app".to_owned(), name.to_owned())]),
+        enrolment: match enrolled {
+            true => Enrolment::Yes(OnAgentDown::Closed),
+            false => Enrolment::No,
+        },
+        netns: None,
+        cgroup: None,
+        ports: vec![],
+    })
+}
+
+fn deny(name: &str, dry_run: bool, source: Source) -> AuthorizationPolicy {
+    AuthorizationPolicy {
+        namespace: "shop".to_owned(),
+        name: name.to_owned(),
+        action: Action::Deny,
+        dry_run,
+        scope: Scope::Labels(BTreeMap::from([("app".to_owned(), "c".to_owned())])),
+        rules: vec![Written {
+            from: vec![source],
+            ..Written::default()
+        }],
+        broken: None,
+    }
+}
+
+fn principal(account: &str) -> Source {
+    let principal = format!("cluster.local/ns/shop/sa/{account}");
+    Source {
+        principals: Match {
+            values: vec![Pattern::Exact(principal)],
+            not_values: vec![],
+        },
+        ..Source::default()
+    }
+}
+
+fn port_mode(mode: PeerMode) -> PeerAuthentication {
+    PeerAuthentication {
+        namespace: "shop".to_owned(),
+        name: "c".to_owned(),
+        scope: Scope::Labels(BTreeMap::from([("app".to_owned(), "c".to_owned())])),
+        mode: None,
+        ports: BTreeMap::from([(8080, Some(mode))]),
+        broken: None,
+    }
+}
+
+/// a, b on n1; c, d on n2; plain on n1, not in the mesh; Service all: b, c.
+fn snapshot() -> Snapshot {
+    let pods = [
+        pod("a", "n1", "10.0.0.1", true),
+        pod("b", "n1", "10.0.0.2", true),
+        pod("c", "n2", "10.0.0.3", true),
+        pod("plain", "n1", "10.0.0.4", false),
+    ];
+    let endpoints: Vec<Endpoint> = pods[1..3]
+        .iter()
+        .map(|pod| Endpoint {
+            addr: UpstreamAddr::new((pod.ips.v4.expect("an address"), 8080).into()),
+            workload: Some(pod.clone()),
+            zone: None,
+        })
+        .collect();
+    let service = Arc::new(Service {
+        key: ServiceKey {
+            namespace: "shop".to_owned(),
+            name: "all".to_owned(),
+        },
+        vips: vec!["10.96.0.1".parse().expect("an address")],
+        ports: vec![ServicePort {
+            name: String::new(),
+            port: 80,
+            target: TargetPort::Number(8080),
+            protocol: Default::default(),
+            endpoints: endpoints.into(),
+        }],
+        selector: BTreeMap::new(),
+        members: Default::default(),
+    });
+    let mut snapshot = Snapshot {
+        generation: 7,
+        ..Snapshot::default()
+    };
+    for pod in pods {
+        snapshot
+            .by_ip
+            .extend(pod.ips.iter().map(|ip| (ip, pod.clone())));
+        snapshot.workloads.insert(pod.key.clone(), pod);
+    }
+    snapshot.by_vip.insert(service.vips[0], service.clone());
+    snapshot.services.insert(service.key.clone(), service);
+    snapshot
+}
+
+fn ask(snapshot: Snapshot, from: &str, to: &str, port: u16) -> Result<Explanation, Unanswerable> {
+    ask_with(snapshot, &|_| true, (from, to, port))
+}
+
+fn ask_with(
+    snapshot: Snapshot,
+    certified: &dyn Fn(&SpiffeId) -> bool,
+    question: (&str, &str, u16),
+) -> Result<Explanation, Unanswerable> {
+    let published = Published {
+        policy: Arc::new(Engine::compile(&snapshot)),
+        snapshot: Arc::new(snapshot),
+    };
+    let premises = Premises {
+        published: &published,
+        node: "n1",
+        trust_domain: &TrustDomain::new("cluster.local").expect("a trust domain"),
+        same_node_tls: false,
+    };
+    explain(&premises, certified, question)
+}
+
+#[test]
+fn a_denial_names_the_policy_the_rule_and_the_generation_and_what_was_rehearsed() {
+    let mut snapshot = snapshot();
+    snapshot.policies = vec![
+        deny("dry", true, principal("a")),
+        deny("no-a", false, principal("a")),
+    ];
+    let answer = ask(snapshot, "shop/a", "shop/c", 8080).expect("an answer");
+    assert_eq!(answer.verdict, Verdict::Refused);
+    let way = &answer.ways[0];
+    assert_eq!(way.refused.as_deref(), Some("denied"));
+    assert_eq!(way.transport.as_deref(), Some("mutual_tls"));
+    let rule = way.rule.as_ref().expect("a rule");
+    assert_eq!(
+        (&*rule.policy, rule.rule, rule.generation),
+        ("shop/no-a", Some(0), 7)
+    );
+    let dry: Vec<_> = way
+        .policies
+        .iter()
+        .map(|p| (&*p.policy, p.dry_run))
+        .collect();
+    assert_eq!(
+        dry,
+        [("shop/no-a", None), ("shop/dry", Some(DryRun::WouldDeny))]
+    );
+}
+
+#[test]
+fn plaintext_has_no_identity_and_a_strict_port_refuses_it_by_name() {
+    let mut with_mode = snapshot();
+    with_mode.peer_authentications = vec![port_mode(PeerMode::Strict)];
+    let answer = ask(with_mode, "shop/plain", "shop/c", 8080).expect("an answer");
+    let way = &answer.ways[0];
+    assert_eq!(way.refused.as_deref(), Some("plaintext_refused"));
+    assert_eq!(way.mode.as_deref(), Some("STRICT"));
+    assert_eq!(way.mode_by.as_deref(), Some("shop/c"));
+    assert_eq!(answer.from.identity, None);
+    for from in ["shop/plain", "192.0.2.9"] {
+        let answer = ask(snapshot(), from, "shop/c", 8080).expect("an answer");
+        assert_eq!(answer.verdict, Verdict::Allowed, "{from}");
+        assert_eq!(answer.ways[0].transport.as_deref(), Some("none"), "{from}");
+    }
+    // A port that is set to DISABLE gets plaintext from the mesh, too.
+    let mut disabled = snapshot();
+    disabled.peer_authentications = vec![port_mode(PeerMode::Disable)];
+    disabled.policies = vec![deny("no-a", false, principal("a"))];
+    let answer = ask(disabled, "shop/a", "shop/c", 8080).expect("an answer");
+    assert_eq!(answer.ways[0].transport.as_deref(), Some("none"));
+    assert_eq!(
+        answer.verdict,
+        Verdict::Allowed,
+        "nothing proves that it is a"
+    );
+}
+
+#[test]
+fn every_endpoint_of_a_service_is_judged_by_itself() {
+    let mut snapshot = snapshot();
+    snapshot.policies = vec![deny("no-a", false, principal("a"))];
+    let answer = ask(snapshot, "shop/a", "shop/all", 80).expect("an answer");
+    assert_eq!(answer.verdict, Verdict::Mixed);
+    let ways: Vec<_> = answer
+        .ways
+        .iter()
+        .map(|w| {
+            (
+                w.workload.as_deref(),
+                w.transport.as_deref(),
+                w.refused.as_deref(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        ways,
+        [
+            (Some("shop/b"), Some("same_node"), None),
+            (Some("shop/c"), Some("mutual_tls"), Some("denied")),
+        ]
+    );
+    let by_address = ask(super::tests::snapshot(), "10.0.0.1", "10.96.0.1", 81);
+    let by_address = by_address.expect("an answer");
+    let reason = by_address.ways[0].refused.as_deref();
+    assert_eq!(reason, Some("unknown_service_port"));
+}
+
+#[test]
+fn an_identity_without_a_pod_is_judged_but_not_where_a_rule_asks_for_its_address() {
+    let nobody = "spiffe://cluster.local/ns/shop/sa/soon";
+    let answer = ask(snapshot(), nobody, "shop/c", 8080).expect("an answer");
+    assert_eq!(answer.verdict, Verdict::Allowed);
+    assert_eq!(answer.from.identity.as_deref(), Some(nobody));
+    let mut by_address = snapshot();
+    let blocks = Match {
+        values: vec!["192.0.2.0/24".parse().expect("a block")],
+        not_values: vec![],
+    };
+    let source = Source {
+        ip_blocks: blocks,
+        ..Source::default()
+    };
+    by_address.policies = vec![deny("by-address", false, source)];
+    let answer = ask(by_address, nobody, "shop/c", 8080);
+    assert!(
+        matches!(answer, Err(Unanswerable::NeedsAddress(_))),
+        "{answer:?}"
+    );
+    let foreign = ask(snapshot(), "spiffe://other/ns/shop/sa/a", "shop/c", 80);
+    assert!(matches!(foreign, Err(Unanswerable::ForeignTrustDomain(..))));
+}
+
+#[test]
+fn without_a_certificate_nothing_is_said_to_pass_between_nodes() {
+    let none = |_: &SpiffeId| false;
+    let far = ask_with(snapshot(), &none, ("shop/a", "shop/c", 8080)).expect("an answer");
+    assert_eq!(far.ways[0].refused.as_deref(), Some("no_certificate"));
+    let near = ask_with(snapshot(), &none, ("shop/a", "shop/b", 8080)).expect("an answer");
+    assert_eq!(near.verdict, Verdict::Allowed);
+}
+
+#[test]
+fn what_cannot_be_answered_says_why() {
+    let mut twice = snapshot();
+    let all = pod("all", "n2", "10.0.0.9", true);
+    twice.workloads.insert(all.key.clone(), all);
+    let ambiguous = ask(twice, "shop/a", "shop/all", 80).expect_err("no answer");
+    assert_eq!(
+        ambiguous.to_string(),
+        "shop/all is a pod and a Service: say pod/shop/all or service/shop/all"
+    );
+    for (from, to, message) in [
+        (
+            "a",
+            "shop/c",
+            "'a' is no address, no SPIFFE id, and not of the form NAMESPACE/NAME",
+        ),
+        ("shop/x", "shop/c", "the configuration has no pod shop/x"),
+        (
+            "shop/a",
+            "shop/x",
+            "the configuration has neither a pod nor a Service shop/x",
+        ),
+        (
+            "shop/a",
+            "service/shop/x",
+            "the configuration has no Service shop/x",
+        ),
+        (
+            "10.96.0.1",
+            "shop/c",
+            "10.96.0.1 is a virtual address of a Service: nobody connects from it",
+        ),
+        (
+            "shop/a",
+            "fd00::1",
+            "shop/a and fd00::1 have no address of one family",
+        ),
+        (
+            "spiffe://x",
+            "shop/c",
+            "'spiffe://x' is no identity of a workload: its path is not /ns/NAMESPACE/sa/SERVICE_ACCOUNT",
+        ),
+    ] {
+        let error = ask(snapshot(), from, to, 80).expect_err("no answer");
+        assert_eq!(error.to_string(), message);
+    }
+}
+
+#[test]
+fn a_service_with_very_many_endpoints_has_a_short_answer() {
+    let mut snapshot = snapshot();
+    let mut service = (*snapshot.by_vip.values().next().expect("a service").clone()).clone();
+    let endpoints = (1..=200_u8).map(|i| Endpoint {
+        addr: UpstreamAddr::new(([10, 1, 0, i], 8080).into()),
+        workload: None,
+        zone: None,
+    });
+    service.ports[0].endpoints = endpoints.collect();
+    snapshot.by_vip.insert(service.vips[0], Arc::new(service));
+    let answer = ask(snapshot, "shop/a", "10.96.0.1", 80).expect("an answer");
+    assert_eq!((answer.ways.len(), answer.ways_total), (MAX_WAYS, 200));
+    assert_eq!(answer.notes.len(), 1, "{:?}", answer.notes);
+}

@@ -1,0 +1,196 @@
+//! What the configuration says of a connection: where it goes, how its bytes
+//! get there, whether it may be.
+//!
+//! Without I/O, so that the data path and `explain` ask the same functions.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::live::Checked;
+use crate::balance;
+use crate::discovery::Published;
+use crate::model::policy::PeerMode;
+use crate::model::{
+    Endpoint, OrigDst, PodIps, RefuseReason, RuleRef, ServiceKey, Snapshot, SpiffeId, TrustDomain,
+    UpstreamAddr, Workload,
+};
+use crate::policy::{Deny, DryRun, Engine, Permit, Request};
+use crate::route::{self, Decision};
+
+/// Where the connection goes.
+pub(super) struct Target {
+    pub(super) upstream: UpstreamAddr,
+    pub(super) destination: Option<Arc<Workload>>,
+    pub(super) service: Option<ServiceKey>,
+}
+
+/// How the bytes get there. Plaintext is chosen here, by what the
+/// configuration says of the destination, and never later.
+pub(super) enum Transport {
+    /// A pod of this node: one pass, identity from the kernel.
+    SameNode(Arc<Workload>),
+    /// A pod in the mesh: mutual TLS with exactly this identity.
+    Mesh(SpiffeId),
+    /// Not in the mesh, or its port is set to DISABLE.
+    Plain,
+}
+
+/// What holds for all connections of the pods of one node.
+pub(super) struct Premises<'p> {
+    pub(super) published: &'p Published,
+    pub(super) node: &'p str,
+    pub(super) trust_domain: &'p TrustDomain,
+    pub(super) same_node_tls: bool,
+}
+
+/// `turn` counts the connections, for taking endpoints in turn.
+pub(super) fn target(
+    snapshot: &Snapshot,
+    (own, client): (PodIps, IpAddr),
+    dst: OrigDst,
+    turn: impl FnOnce() -> usize,
+) -> Result<Target, RefuseReason> {
+    let ip = dst.ip();
+    let foreign = !own.contains(client);
+    if foreign || ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() {
+        return Err(RefuseReason::Loop);
+    }
+    let direct = |destination| Target {
+        upstream: UpstreamAddr::new(dst.get()),
+        destination,
+        service: None,
+    };
+    match route::resolve(snapshot, dst) {
+        Decision::Refused(reason) => Err(reason),
+        Decision::External => Ok(direct(None)),
+        Decision::Workload(workload) => Ok(direct(Some(workload.clone()))),
+        Decision::Service { service, port } => {
+            let endpoint = balance::round_robin(&port.endpoints, ip, turn())
+                .ok_or(RefuseReason::NoEndpoint)?;
+            Ok(Target {
+                upstream: endpoint.addr,
+                destination: workload_of(snapshot, endpoint),
+                service: Some(service.key.clone()),
+            })
+        }
+    }
+}
+
+fn workload_of(snapshot: &Snapshot, endpoint: &Endpoint) -> Option<Arc<Workload>> {
+    let by_ip = || snapshot.by_ip.get(&endpoint.addr.ip());
+    endpoint.workload.as_ref().or_else(by_ip).cloned()
+}
+
+/// Whom a connection to the workload must find there; `None` for a name that
+/// makes no identity: nobody can prove to be it.
+pub(super) fn identity_of(trust_domain: &TrustDomain, workload: &Workload) -> Option<SpiffeId> {
+    let (namespace, account) = (&workload.key.namespace, &workload.service_account);
+    SpiffeId::new(trust_domain, namespace, account).ok()
+}
+
+impl Premises<'_> {
+    pub(super) fn transport(
+        &self,
+        target: &Target,
+        now: Instant,
+    ) -> Result<Transport, RefuseReason> {
+        let snapshot = &self.published.snapshot;
+        let Some(workload) = target.destination.as_ref().filter(|w| w.is_enrolled()) else {
+            if snapshot.withholds(target.upstream.ip(), now) {
+                return Err(RefuseReason::WrongWorkload);
+            }
+            return Ok(Transport::Plain);
+        };
+        let policy = &self.published.policy;
+        let mode = policy.peer_mode(workload, target.upstream.port());
+        // Plaintext within the node goes this way too: it asks the destination's policy.
+        let in_one_pass = !self.same_node_tls || mode == PeerMode::Disable;
+        if workload.node == self.node && in_one_pass {
+            return Ok(Transport::SameNode(workload.clone()));
+        }
+        match mode {
+            PeerMode::Disable => Ok(Transport::Plain),
+            PeerMode::Strict | PeerMode::Permissive => identity_of(self.trust_domain, workload)
+                .map(Transport::Mesh)
+                .ok_or(RefuseReason::NoCertificate),
+        }
+    }
+}
+
+/// The destination says no.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// It takes no plaintext.
+    Plaintext,
+    Policy(Deny),
+}
+
+impl Refusal {
+    pub(super) fn reason(&self) -> RefuseReason {
+        match self {
+            Self::Plaintext => RefuseReason::PlaintextRefused,
+            Self::Policy(_) => RefuseReason::Denied,
+        }
+    }
+
+    pub(super) fn rule(&self) -> Option<&RuleRef> {
+        match self {
+            Self::Plaintext => None,
+            Self::Policy(deny) => Some(deny.rule()),
+        }
+    }
+
+    pub(super) fn dry_run(&self) -> &[DryRun] {
+        match self {
+            Self::Plaintext => &[],
+            Self::Policy(deny) => deny.dry_run(),
+        }
+    }
+}
+
+impl Checked {
+    pub(super) fn new(
+        source: Option<SpiffeId>,
+        source_ip: IpAddr,
+        destination: Arc<Workload>,
+        to: SocketAddr,
+    ) -> Self {
+        Self {
+            source,
+            source_ip,
+            destination,
+            destination_ip: to.ip(),
+            destination_port: to.port(),
+            plaintext: false,
+        }
+    }
+
+    /// From elsewhere, without TLS: whoever it is from, nothing proves it.
+    pub(super) fn plaintext(source_ip: IpAddr, destination: Arc<Workload>, to: SocketAddr) -> Self {
+        Self {
+            plaintext: true,
+            ..Self::new(None, source_ip, destination, to)
+        }
+    }
+
+    /// What the destination says, by a policy and as it is configured now.
+    pub(super) fn verdict(&self, policy: &Engine, now: &Workload) -> Result<Permit, Refusal> {
+        let strict = || policy.peer_mode(now, self.destination_port) == PeerMode::Strict;
+        if self.plaintext && strict() {
+            return Err(Refusal::Plaintext);
+        }
+        policy.check(&self.request(now)).map_err(Refusal::Policy)
+    }
+
+    pub(super) fn request<'c>(&'c self, destination: &'c Workload) -> Request<'c> {
+        Request {
+            source: self.source.as_ref(),
+            source_ip: self.source_ip,
+            destination,
+            destination_ip: self.destination_ip,
+            destination_port: self.destination_port,
+            sni: None,
+        }
+    }
+}

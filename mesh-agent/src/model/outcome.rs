@@ -121,6 +121,9 @@ pub enum RefuseReason {
     SourcePortsExhausted,
     /// The agent's or the pod's connection limit is reached.
     OverLimit,
+    /// Too many connections had not shown who they are: the oldest of the
+    /// source with the most made room.
+    Displaced,
     /// The connection leads back to the agent.
     Loop,
     /// An authorization policy says no.

@@ -204,6 +204,7 @@ names! {
     RefuseReason::Unreachable => ("unreachable", "no route, or a firewall said so: network, routes, NetworkPolicy"),
     RefuseReason::SourcePortsExhausted => ("source_ports_exhausted", "too many deliveries to one address at once: widen `--delivery-ports`"),
     RefuseReason::OverLimit => ("over_limit", "`--max-connections`, `--max-connections-per-pod`, or open files"),
+    RefuseReason::Displaced => ("displaced", "many connections that never say who they are; the oldest of the source with the most makes room: look at that source"),
     RefuseReason::Loop => ("loop", "the connection leads back to an agent, or a peer spoke for another address"),
     RefuseReason::Denied => ("denied", "the policy that the access log names: `explain`"),
     RefuseReason::PlaintextRefused => ("plaintext_refused", "the pod is STRICT and the client is not in the mesh"),

@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use super::carry::Ended;
 use super::live::Entry;
 use super::report::Report;
+use super::unproven::Place;
 use super::worker::{Local, PodState};
 use super::{inbound, outbound};
 use crate::discovery::Published;
@@ -30,10 +31,16 @@ pub(super) struct At<'l> {
     pub(super) orig_dst: OrigDst,
     /// The configuration that all stages of this connection see.
     pub(super) published: Arc<Published>,
-    pub(super) entry: &'l Entry,
+    pub(super) entry: &'l Rc<Entry>,
 }
 
 impl<'l> At<'l> {
+    /// Its place among those that have not shown who they are.
+    pub(super) fn unproven(&self) -> Place<'l> {
+        let unproven = &self.local.unproven;
+        unproven.enter(self.pod.cookie(), self.client_addr.ip(), self.entry)
+    }
+
     pub(super) fn report(&self) -> Report<'l> {
         let generation = self.published.snapshot.generation;
         Report::new(

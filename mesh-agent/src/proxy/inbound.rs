@@ -59,6 +59,7 @@ async fn way(accepted: &Accepted<'_>, report: &mut Report<'_>) -> Result<Way, Re
 
 /// Waits for the first bytes; the connection's cut and its deadline end the wait.
 async fn look(accepted: &Accepted<'_>) -> Result<Sniffed, RefuseReason> {
+    let _place = accepted.at.unproven();
     let deadline = accepted.at.local.shared.config.handshake_timeout;
     tokio::select! {
         biased; // removal and drain win

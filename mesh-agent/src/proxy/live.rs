@@ -23,6 +23,8 @@ pub(super) enum CutReason {
     Revoked,
     CertificateExpired,
     PeerCertificateExpired,
+    /// It had not shown who its client is when too many others came.
+    Displaced,
 }
 
 impl CutReason {
@@ -35,6 +37,7 @@ impl CutReason {
             Self::Revoked => CloseReason::Revoked,
             Self::CertificateExpired => CloseReason::CertificateExpired,
             Self::PeerCertificateExpired => CloseReason::PeerCertificateExpired,
+            Self::Displaced => CloseReason::Refused(RefuseReason::Displaced),
         }
     }
 
@@ -47,6 +50,7 @@ impl CutReason {
             Self::Revoked => RefuseReason::Tls(TlsFailure::Revoked),
             Self::CertificateExpired => RefuseReason::NoCertificate,
             Self::PeerCertificateExpired => RefuseReason::Tls(TlsFailure::Expired),
+            Self::Displaced => RefuseReason::Displaced,
         }
     }
 }
@@ -59,11 +63,16 @@ pub(super) struct Cut {
 }
 
 impl Cut {
-    fn now(&self, reason: CutReason) {
+    pub(super) fn now(&self, reason: CutReason) {
         if self.reason.get().is_none() {
             self.reason.set(Some(reason));
             self.told.notify_one();
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_told(&self) -> bool {
+        self.reason.get().is_some()
     }
 
     /// Cancel-safe: a reason that was told stays.

@@ -20,6 +20,7 @@ mod proofs;
 mod reach;
 mod renew;
 mod report;
+mod unproven;
 mod worker;
 
 use std::collections::HashMap;

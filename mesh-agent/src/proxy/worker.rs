@@ -20,6 +20,7 @@ use super::live::{CutReason, Live};
 use super::proofs::{self, Judgement, Pair};
 use super::reach::{self, Wish};
 use super::renew::renew;
+use super::unproven::Unproven;
 use super::{LocalPod, Recheck, Shared};
 use crate::observe;
 use crate::tls;
@@ -38,9 +39,6 @@ pub(super) enum Command {
 const SWEEP: Duration = Duration::from_secs(1);
 /// Connections to be made ahead that are not begun; more are not wished for.
 const MAX_WISHES: usize = 64;
-/// Handshakes of one pod that a worker has under way at once: peers that never
-/// finish theirs do not keep others out for ever, nor fill memory.
-const MAX_HANDSHAKES: usize = 512;
 /// Handshakes that a sweep starts to renew proofs.
 const RENEWALS: usize = 64;
 
@@ -49,6 +47,7 @@ pub(super) struct Local {
     pub(super) shared: Arc<Shared>,
     pub(super) observe: observe::Local,
     pub(super) live: Live,
+    pub(super) unproven: Unproven,
     /// Idle connections to other agents.
     pub(super) pool: RefCell<Pool>,
     /// Connections to be made ahead.
@@ -69,6 +68,7 @@ impl Local {
             wishes,
             observe: shared.observe.worker(),
             live: Live::default(),
+            unproven: Unproven::new(&shared.config, count),
             pool: RefCell::new(Pool::new(shared.config.pool.clone())),
             draining: CancellationToken::new(),
             ports: PortRange::part(&shared.config.delivery_ports, index, count),
@@ -164,31 +164,12 @@ pub(super) struct PodState {
     /// Ends the accept loops.
     pub(super) stop: CancellationToken,
     tasks: TaskTracker,
-    handshakes: Cell<usize>,
-}
-
-/// A handshake's place among those under way.
-pub(super) struct Handshaking<'p>(&'p Cell<usize>);
-
-impl Drop for Handshaking<'_> {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
 }
 
 impl PodState {
     /// Cookie of the pod's network namespace.
     pub(super) fn cookie(&self) -> u64 {
         self.pod.netns.cookie()
-    }
-
-    /// `None` when too many are under way.
-    pub(super) fn handshake(&self) -> Option<Handshaking<'_>> {
-        let under_way = self.handshakes.get();
-        (under_way < MAX_HANDSHAKES).then(|| {
-            self.handshakes.set(under_way + 1);
-            Handshaking(&self.handshakes)
-        })
     }
 }
 
@@ -297,7 +278,6 @@ fn add(
         pod,
         stop: CancellationToken::new(),
         tasks: TaskTracker::new(),
-        handshakes: Cell::new(0),
     });
     for listener in listeners {
         match TcpListener::from_std(listener) {

@@ -68,7 +68,7 @@ fn begin(
 }
 
 async fn handshake(at: &At<'_>, client: &TcpStream) -> Result<(Session, SystemTime), RefuseReason> {
-    let _place = at.pod.handshake().ok_or(RefuseReason::OverLimit)?;
+    let _place = at.unproven();
     let credentials = credentials(at).await?;
     socket::bound_unsent(client);
     let deadline = at.local.shared.config.handshake_timeout;

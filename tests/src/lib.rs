@@ -7,11 +7,13 @@
 mod agent;
 mod authority;
 mod cgroup;
+pub mod hello;
 mod interrupt;
 mod manifest;
 mod net;
 mod packets;
 mod peer;
+pub mod pki;
 mod pod;
 mod servers;
 pub mod sys;

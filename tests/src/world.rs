@@ -179,6 +179,18 @@ impl World {
         self.command(&pod.netns, &pod.cgroup, program)
     }
 
+    /// Runs `f` in the pod's network namespace: sockets that it makes stay there.
+    pub fn inside<T: Send>(&self, pod: &Pod, f: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let netns = fs::File::open(Path::new("/run/netns").join(&pod.netns))?;
+        let run = || {
+            nix::sched::setns(netns, nix::sched::CloneFlags::CLONE_NEWNET)?;
+            f()
+        };
+        // The namespace is the thread's, and ends with it.
+        std::thread::scope(|scope| scope.spawn(run).join())
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
     /// Any program, on a node.
     #[must_use]
     pub fn on_node(&self, node: &str, program: &str) -> Command {

@@ -1,7 +1,5 @@
 //! Connections between nodes are mutual TLS, by the right identities only.
 
-use std::io::{BufRead as _, BufReader};
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use mesh_tests::{APP_PORT, Agent, Peer, Pod, World, eventually};
@@ -269,47 +267,4 @@ fn five_stalled_streams_between_two_pods_do_not_slow_a_sixth() {
     let args = ["--count", "200", "--inflight", "4"];
     let report = world.storm(&a, &c.targets()[2..3], &args);
     all_fine(&report.expect("a report"), 200);
-}
-
-#[test]
-fn handshakes_that_are_never_finished_hurt_nobody_and_are_gone_by_the_deadline() {
-    let (mut world, [a, _, c]) = world();
-    let plain = world.add_pod("n1", "plain", None).expect("a pod");
-    let authority = world.authority(&[]).expect("an authority");
-    let strict = "apiVersion: security.istio.io/v1
-kind: PeerAuthentication
-metadata: {name: default, namespace: istio-system}
-spec: {mtls: {mode: STRICT}}
-";
-    world.write_config("mode", strict).expect("a file");
-    let args = ["--handshake-timeout", "3s"];
-    let [_near, far] =
-        ["n1", "n2"].map(|n| world.secure_agent(n, &authority, &args).expect("an agent"));
-    let base = far.open_fds();
-    let script = format!(
-        "import socket,sys
-all=[socket.create_connection(('{}',{APP_PORT}),10) for _ in range(800)]
-for s in all[::2]: s.sendall(b'\\x16\\x03\\x01\\x02\\x00\\x01\\x00')
-print('open',flush=True)
-sys.stdin.read()",
-        c.v4()
-    );
-    let mut holder = world
-        .in_pod(&plain, "python3")
-        .args(["-c", &script])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("a client");
-    let mut line = String::new();
-    let out = holder.stdout.take().expect("its output");
-    BufReader::new(out).read_line(&mut line).expect("a line");
-    assert_eq!(line.trim(), "open");
-    let report = world.storm(&a, &c.targets()[2..3], &["--count", "200"]);
-    all_fine(&report.expect("a report"), 200);
-    // The good ones' connections between the agents are kept for a while.
-    let gone = eventually(Duration::from_secs(6), || far.open_fds() <= base + 64);
-    assert!(gone, "{base} descriptors before, {} now", far.open_fds());
-    drop(holder.stdin.take());
-    holder.wait().expect("the client ends");
 }

@@ -28,5 +28,5 @@ pub use net::Place;
 pub use packets::{Captured, PacketCapture};
 pub use peer::Peer;
 pub use pod::{APP_PORT, Pod};
-pub use wait::{eventually, parse};
+pub use wait::{all_fine, eventually, parse};
 pub use world::{Remains, World, program};

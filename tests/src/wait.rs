@@ -29,3 +29,11 @@ pub fn parse(out: &Output) -> Result<serde_json::Value> {
         )
     })
 }
+
+/// Of a storm's report: all connections were whole, and went where they should.
+#[track_caller]
+pub fn all_fine(report: &serde_json::Value, count: u64) {
+    assert_eq!(report["ok"], count, "{report}");
+    assert_eq!(report["wrong"], 0, "{report}");
+    assert_eq!(report["lost"], 0, "{report}");
+}

@@ -53,6 +53,15 @@ impl World {
         Ok(world)
     }
 
+    /// Two nodes; client a and server b on n1, server c on n2, all enrolled and
+    /// fail-closed. The servers do not serve yet.
+    pub fn of_three() -> Result<(Self, [Pod; 3])> {
+        let mut world = Self::new(2)?;
+        let mut add = |node, name| world.add_pod(node, name, Some("closed"));
+        let pods = [add("n1", "a")?, add("n1", "b")?, add("n2", "c")?];
+        Ok((world, pods))
+    }
+
     fn add_node(&mut self, index: usize) -> Result<()> {
         let node = format!("n{index}");
         let netns = self.netns(&node);

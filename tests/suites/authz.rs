@@ -19,9 +19,7 @@ struct Mesh {
 
 impl Mesh {
     fn new(args: &[&str]) -> Self {
-        let mut world = World::new(2).expect("a world");
-        let [a, b, c] = [("n1", "a"), ("n1", "b"), ("n2", "c")]
-            .map(|(node, name)| world.add_pod(node, name, Some("closed")).expect("a pod"));
+        let (mut world, [a, b, c]) = World::of_three().expect("a world");
         let plain = world.add_pod("n1", "plain", None).expect("a pod");
         for pod in [&b, &c] {
             world.serve(pod).expect("a server");

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use mesh_tests::{Agent, OnAgentDown, Pod, PodSpec, Port, Target, World, eventually, parse};
+use mesh_tests::{
+    Agent, OnAgentDown, Pod, PodSpec, Port, Target, World, all_fine, eventually, parse,
+};
 
 /// Client a and server b on n1, server c on n2, all enrolled and fail-closed.
 fn world() -> (World, [Pod; 3]) {
-    let mut world = World::new(2).expect("a world");
-    let pods = [("n1", "a"), ("n1", "b"), ("n2", "c")]
-        .map(|(node, name)| world.add_pod(node, name, Some("closed")).expect("a pod"));
+    let (mut world, pods) = World::of_three().expect("a world");
     for pod in &pods[1..] {
         world.serve(pod).expect("a server");
     }
@@ -36,12 +36,6 @@ fn world_of_services() -> (World, Pod, [Vec<Pod>; 2]) {
         })
     });
     (world, client, servers.map(Vec::from))
-}
-
-fn all_fine(report: &serde_json::Value, count: u64) {
-    assert_eq!(report["ok"], count, "{report}");
-    assert_eq!(report["wrong"], 0, "{report}");
-    assert_eq!(report["lost"], 0, "{report}");
 }
 
 /// Reads the kernel's map of live tuples, among others.

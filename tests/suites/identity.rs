@@ -2,23 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use mesh_tests::{APP_PORT, Agent, Peer, Pod, World, eventually};
+use mesh_tests::{APP_PORT, Agent, Peer, Pod, World, all_fine, eventually};
 
 /// Client a and server b on n1, server c on n2.
 fn world() -> (World, [Pod; 3]) {
-    let mut world = World::new(2).expect("a world");
-    let pods = [("n1", "a"), ("n1", "b"), ("n2", "c")]
-        .map(|(node, name)| world.add_pod(node, name, Some("closed")).expect("a pod"));
+    let (mut world, pods) = World::of_three().expect("a world");
     for pod in &pods[1..] {
         world.serve(pod).expect("a server");
     }
     (world, pods)
-}
-
-fn all_fine(report: &serde_json::Value, count: u64) {
-    assert_eq!(report["ok"], count, "{report}");
-    assert_eq!(report["wrong"], 0, "{report}");
-    assert_eq!(report["lost"], 0, "{report}");
 }
 
 #[test]

@@ -6,9 +6,7 @@ use mesh_tests::{APP_PORT, Agent, Peer, Pod, World, eventually};
 
 /// Client a and server b on n1, server c on n2, all enrolled and fail-closed.
 fn world() -> (World, [Pod; 3], [Agent; 2]) {
-    let mut world = World::new(2).expect("a world");
-    let pods = [("n1", "a"), ("n1", "b"), ("n2", "c")]
-        .map(|(node, name)| world.add_pod(node, name, Some("closed")).expect("a pod"));
+    let (world, pods) = World::of_three().expect("a world");
     let agents = ["n1", "n2"].map(|n| world.agent(n, &[]).expect("an agent"));
     (world, pods, agents)
 }

@@ -147,7 +147,8 @@ pub fn explanation(answer: &Explanation) -> String {
     }
     let left = answer.ways_total.saturating_sub(answer.ways.len());
     if left > 0 {
-        line(&mut text, "\nnot shown", &format!("{left} more endpoints"));
+        text.push('\n');
+        line(&mut text, "not shown", &format!("{left} more endpoints"));
     }
     text
 }
@@ -158,18 +159,20 @@ fn line(text: &mut String, name: &str, value: &dyn std::fmt::Display) {
 }
 
 fn side(side: &Side) -> String {
-    let mut words = vec![side.kind.clone()];
-    words.extend(side.name.clone());
-    words.extend(side.address.iter().map(|a| format!("({a})")));
-    words.extend(side.node.iter().map(|n| format!("on {n}")));
-    let member = match (&side.identity, side.in_mesh) {
-        (Some(identity), _) => format!(", {identity}"),
-        (None, false) if side.kind != "service" && side.name.is_some() => {
-            ", not in the mesh".to_owned()
+    let mut words = Vec::new();
+    match &side.name {
+        Some(name) => {
+            words.push(format!("{} {name}", side.kind));
+            words.extend(side.address.iter().map(|a| format!("({a})")));
         }
-        _ => String::new(),
-    };
-    words.join(" ") + &member
+        None => words.extend(side.address.clone()),
+    }
+    words.extend(side.node.iter().map(|n| format!("on {n}")));
+    words.extend(side.identity.iter().map(|id| format!("as {id}")));
+    if side.kind == "pod" && !side.in_mesh {
+        words.push("outside of the mesh".to_owned());
+    }
+    words.join(" ")
 }
 
 fn one_way(text: &mut String, way: &Way) {
@@ -211,10 +214,12 @@ fn one_way(text: &mut String, way: &Way) {
 fn decision(way: &Way) -> String {
     let rule = way.rule.as_ref().map(|r| match r.rule {
         Some(index) => format!(", by rule {index} of AuthorizationPolicy {}", r.policy),
-        None => format!(
-            ", by AuthorizationPolicy {}, as no rule allows it",
-            r.policy
-        ),
+        None => {
+            let of = |p: &&Policy| p.policy == r.policy && p.action == "ALLOW";
+            let allow = way.policies.iter().find(of).is_some();
+            let why = if allow { ", as no rule allows it" } else { "" };
+            format!(", by AuthorizationPolicy {}{why}", r.policy)
+        }
     });
     match &way.refused {
         Some(reason) => format!("refused: {reason}{}", rule.unwrap_or_default()),
@@ -252,6 +257,7 @@ fn considered(policy: &Policy) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observe::explanation::Rule;
 
     #[test]
     fn status_shows_pods_problems_and_only_counters_that_counted() {
@@ -273,5 +279,63 @@ mod tests {
             assert!(text.contains(part), "{part} in {text}");
         }
         assert!(!text.contains("passed"), "{text}");
+    }
+
+    #[test]
+    fn an_explanation_says_who_how_and_by_which_rule() {
+        let text = explanation(&Explanation {
+            verdict: Verdict::Refused,
+            node: "n1".to_owned(),
+            generation: 7,
+            from: Side {
+                kind: "pod".to_owned(),
+                name: Some("shop/web".to_owned()),
+                address: Some("10.0.0.1".to_owned()),
+                node: Some("n1".to_owned()),
+                in_mesh: false,
+                identity: None,
+            },
+            to: Side {
+                kind: "address".to_owned(),
+                address: Some("10.0.0.2".to_owned()),
+                ..Side::default()
+            },
+            port: 80,
+            ways: vec![Way {
+                destination: Some("10.0.0.2:80".to_owned()),
+                workload: Some("shop/api".to_owned()),
+                node: Some("n2".to_owned()),
+                refused: Some("denied".to_owned()),
+                rule: Some(Rule {
+                    policy: "shop/callers".to_owned(),
+                    rule: None,
+                    generation: 7,
+                }),
+                policies: vec![Policy {
+                    policy: "shop/callers".to_owned(),
+                    action: "ALLOW".to_owned(),
+                    matches: false,
+                    rule: None,
+                    dry_run: None,
+                    problem: None,
+                }],
+                policies_total: 3,
+                ..Way::default()
+            }],
+            ways_total: 2,
+            notes: vec![],
+        });
+        for line in [
+            "verdict             REFUSED",
+            "from                pod shop/web (10.0.0.1) on n1 outside of the mesh",
+            "to                  10.0.0.2, port 80",
+            "endpoint            pod shop/api (10.0.0.2:80) on n2",
+            "  verdict           refused: denied, by AuthorizationPolicy shop/callers, as no rule allows it",
+            "  policy            ALLOW shop/callers: no rule matches",
+            "  not shown         2 more policies",
+            "not shown           1 more endpoints",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} in\n{text}");
+        }
     }
 }

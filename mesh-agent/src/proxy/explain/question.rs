@@ -138,10 +138,13 @@ fn of_identity(snapshot: &Snapshot, id: SpiffeId, notes: &mut Vec<String>) -> Ca
         Some(Ok(caller)) => {
             let others = pods.count();
             let name = first.map(|w| w.key.to_string()).unwrap_or_default();
-            notes.push(format!(
-                "as pod {name}, which has this identity; {others} others have it, too"
-            ));
-            caller.as_identity(id)
+            let also = match others {
+                0 => String::new(),
+                1 => "; one other has it, too".to_owned(),
+                more => format!("; {more} others have it, too"),
+            };
+            notes.push(format!("as pod {name}, which has this identity{also}"));
+            caller.with_identity(id)
         }
         _ => {
             notes.push(
@@ -238,7 +241,7 @@ fn to_pod(
         return Err(no_common(&caller, &name));
     }
     let ip = pod.ips.same_family(caller.address);
-    let ip = ip.ok_or_else(|| Unanswerable::NoAddress(name))?;
+    let ip = ip.ok_or(Unanswerable::NoAddress(name))?;
     let at = OrigDst::new(SocketAddr::new(ip, port));
     Ok((caller, Goal::Pod(pod, [at])))
 }
@@ -282,7 +285,7 @@ fn no_common(caller: &Caller, to: &str) -> Unanswerable {
 }
 
 impl Caller {
-    fn as_identity(self, id: SpiffeId) -> Self {
+    fn with_identity(self, id: SpiffeId) -> Self {
         Self {
             identity: Some(id),
             ..self

@@ -204,8 +204,9 @@ fn a_client_that_vanished_does_not_hold_its_connection_for_ever() {
         let text = String::from_utf8(out.expect("ss").stdout).expect("text");
         text.matches("timer:(keepalive").count()
     };
-    // The agent's two of each pod; the applications' own have no keepalive.
-    let all = eventually(Duration::from_secs(5), || {
+    // The agent's two of each pod; the applications' own have no keepalive. What
+    // the agent dialled gets it when the connection has lasted for 10 s.
+    let all = eventually(Duration::from_secs(25), || {
         watched(&a) == 2 && watched(&c) == 2
     });
     assert!(

@@ -448,6 +448,8 @@ async fn an_open_that_crosses_the_servers_goodbye_is_sent_again_elsewhere() {
         .await
         .expect("the server closes behind its client")
         .expect("no panic");
+    let reset = near.tcp().take_error().expect("a socket");
+    assert!(reset.is_none(), "{reset:?}");
     finish_elsewhere(relay, agent, backend().await).await;
     request.await.expect("the answer is whole");
 }

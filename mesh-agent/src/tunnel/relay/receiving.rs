@@ -239,6 +239,9 @@ impl Relay {
             0
         };
         self.count_received(taken as u64);
+        let all: usize = parts.iter().map(|part| part.len()).sum();
+        // Exactly: growing by and by could hold twice as much.
+        self.rest.reserve_exact(all - taken);
         for part in &parts {
             let skip = taken.min(part.len());
             taken -= skip;

@@ -157,7 +157,10 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
                 }
                 false
             }
-            _ = refresh.tick() => retry.is_some_and(|at| at <= tokio::time::Instant::now()),
+            _ = refresh.tick() => {
+                retry.is_some_and(|at| at <= tokio::time::Instant::now())
+                    || projector.have_pods_moved()
+            }
         };
         if apply {
             let update = updates.borrow_and_update().clone();

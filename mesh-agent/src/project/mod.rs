@@ -18,9 +18,12 @@ use serde::Serialize;
 
 use crate::capture::{self, Capture, EnrolPod};
 use crate::identity::Identities;
-use crate::model::{Enrolment, Snapshot, SpiffeError, SpiffeId, Workload, WorkloadKey};
+use crate::model::{
+    Enrolment, OnAgentDown, Snapshot, SpiffeError, SpiffeId, Workload, WorkloadKey,
+};
 use crate::observe::Observe;
 use crate::proxy::{self, LocalPod, Recheck, Workers};
+use crate::sys::cgroup;
 use crate::sys::netns::{self, Netns, NetnsError};
 use crate::sys::route::{self, RouteError};
 
@@ -112,6 +115,7 @@ impl Projector {
             .map(|w| (w.key.clone(), w.clone()))
             .collect();
         self.withdraw_unwanted(&wanted).await;
+        self.withdraw_moved().await;
         // Keys of identities without a pod here go; the others' are fetched.
         let identities = wanted.values().filter_map(|w| self.identity_of(w).ok());
         self.identities.want(&identities.collect());
@@ -126,7 +130,8 @@ impl Projector {
             }
             let pod = self.pods.get(&workload.key);
             let delivery = self.workers.delivery_ports();
-            let overlap = pod.and_then(|p| ports::overlap(&p.netns, delivery));
+            let overlap = pod.filter(|p| p.dial_ports.is_none());
+            let overlap = overlap.and_then(|p| ports::overlap(&p.netns, delivery));
             statuses.push(PodStatus {
                 pod: workload.key.to_string(),
                 enrolled: result.is_ok(),
@@ -168,7 +173,7 @@ impl Projector {
                 continue;
             };
             let enrolled = self.pods.get(key).map(|pod| pod.netns.cookie());
-            if enrolled.is_some() && self.guards.contains_key(key) {
+            if enrolled.is_some() && self.is_guarded(key, dir) {
                 continue;
             }
             let guarded = self.capture.guard_pod(dir).and_then(|id| {
@@ -216,6 +221,35 @@ impl Projector {
         }
     }
 
+    /// Is the cgroup that is watched for the pod the one at `dir` now? One that is
+    /// gone has no processes to watch.
+    fn is_guarded(&self, key: &WorkloadKey, dir: &std::path::Path) -> bool {
+        let watched = self.guards.get(key);
+        watched.is_some_and(|watched| cgroup::id(dir).map_or(true, |id| id == *watched))
+    }
+
+    /// Has a pod been restarted in another namespace or cgroup, which its
+    /// annotations name as before?
+    #[must_use]
+    pub fn have_pods_moved(&self) -> bool {
+        self.pods.iter().any(|(key, pod)| {
+            let dir = pod.workload.cgroup.as_ref();
+            has_moved(pod) || dir.is_some_and(|dir| !self.is_guarded(key, dir))
+        })
+    }
+
+    /// Lets go of the namespaces that pods were in before; they are enrolled anew.
+    async fn withdraw_moved(&mut self) {
+        let moved = self.pods.iter().filter(|(_, pod)| has_moved(pod));
+        let moved: Vec<WorkloadKey> = moved.map(|(key, _)| key.clone()).collect();
+        for key in moved {
+            if let Some(pod) = self.pods.remove(&key) {
+                tracing::info!(pod = %key, "it is in another network namespace now");
+                self.withdraw(&pod).await;
+            }
+        }
+    }
+
     async fn withdraw(&mut self, pod: &LocalPod) {
         let cookie = pod.netns.cookie();
         if let Err(error) = self.capture.withdraw(cookie, pod.workload.ips) {
@@ -241,41 +275,49 @@ impl Projector {
         if workload.ips.is_empty() {
             return Err(Error::NoAddress);
         }
-        let netns = Arc::new(Netns::open(workload.netns.as_ref().ok_or(Error::NoNetns)?)?);
+        let reference = workload.netns.as_ref().ok_or(Error::NoNetns)?;
+        let netns = Arc::new(Netns::open(reference, workload.ips)?);
         if netns.cookie() == self.host.cookie() {
             return Err(Error::HostNetwork);
         }
         let started = std::time::Instant::now();
         let spiffe_id = self.identity_of(workload)?;
-        route::install(&netns, workload.ips)?;
+        let overlap = ports::overlap(&netns, self.workers.delivery_ports());
         let pod = LocalPod {
             workload: workload.clone(),
             netns: netns.clone(),
             identity: self.identities.handle(&spiffe_id),
             spiffe_id,
+            dial_ports: overlap.and_then(|overlap| overlap.clear()),
             active: Arc::default(),
         };
-        let listeners = self.workers.add_pod(&pod).await?;
-        let borrowed: Vec<_> = listeners.iter().map(|(ip, fd)| (*ip, fd.as_fd())).collect();
-        let mut enrolled = self.capture.enrol(&EnrolPod {
-            netns: &netns,
-            ips: workload.ips,
-            on_agent_down,
-            listeners: &borrowed,
-        });
-        if let (Ok(()), Some(id)) = (&enrolled, self.guards.get(&workload.key)) {
-            enrolled = self.capture.guard_enrolled(*id, netns.cookie());
-        }
-        if let Err(error) = enrolled {
+        if let Err(error) = self.take(&pod, on_agent_down).await {
             // Half of it would capture without serving: take all of it back.
             self.withdraw(&pod).await;
-            return Err(error.into());
+            return Err(error);
         }
         let took = started.elapsed().as_secs_f64();
         self.metrics.enrol.observe(took);
         self.enrol_seconds.insert(workload.key.clone(), took);
         tracing::info!(pod = %workload.key, "enrolled");
         self.pods.insert(workload.key.clone(), pod);
+        Ok(())
+    }
+
+    async fn take(&mut self, pod: &LocalPod, on_agent_down: OnAgentDown) -> Result<(), Error> {
+        let ips = pod.workload.ips;
+        route::install(&pod.netns, ips)?;
+        let listeners = self.workers.add_pod(pod).await?;
+        let borrowed: Vec<_> = listeners.iter().map(|(ip, fd)| (*ip, fd.as_fd())).collect();
+        self.capture.enrol(&EnrolPod {
+            netns: &pod.netns,
+            ips,
+            on_agent_down,
+            listeners: &borrowed,
+        })?;
+        if let Some(id) = self.guards.get(&pod.workload.key) {
+            self.capture.guard_enrolled(*id, pod.netns.cookie())?;
+        }
         Ok(())
     }
 
@@ -325,4 +367,9 @@ impl Projector {
         }
         Ok(self.capture.stop(on_stop)?)
     }
+}
+
+fn has_moved(pod: &LocalPod) -> bool {
+    let reference = pod.workload.netns.as_ref();
+    reference.is_some_and(|reference| pod.netns.has_moved(reference, pod.workload.ips))
 }

@@ -4,9 +4,12 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use crate::sys::netns::Netns;
+use crate::sys::socket;
 
 // The one range counts for IPv6 too.
 const FILE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+/// Dials are not held to fewer ports than this.
+const FEWEST: u16 = 1_000;
 
 /// Ports that the pod's kernel takes for its connections and that agents take
 /// for deliveries in the pod's name: where both meet at a server, the new
@@ -28,6 +31,22 @@ impl fmt::Display for Overlap {
             self.delivery.start(),
             self.delivery.end(),
         )
+    }
+}
+
+impl Overlap {
+    /// The larger part of the pod's own ports that no delivery has, if it will
+    /// do: the agent's dials, which are all that leaves the pod, are held to it.
+    pub(super) fn clear(&self) -> Option<RangeInclusive<u16>> {
+        let below = *self.own.start()..=self.delivery.start().saturating_sub(1);
+        let above = self.delivery.end().saturating_add(1)..=*self.own.end();
+        let larger = if below.len() > above.len() {
+            below
+        } else {
+            above
+        };
+        let serves = larger.len() >= usize::from(FEWEST) && socket::can_narrow_ports();
+        serves.then_some(larger)
     }
 }
 
@@ -65,5 +84,20 @@ mod tests {
         assert!(!meets("1024\t9999\n", 10_000..=32_000));
         assert!(meets("20000\t20001\n", 10_000..=32_000));
         assert_eq!(parse("32768"), None);
+    }
+
+    #[test]
+    fn dials_are_held_to_the_larger_part_that_no_delivery_has() {
+        let clear = |text, delivery| {
+            let overlap = between(parse(text).expect("a range"), &delivery);
+            overlap.expect("they overlap").clear()
+        };
+        let ports = 10_000..=32_000;
+        assert_eq!(clear("20000 29999", ports.clone()), None);
+        assert_eq!(clear("9500 32500", ports.clone()), None, "too few");
+        if socket::can_narrow_ports() {
+            assert_eq!(clear("1024 65535", ports.clone()), Some(32_001..=65_535));
+            assert_eq!(clear("5000 20000", ports), Some(5_000..=9_999));
+        }
     }
 }

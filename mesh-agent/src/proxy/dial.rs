@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::Socket;
 use tokio::net::TcpStream;
@@ -15,6 +15,13 @@ use crate::sys::{netns::Netns, socket};
 
 /// Tries before a delivery is given up for want of a source port.
 const PORT_TRIES: usize = 64;
+/// Prime, so that leaps come to every part of a range.
+const LEAP: usize = 13;
+
+/// An application in the same namespace answers at once. Silence means that its
+/// backlog is full, or that the port is one of the client's own, whose connection
+/// took the SYN: then another one helps. The kernel would repeat the SYN as late.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// A worker's own part of the delivery ports, used in turn.
 #[derive(Debug)]
@@ -41,6 +48,14 @@ impl PortRange {
         self.next.set((next + 1) % self.count);
         self.first + next
     }
+
+    /// Ports are taken in turn, so those of long streams stand side by side: each
+    /// failure in a row leaps further, past runs of any length.
+    fn skip(&self, failures: usize) {
+        let next = usize::from(self.next.get()) + failures * LEAP;
+        let next = next % usize::from(self.count);
+        self.next.set(u16::try_from(next).unwrap_or(0));
+    }
 }
 
 /// Where a dial comes from.
@@ -51,6 +66,8 @@ pub(super) struct From<'n> {
     pub(super) source: IpAddr,
     /// To be captured by the destination's agent, though that is this one.
     pub(super) through: bool,
+    /// Where not every port of the pod's will do.
+    pub(super) ports: Option<&'n RangeInclusive<u16>>,
 }
 
 /// What deliveries need of their worker.
@@ -68,8 +85,8 @@ pub(super) async fn dial(
     deadline: Duration,
 ) -> Result<TcpStream, RefuseReason> {
     let make = || match from.through {
-        false => socket::dial_socket(from.source),
-        true => socket::dial_through_socket(from.source),
+        false => socket::dial_socket(from.source, from.ports),
+        true => socket::dial_through_socket(from.source, from.ports),
     };
     let socket = start(from.netns, make, upstream.get());
     finish(socket.map_err(|e| reason(&e))?, deadline).await
@@ -83,11 +100,30 @@ pub(super) async fn deliver(
     upstream: UpstreamAddr,
     delivery: &Delivery<'_>,
 ) -> Result<TcpStream, RefuseReason> {
-    for _ in 0..PORT_TRIES {
-        let source = SocketAddr::new(client.ip(), delivery.ports.take());
-        match start(netns, || socket::delivery_socket(source), upstream.get()) {
-            Ok(socket) => return finish(socket, delivery.deadline).await,
-            Err(e) if matches!(e.kind(), ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable) => {}
+    let end = Instant::now() + delivery.deadline;
+    loop {
+        let socket = start_delivery(netns, client.ip(), upstream.get(), delivery.ports)?;
+        let left = end.saturating_duration_since(Instant::now());
+        match finish(socket, left.min(SILENCE)).await {
+            Err(RefuseReason::ConnectTimeout) if left > SILENCE => {}
+            result => return result,
+        }
+    }
+}
+
+fn start_delivery(
+    netns: &Netns,
+    client: IpAddr,
+    to: SocketAddr,
+    ports: &PortRange,
+) -> Result<TcpStream, RefuseReason> {
+    for attempt in 0..PORT_TRIES {
+        let source = SocketAddr::new(client, ports.take());
+        match start(netns, || socket::delivery_socket(source), to) {
+            Ok(socket) => return Ok(socket),
+            Err(e) if matches!(e.kind(), ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable) => {
+                ports.skip(attempt);
+            }
             Err(e) => return Err(reason(&e)),
         }
     }
@@ -143,6 +179,21 @@ fn reason(error: &io::Error) -> RefuseReason {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_run_of_busy_ports_is_left_behind() {
+        for (free, count) in [(20, 1_000_u16), (300, 11_000), (11_000, 22_000)] {
+            let all = 10_000..=10_000 + count - 1;
+            let part = PortRange::part(&all, 0, 1);
+            let is_busy = |port: u16| port < 10_000 + count - free;
+            let found = (0..PORT_TRIES).any(|attempt| {
+                let busy = is_busy(part.take());
+                part.skip(if busy { attempt } else { 0 });
+                !busy
+            });
+            assert!(found, "{free} of {count} are free");
+        }
+    }
 
     #[test]
     fn workers_never_share_a_source_port() {

@@ -99,6 +99,9 @@ pub struct LocalPod {
     pub spiffe_id: SpiffeId,
     /// Its certificate, as soon and as long as there is one.
     pub identity: Arc<Handle>,
+    /// Ports that the agent's dials from there are held to, where others collide
+    /// with deliveries.
+    pub dial_ports: Option<RangeInclusive<u16>>,
     /// Connections that it has on all workers.
     pub active: Arc<AtomicUsize>,
 }

@@ -173,6 +173,7 @@ async fn dial_upstream(
         netns: &at.pod.pod.netns,
         source: source.ok_or(RefuseReason::Unreachable)?,
         through,
+        ports: at.pod.pod.dial_ports.as_ref(),
     };
     let deadline = at.local.shared.config.connect_timeout;
     tokio::select! {

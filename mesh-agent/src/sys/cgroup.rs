@@ -43,6 +43,26 @@ pub fn id(dir: &Path) -> io::Result<u64> {
     Ok(std::fs::metadata(dir)?.ino())
 }
 
+/// Processes in `dir` and below (a pod's are in its containers' groups), at most `limit`.
+pub fn processes(dir: &Path, limit: usize) -> io::Result<Vec<u32>> {
+    let mut found = Vec::new();
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        let pids = std::fs::read_to_string(dir.join("cgroup.procs"))?;
+        found.extend(pids.lines().filter_map(|pid| pid.parse::<u32>().ok()));
+        if found.len() >= limit {
+            break;
+        }
+        for entry in std::fs::read_dir(&dir)?.filter_map(Result::ok) {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                dirs.push(entry.path());
+            }
+        }
+    }
+    found.truncate(limit);
+    Ok(found)
+}
+
 /// Moves the calling process into `dir`, which is made if it is missing.
 pub fn enter(dir: &Path) -> io::Result<()> {
     std::fs::create_dir_all(dir)?;

@@ -1,14 +1,19 @@
 //! Network namespaces: opened once, named by cookie, entered for a moment.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, setns};
 
-use crate::model::NetnsRef;
+use super::cgroup;
+use crate::model::{NetnsRef, PodIps};
+
+/// Processes of a pod's cgroup that are looked at, at most.
+const MAX_PROCESSES: usize = 64;
 
 /// Why a namespace could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -21,8 +26,14 @@ pub enum NetnsError {
     NotANetns(PathBuf),
     #[error("no process in the cgroup {0}: its network namespace cannot be told")]
     EmptyCgroup(PathBuf),
-    #[error("cannot read {path}: {source}")]
-    Cgroup { path: PathBuf, source: io::Error },
+    #[error(
+        "cannot read the processes of the cgroup {dir}: {source}; is the pod running, and is the annotation right?"
+    )]
+    Cgroup { dir: PathBuf, source: io::Error },
+    #[error(
+        "the network namespace {path} has no address of the pod's ({ips}): it is another's, or its network is not set up yet"
+    )]
+    AnotherPods { path: PathBuf, ips: String },
     #[error("cannot enter the network namespace: {0}; the agent needs CAP_SYS_ADMIN")]
     Enter(io::Error),
 }
@@ -36,24 +47,64 @@ pub struct Netns {
 }
 
 impl Netns {
-    pub fn open(reference: &NetnsRef) -> Result<Self, NetnsError> {
-        match reference {
-            NetnsRef::Path(path) => Self::open_path(path),
-            NetnsRef::Pid(pid) => Self::open_path(Path::new(&format!("/proc/{pid}/ns/net"))),
-            NetnsRef::Cgroup(dir) => {
-                let path = dir.join("cgroup.procs");
-                let pids = std::fs::read_to_string(&path)
-                    .map_err(|source| NetnsError::Cgroup { path, source })?;
-                let pid = pids.lines().next();
-                let pid = pid.ok_or_else(|| NetnsError::EmptyCgroup(dir.clone()))?;
-                Self::open_path(Path::new(&format!("/proc/{pid}/ns/net")))
+    /// Opens a pod's namespace, which must have an address of the pod's: numbers
+    /// of processes are used again, and a process may have gone elsewhere.
+    pub fn open(reference: &NetnsRef, ips: PodIps) -> Result<Self, NetnsError> {
+        let mut result = Err(match reference {
+            NetnsRef::Cgroup(dir) => NetnsError::EmptyCgroup(dir.clone()),
+            NetnsRef::Path(_) | NetnsRef::Pid(_) => NetnsError::Enter(ErrorKind::NotFound.into()),
+        });
+        for path in files(reference)? {
+            result = Self::open_path(&path).and_then(|netns| netns.of(ips, &path));
+            if result.is_ok() {
+                break;
             }
         }
+        result
+    }
+
+    fn of(self, ips: PodIps, path: &Path) -> Result<Self, NetnsError> {
+        let found = self.run(|| ips.iter().any(is_address_here));
+        if found.map_err(NetnsError::Enter)? {
+            return Ok(self);
+        }
+        let ips: Vec<String> = ips.iter().map(|ip| ip.to_string()).collect();
+        Err(NetnsError::AnotherPods {
+            path: path.to_owned(),
+            ips: ips.join(", "),
+        })
+    }
+
+    /// Does the reference name another namespace by now, which is the pod's? What
+    /// names none keeps this one: processes may still live in it.
+    #[must_use]
+    pub fn has_moved(&self, reference: &NetnsRef, ips: PodIps) -> bool {
+        let Ok(files) = files(reference) else {
+            return false;
+        };
+        // Nearly always the first one tells.
+        let is_this = |path: &PathBuf| std::fs::metadata(path).is_ok_and(|m| m.ino() == self.inode);
+        if files.iter().any(is_this) {
+            return false;
+        }
+        Self::open(reference, ips).is_ok_and(|netns| netns.cookie != self.cookie)
     }
 
     /// The namespace of the calling thread.
     pub fn current() -> Result<Self, NetnsError> {
         Self::open_path(Path::new("/proc/thread-self/ns/net"))
+    }
+
+    /// One that nobody else is in.
+    pub fn fresh() -> Result<Self, NetnsError> {
+        // A thread of its own: the caller stays where it is.
+        let made = std::thread::spawn(|| {
+            nix::sched::unshare(CloneFlags::CLONE_NEWNET)
+                .map_err(|e| NetnsError::Enter(e.into()))?;
+            Self::current()
+        });
+        let panicked = |_| NetnsError::Enter(ErrorKind::Other.into());
+        made.join().map_err(panicked)?
     }
 
     fn open_path(path: &Path) -> Result<Self, NetnsError> {
@@ -108,9 +159,9 @@ impl Netns {
 #[must_use]
 pub fn find(cookies: &[u64]) -> Vec<Netns> {
     let mut found = Vec::new();
-    for reference in named() {
+    for path in named() {
         // A process that ended meanwhile has no namespace to look at.
-        if let Ok(netns) = Netns::open(&reference)
+        if let Ok(netns) = Netns::open_path(&path)
             && cookies.contains(&netns.cookie())
         {
             found.push(netns);
@@ -120,7 +171,7 @@ pub fn find(cookies: &[u64]) -> Vec<Netns> {
 }
 
 /// Every namespace that a file or a process names, once.
-fn named() -> Vec<NetnsRef> {
+fn named() -> Vec<PathBuf> {
     let entries = |dir| {
         std::fs::read_dir(dir)
             .into_iter()
@@ -130,15 +181,46 @@ fn named() -> Vec<NetnsRef> {
     let mut inodes = std::collections::HashSet::new();
     let mut found = Vec::new();
     for entry in entries("/run/netns").chain(entries("/var/run/netns")) {
-        found.push((entry.path(), NetnsRef::Path(entry.path())));
+        found.push(entry.path());
     }
     for entry in entries("/proc") {
-        if let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) {
-            found.push((entry.path().join("ns/net"), NetnsRef::Pid(pid)));
+        let name = entry.file_name();
+        if name.to_str().is_some_and(|n| n.parse::<u32>().is_ok()) {
+            found.push(entry.path().join("ns/net"));
         }
     }
-    found.retain(|(path, _)| std::fs::metadata(path).is_ok_and(|m| inodes.insert(m.ino())));
-    found.into_iter().map(|(_, reference)| reference).collect()
+    found.retain(|path| std::fs::metadata(path).is_ok_and(|m| inodes.insert(m.ino())));
+    found
+}
+
+/// The files that a reference stands for; of a cgroup one for each process.
+fn files(reference: &NetnsRef) -> Result<Vec<PathBuf>, NetnsError> {
+    let of_process = |pid: u32| PathBuf::from(format!("/proc/{pid}/ns/net"));
+    match reference {
+        NetnsRef::Path(path) => Ok(vec![path.clone()]),
+        NetnsRef::Pid(pid) => Ok(vec![of_process(*pid)]),
+        NetnsRef::Cgroup(dir) => {
+            let pids = cgroup::processes(dir, MAX_PROCESSES);
+            let pids = pids.map_err(|source| NetnsError::Cgroup {
+                dir: dir.clone(),
+                source,
+            })?;
+            Ok(pids.into_iter().map(of_process).collect())
+        }
+    }
+}
+
+/// Is it an address of the namespace that the calling thread is in?
+fn is_address_here(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(_) => UdpSocket::bind((ip, 0)).is_ok(),
+        // Also one that is still being checked for duplicates.
+        IpAddr::V6(ip) => {
+            let digits = format!("{:032x}", u128::from(ip));
+            std::fs::read_to_string("/proc/thread-self/net/if_inet6")
+                .is_ok_and(|table| table.lines().any(|line| line.starts_with(&digits)))
+        }
+    }
 }
 
 impl AsFd for Netns {

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, AsRawFd as _};
 use std::time::Duration;
 
@@ -12,6 +13,8 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 /// `IP_BIND_ADDRESS_NO_PORT`: the port is chosen at connect, by the whole tuple.
 const IP_BIND_ADDRESS_NO_PORT: libc::c_int = 24;
 const BACKLOG: i32 = 4096;
+/// `IP_LOCAL_PORT_RANGE` (Linux 6.3): a part of the namespace's range, both families.
+const IP_LOCAL_PORT_RANGE: libc::c_int = 51;
 
 fn socket(ip: IpAddr) -> io::Result<Socket> {
     let domain = Domain::for_address(SocketAddr::new(ip, 0));
@@ -49,8 +52,9 @@ pub fn listener_group(family_of: IpAddr, members: usize) -> io::Result<Vec<TcpLi
         // What is accepted holds the application's port in the pod and inherits
         // this: without it the application could not bind its port again.
         socket.set_reuse_address(true)?;
-        // Inherited by accepted sockets, which is no system call for each: a
-        // client that vanished holds its connection for two minutes, not for ever.
+        // Both are inherited by accepted sockets, which is no system call for each.
+        // A client that vanished holds its connection for two minutes, not for ever.
+        socket.set_tcp_nodelay(true)?;
         keep_alive(&socket)?;
         let port = match group.first() {
             Some(first) => first.local_addr()?.port(),
@@ -63,10 +67,31 @@ pub fn listener_group(family_of: IpAddr, members: usize) -> io::Result<Vec<TcpLi
     Ok(group)
 }
 
-/// A socket that will connect from `source`, the pod's own address.
-pub fn dial_socket(source: IpAddr) -> io::Result<Socket> {
+/// Can a socket be held to a part of the namespace's ports?
+#[must_use]
+pub fn can_narrow_ports() -> bool {
+    let narrowed = socket(Ipv4Addr::LOCALHOST.into()).and_then(|s| narrow(&s, &(32_768..=32_769)));
+    narrowed.is_ok()
+}
+
+fn narrow(socket: &Socket, ports: &RangeInclusive<u16>) -> io::Result<()> {
+    let range = u32::from(*ports.end()) << 16 | u32::from(*ports.start());
+    set_int(
+        socket,
+        libc::IPPROTO_IP,
+        IP_LOCAL_PORT_RANGE,
+        range.cast_signed(),
+    )
+}
+
+/// A socket that will connect from `source`, the pod's own address; from one of
+/// `ports`, where not every port of the pod's will do.
+pub fn dial_socket(source: IpAddr, ports: Option<&RangeInclusive<u16>>) -> io::Result<Socket> {
     let socket = socket(source)?;
     socket.set_tcp_nodelay(true)?;
+    if let Some(ports) = ports {
+        narrow(&socket, ports)?;
+    }
     set_int(&socket, libc::IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)?;
     socket.bind(&SocketAddr::new(source, 0).into())?;
     Ok(socket)
@@ -74,8 +99,11 @@ pub fn dial_socket(source: IpAddr) -> io::Result<Socket> {
 
 /// The same for a connection that the destination's agent must take, also where
 /// that is this one (TLS between pods of one node).
-pub fn dial_through_socket(source: IpAddr) -> io::Result<Socket> {
-    let socket = dial_socket(source)?;
+pub fn dial_through_socket(
+    source: IpAddr,
+    ports: Option<&RangeInclusive<u16>>,
+) -> io::Result<Socket> {
+    let socket = dial_socket(source, ports)?;
     socket.set_mark(MARK_THROUGH)?;
     Ok(socket)
 }

@@ -1,63 +1,97 @@
 //! `mesh-agent doctor`: what the agent needs of this machine, each tried for real.
+//!
+//! Looking and judging are apart: [`report`] is pure, so that every lack can be tested.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::capture;
+use crate::capture::{self, Scratch, Tried};
 use crate::sys::{cgroup, netns::Netns};
 
 /// One line of the report.
+#[derive(Debug, PartialEq, Eq)]
 pub struct Check {
     pub what: String,
     pub present: bool,
     /// What follows where it is not.
-    pub consequence: &'static str,
+    pub consequence: String,
 }
 
-fn check(what: impl Into<String>, present: bool, consequence: &'static str) -> Check {
+fn check(what: impl Into<String>, present: bool, consequence: impl Into<String>) -> Check {
     Check {
         what: what.into(),
         present,
-        consequence,
+        consequence: consequence.into(),
     }
+}
+
+/// What was found here.
+#[derive(Clone, Debug)]
+struct Machine {
+    release: String,
+    privileged: bool,
+    cgroup2: Option<PathBuf>,
+    cookies: bool,
+    fwmark_accept: bool,
+    ipv6: bool,
+    open_files: u64,
+    programs: bool,
+    bpffs: Option<Bpffs>,
+}
+
+#[derive(Clone, Debug)]
+struct Bpffs {
+    mount: String,
+    writable: bool,
+    /// What the kernel takes of the programs; empty where nothing can be pinned.
+    tried: Vec<Tried>,
 }
 
 #[must_use]
 pub fn doctor() -> Vec<Check> {
+    report(&Machine::look())
+}
+
+fn report(machine: &Machine) -> Vec<Check> {
     let mut checks = vec![
-        kernel(),
-        privileges(),
-        cgroup2(),
+        kernel(&machine.release),
+        check(
+            "CAP_NET_ADMIN and CAP_SYS_ADMIN",
+            machine.privileged,
+            "run the agent as root, or give it both; it will not start without",
+        ),
+        cgroup2(machine.cgroup2.as_deref()),
         check(
             "network namespace cookies",
-            Netns::current().is_ok_and(|netns| netns.cookie() != 0),
+            machine.cookies,
             "pods cannot be told apart: the agent will not start (Linux 5.14 has them)",
         ),
         check(
             "net.ipv4.tcp_fwmark_accept",
-            Path::new("/proc/sys/net/ipv4/tcp_fwmark_accept").exists(),
+            machine.fwmark_accept,
             "connections cannot be delivered with the client's address: pods cannot be enrolled",
         ),
         check(
             "IPv6",
-            Path::new("/proc/sys/net/ipv6").exists(),
+            machine.ipv6,
             "pods with IPv6 addresses cannot be enrolled",
         ),
-        open_files(),
+        check(
+            format!("16384 open files or more (here {})", machine.open_files),
+            machine.open_files >= 16_384,
+            "two for each connection: lower --max-connections, or raise LimitNOFILE",
+        ),
         check(
             "embedded kernel programs",
-            capture::has_programs(),
+            machine.programs,
             "this agent was built without them: cargo xtask build-ebpf",
         ),
     ];
-    checks.extend(bpffs());
+    checks.extend(bpffs(machine.bpffs.as_ref()));
     checks
 }
 
-fn kernel() -> Check {
-    let release = nix::sys::utsname::uname()
-        .map(|u| u.release().to_string_lossy().into_owned())
-        .unwrap_or_default();
+fn kernel(release: &str) -> Check {
     let mut numbers = release
         .split(|c: char| !c.is_ascii_digit())
         .filter_map(|n| n.parse::<u32>().ok());
@@ -69,66 +103,171 @@ fn kernel() -> Check {
     )
 }
 
-fn privileges() -> Check {
-    check(
-        "CAP_NET_ADMIN and CAP_SYS_ADMIN",
-        capture::check_privileges().is_ok(),
-        "run the agent as root, or give it both; it will not start without",
-    )
-}
-
-fn cgroup2() -> Check {
-    match cgroup::cgroup2_mount() {
-        Ok(dir) => check(format!("cgroup2 mount ({})", dir.display()), true, ""),
-        Err(_) => check(
-            "cgroup2 mount",
-            false,
-            "connects cannot be captured; mount -t cgroup2 none /sys/fs/cgroup",
+fn cgroup2(mount: Option<&Path>) -> Check {
+    let consequence = "connects cannot be captured; mount -t cgroup2 none /sys/fs/cgroup";
+    match mount {
+        Some(dir) => check(
+            format!("cgroup2 mount ({})", dir.display()),
+            true,
+            consequence,
         ),
+        None => check("cgroup2 mount", false, consequence),
     }
 }
 
-/// Present and writable, and what the kernel takes of the programs: tried in a
-/// directory of its own there.
-fn bpffs() -> Vec<Check> {
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let mount = mounts.lines().find_map(|line| {
-        let mut fields = line.split(' ').skip(1);
-        let path = fields.next()?;
-        (fields.next()? == "bpf").then_some(path)
-    });
-    let Some(mount) = mount else {
-        return vec![check(
-            "bpf file system",
-            false,
-            "state cannot be pinned; mount -t bpf bpf /sys/fs/bpf",
-        )];
+fn bpffs(found: Option<&Bpffs>) -> Vec<Check> {
+    let Some(found) = found else {
+        let consequence = "state cannot be pinned; mount -t bpf bpf /sys/fs/bpf";
+        return vec![check("bpf file system", false, consequence)];
     };
-    let scratch = Path::new(mount).join(format!("mesh-doctor-{}", std::process::id()));
-    let writable = fs::create_dir(&scratch).is_ok();
     let mut checks = vec![check(
-        format!("bpf file system, writable ({mount})"),
-        writable,
+        format!("bpf file system, writable ({})", found.mount),
+        found.writable,
         "state cannot be pinned; mount -o remount,rw it, as root",
     )];
-    if writable {
-        checks.extend(capture::probe(&scratch).into_iter().map(|(what, present)| {
-            let consequence = "the kernel refuses a part of the programs: the agent will not start";
-            check(what, present, consequence)
-        }));
-        if let Err(error) = fs::remove_dir_all(&scratch) {
-            tracing::warn!(%error, dir = %scratch.display(), "cannot remove it");
-        }
-    }
+    checks.extend(found.tried.iter().map(|tried| {
+        let why = tried.refused.as_deref().unwrap_or_default();
+        let consequence = format!(
+            "the agent will not start: {why}; a newer kernel has it, or a security policy forbids it (seccomp, lockdown)"
+        );
+        check(tried.what.clone(), tried.refused.is_none(), consequence)
+    }));
     checks
 }
 
-fn open_files() -> Check {
-    let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
-    let soft = limit.map_or(0, |(soft, _)| soft);
-    check(
-        format!("16384 open files or more (here {soft})"),
-        soft >= 16_384,
-        "two for each connection: lower --max-connections, or raise LimitNOFILE",
-    )
+impl Machine {
+    fn look() -> Self {
+        let release = nix::sys::utsname::uname()
+            .map(|u| u.release().to_string_lossy().into_owned())
+            .unwrap_or_default();
+        let files = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
+        let cgroup2 = cgroup::cgroup2_mount().ok();
+        Self {
+            release,
+            privileged: capture::check_privileges().is_ok(),
+            cookies: Netns::current().is_ok_and(|netns| netns.cookie() != 0),
+            fwmark_accept: Path::new("/proc/sys/net/ipv4/tcp_fwmark_accept").exists(),
+            ipv6: Path::new("/proc/sys/net/ipv6").exists(),
+            open_files: files.map_or(0, |(soft, _)| soft),
+            programs: capture::has_programs(),
+            bpffs: Bpffs::look(cgroup2.as_deref()),
+            cgroup2,
+        }
+    }
+}
+
+impl Bpffs {
+    fn look(cgroup2: Option<&Path>) -> Option<Self> {
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let mount = mounts.lines().find_map(|line| {
+            let mut fields = line.split(' ').skip(1);
+            let path = fields.next()?;
+            (fields.next()? == "bpf").then_some(path)
+        })?;
+        let pins = own(Path::new(mount));
+        let writable = pins.is_some();
+        let group = cgroup2.and_then(own);
+        let tried = pins.as_ref().map(|pins| {
+            capture::probe(&Scratch {
+                pins: pins.clone(),
+                cgroup: group.clone(),
+            })
+        });
+        for dir in pins.iter() {
+            gone(dir, fs::remove_dir_all(dir));
+        }
+        // The files in a cgroup are the kernel's: it goes without them.
+        for dir in group.iter() {
+            gone(dir, fs::remove_dir(dir));
+        }
+        Some(Self {
+            mount: mount.to_owned(),
+            writable,
+            tried: tried.unwrap_or_default(),
+        })
+    }
+}
+
+/// A directory of our own in there; none where it cannot be made.
+fn own(dir: &Path) -> Option<PathBuf> {
+    let own = dir.join(format!("mesh-doctor-{}", std::process::id()));
+    fs::create_dir(&own).ok().map(|()| own)
+}
+
+fn gone(dir: &Path, removed: std::io::Result<()>) {
+    if let Err(error) = removed {
+        tracing::warn!(%error, dir = %dir.display(), "cannot remove it");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn whole() -> Machine {
+        let tried = |what: &str| Tried {
+            what: what.to_owned(),
+            refused: None,
+        };
+        Machine {
+            release: "6.1.0-13-amd64".to_owned(),
+            privileged: true,
+            cgroup2: Some("/sys/fs/cgroup".into()),
+            cookies: true,
+            fwmark_accept: true,
+            ipv6: true,
+            open_files: 20_000,
+            programs: true,
+            bpffs: Some(Bpffs {
+                mount: "/sys/fs/bpf".to_owned(),
+                writable: true,
+                tried: vec![tried("maps"), tried("program mesh_lookup")],
+            }),
+        }
+    }
+
+    fn missing(machine: &Machine) -> Vec<Check> {
+        let checks = report(machine).into_iter();
+        checks.filter(|check| !check.present).collect()
+    }
+
+    #[test]
+    fn a_machine_that_has_all_of_it_lacks_nothing() {
+        assert_eq!(missing(&whole()), []);
+    }
+
+    #[test]
+    fn each_lack_is_one_line_that_says_what_follows() {
+        type Lack = (fn(&mut Machine), &'static str);
+        let lacks: [Lack; 12] = [
+            (|m| m.release = "5.16.9".to_owned(), "looped SYNs"),
+            (|m| m.release = "4.19".to_owned(), "looped SYNs"),
+            (|m| m.privileged = false, "as root"),
+            (|m| m.cgroup2 = None, "mount -t cgroup2"),
+            (|m| m.cookies = false, "Linux 5.14"),
+            (|m| m.fwmark_accept = false, "cannot be enrolled"),
+            (|m| m.ipv6 = false, "IPv6 addresses"),
+            (|m| m.open_files = 1024, "LimitNOFILE"),
+            (|m| m.programs = false, "cargo xtask build-ebpf"),
+            (|m| m.bpffs = None, "mount -t bpf"),
+            (|m| bpffs_of(m).writable = false, "remount,rw"),
+            (
+                |m| bpffs_of(m).tried[1].refused = Some("invalid argument".to_owned()),
+                "will not start: invalid argument",
+            ),
+        ];
+        for (take_away, said) in lacks {
+            let mut machine = whole();
+            take_away(&mut machine);
+            let missing = missing(&machine);
+            let [one] = &missing[..] else {
+                panic!("{said}: {missing:?}");
+            };
+            assert!(one.consequence.contains(said), "{said:?}: {one:?}");
+        }
+    }
+
+    fn bpffs_of(machine: &mut Machine) -> &mut Bpffs {
+        machine.bpffs.as_mut().expect("a bpf file system")
+    }
 }

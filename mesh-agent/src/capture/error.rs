@@ -41,11 +41,24 @@ pub enum Error {
         path: PathBuf,
         source: aya::maps::MapError,
     },
-    #[error("cannot {verb} a pod's copy of mesh_lookup: {source}")]
+    #[error(
+        "the kernel refused to {verb} a pod's copy of mesh_lookup: {source}; `mesh-agent doctor` shows what this kernel lacks"
+    )]
     Lookup {
         verb: &'static str,
         source: io::Error,
     },
+    #[error(
+        "the kernel refused to attach the program {name}; `mesh-agent doctor` shows what this kernel lacks"
+    )]
+    Attach {
+        name: String,
+        source: Box<aya::programs::ProgramError>,
+    },
+    #[error(
+        "the kernel refused to give the link {path} a new program: {source}; `mesh-agent cleanup` removes it"
+    )]
+    Swap { path: PathBuf, source: io::Error },
     #[error(
         "the embedded object has no usable program {0}: build it again with `cargo xtask build-ebpf`"
     )]

@@ -63,7 +63,7 @@ impl Capture {
 }
 
 /// Is there a link at the pin, and is it attached to something?
-fn is_attached(pin: &Path) -> bool {
+pub(super) fn is_attached(pin: &Path) -> bool {
     bpf::open_pin(pin)
         .and_then(|link| bpf::link_target(link.as_fd()))
         .is_ok_and(|target| target != 0)

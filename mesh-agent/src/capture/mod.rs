@@ -13,6 +13,7 @@ mod health;
 mod lookup;
 mod pins;
 mod privileges;
+mod probe;
 mod stats;
 mod tuples;
 
@@ -32,6 +33,7 @@ use crate::sys::{bpf, cgroup, netns::Netns};
 pub use error::Error;
 use pins::Pins;
 pub use privileges::check_privileges;
+pub use probe::{Scratch, Tried, probe};
 pub use stats::Stats;
 pub use tuples::Tuples;
 
@@ -200,21 +202,20 @@ impl Capture {
 
     fn attach_connect(&mut self, name: &str, dir: &Path) -> Result<(), Error> {
         let pin = self.pins.link(name);
+        if !health::is_attached(&pin) {
+            // Of a link whose cgroup is gone, or that somebody detached.
+            pins::unpin(&pin)?;
+        }
         let program: &mut CgroupSockAddr = self.program(name)?;
-        let failed = |source| Error::Program {
-            name: name.to_owned(),
-            source: Box::new(source),
-        };
-        let fd = program.fd().map_err(failed)?;
+        let fd = program.fd().map_err(|e| refused_to_attach(name, e))?;
         if pins::swap(&pin, fd.as_fd())? {
             return Ok(());
         }
         let cgroup = open_cgroup(dir)?;
         // "Single" coexists with others on links; "AllowMultiple" is EINVAL there.
-        let id = program
-            .attach(cgroup, CgroupAttachMode::Single)
-            .map_err(failed)?;
-        let link = program.take_link(id).map_err(failed)?;
+        let attached = program.attach(cgroup, CgroupAttachMode::Single);
+        let link = attached.and_then(|id| program.take_link(id));
+        let link = link.map_err(|e| refused_to_attach(name, e))?;
         pins::pin(
             FdLink::try_from(link).map_err(|_| Error::Missing(name.to_owned()))?,
             &pin,
@@ -226,16 +227,11 @@ impl Capture {
         let pin = self.pins.sock_ops(role);
         pins::unpin(&pin)?;
         let name = "mesh_sockops";
-        let failed = |source| Error::Program {
-            name: name.to_owned(),
-            source: Box::new(source),
-        };
         let cgroup = open_cgroup(dir)?;
         let program: &mut SockOps = self.program(name)?;
-        let id = program
-            .attach(cgroup, CgroupAttachMode::Single)
-            .map_err(failed)?;
-        let link = program.take_link(id).map_err(failed)?;
+        let attached = program.attach(cgroup, CgroupAttachMode::Single);
+        let link = attached.and_then(|id| program.take_link(id));
+        let link = link.map_err(|e| refused_to_attach(name, e))?;
         pins::pin(
             FdLink::try_from(link).map_err(|_| Error::Missing(name.to_owned()))?,
             &pin,
@@ -400,6 +396,13 @@ fn pod_ips(pod: &Enrolled) -> PodIps {
     ips
 }
 
+fn refused_to_attach(name: &str, source: aya::programs::ProgramError) -> Error {
+    Error::Attach {
+        name: name.to_owned(),
+        source: Box::new(source),
+    }
+}
+
 fn open_cgroup(dir: &Path) -> Result<std::fs::File, Error> {
     std::fs::File::open(dir).map_err(|source| Error::Cgroup {
         dir: dir.to_owned(),
@@ -412,24 +415,6 @@ fn cgroup_id(dir: &Path) -> Result<u64, Error> {
         dir: dir.to_owned(),
         source,
     })
-}
-
-/// Makes every map and loads every program once, attached to nothing, with pins
-/// in `scratch`; gives what was tried and whether this kernel takes it.
-#[must_use]
-pub fn probe(scratch: &Path) -> Vec<(String, bool)> {
-    let maps = "maps (hash, per-CPU array, ring buffer, sock hash)".to_owned();
-    let loaded = EbpfLoader::new()
-        .default_map_pin_directory(scratch)
-        .load(OBJECT);
-    let Ok(mut ebpf) = loaded else {
-        return vec![(maps, false)];
-    };
-    let mut tried = vec![(maps, true)];
-    for (name, program) in ebpf.programs_mut() {
-        tried.push((format!("program {name}"), load(program).is_ok()));
-    }
-    tried
 }
 
 fn forward_log(ebpf: &mut Ebpf) -> Option<Box<dyn FnMut() + Send>> {

@@ -184,7 +184,10 @@ pub(super) fn swap(path: &Path, program: BorrowedFd<'_>) -> Result<bool, Error> 
     match bpf::open_pin(path) {
         Ok(link) => bpf::link_update(link.as_fd(), program)
             .map(|()| true)
-            .map_err(failed),
+            .map_err(|source| Error::Swap {
+                path: path.to_owned(),
+                source,
+            }),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(e) => Err(failed(e)),
     }

@@ -1,0 +1,142 @@
+//! What this kernel takes of all that capture needs, each tried once and for real.
+
+use std::path::{Path, PathBuf};
+
+use aya::EbpfLoader;
+use aya::programs::links::{FdLink, LinkError};
+use aya::programs::{CgroupAttachMode, Program, ProgramError};
+
+use super::{OBJECT, load};
+use crate::sys::netns::Netns;
+
+/// Where it is tried; both are the caller's to make and to remove.
+#[derive(Clone, Debug)]
+pub struct Scratch {
+    /// On a bpf file system.
+    pub pins: PathBuf,
+    /// A cgroup2 directory without processes.
+    pub cgroup: Option<PathBuf>,
+}
+
+/// One thing that was tried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tried {
+    pub what: String,
+    /// Why the kernel refused it.
+    pub refused: Option<String>,
+}
+
+/// Makes the maps, loads the programs, attaches them where nothing passes.
+/// What follows from something refused is not tried.
+#[must_use]
+pub fn probe(scratch: &Scratch) -> Vec<Tried> {
+    let mut tried = Vec::new();
+    let loaded = EbpfLoader::new()
+        .default_map_pin_directory(&scratch.pins)
+        .load(OBJECT);
+    let maps = "maps (hash, per-CPU array, ring buffer, sock hash) and their pins";
+    let Some(mut ebpf) = note(&mut tried, maps, loaded) else {
+        return tried;
+    };
+    let names: Vec<String> = ebpf.programs().map(|(name, _)| name.to_owned()).collect();
+    for name in names {
+        let Some(program) = ebpf.program_mut(&name) else {
+            continue;
+        };
+        let loaded = load(program);
+        if note(&mut tried, &format!("program {name}"), loaded).is_none() {
+            continue;
+        }
+        if let Some(attached) = attach(program, &name, scratch) {
+            note(
+                &mut tried,
+                &format!("attaching {name}, with a pin"),
+                attached,
+            );
+        }
+    }
+    tried
+}
+
+/// `None` where there is nowhere to attach it to.
+fn attach(program: &mut Program, name: &str, scratch: &Scratch) -> Option<Result<(), Failed>> {
+    let pin = scratch.pins.join(format!("link-{name}"));
+    match program {
+        Program::SkLookup(program) => Some(in_a_namespace_of_its_own(program, &pin)),
+        Program::CgroupSockAddr(program) => {
+            let dir = scratch.cgroup.as_ref()?;
+            Some(
+                std::fs::File::open(dir)
+                    .map_err(Failed::from)
+                    .and_then(|dir| {
+                        let id = program.attach(dir, CgroupAttachMode::Single)?;
+                        pinned(FdLink::try_from(program.take_link(id)?)?, &pin)
+                    }),
+            )
+        }
+        Program::SockOps(program) => {
+            let dir = scratch.cgroup.as_ref()?;
+            Some(
+                std::fs::File::open(dir)
+                    .map_err(Failed::from)
+                    .and_then(|dir| {
+                        let id = program.attach(dir, CgroupAttachMode::Single)?;
+                        pinned(FdLink::try_from(program.take_link(id)?)?, &pin)
+                    }),
+            )
+        }
+        _ => None,
+    }
+}
+
+fn in_a_namespace_of_its_own(
+    program: &mut aya::programs::SkLookup,
+    pin: &Path,
+) -> Result<(), Failed> {
+    let netns = Netns::fresh()?;
+    let id = program.attach(netns)?;
+    pinned(program.take_link(id)?.into(), pin)
+}
+
+/// Detached again with its pin.
+fn pinned(link: FdLink, pin: &Path) -> Result<(), Failed> {
+    let link = link.pin(pin).map_err(std::io::Error::other)?;
+    drop(link.unpin()?);
+    Ok(())
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Netns(#[from] crate::sys::netns::NetnsError),
+}
+
+fn note<T, E: std::error::Error>(
+    tried: &mut Vec<Tried>,
+    what: &str,
+    result: Result<T, E>,
+) -> Option<T> {
+    let refused = result.as_ref().err().map(whole);
+    tried.push(Tried {
+        what: what.to_owned(),
+        refused,
+    });
+    result.ok()
+}
+
+/// The error and what is behind it.
+fn whole(error: &impl std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}

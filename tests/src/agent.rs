@@ -1,6 +1,8 @@
 //! A running agent: its pages, its process, its end.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::time::Duration;
@@ -65,6 +67,20 @@ impl Agent {
             false => serde_json::from_slice(&out.stdout)?,
         };
         Ok((code, answer))
+    }
+
+    /// Is it ready? Asked without a program in between.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        let ask = || -> Result<bool> {
+            let mut socket = UnixStream::connect(self.run_dir.join("admin.sock"))?;
+            socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+            write!(socket, "GET /status HTTP/1.0\r\n\r\n")?;
+            let mut answer = String::new();
+            socket.read_to_string(&mut answer)?;
+            Ok(answer.contains("\"ready\":true"))
+        };
+        ask().unwrap_or(false)
     }
 
     /// The command that reads the Prometheus page from outside the node.

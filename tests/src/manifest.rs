@@ -69,6 +69,8 @@ pub struct PodSpec {
     pub(crate) headless: bool,
     pub(crate) labels: Vec<(String, String)>,
     pub(crate) annotations: Vec<(String, String)>,
+    /// Annotation that says where it lives; its namespace's file if none.
+    pub(crate) found_by: Option<(String, String)>,
 }
 
 impl PodSpec {
@@ -86,6 +88,7 @@ impl PodSpec {
             headless: false,
             labels: vec![("app".to_owned(), name.to_owned())],
             annotations: vec![],
+            found_by: None,
         }
     }
 
@@ -132,6 +135,13 @@ impl PodSpec {
         self
     }
 
+    /// Found by `mesh-agent.io/KIND: value` alone.
+    #[must_use]
+    pub fn found_by(mut self, kind: &str, value: &str) -> Self {
+        self.found_by = Some((format!("mesh-agent.io/{kind}"), value.to_owned()));
+        self
+    }
+
     pub(crate) fn yaml(&self, pod: &Pod) -> String {
         format!("{}---\n{}", self.pod_yaml(pod), self.service_yaml(pod))
     }
@@ -144,10 +154,10 @@ impl PodSpec {
         }
         let mut annotations = self.annotations.clone();
         let down = self.enrolled.unwrap_or(OnAgentDown::Closed).as_str();
-        annotations.push((
-            "mesh-agent.io/netns".to_owned(),
-            format!("/run/netns/{}", pod.netns),
-        ));
+        annotations.push(self.found_by.clone().unwrap_or_else(|| {
+            let path = format!("/run/netns/{}", pod.netns);
+            ("mesh-agent.io/netns".to_owned(), path)
+        }));
         annotations.push(("mesh-agent.io/on-agent-down".to_owned(), down.to_owned()));
         let mut container_ports = String::new();
         for port in &self.ports {

@@ -34,6 +34,11 @@ impl World {
 }
 
 impl Peer {
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Tells it what to do next; [`Peer::hear`] waits for the outcome.
     pub fn tell(&mut self, step: &str) -> Result<()> {
         writeln!(self.to, "{step}")?;

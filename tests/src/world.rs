@@ -113,6 +113,28 @@ impl World {
         self.write_config(&spec.name, &spec.yaml(pod))
     }
 
+    /// Writes a pod's documents anew; it stays what it is.
+    pub fn configure(&self, spec: &PodSpec, pod: &Pod) -> Result<()> {
+        self.write_config(&spec.name, &spec.yaml(pod))
+    }
+
+    /// Ends the pod's processes and its namespace, and makes another of the same
+    /// name and addresses; the configuration stays as it is.
+    pub fn restart(&self, pod: &Pod) -> Result<()> {
+        cgroup::kill(&pod.cgroup);
+        ip(&format!("netns del {}", pod.netns))?;
+        ip(&format!("netns add {}", pod.netns))?;
+        // The old one's end of the link goes when nobody holds it any more.
+        let outside = format!("-n {} link del v-{}", self.netns(&pod.node), pod.name);
+        let _gone = ip(&outside);
+        net::make_pod(pod, &self.netns(&pod.node))?;
+        // The others know the old link's hardware address.
+        for other in self.pods.iter().filter(|other| other.name != pod.name) {
+            ip(&format!("-n {} neigh flush all", other.netns))?;
+        }
+        Ok(())
+    }
+
     /// Where a pod of that name has, or will have, its cgroup.
     #[must_use]
     pub fn pod_cgroup(&self, node: &str, name: &str) -> PathBuf {

@@ -1,9 +1,11 @@
 //! What enrolled pods' connections meet.
 
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
 use std::time::Duration;
 
 use mesh_tests::{
-    Agent, OnAgentDown, Pod, PodSpec, Port, Target, World, all_fine, eventually, parse,
+    APP_PORT, Agent, OnAgentDown, Pod, PodSpec, Port, Target, World, all_fine, eventually, parse,
 };
 
 /// Client a and server b on n1, server c on n2, all enrolled and fail-closed.
@@ -294,4 +296,58 @@ fn delivery_ports_are_settable_and_an_overlap_with_a_pods_own_is_shown() {
     };
     assert!(overlap(&[]), "it meets the default");
     assert!(!overlap(&["--delivery-ports", "30000-32000"]));
+}
+
+#[test]
+fn a_pod_whose_ports_overlap_the_delivery_ports_loses_no_connection() {
+    let (world, [a, _, c]) = world();
+    // Half of these are deliveries'; the agent's dials have the other half.
+    world
+        .set_sysctl(&a, "net.ipv4.ip_local_port_range", "9000 10999")
+        .expect("a setting");
+    let flags = ["--delivery-ports", "10000-10999", "--connect-timeout", "3s"];
+    let agents = ["n1", "n2"].map(|n| world.agent(n, &flags).expect("an agent"));
+    let target = format!("{}:{APP_PORT}", c.v4());
+    let mut holder = world
+        .app(&a)
+        .args(["hold", &target, "150"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a client");
+    let out = holder.stdout.take().expect("output");
+    let mut line = String::new();
+    BufReader::new(out).read_line(&mut line).expect("a line");
+    assert_eq!(line.trim(), "held 150");
+    let args = ["--count", "250", "--inflight", "16"];
+    let report = world.storm(&a, &c.targets()[2..3], &args);
+    all_fine(&report.expect("a report"), 250);
+    let status = agents[0].status().expect("status");
+    assert!(
+        !status["problems"].to_string().contains("shop/a"),
+        "{status}"
+    );
+    drop(holder.stdin.take());
+    holder.wait().expect("the client ends");
+}
+
+#[test]
+fn a_delivery_that_meets_the_clients_own_connection_takes_another_port() {
+    let mut world = World::new(1).expect("a world");
+    let plain = world.add_pod("n1", "plain", None).expect("a pod");
+    let b = world.add_pod("n1", "b", Some("closed")).expect("a pod");
+    world.serve(&b).expect("a server");
+    // The first delivery takes the very port that this client is bound to.
+    let flags = ["--delivery-ports", "45678-46999", "--workers", "1"];
+    let agent = world.agent("n1", &flags).expect("an agent");
+    let out = world
+        .in_pod(&plain, "python3")
+        .args(["-c", CLIENT, "port", &format!("{}:{APP_PORT}", b.v4())])
+        .output();
+    let seen = parse(&out.expect("a client")).expect("its report");
+    assert_eq!(seen["answer"][0], plain.v4(), "{seen}");
+    assert_eq!(seen["answer"][3], "45679", "{seen}");
+    let ended = || agent.metric(ENDED, "").expect("a metric");
+    let once = eventually(Duration::from_secs(5), || (ended() - 1.0).abs() < 0.5);
+    assert!(once, "{} connections", ended());
 }

@@ -4,6 +4,7 @@
 mod load;
 mod peer;
 mod serve;
+mod steady;
 mod storm;
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -34,6 +35,17 @@ enum Mode {
         /// The client address that servers must see, one per family.
         #[arg(long)]
         own: Vec<IpAddr>,
+    },
+    /// Connects all the time until standard input ends, and keeps streams going.
+    /// For each line there prints, as JSON, what became of those that began
+    /// before the first, between the first and the second line, and so on; with
+    /// the line `next` a new such time begins.
+    Steady {
+        targets: Vec<SocketAddr>,
+        #[arg(long, default_value_t = 4)]
+        width: usize,
+        #[arg(long, default_value_t = 4)]
+        streams: usize,
     },
     /// Holds `count` idle connections to `target` until standard input ends.
     Hold { target: SocketAddr, count: usize },
@@ -74,6 +86,11 @@ fn main() -> anyhow::Result<()> {
             println!("{}", storm.run(inflight)?);
             Ok(())
         }
+        Mode::Steady {
+            targets,
+            width,
+            streams,
+        } => steady::run(&targets, width, streams),
         Mode::Hold { target, count } => hold(target, count),
         Mode::Peer => peer::run(),
         Mode::LoadServer { port } => load::serve(port),

@@ -1,7 +1,7 @@
 //! A server that says what it saw.
 //!
 //! Protocol: the client sends any bytes and its FIN; the server answers
-//! `PEER_IP LOCAL_ADDR SHA256\n` and closes. So every exchange proves
+//! `PEER_IP LOCAL_ADDR SHA256 PEER_PORT\n` and closes. So every exchange proves
 //! half-close, content and addresses.
 
 use std::io::{Read as _, Write as _};
@@ -62,8 +62,9 @@ fn answer(mut stream: TcpStream) -> std::io::Result<()> {
         }
         hash.update(&buffer[..n]);
     }
-    let peer = stream.peer_addr()?.ip().to_canonical();
+    let peer = stream.peer_addr()?;
+    let (peer, port) = (peer.ip().to_canonical(), peer.port());
     let local = stream.local_addr()?;
     let local = SocketAddr::new(local.ip().to_canonical(), local.port());
-    writeln!(stream, "{peer} {local} {}", hex(&hash.finalize()))
+    writeln!(stream, "{peer} {local} {} {port}", hex(&hash.finalize()))
 }

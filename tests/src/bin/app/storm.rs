@@ -108,8 +108,9 @@ impl Storm {
         let is_ipv4 = to.ip().to_canonical().is_ipv4();
         let client = self.own.iter().find(|ip| ip.is_ipv4() == is_ipv4);
         let client = client.copied().unwrap_or(local);
-        let right = format!("{client} {} {hash}\n", target.expected);
-        Ok(peer == to && local.to_canonical() == client && answer == right)
+        let right = format!("{client} {} {hash} ", target.expected);
+        let answered = answer.starts_with(&right) && answer.ends_with('\n');
+        Ok(peer == to && local.to_canonical() == client && answered)
     }
 }
 

@@ -15,7 +15,7 @@ pub struct Steady {
     child: Child,
     to: ChildStdin,
     from: BufReader<ChildStdout>,
-    /// Which time it is: [`Steady::next`] begins another.
+    /// Which time it is: [`Steady::begin_next`] begins another.
     pub time: usize,
 }
 
@@ -50,7 +50,7 @@ impl Steady {
     }
 
     /// From now on connections count to a new time.
-    pub fn next(&mut self) -> Result<()> {
+    pub fn begin_next(&mut self) -> Result<()> {
         self.time += 1;
         self.ask("next").map(drop)
     }

@@ -80,7 +80,7 @@ impl Load {
 /// to being ready.
 fn killed_and_started(world: &World, agent: Agent, load: &mut Load) -> (Agent, [Duration; 2]) {
     agent.kill9().expect("kill");
-    load.each(|client| client.next().expect("told"));
+    load.each(|client| client.begin_next().expect("told"));
     for (client, without) in &mut load.0 {
         client.wait_for(without[0], 100).expect("outcomes");
         // A stream that passes directly may have begun before this time.
@@ -89,7 +89,7 @@ fn killed_and_started(world: &World, agent: Agent, load: &mut Load) -> (Agent, [
         }
     }
     let dead = load.0[0].0.time;
-    load.each(|client| client.next().expect("told"));
+    load.each(|client| client.begin_next().expect("told"));
     let start = SystemTime::now();
     let agent = world.spawn_agent("n1", &[]).expect("an agent");
     assert!(
@@ -99,7 +99,7 @@ fn killed_and_started(world: &World, agent: Agent, load: &mut Load) -> (Agent, [
     );
     let ready = start.elapsed().expect("a time");
     load.each(|client| client.wait_for("carried", 100).expect("carried again"));
-    load.each(|client| client.next().expect("told"));
+    load.each(|client| client.begin_next().expect("told"));
     load.each(|client| client.wait_for("carried", 100).expect("carried again"));
     load.all_are(dead, &[]);
     load.all_are(dead + 1, CARRIED);

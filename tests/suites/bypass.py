@@ -220,7 +220,9 @@ def freebind(source, to):
 def added(source, to):
     """The address is put onto an interface of this namespace, for as long as it takes."""
     address = [source + ("/128" if ":" in source else "/32"), "dev", "lo"]
-    subprocess.run(["ip", "addr", "add", *address], check=True)
+    # Without the detection of duplicates, which would hold the address back for a second.
+    once = ["nodad"] if ":" in source else []
+    subprocess.run(["ip", "addr", "add", *address, *once], check=True)
     try:
         return bound(source, to)
     finally:

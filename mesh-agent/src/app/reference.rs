@@ -13,7 +13,7 @@ use crate::config::Cli;
 use crate::identity::{Config, Identities, SourceConfig};
 use crate::model::TrustDomain;
 use crate::observe::{AccessLogTarget, Observe, reference};
-use crate::project;
+use crate::{project, proxy};
 
 const WRITE: &str = "MESH_WRITE_REFERENCE";
 
@@ -54,6 +54,7 @@ async fn the_metrics_reference_is_what_the_page_shows() {
     });
     observe.register(|registry| identities.register(registry));
     project::register(&observe);
+    let _counters = proxy::Metrics::new(&observe);
     reference::fill(&observe);
     let events: Vec<_> = mesh_common::counter::Counter::ALL
         .iter()

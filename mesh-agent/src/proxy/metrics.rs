@@ -5,14 +5,14 @@ use prometheus_client::metrics::counter::Counter;
 use crate::observe::Observe;
 
 #[derive(Debug, Default)]
-pub(super) struct Metrics {
+pub(crate) struct Metrics {
     pub(super) connects: Counter,
     pub(super) connects_ahead: Counter,
     pub(super) replays: Counter,
 }
 
 impl Metrics {
-    pub(super) fn new(observe: &Observe) -> Self {
+    pub(crate) fn new(observe: &Observe) -> Self {
         let metrics = Self::default();
         observe.register(|registry| {
             let mut register = |name, help, counter: &Counter| {

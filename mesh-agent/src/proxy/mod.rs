@@ -47,6 +47,7 @@ use crate::sys::{netns::Netns, socket};
 use crate::tls::Trust;
 use crate::tunnel::PoolConfig;
 pub use explain::{Explainer, Unanswerable};
+pub(crate) use metrics::Metrics;
 use proofs::Proofs;
 use worker::Command;
 
@@ -142,7 +143,7 @@ struct Shared {
     published: Arc<ArcSwap<Published>>,
     entered_pod: EnteredPod,
     observe: Observe,
-    metrics: metrics::Metrics,
+    metrics: Metrics,
     active: AtomicUsize,
     /// Which pod each enrolled namespace, by its cookie, is.
     enrolled: ArcSwap<HashMap<u64, Arc<Workload>>>,
@@ -216,7 +217,7 @@ impl Workers {
             trust_domain,
             published,
             entered_pod,
-            metrics: metrics::Metrics::new(&observe),
+            metrics: Metrics::new(&observe),
             observe,
             active: AtomicUsize::new(0),
             enrolled: ArcSwap::default(),

@@ -7,6 +7,7 @@
 mod envoy;
 mod measure;
 mod mode;
+mod profile;
 mod report;
 
 use std::path::PathBuf;
@@ -41,6 +42,9 @@ struct Cli {
     /// Milliseconds of load in each cell.
     #[arg(long)]
     millis: Option<u64>,
+    /// Instead of figures: where the carriers' CPU goes, by `perf`.
+    #[arg(long)]
+    profile: bool,
 }
 
 fn main() -> Result<()> {
@@ -51,6 +55,10 @@ fn main() -> Result<()> {
     let (rounds, millis) = (cli.rounds.unwrap_or(rounds), cli.millis.unwrap_or(millis));
     let envoy = cli.envoy.as_deref().filter(|_| !cli.no_envoy);
     let mut modes = mode::start_all(cli.only.as_deref(), envoy)?;
+    if cli.profile {
+        println!("{}", profile::all(&modes, Duration::from_millis(millis))?);
+        return Ok(());
+    }
     let mut memory: Vec<Option<Memory>> = vec![];
     for mode in &mut modes {
         eprintln!("idle memory: {}", mode.name);

@@ -107,7 +107,7 @@ fn cpu(mode: &Mode) -> Result<Duration> {
     mode.carriers.iter().map(|c| c.cpu(&mode.world)).sum()
 }
 
-fn run(mode: &Mode, cell: &Cell, time: Duration) -> Result<Sample> {
+pub(crate) fn run(mode: &Mode, cell: &Cell, time: Duration) -> Result<Sample> {
     let before = cpu(mode)?;
     let out = mode
         .world

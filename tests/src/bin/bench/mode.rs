@@ -108,10 +108,13 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    pub(crate) fn rss(&self) -> Result<u64> {
+    pub(crate) fn pid(&self) -> Option<u32> {
         let child = self.child.as_ref().map(Child::id);
-        let pid = self.agent.as_ref().map(Agent::pid).or(child);
-        mesh_tests::rss(pid.context("no process")?)
+        self.agent.as_ref().map(Agent::pid).or(child)
+    }
+
+    pub(crate) fn rss(&self) -> Result<u64> {
+        mesh_tests::rss(self.pid().context("no process")?)
     }
 
     pub(crate) fn cpu(&self, world: &World) -> Result<Duration> {

@@ -29,6 +29,7 @@ const fn cell(name: &'static str, kind: &'static str, width: usize, target: usiz
 
 pub(crate) const CELLS: &[Cell] = &[
     cell("new connections, 1 thread", "connections", 1, 0),
+    cell("new connections, 8 threads", "connections", 8, 0),
     cell("new connections, 16 threads", "connections", 16, 0),
     cell("64 B on 1 connection", "echo", 1, 0),
     cell("64 B on 32 connections", "echo", 32, 0),

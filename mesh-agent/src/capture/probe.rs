@@ -58,33 +58,26 @@ pub fn probe(scratch: &Scratch) -> Vec<Tried> {
     tried
 }
 
+fn to_cgroup(
+    dir: &Path,
+    attach: impl FnOnce(std::fs::File) -> Result<(), Failed>,
+) -> Result<(), Failed> {
+    attach(std::fs::File::open(dir)?)
+}
+
 /// `None` where there is nowhere to attach it to.
 fn attach(program: &mut Program, name: &str, scratch: &Scratch) -> Option<Result<(), Failed>> {
     let pin = scratch.pins.join(format!("link-{name}"));
     match program {
         Program::SkLookup(program) => Some(in_a_namespace_of_its_own(program, &pin)),
-        Program::CgroupSockAddr(program) => {
-            let dir = scratch.cgroup.as_ref()?;
-            Some(
-                std::fs::File::open(dir)
-                    .map_err(Failed::from)
-                    .and_then(|dir| {
-                        let id = program.attach(dir, CgroupAttachMode::Single)?;
-                        pinned(FdLink::try_from(program.take_link(id)?)?, &pin)
-                    }),
-            )
-        }
-        Program::SockOps(program) => {
-            let dir = scratch.cgroup.as_ref()?;
-            Some(
-                std::fs::File::open(dir)
-                    .map_err(Failed::from)
-                    .and_then(|dir| {
-                        let id = program.attach(dir, CgroupAttachMode::Single)?;
-                        pinned(FdLink::try_from(program.take_link(id)?)?, &pin)
-                    }),
-            )
-        }
+        Program::CgroupSockAddr(program) => Some(to_cgroup(scratch.cgroup.as_ref()?, |dir| {
+            let id = program.attach(dir, CgroupAttachMode::Single)?;
+            pinned(FdLink::try_from(program.take_link(id)?)?, &pin)
+        })),
+        Program::SockOps(program) => Some(to_cgroup(scratch.cgroup.as_ref()?, |dir| {
+            let id = program.attach(dir, CgroupAttachMode::Single)?;
+            pinned(FdLink::try_from(program.take_link(id)?)?, &pin)
+        })),
         _ => None,
     }
 }

@@ -24,7 +24,7 @@ mod world;
 pub use agent::{Agent, rss};
 pub use authority::Authority;
 pub use interrupt::{catch_interrupts, on_interrupt};
-pub use manifest::{OnAgentDown, PodSpec, Port, Target};
+pub use manifest::{OnAgentDown, PodSpec, Port, Target, mesh_mode};
 pub use net::Place;
 pub use packets::{Captured, PacketCapture};
 pub use peer::Peer;

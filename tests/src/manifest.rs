@@ -237,3 +237,15 @@ fn map(entries: &[(String, String)]) -> String {
         .collect();
     format!("{{{}}}", entries.join(", "))
 }
+
+/// PeerAuthentication of the whole mesh.
+#[must_use]
+pub fn mesh_mode(mode: &str) -> String {
+    format!(
+        "apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {{name: default, namespace: istio-system}}
+spec: {{mtls: {{mode: {mode}}}}}
+"
+    )
+}

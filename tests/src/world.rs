@@ -198,6 +198,21 @@ impl World {
         }
     }
 
+    /// `count` connections from the pod that stay until the client is killed.
+    pub fn hold(&self, pod: &Pod, target: &str, count: usize) -> Result<Child> {
+        let mut holder = self
+            .app(pod)
+            .args(["hold", target, &count.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut line = String::new();
+        let out = holder.stdout.take().context("its output")?;
+        BufReader::new(out).read_line(&mut line)?;
+        anyhow::ensure!(line.trim() == format!("held {count}"), "not held: {line}");
+        Ok(holder)
+    }
+
     /// The test application, inside a pod.
     #[must_use]
     pub fn app(&self, pod: &Pod) -> Command {

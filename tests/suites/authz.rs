@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use mesh_tests::{APP_PORT, Agent, Authority, Peer, Pod, World, eventually};
+use mesh_tests::{APP_PORT, Agent, Authority, Peer, Pod, World, eventually, mesh_mode};
 
 /// Clients a (n1) and d (n2), servers b (n1) and c (n2), all enrolled; plain
 /// (n1) is not. Certificates from an authority.
@@ -104,16 +104,6 @@ spec:
     )
 }
 
-fn mode(mode: &str) -> String {
-    format!(
-        "apiVersion: security.istio.io/v1
-kind: PeerAuthentication
-metadata: {{name: default, namespace: istio-system}}
-spec: {{mtls: {{mode: {mode}}}}}
-"
-    )
-}
-
 #[test]
 fn a_denied_caller_is_reset_and_the_rule_is_named_and_others_pass() {
     let mesh = Mesh::new(&[]);
@@ -168,7 +158,7 @@ spec:
 fn strict_refuses_plaintext_and_takes_mutual_tls_and_permissive_takes_both() {
     let mesh = Mesh::new(&["--handshake-timeout", "1s"]);
     assert_eq!(mesh.through(&mesh.plain, &mesh.c), 10, "permissive");
-    mesh.policy("mode", &mode("STRICT"));
+    mesh.policy("mode", &mesh_mode("STRICT"));
     assert_eq!(mesh.through(&mesh.plain, &mesh.c), 0);
     assert_eq!(mesh.through(&mesh.plain, &mesh.b), 0);
     assert_eq!(mesh.through(&mesh.a, &mesh.c), 10);
@@ -221,7 +211,7 @@ fn a_policy_that_changes_ends_the_live_connections_it_now_denies() {
     let read = unharmed.1.ask("read 10").expect("an answer");
     assert!(read.starts_with("read "), "{read}");
     // And plaintext that is live when it is no longer taken.
-    mesh.policy("mode", &mode("STRICT"));
+    mesh.policy("mode", &mesh_mode("STRICT"));
     let said = unharmed.1.ask("drain").expect("an answer");
     assert!(said.contains("reset"), "{said}");
 }
@@ -305,7 +295,7 @@ for m in sys.argv[1:]:
         markers.iter().filter(found).count()
     };
     assert_eq!(seen(&mesh), 0);
-    mesh.policy("mode", &mode("DISABLE"));
+    mesh.policy("mode", &mesh_mode("DISABLE"));
     assert_eq!(seen(&mesh), 50, "the capture sees what is readable");
 }
 
@@ -320,7 +310,7 @@ fn with_tls_on_one_node_too_the_policy_holds_in_every_mode() {
     assert!(secured >= 10.0, "{secured}");
     mesh.policy("deny", &deny("no-a", "a", "b"));
     assert_eq!(mesh.through(&mesh.a, &mesh.b), 0);
-    mesh.policy("mode", &mode("DISABLE"));
+    mesh.policy("mode", &mesh_mode("DISABLE"));
     assert_eq!(mesh.through(&mesh.a, &mesh.b), 0, "nor in plaintext");
 }
 
@@ -359,10 +349,10 @@ fn what_explain_says_is_what_connections_meet() {
     mesh.policy("deny", &deny("no-a", "a", "c").replace("DENY", "ALLOW"));
     let only_a = ["allowed", "allowed", "allowed", "refused"];
     assert_eq!(agree("only a allowed to c"), only_a);
-    mesh.policy("mode", &mode("STRICT"));
+    mesh.policy("mode", &mesh_mode("STRICT"));
     let strict = ["allowed", "allowed", "refused", "refused"];
     assert_eq!(agree("no plaintext"), strict);
-    mesh.policy("mode", &mode("DISABLE"));
+    mesh.policy("mode", &mesh_mode("DISABLE"));
     let disabled = ["allowed", "refused", "allowed", "refused"];
     assert_eq!(agree("nothing but plaintext between nodes"), disabled);
 }

@@ -1,8 +1,7 @@
 //! Ways past the agent, each tried by a real client: every one is captured or refused.
 
-use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use mesh_tests::{APP_PORT, Agent, OnAgentDown, Pod, PodSpec, World, eventually, parse};
@@ -297,20 +296,7 @@ fn the_kernel_proves_which_enrolled_pod_a_dial_entered() {
     let agent = world.agent("n1", &[]).expect("an agent");
     let pin = pins_of_version(&world).join("maps/TUPLES");
     let mut holders: Vec<_> = [&b, &plain]
-        .map(|to| {
-            let mut holder = world
-                .app(&a)
-                .args(["hold", &app(to), "1"])
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .spawn()
-                .expect("a client");
-            let out = holder.stdout.take().expect("output");
-            let mut line = String::new();
-            BufReader::new(out).read_line(&mut line).expect("a line");
-            assert_eq!(line.trim(), "held 1");
-            holder
-        })
+        .map(|to| world.hold(&a, &app(to), 1).expect("a client"))
         .into();
     let values = || {
         let seen = apart(&world, "other", &["tuples", &pin.display().to_string()]);

@@ -1,7 +1,5 @@
 //! What enrolled pods' connections meet.
 
-use std::io::{BufRead as _, BufReader};
-use std::process::Stdio;
 use std::time::Duration;
 
 use mesh_tests::{
@@ -308,17 +306,7 @@ fn a_pod_whose_ports_overlap_the_delivery_ports_loses_no_connection() {
     let flags = ["--delivery-ports", "10000-10999", "--connect-timeout", "3s"];
     let agents = ["n1", "n2"].map(|n| world.agent(n, &flags).expect("an agent"));
     let target = format!("{}:{APP_PORT}", c.v4());
-    let mut holder = world
-        .app(&a)
-        .args(["hold", &target, "150"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("a client");
-    let out = holder.stdout.take().expect("output");
-    let mut line = String::new();
-    BufReader::new(out).read_line(&mut line).expect("a line");
-    assert_eq!(line.trim(), "held 150");
+    let mut holder = world.hold(&a, &target, 150).expect("a client");
     let args = ["--count", "250", "--inflight", "16"];
     let report = world.storm(&a, &c.targets()[2..3], &args);
     all_fine(&report.expect("a report"), 250);

@@ -1,7 +1,5 @@
 //! Agents that die, stop and start; pods that come and go.
 
-use std::io::{BufRead as _, BufReader};
-use std::process::Stdio;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mesh_tests::{Agent, Pod, Steady, World, eventually};
@@ -211,18 +209,7 @@ fn a_removed_pod_with_live_connections_leaves_no_descriptor_and_no_namespace() {
     let agent = world.agent("n1", &[]).expect("an agent");
     let base = agent.open_fds();
     let target = format!("{}:{}", b.v4(), mesh_tests::APP_PORT);
-    let mut holder = world
-        .app(&a)
-        .args(["hold", &target, "500"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("a client");
-    let mut line = String::new();
-    BufReader::new(holder.stdout.take().expect("output"))
-        .read_line(&mut line)
-        .expect("a line");
-    assert_eq!(line.trim(), "held 500");
+    let mut holder = world.hold(&a, &target, 500).expect("a client");
     let held = eventually(Duration::from_secs(5), || agent.open_fds() >= base + 990);
     assert!(
         held,

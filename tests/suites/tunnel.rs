@@ -1,7 +1,6 @@
 //! Connections between agents: what they survive, and when they are made.
 
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Stdio};
+use std::process::Child;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -59,20 +58,8 @@ impl Mesh {
             kill(nix::unistd::Pid::from_raw(pid), signal).expect("a signal");
         };
         signal(Signal::SIGSTOP);
-        let mut holder = self
-            .world
-            .app(&self.a)
-            .arg("hold")
-            .arg(format!("[{}]:{APP_PORT}", self.c.v6()))
-            .arg(count.to_string())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("a client");
-        let mut line = String::new();
-        let out = holder.stdout.take().expect("its output");
-        BufReader::new(out).read_line(&mut line).expect("a line");
-        assert_eq!(line.trim(), format!("held {count}"));
+        let target = format!("[{}]:{APP_PORT}", self.c.v6());
+        let holder = self.world.hold(&self.a, &target, count).expect("a client");
         signal(Signal::SIGCONT);
         holder
     }

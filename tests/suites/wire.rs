@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use mesh_tests::hello::{EARLY_DATA, Hello, PRE_SHARED_KEY, SERVER_NAME, TLS13, X25519_MLKEM768};
 use mesh_tests::pki::{Pair, Root, uri};
-use mesh_tests::{APP_PORT, Agent, Authority, Pod, World, eventually};
+use mesh_tests::{APP_PORT, Agent, Authority, Pod, World, eventually, mesh_mode};
 use rcgen::ExtendedKeyUsagePurpose;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -50,7 +50,7 @@ impl Wire {
 
     fn strict(self) -> Self {
         self.world
-            .write_config(MODE, &mode("STRICT"))
+            .write_config(MODE, &mesh_mode("STRICT"))
             .expect("a file");
         self
     }
@@ -95,16 +95,6 @@ impl Wire {
         });
         assert!(found, "{parts:?} in {log}");
     }
-}
-
-fn mode(mode: &str) -> String {
-    format!(
-        "apiVersion: security.istio.io/v1
-kind: PeerAuthentication
-metadata: {{name: default, namespace: istio-system}}
-spec: {{mtls: {{mode: {mode}}}}}
-"
-    )
 }
 
 fn shown(pair: &Pair) -> [&str; 5] {
@@ -540,7 +530,7 @@ fn a_mesh_peer_in_its_handshake_is_not_cut_for_what_plaintext_may() {
     let held = HeldBack::new(&wire);
     let mut client = held.start(&good);
     wire.world
-        .write_config(MODE, &mode("STRICT"))
+        .write_config(MODE, &mesh_mode("STRICT"))
         .expect("a file");
     // What is plaintext is cut, so the change has been looked at.
     let said = plaintext.ask("drain").expect("an answer");

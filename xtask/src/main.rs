@@ -43,7 +43,7 @@ usage: cargo xtask <verb> [options]
   fuzz [--seconds N] [TARGET...]
                          the parsers under libFuzzer (nightly), 60 s each
   lint                   fmt, clippy, tidy, docs, deny (where installed)
-  tidy                   the repository's own rules: layers, confinement, sizes
+  tidy                   the repository's own rules: layers, circles, sizes, paths
   check-abi              shared structs against the kernel object's BTF
   gen [--check]          regenerate committed files; --check only compares
   ci                     lint, test, demo

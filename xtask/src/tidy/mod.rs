@@ -1,10 +1,16 @@
 //! `tidy`: the repository's own rules, which no compiler checks.
 //!
-//! Layers of the agent's rooms, crates confined to one room, pure rooms that
-//! stay pure, where `unsafe` may stand, sizes, front doors, leftover work.
+//! Layers of the agent's rooms, circles of files, crates confined to one room,
+//! pure rooms that stay pure, where `unsafe` may stand, sizes, front doors,
+//! leftover work, paths that documents name.
 
+mod circles;
 mod confine;
+mod docs;
+mod graph;
 mod layers;
+mod never;
+mod paths;
 mod shape;
 mod source;
 
@@ -14,6 +20,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::repo::Repo;
+use graph::Graph;
 use source::Source;
 
 pub(crate) use layers::rooms_table;
@@ -32,12 +39,21 @@ pub(crate) fn run(repo: &Repo, args: &[String]) -> Result<()> {
 }
 
 pub(crate) fn check(repo: &Repo) -> Result<()> {
-    let mut findings = Vec::new();
+    let mut texts = Vec::new();
     for path in rust_files(&repo.root)? {
         let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
         let name = path.strip_prefix(&repo.root).unwrap_or(&path);
-        findings.extend(check_file(&name.to_string_lossy(), &text));
+        texts.push((name.to_string_lossy().into_owned(), text));
     }
+    let sources: Vec<Source<'_>> = texts
+        .iter()
+        .map(|(name, text)| Source::new(name, text))
+        .collect();
+    let mut findings: Vec<Finding> = sources.iter().flat_map(check_file).collect();
+    let graph = Graph::of(&sources);
+    findings.extend(circles::check(&graph));
+    findings.extend(never::check(&graph));
+    findings.extend(check_documents(repo)?);
     findings.sort();
     for Finding {
         file,
@@ -53,17 +69,34 @@ pub(crate) fn check(repo: &Repo) -> Result<()> {
     Ok(())
 }
 
-fn check_file(name: &str, text: &str) -> Vec<Finding> {
-    let source = Source::new(name, text);
+fn check_file(source: &Source<'_>) -> Vec<Finding> {
     [layers::check, confine::check, shape::check]
         .iter()
-        .flat_map(|rule| rule(&source))
-        .map(|(line, message)| Finding {
-            file: name.to_owned(),
-            line,
-            message,
-        })
+        .flat_map(|rule| located(source.name, rule(source)))
         .collect()
+}
+
+fn check_documents(repo: &Repo) -> Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for entry in fs::read_dir(repo.root.join("docs")).context("list docs")? {
+        let path = entry.context("list docs")?.path();
+        if path.extension().is_some_and(|e| e == "md") {
+            let text =
+                fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+            let name = path.strip_prefix(&repo.root).unwrap_or(&path);
+            let found = docs::check(&repo.root, &text);
+            findings.extend(located(&name.to_string_lossy(), found));
+        }
+    }
+    Ok(findings)
+}
+
+fn located(file: &str, found: Vec<(usize, String)>) -> impl Iterator<Item = Finding> {
+    found.into_iter().map(move |(line, message)| Finding {
+        file: file.to_owned(),
+        line,
+        message,
+    })
 }
 
 /// Every Rust file of the repository, build results left out.

@@ -1,12 +1,12 @@
 //! Counters of the kernel programs: one list gives index, metric label and meaning.
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident = $label:literal,)*) => {
+    ($($(#[doc = $doc:literal])* $name:ident = $label:literal,)*) => {
         /// Index into the per-CPU map `COUNTERS`.
         #[repr(u32)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Counter {
-            $($(#[$doc])* $name,)*
+            $($(#[doc = $doc])* $name,)*
         }
 
         impl Counter {
@@ -18,6 +18,14 @@ macro_rules! counters {
             pub const fn label(self) -> &'static str {
                 match self {
                     $(Self::$name => $label,)*
+                }
+            }
+
+            /// What was counted, for people.
+            #[must_use]
+            pub const fn means(self) -> &'static str {
+                match self {
+                    $(Self::$name => concat!($($doc),*),)*
                 }
             }
         }

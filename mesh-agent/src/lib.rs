@@ -27,6 +27,7 @@ pub mod project;
 pub mod proxy;
 // L4
 pub mod app;
+pub mod cli;
 pub mod config;
 
 #[cfg(any(test, feature = "fuzzing"))]

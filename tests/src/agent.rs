@@ -54,6 +54,37 @@ impl Agent {
         Ok(serde_json::from_slice(&out.stdout)?)
     }
 
+    /// The exit code of `mesh-agent status`, and what it prints for people.
+    pub fn status_text(&self) -> Result<(i32, String)> {
+        let out = Command::new(binary("MESH_AGENT_BIN", "mesh-agent"))
+            .args(["status", "--run-dir"])
+            .arg(&self.run_dir)
+            .output()?;
+        let code = out.status.code().context("its exit code")?;
+        Ok((code, String::from_utf8(out.stdout)?))
+    }
+
+    /// Status code and text of `/readyz`.
+    pub fn readyz(&self) -> Result<(u16, String)> {
+        let url = "http://127.0.0.1:15020/readyz";
+        let out = Command::new("ip")
+            .args([
+                "netns",
+                "exec",
+                &self.netns,
+                "curl",
+                "-sS",
+                "--max-time",
+                "5",
+            ])
+            .args(["-w", "%{http_code}", url])
+            .output()?;
+        let text = String::from_utf8(out.stdout)?;
+        let at = text.len().checked_sub(3).context("a status code")?;
+        let (text, code) = text.split_at(at);
+        Ok((code.parse()?, text.to_owned()))
+    }
+
     /// What `mesh-agent explain` says: its exit code, and its answer where it has one.
     pub fn explain(&self, from: &str, to: &str, port: u16) -> Result<(i32, serde_json::Value)> {
         let out = Command::new(binary("MESH_AGENT_BIN", "mesh-agent"))

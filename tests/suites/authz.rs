@@ -375,14 +375,14 @@ fn explain_names_the_service_the_endpoint_and_the_rule_and_says_what_it_cannot_a
         .near
         .explain("shop/nobody", "shop/c", 80)
         .expect("an answer");
-    assert_eq!(code, 2, "{error}");
+    assert_eq!(code, 3, "{error}");
     let error = error.as_str().expect("an error");
     assert!(error.contains("no pod shop/nobody"), "{error}");
     let (code, error) = mesh
         .near
         .explain("shop/a", "shop/c", 80)
         .expect("an answer");
-    assert_eq!(code, 2, "{error}");
+    assert_eq!(code, 3, "{error}");
     assert!(
         error.as_str().is_some_and(|e| e.contains("service/shop/c")),
         "{error}"

@@ -288,7 +288,7 @@ fn delivery_ports_are_settable_and_an_overlap_with_a_pods_own_is_shown() {
         }
         let problems = status["problems"].as_array().expect("problems").clone();
         problems.iter().any(|p| {
-            let p = p.as_str().unwrap_or_default();
+            let p = p["what"].as_str().unwrap_or_default();
             p.contains("shop/a") && p.contains("20000-29999")
         })
     };

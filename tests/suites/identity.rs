@@ -142,6 +142,7 @@ fn without_the_authority_certificates_expire_and_nothing_passes_until_it_is_back
         .metric("mesh_agent_connections_ended_total", "certificate")
         .expect("a metric");
     assert!(told >= 1.0, "{told}");
+    says_that_it_can_do_nothing(&near);
     authority.start_again(&world, &short).expect("started");
     let back = Instant::now();
     assert!(
@@ -149,6 +150,38 @@ fn without_the_authority_certificates_expire_and_nothing_passes_until_it_is_back
         "not back"
     );
     assert!(back.elapsed() < Duration::from_secs(5));
+    says_that_it_is_well_again(&near);
+}
+
+/// All certificates have expired, and every call between nodes is refused.
+fn says_that_it_can_do_nothing(agent: &Agent) {
+    let (code, text) = agent.status_text().expect("a status");
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("not ready"), "{text}");
+    assert_eq!(text.matches("has expired").count(), 1, "once: {text}");
+    for part in ["effect", "to do", "since", "ca run"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    let (code, text) = agent.readyz().expect("an answer");
+    assert_eq!(code, 503, "{text}");
+    assert!(text.contains("has expired"), "{text}");
+}
+
+fn says_that_it_is_well_again(agent: &Agent) {
+    let well = || agent.status_text().is_ok_and(|(code, _)| code == 0);
+    let settled = eventually(Duration::from_secs(5), well);
+    assert!(settled, "{}", agent.status_text().expect("a status").1);
+    assert_eq!(
+        agent.readyz().expect("an answer"),
+        (200, "ready\n".to_owned())
+    );
+    let log = agent.log();
+    for part in ["started: ready", "problem: ", "over: "] {
+        assert!(log.contains(part), "{part} in {log}");
+    }
+    assert!(!log.contains('\u{1b}'), "no escape codes in a file: {log}");
+    let lines = log.lines().count();
+    assert!(lines < 40, "{lines} lines, for few changes: {log}");
 }
 
 /// A live connection: the client's end and the server's.

@@ -2,8 +2,12 @@
 //!
 //! Read-only. Nothing of it is reachable from a pod: the address must be
 //! loopback, in the node's network namespace, and requests must name a
-//! loopback host (against DNS rebinding). Runs on the control runtime.
+//! loopback host (against DNS rebinding). Runs on the control runtime, within
+//! bounds that no client can widen (`listen`); pages are made beside it.
 
+mod listen;
+mod problem;
+mod shared;
 pub mod text;
 
 use std::net::{IpAddr, SocketAddr};
@@ -23,30 +27,57 @@ use tokio_util::sync::CancellationToken;
 
 use crate::observe::explanation::Explanation;
 use crate::observe::{ConnectionList, page};
+use listen::DEADLINES;
+pub use problem::Problem;
+use shared::SharedPage;
 
 /// What `status` shows.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Status {
     pub version: String,
     pub node: String,
+    /// No problem blocks the node.
     pub ready: bool,
     /// Ready, but `problems` is not empty.
     pub degraded: bool,
-    /// Everything that keeps the agent from being ready or whole.
-    pub problems: Vec<String>,
+    /// Everything that keeps the agent from being ready or whole; what blocks first.
+    pub problems: Vec<Problem>,
+    /// Hash of the configuration in force: the same on every node that has the same.
+    pub configuration: String,
+    /// Changes of it since the agent started.
     pub generation: u64,
     pub active_connections: usize,
-    /// AuthorizationPolicies in force.
-    pub policies: usize,
+    /// AuthorizationPolicies in force, and of how many these are.
+    pub policies: Vec<PolicyRow>,
+    pub policies_total: usize,
     pub pods: serde_json::Value,
     pub kernel: serde_json::Value,
     pub identities: serde_json::Value,
 }
 
-/// Where the pages come from.
-pub trait Source: Send + Sync + 'static {
-    fn status(&self) -> Status;
+/// One AuthorizationPolicy.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyRow {
+    pub policy: String,
+    pub action: String,
+    pub dry_run: bool,
+    /// Pods that it selects, on all nodes.
+    pub workloads: usize,
+    /// Why it does not do what it says.
+    pub problem: Option<String>,
+}
+
+/// What anybody on the node may read.
+pub trait Pages: Send + Sync + 'static {
+    /// Blocks for a moment: asked beside the control runtime.
     fn metrics(&self) -> String;
+    /// What keeps it from being ready or whole.
+    fn problems(&self) -> Vec<Problem>;
+}
+
+/// Where the pages come from.
+pub trait Source: Pages {
+    fn status(&self) -> Status;
     fn connections(&self, limit: usize) -> ConnectionList;
     /// The error is a sentence for who asked.
     fn explain(&self, question: &Question) -> Result<Explanation, String>;
@@ -113,10 +144,16 @@ pub async fn bind(addr: SocketAddr, run_dir: &Path) -> Result<(TcpListener, Unix
     let _absent = std::fs::remove_file(&path);
     let unix = UnixListener::bind(&path).map_err(failed)?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
-    let tcp = TcpListener::bind(addr)
-        .await
-        .map_err(|e| Error::Listen(addr.to_string(), e))?;
-    Ok((tcp, unix))
+    Ok((bind_pages(addr).await?, unix))
+}
+
+/// Opens the port of the pages that anybody on the node may read.
+pub async fn bind_pages(addr: SocketAddr) -> Result<TcpListener, Error> {
+    if !addr.ip().is_loopback() {
+        return Err(Error::NotLoopback(addr));
+    }
+    let failed = |e| Error::Listen(addr.to_string(), e);
+    TcpListener::bind(addr).await.map_err(failed)
 }
 
 #[must_use]
@@ -127,50 +164,67 @@ pub fn socket_path(run_dir: &Path) -> PathBuf {
 /// Serves until cancelled.
 pub async fn serve(
     (tcp, unix): (TcpListener, UnixListener),
-    source: Arc<dyn Source>,
+    source: Arc<impl Source>,
     cancel: CancellationToken,
 ) {
+    let state = Router::new()
+        .route("/status", get(status))
+        .route("/connections", get(connections))
+        .route("/explain", get(explain))
+        .with_state(source.clone() as Arc<dyn Source>);
+    tokio::join!(
+        serve_pages(tcp, source, cancel.clone()),
+        listen::serve(unix, state, DEADLINES, cancel),
+    );
+}
+
+/// The pages that anybody on the node may read, until cancelled.
+pub async fn serve_pages(tcp: TcpListener, pages: Arc<impl Pages>, cancel: CancellationToken) {
+    let public = Public {
+        pages,
+        metrics: Arc::default(),
+    };
     let pages = Router::new()
         .route("/metrics", get(metrics))
         .route("/readyz", get(ready))
         .route("/livez", get(|| async { "ok\n" }))
         .layer(middleware::from_fn(loopback_host))
-        .with_state(source.clone());
-    let state = Router::new()
-        .route("/status", get(status))
-        .route("/connections", get(connections))
-        .route("/explain", get(explain))
-        .with_state(source);
-    let (tcp, unix) = tokio::join!(
-        axum::serve(tcp, pages).with_graceful_shutdown(cancel.clone().cancelled_owned()),
-        axum::serve(unix, state).with_graceful_shutdown(cancel.cancelled_owned()),
-    );
-    if let Err(error) = tcp.and(unix) {
-        tracing::error!(%error, "the admin pages ended");
-    }
+        .with_state(public);
+    listen::serve(tcp, pages, DEADLINES, cancel).await;
 }
 
-async fn metrics(State(source): State<Arc<dyn Source>>, headers: HeaderMap) -> Response {
+#[derive(Clone)]
+struct Public {
+    pages: Arc<dyn Pages>,
+    metrics: Arc<SharedPage>,
+}
+
+async fn metrics(State(public): State<Public>, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|h| h.to_str().ok());
-    let metrics = source.metrics();
+    let pages = public.pages.clone();
+    let Some(metrics) = public.metrics.get(move || pages.metrics()).await else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
     let (kind, body) = if accept.is_some_and(page::wants_openmetrics) {
-        (page::OPENMETRICS, metrics)
+        (page::OPENMETRICS, metrics.to_string())
     } else {
         (page::TEXT, page::to_text(&metrics))
     };
     ([(header::CONTENT_TYPE, kind)], body).into_response()
 }
 
-async fn ready(State(source): State<Arc<dyn Source>>) -> Response {
-    let status = source.status();
-    if status.ready && status.degraded {
-        return format!("ready, degraded: {}\n", status.problems.join("; ")).into_response();
-    }
-    if status.ready {
-        return "ready\n".into_response();
-    }
-    let text = status.problems.join("\n") + "\n";
-    (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+/// 503 where nothing can be done; the text says what, and what to do.
+async fn ready(State(public): State<Public>) -> Response {
+    let problems = public.pages.problems();
+    let blocked = problems.iter().any(|p| p.blocks);
+    let (code, state) = match (blocked, problems.is_empty()) {
+        (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "not ready"),
+        (false, false) => (StatusCode::OK, "ready, degraded"),
+        (false, true) => (StatusCode::OK, "ready"),
+    };
+    let told = problems.iter().map(|p| format!("{p}\n"));
+    let text = std::iter::once(format!("{state}\n")).chain(told);
+    (code, text.collect::<String>()).into_response()
 }
 
 async fn status(State(source): State<Arc<dyn Source>>) -> Json<Status> {

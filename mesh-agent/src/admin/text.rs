@@ -1,12 +1,14 @@
 //! The admin pages as text for people.
 
 use std::fmt::Write as _;
+use std::time::{Duration, SystemTime};
 
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
+use mesh_common::counter::Counter;
 use serde_json::Value;
 
-use super::Status;
+use super::{Problem, Status};
 use crate::observe::explanation::{DryRun, Explanation, Policy, Side, Verdict, Way};
 use crate::observe::{ConnectionInfo, ConnectionList};
 
@@ -34,9 +36,10 @@ fn rows(table: &mut Table, items: &Value, fields: &[&str]) {
     }
 }
 
-/// For `mesh-agent status`.
+/// For `mesh-agent status`: the state, what is wrong, then what there is; with
+/// `wide` also what the kernel counted.
 #[must_use]
-pub fn status(status: &Status) -> String {
+pub fn status(status: &Status, wide: bool, now: SystemTime) -> String {
     let state = match (status.ready, status.degraded || !status.problems.is_empty()) {
         (false, _) => "not ready",
         (true, true) => "ready, degraded",
@@ -46,30 +49,117 @@ pub fn status(status: &Status) -> String {
     line(&mut text, "node", &status.node);
     line(&mut text, "version", &status.version);
     line(&mut text, "state", &state);
-    line(&mut text, "generation", &status.generation);
-    line(&mut text, "policies", &status.policies);
-    line(&mut text, "active connections", &status.active_connections);
     for problem in &status.problems {
-        line(&mut text, "problem", problem);
+        one_problem(&mut text, problem, now);
     }
-    let mut pods = table(&["POD", "ENROLLED", "ADDRESSES", "MESSAGE"]);
-    let fields = ["pod", "enrolled", "addresses", "message"];
-    rows(&mut pods, &status.pods, &fields);
-    let mut identities = table(&["IDENTITY", "STATE", "EXPIRES", "LAST ERROR"]);
-    let fields = ["identity", "state", "expires", "last_error"];
-    rows(&mut identities, &status.identities["identities"], &fields);
-    let mut kernel = table(&["KERNEL COUNTER", "VALUE"]);
-    for (name, value) in status.kernel.as_object().into_iter().flatten() {
-        if value.as_u64() != Some(0) {
-            kernel.add_row([name.clone(), cell(value)]);
-        }
+    text.push('\n');
+    let configuration = format!(
+        "{} (change {} since the start)",
+        status.configuration, status.generation
+    );
+    line(&mut text, "configuration", &configuration);
+    line(&mut text, "connections", &status.active_connections);
+    let mut tables = vec![pods(status), identities(status), policies(status)];
+    if wide {
+        tables.push(kernel(status));
     }
-    for table in [pods, identities, kernel] {
+    for table in tables {
         if !table.is_empty() {
             let _never = writeln!(text, "\n{}", table.trim_fmt());
         }
     }
+    let left = status.policies_total.saturating_sub(status.policies.len());
+    if left > 0 {
+        let _never = writeln!(text, "{left} more policies are not shown");
+    }
     text
+}
+
+fn one_problem(text: &mut String, problem: &Problem, now: SystemTime) {
+    text.push('\n');
+    line(text, "problem", &problem.what);
+    for (name, words) in [("  effect", &problem.effect), ("  to do", &problem.remedy)] {
+        if !words.is_empty() {
+            line(text, name, words);
+        }
+    }
+    line(text, "  since", &ago(problem.since, now));
+}
+
+/// Of a time in seconds since 1970.
+fn ago(since: u64, now: SystemTime) -> String {
+    let since = SystemTime::UNIX_EPOCH + Duration::from_secs(since);
+    let passed = now.duration_since(since).unwrap_or_default();
+    match passed.as_secs() {
+        0 => "now".to_owned(),
+        seconds => rough(seconds),
+    }
+}
+
+/// A time span with its two largest units: `23m 10s`, `2h 5m`.
+fn rough(seconds: u64) -> String {
+    let unit = match seconds {
+        0..3_600 => 1,
+        3_600..86_400 => 60,
+        _ => 3_600,
+    };
+    let whole = Duration::from_secs(seconds / unit * unit);
+    humantime::format_duration(whole).to_string()
+}
+
+fn pods(status: &Status) -> Table {
+    let mut pods = table(&["POD", "ENROLLED", "ADDRESSES", "IDENTITY"]);
+    let fields = ["pod", "enrolled", "addresses", "identity"];
+    rows(&mut pods, &status.pods, &fields);
+    pods
+}
+
+fn identities(status: &Status) -> Table {
+    let mut identities = table(&["IDENTITY", "STATE", "EXPIRES", "SERIAL"]);
+    let all = status.identities["identities"].as_array();
+    for identity in all.into_iter().flatten() {
+        let expires = match identity["expires_in_seconds"].as_i64() {
+            None => "-".to_owned(),
+            Some(left @ 0..) => format!("in {}", rough(left.unsigned_abs())),
+            Some(past) => format!("{} ago", rough(past.unsigned_abs())),
+        };
+        identities.add_row([
+            cell(&identity["identity"]),
+            cell(&identity["state"]),
+            expires,
+            cell(&identity["serial"]),
+        ]);
+    }
+    identities
+}
+
+fn policies(status: &Status) -> Table {
+    let mut policies = table(&["POLICY", "ACTION", "PODS", "STATE"]);
+    for policy in &status.policies {
+        let state = match (&policy.problem, policy.dry_run) {
+            (Some(_), _) => "not understood, see above",
+            (None, true) => "dry run",
+            (None, false) => "in force",
+        };
+        policies.add_row([
+            policy.policy.clone(),
+            policy.action.clone(),
+            policy.workloads.to_string(),
+            state.to_owned(),
+        ]);
+    }
+    policies
+}
+
+/// What the kernel counted, and what each counter means.
+fn kernel(status: &Status) -> Table {
+    let mut kernel = table(&["KERNEL COUNTER", "VALUE", "WHAT"]);
+    for (name, value) in status.kernel.as_object().into_iter().flatten() {
+        let counter = Counter::ALL.iter().find(|c| c.label() == name);
+        let means = counter.map_or("Tuples of live connections.", |c| c.means());
+        kernel.add_row([name.clone(), cell(value), means.trim().to_owned()]);
+    }
+    kernel
 }
 
 /// For `mesh-agent connections`.
@@ -259,26 +349,64 @@ mod tests {
     use super::*;
     use crate::observe::explanation::Rule;
 
-    #[test]
-    fn status_shows_pods_problems_and_only_counters_that_counted() {
-        let text = status(&Status {
+    fn shown() -> Status {
+        Status {
             node: "n1".to_owned(),
             ready: true,
-            problems: vec!["no certificates".to_owned()],
-            pods: serde_json::json!([{"pod": "a/b", "enrolled": true, "addresses": ["10.0.0.1"]}]),
-            kernel: serde_json::json!({"refused": 3, "passed": 0}),
+            configuration: "0123456789ab".to_owned(),
+            problems: vec![Problem {
+                since: 1_000,
+                ..Problem::new("x", "no certificates", "calls fail", "start the authority")
+            }],
+            pods: serde_json::json!([{"pod": "a/b", "enrolled": true, "addresses": ["10.0.0.1"], "identity": "spiffe://d/ns/a/sa/b"}]),
+            identities: serde_json::json!({"identities": [
+                {"identity": "spiffe://d/ns/a/sa/b", "state": "valid", "serial": "0a1b", "expires_in_seconds": 1390},
+                {"identity": "spiffe://d/ns/a/sa/c", "state": "expired", "serial": "0c", "expires_in_seconds": -7500},
+            ]}),
+            policies: vec![super::super::PolicyRow {
+                policy: "shop/callers".to_owned(),
+                action: "ALLOW".to_owned(),
+                workloads: 3,
+                ..Default::default()
+            }],
+            policies_total: 1,
+            kernel: serde_json::json!({"connect_captured": 3}),
             ..Status::default()
-        });
-        for part in [
+        }
+    }
+
+    #[test]
+    fn status_shows_each_problem_once_and_before_everything_else() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_150);
+        let text = status(&shown(), false, now);
+        assert_eq!(text.matches("no certificates").count(), 1, "{text}");
+        let order = [
             "ready, degraded",
             "no certificates",
+            "calls fail",
+            "start the authority",
+            "2m 30s",
+            "0123456789ab",
             "a/b",
-            "10.0.0.1",
-            "refused",
-        ] {
-            assert!(text.contains(part), "{part} in {text}");
-        }
-        assert!(!text.contains("passed"), "{text}");
+            "in 23m 10s",
+            "0a1b",
+            "2h 5m ago",
+            "shop/callers",
+        ];
+        let places: Vec<_> = order.iter().map(|part| text.find(part)).collect();
+        assert!(places.iter().all(Option::is_some), "{places:?} in {text}");
+        assert!(places.is_sorted(), "{places:?} in {text}");
+    }
+
+    #[test]
+    fn counters_and_what_they_mean_are_shown_to_who_asks() {
+        let now = SystemTime::UNIX_EPOCH;
+        assert!(!status(&shown(), false, now).contains("connect_captured"));
+        let wide = status(&shown(), true, now);
+        assert!(
+            wide.contains("A pod's connect was marked for capture."),
+            "{wide}"
+        );
     }
 
     #[test]

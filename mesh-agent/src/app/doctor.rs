@@ -13,6 +13,8 @@ use crate::sys::{cgroup, netns::Netns};
 pub struct Check {
     pub what: String,
     pub present: bool,
+    /// Without it the agent does not start; else it does less.
+    pub needed: bool,
     /// What follows where it is not.
     pub consequence: String,
 }
@@ -21,7 +23,16 @@ fn check(what: impl Into<String>, present: bool, consequence: impl Into<String>)
     Check {
         what: what.into(),
         present,
+        needed: true,
         consequence: consequence.into(),
+    }
+}
+
+/// Without which the agent runs, and does less.
+fn wish(what: impl Into<String>, present: bool, consequence: impl Into<String>) -> Check {
+    Check {
+        needed: false,
+        ..check(what, present, consequence)
     }
 }
 
@@ -71,12 +82,12 @@ fn report(machine: &Machine) -> Vec<Check> {
             machine.fwmark_accept,
             "connections cannot be delivered with the client's address: pods cannot be enrolled",
         ),
-        check(
+        wish(
             "IPv6",
             machine.ipv6,
             "pods with IPv6 addresses cannot be enrolled",
         ),
-        check(
+        wish(
             format!("16384 open files or more (here {})", machine.open_files),
             machine.open_files >= 16_384,
             "two for each connection: lower --max-connections, or raise LimitNOFILE",

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use clap::CommandFactory as _;
 
-use crate::config::Cli;
+use crate::config::{Cli, Exit};
 use crate::identity::{Config, Identities, SourceConfig};
 use crate::model::TrustDomain;
 use crate::observe::{AccessLogTarget, Observe, reference};
@@ -54,6 +54,7 @@ async fn the_metrics_reference_is_what_the_page_shows() {
     });
     observe.register(|registry| identities.register(registry));
     project::register(&observe);
+    super::view::register(&observe, &std::sync::Arc::default());
     let _counters = proxy::Metrics::new(&observe);
     reference::fill(&observe);
     let events: Vec<_> = mesh_common::counter::Counter::ALL
@@ -143,8 +144,12 @@ fn the_configuration_reference_is_what_the_command_line_takes() {
         "# Configuration\n\n<!-- made from the code by `cargo xtask gen`: do not edit -->\n\n\
          Flags of `mesh-agent`. Which objects a configuration directory may hold is in the\n\
          README; `mesh-agent check-config DIR` holds a directory to it. `MESH_LOG` sets what\n\
-         is logged (`info`, `debug`, `mesh_agent::proxy=trace`, …).\n",
+         is logged (`info`, `debug`, `mesh_agent::proxy=trace`, …).\n\n\
+         ## Exit codes\n\nThe same for every command.\n\n| code | what |\n| --- | --- |\n",
     );
+    for exit in Exit::ALL {
+        let _never = writeln!(text, "| `{}` | {} |", exit.code(), cell(exit.means()));
+    }
     let mut command = Cli::command();
     command.build();
     for sub in command.get_subcommands().filter(|c| c.get_name() != "help") {

@@ -335,7 +335,9 @@ async fn an_agent_starts_without_its_authority_and_recovers_when_it_comes() {
         matches!(away, Err(IdentityError::Unavailable(_))),
         "{away:?}"
     );
-    assert!(!n1.status().problems.is_empty());
+    let status = n1.status();
+    assert_eq!(status.identities[0].state, "missing");
+    assert!(status.identities[0].remedy.is_some(), "{status:?}");
     let again = start(Config {
         listen: first.address,
         ..config(dir.path())

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
+use super::log::Log;
 use crate::ca::{Allowed, Config, NotAllowed, Step};
 use crate::model::{SpiffeError, TrustDomain};
 
@@ -52,6 +53,8 @@ pub enum Ca {
 pub struct RunCa {
     #[command(flatten)]
     pub state: State,
+    #[command(flatten)]
+    pub log: Log,
     #[arg(long, default_value = "0.0.0.0:15012")]
     pub listen: SocketAddr,
     /// DNS name or IP address that agents call it by; may be repeated.

@@ -1,7 +1,9 @@
 //! The command line.
 
 mod ca;
+mod exit;
 mod identity;
+mod log;
 mod ports;
 
 use std::net::SocketAddr;
@@ -12,10 +14,12 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use ca::{Ca, Token};
+pub use exit::{Exit, help as exit_codes};
 pub use identity::Identity;
+pub use log::{Log, LogFormat};
 
 #[derive(Debug, Parser)]
-#[command(name = "mesh-agent", version, about = "Node agent of the mesh")]
+#[command(name = "mesh-agent", version, about = "Node agent of the mesh", after_help = exit_codes())]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -30,10 +34,14 @@ pub enum Command {
         #[command(flatten)]
         place: Place,
     },
-    /// Show state and health of the running agent; exit code 1 when it is not ready.
+    /// Show state and health of the running agent; exit code 0 when it is ready,
+    /// 4 when it is ready and not whole, 1 when it is not ready, 3 when no agent answers.
     Status {
         #[command(flatten)]
         place: Place,
+        /// Also what the kernel programs counted, and what each counter means.
+        #[arg(long)]
+        wide: bool,
         /// For programs.
         #[arg(long)]
         json: bool,
@@ -50,7 +58,7 @@ pub enum Command {
         json: bool,
     },
     /// Say whether a connection would be allowed, and why; exit code 0 when it
-    /// would, 1 when it would be refused, 2 when there is no answer.
+    /// would, 1 when it would be refused, 3 when there is no answer.
     Explain {
         /// Who connects: NAMESPACE/POD, spiffe://DOMAIN/ns/NAMESPACE/sa/ACCOUNT, or an address.
         from: String,
@@ -67,7 +75,7 @@ pub enum Command {
         json: bool,
     },
     /// Report every mistake in a configuration directory, and how its policies
-    /// fare; exit code 1 when there is a mistake.
+    /// fare; exit code 1 when there is a mistake, 3 when it cannot be read.
     CheckConfig {
         /// Directory of Kubernetes YAML.
         dir: PathBuf,
@@ -78,7 +86,8 @@ pub enum Command {
     /// The certificate authority.
     #[command(subcommand)]
     Ca(Box<Ca>),
-    /// Show what this machine offers and what follows from what it lacks.
+    /// Show what this machine offers and what follows from what it lacks; exit
+    /// code 1 when the agent will not start here, 4 when it will not do everything.
     Doctor,
 }
 
@@ -96,6 +105,8 @@ pub struct Place {
 pub struct Run {
     #[command(flatten)]
     pub place: Place,
+    #[command(flatten)]
+    pub log: Log,
     #[command(flatten)]
     pub identity: Identity,
     /// This node's name, as in the pods' spec.nodeName [default: the host name].

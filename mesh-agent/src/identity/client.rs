@@ -84,7 +84,7 @@ impl Client {
                 .await)
         };
         let answer = match timeout(CALL, call).await {
-            Ok(Ok(answer)) => answer.map_err(|status| refused(&status)),
+            Ok(Ok(answer)) => answer.map_err(|status| self.refused(&status)),
             Ok(Err(error)) => Err(SourceError::Channel(error)),
             Err(_) => Err(SourceError::Timeout(self.config.address.clone())),
         };
@@ -102,6 +102,20 @@ impl Client {
             key,
             roots,
         })
+    }
+
+    /// The authority's own words, made safe to log.
+    fn refused(&self, status: &tonic::Status) -> SourceError {
+        let message: String = status.message().chars().take(MAX_MESSAGE).collect();
+        let message = message.escape_default().to_string();
+        match status.code() {
+            tonic::Code::Unauthenticated => SourceError::TokenRefused {
+                file: self.config.token.clone(),
+                node: self.config.node.clone(),
+                message,
+            },
+            code => SourceError::Refused { code, message },
+        }
     }
 
     async fn signed_request(
@@ -133,9 +147,10 @@ impl Client {
                 .and_then(|h| h.parse().ok())
                 .ok_or_else(bad)?,
         );
-        if let Ok(node) = self.config.node.parse() {
-            headers.insert("mesh-node", node);
-        }
+        // The token is bound to it: without it the request would be refused.
+        let node = self.config.node.parse();
+        let node = node.map_err(|_| SourceError::NodeName(self.config.node.clone()))?;
+        headers.insert("mesh-node", node);
         Ok(request)
     }
 
@@ -190,15 +205,6 @@ async fn dial(client: CaClient, address: String) -> io::Result<CaStream> {
     let stream = TcpStream::connect(&address).await?;
     stream.set_nodelay(true)?;
     client.connect(stream).await
-}
-
-/// The authority's own words, made safe to log.
-fn refused(status: &tonic::Status) -> SourceError {
-    let message: String = status.message().chars().take(MAX_MESSAGE).collect();
-    SourceError::Refused {
-        code: status.code(),
-        message: message.escape_default().to_string(),
-    }
 }
 
 impl Source for Client {

@@ -23,6 +23,14 @@ pub enum IdentityError {
     Unavailable(Arc<str>),
 }
 
+/// Why the last fetch gave none.
+#[derive(Clone, Debug)]
+pub(super) struct Failure {
+    pub(super) message: Arc<str>,
+    /// What an operator can do.
+    pub(super) remedy: String,
+}
+
 /// The current certificate of one identity. Kept by a pod; without a lock on
 /// the way of a connection.
 #[derive(Debug)]
@@ -30,7 +38,7 @@ pub struct Handle {
     id: SpiffeId,
     current: ArcSwapOption<Credentials>,
     waiting: AtomicUsize,
-    last_error: Mutex<Arc<str>>,
+    last_failure: Mutex<Failure>,
     /// Changes with each new certificate; the value says whether it can come.
     changed: watch::Sender<Option<IdentityError>>,
     wake: Arc<Notify>,
@@ -42,7 +50,10 @@ impl Handle {
             id,
             current: ArcSwapOption::empty(),
             waiting: AtomicUsize::new(0),
-            last_error: Mutex::new("it has not been fetched yet".into()),
+            last_failure: Mutex::new(Failure {
+                message: "it has not been fetched yet".into(),
+                remedy: String::new(),
+            }),
             changed: watch::Sender::new(ended),
             wake,
         }
@@ -78,7 +89,7 @@ impl Handle {
             }
             let change = tokio::time::timeout_at(deadline, changed.changed()).await;
             if !matches!(change, Ok(Ok(()))) {
-                return Err(IdentityError::Unavailable(self.last_error.lock().clone()));
+                return Err(IdentityError::Unavailable(self.last_failure().message));
             }
         }
     }
@@ -93,16 +104,23 @@ impl Handle {
     }
 
     pub(super) fn replace(&self, credentials: Option<Arc<Credentials>>) {
+        if credentials.is_some() {
+            // Until a fetch fails, nothing else can take it away.
+            self.failed(Failure {
+                message: "it has expired, and its source gives no newer one".into(),
+                remedy: String::new(),
+            });
+        }
         self.current.store(credentials);
         self.changed.send_modify(|_| ());
     }
 
-    pub(super) fn failed(&self, message: &str) {
-        *self.last_error.lock() = message.into();
+    pub(super) fn failed(&self, failure: Failure) {
+        *self.last_failure.lock() = failure;
     }
 
-    pub(super) fn last_error(&self) -> Arc<str> {
-        self.last_error.lock().clone()
+    pub(super) fn last_failure(&self) -> Failure {
+        self.last_failure.lock().clone()
     }
 
     /// The last pod of the identity left.

@@ -12,7 +12,7 @@ use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::files::Stamp;
-use super::handle::{Handle, IdentityError};
+use super::handle::{Failure, Handle, IdentityError};
 use super::schedule::{Now, Plan};
 use super::source::{Fetched, Source, SourceError};
 use crate::model::{SpiffeId, TrustDomain};
@@ -215,9 +215,12 @@ impl Manager {
             Err(error) => {
                 entry.plan.failed(now, rand::random());
                 let failures = entry.plan.failures();
-                let message = error.to_string();
-                tracing::warn!(identity = %id, failures, "no certificate: {message}");
-                entry.handle.failed(&message);
+                // Told as a problem when it is one; not at each attempt.
+                tracing::debug!(identity = %id, failures, "no certificate: {error}");
+                entry.handle.failed(Failure {
+                    message: error.to_string().into(),
+                    remedy: error.remedy(),
+                });
                 self.shared.renewals.lock().1 += 1;
             }
         }
@@ -297,10 +300,7 @@ impl Manager {
         let result = std::fs::read(&path)
             .map_err(|error| SourceError::File { path, error })
             .and_then(|bytes| self.take_crl(bytes));
-        let problem = result
-            .as_ref()
-            .err()
-            .map(|error| format!("revocations: {error}"));
+        let problem = result.as_ref().err().map(ToString::to_string);
         *self.shared.problem.lock() = problem;
         if result.is_ok() {
             self.crl_stamp = stamp;

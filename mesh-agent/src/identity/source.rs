@@ -56,6 +56,17 @@ pub(super) enum SourceError {
     /// The text is the authority's: shortened and escaped.
     #[error("the certificate authority refused: {code:?}: {message}")]
     Refused { code: tonic::Code, message: String },
+    /// It does not take the token; the text is its own, as above.
+    #[error(
+        "the certificate authority refused the join token in {file}: Unauthenticated: {message}"
+    )]
+    TokenRefused {
+        file: PathBuf,
+        node: String,
+        message: String,
+    },
+    #[error("the node's name {0:?} cannot be told to the authority")]
+    NodeName(String),
     #[error("the certificate authority answered without chain or roots")]
     Incomplete,
     #[error("the pinned roots cannot be used: {0}")]
@@ -72,6 +83,47 @@ pub(super) enum SourceError {
     ExpiredOnArrival,
     #[error("the fetch was broken off")]
     Aborted,
+}
+
+impl SourceError {
+    /// What an operator can do about it.
+    pub(super) fn remedy(&self) -> String {
+        match self {
+            Self::TokenRefused { file, node, .. } => format!(
+                "make a token where the authority is (`mesh-agent ca token create --node {node} --allow …`) and put it into {}; no restart is needed",
+                file.display()
+            ),
+            Self::Refused {
+                code: tonic::Code::PermissionDenied,
+                ..
+            } => "give the node a token that allows this identity (`mesh-agent ca token create --allow NAMESPACE/ACCOUNT`)".to_owned(),
+            Self::Refused {
+                code: tonic::Code::ResourceExhausted,
+                ..
+            } => "see the authority's refused.jsonl: this node's token asks too often or holds too many".to_owned(),
+            Self::Refused { .. } | Self::Incomplete => {
+                "see the log of the authority, and its refused.jsonl".to_owned()
+            }
+            Self::Unreachable { address, .. } | Self::Timeout(address) => format!(
+                "see that `mesh-agent ca run` runs at {address} and can be reached from this node"
+            ),
+            Self::Channel(_) | Self::Aborted => "it is tried again by itself".to_owned(),
+            Self::Pinned(_) => {
+                "put the authority's bundle.pem where --ca-root names it".to_owned()
+            }
+            Self::NoCrl(_) => {
+                "put the authority's crl.pem where --crl-file names it".to_owned()
+            }
+            Self::ExpiredOnArrival => "set the clocks of this node and of the authority".to_owned(),
+            Self::NodeName(_) => "give another --node-name".to_owned(),
+            Self::File { path, .. } | Self::NotText(path) | Self::Token(path) => {
+                format!("mend {}; it is read again by itself", path.display())
+            }
+            Self::Key(_) | Self::Credentials(_) | Self::Trust(_) => {
+                "see what the message names: the chain, its roots and this mesh's --trust-domain must fit".to_owned()
+            }
+        }
+    }
 }
 
 pub(super) async fn read(path: PathBuf) -> Result<Vec<u8>, SourceError> {

@@ -31,6 +31,8 @@ pub struct IdentityStatus {
     /// In a row.
     pub failures: u32,
     pub last_error: Option<String>,
+    /// What to do about it.
+    pub remedy: Option<String>,
     pub is_awaited: bool,
 }
 
@@ -41,8 +43,8 @@ pub struct Status {
     pub source: &'static str,
     /// Counts changes of roots and revocations.
     pub trust_generation: u64,
-    /// What an operator should look at.
-    pub problems: Vec<String>,
+    /// Why the newest revocation list is not in force.
+    pub revocations: Option<String>,
     pub identities: Vec<IdentityStatus>,
 }
 
@@ -53,21 +55,11 @@ impl Identities {
         let entries = self.shared.entries.lock();
         let identities: Vec<_> = entries.values().map(|entry| describe(entry, now)).collect();
         drop(entries);
-        let mut problems: Vec<_> = self.shared.problem.lock().iter().cloned().collect();
-        let mut lacking: Vec<_> = identities.iter().filter(|i| i.state != "valid").collect();
-        lacking.truncate(10);
-        for status in lacking {
-            let why = status.last_error.as_deref().unwrap_or("not fetched yet");
-            problems.push(format!(
-                "no valid certificate for {}: {why}",
-                status.identity
-            ));
-        }
         Status {
             trust_domain: self.trust_domain.to_string(),
             source: self.shared.source.unwrap_or("none"),
             trust_generation: *self.shared.generation.borrow(),
-            problems,
+            revocations: self.shared.problem.lock().clone(),
             identities,
         }
     }
@@ -82,6 +74,7 @@ fn describe(entry: &Entry, now: SystemTime) -> IdentityStatus {
     let held = entry.handle.held();
     let left = held.as_ref().map(|c| seconds_until(c.not_after(), now));
     let failures = entry.plan.failures();
+    let failed = (failures > 0).then(|| entry.handle.last_failure());
     IdentityStatus {
         identity: entry.handle.id().to_string(),
         state: match left {
@@ -96,7 +89,8 @@ fn describe(entry: &Entry, now: SystemTime) -> IdentityStatus {
         expires_in_seconds: left,
         age_seconds: age(entry, now).map(|age| age.as_secs()),
         failures,
-        last_error: (failures > 0).then(|| entry.handle.last_error().to_string()),
+        last_error: failed.as_ref().map(|f| f.message.to_string()),
+        remedy: failed.map(|f| f.remedy),
         is_awaited: entry.handle.is_awaited(),
     }
 }

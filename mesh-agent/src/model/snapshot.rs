@@ -1,6 +1,7 @@
 //! One consistent view of the configuration.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,14 +32,22 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Equal but for the generation; the indexes follow from the objects.
+    /// What it is made of: the indexes follow from these objects, the generation
+    /// and what was withheld are this node's own.
+    pub fn content(&self) -> impl PartialEq + fmt::Debug {
+        (
+            &self.workloads,
+            &self.services,
+            &self.settings,
+            &self.policies,
+            &self.peer_authentications,
+        )
+    }
+
+    /// Equal but for the generation.
     #[must_use]
     pub fn same_content(&self, other: &Self) -> bool {
-        self.workloads == other.workloads
-            && self.services == other.services
-            && self.settings == other.settings
-            && self.policies == other.policies
-            && self.peer_authentications == other.peer_authentications
+        self.content() == other.content()
     }
 
     /// Addresses that a mesh pod has left since `before` are withheld for a while.

@@ -64,6 +64,8 @@ pub struct PodStatus {
     pub pod: String,
     pub enrolled: bool,
     pub addresses: Vec<IpAddr>,
+    /// Its SPIFFE id, where its names make one.
+    pub identity: Option<String>,
     pub netns_cookie: Option<u64>,
     /// How long enrolling took.
     pub enrol_seconds: Option<f64>,
@@ -126,7 +128,8 @@ impl Projector {
             let result = self.enrol(workload).await;
             let result = result.and(unguarded.remove(&workload.key).map_or(Ok(()), Err));
             if let Err(error) = &result {
-                tracing::error!(pod = %workload.key, %error, "cannot enrol");
+                // Told as a problem, not at each attempt.
+                tracing::debug!(pod = %workload.key, %error, "cannot enrol");
             }
             let pod = self.pods.get(&workload.key);
             let delivery = self.workers.delivery_ports();
@@ -136,6 +139,7 @@ impl Projector {
                 pod: workload.key.to_string(),
                 enrolled: result.is_ok(),
                 addresses: workload.ips.iter().collect(),
+                identity: self.identity_of(workload).ok().map(|id| id.to_string()),
                 netns_cookie: pod.map(|p| p.netns.cookie()),
                 enrol_seconds: self.enrol_seconds.get(&workload.key).copied(),
                 message: result.err().map(|e| e.to_string()),

@@ -41,7 +41,8 @@ const ROOMS: &[Room] = &[
     room("admin", 3, &[]),
     room("config", 4, &[]),
     room("app", 4, &["config"]),
-    room("main", 4, &["app", "config"]),
+    room("cli", 4, &["app", "config"]),
+    room("main", 4, &["cli"]),
     room("fuzzing", 4, &[]),
 ];
 

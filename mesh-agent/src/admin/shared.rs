@@ -1,0 +1,78 @@
+//! One page that is made at most once at a time, whoever asks for it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Mutex;
+
+/// A page is good for as many times what it cost to make: whatever is asked,
+/// making it takes at most a fifth of one processor.
+const REST: u32 = 4;
+
+/// The page as it was last made.
+#[derive(Clone, Debug)]
+struct Made {
+    begun: Instant,
+    cost: Duration,
+    text: Arc<str>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct SharedPage(Mutex<Option<Made>>);
+
+impl SharedPage {
+    /// Made after this was called, but for the short while above.
+    pub(super) async fn get(
+        &self,
+        make: impl FnOnce() -> String + Send + 'static,
+    ) -> Option<Arc<str>> {
+        let asked = Instant::now();
+        let mut made = self.0.lock().await;
+        if let Some(made) = &*made
+            && (made.begun >= asked || made.begun.elapsed() < made.cost * (REST + 1))
+        {
+            return Some(made.text.clone());
+        }
+        let begun = Instant::now();
+        let text: Arc<str> = tokio::task::spawn_blocking(make).await.ok()?.into();
+        *made = Some(Made {
+            begun,
+            cost: begun.elapsed(),
+            text: text.clone(),
+        });
+        Some(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn many_that_ask_at_once_get_one_page_and_who_asks_later_a_new_one() {
+        let (page, made) = (
+            Arc::new(SharedPage::default()),
+            Arc::new(AtomicUsize::new(0)),
+        );
+        let ask = || {
+            let (page, made) = (page.clone(), made.clone());
+            async move {
+                let make = move || {
+                    std::thread::sleep(Duration::from_millis(5));
+                    made.fetch_add(1, Ordering::Relaxed).to_string()
+                };
+                page.get(make).await.expect("a page")
+            }
+        };
+        let all: tokio::task::JoinSet<_> = (0..50).map(|_| ask()).collect();
+        all.join_all().await;
+        let first = made.load(Ordering::Relaxed);
+        assert!(first <= 2, "{first} pages for one moment");
+        // Not synchronisation: only time makes the page too old.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        ask().await;
+        assert_eq!(made.load(Ordering::Relaxed), first + 1);
+    }
+}

@@ -1,0 +1,229 @@
+//! What is wrong, in the operator's words: what, what follows, what to do. Pure.
+
+use crate::admin::Problem;
+use crate::discovery;
+use crate::identity::{self, IdentityStatus};
+use crate::project::PodStatus;
+
+const REFUSED: &str =
+    "connections between nodes are refused, but for ports that PeerAuthentication sets to DISABLE";
+/// Identities that are named in one problem.
+const NAMED: usize = 3;
+
+pub(super) fn starting() -> Problem {
+    let what = "starting: the node's pods are not yet looked at";
+    let effect = "closed pods are refused";
+    Problem::new("start", what, effect, "wait for a moment")
+        .blocking()
+        .starting()
+}
+
+pub(super) fn stopping() -> Problem {
+    let what = "stopping: live connections end";
+    Problem::new("stop", what, "", "").blocking().starting()
+}
+
+pub(super) fn of_file(problem: &discovery::Problem) -> Problem {
+    let place = (problem.file.display(), &problem.object, &problem.field);
+    Problem::new(
+        format!("configuration {} {} {}", place.0, place.1, place.2),
+        problem.to_string(),
+        "what it said before stays in force; a new ALLOW like it grants nothing, a new DENY denies all that it selects, another new object is left out",
+        "correct the file; `mesh-agent check-config` on its directory shows every mistake",
+    )
+}
+
+pub(super) fn of_policy(sentence: String) -> Problem {
+    Problem::new(
+        format!("policy {sentence}"),
+        sentence,
+        "it allows less than it is written to",
+        "correct the policy",
+    )
+}
+
+pub(super) fn of_pod(pod: &PodStatus) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if let Some(message) = &pod.message {
+        problems.push(Problem::new(
+            format!("pod {}", pod.pod),
+            format!("Pod {} is not enrolled: {message}", pod.pod),
+            "the mesh carries none of its connections, and other pods of the mesh do not reach it",
+            "mend what the message names; it is tried again every second",
+        ));
+    }
+    if let Some(warning) = &pod.warning {
+        problems.push(Problem::new(
+            format!("warning of pod {}", pod.pod),
+            format!("Pod {}: {warning}", pod.pod),
+            "it is enrolled; some of its connections may fail",
+            "change what the message names",
+        ));
+    }
+    problems
+}
+
+/// Of certificates. Without any valid one no call between nodes can succeed.
+pub(super) fn of_identities(status: &identity::Status) -> Vec<Problem> {
+    if status.source == "none" {
+        let what = "no source of certificates";
+        let remedy = "give --ca-address (with --ca-root and --ca-token-file) or --identity-dir";
+        return vec![Problem::new("certificates", what, REFUSED, remedy)];
+    }
+    let mut problems: Vec<_> = status.revocations.iter().map(revocations).collect();
+    let all = status.identities.len();
+    let in_state = |state: &str| -> Vec<&IdentityStatus> {
+        let of = status.identities.iter();
+        of.filter(|i| i.state == state).collect()
+    };
+    let lacking = [("expired", "has expired"), ("missing", "is not there")];
+    let lost: usize = lacking.map(|(state, _)| in_state(state).len()).iter().sum();
+    for (state, words) in lacking {
+        let which = in_state(state);
+        let Some(first) = which.first() else {
+            continue;
+        };
+        let why = match &first.last_error {
+            Some(error) => error.clone(),
+            None if state == "expired" => "its source gives no newer one".to_owned(),
+            None => "the first answer is awaited".to_owned(),
+        };
+        let mut problem = Problem::new(
+            format!("certificates {state}"),
+            format!("the certificate of {} {words}: {why}", names(&which)),
+            match lost == all {
+                true => format!("no pod of this node has one: {REFUSED}"),
+                false => format!("of these pods, {REFUSED}"),
+            },
+            remedy(first),
+        );
+        problem.blocks = lost == all;
+        problem.starting = which.iter().all(|i| i.failures == 0 && state == "missing");
+        problems.push(problem);
+    }
+    let failing: Vec<_> = in_state("valid")
+        .into_iter()
+        .filter(|i| i.failures > 0)
+        .collect();
+    if let Some(first) = failing.iter().min_by_key(|i| i.expires_in_seconds) {
+        let why = first.last_error.as_deref().unwrap_or("no answer");
+        let until = first.expires.as_deref().unwrap_or("its end");
+        problems.push(Problem::new(
+            "certificates renewal",
+            format!(
+                "the certificate of {} cannot be renewed: {why}",
+                names(&failing)
+            ),
+            format!("it is valid until {until} and used till then; afterwards {REFUSED}"),
+            remedy(first),
+        ));
+    }
+    problems
+}
+
+fn revocations(what: &String) -> Problem {
+    Problem::new(
+        "revocations",
+        format!("revocations: {what}"),
+        "the last list that could be read stays in force; without one there are no certificates",
+        "put the authority's crl.pem where --crl-file names it",
+    )
+}
+
+fn remedy(identity: &IdentityStatus) -> String {
+    let told = identity.remedy.clone();
+    told.unwrap_or_else(|| {
+        "see the source of certificates; it is tried again all the time".to_owned()
+    })
+}
+
+fn names(which: &[&IdentityStatus]) -> String {
+    let named = which.iter().take(NAMED).map(|i| &*i.identity);
+    let text = named.collect::<Vec<_>>().join(", ");
+    match which.len().saturating_sub(NAMED) {
+        0 => text,
+        more => format!("{text} and {more} more"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(name: &str, state: &'static str, failures: u32) -> IdentityStatus {
+        IdentityStatus {
+            identity: name.to_owned(),
+            state,
+            serial: None,
+            expires: Some("2026-01-01T00:00:00Z".to_owned()),
+            expires_in_seconds: Some(60),
+            age_seconds: None,
+            failures,
+            last_error: (failures > 0).then(|| "the authority is away".to_owned()),
+            remedy: None,
+            is_awaited: false,
+        }
+    }
+
+    fn problems(identities: Vec<IdentityStatus>) -> Vec<Problem> {
+        of_identities(&identity::Status {
+            trust_domain: "cluster.local".to_owned(),
+            source: "ca",
+            trust_generation: 1,
+            revocations: None,
+            identities,
+        })
+    }
+
+    #[test]
+    fn a_node_of_which_every_certificate_expired_is_blocked() {
+        let all = problems(vec![
+            identity("a", "expired", 9),
+            identity("b", "expired", 9),
+        ]);
+        let [one] = &all[..] else {
+            panic!("once: {all:?}");
+        };
+        assert!(one.blocks && !one.starting);
+        assert!(
+            one.what.contains("has expired: the authority is away"),
+            "{one}"
+        );
+    }
+
+    #[test]
+    fn a_node_of_which_one_certificate_is_valid_is_degraded() {
+        let all = problems(vec![identity("a", "expired", 9), identity("b", "valid", 0)]);
+        assert!(all.len() == 1 && !all[0].blocks, "{all:?}");
+    }
+
+    #[test]
+    fn a_failed_renewal_is_not_called_a_missing_certificate() {
+        let all = problems(vec![identity("a", "valid", 2)]);
+        assert_eq!(all.len(), 1);
+        assert!(!all[0].blocks && all[0].what.contains("cannot be renewed"));
+        assert!(
+            all[0].effect.contains("valid until 2026-01-01"),
+            "{}",
+            all[0]
+        );
+    }
+
+    #[test]
+    fn the_first_certificate_that_is_on_its_way_blocks_and_is_no_news() {
+        let all = problems(vec![identity("a", "missing", 0)]);
+        assert!(all[0].blocks && all[0].starting, "{all:?}");
+        assert!(
+            problems(vec![]).is_empty(),
+            "a node without pods lacks nothing"
+        );
+    }
+
+    #[test]
+    fn many_identities_with_one_fault_are_one_problem() {
+        let all = (0..50).map(|n| identity(&format!("id-{n}"), "missing", 1));
+        let all = problems(all.collect());
+        assert_eq!(all.len(), 1);
+        assert!(all[0].what.contains("and 47 more"), "{}", all[0]);
+    }
+}

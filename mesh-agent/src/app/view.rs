@@ -1,0 +1,303 @@
+//! What the admin pages show; the control loop keeps it up to date.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::gauge::ConstGauge;
+use sha2::{Digest as _, Sha256};
+
+use super::ledger::{self, Ledger, Now};
+use super::problems;
+use crate::admin::{self, PolicyRow, Problem, Status};
+use crate::capture;
+use crate::config::Run;
+use crate::discovery::{Published, Update};
+use crate::identity::Identities;
+use crate::model::SpiffeId;
+use crate::observe::Observe;
+use crate::observe::explanation::Explanation;
+use crate::project::PodStatus;
+use crate::proxy;
+
+/// Policies that are listed.
+const MAX_POLICIES: usize = 1_000;
+/// A start is told without the first certificates after this long.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// What it is made from.
+pub(super) struct Parts {
+    pub(super) node: String,
+    pub(super) stats: capture::Stats,
+    pub(super) observe: Observe,
+    pub(super) identities: Identities,
+    pub(super) explainer: proxy::Explainer,
+    pub(super) published: Arc<ArcSwap<Published>>,
+}
+
+pub(super) struct View {
+    parts: Parts,
+    configuration: Arc<Configuration>,
+    /// But for what is asked for anew each time.
+    status: Mutex<Status>,
+    ledger: Mutex<Ledger>,
+    created: Instant,
+}
+
+impl View {
+    pub(super) fn new(parts: Parts) -> Self {
+        let configuration = register(&parts.observe, &parts.published);
+        let status = Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            node: parts.node.clone(),
+            problems: vec![problems::starting()],
+            ..Status::default()
+        };
+        Self {
+            parts,
+            configuration,
+            status: Mutex::new(status),
+            ledger: Mutex::default(),
+            created: Instant::now(),
+        }
+    }
+
+    pub(super) fn reopen_log(&self) {
+        self.parts.observe.reopen_log();
+    }
+
+    /// Every wanted pod was tried: one that cannot be enrolled for a reason of
+    /// its own is shown, and does not keep the node from being used.
+    pub(super) fn reconciled(&self, update: &Update, pods: &[PodStatus]) {
+        let mut problems: Vec<Problem> = update.problems.iter().map(problems::of_file).collect();
+        problems.extend(
+            update
+                .policy
+                .problems()
+                .into_iter()
+                .map(problems::of_policy),
+        );
+        problems.extend(pods.iter().flat_map(problems::of_pod));
+        let all = update.policy.status();
+        let mut status = self.status.lock();
+        status.generation = update.snapshot.generation;
+        status.problems = problems;
+        status.policies_total = all.len();
+        status.policies = all.iter().take(MAX_POLICIES).map(policy).collect();
+        status.pods = serde_json::json!(pods);
+    }
+
+    pub(super) fn carries(&self, connections: usize) {
+        self.status.lock().active_connections = connections;
+    }
+
+    pub(super) fn is_stopping(&self) {
+        self.status.lock().problems = vec![problems::stopping()];
+    }
+
+    /// Looks at what is wrong now; logs what changed.
+    pub(super) fn look(&self) -> Vec<Problem> {
+        let mut problems = self.status.lock().problems.clone();
+        problems.extend(problems::of_identities(&self.parts.identities.status()));
+        let (problems, lines) = self.ledger.lock().note(problems, Now::read());
+        ledger::write(&lines);
+        problems
+    }
+
+    /// Has the start come to its end, for good or bad?
+    pub(super) fn is_settled(&self) -> bool {
+        let waits = self.look().iter().any(|p| p.starting);
+        !waits || self.created.elapsed() > SETTLE
+    }
+
+    /// The one line of a start.
+    pub(super) fn tell_start(&self, flags: &Run, took: Duration) {
+        let problems = self.look();
+        let status = self.status.lock();
+        let pods = status.pods.as_array().map_or(0, Vec::len);
+        let is_enrolled = |p: &&serde_json::Value| p["enrolled"] == true;
+        let enrolled = status.pods.as_array();
+        let enrolled = enrolled.map_or(0, |all| all.iter().filter(is_enrolled).count());
+        let authority = match (&flags.identity.ca_address, &flags.identity.identity_dir) {
+            (Some(address), _) => address.clone(),
+            (None, Some(dir)) => dir.display().to_string(),
+            (None, None) => "none".to_owned(),
+        };
+        tracing::info!(
+            version = status.version,
+            node = status.node,
+            pods,
+            enrolled,
+            policies = status.policies_total,
+            configuration = self.configuration.hash(),
+            authority,
+            metrics = %flags.metrics_addr,
+            admin = %admin::socket_path(&flags.place.run_dir).display(),
+            problems = problems.len(),
+            took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            "started: {}",
+            state(&problems)
+        );
+    }
+
+    fn kernel(&self) -> Vec<(&'static str, u64)> {
+        self.parts.stats.read().unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot read the kernel's counters");
+            Vec::new()
+        })
+    }
+}
+
+fn state(problems: &[Problem]) -> &'static str {
+    match (problems.iter().any(|p| p.blocks), problems.is_empty()) {
+        (true, _) => "not ready",
+        (false, false) => "ready, degraded",
+        (false, true) => "ready",
+    }
+}
+
+fn policy(status: &crate::policy::PolicyStatus) -> PolicyRow {
+    PolicyRow {
+        policy: status.policy.to_string(),
+        action: format!("{:?}", status.action).to_uppercase(),
+        dry_run: status.dry_run,
+        workloads: status.workloads,
+        problem: status.broken.clone(),
+    }
+}
+
+impl admin::Pages for View {
+    fn metrics(&self) -> String {
+        self.parts.observe.page(&self.kernel())
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        self.look()
+    }
+}
+
+impl admin::Source for View {
+    fn status(&self) -> Status {
+        let problems = self.look();
+        let mut status = self.status.lock().clone();
+        status.ready = !problems.iter().any(|p| p.blocks);
+        status.degraded = status.ready && !problems.is_empty();
+        status.problems = problems;
+        status.configuration = self.configuration.hash();
+        status.identities = serde_json::json!(self.parts.identities.status());
+        let kernel: BTreeMap<_, _> = self.kernel().into_iter().collect();
+        status.kernel = serde_json::json!(kernel);
+        status
+    }
+
+    fn connections(&self, limit: usize) -> crate::observe::ConnectionList {
+        self.parts.observe.connections(limit)
+    }
+
+    fn explain(&self, question: &admin::Question) -> Result<Explanation, String> {
+        let asked = (&*question.from, &*question.to, question.port);
+        let certified = |id: &SpiffeId| self.parts.identities.is_valid(id);
+        let answer = self.parts.explainer.explain(asked, &certified);
+        answer.map_err(|why| why.to_string())
+    }
+}
+
+/// The configuration in force, as a short name of it.
+pub(super) struct Configuration {
+    published: Arc<ArcSwap<Published>>,
+    /// Of which generation.
+    known: Mutex<(u64, String)>,
+}
+
+impl Configuration {
+    /// Made once for each generation, when it is first asked for.
+    fn hash(&self) -> String {
+        let snapshot = self.published.load().snapshot.clone();
+        let mut known = self.known.lock();
+        if known.1.is_empty() || known.0 != snapshot.generation {
+            *known = (snapshot.generation, hash(&snapshot.content()));
+        }
+        known.1.clone()
+    }
+}
+
+/// Adds the metrics of what is here.
+pub(super) fn register(
+    observe: &Observe,
+    published: &Arc<ArcSwap<Published>>,
+) -> Arc<Configuration> {
+    let configuration = Arc::new(Configuration {
+        published: published.clone(),
+        known: Mutex::default(),
+    });
+    let collector = Box::new(Page(configuration.clone()));
+    observe.register(|registry| registry.register_collector(collector));
+    configuration
+}
+
+/// Of how it is written down: the order is that of names, not of files.
+fn hash(content: &impl std::fmt::Debug) -> String {
+    struct Hashing(Sha256);
+    impl std::fmt::Write for Hashing {
+        fn write_str(&mut self, text: &str) -> std::fmt::Result {
+            self.0.update(text.as_bytes());
+            Ok(())
+        }
+    }
+    let mut hashing = Hashing(Sha256::new());
+    // Hashing cannot fail.
+    let _never = write!(hashing, "{content:?}");
+    let digest = hashing.0.finalize();
+    digest.iter().take(6).fold(String::new(), |mut text, byte| {
+        let _never = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// Made when the page is read, so that no former hash stays on it.
+struct Page(Arc<Configuration>);
+
+impl std::fmt::Debug for Page {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Page")
+    }
+}
+
+impl Collector for Page {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let mut family = encoder.encode_descriptor(
+            "mesh_agent_configuration_info",
+            "Hash of the configuration in force; the same on all nodes that have the same",
+            None,
+            MetricType::Gauge,
+        )?;
+        let hash = self.0.hash();
+        let labels = [("hash", hash.as_str())];
+        ConstGauge::new(1_i64).encode(family.encode_family(&labels)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Snapshot;
+
+    #[test]
+    fn the_hash_is_of_what_is_in_force_and_not_of_how_it_came() {
+        let of = |settings: &str, generation| {
+            let mut snapshot = Snapshot::default();
+            settings.clone_into(&mut snapshot.settings.root_namespace);
+            snapshot.generation = generation;
+            hash(&snapshot.content())
+        };
+        assert_eq!(of("a", 1), of("a", 9));
+        assert_ne!(of("a", 1), of("b", 1));
+        assert_eq!(of("a", 1).len(), 12);
+    }
+}

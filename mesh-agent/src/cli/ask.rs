@@ -1,0 +1,73 @@
+//! Verbs that ask the running agent.
+
+use std::io::ErrorKind;
+use std::path::Path;
+use std::time::SystemTime;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::ending::CannotAsk;
+use crate::admin::{self, FetchError, Question, Status};
+use crate::config::Exit;
+use crate::observe::ConnectionList;
+use crate::observe::explanation::{Explanation, Verdict};
+
+pub(super) fn status(run_dir: &Path, wide: bool, json: bool) -> anyhow::Result<Exit> {
+    let status: Status = ask(run_dir, "/status")?;
+    let text = |status: &Status| admin::text::status(status, wide, SystemTime::now());
+    show(&status, json, text)?;
+    Ok(match (status.ready, status.degraded) {
+        (false, _) => Exit::No,
+        (true, true) => Exit::Degraded,
+        (true, false) => Exit::Yes,
+    })
+}
+
+pub(super) fn connections(run_dir: &Path, limit: usize, json: bool) -> anyhow::Result<Exit> {
+    let list: ConnectionList = ask(run_dir, &format!("/connections?limit={limit}"))?;
+    show(&list, json, admin::text::connections)?;
+    Ok(Exit::Yes)
+}
+
+pub(super) fn explain(run_dir: &Path, question: &Question, json: bool) -> anyhow::Result<Exit> {
+    let answer: Explanation = ask(run_dir, &question.page())?;
+    show(&answer, json, admin::text::explanation)?;
+    Ok(match answer.verdict {
+        Verdict::Allowed => Exit::Yes,
+        Verdict::Refused | Verdict::Mixed => Exit::No,
+    })
+}
+
+fn show<T: Serialize>(answer: &T, json: bool, text: impl Fn(&T) -> String) -> anyhow::Result<()> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(answer)?);
+    } else {
+        print!("{}", text(answer));
+    }
+    Ok(())
+}
+
+/// Whatever keeps the answer away, it is no answer.
+fn ask<T: DeserializeOwned>(run_dir: &Path, page: &str) -> Result<T, CannotAsk> {
+    let text = admin::fetch(run_dir, page).map_err(|error| {
+        let error = match error {
+            FetchError::Io(error) => error,
+            FetchError::Refused(why) => return CannotAsk(why),
+        };
+        let socket = admin::socket_path(run_dir);
+        let hint = match error.kind() {
+            ErrorKind::PermissionDenied => "ask as root",
+            ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
+                "no agent runs here, or its --run-dir is another"
+            }
+            _ => "the agent does not answer",
+        };
+        CannotAsk(format!("{}: {hint}: {error}", socket.display()))
+    })?;
+    serde_json::from_str(&text).map_err(|error| {
+        CannotAsk(format!(
+            "the agent's answer cannot be read; is it of another version? {error}"
+        ))
+    })
+}

@@ -1,0 +1,74 @@
+//! The command line's verbs: log, runtime, what is printed, exit code.
+//!
+//! The codes of all verbs are in [`Exit`]; nothing here makes up its own.
+
+mod ask;
+mod authority;
+mod check;
+mod ending;
+mod log;
+mod repeats;
+mod runtime;
+
+use clap::Parser as _;
+
+use crate::app;
+use crate::config::{Ca, Cli, Command, Exit, LogFormat};
+
+#[must_use]
+pub fn run() -> Exit {
+    let command = Cli::parse().command;
+    log::start(log_format(&command));
+    dispatch(command).unwrap_or_else(|error| {
+        eprintln!("mesh-agent: {error:#}");
+        ending::of(&error)
+    })
+}
+
+fn log_format(command: &Command) -> LogFormat {
+    match command {
+        Command::Run(flags) => flags.log.log_format,
+        Command::Ca(command) => match &**command {
+            Ca::Run(flags) => flags.log.log_format,
+            _ => LogFormat::Text,
+        },
+        _ => LogFormat::Text,
+    }
+}
+
+fn dispatch(command: Command) -> anyhow::Result<Exit> {
+    match command {
+        Command::Run(flags) => {
+            runtime::control()?.block_on(app::run(*flags))?;
+            Ok(Exit::Yes)
+        }
+        Command::Cleanup { place } => {
+            let pods = app::cleanup(&place.bpffs_dir)?;
+            println!(
+                "removed all pins below {} and the rules of {pods} pods",
+                place.bpffs_dir.display()
+            );
+            Ok(Exit::Yes)
+        }
+        Command::Status { place, wide, json } => ask::status(&place.run_dir, wide, json),
+        Command::Connections { place, limit, json } => {
+            ask::connections(&place.run_dir, limit, json)
+        }
+        Command::Explain {
+            from,
+            to,
+            port,
+            place,
+            json,
+        } => {
+            let question = crate::admin::Question { from, to, port };
+            ask::explain(&place.run_dir, &question, json)
+        }
+        Command::CheckConfig {
+            dir,
+            root_namespace,
+        } => check::config(&dir, root_namespace),
+        Command::Ca(command) => authority::run(*command),
+        Command::Doctor => Ok(check::doctor()),
+    }
+}

@@ -1,0 +1,18 @@
+//! How the process's own log is written.
+
+use clap::{Args, ValueEnum};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people; with colours where a terminal shows them.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Log {
+    /// How the process's own log, on standard error, is written.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, env = "MESH_LOG_FORMAT")]
+    pub log_format: LogFormat,
+}

@@ -75,7 +75,7 @@ impl View {
     /// Every wanted pod was tried: one that cannot be enrolled for a reason of
     /// its own is shown, and does not keep the node from being used.
     pub(super) fn reconciled(&self, update: &Update, pods: &[PodStatus]) {
-        let mut problems: Vec<Problem> = update.problems.iter().map(problems::of_file).collect();
+        let mut problems: Vec<Problem> = update.mistakes().map(problems::of_file).collect();
         problems.extend(
             update
                 .policy

@@ -16,7 +16,7 @@ pub(super) fn config(dir: &Path, root_namespace: String) -> anyhow::Result<Exit>
     for status in update.policy.status() {
         println!("{status}");
     }
-    if !update.problems.is_empty() {
+    if update.mistakes().next().is_some() {
         return Ok(Exit::No);
     }
     println!("{}: no mistakes found", dir.display());

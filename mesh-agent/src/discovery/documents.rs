@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::kinds::Meta;
 use super::objects::{Kind, Object, Origin};
-use super::{Problem, policies};
+use super::{Code, Problem, policies};
 
 /// Objects of all files together, and the most that is parsed of one.
 pub(super) const MAX_DOCUMENTS: usize = 100_000;
@@ -67,7 +67,11 @@ pub(super) fn parse_file(file: &Path, bytes: &[u8]) -> Parsed {
                 let location = e.location();
                 let at = location.map_or(line, |l| line + l.line().saturating_sub(1));
                 let message = e.without_snippet().to_string();
-                parsed.problems.push(syntax(file, at, message));
+                let column = location.map_or(0, |l| l.column());
+                parsed.problems.push(Problem {
+                    column,
+                    ..syntax(file, at, message)
+                });
                 salvage(&origin, &document, &mut parsed);
             }
             None => salvage(&origin, &document, &mut parsed),
@@ -89,11 +93,11 @@ fn yaml(document: &str) -> Result<Value, serde_saphyr::Error> {
 
 fn syntax(file: &Path, line: u64, message: String) -> Problem {
     Problem {
+        code: Code::Syntax,
         file: file.to_owned(),
         line,
-        object: String::new(),
-        field: String::new(),
         message,
+        ..Problem::default()
     }
 }
 
@@ -155,6 +159,7 @@ fn unpack(origin: &Origin, value: Value, parsed: &mut Parsed) {
 fn unpack_list(origin: &Origin, mut value: Value, parsed: &mut Parsed) {
     let mut problem = |field: &str, message: String| {
         parsed.problems.push(Problem {
+            code: Code::InvalidValue,
             object: "List".to_owned(),
             field: field.to_owned(),
             ..syntax(&origin.file, origin.line, message)
@@ -186,11 +191,13 @@ fn object(origin: &Origin, value: &Value) -> Result<Object, Box<Problem>> {
     );
     let problem = |field: String, message: String| {
         Box::new(Problem {
+            code: Code::of(&message),
             file: origin.file.clone(),
             line: origin.line,
             object: name.clone(),
             field,
             message,
+            ..Problem::default()
         })
     };
     let meta: Meta = typed(&value["metadata"], "metadata").map_err(|(f, m)| problem(f, m))?;
@@ -207,7 +214,9 @@ fn object(origin: &Origin, value: &Value) -> Result<Object, Box<Problem>> {
             let message = format!(
                 "kind {kind:?} of {api:?} is not served; served are Namespace, ServiceAccount, Service, Pod (v1), EndpointSlice (discovery.k8s.io/v1), AuthorizationPolicy and PeerAuthentication (security.istio.io/v1)"
             );
-            return Err(problem("kind".to_owned(), message));
+            let mut problem = problem("kind".to_owned(), message);
+            problem.code = Code::UnknownKind;
+            return Err(problem);
         }
     };
     Ok(Object {

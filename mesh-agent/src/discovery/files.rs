@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::documents::{self, MAX_DOCUMENTS};
 use super::objects::{Kind, Object};
-use super::{Problem, policies};
+use super::{Code, Problem, policies};
 use crate::model::policy::Action;
 
 const MAX_FILE: u64 = 8 << 20;
@@ -176,11 +176,11 @@ fn unknown(path: &Path, fault: Fault) -> Arc<File> {
 
 fn problem(path: &Path, message: String) -> Problem {
     Problem {
+        code: Code::UnreadableFile,
         file: path.to_owned(),
         line: 1,
-        object: String::new(),
-        field: String::new(),
         message,
+        ..Problem::default()
     }
 }
 
@@ -213,7 +213,7 @@ fn file(path: &Path, read: Result<Vec<u8>, Fault>, before: Option<&Arc<File>>) -
         Ok(bytes) => documents::parse_file(path, &bytes),
         Err(fault) => documents::Parsed::of_problem(problem(path, fault.to_string())),
     };
-    if !parsed.problems.is_empty() {
+    if parsed.problems.iter().any(Problem::is_mistake) {
         let before = before.map(|f| f.objects.clone());
         keep_last_good(&mut parsed.objects, before.unwrap_or_default());
     }

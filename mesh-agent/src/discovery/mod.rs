@@ -13,10 +13,10 @@ pub(crate) mod fuzz;
 mod kinds;
 mod objects;
 mod policies;
+mod problem;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,41 +34,12 @@ pub use documents::parse;
 pub use files::Error;
 use files::Files;
 pub use objects::Object;
+pub use problem::{Code, Problem, Severity};
 
 /// Editors write a file in several steps.
 const DEBOUNCE: Duration = Duration::from_millis(100);
 /// Looks again without an event: inotify instances may be used up.
 const POLL: Duration = Duration::from_secs(10);
-
-/// One mistake in the configuration.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Problem {
-    pub file: PathBuf,
-    /// First line of the document, or the line of a syntax error; 0 is none.
-    pub line: u64,
-    /// `Kind namespace/name`; empty where the document did not get that far.
-    pub object: String,
-    /// Path of the field, for example `spec.ports[0].port`.
-    pub field: String,
-    pub message: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:", self.file.display())?;
-        if self.line > 0 {
-            write!(f, "{}:", self.line)?;
-        }
-        f.write_str(" ")?;
-        if !self.object.is_empty() {
-            write!(f, "{}: ", self.object)?;
-        }
-        if !self.field.is_empty() && self.field != "." {
-            write!(f, "{}: ", self.field)?;
-        }
-        f.write_str(&self.message)
-    }
-}
 
 /// What is in force: a snapshot and the policies compiled from it.
 #[derive(Clone, Debug, Default)]
@@ -82,7 +53,14 @@ pub struct Published {
 pub struct Update {
     pub snapshot: Arc<Snapshot>,
     pub policy: Arc<policy::Engine>,
+    /// Errors and warnings.
     pub problems: Arc<[Problem]>,
+}
+
+impl Update {
+    pub fn mistakes(&self) -> impl Iterator<Item = &Problem> {
+        self.problems.iter().filter(|p| p.is_mistake())
+    }
 }
 
 /// A watched directory.
@@ -149,11 +127,10 @@ impl Directory {
     /// The last configuration stays, and the page says why.
     fn keep(&self, error: &Error) {
         let problem = Problem {
+            code: Code::UnreadableFile,
             file: self.dir.clone(),
-            line: 0,
-            object: String::new(),
-            field: String::new(),
             message: format!("{error}; the last configuration stays"),
+            ..Problem::default()
         };
         self.sender.send_if_modified(|update| {
             let changed = *update.problems != *std::slice::from_ref(&problem);

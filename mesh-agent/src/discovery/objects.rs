@@ -1,7 +1,7 @@
 //! One object of the configuration.
 
-use super::Problem;
 use super::kinds::{EndpointSlice, Meta, Pod, ServiceSpec};
+use super::{Code, Problem};
 use crate::model::policy::{AuthorizationPolicy, PeerAuthentication};
 
 /// Where an object stands.
@@ -35,13 +35,20 @@ impl Object {
         format!("{kind} {}/{}", self.meta.namespace(), self.meta.name)
     }
 
+    /// Of the kind that the message says.
     pub(super) fn problem(&self, field: &str, message: String) -> Problem {
+        self.problem_of(Code::of(&message), field, message)
+    }
+
+    pub(super) fn problem_of(&self, code: Code, field: &str, message: String) -> Problem {
         Problem {
+            code,
             file: self.origin.file.clone(),
             line: self.origin.line,
             object: self.name(),
             field: field.to_owned(),
             message,
+            ..Problem::default()
         }
     }
 }

@@ -16,6 +16,9 @@ pub(super) fn config(dir: &Path, root_namespace: String) -> anyhow::Result<Exit>
     for status in update.policy.status() {
         println!("{status}");
     }
+    if update.skipped > 0 {
+        println!("{} objects of other kinds were passed over", update.skipped);
+    }
     if update.mistakes().next().is_some() {
         return Ok(Exit::No);
     }

@@ -2,27 +2,29 @@
 
 mod pods;
 mod services;
+mod twice;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
-use super::Problem;
-use super::kinds::{EndpointSlice, Meta};
+use super::kinds::{EndpointSlice, Meta, Unknown};
 use super::objects::{Kind, Object};
+use super::{Code, Problem};
 use crate::model::policy::{Action, AuthorizationPolicy, Scope};
-use crate::model::{ServiceKey, Snapshot, WorkloadKey};
+use crate::model::{ServiceKey, Snapshot, Withheld, WorkloadKey};
 
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// Builds the snapshot; what contradicts itself is left out and reported.
 pub fn build<'o>(objects: impl Iterator<Item = &'o Object>) -> (Snapshot, Vec<Problem>) {
     let mut objects: Vec<&Object> = objects.collect();
-    // The order of files and documents never matters.
-    objects.sort_by_key(|o| o.name());
     let mut builder = Builder::default();
     builder.reject_duplicates(&mut objects);
     for object in &objects {
-        if let Kind::Namespace = object.kind {
-            builder.namespaces.insert(&object.meta.name, object);
+        match &object.kind {
+            Kind::Namespace => drop(builder.namespaces.insert(&object.meta.name, object)),
+            Kind::Unknown(unknown) => builder.unknown.push(unknown),
+            _ => {}
         }
     }
     for object in &objects {
@@ -31,15 +33,16 @@ pub fn build<'o>(objects: impl Iterator<Item = &'o Object>) -> (Snapshot, Vec<Pr
         }
     }
     builder.index_pods();
-    let mut slices: BTreeMap<ServiceKey, Vec<(&Object, &EndpointSlice)>> = BTreeMap::new();
+    let mut slices: BTreeMap<ServiceKey, Vec<&EndpointSlice>> = BTreeMap::new();
     for object in &objects {
         if let Kind::EndpointSlice(slice) = &object.kind {
+            builder.withhold_of_unknown_pods(slice);
             match object.meta.labels.get(SERVICE_NAME) {
                 Some(name) => {
                     let key = key(&object.meta, name);
-                    slices.entry(key).or_default().push((object, slice));
+                    slices.entry(key).or_default().push(slice);
                 }
-                None => builder.report(
+                None => builder.advise(
                     object,
                     "metadata.labels",
                     format!("the label {SERVICE_NAME} is missing: it names the Service"),
@@ -56,10 +59,17 @@ pub fn build<'o>(objects: impl Iterator<Item = &'o Object>) -> (Snapshot, Vec<Pr
     for object in &objects {
         match &object.kind {
             Kind::Policy(policy) => builder.policy(object, policy),
-            Kind::Peer(peer) => builder.snapshot.peer_authentications.push(peer.clone()),
+            Kind::Peer(peer) => {
+                let mut peer = peer.clone();
+                if let Some(reason) = builder.doubt(object) {
+                    peer.broken.get_or_insert(reason);
+                }
+                builder.snapshot.peer_authentications.push(peer);
+            }
             _ => {}
         }
     }
+    builder.withhold_unknown();
     (builder.snapshot, builder.problems)
 }
 
@@ -76,6 +86,13 @@ struct Builder<'o> {
     problems: Vec<Problem>,
     namespaces: BTreeMap<&'o str, &'o Object>,
     origins: BTreeMap<WorkloadKey, &'o Object>,
+    /// Pods that have the addresses of their node.
+    on_host_network: BTreeSet<WorkloadKey>,
+    unknown: Vec<&'o Unknown>,
+    /// Policies that are given twice, and differently.
+    doubtful: BTreeSet<String>,
+    /// Addresses of objects that are not taken over.
+    left_out: Vec<IpAddr>,
 }
 
 impl<'o> Builder<'o> {
@@ -83,10 +100,41 @@ impl<'o> Builder<'o> {
         self.problems.push(object.problem(field, message));
     }
 
+    fn advise(&mut self, object: &Object, field: &str, message: String) {
+        let problem = object.problem_of(Code::Advisory, field, message);
+        self.problems.push(problem);
+    }
+
+    /// No plaintext to what an object is about that cannot be read, or that
+    /// is not taken over. Whose the address is by another object, stays so.
+    fn withhold_unknown(&mut self) {
+        let unknown = self.unknown.iter().flat_map(|u| &u.addresses).copied();
+        for ip in unknown.chain(self.left_out.iter().copied()) {
+            let snapshot = &mut self.snapshot;
+            if !snapshot.by_ip.contains_key(&ip) && !snapshot.by_vip.contains_key(&ip) {
+                snapshot.withheld.entry(ip).or_insert(Withheld::Unreadable);
+            }
+        }
+        for unknown in &self.unknown {
+            let pods = unknown.pods.iter().cloned();
+            self.snapshot.unreadable_pods.extend(pods);
+            self.snapshot.hides_pods |= unknown.hides_pods;
+        }
+    }
+
     /// A Service that is not there would leave its pods open. So the policy
     /// holds for its namespace: a DENY with its rules, an ALLOW without grants.
     fn policy(&mut self, object: &Object, policy: &AuthorizationPolicy) {
         let mut policy = policy.clone();
+        let distrust = |policy: &mut AuthorizationPolicy, reason: String| {
+            if policy.action == Action::Allow {
+                policy.rules.clear();
+                policy.broken.get_or_insert(reason);
+            }
+        };
+        if let Some(reason) = self.doubt(object) {
+            distrust(&mut policy, reason);
+        }
         if let Scope::Services(services) = &policy.scope {
             let missing = services
                 .iter()
@@ -95,33 +143,9 @@ impl<'o> Builder<'o> {
                 let message = format!("there is no Service {service}");
                 self.report(object, "spec.targetRefs", message.clone());
                 policy.scope = Scope::Namespace;
-                if policy.action == Action::Allow {
-                    policy.rules.clear();
-                    policy.broken.get_or_insert(message);
-                }
+                distrust(&mut policy, message);
             }
         }
         self.snapshot.policies.push(policy);
-    }
-
-    fn reject_duplicates(&mut self, objects: &mut Vec<&'o Object>) {
-        let mut seen = BTreeSet::new();
-        objects.retain(|object| {
-            let first = seen.insert(object.name());
-            if !first {
-                self.report(
-                    object,
-                    "metadata.name",
-                    "the object is given twice; this one is ignored".to_owned(),
-                );
-            }
-            // What only restricts stays.
-            first
-                || match &object.kind {
-                    Kind::Policy(policy) => policy.action == Action::Deny,
-                    Kind::Peer(peer) => peer.broken.is_some(),
-                    _ => false,
-                }
-        });
     }
 }

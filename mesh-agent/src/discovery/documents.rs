@@ -5,9 +5,10 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::kinds::Meta;
-use super::objects::{Kind, Object, Origin};
-use super::{Code, Problem, policies};
+use super::core::{self, Class};
+use super::objects::{Object, Origin};
+use super::yaml::yaml;
+use super::{Code, Problem, policies, written};
 
 /// Objects of all files together, and the most that is parsed of one.
 pub(super) const MAX_DOCUMENTS: usize = 100_000;
@@ -21,12 +22,18 @@ pub(super) struct Parsed {
     pub(super) problems: Vec<Problem>,
     /// Stops counting just above [`MAX_DOCUMENTS`].
     pub(super) documents: usize,
+    /// Something cannot be read, and not even which object it is: it may be
+    /// any that the file had before.
+    pub(super) hides: bool,
+    /// Objects of kinds that are not ours.
+    pub(super) skipped: usize,
 }
 
 impl Parsed {
     pub(super) fn of_problem(problem: Problem) -> Self {
         Self {
             problems: vec![problem],
+            hides: true,
             ..Self::default()
         }
     }
@@ -52,6 +59,7 @@ pub(super) fn parse_file(file: &Path, bytes: &[u8]) -> Parsed {
         }
     };
     let is_text = parsed.problems.is_empty();
+    parsed.hides = !is_text;
     for (line, document) in documents(&text) {
         if parsed.documents > MAX_DOCUMENTS {
             break;
@@ -62,7 +70,10 @@ pub(super) fn parse_file(file: &Path, bytes: &[u8]) -> Parsed {
         };
         match is_text.then(|| yaml(&document)) {
             Some(Ok(Value::Null)) => {}
-            Some(Ok(value)) => unpack(&origin, value, &mut parsed),
+            Some(Ok(mut value)) => {
+                written::labels(&document, &mut value);
+                unpack(&origin, value, &mut parsed);
+            }
             Some(Err(e)) => {
                 let location = e.location();
                 let at = location.map_or(line, |l| line + l.line().saturating_sub(1));
@@ -81,16 +92,6 @@ pub(super) fn parse_file(file: &Path, bytes: &[u8]) -> Parsed {
     parsed
 }
 
-/// What aliases repeat may be as large as the document, and no larger: a few
-/// hundred bytes of them would be a million values else.
-fn yaml(document: &str) -> Result<Value, serde_saphyr::Error> {
-    let repeated = document.len();
-    let options = serde_saphyr::options! {
-        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: repeated },
-    };
-    serde_saphyr::from_str_with_options(document, options)
-}
-
 fn syntax(file: &Path, line: u64, message: String) -> Problem {
     Problem {
         code: Code::Syntax,
@@ -101,12 +102,16 @@ fn syntax(file: &Path, line: u64, message: String) -> Problem {
     }
 }
 
-/// Policies must not vanish with a syntax error.
+/// Policies must not vanish with a syntax error, nor pods be taken for outside.
 fn salvage(origin: &Origin, document: &str, parsed: &mut Parsed) {
+    parsed.hides = true;
     for value in policies::salvage(document) {
         parsed.documents += 1;
         let object = policies::parse(origin, &value, &mut parsed.problems);
         parsed.objects.push(object);
+    }
+    if let Some(unknown) = core::of_text(document) {
+        parsed.objects.push(Object::unknown(origin, unknown));
     }
 }
 
@@ -122,108 +127,134 @@ fn shorten(file: &Path, problems: &mut Vec<Problem>) {
 }
 
 /// Documents with the line that each starts on.
-fn documents(text: &str) -> Vec<(u64, String)> {
+pub(super) fn documents(text: &str) -> Vec<(u64, String)> {
+    // A lone CR ends a line, too.
+    let text = match text.contains('\r') {
+        true => std::borrow::Cow::Owned(text.replace("\r\n", "\n").replace('\r', "\n")),
+        false => std::borrow::Cow::Borrowed(text),
+    };
     let mut documents = vec![(1, String::new())];
     for (number, line) in (1_u64..).zip(text.lines()) {
-        if line == "---" || line.starts_with("--- ") {
+        let begins = documents.last().is_none_or(|(_, d)| d.trim().is_empty());
+        let bare = line.trim_start_matches('\u{feff}');
+        let is_mark = |mark: &str| {
+            let rest = bare.strip_prefix(mark);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t']))
+        };
+        // A byte order mark may begin each document.
+        let line = if begins || is_mark("---") { bare } else { line };
+        if is_mark("---") || is_mark("...") {
             documents.push((number + 1, String::new()));
         } else if let Some((_, document)) = documents.last_mut() {
             document.push_str(line);
             document.push('\n');
         }
     }
-    documents.retain(|(_, d)| {
-        d.lines()
-            .any(|l| !l.trim().is_empty() && !l.trim_start().starts_with('#'))
-    });
+    // Before a document may stand directives.
+    let says = |line: &str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
+    documents.retain(|(_, d)| d.lines().any(|l| says(l) && !l.starts_with('%')));
     documents
 }
 
 fn unpack(origin: &Origin, value: Value, parsed: &mut Parsed) {
     let is_list = value["kind"].as_str().is_some_and(|k| k.ends_with("List"));
-    if is_list || value["items"].is_array() {
+    let is_foreign = core::classify(&value) == Class::Foreign && value["kind"] != "List";
+    let has_items = value["items"].is_array();
+    let has_more = !value["spec"].is_null();
+    if (has_items && !has_more) || (is_list && !has_more && !is_foreign) {
         return unpack_list(origin, value, parsed);
+    }
+    if has_items {
+        parsed.hides = true;
+        let message = "an object is a list, or it has a spec; both are read".to_owned();
+        parsed.problems.push(list_problem(origin, "items", message));
+        unpack_list(origin, value.clone(), parsed);
     }
     parsed.documents += 1;
     if policies::is_policy(&value) {
         let object = policies::parse(origin, &value, &mut parsed.problems);
         return parsed.objects.push(object);
     }
-    match object(origin, &value) {
-        Ok(object) => parsed.objects.push(object),
-        Err(problem) => parsed.problems.push(*problem),
+    let class = match core::classify(&value) {
+        Class::Foreign => return parsed.skipped += 1,
+        Class::Unserved(reason) => {
+            let problem = kind_problem(origin, &value, reason);
+            return parsed.problems.push(problem);
+        }
+        Class::Wrong(reason) => {
+            parsed.problems.push(kind_problem(origin, &value, reason));
+            return hidden(origin, &value, parsed);
+        }
+        class => class,
+    };
+    match core::object(origin, class, &value, &mut parsed.problems) {
+        Some(object) => parsed.objects.push(object),
+        None => hidden(origin, &value, parsed),
+    }
+}
+
+/// Which object it is cannot be understood.
+fn hidden(origin: &Origin, value: &Value, parsed: &mut Parsed) {
+    parsed.hides = true;
+    let unknown = core::of_value(value);
+    parsed.objects.push(Object::unknown(origin, unknown));
+}
+
+fn kind_problem(origin: &Origin, value: &Value, message: String) -> Problem {
+    let text = |field: &str| value["metadata"][field].as_str();
+    let kind = value["kind"].as_str().unwrap_or_default();
+    let namespace = text("namespace").unwrap_or("default");
+    let name = text("name").unwrap_or("?");
+    Problem {
+        code: Code::UnknownKind,
+        object: format!("{kind} {namespace}/{name}"),
+        field: "kind".to_owned(),
+        ..syntax(&origin.file, origin.line, message)
+    }
+}
+
+fn list_problem(origin: &Origin, field: &str, message: String) -> Problem {
+    Problem {
+        code: Code::InvalidValue,
+        object: "List".to_owned(),
+        field: field.to_owned(),
+        ..syntax(&origin.file, origin.line, message)
     }
 }
 
 /// Also what only looks like a list: a policy in it must not vanish.
 fn unpack_list(origin: &Origin, mut value: Value, parsed: &mut Parsed) {
-    let mut problem = |field: &str, message: String| {
-        parsed.problems.push(Problem {
-            code: Code::InvalidValue,
-            object: "List".to_owned(),
-            field: field.to_owned(),
-            ..syntax(&origin.file, origin.line, message)
-        });
-    };
-    let kind = value["kind"].as_str().unwrap_or_default();
+    let kind = value["kind"].as_str().unwrap_or_default().to_owned();
     if !kind.ends_with("List") {
-        problem("kind", format!("{kind:?} is not a list"));
+        parsed.hides = true;
+        let message = format!("{kind:?} is not a list");
+        parsed.problems.push(list_problem(origin, "kind", message));
     }
-    let Value::Array(items) = value["items"].take() else {
-        return problem("items", "expected a list".to_owned());
+    let items = match value.get_mut("items").map(Value::take) {
+        Some(Value::Array(items)) => items,
+        Some(Value::Null) => return,
+        _ => {
+            parsed.hides = true;
+            let problem = list_problem(origin, "items", "expected a list".to_owned());
+            return parsed.problems.push(problem);
+        }
     };
-    for item in items {
+    // As the API server lists one kind: its items do not say it again.
+    let one = kind.strip_suffix("List").filter(|k| !k.is_empty());
+    for mut item in items {
         if parsed.documents > MAX_DOCUMENTS {
             return;
+        }
+        if let (Some(one), Value::Object(map)) = (one, &mut item)
+            && !map.contains_key("kind")
+            && !map.contains_key("apiVersion")
+        {
+            map.insert("kind".to_owned(), one.into());
+            map.insert("apiVersion".to_owned(), value["apiVersion"].clone());
         }
         unpack(origin, item, parsed);
         shorten(&origin.file, &mut parsed.problems);
     }
-}
-
-fn object(origin: &Origin, value: &Value) -> Result<Object, Box<Problem>> {
-    let api = value["apiVersion"].as_str().unwrap_or_default();
-    let kind = value["kind"].as_str().unwrap_or_default();
-    let name = format!(
-        "{kind} {}/{}",
-        value["metadata"]["namespace"].as_str().unwrap_or("default"),
-        value["metadata"]["name"].as_str().unwrap_or("?"),
-    );
-    let problem = |field: String, message: String| {
-        Box::new(Problem {
-            code: Code::of(&message),
-            file: origin.file.clone(),
-            line: origin.line,
-            object: name.clone(),
-            field,
-            message,
-            ..Problem::default()
-        })
-    };
-    let meta: Meta = typed(&value["metadata"], "metadata").map_err(|(f, m)| problem(f, m))?;
-    let wrap = |e: (String, String)| problem(e.0, e.1);
-    let kind = match (api, kind) {
-        ("v1", "Namespace") => Kind::Namespace,
-        ("v1", "ServiceAccount") => Kind::ServiceAccount,
-        ("v1", "Service") => Kind::Service(typed(&value["spec"], "spec").map_err(wrap)?),
-        ("discovery.k8s.io/v1", "EndpointSlice") => {
-            Kind::EndpointSlice(typed(value, "").map_err(wrap)?)
-        }
-        ("v1", "Pod") => Kind::Pod(typed(value, "").map_err(wrap)?),
-        _ => {
-            let message = format!(
-                "kind {kind:?} of {api:?} is not served; served are Namespace, ServiceAccount, Service, Pod (v1), EndpointSlice (discovery.k8s.io/v1), AuthorizationPolicy and PeerAuthentication (security.istio.io/v1)"
-            );
-            let mut problem = problem("kind".to_owned(), message);
-            problem.code = Code::UnknownKind;
-            return Err(problem);
-        }
-    };
-    Ok(Object {
-        origin: origin.clone(),
-        meta,
-        kind,
-    })
 }
 
 /// A typed part of a document, or the path of the field at fault and why.

@@ -13,8 +13,10 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 
-use super::documents::{self, MAX_DOCUMENTS};
-use super::objects::{Kind, Object};
+use super::core;
+use super::documents::{self, MAX_DOCUMENTS, Parsed};
+use super::kinds::Unknown;
+use super::objects::{Kind, Object, Origin};
 use super::{Code, Problem, policies};
 use crate::model::policy::Action;
 
@@ -63,6 +65,8 @@ struct File {
     objects: Vec<Object>,
     problems: Vec<Problem>,
     documents: usize,
+    /// Of kinds that are not ours.
+    skipped: usize,
     missing_since: Option<Instant>,
     /// It was there at the start and could not be read: its objects stand for
     /// what it may say.
@@ -130,6 +134,11 @@ impl Files {
         missing.min().map(|since| since + GRACE)
     }
 
+    /// How many objects are of kinds that are not ours.
+    pub(super) fn skipped(&self) -> usize {
+        self.files.values().map(|f| f.skipped).sum()
+    }
+
     pub(super) fn problems(&self) -> impl Iterator<Item = &Problem> {
         self.files.values().flat_map(|f| &f.problems)
     }
@@ -164,11 +173,18 @@ fn hides_content(fault: Fault) -> bool {
 /// without what this file may deny would let in whom nobody allowed.
 fn unknown(path: &Path, fault: Fault) -> Arc<File> {
     let message = format!("{fault}; until it can be read, connections to all pods are refused");
+    let mut objects = policies::unreadable(path);
+    let origin = Origin {
+        file: path.to_owned(),
+        line: 1,
+    };
+    objects.push(Object::unknown(&origin, Unknown::anything()));
     Arc::new(File {
         found: Found::Fault(fault),
-        objects: policies::unreadable(path),
+        objects,
         problems: vec![problem(path, message)],
         documents: 0,
+        skipped: 0,
         missing_since: None,
         unknown: true,
     })
@@ -195,6 +211,7 @@ fn away(before: &File, now: Instant) -> Arc<File> {
         objects: before.objects.clone(),
         problems: before.problems.clone(),
         documents: before.documents,
+        skipped: before.skipped,
         missing_since: before.missing_since.or(Some(now)),
         unknown: before.unknown,
     })
@@ -215,13 +232,14 @@ fn file(path: &Path, read: Result<Vec<u8>, Fault>, before: Option<&Arc<File>>) -
     };
     if parsed.problems.iter().any(Problem::is_mistake) {
         let before = before.map(|f| f.objects.clone());
-        keep_last_good(&mut parsed.objects, before.unwrap_or_default());
+        keep_last_good(&mut parsed, before.unwrap_or_default());
     }
     Arc::new(File {
         found,
         objects: parsed.objects,
         problems: parsed.problems,
         documents: parsed.documents,
+        skipped: parsed.skipped,
         missing_since: None,
         unknown: false,
     })
@@ -229,17 +247,24 @@ fn file(path: &Path, read: Result<Vec<u8>, Fault>, before: Option<&Arc<File>>) -
 
 /// Adds to the objects that parse now the former version of those that do not;
 /// of policies what restricts, never a grant.
-pub(super) fn keep_last_good(now: &mut Vec<Object>, before: Vec<Object>) {
-    let names = now.iter().enumerate().map(|(at, o)| (o.name(), at));
+pub(super) fn keep_last_good(now: &mut Parsed, before: Vec<Object>) {
+    let names = now.objects.iter().enumerate().map(|(at, o)| (o.name(), at));
     let names: BTreeMap<String, usize> = names.collect();
     for mut object in before {
+        let is_policy = matches!(&object.kind, Kind::Policy(_) | Kind::Peer(_));
         policies::restrict(&mut object);
         match names.get(&object.name()) {
-            None => now.push(object),
+            _ if matches!(&object.kind, Kind::Unknown(_)) => {}
+            // Of a policy even a mistake elsewhere may be a slip of its name.
+            None if is_policy || now.hides => now.objects.push(object),
+            None => {}
             // Not the DENY of everything that stands for what is not
             // understood: what it denied before is known.
-            Some(&at) if is_broken(&now[at]) && is_whole_deny(&object) => now[at] = object,
-            Some(_) => {}
+            Some(&at) if is_broken(&now.objects[at]) && is_whole_deny(&object) => {
+                now.objects[at] = object;
+            }
+            Some(_) if is_policy => {}
+            Some(&at) => core::fill(&mut now.objects[at], &object),
         }
     }
 }

@@ -1,9 +1,11 @@
-//! The served core kinds, as serde reads them.
+//! What is served of the core kinds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+
+use crate::model::{NamedPort, WorkloadKey};
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -34,146 +36,120 @@ impl Meta {
     }
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Clone, Debug, Default)]
 pub struct ServiceSpec {
-    #[serde(rename = "clusterIP")]
-    pub cluster_ip: Option<String>,
-    #[serde(rename = "clusterIPs", default)]
-    pub cluster_ips: Vec<String>,
-    #[serde(default)]
+    pub is_external_name: bool,
+    /// Empty for a headless service.
+    pub vips: Vec<IpAddr>,
+    /// `externalIPs` and addresses of load balancers: the Service's for its own
+    /// ports alone.
+    pub external_ips: Vec<IpAddr>,
+    /// TCP ports.
     pub ports: Vec<ServicePort>,
-    pub selector: Option<BTreeMap<String, String>>,
-    #[serde(rename = "type")]
-    pub kind: Option<String>,
-    // Of no meaning for in-mesh traffic.
-    #[serde(rename = "ipFamilies")]
-    _ip_families: Option<IgnoredAny>,
-    #[serde(rename = "ipFamilyPolicy")]
-    _ip_family_policy: Option<IgnoredAny>,
-    #[serde(rename = "internalTrafficPolicy")]
-    _internal_traffic_policy: Option<IgnoredAny>,
-    #[serde(rename = "sessionAffinity")]
-    _session_affinity: Option<IgnoredAny>,
-    #[serde(rename = "publishNotReadyAddresses")]
-    _publish_not_ready: Option<IgnoredAny>,
+    pub selector: BTreeMap<String, String>,
+    pub publish_not_ready: bool,
 }
 
-#[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
+#[derive(Clone, Debug)]
 pub enum PortRef {
     Number(u16),
     Name(String),
 }
 
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Clone, Debug)]
 pub struct ServicePort {
-    #[serde(default)]
     pub name: String,
     pub port: u16,
     pub target_port: Option<PortRef>,
-    pub protocol: Option<String>,
     pub app_protocol: Option<String>,
-    #[serde(rename = "nodePort")]
-    _node_port: Option<IgnoredAny>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Clone, Debug, Default)]
 pub struct EndpointSlice {
-    pub address_type: String,
-    #[serde(default)]
     pub endpoints: Vec<Endpoint>,
-    #[serde(default)]
+    /// TCP ports.
     pub ports: Vec<EndpointPort>,
-    #[serde(rename = "apiVersion")]
-    _api_version: IgnoredAny,
-    #[serde(rename = "kind")]
-    _kind: IgnoredAny,
-    #[serde(rename = "metadata")]
-    _metadata: IgnoredAny,
 }
 
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+/// Whose addresses an endpoint has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum TargetRef {
+    /// Nobody is named.
+    #[default]
+    None,
+    Pod(WorkloadKey),
+    /// Somebody is named, and it cannot be understood who.
+    Unknown,
+}
+
+#[derive(Clone, Debug, Default)]
 pub struct Endpoint {
-    pub addresses: Vec<String>,
-    #[serde(default)]
-    pub conditions: Conditions,
+    pub addresses: Vec<IpAddr>,
+    pub ready: bool,
+    pub serving: bool,
+    pub terminating: bool,
     pub zone: Option<String>,
-    #[serde(rename = "targetRef")]
-    _target_ref: Option<IgnoredAny>,
-    #[serde(rename = "nodeName")]
-    _node_name: Option<IgnoredAny>,
-    #[serde(rename = "hostname")]
-    _hostname: Option<IgnoredAny>,
-    #[serde(rename = "hints")]
-    _hints: Option<IgnoredAny>,
+    pub target: TargetRef,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Conditions {
-    /// Missing means ready (EndpointSlice API).
-    pub ready: Option<bool>,
-    #[serde(rename = "serving")]
-    _serving: Option<IgnoredAny>,
-    #[serde(rename = "terminating")]
-    _terminating: Option<IgnoredAny>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Clone, Debug)]
 pub struct EndpointPort {
-    #[serde(default)]
     pub name: String,
     pub port: u16,
-    pub protocol: Option<String>,
-    #[serde(rename = "appProtocol")]
-    _app_protocol: Option<IgnoredAny>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default)]
 pub struct Pod {
-    pub spec: PodSpec,
-    pub status: PodStatus,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct PodSpec {
     pub node_name: String,
     pub service_account_name: Option<String>,
     pub host_network: bool,
-    pub containers: Vec<Container>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Container {
-    pub ports: Vec<ContainerPort>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ContainerPort {
-    pub name: Option<String>,
-    pub container_port: u16,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct PodStatus {
+    /// Named TCP ports of what runs as long as the pod.
+    pub ports: Vec<NamedPort>,
     pub phase: Option<String>,
-    #[serde(rename = "podIP")]
-    pub pod_ip: Option<String>,
-    #[serde(rename = "podIPs")]
-    pub pod_ips: Vec<PodIp>,
+    /// `None` where nobody says.
+    pub ready: Option<bool>,
+    pub ips: Vec<IpAddr>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
-pub struct PodIp {
-    pub ip: String,
+/// What of an object cannot be understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    Labels,
+    Annotations,
+    Node,
+    Account,
+    HostNetwork,
+    Phase,
+    Addresses,
+    Ports,
+    Selector,
+    Endpoints,
+    /// Nothing is lost by it.
+    Nothing,
+}
+
+/// It may be a pod of the mesh, a Service, or a namespace in the mesh.
+#[derive(Clone, Debug, Default)]
+pub struct Unknown {
+    /// It may be about these, unless another object is.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Pods that it may be about.
+    pub pods: BTreeSet<WorkloadKey>,
+    /// It may be about pods that it does not name.
+    pub hides_pods: bool,
+    /// Namespaces that it may put into the mesh.
+    pub namespaces: BTreeSet<String>,
+    /// It may put any namespace into the mesh.
+    pub hides_namespaces: bool,
+}
+
+impl Unknown {
+    /// Of which nothing is known.
+    pub(super) fn anything() -> Self {
+        Self {
+            hides_pods: true,
+            hides_namespaces: true,
+            ..Self::default()
+        }
+    }
 }

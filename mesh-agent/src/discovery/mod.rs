@@ -1,11 +1,12 @@
 //! Configuration from a directory of Kubernetes YAML.
 //!
-//! `files` reads the directory, `documents` and `policies` parse strictly,
-//! `build` makes the snapshot, this file watches and publishes. Invariants: every mistake is reported in one pass
+//! `files` reads the directory, `documents` takes it apart, `core` reads what
+//! Kubernetes writes, `policies` parses strictly, `build` makes the snapshot, this file watches and publishes. Invariants: every mistake is reported in one pass
 //! with file, line and field; a file that does not parse leaves what it said
 //! before in force; what is not understood never makes a pod "not enrolled".
 
 mod build;
+mod core;
 mod documents;
 mod files;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -16,6 +17,8 @@ mod policies;
 mod problem;
 #[cfg(test)]
 mod tests;
+mod written;
+mod yaml;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -55,6 +58,8 @@ pub struct Update {
     pub policy: Arc<policy::Engine>,
     /// Errors and warnings.
     pub problems: Arc<[Problem]>,
+    /// Objects of kinds that are not ours: passed over.
+    pub skipped: usize,
 }
 
 impl Update {
@@ -163,6 +168,7 @@ impl Directory {
                 snapshot: published.snapshot.clone(),
                 policy: published.policy.clone(),
                 problems: problems.into(),
+                skipped: self.files.skipped(),
             };
             changed
         });

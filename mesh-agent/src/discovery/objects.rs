@@ -1,6 +1,8 @@
 //! One object of the configuration.
 
-use super::kinds::{EndpointSlice, Meta, Pod, ServiceSpec};
+use std::collections::BTreeSet;
+
+use super::kinds::{EndpointSlice, Meta, Part, Pod, ServiceSpec, Unknown};
 use super::{Code, Problem};
 use crate::model::policy::{AuthorizationPolicy, PeerAuthentication};
 
@@ -17,9 +19,20 @@ pub struct Object {
     pub origin: Origin,
     pub meta: Meta,
     pub kind: Kind,
+    /// Of core kinds: what of it cannot be understood. Policies say so themselves.
+    pub unread: BTreeSet<Part>,
 }
 
 impl Object {
+    pub(super) fn unknown(origin: &Origin, unknown: Unknown) -> Self {
+        Self {
+            origin: origin.clone(),
+            meta: Meta::salvaged(None, "?"),
+            kind: Kind::Unknown(unknown),
+            unread: BTreeSet::new(),
+        }
+    }
+
     /// `Kind namespace/name`.
     #[must_use]
     pub fn name(&self) -> String {
@@ -31,6 +44,10 @@ impl Object {
             Kind::Pod(_) => "Pod",
             Kind::Policy(_) => "AuthorizationPolicy",
             Kind::Peer(_) => "PeerAuthentication",
+            Kind::Unknown(_) => {
+                let Origin { file, line, .. } = &self.origin;
+                return format!("Unknown {}:{line}", file.display());
+            }
         };
         format!("{kind} {}/{}", self.meta.namespace(), self.meta.name)
     }
@@ -62,4 +79,6 @@ pub enum Kind {
     Pod(Box<Pod>),
     Policy(AuthorizationPolicy),
     Peer(PeerAuthentication),
+    /// Something that may be any of these.
+    Unknown(Unknown),
 }

@@ -10,7 +10,7 @@ mod peer;
 mod rules;
 mod safe;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -127,6 +127,7 @@ pub(super) fn parse(origin: &Origin, value: &Value, problems: &mut Vec<Problem>)
         origin: origin.clone(),
         meta,
         kind,
+        unread: BTreeSet::new(),
     };
     problems.extend(mistakes.into_iter().map(|(f, m)| object.problem(&f, m)));
     object

@@ -1,8 +1,11 @@
 mod advisories;
 mod files;
 mod istio;
+mod kubernetes;
 mod parts;
 mod policies;
+mod salvage;
+mod slices;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -65,7 +68,7 @@ fn a_misspelt_field_is_named_with_file_line_object_and_path() {
     let (_, problems) = load(&SHOP.replace("targetPort", "targetport"));
     assert_eq!(problems.len(), 1, "{problems:?}");
     assert!(
-        problems[0].starts_with("shop.yaml:12: Service shop/web: spec.ports[0]"),
+        problems[0].starts_with("shop.yaml:12: warning: Service shop/web: spec.ports[0]"),
         "{problems:?}"
     );
     assert!(problems[0].contains("targetport"), "{problems:?}");
@@ -89,10 +92,16 @@ fn an_address_of_two_pods_belongs_to_neither() {
     );
     assert!(snapshot.by_ip.is_empty());
     let ip = "10.0.0.5".parse().expect("an address");
-    assert!(snapshot.withholds(ip, Instant::now()), "nor to plaintext");
+    assert!(
+        snapshot.withholds(ip, Instant::now()).is_some(),
+        "nor to plaintext"
+    );
     let outside = |text: &str| text.replace("\"true\"", "\"false\"");
     let (snapshot, _) = load(&format!("{}\n---\n{}", outside(SHOP), outside(&twin)));
-    assert!(!snapshot.withholds(ip, Instant::now()), "not of the mesh");
+    assert!(
+        snapshot.withholds(ip, Instant::now()).is_none(),
+        "not of the mesh"
+    );
 }
 
 #[test]
@@ -107,17 +116,20 @@ fn no_plaintext_goes_to_an_address_that_a_mesh_pod_has_just_left() {
     };
     let (first, _) = load(SHOP);
     let left = without(&first, now);
-    assert!(left.withholds(ip, now) && left.withholds(ip, after(59)));
-    assert!(!left.withholds(ip, after(60)));
+    assert!(left.withholds(ip, now).is_some() && left.withholds(ip, after(59)).is_some());
+    assert!(left.withholds(ip, after(60)).is_none());
     // Other changes do not begin the minute again.
     let later = without(&left, after(30));
-    assert!(later.withholds(ip, after(59)) && !later.withholds(ip, after(60)));
+    assert!(later.withholds(ip, after(59)).is_some() && later.withholds(ip, after(60)).is_none());
     assert!(without(&later, after(60)).withheld.is_empty());
     let (mut back, _) = load(SHOP);
     back.withhold_departed(&later, after(31));
-    assert!(!back.withholds(ip, after(31)), "known again");
+    assert!(back.withholds(ip, after(31)).is_none(), "known again");
     let (never, _) = load(&SHOP.replace("\"true\"", "\"false\""));
-    assert!(!without(&never, now).withholds(ip, now), "not of the mesh");
+    assert!(
+        without(&never, now).withholds(ip, now).is_none(),
+        "not of the mesh"
+    );
 }
 
 #[test]

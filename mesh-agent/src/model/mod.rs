@@ -20,5 +20,5 @@ pub use outcome::{
     RuleRef, Security, TlsFailure, TlsParameters, TlsRole, UnknownPeer,
 };
 pub use service::{AppProtocol, Endpoint, Service, ServiceKey, ServicePort, TargetPort};
-pub use snapshot::Snapshot;
+pub use snapshot::{Snapshot, Withheld};
 pub use workload::{Enrolment, NamedPort, NetnsRef, OnAgentDown, Workload, WorkloadKey};

@@ -136,6 +136,11 @@ pub enum RefuseReason {
     Tls(TlsFailure),
     /// The address leads to another pod than the configuration says.
     WrongWorkload,
+    /// What the configuration says of the address cannot be understood: it may
+    /// be in the mesh.
+    Unreadable,
+    /// An EndpointSlice gives the address to a Pod that is not known (yet).
+    UnknownPod,
     /// The other agent refused the stream.
     RefusedByPeer,
     /// The agent is draining.

@@ -209,6 +209,8 @@ names! {
     RefuseReason::Denied => ("denied", "the policy that the access log names: `explain`"),
     RefuseReason::PlaintextRefused => ("plaintext_refused", "the pod is STRICT and the client is not in the mesh"),
     RefuseReason::NoCertificate => ("no_certificate", "no source of certificates, or the authority does not answer: `status`"),
+    RefuseReason::Unreadable => ("destination_unreadable", "what the configuration says of the address cannot be understood, and it may be in the mesh: see `mesh-agent check-config`"),
+    RefuseReason::UnknownPod => ("unknown_pod", "an EndpointSlice gives the address to a Pod that is not known here (yet), or not with that address"),
     RefuseReason::WrongWorkload => ("wrong_workload", "the address belongs to another pod than the configuration says, is claimed by two, or was a mesh pod's that left within the last minute"),
     RefuseReason::RefusedByPeer => ("refused_by_peer", "the destination's policy denied: look there"),
     RefuseReason::Draining => ("draining", "the agent stops"),

@@ -21,6 +21,7 @@ use crate::model::{
 use crate::observe::explanation::{DryRun, Explanation, Policy, Rule, Verdict, Way};
 use crate::observe::{refuse_reason, security};
 use crate::policy::{Considered, DryRun as Rehearsed, Permit};
+use crate::route::{self, Decision};
 pub use question::Unanswerable;
 use question::{Caller, Goal, Question};
 
@@ -283,12 +284,11 @@ fn refused(reason: RefuseReason) -> Way {
 /// How many endpoints the data path takes in turn; at least one, which says
 /// why there is none.
 fn choices(snapshot: &Snapshot, address: OrigDst) -> usize {
-    let port = snapshot
-        .by_vip
-        .get(&address.ip())
-        .and_then(|service| service.port(address.port()));
+    let Decision::Service { port, .. } = route::resolve(snapshot, address) else {
+        return 1;
+    };
     let fits = |e: &&crate::model::Endpoint| e.addr.ip().is_ipv4() == address.ip().is_ipv4();
-    port.map_or(1, |p| p.endpoints.iter().filter(fits).count().max(1))
+    port.endpoints.iter().filter(fits).count().max(1)
 }
 
 fn tell(way: &mut Way, considered: &[Considered], verdict: &Result<Permit, Refusal>) {

@@ -97,10 +97,8 @@ impl Premises<'_> {
     ) -> Result<Transport, RefuseReason> {
         let snapshot = &self.published.snapshot;
         let Some(workload) = target.destination.as_ref().filter(|w| w.is_enrolled()) else {
-            if snapshot.withholds(target.upstream.ip(), now) {
-                return Err(RefuseReason::WrongWorkload);
-            }
-            return Ok(Transport::Plain);
+            let withheld = snapshot.withholds(target.upstream.ip(), now);
+            return withheld.map_or(Ok(Transport::Plain), Err);
         };
         let policy = &self.published.policy;
         let mode = policy.peer_mode(workload, target.upstream.port());

@@ -10,7 +10,7 @@ use crate::model::{OrigDst, RefuseReason, Service, ServicePort, Snapshot, Worklo
 /// Where a connection goes.
 #[derive(Debug)]
 pub enum Decision<'s> {
-    /// A virtual address of a service: pick one of the port's endpoints.
+    /// An address of a service: pick one of the port's endpoints.
     Service {
         service: &'s Arc<Service>,
         port: &'s ServicePort,
@@ -30,8 +30,13 @@ pub fn resolve(snapshot: &Snapshot, dst: OrigDst) -> Decision<'_> {
             None => Decision::Refused(RefuseReason::UnknownServicePort),
         };
     }
-    match snapshot.by_ip.get(&dst.ip()) {
-        Some(workload) => Decision::Workload(workload),
+    // A pod's own address is never another's, whatever a Service says.
+    if let Some(workload) = snapshot.by_ip.get(&dst.ip()) {
+        return Decision::Workload(workload);
+    }
+    let external = snapshot.by_external.get(&(dst.ip(), dst.port()));
+    match external.and_then(|service| Some((service, service.port(dst.port())?))) {
+        Some((service, port)) => Decision::Service { service, port },
         None => Decision::External,
     }
 }

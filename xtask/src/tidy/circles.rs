@@ -24,8 +24,6 @@ const KNOWN: &[(&str, &str)] = &[
     ("capture::definitions", "capture"),
     ("capture::health", "capture"),
     ("capture::lookup", "capture"),
-    ("discovery", "discovery::build"),
-    ("discovery", "discovery::files"),
     ("discovery::policies", "discovery::documents"),
     ("discovery::policies", "discovery::policies::peer"),
     ("discovery::policies", "discovery::policies::rules"),

@@ -6,67 +6,64 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Builder;
-use crate::discovery::kinds::Pod;
+use crate::discovery::kinds::{Part, Pod, Unknown};
 use crate::discovery::objects::Object;
-use crate::model::{Enrolment, NamedPort, NetnsRef, OnAgentDown, PodIps, Workload, WorkloadKey};
+use crate::model::policy::{Action, AuthorizationPolicy, Scope};
+use crate::model::{Enrolment, NetnsRef, OnAgentDown, PodIps, Withheld, Workload, WorkloadKey};
 
-const ENROLLED: &str = "mesh-agent.io/enrolled";
+pub(super) const ENROLLED: &str = "mesh-agent.io/enrolled";
 const ON_AGENT_DOWN: &str = "mesh-agent.io/on-agent-down";
+/// Of a pod whose labels cannot be read; its value is the pod's name.
+const UNREADABLE: &str = "mesh-agent.io/unreadable";
 
 impl<'o> Builder<'o> {
     pub(super) fn pod(&mut self, object: &'o Object, pod: &Pod) {
-        let gone = matches!(pod.status.phase.as_deref(), Some("Succeeded" | "Failed"));
-        if gone || pod.spec.host_network {
+        let gone = matches!(pod.phase.as_deref(), Some("Succeeded" | "Failed"));
+        let meta = &object.meta;
+        let key = WorkloadKey {
+            namespace: meta.namespace().to_owned(),
+            name: meta.name.clone(),
+        };
+        if gone {
             return;
         }
-        let meta = &object.meta;
+        if pod.host_network {
+            self.on_host_network.insert(key);
+            return;
+        }
         let workload = Workload {
-            key: WorkloadKey {
-                namespace: meta.namespace().to_owned(),
-                name: meta.name.clone(),
-            },
             uid: meta
                 .uid
                 .clone()
                 .unwrap_or_else(|| format!("{}/{}", meta.namespace(), meta.name)),
             ips: self.pod_ips(object, pod),
-            node: pod.spec.node_name.clone(),
-            service_account: pod
-                .spec
-                .service_account_name
-                .clone()
-                .unwrap_or_else(|| "default".to_owned()),
+            node: pod.node_name.clone(),
+            service_account: account(object, pod),
             app: ["app.kubernetes.io/name", "app"]
                 .iter()
                 .find_map(|l| meta.labels.get(*l))
                 .unwrap_or(&meta.name)
                 .clone(),
-            labels: meta.labels.clone(),
+            labels: self.labels(object),
             enrolment: self.enrolment(object),
             netns: self.netns(object),
             cgroup: meta
                 .annotations
                 .get("mesh-agent.io/cgroup")
                 .map(PathBuf::from),
-            ports: pod
-                .spec
-                .containers
-                .iter()
-                .flat_map(|c| &c.ports)
-                .filter_map(|p| {
-                    Some(NamedPort {
-                        name: p.name.clone()?,
-                        port: p.container_port,
-                    })
-                })
-                .collect(),
+            ports: pod.ports.clone(),
+            key,
         };
-        if workload.is_enrolled() && workload.ips.is_empty() {
+        let whole = object.unread.is_empty();
+        if workload.is_enrolled() && workload.ips.is_empty() && whole {
             self.report(
                 object,
                 "status.podIP",
                 "an enrolled pod needs an address".to_owned(),
             );
+        }
+        if workload.is_enrolled() && !whole {
+            self.snapshot.unreadable_pods.insert(workload.key.clone());
         }
         self.origins.insert(workload.key.clone(), object);
         self.snapshot
@@ -76,60 +73,99 @@ impl<'o> Builder<'o> {
 
     fn pod_ips(&mut self, object: &Object, pod: &Pod) -> PodIps {
         let mut ips = PodIps::default();
-        let listed = pod.status.pod_ips.iter().map(|p| &p.ip);
-        for text in pod.status.pod_ip.iter().chain(listed) {
-            match text.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
-                Ok(IpAddr::V4(ip)) if ips.v4.is_none_or(|old| old == ip) => ips.v4 = Some(ip),
-                Ok(IpAddr::V6(ip)) if ips.v6.is_none_or(|old| old == ip) => ips.v6 = Some(ip),
-                Ok(ip) => self.report(
-                    object,
-                    "status.podIPs",
-                    format!("{ip} is a second address of its family; one each is served"),
-                ),
-                Err(_) => self.report(
-                    object,
-                    "status.podIPs",
-                    format!("{text:?} is not an address"),
-                ),
+        for ip in &pod.ips {
+            match ip {
+                IpAddr::V4(ip) if ips.v4.is_none_or(|old| old == *ip) => ips.v4 = Some(*ip),
+                IpAddr::V6(ip) if ips.v6.is_none_or(|old| old == *ip) => ips.v6 = Some(*ip),
+                ip => {
+                    let message =
+                        format!("{ip} is a second address of its family; one each is served");
+                    self.report(object, "status.podIPs", message);
+                    // It is the pod's all the same.
+                    self.left_out.push(*ip);
+                }
             }
         }
         ips
     }
 
+    /// A policy selects by labels. A pod of which they are not known is
+    /// selected by one that stands for all that may: nobody is let in.
+    fn labels(&mut self, object: &Object) -> BTreeMap<String, String> {
+        let meta = &object.meta;
+        let mut labels = meta.labels.clone();
+        if object.unread.contains(&Part::Labels) {
+            let own = (UNREADABLE.to_owned(), meta.name.clone());
+            labels.extend([own.clone()]);
+            self.snapshot.policies.push(AuthorizationPolicy {
+                namespace: meta.namespace().to_owned(),
+                name: format!("(unreadable labels of Pod {})", meta.name),
+                action: Action::Deny,
+                dry_run: false,
+                scope: Scope::Labels(BTreeMap::from([own])),
+                rules: Vec::new(),
+                broken: Some("the Pod's labels cannot be read".to_owned()),
+            });
+        }
+        labels
+    }
+
     /// Label of the pod, else of the namespace. A value that is not understood
     /// means enrolled and closed: it must never end in plaintext.
     fn enrolment(&mut self, object: &Object) -> Enrolment {
-        let namespace = self.namespaces.get(object.meta.namespace()).copied();
-        let metas = || [Some(object), namespace].into_iter().flatten();
-        let enrolled = match metas()
-            .find_map(|o| o.meta.labels.get(ENROLLED))
-            .map(String::as_str)
-        {
-            None | Some("false") => false,
-            Some("true") => true,
-            Some(other) => {
-                self.report(
-                    object,
-                    "metadata.labels",
-                    format!(
-                        "{ENROLLED} is {other:?}, expected \"true\" or \"false\"; taken as \"true\""
-                    ),
+        let enrolled = match self.setting(object, Part::Labels, ENROLLED) {
+            Setting::None => false,
+            Setting::Unknown => true,
+            Setting::Value("false") => false,
+            Setting::Value("true") => true,
+            Setting::Value(other) => {
+                let message = format!(
+                    "{ENROLLED} is {other:?}, expected \"true\" or \"false\"; taken as \"true\""
                 );
+                self.report(object, "metadata.labels", message);
                 true
             }
         };
         if !enrolled {
             return Enrolment::No;
         }
-        let annotation = metas().find_map(|o| o.meta.annotations.get(ON_AGENT_DOWN));
-        Enrolment::Yes(match annotation.map(String::as_str) {
-            None | Some("closed") => OnAgentDown::Closed,
-            Some("open") => OnAgentDown::Open,
-            Some(other) => {
-                self.report(object, "metadata.annotations", format!("{ON_AGENT_DOWN} is {other:?}, expected \"closed\" or \"open\"; taken as \"closed\""));
-                OnAgentDown::Closed
+        Enrolment::Yes(
+            match self.setting(object, Part::Annotations, ON_AGENT_DOWN) {
+                Setting::Value("open") => OnAgentDown::Open,
+                Setting::None | Setting::Unknown | Setting::Value("closed") => OnAgentDown::Closed,
+                Setting::Value(other) => {
+                    let message = format!(
+                        "{ON_AGENT_DOWN} is {other:?}, expected \"closed\" or \"open\"; taken as \"closed\""
+                    );
+                    self.report(object, "metadata.annotations", message);
+                    OnAgentDown::Closed
+                }
+            },
+        )
+    }
+
+    /// A label or annotation of the pod, else of its namespace. Where the nearer
+    /// one cannot be read, the farther one is not asked.
+    fn setting(&self, object: &'o Object, part: Part, name: &str) -> Setting<'o> {
+        let namespace = object.meta.namespace();
+        let known = self.namespaces.get(namespace).copied();
+        for object in [Some(object), known].into_iter().flatten() {
+            let texts = match part {
+                Part::Annotations => &object.meta.annotations,
+                _ => &object.meta.labels,
+            };
+            if let Some(value) = texts.get(name) {
+                return Setting::Value(value);
             }
-        })
+            if object.unread.contains(&part) {
+                return Setting::Unknown;
+            }
+        }
+        let may_say = |u: &&Unknown| u.hides_namespaces || u.namespaces.contains(namespace);
+        match known.is_none() && self.unknown.iter().any(may_say) {
+            true => Setting::Unknown,
+            false => Setting::None,
+        }
     }
 
     fn netns(&mut self, object: &Object) -> Option<NetnsRef> {
@@ -162,13 +198,14 @@ impl<'o> Builder<'o> {
                 claims.entry(ip).or_default().push(workload.clone());
             }
         }
-        for (ip, mut claimants) in claims {
+        for (ip, claimants) in claims {
+            let mut claimants = self.stay(ip, claimants);
             if claimants.len() == 1 {
                 self.snapshot.by_ip.extend(claimants.pop().map(|w| (ip, w)));
                 continue;
             }
             if claimants.iter().any(|w| w.is_enrolled()) {
-                self.snapshot.withheld.insert(ip, None);
+                self.snapshot.withheld.insert(ip, Withheld::Contested);
             }
             let names: Vec<String> = claimants.iter().map(|w| w.key.to_string()).collect();
             for workload in claimants {
@@ -181,14 +218,48 @@ impl<'o> Builder<'o> {
                         names.join(" and ")
                     ),
                 );
-                if let Some(entry) = self.snapshot.workloads.get_mut(&workload.key) {
-                    let stripped = Arc::make_mut(entry);
-                    match ip {
-                        IpAddr::V4(_) => stripped.ips.v4 = None,
-                        IpAddr::V6(_) => stripped.ips.v6 = None,
-                    }
-                }
+                self.strip(&workload.key, ip);
             }
         }
+    }
+
+    /// A pod that ends loses a contested address to those that do not.
+    fn stay(&mut self, ip: IpAddr, claimants: Vec<Arc<Workload>>) -> Vec<Arc<Workload>> {
+        let ends = |w: &Arc<Workload>| self.origins[&w.key].meta.deletion_timestamp.is_some();
+        let (leaving, staying): (Vec<_>, Vec<_>) = claimants.into_iter().partition(ends);
+        if staying.is_empty() {
+            return leaving;
+        }
+        for workload in leaving {
+            self.strip(&workload.key, ip);
+        }
+        staying
+    }
+
+    fn strip(&mut self, key: &WorkloadKey, ip: IpAddr) {
+        if let Some(entry) = self.snapshot.workloads.get_mut(key) {
+            let stripped = Arc::make_mut(entry);
+            match ip {
+                IpAddr::V4(_) => stripped.ips.v4 = None,
+                IpAddr::V6(_) => stripped.ips.v6 = None,
+            }
+        }
+    }
+}
+
+/// A label or annotation.
+enum Setting<'o> {
+    None,
+    Value(&'o str),
+    /// It may be there, and cannot be read.
+    Unknown,
+}
+
+/// An account that cannot be read is no name: nobody proves to be it.
+fn account(object: &Object, pod: &Pod) -> String {
+    match &pod.service_account_name {
+        Some(account) if !account.is_empty() => account.clone(),
+        _ if object.unread.contains(&Part::Account) => String::new(),
+        _ => "default".to_owned(),
     }
 }

@@ -75,6 +75,7 @@ pub(in crate::discovery) fn unreadable(file: &Path) -> Vec<Object> {
         },
         meta: meta.clone(),
         kind,
+        unread: BTreeSet::new(),
     };
     vec![object(Kind::Policy(policy)), object(Kind::Peer(peer))]
 }

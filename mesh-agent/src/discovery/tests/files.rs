@@ -89,13 +89,100 @@ fn a_file_that_breaks_keeps_what_it_said() {
     assert_eq!(f.load().snapshot.generation, 1);
     let update = f.write("shop.yaml", SHOP.replace("kind: Service", "kind: ["));
     assert_eq!(update.snapshot.services.len(), 1);
-    assert_eq!(update.snapshot.generation, 1, "nothing changed");
+    assert_eq!(update.snapshot.workloads.len(), 1);
+    assert!(update.snapshot.hides_pods, "it may say more now");
     assert_eq!(update.problems.len(), 1, "{:?}", update.problems);
     f.remove("shop.yaml");
     let update = f.after_grace();
     assert_eq!(update.snapshot.services.len(), 0);
-    assert_eq!(update.snapshot.generation, 2);
+    assert!(!update.snapshot.hides_pods);
     assert_eq!(messages(&update), Vec::<String>::new());
+}
+
+/// Names of what the snapshot has, and how many mistakes are told.
+fn left(update: &Update) -> (Vec<String>, usize) {
+    let pods = update.snapshot.workloads.keys().map(ToString::to_string);
+    let names = pods.chain(update.snapshot.services.keys().map(ToString::to_string));
+    (names.collect(), update.mistakes().count())
+}
+
+#[test]
+fn a_foreign_kind_or_an_advisory_does_not_keep_what_is_deleted() {
+    let deployment =
+        "---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec: {}\n";
+    let route =
+        "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: web}\n";
+    let advisory =
+        "---\napiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {newField: 1}\n";
+    for more in [deployment, route, advisory] {
+        let before = format!("{SHOP}{}{more}", policy("deny", "DENY"));
+        let mut f = Fixture::new(&[("a.yaml", &before)]);
+        let update = f.load();
+        assert_eq!(left(&update).1, 0, "{:?}", messages(&update));
+        assert_eq!(update.skipped, usize::from(more != advisory));
+        let update = f.write("a.yaml", more);
+        assert_eq!(update.snapshot.workloads.len(), 0, "{more}");
+        assert_eq!(policies(&update), [], "{more}");
+    }
+}
+
+#[test]
+fn a_misspelt_own_kind_keeps_what_the_file_said() {
+    for (from, to) in [
+        ("kind: Pod", "kind: Pdo"),
+        ("kind: Pod", "kind: pod"),
+        ("apiVersion: v1\nkind: Pod", "apiVersion: v11\nkind: Pod"),
+        (
+            "apiVersion: v1\nkind: Pod",
+            "apiVersion: apps/v1\nkind: Pod",
+        ),
+        ("apiVersion: v1\nkind: Pod", "apiVersoin: v1\nkind: Pod"),
+        ("name: web-0", "nmae: web-0"),
+    ] {
+        let mut f = Fixture::new(&[("a.yaml", SHOP)]);
+        let text = SHOP.replace(from, to);
+        let update = f.write("a.yaml", &text);
+        let expected = vec!["shop/web-0".to_owned(), "shop/web".to_owned()];
+        assert_eq!(left(&update).0, expected, "{to}");
+        assert!(left(&update).1 > 0, "{to}");
+        // And without a former version its addresses are not outside.
+        let f = Fixture::new(&[("a.yaml", &text)]);
+        let update = f.updates.borrow().clone();
+        let ip = "10.0.0.5".parse().expect("an address");
+        assert!(update.snapshot.withholds(ip, f.now).is_some(), "{to}");
+    }
+}
+
+#[test]
+fn a_part_that_is_not_understood_is_as_it_was_and_the_rest_as_it_is() {
+    let mut f = Fixture::new(&[("a.yaml", SHOP)]);
+    let text = SHOP
+        .replace("labels: {app: web}", "labels: [app]")
+        .replace("nodeName: n1", "nodeName: n2")
+        .replace("targetPort: http", "targetPort: [http]");
+    let update = f.write("a.yaml", &text);
+    assert_eq!(left(&update).1, 2, "{:?}", messages(&update));
+    let pod = update.snapshot.workloads.values().next().expect("the pod");
+    assert_eq!(
+        (pod.labels["app"].as_str(), pod.node.as_str()),
+        ("web", "n2")
+    );
+    let service = update.snapshot.services.values().next().expect("it");
+    assert_eq!(service.ports[0].endpoints.len(), 2);
+    // Another pod of the file is deleted all the same.
+    let other = SHOP
+        .replace("web-0", "web-1")
+        .replace("10.0.0.5", "10.0.0.6")
+        .replace("::5", "::6");
+    let mut f = Fixture::new(&[(
+        "a.yaml",
+        &format!(
+            "{SHOP}---\n{}",
+            other.replace("kind: Namespace", "kind: ServiceAccount")
+        ),
+    )]);
+    assert_eq!(f.load().snapshot.workloads.len(), 2);
+    assert_eq!(f.write("a.yaml", &text).snapshot.workloads.len(), 1);
 }
 
 #[test]

@@ -1,0 +1,140 @@
+//! Fields, one by one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use serde_json::Value;
+
+use crate::discovery::kinds::Part;
+
+/// Unknown fields told of one mapping.
+const MAX_NAMES: usize = 10;
+
+/// What was found while reading one object: path of the field, and what of it.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) mistakes: Vec<(String, String)>,
+    pub(super) advisories: Vec<(String, String)>,
+    pub(super) unread: BTreeSet<Part>,
+}
+
+impl Found {
+    pub(super) fn mistake(&mut self, at: &str, what: impl Into<String>, lost: Part) {
+        self.mistakes.push((at.to_owned(), what.into()));
+        if lost != Part::Nothing {
+            self.unread.insert(lost);
+        }
+    }
+
+    pub(super) fn advise(&mut self, at: &str, what: impl Into<String>) {
+        self.advisories.push((at.to_owned(), what.into()));
+    }
+
+    /// Fields that v1 does not have are told; they have no effect.
+    pub(super) fn names(&mut self, value: &Value, at: &str, known: &[&str]) {
+        let Value::Object(map) = value else { return };
+        let unknown = map.keys().filter(|k| !known.contains(&k.as_str()));
+        for key in unknown.take(MAX_NAMES) {
+            let field = format!("{at}.{key}");
+            let message = "unknown field: Kubernetes v1 has none of this name";
+            self.advise(field.trim_start_matches('.'), message);
+        }
+    }
+
+    /// A mapping to index into; anything else reads as an empty one.
+    pub(super) fn is_mapping(&mut self, value: &Value, at: &str, lost: &[Part]) {
+        if !value.is_object() && !value.is_null() {
+            self.mistake(at, "expected a mapping", Part::Nothing);
+            self.unread.extend(lost);
+        }
+    }
+
+    pub(super) fn list<'v>(&mut self, value: &'v Value, at: &str, lost: Part) -> &'v [Value] {
+        match value {
+            Value::Null => &[],
+            Value::Array(list) => list,
+            _ => {
+                self.mistake(at, "expected a list", lost);
+                &[]
+            }
+        }
+    }
+
+    /// Whole numbers and truth values count as their text.
+    pub(super) fn text(&mut self, value: &Value, at: &str, lost: Part) -> Option<String> {
+        let text = match value {
+            Value::Null => return None,
+            Value::String(text) => Some(text.clone()),
+            Value::Number(n) if !n.is_f64() => Some(n.to_string()),
+            Value::Bool(b) => Some(b.to_string()),
+            _ => None,
+        };
+        if text.is_none() {
+            self.mistake(at, "expected a text", lost);
+        }
+        text
+    }
+
+    /// Also as a text.
+    pub(super) fn flag(&mut self, value: &Value, at: &str, lost: Part) -> Option<bool> {
+        match value {
+            Value::Null => None,
+            Value::Bool(b) => Some(*b),
+            Value::String(s) if s == "true" => Some(true),
+            Value::String(s) if s == "false" => Some(false),
+            _ => {
+                self.mistake(at, "expected true or false", lost);
+                None
+            }
+        }
+    }
+
+    /// Also as a text.
+    pub(super) fn port(&mut self, value: &Value, at: &str, lost: Part) -> Option<u16> {
+        let number = match value {
+            Value::Null => return None,
+            Value::Number(n) => n.as_u64().and_then(|n| u16::try_from(n).ok()),
+            Value::String(s) => s.parse().ok(),
+            _ => None,
+        };
+        let port = number.filter(|n| *n > 0);
+        if port.is_none() {
+            self.mistake(at, format!("{value} is not a port from 1 to 65535"), lost);
+        }
+        port
+    }
+
+    pub(super) fn address(&mut self, value: &Value, at: &str, lost: Part) -> Option<IpAddr> {
+        let text = self.text(value, at, lost).filter(|t| !t.is_empty())?;
+        let address = text.parse::<IpAddr>();
+        if address.is_err() {
+            self.mistake(at, format!("{text:?} is not an address"), lost);
+        }
+        address.ok().map(|ip| ip.to_canonical())
+    }
+
+    /// Labels and the like. Scalars are taken as their text, nothing as "".
+    pub(super) fn texts(
+        &mut self,
+        value: &Value,
+        at: &str,
+        lost: Part,
+    ) -> BTreeMap<String, String> {
+        let mut texts = BTreeMap::new();
+        match value {
+            Value::Null => {}
+            Value::Object(map) => {
+                for (key, value) in map {
+                    let text = match value {
+                        Value::Null => Some(String::new()),
+                        Value::Number(n) => Some(n.to_string()),
+                        _ => self.text(value, &format!("{at}.{key}"), lost),
+                    };
+                    texts.extend(text.map(|text| (key.clone(), text)));
+                }
+            }
+            _ => self.mistake(at, "expected a mapping", lost),
+        }
+        texts
+    }
+}

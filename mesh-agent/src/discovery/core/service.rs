@@ -1,0 +1,159 @@
+use serde_json::Value;
+
+use super::fields::{SERVICE, SERVICE_PORT, SERVICE_SPEC};
+use super::read::Found;
+use crate::discovery::kinds::{Part, PortRef, ServicePort, ServiceSpec};
+
+pub(super) fn service(value: &Value, found: &mut Found) -> ServiceSpec {
+    found.names(value, "", SERVICE);
+    let spec = &value["spec"];
+    found.is_mapping(
+        spec,
+        "spec",
+        &[Part::Addresses, Part::Ports, Part::Selector],
+    );
+    found.names(spec, "spec", SERVICE_SPEC);
+    let mut service = ServiceSpec {
+        is_external_name: spec["type"] == "ExternalName",
+        ..ServiceSpec::default()
+    };
+    if service.is_external_name {
+        let message = "ExternalName is a name of somewhere else: it has no address and no pods here, and connections to it are what its target is";
+        found.advise("spec.type", message);
+    }
+    addresses(value, &mut service, found);
+    for (i, port) in found
+        .list(&spec["ports"], "spec.ports", Part::Ports)
+        .iter()
+        .enumerate()
+    {
+        service
+            .ports
+            .extend(self::port(port, &format!("spec.ports[{i}]"), found));
+    }
+    service.selector = found.texts(&spec["selector"], "spec.selector", Part::Selector);
+    let not_ready = "publishNotReadyAddresses";
+    let publish = found.flag(
+        &spec[not_ready],
+        &format!("spec.{not_ready}"),
+        Part::Nothing,
+    );
+    service.publish_not_ready = publish.unwrap_or_default();
+    unserved(spec, found);
+    service
+}
+
+/// What other implementations do and this one does not: all endpoints serve all.
+fn unserved(spec: &Value, found: &mut Found) {
+    let mut told = |field: &str, what: &str| {
+        let message = format!("is not served: {what}");
+        found.advise(&format!("spec.{field}"), message);
+    };
+    if spec["sessionAffinity"] == "ClientIP" {
+        told(
+            "sessionAffinity",
+            "a client's connections go to all endpoints in turn",
+        );
+    }
+    if spec["internalTrafficPolicy"] == "Local" {
+        told(
+            "internalTrafficPolicy",
+            "endpoints of other nodes are used too",
+        );
+    }
+    if spec["trafficDistribution"].is_string() {
+        told(
+            "trafficDistribution",
+            "endpoints are used in turn, wherever they are",
+        );
+    }
+}
+
+fn addresses(value: &Value, service: &mut ServiceSpec, found: &mut Found) {
+    let spec = &value["spec"];
+    let one = (&spec["clusterIP"], "spec.clusterIP".to_owned());
+    let more = found.list(&spec["clusterIPs"], "spec.clusterIPs", Part::Addresses);
+    let more = more.iter().enumerate();
+    let more = more.map(|(i, value)| (value, format!("spec.clusterIPs[{i}]")));
+    for (value, at) in std::iter::once(one).chain(more) {
+        if value == "None" {
+            continue;
+        }
+        let ip = found.address(value, &at, Part::Addresses);
+        service
+            .vips
+            .extend(ip.filter(|ip| !service.vips.contains(ip)));
+    }
+    let external = found.list(&spec["externalIPs"], "spec.externalIPs", Part::Addresses);
+    for (i, value) in external.iter().enumerate() {
+        let at = format!("spec.externalIPs[{i}]");
+        service
+            .external_ips
+            .extend(found.address(value, &at, Part::Addresses));
+    }
+    // A load balancer's address leads to the Service on each node, unless it
+    // says that the balancer stands between as a proxy.
+    let ingress = &value["status"]["loadBalancer"]["ingress"];
+    for entry in ingress.as_array().into_iter().flatten() {
+        let at = "status.loadBalancer.ingress";
+        let ip = found.address(&entry["ip"], at, Part::Addresses);
+        service
+            .external_ips
+            .extend(ip.filter(|_| entry["ipMode"] != "Proxy"));
+    }
+}
+
+/// `None` where it has no number, and for what is not TCP.
+fn port(value: &Value, at: &str, found: &mut Found) -> Option<ServicePort> {
+    found.is_mapping(value, at, &[Part::Ports]);
+    found.names(value, at, SERVICE_PORT);
+    let number_at = format!("{at}.port");
+    let number = found.port(&value["port"], &number_at, Part::Ports);
+    if value["port"].is_null() && value.is_object() {
+        found.mistake(&number_at, "is missing", Part::Ports);
+    }
+    let protocol = found.text(&value["protocol"], &format!("{at}.protocol"), Part::Ports);
+    let target = target(&value["targetPort"], &format!("{at}.targetPort"), found)?;
+    let text = |field: &str| value[field].as_str().map(str::to_owned);
+    let port = ServicePort {
+        name: text("name").unwrap_or_default(),
+        port: number?,
+        target_port: target,
+        app_protocol: text("appProtocol"),
+    };
+    protocol
+        .is_none_or(|p| p.is_empty() || p == "TCP")
+        .then_some(port)
+}
+
+/// `None` where it is there and cannot be understood.
+fn target(value: &Value, at: &str, found: &mut Found) -> Option<Option<PortRef>> {
+    match value {
+        Value::Null => Some(None),
+        Value::String(s) if s.is_empty() => Some(None),
+        // The API server writes 0 for absent.
+        Value::Number(n) if n.as_u64() == Some(0) => Some(None),
+        Value::String(s) if s.parse::<u64>().is_err() => Some(Some(PortRef::Name(s.clone()))),
+        _ => {
+            let number = found.port(value, at, Part::Ports)?;
+            Some(Some(PortRef::Number(number)))
+        }
+    }
+}
+
+impl ServiceSpec {
+    /// What cannot be understood of one part, as `before` said it.
+    pub(super) fn fill(&mut self, before: &Self, part: Part) {
+        match part {
+            Part::Addresses => {
+                let more = before.vips.iter().filter(|ip| !self.vips.contains(ip));
+                let more: Vec<_> = more.copied().collect();
+                self.vips.extend(more);
+                self.external_ips.extend(&before.external_ips);
+            }
+            Part::Ports => self.ports.clone_from(&before.ports),
+            Part::Selector => self.selector.clone_from(&before.selector),
+            _ => {}
+        }
+    }
+}

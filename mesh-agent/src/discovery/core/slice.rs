@@ -1,0 +1,150 @@
+use std::net::IpAddr;
+
+use serde_json::Value;
+
+use super::fields::{CONDITIONS, ENDPOINT, ENDPOINT_PORT, ENDPOINT_SLICE};
+use super::read::Found;
+use crate::discovery::kinds::{Endpoint, EndpointPort, EndpointSlice, Part, TargetRef};
+use crate::model::WorkloadKey;
+
+pub(super) fn slice(value: &Value, found: &mut Found) -> EndpointSlice {
+    found.names(value, "", ENDPOINT_SLICE);
+    let kind = found.text(&value["addressType"], "addressType", Part::Endpoints);
+    let mut slice = EndpointSlice::default();
+    if kind.as_deref() == Some("FQDN") {
+        found.advise(
+            "addressType",
+            "FQDN is not served: these endpoints are not used",
+        );
+        return slice;
+    }
+    if !matches!(kind.as_deref(), Some("IPv4" | "IPv6")) {
+        found.mistake(
+            "addressType",
+            "expected IPv4, IPv6 or FQDN",
+            Part::Endpoints,
+        );
+    }
+    let own = value["metadata"]["namespace"].as_str().unwrap_or("default");
+    let endpoints = found.list(&value["endpoints"], "endpoints", Part::Endpoints);
+    for (i, endpoint) in endpoints.iter().enumerate() {
+        let at = format!("endpoints[{i}]");
+        found.is_mapping(endpoint, &at, &[Part::Endpoints]);
+        found.names(endpoint, &at, ENDPOINT);
+        let mut read = self::endpoint(endpoint, &at, own, found);
+        for ip in &read.addresses {
+            if kind.as_deref() != Some(family(*ip)) && kind.is_some() {
+                let message = format!("{ip} is not of the addressType {}", value["addressType"]);
+                found.mistake(&format!("{at}.addresses"), message, Part::Endpoints);
+            }
+        }
+        read.addresses
+            .retain(|ip| kind.as_deref().is_none_or(|k| k == family(*ip)));
+        slice.endpoints.push(read);
+    }
+    for (i, port) in found
+        .list(&value["ports"], "ports", Part::Endpoints)
+        .iter()
+        .enumerate()
+    {
+        slice
+            .ports
+            .extend(self::port(port, &format!("ports[{i}]"), found));
+    }
+    slice
+}
+
+fn family(ip: IpAddr) -> &'static str {
+    match ip {
+        IpAddr::V4(_) => "IPv4",
+        IpAddr::V6(_) => "IPv6",
+    }
+}
+
+fn endpoint(value: &Value, at: &str, own: &str, found: &mut Found) -> Endpoint {
+    let mut endpoint = Endpoint::default();
+    let list = format!("{at}.addresses");
+    for (i, address) in found
+        .list(&value["addresses"], &list, Part::Endpoints)
+        .iter()
+        .enumerate()
+    {
+        let at = format!("{list}[{i}]");
+        endpoint
+            .addresses
+            .extend(found.address(address, &at, Part::Endpoints));
+    }
+    let conditions = &value["conditions"];
+    let conditions_at = format!("{at}.conditions");
+    found.is_mapping(conditions, &conditions_at, &[Part::Endpoints]);
+    found.names(conditions, &conditions_at, CONDITIONS);
+    let mut condition = |name: &str| {
+        let at = format!("{conditions_at}.{name}");
+        found.flag(&conditions[name], &at, Part::Endpoints)
+    };
+    // Missing means ready (EndpointSlice API).
+    endpoint.ready = condition("ready").unwrap_or(true);
+    endpoint.serving = condition("serving").unwrap_or(endpoint.ready);
+    endpoint.terminating = condition("terminating").unwrap_or(false);
+    endpoint.zone = value["zone"].as_str().map(str::to_owned);
+    endpoint.target = target(&value["targetRef"], &format!("{at}.targetRef"), own, found);
+    endpoint
+}
+
+fn target(value: &Value, at: &str, own: &str, found: &mut Found) -> TargetRef {
+    let is_pod = value["kind"] == "Pod";
+    let name = value["name"].as_str().filter(|n| !n.is_empty());
+    match (value, name) {
+        (Value::Null, _) => TargetRef::None,
+        (Value::Object(_), _) if !is_pod && value["kind"].is_string() => TargetRef::None,
+        (Value::Object(_), Some(name)) => TargetRef::Pod(WorkloadKey {
+            namespace: value["namespace"].as_str().unwrap_or(own).to_owned(),
+            name: name.to_owned(),
+        }),
+        _ => {
+            found.mistake(at, "does not say which Pod it is", Part::Endpoints);
+            TargetRef::Unknown
+        }
+    }
+}
+
+/// `None` for a port without a number, which is all ports and nothing to dial.
+fn port(value: &Value, at: &str, found: &mut Found) -> Option<EndpointPort> {
+    found.is_mapping(value, at, &[Part::Endpoints]);
+    found.names(value, at, ENDPOINT_PORT);
+    if value["port"].is_null() && value.is_object() {
+        found.advise(
+            &format!("{at}.port"),
+            "a port without a number is not served",
+        );
+    }
+    let number = found.port(&value["port"], &format!("{at}.port"), Part::Endpoints)?;
+    let protocol = found.text(
+        &value["protocol"],
+        &format!("{at}.protocol"),
+        Part::Endpoints,
+    );
+    let port = EndpointPort {
+        name: value["name"].as_str().unwrap_or_default().to_owned(),
+        port: number,
+    };
+    protocol
+        .is_none_or(|p| p.is_empty() || p == "TCP")
+        .then_some(port)
+}
+
+impl EndpointSlice {
+    /// Endpoints that cannot be understood now, as `before` gave them.
+    pub(super) fn fill(&mut self, before: &Self) {
+        let is_known = |ip: &IpAddr| self.endpoints.iter().any(|e| e.addresses.contains(ip));
+        let lost = before
+            .endpoints
+            .iter()
+            .filter(|e| !e.addresses.iter().any(is_known));
+        let lost: Vec<Endpoint> = lost.cloned().collect();
+        self.endpoints.extend(lost);
+        if self.ports.is_empty() {
+            self.ports.clone_from(&before.ports);
+        }
+    }
+}

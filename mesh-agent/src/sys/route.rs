@@ -5,7 +5,7 @@
 //! netlink from inside the namespace (about 0.1 ms); both calls may be repeated.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use mesh_common::abi::{LOOPBACK_IFINDEX, MARK, RULE_PRIORITY, TABLE};
 use netlink_packet_core::{
@@ -35,19 +35,27 @@ pub enum RouteError {
         what: &'static str,
         source: io::Error,
     },
-    #[error(
-        "cannot set net.ipv4.tcp_fwmark_accept in the pod's network namespace: {0}; is /proc/sys writable?"
-    )]
-    Sysctl(io::Error),
+    #[error("cannot set {name} in the pod's network namespace: {source}; is /proc/sys writable?")]
+    Sysctl {
+        name: &'static str,
+        source: io::Error,
+    },
 }
 
-/// Sets rule, table and sysctl for each family that the pod has.
+/// What the application answers to a delivery follows the mark of its SYN.
+const ACCEPT: &str = "net.ipv4.tcp_fwmark_accept";
+/// And so does what the pod's kernel answers in its place, RST and ICMP: to the
+/// agent, over `lo`. Otherwise it would leave the pod, towards the client.
+const REFLECT: [&str; 2] = ["net.ipv4.fwmark_reflect", "net.ipv6.fwmark_reflect"];
+/// Every value but 0 switches a setting on. Ours is a bit beside what was
+/// there, which can so be restored, whoever set it and whichever agent does it.
+const OURS: u8 = 2;
+
+/// Sets rule, table and sysctls for each family that the pod has.
 pub fn install(netns: &Netns, ips: PodIps) -> Result<(), RouteError> {
     netns
         .run(|| {
-            // Replies of the application to a delivery follow the mark of its SYN.
-            std::fs::write("/proc/sys/net/ipv4/tcp_fwmark_accept", "1")
-                .map_err(RouteError::Sysctl)?;
+            change_settings(ips, |value| value | OURS)?;
             let mut netlink = Netlink::open("open", "netlink socket")?;
             for ip in ips.iter() {
                 netlink.change(
@@ -73,7 +81,7 @@ pub fn remove(netns: &Netns) -> Result<(), RouteError> {
     netns
         .run(|| {
             let mut netlink = Netlink::open("open", "netlink socket")?;
-            for ip in [IpAddr::V4([0; 4].into()), IpAddr::V6([0; 16].into())] {
+            for ip in BOTH.iter() {
                 netlink.change("delete", "rule", RouteNetlinkMessage::DelRule(rule(ip)), 0)?;
                 let mut route = route(ip);
                 route
@@ -81,9 +89,37 @@ pub fn remove(netns: &Netns) -> Result<(), RouteError> {
                     .retain(|a| !matches!(a, RouteAttribute::PrefSource(_)));
                 netlink.change("delete", "route", RouteNetlinkMessage::DelRoute(route), 0)?;
             }
-            std::fs::write("/proc/sys/net/ipv4/tcp_fwmark_accept", "0").map_err(RouteError::Sysctl)
+            change_settings(BOTH, |value| value & !OURS)
         })
         .map_err(RouteError::Enter)?
+}
+
+/// Of either family, whatever the pod has.
+const BOTH: PodIps = PodIps {
+    v4: Some(Ipv4Addr::UNSPECIFIED),
+    v6: Some(Ipv6Addr::UNSPECIFIED),
+};
+
+/// Changes the settings of the namespace that the calling thread is in.
+fn change_settings(ips: PodIps, change: impl Fn(u8) -> u8) -> Result<(), RouteError> {
+    let [v4, v6] = REFLECT;
+    let reflect = ips.iter().map(|ip| if ip.is_ipv4() { v4 } else { v6 });
+    for name in std::iter::once(ACCEPT).chain(reflect) {
+        let path = format!("/proc/sys/{}", name.replace('.', "/"));
+        let changed = std::fs::read_to_string(&path).and_then(|text| {
+            let value = text.trim().parse().map_err(io::Error::other)?;
+            match change(value) {
+                same if same == value => Ok(()),
+                other => std::fs::write(&path, other.to_string()),
+            }
+        });
+        match changed {
+            // A kernel without that family has nothing to take back.
+            Err(e) if e.kind() == io::ErrorKind::NotFound && change(0) == 0 => {}
+            changed => changed.map_err(|source| RouteError::Sysctl { name, source })?,
+        }
+    }
+    Ok(())
 }
 
 fn family(ip: IpAddr) -> AddressFamily {

@@ -28,6 +28,11 @@ impl Epoll {
         self.register(fd, libc::EPOLLIN | libc::EPOLLEXCLUSIVE)
     }
 
+    /// Tells only of an error, or when both directions have ended: always told.
+    pub fn add_for_errors(&self, fd: &impl AsRawFd) -> Result<()> {
+        self.register(fd, 0)
+    }
+
     fn register(&self, fd: &impl AsRawFd, events: i32) -> Result<()> {
         let fd = fd.as_raw_fd();
         let mut event = libc::epoll_event {

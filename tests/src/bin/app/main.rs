@@ -51,7 +51,8 @@ enum Mode {
     Hold { target: SocketAddr, count: usize },
     /// One end of a connection; steps come on standard input, one a line:
     /// listen PORT, accept, connect ADDRESS, send BYTES, read BYTES, drain,
-    /// fin, rst, close, fill, addresses.
+    /// fin, rst, close, fill, addresses, failed (waits for an error without
+    /// reading), fate ADDRESS (connects and reads; what comes of it, and when).
     Peer,
     /// Server for load: echo on the port, bulk on the next.
     LoadServer { port: u16 },
@@ -122,4 +123,17 @@ fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+/// The error as programs name it.
+fn errno(error: &std::io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::EPERM) => "EPERM".to_owned(),
+        Some(libc::ECONNREFUSED) => "ECONNREFUSED".to_owned(),
+        Some(libc::ECONNRESET) => "ECONNRESET".to_owned(),
+        Some(libc::EHOSTUNREACH) => "EHOSTUNREACH".to_owned(),
+        Some(libc::EPIPE) => "EPIPE".to_owned(),
+        Some(libc::ETIMEDOUT) => "ETIMEDOUT".to_owned(),
+        _ => error.to_string(),
+    }
 }

@@ -2,14 +2,15 @@
 
 use std::io::{BufRead as _, ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use mesh_tests::sys::epoll::Epoll;
 use rand::RngExt as _;
 use sha2::{Digest as _, Sha256};
 
-use crate::hex;
 use crate::serve::listen;
+use crate::{errno, hex};
 
 /// No step takes longer; `fill` ends sooner.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -52,6 +53,12 @@ impl Peer {
                 self.use_stream(TcpStream::connect_timeout(&to, PATIENCE)?)?;
                 Ok("connected".to_owned())
             }
+            "fate" => {
+                let (to, begun) = (argument.parse()?, Instant::now());
+                let fate = fate(&to);
+                Ok(format!("{fate} {}", begun.elapsed().as_micros()))
+            }
+            "failed" => failed(self.stream()?),
             "addresses" => {
                 let stream = self.stream()?;
                 Ok(format!(
@@ -90,6 +97,31 @@ impl Peer {
 
     fn stream(&mut self) -> Result<&mut TcpStream> {
         self.stream.as_mut().context("not connected")
+    }
+}
+
+/// How a connection fails; at connect or at the first read.
+fn fate(to: &SocketAddr) -> String {
+    let end = TcpStream::connect_timeout(to, PATIENCE).and_then(|mut stream| {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.read(&mut [0; 16])
+    });
+    match end {
+        Ok(0) => "eof".to_owned(),
+        Ok(_) => "data".to_owned(),
+        Err(e) => errno(&e),
+    }
+}
+
+/// Waits for the socket's error; nothing is read or written.
+fn failed(stream: &TcpStream) -> Result<String> {
+    let errors = Epoll::new()?;
+    errors.add_for_errors(stream)?;
+    let mut ready = vec![];
+    errors.wait(i32::try_from(PATIENCE.as_millis())?, &mut ready)?;
+    match stream.take_error()? {
+        Some(error) => Ok(format!("failed {}", errno(&error))),
+        None => bail!("no error"),
     }
 }
 

@@ -12,6 +12,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 
+use crate::errno;
+
 const PATIENCE: Duration = Duration::from_secs(10);
 /// After a refusal: there are no more of them than can be counted.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -85,7 +87,7 @@ impl Steady {
             match exchange(to) {
                 Ok(what) => self.count(time, what),
                 Err(error) => {
-                    self.count(time, &name(&error));
+                    self.count(time, &errno(&error));
                     std::thread::sleep(PAUSE);
                 }
             }
@@ -106,7 +108,7 @@ impl Steady {
                     self.count(self.time.load(Ordering::SeqCst), "stream ended");
                 }
                 Err(error) => {
-                    self.count(time, &format!("stream {}", name(&error)));
+                    self.count(time, &format!("stream {}", errno(&error)));
                     std::thread::sleep(PAUSE);
                 }
             }
@@ -129,13 +131,4 @@ fn exchange(to: SocketAddr) -> std::io::Result<&'static str> {
         // It ended without an answer.
         _ => "cut",
     })
-}
-
-fn name(error: &std::io::Error) -> String {
-    match error.raw_os_error() {
-        Some(libc::EPERM) => "EPERM".to_owned(),
-        Some(libc::ECONNREFUSED) => "ECONNREFUSED".to_owned(),
-        Some(libc::ECONNRESET) => "ECONNRESET".to_owned(),
-        _ => error.to_string(),
-    }
 }

@@ -27,8 +27,11 @@ pub const ALERT_RECORD: usize = HEAD + 2 + TAIL;
 const TAG: usize = 16;
 /// What a header may announce (RFC 8446, section 5.2).
 const MAX_BODY: usize = MAX_PLAINTEXT + 256;
-/// Records that carry no data (empty ones, key updates, tickets) in a row.
-const MAX_IDLE_RECORDS: u8 = 32;
+/// A record that carries no data (empty, a key update, a ticket) costs as much
+/// credit as this many that do give back: a key update is worth many records.
+const IDLE_COST: u32 = 1024;
+/// Most credit, and what a connection begins with.
+const IDLE_CREDIT: u32 = 32 * IDLE_COST;
 /// Own keys are changed after this many records; AES-GCM is good for 2^24.5.
 const UPDATE_AFTER: u64 = 1 << 23;
 /// Nothing is sealed beyond this number under one key.
@@ -223,7 +226,7 @@ pub struct Records {
     sent_close: bool,
     /// The peer asked us to change our keys.
     update_wanted: bool,
-    idle_records: u8,
+    idle_credit: u32,
     /// How the receiving direction ended.
     ended: Option<Result<Opened, RecordError>>,
 }
@@ -242,7 +245,7 @@ impl Records {
             updates: Updates::Handshake(Box::new(Schedule::new(side, heard, secrets)?)),
             sent_close: false,
             update_wanted: false,
-            idle_records: 0,
+            idle_credit: IDLE_CREDIT,
             ended: None,
         })
     }
@@ -258,7 +261,7 @@ impl Records {
             updates: Updates::Numbered(1),
             sent_close: false,
             update_wanted: false,
-            idle_records: 0,
+            idle_credit: IDLE_CREDIT,
             ended: None,
         }
     }
@@ -347,7 +350,7 @@ impl Records {
         let plaintext = HEAD..HEAD + content;
         match kind {
             DATA if content > 0 => {
-                self.idle_records = 0;
+                self.idle_credit = IDLE_CREDIT.min(self.idle_credit + 1);
                 return Ok(Opened::Data {
                     plaintext,
                     consumed: length,
@@ -359,10 +362,8 @@ impl Records {
             ALERT => {}
             _ => return Err(RecordError::Unexpected),
         }
-        self.idle_records += 1;
-        if self.idle_records > MAX_IDLE_RECORDS {
-            return Err(RecordError::IdleFlood);
-        }
+        let left = self.idle_credit.checked_sub(IDLE_COST);
+        self.idle_credit = left.ok_or(RecordError::IdleFlood)?;
         Ok(Opened::Handled { consumed: length })
     }
 

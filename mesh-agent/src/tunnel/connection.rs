@@ -16,12 +16,16 @@ use super::frame::{self, GENERATIONS, HEADER, Kind, Open};
 use super::relay::Relay;
 use super::stream::{self, Between};
 use crate::model::TlsParameters;
-use crate::tls::{HEAD, Opened, PeerId, RecordError, Records, Session, TAIL};
+use crate::tls::{HEAD, MAX_CIPHERTEXT, Opened, PeerId, RecordError, Records, Session, TAIL};
 
 /// After a GOAWAY the peer's close is waited for this long.
 pub(super) const LINGER: Duration = Duration::from_millis(500);
 /// Ciphertext read in one go; 128 to 256 KiB measured best.
 pub(super) const RECEIVE_BYTES: usize = 256 * 1024;
+
+/// The same between streams: an OPEN and what follows it, no more than is
+/// looked at before others run.
+const BETWEEN_BYTES: usize = 2 * MAX_CIPHERTEXT;
 
 thread_local! {
     static RECEIVE: RefCell<Box<[u8]>> = RefCell::new(vec![0; RECEIVE_BYTES].into_boxed_slice());
@@ -80,6 +84,8 @@ pub struct Connection {
     pub(super) generation: u8,
     /// A stream was begun on it before.
     used: bool,
+    /// A RESET of the last stream came after its end.
+    crossed: bool,
     /// Either side said that there will be no more streams.
     pub(super) going_away: bool,
     opened: Instant,
@@ -103,6 +109,7 @@ impl Connection {
             // The first stream's is 0.
             generation: GENERATIONS - 1,
             used: false,
+            crossed: false,
             going_away: false,
             opened: now,
         }
@@ -136,7 +143,7 @@ impl Connection {
 
     /// Begins the next stream. The OPEN travels with the first data.
     pub fn open(&mut self, open: &Open) -> Relay {
-        self.generation = stream::next(self.generation);
+        self.begin(stream::next(self.generation));
         let reused = std::mem::replace(&mut self.used, true);
         Relay::client(self.generation, open.encode(self.generation), reused)
     }
@@ -155,30 +162,38 @@ impl Connection {
         }
     }
 
-    /// One record at most.
+    /// Takes what comes in place, up to an OPEN or a GOAWAY.
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Box<Taken>>, Broken>> {
         with_received(|buffer| {
             let mut len = self.restore(buffer);
+            let mut at = 0;
             loop {
-                match self.records.open(&mut buffer[..len])? {
+                match self.records.open(&mut buffer[at..len])? {
                     Opened::NeedMore => {}
                     Opened::Closed => return Poll::Ready(Err(Broken::Lost)),
                     Opened::Handled { consumed } => {
-                        buffer.copy_within(consumed..len, 0);
-                        len -= consumed;
+                        at += consumed;
                         continue;
                     }
                     Opened::Data {
                         plaintext,
                         consumed,
                     } => {
-                        let taken = self.take_between(&buffer[plaintext]);
-                        self.store(&buffer[consumed..len]);
-                        return Poll::Ready(taken);
+                        let plaintext = at + plaintext.start..at + plaintext.end;
+                        at += consumed;
+                        let taken = self.take_between(&buffer[plaintext])?;
+                        if taken.is_none() && !self.going_away {
+                            continue;
+                        }
+                        self.store(&buffer[at..len]);
+                        return Poll::Ready(Ok(taken));
                     }
                 }
-                // A record is never longer than the buffer.
-                match self.poll_receive(&mut buffer[len..], cx) {
+                // A part of a record is left, at most.
+                buffer.copy_within(at..len, 0);
+                len -= at;
+                at = 0;
+                match self.poll_receive(&mut buffer[len..BETWEEN_BYTES], cx) {
                     Poll::Ready(Ok(n)) => len += n,
                     Poll::Ready(Err(broken)) => return Poll::Ready(Err(broken)),
                     Poll::Pending => {
@@ -197,11 +212,11 @@ impl Connection {
             let payload = &plaintext[found.start..found.start + found.len];
             at = found.start + found.len;
             match stream::between(&found, self.generation)? {
-                Between::Skip => {}
+                Between::Skip => self.crossed()?,
                 Between::Goaway => self.going_away = true,
                 Between::Open => {
                     let open = Open::decode(payload)?;
-                    self.generation = found.generation;
+                    self.begin(found.generation);
                     let mut relay = Relay::server(found.generation);
                     relay.take_early(plaintext, at)?;
                     return Ok(Some(Box::new(Taken { open, relay })));
@@ -209,6 +224,28 @@ impl Connection {
             }
         }
         Ok(None)
+    }
+
+    fn begin(&mut self, generation: u8) {
+        self.generation = generation;
+        self.crossed = false;
+    }
+
+    /// One RESET may cross the end of its stream. Whoever sends more only wants
+    /// them read.
+    fn crossed(&mut self) -> Result<(), ProtocolError> {
+        match std::mem::replace(&mut self.crossed, true) {
+            false => Ok(()),
+            true => Err(ProtocolError::OutOfPlace),
+        }
+    }
+
+    /// The peer says once that it takes, or opens, no more streams.
+    pub(super) fn goes_away(&mut self) -> Result<(), ProtocolError> {
+        match std::mem::replace(&mut self.going_away, true) {
+            false => Ok(()),
+            true => Err(ProtocolError::OutOfPlace),
+        }
     }
 
     /// May a stream begin on this idle connection? Looks at what came meanwhile.
@@ -234,7 +271,7 @@ impl Connection {
                         consumed,
                     }) => {
                         let plaintext = &buffer[at + plaintext.start..at + plaintext.end];
-                        if !self.only_crossed_resets(plaintext) {
+                        if !self.only_a_crossed_reset(plaintext) {
                             return false;
                         }
                         at += consumed;
@@ -247,7 +284,7 @@ impl Connection {
         })
     }
 
-    fn only_crossed_resets(&self, plaintext: &[u8]) -> bool {
+    fn only_a_crossed_reset(&mut self, plaintext: &[u8]) -> bool {
         let mut at = 0;
         while at < plaintext.len() {
             match frame::parse(plaintext, at) {
@@ -255,6 +292,9 @@ impl Connection {
                     at = f.start + f.len;
                 }
                 _ => return false,
+            }
+            if self.crossed().is_err() {
+                return false;
             }
         }
         true
@@ -281,14 +321,15 @@ impl Connection {
             return;
         }
         self.hang_up();
-        // What still comes was not taken, as the GOAWAY says.
+        // What still comes was not taken, as the GOAWAY says. One read a turn:
+        // whoever goes on sending holds up nobody, and its time runs.
         let closed = |cx: &mut Context<'_>| {
             with_received(|buffer| {
-                loop {
-                    if ready!(self.poll_receive(buffer, cx)).is_err() {
-                        return Poll::Ready(());
-                    }
+                if ready!(self.poll_receive(buffer, cx)).is_err() {
+                    return Poll::Ready(());
                 }
+                cx.waker().wake_by_ref();
+                Poll::Pending
             })
         };
         poll_fn(closed).await;

@@ -8,7 +8,9 @@
 //! that the TLS room has verified. Invariants: a byte of one stream never
 //! reaches another (generations, and both directions end before reuse); memory
 //! of a connection is bounded by one read in each direction, and nothing while
-//! it is idle.
+//! it is idle; a peer cannot keep a worker from its neighbours: what it sends is
+//! taken in place, in turns that end by the number of frames and not only of
+//! bytes, and what means nothing may come only so often as it must.
 
 mod connection;
 mod frame;

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 #[cfg(test)]
-pub(super) use sending::CREDIT_BYTES;
+pub(super) use {receiving::TURN_FRAMES, sending::CREDIT_BYTES};
 
 use super::ProtocolError;
 use super::connection::{Broken, Connection};

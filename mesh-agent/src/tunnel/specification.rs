@@ -5,7 +5,7 @@ use super::frame::{
     GENERATIONS, HEADER, Kind, MAX_HOPS, MAX_OPEN, Open, ResetReason, VERSION, put_header,
 };
 use super::pool;
-use super::relay::{ACCEPT_DELAY, CREDIT_BYTES, MAX_REPLAYS, SETTLE, UPLOAD_BYTES};
+use super::relay::{ACCEPT_DELAY, CREDIT_BYTES, MAX_REPLAYS, SETTLE, TURN_FRAMES, UPLOAD_BYTES};
 use crate::tls::{ALPN, MAX_PLAINTEXT};
 
 const TEXT: &str = include_str!("../../../docs/protocol.md");
@@ -54,6 +54,10 @@ fn every_limit_in_the_specification_is_the_codes() {
         ("header, bytes", HEADER as u128),
         ("OPEN, bytes", MAX_OPEN as u128),
         ("hops", u128::from(MAX_HOPS)),
+        (
+            "frames of a peer before its neighbours run",
+            TURN_FRAMES as u128,
+        ),
         ("generations", u128::from(GENERATIONS)),
         ("plaintext of a record, bytes", MAX_PLAINTEXT as u128),
         (

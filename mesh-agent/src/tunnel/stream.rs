@@ -47,6 +47,8 @@ pub(super) struct Stream {
     role: Role,
     generation: u8,
     accepted: bool,
+    /// A RESET of the stream before came.
+    crossed: bool,
     sending: Half,
     receiving: Half,
 }
@@ -57,6 +59,7 @@ impl Stream {
             role,
             generation,
             accepted: false,
+            crossed: false,
             sending: Half::Open,
             receiving: Half::Open,
         }
@@ -98,6 +101,17 @@ impl Stream {
         self.sending = Half::Reset;
     }
 
+    /// A frame of another generation: only a RESET of the stream before may have
+    /// crossed that stream's end, and only one.
+    fn crossed(&mut self, frame: &Frame) -> Result<Event, ProtocolError> {
+        let may_cross = frame.kind == Kind::Reset && next(frame.generation) == self.generation;
+        if may_cross && !std::mem::replace(&mut self.crossed, true) {
+            Ok(Event::Skip)
+        } else {
+            Err(ProtocolError::BadGeneration)
+        }
+    }
+
     /// Takes a frame that arrived while this stream is the current one.
     pub(super) fn receive(
         &mut self,
@@ -108,7 +122,7 @@ impl Stream {
             return Ok(Event::Goaway { last: payload[0] });
         }
         if frame.generation != self.generation {
-            return crossed(frame, self.generation);
+            return self.crossed(frame);
         }
         if !self.may_receive() {
             // The peer's application failed after its FIN.
@@ -154,16 +168,6 @@ pub(super) fn next(generation: u8) -> u8 {
 /// The generation of the stream before `generation`.
 pub(super) fn previous(generation: u8) -> u8 {
     (generation + GENERATIONS - 1) % GENERATIONS
-}
-
-/// A frame of another generation than the current one: only a RESET of the
-/// stream before may have crossed that stream's end.
-fn crossed(frame: &Frame, current: u8) -> Result<Event, ProtocolError> {
-    if frame.kind == Kind::Reset && next(frame.generation) == current {
-        Ok(Event::Skip)
-    } else {
-        Err(ProtocolError::BadGeneration)
-    }
 }
 
 /// What a frame means between two streams, for the end that takes streams.
@@ -237,14 +241,14 @@ mod tests {
     }
 
     #[test]
-    fn only_a_crossed_reset_of_the_stream_before_is_skipped() {
+    fn only_one_crossed_reset_of_the_stream_before_is_skipped() {
         let mut stream = Stream::new(Role::Server, 0);
         let before = GENERATIONS - 1;
         assert_eq!(
             stream.receive(&frame(Kind::Reset, before), &[0]),
             Ok(Event::Skip)
         );
-        for kind in [Kind::Data, Kind::Fin, Kind::Open] {
+        for kind in [Kind::Data, Kind::Fin, Kind::Open, Kind::Reset] {
             assert_eq!(
                 stream.receive(&frame(kind, before), &[0]),
                 Err(ProtocolError::BadGeneration)

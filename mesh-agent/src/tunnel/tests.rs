@@ -1,6 +1,7 @@
 //! Two agents' ends over a real socket and real TLS, and applications that
 //! check every byte.
 
+mod floods;
 mod replay;
 
 use std::net::SocketAddr;

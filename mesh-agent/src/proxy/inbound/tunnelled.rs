@@ -99,6 +99,8 @@ async fn streams(at: &mut At<'_>, mut connection: Box<Connection>) {
                 if !whole {
                     return;
                 }
+                // Those that a peer sends in advance may be refused without a wait.
+                tokio::task::yield_now().await;
             }
             // The peer is done.
             Ok(None) => return,

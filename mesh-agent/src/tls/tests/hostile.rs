@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use proptest::prelude::*;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use super::support::{DEADLINE, credentials, id, root, sockets};
@@ -174,4 +175,38 @@ proptest! {
             super::handshakes::pass(&mut server.records, &mut client.records, b"back");
         }
     }
+}
+
+/// A hello in records of one byte each: about 1,500 of them.
+#[tokio::test]
+async fn a_handshake_of_many_small_records_lets_the_neighbours_run() {
+    warm();
+    let root = root("root");
+    let db = credentials(&root, "db");
+    let hello = include_bytes!("../../detect/corpus/rustls-mesh.bin");
+    let dribble: Vec<u8> = hello[HEAD..]
+        .iter()
+        .flat_map(|byte| [22, 3, 1, 0, 1, *byte])
+        .collect();
+    let (mut client, server) = sockets().await;
+    client.write_all(&dribble).await.expect("room");
+    let turns = std::rc::Rc::new(std::cell::Cell::new(0));
+    let neighbour = async {
+        loop {
+            turns.set(turns.get() + 1);
+            tokio::task::yield_now().await;
+        }
+    };
+    let answered = async {
+        tokio::select! {
+            ended = accept(&server, &db, DEADLINE) => panic!("{ended:?}"),
+            ready = client.readable() => ready.expect("an answer"),
+        }
+    };
+    tokio::select! {
+        biased;
+        () = answered => {}
+        () = neighbour => unreachable!("it goes on"),
+    }
+    assert!(turns.get() >= hello.len() / 20, "{} turns", turns.get());
 }

@@ -355,6 +355,32 @@ async fn a_flood_of_records_without_data_ends() {
 }
 
 #[tokio::test]
+async fn data_in_between_pays_for_little_that_is_none() {
+    let (mut client, mut server) = pair().await;
+    let mut counted = 0;
+    let error = loop {
+        pass(&mut client.records, &mut server.records, b"data");
+        let mut update = client.records.ask_for_update().expect("a record");
+        match server.records.open(&mut update) {
+            Ok(_) => counted += 1,
+            Err(error) => break error,
+        }
+        assert!(counted <= 100, "without end");
+    };
+    assert_eq!((error, counted), (RecordError::IdleFlood, 32));
+    // A peer that changes its keys now and then goes on.
+    let (mut client, mut server) = pair().await;
+    for _ in 0..100 {
+        for _ in 0..1024 {
+            pass(&mut client.records, &mut server.records, b"data");
+        }
+        let mut update = client.records.ask_for_update().expect("a record");
+        let opened = server.records.open(&mut update);
+        assert!(matches!(opened, Ok(Opened::Handled { .. })), "{opened:?}");
+    }
+}
+
+#[tokio::test]
 async fn keys_are_changed_well_before_their_limit() {
     let (mut client, mut server) = pair().await;
     client.records.skip_sending(UPDATE_AFTER - 1);

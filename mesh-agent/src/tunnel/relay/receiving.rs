@@ -15,8 +15,11 @@ use crate::tunnel::connection::{Broken, Connection, with_received, write_vectore
 use crate::tunnel::frame;
 use crate::tunnel::stream::{Event, Role, previous};
 
-/// Turns before neighbours run.
+/// Reads before neighbours run.
 const TURN: usize = 4;
+/// Frames, and records without any, before neighbours run: small ones cost by
+/// their number and not by their bytes.
+pub(in crate::tunnel) const TURN_FRAMES: usize = 1024;
 /// Ranges of one gathered write.
 const GATHER: usize = 64;
 
@@ -32,6 +35,7 @@ impl Relay {
         connection: &mut Connection,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Fail>> {
+        let mut budget = TURN_FRAMES;
         for _ in 0..TURN {
             if let Some(application) = application {
                 ready!(self.poll_rest(application, cx)).map_err(|_| Fail::Application)?;
@@ -48,7 +52,10 @@ impl Relay {
                 }
                 // A RESET may still come, and the peer's end of the connection.
             }
-            ready!(self.poll_records(application, connection, cx))?;
+            ready!(self.poll_records(application, connection, &mut budget, cx))?;
+            if budget == 0 {
+                break;
+            }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
@@ -86,12 +93,14 @@ impl Relay {
         &mut self,
         application: Option<&TcpStream>,
         connection: &mut Connection,
+        budget: &mut usize,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Fail>> {
         with_received(|buffer| {
             let mut len = connection.restore(buffer);
             let mut at = 0;
-            let mut opened = self.open_all(application, connection, &mut buffer[..len], &mut at);
+            let input = &mut buffer[..len];
+            let mut opened = self.open_all(application, connection, input, &mut at, budget);
             if opened.is_ok() && at == 0 {
                 // Nothing, or a part of a record.
                 match connection.poll_receive(&mut buffer[len..], cx) {
@@ -102,7 +111,8 @@ impl Relay {
                         return Poll::Pending;
                     }
                 }
-                opened = self.open_all(application, connection, &mut buffer[..len], &mut at);
+                let input = &mut buffer[..len];
+                opened = self.open_all(application, connection, input, &mut at, budget);
             }
             // Also when the application failed: the connection lives on.
             connection.store(&buffer[at..len]);
@@ -123,7 +133,9 @@ impl Relay {
         connection.receive_rest();
         let heard = with_received(|buffer| {
             let len = connection.restore(buffer);
-            self.open_all(Some(application), connection, &mut buffer[..len], &mut 0)
+            // Once for a connection, so all of it.
+            let (input, mut budget) = (&mut buffer[..len], usize::MAX);
+            self.open_all(Some(application), connection, input, &mut 0, &mut budget)
         });
         match (heard, self.peer_reset.take()) {
             (Err(told @ Fail::End(_)), _) => told,
@@ -132,27 +144,32 @@ impl Relay {
         }
     }
 
-    /// Opens records until they end, the stream ends, or the application is
-    /// full. `at`: bytes used so far.
+    /// Opens records until they end, the stream ends, the application is full,
+    /// or the budget is used up. `at`: bytes used so far.
     fn open_all(
         &mut self,
         application: Option<&TcpStream>,
         connection: &mut Connection,
         buffer: &mut [u8],
         at: &mut usize,
+        budget: &mut usize,
     ) -> Result<(), Fail> {
         let mut gathered = Gathered::new();
         loop {
             // A stream that has ended leaves the rest to the next one.
             let ended = self.stream.is_over() || self.peer_reset.is_some();
-            let opened = if ended || gathered.len() >= GATHER {
+            let spent = *budget == 0;
+            let opened = if ended || spent || gathered.len() >= GATHER {
                 Opened::NeedMore
             } else {
                 let opened = connection.records.open(&mut buffer[*at..]);
                 opened.map_err(Broken::from)?
             };
             match opened {
-                Opened::Handled { consumed } => *at += consumed,
+                Opened::Handled { consumed } => {
+                    *at += consumed;
+                    *budget = budget.saturating_sub(1);
+                }
                 Opened::Closed => return Err(Fail::Connection(Broken::Lost)),
                 Opened::Data {
                     plaintext,
@@ -160,13 +177,14 @@ impl Relay {
                 } => {
                     let range = *at + plaintext.start..*at + plaintext.end;
                     *at += consumed;
-                    self.take(connection, buffer, range, &mut gathered)?;
+                    let frames = self.take(connection, buffer, range, &mut gathered)?;
+                    *budget = budget.saturating_sub(frames);
                 }
                 Opened::NeedMore => {
                     let more = gathered.len() >= GATHER;
                     let full = self.pass(application, buffer, &gathered)?;
                     gathered.clear();
-                    if ended || full || !more {
+                    if ended || full || spent || !more {
                         return Ok(());
                     }
                 }
@@ -174,20 +192,21 @@ impl Relay {
         }
     }
 
-    /// The frames of one record.
+    /// The frames of one record; how many.
     fn take(
         &mut self,
         connection: &mut Connection,
         buffer: &[u8],
         range: std::ops::Range<usize>,
         gathered: &mut Gathered,
-    ) -> Result<(), Fail> {
+    ) -> Result<usize, Fail> {
         let plaintext = &buffer[range.clone()];
-        let mut at = 0;
+        let (mut at, mut frames) = (0, 0);
         while at < plaintext.len() {
             let found = frame::parse(plaintext, at)?;
             let payload = &plaintext[found.start..found.start + found.len];
             at = found.start + found.len;
+            frames += 1;
             match self.stream.receive(&found, payload)? {
                 Event::Data => {
                     let start = range.start + found.start;
@@ -203,11 +222,11 @@ impl Relay {
                 }
             }
         }
-        Ok(())
+        Ok(frames)
     }
 
     fn going_away(&mut self, connection: &mut Connection, last: u8) -> Result<(), Fail> {
-        connection.going_away = true;
+        connection.goes_away()?;
         let current = self.stream.generation();
         if last == current || self.role == Role::Server {
             return Ok(());

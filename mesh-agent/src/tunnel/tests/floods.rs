@@ -1,0 +1,113 @@
+//! Peers that keep to TLS, and send what only costs work.
+
+use std::future::Future as _;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use super::*;
+use crate::tunnel::frame::{HEADER, Kind, put_header};
+use crate::tunnel::relay::TURN_FRAMES;
+
+/// Most that a connection has received and not looked at.
+const READ: usize = connection::RECEIVE_BYTES;
+
+fn frame_of(kind: Kind, generation: u8, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0; HEADER];
+    put_header(&mut bytes, kind, generation, payload.len());
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+/// Fills what the other end reads in one go with records of that plaintext.
+fn flood(near: &mut Connection, far: &mut Connection, plaintext: &[u8]) -> usize {
+    let mut records = 0;
+    loop {
+        let before = near.unsent.len();
+        near.inject(plaintext);
+        if near.unsent.len() > READ {
+            near.unsent.truncate(before);
+            far.received.append(&mut near.unsent);
+            return records;
+        }
+        records += 1;
+    }
+}
+
+#[tokio::test]
+async fn more_than_one_reset_between_two_streams_breaks_the_protocol() {
+    let (mut near, mut far) = connections().await;
+    let last = frame::GENERATIONS - 1;
+    let reset = frame_of(Kind::Reset, last, &[0]);
+    near.inject(&reset);
+    near.inject(&open().encode(0));
+    far.received.append(&mut near.unsent);
+    let taken = far.accept().await.expect("one may have crossed");
+    assert!(taken.is_some());
+    let (mut near, mut far) = connections().await;
+    flood(&mut near, &mut far, &reset);
+    let error = far.accept().await.expect_err("an end");
+    assert_eq!(error, ProtocolError::OutOfPlace);
+    // Neither has a client more patience with what it has in its pool.
+    let (mut near, mut far) = connections().await;
+    near.inject(&reset);
+    far.received.append(&mut near.unsent);
+    assert!(far.is_idle_and_whole());
+    near.inject(&reset);
+    far.received.append(&mut near.unsent);
+    assert!(!far.is_idle_and_whole());
+}
+
+#[tokio::test]
+async fn a_peer_goes_away_once() {
+    let (mut near, mut far) = connections().await;
+    near.inject(&open().encode(0));
+    for _ in 0..2 {
+        near.inject(&frame_of(Kind::Goaway, 0, &[0, 0]));
+    }
+    far.received.append(&mut near.unsent);
+    let mut relay = taken(&mut far).await;
+    relay.accept();
+    let (_app, agent) = sockets().await;
+    let end = relay.run(&agent, &mut far).await;
+    assert_eq!(end, End::Protocol(ProtocolError::OutOfPlace));
+}
+
+/// Application bytes that each turn passes on, until all are.
+async fn turns(plaintext: &[u8], data: usize) -> Vec<u64> {
+    let (mut near, mut far) = connections().await;
+    near.inject(&open().encode(0));
+    far.received.append(&mut near.unsent);
+    let mut relay = taken(&mut far).await;
+    relay.accept();
+    let all = (flood(&mut near, &mut far, plaintext) * data) as u64;
+    let (mut app, agent) = sockets().await;
+    let reading = tokio::spawn(async move { while app.read_u8().await.is_ok() {} });
+    let (mut turns, mut passed) = (Vec::new(), 0);
+    while passed < all {
+        {
+            let mut running = pin!(relay.run(&agent, &mut far));
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(matches!(running.as_mut().poll(&mut context), Poll::Pending));
+        }
+        turns.push(relay.bytes().sent - passed);
+        passed = relay.bytes().sent;
+        tokio::task::yield_now().await;
+    }
+    reading.abort();
+    turns
+}
+
+#[tokio::test]
+async fn small_frames_let_the_neighbours_run_by_their_number() {
+    let one = frame_of(Kind::Data, 0, &[7]);
+    // Each in a record, and as many in a record as it holds.
+    for (plaintext, most) in [
+        (one.clone(), TURN_FRAMES),
+        (one.repeat(3_000), TURN_FRAMES + 3_000),
+    ] {
+        let data = plaintext.len() / one.len();
+        let turns = turns(&plaintext, data).await;
+        assert!(turns.iter().all(|n| *n <= most as u64), "{turns:?}");
+        assert!(turns.len() > 8, "{turns:?}");
+    }
+}

@@ -1,6 +1,6 @@
 //! Bytes and ends of connections pass unchanged.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mesh_tests::{APP_PORT, Agent, Peer, Pod, World, eventually};
 
@@ -78,6 +78,48 @@ fn a_reset_reaches_the_other_end_as_a_reset() {
             assert!(end.starts_with("reset 0 "), "{end}");
         }
     }
+}
+
+/// How long one end, which does not read, waits for the other one's reset.
+fn time_of_a_reset(mut stalled: Peer, mut resetting: Peer) -> Duration {
+    let filled = resetting.ask("fill").expect("an answer");
+    assert!(filled.starts_with("blocked "), "{filled}");
+    assert_eq!(resetting.ask("rst").expect("an answer"), "rst");
+    let begun = Instant::now();
+    let seen = stalled.ask("failed").expect("an answer");
+    assert_eq!(seen, "failed ECONNRESET");
+    begun.elapsed()
+}
+
+fn a_reset_is_told_at_once(world: &World, client: &Pod, server: &Pod) {
+    for client_resets in [true, false] {
+        let (near, far) = connection(world, client, server);
+        let time = match client_resets {
+            true => time_of_a_reset(far, near),
+            false => time_of_a_reset(near, far),
+        };
+        println!("{} {client_resets}: {time:?}", server.name);
+        assert!(time < Duration::from_secs(10), "{time:?}");
+    }
+}
+
+#[test]
+fn a_reset_also_reaches_an_end_that_does_not_read() {
+    let (world, [a, b, c], _agents) = world();
+    for server in [&b, &c] {
+        a_reset_is_told_at_once(&world, &a, server);
+    }
+}
+
+#[test]
+fn a_reset_also_reaches_an_end_that_does_not_read_through_a_tunnel() {
+    let (world, [a, _, c]) = World::of_three().expect("a world");
+    let authority = world.authority(&[]).expect("an authority");
+    let _agents = ["n1", "n2"].map(|node| {
+        let agent = world.secure_agent(node, &authority, &[]);
+        agent.expect("an agent")
+    });
+    a_reset_is_told_at_once(&world, &a, &c);
 }
 
 #[test]
@@ -215,4 +257,21 @@ fn a_client_that_vanished_does_not_hold_its_connection_for_ever() {
         watched(&a),
         watched(&c)
     );
+}
+
+#[test]
+fn a_server_that_vanished_with_bytes_unanswered_is_given_up_after_two_minutes() {
+    let (world, [a, _, c], _agents) = world();
+    let (mut near, mut far) = connection(&world, &a, &c);
+    passes_whole(&mut near, &mut far, 1000);
+    let mut ip = world.in_pod(&c, "ip");
+    let down = ip.args(["link", "set", "eth0", "down"]).status();
+    assert!(down.expect("ip").success());
+    let sent = near.ask("send 1000").expect("an answer");
+    assert!(sent.starts_with("sent "), "{sent}");
+    let begun = Instant::now();
+    // A peer has a minute of patience for each step.
+    let ended = (0..4).any(|_| near.ask("failed").is_ok_and(|a| a == "failed ECONNRESET"));
+    println!("given up after {:?}", begun.elapsed());
+    assert!(ended, "still open after {:?}", begun.elapsed());
 }

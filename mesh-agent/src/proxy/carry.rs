@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
@@ -15,6 +16,8 @@ use crate::tunnel::{self, Connection};
 
 /// A connection that lives longer is counted and logged this often.
 const PROGRESS: Duration = Duration::from_secs(10);
+/// Who takes nothing for this long does not take what a side that failed had sent.
+const STUCK: Duration = Duration::from_millis(50);
 
 /// Why the carrying stopped.
 pub(super) enum Stopped<E> {
@@ -23,17 +26,23 @@ pub(super) enum Stopped<E> {
     Idle,
 }
 
+/// One of the two sockets that bytes are carried between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    First,
+    Second,
+}
+
 /// Something that carries bytes and may be interrupted between any two.
 pub(super) trait Carry {
     type End;
     async fn run(&mut self) -> Self::End;
     fn bytes(&self) -> ByteCounts;
-    /// The socket that was dialled, and not accepted: those have keepalive
-    /// from their listener.
-    fn dialled(&self) -> &TcpStream;
+    /// The end that is a failure of that socket.
+    fn failure_of(side: Side) -> Self::End;
 }
 
-/// Two plain sockets.
+/// Two plain sockets, the client's and the upstream.
 pub(super) struct Plain<'s> {
     pub(super) relay: io::Relay,
     pub(super) client: &'s TcpStream,
@@ -51,8 +60,11 @@ impl Carry for Plain<'_> {
         self.relay.bytes()
     }
 
-    fn dialled(&self) -> &TcpStream {
-        self.upstream
+    fn failure_of(side: Side) -> io::End {
+        match side {
+            Side::First => io::End::ResetByClient,
+            Side::Second => io::End::ResetByUpstream,
+        }
     }
 }
 
@@ -74,16 +86,19 @@ impl Carry for Tunnelled<'_> {
         self.relay.bytes()
     }
 
-    /// The delivery. (Of a client's stream the connection was dialled; it has
-    /// keepalive from its handshake on.)
-    fn dialled(&self) -> &TcpStream {
-        self.application
+    fn failure_of(side: Side) -> tunnel::End {
+        match side {
+            Side::First => tunnel::End::ResetByApplication,
+            Side::Second => tunnel::End::Lost,
+        }
     }
 }
 
-/// Carries; `idle`: longest silence, `None` for ever.
+/// Carries between the `sockets` that `what` has; `idle`: longest silence,
+/// `None` for ever.
 pub(super) async fn carry<C: Carry>(
     what: &mut C,
+    sockets: [&TcpStream; 2],
     cut: &Cut,
     report: &Report<'_>,
     idle: Option<Duration>,
@@ -92,15 +107,21 @@ pub(super) async fn carry<C: Carry>(
     let mut lasts = false;
     loop {
         let left = idle.map_or(PROGRESS, |idle| idle.saturating_sub(silent).min(PROGRESS));
-        tokio::select! {
+        let failed = tokio::select! {
             biased; // a cut must not wait for a busy stream
             reason = cut.wait() => return Stopped::Cut(reason),
             end = what.run() => return Stopped::Ended(end),
-            () = sleep(left) => {}
+            side = failure(sockets) => Some(side),
+            () = sleep(left) => abandoned(sockets),
+        };
+        if let Some(side) = failed {
+            return Box::pin(last_bytes(what, side, cut)).await;
         }
         if !std::mem::replace(&mut lasts, true) {
-            // It can fail only for a socket that is already dead.
-            let _dead = socket::keep_alive(what.dialled());
+            for socket in sockets {
+                // It can fail only for a socket that is already dead.
+                let _dead = socket::keep_alive(socket);
+            }
         }
         let now = what.bytes();
         silent = if now == before {
@@ -113,6 +134,38 @@ pub(super) async fn carry<C: Carry>(
             return Stopped::Idle;
         }
         report.progress(now);
+    }
+}
+
+/// The socket that fails, also one that nobody reads from or writes to now, for
+/// its bytes wait for the other one. The error is left for whoever does.
+async fn failure([first, second]: [&TcpStream; 2]) -> Side {
+    tokio::select! {
+        _ready = first.ready(Interest::ERROR) => Side::First,
+        _ready = second.ready(Interest::ERROR) => Side::Second,
+    }
+}
+
+fn abandoned([first, second]: [&TcpStream; 2]) -> Option<Side> {
+    let second = || socket::is_abandoned(second).then_some(Side::Second);
+    let first = socket::is_abandoned(first).then_some(Side::First);
+    first.or_else(second)
+}
+
+/// One side has failed. What it had sent before still goes, as long as the other
+/// side takes it; then both end.
+async fn last_bytes<C: Carry>(what: &mut C, side: Side, cut: &Cut) -> Stopped<C::End> {
+    loop {
+        let before = what.bytes();
+        tokio::select! {
+            biased; // as above
+            reason = cut.wait() => return Stopped::Cut(reason),
+            end = what.run() => return Stopped::Ended(end),
+            () = sleep(STUCK) => {}
+        }
+        if what.bytes() == before {
+            return Stopped::Ended(C::failure_of(side));
+        }
     }
 }
 
@@ -133,7 +186,8 @@ pub(super) async fn carry_plain(
         client,
         upstream,
     };
-    let reason = match carry(&mut plain, cut, report, idle).await {
+    let sockets = [client, upstream];
+    let reason = match carry(&mut plain, sockets, cut, report, idle).await {
         Stopped::Ended(io::End::Finished) => CloseReason::Finished,
         Stopped::Ended(io::End::ResetByClient) => CloseReason::ResetByClient,
         Stopped::Ended(io::End::ResetByUpstream) => CloseReason::ResetByUpstream,

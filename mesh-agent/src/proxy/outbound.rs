@@ -324,12 +324,14 @@ async fn stream(
     report.opened();
     let idle = at.local.shared.config.idle_timeout;
     let stopped = loop {
+        let tcp = carrying.connection.tcp().clone();
         let mut tunnelled = Tunnelled {
             relay: &mut carrying.relay,
             application: &accepted.client,
             connection: &mut carrying.connection,
         };
-        let stopped = carry(&mut tunnelled, &at.entry.cut, report, idle).await;
+        let sockets = [&accepted.client, &*tcp];
+        let stopped = carry(&mut tunnelled, sockets, &at.entry.cut, report, idle).await;
         if !matches!(stopped, Stopped::Ended(End::NotTaken)) {
             break stopped;
         }

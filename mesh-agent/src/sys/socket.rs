@@ -121,17 +121,63 @@ pub fn delivery_socket(source: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Notices a peer that is gone without a word, after two minutes of silence.
-/// Costs four system calls: for connections that last.
+/// A peer that has not said a word for this long, though it was asked, is gone.
+const SILENCE: Duration = Duration::from_secs(120);
+/// The question is repeated this often, for the second half of that time.
+const RETRIES: u32 = 6;
+
+/// Notices a peer that is gone, while nothing is sent to it. Costs four system
+/// calls: for connections that last.
 pub fn keep_alive(socket: &impl AsFd) -> io::Result<()> {
     let socket = SockRef::from(socket);
     socket.set_keepalive(true)?;
     socket.set_tcp_keepalive(
         &socket2::TcpKeepalive::new()
-            .with_time(Duration::from_secs(60))
-            .with_interval(Duration::from_secs(10))
-            .with_retries(6),
+            .with_time(SILENCE / 2)
+            .with_interval(SILENCE / 2 / RETRIES)
+            .with_retries(RETRIES),
     )
+}
+
+/// Is the peer gone with bytes that it was sent? Keepalive asks nothing then, and
+/// the kernel goes on for a quarter of an hour.
+///
+/// Not `TCP_USER_TIMEOUT`: that also ends the connection of a peer that lives,
+/// answers, and does not read for that long (measured: `ETIMEDOUT`).
+pub fn is_abandoned(socket: &impl AsFd) -> bool {
+    // One that cannot be asked fails by itself.
+    tcp_info(socket).is_ok_and(|info| {
+        let silent = info.tcpi_last_ack_recv.min(info.tcpi_last_data_recv);
+        let silent = Duration::from_millis(silent.into());
+        leaves_unanswered(info.tcpi_retransmits, info.tcpi_probes, silent)
+    })
+}
+
+/// A single probe of a closed window may be under way to a peer that lives: they
+/// are up to two minutes apart.
+fn leaves_unanswered(retransmits: u8, probes: u8, silent: Duration) -> bool {
+    (retransmits > 0 || probes > 1) && silent >= SILENCE
+}
+
+fn tcp_info(socket: &impl AsFd) -> io::Result<libc::tcp_info> {
+    // SAFETY: integers only, for which zero is a value.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut len = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: the buffer is as long as `len` says, and outlives the call.
+    let rc = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut len,
+        )
+    };
+    if rc == 0 {
+        Ok(info)
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 fn set_int(socket: &Socket, level: i32, option: i32, value: libc::c_int) -> io::Result<()> {
@@ -171,4 +217,36 @@ pub fn bound_unsent(socket: &impl AsFd) {
 pub fn reset_on_close(socket: &impl AsFd) {
     // It can fail only for a socket that is already dead.
     let _dead = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_gone_when_it_leaves_bytes_unanswered_and_not_when_it_does_not_read() {
+        let second = Duration::from_secs(1);
+        for (retransmits, probes, silent, gone) in [
+            (0, 0, SILENCE * 10, false), // nothing was asked
+            (3, 0, SILENCE - second, false),
+            (3, 0, SILENCE, true),
+            (0, 1, SILENCE + second, false), // under way to a closed window
+            (0, 2, SILENCE, true),
+            (0, 9, second, false),
+        ] {
+            let told = leaves_unanswered(retransmits, probes, silent);
+            assert_eq!(told, gone, "{retransmits} {probes} {silent:?}");
+        }
+    }
+
+    #[test]
+    fn the_kernel_tells_what_is_asked_of_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let address = listener.local_addr().expect("its address");
+        let near = std::net::TcpStream::connect(address).expect("connected");
+        let info = tcp_info(&near).expect("told");
+        assert_eq!((info.tcpi_retransmits, info.tcpi_probes), (0, 0));
+        assert!(info.tcpi_last_ack_recv < 60_000 && info.tcpi_snd_mss > 0);
+        assert!(!is_abandoned(&near));
+    }
 }

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::Shutdown;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -71,7 +72,8 @@ pub struct Taken {
 
 /// A verified TLS connection that carries streams one after the other.
 pub struct Connection {
-    pub(super) tcp: TcpStream,
+    /// Shared with who waits for its failure.
+    pub(super) tcp: Arc<TcpStream>,
     pub(super) records: Records,
     peer: PeerId,
     tls: TlsParameters,
@@ -98,7 +100,7 @@ impl Connection {
     #[must_use]
     pub fn new(tcp: TcpStream, session: Session, own_not_after: SystemTime, now: Instant) -> Self {
         Self {
-            tcp,
+            tcp: Arc::new(tcp),
             expires: own_not_after.min(session.peer.not_after()),
             records: session.records,
             peer: session.peer,
@@ -127,7 +129,7 @@ impl Connection {
     }
 
     #[must_use]
-    pub fn tcp(&self) -> &TcpStream {
+    pub fn tcp(&self) -> &Arc<TcpStream> {
         &self.tcp
     }
 
@@ -338,7 +340,13 @@ impl Connection {
     /// Ends the own direction, so that the peer need not wait for the close.
     pub fn hang_up(&self) {
         // Fails only where the peer has closed already.
-        let _gone = SockRef::from(&self.tcp).shutdown(Shutdown::Write);
+        let _gone = SockRef::from(&*self.tcp).shutdown(Shutdown::Write);
+    }
+
+    /// Closing will send RST, past what the peer has not read.
+    pub(super) fn reset_on_close(&self) {
+        // Fails only for a socket that is dead already.
+        let _dead = SockRef::from(&*self.tcp).set_linger(Some(Duration::ZERO));
     }
 
     /// Takes what had arrived before the connection failed, whatever the
@@ -348,7 +356,7 @@ impl Connection {
         let mut part = [0; 4096];
         while room > 0 {
             let len = part.len().min(room);
-            match io::Read::read(&mut &*SockRef::from(&self.tcp), &mut part[..len]) {
+            match io::Read::read(&mut &*SockRef::from(&*self.tcp), &mut part[..len]) {
                 Ok(0) | Err(_) => return,
                 Ok(n) => {
                     self.received.extend_from_slice(&part[..n]);

@@ -315,7 +315,12 @@ impl Relay {
                 Poll::Pending
             }
         });
-        matches!(timeout(SETTLE, settled).await, Ok(Ok(()))) && self.is_over(connection)
+        let settled = matches!(timeout(SETTLE, settled).await, Ok(Ok(())));
+        if !settled {
+            // The RESET may stand behind bytes that nobody takes.
+            connection.reset_on_close();
+        }
+        settled && self.is_over(connection)
     }
 }
 

@@ -140,12 +140,15 @@ async fn stream(at: &mut At<'_>, connection: &mut Connection, mut taken: Box<Tak
     relay.accept();
     report.opened();
     let idle = at.local.shared.config.idle_timeout;
+    let tcp = connection.tcp().clone();
     let mut tunnelled = Tunnelled {
         relay,
         application: &application,
         connection,
     };
-    let stopped = carry(&mut tunnelled, &at.entry.cut, &report, idle).await;
+    let sockets = [&application, &*tcp];
+    let stopped = carry(&mut tunnelled, sockets, &at.entry.cut, &report, idle).await;
+    drop(tcp);
     let (reason, answer) = end(&stopped);
     // The application, the log and the peer are told, in that order.
     if reason != CloseReason::Finished {

@@ -13,11 +13,12 @@ mod rest;
 mod tests;
 
 use std::future::poll_fn;
+use std::io::{self, ErrorKind};
 use std::task::Poll;
-use std::time::Duration;
 
+use socket2::SockRef;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
-use tokio::time::Instant;
 
 use crate::model::ByteCounts;
 use pump::Pump;
@@ -29,7 +30,6 @@ pub enum End {
     Finished,
     ResetByClient,
     ResetByUpstream,
-    IdleTimeout,
 }
 
 /// Which socket failed.
@@ -44,8 +44,6 @@ enum Side {
 pub struct Relay {
     sent: Pump,
     received: Pump,
-    /// End of the running idle period, and the bytes at its begin.
-    idle: Option<(Instant, ByteCounts)>,
 }
 
 impl Relay {
@@ -60,28 +58,7 @@ impl Relay {
 
     /// Copies until both directions have ended or one side failed. Cancel-safe:
     /// what was read and not written stays in the relay.
-    pub async fn run(
-        &mut self,
-        client: &TcpStream,
-        upstream: &TcpStream,
-        idle: Option<Duration>,
-    ) -> End {
-        let Some(period) = idle else {
-            return self.copy(client, upstream).await;
-        };
-        loop {
-            let now = self.bytes();
-            // Kept over calls: a caller that comes back often does not put the end off.
-            let (end, before) = *self.idle.get_or_insert((Instant::now() + period, now));
-            match tokio::time::timeout_at(end, self.copy(client, upstream)).await {
-                Ok(end) => return end,
-                Err(_) if self.bytes() == before => return End::IdleTimeout,
-                Err(_) => self.idle = None,
-            }
-        }
-    }
-
-    async fn copy(&mut self, client: &TcpStream, upstream: &TcpStream) -> End {
+    pub async fn run(&mut self, client: &TcpStream, upstream: &TcpStream) -> End {
         poll_fn(|cx| {
             let sent = self.sent.poll(client, upstream, cx);
             if let Poll::Ready(Err(side)) = sent {
@@ -105,4 +82,20 @@ impl Relay {
         })
         .await
     }
+}
+
+/// A read that clears readiness when it was short: the socket is empty then,
+/// and asking again would cost a call for EAGAIN. A FIN behind the data is not
+/// lost, for "read closed" outlives the clearing.
+pub fn read(from: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut short = None;
+    let full = from.try_io(Interest::READABLE, || {
+        let n = io::Read::read(&mut &*SockRef::from(from), buffer)?;
+        if n > 0 && n < buffer.len() {
+            short = Some(n);
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        Ok(n)
+    });
+    short.map_or(full, Ok)
 }

@@ -1,17 +1,16 @@
 //! One direction of a relay.
 
 use std::cell::RefCell;
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::net::Shutdown;
 use std::task::{Context, Poll, ready};
 
 use socket2::SockRef;
-use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use super::Side;
 use super::pipe::Pipe;
 use super::rest::Rest;
+use super::{Side, read};
 
 /// Fits the second-level cache: 128 to 256 KiB measured best.
 const SCRATCH_BYTES: usize = 256 * 1024;
@@ -123,20 +122,4 @@ impl Pump {
             self.bulk.saturating_add(n).min(2 * BULK_BYTES)
         };
     }
-}
-
-/// A read that clears readiness when it was short: the socket is empty then,
-/// and asking again would cost a call for EAGAIN. A FIN behind the data is not
-/// lost, for "read closed" outlives the clearing.
-fn read(from: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut short = None;
-    let full = from.try_io(Interest::READABLE, || {
-        let n = io::Read::read(&mut &*SockRef::from(from), buffer)?;
-        if n > 0 && n < buffer.len() {
-            short = Some(n);
-            return Err(ErrorKind::WouldBlock.into());
-        }
-        Ok(n)
-    });
-    short.map_or(full, Ok)
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-use super::PodIps;
+use super::{PodIps, SpiffeError, SpiffeId, TrustDomain};
 
 /// Namespace and name of a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -81,5 +81,11 @@ impl Workload {
     #[must_use]
     pub fn is_enrolled(&self) -> bool {
         matches!(self.enrolment, Enrolment::Yes(_))
+    }
+
+    /// Who it is, and whom a connection to it must find there. A name that makes
+    /// no identity is nobody's to prove.
+    pub fn spiffe_id(&self, trust_domain: &TrustDomain) -> Result<SpiffeId, SpiffeError> {
+        SpiffeId::new(trust_domain, &self.key.namespace, &self.service_account)
     }
 }

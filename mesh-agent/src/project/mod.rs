@@ -18,9 +18,7 @@ use serde::Serialize;
 
 use crate::capture::{self, Capture, EnrolPod};
 use crate::identity::Identities;
-use crate::model::{
-    Enrolment, OnAgentDown, Snapshot, SpiffeError, SpiffeId, Workload, WorkloadKey,
-};
+use crate::model::{Enrolment, OnAgentDown, Snapshot, SpiffeError, Workload, WorkloadKey};
 use crate::observe::Observe;
 use crate::proxy::{self, LocalPod, Recheck, Workers};
 use crate::sys::cgroup;
@@ -119,7 +117,8 @@ impl Projector {
         self.withdraw_unwanted(&wanted).await;
         self.withdraw_moved().await;
         // Keys of identities without a pod here go; the others' are fetched.
-        let identities = wanted.values().filter_map(|w| self.identity_of(w).ok());
+        let domain = self.identities.trust_domain();
+        let identities = wanted.values().filter_map(|w| w.spiffe_id(domain).ok());
         self.identities.want(&identities.collect());
         let mut unguarded = self.guard(&wanted);
         let mut statuses = Vec::with_capacity(wanted.len());
@@ -135,11 +134,12 @@ impl Projector {
             let delivery = self.workers.delivery_ports();
             let overlap = pod.filter(|p| p.dial_ports.is_none());
             let overlap = overlap.and_then(|p| ports::overlap(&p.netns, delivery));
+            let identity = workload.spiffe_id(self.identities.trust_domain()).ok();
             statuses.push(PodStatus {
                 pod: workload.key.to_string(),
                 enrolled: result.is_ok(),
                 addresses: workload.ips.iter().collect(),
-                identity: self.identity_of(workload).ok().map(|id| id.to_string()),
+                identity: identity.map(|id| id.to_string()),
                 netns_cookie: pod.map(|p| p.netns.cookie()),
                 enrol_seconds: self.enrol_seconds.get(&workload.key).copied(),
                 message: result.err().map(|e| e.to_string()),
@@ -148,12 +148,6 @@ impl Projector {
         }
         self.withdraw_strangers();
         statuses
-    }
-
-    fn identity_of(&self, workload: &Workload) -> Result<SpiffeId, Error> {
-        let domain = self.identities.trust_domain();
-        let (namespace, account) = (&workload.key.namespace, &workload.service_account);
-        Ok(SpiffeId::new(domain, namespace, account)?)
     }
 
     /// Has live connections looked at again.
@@ -285,7 +279,7 @@ impl Projector {
             return Err(Error::HostNetwork);
         }
         let started = std::time::Instant::now();
-        let spiffe_id = self.identity_of(workload)?;
+        let spiffe_id = workload.spiffe_id(self.identities.trust_domain())?;
         let overlap = ports::overlap(&netns, self.workers.delivery_ports());
         let pod = LocalPod {
             workload: workload.clone(),

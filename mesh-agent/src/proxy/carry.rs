@@ -53,7 +53,7 @@ impl Carry for Plain<'_> {
     type End = io::End;
 
     async fn run(&mut self) -> io::End {
-        self.relay.run(self.client, self.upstream, None).await
+        self.relay.run(self.client, self.upstream).await
     }
 
     fn bytes(&self) -> ByteCounts {
@@ -191,7 +191,7 @@ pub(super) async fn carry_plain(
         Stopped::Ended(io::End::Finished) => CloseReason::Finished,
         Stopped::Ended(io::End::ResetByClient) => CloseReason::ResetByClient,
         Stopped::Ended(io::End::ResetByUpstream) => CloseReason::ResetByUpstream,
-        Stopped::Ended(io::End::IdleTimeout) | Stopped::Idle => CloseReason::IdleTimeout,
+        Stopped::Idle => CloseReason::IdleTimeout,
         Stopped::Cut(reason) => reason.close(),
     };
     if reason != CloseReason::Finished {

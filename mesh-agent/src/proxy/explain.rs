@@ -186,7 +186,7 @@ impl Explaining<'_> {
         if !destination.is_enrolled() {
             return;
         }
-        let identity = plan::identity_of(self.premises.trust_domain, destination);
+        let identity = destination.spiffe_id(self.premises.trust_domain).ok();
         way.identity = identity.map(|id| id.to_string());
         let policy = &self.premises.published.policy;
         let decided = policy.peer_mode_by(destination, port);

@@ -160,11 +160,6 @@ impl Shared {
         }
     }
 
-    /// Whom a connection to the workload must find there.
-    fn identity_of(&self, workload: &Workload) -> Option<SpiffeId> {
-        plan::identity_of(&self.trust_domain, workload)
-    }
-
     /// Is the enrolled namespace this very pod's, and not one's that has its address now?
     fn is_pod(&self, netns_cookie: u64, workload: &Workload) -> bool {
         let enrolled = self.enrolled.load();

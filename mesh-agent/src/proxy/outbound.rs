@@ -132,7 +132,8 @@ fn permit_here(
 ) -> Result<Permit, RefuseReason> {
     report.opening.direction = Direction::SameNode;
     report.opening.security = Security::SameNode;
-    report.opening.destination_principal = at.local.shared.identity_of(&workload);
+    let expected = workload.spiffe_id(&at.local.shared.trust_domain);
+    report.opening.destination_principal = expected.ok();
     let checked = Checked::new(
         Some(at.pod.pod.spiffe_id.clone()),
         at.client_addr.ip(),
@@ -332,6 +333,7 @@ async fn stream(
         };
         let sockets = [&accepted.client, &*tcp];
         let stopped = carry(&mut tunnelled, sockets, &at.entry.cut, report, idle).await;
+        drop(tcp);
         if !matches!(stopped, Stopped::Ended(End::NotTaken)) {
             break stopped;
         }

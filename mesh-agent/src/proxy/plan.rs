@@ -82,13 +82,6 @@ fn workload_of(snapshot: &Snapshot, endpoint: &Endpoint) -> Option<Arc<Workload>
     endpoint.workload.as_ref().or_else(by_ip).cloned()
 }
 
-/// Whom a connection to the workload must find there; `None` for a name that
-/// makes no identity: nobody can prove to be it.
-pub(super) fn identity_of(trust_domain: &TrustDomain, workload: &Workload) -> Option<SpiffeId> {
-    let (namespace, account) = (&workload.key.namespace, &workload.service_account);
-    SpiffeId::new(trust_domain, namespace, account).ok()
-}
-
 impl Premises<'_> {
     pub(super) fn transport(
         &self,
@@ -109,9 +102,10 @@ impl Premises<'_> {
         }
         match mode {
             PeerMode::Disable => Ok(Transport::Plain),
-            PeerMode::Strict | PeerMode::Permissive => identity_of(self.trust_domain, workload)
+            PeerMode::Strict | PeerMode::Permissive => workload
+                .spiffe_id(self.trust_domain)
                 .map(Transport::Mesh)
-                .ok_or(RefuseReason::NoCertificate),
+                .map_err(|_| RefuseReason::NoCertificate),
         }
     }
 }

@@ -55,6 +55,6 @@ fn is_wanted(at: &At<'_>, pair: &Pair, to: SocketAddr) -> bool {
         return false;
     };
     let mode = published.policy.peer_mode(workload, to.port());
-    let expected = at.local.shared.identity_of(workload);
-    workload.is_enrolled() && mode != PeerMode::Disable && expected.as_ref() == Some(&pair.peer)
+    let expected = workload.spiffe_id(&at.local.shared.trust_domain);
+    workload.is_enrolled() && mode != PeerMode::Disable && expected.as_ref() == Ok(&pair.peer)
 }

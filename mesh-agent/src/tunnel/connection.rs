@@ -9,13 +9,13 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant, SystemTime};
 
 use socket2::SockRef;
-use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::ProtocolError;
 use super::frame::{self, GENERATIONS, HEADER, Kind, Open};
 use super::relay::Relay;
 use super::stream::{self, Between};
+use crate::io::read;
 use crate::model::TlsParameters;
 use crate::tls::{HEAD, MAX_CIPHERTEXT, Opened, PeerId, RecordError, Records, Session, TAIL};
 
@@ -475,21 +475,6 @@ impl std::fmt::Debug for Connection {
 /// This thread's buffer for ciphertext.
 pub(super) fn with_received<T>(f: impl FnOnce(&mut [u8]) -> T) -> T {
     RECEIVE.with_borrow_mut(|buffer| f(buffer))
-}
-
-/// A read that clears readiness when it was short: the socket is empty then,
-/// and asking again would cost a call for EAGAIN.
-pub(super) fn read(from: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut short = None;
-    let full = from.try_io(Interest::READABLE, || {
-        let n = io::Read::read(&mut &*SockRef::from(from), buffer)?;
-        if n > 0 && n < buffer.len() {
-            short = Some(n);
-            return Err(ErrorKind::WouldBlock.into());
-        }
-        Ok(n)
-    });
-    short.map_or(full, Ok)
 }
 
 /// Writes as much as the socket takes; a full socket takes nothing.

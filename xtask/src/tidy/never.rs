@@ -52,7 +52,6 @@ const NEVER: &[Never] = &[
             ("proxy::explain", "proxy"),
             ("proxy::explain", "proxy::live"),
             ("proxy::explain", "proxy::plan"),
-            ("proxy::explain::question", "proxy::plan"),
         ],
     },
     Never {

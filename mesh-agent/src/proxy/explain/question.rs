@@ -3,7 +3,6 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use super::plan;
 use crate::model::{
     OrigDst, PodIps, Service, ServiceKey, Snapshot, SpiffeError, SpiffeId, TrustDomain, Workload,
     WorkloadKey,
@@ -324,7 +323,7 @@ impl Caller {
     /// What its agent proves; `None` outside of the mesh.
     pub(super) fn identity(&self, trust_domain: &TrustDomain) -> Option<SpiffeId> {
         let workload = self.workload.as_ref().filter(|w| w.is_enrolled());
-        let of_pod = || plan::identity_of(trust_domain, workload?);
+        let of_pod = || workload?.spiffe_id(trust_domain).ok();
         self.identity.clone().or_else(of_pod)
     }
 
@@ -373,7 +372,7 @@ impl Goal {
                 in_mesh: pod.is_enrolled(),
                 identity: pod
                     .is_enrolled()
-                    .then(|| plan::identity_of(trust_domain, pod))
+                    .then(|| pod.spiffe_id(trust_domain).ok())
                     .flatten()
                     .map(|id| id.to_string()),
             },

@@ -8,10 +8,7 @@ use nix::sys::socket::{MsgFlags, recv};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use crate::detect::{Hello, client_hello};
-
-/// A ClientHello of the mesh is about 1,600 bytes; more than this is none of ours.
-const MAX_HELLO: usize = 8 * 1024;
+use crate::detect::{Hello, MAX_HELLO, client_hello};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sniffed {
@@ -78,7 +75,7 @@ fn judge(first: &[u8]) -> Option<Sniffed> {
         Hello::NotTls | Hello::OtherTls { .. } => Some(Sniffed::Plaintext),
         // It claims to be TLS and is none that any server would take.
         Hello::Malformed => Some(Sniffed::Malformed),
-        Hello::NeedMore => (first.len() >= MAX_HELLO).then_some(Sniffed::Plaintext),
+        Hello::NeedMore => None,
     }
 }
 

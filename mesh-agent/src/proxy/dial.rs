@@ -89,7 +89,7 @@ pub(super) async fn dial(
         true => socket::dial_through_socket(from.source, from.ports),
     };
     let socket = start(from.netns, make, upstream.get());
-    finish(socket.map_err(|e| reason(&e))?, deadline).await
+    finish(socket.map_err(|e| reason(&e))?, from.source, deadline).await
 }
 
 /// To the application in `netns`, as the client.
@@ -104,7 +104,7 @@ pub(super) async fn deliver(
     loop {
         let socket = start_delivery(netns, client.ip(), upstream.get(), delivery.ports)?;
         let left = end.saturating_duration_since(Instant::now());
-        match finish(socket, left.min(SILENCE)).await {
+        match finish(socket, client.ip(), left.min(SILENCE)).await {
             Err(RefuseReason::ConnectTimeout) if left > SILENCE => {}
             result => return result,
         }
@@ -146,15 +146,19 @@ fn start(
     TcpStream::from_std(socket.into())
 }
 
-async fn finish(stream: TcpStream, deadline: Duration) -> Result<TcpStream, RefuseReason> {
+async fn finish(
+    stream: TcpStream,
+    source: IpAddr,
+    deadline: Duration,
+) -> Result<TcpStream, RefuseReason> {
     match tokio::time::timeout(deadline, stream.writable()).await {
         Err(_) => return Err(RefuseReason::ConnectTimeout),
         Ok(Err(e)) => return Err(reason(&e)),
         Ok(Ok(())) => {}
     }
-    match stream.take_error() {
-        Ok(None) => Ok(stream),
-        Ok(Some(e)) | Err(e) => Err(reason(&e)),
+    match socket::connected(&stream, source) {
+        Ok(()) => Ok(stream),
+        Err(e) => Err(reason(&e)),
     }
 }
 

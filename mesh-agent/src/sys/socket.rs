@@ -4,10 +4,11 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::ops::RangeInclusive;
-use std::os::fd::{AsFd, AsRawFd as _};
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use mesh_common::abi::{MARK, MARK_THROUGH};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// `IP_BIND_ADDRESS_NO_PORT`: the port is chosen at connect, by the whole tuple.
@@ -93,6 +94,7 @@ pub fn dial_socket(source: IpAddr, ports: Option<&RangeInclusive<u16>>) -> io::R
         narrow(&socket, ports)?;
     }
     set_int(&socket, libc::IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)?;
+    queue_errors(&socket, source, true)?;
     socket.bind(&SocketAddr::new(source, 0).into())?;
     Ok(socket)
 }
@@ -115,10 +117,49 @@ pub fn delivery_socket(source: SocketAddr) -> io::Result<Socket> {
     socket.set_tcp_nodelay(true)?;
     set_transparent(&socket, source.ip())?;
     socket.set_mark(MARK)?;
+    queue_errors(&socket, source.ip(), true)?;
     // Ports come from our own range; one in TIME_WAIT may be used again.
     socket.set_reuse_address(true)?;
     socket.bind(&source.into())?;
     Ok(socket)
+}
+
+/// Has ICMPv6 errors of a connect queued. Over `lo` and veth they come while
+/// the connecting call still holds the socket, and then the kernel forgets them
+/// until the SYN is repeated, a second later. (Those of IPv4 it does not.)
+fn queue_errors(socket: &impl AsRawFd, ip: IpAddr, on: bool) -> io::Result<()> {
+    if ip.is_ipv4() {
+        return Ok(());
+    }
+    set_int(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, on.into())
+}
+
+/// How the connect from `source` ended, once the socket says that it has.
+pub fn connected(socket: &(impl AsFd + AsRawFd), source: IpAddr) -> io::Result<()> {
+    let known = SockRef::from(socket);
+    if let Some(error) = known.take_error()? {
+        return Err(error);
+    }
+    if source.is_ipv6() {
+        if let Some(error) = queued_error(socket) {
+            return Err(error);
+        }
+        // An error that is queued and cannot be read must not pass for a success.
+        known.peer_addr()?;
+    }
+    // On a connection errors are hints again, as for IPv4.
+    queue_errors(socket, source, false)
+}
+
+fn queued_error(socket: &impl AsRawFd) -> Option<io::Error> {
+    let mut space = nix::cmsg_space!([u8; 64]);
+    let (fd, flags) = (socket.as_raw_fd(), MsgFlags::MSG_ERRQUEUE);
+    let message = recvmsg::<()>(fd, &mut [], Some(&mut space), flags).ok()?;
+    let error = message.cmsgs().ok()?.find_map(|part| match part {
+        ControlMessageOwned::Ipv6RecvErr(error, _) => i32::try_from(error.ee_errno).ok(),
+        _ => None,
+    });
+    Some(io::Error::from_raw_os_error(error?))
 }
 
 /// A peer that has not said a word for this long, though it was asked, is gone.
@@ -180,7 +221,7 @@ fn tcp_info(socket: &impl AsFd) -> io::Result<libc::tcp_info> {
     }
 }
 
-fn set_int(socket: &Socket, level: i32, option: i32, value: libc::c_int) -> io::Result<()> {
+fn set_int(socket: &impl AsRawFd, level: i32, option: i32, value: libc::c_int) -> io::Result<()> {
     // SAFETY: the value lives through the call and its size is passed along.
     let rc = unsafe {
         libc::setsockopt(

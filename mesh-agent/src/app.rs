@@ -213,6 +213,7 @@ fn proxy_config(flags: &Run) -> proxy::Config {
         idle_timeout: flags.idle_timeout,
         max_connections: flags.max_connections,
         max_connections_per_pod: flags.max_connections_per_pod,
+        max_buffer_bytes: flags.max_buffer_mib.saturating_mul(1 << 20),
         handshake_timeout: flags.handshake_timeout,
         same_node_tls: flags.same_node_tls,
         delivery_ports: flags.delivery_ports.clone(),

@@ -154,9 +154,14 @@ pub struct Run {
     /// Most connections that are carried at once; each takes two file descriptors.
     #[arg(long, default_value_t = 8000)]
     pub max_connections: usize,
-    /// Most connections of one pod.
+    /// Most connections of one pod. Beside that each pod, and each source of
+    /// connections from elsewhere, may have as many as are free: half of all alone.
     #[arg(long, default_value_t = 4000)]
     pub max_connections_per_pod: usize,
+    /// Memory for what one side of a connection sent and the other did not take
+    /// yet, of all connections, in MiB. Towards that they read less at a time.
+    #[arg(long, default_value_t = 256)]
+    pub max_buffer_mib: usize,
     /// Longest TLS handshake, and longest wait for first bytes that decide.
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
     pub handshake_timeout: Duration,

@@ -2,10 +2,11 @@
 //!
 //! One future for both directions, one scratch buffer per worker thread; a
 //! connection owns memory only for bytes that its peer did not take yet, at
-//! most one read. Bulk goes through a pipe in the kernel instead (splice), as
+//! most one read, all together within a budget. Bulk goes through a pipe in the kernel instead (splice), as
 //! long as it is bulk and the worker's few pipes last. FIN is passed on as FIN after everything before it, an error
 //! is reported so that the caller passes it on as RST.
 
+mod held;
 mod pipe;
 mod pump;
 mod rest;
@@ -21,6 +22,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use crate::model::ByteCounts;
+pub use held::{Held, held, limit_held, room};
 use pump::Pump;
 
 /// How a relay ended.

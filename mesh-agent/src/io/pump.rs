@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 use super::pipe::Pipe;
 use super::rest::Rest;
-use super::{Side, read};
+use super::{Side, read, room};
 
 /// Fits the second-level cache: 128 to 256 KiB measured best.
 const SCRATCH_BYTES: usize = 256 * 1024;
@@ -92,7 +92,8 @@ impl Pump {
             return Poll::Ready(Ok(()));
         }
         SCRATCH.with_borrow_mut(|scratch| {
-            let n = match read(from, scratch) {
+            let room = room(scratch.len());
+            let n = match read(from, &mut scratch[..room]) {
                 Ok(0) => {
                     self.state = State::Ending;
                     return Poll::Ready(Ok(()));

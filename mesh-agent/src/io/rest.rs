@@ -5,6 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::net::TcpStream;
 
+use super::held::Held;
 use super::pipe::Pipe;
 
 /// Nothing, without memory, most of the time.
@@ -13,7 +14,7 @@ pub(super) enum Rest {
     #[default]
     Nothing,
     Copied {
-        bytes: Vec<u8>,
+        bytes: Held,
         /// How much of it is written.
         taken: usize,
     },
@@ -26,7 +27,7 @@ impl Rest {
             return Self::Nothing;
         }
         Self::Copied {
-            bytes: bytes.to_vec(),
+            bytes: Held::copied(bytes),
             taken: 0,
         }
     }

@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::net::TcpStream;
 
 use super::carry::Ended;
 use super::live::Entry;
+use super::places::Source;
 use super::report::Report;
 use super::unproven::Place;
 use super::worker::{Local, PodState};
@@ -41,6 +41,13 @@ impl<'l> At<'l> {
         unproven.enter(self.pod.cookie(), self.client_addr.ip(), self.entry)
     }
 
+    /// Whose places a connection from elsewhere takes.
+    fn source(&self) -> Source {
+        let ip = self.client_addr.ip();
+        let by_ip = &self.published.snapshot.by_ip;
+        Source::new(ip, by_ip.contains_key(&ip))
+    }
+
     pub(super) fn report(&self) -> Report<'l> {
         let generation = self.published.snapshot.generation;
         Report::new(
@@ -68,31 +75,6 @@ impl Accepted<'_> {
     }
 }
 
-/// A connection's place among those that the agent and the pod may have.
-struct Slot<'a>([&'a AtomicUsize; 2]);
-
-impl<'a> Slot<'a> {
-    fn enter(local: &'a Local, pod: &'a PodState) -> Option<Self> {
-        let config = &local.shared.config;
-        let counts = [&local.shared.active, &*pod.pod.active];
-        let limits = [config.max_connections, config.max_connections_per_pod];
-        let slot = Self(counts);
-        let mut fits = true;
-        for (count, limit) in counts.into_iter().zip(limits) {
-            fits &= count.fetch_add(1, Ordering::Relaxed) < limit;
-        }
-        fits.then_some(slot)
-    }
-}
-
-impl Drop for Slot<'_> {
-    fn drop(&mut self) {
-        for count in self.0 {
-            count.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-}
-
 pub(super) async fn serve(
     local: Rc<Local>,
     pod: Rc<PodState>,
@@ -114,9 +96,14 @@ pub(super) async fn serve(
     };
     let inbound = pod.pod.workload.ips.contains(at.orig_dst.ip());
     let accepted = Accepted { client, at };
-    let Some(_slot) = Slot::enter(&local, &pod) else {
-        let report = accepted.at.report();
-        return accepted.conclude(report, Err(RefuseReason::OverLimit));
+    let source = inbound.then(|| accepted.at.source());
+    let _place = match local.shared.places.enter(&pod.pod.active, source) {
+        Ok(place) => place,
+        Err(full) => {
+            local.shared.metrics.over_share(full);
+            let report = accepted.at.report();
+            return accepted.conclude(report, Err(RefuseReason::OverLimit));
+        }
     };
     // Each on the heap for as long as it lasts: a connection waits with the
     // memory of its own kind only.

@@ -1,6 +1,11 @@
 //! What the workers count beside connections.
 
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+
+use super::places::Full;
+use crate::io;
 
 use crate::observe::Observe;
 
@@ -9,12 +14,40 @@ pub(crate) struct Metrics {
     pub(super) connects: Counter,
     pub(super) connects_ahead: Counter,
     pub(super) replays: Counter,
+    pub(super) places: Gauge,
+    over_share: Family<[(&'static str, &'static str); 1], Counter>,
+    held_bytes: Gauge,
+    pub(super) held_limit: Gauge,
 }
 
 impl Metrics {
     pub(crate) fn new(observe: &Observe) -> Self {
         let metrics = Self::default();
+        // Each series is there from the start.
+        for full in [Full::Node, Full::Pod, Full::Source] {
+            let _zero = metrics.over_share.get_or_create(&share(full));
+        }
         observe.register(|registry| {
+            registry.register(
+                "mesh_agent_connections_limit",
+                "Most connections that are carried at once; a pod or a source may have as many as are free",
+                metrics.places.clone(),
+            );
+            registry.register(
+                "mesh_agent_connections_over_share",
+                "Connections refused because the node, their pod or their source had its share",
+                metrics.over_share.clone(),
+            );
+            registry.register(
+                "mesh_agent_buffer_bytes",
+                "Bytes held of what one side sent and the other did not take",
+                metrics.held_bytes.clone(),
+            );
+            registry.register(
+                "mesh_agent_buffer_limit_bytes",
+                "Towards this, connections read less at a time",
+                metrics.held_limit.clone(),
+            );
             let mut register = |name, help, counter: &Counter| {
                 registry.register(name, help, counter.clone());
             };
@@ -36,4 +69,23 @@ impl Metrics {
         });
         metrics
     }
+
+    pub(super) fn over_share(&self, full: Full) {
+        self.over_share.get_or_create(&share(full)).inc();
+    }
+
+    /// Brings what is held up to date.
+    pub(super) fn refresh(&self) {
+        let held = i64::try_from(io::held()).unwrap_or(i64::MAX);
+        self.held_bytes.set(held);
+    }
+}
+
+fn share(full: Full) -> [(&'static str, &'static str); 1] {
+    let of = match full {
+        Full::Node => "node",
+        Full::Pod => "pod",
+        Full::Source => "source",
+    };
+    [("share", of)]
 }

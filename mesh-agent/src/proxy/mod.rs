@@ -15,6 +15,7 @@ mod inbound;
 mod live;
 mod metrics;
 mod outbound;
+mod places;
 mod plan;
 mod proofs;
 mod reach;
@@ -41,6 +42,7 @@ pub(crate) use inbound::{Sniffed, sniff};
 
 use crate::discovery::Published;
 use crate::identity::Handle;
+use crate::io;
 use crate::model::{PodIps, SpiffeId, TrustDomain, Workload};
 use crate::observe::Observe;
 use crate::sys::{netns::Netns, socket};
@@ -48,6 +50,7 @@ use crate::tls::Trust;
 use crate::tunnel::PoolConfig;
 pub use explain::{Explainer, Unanswerable};
 pub(crate) use metrics::Metrics;
+use places::Places;
 use proofs::Proofs;
 use worker::Command;
 
@@ -61,8 +64,12 @@ pub struct Config {
     pub idle_timeout: Option<Duration>,
     /// Of the whole agent; each takes two file descriptors.
     pub max_connections: usize,
-    /// Of one pod, so that a busy one does not starve its neighbours.
+    /// Of one pod. Beside that each pod, and each source, may have as many as
+    /// are free, so that busy ones do not starve their neighbours.
     pub max_connections_per_pod: usize,
+    /// Bytes that all connections hold of what one side sent and the other did
+    /// not take; towards that they read less at a time.
+    pub max_buffer_bytes: usize,
     /// Longest TLS handshake, and longest wait for a client's first bytes
     /// where they decide what the connection is.
     pub handshake_timeout: Duration,
@@ -83,6 +90,7 @@ impl Default for Config {
             idle_timeout: None,
             max_connections: 8_000,
             max_connections_per_pod: 4_000,
+            max_buffer_bytes: 256 << 20,
             handshake_timeout: Duration::from_secs(5),
             same_node_tls: false,
             pool: PoolConfig::default(),
@@ -144,7 +152,7 @@ struct Shared {
     entered_pod: EnteredPod,
     observe: Observe,
     metrics: Metrics,
-    active: AtomicUsize,
+    places: Places,
     /// Which pod each enrolled namespace, by its cookie, is.
     enrolled: ArcSwap<HashMap<u64, Arc<Workload>>>,
     proofs: Proofs,
@@ -168,6 +176,13 @@ impl Shared {
                 && pod.uid == workload.uid
                 && pod.service_account == workload.service_account
         })
+    }
+
+    fn show_limits(&self) {
+        let shown = |limit: usize| i64::try_from(limit).unwrap_or(i64::MAX);
+        self.metrics.places.set(shown(self.places.in_all()));
+        let held = shown(self.config.max_buffer_bytes);
+        self.metrics.held_limit.set(held);
     }
 
     fn change_enrolled(&self, change: impl Fn(&mut HashMap<u64, Arc<Workload>>)) {
@@ -206,6 +221,8 @@ impl Workers {
             entered_pod,
             observe,
         } = world;
+        let places = Places::new(config.max_connections, config.max_connections_per_pod);
+        io::limit_held(config.max_buffer_bytes);
         let shared = Arc::new(Shared {
             config,
             node,
@@ -214,10 +231,11 @@ impl Workers {
             entered_pod,
             metrics: Metrics::new(&observe),
             observe,
-            active: AtomicUsize::new(0),
+            places,
             enrolled: ArcSwap::default(),
             proofs: Proofs::default(),
         });
+        shared.show_limits();
         let workers = (0..count)
             .map(|index| worker::spawn(index, count, shared.clone()).map_err(Error::Start))
             .collect::<Result<_, _>>()?;
@@ -249,9 +267,7 @@ impl Workers {
     /// Connections carried now.
     #[must_use]
     pub fn active(&self) -> usize {
-        self.shared
-            .active
-            .load(std::sync::atomic::Ordering::Relaxed)
+        self.shared.places.taken()
     }
 
     /// Opens the pod's listeners and hands them to the workers. Gives one

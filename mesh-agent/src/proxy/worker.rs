@@ -137,6 +137,7 @@ impl Local {
     fn sweep(&self) -> Vec<(Pair, SocketAddr)> {
         let (now, wall) = (std::time::Instant::now(), SystemTime::now());
         self.pool.borrow_mut().sweep(now, wall);
+        self.shared.metrics.refresh();
         let mut due = Vec::new();
         self.live.recheck_standing(|standing| {
             if standing.own.current().is_none() {

@@ -15,7 +15,7 @@ use super::ProtocolError;
 use super::frame::{self, GENERATIONS, HEADER, Kind, Open};
 use super::relay::Relay;
 use super::stream::{self, Between};
-use crate::io::read;
+use crate::io::{Held, read};
 use crate::model::TlsParameters;
 use crate::tls::{HEAD, MAX_CIPHERTEXT, Opened, PeerId, RecordError, Records, Session, TAIL};
 
@@ -78,9 +78,9 @@ pub struct Connection {
     peer: PeerId,
     tls: TlsParameters,
     /// Ciphertext received and not opened yet; without memory when empty.
-    pub(super) received: Vec<u8>,
+    pub(super) received: Held,
     /// Sealed bytes that the socket did not take yet, from `unsent_at` on.
-    pub(super) unsent: Vec<u8>,
+    pub(super) unsent: Held,
     unsent_at: usize,
     /// Of the last stream.
     pub(super) generation: u8,
@@ -105,8 +105,8 @@ impl Connection {
             records: session.records,
             peer: session.peer,
             tls: session.parameters,
-            received: session.early,
-            unsent: Vec::new(),
+            received: session.early.into(),
+            unsent: Held::default(),
             unsent_at: 0,
             // The first stream's is 0.
             generation: GENERATIONS - 1,
@@ -312,7 +312,7 @@ impl Connection {
             return;
         }
         if let Ok(alert) = self.records.close_notify() {
-            self.unsent.extend_from_slice(&alert);
+            self.unsent.extend(&alert);
         }
         // A peer that does not read, or stays, finds the connection closed.
         let _in_time = tokio::time::timeout(LINGER, self.farewell()).await;
@@ -359,7 +359,7 @@ impl Connection {
             match io::Read::read(&mut &*SockRef::from(&*self.tcp), &mut part[..len]) {
                 Ok(0) | Err(_) => return,
                 Ok(n) => {
-                    self.received.extend_from_slice(&part[..n]);
+                    self.received.extend(&part[..n]);
                     room -= n;
                 }
             }
@@ -381,14 +381,14 @@ impl Connection {
         plaintext[HEADER..HEADER + len].copy_from_slice(&payload[..len]);
         self.before_seal()?;
         let sealed = self.records.seal(&mut record, HEADER + len)?;
-        self.unsent.extend_from_slice(&record[..sealed]);
+        self.unsent.extend(&record[..sealed]);
         Ok(())
     }
 
     /// What the record layer itself must say before anything else is sealed.
     pub(super) fn before_seal(&mut self) -> Result<(), Broken> {
         if let Some(bytes) = self.records.take_outgoing()? {
-            self.unsent.extend_from_slice(&bytes);
+            self.unsent.extend(&bytes);
         }
         Ok(())
     }
@@ -404,7 +404,11 @@ impl Connection {
         } else {
             0
         };
-        self.unsent.extend_from_slice(&sealed[taken..]);
+        let rest = &sealed[taken..];
+        if !rest.is_empty() {
+            self.unsent.reserve_exact(rest.len());
+            self.unsent.extend(rest);
+        }
         Ok(())
     }
 
@@ -423,7 +427,7 @@ impl Connection {
             }
         }
         if !self.unsent.is_empty() {
-            self.unsent = Vec::new();
+            self.unsent.clear();
             self.unsent_at = 0;
         }
         Poll::Ready(Ok(()))
@@ -458,7 +462,7 @@ impl Connection {
     /// Keeps what is not opened yet.
     pub(super) fn store(&mut self, rest: &[u8]) {
         if !rest.is_empty() {
-            self.received = rest.to_vec();
+            self.received = Held::copied(rest);
         }
     }
 }

@@ -93,11 +93,8 @@ impl Batch {
         wide: bool,
         limit: usize,
     ) -> io::Result<Filled> {
-        let records = if wide && limit == usize::MAX {
-            RECORDS
-        } else {
-            1
-        };
+        let more = limit.saturating_sub(self.room(0)) / self.room(1);
+        let records = if wide { RECORDS.min(1 + more) } else { 1 };
         let room: usize = (0..records).map(|i| self.room(i)).sum();
         let room = room.min(limit);
         let mut short = None;
@@ -127,7 +124,7 @@ impl Batch {
         let mut parts: SmallVec<[IoSliceMut<'_>; RECORDS]> = self
             .bytes
             .chunks_exact_mut(STRIDE)
-            .take(RECORDS)
+            .take(records)
             .enumerate()
             .map(|(i, record)| {
                 let before = if i == 0 { prefix } else { 0 };

@@ -22,6 +22,7 @@ use super::ProtocolError;
 use super::connection::{Broken, Connection};
 use super::frame::{self, HEADER, Kind, Prefix, ResetReason};
 use super::stream::{Event, Role, Stream};
+use crate::io::Held;
 use crate::model::ByteCounts;
 
 /// An ACCEPT that no data follows for this long travels alone.
@@ -94,7 +95,7 @@ pub struct Relay {
     /// Send the prefix now, without waiting for data.
     prefix_due: bool,
     /// Opened bytes that the application did not take yet.
-    rest: Vec<u8>,
+    rest: Held,
     rest_at: usize,
     /// The peer's RESET, until it is reported.
     peer_reset: Option<ResetReason>,
@@ -122,7 +123,7 @@ impl Relay {
             role,
             prefix,
             prefix_due: false,
-            rest: Vec::new(),
+            rest: Held::default(),
             rest_at: 0,
             peer_reset: None,
             fin_passed: false,
@@ -190,7 +191,7 @@ impl Relay {
             let payload = &plaintext[found.start..found.start + found.len];
             at = found.start + found.len;
             match self.stream.receive(&found, payload)? {
-                Event::Data => self.rest.extend_from_slice(payload),
+                Event::Data => self.rest.extend(payload),
                 Event::Fin => self.ends_record(at, plaintext.len())?,
                 Event::Reset(reason) => {
                     self.peer_reset = Some(reason);
@@ -293,7 +294,7 @@ impl Relay {
             // The OPEN was never sent: the peer knows nothing of the stream.
             return false;
         }
-        self.rest = Vec::new();
+        self.rest.clear();
         self.rest_at = 0;
         self.replay = None;
         if !self.stream.is_over() {

@@ -471,7 +471,7 @@ impl Connection {
             .records
             .seal(&mut record, plaintext.len())
             .expect("a record");
-        self.unsent.extend_from_slice(&record[..n]);
+        self.unsent.extend(&record[..n]);
     }
 
     fn held(&self) -> usize {

@@ -9,6 +9,7 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use super::{End, Fail, Relay};
+use crate::io::room;
 use crate::tls::Opened;
 use crate::tunnel::ProtocolError;
 use crate::tunnel::connection::{Broken, Connection, with_received, write_vectored};
@@ -82,7 +83,7 @@ impl Relay {
             }
         }
         if !self.rest.is_empty() {
-            self.rest = Vec::new();
+            self.rest.clear();
             self.rest_at = 0;
         }
         Poll::Ready(Ok(()))
@@ -103,7 +104,8 @@ impl Relay {
             let mut opened = self.open_all(application, connection, input, &mut at, budget);
             if opened.is_ok() && at == 0 {
                 // Nothing, or a part of a record.
-                match connection.poll_receive(&mut buffer[len..], cx) {
+                let end = buffer.len().min(len + room(buffer.len()));
+                match connection.poll_receive(&mut buffer[len..end], cx) {
                     Poll::Ready(Ok(n)) => len += n,
                     Poll::Ready(Err(broken)) => return Poll::Ready(Err(broken.into())),
                     Poll::Pending => {
@@ -264,7 +266,7 @@ impl Relay {
         for part in &parts {
             let skip = taken.min(part.len());
             taken -= skip;
-            self.rest.extend_from_slice(&part[skip..]);
+            self.rest.extend(&part[skip..]);
         }
         Ok(!self.rest.is_empty())
     }

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 use tokio::net::TcpStream;
 
 use super::{End, Fail, Relay};
+use crate::io::room;
 use crate::tunnel::connection::{Broken, Connection};
 use crate::tunnel::frame::Prefix;
 use crate::tunnel::outgoing::{Batch, Filled, with_batch};
@@ -80,7 +81,8 @@ impl Relay {
     ) -> Poll<Result<Filled, Fail>> {
         loop {
             ready!(application.poll_read_ready(cx)).map_err(|_| Fail::Application)?;
-            match batch.read(application, self.wide, credit) {
+            let room = room(credit);
+            match batch.read(application, self.wide, room) {
                 Ok(filled) => {
                     self.wide = batch.is_wide();
                     self.application_ended = filled == Filled::End;

@@ -18,19 +18,21 @@ fn frame_of(kind: Kind, generation: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// What one end has sealed is what the other one has received.
+fn hand_over(near: &mut Connection, far: &mut Connection) {
+    far.received.extend(&near.unsent);
+    near.unsent.clear();
+}
+
 /// Fills what the other end reads in one go with records of that plaintext.
 fn flood(near: &mut Connection, far: &mut Connection, plaintext: &[u8]) -> usize {
-    let mut records = 0;
-    loop {
-        let before = near.unsent.len();
+    let record = plaintext.len() + crate::tls::HEAD + crate::tls::TAIL;
+    let records = READ / record;
+    for _ in 0..records {
         near.inject(plaintext);
-        if near.unsent.len() > READ {
-            near.unsent.truncate(before);
-            far.received.append(&mut near.unsent);
-            return records;
-        }
-        records += 1;
     }
+    hand_over(near, far);
+    records
 }
 
 #[tokio::test]
@@ -40,7 +42,7 @@ async fn more_than_one_reset_between_two_streams_breaks_the_protocol() {
     let reset = frame_of(Kind::Reset, last, &[0]);
     near.inject(&reset);
     near.inject(&open().encode(0));
-    far.received.append(&mut near.unsent);
+    hand_over(&mut near, &mut far);
     let taken = far.accept().await.expect("one may have crossed");
     assert!(taken.is_some());
     let (mut near, mut far) = connections().await;
@@ -50,10 +52,10 @@ async fn more_than_one_reset_between_two_streams_breaks_the_protocol() {
     // Neither has a client more patience with what it has in its pool.
     let (mut near, mut far) = connections().await;
     near.inject(&reset);
-    far.received.append(&mut near.unsent);
+    hand_over(&mut near, &mut far);
     assert!(far.is_idle_and_whole());
     near.inject(&reset);
-    far.received.append(&mut near.unsent);
+    hand_over(&mut near, &mut far);
     assert!(!far.is_idle_and_whole());
 }
 
@@ -64,7 +66,7 @@ async fn a_peer_goes_away_once() {
     for _ in 0..2 {
         near.inject(&frame_of(Kind::Goaway, 0, &[0, 0]));
     }
-    far.received.append(&mut near.unsent);
+    hand_over(&mut near, &mut far);
     let mut relay = taken(&mut far).await;
     relay.accept();
     let (_app, agent) = sockets().await;
@@ -76,7 +78,7 @@ async fn a_peer_goes_away_once() {
 async fn turns(plaintext: &[u8], data: usize) -> Vec<u64> {
     let (mut near, mut far) = connections().await;
     near.inject(&open().encode(0));
-    far.received.append(&mut near.unsent);
+    hand_over(&mut near, &mut far);
     let mut relay = taken(&mut far).await;
     relay.accept();
     let all = (flood(&mut near, &mut far, plaintext) * data) as u64;

@@ -1,0 +1,155 @@
+//! What is held of bytes that one side sent and the other did not take, counted
+//! for the whole process and bounded: the more is held, the less is read at once.
+
+use std::ops::Deref;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Read at least this much: a TLS record.
+const LEAST: usize = 16 * 1024;
+/// One read takes at most this part of what is free.
+const PART: usize = 64;
+
+#[derive(Debug)]
+struct Budget {
+    held: AtomicUsize,
+    limit: AtomicUsize,
+}
+
+/// Of this process: its memory is one.
+static BUDGET: Budget = Budget::new();
+
+impl Budget {
+    const fn new() -> Self {
+        Self {
+            held: AtomicUsize::new(0),
+            limit: AtomicUsize::new(usize::MAX),
+        }
+    }
+
+    fn change(&self, before: usize, after: usize) {
+        if after >= before {
+            self.held.fetch_add(after - before, Ordering::Relaxed);
+        } else {
+            self.held.fetch_sub(before - after, Ordering::Relaxed);
+        }
+    }
+
+    fn room(&self, wanted: usize) -> usize {
+        let limit = self.limit.load(Ordering::Relaxed);
+        let free = limit.saturating_sub(self.held.load(Ordering::Relaxed));
+        wanted.min((free / PART).max(LEAST))
+    }
+}
+
+/// Sets the bound. What is held may be more by a record for each direction of a
+/// connection, for one that is carried at all must be able to read.
+pub fn limit_held(bytes: usize) {
+    BUDGET.limit.store(bytes, Ordering::Relaxed);
+}
+
+/// Bytes held now.
+#[must_use]
+pub fn held() -> usize {
+    BUDGET.held.load(Ordering::Relaxed)
+}
+
+/// How much of `wanted` may be read now, whether or not the other side takes it.
+#[must_use]
+pub fn room(wanted: usize) -> usize {
+    BUDGET.room(wanted)
+}
+
+/// Bytes that wait; counted by the memory that they take.
+#[derive(Debug, Default)]
+pub struct Held(Vec<u8>);
+
+impl Held {
+    /// Exactly as large as it must be.
+    #[must_use]
+    pub fn copied(bytes: &[u8]) -> Self {
+        Self::from(bytes.to_vec())
+    }
+
+    /// Makes room for exactly so many more: growing by and by could take twice as much.
+    pub fn reserve_exact(&mut self, more: usize) {
+        self.change(|bytes| bytes.reserve_exact(more));
+    }
+
+    pub fn extend(&mut self, more: &[u8]) {
+        self.change(|bytes| bytes.extend_from_slice(more));
+    }
+
+    /// Gives the memory back.
+    pub fn clear(&mut self) {
+        self.change(|bytes| *bytes = Vec::new());
+    }
+
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.0.capacity()
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut Vec<u8>)) {
+        let before = self.0.capacity();
+        change(&mut self.0);
+        BUDGET.change(before, self.0.capacity());
+    }
+}
+
+impl From<Vec<u8>> for Held {
+    fn from(bytes: Vec<u8>) -> Self {
+        BUDGET.change(0, bytes.capacity());
+        Self(bytes)
+    }
+}
+
+impl Deref for Held {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        BUDGET.change(self.0.capacity(), 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WANTED: usize = 256 * 1024;
+
+    #[test]
+    fn the_more_is_held_the_less_is_read_and_always_a_record() {
+        let budget = Budget::new();
+        assert_eq!(budget.room(WANTED), WANTED, "without a limit");
+        budget.limit.store(64 << 20, Ordering::Relaxed);
+        let mut before = usize::MAX;
+        while budget.room(WANTED) > LEAST {
+            let room = budget.room(WANTED);
+            assert!(room <= before, "{room} after {before}");
+            before = room;
+            budget.change(0, room);
+        }
+        assert!(budget.held.load(Ordering::Relaxed) <= 64 << 20);
+        budget.change(0, usize::MAX / 2);
+        assert_eq!(budget.room(WANTED), LEAST, "full");
+    }
+
+    #[test]
+    fn what_is_held_is_counted_by_its_memory() {
+        // Other tests hold bytes meanwhile: only that it is whole can be told.
+        let mut bytes = Held::copied(&[7; 1_000]);
+        assert_eq!((bytes.capacity(), bytes.len()), (1_000, 1_000));
+        bytes.reserve_exact(500);
+        bytes.extend(&[8; 500]);
+        assert_eq!(bytes.capacity(), 1_500);
+        assert!(held() >= 1_500);
+        bytes.clear();
+        assert_eq!(bytes.capacity(), 0);
+    }
+}

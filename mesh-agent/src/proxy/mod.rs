@@ -7,6 +7,7 @@
 //! be carried is reset, never passed by; a pod's removal closes every socket
 //! that the agent has in its namespace.
 
+mod away;
 mod carry;
 mod connection;
 mod dial;

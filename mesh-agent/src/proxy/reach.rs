@@ -73,9 +73,10 @@ pub(super) async fn wait_for(
 }
 
 /// A new connection to the other agent. One that is not there is given the
-/// time of a connect to be back: its application's refusal is a RESET in the
-/// stream, so this one is the agent's absence, and nothing was sent to it. A
-/// listener that closes also drops who waited for it: once that is forgiven.
+/// time of a connect to be back, unless it has been away for longer than a
+/// restart takes: its application's refusal is a RESET in the stream, so this one
+/// is the agent's absence, and nothing was sent to it. A listener that closes
+/// also drops who waited for it: once that is forgiven.
 pub(super) async fn reach(
     at: &At<'_>,
     destination: SocketAddr,
@@ -90,7 +91,13 @@ pub(super) async fn reach(
             Err(RefuseReason::Tls(TlsFailure::Closed)) => !std::mem::replace(&mut dropped, true),
             _ => false,
         };
-        if !away || Instant::now() + pause > until {
+        if !away {
+            at.local.away.borrow_mut().is_back(destination.ip());
+            return result;
+        }
+        let now = Instant::now();
+        let back = at.local.away.borrow_mut().missed(destination.ip(), now);
+        if now + pause > until.min(back) {
             return result;
         }
         tokio::select! {

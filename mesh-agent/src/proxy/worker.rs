@@ -14,6 +14,7 @@ use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::away::Away;
 use super::connection;
 use super::dial::{Delivery, PortRange};
 use super::live::{CutReason, Live};
@@ -50,6 +51,8 @@ pub(super) struct Local {
     pub(super) unproven: Unproven,
     /// Idle connections to other agents.
     pub(super) pool: RefCell<Pool>,
+    /// Other agents that were not there.
+    pub(super) away: RefCell<Away>,
     /// Connections to be made ahead.
     pub(super) wishes: mpsc::Sender<Wish>,
     /// No new streams: idle connections say goodbye.
@@ -66,6 +69,7 @@ impl Local {
     fn new(index: usize, count: usize, shared: Arc<Shared>, wishes: mpsc::Sender<Wish>) -> Self {
         Self {
             wishes,
+            away: RefCell::default(),
             observe: shared.observe.worker(),
             live: Live::default(),
             unproven: Unproven::new(&shared.config, count),

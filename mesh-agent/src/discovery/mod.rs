@@ -17,6 +17,7 @@ mod policies;
 mod problem;
 #[cfg(test)]
 mod tests;
+mod watcher;
 mod written;
 mod yaml;
 
@@ -25,7 +26,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use notify::Watcher as _;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -99,13 +99,9 @@ impl Directory {
     /// Follows changes until cancelled.
     pub async fn run(mut self, cancel: CancellationToken) {
         let (changed, mut changes) = mpsc::channel(1);
-        let watcher = notify::recommended_watcher(move |_| {
+        let watcher = watcher::start(&self.dir, move || {
             // Full means that a look is due already.
             let _due = changed.try_send(());
-        });
-        let watcher = watcher.and_then(|mut w| {
-            w.watch(&self.dir, notify::RecursiveMode::NonRecursive)?;
-            Ok(w)
         });
         if let Err(error) = &watcher {
             tracing::warn!(%error, "cannot watch the configuration directory; looking every {POLL:?}");

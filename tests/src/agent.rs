@@ -103,15 +103,18 @@ impl Agent {
     /// Is it ready? Asked without a program in between.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        let ask = || -> Result<bool> {
-            let mut socket = UnixStream::connect(self.run_dir.join("admin.sock"))?;
-            socket.set_read_timeout(Some(Duration::from_secs(5)))?;
-            write!(socket, "GET /status HTTP/1.0\r\n\r\n")?;
-            let mut answer = String::new();
-            socket.read_to_string(&mut answer)?;
-            Ok(answer.contains("\"ready\":true"))
-        };
-        ask().unwrap_or(false)
+        self.ask("/status").is_ok_and(|s| s["ready"] == true)
+    }
+
+    /// What a page of the admin socket says, without a program in between.
+    pub fn ask(&self, page: &str) -> Result<serde_json::Value> {
+        let mut socket = UnixStream::connect(self.run_dir.join("admin.sock"))?;
+        socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+        write!(socket, "GET {page} HTTP/1.0\r\n\r\n")?;
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer)?;
+        let (_, body) = answer.split_once("\r\n\r\n").context("find the body")?;
+        serde_json::from_str(body).with_context(|| answer.clone())
     }
 
     /// The command that reads the Prometheus page from outside the node.

@@ -1,5 +1,5 @@
 //! `bench`: the same load without and with the mesh, on release builds, and
-//! over a pair of Envoys.
+//! over a pair of Envoys; `--scale`: what a large configuration costs.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,7 +18,7 @@ pub(crate) fn run(repo: &Repo, args: &[String]) -> Result<()> {
         return policy(repo);
     }
     let mut args = args.to_vec();
-    let chosen = ["--no-envoy", "--envoy", "--help", "-h"];
+    let chosen = ["--no-envoy", "--envoy", "--scale", "--help", "-h"];
     if !args.iter().any(|arg| chosen.contains(&arg.as_str())) {
         match envoy(repo) {
             Ok(program) => args.extend(["--envoy".to_owned(), program.display().to_string()]),

@@ -39,7 +39,8 @@ usage: cargo xtask <verb> [options]
   test [--unit | --net | --kube | SUITE...] [-- ARGS]
                          everything, or a part; ARGS go to the test binaries
   demo [--keep]          two nodes, real traffic, a table of what was seen
-  bench [ARGS]           direct, one node, two nodes; --policy: checks a second
+  bench [ARGS]           direct, one node, two nodes; --policy: checks a second;
+                         --scale [PODS...]: what a large configuration costs
   fuzz [--seconds N] [TARGET...]
                          the parsers under libFuzzer (nightly), 60 s each
   lint                   fmt, clippy, tidy, docs, deny (where installed)

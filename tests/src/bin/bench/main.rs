@@ -9,6 +9,7 @@ mod measure;
 mod mode;
 mod profile;
 mod report;
+mod scale;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -45,11 +46,26 @@ struct Cli {
     /// Instead of figures: where the carriers' CPU goes, by `perf`.
     #[arg(long)]
     profile: bool,
+    /// Instead: what the configuration of clusters of so many pods costs an
+    /// agent (2000 20000 50000 unless given).
+    #[arg(long, num_args = 0.., value_name = "PODS")]
+    scale: Option<Vec<usize>>,
+    /// With --scale: pods of each namespace, which is one file.
+    #[arg(long, default_value_t = 100)]
+    pods_per_namespace: usize,
 }
 
 fn main() -> Result<()> {
     let cli = Cli::parse();
     mesh_tests::catch_interrupts()?;
+    if let Some(sizes) = &cli.scale {
+        let sizes = if sizes.is_empty() {
+            &scale::SIZES
+        } else {
+            sizes.as_slice()
+        };
+        return scale::run(sizes, cli.pods_per_namespace);
+    }
     let start = Instant::now();
     let (rounds, millis) = if cli.quick { (2, 500) } else { (5, 1500) };
     let (rounds, millis) = (cli.rounds.unwrap_or(rounds), cli.millis.unwrap_or(millis));

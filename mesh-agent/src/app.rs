@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin;
 use crate::capture::{self, Capture};
-use crate::config::{OnStop, Run};
+use crate::config::{LinkGuard, OnStop, Run};
 use crate::discovery::{Directory, Update};
 use crate::identity::Identities;
 use crate::model::policy::MeshSettings;
@@ -194,6 +194,12 @@ fn capture_config(flags: &Run) -> anyhow::Result<capture::Config> {
         agent_cgroup,
         probe_cgroups: flags.probe_cgroup.clone(),
         guard_cgroups: flags.guard_cgroup.clone(),
+        link_guard: match flags.link_guard {
+            LinkGuard::Auto => capture::LinkGuard::of_kernel(),
+            LinkGuard::Tcx => capture::LinkGuard::Tcx,
+            LinkGuard::Clsact => capture::LinkGuard::Clsact,
+            LinkGuard::Off => capture::LinkGuard::Off,
+        },
     })
 }
 

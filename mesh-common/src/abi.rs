@@ -5,13 +5,13 @@
 //! directory of pins, so two versions never read each other's maps.
 
 /// Names the bpffs directory `abi-N` that all pins of this layout live in.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// Mark of captured sockets and of deliveries, meaningful only inside a pod's
 /// network namespace (marks do not cross a veth). ASCII "mesh".
 pub const MARK: u32 = 0x6d65_7368;
 /// Mark of an agent's dial that the destination's agent must take, also on this
-/// node: its tuple is not recorded. No rule matches it, so it routes as unmarked.
+/// node: its tuple is recorded as such. No rule matches it, so it routes as unmarked.
 pub const MARK_THROUGH: u32 = 0x6d65_7369;
 /// Routing table that loops marked packets back through `lo`.
 pub const TABLE: u32 = 0x6d65;
@@ -21,14 +21,21 @@ pub const RULE_PRIORITY: u32 = 100;
 /// First (most exposed) interface of every namespace: `lo`.
 pub const LOOPBACK_IFINDEX: u32 = 1;
 
-/// Deepest cgroup level looked at for a guarded ancestor.
-pub const MAX_CGROUP_DEPTH: u32 = 8;
+/// Levels of cgroups, the root's included, that are looked at for a guarded ancestor.
+pub const MAX_CGROUP_DEPTH: u32 = 32;
 
 /// Enrolled namespaces and pod addresses, bounded per node.
 pub const MAX_PODS: u32 = 4096;
 /// Live tuples of agent dials and probes. Above the number of sockets that the
 /// agent may hold, so that a full map cannot happen before fds run out.
 pub const MAX_TUPLES: u32 = 262_144;
+/// SYNs whose answers may leave a pod: needed from being steered to the SYN-ACK;
+/// the oldest go.
+pub const MAX_STEERED: u32 = 65_536;
+/// Links of pods whose node's side is guarded.
+pub const MAX_LINKS: u32 = MAX_PODS * 2;
+/// Addresses of pods that are left alone.
+pub const MAX_EXCLUDED: u32 = MAX_PODS * 2;
 pub const MAX_CGROUPS: u32 = 4096;
 /// Bytes of the ring of refusal events; a power of two of pages.
 pub const EVENT_RING_BYTES: u32 = 256 * 1024;
@@ -38,6 +45,9 @@ pub const EVENT_RING_BYTES: u32 = 256 * 1024;
 pub const TUPLE_DIALLED: u64 = 0;
 /// Its SYN came to several: it proves nothing. No namespace has this cookie.
 pub const TUPLE_AMBIGUOUS: u64 = u64::MAX;
+/// An agent's dial that the destination's agent must take: it may leave its pod,
+/// and is steered like any other. No namespace has this cookie.
+pub const TUPLE_THROUGH: u64 = u64::MAX - 1;
 
 /// Stands in `mesh_lookup` for the cookie of the namespace that a copy of the
 /// program is attached to: that program type has no helper that tells. The agent
@@ -62,6 +72,8 @@ pub struct Enrolled {
     /// The pod's addresses as IPv6, IPv4 mapped; all zero where it has none.
     pub v4: Addr,
     pub v6: Addr,
+    /// Its link-local address, at which it may talk to itself; zero likewise.
+    pub v6_link_local: Addr,
 }
 
 /// An address in network byte order, IPv4 as `::ffff:a.b.c.d`.
@@ -173,9 +185,10 @@ pub struct RefusalEvent {
 const _: () = {
     use core::mem::{offset_of, size_of};
     assert!(size_of::<Addr>() == 16);
-    assert!(size_of::<Enrolled>() == 40);
+    assert!(size_of::<Enrolled>() == 56);
     assert!(offset_of!(Enrolled, v4) == 8);
     assert!(offset_of!(Enrolled, v6) == 24);
+    assert!(offset_of!(Enrolled, v6_link_local) == 40);
     assert!(size_of::<Tuple>() == 40);
     assert!(offset_of!(Tuple, destination) == 16);
     assert!(offset_of!(Tuple, source_port) == 32);

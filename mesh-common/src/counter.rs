@@ -59,9 +59,21 @@ counters! {
     SteerPassedTuple = "steer_passed_tuple",
     /// A fail-open pod's SYN passed because no agent listens.
     SteerFailedOpen = "steer_failed_open",
+    /// A SYN to an address that is left alone (`mesh-agent.io/exclude-addresses`) went to the application.
+    SteerExcluded = "steer_excluded",
     /// A SYN was dropped because no agent listens, or for an unknown address.
     SteerDropped = "steer_dropped",
-    /// A tuple could not be recorded (map full): that connection is captured again and refused.
+    /// On a pod's link: a SYN on its way out that is not of the agent's was dropped.
+    GuardRefusedSyn = "guard_refused_syn",
+    /// On a pod's link: a SYN-ACK on its way out to which no SYN came that the agent took was dropped.
+    GuardRefusedAnswer = "guard_refused_answer",
+    /// On a pod's link: a SYN on its way in to another address than the pod's own was dropped.
+    GuardRefusedAddress = "guard_refused_address",
+    /// On a pod's link: what may be a SYN on its way out (a fragment, odd headers) was dropped.
+    GuardRefusedUnclear = "guard_refused_unclear",
+    /// On a fail-open pod's link: something passed because no agent listens.
+    GuardFailedOpen = "guard_failed_open",
+    /// A tuple could not be recorded (map full): that connection is refused.
     TupleInsertFailed = "tuple_insert_failed",
     /// A refusal event found the ring full.
     EventLost = "event_lost",

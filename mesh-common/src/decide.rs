@@ -5,7 +5,7 @@
 
 use crate::abi::{
     Addr, Enrolled, FLAG_FAIL_OPEN, GUARD_POD, Guard, LOOPBACK_IFINDEX, MARK_THROUGH,
-    TUPLE_AMBIGUOUS, TUPLE_DIALLED,
+    TUPLE_AMBIGUOUS, TUPLE_DIALLED, TUPLE_THROUGH,
 };
 use crate::counter::Counter;
 
@@ -32,28 +32,41 @@ pub enum Connect {
     Refuse(Counter),
 }
 
-/// A TCP connect in an enrolled namespace, not by the agent.
-///
-/// `listening`: the agent's listener for the pod's address of this family
-/// exists. Callers look it up only for [`needs_listener`].
+/// Which of the agent's listeners a pod has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Listening {
+    /// For its address of the destination's family.
+    pub here: bool,
+    /// For any of its addresses. Matters to fail-open pods only: they are open
+    /// where there is no agent, and not where it does not take a connection.
+    pub any: bool,
+}
+
 #[inline(always)]
 #[must_use]
-pub fn connect(pod: &Enrolled, destination: &Addr, listening: bool) -> Connect {
+pub const fn fails_open(flags: u32) -> bool {
+    flags & FLAG_FAIL_OPEN != 0
+}
+
+/// A TCP connect in an enrolled namespace, not by the agent. Callers look for
+/// listeners only for [`needs_listener`].
+#[inline(always)]
+#[must_use]
+pub fn connect(pod: &Enrolled, destination: &Addr, listening: Listening) -> Connect {
     if !needs_listener(pod, destination) {
         return Connect::Pass;
     }
-    let open = pod.flags & FLAG_FAIL_OPEN != 0;
-    if destination.is_v6_link_local() || !own_address(pod, destination).is_set() {
-        return if open {
-            Connect::PassFailOpen
-        } else {
-            Connect::Refuse(Counter::ConnectRefusedFamily)
-        };
-    }
-    match (listening, open) {
-        (true, _) => Connect::Capture,
-        (false, true) => Connect::PassFailOpen,
-        (false, false) => Connect::Refuse(Counter::ConnectRefusedNoAgent),
+    let refused = if destination.is_v6_link_local() || !own_address(pod, destination).is_set() {
+        Counter::ConnectRefusedFamily
+    } else if listening.here {
+        return Connect::Capture;
+    } else {
+        Counter::ConnectRefusedNoAgent
+    };
+    if fails_open(pod.flags) && !listening.any {
+        Connect::PassFailOpen
+    } else {
+        Connect::Refuse(refused)
     }
 }
 
@@ -69,16 +82,17 @@ pub fn from_source(pod: &Enrolled, destination: &Addr, source: &Addr) -> Connect
     }
 }
 
-/// False for the pod talking to itself, which is nobody's business.
+/// False for the pod talking to itself, which is nobody's business: for the kernel
+/// `0.0.0.0`, `::` and `::ffff:0.0.0.0` are the caller's own host.
 #[inline(always)]
 #[must_use]
 pub fn needs_listener(pod: &Enrolled, destination: &Addr) -> bool {
-    !(destination.is_loopback() || is_own(pod, destination))
+    !(destination.is_loopback() || destination.is_any() || is_own(pod, destination))
 }
 
 #[inline(always)]
 fn is_own(pod: &Enrolled, addr: &Addr) -> bool {
-    addr.is_set() && (*addr == pod.v4 || *addr == pod.v6)
+    addr.is_set() && (*addr == pod.v4 || *addr == pod.v6 || *addr == pod.v6_link_local)
 }
 
 /// The pod's address of the family of `peer`; unset where it has none.
@@ -92,7 +106,7 @@ pub fn own_address<'p>(pod: &'p Enrolled, peer: &Addr) -> &'p Addr {
 #[inline(always)]
 #[must_use]
 pub const fn connect_unknown(guarded: bool, destination: &Addr) -> Connect {
-    if guarded && !destination.is_loopback() {
+    if guarded && !destination.is_loopback() && !destination.is_any() {
         Connect::Refuse(Counter::ConnectRefusedUnknownNetns)
     } else {
         Connect::Pass
@@ -129,15 +143,22 @@ impl Guarded {
     }
 }
 
-/// Is the tuple of a connect in an agent's or a prober's cgroup recorded?
-/// Not where the mark cannot be read: such a connection is captured at its destination.
+/// What is recorded of a connect in an agent's or a prober's cgroup, by its mark.
+/// One whose mark cannot be read is captured at its destination.
 #[inline(always)]
 #[must_use]
-pub const fn records_tuple(mark: Option<u32>) -> bool {
+pub const fn recorded(mark: Option<u32>) -> u64 {
     match mark {
-        Some(mark) => mark != MARK_THROUGH,
-        None => false,
+        Some(mark) if mark != MARK_THROUGH => TUPLE_DIALLED,
+        _ => TUPLE_THROUGH,
     }
+}
+
+/// Is a SYN with this recorded value let through to the application?
+#[inline(always)]
+#[must_use]
+pub const fn is_known(value: u64) -> bool {
+    value != TUPLE_THROUGH
 }
 
 /// Does a SYN with a known tuple prove that its connection reached an enrolled namespace?
@@ -178,21 +199,24 @@ pub enum Steer {
 #[inline(always)]
 #[must_use]
 pub fn steer(remote: &Addr, local: &Addr, ifindex: u32, known_tuple: bool) -> Steer {
-    if known_tuple || remote == local || local.is_loopback() {
+    let looped = ifindex == LOOPBACK_IFINDEX;
+    // From elsewhere nothing is for loopback, unless a rule in the pod makes it so.
+    if known_tuple || remote == local || (looped && local.is_loopback()) {
         return Steer::Pass;
     }
-    if ifindex == LOOPBACK_IFINDEX {
+    if looped {
         Steer::Outbound
     } else {
         Steer::Inbound
     }
 }
 
-/// What happens to a SYN whose listener is not there.
+/// What happens to a SYN whose listener is not there. `listening`: the agent has
+/// any listener in the namespace.
 #[inline(always)]
 #[must_use]
-pub const fn without_listener(flags: u32) -> (bool, Counter) {
-    if flags & FLAG_FAIL_OPEN != 0 {
+pub const fn without_listener(flags: u32, listening: bool) -> (bool, Counter) {
+    if fails_open(flags) && !listening {
         (true, Counter::SteerFailedOpen)
     } else {
         (false, Counter::SteerDropped)
@@ -222,11 +246,25 @@ mod tests {
     fn pod(flags: u32) -> Enrolled {
         Enrolled {
             flags,
-            reserved: 0,
             v4: v4("10.0.0.5"),
             v6: v6("fd00::5"),
+            v6_link_local: v6("fe80::5"),
+            ..Enrolled::default()
         }
     }
+
+    const NONE: Listening = Listening {
+        here: false,
+        any: false,
+    };
+    const BOTH: Listening = Listening {
+        here: true,
+        any: true,
+    };
+    const OTHER_FAMILY: Listening = Listening {
+        here: false,
+        any: true,
+    };
 
     #[test]
     fn a_dial_that_came_to_two_namespaces_proves_neither() {
@@ -251,19 +289,41 @@ mod tests {
 
     #[test]
     fn a_pod_talking_to_itself_is_left_alone_even_without_an_agent() {
-        for own in [v4("10.0.0.5"), v6("fd00::5"), v4("127.0.0.1"), v6("::1")] {
-            assert_eq!(connect(&pod(0), &own, false), Connect::Pass);
+        for own in [
+            v4("10.0.0.5"),
+            v6("fd00::5"),
+            v6("fe80::5"),
+            v4("127.0.0.1"),
+            v6("::1"),
+            // What the kernel takes for loopback.
+            v4("0.0.0.0"),
+            v6("::"),
+            v6("::ffff:0.0.0.0"),
+        ] {
+            for listening in [NONE, BOTH] {
+                assert_eq!(connect(&pod(0), &own, listening), Connect::Pass);
+            }
         }
+    }
+
+    #[test]
+    fn a_pod_without_a_link_local_address_reaches_none() {
+        let mut none = pod(0);
+        none.v6_link_local = Addr::UNSET;
+        assert_eq!(
+            connect(&none, &v6("fe80::5"), BOTH),
+            Connect::Refuse(Counter::ConnectRefusedFamily)
+        );
     }
 
     #[test]
     fn a_connect_elsewhere_is_captured_while_the_agent_listens() {
         for flags in [0, FLAG_FAIL_OPEN] {
             assert_eq!(
-                connect(&pod(flags), &v4("10.96.0.1"), true),
+                connect(&pod(flags), &v4("10.96.0.1"), BOTH),
                 Connect::Capture
             );
-            assert_eq!(connect(&pod(flags), &v6("fd96::1"), true), Connect::Capture);
+            assert_eq!(connect(&pod(flags), &v6("fd96::1"), BOTH), Connect::Capture);
         }
     }
 
@@ -290,12 +350,41 @@ mod tests {
     #[test]
     fn without_an_agent_the_pods_setting_decides() {
         assert_eq!(
-            connect(&pod(0), &v4("10.96.0.1"), false),
+            connect(&pod(0), &v4("10.96.0.1"), NONE),
             Connect::Refuse(Counter::ConnectRefusedNoAgent)
         );
         assert_eq!(
-            connect(&pod(FLAG_FAIL_OPEN), &v4("10.96.0.1"), false),
+            connect(&pod(FLAG_FAIL_OPEN), &v4("10.96.0.1"), NONE),
             Connect::PassFailOpen
+        );
+    }
+
+    #[test]
+    fn a_fail_open_pod_is_open_only_where_it_has_no_listener_at_all() {
+        let mut open = pod(FLAG_FAIL_OPEN);
+        let link_local = v6("fe80::9");
+        assert_eq!(connect(&open, &link_local, NONE), Connect::PassFailOpen);
+        for listening in [BOTH, OTHER_FAMILY] {
+            assert_eq!(
+                connect(&open, &link_local, listening),
+                Connect::Refuse(Counter::ConnectRefusedFamily)
+            );
+        }
+        assert_eq!(
+            connect(&open, &v4("10.96.0.1"), OTHER_FAMILY),
+            Connect::Refuse(Counter::ConnectRefusedNoAgent)
+        );
+        open.v6 = Addr::UNSET;
+        assert_eq!(
+            connect(&open, &v6("fd96::1"), OTHER_FAMILY),
+            Connect::Refuse(Counter::ConnectRefusedFamily)
+        );
+        let refused = (false, Counter::SteerDropped);
+        assert_eq!(without_listener(FLAG_FAIL_OPEN, true), refused);
+        assert_eq!(without_listener(0, false), refused);
+        assert_eq!(
+            without_listener(FLAG_FAIL_OPEN, false),
+            (true, Counter::SteerFailedOpen)
         );
     }
 
@@ -303,7 +392,7 @@ mod tests {
     fn a_family_that_the_pod_has_no_address_of_is_refused() {
         let mut only_v4 = pod(0);
         only_v4.v6 = Addr::UNSET;
-        for listening in [false, true] {
+        for listening in [NONE, OTHER_FAMILY] {
             assert_eq!(
                 connect(&only_v4, &v6("fd96::1"), listening),
                 Connect::Refuse(Counter::ConnectRefusedFamily)
@@ -315,6 +404,7 @@ mod tests {
     fn an_unknown_namespace_is_refused_only_below_a_guarded_cgroup() {
         assert_eq!(connect_unknown(false, &v4("10.0.0.1")), Connect::Pass);
         assert_eq!(connect_unknown(true, &v4("127.0.0.1")), Connect::Pass);
+        assert_eq!(connect_unknown(true, &v6("::")), Connect::Pass);
         assert_eq!(
             connect_unknown(true, &v4("10.0.0.1")),
             Connect::Refuse(Counter::ConnectRefusedUnknownNetns)
@@ -333,6 +423,7 @@ mod tests {
             steer(&v4("127.0.0.1"), &v4("127.0.0.2"), 1, false),
             Steer::Pass
         );
+        assert_eq!(steer(&b, &v4("127.0.0.1"), 2, false), Steer::Inbound);
     }
 
     fn guards(list: &[Guard]) -> Guarded {
@@ -377,9 +468,13 @@ mod tests {
     }
 
     #[test]
-    fn the_tuple_of_a_dial_that_must_be_captured_is_not_recorded() {
-        assert!(records_tuple(Some(0)) && records_tuple(Some(crate::abi::MARK)));
-        assert!(!records_tuple(Some(MARK_THROUGH)) && !records_tuple(None));
+    fn a_dial_that_must_be_captured_is_recorded_and_not_let_through() {
+        for mark in [0, crate::abi::MARK] {
+            assert!(is_known(recorded(Some(mark))));
+        }
+        assert!(!is_known(recorded(Some(MARK_THROUGH))));
+        assert!(!is_known(recorded(None)));
+        assert!(is_known(TUPLE_AMBIGUOUS) && is_known(7));
     }
 
     #[test]
@@ -402,10 +497,10 @@ mod tests {
 
         #[test]
         fn a_fail_closed_pod_never_reaches_another_address_uncaptured(
-            words in any::<[u32; 4]>(), listening in any::<bool>()
+            words in any::<[u32; 4]>(), here in any::<bool>(), any in any::<bool>()
         ) {
             let destination = Addr { words_be: words };
-            let verdict = connect(&pod(0), &destination, listening);
+            let verdict = connect(&pod(0), &destination, Listening { here, any });
             if needs_listener(&pod(0), &destination) {
                 prop_assert!(!matches!(verdict, Connect::Pass | Connect::PassFailOpen));
             }

@@ -8,3 +8,4 @@
 pub mod abi;
 pub mod counter;
 pub mod decide;
+pub mod link_guard;

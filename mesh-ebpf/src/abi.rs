@@ -26,6 +26,7 @@ static SHARED_TYPES: SharedTypes = SharedTypes {
         reserved: 0,
         v4: Addr::UNSET,
         v6: Addr::UNSET,
+        v6_link_local: Addr::UNSET,
     },
     tuple: Tuple {
         source: Addr::UNSET,

@@ -3,16 +3,16 @@
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::generated::{
     bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_netns_cookie,
-    bpf_map_lookup_elem, bpf_setsockopt, bpf_sk_release,
+    bpf_setsockopt,
 };
 use aya_ebpf::programs::SockAddrContext;
 use core::ffi::c_void;
 use core::ptr::{addr_of, addr_of_mut, read_volatile};
-use mesh_common::abi::{Addr, MARK, MAX_CGROUP_DEPTH, PodAddr, RefusalEvent};
+use mesh_common::abi::{Addr, Enrolled, MARK, MAX_CGROUP_DEPTH, PodAddr, RefusalEvent};
 use mesh_common::counter::Counter;
-use mesh_common::decide::{self, Connect, Guarded};
+use mesh_common::decide::{self, Connect, Guarded, Listening};
 
-use crate::maps::{AGENTS, ENROLLED, GUARDED, LISTENERS, count, refuse};
+use crate::maps::{AGENTS, ENROLLED, GUARDED, count, is_listening, listener_exists, refuse};
 
 const ALLOW: i32 = 1;
 /// The caller sees EPERM.
@@ -71,12 +71,7 @@ fn verdict(
         let verdict = Connect::Refuse(Counter::ConnectRefusedForeignSocket);
         return finish(ctx, verdict, destination, cookie, cgroup);
     }
-    let listening = decide::needs_listener(pod, destination)
-        && listener_exists(&PodAddr {
-            netns_cookie: cookie,
-            address: *decide::own_address(pod, destination),
-        });
-    let mut verdict = decide::connect(pod, destination, listening);
+    let mut verdict = decide::connect(pod, destination, listening(cookie, pod, destination));
     if verdict == Connect::Capture {
         verdict = match bound(ctx) {
             Some(source) => decide::from_source(pod, destination, &source),
@@ -84,6 +79,20 @@ fn verdict(
         };
     }
     finish(ctx, verdict, destination, cookie, cgroup)
+}
+
+#[inline(always)]
+fn listening(netns_cookie: u64, pod: &Enrolled, destination: &Addr) -> Listening {
+    if !decide::needs_listener(pod, destination) {
+        return Listening::default();
+    }
+    let here = listener_exists(&PodAddr {
+        netns_cookie,
+        address: *decide::own_address(pod, destination),
+    });
+    // Asked only where it decides.
+    let any = here || (decide::fails_open(pod.flags) && is_listening(netns_cookie, pod));
+    Listening { here, any }
 }
 
 /// The address that the socket is bound to; none where the kernel gives no socket.
@@ -213,22 +222,6 @@ fn set(ctx: &SockAddrContext, option: i32, value: &mut u32) -> i64 {
             4,
         ) as i64
     }
-}
-
-#[inline(always)]
-fn listener_exists(key: &PodAddr) -> bool {
-    // SAFETY: map and key are valid; a socket found is released, as the verifier demands.
-    unsafe {
-        let sk = bpf_map_lookup_elem(
-            addr_of!(LISTENERS).cast_mut().cast::<c_void>(),
-            addr_of!(*key).cast::<c_void>(),
-        );
-        if sk.is_null() {
-            return false;
-        }
-        bpf_sk_release(sk);
-    }
-    true
 }
 
 /// What the caller's cgroups are known as.

@@ -10,7 +10,7 @@ use mesh_common::abi::{Addr, NETNS_PLACEHOLDER, PodAddr, Tuple};
 use mesh_common::counter::Counter;
 use mesh_common::decide::{self, Steer};
 
-use crate::maps::{ENROLLED, LISTENERS, TUPLES, count};
+use crate::maps::{ENROLLED, EXCLUDED, LISTENERS, STEERED, TUPLES, count, is_listening};
 
 const SK_DROP: u32 = 0;
 const SK_PASS: u32 = 1;
@@ -23,12 +23,14 @@ pub fn steer(ctx: &SkLookupContext) -> u32 {
     };
     let netns_cookie = own_netns();
     let tuple = TUPLES.get_ptr_mut(&packet.tuple);
+    // SAFETY: an aligned word of a map value, which lives through the program.
+    let tuple = tuple.filter(|value| decide::is_known(unsafe { **value }));
     let (remote, local) = (&packet.tuple.source, &packet.tuple.destination);
     let (address, counter) = match decide::steer(remote, local, packet.ifindex, tuple.is_some()) {
         Steer::Pass => {
             if let Some(value) = tuple {
                 if decide::proves_entry(packet.ifindex) {
-                    // SAFETY: an aligned word of a map value, which lives through the program.
+                    // SAFETY: as above.
                     unsafe { *value = decide::entered(*value, netns_cookie) };
                 }
                 count(Counter::SteerPassedTuple);
@@ -43,14 +45,40 @@ pub fn steer(ctx: &SkLookupContext) -> u32 {
         address: *address,
     };
     if assign(ctx, &key) {
+        // Its answer may leave the pod. Where that cannot be noted, the client asks again.
+        if counter == Counter::SteeredInbound && !note(&packet.tuple) {
+            count(Counter::TupleInsertFailed);
+            return SK_DROP;
+        }
         count(counter);
         return SK_PASS;
     }
-    // SAFETY: a copied integer; the agent replaces values whole.
-    let flags = unsafe { ENROLLED.get(&netns_cookie) }.map_or(0, |pod| pod.flags);
-    let (pass, counter) = decide::without_listener(flags);
+    let (pass, counter) = unassigned(&key, counter);
     count(counter);
     if pass { SK_PASS } else { SK_DROP }
+}
+
+#[inline(always)]
+fn note(tuple: &Tuple) -> bool {
+    // Opaque: a constant would have a section of its own, which copies of this
+    // program are loaded without.
+    let noted = core::hint::black_box(1_u8);
+    STEERED.insert(tuple, &noted, 0).is_ok()
+}
+
+/// What becomes of a SYN for an address that has no listener.
+#[inline(always)]
+fn unassigned(key: &PodAddr, steered: Counter) -> (bool, Counter) {
+    // SAFETY: presence only.
+    if steered == Counter::SteeredInbound && unsafe { EXCLUDED.get(key) }.is_some() {
+        return (true, Counter::SteerExcluded);
+    }
+    // SAFETY: read at once; the agent replaces values whole.
+    let Some(pod) = (unsafe { ENROLLED.get(&key.netns_cookie) }) else {
+        return decide::without_listener(0, false);
+    };
+    let listening = decide::fails_open(pod.flags) && is_listening(key.netns_cookie, pod);
+    decide::without_listener(pod.flags, listening)
 }
 
 /// Cookie of the namespace that this copy of the program is attached to.

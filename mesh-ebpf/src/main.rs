@@ -9,12 +9,13 @@
 
 mod abi;
 mod connect;
+mod link_guard;
 mod lookup;
 mod maps;
 mod sockops;
 
-use aya_ebpf::macros::{cgroup_sock_addr, sk_lookup, sock_ops};
-use aya_ebpf::programs::{SkLookupContext, SockAddrContext, SockOpsContext};
+use aya_ebpf::macros::{cgroup_sock_addr, classifier, sk_lookup, sock_ops};
+use aya_ebpf::programs::{SkLookupContext, SockAddrContext, SockOpsContext, TcContext};
 
 #[cgroup_sock_addr(connect4)]
 pub fn mesh_connect4(ctx: SockAddrContext) -> i32 {
@@ -34,6 +35,16 @@ pub fn mesh_lookup(ctx: SkLookupContext) -> u32 {
 #[sock_ops]
 pub fn mesh_sockops(ctx: SockOpsContext) -> u32 {
     sockops::record(&ctx)
+}
+
+#[classifier]
+pub fn mesh_leave(ctx: TcContext) -> i32 {
+    link_guard::leave(&ctx)
+}
+
+#[classifier]
+pub fn mesh_enter(ctx: TcContext) -> i32 {
+    link_guard::enter(&ctx)
 }
 
 // On a host the standard library has one: checks of the whole workspace link it.

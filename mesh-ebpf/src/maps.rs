@@ -1,11 +1,14 @@
 //! The maps, by the names that the agent knows them under.
 
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
+use aya_ebpf::helpers::generated::{bpf_map_lookup_elem, bpf_sk_release};
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{HashMap, PerCpuArray, RingBuf, SockHash};
+use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuArray, RingBuf, SockHash};
+use core::ffi::c_void;
+use core::ptr::addr_of;
 use mesh_common::abi::{
-    EVENT_RING_BYTES, Enrolled, Guard, MAX_CGROUPS, MAX_PODS, MAX_TUPLES, PodAddr, RefusalEvent,
-    Tuple,
+    Addr, EVENT_RING_BYTES, Enrolled, Guard, MAX_CGROUPS, MAX_EXCLUDED, MAX_LINKS, MAX_PODS,
+    MAX_STEERED, MAX_TUPLES, PodAddr, RefusalEvent, Tuple,
 };
 use mesh_common::counter::Counter;
 
@@ -19,6 +22,15 @@ pub static LISTENERS: SockHash<PodAddr> = SockHash::pinned(MAX_PODS * 2, 0);
 /// of the namespace that they came to, or `TUPLE_*`.
 #[map]
 pub static TUPLES: HashMap<Tuple, u64> = HashMap::pinned(MAX_TUPLES, 1);
+/// SYNs from elsewhere that were steered to the agent: their answers may leave the pod.
+#[map]
+pub static STEERED: LruHashMap<Tuple, u8> = LruHashMap::pinned(MAX_STEERED, 0);
+/// Interface on the node -> namespace of the pod at the other end of that link.
+#[map]
+pub static LINKS: HashMap<u32, u64> = HashMap::pinned(MAX_LINKS, 0);
+/// Addresses of pods that are left alone: connections to them are nobody's business.
+#[map]
+pub static EXCLUDED: HashMap<PodAddr, u8> = HashMap::pinned(MAX_EXCLUDED, 0);
 /// cgroup ids of agents: more than one during a hand-over.
 #[map]
 pub static AGENTS: HashMap<u64, u8> = HashMap::pinned(16, 0);
@@ -48,4 +60,33 @@ pub fn refuse(event: RefusalEvent, counter: Counter) {
     {
         count(Counter::EventLost);
     }
+}
+
+/// Does the agent listen for that address there?
+#[inline(always)]
+pub fn listener_exists(key: &PodAddr) -> bool {
+    // SAFETY: map and key are valid; a socket found is released, as the verifier demands.
+    unsafe {
+        let sk = bpf_map_lookup_elem(
+            addr_of!(LISTENERS).cast_mut().cast::<c_void>(),
+            addr_of!(*key).cast::<c_void>(),
+        );
+        if sk.is_null() {
+            return false;
+        }
+        bpf_sk_release(sk);
+    }
+    true
+}
+
+/// Does the agent listen for any address of the pod?
+#[inline(always)]
+pub fn is_listening(netns_cookie: u64, pod: &Enrolled) -> bool {
+    let exists = |address: Addr| {
+        listener_exists(&PodAddr {
+            netns_cookie,
+            address,
+        })
+    };
+    exists(pod.v4) || exists(pod.v6)
 }

@@ -9,7 +9,7 @@ use aya_ebpf::bindings::{BPF_SOCK_OPS_STATE_CB_FLAG, bpf_sock_ops};
 use aya_ebpf::helpers::generated::bpf_sock_ops_cb_flags_set;
 use aya_ebpf::programs::SockOpsContext;
 use core::ptr::{addr_of, read_volatile};
-use mesh_common::abi::{Addr, TUPLE_DIALLED, Tuple};
+use mesh_common::abi::{Addr, Tuple};
 use mesh_common::counter::Counter;
 use mesh_common::decide;
 
@@ -22,12 +22,13 @@ const AF_INET: u32 = 2;
 
 pub fn record(ctx: &SockOpsContext) -> u32 {
     match ctx.op() {
-        TCP_CONNECT_CB if decide::records_tuple(mark(ctx.ops)) => {
+        TCP_CONNECT_CB => {
             // SAFETY: the context is a sock_ops', which this helper takes.
             unsafe {
                 bpf_sock_ops_cb_flags_set(ctx.as_ptr().cast(), BPF_SOCK_OPS_STATE_CB_FLAG as i32);
             }
-            if TUPLES.insert(&tuple(ctx.ops), &TUPLE_DIALLED, 0).is_err() {
+            let value = decide::recorded(mark(ctx.ops));
+            if TUPLES.insert(&tuple(ctx.ops), &value, 0).is_err() {
                 count(Counter::TupleInsertFailed);
             }
         }

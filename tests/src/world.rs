@@ -135,6 +135,12 @@ impl World {
         Ok(())
     }
 
+    /// Takes the pod's link away, and gives it another of the same addresses.
+    pub fn replace_link(&self, pod: &Pod) -> Result<()> {
+        ip(&format!("-n {} link del eth0", pod.netns))?;
+        net::make_pod(pod, &self.netns(&pod.node))
+    }
+
     /// Where a pod of that name has, or will have, its cgroup.
     #[must_use]
     pub fn pod_cgroup(&self, node: &str, name: &str) -> PathBuf {

@@ -42,7 +42,8 @@ fn shared_types() -> Vec<Layout> {
             flags,
             reserved,
             v4,
-            v6
+            v6,
+            v6_link_local
         }),
         layout!(Tuple {
             source,

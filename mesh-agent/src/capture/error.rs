@@ -59,6 +59,16 @@ pub enum Error {
         "the kernel refused to give the link {path} a new program: {source}; `mesh-agent cleanup` removes it"
     )]
     Swap { path: PathBuf, source: io::Error },
+    #[error("cannot look at the links of a pod: {0}; the agent needs CAP_NET_ADMIN")]
+    Links(#[source] io::Error),
+    #[error(
+        "the kernel refused to guard the interface {ifindex}: {source}; `mesh-agent doctor` shows what this kernel lacks"
+    )]
+    LinkGuard { ifindex: u32, source: io::Error },
+    #[error(
+        "the cgroup {dir} is {depth} levels deep and the kernel programs see {} at most: its processes are not watched", mesh_common::abi::MAX_CGROUP_DEPTH - 1
+    )]
+    CgroupDepth { dir: PathBuf, depth: usize },
     #[error(
         "the embedded object has no usable program {0}: build it again with `cargo xtask build-ebpf`"
     )]

@@ -4,9 +4,10 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use aya::maps::{HashMap, MapData};
-use mesh_common::abi::{GUARD_POD, Guard};
+use mesh_common::abi::{GUARD_POD, Guard, MAX_CGROUP_DEPTH};
 
 use super::{Capture, Error, cgroup_id};
+use crate::sys::cgroup;
 
 /// Of `--guard-cgroup`: no pod's.
 const PLAIN: Guard = Guard {
@@ -20,7 +21,7 @@ impl Capture {
     pub(super) fn guard_configured(&mut self, dirs: &[PathBuf]) -> Result<(), Error> {
         let wanted: HashSet<u64> = dirs
             .iter()
-            .map(|dir| cgroup_id(dir))
+            .map(|dir| watched_id(dir))
             .collect::<Result<_, _>>()?;
         let mut map = self.guarded()?;
         for id in &wanted {
@@ -42,7 +43,7 @@ impl Capture {
     /// [`Self::guard_enrolled`] processes in it reach nothing beyond loopback.
     /// What an earlier agent knew of it stays. Gives the cgroup's id.
     pub fn guard_pod(&mut self, dir: &Path) -> Result<u64, Error> {
-        let id = cgroup_id(dir)?;
+        let id = watched_id(dir)?;
         let mut map = self.guarded()?;
         if !map
             .get(&id, 0)
@@ -77,6 +78,20 @@ impl Capture {
     fn guarded(&self) -> Result<HashMap<MapData, u64, Guard>, Error> {
         self.map("GUARDED")
     }
+}
+
+/// Id of a cgroup whose processes the connect hooks can tell.
+fn watched_id(dir: &Path) -> Result<u64, Error> {
+    let failed = |source| Error::Cgroup {
+        dir: dir.to_owned(),
+        source,
+    };
+    let depth = cgroup::depth(dir).map_err(failed)?;
+    if depth >= MAX_CGROUP_DEPTH as usize {
+        let dir = dir.to_owned();
+        return Err(Error::CgroupDepth { dir, depth });
+    }
+    cgroup_id(dir)
 }
 
 fn pod_guard(netns_cookie: u64) -> Guard {

@@ -6,12 +6,15 @@
 //! start that was killed half-way is completed by the next one; while any pin
 //! is there, pods without an agent are refused unless they are fail-open.
 
+mod clsact;
 mod definitions;
 mod error;
 mod guards;
 mod health;
+mod link_guard;
 mod lookup;
 mod pins;
+mod posts;
 mod privileges;
 mod probe;
 mod stats;
@@ -32,6 +35,7 @@ use crate::model::{OnAgentDown, PodIps};
 use crate::sys::{bpf, cgroup, netns::Netns};
 pub use error::Error;
 use pins::Pins;
+pub use posts::{LinkGuard, PodLinks};
 pub use privileges::check_privileges;
 pub use probe::{Scratch, Tried, probe};
 pub use stats::Stats;
@@ -51,6 +55,7 @@ pub struct Config {
     pub probe_cgroups: Vec<PathBuf>,
     /// Below these, processes in unknown namespaces are refused.
     pub guard_cgroups: Vec<PathBuf>,
+    pub link_guard: LinkGuard,
 }
 
 impl Config {
@@ -93,6 +98,8 @@ pub struct Capture {
     pinned_maps: Vec<String>,
     /// cgroup ids of [`Config::guard_cgroups`].
     configured_guards: HashSet<u64>,
+    /// By pod's namespace: the node's side of the links that are guarded.
+    guarded_links: std::collections::HashMap<u64, Vec<u32>>,
     /// Forwards the programs' own log; only objects built with `--debug-log` have one.
     forward_log: Option<Box<dyn FnMut() + Send>>,
 }
@@ -128,6 +135,7 @@ impl Capture {
             config: config.clone(),
             pinned_maps,
             configured_guards: HashSet::new(),
+            guarded_links: std::collections::HashMap::new(),
         };
         // Known before the hooks run: the agent's own connects must never be refused.
         capture.allow_agent(&config.agent_cgroup)?;
@@ -137,6 +145,7 @@ impl Capture {
             capture.attach_sock_ops(&role, &dir)?;
         }
         capture.relink_pods()?;
+        capture.relink_guards()?;
         capture.attach_connect("mesh_connect4", &config.cgroup_root)?;
         capture.attach_connect("mesh_connect6", &config.cgroup_root)?;
         capture.pins.remove_other_versions()?;
@@ -290,6 +299,10 @@ impl Capture {
                 .ips
                 .v6
                 .map_or(Addr::UNSET, |ip| Addr::from(IpAddr::V6(ip))),
+            v6_link_local: pod
+                .netns
+                .link_local()
+                .map_or(Addr::UNSET, |ip| Addr::from(IpAddr::V6(ip))),
         };
         enrolled
             .insert(pod.netns.cookie(), value, 0)
@@ -314,6 +327,7 @@ impl Capture {
 
     /// Lets go of a pod; what is already gone is fine.
     pub fn withdraw(&mut self, cookie: u64, ips: PodIps) -> Result<(), Error> {
+        self.withdraw_links(cookie)?;
         let mut enrolled: HashMap<MapData, u64, Enrolled> = self.map("ENROLLED")?;
         let _absent = enrolled.remove(&cookie);
         pins::unpin(&self.pins.pod(cookie))?;
@@ -366,7 +380,10 @@ impl Capture {
     pub fn stop(self, on_stop: OnStop) -> Result<(), Error> {
         match on_stop {
             OnStop::Keep => Ok(()),
-            OnStop::Remove => self.pins.remove_all(),
+            OnStop::Remove => {
+                clsact::remove_all(&self.pins.maps())?;
+                self.pins.remove_all()
+            }
         }
     }
 }
@@ -374,6 +391,9 @@ impl Capture {
 /// Removes the pins of every version below `bpffs_dir`, and with them every attachment.
 /// Gives the netns cookies of the pods that were enrolled.
 pub fn cleanup(bpffs_dir: &Path) -> Result<Vec<u64>, Error> {
+    for maps in pins::map_directories(bpffs_dir)? {
+        clsact::remove_all(&maps)?;
+    }
     pins::remove_tree(bpffs_dir)
 }
 
@@ -428,6 +448,7 @@ fn load(program: &mut aya::programs::Program) -> Result<(), aya::programs::Progr
         aya::programs::Program::CgroupSockAddr(p) => p.load(),
         aya::programs::Program::SkLookup(p) => p.load(),
         aya::programs::Program::SockOps(p) => p.load(),
+        aya::programs::Program::SchedClassifier(p) => p.load(),
         _ => Ok(()),
     }
 }

@@ -64,6 +64,21 @@ impl Pins {
         self.link(&format!("{POD_PREFIX}{cookie}"))
     }
 
+    /// Of all pinned links.
+    pub(super) fn link_names(&self) -> Result<Vec<String>, Error> {
+        let dir = self.version.join("links");
+        let failed = |source| Error::Pins {
+            dir: dir.clone(),
+            source,
+        };
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&dir).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            names.extend(name.into_string());
+        }
+        Ok(names)
+    }
+
     pub(super) fn pod_cookies(&self) -> Result<Vec<u64>, Error> {
         pod_cookies(&self.version)
     }
@@ -101,6 +116,15 @@ fn subdirectories(dir: &Path) -> Result<Vec<PathBuf>, Error> {
         }
     }
     Ok(dirs)
+}
+
+/// Those of every version.
+pub(super) fn map_directories(root: &Path) -> Result<Vec<PathBuf>, Error> {
+    if !root.exists() {
+        return Ok(Vec::new());
+    }
+    let versions = subdirectories(root)?;
+    Ok(versions.into_iter().map(|dir| dir.join("maps")).collect())
 }
 
 fn pod_cookies(version: &Path) -> Result<Vec<u64>, Error> {
@@ -152,6 +176,35 @@ pub(super) fn pin(link: FdLink, path: &Path) -> Result<(), Error> {
         dir: path.to_owned(),
         source: io::Error::other(e),
     })
+}
+
+/// Of a pin that is about to replace another. Without a dot: the file system keeps
+/// such names for itself.
+const UNFINISHED: &str = "-new";
+
+/// Those of an agent that was killed in between.
+pub(super) fn unpin_unfinished(pins: &Pins) -> Result<(), Error> {
+    let names = pins.link_names()?.into_iter();
+    let mut unfinished = names.filter(|name| name.ends_with(UNFINISHED));
+    unfinished.try_for_each(|name| unpin(&pins.link(&name)))
+}
+
+/// Pins a link in the place of one that may be there: never a moment without a pin.
+pub(super) fn pin_over(link: BorrowedFd<'_>, path: &Path) -> Result<(), Error> {
+    let failed = |source| Error::Pins {
+        dir: path.to_owned(),
+        source,
+    };
+    let mut new = path.as_os_str().to_owned();
+    new.push(UNFINISHED);
+    // Of an agent that was killed here.
+    if let Err(e) = std::fs::remove_file(&new)
+        && e.kind() != io::ErrorKind::NotFound
+    {
+        return Err(failed(e));
+    }
+    bpf::pin(link, Path::new(&new)).map_err(failed)?;
+    std::fs::rename(&new, path).map_err(failed)
 }
 
 /// At once, where removing the pin alone would detach a moment later. A link

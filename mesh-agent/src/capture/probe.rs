@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use aya::EbpfLoader;
 use aya::programs::links::{FdLink, LinkError};
-use aya::programs::{CgroupAttachMode, Program, ProgramError};
+use aya::programs::{CgroupAttachMode, Program, ProgramError, SchedClassifier, TcAttachType, tc};
 
+use super::posts::LinkGuard;
 use super::{OBJECT, load};
 use crate::sys::netns::Netns;
 
@@ -78,8 +79,20 @@ fn attach(program: &mut Program, name: &str, scratch: &Scratch) -> Option<Result
             let id = program.attach(dir, CgroupAttachMode::Single)?;
             pinned(FdLink::try_from(program.take_link(id)?)?, &pin)
         })),
+        Program::SchedClassifier(program) => Some(at_a_link_of_its_own(program)),
         _ => None,
     }
+}
+
+fn at_a_link_of_its_own(program: &mut SchedClassifier) -> Result<(), Failed> {
+    let netns = Netns::fresh()?;
+    netns.run(|| {
+        if LinkGuard::of_kernel() == LinkGuard::Clsact {
+            tc::qdisc_add_clsact("lo")?;
+        }
+        let id = program.attach("lo", TcAttachType::Ingress)?;
+        Ok(program.detach(id)?)
+    })?
 }
 
 fn in_a_namespace_of_its_own(
@@ -104,6 +117,8 @@ enum Failed {
     Program(#[from] ProgramError),
     #[error(transparent)]
     Link(#[from] LinkError),
+    #[error(transparent)]
+    Classifier(#[from] tc::TcError),
     #[error(transparent)]
     Io(#[from] std::io::Error),
     #[error(transparent)]

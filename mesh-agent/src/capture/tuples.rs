@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use aya::maps::{HashMap, MapData};
-use mesh_common::abi::{TUPLE_AMBIGUOUS, TUPLE_DIALLED, Tuple};
+use mesh_common::abi::{TUPLE_AMBIGUOUS, TUPLE_DIALLED, TUPLE_THROUGH, Tuple};
 
 /// Reads the map of live tuples, from any thread; cheap to clone.
 #[derive(Clone)]
@@ -22,7 +22,7 @@ impl Tuples {
     #[must_use]
     pub fn entered_pod(&self, source: SocketAddr, destination: SocketAddr) -> Option<u64> {
         let value = self.0.get(&Tuple::between(source, destination), 0).ok()?;
-        (value != TUPLE_DIALLED && value != TUPLE_AMBIGUOUS).then_some(value)
+        (![TUPLE_DIALLED, TUPLE_AMBIGUOUS, TUPLE_THROUGH].contains(&value)).then_some(value)
     }
 }
 

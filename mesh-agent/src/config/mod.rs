@@ -130,6 +130,9 @@ pub struct Run {
     /// cgroup2 directory below which unknown pods are refused; may be repeated.
     #[arg(long)]
     pub guard_cgroup: Vec<PathBuf>,
+    /// How the node's side of the pods' links is guarded.
+    #[arg(long, value_enum, default_value_t = LinkGuard::Auto)]
+    pub link_guard: LinkGuard,
     /// Loopback address of /metrics, /readyz and /livez.
     #[arg(long, default_value = "127.0.0.1:15020")]
     pub metrics_addr: SocketAddr,
@@ -172,6 +175,16 @@ pub struct Run {
     /// The same on all nodes, and outside of every client's net.ipv4.ip_local_port_range.
     #[arg(long, default_value = "10000-32000", value_parser = ports::range)]
     pub delivery_ports: RangeInclusive<u16>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LinkGuard {
+    /// What the kernel has: tcx from Linux 6.6 on, else clsact.
+    Auto,
+    Tcx,
+    Clsact,
+    /// Not at all: pods with CAP_NET_RAW or CAP_NET_ADMIN can send past the agent.
+    Off,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::{PodIps, SpiffeError, SpiffeId, TrustDomain};
@@ -74,6 +75,9 @@ pub struct Workload {
     /// Annotation `mesh-agent.io/cgroup`, also when the namespace is given by path:
     /// processes in it are refused until the namespace is enrolled.
     pub cgroup: Option<PathBuf>,
+    /// Annotation `mesh-agent.io/exclude-addresses`: addresses of other interfaces,
+    /// connections to which are left alone.
+    pub excluded: Vec<IpAddr>,
     pub ports: Vec<NamedPort>,
 }
 

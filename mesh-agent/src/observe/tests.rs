@@ -19,6 +19,7 @@ pub(super) fn outcome(reason: CloseReason) -> Outcome {
         enrolment: Enrolment::No,
         netns: None,
         cgroup: None,
+        excluded: Vec::new(),
         ports: vec![],
     };
     Outcome {

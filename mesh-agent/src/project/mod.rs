@@ -5,11 +5,12 @@
 //! go by the kernel first, then its sockets close; a failure of one pod never
 //! stops the others, is shown, and is tried again.
 
+mod links;
 mod metrics;
 mod ports;
 mod watch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
@@ -84,6 +85,15 @@ pub struct Projector {
     /// Watched cgroups of wanted pods, by id.
     guards: BTreeMap<WorkloadKey, u64>,
     enrol_seconds: BTreeMap<WorkloadKey, f64>,
+    link_warnings: BTreeMap<WorkloadKey, String>,
+    /// Pods whose links could not be guarded yet.
+    unguarded_links: BTreeSet<WorkloadKey>,
+    /// Addresses that are left alone, each pod's with its namespace.
+    excluded: BTreeMap<WorkloadKey, (u64, Vec<IpAddr>)>,
+    /// When all pods' links were last looked at.
+    links_seen: std::time::Instant,
+    /// Something of a pod's status has changed since it was last given.
+    status_is_old: bool,
     metrics: metrics::Metrics,
 }
 
@@ -104,6 +114,11 @@ impl Projector {
             pods: BTreeMap::new(),
             guards: BTreeMap::new(),
             enrol_seconds: BTreeMap::new(),
+            link_warnings: BTreeMap::new(),
+            unguarded_links: BTreeSet::new(),
+            excluded: BTreeMap::new(),
+            links_seen: std::time::Instant::now(),
+            status_is_old: false,
             metrics: metrics::Metrics::new(observe),
         })
     }
@@ -116,6 +131,9 @@ impl Projector {
             .collect();
         self.withdraw_unwanted(&wanted).await;
         self.withdraw_moved().await;
+        self.link_warnings.retain(|key, _| wanted.contains_key(key));
+        self.unguarded_links.retain(|key| wanted.contains_key(key));
+        self.excluded.retain(|key, _| wanted.contains_key(key));
         // Keys of identities without a pod here go; the others' are fetched.
         let domain = self.identities.trust_domain();
         let identities = wanted.values().filter_map(|w| w.spiffe_id(domain).ok());
@@ -130,6 +148,7 @@ impl Projector {
                 // Told as a problem, not at each attempt.
                 tracing::debug!(pod = %workload.key, %error, "cannot enrol");
             }
+            self.exclude(workload);
             let pod = self.pods.get(&workload.key);
             let delivery = self.workers.delivery_ports();
             let overlap = pod.filter(|p| p.dial_ports.is_none());
@@ -143,10 +162,14 @@ impl Projector {
                 netns_cookie: pod.map(|p| p.netns.cookie()),
                 enrol_seconds: self.enrol_seconds.get(&workload.key).copied(),
                 message: result.err().map(|e| e.to_string()),
-                warning: overlap.map(|overlap| overlap.to_string()),
+                warning: joined(
+                    overlap.map(|overlap| overlap.to_string()),
+                    self.link_warnings.get(&workload.key).cloned(),
+                ),
             });
         }
         self.withdraw_strangers();
+        self.status_is_old = false;
         statuses
     }
 
@@ -227,13 +250,14 @@ impl Projector {
     }
 
     /// Has a pod been restarted in another namespace or cgroup, which its
-    /// annotations name as before?
+    /// annotations name as before, or is something else of it to be told?
     #[must_use]
     pub fn have_pods_moved(&self) -> bool {
-        self.pods.iter().any(|(key, pod)| {
-            let dir = pod.workload.cgroup.as_ref();
-            has_moved(pod) || dir.is_some_and(|dir| !self.is_guarded(key, dir))
-        })
+        self.status_is_old
+            || self.pods.iter().any(|(key, pod)| {
+                let dir = pod.workload.cgroup.as_ref();
+                has_moved(pod) || dir.is_some_and(|dir| !self.is_guarded(key, dir))
+            })
     }
 
     /// Lets go of the namespaces that pods were in before; they are enrolled anew.
@@ -297,6 +321,7 @@ impl Projector {
         let took = started.elapsed().as_secs_f64();
         self.metrics.enrol.observe(took);
         self.enrol_seconds.insert(workload.key.clone(), took);
+        self.guard_links(&pod.netns, workload);
         tracing::info!(pod = %workload.key, "enrolled");
         self.pods.insert(workload.key.clone(), pod);
         Ok(())
@@ -365,6 +390,11 @@ impl Projector {
         }
         Ok(self.capture.stop(on_stop)?)
     }
+}
+
+fn joined(first: Option<String>, second: Option<String>) -> Option<String> {
+    let parts: Vec<String> = first.into_iter().chain(second).collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 fn has_moved(pod: &LocalPod) -> bool {

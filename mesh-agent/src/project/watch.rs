@@ -25,6 +25,7 @@ impl Projector {
                 }
             }
         }
+        missing += self.restore_links();
         if missing > 0 {
             tracing::warn!(missing, "programs or pins were taken away and are put back");
             self.metrics.reattached.inc_by(missing as u64);

@@ -74,19 +74,40 @@ pub fn link_create(
     target: BorrowedFd<'_>,
     attach: u32,
 ) -> io::Result<OwnedFd> {
+    link_create_at(program, target.as_raw_fd().unsigned_abs(), attach, 0)
+}
+
+/// Attaches a classifier to an interface of the calling thread's namespace, before
+/// all that are there (`BPF_LINK_CREATE` with `BPF_TCX_*`, Linux 6.6).
+pub fn link_create_first(
+    program: BorrowedFd<'_>,
+    ifindex: u32,
+    attach: u32,
+) -> io::Result<OwnedFd> {
+    const BPF_F_BEFORE: u32 = 1 << 3;
+    link_create_at(program, ifindex, attach, BPF_F_BEFORE)
+}
+
+fn link_create_at(
+    program: BorrowedFd<'_>,
+    target: u32,
+    attach: u32,
+    flags: u32,
+) -> io::Result<OwnedFd> {
     const BPF_LINK_CREATE: libc::c_long = 28;
     #[repr(C)]
     struct Attr {
         program_fd: u32,
-        target_fd: u32,
+        /// A descriptor, or an interface's index.
+        target: u32,
         attach: u32,
         flags: u32,
     }
     let attr = Attr {
         program_fd: program.as_raw_fd().unsigned_abs(),
-        target_fd: target.as_raw_fd().unsigned_abs(),
+        target,
         attach,
-        flags: 0,
+        flags,
     };
     // SAFETY: `attr` has the layout of the link_create member of `union bpf_attr`
     // and lives through the call; its size is passed along.
@@ -219,11 +240,13 @@ pub fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
-/// What a link is attached to (`BPF_OBJ_GET_INFO_BY_FD`): id of the cgroup or
-/// inode of the network namespace; 0 once it is detached. For links of these two kinds.
+/// What a link is attached to (`BPF_OBJ_GET_INFO_BY_FD`): id of the cgroup, inode
+/// of the network namespace, or index of the interface; 0 once it is detached. For
+/// links of these three kinds.
 pub fn link_target(link: BorrowedFd<'_>) -> io::Result<u64> {
     const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
     const BPF_LINK_TYPE_NETNS: u32 = 5;
+    const BPF_LINK_TYPE_TCX: u32 = 11;
     #[repr(C)]
     #[derive(Default)]
     struct Info {
@@ -231,7 +254,7 @@ pub fn link_target(link: BorrowedFd<'_>) -> io::Result<u64> {
         id: u32,
         program_id: u32,
         padding: u32,
-        /// `cgroup.cgroup_id`, or `netns.netns_ino` and `netns.attach_type`.
+        /// `cgroup.cgroup_id`, or `netns.netns_ino` or `tcx.ifindex` and an attach type.
         target: [u32; 2],
         rest: [u64; 8],
     }
@@ -262,7 +285,7 @@ pub fn link_target(link: BorrowedFd<'_>) -> io::Result<u64> {
         return Err(io::Error::last_os_error());
     }
     let [first, second] = info.target;
-    if info.kind == BPF_LINK_TYPE_NETNS {
+    if matches!(info.kind, BPF_LINK_TYPE_NETNS | BPF_LINK_TYPE_TCX) {
         return Ok(first.into());
     }
     let mut bytes = [0; 8];

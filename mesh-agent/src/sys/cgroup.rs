@@ -43,6 +43,16 @@ pub fn id(dir: &Path) -> io::Result<u64> {
     Ok(std::fs::metadata(dir)?.ino())
 }
 
+/// Levels between `dir` and the root of its mount, whose own is 0. That root is
+/// the kernel's where the agent sees the node's cgroups, as it must.
+pub fn depth(dir: &Path) -> io::Result<usize> {
+    let dir = dir.canonicalize()?;
+    let above = dir.ancestors().take_while(|dir| is_cgroup2(dir)).count();
+    above
+        .checked_sub(1)
+        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))
+}
+
 /// Processes in `dir` and below (a pod's are in its containers' groups), at most `limit`.
 pub fn processes(dir: &Path, limit: usize) -> io::Result<Vec<u32>> {
     let mut found = Vec::new();

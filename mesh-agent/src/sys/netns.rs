@@ -140,6 +140,18 @@ impl Netns {
         self.inode
     }
 
+    /// The IPv6 link-local address of its first interface that has one.
+    #[must_use]
+    pub fn link_local(&self) -> Option<std::net::Ipv6Addr> {
+        let table = self.run(|| std::fs::read_to_string("/proc/thread-self/net/if_inet6"));
+        let table = table.ok()?.ok()?;
+        let mut digits = table.lines().filter_map(|line| line.get(..32));
+        digits.find_map(|digits| {
+            let ip = u128::from_str_radix(digits, 16).ok()?.into();
+            std::net::Ipv6Addr::is_unicast_link_local(&ip).then_some(ip)
+        })
+    }
+
     /// Runs `f` with the calling thread inside the namespace (about 4 us for
     /// the way there and back). `f` must not be async: the thread's namespace
     /// is what the next task would see.

@@ -12,6 +12,8 @@ use crate::model::policy::{Action, AuthorizationPolicy, Scope};
 use crate::model::{Enrolment, NetnsRef, OnAgentDown, PodIps, Withheld, Workload, WorkloadKey};
 
 pub(super) const ENROLLED: &str = "mesh-agent.io/enrolled";
+const EXCLUDED: &str = "mesh-agent.io/exclude-addresses";
+const MAX_EXCLUDED: usize = 16;
 const ON_AGENT_DOWN: &str = "mesh-agent.io/on-agent-down";
 /// Of a pod whose labels cannot be read; its value is the pod's name.
 const UNREADABLE: &str = "mesh-agent.io/unreadable";
@@ -51,6 +53,7 @@ impl<'o> Builder<'o> {
                 .annotations
                 .get("mesh-agent.io/cgroup")
                 .map(PathBuf::from),
+            excluded: self.excluded(object, pod),
             ports: pod.ports.clone(),
             key,
         };
@@ -166,6 +169,30 @@ impl<'o> Builder<'o> {
             true => Setting::Unknown,
             false => Setting::None,
         }
+    }
+
+    /// Never the pod's own addresses, nor what is no address: those stay captured.
+    fn excluded(&mut self, object: &Object, pod: &Pod) -> Vec<IpAddr> {
+        let Some(text) = object.meta.annotations.get(EXCLUDED) else {
+            return Vec::new();
+        };
+        let known = object.unread.is_empty();
+        let mut excluded = Vec::new();
+        for part in text
+            .split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty())
+        {
+            match part.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
+                Ok(ip) if known && !pod.ips.contains(&ip) && excluded.len() < MAX_EXCLUDED => excluded.push(ip),
+                _ => self.report(
+                    object,
+                    "metadata.annotations",
+                    format!("{EXCLUDED} has {part:?}, expected at most {MAX_EXCLUDED} addresses that are not in status.podIPs; it stays refused"),
+                ),
+            }
+        }
+        excluded
     }
 
     fn netns(&mut self, object: &Object) -> Option<NetnsRef> {

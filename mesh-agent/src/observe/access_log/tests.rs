@@ -26,6 +26,7 @@ fn live(account: &str) -> Arc<Live> {
         enrolment: Enrolment::No,
         netns: None,
         cgroup: None,
+        excluded: Vec::new(),
         ports: vec![],
     };
     let opening = Opening {

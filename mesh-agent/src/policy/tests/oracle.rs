@@ -224,6 +224,7 @@ impl Dice {
             enrolment: Enrolment::Yes(OnAgentDown::Closed),
             netns: None,
             cgroup: None,
+            excluded: Vec::new(),
             ports: vec![],
         }
     }

@@ -27,6 +27,7 @@ pub(super) fn workload(namespace: &str, name: &str, app: &str) -> Workload {
         enrolment: Enrolment::Yes(OnAgentDown::Closed),
         netns: None,
         cgroup: None,
+        excluded: Vec::new(),
         ports: vec![],
     }
 }

@@ -29,6 +29,7 @@ fn pod(name: &str, node: &str, ip: &str, enrolled: bool) -> Arc<Workload> {
         },
         netns: None,
         cgroup: None,
+        excluded: Vec::new(),
         ports: vec![],
     })
 }

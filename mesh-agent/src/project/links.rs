@@ -1,0 +1,158 @@
+//! The second line on the pods' links, and what is to be told of it.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use crate::capture::{self, PodLinks};
+use crate::model::Workload;
+use crate::sys::netns::Netns;
+
+use super::Projector;
+
+/// Other addresses that are told, at most.
+const TOLD: usize = 4;
+/// Between looks for links that a running pod was given.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+impl Projector {
+    /// Puts back what is missing at the pods' links, tries again what failed, and
+    /// looks for new links now and then; gives how much was missing.
+    pub(super) fn restore_links(&mut self) -> usize {
+        let mut missing = 0;
+        for pod in self.pods.values() {
+            match self.capture.restore_links(&pod.netns, pod.workload.ips) {
+                Ok(lost) => missing += lost,
+                Err(error) => {
+                    tracing::error!(pod = %pod.workload.key, %error, "cannot put back the guards of its links");
+                }
+            }
+        }
+        let all = self.links_seen.elapsed() >= LOOK_AGAIN;
+        if all {
+            self.links_seen = Instant::now();
+        }
+        let due = self
+            .pods
+            .iter()
+            .filter(|(key, _)| all || self.unguarded_links.contains(*key));
+        let due: Vec<_> = due
+            .map(|(_, pod)| (pod.netns.clone(), pod.workload.clone()))
+            .collect();
+        for (netns, workload) in &due {
+            self.guard_links(netns, workload);
+        }
+        missing
+    }
+
+    /// Follows the annotation that leaves addresses of an enrolled pod alone.
+    pub(super) fn exclude(&mut self, workload: &Workload) {
+        let Some(pod) = self.pods.get(&workload.key) else {
+            return;
+        };
+        let netns = pod.netns.clone();
+        let cookie = netns.cookie();
+        // What an earlier agent left is not known: the first time it is said anew.
+        let known = self.excluded.get(&workload.key);
+        let known = known.filter(|(of, _)| *of == cookie);
+        if known.is_some_and(|(_, ips)| *ips == workload.excluded) {
+            return;
+        }
+        let told = known.is_some();
+        match self.capture.exclude(cookie, &workload.excluded) {
+            Ok(()) => {
+                let value = (cookie, workload.excluded.clone());
+                self.excluded.insert(workload.key.clone(), value);
+                if told {
+                    self.guard_links(&netns, workload);
+                }
+            }
+            Err(error) => {
+                tracing::error!(pod = %workload.key, %error, "cannot follow mesh-agent.io/exclude-addresses");
+            }
+        }
+    }
+
+    /// Guards the pod's links. The first line holds without: a failure is a
+    /// warning, and is tried again.
+    pub(super) fn guard_links(&mut self, netns: &Netns, workload: &Workload) {
+        let key = &workload.key;
+        let links = self.capture.guard_links(netns, workload.ips);
+        if links.is_err() {
+            self.unguarded_links.insert(key.clone());
+        } else {
+            self.unguarded_links.remove(key);
+        }
+        let excluded = &workload.excluded;
+        let warning = warning(
+            links.as_ref(),
+            self.excluded.get(key).map_or(excluded, |e| &e.1),
+        );
+        if self.link_warnings.get(key) == warning.as_ref() {
+            return;
+        }
+        self.status_is_old = true;
+        match warning {
+            Some(warning) => {
+                tracing::warn!(pod = %key, "{warning}");
+                self.link_warnings.insert(key.clone(), warning);
+            }
+            None => {
+                tracing::info!(pod = %key, "its links are guarded");
+                self.link_warnings.remove(key);
+            }
+        }
+    }
+}
+
+fn warning(links: Result<&PodLinks, &capture::Error>, excluded: &[IpAddr]) -> Option<String> {
+    let links = match links {
+        Ok(links) => links,
+        Err(error) => return Some(format!("its links are not guarded: {error}")),
+    };
+    let mut parts = Vec::new();
+    if !links.unguarded.is_empty() {
+        parts.push(format!(
+            "its interface {} has no other end on this node, so nothing there refuses what a raw \
+             socket or rules of its own send past the agent",
+            links.unguarded.join(", ")
+        ));
+    }
+    let beside = links.beside.iter().filter(|(_, ip)| !excluded.contains(ip));
+    let mut beside: Vec<String> = beside
+        .take(TOLD + 1)
+        .map(|(name, ip)| format!("{ip} ({name})"))
+        .collect();
+    if let Some(more) = beside.get_mut(TOLD) {
+        "others".clone_into(more);
+    }
+    if !beside.is_empty() {
+        parts.push(format!(
+            "connections to its address {} are refused, as it is not in status.podIPs; the \
+             annotation mesh-agent.io/exclude-addresses leaves an address alone",
+            beside.join(", ")
+        ));
+    }
+    (!parts.is_empty()).then(|| parts.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_warning_names_interfaces_and_a_few_addresses() {
+        assert_eq!(warning(Ok(&PodLinks::default()), &[]), None);
+        let beside = |n: u8| ("net1".to_owned(), [10, 9, 0, n].into());
+        let links = PodLinks {
+            unguarded: vec!["eth0".to_owned()],
+            beside: (1..=6).map(beside).collect(),
+        };
+        let text = warning(Ok(&links), &[[10, 9, 0, 1].into()]).expect("a warning");
+        assert!(text.contains("interface eth0"), "{text}");
+        assert!(text.contains("10.9.0.5 (net1), others"), "{text}");
+        assert!(
+            !text.contains("10.9.0.1") && !text.contains("10.9.0.6"),
+            "{text}"
+        );
+    }
+}

@@ -124,6 +124,63 @@ fn a_device_that_cannot_be_unbound_is_refused() {
 }
 
 #[test]
+fn a_pod_reaches_itself_by_every_address_that_the_kernel_takes_for_it() {
+    let (world, _a, b) = pair();
+    let agent = world.agent("n1", &[]).expect("an agent");
+    for (way, to) in [
+        ("plain", "0.0.0.0"),
+        ("plain", "[::]"),
+        ("mapped", "0.0.0.0"),
+        ("plain", "127.0.0.1"),
+    ] {
+        let seen = in_pod(&world, &b, &[way, &format!("{to}:{APP_PORT}")]);
+        assert!(seen["error"].is_null(), "{way} {to}: {seen}");
+    }
+    counts(&agent, "connect_captured", 0.0);
+}
+
+#[test]
+fn with_tls_on_one_node_a_pod_still_reaches_itself_by_its_service() {
+    let (world, _a, b) = pair();
+    let authority = world.authority(&[]).expect("an authority");
+    let _agent = world
+        .secure_agent("n1", &authority, &["--same-node-tls"])
+        .expect("an agent");
+    for (to, own) in b.vips().iter().zip([b.v4(), b.v6()]) {
+        let seen = in_pod(&world, &b, &["plain", to]);
+        assert_eq!(seen["answer"][0], own, "{to}: {seen}");
+    }
+}
+
+#[test]
+fn a_pods_cgroup_is_watched_far_down_and_one_too_deep_is_said_to_be() {
+    let mut world = World::new(1).expect("a world");
+    let b = world.add_pod("n1", "b", Some("closed")).expect("a pod");
+    world.serve(&b).expect("a server");
+    for (name, levels) in [("down", 20), ("deep", 40)] {
+        let cgroup = world.pod_cgroup("n1", &name_of_level(name, levels));
+        std::fs::create_dir_all(&cgroup).expect("a cgroup");
+        let spec = PodSpec::new("n1", name)
+            .enrolled(OnAgentDown::Closed)
+            .annotation("mesh-agent.io/cgroup", &cgroup.display().to_string());
+        world.add(&spec).expect("a pod");
+    }
+    let agent = world.agent("n1", &[]).expect("an agent");
+    // In the pod's cgroup, in a namespace that is not the pod's.
+    let seen = apart(&world, &name_of_level("down", 20), &["plain", &app(&b)]);
+    assert_eq!(seen["error"], "EPERM", "{seen}");
+    let problems = agent.status().expect("a status")["problems"].to_string();
+    assert!(problems.contains("Pod shop/deep"), "{problems}");
+    assert!(problems.contains("42 levels deep"), "{problems}");
+    assert!(!problems.contains("shop/down"), "{problems}");
+}
+
+/// A cgroup that many levels below its node's.
+fn name_of_level(name: &str, levels: usize) -> String {
+    vec![name; levels].join("/")
+}
+
+#[test]
 fn udp_passes_untouched() {
     let (mut world, a, b) = pair();
     let agent = world.agent("n1", &[]).expect("an agent");
@@ -342,8 +399,8 @@ fn programs_and_pins_that_are_taken_away_are_back_within_a_second() {
         .collect();
     assert_eq!(
         links.len(),
-        5,
-        "two hooks, the agent's, two pods': {links:?}"
+        9,
+        "two hooks, the agent's, two pods' with two at each one's link: {links:?}"
     );
     let mut put_back = 0.0;
     let mut back = |what: &str, lost: f64| {
@@ -363,7 +420,7 @@ fn programs_and_pins_that_are_taken_away_are_back_within_a_second() {
         back(&pin, 1.0);
     }
     std::fs::remove_dir_all(&version).expect("remove all pins");
-    back("all pins", 7.0 + links.len() as f64);
+    back("all pins", 10.0 + links.len() as f64);
     let seen = in_pod(&world, &a, &["plain", &app(&b)]);
     assert_eq!(seen["answer"][0], a.v4(), "{seen}");
     counts(&agent, "connect_captured", 1.0);

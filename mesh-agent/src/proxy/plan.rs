@@ -23,6 +23,8 @@ pub(super) struct Target {
     pub(super) upstream: UpstreamAddr,
     pub(super) destination: Option<Arc<Workload>>,
     pub(super) service: Option<ServiceKey>,
+    /// The source pod itself: nothing captures what it says to itself.
+    pub(super) itself: bool,
 }
 
 /// How the bytes get there. Plaintext is chosen here, by what the
@@ -60,6 +62,7 @@ pub(super) fn target(
         upstream: UpstreamAddr::new(dst.get()),
         destination,
         service: None,
+        itself: own.contains(ip),
     };
     match route::resolve(snapshot, dst) {
         Decision::Refused(reason) => Err(reason),
@@ -72,6 +75,7 @@ pub(super) fn target(
                 upstream: endpoint.addr,
                 destination: workload_of(snapshot, endpoint),
                 service: Some(service.key.clone()),
+                itself: own.contains(endpoint.addr.ip()),
             })
         }
     }
@@ -96,7 +100,7 @@ impl Premises<'_> {
         let policy = &self.published.policy;
         let mode = policy.peer_mode(workload, target.upstream.port());
         // Plaintext within the node goes this way too: it asks the destination's policy.
-        let in_one_pass = !self.same_node_tls || mode == PeerMode::Disable;
+        let in_one_pass = !self.same_node_tls || mode == PeerMode::Disable || target.itself;
         if workload.node == self.node && in_one_pass {
             return Ok(Transport::SameNode(workload.clone()));
         }

@@ -1,5 +1,6 @@
 //! Builds the agent, in the order in which its parts need each other, and ends it.
 
+mod authority;
 mod doctor;
 mod ledger;
 mod problems;
@@ -25,6 +26,7 @@ use crate::observe::{AccessLogTarget, Observe};
 use crate::project::Projector;
 use crate::proxy::{self, Recheck, Workers};
 use crate::sys::cgroup;
+pub use authority::authority;
 pub use doctor::doctor;
 use view::View;
 

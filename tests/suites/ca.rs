@@ -40,6 +40,7 @@ impl Ca {
         let mut command = program();
         command
             .args(["ca", "run", "--listen", "127.0.0.1:0"])
+            .args(["--metrics-addr", "127.0.0.1:0"])
             .args(args);
         command.arg("--state-dir").arg(self.state());
         command.stdout(Stdio::piped()).stderr(Stdio::null());
@@ -99,8 +100,17 @@ impl Ca {
         fs::read_to_string(self.state().join("audit.jsonl")).expect("an audit log")
     }
 
+    fn refusals(&self) -> String {
+        fs::read_to_string(self.state().join("refused.jsonl")).expect("a log")
+    }
+
     /// A request over HTTP/2 that pins the authority's bundle.
     fn ask(&self, token: &str, identity: &str, seconds: u8) -> Answer {
+        self.ask_as("n1", token, identity, seconds)
+    }
+
+    /// Without a word about the node where it is empty.
+    fn ask_as(&self, node: &str, token: &str, identity: &str, seconds: u8) -> Answer {
         let csr = csr(self.dir.path(), identity);
         let mut message = vec![0x0a];
         varint(&mut message, csr.len());
@@ -116,6 +126,7 @@ impl Ca {
             .arg(self.state().join("bundle.pem"))
             .args(["-H", "content-type: application/grpc", "-H", "te: trailers"])
             .args(["-H", &format!("authorization: Bearer {token}")])
+            .args(["-H", &format!("mesh-node: {node}")])
             .args(["--data-binary", "@-", "-D"])
             .arg(&heads)
             .arg("-o")
@@ -257,19 +268,30 @@ fn a_token_is_good_until_it_is_revoked_and_for_its_identities_only() {
     );
     let unauthenticated = "16";
     assert_eq!(ca.ask("mesh1.x.y", WEB, 100).grpc_status, unauthenticated);
+    assert_eq!(ca.ask_as("", &token, WEB, 100).grpc_status, unauthenticated);
+    assert_eq!(
+        ca.ask_as("n2", &token, WEB, 100).grpc_status,
+        unauthenticated
+    );
     let list = ca.ok(&["token", "list"]);
-    let id = list.split(' ').next().expect("an id");
+    let line = list.lines().nth(1).expect("a line below the head");
+    assert!(line.contains("valid"), "{list}");
+    let id = line.split_whitespace().next().expect("an id");
     ca.ok(&["token", "revoke", id]);
-    assert!(ca.ok(&["token", "list"]).ends_with("revoked"));
+    assert!(ca.ok(&["token", "list"]).contains("REVOKED"));
     assert_eq!(ca.ask(&token, WEB, 100).grpc_status, unauthenticated);
-    let audit = ca.audit();
+    let (audit, refusals) = (ca.audit(), ca.refusals());
     for reason in [
+        "other_node",
         "identity_not_allowed",
         "foreign_trust_domain",
         "unknown_token",
         "revoked_token",
     ] {
-        assert!(audit.contains(reason), "{reason} in {audit}");
+        assert!(refusals.contains(reason), "{reason} in {refusals}");
+    }
+    for log in [&audit, &refusals] {
+        assert!(log.ends_with("}\n"), "the last line ends: {log}");
     }
     let secret = token.rsplit('.').next().expect("a secret");
     let tokens = fs::read_to_string(ca.state().join("tokens.json")).expect("tokens");
@@ -348,10 +370,15 @@ fn the_root_rotates_and_serials_are_revoked_while_it_runs() {
     let first = ca.ask(&token, WEB, 100);
     fs::write(ca.dir.path().join("leaf.pem"), &first.chain[0]).expect("write");
     let roots = |answer: &Answer| answer.chain[1].matches("BEGIN").count();
-    ca.ok(&["rotate", "prepare"]);
+    let said = ca.ok(&["rotate", "prepare"]);
+    assert!(
+        said.contains("done: ") && said.contains("next: `mesh-agent ca rotate activate`, from"),
+        "{said}"
+    );
     assert_eq!(roots(&ca.ask(&token, WEB, 100)), 2);
     assert!(ca.refused(&["rotate", "activate"]).contains("too early"));
-    ca.ok(&["rotate", "activate", "--force"]);
+    let said = ca.ok(&["rotate", "activate", "--force"]);
+    assert!(said.contains("rotate retire"), "{said}");
     assert_eq!(roots(&ca.ask(&token, WEB, 100)), 2);
     assert!(ca.refused(&["rotate", "retire"]).contains("too early"));
 
@@ -382,4 +409,27 @@ fn the_root_rotates_and_serials_are_revoked_while_it_runs() {
 
     ca.ok(&["rotate", "retire", "--force"]);
     assert_eq!(roots(&ca.ask(&token, WEB, 100)), 1);
+    let shown = ca.ok(&["show"]);
+    for part in ["signing", "days)", "1 valid, 0 expired", "next: nothing"] {
+        assert!(shown.contains(part), "{part} in {shown}");
+    }
+}
+
+#[test]
+fn what_cannot_be_asked_has_an_exit_code_of_its_own() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let nowhere = dir.path().join("nowhere");
+    let code = |args: &[&str]| {
+        let mut command = program();
+        command.args(args).arg(&nowhere);
+        command.output().expect("it runs").status.code()
+    };
+    assert_eq!(code(&["ca", "show", "--state-dir"]), Some(3));
+    assert_eq!(code(&["ca", "token", "list", "--state-dir"]), Some(3));
+    assert_eq!(code(&["status", "--run-dir"]), Some(3));
+    assert_eq!(code(&["connections", "--run-dir"]), Some(3));
+    assert_eq!(code(&["explain", "a/b", "a/c", "80", "--run-dir"]), Some(3));
+    assert_eq!(code(&["check-config"]), Some(3));
+    assert_eq!(code(&["status", "--no-such-flag"]), Some(2));
+    assert!(!nowhere.exists(), "asking made it");
 }

@@ -5,8 +5,7 @@ use crate::discovery;
 use crate::identity::{self, IdentityStatus};
 use crate::project::PodStatus;
 
-const REFUSED: &str =
-    "connections between nodes are refused, but for ports that PeerAuthentication sets to DISABLE";
+const REFUSED: &str = "connections to and from other nodes are refused, but for ports that PeerAuthentication sets to DISABLE";
 /// Identities that are named in one problem.
 const NAMED: usize = 3;
 
@@ -28,7 +27,7 @@ pub(super) fn of_file(problem: &discovery::Problem) -> Problem {
     Problem::new(
         format!("configuration {} {} {}", place.0, place.1, place.2),
         problem.to_string(),
-        "what it said before stays in force; a new ALLOW like it grants nothing, a new DENY denies all that it selects, another new object is left out",
+        "what it said before stays in force; else an ALLOW like it grants nothing, a DENY denies all that it selects, and a pod or a Service stays closed as far as it can be read",
         "correct the file; `mesh-agent check-config` on its directory shows every mistake",
     )
 }
@@ -63,7 +62,8 @@ pub(super) fn of_pod(pod: &PodStatus) -> Vec<Problem> {
     problems
 }
 
-/// Of certificates. Without any valid one no call between nodes can succeed.
+/// Of certificates. Without any valid one no call to or from another node can
+/// succeed: then the node is not ready, though what stays within it goes on.
 pub(super) fn of_identities(status: &identity::Status) -> Vec<Problem> {
     if status.source == "none" {
         let what = "no source of certificates";
@@ -92,7 +92,9 @@ pub(super) fn of_identities(status: &identity::Status) -> Vec<Problem> {
             format!("certificates {state}"),
             format!("the certificate of {} {words}: {why}", names(&which)),
             match lost == all {
-                true => format!("no pod of this node has one: {REFUSED}"),
+                true => format!(
+                    "no pod of this node has one: {REFUSED}; what stays within the node goes on"
+                ),
                 false => format!("of these pods, {REFUSED}"),
             },
             remedy(first),

@@ -13,7 +13,7 @@ use crate::config::{Cli, Exit};
 use crate::identity::{Config, Identities, SourceConfig};
 use crate::model::TrustDomain;
 use crate::observe::{AccessLogTarget, Observe, reference};
-use crate::{project, proxy};
+use crate::{ca, project, proxy};
 
 const WRITE: &str = "MESH_WRITE_REFERENCE";
 
@@ -70,6 +70,13 @@ async fn the_metrics_reference_is_what_the_page_shows() {
          | name | type | unit | labels | what |\n| --- | --- | --- | --- | --- |\n",
     );
     for metric in metrics(&page) {
+        text.push_str(&metric);
+    }
+    text.push_str(
+        "\n## Of the certificate authority\n\nOn `http://127.0.0.1:15021/metrics` of `mesh-agent ca run` (`--metrics-addr`).\n\n\
+         | name | type | unit | labels | what |\n| --- | --- | --- | --- | --- |\n",
+    );
+    for metric in metrics(&ca::reference_page()) {
         text.push_str(&metric);
     }
     text.push_str("\n## Values of labels\n\n| label | values |\n| --- | --- |\n");

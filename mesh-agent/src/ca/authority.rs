@@ -1,5 +1,6 @@
 //! Signing keys, and what they sign.
 
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
@@ -13,7 +14,9 @@ use x509_parser::pem::Pem;
 use x509_parser::prelude::FromDer as _;
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::{Error, hex};
+use super::errors::Error;
+use super::store::check_private;
+use super::units::{hex, seconds};
 use crate::model::{SpiffeId, TrustDomain};
 
 const ROOT_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -51,7 +54,8 @@ pub(super) struct Authority {
     pub(super) intermediates: Vec<String>,
     pub(super) root: String,
     not_before: SystemTime,
-    not_after: SystemTime,
+    /// The first end of its certificates, up to the root.
+    ends: SystemTime,
     issuer: Issuer<'static, KeyPair>,
 }
 
@@ -82,7 +86,7 @@ impl Record {
             id,
             chain: vec![certificate.pem()],
             key: Secret(key.serialize_pem()),
-            added: super::seconds(now),
+            added: seconds(now),
         })
     }
 
@@ -102,7 +106,7 @@ impl Record {
             id: hex(&rand::random::<[u8; 4]>()),
             chain,
             key: Secret(key.as_str().to_owned()),
-            added: super::seconds(now),
+            added: seconds(now),
         };
         record.load()?;
         Ok(record)
@@ -121,16 +125,34 @@ impl Record {
             return Err(Error::Given("the key does not belong to the certificate"));
         }
         let validity = certificate.validity();
-        let (not_before, not_after) = (validity.not_before, validity.not_after);
+        let not_before = validity.not_before;
+        let mut ends: SystemTime = validity.not_after.to_datetime().into();
+        for pem in &self.chain {
+            let der = block(pem)?.contents;
+            let end = parse(&der)?.validity().not_after.to_datetime().into();
+            ends = ends.min(end);
+        }
         Ok(Authority {
             id: self.id.clone(),
+            ends,
             intermediates: intermediates.to_vec(),
             root: root.clone(),
             not_before: not_before.to_datetime().into(),
-            not_after: not_after.to_datetime().into(),
             issuer: Issuer::from_ca_cert_der(&der.as_slice().into(), key)?,
         })
     }
+}
+
+/// From files: the signing certificate and those above it, and its key.
+pub(super) fn import(chain: &Path, key: &Path, now: SystemTime) -> Result<Record, Error> {
+    let read = |path: &Path| {
+        std::fs::read_to_string(path).map_err(|error| Error::Io {
+            path: path.to_owned(),
+            error,
+        })
+    };
+    check_private(key)?;
+    Record::import(&read(chain)?, read(key)?.into(), now)
 }
 
 fn block(pem: &str) -> Result<Pem, Error> {
@@ -205,6 +227,11 @@ fn serial() -> SerialNumber {
 }
 
 impl Authority {
+    /// When the first of its certificates ends.
+    pub(super) fn ends(&self) -> SystemTime {
+        self.ends
+    }
+
     /// A workload's certificate.
     pub(super) fn sign(
         &self,
@@ -243,12 +270,12 @@ impl Authority {
         lifetime: Duration,
         now: SystemTime,
     ) -> Result<Signed, Error> {
-        if self.not_after <= now {
+        if self.ends <= now {
             return Err(Error::AuthorityExpired);
         }
         let number = serial();
         let text = hex(&number.to_bytes());
-        let not_after = (now + lifetime).min(self.not_after);
+        let not_after = (now + lifetime).min(self.ends);
         params.not_before = (now - BACKDATE).max(self.not_before).into();
         params.not_after = not_after.into();
         params.serial_number = Some(number);

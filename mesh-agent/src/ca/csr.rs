@@ -7,7 +7,7 @@ use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::pem::Pem;
 use x509_parser::prelude::FromDer as _;
 
-use super::Refusal;
+use super::errors::Refusal;
 use crate::model::SpiffeId;
 
 const MAX_CSR: usize = 8 * 1024;

@@ -16,7 +16,12 @@ pub(super) struct Limit {
 
 impl Limit {
     pub(super) fn new(per_second: u32, burst: u32) -> Self {
-        let interval = Duration::from_secs(1) / per_second.max(1);
+        Self::per(Duration::from_secs(1), per_second, burst)
+    }
+
+    /// `count` in each `span`, `burst` of them at once.
+    pub(super) fn per(span: Duration, count: u32, burst: u32) -> Self {
+        let interval = span / count.max(1);
         Self {
             interval,
             tolerance: interval * burst.max(1).saturating_sub(1),

@@ -3,17 +3,22 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use serde::Serialize;
-
-use super::authority::{Record, unhex};
-use super::store::Store;
-use super::{
-    AUDIT, AUTHORITY, Allowed, AuthorityFile, BUNDLE, CRL, Error, ISSUED, Issued, REVOKED, Revoked,
-    RevokedFile, TOKENS, Token, TokensFile, authority_file, import, load, seconds, time,
+use super::audit::command as audit;
+use super::authority::{Record, import, unhex};
+use super::errors::Error;
+use super::publish::publish;
+use super::state::{
+    AUTHORITY, AuthorityFile, CRL, ISSUED, Issued, REVOKED, Revoked, RevokedFile, TOKENS,
+    TokensFile, authority_file,
 };
+use super::store::Store;
+use super::token::{Allowed, Token};
+use super::units::{seconds, time};
 use crate::model::TrustDomain;
 
 const MAX_TOKENS: usize = 10_000;
+/// How long an expired token is still known as such.
+const KNOWN_EXPIRED: u64 = 90 * 24 * 3600;
 /// How long a forced revocation of an unknown certificate is kept.
 const UNKNOWN_LIFETIME: u64 = 30 * 24 * 3600;
 
@@ -28,18 +33,6 @@ pub enum Step {
     Retire,
 }
 
-#[derive(Serialize)]
-struct Command<'a> {
-    time: String,
-    event: &'a str,
-    what: &'a str,
-}
-
-fn audit(store: &Store, event: &str, what: &str) -> Result<(), Error> {
-    let time = time(seconds(SystemTime::now()));
-    store.append(AUDIT, &Command { time, event, what })
-}
-
 /// The token's text, which is kept nowhere.
 pub fn create_token(
     dir: &Path,
@@ -47,11 +40,11 @@ pub fn create_token(
     allowed: Vec<Allowed>,
     lifetime: Duration,
 ) -> Result<String, Error> {
-    let store = Store::open(dir)?;
+    let store = Store::known(dir)?;
     let _lock = store.lock()?;
     let now = seconds(SystemTime::now());
     let mut file = store.read::<TokensFile>(TOKENS)?.unwrap_or_default();
-    file.tokens.retain(|t| t.expires > now);
+    forget(&mut file.tokens, now);
     if file.tokens.len() >= MAX_TOKENS {
         return Err(Error::TooManyTokens);
     }
@@ -62,13 +55,22 @@ pub fn create_token(
     Ok(text)
 }
 
+/// Expired ones are known for a while, so that who shows one is told so; they
+/// make room for new ones.
+fn forget(tokens: &mut Vec<Token>, now: u64) {
+    tokens.retain(|t| t.expires.saturating_add(KNOWN_EXPIRED) > now);
+    if tokens.len() >= MAX_TOKENS {
+        tokens.retain(|t| t.expires > now);
+    }
+}
+
 pub fn list_tokens(dir: &Path) -> Result<Vec<Token>, Error> {
-    let file = Store::open(dir)?.read::<TokensFile>(TOKENS)?;
+    let file = Store::known(dir)?.read::<TokensFile>(TOKENS)?;
     Ok(file.unwrap_or_default().tokens)
 }
 
 pub fn revoke_token(dir: &Path, id: &str) -> Result<(), Error> {
-    let store = Store::open(dir)?;
+    let store = Store::known(dir)?;
     let _lock = store.lock()?;
     let mut file = store.read::<TokensFile>(TOKENS)?.unwrap_or_default();
     let token = file.tokens.iter_mut().find(|t| t.id == id);
@@ -77,48 +79,58 @@ pub fn revoke_token(dir: &Path, id: &str) -> Result<(), Error> {
     audit(&store, "token_revoked", id)
 }
 
-/// State without secrets.
-pub fn show(dir: &Path) -> Result<serde_json::Value, Error> {
-    let store = Store::open(dir)?;
-    let file = authority_file(&store)?;
-    let now = seconds(SystemTime::now());
-    let mut issued = store.lines::<Issued>(ISSUED)?;
-    issued.retain(|i| i.not_after > now);
-    let revoked = store.read::<RevokedFile>(REVOKED)?.unwrap_or_default();
-    let authorities: Vec<_> = file
-        .authorities
-        .iter()
-        .map(|a| {
-            let live = issued.iter().filter(|i| i.issuer == a.id);
-            serde_json::json!({
-                "id": a.id,
-                "signing": a.id == file.signing,
-                "added": time(a.added),
-                "live_certificates": live.clone().count(),
-                "last_expires": live.map(|i| i.not_after).max().map(time),
-            })
-        })
-        .collect();
-    Ok(serde_json::json!({
-        "trust_domain": file.trust_domain,
-        "authorities": authorities,
-        "revoked": revoked.revoked.iter().map(|r| &r.serial).collect::<Vec<_>>(),
-        "bundle": store.path(BUNDLE),
-        "crl": store.path(CRL),
-    }))
+/// What a step of a rotation did, and what comes next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rotated {
+    pub done: String,
+    pub next: String,
 }
 
-pub fn rotate(dir: &Path, step: &Step, force: bool) -> Result<(), Error> {
-    let store = Store::open(dir)?;
+/// What an operator does next. `issued`: live certificates.
+pub(super) fn next(file: &AuthorityFile, issued: &[Issued]) -> String {
+    let when = |until: Option<u64>| match until {
+        Some(until) => format!("from {} on", time(until)),
+        None => "at once".to_owned(),
+    };
+    match &file.authorities[..] {
+        [old, new] if file.signing == old.id => format!(
+            "`mesh-agent ca rotate activate`, {}: by then every certificate in use came with both roots. Copy bundle.pem to where the agents' --ca-root is",
+            when(unaware(issued, new.added))
+        ),
+        [old, _] => format!(
+            "`mesh-agent ca rotate retire`, {}: by then no certificate of {} is in use. Before it, bundle.pem must be where the agents' --ca-root is",
+            when(of_issuer(issued, &old.id)),
+            old.id
+        ),
+        _ => "nothing; a rotation begins with `mesh-agent ca rotate prepare`".to_owned(),
+    }
+}
+
+/// When the last certificate ends whose holder may not know a root added then.
+fn unaware(issued: &[Issued], added: u64) -> Option<u64> {
+    let before = issued.iter().filter(|i| i.issued <= added);
+    before.map(|i| i.not_after).max()
+}
+
+fn of_issuer(issued: &[Issued], issuer: &str) -> Option<u64> {
+    let of = issued.iter().filter(|i| i.issuer == issuer);
+    of.map(|i| i.not_after).max()
+}
+
+pub fn rotate(dir: &Path, step: &Step, force: bool) -> Result<Rotated, Error> {
+    let store = Store::known(dir)?;
     let _lock = store.lock()?;
     let now = SystemTime::now();
     let mut file = authority_file(&store)?;
-    let issued = store.lines::<Issued>(ISSUED)?;
-    let live = issued.iter().filter(|i| i.not_after > seconds(now));
-    let blocking: Option<u64> = match step {
+    let mut live = store.lines::<Issued>(ISSUED)?;
+    live.retain(|i| i.not_after > seconds(now));
+    let (blocking, done) = match step {
         Step::Prepare(given) => {
-            prepare(&mut file, given.as_ref(), now)?;
-            None
+            let new = prepare(&mut file, given.as_ref(), now)?;
+            (
+                None,
+                format!("authority {new} is known: workloads trust it from their next renewal on"),
+            )
         }
         Step::Activate => {
             let [_, new] = &file.authorities[..] else {
@@ -129,10 +141,8 @@ pub fn rotate(dir: &Path, step: &Step, force: bool) -> Result<(), Error> {
             }
             // Who got a certificate before the new root was known may not know it yet.
             let (before, new) = (new.added, new.id.clone());
-            file.signing = new;
-            live.filter(|i| i.issued <= before)
-                .map(|i| i.not_after)
-                .max()
+            file.signing.clone_from(&new);
+            (unaware(&live, before), format!("authority {new} signs now"))
         }
         Step::Retire => {
             let [old, new] = &file.authorities[..] else {
@@ -143,7 +153,9 @@ pub fn rotate(dir: &Path, step: &Step, force: bool) -> Result<(), Error> {
             }
             let old = old.id.clone();
             file.authorities.retain(|a| a.id != old);
-            live.filter(|i| i.issuer == old).map(|i| i.not_after).max()
+            let done =
+                format!("authority {old} is forgotten: nothing that it signed is trusted any more");
+            (of_issuer(&live, &old), done)
         }
     };
     if let Some(until) = blocking.filter(|_| !force) {
@@ -151,29 +163,33 @@ pub fn rotate(dir: &Path, step: &Step, force: bool) -> Result<(), Error> {
     }
     store.write(AUTHORITY, &file)?;
     publish(&store, now)?;
-    audit(&store, "rotated", &format!("{step:?}"))
+    audit(&store, "rotated", &format!("{step:?}"))?;
+    let next = next(&file, &live);
+    Ok(Rotated { done, next })
 }
 
 fn prepare(
     file: &mut AuthorityFile,
     given: Option<&(PathBuf, PathBuf)>,
     now: SystemTime,
-) -> Result<(), Error> {
+) -> Result<String, Error> {
     if file.authorities.len() != 1 {
         return Err(Error::Stage("a rotation is under way already"));
     }
     let domain = TrustDomain::new(&file.trust_domain)
         .map_err(|_| Error::OtherTrustDomain(file.trust_domain.clone()))?;
-    file.authorities.push(match given {
+    let record = match given {
         Some((chain, key)) => import(chain, key, now)?,
         None => Record::generate(&domain, now)?,
-    });
-    Ok(())
+    };
+    let id = record.id.clone();
+    file.authorities.push(record);
+    Ok(id)
 }
 
 /// Where the revocation list is.
 pub fn revoke(dir: &Path, serial: &str, force: bool, out: Option<&Path>) -> Result<PathBuf, Error> {
-    let store = Store::open(dir)?;
+    let store = Store::known(dir)?;
     let _lock = store.lock()?;
     let (now, serial) = (SystemTime::now(), serial.replace(':', "").to_lowercase());
     unhex(&serial).ok_or_else(|| Error::NotASerial(serial.clone()))?;
@@ -208,26 +224,4 @@ pub fn revoke(dir: &Path, serial: &str, force: bool, out: Option<&Path>) -> Resu
         return Ok(out.to_owned());
     }
     Ok(path)
-}
-
-/// Writes the bundle and the revocation lists anew. The lock is held.
-pub(super) fn publish(store: &Store, now: SystemTime) -> Result<(), Error> {
-    let loaded = load(store)?;
-    let mut file = store.read::<RevokedFile>(REVOKED)?.unwrap_or_default();
-    file.number += 1;
-    // A little longer than the certificate, as clocks differ.
-    file.revoked.retain(|r| r.until + 3600 > seconds(now));
-    let revoked: Vec<_> = file
-        .revoked
-        .iter()
-        .map(|r| (r.serial.clone(), r.at))
-        .collect();
-    let lists: Vec<String> = loaded
-        .authorities
-        .iter()
-        .map(|a| a.sign_crl(&revoked, file.number, now))
-        .collect::<Result<_, _>>()?;
-    store.write(REVOKED, &file)?;
-    store.write_bytes(CRL, lists.concat().as_bytes())?;
-    store.write_bytes(BUNDLE, loaded.bundle().as_bytes())
 }

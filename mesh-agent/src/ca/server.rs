@@ -23,7 +23,14 @@ use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 
-use super::{Authenticator as _, Ca, Call, Config, Error, Proof, Refusal, ops, seconds};
+use super::audit::Who;
+use super::errors::{Error, Refusal};
+use super::handle::Handle;
+use super::publish::publish;
+use super::seats::{PROVE, Seat, Seats};
+use super::signer::{Ca, Call, Config};
+use super::token::{Authenticator as _, Caller, Denied, Proof};
+use super::units::seconds;
 use crate::identity::grpc::{CertificateRequest, CertificateResponse, METHOD, SERVICE};
 use crate::tls::{CaServer, CaStream, PrivateKey};
 
@@ -38,13 +45,15 @@ const REFRESH: Duration = Duration::from_secs(6 * 3600);
 /// Name that its certificate always has.
 const NAME: &str = "mesh-ca";
 
-/// Serves until cancelled. `ready` is called with the address.
+/// Serves until cancelled. `ready` is called with the address, and what there
+/// is to look at.
 pub async fn run(
     config: Config,
     cancel: CancellationToken,
-    ready: impl FnOnce(SocketAddr),
+    ready: impl FnOnce(SocketAddr, Handle),
 ) -> Result<(), Error> {
     let ca = Arc::new(Ca::open(config)?);
+    let seats = Seats::new(ca.config.max_connections);
     let _running = ca.store.lock_to_run()?;
     let listen = ca.config.listen;
     let failed = |error| Error::Io {
@@ -52,10 +61,15 @@ pub async fn run(
         error,
     };
     let listener = TcpListener::bind(listen).await.map_err(failed)?;
-    ready(listener.local_addr().map_err(failed)?);
+    let handle = Handle {
+        ca: ca.clone(),
+        seats: seats.clone(),
+    };
+    ready(listener.local_addr().map_err(failed)?, handle);
     let (connections, incoming) = mpsc::channel(16);
     let port = Port {
         ca: ca.clone(),
+        seats,
         own: None,
         tasks: TaskTracker::new(),
         connections,
@@ -79,6 +93,7 @@ pub async fn run(
 
 struct Port {
     ca: Arc<Ca>,
+    seats: Arc<Seats>,
     /// Own certificate, its issuer, since when.
     own: Option<(CaServer, String, Instant)>,
     tasks: TaskTracker,
@@ -115,6 +130,10 @@ impl Port {
     }
 
     fn admit(&mut self, stream: TcpStream, peer: SocketAddr, slot: OwnedSemaphorePermit) {
+        let Some(seat) = self.seats.take(peer.ip()) else {
+            tracing::debug!(%peer, "too many connections that prove nothing: one more is closed");
+            return;
+        };
         let server = match self.refresh() {
             Ok(server) => server,
             Err(error) => {
@@ -123,12 +142,15 @@ impl Port {
             }
         };
         let connections = self.connections.clone();
+        let proof = Box::pin(tokio::time::sleep(PROVE));
         self.tasks.spawn(async move {
             // What fails here is the caller's to see.
             if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, server.accept(stream)).await {
                 let connection = Connection {
                     stream,
                     peer,
+                    seat,
+                    proof,
                     _slot: slot,
                 };
                 let _ended = connections.send_timeout(Ok(connection), HANDSHAKE).await;
@@ -164,25 +186,37 @@ impl Port {
         let server = CaServer::new(&chain, &PrivateKey::from_pem(key.as_bytes())?)?;
         {
             let _lock = self.ca.store.lock()?;
-            ops::publish(&self.ca.store, now)?;
+            publish(&self.ca.store, now)?;
         }
         self.own = Some((server.clone(), oldest.id.clone(), Instant::now()));
         Ok(server)
     }
 }
 
-/// Holds its slot until it ends.
+/// Holds its slot until it ends; ends soon where nothing is proven.
 struct Connection {
     stream: CaStream,
     peer: SocketAddr,
+    seat: Arc<Seat>,
+    proof: Pin<Box<tokio::time::Sleep>>,
     _slot: OwnedSemaphorePermit,
 }
 
-impl Connected for Connection {
-    type ConnectInfo = SocketAddr;
+/// What a request knows of its connection.
+#[derive(Clone)]
+struct Peer {
+    address: SocketAddr,
+    seat: Arc<Seat>,
+}
 
-    fn connect_info(&self) -> SocketAddr {
-        self.peer
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        Peer {
+            address: self.peer,
+            seat: self.seat.clone(),
+        }
     }
 }
 
@@ -192,6 +226,9 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.seat.is_proven() && self.proof.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
@@ -258,54 +295,85 @@ async fn create(
     ca: Arc<Ca>,
     request: Request<CertificateRequest>,
 ) -> Result<Response<CertificateResponse>, Status> {
-    let peer = request
-        .extensions()
-        .get::<SocketAddr>()
-        .map(ToString::to_string)
-        .unwrap_or_default();
+    let begun = Instant::now();
+    let answer = answer(&ca, request).await;
+    let counted = answer.as_ref().map(|_| ()).map_err(|(refusal, _)| *refusal);
+    ca.metrics.answered(counted, begun.elapsed());
+    answer.map_err(|(_, status)| status)
+}
+
+async fn answer(
+    ca: &Arc<Ca>,
+    request: Request<CertificateRequest>,
+) -> Result<Response<CertificateResponse>, (Refusal, Status)> {
+    let connection = request.extensions().get::<Peer>().cloned();
+    let peer = connection.as_ref().map(|p| p.address.to_string());
+    let peer = peer.unwrap_or_default();
+    let refused = |who: Who<'_>, asked: &str, refusal, said: Option<String>| {
+        ca.audit.refused(&ca.store, who, asked, refusal, &peer);
+        (refusal, status(refusal, said))
+    };
+    let caller = match authenticate(ca, &request).await {
+        Ok(caller) => caller,
+        Err(denied) => {
+            if let Some(token) = &denied.token {
+                tracing::warn!(
+                    token = token.id,
+                    node = token.node,
+                    %peer,
+                    "{}: make one with `mesh-agent ca token create --node {} --allow …`",
+                    denied.sentence(),
+                    token.node
+                );
+            }
+            let said = Some(denied.sentence());
+            return Err(refused(Who::from(&denied), "", denied.why, said));
+        }
+    };
+    if connection.is_some_and(|c| !c.seat.prove(&caller.name)) {
+        return Err(refused(Who::from(&caller), "", Refusal::RateLimit, None));
+    }
+    let message = request.into_inner();
+    let asked = message.impersonated().ok().flatten().unwrap_or_default();
+    let asked: String = asked.chars().take(300).collect();
+    let who = caller.clone();
+    let (ca, from) = (ca.clone(), peer.clone());
+    let work = move || {
+        let call = Call {
+            caller: &caller,
+            peer: &from,
+            request: &message,
+        };
+        ca.admits(&caller).and_then(|()| ca.issue(&call))
+    };
+    let issued = tokio::task::spawn_blocking(work).await;
+    match issued.unwrap_or(Err(Refusal::Internal)) {
+        Ok(cert_chain) => Ok(Response::new(CertificateResponse { cert_chain })),
+        Err(refusal) => Err(refused(Who::from(&who), &asked, refusal, None)),
+    }
+}
+
+async fn authenticate(ca: &Ca, request: &Request<CertificateRequest>) -> Result<Caller, Denied> {
     let text = |name| request.metadata().get(name).and_then(|v| v.to_str().ok());
     let proof = Proof {
         token: text("authorization").and_then(|v| v.strip_prefix("Bearer ")),
         node: text("mesh-node"),
         now: seconds(SystemTime::now()),
     };
-    let caller = match ca.authenticate(proof).await {
-        Ok(caller) => caller,
-        Err(refusal) => {
-            ca.audit_refusal(None, "", refusal, &peer);
-            return Err(status(refusal));
-        }
-    };
-    let message = request.into_inner();
-    let work = move || {
-        let call = Call {
-            caller: &caller,
-            peer: &peer,
-            request: &message,
-        };
-        ca.admits(&caller)
-            .and_then(|()| ca.issue(&call))
-            .map_err(|refusal| {
-                let asked = message.impersonated().ok().flatten().unwrap_or_default();
-                let asked: String = asked.chars().take(300).collect();
-                ca.audit_refusal(Some(&caller), &asked, refusal, &peer);
-                status(refusal)
-            })
-    };
-    let cert_chain = tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|_| status(Refusal::Internal))??;
-    Ok(Response::new(CertificateResponse { cert_chain }))
+    ca.authenticate(proof).await
 }
 
-/// No more than the class: who tries tokens learns nothing.
-fn status(refusal: Refusal) -> Status {
+/// No more than the class: who tries tokens learns nothing. `said`: to who has
+/// shown the secret of a token.
+fn status(refusal: Refusal, said: Option<String>) -> Status {
     match refusal {
         Refusal::NoToken
         | Refusal::UnknownToken
         | Refusal::ExpiredToken
         | Refusal::RevokedToken
-        | Refusal::OtherNode => Status::unauthenticated("not authenticated"),
+        | Refusal::OtherNode => {
+            Status::unauthenticated(said.unwrap_or_else(|| "not authenticated".to_owned()))
+        }
         Refusal::RateLimit | Refusal::Full => Status::resource_exhausted("too many requests"),
         Refusal::NotAllowed | Refusal::ForeignTrustDomain | Refusal::IdentityMismatch => {
             Status::permission_denied("not an identity of this node")

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
-use super::Error;
+use super::errors::Error;
 
 pub(super) struct Store {
     dir: PathBuf,
@@ -29,6 +29,14 @@ impl Store {
         made.map_err(|e| store.failed("", e))?;
         check_private(dir)?;
         Ok(store)
+    }
+
+    /// Of an authority that was started once: asking must not make one.
+    pub(super) fn known(dir: &Path) -> Result<Self, Error> {
+        if !dir.exists() {
+            return Err(Error::Empty(dir.to_owned()));
+        }
+        Self::open(dir)
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
@@ -122,11 +130,17 @@ impl Store {
     pub(super) fn append<T: Serialize>(&self, name: &str, value: &T) -> Result<(), Error> {
         let path = self.path(name);
         let line = serde_json::to_vec(value).map_err(|error| Error::Broken { path, error })?;
-        // The line break first: what a crash cut off stays a line of its own.
-        let line = [b"\n", line.as_slice()].concat();
         let write = || {
-            let mut file = private().create(true).append(true).open(self.path(name))?;
-            file.write_all(&line)?;
+            let mut options = private();
+            options.create(true).append(true).read(true);
+            let mut file = options.open(self.path(name))?;
+            // What a crash cut off stays a line of its own.
+            let before: &[u8] = if ends_with_newline(&file)? {
+                b""
+            } else {
+                b"\n"
+            };
+            file.write_all(&[before, line.as_slice(), b"\n"].concat())?;
             file.sync_data()
         };
         write().map_err(|e| self.failed(name, e))
@@ -145,14 +159,33 @@ impl Store {
         Ok(parsed.collect())
     }
 
-    /// Keeps one former part.
-    pub(super) fn rotate_log(&self, name: &str, limit: u64) -> Result<(), Error> {
-        if fs::metadata(self.path(name)).is_ok_and(|m| m.len() > limit) {
-            let old = self.path(&format!("{name}.1"));
-            fs::rename(self.path(name), old).map_err(|e| self.failed(name, e))?;
+    /// Begins the file anew when it is too large; keeps `parts` former ones.
+    pub(super) fn rotate_log(&self, name: &str, limit: u64, parts: u32) -> Result<(), Error> {
+        if !fs::metadata(self.path(name)).is_ok_and(|m| m.len() > limit) {
+            return Ok(());
+        }
+        let part = |n: u32| match n {
+            0 => self.path(name),
+            n => self.path(&format!("{name}.{n}")),
+        };
+        for n in (0..parts).rev() {
+            match fs::rename(part(n), part(n + 1)) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(self.failed(name, e)),
+                _ => {}
+            }
         }
         Ok(())
     }
+}
+
+/// So does an empty one.
+fn ends_with_newline(file: &File) -> io::Result<bool> {
+    let length = file.metadata()?.len();
+    let mut last = [b'\n'];
+    if length > 0 {
+        file.read_exact_at(&mut last, length - 1)?;
+    }
+    Ok(last == *b"\n")
 }
 
 fn private() -> OpenOptions {

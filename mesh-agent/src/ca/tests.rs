@@ -1,14 +1,20 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::signer::{Ca, Call};
+use super::state::{AUDIT, BUNDLE, CRL, ISSUED, Issued, REFUSED, TOKENS};
+use super::store::Store;
+use super::units::{hex, seconds};
 use super::*;
+use crate::identity::grpc::CertificateRequest;
 use crate::identity::{self, CaConfig, Identities, IdentityError, SourceConfig};
-use crate::model::SpiffeId;
+use crate::model::{SpiffeId, TrustDomain};
 use crate::tls::PrivateKey;
 
 fn config(dir: &Path) -> Config {
@@ -158,6 +164,163 @@ fn a_line_that_a_crash_cut_off_hurts_no_other() {
 }
 
 #[test]
+fn every_line_of_the_logs_ends_and_what_was_cut_off_hurts_none() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let ca = Ca::open(config(dir.path())).expect("an authority");
+    ask(&ca, csr(&id("a")), 0, id("a").as_str()).expect("a certificate");
+    let path = ca.store.path(AUDIT);
+    let text = std::fs::read_to_string(&path).expect("read");
+    assert!(text.ends_with("}\n") && !text.starts_with('\n'), "{text:?}");
+    std::fs::write(&path, text + "{\"time\":\"20").expect("write");
+    ask(&ca, csr(&id("b")), 0, id("b").as_str()).expect("a certificate");
+    let text = std::fs::read_to_string(&path).expect("read");
+    let whole = text
+        .lines()
+        .filter(|l| serde_json::from_str::<serde_json::Value>(l).is_ok());
+    assert_eq!((whole.count(), text.lines().count()), (2, 3), "{text}");
+}
+
+#[test]
+fn former_parts_of_a_log_are_kept_up_to_a_bound() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = Store::open(&dir.path().join("ca")).expect("a directory");
+    for n in 0..9 {
+        store.append("log", &n).expect("a line");
+        store.rotate_log("log", 0, 3).expect("begun anew");
+    }
+    let read = |name: &str| std::fs::read_to_string(store.path(name)).ok();
+    let parts = ["log", "log.1", "log.2", "log.3", "log.4"].map(read);
+    let line = |n: u32| Some(format!("{n}\n"));
+    assert_eq!(parts, [None, line(8), line(7), line(6), None]);
+}
+
+#[tokio::test]
+async fn a_client_that_proves_nothing_is_cut_and_one_that_did_stays() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let ca = start(config(dir.path())).await;
+    token(dir.path());
+    let n1 = agent(dir.path(), ca.address, "n1");
+    get(&n1, "web", 10).await.expect("credentials");
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        let stream = tokio::net::TcpStream::connect(ca.address).await;
+        silent.push(stream.expect("connect"));
+    }
+    let roots = std::fs::read(dir.path().join("ca").join(BUNDLE)).expect("roots");
+    let name = crate::tls::CaName::Server("mesh-ca".to_owned());
+    // The share of one address is taken by those that do not even shake hands:
+    // they go after 5 s, and make room.
+    let begun = Instant::now();
+    let shaken = loop {
+        let client = crate::tls::CaClient::new(&roots, &name).expect("a client");
+        let stream = tokio::net::TcpStream::connect(ca.address).await;
+        match client.connect(stream.expect("connect")).await {
+            Ok(stream) => break stream,
+            Err(_) => assert!(begun.elapsed() < Duration::from_secs(10)),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    let ended = async {
+        let mut stream = shaken;
+        let mut bytes = [0; 64];
+        while matches!(
+            tokio::io::AsyncReadExt::read(&mut stream, &mut bytes).await,
+            Ok(1..)
+        ) {}
+    };
+    let ended = tokio::time::timeout(seats::PROVE + Duration::from_secs(3), ended).await;
+    assert!(ended.is_ok(), "it is cut after {:?}", seats::PROVE);
+    n1.want(&BTreeSet::new());
+    get(&n1, "web", 10).await.expect("credentials");
+    n1.stop().await;
+    ca.cancel.cancel();
+    ca.task.await.expect("ended").expect("well");
+}
+
+#[tokio::test]
+async fn an_expired_token_is_named_with_its_file_and_what_to_do() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let ca = start(config(dir.path())).await;
+    let allowed = vec!["shop/web".parse().expect("a pattern")];
+    let state = dir.path().join("ca");
+    let text = create_token(&state, "n1", allowed, Duration::from_secs(1)).expect("a token");
+    std::fs::write(dir.path().join("token"), &text).expect("write");
+    let n1 = agent(dir.path(), ca.address, "n1");
+    n1.want(&BTreeSet::from([id("web")]));
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let failed = loop {
+        let status = n1.status().identities.remove(0);
+        match status.last_error {
+            Some(error) => break (error, status.remedy.unwrap_or_default()),
+            None => assert!(Instant::now() < deadline, "it fails"),
+        }
+        if status.state == "valid" {
+            // It came within the token's second: ask again.
+            n1.want(&BTreeSet::new());
+            n1.want(&BTreeSet::from([id("web")]));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    let file = dir.path().join("token").display().to_string();
+    assert!(
+        failed.0.contains("expired at") && failed.0.contains(&file),
+        "{failed:?}"
+    );
+    assert!(failed.1.contains("ca token create --node n1"), "{failed:?}");
+    assert!(failed.1.contains(&file), "{failed:?}");
+    let tokens = list_tokens(&state).expect("tokens");
+    let now = seconds(SystemTime::now());
+    assert_eq!(tokens[0].state(now), TokenState::Expired);
+    n1.stop().await;
+    ca.cancel.cancel();
+    ca.task.await.expect("ended").expect("well");
+}
+
+#[test]
+fn one_token_that_asks_for_very_many_is_refused_and_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let ca = Ca::open(config(dir.path())).expect("an authority");
+    let greedy = std::iter::repeat_n("t", book::MAX_OF_ONE);
+    ca.book.lock().cleaned(greedy, ca.started.elapsed());
+    let lines = || ca.store.lines::<Issued>(ISSUED).expect("lines").len();
+    let web = id("web");
+    assert_eq!(ask(&ca, csr(&web), 0, web.as_str()), Err(Refusal::Full));
+    assert_eq!(lines(), 0);
+}
+
+fn handle(dir: &Path) -> Handle {
+    let ca = Ca::open(config(dir)).expect("an authority");
+    Handle {
+        seats: seats::Seats::new(8),
+        ca: Arc::new(ca),
+    }
+}
+
+/// The page of a new authority, for the reference of metrics.
+pub(crate) fn reference_page() -> String {
+    handle(tempfile::tempdir().expect("a directory").path()).page()
+}
+
+#[test]
+fn the_authority_tells_how_it_is() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let handle = handle(dir.path());
+    assert_eq!(handle.troubles(), []);
+    let page = handle.page();
+    for line in [
+        "mesh_ca_ready 1.0",
+        "mesh_ca_requests_refused_total{reason=\"expired_token\"} 0",
+        "mesh_ca_tokens{state=\"valid\"} 0",
+        "mesh_ca_root_expiration_timestamp_seconds ",
+    ] {
+        assert!(page.contains(line), "{line} in {page}");
+    }
+    std::fs::write(handle.ca.store.path(TOKENS), "broken").expect("write");
+    assert!(handle.troubles()[0].blocks, "{:?}", handle.troubles());
+    assert!(handle.page().contains("mesh_ca_ready 0.0"));
+}
+
+#[test]
 fn a_draft_that_a_crash_left_is_removed() {
     let dir = tempfile::tempdir().expect("a directory");
     let ca = Ca::open(config(dir.path())).expect("an authority");
@@ -217,7 +380,7 @@ struct Running {
 async fn start(config: Config) -> Running {
     let (sender, address) = tokio::sync::oneshot::channel();
     let cancel = CancellationToken::new();
-    let task = tokio::spawn(run(config, cancel.clone(), |a| {
+    let task = tokio::spawn(run(config, cancel.clone(), |a, _| {
         let _ = sender.send(a);
     }));
     let address = address.await.expect("it listens");
@@ -282,9 +445,11 @@ async fn an_agent_gets_the_identities_of_its_node_and_no_other() {
         matches!(&refused, Err(IdentityError::Unavailable(why)) if why.contains("Unauthenticated")),
         "{refused:?}"
     );
-    let audit = std::fs::read_to_string(dir.path().join("ca").join(AUDIT)).expect("an audit log");
-    for word in ["\"issued\"", "identity_not_allowed", "other_node"] {
-        assert!(audit.contains(word), "{word} in {audit}");
+    let read = |name| std::fs::read_to_string(dir.path().join("ca").join(name)).expect("a log");
+    assert!(read(AUDIT).contains("\"issued\""));
+    for word in ["identity_not_allowed", "other_node"] {
+        assert!(read(REFUSED).contains(word), "{word} in {}", read(REFUSED));
+        assert!(!read(AUDIT).contains(word), "refusals are not in the trail");
     }
     n1.stop().await;
     n2.stop().await;

@@ -7,7 +7,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::Refusal;
+use super::errors::Refusal;
+use super::units::{hex, time};
 use crate::model::SpiffeId;
 
 const PREFIX: &str = "mesh1";
@@ -22,13 +23,28 @@ pub struct Allowed {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("it is neither NAMESPACE/SERVICE_ACCOUNT nor NAMESPACE/*")]
+#[error(
+    "it is neither NAMESPACE/SERVICE_ACCOUNT nor NAMESPACE/*, with names as Kubernetes has them (a-z, 0-9, '-')"
+)]
 pub struct NotAllowed;
 
+/// As given: names that no namespace and no account can have are mistakes.
 impl FromStr for Allowed {
     type Err = NotAllowed;
 
     fn from_str(text: &str) -> Result<Self, NotAllowed> {
+        let allowed = Self::try_from(text.to_owned())?;
+        let account = allowed.account.as_deref();
+        let good = is_label(&allowed.namespace) && account.is_none_or(is_subdomain);
+        good.then_some(allowed).ok_or(NotAllowed)
+    }
+}
+
+/// As kept, also by an earlier version that took any name.
+impl TryFrom<String> for Allowed {
+    type Error = NotAllowed;
+
+    fn try_from(text: String) -> Result<Self, NotAllowed> {
         let (namespace, account) = text.split_once('/').ok_or(NotAllowed)?;
         let plain = |t: &str| !t.is_empty() && !t.contains(['*', '/', '?', '%']);
         if !plain(namespace) || !(account == "*" || plain(account)) {
@@ -41,12 +57,15 @@ impl FromStr for Allowed {
     }
 }
 
-impl TryFrom<String> for Allowed {
-    type Error = NotAllowed;
+/// Of RFC 1123, as Kubernetes has them.
+fn is_label(text: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    let edges = !text.starts_with('-') && !text.ends_with('-');
+    (1..=63).contains(&text.len()) && edges && text.bytes().all(allowed)
+}
 
-    fn try_from(text: String) -> Result<Self, NotAllowed> {
-        text.parse()
-    }
+fn is_subdomain(text: &str) -> bool {
+    text.len() <= 253 && text.split('.').all(is_label)
 }
 
 impl From<Allowed> for String {
@@ -89,7 +108,46 @@ pub struct Proof<'a> {
     pub now: u64,
 }
 
-pub type Answer<'a> = Pin<Box<dyn Future<Output = Result<Caller, Refusal>> + Send + 'a>>;
+/// Why a caller is not taken. Who shows the secret of a known token is told
+/// what is the matter with it; nobody else learns anything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denied {
+    pub why: Refusal,
+    /// The token whose secret was shown.
+    pub token: Option<Shown>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    pub id: String,
+    /// The node that it is for.
+    pub node: String,
+    pub expires: u64,
+}
+
+impl From<Refusal> for Denied {
+    fn from(why: Refusal) -> Self {
+        Self { why, token: None }
+    }
+}
+
+impl Denied {
+    /// For who asked.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let Some(Shown { id, node, expires }) = &self.token else {
+            return "not authenticated".to_owned();
+        };
+        match self.why {
+            Refusal::ExpiredToken => format!("token {id} expired at {}", time(*expires)),
+            Refusal::RevokedToken => format!("token {id} was revoked"),
+            Refusal::OtherNode => format!("token {id} is for node {node}"),
+            _ => "not authenticated".to_owned(),
+        }
+    }
+}
+
+pub type Answer<'a> = Pin<Box<dyn Future<Output = Result<Caller, Denied>> + Send + 'a>>;
 
 /// Join tokens here; an API server's token review is another one.
 pub trait Authenticator: Send + Sync {
@@ -108,7 +166,26 @@ pub struct Token {
     pub revoked: bool,
 }
 
+/// What a token is good for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenState {
+    Valid,
+    Expired,
+    Revoked,
+}
+
 impl Token {
+    /// `now` in seconds since 1970.
+    #[must_use]
+    pub fn state(&self, now: u64) -> TokenState {
+        match (self.revoked, self.expires <= now) {
+            (true, _) => TokenState::Revoked,
+            (false, true) => TokenState::Expired,
+            (false, false) => TokenState::Valid,
+        }
+    }
+
     /// A new one, and the text to hand to the node.
     pub(super) fn new(
         node: String,
@@ -116,9 +193,9 @@ impl Token {
         now: u64,
         lifetime: u64,
     ) -> (Self, String) {
-        let id = super::hex(&rand::random::<[u8; 8]>());
+        let id = hex(&rand::random::<[u8; 8]>());
         // 256 bits: a plain hash cannot be guessed back.
-        let secret = super::hex(&rand::random::<[u8; 32]>());
+        let secret = hex(&rand::random::<[u8; 32]>());
         let text = format!("{PREFIX}.{id}.{secret}");
         let token = Self {
             hash: hash(&secret),
@@ -133,39 +210,47 @@ impl Token {
     }
 }
 
-pub(super) fn check(tokens: &[Token], proof: &Proof<'_>) -> Result<Caller, Refusal> {
+pub(super) fn check(tokens: &[Token], proof: &Proof<'_>) -> Result<Caller, Denied> {
     let text = proof.token.ok_or(Refusal::NoToken)?;
     let mut parts = text.split('.');
     let (Some(PREFIX), Some(id), Some(secret), None) =
         (parts.next(), parts.next(), parts.next(), parts.next())
     else {
-        return Err(Refusal::UnknownToken);
+        return Err(Refusal::UnknownToken.into());
     };
     let token = tokens
         .iter()
         .find(|t| t.id == id)
         .ok_or(Refusal::UnknownToken)?;
     if !same(token.hash.as_bytes(), hash(secret).as_bytes()) {
-        return Err(Refusal::UnknownToken);
+        return Err(Refusal::UnknownToken.into());
     }
-    if token.revoked {
-        return Err(Refusal::RevokedToken);
-    }
-    if token.expires <= proof.now {
-        return Err(Refusal::ExpiredToken);
-    }
-    if proof.node.is_some_and(|node| node != token.node) {
-        return Err(Refusal::OtherNode);
-    }
-    Ok(Caller {
-        name: token.id.clone(),
-        node: token.node.clone(),
-        allowed: token.allowed.clone(),
+    let why = if token.revoked {
+        Refusal::RevokedToken
+    } else if token.expires <= proof.now {
+        Refusal::ExpiredToken
+    } else if proof.node != Some(&token.node) {
+        // Who does not say which node it is does not have the token's node.
+        Refusal::OtherNode
+    } else {
+        return Ok(Caller {
+            name: token.id.clone(),
+            node: token.node.clone(),
+            allowed: token.allowed.clone(),
+        });
+    };
+    Err(Denied {
+        why,
+        token: Some(Shown {
+            id: token.id.clone(),
+            node: token.node.clone(),
+            expires: token.expires,
+        }),
     })
 }
 
 fn hash(secret: &str) -> String {
-    super::hex(&Sha256::digest(secret.as_bytes()))
+    hex(&Sha256::digest(secret.as_bytes()))
 }
 
 /// Takes as long whatever differs.
@@ -201,7 +286,8 @@ mod tests {
     fn a_token_is_good_for_its_node_until_it_expires_or_is_revoked() {
         let (mut token, text) = token();
         let check = |t: &Token, text: &str, node, now| {
-            check(std::slice::from_ref(t), &proof(text, node, now)).map(|c| c.node)
+            let checked = check(std::slice::from_ref(t), &proof(text, node, now));
+            checked.map(|c| c.node).map_err(|denied| denied.why)
         };
         assert_eq!(check(&token, &text, "n1", 149), Ok("n1".to_owned()));
         assert_eq!(check(&token, &text, "n2", 149), Err(Refusal::OtherNode));
@@ -226,6 +312,37 @@ mod tests {
     }
 
     #[test]
+    fn the_tokens_node_cannot_be_left_out() {
+        let (token, text) = token();
+        let nameless = Proof {
+            node: None,
+            ..proof(&text, "n1", 100)
+        };
+        let denied = check(&[token], &nameless).expect_err("refused");
+        assert_eq!(denied.why, Refusal::OtherNode);
+    }
+
+    #[test]
+    fn who_has_the_secret_is_told_what_is_wrong_with_the_token_and_nobody_else() {
+        let (token, text) = token();
+        let id = token.id.clone();
+        let denied = |text: &str, now| {
+            let denied = check(std::slice::from_ref(&token), &proof(text, "n1", now));
+            denied.expect_err("refused").sentence()
+        };
+        let expired = format!("token {id} expired at 1970-01-01T00:02:30Z");
+        assert_eq!(denied(&text, 150), expired);
+        let guess = format!("mesh1.{id}.{}", "0".repeat(64));
+        assert_eq!(denied(&guess, 150), "not authenticated");
+    }
+
+    #[test]
+    fn a_pattern_that_an_earlier_version_kept_is_still_read() {
+        let kept: Allowed = serde_json::from_str("\"Shop_X/WEB\"").expect("it is read");
+        assert_eq!(String::from(kept), "Shop_X/WEB");
+    }
+
+    #[test]
     fn a_caller_may_have_only_what_its_token_names() {
         let (token, text) = token();
         let caller = check(&[token], &proof(&text, "n1", 100)).expect("a caller");
@@ -244,7 +361,21 @@ mod tests {
     #[test]
     fn patterns_are_exact_or_a_namespace() {
         for text in [
-            "*/*", "shop", "shop/", "/web", "shop/w*", "*/web", "shop/a/b", "",
+            "*/*",
+            "shop",
+            "shop/",
+            "/web",
+            "shop/w*",
+            "*/web",
+            "shop/a/b",
+            "",
+            "Shop_X/WEB",
+            "shop/WEB",
+            "Shop/*",
+            "shop.x/web",
+            "-shop/web",
+            "shop/web.",
+            "shop/we b",
         ] {
             assert_eq!(text.parse::<Allowed>(), Err(NotAllowed), "{text}");
         }

@@ -1,10 +1,14 @@
-//! `mesh-agent ca …`.
+//! `mesh-agent ca …`: what is done is said, and what comes next.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use comfy_table::Table;
+use comfy_table::presets::NOTHING;
 
 use super::ending::CannotAsk;
-use crate::ca;
 use crate::config::{Ca, Exit, Token};
+use crate::{app, ca};
 
 pub(super) fn run(command: Ca) -> anyhow::Result<Exit> {
     tell(command).map_err(|error| match error.downcast_ref::<ca::Error>() {
@@ -16,42 +20,20 @@ pub(super) fn run(command: Ca) -> anyhow::Result<Exit> {
 
 fn tell(command: Ca) -> anyhow::Result<()> {
     match command {
-        Ca::Run(flags) => super::runtime::control()?.block_on(serve(flags.config()))?,
-        Ca::Token(Token::Create {
-            state,
-            node,
-            allow,
-            expires,
-        }) => {
-            println!(
-                "{}",
-                ca::create_token(&state.state_dir, &node, allow, expires)?
-            );
-        }
-        Ca::Token(Token::List { state }) => {
-            for token in ca::list_tokens(&state.state_dir)? {
-                let expires = UNIX_EPOCH + Duration::from_secs(token.expires);
-                let expires = humantime::format_rfc3339_seconds(expires);
-                let allowed: Vec<String> = token.allowed.into_iter().map(Into::into).collect();
-                let revoked = if token.revoked { " revoked" } else { "" };
-                println!(
-                    "{} node={} allow={} expires={expires}{revoked}",
-                    token.id,
-                    token.node,
-                    allowed.join(",")
-                );
+        Ca::Run(flags) => super::runtime::control()?.block_on(app::authority(*flags))?,
+        Ca::Token(command) => token(command)?,
+        Ca::Show { state, json } => {
+            let shown = ca::show(&state.state_dir)?;
+            match json {
+                true => println!("{}", serde_json::to_string_pretty(&shown)?),
+                false => print!("{}", show(&shown)),
             }
-        }
-        Ca::Token(Token::Revoke { state, id }) => ca::revoke_token(&state.state_dir, &id)?,
-        Ca::Show { state } => {
-            println!(
-                "{}",
-                serde_json::to_string_pretty(&ca::show(&state.state_dir)?)?
-            );
         }
         Ca::Rotate { step } => {
             let (dir, step, force) = step.step();
-            ca::rotate(&dir, &step, force)?;
+            let rotated = ca::rotate(&dir, &step, force)?;
+            println!("done: {}", rotated.done);
+            println!("next: {}", rotated.next);
         }
         Ca::Revoke {
             serial,
@@ -60,25 +42,156 @@ fn tell(command: Ca) -> anyhow::Result<()> {
             force,
         } => {
             let list = ca::revoke(&state.state_dir, &serial, force, out.as_deref())?;
+            eprintln!(
+                "revoked; next: put this list where the agents' --crl-file names it, they follow it at once"
+            );
             println!("{}", list.display());
         }
     }
     Ok(())
 }
 
-async fn serve(config: ca::Config) -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let cancel = tokio_util::sync::CancellationToken::new();
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let serving = ca::run(config, cancel.clone(), |address| {
-        println!("listening on {address}");
-    });
-    tokio::pin!(serving);
-    tokio::select! {
-        ended = &mut serving => return Ok(ended?),
-        _ = terminate.recv() => cancel.cancel(),
-        _ = interrupt.recv() => cancel.cancel(),
+fn token(command: Token) -> anyhow::Result<()> {
+    match command {
+        Token::Create {
+            state,
+            node,
+            allow,
+            expires,
+        } => {
+            let text = ca::create_token(&state.state_dir, &node, allow, expires)?;
+            // Only the token is on standard output: it goes into a file.
+            eprintln!(
+                "token of node {node}, good until {}; it cannot be shown again; next: put it where that node's --ca-token-file names it, readable by root only",
+                humantime::format_rfc3339_seconds(SystemTime::now() + expires)
+            );
+            println!("{text}");
+        }
+        Token::List { state, json } => list(&state.state_dir, json)?,
+        Token::Revoke { state, id } => {
+            ca::revoke_token(&state.state_dir, &id)?;
+            println!(
+                "done: token {id} is refused from now on; certificates that it got live until they end (`mesh-agent ca revoke SERIAL` ends them)"
+            );
+        }
     }
-    Ok(serving.await?)
+    Ok(())
+}
+
+fn list(dir: &Path, json: bool) -> anyhow::Result<()> {
+    let tokens = ca::list_tokens(dir)?;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+    if json {
+        let all: Vec<_> = tokens.iter().map(|t| token_json(t, now)).collect();
+        println!("{}", serde_json::to_string_pretty(&all)?);
+    } else {
+        print!("{}", token_table(&tokens, now));
+    }
+    Ok(())
+}
+
+fn expires(token: &ca::Token) -> String {
+    let at = SystemTime::UNIX_EPOCH + Duration::from_secs(token.expires);
+    humantime::format_rfc3339_seconds(at).to_string()
+}
+
+fn allowed(token: &ca::Token) -> Vec<String> {
+    token.allowed.iter().cloned().map(Into::into).collect()
+}
+
+/// Without the hash of the secret.
+fn token_json(token: &ca::Token, now: Duration) -> serde_json::Value {
+    serde_json::json!({
+        "id": token.id,
+        "node": token.node,
+        "allow": allowed(token),
+        "expires": expires(token),
+        "state": token.state(now.as_secs()),
+    })
+}
+
+fn token_table(tokens: &[ca::Token], now: Duration) -> String {
+    let mut table = Table::new();
+    let head = ["TOKEN", "STATE", "NODE", "ALLOW", "EXPIRES"];
+    table.load_style(NOTHING).set_header(head);
+    for token in tokens {
+        let state = match token.state(now.as_secs()) {
+            ca::TokenState::Valid => "valid",
+            ca::TokenState::Expired => "EXPIRED",
+            ca::TokenState::Revoked => "REVOKED",
+        };
+        let node = token.node.clone();
+        let allow = allowed(token).join(",");
+        table.add_row([
+            token.id.clone(),
+            state.to_owned(),
+            node,
+            allow,
+            expires(token),
+        ]);
+    }
+    format!("{}\n", table.trim_fmt())
+}
+
+fn show(shown: &ca::Shown) -> String {
+    let mut table = Table::new();
+    let head = [
+        "AUTHORITY",
+        "STATE",
+        "EXPIRES",
+        "LIVE CERTIFICATES",
+        "LAST ENDS",
+    ];
+    table.load_style(NOTHING).set_header(head);
+    for root in &shown.authorities {
+        let days = root.expires_in_seconds / 86_400;
+        table.add_row([
+            root.id.clone(),
+            if root.signing { "signing" } else { "trusted" }.to_owned(),
+            format!("{} (in {days} days)", root.expires),
+            root.live_certificates.to_string(),
+            root.last_expires.clone().unwrap_or_else(|| "-".to_owned()),
+        ]);
+    }
+    let [valid, expired, revoked] = shown.tokens;
+    let serials = match &shown.revoked[..] {
+        [] => "none".to_owned(),
+        all => all.join(", "),
+    };
+    format!(
+        "trust domain  {}\ntokens        {valid} valid, {expired} expired, {revoked} revoked\n\
+         revoked       {serials}\nbundle        {}\nrevocations   {}\n\n{}\n\nnext: {}\n",
+        shown.trust_domain,
+        shown.bundle.display(),
+        shown.crl.display(),
+        table.trim_fmt(),
+        shown.next
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_marks_what_is_no_longer_good_and_shows_no_secret() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        std::fs::set_permissions(dir.path(), private).expect("chmod");
+        let allow = vec!["shop/web".parse().expect("a pattern")];
+        let text = ca::create_token(dir.path(), "n1", allow, Duration::from_secs(60));
+        let text = text.expect("a token");
+        let tokens = ca::list_tokens(dir.path()).expect("tokens");
+        let created = Duration::from_secs(tokens[0].created);
+        let at = |seconds| token_table(&tokens, created + Duration::from_secs(seconds));
+        assert!(at(59).contains("valid") && !at(59).contains("EXPIRED"));
+        assert!(at(60).contains("EXPIRED"), "{}", at(60));
+        let secret = text.rsplit('.').next().expect("a secret");
+        assert!(!at(0).contains(secret));
+        let json = token_json(&tokens[0], created).to_string();
+        assert!(
+            json.contains("\"state\":\"valid\"") && !json.contains("hash"),
+            "{json}"
+        );
+    }
 }

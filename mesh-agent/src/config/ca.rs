@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::log::Log;
+use super::names;
 use crate::ca::{Allowed, Config, NotAllowed, Step};
 use crate::model::{SpiffeError, TrustDomain};
 
@@ -20,14 +21,18 @@ pub struct State {
 #[derive(Debug, Subcommand)]
 pub enum Ca {
     /// Serve certificates; makes its own root at the first start.
-    Run(RunCa),
+    Run(Box<RunCa>),
     /// Join tokens of nodes.
     #[command(subcommand)]
     Token(Token),
-    /// Show roots and certificates, without secrets.
+    /// Show roots and when they end, certificates and tokens, without secrets,
+    /// and what comes next of a rotation.
     Show {
         #[command(flatten)]
         state: State,
+        /// For programs.
+        #[arg(long)]
+        json: bool,
     },
     /// Replace the root in three steps.
     Rotate {
@@ -55,18 +60,25 @@ pub struct RunCa {
     pub state: State,
     #[command(flatten)]
     pub log: Log,
+    /// Where agents ask for certificates.
     #[arg(long, default_value = "0.0.0.0:15012")]
     pub listen: SocketAddr,
+    /// Loopback address of /metrics, /readyz and /livez.
+    #[arg(long, default_value = "127.0.0.1:15021")]
+    pub metrics_addr: SocketAddr,
     /// DNS name or IP address that agents call it by; may be repeated.
     #[arg(long)]
     pub name: Vec<String>,
+    /// Whose identities it signs.
     #[arg(long, default_value = "cluster.local", value_parser = |t: &str| -> Result<TrustDomain, SpiffeError> { TrustDomain::new(t) })]
     pub trust_domain: TrustDomain,
     #[command(flatten)]
     pub given: Given,
-    #[arg(long, default_value = "1h", value_parser = humantime::parse_duration)]
+    /// Of certificates for which no lifetime is asked.
+    #[arg(long, default_value = "1h", value_parser = names::lifetime)]
     pub default_lifetime: Duration,
-    #[arg(long, default_value = "24h", value_parser = humantime::parse_duration)]
+    /// The longest that a certificate lives, whatever is asked.
+    #[arg(long, default_value = "24h", value_parser = names::lifetime)]
     pub max_lifetime: Duration,
     /// Requests per second of one token.
     #[arg(long, default_value_t = 20)]
@@ -74,6 +86,7 @@ pub struct RunCa {
     /// Requests of one token at once.
     #[arg(long, default_value_t = 200)]
     pub burst: u32,
+    /// Most connections; half of them at most for clients without a good token yet.
     #[arg(long, default_value_t = 512)]
     pub max_connections: usize,
 }
@@ -101,19 +114,25 @@ pub enum Token {
     Create {
         #[command(flatten)]
         state: State,
-        #[arg(long)]
+        /// The node that it is for, by its --node-name: no other may use it.
+        #[arg(long, value_parser = names::node)]
         node: String,
         /// NAMESPACE/SERVICE_ACCOUNT or NAMESPACE/*; may be repeated.
         #[arg(long, required = true, value_parser = |t: &str| -> Result<Allowed, NotAllowed> { t.parse() })]
         allow: Vec<Allowed>,
-        #[arg(long, default_value = "30d", value_parser = humantime::parse_duration)]
+        /// How long it is good.
+        #[arg(long, default_value = "30d", value_parser = names::lifetime)]
         expires: Duration,
     },
+    /// List them all: state, node, identities, end.
     List {
         #[command(flatten)]
         state: State,
+        /// For programs.
+        #[arg(long)]
+        json: bool,
     },
-    /// Takes effect at once.
+    /// Refuse one from now on.
     Revoke {
         #[command(flatten)]
         state: State,
@@ -124,16 +143,16 @@ pub enum Token {
 
 #[derive(Debug, Subcommand)]
 pub enum Rotate {
-    /// Make a new root known to workloads.
+    /// First step: make a new root known to workloads.
     Prepare {
         #[command(flatten)]
         state: State,
         #[command(flatten)]
         given: Given,
     },
-    /// Sign with the new root.
+    /// Second step: sign with the new root.
     Activate(Forced),
-    /// Forget the old root.
+    /// Third step: forget the old root.
     Retire(Forced),
 }
 

@@ -4,6 +4,7 @@ mod ca;
 mod exit;
 mod identity;
 mod log;
+mod names;
 mod ports;
 
 use std::net::SocketAddr;
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use ca::{Ca, Token};
+pub use ca::{Ca, RunCa, Token};
 pub use exit::{Exit, help as exit_codes};
 pub use identity::Identity;
 pub use log::{Log, LogFormat};
@@ -110,7 +111,7 @@ pub struct Run {
     #[command(flatten)]
     pub identity: Identity,
     /// This node's name, as in the pods' spec.nodeName [default: the host name].
-    #[arg(long, env = "MESH_NODE_NAME")]
+    #[arg(long, env = "MESH_NODE_NAME", value_parser = names::node)]
     pub node_name: Option<String>,
     /// Directory of Kubernetes YAML.
     #[arg(long, default_value = "/etc/mesh-agent/config.d")]

@@ -16,11 +16,6 @@ const ONE_THING: &[Pair] = &[
 /// Uses that close a circle today. This list only gets shorter: cut a use, and
 /// take it out here.
 const KNOWN: &[(&str, &str)] = &[
-    ("ca::authority", "ca"),
-    ("ca::csr", "ca"),
-    ("ca::ops", "ca"),
-    ("ca::store", "ca"),
-    ("ca::token", "ca"),
     ("capture::definitions", "capture"),
     ("capture::health", "capture"),
     ("capture::lookup", "capture"),

@@ -1,0 +1,116 @@
+//! Runs the certificate authority: its port, its pages, its end.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::ledger::{self, Ledger, Now};
+use crate::admin::{self, Problem};
+use crate::ca::{self, Handle, Trouble};
+use crate::config::RunCa;
+
+/// How often it is looked at without being asked.
+const LOOK: Duration = Duration::from_secs(5);
+
+struct Pages {
+    handle: Handle,
+    ledger: Mutex<Ledger>,
+}
+
+impl Pages {
+    fn look(&self) -> Vec<Problem> {
+        let troubles = self.handle.troubles().into_iter().map(problem).collect();
+        let (problems, lines) = self.ledger.lock().note(troubles, Now::read());
+        ledger::write(&lines);
+        problems
+    }
+}
+
+fn problem(trouble: Trouble) -> Problem {
+    let Trouble {
+        subject,
+        what,
+        effect,
+        remedy,
+        blocks,
+    } = trouble;
+    let problem = Problem::new(subject, what, effect, remedy);
+    match blocks {
+        true => problem.blocking(),
+        false => problem,
+    }
+}
+
+impl admin::Pages for Pages {
+    fn metrics(&self) -> String {
+        self.handle.page()
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        self.look()
+    }
+}
+
+/// Until SIGTERM or SIGINT.
+pub async fn authority(flags: RunCa) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    let listener = admin::bind_pages(flags.metrics_addr).await?;
+    let metrics = listener.local_addr()?;
+    let domain = flags.trust_domain.clone();
+    let cancel = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let pages = TaskTracker::new();
+    let started = |address, handle: Handle| {
+        println!("listening on {address}");
+        let looked_at = Arc::new(Pages {
+            handle,
+            ledger: Mutex::default(),
+        });
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            trust_domain = %domain,
+            listen = %address,
+            %metrics,
+            took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "started"
+        );
+        pages.spawn(look(looked_at, listener, cancel.clone()));
+    };
+    let serving = ca::run(flags.config(), cancel.clone(), started);
+    tokio::pin!(serving);
+    let ended = tokio::select! {
+        ended = &mut serving => ended,
+        _ = terminate.recv() => end(&cancel, serving).await,
+        _ = interrupt.recv() => end(&cancel, serving).await,
+    };
+    cancel.cancel();
+    pages.close();
+    pages.wait().await;
+    Ok(ended?)
+}
+
+async fn end(
+    cancel: &CancellationToken,
+    serving: impl Future<Output = Result<(), ca::Error>>,
+) -> Result<(), ca::Error> {
+    tracing::info!("stopping");
+    cancel.cancel();
+    serving.await
+}
+
+async fn look(pages: Arc<Pages>, listener: tokio::net::TcpListener, cancel: CancellationToken) {
+    let mut tick = tokio::time::interval(LOOK);
+    let serving = admin::serve_pages(listener, pages.clone(), cancel);
+    tokio::pin!(serving);
+    loop {
+        tokio::select! {
+            () = &mut serving => return,
+            _ = tick.tick() => { pages.look(); }
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Why the authority does not go on, and why it refuses.
+
+use std::path::PathBuf;
+
+/// Why the authority or one of its commands cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{path}: {error}")]
+    Io {
+        path: PathBuf,
+        error: std::io::Error,
+    },
+    #[error("{path} is not what was written there: {error}")]
+    Broken {
+        path: PathBuf,
+        error: serde_json::Error,
+    },
+    #[error(
+        "{path} must belong to this user and be closed to others (mode {mode:o}): chmod go-rwx"
+    )]
+    Permissions { path: PathBuf, mode: u32 },
+    #[error("an authority runs on {0} already")]
+    Running(PathBuf),
+    #[error("{0} has no authority yet: start `mesh-agent ca run` once")]
+    Empty(PathBuf),
+    #[error("the state is that of the trust domain {0}")]
+    OtherTrustDomain(String),
+    #[error("the given authority is not usable: {0}")]
+    Given(&'static str),
+    #[error(
+        "the given certificate is not the one in the state: bring it in with `ca rotate prepare`"
+    )]
+    OtherAuthority,
+    #[error("the signing certificate has expired")]
+    AuthorityExpired,
+    #[error("signing: {0}")]
+    Sign(#[from] rcgen::Error),
+    #[error("TLS: {0}")]
+    Tls(#[from] crate::tls::CredentialsError),
+    #[error("TLS key: {0}")]
+    Key(#[from] crate::tls::KeyError),
+    #[error("serving: {0}")]
+    Serve(#[from] tonic::transport::Error),
+    #[error("no rotation step now: {0}")]
+    Stage(&'static str),
+    #[error("too early: certificates that would break live until {0} (--force does it anyway)")]
+    TooEarly(String),
+    #[error("there is no token {0}")]
+    NoToken(String),
+    #[error("there are too many tokens; wait for some to expire")]
+    TooManyTokens,
+    #[error("no live certificate has the serial {0} (--force revokes it anyway)")]
+    UnknownSerial(String),
+    #[error("{0:?} is no serial number in hexadecimal")]
+    NotASerial(String),
+}
+
+/// Why a request is refused; the caller learns only the class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.label())]
+pub enum Refusal {
+    NoToken,
+    UnknownToken,
+    ExpiredToken,
+    RevokedToken,
+    OtherNode,
+    RateLimit,
+    Csr,
+    CsrSignature,
+    KeyType,
+    Names,
+    ForeignTrustDomain,
+    IdentityMismatch,
+    NotAllowed,
+    Lifetime,
+    Full,
+    Internal,
+}
+
+impl Refusal {
+    pub const ALL: [Self; 16] = [
+        Self::NoToken,
+        Self::UnknownToken,
+        Self::ExpiredToken,
+        Self::RevokedToken,
+        Self::OtherNode,
+        Self::RateLimit,
+        Self::Csr,
+        Self::CsrSignature,
+        Self::KeyType,
+        Self::Names,
+        Self::ForeignTrustDomain,
+        Self::IdentityMismatch,
+        Self::NotAllowed,
+        Self::Lifetime,
+        Self::Full,
+        Self::Internal,
+    ];
+
+    /// In the logs and on the metrics page.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::NoToken => "no_token",
+            Self::UnknownToken => "unknown_token",
+            Self::ExpiredToken => "expired_token",
+            Self::RevokedToken => "revoked_token",
+            Self::OtherNode => "other_node",
+            Self::RateLimit => "rate_limit",
+            Self::Csr => "bad_csr",
+            Self::CsrSignature => "csr_signature",
+            Self::KeyType => "key_type",
+            Self::Names => "names",
+            Self::ForeignTrustDomain => "foreign_trust_domain",
+            Self::IdentityMismatch => "identity_mismatch",
+            Self::NotAllowed => "identity_not_allowed",
+            Self::Lifetime => "lifetime",
+            Self::Full => "too_many_certificates",
+            Self::Internal => "internal",
+        }
+    }
+}

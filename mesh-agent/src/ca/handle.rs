@@ -1,0 +1,187 @@
+//! A running authority, to be looked at: its page, and how it fares.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, SystemTime};
+
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use super::metrics::State;
+use super::seats::Seats;
+use super::signer::Ca;
+use super::state::Loaded;
+use super::token::TokenState;
+use super::units::{seconds, time};
+
+/// A root or signing certificate that ends within this is a problem.
+const ROOT_SOON: Duration = Duration::from_secs(90 * 24 * 3600);
+
+/// Something an operator should know of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    pub subject: &'static str,
+    pub what: String,
+    pub effect: String,
+    pub remedy: String,
+    /// It signs nothing while this lasts.
+    pub blocks: bool,
+}
+
+/// A running authority, to be looked at.
+#[derive(Clone)]
+pub struct Handle {
+    pub(super) ca: Arc<Ca>,
+    pub(super) seats: Arc<Seats>,
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Handle")
+    }
+}
+
+impl Handle {
+    /// All that keeps it from signing, or will.
+    #[must_use]
+    pub fn troubles(&self) -> Vec<Trouble> {
+        let mut troubles = Vec::new();
+        let failed = self.ca.metrics.failure();
+        let loaded = self.ca.fresh();
+        let failed = failed.or(loaded.as_ref().err().map(ToString::to_string));
+        if let Some(what) = failed {
+            troubles.push(Trouble {
+                subject: "signing",
+                what: format!("the authority cannot sign: {what}"),
+                effect:
+                    "no node gets or renews a certificate; those that live are used until they end"
+                        .to_owned(),
+                remedy: "mend what the message names; the next request tries again".to_owned(),
+                blocks: true,
+            });
+        }
+        let now = SystemTime::now();
+        if let Ok(loaded) = loaded
+            && let Ok(signing) = loaded.signing()
+            && signing.ends() <= now + ROOT_SOON
+        {
+            let until = time(seconds(signing.ends()));
+            let ended = signing.ends() <= now;
+            troubles.push(Trouble {
+                subject: "root",
+                what: match ended {
+                    true => format!(
+                        "the certificates of authority {} ended at {until}",
+                        signing.id
+                    ),
+                    false => format!(
+                        "the certificates of authority {} end at {until}",
+                        signing.id
+                    ),
+                },
+                effect: "no certificate outlives them".to_owned(),
+                remedy: "`mesh-agent ca rotate prepare`, then activate and retire".to_owned(),
+                blocks: ended,
+            });
+        }
+        troubles
+    }
+
+    /// The page, as OpenMetrics.
+    #[must_use]
+    pub fn page(&self) -> String {
+        let mut registry = Registry::default();
+        self.register(&mut registry);
+        let mut page = String::new();
+        if prometheus_client::encoding::text::encode(&mut page, &registry).is_err() {
+            page.clear();
+        }
+        page
+    }
+
+    fn register(&self, r: &mut Registry) {
+        let metrics = &self.ca.metrics;
+        let version = vec![("version", env!("CARGO_PKG_VERSION"))];
+        r.register(
+            "mesh_ca_build",
+            "Which authority this is",
+            Info::new(version),
+        );
+        r.register(
+            "mesh_ca_certificates_issued",
+            "Certificates that were signed",
+            metrics.issued.clone(),
+        );
+        r.register(
+            "mesh_ca_requests_refused",
+            "Requests that were refused, by reason",
+            metrics.refused.clone(),
+        );
+        r.register(
+            "mesh_ca_request_duration_seconds",
+            "Time from a request to its answer",
+            metrics.duration.clone(),
+        );
+        let gauge = |value: f64| {
+            let gauge = Gauge::<f64, AtomicU64>::default();
+            gauge.set(value);
+            gauge
+        };
+        let blocked = self.troubles().iter().any(|t| t.blocks);
+        r.register(
+            "mesh_ca_ready",
+            "1 where it can sign, else 0",
+            gauge(f64::from(u8::from(!blocked))),
+        );
+        r.register(
+            "mesh_ca_records",
+            "Certificates that are remembered; expired ones until the next clean-up",
+            gauge(self.ca.book.lock().total() as f64),
+        );
+        let (unproven, proven) = self.seats.count();
+        let connections = Family::<State, Gauge>::default();
+        for (state, count) in [("unproven", unproven), ("proven", proven)] {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            connections.get_or_create(&State { state }).set(count);
+        }
+        r.register(
+            "mesh_ca_connections",
+            "Open connections; proven ones have shown a good token",
+            connections,
+        );
+        if let Ok(loaded) = self.ca.fresh() {
+            self.register_state(r, &loaded);
+        }
+    }
+
+    fn register_state(&self, r: &mut Registry, loaded: &Loaded) {
+        let now = seconds(SystemTime::now());
+        let tokens = Family::<State, Gauge>::default();
+        for (state, name) in [
+            (TokenState::Valid, "valid"),
+            (TokenState::Expired, "expired"),
+            (TokenState::Revoked, "revoked"),
+        ] {
+            let count = loaded
+                .tokens
+                .iter()
+                .filter(|t| t.state(now) == state)
+                .count();
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            tokens.get_or_create(&State { state: name }).set(count);
+        }
+        r.register("mesh_ca_tokens", "Join tokens by state", tokens);
+        if let Ok(signing) = loaded.signing() {
+            let ends = Gauge::<f64, AtomicU64>::default();
+            ends.set(seconds(signing.ends()) as f64);
+            r.register(
+                "mesh_ca_root_expiration_timestamp_seconds",
+                "When the first certificate of the signing authority ends, seconds since 1970",
+                ends,
+            );
+        }
+    }
+}

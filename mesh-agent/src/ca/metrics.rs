@@ -1,0 +1,75 @@
+//! What the authority counts.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+
+use super::errors::{Error, Refusal};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Reason {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct State {
+    pub(super) state: &'static str,
+}
+
+#[derive(Debug)]
+pub(super) struct Metrics {
+    pub(super) issued: Counter,
+    pub(super) refused: Family<Reason, Counter>,
+    pub(super) duration: Histogram,
+    /// Why it cannot sign, until it can.
+    failure: Mutex<Option<String>>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let refused = Family::<Reason, Counter>::default();
+        // A series that is not there cannot be watched.
+        for refusal in Refusal::ALL {
+            let _there = refused.get_or_create(&Reason {
+                reason: refusal.label(),
+            });
+        }
+        Self {
+            issued: Counter::default(),
+            refused,
+            duration: Histogram::new(exponential_buckets(0.000_5, 2.0, 14)),
+            failure: Mutex::default(),
+        }
+    }
+}
+
+impl Metrics {
+    pub(super) fn answered(&self, result: Result<(), Refusal>, took: Duration) {
+        self.duration.observe(took.as_secs_f64());
+        match result {
+            Ok(()) => self.issued.inc(),
+            Err(reason) => self
+                .refused
+                .get_or_create(&Reason {
+                    reason: reason.label(),
+                })
+                .inc(),
+        };
+    }
+
+    pub(super) fn works(&self) {
+        self.failure.lock().take();
+    }
+
+    pub(super) fn failure(&self) -> Option<String> {
+        self.failure.lock().clone()
+    }
+
+    pub(super) fn fails(&self, error: &Error) {
+        *self.failure.lock() = Some(error.to_string());
+    }
+}

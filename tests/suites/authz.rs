@@ -388,3 +388,52 @@ fn explain_names_the_service_the_endpoint_and_the_rule_and_says_what_it_cannot_a
         "{error}"
     );
 }
+
+/// As `kubectl get -o yaml` prints a namespace that is in the mesh.
+const SHOP: &str = include_str!("../../mesh-agent/src/discovery/tests/kubernetes/shop.yaml");
+/// The VIP of its LoadBalancer Service.
+const SHOP_WEB: &str = "10.96.111.87:80";
+
+#[test]
+fn beside_the_objects_of_a_real_cluster_an_agent_has_no_mistake_and_sends_no_plaintext_to_them() {
+    let mesh = Mesh::new(&["--connect-timeout", "300ms"]);
+    let ask = |to: &str, port| mesh.near.explain("shop/a", to, port).expect("an answer");
+    mesh.policy("cluster", SHOP);
+    for (service, port) in [("web", 80), ("web", 9090), ("web-node", 80)] {
+        let (code, answer) = ask(&format!("service/shop/{service}"), port);
+        assert_eq!(code, 0, "{answer}");
+        let ways = answer["ways"].as_array().expect("ways");
+        assert!(!ways.is_empty(), "{answer}");
+        assert!(
+            ways.iter().all(|w| w["transport"] == "mutual_tls"),
+            "{answer}"
+        );
+    }
+    let status = mesh.near.status().expect("status");
+    let problems = status["problems"].as_array().expect("problems");
+    let of_the_files = problems
+        .iter()
+        .filter(|p| p.to_string().contains("cluster"));
+    assert_eq!(of_the_files.count(), 0, "{problems:?}");
+    let target = [format!("{SHOP_WEB}={SHOP_WEB}")];
+    let report = mesh.world.storm(&mesh.a, &target, &["--count", "4"]);
+    assert_eq!(report.expect("a report")["ok"], 0, "its pods are not here");
+    let plain = mesh
+        .near
+        .metric("istio_tcp_connections_opened_total", "\"none\"");
+    assert!(
+        plain.expect("a metric") < 0.5,
+        "nothing was opened in plaintext"
+    );
+    // Not understood any more: the last good ports hold, and it is told.
+    let broken = SHOP.replace("port: 80\n", "port: eighty\n");
+    mesh.world.write_config("cluster", &broken).expect("a file");
+    let told = || {
+        let status = mesh.near.status().expect("status");
+        status["problems"].to_string().contains("is not a port")
+    };
+    assert!(eventually(Duration::from_secs(5), told));
+    let (code, answer) = ask("service/shop/web", 80);
+    assert_eq!(code, 0, "{answer}");
+    assert_eq!(answer["ways"][0]["transport"], "mutual_tls", "{answer}");
+}

@@ -2,6 +2,7 @@ mod advisories;
 mod files;
 mod istio;
 mod kubernetes;
+mod lists;
 mod parts;
 mod policies;
 mod salvage;

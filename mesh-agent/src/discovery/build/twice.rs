@@ -6,12 +6,11 @@ use std::collections::BTreeMap;
 use super::Builder;
 use super::pods::ENROLLED;
 use crate::discovery::objects::{Kind, Object};
-use crate::model::policy::Action;
 
 impl<'o> Builder<'o> {
     /// Puts the objects in order: that of files and documents never matters.
-    /// Of those with one name the first counts, but what only restricts does
-    /// in any case; and no address of the others is taken for outside.
+    /// Of those with one name the first counts, and no address of the others is
+    /// taken for outside.
     pub(super) fn reject_duplicates(&mut self, objects: &mut Vec<&'o Object>) {
         objects.sort_by_cached_key(|o| (o.name(), Reverse(strictness(o))));
         let mut first: BTreeMap<String, &Object> = BTreeMap::new();
@@ -29,22 +28,25 @@ impl<'o> Builder<'o> {
                 "metadata.name",
                 "the object is given twice; this one is ignored".to_owned(),
             );
-            match (&first.kind, &object.kind) {
-                (Kind::Policy(a), Kind::Policy(b)) if a != b => drop(self.doubtful.insert(name)),
-                (Kind::Peer(a), Kind::Peer(b)) if a != b => drop(self.doubtful.insert(name)),
-                (_, Kind::Pod(pod)) => self.left_out.extend(&pod.ips),
-                (_, Kind::Service(service)) => self.left_out.extend(&service.vips),
-                (_, Kind::EndpointSlice(slice)) => {
+            let differs = match (&first.kind, &object.kind) {
+                (Kind::Policy(a), Kind::Policy(b)) => a != b,
+                (Kind::Peer(a), Kind::Peer(b)) => a != b,
+                _ => false,
+            };
+            match &object.kind {
+                Kind::Pod(pod) => self.left_out.extend(&pod.ips),
+                Kind::Service(service) => self.left_out.extend(&service.vips),
+                Kind::EndpointSlice(slice) => {
                     let addresses = slice.endpoints.iter().flat_map(|e| &e.addresses);
                     self.left_out.extend(addresses);
                 }
                 _ => {}
             }
-            match &object.kind {
-                Kind::Policy(policy) => policy.action == Action::Deny,
-                Kind::Peer(peer) => peer.broken.is_some(),
-                _ => false,
+            // Of policies that differ each restricts, and none grants.
+            if differs {
+                self.doubtful.insert(name);
             }
+            differs
         });
     }
 
@@ -58,7 +60,6 @@ impl<'o> Builder<'o> {
 fn strictness(object: &Object) -> u8 {
     let label = object.meta.labels.get(ENROLLED);
     match (&object.kind, label.map(String::as_str)) {
-        (Kind::Policy(policy), _) => (policy.action == Action::Deny).into(),
         (Kind::Pod(_) | Kind::Namespace, None) => 1,
         (Kind::Pod(_) | Kind::Namespace, Some("false")) => 0,
         (Kind::Pod(_) | Kind::Namespace, Some(_)) => 2,

@@ -51,7 +51,7 @@ pub(in crate::discovery) fn of_text(text: &str) -> Option<Unknown> {
     let pairs: Vec<(String, &str)> = pairs(text);
     let of = |wanted: &'static str| {
         let pairs = pairs.iter().filter(move |(key, _)| key == wanted);
-        pairs.map(|(_, value)| *value).take(MAX_NAMES)
+        pairs.map(|(_, value)| *value)
     };
     let is = |kind: &str, most| of("kind").any(|k| near(k, kind, most));
     let list = of("kind").any(|k| k.ends_with("List")) || of("kind").next().is_none();
@@ -60,7 +60,7 @@ pub(in crate::discovery) fn of_text(text: &str) -> Option<Unknown> {
     if !(is_pod || is_namespace || is("Service", 2) || is("EndpointSlice", 2)) {
         return None;
     }
-    let names: BTreeSet<String> = of("name").map(str::to_owned).collect();
+    let names: BTreeSet<String> = of("name").take(MAX_NAMES).map(str::to_owned).collect();
     let mut namespaces: BTreeSet<&str> = of("namespace").collect();
     if namespaces.is_empty() {
         namespaces.insert("default");
@@ -84,7 +84,7 @@ pub(in crate::discovery) fn of_text(text: &str) -> Option<Unknown> {
         pods: keys.filter(|_| is_pod).take(MAX_NAMES).collect(),
         hides_pods: is_pod,
         namespaces: names.iter().filter(|_| is_namespace).cloned().collect(),
-        hides_namespaces: is_namespace && names.is_empty(),
+        hides_namespaces: is_namespace && (names.is_empty() || of("name").count() > MAX_NAMES),
     })
 }
 

@@ -20,7 +20,7 @@ pub(in crate::discovery) fn salvage(text: &str) -> Vec<Value> {
         let parts = text.lines().flat_map(|l| l.split([',', '{', '}']));
         parts
             .filter_map(move |part| part.trim().strip_prefix(key))
-            .map(|value| value.trim().to_owned())
+            .map(|value| unquoted(value.trim()).to_owned())
     };
     let says = |fields: &[&str]| fields.iter().all(|field| text.contains(field));
     let peer = text.contains(KINDS[1]) || says(&["mtls:"]) || says(&["portLevelMtls:"]);
@@ -30,7 +30,7 @@ pub(in crate::discovery) fn salvage(text: &str) -> Vec<Value> {
     let namespaces: BTreeSet<String> = find("namespace: ").collect();
     // Without one namespace to go by, the metadata is not trusted.
     let namespace = match namespaces.first() {
-        Some(one) if namespaces.len() == 1 => Value::String(one.clone()),
+        Some(one) if namespaces.len() == 1 && is_label(one) => Value::String(one.clone()),
         _ => Value::Bool(false),
     };
     let name = find("name: ").next().unwrap_or_else(|| "?".into());
@@ -43,6 +43,24 @@ pub(in crate::discovery) fn salvage(text: &str) -> Vec<Value> {
     };
     let kinds = KINDS.iter().zip([policy, peer]);
     kinds.filter(|(_, is)| *is).map(|(k, _)| value(k)).collect()
+}
+
+fn unquoted(text: &str) -> &str {
+    let bare = ['"', '\''].into_iter().find_map(|mark| {
+        let text = text.strip_prefix(mark)?;
+        text.strip_suffix(mark)
+    });
+    bare.unwrap_or(text)
+}
+
+/// A DNS label, as every namespace is called.
+fn is_label(text: &str) -> bool {
+    let is_word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    (1..=63).contains(&text.len())
+        && text.bytes().all(|b| is_word(b) || b == b'-')
+        && [text.bytes().next(), text.bytes().last()]
+            .into_iter()
+            .all(|b| b.is_some_and(is_word))
 }
 
 /// Stands for a file of which nothing is known: denies all, and asks for TLS.

@@ -1,7 +1,7 @@
 use super::{SHOP, load};
 
 /// What `web-0` says to a peer of shop, another one and one without identity.
-fn allowed(text: &str) -> [bool; 3] {
+pub(super) fn allowed(text: &str) -> [bool; 3] {
     let (snapshot, _) = load(&format!("{SHOP}\n---\n{text}"));
     let engine = crate::policy::Engine::compile(&snapshot);
     let pod = snapshot.workloads.values().next().expect("the pod");
@@ -22,7 +22,7 @@ fn allowed(text: &str) -> [bool; 3] {
     })
 }
 
-const ALLOW: &str = r#"
+pub(super) const ALLOW: &str = r#"
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
 metadata: {name: p, namespace: shop}

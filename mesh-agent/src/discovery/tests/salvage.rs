@@ -169,6 +169,14 @@ fn a_document_that_is_not_yaml_leaves_nothing_open() {
         let why = snapshot.withholds(vip, Instant::now());
         assert_eq!(why, Some(RefuseReason::Unreadable), "{vip}");
     }
+    // Behind much else, too.
+    let item = "- kind: Deployment\n  metadata: {name: x}\n".repeat(300);
+    let list = format!("items:\n{item}- kind: Namespace\n  metadata: {{name: shop\nkind: List\n");
+    let (snapshot, _) = load(&format!(
+        "{list}---{}",
+        SHOP.replacen("kind: Namespace", "kind: ConfigMap", 1)
+    ));
+    assert!(snapshot.hides_pods && !plaintext(&snapshot));
     // What speaks of something else hides nothing.
     let (snapshot, _) = load("apiVersion: apps/v1\nkind: Deployment\nspec: {ip: 10.0.0.5, [}\n");
     assert!(snapshot.withheld.is_empty() && !snapshot.hides_pods);

@@ -217,11 +217,20 @@ pub fn revoke(dir: &Path, serial: &str, force: bool, out: Option<&Path>) -> Resu
     audit(&store, "revoked", &serial)?;
     let path = store.path(CRL);
     if let Some(out) = out {
-        std::fs::copy(&path, out).map_err(|error| Error::Io {
+        replace(&path, out).map_err(|error| Error::Io {
             path: out.to_owned(),
             error,
         })?;
         return Ok(out.to_owned());
     }
     Ok(path)
+}
+
+/// Whole or not at all: an agent may look at any moment.
+fn replace(from: &Path, to: &Path) -> std::io::Result<()> {
+    let mut draft = to.as_os_str().to_owned();
+    draft.push(".new");
+    std::fs::copy(from, &draft)?;
+    std::fs::File::open(&draft)?.sync_all()?;
+    std::fs::rename(&draft, to)
 }

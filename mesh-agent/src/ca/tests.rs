@@ -593,6 +593,60 @@ async fn without_a_source_or_a_readable_revocation_list_there_is_no_certificate(
 }
 
 #[tokio::test]
+async fn a_revocation_list_that_says_nothing_or_less_leaves_the_last_one_in_force() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let ca = Ca::open(config(dir.path())).expect("an authority");
+    put(&ca, dir.path(), "web");
+    let state = dir.path().join("ca");
+    let first = std::fs::read(ca.store.path(CRL)).expect("a list");
+    let file = dir.path().join("crl.pem");
+    let place = |bytes: &[u8]| {
+        std::fs::write(dir.path().join("draft"), bytes).expect("write");
+        std::fs::rename(dir.path().join("draft"), &file).expect("rename");
+    };
+    place(&first);
+    let agent = Identities::start(identity::Config {
+        trust_domain: TrustDomain::new("cluster.local").expect("a domain"),
+        source: SourceConfig::Files(dir.path().to_owned()),
+        crl_file: Some(file.clone()),
+    });
+    let credentials = get(&agent, "web", 5).await.expect("credentials");
+    let serial = hex(credentials.serial());
+    revoke(&state, &serial, true, Some(&file)).expect("revoked");
+    let revoked = || {
+        let current = agent.handle(&id("web")).current();
+        current.is_none_or(|c| c.is_trusted().is_err())
+    };
+    let until = async |what: &dyn Fn() -> bool| {
+        let wait = async {
+            while !what() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), wait)
+            .await
+            .expect("in time");
+    };
+    until(&revoked).await;
+    let root = std::fs::read(state.join(BUNDLE)).expect("roots");
+    for (bytes, told) in [
+        (&b""[..], "no revocation list"),
+        (b"<html>", "no revocation list"),
+        (&root, "no revocation list"),
+        (&first, "lower CRL number"),
+    ] {
+        place(bytes);
+        let problem = || {
+            let why = agent.status().revocations;
+            why.is_some_and(|why| why.contains(told))
+        };
+        until(&problem).await;
+        assert!(revoked(), "{told}");
+    }
+    agent.stop().await;
+}
+
+#[tokio::test]
 async fn the_metrics_page_shows_age_and_expiry_and_forgets_with_the_identity() {
     let dir = tempfile::tempdir().expect("a directory");
     let ca = Ca::open(config(dir.path())).expect("an authority");

@@ -16,7 +16,7 @@ use super::handle::{Failure, Handle, IdentityError};
 use super::schedule::{Now, Plan};
 use super::source::{Fetched, Source, SourceError};
 use crate::model::{SpiffeId, TrustDomain};
-use crate::tls::{Credentials, Trust};
+use crate::tls::{Credentials, Trust, check_crl};
 
 const CONCURRENT: usize = 8;
 /// How often files and the clock are looked at.
@@ -309,6 +309,11 @@ impl Manager {
 
     /// The last good one stays in force when this one cannot be read.
     fn take_crl(&mut self, bytes: Vec<u8>) -> Result<(), SourceError> {
+        let in_force = match &self.crl {
+            Crl::Read(bytes) => Some(bytes.as_slice()),
+            Crl::Off | Crl::Unread => None,
+        };
+        check_crl(&bytes, in_force)?;
         let before = std::mem::replace(&mut self.crl, Crl::Read(bytes));
         if self.roots.is_empty() {
             return Ok(());

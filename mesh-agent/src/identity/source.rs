@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::model::SpiffeId;
-use crate::tls::{CredentialsError, KeyError, PrivateKey, TrustError};
+use crate::tls::{CredentialsError, CrlError, KeyError, PrivateKey, TrustError};
 
 /// What a source gave for one identity, not yet checked.
 pub(super) struct Fetched {
@@ -77,6 +77,8 @@ pub(super) enum SourceError {
     Credentials(#[from] CredentialsError),
     #[error("the roots cannot be used: {0}")]
     Trust(#[from] TrustError),
+    #[error("the revocation list cannot be used: {0}")]
+    Crl(#[from] CrlError),
     #[error("the revocation list {0} has not been read yet")]
     NoCrl(PathBuf),
     #[error("the certificate had expired when it came: are the clocks right?")]
@@ -119,7 +121,7 @@ impl SourceError {
             Self::File { path, .. } | Self::NotText(path) | Self::Token(path) => {
                 format!("mend {}; it is read again by itself", path.display())
             }
-            Self::Key(_) | Self::Credentials(_) | Self::Trust(_) => {
+            Self::Key(_) | Self::Credentials(_) | Self::Trust(_) | Self::Crl(_) => {
                 "see what the message names: the chain, its roots and this mesh's --trust-domain must fit".to_owned()
             }
         }

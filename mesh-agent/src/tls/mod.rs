@@ -32,6 +32,7 @@ mod key;
 mod leaf;
 mod provider;
 mod records;
+mod revocation;
 mod schedule;
 mod trust;
 mod verify;
@@ -47,6 +48,7 @@ pub use provider::warm;
 pub use records::{
     ALERT_RECORD, HEAD, MAX_CIPHERTEXT, MAX_PLAINTEXT, Opened, RecordError, Records, TAIL,
 };
+pub use revocation::{CrlError, check_crl};
 pub use trust::{Trust, TrustError};
 
 /// The application protocol of the mesh: what tells our ClientHello from others.

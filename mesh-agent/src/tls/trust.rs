@@ -1,17 +1,15 @@
 //! Whom we believe: roots, revocations and the trust domain.
 
-use std::collections::HashSet;
-use std::sync::Arc;
-
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, TrustAnchor, UnixTime};
+use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
-use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::PeerId;
 use super::failure::from_webpki;
 use super::leaf::{CertificateName, Leaf, Role};
 use super::provider;
+use super::revocation::{CrlError, Revocations, is_pem};
 use crate::model::{TlsFailure, TrustDomain};
 
 /// Certificates in a chain, the leaf included.
@@ -32,10 +30,8 @@ pub enum TrustError {
     TooManyRoots,
     #[error("a root certificate is not that of a CA")]
     NotACa,
-    #[error("the revocation list is not a CRL in PEM or DER")]
-    CrlUnreadable,
-    #[error("a revocation list has the name of a root but not its signature")]
-    CrlSignature,
+    #[error(transparent)]
+    Crl(#[from] CrlError),
 }
 
 /// Roots, revocations and trust domain: immutable, replaced whole.
@@ -43,7 +39,7 @@ pub enum TrustError {
 pub struct Trust {
     trust_domain: TrustDomain,
     anchors: Vec<TrustAnchor<'static>>,
-    revoked: HashSet<CertificateName>,
+    revocations: Revocations,
 }
 
 impl Trust {
@@ -61,7 +57,10 @@ impl Trust {
         Ok(Self {
             trust_domain,
             anchors,
-            revoked: crl.map_or(Ok(HashSet::new()), |crl| revoked(crl, &roots))?,
+            revocations: match crl {
+                Some(crl) => Revocations::parse(crl, &roots)?,
+                None => Revocations::default(),
+            },
         })
     }
 
@@ -73,7 +72,9 @@ impl Trust {
     /// Is the peer's certificate, or one that it was verified through, revoked by now?
     #[must_use]
     pub fn is_revoked(&self, peer: &PeerId) -> bool {
-        peer.chain().iter().any(|name| self.revoked.contains(name))
+        peer.chain()
+            .iter()
+            .any(|name| self.revocations.contains(name))
     }
 
     /// The whole check of a peer's chain, but for whom we expect.
@@ -98,7 +99,7 @@ impl Trust {
     }
 
     fn check_revocation(&self, name: &CertificateName) -> Result<(), TlsFailure> {
-        if self.revoked.contains(name) {
+        if self.revocations.contains(name) {
             Err(TlsFailure::Revoked)
         } else {
             Ok(())
@@ -145,11 +146,6 @@ fn check_sizes(
     fits.then_some(()).ok_or(TlsFailure::ChainTooLarge)
 }
 
-fn is_pem(bytes: &[u8]) -> bool {
-    // DER of certificates and CRLs begins with a SEQUENCE, which PEM text never does.
-    bytes.first() != Some(&0x30)
-}
-
 pub(super) fn certificates(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, TrustError> {
     let found: Vec<CertificateDer<'static>> = if is_pem(bytes) {
         CertificateDer::pem_slice_iter(bytes)
@@ -174,50 +170,4 @@ fn anchor(root: &CertificateDer<'static>) -> Result<TrustAnchor<'static>, TrustE
     anchor_from_trusted_cert(root)
         .map(|anchor| anchor.to_owned())
         .map_err(|_| TrustError::RootsUnreadable)
-}
-
-fn revoked(
-    crl: &[u8],
-    roots: &[CertificateDer<'static>],
-) -> Result<HashSet<CertificateName>, TrustError> {
-    let lists: Vec<CertificateRevocationListDer<'static>> = if is_pem(crl) {
-        CertificateRevocationListDer::pem_slice_iter(crl)
-            .collect::<Result<_, _>>()
-            .map_err(|_| TrustError::CrlUnreadable)?
-    } else {
-        vec![CertificateRevocationListDer::from(crl.to_vec())]
-    };
-    let mut all = HashSet::new();
-    for der in &lists {
-        let Ok(([], list)) = CertificateRevocationList::from_der(der) else {
-            return Err(TrustError::CrlUnreadable);
-        };
-        check_crl_signature(&list, roots)?;
-        let issuer: Arc<[u8]> = list.tbs_cert_list.issuer.as_raw().into();
-        all.extend(
-            list.iter_revoked_certificates()
-                .map(|entry| CertificateName {
-                    issuer: Arc::clone(&issuer),
-                    serial: entry.raw_serial().into(),
-                }),
-        );
-    }
-    Ok(all)
-}
-
-/// While roots rotate, two of them may have the same name.
-fn check_crl_signature(
-    list: &CertificateRevocationList<'_>,
-    roots: &[CertificateDer<'static>],
-) -> Result<(), TrustError> {
-    let issuer = list.tbs_cert_list.issuer.as_raw();
-    let mut named = roots
-        .iter()
-        .filter_map(|der| X509Certificate::from_der(der).ok())
-        .map(|(_, root)| root)
-        .filter(|root| root.tbs_certificate.subject.as_raw() == issuer)
-        .peekable();
-    let is_good = named.peek().is_none()
-        || named.any(|root| list.verify_signature(root.public_key()).is_ok());
-    is_good.then_some(()).ok_or(TrustError::CrlSignature)
 }

@@ -12,8 +12,8 @@ use x509_parser::prelude::{FromDer, X509CertificationRequest};
 use super::support::{credentials, domain, id, private, root, sockets, trust, workload_params};
 use crate::model::{TlsFailure, TrustDomain};
 use crate::tls::{
-    CaClient, CaName, CaServer, Credentials, CredentialsError, KeyError, PrivateKey, Trust,
-    TrustError, warm,
+    CaClient, CaName, CaServer, Credentials, CredentialsError, CrlError, KeyError, PrivateKey,
+    Trust, TrustError, check_crl, warm,
 };
 
 #[test]
@@ -148,7 +148,7 @@ fn roots_and_lists_that_cannot_be_used_are_refused() {
     assert_eq!(of(many.as_bytes(), None), Some(TrustError::TooManyRoots));
     assert_eq!(
         of(root_one.der(), Some(&[0x30, 0])),
-        Some(TrustError::CrlUnreadable)
+        Some(TrustError::Crl(CrlError::Unreadable))
     );
     let list = CertificateRevocationListParams {
         this_update: date_time_ymd(2020, 1, 1),
@@ -162,10 +162,51 @@ fn roots_and_lists_that_cannot_be_used_are_refused() {
     let forged = list.signed_by(&root("root")).expect("a CRL");
     assert_eq!(
         of(root_one.der(), Some(forged.der())),
-        Some(TrustError::CrlSignature)
+        Some(TrustError::Crl(CrlError::Signature))
     );
     let right = list.signed_by(&root_one).expect("a CRL");
     assert_eq!(of(root_one.der(), Some(right.der())), None);
+    // What holds no list would revoke nothing.
+    let no_list = Some(TrustError::Crl(CrlError::NoList));
+    for file in ["", "\n", "<html>404</html>", &root_one.pem()] {
+        assert_eq!(of(root_one.der(), Some(file.as_bytes())), no_list, "{file}");
+    }
+    let certificate = of(root_one.der(), Some(root_one.der()));
+    assert_eq!(certificate, Some(TrustError::Crl(CrlError::Unreadable)));
+}
+
+#[test]
+fn revocations_never_go_back() {
+    let (one, other) = (root("one"), root("other"));
+    let list = |root: &super::support::Issuer, number: u64| {
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(2020, 1, 2),
+            crl_number: SerialNumber::from(number),
+            issuing_distribution_point: None,
+            revoked_certs: Vec::new(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(root).expect("a CRL").pem().expect("PEM")
+    };
+    let before = list(&one, 300) + &list(&other, 2);
+    let older = Err(CrlError::Older);
+    for (numbers, expected) in [
+        ((Some(300), Some(2)), Ok(())),
+        ((Some(301), Some(3)), Ok(())),
+        ((Some(65_536), Some(2)), Ok(())),
+        ((Some(299), Some(2)), older),
+        ((Some(300), Some(1)), older),
+        // A root that is gone takes its list with it.
+        ((None, Some(2)), Ok(())),
+        ((None, None), Err(CrlError::NoList)),
+    ] {
+        let lists = [(&one, numbers.0), (&other, numbers.1)];
+        let lists = lists.map(|(root, n)| n.map(|n| list(root, n)).unwrap_or_default());
+        let file = lists.concat();
+        let follows = check_crl(file.as_bytes(), Some(before.as_bytes()));
+        assert_eq!(follows, expected, "{numbers:?}");
+    }
 }
 
 async fn talk(client: &CaClient, server: &CaServer) -> std::io::Result<String> {

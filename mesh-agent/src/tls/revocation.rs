@@ -1,0 +1,144 @@
+//! Revocation lists, as a file holds them.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
+use x509_parser::prelude::{
+    CertificateRevocationList, FromDer, ParsedExtension, X509Certificate, X509Extension,
+};
+
+use super::leaf::CertificateName;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CrlError {
+    #[error("the revocation list is not a CRL in PEM or DER")]
+    Unreadable,
+    #[error("the file holds no revocation list: it would revoke nothing")]
+    NoList,
+    #[error("a revocation list has the name of a root but not its signature")]
+    Signature,
+    #[error("a revocation list has a lower CRL number than the one in force")]
+    Older,
+}
+
+/// Who signed a list: name, and key identifier where the list tells it.
+type Issuer = (Vec<u8>, Option<Vec<u8>>);
+
+/// The lists of one file; none of them is empty of meaning.
+#[derive(Debug, Default)]
+pub(super) struct Revocations {
+    revoked: HashSet<CertificateName>,
+    /// CRL numbers, without leading zeros; empty where a list has none.
+    numbers: BTreeMap<Issuer, Vec<u8>>,
+}
+
+impl Revocations {
+    /// At least one list. A list of one of `roots` must carry its signature.
+    pub(super) fn parse(file: &[u8], roots: &[CertificateDer<'static>]) -> Result<Self, CrlError> {
+        let lists: Vec<CertificateRevocationListDer<'static>> = if is_pem(file) {
+            CertificateRevocationListDer::pem_slice_iter(file)
+                .collect::<Result<_, _>>()
+                .map_err(|_| CrlError::Unreadable)?
+        } else {
+            vec![CertificateRevocationListDer::from(file.to_vec())]
+        };
+        if lists.is_empty() {
+            return Err(CrlError::NoList);
+        }
+        let mut all = Self::default();
+        for der in &lists {
+            let Ok(([], list)) = CertificateRevocationList::from_der(der) else {
+                return Err(CrlError::Unreadable);
+            };
+            check_signature(&list, roots)?;
+            all.add(&list);
+        }
+        Ok(all)
+    }
+
+    fn add(&mut self, list: &CertificateRevocationList<'_>) {
+        let issuer: Arc<[u8]> = list.tbs_cert_list.issuer.as_raw().into();
+        let (number, key) = facts(list.extensions());
+        let known = self.numbers.entry((issuer.to_vec(), key)).or_default();
+        if is_lower(known, &number) {
+            *known = number;
+        }
+        let entries = list.iter_revoked_certificates();
+        self.revoked.extend(entries.map(|entry| CertificateName {
+            issuer: Arc::clone(&issuer),
+            serial: entry.raw_serial().into(),
+        }));
+    }
+
+    pub(super) fn contains(&self, name: &CertificateName) -> bool {
+        self.revoked.contains(name)
+    }
+
+    /// May these take the place of those in force? None goes back to a lower
+    /// number. A list that is not there any more went with its root: the file
+    /// may be newer than the roots here.
+    fn follow(&self, before: &Self) -> Result<(), CrlError> {
+        let older = |(issuer, number): (&Issuer, &Vec<u8>)| {
+            let now = self.numbers.get(issuer);
+            now.is_some_and(|now| is_lower(now, number))
+        };
+        match before.numbers.iter().any(older) {
+            true => Err(CrlError::Older),
+            false => Ok(()),
+        }
+    }
+}
+
+/// May `file` take the place of `before`? Signatures are checked with the roots,
+/// which may not be there yet.
+pub fn check_crl(file: &[u8], before: Option<&[u8]>) -> Result<(), CrlError> {
+    let next = Revocations::parse(file, &[])?;
+    before.map_or(Ok(()), |before| {
+        next.follow(&Revocations::parse(before, &[])?)
+    })
+}
+
+pub(super) fn is_pem(bytes: &[u8]) -> bool {
+    // DER of certificates and CRLs begins with a SEQUENCE, which PEM text never does.
+    bytes.first() != Some(&0x30)
+}
+
+/// The list's number and its signer's key identifier.
+fn facts(extensions: &[X509Extension<'_>]) -> (Vec<u8>, Option<Vec<u8>>) {
+    let (mut number, mut key) = (Vec::new(), None);
+    for extension in extensions {
+        match extension.parsed_extension() {
+            ParsedExtension::CRLNumber(n) => number = n.to_bytes_be(),
+            ParsedExtension::AuthorityKeyIdentifier(id) => {
+                key = id.key_identifier.as_ref().map(|k| k.0.to_vec());
+            }
+            _ => {}
+        }
+    }
+    let significant = number.iter().skip_while(|b| **b == 0).copied().collect();
+    (significant, key)
+}
+
+/// Without leading zeros the longer number is the larger.
+fn is_lower(a: &[u8], b: &[u8]) -> bool {
+    (a.len(), a) < (b.len(), b)
+}
+
+/// While roots rotate, two of them may have the same name.
+fn check_signature(
+    list: &CertificateRevocationList<'_>,
+    roots: &[CertificateDer<'static>],
+) -> Result<(), CrlError> {
+    let issuer = list.tbs_cert_list.issuer.as_raw();
+    let mut named = roots
+        .iter()
+        .filter_map(|der| X509Certificate::from_der(der).ok())
+        .map(|(_, root)| root)
+        .filter(|root| root.tbs_certificate.subject.as_raw() == issuer)
+        .peekable();
+    let is_good = named.peek().is_none()
+        || named.any(|root| list.verify_signature(root.public_key()).is_ok());
+    is_good.then_some(()).ok_or(CrlError::Signature)
+}

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use super::kinds::{EndpointSlice, Meta, Unknown};
 use super::objects::{Kind, Object};
 use super::{Code, Problem};
-use crate::model::policy::{Action, AuthorizationPolicy, Scope};
+use crate::model::policy::{Action, AuthorizationPolicy};
 use crate::model::{ServiceKey, Snapshot, Withheld, WorkloadKey};
 
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -122,29 +122,13 @@ impl<'o> Builder<'o> {
         }
     }
 
-    /// A Service that is not there would leave its pods open. So the policy
-    /// holds for its namespace: a DENY with its rules, an ALLOW without grants.
     fn policy(&mut self, object: &Object, policy: &AuthorizationPolicy) {
         let mut policy = policy.clone();
-        let distrust = |policy: &mut AuthorizationPolicy, reason: String| {
-            if policy.action == Action::Allow {
-                policy.rules.clear();
-                policy.broken.get_or_insert(reason);
-            }
-        };
-        if let Some(reason) = self.doubt(object) {
-            distrust(&mut policy, reason);
-        }
-        if let Scope::Services(services) = &policy.scope {
-            let missing = services
-                .iter()
-                .find(|s| !self.snapshot.services.contains_key(s));
-            if let Some(service) = missing {
-                let message = format!("there is no Service {service}");
-                self.report(object, "spec.targetRefs", message.clone());
-                policy.scope = Scope::Namespace;
-                distrust(&mut policy, message);
-            }
+        if let Some(reason) = self.doubt(object)
+            && policy.action == Action::Allow
+        {
+            policy.rules.clear();
+            policy.broken.get_or_insert(reason);
         }
         self.snapshot.policies.push(policy);
     }

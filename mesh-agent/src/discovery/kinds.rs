@@ -17,6 +17,7 @@ pub struct Meta {
     pub labels: BTreeMap<String, String>,
     #[serde(default)]
     pub annotations: BTreeMap<String, String>,
+    pub creation_timestamp: Option<String>,
     pub deletion_timestamp: Option<String>,
 }
 

@@ -137,7 +137,14 @@ fn metadata(value: &Value, mistakes: &mut Vec<Mistake>) -> (Meta, bool) {
     let before = mistakes.len();
     unknown(&value["metadata"], METADATA, "metadata", mistakes);
     match typed::<Meta>(&value["metadata"], "metadata") {
-        Ok(meta) => (meta, mistakes.len() == before),
+        Ok(meta) => {
+            // It selects by its namespace.
+            if !is_label(meta.namespace()) {
+                let message = format!("{:?} is no name of a namespace", meta.namespace());
+                mistakes.push(("metadata.namespace".to_owned(), message));
+            }
+            (meta, mistakes.len() == before)
+        }
         Err(mistake) => {
             mistakes.push(mistake);
             let text = |f: &str| value["metadata"][f].as_str();
@@ -147,6 +154,13 @@ fn metadata(value: &Value, mistakes: &mut Vec<Mistake>) -> (Meta, bool) {
             )
         }
     }
+}
+
+/// A DNS label.
+fn is_label(text: &str) -> bool {
+    let allowed = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-');
+    let inner = !text.starts_with('-') && !text.ends_with('-');
+    (1..=63).contains(&text.len()) && inner && text.bytes().all(allowed)
 }
 
 fn policy(
@@ -289,7 +303,11 @@ fn scope(spec: &Value, meta: &Meta, trusted: bool, mistakes: &mut Vec<Mistake>) 
         {
             return wrong("labels are compared exactly: no \"*\", no empty key");
         }
-        Ok(Scope::Labels(labels))
+        // An empty selector is no selector.
+        Ok(match labels.is_empty() {
+            true => Scope::Namespace,
+            false => Scope::Labels(labels),
+        })
     };
     let scope = read().unwrap_or_else(|mistake| {
         mistakes.push(mistake);

@@ -1,12 +1,15 @@
 mod advisories;
+mod check;
 mod files;
 mod istio;
 mod kubernetes;
 mod lists;
 mod parts;
+mod peers;
 mod policies;
 mod salvage;
 mod slices;
+mod targets;
 
 use std::path::Path;
 use std::time::{Duration, Instant};

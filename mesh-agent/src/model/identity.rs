@@ -26,6 +26,12 @@ pub enum SpiffeError {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TrustDomain(Arc<str>);
 
+impl Default for TrustDomain {
+    fn default() -> Self {
+        Self("cluster.local".into())
+    }
+}
+
 impl TrustDomain {
     pub fn new(name: &str) -> Result<Self, SpiffeError> {
         let allowed = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_');

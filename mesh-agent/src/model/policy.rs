@@ -1,22 +1,47 @@
 //! Who may connect: authorization and peer authentication, as written.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::time::SystemTime;
 
 use ipnet::IpNet;
 
-use super::ServiceKey;
+use super::{ServiceKey, TrustDomain};
+
+/// In a principal it means the mesh's own trust domain, whatever that is called.
+const CLUSTER_LOCAL: &str = "cluster.local";
 
 /// What holds for the whole mesh.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MeshSettings {
     /// Policies in this namespace reach every namespace.
     pub root_namespace: String,
+    /// Of every identity that is made here.
+    pub trust_domain: TrustDomain,
+    /// Other names of it: former ones, or one to come.
+    pub trust_domain_aliases: Vec<TrustDomain>,
+}
+
+impl MeshSettings {
+    /// What the own trust domain may be called in a principal.
+    pub fn own_names(&self) -> impl Iterator<Item = &str> {
+        let aliases = self.trust_domain_aliases.iter();
+        let given = [&self.trust_domain].into_iter().chain(aliases);
+        given.map(TrustDomain::as_str).chain([CLUSTER_LOCAL])
+    }
+
+    #[must_use]
+    pub fn is_own(&self, domain: &str) -> bool {
+        self.own_names().any(|name| name == domain)
+    }
 }
 
 impl Default for MeshSettings {
     fn default() -> Self {
         Self {
             root_namespace: "istio-system".to_owned(),
+            trust_domain: TrustDomain::default(),
+            trust_domain_aliases: Vec::new(),
         }
     }
 }
@@ -170,6 +195,29 @@ impl Pattern {
     }
 }
 
+impl Pattern {
+    #[must_use]
+    pub fn matches(&self, text: &str) -> bool {
+        match self {
+            Self::Exact(exact) => text == exact,
+            Self::Prefix(prefix) => text.starts_with(prefix),
+            Self::Suffix(suffix) => text.ends_with(suffix),
+            Self::Present => !text.is_empty(),
+        }
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(text) => f.write_str(text),
+            Self::Prefix(text) => write!(f, "{text}*"),
+            Self::Suffix(text) => write!(f, "*{text}"),
+            Self::Present => f.write_str("*"),
+        }
+    }
+}
+
 /// What an inbound port takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum PeerMode {
@@ -187,6 +235,8 @@ pub enum PeerMode {
 pub struct PeerAuthentication {
     pub namespace: String,
     pub name: String,
+    /// `None` where no API server has seen it: files.
+    pub created: Option<SystemTime>,
     /// Never [`Scope::Services`].
     pub scope: Scope,
     /// `None` inherits.

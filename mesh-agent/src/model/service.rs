@@ -56,6 +56,8 @@ pub struct ServicePort {
     pub protocol: AppProtocol,
     /// Ready TCP endpoints of both families; the picker keeps to the family of the client.
     pub endpoints: Arc<[Endpoint]>,
+    /// Ports that slices give it, of all endpoints, ready or not.
+    pub slice_ports: BTreeSet<u16>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +70,9 @@ pub struct Service {
     pub selector: BTreeMap<String, String>,
     /// Of all endpoints, ready or not: whom policy for this service is about.
     pub members: BTreeSet<IpAddr>,
+    /// There are ports that could not be read: policy for this service is
+    /// about any of its pods.
+    pub hides_ports: bool,
 }
 
 impl Service {

@@ -9,10 +9,13 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::Request;
+use super::principal::{localize, nobody};
+use super::reach::{Ports, missing_service};
 use crate::model::policy::{
-    Action, AuthorizationPolicy, Condition, Match, Operation, Pattern, Rule, ServiceAccount, Source,
+    Action, AuthorizationPolicy, Condition, Match, MeshSettings, Operation, Pattern, Rule,
+    ServiceAccount, Source,
 };
-use crate::model::{RuleRef, SpiffeId};
+use crate::model::{RuleRef, Snapshot, SpiffeId};
 
 #[derive(Debug)]
 pub(super) struct Compiled {
@@ -20,8 +23,12 @@ pub(super) struct Compiled {
     pub(super) action: Action,
     pub(super) dry_run: bool,
     generation: u64,
+    /// Why it is not in force as it is written.
+    pub(super) broken: Option<String>,
     /// Matches everything, for it is a DENY that is not understood.
     denies_all: bool,
+    /// Its Service is not known, so what `ports` means is not.
+    unbound: bool,
     rules: Vec<(u16, Box<[Clause]>)>,
 }
 
@@ -49,7 +56,8 @@ pub(super) fn name(policy: &AuthorizationPolicy) -> Arc<str> {
     format!("{}/{}", policy.namespace, policy.name).into()
 }
 
-pub(super) fn has_http(rule: &Rule) -> bool {
+/// Parts that need HTTP.
+pub fn has_http(rule: &Rule) -> bool {
     rule.from.iter().any(Source::has_http)
         || rule.to.iter().any(Operation::has_http)
         || rule
@@ -58,20 +66,52 @@ pub(super) fn has_http(rule: &Rule) -> bool {
             .any(|c| matches!(c, Condition::Http { .. }))
 }
 
+pub fn has_sni(rule: &Rule) -> bool {
+    rule.when.iter().any(|c| matches!(c, Condition::Sni(_)))
+}
+
+/// Why the rules cannot be gone by. A DENY of a principal that no peer can have
+/// would deny nobody, and an exception of one except nobody.
+fn mistake(policy: &AuthorizationPolicy, settings: &MeshSettings) -> Option<String> {
+    let mut principals = policy.rules.iter().flat_map(principals);
+    let mut impossible = || principals.find(|written| localize(written, settings).is_empty());
+    let nobody = |written: &Pattern| nobody(&written.to_string(), settings);
+    let given = policy.broken.clone();
+    given.or_else(|| impossible().map(nobody))
+}
+
+/// Of all parts of the rule.
+fn principals(rule: &Rule) -> impl Iterator<Item = &Pattern> {
+    let when = rule.when.iter().filter_map(|condition| match condition {
+        Condition::Principal(list) => Some(list),
+        _ => None,
+    });
+    let from = rule.from.iter().map(|source| &source.principals);
+    from.chain(when)
+        .flat_map(|list| list.values.iter().chain(&list.not_values))
+}
+
 impl Compiled {
-    pub(super) fn new(policy: &AuthorizationPolicy, generation: u64) -> Self {
-        let broken = policy.broken.is_some();
+    pub(super) fn new(policy: &AuthorizationPolicy, snapshot: &Snapshot) -> Self {
         let deny = policy.action == Action::Deny;
+        let mistake = mistake(policy, &snapshot.settings);
+        // Without its Service a DENY still knows whom it denies, an ALLOW
+        // whom it lets in, but not to what.
+        let missing = missing_service(policy, snapshot);
+        let is_whole = mistake.is_none() && (deny || missing.is_none());
+        let denies_all = mistake.is_some() && deny;
+        let no_service = |service| format!("there is no Service {service}");
+        let broken = mistake.or_else(|| missing.filter(|_| !deny).map(no_service));
         let mut rules = Vec::new();
-        let mut denies_all = broken && deny;
+        let mut denies_all = denies_all;
         for (index, rule) in policy.rules.iter().enumerate() {
             // Parts that need HTTP: in ALLOW the rule grants nothing, in DENY
             // they count as matching.
-            if broken || (!deny && has_http(rule)) {
+            if !is_whole || (!deny && has_http(rule)) {
                 continue;
             }
             match u16::try_from(index) {
-                Ok(index) => rules.push((index, clauses(rule))),
+                Ok(index) => rules.push((index, clauses(rule, &snapshot.settings))),
                 Err(_) => denies_all |= deny,
             }
         }
@@ -79,8 +119,10 @@ impl Compiled {
             name: name(policy),
             action: policy.action,
             dry_run: policy.dry_run,
-            generation,
+            generation: snapshot.generation,
+            broken,
             denies_all,
+            unbound: missing.is_some(),
             rules,
         }
     }
@@ -100,15 +142,16 @@ impl Compiled {
         tests.any(|test| matches!(test.what, What::SourceIp(_)))
     }
 
-    pub(super) fn matching(&self, request: &Request<'_>) -> Option<RuleRef> {
+    /// `ports`: what the rules' ports are held to.
+    pub(super) fn matching(&self, request: &Request<'_>, ports: Ports<'_>) -> Option<RuleRef> {
         if self.denies_all {
             return Some(self.reference(None));
         }
         let deny = self.action == Action::Deny;
+        let ports = if self.unbound { Ports::Unknown } else { ports };
         let holds = |clause: &Clause| {
-            clause
-                .iter()
-                .any(|tests| tests.iter().all(|test| test.holds(request, deny)))
+            let all = |tests: &Alternative| tests.iter().all(|t| t.holds(request, ports, deny));
+            clause.iter().any(all)
         };
         self.rules
             .iter()
@@ -117,17 +160,17 @@ impl Compiled {
     }
 }
 
-fn clauses(rule: &Rule) -> Box<[Clause]> {
+fn clauses(rule: &Rule, settings: &MeshSettings) -> Box<[Clause]> {
     let mut clauses: Vec<Clause> = Vec::new();
     // Ports first: they are the cheapest to compare.
     if !rule.to.is_empty() {
         clauses.push(rule.to.iter().map(operation).collect());
     }
     if !rule.from.is_empty() {
-        clauses.push(rule.from.iter().map(source).collect());
+        clauses.push(rule.from.iter().map(|s| source(s, settings)).collect());
     }
     for when in &rule.when {
-        clauses.push([condition(when)].into());
+        clauses.push([condition(when, settings)].into());
     }
     clauses.into()
 }
@@ -138,19 +181,20 @@ fn operation(operation: &Operation) -> Alternative {
     tests.into()
 }
 
-fn source(source: &Source) -> Alternative {
+fn source(source: &Source, settings: &MeshSettings) -> Alternative {
     let mut tests = Vec::new();
     add(&mut tests, &source.namespaces, What::Namespace);
     add(&mut tests, &source.service_accounts, What::ServiceAccount);
-    add(&mut tests, &source.principals, What::Principal);
+    let principals = localized(&source.principals, settings);
+    add(&mut tests, &principals, What::Principal);
     add(&mut tests, &source.ip_blocks, What::SourceIp);
     tests.into()
 }
 
-fn condition(condition: &Condition) -> Alternative {
+fn condition(condition: &Condition, settings: &MeshSettings) -> Alternative {
     let mut tests = Vec::new();
     match condition {
-        Condition::Principal(m) => add(&mut tests, m, What::Principal),
+        Condition::Principal(m) => add(&mut tests, &localized(m, settings), What::Principal),
         Condition::Namespace(m) => add(&mut tests, m, What::Namespace),
         Condition::ServiceAccount(m) => add(&mut tests, m, What::ServiceAccount),
         Condition::SourceIp(m) => add(&mut tests, m, What::SourceIp),
@@ -161,6 +205,14 @@ fn condition(condition: &Condition) -> Alternative {
         Condition::Http { .. } => {}
     }
     tests.into()
+}
+
+fn localized(written: &Match<Pattern>, settings: &MeshSettings) -> Match<Pattern> {
+    let all = |list: &[Pattern]| list.iter().flat_map(|p| localize(p, settings)).collect();
+    Match {
+        values: all(&written.values),
+        not_values: all(&written.not_values),
+    }
 }
 
 fn add<T: Clone>(tests: &mut Vec<Test>, values: &Match<T>, what: fn(Box<[T]>) -> What) {
@@ -175,7 +227,7 @@ fn add<T: Clone>(tests: &mut Vec<Test>, values: &Match<T>, what: fn(Box<[T]>) ->
 }
 
 impl Test {
-    fn holds(&self, request: &Request<'_>, deny: bool) -> bool {
+    fn holds(&self, request: &Request<'_>, ports: Ports<'_>, deny: bool) -> bool {
         let found = match &self.what {
             What::Principal(list) => identity(request, |id| any(list, id.principal())),
             What::Namespace(list) => identity(request, |id| any(list, id.namespace())),
@@ -185,7 +237,11 @@ impl Test {
             }),
             What::SourceIp(list) => Some(within(list, request.source_ip)),
             What::DestinationIp(list) => Some(within(list, request.destination_ip)),
-            What::Port(list) => Some(list.contains(&request.destination_port)),
+            // Of which port of the Service it is, cannot be told: as below.
+            What::Port(list) => match ports.within(list) {
+                Some(found) => Some(found),
+                None => return deny,
+            },
             // Not known is not "absent": a DENY must not be passed by it.
             What::Sni(list) => match request.sni {
                 Some(sni) => Some(any(list, sni)),
@@ -206,12 +262,7 @@ fn identity(request: &Request<'_>, test: impl FnOnce(&SpiffeId) -> bool) -> Opti
 }
 
 fn any(patterns: &[Pattern], text: &str) -> bool {
-    patterns.iter().any(|pattern| match pattern {
-        Pattern::Exact(exact) => text == exact,
-        Pattern::Prefix(prefix) => text.starts_with(prefix),
-        Pattern::Suffix(suffix) => text.ends_with(suffix),
-        Pattern::Present => !text.is_empty(),
-    })
+    patterns.iter().any(|pattern| pattern.matches(text))
 }
 
 fn within(blocks: &[IpNet], ip: IpAddr) -> bool {

@@ -1,4 +1,9 @@
-//! PeerAuthentication: selector before namespace before mesh, port first.
+//! PeerAuthentication as Istio merges it: selector before namespace before
+//! mesh, port first.
+//!
+//! A selector in the root namespace selects nothing. Among equals the oldest
+//! holds, by name where two are of one age; where an age is not known, the
+//! strictest of what they say.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -14,7 +19,7 @@ pub(super) struct Peers {
     root: String,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Modes {
     whole: Decided,
     ports: BTreeMap<u16, Decided>,
@@ -28,9 +33,74 @@ pub struct Decided {
     pub by: Option<Arc<str>>,
 }
 
+/// How an object selects, the nearest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    Workload,
+    Namespace,
+    Mesh,
+}
+
+/// At which level it counts; `None` for a selector in the root namespace.
+#[must_use]
+pub fn level(peer: &PeerAuthentication, root: &str) -> Option<Level> {
+    match (&peer.scope, peer.namespace == root) {
+        (Scope::Labels(_), true) => None,
+        (Scope::Labels(_), false) => Some(Level::Workload),
+        (_, false) => Some(Level::Namespace),
+        (_, true) => Some(Level::Mesh),
+    }
+}
+
+/// Of equals the one that holds alone; `None` where the strictest of all holds.
+#[must_use]
+pub fn oldest<'p>(equals: &[&'p PeerAuthentication]) -> Option<&'p PeerAuthentication> {
+    if let [one] = equals {
+        return Some(one);
+    }
+    let known = equals.iter().all(|p| p.created.is_some());
+    let by_age = |p: &&&PeerAuthentication| (p.created, p.name.clone());
+    known.then(|| equals.iter().min_by_key(by_age).copied())?
+}
+
 impl Modes {
     fn of(&self, port: u16) -> &Decided {
         self.ports.get(&port).unwrap_or(&self.whole)
+    }
+
+    fn whole(decided: Decided) -> Self {
+        Self {
+            whole: decided,
+            ports: BTreeMap::new(),
+        }
+    }
+
+    /// What `peer` says, and what `above` says where it is silent.
+    fn said(peer: &PeerAuthentication, above: &Decided) -> Self {
+        let decided = |mode: Option<PeerMode>, above: &Decided| match mode {
+            Some(mode) => Decided::new(mode, peer),
+            None => above.clone(),
+        };
+        let whole = decided(peer.mode, above);
+        let ports = peer.ports.iter();
+        let ports = ports.map(|(port, mode)| (*port, decided(*mode, &whole)));
+        Self {
+            ports: ports.collect(),
+            whole,
+        }
+    }
+
+    /// For each port the stricter of both.
+    fn strictest(self, other: Self) -> Self {
+        let ports = self.ports.keys().chain(other.ports.keys());
+        let ports = ports.map(|port| {
+            let stricter = self.of(*port).stricter(other.of(*port));
+            (*port, stricter.clone())
+        });
+        Self {
+            ports: ports.collect(),
+            whole: self.whole.stricter(&other.whole).clone(),
+        }
     }
 }
 
@@ -42,6 +112,18 @@ impl Decided {
             by: Some(by.into()),
         }
     }
+
+    fn stricter<'d>(&'d self, other: &'d Self) -> &'d Self {
+        let rank = |decided: &Self| match decided.mode {
+            PeerMode::Strict => 2,
+            PeerMode::Permissive => 1,
+            PeerMode::Disable => 0,
+        };
+        match rank(other) > rank(self) {
+            true => other,
+            false => self,
+        }
+    }
 }
 
 impl Peers {
@@ -51,7 +133,6 @@ impl Peers {
             root: snapshot.settings.root_namespace.clone(),
             ..Self::default()
         };
-        // The first by name wins among equals.
         peers
             .all
             .sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
@@ -76,52 +157,39 @@ impl Peers {
     }
 
     fn modes(&self, workload: &Workload) -> Modes {
-        let selecting: Vec<_> = self
-            .all
-            .iter()
-            .filter(|p| self.selects(p, workload))
+        let selecting = self.all.iter();
+        let selecting: Vec<_> = selecting
+            .filter(|p| selects(p, workload, &self.root))
             .collect();
         // Whatever the others say: it may have been the one to go by.
         if let Some(broken) = selecting.iter().find(|p| p.broken.is_some()) {
-            return Modes {
-                whole: Decided::new(PeerMode::Strict, broken),
-                ports: BTreeMap::new(),
-            };
+            return Modes::whole(Decided::new(PeerMode::Strict, broken));
         }
-        let first = |labelled: bool, own: bool| {
-            selecting.iter().find(|p| {
-                matches!(p.scope, Scope::Labels(_)) == labelled
-                    && (p.namespace == workload.key.namespace) == own
-            })
-        };
-        let own = first(true, true).or_else(|| first(true, false));
-        let levels = [own, first(false, true), first(false, false)];
-        let mut said = levels
-            .iter()
-            .flatten()
-            .filter_map(|p| Some(Decided::new(p.mode?, p)));
-        let whole = said.next().unwrap_or_default();
-        let ports = own.map(|p| {
-            let port = |m: Option<PeerMode>| match m {
-                Some(mode) => Decided::new(mode, p),
-                None => whole.clone(),
+        let mut modes = Modes::whole(Decided::default());
+        for at in [Level::Mesh, Level::Namespace, Level::Workload] {
+            let counts = |p: &&&PeerAuthentication| level(p, &self.root) == Some(at);
+            let equals: Vec<_> = selecting.iter().filter(counts).copied().collect();
+            let above = modes.whole.clone();
+            let said = |p: &&PeerAuthentication| Modes::said(p, &above);
+            let strictest = || equals.iter().map(said).reduce(Modes::strictest);
+            let found = match oldest(&equals) {
+                Some(one) => Some(said(&one)),
+                None => strictest(),
             };
-            p.ports.iter().map(|(n, m)| (*n, port(*m))).collect()
-        });
-        Modes {
-            whole,
-            ports: ports.unwrap_or_default(),
+            modes = found.unwrap_or(modes);
         }
+        modes
     }
+}
 
-    fn selects(&self, peer: &PeerAuthentication, workload: &Workload) -> bool {
-        let near = peer.namespace == workload.key.namespace || peer.namespace == self.root;
-        match &peer.scope {
-            Scope::Mesh => true,
-            Scope::Namespace => near,
-            Scope::Labels(labels) => near && has_labels(workload, labels),
-            // Never made; strict would be wrong only for a broken object.
-            Scope::Services(_) => peer.broken.is_some() && near,
-        }
+#[must_use]
+pub fn selects(peer: &PeerAuthentication, workload: &Workload, root: &str) -> bool {
+    let near = peer.namespace == workload.key.namespace || peer.namespace == root;
+    match &peer.scope {
+        Scope::Mesh => true,
+        Scope::Namespace => near,
+        Scope::Labels(labels) => near && has_labels(workload, labels),
+        // Never made; strict would be wrong only for a broken object.
+        Scope::Services(_) => peer.broken.is_some() && near,
     }
 }

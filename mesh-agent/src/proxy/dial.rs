@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use socket2::Socket;
 use tokio::net::TcpStream;
 
-use crate::model::{ClientAddr, RefuseReason, UpstreamAddr};
+use super::plan::Leave;
+use crate::model::{ClientAddr, RefuseReason};
 use crate::policy::Permit;
 use crate::sys::{netns::Netns, socket};
 
@@ -79,30 +80,28 @@ pub(super) struct Delivery<'w> {
 
 /// From the pod's own address, over the pod's ordinary path.
 pub(super) async fn dial(
-    _permit: &Permit,
+    leave: &impl Leave,
     from: From<'_>,
-    upstream: UpstreamAddr,
     deadline: Duration,
 ) -> Result<TcpStream, RefuseReason> {
     let make = || match from.through {
         false => socket::dial_socket(from.source, from.ports),
         true => socket::dial_through_socket(from.source, from.ports),
     };
-    let socket = start(from.netns, make, upstream.get());
+    let socket = start(from.netns, make, leave.to());
     finish(socket.map_err(|e| reason(&e))?, from.source, deadline).await
 }
 
-/// To the application in `netns`, as the client.
+/// To the application in `netns` that the permit is for, as the client.
 pub(super) async fn deliver(
-    _permit: &Permit,
+    permit: &Permit,
     netns: &Netns,
     client: ClientAddr,
-    upstream: UpstreamAddr,
     delivery: &Delivery<'_>,
 ) -> Result<TcpStream, RefuseReason> {
     let end = Instant::now() + delivery.deadline;
     loop {
-        let socket = start_delivery(netns, client.ip(), upstream.get(), delivery.ports)?;
+        let socket = start_delivery(netns, client.ip(), permit.destination(), delivery.ports)?;
         let left = end.saturating_duration_since(Instant::now());
         match finish(socket, client.ip(), left.min(SILENCE)).await {
             Err(RefuseReason::ConnectTimeout) if left > SILENCE => {}

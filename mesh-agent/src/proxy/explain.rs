@@ -163,7 +163,7 @@ impl Explaining<'_> {
         match (self.transport(target), enrolled) {
             (Err(reason), _) => way.refused = Some(refuse_reason(reason).to_owned()),
             (Ok(transport), Some(destination)) => {
-                self.judge(&mut way, &transport, destination.clone(), to)?;
+                self.judge(&mut way, transport.as_ref(), destination.clone(), to)?;
             }
             (Ok(_), None) => {
                 self.note(OUTSIDE);
@@ -195,10 +195,10 @@ impl Explaining<'_> {
     }
 
     /// Who is not in the mesh comes in plaintext.
-    fn transport(&self, target: &Target) -> Result<Transport, RefuseReason> {
+    fn transport(&self, target: &Target) -> Result<Option<Transport>, RefuseReason> {
         match self.caller.in_mesh() {
-            true => self.premises.transport(target, Instant::now()),
-            false => Ok(Transport::Plain),
+            true => self.premises.transport(target, Instant::now()).map(Some),
+            false => Ok(None),
         }
     }
 
@@ -206,22 +206,22 @@ impl Explaining<'_> {
     fn judge(
         &mut self,
         way: &mut Way,
-        transport: &Transport,
+        transport: Option<&Transport>,
         destination: Arc<Workload>,
         to: SocketAddr,
     ) -> Result<(), Unanswerable> {
         let address = self.caller.address_for(to.ip());
         let identity = self.caller.identity(self.premises.trust_domain);
         let (how, checked) = match transport {
-            Transport::Plain => (
+            None | Some(Transport::Plain(_)) => (
                 Security::None,
                 Checked::plaintext(address, destination.clone(), to),
             ),
-            Transport::SameNode(_) => (
+            Some(Transport::SameNode(_)) => (
                 Security::SameNode,
                 Checked::new(identity.clone(), address, destination.clone(), to),
             ),
-            Transport::Mesh(_) => (
+            Some(Transport::Mesh(_)) => (
                 Security::MutualTls,
                 Checked::new(identity.clone(), address, destination.clone(), to),
             ),
@@ -236,8 +236,8 @@ impl Explaining<'_> {
         }
         let verdict = checked.verdict(policy, &destination);
         tell(way, &considered, &verdict);
-        if let Transport::Mesh(expected) = transport {
-            self.certificates(way, identity.as_ref(), (expected, &destination));
+        if let Some(Transport::Mesh(peer)) = transport {
+            self.certificates(way, identity.as_ref(), (peer.expected(), &destination));
         }
         Ok(())
     }

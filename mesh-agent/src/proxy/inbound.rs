@@ -128,7 +128,6 @@ pub(super) async fn deliver(
     permit: &Permit,
     client: ClientAddr,
 ) -> Result<TcpStream, RefuseReason> {
-    let to = UpstreamAddr::new(at.orig_dst.get());
     let delivery = at.local.delivery();
     tokio::select! {
         biased; // removal and drain win over a connection just made
@@ -137,7 +136,6 @@ pub(super) async fn deliver(
             permit,
             &at.pod.pod.netns,
             client,
-            to,
             &delivery,
         ) => delivered,
     }

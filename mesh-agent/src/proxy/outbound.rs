@@ -10,14 +10,14 @@ use super::carry::{Ended, Stopped, Tunnelled, carry, carry_plain};
 use super::connection::{Accepted, At};
 use super::dial;
 use super::live::Checked;
-use super::plan::{self, Target, Transport};
+use super::plan::{self, Leave, MeshPeer, Outside, Target, Transport};
 use super::proofs::{Pair, Proof, Proved, Standing};
 use super::reach::{self, reach, wait_for};
 use super::report::Report;
 use super::worker::Local;
 use crate::model::{
-    CloseReason, Direction, RefuseReason, Security, SpiffeId, TlsFailure, TlsRole, UnknownPeer,
-    UpstreamAddr, Workload,
+    CloseReason, Direction, RefuseReason, Security, TlsFailure, TlsRole, UnknownPeer, UpstreamAddr,
+    Workload,
 };
 use crate::policy::Permit;
 use crate::sys::socket;
@@ -61,8 +61,8 @@ async fn carried(
     opening.destination = target.destination.ok_or(UnknownPeer);
     match transport {
         Transport::SameNode(workload) => same_node(accepted, report, upstream, workload).await,
-        Transport::Mesh(expected) => mesh(accepted, report, upstream, expected, after).await,
-        Transport::Plain => plain(accepted, report, upstream).await,
+        Transport::Mesh(peer) => mesh(accepted, report, &peer, after).await,
+        Transport::Plain(outside) => plain(accepted, report, &outside).await,
     }
 }
 
@@ -76,11 +76,10 @@ fn target(at: &At<'_>) -> Result<Target, RefuseReason> {
 async fn plain(
     accepted: &Accepted<'_>,
     report: &mut Report<'_>,
-    upstream: UpstreamAddr,
+    outside: &Outside,
 ) -> Result<Ended, RefuseReason> {
-    let permit = accepted.at.published.policy.egress();
-    let stream = dial_upstream(&accepted.at, &permit, upstream, false).await?;
-    if entered_pod(&accepted.at, &stream, upstream).is_some() {
+    let stream = dial_upstream(&accepted.at, outside, false).await?;
+    if entered_pod(&accepted.at, &stream, outside.to()).is_some() {
         // Meanwhile the address is that of a pod here, whose policy nobody asked.
         socket::reset_on_close(&stream);
         return Err(RefuseReason::WrongWorkload);
@@ -106,9 +105,9 @@ async fn same_node(
     workload: Arc<Workload>,
 ) -> Result<Ended, RefuseReason> {
     let permit = permit_here(&accepted.at, report, upstream, workload.clone())?;
-    let stream = dial_upstream(&accepted.at, &permit, upstream, false).await?;
+    let stream = dial_upstream(&accepted.at, &permit, false).await?;
     // The address may belong to another pod by now, enrolled or not.
-    let entered = entered_pod(&accepted.at, &stream, upstream);
+    let entered = entered_pod(&accepted.at, &stream, permit.to());
     let shared = &accepted.at.local.shared;
     if !entered.is_some_and(|cookie| shared.is_pod(cookie, &workload)) {
         socket::reset_on_close(&stream);
@@ -118,9 +117,9 @@ async fn same_node(
 }
 
 /// Cookie of the pod that the dial went into, if this node's agent enrolled it.
-fn entered_pod(at: &At<'_>, stream: &TcpStream, upstream: UpstreamAddr) -> Option<u64> {
+fn entered_pod(at: &At<'_>, stream: &TcpStream, to: SocketAddr) -> Option<u64> {
     let source = stream.local_addr().ok()?;
-    (at.local.shared.entered_pod)(source, upstream.get())
+    (at.local.shared.entered_pod)(source, to)
 }
 
 /// The destination's policy, for a caller whose identity the kernel gives.
@@ -165,11 +164,10 @@ pub(super) fn decide(
 /// From the pod's address; ends early when the connection is cut.
 async fn dial_upstream(
     at: &At<'_>,
-    permit: &Permit,
-    upstream: UpstreamAddr,
+    leave: &impl Leave,
     through: bool,
 ) -> Result<TcpStream, RefuseReason> {
-    let source = at.pod.pod.workload.ips.same_family(upstream.ip());
+    let source = at.pod.pod.workload.ips.same_family(leave.to().ip());
     let from = dial::From {
         netns: &at.pod.pod.netns,
         source: source.ok_or(RefuseReason::Unreachable)?,
@@ -180,7 +178,7 @@ async fn dial_upstream(
     tokio::select! {
         biased; // removal and drain win over a connection just made
         reason = at.entry.cut.wait() => Err(reason.refuse()),
-        connected = dial::dial(permit, from, upstream, deadline) => connected,
+        connected = dial::dial(leave, from, deadline) => connected,
     }
 }
 
@@ -188,36 +186,36 @@ async fn dial_upstream(
 async fn mesh(
     accepted: &Accepted<'_>,
     report: &mut Report<'_>,
-    upstream: UpstreamAddr,
-    expected: SpiffeId,
+    peer: &MeshPeer,
     after: &mut Option<Box<Carrying>>,
 ) -> Result<Ended, RefuseReason> {
     report.opening.security = Security::MutualTls;
-    report.opening.destination_principal = Some(expected.clone());
+    report.opening.destination_principal = Some(peer.expected().clone());
     let at = &accepted.at;
     let key = Key {
         netns: at.pod.cookie(),
-        destination: upstream.get(),
+        destination: peer.to(),
     };
-    let carrying = begin(at, key, &expected).await?;
+    let carrying = begin(at, key, peer).await?;
     stand_on(at, key, &carrying.connection);
     still_trusted(at, carrying.connection.peer())?;
     report.opening.tls = Some(carrying.connection.tls());
     let carrying = after.insert(carrying);
-    stream(accepted, report, carrying, &expected).await
+    stream(accepted, report, carrying, peer).await
 }
 
 /// A stream on a pooled connection, or else on a new one. Large while it
 /// lasts, so not part of what waits.
-async fn begin(at: &At<'_>, key: Key, expected: &SpiffeId) -> Result<Box<Carrying>, RefuseReason> {
-    let now = (Instant::now(), SystemTime::now());
-    let pooled = at.local.pool.borrow_mut().take(key, expected, now.0, now.1);
+async fn begin(at: &At<'_>, key: Key, peer: &MeshPeer) -> Result<Box<Carrying>, RefuseReason> {
+    let (now, wall) = (Instant::now(), SystemTime::now());
+    let expected = peer.expected();
+    let pooled = at.local.pool.borrow_mut().take(key, expected, now, wall);
     let connection = match pooled {
         Some(connection) => {
-            reach::ask(at.local, key, expected);
+            reach::ask(at.local, key, peer);
             connection
         }
-        None => Box::pin(wait_for(at, key, expected)).await?,
+        None => Box::pin(wait_for(at, key, peer)).await?,
     };
     Ok(Carrying::begin(at, key, connection))
 }
@@ -251,19 +249,13 @@ pub(super) fn note(at: &At<'_>, peer_ip: IpAddr, peer: &PeerId, expires: SystemT
 }
 
 /// A new connection to the other agent, verified.
-pub(super) async fn connect(
-    at: &At<'_>,
-    destination: SocketAddr,
-    expected: &SpiffeId,
-) -> Result<Connection, RefuseReason> {
+pub(super) async fn connect(at: &At<'_>, to: &MeshPeer) -> Result<Connection, RefuseReason> {
     let config = &at.local.shared.config;
     let credentials = credentials(at).await?;
-    let permit = at.published.policy.egress();
-    let upstream = UpstreamAddr::new(destination);
-    let tcp = dial_upstream(at, &permit, upstream, config.same_node_tls).await?;
+    let tcp = dial_upstream(at, to, config.same_node_tls).await?;
     socket::bound_unsent(&tcp);
     socket::keep_alive(&tcp).map_err(|_| RefuseReason::ConnectRefused)?;
-    let expected = std::slice::from_ref(expected);
+    let expected = std::slice::from_ref(to.expected());
     let handshake = tls::connect(&tcp, &credentials, expected, config.handshake_timeout);
     let session = tokio::select! {
         biased; // as above
@@ -275,7 +267,7 @@ pub(super) async fn connect(
         .handshake(TlsRole::Client, session.parameters);
     let connection = Connection::new(tcp, session, credentials.not_after(), Instant::now());
     let (peer, expires) = (connection.peer(), connection.expires());
-    note(at, destination.ip(), peer, expires);
+    note(at, to.to().ip(), peer, expires);
     Ok(connection)
 }
 
@@ -319,7 +311,7 @@ async fn stream(
     accepted: &Accepted<'_>,
     report: &mut Report<'_>,
     carrying: &mut Carrying,
-    expected: &SpiffeId,
+    peer: &MeshPeer,
 ) -> Result<Ended, RefuseReason> {
     let at = &accepted.at;
     report.opened();
@@ -339,7 +331,7 @@ async fn stream(
         }
         at.local.shared.metrics.replays.inc();
         carrying.connection.hang_up();
-        carrying.connection = Box::pin(reach(at, carrying.key.destination, expected)).await?;
+        carrying.connection = Box::pin(reach(at, peer)).await?;
         stand_on(at, carrying.key, &carrying.connection);
         carrying.relay.again(&mut carrying.connection, &open(at));
     };

@@ -32,10 +32,55 @@ pub(super) struct Target {
 pub(super) enum Transport {
     /// A pod of this node: one pass, identity from the kernel.
     SameNode(Arc<Workload>),
-    /// A pod in the mesh: mutual TLS with exactly this identity.
-    Mesh(SpiffeId),
+    /// A pod in the mesh: its agent decides.
+    Mesh(MeshPeer),
     /// Not in the mesh, or its port is set to DISABLE.
-    Plain,
+    Plain(Outside),
+}
+
+/// What a connection may be opened by: it says where to, and no other address
+/// is dialled.
+pub(super) trait Leave {
+    fn to(&self) -> SocketAddr;
+}
+
+/// The destination's own policy was asked.
+impl Leave for Permit {
+    fn to(&self) -> SocketAddr {
+        self.destination()
+    }
+}
+
+/// A pod in the mesh: whoever it says it is at that address must prove it. Only
+/// a decision on the configuration makes one.
+#[derive(Clone, Debug)]
+pub(super) struct MeshPeer {
+    to: UpstreamAddr,
+    expected: SpiffeId,
+}
+
+impl MeshPeer {
+    /// Mutual TLS with exactly this identity.
+    pub(super) fn expected(&self) -> &SpiffeId {
+        &self.expected
+    }
+}
+
+impl Leave for MeshPeer {
+    fn to(&self) -> SocketAddr {
+        self.to.get()
+    }
+}
+
+/// Plaintext, as the configuration says of the destination. Only a decision on
+/// it makes one.
+#[derive(Debug)]
+pub(super) struct Outside(UpstreamAddr);
+
+impl Leave for Outside {
+    fn to(&self) -> SocketAddr {
+        self.0.get()
+    }
 }
 
 /// What holds for all connections of the pods of one node.
@@ -95,7 +140,8 @@ impl Premises<'_> {
         let snapshot = &self.published.snapshot;
         let Some(workload) = target.destination.as_ref().filter(|w| w.is_enrolled()) else {
             let withheld = snapshot.withholds(target.upstream.ip(), now);
-            return withheld.map_or(Ok(Transport::Plain), Err);
+            let outside = Transport::Plain(Outside(target.upstream));
+            return withheld.map_or(Ok(outside), Err);
         };
         let policy = &self.published.policy;
         let mode = policy.peer_mode(workload, target.upstream.port());
@@ -105,12 +151,21 @@ impl Premises<'_> {
             return Ok(Transport::SameNode(workload.clone()));
         }
         match mode {
-            PeerMode::Disable => Ok(Transport::Plain),
-            PeerMode::Strict | PeerMode::Permissive => workload
-                .spiffe_id(self.trust_domain)
-                .map(Transport::Mesh)
-                .map_err(|_| RefuseReason::NoCertificate),
+            PeerMode::Disable => Ok(Transport::Plain(Outside(target.upstream))),
+            PeerMode::Strict | PeerMode::Permissive => {
+                let peer = self.mesh_peer(workload, target.upstream);
+                peer.map(Transport::Mesh).ok_or(RefuseReason::NoCertificate)
+            }
         }
+    }
+
+    /// `None` where mutual TLS with it is not to be.
+    pub(super) fn mesh_peer(&self, workload: &Workload, to: UpstreamAddr) -> Option<MeshPeer> {
+        let mode = self.published.policy.peer_mode(workload, to.port());
+        let in_mesh = workload.is_enrolled() && mode != PeerMode::Disable;
+        let expected = workload.spiffe_id(self.trust_domain).ok();
+        let expected = expected.filter(|_| in_mesh)?;
+        Some(MeshPeer { to, expected })
     }
 }
 

@@ -4,14 +4,14 @@
 //! burst is likely: the worker makes that many in the background. How many is
 //! the pool's to say.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::connection::At;
 use super::outbound::{connect, still_trusted};
+use super::plan::{Leave as _, MeshPeer};
 use super::worker::{Local, PodState};
-use crate::model::{ClientAddr, OrigDst, RefuseReason, SpiffeId, TlsFailure};
+use crate::model::{ClientAddr, OrigDst, RefuseReason, TlsFailure};
 use crate::tunnel::{Connection, Key};
 
 /// The burst itself goes first, and what it leaves may be enough.
@@ -25,7 +25,7 @@ const LAST_PAUSE: Duration = Duration::from_millis(160);
 #[derive(Debug)]
 pub(super) struct Wish {
     pub(super) key: Key,
-    expected: SpiffeId,
+    peer: MeshPeer,
 }
 
 /// A stream that waits for a new connection.
@@ -48,11 +48,11 @@ impl Drop for Waiting<'_> {
 }
 
 /// Asks the worker for as many connections as the pool finds missing.
-pub(super) fn ask(local: &Local, key: Key, expected: &SpiffeId) {
+pub(super) fn ask(local: &Local, key: Key, peer: &MeshPeer) {
     let mut pool = local.pool.borrow_mut();
     for _ in 0..pool.make_ahead(key, Instant::now()) {
-        let expected = expected.clone();
-        if local.wishes.try_send(Wish { key, expected }).is_err() {
+        let peer = peer.clone();
+        if local.wishes.try_send(Wish { key, peer }).is_err() {
             // The worker has enough to do.
             pool.no_longer_ahead(key);
         }
@@ -63,11 +63,11 @@ pub(super) fn ask(local: &Local, key: Key, expected: &SpiffeId) {
 pub(super) async fn wait_for(
     at: &At<'_>,
     key: Key,
-    expected: &SpiffeId,
+    peer: &MeshPeer,
 ) -> Result<Connection, RefuseReason> {
     let _waiting = Waiting::begin(at.local, key);
-    ask(at.local, key, expected);
-    let connection = reach(at, key.destination, expected).await?;
+    ask(at.local, key, peer);
+    let connection = reach(at, peer).await?;
     at.local.shared.metrics.connects.inc();
     Ok(connection)
 }
@@ -77,26 +77,23 @@ pub(super) async fn wait_for(
 /// restart takes: its application's refusal is a RESET in the stream, so this one
 /// is the agent's absence, and nothing was sent to it. A listener that closes
 /// also drops who waited for it: once that is forgiven.
-pub(super) async fn reach(
-    at: &At<'_>,
-    destination: SocketAddr,
-    expected: &SpiffeId,
-) -> Result<Connection, RefuseReason> {
+pub(super) async fn reach(at: &At<'_>, peer: &MeshPeer) -> Result<Connection, RefuseReason> {
     let until = Instant::now() + at.local.shared.config.connect_timeout;
     let (mut pause, mut dropped) = (FIRST_PAUSE, false);
+    let agent = peer.to().ip();
     loop {
-        let result = connect(at, destination, expected).await;
+        let result = connect(at, peer).await;
         let away = match result {
             Err(RefuseReason::ConnectRefused) => true,
             Err(RefuseReason::Tls(TlsFailure::Closed)) => !std::mem::replace(&mut dropped, true),
             _ => false,
         };
         if !away {
-            at.local.away.borrow_mut().is_back(destination.ip());
+            at.local.away.borrow_mut().is_back(agent);
             return result;
         }
         let now = Instant::now();
-        let back = at.local.away.borrow_mut().missed(destination.ip(), now);
+        let back = at.local.away.borrow_mut().missed(agent, now);
         if now + pause > until.min(back) {
             return result;
         }
@@ -152,7 +149,7 @@ pub(super) async fn make(local: Rc<Local>, pod: Rc<PodState>, wish: Wish) {
 
 /// As for a stream: same certificate, same expected identity, same checks.
 async fn connected(local: &Local, pod: &PodState, wish: &Wish) -> Option<Connection> {
-    let destination = wish.key.destination;
+    let destination = wish.peer.to();
     let source = pod.pod.workload.ips.same_family(destination.ip())?;
     let registered = local.live.register(local.next_id(), pod.cookie());
     let at = At {
@@ -164,7 +161,7 @@ async fn connected(local: &Local, pod: &PodState, wish: &Wish) -> Option<Connect
         entry: &registered.entry,
     };
     // One that fails costs nobody anything: the next stream tells why.
-    let connection = connect(&at, destination, &wish.expected).await.ok()?;
+    let connection = connect(&at, &wish.peer).await.ok()?;
     still_trusted(&at, connection.peer()).ok()?;
     Some(connection)
 }

@@ -9,10 +9,10 @@ use std::time::Instant;
 
 use super::connection::At;
 use super::outbound::connect;
+use super::plan::MeshPeer;
 use super::proofs::Pair;
 use super::worker::{Local, PodState};
-use crate::model::policy::PeerMode;
-use crate::model::{ClientAddr, OrigDst};
+use crate::model::{ClientAddr, OrigDst, UpstreamAddr};
 use crate::tunnel::Key;
 
 pub(super) async fn renew(local: Rc<Local>, pod: Rc<PodState>, pair: Pair, to: SocketAddr) {
@@ -28,10 +28,10 @@ pub(super) async fn renew(local: Rc<Local>, pod: Rc<PodState>, pair: Pair, to: S
         published: local.shared.published.load_full(),
         entry: &registered.entry,
     };
-    if !is_wanted(&at, &pair, to) {
+    let Some(peer) = wanted(&at, &pair, to) else {
         return;
-    }
-    match Box::pin(connect(&at, to, &pair.peer)).await {
+    };
+    match Box::pin(connect(&at, &peer)).await {
         Ok(connection) => {
             let key = Key {
                 netns: pod.cookie(),
@@ -49,12 +49,9 @@ pub(super) async fn renew(local: Rc<Local>, pod: Rc<PodState>, pair: Pair, to: S
 
 /// The configuration still has that peer there, and in mutual TLS: anybody else
 /// would get a handshake that is none of theirs.
-fn is_wanted(at: &At<'_>, pair: &Pair, to: SocketAddr) -> bool {
-    let published = &at.published;
-    let Some(workload) = published.snapshot.by_ip.get(&to.ip()) else {
-        return false;
-    };
-    let mode = published.policy.peer_mode(workload, to.port());
-    let expected = workload.spiffe_id(&at.local.shared.trust_domain);
-    workload.is_enrolled() && mode != PeerMode::Disable && expected.as_ref() == Ok(&pair.peer)
+fn wanted(at: &At<'_>, pair: &Pair, to: SocketAddr) -> Option<MeshPeer> {
+    let workload = at.published.snapshot.by_ip.get(&to.ip())?;
+    let premises = at.local.shared.premises(&at.published);
+    let peer = premises.mesh_peer(workload, UpstreamAddr::new(to))?;
+    (*peer.expected() == pair.peer).then_some(peer)
 }

@@ -94,6 +94,7 @@ impl Builder<'_> {
                 },
                 protocol: protocol(port),
                 endpoints: endpoints.into(),
+                slice_ports: slice_ports(port, slices.unwrap_or_default()),
             });
         }
         let service = Arc::new(Service {
@@ -102,6 +103,7 @@ impl Builder<'_> {
             ports,
             selector: spec.selector.clone(),
             members: members(slices.unwrap_or_default()),
+            hides_ports: object.unread.contains(&Part::Ports),
         });
         for vip in &service.vips {
             self.snapshot.by_vip.insert(*vip, service.clone());
@@ -283,6 +285,11 @@ fn tier(given: &Given) -> Option<Tier> {
 /// whoever writes them.
 fn port_of<'s>(slice: &'s EndpointSlice, port: &ServicePort) -> Option<&'s EndpointPort> {
     slice.ports.iter().find(|p| p.name == port.name)
+}
+
+fn slice_ports(port: &ServicePort, slices: &[&EndpointSlice]) -> BTreeSet<u16> {
+    let given = slices.iter().filter_map(|slice| port_of(slice, port));
+    given.map(|p| p.port).collect()
 }
 
 /// Addresses of all endpoints, ready or not.

@@ -1,6 +1,7 @@
 //! PeerAuthentication.
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -35,7 +36,7 @@ pub(super) fn peer_authentication(
     let mut ports = BTreeMap::new();
     match &spec["portLevelMtls"] {
         Value::Null => {}
-        Value::Object(_) if !matches!(&scope, Scope::Labels(l) if !l.is_empty()) => {
+        Value::Object(_) if !matches!(&scope, Scope::Labels(_)) => {
             let message = "needs a selector".to_owned();
             mistakes.push(("spec.portLevelMtls".to_owned(), message));
         }
@@ -57,11 +58,17 @@ pub(super) fn peer_authentication(
     PeerAuthentication {
         namespace: meta.namespace().to_owned(),
         name: meta.name.clone(),
+        created: created(meta),
         scope,
         mode,
         ports,
         broken: reason(mistakes),
     }
+}
+
+/// As an API server writes it; anything else is not known.
+fn created(meta: &Meta) -> Option<SystemTime> {
+    humantime::parse_rfc3339(meta.creation_timestamp.as_deref()?).ok()
 }
 
 fn mode(value: &Value, at: &str, mistakes: &mut Vec<Mistake>) -> Option<PeerMode> {

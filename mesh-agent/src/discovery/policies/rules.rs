@@ -1,8 +1,9 @@
 //! The rules of an AuthorizationPolicy.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -92,9 +93,8 @@ impl Fields<'_> {
                 if texts.is_empty() {
                     return Err((at, "must not be empty".to_owned()));
                 }
-                texts
-                    .iter()
-                    .map(|t| parse(t).map_err(|m| (at.clone(), m)))
+                let each = texts.iter().enumerate();
+                each.map(|(i, text)| parse(text).map_err(|m| (format!("{at}[{i}]"), m)))
                     .collect()
             }
         };
@@ -223,10 +223,22 @@ fn plain(text: &str) -> Result<String, String> {
     }
 }
 
+/// What is IPv4 in IPv6's form is IPv4, as callers' addresses are.
 fn block(text: &str) -> Result<IpNet, String> {
-    text.parse::<IpNet>()
-        .or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from))
-        .map_err(|_| format!("{text:?} is neither an address nor a CIDR block"))
+    let wrong = |why: &str| format!("{text:?} {why}");
+    let block = text
+        .parse::<IpNet>()
+        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+        .map_err(|_| wrong("is neither an address nor a CIDR block"))?;
+    let mapped = match block.addr().to_canonical() {
+        IpAddr::V4(ip) if block.addr().is_ipv6() => ip,
+        _ => return Ok(block),
+    };
+    let prefix = block.prefix_len().checked_sub(96);
+    let canonical = prefix.and_then(|prefix| Ipv4Net::new(mapped, prefix).ok());
+    canonical
+        .map(IpNet::V4)
+        .ok_or_else(|| wrong("is wider than all of IPv4: write its IPv4 part as such"))
 }
 
 pub(super) fn port(text: &str) -> Result<u16, String> {

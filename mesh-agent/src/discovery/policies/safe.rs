@@ -81,6 +81,7 @@ pub(in crate::discovery) fn unreadable(file: &Path) -> Vec<Object> {
     let peer = PeerAuthentication {
         namespace: UNREADABLE.to_owned(),
         name: meta.name.clone(),
+        created: None,
         scope: Scope::Mesh,
         mode: None,
         ports: BTreeMap::new(),
@@ -90,6 +91,7 @@ pub(in crate::discovery) fn unreadable(file: &Path) -> Vec<Object> {
         origin: Origin {
             file: file.to_owned(),
             line: 1,
+            item: String::new(),
         },
         meta: meta.clone(),
         kind,

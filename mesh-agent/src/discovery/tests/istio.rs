@@ -1,6 +1,7 @@
 //! Istio's documented examples and advisories, as far as they concern matching.
 
-use super::super::{build, parse};
+use super::super::lint::lint;
+use super::super::{Problem, build, parse};
 use crate::model::policy::MeshSettings;
 use crate::model::{Snapshot, SpiffeId, WorkloadKey};
 use crate::policy::{Engine, Request};
@@ -43,6 +44,8 @@ pub(super) fn compile(text: &str) -> (Snapshot, Engine, Vec<String>) {
     problems.extend(more);
     snapshot.settings = MeshSettings::default();
     let engine = Engine::compile(&snapshot);
+    let found = lint(objects.iter(), &snapshot, &engine);
+    problems.extend(found.into_iter().filter(Problem::is_mistake));
     let problems = problems.iter().map(ToString::to_string).collect();
     (snapshot, engine, problems)
 }
@@ -246,11 +249,11 @@ fn typical_mistakes_are_told_so() {
         ),
         (
             "{rules: [{to: [{operation: {ports: [\"http\"]}}]}]}",
-            "p.yaml:17: AuthorizationPolicy foo/p: spec.rules[0].to[0].operation.ports: \"http\" is not a port from 1 to 65535",
+            "p.yaml:17: AuthorizationPolicy foo/p: spec.rules[0].to[0].operation.ports[0]: \"http\" is not a port from 1 to 65535",
         ),
         (
             "{rules: [{from: [{source: {ipBlocks: [\"10.0.0.0/33\"]}}]}]}",
-            "p.yaml:17: AuthorizationPolicy foo/p: spec.rules[0].from[0].source.ipBlocks: \"10.0.0.0/33\" is neither an address nor a CIDR block",
+            "p.yaml:17: AuthorizationPolicy foo/p: spec.rules[0].from[0].source.ipBlocks[0]: \"10.0.0.0/33\" is neither an address nor a CIDR block",
         ),
         (
             "{rules: [{from: []}]}",

@@ -12,16 +12,21 @@ use rand::{RngExt as _, SeedableRng};
 
 use super::super::{Engine, Request};
 use crate::model::policy::{
-    Action, AuthorizationPolicy, Condition, Match, Operation, Pattern, Rule, Scope, ServiceAccount,
-    Source,
+    Action, AuthorizationPolicy, Condition, Match, MeshSettings, Operation, Pattern, Rule, Scope,
+    ServiceAccount, Source,
 };
 use crate::model::{
-    Enrolment, OnAgentDown, PodIps, Service, ServiceKey, Snapshot, SpiffeId, Workload, WorkloadKey,
+    Endpoint, Enrolment, NamedPort, OnAgentDown, PodIps, Service, ServiceKey, ServicePort,
+    Snapshot, SpiffeId, TargetPort, TrustDomain, UpstreamAddr, Workload, WorkloadKey,
 };
 
 const NAMESPACES: [&str; 3] = ["istio-system", "shop", "shop-b"];
 const ACCOUNTS: [&str; 3] = ["web", "webs", "db"];
 const PORTS: [u16; 3] = [80, 443, 8080];
+const PORT_NAMES: [&str; 2] = ["a", "b"];
+/// The last one is never of the mesh.
+const DOMAINS: [&str; 4] = ["cluster.local", "example.org", "old-td", "other-td"];
+const SERVICES: [&str; 2] = ["svc", "svc-b"];
 const BLOCKS: [&str; 5] = [
     "10.0.0.0/8",
     "10.0.0.1/32",
@@ -78,8 +83,12 @@ impl Dice {
     }
 
     fn principal(&mut self) -> Pattern {
+        let domain = match self.one(12) {
+            true => self.pick(&DOMAINS),
+            false => "cluster.local",
+        };
         let text = format!(
-            "cluster.local/ns/{}/sa/{}",
+            "{domain}/ns/{}/sa/{}",
             self.pick(&NAMESPACES),
             self.pick(&ACCOUNTS)
         );
@@ -155,13 +164,10 @@ impl Dice {
     fn policy(&mut self, number: usize) -> AuthorizationPolicy {
         let namespace = self.pick(&NAMESPACES).to_owned();
         AuthorizationPolicy {
-            scope: match self.0.random_range(0..8) {
+            scope: match self.0.random_range(0..9) {
                 0 => Scope::Mesh,
                 1..4 => Scope::Namespace,
-                4 => Scope::Services(vec![ServiceKey {
-                    namespace: namespace.clone(),
-                    name: "svc".to_owned(),
-                }]),
+                4 | 5 => Scope::Services(self.services(&namespace)),
                 _ => Scope::Labels(self.labels()),
             },
             namespace,
@@ -181,30 +187,84 @@ impl Dice {
         }
     }
 
+    /// One or two of the namespace, rarely one that is not there.
+    fn services(&mut self, namespace: &str) -> Vec<ServiceKey> {
+        let name = match self.one(8) {
+            true => "gone",
+            false => self.pick(&SERVICES),
+        };
+        let more = match self.one(4) {
+            true => vec![self.pick(&SERVICES)],
+            false => vec![],
+        };
+        let key = |name: &str| ServiceKey {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        };
+        [name].iter().chain(&more).map(|name| key(name)).collect()
+    }
+
+    fn settings(&mut self) -> MeshSettings {
+        let domain = |name| TrustDomain::new(name).expect("a trust domain");
+        let own = self.pick(&DOMAINS[..3]);
+        let aliases = self.some(1, |d| domain(d.pick(&DOMAINS[1..3])));
+        MeshSettings {
+            trust_domain: domain(own),
+            trust_domain_aliases: aliases,
+            ..MeshSettings::default()
+        }
+    }
+
+    fn service_port(&mut self, workload: &Arc<Workload>) -> ServicePort {
+        let endpoint = |d: &mut Self| Endpoint {
+            addr: UpstreamAddr::new(([10, 9, 9, 9], d.pick(&PORTS)).into()),
+            workload: Some(workload.clone()),
+            zone: None,
+        };
+        ServicePort {
+            name: String::new(),
+            port: self.pick(&PORTS),
+            target: match self.one(2) {
+                true => TargetPort::Number(self.pick(&PORTS)),
+                false => TargetPort::Name(self.pick(&PORT_NAMES).to_owned()),
+            },
+            protocol: Default::default(),
+            endpoints: match self.one(4) {
+                true => self.some(1, endpoint).into(),
+                false => [].into(),
+            },
+            slice_ports: Default::default(),
+        }
+    }
+
     fn snapshot(&mut self) -> Snapshot {
         let mut snapshot = Snapshot {
+            settings: self.settings(),
             policies: (0..self.0.random_range(0..6))
                 .map(|n| self.policy(n))
                 .collect(),
             ..Snapshot::default()
         };
         for namespace in NAMESPACES {
-            let workload = self.workload(namespace);
+            let workload = Arc::new(self.workload(namespace));
             snapshot
                 .workloads
-                .insert(workload.key.clone(), Arc::new(workload));
-            let key = ServiceKey {
-                namespace: namespace.to_owned(),
-                name: "svc".to_owned(),
-            };
-            let service = Service {
-                key: key.clone(),
-                vips: vec![],
-                ports: vec![],
-                selector: self.labels(),
-                members: Default::default(),
-            };
-            snapshot.services.insert(key, Arc::new(service));
+                .insert(workload.key.clone(), workload.clone());
+            for name in SERVICES {
+                let key = ServiceKey {
+                    namespace: namespace.to_owned(),
+                    name: name.to_owned(),
+                };
+                let service = Service {
+                    key: key.clone(),
+                    vips: vec![],
+                    ports: self.some(2, |d| d.service_port(&workload)),
+                    selector: self.labels(),
+                    members: Default::default(),
+                    hides_ports: false,
+                };
+                snapshot.services.insert(key, Arc::new(service));
+            }
         }
         snapshot
     }
@@ -225,75 +285,176 @@ impl Dice {
             netns: None,
             cgroup: None,
             excluded: Vec::new(),
-            ports: vec![],
+            ports: self.some(2, |d| NamedPort {
+                name: d.pick(&PORT_NAMES).to_owned(),
+                port: d.pick(&PORTS),
+            }),
         }
     }
 }
+
+/// What policies are asked together, and the ports that their rules are held to.
+type Group<'s> = (Option<&'s ServiceKey>, Vec<u16>);
 
 /// Three-valued, for what is not known without HTTP, SNI or an identity.
 fn naive(snapshot: &Snapshot, request: &Request<'_>) -> bool {
-    let mut allow_policies = 0;
-    let mut allowed = false;
-    for policy in &snapshot.policies {
-        if policy.dry_run || !selects(snapshot, policy, request.destination) {
-            continue;
-        }
+    let mut groups: BTreeMap<Option<&ServiceKey>, bool> = BTreeMap::new();
+    for policy in snapshot.policies.iter().filter(|p| !p.dry_run) {
         let deny = policy.action == Action::Deny;
-        let matched = match policy.broken {
-            Some(_) => deny,
-            None => policy.rules.iter().any(|r| rule(r, request, deny)),
-        };
-        if deny && matched {
-            return false;
-        }
-        if !deny {
-            allow_policies += 1;
-            allowed |= matched;
+        let broken = policy.broken.is_some() || names_nobody(snapshot, policy);
+        for (group, ports) in concerns(snapshot, policy, request) {
+            let asked = Asked {
+                settings: &snapshot.settings,
+                request,
+                ports: &ports,
+                deny,
+            };
+            let matched = match broken {
+                true => deny,
+                false if !deny && ports.is_empty() => false,
+                false => policy.rules.iter().any(|r| rule(r, &asked)),
+            };
+            if deny && matched {
+                return false;
+            }
+            if !deny {
+                *groups.entry(group).or_default() |= matched;
+            }
         }
     }
-    allow_policies == 0 || allowed
+    let own = groups.remove(&None);
+    own == Some(true)
+        || match groups.is_empty() {
+            true => own.is_none(),
+            false => groups.values().all(|allowed| *allowed),
+        }
 }
 
-fn selects(snapshot: &Snapshot, policy: &AuthorizationPolicy, workload: &Workload) -> bool {
+/// No ports where the Service is missing, so that nobody knows which.
+fn concerns<'s>(
+    snapshot: &'s Snapshot,
+    policy: &'s AuthorizationPolicy,
+    request: &Request<'_>,
+) -> Vec<Group<'s>> {
+    let workload = request.destination;
+    let own = vec![request.destination_port];
     let near = policy.namespace == "istio-system" || policy.namespace == workload.key.namespace;
     let has = |labels: &BTreeMap<String, String>| {
         labels
             .iter()
             .all(|l| workload.labels.iter().any(|own| own == l))
     };
+    let of_workload = |selected: bool, ports| match selected {
+        true => vec![(None, ports)],
+        false => vec![],
+    };
     match &policy.scope {
-        Scope::Mesh => true,
-        Scope::Namespace => near,
-        Scope::Labels(labels) => near && has(labels),
-        Scope::Services(names) => names.iter().any(|name| {
-            let selector = &snapshot.services[name].selector;
-            name.namespace == workload.key.namespace && !selector.is_empty() && has(selector)
-        }),
+        Scope::Mesh => of_workload(true, own),
+        Scope::Namespace => of_workload(near, own),
+        Scope::Labels(labels) => of_workload(near && has(labels), own),
+        Scope::Services(names) if names.iter().any(|n| n.name == "gone") => {
+            of_workload(near, vec![])
+        }
+        Scope::Services(names) => names
+            .iter()
+            .filter(|name| {
+                let selector = &snapshot.services[*name].selector;
+                name.namespace == workload.key.namespace && !selector.is_empty() && has(selector)
+            })
+            .map(|name| (Some(name), leading(&snapshot.services[name], request)))
+            .filter(|(_, ports)| !ports.is_empty())
+            .collect(),
     }
 }
 
-fn rule(rule: &Rule, request: &Request<'_>, deny: bool) -> bool {
+/// Ports of the Service by which a connection may have come.
+fn leading(service: &Service, request: &Request<'_>) -> Vec<u16> {
+    let to = |own: u16| own == request.destination_port;
+    let leads = |port: &&ServicePort| {
+        port.endpoints.iter().any(|e| {
+            let key = e.workload.as_ref().map(|w| &w.key);
+            to(e.addr.port()) && key == Some(&request.destination.key)
+        }) || match &port.target {
+            TargetPort::Number(number) => to(*number),
+            TargetPort::Name(name) => {
+                let ports = &request.destination.ports;
+                ports.iter().any(|p| p.name == *name && to(p.port))
+            }
+        }
+    };
+    service.ports.iter().filter(leads).map(|p| p.port).collect()
+}
+
+/// A principal that is nobody's, whatever names the mesh's trust domain has.
+fn names_nobody(snapshot: &Snapshot, policy: &AuthorizationPolicy) -> bool {
+    let settings = &snapshot.settings;
+    let domains: Vec<&str> = settings.own_names().collect();
+    let anybody = |pattern: &Pattern| {
+        domains.iter().any(|domain| {
+            NAMESPACES.iter().any(|ns| {
+                let mut accounts = ACCOUNTS.iter();
+                accounts.any(|sa| text(pattern, &format!("{domain}/ns/{ns}/sa/{sa}").as_str()))
+            })
+        })
+    };
+    let lists = policy.rules.iter().flat_map(|rule| {
+        let from = rule.from.iter().map(|source| &source.principals);
+        from.chain(rule.when.iter().filter_map(|when| match when {
+            Condition::Principal(list) => Some(list),
+            _ => None,
+        }))
+    });
+    let mut all = lists.flat_map(|list| list.values.iter().chain(&list.not_values));
+    all.any(|pattern| !anybody(pattern))
+}
+
+/// What a rule is held to.
+struct Asked<'a> {
+    settings: &'a MeshSettings,
+    request: &'a Request<'a>,
+    ports: &'a [u16],
+    deny: bool,
+}
+
+fn rule(rule: &Rule, asked: &Asked<'_>) -> bool {
     let http = rule.from.iter().any(|s| !s.request_principals.is_empty())
         || rule.to.iter().any(|o| !o.methods.is_empty())
         || rule
             .when
             .iter()
             .any(|c| matches!(c, Condition::Http { .. }));
-    if http && !deny {
+    if http && !asked.deny {
         return false;
     }
-    let from = rule.from.is_empty() || rule.from.iter().any(|s| source(s, request, deny));
-    let to = rule.to.is_empty()
-        || rule.to.iter().any(|o| {
-            both(
-                &o.ports,
-                Some(request.destination_port),
-                deny,
-                false,
-                |p, n| p == n,
-            )
-        });
-    from && to && rule.when.iter().all(|c| when(c, request, deny))
+    let from = rule.from.is_empty() || rule.from.iter().any(|s| source(s, asked));
+    let to = rule.to.is_empty() || rule.to.iter().any(|o| ports(&o.ports, asked));
+    from && to && rule.when.iter().all(|c| when(c, asked))
+}
+
+/// Several ports may lead there: then all have to say the same.
+fn ports(list: &Match<u16>, asked: &Asked<'_>) -> bool {
+    let among = |values: &[u16]| {
+        let within = asked.ports.iter().filter(|p| values.contains(p)).count();
+        match within {
+            _ if asked.ports.is_empty() => None,
+            0 => Some(false),
+            all if all == asked.ports.len() => Some(true),
+            _ => None,
+        }
+    };
+    let positive = list.values.is_empty() || among(&list.values).unwrap_or(asked.deny);
+    let not = |found: bool| !found;
+    let negative = list.not_values.is_empty() || among(&list.not_values).map_or(asked.deny, not);
+    positive && negative
+}
+
+/// By any name that the trust domain goes by.
+fn principals(list: &Match<Pattern>, asked: &Asked<'_>) -> bool {
+    let path = parts(asked.request).map(|id| id.0);
+    both(list, path, asked.deny, false, |pattern, path| {
+        let mut names = asked.settings.own_names();
+        names.any(|domain| text(pattern, &format!("{domain}{path}").as_str()))
+    })
 }
 
 /// `value` is none where nobody knows it.
@@ -350,16 +511,18 @@ fn account(account: &ServiceAccount, id: &(&str, &str)) -> bool {
     (account.namespace.as_str(), account.name.as_str()) == *id
 }
 
-/// Trust domain, namespace and account, taken from the URI anew.
+/// Path, namespace and account, taken from the URI anew.
 fn parts<'a>(request: &Request<'a>) -> Option<(&'a str, &'a str, &'a str)> {
     let principal = request.source?.as_str().strip_prefix("spiffe://")?;
-    let parts: Vec<&str> = principal.split('/').collect();
-    Some((principal, parts[2], parts[4]))
+    let path = &principal[principal.find('/')?..];
+    let parts: Vec<&str> = path.split('/').collect();
+    Some((path, parts[2], parts[4]))
 }
 
-fn source(source: &Source, request: &Request<'_>, deny: bool) -> bool {
+fn source(source: &Source, asked: &Asked<'_>) -> bool {
+    let (request, deny) = (asked.request, asked.deny);
     let id = parts(request);
-    both(&source.principals, id.map(|i| i.0), deny, false, text)
+    principals(&source.principals, asked)
         && both(&source.namespaces, id.map(|i| i.1), deny, false, text)
         && both(
             &source.service_accounts,
@@ -377,19 +540,16 @@ fn source(source: &Source, request: &Request<'_>, deny: bool) -> bool {
         )
 }
 
-fn when(condition: &Condition, request: &Request<'_>, deny: bool) -> bool {
+fn when(condition: &Condition, asked: &Asked<'_>) -> bool {
+    let (request, deny) = (asked.request, asked.deny);
     let id = parts(request);
     match condition {
-        Condition::Principal(m) => both(m, id.map(|i| i.0), deny, false, text),
+        Condition::Principal(m) => principals(m, asked),
         Condition::Namespace(m) => both(m, id.map(|i| i.1), deny, false, text),
         Condition::ServiceAccount(m) => both(m, id.map(|i| (i.1, i.2)), deny, false, account),
         Condition::SourceIp(m) => both(m, Some(request.source_ip), deny, false, block),
         Condition::DestinationIp(m) => both(m, Some(request.destination_ip), deny, false, block),
-        Condition::DestinationPort(m) => {
-            both(m, Some(request.destination_port), deny, false, |p, n| {
-                p == n
-            })
-        }
+        Condition::DestinationPort(m) => ports(m, asked),
         Condition::Sni(m) => both(m, request.sni, deny, true, text),
         Condition::Http { .. } => deny,
     }
@@ -404,7 +564,8 @@ fn the_engine_agrees_with_the_documentation_on_100_000_policy_sets() {
         let engine = Engine::compile(&snapshot);
         for workload in snapshot.workloads.values() {
             let uri = format!(
-                "spiffe://cluster.local/ns/{}/sa/{}",
+                "spiffe://{}/ns/{}/sa/{}",
+                snapshot.settings.trust_domain,
                 dice.pick(&NAMESPACES),
                 dice.pick(&ACCOUNTS)
             );
@@ -422,8 +583,9 @@ fn the_engine_agrees_with_the_documentation_on_100_000_policy_sets() {
             assert_eq!(
                 expected,
                 got.is_ok(),
-                "set {set}: {request:?}\n{:#?}",
-                snapshot.policies
+                "set {set}: {request:?}\n{:#?}\n{:#?}",
+                snapshot.policies,
+                snapshot.services
             );
         }
     }

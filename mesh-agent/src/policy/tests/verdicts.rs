@@ -9,7 +9,8 @@ use crate::model::policy::{
     Scope, Source,
 };
 use crate::model::{
-    Enrolment, OnAgentDown, PodIps, Service, ServiceKey, Snapshot, SpiffeId, Workload, WorkloadKey,
+    Enrolment, OnAgentDown, PodIps, Service, ServiceKey, ServicePort, Snapshot, SpiffeId,
+    TargetPort, Workload, WorkloadKey,
 };
 
 pub(super) fn workload(namespace: &str, name: &str, app: &str) -> Workload {
@@ -214,9 +215,17 @@ fn a_workload_that_is_not_in_the_snapshot_counts_as_behind_every_service() {
     let service = Service {
         key: key.clone(),
         vips: vec![],
-        ports: vec![],
+        ports: vec![ServicePort {
+            name: String::new(),
+            port: 80,
+            target: TargetPort::Number(80),
+            protocol: Default::default(),
+            endpoints: [].into(),
+            slice_ports: Default::default(),
+        }],
         selector: [("app".to_owned(), "web".to_owned())].into(),
         members: Default::default(),
+        hides_ports: false,
     };
     let scope = Scope::Services(vec![key.clone()]);
     let (web, db) = (
@@ -245,6 +254,7 @@ fn the_mode_of_a_workload_that_is_not_in_the_snapshot_is_that_of_its_labels() {
     let peer = |name: &str, scope, mode| PeerAuthentication {
         namespace: "shop".to_owned(),
         name: name.to_owned(),
+        created: None,
         scope,
         mode: Some(mode),
         ports: BTreeMap::new(),

@@ -64,6 +64,7 @@ fn port_mode(mode: PeerMode) -> PeerAuthentication {
     PeerAuthentication {
         namespace: "shop".to_owned(),
         name: "c".to_owned(),
+        created: None,
         scope: Scope::Labels(BTreeMap::from([("app".to_owned(), "c".to_owned())])),
         mode: None,
         ports: BTreeMap::from([(8080, Some(mode))]),
@@ -99,9 +100,11 @@ fn snapshot() -> Snapshot {
             target: TargetPort::Number(8080),
             protocol: Default::default(),
             endpoints: endpoints.into(),
+            slice_ports: Default::default(),
         }],
         selector: BTreeMap::new(),
         members: Default::default(),
+        hides_ports: false,
     });
     let mut snapshot = Snapshot {
         generation: 7,

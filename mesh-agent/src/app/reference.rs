@@ -49,6 +49,7 @@ async fn the_metrics_reference_is_what_the_page_shows() {
     let observe = Observe::new("n1", AccessLogTarget::Off);
     let identities = Identities::start(Config {
         trust_domain: TrustDomain::new("cluster.local").expect("a trust domain"),
+        trust_domain_aliases: Vec::new(),
         source: SourceConfig::None,
         crl_file: None,
     });

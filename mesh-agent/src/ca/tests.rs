@@ -394,6 +394,7 @@ async fn start(config: Config) -> Running {
 fn agent(dir: &Path, address: SocketAddr, node: &str) -> Identities {
     Identities::start(identity::Config {
         trust_domain: TrustDomain::new("cluster.local").expect("a domain"),
+        trust_domain_aliases: vec![],
         source: SourceConfig::Ca(CaConfig {
             address: address.to_string(),
             server_name: "mesh-ca".to_owned(),
@@ -540,6 +541,7 @@ async fn certificates_from_files_follow_them_and_a_broken_pair_changes_nothing()
     put(&ca, &files, "web");
     let agent = Identities::start(identity::Config {
         trust_domain: TrustDomain::new("cluster.local").expect("a domain"),
+        trust_domain_aliases: vec![],
         source: SourceConfig::Files(files.clone()),
         crl_file: None,
     });
@@ -570,6 +572,7 @@ async fn without_a_source_or_a_readable_revocation_list_there_is_no_certificate(
     put(&ca, dir.path(), "web");
     let start = |source, crl_file| {
         Identities::start(identity::Config {
+            trust_domain_aliases: vec![],
             trust_domain: TrustDomain::new("cluster.local").expect("a domain"),
             source,
             crl_file,
@@ -653,6 +656,7 @@ async fn the_metrics_page_shows_age_and_expiry_and_forgets_with_the_identity() {
     put(&ca, dir.path(), "web");
     let agent = Identities::start(identity::Config {
         trust_domain: TrustDomain::new("cluster.local").expect("a domain"),
+        trust_domain_aliases: vec![],
         source: SourceConfig::Files(dir.path().to_owned()),
         crl_file: None,
     });

@@ -13,6 +13,10 @@ pub struct Identity {
     /// Who vouches for this mesh's identities.
     #[arg(long, default_value = "cluster.local", value_parser = trust_domain)]
     pub trust_domain: TrustDomain,
+    /// Another name of the trust domain, before and after it is renamed: in policies it means the
+    /// same, and peers of it are the same workloads; may be repeated.
+    #[arg(long, value_parser = trust_domain)]
+    pub trust_domain_alias: Vec<TrustDomain>,
     /// Certificate authority, HOST:PORT.
     #[arg(long, requires_all = ["ca_root", "ca_token_file"], conflicts_with = "identity_dir")]
     pub ca_address: Option<String>,
@@ -36,7 +40,7 @@ pub struct Identity {
     pub certificate_lifetime: Option<Duration>,
 }
 
-fn trust_domain(text: &str) -> Result<TrustDomain, SpiffeError> {
+pub(super) fn trust_domain(text: &str) -> Result<TrustDomain, SpiffeError> {
     TrustDomain::new(text)
 }
 
@@ -63,6 +67,7 @@ impl Identity {
         };
         Config {
             trust_domain: self.trust_domain.clone(),
+            trust_domain_aliases: self.trust_domain_alias.clone(),
             source,
             crl_file: self.crl_file.clone(),
         }

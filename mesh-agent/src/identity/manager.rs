@@ -97,6 +97,7 @@ pub(super) struct Manager {
     shared: Arc<Shared>,
     source: Arc<dyn Source>,
     trust_domain: TrustDomain,
+    aliases: Vec<TrustDomain>,
     crl_file: Option<PathBuf>,
     crl: Crl,
     crl_stamp: Option<Stamp>,
@@ -113,7 +114,7 @@ impl Manager {
     pub(super) fn new(
         shared: Arc<Shared>,
         source: Arc<dyn Source>,
-        trust_domain: TrustDomain,
+        (trust_domain, aliases): (TrustDomain, Vec<TrustDomain>),
         crl_file: Option<PathBuf>,
     ) -> Self {
         let crl = crl_file.as_ref().map_or(Crl::Off, |_| Crl::Unread);
@@ -121,6 +122,7 @@ impl Manager {
             shared,
             source,
             trust_domain,
+            aliases,
             crl_file,
             crl,
             crl_stamp: None,
@@ -261,7 +263,8 @@ impl Manager {
                 return Err(SourceError::NoCrl(file.clone().unwrap_or_default()));
             }
         };
-        Ok(Trust::new(self.trust_domain.clone(), roots, crl)?)
+        let trust = Trust::new(self.trust_domain.clone(), roots, crl)?;
+        Ok(trust.with_aliases(self.aliases.clone()))
     }
 
     /// Every certificate is used under the newest trust from here on.

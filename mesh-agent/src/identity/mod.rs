@@ -45,6 +45,8 @@ pub enum SourceConfig {
 #[derive(Clone, Debug)]
 pub struct Config {
     pub trust_domain: TrustDomain,
+    /// Other names of it, of peers.
+    pub trust_domain_aliases: Vec<TrustDomain>,
     pub source: SourceConfig,
     /// Revocation lists; watched. Without a readable one there is no certificate.
     pub crl_file: Option<PathBuf>,
@@ -76,7 +78,8 @@ impl Identities {
             tasks: TaskTracker::new(),
         };
         if let Some(source) = source {
-            let manager = Manager::new(shared, source, config.trust_domain, config.crl_file);
+            let domains = (config.trust_domain, config.trust_domain_aliases);
+            let manager = Manager::new(shared, source, domains, config.crl_file);
             identities
                 .tasks
                 .spawn(manager.run(identities.cancel.clone()));

@@ -96,6 +96,21 @@ impl PeerId {
         })
     }
 
+    /// With another name of the same workload.
+    fn called(self, id: SpiffeId) -> Self {
+        if id == *self.spiffe_id() {
+            return self;
+        }
+        let leaf = Leaf {
+            id,
+            ..self.inner.leaf.clone()
+        };
+        let chain = self.inner.chain.clone();
+        Self {
+            inner: Arc::new(Proven { leaf, chain }),
+        }
+    }
+
     /// Proves nothing: for the tests of what is done with proofs.
     #[cfg(test)]
     pub(crate) fn for_test(id: SpiffeId, not_after: SystemTime) -> Self {
@@ -169,7 +184,7 @@ pub async fn connect(
     let name = ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
     let connection = UnbufferedClientConnection::new(credentials.client_config(expected), name)
         .map_err(|error| from_rustls(&error))?;
-    drive(stream, connection, deadline).await
+    localized(drive(stream, connection, deadline).await?, credentials)
 }
 
 /// As the server, from any workload of the trust domain.
@@ -180,7 +195,15 @@ pub async fn accept(
 ) -> Result<Session, TlsFailure> {
     let connection = UnbufferedServerConnection::new(credentials.server_config())
         .map_err(|error| from_rustls(&error))?;
-    drive(stream, connection, deadline).await
+    localized(drive(stream, connection, deadline).await?, credentials)
+}
+
+/// A peer of an alias is the same workload of the own trust domain, to all that
+/// ask who it is.
+fn localized(session: Session, credentials: &Credentials) -> Result<Session, TlsFailure> {
+    let id = credentials.trust().localize(session.peer.spiffe_id())?;
+    let peer = session.peer.called(id);
+    Ok(Session { peer, ..session })
 }
 
 async fn drive<S: Side>(

@@ -10,7 +10,7 @@ use super::failure::from_webpki;
 use super::leaf::{CertificateName, Leaf, Role};
 use super::provider;
 use super::revocation::{CrlError, Revocations, is_pem};
-use crate::model::{TlsFailure, TrustDomain};
+use crate::model::{SpiffeId, TlsFailure, TrustDomain};
 
 /// Certificates in a chain, the leaf included.
 const MAX_CHAIN: usize = 4;
@@ -38,6 +38,8 @@ pub enum TrustError {
 #[derive(Debug)]
 pub struct Trust {
     trust_domain: TrustDomain,
+    /// Other names of it: who is of one is taken for the same workload here.
+    aliases: Vec<TrustDomain>,
     anchors: Vec<TrustAnchor<'static>>,
     revocations: Revocations,
 }
@@ -56,12 +58,19 @@ impl Trust {
         let anchors = roots.iter().map(anchor).collect::<Result<_, _>>()?;
         Ok(Self {
             trust_domain,
+            aliases: Vec::new(),
             anchors,
             revocations: match crl {
                 Some(crl) => Revocations::parse(crl, &roots)?,
                 None => Revocations::default(),
             },
         })
+    }
+
+    /// The same, also for peers of these trust domains.
+    #[must_use]
+    pub fn with_aliases(self, aliases: Vec<TrustDomain>) -> Self {
+        Self { aliases, ..self }
     }
 
     #[must_use]
@@ -92,10 +101,21 @@ impl Trust {
         for intermediate in intermediates {
             self.check_revocation(&CertificateName::of(intermediate)?)?;
         }
-        if facts.id.trust_domain() != self.trust_domain.as_str() {
+        let id = self.localize(&facts.id)?;
+        Ok(Leaf { id, ..facts })
+    }
+
+    /// The identity as one of the own trust domain.
+    pub(super) fn localize(&self, id: &SpiffeId) -> Result<SpiffeId, TlsFailure> {
+        let domain = id.trust_domain();
+        if domain == self.trust_domain.as_str() {
+            return Ok(id.clone());
+        }
+        if !self.aliases.iter().any(|alias| alias.as_str() == domain) {
             return Err(TlsFailure::ForeignTrustDomain);
         }
-        Ok(facts)
+        SpiffeId::new(&self.trust_domain, id.namespace(), id.service_account())
+            .map_err(|_| TlsFailure::MalformedIdentity)
     }
 
     fn check_revocation(&self, name: &CertificateName) -> Result<(), TlsFailure> {

@@ -21,7 +21,6 @@ use crate::capture::{self, Capture};
 use crate::config::{LinkGuard, OnStop, Run};
 use crate::discovery::{Directory, Update};
 use crate::identity::Identities;
-use crate::model::policy::MeshSettings;
 use crate::observe::{AccessLogTarget, Observe};
 use crate::project::Projector;
 use crate::proxy::{self, Recheck, Workers};
@@ -41,12 +40,8 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
     capture::check_privileges()?;
     let node = node_name(flags.node_name.as_deref())?;
     let capture_config = capture_config(&flags)?;
-    let (directory, mut updates) = Directory::start(
-        flags.config_dir.clone(),
-        MeshSettings {
-            root_namespace: flags.root_namespace.clone(),
-        },
-    )?;
+    let (directory, mut updates) =
+        Directory::start(flags.config_dir.clone(), flags.mesh_settings())?;
     let admin = admin::bind(flags.metrics_addr, &flags.place.run_dir).await?;
     let observe = Observe::new(&node, access_log(&flags.access_log));
     let identities = Identities::start(flags.identity.config(&node));

@@ -76,13 +76,7 @@ impl View {
     /// its own is shown, and does not keep the node from being used.
     pub(super) fn reconciled(&self, update: &Update, pods: &[PodStatus]) {
         let mut problems: Vec<Problem> = update.mistakes().map(problems::of_file).collect();
-        problems.extend(
-            update
-                .policy
-                .problems()
-                .into_iter()
-                .map(problems::of_policy),
-        );
+        problems.extend(update.policy_problems().map(problems::of_policy));
         problems.extend(pods.iter().flat_map(problems::of_pod));
         let all = update.policy.status();
         let mut status = self.status.lock();

@@ -610,6 +610,7 @@ async fn a_revocation_list_that_says_nothing_or_less_leaves_the_last_one_in_forc
     place(&first);
     let agent = Identities::start(identity::Config {
         trust_domain: TrustDomain::new("cluster.local").expect("a domain"),
+        trust_domain_aliases: vec![],
         source: SourceConfig::Files(dir.path().to_owned()),
         crl_file: Some(file.clone()),
     });

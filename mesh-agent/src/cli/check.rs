@@ -7,23 +7,18 @@ use crate::config::Exit;
 use crate::model::policy::MeshSettings;
 use crate::{app, discovery};
 
-pub(super) fn config(dir: &Path, root_namespace: String) -> anyhow::Result<Exit> {
-    let update = discovery::check(dir, MeshSettings { root_namespace })
-        .map_err(|error| CannotAsk(error.to_string()))?;
-    for problem in update.problems.iter() {
-        println!("{problem}");
+pub(super) fn config(dir: &Path, settings: MeshSettings, json: bool) -> anyhow::Result<Exit> {
+    let checked =
+        discovery::Checked::of(dir, settings).map_err(|error| CannotAsk(error.to_string()))?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&checked)?);
+    } else {
+        print!("{checked}");
     }
-    for status in update.policy.status() {
-        println!("{status}");
-    }
-    if update.skipped > 0 {
-        println!("{} objects of other kinds were passed over", update.skipped);
-    }
-    if update.mistakes().next().is_some() {
-        return Ok(Exit::No);
-    }
-    println!("{}: no mistakes found", dir.display());
-    Ok(Exit::Yes)
+    Ok(match checked.is_whole() {
+        true => Exit::Yes,
+        false => Exit::No,
+    })
 }
 
 /// Each line: what, is it there, and what follows if not.

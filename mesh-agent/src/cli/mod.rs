@@ -64,10 +64,7 @@ fn dispatch(command: Command) -> anyhow::Result<Exit> {
             let question = crate::admin::Question { from, to, port };
             ask::explain(&place.run_dir, &question, json)
         }
-        Command::CheckConfig {
-            dir,
-            root_namespace,
-        } => check::config(&dir, root_namespace),
+        Command::CheckConfig { dir, mesh, json } => check::config(&dir, mesh.settings(), json),
         Command::Ca(command) => authority::run(*command),
         Command::Doctor => Ok(check::doctor()),
     }

@@ -14,6 +14,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::model::TrustDomain;
+use crate::model::policy::MeshSettings;
+
 pub use ca::{Ca, RunCa, Token};
 pub use exit::{Exit, help as exit_codes};
 pub use identity::Identity;
@@ -80,9 +83,11 @@ pub enum Command {
     CheckConfig {
         /// Directory of Kubernetes YAML.
         dir: PathBuf,
-        /// Namespace whose policies reach the whole mesh.
-        #[arg(long, default_value = "istio-system")]
-        root_namespace: String,
+        #[command(flatten)]
+        mesh: Mesh,
+        /// For programs.
+        #[arg(long)]
+        json: bool,
     },
     /// The certificate authority.
     #[command(subcommand)]
@@ -90,6 +95,42 @@ pub enum Command {
     /// Show what this machine offers and what follows from what it lacks; exit
     /// code 1 when the agent will not start here, 4 when it will not do everything.
     Doctor,
+}
+
+/// What a directory is held to, as an agent with the same flags would.
+#[derive(Clone, Debug, Args)]
+pub struct Mesh {
+    /// Namespace whose policies reach the whole mesh.
+    #[arg(long, default_value = "istio-system")]
+    root_namespace: String,
+    /// Who vouches for the mesh's identities.
+    #[arg(long, default_value = "cluster.local", value_parser = identity::trust_domain)]
+    trust_domain: TrustDomain,
+    /// Another name of the trust domain; may be repeated.
+    #[arg(long, value_parser = identity::trust_domain)]
+    trust_domain_alias: Vec<TrustDomain>,
+}
+
+impl Mesh {
+    #[must_use]
+    pub fn settings(self) -> MeshSettings {
+        MeshSettings {
+            root_namespace: self.root_namespace,
+            trust_domain: self.trust_domain,
+            trust_domain_aliases: self.trust_domain_alias,
+        }
+    }
+}
+
+impl Run {
+    #[must_use]
+    pub fn mesh_settings(&self) -> MeshSettings {
+        MeshSettings {
+            root_namespace: self.root_namespace.clone(),
+            trust_domain: self.identity.trust_domain.clone(),
+            trust_domain_aliases: self.identity.trust_domain_alias.clone(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Args)]

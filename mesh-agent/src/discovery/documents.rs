@@ -67,6 +67,7 @@ pub(super) fn parse_file(file: &Path, bytes: &[u8]) -> Parsed {
         let origin = Origin {
             file: file.to_owned(),
             line,
+            item: String::new(),
         };
         match is_text.then(|| yaml(&document)) {
             Some(Ok(Value::Null)) => {}
@@ -207,6 +208,7 @@ fn kind_problem(origin: &Origin, value: &Value, message: String) -> Problem {
     let name = text("name").unwrap_or("?");
     Problem {
         code: Code::UnknownKind,
+        item: origin.item.clone(),
         object: format!("{kind} {namespace}/{name}"),
         field: "kind".to_owned(),
         ..syntax(&origin.file, origin.line, message)
@@ -216,6 +218,7 @@ fn kind_problem(origin: &Origin, value: &Value, message: String) -> Problem {
 fn list_problem(origin: &Origin, field: &str, message: String) -> Problem {
     Problem {
         code: Code::InvalidValue,
+        item: origin.item.clone(),
         object: "List".to_owned(),
         field: field.to_owned(),
         ..syntax(&origin.file, origin.line, message)
@@ -241,7 +244,7 @@ fn unpack_list(origin: &Origin, mut value: Value, parsed: &mut Parsed) {
     };
     // As the API server lists one kind: its items do not say it again.
     let one = kind.strip_suffix("List").filter(|k| !k.is_empty());
-    for mut item in items {
+    for (index, mut item) in items.into_iter().enumerate() {
         if parsed.documents > MAX_DOCUMENTS {
             return;
         }
@@ -252,7 +255,12 @@ fn unpack_list(origin: &Origin, mut value: Value, parsed: &mut Parsed) {
             map.insert("kind".to_owned(), one.into());
             map.insert("apiVersion".to_owned(), value["apiVersion"].clone());
         }
-        unpack(origin, item, parsed);
+        let place = format!("{}.items[{index}]", origin.item);
+        let origin = Origin {
+            item: place.trim_start_matches('.').to_owned(),
+            ..origin.clone()
+        };
+        unpack(&origin, item, parsed);
         shorten(&origin.file, &mut parsed.problems);
     }
 }

@@ -177,6 +177,7 @@ fn unknown(path: &Path, fault: Fault) -> Arc<File> {
     let origin = Origin {
         file: path.to_owned(),
         line: 1,
+        item: String::new(),
     };
     objects.push(Object::unknown(&origin, Unknown::anything()));
     Arc::new(File {
@@ -303,6 +304,11 @@ fn list(dir: &Path) -> Result<Vec<PathBuf>, Error> {
     }
     files.sort();
     Ok(files)
+}
+
+/// What a file says now, for pointing at it.
+pub(super) fn text(path: &Path) -> Option<String> {
+    String::from_utf8(read(path).ok()?).ok()
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Fault> {

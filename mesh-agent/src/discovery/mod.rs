@@ -6,12 +6,15 @@
 //! before in force; what is not understood never makes a pod "not enrolled".
 
 mod build;
+mod check;
 mod core;
 mod documents;
 mod files;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod kinds;
+mod lint;
+mod locate;
 mod objects;
 mod policies;
 mod problem;
@@ -21,7 +24,7 @@ mod watcher;
 mod written;
 mod yaml;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,9 +36,11 @@ use crate::model::Snapshot;
 use crate::model::policy::MeshSettings;
 use crate::policy;
 pub use build::build;
+pub use check::{Checked, check};
 pub use documents::parse;
 pub use files::Error;
 use files::Files;
+use lint::lint;
 pub use objects::Object;
 pub use problem::{Code, Problem, Severity};
 
@@ -63,6 +68,16 @@ pub struct Update {
 }
 
 impl Update {
+    /// What policies do not do, where no mistake of theirs says so.
+    pub fn policy_problems(&self) -> impl Iterator<Item = String> {
+        let told = |name: &str| {
+            let object = format!("AuthorizationPolicy {name}");
+            self.mistakes().any(|mistake| mistake.object == object)
+        };
+        let all = self.policy.status().iter();
+        all.filter_map(move |status| status.problem().filter(|_| !told(&status.policy)))
+    }
+
     pub fn mistakes(&self) -> impl Iterator<Item = &Problem> {
         self.problems.iter().filter(|p| p.is_mistake())
     }
@@ -157,6 +172,8 @@ impl Directory {
         } else {
             before
         };
+        let objects = self.files.objects();
+        problems.extend(lint(objects, &published.snapshot, &published.policy));
         self.published.store(published.clone());
         self.sender.send_if_modified(|update| {
             let changed = changed || *update.problems != *problems;
@@ -169,10 +186,4 @@ impl Directory {
             changed
         });
     }
-}
-
-/// What an agent would make of `dir`, for `mesh-agent check-config`.
-pub fn check(dir: &Path, settings: MeshSettings) -> Result<Update, Error> {
-    let (_, updates) = Directory::start(dir.to_owned(), settings)?;
-    Ok(updates.borrow().clone())
 }

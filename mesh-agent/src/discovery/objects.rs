@@ -11,6 +11,8 @@ use crate::model::policy::{AuthorizationPolicy, PeerAuthentication};
 pub struct Origin {
     pub file: std::path::PathBuf,
     pub line: u64,
+    /// Path of the item in the document, where that is a list.
+    pub item: String,
 }
 
 /// One parsed object.
@@ -62,6 +64,7 @@ impl Object {
             code,
             file: self.origin.file.clone(),
             line: self.origin.line,
+            item: self.origin.item.clone(),
             object: self.name(),
             field: field.to_owned(),
             message,

@@ -27,8 +27,33 @@ pub enum Code {
     /// A value that is not understood, or contradicts another one.
     #[default]
     InvalidValue,
+    /// A principal that no peer of this mesh can have.
+    ImpossiblePrincipal,
+    /// A Service that the configuration does not have.
+    NoSuchService,
+    /// A policy, or a PeerAuthentication, that is about no pod.
+    SelectsNothing,
+    /// A rule that asks for what is not known yet.
+    NotDecided,
+    /// A principal, namespace or account that no pod has.
+    NobodyIsThat,
+    /// A port that the Service, or the pods, do not have.
+    NoSuchPort,
+    /// An object that has no effect where it is.
+    Ignored,
+    /// Another object of its kind holds instead.
+    Shadowed,
+    ServiceWithoutPods,
+    EmptyDirectory,
     /// Of the warnings the least: it has no effect on the mesh.
     Advisory,
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The one list of their names is that of JSON.
+        serde::Serialize::serialize(self, f)
+    }
 }
 
 impl Code {
@@ -39,8 +64,18 @@ impl Code {
             | Self::Syntax
             | Self::UnknownKind
             | Self::UnknownField
-            | Self::InvalidValue => Severity::Mistake,
-            Self::Advisory => Severity::Warning,
+            | Self::InvalidValue
+            | Self::ImpossiblePrincipal
+            | Self::NoSuchService => Severity::Mistake,
+            Self::SelectsNothing
+            | Self::NotDecided
+            | Self::NobodyIsThat
+            | Self::NoSuchPort
+            | Self::Ignored
+            | Self::Shadowed
+            | Self::ServiceWithoutPods
+            | Self::EmptyDirectory
+            | Self::Advisory => Severity::Warning,
         }
     }
 
@@ -62,6 +97,9 @@ pub struct Problem {
     pub line: u64,
     /// 0 where only the document is known.
     pub column: u64,
+    /// Path of the object in the document, where that is a list.
+    #[serde(skip)]
+    pub(super) item: String,
     /// `Kind namespace/name`; empty where the document did not get that far.
     pub object: String,
     /// Path of the field, for example `spec.ports[0].port`.

@@ -327,7 +327,7 @@ fn a_file_that_cannot_be_read_at_a_start_refuses_until_it_can() {
             "{told:?}"
         );
         assert_eq!(open(&f.load()), (false, false), "{message}");
-        let explained = f.updates.borrow().policy.problems();
+        let explained: Vec<String> = f.updates.borrow().policy_problems().collect();
         assert!(explained[0].starts_with("AuthorizationPolicy (unreadable)/a.yaml: "));
         // Another reason not to read it is no reason to let in.
         std::fs::remove_file(f.path("a.yaml")).expect("remove");
@@ -433,9 +433,9 @@ fn a_deny_with_a_new_mistake_denies_what_it_denied() {
     let deny = policy("deny", "DENY");
     let mut f = Fixture::new(&[("a.yaml", &deny)]);
     let update = f.write("a.yaml", deny.replace("ports", "prots"));
-    assert_eq!(update.problems.len(), 1);
+    assert_eq!(update.mistakes().count(), 1);
     assert_eq!(policies(&update), [("deny", true, true)]);
-    assert!(update.policy.problems().is_empty(), "its rules are known");
+    assert_eq!(update.policy_problems().next(), None, "its rules are known");
     // An ALLOW that breaks grants nothing, whatever it granted before.
     let allow = policy("allow", "ALLOW");
     f.write("a.yaml", &allow);

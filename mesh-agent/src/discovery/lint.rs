@@ -1,0 +1,372 @@
+//! What is in force as it is written, and may not be what was meant.
+//!
+//! Also the mistakes that only the whole configuration shows: a principal that
+//! no peer can have. Here they are told; what follows from them is the engine's.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::objects::{Kind, Object};
+use super::{Code, Problem};
+use crate::model::policy::{
+    AuthorizationPolicy, Condition, Match, Pattern, PeerAuthentication, Scope, ServiceAccount,
+};
+use crate::model::{Service, Snapshot, SpiffeId, TargetPort, Workload};
+use crate::policy::{self, Engine, Level};
+
+/// Problems of objects that parse, by what the configuration has beside them.
+pub(super) fn lint<'o>(
+    objects: impl Iterator<Item = &'o Object>,
+    snapshot: &Snapshot,
+    engine: &Engine,
+) -> Vec<Problem> {
+    let mut linter = Linter {
+        snapshot,
+        identities: identities(snapshot),
+        selected: engine
+            .status()
+            .iter()
+            .map(|s| (&*s.policy, s.workloads))
+            .collect(),
+        problems: Vec::new(),
+    };
+    for object in objects {
+        match &object.kind {
+            Kind::Policy(policy) if policy.broken.is_none() => linter.policy(object, policy),
+            Kind::Peer(peer) if peer.broken.is_none() => linter.peer(object, peer),
+            Kind::Service(_) => linter.service(object),
+            _ => {}
+        }
+    }
+    linter.problems
+}
+
+struct Linter<'s> {
+    snapshot: &'s Snapshot,
+    identities: BTreeSet<SpiffeId>,
+    /// How many workloads each policy selects.
+    selected: BTreeMap<&'s str, usize>,
+    problems: Vec<Problem>,
+}
+
+/// Of all pods, in the mesh or not yet.
+fn identities(snapshot: &Snapshot) -> BTreeSet<SpiffeId> {
+    let domain = &snapshot.settings.trust_domain;
+    let of = |w: &std::sync::Arc<Workload>| {
+        SpiffeId::new(domain, &w.key.namespace, &w.service_account).ok()
+    };
+    snapshot.workloads.values().filter_map(of).collect()
+}
+
+/// A value of a rule that says who.
+#[derive(Clone, Copy)]
+enum Who<'p> {
+    Principal(&'p Pattern),
+    Namespace(&'p Pattern),
+    Account(&'p ServiceAccount),
+}
+
+impl Linter<'_> {
+    fn tell(&mut self, object: &Object, code: Code, field: &str, message: String) {
+        self.problems.push(object.problem_of(code, field, message));
+    }
+
+    fn policy(&mut self, object: &Object, policy: &AuthorizationPolicy) {
+        let name = format!("{}/{}", policy.namespace, policy.name);
+        if self.selected.get(&*name) == Some(&0) {
+            let field = match &policy.scope {
+                Scope::Services(_) => "spec.targetRefs",
+                Scope::Labels(_) => "spec.selector",
+                Scope::Mesh | Scope::Namespace => "metadata.namespace",
+            };
+            let message = "the policy selects no workload".to_owned();
+            self.tell(object, Code::SelectsNothing, field, message);
+        }
+        self.missing_service(object, policy);
+        for (field, who) in named(policy) {
+            self.who(object, &field, who);
+        }
+        for (i, rule) in policy.rules.iter().enumerate() {
+            for (is, what) in [
+                (policy::has_http(rule), "HTTP, which is not decided yet"),
+                (
+                    policy::has_sni(rule),
+                    "connection.sni, which is not known yet",
+                ),
+            ] {
+                if is {
+                    let message = format!("the rule asks for {what}: {}", effect(policy));
+                    self.tell(
+                        object,
+                        Code::NotDecided,
+                        &format!("spec.rules[{i}]"),
+                        message,
+                    );
+                }
+            }
+        }
+        self.service_ports(object, policy);
+    }
+
+    /// One that is not there would leave its pods open.
+    fn missing_service(&mut self, object: &Object, policy: &AuthorizationPolicy) {
+        let Scope::Services(services) = &policy.scope else {
+            return;
+        };
+        for (i, service) in services.iter().enumerate() {
+            if !self.snapshot.services.contains_key(service) {
+                let message = format!(
+                    "there is no Service {service}: the policy is taken to be for its whole namespace"
+                );
+                let field = format!("spec.targetRefs[{i}]");
+                self.tell(object, Code::NoSuchService, &field, message);
+            }
+        }
+    }
+
+    fn who(&mut self, object: &Object, field: &str, who: Who<'_>) {
+        let settings = &self.snapshot.settings;
+        let mut ids = self.identities.iter();
+        let found = match who {
+            Who::Principal(written) => {
+                let own = policy::localize(written, settings);
+                if own.is_empty() {
+                    let message = policy::nobody(&written.to_string(), settings);
+                    return self.tell(object, Code::ImpossiblePrincipal, field, message);
+                }
+                ids.any(|id| own.iter().any(|p| p.matches(id.principal())))
+            }
+            Who::Namespace(written) => ids.any(|id| written.matches(id.namespace())),
+            Who::Account(account) => ids.any(|id| {
+                account.namespace == id.namespace() && account.name == id.service_account()
+            }),
+        };
+        if !found {
+            let written = match who {
+                Who::Principal(written) | Who::Namespace(written) => written.to_string(),
+                Who::Account(account) => format!("{}/{}", account.namespace, account.name),
+            };
+            let message = format!("no pod of the configuration is {written:?}");
+            self.tell(object, Code::NobodyIsThat, field, message);
+        }
+    }
+
+    /// `ports` of a policy for a Service is the Service's.
+    fn service_ports(&mut self, object: &Object, policy: &AuthorizationPolicy) {
+        let Scope::Services(names) = &policy.scope else {
+            return;
+        };
+        let services: Option<Vec<_>> = names
+            .iter()
+            .map(|name| self.snapshot.services.get(name))
+            .collect();
+        let Some(services) = services else {
+            return;
+        };
+        for (i, rule) in policy.rules.iter().enumerate() {
+            let to = rule.to.iter().enumerate();
+            let to = to.map(|(j, to)| (format!("to[{j}].operation.ports"), &to.ports));
+            let when = rule.when.iter().enumerate();
+            let when = when.filter_map(|(j, when)| match when {
+                Condition::DestinationPort(ports) => Some((format!("when[{j}].values"), ports)),
+                _ => None,
+            });
+            for (field, ports) in to.chain(when) {
+                let unknown = |port: &&u16| services.iter().all(|s| s.port(**port).is_none());
+                if let Some(port) = ports.values.iter().find(unknown) {
+                    let message = format!(
+                        "the Service has no port {port}: for a Service its own ports count, not the pods'"
+                    );
+                    let field = format!("spec.rules[{i}].{field}");
+                    self.tell(object, Code::NoSuchPort, &field, message);
+                }
+            }
+        }
+    }
+
+    fn peer(&mut self, object: &Object, peer: &PeerAuthentication) {
+        let root = &self.snapshot.settings.root_namespace;
+        let Some(level) = policy::level(peer, root) else {
+            let message = format!(
+                "in the root namespace {root} a selector selects nothing: the object is ignored"
+            );
+            return self.tell(object, Code::Ignored, "spec.selector", message);
+        };
+        let workloads = self.snapshot.workloads.values();
+        let selected: Vec<_> = workloads
+            .filter(|w| policy::selects(peer, w, root))
+            .collect();
+        if selected.is_empty() {
+            let message = "it selects no workload".to_owned();
+            let field = match level {
+                Level::Workload => "spec.selector",
+                Level::Namespace | Level::Mesh => "metadata.namespace",
+            };
+            self.tell(object, Code::SelectsNothing, field, message);
+        }
+        self.shadowed(object, peer, level, &selected);
+        for port in peer.ports.keys() {
+            self.port(object, *port, &selected);
+        }
+    }
+
+    /// Another one of the same level selects the same workload and holds.
+    fn shadowed(
+        &mut self,
+        object: &Object,
+        peer: &PeerAuthentication,
+        level: Level,
+        selected: &[&std::sync::Arc<Workload>],
+    ) {
+        let root = &self.snapshot.settings.root_namespace;
+        let all = self.snapshot.peer_authentications.iter();
+        let equals: Vec<_> = all
+            .filter(|other| other.broken.is_none() && other.namespace == peer.namespace)
+            .filter(|other| policy::level(other, root) == Some(level))
+            .filter(|other| {
+                let both = |w: &&std::sync::Arc<Workload>| policy::selects(other, w, root);
+                level != Level::Workload || other.name == peer.name || selected.iter().any(both)
+            })
+            .collect();
+        let message = match policy::oldest(&equals) {
+            Some(one) if one.name == peer.name => return,
+            Some(one) => format!(
+                "{} selects the same, and is the older one: it holds",
+                one.name
+            ),
+            None => match equals.iter().find(|other| other.name != peer.name) {
+                None => return,
+                Some(other) => format!(
+                    "{} selects the same, and their age (creationTimestamp) is not known: the stricter one holds",
+                    other.name
+                ),
+            },
+        };
+        self.tell(object, Code::Shadowed, "spec", message);
+    }
+
+    /// A Service's port that no pod has.
+    fn port(&mut self, object: &Object, port: u16, selected: &[&std::sync::Arc<Workload>]) {
+        let has = |w: &&std::sync::Arc<Workload>| w.ports.iter().any(|p| p.port == port);
+        if selected.iter().any(has) {
+            return;
+        }
+        let mut leading = None;
+        for service in self.snapshot.services.values() {
+            let is_behind = |w: &&std::sync::Arc<Workload>| is_behind(service, w);
+            if !selected.iter().any(is_behind) {
+                continue;
+            }
+            let targets = service.ports.iter().flat_map(|p| {
+                let endpoints = p.endpoints.iter().map(|e| e.addr.port());
+                let declared = match p.target {
+                    TargetPort::Number(number) => Some(number),
+                    TargetPort::Name(_) => None,
+                };
+                endpoints.chain(declared)
+            });
+            if targets.into_iter().any(|target| target == port) {
+                return;
+            }
+            if service.port(port).is_some() {
+                leading = Some(service);
+            }
+        }
+        if let Some(service) = leading {
+            let message = format!(
+                "{port} is a port of Service {}: the pods' own port is meant here, and none has this one",
+                service.key
+            );
+            let field = format!("spec.portLevelMtls.{port}");
+            self.tell(object, Code::NoSuchPort, &field, message);
+        }
+    }
+
+    fn service(&mut self, object: &Object) {
+        let key = crate::model::ServiceKey {
+            namespace: object.meta.namespace().to_owned(),
+            name: object.meta.name.clone(),
+        };
+        let Some(service) = self.snapshot.services.get(&key) else {
+            return;
+        };
+        let mut workloads = self.snapshot.workloads.values();
+        if service.members.is_empty() && !workloads.any(|w| is_behind(service, w)) {
+            let message = "no pod is behind the Service".to_owned();
+            self.tell(object, Code::ServiceWithoutPods, "spec.selector", message);
+        }
+    }
+}
+
+fn effect(policy: &AuthorizationPolicy) -> &'static str {
+    match policy.action {
+        crate::model::policy::Action::Allow => "it grants nothing",
+        crate::model::policy::Action::Deny => "it denies as if that matched",
+    }
+}
+
+fn is_behind(service: &Service, workload: &Workload) -> bool {
+    let labels = &workload.labels;
+    let selected = !service.selector.is_empty()
+        && workload.key.namespace == service.key.namespace
+        && service
+            .selector
+            .iter()
+            .all(|(k, v)| labels.get(k) == Some(v));
+    selected || workload.ips.iter().any(|ip| service.members.contains(&ip))
+}
+
+/// Everybody that the rules name, with the path of the field.
+fn named(policy: &AuthorizationPolicy) -> Vec<(String, Who<'_>)> {
+    let mut named = Vec::new();
+    for (i, rule) in policy.rules.iter().enumerate() {
+        for (j, source) in rule.from.iter().enumerate() {
+            let at = format!("spec.rules[{i}].from[{j}].source");
+            let field = |name: &str| format!("{at}.{name}");
+            list(
+                &mut named,
+                &source.principals,
+                &field("principals"),
+                &field("notPrincipals"),
+                Who::Principal,
+            );
+            list(
+                &mut named,
+                &source.namespaces,
+                &field("namespaces"),
+                &field("notNamespaces"),
+                Who::Namespace,
+            );
+            list(
+                &mut named,
+                &source.service_accounts,
+                &field("serviceAccounts"),
+                &field("notServiceAccounts"),
+                Who::Account,
+            );
+        }
+        for (j, when) in rule.when.iter().enumerate() {
+            let at = format!("spec.rules[{i}].when[{j}]");
+            let (values, not) = (format!("{at}.values"), format!("{at}.notValues"));
+            match when {
+                Condition::Principal(l) => list(&mut named, l, &values, &not, Who::Principal),
+                Condition::Namespace(l) => list(&mut named, l, &values, &not, Who::Namespace),
+                Condition::ServiceAccount(l) => list(&mut named, l, &values, &not, Who::Account),
+                _ => {}
+            }
+        }
+    }
+    named
+}
+
+fn list<'p, T>(
+    named: &mut Vec<(String, Who<'p>)>,
+    list: &'p Match<T>,
+    values: &str,
+    not: &str,
+    who: fn(&'p T) -> Who<'p>,
+) {
+    for (field, list) in [(values, &list.values), (not, &list.not_values)] {
+        let each = list.iter().enumerate();
+        named.extend(each.map(|(k, value)| (format!("{field}[{k}]"), who(value))));
+    }
+}

@@ -12,14 +12,16 @@ use crate::model::{SpiffeId, TrustDomain};
 /// Records of one input; it costs their encryption.
 const MAX_RECORDS: usize = 64;
 /// Content types.
-#[cfg(test)]
 const HANDSHAKE: u8 = 22;
 const DATA: u8 = 23;
+/// What becomes of a record: it is a key update instead, and the sender's keys change.
+const ASKS: u8 = 2;
 
 /// The input is a list of records, each with its content type, what becomes
 /// of it on the way, a length and a content.
 pub(crate) fn records(bytes: &[u8]) {
-    let (mut sender, mut receiver) = (Records::numbered(), Records::numbered());
+    let (mut sender, mut receiver) = Records::pair();
+    let (mut sender_changed, mut receiver_changed) = (0, 0);
     let mut rest = bytes;
     for _ in 0..MAX_RECORDS {
         let [kind, way, high, low, behind @ ..] = rest else {
@@ -29,9 +31,11 @@ pub(crate) fn records(bytes: &[u8]) {
         let (content, behind) = behind.split_at(len.min(behind.len()));
         rest = behind;
         // After a key update that the sender only pretended they are others.
-        let same_keys = sender.number() == receiver.number();
+        let same_keys = sender_changed == receiver_changed;
+        sender_changed += usize::from(way & 7 == ASKS);
         let (mut record, intact) = on_the_way(&mut sender, *kind, *way, content);
         let opened = receiver.open(&mut record);
+        receiver_changed += usize::from(changed_keys(&opened, &record));
         let sent = (intact && same_keys).then_some((*kind, content));
         judge(&opened, &record, sent);
         if matches!(opened, Err(_) | Ok(Opened::Closed)) {
@@ -45,13 +49,24 @@ pub(crate) fn records(bytes: &[u8]) {
     }
 }
 
+/// The only message after the handshake that a server takes is a key update.
+fn changed_keys(opened: &Result<Opened, RecordError>, record: &[u8]) -> bool {
+    const TAG: usize = TAIL - 1;
+    let Ok(Opened::Handled { consumed }) = opened else {
+        return false;
+    };
+    // Decrypted in place: content, its type, padding.
+    let inner = &record[HEAD..consumed - TAG];
+    inner.iter().rfind(|byte| **byte != 0) == Some(&HANDSHAKE)
+}
+
 /// The record as it arrives, and whether it does so unchanged.
 fn on_the_way(sender: &mut Records, kind: u8, way: u8, content: &[u8]) -> (Vec<u8>, bool) {
     let harm = usize::from(way >> 3);
     if way & 7 == 1 {
         return (content.to_vec(), false);
     }
-    if way & 7 == 2 {
+    if way & 7 == ASKS {
         return (sender.ask_for_update().expect("keys"), true);
     }
     let content = &content[..content.len().min(MAX_PLAINTEXT)];

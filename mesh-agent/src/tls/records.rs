@@ -5,6 +5,9 @@
 //! after one, the direction gives nothing but errors. A sealed record must be
 //! sent once and in order.
 
+#[cfg(any(test, feature = "fuzzing"))]
+mod probe;
+
 use std::ops::Range;
 
 use aws_lc_rs::aead::{Aad, Algorithm, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
@@ -87,42 +90,6 @@ pub enum Opened {
     Closed,
 }
 
-/// Where the keys after an update come from.
-enum Updates {
-    /// On the heap: seldom needed, and a connection moves about.
-    Handshake(Box<Schedule>),
-    /// Without a handshake: the same keys on both ends, the next ones by number.
-    #[cfg(any(test, feature = "fuzzing"))]
-    Numbered(u8),
-}
-
-impl Updates {
-    fn next_sending(&mut self) -> Result<Keys, RecordError> {
-        match self {
-            Self::Handshake(schedule) => schedule.next_sending(),
-            #[cfg(any(test, feature = "fuzzing"))]
-            Self::Numbered(last) => Ok(Keys::numbered(last)),
-        }
-    }
-
-    fn next_receiving(&mut self) -> Result<Keys, RecordError> {
-        match self {
-            Self::Handshake(schedule) => schedule.next_receiving(),
-            #[cfg(any(test, feature = "fuzzing"))]
-            Self::Numbered(last) => Ok(Keys::numbered(last)),
-        }
-    }
-
-    /// Only a client is sent tickets.
-    fn takes_tickets(&self) -> bool {
-        match self {
-            Self::Handshake(schedule) => schedule.side() == Side::Client,
-            #[cfg(any(test, feature = "fuzzing"))]
-            Self::Numbered(_) => false,
-        }
-    }
-}
-
 /// Key, IV and counter of one direction.
 pub(super) struct Keys {
     key: LessSafeKey,
@@ -148,18 +115,6 @@ impl Keys {
     fn of((sequence, secrets): &(u64, ConnectionTrafficSecrets)) -> Result<Self, RecordError> {
         let (cipher, key, iv) = parts(secrets)?;
         Self::new(cipher, key, iv, *sequence)
-    }
-
-    #[cfg(any(test, feature = "fuzzing"))]
-    fn numbered(last: &mut u8) -> Self {
-        *last = last.wrapping_add(1);
-        let key = UnboundKey::new(&aws_lc_rs::aead::AES_128_GCM, &[*last; 16])
-            .expect("a key of 16 bytes");
-        Self {
-            key: LessSafeKey::new(key),
-            iv: Zeroizing::new([*last; NONCE_LEN]),
-            sequence: 0,
-        }
     }
 
     /// Each nonce once: the counter moves on whatever comes of it.
@@ -221,7 +176,9 @@ impl Keys {
 pub struct Records {
     sending: Keys,
     receiving: Keys,
-    updates: Updates,
+    /// Where the keys after an update come from. On the heap: seldom needed, and a
+    /// connection moves about.
+    schedule: Box<Schedule>,
     /// Set by `close_notify` or a fatal alert of ours.
     sent_close: bool,
     /// The peer asked us to change our keys.
@@ -242,37 +199,12 @@ impl Records {
         Ok(Self {
             sending: Keys::of(&secrets.tx)?,
             receiving: Keys::of(&secrets.rx)?,
-            updates: Updates::Handshake(Box::new(Schedule::new(side, heard, secrets)?)),
+            schedule: Box::new(Schedule::new(side, heard, secrets)?),
             sent_close: false,
             update_wanted: false,
             idle_credit: IDLE_CREDIT,
             ended: None,
         })
-    }
-
-    /// One end of a connection in one direction: only its sending or only its
-    /// receiving side may be used.
-    #[cfg(any(test, feature = "fuzzing"))]
-    pub(super) fn numbered() -> Self {
-        let keys = || Keys::numbered(&mut 0);
-        Self {
-            sending: keys(),
-            receiving: keys(),
-            updates: Updates::Numbered(1),
-            sent_close: false,
-            update_wanted: false,
-            idle_credit: IDLE_CREDIT,
-            ended: None,
-        }
-    }
-
-    /// How often these keys were changed.
-    #[cfg(any(test, feature = "fuzzing"))]
-    pub(super) fn number(&self) -> u8 {
-        match self.updates {
-            Updates::Numbered(last) => last,
-            _ => 0,
-        }
     }
 
     /// Seals `buf[HEAD..HEAD + length]` into a record at the front of `buf`,
@@ -301,7 +233,7 @@ impl Records {
         let mut record = vec![0; HEAD + MESSAGE + TAIL];
         record[HEAD..HEAD + MESSAGE].copy_from_slice(&[KEY_UPDATE, 0, 0, 1, u8::from(ask_peer)]);
         self.sending.seal(HANDSHAKE, &mut record, MESSAGE)?;
-        self.sending = self.updates.next_sending()?;
+        self.sending = self.schedule.next_sending()?;
         self.update_wanted = false;
         Ok(record)
     }
@@ -376,46 +308,16 @@ impl Records {
             match (kind, body) {
                 // New keys count from the next record: nothing may follow in this one.
                 (KEY_UPDATE, [request @ (0 | 1)]) if rest.is_empty() => {
-                    self.receiving = self.updates.next_receiving()?;
+                    self.receiving = self.schedule.next_receiving()?;
                     self.update_wanted |= *request == 1;
                 }
-                (NEW_SESSION_TICKET, _) if self.updates.takes_tickets() => {}
+                // Only a client is sent tickets.
+                (NEW_SESSION_TICKET, _) if self.schedule.side() == Side::Client => {}
                 _ => return Err(RecordError::Unexpected),
             }
             messages = rest;
         }
         Ok(())
-    }
-
-    /// As if this many records had been sealed already.
-    #[cfg(test)]
-    pub(super) fn skip_sending(&mut self, sequence: u64) {
-        self.sending.sequence = sequence;
-    }
-
-    #[cfg(test)]
-    pub(super) fn skip_receiving(&mut self, sequence: u64) {
-        self.receiving.sequence = sequence;
-    }
-
-    #[cfg(test)]
-    pub(super) fn forget_end(&mut self) {
-        self.ended = None;
-    }
-
-    #[cfg(any(test, feature = "fuzzing"))]
-    pub(super) fn ask_for_update(&mut self) -> Result<Vec<u8>, RecordError> {
-        self.update_keys(true)
-    }
-
-    #[cfg(any(test, feature = "fuzzing"))]
-    pub(super) fn seal_as(
-        &mut self,
-        kind: u8,
-        buf: &mut [u8],
-        length: usize,
-    ) -> Result<usize, RecordError> {
-        self.sending.seal(kind, buf, length)
     }
 }
 

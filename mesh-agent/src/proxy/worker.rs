@@ -40,6 +40,8 @@ pub(super) enum Command {
 const SWEEP: Duration = Duration::from_secs(1);
 /// Connections to be made ahead that are not begun; more are not wished for.
 const MAX_WISHES: usize = 64;
+/// Connections that are accepted before others run, those too that make room.
+const ACCEPTS: usize = 16;
 /// Handshakes that a sweep starts to renew proofs.
 const RENEWALS: usize = 64;
 
@@ -307,6 +309,7 @@ async fn end_pod(local: &Local, pod: &PodState) {
 }
 
 async fn accept(local: Rc<Local>, pod: Rc<PodState>, listener: TcpListener) {
+    let (mut count, mut failing) = (0_usize, false);
     loop {
         let accepted = tokio::select! {
             biased; // a stopped listener takes no more
@@ -318,10 +321,19 @@ async fn accept(local: Rc<Local>, pod: Rc<PodState>, listener: TcpListener) {
                 let serving = connection::serve(local.clone(), pod.clone(), client, peer);
                 let serving = local.tasks.track_future(serving);
                 pod.tasks.spawn_local(serving);
+                if std::mem::take(&mut failing) {
+                    tracing::info!(pod = %pod.pod.workload.key, "accepts again");
+                }
+                count = count.wrapping_add(1);
+                if count.is_multiple_of(ACCEPTS) {
+                    tokio::task::yield_now().await;
+                }
             }
             // Out of descriptors or memory: the connection waits in the backlog.
             Err(error) => {
-                tracing::warn!(%error, "cannot accept");
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, pod = %pod.pod.workload.key, "cannot accept");
+                }
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         }

@@ -97,7 +97,7 @@ pub(super) async fn serve(
     let inbound = pod.pod.workload.ips.contains(at.orig_dst.ip());
     let accepted = Accepted { client, at };
     let source = inbound.then(|| accepted.at.source());
-    let _place = match local.shared.places.enter(&pod.pod.active, source) {
+    let _place = match local.shared.places.enter(pod.places(), source) {
         Ok(place) => place,
         Err(full) => {
             local.shared.metrics.over_share(full);

@@ -1,19 +1,24 @@
 //! The places that the node has for connections, and who holds them.
 //!
-//! Each connection takes one. A holder (a pod, and of what comes from elsewhere
-//! also its source) may have as many as are free then: alone half of all, n
-//! together n of n + 1 parts. So there is always room for one that has few,
-//! whatever the others do, and nobody is kept short while there is room.
+//! Each connection takes one. A pod may have as many as are free then, and so may
+//! the source of connections from elsewhere; at one pod, a source may have as many
+//! as that pod could still have. Alone a pod or a source gets half of all, a
+//! source at one pod a third; n together leave one part of n + 1. So there is
+//! always room for one that has few, whatever the others do, and nobody is kept
+//! short while there is room.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Locks that the sources are spread over; each is held for one look.
 const SHARDS: usize = 16;
 
-type Shard = Mutex<HashMap<Source, usize, foldhash::fast::RandomState>>;
+/// A source at one pod (the cookie of its namespace), or at all.
+type Key = (Option<u64>, Source);
+type Counts = HashMap<Key, usize, foldhash::fast::RandomState>;
+type Shard = Mutex<Counts>;
 
 /// Where a connection from elsewhere comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,20 +66,28 @@ pub(super) struct Places {
     sources: [Shard; SHARDS],
 }
 
+/// A pod's places.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pod<'p> {
+    /// Cookie of its namespace.
+    pub(super) netns: u64,
+    pub(super) taken: &'p AtomicUsize,
+}
+
 /// A connection's, given back when it ends.
 #[derive(Debug)]
 pub(super) struct Place<'p> {
     all: &'p Places,
-    pod: &'p AtomicUsize,
+    pod: Pod<'p>,
     source: Option<Source>,
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.all.taken.fetch_sub(1, Ordering::Relaxed);
-        self.pod.fetch_sub(1, Ordering::Relaxed);
+        self.pod.taken.fetch_sub(1, Ordering::Relaxed);
         if let Some(source) = self.source {
-            self.all.leave(source);
+            self.all.leave(source, self.pod.netns);
         }
     }
 }
@@ -97,56 +110,71 @@ impl Places {
         self.taken.load(Ordering::Relaxed)
     }
 
-    /// `pod`: the places that it has; `source`: of a connection from elsewhere.
+    /// `source`: of a connection from elsewhere. Shares are judged by what was
+    /// there a moment before, the two limits exactly.
     pub(super) fn enter<'p>(
         &'p self,
-        pod: &'p AtomicUsize,
+        pod: Pod<'p>,
         source: Option<Source>,
     ) -> Result<Place<'p>, Full> {
-        let free = self
-            .in_all
-            .saturating_sub(self.taken.fetch_add(1, Ordering::Relaxed));
-        let of_pod = pod.fetch_add(1, Ordering::Relaxed);
-        let of_source = source.map_or(0, |source| self.join(source));
+        let free = self.in_all.saturating_sub(self.taken());
+        let left = free.min(self.per_pod);
+        let left = left.saturating_sub(pod.taken.load(Ordering::Relaxed));
+        if free == 0 {
+            return Err(Full::Node);
+        }
+        if left == 0 {
+            return Err(Full::Pod);
+        }
+        if let Some(source) = source
+            && !self.join(source, pod.netns, free, left)
+        {
+            return Err(Full::Source);
+        }
+        let taken = self.taken.fetch_add(1, Ordering::Relaxed);
+        let of_pod = pod.taken.fetch_add(1, Ordering::Relaxed);
         // Gives all of it back where it is not wanted.
         let place = Place {
             all: self,
             pod,
             source,
         };
-        if free == 0 {
+        if taken >= self.in_all {
             Err(Full::Node)
-        } else if of_pod >= free.min(self.per_pod) {
+        } else if of_pod >= self.per_pod {
             Err(Full::Pod)
-        } else if of_source >= free {
-            Err(Full::Source)
         } else {
             Ok(place)
         }
     }
 
-    /// How many it had before.
-    fn join(&self, source: Source) -> usize {
-        let mut shard = self.shard(source);
-        let count = shard.entry(source).or_default();
-        *count += 1;
-        *count - 1
+    /// False where it has its share already: of `free`, or of what the pod has left.
+    fn join(&self, source: Source, netns: u64, free: usize, left: usize) -> bool {
+        let mut counts = self.counts(source);
+        let keys = [((None, source), free), ((Some(netns), source), left)];
+        let count = |key| counts.get(&key).copied().unwrap_or(0);
+        if keys.iter().any(|(key, share)| count(*key) >= *share) {
+            return false;
+        }
+        for (key, _) in keys {
+            *counts.entry(key).or_default() += 1;
+        }
+        true
     }
 
-    fn leave(&self, source: Source) {
-        let mut shard = self.shard(source);
-        if let Some(count) = shard.get_mut(&source) {
-            *count -= 1;
-            if *count == 0 {
-                shard.remove(&source);
+    fn leave(&self, source: Source, netns: u64) {
+        let mut counts = self.counts(source);
+        for key in [(None, source), (Some(netns), source)] {
+            if let Some(count) = counts.get_mut(&key) {
+                *count -= 1;
+                if *count == 0 {
+                    counts.remove(&key);
+                }
             }
         }
     }
 
-    fn shard(
-        &self,
-        source: Source,
-    ) -> std::sync::MutexGuard<'_, HashMap<Source, usize, foldhash::fast::RandomState>> {
+    fn counts(&self, source: Source) -> MutexGuard<'_, Counts> {
         // A count is whole also where another thread panicked.
         let shard = &self.sources[source.shard()];
         shard.lock().unwrap_or_else(PoisonError::into_inner)
@@ -161,10 +189,21 @@ mod tests {
         Some(Source::new([10, 0, 0, last].into(), true))
     }
 
+    fn pods(count: u64) -> Vec<(u64, AtomicUsize)> {
+        (1..=count).map(|n| (n, AtomicUsize::new(0))).collect()
+    }
+
+    fn pod((netns, taken): &(u64, AtomicUsize)) -> Pod<'_> {
+        Pod {
+            netns: *netns,
+            taken,
+        }
+    }
+
     /// Takes as many as it gets.
     fn greedy<'p>(
         places: &'p Places,
-        pod: &'p AtomicUsize,
+        pod: Pod<'p>,
         source: Option<Source>,
     ) -> (Vec<Place<'p>>, Full) {
         let mut held = Vec::new();
@@ -179,50 +218,61 @@ mod tests {
     #[test]
     fn however_many_are_greedy_there_is_room_for_one_more() {
         let places = Places::new(1_200, 1_200);
-        let pods: Vec<AtomicUsize> = (0..5).map(|_| AtomicUsize::new(0)).collect();
+        let pods = pods(6);
         let mut all = vec![];
-        for pod in &pods {
-            let (held, full) = greedy(&places, pod, None);
+        for greedy_one in &pods[..5] {
+            let (held, full) = greedy(&places, pod(greedy_one), None);
             assert_eq!(full, Full::Pod);
             assert!(!held.is_empty());
             all.push(held);
         }
         assert_eq!(all[0].len(), 600, "alone, half of all");
         assert_eq!(all[1].len(), 300);
-        let late = AtomicUsize::new(0);
-        assert!(places.enter(&late, None).is_ok());
+        assert!(places.enter(pod(&pods[5]), None).is_ok());
         drop(all);
         assert_eq!(places.taken(), 0);
-        assert!(pods.iter().all(|pod| pod.load(Ordering::Relaxed) == 0));
+        let of_pods = pods.iter().map(|(_, taken)| taken.load(Ordering::Relaxed));
+        assert_eq!(of_pods.sum::<usize>(), 0);
     }
 
     #[test]
     fn one_source_at_many_pods_cannot_take_all_places() {
         let places = Places::new(1_000, 1_000);
-        let pods: Vec<AtomicUsize> = (0..20).map(|_| AtomicUsize::new(0)).collect();
+        let pods = pods(20);
         let mut held = vec![];
-        for pod in &pods {
+        for one in &pods {
             // A few at each, so that no pod has many.
             for _ in 0..100 {
-                held.extend(places.enter(pod, client(1)));
+                held.extend(places.enter(pod(one), client(1)));
             }
         }
         assert_eq!(held.len(), 500);
-        assert_eq!(places.enter(&pods[0], client(1)).err(), Some(Full::Source));
-        assert!(places.enter(&pods[19], client(2)).is_ok());
+        let more = places.enter(pod(&pods[0]), client(1));
+        assert_eq!(more.err(), Some(Full::Source));
+        assert!(places.enter(pod(&pods[19]), client(2)).is_ok());
         drop(held);
         let empty = |shard: &Shard| shard.lock().expect("whole").is_empty();
         assert!(places.sources.iter().all(empty));
     }
 
     #[test]
+    fn one_source_at_one_pod_leaves_places_there_for_others() {
+        let places = Places::new(1_200, 1_200);
+        let pods = pods(1);
+        let (held, full) = greedy(&places, pod(&pods[0]), client(1));
+        assert_eq!((held.len(), full), (400, Full::Source));
+        let (others, full) = greedy(&places, pod(&pods[0]), client(2));
+        assert!(others.len() > 100, "{} {full:?}", others.len());
+    }
+
+    #[test]
     fn a_pod_has_no_more_than_its_own_limit_and_all_no_more_than_there_are() {
         let places = Places::new(100, 10);
-        let pod = AtomicUsize::new(0);
-        let (held, full) = greedy(&places, &pod, None);
+        let pods = pods(1);
+        let (held, full) = greedy(&places, pod(&pods[0]), None);
         assert_eq!((held.len(), full), (10, Full::Pod));
         let none = Places::new(0, 10);
-        assert_eq!(none.enter(&pod, None).err(), Some(Full::Node));
+        assert_eq!(none.enter(pod(&pods[0]), None).err(), Some(Full::Node));
     }
 
     #[test]

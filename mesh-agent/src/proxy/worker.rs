@@ -18,6 +18,7 @@ use super::away::Away;
 use super::connection;
 use super::dial::{Delivery, PortRange};
 use super::live::{CutReason, Live};
+use super::places;
 use super::proofs::{self, Judgement, Pair};
 use super::reach::{self, Wish};
 use super::renew::renew;
@@ -174,6 +175,13 @@ pub(super) struct PodState {
 }
 
 impl PodState {
+    pub(super) fn places(&self) -> places::Pod<'_> {
+        places::Pod {
+            netns: self.cookie(),
+            taken: &self.pod.active,
+        }
+    }
+
     /// Cookie of the pod's network namespace.
     pub(super) fn cookie(&self) -> u64 {
         self.pod.netns.cookie()

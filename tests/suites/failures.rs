@@ -1,9 +1,11 @@
 //! What an application sees of a connection that cannot be, and how soon.
 
-use std::process::Command;
+use std::process::{Child, Command};
 use std::time::Duration;
 
-use mesh_tests::{APP_PORT, Agent, Authority, OnAgentDown, Peer, Pod, PodSpec, World};
+use mesh_tests::{
+    APP_PORT, Agent, Authority, OnAgentDown, Peer, Pod, PodSpec, World, all_fine, eventually,
+};
 
 /// Client a and server b on n1, server c on n2; nobody listens anywhere.
 struct Mesh {
@@ -149,7 +151,7 @@ fn shown(fate: Option<&(String, Duration)>) -> String {
 }
 
 /// Five times of what the documentation says: other tests run beside this one.
-fn hold(what: &str, fates: &Fates, expected: &str, documented: Duration) {
+fn holds(what: &str, fates: &Fates, expected: &str, documented: Duration) {
     println!(
         "| {what} | {} | {} |",
         shown(fates[0].as_ref()),
@@ -202,34 +204,184 @@ fn whoever_cannot_connect_is_told_so_as_soon_as_the_documentation_says() {
 
     println!("| what | one node | two nodes |");
     let empty = fates(&mut client, [Some("10.96.0.250:80".to_owned()), None]);
-    hold("no endpoint", &empty, "ECONNRESET", SOON);
+    holds("no endpoint", &empty, "ECONNRESET", SOON);
     let port_81 = [&mesh.b, &mesh.c].map(|pod| Some(format!("{}:81", pod.vip_addresses()[0])));
     let unknown = fates(&mut client, port_81);
-    hold("unknown Service port", &unknown, "ECONNRESET", SOON);
+    holds("unknown Service port", &unknown, "ECONNRESET", SOON);
     let refused = fates(&mut client, both([&denied[0], &denied[1]]));
-    hold("denied", &refused, "ECONNRESET", SOON);
+    holds("denied", &refused, "ECONNRESET", SOON);
     let closed = fates(&mut client, both([&mesh.b, &mesh.c]));
-    hold("closed port", &closed, "ECONNRESET", AFTER_RST);
+    holds("closed port", &closed, "ECONNRESET", AFTER_RST);
 
     for pod in &down {
         link_down(world.in_pod(pod, "ip"), "eth0");
     }
     let silent = fates(&mut client, both([&down[0], &down[1]]));
-    hold("endpoint down", &silent, "ECONNRESET", PATIENCE);
+    holds("endpoint down", &silent, "ECONNRESET", PATIENCE);
 
     let [near, far] = mesh.agents;
     far.kill9().expect("kill");
     let gone = fates(&mut client, [None, address(&mesh.c)]);
-    hold("its agent down", &gone, "ECONNRESET", PATIENCE);
+    holds("its agent down", &gone, "ECONNRESET", PATIENCE);
     link_down(world.on_node("n2", "ip"), "wire");
     let cut = fates(&mut client, [None, address(&mesh.c)]);
-    hold("its node down", &cut, "ECONNRESET", PATIENCE);
+    holds("its node down", &cut, "ECONNRESET", PATIENCE);
     near.kill9().expect("kill");
     let own = fates(&mut client, both([&mesh.b, &mesh.c]));
-    hold("own agent down", &own, "EPERM", SOON);
+    holds("own agent down", &own, "EPERM", SOON);
 }
 
 fn link_down(mut ip: Command, link: &str) {
     let status = ip.args(["link", "set", link, "down"]).status();
     assert!(status.expect("ip").success());
+}
+
+/// That many idle connections; those that get no place are reset later.
+fn hold(world: &World, from: &Pod, to: &Pod, count: usize) -> Child {
+    let held = world.hold(from, &addresses(to)[0], count);
+    held.expect("connections")
+}
+
+fn has_its_share(agent: &Agent, share: &str, places: f64) {
+    let refused = || agent.metric("mesh_agent_connections_over_share_total", share);
+    let active = || agent.metric("mesh_agent_connections_active", "");
+    let done = eventually(Duration::from_secs(10), || {
+        // Two workers may judge at the same moment.
+        refused().is_ok_and(|n| n > 0.0) && active().is_ok_and(|n| (n - places).abs() < 2.5)
+    });
+    assert!(done, "{share}: {:?} and {:?}", refused(), active());
+}
+
+/// More than a few at once from another one find a place.
+fn others_pass(world: &World, from: &Pod, to: &Pod) {
+    let args = ["--count", "200", "--inflight", "4"];
+    let report = world.storm(from, &to.targets()[2..3], &args);
+    all_fine(&report.expect("a report"), 200);
+}
+
+#[test]
+fn an_outside_client_at_two_pods_leaves_places_for_others() {
+    let (mut world, [_, b, c]) = World::of_three().expect("a world");
+    let d = world.add_pod("n2", "d", Some("closed")).expect("a pod");
+    let greedy = world.add_pod("n1", "greedy", None).expect("a pod");
+    let other = world.add_pod("n1", "other", None).expect("a pod");
+    for server in [&c, &d, &b] {
+        world.serve(server).expect("a server");
+    }
+    let agent = world.agent("n2", &["--max-connections", "400"]);
+    let agent = agent.expect("an agent");
+    let held = [&c, &d].map(|server| hold(&world, &greedy, server, 300));
+    // At the first pod a third, and half of all at both.
+    has_its_share(&agent, "source", 200.0);
+    for server in [&c, &d] {
+        others_pass(&world, &other, server);
+    }
+    end(held);
+}
+
+#[test]
+fn two_greedy_pods_leave_places_for_a_third() {
+    let (mut world, [a, b, c]) = World::of_three().expect("a world");
+    let d = world.add_pod("n1", "d", Some("closed")).expect("a pod");
+    world.serve(&c).expect("a server");
+    let flags = ["--max-connections", "40"];
+    let agent = world.agent("n1", &flags).expect("an agent");
+    let held = [&a, &b].map(|pod| hold(&world, pod, &c, 30));
+    // The first has half of all, the second half of what that left.
+    has_its_share(&agent, "pod", 30.0);
+    others_pass(&world, &d, &c);
+    end(held);
+}
+
+fn end(clients: [Child; 2]) {
+    for mut client in clients {
+        drop(client.stdin.take());
+        client.wait().expect("the client ends");
+    }
+}
+
+#[test]
+fn what_many_stalled_receivers_do_not_take_is_held_within_the_budget() {
+    const STALLED: usize = 40;
+    const BUDGET: f64 = (2 << 20) as f64;
+    let mesh = Mesh::new(&["--max-buffer-mib", "2"]);
+    let world = &mesh.world;
+    let target = addresses(&mesh.c)[0].clone();
+    // Nobody accepts, and nobody reads.
+    let mut server = world.peer(&mesh.c).expect("a peer");
+    let listening = server.ask(&format!("listen {APP_PORT}"));
+    assert_eq!(listening.expect("an answer"), "listening");
+    let clients = (0..STALLED).map(|_| {
+        let mut client = world.peer(&mesh.a).expect("a peer");
+        let connected = client.ask(&format!("connect {target}"));
+        assert_eq!(connected.expect("an answer"), "connected");
+        client
+    });
+    let mut clients: Vec<Peer> = clients.collect();
+    for client in &mut clients {
+        client.tell("fill").expect("told");
+    }
+    for client in &mut clients {
+        let filled = client.hear().expect("an answer");
+        assert!(filled.starts_with("blocked "), "{filled}");
+    }
+    // It is counted once a second.
+    let count = |agent: &Agent| agent.metric("mesh_agent_buffer_bytes", "");
+    let [near, far] = &mesh.agents;
+    let counted = eventually(Duration::from_secs(5), || {
+        count(far).is_ok_and(|held| held > BUDGET / 8.0)
+    });
+    assert!(counted, "{:?}", count(far));
+    for agent in [near, far] {
+        let held = count(agent).expect("a metric");
+        println!("{held} bytes held");
+        // Beside the budget a record, or part of one, in each of three places.
+        assert!(held < BUDGET + (STALLED * 3 * 17 * 1024) as f64, "{held}");
+    }
+    // Others have what is left.
+    others_are_carried(world, &mesh.a, &mesh.b);
+}
+
+fn others_are_carried(world: &World, from: &Pod, to: &Pod) {
+    let mut far = world.peer(to).expect("a peer");
+    let listening = far.ask(&format!("listen {APP_PORT}"));
+    assert_eq!(listening.expect("an answer"), "listening");
+    let mut near = world.peer(from).expect("a peer");
+    let connected = near.ask(&format!("connect {}", addresses(to)[0]));
+    assert_eq!(connected.expect("an answer"), "connected");
+    assert_eq!(far.ask("accept").expect("an answer"), "accepted");
+    near.tell("send 5000000").expect("told");
+    let read = far.ask("read 5000000").expect("an answer");
+    let sent = near.hear().expect("an answer");
+    assert_eq!(read.strip_prefix("read"), sent.strip_prefix("sent"));
+}
+
+/// What leads answers back to the agent, as the pod's namespace has it.
+fn settings(world: &World, pod: &Pod) -> Vec<String> {
+    let names = [
+        "ipv4/tcp_fwmark_accept",
+        "ipv4/fwmark_reflect",
+        "ipv6/fwmark_reflect",
+    ];
+    let paths = names.map(|name| format!("/proc/sys/net/{name}"));
+    let out = world.in_pod(pod, "cat").args(paths).output().expect("cat");
+    let text = String::from_utf8(out.stdout).expect("text");
+    text.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_pod_that_leaves_has_its_own_settings_again() {
+    let (world, [a, b, _]) = World::of_three().expect("a world");
+    let own = "net.ipv4.fwmark_reflect";
+    world.set_sysctl(&b, own, "1").expect("a setting");
+    let all = || [&a, &b].map(|pod| settings(&world, pod));
+    let before = all();
+    assert_eq!(before, [["0", "0", "0"], ["0", "1", "0"]]);
+    // Whichever agent it is that takes them back.
+    let killed = world.agent("n1", &[]).expect("an agent");
+    killed.kill9().expect("kill");
+    let agent = world.agent("n1", &[]).expect("an agent");
+    assert!(all().iter().flatten().all(|value| value != "0"));
+    assert!(agent.stop().expect("an end").success());
+    assert_eq!(all(), before);
 }

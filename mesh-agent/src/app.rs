@@ -24,7 +24,7 @@ use crate::identity::Identities;
 use crate::observe::{AccessLogTarget, Observe};
 use crate::project::Projector;
 use crate::proxy::{self, Recheck, Workers};
-use crate::sys::cgroup;
+use crate::sys::{cgroup, process};
 pub use authority::authority;
 pub use doctor::doctor;
 use view::View;
@@ -38,19 +38,24 @@ const REFRESH: Duration = Duration::from_millis(500);
 pub async fn run(flags: Run) -> anyhow::Result<()> {
     let begun = Instant::now();
     capture::check_privileges()?;
+    let open_files = process::raise_open_files().context("raise the limit of open files")?;
+    let proxy_config = proxy_config(&flags, open_files);
+    let shortage = problems::of_limits(&proxy_config);
     let node = node_name(flags.node_name.as_deref())?;
     let capture_config = capture_config(&flags)?;
+    // Before anything that another agent on this node may use.
+    let owner = capture::Owner::of(&capture_config.bpffs_dir)?;
     let (directory, mut updates) =
         Directory::start(flags.config_dir.clone(), flags.mesh_settings())?;
     let admin = admin::bind(flags.metrics_addr, &flags.place.run_dir).await?;
     let observe = Observe::new(&node, access_log(&flags.access_log));
     let identities = Identities::start(flags.identity.config(&node));
     observe.register(|registry| identities.register(registry));
-    let capture = Capture::start(&capture_config)?;
+    let capture = Capture::start(&capture_config, owner)?;
     let tuples = capture.tuples_handle()?;
     let stats = capture.stats()?;
     let workers = Workers::start(
-        proxy_config(&flags),
+        proxy_config,
         proxy::World {
             node: node.clone(),
             trust_domain: identities.trust_domain().clone(),
@@ -69,6 +74,7 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
         identities: identities.clone(),
         explainer,
         published: directory.published.clone(),
+        shortage,
     };
     let view = Arc::new(View::new(parts));
     let cancel = CancellationToken::new();
@@ -105,7 +111,9 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
             let whole = reconcile(&mut projector, &update, &view).await;
             retry = (!whole).then(|| tokio::time::Instant::now() + RETRY);
         }
-        projector.restore();
+        if projector.restore() {
+            view.reconciled(&updates.borrow(), &projector.statuses());
+        }
         projector.log_refusals();
         view.carries(projector.active_connections());
         view.look();
@@ -143,10 +151,14 @@ pub fn cleanup(bpffs_dir: &std::path::Path) -> anyhow::Result<usize> {
     use crate::sys::{netns, route};
     let cookies = capture::cleanup(bpffs_dir)?;
     let namespaces = netns::find(&cookies);
+    let mut removed = Ok(namespaces.len());
     for namespace in &namespaces {
-        route::remove(namespace)?;
+        // Of one alone: the others' go all the same.
+        if let Err(error) = route::remove(namespace) {
+            removed = Err(error.into());
+        }
     }
-    Ok(namespaces.len())
+    removed
 }
 
 fn node_name(flag: Option<&str>) -> anyhow::Result<String> {
@@ -208,14 +220,21 @@ fn access_log(flag: &str) -> AccessLogTarget {
     }
 }
 
-fn proxy_config(flags: &Run) -> proxy::Config {
-    let defaults = proxy::Config::default();
+fn proxy_config(flags: &Run, open_files: u64) -> proxy::Config {
+    let mut defaults = proxy::Config::default();
+    let workers = flags.workers.unwrap_or(defaults.workers);
+    let limits = proxy::Limits::of(open_files, workers);
+    let max_connections = flags.max_connections.unwrap_or(limits.connections);
+    let per_pod = limits.connections_per_pod.min(max_connections);
+    defaults.pool.in_all = limits.pooled;
+    defaults.pool.per_pod = defaults.pool.per_pod.min(limits.pooled);
     proxy::Config {
-        workers: flags.workers.unwrap_or(defaults.workers),
+        workers,
+        limits,
         connect_timeout: flags.connect_timeout,
         idle_timeout: flags.idle_timeout,
-        max_connections: flags.max_connections,
-        max_connections_per_pod: flags.max_connections_per_pod,
+        max_connections,
+        max_connections_per_pod: flags.max_connections_per_pod.unwrap_or(per_pod),
         max_buffer_bytes: flags.max_buffer_mib.saturating_mul(1 << 20),
         handshake_timeout: flags.handshake_timeout,
         same_node_tls: flags.same_node_tls,

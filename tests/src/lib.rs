@@ -7,6 +7,7 @@
 mod agent;
 mod authority;
 mod cgroup;
+mod closed;
 pub mod hello;
 mod interrupt;
 mod manifest;
@@ -23,6 +24,7 @@ mod world;
 
 pub use agent::{Agent, rss};
 pub use authority::Authority;
+pub use closed::{ClosedPair, was_never_open};
 pub use interrupt::{catch_interrupts, on_interrupt};
 pub use manifest::{OnAgentDown, PodSpec, Port, Target, mesh_mode};
 pub use net::Place;

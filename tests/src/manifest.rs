@@ -69,6 +69,9 @@ pub struct PodSpec {
     pub(crate) headless: bool,
     pub(crate) labels: Vec<(String, String)>,
     pub(crate) annotations: Vec<(String, String)>,
+    pub(crate) uid: Option<String>,
+    /// The document names one address, though the pod has two.
+    pub(crate) only_v4: bool,
     /// Annotation that says where it lives; its namespace's file if none.
     pub(crate) found_by: Option<(String, String)>,
 }
@@ -88,8 +91,22 @@ impl PodSpec {
             headless: false,
             labels: vec![("app".to_owned(), name.to_owned())],
             annotations: vec![],
+            uid: None,
+            only_v4: false,
             found_by: None,
         }
+    }
+
+    #[must_use]
+    pub fn uid(mut self, uid: &str) -> Self {
+        self.uid = Some(uid.to_owned());
+        self
+    }
+
+    #[must_use]
+    pub fn only_v4(mut self) -> Self {
+        self.only_v4 = true;
+        self
     }
 
     #[must_use]
@@ -168,11 +185,17 @@ impl PodSpec {
                 );
             }
         }
+        let v6 = match self.only_v4 {
+            true => String::new(),
+            false => format!(", {{ip: \"{v6}\"}}"),
+        };
+        let uid = self.uid.as_ref().map(|uid| format!("\n  uid: {uid}"));
+        let uid = uid.unwrap_or_default();
         format!(
             r#"apiVersion: v1
 kind: Pod
 metadata:
-  name: {name}
+  name: {name}{uid}
   namespace: {namespace}
   labels: {labels}
   annotations: {annotations}
@@ -180,7 +203,7 @@ spec:
   nodeName: {node}
   serviceAccountName: {account}
   containers: [{{name: app, ports: [{container_ports}]}}]
-status: {{phase: Running, podIP: {v4}, podIPs: [{{ip: {v4}}}, {{ip: "{v6}"}}]}}
+status: {{phase: Running, podIP: {v4}, podIPs: [{{ip: {v4}}}{v6}]}}
 "#,
             name = self.name,
             namespace = self.namespace,

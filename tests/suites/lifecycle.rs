@@ -401,10 +401,10 @@ fn pins_of_a_running_agent_stay_where_the_next_one_cannot_start() {
         .expect("an agent")
         .kill9()
         .expect("kill");
-    // Swapping a link's program, making a link.
-    for command in ["29", "28"] {
-        let said = refused(&world, &["python3", "-c", DENY_BPF, command, "22"], &[]);
-        assert!(said.contains("mesh-agent "), "{said}");
+    // Opening a pin, telling what a link is attached to, swapping its program.
+    for command in ["7", "15", "29"] {
+        let said = refused(&world, &["python3", "-c", DENY_BPF, command, "24"], &[]);
+        assert!(said.contains("mesh-agent: "), "{said}");
         let report = reached(&world, &a, &b);
         assert_eq!(report["ok"], 0, "still closed: {report}");
     }

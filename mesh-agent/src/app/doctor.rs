@@ -6,7 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::capture::{self, Scratch, Tried};
-use crate::sys::{cgroup, netns::Netns};
+use crate::proxy::{Limits, RECOMMENDED_OPEN_FILES};
+use crate::sys::{cgroup, netns::Netns, process};
 
 /// One line of the report.
 #[derive(Debug, PartialEq, Eq)]
@@ -85,13 +86,9 @@ fn report(machine: &Machine) -> Vec<Check> {
         wish(
             "IPv6",
             machine.ipv6,
-            "pods with IPv6 addresses cannot be enrolled",
+            "pods with IPv6 addresses are enrolled with IPv4 alone: connections by IPv6 are refused",
         ),
-        wish(
-            format!("16384 open files or more (here {})", machine.open_files),
-            machine.open_files >= 16_384,
-            "two for each connection: lower --max-connections, or raise LimitNOFILE",
-        ),
+        open_files(machine.open_files),
         check(
             "embedded kernel programs",
             machine.programs,
@@ -100,6 +97,17 @@ fn report(machine: &Machine) -> Vec<Check> {
     ];
     checks.extend(bpffs(machine.bpffs.as_ref()));
     checks
+}
+
+fn open_files(limit: u64) -> Check {
+    let connections = Limits::of(limit, 1).connections;
+    wish(
+        format!("{RECOMMENDED_OPEN_FILES} open files or more (here {limit})"),
+        limit >= RECOMMENDED_OPEN_FILES,
+        format!(
+            "enough for about {connections} connections at once, the rest is refused; raise LimitNOFILE"
+        ),
+    )
 }
 
 fn kernel(release: &str) -> Check {
@@ -151,7 +159,6 @@ impl Machine {
         let release = nix::sys::utsname::uname()
             .map(|u| u.release().to_string_lossy().into_owned())
             .unwrap_or_default();
-        let files = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
         let cgroup2 = cgroup::cgroup2_mount().ok();
         Self {
             release,
@@ -159,7 +166,8 @@ impl Machine {
             cookies: Netns::current().is_ok_and(|netns| netns.cookie() != 0),
             fwmark_accept: Path::new("/proc/sys/net/ipv4/tcp_fwmark_accept").exists(),
             ipv6: Path::new("/proc/sys/net/ipv6").exists(),
-            open_files: files.map_or(0, |(soft, _)| soft),
+            // The agent raises its soft limit to this one.
+            open_files: process::open_files().unwrap_or(0),
             programs: capture::has_programs(),
             bpffs: Bpffs::look(cgroup2.as_deref()),
             cgroup2,
@@ -257,7 +265,7 @@ mod tests {
             (|m| m.cgroup2 = None, "mount -t cgroup2"),
             (|m| m.cookies = false, "Linux 5.14"),
             (|m| m.fwmark_accept = false, "cannot be enrolled"),
-            (|m| m.ipv6 = false, "IPv6 addresses"),
+            (|m| m.ipv6 = false, "IPv4 alone"),
             (|m| m.open_files = 1024, "LimitNOFILE"),
             (|m| m.programs = false, "cargo xtask build-ebpf"),
             (|m| m.bpffs = None, "mount -t bpf"),

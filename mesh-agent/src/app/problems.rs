@@ -4,6 +4,7 @@ use crate::admin::Problem;
 use crate::discovery;
 use crate::identity::{self, IdentityStatus};
 use crate::project::PodStatus;
+use crate::proxy;
 
 const REFUSED: &str = "connections to and from other nodes are refused, but for ports that PeerAuthentication sets to DISABLE";
 /// Identities that are named in one problem.
@@ -20,6 +21,24 @@ pub(super) fn starting() -> Problem {
 pub(super) fn stopping() -> Problem {
     let what = "stopping: live connections end";
     Problem::new("stop", what, "", "").blocking().starting()
+}
+
+/// Of a limit of open files that is low, or lower than what the flags ask for.
+pub(super) fn of_limits(config: &proxy::Config) -> Option<Problem> {
+    let limits = &config.limits;
+    if !limits.is_short(config.max_connections) {
+        return None;
+    }
+    let (files, connections) = (limits.open_files(), limits.connections);
+    Some(Problem::new(
+        "open files",
+        format!("{files} open files are enough for about {connections} connections at once"),
+        "further connections are refused (over_limit)",
+        format!(
+            "raise LimitNOFILE to {} or more, or to two for each of --max-connections",
+            proxy::RECOMMENDED_OPEN_FILES
+        ),
+    ))
 }
 
 pub(super) fn of_file(problem: &discovery::Problem) -> Problem {
@@ -47,7 +66,7 @@ pub(super) fn of_pod(pod: &PodStatus) -> Vec<Problem> {
         problems.push(Problem::new(
             format!("pod {}", pod.pod),
             format!("Pod {} is not enrolled: {message}", pod.pod),
-            "the mesh carries none of its connections, and other pods of the mesh do not reach it",
+            "it stays as closed as it was: what the mesh does not carry of its connections is refused",
             "mend what the message names; it is tried again every second",
         ));
     }

@@ -39,6 +39,8 @@ pub(super) struct Parts {
     pub(super) identities: Identities,
     pub(super) explainer: proxy::Explainer,
     pub(super) published: Arc<ArcSwap<Published>>,
+    /// What follows from a low limit of open files.
+    pub(super) shortage: Option<Problem>,
 }
 
 pub(super) struct View {
@@ -98,6 +100,7 @@ impl View {
     /// Looks at what is wrong now; logs what changed.
     pub(super) fn look(&self) -> Vec<Problem> {
         let mut problems = self.status.lock().problems.clone();
+        problems.extend(self.parts.shortage.clone());
         problems.extend(problems::of_identities(&self.parts.identities.status()));
         let (problems, lines) = self.ledger.lock().note(problems, Now::read());
         ledger::write(&lines);

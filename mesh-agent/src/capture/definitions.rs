@@ -3,7 +3,7 @@
 //! The loader reuses a pin by its name alone: a map of another shape would be
 //! read and written with the wrong sizes.
 
-use aya::maps::MapData;
+use aya::maps::{MapData, MapError};
 use aya_obj::Object;
 use aya_obj::maps::PinningType;
 
@@ -29,7 +29,7 @@ pub(super) fn check(pins: &Pins) -> Result<Vec<String>, Error> {
             map.map_flags(),
         ];
         let path = pins.maps().join(name);
-        if path.symlink_metadata().is_ok() && pinned(&path) != Some(wanted) {
+        if super::pins::is_there(&path)? && pinned(&path)? != Some(wanted) {
             return Err(Error::ForeignPin { path });
         }
         names.push(name.clone());
@@ -37,13 +37,27 @@ pub(super) fn check(pins: &Pins) -> Result<Vec<String>, Error> {
     Ok(names)
 }
 
-fn pinned(path: &std::path::Path) -> Option<Shape> {
-    let info = MapData::from_pin(path).ok()?.info().ok()?;
-    Some([
-        info.map_type().ok()? as u32,
+/// `None` where it is a map of a kind that is not known, or no map. That there are no
+/// descriptors left says nothing of the pin.
+fn pinned(path: &std::path::Path) -> Result<Option<Shape>, Error> {
+    let info = match MapData::from_pin(path).and_then(|map| map.info()) {
+        Ok(info) => info,
+        Err(MapError::SyscallError(e)) if e.io_error.raw_os_error() != Some(libc::EINVAL) => {
+            return Err(Error::MapPin {
+                path: path.to_owned(),
+                source: MapError::SyscallError(e),
+            });
+        }
+        Err(_) => return Ok(None),
+    };
+    let Ok(kind) = info.map_type() else {
+        return Ok(None);
+    };
+    Ok(Some([
+        kind as u32,
         info.key_size(),
         info.value_size(),
         info.max_entries(),
         info.map_flags(),
-    ])
+    ]))
 }

@@ -12,6 +12,10 @@ pub enum Error {
     Privileges { missing: &'static str },
     #[error("{dir} is not on a bpf file system; mount one: mount -t bpf bpf /sys/fs/bpf")]
     NoBpffs { dir: PathBuf },
+    #[error(
+        "an agent that runs on this node owns the pins below {dir}: stop it first, or give another --bpffs-dir"
+    )]
+    Owned { dir: PathBuf },
     #[error("cannot write pins below {dir}: {source}; is the bpf file system mounted read-only?")]
     Pins { dir: PathBuf, source: io::Error },
     #[error("cannot use the cgroup {dir}: {source}; is it a directory of a cgroup2 mount?")]
@@ -49,12 +53,13 @@ pub enum Error {
         source: io::Error,
     },
     #[error(
-        "the kernel refused to attach the program {name}; `mesh-agent doctor` shows what this kernel lacks"
+        "the kernel refused to attach {name}: {source}; `mesh-agent doctor` shows what this kernel lacks"
     )]
-    Attach {
-        name: String,
-        source: Box<aya::programs::ProgramError>,
-    },
+    Attach { name: String, source: io::Error },
+    #[error(
+        "cannot tell what is attached at {path}: {source}; nothing of it is changed, and it is looked at again"
+    )]
+    Link { path: PathBuf, source: io::Error },
     #[error(
         "the kernel refused to give the link {path} a new program: {source}; `mesh-agent cleanup` removes it"
     )]

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use aya::maps::{HashMap, MapData};
+use aya::maps::{HashMap, MapData, MapError};
 use mesh_common::abi::{GUARD_POD, Guard, MAX_CGROUP_DEPTH};
 
 use super::{Capture, Error, cgroup_id};
@@ -26,7 +26,7 @@ impl Capture {
         let mut map = self.guarded()?;
         for id in &wanted {
             // A pod's entry refuses more than this one: it stays.
-            if map.get(id, 0).is_err() {
+            if get(&map, *id)?.is_none() {
                 insert(&mut map, *id, PLAIN)?;
             }
         }
@@ -45,10 +45,7 @@ impl Capture {
     pub fn guard_pod(&mut self, dir: &Path) -> Result<u64, Error> {
         let id = watched_id(dir)?;
         let mut map = self.guarded()?;
-        if !map
-            .get(&id, 0)
-            .is_ok_and(|guard| guard.flags & GUARD_POD != 0)
-        {
+        if get(&map, id)?.is_none_or(|guard| guard.flags & GUARD_POD == 0) {
             insert(&mut map, id, pod_guard(0))?;
         }
         Ok(id)
@@ -107,6 +104,18 @@ fn insert(map: &mut HashMap<MapData, u64, Guard>, id: u64, guard: Guard) -> Resu
         name: "GUARDED",
         source,
     })
+}
+
+/// An error is not "there is none".
+fn get(map: &HashMap<MapData, u64, Guard>, id: u64) -> Result<Option<Guard>, Error> {
+    match map.get(&id, 0) {
+        Ok(guard) => Ok(Some(guard)),
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(source) => Err(Error::Map {
+            name: "GUARDED",
+            source,
+        }),
+    }
 }
 
 fn entries(map: &HashMap<MapData, u64, Guard>) -> Vec<(u64, Guard)> {

@@ -1,53 +1,95 @@
 //! Are the programs still attached and everything pinned? What somebody took
 //! away is put back.
+//!
+//! Each link is looked at by itself, and an error is not "gone": where it cannot
+//! be told how one is, it stays as it is, and the error is given.
 
-use std::os::fd::AsFd as _;
-use std::path::Path;
-
+use super::links::Found;
 use super::pins::{self, Pins};
-use super::{Capture, Error};
-use crate::sys::{bpf, netns::Netns};
+use super::{Capture, Error, Owner};
+use crate::sys::netns::Netns;
+
+/// What a look at the node's own programs and pins came to.
+#[derive(Debug, Default)]
+pub struct Restored {
+    /// Put back.
+    pub count: usize,
+    /// What could not be looked at or put back.
+    pub failed: Vec<Error>,
+}
+
+impl Restored {
+    fn note(&mut self, restored: Result<usize, Error>) {
+        match restored {
+            Ok(count) => self.count += count,
+            Err(error) => self.failed.push(error),
+        }
+    }
+}
 
 impl Capture {
-    /// Puts back the node's own links and the maps' pins; gives how many were missing.
-    pub fn restore_node(&mut self) -> Result<usize, Error> {
-        let mut missing = self.restore_map_pins()?;
-        let root = self.config.cgroup_root.clone();
-        for name in ["mesh_connect4", "mesh_connect6"] {
-            if !is_attached(&self.pins.link(name)) {
-                pins::unpin(&self.pins.link(name))?;
-                self.attach_connect(name, &root)?;
-                missing += 1;
-            }
+    /// Puts back the node's own links and the maps' pins.
+    pub fn restore_node(&mut self) -> Restored {
+        let mut restored = Restored::default();
+        restored.note(self.restore_map_pins());
+        for at in 0..self.hooks.len() {
+            restored.note(self.restore_hook(at));
         }
-        for (role, dir) in self.config.sock_ops() {
-            if !is_attached(&self.pins.sock_ops(&role)) {
-                self.attach_sock_ops(&role, &dir)?;
-                missing += 1;
-            }
+        restored
+    }
+
+    fn restore_hook(&mut self, at: usize) -> Result<usize, Error> {
+        let (hook, link) = &self.hooks[at];
+        match link.look()? {
+            Found::Whole => return Ok(0),
+            Found::PinnedAgain => {}
+            Found::Detached => self.hooks[at].1 = self.attach_hook(hook)?,
         }
-        Ok(missing)
+        Ok(1)
     }
 
     /// Puts back an enrolled pod's link; was it missing?
     pub fn restore_pod(&mut self, netns: &Netns) -> Result<bool, Error> {
-        let pin = self.pins.pod(netns.cookie());
-        if is_attached(&pin) {
-            return Ok(false);
+        let cookie = netns.cookie();
+        match self.pods.get(&cookie).map(|link| link.look()).transpose()? {
+            Some(Found::Whole) => return Ok(false),
+            Some(Found::PinnedAgain) => {}
+            Some(Found::Detached) | None => {
+                let link = self.attach_pod(netns)?;
+                self.pods.insert(cookie, link);
+            }
         }
-        pins::unpin(&pin)?;
-        self.attach_pod(netns)?;
         Ok(true)
     }
 
+    /// Forgets namespaces that are gone, of those that `is_known` does not know.
+    /// Gives the cookies of these, and of those that are still there.
+    pub fn sweep(&mut self, is_known: impl Fn(u64) -> bool) -> (Vec<u64>, Vec<u64>) {
+        let others = self.pods.iter().filter(|(cookie, _)| !is_known(**cookie));
+        let (gone, there): (Vec<_>, Vec<_>) = others
+            .map(|(cookie, link)| (*cookie, link.look()))
+            .partition(|(_, found)| matches!(found, Ok(Found::Detached)));
+        let cookies = |all: Vec<(u64, _)>| all.into_iter().map(|(cookie, _)| cookie).collect();
+        let (gone, there): (Vec<u64>, Vec<u64>) = (cookies(gone), cookies(there));
+        for cookie in &gone {
+            if let Err(error) = self.forget(*cookie) {
+                tracing::warn!(cookie, %error, "cannot forget a namespace that is gone");
+            }
+        }
+        (gone, there)
+    }
+
     fn restore_map_pins(&mut self) -> Result<usize, Error> {
-        if !self.pins.maps().is_dir() {
+        if !self.owner.holds()? {
+            self.owner = Owner::of(&self.config.bpffs_dir)?;
+        }
+        if !pins::is_there(&self.pins.maps())? {
             self.pins = Pins::prepare(&self.config.bpffs_dir)?;
         }
         let mut missing = 0;
         for name in &self.pinned_maps {
             let path = self.pins.maps().join(name);
-            if path.exists() {
+            if pins::is_there(&path)? {
                 continue;
             }
             let map = self.ebpf.map(name);
@@ -60,11 +102,4 @@ impl Capture {
         }
         Ok(missing)
     }
-}
-
-/// Is there a link at the pin, and is it attached to something?
-pub(super) fn is_attached(pin: &Path) -> bool {
-    bpf::open_pin(pin)
-        .and_then(|link| bpf::link_target(link.as_fd()))
-        .is_ok_and(|target| target != 0)
 }

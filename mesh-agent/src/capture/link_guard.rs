@@ -12,7 +12,7 @@ use aya::programs::SchedClassifier;
 use mesh_common::abi::PodAddr;
 
 use super::posts::{Direction, LinkGuard, PodLinks, Post, is_attached};
-use super::{Capture, Error, clsact, pins};
+use super::{Capture, Error, clsact, links, pins};
 use crate::model::PodIps;
 use crate::sys::link::{self, Link};
 use crate::sys::{bpf, netns::Netns};
@@ -92,12 +92,11 @@ impl Capture {
 
     /// Gives the links that an earlier agent guarded this agent's programs.
     pub(super) fn relink_guards(&mut self) -> Result<(), Error> {
-        pins::unpin_unfinished(&self.pins)?;
         for post in self.pins.posts()? {
             let pin = self.pins.post(post);
             if is_attached(&pin, post.ifindex)? == Some(true) {
                 let program = self.guard_program(post.direction)?;
-                pins::swap(&pin, program)?;
+                links::renew(&pin, program)?;
             } else {
                 pins::unpin(&pin)?;
             }
@@ -174,7 +173,7 @@ impl Capture {
             source,
         };
         let link = bpf::link_create_first(program, post.ifindex, post.direction.tcx());
-        pins::pin_over(link.map_err(refused)?.as_fd(), &pin)
+        pins::put(link.map_err(refused)?.as_fd(), &pin)
     }
 
     fn post_clsact(&mut self, ifindex: u32) -> Result<(), Error> {
@@ -185,16 +184,8 @@ impl Capture {
         Ok(())
     }
 
-    fn guard_program(
-        &mut self,
-        direction: Direction,
-    ) -> Result<std::os::fd::BorrowedFd<'_>, Error> {
-        let name = direction.program();
-        let program: &mut SchedClassifier = self.program(name)?;
-        let fd = program
-            .fd()
-            .map_err(|e| super::refused_to_attach(name, e))?;
-        Ok(fd.as_fd())
+    fn guard_program(&self, direction: Direction) -> Result<std::os::fd::BorrowedFd<'_>, Error> {
+        Ok(self.program_fd(direction.program())?.as_fd())
     }
 
     fn is_posted(&self, post: Post) -> Result<bool, Error> {

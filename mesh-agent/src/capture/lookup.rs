@@ -17,7 +17,6 @@ use mesh_common::abi::NETNS_PLACEHOLDER;
 use super::pins::Pins;
 use super::{Error, OBJECT};
 use crate::sys::bpf;
-use crate::sys::netns::Netns;
 
 const NAME: &str = "mesh_lookup";
 /// `BPF_LD | BPF_DW | BPF_IMM`: a constant of 64 bits, the upper half in the next instruction.
@@ -68,12 +67,6 @@ impl Template {
             instructions: &words,
         })
     }
-}
-
-/// Attaches a pod's program to its namespace.
-pub(super) fn attach(program: &OwnedFd, netns: &Netns) -> io::Result<OwnedFd> {
-    let kind = bpf_attach_type::BPF_SK_LOOKUP as u32;
-    bpf::link_create(program.as_fd(), netns.as_fd(), kind)
 }
 
 fn relocate(

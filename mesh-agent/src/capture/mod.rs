@@ -12,7 +12,9 @@ mod error;
 mod guards;
 mod health;
 mod link_guard;
+mod links;
 mod lookup;
+mod owner;
 mod pins;
 mod posts;
 mod privileges;
@@ -20,20 +22,22 @@ mod probe;
 mod stats;
 mod tuples;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use aya::maps::{HashMap, MapData, RingBuf, SockHash};
-use aya::programs::links::FdLink;
-use aya::programs::{CgroupAttachMode, CgroupSockAddr, SockOps};
+use aya::maps::{HashMap, MapData, MapError, RingBuf, SockHash};
+use aya::programs::ProgramFd;
 use aya::{Ebpf, EbpfLoader};
+use aya_obj::generated::bpf_attach_type;
 use mesh_common::abi::{Addr, Enrolled, FLAG_FAIL_OPEN, PodAddr, RefusalEvent};
 
 use crate::model::{OnAgentDown, PodIps};
-use crate::sys::{bpf, cgroup, netns::Netns};
+use crate::sys::{cgroup, netns::Netns};
 pub use error::Error;
+use links::{Link, Spot};
+pub use owner::Owner;
 use pins::Pins;
 pub use posts::{LinkGuard, PodLinks};
 pub use privileges::check_privileges;
@@ -58,13 +62,43 @@ pub struct Config {
     pub link_guard: LinkGuard,
 }
 
+/// A program of the node's own: where it is attached, under which name.
+#[derive(Clone, Debug)]
+struct Hook {
+    pin: String,
+    program: &'static str,
+    cgroup: PathBuf,
+    kind: bpf_attach_type,
+}
+
 impl Config {
-    /// The cgroups whose own connections are recorded, each with its role.
-    fn sock_ops(&self) -> Vec<(String, PathBuf)> {
+    /// In the order in which they are attached: what the agent dials must be
+    /// known before anything is captured.
+    fn hooks(&self) -> Vec<Hook> {
+        let sock_ops = |role: String, dir: &PathBuf| Hook {
+            pin: format!("sockops-{role}"),
+            program: "mesh_sockops",
+            cgroup: dir.clone(),
+            kind: bpf_attach_type::BPF_CGROUP_SOCK_OPS,
+        };
+        let connect = |program: &'static str, kind| Hook {
+            pin: program.to_owned(),
+            program,
+            cgroup: self.cgroup_root.clone(),
+            kind,
+        };
         let probes = self.probe_cgroups.iter().enumerate();
-        let probes = probes.map(|(i, dir)| (format!("probe-{i}"), dir.clone()));
-        let agent = ("agent".to_owned(), self.agent_cgroup.clone());
-        std::iter::once(agent).chain(probes).collect()
+        let mut hooks = vec![sock_ops("agent".to_owned(), &self.agent_cgroup)];
+        hooks.extend(probes.map(|(i, dir)| sock_ops(format!("probe-{i}"), dir)));
+        hooks.push(connect(
+            "mesh_connect4",
+            bpf_attach_type::BPF_CGROUP_INET4_CONNECT,
+        ));
+        hooks.push(connect(
+            "mesh_connect6",
+            bpf_attach_type::BPF_CGROUP_INET6_CONNECT,
+        ));
+        hooks
     }
 }
 
@@ -83,7 +117,7 @@ pub struct EnrolPod<'a> {
     pub netns: &'a Netns,
     pub ips: PodIps,
     pub on_agent_down: OnAgentDown,
-    /// One member of the listener group for each of the pod's addresses.
+    /// For each address that has none yet, one member of its listener group.
     pub listeners: &'a [(IpAddr, BorrowedFd<'a>)],
 }
 
@@ -93,7 +127,13 @@ pub struct Capture {
     /// Of each pod's own program.
     lookup: lookup::Template,
     pins: Pins,
+    /// Held for as long as the programs may be changed.
+    owner: Owner,
     config: Config,
+    /// The node's own, each with its link.
+    hooks: Vec<(Hook, Link)>,
+    /// Of each enrolled namespace, by its cookie.
+    pods: BTreeMap<u64, Link>,
     /// Maps that have a pin.
     pinned_maps: Vec<String>,
     /// cgroup ids of [`Config::guard_cgroups`].
@@ -105,13 +145,14 @@ pub struct Capture {
 }
 
 impl Capture {
-    pub fn start(config: &Config) -> Result<Self, Error> {
+    /// `owner`: of the configured directory of pins.
+    pub fn start(config: &Config, owner: Owner) -> Result<Self, Error> {
         if OBJECT.is_empty() {
             return Err(Error::NoObject);
         }
         check_privileges()?;
-        let first = !config.bpffs_dir.exists();
-        let started = Self::start_pinned(config);
+        let first = owner.found_nothing();
+        let started = Self::start_pinned(config, owner);
         if started.is_err() && first {
             // Nothing of an earlier agent is lost, and the node is not half attached.
             let _shown_by_the_first_error = pins::remove_tree(&config.bpffs_dir);
@@ -119,7 +160,7 @@ impl Capture {
         started
     }
 
-    fn start_pinned(config: &Config) -> Result<Self, Error> {
+    fn start_pinned(config: &Config, owner: Owner) -> Result<Self, Error> {
         let pins = Pins::prepare(&config.bpffs_dir)?;
         let pinned_maps = definitions::check(&pins)?;
         let mut ebpf = EbpfLoader::new()
@@ -132,7 +173,10 @@ impl Capture {
             ebpf,
             lookup: lookup::Template::new(&pins, &pinned_maps)?,
             pins,
+            owner,
             config: config.clone(),
+            hooks: Vec::new(),
+            pods: BTreeMap::new(),
             pinned_maps,
             configured_guards: HashSet::new(),
             guarded_links: std::collections::HashMap::new(),
@@ -141,14 +185,13 @@ impl Capture {
         capture.allow_agent(&config.agent_cgroup)?;
         capture.guard_configured(&config.guard_cgroups)?;
         capture.load_programs()?;
-        for (role, dir) in config.sock_ops() {
-            capture.attach_sock_ops(&role, &dir)?;
-        }
-        capture.relink_pods()?;
+        capture.take_over_pods()?;
         capture.relink_guards()?;
-        capture.attach_connect("mesh_connect4", &config.cgroup_root)?;
-        capture.attach_connect("mesh_connect6", &config.cgroup_root)?;
-        capture.pins.remove_other_versions()?;
+        for hook in config.hooks() {
+            let link = capture.attach_hook(&hook)?;
+            capture.hooks.push((hook, link));
+        }
+        capture.pins.remove_unfinished()?;
         Ok(capture)
     }
 
@@ -209,55 +252,55 @@ impl Capture {
             })
     }
 
-    fn attach_connect(&mut self, name: &str, dir: &Path) -> Result<(), Error> {
-        let pin = self.pins.link(name);
-        if !health::is_attached(&pin) {
-            // Of a link whose cgroup is gone, or that somebody detached.
-            pins::unpin(&pin)?;
-        }
-        let program: &mut CgroupSockAddr = self.program(name)?;
-        let fd = program.fd().map_err(|e| refused_to_attach(name, e))?;
-        if pins::swap(&pin, fd.as_fd())? {
-            return Ok(());
-        }
-        let cgroup = open_cgroup(dir)?;
-        // "Single" coexists with others on links; "AllowMultiple" is EINVAL there.
-        let attached = program.attach(cgroup, CgroupAttachMode::Single);
-        let link = attached.and_then(|id| program.take_link(id));
-        let link = link.map_err(|e| refused_to_attach(name, e))?;
-        pins::pin(
-            FdLink::try_from(link).map_err(|_| Error::Missing(name.to_owned()))?,
-            &pin,
-        )
+    fn program_fd(&self, name: &str) -> Result<&ProgramFd, Error> {
+        use aya::programs::Program;
+        let program = self.ebpf.program(name);
+        let program = program.ok_or_else(|| Error::Missing(name.to_owned()))?;
+        let fd = match program {
+            Program::CgroupSockAddr(program) => program.fd(),
+            Program::SockOps(program) => program.fd(),
+            Program::SchedClassifier(program) => program.fd(),
+            _ => return Err(Error::Missing(name.to_owned())),
+        };
+        fd.map_err(|source| Error::Program {
+            name: name.to_owned(),
+            source: Box::new(source),
+        })
     }
 
-    fn attach_sock_ops(&mut self, role: &str, dir: &Path) -> Result<(), Error> {
-        // Not swapped but renewed: the cgroup of the last agent is not ours.
-        let pin = self.pins.sock_ops(role);
-        pins::unpin(&pin)?;
-        let name = "mesh_sockops";
-        let cgroup = open_cgroup(dir)?;
-        let program: &mut SockOps = self.program(name)?;
-        let attached = program.attach(cgroup, CgroupAttachMode::Single);
-        let link = attached.and_then(|id| program.take_link(id));
-        let link = link.map_err(|e| refused_to_attach(name, e))?;
-        pins::pin(
-            FdLink::try_from(link).map_err(|_| Error::Missing(name.to_owned()))?,
-            &pin,
-        )
+    /// The directory is opened anew: a prober that is restarted has another one
+    /// of the same name.
+    fn attach_hook(&self, hook: &Hook) -> Result<Link, Error> {
+        let cgroup = open_cgroup(&hook.cgroup)?;
+        let spot = Spot {
+            program: self.program_fd(hook.program)?.as_fd(),
+            target: cgroup.as_fd(),
+            target_id: cgroup_id(&hook.cgroup)?,
+            kind: hook.kind as u32,
+        };
+        Link::attach(self.pins.link(&hook.pin), &spot)
     }
 
     /// Gives pods that an earlier agent enrolled this agent's program.
-    fn relink_pods(&mut self) -> Result<(), Error> {
+    fn take_over_pods(&mut self) -> Result<(), Error> {
         for cookie in self.pins.pod_cookies()? {
-            let pin = self.pins.pod(cookie);
-            let program = self.lookup_for(cookie)?;
-            if pins::swap(&pin, program.as_fd()).is_err() {
-                // Its namespace is gone: the link is dead.
-                pins::unpin(&pin)?;
+            let program = || self.lookup_for(cookie);
+            match Link::take_over(self.pins.pod(cookie), program)? {
+                Some(link) => {
+                    self.pods.insert(cookie, link);
+                }
+                None => self.forget(cookie)?,
             }
         }
         Ok(())
+    }
+
+    /// Of a namespace that is gone: no cookie is used twice.
+    fn forget(&mut self, cookie: u64) -> Result<(), Error> {
+        self.withdraw_links(cookie)?;
+        absent_is_fine("ENROLLED", self.enrolled_map()?.remove(&cookie))?;
+        self.pods.remove(&cookie);
+        pins::remove(&self.pins.pod(cookie))
     }
 
     fn lookup_for(&self, netns_cookie: u64) -> Result<OwnedFd, Error> {
@@ -268,84 +311,95 @@ impl Capture {
         })
     }
 
-    /// Captures a pod; may be repeated, also with changed settings.
+    /// Captures a pod; may be repeated, also with changed settings, which then
+    /// take the place of the old ones in one step each.
     ///
     /// Order: listeners, then the namespace's program, then the connect hook's
     /// entry, so that no connection is taken before it can be served.
     pub fn enrol(&mut self, pod: &EnrolPod<'_>) -> Result<(), Error> {
-        let flags = match pod.on_agent_down {
-            OnAgentDown::Closed => 0,
-            OnAgentDown::Open => FLAG_FAIL_OPEN,
-        };
-        let mut listeners: SockHash<MapData, PodAddr> = self.map("LISTENERS")?;
+        let cookie = pod.netns.cookie();
+        let mut listeners = self.listeners_map()?;
         for (ip, fd) in pod.listeners {
             listeners
-                .insert(pod_addr(pod.netns.cookie(), *ip), fd.as_raw_fd(), 0)
+                .insert(pod_addr(cookie, *ip), fd.as_raw_fd(), 0)
                 .map_err(|source| Error::Map {
                     name: "LISTENERS",
                     source,
                 })?;
         }
-        self.attach_pod(pod.netns)?;
-        let mut enrolled: HashMap<MapData, u64, Enrolled> = self.map("ENROLLED")?;
+        if !self.pods.contains_key(&cookie) {
+            let link = self.attach_pod(pod.netns)?;
+            self.pods.insert(cookie, link);
+        }
+        let flags = match pod.on_agent_down {
+            OnAgentDown::Closed => 0,
+            OnAgentDown::Open => FLAG_FAIL_OPEN,
+        };
+        let (v4, v6) = (pod.ips.v4.map(IpAddr::V4), pod.ips.v6.map(IpAddr::V6));
+        let link_local = pod.netns.link_local();
         let value = Enrolled {
             flags,
             reserved: 0,
-            v4: pod
-                .ips
-                .v4
-                .map_or(Addr::UNSET, |ip| Addr::from(IpAddr::V4(ip))),
-            v6: pod
-                .ips
-                .v6
-                .map_or(Addr::UNSET, |ip| Addr::from(IpAddr::V6(ip))),
-            v6_link_local: pod
-                .netns
-                .link_local()
-                .map_or(Addr::UNSET, |ip| Addr::from(IpAddr::V6(ip))),
+            v4: v4.map_or(Addr::UNSET, Addr::from),
+            v6: v6.map_or(Addr::UNSET, Addr::from),
+            v6_link_local: link_local.map_or(Addr::UNSET, |ip| Addr::from(IpAddr::V6(ip))),
         };
-        enrolled
-            .insert(pod.netns.cookie(), value, 0)
+        self.enrolled_map()?
+            .insert(cookie, value, 0)
             .map_err(|source| Error::Map {
                 name: "ENROLLED",
                 source,
             })
     }
 
-    fn attach_pod(&mut self, netns: &Netns) -> Result<(), Error> {
-        let pin = self.pins.pod(netns.cookie());
+    fn attach_pod(&self, netns: &Netns) -> Result<Link, Error> {
         let program = self.lookup_for(netns.cookie())?;
-        if pins::swap(&pin, program.as_fd())? {
-            return Ok(());
+        let spot = Spot {
+            program: program.as_fd(),
+            target: netns.as_fd(),
+            target_id: netns.inode(),
+            kind: bpf_attach_type::BPF_SK_LOOKUP as u32,
+        };
+        Link::attach(self.pins.pod(netns.cookie()), &spot)
+    }
+
+    /// A pod has these addresses no more; the listeners close afterwards.
+    pub fn drop_addresses(&mut self, cookie: u64, ips: &[IpAddr]) -> Result<(), Error> {
+        let mut listeners = self.listeners_map()?;
+        for ip in ips {
+            absent_is_fine("LISTENERS", listeners.remove(&pod_addr(cookie, *ip)))?;
         }
-        let link = lookup::attach(&program, netns).map_err(|source| Error::Lookup {
-            verb: "attach",
-            source,
-        })?;
-        bpf::pin(link.as_fd(), &pin).map_err(|source| Error::Pins { dir: pin, source })
+        Ok(())
     }
 
     /// Lets go of a pod; what is already gone is fine.
     pub fn withdraw(&mut self, cookie: u64, ips: PodIps) -> Result<(), Error> {
         self.withdraw_links(cookie)?;
-        let mut enrolled: HashMap<MapData, u64, Enrolled> = self.map("ENROLLED")?;
-        let _absent = enrolled.remove(&cookie);
-        pins::unpin(&self.pins.pod(cookie))?;
-        let mut listeners: SockHash<MapData, PodAddr> = self.map("LISTENERS")?;
-        for ip in ips.iter() {
-            let _absent = listeners.remove(&pod_addr(cookie, ip));
+        absent_is_fine("ENROLLED", self.enrolled_map()?.remove(&cookie))?;
+        match self.pods.remove(&cookie) {
+            Some(link) => link.remove()?,
+            None => pins::remove(&self.pins.pod(cookie))?,
         }
-        Ok(())
+        let ips: Vec<IpAddr> = ips.iter().collect();
+        self.drop_addresses(cookie, &ips)
     }
 
     /// What the kernel holds as enrolled, also what an earlier agent left.
     pub fn enrolled(&self) -> Result<Vec<(u64, PodIps)>, Error> {
-        let map: HashMap<MapData, u64, Enrolled> = self.map("ENROLLED")?;
-        Ok(map
+        Ok(self
+            .enrolled_map()?
             .iter()
             .filter_map(Result::ok)
             .map(|(cookie, pod)| (cookie, pod_ips(&pod)))
             .collect())
+    }
+
+    fn enrolled_map(&self) -> Result<HashMap<MapData, u64, Enrolled>, Error> {
+        self.map("ENROLLED")
+    }
+
+    fn listeners_map(&self) -> Result<SockHash<MapData, PodAddr>, Error> {
+        self.map("LISTENERS")
     }
 
     /// For the pages: counters and sizes.
@@ -377,6 +431,24 @@ impl Capture {
         }
     }
 
+    /// Cookies of the namespaces that are there and that other versions of the
+    /// agent hold.
+    pub fn of_other_versions(&self) -> Result<Vec<u64>, Error> {
+        let mut found = Vec::new();
+        for (cookie, pin) in self.pins.pods_of_other_versions()? {
+            if links::is_attached(&pin)? {
+                found.push(cookie);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The pins of other versions of the agent, and with them their programs: when
+    /// ours have taken their place, so that there is no moment without.
+    pub fn remove_other_versions(&self) -> Result<(), Error> {
+        self.pins.remove_other_versions()
+    }
+
     pub fn stop(self, on_stop: OnStop) -> Result<(), Error> {
         match on_stop {
             OnStop::Keep => Ok(()),
@@ -389,8 +461,12 @@ impl Capture {
 }
 
 /// Removes the pins of every version below `bpffs_dir`, and with them every attachment.
-/// Gives the netns cookies of the pods that were enrolled.
+/// Gives the netns cookies of the pods that were enrolled. Refused while an agent runs.
 pub fn cleanup(bpffs_dir: &Path) -> Result<Vec<u64>, Error> {
+    if !pins::is_there(bpffs_dir)? {
+        return Ok(Vec::new());
+    }
+    let _owner = Owner::of(bpffs_dir)?;
     for maps in pins::map_directories(bpffs_dir)? {
         clsact::remove_all(&maps)?;
     }
@@ -416,10 +492,14 @@ fn pod_ips(pod: &Enrolled) -> PodIps {
     ips
 }
 
-fn refused_to_attach(name: &str, source: aya::programs::ProgramError) -> Error {
-    Error::Attach {
-        name: name.to_owned(),
-        source: Box::new(source),
+/// Of removing from a map what may not be there.
+fn absent_is_fine(name: &'static str, removed: Result<(), MapError>) -> Result<(), Error> {
+    match removed {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(e)) if e.io_error.kind() == std::io::ErrorKind::NotFound => {
+            Ok(())
+        }
+        removed => removed.map_err(|source| Error::Map { name, source }),
     }
 }
 

@@ -6,13 +6,14 @@ use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use aya::maps::{Map, MapData, MapError, MapType};
-use aya::programs::links::FdLink;
 use mesh_common::abi::{ABI_VERSION, Addr, RefusalEvent};
 
 use super::Error;
 use crate::sys::bpf;
 
 const POD_PREFIX: &str = "netns-";
+/// Of a link that is to replace another one's pin. (bpffs refuses names with dots.)
+const UNFINISHED: &str = "new-";
 
 #[derive(Debug)]
 pub(super) struct Pins {
@@ -28,12 +29,7 @@ impl Pins {
             dir: root.to_owned(),
             source,
         };
-        let existing = root.ancestors().find(|dir| dir.is_dir());
-        if !existing.is_some_and(is_bpffs) {
-            return Err(Error::NoBpffs {
-                dir: root.to_owned(),
-            });
-        }
+        must_be_bpffs(root)?;
         for dir in [version.join("maps"), version.join("links")] {
             std::fs::DirBuilder::new()
                 .recursive(true)
@@ -56,39 +52,47 @@ impl Pins {
         self.version.join("links").join(name)
     }
 
-    pub(super) fn sock_ops(&self, role: &str) -> PathBuf {
-        self.link(&format!("sockops-{role}"))
-    }
-
     pub(super) fn pod(&self, cookie: u64) -> PathBuf {
         self.link(&format!("{POD_PREFIX}{cookie}"))
     }
 
     /// Of all pinned links.
     pub(super) fn link_names(&self) -> Result<Vec<String>, Error> {
-        let dir = self.version.join("links");
-        let failed = |source| Error::Pins {
-            dir: dir.clone(),
-            source,
-        };
-        let mut names = Vec::new();
-        for entry in std::fs::read_dir(&dir).map_err(failed)? {
-            let name = entry.map_err(failed)?.file_name();
-            names.extend(name.into_string());
-        }
-        Ok(names)
+        names(&self.version.join("links"))
     }
 
     pub(super) fn pod_cookies(&self) -> Result<Vec<u64>, Error> {
         pod_cookies(&self.version)
     }
 
-    /// Called when ours are attached: there is no moment without programs.
-    pub(super) fn remove_other_versions(&self) -> Result<(), Error> {
-        for dir in subdirectories(&self.root)? {
-            if dir != self.version {
-                remove_tree(&dir)?;
+    /// What a start that was killed left, when all of its links are replaced.
+    pub(super) fn remove_unfinished(&self) -> Result<(), Error> {
+        for name in self.link_names()? {
+            if name.starts_with(UNFINISHED) {
+                unpin(&self.link(&name))?;
             }
+        }
+        Ok(())
+    }
+
+    fn other_versions(&self) -> Result<Vec<PathBuf>, Error> {
+        let mut dirs = subdirectories(&self.root)?;
+        dirs.retain(|dir| *dir != self.version);
+        Ok(dirs)
+    }
+
+    pub(super) fn pods_of_other_versions(&self) -> Result<Vec<(u64, PathBuf)>, Error> {
+        let mut pods = Vec::new();
+        for dir in self.other_versions()? {
+            let pin = |cookie: u64| dir.join("links").join(format!("{POD_PREFIX}{cookie}"));
+            pods.extend(pod_cookies(&dir)?.into_iter().map(|c| (c, pin(c))));
+        }
+        Ok(pods)
+    }
+
+    pub(super) fn remove_other_versions(&self) -> Result<(), Error> {
+        for dir in self.other_versions()? {
+            remove_tree(&dir)?;
         }
         Ok(())
     }
@@ -96,6 +100,21 @@ impl Pins {
     pub(super) fn remove_all(&self) -> Result<(), Error> {
         remove_tree(&self.root).map(drop)
     }
+}
+
+/// The directory, or the one that it is to be made in.
+pub(super) fn must_be_bpffs(dir: &Path) -> Result<(), Error> {
+    let existing = dir.ancestors().find(|dir| dir.is_dir());
+    if existing.is_some_and(is_bpffs) {
+        return Ok(());
+    }
+    Err(Error::NoBpffs {
+        dir: dir.to_owned(),
+    })
+}
+
+pub(super) fn is_empty(dir: &Path) -> Result<bool, Error> {
+    Ok(names(dir)?.is_empty())
 }
 
 fn is_bpffs(dir: &Path) -> bool {
@@ -110,9 +129,9 @@ fn subdirectories(dir: &Path) -> Result<Vec<PathBuf>, Error> {
     };
     let mut dirs = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        if path.is_dir() {
-            dirs.push(path);
+        let entry = entry.map_err(failed)?;
+        if entry.file_type().map_err(failed)?.is_dir() {
+            dirs.push(entry.path());
         }
     }
     Ok(dirs)
@@ -120,7 +139,7 @@ fn subdirectories(dir: &Path) -> Result<Vec<PathBuf>, Error> {
 
 /// Those of every version.
 pub(super) fn map_directories(root: &Path) -> Result<Vec<PathBuf>, Error> {
-    if !root.exists() {
+    if !is_there(root)? {
         return Ok(Vec::new());
     }
     let versions = subdirectories(root)?;
@@ -128,27 +147,32 @@ pub(super) fn map_directories(root: &Path) -> Result<Vec<PathBuf>, Error> {
 }
 
 fn pod_cookies(version: &Path) -> Result<Vec<u64>, Error> {
-    let dir = version.join("links");
-    let entries = match std::fs::read_dir(&dir) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => return Err(Error::Pins { dir, source }),
-    };
-    Ok(entries
-        .filter_map(Result::ok)
-        .filter_map(|e| {
-            e.file_name()
-                .to_str()?
-                .strip_prefix(POD_PREFIX)?
-                .parse()
-                .ok()
-        })
+    let names = names(&version.join("links"))?.into_iter();
+    Ok(names
+        .filter_map(|name| name.strip_prefix(POD_PREFIX)?.parse().ok())
         .collect())
+}
+
+/// What is in a directory; nothing where it is not there.
+fn names(dir: &Path) -> Result<Vec<String>, Error> {
+    let failed = |source| Error::Pins {
+        dir: dir.to_owned(),
+        source,
+    };
+    let entries = match std::fs::read_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(failed)?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        names.extend(entry.map_err(failed)?.file_name().into_string().ok());
+    }
+    Ok(names)
 }
 
 /// Removes a directory of pins; gives the cookies of pods found in it.
 pub(super) fn remove_tree(dir: &Path) -> Result<Vec<u64>, Error> {
-    if !dir.exists() {
+    if !is_there(dir)? {
         return Ok(Vec::new());
     }
     let mut cookies = pod_cookies(dir)?;
@@ -171,40 +195,50 @@ pub(super) fn remove_tree(dir: &Path) -> Result<Vec<u64>, Error> {
     Ok(cookies)
 }
 
-pub(super) fn pin(link: FdLink, path: &Path) -> Result<(), Error> {
-    link.pin(path).map(drop).map_err(|e| Error::Pins {
-        dir: path.to_owned(),
-        source: io::Error::other(e),
-    })
-}
-
-/// Of a pin that is about to replace another. Without a dot: the file system keeps
-/// such names for itself.
-const UNFINISHED: &str = "-new";
-
-/// Those of an agent that was killed in between.
-pub(super) fn unpin_unfinished(pins: &Pins) -> Result<(), Error> {
-    let names = pins.link_names()?.into_iter();
-    let mut unfinished = names.filter(|name| name.ends_with(UNFINISHED));
-    unfinished.try_for_each(|name| unpin(&pins.link(&name)))
-}
-
-/// Pins a link in the place of one that may be there: never a moment without a pin.
-pub(super) fn pin_over(link: BorrowedFd<'_>, path: &Path) -> Result<(), Error> {
+/// Gives a link this name. What has it already keeps it until the link has it:
+/// there is no moment in which the name is nobody's.
+pub(super) fn put(link: BorrowedFd<'_>, path: &Path) -> Result<(), Error> {
     let failed = |source| Error::Pins {
         dir: path.to_owned(),
         source,
     };
-    let mut new = path.as_os_str().to_owned();
-    new.push(UNFINISHED);
-    // Of an agent that was killed here.
-    if let Err(e) = std::fs::remove_file(&new)
-        && e.kind() != io::ErrorKind::NotFound
-    {
-        return Err(failed(e));
+    match bpf::pin(link, path) {
+        Err(e) if e.raw_os_error() == Some(libc::EEXIST) => {}
+        pinned => return pinned.map_err(failed),
     }
-    bpf::pin(link, Path::new(&new)).map_err(failed)?;
-    std::fs::rename(&new, path).map_err(failed)
+    let name = path.file_name().unwrap_or_default().display();
+    let new = path.with_file_name(format!("{UNFINISHED}{name}"));
+    // Of a start that was killed between these two steps.
+    remove(&new)?;
+    bpf::pin(link, &new).map_err(failed)?;
+    std::fs::rename(&new, path).map_err(|source| {
+        // It attaches nothing that is not attached by the old one.
+        let _shown_by_the_first_error = remove(&new);
+        failed(source)
+    })
+}
+
+/// Is there something of that name? An error is no answer.
+pub(super) fn is_there(path: &Path) -> Result<bool, Error> {
+    match path.symlink_metadata() {
+        Ok(_) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(Error::Pins {
+            dir: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+/// Takes the name away; whoever holds the link keeps it attached.
+pub(super) fn remove(path: &Path) -> Result<(), Error> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::Pins {
+            dir: path.to_owned(),
+            source: e,
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// At once, where removing the pin alone would detach a moment later. A link
@@ -217,33 +251,10 @@ fn detach(path: &Path) {
     }
 }
 
+/// Detaches the link at the pin now, and takes the pin away.
 pub(super) fn unpin(path: &Path) -> Result<(), Error> {
     detach(path);
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::Pins {
-            dir: path.to_owned(),
-            source: e,
-        }),
-        _ => Ok(()),
-    }
-}
-
-/// Gives a pinned link a new program; false where there is no such pin.
-pub(super) fn swap(path: &Path, program: BorrowedFd<'_>) -> Result<bool, Error> {
-    let failed = |source| Error::Pins {
-        dir: path.to_owned(),
-        source,
-    };
-    match bpf::open_pin(path) {
-        Ok(link) => bpf::link_update(link.as_fd(), program)
-            .map(|()| true)
-            .map_err(|source| Error::Swap {
-                path: path.to_owned(),
-                source,
-            }),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(e) => Err(failed(e)),
-    }
+    remove(path)
 }
 
 /// The map kinds that we use; a pin of another kind is refused.

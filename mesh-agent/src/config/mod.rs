@@ -196,13 +196,14 @@ pub struct Run {
     /// Access log: "off", "-" for standard output, or a file.
     #[arg(long, default_value = "off")]
     pub access_log: String,
-    /// Most connections that are carried at once; each takes two file descriptors.
-    #[arg(long, default_value_t = 8000)]
-    pub max_connections: usize,
-    /// Most connections of one pod. Beside that each pod, and each source of
+    /// Most connections that are carried at once; each takes two file descriptors
+    /// [default: what the limit of open files gives, of 20000 about 9000].
+    #[arg(long)]
+    pub max_connections: Option<usize>,
+    /// Most connections of one pod [default: half of all]. Beside that each pod, and each source of
     /// connections from elsewhere, may have as many as are free: half of all alone.
-    #[arg(long, default_value_t = 4000)]
-    pub max_connections_per_pod: usize,
+    #[arg(long)]
+    pub max_connections_per_pod: Option<usize>,
     /// Memory for what one side of a connection sent and the other did not take
     /// yet, of all connections, in MiB. Towards that they read less at a time.
     #[arg(long, default_value_t = 256)]

@@ -122,6 +122,12 @@ impl Snapshot {
         })
     }
 
+    /// May there be pods that it does not tell of, or not all about?
+    #[must_use]
+    pub fn may_hide_pods(&self) -> bool {
+        self.hides_pods || !self.unreadable_pods.is_empty()
+    }
+
     /// Enrolled workloads of `node`, in key order.
     pub fn enrolled_on<'a>(&'a self, node: &'a str) -> impl Iterator<Item = &'a Arc<Workload>> {
         self.workloads

@@ -23,7 +23,7 @@ impl Metrics {
             );
             registry.register(
                 "mesh_agent_reattached",
-                "Programs and pins that were taken away and put back",
+                "Programs, pins, rules and routes that were taken away and put back",
                 reattached.clone(),
             );
         });

@@ -1,13 +1,19 @@
 //! Makes the node's pods be what the snapshot wants: enrolled or let go.
 //!
-//! The one caller of `capture` that changes maps. Invariants: a pod is
-//! enrolled only after the workers have its listeners; a pod that left is let
-//! go by the kernel first, then its sockets close; a failure of one pod never
-//! stops the others, is shown, and is tried again.
+//! The one caller of `capture` that changes maps. Invariants:
+//! - a pod is enrolled only after the workers have its listeners;
+//! - what changes about an enrolled pod changes under the same programs;
+//! - a pod is let go only where the configuration says that it is not wanted.
+//!   An error of any kind is not such a word: the kernel keeps what it has, so
+//!   that a closed pod stays closed, and the error is shown;
+//! - a failure of one pod never stops the others, and is tried again.
 
+mod guards;
+mod leave;
 mod links;
 mod metrics;
 mod ports;
+mod rules;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,11 +25,10 @@ use serde::Serialize;
 
 use crate::capture::{self, Capture, EnrolPod};
 use crate::identity::Identities;
-use crate::model::{Enrolment, OnAgentDown, Snapshot, SpiffeError, Workload, WorkloadKey};
+use crate::model::{Enrolment, OnAgentDown, PodIps, Snapshot, SpiffeError, Workload, WorkloadKey};
 use crate::observe::Observe;
 use crate::proxy::{self, LocalPod, Recheck, Workers};
-use crate::sys::cgroup;
-use crate::sys::netns::{self, Netns, NetnsError};
+use crate::sys::netns::{Netns, NetnsError};
 use crate::sys::route::{self, RouteError};
 
 /// Of the projector, for the reference of metrics.
@@ -74,6 +79,9 @@ pub struct PodStatus {
     pub warning: Option<String>,
 }
 
+/// A pod of this node as the workers serve it.
+type Served = LocalPod;
+
 /// The projector and what it has enrolled.
 pub struct Projector {
     node: String,
@@ -82,6 +90,9 @@ pub struct Projector {
     host: Netns,
     identities: Identities,
     pods: BTreeMap<WorkloadKey, LocalPod>,
+    /// Namespaces that are closed and served by nobody: of pods that are in
+    /// another one now, or whose enrolment failed half-way.
+    closed: BTreeMap<u64, WorkloadKey>,
     /// Watched cgroups of wanted pods, by id.
     guards: BTreeMap<WorkloadKey, u64>,
     enrol_seconds: BTreeMap<WorkloadKey, f64>,
@@ -94,6 +105,15 @@ pub struct Projector {
     links_seen: std::time::Instant,
     /// Something of a pod's status has changed since it was last given.
     status_is_old: bool,
+    /// What keeps an enrolled pod from being whole since [`Projector::apply`].
+    broken: BTreeMap<WorkloadKey, String>,
+    /// Pods whose captured connections would not come to the agent.
+    astray: BTreeSet<WorkloadKey>,
+    statuses: Vec<PodStatus>,
+    /// What of the node's own programs could not be looked at or put back, as last told.
+    unmended: String,
+    /// Pins of other versions may still hold pods.
+    has_other_versions: bool,
     metrics: metrics::Metrics,
 }
 
@@ -112,6 +132,7 @@ impl Projector {
             workers,
             host: Netns::current()?,
             pods: BTreeMap::new(),
+            closed: BTreeMap::new(),
             guards: BTreeMap::new(),
             enrol_seconds: BTreeMap::new(),
             link_warnings: BTreeMap::new(),
@@ -119,26 +140,36 @@ impl Projector {
             excluded: BTreeMap::new(),
             links_seen: std::time::Instant::now(),
             status_is_old: false,
+            broken: BTreeMap::new(),
+            astray: BTreeSet::new(),
+            statuses: Vec::new(),
+            unmended: String::new(),
+            has_other_versions: true,
             metrics: metrics::Metrics::new(observe),
         })
     }
 
-    /// Brings the node to the state that `snapshot` wants.
+    /// Brings the node to the state that the configuration wants.
     pub async fn apply(&mut self, snapshot: &Snapshot) -> Vec<PodStatus> {
         let wanted: BTreeMap<WorkloadKey, Arc<Workload>> = snapshot
             .enrolled_on(&self.node)
             .map(|w| (w.key.clone(), w.clone()))
             .collect();
-        self.withdraw_unwanted(&wanted).await;
-        self.withdraw_moved().await;
-        self.link_warnings.retain(|key, _| wanted.contains_key(key));
-        self.unguarded_links.retain(|key| wanted.contains_key(key));
-        self.excluded.retain(|key, _| wanted.contains_key(key));
+        self.leave_unwanted(snapshot, &wanted).await;
+        let is_known = |key: &WorkloadKey| wanted.contains_key(key) || self.pods.contains_key(key);
+        self.link_warnings.retain(|key, _| is_known(key));
+        self.unguarded_links.retain(|key| is_known(key));
+        self.excluded.retain(|key, _| is_known(key));
         // Keys of identities without a pod here go; the others' are fetched.
+        let kept = self
+            .pods
+            .iter()
+            .filter(|(key, _)| !wanted.contains_key(*key));
+        let kept = kept.map(|(_, pod)| pod.spiffe_id.clone());
         let domain = self.identities.trust_domain();
         let identities = wanted.values().filter_map(|w| w.spiffe_id(domain).ok());
-        self.identities.want(&identities.collect());
-        let mut unguarded = self.guard(&wanted);
+        self.identities.want(&identities.chain(kept).collect());
+        let mut unguarded = self.guard(&wanted, snapshot.may_hide_pods());
         let mut statuses = Vec::with_capacity(wanted.len());
         for workload in wanted.values() {
             // Also a pod whose cgroup cannot be watched is better captured than not.
@@ -149,28 +180,43 @@ impl Projector {
                 tracing::debug!(pod = %workload.key, %error, "cannot enrol");
             }
             self.exclude(workload);
-            let pod = self.pods.get(&workload.key);
-            let delivery = self.workers.delivery_ports();
-            let overlap = pod.filter(|p| p.dial_ports.is_none());
-            let overlap = overlap.and_then(|p| ports::overlap(&p.netns, delivery));
-            let identity = workload.spiffe_id(self.identities.trust_domain()).ok();
-            statuses.push(PodStatus {
-                pod: workload.key.to_string(),
-                enrolled: result.is_ok(),
-                addresses: workload.ips.iter().collect(),
-                identity: identity.map(|id| id.to_string()),
-                netns_cookie: pod.map(|p| p.netns.cookie()),
-                enrol_seconds: self.enrol_seconds.get(&workload.key).copied(),
-                message: result.err().map(|e| e.to_string()),
-                warning: joined(
-                    overlap.map(|overlap| overlap.to_string()),
-                    self.link_warnings.get(&workload.key).cloned(),
-                ),
-            });
+            let message = result.err().map(|e| e.to_string());
+            statuses.push(self.status(workload, message));
         }
-        self.withdraw_strangers();
+        let unread = self
+            .pods
+            .values()
+            .filter(|p| !wanted.contains_key(&p.workload.key));
+        let unread = unread.map(|pod| self.status(&pod.workload, Some(UNREAD.to_owned())));
+        statuses.extend(unread);
+        let whole = statuses.iter().all(|status| status.enrolled) && !snapshot.may_hide_pods();
+        statuses.extend(self.leave_strangers(whole));
+        statuses.extend(self.unserved(&wanted));
         self.status_is_old = false;
-        statuses
+        self.statuses = statuses;
+        self.statuses()
+    }
+
+    fn status(&self, workload: &Workload, message: Option<String>) -> PodStatus {
+        let pod = self.pods.get(&workload.key);
+        let delivery = self.workers.delivery_ports();
+        let overlap = pod.filter(|p| p.dial_ports.is_none());
+        let overlap = overlap.and_then(|p| ports::overlap(&p.netns, delivery));
+        let refused = pod.map(|pod| refused(workload.ips, pod.ips)).into_iter();
+        let warnings = refused.flatten().chain(overlap.map(|o| o.to_string()));
+        let links = self.link_warnings.get(&workload.key).cloned();
+        let warnings: Vec<String> = warnings.chain(links).collect();
+        let identity = workload.spiffe_id(self.identities.trust_domain()).ok();
+        PodStatus {
+            pod: workload.key.to_string(),
+            enrolled: message.is_none(),
+            addresses: workload.ips.iter().collect(),
+            identity: identity.map(|id| id.to_string()),
+            netns_cookie: pod.map(|p| p.netns.cookie()),
+            enrol_seconds: self.enrol_seconds.get(&workload.key).copied(),
+            message,
+            warning: (!warnings.is_empty()).then(|| warnings.join("; ")),
+        }
     }
 
     /// Has live connections looked at again.
@@ -180,195 +226,157 @@ impl Projector {
         }
     }
 
-    /// Watches the cgroups of all wanted pods, before any of them is enrolled,
-    /// and those of others no more. Gives the pods whose cgroup cannot be watched.
-    fn guard(
-        &mut self,
-        wanted: &BTreeMap<WorkloadKey, Arc<Workload>>,
-    ) -> BTreeMap<WorkloadKey, Error> {
-        let mut failed = BTreeMap::new();
-        self.guards.retain(|key, _| wanted.contains_key(key));
-        for (key, workload) in wanted {
-            let Some(dir) = &workload.cgroup else {
-                self.guards.remove(key);
-                continue;
-            };
-            let enrolled = self.pods.get(key).map(|pod| pod.netns.cookie());
-            if enrolled.is_some() && self.is_guarded(key, dir) {
-                continue;
-            }
-            let guarded = self.capture.guard_pod(dir).and_then(|id| {
-                enrolled.map_or(Ok(()), |cookie| self.capture.guard_enrolled(id, cookie))?;
-                Ok(id)
-            });
-            match guarded {
-                Ok(id) => {
-                    self.guards.insert(key.clone(), id);
-                }
-                Err(error) => {
-                    failed.insert(key.clone(), error.into());
-                }
-            }
-        }
-        let kept = self.guards.values().copied().collect();
-        if let Err(error) = self.capture.retain_pod_guards(&kept) {
-            tracing::error!(%error, "cannot stop watching the cgroups of former pods");
-        }
-        failed
-    }
-
-    async fn withdraw_unwanted(&mut self, wanted: &BTreeMap<WorkloadKey, Arc<Workload>>) {
-        let gone: Vec<WorkloadKey> = self
-            .pods
-            .iter()
-            .filter(|(key, pod)| {
-                // Another pod of the name, or other addresses: begin anew.
-                wanted.get(*key).is_none_or(|w| {
-                    w.uid != pod.workload.uid
-                        || w.ips != pod.workload.ips
-                        || w.netns != pod.workload.netns
-                        || w.cgroup != pod.workload.cgroup
-                        || w.enrolment != pod.workload.enrolment
-                        || w.service_account != pod.workload.service_account
-                })
-            })
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in gone {
-            self.enrol_seconds.remove(&key);
-            if let Some(pod) = self.pods.remove(&key) {
-                self.withdraw(&pod).await;
-            }
-        }
-    }
-
-    /// Is the cgroup that is watched for the pod the one at `dir` now? One that is
-    /// gone has no processes to watch.
-    fn is_guarded(&self, key: &WorkloadKey, dir: &std::path::Path) -> bool {
-        let watched = self.guards.get(key);
-        watched.is_some_and(|watched| cgroup::id(dir).map_or(true, |id| id == *watched))
-    }
-
-    /// Has a pod been restarted in another namespace or cgroup, which its
-    /// annotations name as before, or is something else of it to be told?
+    /// Has an enrolled pod become another one than it was enrolled as: restarted
+    /// in another namespace or cgroup, which its annotations name as before, or
+    /// given or bereft of a family? Or is something else of it to be told?
     #[must_use]
     pub fn have_pods_moved(&self) -> bool {
         self.status_is_old
             || self.pods.iter().any(|(key, pod)| {
                 let dir = pod.workload.cgroup.as_ref();
-                has_moved(pod) || dir.is_some_and(|dir| !self.is_guarded(key, dir))
+                has_moved(pod)
+                    || pod.netns.families(pod.workload.ips) != pod.ips
+                    || dir.is_some_and(|dir| !self.is_guarded(key, dir))
             })
     }
 
-    /// Lets go of the namespaces that pods were in before; they are enrolled anew.
-    async fn withdraw_moved(&mut self) {
-        let moved = self.pods.iter().filter(|(_, pod)| has_moved(pod));
-        let moved: Vec<WorkloadKey> = moved.map(|(key, _)| key.clone()).collect();
-        for key in moved {
-            if let Some(pod) = self.pods.remove(&key) {
-                tracing::info!(pod = %key, "it is in another network namespace now");
-                self.withdraw(&pod).await;
+    /// As [`Projector::apply`] left them, and what was found broken since.
+    #[must_use]
+    pub fn statuses(&self) -> Vec<PodStatus> {
+        let mut statuses = self.statuses.clone();
+        for (key, why) in &self.broken {
+            let name = key.to_string();
+            if let Some(status) = statuses.iter_mut().find(|status| status.pod == name) {
+                status.enrolled = false;
+                status.message.get_or_insert_with(|| why.clone());
             }
         }
+        statuses
     }
 
-    async fn withdraw(&mut self, pod: &LocalPod) {
-        let cookie = pod.netns.cookie();
-        if let Err(error) = self.capture.withdraw(cookie, pod.workload.ips) {
-            tracing::error!(pod = %pod.workload.key, %error, "cannot withdraw");
-        }
-        if let Err(error) = self.workers.remove_pod(cookie).await {
-            tracing::error!(pod = %pod.workload.key, %error, "cannot close its sockets");
-        }
-        // Last: deliveries in flight were still routed by it.
-        if let Err(error) = route::remove(&pod.netns) {
-            tracing::warn!(pod = %pod.workload.key, %error, "cannot remove its rule and routes");
-        }
-        tracing::info!(pod = %pod.workload.key, "withdrawn");
-    }
-
+    /// Enrols a pod, or makes of an enrolled one what it is now.
     async fn enrol(&mut self, workload: &Arc<Workload>) -> Result<(), Error> {
-        if self.pods.contains_key(&workload.key) {
-            return Ok(());
-        }
-        let Enrolment::Yes(on_agent_down) = workload.enrolment else {
-            return Ok(());
+        let on_agent_down = on_agent_down(workload);
+        let before = self.pods.get(&workload.key).cloned();
+        let pod = match self.local_pod(workload, before.as_ref()) {
+            Ok(pod) => pod,
+            Err(error) => {
+                self.keep_closed(workload, before.as_ref()).await;
+                return Err(error);
+            }
         };
-        if workload.ips.is_empty() {
-            return Err(Error::NoAddress);
-        }
-        let reference = workload.netns.as_ref().ok_or(Error::NoNetns)?;
-        let netns = Arc::new(Netns::open(reference, workload.ips)?);
-        if netns.cookie() == self.host.cookie() {
-            return Err(Error::HostNetwork);
+        if before.as_ref().is_some_and(|before| is_same(before, &pod)) {
+            return Ok(());
         }
         let started = std::time::Instant::now();
-        let spiffe_id = workload.spiffe_id(self.identities.trust_domain())?;
-        let overlap = ports::overlap(&netns, self.workers.delivery_ports());
-        let pod = LocalPod {
-            workload: workload.clone(),
-            netns: netns.clone(),
-            identity: self.identities.handle(&spiffe_id),
-            spiffe_id,
-            dial_ports: overlap.and_then(|overlap| overlap.clear()),
-            active: Arc::default(),
-        };
-        if let Err(error) = self.take(&pod, on_agent_down).await {
-            // Half of it would capture without serving: take all of it back.
-            self.withdraw(&pod).await;
+        let here = before
+            .as_ref()
+            .filter(|b| b.netns.cookie() == pod.netns.cookie());
+        if let Err(error) = self.take(&pod, here, on_agent_down).await {
+            if here.is_some() {
+                self.pods.remove(&workload.key);
+            }
+            self.close(&pod, on_agent_down).await;
             return Err(error);
         }
         let took = started.elapsed().as_secs_f64();
         self.metrics.enrol.observe(took);
         self.enrol_seconds.insert(workload.key.clone(), took);
         self.guard_links(&pod.netns, workload);
-        tracing::info!(pod = %workload.key, "enrolled");
+        self.closed.remove(&pod.netns.cookie());
+        self.astray.remove(&workload.key);
+        let is_new = here.is_none();
+        tracing::info!(pod = %workload.key, "{}", if is_new { "enrolled" } else { "changed" });
         self.pods.insert(workload.key.clone(), pod);
+        if let Some(before) = before.filter(|_| is_new) {
+            // The new namespace is served: now nobody serves the old one any more.
+            tracing::info!(pod = %workload.key, "it is in another network namespace now");
+            self.abandon(&before).await;
+        }
         Ok(())
     }
 
-    async fn take(&mut self, pod: &LocalPod, on_agent_down: OnAgentDown) -> Result<(), Error> {
-        let ips = pod.workload.ips;
-        route::install(&pod.netns, ips)?;
-        let listeners = self.workers.add_pod(pod).await?;
+    /// What the configuration and the machine make of a workload.
+    fn local_pod(
+        &self,
+        workload: &Arc<Workload>,
+        before: Option<&LocalPod>,
+    ) -> Result<LocalPod, Error> {
+        if workload.ips.is_empty() {
+            return Err(Error::NoAddress);
+        }
+        let spiffe_id = workload.spiffe_id(self.identities.trust_domain())?;
+        let netns = self.netns_of(workload, before)?;
+        let before = before.filter(|before| before.netns.cookie() == netns.cookie());
+        let identity = match before {
+            Some(before) if before.spiffe_id == spiffe_id => before.identity.clone(),
+            _ => self.identities.handle(&spiffe_id),
+        };
+        let overlap = ports::overlap(&netns, self.workers.delivery_ports());
+        Ok(LocalPod {
+            workload: workload.clone(),
+            ips: netns.families(workload.ips),
+            dial_ports: overlap.and_then(|overlap| overlap.clear()),
+            active: before.map_or_else(Arc::default, |before| before.active.clone()),
+            netns,
+            identity,
+            spiffe_id,
+        })
+    }
+
+    /// The namespace that it is in, where that can be told; the one that it was
+    /// in as long as nothing says otherwise.
+    fn netns_of(
+        &self,
+        workload: &Workload,
+        before: Option<&LocalPod>,
+    ) -> Result<Arc<Netns>, Error> {
+        let reference = workload.netns.as_ref().ok_or(Error::NoNetns)?;
+        if let Some(before) = before
+            && before.workload.netns.as_ref() == Some(reference)
+            && before.workload.uid == workload.uid
+            && !before.netns.has_moved(reference, workload.ips)
+        {
+            return Ok(before.netns.clone());
+        }
+        let netns = Netns::open(reference, workload.ips)?;
+        if netns.cookie() == self.host.cookie() {
+            return Err(Error::HostNetwork);
+        }
+        match before {
+            Some(before) if before.netns.cookie() == netns.cookie() => Ok(before.netns.clone()),
+            _ => Ok(Arc::new(netns)),
+        }
+    }
+
+    /// `before`: what it was in the same namespace.
+    async fn take(
+        &mut self,
+        pod: &LocalPod,
+        before: Option<&LocalPod>,
+        on_agent_down: OnAgentDown,
+    ) -> Result<(), Error> {
+        route::install(&pod.netns, pod.ips)?;
+        let listeners = self.workers.put_pod(pod).await?;
         let borrowed: Vec<_> = listeners.iter().map(|(ip, fd)| (*ip, fd.as_fd())).collect();
         self.capture.enrol(&EnrolPod {
             netns: &pod.netns,
-            ips,
+            ips: pod.ips,
             on_agent_down,
             listeners: &borrowed,
         })?;
+        if let Some(before) = before {
+            let gone: Vec<IpAddr> = before
+                .ips
+                .iter()
+                .filter(|ip| !pod.ips.contains(*ip))
+                .collect();
+            self.capture.drop_addresses(pod.netns.cookie(), &gone)?;
+        }
         if let Some(id) = self.guards.get(&pod.workload.key) {
             self.capture.guard_enrolled(*id, pod.netns.cookie())?;
         }
         Ok(())
-    }
-
-    /// Lets go of pods that an earlier agent enrolled and nobody wants now.
-    fn withdraw_strangers(&mut self) {
-        let known: Vec<u64> = self.pods.values().map(|p| p.netns.cookie()).collect();
-        let enrolled = match self.capture.enrolled() {
-            Ok(enrolled) => enrolled,
-            Err(error) => return tracing::error!(%error, "cannot list what is enrolled"),
-        };
-        let strangers: Vec<_> = enrolled
-            .into_iter()
-            .filter(|(cookie, _)| !known.contains(cookie))
-            .collect();
-        for &(cookie, ips) in &strangers {
-            if let Err(error) = self.capture.withdraw(cookie, ips) {
-                tracing::error!(cookie, %error, "cannot withdraw a pod of an earlier agent");
-            }
-        }
-        if strangers.is_empty() {
-            return;
-        }
-        let cookies: Vec<u64> = strangers.into_iter().map(|(cookie, _)| cookie).collect();
-        for netns in netns::find(&cookies) {
-            if let Err(error) = route::remove(&netns) {
-                tracing::warn!(cookie = netns.cookie(), %error, "cannot remove the rules of an earlier agent");
-            }
-        }
     }
 
     #[must_use]
@@ -385,16 +393,50 @@ impl Projector {
         self.workers.drain(drain).await;
         if on_stop == capture::OnStop::Remove {
             for pod in self.pods.values() {
-                route::remove(&pod.netns)?;
+                // Of one alone: the others' go, and all programs.
+                if let Err(error) = route::remove(&pod.netns) {
+                    tracing::warn!(pod = %pod.workload.key, %error, "cannot remove its rule and routes");
+                }
             }
+            rules::remove(&self.closed.keys().copied().collect::<Vec<_>>());
         }
         Ok(self.capture.stop(on_stop)?)
     }
 }
 
-fn joined(first: Option<String>, second: Option<String>) -> Option<String> {
-    let parts: Vec<String> = first.into_iter().chain(second).collect();
-    (!parts.is_empty()).then(|| parts.join("; "))
+/// Of a pod that the configuration says nothing certain about.
+const UNREAD: &str = "its document cannot be read: it stays as it was";
+
+/// Would enrolling the one anew change nothing of the other?
+fn is_same(before: &LocalPod, now: &LocalPod) -> bool {
+    before.netns.cookie() == now.netns.cookie()
+        && before.spiffe_id == now.spiffe_id
+        && before.ips == now.ips
+        && before.dial_ports == now.dial_ports
+        && *before.workload == *now.workload
+}
+
+/// Of a pod whose namespace lacks a family.
+fn refused(wanted: PodIps, served: PodIps) -> Option<String> {
+    let lacks: Vec<String> = wanted
+        .iter()
+        .filter(|ip| !served.contains(*ip))
+        .map(|ip| ip.to_string())
+        .collect();
+    (!lacks.is_empty()).then(|| {
+        format!(
+            "its network namespace has no IPv6 ({}): connections by it are refused both ways",
+            lacks.join(", ")
+        )
+    })
+}
+
+/// What new connections of an enrolled pod meet without an agent.
+fn on_agent_down(workload: &Workload) -> OnAgentDown {
+    match workload.enrolment {
+        Enrolment::Yes(on_agent_down) => on_agent_down,
+        Enrolment::No => OnAgentDown::Closed,
+    }
 }
 
 fn has_moved(pod: &LocalPod) -> bool {

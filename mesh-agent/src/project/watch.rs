@@ -1,35 +1,99 @@
 //! Between changes: puts back what was taken away, tells of refusals.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use mesh_common::counter::Counter;
 
-use super::Projector;
+use super::{Projector, on_agent_down};
+use crate::capture::EnrolPod;
+use crate::model::{OnAgentDown, PodIps, WorkloadKey};
+use crate::sys::route::{self, RouteError};
 
 /// Events read in one turn, and of these logged; all are counted by the kernel.
 const READ: usize = 256;
 const LOGGED: usize = 10;
 
 impl Projector {
-    /// Puts back lost programs and pins.
-    pub fn restore(&mut self) {
-        let mut missing = self.capture.restore_node().unwrap_or_else(|error| {
-            tracing::error!(%error, "cannot put back the node's programs");
-            0
-        });
-        for pod in self.pods.values() {
+    /// Puts back lost programs, pins, rules, routes and settings. Gives whether
+    /// other pods are whole now than before.
+    pub fn restore(&mut self) -> bool {
+        let node = self.capture.restore_node();
+        let mut missing = node.count;
+        let failed: Vec<String> = node.failed.iter().map(ToString::to_string).collect();
+        self.tell_unmended(failed.join("; "));
+        let mut broken = BTreeMap::new();
+        let mut astray = BTreeSet::new();
+        for (key, pod) in &self.pods {
+            let mut failed = Vec::new();
             match self.capture.restore_pod(&pod.netns) {
                 Ok(lost) => missing += usize::from(lost),
+                Err(error) => failed.push(error.to_string()),
+            }
+            match route::restore(&pod.netns, pod.ips) {
+                Ok(lost) => missing += lost,
                 Err(error) => {
-                    tracing::error!(pod = %pod.workload.key, %error, "cannot put back its program");
+                    // Any other error does not tell where they go: it stays as it is.
+                    let tells = matches!(error, RouteError::Elsewhere);
+                    if tells || self.astray.contains(key) {
+                        astray.insert(key.clone());
+                    }
+                    failed.push(error.to_string());
                 }
+            }
+            if !failed.is_empty() {
+                broken.insert(key.clone(), failed.join("; "));
             }
         }
         missing += self.restore_links();
         if missing > 0 {
-            tracing::warn!(missing, "programs or pins were taken away and are put back");
+            tracing::warn!(
+                missing,
+                "programs, pins or rules were taken away and are put back"
+            );
             self.metrics.reattached.inc_by(missing as u64);
         }
+        let changed = broken != self.broken;
+        self.hold(astray);
+        self.broken = broken;
+        changed
+    }
+
+    /// What a pod connects to is refused while its captured connections would go
+    /// elsewhere than to the agent.
+    fn hold(&mut self, astray: BTreeSet<WorkloadKey>) {
+        for (key, pod) in &self.pods {
+            let is_astray = astray.contains(key);
+            if is_astray == self.astray.contains(key) {
+                continue;
+            }
+            let (ips, on_agent_down) = match is_astray {
+                // Without an address of the family the hook refuses.
+                true => (PodIps::default(), OnAgentDown::Closed),
+                false => (pod.ips, on_agent_down(&pod.workload)),
+            };
+            if let Err(error) = self.capture.enrol(&EnrolPod {
+                netns: &pod.netns,
+                ips,
+                on_agent_down,
+                listeners: &[],
+            }) {
+                tracing::error!(pod = %key, %error, "cannot hold or release its connects");
+            }
+        }
+        self.astray = astray;
+    }
+
+    /// A line when it begins, changes or ends, not at each look.
+    fn tell_unmended(&mut self, failed: String) {
+        if failed == self.unmended {
+            return;
+        }
+        match failed.is_empty() {
+            true => tracing::info!("the node's programs and pins are whole again"),
+            false => tracing::error!(failed, "cannot look after the node's programs and pins"),
+        }
+        self.unmended = failed;
     }
 
     /// Logs the latest refusals, a few of them in a turn.

@@ -96,6 +96,17 @@ pub(super) async fn serve(
     };
     let inbound = pod.pod.workload.ips.contains(at.orig_dst.ip());
     let accepted = Accepted { client, at };
+    let held_back = local.shared.config.limits.is_held_back(&accepted.client);
+    if held_back || pod.is_retired() {
+        // Accepted before the pod became somebody else, and registered after; or
+        // with a descriptor that is control's.
+        let reason = match held_back {
+            true => RefuseReason::OverLimit,
+            false => RefuseReason::PodRemoved,
+        };
+        let report = accepted.at.report();
+        return accepted.conclude(report, Err(reason));
+    }
     let source = inbound.then(|| accepted.at.source());
     let _place = match local.shared.places.enter(pod.places(), source) {
         Ok(place) => place,

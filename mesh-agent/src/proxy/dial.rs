@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use socket2::Socket;
 use tokio::net::TcpStream;
 
+use super::limits::Limits;
 use super::plan::Leave;
 use crate::model::{ClientAddr, RefuseReason};
 use crate::policy::Permit;
@@ -69,12 +70,14 @@ pub(super) struct From<'n> {
     pub(super) through: bool,
     /// Where not every port of the pod's will do.
     pub(super) ports: Option<&'n RangeInclusive<u16>>,
+    pub(super) limits: &'n Limits,
 }
 
 /// What deliveries need of their worker.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Delivery<'w> {
     pub(super) ports: &'w PortRange,
+    pub(super) limits: &'w Limits,
     pub(super) deadline: Duration,
 }
 
@@ -88,7 +91,7 @@ pub(super) async fn dial(
         false => socket::dial_socket(from.source, from.ports),
         true => socket::dial_through_socket(from.source, from.ports),
     };
-    let socket = start(from.netns, make, leave.to());
+    let socket = start(from.netns, from.limits, make, leave.to());
     finish(socket.map_err(|e| reason(&e))?, from.source, deadline).await
 }
 
@@ -101,7 +104,7 @@ pub(super) async fn deliver(
 ) -> Result<TcpStream, RefuseReason> {
     let end = Instant::now() + delivery.deadline;
     loop {
-        let socket = start_delivery(netns, client.ip(), permit.destination(), delivery.ports)?;
+        let socket = start_delivery(netns, client.ip(), permit.destination(), delivery)?;
         let left = end.saturating_duration_since(Instant::now());
         match finish(socket, client.ip(), left.min(SILENCE)).await {
             Err(RefuseReason::ConnectTimeout) if left > SILENCE => {}
@@ -114,11 +117,13 @@ fn start_delivery(
     netns: &Netns,
     client: IpAddr,
     to: SocketAddr,
-    ports: &PortRange,
+    delivery: &Delivery<'_>,
 ) -> Result<TcpStream, RefuseReason> {
+    let ports = delivery.ports;
     for attempt in 0..PORT_TRIES {
         let source = SocketAddr::new(client, ports.take());
-        match start(netns, || socket::delivery_socket(source), to) {
+        let make = || socket::delivery_socket(source);
+        match start(netns, delivery.limits, make, to) {
             Ok(socket) => return Ok(socket),
             Err(e) if matches!(e.kind(), ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable) => {
                 ports.skip(attempt);
@@ -132,11 +137,15 @@ fn start_delivery(
 /// Makes the socket and sends the SYN; the SYN's tuple is recorded on the way.
 fn start(
     netns: &Netns,
+    limits: &Limits,
     make: impl FnOnce() -> io::Result<Socket>,
     to: SocketAddr,
 ) -> io::Result<TcpStream> {
     let socket = netns.run(|| {
         let socket = make()?;
+        if limits.is_held_back(&socket) {
+            return Err(io::Error::from_raw_os_error(libc::EMFILE));
+        }
         match socket.connect(&to.into()) {
             Err(e) if e.raw_os_error() != Some(libc::EINPROGRESS) => Err(e),
             _ => Ok(socket),

@@ -13,6 +13,7 @@ mod connection;
 mod dial;
 mod explain;
 mod inbound;
+mod limits;
 mod live;
 mod metrics;
 mod outbound;
@@ -22,6 +23,7 @@ mod proofs;
 mod reach;
 mod renew;
 mod report;
+mod spare;
 mod unproven;
 mod worker;
 
@@ -34,6 +36,7 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 #[cfg(any(test, feature = "fuzzing"))]
@@ -50,6 +53,7 @@ use crate::sys::{netns::Netns, socket};
 use crate::tls::Trust;
 use crate::tunnel::PoolConfig;
 pub use explain::{Explainer, Unanswerable};
+pub use limits::{Limits, RECOMMENDED_OPEN_FILES};
 pub(crate) use metrics::Metrics;
 use places::Places;
 use proofs::Proofs;
@@ -71,6 +75,8 @@ pub struct Config {
     /// Bytes that all connections hold of what one side sent and the other did
     /// not take; towards that they read less at a time.
     pub max_buffer_bytes: usize,
+    /// What the machine gives.
+    pub limits: Limits,
     /// Longest TLS handshake, and longest wait for a client's first bytes
     /// where they decide what the connection is.
     pub handshake_timeout: Duration,
@@ -85,12 +91,15 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        let limits = Limits::of(RECOMMENDED_OPEN_FILES, workers);
         Self {
-            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            workers,
             connect_timeout: Duration::from_secs(5),
             idle_timeout: None,
-            max_connections: 8_000,
-            max_connections_per_pod: 4_000,
+            max_connections: limits.connections,
+            max_connections_per_pod: limits.connections_per_pod,
+            limits,
             max_buffer_bytes: 256 << 20,
             handshake_timeout: Duration::from_secs(5),
             same_node_tls: false,
@@ -105,6 +114,8 @@ impl Default for Config {
 pub struct LocalPod {
     pub workload: Arc<Workload>,
     pub netns: Arc<Netns>,
+    /// Those of its addresses that are served: its namespace may lack a family.
+    pub ips: PodIps,
     /// Who the pod is, by the namespace that its sockets live in.
     pub spiffe_id: SpiffeId,
     /// Its certificate, as soon and as long as there is one.
@@ -117,8 +128,11 @@ pub struct LocalPod {
 }
 
 impl LocalPod {
-    fn ips(&self) -> PodIps {
-        self.workload.ips
+    /// Is what was begun for the one also the other's?
+    fn is_still(&self, before: &Self) -> bool {
+        self.workload.uid == before.workload.uid
+            && self.spiffe_id == before.spiffe_id
+            && before.ips.iter().all(|ip| self.ips.contains(ip))
     }
 }
 
@@ -209,6 +223,8 @@ pub enum Error {
 /// The worker threads.
 pub struct Workers {
     shared: Arc<Shared>,
+    /// Addresses that are listened for, in each namespace by its cookie.
+    listening: Mutex<HashMap<u64, PodIps>>,
     workers: Vec<(mpsc::Sender<Command>, std::thread::JoinHandle<()>)>,
 }
 
@@ -240,7 +256,11 @@ impl Workers {
         let workers = (0..count)
             .map(|index| worker::spawn(index, count, shared.clone()).map_err(Error::Start))
             .collect::<Result<_, _>>()?;
-        Ok(Self { shared, workers })
+        Ok(Self {
+            shared,
+            listening: Mutex::default(),
+            workers,
+        })
     }
 
     /// Has every live connection looked at again; what is not allowed any
@@ -271,12 +291,18 @@ impl Workers {
         self.shared.places.taken()
     }
 
-    /// Opens the pod's listeners and hands them to the workers. Gives one
-    /// member of each group, for the kernel to steer to.
-    pub async fn add_pod(&self, pod: &LocalPod) -> Result<Vec<(IpAddr, OwnedFd)>, Error> {
-        let mut per_worker: Vec<Vec<TcpListener>> = self.workers.iter().map(|_| vec![]).collect();
+    /// Serves the pod, or has one that is served be what it is now: its
+    /// listeners stay, and connections that were begun as somebody else are cut
+    /// when this returns. Gives one member of each listener group that is new,
+    /// for the kernel to steer to.
+    pub async fn put_pod(&self, pod: &LocalPod) -> Result<Vec<(IpAddr, OwnedFd)>, Error> {
+        let cookie = pod.netns.cookie();
+        let before = self.listening.lock().get(&cookie).copied();
+        let (is_new, before) = (before.is_none(), before.unwrap_or_default());
+        let mut per_worker: Vec<Vec<(IpAddr, TcpListener)>> =
+            self.workers.iter().map(|_| vec![]).collect();
         let mut steered = Vec::new();
-        for ip in pod.ips().iter() {
+        for ip in pod.ips.iter().filter(|ip| !before.contains(*ip)) {
             let group = pod
                 .netns
                 .run(|| socket::listener_group(ip, self.workers.len()))
@@ -285,17 +311,22 @@ impl Workers {
             let first = group[0].as_fd().try_clone_to_owned();
             steered.push((ip, first.map_err(Error::Listen)?));
             for (listeners, listener) in per_worker.iter_mut().zip(group) {
-                listeners.push(listener);
+                listeners.push((ip, listener));
             }
         }
         // Before the kernel names the pod to anybody.
-        let cookie = pod.netns.cookie();
         self.shared.change_enrolled(|enrolled| {
             enrolled.insert(cookie, pod.workload.clone());
         });
+        self.listening.lock().insert(cookie, pod.ips);
         for ((worker, _), listeners) in self.workers.iter().zip(per_worker) {
-            let command = Command::Add(pod.clone(), listeners);
+            let (done, wait) = oneshot::channel();
+            let command = Command::Put(pod.clone(), listeners, done);
             worker.send(command).await.map_err(|_| Error::WorkerGone)?;
+            // A new one's connections wait in the backlog for who is busy.
+            if !is_new {
+                wait.await.map_err(|_| Error::WorkerGone)?;
+            }
         }
         Ok(steered)
     }
@@ -305,6 +336,7 @@ impl Workers {
         self.shared.change_enrolled(|enrolled| {
             enrolled.remove(&cookie);
         });
+        self.listening.lock().remove(&cookie);
         for (worker, _) in &self.workers {
             let (done, wait) = oneshot::channel();
             let command = Command::Remove(cookie, done);

@@ -14,7 +14,7 @@ use super::plan::{self, Leave, MeshPeer, Outside, Target, Transport};
 use super::proofs::{Pair, Proof, Proved, Standing};
 use super::reach::{self, reach, wait_for};
 use super::report::Report;
-use super::worker::Local;
+use super::worker::{Local, PodState};
 use crate::model::{
     CloseReason, Direction, RefuseReason, Security, TlsFailure, TlsRole, UnknownPeer, UpstreamAddr,
     Workload,
@@ -28,10 +28,10 @@ pub(super) async fn serve(accepted: Accepted<'_>) {
     let mut report = accepted.at.report();
     let mut after = None;
     let result = carried(&accepted, &mut report, &mut after).await;
-    let local = accepted.at.local;
+    let (local, pod) = (accepted.at.local, accepted.at.pod);
     accepted.conclude(report, result);
     if let Some(carrying) = after {
-        give_back(local, carrying).await;
+        give_back(local, pod, carrying).await;
     }
 }
 
@@ -173,6 +173,7 @@ async fn dial_upstream(
         source: source.ok_or(RefuseReason::Unreachable)?,
         through,
         ports: at.pod.pod.dial_ports.as_ref(),
+        limits: &at.local.shared.config.limits,
     };
     let deadline = at.local.shared.config.connect_timeout;
     tokio::select! {
@@ -375,7 +376,7 @@ fn end(stopped: &Stopped<End>, accepted: bool) -> (CloseReason, Option<ResetReas
 }
 
 /// Ends the stream with the peer; keeps the connection where it may be used again.
-async fn give_back(local: &Local, mut carrying: Box<Carrying>) {
+async fn give_back(local: &Local, pod: &PodState, mut carrying: Box<Carrying>) {
     let Carrying {
         connection,
         relay,
@@ -389,8 +390,7 @@ async fn give_back(local: &Local, mut carrying: Box<Carrying>) {
     // What was cut is not trusted with another stream.
     let cut = *answer == Some(ResetReason::Cut);
     if reusable && !cut && !local.draining.is_cancelled() {
-        let mut pool = local.pool.borrow_mut();
-        pool.put(carrying.key, carrying.connection, Instant::now());
+        local.keep(pod, carrying.key, carrying.connection);
     }
 }
 

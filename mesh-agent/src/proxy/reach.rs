@@ -113,9 +113,8 @@ struct UnderWay<'l> {
 }
 
 impl UnderWay<'_> {
-    fn made(self, connection: Connection) {
-        let mut pool = self.local.pool.borrow_mut();
-        pool.put(self.key, connection, Instant::now());
+    fn made(self, pod: &PodState, connection: Connection) {
+        self.local.keep(pod, self.key, connection);
         self.local.shared.metrics.connects_ahead.inc();
     }
 }
@@ -143,7 +142,7 @@ pub(super) async fn make(local: Rc<Local>, pod: Rc<PodState>, wish: Wish) {
         made = making => made,
     };
     if let Some(connection) = made {
-        under_way.made(connection);
+        under_way.made(&pod, connection);
     }
 }
 

@@ -5,7 +5,6 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Instant;
 
 use super::connection::At;
 use super::outbound::connect;
@@ -37,8 +36,7 @@ pub(super) async fn renew(local: Rc<Local>, pod: Rc<PodState>, pair: Pair, to: S
                 netns: pod.cookie(),
                 destination: to,
             };
-            let mut pool = local.pool.borrow_mut();
-            pool.put(key, connection, Instant::now());
+            local.keep(&pod, key, connection);
         }
         // Tried again by the next sweeps, until the stream is cut.
         Err(reason) => {

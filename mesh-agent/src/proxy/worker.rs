@@ -2,8 +2,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -22,16 +23,18 @@ use super::places;
 use super::proofs::{self, Judgement, Pair};
 use super::reach::{self, Wish};
 use super::renew::renew;
+use super::spare::Spare;
 use super::unproven::Unproven;
 use super::{LocalPod, Recheck, Shared};
 use crate::observe;
 use crate::tls;
-use crate::tunnel::Pool;
+use crate::tunnel::{Connection, Key, Pool};
 
 /// What the control runtime asks of a worker.
 #[derive(Debug)]
 pub(super) enum Command {
-    Add(LocalPod, Vec<StdListener>),
+    /// Serve a pod, or have it be what it is now; listeners of new addresses.
+    Put(LocalPod, Vec<(IpAddr, StdListener)>, oneshot::Sender<()>),
     Remove(u64, oneshot::Sender<()>),
     Recheck(Recheck),
     Drain(Duration),
@@ -61,6 +64,7 @@ pub(super) struct Local {
     /// No new streams: idle connections say goodbye.
     pub(super) draining: CancellationToken,
     ports: PortRange,
+    spare: Spare,
     /// Turn of round robin.
     turn: Cell<usize>,
     next_id: Cell<u64>,
@@ -79,6 +83,7 @@ impl Local {
             pool: RefCell::new(Pool::new(shared.config.pool.clone())),
             draining: CancellationToken::new(),
             ports: PortRange::part(&shared.config.delivery_ports, index, count),
+            spare: Spare::new(),
             turn: Cell::new(index),
             next_id: Cell::new((index as u64) << 48),
             tasks: TaskTracker::new(),
@@ -102,7 +107,24 @@ impl Local {
     pub(super) fn delivery(&self) -> Delivery<'_> {
         Delivery {
             ports: &self.ports,
+            limits: &self.shared.config.limits,
             deadline: self.shared.config.connect_timeout,
+        }
+    }
+
+    /// Ends what was begun for a pod that is somebody else now, or gone.
+    fn retire(&self, pod: &PodState) {
+        pod.retired.set(true);
+        self.live.cut_pod(pod.cookie(), CutReason::PodRemoved);
+        self.pool.borrow_mut().remove_pod(pod.cookie());
+    }
+
+    /// Keeps a connection to another agent for the pod's next stream.
+    pub(super) fn keep(&self, pod: &PodState, key: Key, connection: Connection) {
+        // It has the certificate of who the pod was.
+        if !pod.is_retired() {
+            let now = std::time::Instant::now();
+            self.pool.borrow_mut().put(key, connection, now);
         }
     }
 
@@ -166,12 +188,26 @@ impl Local {
     }
 }
 
-/// One pod on one worker.
+/// What a pod is, on one worker: another one when it changes.
 pub(super) struct PodState {
     pub(super) pod: LocalPod,
     /// Ends the accept loops.
     pub(super) stop: CancellationToken,
     tasks: TaskTracker,
+    /// It is somebody else now, or gone.
+    retired: Cell<bool>,
+}
+
+/// A pod's accept loops, and what they accept for.
+struct Served {
+    current: Rc<RefCell<Rc<PodState>>>,
+    listeners: Vec<(IpAddr, CancellationToken)>,
+}
+
+impl Served {
+    fn state(&self) -> Rc<PodState> {
+        self.current.borrow().clone()
+    }
 }
 
 impl PodState {
@@ -180,6 +216,12 @@ impl PodState {
             netns: self.cookie(),
             taken: &self.pod.active,
         }
+    }
+
+    /// What was begun for it and is not registered yet must not go on: whoever
+    /// comes later is not found by the cut.
+    pub(super) fn is_retired(&self) -> bool {
+        self.retired.get()
     }
 
     /// Cookie of the pod's network namespace.
@@ -214,7 +256,7 @@ async fn run(
     mut commands: mpsc::Receiver<Command>,
     mut wishes: mpsc::Receiver<Wish>,
 ) {
-    let mut pods: HashMap<u64, Rc<PodState>> = HashMap::new();
+    let mut pods: HashMap<u64, Served> = HashMap::new();
     let mut sweep = tokio::time::interval(SWEEP);
     loop {
         let command = tokio::select! {
@@ -230,10 +272,14 @@ async fn run(
         };
         match command {
             None => return,
-            Some(Command::Add(pod, listeners)) => add(&local, &mut pods, pod, listeners),
+            Some(Command::Put(pod, listeners, done)) => {
+                put(&local, &mut pods, pod, listeners);
+                // As below.
+                let _gone = done.send(());
+            }
             Some(Command::Remove(cookie, done)) => {
-                if let Some(pod) = pods.remove(&cookie) {
-                    end_pod(&local, &pod).await;
+                if let Some(served) = pods.remove(&cookie) {
+                    end_pod(&local, &served.state()).await;
                 }
                 // The asker may have gone: the pod is removed all the same.
                 let _gone = done.send(());
@@ -245,10 +291,10 @@ async fn run(
 }
 
 /// Looks at all that lives, and starts the handshakes that are due.
-fn renew_due(local: &Rc<Local>, pods: &HashMap<u64, Rc<PodState>>) {
+fn renew_due(local: &Rc<Local>, pods: &HashMap<u64, Served>) {
     for (pair, to) in local.sweep() {
         // One that is gone needs none.
-        if let Some(pod) = pods.get(&pair.netns) {
+        if let Some(pod) = pods.get(&pair.netns).map(Served::state) {
             let renewing = renew(local.clone(), pod.clone(), pair, to);
             let renewing = local.tasks.track_future(renewing);
             pod.tasks.spawn_local(renewing);
@@ -256,8 +302,8 @@ fn renew_due(local: &Rc<Local>, pods: &HashMap<u64, Rc<PodState>>) {
     }
 }
 
-fn make_ahead(local: &Rc<Local>, pods: &HashMap<u64, Rc<PodState>>, wish: Wish) {
-    match pods.get(&wish.key.netns) {
+fn make_ahead(local: &Rc<Local>, pods: &HashMap<u64, Served>, wish: Wish) {
+    match pods.get(&wish.key.netns).map(Served::state) {
         Some(pod) => {
             let making = reach::make(local.clone(), pod.clone(), wish);
             pod.tasks.spawn_local(local.tasks.track_future(making));
@@ -267,9 +313,9 @@ fn make_ahead(local: &Rc<Local>, pods: &HashMap<u64, Rc<PodState>>, wish: Wish) 
     }
 }
 
-async fn drain(local: &Local, pods: &HashMap<u64, Rc<PodState>>, deadline: Duration) {
-    for pod in pods.values() {
-        pod.stop.cancel();
+async fn drain(local: &Local, pods: &HashMap<u64, Served>, deadline: Duration) {
+    for served in pods.values() {
+        served.state().stop.cancel();
     }
     local.draining.cancel();
     local.pool.borrow_mut().clear();
@@ -283,50 +329,92 @@ async fn drain(local: &Local, pods: &HashMap<u64, Rc<PodState>>, deadline: Durat
     }
 }
 
-fn add(
+fn put(
     local: &Rc<Local>,
-    pods: &mut HashMap<u64, Rc<PodState>>,
+    pods: &mut HashMap<u64, Served>,
     pod: LocalPod,
-    listeners: Vec<StdListener>,
+    listeners: Vec<(IpAddr, StdListener)>,
 ) {
-    let state = Rc::new(PodState {
-        pod,
-        stop: CancellationToken::new(),
-        tasks: TaskTracker::new(),
+    let cookie = pod.netns.cookie();
+    let new = |stop, tasks| {
+        Rc::new(PodState {
+            pod,
+            stop,
+            tasks,
+            retired: Cell::new(false),
+        })
+    };
+    let served = match pods.entry(cookie) {
+        Entry::Vacant(entry) => {
+            let state = new(CancellationToken::new(), TaskTracker::new());
+            entry.insert(Served {
+                current: Rc::new(RefCell::new(state)),
+                listeners: Vec::new(),
+            })
+        }
+        Entry::Occupied(entry) => {
+            let served = entry.into_mut();
+            let before = served.state();
+            let state = new(before.stop.clone(), before.tasks.clone());
+            served.current.replace(state.clone());
+            if !state.pod.is_still(&before.pod) {
+                local.retire(&before);
+            }
+            served
+        }
+    };
+    let state = served.state();
+    served.listeners.retain(|(ip, stop)| {
+        let stays = state.pod.ips.contains(*ip);
+        if !stays {
+            stop.cancel();
+        }
+        stays
     });
-    for listener in listeners {
+    for (ip, listener) in listeners {
         match TcpListener::from_std(listener) {
             Ok(listener) => {
-                let accepting = accept(local.clone(), state.clone(), listener);
+                let stop = state.stop.child_token();
+                served.listeners.push((ip, stop.clone()));
+                let accepting = accept(local.clone(), served.current.clone(), stop, listener);
                 state.tasks.spawn_local(accepting);
             }
             Err(error) => tracing::error!(%error, "cannot register a listener"),
         }
     }
-    if let Some(old) = pods.insert(state.pod.netns.cookie(), state) {
-        old.stop.cancel();
-    }
 }
 
 async fn end_pod(local: &Local, pod: &PodState) {
     pod.stop.cancel();
-    local.live.cut_pod(pod.cookie(), CutReason::PodRemoved);
-    local.pool.borrow_mut().remove_pod(pod.cookie());
+    local.retire(pod);
     pod.tasks.close();
     pod.tasks.wait().await;
 }
 
-async fn accept(local: Rc<Local>, pod: Rc<PodState>, listener: TcpListener) {
+async fn accept(
+    local: Rc<Local>,
+    current: Rc<RefCell<Rc<PodState>>>,
+    stop: CancellationToken,
+    listener: TcpListener,
+) {
     let (mut count, mut failing) = (0_usize, false);
     loop {
         let accepted = tokio::select! {
             biased; // a stopped listener takes no more
-            () = pod.stop.cancelled() => return,
+            () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((client, peer)) => {
+                let pod = current.borrow().clone();
+                let over = local.shared.config.limits.is_held_back(&client);
                 let serving = connection::serve(local.clone(), pod.clone(), client, peer);
+                if over {
+                    // Refused before the next one is accepted: a burst would take
+                    // more than what is held back.
+                    serving.await;
+                    continue;
+                }
                 let serving = local.tasks.track_future(serving);
                 pod.tasks.spawn_local(serving);
                 if std::mem::take(&mut failing) {
@@ -337,10 +425,13 @@ async fn accept(local: Rc<Local>, pod: Rc<PodState>, listener: TcpListener) {
                     tokio::task::yield_now().await;
                 }
             }
-            // Out of descriptors or memory: the connection waits in the backlog.
+            // Out of memory, or of descriptors that others took: shed some, or
+            // who waits would find out by a timeout.
             Err(error) => {
+                let shed = local.spare.shed(&listener);
                 if !std::mem::replace(&mut failing, true) {
-                    tracing::warn!(%error, pod = %pod.pod.workload.key, "cannot accept");
+                    let pod = &current.borrow().pod.workload.key;
+                    tracing::warn!(%error, %pod, shed, "cannot accept");
                 }
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -88,6 +88,17 @@ impl Netns {
             return false;
         }
         Self::open(reference, ips).is_ok_and(|netns| netns.cookie != self.cookie)
+    }
+
+    /// The addresses of the families that the namespace has. What cannot be told
+    /// counts as there: an error is not "it has none".
+    #[must_use]
+    pub fn families(&self, ips: PodIps) -> PodIps {
+        let Some(v6) = ips.v6 else { return ips };
+        match self.run(|| lacks_ipv6(v6)) {
+            Ok(true) => PodIps { v6: None, ..ips },
+            Ok(false) | Err(_) => ips,
+        }
     }
 
     /// The namespace of the calling thread.
@@ -228,11 +239,33 @@ fn is_address_here(ip: IpAddr) -> bool {
         IpAddr::V4(_) => UdpSocket::bind((ip, 0)).is_ok(),
         // Also one that is still being checked for duplicates.
         IpAddr::V6(ip) => {
-            let digits = format!("{:032x}", u128::from(ip));
-            std::fs::read_to_string("/proc/thread-self/net/if_inet6")
-                .is_ok_and(|table| table.lines().any(|line| line.starts_with(&digits)))
+            let own = digits(ip);
+            std::fs::read_to_string(IPV6_ADDRESSES)
+                .is_ok_and(|table| table.lines().any(|line| line.starts_with(&own)))
         }
     }
+}
+
+const IPV6_ADDRESSES: &str = "/proc/thread-self/net/if_inet6";
+
+/// Has the namespace of the calling thread neither this address nor any other
+/// one that routers forward? So it is where IPv6 is switched off on its devices,
+/// or not in the kernel.
+fn lacks_ipv6(ip: Ipv6Addr) -> bool {
+    const GLOBAL: &str = "00";
+    match std::fs::read_to_string(IPV6_ADDRESSES) {
+        Err(e) => e.kind() == ErrorKind::NotFound,
+        Ok(table) => {
+            let is_global = |line: &str| line.split_ascii_whitespace().nth(3) == Some(GLOBAL);
+            let own = digits(ip);
+            !table.lines().any(|l| is_global(l) || l.starts_with(&own))
+        }
+    }
+}
+
+/// As an address stands there.
+fn digits(ip: Ipv6Addr) -> String {
+    format!("{:032x}", u128::from(ip))
 }
 
 impl AsFd for Netns {

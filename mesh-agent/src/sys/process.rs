@@ -4,8 +4,22 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
-use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{SysconfVar, sysconf};
+
+/// How many files this process may ever have open: the hard limit.
+pub fn open_files() -> io::Result<u64> {
+    Ok(getrlimit(Resource::RLIMIT_NOFILE)?.1)
+}
+
+/// Takes all that the hard limit gives; how many that is.
+pub fn raise_open_files() -> io::Result<u64> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < hard {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    }
+    Ok(hard)
+}
 
 /// Use of resources, now.
 #[derive(Clone, Copy, Debug)]

@@ -2,7 +2,7 @@
 //!
 //! Per family: `ip rule add fwmark MARK lookup TABLE` and
 //! `ip route add local default dev lo src POD_IP table TABLE`. Set over
-//! netlink from inside the namespace (about 0.1 ms); both calls may be repeated.
+//! netlink from inside the namespace (about 0.1 ms); all calls may be repeated.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -13,7 +13,7 @@ use netlink_packet_core::{
     NetlinkPayload,
 };
 use netlink_packet_route::route::{
-    RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -35,6 +35,10 @@ pub enum RouteError {
         what: &'static str,
         source: io::Error,
     },
+    #[error(
+        "a rule or route in the pod's network namespace leads captured connections elsewhere: remove it there"
+    )]
+    Elsewhere,
     #[error("cannot set {name} in the pod's network namespace: {source}; is /proc/sys writable?")]
     Sysctl {
         name: &'static str,
@@ -51,47 +55,56 @@ const REFLECT: [&str; 2] = ["net.ipv4.fwmark_reflect", "net.ipv6.fwmark_reflect"
 /// there, which can so be restored, whoever set it and whichever agent does it.
 const OURS: u8 = 2;
 
-/// Sets rule, table and sysctls for each family that the pod has.
+/// Sets rule, table and settings for each family that the pod has.
 pub fn install(netns: &Netns, ips: PodIps) -> Result<(), RouteError> {
-    netns
-        .run(|| {
-            change_settings(ips, |value| value | OURS)?;
-            let mut netlink = Netlink::open("open", "netlink socket")?;
-            for ip in ips.iter() {
-                netlink.change(
-                    "add",
-                    "route",
-                    RouteNetlinkMessage::NewRoute(route(ip)),
-                    NLM_F_CREATE | NLM_F_REPLACE,
-                )?;
-                netlink.change(
-                    "add",
-                    "rule",
-                    RouteNetlinkMessage::NewRule(rule(ip)),
-                    NLM_F_CREATE | NLM_F_EXCL,
-                )?;
-            }
-            Ok(())
-        })
-        .map_err(RouteError::Enter)?
+    in_netns(netns, || {
+        change_settings(ips, |value| value | OURS)?;
+        let mut netlink = Netlink::open("open", "netlink socket")?;
+        ips.iter().try_for_each(|ip| netlink.loop_back(ip))
+    })
 }
 
-/// Takes all of it away again; what is not there is fine.
-pub fn remove(netns: &Netns) -> Result<(), RouteError> {
-    netns
-        .run(|| {
-            let mut netlink = Netlink::open("open", "netlink socket")?;
-            for ip in BOTH.iter() {
-                netlink.change("delete", "rule", RouteNetlinkMessage::DelRule(rule(ip)), 0)?;
-                let mut route = route(ip);
-                route
-                    .attributes
-                    .retain(|a| !matches!(a, RouteAttribute::PrefSource(_)));
-                netlink.change("delete", "route", RouteNetlinkMessage::DelRoute(route), 0)?;
+/// Looks whether all of it is there, and puts back what is not: how many.
+///
+/// Asks where a marked packet would go, so that it also finds a rule in front
+/// of ours; that one is not ours to remove, and is an error.
+pub fn restore(netns: &Netns, ips: PodIps) -> Result<usize, RouteError> {
+    in_netns(netns, || {
+        let mut missing = change_settings(ips, |value| value | OURS)?;
+        let mut netlink = Netlink::open("open", "netlink socket")?;
+        for ip in ips.iter() {
+            if netlink.is_looped_back(ip)? {
+                continue;
             }
-            change_settings(BOTH, |value| value & !OURS)
-        })
-        .map_err(RouteError::Enter)?
+            netlink.loop_back(ip)?;
+            if !netlink.is_looped_back(ip)? {
+                return Err(RouteError::Elsewhere);
+            }
+            missing += 1;
+        }
+        Ok(missing)
+    })
+}
+
+/// Takes all of it away again; what is not there is fine, and a part that fails
+/// keeps no other from going.
+pub fn remove(netns: &Netns) -> Result<(), RouteError> {
+    in_netns(netns, || {
+        let mut result = Ok(());
+        match Netlink::open("open", "netlink socket") {
+            Ok(mut netlink) => {
+                for ip in BOTH.iter() {
+                    result = result.and(netlink.forget(ip));
+                }
+            }
+            Err(error) => result = Err(error),
+        }
+        result.and(change_settings(BOTH, |value| value & !OURS).map(drop))
+    })
+}
+
+fn in_netns<T>(netns: &Netns, f: impl FnOnce() -> Result<T, RouteError>) -> Result<T, RouteError> {
+    netns.run(f).map_err(RouteError::Enter)?
 }
 
 /// Of either family, whatever the pod has.
@@ -100,8 +113,9 @@ const BOTH: PodIps = PodIps {
     v6: Some(Ipv6Addr::UNSPECIFIED),
 };
 
-/// Changes the settings of the namespace that the calling thread is in.
-fn change_settings(ips: PodIps, change: impl Fn(u8) -> u8) -> Result<(), RouteError> {
+/// Changes the settings of the namespace that the calling thread is in; how many were otherwise.
+fn change_settings(ips: PodIps, change: impl Fn(u8) -> u8) -> Result<usize, RouteError> {
+    let mut count = 0;
     let [v4, v6] = REFLECT;
     let reflect = ips.iter().map(|ip| if ip.is_ipv4() { v4 } else { v6 });
     for name in std::iter::once(ACCEPT).chain(reflect) {
@@ -109,17 +123,17 @@ fn change_settings(ips: PodIps, change: impl Fn(u8) -> u8) -> Result<(), RouteEr
         let changed = std::fs::read_to_string(&path).and_then(|text| {
             let value = text.trim().parse().map_err(io::Error::other)?;
             match change(value) {
-                same if same == value => Ok(()),
-                other => std::fs::write(&path, other.to_string()),
+                same if same == value => Ok(0),
+                other => std::fs::write(&path, other.to_string()).map(|()| 1),
             }
         });
         match changed {
             // A kernel without that family has nothing to take back.
             Err(e) if e.kind() == io::ErrorKind::NotFound && change(0) == 0 => {}
-            changed => changed.map_err(|source| RouteError::Sysctl { name, source })?,
+            changed => count += changed.map_err(|source| RouteError::Sysctl { name, source })?,
         }
     }
-    Ok(())
+    Ok(count)
 }
 
 fn family(ip: IpAddr) -> AddressFamily {
@@ -160,6 +174,24 @@ fn route(ip: IpAddr) -> RouteMessage {
     route
 }
 
+/// Of a packet as captured ones are, to an address that is nobody's (RFC 5737, RFC 3849).
+fn lookup(family_of: IpAddr) -> RouteMessage {
+    let to: IpAddr = match family_of {
+        IpAddr::V4(_) => Ipv4Addr::new(192, 0, 2, 1).into(),
+        IpAddr::V6(_) => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
+    };
+    let mut route = RouteMessage::default();
+    route.header.address_family = family(family_of);
+    route.header.destination_prefix_length = if to.is_ipv4() { 32 } else { 128 };
+    // Else IPv4 answers with the main table, whichever it was.
+    route.header.flags = RouteFlags::LookupTable;
+    route.attributes = vec![
+        RouteAttribute::Destination(to.into()),
+        RouteAttribute::Mark(MARK),
+    ];
+    route
+}
+
 struct Netlink(Socket);
 
 impl Netlink {
@@ -173,6 +205,45 @@ impl Netlink {
         open().map_err(|source| RouteError::Netlink { verb, what, source })
     }
 
+    fn loop_back(&mut self, ip: IpAddr) -> Result<(), RouteError> {
+        let new = NLM_F_CREATE;
+        let route = RouteNetlinkMessage::NewRoute(route(ip));
+        self.change("add", "route", route, new | NLM_F_REPLACE)?;
+        let rule = RouteNetlinkMessage::NewRule(rule(ip));
+        self.change("add", "rule", rule, new | NLM_F_EXCL)
+    }
+
+    fn forget(&mut self, ip: IpAddr) -> Result<(), RouteError> {
+        let rule = RouteNetlinkMessage::DelRule(rule(ip));
+        let rule = self.change("delete", "rule", rule, 0);
+        let mut route = route(ip);
+        route
+            .attributes
+            .retain(|a| !matches!(a, RouteAttribute::PrefSource(_)));
+        let route = RouteNetlinkMessage::DelRoute(route);
+        rule.and(self.change("delete", "route", route, 0))
+    }
+
+    /// Does a marked packet of this family come back over `lo`, by our table?
+    fn is_looped_back(&mut self, ip: IpAddr) -> Result<bool, RouteError> {
+        let (verb, what) = ("look up", "route");
+        let failed = |source| RouteError::Netlink { verb, what, source };
+        let request = RouteNetlinkMessage::GetRoute(lookup(ip));
+        match self.ask(request, 0).map_err(failed)?.payload {
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(found)) => {
+                let lo = RouteAttribute::Oif(LOOPBACK_IFINDEX);
+                let ours = found.attributes.contains(&RouteAttribute::Table(TABLE));
+                Ok(ours && found.attributes.contains(&lo))
+            }
+            NetlinkPayload::Error(error) => match error.code.map_or(0, |code| -code.get()) {
+                // There is no route at all.
+                libc::ENETUNREACH | libc::EHOSTUNREACH | libc::ESRCH => Ok(false),
+                errno => Err(failed(io::Error::from_raw_os_error(errno))),
+            },
+            _ => Err(failed(io::Error::from(io::ErrorKind::InvalidData))),
+        }
+    }
+
     /// One request and its acknowledgement. "Exists" on add and "absent" on
     /// delete are the wanted state already.
     fn change(
@@ -183,24 +254,37 @@ impl Netlink {
         flags: u16,
     ) -> Result<(), RouteError> {
         let failed = |source| RouteError::Netlink { verb, what, source };
-        let mut request = NetlinkMessage::from(message);
-        request.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
-        request.finalize();
-        let mut bytes = vec![0; request.buffer_len()];
-        request.serialize(&mut bytes);
-        self.0.send(&bytes, 0).map_err(failed)?;
-        let (answer, _) = self.0.recv_from_full().map_err(failed)?;
-        let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer)
-            .map_err(|e| failed(io::Error::other(e)))?;
-        match answer.payload {
+        match self
+            .ask(message, NLM_F_ACK | flags)
+            .map_err(failed)?
+            .payload
+        {
             NetlinkPayload::Error(error) => match error.code {
                 None => Ok(()),
                 Some(code) => match -code.get() {
                     libc::EEXIST | libc::ENOENT | libc::ESRCH => Ok(()),
+                    // A kernel without IPv6 has no rules and routes of it.
+                    libc::EAFNOSUPPORT | libc::EOPNOTSUPP if verb == "delete" => Ok(()),
                     errno => Err(failed(io::Error::from_raw_os_error(errno))),
                 },
             },
             _ => Err(failed(io::Error::from(io::ErrorKind::InvalidData))),
         }
+    }
+
+    /// One request and the first message of its answer.
+    fn ask(
+        &mut self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> io::Result<NetlinkMessage<RouteNetlinkMessage>> {
+        let mut request = NetlinkMessage::from(message);
+        request.header.flags = NLM_F_REQUEST | flags;
+        request.finalize();
+        let mut bytes = vec![0; request.buffer_len()];
+        request.serialize(&mut bytes);
+        self.0.send(&bytes, 0)?;
+        let (answer, _) = self.0.recv_from_full()?;
+        NetlinkMessage::deserialize(&answer).map_err(io::Error::other)
     }
 }

@@ -17,7 +17,6 @@ const ONE_THING: &[Pair] = &[
 /// take it out here.
 const KNOWN: &[(&str, &str)] = &[
     ("capture::definitions", "capture"),
-    ("capture::health", "capture"),
     ("capture::lookup", "capture"),
     ("discovery::policies", "discovery::documents"),
     ("discovery::policies", "discovery::policies::peer"),

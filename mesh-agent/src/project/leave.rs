@@ -1,0 +1,277 @@
+//! Pods that leave, and what only looks like it.
+//!
+//! A pod is let go of only by an explicit word: its label is off, or it is
+//! absent from a configuration that could be read as a whole. Everything else
+//! leaves its namespace closed, served or not, until it is gone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::{Error, PodStatus, Projector, Served, on_agent_down, rules};
+use crate::capture::EnrolPod;
+use crate::model::{OnAgentDown, PodIps, Snapshot, Workload, WorkloadKey};
+use crate::sys::{netns, route};
+
+type Wanted = BTreeMap<WorkloadKey, Arc<Workload>>;
+
+/// What is to become of an enrolled pod that is not wanted on this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leaving {
+    Released,
+    /// Its document is there and cannot be read.
+    Kept,
+    /// Its document may be there. It is not served, so that nothing of it is
+    /// held, and not released either.
+    Closed,
+}
+
+fn leaving(key: &WorkloadKey, snapshot: &Snapshot) -> Leaving {
+    if snapshot.unreadable_pods.contains(key) {
+        Leaving::Kept
+    } else if snapshot.hides_pods && !snapshot.workloads.contains_key(key) {
+        Leaving::Closed
+    } else {
+        Leaving::Released
+    }
+}
+
+impl Projector {
+    pub(super) async fn leave_unwanted(&mut self, snapshot: &Snapshot, wanted: &Wanted) {
+        let unwanted = self.pods.keys().filter(|key| !wanted.contains_key(*key));
+        let unwanted: Vec<WorkloadKey> = unwanted.cloned().collect();
+        for key in unwanted {
+            let leaving = leaving(&key, snapshot);
+            if leaving == Leaving::Kept {
+                continue;
+            }
+            self.enrol_seconds.remove(&key);
+            let Some(pod) = self.pods.remove(&key) else {
+                continue;
+            };
+            match leaving {
+                Leaving::Closed => self.abandon(&pod).await,
+                _ => self.withdraw(&pod).await,
+            }
+        }
+        let closed = self.closed.iter().filter(|(_, key)| {
+            !wanted.contains_key(*key) && leaving(key, snapshot) == Leaving::Released
+        });
+        let closed: Vec<u64> = closed.map(|(cookie, _)| *cookie).collect();
+        self.release(&closed);
+    }
+
+    /// An explicit word let it go.
+    async fn withdraw(&mut self, pod: &Served) {
+        let cookie = pod.netns.cookie();
+        if let Err(error) = self.capture.withdraw(cookie, pod.ips) {
+            tracing::error!(pod = %pod.workload.key, %error, "cannot withdraw");
+        }
+        self.remove_from_workers(pod).await;
+        // Last: deliveries in flight were still routed by it.
+        if let Err(error) = route::remove(&pod.netns) {
+            tracing::warn!(pod = %pod.workload.key, %error, "cannot remove its rule and routes");
+        }
+        tracing::info!(pod = %pod.workload.key, "withdrawn");
+    }
+
+    async fn remove_from_workers(&self, pod: &Served) {
+        if let Err(error) = self.workers.remove_pod(pod.netns.cookie()).await {
+            tracing::error!(pod = %pod.workload.key, %error, "cannot close its sockets");
+        }
+    }
+
+    /// Nobody serves the namespace any more, and what the kernel has stays: it is
+    /// closed until it is gone, or until its pod is let go.
+    pub(super) async fn abandon(&mut self, pod: &Served) {
+        let key = pod.workload.key.clone();
+        self.closed.insert(pod.netns.cookie(), key);
+        self.remove_from_workers(pod).await;
+    }
+
+    /// Enrolling it failed half-way: nobody serves it, and as far as the kernel
+    /// lets us it is closed, too.
+    pub(super) async fn close(&mut self, pod: &Served, on_agent_down: OnAgentDown) {
+        self.abandon(pod).await;
+        let closed = self.capture.enrol(&EnrolPod {
+            netns: &pod.netns,
+            ips: pod.ips,
+            on_agent_down,
+            listeners: &[],
+        });
+        if let Err(error) = closed {
+            tracing::error!(pod = %pod.workload.key, %error, "cannot close it");
+        }
+    }
+
+    /// It is wanted, and what it is now cannot be made true. What is still said
+    /// of it goes on; what is not said any more is not served.
+    pub(super) async fn keep_closed(&mut self, workload: &Workload, before: Option<&Served>) {
+        let Some(before) = before else { return };
+        let is_itself = before.workload.uid == workload.uid
+            && before.workload.ips == workload.ips
+            && workload
+                .spiffe_id(self.identities.trust_domain())
+                .ok()
+                .as_ref()
+                == Some(&before.spiffe_id);
+        if is_itself {
+            return;
+        }
+        self.pods.remove(&workload.key);
+        let on_agent_down = on_agent_down(workload);
+        let mut closed = before.clone();
+        // None of them is the pod's for certain.
+        closed.ips = PodIps::default();
+        self.close(&closed, on_agent_down).await;
+    }
+
+    /// Settles what an earlier agent enrolled and this one does not know. `whole`:
+    /// every wanted pod is enrolled, and the configuration hides none.
+    pub(super) fn leave_strangers(&mut self, whole: bool) -> Vec<PodStatus> {
+        let strangers = match self.strangers() {
+            Ok(strangers) => strangers,
+            Err(error) => {
+                tracing::error!(%error, "cannot list what is enrolled");
+                return Vec::new();
+            }
+        };
+        if whole {
+            let cookies: Vec<u64> = strangers.keys().copied().collect();
+            self.release(&cookies);
+        }
+        if let Err(error) = self.leave_other_versions(whole) {
+            tracing::error!(%error, "the programs of another version of the agent stay");
+        }
+        match whole {
+            true => Vec::new(),
+            false => strangers
+                .iter()
+                .map(|(c, ips)| stranger(*c, *ips))
+                .collect(),
+        }
+    }
+
+    /// Pods that are closed because a mistake in the configuration may hide them.
+    pub(super) fn unserved(&self, wanted: &Wanted) -> Vec<PodStatus> {
+        let hidden = self
+            .closed
+            .iter()
+            .filter(|(_, key)| !wanted.contains_key(*key));
+        let status = |(cookie, key): (&u64, &WorkloadKey)| PodStatus {
+            pod: key.to_string(),
+            message: Some(HIDDEN.to_owned()),
+            ..stranger(*cookie, PodIps::default())
+        };
+        hidden.map(status).collect()
+    }
+
+    /// Enrolled namespaces that are there, and neither served nor known as closed.
+    fn strangers(&mut self) -> Result<BTreeMap<u64, PodIps>, Error> {
+        let served: BTreeSet<u64> = self.pods.values().map(|p| p.netns.cookie()).collect();
+        let (gone, there) = self.capture.sweep(|cookie| served.contains(&cookie));
+        self.closed.retain(|cookie, _| !gone.contains(cookie));
+        let mut strangers: BTreeMap<u64, PodIps> = self.capture.enrolled()?.into_iter().collect();
+        for cookie in there {
+            strangers.entry(cookie).or_default();
+        }
+        strangers.retain(|c, _| !served.contains(c) && !self.closed.contains_key(c));
+        Ok(strangers)
+    }
+
+    fn release(&mut self, cookies: &[u64]) {
+        let enrolled = self.capture.enrolled().unwrap_or_else(|error| {
+            tracing::error!(%error, "cannot list what is enrolled");
+            Vec::new()
+        });
+        let ips: BTreeMap<u64, PodIps> = enrolled.into_iter().collect();
+        for cookie in cookies {
+            let ips = ips.get(cookie).copied().unwrap_or_default();
+            match self.capture.withdraw(*cookie, ips) {
+                Ok(()) => drop(self.closed.remove(cookie)),
+                Err(error) => tracing::error!(cookie, %error, "cannot let a namespace go"),
+            }
+        }
+        rules::remove(cookies);
+    }
+
+    /// Once all pods that another version holds are ours, or closed by us.
+    fn leave_other_versions(&mut self, whole: bool) -> Result<(), Error> {
+        if !self.has_other_versions {
+            return Ok(());
+        }
+        let others = self.capture.of_other_versions()?;
+        let mut unknown: BTreeSet<u64> = others.into_iter().collect();
+        for pod in self.pods.values() {
+            unknown.remove(&pod.netns.cookie());
+        }
+        let cookies: Vec<u64> = unknown.iter().copied().collect();
+        if whole {
+            // Nobody wants them: they go with the programs.
+            self.capture.remove_other_versions()?;
+            rules::remove(&cookies);
+        } else {
+            for netns in netns::find(&cookies) {
+                self.capture.enrol(&EnrolPod {
+                    netns: &netns,
+                    ips: PodIps::default(),
+                    on_agent_down: OnAgentDown::Closed,
+                    listeners: &[],
+                })?;
+                unknown.remove(&netns.cookie());
+            }
+            if !unknown.is_empty() {
+                tracing::warn!(
+                    namespaces = unknown.len(),
+                    "another version of the agent holds namespaces that cannot be found: its programs stay"
+                );
+                return Ok(());
+            }
+            self.capture.remove_other_versions()?;
+        }
+        self.has_other_versions = false;
+        Ok(())
+    }
+}
+
+const HIDDEN: &str =
+    "it is in no document that can be read, and a mistake may hide it: it stays closed";
+
+/// For `status`.
+fn stranger(cookie: u64, ips: PodIps) -> PodStatus {
+    PodStatus {
+        pod: format!("of an earlier agent (network namespace {cookie})"),
+        enrolled: false,
+        addresses: ips.iter().collect(),
+        identity: None,
+        netns_cookie: Some(cookie),
+        enrol_seconds: None,
+        message: Some(
+            "it stays closed until every wanted pod is enrolled and the configuration has no mistake that may hide one"
+                .to_owned(),
+        ),
+        warning: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_configuration_that_could_be_read_lets_a_pod_go() {
+        let key = |name: &str| WorkloadKey {
+            namespace: "shop".to_owned(),
+            name: name.to_owned(),
+        };
+        let mut snapshot = Snapshot::default();
+        assert_eq!(leaving(&key("web"), &snapshot), Leaving::Released);
+        assert!(!snapshot.may_hide_pods());
+        snapshot.unreadable_pods.insert(key("web"));
+        assert_eq!(leaving(&key("web"), &snapshot), Leaving::Kept);
+        assert_eq!(leaving(&key("db"), &snapshot), Leaving::Released);
+        assert!(snapshot.may_hide_pods(), "an earlier agent's may be web's");
+        snapshot.hides_pods = true;
+        assert_eq!(leaving(&key("web"), &snapshot), Leaving::Kept);
+        assert_eq!(leaving(&key("db"), &snapshot), Leaving::Closed);
+    }
+}

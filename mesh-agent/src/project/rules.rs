@@ -1,0 +1,15 @@
+//! The rules and routes of namespaces that no pod of ours names any more.
+
+use crate::sys::{netns, route};
+
+/// Of namespaces that are let go of, as far as something names them.
+pub(super) fn remove(cookies: &[u64]) {
+    if cookies.is_empty() {
+        return;
+    }
+    for netns in netns::find(cookies) {
+        if let Err(error) = route::remove(&netns) {
+            tracing::warn!(cookie = netns.cookie(), %error, "cannot remove the rules of an earlier agent");
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! What the data path may have, as the limit of open files gives it.
+//!
+//! A part is held back for control: admin pages, configuration, certificates,
+//! enrolment, looking after programs. The kernel gives the lowest number that is
+//! free, so a descriptor's number tells how many are in use, at no cost.
+
+use std::os::fd::{AsFd, AsRawFd as _};
+
+/// A connection is two descriptors, and two entries of the kernel's map of tuples.
+const MOST_CONNECTIONS: usize = 100_000;
+/// What a node should have (`mesh-agent doctor` asks for it).
+pub const RECOMMENDED_OPEN_FILES: u64 = 16_384;
+
+/// Bounds that follow from the number of files that may be open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    open_files: usize,
+    /// Descriptors of this number and above are control's.
+    data_files: usize,
+    /// Of the whole agent.
+    pub connections: usize,
+    /// Of one pod, so that a busy one does not starve its neighbours.
+    pub connections_per_pod: usize,
+    /// Idle connections to other agents, of one worker.
+    pub pooled: usize,
+}
+
+impl Limits {
+    #[must_use]
+    pub fn of(open_files: u64, workers: usize) -> Self {
+        let open_files = usize::try_from(open_files).unwrap_or(usize::MAX);
+        let held_back = (open_files / 16).clamp(64, 1024);
+        let data_files = open_files.saturating_sub(held_back);
+        let workers = workers.max(1);
+        let pooled = (data_files / 10 / workers).clamp(1, 512);
+        let rest = data_files.saturating_sub(pooled.saturating_mul(workers));
+        let connections = (rest / 2).clamp(1, MOST_CONNECTIONS);
+        Self {
+            open_files,
+            data_files,
+            connections,
+            connections_per_pod: connections.div_ceil(2),
+            pooled,
+        }
+    }
+
+    /// Is it one that is held back for control?
+    pub(super) fn is_held_back(&self, fd: &impl AsFd) -> bool {
+        let number = usize::try_from(fd.as_fd().as_raw_fd()).unwrap_or(usize::MAX);
+        number >= self.data_files
+    }
+
+    #[must_use]
+    pub fn open_files(&self) -> usize {
+        self.open_files
+    }
+
+    /// Is it less than a node should have, or than what is asked for?
+    #[must_use]
+    pub fn is_short(&self, connections: usize) -> bool {
+        connections > self.connections || (self.open_files as u64) < RECOMMENDED_OPEN_FILES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_the_limit_some_descriptors_are_left_for_control() {
+        for open_files in [64_u64, 256, 400, 1024, 20_000, 1 << 20, u64::MAX] {
+            for workers in [1, 2, 64] {
+                let limits = Limits::of(open_files, workers);
+                let used = limits.connections * 2 + limits.pooled * workers;
+                let text = format!("{open_files} {workers} {limits:?}");
+                assert!(limits.connections >= 1 && limits.connections_per_pod >= 1);
+                assert!(limits.connections <= MOST_CONNECTIONS, "{text}");
+                // Of very few there is nothing to be shared out.
+                if open_files >= 256 {
+                    assert!(used <= limits.data_files, "{text}");
+                    assert!(limits.data_files + 64 <= limits.open_files, "{text}");
+                }
+            }
+        }
+        let usual = Limits::of(20_000, 2);
+        assert!((8_000..10_000).contains(&usual.connections), "{usual:?}");
+        assert!(!usual.is_short(usual.connections));
+        assert!(usual.is_short(20_000));
+        assert!(Limits::of(1024, 2).is_short(1));
+    }
+
+    #[test]
+    fn a_descriptor_tells_by_its_number_whether_it_is_controls() {
+        let file = std::fs::File::open("/dev/null").expect("a file");
+        assert!(!Limits::of(20_000, 1).is_held_back(&file));
+        assert!(Limits::of(64, 1).is_held_back(&file));
+    }
+}

@@ -67,6 +67,31 @@ def late_device(own, to, marker):
     return exchange(s, marker)
 
 
+def simultaneous(own, to, marker):
+    """Asks past the agent from a port of its own, for an end that asks as well."""
+    s = tcp(to[0])
+    s.settimeout(4)
+    s.bind((own, 45100))
+    s.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 1)
+    s.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN_NO_COOKIE, 1)
+    s.connect(to)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0\0")
+    s.send(b"ask")
+    print("asking", flush=True)
+    # Only once the other end's SYN was answered.
+    s.sendall(marker)
+    # Nobody reads a second line.
+    os._exit(0)
+
+
+def meet(own, to, marker):
+    """The other end of that."""
+    s = tcp(to[0])
+    s.bind((own, 45200))
+    s.connect(to)
+    return {"answer": s.recv(4096).decode(errors="replace")}
+
+
 def own_rules(own, to, marker):
     """Without the rule that leads marked packets to the agent."""
     for version in ("-4", "-6"):

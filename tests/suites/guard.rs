@@ -187,16 +187,52 @@ fn a_server_that_the_pods_own_rules_publish_past_the_agent_does_not_answer() {
     assert!(!ask(&loopback)["error"].is_null(), "{}", ask(&loopback));
 }
 
+#[test]
+fn a_pod_that_asks_past_the_agent_does_not_answer_an_end_that_asks_as_well() {
+    for (guard, expected) in [("off", true), ("auto", false)] {
+        let (world, a, out) = outside();
+        for rule in [
+            "add table ip quiet",
+            "add chain ip quiet out { type filter hook output priority 0 ; }",
+            "add rule ip quiet out tcp flags & rst == rst drop",
+        ] {
+            // Else out's kernel says no before its end asks.
+            let added = world.in_pod(&out, "nft").arg(rule).status();
+            assert!(added.expect("nft").success(), "{rule}");
+        }
+        let _agent = world
+            .agent("n1", &["--link-guard", guard])
+            .expect("an agent");
+        let capture = world.capture_packets("n1", world.wire("n1"), "");
+        let capture = capture.expect("a capture");
+        let mut asking = world.in_pod(&a, PYTHON);
+        let to = format!("{}:45200", out.v4());
+        asking.args(["-c", CLIENT, "simultaneous", &a.v4(), &to, "marker of both"]);
+        let mut asking = asking.stdout(Stdio::piped()).spawn().expect("a client");
+        assert_eq!(first_line(&mut asking), "asking");
+        let from = format!("{}:45100", a.v4());
+        in_pod(&world, &out, &["meet", &out.v4(), &from, ""]);
+        asking.wait().expect("its end");
+        let captured = capture.stop().expect("a capture");
+        assert_eq!(captured.contains(b"marker of both"), expected, "{guard}");
+    }
+}
+
+fn first_line(child: &mut Child) -> String {
+    let mut line = String::new();
+    let out = child.stdout.take().expect("its output");
+    let read = std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut line);
+    read.expect("a line");
+    line.trim().to_owned()
+}
+
 /// A classifier at the node's side of a's link, behind those that are there.
 fn classifier(world: &World, verdict: &str) -> Child {
     let mut command = world.on_node("n1", PYTHON);
     command.args(["-c", CLIENT, "classifier", "v-a", verdict]);
     let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
     let mut child = child.expect("a program");
-    let mut line = String::new();
-    let out = child.stdout.take().expect("its output");
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut line).expect("a line");
-    assert_eq!(line.trim(), "attached");
+    assert_eq!(first_line(&mut child), "attached");
     child
 }
 

@@ -220,6 +220,14 @@ fn entries(map: &HashMap<MapData, u32, u64>) -> Vec<(u32, u64)> {
 
 fn told(links: Vec<Link>, ips: PodIps) -> PodLinks {
     let mut told = PodLinks::default();
+    if links
+        .iter()
+        .all(|l| l.peer.is_none() && !l.addresses.iter().any(|ip| ips.contains(*ip)))
+    {
+        // The pod's addresses stand at none of them: any may be the way out.
+        told.unguarded
+            .extend(links.iter().map(|link| link.name.clone()));
+    }
     for link in links {
         let is_own = |ip: &IpAddr| ips.iter().any(|own| own == *ip);
         if link.peer.is_none() && link.addresses.iter().any(is_own) {
@@ -265,6 +273,8 @@ mod tests {
             ips,
         );
         assert_eq!(odd.unguarded, ["eth0"]);
+        let nowhere = told(vec![link("tun0", None, &[])], ips);
+        assert_eq!(nowhere.unguarded, ["tun0"]);
         assert_eq!(odd.beside, [("net1".to_owned(), ip("10.9.0.5"))]);
     }
 }

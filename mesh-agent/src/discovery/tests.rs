@@ -48,6 +48,33 @@ fn load(text: &str) -> (Snapshot, Vec<String>) {
 }
 
 #[test]
+fn only_addresses_that_are_not_the_pods_own_can_be_left_alone() {
+    let annotated = |list: &str| {
+        let text = SHOP.replace(
+            "annotations: {",
+            &format!("annotations: {{mesh-agent.io/exclude-addresses: \"{list}\", "),
+        );
+        let (snapshot, problems) = load(&text);
+        let pod = snapshot.workloads.values().next().expect("a pod");
+        (pod.excluded.clone(), problems.len())
+    };
+    let other = |text: &str| text.parse::<std::net::IpAddr>().expect("an address");
+    let two = vec![other("10.9.0.5"), other("fd09::5")];
+    assert_eq!(annotated("10.9.0.5, fd09::5"), (two, 0));
+    for refused in [
+        "10.0.0.5",
+        "::ffff:10.0.0.5",
+        "fd00::5",
+        "10.9.0.0/24",
+        "all",
+    ] {
+        assert_eq!(annotated(refused), (vec![], 1), "{refused}");
+        let mixed = annotated(&format!("{refused}, 10.9.0.5"));
+        assert_eq!(mixed, (vec![other("10.9.0.5")], 1), "{refused}");
+    }
+}
+
+#[test]
 fn a_service_finds_its_pods_on_both_families_by_named_port() {
     let (snapshot, problems) = load(SHOP);
     assert_eq!(problems, Vec::<String>::new());

@@ -451,7 +451,7 @@ fn two_thousand_handshakes_that_are_never_finished_hurt_nobody() {
 
 #[test]
 fn a_source_that_floods_a_pod_with_handshakes_displaces_only_its_own() {
-    // Places for 200 that are not proven: all taken, all the time.
+    // Places for 100 that are not proven: all taken, all the time.
     let args = ["--max-connections-per-pod", "400"];
     let (_wire, far) = good_beside(&[Unfinished::Hello], &args);
     let displaced = ended(&far, "inbound", "displaced");

@@ -67,9 +67,10 @@ impl Drop for Place<'_> {
 }
 
 impl Unproven {
-    /// Half of the places that connections have are for those that are proven.
+    /// A quarter of the places that connections have. That is less than a source
+    /// may have alone: one that floods displaces its own, and is not refused.
     pub(super) fn new(config: &Config, workers: usize) -> Self {
-        let part = |limit: usize| (limit / 2 / workers.max(1)).max(LEAST);
+        let part = |limit: usize| (limit / 4 / workers.max(1)).max(LEAST);
         Self {
             limits: Limits {
                 in_all: part(config.max_connections),

@@ -119,10 +119,7 @@ impl Projector {
         }
         self.pods.remove(&workload.key);
         let on_agent_down = on_agent_down(workload);
-        let mut closed = before.clone();
-        // None of them is the pod's for certain.
-        closed.ips = PodIps::default();
-        self.close(&closed, on_agent_down).await;
+        self.close(before, on_agent_down).await;
     }
 
     /// Settles what an earlier agent enrolled and this one does not know. `whole`:

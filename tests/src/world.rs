@@ -313,12 +313,24 @@ impl World {
 
     /// Starts the node's agent.
     pub fn spawn_agent(&self, node: &str, args: &[&str]) -> Result<Agent> {
+        self.spawn_agent_by(node, &[], args)
+    }
+
+    /// Starts the node's agent by a program that becomes it.
+    pub fn spawn_agent_by(&self, node: &str, by: &[&str], args: &[&str]) -> Result<Agent> {
         let run_dir = self.dir.path().join(format!("run-{node}"));
         let log = self.dir.path().join(format!("{node}.log"));
         let cgroup = self.cgroup.join(node).join("agent");
         let netns = self.netns(node);
         let program = binary("MESH_AGENT_BIN", "mesh-agent");
-        let mut command = self.command(&netns, &cgroup, program);
+        let mut command = match by {
+            [] => self.command(&netns, &cgroup, program),
+            [by, rest @ ..] => {
+                let mut command = self.command(&netns, &cgroup, by);
+                command.args(rest).arg(program);
+                command
+            }
+        };
         command
             .args(["run", "--node-name", node])
             .arg("--bpffs-dir")

@@ -1,0 +1,315 @@
+//! Calls of the kernel that fail, one after the other: a closed pod stays closed.
+//!
+//! `faults.py` has the calls of the agent's control loop fail: the n-th one, or
+//! all from the n-th on. `MESH_FAULTS=all` in the environment tries every error
+//! in both ways at every call; else they take turns.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use mesh_tests::{Agent, ClosedPair, Steady, eventually, was_never_open};
+
+const SUPERVISOR: &str = include_str!("faults.py");
+/// EMFILE, ENOMEM, ENOSPC, EPERM, EBUSY.
+const ERRORS: [i32; 5] = [24, 12, 28, 1, 16];
+const MODES: [&str; 2] = ["once", "from"];
+/// Of one part of the suite, where errors take turns.
+const BUDGET: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Copy, Debug)]
+struct Fault {
+    /// Counted from 1.
+    call: usize,
+    error: i32,
+    mode: &'static str,
+}
+
+impl Fault {
+    fn text(self) -> String {
+        format!("{} {} {}", self.call, self.error, self.mode)
+    }
+}
+
+fn is_all() -> bool {
+    std::env::var("MESH_FAULTS").is_ok_and(|v| v == "all")
+}
+
+/// Those of `calls` calls, in an order in which a part of them is spread evenly.
+fn faults(calls: usize) -> Vec<Fault> {
+    let mut all = Vec::new();
+    for turn in 0..10 {
+        for call in 1..=calls {
+            // Another one at each call, and at the next turn another one there.
+            let which = (call + turn) % 10;
+            all.push(Fault {
+                call,
+                error: ERRORS[which / 2],
+                mode: MODES[which % 2],
+            });
+        }
+    }
+    if is_all() {
+        return all;
+    }
+    // One error at each call, every seventh call first.
+    all.truncate(calls);
+    all.sort_by_key(|fault| fault.call % 7);
+    all
+}
+
+/// What it is to be told about the agent's calls.
+struct Supervisor {
+    socket: PathBuf,
+}
+
+impl Supervisor {
+    fn new(scene: &ClosedPair) -> Self {
+        let socket = scene.world.dir().join("faults.sock");
+        Self { socket }
+    }
+
+    /// Starts n1's agent under it, with this fault from its first call on.
+    fn start(&self, scene: &ClosedPair, fault: Option<Fault>) -> Agent {
+        let fault = format!("FAULT={}", fault.map(Fault::text).unwrap_or_default());
+        let socket = self.socket.display().to_string();
+        let by = ["env", &fault, "python3", "-c", SUPERVISOR, &socket];
+        let args = scene.authority.agent_args("n1").expect("a token");
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let agent = scene.world.spawn_agent_by("n1", &by, &args);
+        agent.expect("an agent")
+    }
+
+    /// `None` where the agent has ended.
+    fn tell(&self, command: &str) -> Option<usize> {
+        let mut socket = UnixStream::connect(&self.socket).ok()?;
+        socket.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+        writeln!(socket, "{command}").ok()?;
+        let mut answer = String::new();
+        BufReader::new(socket).read_line(&mut answer).ok()?;
+        answer.trim().parse().ok()
+    }
+
+    fn ask(&self, command: &str) -> usize {
+        self.tell(command).expect("an answer of the supervisor")
+    }
+}
+
+/// Ready, ended, or half a second is over: what failed has failed by then.
+fn settles(agent: &mut Agent) {
+    let _half_way = eventually(Duration::from_millis(500), || {
+        agent.is_ready() || agent.ended().is_ok_and(|ended| ended.is_some())
+    });
+}
+
+/// The pair, closed, with an agent that was killed.
+fn killed() -> ClosedPair {
+    let scene = ClosedPair::new(true).expect("a closed pair");
+    let agent = scene.agent(&[]).expect("an agent");
+    let mut load = scene.load().expect("two clients");
+    load[0].wait_for("carried", 20).expect("carried");
+    agent.kill9().expect("kill");
+    scene
+}
+
+fn steady(scene: &ClosedPair) -> [Steady; 2] {
+    scene.clients().expect("two clients")
+}
+
+#[test]
+fn whatever_fails_at_a_start_a_closed_pod_stays_closed() {
+    let scene = killed();
+    let supervisor = Supervisor::new(&scene);
+    let capture = scene.leaks().expect("a capture");
+    let mut load = steady(&scene);
+    let agent = supervisor.start(&scene, None);
+    agent.wait_ready().expect("ready under supervision");
+    let calls = supervisor.ask("reset");
+    agent.kill9().expect("kill");
+    let (mut injected, mut starts) = (0, 0);
+    let end = Instant::now() + BUDGET;
+    for fault in faults(calls) {
+        if !is_all() && Instant::now() > end {
+            break;
+        }
+        let mut agent = supervisor.start(&scene, Some(fault));
+        settles(&mut agent);
+        injected += supervisor.tell("disarm").unwrap_or(1).max(1);
+        starts += 1;
+        agent.kill9().expect("kill");
+    }
+    println!("{injected} calls failed in {starts} starts of {calls} calls each");
+    assert!(starts > 20, "only {starts} starts");
+    let agent = scene.agent(&[]).expect("an agent that is whole");
+    load[0].begin_next().expect("told");
+    load[0].wait_for("carried", 20).expect("carried again");
+    was_never_open(capture, &mut load).expect("closed all the time");
+    drop(agent);
+}
+
+/// The agent of n1 under its supervisor, started again when a fault ended it.
+struct Run<'s> {
+    scene: &'s ClosedPair,
+    supervisor: Supervisor,
+    agent: Agent,
+    ends: usize,
+}
+
+impl<'s> Run<'s> {
+    fn start(scene: &'s ClosedPair) -> Self {
+        let supervisor = Supervisor::new(scene);
+        let agent = supervisor.start(scene, None);
+        agent.wait_ready().expect("ready under supervision");
+        Self {
+            scene,
+            supervisor,
+            agent,
+            ends: 0,
+        }
+    }
+
+    fn start_again(&mut self) {
+        let ended = eventually(Duration::from_secs(5), || {
+            self.agent.ended().is_ok_and(|ended| ended.is_some())
+        });
+        assert!(ended, "no supervisor, and no end: {}", self.agent.log());
+        self.ends += 1;
+        self.agent = self.supervisor.start(self.scene, None);
+        self.agent.wait_ready().expect("ready again");
+    }
+
+    /// Each fault while `work` has the agent do something; gives how many calls failed.
+    fn during(&mut self, calls: usize, mut work: impl FnMut(usize)) -> usize {
+        let mut injected = 0;
+        let end = Instant::now() + BUDGET;
+        for (turn, fault) in faults(calls).into_iter().enumerate() {
+            if !is_all() && Instant::now() > end {
+                break;
+            }
+            let arm = format!("arm {}", fault.text());
+            if self.supervisor.tell(&arm).is_none() {
+                self.start_again();
+                self.supervisor.ask(&arm);
+            }
+            work(turn);
+            // A call that a turn does not come to does not fail.
+            let _came_to_it = eventually(Duration::from_millis(700), || {
+                self.supervisor.tell("count").is_none_or(|n| n > 0)
+            });
+            // One that ended the agent did fail.
+            injected += self.supervisor.tell("disarm").unwrap_or(1);
+        }
+        injected
+    }
+
+    fn is_whole_again(&mut self) {
+        if self.supervisor.tell("disarm").is_none() {
+            self.start_again();
+        }
+        let whole = eventually(Duration::from_secs(10), || {
+            let status = self.agent.status();
+            status.is_ok_and(|s| s["pods"][0]["enrolled"] == true)
+        });
+        assert!(whole, "{}", self.agent.log());
+    }
+}
+
+#[test]
+fn whatever_fails_while_a_pod_changes_it_stays_closed() {
+    let scene = killed();
+    let capture = scene.leaks().expect("a capture");
+    let mut load = steady(&scene);
+    let mut run = Run::start(&scene);
+    load[0].wait_for("carried", 20).expect("carried");
+    let change = |turn: usize| {
+        let mut spec = scene.spec().label("turn", &turn.to_string());
+        if turn % 2 == 1 {
+            spec = spec.account("other");
+        }
+        if turn % 3 == 1 {
+            spec = spec.only_v4();
+        }
+        scene.world.configure(&spec, &scene.a).expect("written");
+    };
+    run.supervisor.ask("reset");
+    let generation = |agent: &Agent| {
+        let status = agent.status();
+        status.ok().and_then(|s| s["generation"].as_u64())
+    };
+    let before = generation(&run.agent);
+    change(1);
+    let taken = eventually(Duration::from_secs(10), || generation(&run.agent) > before);
+    assert!(taken, "{}", run.agent.log());
+    let calls = run.supervisor.ask("reset");
+    let injected = run.during(calls, change);
+    println!(
+        "{injected} calls failed of {calls} that a change makes; {} ended it",
+        run.ends
+    );
+    assert!(injected > 20, "only {injected}");
+    let at_last = scene.world.configure(&scene.spec(), &scene.a);
+    at_last.expect("written");
+    run.is_whole_again();
+    load[0].begin_next().expect("told");
+    load[0].wait_for("carried", 20).expect("carried");
+    was_never_open(capture, &mut load).expect("closed all the time");
+}
+
+/// Opens as many connections as it can to ADDRESS PORT, for some seconds, and
+/// says how many there were.
+const GREEDY: &str = r#"
+import errno, resource, socket, sys, time
+_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+held, end = [], time.monotonic() + float(sys.argv[3])
+while time.monotonic() < end and len(held) < 5000:
+    one = socket.socket()
+    one.settimeout(0.2)
+    try:
+        one.connect((sys.argv[1], int(sys.argv[2])))
+        held.append(one)
+    except OSError:
+        one.close()
+        time.sleep(0.005)
+print(len(held))
+"#;
+
+#[test]
+fn an_agent_that_runs_out_of_descriptors_refuses_and_opens_nothing() {
+    let scene = killed();
+    let capture = scene.leaks().expect("a capture");
+    let mut load = steady(&scene);
+    let args = scene.authority.agent_args("n1").expect("a token");
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let by = ["prlimit", "--nofile=256:400"];
+    let agent = scene.world.spawn_agent_by("n1", &by, &args);
+    let agent = agent.expect("an agent");
+    agent.wait_ready().expect("ready");
+    load[0].wait_for("carried", 20).expect("carried");
+    let problems = agent.status().expect("a status")["problems"].to_string();
+    assert!(problems.contains("raise LimitNOFILE"), "{problems}");
+    let greedy = |mut command: std::process::Command, to: &str, port: &str| {
+        let out = command.args(["-c", GREEDY, to, port, "5"]).output();
+        let out = out.expect("python3 runs");
+        let said = String::from_utf8_lossy(&out.stdout).trim().to_owned();
+        said.parse::<usize>().unwrap_or(0)
+    };
+    // A pod, without any privilege; then anybody on the node, at the agent's page.
+    let app = scene.world.in_pod(&scene.a, "python3");
+    let held = greedy(app, &scene.c.v4(), "8080");
+    println!("a pod made {held} connections");
+    assert!(held > 0);
+    let status = agent.status().expect("the admin socket answers");
+    assert_eq!(status["pods"][0]["enrolled"], true, "{status}");
+    let node = scene.world.on_node("n1", "python3");
+    let held = greedy(node, "127.0.0.1", "15020");
+    println!("a process of the node made {held} connections to the page");
+    load[0].begin_next().expect("told");
+    load[0].wait_for("carried", 20).expect("carried again");
+    let answers = eventually(Duration::from_secs(10), || agent.status().is_ok());
+    assert!(answers, "{}", agent.log());
+    let put_back = agent.metric("mesh_agent_reattached", "").expect("a page");
+    assert!(put_back < 0.5, "{put_back} were put back: nothing was gone");
+    was_never_open(capture, &mut load).expect("closed all the time");
+}

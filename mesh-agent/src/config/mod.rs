@@ -133,6 +133,16 @@ impl Run {
     }
 }
 
+/// A word that is meant as a switch makes no file of that name.
+fn access_log(text: &str) -> Result<String, String> {
+    match matches!(text, "off" | "-") || text.contains(['/', '.']) {
+        true => Ok(text.to_owned()),
+        false => Err(format!(
+            "say \"off\", \"-\" for standard output, or the path of a file (./{text})"
+        )),
+    }
+}
+
 #[derive(Clone, Debug, Args)]
 pub struct Place {
     /// Directory for pins, on a bpf file system.
@@ -194,7 +204,7 @@ pub struct Run {
     #[arg(long, value_parser = humantime::parse_duration)]
     pub idle_timeout: Option<Duration>,
     /// Access log: "off", "-" for standard output, or a file.
-    #[arg(long, default_value = "off")]
+    #[arg(long, default_value = "off", value_parser = access_log)]
     pub access_log: String,
     /// Most connections that are carried at once; each takes two file descriptors
     /// [default: what the limit of open files gives, of 20000 about 9000].
@@ -236,4 +246,19 @@ pub enum OnStop {
     Remove,
     /// Everything: fail-closed pods are refused until the next agent runs.
     Keep,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_access_log_is_off_or_standard_output_or_a_path() {
+        for text in ["off", "-", "/var/log/mesh.log", "./on", "mesh.log"] {
+            assert_eq!(access_log(text).as_deref(), Ok(text));
+        }
+        for text in ["on", "true", "stdout", ""] {
+            assert!(access_log(text).is_err(), "{text}");
+        }
+    }
 }

@@ -478,7 +478,7 @@ fn faulty_objects_are_named_and_the_node_is_degraded_and_serves_the_rest() {
         ("clash-1", service("clash-1")),
         ("clash-2", service("clash-2")),
         ("broken", "kind: [".to_owned()),
-        ("unknown", service("unknown").replace("selector", "selectr")),
+        ("port", service("port").replace("port: 80", "port: eighty")),
     ];
     for (name, yaml) in &documents {
         world.write_config(name, yaml).expect("a file");
@@ -493,7 +493,7 @@ fn faulty_objects_are_named_and_the_node_is_degraded_and_serves_the_rest() {
         "10.77.0.92",
         "10.96.9.9",
         "broken.yaml",
-        "selectr",
+        "eighty",
     ] {
         assert!(problems.contains(named), "{named} is not in {problems}");
     }

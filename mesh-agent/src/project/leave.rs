@@ -101,6 +101,8 @@ impl Projector {
         if let Err(error) = closed {
             tracing::error!(pod = %pod.workload.key, %error, "cannot close it");
         }
+        // The hooks see connects; only the guard sees raw sockets and forwarded SYNs.
+        self.guard_links(&pod.netns, &pod.workload);
     }
 
     /// It is wanted, and what it is now cannot be made true. What is still said

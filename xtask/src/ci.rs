@@ -7,12 +7,11 @@ use anyhow::Result;
 use crate::command::run as run_command;
 use crate::repo::Repo;
 use crate::summary::Steps;
-use crate::{demo, lint, test};
+use crate::{demo, test};
 
 pub(crate) fn run(repo: &Repo, args: &[String]) -> Result<()> {
     crate::no_arguments("ci", args)?;
     let mut steps = Steps::default();
-    steps.run("lint", || lint::run(repo, &[]));
     steps.run("test", || test::run(repo, &[]));
     steps.run("demo", || {
         demo::build_release(repo, "demo")?;

@@ -11,6 +11,7 @@ mod check_abi;
 mod ci;
 mod command;
 mod demo;
+mod deny;
 mod elf;
 mod fuzz;
 mod gen_files;
@@ -37,17 +38,18 @@ usage: cargo xtask <verb> [options]
                          kernel programs -> target/bpf/mesh-ebpf.o
   build                  kernel programs and the release agent
   test [--unit | --net | --kube | SUITE...] [-- ARGS]
-                         everything, or a part; ARGS go to the test binaries
+                         lint's checks and all tests, or a part; ARGS go to the
+                         test binaries
   demo [--keep]          two nodes, real traffic, a table of what was seen
   bench [ARGS]           direct, one node, two nodes; --policy: checks a second;
                          --scale [PODS...]: what a large configuration costs
   fuzz [--seconds N] [TARGET...]
                          the parsers under libFuzzer (nightly), 60 s each
-  lint                   fmt, clippy, tidy, docs, deny (where installed)
+  lint                   fmt, tidy, gen --check, clippy, rustdoc, cargo-deny
   tidy                   the repository's own rules: layers, circles, sizes, paths
   check-abi              shared structs against the kernel object's BTF
   gen [--check]          regenerate committed files; --check only compares
-  ci                     lint, test, demo
+  ci                     test (with lint's checks), demo
 ";
 
 fn main() -> ExitCode {

@@ -1,4 +1,4 @@
-//! `test`: checks, unit tests, and suites in network namespaces.
+//! `test`: what `lint` checks, unit tests, and suites in network namespaces.
 //!
 //! One cargo profile (`itest`) and one package selection for everything, so
 //! that no dependency is built twice: features are resolved per selection.
@@ -12,7 +12,7 @@ use crate::command::{cargo, run as run_command};
 use crate::repo::Repo;
 use crate::skips::{Tally, run_tests};
 use crate::summary::Steps;
-use crate::{build_ebpf, check_abi, gen_files, lint, setup, tidy};
+use crate::{build_ebpf, check_abi, lint, setup};
 
 pub(crate) const PROFILE: &str = "itest";
 /// The programs under test, for suites, demo and benches.
@@ -43,9 +43,7 @@ pub(crate) fn run(repo: &Repo, args: &[String]) -> Result<()> {
         && steps.run("build-ebpf", || build_ebpf::build(repo, false));
     if plan.checks {
         steps.run("check-abi", || check_abi::check(repo));
-        steps.run("tidy", || tidy::check(repo));
-        steps.run("fmt", || lint::fmt(repo));
-        steps.run("gen --check", || gen_files::check(repo));
+        lint::checks(repo, &mut steps);
     }
     if prepared && plan.unit {
         steps.run("unit tests", || unit(repo, &plan, &mut tally));
@@ -88,15 +86,23 @@ impl Plan {
         let kube = |name: &&String| name.starts_with("kube");
         match arg {
             "--unit" => self.unit = true,
-            "--net" => self
-                .suites
-                .extend(known.iter().filter(|n| !kube(n)).cloned()),
-            "--kube" => self.suites.extend(known.iter().filter(kube).cloned()),
+            "--net" => self.add(arg, known.iter().filter(|n| !kube(n)))?,
+            "--kube" => self.add(arg, known.iter().filter(kube))?,
             name if known.iter().any(|suite| suite == name) => self.suites.push(name.to_owned()),
             other => bail!(
                 "no suite '{other}'; there are: {}\n{USAGE}",
                 known.join(" ")
             ),
+        }
+        Ok(())
+    }
+
+    /// A selection that selects nothing would pass without having run anything.
+    fn add<'s>(&mut self, arg: &str, suites: impl Iterator<Item = &'s String>) -> Result<()> {
+        let before = self.suites.len();
+        self.suites.extend(suites.cloned());
+        if self.suites.len() == before {
+            bail!("{arg}: there is no such suite");
         }
         Ok(())
     }
@@ -173,7 +179,7 @@ fn judge_skips(tally: &Tally) -> Result<()> {
     Ok(())
 }
 
-fn is_ci() -> bool {
+pub(crate) fn is_ci() -> bool {
     std::env::var("CI").is_ok_and(|value| !value.is_empty() && value != "false")
 }
 
@@ -209,6 +215,14 @@ mod tests {
         assert!(!plan.unit && !plan.checks && plan.suites == words("capture relay"));
         let plan = Plan::parse(&words("--unit relay"), &known).expect("a plan");
         assert!(plan.unit && plan.suites == words("relay"));
+    }
+
+    #[test]
+    fn a_selection_of_nothing_is_a_mistake() {
+        for (arg, known) in [("--kube", "capture"), ("--net", "kube_api")] {
+            let error = Plan::parse(&words(arg), &words(known)).expect_err("nothing to run");
+            assert!(error.to_string().contains(arg), "{error}");
+        }
     }
 
     #[test]

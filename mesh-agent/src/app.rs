@@ -21,7 +21,7 @@ use crate::capture::{self, Capture};
 use crate::config::{LinkGuard, OnStop, Run};
 use crate::discovery::{Directory, Update};
 use crate::identity::Identities;
-use crate::observe::{AccessLogTarget, Observe};
+use crate::observe::{self, AccessLogTarget, Observe};
 use crate::project::Projector;
 use crate::proxy::{self, Recheck, Workers};
 use crate::sys::{cgroup, process};
@@ -48,7 +48,7 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
     let (directory, mut updates) =
         Directory::start(flags.config_dir.clone(), flags.mesh_settings())?;
     let admin = admin::bind(flags.metrics_addr, &flags.place.run_dir).await?;
-    let observe = Observe::new(&node, access_log(&flags.access_log));
+    let observe = Observe::start(observe_config(&flags, &node));
     let identities = Identities::start(flags.identity.config(&node));
     observe.register(|registry| identities.register(registry));
     let capture = Capture::start(&capture_config, owner)?;
@@ -210,6 +210,15 @@ fn capture_config(flags: &Run) -> anyhow::Result<capture::Config> {
             LinkGuard::Off => capture::LinkGuard::Off,
         },
     })
+}
+
+fn observe_config(flags: &Run, node: &str) -> observe::Config {
+    observe::Config {
+        node: node.to_owned(),
+        cluster: flags.cluster_id.clone(),
+        log: access_log(&flags.access_log),
+        events: flags.access_log_events.into(),
+    }
 }
 
 fn access_log(flag: &str) -> AccessLogTarget {

@@ -70,6 +70,53 @@ impl Mesh {
         assert!(newer, "the configuration is not read");
     }
 
+    /// What the client's node tells of the ten calls of a that shop/no-a denied.
+    fn refused_at_the_source(&self, server: &Pod) {
+        let of = |family: &str, flags: &str| {
+            let named = format!("destination_workload=\"{}\"", server.name);
+            let page = self.near.metrics().expect("a page");
+            let of = |l: &&str| l.starts_with(family) && l.contains(&named) && l.contains(flags);
+            let values = page.lines().filter(of).filter_map(|l| l.rsplit(' ').next());
+            values.filter_map(|v| v.parse::<u64>().ok()).sum::<u64>()
+        };
+        let opened = of("istio_tcp_connections_opened_total{reporter=\"source\"", "");
+        assert_eq!(opened, 10, "only those before the policy");
+        let denied = of(
+            "istio_tcp_connections_failed_total{reporter=\"source\"",
+            "response_flags=\"DENY\"",
+        );
+        assert_eq!(denied, 10);
+        let lines = || -> Vec<serde_json::Value> {
+            let log = self.log("n1");
+            let lines = log.lines().filter_map(|l| serde_json::from_str(l).ok());
+            let to = server.v4().to_string();
+            lines
+                .filter(|l: &serde_json::Value| {
+                    l["verdict"] == "denied"
+                        && l["destination"]
+                            .as_str()
+                            .is_some_and(|d| d.starts_with(&to))
+                        && l["direction"] != "inbound"
+                })
+                .collect()
+        };
+        let told = eventually(Duration::from_secs(2), || lines().len() == 10);
+        assert!(told, "{:?}", lines());
+        for line in lines() {
+            assert_eq!(line["event"], "close", "{line}");
+            assert_eq!(line["source_workload"], "shop/a", "{line}");
+            let rule = if line["direction"] == "same_node" {
+                &line["rule"]
+            } else {
+                assert_eq!(line["reason"], "refused_by_peer", "{line}");
+                assert!(line["peer_certificate"]["serial"].is_string(), "{line}");
+                &line["denied_by"]
+            };
+            assert_eq!(rule["policy"], "shop/no-a", "{line}");
+            assert_eq!(rule["index"], 0, "{line}");
+        }
+    }
+
     fn log(&self, node: &str) -> String {
         std::fs::read_to_string(self.world.access_log(node)).unwrap_or_default()
     }
@@ -121,6 +168,7 @@ fn a_denied_caller_is_reset_and_the_rule_is_named_and_others_pass() {
                 .any(|l| l.contains("\"denied\"") && l.contains("shop/no-a"))
         });
         assert!(named, "{}", mesh.log(node));
+        mesh.refused_at_the_source(server);
         mesh.policy("deny", &deny("no-a", "somebody", &server.name));
         assert_eq!(mesh.through(&mesh.a, server), 10);
     }

@@ -40,7 +40,7 @@ fn apart(world: &World, group: &str, args: &[&str]) -> Value {
 
 fn count(agent: &Agent, event: &str) -> f64 {
     agent
-        .metric("mesh_agent_kernel_events", &format!("\"{event}\""))
+        .metric("mesh_agent_kernel_events_total", &format!("\"{event}\""))
         .expect("a metric")
 }
 

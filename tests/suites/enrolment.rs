@@ -39,7 +39,7 @@ fn becomes_enrolled(agent: &Agent, pod: &Pod) {
 }
 
 fn captured(agent: &Agent) -> f64 {
-    let metric = agent.metric("mesh_agent_kernel_events", "\"connect_captured\"");
+    let metric = agent.metric("mesh_agent_kernel_events_total", "\"connect_captured\"");
     metric.expect("a metric")
 }
 

@@ -84,6 +84,13 @@ fn a_revoked_certificate_ends_its_live_connections_and_gets_no_new_ones() {
         .metric("mesh_agent_connections_ended_total", "revoked")
         .expect("a metric");
     assert!(told >= 1.0, "{told}");
+    let named = eventually(Duration::from_secs(2), || {
+        let log = std::fs::read_to_string(world.access_log("n1")).unwrap_or_default();
+        let serial = format!("\"serial\":\"{old}\"");
+        log.lines()
+            .any(|l| l.contains("revoked\"") && l.contains(&serial))
+    });
+    assert!(named, "no line names {old}");
 }
 
 #[test]

@@ -26,7 +26,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 
 use crate::observe::explanation::Explanation;
-use crate::observe::{ConnectionList, page};
+use crate::observe::{ConnectionFilter, ConnectionList, page};
 use listen::DEADLINES;
 pub use problem::Problem;
 use shared::SharedPage;
@@ -78,28 +78,61 @@ pub trait Pages: Send + Sync + 'static {
 /// Where the pages come from.
 pub trait Source: Pages {
     fn status(&self) -> Status;
-    fn connections(&self, limit: usize) -> ConnectionList;
+    fn connections(&self, filter: &ConnectionFilter) -> ConnectionList;
     /// The error is a sentence for who asked.
     fn explain(&self, question: &Question) -> Result<Explanation, String>;
 }
 
 /// What `explain` is asked.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Question {
     /// A pod, a SPIFFE id, or an address.
+    #[serde(default)]
     pub from: String,
     /// A pod, a Service, or an address.
+    #[serde(default)]
     pub to: String,
+    #[serde(default)]
     pub port: u16,
+    /// Instead of the others: a connection.
+    pub id: Option<String>,
 }
 
 impl Question {
     /// Its page.
     #[must_use]
     pub fn page(&self) -> String {
+        if let Some(id) = &self.id {
+            return format!("/explain?id={}", escaped(id));
+        }
         let (from, to) = (escaped(&self.from), escaped(&self.to));
         format!("/explain?from={from}&to={to}&port={}", self.port)
     }
+}
+
+/// The page that lists those connections.
+#[must_use]
+pub fn connections_page(filter: &ConnectionFilter) -> String {
+    let mut page = format!("/connections?limit={}", filter.limit);
+    let ConnectionFilter {
+        limit: _,
+        pod,
+        principal,
+        state,
+        id,
+    } = filter;
+    let named = [
+        ("pod", pod),
+        ("principal", principal),
+        ("state", state),
+        ("id", id),
+    ];
+    for (name, value) in named {
+        if let Some(value) = value {
+            page.push_str(&format!("&{name}={}", escaped(value)));
+        }
+    }
+    page
 }
 
 /// For the query of an address.
@@ -231,16 +264,11 @@ async fn status(State(source): State<Arc<dyn Source>>) -> Json<Status> {
     Json(source.status())
 }
 
-#[derive(Deserialize)]
-struct Limit {
-    limit: usize,
-}
-
 async fn connections(
     State(source): State<Arc<dyn Source>>,
-    Query(Limit { limit }): Query<Limit>,
+    Query(filter): Query<ConnectionFilter>,
 ) -> Json<ConnectionList> {
-    Json(source.connections(limit))
+    Json(source.connections(&filter))
 }
 
 async fn explain(

@@ -167,40 +167,44 @@ fn kernel(status: &Status) -> Table {
 pub fn connections(list: &ConnectionList) -> String {
     let mut table = table(&[
         "ID",
+        "STATE",
         "DIRECTION",
         "SOURCE",
         "PRINCIPAL",
         "DESTINATION",
         "SECURITY",
-        "RULE",
-        "SENT",
-        "RECEIVED",
+        "POLICY",
+        "REQUEST",
+        "RESPONSE",
         "AGE",
     ]);
     let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+    let end = |workload: &Option<String>, address: &String| match workload {
+        Some(workload) => format!("{workload} ({address})"),
+        None => address.clone(),
+    };
     for c in &list.connections {
-        let destination = match &c.destination_workload {
-            Some(workload) => format!("{workload} ({})", c.destination),
-            None => c.destination.clone(),
+        let state = match &c.reason {
+            Some(reason) => format!("{}: {reason}", c.state),
+            None => c.state.clone(),
         };
         table.add_row([
-            c.id.to_string(),
+            c.id.clone(),
+            state,
             c.direction.clone(),
-            c.source_workload
-                .clone()
-                .unwrap_or_else(|| c.client.clone()),
+            end(&c.source_workload, &c.client),
             or_dash(&c.source_principal),
-            destination,
+            end(&c.destination_workload, &c.destination),
             security(c),
             or_dash(&c.policy),
-            c.bytes_sent.to_string(),
-            c.bytes_received.to_string(),
+            c.request_bytes.to_string(),
+            c.response_bytes.to_string(),
             format!("{:.0}s", c.age_seconds),
         ]);
     }
     let shown = list.connections.len();
     format!(
-        "{}\n{shown} of {} connections\n",
+        "{}\n{shown} shown; {} carried now\n",
         table.trim_fmt(),
         list.total
     )

@@ -12,7 +12,7 @@ use clap::CommandFactory as _;
 use crate::config::{Cli, Exit};
 use crate::identity::{Config, Identities, SourceConfig};
 use crate::model::TrustDomain;
-use crate::observe::{AccessLogTarget, Observe, reference};
+use crate::observe::{AccessLogTarget, LIVE_TUPLES, NodeState, Observe, reference};
 use crate::{ca, project, proxy};
 
 const WRITE: &str = "MESH_WRITE_REFERENCE";
@@ -44,8 +44,8 @@ fn table(names: &[(&str, &str)]) -> String {
     })
 }
 
-#[tokio::test]
-async fn the_metrics_reference_is_what_the_page_shows() {
+/// All families, with a sample where they need one.
+fn page() -> String {
     let observe = Observe::new("n1", AccessLogTarget::Off);
     let identities = Identities::start(Config {
         trust_domain: TrustDomain::new("cluster.local").expect("a trust domain"),
@@ -61,9 +61,14 @@ async fn the_metrics_reference_is_what_the_page_shows() {
     let events: Vec<_> = mesh_common::counter::Counter::ALL
         .iter()
         .map(|counter| (counter.label(), 1))
-        .chain([("live_tuples", 1)])
+        .chain([(LIVE_TUPLES, 1)])
         .collect();
-    let page = observe.page(&events);
+    observe.page(NodeState::default(), &events)
+}
+
+#[test]
+fn the_metrics_reference_is_what_the_page_shows() {
+    let page = page();
     let mut text = String::from(
         "# Metrics\n\n<!-- made from the code by `cargo xtask gen`: do not edit -->\n\n\
          On `http://127.0.0.1:15020/metrics` of each node (`--metrics-addr`). The number of\n\
@@ -80,12 +85,13 @@ async fn the_metrics_reference_is_what_the_page_shows() {
     for metric in metrics(&ca::reference_page()) {
         text.push_str(&metric);
     }
+    let of = labels_of(&page, "istio_tcp_connections_opened_total{");
+    let _never = writeln!(text, "\n## Labels of a connection\n\n{}.", of.join(", "));
     text.push_str("\n## Values of labels\n\n| label | values |\n| --- | --- |\n");
     for (label, values) in reference::labels() {
         let _never = writeln!(text, "| `{label}` | {} |", cell(&values));
     }
-    let names: Vec<_> = events.iter().map(|(name, _)| format!("`{name}`")).collect();
-    let _never = writeln!(text, "| `event` | {} |", names.join(", "));
+    text.push_str("| `event` | see below |\n");
     for (title, names) in reference::NAMES {
         let _never = write!(
             text,
@@ -93,7 +99,108 @@ async fn the_metrics_reference_is_what_the_page_shows() {
             table(names)
         );
     }
+    let counters = mesh_common::counter::Counter::ALL.iter();
+    let events: Vec<_> = counters.map(|c| (c.label(), c.means().trim())).collect();
+    let _never = write!(
+        text,
+        "\n## `event`: what the kernel programs count\n\n| value | what it means |\n| --- | --- |\n{}",
+        table(&events)
+    );
     hold("metrics.md", &text);
+}
+
+/// One style: what is counted, without a full stop, with the unit where the
+/// name has one.
+#[test]
+fn every_metric_says_what_it_counts_and_in_which_unit() {
+    let page = page();
+    for line in page.lines() {
+        let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|l| l.split_once(' '))
+        else {
+            continue;
+        };
+        let help = help.trim_end_matches('.');
+        assert!(
+            help.starts_with(|c: char| c.is_uppercase() || c.is_ascii_digit()),
+            "{line}"
+        );
+        assert!(help.len() >= 8 && !help.contains(". "), "{line}");
+        let unit = [
+            ("_timestamp_seconds", "in seconds since 1970"),
+            ("_time_seconds", "in seconds since 1970"),
+            ("_seconds", "in seconds"),
+            ("_bytes", "in bytes"),
+        ];
+        let unit = unit.iter().find(|(suffix, _)| name.ends_with(suffix));
+        assert!(unit.is_none_or(|(_, words)| help.contains(words)), "{line}");
+    }
+}
+
+#[test]
+fn the_reference_of_the_access_log_is_what_its_lines_have() {
+    let mut text = String::from(
+        "# Access log\n\n<!-- made from the code by `cargo xtask gen`: do not edit -->\n\n\
+         `--access-log FILE` (`-`: standard output): JSON, one object a line, every field in\n\
+         every line (but for those of counts), null where it is not known. Control characters\n\
+         of names are escaped. `--access-log-events` chooses the lines: `refused` (`verdict` is\n\
+         not `allowed`), `close`, `all`. Rename the file and send SIGHUP to rotate it. A full\n\
+         queue never holds traffic up: `mesh_agent_log_lines_dropped_total` counts what was lost.\n\n\
+         | field | what |\n| --- | --- |\n",
+    );
+    text.push_str(&table(reference::FIELDS));
+    hold("access-log.md", &text);
+}
+
+/// `docs/labels.md` is written by people; the names that the code takes are all there.
+#[test]
+fn the_reference_of_labels_has_every_name_that_the_code_takes() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(root.join("../docs/labels.md")).expect("the reference");
+    let mut sources = String::new();
+    let mut directories = vec![root.join("src/discovery"), root.join("src/observe")];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            let is_test = path.to_string_lossy().contains("tests");
+            if path.is_dir() && !is_test {
+                directories.push(path);
+            } else if !is_test && path.extension().is_some_and(|e| e == "rs") {
+                sources.push_str(&std::fs::read_to_string(&path).expect("a source"));
+            }
+        }
+    }
+    let quoted = sources.split('"').filter(|word| {
+        let (domain, name) = word.split_once('/').unwrap_or_default();
+        let known = [
+            "mesh-agent.io",
+            "istio.io",
+            "service.istio.io",
+            "app.kubernetes.io",
+        ];
+        let allowed = |c: char| c.is_ascii_lowercase() || c == '-';
+        known.contains(&domain) && !name.is_empty() && name.chars().all(allowed)
+    });
+    // The agent's own mark of a pod that it cannot read; nobody writes it.
+    let names: BTreeSet<_> = quoted
+        .filter(|n| *n != "mesh-agent.io/unreadable")
+        .collect();
+    assert!(names.contains("mesh-agent.io/enrolled"), "{names:?}");
+    for name in names {
+        assert!(
+            text.contains(&format!("`{name}`")),
+            "docs/labels.md lacks {name}"
+        );
+    }
+}
+
+/// Of the first sample that begins so.
+fn labels_of(page: &str, begin: &str) -> Vec<String> {
+    let sample = page.lines().find_map(|l| l.strip_prefix(begin));
+    let pairs = sample.unwrap_or_default().split("\",");
+    pairs
+        .filter_map(|pair| pair.split('=').next())
+        .map(|name| format!("`{name}`"))
+        .collect()
 }
 
 /// Rows of the table, in the order of the names.
@@ -132,10 +239,18 @@ fn metrics(page: &str) -> Vec<String> {
             .copied()
             .collect();
         // No certificate is at hand here.
-        if name.starts_with("mesh_agent_certificate_") && labels.is_empty() {
+        if name.starts_with("mesh_agent_certificate_")
+            && name.ends_with("_timestamp_seconds")
+            && labels.is_empty()
+        {
             labels.push("identity");
         }
-        let labels: Vec<_> = labels.iter().map(|l| format!("`{l}`")).collect();
+        let istio = name.starts_with("istio_tcp_");
+        let labels: Vec<_> = if istio {
+            vec!["those of a connection".to_owned()]
+        } else {
+            labels.iter().map(|l| format!("`{l}`")).collect()
+        };
         let help = cell(help.trim_end_matches('.'));
         format!(
             "| `{name}{suffix}` | {kind} | {} | {} | {help} |\n",

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,8 +22,8 @@ use crate::config::Run;
 use crate::discovery::{Published, Update};
 use crate::identity::Identities;
 use crate::model::SpiffeId;
-use crate::observe::Observe;
 use crate::observe::explanation::Explanation;
+use crate::observe::{ConnectionFilter, ConnectionList, NodeState, Observe};
 use crate::project::PodStatus;
 use crate::proxy;
 
@@ -143,6 +144,41 @@ impl View {
         );
     }
 
+    fn node_state(&self) -> NodeState {
+        let problems = self.look();
+        let status = self.status.lock();
+        let pods = status.pods.as_array().map_or(&[][..], Vec::as_slice);
+        let pods_enrolled = pods.iter().filter(|pod| pod["enrolled"] == true).count();
+        NodeState {
+            ready: !problems.iter().any(|p| p.blocks),
+            problems: problems.len(),
+            pods_enrolled,
+            pods_failed: pods.len() - pods_enrolled,
+            generation: status.generation,
+        }
+    }
+
+    /// A connection that is carried, or was refused lately, as a question.
+    fn question_of(&self, id: &str) -> Result<admin::Question, String> {
+        let filter = ConnectionFilter {
+            limit: 1,
+            id: Some(id.to_owned()),
+            ..ConnectionFilter::default()
+        };
+        let found = self.parts.observe.connections(&filter).connections.pop();
+        let unknown =
+            || format!("no connection {id} is carried or was refused lately; it may have ended");
+        let found = found.ok_or_else(unknown)?;
+        let address = |text: &str| text.parse::<SocketAddr>().map_err(|_| unknown());
+        let destination = address(&found.destination)?;
+        Ok(admin::Question {
+            from: address(&found.client)?.ip().to_string(),
+            to: destination.ip().to_string(),
+            port: destination.port(),
+            id: None,
+        })
+    }
+
     fn kernel(&self) -> Vec<(&'static str, u64)> {
         self.parts.stats.read().unwrap_or_else(|error| {
             tracing::warn!(%error, "cannot read the kernel's counters");
@@ -171,7 +207,7 @@ fn policy(status: &crate::policy::PolicyStatus) -> PolicyRow {
 
 impl admin::Pages for View {
     fn metrics(&self) -> String {
-        self.parts.observe.page(&self.kernel())
+        self.parts.observe.page(self.node_state(), &self.kernel())
     }
 
     fn problems(&self) -> Vec<Problem> {
@@ -193,11 +229,19 @@ impl admin::Source for View {
         status
     }
 
-    fn connections(&self, limit: usize) -> crate::observe::ConnectionList {
-        self.parts.observe.connections(limit)
+    fn connections(&self, filter: &ConnectionFilter) -> ConnectionList {
+        self.parts.observe.connections(filter)
     }
 
     fn explain(&self, question: &admin::Question) -> Result<Explanation, String> {
+        let of_connection;
+        let question = match &question.id {
+            Some(id) => {
+                of_connection = self.question_of(id)?;
+                &of_connection
+            }
+            None => question,
+        };
         let asked = (&*question.from, &*question.to, question.port);
         let certified = |id: &SpiffeId| self.parts.identities.is_valid(id);
         let answer = self.parts.explainer.explain(asked, &certified);

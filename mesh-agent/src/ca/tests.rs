@@ -669,8 +669,23 @@ async fn the_metrics_page_shows_age_and_expiry_and_forgets_with_the_identity() {
         page
     };
     get(&agent, "web", 5).await.expect("credentials");
-    let line = "mesh_agent_certificate_expiry_seconds{identity=\"spiffe://cluster.local/ns/shop/sa/web\"} 5";
-    assert!(page().contains(line), "{}", page());
+    let ends = |page: &str| -> Option<f64> {
+        let line = "mesh_agent_certificate_expiry_timestamp_seconds{identity=\"spiffe://cluster.local/ns/shop/sa/web\"} ";
+        page.lines()
+            .find_map(|l| l.strip_prefix(line))?
+            .parse()
+            .ok()
+    };
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let left = ends(&page()).expect("an end") - now.expect("a clock").as_secs_f64();
+    assert!(left > 0.0, "an absolute time, and not what is left: {left}");
+    for family in [
+        "mesh_agent_root_expiry_timestamp_seconds ",
+        "mesh_agent_certificate_obtained_timestamp_seconds{",
+        "mesh_agent_certificate_request_duration_seconds_count ",
+    ] {
+        assert!(page().lines().any(|l| l.starts_with(family)), "{}", page());
+    }
     assert!(
         page().contains("mesh_agent_certificate_renewals_total{result=\"success\"} 1"),
         "{}",

@@ -10,8 +10,8 @@ use serde::de::DeserializeOwned;
 use super::ending::CannotAsk;
 use crate::admin::{self, FetchError, Question, Status};
 use crate::config::Exit;
-use crate::observe::ConnectionList;
 use crate::observe::explanation::{Explanation, Verdict};
+use crate::observe::{ConnectionFilter, ConnectionList};
 
 pub(super) fn status(run_dir: &Path, wide: bool, json: bool) -> anyhow::Result<Exit> {
     let status: Status = ask(run_dir, "/status")?;
@@ -24,8 +24,12 @@ pub(super) fn status(run_dir: &Path, wide: bool, json: bool) -> anyhow::Result<E
     })
 }
 
-pub(super) fn connections(run_dir: &Path, limit: usize, json: bool) -> anyhow::Result<Exit> {
-    let list: ConnectionList = ask(run_dir, &format!("/connections?limit={limit}"))?;
+pub(super) fn connections(
+    run_dir: &Path,
+    filter: &ConnectionFilter,
+    json: bool,
+) -> anyhow::Result<Exit> {
+    let list: ConnectionList = ask(run_dir, &admin::connections_page(filter))?;
     show(&list, json, admin::text::connections)?;
     Ok(Exit::Yes)
 }

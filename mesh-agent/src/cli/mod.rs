@@ -12,6 +12,7 @@ mod runtime;
 
 use clap::Parser as _;
 
+use crate::admin::Question;
 use crate::app;
 use crate::config::{Ca, Cli, Command, Exit, LogFormat};
 
@@ -51,9 +52,11 @@ fn dispatch(command: Command) -> anyhow::Result<Exit> {
             Ok(Exit::Yes)
         }
         Command::Status { place, wide, json } => ask::status(&place.run_dir, wide, json),
-        Command::Connections { place, limit, json } => {
-            ask::connections(&place.run_dir, limit, json)
-        }
+        Command::Connections {
+            place,
+            listed,
+            json,
+        } => ask::connections(&place.run_dir, &listed.filter(), json),
         Command::Explain {
             from,
             to,
@@ -61,7 +64,18 @@ fn dispatch(command: Command) -> anyhow::Result<Exit> {
             place,
             json,
         } => {
-            let question = crate::admin::Question { from, to, port };
+            let question = match (to, port) {
+                (Some(to), Some(port)) => Question {
+                    from,
+                    to,
+                    port,
+                    id: None,
+                },
+                _ => Question {
+                    id: Some(from),
+                    ..Question::default()
+                },
+            };
             ask::explain(&place.run_dir, &question, json)
         }
         Command::CheckConfig { dir, mesh, json } => check::config(&dir, mesh.settings(), json),

@@ -5,6 +5,7 @@ mod exit;
 mod identity;
 mod log;
 mod names;
+mod observing;
 mod ports;
 
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ pub use ca::{Ca, RunCa, Token};
 pub use exit::{Exit, help as exit_codes};
 pub use identity::Identity;
 pub use log::{Log, LogFormat};
+pub use observing::{Lines, Listed};
 
 #[derive(Debug, Parser)]
 #[command(name = "mesh-agent", version, about = "Node agent of the mesh", after_help = exit_codes())]
@@ -50,13 +52,12 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// List what the running agent carries now, the oldest first.
+    /// List what the running agent carries now, and what it refused lately, the oldest first.
     Connections {
         #[command(flatten)]
         place: Place,
-        /// Most that are listed.
-        #[arg(long, default_value_t = 100)]
-        limit: usize,
+        #[command(flatten)]
+        listed: Listed,
         /// For programs.
         #[arg(long)]
         json: bool,
@@ -64,14 +65,17 @@ pub enum Command {
     /// Say whether a connection would be allowed, and why; exit code 0 when it
     /// would, 1 when it would be refused, 3 when there is no answer.
     Explain {
-        /// Who connects: NAMESPACE/POD, spiffe://DOMAIN/ns/NAMESPACE/sa/ACCOUNT, or an address.
+        /// Who connects: NAMESPACE/POD, spiffe://DOMAIN/ns/NAMESPACE/sa/ACCOUNT, or an
+        /// address. Alone: the ID of a connection, as `connections` and the access log have it.
+        #[arg(value_name = "FROM|ID")]
         from: String,
         /// Whom to: NAMESPACE/NAME of a pod or Service (pod/… or service/…
         /// where there are both), or an address.
-        to: String,
+        #[arg(requires = "port")]
+        to: Option<String>,
         /// The port that the caller connects to: the Service's own, or the pod's.
         #[arg(value_parser = clap::value_parser!(u16).range(1..))]
-        port: u16,
+        port: Option<u16>,
         #[command(flatten)]
         place: Place,
         /// For programs.
@@ -206,6 +210,12 @@ pub struct Run {
     /// Access log: "off", "-" for standard output, or a file.
     #[arg(long, default_value = "off", value_parser = access_log)]
     pub access_log: String,
+    /// Which lines the access log has.
+    #[arg(long, value_enum, default_value_t = Lines::All)]
+    pub access_log_events: Lines,
+    /// Name of the cluster in metrics (source_cluster, destination_cluster).
+    #[arg(long, default_value = crate::observe::DEFAULT_CLUSTER)]
+    pub cluster_id: String,
     /// Most connections that are carried at once; each takes two file descriptors
     /// [default: what the limit of open files gives, of 20000 about 9000].
     #[arg(long)]

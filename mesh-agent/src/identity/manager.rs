@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use tokio::sync::{Notify, watch};
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -37,6 +38,8 @@ pub(super) struct Shared {
     pub(super) problem: Mutex<Option<String>>,
     /// Successes, failures.
     pub(super) renewals: Mutex<(u64, u64)>,
+    /// Of attempts, in seconds.
+    pub(super) durations: Histogram,
     pub(super) source: Option<&'static str>,
 }
 
@@ -49,6 +52,8 @@ impl Shared {
             wake: Arc::default(),
             problem: Mutex::default(),
             renewals: Mutex::default(),
+            // From 5 ms to 10 s, the time that an attempt may take.
+            durations: Histogram::new(exponential_buckets(0.005, 2.0, 12)),
             source,
         }
     }
@@ -106,7 +111,7 @@ pub(super) struct Manager {
     roots_from: u64,
     started: Instant,
     fetches: JoinSet<Result<Fetched, SourceError>>,
-    running: HashMap<Id, (SpiffeId, u64)>,
+    running: HashMap<Id, (SpiffeId, u64, Instant)>,
     number: u64,
 }
 
@@ -188,15 +193,18 @@ impl Manager {
                 entry.plan.in_flight = true;
                 self.number += 1;
                 let task = self.fetches.spawn(self.source.clone().fetch(id.clone()));
-                self.running.insert(task.id(), (id, self.number));
+                self.running
+                    .insert(task.id(), (id, self.number, Instant::now()));
             }
         }
     }
 
     fn finished(&mut self, task: Id, result: Result<Fetched, SourceError>) {
-        let Some((id, number)) = self.running.remove(&task) else {
+        let Some((id, number, begun)) = self.running.remove(&task) else {
             return;
         };
+        let took = begun.elapsed().as_secs_f64();
+        self.shared.durations.observe(took);
         let now = self.now();
         let installed = result.and_then(|fetched| self.check(&id, &fetched, number, now));
         let mut entries = self.shared.entries.lock();

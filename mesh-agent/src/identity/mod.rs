@@ -13,6 +13,7 @@ mod files;
 pub mod grpc;
 mod handle;
 mod manager;
+mod metrics;
 mod schedule;
 mod source;
 mod status;
@@ -21,6 +22,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -62,6 +64,11 @@ pub struct Identities {
 }
 
 impl Identities {
+    /// Adds the metrics of the certificates.
+    pub fn register(&self, registry: &mut Registry) {
+        metrics::register(&self.shared, registry);
+    }
+
     /// Starts on the current (control) runtime. The source may be away.
     #[must_use]
     pub fn start(config: Config) -> Self {

@@ -1,21 +1,10 @@
 //! What people see of the certificates: never keys.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::registry::Registry;
-
 use super::Identities;
-use super::manager::{Entry, Shared};
-
-/// Most identities that have lines of their own on the metrics page.
-const MAX_LABELS: usize = 1000;
+use super::manager::Entry;
 
 /// Of one identity.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -63,11 +52,6 @@ impl Identities {
             identities,
         }
     }
-
-    /// Adds the metrics of the certificates.
-    pub fn register(&self, registry: &mut Registry) {
-        registry.register_collector(Box::new(Page(self.shared.clone())));
-    }
 }
 
 fn describe(entry: &Entry, now: SystemTime) -> IdentityStatus {
@@ -113,62 +97,4 @@ fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
-}
-
-/// Made when the page is read, so that no line outlives its identity.
-struct Page(Arc<Shared>);
-
-impl std::fmt::Debug for Page {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Page")
-    }
-}
-
-impl Collector for Page {
-    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
-        let now = SystemTime::now();
-        let entries = self.0.entries.lock();
-        let lines: Vec<_> = entries
-            .values()
-            .take(MAX_LABELS)
-            .filter_map(|entry| {
-                let left = seconds_until(entry.handle.held()?.not_after(), now);
-                Some((entry.handle.id().clone(), left, age(entry, now)?.as_secs()))
-            })
-            .collect();
-        drop(entries);
-        let mut expiry = encoder.encode_descriptor(
-            "mesh_agent_certificate_expiry_seconds",
-            "Seconds until the certificate expires; negative when it has",
-            None,
-            MetricType::Gauge,
-        )?;
-        for (id, left, _) in &lines {
-            let labels = [("identity", id.as_str())];
-            ConstGauge::new(*left).encode(expiry.encode_family(&labels)?)?;
-        }
-        let mut ages = encoder.encode_descriptor(
-            "mesh_agent_certificate_age_seconds",
-            "Seconds since the certificate came",
-            None,
-            MetricType::Gauge,
-        )?;
-        for (id, _, age) in &lines {
-            let labels = [("identity", id.as_str())];
-            ConstGauge::new(i64::try_from(*age).unwrap_or(i64::MAX))
-                .encode(ages.encode_family(&labels)?)?;
-        }
-        let (good, bad) = *self.0.renewals.lock();
-        let mut renewals = encoder.encode_descriptor(
-            "mesh_agent_certificate_renewals",
-            "Attempts to get a certificate, first ones included",
-            None,
-            MetricType::Counter,
-        )?;
-        for (result, count) in [("success", good), ("failure", bad)] {
-            let labels = [("result", result)];
-            ConstCounter::new(count).encode(renewals.encode_family(&labels)?)?;
-        }
-        Ok(())
-    }
 }

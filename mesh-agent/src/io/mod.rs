@@ -15,13 +15,14 @@ mod tests;
 
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
+use std::sync::Arc;
 use std::task::Poll;
 
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use crate::model::ByteCounts;
+use crate::model::{ByteCounts, ByteMeter};
 pub use held::{Held, held, limit_held, room};
 use pump::Pump;
 
@@ -46,6 +47,7 @@ enum Side {
 pub struct Relay {
     sent: Pump,
     received: Pump,
+    meter: Option<Arc<ByteMeter>>,
 }
 
 impl Relay {
@@ -56,6 +58,12 @@ impl Relay {
             sent: self.sent.passed(),
             received: self.received.passed(),
         }
+    }
+
+    /// Shows the bytes there from now on, after each turn.
+    pub fn show(&mut self, meter: Arc<ByteMeter>) {
+        meter.set(self.bytes());
+        self.meter = Some(meter);
     }
 
     /// Copies until both directions have ended or one side failed. Cancel-safe:
@@ -70,6 +78,9 @@ impl Relay {
                 });
             }
             let received = self.received.poll(upstream, client, cx);
+            if let Some(meter) = &self.meter {
+                meter.set(self.bytes());
+            }
             if let Poll::Ready(Err(side)) = received {
                 return Poll::Ready(match side {
                     Side::From => End::ResetByUpstream,

@@ -16,8 +16,9 @@ mod workload;
 pub use addr::{ClientAddr, OrigDst, PodIps, UpstreamAddr};
 pub use identity::{SpiffeError, SpiffeId, TrustDomain};
 pub use outcome::{
-    ByteCounts, CipherSuite, CloseReason, Direction, KeyExchange, Opening, Outcome, RefuseReason,
-    RuleRef, Security, TlsFailure, TlsParameters, TlsRole, UnknownPeer,
+    ByteCounts, ByteMeter, CipherSuite, CloseReason, ConnectionId, Direction, KeyExchange, Opening,
+    Outcome, PeerCertificate, PeerRule, RefuseReason, RuleRef, Security, TlsFailure, TlsParameters,
+    TlsRole, UnknownPeer,
 };
 pub use service::{AppProtocol, Endpoint, Service, ServiceKey, ServicePort, TargetPort};
 pub use snapshot::{Snapshot, Withheld};

@@ -1,6 +1,8 @@
 //! How a connection ended: one record feeds metrics, access log and (later) span.
 
+use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use super::{ClientAddr, OrigDst, ServiceKey, SpiffeId, UpstreamAddr, Workload};
@@ -19,8 +21,10 @@ pub enum Direction {
 /// How the bytes travel between the two halves of the mesh.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Security {
-    /// In plaintext: the peer is not in the mesh, or the port is set to DISABLE.
+    /// It was refused before that was settled.
     #[default]
+    Unknown,
+    /// In plaintext: the peer is not in the mesh, or the port is set to DISABLE.
     None,
     /// Both pods are on this node; identities come from the kernel, no TLS.
     SameNode,
@@ -102,6 +106,24 @@ pub struct RuleRef {
     pub rule: Option<u16>,
     /// Generation of the snapshot that it was compiled from.
     pub generation: u64,
+}
+
+/// The rule of another node's policy, as its agent named it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerRule {
+    /// `namespace/name`.
+    pub policy: Arc<str>,
+    /// As [`RuleRef::rule`].
+    pub rule: Option<u16>,
+}
+
+/// What the peer's certificate says of it. Proven only where the handshake was
+/// finished: a certificate alone is no proof that its key is there too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerCertificate {
+    pub principal: Option<SpiffeId>,
+    /// Big-endian, as in the certificate; 20 bytes at most.
+    pub serial: Arc<[u8]>,
 }
 
 /// Why a connection was not carried.
@@ -190,11 +212,60 @@ pub struct ByteCounts {
     pub received: u64,
 }
 
+/// Application bytes of a connection that is carried: its worker writes, and
+/// whoever looks at the connection reads.
+#[derive(Debug, Default)]
+pub struct ByteMeter {
+    sent: AtomicU64,
+    received: AtomicU64,
+}
+
+impl ByteMeter {
+    pub fn set(&self, total: ByteCounts) {
+        self.sent.store(total.sent, Ordering::Relaxed);
+        self.received.store(total.received, Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub fn get(&self) -> ByteCounts {
+        ByteCounts {
+            sent: self.sent.load(Ordering::Relaxed),
+            received: self.received.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// A connection's name in log lines, in the list of connections and for
+/// `explain`: worker and number, in hexadecimal. Unique in this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(u64);
+
+impl ConnectionId {
+    const WORKER_SHIFT: u32 = 48;
+
+    #[must_use]
+    pub fn new(worker: u16, number: u64) -> Self {
+        let number = number & ((1 << Self::WORKER_SHIFT) - 1);
+        Self(u64::from(worker) << Self::WORKER_SHIFT | number)
+    }
+
+    #[must_use]
+    pub fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let number = self.0 & ((1 << Self::WORKER_SHIFT) - 1);
+        write!(f, "{:x}-{number:x}", self.0 >> Self::WORKER_SHIFT)
+    }
+}
+
 /// Who and where, as known when the upstream answered (or the connection was refused).
 #[derive(Clone, Debug)]
 pub struct Opening {
-    /// Unique in this process, for matching log lines and the connection list.
-    pub id: u64,
+    pub id: ConnectionId,
     pub direction: Direction,
     pub client: ClientAddr,
     pub orig_dst: OrigDst,
@@ -208,8 +279,11 @@ pub struct Opening {
     pub security: Security,
     /// Of the connection between the agents; `None` where there is none (yet).
     pub tls: Option<TlsParameters>,
+    pub peer_certificate: Option<Arc<PeerCertificate>>,
     /// The rule that allowed or denied; `None` where no policy selects the destination.
     pub rule: Option<RuleRef>,
+    /// The rule of the destination's policy that denied, where it was asked on another node.
+    pub denied_by: Option<Box<PeerRule>>,
     pub started: SystemTime,
     /// Generation of the snapshot that decided.
     pub generation: u64,

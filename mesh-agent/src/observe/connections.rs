@@ -1,36 +1,41 @@
 //! Connections carried now, for people to look at.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::labels::{TlsNames, direction, security};
+use super::labels::{TlsNames, close_reason, direction, security};
 use super::who::{Who, workload};
 use crate::model::{
-    ByteCounts, ClientAddr, Opening, OrigDst, RuleRef, TlsParameters, UpstreamAddr,
+    ByteMeter, ClientAddr, CloseReason, ConnectionId, Opening, OrigDst, PeerCertificate, PeerRule,
+    RuleRef, TlsParameters, UpstreamAddr,
 };
 
 /// Most connections of one worker that can be listed; more are carried and counted.
 const MAX_LISTED: usize = 16_384;
+/// Most refused connections that a worker remembers.
+const MAX_REFUSED: usize = 256;
 
 /// What is remembered of a connection while it lives.
 #[derive(Debug)]
 pub(super) struct Live {
-    pub(super) id: u64,
+    pub(super) id: ConnectionId,
     pub(super) who: Arc<Who>,
     pub(super) client: ClientAddr,
     pub(super) orig_dst: OrigDst,
     pub(super) upstream: Option<UpstreamAddr>,
     pub(super) tls: Option<TlsParameters>,
+    pub(super) peer_certificate: Option<Arc<PeerCertificate>>,
     pub(super) rule: Option<RuleRef>,
+    pub(super) denied_by: Option<Box<PeerRule>>,
     pub(super) generation: u64,
+    pub(super) meter: Arc<ByteMeter>,
+    /// Bytes that the series have; only the connection's own worker writes it.
+    pub(super) counted: ByteMeter,
     started: SystemTime,
-    sent: AtomicU64,
-    received: AtomicU64,
 }
 
 impl Live {
@@ -42,40 +47,27 @@ impl Live {
             orig_dst: opening.orig_dst,
             upstream: opening.upstream,
             tls: opening.tls,
+            peer_certificate: opening.peer_certificate.clone(),
             rule: opening.rule.clone(),
+            denied_by: opening.denied_by.clone(),
             generation: opening.generation,
+            meter: Arc::default(),
+            counted: ByteMeter::default(),
             started: opening.started,
-            sent: AtomicU64::new(0),
-            received: AtomicU64::new(0),
         }
     }
 
-    pub(super) fn bytes(&self) -> ByteCounts {
-        ByteCounts {
-            sent: self.sent.load(Ordering::Relaxed),
-            received: self.received.load(Ordering::Relaxed),
-        }
-    }
-
-    /// Takes the connection's totals; gives what was added since the last time.
-    /// Only the connection's own worker calls it.
-    pub(super) fn advance(&self, total: ByteCounts) -> ByteCounts {
-        let before = self.bytes();
-        self.sent.store(total.sent, Ordering::Relaxed);
-        self.received.store(total.received, Ordering::Relaxed);
-        ByteCounts {
-            sent: total.sent.saturating_sub(before.sent),
-            received: total.received.saturating_sub(before.received),
-        }
-    }
-
-    fn info(&self) -> ConnectionInfo {
-        let bytes = self.bytes();
+    fn info(&self, refused: Option<CloseReason>) -> ConnectionInfo {
+        let bytes = self.meter.get();
         let who = &*self.who;
         // A clock that was set back shows as no age.
         let age = self.started.elapsed().unwrap_or_default();
+        let denied_by = self.denied_by.as_ref().map(|r| &r.policy);
+        let policy = self.rule.as_ref().map(|r| &r.policy).or(denied_by);
         ConnectionInfo {
-            id: self.id,
+            id: self.id.to_string(),
+            state: if refused.is_some() { REFUSED } else { OPEN }.to_owned(),
+            reason: refused.map(|reason| close_reason(reason).to_owned()),
             direction: direction(who.direction).to_owned(),
             client: self.client.to_string(),
             destination: self.orig_dst.to_string(),
@@ -87,9 +79,9 @@ impl Live {
             destination_principal: who.destination_principal.as_ref().map(ToString::to_string),
             security: security(who.security).to_owned(),
             tls: self.tls.map(TlsInfo::from),
-            policy: self.rule.as_ref().map(|r| r.policy.to_string()),
-            bytes_sent: bytes.sent,
-            bytes_received: bytes.received,
+            policy: policy.map(ToString::to_string),
+            request_bytes: bytes.sent,
+            response_bytes: bytes.received,
             age_seconds: age.as_secs_f64(),
         }
     }
@@ -114,11 +106,18 @@ impl From<TlsParameters> for TlsInfo {
     }
 }
 
-/// One line of `mesh-agent connections`. Byte counts are those of the last
-/// progress report, some seconds old at most.
+const OPEN: &str = "open";
+const REFUSED: &str = "refused";
+
+/// One line of `mesh-agent connections`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ConnectionInfo {
-    pub id: u64,
+    /// As in the access log.
+    pub id: String,
+    /// `open`, or `refused`: one that was not carried, lately.
+    pub state: String,
+    /// Why it was refused.
+    pub reason: Option<String>,
     pub direction: String,
     pub client: String,
     pub destination: String,
@@ -130,35 +129,89 @@ pub struct ConnectionInfo {
     pub destination_principal: Option<String>,
     pub security: String,
     pub tls: Option<TlsInfo>,
+    /// Of the rule that decided, here or on the destination's node.
     pub policy: Option<String>,
-    pub bytes_sent: u64,
-    pub bytes_received: u64,
+    /// From the client to the server, up to now.
+    pub request_bytes: u64,
+    pub response_bytes: u64,
     pub age_seconds: f64,
 }
 
-/// Some of the connections that are carried now, the oldest first.
+/// Which connections are asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionFilter {
+    pub limit: usize,
+    /// `namespace/name` of a pod at either end.
+    pub pod: Option<String>,
+    /// SPIFFE id of either end, with or without `spiffe://`.
+    pub principal: Option<String>,
+    /// `open` or `refused`; both where there is none.
+    pub state: Option<String>,
+    pub id: Option<String>,
+}
+
+impl ConnectionFilter {
+    fn wants(&self, state: &str) -> bool {
+        self.state.as_deref().is_none_or(|asked| asked == state)
+    }
+
+    fn takes(&self, live: &Live) -> bool {
+        let who = &*live.who;
+        let pod = |asked: &String| {
+            let mut ends = [&who.source, &who.destination].into_iter();
+            ends.any(|end| workload(end).is_some_and(|w| w.key.to_string() == *asked))
+        };
+        let principal = |asked: &String| {
+            let mut ends = [&who.source_principal, &who.destination_principal].into_iter();
+            ends.any(|end| {
+                end.as_ref()
+                    .is_some_and(|id| id.as_str() == asked || id.principal() == asked)
+            })
+        };
+        self.pod.as_ref().is_none_or(pod)
+            && self.principal.as_ref().is_none_or(principal)
+            && self.id.as_ref().is_none_or(|id| live.id.to_string() == *id)
+    }
+}
+
+/// Some of the connections that are carried now, or were refused lately, the
+/// oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ConnectionList {
-    /// Of all, listed or not.
+    /// Carried now, listed or not.
     pub total: u64,
     pub connections: Vec<ConnectionInfo>,
 }
 
-/// The connections of one worker. Its lock is taken by this worker, and by
+type Map = HashMap<ConnectionId, Arc<Live>, foldhash::fast::RandomState>;
+
+/// The connections of one worker. Its locks are taken by this worker, and by
 /// another thread only while somebody asks for the list.
 #[derive(Debug, Default)]
-pub(super) struct Shard(Mutex<HashMap<u64, Arc<Live>, foldhash::fast::RandomState>>);
+pub(super) struct Shard {
+    live: Mutex<Map>,
+    /// The last ones that were refused.
+    refused: Mutex<VecDeque<(Arc<Live>, CloseReason)>>,
+}
 
 impl Shard {
     pub(super) fn insert(&self, live: &Arc<Live>) {
-        let map = &mut *self.0.lock();
+        let map = &mut *self.live.lock();
         if map.len() < MAX_LISTED {
             map.insert(live.id, live.clone());
         }
     }
 
-    pub(super) fn remove(&self, id: u64) {
-        self.0.lock().remove(&id);
+    pub(super) fn remove(&self, id: ConnectionId) {
+        self.live.lock().remove(&id);
+    }
+
+    pub(super) fn refused(&self, live: Arc<Live>, reason: CloseReason) {
+        let refused = &mut *self.refused.lock();
+        if refused.len() >= MAX_REFUSED {
+            refused.pop_front();
+        }
+        refused.push_back((live, reason));
     }
 }
 
@@ -173,14 +226,22 @@ impl Connections {
         shard
     }
 
-    pub(super) fn list(&self, limit: usize) -> Vec<ConnectionInfo> {
+    pub(super) fn list(&self, filter: &ConnectionFilter) -> Vec<ConnectionInfo> {
         let shards = self.0.lock().clone();
-        let mut live: Vec<Arc<Live>> = Vec::new();
+        let mut found: Vec<(Arc<Live>, Option<CloseReason>)> = Vec::new();
+        // Cloned under the lock, looked at behind it.
         for shard in shards {
-            live.extend(shard.0.lock().values().cloned());
+            if filter.wants(OPEN) {
+                found.extend(shard.live.lock().values().map(|live| (live.clone(), None)));
+            }
+            if filter.wants(REFUSED) {
+                let refused = shard.refused.lock();
+                found.extend(refused.iter().map(|(live, why)| (live.clone(), Some(*why))));
+            }
         }
-        live.sort_by_key(|l| (l.started, l.id));
-        live.truncate(limit);
-        live.iter().map(|l| l.info()).collect()
+        found.retain(|(live, _)| filter.takes(live));
+        found.sort_by_key(|(live, _)| (live.started, live.id));
+        found.truncate(filter.limit);
+        found.iter().map(|(live, why)| live.info(*why)).collect()
     }
 }

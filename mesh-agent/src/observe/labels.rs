@@ -5,32 +5,13 @@ use std::sync::Arc;
 use prometheus_client::encoding::EncodeLabelSet;
 use serde::Serialize;
 
-use super::who::{Who, workload};
-use super::{OTHER, UNKNOWN};
 use crate::model::{
-    CipherSuite, CloseReason, Direction, KeyExchange, RefuseReason, Security, SpiffeId, TlsFailure,
-    TlsParameters, TlsRole, Workload,
+    CipherSuite, CloseReason, Direction, KeyExchange, RefuseReason, Security, TlsFailure,
+    TlsParameters, TlsRole,
 };
 
-/// Labels of Istio's standard TCP metrics. Workloads go by their owner-like
-/// name, as there: a pod's own name would make a new set with every restart.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(super) struct Connection {
-    reporter: &'static str,
-    source_workload: String,
-    source_workload_namespace: String,
-    source_app: String,
-    source_principal: String,
-    destination_workload: String,
-    destination_workload_namespace: String,
-    destination_app: String,
-    destination_principal: String,
-    destination_service: String,
-    destination_service_name: String,
-    destination_service_namespace: String,
-    request_protocol: &'static str,
-    connection_security_policy: &'static str,
-}
+/// Value of the labels that count for all that are too many.
+pub(super) const OTHER: &str = "other";
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct Ended {
@@ -53,6 +34,11 @@ pub(super) struct Event {
     pub(super) event: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct PodState {
+    pub(super) state: &'static str,
+}
+
 /// Six sets for each role at most.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct Handshake {
@@ -62,7 +48,32 @@ pub(super) struct Handshake {
     cipher: &'static str,
 }
 
+pub(super) const ALL_DIRECTIONS: [Direction; 3] =
+    [Direction::Outbound, Direction::Inbound, Direction::SameNode];
+
+/// Every value of the label `reason`.
+pub(super) fn every_reason() -> impl Iterator<Item = &'static str> {
+    let all = [CLOSE_REASONS, REFUSE_REASONS, TLS_FAILURES];
+    all.into_iter().flatten().map(|(label, _)| *label)
+}
+
 impl Handshake {
+    pub(super) fn every() -> impl Iterator<Item = Self> {
+        let parameters = [KeyExchange::X25519MlKem768, KeyExchange::X25519]
+            .into_iter()
+            .flat_map(|group| {
+                let ciphers = [
+                    CipherSuite::Aes128Gcm,
+                    CipherSuite::Aes256Gcm,
+                    CipherSuite::ChaCha20Poly1305,
+                ];
+                ciphers.map(|cipher| TlsParameters { group, cipher })
+            });
+        parameters.flat_map(|parameters| {
+            [TlsRole::Client, TlsRole::Server].map(|role| Self::of(role, parameters))
+        })
+    }
+
     pub(super) fn of(role: TlsRole, parameters: TlsParameters) -> Self {
         let TlsNames {
             version,
@@ -80,70 +91,6 @@ impl Handshake {
             cipher,
         }
     }
-}
-
-impl Connection {
-    pub(super) fn of(who: &Who) -> Self {
-        let (source, destination) = (workload(&who.source), workload(&who.destination));
-        let (service, service_name, service_namespace) = match &who.service {
-            Some(key) => (
-                format!("{}.{}.svc.cluster.local", key.name, key.namespace),
-                key.name.clone(),
-                key.namespace.clone(),
-            ),
-            None => (UNKNOWN.into(), UNKNOWN.into(), UNKNOWN.into()),
-        };
-        Self {
-            reporter: match who.direction {
-                Direction::Outbound | Direction::SameNode => "source",
-                Direction::Inbound => "destination",
-            },
-            source_workload: or_unknown(source.map(|w| &*w.app)),
-            source_workload_namespace: or_unknown(source.map(|w| &*w.key.namespace)),
-            source_app: or_unknown(app_label(source)),
-            source_principal: or_unknown(who.source_principal.as_ref().map(SpiffeId::as_str)),
-            destination_workload: or_unknown(destination.map(|w| &*w.app)),
-            destination_workload_namespace: or_unknown(destination.map(|w| &*w.key.namespace)),
-            destination_app: or_unknown(app_label(destination)),
-            destination_principal: or_unknown(
-                who.destination_principal.as_ref().map(SpiffeId::as_str),
-            ),
-            destination_service: service,
-            destination_service_name: service_name,
-            destination_service_namespace: service_namespace,
-            request_protocol: "tcp",
-            connection_security_policy: security(who.security),
-        }
-    }
-
-    /// The set that counts for all that are too many; how it is secured is kept.
-    pub(super) fn into_other(self) -> Self {
-        let other = || OTHER.to_owned();
-        Self {
-            reporter: self.reporter,
-            source_workload: other(),
-            source_workload_namespace: other(),
-            source_app: other(),
-            source_principal: other(),
-            destination_workload: other(),
-            destination_workload_namespace: other(),
-            destination_app: other(),
-            destination_principal: other(),
-            destination_service: other(),
-            destination_service_name: other(),
-            destination_service_namespace: other(),
-            request_protocol: self.request_protocol,
-            connection_security_policy: self.connection_security_policy,
-        }
-    }
-}
-
-fn or_unknown(value: Option<&str>) -> String {
-    value.unwrap_or(UNKNOWN).to_owned()
-}
-
-fn app_label(workload: Option<&Workload>) -> Option<&str> {
-    workload?.labels.get("app").map(String::as_str)
 }
 
 /// Names of the values of a type, and the list of all names with what each
@@ -164,7 +111,8 @@ macro_rules! names {
             }
         }
 
-        #[cfg(test)]
+        /// With what each means.
+        #[allow(dead_code, reason = "some are for the reference only, which a test makes")]
         pub(crate) const $all: &[(&str, &str)] = &[$(($label, $means)),*];
     };
 }
@@ -212,7 +160,7 @@ names! {
     RefuseReason::Unreadable => ("destination_unreadable", "what the configuration says of the address cannot be understood, and it may be in the mesh: see `mesh-agent check-config`"),
     RefuseReason::UnknownPod => ("unknown_pod", "an EndpointSlice gives the address to a Pod that is not known here (yet), or not with that address"),
     RefuseReason::WrongWorkload => ("wrong_workload", "the address belongs to another pod than the configuration says, is claimed by two, or was a mesh pod's that left within the last minute"),
-    RefuseReason::RefusedByPeer => ("refused_by_peer", "the destination's policy denied: look there"),
+    RefuseReason::RefusedByPeer => ("refused_by_peer", "the destination's policy denied: the log's `denied_by` names it, as does the log of the node there"),
     RefuseReason::Draining => ("draining", "the agent stops"),
     RefuseReason::PodRemoved => ("refused_pod_removed", "the pod leaves the mesh or goes away"),
     RefuseReason::Internal => ("internal", "a fault of the agent: report it, with its log"),
@@ -240,6 +188,59 @@ names! {
     TlsFailure::Malformed => ("tls_malformed", "the other end is no agent of this mesh"),
     TlsFailure::Timeout => ("tls_timeout", "network, or an overloaded peer"),
     TlsFailure::Closed => ("tls_closed", "network, or a peer that ends or refused without an alert"),
+}
+
+/// What became of a connection, in a word: Istio's label `response_flags`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum ResponseFlags {
+    None,
+    Denied,
+    Connect,
+    TlsFailure,
+    Identity,
+    Other,
+}
+
+names! {
+    /// As ztunnel has them.
+    pub(super) fn response_flags(value: ResponseFlags), RESPONSE_FLAGS:
+    ResponseFlags::None => ("-", "it was carried"),
+    ResponseFlags::Denied => ("DENY", "a policy said no, of this node or of the destination's: `denied`, `refused_by_peer`, `plaintext_refused`"),
+    ResponseFlags::Connect => ("CONNECT", "no way to an application: no endpoint, no route, nobody listens, no answer"),
+    ResponseFlags::TlsFailure => ("TLS_FAILURE", "the handshake between the agents failed: `tls_…`"),
+    ResponseFlags::Identity => ("IDENTITY_ERROR", "no valid certificate here, or another workload than configured"),
+    ResponseFlags::Other => ("OTHER", "limits, drain, a pod that goes, a fault, a client that left: `reason` says which"),
+}
+
+impl ResponseFlags {
+    /// Of a connection that was not carried.
+    pub(super) fn of_refused(reason: CloseReason) -> Self {
+        use RefuseReason as R;
+        match reason {
+            CloseReason::Refused(reason) => match reason {
+                R::Denied | R::RefusedByPeer | R::PlaintextRefused => Self::Denied,
+                R::UnknownServicePort
+                | R::NoEndpoint
+                | R::ConnectRefused
+                | R::ConnectTimeout
+                | R::Unreachable
+                | R::UnknownPod
+                | R::Unreadable => Self::Connect,
+                R::Tls(_) => Self::TlsFailure,
+                R::NoCertificate | R::WrongWorkload => Self::Identity,
+                R::SourcePortsExhausted
+                | R::OverLimit
+                | R::Displaced
+                | R::Loop
+                | R::Draining
+                | R::PodRemoved
+                | R::Internal => Self::Other,
+            },
+            CloseReason::PolicyChanged => Self::Denied,
+            CloseReason::ResetByUpstream => Self::Connect,
+            _ => Self::Other,
+        }
+    }
 }
 
 /// Names of what a handshake agreed on, as IANA has them.
@@ -270,6 +271,7 @@ impl TlsNames {
 names! {
     /// Istio's label `connection_security_policy`.
     pub fn security(value: Security), SECURITIES:
+    Security::Unknown => ("unknown", "refused before that was settled: nothing was carried"),
     Security::None => ("none", "plaintext"),
     Security::SameNode => ("same_node", "within the node: no TLS, identities from the kernel"),
     Security::MutualTls => ("mutual_tls", "TLS 1.3, both certificates verified"),

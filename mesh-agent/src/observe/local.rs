@@ -10,14 +10,16 @@ use std::time::Instant;
 use prometheus_client::metrics::counter::Counter;
 
 use super::access_log::{End, Event};
+use super::connection_labels::Connection;
 use super::connections::{Live, Shard};
-use super::labels::{Connection, Ended, Handshake, Policy, close_reason, direction};
+use super::labels::{Ended, Handshake, Policy, ResponseFlags, close_reason, direction};
 use super::series::Series;
 use super::timing::Timings;
 use super::who::{self, Who};
 use super::{Inner, MAX_POLICIES};
 use crate::model::{
-    ByteCounts, CloseReason, Direction, Opening, Outcome, RefuseReason, TlsParameters, TlsRole,
+    ByteCounts, ByteMeter, CloseReason, Direction, Opening, Outcome, RefuseReason, TlsParameters,
+    TlsRole,
 };
 
 /// Label sets that a worker keeps at hand; past it, it begins anew.
@@ -66,7 +68,7 @@ impl Local {
     #[must_use = "the connection ends when this is dropped"]
     pub fn opened(&self, opening: &Opening) -> Open {
         let worker = &*self.0;
-        let (who, series) = worker.known(opening);
+        let (who, series) = worker.known(opening, ResponseFlags::None);
         let live = Arc::new(Live::new(opening, who));
         series.opened();
         worker.inner.active.inc();
@@ -95,29 +97,31 @@ impl Local {
     pub fn refused(&self, outcome: &Outcome) {
         let worker = &*self.0;
         worker.ended(outcome);
-        if worker.inner.log.is_on() {
-            let who = Arc::new(Who::of(&outcome.opening));
-            let live = Arc::new(Live::new(&outcome.opening, who));
-            worker.inner.log.send(&live, Event::Close(End::of(outcome)));
-        }
+        let flags = ResponseFlags::of_refused(outcome.reason);
+        let (who, series) = worker.known(&outcome.opening, flags);
+        series.failed();
+        let live = Arc::new(Live::new(&outcome.opening, who));
+        live.meter.set(outcome.bytes);
+        worker.inner.log.send(&live, Event::Close(End::of(outcome)));
+        worker.shard.refused(live, outcome.reason);
     }
 }
 
 impl Worker {
-    fn known(&self, opening: &Opening) -> (Arc<Who>, Arc<Series>) {
+    fn known(&self, opening: &Opening, flags: ResponseFlags) -> (Arc<Who>, Arc<Series>) {
         let known = &mut *self.known.borrow_mut();
         if opening.generation > known.generation || known.sets.len() >= MAX_KNOWN {
             known.generation = known.generation.max(opening.generation);
             known.sets.clear();
         }
-        let hash = who::hash(&known.state, opening);
+        let hash = who::hash(&known.state, opening, flags);
         if let Some((who, series)) = known.sets.get(&hash)
-            && who.is_of(opening)
+            && who.is_of(opening, flags)
         {
             return (who.clone(), series.clone());
         }
-        let who = Arc::new(Who::of(opening));
-        let labels = Connection::of(&who);
+        let who = Arc::new(Who::of(opening, flags));
+        let labels = Connection::of(&who, &self.inner.cluster);
         let series = self.inner.series.get(labels, Instant::now());
         known.sets.insert(hash, (who.clone(), series.clone()));
         (who, series)
@@ -180,6 +184,12 @@ pub struct Open {
 }
 
 impl Open {
+    /// Where the connection's bytes are to be seen while it lives.
+    #[must_use]
+    pub fn meter(&self) -> Arc<ByteMeter> {
+        self.live.meter.clone()
+    }
+
     /// Bytes carried so far, from time to time: counts them, and writes a log line.
     pub fn progress(&self, total: ByteCounts) {
         self.count(total);
@@ -200,7 +210,13 @@ impl Open {
     }
 
     fn count(&self, total: ByteCounts) {
-        let added = self.live.advance(total);
+        self.live.meter.set(total);
+        let before = self.live.counted.get();
+        self.live.counted.set(total);
+        let added = ByteCounts {
+            sent: total.sent.saturating_sub(before.sent),
+            received: total.received.saturating_sub(before.received),
+        };
         if added != ByteCounts::default() {
             self.series.moved(added);
         }
@@ -213,9 +229,11 @@ impl Drop for Open {
         if !self.ended {
             let reason = CloseReason::Refused(RefuseReason::Internal);
             let duration = self.started.elapsed();
+            let bytes = self.live.meter.get();
+            self.count(bytes);
             worker.count_end(self.live.who.direction, reason);
             let event = Event::Close(End {
-                bytes: self.live.bytes(),
+                bytes,
                 connect_time: None,
                 duration,
                 reason,

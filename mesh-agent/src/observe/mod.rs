@@ -9,10 +9,12 @@
 //! [`Outcome`]: crate::model::Outcome
 
 mod access_log;
+mod connection_labels;
 mod connections;
 pub mod explanation;
 mod labels;
 mod local;
+mod node;
 pub mod page;
 mod process;
 #[cfg(test)]
@@ -25,7 +27,7 @@ mod who;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::atomic::AtomicI64;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -34,19 +36,19 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use access_log::AccessLog;
-pub use access_log::Target as AccessLogTarget;
+pub use access_log::{Events as AccessLogEvents, Target as AccessLogTarget};
 use connections::Connections;
-pub use connections::{ConnectionInfo, ConnectionList, TlsInfo};
-use labels::{Ended, Event, Handshake, Policy};
+pub use connections::{ConnectionFilter, ConnectionInfo, ConnectionList, TlsInfo};
+use labels::{Ended, Handshake, OTHER, Policy};
 pub use labels::{close_reason, direction, refuse_reason, security};
 pub use local::{Local, Open};
+#[cfg(test)]
+pub(crate) use node::LIVE_TUPLES;
+use node::Node;
+pub use node::NodeState;
 use series::SeriesSet;
 use timing::AllTimings;
 
-/// Value of a label that nothing is known for.
-const UNKNOWN: &str = "unknown";
-/// Value of the labels that count for all that are too many.
-const OTHER: &str = "other";
 /// Most policies with a counter of their own.
 const MAX_POLICIES: usize = 1_000;
 
@@ -56,6 +58,7 @@ pub struct Observe(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
+    cluster: String,
     registry: parking_lot::Mutex<Registry>,
     series: Arc<SeriesSet>,
     timings: Arc<AllTimings>,
@@ -66,16 +69,42 @@ struct Inner {
     /// Label of denials that no policy names.
     no_policy: Arc<str>,
     active: Gauge<i64, AtomicI64>,
-    kernel: Family<Event, Gauge<f64, AtomicU64>>,
+    node: Arc<Node>,
     connections: Connections,
     log: AccessLog,
 }
 
+/// What the agent is told of itself.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// In every log line.
+    pub node: String,
+    /// Istio's labels `source_cluster` and `destination_cluster`.
+    pub cluster: String,
+    pub log: AccessLogTarget,
+    pub events: AccessLogEvents,
+}
+
+/// Istio's name of a cluster that was given none, which Kiali expects.
+pub const DEFAULT_CLUSTER: &str = "Kubernetes";
+
 impl Observe {
-    /// `node` names the node in every log line.
+    /// With the usual settings.
     #[must_use]
     pub fn new(node: &str, log: AccessLogTarget) -> Self {
+        Self::start(Config {
+            node: node.to_owned(),
+            cluster: DEFAULT_CLUSTER.to_owned(),
+            log,
+            events: AccessLogEvents::default(),
+        })
+    }
+
+    #[must_use]
+    pub fn start(config: Config) -> Self {
         let inner = Inner {
+            log: AccessLog::start(&config.node, config.log, config.events),
+            cluster: config.cluster,
             registry: parking_lot::Mutex::default(),
             series: Arc::new(SeriesSet::new(series::MAX_SETS)),
             timings: Arc::default(),
@@ -85,9 +114,8 @@ impl Observe {
             policies: parking_lot::Mutex::default(),
             no_policy: "none".into(),
             active: Gauge::default(),
-            kernel: Family::default(),
+            node: Arc::default(),
             connections: Connections::default(),
-            log: AccessLog::start(node, log),
         };
         inner.register_all();
         Self(Arc::new(inner))
@@ -109,26 +137,20 @@ impl Observe {
         self.0.log.reopen();
     }
 
-    /// The oldest connections that are carried now.
+    /// The oldest connections that the filter takes.
     #[must_use]
-    pub fn connections(&self, limit: usize) -> ConnectionList {
+    pub fn connections(&self, filter: &ConnectionFilter) -> ConnectionList {
         ConnectionList {
             total: u64::try_from(self.0.active.get()).unwrap_or(0),
-            connections: self.0.connections.list(limit),
+            connections: self.0.connections.list(filter),
         }
     }
 
     /// The page, as OpenMetrics; [`page::to_text`] gives the older format.
     /// `kernel`: counters of the kernel programs.
     #[must_use]
-    pub fn page(&self, kernel: &[(&'static str, u64)]) -> String {
-        for (event, value) in kernel {
-            // A gauge of a count: the kernel holds the truth, also over restarts.
-            self.0
-                .kernel
-                .get_or_create(&Event { event })
-                .set(*value as f64);
-        }
+    pub fn page(&self, state: NodeState, kernel: &[(&'static str, u64)]) -> String {
+        self.0.node.set(state, kernel);
         let mut page = String::new();
         if prometheus_client::encoding::text::encode(&mut page, &self.0.registry.lock()).is_err() {
             page.clear();
@@ -148,21 +170,41 @@ impl Inner {
         policy.clone()
     }
 
+    /// Series of closed sets of labels are there from the start: the first
+    /// event of one is then an increase, which a rule can see.
+    fn begin_series(&self) {
+        for way in labels::ALL_DIRECTIONS {
+            for reason in labels::every_reason() {
+                let labels = Ended {
+                    direction: direction(way),
+                    reason,
+                };
+                drop(self.ended.get_or_create(&labels));
+            }
+        }
+        for labels in Handshake::every() {
+            drop(self.handshakes.get_or_create(&labels));
+        }
+        let policy = self.no_policy.clone();
+        drop(self.denied.get_or_create(&Policy { policy }));
+    }
+
     fn register_all(&self) {
-        let r = &mut *self.registry.lock();
+        let mut registry = self.registry.lock();
+        let r = &mut *registry;
         r.register(
             "mesh_agent_build",
-            "Which agent this is",
+            "Version of the agent; always 1",
             Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]),
         );
         r.register(
             "mesh_agent_connections_ended",
-            "Accepted connections by how they ended",
+            "Accepted connections that ended, by how",
             self.ended.clone(),
         );
         r.register(
             "mesh_agent_tls_handshakes",
-            "Finished handshakes between agents by what they agreed on",
+            "Finished handshakes between agents, by what they agreed on",
             self.handshakes.clone(),
         );
         r.register(
@@ -172,21 +214,19 @@ impl Inner {
         );
         r.register(
             "mesh_agent_connections_active",
-            "Connections carried now",
+            "Connections that are carried now",
             self.active.clone(),
         );
         r.register(
-            "mesh_agent_kernel_events",
-            "What the kernel programs counted since they were first loaded",
-            self.kernel.clone(),
-        );
-        r.register(
             "mesh_agent_log_lines_dropped",
-            "Access log lines that found the queue full or could not be written",
+            "Access log lines that found the queue full, or could not be written",
             self.log.dropped(),
         );
         r.register_collector(Box::new(self.series.clone()));
         r.register_collector(Box::new(self.timings.clone()));
+        r.register_collector(Box::new(self.node.clone()));
         r.register_collector(Box::new(process::Process));
+        drop(registry);
+        self.begin_series();
     }
 }

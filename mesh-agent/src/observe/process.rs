@@ -24,7 +24,7 @@ impl Collector for Process {
         encoder
             .encode_descriptor(
                 "process_cpu_seconds",
-                "User and system CPU time",
+                "User and system CPU time, in seconds",
                 None,
                 MetricType::Counter,
             )?
@@ -32,7 +32,7 @@ impl Collector for Process {
         let gauges = [
             (
                 "process_resident_memory_bytes",
-                "Resident memory",
+                "Resident memory, in bytes",
                 usage.resident_bytes as f64,
             ),
             (
@@ -52,7 +52,7 @@ impl Collector for Process {
             ),
             (
                 "process_start_time_seconds",
-                "Start of the process, seconds since 1970",
+                "Start of the process, in seconds since 1970",
                 usage.started.as_secs_f64(),
             ),
         ];

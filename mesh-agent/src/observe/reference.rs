@@ -1,7 +1,9 @@
 //! What the reference of metrics is made from.
 
 use super::Observe;
-use super::labels::{CLOSE_REASONS, DIRECTIONS, REFUSE_REASONS, SECURITIES, TLS_FAILURES};
+use super::labels::{
+    CLOSE_REASONS, DIRECTIONS, REFUSE_REASONS, RESPONSE_FLAGS, SECURITIES, TLS_FAILURES,
+};
 use super::tests::outcome;
 use crate::model::{CipherSuite, CloseReason, KeyExchange, RefuseReason, TlsParameters, TlsRole};
 
@@ -11,8 +13,11 @@ pub(crate) const NAMES: &[(&str, &[(&str, &str)])] = &[
     ("`reason`: why connections were refused", REFUSE_REASONS),
     ("`reason`: why handshakes failed", TLS_FAILURES),
     ("`direction`", DIRECTIONS),
+    ("`response_flags`", RESPONSE_FLAGS),
     ("`connection_security_policy`", SECURITIES),
 ];
+
+pub(crate) use super::access_log::line::FIELDS;
 
 /// One connection of each kind, so that every family has its labels.
 pub(crate) fn fill(observe: &Observe) {
@@ -35,13 +40,36 @@ pub(crate) fn labels() -> Vec<(&'static str, String)> {
         ("reason", below),
         ("direction", below),
         ("connection_security_policy", below),
+        ("response_flags", below),
+        (
+            "source_canonical_service, destination_canonical_service",
+            "label `service.istio.io/canonical-name`, else as the workload; `unknown`, `other`",
+        ),
+        (
+            "source_canonical_revision, destination_canonical_revision",
+            "label `service.istio.io/canonical-revision`, `app.kubernetes.io/version` or `version`, else `latest`; `unknown`, `other`",
+        ),
+        (
+            "source_version, destination_version",
+            "label `version` or `app.kubernetes.io/version`; `unknown`, `other`",
+        ),
+        (
+            "source_cluster, destination_cluster",
+            "`--cluster-id`; `unknown`, `other`",
+        ),
         (
             "reporter",
             "`source` (the caller's agent, also within a node), `destination`",
         ),
         ("request_protocol", "`tcp`"),
-        ("source_workload, destination_workload", configured),
-        ("source_app, destination_app", configured),
+        (
+            "source_workload, destination_workload",
+            "label `app.kubernetes.io/name` or `app`, else the pod's name; `unknown`, `other`",
+        ),
+        (
+            "source_app, destination_app",
+            "label `app`; `unknown`, `other`",
+        ),
         (
             "source_workload_namespace, destination_workload_namespace",
             configured,

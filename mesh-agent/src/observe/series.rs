@@ -11,7 +11,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
-use super::labels::Connection;
+use super::connection_labels::Connection;
 use crate::model::ByteCounts;
 
 /// Most label sets; those past it are counted as `other`.
@@ -24,6 +24,7 @@ const SWEEP: Duration = Duration::from_secs(10);
 /// The counters of one label set.
 #[derive(Debug, Default)]
 pub(super) struct Series {
+    failed: AtomicU64,
     opened: AtomicU64,
     closed: AtomicU64,
     /// Bytes from servers to clients.
@@ -37,6 +38,11 @@ impl Series {
         self.opened.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// It was not carried.
+    pub(super) fn failed(&self) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(super) fn closed(&self) {
         self.closed.fetch_add(1, Ordering::Relaxed);
     }
@@ -46,8 +52,16 @@ impl Series {
         self.received.fetch_add(bytes.sent, Ordering::Relaxed);
     }
 
-    fn values(&self) -> [u64; 4] {
-        [&self.opened, &self.closed, &self.sent, &self.received].map(|n| n.load(Ordering::Relaxed))
+    /// In the order of [`FAMILIES`].
+    fn values(&self) -> [u64; 5] {
+        let all = [
+            &self.opened,
+            &self.closed,
+            &self.sent,
+            &self.received,
+            &self.failed,
+        ];
+        all.map(|n| n.load(Ordering::Relaxed))
     }
 }
 
@@ -106,7 +120,7 @@ impl SeriesSet {
         known.series.clone()
     }
 
-    fn values(&self) -> Vec<(Arc<Connection>, [u64; 4])> {
+    fn values(&self) -> Vec<(Arc<Connection>, [u64; 5])> {
         let sets = self.sets.lock();
         let values = sets.known.iter();
         values
@@ -127,7 +141,7 @@ impl Sets {
     }
 }
 
-const FAMILIES: [(&str, &str); 4] = [
+const FAMILIES: [(&str, &str); 5] = [
     (
         "istio_tcp_connections_opened",
         "Connections that reached their upstream",
@@ -136,23 +150,36 @@ const FAMILIES: [(&str, &str); 4] = [
         "istio_tcp_connections_closed",
         "Connections that reached their upstream and ended",
     ),
-    ("istio_tcp_sent_bytes", "Bytes from servers to clients"),
-    ("istio_tcp_received_bytes", "Bytes from clients to servers"),
+    (
+        "istio_tcp_sent_bytes",
+        "Application data from servers to clients, in bytes",
+    ),
+    (
+        "istio_tcp_received_bytes",
+        "Application data from clients to servers, in bytes",
+    ),
+    (
+        "istio_tcp_connections_failed",
+        "Connections that were refused or never reached their upstream, by response_flags",
+    ),
 ];
+/// Of those that are not carried; the others count only those that are.
+const FAILED: usize = 4;
 
 impl Collector for SeriesSet {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let values = self.values();
         for (index, (name, help)) in FAMILIES.into_iter().enumerate() {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-            for (labels, values) in &values {
+            let counts = |labels: &Connection| labels.is_of_carried() == (index != FAILED);
+            for (labels, values) in values.iter().filter(|(l, _)| counts(l)) {
                 let mut metric = family.encode_family(&**labels)?;
                 metric.encode_counter::<NoLabelSet, u64, u64>(&values[index], None)?;
             }
         }
         let mut overflowed = encoder.encode_descriptor(
             "mesh_agent_label_sets_overflowed",
-            "Label sets of connections counted as other because there are too many",
+            "Label sets of connections that are counted as `other`, for there are too many",
             None,
             MetricType::Counter,
         )?;

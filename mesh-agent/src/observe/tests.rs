@@ -1,8 +1,18 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{AccessLogTarget, Observe};
+use super::labels::ResponseFlags;
+use super::{AccessLogTarget, ConnectionFilter, NodeState, Observe};
 use crate::model::*;
+
+const NONE: ResponseFlags = ResponseFlags::None;
+
+fn all() -> ConnectionFilter {
+    ConnectionFilter {
+        limit: 10,
+        ..ConnectionFilter::default()
+    }
+}
 
 pub(super) fn outcome(reason: CloseReason) -> Outcome {
     let workload = Workload {
@@ -24,7 +34,7 @@ pub(super) fn outcome(reason: CloseReason) -> Outcome {
     };
     Outcome {
         opening: Opening {
-            id: 1,
+            id: ConnectionId::new(0, 1),
             direction: Direction::Outbound,
             client: ClientAddr::new("10.0.0.5:4000".parse().expect("address")),
             orig_dst: OrigDst::new("10.96.0.1:80".parse().expect("address")),
@@ -36,7 +46,9 @@ pub(super) fn outcome(reason: CloseReason) -> Outcome {
             destination_principal: None,
             security: Security::None,
             tls: None,
+            peer_certificate: None,
             rule: None,
+            denied_by: None,
             started: SystemTime::UNIX_EPOCH,
             generation: 3,
         },
@@ -57,7 +69,7 @@ fn a_carried_and_a_refused_connection_show_on_the_page() {
     let worker = observe.worker();
     worker.opened(&carried.opening).closed(&carried);
     worker.refused(&outcome(CloseReason::Refused(RefuseReason::NoEndpoint)));
-    let page = observe.page(&[("connect_captured", 2)]);
+    let page = observe.page(NodeState::default(), &[("connect_captured", 2)]);
     let line = |start: &str, end: &str| {
         assert!(
             page.lines()
@@ -76,8 +88,8 @@ fn a_carried_and_a_refused_connection_show_on_the_page() {
     );
     line("mesh_agent_connections_active", " 0");
     line(
-        "mesh_agent_kernel_events{event=\"connect_captured\"",
-        "} 2.0",
+        "mesh_agent_kernel_events_total{event=\"connect_captured\"",
+        "} 2",
     );
 }
 
@@ -98,7 +110,8 @@ fn every_log_line_is_one_json_object_whatever_the_names() {
     assert_eq!(lines.len(), 2);
     assert_eq!(lines[0]["event"], "open");
     assert_eq!(lines[1]["source_workload"], "shop/we\"b\n0");
-    assert_eq!(lines[1]["bytes_sent"], 8);
+    assert_eq!(lines[1]["request_bytes"], 8);
+    assert_eq!(lines[1]["response_bytes"], 6);
 }
 
 #[test]
@@ -110,22 +123,25 @@ fn bytes_show_while_a_connection_lasts_and_are_counted_once() {
     open.progress(bytes(5, 1));
     assert!(
         observe
-            .page(&[])
+            .page(NodeState::default(), &[])
             .lines()
             .any(|l| l.starts_with("istio_tcp_received_bytes_total{") && l.ends_with("} 5"))
     );
-    let list = observe.connections(10);
+    let list = observe.connections(&all());
     assert_eq!((list.total, list.connections.len()), (1, 1));
-    assert_eq!(list.connections[0].bytes_sent, 5);
+    assert_eq!(list.connections[0].request_bytes, 5);
     carried.bytes = bytes(8, 6);
     open.closed(&carried);
     assert!(
         observe
-            .page(&[])
+            .page(NodeState::default(), &[])
             .lines()
             .any(|l| l.starts_with("istio_tcp_received_bytes_total{") && l.ends_with("} 8"))
     );
-    assert_eq!(observe.connections(10), super::ConnectionList::default());
+    assert_eq!(
+        observe.connections(&all()),
+        super::ConnectionList::default()
+    );
 }
 
 #[test]
@@ -136,7 +152,7 @@ fn a_connection_that_is_dropped_without_an_outcome_ends_as_internal() {
             .worker()
             .opened(&outcome(CloseReason::Finished).opening),
     );
-    let page = observe.page(&[]);
+    let page = observe.page(NodeState::default(), &[]);
     assert!(page.contains(
         "mesh_agent_connections_ended_total{direction=\"outbound\",reason=\"internal\"} 1"
     ));
@@ -153,7 +169,7 @@ fn handshakes_are_counted_by_what_they_agreed_on() {
         worker.handshake(TlsRole::Server, parameters);
         worker.handshake(TlsRole::Server, parameters);
     }
-    let page = observe.page(&[]);
+    let page = observe.page(NodeState::default(), &[]);
     let line = "mesh_agent_tls_handshakes_total{role=\"server\",version=\"1.3\",\
         group=\"X25519MLKEM768\",cipher=\"TLS_AES_128_GCM_SHA256\"} 2\n";
     assert!(page.contains(line), "{page}");
@@ -172,7 +188,7 @@ fn denials_are_counted_by_policy_and_their_number_is_bounded() {
         });
         worker.refused(&denied);
     }
-    let page = observe.page(&[]);
+    let page = observe.page(NodeState::default(), &[]);
     assert!(page.contains("mesh_agent_authz_denied_total{policy=\"shop/p0\"} 1\n"));
     assert!(page.contains("mesh_agent_authz_denied_total{policy=\"other\"} 5\n"));
 }
@@ -184,7 +200,7 @@ fn too_many_label_sets_are_counted_as_other() {
         let mut opening = outcome(CloseReason::Finished).opening;
         opening.source_principal =
             Some(SpiffeId::parse(&format!("spiffe://td/ns/a/sa/{account}")).expect("an identity"));
-        super::labels::Connection::of(&super::who::Who::of(&opening))
+        super::connection_labels::Connection::of(&super::who::Who::of(&opening, NONE), "c1")
     };
     let now = std::time::Instant::now();
     let [a, b, c, d] = ["a", "b", "c", "d"].map(|account| set.get(labels(account), now));
@@ -204,7 +220,7 @@ fn the_page_is_openmetrics_and_can_be_had_as_text() {
     let worker = observe.worker();
     let carried = outcome(CloseReason::Finished);
     worker.opened(&carried.opening).closed(&carried);
-    let page = observe.page(&[("connect_captured", 2)]);
+    let page = observe.page(NodeState::default(), &[("connect_captured", 2)]);
     check_page(&page, true);
     let text = super::page::to_text(&page);
     check_page(&text, false);
@@ -261,5 +277,176 @@ fn the_format_is_what_the_asker_wants() {
     assert!(super::page::wants_openmetrics(prometheus));
     for other in ["", "*/*", "text/plain", "application/openmetrics-text;q=0"] {
         assert!(!super::page::wants_openmetrics(other), "{other}");
+    }
+}
+
+#[test]
+fn what_is_refused_is_counted_by_pair_and_never_as_opened() {
+    let observe = Observe::new("n1", AccessLogTarget::Off);
+    let worker = observe.worker();
+    for (reason, flags) in [
+        (RefuseReason::Denied, "DENY"),
+        (RefuseReason::RefusedByPeer, "DENY"),
+        (RefuseReason::ConnectRefused, "CONNECT"),
+        (RefuseReason::Tls(TlsFailure::Revoked), "TLS_FAILURE"),
+        (RefuseReason::NoCertificate, "IDENTITY_ERROR"),
+        (RefuseReason::OverLimit, "OTHER"),
+    ] {
+        let before = count(&observe, flags);
+        worker.refused(&outcome(CloseReason::Refused(reason)));
+        assert_eq!(count(&observe, flags), before + 1, "{reason:?}");
+    }
+    let page = observe.page(NodeState::default(), &[]);
+    let opened = |l: &str| l.starts_with("istio_tcp_connections_opened_total{");
+    assert!(!page.lines().any(opened), "{page}");
+}
+
+/// Failed connections of the tests' pair with those flags.
+fn count(observe: &Observe, flags: &str) -> u64 {
+    let page = observe.page(NodeState::default(), &[]);
+    let of = |l: &&str| {
+        l.starts_with("istio_tcp_connections_failed_total{")
+            && l.contains("source_workload=\"web\"")
+            && l.contains(&format!("response_flags=\"{flags}\""))
+    };
+    let line = page.lines().find(of);
+    line.and_then(|l| l.rsplit(' ').next()?.parse().ok())
+        .unwrap_or(0)
+}
+
+#[test]
+fn dashboards_find_their_labels() {
+    let mut opening = outcome(CloseReason::Finished).opening;
+    let mut workload = opening.source.as_deref().expect("a workload").clone();
+    for (label, value) in [("app", "storefront"), ("version", "v2")] {
+        workload.labels.insert(label.to_owned(), value.to_owned());
+    }
+    opening.source = Ok(Arc::new(workload));
+    let observe = Observe::new("n1", AccessLogTarget::Off);
+    let _open = observe.worker().opened(&opening);
+    let page = observe.page(NodeState::default(), &[]);
+    for label in [
+        "reporter=\"source\"",
+        "source_canonical_service=\"web\"",
+        "source_canonical_revision=\"v2\"",
+        "source_version=\"v2\"",
+        "source_app=\"storefront\"",
+        "source_cluster=\"Kubernetes\"",
+        "destination_canonical_service=\"unknown\"",
+        "destination_canonical_revision=\"unknown\"",
+        "destination_version=\"unknown\"",
+        "destination_cluster=\"unknown\"",
+        "request_protocol=\"tcp\"",
+        "response_flags=\"-\"",
+        "connection_security_policy=\"none\"",
+    ] {
+        let has =
+            |l: &str| l.starts_with("istio_tcp_connections_opened_total{") && l.contains(label);
+        assert!(page.lines().any(has), "{label} in {page}");
+    }
+}
+
+#[test]
+fn connections_are_found_by_pod_principal_state_and_id() {
+    let observe = Observe::new("n1", AccessLogTarget::Off);
+    let worker = observe.worker();
+    let mut opening = outcome(CloseReason::Finished).opening;
+    let id = SpiffeId::parse("spiffe://td/ns/shop/sa/web").expect("an identity");
+    opening.source_principal = Some(id);
+    let _open = worker.opened(&opening);
+    let mut denied = outcome(CloseReason::Refused(RefuseReason::RefusedByPeer));
+    denied.opening.id = ConnectionId::new(1, 0x2f);
+    denied.opening.source = Err(UnknownPeer);
+    denied.opening.denied_by = Some(Box::new(PeerRule {
+        policy: "shop/no-web".into(),
+        rule: Some(0),
+    }));
+    worker.refused(&denied);
+    let found = |change: fn(&mut ConnectionFilter)| {
+        let mut filter = all();
+        change(&mut filter);
+        let list = observe.connections(&filter).connections;
+        list.into_iter().map(|c| c.id).collect::<Vec<_>>()
+    };
+    assert_eq!(found(|_| {}), ["0-1", "1-2f"]);
+    assert_eq!(found(|f| f.state = Some("refused".into())), ["1-2f"]);
+    assert_eq!(found(|f| f.state = Some("open".into())), ["0-1"]);
+    assert_eq!(found(|f| f.id = Some("1-2f".into())), ["1-2f"]);
+    assert_eq!(found(|f| f.pod = Some("shop/we\"b\n0".into())), ["0-1"]);
+    assert_eq!(
+        found(|f| f.principal = Some("td/ns/shop/sa/web".into())),
+        ["0-1"]
+    );
+    assert_eq!(
+        found(|f| f.principal = Some("td/ns/shop/sa/we".into())),
+        [""; 0]
+    );
+    let refused = observe.connections(&ConnectionFilter {
+        state: Some("refused".into()),
+        ..all()
+    });
+    assert_eq!(refused.total, 1, "carried now");
+    let refused = &refused.connections[0];
+    assert_eq!(refused.reason.as_deref(), Some("refused_by_peer"));
+    assert_eq!(refused.policy.as_deref(), Some("shop/no-web"));
+}
+
+#[test]
+fn the_list_of_refused_connections_is_bounded_and_keeps_the_latest() {
+    let observe = Observe::new("n1", AccessLogTarget::Off);
+    let worker = observe.worker();
+    let mut refused = outcome(CloseReason::Refused(RefuseReason::NoEndpoint));
+    for n in 0..1_000 {
+        refused.opening.id = ConnectionId::new(0, n);
+        worker.refused(&refused);
+    }
+    let list = observe.connections(&ConnectionFilter {
+        limit: usize::MAX,
+        ..all()
+    });
+    assert_eq!(list.connections.len(), 256);
+    let last = list.connections.last().map(|c| &*c.id);
+    assert_eq!(last, Some("0-3e7"));
+}
+
+#[test]
+fn the_node_shows_whether_it_is_ready_its_pods_and_its_problems() {
+    let observe = Observe::new("n1", AccessLogTarget::Off);
+    let state = NodeState {
+        ready: true,
+        problems: 2,
+        pods_enrolled: 3,
+        pods_failed: 1,
+        generation: 7,
+    };
+    let page = observe.page(state, &[("connect_captured", 5), (super::LIVE_TUPLES, 4)]);
+    for line in [
+        "mesh_agent_ready 1",
+        "mesh_agent_problems 2",
+        "mesh_agent_pods{state=\"enrolled\"} 3",
+        "mesh_agent_pods{state=\"failed\"} 1",
+        "mesh_agent_configuration_generation 7",
+        "mesh_agent_kernel_events_total{event=\"connect_captured\"} 5",
+        "mesh_agent_kernel_tuples 4",
+        "# TYPE mesh_agent_kernel_events counter",
+    ] {
+        assert!(page.lines().any(|l| l == line), "{line} in {page}");
+    }
+    assert!(
+        !page.contains("event=\"live_tuples\""),
+        "a gauge is no event"
+    );
+}
+
+#[test]
+fn series_of_closed_sets_are_there_before_their_first_event() {
+    let page = Observe::new("n1", AccessLogTarget::Off).page(NodeState::default(), &[]);
+    for line in [
+        "mesh_agent_connections_ended_total{direction=\"inbound\",reason=\"tls_revoked\"} 0",
+        "mesh_agent_connections_ended_total{direction=\"outbound\",reason=\"finished\"} 0",
+        "mesh_agent_authz_denied_total{policy=\"none\"} 0",
+        "mesh_agent_tls_handshakes_total{role=\"server\",version=\"1.3\",group=\"X25519\",cipher=\"TLS_AES_128_GCM_SHA256\"} 0",
+    ] {
+        assert!(page.lines().any(|l| l == line), "{line} in {page}");
     }
 }

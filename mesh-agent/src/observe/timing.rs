@@ -10,7 +10,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
-use super::labels::{DirectionLabel, direction};
+use super::labels::{ALL_DIRECTIONS, DirectionLabel, direction};
 use crate::model::Direction;
 
 const BUCKETS: usize = 11;
@@ -31,7 +31,6 @@ const DURATION_US: [u64; BUCKETS] = [
 const CONNECT_US: [u64; BUCKETS] = [
     50, 150, 400, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000,
 ];
-const DIRECTIONS: [Direction; 3] = [Direction::Outbound, Direction::Inbound, Direction::SameNode];
 
 #[derive(Debug, Default)]
 struct Histogram {
@@ -94,20 +93,20 @@ impl Collector for AllTimings {
         let families: [(&str, &str, _, Pick); 2] = [
             (
                 "mesh_agent_connection_duration_seconds",
-                "From accept to the end",
+                "Time from accept to the end, in seconds",
                 &DURATION_US,
                 |t| &t.duration,
             ),
             (
                 "mesh_agent_upstream_connect_seconds",
-                "From accept to the upstream's answer",
+                "Time from accept until the upstream took the connection, in seconds",
                 &CONNECT_US,
                 |t| &t.connect,
             ),
         ];
         for (name, help, bounds, pick) in families {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
-            for (index, way) in DIRECTIONS.into_iter().enumerate() {
+            for (index, way) in ALL_DIRECTIONS.into_iter().enumerate() {
                 let parts = workers.iter().map(|w| &pick(w)[index]);
                 let (sum, count, buckets) = total(bounds, parts);
                 let labels = DirectionLabel {

@@ -3,13 +3,15 @@
 use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
 use std::sync::Arc;
 
+use super::labels::ResponseFlags;
 use crate::model::{Direction, Opening, Security, ServiceKey, SpiffeId, UnknownPeer, Workload};
 
 type Peer = Result<Arc<Workload>, UnknownPeer>;
 
-/// The parts of an [`Opening`] that decide on its labels.
+/// The parts of an [`Opening`] that decide on its labels, and what became of it.
 #[derive(Debug)]
 pub(super) struct Who {
+    pub(super) flags: ResponseFlags,
     pub(super) direction: Direction,
     pub(super) security: Security,
     pub(super) source: Peer,
@@ -20,8 +22,9 @@ pub(super) struct Who {
 }
 
 impl Who {
-    pub(super) fn of(opening: &Opening) -> Self {
+    pub(super) fn of(opening: &Opening, flags: ResponseFlags) -> Self {
         Self {
+            flags,
             direction: opening.direction,
             security: opening.security,
             source: opening.source.clone(),
@@ -34,8 +37,9 @@ impl Who {
 
     /// Workloads by pointer: this keeps them alive, so that no other can have
     /// their address; one that was loaded anew is another, which costs a look-up.
-    pub(super) fn is_of(&self, opening: &Opening) -> bool {
-        self.direction == opening.direction
+    pub(super) fn is_of(&self, opening: &Opening, flags: ResponseFlags) -> bool {
+        self.flags == flags
+            && self.direction == opening.direction
             && self.security == opening.security
             && same(&self.source, &opening.source)
             && same(&self.destination, &opening.destination)
@@ -46,8 +50,13 @@ impl Who {
 }
 
 /// Equal for openings of which `Who::is_of` says the same.
-pub(super) fn hash(state: &foldhash::fast::RandomState, opening: &Opening) -> u64 {
+pub(super) fn hash(
+    state: &foldhash::fast::RandomState,
+    opening: &Opening,
+    flags: ResponseFlags,
+) -> u64 {
     let mut hasher = state.build_hasher();
+    flags.hash(&mut hasher);
     opening.direction.hash(&mut hasher);
     opening.security.hash(&mut hasher);
     address(&opening.source).hash(&mut hasher);

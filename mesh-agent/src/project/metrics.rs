@@ -18,7 +18,7 @@ impl Metrics {
         observe.register(|registry| {
             registry.register(
                 "mesh_agent_enrol_seconds",
-                "Time to enrol a pod",
+                "Time to enrol a pod, in seconds",
                 enrol.clone(),
             );
             registry.register(

@@ -1,5 +1,6 @@
 //! Carrying bytes until the connection ends, is cut, or has been silent too long.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::Interest;
@@ -10,7 +11,7 @@ use super::live::Cut;
 use super::live::CutReason;
 use super::report::Report;
 use crate::io;
-use crate::model::{ByteCounts, CloseReason};
+use crate::model::{ByteCounts, ByteMeter, CloseReason, Security};
 use crate::sys::socket;
 use crate::tunnel::{self, Connection};
 
@@ -36,10 +37,15 @@ pub(super) enum Side {
 /// Something that carries bytes and may be interrupted between any two.
 pub(super) trait Carry {
     type End;
-    async fn run(&mut self) -> Self::End;
+    /// `None`: the upstream has taken the connection, and it goes on.
+    async fn run(&mut self) -> Option<Self::End>;
     fn bytes(&self) -> ByteCounts;
     /// The end that is a failure of that socket.
     fn failure_of(side: Side) -> Self::End;
+    /// The upstream has taken the connection.
+    fn is_accepted(&self) -> bool;
+    /// Where the bytes are to be shown from now on.
+    fn show(&mut self, meter: Arc<ByteMeter>);
 }
 
 /// Two plain sockets, the client's and the upstream.
@@ -52,8 +58,16 @@ pub(super) struct Plain<'s> {
 impl Carry for Plain<'_> {
     type End = io::End;
 
-    async fn run(&mut self) -> io::End {
-        self.relay.run(self.client, self.upstream).await
+    async fn run(&mut self) -> Option<io::End> {
+        Some(self.relay.run(self.client, self.upstream).await)
+    }
+
+    fn is_accepted(&self) -> bool {
+        true
+    }
+
+    fn show(&mut self, meter: Arc<ByteMeter>) {
+        self.relay.show(meter);
     }
 
     fn bytes(&self) -> ByteCounts {
@@ -78,8 +92,16 @@ pub(super) struct Tunnelled<'s> {
 impl Carry for Tunnelled<'_> {
     type End = tunnel::End;
 
-    async fn run(&mut self) -> tunnel::End {
-        self.relay.run(self.application, self.connection).await
+    async fn run(&mut self) -> Option<tunnel::End> {
+        self.relay.advance(self.application, self.connection).await
+    }
+
+    fn is_accepted(&self) -> bool {
+        self.relay.is_accepted()
+    }
+
+    fn show(&mut self, meter: Arc<ByteMeter>) {
+        self.relay.show(meter);
     }
 
     fn bytes(&self) -> ByteCounts {
@@ -94,28 +116,44 @@ impl Carry for Tunnelled<'_> {
     }
 }
 
+/// Tells of a connection once its upstream has taken it: what is refused
+/// before that is never counted, listed or logged as opened.
+fn take_up<C: Carry>(what: &mut C, report: &mut Report<'_>) {
+    if what.is_accepted() && !report.is_open() {
+        what.show(report.opened());
+    }
+}
+
 /// Carries between the `sockets` that `what` has; `idle`: longest silence,
 /// `None` for ever.
 pub(super) async fn carry<C: Carry>(
     what: &mut C,
     sockets: [&TcpStream; 2],
     cut: &Cut,
-    report: &Report<'_>,
+    report: &mut Report<'_>,
     idle: Option<Duration>,
 ) -> Stopped<C::End> {
     let (mut silent, mut before) = (Duration::ZERO, what.bytes());
     let mut lasts = false;
     loop {
+        take_up(what, report);
         let left = idle.map_or(PROGRESS, |idle| idle.saturating_sub(silent).min(PROGRESS));
         let failed = tokio::select! {
             biased; // a cut must not wait for a busy stream
             reason = cut.wait() => return Stopped::Cut(reason),
-            end = what.run() => return Stopped::Ended(end),
+            end = what.run() => match end {
+                Some(end) => {
+                    // A short stream is taken and ends in one go.
+                    take_up(what, report);
+                    return Stopped::Ended(end);
+                }
+                None => continue,
+            },
             side = failure(sockets) => Some(side),
             () = sleep(left) => abandoned(sockets),
         };
         if let Some(side) = failed {
-            return Box::pin(last_bytes(what, side, cut)).await;
+            return Box::pin(last_bytes(what, side, cut, report)).await;
         }
         if !std::mem::replace(&mut lasts, true) {
             for socket in sockets {
@@ -154,13 +192,24 @@ fn abandoned([first, second]: [&TcpStream; 2]) -> Option<Side> {
 
 /// One side has failed. What it had sent before still goes, as long as the other
 /// side takes it; then both end.
-async fn last_bytes<C: Carry>(what: &mut C, side: Side, cut: &Cut) -> Stopped<C::End> {
+async fn last_bytes<C: Carry>(
+    what: &mut C,
+    side: Side,
+    cut: &Cut,
+    report: &mut Report<'_>,
+) -> Stopped<C::End> {
     loop {
         let before = what.bytes();
         tokio::select! {
             biased; // as above
             reason = cut.wait() => return Stopped::Cut(reason),
-            end = what.run() => return Stopped::Ended(end),
+            end = what.run() => {
+                take_up(what, report);
+                match end {
+                    Some(end) => return Stopped::Ended(end),
+                    None => continue,
+                }
+            }
             () = sleep(STUCK) => {}
         }
         if what.bytes() == before {
@@ -180,7 +229,9 @@ pub(super) async fn carry_plain(
     report: &mut Report<'_>,
     idle: Option<Duration>,
 ) -> Ended {
-    report.opened();
+    if report.opening.security == Security::Unknown {
+        report.opening.security = Security::None;
+    }
     let mut plain = Plain {
         relay: io::Relay::default(),
         client,

@@ -14,8 +14,11 @@ use super::unproven::Place;
 use super::worker::{Local, PodState};
 use super::{inbound, outbound};
 use crate::discovery::Published;
-use crate::model::{ByteCounts, ClientAddr, CloseReason, OrigDst, RefuseReason};
+use crate::model::{
+    ByteCounts, ClientAddr, CloseReason, OrigDst, RefuseReason, UnknownPeer, Workload,
+};
 use crate::sys::socket;
+use crate::tls;
 
 /// The first stage: a connection that was steered to this agent.
 pub(super) struct Accepted<'l> {
@@ -48,6 +51,22 @@ impl<'l> At<'l> {
         Source::new(ip, by_ip.contains_key(&ip))
     }
 
+    /// The pod that the configuration gives the client's address to: a name
+    /// for people, and never a proof.
+    pub(super) fn workload_of_client(&self) -> Result<Arc<Workload>, UnknownPeer> {
+        let by_ip = &self.published.snapshot.by_ip;
+        by_ip
+            .get(&self.client_addr.ip())
+            .cloned()
+            .ok_or(UnknownPeer)
+    }
+
+    /// What the failed handshake showed of the peer is kept for the report.
+    pub(super) fn refuse(&self, failed: tls::Failed) -> RefuseReason {
+        self.entry.set_shown(failed.shown);
+        RefuseReason::Tls(failed.failure)
+    }
+
     pub(super) fn report(&self) -> Report<'l> {
         let generation = self.published.snapshot.generation;
         Report::new(
@@ -62,7 +81,7 @@ impl<'l> At<'l> {
 
 impl Accepted<'_> {
     /// Closes the client the way that fits the end, then tells of it.
-    pub(super) fn conclude(self, report: Report<'_>, result: Result<Ended, RefuseReason>) {
+    pub(super) fn conclude(self, mut report: Report<'_>, result: Result<Ended, RefuseReason>) {
         let (bytes, reason) = match result {
             Ok(ended) => ended,
             Err(reason) => (ByteCounts::default(), CloseReason::Refused(reason)),
@@ -71,6 +90,9 @@ impl Accepted<'_> {
             socket::reset_on_close(&self.client);
         }
         drop(self.client);
+        if let CloseReason::Refused(RefuseReason::Tls(_)) = reason {
+            report.shown(self.at.entry.take_shown());
+        }
         report.ended(bytes, reason);
     }
 }

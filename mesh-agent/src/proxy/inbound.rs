@@ -19,7 +19,7 @@ use super::live::Checked;
 use super::outbound::{carry_between, decide};
 use super::report::Report;
 use crate::model::policy::PeerMode;
-use crate::model::{ClientAddr, RefuseReason, TlsFailure, UpstreamAddr};
+use crate::model::{ClientAddr, RefuseReason, Security, TlsFailure, UpstreamAddr};
 use crate::policy::Permit;
 use crate::sys::socket;
 
@@ -35,6 +35,7 @@ enum Way {
 /// Gives a mesh peer's connection back, for [`tunnelled::serve`].
 pub(super) async fn serve(accepted: Accepted<'_>) -> Option<Accepted<'_>> {
     let mut report = accepted.at.report();
+    report.opening.source = accepted.at.workload_of_client();
     let result = match way(&accepted, &mut report).await {
         Ok(Way::Mesh) => return Some(accepted),
         Ok(Way::Ended(ended)) => Ok(ended),
@@ -103,6 +104,7 @@ async fn permissive(accepted: &Accepted<'_>, report: &mut Report<'_>) -> Result<
 /// The policy for a caller without identity.
 fn plaintext_permit(at: &At<'_>, report: &mut Report<'_>) -> Result<Permit, RefuseReason> {
     report.opening.upstream = Some(UpstreamAddr::new(at.orig_dst.get()));
+    report.opening.security = Security::None;
     let checked = Checked::plaintext(
         at.client_addr.ip(),
         at.pod.pod.workload.clone(),

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use super::proofs::Standing;
-use crate::model::{CloseReason, RefuseReason, SpiffeId, TlsFailure, Workload};
+use crate::model::{CloseReason, PeerCertificate, RefuseReason, SpiffeId, TlsFailure, Workload};
 
 /// Why a connection is ended from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +106,8 @@ pub(super) struct Entry {
     checked: RefCell<Option<Checked>>,
     /// Of a connection between agents.
     standing: RefCell<Option<Standing>>,
+    /// The certificate of a peer whose handshake failed.
+    shown: RefCell<Option<Arc<PeerCertificate>>>,
 }
 
 impl Entry {
@@ -116,6 +118,14 @@ impl Entry {
     /// Between two streams of one connection nothing is allowed or denied.
     pub(super) fn clear_checked(&self) {
         self.checked.replace(None);
+    }
+
+    pub(super) fn set_shown(&self, certificate: Option<Arc<PeerCertificate>>) {
+        self.shown.replace(certificate);
+    }
+
+    pub(super) fn take_shown(&self) -> Option<Arc<PeerCertificate>> {
+        self.shown.take()
     }
 
     pub(super) fn set_standing(&self, standing: Standing) {

@@ -40,12 +40,12 @@ impl Metrics {
             );
             registry.register(
                 "mesh_agent_buffer_bytes",
-                "Bytes held of what one side sent and the other did not take",
+                "What one side sent and the other did not take, in bytes",
                 metrics.held_bytes.clone(),
             );
             registry.register(
                 "mesh_agent_buffer_limit_bytes",
-                "Towards this, connections read less at a time",
+                "Limit of that, in bytes; towards it, connections read less at a time",
                 metrics.held_limit.clone(),
             );
             let mut register = |name, help, counter: &Counter| {

@@ -190,8 +190,6 @@ async fn mesh(
     peer: &MeshPeer,
     after: &mut Option<Box<Carrying>>,
 ) -> Result<Ended, RefuseReason> {
-    report.opening.security = Security::MutualTls;
-    report.opening.destination_principal = Some(peer.expected().clone());
     let at = &accepted.at;
     let key = Key {
         netns: at.pod.cookie(),
@@ -199,8 +197,9 @@ async fn mesh(
     };
     let carrying = begin(at, key, peer).await?;
     stand_on(at, key, &carrying.connection);
+    report.opening.destination_principal = Some(peer.expected().clone());
+    report.secured(carrying.connection.tls(), carrying.connection.peer());
     still_trusted(at, carrying.connection.peer())?;
-    report.opening.tls = Some(carrying.connection.tls());
     let carrying = after.insert(carrying);
     stream(accepted, report, carrying, peer).await
 }
@@ -261,7 +260,7 @@ pub(super) async fn connect(at: &At<'_>, to: &MeshPeer) -> Result<Connection, Re
     let session = tokio::select! {
         biased; // as above
         reason = at.entry.cut.wait() => return Err(reason.refuse()),
-        session = handshake => session.map_err(RefuseReason::Tls)?,
+        session = handshake => session.map_err(|failed| at.refuse(failed))?,
     };
     at.local
         .observe
@@ -315,7 +314,6 @@ async fn stream(
     peer: &MeshPeer,
 ) -> Result<Ended, RefuseReason> {
     let at = &accepted.at;
-    report.opened();
     let idle = at.local.shared.config.idle_timeout;
     let stopped = loop {
         let tcp = carrying.connection.tcp().clone();
@@ -334,15 +332,18 @@ async fn stream(
         carrying.connection.hang_up();
         carrying.connection = Box::pin(reach(at, peer)).await?;
         stand_on(at, carrying.key, &carrying.connection);
+        report.secured(carrying.connection.tls(), carrying.connection.peer());
         carrying.relay.again(&mut carrying.connection, &open(at));
     };
     let (reason, answer) = end(&stopped, carrying.relay.is_accepted());
     carrying.answer = answer;
+    report.opening.denied_by = carrying.relay.take_denied_by();
     Ok((carrying.relay.bytes(), reason))
 }
 
 fn open(at: &At<'_>) -> Open {
     Open {
+        takes_rule: true,
         original: at.orig_dst.get(),
         source: at.client_addr.get(),
         hops: 1,

@@ -1,13 +1,15 @@
 //! A connection's record: filled stage by stage, told once at its end.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::worker::{Local, PodState};
 use crate::model::{
-    ByteCounts, ClientAddr, CloseReason, Direction, Opening, OrigDst, Outcome, RefuseReason,
-    Security, UnknownPeer,
+    ByteCounts, ByteMeter, ClientAddr, CloseReason, Direction, Opening, OrigDst, Outcome,
+    PeerCertificate, RefuseReason, Security, TlsParameters, UnknownPeer,
 };
 use crate::observe;
+use crate::tls::PeerId;
 
 /// What is known so far; told as refused when nothing else is.
 pub(super) struct Report<'l> {
@@ -30,7 +32,7 @@ impl<'l> Report<'l> {
         let principal = Some(pod.pod.spiffe_id.clone());
         let inbound = pod.pod.workload.ips.contains(orig_dst.ip());
         let mut opening = Opening {
-            id: local.next_id(),
+            id: local.connection_id(),
             direction: Direction::Inbound,
             client,
             orig_dst,
@@ -40,9 +42,11 @@ impl<'l> Report<'l> {
             service: None,
             source_principal: None,
             destination_principal: None,
-            security: Security::None,
+            security: Security::Unknown,
             tls: None,
+            peer_certificate: None,
             rule: None,
+            denied_by: None,
             started: SystemTime::now(),
             generation,
         };
@@ -63,10 +67,29 @@ impl<'l> Report<'l> {
         }
     }
 
-    /// The upstream answered.
-    pub(super) fn opened(&mut self) {
+    /// Both agents have proved who they are: only now is it mutual TLS.
+    pub(super) fn secured(&mut self, tls: TlsParameters, peer: &PeerId) {
+        self.opening.security = Security::MutualTls;
+        self.opening.tls = Some(tls);
+        self.opening.peer_certificate = Some(peer.certificate());
+    }
+
+    /// What a peer showed in a handshake that failed: a claim.
+    pub(super) fn shown(&mut self, certificate: Option<Arc<PeerCertificate>>) {
+        if certificate.is_some() {
+            self.opening.peer_certificate = certificate;
+        }
+    }
+
+    /// The upstream has taken the connection. Gives where its bytes are to be shown.
+    pub(super) fn opened(&mut self) -> Arc<ByteMeter> {
         self.connect_time = Some(self.started.elapsed());
-        self.open = Some(self.local.observe.opened(&self.opening));
+        let open = self.local.observe.opened(&self.opening);
+        self.open.insert(open).meter()
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.open.is_some()
     }
 
     /// Totals so far, of a connection that lives longer.

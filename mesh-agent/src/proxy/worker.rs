@@ -26,6 +26,7 @@ use super::renew::renew;
 use super::spare::Spare;
 use super::unproven::Unproven;
 use super::{LocalPod, Recheck, Shared};
+use crate::model::ConnectionId;
 use crate::observe;
 use crate::tls;
 use crate::tunnel::{Connection, Key, Pool};
@@ -67,6 +68,7 @@ pub(super) struct Local {
     spare: Spare,
     /// Turn of round robin.
     turn: Cell<usize>,
+    index: usize,
     next_id: Cell<u64>,
     /// Connections of all pods.
     tasks: TaskTracker,
@@ -85,6 +87,7 @@ impl Local {
             ports: PortRange::part(&shared.config.delivery_ports, index, count),
             spare: Spare::new(),
             turn: Cell::new(index),
+            index,
             next_id: Cell::new((index as u64) << 48),
             tasks: TaskTracker::new(),
             shared,
@@ -96,6 +99,13 @@ impl Local {
         let id = self.next_id.get();
         self.next_id.set(id + 1);
         id
+    }
+
+    /// For log and list.
+    pub(super) fn connection_id(&self) -> ConnectionId {
+        // The worker stands in the upper bits; there are never 65,536 of them.
+        let worker = u16::try_from(self.index).unwrap_or(u16::MAX);
+        ConnectionId::new(worker, self.next_id())
     }
 
     pub(super) fn next_turn(&self) -> usize {

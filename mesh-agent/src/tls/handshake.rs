@@ -22,8 +22,8 @@ use super::failure::from_rustls;
 use super::leaf::{CertificateName, Leaf};
 use super::records::{HEAD, MAX_CIPHERTEXT, Records};
 use super::schedule::{self, Heard};
-use super::{ALPN, Credentials, provider};
-use crate::model::{SpiffeId, TlsFailure, TlsParameters};
+use super::{ALPN, Credentials, provider, shown};
+use crate::model::{PeerCertificate, SpiffeId, TlsFailure, TlsParameters};
 
 /// What a peer may send before we know it: a chain of 32 KiB and the rest.
 const MAX_HANDSHAKE: usize = 40 * 1024;
@@ -58,6 +58,22 @@ pub struct PeerId {
 struct Proven {
     leaf: Leaf,
     chain: Box<[CertificateName]>,
+    /// What the log says of it, made once.
+    certificate: Arc<PeerCertificate>,
+}
+
+impl Proven {
+    fn new(leaf: Leaf, chain: Box<[CertificateName]>) -> Self {
+        let certificate = Arc::new(PeerCertificate {
+            principal: Some(leaf.id.clone()),
+            serial: leaf.name.short_serial(),
+        });
+        Self {
+            leaf,
+            chain,
+            certificate,
+        }
+    }
 }
 
 impl PeerId {
@@ -92,7 +108,7 @@ impl PeerId {
             .map(|der| CertificateName::of(der))
             .collect::<Result<_, _>>()?;
         Ok(Self {
-            inner: Arc::new(Proven { leaf, chain }),
+            inner: Arc::new(Proven::new(leaf, chain)),
         })
     }
 
@@ -107,7 +123,7 @@ impl PeerId {
         };
         let chain = self.inner.chain.clone();
         Self {
-            inner: Arc::new(Proven { leaf, chain }),
+            inner: Arc::new(Proven::new(leaf, chain)),
         }
     }
 
@@ -125,10 +141,7 @@ impl PeerId {
             not_after,
         };
         Self {
-            inner: Arc::new(Proven {
-                leaf,
-                chain: Box::new([]),
-            }),
+            inner: Arc::new(Proven::new(leaf, Box::new([]))),
         }
     }
 
@@ -149,6 +162,12 @@ impl PeerId {
         &self.inner.leaf.name.serial
     }
 
+    /// For log and list.
+    #[must_use]
+    pub fn certificate(&self) -> Arc<PeerCertificate> {
+        self.inner.certificate.clone()
+    }
+
     /// The issuer's name in DER.
     #[must_use]
     pub fn issuer(&self) -> &[u8] {
@@ -157,6 +176,24 @@ impl PeerId {
 
     pub(super) fn chain(&self) -> &[CertificateName] {
         &self.inner.chain
+    }
+}
+
+/// A handshake that failed.
+#[derive(Debug)]
+pub struct Failed {
+    pub failure: TlsFailure,
+    /// What the peer's certificate says, if it showed one that was refused: a
+    /// claim of somebody who proved nothing.
+    pub shown: Option<Arc<PeerCertificate>>,
+}
+
+impl From<TlsFailure> for Failed {
+    fn from(failure: TlsFailure) -> Self {
+        Self {
+            failure,
+            shown: None,
+        }
     }
 }
 
@@ -179,12 +216,12 @@ pub async fn connect(
     credentials: &Credentials,
     expected: &[SpiffeId],
     deadline: Duration,
-) -> Result<Session, TlsFailure> {
+) -> Result<Session, Failed> {
     // Not sent (no SNI) and not compared: identity is in the URI SAN.
     let name = ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
     let connection = UnbufferedClientConnection::new(credentials.client_config(expected), name)
         .map_err(|error| from_rustls(&error))?;
-    localized(drive(stream, connection, deadline).await?, credentials)
+    localized(drive(stream, connection, deadline).await?, credentials).map_err(Failed::from)
 }
 
 /// As the server, from any workload of the trust domain.
@@ -192,10 +229,10 @@ pub async fn accept(
     stream: &TcpStream,
     credentials: &Credentials,
     deadline: Duration,
-) -> Result<Session, TlsFailure> {
+) -> Result<Session, Failed> {
     let connection = UnbufferedServerConnection::new(credentials.server_config())
         .map_err(|error| from_rustls(&error))?;
-    localized(drive(stream, connection, deadline).await?, credentials)
+    localized(drive(stream, connection, deadline).await?, credentials).map_err(Failed::from)
 }
 
 /// A peer of an alias is the same workload of the own trust domain, to all that
@@ -210,7 +247,7 @@ async fn drive<S: Side>(
     stream: &TcpStream,
     connection: S,
     deadline: Duration,
-) -> Result<Session, TlsFailure> {
+) -> Result<Session, Failed> {
     let mut driver = Driver {
         stream,
         connection,
@@ -221,9 +258,9 @@ async fn drive<S: Side>(
         heard: Heard::default(),
     };
     match tokio::time::timeout(deadline, driver.run()).await {
-        Ok(Ok(())) => driver.finish(),
-        Ok(Err(failure)) => Err(failure),
-        Err(_) => Err(TlsFailure::Timeout),
+        Ok(Ok(())) => driver.finish().map_err(Failed::from),
+        Ok(Err(failed)) => Err(failed),
+        Err(_) => Err(TlsFailure::Timeout.into()),
     }
 }
 
@@ -247,7 +284,7 @@ struct Driver<'a, S> {
 }
 
 impl<S: Side> Driver<'_, S> {
-    async fn run(&mut self) -> Result<(), TlsFailure> {
+    async fn run(&mut self) -> Result<(), Failed> {
         let mut records = 0_usize;
         loop {
             match self.step() {
@@ -262,11 +299,16 @@ impl<S: Side> Driver<'_, S> {
                     self.flush().await?;
                     self.read().await?;
                 }
-                Ok(Step::Done) => return self.flush().await,
-                Err(error @ rustls::Error::AlertReceived(_)) => return Err(from_rustls(&error)),
+                Ok(Step::Done) => return Ok(self.flush().await?),
+                Err(error @ rustls::Error::AlertReceived(_)) => {
+                    return Err(from_rustls(&error).into());
+                }
                 Err(error) => {
+                    // Before anything else runs on this thread.
+                    let shown = shown::take();
                     self.send_alert().await;
-                    return Err(from_rustls(&error));
+                    let failure = from_rustls(&error);
+                    return Err(Failed { failure, shown });
                 }
             }
         }

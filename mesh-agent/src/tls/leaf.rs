@@ -9,6 +9,9 @@ use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
 use crate::model::{SpiffeId, TlsFailure};
 
+/// Longest serial number (RFC 5280, section 4.1.2.2).
+const MAX_SERIAL: usize = 20;
+
 /// Issuer (DER of its name) and serial number: what a CRL names a certificate by.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct CertificateName {
@@ -19,6 +22,14 @@ pub(super) struct CertificateName {
 impl CertificateName {
     pub(super) fn of(der: &[u8]) -> Result<Self, TlsFailure> {
         Ok(Self::from_parsed(&parse(der)?))
+    }
+
+    /// Of a certificate that proves nothing it may be as long as a peer likes.
+    pub(super) fn short_serial(&self) -> Arc<[u8]> {
+        match self.serial.get(..MAX_SERIAL) {
+            Some(first) => first.into(),
+            None => self.serial.clone(),
+        }
     }
 
     fn from_parsed(certificate: &X509Certificate<'_>) -> Self {
@@ -101,7 +112,7 @@ fn check_has_usage(certificate: &X509Certificate<'_>) -> Result<(), TlsFailure> 
         .ok_or(TlsFailure::WrongUsage)
 }
 
-fn system_time(time: ASN1Time) -> SystemTime {
+pub(super) fn system_time(time: ASN1Time) -> SystemTime {
     let seconds = u64::try_from(time.timestamp()).unwrap_or(0);
     UNIX_EPOCH + Duration::from_secs(seconds)
 }

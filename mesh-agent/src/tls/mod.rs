@@ -34,6 +34,7 @@ mod provider;
 mod records;
 mod revocation;
 mod schedule;
+mod shown;
 mod trust;
 mod verify;
 
@@ -42,7 +43,7 @@ pub(crate) mod tests;
 
 pub use ca_channel::{CaClient, CaName, CaServer, CaStream};
 pub use credentials::{Credentials, CredentialsError};
-pub use handshake::{PeerId, Session, accept, connect};
+pub use handshake::{Failed, PeerId, Session, accept, connect};
 pub use key::{KeyError, PrivateKey};
 pub use provider::warm;
 pub use records::{

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
@@ -9,7 +10,7 @@ use x509_parser::prelude::{
     CertificateRevocationList, FromDer, ParsedExtension, X509Certificate, X509Extension,
 };
 
-use super::leaf::CertificateName;
+use super::leaf::{CertificateName, system_time};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CrlError {
@@ -32,6 +33,8 @@ pub(super) struct Revocations {
     revoked: HashSet<CertificateName>,
     /// CRL numbers, without leading zeros; empty where a list has none.
     numbers: BTreeMap<Issuer, Vec<u8>>,
+    /// The earliest; a list may say nothing of it.
+    next_update: Option<SystemTime>,
 }
 
 impl Revocations {
@@ -65,11 +68,18 @@ impl Revocations {
         if is_lower(known, &number) {
             *known = number;
         }
+        let next = list.next_update().map(system_time);
+        self.next_update = [self.next_update, next].into_iter().flatten().min();
         let entries = list.iter_revoked_certificates();
         self.revoked.extend(entries.map(|entry| CertificateName {
             issuer: Arc::clone(&issuer),
             serial: entry.raw_serial().into(),
         }));
+    }
+
+    /// When the first of the lists is to be replaced by a newer one.
+    pub(super) fn next_update(&self) -> Option<SystemTime> {
+        self.next_update
     }
 
     pub(super) fn contains(&self, name: &CertificateName) -> bool {

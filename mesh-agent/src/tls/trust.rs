@@ -1,5 +1,7 @@
 //! Whom we believe: roots, revocations and the trust domain.
 
+use std::time::SystemTime;
+
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
@@ -7,7 +9,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::PeerId;
 use super::failure::from_webpki;
-use super::leaf::{CertificateName, Leaf, Role};
+use super::leaf::{CertificateName, Leaf, Role, system_time};
 use super::provider;
 use super::revocation::{CrlError, Revocations, is_pem};
 use crate::model::{SpiffeId, TlsFailure, TrustDomain};
@@ -42,6 +44,7 @@ pub struct Trust {
     aliases: Vec<TrustDomain>,
     anchors: Vec<TrustAnchor<'static>>,
     revocations: Revocations,
+    roots_end: Option<SystemTime>,
 }
 
 impl Trust {
@@ -64,6 +67,7 @@ impl Trust {
                 Some(crl) => Revocations::parse(crl, &roots)?,
                 None => Revocations::default(),
             },
+            roots_end: roots_end(&roots),
         })
     }
 
@@ -76,6 +80,18 @@ impl Trust {
     #[must_use]
     pub fn trust_domain(&self) -> &TrustDomain {
         &self.trust_domain
+    }
+
+    /// When the first of the roots ends.
+    #[must_use]
+    pub fn roots_end(&self) -> Option<SystemTime> {
+        self.roots_end
+    }
+
+    /// When the first of the revocation lists is to be replaced by a newer one.
+    #[must_use]
+    pub fn crl_next_update(&self) -> Option<SystemTime> {
+        self.revocations.next_update()
     }
 
     /// Is the peer's certificate, or one that it was verified through, revoked by now?
@@ -190,4 +206,13 @@ fn anchor(root: &CertificateDer<'static>) -> Result<TrustAnchor<'static>, TrustE
     anchor_from_trusted_cert(root)
         .map(|anchor| anchor.to_owned())
         .map_err(|_| TrustError::RootsUnreadable)
+}
+
+fn roots_end(roots: &[CertificateDer<'static>]) -> Option<SystemTime> {
+    let parsed = roots
+        .iter()
+        .filter_map(|der| X509Certificate::from_der(der).ok());
+    parsed
+        .map(|(_, root)| system_time(root.validity().not_after))
+        .min()
 }

@@ -11,6 +11,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use super::failure::to_rustls;
 use super::leaf::Role;
 use super::provider;
+use super::shown;
 use super::trust::Trust;
 use crate::model::{SpiffeId, TlsFailure};
 
@@ -40,7 +41,7 @@ impl ClientCertVerifier for AnyWorkload {
     ) -> Result<ClientCertVerified, Error> {
         self.trust
             .verify(end_entity, intermediates, Role::Client, now)
-            .map_err(to_rustls)?;
+            .map_err(|failure| refuse(end_entity, failure))?;
         Ok(ClientCertVerified::assertion())
     }
 
@@ -79,9 +80,9 @@ impl ServerCertVerifier for OneOf {
         let leaf = self
             .trust
             .verify(end_entity, intermediates, Role::Server, now)
-            .map_err(to_rustls)?;
+            .map_err(|failure| refuse(end_entity, failure))?;
         if !self.expected.contains(&leaf.id) {
-            return Err(to_rustls(TlsFailure::UnexpectedIdentity));
+            return Err(refuse(end_entity, TlsFailure::UnexpectedIdentity));
         }
         Ok(ServerCertVerified::assertion())
     }
@@ -107,6 +108,12 @@ impl ServerCertVerifier for OneOf {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         provider::peer_schemes()
     }
+}
+
+/// The log is to name who was refused.
+fn refuse(certificate: &CertificateDer<'_>, failure: TlsFailure) -> Error {
+    shown::note(certificate);
+    to_rustls(failure)
 }
 
 fn no_tls12() -> Error {

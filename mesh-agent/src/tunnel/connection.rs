@@ -12,7 +12,7 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use super::ProtocolError;
-use super::frame::{self, GENERATIONS, HEADER, Kind, Open};
+use super::frame::{self, GENERATIONS, HEADER, Kind, MAX_RESET, Open};
 use super::relay::Relay;
 use super::stream::{self, Between};
 use crate::io::{Held, read};
@@ -373,7 +373,7 @@ impl Connection {
         generation: u8,
         payload: &[u8],
     ) -> Result<(), Broken> {
-        const SMALL: usize = 16;
+        const SMALL: usize = MAX_RESET;
         let mut record = [0; HEAD + HEADER + SMALL + TAIL];
         let len = payload.len().min(SMALL);
         let plaintext = &mut record[HEAD..];

@@ -14,6 +14,8 @@ pub(super) const HEADER: usize = 4;
 pub(super) const GENERATIONS: u8 = 128;
 /// An OPEN's fields never need more; more is an error.
 pub(super) const MAX_OPEN: usize = 512;
+/// A RESET's reason, and one field.
+pub(super) const MAX_RESET: usize = 1 + 2 + 255;
 /// A connection that passed this many agents goes round in a loop.
 pub(super) const MAX_HOPS: u8 = 4;
 
@@ -43,7 +45,7 @@ impl Kind {
     }
 }
 
-/// Why a stream was reset (RESET, one byte). Unknown ones read as `Aborted`.
+/// Why a stream was reset (RESET, the first byte). Unknown ones read as `Aborted`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ResetReason {
@@ -107,7 +109,7 @@ pub(super) fn parse(plaintext: &[u8], at: usize) -> Result<Frame, ProtocolError>
         Kind::Open => (1..=MAX_OPEN).contains(&len),
         Kind::Accept | Kind::Fin => len == 0,
         Kind::Data => len > 0,
-        Kind::Reset => len == 1,
+        Kind::Reset => (1..=MAX_RESET).contains(&len),
         Kind::Goaway => len == 2,
     };
     if !fits || !right {
@@ -134,6 +136,8 @@ pub struct Open {
     pub source: SocketAddr,
     /// Agents passed so far.
     pub hops: u8,
+    /// The client takes a RESET that names the rule of a denial.
+    pub takes_rule: bool,
     /// W3C trace context: version, trace id, parent id, flags; 25 + 1 bytes.
     pub trace: Option<[u8; 26]>,
 }
@@ -143,6 +147,10 @@ const TLV_ORIGINAL: u8 = 2;
 const TLV_SOURCE: u8 = 3;
 const TLV_TRACE: u8 = 5;
 const TLV_HOPS: u8 = 6;
+const TLV_TAKES: u8 = 7;
+
+/// What a client takes, as bits of that field; others are of later versions.
+const TAKES_RULE: u8 = 1;
 
 /// Frames that stand before the first data of a stream, ready to copy.
 pub(super) type Prefix = SmallVec<[u8; 64]>;
@@ -157,6 +165,9 @@ impl Open {
         if let Some(trace) = &self.trace {
             tlv(&mut out, TLV_TRACE, trace);
         }
+        if self.takes_rule {
+            tlv(&mut out, TLV_TAKES, &[TAKES_RULE]);
+        }
         tlv(&mut out, TLV_HOPS, &[self.hops]);
         let len = out.len() - HEADER;
         put_header(&mut out, Kind::Open, generation, len);
@@ -167,7 +178,7 @@ impl Open {
     /// ones are strict.
     pub(super) fn decode(payload: &[u8]) -> Result<Self, ProtocolError> {
         let (mut version, mut original, mut source) = (None, None, None);
-        let (mut hops, mut trace) = (None, None);
+        let (mut hops, mut trace, mut takes) = (None, None, None);
         let mut rest = payload;
         while let [kind, len, tail @ ..] = rest {
             let value = tail
@@ -179,6 +190,7 @@ impl Open {
                 TLV_ORIGINAL => once(&mut original, socket_address(value)?)?,
                 TLV_SOURCE => once(&mut source, socket_address(value)?)?,
                 TLV_HOPS => once(&mut hops, one(value)?)?,
+                TLV_TAKES => once(&mut takes, one(value)?)?,
                 TLV_TRACE => {
                     let bytes = value.try_into().map_err(|_| ProtocolError::BadOpen)?;
                     once(&mut trace, bytes)?;
@@ -197,6 +209,7 @@ impl Open {
             original: original.ok_or(ProtocolError::BadOpen)?,
             source: source.ok_or(ProtocolError::BadOpen)?,
             hops,
+            takes_rule: takes.is_some_and(|bits| bits & TAKES_RULE != 0),
             trace,
         })
     }
@@ -256,6 +269,7 @@ mod tests {
             original: "10.96.0.1:80".parse().expect("an address"),
             source: "[fd00::5]:40000".parse().expect("an address"),
             hops: 1,
+            takes_rule: true,
             trace: Some([7; 26]),
         }
     }
@@ -303,12 +317,13 @@ mod tests {
             &[3, 0, 0],
             &[0, 0, 0, 0],
             &[7, 0, 0, 0],
-            &[3, 0, 0, 0],    // DATA without data
-            &[3, 0, 0, 2, 1], // longer than the record
-            &[2, 0, 0, 1, 1], // ACCEPT with a payload
-            &[4, 0, 0, 1, 1], // FIN with a payload
-            &[5, 0, 0, 0],    // RESET without a reason
-            &[1, 0, 0, 0],    // OPEN without fields
+            &[3, 0, 0, 0],                                // DATA without data
+            &[3, 0, 0, 2, 1],                             // longer than the record
+            &[2, 0, 0, 1, 1],                             // ACCEPT with a payload
+            &[4, 0, 0, 1, 1],                             // FIN with a payload
+            &[5, 0, 0, 0],                                // RESET without a reason
+            &[&[5, 0, 1, 3][..], &[0; 259]].concat()[..], // RESET that is too long
+            &[1, 0, 0, 0],                                // OPEN without fields
             &[3, 128, 0, 1, 1],
         ] {
             assert!(parse(bytes, 0).is_err(), "{bytes:?}");

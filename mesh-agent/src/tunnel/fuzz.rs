@@ -154,6 +154,7 @@ pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         original: "10.96.0.1:80".parse().expect("an address"),
         source: "[fd00::5]:40000".parse().expect("an address"),
         hops: 1,
+        takes_rule: true,
         trace: Some([7; 26]),
     };
     let frame = |kind: Kind, generation: u8, payload: &[u8]| {

@@ -19,6 +19,7 @@ pub(crate) mod fuzz;
 mod outgoing;
 mod pool;
 mod relay;
+mod reset;
 #[cfg(test)]
 mod specification;
 mod stream;
@@ -29,6 +30,7 @@ pub use connection::{Connection, Taken};
 pub use frame::{Open, ResetReason};
 pub use pool::{Config as PoolConfig, Key, Pool};
 pub use relay::{End, Relay};
+pub use reset::Reset;
 
 /// The peer broke the protocol; the connection is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -9,6 +9,7 @@ mod sending;
 
 use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -21,9 +22,10 @@ pub(super) use {receiving::TURN_FRAMES, sending::CREDIT_BYTES};
 use super::ProtocolError;
 use super::connection::{Broken, Connection};
 use super::frame::{self, HEADER, Kind, Prefix, ResetReason};
+use super::reset::{self, Reset};
 use super::stream::{Event, Role, Stream};
 use crate::io::Held;
-use crate::model::ByteCounts;
+use crate::model::{ByteCounts, ByteMeter, PeerRule};
 
 /// An ACCEPT that no data follows for this long travels alone.
 pub(super) const ACCEPT_DELAY: Duration = Duration::from_millis(5);
@@ -114,6 +116,10 @@ pub struct Relay {
     /// The last read filled a record: read many next time.
     wide: bool,
     bytes: ByteCounts,
+    /// Where the bytes are shown, once somebody looks at the connection.
+    meter: Option<Arc<ByteMeter>>,
+    /// The rule that the peer's RESET named.
+    denied_by: Option<Box<PeerRule>>,
 }
 
 impl Relay {
@@ -134,6 +140,8 @@ impl Relay {
             replays: 0,
             wide: false,
             bytes: ByteCounts::default(),
+            meter: None,
+            denied_by: None,
         }
     }
 
@@ -180,6 +188,17 @@ impl Relay {
         self.stream.is_accepted()
     }
 
+    /// Shows the bytes there from now on, after each turn.
+    pub fn show(&mut self, meter: Arc<ByteMeter>) {
+        meter.set(self.bytes);
+        self.meter = Some(meter);
+    }
+
+    /// The rule of the peer's policy that denied the stream, if it named one.
+    pub fn take_denied_by(&mut self) -> Option<Box<PeerRule>> {
+        self.denied_by.take()
+    }
+
     /// Frames behind an OPEN in the same record.
     pub(super) fn take_early(
         &mut self,
@@ -194,7 +213,7 @@ impl Relay {
                 Event::Data => self.rest.extend(payload),
                 Event::Fin => self.ends_record(at, plaintext.len())?,
                 Event::Reset(reason) => {
-                    self.peer_reset = Some(reason);
+                    self.reset_by_peer(reason, payload);
                     self.ends_record(at, plaintext.len())?;
                 }
                 Event::Skip => {}
@@ -202,6 +221,14 @@ impl Relay {
             }
         }
         Ok(())
+    }
+
+    /// Only a denial is somebody's rule.
+    fn reset_by_peer(&mut self, reason: ResetReason, payload: &[u8]) {
+        self.peer_reset = Some(reason);
+        if reason == ResetReason::Denied && self.role == Role::Client {
+            self.denied_by = reset::rule(payload).map(Box::new);
+        }
     }
 
     /// FIN and RESET are the last frames of their record.
@@ -213,10 +240,16 @@ impl Relay {
         }
     }
 
-    /// Carries until both directions ended or something failed. Cancel-safe:
+    /// Carries until both directions ended or something failed; gives `None`
+    /// where it goes on, for the peer has just accepted the stream. Cancel-safe:
     /// what was read and not passed on stays here and in the connection.
-    pub async fn run(&mut self, application: &TcpStream, connection: &mut Connection) -> End {
-        if self.role == Role::Client && self.resend.is_empty() {
+    pub async fn advance(
+        &mut self,
+        application: &TcpStream,
+        connection: &mut Connection,
+    ) -> Option<End> {
+        let opens = self.role == Role::Client && !self.prefix.is_empty();
+        if opens && self.resend.is_empty() {
             // The request is often a moment behind the connect: it then
             // travels with the OPEN, in one record and one packet.
             tokio::task::yield_now().await;
@@ -225,10 +258,31 @@ impl Relay {
         self.carry(application, connection).await
     }
 
-    async fn carry(&mut self, application: &TcpStream, connection: &mut Connection) -> End {
+    /// To the end.
+    #[cfg(test)]
+    pub async fn run(&mut self, application: &TcpStream, connection: &mut Connection) -> End {
+        loop {
+            if let Some(end) = self.advance(application, connection).await {
+                return end;
+            }
+        }
+    }
+
+    async fn carry(&mut self, application: &TcpStream, connection: &mut Connection) -> Option<End> {
         let mut delay = pin!(sleep(ACCEPT_DELAY));
-        let end = poll_fn(|cx| self.poll(application, connection, delay.as_mut(), cx)).await;
-        end.unwrap_or_else(Fail::end)
+        let accepted = self.stream.is_accepted();
+        poll_fn(|cx| {
+            let polled = self.poll(application, connection, delay.as_mut(), cx);
+            if let Some(meter) = &self.meter {
+                meter.set(self.bytes);
+            }
+            match polled {
+                Poll::Ready(end) => Poll::Ready(Some(end.unwrap_or_else(Fail::end))),
+                Poll::Pending if self.stream.is_accepted() != accepted => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await
     }
 
     fn poll(
@@ -289,7 +343,7 @@ impl Relay {
 
     /// Ends the stream where it stands and waits for the peer's end of it.
     /// True when the connection may carry another one.
-    pub async fn settle(&mut self, connection: &mut Connection, reason: ResetReason) -> bool {
+    pub async fn settle(&mut self, connection: &mut Connection, reset: impl Into<Reset>) -> bool {
         if !self.prefix.is_empty() && self.role == Role::Client {
             // The OPEN was never sent: the peer knows nothing of the stream.
             return false;
@@ -300,7 +354,7 @@ impl Relay {
         if !self.stream.is_over() {
             let generation = self.stream.generation();
             if connection
-                .queue(Kind::Reset, generation, &[reason as u8])
+                .queue(Kind::Reset, generation, &reset.into().encode())
                 .is_err()
             {
                 return false;

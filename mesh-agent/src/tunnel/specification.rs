@@ -2,10 +2,13 @@
 
 use super::connection::LINGER;
 use super::frame::{
-    GENERATIONS, HEADER, Kind, MAX_HOPS, MAX_OPEN, Open, ResetReason, VERSION, put_header,
+    GENERATIONS, HEADER, Kind, MAX_HOPS, MAX_OPEN, MAX_RESET, Open, ResetReason, VERSION,
+    put_header,
 };
 use super::pool;
 use super::relay::{ACCEPT_DELAY, CREDIT_BYTES, MAX_REPLAYS, SETTLE, TURN_FRAMES, UPLOAD_BYTES};
+use super::reset::{MAX_POLICY, Reset};
+use crate::model::RuleRef;
 use crate::tls::{ALPN, MAX_PLAINTEXT};
 
 const TEXT: &str = include_str!("../../../docs/protocol.md");
@@ -29,7 +32,13 @@ fn the_example_is_what_goes_over_the_wire() {
         original: "10.96.0.10:80".parse().expect("an address"),
         source: "10.244.1.5:40000".parse().expect("an address"),
         hops: 1,
+        takes_rule: true,
         trace: None,
+    };
+    let rule = RuleRef {
+        policy: "shop/no-web".into(),
+        rule: Some(0),
+        generation: 1,
     };
     let expected = [
         line(&open.encode(0)),
@@ -40,6 +49,7 @@ fn the_example_is_what_goes_over_the_wire() {
         shown(Kind::Fin, &[]),
         shown(Kind::Reset, &[ResetReason::Denied as u8]),
         shown(Kind::Reset, &[ResetReason::Answer as u8]),
+        shown(Kind::Reset, &Reset::denied(Some(&rule)).encode()),
         shown(Kind::Goaway, &[0, 0]),
     ];
     let (_, example) = TEXT.split_once("## Example").expect("an example");
@@ -53,6 +63,8 @@ fn every_limit_in_the_specification_is_the_codes() {
     let limits = [
         ("header, bytes", HEADER as u128),
         ("OPEN, bytes", MAX_OPEN as u128),
+        ("RESET, bytes", MAX_RESET as u128),
+        ("a policy's name in it, bytes", MAX_POLICY as u128),
         ("hops", u128::from(MAX_HOPS)),
         (
             "frames of a peer before its neighbours run",

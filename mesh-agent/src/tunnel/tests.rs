@@ -3,6 +3,7 @@
 
 mod floods;
 mod replay;
+mod told;
 
 use std::net::SocketAddr;
 use std::time::{Instant, SystemTime};
@@ -54,6 +55,7 @@ fn open() -> Open {
         original: "10.96.0.1:80".parse().expect("an address"),
         source: "10.0.0.5:40000".parse().expect("an address"),
         hops: 1,
+        takes_rule: true,
         trace: None,
     }
 }

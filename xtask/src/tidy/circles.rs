@@ -26,7 +26,6 @@ const KNOWN: &[(&str, &str)] = &[
     ("io", "io::pump"),
     ("observe::access_log::line", "observe::access_log"),
     ("observe::access_log::writer", "observe::access_log"),
-    ("observe::labels", "observe"),
     ("observe::local", "observe"),
     ("policy", "policy::compile"),
     ("policy", "policy::index"),

@@ -7,11 +7,12 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 use serde_json::ser::Formatter;
 
-use super::super::labels::{TlsNames, close_reason, direction, security};
+use super::super::labels::{TlsNames, close_reason, direction, response_flags, security};
 use super::super::who::workload;
 use super::{End, Event, Record};
 use crate::model::{
-    CloseReason, RefuseReason, ServiceKey, SpiffeId, UpstreamAddr, Workload, WorkloadKey,
+    CloseReason, ConnectionId, RefuseReason, ServiceKey, SpiffeId, UpstreamAddr, Workload,
+    WorkloadKey,
 };
 
 #[derive(Serialize)]
@@ -20,7 +21,8 @@ struct Line<'a> {
     timestamp: humantime::Rfc3339Timestamp,
     event: &'static str,
     node: &'a str,
-    id: u64,
+    #[serde(serialize_with = "shown")]
+    id: ConnectionId,
     direction: &'static str,
     #[serde(serialize_with = "shown")]
     client: std::net::SocketAddr,
@@ -42,14 +44,133 @@ struct Line<'a> {
     service: Option<&'a ServiceKey>,
     security: &'static str,
     tls: Option<TlsNames>,
+    peer_certificate: Option<Certificate<'a>>,
     verdict: &'static str,
     rule: Option<Rule<'a>>,
+    denied_by: Option<DeniedBy<'a>>,
     generation: u64,
     #[serde(flatten)]
     counts: Option<Counts>,
     connect_ms: Option<f64>,
     reason: Option<&'static str>,
+    response_flags: Option<&'static str>,
 }
+
+#[derive(Serialize)]
+struct Certificate<'a> {
+    #[serde(serialize_with = "shown_if_some")]
+    principal: Option<&'a SpiffeId>,
+    #[serde(serialize_with = "shown")]
+    serial: Hex<'a>,
+}
+
+/// As `ca show` and `status` write a serial number.
+struct Hex<'a>(&'a [u8]);
+
+impl Display for Hex<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+#[derive(Serialize)]
+struct DeniedBy<'a> {
+    policy: &'a str,
+    index: Option<u16>,
+}
+
+/// The line's fields, in their order, with what each says.
+#[cfg(test)]
+pub(crate) const FIELDS: &[(&str, &str)] = &[
+    ("timestamp", "when it was noted, RFC 3339 with milliseconds"),
+    (
+        "event",
+        "`open`: the upstream took it; `progress`: every 10 s while it lasts; `close`: its end, or its refusal",
+    ),
+    ("node", "whose agent wrote it"),
+    (
+        "id",
+        "the connection's, unique in the agent's process; as in `mesh-agent connections`, and for `mesh-agent explain ID`",
+    ),
+    ("direction", "`outbound`, `inbound`, `same_node`"),
+    (
+        "client",
+        "address and port of who connected: of the application, also behind another agent",
+    ),
+    (
+        "destination",
+        "where it wanted to go: a Service's address, or a pod's",
+    ),
+    ("upstream", "the endpoint that was chosen"),
+    (
+        "source_workload",
+        "`namespace/name` of the client's pod: by its proof, and by the address that the configuration gives it where it proved nothing (`source_principal` is null)",
+    ),
+    (
+        "source_service_account",
+        "of that pod, by the configuration",
+    ),
+    (
+        "source_principal",
+        "SPIFFE id that the client proved, by certificate or by the namespace that its socket is in",
+    ),
+    ("destination_workload", "`namespace/name` of the pod"),
+    (
+        "destination_service_account",
+        "of that pod, by the configuration",
+    ),
+    (
+        "destination_principal",
+        "SPIFFE id that the destination proved",
+    ),
+    ("service", "`namespace/name` of the Service that was called"),
+    (
+        "security",
+        "`mutual_tls`, `same_node`, `none` (plaintext); `unknown` where it was refused before that was settled",
+    ),
+    (
+        "tls",
+        "`version`, `group` and `cipher` that the handshake between the agents agreed on, by IANA's names",
+    ),
+    (
+        "peer_certificate",
+        "`principal` and `serial` (hexadecimal) of the other agent's certificate. Where the handshake failed (`reason` is `tls_…`) a claim, not a proof",
+    ),
+    (
+        "verdict",
+        "`allowed`: it was carried; `denied`: a policy said no, here or at the destination; `refused`: not carried for another reason",
+    ),
+    (
+        "rule",
+        "`policy`, `index` into its `spec.rules` (null: no single rule) and `generation` of what allowed or denied it here",
+    ),
+    (
+        "denied_by",
+        "`policy` and `index` of the rule that denied it on the destination's node, as its agent told",
+    ),
+    ("generation", "of the configuration that decided"),
+    (
+        "request_bytes",
+        "application bytes from the client to the server so far (not in `open`)",
+    ),
+    (
+        "response_bytes",
+        "from the server to the client (not in `open`)",
+    ),
+    ("duration_ms", "since it was accepted (not in `open`)"),
+    (
+        "connect_ms",
+        "until the upstream took it; null where it never did (in `close`). Of a stream to another node it is the time to the answer's first bytes, or to an ACCEPT that waits for them 5 ms at most",
+    ),
+    (
+        "reason",
+        "how it ended (in `close`): [metrics.md](metrics.md) has all values and what to do",
+    ),
+    (
+        "response_flags",
+        "the same in one of few words (in `close`): [metrics.md](metrics.md)",
+    ),
+];
 
 #[derive(Serialize)]
 struct Rule<'a> {
@@ -60,8 +181,8 @@ struct Rule<'a> {
 
 #[derive(Serialize)]
 struct Counts {
-    bytes_sent: u64,
-    bytes_received: u64,
+    request_bytes: u64,
+    response_bytes: u64,
     duration_ms: f64,
 }
 
@@ -103,16 +224,25 @@ impl<'a> Line<'a> {
             service: who.service.as_ref(),
             security: security(who.security),
             tls: live.tls.map(TlsNames::of),
-            verdict: verdict(end.map(|e| e.reason)),
+            peer_certificate: live.peer_certificate.as_ref().map(|c| Certificate {
+                principal: c.principal.as_ref(),
+                serial: Hex(&c.serial),
+            }),
+            verdict: verdict(end),
             rule: live.rule.as_ref().map(|r| Rule {
                 policy: &r.policy,
                 index: r.rule,
                 generation: r.generation,
             }),
+            denied_by: live.denied_by.as_ref().map(|r| DeniedBy {
+                policy: &r.policy,
+                index: r.rule,
+            }),
             generation: live.generation,
             counts,
             connect_ms: end.and_then(|e| e.connect_time).map(ms),
             reason: end.map(|e| close_reason(e.reason)),
+            response_flags: end.map(|_| response_flags(who.flags)),
         }
     }
 }
@@ -124,19 +254,25 @@ fn parts(event: Event) -> (&'static str, Option<Counts>, Option<End>) {
         Event::Close(end) => ("close", end.bytes, end.duration, Some(end)),
     };
     let counts = Counts {
-        bytes_sent: bytes.sent,
-        bytes_received: bytes.received,
+        request_bytes: bytes.sent,
+        response_bytes: bytes.received,
         duration_ms: ms(duration),
     };
     (name, Some(counts), end)
 }
 
-/// What authorization said; a connection refused for another reason never got that far.
-fn verdict(end: Option<CloseReason>) -> &'static str {
-    match end {
-        Some(CloseReason::Refused(RefuseReason::Denied) | CloseReason::PolicyChanged) => "denied",
-        Some(CloseReason::Refused(_)) => "refused",
-        _ => "allowed",
+pub(super) const ALLOWED: &str = "allowed";
+
+/// `denied`: a policy said no, here or at the destination; `refused`: it was not
+/// carried for another reason.
+pub(super) fn verdict(end: Option<End>) -> &'static str {
+    let Some(end) = end else { return ALLOWED };
+    match end.reason {
+        CloseReason::Refused(RefuseReason::Denied | RefuseReason::RefusedByPeer)
+        | CloseReason::PolicyChanged => "denied",
+        CloseReason::Refused(_) => "refused",
+        _ if end.connect_time.is_none() => "refused",
+        _ => ALLOWED,
     }
 }
 

@@ -3,7 +3,7 @@
 //! Workers hand over small records through a bounded queue and never wait; what
 //! does not fit, or could not be written, is counted.
 
-mod line;
+pub(super) mod line;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -39,6 +39,28 @@ pub enum Target {
     File(PathBuf),
 }
 
+/// Which lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Events {
+    /// Connections that were refused, or cut by a policy that changed.
+    Refused,
+    /// One line for each connection, at its end.
+    Close,
+    /// Also when it is opened, and while it lasts.
+    #[default]
+    All,
+}
+
+impl Events {
+    fn want(self, event: &Event) -> bool {
+        match (self, event) {
+            (Self::All, _) | (Self::Close, Event::Close(_)) => true,
+            (Self::Refused, Event::Close(end)) => !end.was_allowed(),
+            (Self::Close | Self::Refused, Event::Open | Event::Progress { .. }) => false,
+        }
+    }
+}
+
 /// What happened to a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Event {
@@ -67,6 +89,11 @@ impl End {
             reason: outcome.reason,
         }
     }
+
+    /// It was carried, and no policy cut it.
+    fn was_allowed(&self) -> bool {
+        line::verdict(Some(*self)) == line::ALLOWED
+    }
 }
 
 #[derive(Debug)]
@@ -78,6 +105,7 @@ struct Record {
 
 #[derive(Debug)]
 pub(super) struct AccessLog {
+    events: Events,
     queue: Option<SyncSender<Record>>,
     /// Says that the thread has written everything and ended.
     done: Option<parking_lot::Mutex<Receiver<()>>>,
@@ -86,8 +114,9 @@ pub(super) struct AccessLog {
 }
 
 impl AccessLog {
-    pub(super) fn start(node: &str, target: Target) -> Self {
+    pub(super) fn start(node: &str, target: Target, events: Events) -> Self {
         let mut log = Self {
+            events,
             queue: None,
             done: None,
             reopen: Arc::default(),
@@ -117,10 +146,6 @@ impl AccessLog {
         log
     }
 
-    pub(super) fn is_on(&self) -> bool {
-        self.queue.is_some()
-    }
-
     pub(super) fn dropped(&self) -> Counter {
         self.dropped.clone()
     }
@@ -132,6 +157,9 @@ impl AccessLog {
 
     pub(super) fn send(&self, live: &Arc<Live>, event: Event) {
         let Some(queue) = &self.queue else { return };
+        if !self.events.want(&event) {
+            return;
+        }
         let record = Record {
             at: SystemTime::now(),
             live: live.clone(),

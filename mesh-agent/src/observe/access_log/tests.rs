@@ -6,9 +6,10 @@ use prometheus_client::metrics::counter::Counter;
 use proptest::prelude::*;
 
 use super::writer::Writer;
-use super::{AccessLog, Event, QUEUE, Record, Target, line};
+use super::{AccessLog, End, Event, Events, QUEUE, Record, Target, line};
 use crate::model::*;
 use crate::observe::connections::Live;
+use crate::observe::labels::ResponseFlags;
 use crate::observe::who::Who;
 
 fn live(account: &str) -> Arc<Live> {
@@ -30,7 +31,7 @@ fn live(account: &str) -> Arc<Live> {
         ports: vec![],
     };
     let opening = Opening {
-        id: 1,
+        id: ConnectionId::new(0, 1),
         direction: Direction::Inbound,
         client: ClientAddr::new("10.0.0.5:4000".parse().expect("address")),
         orig_dst: OrigDst::new("10.96.0.1:80".parse().expect("address")),
@@ -45,6 +46,11 @@ fn live(account: &str) -> Arc<Live> {
             group: KeyExchange::X25519MlKem768,
             cipher: CipherSuite::Aes128Gcm,
         }),
+        peer_certificate: Some(Arc::new(PeerCertificate {
+            principal: None,
+            serial: Arc::from([0x0a, 0xff]),
+        })),
+        denied_by: None,
         rule: Some(RuleRef {
             policy: "shop/web".into(),
             rule: Some(2),
@@ -53,7 +59,10 @@ fn live(account: &str) -> Arc<Live> {
         started: std::time::SystemTime::UNIX_EPOCH,
         generation: 3,
     };
-    Arc::new(Live::new(&opening, Arc::new(Who::of(&opening))))
+    Arc::new(Live::new(
+        &opening,
+        Arc::new(Who::of(&opening, ResponseFlags::None)),
+    ))
 }
 
 fn formatted(account: &str) -> String {
@@ -75,6 +84,8 @@ fn a_line_names_the_rule_that_decided_and_how_it_was_encrypted() {
     assert_eq!(line["rule"]["generation"], 9);
     assert_eq!(line["security"], "mutual_tls");
     assert_eq!(line["verdict"], "allowed");
+    assert_eq!(line["id"], "0-1");
+    assert_eq!(line["peer_certificate"]["serial"], "0aff");
     assert_eq!(
         line["tls"],
         serde_json::json!({
@@ -83,6 +94,82 @@ fn a_line_names_the_rule_that_decided_and_how_it_was_encrypted() {
             "cipher": "TLS_AES_128_GCM_SHA256",
         })
     );
+}
+
+#[test]
+fn the_reference_names_every_field_in_its_order() {
+    let record = Record {
+        at: std::time::SystemTime::UNIX_EPOCH,
+        live: live("web"),
+        event: end(CloseReason::Finished, true),
+    };
+    let mut out = Vec::new();
+    line::append(&mut out, "n1", &record);
+    let text = String::from_utf8(out).expect("UTF-8");
+    let mut from = 0;
+    for (field, _) in line::FIELDS {
+        let name = format!("\"{field}\":");
+        let at = text[from..].find(&name);
+        from += at.unwrap_or_else(|| panic!("{field} in its place in {text}"));
+    }
+    let line: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let fields = line.as_object().expect("an object").len();
+    assert_eq!(fields, line::FIELDS.len());
+}
+
+fn end(reason: CloseReason, connected: bool) -> Event {
+    Event::Close(End {
+        bytes: ByteCounts::default(),
+        connect_time: connected.then_some(Duration::ZERO),
+        duration: Duration::ZERO,
+        reason,
+    })
+}
+
+#[test]
+fn only_the_lines_that_were_asked_for_are_written() {
+    let progress = Event::Progress {
+        bytes: ByteCounts::default(),
+        duration: Duration::ZERO,
+    };
+    let refused = CloseReason::Refused(RefuseReason::NoEndpoint);
+    let all = [
+        Event::Open,
+        progress,
+        end(CloseReason::Finished, true),
+        end(CloseReason::ResetByUpstream, false),
+        end(refused, false),
+        end(CloseReason::PolicyChanged, true),
+    ];
+    let wanted = |events: Events| all.map(|event| events.want(&event));
+    assert_eq!(wanted(Events::All), [true; 6]);
+    assert_eq!(
+        wanted(Events::Close),
+        [false, false, true, true, true, true]
+    );
+    assert_eq!(
+        wanted(Events::Refused),
+        [false, false, false, true, true, true]
+    );
+}
+
+#[test]
+fn the_verdict_says_whether_it_was_carried_and_whether_a_policy_said_no() {
+    let refused = CloseReason::Refused;
+    for (reason, connected, verdict) in [
+        (CloseReason::Finished, true, "allowed"),
+        (CloseReason::ResetByUpstream, true, "allowed"),
+        (CloseReason::ResetByUpstream, false, "refused"),
+        (refused(RefuseReason::Denied), false, "denied"),
+        (refused(RefuseReason::RefusedByPeer), false, "denied"),
+        (CloseReason::PolicyChanged, true, "denied"),
+        (refused(RefuseReason::OverLimit), false, "refused"),
+    ] {
+        let Event::Close(end) = end(reason, connected) else {
+            panic!("an end");
+        };
+        assert_eq!(line::verdict(Some(end)), verdict, "{reason:?}");
+    }
 }
 
 proptest! {
@@ -133,7 +220,7 @@ fn a_stuck_reader_never_blocks_and_every_line_lost_is_counted() {
     let path = dir.path().join("fifo");
     nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("a fifo");
     // Without a reader even opening it blocks the writer.
-    let log = AccessLog::start("n1", Target::File(path));
+    let log = AccessLog::start("n1", Target::File(path), Events::All);
     let live = live("web");
     for _ in 0..QUEUE + 1_000 {
         log.send(&live, Event::Open);
@@ -146,7 +233,7 @@ fn a_stuck_reader_never_blocks_and_every_line_lost_is_counted() {
 #[ignore = "a measurement"]
 fn cost_of_a_line() {
     let live = live("web");
-    let log = AccessLog::start("n1", Target::File("/dev/null".into()));
+    let log = AccessLog::start("n1", Target::File("/dev/null".into()), Events::All);
     const ROUNDS: u32 = 4_000;
     let mut handed = Duration::ZERO;
     for _ in 0..25 {

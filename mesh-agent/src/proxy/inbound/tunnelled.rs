@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::net::TcpStream;
 
 use crate::model::{
-    ClientAddr, CloseReason, RefuseReason, Security, SpiffeId, TlsRole, UpstreamAddr, Workload,
+    ClientAddr, CloseReason, RefuseReason, SpiffeId, TlsRole, UnknownPeer, UpstreamAddr, Workload,
 };
 use crate::policy::Permit;
 use crate::proxy::carry::{Stopped, Tunnelled, carry};
@@ -18,7 +18,7 @@ use crate::proxy::proofs::{Proved, Standing};
 use crate::proxy::report::Report;
 use crate::sys::socket;
 use crate::tls::{self, PeerId, Session};
-use crate::tunnel::{Connection, End, Open, ResetReason, Taken};
+use crate::tunnel::{Connection, End, Open, Reset, ResetReason, Taken};
 
 /// The peer's pool closes sooner: this is for peers that vanished.
 const IDLE: Duration = Duration::from_secs(60);
@@ -30,8 +30,8 @@ pub(in crate::proxy) async fn serve(accepted: Accepted<'_>) {
             stand_on(&at, &session.peer);
             if let Err(reason) = still_trusted(&at, &session.peer) {
                 let mut report = at.report();
-                report.opening.security = Security::MutualTls;
-                report.opening.tls = Some(session.parameters);
+                report.secured(session.parameters, &session.peer);
+                come_from(&at, &mut report, &session.peer);
                 return report.refused(reason);
             }
             let connection = begin(&at, client, session, not_after);
@@ -39,7 +39,9 @@ pub(in crate::proxy) async fn serve(accepted: Accepted<'_>) {
         }
         Err(reason) => {
             let mut report = at.report();
-            report.opening.security = Security::MutualTls;
+            // Nothing is proven: whose address it is, and what it claimed to be.
+            report.opening.source = at.workload_of_client();
+            report.shown(at.entry.take_shown());
             // No RST: it could overtake the alert that says why.
             report.refused(reason);
         }
@@ -77,7 +79,7 @@ async fn handshake(at: &At<'_>, client: &TcpStream) -> Result<(Session, SystemTi
         reason = at.entry.cut.wait() => return Err(reason.refuse()),
         session = tls::accept(client, &credentials, deadline) => session,
     };
-    let session = session.map_err(RefuseReason::Tls)?;
+    let session = session.map_err(|failed| at.refuse(failed))?;
     let observe = &at.local.observe;
     observe.handshake(TlsRole::Server, session.parameters);
     Ok((session, credentials.not_after()))
@@ -107,9 +109,8 @@ async fn streams(at: &mut At<'_>, mut connection: Box<Connection>) {
             Err(error) => {
                 tracing::debug!(%error, peer = %connection.peer().spiffe_id(), "protocol error");
                 let mut report = at.report();
-                report.opening.security = Security::MutualTls;
-                report.opening.tls = Some(connection.tls());
-                report.opening.source_principal = Some(connection.peer().spiffe_id().clone());
+                report.secured(connection.tls(), connection.peer());
+                come_from(at, &mut report, connection.peer());
                 return report.ended(Default::default(), CloseReason::ProtocolError);
             }
         }
@@ -133,12 +134,12 @@ async fn stream(at: &mut At<'_>, connection: &mut Connection, mut taken: Box<Tak
     let application = match Box::pin(reach(at, &mut report, peer, client)).await {
         Ok(application) => application,
         Err(reason) => {
+            let told = told(reason, open, &report);
             report.refused(reason);
-            return Box::pin(relay.settle(connection, told(reason))).await;
+            return Box::pin(relay.settle(connection, told)).await;
         }
     };
     relay.accept();
-    report.opened();
     let idle = at.local.shared.config.idle_timeout;
     let tcp = connection.tcp().clone();
     let mut tunnelled = Tunnelled {
@@ -147,7 +148,7 @@ async fn stream(at: &mut At<'_>, connection: &mut Connection, mut taken: Box<Tak
         connection,
     };
     let sockets = [&application, &*tcp];
-    let stopped = carry(&mut tunnelled, sockets, &at.entry.cut, &report, idle).await;
+    let stopped = carry(&mut tunnelled, sockets, &at.entry.cut, &mut report, idle).await;
     drop(tcp);
     let (reason, answer) = end(&stopped);
     // The application, the log and the peer are told, in that order.
@@ -173,32 +174,41 @@ async fn reach(
     deliver(at, &permit, client).await
 }
 
-fn told(reason: RefuseReason) -> ResetReason {
+/// What the peer's agent is told: it has proved who it is, so of a denial it
+/// learns the rule, if it understands that.
+fn told(reason: RefuseReason, open: &Open, report: &Report<'_>) -> Reset {
+    let rule = report.opening.rule.as_ref().filter(|_| open.takes_rule);
     match reason {
-        RefuseReason::Denied => ResetReason::Denied,
-        RefuseReason::OverLimit | RefuseReason::SourcePortsExhausted => ResetReason::OverLimit,
-        _ => ResetReason::ConnectFailed,
+        RefuseReason::Denied => Reset::denied(rule),
+        RefuseReason::OverLimit | RefuseReason::SourcePortsExhausted => {
+            ResetReason::OverLimit.into()
+        }
+        _ => ResetReason::ConnectFailed.into(),
     }
 }
 
 fn report<'l>(at: &At<'l>, open: &Open, connection: &Connection) -> Report<'l> {
     let mut report = at.report();
-    let peer = connection.peer().spiffe_id();
+    report.secured(connection.tls(), connection.peer());
+    come_from(at, &mut report, connection.peer());
     let opening = &mut report.opening;
     opening.client = ClientAddr::new(open.source);
     opening.upstream = Some(UpstreamAddr::new(at.orig_dst.get()));
-    opening.security = Security::MutualTls;
-    opening.tls = Some(connection.tls());
-    opening.source_principal = Some(peer.clone());
-    // The address gives the pod's name only where it agrees with the proof.
-    let known = at.published.snapshot.by_ip.get(&at.client_addr.ip());
-    if let Some(workload) = known.filter(|w| is_of(w, peer)) {
-        opening.source = Ok(workload.clone());
-    }
     let vip = open.original.ip().to_canonical();
     let service = at.published.snapshot.by_vip.get(&vip);
     opening.service = service.map(|s| s.key.clone());
     report
+}
+
+/// Who the peer has proved to be.
+fn come_from(at: &At<'_>, report: &mut Report<'_>, peer: &PeerId) {
+    let id = peer.spiffe_id();
+    // The address gives the pod's name only where it agrees with the proof.
+    report.opening.source = at.workload_of_client().and_then(|w| {
+        let agrees = is_of(&w, id);
+        agrees.then_some(w).ok_or(UnknownPeer)
+    });
+    report.opening.source_principal = Some(id.clone());
 }
 
 fn is_of(workload: &Arc<Workload>, id: &SpiffeId) -> bool {

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use super::support::{DEADLINE, credentials, id, root, sockets};
 use crate::model::TlsFailure;
-use crate::tls::{HEAD, Opened, Session, TAIL, accept, connect, warm};
+use crate::tls::{Failed, HEAD, Opened, Session, TAIL, accept, connect, warm};
 
 /// What the network does to the bytes of one direction.
 #[derive(Clone, Copy, Debug)]
@@ -58,8 +58,12 @@ async fn through(to_server: Harm, to_client: Harm, deadline: Duration) -> (Ended
     let ((c, c_net), (s_net, s)) = (sockets().await, sockets().await);
     let expected = [id("db")];
     // Each drops its socket at its end, so that the other one hears of it.
-    let client = async move { connect(&c, &client, &expected, deadline).await };
-    let server = async move { accept(&s, &server, deadline).await };
+    let client = async move {
+        connect(&c, &client, &expected, deadline)
+            .await
+            .map_err(|f| f.failure)
+    };
+    let server = async move { accept(&s, &server, deadline).await.map_err(|f| f.failure) };
     let network = async move {
         tokio::join!(
             async {
@@ -105,7 +109,7 @@ async fn data_right_behind_the_handshake_is_kept() {
         let mut buf = [&[0; HEAD], &b"early"[..], &[0; TAIL]].concat();
         let sealed = session.records.seal(&mut buf, 5).expect("a record");
         assert_eq!(c.try_write(&buf[..sealed]).ok(), Some(sealed));
-        Ok::<_, TlsFailure>(session)
+        Ok::<_, Failed>(session)
     };
     let (client, server) = tokio::join!(client, accept(&s, &server, DEADLINE));
     client.expect("a session");
@@ -146,7 +150,10 @@ async fn a_peer_that_floods_the_handshake_is_cut_off() {
         ended
     };
     let (ended, ()) = tokio::join!(accept, flood);
-    assert_eq!(ended.err(), Some(TlsFailure::ChainTooLarge));
+    assert_eq!(
+        ended.err().map(|f| f.failure),
+        Some(TlsFailure::ChainTooLarge)
+    );
 }
 
 proptest! {

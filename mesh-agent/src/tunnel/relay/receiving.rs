@@ -219,7 +219,7 @@ impl Relay {
                 Event::Skip => {}
                 Event::Goaway { last } => self.going_away(connection, last)?,
                 Event::Reset(reason) => {
-                    self.peer_reset = Some(reason);
+                    self.reset_by_peer(reason, payload);
                     self.ends_record(at, plaintext.len())?;
                 }
             }

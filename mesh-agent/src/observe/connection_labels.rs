@@ -1,0 +1,185 @@
+//! Labels of Istio's standard TCP metrics, all that Kiali and Istio's own
+//! dashboards join on.
+
+use prometheus_client::encoding::EncodeLabelSet;
+
+use super::labels::{OTHER, ResponseFlags, response_flags, security};
+use super::who::{Who, workload};
+use crate::model::{Direction, SpiffeId, Workload};
+
+/// Where nothing is known.
+const UNKNOWN: &str = "unknown";
+/// Of a workload that names no revision, as with Istio.
+const LATEST: &str = "latest";
+
+/// Workloads go by their owner-like name, as there: a pod's own name would
+/// make a new set with every restart.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Connection {
+    reporter: &'static str,
+    source_workload: String,
+    source_canonical_service: String,
+    source_canonical_revision: String,
+    source_workload_namespace: String,
+    source_principal: String,
+    source_app: String,
+    source_version: String,
+    source_cluster: String,
+    destination_service: String,
+    destination_service_name: String,
+    destination_service_namespace: String,
+    destination_workload: String,
+    destination_canonical_service: String,
+    destination_canonical_revision: String,
+    destination_workload_namespace: String,
+    destination_principal: String,
+    destination_app: String,
+    destination_version: String,
+    destination_cluster: String,
+    request_protocol: &'static str,
+    response_flags: &'static str,
+    connection_security_policy: &'static str,
+}
+
+/// Labels that come from closed sets: they are kept where there are too many sets.
+struct Kept {
+    reporter: &'static str,
+    response_flags: &'static str,
+    security: &'static str,
+}
+
+/// What is said of one end.
+struct End {
+    workload: String,
+    namespace: String,
+    canonical_service: String,
+    canonical_revision: String,
+    app: String,
+    version: String,
+    cluster: String,
+}
+
+impl End {
+    fn of(workload: Option<&Workload>, cluster: &str) -> Self {
+        let Some(w) = workload else {
+            return Self::all(UNKNOWN);
+        };
+        let first = |names: &[&str], or: &str| {
+            let found = names.iter().find_map(|name| w.labels.get(*name));
+            found.map_or_else(|| or.to_owned(), Clone::clone)
+        };
+        let revision = [
+            "service.istio.io/canonical-revision",
+            "app.kubernetes.io/version",
+            "version",
+        ];
+        Self {
+            workload: w.app.clone(),
+            namespace: w.key.namespace.clone(),
+            canonical_service: first(&["service.istio.io/canonical-name"], &w.app),
+            canonical_revision: first(&revision, LATEST),
+            app: first(&["app"], UNKNOWN),
+            version: first(&["version", "app.kubernetes.io/version"], UNKNOWN),
+            cluster: cluster.to_owned(),
+        }
+    }
+
+    fn all(value: &str) -> Self {
+        let value = || value.to_owned();
+        Self {
+            workload: value(),
+            namespace: value(),
+            canonical_service: value(),
+            canonical_revision: value(),
+            app: value(),
+            version: value(),
+            cluster: value(),
+        }
+    }
+}
+
+impl Connection {
+    pub(super) fn of(who: &Who, cluster: &str) -> Self {
+        let (source, destination) = (workload(&who.source), workload(&who.destination));
+        let service = match &who.service {
+            Some(key) => [
+                format!("{}.{}.svc.cluster.local", key.name, key.namespace),
+                key.name.clone(),
+                key.namespace.clone(),
+            ],
+            None => [UNKNOWN; 3].map(str::to_owned),
+        };
+        let principals = [&who.source_principal, &who.destination_principal]
+            .map(|id| or_unknown(id.as_ref().map(SpiffeId::as_str)));
+        let ends = [source, destination].map(|end| End::of(end, cluster));
+        let kept = Kept {
+            reporter: match who.direction {
+                Direction::Outbound | Direction::SameNode => "source",
+                Direction::Inbound => "destination",
+            },
+            response_flags: response_flags(who.flags),
+            security: security(who.security),
+        };
+        Self::put_together(kept, ends, service, principals)
+    }
+
+    /// The set that counts for all that are too many; how it is secured, and
+    /// what became of it, are kept.
+    pub(super) fn into_other(self) -> Self {
+        let kept = Kept {
+            reporter: self.reporter,
+            response_flags: self.response_flags,
+            security: self.connection_security_policy,
+        };
+        let ends = [(); 2].map(|()| End::all(OTHER));
+        let other = || OTHER.to_owned();
+        Self::put_together(
+            kept,
+            ends,
+            [(); 3].map(|()| other()),
+            [(); 2].map(|()| other()),
+        )
+    }
+
+    /// Counts connections that were carried, and not ones that were refused.
+    pub(super) fn is_of_carried(&self) -> bool {
+        self.response_flags == response_flags(ResponseFlags::None)
+    }
+
+    fn put_together(
+        kept: Kept,
+        [source, destination]: [End; 2],
+        [service, service_name, service_namespace]: [String; 3],
+        [source_principal, destination_principal]: [String; 2],
+    ) -> Self {
+        Self {
+            reporter: kept.reporter,
+            source_workload: source.workload,
+            source_canonical_service: source.canonical_service,
+            source_canonical_revision: source.canonical_revision,
+            source_workload_namespace: source.namespace,
+            source_principal,
+            source_app: source.app,
+            source_version: source.version,
+            source_cluster: source.cluster,
+            destination_service: service,
+            destination_service_name: service_name,
+            destination_service_namespace: service_namespace,
+            destination_workload: destination.workload,
+            destination_canonical_service: destination.canonical_service,
+            destination_canonical_revision: destination.canonical_revision,
+            destination_workload_namespace: destination.namespace,
+            destination_principal,
+            destination_app: destination.app,
+            destination_version: destination.version,
+            destination_cluster: destination.cluster,
+            request_protocol: "tcp",
+            response_flags: kept.response_flags,
+            connection_security_policy: kept.security,
+        }
+    }
+}
+
+fn or_unknown(value: Option<&str>) -> String {
+    value.unwrap_or(UNKNOWN).to_owned()
+}

@@ -25,7 +25,7 @@ use super::{Code, Problem};
 use fields::{NAMESPACE, OBJECT_META, SERVICE_ACCOUNT};
 use read::Found;
 pub(super) use served::{Class, classify};
-pub(super) use unknown::{of_text, of_value};
+pub(super) use unknown::{of_text, of_unread, of_value};
 
 /// Reads an object of a core kind; `None` where it does not say which it is.
 pub(super) fn object(
@@ -71,9 +71,9 @@ pub(super) fn object(
 /// `None` without a name, or in a namespace that cannot be read.
 fn meta(value: &Value, found: &mut Found) -> Option<Meta> {
     found.names(value, "metadata", OBJECT_META);
-    let name = found.text(&value["name"], "metadata.name", Part::Nothing);
+    let name = found.name(&value["name"], "metadata.name", Part::Nothing);
     let namespace = &value["namespace"];
-    let namespace_text = found.text(namespace, "metadata.namespace", Part::Nothing);
+    let namespace_text = found.name(namespace, "metadata.namespace", Part::Nothing);
     if name.is_none() && value["name"].is_null() {
         found.mistake("metadata.name", "is missing", Part::Nothing);
     }

@@ -116,15 +116,21 @@ fn salvage(origin: &Origin, document: &str, parsed: &mut Parsed) {
     }
 }
 
+/// Mistakes first: no number of warnings makes a mistake, or hides one.
 fn shorten(file: &Path, problems: &mut Vec<Problem>) {
-    if problems.len() > MAX_PROBLEMS {
-        problems.truncate(MAX_PROBLEMS);
-        problems.push(syntax(
-            file,
-            0,
-            "has more mistakes than are told".to_owned(),
-        ));
+    if problems.len() <= MAX_PROBLEMS {
+        return;
     }
+    problems.sort_by_key(|p| !p.is_mistake());
+    let cut = problems.split_off(MAX_PROBLEMS);
+    let (code, what) = match cut.iter().any(Problem::is_mistake) {
+        true => (Code::Syntax, "mistakes"),
+        false => (Code::Advisory, "warnings"),
+    };
+    problems.push(Problem {
+        code,
+        ..syntax(file, 0, format!("has more {what} than are told"))
+    });
 }
 
 /// Documents with the line that each starts on.
@@ -134,34 +140,46 @@ pub(super) fn documents(text: &str) -> Vec<(u64, String)> {
         true => std::borrow::Cow::Owned(text.replace("\r\n", "\n").replace('\r', "\n")),
         false => std::borrow::Cow::Borrowed(text),
     };
+    let says = |line: &str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
     let mut documents = vec![(1, String::new())];
     for (number, line) in (1_u64..).zip(text.lines()) {
         let begins = documents.last().is_none_or(|(_, d)| d.trim().is_empty());
         let bare = line.trim_start_matches('\u{feff}');
-        let is_mark = |mark: &str| {
+        let behind = |mark: &str| {
             let rest = bare.strip_prefix(mark);
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t']))
+            rest.filter(|rest| rest.is_empty() || rest.starts_with([' ', '\t']))
         };
         // A byte order mark may begin each document.
-        let line = if begins || is_mark("---") { bare } else { line };
-        if is_mark("---") || is_mark("...") {
-            documents.push((number + 1, String::new()));
+        let line = if begins { bare } else { line };
+        if let Some(rest) = behind("---").or_else(|| behind("...")) {
+            // A document may begin on the line of its mark.
+            documents.push(match says(rest) {
+                true => (number, format!("{rest}\n")),
+                false => (number + 1, String::new()),
+            });
         } else if let Some((_, document)) = documents.last_mut() {
             document.push_str(line);
             document.push('\n');
         }
     }
     // Before a document may stand directives.
-    let says = |line: &str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
     documents.retain(|(_, d)| d.lines().any(|l| says(l) && !l.starts_with('%')));
     documents
 }
 
 fn unpack(origin: &Origin, value: Value, parsed: &mut Parsed) {
+    if let Value::Array(items) = value {
+        parsed.hides = true;
+        let message = "expected an object: a list of them is a List with items".to_owned();
+        parsed.problems.push(list_problem(origin, ".", message));
+        return unpack_each(origin, "", items, parsed);
+    }
     let is_list = value["kind"].as_str().is_some_and(|k| k.ends_with("List"));
     let is_foreign = core::classify(&value) == Class::Foreign && value["kind"] != "List";
     let has_items = value["items"].is_array();
-    let has_more = !value["spec"].is_null();
+    // An object may have no spec; a list has no name.
+    let has_name = !is_list && !value["metadata"]["name"].is_null();
+    let has_more = has_name || ["spec", "status"].iter().any(|f| !value[*f].is_null());
     if (has_items && !has_more) || (is_list && !has_more && !is_foreign) {
         return unpack_list(origin, value, parsed);
     }
@@ -189,7 +207,12 @@ fn unpack(origin: &Origin, value: Value, parsed: &mut Parsed) {
         class => class,
     };
     match core::object(origin, class, &value, &mut parsed.problems) {
-        Some(object) => parsed.objects.push(object),
+        Some(object) => {
+            if let Some(unknown) = core::of_unread(&object, &value) {
+                parsed.objects.push(Object::unknown(origin, unknown));
+            }
+            parsed.objects.push(object);
+        }
         None => hidden(origin, &value, parsed),
     }
 }
@@ -244,18 +267,25 @@ fn unpack_list(origin: &Origin, mut value: Value, parsed: &mut Parsed) {
     };
     // As the API server lists one kind: its items do not say it again.
     let one = kind.strip_suffix("List").filter(|k| !k.is_empty());
-    for (index, mut item) in items.into_iter().enumerate() {
-        if parsed.documents > MAX_DOCUMENTS {
-            return;
-        }
-        if let (Some(one), Value::Object(map)) = (one, &mut item)
+    let mut items = items;
+    for item in &mut items {
+        if let (Some(one), Value::Object(map)) = (one, item)
             && !map.contains_key("kind")
             && !map.contains_key("apiVersion")
         {
             map.insert("kind".to_owned(), one.into());
             map.insert("apiVersion".to_owned(), value["apiVersion"].clone());
         }
-        let place = format!("{}.items[{index}]", origin.item);
+    }
+    unpack_each(origin, ".items", items, parsed);
+}
+
+fn unpack_each(origin: &Origin, at: &str, items: Vec<Value>, parsed: &mut Parsed) {
+    for (index, item) in items.into_iter().enumerate() {
+        if parsed.documents > MAX_DOCUMENTS {
+            return;
+        }
+        let place = format!("{}{at}[{index}]", origin.item);
         let origin = Origin {
             item: place.trim_start_matches('.').to_owned(),
             ..origin.clone()

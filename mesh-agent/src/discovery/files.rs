@@ -48,6 +48,8 @@ enum Fault {
     NotAFile,
     #[error("is larger than {} MiB", MAX_FILE >> 20)]
     TooLarge,
+    #[error("is not text")]
+    NotText,
     #[error("cannot be read: {0}")]
     Io(ErrorKind),
 }
@@ -162,7 +164,7 @@ impl Files {
 /// There is something, and it may be policy.
 fn hides_content(fault: Fault) -> bool {
     match fault {
-        Fault::TooLarge => true,
+        Fault::TooLarge | Fault::NotText => true,
         // A link to nothing says nothing.
         Fault::Io(kind) => kind != ErrorKind::NotFound,
         Fault::NotAFile => false,
@@ -325,5 +327,21 @@ fn read(path: &Path) -> Result<Vec<u8>, Fault> {
     if bytes.len() as u64 > MAX_FILE {
         return Err(Fault::TooLarge);
     }
-    Ok(bytes)
+    decode(bytes)
+}
+
+/// YAML may be in UTF-16. What has a NUL is compressed, encrypted or cut, and
+/// hides whatever it says.
+fn decode(bytes: Vec<u8>) -> Result<Vec<u8>, Fault> {
+    let read: fn([u8; 2]) -> u16 = match bytes.get(..2) {
+        Some([0xff, 0xfe]) => u16::from_le_bytes,
+        Some([0xfe, 0xff]) => u16::from_be_bytes,
+        _ if bytes.contains(&0) => return Err(Fault::NotText),
+        _ => return Ok(bytes),
+    };
+    let (units, rest) = bytes.as_chunks::<2>();
+    let units: Vec<u16> = units.iter().copied().map(read).collect();
+    let text = String::from_utf16(&units).ok();
+    let text = text.filter(|text| rest.is_empty() && !text.contains('\0'));
+    text.map(String::into_bytes).ok_or(Fault::NotText)
 }

@@ -4,6 +4,7 @@ mod files;
 mod istio;
 mod kubernetes;
 mod lists;
+mod odd;
 mod parts;
 mod peers;
 mod policies;

@@ -67,12 +67,10 @@ impl Builder<'_> {
         spec: &ServiceSpec,
         slices: Option<&[&EndpointSlice]>,
     ) {
-        if spec.is_external_name {
-            return;
-        }
-        if object.unread.contains(&Part::Selector) {
+        if spec.is_external_name || object.unread.contains(&Part::Selector) {
             // Nobody knows which pods these are, neither here nor for policies.
-            return self.left_out.extend(&spec.vips);
+            self.left_out.extend(&spec.vips);
+            return self.left_out.extend(&spec.external_ips);
         }
         if object.unread.contains(&Part::Ports) {
             self.left_out.extend(&spec.external_ips);

@@ -35,7 +35,10 @@ impl<'o> Builder<'o> {
             };
             match &object.kind {
                 Kind::Pod(pod) => self.left_out.extend(&pod.ips),
-                Kind::Service(service) => self.left_out.extend(&service.vips),
+                Kind::Service(service) => {
+                    self.left_out.extend(&service.vips);
+                    self.left_out.extend(&service.external_ips);
+                }
                 Kind::EndpointSlice(slice) => {
                     let addresses = slice.endpoints.iter().flat_map(|e| &e.addresses);
                     self.left_out.extend(addresses);

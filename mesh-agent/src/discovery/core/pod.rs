@@ -17,10 +17,10 @@ fn spec(spec: &Value, pod: &mut Pod, found: &mut Found) {
     let all = [Part::Node, Part::Account, Part::HostNetwork, Part::Ports];
     found.is_mapping(spec, "spec", &all);
     found.names(spec, "spec", POD_SPEC);
-    let node = found.text(&spec["nodeName"], "spec.nodeName", Part::Node);
+    let node = found.name(&spec["nodeName"], "spec.nodeName", Part::Node);
     pod.node_name = node.unwrap_or_default();
     let account = "spec.serviceAccountName";
-    pod.service_account_name = found.text(&spec["serviceAccountName"], account, Part::Account);
+    pod.service_account_name = found.name(&spec["serviceAccountName"], account, Part::Account);
     let host = found.flag(&spec["hostNetwork"], "spec.hostNetwork", Part::HostNetwork);
     pod.host_network = host.unwrap_or_default();
     for field in ["containers", "initContainers"] {
@@ -49,15 +49,15 @@ fn ports(container: &Value, at: &str, runs: bool, pod: &mut Pod, found: &mut Fou
         let at = format!("{list}[{i}]");
         found.is_mapping(port, &at, &[Part::Ports]);
         found.names(port, &at, CONTAINER_PORT);
-        let at = format!("{at}.containerPort");
-        let number = found.port(&port["containerPort"], &at, Part::Ports);
-        let is_tcp = port["protocol"].is_null() || port["protocol"] == "TCP";
-        let name = port["name"].as_str().filter(|_| runs && is_tcp);
+        let field = |name: &str| format!("{at}.{name}");
+        let number = &port["containerPort"];
+        let number = found.port(number, &field("containerPort"), Part::Ports);
+        let is_tcp = found.is_tcp(&port["protocol"], &field("protocol"), Part::Ports);
+        let name = found.text(&port["name"], &field("name"), Part::Ports);
+        let name = name.filter(|_| runs && is_tcp);
+        let named = name.zip(number);
         pod.ports
-            .extend(name.zip(number).map(|(name, port)| NamedPort {
-                name: name.to_owned(),
-                port,
-            }));
+            .extend(named.map(|(name, port)| NamedPort { name, port }));
     }
 }
 

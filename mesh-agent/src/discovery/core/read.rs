@@ -75,6 +75,31 @@ impl Found {
         text
     }
 
+    /// What an identity or a selection is made of: as YAML reads it, a number
+    /// or a truth value is another text than the one that is written.
+    pub(super) fn name(&mut self, value: &Value, at: &str, lost: Part) -> Option<String> {
+        match value {
+            Value::Number(_) | Value::Bool(_) => {
+                let message = format!("{value} is no text: it needs quotes");
+                self.mistake(at, message, lost);
+                None
+            }
+            _ => self.text(value, at, lost),
+        }
+    }
+
+    /// Is it TCP, as where nothing is said?
+    pub(super) fn is_tcp(&mut self, value: &Value, at: &str, lost: Part) -> bool {
+        match self.text(value, at, lost).as_deref() {
+            None | Some("" | "TCP") => true,
+            Some("UDP" | "SCTP") => false,
+            Some(other) => {
+                self.mistake(at, format!("{other:?} is not TCP, UDP or SCTP"), lost);
+                false
+            }
+        }
+    }
+
     /// Also as a text.
     pub(super) fn flag(&mut self, value: &Value, at: &str, lost: Part) -> Option<bool> {
         match value {

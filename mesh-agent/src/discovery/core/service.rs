@@ -31,6 +31,9 @@ pub(super) fn service(value: &Value, found: &mut Found) -> ServiceSpec {
             .ports
             .extend(self::port(port, &format!("spec.ports[{i}]"), found));
     }
+    for (key, value) in spec["selector"].as_object().into_iter().flatten() {
+        found.name(value, &format!("spec.selector.{key}"), Part::Selector);
+    }
     service.selector = found.texts(&spec["selector"], "spec.selector", Part::Selector);
     let not_ready = "publishNotReadyAddresses";
     let publish = found.flag(
@@ -93,9 +96,9 @@ fn addresses(value: &Value, service: &mut ServiceSpec, found: &mut Found) {
     }
     // A load balancer's address leads to the Service on each node, unless it
     // says that the balancer stands between as a proxy.
+    let at = "status.loadBalancer.ingress";
     let ingress = &value["status"]["loadBalancer"]["ingress"];
-    for entry in ingress.as_array().into_iter().flatten() {
-        let at = "status.loadBalancer.ingress";
+    for entry in found.list(ingress, at, Part::Addresses) {
         let ip = found.address(&entry["ip"], at, Part::Addresses);
         service
             .external_ips
@@ -112,18 +115,16 @@ fn port(value: &Value, at: &str, found: &mut Found) -> Option<ServicePort> {
     if value["port"].is_null() && value.is_object() {
         found.mistake(&number_at, "is missing", Part::Ports);
     }
-    let protocol = found.text(&value["protocol"], &format!("{at}.protocol"), Part::Ports);
+    let is_tcp = found.is_tcp(&value["protocol"], &format!("{at}.protocol"), Part::Ports);
+    let name = found.text(&value["name"], &format!("{at}.name"), Part::Ports);
     let target = target(&value["targetPort"], &format!("{at}.targetPort"), found)?;
-    let text = |field: &str| value[field].as_str().map(str::to_owned);
     let port = ServicePort {
-        name: text("name").unwrap_or_default(),
+        name: name.unwrap_or_default(),
         port: number?,
         target_port: target,
-        app_protocol: text("appProtocol"),
+        app_protocol: value["appProtocol"].as_str().map(str::to_owned),
     };
-    protocol
-        .is_none_or(|p| p.is_empty() || p == "TCP")
-        .then_some(port)
+    is_tcp.then_some(port)
 }
 
 /// `None` where it is there and cannot be understood.

@@ -33,13 +33,13 @@ pub(super) fn slice(value: &Value, found: &mut Found) -> EndpointSlice {
         found.names(endpoint, &at, ENDPOINT);
         let mut read = self::endpoint(endpoint, &at, own, found);
         for ip in &read.addresses {
-            if kind.as_deref() != Some(family(*ip)) && kind.is_some() {
+            if kind.as_deref().is_some_and(|kind| kind != family(*ip)) {
                 let message = format!("{ip} is not of the addressType {}", value["addressType"]);
                 found.mistake(&format!("{at}.addresses"), message, Part::Endpoints);
+                // Nobody's that is named, but not for that outside of the mesh.
+                read.target = TargetRef::Unknown;
             }
         }
-        read.addresses
-            .retain(|ip| kind.as_deref().is_none_or(|k| k == family(*ip)));
         slice.endpoints.push(read);
     }
     for (i, port) in found
@@ -119,18 +119,17 @@ fn port(value: &Value, at: &str, found: &mut Found) -> Option<EndpointPort> {
         );
     }
     let number = found.port(&value["port"], &format!("{at}.port"), Part::Endpoints)?;
-    let protocol = found.text(
+    let is_tcp = found.is_tcp(
         &value["protocol"],
         &format!("{at}.protocol"),
         Part::Endpoints,
     );
+    let name = found.text(&value["name"], &format!("{at}.name"), Part::Endpoints);
     let port = EndpointPort {
-        name: value["name"].as_str().unwrap_or_default().to_owned(),
+        name: name.unwrap_or_default(),
         port: number,
     };
-    protocol
-        .is_none_or(|p| p.is_empty() || p == "TCP")
-        .then_some(port)
+    is_tcp.then_some(port)
 }
 
 impl EndpointSlice {

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use serde_json::Value;
 
 use super::served::near;
-use crate::discovery::kinds::Unknown;
+use crate::discovery::kinds::{Part, Unknown};
+use crate::discovery::objects::Object;
 use crate::model::WorkloadKey;
 
 /// Most names that are kept of one document.
@@ -15,26 +16,21 @@ const MAX_NAMES: usize = 100;
 /// Of a value that does not say what it is, or of which object.
 pub(in crate::discovery) fn of_value(value: &Value) -> Unknown {
     let (spec, status) = (&value["spec"], &value["status"]);
-    let mut texts: Vec<&Value> = vec![&spec["clusterIP"], &status["podIP"]];
-    texts.extend(spec["clusterIPs"].as_array().into_iter().flatten());
-    let ips = status["podIPs"].as_array().into_iter().flatten();
-    texts.extend(ips.map(|entry| &entry["ip"]));
-    let endpoints = value["endpoints"].as_array().into_iter().flatten();
-    texts.extend(endpoints.flat_map(|e| e["addresses"].as_array().into_iter().flatten()));
-    let texts = texts.into_iter().filter_map(Value::as_str);
     let kind = value["kind"].as_str().unwrap_or_default();
+    // An object of which nobody says what it is may be any.
+    let is_unsaid = kind.is_empty() && value["metadata"].is_object();
     let looks = !spec["containers"].is_null() || !status["podIP"].is_null();
-    let is_pod = looks || near(kind, "Pod", 1);
+    let is_pod = is_unsaid || looks || near(kind, "Pod", 1);
     let meta = &value["metadata"];
     let name = meta["name"].as_str().filter(|n| !n.is_empty());
-    let is_namespace = near(kind, "Namespace", 2);
+    let is_namespace = is_unsaid || near(kind, "Namespace", 2);
     let namespace = match &meta["namespace"] {
         Value::Null => Some("default"),
         other => other.as_str(),
     };
     let pod = namespace.zip(name).filter(|_| is_pod);
     Unknown {
-        addresses: texts.filter_map(address).collect(),
+        addresses: addresses(value),
         hides_pods: is_pod && pod.is_none(),
         pods: pod.into_iter().map(key).collect(),
         namespaces: name
@@ -43,6 +39,51 @@ pub(in crate::discovery) fn of_value(value: &Value) -> Unknown {
             .into_iter()
             .collect(),
         hides_namespaces: is_namespace && name.is_none(),
+    }
+}
+
+/// The addresses of an object of which not all can be understood, in whatever
+/// shape they stand there.
+pub(in crate::discovery) fn of_unread(object: &Object, value: &Value) -> Option<Unknown> {
+    let parts = [Part::Addresses, Part::Endpoints];
+    let is_lost = parts.iter().any(|part| object.unread.contains(part));
+    is_lost.then(|| Unknown {
+        addresses: addresses(value),
+        ..Unknown::default()
+    })
+}
+
+/// Of pods, Services and endpoints; not of nodes.
+fn addresses(value: &Value) -> BTreeSet<IpAddr> {
+    let mut found = BTreeSet::new();
+    for place in [
+        "/spec/clusterIP",
+        "/spec/clusterIPs",
+        "/spec/externalIPs",
+        "/status/podIP",
+        "/status/podIPs",
+        "/status/loadBalancer",
+    ] {
+        value
+            .pointer(place)
+            .into_iter()
+            .for_each(|v| texts(v, &mut found));
+    }
+    let endpoints = &value["endpoints"];
+    let each = endpoints.as_array().into_iter().flatten();
+    for endpoint in each.chain([endpoints]) {
+        texts(&endpoint["addresses"], &mut found);
+    }
+    found
+}
+
+/// Of all texts in `value`: YAML is parsed to a bounded depth.
+fn texts(value: &Value, found: &mut BTreeSet<IpAddr>) {
+    match value {
+        Value::String(text) => found.extend(address(text)),
+        Value::Array(list) => list.iter().for_each(|v| texts(v, found)),
+        Value::Object(map) => map.values().for_each(|v| texts(v, found)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 
@@ -74,6 +115,7 @@ pub(in crate::discovery) fn of_text(text: &str) -> Option<Unknown> {
         "clusterIP",
         "podIPs",
         "clusterIPs",
+        "externalIPs",
         "addresses",
     ];
     let values = pairs

@@ -242,7 +242,9 @@ fn block(text: &str) -> Result<IpNet, String> {
 }
 
 pub(super) fn port(text: &str) -> Result<u16, String> {
-    let port = text.parse().ok().filter(|p| *p != 0);
+    // In one way only: two of them would be one port, and which holds?
+    let is_plain = text.starts_with(|c: char| matches!(c, '1'..='9'));
+    let port = text.parse().ok().filter(|_| is_plain);
     port.ok_or_else(|| format!("{text:?} is not a port from 1 to 65535"))
 }
 

@@ -27,10 +27,13 @@ pub(in crate::discovery) fn salvage(text: &str) -> Vec<Value> {
     let rules = says(&["rules:", "source:"]) || says(&["rules:", "operation:"]);
     let acts = says(&["action:", "ALLOW"]) || says(&["action:", "DENY"]);
     let policy = text.contains(KINDS[0]) || rules || acts || (!peer && text.contains(GROUP));
-    let namespaces: BTreeSet<String> = find("namespace: ").collect();
+    let said: Vec<String> = find("namespace: ").collect();
+    let namespaces: BTreeSet<&String> = said.iter().collect();
+    // Of two objects in one document each has to say it.
+    let is_one = namespaces.len() == 1 && said.len() >= text.matches("metadata:").count();
     // Without one namespace to go by, the metadata is not trusted.
-    let namespace = match namespaces.first() {
-        Some(one) if namespaces.len() == 1 && is_label(one) => Value::String(one.clone()),
+    let namespace = match said.first() {
+        Some(one) if is_one && is_label(one) => Value::String(one.clone()),
         _ => Value::Bool(false),
     };
     let name = find("name: ").next().unwrap_or_else(|| "?".into());

@@ -311,9 +311,12 @@ fn open(update: &Update) -> (bool, bool) {
 fn a_file_that_cannot_be_read_at_a_start_refuses_until_it_can() {
     let large = vec![b'#'; (8 << 20) + 1];
     type Spoil<'s> = &'s dyn Fn(&std::path::Path);
-    let spoils: [(&str, Spoil<'_>); 2] = [
+    let spoils: [(&str, Spoil<'_>); 3] = [
         ("cannot be read", &|p| symlink(p, p).expect("link")),
         ("is larger", &|p| std::fs::write(p, &large).expect("write")),
+        ("is not text", &|p| {
+            std::fs::write(p, b"\0GITCRYPT\0\x93\x01").expect("write");
+        }),
     ];
     for (message, spoil) in spoils {
         let root = tempfile::tempdir().expect("a directory");
@@ -441,4 +444,29 @@ fn a_deny_with_a_new_mistake_denies_what_it_denied() {
     f.write("a.yaml", &allow);
     let update = f.write("a.yaml", allow.replace("ports", "prots"));
     assert_eq!(policies(&update), [("allow", false, false)]);
+}
+
+#[test]
+fn a_file_in_utf_16_is_read_and_one_that_is_no_text_keeps_what_it_said() {
+    let deny = policy("deny", "DENY");
+    for big in [false, true] {
+        let units = format!("\u{feff}{deny}");
+        let units = units.encode_utf16();
+        let bytes: Vec<u8> = units
+            .flat_map(|u| {
+                if big {
+                    u.to_be_bytes()
+                } else {
+                    u.to_le_bytes()
+                }
+            })
+            .collect();
+        let mut f = Fixture::new(&[("shop.yaml", SHOP)]);
+        let update = f.write("a.yaml", bytes);
+        assert_eq!(messages(&update), Vec::<String>::new());
+        assert_eq!(policies(&update), [("deny", true, true)]);
+        let update = f.write("a.yaml", b"\xff\xfe\x00");
+        assert_eq!(policies(&update), [("deny", true, true)]);
+        assert!(messages(&update)[0].contains("is not text"));
+    }
 }

@@ -7,7 +7,7 @@ mod twice;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::kinds::{EndpointSlice, Meta, Unknown};
+use super::kinds::{EndpointSlice, Meta, Part, Unknown};
 use super::objects::{Kind, Object};
 use super::{Code, Problem};
 use crate::model::policy::{Action, AuthorizationPolicy};
@@ -42,12 +42,14 @@ pub fn build<'o>(objects: impl Iterator<Item = &'o Object>) -> (Snapshot, Vec<Pr
                     let key = key(&object.meta, name);
                     slices.entry(key).or_default().push(slice);
                 }
+                None if object.unread.contains(&Part::Labels) => builder.hides_slices = true,
                 None => builder.advise(
                     object,
                     "metadata.labels",
                     format!("the label {SERVICE_NAME} is missing: it names the Service"),
                 ),
             }
+            builder.hides_slices |= builder.is_doubtful(object);
         }
     }
     for object in &objects {
@@ -89,8 +91,12 @@ struct Builder<'o> {
     /// Pods that have the addresses of their node.
     on_host_network: BTreeSet<WorkloadKey>,
     unknown: Vec<&'o Unknown>,
-    /// Policies that are given twice, and differently.
+    /// Objects that are given twice, and differently.
     doubtful: BTreeSet<String>,
+    /// What two versions of a pod say differently.
+    contradicted: BTreeMap<String, BTreeSet<Part>>,
+    /// A slice cannot be read, or not whose it is.
+    hides_slices: bool,
     /// Addresses of objects that are not taken over.
     left_out: Vec<IpAddr>,
 }

@@ -37,7 +37,7 @@ impl Meta {
     }
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceSpec {
     pub is_external_name: bool,
     /// Empty for a headless service.
@@ -51,13 +51,13 @@ pub struct ServiceSpec {
     pub publish_not_ready: bool,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PortRef {
     Number(u16),
     Name(String),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServicePort {
     pub name: String,
     pub port: u16,
@@ -65,7 +65,7 @@ pub struct ServicePort {
     pub app_protocol: Option<String>,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EndpointSlice {
     pub endpoints: Vec<Endpoint>,
     /// TCP ports.
@@ -83,7 +83,7 @@ pub enum TargetRef {
     Unknown,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Endpoint {
     pub addresses: Vec<IpAddr>,
     pub ready: bool,
@@ -93,7 +93,7 @@ pub struct Endpoint {
     pub target: TargetRef,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointPort {
     pub name: String,
     pub port: u16,

@@ -73,6 +73,9 @@ pub struct Service {
     /// There are ports that could not be read: policy for this service is
     /// about any of its pods.
     pub hides_ports: bool,
+    /// There are pods behind it that could not be read: policy for this service
+    /// is about its whole namespace.
+    pub hides_members: bool,
 }
 
 impl Service {

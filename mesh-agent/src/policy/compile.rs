@@ -100,7 +100,8 @@ impl Compiled {
         let missing = missing_service(policy, snapshot);
         let is_whole = mistake.is_none() && (deny || missing.is_none());
         let denies_all = mistake.is_some() && deny;
-        let no_service = |service| format!("there is no Service {service}");
+        let no_service =
+            |service| format!("there is no Service {service}, or not all of it can be read");
         let broken = mistake.or_else(|| missing.filter(|_| !deny).map(no_service));
         let mut rules = Vec::new();
         let mut denies_all = denies_all;

@@ -238,7 +238,7 @@ fn behind<'s>(
                 && workload.key.namespace == key.namespace
                 && has_labels(workload, &service.selector);
             if selected || workload.ips.iter().any(|ip| service.members.contains(&ip)) {
-                let reach = Reach::of(service, workload);
+                let reach = Reach::of(service, workload, snapshot);
                 behind
                     .entry(workload.key.clone())
                     .or_default()

@@ -11,7 +11,7 @@ use crate::model::{Service, ServiceKey, ServicePort, Snapshot, TargetPort, Workl
 /// Pairs of a pod's port and a Service's port that leads to it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Reach {
-    /// The Service is not known, or not with this workload: it may be any port.
+    /// Which ports it is cannot be told: it may be any.
     Unknown,
     Ports(Box<[(u16, u16)]>),
 }
@@ -31,8 +31,12 @@ pub(super) enum Ports<'r> {
 
 impl Reach {
     /// By what the Service declares, and by what its endpoints say.
-    pub(super) fn of(service: &Service, workload: &Workload) -> Self {
-        if service.hides_ports {
+    pub(super) fn of(service: &Service, workload: &Workload, snapshot: &Snapshot) -> Self {
+        // Without a port and an address of its own a Service is a name for its
+        // pods: clients dial any of their ports.
+        let is_name = service.is_headless() && service.ports.is_empty();
+        let is_unreadable = snapshot.unreadable_pods.contains(&workload.key);
+        if service.hides_ports || is_name || is_unreadable {
             return Self::Unknown;
         }
         let pairs: BTreeSet<(u16, u16)> = service
@@ -98,15 +102,17 @@ fn own_ports(service: &Service, port: &ServicePort, workload: &Workload) -> BTre
     own
 }
 
-/// A Service that the policy is for and the configuration does not have.
+/// A Service that the policy is for, and of which the configuration does not
+/// have all that says which pods are behind it.
 pub(super) fn missing_service<'p>(
     policy: &'p AuthorizationPolicy,
     snapshot: &Snapshot,
 ) -> Option<&'p ServiceKey> {
     match &policy.scope {
-        Scope::Services(services) => services
-            .iter()
-            .find(|service| !snapshot.services.contains_key(service)),
+        Scope::Services(services) => services.iter().find(|key| {
+            let known = snapshot.services.get(key);
+            known.is_none_or(|service| service.hides_members)
+        }),
         _ => None,
     }
 }

@@ -40,7 +40,7 @@ impl<'o> Builder<'o> {
                 .unwrap_or_else(|| format!("{}/{}", meta.namespace(), meta.name)),
             ips: self.pod_ips(object, pod),
             node: pod.node_name.clone(),
-            service_account: account(object, pod),
+            service_account: self.account(object, pod),
             app: ["app.kubernetes.io/name", "app"]
                 .iter()
                 .find_map(|l| meta.labels.get(*l))
@@ -57,7 +57,7 @@ impl<'o> Builder<'o> {
             ports: pod.ports.clone(),
             key,
         };
-        let whole = object.unread.is_empty();
+        let whole = object.unread.is_empty() && !self.contradicted.contains_key(&object.name());
         if workload.is_enrolled() && workload.ips.is_empty() && whole {
             self.report(
                 object,
@@ -97,7 +97,7 @@ impl<'o> Builder<'o> {
     fn labels(&mut self, object: &Object) -> BTreeMap<String, String> {
         let meta = &object.meta;
         let mut labels = meta.labels.clone();
-        if object.unread.contains(&Part::Labels) {
+        if self.is_unread(object, Part::Labels) {
             let own = (UNREADABLE.to_owned(), meta.name.clone());
             labels.extend([own.clone()]);
             self.snapshot.policies.push(AuthorizationPolicy {
@@ -168,6 +168,15 @@ impl<'o> Builder<'o> {
         match known.is_none() && self.unknown.iter().any(may_say) {
             true => Setting::Unknown,
             false => Setting::None,
+        }
+    }
+
+    /// An account that cannot be read is no name: nobody proves to be it.
+    fn account(&self, object: &Object, pod: &Pod) -> String {
+        match &pod.service_account_name {
+            _ if self.is_unread(object, Part::Account) => String::new(),
+            Some(account) if !account.is_empty() => account.clone(),
+            _ => "default".to_owned(),
         }
     }
 
@@ -280,13 +289,4 @@ enum Setting<'o> {
     Value(&'o str),
     /// It may be there, and cannot be read.
     Unknown,
-}
-
-/// An account that cannot be read is no name: nobody proves to be it.
-fn account(object: &Object, pod: &Pod) -> String {
-    match &pod.service_account_name {
-        Some(account) if !account.is_empty() => account.clone(),
-        _ if object.unread.contains(&Part::Account) => String::new(),
-        _ => "default".to_owned(),
-    }
 }

@@ -102,12 +102,20 @@ impl Builder<'_> {
             selector: spec.selector.clone(),
             members: members(slices.unwrap_or_default()),
             hides_ports: object.unread.contains(&Part::Ports),
+            hides_members: self.hides_members(object, spec),
         });
         for vip in &service.vips {
             self.snapshot.by_vip.insert(*vip, service.clone());
         }
         self.externals(object, spec, &service);
         self.snapshot.services.insert(service.key.clone(), service);
+    }
+
+    /// Without a selector only slices say which pods are behind it: all of them
+    /// must be readable for that.
+    fn hides_members(&self, object: &Object, spec: &ServiceSpec) -> bool {
+        let hides_slices = self.hides_slices || !self.unknown.is_empty();
+        self.is_doubtful(object) || (spec.selector.is_empty() && hides_slices)
     }
 
     /// Others have the rest of these addresses' ports; and a pod's own address

@@ -264,3 +264,30 @@ fn a_pod_that_ends_loses_a_contested_address_and_a_foreign_kind_of_our_name_is_n
     let knative = "apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {name: x}\nspec: {template: {}}\n";
     assert_eq!(load(knative).1, Vec::<String>::new());
 }
+
+#[test]
+fn a_pod_that_is_given_twice_and_differently_is_nobody_and_lets_nobody_in() {
+    let other = SHOP
+        .replace("labels: {app: web}", "labels: {app: db}")
+        .replace("nodeName: n1", "nodeName: n1, serviceAccountName: admin");
+    for text in [format!("{SHOP}---\n{other}"), format!("{other}---\n{SHOP}")] {
+        let (snapshot, _) = load(&text);
+        let pod = snapshot.workloads.values().next().expect("the pod");
+        assert_eq!(pod.service_account, "");
+        let engine = Engine::compile(&snapshot);
+        let id = crate::model::SpiffeId::parse("spiffe://cluster.local/ns/a/sa/b");
+        let request = Request {
+            source: Some(&id.expect("an identity")),
+            source_ip: "10.0.0.9".parse().expect("an address"),
+            destination: pod,
+            destination_ip: "10.0.0.5".parse().expect("an address"),
+            destination_port: 8080,
+            sni: None,
+        };
+        assert!(engine.check(&request).is_err());
+    }
+    let (snapshot, _) = load(&format!("{SHOP}---\n{SHOP}"));
+    let pod = snapshot.workloads.values().next().expect("the pod");
+    assert_eq!(pod.service_account, "default", "the same twice is known");
+    assert!(snapshot.policies.is_empty());
+}

@@ -144,3 +144,92 @@ fn without_its_service_a_deny_by_port_denies_whatever_port_it_was() {
     let got = ["foo/a", "bar/a"].map(|source| may(&compiled, source, (BOTH, 8080)));
     assert_eq!(got, [true, false]);
 }
+
+const DENY_ALL: &str = "action: DENY, rules: [{}]";
+
+#[test]
+fn ports_that_are_not_known_are_all_ports() {
+    let denied = |services: &str, port| {
+        let compiled = compile(&format!("{services}{}", of("web", "w", DENY_ALL)));
+        !may(&compiled, "foo/a", (BOTH, port))
+    };
+    assert!(denied(SERVICES, 8080) && !denied(SERVICES, 5000));
+    // Headless and without ports: clients dial whatever port they like.
+    let headless = SERVICES.replace(
+        "{selector: {app: both}, ports: [{port: 80, targetPort: 8080}]}",
+        "{clusterIP: None, selector: {app: both}}",
+    );
+    assert!(denied(&headless, 8080) && denied(&headless, 5000));
+    // A pod whose ports cannot be read has the name at any of them.
+    let named = SERVICES.replace("targetPort: 8080", "targetPort: main");
+    let unread = named
+        .replace(
+            "labels: {app: both}",
+            "labels: {app: both, mesh-agent.io/enrolled: \"true\"}",
+        )
+        .replace(
+            "{name: admin, containerPort: 9090}",
+            "{name: main, containerPort: 80o80}",
+        );
+    assert!(denied(&unread, 8080));
+    for protocol in ["tcp", "Tcp", "[TCP]"] {
+        let odd = SERVICES.replace(
+            "targetPort: 8080",
+            &format!("targetPort: 8080, protocol: {protocol}"),
+        );
+        assert!(denied(&odd, 8080), "{protocol}");
+    }
+}
+
+#[test]
+fn a_service_of_which_the_pods_are_not_known_is_about_all() {
+    let by_hand = SERVICES.replacen("selector: {app: both}, ", "", 1);
+    let slice = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: IPv4\n\
+        metadata: {name: s, namespace: two, labels: {kubernetes.io/service-name: web}}\n\
+        endpoints: [{addresses: [10.0.0.7]}]\nports: [{port: 8080}]\n---\n";
+    let denied = |text: &str, pod: &str| {
+        let compiled = compile(&format!("{text}{}", of("web", "w", DENY_ALL)));
+        !may(&compiled, "foo/a", (pod, 8080))
+    };
+    let whole = format!("{by_hand}{slice}");
+    assert!(denied(&whole, BOTH) && !denied(&whole, "two/other"));
+    for (from, to) in [
+        ("[{addresses: [10.0.0.7]}]", "[{addresses: 10.0.0.x}]"),
+        ("labels: {kubernetes.io/service-name: web}", "labels: [x]"),
+        (
+            "labels: {kubernetes.io/service-name: web}",
+            "labels: {kubernetes.io/service-name: [web]}",
+        ),
+        ("kind: EndpointSlice", "kind: EndpointSlce"),
+        ("kind: EndpointSlice", "kind: EndpointSlice\nx: ["),
+    ] {
+        assert!(slice.contains(from), "{from}");
+        assert!(
+            denied(&format!("{by_hand}{}", slice.replace(from, to)), BOTH),
+            "{to}"
+        );
+    }
+    // Given twice, and with other pods.
+    let other = slice.replace("10.0.0.7", "10.0.0.9");
+    for text in [
+        format!("{whole}{other}"),
+        format!("{by_hand}{other}{slice}"),
+    ] {
+        assert!(denied(&text, BOTH));
+    }
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: two}\n\
+        spec: {selector: {app: x}, ports: [{port: 80, targetPort: 8080}]}\n---\n";
+    for text in [
+        format!("{SERVICES}{service}"),
+        format!("{service}---\n{SERVICES}"),
+    ] {
+        assert!(denied(&text, BOTH));
+    }
+    let same = "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: two}\n\
+        spec: {selector: {app: both}, ports: [{port: 80, targetPort: 8080}]}\n---\n";
+    let compiled = compile(&format!("{SERVICES}{same}{}", of("web", "w", DENY_ALL)));
+    assert!(
+        may(&compiled, "foo/a", (BOTH, 5000)),
+        "the same twice is known"
+    );
+}

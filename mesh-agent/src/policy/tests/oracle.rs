@@ -262,6 +262,7 @@ impl Dice {
                     selector: self.labels(),
                     members: Default::default(),
                     hides_ports: false,
+                    hides_members: false,
                 };
                 snapshot.services.insert(key, Arc::new(service));
             }
@@ -311,7 +312,7 @@ fn naive(snapshot: &Snapshot, request: &Request<'_>) -> bool {
             };
             let matched = match broken {
                 true => deny,
-                false if !deny && ports.is_empty() => false,
+                false if !deny && ports.is_empty() && group.is_none() => false,
                 false => policy.rules.iter().any(|r| rule(r, &asked)),
             };
             if deny && matched {
@@ -348,6 +349,10 @@ fn concerns<'s>(
         true => vec![(None, ports)],
         false => vec![],
     };
+    // Headless and without ports, so that it may be any.
+    let is_name = |name: &Option<&ServiceKey>| {
+        name.is_some_and(|name| snapshot.services[name].ports.is_empty())
+    };
     match &policy.scope {
         Scope::Mesh => of_workload(true, own),
         Scope::Namespace => of_workload(near, own),
@@ -362,7 +367,7 @@ fn concerns<'s>(
                 name.namespace == workload.key.namespace && !selector.is_empty() && has(selector)
             })
             .map(|name| (Some(name), leading(&snapshot.services[name], request)))
-            .filter(|(_, ports)| !ports.is_empty())
+            .filter(|(name, ports)| !ports.is_empty() || is_name(name))
             .collect(),
     }
 }

@@ -226,6 +226,7 @@ fn a_workload_that_is_not_in_the_snapshot_counts_as_behind_every_service() {
         selector: [("app".to_owned(), "web".to_owned())].into(),
         members: Default::default(),
         hides_ports: false,
+        hides_members: false,
     };
     let scope = Scope::Services(vec![key.clone()]);
     let (web, db) = (

@@ -105,6 +105,7 @@ fn snapshot() -> Snapshot {
         selector: BTreeMap::new(),
         members: Default::default(),
         hides_ports: false,
+        hides_members: false,
     });
     let mut snapshot = Snapshot {
         generation: 7,

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use mesh_tests::{Agent, ClosedPair, Steady, eventually, was_never_open};
+use mesh_tests::{Agent, ClosedPair, PodSpec, Steady, eventually, was_never_open};
 
 const SUPERVISOR: &str = include_str!("faults.py");
 /// EMFILE, ENOMEM, ENOSPC, EPERM, EBUSY.
@@ -203,6 +203,21 @@ impl<'s> Run<'s> {
         injected
     }
 
+    /// One fault that lasts while `work` has the agent do something; gives how
+    /// many calls failed.
+    fn meanwhile(&mut self, fault: &str, work: impl FnOnce()) -> usize {
+        self.supervisor.ask(&format!("arm {fault}"));
+        work();
+        let _came_to_it = eventually(Duration::from_millis(900), || {
+            self.supervisor.tell("count").is_none_or(|n| n > 20)
+        });
+        let injected = self.supervisor.tell("disarm");
+        if injected.is_none() {
+            self.start_again();
+        }
+        injected.unwrap_or(1)
+    }
+
     fn is_whole_again(&mut self) {
         if self.supervisor.tell("disarm").is_none() {
             self.start_again();
@@ -254,6 +269,50 @@ fn whatever_fails_while_a_pod_changes_it_stays_closed() {
     load[0].begin_next().expect("told");
     load[0].wait_for("carried", 20).expect("carried");
     was_never_open(capture, &mut load).expect("closed all the time");
+}
+
+/// Everywhere from the n-th call on, a few n of all.
+fn from_then_on(calls: usize, most: usize) -> Vec<String> {
+    let step = (calls / most).max(1);
+    let call = |call| Fault {
+        call,
+        error: ERRORS[call / step % ERRORS.len()],
+        mode: "from",
+    };
+    (1..=calls).step_by(step).map(|n| call(n).text()).collect()
+}
+
+fn is_held(scene: &ClosedPair) -> bool {
+    let pins = scene.world.pins("n1");
+    let versions = std::fs::read_dir(pins).expect("pins");
+    let links =
+        versions.filter_map(|version| std::fs::read_dir(version.ok()?.path().join("links")).ok());
+    let mut names = links
+        .flatten()
+        .filter_map(|link| link.ok()?.file_name().into_string().ok());
+    names.any(|name| name.starts_with("netns-") || name.starts_with("guard-"))
+}
+
+#[test]
+fn whatever_fails_while_a_pod_is_let_go_it_is_let_go_at_last() {
+    let scene = ClosedPair::new(true).expect("a closed pair");
+    let mut run = Run::start(&scene);
+    let set = |spec: &PodSpec| scene.world.configure(spec, &scene.a).expect("written");
+    let (wanted, unwanted) = (scene.spec(), PodSpec::new("n1", "a"));
+    let is_gone = || eventually(Duration::from_secs(20), || !is_held(&scene));
+    run.supervisor.ask("reset");
+    set(&unwanted);
+    assert!(is_gone());
+    let calls = run.supervisor.ask("reset");
+    let mut injected = 0;
+    for fault in from_then_on(calls, 12) {
+        set(&wanted);
+        run.is_whole_again();
+        injected += run.meanwhile(&fault, || set(&unwanted));
+        assert!(is_gone(), "after {fault}: {}", run.agent.log());
+    }
+    println!("{injected} calls failed");
+    assert!(injected > 20, "only {injected}");
 }
 
 /// Opens as many connections as it can to ADDRESS PORT, for some seconds, and

@@ -63,19 +63,22 @@ impl Capture {
     }
 
     /// Forgets namespaces that are gone, of those that `is_known` does not know.
-    /// Gives the cookies of these, and of those that are still there.
+    /// Gives the cookies of these, and of those that are still there, or not forgotten.
     pub fn sweep(&mut self, is_known: impl Fn(u64) -> bool) -> (Vec<u64>, Vec<u64>) {
         let others = self.pods.iter().filter(|(cookie, _)| !is_known(**cookie));
         let (gone, there): (Vec<_>, Vec<_>) = others
             .map(|(cookie, link)| (*cookie, link.look()))
             .partition(|(_, found)| matches!(found, Ok(Found::Detached)));
         let cookies = |all: Vec<(u64, _)>| all.into_iter().map(|(cookie, _)| cookie).collect();
-        let (gone, there): (Vec<u64>, Vec<u64>) = (cookies(gone), cookies(there));
-        for cookie in &gone {
-            if let Err(error) = self.forget(*cookie) {
+        let (mut gone, mut there): (Vec<u64>, Vec<u64>) = (cookies(gone), cookies(there));
+        gone.retain(|cookie| match self.forget(*cookie) {
+            Ok(()) => true,
+            Err(error) => {
                 tracing::warn!(cookie, %error, "cannot forget a namespace that is gone");
+                there.push(*cookie);
+                false
             }
-        }
+        });
         (gone, there)
     }
 

@@ -12,7 +12,7 @@ use aya::programs::SchedClassifier;
 use mesh_common::abi::PodAddr;
 
 use super::posts::{Direction, LinkGuard, PodLinks, Post, is_attached};
-use super::{Capture, Error, clsact, links, pins};
+use super::{Capture, Error, absent_is_fine, clsact, links, pins};
 use crate::model::PodIps;
 use crate::sys::link::{self, Link};
 use crate::sys::{bpf, netns::Netns};
@@ -80,10 +80,10 @@ impl Capture {
             }
         }
         let mut links = self.links()?;
-        for (ifindex, cookie) in entries(&links) {
+        for (ifindex, cookie) in entries(&links)? {
             if cookie == netns_cookie {
                 clsact::remove(ifindex)?;
-                let _gone = links.remove(&ifindex);
+                absent_is_fine("LINKS", links.remove(&ifindex))?;
             }
         }
         self.guarded_links.remove(&netns_cookie);
@@ -102,7 +102,7 @@ impl Capture {
             }
         }
         let links = self.links()?;
-        for (ifindex, _) in entries(&links) {
+        for (ifindex, _) in entries(&links)? {
             if clsact::is_attached(ifindex, Direction::Leave)? {
                 self.post_clsact(ifindex)?;
             }
@@ -123,10 +123,14 @@ impl Capture {
                 source,
             })?;
         }
-        let there: Vec<PodAddr> = map.keys().filter_map(Result::ok).collect();
+        let there: Result<Vec<PodAddr>, _> = map.keys().collect();
+        let there = there.map_err(|source| Error::Map {
+            name: "EXCLUDED",
+            source,
+        })?;
         for key in there {
             if key.netns_cookie == netns_cookie && !wanted.contains(&key) {
-                let _gone = map.remove(&key);
+                absent_is_fine("EXCLUDED", map.remove(&key))?;
             }
         }
         Ok(())
@@ -203,7 +207,11 @@ impl Capture {
             if post.netns_cookie == netns_cookie && is_attached(&pin, post.ifindex)? == Some(false)
             {
                 pins::unpin(&pin)?;
-                let _gone = self.links()?.remove(&post.ifindex);
+                let mut links = self.links()?;
+                // An interface of another pod's may have its number by now.
+                if entries(&links)?.contains(&(post.ifindex, netns_cookie)) {
+                    absent_is_fine("LINKS", links.remove(&post.ifindex))?;
+                }
             }
         }
         Ok(())
@@ -214,8 +222,12 @@ impl Capture {
     }
 }
 
-fn entries(map: &HashMap<MapData, u32, u64>) -> Vec<(u32, u64)> {
-    map.iter().filter_map(Result::ok).collect()
+fn entries(map: &HashMap<MapData, u32, u64>) -> Result<Vec<(u32, u64)>, Error> {
+    let entries: Result<_, _> = map.iter().collect();
+    entries.map_err(|source| Error::Map {
+        name: "LINKS",
+        source,
+    })
 }
 
 fn told(links: Vec<Link>, ips: PodIps) -> PodLinks {

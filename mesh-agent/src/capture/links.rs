@@ -92,7 +92,7 @@ impl Link {
     }
 
     /// Detaches it now, and takes its pin away.
-    pub(super) fn remove(self) -> Result<(), Error> {
+    pub(super) fn remove(&self) -> Result<(), Error> {
         // One whose namespace is gone is detached already.
         let _detached_already = bpf::link_detach(self.fd.as_fd());
         pins::remove(&self.pin)

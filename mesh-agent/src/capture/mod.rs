@@ -299,8 +299,9 @@ impl Capture {
     fn forget(&mut self, cookie: u64) -> Result<(), Error> {
         self.withdraw_links(cookie)?;
         absent_is_fine("ENROLLED", self.enrolled_map()?.remove(&cookie))?;
+        pins::remove(&self.pins.pod(cookie))?;
         self.pods.remove(&cookie);
-        pins::remove(&self.pins.pod(cookie))
+        Ok(())
     }
 
     fn lookup_for(&self, netns_cookie: u64) -> Result<OwnedFd, Error> {
@@ -376,22 +377,27 @@ impl Capture {
     pub fn withdraw(&mut self, cookie: u64, ips: PodIps) -> Result<(), Error> {
         self.withdraw_links(cookie)?;
         absent_is_fine("ENROLLED", self.enrolled_map()?.remove(&cookie))?;
-        match self.pods.remove(&cookie) {
+        // Known for as long as its pin is there.
+        match self.pods.get(&cookie) {
             Some(link) => link.remove()?,
             None => pins::remove(&self.pins.pod(cookie))?,
         }
+        self.pods.remove(&cookie);
         let ips: Vec<IpAddr> = ips.iter().collect();
         self.drop_addresses(cookie, &ips)
     }
 
     /// What the kernel holds as enrolled, also what an earlier agent left.
     pub fn enrolled(&self) -> Result<Vec<(u64, PodIps)>, Error> {
-        Ok(self
-            .enrolled_map()?
-            .iter()
-            .filter_map(Result::ok)
-            .map(|(cookie, pod)| (cookie, pod_ips(&pod)))
-            .collect())
+        let map = self.enrolled_map()?;
+        let entries = map.iter();
+        let entries = entries.map(|entry| entry.map(|(cookie, pod)| (cookie, pod_ips(&pod))));
+        entries
+            .collect::<Result<_, _>>()
+            .map_err(|source| Error::Map {
+                name: "ENROLLED",
+                source,
+            })
     }
 
     fn enrolled_map(&self) -> Result<HashMap<MapData, u64, Enrolled>, Error> {

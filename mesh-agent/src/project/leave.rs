@@ -125,29 +125,27 @@ impl Projector {
     }
 
     /// Settles what an earlier agent enrolled and this one does not know. `whole`:
-    /// every wanted pod is enrolled, and the configuration hides none.
+    /// every wanted pod is enrolled, and the configuration hides none. Gives those
+    /// that stay, and what could not be settled: all of it is tried again.
     pub(super) fn leave_strangers(&mut self, whole: bool) -> Vec<PodStatus> {
-        let strangers = match self.strangers() {
-            Ok(strangers) => strangers,
-            Err(error) => {
-                tracing::error!(%error, "cannot list what is enrolled");
-                return Vec::new();
-            }
-        };
-        if whole {
-            let cookies: Vec<u64> = strangers.keys().copied().collect();
-            self.release(&cookies);
-        }
+        let settled = self.settle_strangers(whole);
+        let mut statuses = settled.unwrap_or_else(|error| vec![unsettled(&error)]);
         if let Err(error) = self.leave_other_versions(whole) {
             tracing::error!(%error, "the programs of another version of the agent stay");
+            statuses.push(unsettled(&error));
         }
-        match whole {
-            true => Vec::new(),
-            false => strangers
-                .iter()
-                .map(|(c, ips)| stranger(*c, *ips))
-                .collect(),
+        statuses
+    }
+
+    fn settle_strangers(&mut self, whole: bool) -> Result<Vec<PodStatus>, Error> {
+        let (mut strangers, mut why) = (self.strangers()?, NOT_WHOLE);
+        if whole && !strangers.is_empty() {
+            let cookies: Vec<u64> = strangers.keys().copied().collect();
+            self.release(&cookies);
+            (strangers, why) = (self.strangers()?, NOT_RELEASED);
         }
+        let statuses = strangers.iter().map(|(c, ips)| stranger(*c, *ips, why));
+        Ok(statuses.collect())
     }
 
     /// Pods that are closed because a mistake in the configuration may hide them.
@@ -158,8 +156,7 @@ impl Projector {
             .filter(|(_, key)| !wanted.contains_key(*key));
         let status = |(cookie, key): (&u64, &WorkloadKey)| PodStatus {
             pod: key.to_string(),
-            message: Some(HIDDEN.to_owned()),
-            ..stranger(*cookie, PodIps::default())
+            ..stranger(*cookie, PodIps::default(), HIDDEN)
         };
         hidden.map(status).collect()
     }
@@ -216,6 +213,9 @@ impl Projector {
                     on_agent_down: OnAgentDown::Closed,
                     listeners: &[],
                 })?;
+                if let Err(error) = self.capture.guard_links(&netns, PodIps::default()) {
+                    tracing::warn!(cookie = netns.cookie(), %error, "cannot guard its links");
+                }
                 unknown.remove(&netns.cookie());
             }
             if !unknown.is_empty() {
@@ -235,8 +235,11 @@ impl Projector {
 const HIDDEN: &str =
     "it is in no document that can be read, and a mistake may hide it: it stays closed";
 
+const NOT_WHOLE: &str = "it stays closed until every wanted pod is enrolled and the configuration has no mistake that may hide one";
+const NOT_RELEASED: &str = "it is not wanted any more and cannot be let go yet: it stays closed";
+
 /// For `status`.
-fn stranger(cookie: u64, ips: PodIps) -> PodStatus {
+fn stranger(cookie: u64, ips: PodIps, why: &str) -> PodStatus {
     PodStatus {
         pod: format!("of an earlier agent (network namespace {cookie})"),
         enrolled: false,
@@ -244,11 +247,17 @@ fn stranger(cookie: u64, ips: PodIps) -> PodStatus {
         identity: None,
         netns_cookie: Some(cookie),
         enrol_seconds: None,
-        message: Some(
-            "it stays closed until every wanted pod is enrolled and the configuration has no mistake that may hide one"
-                .to_owned(),
-        ),
+        message: Some(why.to_owned()),
         warning: None,
+    }
+}
+
+/// What an earlier agent left cannot be looked at, or its programs not be removed.
+fn unsettled(error: &Error) -> PodStatus {
+    PodStatus {
+        pod: "of an earlier agent".to_owned(),
+        netns_cookie: None,
+        ..stranger(0, PodIps::default(), &error.to_string())
     }
 }
 

@@ -7,7 +7,7 @@ use crate::capture::{self, PodLinks};
 use crate::model::Workload;
 use crate::sys::netns::Netns;
 
-use super::Projector;
+use super::{Error, Projector};
 
 /// Other addresses that are told, at most.
 const TOLD: usize = 4;
@@ -44,10 +44,11 @@ impl Projector {
         missing
     }
 
-    /// Follows the annotation that leaves addresses of an enrolled pod alone.
-    pub(super) fn exclude(&mut self, workload: &Workload) {
+    /// Follows the annotation that leaves addresses of an enrolled pod alone. Where
+    /// it fails, an address that is left alone no more may still be.
+    pub(super) fn exclude(&mut self, workload: &Workload) -> Result<(), Error> {
         let Some(pod) = self.pods.get(&workload.key) else {
-            return;
+            return Ok(());
         };
         let netns = pod.netns.clone();
         let cookie = netns.cookie();
@@ -55,21 +56,16 @@ impl Projector {
         let known = self.excluded.get(&workload.key);
         let known = known.filter(|(of, _)| *of == cookie);
         if known.is_some_and(|(_, ips)| *ips == workload.excluded) {
-            return;
+            return Ok(());
         }
         let told = known.is_some();
-        match self.capture.exclude(cookie, &workload.excluded) {
-            Ok(()) => {
-                let value = (cookie, workload.excluded.clone());
-                self.excluded.insert(workload.key.clone(), value);
-                if told {
-                    self.guard_links(&netns, workload);
-                }
-            }
-            Err(error) => {
-                tracing::error!(pod = %workload.key, %error, "cannot follow mesh-agent.io/exclude-addresses");
-            }
+        self.capture.exclude(cookie, &workload.excluded)?;
+        let value = (cookie, workload.excluded.clone());
+        self.excluded.insert(workload.key.clone(), value);
+        if told {
+            self.guard_links(&netns, workload);
         }
+        Ok(())
     }
 
     /// Guards the pod's links. The first line holds without: a failure is a

@@ -179,7 +179,7 @@ impl Projector {
                 // Told as a problem, not at each attempt.
                 tracing::debug!(pod = %workload.key, %error, "cannot enrol");
             }
-            self.exclude(workload);
+            let result = result.and(self.exclude(workload));
             let message = result.err().map(|e| e.to_string());
             statuses.push(self.status(workload, message));
         }

@@ -61,7 +61,7 @@ impl Projector {
 
     /// What a pod connects to is refused while its captured connections would go
     /// elsewhere than to the agent.
-    fn hold(&mut self, astray: BTreeSet<WorkloadKey>) {
+    fn hold(&mut self, mut astray: BTreeSet<WorkloadKey>) {
         for (key, pod) in &self.pods {
             let is_astray = astray.contains(key);
             if is_astray == self.astray.contains(key) {
@@ -79,6 +79,11 @@ impl Projector {
                 listeners: &[],
             }) {
                 tracing::error!(pod = %key, %error, "cannot hold or release its connects");
+                // It is as it was: the next look tries again.
+                match is_astray {
+                    true => astray.remove(key),
+                    false => astray.insert(key.clone()),
+                };
             }
         }
         self.astray = astray;

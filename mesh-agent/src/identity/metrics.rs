@@ -39,11 +39,12 @@ impl fmt::Debug for Page {
 
 /// Of one identity: when its certificate ends, and when it came.
 type Times = (String, f64, f64);
+type Pick = fn(&Times) -> f64;
 
 impl Collector for Page {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
         let times = self.times();
-        let families: [(&str, &str, fn(&Times) -> f64); 2] = [
+        let families: [(&str, &str, Pick); 2] = [
             (
                 "mesh_agent_certificate_expiry_timestamp_seconds",
                 "End of the certificate, in seconds since 1970",

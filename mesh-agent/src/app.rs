@@ -49,7 +49,7 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
         Directory::start(flags.config_dir.clone(), flags.mesh_settings())?;
     let admin = admin::bind(flags.metrics_addr, &flags.place.run_dir).await?;
     let observe = Observe::start(observe_config(&flags, &node));
-    let identities = Identities::start(flags.identity.config(&node));
+    let identities = Identities::start(flags.identity.config(&node, &flags.place.run_dir));
     observe.register(|registry| identities.register(registry));
     let capture = Capture::start(&capture_config, owner)?;
     let tuples = capture.tuples_handle()?;

@@ -52,6 +52,7 @@ fn page() -> String {
         trust_domain_aliases: Vec::new(),
         source: SourceConfig::None,
         crl_file: None,
+        crl_kept: None,
     });
     observe.register(|registry| identities.register(registry));
     project::register(&observe);

@@ -404,6 +404,7 @@ fn agent(dir: &Path, address: SocketAddr, node: &str) -> Identities {
             lifetime: Some(Duration::from_secs(20)),
         }),
         crl_file: Some(dir.join("ca").join(CRL)),
+        crl_kept: None,
     })
 }
 
@@ -544,6 +545,7 @@ async fn certificates_from_files_follow_them_and_a_broken_pair_changes_nothing()
         trust_domain_aliases: vec![],
         source: SourceConfig::Files(files.clone()),
         crl_file: None,
+        crl_kept: None,
     });
     let first = get(&agent, "web", 5).await.expect("credentials");
     let handle = agent.handle(&id("web"));
@@ -576,6 +578,7 @@ async fn without_a_source_or_a_readable_revocation_list_there_is_no_certificate(
             trust_domain: TrustDomain::new("cluster.local").expect("a domain"),
             source,
             crl_file,
+            crl_kept: None,
         })
     };
     let none = start(SourceConfig::None, None);
@@ -608,12 +611,16 @@ async fn a_revocation_list_that_says_nothing_or_less_leaves_the_last_one_in_forc
         std::fs::rename(dir.path().join("draft"), &file).expect("rename");
     };
     place(&first);
-    let agent = Identities::start(identity::Config {
-        trust_domain: TrustDomain::new("cluster.local").expect("a domain"),
-        trust_domain_aliases: vec![],
-        source: SourceConfig::Files(dir.path().to_owned()),
-        crl_file: Some(file.clone()),
-    });
+    let start = || {
+        Identities::start(identity::Config {
+            trust_domain: TrustDomain::new("cluster.local").expect("a domain"),
+            trust_domain_aliases: vec![],
+            source: SourceConfig::Files(dir.path().to_owned()),
+            crl_file: Some(file.clone()),
+            crl_kept: Some(dir.path().join("kept")),
+        })
+    };
+    let agent = start();
     let credentials = get(&agent, "web", 5).await.expect("credentials");
     let serial = hex(credentials.serial());
     revoke(&state, &serial, true, Some(&file)).expect("revoked");
@@ -648,6 +655,12 @@ async fn a_revocation_list_that_says_nothing_or_less_leaves_the_last_one_in_forc
         assert!(revoked(), "{told}");
     }
     agent.stop().await;
+    // Nor over a restart, whatever was put there meanwhile.
+    let agent = start();
+    let why = agent.status().revocations;
+    assert!(why.is_some_and(|why| why.contains("lower CRL number")));
+    assert!(get(&agent, "web", 1).await.is_err(), "it is revoked");
+    agent.stop().await;
 }
 
 #[tokio::test]
@@ -660,6 +673,7 @@ async fn the_metrics_page_shows_age_and_expiry_and_forgets_with_the_identity() {
         trust_domain_aliases: vec![],
         source: SourceConfig::Files(dir.path().to_owned()),
         crl_file: None,
+        crl_kept: None,
     });
     let mut registry = prometheus_client::registry::Registry::default();
     agent.register(&mut registry);

@@ -1,6 +1,6 @@
 //! Where the pods' certificates come from.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -47,7 +47,7 @@ pub(super) fn trust_domain(text: &str) -> Result<TrustDomain, SpiffeError> {
 impl Identity {
     /// For the agent of `node`.
     #[must_use]
-    pub fn config(&self, node: &str) -> Config {
+    pub fn config(&self, node: &str, run_dir: &Path) -> Config {
         let source = match (&self.ca_address, &self.ca_root, &self.ca_token_file) {
             (Some(address), Some(roots), Some(token)) => SourceConfig::Ca(CaConfig {
                 server_name: self
@@ -70,6 +70,7 @@ impl Identity {
             trust_domain_aliases: self.trust_domain_alias.clone(),
             source,
             crl_file: self.crl_file.clone(),
+            crl_kept: Some(run_dir.join("crl")),
         }
     }
 }

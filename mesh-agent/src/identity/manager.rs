@@ -1,7 +1,7 @@
 //! Keeps the wanted certificates fresh; runs on the control runtime.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -105,6 +105,7 @@ pub(super) struct Manager {
     aliases: Vec<TrustDomain>,
     crl_file: Option<PathBuf>,
     crl: Crl,
+    crl_kept: Option<PathBuf>,
     crl_stamp: Option<Stamp>,
     roots: Vec<u8>,
     /// Number of the fetch that the roots came with.
@@ -115,14 +116,36 @@ pub(super) struct Manager {
     number: u64,
 }
 
+/// The lists that were in force before a restart: verified with the roots then.
+fn kept(path: &Path) -> Option<Vec<u8>> {
+    let bytes = std::fs::read(path).ok()?;
+    check_crl(&bytes, None).ok().map(|()| bytes)
+}
+
+/// By rename: half a list is none.
+fn keep(bytes: &[u8], to: &Path) -> std::io::Result<()> {
+    if std::fs::read(to).is_ok_and(|kept| kept == bytes) {
+        return Ok(());
+    }
+    let draft = to.with_extension("new");
+    std::fs::write(&draft, bytes)?;
+    std::fs::rename(&draft, to)
+}
+
 impl Manager {
     pub(super) fn new(
         shared: Arc<Shared>,
         source: Arc<dyn Source>,
         (trust_domain, aliases): (TrustDomain, Vec<TrustDomain>),
-        crl_file: Option<PathBuf>,
+        (crl_file, crl_kept): (Option<PathBuf>, Option<PathBuf>),
     ) -> Self {
-        let crl = crl_file.as_ref().map_or(Crl::Off, |_| Crl::Unread);
+        let kept = |_| {
+            crl_kept
+                .as_deref()
+                .and_then(kept)
+                .map_or(Crl::Unread, Crl::Read)
+        };
+        let crl = crl_file.as_ref().map_or(Crl::Off, kept);
         let mut manager = Self {
             shared,
             source,
@@ -130,6 +153,7 @@ impl Manager {
             aliases,
             crl_file,
             crl,
+            crl_kept,
             crl_stamp: None,
             roots: Vec::new(),
             roots_from: 0,
@@ -277,6 +301,11 @@ impl Manager {
 
     /// Every certificate is used under the newest trust from here on.
     fn put_in_force(&self, trust: Arc<Trust>) {
+        if let (Crl::Read(bytes), Some(to)) = (&self.crl, &self.crl_kept)
+            && let Err(error) = keep(bytes, to)
+        {
+            tracing::warn!(%error, to = %to.display(), "cannot keep the revocation list for a restart");
+        }
         self.shared.trust.store(Some(trust.clone()));
         for entry in self.shared.entries.lock().values_mut() {
             let Some(held) = entry.handle.held() else {

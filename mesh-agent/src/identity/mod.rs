@@ -52,6 +52,8 @@ pub struct Config {
     pub source: SourceConfig,
     /// Revocation lists; watched. Without a readable one there is no certificate.
     pub crl_file: Option<PathBuf>,
+    /// Where those in force are kept, so that a restart does not go back either.
+    pub crl_kept: Option<PathBuf>,
 }
 
 /// Cheap to clone.
@@ -86,7 +88,8 @@ impl Identities {
         };
         if let Some(source) = source {
             let domains = (config.trust_domain, config.trust_domain_aliases);
-            let manager = Manager::new(shared, source, domains, config.crl_file);
+            let crl = (config.crl_file, config.crl_kept);
+            let manager = Manager::new(shared, source, domains, crl);
             identities
                 .tasks
                 .spawn(manager.run(identities.cancel.clone()));

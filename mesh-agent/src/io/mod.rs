@@ -24,6 +24,7 @@ use tokio::net::TcpStream;
 
 use crate::model::{ByteCounts, ByteMeter};
 pub use held::{Held, held, limit_held, room};
+pub use pipe::keep_files_from;
 use pump::Pump;
 
 /// How a relay ended.

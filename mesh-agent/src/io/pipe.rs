@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::Arc;
 
 use tokio::io::Interest;
@@ -29,6 +29,28 @@ struct Pool {
     spare: Vec<Ends>,
     /// One reference more than pipes are lent.
     lent: Arc<()>,
+    /// Descriptors of this number and above are not for pipes.
+    files: Option<usize>,
+}
+
+impl Pool {
+    /// `None` where a new one would have to be of what is kept for others.
+    fn make(&self) -> Option<Ends> {
+        let (read, write) = splice::pipe(PIPE_BYTES).ok()?;
+        let ends = Ends { read, write };
+        // The kernel gives the lowest number that is free.
+        let is_kept = |files: usize| {
+            [&ends.read, &ends.write]
+                .into_iter()
+                .any(|end| usize::try_from(end.as_raw_fd()).is_ok_and(|number| number >= files))
+        };
+        (!self.files.is_some_and(is_kept)).then_some(ends)
+    }
+}
+
+/// Has the calling thread make no pipe of descriptors from that number on.
+pub fn keep_files_from(number: usize) {
+    POOL.with_borrow_mut(|pool| pool.files = Some(number));
 }
 
 thread_local! {
@@ -45,16 +67,13 @@ pub(super) struct Pipe {
 }
 
 impl Pipe {
-    /// `None`: all are in use, or the process has no descriptors left.
+    /// `None`: all are in use, or the process has no descriptors left for them.
     fn lend() -> Option<Self> {
         POOL.with_borrow_mut(|pool| {
             if Arc::strong_count(&pool.lent) > MAX_LENT {
                 return None;
             }
-            let ends = pool.spare.pop().or_else(|| {
-                let (read, write) = splice::pipe(PIPE_BYTES).ok()?;
-                Some(Ends { read, write })
-            })?;
+            let ends = pool.spare.pop().or_else(|| pool.make())?;
             Some(Self {
                 ends: Some(ends),
                 bytes: 0,
@@ -125,5 +144,23 @@ impl Drop for Pipe {
                 spare.push(ends);
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_pipe_is_made_of_descriptors_that_are_kept_for_others() {
+        // The pool is the thread's own.
+        let made = Pipe::lend().expect("without a bound");
+        drop(made);
+        keep_files_from(0);
+        let spare = Pipe::lend().expect("one that is there already");
+        assert!(Pipe::lend().is_none());
+        drop(spare);
+        keep_files_from(usize::MAX);
+        assert!(Pipe::lend().is_some());
     }
 }

@@ -50,6 +50,11 @@ impl Limits {
         number >= self.data_files
     }
 
+    /// From this number on descriptors are control's.
+    pub(super) fn data_files(&self) -> usize {
+        self.data_files
+    }
+
     #[must_use]
     pub fn open_files(&self) -> usize {
         self.open_files

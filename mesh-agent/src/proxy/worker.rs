@@ -254,6 +254,7 @@ pub(super) fn spawn(
         .name(format!("worker-{index}"))
         .spawn(move || {
             tls::warm();
+            crate::io::keep_files_from(shared.config.limits.data_files());
             let (sender, wishes) = mpsc::channel(MAX_WISHES);
             let local = Rc::new(Local::new(index, count, shared, sender));
             LocalSet::new().block_on(&runtime, run(local, commands, wishes));

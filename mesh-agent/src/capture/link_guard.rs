@@ -11,11 +11,12 @@ use aya::maps::{HashMap, MapData};
 use aya::programs::SchedClassifier;
 use mesh_common::abi::PodAddr;
 
-use super::posts::{Direction, LinkGuard, PodLinks, Post, is_attached};
-use super::{Capture, Error, absent_is_fine, clsact, links, pins};
+use super::links::{Found, Link as KernelLink, Spot, Target};
+use super::posts::{Direction, LinkGuard, PodLinks, Post};
+use super::{Capture, Error, absent_is_fine, clsact, pins};
 use crate::model::PodIps;
 use crate::sys::link::{self, Link};
-use crate::sys::{bpf, netns::Netns};
+use crate::sys::netns::Netns;
 
 impl Capture {
     /// Guards every link of the pod's that ends on this node; may be repeated.
@@ -26,9 +27,12 @@ impl Capture {
         if self.config.link_guard == LinkGuard::Off {
             self.unguard(cookie)?;
         } else {
-            for ifindex in &peers {
-                self.guard_link(cookie, *ifindex)?;
-            }
+            // Each by itself: one that cannot be guarded leaves no other without.
+            let guarded = peers
+                .iter()
+                .map(|ifindex| self.guard_link(cookie, *ifindex))
+                .fold(Ok(()), Result::and);
+            guarded?;
             self.guarded_links.insert(cookie, peers);
         }
         Ok(told(links, ips))
@@ -37,33 +41,49 @@ impl Capture {
     /// Puts back what somebody took from the pod's links; gives how much was missing.
     pub fn restore_links(&mut self, netns: &Netns, ips: PodIps) -> Result<usize, Error> {
         let cookie = netns.cookie();
-        let missing = self.missing(cookie)?;
-        if missing == 0 {
-            return Ok(0);
+        let before = self.look_at_links(cookie);
+        let mut mended = before.pinned_again;
+        let mut failed = before.failed;
+        if before.missing > 0 {
+            let guarded = self.guard_links(netns, ips);
+            // What is gone with its interface is missing no more.
+            let after = self.look_at_links(cookie);
+            mended += before.missing.saturating_sub(after.missing);
+            let guarded = guarded.and_then(|_| self.forget_dead_links(cookie));
+            failed = failed.or(after.failed).or(guarded.err());
         }
-        let guarded = self.guard_links(netns, ips);
-        let mended = missing.saturating_sub(self.missing(cookie)?);
-        match guarded {
-            // What is detached with its pin is so a moment later: then it is tried again.
-            Err(error) if mended == 0 => Err(error),
-            Err(_) => Ok(mended),
-            Ok(_) => self.forget_dead_links(cookie).map(|()| mended),
+        match failed {
+            Some(error) if mended == 0 => Err(error),
+            // What failed is looked at again a moment later.
+            _ => Ok(mended),
         }
     }
 
-    fn missing(&self, netns_cookie: u64) -> Result<usize, Error> {
-        let mut missing = 0;
+    /// Each by itself; those that lost their pins have them again.
+    fn look_at_links(&self, netns_cookie: u64) -> Seen {
+        let mut seen = Seen::default();
         for ifindex in self.guarded_links.get(&netns_cookie).into_iter().flatten() {
             for direction in Direction::BOTH {
-                let post = Post {
+                seen.note(self.look_at(Post {
                     netns_cookie,
                     ifindex: *ifindex,
                     direction,
-                };
-                missing += usize::from(!self.is_posted(post)?);
+                }));
             }
         }
-        Ok(missing)
+        seen
+    }
+
+    fn look_at(&self, post: Post) -> Result<Found, Error> {
+        let whole = match self.config.link_guard {
+            LinkGuard::Tcx => match self.guards.get(&post) {
+                Some(link) => return link.look(),
+                None => false,
+            },
+            LinkGuard::Clsact => clsact::is_attached(post.ifindex, post.direction)?,
+            LinkGuard::Off => true,
+        };
+        Ok(if whole { Found::Whole } else { Found::Detached })
     }
 
     /// Takes the guards from the pod's links, and all that is known of them, for a
@@ -74,10 +94,12 @@ impl Capture {
     }
 
     fn unguard(&mut self, netns_cookie: u64) -> Result<(), Error> {
-        for post in self.pins.posts()? {
-            if post.netns_cookie == netns_cookie {
-                pins::unpin(&self.pins.post(post))?;
-            }
+        // Also those whose pins somebody took away.
+        let mut posts = self.pins.posts()?;
+        posts.extend(self.guards.keys());
+        posts.retain(|post| post.netns_cookie == netns_cookie);
+        for post in posts {
+            self.remove_tcx(post)?;
         }
         let mut links = self.links()?;
         for (ifindex, cookie) in entries(&links)? {
@@ -94,11 +116,12 @@ impl Capture {
     pub(super) fn relink_guards(&mut self) -> Result<(), Error> {
         for post in self.pins.posts()? {
             let pin = self.pins.post(post);
-            if is_attached(&pin, post.ifindex)? == Some(true) {
-                let program = self.guard_program(post.direction)?;
-                links::renew(&pin, program)?;
-            } else {
-                pins::unpin(&pin)?;
+            let program = || self.guard_program(post.direction);
+            match KernelLink::take_over(pin.clone(), program)? {
+                Some(link) => {
+                    self.guards.insert(post, link);
+                }
+                None => pins::remove(&pin)?,
             }
         }
         let links = self.links()?;
@@ -151,33 +174,44 @@ impl Capture {
         // Of the other kind: gone when ours is there.
         match self.config.link_guard {
             LinkGuard::Tcx => {
-                for post in posts {
-                    self.post_tcx(post)?;
-                }
-                clsact::remove(ifindex)
+                let posted = posts
+                    .iter()
+                    .map(|post| self.post_tcx(*post))
+                    .fold(Ok(()), Result::and);
+                posted.and_then(|()| clsact::remove(ifindex))
             }
             LinkGuard::Clsact => {
                 self.post_clsact(ifindex)?;
-                posts
-                    .iter()
-                    .try_for_each(|post| pins::unpin(&self.pins.post(*post)))
+                posts.iter().try_for_each(|post| self.remove_tcx(*post))
             }
             LinkGuard::Off => Ok(()),
         }
     }
 
     fn post_tcx(&mut self, post: Post) -> Result<(), Error> {
-        let pin = self.pins.post(post);
-        if is_attached(&pin, post.ifindex)? == Some(true) {
+        if let Some(link) = self.guards.get(&post)
+            && link.look()? != Found::Detached
+        {
             return Ok(());
         }
-        let program = self.guard_program(post.direction)?;
-        let refused = |source| Error::LinkGuard {
-            ifindex: post.ifindex,
-            source,
+        let spot = Spot {
+            program: self.guard_program(post.direction)?,
+            target: Target::Interface(post.ifindex),
+            kind: post.direction.tcx(),
         };
-        let link = bpf::link_create_first(program, post.ifindex, post.direction.tcx());
-        pins::put(link.map_err(refused)?.as_fd(), &pin)
+        let link = KernelLink::attach(self.pins.post(post), &spot)?;
+        self.guards.insert(post, link);
+        Ok(())
+    }
+
+    fn remove_tcx(&mut self, post: Post) -> Result<(), Error> {
+        // Known for as long as its pin is there.
+        match self.guards.get(&post) {
+            Some(link) => link.remove()?,
+            None => pins::unpin(&self.pins.post(post))?,
+        }
+        self.guards.remove(&post);
+        Ok(())
     }
 
     fn post_clsact(&mut self, ifindex: u32) -> Result<(), Error> {
@@ -192,26 +226,21 @@ impl Capture {
         Ok(self.program_fd(direction.program())?.as_fd())
     }
 
-    fn is_posted(&self, post: Post) -> Result<bool, Error> {
-        match self.config.link_guard {
-            LinkGuard::Tcx => Ok(is_attached(&self.pins.post(post), post.ifindex)? == Some(true)),
-            LinkGuard::Clsact => clsact::is_attached(post.ifindex, post.direction),
-            LinkGuard::Off => Ok(true),
+    /// Of interfaces that are gone, when those that are there are guarded.
+    fn forget_dead_links(&mut self, netns_cookie: u64) -> Result<(), Error> {
+        let mut dead = Vec::new();
+        for (post, link) in &self.guards {
+            if post.netns_cookie == netns_cookie && link.look()? == Found::Detached {
+                dead.push(*post);
+            }
         }
-    }
-
-    /// Of interfaces that are gone.
-    fn forget_dead_links(&self, netns_cookie: u64) -> Result<(), Error> {
-        for post in self.pins.posts()? {
-            let pin = self.pins.post(post);
-            if post.netns_cookie == netns_cookie && is_attached(&pin, post.ifindex)? == Some(false)
-            {
-                pins::unpin(&pin)?;
-                let mut links = self.links()?;
-                // An interface of another pod's may have its number by now.
-                if entries(&links)?.contains(&(post.ifindex, netns_cookie)) {
-                    absent_is_fine("LINKS", links.remove(&post.ifindex))?;
-                }
+        for post in dead {
+            pins::remove(&self.pins.post(post))?;
+            self.guards.remove(&post);
+            let mut links = self.links()?;
+            // An interface of another pod's may have its number by now.
+            if entries(&links)?.contains(&(post.ifindex, netns_cookie)) {
+                absent_is_fine("LINKS", links.remove(&post.ifindex))?;
             }
         }
         Ok(())
@@ -219,6 +248,26 @@ impl Capture {
 
     fn links(&self) -> Result<HashMap<MapData, u32, u64>, Error> {
         self.map("LINKS")
+    }
+}
+
+/// What a look at a pod's guards came to.
+#[derive(Default)]
+struct Seen {
+    pinned_again: usize,
+    missing: usize,
+    /// The first that could not be looked at: it stays as it is.
+    failed: Option<Error>,
+}
+
+impl Seen {
+    fn note(&mut self, found: Result<Found, Error>) {
+        match found {
+            Ok(Found::Whole) => {}
+            Ok(Found::PinnedAgain) => self.pinned_again += 1,
+            Ok(Found::Detached) => self.missing += 1,
+            Err(error) => self.failed = self.failed.take().or(Some(error)),
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Links to cgroups and network namespaces, each held open and pinned.
+//! Links to cgroups, network namespaces and interfaces, each held open and pinned.
 //!
 //! The rule of all of it: an error is not "gone". A link is replaced only where
 //! the kernel says that it is attached to nothing, or to something else; the new
@@ -6,7 +6,7 @@
 //! fails, what was attached stays attached.
 
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use super::Error;
@@ -17,12 +17,40 @@ use crate::sys::bpf;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Spot<'s> {
     pub(super) program: BorrowedFd<'s>,
-    /// A cgroup's directory, or a network namespace.
-    pub(super) target: BorrowedFd<'s>,
-    /// As [`bpf::link_target`] gives it: the cgroup's id, or the namespace's inode.
-    pub(super) target_id: u64,
+    pub(super) target: Target<'s>,
     /// `BPF_*`, an attach type.
     pub(super) kind: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Target<'s> {
+    /// A cgroup's directory, or a network namespace.
+    Object {
+        fd: BorrowedFd<'s>,
+        /// The cgroup's id, or the namespace's inode.
+        id: u64,
+    },
+    /// An interface of the node's: before all programs that are there.
+    Interface(u32),
+}
+
+impl Target<'_> {
+    /// As [`bpf::link_target`] gives it.
+    fn id(&self) -> u64 {
+        match self {
+            Self::Object { id, .. } => *id,
+            Self::Interface(ifindex) => u64::from(*ifindex),
+        }
+    }
+}
+
+impl Spot<'_> {
+    fn create(&self) -> io::Result<OwnedFd> {
+        match self.target {
+            Target::Object { fd, .. } => bpf::link_create(self.program, fd, self.kind),
+            Target::Interface(ifindex) => bpf::link_create_first(self.program, ifindex, self.kind),
+        }
+    }
 }
 
 /// A link that this agent holds. Held, it needs no new descriptor to be looked
@@ -48,18 +76,17 @@ impl Link {
     pub(super) fn attach(pin: PathBuf, spot: &Spot<'_>) -> Result<Self, Error> {
         let old = pinned(&pin)?;
         let serves = match &old {
-            Some(old) => target(old, &pin)? == spot.target_id && swap(old, spot.program, &pin)?,
+            Some(old) => target(old, &pin)? == spot.target.id() && swap(old, spot.program, &pin)?,
             None => false,
         };
         let old = match old {
             Some(fd) if serves => return Ok(Self { fd, pin }),
             old => old,
         };
-        let fd = bpf::link_create(spot.program, spot.target, spot.kind)
-            .map_err(|source| refused(&pin, source))?;
+        let fd = spot.create().map_err(|source| refused(&pin, source))?;
         pins::put(fd.as_fd(), &pin)?;
         if let Some(old) = old {
-            // It is on another cgroup, or on none; at once rather than a moment later.
+            // It is on another one, or on none; at once rather than a moment later.
             let _detached_already = bpf::link_detach(old.as_fd());
         }
         Ok(Self { fd, pin })
@@ -67,9 +94,9 @@ impl Link {
 
     /// One that an earlier agent pinned gets this program; `None` where what it
     /// was attached to is gone.
-    pub(super) fn take_over(
+    pub(super) fn take_over<P: AsFd>(
         pin: PathBuf,
-        program: impl FnOnce() -> Result<OwnedFd, Error>,
+        program: impl FnOnce() -> Result<P, Error>,
     ) -> Result<Option<Self>, Error> {
         let Some(fd) = pinned(&pin)? else {
             return Ok(None);
@@ -93,18 +120,9 @@ impl Link {
 
     /// Detaches it now, and takes its pin away.
     pub(super) fn remove(&self) -> Result<(), Error> {
-        // One whose namespace is gone is detached already.
+        // One whose namespace or interface is gone is detached already.
         let _detached_already = bpf::link_detach(self.fd.as_fd());
         pins::remove(&self.pin)
-    }
-}
-
-/// Gives a pinned link a new program; false where there is none, or what it was
-/// attached to is gone.
-pub(super) fn renew(pin: &Path, program: BorrowedFd<'_>) -> Result<bool, Error> {
-    match pinned(pin)? {
-        Some(link) => swap(&link, program, pin),
-        None => Ok(false),
     }
 }
 

@@ -36,9 +36,10 @@ use mesh_common::abi::{Addr, Enrolled, FLAG_FAIL_OPEN, PodAddr, RefusalEvent};
 use crate::model::{OnAgentDown, PodIps};
 use crate::sys::{cgroup, netns::Netns};
 pub use error::Error;
-use links::{Link, Spot};
+use links::{Link, Spot, Target};
 pub use owner::Owner;
 use pins::Pins;
+use posts::Post;
 pub use posts::{LinkGuard, PodLinks};
 pub use privileges::check_privileges;
 pub use probe::{Scratch, Tried, probe};
@@ -140,6 +141,8 @@ pub struct Capture {
     configured_guards: HashSet<u64>,
     /// By pod's namespace: the node's side of the links that are guarded.
     guarded_links: std::collections::HashMap<u64, Vec<u32>>,
+    /// The kernel links of the guards, where the kernel has such.
+    guards: BTreeMap<Post, Link>,
     /// Forwards the programs' own log; only objects built with `--debug-log` have one.
     forward_log: Option<Box<dyn FnMut() + Send>>,
 }
@@ -180,6 +183,7 @@ impl Capture {
             pinned_maps,
             configured_guards: HashSet::new(),
             guarded_links: std::collections::HashMap::new(),
+            guards: BTreeMap::new(),
         };
         // Known before the hooks run: the agent's own connects must never be refused.
         capture.allow_agent(&config.agent_cgroup)?;
@@ -274,8 +278,10 @@ impl Capture {
         let cgroup = open_cgroup(&hook.cgroup)?;
         let spot = Spot {
             program: self.program_fd(hook.program)?.as_fd(),
-            target: cgroup.as_fd(),
-            target_id: cgroup_id(&hook.cgroup)?,
+            target: Target::Object {
+                fd: cgroup.as_fd(),
+                id: cgroup_id(&hook.cgroup)?,
+            },
             kind: hook.kind as u32,
         };
         Link::attach(self.pins.link(&hook.pin), &spot)
@@ -357,8 +363,10 @@ impl Capture {
         let program = self.lookup_for(netns.cookie())?;
         let spot = Spot {
             program: program.as_fd(),
-            target: netns.as_fd(),
-            target_id: netns.inode(),
+            target: Target::Object {
+                fd: netns.as_fd(),
+                id: netns.inode(),
+            },
             kind: bpf_attach_type::BPF_SK_LOOKUP as u32,
         };
         Link::attach(self.pins.pod(netns.cookie()), &spot)

@@ -1,15 +1,13 @@
 //! What guards a pod's link: where it is attached, and under which pin.
 
 use std::net::IpAddr;
-use std::os::fd::AsFd as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use aya::util::KernelVersion;
 use aya_obj::generated::bpf_attach_type;
 
 use super::error::Error;
 use super::pins::Pins;
-use crate::sys::bpf;
 
 /// How links are guarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +29,7 @@ impl LinkGuard {
 }
 
 /// Seen from the node's side of the link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Direction {
     /// Frames from the pod.
     Leave,
@@ -58,7 +56,7 @@ impl Direction {
 }
 
 /// One attachment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Post {
     pub(super) netns_cookie: u64,
     /// Of the node's side.
@@ -73,20 +71,6 @@ pub struct PodLinks {
     pub unguarded: Vec<String>,
     /// Addresses that are not the pod's, each with its interface.
     pub beside: Vec<(String, IpAddr)>,
-}
-
-/// Whether the link at the pin is attached to that interface; `None` without a pin.
-pub(super) fn is_attached(pin: &Path, ifindex: u32) -> Result<Option<bool>, Error> {
-    let asked = match bpf::open_pin(pin) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => Err(e),
-        Ok(link) => bpf::link_target(link.as_fd()),
-    };
-    let target = asked.map_err(|source| Error::Pins {
-        dir: pin.to_owned(),
-        source,
-    })?;
-    Ok(Some(target == u64::from(ifindex)))
 }
 
 impl Pins {

@@ -351,10 +351,15 @@ fn a_pod_without_an_end_on_the_node_and_its_other_addresses_are_said_in_status()
     inside(&format!("addr add {}/64 dev eth0 nodad", a.v6()));
     inside("link add net1 type veth peer name other");
     inside("addr add 10.9.0.5/24 dev net1");
+    // A second network, with none of the pod's addresses.
+    node(&format!(
+        "link add link br0 name net2 netns {} type macvlan mode bridge",
+        a.netns()
+    ));
     let agent = world.agent("n1", &[]).expect("an agent");
     let said = problems(&agent);
     assert!(
-        said.contains("its interface eth0 has no other end on this node"),
+        said.contains("its interface eth0, net2 has no other end on this node"),
         "{said}"
     );
     assert!(

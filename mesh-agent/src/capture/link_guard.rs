@@ -286,12 +286,12 @@ fn told(links: Vec<Link>, ips: PodIps) -> PodLinks {
         .all(|l| l.peer.is_none() && !l.addresses.iter().any(|ip| ips.contains(*ip)))
     {
         // The pod's addresses stand at none of them: any may be the way out.
-        told.unguarded
-            .extend(links.iter().map(|link| link.name.clone()));
+        let others = links.iter().filter(|link| !link.leads_out);
+        told.unguarded.extend(others.map(|link| link.name.clone()));
     }
     for link in links {
         let is_own = |ip: &IpAddr| ips.iter().any(|own| own == *ip);
-        if link.peer.is_none() && link.addresses.iter().any(is_own) {
+        if link.peer.is_none() && (link.leads_out || link.addresses.iter().any(is_own)) {
             told.unguarded.push(link.name.clone());
         }
         let others = link.addresses.into_iter().filter(|ip| !is_own(ip));
@@ -318,6 +318,7 @@ mod tests {
         let link = |name: &str, peer, addresses: &[&str]| Link {
             name: name.to_owned(),
             peer,
+            leads_out: name == "net1",
             addresses: addresses.iter().map(|text| ip(text)).collect(),
         };
         let ips = PodIps {
@@ -333,7 +334,8 @@ mod tests {
             ],
             ips,
         );
-        assert_eq!(odd.unguarded, ["eth0"]);
+        // Also one that has none of the pod's addresses.
+        assert_eq!(odd.unguarded, ["eth0", "net1"]);
         let nowhere = told(vec![link("tun0", None, &[])], ips);
         assert_eq!(nowhere.unguarded, ["tun0"]);
         assert_eq!(odd.beside, [("net1".to_owned(), ip("10.9.0.5"))]);

@@ -67,7 +67,7 @@ pub(super) struct Post {
 /// What is to be told of a pod's links.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodLinks {
-    /// Interfaces with the pod's addresses that have no other end on this node.
+    /// Interfaces with the pod's addresses, or that lead out, without another end on this node.
     pub unguarded: Vec<String>,
     /// Addresses that are not the pod's, each with its interface.
     pub beside: Vec<(String, IpAddr)>,

@@ -22,6 +22,9 @@ pub struct Link {
     /// Index of the other end, in the calling thread's namespace; `None` where it
     /// has none there (ipvlan, macvlan, a device of its own, tunnels).
     pub peer: Option<u32>,
+    /// It is a device of its own, or on one outside of the namespace (SR-IOV,
+    /// macvlan, ipvlan): what leaves by it passes no link of the pod's.
+    pub leads_out: bool,
 }
 
 /// What a namespace says of one of its interfaces.
@@ -30,6 +33,8 @@ struct Seen {
     name: String,
     ether: bool,
     pair: bool,
+    /// It is of a kind that was made by software.
+    kind: bool,
     /// Index of the other end, and the number that this namespace knows its namespace by.
     other: Option<(u32, Option<i32>)>,
 }
@@ -51,6 +56,11 @@ pub fn of(netns: &Netns) -> io::Result<Vec<Link>> {
             addresses: own.map(|(_, ip)| *ip).collect(),
             name: seen.name,
             peer,
+            leads_out: seen.ether
+                && match seen.other {
+                    Some((_, outside)) => outside.is_some() && !seen.pair,
+                    None => !seen.kind,
+                },
         });
     }
     Ok(links)
@@ -135,6 +145,7 @@ fn seen(answer: RouteNetlinkMessage) -> Option<Seen> {
         name: String::new(),
         ether: kind == LinkLayerType::Ether,
         pair: false,
+        kind: false,
         other: None,
     };
     let (mut peer, mut number) = (None, None);
@@ -143,7 +154,10 @@ fn seen(answer: RouteNetlinkMessage) -> Option<Seen> {
             LinkAttribute::IfName(name) => seen.name = name,
             LinkAttribute::Link(index) => peer = Some(index),
             LinkAttribute::LinkNetNsId(id) => number = Some(id),
-            LinkAttribute::LinkInfo(infos) => seen.pair = infos.iter().any(is_pair),
+            LinkAttribute::LinkInfo(infos) => {
+                seen.kind = true;
+                seen.pair = infos.iter().any(is_pair);
+            }
             _ => {}
         }
     }

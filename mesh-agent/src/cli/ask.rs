@@ -45,9 +45,9 @@ pub(super) fn explain(run_dir: &Path, question: &Question, json: bool) -> anyhow
 
 fn show<T: Serialize>(answer: &T, json: bool, text: impl Fn(&T) -> String) -> anyhow::Result<()> {
     if json {
-        println!("{}", serde_json::to_string_pretty(answer)?);
+        say!("{}", serde_json::to_string_pretty(answer)?);
     } else {
-        print!("{}", text(answer));
+        say_part!("{}", text(answer));
     }
     Ok(())
 }

@@ -25,15 +25,15 @@ fn tell(command: Ca) -> anyhow::Result<()> {
         Ca::Show { state, json } => {
             let shown = ca::show(&state.state_dir)?;
             match json {
-                true => println!("{}", serde_json::to_string_pretty(&shown)?),
-                false => print!("{}", show(&shown)),
+                true => say!("{}", serde_json::to_string_pretty(&shown)?),
+                false => say_part!("{}", show(&shown)),
             }
         }
         Ca::Rotate { step } => {
             let (dir, step, force) = step.step();
             let rotated = ca::rotate(&dir, &step, force)?;
-            println!("done: {}", rotated.done);
-            println!("next: {}", rotated.next);
+            say!("done: {}", rotated.done);
+            say!("next: {}", rotated.next);
         }
         Ca::Revoke {
             serial,
@@ -45,7 +45,7 @@ fn tell(command: Ca) -> anyhow::Result<()> {
             eprintln!(
                 "revoked; next: put this list where the agents' --crl-file names it, they follow it at once"
             );
-            println!("{}", list.display());
+            say!("{}", list.display());
         }
     }
     Ok(())
@@ -65,12 +65,12 @@ fn token(command: Token) -> anyhow::Result<()> {
                 "token of node {node}, good until {}; it cannot be shown again; next: put it where that node's --ca-token-file names it, readable by root only",
                 humantime::format_rfc3339_seconds(SystemTime::now() + expires)
             );
-            println!("{text}");
+            say!("{text}");
         }
         Token::List { state, json } => list(&state.state_dir, json)?,
         Token::Revoke { state, id } => {
             ca::revoke_token(&state.state_dir, &id)?;
-            println!(
+            say!(
                 "done: token {id} is refused from now on; certificates that it got live until they end (`mesh-agent ca revoke SERIAL` ends them)"
             );
         }
@@ -83,9 +83,9 @@ fn list(dir: &Path, json: bool) -> anyhow::Result<()> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
     if json {
         let all: Vec<_> = tokens.iter().map(|t| token_json(t, now)).collect();
-        println!("{}", serde_json::to_string_pretty(&all)?);
+        say!("{}", serde_json::to_string_pretty(&all)?);
     } else {
-        print!("{}", token_table(&tokens, now));
+        say_part!("{}", token_table(&tokens, now));
     }
     Ok(())
 }

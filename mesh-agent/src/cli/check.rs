@@ -11,9 +11,9 @@ pub(super) fn config(dir: &Path, settings: MeshSettings, json: bool) -> anyhow::
     let checked =
         discovery::Checked::of(dir, settings).map_err(|error| CannotAsk(error.to_string()))?;
     if json {
-        println!("{}", serde_json::to_string_pretty(&checked)?);
+        say!("{}", serde_json::to_string_pretty(&checked)?);
     } else {
-        print!("{checked}");
+        say_part!("{checked}");
     }
     Ok(match checked.is_whole() {
         true => Exit::Yes,
@@ -26,9 +26,9 @@ pub(super) fn doctor() -> Exit {
     let checks = app::doctor();
     for check in &checks {
         match (check.present, check.needed) {
-            (true, _) => println!("ok       {}", check.what),
-            (false, true) => println!("MISSING  {}: {}", check.what, check.consequence),
-            (false, false) => println!("degraded {}: {}", check.what, check.consequence),
+            (true, _) => say!("ok       {}", check.what),
+            (false, true) => say!("MISSING  {}: {}", check.what, check.consequence),
+            (false, false) => say!("degraded {}: {}", check.what, check.consequence),
         }
     }
     let lacks = |needed| checks.iter().any(|c| !c.present && c.needed == needed);

@@ -2,11 +2,24 @@
 //!
 //! The codes of all verbs are in [`Exit`]; nothing here makes up its own.
 
+/// `println!` and `print!` of verbs; see [`out::text`].
+macro_rules! say {
+    ($($text:tt)*) => {
+        $crate::cli::out::text(format_args!("{}\n", format_args!($($text)*)))
+    };
+}
+macro_rules! say_part {
+    ($($text:tt)*) => {
+        $crate::cli::out::text(format_args!($($text)*))
+    };
+}
+
 mod ask;
 mod authority;
 mod check;
 mod ending;
 mod log;
+mod out;
 mod repeats;
 mod runtime;
 
@@ -45,7 +58,7 @@ fn dispatch(command: Command) -> anyhow::Result<Exit> {
         }
         Command::Cleanup { place } => {
             let pods = app::cleanup(&place.bpffs_dir)?;
-            println!(
+            say!(
                 "removed all pins below {} and the rules of {pods} pods",
                 place.bpffs_dir.display()
             );

@@ -6,7 +6,9 @@ Only calls of the program's first thread fail: what the agent's control loop
 makes. Each call of a kind below counts. Commands on the socket, one a line,
 each with a line of answer:
   reset           counts from 0, nothing fails; answers the count so far
-  arm N ERRNO M   the N-th call from now fails (M: once, or from)
+  arm N ERRNO M   the N-th call from now fails (M: once, or from); with another
+                  word behind it the way home from a namespace, which ends an
+                  agent that it fails, always works
   count           answers how many calls failed since armed
   disarm          the same, and nothing fails
 The environment's FAULT="N ERRNO M" is as `arm` before the program starts.
@@ -67,9 +69,18 @@ class Supervisor:
     def __init__(self, pid, calls, control):
         self.pid, self.calls, self.control = pid, calls, control
         self.count = self.injected = self.at = self.errno = 0
-        self.lasts = False
+        self.lasts = self.returns = False
+        self.home = self.namespace(f"/proc/{pid}/ns/net")
 
-    def arm(self, number, errno, mode):
+    @staticmethod
+    def namespace(path):
+        try:
+            return os.stat(path).st_ino
+        except OSError:
+            return None
+
+    def arm(self, number, errno, mode, *returns):
+        self.returns = bool(returns)
         self.count = self.injected = 0
         self.at, self.errno, self.lasts = int(number), int(errno), mode == "from"
 
@@ -88,6 +99,9 @@ class Supervisor:
         name = NAMES[number]
         if name == "fcntl" and arguments[1] != F_DUPFD_CLOEXEC:
             return False
+        if name == "setns" and self.returns:
+            if self.namespace(f"/proc/{self.pid}/fd/{arguments[0]}") == self.home:
+                return False
         self.count += 1
         if not self.at or self.count < self.at or (self.count > self.at and not self.lasts):
             return False

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use mesh_tests::{Agent, ClosedPair, PodSpec, Steady, eventually, was_never_open};
 
 const SUPERVISOR: &str = include_str!("faults.py");
+const LINKS: &str = include_str!("links.py");
 /// EMFILE, ENOMEM, ENOSPC, EPERM, EBUSY.
 const ERRORS: [i32; 5] = [24, 12, 28, 1, 16];
 const MODES: [&str; 2] = ["once", "from"];
@@ -313,6 +314,124 @@ fn whatever_fails_while_a_pod_is_let_go_it_is_let_go_at_last() {
     }
     println!("{injected} calls failed");
     assert!(injected > 20, "only {injected}");
+}
+
+/// Pins of n1 in that directory (`links` or `maps`).
+fn pins(scene: &ClosedPair, of: &str) -> Vec<PathBuf> {
+    let versions = std::fs::read_dir(scene.world.pins("n1")).expect("pins");
+    let version = versions.filter_map(|v| Some(v.ok()?.path())).next();
+    let pins = std::fs::read_dir(version.expect("a version").join(of)).expect("a directory");
+    let mut pins: Vec<PathBuf> = pins.filter_map(|pin| Some(pin.ok()?.path())).collect();
+    pins.sort();
+    pins
+}
+
+fn is_named(pin: &std::path::Path, begin: &str) -> bool {
+    let name = pin.file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| name.starts_with(begin))
+}
+
+/// `detach` or `count` (those that are attached) of links, as root does it.
+fn links(verb: &str, pins: &[PathBuf]) -> usize {
+    let out = std::process::Command::new("python3")
+        .args(["-c", LINKS, verb])
+        .args(pins)
+        .output()
+        .expect("python3 runs");
+    let said = String::from_utf8_lossy(&out.stdout).trim().to_owned();
+    said.parse().unwrap_or_else(|_| panic!("{verb}: {out:?}"))
+}
+
+/// What root takes away.
+enum Taken {
+    Pins(Vec<PathBuf>),
+    Program(PathBuf),
+}
+
+impl Taken {
+    fn take(&self) {
+        match self {
+            Self::Pins(pins) => {
+                for pin in pins {
+                    std::fs::remove_file(pin).expect("a pin to remove");
+                }
+            }
+            Self::Program(pin) => assert_eq!(links("detach", std::slice::from_ref(pin)), 1),
+        }
+    }
+}
+
+/// Everything has its pin, and each link is attached.
+fn is_put_back(all: &[PathBuf], attached: &[PathBuf]) -> bool {
+    eventually(Duration::from_secs(10), || {
+        all.iter().all(|pin| pin.exists()) && links("count", attached) == attached.len()
+    })
+}
+
+#[test]
+fn whatever_fails_while_what_root_took_is_put_back_a_closed_pod_stays_closed() {
+    let scene = killed();
+    let capture = scene.leaks().expect("a capture");
+    let mut load = steady(&scene);
+    let run = Run::start(&scene);
+    load[0].wait_for("carried", 20).expect("carried");
+    let attached = pins(&scene, "links");
+    let all = [attached.clone(), pins(&scene, "maps")].concat();
+    let whole = || assert!(is_put_back(&all, &attached), "{}", run.agent.log());
+    let one = |pin: &PathBuf| Taken::Pins(vec![pin.clone()]);
+    // Without its own program a pod has the second line alone, and that takes an
+    // answer for one that was steered where the same ports were so before: see
+    // "Not covered" in docs/threat-model.md.
+    let programs = attached.iter().filter(|pin| !is_named(pin, "netns-"));
+    let mut taken: Vec<Taken> = programs.cloned().map(Taken::Program).collect();
+    taken.extend(all.iter().map(one));
+    taken.push(Taken::Pins(all.clone()));
+    run.supervisor.ask("reset");
+    Taken::Pins(all.clone()).take();
+    whole();
+    let calls = run.supervisor.ask("reset");
+    let (mut injected, mut turns) = (0, 0);
+    let end = Instant::now() + BUDGET;
+    for (turn, fault) in faults(calls).into_iter().enumerate() {
+        if !is_all() && Instant::now() > end {
+            break;
+        }
+        run.supervisor.ask(&format!("arm {} returns", fault.text()));
+        taken[turn % taken.len()].take();
+        let _came_to_it = eventually(Duration::from_millis(700), || {
+            run.supervisor.ask("count") > 0
+        });
+        // An agent that a failure ended does not answer.
+        let failed = run.supervisor.tell("disarm");
+        injected += failed.unwrap_or_else(|| panic!("{fault:?}: {}", run.agent.log()));
+        turns += 1;
+        whole();
+    }
+    println!("{injected} calls failed in {turns} turns; a look makes up to {calls}");
+    assert!(injected > 20, "only {injected}");
+    load[0].begin_next().expect("told");
+    load[0].wait_for("carried", 20).expect("carried");
+    was_never_open(capture, &mut load).expect("closed all the time");
+}
+
+#[test]
+fn a_program_that_root_detached_before_a_start_is_no_namespace_that_is_gone() {
+    let scene = ClosedPair::new(true).expect("a closed pair");
+    let agent = scene.agent(&[]).expect("an agent");
+    let mut load = scene.load().expect("two clients");
+    let capture = scene.leaks().expect("a capture");
+    let mut of_pods = pins(&scene, "links");
+    of_pods.retain(|pin| is_named(pin, "netns-"));
+    agent.pause().expect("it does not put it back");
+    assert_eq!(links("detach", &of_pods), 1);
+    agent.kill9().expect("kill");
+    let agent = scene.agent(&[]).expect("the next one");
+    load[0].begin_next().expect("told");
+    load[0].wait_for("carried", 20).expect("carried again");
+    assert_eq!(links("count", &of_pods), 1, "{}", agent.log());
+    // By the wire: what a calls meanwhile may come to its own server.
+    let captured = capture.stop().expect("a capture");
+    assert_eq!(captured.packets, 0, "in plaintext: {:?}", captured.flows);
 }
 
 /// Opens as many connections as it can to ADDRESS PORT, for some seconds, and

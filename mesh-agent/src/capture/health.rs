@@ -64,11 +64,16 @@ impl Capture {
 
     /// Forgets namespaces that are gone, of those that `is_known` does not know.
     /// Gives the cookies of these, and of those that are still there, or not forgotten.
+    ///
+    /// A program that is detached is no proof: root may have done it. Where a guard
+    /// is at the pod's link, the pod is there, and the guard keeps it closed.
     pub fn sweep(&mut self, is_known: impl Fn(u64) -> bool) -> (Vec<u64>, Vec<u64>) {
         let others = self.pods.iter().filter(|(cookie, _)| !is_known(**cookie));
         let (gone, there): (Vec<_>, Vec<_>) = others
             .map(|(cookie, link)| (*cookie, link.look()))
-            .partition(|(_, found)| matches!(found, Ok(Found::Detached)));
+            .partition(|(cookie, found)| {
+                matches!(found, Ok(Found::Detached)) && !self.has_guarded_link(*cookie)
+            });
         let cookies = |all: Vec<(u64, _)>| all.into_iter().map(|(cookie, _)| cookie).collect();
         let (mut gone, mut there): (Vec<u64>, Vec<u64>) = (cookies(gone), cookies(there));
         gone.retain(|cookie| match self.forget(*cookie) {

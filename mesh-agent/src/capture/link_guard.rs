@@ -59,6 +59,16 @@ impl Capture {
         }
     }
 
+    /// Is a guard at a link of the namespace's: does that link exist? What cannot
+    /// be told is there.
+    pub(super) fn has_guarded_link(&self, netns_cookie: u64) -> bool {
+        let mut of_pod = self
+            .guards
+            .iter()
+            .filter(|(p, _)| p.netns_cookie == netns_cookie);
+        of_pod.any(|(_, link)| !matches!(link.look(), Ok(Found::Detached)))
+    }
+
     /// Each by itself; those that lost their pins have them again.
     fn look_at_links(&self, netns_cookie: u64) -> Seen {
         let mut seen = Seen::default();
@@ -118,10 +128,10 @@ impl Capture {
             let pin = self.pins.post(post);
             let program = || self.guard_program(post.direction);
             match KernelLink::take_over(pin.clone(), program)? {
-                Some(link) => {
+                Some(link) if link.look()? != Found::Detached => {
                     self.guards.insert(post, link);
                 }
-                None => pins::remove(&pin)?,
+                _ => pins::remove(&pin)?,
             }
         }
         let links = self.links()?;

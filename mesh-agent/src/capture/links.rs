@@ -92,8 +92,8 @@ impl Link {
         Ok(Self { fd, pin })
     }
 
-    /// One that an earlier agent pinned gets this program; `None` where what it
-    /// was attached to is gone.
+    /// One that an earlier agent pinned gets this program; `None` where there is
+    /// no such pin. One that is attached to nothing is given as it is.
     pub(super) fn take_over<P: AsFd>(
         pin: PathBuf,
         program: impl FnOnce() -> Result<P, Error>,
@@ -101,8 +101,11 @@ impl Link {
         let Some(fd) = pinned(&pin)? else {
             return Ok(None);
         };
-        let whole = target(&fd, &pin)? != 0 && swap(&fd, program()?.as_fd(), &pin)?;
-        Ok(whole.then_some(Self { fd, pin }))
+        if target(&fd, &pin)? != 0 {
+            // What it was attached to may go just now: that is looked at later.
+            swap(&fd, program()?.as_fd(), &pin)?;
+        }
+        Ok(Some(Self { fd, pin }))
     }
 
     /// Looks, and gives it back a pin that was taken away. An error says

@@ -36,7 +36,7 @@ use mesh_common::abi::{Addr, Enrolled, FLAG_FAIL_OPEN, PodAddr, RefusalEvent};
 use crate::model::{OnAgentDown, PodIps};
 use crate::sys::{cgroup, netns::Netns};
 pub use error::Error;
-use links::{Link, Spot, Target};
+use links::{Found, Link, Spot, Target};
 pub use owner::Owner;
 use pins::Pins;
 use posts::Post;
@@ -287,15 +287,14 @@ impl Capture {
         Link::attach(self.pins.link(&hook.pin), &spot)
     }
 
-    /// Gives pods that an earlier agent enrolled this agent's program.
+    /// Gives pods that an earlier agent enrolled this agent's program. One that is
+    /// detached is no pod that is gone yet: [`Self::sweep`] tells, when those that
+    /// are wanted have theirs again.
     fn take_over_pods(&mut self) -> Result<(), Error> {
         for cookie in self.pins.pod_cookies()? {
             let program = || self.lookup_for(cookie);
-            match Link::take_over(self.pins.pod(cookie), program)? {
-                Some(link) => {
-                    self.pods.insert(cookie, link);
-                }
-                None => self.forget(cookie)?,
+            if let Some(link) = Link::take_over(self.pins.pod(cookie), program)? {
+                self.pods.insert(cookie, link);
             }
         }
         Ok(())
@@ -334,7 +333,9 @@ impl Capture {
                     source,
                 })?;
         }
-        if !self.pods.contains_key(&cookie) {
+        let link = self.pods.get(&cookie);
+        let found = link.map_or(Ok(Found::Detached), Link::look)?;
+        if found == Found::Detached {
             let link = self.attach_pod(pod.netns)?;
             self.pods.insert(cookie, link);
         }

@@ -35,11 +35,17 @@ enum Way {
 /// Gives a mesh peer's connection back, for [`tunnelled::serve`].
 pub(super) async fn serve(accepted: Accepted<'_>) -> Option<Accepted<'_>> {
     let mut report = accepted.at.report();
-    report.opening.source = accepted.at.workload_of_client();
     let result = match way(&accepted, &mut report).await {
         Ok(Way::Mesh) => return Some(accepted),
         Ok(Way::Ended(ended)) => Ok(ended),
-        Err(reason) => Err(reason),
+        Err(reason) => {
+            // Of one that was carried nobody is named by an address: another pod may
+            // have it by now. Of one that was refused it is a hint for people.
+            if !report.is_open() {
+                report.opening.source = accepted.at.workload_of_client();
+            }
+            Err(reason)
+        }
     };
     accepted.conclude(report, result);
     None

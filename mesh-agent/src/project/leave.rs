@@ -49,8 +49,8 @@ impl Projector {
                 continue;
             };
             match leaving {
-                Leaving::Closed => self.abandon(&pod).await,
-                _ => self.withdraw(&pod).await,
+                Leaving::Released => self.withdraw(&pod).await,
+                Leaving::Kept | Leaving::Closed => self.abandon(&pod).await,
             }
         }
         let closed = self.closed.iter().filter(|(_, key)| {

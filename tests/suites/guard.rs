@@ -265,24 +265,26 @@ fn a_program_behind_the_guard_still_decides_and_one_that_was_there_does_not_hide
     assert!(back, "{}", call());
 }
 
-/// Link-local address of the pod's eth0, as others on the link name it, once the
-/// pod may use it: before, the kernel checks whether it is somebody else's.
+/// Link-local address of the pod's eth0, as others on the link name it.
 fn link_local(pod: &Pod) -> String {
-    let usable = ["addr", "show", "dev", "eth0", "scope", "link", "-tentative"];
-    let mut address = None;
-    let found = eventually(Duration::from_secs(10), || {
-        let mut shown = Command::new("ip");
-        let shown = shown.args(["-n", pod.netns(), "-6", "-o"]).args(usable);
-        let shown = String::from_utf8(shown.output().expect("ip").stdout).expect("text");
-        let mut words = shown.split_whitespace().skip_while(|word| *word != "inet6");
-        address = words
-            .nth(1)
-            .and_then(|word| word.split('/').next()?.parse().ok());
-        address.is_some()
-    });
-    let address: Option<std::net::Ipv6Addr> = address;
-    assert!(found, "{} has no link-local address", pod.netns());
-    address.expect("an address").to_string()
+    let shown = Command::new("ip")
+        .args([
+            "-n",
+            pod.netns(),
+            "-6",
+            "-o",
+            "addr",
+            "show",
+            "dev",
+            "eth0",
+            "scope",
+            "link",
+        ])
+        .output();
+    let shown = String::from_utf8(shown.expect("ip").stdout).expect("text");
+    let mut words = shown.split_whitespace().skip_while(|word| *word != "inet6");
+    let address = words.nth(1).expect("an address");
+    address.split('/').next().expect("an address").to_owned()
 }
 
 #[test]
@@ -296,21 +298,32 @@ fn a_fail_open_pod_is_open_only_while_no_agent_listens() {
     let to = |pod: &Pod| format!("[{}%eth0]:{APP_PORT}", link_local(pod));
     let (inwards, outwards) = (to(&open), to(&plain));
     let call = |from: &Pod, to: &str| in_pod(&world, from, &["plain", "", to, "hello"]);
-    let answers = |from: &Pod, to: &str| {
-        let answer = call(from, to);
-        assert!(answer["error"].is_null(), "{} to {to}: {answer}", from.name);
-    };
     let agent = world.agent("n1", &[]).expect("an agent");
-    let refused = call(&plain, &inwards);
-    assert!(!refused["error"].is_null(), "{refused}");
+    assert!(!call(&plain, &inwards)["error"].is_null());
     assert_eq!(call(&open, &outwards)["error"], "EPERM");
     // To itself it speaks as before.
-    answers(&open, &inwards);
+    assert!(
+        call(&open, &inwards)["error"].is_null(),
+        "{}",
+        call(&open, &inwards)
+    );
     let [vip, _] = plain.vips();
-    answers(&open, &vip);
+    assert!(
+        call(&open, &vip)["error"].is_null(),
+        "{}",
+        call(&open, &vip)
+    );
     agent.kill9().expect("kill");
-    answers(&plain, &inwards);
-    answers(&open, &outwards);
+    assert!(
+        call(&plain, &inwards)["error"].is_null(),
+        "{}",
+        call(&plain, &inwards)
+    );
+    assert!(
+        call(&open, &outwards)["error"].is_null(),
+        "{}",
+        call(&open, &outwards)
+    );
 }
 
 fn problems(agent: &Agent) -> String {

@@ -6,19 +6,25 @@
 //! address is never a bare `SocketAddr` across rooms but carries its role.
 
 mod addr;
+mod flow;
 mod identity;
 mod outcome;
 pub mod policy;
+mod refusal;
 mod service;
 mod snapshot;
 mod workload;
 
 pub use addr::{ClientAddr, OrigDst, PodIps, UpstreamAddr};
+pub use flow::{
+    CipherSuite, ConnectionId, Direction, Flow, KeyExchange, PeerCertificate, PeerRule, RuleRef,
+    Security, TlsParameters, TlsRole, UnknownPeer,
+};
 pub use identity::{SpiffeError, SpiffeId, TrustDomain};
-pub use outcome::{
-    ByteCounts, ByteMeter, CipherSuite, CloseReason, ConnectionId, Direction, KeyExchange, Opening,
-    Outcome, PeerCertificate, PeerRule, RefuseReason, RuleRef, Security, TlsFailure, TlsParameters,
-    TlsRole, UnknownPeer,
+pub use outcome::{ByteCounts, ByteMeter, CloseReason, Outcome};
+pub use refusal::{
+    Fault, REFUSE_REASONS, Refusal, RefuseReason, ResponseFlags, Retry, Status, TLS_FAILURES,
+    TlsFailure,
 };
 pub use service::{AppProtocol, Endpoint, Service, ServiceKey, ServicePort, TargetPort};
 pub use snapshot::{Snapshot, Withheld};

@@ -2,17 +2,13 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use super::flow::workload;
 use super::labels::{TlsNames, close_reason, direction, security};
-use super::who::{Who, workload};
-use crate::model::{
-    ByteMeter, ClientAddr, CloseReason, ConnectionId, Opening, OrigDst, PeerCertificate, PeerRule,
-    RuleRef, TlsParameters, UpstreamAddr,
-};
+use crate::model::{ByteMeter, CloseReason, ConnectionId, Flow, ResponseFlags, TlsParameters};
 
 /// Most connections of one worker that can be listed; more are carried and counted.
 const MAX_LISTED: usize = 16_384;
@@ -22,63 +18,46 @@ const MAX_REFUSED: usize = 256;
 /// What is remembered of a connection while it lives.
 #[derive(Debug)]
 pub(super) struct Live {
-    pub(super) id: ConnectionId,
-    pub(super) who: Arc<Who>,
-    pub(super) client: ClientAddr,
-    pub(super) orig_dst: OrigDst,
-    pub(super) upstream: Option<UpstreamAddr>,
-    pub(super) tls: Option<TlsParameters>,
-    pub(super) peer_certificate: Option<Arc<PeerCertificate>>,
-    pub(super) rule: Option<RuleRef>,
-    pub(super) denied_by: Option<Box<PeerRule>>,
-    pub(super) generation: u64,
+    pub(super) flow: Arc<Flow>,
+    /// What became of it, as its labels say.
+    pub(super) flags: ResponseFlags,
     pub(super) meter: Arc<ByteMeter>,
     /// Bytes that the series have; only the connection's own worker writes it.
     pub(super) counted: ByteMeter,
-    started: SystemTime,
 }
 
 impl Live {
-    pub(super) fn new(opening: &Opening, who: Arc<Who>) -> Self {
+    pub(super) fn new(flow: Arc<Flow>, flags: ResponseFlags) -> Self {
         Self {
-            id: opening.id,
-            who,
-            client: opening.client,
-            orig_dst: opening.orig_dst,
-            upstream: opening.upstream,
-            tls: opening.tls,
-            peer_certificate: opening.peer_certificate.clone(),
-            rule: opening.rule.clone(),
-            denied_by: opening.denied_by.clone(),
-            generation: opening.generation,
+            flow,
+            flags,
             meter: Arc::default(),
             counted: ByteMeter::default(),
-            started: opening.started,
         }
     }
 
     fn info(&self, refused: Option<CloseReason>) -> ConnectionInfo {
         let bytes = self.meter.get();
-        let who = &*self.who;
+        let flow = &*self.flow;
         // A clock that was set back shows as no age.
-        let age = self.started.elapsed().unwrap_or_default();
-        let denied_by = self.denied_by.as_ref().map(|r| &r.policy);
-        let policy = self.rule.as_ref().map(|r| &r.policy).or(denied_by);
+        let age = flow.started.elapsed().unwrap_or_default();
+        let denied_by = flow.denied_by.as_ref().map(|r| &r.policy);
+        let policy = flow.rule.as_ref().map(|r| &r.policy).or(denied_by);
         ConnectionInfo {
-            id: self.id.to_string(),
+            id: flow.id.to_string(),
             state: if refused.is_some() { REFUSED } else { OPEN }.to_owned(),
             reason: refused.map(|reason| close_reason(reason).to_owned()),
-            direction: direction(who.direction).to_owned(),
-            client: self.client.to_string(),
-            destination: self.orig_dst.to_string(),
-            upstream: self.upstream.map(|u| u.to_string()),
-            source_workload: workload(&who.source).map(|w| w.key.to_string()),
-            destination_workload: workload(&who.destination).map(|w| w.key.to_string()),
-            service: who.service.as_ref().map(ToString::to_string),
-            source_principal: who.source_principal.as_ref().map(ToString::to_string),
-            destination_principal: who.destination_principal.as_ref().map(ToString::to_string),
-            security: security(who.security).to_owned(),
-            tls: self.tls.map(TlsInfo::from),
+            direction: direction(flow.direction).to_owned(),
+            client: flow.client.to_string(),
+            destination: flow.orig_dst.to_string(),
+            upstream: flow.upstream.map(|u| u.to_string()),
+            source_workload: workload(&flow.source).map(|w| w.key.to_string()),
+            destination_workload: workload(&flow.destination).map(|w| w.key.to_string()),
+            service: flow.service.as_ref().map(ToString::to_string),
+            source_principal: flow.source_principal.as_ref().map(ToString::to_string),
+            destination_principal: flow.destination_principal.as_ref().map(ToString::to_string),
+            security: security(flow.security).to_owned(),
+            tls: flow.tls.map(TlsInfo::from),
             policy: policy.map(ToString::to_string),
             request_bytes: bytes.sent,
             response_bytes: bytes.received,
@@ -156,13 +135,13 @@ impl ConnectionFilter {
     }
 
     fn takes(&self, live: &Live) -> bool {
-        let who = &*live.who;
+        let flow = &*live.flow;
         let pod = |asked: &String| {
-            let mut ends = [&who.source, &who.destination].into_iter();
+            let mut ends = [&flow.source, &flow.destination].into_iter();
             ends.any(|end| workload(end).is_some_and(|w| w.key.to_string() == *asked))
         };
         let principal = |asked: &String| {
-            let mut ends = [&who.source_principal, &who.destination_principal].into_iter();
+            let mut ends = [&flow.source_principal, &flow.destination_principal].into_iter();
             ends.any(|end| {
                 end.as_ref()
                     .is_some_and(|id| id.as_str() == asked || id.principal() == asked)
@@ -170,7 +149,10 @@ impl ConnectionFilter {
         };
         self.pod.as_ref().is_none_or(pod)
             && self.principal.as_ref().is_none_or(principal)
-            && self.id.as_ref().is_none_or(|id| live.id.to_string() == *id)
+            && self
+                .id
+                .as_ref()
+                .is_none_or(|id| live.flow.id.to_string() == *id)
     }
 }
 
@@ -198,7 +180,7 @@ impl Shard {
     pub(super) fn insert(&self, live: &Arc<Live>) {
         let map = &mut *self.live.lock();
         if map.len() < MAX_LISTED {
-            map.insert(live.id, live.clone());
+            map.insert(live.flow.id, live.clone());
         }
     }
 
@@ -240,7 +222,7 @@ impl Connections {
             }
         }
         found.retain(|(live, _)| filter.takes(live));
-        found.sort_by_key(|(live, _)| (live.started, live.id));
+        found.sort_by_key(|(live, _)| (live.flow.started, live.flow.id));
         found.truncate(filter.limit);
         found.iter().map(|(live, why)| live.info(*why)).collect()
     }

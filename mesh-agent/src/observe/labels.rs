@@ -6,8 +6,8 @@ use prometheus_client::encoding::EncodeLabelSet;
 use serde::Serialize;
 
 use crate::model::{
-    CipherSuite, CloseReason, Direction, KeyExchange, RefuseReason, Security, TlsFailure,
-    TlsParameters, TlsRole,
+    CipherSuite, CloseReason, Direction, KeyExchange, REFUSE_REASONS, RefuseReason, ResponseFlags,
+    Security, TLS_FAILURES, TlsParameters, TlsRole,
 };
 
 /// Value of the labels that count for all that are too many.
@@ -53,8 +53,10 @@ pub(super) const ALL_DIRECTIONS: [Direction; 3] =
 
 /// Every value of the label `reason`.
 pub(super) fn every_reason() -> impl Iterator<Item = &'static str> {
-    let all = [CLOSE_REASONS, REFUSE_REASONS, TLS_FAILURES];
-    all.into_iter().flatten().map(|(label, _)| *label)
+    let closes = CLOSE_REASONS.iter().map(|(label, _)| *label);
+    let refusals = REFUSE_REASONS.iter().map(|reason| reason.refusal());
+    let tls = TLS_FAILURES.iter().map(|failure| failure.refusal());
+    closes.chain(refusals.chain(tls).map(|refusal| refusal.label))
 }
 
 impl Handshake {
@@ -142,63 +144,10 @@ names! {
     ; CloseReason::Refused(reason) => refuse_reason(reason)
 }
 
-names! {
-    /// Name of a refusal in labels and log.
-    pub fn refuse_reason(value: RefuseReason), REFUSE_REASONS:
-    RefuseReason::UnknownServicePort => ("unknown_service_port", "the Service has no such port"),
-    RefuseReason::NoEndpoint => ("no_endpoint", "no ready pod of that address family; check selector and readiness"),
-    RefuseReason::ConnectRefused => ("connect_refused", "the application does not listen"),
-    RefuseReason::ConnectTimeout => ("connect_timeout", "no answer: network, routes, NetworkPolicy"),
-    RefuseReason::Unreachable => ("unreachable", "no route, or a firewall said so: network, routes, NetworkPolicy"),
-    RefuseReason::SourcePortsExhausted => ("source_ports_exhausted", "too many deliveries to one address at once: widen `--delivery-ports`"),
-    RefuseReason::OverLimit => ("over_limit", "`--max-connections`, `--max-connections-per-pod`, or open files"),
-    RefuseReason::Displaced => ("displaced", "many connections that never say who they are; the oldest of the source with the most makes room: look at that source"),
-    RefuseReason::Loop => ("loop", "the connection leads back to an agent, or a peer spoke for another address"),
-    RefuseReason::Denied => ("denied", "the policy that the access log names: `explain`"),
-    RefuseReason::PlaintextRefused => ("plaintext_refused", "the pod is STRICT and the client is not in the mesh"),
-    RefuseReason::NoCertificate => ("no_certificate", "no source of certificates, or the authority does not answer: `status`"),
-    RefuseReason::Unreadable => ("destination_unreadable", "what the configuration says of the address cannot be understood, and it may be in the mesh: see `mesh-agent check-config`"),
-    RefuseReason::UnknownPod => ("unknown_pod", "an EndpointSlice gives the address to a Pod that is not known here (yet), or not with that address"),
-    RefuseReason::WrongWorkload => ("wrong_workload", "the address belongs to another pod than the configuration says, is claimed by two, or was a mesh pod's that left within the last minute"),
-    RefuseReason::RefusedByPeer => ("refused_by_peer", "the destination's policy denied: the log's `denied_by` names it, as does the log of the node there"),
-    RefuseReason::Draining => ("draining", "the agent stops"),
-    RefuseReason::PodRemoved => ("refused_pod_removed", "the pod leaves the mesh or goes away"),
-    RefuseReason::Internal => ("internal", "a fault of the agent: report it, with its log"),
-    ; RefuseReason::Tls(failure) => tls_failure(failure)
-}
-
-names! {
-    /// Name of a handshake failure in labels and log.
-    fn tls_failure(value: TlsFailure), TLS_FAILURES:
-    TlsFailure::NoCertificate => ("tls_no_certificate", "the peer showed no certificate"),
-    TlsFailure::UnknownIssuer => ("tls_unknown_issuer", "another mesh, or a root that is not known here yet"),
-    TlsFailure::Expired => ("tls_expired", "clocks, or an authority that is away"),
-    TlsFailure::NotYetValid => ("tls_not_yet_valid", "clocks"),
-    TlsFailure::WrongUsage => ("tls_wrong_usage", "a certificate that the authority must not make so"),
-    TlsFailure::NoIdentity => ("tls_no_identity", "as above"),
-    TlsFailure::SeveralIdentities => ("tls_several_identities", "as above"),
-    TlsFailure::MalformedIdentity => ("tls_malformed_identity", "as above"),
-    TlsFailure::ForeignTrustDomain => ("tls_foreign_trust_domain", "another mesh: compare `--trust-domain`"),
-    TlsFailure::UnexpectedIdentity => ("tls_unexpected_identity", "the address has another service account than configured"),
-    TlsFailure::Revoked => ("tls_revoked", "revoked: meant, or renew the pod's certificate"),
-    TlsFailure::ChainTooLarge => ("tls_chain_too_large", "more or larger certificates than a mesh peer sends"),
-    TlsFailure::BadCertificate => ("tls_bad_certificate", "a certificate or signature that does not parse or verify"),
-    TlsFailure::NoCommonProtocol => ("tls_no_common_protocol", "the other end is no agent of this mesh"),
-    TlsFailure::RefusedByPeer => ("tls_refused_by_peer", "the reason is in the other agent's log"),
-    TlsFailure::Malformed => ("tls_malformed", "the other end is no agent of this mesh"),
-    TlsFailure::Timeout => ("tls_timeout", "network, or an overloaded peer"),
-    TlsFailure::Closed => ("tls_closed", "network, or a peer that ends or refused without an alert"),
-}
-
-/// What became of a connection, in a word: Istio's label `response_flags`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum ResponseFlags {
-    None,
-    Denied,
-    Connect,
-    TlsFailure,
-    Identity,
-    Other,
+/// Name of a refusal in labels and log.
+#[must_use]
+pub fn refuse_reason(value: RefuseReason) -> &'static str {
+    value.refusal().label
 }
 
 names! {
@@ -212,34 +161,21 @@ names! {
     ResponseFlags::Other => ("OTHER", "limits, drain, a pod that goes, a fault, a client that left: `reason` says which"),
 }
 
-impl ResponseFlags {
-    /// Of a connection that was not carried.
-    pub(super) fn of_refused(reason: CloseReason) -> Self {
-        use RefuseReason as R;
-        match reason {
-            CloseReason::Refused(reason) => match reason {
-                R::Denied | R::RefusedByPeer | R::PlaintextRefused => Self::Denied,
-                R::UnknownServicePort
-                | R::NoEndpoint
-                | R::ConnectRefused
-                | R::ConnectTimeout
-                | R::Unreachable
-                | R::UnknownPod
-                | R::Unreadable => Self::Connect,
-                R::Tls(_) => Self::TlsFailure,
-                R::NoCertificate | R::WrongWorkload => Self::Identity,
-                R::SourcePortsExhausted
-                | R::OverLimit
-                | R::Displaced
-                | R::Loop
-                | R::Draining
-                | R::PodRemoved
-                | R::Internal => Self::Other,
-            },
-            CloseReason::PolicyChanged => Self::Denied,
-            CloseReason::ResetByUpstream => Self::Connect,
-            _ => Self::Other,
-        }
+/// Of a connection that was not carried.
+pub(super) fn flags_of_refused(reason: CloseReason) -> ResponseFlags {
+    match reason {
+        CloseReason::Refused(reason) => reason.refusal().flags,
+        CloseReason::PolicyChanged => ResponseFlags::Denied,
+        CloseReason::ResetByUpstream => ResponseFlags::Connect,
+        CloseReason::Finished
+        | CloseReason::ResetByClient
+        | CloseReason::IdleTimeout
+        | CloseReason::DrainDeadline
+        | CloseReason::PodRemoved
+        | CloseReason::Revoked
+        | CloseReason::CertificateExpired
+        | CloseReason::PeerCertificateExpired
+        | CloseReason::ProtocolError => ResponseFlags::Other,
     }
 }
 

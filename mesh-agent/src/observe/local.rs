@@ -10,16 +10,15 @@ use std::time::Instant;
 use prometheus_client::metrics::counter::Counter;
 
 use super::access_log::{End, Event};
-use super::connection_labels::Connection;
 use super::connections::{Live, Shard};
-use super::labels::{Ended, Handshake, Policy, ResponseFlags, close_reason, direction};
-use super::series::Series;
+use super::flow;
+use super::labels::{Ended, Handshake, Policy, close_reason, direction, flags_of_refused};
+use super::tcp::{Connection, Counters};
 use super::timing::Timings;
-use super::who::{self, Who};
 use super::{Inner, MAX_POLICIES};
 use crate::model::{
-    ByteCounts, ByteMeter, CloseReason, Direction, Opening, Outcome, RefuseReason, TlsParameters,
-    TlsRole,
+    ByteCounts, ByteMeter, CloseReason, Direction, Flow, Outcome, RefuseReason, ResponseFlags,
+    TlsParameters, TlsRole,
 };
 
 /// Label sets that a worker keeps at hand; past it, it begins anew.
@@ -47,7 +46,15 @@ struct Known {
     state: foldhash::fast::RandomState,
     /// Newest snapshot seen: what older ones knew is forgotten with them.
     generation: u64,
-    sets: Map<u64, (Arc<Who>, Arc<Series>)>,
+    sets: Map<u64, Set>,
+}
+
+/// A set of labels: the first flow that had it stands for all.
+#[derive(Debug)]
+struct Set {
+    flow: Arc<Flow>,
+    flags: ResponseFlags,
+    series: Arc<Counters>,
 }
 
 impl Local {
@@ -66,10 +73,10 @@ impl Local {
     /// A connection reached its upstream. It is counted and listed as active
     /// until the guard is gone.
     #[must_use = "the connection ends when this is dropped"]
-    pub fn opened(&self, opening: &Opening) -> Open {
+    pub fn opened(&self, flow: Arc<Flow>) -> Open {
         let worker = &*self.0;
-        let (who, series) = worker.known(opening, ResponseFlags::None);
-        let live = Arc::new(Live::new(opening, who));
+        let series = worker.known(&flow, ResponseFlags::None);
+        let live = Arc::new(Live::new(flow, ResponseFlags::None));
         series.opened();
         worker.inner.active.inc();
         worker.shard.insert(&live);
@@ -97,10 +104,9 @@ impl Local {
     pub fn refused(&self, outcome: &Outcome) {
         let worker = &*self.0;
         worker.ended(outcome);
-        let flags = ResponseFlags::of_refused(outcome.reason);
-        let (who, series) = worker.known(&outcome.opening, flags);
-        series.failed();
-        let live = Arc::new(Live::new(&outcome.opening, who));
+        let flags = flags_of_refused(outcome.reason);
+        worker.known(&outcome.flow, flags).failed();
+        let live = Arc::new(Live::new(outcome.flow.clone(), flags));
         live.meter.set(outcome.bytes);
         worker.inner.log.send(&live, Event::Close(End::of(outcome)));
         worker.shard.refused(live, outcome.reason);
@@ -108,32 +114,37 @@ impl Local {
 }
 
 impl Worker {
-    fn known(&self, opening: &Opening, flags: ResponseFlags) -> (Arc<Who>, Arc<Series>) {
+    fn known(&self, flow: &Arc<Flow>, flags: ResponseFlags) -> Arc<Counters> {
         let known = &mut *self.known.borrow_mut();
-        if opening.generation > known.generation || known.sets.len() >= MAX_KNOWN {
-            known.generation = known.generation.max(opening.generation);
+        if flow.generation > known.generation || known.sets.len() >= MAX_KNOWN {
+            known.generation = known.generation.max(flow.generation);
             known.sets.clear();
         }
-        let hash = who::hash(&known.state, opening, flags);
-        if let Some((who, series)) = known.sets.get(&hash)
-            && who.is_of(opening, flags)
+        let hash = flow::hash(&known.state, flow, flags);
+        if let Some(set) = known.sets.get(&hash)
+            && set.flags == flags
+            && flow::is_alike(&set.flow, flow)
         {
-            return (who.clone(), series.clone());
+            return set.series.clone();
         }
-        let who = Arc::new(Who::of(opening, flags));
-        let labels = Connection::of(&who, &self.inner.cluster);
+        let labels = Connection::of(flow, flags, &self.inner.cluster);
         let series = self.inner.series.get(labels, Instant::now());
-        known.sets.insert(hash, (who.clone(), series.clone()));
-        (who, series)
+        let set = Set {
+            flow: flow.clone(),
+            flags,
+            series: series.clone(),
+        };
+        known.sets.insert(hash, set);
+        series
     }
 
     fn ended(&self, outcome: &Outcome) {
-        let way = outcome.opening.direction;
+        let way = outcome.flow.direction;
         self.count_end(way, outcome.reason);
         self.timings
             .ended(way, outcome.duration, outcome.connect_time);
         if outcome.reason == CloseReason::Refused(RefuseReason::Denied) {
-            self.count_denied(&outcome.opening);
+            self.count_denied(&outcome.flow);
         }
     }
 
@@ -149,8 +160,8 @@ impl Worker {
         counter.inc();
     }
 
-    fn count_denied(&self, opening: &Opening) {
-        let policy = match &opening.rule {
+    fn count_denied(&self, flow: &Flow) {
+        let policy = match &flow.rule {
             Some(rule) => &rule.policy,
             None => &self.inner.no_policy,
         };
@@ -178,7 +189,7 @@ impl Worker {
 pub struct Open {
     worker: Rc<Worker>,
     live: Arc<Live>,
-    series: Arc<Series>,
+    series: Arc<Counters>,
     started: Instant,
     ended: bool,
 }
@@ -231,7 +242,7 @@ impl Drop for Open {
             let duration = self.started.elapsed();
             let bytes = self.live.meter.get();
             self.count(bytes);
-            worker.count_end(self.live.who.direction, reason);
+            worker.count_end(self.live.flow.direction, reason);
             let event = Event::Close(End {
                 bytes,
                 connect_time: None,
@@ -241,7 +252,7 @@ impl Drop for Open {
             worker.inner.log.send(&self.live, event);
         }
         self.series.closed();
-        worker.shard.remove(self.live.id);
+        worker.shard.remove(self.live.flow.id);
         worker.inner.active.dec();
     }
 }

@@ -1,17 +1,19 @@
 //! Counters, the Prometheus page and the access log.
 //!
-//! Fed by one [`Opening`] and one [`Outcome`] per connection, through one
+//! Fed by one [`Flow`] and one [`Outcome`] per connection, through one
 //! [`Local`] per worker; never blocks the caller: a full log queue drops and
 //! counts. Label values come from the configuration and from verified
 //! identities only, and their sets are bounded.
 //!
-//! [`Opening`]: crate::model::Opening
+//! [`Flow`]: crate::model::Flow
 //! [`Outcome`]: crate::model::Outcome
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 mod access_log;
-mod connection_labels;
 mod connections;
 pub mod explanation;
+mod flow;
 mod labels;
 mod local;
 mod node;
@@ -20,10 +22,10 @@ mod process;
 #[cfg(test)]
 pub(crate) mod reference;
 mod series;
+mod tcp;
 #[cfg(test)]
 mod tests;
 mod timing;
-mod who;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -60,7 +62,7 @@ pub struct Observe(Arc<Inner>);
 struct Inner {
     cluster: String,
     registry: parking_lot::Mutex<Registry>,
-    series: Arc<SeriesSet>,
+    series: Arc<SeriesSet<tcp::Connection>>,
     timings: Arc<AllTimings>,
     ended: Family<Ended, Counter>,
     handshakes: Family<Handshake, Counter>,

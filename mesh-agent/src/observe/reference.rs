@@ -1,21 +1,27 @@
 //! What the reference of metrics is made from.
 
 use super::Observe;
-use super::labels::{
-    CLOSE_REASONS, DIRECTIONS, REFUSE_REASONS, RESPONSE_FLAGS, SECURITIES, TLS_FAILURES,
-};
+use super::labels::{CLOSE_REASONS, DIRECTIONS, RESPONSE_FLAGS, SECURITIES};
 use super::tests::outcome;
-use crate::model::{CipherSuite, CloseReason, KeyExchange, RefuseReason, TlsParameters, TlsRole};
+use crate::model::{
+    CipherSuite, CloseReason, KeyExchange, REFUSE_REASONS, Refusal, RefuseReason, TLS_FAILURES,
+    TlsParameters, TlsRole,
+};
 
 /// Closed sets of label values, by where they are.
-pub(crate) const NAMES: &[(&str, &[(&str, &str)])] = &[
-    ("`reason`: how connections ended", CLOSE_REASONS),
-    ("`reason`: why connections were refused", REFUSE_REASONS),
-    ("`reason`: why handshakes failed", TLS_FAILURES),
-    ("`direction`", DIRECTIONS),
-    ("`response_flags`", RESPONSE_FLAGS),
-    ("`connection_security_policy`", SECURITIES),
-];
+pub(crate) fn names() -> [(&'static str, Vec<(&'static str, &'static str)>); 6] {
+    let refusals = |refusal: &Refusal| (refusal.label, refusal.means);
+    let refused = REFUSE_REASONS.iter().map(|r| refusals(r.refusal()));
+    let handshakes = TLS_FAILURES.iter().map(|f| refusals(f.refusal()));
+    [
+        ("`reason`: how connections ended", CLOSE_REASONS.to_vec()),
+        ("`reason`: why connections were refused", refused.collect()),
+        ("`reason`: why handshakes failed", handshakes.collect()),
+        ("`direction`", DIRECTIONS.to_vec()),
+        ("`response_flags`", RESPONSE_FLAGS.to_vec()),
+        ("`connection_security_policy`", SECURITIES.to_vec()),
+    ]
+}
 
 pub(crate) use super::access_log::line::FIELDS;
 
@@ -23,7 +29,7 @@ pub(crate) use super::access_log::line::FIELDS;
 pub(crate) fn fill(observe: &Observe) {
     let worker = observe.worker();
     let carried = outcome(CloseReason::Finished);
-    worker.opened(&carried.opening).closed(&carried);
+    worker.opened(carried.flow.clone()).closed(&carried);
     let parameters = TlsParameters {
         group: KeyExchange::X25519MlKem768,
         cipher: CipherSuite::Aes128Gcm,

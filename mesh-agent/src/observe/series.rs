@@ -1,91 +1,68 @@
-//! Counters of connections, one record per label set, the number of sets bounded.
+//! Counters by label set, one record for each, the number of sets bounded.
 
 use std::collections::HashMap;
-use std::fmt;
+use std::fmt::{self, Debug};
+use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
-use super::connection_labels::Connection;
-use crate::model::ByteCounts;
-
-/// Most label sets; those past it are counted as `other`.
+/// Most label sets of a kind; those past it are counted as `other`.
 pub(super) const MAX_SETS: usize = 10_000;
 /// A full set of label sets forgets those that nobody used for this long.
 const UNUSED: Duration = Duration::from_secs(600);
 /// Looking for unused ones walks over all: not more often than this.
 const SWEEP: Duration = Duration::from_secs(10);
 
-/// The counters of one label set.
-#[derive(Debug, Default)]
-pub(super) struct Series {
-    failed: AtomicU64,
-    opened: AtomicU64,
-    closed: AtomicU64,
-    /// Bytes from servers to clients.
-    sent: AtomicU64,
-    /// Bytes from clients to servers.
-    received: AtomicU64,
+/// Labels, and what is counted for each set of them.
+pub(super) trait Labels: EncodeLabelSet + Eq + Hash + Debug + Send + Sync + 'static {
+    type Counters: Default + Debug + Send + Sync + 'static;
+
+    /// What the page shows, in this order.
+    const FAMILIES: &'static [Family<Self>];
+    /// Name and HELP of the counter of sets that found no place.
+    const OVERFLOWED: (&'static str, &'static str);
+
+    /// The set that counts for all that are too many.
+    #[must_use]
+    fn into_other(self) -> Self;
 }
 
-impl Series {
-    pub(super) fn opened(&self) {
-        self.opened.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// It was not carried.
-    pub(super) fn failed(&self) {
-        self.failed.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn closed(&self) {
-        self.closed.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn moved(&self, bytes: ByteCounts) {
-        self.sent.fetch_add(bytes.received, Ordering::Relaxed);
-        self.received.fetch_add(bytes.sent, Ordering::Relaxed);
-    }
-
-    /// In the order of [`FAMILIES`].
-    fn values(&self) -> [u64; 5] {
-        let all = [
-            &self.opened,
-            &self.closed,
-            &self.sent,
-            &self.received,
-            &self.failed,
-        ];
-        all.map(|n| n.load(Ordering::Relaxed))
-    }
+/// One counter of the page.
+pub(super) struct Family<L: Labels + ?Sized> {
+    pub(super) name: &'static str,
+    pub(super) help: &'static str,
+    /// Which sets it has a value for.
+    pub(super) counts: fn(&L) -> bool,
+    pub(super) value: fn(&L::Counters) -> u64,
 }
 
 #[derive(Debug)]
-struct Known {
-    series: Arc<Series>,
+struct Known<C> {
+    counters: Arc<C>,
     asked: Instant,
 }
 
 #[derive(Debug)]
-struct Sets {
-    known: HashMap<Arc<Connection>, Known, foldhash::fast::RandomState>,
+struct Sets<L: Labels> {
+    known: HashMap<Arc<L>, Known<L::Counters>, foldhash::fast::RandomState>,
     swept: Option<Instant>,
 }
 
 /// All label sets of the agent; workers ask for one once and keep it.
 #[derive(Debug)]
-pub(super) struct SeriesSet {
-    sets: Mutex<Sets>,
+pub(super) struct SeriesSet<L: Labels> {
+    sets: Mutex<Sets<L>>,
     max: usize,
     overflowed: AtomicU64,
 }
 
-impl SeriesSet {
+impl<L: Labels> SeriesSet<L> {
     pub(super) fn new(max: usize) -> Self {
         Self {
             sets: Mutex::new(Sets {
@@ -97,11 +74,11 @@ impl SeriesSet {
         }
     }
 
-    pub(super) fn get(&self, labels: Connection, now: Instant) -> Arc<Series> {
+    pub(super) fn get(&self, labels: L, now: Instant) -> Arc<L::Counters> {
         let sets = &mut *self.sets.lock();
         if let Some(known) = sets.known.get_mut(&labels) {
             known.asked = now;
-            return known.series.clone();
+            return known.counters.clone();
         }
         if sets.known.len() >= self.max {
             sets.sweep(now);
@@ -113,23 +90,24 @@ impl SeriesSet {
             labels.into_other()
         };
         let known = sets.known.entry(Arc::new(labels)).or_insert_with(|| Known {
-            series: Arc::default(),
+            counters: Arc::default(),
             asked: now,
         });
         known.asked = now;
-        known.series.clone()
+        known.counters.clone()
     }
 
-    fn values(&self) -> Vec<(Arc<Connection>, [u64; 5])> {
+    /// Taken under the lock, read behind it.
+    fn all(&self) -> Vec<(Arc<L>, Arc<L::Counters>)> {
         let sets = self.sets.lock();
-        let values = sets.known.iter();
-        values
-            .map(|(labels, known)| (labels.clone(), known.series.values()))
+        let known = sets.known.iter();
+        known
+            .map(|(labels, known)| (labels.clone(), known.counters.clone()))
             .collect()
     }
 }
 
-impl Sets {
+impl<L: Labels> Sets<L> {
     /// Forgets sets that no worker and no connection holds, and none asked for lately.
     fn sweep(&mut self, now: Instant) {
         if self.swept.is_some_and(|at| now < at + SWEEP) {
@@ -137,52 +115,24 @@ impl Sets {
         }
         self.swept = Some(now);
         self.known
-            .retain(|_, k| Arc::strong_count(&k.series) > 1 || now < k.asked + UNUSED);
+            .retain(|_, k| Arc::strong_count(&k.counters) > 1 || now < k.asked + UNUSED);
     }
 }
 
-const FAMILIES: [(&str, &str); 5] = [
-    (
-        "istio_tcp_connections_opened",
-        "Connections that reached their upstream",
-    ),
-    (
-        "istio_tcp_connections_closed",
-        "Connections that reached their upstream and ended",
-    ),
-    (
-        "istio_tcp_sent_bytes",
-        "Application data from servers to clients, in bytes",
-    ),
-    (
-        "istio_tcp_received_bytes",
-        "Application data from clients to servers, in bytes",
-    ),
-    (
-        "istio_tcp_connections_failed",
-        "Connections that were refused or never reached their upstream, by response_flags",
-    ),
-];
-/// Of those that are not carried; the others count only those that are.
-const FAILED: usize = 4;
-
-impl Collector for SeriesSet {
+impl<L: Labels> Collector for SeriesSet<L> {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let values = self.values();
-        for (index, (name, help)) in FAMILIES.into_iter().enumerate() {
-            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-            let counts = |labels: &Connection| labels.is_of_carried() == (index != FAILED);
-            for (labels, values) in values.iter().filter(|(l, _)| counts(l)) {
-                let mut metric = family.encode_family(&**labels)?;
-                metric.encode_counter::<NoLabelSet, u64, u64>(&values[index], None)?;
+        let sets = self.all();
+        for family in L::FAMILIES {
+            let (name, help) = (family.name, family.help);
+            let mut metrics = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (labels, counters) in sets.iter().filter(|(l, _)| (family.counts)(l)) {
+                let mut metric = metrics.encode_family(&**labels)?;
+                let value = (family.value)(counters);
+                metric.encode_counter::<NoLabelSet, u64, u64>(&value, None)?;
             }
         }
-        let mut overflowed = encoder.encode_descriptor(
-            "mesh_agent_label_sets_overflowed",
-            "Label sets of connections that are counted as `other`, for there are too many",
-            None,
-            MetricType::Counter,
-        )?;
+        let (name, help) = L::OVERFLOWED;
+        let mut overflowed = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
         let count = self.overflowed.load(Ordering::Relaxed);
         overflowed.encode_counter::<NoLabelSet, u64, u64>(&count, None)
     }

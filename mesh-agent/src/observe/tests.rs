@@ -1,7 +1,6 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::labels::ResponseFlags;
 use super::{AccessLogTarget, ConnectionFilter, NodeState, Observe};
 use crate::model::*;
 
@@ -33,7 +32,7 @@ pub(super) fn outcome(reason: CloseReason) -> Outcome {
         ports: vec![],
     };
     Outcome {
-        opening: Opening {
+        flow: Arc::new(Flow {
             id: ConnectionId::new(0, 1),
             direction: Direction::Outbound,
             client: ClientAddr::new("10.0.0.5:4000".parse().expect("address")),
@@ -51,7 +50,7 @@ pub(super) fn outcome(reason: CloseReason) -> Outcome {
             denied_by: None,
             started: SystemTime::UNIX_EPOCH,
             generation: 3,
-        },
+        }),
         bytes: ByteCounts {
             sent: 8,
             received: 6,
@@ -67,7 +66,7 @@ fn a_carried_and_a_refused_connection_show_on_the_page() {
     let observe = Observe::new("n1", AccessLogTarget::Off);
     let carried = outcome(CloseReason::Finished);
     let worker = observe.worker();
-    worker.opened(&carried.opening).closed(&carried);
+    worker.opened(carried.flow.clone()).closed(&carried);
     worker.refused(&outcome(CloseReason::Refused(RefuseReason::NoEndpoint)));
     let page = observe.page(NodeState::default(), &[("connect_captured", 2)]);
     let line = |start: &str, end: &str| {
@@ -99,7 +98,10 @@ fn every_log_line_is_one_json_object_whatever_the_names() {
     let path = dir.path().join("access.log");
     let observe = Observe::new("n1", AccessLogTarget::File(path.clone()));
     let carried = outcome(CloseReason::Finished);
-    observe.worker().opened(&carried.opening).closed(&carried);
+    observe
+        .worker()
+        .opened(carried.flow.clone())
+        .closed(&carried);
     // The writer ends, with all lines written, once the queue's sender is gone.
     drop(observe);
     let text = std::fs::read_to_string(&path).expect("the log");
@@ -118,7 +120,7 @@ fn every_log_line_is_one_json_object_whatever_the_names() {
 fn bytes_show_while_a_connection_lasts_and_are_counted_once() {
     let observe = Observe::new("n1", AccessLogTarget::Off);
     let mut carried = outcome(CloseReason::Finished);
-    let open = observe.worker().opened(&carried.opening);
+    let open = observe.worker().opened(carried.flow.clone());
     let bytes = |sent, received| ByteCounts { sent, received };
     open.progress(bytes(5, 1));
     assert!(
@@ -147,11 +149,7 @@ fn bytes_show_while_a_connection_lasts_and_are_counted_once() {
 #[test]
 fn a_connection_that_is_dropped_without_an_outcome_ends_as_internal() {
     let observe = Observe::new("n1", AccessLogTarget::Off);
-    drop(
-        observe
-            .worker()
-            .opened(&outcome(CloseReason::Finished).opening),
-    );
+    drop(observe.worker().opened(outcome(CloseReason::Finished).flow));
     let page = observe.page(NodeState::default(), &[]);
     assert!(page.contains(
         "mesh_agent_connections_ended_total{direction=\"outbound\",reason=\"internal\"} 1"
@@ -181,7 +179,7 @@ fn denials_are_counted_by_policy_and_their_number_is_bounded() {
     let worker = observe.worker();
     let mut denied = outcome(CloseReason::Refused(RefuseReason::Denied));
     for n in 0..super::MAX_POLICIES + 5 {
-        denied.opening.rule = Some(RuleRef {
+        Arc::make_mut(&mut denied.flow).rule = Some(RuleRef {
             policy: format!("shop/p{n}").into(),
             rule: Some(0),
             generation: 3,
@@ -197,10 +195,10 @@ fn denials_are_counted_by_policy_and_their_number_is_bounded() {
 fn too_many_label_sets_are_counted_as_other() {
     let set = super::series::SeriesSet::new(2);
     let labels = |account: &str| {
-        let mut opening = outcome(CloseReason::Finished).opening;
-        opening.source_principal =
+        let mut flow = outcome(CloseReason::Finished).flow;
+        Arc::make_mut(&mut flow).source_principal =
             Some(SpiffeId::parse(&format!("spiffe://td/ns/a/sa/{account}")).expect("an identity"));
-        super::connection_labels::Connection::of(&super::who::Who::of(&opening, NONE), "c1")
+        super::tcp::Connection::of(&flow, NONE, "c1")
     };
     let now = std::time::Instant::now();
     let [a, b, c, d] = ["a", "b", "c", "d"].map(|account| set.get(labels(account), now));
@@ -219,7 +217,7 @@ fn the_page_is_openmetrics_and_can_be_had_as_text() {
     let observe = Observe::new("n1", AccessLogTarget::Off);
     let worker = observe.worker();
     let carried = outcome(CloseReason::Finished);
-    worker.opened(&carried.opening).closed(&carried);
+    worker.opened(carried.flow.clone()).closed(&carried);
     let page = observe.page(NodeState::default(), &[("connect_captured", 2)]);
     check_page(&page, true);
     let text = super::page::to_text(&page);
@@ -316,14 +314,14 @@ fn count(observe: &Observe, flags: &str) -> u64 {
 
 #[test]
 fn dashboards_find_their_labels() {
-    let mut opening = outcome(CloseReason::Finished).opening;
-    let mut workload = opening.source.as_deref().expect("a workload").clone();
+    let mut flow = outcome(CloseReason::Finished).flow;
+    let mut workload = flow.source.as_deref().expect("a workload").clone();
     for (label, value) in [("app", "storefront"), ("version", "v2")] {
         workload.labels.insert(label.to_owned(), value.to_owned());
     }
-    opening.source = Ok(Arc::new(workload));
+    Arc::make_mut(&mut flow).source = Ok(Arc::new(workload));
     let observe = Observe::new("n1", AccessLogTarget::Off);
-    let _open = observe.worker().opened(&opening);
+    let _open = observe.worker().opened(flow);
     let page = observe.page(NodeState::default(), &[]);
     for label in [
         "reporter=\"source\"",
@@ -350,14 +348,14 @@ fn dashboards_find_their_labels() {
 fn connections_are_found_by_pod_principal_state_and_id() {
     let observe = Observe::new("n1", AccessLogTarget::Off);
     let worker = observe.worker();
-    let mut opening = outcome(CloseReason::Finished).opening;
+    let mut flow = outcome(CloseReason::Finished).flow;
     let id = SpiffeId::parse("spiffe://td/ns/shop/sa/web").expect("an identity");
-    opening.source_principal = Some(id);
-    let _open = worker.opened(&opening);
+    Arc::make_mut(&mut flow).source_principal = Some(id);
+    let _open = worker.opened(flow);
     let mut denied = outcome(CloseReason::Refused(RefuseReason::RefusedByPeer));
-    denied.opening.id = ConnectionId::new(1, 0x2f);
-    denied.opening.source = Err(UnknownPeer);
-    denied.opening.denied_by = Some(Box::new(PeerRule {
+    Arc::make_mut(&mut denied.flow).id = ConnectionId::new(1, 0x2f);
+    Arc::make_mut(&mut denied.flow).source = Err(UnknownPeer);
+    Arc::make_mut(&mut denied.flow).denied_by = Some(Box::new(PeerRule {
         policy: "shop/no-web".into(),
         rule: Some(0),
     }));
@@ -397,7 +395,7 @@ fn the_list_of_refused_connections_is_bounded_and_keeps_the_latest() {
     let worker = observe.worker();
     let mut refused = outcome(CloseReason::Refused(RefuseReason::NoEndpoint));
     for n in 0..1_000 {
-        refused.opening.id = ConnectionId::new(0, n);
+        Arc::make_mut(&mut refused.flow).id = ConnectionId::new(0, n);
         worker.refused(&refused);
     }
     let list = observe.connections(&ConnectionFilter {

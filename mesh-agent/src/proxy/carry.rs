@@ -229,8 +229,8 @@ pub(super) async fn carry_plain(
     report: &mut Report<'_>,
     idle: Option<Duration>,
 ) -> Ended {
-    if report.opening.security == Security::Unknown {
-        report.opening.security = Security::None;
+    if report.flow.security == Security::Unknown {
+        report.flow().security = Security::None;
     }
     let mut plain = Plain {
         relay: io::Relay::default(),

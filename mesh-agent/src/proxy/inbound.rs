@@ -42,7 +42,7 @@ pub(super) async fn serve(accepted: Accepted<'_>) -> Option<Accepted<'_>> {
             // Of one that was carried nobody is named by an address: another pod may
             // have it by now. Of one that was refused it is a hint for people.
             if !report.is_open() {
-                report.opening.source = accepted.at.workload_of_client();
+                report.flow().source = accepted.at.workload_of_client();
             }
             Err(reason)
         }
@@ -109,8 +109,8 @@ async fn permissive(accepted: &Accepted<'_>, report: &mut Report<'_>) -> Result<
 
 /// The policy for a caller without identity.
 fn plaintext_permit(at: &At<'_>, report: &mut Report<'_>) -> Result<Permit, RefuseReason> {
-    report.opening.upstream = Some(UpstreamAddr::new(at.orig_dst.get()));
-    report.opening.security = Security::None;
+    report.flow().upstream = Some(UpstreamAddr::new(at.orig_dst.get()));
+    report.flow().security = Security::None;
     let checked = Checked::plaintext(
         at.client_addr.ip(),
         at.pod.pod.workload.clone(),

@@ -7,6 +7,8 @@
 //! be carried is reset, never passed by; a pod's removal closes every socket
 //! that the agent has in its namespace.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 mod away;
 mod carry;
 mod connection;

@@ -55,10 +55,10 @@ async fn carried(
     let premises = shared.premises(&accepted.at.published);
     let transport = premises.transport(&target, Instant::now())?;
     let upstream = target.upstream;
-    let opening = &mut report.opening;
-    opening.upstream = Some(upstream);
-    opening.service = target.service;
-    opening.destination = target.destination.ok_or(UnknownPeer);
+    let flow = report.flow();
+    flow.upstream = Some(upstream);
+    flow.service = target.service;
+    flow.destination = target.destination.ok_or(UnknownPeer);
     match transport {
         Transport::SameNode(workload) => same_node(accepted, report, upstream, workload).await,
         Transport::Mesh(peer) => mesh(accepted, report, &peer, after).await,
@@ -129,10 +129,10 @@ fn permit_here(
     upstream: UpstreamAddr,
     workload: Arc<Workload>,
 ) -> Result<Permit, RefuseReason> {
-    report.opening.direction = Direction::SameNode;
-    report.opening.security = Security::SameNode;
+    report.flow().direction = Direction::SameNode;
+    report.flow().security = Security::SameNode;
     let expected = workload.spiffe_id(&at.local.shared.trust_domain);
-    report.opening.destination_principal = expected.ok();
+    report.flow().destination_principal = expected.ok();
     let checked = Checked::new(
         Some(at.pod.pod.spiffe_id.clone()),
         at.client_addr.ip(),
@@ -151,11 +151,11 @@ pub(super) fn decide(
 ) -> Result<Permit, RefuseReason> {
     match checked.verdict(&at.published.policy, &checked.destination) {
         Ok(permit) => {
-            report.opening.rule = permit.rule().cloned();
+            report.flow().rule = permit.rule().cloned();
             Ok(permit)
         }
         Err(refusal) => {
-            report.opening.rule = refusal.rule().cloned();
+            report.flow().rule = refusal.rule().cloned();
             Err(refusal.reason())
         }
     }
@@ -197,7 +197,7 @@ async fn mesh(
     };
     let carrying = begin(at, key, peer).await?;
     stand_on(at, key, &carrying.connection);
-    report.opening.destination_principal = Some(peer.expected().clone());
+    report.flow().destination_principal = Some(peer.expected().clone());
     report.secured(carrying.connection.tls(), carrying.connection.peer());
     still_trusted(at, carrying.connection.peer())?;
     let carrying = after.insert(carrying);
@@ -337,7 +337,7 @@ async fn stream(
     };
     let (reason, answer) = end(&stopped, carrying.relay.is_accepted());
     carrying.answer = answer;
-    report.opening.denied_by = carrying.relay.take_denied_by();
+    report.flow().denied_by = carrying.relay.take_denied_by();
     Ok((carrying.relay.bytes(), reason))
 }
 
@@ -363,7 +363,12 @@ fn end(stopped: &Stopped<End>, accepted: bool) -> (CloseReason, Option<ResetReas
             ResetReason::Denied if !accepted => refused(RefuseReason::RefusedByPeer),
             ResetReason::ConnectFailed if !accepted => refused(RefuseReason::ConnectRefused),
             ResetReason::OverLimit if !accepted => refused(RefuseReason::OverLimit),
-            _ => (CloseReason::ResetByUpstream, Some(ResetReason::Answer)),
+            ResetReason::Denied
+            | ResetReason::ConnectFailed
+            | ResetReason::OverLimit
+            | ResetReason::Aborted
+            | ResetReason::Answer
+            | ResetReason::Cut => (CloseReason::ResetByUpstream, Some(ResetReason::Answer)),
         },
         Stopped::Ended(End::NotTaken | End::Lost) => (CloseReason::ResetByUpstream, None),
         Stopped::Ended(End::Refused) => (

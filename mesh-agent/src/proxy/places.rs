@@ -33,7 +33,7 @@ impl Source {
                 let network = ip.to_bits() & (u128::MAX << 64);
                 Self(Ipv6Addr::from_bits(network).into())
             }
-            ip => Self(ip),
+            ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => Self(ip),
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::worker::{Local, PodState};
 use crate::model::{
-    ByteCounts, ByteMeter, ClientAddr, CloseReason, Direction, Opening, OrigDst, Outcome,
+    ByteCounts, ByteMeter, ClientAddr, CloseReason, Direction, Flow, OrigDst, Outcome,
     PeerCertificate, RefuseReason, Security, TlsParameters, UnknownPeer,
 };
 use crate::observe;
@@ -14,7 +14,8 @@ use crate::tls::PeerId;
 /// What is known so far; told as refused when nothing else is.
 pub(super) struct Report<'l> {
     local: &'l Local,
-    pub(super) opening: Opening,
+    /// Shared once it is told; what changes later is a copy's.
+    pub(super) flow: Arc<Flow>,
     started: Instant,
     connect_time: Option<Duration>,
     open: Option<observe::Open>,
@@ -31,7 +32,7 @@ impl<'l> Report<'l> {
         let own = Ok(pod.pod.workload.clone());
         let principal = Some(pod.pod.spiffe_id.clone());
         let inbound = pod.pod.workload.ips.contains(orig_dst.ip());
-        let mut opening = Opening {
+        let mut flow = Flow {
             id: local.connection_id(),
             direction: Direction::Inbound,
             client,
@@ -51,40 +52,46 @@ impl<'l> Report<'l> {
             generation,
         };
         if inbound {
-            opening.destination = own;
-            opening.destination_principal = principal;
+            flow.destination = own;
+            flow.destination_principal = principal;
         } else {
-            opening.direction = Direction::Outbound;
-            opening.source = own;
-            opening.source_principal = principal;
+            flow.direction = Direction::Outbound;
+            flow.source = own;
+            flow.source_principal = principal;
         }
         Self {
             local,
-            opening,
+            flow: Arc::new(flow),
             started: Instant::now(),
             connect_time: None,
             open: None,
         }
     }
 
+    /// For what is found out.
+    pub(super) fn flow(&mut self) -> &mut Flow {
+        Arc::make_mut(&mut self.flow)
+    }
+
     /// Both agents have proved who they are: only now is it mutual TLS.
     pub(super) fn secured(&mut self, tls: TlsParameters, peer: &PeerId) {
-        self.opening.security = Security::MutualTls;
-        self.opening.tls = Some(tls);
-        self.opening.peer_certificate = Some(peer.certificate());
+        let flow = self.flow();
+        flow.security = Security::MutualTls;
+        flow.tls = Some(tls);
+        flow.peer_certificate = Some(peer.certificate());
     }
 
     /// What a peer showed in a handshake that failed: a claim.
     pub(super) fn shown(&mut self, certificate: Option<Arc<PeerCertificate>>) {
         if certificate.is_some() {
-            self.opening.peer_certificate = certificate;
+            self.flow().peer_certificate = certificate;
         }
     }
 
     /// The upstream has taken the connection. Gives where its bytes are to be shown.
     pub(super) fn opened(&mut self) -> Arc<ByteMeter> {
         self.connect_time = Some(self.started.elapsed());
-        let open = self.local.observe.opened(&self.opening);
+        let open = self.local.observe.opened(self.flow.clone());
         self.open.insert(open).meter()
     }
 
@@ -106,7 +113,7 @@ impl<'l> Report<'l> {
     pub(super) fn ended(mut self, bytes: ByteCounts, reason: CloseReason) {
         let open = self.open.take();
         let outcome = Outcome {
-            opening: self.opening,
+            flow: self.flow,
             bytes,
             connect_time: self.connect_time,
             duration: self.started.elapsed(),

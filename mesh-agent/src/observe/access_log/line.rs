@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 use serde_json::ser::Formatter;
 
+use super::super::flow::workload;
 use super::super::labels::{TlsNames, close_reason, direction, response_flags, security};
-use super::super::who::workload;
 use super::{End, Event, Record};
 use crate::model::{
     CloseReason, ConnectionId, RefuseReason, ServiceKey, SpiffeId, UpstreamAddr, Workload,
@@ -201,48 +201,47 @@ pub(super) fn append(out: &mut Vec<u8>, node: &str, record: &Record) {
 
 impl<'a> Line<'a> {
     fn of(node: &'a str, record: &'a Record) -> Self {
-        let live = &*record.live;
-        let who = &*live.who;
-        let (source, destination) = (workload(&who.source), workload(&who.destination));
+        let (live, flow) = (&*record.live, &*record.live.flow);
+        let (source, destination) = (workload(&flow.source), workload(&flow.destination));
         let account = |w: &'a Workload| w.service_account.as_str();
         let (event, counts, end) = parts(record.event);
         Self {
             timestamp: humantime::format_rfc3339_millis(record.at),
             event,
             node,
-            id: live.id,
-            direction: direction(who.direction),
-            client: live.client.get(),
-            destination: live.orig_dst.get(),
-            upstream: live.upstream,
+            id: flow.id,
+            direction: direction(flow.direction),
+            client: flow.client.get(),
+            destination: flow.orig_dst.get(),
+            upstream: flow.upstream,
             source_workload: source.map(|w| &w.key),
             source_service_account: source.map(account),
-            source_principal: who.source_principal.as_ref(),
+            source_principal: flow.source_principal.as_ref(),
             destination_workload: destination.map(|w| &w.key),
             destination_service_account: destination.map(account),
-            destination_principal: who.destination_principal.as_ref(),
-            service: who.service.as_ref(),
-            security: security(who.security),
-            tls: live.tls.map(TlsNames::of),
-            peer_certificate: live.peer_certificate.as_ref().map(|c| Certificate {
+            destination_principal: flow.destination_principal.as_ref(),
+            service: flow.service.as_ref(),
+            security: security(flow.security),
+            tls: flow.tls.map(TlsNames::of),
+            peer_certificate: flow.peer_certificate.as_ref().map(|c| Certificate {
                 principal: c.principal.as_ref(),
                 serial: Hex(&c.serial),
             }),
             verdict: verdict(end),
-            rule: live.rule.as_ref().map(|r| Rule {
+            rule: flow.rule.as_ref().map(|r| Rule {
                 policy: &r.policy,
                 index: r.rule,
                 generation: r.generation,
             }),
-            denied_by: live.denied_by.as_ref().map(|r| DeniedBy {
+            denied_by: flow.denied_by.as_ref().map(|r| DeniedBy {
                 policy: &r.policy,
                 index: r.rule,
             }),
-            generation: live.generation,
+            generation: flow.generation,
             counts,
             connect_ms: end.and_then(|e| e.connect_time).map(ms),
             reason: end.map(|e| close_reason(e.reason)),
-            response_flags: end.map(|_| response_flags(who.flags)),
+            response_flags: end.map(|_| response_flags(live.flags)),
         }
     }
 }
@@ -271,8 +270,19 @@ pub(super) fn verdict(end: Option<End>) -> &'static str {
         CloseReason::Refused(RefuseReason::Denied | RefuseReason::RefusedByPeer)
         | CloseReason::PolicyChanged => "denied",
         CloseReason::Refused(_) => "refused",
-        _ if end.connect_time.is_none() => "refused",
-        _ => ALLOWED,
+        CloseReason::Finished
+        | CloseReason::ResetByClient
+        | CloseReason::ResetByUpstream
+        | CloseReason::IdleTimeout
+        | CloseReason::DrainDeadline
+        | CloseReason::PodRemoved
+        | CloseReason::Revoked
+        | CloseReason::CertificateExpired
+        | CloseReason::PeerCertificateExpired
+        | CloseReason::ProtocolError => match end.connect_time {
+            Some(_) => ALLOWED,
+            None => "refused",
+        },
     }
 }
 

@@ -9,8 +9,6 @@ use super::writer::Writer;
 use super::{AccessLog, End, Event, Events, QUEUE, Record, Target, line};
 use crate::model::*;
 use crate::observe::connections::Live;
-use crate::observe::labels::ResponseFlags;
-use crate::observe::who::Who;
 
 fn live(account: &str) -> Arc<Live> {
     let workload = Workload {
@@ -30,7 +28,7 @@ fn live(account: &str) -> Arc<Live> {
         excluded: Vec::new(),
         ports: vec![],
     };
-    let opening = Opening {
+    let flow = Flow {
         id: ConnectionId::new(0, 1),
         direction: Direction::Inbound,
         client: ClientAddr::new("10.0.0.5:4000".parse().expect("address")),
@@ -59,10 +57,7 @@ fn live(account: &str) -> Arc<Live> {
         started: std::time::SystemTime::UNIX_EPOCH,
         generation: 3,
     };
-    Arc::new(Live::new(
-        &opening,
-        Arc::new(Who::of(&opening, ResponseFlags::None)),
-    ))
+    Arc::new(Live::new(Arc::new(flow), ResponseFlags::None))
 }
 
 fn formatted(account: &str) -> String {

@@ -40,7 +40,7 @@ pub(in crate::proxy) async fn serve(accepted: Accepted<'_>) {
         Err(reason) => {
             let mut report = at.report();
             // Nothing is proven: whose address it is, and what it claimed to be.
-            report.opening.source = at.workload_of_client();
+            report.flow().source = at.workload_of_client();
             report.shown(at.entry.take_shown());
             // No RST: it could overtake the alert that says why.
             report.refused(reason);
@@ -177,13 +177,29 @@ async fn reach(
 /// What the peer's agent is told: it has proved who it is, so of a denial it
 /// learns the rule, if it understands that.
 fn told(reason: RefuseReason, open: &Open, report: &Report<'_>) -> Reset {
-    let rule = report.opening.rule.as_ref().filter(|_| open.takes_rule);
+    let rule = report.flow.rule.as_ref().filter(|_| open.takes_rule);
     match reason {
         RefuseReason::Denied => Reset::denied(rule),
         RefuseReason::OverLimit | RefuseReason::SourcePortsExhausted => {
             ResetReason::OverLimit.into()
         }
-        _ => ResetReason::ConnectFailed.into(),
+        RefuseReason::UnknownServicePort
+        | RefuseReason::NoEndpoint
+        | RefuseReason::ConnectRefused
+        | RefuseReason::ConnectTimeout
+        | RefuseReason::Unreachable
+        | RefuseReason::Displaced
+        | RefuseReason::Loop
+        | RefuseReason::PlaintextRefused
+        | RefuseReason::NoCertificate
+        | RefuseReason::Unreadable
+        | RefuseReason::UnknownPod
+        | RefuseReason::WrongWorkload
+        | RefuseReason::RefusedByPeer
+        | RefuseReason::Draining
+        | RefuseReason::PodRemoved
+        | RefuseReason::Internal
+        | RefuseReason::Tls(_) => ResetReason::ConnectFailed.into(),
     }
 }
 
@@ -191,12 +207,12 @@ fn report<'l>(at: &At<'l>, open: &Open, connection: &Connection) -> Report<'l> {
     let mut report = at.report();
     report.secured(connection.tls(), connection.peer());
     come_from(at, &mut report, connection.peer());
-    let opening = &mut report.opening;
-    opening.client = ClientAddr::new(open.source);
-    opening.upstream = Some(UpstreamAddr::new(at.orig_dst.get()));
+    let flow = report.flow();
+    flow.client = ClientAddr::new(open.source);
+    flow.upstream = Some(UpstreamAddr::new(at.orig_dst.get()));
     let vip = open.original.ip().to_canonical();
     let service = at.published.snapshot.by_vip.get(&vip);
-    opening.service = service.map(|s| s.key.clone());
+    flow.service = service.map(|s| s.key.clone());
     report
 }
 
@@ -204,11 +220,11 @@ fn report<'l>(at: &At<'l>, open: &Open, connection: &Connection) -> Report<'l> {
 fn come_from(at: &At<'_>, report: &mut Report<'_>, peer: &PeerId) {
     let id = peer.spiffe_id();
     // The address gives the pod's name only where it agrees with the proof.
-    report.opening.source = at.workload_of_client().and_then(|w| {
+    report.flow().source = at.workload_of_client().and_then(|w| {
         let agrees = is_of(&w, id);
         agrees.then_some(w).ok_or(UnknownPeer)
     });
-    report.opening.source_principal = Some(id.clone());
+    report.flow().source_principal = Some(id.clone());
 }
 
 fn is_of(workload: &Arc<Workload>, id: &SpiffeId) -> bool {

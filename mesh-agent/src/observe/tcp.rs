@@ -1,11 +1,105 @@
-//! Labels of Istio's standard TCP metrics, all that Kiali and Istio's own
-//! dashboards join on.
+//! Istio's standard TCP metrics: the counters, and all labels that Kiali and
+//! Istio's own dashboards join on.
+
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::encoding::EncodeLabelSet;
 
-use super::labels::{OTHER, ResponseFlags, response_flags, security};
-use super::who::{Who, workload};
-use crate::model::{Direction, SpiffeId, Workload};
+use super::flow::workload;
+use super::labels::{OTHER, response_flags, security};
+use super::series::{Family, Labels};
+use crate::model::{ByteCounts, Direction, Flow, ResponseFlags, SpiffeId, Workload};
+
+/// The counters of one label set.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    failed: AtomicU64,
+    opened: AtomicU64,
+    closed: AtomicU64,
+    /// Bytes from servers to clients.
+    sent: AtomicU64,
+    /// Bytes from clients to servers.
+    received: AtomicU64,
+}
+
+impl Counters {
+    pub(super) fn opened(&self) {
+        self.opened.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It was not carried.
+    pub(super) fn failed(&self) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn closed(&self) {
+        self.closed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn moved(&self, bytes: ByteCounts) {
+        self.sent.fetch_add(bytes.received, Ordering::Relaxed);
+        self.received.fetch_add(bytes.sent, Ordering::Relaxed);
+    }
+}
+
+impl Labels for Connection {
+    type Counters = Counters;
+
+    const FAMILIES: &'static [Family<Self>] = &[
+        Family {
+            name: "istio_tcp_connections_opened",
+            help: "Connections that reached their upstream",
+            counts: Self::is_of_carried,
+            value: |counters| counters.opened.load(Ordering::Relaxed),
+        },
+        Family {
+            name: "istio_tcp_connections_closed",
+            help: "Connections that reached their upstream and ended",
+            counts: Self::is_of_carried,
+            value: |counters| counters.closed.load(Ordering::Relaxed),
+        },
+        Family {
+            name: "istio_tcp_sent_bytes",
+            help: "Application data from servers to clients, in bytes",
+            counts: Self::is_of_carried,
+            value: |counters| counters.sent.load(Ordering::Relaxed),
+        },
+        Family {
+            name: "istio_tcp_received_bytes",
+            help: "Application data from clients to servers, in bytes",
+            counts: Self::is_of_carried,
+            value: |counters| counters.received.load(Ordering::Relaxed),
+        },
+        Family {
+            name: "istio_tcp_connections_failed",
+            help: "Connections that were refused or never reached their upstream, by response_flags",
+            counts: |labels| !labels.is_of_carried(),
+            value: |counters| counters.failed.load(Ordering::Relaxed),
+        },
+    ];
+
+    const OVERFLOWED: (&'static str, &'static str) = (
+        "mesh_agent_label_sets_overflowed",
+        "Label sets of connections that are counted as `other`, for there are too many",
+    );
+
+    /// How it is secured, and what became of it, are kept.
+    fn into_other(self) -> Self {
+        let kept = Kept {
+            reporter: self.reporter,
+            response_flags: self.response_flags,
+            security: self.connection_security_policy,
+        };
+        let ends = [(); 2].map(|()| End::all(OTHER));
+        let other = || OTHER.to_owned();
+        Self::put_together(
+            kept,
+            ends,
+            [(); 3].map(|()| other()),
+            [(); 2].map(|()| other()),
+        )
+    }
+}
 
 /// Where nothing is known.
 const UNKNOWN: &str = "unknown";
@@ -99,9 +193,9 @@ impl End {
 }
 
 impl Connection {
-    pub(super) fn of(who: &Who, cluster: &str) -> Self {
-        let (source, destination) = (workload(&who.source), workload(&who.destination));
-        let service = match &who.service {
+    pub(super) fn of(flow: &Flow, flags: ResponseFlags, cluster: &str) -> Self {
+        let (source, destination) = (workload(&flow.source), workload(&flow.destination));
+        let service = match &flow.service {
             Some(key) => [
                 format!("{}.{}.svc.cluster.local", key.name, key.namespace),
                 key.name.clone(),
@@ -109,40 +203,22 @@ impl Connection {
             ],
             None => [UNKNOWN; 3].map(str::to_owned),
         };
-        let principals = [&who.source_principal, &who.destination_principal]
+        let principals = [&flow.source_principal, &flow.destination_principal]
             .map(|id| or_unknown(id.as_ref().map(SpiffeId::as_str)));
         let ends = [source, destination].map(|end| End::of(end, cluster));
         let kept = Kept {
-            reporter: match who.direction {
+            reporter: match flow.direction {
                 Direction::Outbound | Direction::SameNode => "source",
                 Direction::Inbound => "destination",
             },
-            response_flags: response_flags(who.flags),
-            security: security(who.security),
+            response_flags: response_flags(flags),
+            security: security(flow.security),
         };
         Self::put_together(kept, ends, service, principals)
     }
 
-    /// The set that counts for all that are too many; how it is secured, and
-    /// what became of it, are kept.
-    pub(super) fn into_other(self) -> Self {
-        let kept = Kept {
-            reporter: self.reporter,
-            response_flags: self.response_flags,
-            security: self.connection_security_policy,
-        };
-        let ends = [(); 2].map(|()| End::all(OTHER));
-        let other = || OTHER.to_owned();
-        Self::put_together(
-            kept,
-            ends,
-            [(); 3].map(|()| other()),
-            [(); 2].map(|()| other()),
-        )
-    }
-
     /// Counts connections that were carried, and not ones that were refused.
-    pub(super) fn is_of_carried(&self) -> bool {
+    fn is_of_carried(&self) -> bool {
         self.response_flags == response_flags(ResponseFlags::None)
     }
 

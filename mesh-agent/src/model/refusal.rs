@@ -1,0 +1,273 @@
+//! Why a connection (later: a request) is not carried: one table, from which
+//! labels, log, answers and documents come.
+
+use std::fmt;
+
+/// Who has to change something before it works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// Who called: what it asked for is not there, or not allowed to it.
+    Client,
+    /// The application or the network that was called.
+    Upstream,
+    /// The other end of the connection between agents.
+    Peer,
+    /// Whoever wrote the configuration.
+    Configuration,
+    /// This node's agent: its limits, its certificates, its life.
+    Agent,
+}
+
+/// Nothing of a refused connection reached an application, so all may be tried
+/// again; this says where that may help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Retry {
+    /// The answer would be the same.
+    Never,
+    /// At another endpoint, at once.
+    Elsewhere,
+    /// At the same one, after a while.
+    Later,
+}
+
+/// Istio's label `response_flags`: what became of a connection, in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ResponseFlags {
+    None,
+    Denied,
+    Connect,
+    TlsFailure,
+    Identity,
+    Other,
+}
+
+/// HTTP's and gRPC's word for a refusal, for a client that speaks one of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Status {
+    pub http: u16,
+    pub grpc: u8,
+}
+
+impl Status {
+    /// 403, `PERMISSION_DENIED`.
+    pub const FORBIDDEN: Self = Self { http: 403, grpc: 7 };
+    /// 503, `UNAVAILABLE`: also for what timed out while it connected, as Envoy (`UF`).
+    pub const UNAVAILABLE: Self = Self {
+        http: 503,
+        grpc: 14,
+    };
+    /// 508, `INTERNAL`.
+    pub const LOOP: Self = Self {
+        http: 508,
+        grpc: 13,
+    };
+    /// 500, `INTERNAL`.
+    pub const INTERNAL: Self = Self {
+        http: 500,
+        grpc: 13,
+    };
+}
+
+/// What is to be known of a reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// In labels and log.
+    pub label: &'static str,
+    pub fault: Fault,
+    pub retry: Retry,
+    pub flags: ResponseFlags,
+    pub status: Status,
+    /// What it means, and what to do: a sentence for people.
+    pub means: &'static str,
+}
+
+/// Makes the enum, and the table with a row for each value.
+macro_rules! refusals {
+    (
+        $(#[$doc:meta])*
+        $name:ident, $all:ident:
+        $($(#[$what:meta])* $value:ident: $label:literal, $fault:ident, $retry:ident, $flags:ident, $status:ident, $means:literal;)*
+        $(=> $nested:ident($inner:ty);)?
+    ) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name {
+            $(
+                #[doc = $means]
+                $(#[$what])*
+                $value,
+            )*
+            $(
+                /// The handshake with the other agent failed.
+                $nested($inner),
+            )?
+        }
+
+        impl $name {
+            #[must_use]
+            pub const fn refusal(self) -> &'static Refusal {
+                match self {
+                    $(Self::$value => &Refusal {
+                        label: $label,
+                        fault: Fault::$fault,
+                        retry: Retry::$retry,
+                        flags: ResponseFlags::$flags,
+                        status: Status::$status,
+                        means: $means,
+                    },)*
+                    $(Self::$nested(inner) => inner.refusal(),)?
+                }
+            }
+        }
+
+        /// Every value that has a row of its own.
+        pub const $all: &[$name] = &[$($name::$value),*];
+    };
+}
+
+refusals! {
+    /// Why a connection was not carried.
+    RefuseReason, REFUSE_REASONS:
+    // value: label, whose fault, where a retry may help, response_flags, status, what it means
+    UnknownServicePort: "unknown_service_port", Client, Never, Connect, UNAVAILABLE,
+        "the Service has no such port";
+    NoEndpoint: "no_endpoint", Upstream, Later, Connect, UNAVAILABLE,
+        "no ready pod of that address family; check selector and readiness";
+    ConnectRefused: "connect_refused", Upstream, Elsewhere, Connect, UNAVAILABLE,
+        "the application does not listen";
+    ConnectTimeout: "connect_timeout", Upstream, Elsewhere, Connect, UNAVAILABLE,
+        "no answer: network, routes, NetworkPolicy";
+    /// `EHOSTUNREACH`, `ENETUNREACH`, `EACCES` …
+    Unreachable: "unreachable", Upstream, Elsewhere, Connect, UNAVAILABLE,
+        "no route, or a firewall said so: network, routes, NetworkPolicy";
+    SourcePortsExhausted: "source_ports_exhausted", Agent, Elsewhere, Other, UNAVAILABLE,
+        "too many deliveries to one address at once: widen `--delivery-ports`";
+    OverLimit: "over_limit", Agent, Later, Other, UNAVAILABLE,
+        "`--max-connections`, `--max-connections-per-pod`, or open files";
+    /// The oldest of the source with the most.
+    Displaced: "displaced", Client, Later, Other, UNAVAILABLE,
+        "many connections that never say who they are; the oldest of the source with the most makes room: look at that source";
+    Loop: "loop", Configuration, Never, Other, LOOP,
+        "the connection leads back to an agent, or a peer spoke for another address";
+    Denied: "denied", Client, Never, Denied, FORBIDDEN,
+        "the policy that the access log names: `explain`";
+    /// `PeerAuthentication` of mode STRICT.
+    PlaintextRefused: "plaintext_refused", Client, Never, Denied, FORBIDDEN,
+        "the pod is STRICT and the client is not in the mesh";
+    /// Yet, or any more.
+    NoCertificate: "no_certificate", Agent, Later, Identity, UNAVAILABLE,
+        "no source of certificates, or the authority does not answer: `status`";
+    Unreadable: "destination_unreadable", Configuration, Never, Connect, UNAVAILABLE,
+        "what the configuration says of the address cannot be understood, and it may be in the mesh: see `mesh-agent check-config`";
+    UnknownPod: "unknown_pod", Configuration, Elsewhere, Connect, UNAVAILABLE,
+        "an EndpointSlice gives the address to a Pod that is not known here (yet), or not with that address";
+    WrongWorkload: "wrong_workload", Configuration, Elsewhere, Identity, UNAVAILABLE,
+        "the address belongs to another pod than the configuration says, is claimed by two, or was a mesh pod's that left within the last minute";
+    RefusedByPeer: "refused_by_peer", Client, Never, Denied, FORBIDDEN,
+        "the destination's policy denied: the log's `denied_by` names it, as does the log of the node there";
+    Draining: "draining", Agent, Later, Other, UNAVAILABLE,
+        "the agent stops";
+    PodRemoved: "refused_pod_removed", Agent, Never, Other, UNAVAILABLE,
+        "the pod leaves the mesh or goes away";
+    Internal: "internal", Agent, Later, Other, INTERNAL,
+        "a fault of the agent: report it, with its log";
+    => Tls(TlsFailure);
+}
+
+refusals! {
+    /// Why the handshake between two agents failed.
+    TlsFailure, TLS_FAILURES:
+    NoCertificate: "tls_no_certificate", Peer, Never, TlsFailure, UNAVAILABLE,
+        "the peer showed no certificate";
+    /// Self-signed ones included.
+    UnknownIssuer: "tls_unknown_issuer", Peer, Elsewhere, TlsFailure, UNAVAILABLE,
+        "another mesh, or a root that is not known here yet";
+    Expired: "tls_expired", Peer, Elsewhere, TlsFailure, UNAVAILABLE,
+        "clocks, or an authority that is away";
+    NotYetValid: "tls_not_yet_valid", Peer, Elsewhere, TlsFailure, UNAVAILABLE,
+        "clocks";
+    /// The extended key usage does not fit the role.
+    WrongUsage: "tls_wrong_usage", Peer, Elsewhere, TlsFailure, UNAVAILABLE,
+        "a certificate that the authority must not make so";
+    /// No URI SAN.
+    NoIdentity: "tls_no_identity", Peer, Elsewhere, TlsFailure, UNAVAILABLE,
+        "as above";
+    /// More than one URI SAN.
+    SeveralIdentities: "tls_several_identities", Peer, Elsewhere, TlsFailure, UNAVAILABLE,
+        "as above";
+    /// A URI SAN that is no SPIFFE ID of a workload.
+    MalformedIdentity: "tls_malformed_identity", Peer, Elsewhere, TlsFailure, UNAVAILABLE,
+        "as above";
+    ForeignTrustDomain: "tls_foreign_trust_domain", Peer, Elsewhere, TlsFailure, UNAVAILABLE,
+        "another mesh: compare `--trust-domain`";
+    /// A valid certificate of another workload than the address belongs to.
+    UnexpectedIdentity: "tls_unexpected_identity", Configuration, Elsewhere, TlsFailure, UNAVAILABLE,
+        "the address has another service account than configured";
+    Revoked: "tls_revoked", Peer, Elsewhere, TlsFailure, UNAVAILABLE,
+        "revoked: meant, or renew the pod's certificate";
+    ChainTooLarge: "tls_chain_too_large", Peer, Elsewhere, TlsFailure, UNAVAILABLE,
+        "more or larger certificates than a mesh peer sends";
+    BadCertificate: "tls_bad_certificate", Peer, Elsewhere, TlsFailure, UNAVAILABLE,
+        "a certificate or signature that does not parse or verify";
+    /// No common TLS version, cipher suite or application protocol.
+    NoCommonProtocol: "tls_no_common_protocol", Peer, Elsewhere, TlsFailure, UNAVAILABLE,
+        "the other end is no agent of this mesh";
+    /// It sent an alert.
+    RefusedByPeer: "tls_refused_by_peer", Peer, Elsewhere, TlsFailure, UNAVAILABLE,
+        "the reason is in the other agent's log";
+    /// Bytes that are not TLS, or TLS out of order.
+    Malformed: "tls_malformed", Peer, Elsewhere, TlsFailure, UNAVAILABLE,
+        "the other end is no agent of this mesh";
+    Timeout: "tls_timeout", Peer, Elsewhere, TlsFailure, UNAVAILABLE,
+        "network, or an overloaded peer";
+    /// Closed or reset during the handshake.
+    Closed: "tls_closed", Peer, Elsewhere, TlsFailure, UNAVAILABLE,
+        "network, or a peer that ends or refused without an alert";
+}
+
+impl fmt::Display for RefuseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.refusal().label)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn all() -> Vec<&'static Refusal> {
+        let tls = TLS_FAILURES.iter().map(|value| value.refusal());
+        let own = REFUSE_REASONS.iter().map(|value| value.refusal());
+        own.chain(tls).collect()
+    }
+
+    #[test]
+    fn each_reason_has_a_label_of_its_own_and_a_sentence() {
+        let labels: BTreeSet<_> = all().iter().map(|refusal| refusal.label).collect();
+        assert_eq!(labels.len(), all().len());
+        for refusal in all() {
+            let is_word = |c: char| c.is_ascii_lowercase() || c == '_';
+            assert!(refusal.label.chars().all(is_word), "{refusal:?}");
+            assert!(!refusal.means.is_empty(), "{refusal:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_policy_denies_is_forbidden_and_never_tried_again() {
+        for refusal in all() {
+            let denied = refusal.flags == ResponseFlags::Denied;
+            assert_eq!(refusal.status == Status::FORBIDDEN, denied, "{refusal:?}");
+            assert!(!denied || refusal.retry == Retry::Never, "{refusal:?}");
+            assert!(refusal.flags != ResponseFlags::None, "{refusal:?}");
+        }
+    }
+
+    #[test]
+    fn a_failed_handshake_says_what_failed() {
+        let reason = RefuseReason::Tls(TlsFailure::Revoked);
+        assert_eq!(reason.to_string(), "tls_revoked");
+        assert_eq!(reason.refusal(), TlsFailure::Revoked.refusal());
+    }
+}

@@ -5,7 +5,7 @@
 //! must never be; it never judges by time.
 
 #[cfg(test)]
-mod mutate;
+pub(crate) mod mutate;
 #[cfg(test)]
 mod tests;
 

@@ -17,10 +17,9 @@ mod unknown;
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
-
 use super::kinds::{Meta, Part};
 use super::objects::{Kind, Object, Origin};
+use super::tree::Node;
 use super::{Code, Problem};
 use fields::{NAMESPACE, OBJECT_META, SERVICE_ACCOUNT};
 use read::Found;
@@ -31,7 +30,7 @@ pub(super) use unknown::{of_text, of_unread, of_value};
 pub(super) fn object(
     origin: &Origin,
     class: Class,
-    value: &Value,
+    value: &Node<'_>,
     problems: &mut Vec<Problem>,
 ) -> Option<Object> {
     let mut found = Found::default();
@@ -69,7 +68,7 @@ pub(super) fn object(
 }
 
 /// `None` without a name, or in a namespace that cannot be read.
-fn meta(value: &Value, found: &mut Found) -> Option<Meta> {
+fn meta(value: &Node<'_>, found: &mut Found) -> Option<Meta> {
     found.names(value, "metadata", OBJECT_META);
     let name = found.name(&value["name"], "metadata.name", Part::Nothing);
     let namespace = &value["namespace"];

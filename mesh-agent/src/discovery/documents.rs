@@ -2,13 +2,12 @@
 
 use std::path::Path;
 
-use serde::Deserialize;
-use serde_json::Value;
+use serde::de::DeserializeOwned;
 
 use super::core::{self, Class};
 use super::objects::{Object, Origin};
-use super::yaml::yaml;
-use super::{Code, Problem, policies, written};
+use super::tree::{self, Node};
+use super::{Code, Problem, policies};
 
 /// Objects of all files together, and the most that is parsed of one.
 pub(super) const MAX_DOCUMENTS: usize = 100_000;
@@ -69,20 +68,14 @@ pub(super) fn parse_file(file: &Path, bytes: &[u8]) -> Parsed {
             line,
             item: String::new(),
         };
-        match is_text.then(|| yaml(&document)) {
-            Some(Ok(Value::Null)) => {}
-            Some(Ok(mut value)) => {
-                written::labels(&document, &mut value);
-                unpack(&origin, value, &mut parsed);
-            }
+        match is_text.then(|| tree::read(&document)) {
+            Some(Ok(node)) if node.is_null() => {}
+            Some(Ok(node)) => unpack(&origin, node, &mut parsed),
             Some(Err(e)) => {
-                let location = e.location();
-                let at = location.map_or(line, |l| line + l.line().saturating_sub(1));
-                let message = e.without_snippet().to_string();
-                let column = location.map_or(0, |l| l.column());
+                let at = line + u64::from(e.place.line).saturating_sub(1);
                 parsed.problems.push(Problem {
-                    column,
-                    ..syntax(file, at, message)
+                    column: e.place.column.into(),
+                    ..syntax(file, at, e.message)
                 });
                 salvage(&origin, &document, &mut parsed);
             }
@@ -167,16 +160,19 @@ pub(super) fn documents(text: &str) -> Vec<(u64, String)> {
     documents
 }
 
-fn unpack(origin: &Origin, value: Value, parsed: &mut Parsed) {
-    if let Value::Array(items) = value {
-        parsed.hides = true;
-        let message = "expected an object: a list of them is a List with items".to_owned();
-        parsed.problems.push(list_problem(origin, ".", message));
-        return unpack_each(origin, "", items, parsed);
-    }
-    let is_list = value["kind"].as_str().is_some_and(|k| k.ends_with("List"));
+fn unpack(origin: &Origin, value: Node<'_>, parsed: &mut Parsed) {
+    let value = match value.into_list() {
+        Err(value) => value,
+        Ok(items) => {
+            parsed.hides = true;
+            let message = "expected an object: a list of them is a List with items".to_owned();
+            parsed.problems.push(list_problem(origin, ".", message));
+            return unpack_each(origin, "", items, parsed);
+        }
+    };
+    let is_list = value["kind"].as_text().is_some_and(|k| k.ends_with("List"));
     let is_foreign = core::classify(&value) == Class::Foreign && value["kind"] != "List";
-    let has_items = value["items"].is_array();
+    let has_items = value["items"].is_list();
     // An object may have no spec; a list has no name.
     let has_name = !is_list && !value["metadata"]["name"].is_null();
     let has_more = has_name || ["spec", "status"].iter().any(|f| !value[*f].is_null());
@@ -218,15 +214,15 @@ fn unpack(origin: &Origin, value: Value, parsed: &mut Parsed) {
 }
 
 /// Which object it is cannot be understood.
-fn hidden(origin: &Origin, value: &Value, parsed: &mut Parsed) {
+fn hidden(origin: &Origin, value: &Node<'_>, parsed: &mut Parsed) {
     parsed.hides = true;
     let unknown = core::of_value(value);
     parsed.objects.push(Object::unknown(origin, unknown));
 }
 
-fn kind_problem(origin: &Origin, value: &Value, message: String) -> Problem {
-    let text = |field: &str| value["metadata"][field].as_str();
-    let kind = value["kind"].as_str().unwrap_or_default();
+fn kind_problem(origin: &Origin, value: &Node<'_>, message: String) -> Problem {
+    let text = |field: &str| value["metadata"][field].as_text();
+    let kind = value["kind"].as_text().unwrap_or_default();
     let namespace = text("namespace").unwrap_or("default");
     let name = text("name").unwrap_or("?");
     Problem {
@@ -249,38 +245,38 @@ fn list_problem(origin: &Origin, field: &str, message: String) -> Problem {
 }
 
 /// Also what only looks like a list: a policy in it must not vanish.
-fn unpack_list(origin: &Origin, mut value: Value, parsed: &mut Parsed) {
-    let kind = value["kind"].as_str().unwrap_or_default().to_owned();
+fn unpack_list(origin: &Origin, mut value: Node<'_>, parsed: &mut Parsed) {
+    let kind = value["kind"].as_text().unwrap_or_default().to_owned();
     if !kind.ends_with("List") {
         parsed.hides = true;
         let message = format!("{kind:?} is not a list");
         parsed.problems.push(list_problem(origin, "kind", message));
     }
-    let items = match value.get_mut("items").map(Value::take) {
-        Some(Value::Array(items)) => items,
-        Some(Value::Null) => return,
-        _ => {
-            parsed.hides = true;
-            let problem = list_problem(origin, "items", "expected a list".to_owned());
-            return parsed.problems.push(problem);
-        }
+    let is_there = value.get("items").is_some();
+    let items = value.take("items");
+    if is_there && items.is_null() {
+        return;
+    }
+    let Ok(mut items) = items.into_list() else {
+        parsed.hides = true;
+        let problem = list_problem(origin, "items", "expected a list".to_owned());
+        return parsed.problems.push(problem);
     };
     // As the API server lists one kind: its items do not say it again.
     let one = kind.strip_suffix("List").filter(|k| !k.is_empty());
-    let mut items = items;
     for item in &mut items {
-        if let (Some(one), Value::Object(map)) = (one, item)
-            && !map.contains_key("kind")
-            && !map.contains_key("apiVersion")
+        if let Some(one) = one
+            && item.get("kind").is_none()
+            && item.get("apiVersion").is_none()
         {
-            map.insert("kind".to_owned(), one.into());
-            map.insert("apiVersion".to_owned(), value["apiVersion"].clone());
+            item.put("kind", Node::text(one.to_owned()));
+            item.put("apiVersion", value["apiVersion"].clone());
         }
     }
     unpack_each(origin, ".items", items, parsed);
 }
 
-fn unpack_each(origin: &Origin, at: &str, items: Vec<Value>, parsed: &mut Parsed) {
+fn unpack_each(origin: &Origin, at: &str, items: Vec<Node<'_>>, parsed: &mut Parsed) {
     for (index, item) in items.into_iter().enumerate() {
         if parsed.documents > MAX_DOCUMENTS {
             return;
@@ -296,11 +292,11 @@ fn unpack_each(origin: &Origin, at: &str, items: Vec<Value>, parsed: &mut Parsed
 }
 
 /// A typed part of a document, or the path of the field at fault and why.
-pub(super) fn typed<'v, T: Deserialize<'v>>(
-    value: &'v Value,
+pub(super) fn typed<T: DeserializeOwned>(
+    node: &Node<'_>,
     prefix: &str,
 ) -> Result<T, (String, String)> {
-    serde_path_to_error::deserialize(value).map_err(|e| {
+    serde_path_to_error::deserialize(&node.to_value()).map_err(|e| {
         let path = e.path().to_string();
         let field = match (prefix, path.as_str()) {
             ("", path) => path.to_owned(),

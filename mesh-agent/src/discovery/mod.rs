@@ -20,9 +20,8 @@ mod policies;
 mod problem;
 #[cfg(test)]
 mod tests;
+mod tree;
 mod watcher;
-mod written;
-mod yaml;
 
 use std::path::PathBuf;
 use std::sync::Arc;

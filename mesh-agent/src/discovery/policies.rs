@@ -13,12 +13,12 @@ mod safe;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::Problem;
 use super::documents::typed;
 use super::kinds::Meta;
 use super::objects::{Kind, Object, Origin};
+use super::tree::{Node, View};
 use crate::model::ServiceKey;
 use crate::model::policy::{Action, AuthorizationPolicy, Scope};
 use peer::peer_authentication;
@@ -45,9 +45,9 @@ const METADATA: &[&str] = &[
 ];
 
 /// Also what only looks like a policy: it must not vanish by a misspelling.
-pub(super) fn is_policy(value: &Value) -> bool {
-    let kind = value["kind"].as_str().unwrap_or_default();
-    let api = value["apiVersion"].as_str().unwrap_or_default();
+pub(super) fn is_policy(value: &Node<'_>) -> bool {
+    let kind = value["kind"].as_text().unwrap_or_default();
+    let api = value["apiVersion"].as_text().unwrap_or_default();
     KINDS.iter().any(|k| k.eq_ignore_ascii_case(kind))
         || (api.starts_with(GROUP) && kind != "RequestAuthentication")
         || (!is_foreign(api, kind) && says_policy(&value["spec"]))
@@ -60,12 +60,12 @@ fn is_foreign(api: &str, kind: &str) -> bool {
 }
 
 /// Has fields that only these kinds have.
-fn says_policy(spec: &Value) -> bool {
+fn says_policy(spec: &Node<'_>) -> bool {
     let acts = matches!(
-        spec["action"].as_str(),
+        spec["action"].as_text(),
         Some("ALLOW" | "DENY" | "AUDIT" | "CUSTOM")
     );
-    let rules = spec["rules"].as_array().into_iter().flatten();
+    let rules = spec["rules"].items().iter();
     let mut parts = rules.flat_map(|r| ["from", "to", "when"].map(|part| !r[part].is_null()));
     acts || parts.any(|is_there| is_there)
         || !spec["mtls"].is_null()
@@ -92,7 +92,7 @@ struct TargetRef {
     namespace: Option<String>,
 }
 
-pub(super) fn parse(origin: &Origin, value: &Value, problems: &mut Vec<Problem>) -> Object {
+pub(super) fn parse(origin: &Origin, value: &Node<'_>, problems: &mut Vec<Problem>) -> Object {
     let mut mistakes = Vec::new();
     let peer = value["kind"] == "PeerAuthentication";
     if !peer && value["kind"] != "AuthorizationPolicy" {
@@ -101,7 +101,7 @@ pub(super) fn parse(origin: &Origin, value: &Value, problems: &mut Vec<Problem>)
             format!("{} is not served", value["kind"]),
         ));
     }
-    let api = value["apiVersion"].as_str().unwrap_or_default();
+    let api = value["apiVersion"].as_text().unwrap_or_default();
     if !matches!(api, "security.istio.io/v1" | "security.istio.io/v1beta1") {
         mistakes.push((
             "apiVersion".to_owned(),
@@ -133,7 +133,7 @@ pub(super) fn parse(origin: &Origin, value: &Value, problems: &mut Vec<Problem>)
     object
 }
 
-fn metadata(value: &Value, mistakes: &mut Vec<Mistake>) -> (Meta, bool) {
+fn metadata(value: &Node<'_>, mistakes: &mut Vec<Mistake>) -> (Meta, bool) {
     let before = mistakes.len();
     unknown(&value["metadata"], METADATA, "metadata", mistakes);
     match typed::<Meta>(&value["metadata"], "metadata") {
@@ -147,7 +147,7 @@ fn metadata(value: &Value, mistakes: &mut Vec<Mistake>) -> (Meta, bool) {
         }
         Err(mistake) => {
             mistakes.push(mistake);
-            let text = |f: &str| value["metadata"][f].as_str();
+            let text = |f: &str| value["metadata"][f].as_text();
             (
                 Meta::salvaged(text("namespace"), text("name").unwrap_or("?")),
                 false,
@@ -164,7 +164,7 @@ fn is_label(text: &str) -> bool {
 }
 
 fn policy(
-    value: &Value,
+    value: &Node<'_>,
     meta: &Meta,
     trusted: bool,
     mistakes: &mut Vec<Mistake>,
@@ -180,13 +180,14 @@ fn policy(
     ];
     unknown(spec, &fields, "spec", mistakes);
     let misspelt = !mistakes.is_empty();
-    let action = match &spec["action"] {
+    let action = match spec["action"].view() {
         // What says "DENY" may be misspelt.
-        Value::Null if misspelt => Action::Deny,
-        Value::Null => Action::Allow,
-        Value::String(s) if s == "ALLOW" => Action::Allow,
-        Value::String(s) if s == "DENY" => Action::Deny,
-        other => {
+        View::Null if misspelt => Action::Deny,
+        View::Null => Action::Allow,
+        View::Text("ALLOW") => Action::Allow,
+        View::Text("DENY") => Action::Deny,
+        _ => {
+            let other = &spec["action"];
             mistakes.push((
                 "spec.action".to_owned(),
                 format!(
@@ -212,9 +213,9 @@ fn policy(
     };
     let scope = scope(spec, meta, trusted, mistakes);
     let mut rules = Vec::new();
-    match &spec["rules"] {
-        Value::Null => {}
-        Value::Array(list) => {
+    match spec["rules"].view() {
+        View::Null => {}
+        View::List(list) => {
             for (i, raw) in list.iter().enumerate() {
                 match rule(raw, &format!("spec.rules[{i}]"), meta) {
                     Ok(rule) => rules.push(rule),
@@ -240,11 +241,11 @@ fn reason(mistakes: &[Mistake]) -> Option<String> {
     mistakes.first().map(|(f, m)| format!("{f}: {m}"))
 }
 
-fn unknown(value: &Value, known: &[&str], at: &str, mistakes: &mut Vec<Mistake>) {
-    match value {
-        Value::Null => {}
-        Value::Object(map) => {
-            let unknown = map.keys().filter(|k| !known.contains(&k.as_str()));
+fn unknown(value: &Node<'_>, known: &[&str], at: &str, mistakes: &mut Vec<Mistake>) {
+    match value.view() {
+        View::Null => {}
+        View::Mapping(map) => {
+            let unknown = map.keys().filter(|k| !known.contains(k));
             for key in unknown.take(10) {
                 let field = format!("{at}.{key}").trim_start_matches('.').to_owned();
                 mistakes.push((
@@ -259,27 +260,27 @@ fn unknown(value: &Value, known: &[&str], at: &str, mistakes: &mut Vec<Mistake>)
 
 /// A field with nothing behind it: an editing slip. Read as absent, as the API
 /// server would, an empty `action` is ALLOW and an empty `from` is everybody.
-fn nulls(value: &Value, at: &str, mistakes: &mut Vec<Mistake>) {
+fn nulls(value: &Node<'_>, at: &str, mistakes: &mut Vec<Mistake>) {
     if mistakes.len() >= 10 {
         return;
     }
-    match value {
-        Value::Null => mistakes.push((at.to_owned(), "must not be empty".to_owned())),
-        Value::Object(map) => {
-            for (key, value) in map {
+    match value.view() {
+        View::Null => mistakes.push((at.to_owned(), "must not be empty".to_owned())),
+        View::Mapping(map) => {
+            for (key, value) in map.iter() {
                 nulls(value, &format!("{at}.{key}"), mistakes);
             }
         }
-        Value::Array(list) => {
+        View::List(list) => {
             for (i, value) in list.iter().enumerate() {
                 nulls(value, &format!("{at}[{i}]"), mistakes);
             }
         }
-        Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        View::Bool(_) | View::Number(_) | View::Text(_) => {}
     }
 }
 
-fn scope(spec: &Value, meta: &Meta, trusted: bool, mistakes: &mut Vec<Mistake>) -> Scope {
+fn scope(spec: &Node<'_>, meta: &Meta, trusted: bool, mistakes: &mut Vec<Mistake>) -> Scope {
     let read = || -> Result<Scope, Mistake> {
         let mut targets: Vec<TargetRef> = Vec::new();
         if !spec["targetRefs"].is_null() {

@@ -7,19 +7,19 @@ use rand::{RngExt as _, SeedableRng as _};
 const MAX_INPUT: usize = 64 * 1024;
 const EDGES: [u8; 10] = [0, 1, 0x10, 0x20, 0x2a, 0x7f, 0x80, 0xc0, 0xfe, 0xff];
 
-pub(super) struct Mutator(StdRng);
+pub(crate) struct Mutator(StdRng);
 
 impl Mutator {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(StdRng::seed_from_u64(seed))
     }
 
-    pub(super) fn below(&mut self, end: usize) -> usize {
+    pub(crate) fn below(&mut self, end: usize) -> usize {
         self.0.random_range(0..end.max(1))
     }
 
     /// A changed copy of one of `corpus`.
-    pub(super) fn next(&mut self, corpus: &[Vec<u8>]) -> Vec<u8> {
+    pub(crate) fn next(&mut self, corpus: &[Vec<u8>]) -> Vec<u8> {
         let mut bytes = corpus[self.below(corpus.len())].clone();
         for _ in 0..=self.below(4) {
             let other = self.below(corpus.len());

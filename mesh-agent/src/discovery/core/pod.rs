@@ -1,11 +1,10 @@
-use serde_json::Value;
-
 use super::fields::{CONTAINER, CONTAINER_PORT, POD, POD_SPEC, POD_STATUS};
 use super::read::Found;
 use crate::discovery::kinds::{Part, Pod};
+use crate::discovery::tree::Node;
 use crate::model::NamedPort;
 
-pub(super) fn pod(value: &Value, found: &mut Found) -> Pod {
+pub(super) fn pod(value: &Node<'_>, found: &mut Found) -> Pod {
     found.names(value, "", POD);
     let mut pod = Pod::default();
     spec(&value["spec"], &mut pod, found);
@@ -13,7 +12,7 @@ pub(super) fn pod(value: &Value, found: &mut Found) -> Pod {
     pod
 }
 
-fn spec(spec: &Value, pod: &mut Pod, found: &mut Found) {
+fn spec(spec: &Node<'_>, pod: &mut Pod, found: &mut Found) {
     let all = [Part::Node, Part::Account, Part::HostNetwork, Part::Ports];
     found.is_mapping(spec, "spec", &all);
     found.names(spec, "spec", POD_SPEC);
@@ -37,7 +36,7 @@ fn spec(spec: &Value, pod: &mut Pod, found: &mut Found) {
     }
 }
 
-fn ports(container: &Value, at: &str, runs: bool, pod: &mut Pod, found: &mut Found) {
+fn ports(container: &Node<'_>, at: &str, runs: bool, pod: &mut Pod, found: &mut Found) {
     found.is_mapping(container, at, &[Part::Ports]);
     found.names(container, at, CONTAINER);
     let list = format!("{at}.ports");
@@ -61,7 +60,7 @@ fn ports(container: &Value, at: &str, runs: bool, pod: &mut Pod, found: &mut Fou
     }
 }
 
-fn status(status: &Value, pod: &mut Pod, found: &mut Found) {
+fn status(status: &Node<'_>, pod: &mut Pod, found: &mut Found) {
     found.is_mapping(status, "status", &[Part::Phase, Part::Addresses]);
     found.names(status, "status", POD_STATUS);
     pod.phase = found.text(&status["phase"], "status.phase", Part::Phase);

@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use serde_json::Value;
-
 use crate::discovery::kinds::Part;
+use crate::discovery::tree::{Node, View};
 
 /// Unknown fields told of one mapping.
 const MAX_NAMES: usize = 10;
@@ -31,9 +30,11 @@ impl Found {
     }
 
     /// Fields that v1 does not have are told; they have no effect.
-    pub(super) fn names(&mut self, value: &Value, at: &str, known: &[&str]) {
-        let Value::Object(map) = value else { return };
-        let unknown = map.keys().filter(|k| !known.contains(&k.as_str()));
+    pub(super) fn names(&mut self, value: &Node<'_>, at: &str, known: &[&str]) {
+        let View::Mapping(map) = value.view() else {
+            return;
+        };
+        let unknown = map.keys().filter(|k| !known.contains(k));
         for key in unknown.take(MAX_NAMES) {
             let field = format!("{at}.{key}");
             let message = "unknown field: Kubernetes v1 has none of this name";
@@ -42,17 +43,22 @@ impl Found {
     }
 
     /// A mapping to index into; anything else reads as an empty one.
-    pub(super) fn is_mapping(&mut self, value: &Value, at: &str, lost: &[Part]) {
-        if !value.is_object() && !value.is_null() {
+    pub(super) fn is_mapping(&mut self, value: &Node<'_>, at: &str, lost: &[Part]) {
+        if !value.is_mapping() && !value.is_null() {
             self.mistake(at, "expected a mapping", Part::Nothing);
             self.unread.extend(lost);
         }
     }
 
-    pub(super) fn list<'v>(&mut self, value: &'v Value, at: &str, lost: Part) -> &'v [Value] {
-        match value {
-            Value::Null => &[],
-            Value::Array(list) => list,
+    pub(super) fn list<'v, 't>(
+        &mut self,
+        value: &'v Node<'t>,
+        at: &str,
+        lost: Part,
+    ) -> &'v [Node<'t>] {
+        match value.view() {
+            View::Null => &[],
+            View::List(list) => list,
             _ => {
                 self.mistake(at, "expected a list", lost);
                 &[]
@@ -61,12 +67,12 @@ impl Found {
     }
 
     /// Whole numbers and truth values count as their text.
-    pub(super) fn text(&mut self, value: &Value, at: &str, lost: Part) -> Option<String> {
-        let text = match value {
-            Value::Null => return None,
-            Value::String(text) => Some(text.clone()),
-            Value::Number(n) if !n.is_f64() => Some(n.to_string()),
-            Value::Bool(b) => Some(b.to_string()),
+    pub(super) fn text(&mut self, value: &Node<'_>, at: &str, lost: Part) -> Option<String> {
+        let text = match value.view() {
+            View::Null => return None,
+            View::Text(text) => Some(text.to_owned()),
+            View::Number(n) if !n.is_f64() => Some(n.to_string()),
+            View::Bool(b) => Some(b.to_string()),
             _ => None,
         };
         if text.is_none() {
@@ -77,9 +83,9 @@ impl Found {
 
     /// What an identity or a selection is made of: as YAML reads it, a number
     /// or a truth value is another text than the one that is written.
-    pub(super) fn name(&mut self, value: &Value, at: &str, lost: Part) -> Option<String> {
-        match value {
-            Value::Number(_) | Value::Bool(_) => {
+    pub(super) fn name(&mut self, value: &Node<'_>, at: &str, lost: Part) -> Option<String> {
+        match value.view() {
+            View::Number(_) | View::Bool(_) => {
                 let message = format!("{value} is no text: it needs quotes");
                 self.mistake(at, message, lost);
                 None
@@ -89,7 +95,7 @@ impl Found {
     }
 
     /// Is it TCP, as where nothing is said?
-    pub(super) fn is_tcp(&mut self, value: &Value, at: &str, lost: Part) -> bool {
+    pub(super) fn is_tcp(&mut self, value: &Node<'_>, at: &str, lost: Part) -> bool {
         match self.text(value, at, lost).as_deref() {
             None | Some("" | "TCP") => true,
             Some("UDP" | "SCTP") => false,
@@ -101,12 +107,12 @@ impl Found {
     }
 
     /// Also as a text.
-    pub(super) fn flag(&mut self, value: &Value, at: &str, lost: Part) -> Option<bool> {
-        match value {
-            Value::Null => None,
-            Value::Bool(b) => Some(*b),
-            Value::String(s) if s == "true" => Some(true),
-            Value::String(s) if s == "false" => Some(false),
+    pub(super) fn flag(&mut self, value: &Node<'_>, at: &str, lost: Part) -> Option<bool> {
+        match value.view() {
+            View::Null => None,
+            View::Bool(b) => Some(b),
+            View::Text("true") => Some(true),
+            View::Text("false") => Some(false),
             _ => {
                 self.mistake(at, "expected true or false", lost);
                 None
@@ -115,11 +121,11 @@ impl Found {
     }
 
     /// Also as a text.
-    pub(super) fn port(&mut self, value: &Value, at: &str, lost: Part) -> Option<u16> {
-        let number = match value {
-            Value::Null => return None,
-            Value::Number(n) => n.as_u64().and_then(|n| u16::try_from(n).ok()),
-            Value::String(s) => s.parse().ok(),
+    pub(super) fn port(&mut self, value: &Node<'_>, at: &str, lost: Part) -> Option<u16> {
+        let number = match value.view() {
+            View::Null => return None,
+            View::Number(n) => n.as_u64().and_then(|n| u16::try_from(n).ok()),
+            View::Text(s) => s.parse().ok(),
             _ => None,
         };
         let port = number.filter(|n| *n > 0);
@@ -129,7 +135,7 @@ impl Found {
         port
     }
 
-    pub(super) fn address(&mut self, value: &Value, at: &str, lost: Part) -> Option<IpAddr> {
+    pub(super) fn address(&mut self, value: &Node<'_>, at: &str, lost: Part) -> Option<IpAddr> {
         let text = self.text(value, at, lost).filter(|t| !t.is_empty())?;
         let address = text.parse::<IpAddr>();
         if address.is_err() {
@@ -138,24 +144,25 @@ impl Found {
         address.ok().map(|ip| ip.to_canonical())
     }
 
-    /// Labels and the like. Scalars are taken as their text, nothing as "".
+    /// Labels and the like. What has no quotes is taken as it is written: `1.10`
+    /// is no number here. Nothing is "".
     pub(super) fn texts(
         &mut self,
-        value: &Value,
+        value: &Node<'_>,
         at: &str,
         lost: Part,
     ) -> BTreeMap<String, String> {
         let mut texts = BTreeMap::new();
-        match value {
-            Value::Null => {}
-            Value::Object(map) => {
-                for (key, value) in map {
-                    let text = match value {
-                        Value::Null => Some(String::new()),
-                        Value::Number(n) => Some(n.to_string()),
-                        _ => self.text(value, &format!("{at}.{key}"), lost),
+        match value.view() {
+            View::Null => {}
+            View::Mapping(map) => {
+                for (key, value) in map.iter() {
+                    let text = match value.written() {
+                        Some(text) => Some(text.to_owned()),
+                        None if value.is_null() => Some(String::new()),
+                        None => self.text(value, &format!("{at}.{key}"), lost),
                     };
-                    texts.extend(text.map(|text| (key.clone(), text)));
+                    texts.extend(text.map(|text| (key.to_owned(), text)));
                 }
             }
             _ => self.mistake(at, "expected a mapping", lost),

@@ -1,6 +1,6 @@
 //! Which kinds are ours, which are somebody else's, and which are misspelt.
 
-use serde_json::Value;
+use crate::discovery::tree::Node;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::discovery) enum Class {
@@ -47,9 +47,9 @@ const CORE: [&str; 14] = [
 /// Groups of which every kind is ours to understand.
 const GROUPS: [&str; 3] = ["discovery.k8s.io", "security.istio.io", "mesh-agent.io"];
 
-pub(in crate::discovery) fn classify(value: &Value) -> Class {
-    let api = value["apiVersion"].as_str().unwrap_or_default();
-    let kind = value["kind"].as_str().unwrap_or_default();
+pub(in crate::discovery) fn classify(value: &Node<'_>) -> Class {
+    let api = value["apiVersion"].as_text().unwrap_or_default();
+    let kind = value["kind"].as_text().unwrap_or_default();
     match (api, kind) {
         ("v1", "Namespace") => Class::Namespace,
         ("v1", "ServiceAccount") => Class::ServiceAccount,

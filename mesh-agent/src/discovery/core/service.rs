@@ -1,10 +1,9 @@
-use serde_json::Value;
-
 use super::fields::{SERVICE, SERVICE_PORT, SERVICE_SPEC};
 use super::read::Found;
 use crate::discovery::kinds::{Part, PortRef, ServicePort, ServiceSpec};
+use crate::discovery::tree::{Node, View};
 
-pub(super) fn service(value: &Value, found: &mut Found) -> ServiceSpec {
+pub(super) fn service(value: &Node<'_>, found: &mut Found) -> ServiceSpec {
     found.names(value, "", SERVICE);
     let spec = &value["spec"];
     found.is_mapping(
@@ -31,7 +30,7 @@ pub(super) fn service(value: &Value, found: &mut Found) -> ServiceSpec {
             .ports
             .extend(self::port(port, &format!("spec.ports[{i}]"), found));
     }
-    for (key, value) in spec["selector"].as_object().into_iter().flatten() {
+    for (key, value) in spec["selector"].fields() {
         found.name(value, &format!("spec.selector.{key}"), Part::Selector);
     }
     service.selector = found.texts(&spec["selector"], "spec.selector", Part::Selector);
@@ -47,7 +46,7 @@ pub(super) fn service(value: &Value, found: &mut Found) -> ServiceSpec {
 }
 
 /// What other implementations do and this one does not: all endpoints serve all.
-fn unserved(spec: &Value, found: &mut Found) {
+fn unserved(spec: &Node<'_>, found: &mut Found) {
     let mut told = |field: &str, what: &str| {
         let message = format!("is not served: {what}");
         found.advise(&format!("spec.{field}"), message);
@@ -64,7 +63,7 @@ fn unserved(spec: &Value, found: &mut Found) {
             "endpoints of other nodes are used too",
         );
     }
-    if spec["trafficDistribution"].is_string() {
+    if spec["trafficDistribution"].is_text() {
         told(
             "trafficDistribution",
             "endpoints are used in turn, wherever they are",
@@ -72,7 +71,7 @@ fn unserved(spec: &Value, found: &mut Found) {
     }
 }
 
-fn addresses(value: &Value, service: &mut ServiceSpec, found: &mut Found) {
+fn addresses(value: &Node<'_>, service: &mut ServiceSpec, found: &mut Found) {
     let spec = &value["spec"];
     let one = (&spec["clusterIP"], "spec.clusterIP".to_owned());
     let more = found.list(&spec["clusterIPs"], "spec.clusterIPs", Part::Addresses);
@@ -107,12 +106,12 @@ fn addresses(value: &Value, service: &mut ServiceSpec, found: &mut Found) {
 }
 
 /// `None` where it has no number, and for what is not TCP.
-fn port(value: &Value, at: &str, found: &mut Found) -> Option<ServicePort> {
+fn port(value: &Node<'_>, at: &str, found: &mut Found) -> Option<ServicePort> {
     found.is_mapping(value, at, &[Part::Ports]);
     found.names(value, at, SERVICE_PORT);
     let number_at = format!("{at}.port");
     let number = found.port(&value["port"], &number_at, Part::Ports);
-    if value["port"].is_null() && value.is_object() {
+    if value["port"].is_null() && value.is_mapping() {
         found.mistake(&number_at, "is missing", Part::Ports);
     }
     let is_tcp = found.is_tcp(&value["protocol"], &format!("{at}.protocol"), Part::Ports);
@@ -122,19 +121,19 @@ fn port(value: &Value, at: &str, found: &mut Found) -> Option<ServicePort> {
         name: name.unwrap_or_default(),
         port: number?,
         target_port: target,
-        app_protocol: value["appProtocol"].as_str().map(str::to_owned),
+        app_protocol: value["appProtocol"].as_text().map(str::to_owned),
     };
     is_tcp.then_some(port)
 }
 
 /// `None` where it is there and cannot be understood.
-fn target(value: &Value, at: &str, found: &mut Found) -> Option<Option<PortRef>> {
-    match value {
-        Value::Null => Some(None),
-        Value::String(s) if s.is_empty() => Some(None),
+fn target(value: &Node<'_>, at: &str, found: &mut Found) -> Option<Option<PortRef>> {
+    match value.view() {
+        View::Null => Some(None),
+        View::Text("") => Some(None),
         // The API server writes 0 for absent.
-        Value::Number(n) if n.as_u64() == Some(0) => Some(None),
-        Value::String(s) if s.parse::<u64>().is_err() => Some(Some(PortRef::Name(s.clone()))),
+        View::Number(n) if n.as_u64() == Some(0) => Some(None),
+        View::Text(s) if s.parse::<u64>().is_err() => Some(Some(PortRef::Name(s.to_owned()))),
         _ => {
             let number = found.port(value, at, Part::Ports)?;
             Some(Some(PortRef::Number(number)))

@@ -1,13 +1,12 @@
 use std::net::IpAddr;
 
-use serde_json::Value;
-
 use super::fields::{CONDITIONS, ENDPOINT, ENDPOINT_PORT, ENDPOINT_SLICE};
 use super::read::Found;
 use crate::discovery::kinds::{Endpoint, EndpointPort, EndpointSlice, Part, TargetRef};
+use crate::discovery::tree::{Node, View};
 use crate::model::WorkloadKey;
 
-pub(super) fn slice(value: &Value, found: &mut Found) -> EndpointSlice {
+pub(super) fn slice(value: &Node<'_>, found: &mut Found) -> EndpointSlice {
     found.names(value, "", ENDPOINT_SLICE);
     let kind = found.text(&value["addressType"], "addressType", Part::Endpoints);
     let mut slice = EndpointSlice::default();
@@ -25,7 +24,9 @@ pub(super) fn slice(value: &Value, found: &mut Found) -> EndpointSlice {
             Part::Endpoints,
         );
     }
-    let own = value["metadata"]["namespace"].as_str().unwrap_or("default");
+    let own = value["metadata"]["namespace"]
+        .as_text()
+        .unwrap_or("default");
     let endpoints = found.list(&value["endpoints"], "endpoints", Part::Endpoints);
     for (i, endpoint) in endpoints.iter().enumerate() {
         let at = format!("endpoints[{i}]");
@@ -61,7 +62,7 @@ fn family(ip: IpAddr) -> &'static str {
     }
 }
 
-fn endpoint(value: &Value, at: &str, own: &str, found: &mut Found) -> Endpoint {
+fn endpoint(value: &Node<'_>, at: &str, own: &str, found: &mut Found) -> Endpoint {
     let mut endpoint = Endpoint::default();
     let list = format!("{at}.addresses");
     for (i, address) in found
@@ -86,19 +87,19 @@ fn endpoint(value: &Value, at: &str, own: &str, found: &mut Found) -> Endpoint {
     endpoint.ready = condition("ready").unwrap_or(true);
     endpoint.serving = condition("serving").unwrap_or(endpoint.ready);
     endpoint.terminating = condition("terminating").unwrap_or(false);
-    endpoint.zone = value["zone"].as_str().map(str::to_owned);
+    endpoint.zone = value["zone"].as_text().map(str::to_owned);
     endpoint.target = target(&value["targetRef"], &format!("{at}.targetRef"), own, found);
     endpoint
 }
 
-fn target(value: &Value, at: &str, own: &str, found: &mut Found) -> TargetRef {
+fn target(value: &Node<'_>, at: &str, own: &str, found: &mut Found) -> TargetRef {
     let is_pod = value["kind"] == "Pod";
-    let name = value["name"].as_str().filter(|n| !n.is_empty());
-    match (value, name) {
-        (Value::Null, _) => TargetRef::None,
-        (Value::Object(_), _) if !is_pod && value["kind"].is_string() => TargetRef::None,
-        (Value::Object(_), Some(name)) => TargetRef::Pod(WorkloadKey {
-            namespace: value["namespace"].as_str().unwrap_or(own).to_owned(),
+    let name = value["name"].as_text().filter(|n| !n.is_empty());
+    match (value.view(), name) {
+        (View::Null, _) => TargetRef::None,
+        (View::Mapping(_), _) if !is_pod && value["kind"].is_text() => TargetRef::None,
+        (View::Mapping(_), Some(name)) => TargetRef::Pod(WorkloadKey {
+            namespace: value["namespace"].as_text().unwrap_or(own).to_owned(),
             name: name.to_owned(),
         }),
         _ => {
@@ -109,10 +110,10 @@ fn target(value: &Value, at: &str, own: &str, found: &mut Found) -> TargetRef {
 }
 
 /// `None` for a port without a number, which is all ports and nothing to dial.
-fn port(value: &Value, at: &str, found: &mut Found) -> Option<EndpointPort> {
+fn port(value: &Node<'_>, at: &str, found: &mut Found) -> Option<EndpointPort> {
     found.is_mapping(value, at, &[Part::Endpoints]);
     found.names(value, at, ENDPOINT_PORT);
-    if value["port"].is_null() && value.is_object() {
+    if value["port"].is_null() && value.is_mapping() {
         found.advise(
             &format!("{at}.port"),
             "a port without a number is not served",

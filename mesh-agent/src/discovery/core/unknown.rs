@@ -3,30 +3,29 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use serde_json::Value;
-
 use super::served::near;
 use crate::discovery::kinds::{Part, Unknown};
 use crate::discovery::objects::Object;
+use crate::discovery::tree::{Node, View};
 use crate::model::WorkloadKey;
 
 /// Most names that are kept of one document.
 const MAX_NAMES: usize = 100;
 
 /// Of a value that does not say what it is, or of which object.
-pub(in crate::discovery) fn of_value(value: &Value) -> Unknown {
+pub(in crate::discovery) fn of_value(value: &Node<'_>) -> Unknown {
     let (spec, status) = (&value["spec"], &value["status"]);
-    let kind = value["kind"].as_str().unwrap_or_default();
+    let kind = value["kind"].as_text().unwrap_or_default();
     // An object of which nobody says what it is may be any.
-    let is_unsaid = kind.is_empty() && value["metadata"].is_object();
+    let is_unsaid = kind.is_empty() && value["metadata"].is_mapping();
     let looks = !spec["containers"].is_null() || !status["podIP"].is_null();
     let is_pod = is_unsaid || looks || near(kind, "Pod", 1);
     let meta = &value["metadata"];
-    let name = meta["name"].as_str().filter(|n| !n.is_empty());
+    let name = meta["name"].as_text().filter(|n| !n.is_empty());
     let is_namespace = is_unsaid || near(kind, "Namespace", 2);
     let namespace = match &meta["namespace"] {
-        Value::Null => Some("default"),
-        other => other.as_str(),
+        absent if absent.is_null() => Some("default"),
+        other => other.as_text(),
     };
     let pod = namespace.zip(name).filter(|_| is_pod);
     Unknown {
@@ -44,7 +43,7 @@ pub(in crate::discovery) fn of_value(value: &Value) -> Unknown {
 
 /// The addresses of an object of which not all can be understood, in whatever
 /// shape they stand there.
-pub(in crate::discovery) fn of_unread(object: &Object, value: &Value) -> Option<Unknown> {
+pub(in crate::discovery) fn of_unread(object: &Object, value: &Node<'_>) -> Option<Unknown> {
     let parts = [Part::Addresses, Part::Endpoints];
     let is_lost = parts.iter().any(|part| object.unread.contains(part));
     is_lost.then(|| Unknown {
@@ -54,36 +53,32 @@ pub(in crate::discovery) fn of_unread(object: &Object, value: &Value) -> Option<
 }
 
 /// Of pods, Services and endpoints; not of nodes.
-fn addresses(value: &Value) -> BTreeSet<IpAddr> {
+fn addresses(value: &Node<'_>) -> BTreeSet<IpAddr> {
     let mut found = BTreeSet::new();
     for place in [
-        "/spec/clusterIP",
-        "/spec/clusterIPs",
-        "/spec/externalIPs",
-        "/status/podIP",
-        "/status/podIPs",
-        "/status/loadBalancer",
+        ["spec", "clusterIP"],
+        ["spec", "clusterIPs"],
+        ["spec", "externalIPs"],
+        ["status", "podIP"],
+        ["status", "podIPs"],
+        ["status", "loadBalancer"],
     ] {
-        value
-            .pointer(place)
-            .into_iter()
-            .for_each(|v| texts(v, &mut found));
+        texts(value.at(&place), &mut found);
     }
     let endpoints = &value["endpoints"];
-    let each = endpoints.as_array().into_iter().flatten();
-    for endpoint in each.chain([endpoints]) {
+    for endpoint in endpoints.items().iter().chain([endpoints]) {
         texts(&endpoint["addresses"], &mut found);
     }
     found
 }
 
-/// Of all texts in `value`: YAML is parsed to a bounded depth.
-fn texts(value: &Value, found: &mut BTreeSet<IpAddr>) {
-    match value {
-        Value::String(text) => found.extend(address(text)),
-        Value::Array(list) => list.iter().for_each(|v| texts(v, found)),
-        Value::Object(map) => map.values().for_each(|v| texts(v, found)),
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+/// Of all texts in `value`, whose depth is bounded.
+fn texts(value: &Node<'_>, found: &mut BTreeSet<IpAddr>) {
+    match value.view() {
+        View::Text(text) => found.extend(address(text)),
+        View::List(list) => list.iter().for_each(|v| texts(v, found)),
+        View::Mapping(map) => map.iter().for_each(|(_, v)| texts(v, found)),
+        View::Null | View::Bool(_) | View::Number(_) => {}
     }
 }
 

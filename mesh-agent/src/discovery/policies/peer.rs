@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::rules::port;
 use super::{Mistake, reason, scope, unknown};
 use crate::discovery::documents::typed;
 use crate::discovery::kinds::Meta;
+use crate::discovery::tree::{Node, View};
 use crate::model::policy::{PeerAuthentication, PeerMode, Scope};
 
 #[derive(Deserialize)]
@@ -19,7 +19,7 @@ struct Mtls {
 }
 
 pub(super) fn peer_authentication(
-    value: &Value,
+    value: &Node<'_>,
     meta: &Meta,
     trusted: bool,
     mistakes: &mut Vec<Mistake>,
@@ -34,14 +34,14 @@ pub(super) fn peer_authentication(
     let scope = scope(spec, meta, trusted, mistakes);
     let mode = mode(&spec["mtls"], "spec.mtls", mistakes);
     let mut ports = BTreeMap::new();
-    match &spec["portLevelMtls"] {
-        Value::Null => {}
-        Value::Object(_) if !matches!(&scope, Scope::Labels(_)) => {
+    match spec["portLevelMtls"].view() {
+        View::Null => {}
+        View::Mapping(_) if !matches!(&scope, Scope::Labels(_)) => {
             let message = "needs a selector".to_owned();
             mistakes.push(("spec.portLevelMtls".to_owned(), message));
         }
-        Value::Object(map) => {
-            for (key, value) in map {
+        View::Mapping(map) => {
+            for (key, value) in map.iter() {
                 let at = format!("spec.portLevelMtls.{key}");
                 let mode = self::mode(value, &at, mistakes);
                 match port(key) {
@@ -71,7 +71,7 @@ fn created(meta: &Meta) -> Option<SystemTime> {
     humantime::parse_rfc3339(meta.creation_timestamp.as_deref()?).ok()
 }
 
-fn mode(value: &Value, at: &str, mistakes: &mut Vec<Mistake>) -> Option<PeerMode> {
+fn mode(value: &Node<'_>, at: &str, mistakes: &mut Vec<Mistake>) -> Option<PeerMode> {
     if value.is_null() {
         return None;
     }

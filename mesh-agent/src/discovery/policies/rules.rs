@@ -5,11 +5,11 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net};
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::Mistake;
 use crate::discovery::documents::typed;
 use crate::discovery::kinds::Meta;
+use crate::discovery::tree::Node;
 use crate::model::TrustDomain;
 use crate::model::policy::{Condition, Match, Operation, Pattern, Rule, ServiceAccount, Source};
 
@@ -43,7 +43,7 @@ struct RawCondition {
     not_values: Vec<String>,
 }
 
-pub(super) fn rule(value: &Value, at: &str, meta: &Meta) -> Result<Rule, Mistake> {
+pub(super) fn rule(value: &Node<'_>, at: &str, meta: &Meta) -> Result<Rule, Mistake> {
     let raw: RawRule = typed(value, at)?;
     let mut rule = Rule::default();
     for (part, empty) in [

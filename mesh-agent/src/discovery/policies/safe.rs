@@ -3,11 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use serde_json::Value;
-
 use super::{GROUP, KINDS};
 use crate::discovery::kinds::Meta;
 use crate::discovery::objects::{Kind, Object, Origin};
+use crate::discovery::tree::Node;
 use crate::model::policy::{Action, AuthorizationPolicy, PeerAuthentication, Scope};
 
 /// In place of a namespace; none is called so.
@@ -15,7 +14,7 @@ const UNREADABLE: &str = "(unreadable)";
 
 /// A document that is not YAML but speaks of policy: something to deny by.
 /// One of each kind that it names, for a lost separator may have joined two.
-pub(in crate::discovery) fn salvage(text: &str) -> Vec<Value> {
+pub(in crate::discovery) fn salvage(text: &str) -> Vec<Node<'static>> {
     let find = |key: &'static str| {
         let parts = text.lines().flat_map(|l| l.split([',', '{', '}']));
         parts
@@ -33,16 +32,21 @@ pub(in crate::discovery) fn salvage(text: &str) -> Vec<Value> {
     let is_one = namespaces.len() == 1 && said.len() >= text.matches("metadata:").count();
     // Without one namespace to go by, the metadata is not trusted.
     let namespace = match said.first() {
-        Some(one) if is_one && is_label(one) => Value::String(one.clone()),
-        _ => Value::Bool(false),
+        Some(one) if is_one && is_label(one) => Node::text(one.clone()),
+        _ => Node::bool(false),
     };
     let name = find("name: ").next().unwrap_or_else(|| "?".into());
-    let value = |kind: &str| {
-        serde_json::json!({
-            "apiVersion": "security.istio.io/v1", "kind": kind,
-            "metadata": {"name": name, "namespace": namespace},
-            "spec": "is not YAML",
-        })
+    let value = |kind: &'static str| {
+        let metadata = [
+            ("name", Node::text(name.clone())),
+            ("namespace", namespace.clone()),
+        ];
+        Node::mapping([
+            ("apiVersion", Node::text("security.istio.io/v1")),
+            ("kind", Node::text(kind)),
+            ("metadata", Node::mapping(metadata)),
+            ("spec", Node::text("is not YAML")),
+        ])
     };
     let kinds = KINDS.iter().zip([policy, peer]);
     kinds.filter(|(_, is)| *is).map(|(k, _)| value(k)).collect()

@@ -20,6 +20,7 @@ use crate::admin;
 use crate::capture::{self, Capture};
 use crate::config::{LinkGuard, OnStop, Run};
 use crate::discovery::{Directory, Update};
+use crate::explain::Explainer;
 use crate::identity::Identities;
 use crate::observe::{self, AccessLogTarget, Observe};
 use crate::project::Projector;
@@ -54,6 +55,12 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
     let capture = Capture::start(&capture_config, owner)?;
     let tuples = capture.tuples_handle()?;
     let stats = capture.stats()?;
+    let explainer = Explainer {
+        node: node.clone(),
+        trust_domain: identities.trust_domain().clone(),
+        same_node_tls: flags.same_node_tls,
+        published: directory.published.clone(),
+    };
     let workers = Workers::start(
         proxy_config,
         proxy::World {
@@ -64,7 +71,6 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
             observe: observe.clone(),
         },
     )?;
-    let explainer = workers.explainer();
     let mut projector =
         Projector::new(node.clone(), capture, workers, identities.clone(), &observe)?;
     let parts = view::Parts {

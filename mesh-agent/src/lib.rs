@@ -9,6 +9,7 @@ pub mod model;
 // L1, pure
 pub mod balance;
 pub mod detect;
+pub mod plan;
 pub mod policy;
 pub mod route;
 // L2
@@ -23,6 +24,7 @@ pub mod tunnel;
 // L3
 pub mod admin;
 pub mod ca;
+pub mod explain;
 pub mod project;
 pub mod proxy;
 // L4

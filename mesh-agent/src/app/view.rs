@@ -19,13 +19,14 @@ use super::problems;
 use crate::admin::{self, PolicyRow, Problem, Status};
 use crate::capture;
 use crate::config::Run;
-use crate::discovery::{Published, Update};
+use crate::discovery::Update;
+use crate::explain::Explainer;
 use crate::identity::Identities;
 use crate::model::SpiffeId;
 use crate::observe::explanation::Explanation;
 use crate::observe::{ConnectionFilter, ConnectionList, NodeState, Observe};
+use crate::plan::Published;
 use crate::project::PodStatus;
-use crate::proxy;
 
 /// Policies that are listed.
 const MAX_POLICIES: usize = 1_000;
@@ -38,7 +39,7 @@ pub(super) struct Parts {
     pub(super) stats: capture::Stats,
     pub(super) observe: Observe,
     pub(super) identities: Identities,
-    pub(super) explainer: proxy::Explainer,
+    pub(super) explainer: Explainer,
     pub(super) published: Arc<ArcSwap<Published>>,
     /// What follows from a low limit of open files.
     pub(super) shortage: Option<Problem>,

@@ -33,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::model::Snapshot;
 use crate::model::policy::MeshSettings;
+use crate::plan::Published;
 use crate::policy;
 pub use build::build;
 pub use check::{Checked, check};
@@ -47,13 +48,6 @@ pub use problem::{Code, Problem, Severity};
 const DEBOUNCE: Duration = Duration::from_millis(100);
 /// Looks again without an event: inotify instances may be used up.
 const POLL: Duration = Duration::from_secs(10);
-
-/// What is in force: a snapshot and the policies compiled from it.
-#[derive(Clone, Debug, Default)]
-pub struct Published {
-    pub snapshot: Arc<Snapshot>,
-    pub policy: Arc<policy::Engine>,
-}
 
 /// A new state of the configuration.
 #[derive(Clone, Debug, Default)]

@@ -13,7 +13,7 @@ use super::report::Report;
 use super::unproven::Place;
 use super::worker::{Local, PodState};
 use super::{inbound, outbound};
-use crate::discovery::Published;
+use crate::plan::Published;
 use crate::model::{
     ByteCounts, ClientAddr, CloseReason, OrigDst, RefuseReason, UnknownPeer, Workload,
 };

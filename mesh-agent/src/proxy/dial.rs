@@ -10,7 +10,7 @@ use socket2::Socket;
 use tokio::net::TcpStream;
 
 use super::limits::Limits;
-use super::plan::Leave;
+use crate::plan::Leave;
 use crate::model::{ClientAddr, RefuseReason};
 use crate::policy::Permit;
 use crate::sys::{netns::Netns, socket};

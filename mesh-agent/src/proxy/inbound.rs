@@ -15,7 +15,7 @@ pub(crate) use self::sniff::{Sniffed, sniff};
 use super::carry::Ended;
 use super::connection::{Accepted, At};
 use super::dial;
-use super::live::Checked;
+use crate::plan::Checked;
 use super::outbound::{carry_between, decide};
 use super::report::Report;
 use crate::model::policy::PeerMode;

@@ -5,14 +5,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::sync::Notify;
 
 use super::proofs::Standing;
-use crate::model::{CloseReason, PeerCertificate, RefuseReason, SpiffeId, TlsFailure, Workload};
+use crate::model::{CloseReason, PeerCertificate, RefuseReason, TlsFailure};
+use crate::plan::Checked;
 
 /// Why a connection is ended from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,18 +84,6 @@ impl Cut {
             self.told.notified().await;
         }
     }
-}
-
-/// What a policy decided on, for deciding again.
-#[derive(Clone, Debug)]
-pub(super) struct Checked {
-    pub(super) source: Option<SpiffeId>,
-    pub(super) source_ip: IpAddr,
-    pub(super) destination: Arc<Workload>,
-    pub(super) destination_ip: IpAddr,
-    pub(super) destination_port: u16,
-    /// It came in plaintext from elsewhere.
-    pub(super) plaintext: bool,
 }
 
 /// One live connection.

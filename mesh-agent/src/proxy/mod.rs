@@ -13,14 +13,12 @@ mod away;
 mod carry;
 mod connection;
 mod dial;
-mod explain;
 mod inbound;
 mod limits;
 mod live;
 mod metrics;
 mod outbound;
 mod places;
-mod plan;
 mod proofs;
 mod reach;
 mod renew;
@@ -46,15 +44,14 @@ pub(crate) use inbound::fuzz_first_bytes;
 #[cfg(test)]
 pub(crate) use inbound::{Sniffed, sniff};
 
-use crate::discovery::Published;
 use crate::identity::Handle;
 use crate::io;
 use crate::model::{PodIps, SpiffeId, TrustDomain, Workload};
 use crate::observe::Observe;
+use crate::plan::{Premises, Published};
 use crate::sys::{netns::Netns, socket};
 use crate::tls::Trust;
 use crate::tunnel::PoolConfig;
-pub use explain::{Explainer, Unanswerable};
 pub use limits::{Limits, RECOMMENDED_OPEN_FILES};
 pub(crate) use metrics::Metrics;
 use places::Places;
@@ -176,8 +173,8 @@ struct Shared {
 }
 
 impl Shared {
-    fn premises<'p>(&'p self, published: &'p Published) -> plan::Premises<'p> {
-        plan::Premises {
+    fn premises<'p>(&'p self, published: &'p Published) -> Premises<'p> {
+        Premises {
             published,
             node: &self.node,
             trust_domain: &self.trust_domain,
@@ -279,12 +276,6 @@ impl Workers {
     #[must_use]
     pub fn delivery_ports(&self) -> &RangeInclusive<u16> {
         &self.shared.config.delivery_ports
-    }
-
-    /// Answers what would become of a connection.
-    #[must_use]
-    pub fn explainer(&self) -> Explainer {
-        Explainer(self.shared.clone())
     }
 
     /// Connections carried now.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::connection::At;
 use super::outbound::{connect, still_trusted};
-use super::plan::{Leave as _, MeshPeer};
+use crate::plan::{Leave as _, MeshPeer};
 use super::worker::{Local, PodState};
 use crate::model::{ClientAddr, OrigDst, RefuseReason, TlsFailure};
 use crate::tunnel::{Connection, Key};

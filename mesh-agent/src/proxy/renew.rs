@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use super::connection::At;
 use super::outbound::connect;
-use super::plan::MeshPeer;
+use crate::plan::MeshPeer;
 use super::proofs::Pair;
 use super::worker::{Local, PodState};
 use crate::model::{ClientAddr, OrigDst, UpstreamAddr};

@@ -30,7 +30,6 @@ const KNOWN: &[(&str, &str)] = &[
     ("policy", "policy::compile"),
     ("policy", "policy::index"),
     ("policy", "policy::peer"),
-    ("proxy", "proxy::explain"),
     ("proxy", "proxy::worker"),
     ("proxy::connection", "proxy::inbound"),
     ("proxy::connection", "proxy::inbound::tunnelled"),

@@ -20,7 +20,7 @@ struct Never {
 
 const INBOUND: Place = &["proxy::inbound"];
 const OUTBOUND: Place = &["proxy::outbound"];
-const EXPLAIN: Place = &["explain", "proxy::explain"];
+const EXPLAIN: Place = &["explain"];
 const DISCOVERY: Place = &["discovery"];
 const ENROL: Place = &["enrol", "project"];
 const PROXY: Place = &["proxy"];
@@ -48,11 +48,7 @@ const NEVER: &[Never] = &[
         from: EXPLAIN,
         to: PROXY,
         reaches: true,
-        known: &[
-            ("proxy::explain", "proxy"),
-            ("proxy::explain", "proxy::live"),
-            ("proxy::explain", "proxy::plan"),
-        ],
+        known: &[],
     },
     Never {
         why: "discovery never reaches the proxy: it publishes, whoever listens",

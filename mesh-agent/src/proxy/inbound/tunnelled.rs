@@ -12,7 +12,7 @@ use crate::policy::Permit;
 use crate::proxy::carry::{Stopped, Tunnelled, carry};
 use crate::proxy::connection::{Accepted, At};
 use crate::proxy::inbound::deliver;
-use crate::proxy::live::Checked;
+use crate::plan::Checked;
 use crate::proxy::outbound::{credentials, decide, note, pair, still_trusted};
 use crate::proxy::proofs::{Proved, Standing};
 use crate::proxy::report::Report;

@@ -1,7 +1,8 @@
 //! `mesh-agent explain`: what would become of a connection, and why.
 //!
 //! It goes the way of the data path ([`plan`]) without a socket; nothing is
-//! decided here a second time. Answers are bounded.
+//! decided here a second time, and nothing of the data path is asked. Answers
+//! are bounded.
 
 mod question;
 #[cfg(test)]
@@ -11,15 +12,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Shared;
-use super::live::Checked;
-use super::plan::{self, Premises, Refusal, Target, Transport};
+use arc_swap::ArcSwap;
+
 use crate::model::policy::{Action, PeerMode};
 use crate::model::{
-    OrigDst, PodIps, RefuseReason, RuleRef, Security, Snapshot, SpiffeId, Workload,
+    OrigDst, PodIps, RefuseReason, RuleRef, Security, Snapshot, SpiffeId, TrustDomain, Workload,
 };
 use crate::observe::explanation::{DryRun, Explanation, Policy, Rule, Verdict, Way};
 use crate::observe::{refuse_reason, security};
+use crate::plan::{self, Checked, Premises, Published, Refusal, Target, Transport};
 use crate::policy::{Considered, DryRun as Rehearsed, Permit};
 use crate::route::{self, Decision};
 pub use question::Unanswerable;
@@ -33,8 +34,15 @@ const MAX_POLICIES: usize = 64;
 const OWN: &str = "a pod's connections to its own address stay in the pod: no agent sees them";
 const OUTSIDE: &str = "the destination is not in the mesh: it is reached in plaintext, and no policy of the mesh is asked";
 
-/// Answers for the agent whose workers it comes from.
-pub struct Explainer(pub(super) Arc<Shared>);
+/// Answers for one agent.
+pub struct Explainer {
+    /// The agent's own node.
+    pub node: String,
+    pub trust_domain: TrustDomain,
+    /// Mutual TLS also between pods of this node.
+    pub same_node_tls: bool,
+    pub published: Arc<ArcSwap<Published>>,
+}
 
 impl Explainer {
     /// `from` is a pod, a SPIFFE id or an address; `to` a pod, a Service or an
@@ -45,8 +53,13 @@ impl Explainer {
         (from, to, port): (&str, &str, u16),
         certified: &dyn Fn(&SpiffeId) -> bool,
     ) -> Result<Explanation, Unanswerable> {
-        let published = self.0.published.load_full();
-        let own = self.0.premises(&published);
+        let published = self.published.load_full();
+        let own = Premises {
+            published: &published,
+            node: &self.node,
+            trust_domain: &self.trust_domain,
+            same_node_tls: self.same_node_tls,
+        };
         explain(&own, certified, (from, to, port))
     }
 }

@@ -1,7 +1,6 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::discovery::Published;
 use crate::model::policy::{
     AuthorizationPolicy, Match, Pattern, PeerAuthentication, Rule as Written, Scope, Source,
 };

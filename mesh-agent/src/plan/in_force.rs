@@ -1,0 +1,13 @@
+//! What the configuration is now.
+
+use std::sync::Arc;
+
+use crate::model::Snapshot;
+use crate::policy::Engine;
+
+/// What is in force: a snapshot and the policies compiled from it.
+#[derive(Clone, Debug, Default)]
+pub struct Published {
+    pub snapshot: Arc<Snapshot>,
+    pub policy: Arc<Engine>,
+}

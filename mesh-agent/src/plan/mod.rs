@@ -1,0 +1,18 @@
+//! What the configuration says of a connection: where it goes, how its bytes
+//! get there, whether it may be.
+//!
+//! Pure, so that the data path and `explain` ask the same functions. Never
+//! looks at a socket and keeps nothing between two questions. Invariants:
+//! plaintext is chosen here, by what the configuration says of the destination,
+//! and never later; only a decision here makes what a connection to elsewhere
+//! may be opened by ([`Leave`]).
+
+mod authz;
+mod in_force;
+mod target;
+mod transport;
+
+pub(crate) use authz::{Checked, Refusal};
+pub use in_force::Published;
+pub(crate) use target::{Target, target};
+pub(crate) use transport::{Leave, MeshPeer, Outside, Premises, Transport};

@@ -1,0 +1,113 @@
+//! How a connection's bytes get to where it goes, and what it may be opened by.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::in_force::Published;
+use super::target::Target;
+use crate::model::policy::PeerMode;
+use crate::model::{RefuseReason, SpiffeId, TrustDomain, UpstreamAddr, Workload};
+use crate::policy::Permit;
+
+/// How the bytes get there. Plaintext is chosen here, by what the
+/// configuration says of the destination, and never later.
+pub(crate) enum Transport {
+    /// A pod of this node: one pass, identity from the kernel.
+    SameNode(Arc<Workload>),
+    /// A pod in the mesh: its agent decides.
+    Mesh(MeshPeer),
+    /// Not in the mesh, or its port is set to DISABLE.
+    Plain(Outside),
+}
+
+/// What a connection may be opened by: it says where to, and no other address
+/// is dialled.
+pub(crate) trait Leave {
+    fn to(&self) -> SocketAddr;
+}
+
+/// The destination's own policy was asked.
+impl Leave for Permit {
+    fn to(&self) -> SocketAddr {
+        self.destination()
+    }
+}
+
+/// A pod in the mesh: whoever it says it is at that address must prove it. Only
+/// a decision on the configuration makes one.
+#[derive(Clone, Debug)]
+pub(crate) struct MeshPeer {
+    to: UpstreamAddr,
+    expected: SpiffeId,
+}
+
+impl MeshPeer {
+    /// Mutual TLS with exactly this identity.
+    pub(crate) fn expected(&self) -> &SpiffeId {
+        &self.expected
+    }
+}
+
+impl Leave for MeshPeer {
+    fn to(&self) -> SocketAddr {
+        self.to.get()
+    }
+}
+
+/// Plaintext, as the configuration says of the destination. Only a decision on
+/// it makes one.
+#[derive(Debug)]
+pub(crate) struct Outside(UpstreamAddr);
+
+impl Leave for Outside {
+    fn to(&self) -> SocketAddr {
+        self.0.get()
+    }
+}
+
+/// What holds for all connections of the pods of one node.
+pub(crate) struct Premises<'p> {
+    pub(crate) published: &'p Published,
+    pub(crate) node: &'p str,
+    pub(crate) trust_domain: &'p TrustDomain,
+    pub(crate) same_node_tls: bool,
+}
+
+impl Premises<'_> {
+    pub(crate) fn transport(
+        &self,
+        target: &Target,
+        now: Instant,
+    ) -> Result<Transport, RefuseReason> {
+        let snapshot = &self.published.snapshot;
+        let Some(workload) = target.destination.as_ref().filter(|w| w.is_enrolled()) else {
+            let withheld = snapshot.withholds(target.upstream.ip(), now);
+            let outside = Transport::Plain(Outside(target.upstream));
+            return withheld.map_or(Ok(outside), Err);
+        };
+        let policy = &self.published.policy;
+        let mode = policy.peer_mode(workload, target.upstream.port());
+        // Plaintext within the node goes this way too: it asks the destination's policy.
+        let in_one_pass = !self.same_node_tls || mode == PeerMode::Disable || target.itself;
+        if workload.node == self.node && in_one_pass {
+            return Ok(Transport::SameNode(workload.clone()));
+        }
+        match mode {
+            PeerMode::Disable => Ok(Transport::Plain(Outside(target.upstream))),
+            PeerMode::Strict | PeerMode::Permissive => {
+                let peer = self.mesh_peer(workload, target.upstream);
+                peer.map(Transport::Mesh).ok_or(RefuseReason::NoCertificate)
+            }
+        }
+    }
+
+    /// `None` where mutual TLS with it is not to be.
+    pub(crate) fn mesh_peer(&self, workload: &Workload, to: UpstreamAddr) -> Option<MeshPeer> {
+        let mode = self.published.policy.peer_mode(workload, to.port());
+        let in_mesh = workload.is_enrolled() && mode != PeerMode::Disable;
+        let expected = workload.spiffe_id(self.trust_domain).ok();
+        let expected = expected.filter(|_| in_mesh)?;
+        Some(MeshPeer { to, expected })
+    }
+}

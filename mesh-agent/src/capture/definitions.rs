@@ -7,8 +7,9 @@ use aya::maps::{MapData, MapError};
 use aya_obj::Object;
 use aya_obj::maps::PinningType;
 
+use super::error::Error;
+use super::object::OBJECT;
 use super::pins::Pins;
-use super::{Error, OBJECT};
 
 /// Type, key size, value size, entries, flags.
 type Shape = [u32; 5];

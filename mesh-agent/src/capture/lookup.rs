@@ -14,8 +14,9 @@ use aya_obj::Object;
 use aya_obj::generated::{bpf_attach_type, bpf_insn, bpf_prog_type};
 use mesh_common::abi::NETNS_PLACEHOLDER;
 
+use super::error::Error;
+use super::object::OBJECT;
 use super::pins::Pins;
-use super::{Error, OBJECT};
 use crate::sys::bpf;
 
 const NAME: &str = "mesh_lookup";

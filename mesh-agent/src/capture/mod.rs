@@ -14,6 +14,7 @@ mod health;
 mod link_guard;
 mod links;
 mod lookup;
+mod object;
 mod owner;
 mod pins;
 mod posts;
@@ -37,6 +38,7 @@ use crate::model::{OnAgentDown, PodIps};
 use crate::sys::{cgroup, netns::Netns};
 pub use error::Error;
 use links::{Found, Link, Spot, Target};
+use object::OBJECT;
 pub use owner::Owner;
 use pins::Pins;
 use posts::Post;
@@ -45,8 +47,6 @@ pub use privileges::check_privileges;
 pub use probe::{Scratch, Tried, probe};
 pub use stats::Stats;
 pub use tuples::Tuples;
-
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mesh-ebpf.o"));
 
 /// Where to attach and pin.
 #[derive(Clone, Debug)]

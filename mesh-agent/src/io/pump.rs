@@ -8,9 +8,10 @@ use std::task::{Context, Poll, ready};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
+use super::held::room;
 use super::pipe::Pipe;
+use super::read::read;
 use super::rest::Rest;
-use super::{Side, read, room};
 
 /// Fits the second-level cache: 128 to 256 KiB measured best.
 const SCRATCH_BYTES: usize = 256 * 1024;
@@ -25,6 +26,13 @@ thread_local! {
 /// on the second small read in a row ends it.
 const BULK_BYTES: u32 = 1 << 20;
 const SMALL_READ: u32 = 4 * 1024;
+
+/// Which socket failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    From,
+    To,
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Pump {

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::Request;
 use super::principal::{localize, nobody};
 use super::reach::{Ports, missing_service};
+use super::request::Request;
 use crate::model::policy::{
     Action, AuthorizationPolicy, Condition, Match, MeshSettings, Operation, Pattern, Rule,
     ServiceAccount, Source,

@@ -12,37 +12,25 @@ mod index;
 mod peer;
 mod principal;
 mod reach;
+mod request;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use crate::model::policy::{Action, AuthorizationPolicy, PeerMode, Rule};
-use crate::model::{RuleRef, Snapshot, SpiffeId, Workload};
+use crate::model::{RuleRef, Snapshot, Workload};
 use compile::Compiled;
 pub use compile::{has_http, has_sni};
 use index::{Entry, Group, Index};
 pub use peer::{Decided, Level, level, oldest, selects};
 pub use principal::{localize, nobody};
 use reach::Ports;
-
-/// One connection to decide on.
-#[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
-    /// Proven by certificate or kernel; `None` for plaintext.
-    pub source: Option<&'a SpiffeId>,
-    pub source_ip: IpAddr,
-    pub destination: &'a Workload,
-    pub destination_ip: IpAddr,
-    /// The application's own port.
-    pub destination_port: u16,
-    /// `None` when it is not known: conditions on it then read restrictively.
-    pub sni: Option<&'a str>,
-}
+pub use request::Request;
 
 /// What a dry-run policy would have said.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,24 +3,22 @@
 //! rustls is fed record by record, so that what follows the handshake is never
 //! decrypted by it: keys and leftover ciphertext pass to [`Records`] whole.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Weak};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{
     ConnectionState, EncodeError, UnbufferedConnectionCommon, UnbufferedStatus,
 };
-use rustls_pki_types::{CertificateDer, ServerName};
-use sha2::{Digest as _, Sha256};
+use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 
 use super::failure::from_rustls;
-use super::leaf::{CertificateName, Leaf};
-use super::records::{HEAD, MAX_CIPHERTEXT, Records};
+use super::keys::HEAD;
+use super::peer::PeerId;
+use super::records::{MAX_CIPHERTEXT, Records};
 use super::schedule::{self, Heard};
 use super::{ALPN, Credentials, provider, shown};
 use crate::model::{PeerCertificate, SpiffeId, TlsFailure, TlsParameters};
@@ -39,145 +37,6 @@ const TURN: usize = 16;
 const RECORD_KINDS: std::ops::RangeInclusive<u8> = 20..=23;
 /// Alert `no_application_protocol` (RFC 7301).
 const NO_APPLICATION_PROTOCOL: u8 = 120;
-
-/// Peers that a thread keeps in mind, at most.
-const MAX_PROVEN: usize = 4096;
-
-thread_local! {
-    /// By the SHA-256 of the chain.
-    static PROVEN: RefCell<HashMap<[u8; 32], Weak<Proven>>> = RefCell::default();
-}
-
-/// Who the peer proved to be. Only a verified handshake makes one.
-#[derive(Clone, Debug)]
-pub struct PeerId {
-    inner: Arc<Proven>,
-}
-
-#[derive(Debug)]
-struct Proven {
-    leaf: Leaf,
-    chain: Box<[CertificateName]>,
-    /// What the log says of it, made once.
-    certificate: Arc<PeerCertificate>,
-}
-
-impl Proven {
-    fn new(leaf: Leaf, chain: Box<[CertificateName]>) -> Self {
-        let certificate = Arc::new(PeerCertificate {
-            principal: Some(leaf.id.clone()),
-            serial: leaf.name.short_serial(),
-        });
-        Self {
-            leaf,
-            chain,
-            certificate,
-        }
-    }
-}
-
-impl PeerId {
-    /// From a chain that the verifier has passed. What the same chain says is
-    /// kept once for all connections of this thread that have it.
-    fn from_verified(chain: &[CertificateDer<'_>]) -> Result<Self, TlsFailure> {
-        let mut digest = Sha256::new();
-        for der in chain {
-            digest.update(u64::try_from(der.len()).unwrap_or(u64::MAX).to_be_bytes());
-            digest.update(der);
-        }
-        let digest: [u8; 32] = digest.finalize().into();
-        if let Some(inner) = PROVEN.with_borrow(|proven| proven.get(&digest)?.upgrade()) {
-            return Ok(Self { inner });
-        }
-        let peer = Self::parse(chain)?;
-        PROVEN.with_borrow_mut(|proven| {
-            if proven.len() >= MAX_PROVEN {
-                proven.retain(|_, peer| peer.strong_count() > 0);
-            }
-            if proven.len() < MAX_PROVEN {
-                proven.insert(digest, Arc::downgrade(&peer.inner));
-            }
-        });
-        Ok(peer)
-    }
-
-    fn parse(chain: &[CertificateDer<'_>]) -> Result<Self, TlsFailure> {
-        let leaf = Leaf::parse(chain.first().ok_or(TlsFailure::NoCertificate)?)?;
-        let chain = chain
-            .iter()
-            .map(|der| CertificateName::of(der))
-            .collect::<Result<_, _>>()?;
-        Ok(Self {
-            inner: Arc::new(Proven::new(leaf, chain)),
-        })
-    }
-
-    /// With another name of the same workload.
-    fn called(self, id: SpiffeId) -> Self {
-        if id == *self.spiffe_id() {
-            return self;
-        }
-        let leaf = Leaf {
-            id,
-            ..self.inner.leaf.clone()
-        };
-        let chain = self.inner.chain.clone();
-        Self {
-            inner: Arc::new(Proven::new(leaf, chain)),
-        }
-    }
-
-    /// Proves nothing: for the tests of what is done with proofs.
-    #[cfg(test)]
-    pub(crate) fn for_test(id: SpiffeId, not_after: SystemTime) -> Self {
-        let name = CertificateName {
-            issuer: Arc::new([]),
-            serial: Arc::new([]),
-        };
-        let leaf = Leaf {
-            id,
-            name,
-            not_before: SystemTime::UNIX_EPOCH,
-            not_after,
-        };
-        Self {
-            inner: Arc::new(Proven::new(leaf, Box::new([]))),
-        }
-    }
-
-    #[must_use]
-    pub fn spiffe_id(&self) -> &SpiffeId {
-        &self.inner.leaf.id
-    }
-
-    /// When its certificate ends, and with it the connection.
-    #[must_use]
-    pub fn not_after(&self) -> SystemTime {
-        self.inner.leaf.not_after
-    }
-
-    /// Big-endian, as in the certificate.
-    #[must_use]
-    pub fn serial(&self) -> &[u8] {
-        &self.inner.leaf.name.serial
-    }
-
-    /// For log and list.
-    #[must_use]
-    pub fn certificate(&self) -> Arc<PeerCertificate> {
-        self.inner.certificate.clone()
-    }
-
-    /// The issuer's name in DER.
-    #[must_use]
-    pub fn issuer(&self) -> &[u8] {
-        &self.inner.leaf.name.issuer
-    }
-
-    pub(super) fn chain(&self) -> &[CertificateName] {
-        &self.inner.chain
-    }
-}
 
 /// A handshake that failed.
 #[derive(Debug)]

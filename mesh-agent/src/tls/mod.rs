@@ -29,7 +29,9 @@ mod failure;
 pub(crate) mod fuzz;
 mod handshake;
 mod key;
+mod keys;
 mod leaf;
+mod peer;
 mod provider;
 mod records;
 mod revocation;
@@ -43,12 +45,12 @@ pub(crate) mod tests;
 
 pub use ca_channel::{CaClient, CaName, CaServer, CaStream};
 pub use credentials::{Credentials, CredentialsError};
-pub use handshake::{Failed, PeerId, Session, accept, connect};
+pub use handshake::{Failed, Session, accept, connect};
 pub use key::{KeyError, PrivateKey};
+pub use keys::{HEAD, MAX_PLAINTEXT, RecordError, TAIL};
+pub use peer::PeerId;
 pub use provider::warm;
-pub use records::{
-    ALERT_RECORD, HEAD, MAX_CIPHERTEXT, MAX_PLAINTEXT, Opened, RecordError, Records, TAIL,
-};
+pub use records::{ALERT_RECORD, MAX_CIPHERTEXT, Opened, Records};
 pub use revocation::{CrlError, check_crl};
 pub use trust::{Trust, TrustError};
 

@@ -1,33 +1,24 @@
 //! TLS 1.3 records in place (RFC 8446, sections 5 and 4.6), with the keys of a
 //! finished handshake.
 //!
-//! Nonces come from a counter that only moves forward, and an error is final:
-//! after one, the direction gives nothing but errors. A sealed record must be
-//! sent once and in order.
+//! An error is final: after one, the direction gives nothing but errors. A
+//! sealed record must be sent once and in order.
 
 #[cfg(any(test, feature = "fuzzing"))]
 mod probe;
 
 use std::ops::Range;
 
-use aws_lc_rs::aead::{Aad, Algorithm, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use rustls::{ConnectionTrafficSecrets, ExtractedSecrets};
-use zeroize::Zeroizing;
+use rustls::ExtractedSecrets;
 
-use super::schedule::{Heard, Schedule, Side, parts};
+use super::keys::{DATA, HEAD, Keys, MAX_PLAINTEXT, RecordError, TAIL};
+use super::schedule::{Heard, Schedule, Side};
 
-/// Bytes before the plaintext in a record.
-pub const HEAD: usize = 5;
-/// Bytes behind the plaintext: content type and tag.
-pub const TAIL: usize = 1 + TAG;
-/// Most plaintext in one record.
-pub const MAX_PLAINTEXT: usize = 16_384;
 /// Most bytes of one record from a peer, its header included.
 pub const MAX_CIPHERTEXT: usize = HEAD + MAX_BODY;
 /// Length of a sealed alert.
 pub const ALERT_RECORD: usize = HEAD + 2 + TAIL;
 
-const TAG: usize = 16;
 /// What a header may announce (RFC 8446, section 5.2).
 const MAX_BODY: usize = MAX_PLAINTEXT + 256;
 /// A record that carries no data (empty, a key update, a ticket) costs as much
@@ -37,13 +28,10 @@ const IDLE_COST: u32 = 1024;
 const IDLE_CREDIT: u32 = 32 * IDLE_COST;
 /// Own keys are changed after this many records; AES-GCM is good for 2^24.5.
 const UPDATE_AFTER: u64 = 1 << 23;
-/// Nothing is sealed beyond this number under one key.
-const MAX_RECORDS: u64 = 1 << 24;
 
 /// Content types.
 const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
-const DATA: u8 = 23;
 /// Handshake types.
 const NEW_SESSION_TICKET: u8 = 4;
 const KEY_UPDATE: u8 = 24;
@@ -52,27 +40,6 @@ const WARNING: u8 = 1;
 const FATAL: u8 = 2;
 const CLOSE_NOTIFY: u8 = 0;
 const USER_CANCELED: u8 = 90;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RecordError {
-    #[error("a record does not decrypt: changed, repeated, out of order, or of another connection")]
-    NotAuthentic,
-    #[error("a record is longer than the protocol allows")]
-    TooLong,
-    #[error("a record that has no place here")]
-    Unexpected,
-    #[error("too many records without data")]
-    IdleFlood,
-    /// The peer gave up; the number is its alert description.
-    #[error("the peer sent alert {0}")]
-    Alert(u8),
-    #[error("the buffer has no room for the record")]
-    NoRoom,
-    #[error("the keys may not be used any longer")]
-    Exhausted,
-    #[error("this direction is closed")]
-    Closed,
-}
 
 /// What the bytes at the front of a buffer are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,88 +55,6 @@ pub enum Opened {
     Handled { consumed: usize },
     /// The peer will send nothing more (`close_notify`).
     Closed,
-}
-
-/// Key, IV and counter of one direction.
-pub(super) struct Keys {
-    key: LessSafeKey,
-    iv: Zeroizing<[u8; NONCE_LEN]>,
-    sequence: u64,
-}
-
-impl Keys {
-    pub(super) fn new(
-        cipher: &'static Algorithm,
-        key: &[u8],
-        iv: &[u8; NONCE_LEN],
-        sequence: u64,
-    ) -> Result<Self, RecordError> {
-        let key = UnboundKey::new(cipher, key).map_err(|_| RecordError::Exhausted)?;
-        Ok(Self {
-            key: LessSafeKey::new(key),
-            iv: Zeroizing::new(*iv),
-            sequence,
-        })
-    }
-
-    fn of((sequence, secrets): &(u64, ConnectionTrafficSecrets)) -> Result<Self, RecordError> {
-        let (cipher, key, iv) = parts(secrets)?;
-        Self::new(cipher, key, iv, *sequence)
-    }
-
-    /// Each nonce once: the counter moves on whatever comes of it.
-    fn next_nonce(&mut self) -> Result<Nonce, RecordError> {
-        let mut nonce = *self.iv;
-        for (byte, counter) in nonce[4..].iter_mut().zip(self.sequence.to_be_bytes()) {
-            *byte ^= counter;
-        }
-        self.sequence = self.sequence.checked_add(1).ok_or(RecordError::Exhausted)?;
-        Ok(Nonce::assume_unique_for_key(nonce))
-    }
-
-    fn seal(&mut self, kind: u8, buf: &mut [u8], length: usize) -> Result<usize, RecordError> {
-        if length > MAX_PLAINTEXT || buf.len() < HEAD + length + TAIL {
-            return Err(RecordError::NoRoom);
-        }
-        if self.sequence >= MAX_RECORDS {
-            return Err(RecordError::Exhausted);
-        }
-        let [high, low] = u16::try_from(length + TAIL)
-            .map_err(|_| RecordError::NoRoom)?
-            .to_be_bytes();
-        let header = [DATA, 3, 3, high, low];
-        let (head, rest) = buf.split_at_mut(HEAD);
-        let (inner, rest) = rest.split_at_mut(length + 1);
-        head.copy_from_slice(&header);
-        inner[length] = kind;
-        let nonce = self.next_nonce()?;
-        let tag = self
-            .key
-            .seal_in_place_separate_tag(nonce, Aad::from(header), inner)
-            .map_err(|_| RecordError::Exhausted)?;
-        rest[..TAG].copy_from_slice(tag.as_ref());
-        Ok(HEAD + length + TAIL)
-    }
-
-    /// Decrypts one whole record; content type and content without its padding.
-    fn open(&mut self, record: &mut [u8]) -> Result<(u8, usize), RecordError> {
-        let (head, body) = record
-            .split_first_chunk_mut::<HEAD>()
-            .ok_or(RecordError::Unexpected)?;
-        let nonce = self.next_nonce()?;
-        let inner = self
-            .key
-            .open_in_place(nonce, Aad::from(*head), body)
-            .map_err(|_| RecordError::NotAuthentic)?;
-        if inner.len() > MAX_PLAINTEXT + 1 {
-            return Err(RecordError::TooLong);
-        }
-        let end = inner
-            .iter()
-            .rposition(|byte| *byte != 0)
-            .ok_or(RecordError::Unexpected)?;
-        Ok((inner[end], end))
-    }
 }
 
 /// Both directions of one connection after its handshake.
@@ -219,7 +104,7 @@ impl Records {
     /// A key update that must be sent now, if one is due: to be asked for
     /// before each batch of seals (costs two comparisons when none is).
     pub fn take_outgoing(&mut self) -> Result<Option<Vec<u8>>, RecordError> {
-        let is_due = self.update_wanted || self.sending.sequence >= UPDATE_AFTER;
+        let is_due = self.update_wanted || self.sending.sequence() >= UPDATE_AFTER;
         if !is_due || self.sent_close {
             return Ok(None);
         }

@@ -8,12 +8,12 @@
 
 use std::cell::RefCell;
 
-use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Algorithm, CHACHA20_POLY1305, NONCE_LEN};
+use aws_lc_rs::aead::{Algorithm, NONCE_LEN};
 use aws_lc_rs::hkdf;
 use rustls::{ConnectionTrafficSecrets, ExtractedSecrets, KeyLog};
 use zeroize::Zeroizing;
 
-use super::records::{Keys, RecordError};
+use super::keys::{Keys, RecordError, parts};
 
 /// Of SHA-384, the longest hash of our suites.
 const MAX_HASH: usize = 48;
@@ -196,20 +196,6 @@ impl hkdf::KeyType for Length {
     fn len(&self) -> usize {
         self.0
     }
-}
-
-/// Cipher, key and IV.
-pub(super) fn parts(
-    secrets: &ConnectionTrafficSecrets,
-) -> Result<(&'static Algorithm, &[u8], &[u8; NONCE_LEN]), RecordError> {
-    let (algorithm, key, iv): (&'static Algorithm, _, _) = match secrets {
-        ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (&AES_128_GCM, key, iv),
-        ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (&AES_256_GCM, key, iv),
-        ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (&CHACHA20_POLY1305, key, iv),
-        _ => return Err(RecordError::Exhausted),
-    };
-    let iv = iv.as_ref().try_into().map_err(|_| RecordError::Exhausted)?;
-    Ok((algorithm, key.as_ref(), iv))
 }
 
 fn suite(

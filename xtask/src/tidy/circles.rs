@@ -16,20 +16,14 @@ const ONE_THING: &[Pair] = &[
 /// Uses that close a circle today. This list only gets shorter: cut a use, and
 /// take it out here.
 const KNOWN: &[(&str, &str)] = &[
-    ("capture::definitions", "capture"),
-    ("capture::lookup", "capture"),
     ("discovery::policies", "discovery::documents"),
     ("discovery::policies", "discovery::policies::peer"),
     ("discovery::policies", "discovery::policies::rules"),
     ("discovery::policies::peer", "discovery::documents"),
     ("discovery::policies::rules", "discovery::documents"),
-    ("io", "io::pump"),
     ("observe::access_log::line", "observe::access_log"),
     ("observe::access_log::writer", "observe::access_log"),
     ("observe::local", "observe"),
-    ("policy", "policy::compile"),
-    ("policy", "policy::index"),
-    ("policy", "policy::peer"),
     ("proxy", "proxy::worker"),
     ("proxy::connection", "proxy::inbound"),
     ("proxy::connection", "proxy::inbound::tunnelled"),
@@ -38,8 +32,6 @@ const KNOWN: &[(&str, &str)] = &[
     ("proxy::worker", "proxy::connection"),
     ("proxy::worker", "proxy::reach"),
     ("proxy::worker", "proxy::renew"),
-    ("tls::handshake", "tls::credentials"),
-    ("tls::records", "tls::schedule"),
 ];
 
 pub(super) fn check(graph: &Graph) -> Vec<Finding> {

@@ -4,7 +4,8 @@
 use rustls::crypto::cipher::{AeadKey, Iv};
 use rustls::{ConnectionTrafficSecrets, ExtractedSecrets, KeyLog as _};
 
-use super::{RecordError, Records};
+use super::Records;
+use crate::tls::keys::RecordError;
 use crate::tls::schedule::{Ear, Heard, Side, listen};
 
 /// A traffic secret, and the IV that follows from it (RFC 8446, 7.3).
@@ -71,11 +72,11 @@ impl Records {
 impl Records {
     /// As if this many records had been sealed already.
     pub(in crate::tls) fn skip_sending(&mut self, sequence: u64) {
-        self.sending.sequence = sequence;
+        self.sending.skip_to(sequence);
     }
 
     pub(in crate::tls) fn skip_receiving(&mut self, sequence: u64) {
-        self.receiving.sequence = sequence;
+        self.receiving.skip_to(sequence);
     }
 
     pub(in crate::tls) fn forget_end(&mut self) {

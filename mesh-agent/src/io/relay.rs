@@ -1,0 +1,74 @@
+//! Copies both directions of one connection.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+
+use tokio::net::TcpStream;
+
+use super::pump::{Pump, Side};
+use crate::model::{ByteCounts, ByteMeter};
+
+/// How a relay ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Both directions were closed with FIN.
+    Finished,
+    ResetByClient,
+    ResetByUpstream,
+}
+
+/// The relay of one connection.
+#[derive(Debug, Default)]
+pub struct Relay {
+    sent: Pump,
+    received: Pump,
+    meter: Option<Arc<ByteMeter>>,
+}
+
+impl Relay {
+    /// Application bytes passed on so far.
+    #[must_use]
+    pub fn bytes(&self) -> ByteCounts {
+        ByteCounts {
+            sent: self.sent.passed(),
+            received: self.received.passed(),
+        }
+    }
+
+    /// Shows the bytes there from now on, after each turn.
+    pub fn show(&mut self, meter: Arc<ByteMeter>) {
+        meter.set(self.bytes());
+        self.meter = Some(meter);
+    }
+
+    /// Copies until both directions have ended or one side failed. Cancel-safe:
+    /// what was read and not written stays in the relay.
+    pub async fn run(&mut self, client: &TcpStream, upstream: &TcpStream) -> End {
+        poll_fn(|cx| {
+            let sent = self.sent.poll(client, upstream, cx);
+            if let Poll::Ready(Err(side)) = sent {
+                return Poll::Ready(match side {
+                    Side::From => End::ResetByClient,
+                    Side::To => End::ResetByUpstream,
+                });
+            }
+            let received = self.received.poll(upstream, client, cx);
+            if let Some(meter) = &self.meter {
+                meter.set(self.bytes());
+            }
+            if let Poll::Ready(Err(side)) = received {
+                return Poll::Ready(match side {
+                    Side::From => End::ResetByUpstream,
+                    Side::To => End::ResetByClient,
+                });
+            }
+            if sent.is_ready() && received.is_ready() {
+                Poll::Ready(End::Finished)
+            } else {
+                Poll::Pending
+            }
+        })
+        .await
+    }
+}

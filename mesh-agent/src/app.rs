@@ -20,11 +20,12 @@ use crate::admin;
 use crate::capture::{self, Capture};
 use crate::config::{LinkGuard, OnStop, Run};
 use crate::discovery::{Directory, Update};
+use crate::enrol::{DataPath, Projector, Recheck};
 use crate::explain::Explainer;
 use crate::identity::Identities;
+use crate::io;
 use crate::observe::{self, AccessLogTarget, Observe};
-use crate::project::Projector;
-use crate::proxy::{self, Recheck, Workers};
+use crate::proxy::{self, Workers};
 use crate::sys::{cgroup, process};
 pub use authority::authority;
 pub use doctor::doctor;
@@ -144,7 +145,11 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
 }
 
 /// Applies an update; false when a pod could not be enrolled.
-async fn reconcile(projector: &mut Projector, update: &Update, view: &View) -> bool {
+async fn reconcile<D: DataPath>(
+    projector: &mut Projector<D>,
+    update: &Update,
+    view: &View,
+) -> bool {
     // Before pods come and go: what is forbidden now ends first.
     projector.recheck(&Recheck::Policy).await;
     let pods = projector.apply(&update.snapshot).await;
@@ -238,7 +243,7 @@ fn access_log(flag: &str) -> AccessLogTarget {
 fn proxy_config(flags: &Run, open_files: u64) -> proxy::Config {
     let mut defaults = proxy::Config::default();
     let workers = flags.workers.unwrap_or(defaults.workers);
-    let limits = proxy::Limits::of(open_files, workers);
+    let limits = io::Limits::of(open_files, workers);
     let max_connections = flags.max_connections.unwrap_or(limits.connections);
     let per_pod = limits.connections_per_pod.min(max_connections);
     defaults.pool.in_all = limits.pooled;

@@ -24,8 +24,9 @@ pub mod tunnel;
 // L3
 pub mod admin;
 pub mod ca;
+pub(crate) mod enrol;
 pub mod explain;
-pub mod project;
+pub(crate) mod peer;
 pub mod proxy;
 // L4
 pub mod app;

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::capture::{self, Scratch, Tried};
-use crate::proxy::{Limits, RECOMMENDED_OPEN_FILES};
+use crate::io::{Limits, RECOMMENDED_OPEN_FILES};
 use crate::sys::{cgroup, netns::Netns, process};
 
 /// One line of the report.

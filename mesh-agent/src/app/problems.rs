@@ -2,8 +2,9 @@
 
 use crate::admin::Problem;
 use crate::discovery;
+use crate::enrol::PodStatus;
 use crate::identity::{self, IdentityStatus};
-use crate::project::PodStatus;
+use crate::io;
 use crate::proxy;
 
 const REFUSED: &str = "connections to and from other nodes are refused, but for ports that PeerAuthentication sets to DISABLE";
@@ -36,7 +37,7 @@ pub(super) fn of_limits(config: &proxy::Config) -> Option<Problem> {
         "further connections are refused (over_limit)",
         format!(
             "raise LimitNOFILE to {} or more, or to two for each of --max-connections",
-            proxy::RECOMMENDED_OPEN_FILES
+            io::RECOMMENDED_OPEN_FILES
         ),
     ))
 }

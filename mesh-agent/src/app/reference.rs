@@ -13,7 +13,7 @@ use crate::config::{Cli, Exit};
 use crate::identity::{Config, Identities, SourceConfig};
 use crate::model::TrustDomain;
 use crate::observe::{AccessLogTarget, LIVE_TUPLES, NodeState, Observe, reference};
-use crate::{ca, project, proxy};
+use crate::{ca, enrol, peer, proxy};
 
 const WRITE: &str = "MESH_WRITE_REFERENCE";
 
@@ -55,9 +55,9 @@ fn page() -> String {
         crl_kept: None,
     });
     observe.register(|registry| identities.register(registry));
-    project::register(&observe);
+    enrol::register(&observe);
     super::view::register(&observe, &std::sync::Arc::default());
-    let _counters = proxy::Metrics::new(&observe);
+    let _counters = (proxy::Metrics::new(&observe), peer::Metrics::new(&observe));
     reference::fill(&observe);
     let events: Vec<_> = mesh_common::counter::Counter::ALL
         .iter()

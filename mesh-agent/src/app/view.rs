@@ -20,13 +20,13 @@ use crate::admin::{self, PolicyRow, Problem, Status};
 use crate::capture;
 use crate::config::Run;
 use crate::discovery::Update;
+use crate::enrol::PodStatus;
 use crate::explain::Explainer;
 use crate::identity::Identities;
 use crate::model::SpiffeId;
 use crate::observe::explanation::Explanation;
 use crate::observe::{ConnectionFilter, ConnectionList, NodeState, Observe};
 use crate::plan::Published;
-use crate::project::PodStatus;
 
 /// Policies that are listed.
 const MAX_POLICIES: usize = 1_000;

@@ -1,4 +1,5 @@
-//! Bytes between sockets: the relay, what it holds, and reading.
+//! Bytes between sockets: the relay, what it holds, reading, dialling, and how
+//! many descriptors there may be.
 //!
 //! One future for both directions, one scratch buffer per worker thread; a
 //! connection owns memory only for bytes that its peer did not take yet, at
@@ -7,7 +8,9 @@
 //! last. FIN is passed on as FIN after everything before it, an error is
 //! reported so that the caller passes it on as RST.
 
+pub(crate) mod dial;
 mod held;
+mod limits;
 mod pipe;
 mod pump;
 mod read;
@@ -17,6 +20,7 @@ mod rest;
 mod tests;
 
 pub use held::{Held, held, limit_held, room};
+pub use limits::{Limits, RECOMMENDED_OPEN_FILES};
 pub use pipe::keep_files_from;
 pub use read::read;
 pub use relay::{End, Relay};

@@ -118,7 +118,7 @@ impl Carry for Tunnelled<'_> {
 
 /// Tells of a connection once its upstream has taken it: what is refused
 /// before that is never counted, listed or logged as opened.
-fn take_up<C: Carry>(what: &mut C, report: &mut Report<'_>) {
+fn take_up<C: Carry>(what: &mut C, report: &mut Report) {
     if what.is_accepted() && !report.is_open() {
         what.show(report.opened());
     }
@@ -130,7 +130,7 @@ pub(super) async fn carry<C: Carry>(
     what: &mut C,
     sockets: [&TcpStream; 2],
     cut: &Cut,
-    report: &mut Report<'_>,
+    report: &mut Report,
     idle: Option<Duration>,
 ) -> Stopped<C::End> {
     let (mut silent, mut before) = (Duration::ZERO, what.bytes());
@@ -196,7 +196,7 @@ async fn last_bytes<C: Carry>(
     what: &mut C,
     side: Side,
     cut: &Cut,
-    report: &mut Report<'_>,
+    report: &mut Report,
 ) -> Stopped<C::End> {
     loop {
         let before = what.bytes();
@@ -226,7 +226,7 @@ pub(super) async fn carry_plain(
     client: &TcpStream,
     upstream: &TcpStream,
     cut: &Cut,
-    report: &mut Report<'_>,
+    report: &mut Report,
     idle: Option<Duration>,
 ) -> Ended {
     if report.flow.security == Security::Unknown {

@@ -12,14 +12,15 @@ pub(crate) use self::sniff::fuzz as fuzz_first_bytes;
 use tokio::net::TcpStream;
 
 pub(crate) use self::sniff::{Sniffed, sniff};
+use super::accepted::{Accepted, carry_between};
+use super::authorize::decide;
 use super::carry::Ended;
-use super::connection::{Accepted, At};
-use super::dial;
-use crate::plan::Checked;
-use super::outbound::{carry_between, decide};
+use super::context::Exchange;
+use super::deliver::deliver;
 use super::report::Report;
 use crate::model::policy::PeerMode;
-use crate::model::{ClientAddr, RefuseReason, Security, TlsFailure, UpstreamAddr};
+use crate::model::{RefuseReason, Security, TlsFailure, UpstreamAddr};
+use crate::plan::Checked;
 use crate::policy::Permit;
 use crate::sys::socket;
 
@@ -33,8 +34,8 @@ enum Way {
 }
 
 /// Gives a mesh peer's connection back, for [`tunnelled::serve`].
-pub(super) async fn serve(accepted: Accepted<'_>) -> Option<Accepted<'_>> {
-    let mut report = accepted.at.report();
+pub(super) async fn serve(accepted: Accepted) -> Option<Accepted> {
+    let mut report = accepted.exchange.report();
     let result = match way(&accepted, &mut report).await {
         Ok(Way::Mesh) => return Some(accepted),
         Ok(Way::Ended(ended)) => Ok(ended),
@@ -42,7 +43,7 @@ pub(super) async fn serve(accepted: Accepted<'_>) -> Option<Accepted<'_>> {
             // Of one that was carried nobody is named by an address: another pod may
             // have it by now. Of one that was refused it is a hint for people.
             if !report.is_open() {
-                report.flow().source = accepted.at.workload_of_client();
+                report.flow().source = accepted.exchange.workload_of_client();
             }
             Err(reason)
         }
@@ -51,13 +52,13 @@ pub(super) async fn serve(accepted: Accepted<'_>) -> Option<Accepted<'_>> {
     None
 }
 
-async fn way(accepted: &Accepted<'_>, report: &mut Report<'_>) -> Result<Way, RefuseReason> {
+async fn way(accepted: &Accepted, report: &mut Report) -> Result<Way, RefuseReason> {
     if socket::is_own_delivery(&accepted.client) {
         return Err(RefuseReason::Loop);
     }
-    let at = &accepted.at;
-    let policy = &at.published.policy;
-    match policy.peer_mode(&at.pod.pod.workload, at.orig_dst.port()) {
+    let at = accepted.at();
+    let policy = &accepted.exchange.in_force.policy;
+    match policy.peer_mode(&at.pod.workload, at.orig_dst.port()) {
         PeerMode::Strict => strict(accepted).await,
         PeerMode::Permissive => permissive(accepted, report).await,
         PeerMode::Disable => plaintext(accepted, report).await.map(Way::Ended),
@@ -65,17 +66,18 @@ async fn way(accepted: &Accepted<'_>, report: &mut Report<'_>) -> Result<Way, Re
 }
 
 /// Waits for the first bytes; the connection's cut and its deadline end the wait.
-async fn look(accepted: &Accepted<'_>) -> Result<Sniffed, RefuseReason> {
-    let _place = accepted.at.unproven();
-    let deadline = accepted.at.local.shared.config.handshake_timeout;
+async fn look(accepted: &Accepted) -> Result<Sniffed, RefuseReason> {
+    let at = accepted.at();
+    let _place = at.unproven();
+    let deadline = at.local.shared.config.handshake_timeout;
     tokio::select! {
         biased; // removal and drain win
-        reason = accepted.at.entry.cut.wait() => Err(reason.refuse()),
+        reason = at.entry().cut.wait() => Err(reason.refuse()),
         sniffed = sniff(&accepted.client, deadline) => Ok(sniffed),
     }
 }
 
-async fn strict(accepted: &Accepted<'_>) -> Result<Way, RefuseReason> {
+async fn strict(accepted: &Accepted) -> Result<Way, RefuseReason> {
     match look(accepted).await? {
         Sniffed::Mesh => Ok(Way::Mesh),
         Sniffed::Plaintext | Sniffed::Silent | Sniffed::Closed | Sniffed::Malformed => {
@@ -84,10 +86,10 @@ async fn strict(accepted: &Accepted<'_>) -> Result<Way, RefuseReason> {
     }
 }
 
-async fn permissive(accepted: &Accepted<'_>, report: &mut Report<'_>) -> Result<Way, RefuseReason> {
-    let at = &accepted.at;
-    let permit = plaintext_permit(at, report);
-    let known = at.published.snapshot.by_ip.get(&at.client_addr.ip());
+async fn permissive(accepted: &Accepted, report: &mut Report) -> Result<Way, RefuseReason> {
+    let (at, exchange) = (accepted.at(), &accepted.exchange);
+    let permit = plaintext_permit(exchange, report);
+    let known = exchange.in_force.snapshot.by_ip.get(&at.client_addr.ip());
     let from_mesh = known.is_some_and(|w| w.is_enrolled());
     match permit {
         // Its server may be the one that speaks first: it is called at once.
@@ -95,7 +97,7 @@ async fn permissive(accepted: &Accepted<'_>, report: &mut Report<'_>) -> Result<
         permit => match look(accepted).await? {
             Sniffed::Mesh => {
                 // What plaintext may is not what this one is judged by.
-                at.entry.clear_checked();
+                at.entry().clear_checked();
                 Ok(Way::Mesh)
             }
             Sniffed::Plaintext | Sniffed::Silent | Sniffed::Closed => {
@@ -108,52 +110,32 @@ async fn permissive(accepted: &Accepted<'_>, report: &mut Report<'_>) -> Result<
 }
 
 /// The policy for a caller without identity.
-fn plaintext_permit(at: &At<'_>, report: &mut Report<'_>) -> Result<Permit, RefuseReason> {
+fn plaintext_permit(exchange: &Exchange, report: &mut Report) -> Result<Permit, RefuseReason> {
+    let at = &exchange.at;
     report.flow().upstream = Some(UpstreamAddr::new(at.orig_dst.get()));
     report.flow().security = Security::None;
     let checked = Checked::plaintext(
         at.client_addr.ip(),
-        at.pod.pod.workload.clone(),
+        at.pod.workload.clone(),
         at.orig_dst.get(),
     );
-    at.entry.set_checked(checked.clone());
-    decide(at, report, &checked)
+    at.entry().set_checked(checked.clone());
+    decide(exchange, report, &checked)
 }
 
 /// Straight to the application.
-async fn plaintext(
-    accepted: &Accepted<'_>,
-    report: &mut Report<'_>,
-) -> Result<Ended, RefuseReason> {
-    let at = &accepted.at;
-    let permit = plaintext_permit(at, report)?;
+async fn plaintext(accepted: &Accepted, report: &mut Report) -> Result<Ended, RefuseReason> {
+    let at = accepted.at();
+    let permit = plaintext_permit(&accepted.exchange, report)?;
     let upstream = Box::pin(deliver(at, &permit, at.client_addr)).await?;
     Ok(carry_between(accepted, report, &upstream).await)
-}
-
-pub(super) async fn deliver(
-    at: &At<'_>,
-    permit: &Permit,
-    client: ClientAddr,
-) -> Result<TcpStream, RefuseReason> {
-    let delivery = at.local.delivery();
-    tokio::select! {
-        biased; // removal and drain win over a connection just made
-        reason = at.entry.cut.wait() => Err(reason.refuse()),
-        delivered = dial::deliver(
-            permit,
-            &at.pod.pod.netns,
-            client,
-            &delivery,
-        ) => delivered,
-    }
 }
 
 /// Calls the application while it looks at what the client sends first. A
 /// mesh peer that the configuration does not know (yet) is found this way too.
 async fn race(
-    accepted: &Accepted<'_>,
-    report: &mut Report<'_>,
+    accepted: &Accepted,
+    report: &mut Report,
     permit: &Permit,
 ) -> Result<Way, RefuseReason> {
     let (sniffed, upstream) = Box::pin(call_and_look(accepted, permit)).await?;
@@ -162,12 +144,12 @@ async fn race(
             if let Some(upstream) = upstream {
                 socket::reset_on_close(&upstream);
             }
-            accepted.at.entry.clear_checked();
+            accepted.at().entry().clear_checked();
             Ok(Way::Mesh)
         }
         Sniffed::Malformed => Err(MALFORMED),
         Sniffed::Plaintext | Sniffed::Silent | Sniffed::Closed => {
-            let at = &accepted.at;
+            let at = accepted.at();
             let upstream = match upstream {
                 Some(upstream) => upstream,
                 None => Box::pin(deliver(at, permit, at.client_addr)).await?,
@@ -178,10 +160,10 @@ async fn race(
 }
 
 async fn call_and_look(
-    accepted: &Accepted<'_>,
+    accepted: &Accepted,
     permit: &Permit,
 ) -> Result<(Sniffed, Option<TcpStream>), RefuseReason> {
-    let at = &accepted.at;
+    let at = accepted.at();
     let deadline = at.local.shared.config.handshake_timeout;
     let mut upstream = None;
     let mut delivering = std::pin::pin!(deliver(at, permit, at.client_addr));
@@ -189,7 +171,7 @@ async fn call_and_look(
     let sniffed = loop {
         tokio::select! {
             biased; // a cut first; then what the client says decides
-            reason = at.entry.cut.wait() => return Err(reason.refuse()),
+            reason = at.entry().cut.wait() => return Err(reason.refuse()),
             sniffed = &mut sniffing => break sniffed,
             delivered = &mut delivering, if upstream.is_none() => upstream = Some(delivered?),
             () = spoke(upstream.as_ref()), if upstream.is_some() => break Sniffed::Plaintext,

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use super::proofs::Standing;
 use crate::model::{CloseReason, PeerCertificate, RefuseReason, TlsFailure};
+use crate::peer::Standing;
 use crate::plan::Checked;
 
 /// Why a connection is ended from outside.
@@ -128,27 +128,28 @@ pub(super) struct Live {
 }
 
 /// Takes the connection out when it ends.
-pub(super) struct Registered<'l> {
-    live: &'l Live,
+#[derive(Debug)]
+pub(super) struct Registered {
+    live: Rc<Live>,
     id: u64,
     pub(super) entry: Rc<Entry>,
 }
 
-impl Drop for Registered<'_> {
+impl Drop for Registered {
     fn drop(&mut self) {
         self.live.entries.borrow_mut().remove(&self.id);
     }
 }
 
 impl Live {
-    pub(super) fn register(&self, id: u64, netns: u64) -> Registered<'_> {
+    pub(super) fn register(live: &Rc<Self>, id: u64, netns: u64) -> Registered {
         let entry = Rc::new(Entry {
             netns,
             ..Entry::default()
         });
-        self.entries.borrow_mut().insert(id, entry.clone());
+        live.entries.borrow_mut().insert(id, entry.clone());
         Registered {
-            live: self,
+            live: live.clone(),
             id,
             entry,
         }
@@ -198,9 +199,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_cut_reaches_its_connections_only_and_the_first_reason_stays() {
-        let live = Live::default();
-        let a = live.register(1, 10);
-        let b = live.register(2, 20);
+        let live = Rc::new(Live::default());
+        let a = Live::register(&live, 1, 10);
+        let b = Live::register(&live, 2, 20);
         live.cut_pod(10, CutReason::PodRemoved);
         live.cut_all(CutReason::DrainDeadline);
         assert_eq!(a.entry.cut.wait().await, CutReason::PodRemoved);

@@ -11,8 +11,6 @@ use crate::observe::Observe;
 
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
-    pub(super) connects: Counter,
-    pub(super) connects_ahead: Counter,
     pub(super) replays: Counter,
     pub(super) places: Gauge,
     over_share: Family<[(&'static str, &'static str); 1], Counter>,
@@ -48,23 +46,10 @@ impl Metrics {
                 "Limit of that, in bytes; towards it, connections read less at a time",
                 metrics.held_limit.clone(),
             );
-            let mut register = |name, help, counter: &Counter| {
-                registry.register(name, help, counter.clone());
-            };
-            register(
-                "mesh_agent_tunnel_connects",
-                "Connections to other agents that a stream waited for",
-                &metrics.connects,
-            );
-            register(
-                "mesh_agent_tunnel_connects_ahead",
-                "Connections to other agents made before a stream asked",
-                &metrics.connects_ahead,
-            );
-            register(
+            registry.register(
                 "mesh_agent_tunnel_replays",
                 "Streams that the other agent did not take, begun again",
-                &metrics.replays,
+                metrics.replays.clone(),
             );
         });
         metrics

@@ -3,17 +3,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::worker::{Local, PodState};
+use super::context::Exchange;
 use crate::model::{
-    ByteCounts, ByteMeter, ClientAddr, CloseReason, Direction, Flow, OrigDst, Outcome,
-    PeerCertificate, RefuseReason, Security, TlsParameters, UnknownPeer,
+    ByteCounts, ByteMeter, CloseReason, Direction, Flow, Outcome, PeerCertificate, RefuseReason,
+    Security, TlsParameters, UnknownPeer,
 };
 use crate::observe;
 use crate::tls::PeerId;
 
 /// What is known so far; told as refused when nothing else is.
-pub(super) struct Report<'l> {
-    local: &'l Local,
+pub(super) struct Report {
+    observe: observe::Local,
     /// Shared once it is told; what changes later is a copy's.
     pub(super) flow: Arc<Flow>,
     started: Instant,
@@ -21,22 +21,16 @@ pub(super) struct Report<'l> {
     open: Option<observe::Open>,
 }
 
-impl<'l> Report<'l> {
-    pub(super) fn new(
-        local: &'l Local,
-        pod: &PodState,
-        client: ClientAddr,
-        orig_dst: OrigDst,
-        generation: u64,
-    ) -> Self {
-        let own = Ok(pod.pod.workload.clone());
-        let principal = Some(pod.pod.spiffe_id.clone());
-        let inbound = pod.pod.workload.ips.contains(orig_dst.ip());
+impl Exchange {
+    pub(super) fn report(&self) -> Report {
+        let (at, pod) = (&*self.at, &*self.at.pod);
+        let own = Ok(pod.workload.clone());
+        let principal = Some(pod.spiffe_id.clone());
         let mut flow = Flow {
-            id: local.connection_id(),
+            id: at.local.connection_id(),
             direction: Direction::Inbound,
-            client,
-            orig_dst,
+            client: at.client_addr,
+            orig_dst: at.orig_dst,
             upstream: None,
             source: Err(UnknownPeer),
             destination: Err(UnknownPeer),
@@ -49,9 +43,9 @@ impl<'l> Report<'l> {
             rule: None,
             denied_by: None,
             started: SystemTime::now(),
-            generation,
+            generation: self.in_force.snapshot.generation,
         };
-        if inbound {
+        if at.is_inbound() {
             flow.destination = own;
             flow.destination_principal = principal;
         } else {
@@ -59,15 +53,17 @@ impl<'l> Report<'l> {
             flow.source = own;
             flow.source_principal = principal;
         }
-        Self {
-            local,
+        Report {
+            observe: at.local.observe.clone(),
             flow: Arc::new(flow),
             started: Instant::now(),
             connect_time: None,
             open: None,
         }
     }
+}
 
+impl Report {
     /// For what is found out.
     pub(super) fn flow(&mut self) -> &mut Flow {
         Arc::make_mut(&mut self.flow)
@@ -91,7 +87,7 @@ impl<'l> Report<'l> {
     /// The upstream has taken the connection. Gives where its bytes are to be shown.
     pub(super) fn opened(&mut self) -> Arc<ByteMeter> {
         self.connect_time = Some(self.started.elapsed());
-        let open = self.local.observe.opened(self.flow.clone());
+        let open = self.observe.opened(self.flow.clone());
         self.open.insert(open).meter()
     }
 
@@ -121,7 +117,7 @@ impl<'l> Report<'l> {
         };
         match open {
             Some(open) => open.closed(&outcome),
-            None => self.local.observe.refused(&outcome),
+            None => self.observe.refused(&outcome),
         }
     }
 }

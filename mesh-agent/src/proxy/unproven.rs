@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use super::Config;
+use super::config::Config;
 use super::live::{CutReason, Entry};
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;

@@ -1,6 +1,6 @@
 //! A worker: one thread, one runtime, its listeners and connections.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io;
@@ -15,21 +15,13 @@ use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::away::Away;
+use super::background::{make, renew};
 use super::connection;
-use super::dial::{Delivery, PortRange};
-use super::live::{CutReason, Live};
-use super::places;
-use super::proofs::{self, Judgement, Pair};
-use super::reach::{self, Wish};
-use super::renew::renew;
-use super::spare::Spare;
-use super::unproven::Unproven;
-use super::{LocalPod, Recheck, Shared};
-use crate::model::ConnectionId;
-use crate::observe;
+use super::context::{Local, PodState, Shared};
+use super::live::CutReason;
+use crate::enrol::{LocalPod, Recheck};
+use crate::peer::{Judgement, Pair, Wish};
 use crate::tls;
-use crate::tunnel::{Connection, Key, Pool};
 
 /// What the control runtime asks of a worker.
 #[derive(Debug)]
@@ -50,107 +42,16 @@ const ACCEPTS: usize = 16;
 /// Handshakes that a sweep starts to renew proofs.
 const RENEWALS: usize = 64;
 
-/// State of one worker, shared by its tasks on one thread.
-pub(super) struct Local {
-    pub(super) shared: Arc<Shared>,
-    pub(super) observe: observe::Local,
-    pub(super) live: Live,
-    pub(super) unproven: Unproven,
-    /// Idle connections to other agents.
-    pub(super) pool: RefCell<Pool>,
-    /// Other agents that were not there.
-    pub(super) away: RefCell<Away>,
-    /// Connections to be made ahead.
-    pub(super) wishes: mpsc::Sender<Wish>,
-    /// No new streams: idle connections say goodbye.
-    pub(super) draining: CancellationToken,
-    ports: PortRange,
-    spare: Spare,
-    /// Turn of round robin.
-    turn: Cell<usize>,
-    index: usize,
-    next_id: Cell<u64>,
-    /// Connections of all pods.
-    tasks: TaskTracker,
-}
-
 impl Local {
-    fn new(index: usize, count: usize, shared: Arc<Shared>, wishes: mpsc::Sender<Wish>) -> Self {
-        Self {
-            wishes,
-            away: RefCell::default(),
-            observe: shared.observe.worker(),
-            live: Live::default(),
-            unproven: Unproven::new(&shared.config, count),
-            pool: RefCell::new(Pool::new(shared.config.pool.clone())),
-            draining: CancellationToken::new(),
-            ports: PortRange::part(&shared.config.delivery_ports, index, count),
-            spare: Spare::new(),
-            turn: Cell::new(index),
-            index,
-            next_id: Cell::new((index as u64) << 48),
-            tasks: TaskTracker::new(),
-            shared,
-        }
-    }
-
-    /// Unique in this process.
-    pub(super) fn next_id(&self) -> u64 {
-        let id = self.next_id.get();
-        self.next_id.set(id + 1);
-        id
-    }
-
-    /// For log and list.
-    pub(super) fn connection_id(&self) -> ConnectionId {
-        // The worker stands in the upper bits; there are never 65,536 of them.
-        let worker = u16::try_from(self.index).unwrap_or(u16::MAX);
-        ConnectionId::new(worker, self.next_id())
-    }
-
-    pub(super) fn next_turn(&self) -> usize {
-        let turn = self.turn.get();
-        self.turn.set(turn.wrapping_add(1));
-        turn
-    }
-
-    pub(super) fn delivery(&self) -> Delivery<'_> {
-        Delivery {
-            ports: &self.ports,
-            limits: &self.shared.config.limits,
-            deadline: self.shared.config.connect_timeout,
-        }
-    }
-
-    /// Ends what was begun for a pod that is somebody else now, or gone.
-    fn retire(&self, pod: &PodState) {
-        pod.retired.set(true);
-        self.live.cut_pod(pod.cookie(), CutReason::PodRemoved);
-        self.pool.borrow_mut().remove_pod(pod.cookie());
-    }
-
-    /// Keeps a connection to another agent for the pod's next stream.
-    pub(super) fn keep(&self, pod: &PodState, key: Key, connection: Connection) {
-        // It has the certificate of who the pod was.
-        if !pod.is_retired() {
-            let now = std::time::Instant::now();
-            self.pool.borrow_mut().put(key, connection, now);
-        }
-    }
-
     fn recheck(&self, what: Recheck) {
         match what {
             Recheck::Policy => self.recheck_policy(),
             Recheck::Trust(trust) => {
-                let proofs = &self.shared.proofs;
                 self.live.recheck_standing(|standing| {
-                    let newest = proofs.get(&standing.proved.pair);
-                    let revoked = trust.is_revoked(&standing.peer)
-                        || newest.is_some_and(|proof| trust.is_revoked(&proof.peer));
+                    let revoked = self.peers.is_revoked(standing, &trust);
                     revoked.then_some(CutReason::Revoked)
                 });
-                let mut pool = self.pool.borrow_mut();
-                pool.retain_peers(|peer| !trust.is_revoked(peer));
+                self.peers.distrust(&trust);
             }
         }
     }
@@ -167,15 +68,10 @@ impl Local {
         });
     }
 
-    /// When a handshake that was made now is to be followed by another.
-    pub(super) fn due(&self, now: SystemTime, expires: SystemTime) -> SystemTime {
-        proofs::due(now, expires, self.next_id.get())
-    }
-
     /// Closes and cuts what has ended; gives the pairs whose proof is to be renewed.
     fn sweep(&self) -> Vec<(Pair, SocketAddr)> {
         let (now, wall) = (std::time::Instant::now(), SystemTime::now());
-        self.pool.borrow_mut().sweep(now, wall);
+        self.peers.sweep(now, wall);
         self.shared.metrics.refresh();
         let mut due = Vec::new();
         self.live.recheck_standing(|standing| {
@@ -184,8 +80,7 @@ impl Local {
             }
             // What finds no room is left for the next sweep.
             let may_renew = due.len() < RENEWALS;
-            let proofs = &self.shared.proofs;
-            match standing.proved.judge(proofs, wall, may_renew) {
+            match self.peers.judge(standing, wall, may_renew) {
                 Judgement::Fine => None,
                 Judgement::Cut => Some(CutReason::PeerCertificateExpired),
                 Judgement::Renew(pair, to) => {
@@ -198,16 +93,6 @@ impl Local {
     }
 }
 
-/// What a pod is, on one worker: another one when it changes.
-pub(super) struct PodState {
-    pub(super) pod: LocalPod,
-    /// Ends the accept loops.
-    pub(super) stop: CancellationToken,
-    tasks: TaskTracker,
-    /// It is somebody else now, or gone.
-    retired: Cell<bool>,
-}
-
 /// A pod's accept loops, and what they accept for.
 struct Served {
     current: Rc<RefCell<Rc<PodState>>>,
@@ -217,26 +102,6 @@ struct Served {
 impl Served {
     fn state(&self) -> Rc<PodState> {
         self.current.borrow().clone()
-    }
-}
-
-impl PodState {
-    pub(super) fn places(&self) -> places::Pod<'_> {
-        places::Pod {
-            netns: self.cookie(),
-            taken: &self.pod.active,
-        }
-    }
-
-    /// What was begun for it and is not registered yet must not go on: whoever
-    /// comes later is not found by the cut.
-    pub(super) fn is_retired(&self) -> bool {
-        self.retired.get()
-    }
-
-    /// Cookie of the pod's network namespace.
-    pub(super) fn cookie(&self) -> u64 {
-        self.pod.netns.cookie()
     }
 }
 
@@ -316,11 +181,11 @@ fn renew_due(local: &Rc<Local>, pods: &HashMap<u64, Served>) {
 fn make_ahead(local: &Rc<Local>, pods: &HashMap<u64, Served>, wish: Wish) {
     match pods.get(&wish.key.netns).map(Served::state) {
         Some(pod) => {
-            let making = reach::make(local.clone(), pod.clone(), wish);
+            let making = make(local.clone(), pod.clone(), wish);
             pod.tasks.spawn_local(local.tasks.track_future(making));
         }
         // It went meanwhile.
-        None => local.pool.borrow_mut().no_longer_ahead(wish.key),
+        None => drop(local.peers.under_way(&wish)),
     }
 }
 
@@ -329,7 +194,7 @@ async fn drain(local: &Local, pods: &HashMap<u64, Served>, deadline: Duration) {
         served.state().stop.cancel();
     }
     local.draining.cancel();
-    local.pool.borrow_mut().clear();
+    local.peers.clear();
     local.tasks.close();
     if tokio::time::timeout(deadline, local.tasks.wait())
         .await
@@ -347,14 +212,7 @@ fn put(
     listeners: Vec<(IpAddr, StdListener)>,
 ) {
     let cookie = pod.netns.cookie();
-    let new = |stop, tasks| {
-        Rc::new(PodState {
-            pod,
-            stop,
-            tasks,
-            retired: Cell::new(false),
-        })
-    };
+    let new = |stop, tasks| Rc::new(PodState::new(pod, stop, tasks));
     let served = match pods.entry(cookie) {
         Entry::Vacant(entry) => {
             let state = new(CancellationToken::new(), TaskTracker::new());
@@ -368,7 +226,7 @@ fn put(
             let before = served.state();
             let state = new(before.stop.clone(), before.tasks.clone());
             served.current.replace(state.clone());
-            if !state.pod.is_still(&before.pod) {
+            if !state.is_still(&before) {
                 local.retire(&before);
             }
             served
@@ -376,7 +234,7 @@ fn put(
     };
     let state = served.state();
     served.listeners.retain(|(ip, stop)| {
-        let stays = state.pod.ips.contains(*ip);
+        let stays = state.ips.contains(*ip);
         if !stays {
             stop.cancel();
         }
@@ -429,7 +287,7 @@ async fn accept(
                 let serving = local.tasks.track_future(serving);
                 pod.tasks.spawn_local(serving);
                 if std::mem::take(&mut failing) {
-                    tracing::info!(pod = %pod.pod.workload.key, "accepts again");
+                    tracing::info!(pod = %pod.workload.key, "accepts again");
                 }
                 count = count.wrapping_add(1);
                 if count.is_multiple_of(ACCEPTS) {
@@ -441,7 +299,7 @@ async fn accept(
             Err(error) => {
                 let shed = local.spare.shed(&listener);
                 if !std::mem::replace(&mut failing, true) {
-                    let pod = &current.borrow().pod.workload.key;
+                    let pod = current.borrow().workload.key.clone();
                     tracing::warn!(%error, %pod, shed, "cannot accept");
                 }
                 tokio::time::sleep(Duration::from_millis(10)).await;

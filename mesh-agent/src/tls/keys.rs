@@ -65,7 +65,9 @@ impl Keys {
         })
     }
 
-    pub(super) fn of((sequence, secrets): &(u64, ConnectionTrafficSecrets)) -> Result<Self, RecordError> {
+    pub(super) fn of(
+        (sequence, secrets): &(u64, ConnectionTrafficSecrets),
+    ) -> Result<Self, RecordError> {
         let (cipher, key, iv) = parts(secrets)?;
         Self::new(cipher, key, iv, *sequence)
     }
@@ -91,7 +93,12 @@ impl Keys {
         Ok(Nonce::assume_unique_for_key(nonce))
     }
 
-    pub(super) fn seal(&mut self, kind: u8, buf: &mut [u8], length: usize) -> Result<usize, RecordError> {
+    pub(super) fn seal(
+        &mut self,
+        kind: u8,
+        buf: &mut [u8],
+        length: usize,
+    ) -> Result<usize, RecordError> {
         if length > MAX_PLAINTEXT || buf.len() < HEAD + length + TAIL {
             return Err(RecordError::NoRoom);
         }

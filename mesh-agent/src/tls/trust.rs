@@ -7,9 +7,9 @@ use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::peer::PeerId;
 use super::failure::from_webpki;
 use super::leaf::{CertificateName, Leaf, Role, system_time};
+use super::peer::PeerId;
 use super::provider;
 use super::revocation::{CrlError, Revocations, is_pem};
 use crate::model::{SpiffeId, TlsFailure, TrustDomain};

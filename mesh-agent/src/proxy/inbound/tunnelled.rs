@@ -1,5 +1,6 @@
 //! Streams of another agent: handshake once, then one stream after the other.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -8,13 +9,14 @@ use tokio::net::TcpStream;
 use crate::model::{
     ClientAddr, CloseReason, RefuseReason, SpiffeId, TlsRole, UnknownPeer, UpstreamAddr, Workload,
 };
-use crate::policy::Permit;
-use crate::proxy::carry::{Stopped, Tunnelled, carry};
-use crate::proxy::connection::{Accepted, At};
-use crate::proxy::inbound::deliver;
+use crate::peer::{credentials, still_trusted};
 use crate::plan::Checked;
-use crate::proxy::outbound::{credentials, decide, note, pair, still_trusted};
-use crate::proxy::proofs::{Proved, Standing};
+use crate::policy::Permit;
+use crate::proxy::accepted::Accepted;
+use crate::proxy::authorize::decide;
+use crate::proxy::carry::{Stopped, Tunnelled, carry};
+use crate::proxy::context::{At, Exchange};
+use crate::proxy::deliver::deliver;
 use crate::proxy::report::Report;
 use crate::sys::socket;
 use crate::tls::{self, PeerId, Session};
@@ -23,25 +25,29 @@ use crate::tunnel::{Connection, End, Open, Reset, ResetReason, Taken};
 /// The peer's pool closes sooner: this is for peers that vanished.
 const IDLE: Duration = Duration::from_secs(60);
 
-pub(in crate::proxy) async fn serve(accepted: Accepted<'_>) {
-    let Accepted { client, mut at } = accepted;
+pub(in crate::proxy) async fn serve(accepted: Accepted) {
+    let Accepted { client, exchange } = accepted;
+    let at = exchange.at.clone();
     match Box::pin(handshake(&at, &client)).await {
         Ok((session, not_after)) => {
             stand_on(&at, &session.peer);
-            if let Err(reason) = still_trusted(&at, &session.peer) {
-                let mut report = at.report();
+            if let Err(reason) = still_trusted(&at.pod, &session.peer) {
+                let mut report = exchange.report();
                 report.secured(session.parameters, &session.peer);
-                come_from(&at, &mut report, &session.peer);
+                come_from(&exchange, &mut report, &session.peer);
                 return report.refused(reason);
             }
+            // Each stream sees the configuration that holds when it comes; between
+            // two of them none is kept.
+            drop(exchange);
             let connection = begin(&at, client, session, not_after);
-            streams(&mut at, connection).await;
+            streams(&at, connection).await;
         }
         Err(reason) => {
-            let mut report = at.report();
+            let mut report = exchange.report();
             // Nothing is proven: whose address it is, and what it claimed to be.
-            report.flow().source = at.workload_of_client();
-            report.shown(at.entry.take_shown());
+            report.flow().source = exchange.workload_of_client();
+            report.shown(at.entry().take_shown());
             // No RST: it could overtake the alert that says why.
             report.refused(reason);
         }
@@ -49,47 +55,45 @@ pub(in crate::proxy) async fn serve(accepted: Accepted<'_>) {
 }
 
 /// What the peer's streams are judged by while they live.
-fn stand_on(at: &At<'_>, peer: &PeerId) {
-    let (own, peer) = (at.pod.pod.identity.clone(), peer.clone());
-    let pair = pair(at, at.client_addr.ip(), &peer);
-    let proved = Proved::server(pair, peer.not_after());
-    at.entry.set_standing(Standing { own, peer, proved });
+fn stand_on(at: &At, peer: &PeerId) {
+    let peers = &at.local.peers;
+    let standing = peers.standing_of(&at.pod, at.client_addr.ip(), peer);
+    at.entry().set_standing(standing);
 }
 
 /// The connection for streams; what its handshake proved is noted for those of others.
-fn begin(
-    at: &At<'_>,
-    client: TcpStream,
-    session: Session,
-    not_after: SystemTime,
-) -> Box<Connection> {
+fn begin(at: &At, client: TcpStream, session: Session, not_after: SystemTime) -> Box<Connection> {
     let connection = Box::new(Connection::new(client, session, not_after, Instant::now()));
-    let (peer, expires) = (connection.peer(), connection.expires());
-    note(at, at.client_addr.ip(), peer, expires);
+    let peers = &at.local.peers;
+    peers.note(&at.pod, at.client_addr.ip(), &connection);
     connection
 }
 
-async fn handshake(at: &At<'_>, client: &TcpStream) -> Result<(Session, SystemTime), RefuseReason> {
+async fn handshake(at: &At, client: &TcpStream) -> Result<(Session, SystemTime), RefuseReason> {
     let _place = at.unproven();
-    let credentials = credentials(at).await?;
-    socket::bound_unsent(client);
     let deadline = at.local.shared.config.handshake_timeout;
-    let session = tokio::select! {
-        biased; // removal and drain win
-        reason = at.entry.cut.wait() => return Err(reason.refuse()),
-        session = tls::accept(client, &credentials, deadline) => session,
+    let accepting = async {
+        let credentials = credentials(&at.pod, deadline).await?;
+        socket::bound_unsent(client);
+        let accepted = tls::accept(client, &credentials, deadline).await;
+        let session = accepted.map_err(|failed| at.refuse(failed))?;
+        Ok::<_, RefuseReason>((session, credentials.not_after()))
     };
-    let session = session.map_err(|failed| at.refuse(failed))?;
+    let (session, not_after) = tokio::select! {
+        biased; // removal and drain win
+        reason = at.entry().cut.wait() => return Err(reason.refuse()),
+        accepted = accepting => accepted?,
+    };
     let observe = &at.local.observe;
     observe.handshake(TlsRole::Server, session.parameters);
-    Ok((session, credentials.not_after()))
+    Ok((session, not_after))
 }
 
-async fn streams(at: &mut At<'_>, mut connection: Box<Connection>) {
+async fn streams(at: &Rc<At>, mut connection: Box<Connection>) {
     loop {
         let taken = tokio::select! {
             biased; // a cut must not wait for the next stream
-            _reason = at.entry.cut.wait() => return,
+            _reason = at.entry().cut.wait() => return,
             () = at.local.draining.cancelled() => break,
             () = tokio::time::sleep(IDLE) => break,
             taken = connection.accept() => taken,
@@ -97,7 +101,7 @@ async fn streams(at: &mut At<'_>, mut connection: Box<Connection>) {
         match taken {
             Ok(Some(taken)) => {
                 let whole = stream(at, &mut connection, taken).await;
-                at.entry.clear_checked();
+                at.entry().clear_checked();
                 if !whole {
                     return;
                 }
@@ -108,9 +112,10 @@ async fn streams(at: &mut At<'_>, mut connection: Box<Connection>) {
             Ok(None) => return,
             Err(error) => {
                 tracing::debug!(%error, peer = %connection.peer().spiffe_id(), "protocol error");
-                let mut report = at.report();
+                let exchange = Exchange::begin(at);
+                let mut report = exchange.report();
                 report.secured(connection.tls(), connection.peer());
-                come_from(at, &mut report, connection.peer());
+                come_from(&exchange, &mut report, connection.peer());
                 return report.ended(Default::default(), CloseReason::ProtocolError);
             }
         }
@@ -119,11 +124,11 @@ async fn streams(at: &mut At<'_>, mut connection: Box<Connection>) {
 }
 
 /// One stream; true when the connection may carry the next.
-async fn stream(at: &mut At<'_>, connection: &mut Connection, mut taken: Box<Taken>) -> bool {
+async fn stream(at: &Rc<At>, connection: &mut Connection, mut taken: Box<Taken>) -> bool {
     let Taken { open, relay } = &mut *taken;
     // Each stream is decided by the configuration that holds when it comes.
-    at.published = at.local.shared.published.load_full();
-    let mut report = report(at, open, connection);
+    let exchange = Exchange::begin(at);
+    let mut report = report(&exchange, open, connection);
     if open.source.ip().to_canonical() != at.client_addr.ip() {
         // Only a pod's own agent opens streams for it, from its own address.
         report.refused(RefuseReason::Loop);
@@ -131,7 +136,7 @@ async fn stream(at: &mut At<'_>, connection: &mut Connection, mut taken: Box<Tak
     }
     let peer = connection.peer().spiffe_id().clone();
     let client = ClientAddr::new(open.source);
-    let application = match Box::pin(reach(at, &mut report, peer, client)).await {
+    let application = match Box::pin(reach(&exchange, &mut report, peer, client)).await {
         Ok(application) => application,
         Err(reason) => {
             let told = told(reason, open, &report);
@@ -148,7 +153,7 @@ async fn stream(at: &mut At<'_>, connection: &mut Connection, mut taken: Box<Tak
         connection,
     };
     let sockets = [&application, &*tcp];
-    let stopped = carry(&mut tunnelled, sockets, &at.entry.cut, &mut report, idle).await;
+    let stopped = carry(&mut tunnelled, sockets, &at.entry().cut, &mut report, idle).await;
     drop(tcp);
     let (reason, answer) = end(&stopped);
     // The application, the log and the peer are told, in that order.
@@ -165,18 +170,18 @@ async fn stream(at: &mut At<'_>, connection: &mut Connection, mut taken: Box<Tak
 
 /// The application, if the policy lets the peer.
 async fn reach(
-    at: &At<'_>,
-    report: &mut Report<'_>,
+    exchange: &Exchange,
+    report: &mut Report,
     peer: SpiffeId,
     client: ClientAddr,
 ) -> Result<TcpStream, RefuseReason> {
-    let permit = permit(at, report, peer)?;
-    deliver(at, &permit, client).await
+    let permit = permit(exchange, report, peer)?;
+    deliver(&exchange.at, &permit, client).await
 }
 
 /// What the peer's agent is told: it has proved who it is, so of a denial it
 /// learns the rule, if it understands that.
-fn told(reason: RefuseReason, open: &Open, report: &Report<'_>) -> Reset {
+fn told(reason: RefuseReason, open: &Open, report: &Report) -> Reset {
     let rule = report.flow.rule.as_ref().filter(|_| open.takes_rule);
     match reason {
         RefuseReason::Denied => Reset::denied(rule),
@@ -203,24 +208,24 @@ fn told(reason: RefuseReason, open: &Open, report: &Report<'_>) -> Reset {
     }
 }
 
-fn report<'l>(at: &At<'l>, open: &Open, connection: &Connection) -> Report<'l> {
-    let mut report = at.report();
+fn report(exchange: &Exchange, open: &Open, connection: &Connection) -> Report {
+    let mut report = exchange.report();
     report.secured(connection.tls(), connection.peer());
-    come_from(at, &mut report, connection.peer());
+    come_from(exchange, &mut report, connection.peer());
     let flow = report.flow();
     flow.client = ClientAddr::new(open.source);
-    flow.upstream = Some(UpstreamAddr::new(at.orig_dst.get()));
+    flow.upstream = Some(UpstreamAddr::new(exchange.at.orig_dst.get()));
     let vip = open.original.ip().to_canonical();
-    let service = at.published.snapshot.by_vip.get(&vip);
+    let service = exchange.in_force.snapshot.by_vip.get(&vip);
     flow.service = service.map(|s| s.key.clone());
     report
 }
 
 /// Who the peer has proved to be.
-fn come_from(at: &At<'_>, report: &mut Report<'_>, peer: &PeerId) {
+fn come_from(exchange: &Exchange, report: &mut Report, peer: &PeerId) {
     let id = peer.spiffe_id();
     // The address gives the pod's name only where it agrees with the proof.
-    report.flow().source = at.workload_of_client().and_then(|w| {
+    report.flow().source = exchange.workload_of_client().and_then(|w| {
         let agrees = is_of(&w, id);
         agrees.then_some(w).ok_or(UnknownPeer)
     });
@@ -231,15 +236,20 @@ fn is_of(workload: &Arc<Workload>, id: &SpiffeId) -> bool {
     workload.key.namespace == id.namespace() && workload.service_account == id.service_account()
 }
 
-fn permit(at: &At<'_>, report: &mut Report<'_>, peer: SpiffeId) -> Result<Permit, RefuseReason> {
+fn permit(
+    exchange: &Exchange,
+    report: &mut Report,
+    peer: SpiffeId,
+) -> Result<Permit, RefuseReason> {
+    let at = &exchange.at;
     let checked = Checked::new(
         Some(peer),
         at.client_addr.ip(),
-        at.pod.pod.workload.clone(),
+        at.pod.workload.clone(),
         at.orig_dst.get(),
     );
-    at.entry.set_checked(checked.clone());
-    decide(at, report, &checked)
+    at.entry().set_checked(checked.clone());
+    decide(exchange, report, &checked)
 }
 
 /// What the end is to the log, and what the peer is told.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use mesh_common::counter::Counter;
 
-use super::{Projector, on_agent_down};
+use super::{DataPath, Projector, on_agent_down};
 use crate::capture::EnrolPod;
 use crate::model::{OnAgentDown, PodIps, WorkloadKey};
 use crate::sys::route::{self, RouteError};
@@ -14,10 +14,10 @@ use crate::sys::route::{self, RouteError};
 const READ: usize = 256;
 const LOGGED: usize = 10;
 
-impl Projector {
+impl<D: DataPath> Projector<D> {
     /// Puts back lost programs, pins, rules, routes and settings. Gives whether
     /// other pods are whole now than before.
-    pub fn restore(&mut self) -> bool {
+    pub(crate) fn restore(&mut self) -> bool {
         let node = self.capture.restore_node();
         let mut missing = node.count;
         let failed: Vec<String> = node.failed.iter().map(ToString::to_string).collect();
@@ -102,7 +102,7 @@ impl Projector {
     }
 
     /// Logs the latest refusals, a few of them in a turn.
-    pub fn log_refusals(&mut self) {
+    pub(crate) fn log_refusals(&mut self) {
         self.capture.forward_log();
         let events = match self.capture.refusals(READ) {
             Ok(events) => events,

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Error, PodStatus, Projector, Served, on_agent_down, rules};
+use super::{DataPath, Error, LocalPod, PodStatus, Projector, on_agent_down, rules};
 use crate::capture::EnrolPod;
 use crate::model::{OnAgentDown, PodIps, Snapshot, Workload, WorkloadKey};
 use crate::sys::{netns, route};
@@ -35,7 +35,7 @@ fn leaving(key: &WorkloadKey, snapshot: &Snapshot) -> Leaving {
     }
 }
 
-impl Projector {
+impl<D: DataPath> Projector<D> {
     pub(super) async fn leave_unwanted(&mut self, snapshot: &Snapshot, wanted: &Wanted) {
         let unwanted = self.pods.keys().filter(|key| !wanted.contains_key(*key));
         let unwanted: Vec<WorkloadKey> = unwanted.cloned().collect();
@@ -61,7 +61,7 @@ impl Projector {
     }
 
     /// An explicit word let it go.
-    async fn withdraw(&mut self, pod: &Served) {
+    async fn withdraw(&mut self, pod: &LocalPod) {
         let cookie = pod.netns.cookie();
         if let Err(error) = self.capture.withdraw(cookie, pod.ips) {
             tracing::error!(pod = %pod.workload.key, %error, "cannot withdraw");
@@ -74,7 +74,7 @@ impl Projector {
         tracing::info!(pod = %pod.workload.key, "withdrawn");
     }
 
-    async fn remove_from_workers(&self, pod: &Served) {
+    async fn remove_from_workers(&self, pod: &LocalPod) {
         if let Err(error) = self.workers.remove_pod(pod.netns.cookie()).await {
             tracing::error!(pod = %pod.workload.key, %error, "cannot close its sockets");
         }
@@ -82,7 +82,7 @@ impl Projector {
 
     /// Nobody serves the namespace any more, and what the kernel has stays: it is
     /// closed until it is gone, or until its pod is let go.
-    pub(super) async fn abandon(&mut self, pod: &Served) {
+    pub(super) async fn abandon(&mut self, pod: &LocalPod) {
         let key = pod.workload.key.clone();
         self.closed.insert(pod.netns.cookie(), key);
         self.remove_from_workers(pod).await;
@@ -90,7 +90,7 @@ impl Projector {
 
     /// Enrolling it failed half-way: nobody serves it, and as far as the kernel
     /// lets us it is closed, too.
-    pub(super) async fn close(&mut self, pod: &Served, on_agent_down: OnAgentDown) {
+    pub(super) async fn close(&mut self, pod: &LocalPod, on_agent_down: OnAgentDown) {
         self.abandon(pod).await;
         let closed = self.capture.enrol(&EnrolPod {
             netns: &pod.netns,
@@ -107,7 +107,7 @@ impl Projector {
 
     /// It is wanted, and what it is now cannot be made true. What is still said
     /// of it goes on; what is not said any more is not served.
-    pub(super) async fn keep_closed(&mut self, workload: &Workload, before: Option<&Served>) {
+    pub(super) async fn keep_closed(&mut self, workload: &Workload, before: Option<&LocalPod>) {
         let Some(before) = before else { return };
         let is_itself = before.workload.uid == workload.uid
             && before.workload.ips == workload.ips

@@ -18,7 +18,7 @@ use crate::tls::PeerId;
 
 /// A peer's stream outlives its certificate by this: clocks differ, and the
 /// client may need a second try.
-pub(super) const GRACE: Duration = Duration::from_secs(5);
+pub(crate) const GRACE: Duration = Duration::from_secs(5);
 /// Pairs that are remembered. Streams of others end with their certificate.
 const MAX: usize = 32_768;
 /// Least number of pairs at which expired ones are looked for.
@@ -26,19 +26,19 @@ const FEW: usize = 1024;
 
 /// Who proved itself to whom.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Pair {
+pub(crate) struct Pair {
     /// Of this node's pod.
-    pub(super) netns: u64,
-    pub(super) peer_ip: IpAddr,
-    pub(super) peer: SpiffeId,
+    pub(crate) netns: u64,
+    pub(crate) peer_ip: IpAddr,
+    pub(crate) peer: SpiffeId,
 }
 
 /// What the last handshake of a pair showed.
 #[derive(Clone, Debug)]
-pub(super) struct Proof {
-    pub(super) peer: PeerId,
+pub(crate) struct Proof {
+    pub(crate) peer: PeerId,
     /// When the client is to make another.
-    pub(super) due: SystemTime,
+    pub(crate) due: SystemTime,
 }
 
 struct Known {
@@ -56,11 +56,11 @@ struct Table {
 
 /// The proofs of all workers: the next handshake of a pair may come to another.
 #[derive(Default)]
-pub(super) struct Proofs(Mutex<Table>);
+pub(crate) struct Proofs(Mutex<Table>);
 
 impl Proofs {
     /// A handshake was verified. What ends sooner than what is known says nothing.
-    pub(super) fn note(&self, pair: Pair, proof: Proof, now: SystemTime) {
+    pub(crate) fn note(&self, pair: Pair, proof: Proof, now: SystemTime) {
         let mut table = self.0.lock();
         table.tidy(now);
         let full = table.known.len() >= MAX;
@@ -77,7 +77,7 @@ impl Proofs {
         }
     }
 
-    pub(super) fn get(&self, pair: &Pair) -> Option<Proof> {
+    pub(crate) fn get(&self, pair: &Pair) -> Option<Proof> {
         let table = self.0.lock();
         table.known.get(pair).map(|known| known.proof.clone())
     }
@@ -111,7 +111,7 @@ impl Table {
 /// another handshake: renewal of certificates is at half of their life, so that
 /// by two thirds of the rest both ends have newer ones. `spread` parts pairs
 /// that began together.
-pub(super) fn due(now: SystemTime, expires: SystemTime, spread: u64) -> SystemTime {
+pub(crate) fn due(now: SystemTime, expires: SystemTime, spread: u64) -> SystemTime {
     let left = expires.duration_since(now).unwrap_or_default();
     let part = u32::try_from(spread % 8).unwrap_or(0);
     expires - left / 3 - (left / 64) * part
@@ -119,18 +119,18 @@ pub(super) fn due(now: SystemTime, expires: SystemTime, spread: u64) -> SystemTi
 
 /// What a live connection between agents stands on.
 #[derive(Debug)]
-pub(super) struct Standing {
+pub(crate) struct Standing {
     /// Certificate of this node's pod that the connection stands for.
-    pub(super) own: Arc<Handle>,
+    pub(crate) own: Arc<Handle>,
     /// As in the connection's own handshake.
-    pub(super) peer: PeerId,
-    pub(super) proved: Proved,
+    pub(crate) peer: PeerId,
+    pub(crate) proved: Proved,
 }
 
 /// How long the peer of a live connection counts as proved.
 #[derive(Debug)]
-pub(super) struct Proved {
-    pub(super) pair: Pair,
+pub(crate) struct Proved {
+    pub(crate) pair: Pair,
     /// Where the client makes another handshake; none at the server.
     renew_at: Option<SocketAddr>,
     until: SystemTime,
@@ -139,7 +139,7 @@ pub(super) struct Proved {
 
 /// What is to be done about a live connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Judgement {
+pub(crate) enum Judgement {
     Fine,
     /// Make another handshake with the peer, there.
     Renew(Pair, SocketAddr),
@@ -148,7 +148,7 @@ pub(super) enum Judgement {
 }
 
 impl Proved {
-    pub(super) fn server(pair: Pair, until: SystemTime) -> Self {
+    pub(crate) fn server(pair: Pair, until: SystemTime) -> Self {
         Self {
             pair,
             renew_at: None,
@@ -158,7 +158,7 @@ impl Proved {
     }
 
     /// `due`: when another handshake, to `to`, is to be made.
-    pub(super) fn client(pair: Pair, until: SystemTime, to: SocketAddr, due: SystemTime) -> Self {
+    pub(crate) fn client(pair: Pair, until: SystemTime, to: SocketAddr, due: SystemTime) -> Self {
         Self {
             renew_at: Some(to),
             due,
@@ -167,7 +167,7 @@ impl Proved {
     }
 
     /// `may_renew`: there is room for another handshake now.
-    pub(super) fn judge(&mut self, proofs: &Proofs, now: SystemTime, may_renew: bool) -> Judgement {
+    pub(crate) fn judge(&mut self, proofs: &Proofs, now: SystemTime, may_renew: bool) -> Judgement {
         if now < self.due {
             return Judgement::Fine;
         }

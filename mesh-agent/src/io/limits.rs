@@ -45,13 +45,13 @@ impl Limits {
     }
 
     /// Is it one that is held back for control?
-    pub(super) fn is_held_back(&self, fd: &impl AsFd) -> bool {
+    pub(crate) fn is_held_back(&self, fd: &impl AsFd) -> bool {
         let number = usize::try_from(fd.as_fd().as_raw_fd()).unwrap_or(usize::MAX);
         number >= self.data_files
     }
 
     /// From this number on descriptors are control's.
-    pub(super) fn data_files(&self) -> usize {
+    pub(crate) fn data_files(&self) -> usize {
         self.data_files
     }
 

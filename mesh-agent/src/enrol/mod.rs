@@ -8,9 +8,11 @@
 //!   that a closed pod stays closed, and the error is shown;
 //! - a failure of one pod never stops the others, and is tried again.
 
+mod data_path;
 mod guards;
 mod leave;
 mod links;
+mod local_pod;
 mod metrics;
 mod ports;
 mod rules;
@@ -27,9 +29,11 @@ use crate::capture::{self, Capture, EnrolPod};
 use crate::identity::Identities;
 use crate::model::{Enrolment, OnAgentDown, PodIps, Snapshot, SpiffeError, Workload, WorkloadKey};
 use crate::observe::Observe;
-use crate::proxy::{self, LocalPod, Recheck, Workers};
 use crate::sys::netns::{Netns, NetnsError};
 use crate::sys::route::{self, RouteError};
+pub(crate) use data_path::DataPath;
+pub(crate) use data_path::{Recheck, ServeError};
+pub(crate) use local_pod::LocalPod;
 
 /// Of the projector, for the reference of metrics.
 #[cfg(test)]
@@ -39,7 +43,7 @@ pub(crate) fn register(observe: &Observe) {
 
 /// Why a pod is not enrolled.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     #[error(
         "no annotation says where its network namespace is; set mesh-agent.io/netns, /pid or /cgroup"
     )]
@@ -57,36 +61,33 @@ pub enum Error {
     #[error(transparent)]
     Route(#[from] RouteError),
     #[error(transparent)]
-    Proxy(#[from] proxy::Error),
+    Serve(#[from] ServeError),
     #[error(transparent)]
     Capture(#[from] capture::Error),
 }
 
 /// State of one of the node's enrolled pods, for `status`.
 #[derive(Clone, Debug, Serialize)]
-pub struct PodStatus {
-    pub pod: String,
-    pub enrolled: bool,
-    pub addresses: Vec<IpAddr>,
+pub(crate) struct PodStatus {
+    pub(crate) pod: String,
+    pub(crate) enrolled: bool,
+    pub(crate) addresses: Vec<IpAddr>,
     /// Its SPIFFE id, where its names make one.
-    pub identity: Option<String>,
-    pub netns_cookie: Option<u64>,
+    pub(crate) identity: Option<String>,
+    pub(crate) netns_cookie: Option<u64>,
     /// How long enrolling took.
-    pub enrol_seconds: Option<f64>,
+    pub(crate) enrol_seconds: Option<f64>,
     /// Why not.
-    pub message: Option<String>,
+    pub(crate) message: Option<String>,
     /// What does not work for it though it is enrolled.
-    pub warning: Option<String>,
+    pub(crate) warning: Option<String>,
 }
 
-/// A pod of this node as the workers serve it.
-type Served = LocalPod;
-
 /// The projector and what it has enrolled.
-pub struct Projector {
+pub(crate) struct Projector<D> {
     node: String,
     capture: Capture,
-    workers: Workers,
+    workers: D,
     host: Netns,
     identities: Identities,
     pods: BTreeMap<WorkloadKey, LocalPod>,
@@ -117,11 +118,11 @@ pub struct Projector {
     metrics: metrics::Metrics,
 }
 
-impl Projector {
-    pub fn new(
+impl<D: DataPath> Projector<D> {
+    pub(crate) fn new(
         node: String,
         capture: Capture,
-        workers: Workers,
+        workers: D,
         identities: Identities,
         observe: &Observe,
     ) -> Result<Self, Error> {
@@ -150,7 +151,7 @@ impl Projector {
     }
 
     /// Brings the node to the state that the configuration wants.
-    pub async fn apply(&mut self, snapshot: &Snapshot) -> Vec<PodStatus> {
+    pub(crate) async fn apply(&mut self, snapshot: &Snapshot) -> Vec<PodStatus> {
         let wanted: BTreeMap<WorkloadKey, Arc<Workload>> = snapshot
             .enrolled_on(&self.node)
             .map(|w| (w.key.clone(), w.clone()))
@@ -220,7 +221,7 @@ impl Projector {
     }
 
     /// Has live connections looked at again.
-    pub async fn recheck(&self, what: &Recheck) {
+    pub(crate) async fn recheck(&self, what: &Recheck) {
         if let Err(error) = self.workers.recheck(what).await {
             tracing::error!(%error, "cannot have live connections looked at again");
         }
@@ -230,7 +231,7 @@ impl Projector {
     /// in another namespace or cgroup, which its annotations name as before, or
     /// given or bereft of a family? Or is something else of it to be told?
     #[must_use]
-    pub fn have_pods_moved(&self) -> bool {
+    pub(crate) fn have_pods_moved(&self) -> bool {
         self.status_is_old
             || self.pods.iter().any(|(key, pod)| {
                 let dir = pod.workload.cgroup.as_ref();
@@ -242,7 +243,7 @@ impl Projector {
 
     /// As [`Projector::apply`] left them, and what was found broken since.
     #[must_use]
-    pub fn statuses(&self) -> Vec<PodStatus> {
+    pub(crate) fn statuses(&self) -> Vec<PodStatus> {
         let mut statuses = self.statuses.clone();
         for (key, why) in &self.broken {
             let name = key.to_string();
@@ -380,12 +381,12 @@ impl Projector {
     }
 
     #[must_use]
-    pub fn active_connections(&self) -> usize {
+    pub(crate) fn active_connections(&self) -> usize {
         self.workers.active()
     }
 
     /// Ends it all: connections drain first; `on_stop` decides what the kernel keeps.
-    pub async fn stop(
+    pub(crate) async fn stop(
         self,
         drain: std::time::Duration,
         on_stop: capture::OnStop,

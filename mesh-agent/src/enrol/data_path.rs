@@ -1,0 +1,53 @@
+//! What enrolment asks of the data path.
+
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::local_pod::LocalPod;
+use crate::tls::Trust;
+
+/// What live connections are to be looked at again for.
+#[derive(Clone, Debug)]
+pub(crate) enum Recheck {
+    /// The configuration changed.
+    Policy,
+    /// Roots or revocations changed.
+    Trust(Arc<Trust>),
+}
+
+/// Why a pod could not be served.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServeError {
+    #[error("cannot open listeners in the pod's network namespace: {0}")]
+    Listen(std::io::Error),
+    #[error("a worker thread has ended")]
+    WorkerGone,
+}
+
+/// The workers, as far as enrolment knows them.
+pub(crate) trait DataPath {
+    /// Serves the pod, or has one that is served be what it is now: its
+    /// listeners stay, and connections that were begun as somebody else are cut
+    /// when this returns. Gives one member of each listener group that is new,
+    /// for the kernel to steer to.
+    async fn put_pod(&self, pod: &LocalPod) -> Result<Vec<(IpAddr, OwnedFd)>, ServeError>;
+
+    /// Closes the pod's listeners and resets its connections; returns when all are closed.
+    async fn remove_pod(&self, netns_cookie: u64) -> Result<(), ServeError>;
+
+    /// Has every live connection looked at again; what is not allowed any
+    /// more is cut.
+    async fn recheck(&self, what: &Recheck) -> Result<(), ServeError>;
+
+    /// Source ports of deliveries.
+    fn delivery_ports(&self) -> &RangeInclusive<u16>;
+
+    /// Connections carried now.
+    fn active(&self) -> usize;
+
+    /// Stops accepting, lets connections end until `deadline`, cuts the rest, ends the threads.
+    async fn drain(self, deadline: Duration);
+}

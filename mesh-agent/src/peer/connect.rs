@@ -1,0 +1,85 @@
+//! A new connection to another agent.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::peers::Peers;
+use crate::enrol::LocalPod;
+use crate::io::dial;
+use crate::model::{PeerCertificate, RefuseReason, TlsFailure, TlsRole};
+use crate::plan::{Leave as _, MeshPeer};
+use crate::sys::socket;
+use crate::tls::{self, Credentials, PeerId};
+use crate::tunnel::Connection;
+
+/// There is no session with the other agent.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) reason: RefuseReason,
+    /// What the peer's certificate says, where it was refused: a claim.
+    pub(crate) shown: Option<Arc<PeerCertificate>>,
+}
+
+impl From<RefuseReason> for Refused {
+    fn from(reason: RefuseReason) -> Self {
+        Self {
+            reason,
+            shown: None,
+        }
+    }
+}
+
+impl From<tls::Failed> for Refused {
+    fn from(failed: tls::Failed) -> Self {
+        Self {
+            reason: RefuseReason::Tls(failed.failure),
+            shown: failed.shown,
+        }
+    }
+}
+
+impl Peers {
+    /// Verified, and noted as a proof.
+    pub(super) async fn connect(
+        &self,
+        pod: &LocalPod,
+        to: &MeshPeer,
+    ) -> Result<Connection, Refused> {
+        let config = &self.config;
+        let credentials = credentials(pod, config.handshake_timeout).await?;
+        let from = pod.dial_from(to.to().ip(), config.same_node_tls, &config.limits)?;
+        let tcp = dial::dial(to, from, config.connect_timeout).await?;
+        socket::bound_unsent(&tcp);
+        socket::keep_alive(&tcp).map_err(|_| RefuseReason::ConnectRefused)?;
+        let expected = std::slice::from_ref(to.expected());
+        let handshake = tls::connect(&tcp, &credentials, expected, config.handshake_timeout);
+        let session = handshake.await?;
+        self.observe.handshake(TlsRole::Client, session.parameters);
+        let connection = Connection::new(tcp, session, credentials.not_after(), Instant::now());
+        self.note(pod, to.to().ip(), &connection);
+        Ok(connection)
+    }
+}
+
+/// The pod's own certificate; waits for one that is on its way.
+pub(crate) async fn credentials(
+    pod: &LocalPod,
+    longest: Duration,
+) -> Result<Arc<Credentials>, RefuseReason> {
+    if let Some(credentials) = pod.identity.current() {
+        return Ok(credentials);
+    }
+    let deadline = tokio::time::Instant::now() + longest;
+    let waited = pod.identity.wait(deadline).await;
+    waited.map_err(|_| RefuseReason::NoCertificate)
+}
+
+/// Once the connection is registered, so that a revocation is either seen here
+/// or cuts it: also one that came during the handshake, or in the pool.
+pub(crate) fn still_trusted(pod: &LocalPod, peer: &PeerId) -> Result<(), RefuseReason> {
+    match pod.identity.current() {
+        None => Err(RefuseReason::NoCertificate),
+        Some(own) if own.trust().is_revoked(peer) => Err(RefuseReason::Tls(TlsFailure::Revoked)),
+        Some(_) => Ok(()),
+    }
+}

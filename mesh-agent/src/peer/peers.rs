@@ -1,0 +1,157 @@
+//! What one worker has of other agents.
+
+use std::cell::{Cell, RefCell};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::mpsc;
+
+use super::away::Away;
+use super::metrics::Metrics;
+use super::proofs::{self, Judgement, Pair, Proof, Proofs, Proved, Standing};
+use super::reach::Wish;
+use crate::enrol::LocalPod;
+use crate::io::Limits;
+use crate::observe;
+use crate::tls::{PeerId, Trust};
+use crate::tunnel::{Connection, Key, Pool, PoolConfig};
+
+/// Settings of the sessions with other agents.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) connect_timeout: Duration,
+    pub(crate) handshake_timeout: Duration,
+    /// Mutual TLS also between pods of this node.
+    pub(crate) same_node_tls: bool,
+    pub(crate) limits: Limits,
+    pub(crate) pool: PoolConfig,
+}
+
+/// One worker's.
+pub(crate) struct Peers {
+    pub(super) config: Config,
+    pub(super) observe: observe::Local,
+    pub(super) metrics: Metrics,
+    /// Those of all workers.
+    pub(super) proofs: Arc<Proofs>,
+    /// Idle connections.
+    pub(super) pool: RefCell<Pool>,
+    /// Agents that were not there.
+    pub(super) away: RefCell<Away>,
+    /// Connections to be made ahead.
+    pub(super) wishes: mpsc::Sender<Wish>,
+    /// Parts the renewals of what began together.
+    spread: Cell<u64>,
+}
+
+impl Peers {
+    pub(crate) fn new(
+        config: Config,
+        observe: observe::Local,
+        metrics: Metrics,
+        proofs: Arc<Proofs>,
+        wishes: mpsc::Sender<Wish>,
+    ) -> Self {
+        Self {
+            pool: RefCell::new(Pool::new(config.pool.clone())),
+            config,
+            observe,
+            metrics,
+            proofs,
+            away: RefCell::default(),
+            wishes,
+            spread: Cell::new(0),
+        }
+    }
+
+    /// Keeps a connection for the pod's next stream.
+    pub(crate) fn keep(&self, key: Key, connection: Connection) {
+        self.pool.borrow_mut().put(key, connection, Instant::now());
+    }
+
+    /// Closes all idle connections of a pod.
+    pub(crate) fn remove_pod(&self, netns: u64) {
+        self.pool.borrow_mut().remove_pod(netns);
+    }
+
+    pub(crate) fn clear(&self) {
+        self.pool.borrow_mut().clear();
+    }
+
+    /// Closes idle connections that are of no use any more.
+    pub(crate) fn sweep(&self, now: Instant, wall: SystemTime) {
+        self.pool.borrow_mut().sweep(now, wall);
+    }
+
+    /// Closes idle connections to peers that are revoked.
+    pub(crate) fn distrust(&self, trust: &Trust) {
+        let mut pool = self.pool.borrow_mut();
+        pool.retain_peers(|peer| !trust.is_revoked(peer));
+    }
+
+    /// Is what the connection's peer showed, here or lately elsewhere, revoked?
+    pub(crate) fn is_revoked(&self, standing: &Standing, trust: &Trust) -> bool {
+        let newest = self.proofs.get(&standing.proved.pair);
+        trust.is_revoked(&standing.peer)
+            || newest.is_some_and(|proof| trust.is_revoked(&proof.peer))
+    }
+
+    /// `may_renew`: there is room for another handshake now.
+    pub(crate) fn judge(
+        &self,
+        standing: &mut Standing,
+        now: SystemTime,
+        may_renew: bool,
+    ) -> Judgement {
+        standing.proved.judge(&self.proofs, now, may_renew)
+    }
+
+    /// What a stream to the other agent is judged by while it lives.
+    pub(crate) fn standing(&self, pod: &LocalPod, to: SocketAddr, with: &Connection) -> Standing {
+        let peer = with.peer().clone();
+        let pair = pair(pod, to.ip(), &peer);
+        let due = self.due(SystemTime::now(), with.expires());
+        Standing {
+            own: pod.identity.clone(),
+            proved: Proved::client(pair, peer.not_after(), to, due),
+            peer,
+        }
+    }
+
+    /// What the streams of another agent are judged by while they live.
+    pub(crate) fn standing_of(&self, pod: &LocalPod, from: IpAddr, peer: &PeerId) -> Standing {
+        let peer = peer.clone();
+        let pair = pair(pod, from, &peer);
+        Standing {
+            own: pod.identity.clone(),
+            proved: Proved::server(pair, peer.not_after()),
+            peer,
+        }
+    }
+
+    /// A handshake that was verified proves the peer's identity for all streams of the pair.
+    pub(crate) fn note(&self, pod: &LocalPod, peer_ip: IpAddr, with: &Connection) {
+        let (now, peer) = (SystemTime::now(), with.peer());
+        let proof = Proof {
+            peer: peer.clone(),
+            due: self.due(now, with.expires()),
+        };
+        self.proofs.note(pair(pod, peer_ip, peer), proof, now);
+    }
+
+    /// When a handshake that was made now is to be followed by another.
+    fn due(&self, now: SystemTime, expires: SystemTime) -> SystemTime {
+        let spread = self.spread.get();
+        self.spread.set(spread.wrapping_add(1));
+        proofs::due(now, expires, spread)
+    }
+}
+
+fn pair(pod: &LocalPod, peer_ip: IpAddr, peer: &PeerId) -> Pair {
+    Pair {
+        netns: pod.cookie(),
+        peer_ip,
+        peer: peer.spiffe_id().clone(),
+    }
+}

@@ -1,0 +1,71 @@
+//! Settings of the data path.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use crate::io::{Limits, RECOMMENDED_OPEN_FILES};
+use crate::peer;
+use crate::tunnel::PoolConfig;
+
+/// Settings of the data path.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub workers: usize,
+    /// Longest wait for an upstream's answer.
+    pub connect_timeout: Duration,
+    /// Ends a connection without bytes for this long; `None`: never.
+    pub idle_timeout: Option<Duration>,
+    /// Of the whole agent; each takes two file descriptors.
+    pub max_connections: usize,
+    /// Of one pod. Beside that each pod, and each source, may have as many as
+    /// are free, so that busy ones do not starve their neighbours.
+    pub max_connections_per_pod: usize,
+    /// Bytes that all connections hold of what one side sent and the other did
+    /// not take; towards that they read less at a time.
+    pub max_buffer_bytes: usize,
+    /// What the machine gives.
+    pub limits: Limits,
+    /// Longest TLS handshake, and longest wait for a client's first bytes
+    /// where they decide what the connection is.
+    pub handshake_timeout: Duration,
+    /// Mutual TLS also between pods of this node.
+    pub same_node_tls: bool,
+    /// Bounds of each worker's idle connections to other agents.
+    pub pool: PoolConfig,
+    /// Source ports of deliveries. Outside of the clients' own ephemeral range,
+    /// for a delivery shares the client's address.
+    pub delivery_ports: RangeInclusive<u16>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        let limits = Limits::of(RECOMMENDED_OPEN_FILES, workers);
+        Self {
+            workers,
+            connect_timeout: Duration::from_secs(5),
+            idle_timeout: None,
+            max_connections: limits.connections,
+            max_connections_per_pod: limits.connections_per_pod,
+            limits,
+            max_buffer_bytes: 256 << 20,
+            handshake_timeout: Duration::from_secs(5),
+            same_node_tls: false,
+            pool: PoolConfig::default(),
+            delivery_ports: 10_000..=32_000,
+        }
+    }
+}
+
+impl Config {
+    /// What of it is about other agents.
+    pub(super) fn peers(&self) -> peer::Config {
+        peer::Config {
+            connect_timeout: self.connect_timeout,
+            handshake_timeout: self.handshake_timeout,
+            same_node_tls: self.same_node_tls,
+            limits: self.limits,
+            pool: self.pool.clone(),
+        }
+    }
+}

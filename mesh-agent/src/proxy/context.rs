@@ -1,0 +1,309 @@
+//! What a connection's stages work with: the agent's state, the worker's, the
+//! pod's and the connection's own. All of it is owned, so that a task of its own
+//! may hold it.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::config::Config;
+use super::live::{CutReason, Entry, Live, Registered};
+use super::metrics::Metrics;
+use super::places::{self, Places};
+use super::ports::PortRange;
+use super::spare::Spare;
+use super::unproven::{Place, Unproven};
+use crate::enrol::LocalPod;
+use crate::model::{
+    ClientAddr, ConnectionId, OrigDst, RefuseReason, TrustDomain, UnknownPeer, Workload,
+};
+use crate::observe::{self, Observe};
+use crate::peer::{self, Peers, Proofs, Wish};
+use crate::plan::{Premises, Published};
+use crate::tunnel::{Connection, Key};
+
+/// Cookie of the namespace that a SYN from here to there went into, where this
+/// node's agent enrolled it: proof of which pod the address belongs to now.
+pub(super) type EnteredPod = Arc<dyn Fn(SocketAddr, SocketAddr) -> Option<u64> + Send + Sync>;
+
+/// What all workers see.
+pub(super) struct Shared {
+    pub(super) config: Config,
+    pub(super) node: String,
+    pub(super) trust_domain: TrustDomain,
+    pub(super) published: Arc<ArcSwap<Published>>,
+    pub(super) entered_pod: EnteredPod,
+    pub(super) observe: Observe,
+    pub(super) metrics: Metrics,
+    /// Of the connections to other agents.
+    pub(super) peers: peer::Metrics,
+    pub(super) places: Places,
+    /// Which pod each enrolled namespace, by its cookie, is.
+    pub(super) enrolled: ArcSwap<HashMap<u64, Arc<Workload>>>,
+    pub(super) proofs: Arc<Proofs>,
+}
+
+impl Shared {
+    pub(super) fn premises<'p>(&'p self, published: &'p Published) -> Premises<'p> {
+        Premises {
+            published,
+            node: &self.node,
+            trust_domain: &self.trust_domain,
+            same_node_tls: self.config.same_node_tls,
+        }
+    }
+
+    /// Is the enrolled namespace this very pod's, and not one's that has its address now?
+    pub(super) fn is_pod(&self, netns_cookie: u64, workload: &Workload) -> bool {
+        let enrolled = self.enrolled.load();
+        enrolled.get(&netns_cookie).is_some_and(|pod| {
+            pod.key == workload.key
+                && pod.uid == workload.uid
+                && pod.service_account == workload.service_account
+        })
+    }
+
+    pub(super) fn show_limits(&self) {
+        let shown = |limit: usize| i64::try_from(limit).unwrap_or(i64::MAX);
+        self.metrics.places.set(shown(self.places.in_all()));
+        let held = shown(self.config.max_buffer_bytes);
+        self.metrics.held_limit.set(held);
+    }
+
+    pub(super) fn change_enrolled(&self, change: impl Fn(&mut HashMap<u64, Arc<Workload>>)) {
+        self.enrolled.rcu(|enrolled| {
+            let mut enrolled = HashMap::clone(enrolled);
+            change(&mut enrolled);
+            enrolled
+        });
+    }
+}
+
+/// State of one worker, shared by its tasks on one thread.
+pub(super) struct Local {
+    pub(super) shared: Arc<Shared>,
+    pub(super) observe: observe::Local,
+    pub(super) live: Rc<Live>,
+    pub(super) unproven: Unproven,
+    /// Other agents, and the connections to them.
+    pub(super) peers: Peers,
+    /// No new streams: idle connections say goodbye.
+    pub(super) draining: CancellationToken,
+    pub(super) ports: PortRange,
+    pub(super) spare: Spare,
+    /// Turn of round robin.
+    turn: Cell<usize>,
+    index: usize,
+    next_id: Cell<u64>,
+    /// Connections of all pods.
+    pub(super) tasks: TaskTracker,
+}
+
+impl Local {
+    pub(super) fn new(
+        index: usize,
+        count: usize,
+        shared: Arc<Shared>,
+        wishes: mpsc::Sender<Wish>,
+    ) -> Self {
+        let observe = shared.observe.worker();
+        Self {
+            peers: Peers::new(
+                shared.config.peers(),
+                observe.clone(),
+                shared.peers.clone(),
+                shared.proofs.clone(),
+                wishes,
+            ),
+            observe,
+            live: Rc::default(),
+            unproven: Unproven::new(&shared.config, count),
+            draining: CancellationToken::new(),
+            ports: PortRange::part(&shared.config.delivery_ports, index, count),
+            spare: Spare::new(),
+            turn: Cell::new(index),
+            index,
+            next_id: Cell::new((index as u64) << 48),
+            tasks: TaskTracker::new(),
+            shared,
+        }
+    }
+
+    /// Unique in this process.
+    pub(super) fn next_id(&self) -> u64 {
+        let id = self.next_id.get();
+        self.next_id.set(id + 1);
+        id
+    }
+
+    /// For log and list.
+    pub(super) fn connection_id(&self) -> ConnectionId {
+        // The worker stands in the upper bits; there are never 65,536 of them.
+        let worker = u16::try_from(self.index).unwrap_or(u16::MAX);
+        ConnectionId::new(worker, self.next_id())
+    }
+
+    pub(super) fn next_turn(&self) -> usize {
+        let turn = self.turn.get();
+        self.turn.set(turn.wrapping_add(1));
+        turn
+    }
+
+    /// Registers a connection of the pod: from now on it can be cut.
+    pub(super) fn register(&self, pod: &PodState) -> Registered {
+        Live::register(&self.live, self.next_id(), pod.cookie())
+    }
+
+    /// Ends what was begun for a pod that is somebody else now, or gone.
+    pub(super) fn retire(&self, pod: &PodState) {
+        pod.retired.set(true);
+        self.live.cut_pod(pod.cookie(), CutReason::PodRemoved);
+        self.peers.remove_pod(pod.cookie());
+    }
+
+    /// Keeps a connection to another agent for the pod's next stream.
+    pub(super) fn keep(&self, pod: &PodState, key: Key, connection: Connection) {
+        // It has the certificate of who the pod was.
+        if !pod.is_retired() {
+            self.peers.keep(key, connection);
+        }
+    }
+}
+
+/// What a pod is, on one worker: another one when it changes.
+pub(super) struct PodState {
+    pod: LocalPod,
+    /// Ends the accept loops.
+    pub(super) stop: CancellationToken,
+    pub(super) tasks: TaskTracker,
+    /// It is somebody else now, or gone.
+    retired: Cell<bool>,
+}
+
+impl Deref for PodState {
+    type Target = LocalPod;
+
+    fn deref(&self) -> &LocalPod {
+        &self.pod
+    }
+}
+
+impl PodState {
+    pub(super) fn new(pod: LocalPod, stop: CancellationToken, tasks: TaskTracker) -> Self {
+        Self {
+            pod,
+            stop,
+            tasks,
+            retired: Cell::new(false),
+        }
+    }
+
+    pub(super) fn places(&self) -> places::Pod<'_> {
+        places::Pod {
+            netns: self.cookie(),
+            taken: &self.active,
+        }
+    }
+
+    /// What was begun for it and is not registered yet must not go on: whoever
+    /// comes later is not found by the cut.
+    pub(super) fn is_retired(&self) -> bool {
+        self.retired.get()
+    }
+}
+
+/// Where and between whom a connection is.
+pub(super) struct At {
+    pub(super) local: Rc<Local>,
+    pub(super) pod: Rc<PodState>,
+    pub(super) client_addr: ClientAddr,
+    pub(super) orig_dst: OrigDst,
+    /// As long as anything of the connection lives, it can be cut.
+    registered: Registered,
+}
+
+impl At {
+    pub(super) fn new(
+        local: Rc<Local>,
+        pod: Rc<PodState>,
+        client: SocketAddr,
+        orig_dst: SocketAddr,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            registered: local.register(&pod),
+            local,
+            pod,
+            client_addr: ClientAddr::new(client),
+            orig_dst: OrigDst::new(orig_dst),
+        })
+    }
+
+    pub(super) fn entry(&self) -> &Rc<Entry> {
+        &self.registered.entry
+    }
+
+    /// Its place among those that have not shown who they are.
+    pub(super) fn unproven(&self) -> Place<'_> {
+        let unproven = &self.local.unproven;
+        unproven.enter(self.pod.cookie(), self.client_addr.ip(), self.entry())
+    }
+
+    /// Does the connection come from elsewhere to the pod?
+    pub(super) fn is_inbound(&self) -> bool {
+        self.pod.workload.ips.contains(self.orig_dst.ip())
+    }
+
+    /// Why there is no session with the other agent; what its failed handshake
+    /// showed is kept for the report.
+    pub(super) fn refuse(&self, refused: impl Into<peer::Refused>) -> RefuseReason {
+        let refused = refused.into();
+        self.entry().set_shown(refused.shown);
+        refused.reason
+    }
+}
+
+/// What is decided on as one: a TCP stream. All its stages see one
+/// configuration; the next stream of a connection may see another.
+pub(super) struct Exchange {
+    pub(super) at: Rc<At>,
+    pub(super) in_force: Arc<Published>,
+}
+
+impl Exchange {
+    /// By the configuration that holds now.
+    pub(super) fn begin(at: &Rc<At>) -> Self {
+        Self {
+            at: at.clone(),
+            in_force: at.local.shared.published.load_full(),
+        }
+    }
+
+    pub(super) fn premises(&self) -> Premises<'_> {
+        self.at.local.shared.premises(&self.in_force)
+    }
+
+    /// The pod that the configuration gives the client's address to: a name
+    /// for people, and never a proof.
+    pub(super) fn workload_of_client(&self) -> Result<Arc<Workload>, UnknownPeer> {
+        let by_ip = &self.in_force.snapshot.by_ip;
+        by_ip
+            .get(&self.at.client_addr.ip())
+            .cloned()
+            .ok_or(UnknownPeer)
+    }
+
+    /// Whose places a connection from elsewhere takes.
+    pub(super) fn source(&self) -> places::Source {
+        let ip = self.at.client_addr.ip();
+        let by_ip = &self.in_force.snapshot.by_ip;
+        places::Source::new(ip, by_ip.contains_key(&ip))
+    }
+}

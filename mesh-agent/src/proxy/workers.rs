@@ -1,0 +1,178 @@
+//! The worker threads, as the control side has them.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, TcpListener};
+use std::ops::RangeInclusive;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+
+use super::config::Config;
+use super::context::{EnteredPod, Shared};
+use super::metrics::Metrics;
+use super::places::Places;
+use super::worker::{self, Command};
+use crate::enrol::{DataPath, LocalPod, Recheck, ServeError};
+use crate::model::{PodIps, TrustDomain};
+use crate::observe::Observe;
+use crate::plan::Published;
+use crate::sys::socket;
+use crate::{io, peer};
+
+/// What all workers see.
+pub struct World {
+    pub node: String,
+    pub trust_domain: TrustDomain,
+    pub published: Arc<ArcSwap<Published>>,
+    pub entered_pod: EnteredPod,
+    pub observe: Observe,
+}
+
+/// The data path could not begin.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot start a worker thread: {0}")]
+pub struct StartError(#[from] std::io::Error);
+
+/// The worker threads.
+pub struct Workers {
+    shared: Arc<Shared>,
+    /// Addresses that are listened for, in each namespace by its cookie.
+    listening: Mutex<HashMap<u64, PodIps>>,
+    workers: Vec<(mpsc::Sender<Command>, std::thread::JoinHandle<()>)>,
+}
+
+impl Workers {
+    pub fn start(config: Config, world: World) -> Result<Self, StartError> {
+        let count = config.workers.max(1);
+        let World {
+            node,
+            trust_domain,
+            published,
+            entered_pod,
+            observe,
+        } = world;
+        let places = Places::new(config.max_connections, config.max_connections_per_pod);
+        io::limit_held(config.max_buffer_bytes);
+        let shared = Arc::new(Shared {
+            config,
+            node,
+            trust_domain,
+            published,
+            entered_pod,
+            metrics: Metrics::new(&observe),
+            peers: peer::Metrics::new(&observe),
+            observe,
+            places,
+            enrolled: ArcSwap::default(),
+            proofs: Arc::default(),
+        });
+        shared.show_limits();
+        let workers = (0..count)
+            .map(|index| worker::spawn(index, count, shared.clone()))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            shared,
+            listening: Mutex::default(),
+            workers,
+        })
+    }
+}
+
+impl DataPath for Workers {
+    async fn recheck(&self, what: &Recheck) -> Result<(), ServeError> {
+        for (worker, _) in &self.workers {
+            let command = Command::Recheck(what.clone());
+            worker
+                .send(command)
+                .await
+                .map_err(|_| ServeError::WorkerGone)?;
+        }
+        Ok(())
+    }
+
+    fn delivery_ports(&self) -> &RangeInclusive<u16> {
+        &self.shared.config.delivery_ports
+    }
+
+    fn active(&self) -> usize {
+        self.shared.places.taken()
+    }
+
+    async fn put_pod(&self, pod: &LocalPod) -> Result<Vec<(IpAddr, OwnedFd)>, ServeError> {
+        let cookie = pod.netns.cookie();
+        let before = self.listening.lock().get(&cookie).copied();
+        let (is_new, before) = (before.is_none(), before.unwrap_or_default());
+        let mut per_worker: Vec<Vec<(IpAddr, TcpListener)>> =
+            self.workers.iter().map(|_| vec![]).collect();
+        let mut steered = Vec::new();
+        for ip in pod.ips.iter().filter(|ip| !before.contains(*ip)) {
+            let group = pod
+                .netns
+                .run(|| socket::listener_group(ip, self.workers.len()))
+                .and_then(|group| group)
+                .map_err(ServeError::Listen)?;
+            let first = group[0].as_fd().try_clone_to_owned();
+            steered.push((ip, first.map_err(ServeError::Listen)?));
+            for (listeners, listener) in per_worker.iter_mut().zip(group) {
+                listeners.push((ip, listener));
+            }
+        }
+        // Before the kernel names the pod to anybody.
+        self.shared.change_enrolled(|enrolled| {
+            enrolled.insert(cookie, pod.workload.clone());
+        });
+        self.listening.lock().insert(cookie, pod.ips);
+        for ((worker, _), listeners) in self.workers.iter().zip(per_worker) {
+            let (done, wait) = oneshot::channel();
+            let command = Command::Put(pod.clone(), listeners, done);
+            worker
+                .send(command)
+                .await
+                .map_err(|_| ServeError::WorkerGone)?;
+            // A new one's connections wait in the backlog for who is busy.
+            if !is_new {
+                wait.await.map_err(|_| ServeError::WorkerGone)?;
+            }
+        }
+        Ok(steered)
+    }
+
+    async fn remove_pod(&self, cookie: u64) -> Result<(), ServeError> {
+        self.shared.change_enrolled(|enrolled| {
+            enrolled.remove(&cookie);
+        });
+        self.listening.lock().remove(&cookie);
+        for (worker, _) in &self.workers {
+            let (done, wait) = oneshot::channel();
+            let command = Command::Remove(cookie, done);
+            worker
+                .send(command)
+                .await
+                .map_err(|_| ServeError::WorkerGone)?;
+            wait.await.map_err(|_| ServeError::WorkerGone)?;
+        }
+        Ok(())
+    }
+
+    async fn drain(self, deadline: Duration) {
+        for (worker, _) in &self.workers {
+            // A worker that is gone has nothing to drain.
+            let _gone = worker.send(Command::Drain(deadline)).await;
+        }
+        let joins = tokio::task::spawn_blocking(move || {
+            for (sender, thread) in self.workers {
+                drop(sender);
+                if thread.join().is_err() {
+                    tracing::error!("a worker thread panicked");
+                }
+            }
+        });
+        if joins.await.is_err() {
+            tracing::error!("joining the workers failed");
+        }
+    }
+}

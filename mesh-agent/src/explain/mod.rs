@@ -20,8 +20,8 @@ use crate::model::{
 };
 use crate::observe::explanation::{DryRun, Explanation, Policy, Rule, Verdict, Way};
 use crate::observe::{refuse_reason, security};
-use crate::plan::{self, Checked, Premises, Published, Refusal, Target, Transport};
-use crate::policy::{Considered, DryRun as Rehearsed, Permit};
+use crate::plan::{self, Checked, Premises, Published, Target, Transport, Verdict as Asked};
+use crate::policy::{Considered, DryRun as Rehearsed};
 use crate::route::{self, Decision};
 pub use question::Unanswerable;
 use question::{Caller, Goal, Question};
@@ -240,14 +240,14 @@ impl Explaining<'_> {
             ),
         };
         way.transport = Some(security(how).to_owned());
-        let policy = &self.premises.published.policy;
-        let considered = policy.explain(&checked.request(&destination));
+        let published = self.premises.published;
+        let considered = published.policy.explain(&checked.request(&destination));
         if let Some(asks) = considered.iter().find(|c| c.asks_address)
             && self.caller.has_no_address()
         {
             return Err(Unanswerable::NeedsAddress(asks.policy.to_string()));
         }
-        let verdict = checked.verdict(policy, &destination);
+        let verdict = checked.verdict(published, published);
         tell(way, &considered, &verdict);
         if let Some(Transport::Mesh(peer)) = transport {
             self.certificates(way, identity.as_ref(), (peer.expected(), &destination));
@@ -304,12 +304,17 @@ fn choices(snapshot: &Snapshot, address: OrigDst) -> usize {
     port.endpoints.iter().filter(fits).count().max(1)
 }
 
-fn tell(way: &mut Way, considered: &[Considered], verdict: &Result<Permit, Refusal>) {
+fn tell(way: &mut Way, considered: &[Considered], verdict: &Asked) {
     let (rule, rehearsed) = match verdict {
-        Ok(permit) => (permit.rule(), permit.dry_run()),
-        Err(refusal) => {
+        Asked::Permit(permit) => (permit.rule(), permit.dry_run()),
+        Asked::Deny(refusal) => {
             way.refused = Some(refuse_reason(refusal.reason()).to_owned());
             (refusal.rule(), refusal.dry_run())
+        }
+        // As on the data path: nothing passes without a permit.
+        Asked::NeedsRequest => {
+            way.refused = Some(refuse_reason(RefuseReason::Denied).to_owned());
+            (None, &[][..])
         }
     };
     way.rule = rule.map(rule_of);

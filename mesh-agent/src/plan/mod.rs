@@ -12,7 +12,9 @@ mod in_force;
 mod target;
 mod transport;
 
-pub(crate) use authz::{Checked, Refusal};
+#[cfg(test)]
+pub(crate) use authz::tests::web;
+pub(crate) use authz::{Checked, Verdict};
 pub use in_force::Published;
 pub(crate) use target::{Target, target};
 pub(crate) use transport::{Leave, MeshPeer, Outside, Premises, Transport};

@@ -1,25 +1,52 @@
-//! Asks the policy.
+//! Asks the policy, and has it asked again as long as what it allowed lives.
 
 use super::context::Exchange;
+use super::live::Watched;
 use super::report::Report;
 use crate::model::RefuseReason;
-use crate::plan::Checked;
+use crate::plan::{Checked, Verdict};
 use crate::policy::Permit;
 
+/// Leave of the policy for one exchange. A change that takes it back cuts the
+/// connection; that ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Authorized {
+    permit: Permit,
+    watched: Watched,
+}
+
+impl Authorized {
+    pub(super) fn permit(&self) -> &Permit {
+        &self.permit
+    }
+
+    /// The connection is there: nothing is opened by this permit any more, and
+    /// what it allowed is still watched.
+    pub(super) fn arrived(self) -> Watched {
+        self.watched
+    }
+}
+
 /// The rule that decided is in the report either way.
-pub(super) fn decide(
+pub(super) fn authorize(
     exchange: &Exchange,
     report: &mut Report,
-    checked: &Checked,
-) -> Result<Permit, RefuseReason> {
-    match checked.verdict(&exchange.in_force.policy, &checked.destination) {
-        Ok(permit) => {
+    check: Checked,
+) -> Result<Authorized, RefuseReason> {
+    let now = exchange.at.local.shared.published.load();
+    match check.verdict(&exchange.in_force, &now) {
+        Verdict::Permit(permit) => {
             report.flow().rule = permit.rule().cloned();
-            Ok(permit)
+            // Without a wait since the newest configuration was asked: whoever
+            // publishes another one finds this check.
+            let watched = Watched::begin(exchange.at.entry(), check);
+            Ok(Authorized { permit, watched })
         }
-        Err(refusal) => {
+        Verdict::Deny(refusal) => {
             report.flow().rule = refusal.rule().cloned();
             Err(refusal.reason())
         }
+        // There is no request to ask for.
+        Verdict::NeedsRequest => Err(RefuseReason::Denied),
     }
 }

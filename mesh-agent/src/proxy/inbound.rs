@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 
 pub(crate) use self::sniff::{Sniffed, sniff};
 use super::accepted::{Accepted, carry_between};
-use super::authorize::decide;
+use super::authorize::{Authorized, authorize};
 use super::carry::Ended;
 use super::context::Exchange;
 use super::deliver::deliver;
@@ -88,20 +88,19 @@ async fn strict(accepted: &Accepted) -> Result<Way, RefuseReason> {
 
 async fn permissive(accepted: &Accepted, report: &mut Report) -> Result<Way, RefuseReason> {
     let (at, exchange) = (accepted.at(), &accepted.exchange);
-    let permit = plaintext_permit(exchange, report);
+    let authorized = authorize_plaintext(exchange, report);
     let known = exchange.in_force.snapshot.by_ip.get(&at.client_addr.ip());
     let from_mesh = known.is_some_and(|w| w.is_enrolled());
-    match permit {
+    match authorized {
         // Its server may be the one that speaks first: it is called at once.
-        Ok(permit) if !from_mesh => race(accepted, report, &permit).await,
-        permit => match look(accepted).await? {
-            Sniffed::Mesh => {
-                // What plaintext may is not what this one is judged by.
-                at.entry().clear_checked();
-                Ok(Way::Mesh)
-            }
+        Ok(authorized) if !from_mesh => race(accepted, report, authorized).await,
+        authorized => match look(accepted).await? {
+            // What plaintext may is not what this one is judged by.
+            Sniffed::Mesh => Ok(Way::Mesh),
             Sniffed::Plaintext | Sniffed::Silent | Sniffed::Closed => {
-                let stream = Box::pin(deliver(at, &permit?, at.client_addr)).await?;
+                let authorized = authorized?;
+                let stream = Box::pin(deliver(at, authorized.permit(), at.client_addr)).await?;
+                let _watched = authorized.arrived();
                 Ok(Way::Ended(carry_between(accepted, report, &stream).await))
             }
             Sniffed::Malformed => Err(MALFORMED),
@@ -110,7 +109,10 @@ async fn permissive(accepted: &Accepted, report: &mut Report) -> Result<Way, Ref
 }
 
 /// The policy for a caller without identity.
-fn plaintext_permit(exchange: &Exchange, report: &mut Report) -> Result<Permit, RefuseReason> {
+fn authorize_plaintext(
+    exchange: &Exchange,
+    report: &mut Report,
+) -> Result<Authorized, RefuseReason> {
     let at = &exchange.at;
     report.flow().upstream = Some(UpstreamAddr::new(at.orig_dst.get()));
     report.flow().security = Security::None;
@@ -119,15 +121,15 @@ fn plaintext_permit(exchange: &Exchange, report: &mut Report) -> Result<Permit, 
         at.pod.workload.clone(),
         at.orig_dst.get(),
     );
-    at.entry().set_checked(checked.clone());
-    decide(exchange, report, &checked)
+    authorize(exchange, report, checked)
 }
 
 /// Straight to the application.
 async fn plaintext(accepted: &Accepted, report: &mut Report) -> Result<Ended, RefuseReason> {
     let at = accepted.at();
-    let permit = plaintext_permit(&accepted.exchange, report)?;
-    let upstream = Box::pin(deliver(at, &permit, at.client_addr)).await?;
+    let authorized = authorize_plaintext(&accepted.exchange, report)?;
+    let upstream = Box::pin(deliver(at, authorized.permit(), at.client_addr)).await?;
+    let _watched = authorized.arrived();
     Ok(carry_between(accepted, report, &upstream).await)
 }
 
@@ -136,15 +138,15 @@ async fn plaintext(accepted: &Accepted, report: &mut Report) -> Result<Ended, Re
 async fn race(
     accepted: &Accepted,
     report: &mut Report,
-    permit: &Permit,
+    authorized: Authorized,
 ) -> Result<Way, RefuseReason> {
-    let (sniffed, upstream) = Box::pin(call_and_look(accepted, permit)).await?;
+    let calling = call_and_look(accepted, authorized.permit());
+    let (sniffed, upstream) = Box::pin(calling).await?;
     match sniffed {
         Sniffed::Mesh => {
             if let Some(upstream) = upstream {
                 socket::reset_on_close(&upstream);
             }
-            accepted.at().entry().clear_checked();
             Ok(Way::Mesh)
         }
         Sniffed::Malformed => Err(MALFORMED),
@@ -152,8 +154,9 @@ async fn race(
             let at = accepted.at();
             let upstream = match upstream {
                 Some(upstream) => upstream,
-                None => Box::pin(deliver(at, permit, at.client_addr)).await?,
+                None => Box::pin(deliver(at, authorized.permit(), at.client_addr)).await?,
             };
+            let _watched = authorized.arrived();
             Ok(Way::Ended(carry_between(accepted, report, &upstream).await))
         }
     }

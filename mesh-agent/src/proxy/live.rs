@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
 use tokio::sync::Notify;
 
 use crate::model::{CloseReason, PeerCertificate, RefuseReason, TlsFailure};
@@ -91,7 +92,9 @@ impl Cut {
 pub(super) struct Entry {
     netns: u64,
     pub(super) cut: Cut,
-    checked: RefCell<Option<Checked>>,
+    /// What it was allowed by, each with its number.
+    checks: RefCell<SmallVec<[(u32, Checked); 1]>>,
+    next_check: Cell<u32>,
     /// Of a connection between agents.
     standing: RefCell<Option<Standing>>,
     /// The certificate of a peer whose handshake failed.
@@ -99,15 +102,6 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn set_checked(&self, checked: Checked) {
-        self.checked.replace(Some(checked));
-    }
-
-    /// Between two streams of one connection nothing is allowed or denied.
-    pub(super) fn clear_checked(&self) {
-        self.checked.replace(None);
-    }
-
     pub(super) fn set_shown(&self, certificate: Option<Arc<PeerCertificate>>) {
         self.shown.replace(certificate);
     }
@@ -118,6 +112,33 @@ impl Entry {
 
     pub(super) fn set_standing(&self, standing: Standing) {
         self.standing.replace(Some(standing));
+    }
+}
+
+/// A check that is made again whenever the configuration changes, as long as this
+/// lives: where it fails, the connection is cut. A connection may have several.
+#[derive(Debug)]
+pub(super) struct Watched {
+    entry: Rc<Entry>,
+    number: u32,
+}
+
+impl Watched {
+    pub(super) fn begin(entry: &Rc<Entry>, check: Checked) -> Self {
+        let number = entry.next_check.get();
+        entry.next_check.set(number.wrapping_add(1));
+        entry.checks.borrow_mut().push((number, check));
+        Self {
+            entry: entry.clone(),
+            number,
+        }
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        let mut checks = self.entry.checks.borrow_mut();
+        checks.retain(|(number, _)| *number != self.number);
     }
 }
 
@@ -172,8 +193,8 @@ impl Live {
     /// Cuts what the policy that holds now does not allow.
     pub(super) fn recheck(&self, allowed: impl Fn(&Checked) -> bool) {
         for entry in self.entries.borrow().values() {
-            let checked = entry.checked.borrow();
-            if checked.as_ref().is_some_and(|c| !allowed(c)) {
+            let checks = entry.checks.borrow();
+            if !checks.iter().all(|(_, check)| allowed(check)) {
                 entry.cut.now(CutReason::PolicyChanged);
             }
         }
@@ -208,5 +229,39 @@ mod tests {
         assert_eq!(b.entry.cut.wait().await, CutReason::DrainDeadline);
         drop((a, b));
         assert!(live.entries.borrow().is_empty());
+    }
+
+    #[test]
+    fn a_check_is_made_again_as_long_as_its_guard_lives_and_each_by_itself() {
+        let live = Rc::new(Live::default());
+        let check = |last: u8| {
+            let (from, to) = ([10, 0, 0, last].into(), ([10, 0, 0, 9], 80).into());
+            Checked::plaintext(from, crate::plan::web(), to)
+        };
+        let ask = |allows: bool| {
+            let asked = Cell::new(0);
+            live.recheck(|_| {
+                asked.set(asked.get() + 1);
+                allows
+            });
+            asked.get()
+        };
+        let one = Live::register(&live, 1, 10);
+        let first = Watched::begin(&one.entry, check(1));
+        let second = Watched::begin(&one.entry, check(2));
+        assert_eq!(ask(true), 2);
+        drop(first);
+        assert_eq!(ask(true), 1, "the other one is still looked at");
+        assert!(!one.entry.cut.is_told());
+        assert_eq!(ask(false), 1);
+        assert!(one.entry.cut.is_told());
+        drop(second);
+        let other = Live::register(&live, 2, 10);
+        drop(Watched::begin(&other.entry, check(3)));
+        assert_eq!(ask(false), 0);
+        assert!(
+            !other.entry.cut.is_told(),
+            "between streams nothing is judged"
+        );
     }
 }

@@ -9,14 +9,13 @@ use std::time::Instant;
 use tokio::net::TcpStream;
 
 use super::accepted::{Accepted, carry_between};
-use super::authorize::decide;
+use super::authorize::{Authorized, authorize};
 use super::carry::Ended;
 use super::context::{At, Exchange};
 use super::report::Report;
 use crate::io::dial;
 use crate::model::{Direction, RefuseReason, Security, UnknownPeer, UpstreamAddr, Workload};
 use crate::plan::{self, Checked, Leave, Outside, Target, Transport};
-use crate::policy::Permit;
 use crate::sys::socket;
 use mesh::Carrying;
 
@@ -80,8 +79,9 @@ async fn same_node(
     upstream: UpstreamAddr,
     workload: Arc<Workload>,
 ) -> Result<Ended, RefuseReason> {
-    let permit = permit_here(&accepted.exchange, report, upstream, workload.clone())?;
-    let stream = dial_upstream(accepted.at(), &permit).await?;
+    let authorized = authorize_here(&accepted.exchange, report, upstream, workload.clone())?;
+    let permit = authorized.permit();
+    let stream = dial_upstream(accepted.at(), permit).await?;
     // The address may belong to another pod by now, enrolled or not.
     let entered = entered_pod(accepted.at(), &stream, permit.to());
     let shared = &accepted.at().local.shared;
@@ -89,6 +89,7 @@ async fn same_node(
         socket::reset_on_close(&stream);
         return Err(RefuseReason::WrongWorkload);
     }
+    let _watched = authorized.arrived();
     Ok(carry_between(accepted, report, &stream).await)
 }
 
@@ -99,12 +100,12 @@ fn entered_pod(at: &At, stream: &TcpStream, to: SocketAddr) -> Option<u64> {
 }
 
 /// The destination's policy, for a caller whose identity the kernel gives.
-fn permit_here(
+fn authorize_here(
     exchange: &Exchange,
     report: &mut Report,
     upstream: UpstreamAddr,
     workload: Arc<Workload>,
-) -> Result<Permit, RefuseReason> {
+) -> Result<Authorized, RefuseReason> {
     let at = &exchange.at;
     report.flow().direction = Direction::SameNode;
     report.flow().security = Security::SameNode;
@@ -116,8 +117,7 @@ fn permit_here(
         workload,
         upstream.get(),
     );
-    at.entry().set_checked(checked.clone());
-    decide(exchange, report, &checked)
+    authorize(exchange, report, checked)
 }
 
 /// From the pod's address; ends early when the connection is cut.

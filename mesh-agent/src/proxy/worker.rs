@@ -21,6 +21,7 @@ use super::context::{Local, PodState, Shared};
 use super::live::CutReason;
 use crate::enrol::{LocalPod, Recheck};
 use crate::peer::{Judgement, Pair, Wish};
+use crate::plan::Verdict;
 use crate::tls;
 
 /// What the control runtime asks of a worker.
@@ -58,13 +59,9 @@ impl Local {
 
     fn recheck_policy(&self) {
         let published = self.shared.published.load_full();
-        self.live.recheck(|checked| {
-            let workloads = &published.snapshot.workloads;
-            // One that is gone has no policy to allow anything by.
-            let Some(destination) = workloads.get(&checked.destination.key) else {
-                return false;
-            };
-            checked.verdict(&published.policy, destination).is_ok()
+        self.live.recheck(|check| {
+            // Only a permit is one.
+            matches!(check.verdict_now(&published), Verdict::Permit(_))
         });
     }
 

@@ -11,12 +11,12 @@ use crate::model::{
 };
 use crate::peer::{credentials, still_trusted};
 use crate::plan::Checked;
-use crate::policy::Permit;
 use crate::proxy::accepted::Accepted;
-use crate::proxy::authorize::decide;
+use crate::proxy::authorize::{Authorized, authorize};
 use crate::proxy::carry::{Stopped, Tunnelled, carry};
 use crate::proxy::context::{At, Exchange};
 use crate::proxy::deliver::deliver;
+use crate::proxy::live::Watched;
 use crate::proxy::report::Report;
 use crate::sys::socket;
 use crate::tls::{self, PeerId, Session};
@@ -100,9 +100,7 @@ async fn streams(at: &Rc<At>, mut connection: Box<Connection>) {
         };
         match taken {
             Ok(Some(taken)) => {
-                let whole = stream(at, &mut connection, taken).await;
-                at.entry().clear_checked();
-                if !whole {
+                if !stream(at, &mut connection, taken).await {
                     return;
                 }
                 // Those that a peer sends in advance may be refused without a wait.
@@ -136,8 +134,10 @@ async fn stream(at: &Rc<At>, connection: &mut Connection, mut taken: Box<Taken>)
     }
     let peer = connection.peer().spiffe_id().clone();
     let client = ClientAddr::new(open.source);
-    let application = match Box::pin(reach(&exchange, &mut report, peer, client)).await {
-        Ok(application) => application,
+    // The policy is asked again until the stream has ended.
+    let (application, _watched) = match Box::pin(reach(&exchange, &mut report, peer, client)).await
+    {
+        Ok(reached) => reached,
         Err(reason) => {
             let told = told(reason, open, &report);
             report.refused(reason);
@@ -174,9 +174,10 @@ async fn reach(
     report: &mut Report,
     peer: SpiffeId,
     client: ClientAddr,
-) -> Result<TcpStream, RefuseReason> {
-    let permit = permit(exchange, report, peer)?;
-    deliver(&exchange.at, &permit, client).await
+) -> Result<(TcpStream, Watched), RefuseReason> {
+    let authorized = authorize_peer(exchange, report, peer)?;
+    let application = deliver(&exchange.at, authorized.permit(), client).await?;
+    Ok((application, authorized.arrived()))
 }
 
 /// What the peer's agent is told: it has proved who it is, so of a denial it
@@ -236,11 +237,11 @@ fn is_of(workload: &Arc<Workload>, id: &SpiffeId) -> bool {
     workload.key.namespace == id.namespace() && workload.service_account == id.service_account()
 }
 
-fn permit(
+fn authorize_peer(
     exchange: &Exchange,
     report: &mut Report,
     peer: SpiffeId,
-) -> Result<Permit, RefuseReason> {
+) -> Result<Authorized, RefuseReason> {
     let at = &exchange.at;
     let checked = Checked::new(
         Some(peer),
@@ -248,8 +249,7 @@ fn permit(
         at.pod.workload.clone(),
         at.orig_dst.get(),
     );
-    at.entry().set_checked(checked.clone());
-    decide(exchange, report, &checked)
+    authorize(exchange, report, checked)
 }
 
 /// What the end is to the log, and what the peer is told.

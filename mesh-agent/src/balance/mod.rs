@@ -1,18 +1,12 @@
 //! Picks one endpoint out of the ready ones.
 //!
-//! Pure: the caller passes the counter's value. Round robin for now.
+//! Each worker has its own [`Balancer`]. What it knows of an endpoint is kept by
+//! the pod and its port, so that it outlives a change of the configuration, and
+//! goes with the pod. Pure and synchronous. Never looks at policy or routes, and
+//! picks nothing that the configuration in the caller's hand does not have.
 
-use std::net::IpAddr;
+mod balancer;
+mod endpoints;
 
-use crate::model::Endpoint;
-
-/// The `turn`-th endpoint of the family of `client`, wrapping around.
-#[must_use]
-pub fn round_robin(endpoints: &[Endpoint], client: IpAddr, turn: usize) -> Option<&Endpoint> {
-    let fits = |e: &&Endpoint| e.addr.ip().is_ipv4() == client.is_ipv4();
-    let count = endpoints.iter().filter(fits).count();
-    if count == 0 {
-        return None;
-    }
-    endpoints.iter().filter(fits).nth(turn % count)
-}
+pub use balancer::{Attempt, Balancer};
+pub use endpoints::Candidates;

@@ -16,6 +16,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::{build, parse};
+use crate::balance::Candidates;
 use crate::model::{Enrolment, OnAgentDown, OrigDst, RefuseReason, Snapshot};
 use crate::route::{self, Decision};
 use proptest::prelude::*;
@@ -81,10 +82,11 @@ fn a_service_finds_its_pods_on_both_families_by_named_port() {
     assert_eq!(problems, Vec::<String>::new());
     for vip in ["10.96.0.1:80", "[fd96::1]:80"] {
         let dst = OrigDst::new(vip.parse().expect("an address"));
-        let Decision::Service { port, .. } = route::resolve(&snapshot, dst) else {
+        let Decision::Service { service, port } = route::resolve(&snapshot, dst) else {
             panic!("{vip} is a service");
         };
-        let endpoint = crate::balance::round_robin(&port.endpoints, dst.ip(), 7).expect("one");
+        let candidates = Candidates::new(service, port, dst.ip());
+        let endpoint = candidates.iter().next().expect("one");
         assert_eq!(endpoint.addr.port(), 8080);
         assert_eq!(endpoint.addr.ip().is_ipv4(), dst.ip().is_ipv4());
     }

@@ -16,13 +16,12 @@ use arc_swap::ArcSwap;
 
 use crate::model::policy::{Action, PeerMode};
 use crate::model::{
-    OrigDst, PodIps, RefuseReason, RuleRef, Security, Snapshot, SpiffeId, TrustDomain, Workload,
+    OrigDst, PodIps, RefuseReason, RuleRef, Security, SpiffeId, TrustDomain, Workload,
 };
 use crate::observe::explanation::{DryRun, Explanation, Policy, Rule, Verdict, Way};
 use crate::observe::{refuse_reason, security};
 use crate::plan::{self, Checked, Premises, Published, Target, Transport, Verdict as Asked};
 use crate::policy::{Considered, DryRun as Rehearsed};
-use crate::route::{self, Decision};
 pub use question::Unanswerable;
 use question::{Caller, Goal, Question};
 
@@ -128,35 +127,38 @@ fn verdict(ways: &[Way]) -> Verdict {
 }
 
 impl Explaining<'_> {
-    /// One for each endpoint that the data path would take in turn.
+    /// One for each endpoint that the data path would take in turn; at least one for
+    /// each address, which says why there is none.
     fn ways(&mut self, goal: &Goal) -> Result<(Vec<Way>, usize), Unanswerable> {
-        let snapshot = &*self.premises.published.snapshot;
-        let mut targets = Vec::new();
+        let mut ways = Vec::new();
         let mut total = 0;
         for address in goal.addresses() {
-            let count = choices(snapshot, *address);
+            let left = MAX_WAYS.saturating_sub(ways.len());
+            let (targets, count) = match self.targets(*address, left) {
+                Ok((_, 0)) => (vec![Err(RefuseReason::NoEndpoint)], 1),
+                Ok((targets, count)) => (targets.into_iter().map(Ok).collect(), count),
+                Err(reason) => (vec![Err(reason)], 1),
+            };
             total += count;
-            let left = MAX_WAYS.saturating_sub(targets.len());
-            targets.extend((0..count.min(left)).map(|turn| self.target(*address, turn)));
+            for target in targets.into_iter().take(left) {
+                ways.push(match target {
+                    Ok(target) => self.way(&target)?,
+                    Err(reason) => refused(reason),
+                });
+            }
         }
-        let ways = targets
-            .into_iter()
-            .map(|target| match target {
-                Ok(target) => self.way(&target),
-                Err(reason) => Ok(refused(reason)),
-            })
-            .collect::<Result<_, _>>()?;
         Ok((ways, total))
     }
 
-    fn target(&self, address: OrigDst, turn: usize) -> Result<Target, RefuseReason> {
+    /// Some of them, and how many there are.
+    fn targets(&self, address: OrigDst, most: usize) -> Result<(Vec<Target>, usize), RefuseReason> {
         let client = self.caller.address;
         let own = match &self.caller.workload {
             Some(workload) => workload.ips,
             None => PodIps::from(client),
         };
         let snapshot = &self.premises.published.snapshot;
-        plan::target(snapshot, (own, client), address, || turn)
+        Ok(plan::resolve(snapshot, (own, client), address)?.list(most))
     }
 
     fn way(&mut self, target: &Target) -> Result<Way, Unanswerable> {
@@ -292,16 +294,6 @@ fn refused(reason: RefuseReason) -> Way {
         refused: Some(refuse_reason(reason).to_owned()),
         ..Way::default()
     }
-}
-
-/// How many endpoints the data path takes in turn; at least one, which says
-/// why there is none.
-fn choices(snapshot: &Snapshot, address: OrigDst) -> usize {
-    let Decision::Service { port, .. } = route::resolve(snapshot, address) else {
-        return 1;
-    };
-    let fits = |e: &&crate::model::Endpoint| e.addr.ip().is_ipv4() == address.ip().is_ipv4();
-    port.endpoints.iter().filter(fits).count().max(1)
 }
 
 fn tell(way: &mut Way, considered: &[Considered], verdict: &Asked) {

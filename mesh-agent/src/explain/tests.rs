@@ -5,8 +5,8 @@ use crate::model::policy::{
     AuthorizationPolicy, Match, Pattern, PeerAuthentication, Rule as Written, Scope, Source,
 };
 use crate::model::{
-    Endpoint, Enrolment, OnAgentDown, Service, ServiceKey, ServicePort, TargetPort, TrustDomain,
-    UpstreamAddr, WorkloadKey,
+    Endpoint, Enrolment, OnAgentDown, Service, ServiceKey, ServicePort, Snapshot, TargetPort,
+    TrustDomain, UpstreamAddr, WorkloadKey,
 };
 use crate::policy::Engine;
 

@@ -82,6 +82,28 @@ pub struct Workload {
 }
 
 impl Workload {
+    /// An enrolled pod without an address, for tests to say more of.
+    #[cfg(test)]
+    pub(crate) fn for_test(namespace: &str, name: &str) -> Self {
+        Self {
+            key: WorkloadKey {
+                namespace: namespace.into(),
+                name: name.into(),
+            },
+            uid: name.into(),
+            ips: PodIps::default(),
+            node: "n1".into(),
+            service_account: name.into(),
+            app: name.into(),
+            labels: BTreeMap::new(),
+            enrolment: Enrolment::Yes(OnAgentDown::Closed),
+            netns: None,
+            cgroup: None,
+            excluded: Vec::new(),
+            ports: Vec::new(),
+        }
+    }
+
     #[must_use]
     pub fn is_enrolled(&self) -> bool {
         matches!(self.enrolment, Enrolment::Yes(_))

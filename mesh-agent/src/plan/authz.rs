@@ -136,30 +136,13 @@ impl Checked {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
+    use crate::model::Snapshot;
     use crate::model::policy::{Action, AuthorizationPolicy, Scope};
-    use crate::model::{Enrolment, OnAgentDown, PodIps, Snapshot, WorkloadKey};
 
-    /// An enrolled pod.
-    pub(crate) fn web() -> Arc<Workload> {
-        Arc::new(Workload {
-            key: WorkloadKey {
-                namespace: "shop".to_owned(),
-                name: "web".to_owned(),
-            },
-            uid: "1".to_owned(),
-            ips: PodIps::from(IpAddr::from([10, 0, 0, 1])),
-            node: "n1".to_owned(),
-            service_account: "web".to_owned(),
-            app: "web".to_owned(),
-            labels: Default::default(),
-            enrolment: Enrolment::Yes(OnAgentDown::Closed),
-            netns: None,
-            cgroup: None,
-            excluded: Vec::new(),
-            ports: Vec::new(),
-        })
+    fn web() -> Arc<Workload> {
+        Arc::new(Workload::for_test("shop", "web"))
     }
 
     fn published(workloads: &[Arc<Workload>], deny: bool) -> Published {

@@ -12,9 +12,7 @@ mod in_force;
 mod target;
 mod transport;
 
-#[cfg(test)]
-pub(crate) use authz::tests::web;
 pub(crate) use authz::{Checked, Verdict};
 pub use in_force::Published;
-pub(crate) use target::{Target, target};
+pub(crate) use target::{Target, resolve};
 pub(crate) use transport::{Leave, MeshPeer, Outside, Premises, Transport};

@@ -1,9 +1,9 @@
-//! Where a connection goes.
+//! Where a connection may go, and where one goes.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::balance;
+use crate::balance::{Attempt, Balancer, Candidates};
 use crate::model::{
     Endpoint, OrigDst, PodIps, RefuseReason, ServiceKey, Snapshot, UpstreamAddr, Workload,
 };
@@ -18,42 +18,90 @@ pub(crate) struct Target {
     pub(crate) itself: bool,
 }
 
-/// `turn` counts the connections, for taking endpoints in turn.
-pub(crate) fn target(
+/// Where a connection may go: one address, or any endpoint of a Service's port.
+pub(crate) struct Backends<'s> {
+    snapshot: &'s Snapshot,
+    /// The source pod's.
+    own: PodIps,
+    dst: OrigDst,
+    kind: Kind<'s>,
+}
+
+enum Kind<'s> {
+    Direct(Option<&'s Arc<Workload>>),
+    Service(Candidates<'s>),
+}
+
+/// `own`, `client`: addresses of the source pod, and the one that it came from.
+pub(crate) fn resolve(
     snapshot: &Snapshot,
     (own, client): (PodIps, IpAddr),
     dst: OrigDst,
-    turn: impl FnOnce() -> usize,
-) -> Result<Target, RefuseReason> {
+) -> Result<Backends<'_>, RefuseReason> {
     let ip = dst.ip();
     let foreign = !own.contains(client);
     if foreign || ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() {
         return Err(RefuseReason::Loop);
     }
-    let direct = |destination| Target {
-        upstream: UpstreamAddr::new(dst.get()),
-        destination,
-        service: None,
-        itself: own.contains(ip),
+    let kind = match route::resolve(snapshot, dst) {
+        Decision::Refused(reason) => return Err(reason),
+        Decision::External => Kind::Direct(None),
+        Decision::Workload(workload) => Kind::Direct(Some(workload)),
+        Decision::Service { service, port } => Kind::Service(Candidates::new(service, port, ip)),
     };
-    match route::resolve(snapshot, dst) {
-        Decision::Refused(reason) => Err(reason),
-        Decision::External => Ok(direct(None)),
-        Decision::Workload(workload) => Ok(direct(Some(workload.clone()))),
-        Decision::Service { service, port } => {
-            let endpoint = balance::round_robin(&port.endpoints, ip, turn())
-                .ok_or(RefuseReason::NoEndpoint)?;
-            Ok(Target {
-                upstream: endpoint.addr,
-                destination: workload_of(snapshot, endpoint),
-                service: Some(service.key.clone()),
-                itself: own.contains(endpoint.addr.ip()),
-            })
-        }
-    }
+    Ok(Backends {
+        snapshot,
+        own,
+        dst,
+        kind,
+    })
 }
 
-fn workload_of(snapshot: &Snapshot, endpoint: &Endpoint) -> Option<Arc<Workload>> {
-    let by_ip = || snapshot.by_ip.get(&endpoint.addr.ip());
-    endpoint.workload.as_ref().or_else(by_ip).cloned()
+impl Backends<'_> {
+    /// The one for this attempt.
+    pub(crate) fn pick(
+        &self,
+        balancer: &mut Balancer,
+        attempt: &mut Attempt,
+    ) -> Result<Target, RefuseReason> {
+        match &self.kind {
+            Kind::Direct(workload) => Ok(self.direct(*workload)),
+            Kind::Service(candidates) => {
+                let endpoint = balancer.pick(candidates, attempt);
+                let endpoint = endpoint.ok_or(RefuseReason::NoEndpoint)?;
+                Ok(self.endpoint(candidates, endpoint))
+            }
+        }
+    }
+
+    /// All that may be picked, without a turn taken; with how many there are.
+    pub(crate) fn list(&self, most: usize) -> (Vec<Target>, usize) {
+        match &self.kind {
+            Kind::Direct(workload) => (vec![self.direct(*workload)], 1),
+            Kind::Service(candidates) => {
+                let all = candidates.iter();
+                let listed = all.take(most).map(|e| self.endpoint(candidates, e));
+                (listed.collect(), candidates.iter().count())
+            }
+        }
+    }
+
+    fn direct(&self, workload: Option<&Arc<Workload>>) -> Target {
+        Target {
+            upstream: UpstreamAddr::new(self.dst.get()),
+            destination: workload.cloned(),
+            service: None,
+            itself: self.own.contains(self.dst.ip()),
+        }
+    }
+
+    fn endpoint(&self, candidates: &Candidates<'_>, endpoint: &Endpoint) -> Target {
+        let by_ip = || self.snapshot.by_ip.get(&endpoint.addr.ip());
+        Target {
+            upstream: endpoint.addr,
+            destination: endpoint.workload.as_ref().or_else(by_ip).cloned(),
+            service: Some(candidates.service.key.clone()),
+            itself: self.own.contains(endpoint.addr.ip()),
+        }
+    }
 }

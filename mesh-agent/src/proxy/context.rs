@@ -2,7 +2,7 @@
 //! pod's and the connection's own. All of it is owned, so that a task of its own
 //! may hold it.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::ops::Deref;
@@ -21,6 +21,7 @@ use super::places::{self, Places};
 use super::ports::PortRange;
 use super::spare::Spare;
 use super::unproven::{Place, Unproven};
+use crate::balance::Balancer;
 use crate::enrol::LocalPod;
 use crate::model::{
     ClientAddr, ConnectionId, OrigDst, RefuseReason, TrustDomain, UnknownPeer, Workload,
@@ -99,8 +100,7 @@ pub(super) struct Local {
     pub(super) draining: CancellationToken,
     pub(super) ports: PortRange,
     pub(super) spare: Spare,
-    /// Turn of round robin.
-    turn: Cell<usize>,
+    pub(super) balancer: RefCell<Balancer>,
     index: usize,
     next_id: Cell<u64>,
     /// Connections of all pods.
@@ -129,7 +129,7 @@ impl Local {
             draining: CancellationToken::new(),
             ports: PortRange::part(&shared.config.delivery_ports, index, count),
             spare: Spare::new(),
-            turn: Cell::new(index),
+            balancer: RefCell::new(Balancer::new(index)),
             index,
             next_id: Cell::new((index as u64) << 48),
             tasks: TaskTracker::new(),
@@ -149,12 +149,6 @@ impl Local {
         // The worker stands in the upper bits; there are never 65,536 of them.
         let worker = u16::try_from(self.index).unwrap_or(u16::MAX);
         ConnectionId::new(worker, self.next_id())
-    }
-
-    pub(super) fn next_turn(&self) -> usize {
-        let turn = self.turn.get();
-        self.turn.set(turn.wrapping_add(1));
-        turn
     }
 
     /// Registers a connection of the pod: from now on it can be cut.

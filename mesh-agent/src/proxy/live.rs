@@ -236,7 +236,8 @@ mod tests {
         let live = Rc::new(Live::default());
         let check = |last: u8| {
             let (from, to) = ([10, 0, 0, last].into(), ([10, 0, 0, 9], 80).into());
-            Checked::plaintext(from, crate::plan::web(), to)
+            let web = Arc::new(crate::model::Workload::for_test("shop", "web"));
+            Checked::plaintext(from, web, to)
         };
         let ask = |allows: bool| {
             let asked = Cell::new(0);

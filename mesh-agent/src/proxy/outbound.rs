@@ -13,6 +13,7 @@ use super::authorize::{Authorized, authorize};
 use super::carry::Ended;
 use super::context::{At, Exchange};
 use super::report::Report;
+use crate::balance::Attempt;
 use crate::io::dial;
 use crate::model::{Direction, RefuseReason, Security, UnknownPeer, UpstreamAddr, Workload};
 use crate::plan::{self, Checked, Leave, Outside, Target, Transport};
@@ -53,8 +54,9 @@ async fn carried(
 fn target(exchange: &Exchange) -> Result<Target, RefuseReason> {
     let at = &exchange.at;
     let from = (at.pod.workload.ips, at.client_addr.ip());
-    let turn = || at.local.next_turn();
-    plan::target(&exchange.in_force.snapshot, from, at.orig_dst, turn)
+    let backends = plan::resolve(&exchange.in_force.snapshot, from, at.orig_dst)?;
+    let mut balancer = at.local.balancer.borrow_mut();
+    backends.pick(&mut balancer, &mut Attempt::default())
 }
 
 /// Outside of the mesh.

@@ -59,6 +59,7 @@ impl Local {
 
     fn recheck_policy(&self) {
         let published = self.shared.published.load_full();
+        self.balancer.borrow_mut().hear(&published.snapshot);
         self.live.recheck(|check| {
             // Only a permit is one.
             matches!(check.verdict_now(&published), Verdict::Permit(_))

@@ -10,17 +10,19 @@ pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;
 
+use crate::model::PeerProtocol;
+
 /// Most bytes a caller need hold before the verdict is certain.
 pub const MAX_HELLO: usize = 20 * 1024;
 /// Longest ClientHello message (ours are below 2 KiB).
 const MAX_MESSAGE: usize = 16 * 1024;
-/// Application protocol of the mesh (equal to `tls::ALPN`, which a test checks).
-const MESH: &[u8] = b"mesh/1";
 
 const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
 const SERVER_NAME: usize = 0;
 const ALPN: usize = 16;
+/// No protocol of agents has a longer name.
+const LONGEST: usize = 16;
 /// Longest DNS name.
 const MAX_NAME: usize = 255;
 
@@ -215,7 +217,7 @@ impl Cursor<'_> {
             while list.left > 0 {
                 let length = usize::from(list.byte()?);
                 list.within(length, |name| {
-                    found.mesh |= name.is(MESH)?;
+                    found.mesh |= name.is_a_peers()?;
                     Ok(())
                 })?;
             }
@@ -223,15 +225,18 @@ impl Cursor<'_> {
         })
     }
 
-    /// Does the part consist of just these bytes? Uses it up.
-    fn is(&mut self, expected: &[u8]) -> Result<bool, Stop> {
-        let mut same = self.left == expected.len();
-        let mut expected = expected.iter();
+    /// Is the part the name of a protocol that agents speak? Uses it up.
+    fn is_a_peers(&mut self) -> Result<bool, Stop> {
+        let (mut name, mut length) = ([0; LONGEST], 0);
         while self.left > 0 {
             let byte = self.byte()?;
-            same &= expected.next() == Some(&byte);
+            if let Some(place) = name.get_mut(length) {
+                *place = byte;
+            }
+            length += 1;
         }
-        Ok(same)
+        let name = name.get(..length);
+        Ok(name.and_then(PeerProtocol::of_alpn).is_some())
     }
 
     /// RFC 6066, section 3: the first host name, if it can be one.

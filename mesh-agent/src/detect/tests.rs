@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 /// Hellos as real clients sent them.
+const MESH: &[u8] = PeerProtocol::Mesh1.alpn();
 const RUSTLS_MESH: &[u8] = include_bytes!("corpus/rustls-mesh.bin");
 const OPENSSL_MESH: &[u8] = include_bytes!("corpus/openssl-mesh.bin");
 const OPENSSL_H2: &[u8] = include_bytes!("corpus/openssl-h2-sni.bin");
@@ -142,4 +143,10 @@ proptest! {
         prop_assert_ne!(whole, Hello::NotTls);
         let _ = client_hello(&bytes);
     }
+}
+
+#[test]
+fn every_protocol_of_agents_has_room_for_its_name() {
+    let fits = |protocol: &PeerProtocol| protocol.alpn().len() <= LONGEST;
+    assert!(PeerProtocol::ALL.iter().all(fits));
 }

@@ -9,6 +9,7 @@ mod addr;
 mod flow;
 mod identity;
 mod outcome;
+mod peer_protocol;
 pub mod policy;
 mod refusal;
 mod service;
@@ -22,6 +23,7 @@ pub use flow::{
 };
 pub use identity::{SpiffeError, SpiffeId, TrustDomain};
 pub use outcome::{ByteCounts, ByteMeter, CloseReason, Outcome};
+pub use peer_protocol::PeerProtocol;
 pub use refusal::{
     Fault, REFUSE_REASONS, Refusal, RefuseReason, ResponseFlags, Retry, Status, TLS_FAILURES,
     TlsFailure,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::peers::Peers;
+use super::peers::{PROTOCOL, Peers};
 use crate::enrol::LocalPod;
 use crate::io::dial;
 use crate::model::{PeerCertificate, RefuseReason, TlsFailure, TlsRole};
@@ -52,7 +52,8 @@ impl Peers {
         socket::bound_unsent(&tcp);
         socket::keep_alive(&tcp).map_err(|_| RefuseReason::ConnectRefused)?;
         let expected = std::slice::from_ref(to.expected());
-        let handshake = tls::connect(&tcp, &credentials, expected, config.handshake_timeout);
+        let deadline = config.handshake_timeout;
+        let handshake = tls::connect(&tcp, &credentials, expected, PROTOCOL, deadline);
         let session = handshake.await?;
         self.observe.handshake(TlsRole::Client, session.parameters);
         let connection = Connection::new(tcp, session, credentials.not_after(), Instant::now());

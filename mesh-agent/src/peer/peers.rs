@@ -10,12 +10,23 @@ use tokio::sync::mpsc;
 use super::away::Away;
 use super::metrics::Metrics;
 use super::proofs::{self, Judgement, Pair, Proof, Proofs, Proved, Standing};
-use super::reach::Wish;
 use crate::enrol::LocalPod;
 use crate::io::Limits;
+use crate::model::PeerProtocol;
 use crate::observe;
+use crate::plan::MeshPeer;
 use crate::tls::{PeerId, Trust};
 use crate::tunnel::{Connection, Key, Pool, PoolConfig};
+
+/// What streams are carried by.
+pub(super) const PROTOCOL: PeerProtocol = PeerProtocol::Mesh1;
+
+/// A connection that is to be made.
+#[derive(Debug)]
+pub(crate) struct Wish {
+    pub(crate) key: Key,
+    pub(super) peer: MeshPeer,
+}
 
 /// Settings of the sessions with other agents.
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use super::connect::{Refused, still_trusted};
-use super::peers::Peers;
+use super::peers::{PROTOCOL, Peers, Wish};
 use crate::enrol::LocalPod;
 use crate::model::{RefuseReason, TlsFailure};
 use crate::plan::{Leave as _, MeshPeer};
@@ -19,13 +19,6 @@ const LATER: Duration = Duration::from_millis(50);
 /// Between tries to reach an agent; the first one doubles up to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LAST_PAUSE: Duration = Duration::from_millis(160);
-
-/// A connection that is to be made.
-#[derive(Debug)]
-pub(crate) struct Wish {
-    pub(crate) key: Key,
-    peer: MeshPeer,
-}
 
 /// A stream that waits for a new connection.
 struct Waiting<'p> {
@@ -70,6 +63,7 @@ impl Peers {
         Key {
             netns: pod.cookie(),
             destination: peer.to(),
+            protocol: PROTOCOL,
         }
     }
 

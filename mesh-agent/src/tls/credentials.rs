@@ -16,8 +16,8 @@ use zeroize::Zeroizing;
 use super::leaf::{Leaf, Role};
 use super::schedule::Ear;
 use super::verify::{AnyWorkload, OneOf};
-use super::{ALPN, KeyError, PrivateKey, Trust, TrustError, provider};
-use crate::model::{SpiffeId, TlsFailure, TrustDomain};
+use super::{KeyError, PrivateKey, Trust, TrustError, provider};
+use crate::model::{PeerProtocol, SpiffeId, TlsFailure, TrustDomain};
 
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
@@ -178,9 +178,15 @@ impl Credentials {
         Arc::clone(&self.server)
     }
 
-    /// Of one connection: which identities are expected differs.
-    pub(super) fn client_config(&self, expected: &[SpiffeId]) -> Arc<ClientConfig> {
+    /// Of one connection: which identities are expected differs, and what is to be
+    /// spoken with them.
+    pub(super) fn client_config(
+        &self,
+        expected: &[SpiffeId],
+        protocol: PeerProtocol,
+    ) -> Arc<ClientConfig> {
         let mut config = self.client.clone();
+        config.alpn_protocols = vec![protocol.alpn().to_vec()];
         config.dangerous().set_certificate_verifier(Arc::new(OneOf {
             trust: Arc::clone(&self.trust),
             expected: expected.into(),
@@ -222,7 +228,6 @@ fn client_config(
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(certified))));
-    config.alpn_protocols = vec![ALPN.to_vec()];
     config.enable_sni = false;
     config.resumption = Resumption::disabled();
     config.enable_secret_extraction = true;
@@ -241,7 +246,8 @@ fn server_config(
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::new(verifier))
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(certified))));
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    let all = PeerProtocol::ALL.iter();
+    config.alpn_protocols = all.map(|protocol| protocol.alpn().to_vec()).collect();
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.enable_secret_extraction = true;

@@ -20,8 +20,8 @@ use super::keys::HEAD;
 use super::peer::PeerId;
 use super::records::{MAX_CIPHERTEXT, Records};
 use super::schedule::{self, Heard};
-use super::{ALPN, Credentials, provider, shown};
-use crate::model::{PeerCertificate, SpiffeId, TlsFailure, TlsParameters};
+use super::{Credentials, provider, shown};
+use crate::model::{PeerCertificate, PeerProtocol, SpiffeId, TlsFailure, TlsParameters};
 
 /// What a peer may send before we know it: a chain of 32 KiB and the rest.
 const MAX_HANDSHAKE: usize = 40 * 1024;
@@ -60,6 +60,8 @@ impl From<TlsFailure> for Failed {
 #[derive(Debug)]
 pub struct Session {
     pub peer: PeerId,
+    /// What both speak from now on.
+    pub protocol: PeerProtocol,
     pub records: Records,
     /// Ciphertext that came right behind the handshake: goes through
     /// [`Records::open`] before anything that is read from the socket.
@@ -68,18 +70,20 @@ pub struct Session {
     pub parameters: TlsParameters,
 }
 
-/// As the client, to one of `expected`. After an error the socket is of no
+/// As the client, to one of `expected`, to speak `protocol`. After an error the socket is of no
 /// more use; drop it (a FIN, not RST, lets our alert arrive).
 pub async fn connect(
     stream: &TcpStream,
     credentials: &Credentials,
     expected: &[SpiffeId],
+    protocol: PeerProtocol,
     deadline: Duration,
 ) -> Result<Session, Failed> {
     // Not sent (no SNI) and not compared: identity is in the URI SAN.
     let name = ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
-    let connection = UnbufferedClientConnection::new(credentials.client_config(expected), name)
-        .map_err(|error| from_rustls(&error))?;
+    let config = credentials.client_config(expected, protocol);
+    let connection =
+        UnbufferedClientConnection::new(config, name).map_err(|error| from_rustls(&error))?;
     localized(drive(stream, connection, deadline).await?, credentials).map_err(Failed::from)
 }
 
@@ -259,22 +263,23 @@ impl<S: Side> Driver<'_, S> {
             return Err(TlsFailure::Malformed);
         }
         let common = self.connection.common();
-        let speaks_mesh = common.alpn_protocol() == Some(ALPN);
+        let protocol = common.alpn_protocol().and_then(PeerProtocol::of_alpn);
         let parameters = provider::parameters(common).ok_or(TlsFailure::NoCommonProtocol)?;
         let peer = PeerId::from_verified(common.peer_certificates().unwrap_or_default())?;
         let mut records = self.connection.into_records(self.heard)?;
-        if !speaks_mesh {
+        let Some(protocol) = protocol else {
             if let Ok(alert) = records.fatal_alert(NO_APPLICATION_PROTOCOL) {
                 // 24 bytes into a buffer that has just been emptied.
                 let _ = self.stream.try_write(&alert);
             }
             drain(self.stream);
             return Err(TlsFailure::NoCommonProtocol);
-        }
+        };
         let mut early = self.incoming;
         early.shrink_to_fit();
         Ok(Session {
             peer,
+            protocol,
             records,
             early,
             parameters,

@@ -53,6 +53,3 @@ pub use provider::warm;
 pub use records::{ALERT_RECORD, MAX_CIPHERTEXT, Opened, Records};
 pub use revocation::{CrlError, check_crl};
 pub use trust::{Trust, TrustError};
-
-/// The application protocol of the mesh: what tells our ClientHello from others.
-pub const ALPN: &[u8] = b"mesh/1";

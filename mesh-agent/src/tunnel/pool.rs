@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use self::demand::Demand;
 use super::Connection;
-use crate::model::SpiffeId;
+use crate::model::{PeerProtocol, SpiffeId};
 use crate::tls::PeerId;
 
 /// Connections that are made ahead at once.
@@ -52,6 +52,7 @@ pub struct Key {
     /// Cookie of the source pod's network namespace.
     pub netns: u64,
     pub destination: SocketAddr,
+    pub protocol: PeerProtocol,
 }
 
 struct Idle {

@@ -8,8 +8,9 @@ use super::frame::{
 use super::pool;
 use super::relay::{ACCEPT_DELAY, CREDIT_BYTES, MAX_REPLAYS, SETTLE, TURN_FRAMES, UPLOAD_BYTES};
 use super::reset::{MAX_POLICY, Reset};
+use crate::model::PeerProtocol;
 use crate::model::RuleRef;
-use crate::tls::{ALPN, MAX_PLAINTEXT};
+use crate::tls::MAX_PLAINTEXT;
 
 const TEXT: &str = include_str!("../../../docs/protocol.md");
 
@@ -104,6 +105,6 @@ fn every_limit_in_the_specification_is_the_codes() {
         .map(|(n, v)| format!("| {n} | {v} |"))
         .collect();
     assert_eq!(rows.collect::<Vec<_>>(), expected);
-    assert_eq!(ALPN, b"mesh/1");
+    assert_eq!(PeerProtocol::Mesh1.alpn(), b"mesh/1");
     assert!(TEXT.contains(&format!("OPEN's version must be {VERSION}.")));
 }

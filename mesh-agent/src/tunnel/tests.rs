@@ -31,7 +31,13 @@ async fn connections() -> (Connection, Connection) {
     let (client, server) = sockets().await;
     let expected = [id("db")];
     let (c, s) = tokio::join!(
-        connect(&client, &web, &expected, DEADLINE),
+        connect(
+            &client,
+            &web,
+            &expected,
+            crate::model::PeerProtocol::Mesh1,
+            DEADLINE
+        ),
         accept(&server, &db, DEADLINE)
     );
     let end = |tcp, session: crate::tls::Session| {

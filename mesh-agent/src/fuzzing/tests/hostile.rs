@@ -268,7 +268,14 @@ async fn changed_second_flights_end_by_the_deadline() {
                     let harm = Mutator::new(seed);
                     let network = tokio::spawn(tamper(far, tcp, harm, 1));
                     let expected = [id("db")];
-                    let session = connect(&near, &client, &expected, DEADLINE).await;
+                    let session = connect(
+                        &near,
+                        &client,
+                        &expected,
+                        crate::model::PeerProtocol::Mesh1,
+                        DEADLINE,
+                    )
+                    .await;
                     drop((session, near));
                     network.await.expect("no panic");
                     None
@@ -298,7 +305,14 @@ async fn a_peer_with_a_good_certificate_may_send_anything_and_holds_nothing_up()
                 let mut mutator = Mutator::new(mutator.below(1 << 30) as u64);
                 async move {
                     let expected = [id("db")];
-                    let session = connect(&tcp, &client, &expected, DEADLINE).await;
+                    let session = connect(
+                        &tcp,
+                        &client,
+                        &expected,
+                        crate::model::PeerProtocol::Mesh1,
+                        DEADLINE,
+                    )
+                    .await;
                     let mut session = session.expect("a session");
                     let bytes = match mutator.below(3) {
                         0 => plain[mutator.below(plain.len())].clone(),

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::net::TcpStream;
 
 use crate::model::{
-    ClientAddr, CloseReason, RefuseReason, SpiffeId, TlsRole, UnknownPeer, UpstreamAddr, Workload,
+    ClientAddr, CloseReason, PeerProtocol, RefuseReason, SpiffeId, TlsRole, UnknownPeer,
+    UpstreamAddr, Workload,
 };
 use crate::peer::{credentials, still_trusted};
 use crate::plan::Checked;
@@ -40,8 +41,12 @@ pub(in crate::proxy) async fn serve(accepted: Accepted) {
             // Each stream sees the configuration that holds when it comes; between
             // two of them none is kept.
             drop(exchange);
-            let connection = begin(&at, client, session, not_after);
-            streams(&at, connection).await;
+            match session.protocol {
+                PeerProtocol::Mesh1 => {
+                    let connection = begin(&at, client, session, not_after);
+                    streams(&at, connection).await;
+                }
+            }
         }
         Err(reason) => {
             let mut report = exchange.report();

@@ -10,7 +10,13 @@ pub(super) async fn pair() -> (Session, Session) {
     let (c, s) = sockets().await;
     let expected = [id("db")];
     let (c, s) = tokio::join!(
-        connect(&c, &client, &expected, DEADLINE),
+        connect(
+            &c,
+            &client,
+            &expected,
+            crate::model::PeerProtocol::Mesh1,
+            DEADLINE
+        ),
         accept(&s, &server, DEADLINE)
     );
     (
@@ -74,7 +80,13 @@ async fn another_workload_than_expected_is_refused_and_told() {
     let (c, s) = sockets().await;
     let expected = [id("cache"), id("web")];
     let (c, s) = tokio::join!(
-        connect(&c, &client, &expected, DEADLINE),
+        connect(
+            &c,
+            &client,
+            &expected,
+            crate::model::PeerProtocol::Mesh1,
+            DEADLINE
+        ),
         accept(&s, &server, DEADLINE)
     );
     assert_eq!(
@@ -101,7 +113,13 @@ async fn a_refused_client_learns_it_with_its_first_read() {
     let (c, s) = sockets().await;
     let expected = [id("db")];
     let (client, server) = tokio::join!(
-        connect(&c, &stranger, &expected, DEADLINE),
+        connect(
+            &c,
+            &stranger,
+            &expected,
+            crate::model::PeerProtocol::Mesh1,
+            DEADLINE
+        ),
         accept(&s, &server, DEADLINE)
     );
     assert_eq!(
@@ -143,7 +161,7 @@ async fn the_first_bytes_of_a_handshake_are_known_as_ours() {
     };
     let hello = tokio::select! {
         bytes = hello => bytes,
-        ended = connect(&c, &client, &expected, DEADLINE) => panic!("{ended:?}"),
+        ended = connect(&c, &client, &expected, crate::model::PeerProtocol::Mesh1, DEADLINE) => panic!("{ended:?}"),
     };
     assert_eq!(detect::client_hello(&hello), detect::Hello::Mesh);
 }

@@ -59,9 +59,15 @@ async fn through(to_server: Harm, to_client: Harm, deadline: Duration) -> (Ended
     let expected = [id("db")];
     // Each drops its socket at its end, so that the other one hears of it.
     let client = async move {
-        connect(&c, &client, &expected, deadline)
-            .await
-            .map_err(|f| f.failure)
+        connect(
+            &c,
+            &client,
+            &expected,
+            crate::model::PeerProtocol::Mesh1,
+            deadline,
+        )
+        .await
+        .map_err(|f| f.failure)
     };
     let server = async move { accept(&s, &server, deadline).await.map_err(|f| f.failure) };
     let network = async move {
@@ -105,7 +111,14 @@ async fn data_right_behind_the_handshake_is_kept() {
     let (c, s) = sockets().await;
     let expected = [id("db")];
     let client = async {
-        let mut session = connect(&c, &client, &expected, DEADLINE).await?;
+        let mut session = connect(
+            &c,
+            &client,
+            &expected,
+            crate::model::PeerProtocol::Mesh1,
+            DEADLINE,
+        )
+        .await?;
         let mut buf = [&[0; HEAD], &b"early"[..], &[0; TAIL]].concat();
         let sealed = session.records.seal(&mut buf, 5).expect("a record");
         assert_eq!(c.try_write(&buf[..sealed]).ok(), Some(sealed));

@@ -18,8 +18,8 @@ use tokio::net::TcpStream;
 
 use super::support::{DEADLINE, blocking, id, private, sockets, workload_params};
 use super::wrong::Pki;
-use crate::model::TlsFailure;
-use crate::tls::{ALPN, Credentials, PeerId, Session, accept, connect, provider, warm};
+use crate::model::{PeerProtocol, TlsFailure};
+use crate::tls::{Credentials, PeerId, Session, accept, connect, provider, warm};
 
 /// Believes everybody, as a careless peer would.
 #[derive(Debug)]
@@ -173,7 +173,7 @@ impl World {
         let (c, s) = sockets().await;
         let peer = tokio::task::spawn_blocking(move || run_server(config, s));
         let started = Instant::now();
-        let ended = connect(&c, &self.ours, &[id("peer")], DEADLINE).await;
+        let ended = connect(&c, &self.ours, &[id("peer")], PeerProtocol::Mesh1, DEADLINE).await;
         let took = started.elapsed();
         drop(c);
         peer.await.expect("a peer");
@@ -203,7 +203,7 @@ async fn only_the_right_clients_get_in() {
     let mut wrong = 0;
     let mut times = Vec::new();
     for case in world.pki.cases() {
-        let config = client_peer(Some(Arc::clone(&case.shown)), &[ALPN]);
+        let config = client_peer(Some(Arc::clone(&case.shown)), &[PeerProtocol::Mesh1.alpn()]);
         let (ended, took) = world.accept_from(config).await;
         assert_eq!(
             ended.as_ref().err(),
@@ -224,7 +224,7 @@ async fn only_the_right_servers_are_talked_to() {
     let mut wrong = 0;
     let mut times = Vec::new();
     for case in world.pki.cases() {
-        let config = server_peer(Arc::clone(&case.shown), &[ALPN]);
+        let config = server_peer(Arc::clone(&case.shown), &[PeerProtocol::Mesh1.alpn()]);
         let (ended, took) = world.connect_to(config).await;
         assert_eq!(
             ended.as_ref().err(),
@@ -242,7 +242,9 @@ async fn only_the_right_servers_are_talked_to() {
 #[tokio::test]
 async fn a_client_without_a_certificate_is_refused() {
     let world = World::new();
-    let (ended, _) = world.accept_from(client_peer(None, &[ALPN])).await;
+    let (ended, _) = world
+        .accept_from(client_peer(None, &[PeerProtocol::Mesh1.alpn()]))
+        .await;
     assert_eq!(ended.err(), Some(TlsFailure::NoCertificate));
 }
 
@@ -329,7 +331,7 @@ async fn a_live_peer_is_known_as_revoked_by_the_next_list() {
             pki: Pki::new(),
             ours: world.ours.with_trust(before).expect("credentials"),
         };
-        let config = client_peer(Some(shown(name)), &[ALPN]);
+        let config = client_peer(Some(shown(name)), &[PeerProtocol::Mesh1.alpn()]);
         let (ended, _) = open.accept_from(config).await;
         let peer = ended.expect("a peer");
         assert!(!open.ours.trust().is_revoked(&peer));

@@ -38,7 +38,13 @@ async fn handshakes_per_second() {
     for _ in 0..rounds {
         let (c, s) = sockets().await;
         let (c, s) = tokio::join!(
-            connect(&c, &client, &expected, DEADLINE),
+            connect(
+                &c,
+                &client,
+                &expected,
+                crate::model::PeerProtocol::Mesh1,
+                DEADLINE
+            ),
             accept(&s, &server, DEADLINE)
         );
         assert!(c.is_ok() && s.is_ok());

@@ -104,7 +104,7 @@ pub(super) async fn with_rustls_client() -> (Session, ClientConnection) {
     let root = root("root");
     let (client, server) = (credentials(&root, "web"), credentials(&root, "db"));
     let (c, s) = sockets().await;
-    let config = client.client_config(&[id("db")]);
+    let config = client.client_config(&[id("db")], crate::model::PeerProtocol::Mesh1);
     let peer = tokio::task::spawn_blocking(move || {
         let name = ServerName::try_from("ignored").expect("a name");
         let mut peer = ClientConnection::new(config, name).expect("a connection");
@@ -134,7 +134,14 @@ pub(super) async fn with_rustls_server() -> (Session, ServerConnection) {
         peer
     });
     let expected = [id("db")];
-    let session = connect(&c, &client, &expected, DEADLINE).await;
+    let session = connect(
+        &c,
+        &client,
+        &expected,
+        crate::model::PeerProtocol::Mesh1,
+        DEADLINE,
+    )
+    .await;
     let peer = peer.await.expect("a peer");
     let mut session = session.expect("a session");
     // All that the server sent is in the socket or in `early` by now.

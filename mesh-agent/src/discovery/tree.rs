@@ -6,6 +6,7 @@
 
 mod json;
 mod plain;
+mod read;
 mod scalar;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ use std::ops::Index;
 
 use serde_json::{Number, Value};
 
+pub(super) use read::read;
 use scalar::Scalar;
 pub(super) use yaml::yaml;
 
@@ -78,17 +80,6 @@ pub(super) enum View<'n, 't> {
     Text(&'n str),
     List(&'n [Node<'t>]),
     Mapping(&'n Mapping<'t>),
-}
-
-/// Reads one document.
-pub(super) fn read(document: &str) -> Result<Node<'_>, Error> {
-    // All JSON is YAML, and most YAML is plain: both are read many times
-    // faster as what they are.
-    let fast = match document.trim_start().starts_with(['{', '[']) {
-        true => json::json(document),
-        false => plain::plain(document),
-    };
-    fast.map_or_else(|| yaml(document), Ok)
 }
 
 const NULL: Node<'static> = Node {

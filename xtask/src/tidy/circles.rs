@@ -94,6 +94,7 @@ mod tests {
     #[test]
     fn files_that_use_each_other_are_a_circle() {
         let files = [
+            ("proxy/dial.rs", "use super::reach::Reach;"),
             (
                 "proxy/reach.rs",
                 "fn f() { crate::proxy::renew::again() }\nstruct Reach;",

@@ -14,7 +14,7 @@ use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
 
 use super::trust::certificates;
-use super::verify::OneOf;
+use super::verify::ServerVerifier;
 use super::{CredentialsError, PrivateKey, Trust, TrustError, provider};
 use crate::model::{SpiffeError, SpiffeId, TrustDomain};
 
@@ -82,7 +82,7 @@ fn by_identity(
 ) -> Result<Arc<dyn ServerCertVerifier>, CredentialsError> {
     let domain =
         TrustDomain::new(id.trust_domain()).map_err(|_: SpiffeError| CredentialsError::Name)?;
-    Ok(Arc::new(OneOf {
+    Ok(Arc::new(ServerVerifier {
         trust: Arc::new(Trust::new(domain, roots, None)?),
         expected: Box::new([id.clone()]),
     }))

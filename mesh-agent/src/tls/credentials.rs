@@ -14,8 +14,8 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use zeroize::Zeroizing;
 
 use super::leaf::{Leaf, Role};
-use super::schedule::Ear;
-use super::verify::{AnyWorkload, OneOf};
+use super::schedule::SecretLog;
+use super::verify::{ClientVerifier, ServerVerifier};
 use super::{KeyError, PrivateKey, Trust, TrustError, provider};
 use crate::model::{PeerProtocol, SpiffeId, TlsFailure, TrustDomain};
 
@@ -187,7 +187,7 @@ impl Credentials {
     ) -> Arc<ClientConfig> {
         let mut config = self.client.clone();
         config.alpn_protocols = vec![protocol.alpn().to_vec()];
-        config.dangerous().set_certificate_verifier(Arc::new(OneOf {
+        config.dangerous().set_certificate_verifier(Arc::new(ServerVerifier {
             trust: Arc::clone(&self.trust),
             expected: expected.into(),
         }));
@@ -219,7 +219,7 @@ fn client_config(
     certified: &Arc<CertifiedKey>,
     trust: &Arc<Trust>,
 ) -> Result<ClientConfig, rustls::Error> {
-    let verifier = OneOf {
+    let verifier = ServerVerifier {
         trust: Arc::clone(trust),
         expected: Box::default(),
     };
@@ -231,7 +231,7 @@ fn client_config(
     config.enable_sni = false;
     config.resumption = Resumption::disabled();
     config.enable_secret_extraction = true;
-    config.key_log = Arc::new(Ear);
+    config.key_log = Arc::new(SecretLog);
     Ok(config)
 }
 
@@ -239,7 +239,7 @@ fn server_config(
     certified: &Arc<CertifiedKey>,
     trust: &Arc<Trust>,
 ) -> Result<ServerConfig, rustls::Error> {
-    let verifier = AnyWorkload {
+    let verifier = ClientVerifier {
         trust: Arc::clone(trust),
     };
     let mut config = ServerConfig::builder_with_provider(provider::provider())
@@ -251,6 +251,6 @@ fn server_config(
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.enable_secret_extraction = true;
-    config.key_log = Arc::new(Ear);
+    config.key_log = Arc::new(SecretLog);
     Ok(config)
 }

@@ -19,7 +19,7 @@ use super::failure::from_rustls;
 use super::keys::HEAD;
 use super::peer::PeerId;
 use super::records::{MAX_CIPHERTEXT, Records};
-use super::schedule::{self, Heard};
+use super::schedule::{self, CapturedSecrets};
 use super::{Credentials, provider, shown};
 use crate::model::{PeerCertificate, PeerProtocol, SpiffeId, TlsFailure, TlsParameters};
 
@@ -32,7 +32,7 @@ const FIRST_READ: usize = 4 * 1024;
 const MAX_DRAIN: usize = 64 * 1024;
 /// Records of a peer that are looked at before others run. An honest handshake
 /// has fewer; one of single bytes may have thousands.
-const TURN: usize = 16;
+const RECORDS_PER_YIELD: usize = 16;
 /// Content types of TLS 1.3.
 const RECORD_KINDS: std::ops::RangeInclusive<u8> = 20..=23;
 /// Alert `no_application_protocol` (RFC 7301).
@@ -118,7 +118,7 @@ async fn drive<S: Side>(
         fed: 0,
         outgoing: Vec::new(),
         received: 0,
-        heard: Heard::default(),
+        captured: CapturedSecrets::default(),
     };
     match tokio::time::timeout(deadline, driver.run()).await {
         Ok(Ok(())) => driver.finish().map_err(Failed::from),
@@ -143,7 +143,7 @@ struct Driver<'a, S> {
     fed: usize,
     outgoing: Vec<u8>,
     received: usize,
-    heard: Heard,
+    captured: CapturedSecrets,
 }
 
 impl<S: Side> Driver<'_, S> {
@@ -154,7 +154,7 @@ impl<S: Side> Driver<'_, S> {
                 Ok(Step::Again) => {}
                 Ok(Step::NeedRead) if self.feed_record() => {
                     records += 1;
-                    if records.is_multiple_of(TURN) {
+                    if records.is_multiple_of(RECORDS_PER_YIELD) {
                         tokio::task::yield_now().await;
                     }
                 }
@@ -179,7 +179,7 @@ impl<S: Side> Driver<'_, S> {
 
     fn step(&mut self) -> Result<Step, rustls::Error> {
         let (connection, incoming) = (&mut self.connection, &mut self.incoming[..self.fed]);
-        let status = schedule::listen(&mut self.heard, || connection.process(incoming));
+        let status = schedule::capture(&mut self.captured, || connection.process(incoming));
         let (discard, step) = S::advance(status, &mut self.outgoing);
         self.incoming.drain(..discard);
         self.fed -= discard;
@@ -266,7 +266,7 @@ impl<S: Side> Driver<'_, S> {
         let protocol = common.alpn_protocol().and_then(PeerProtocol::of_alpn);
         let parameters = provider::parameters(common).ok_or(TlsFailure::NoCommonProtocol)?;
         let peer = PeerId::from_verified(common.peer_certificates().unwrap_or_default())?;
-        let mut records = self.connection.into_records(self.heard)?;
+        let mut records = self.connection.into_records(self.captured)?;
         let Some(protocol) = protocol else {
             if let Ok(alert) = records.fatal_alert(NO_APPLICATION_PROTOCOL) {
                 // 24 bytes into a buffer that has just been emptied.
@@ -322,7 +322,7 @@ trait Side: Sized {
 
     fn common(&self) -> &rustls::CommonState;
 
-    fn into_records(self, heard: Heard) -> Result<Records, TlsFailure>;
+    fn into_records(self, captured: CapturedSecrets) -> Result<Records, TlsFailure>;
 
     /// Does what the state asks for; bytes to discard and the next step.
     fn advance(
@@ -375,12 +375,12 @@ impl Side for UnbufferedClientConnection {
         self
     }
 
-    fn into_records(self, heard: Heard) -> Result<Records, TlsFailure> {
+    fn into_records(self, captured: CapturedSecrets) -> Result<Records, TlsFailure> {
         // The rest of what rustls keeps is dropped.
         let (secrets, _) = self
             .dangerous_into_kernel_connection()
             .map_err(|error| from_rustls(&error))?;
-        Records::new(schedule::Side::Client, &secrets, heard).map_err(|_| TlsFailure::Malformed)
+        Records::new(schedule::Side::Client, &secrets, captured).map_err(|_| TlsFailure::Malformed)
     }
 }
 
@@ -398,11 +398,11 @@ impl Side for UnbufferedServerConnection {
         self
     }
 
-    fn into_records(self, heard: Heard) -> Result<Records, TlsFailure> {
+    fn into_records(self, captured: CapturedSecrets) -> Result<Records, TlsFailure> {
         // The rest of what rustls keeps is dropped.
         let (secrets, _) = self
             .dangerous_into_kernel_connection()
             .map_err(|error| from_rustls(&error))?;
-        Records::new(schedule::Side::Server, &secrets, heard).map_err(|_| TlsFailure::Malformed)
+        Records::new(schedule::Side::Server, &secrets, captured).map_err(|_| TlsFailure::Malformed)
     }
 }

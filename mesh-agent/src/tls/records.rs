@@ -12,7 +12,7 @@ use std::ops::Range;
 use rustls::ExtractedSecrets;
 
 use super::keys::{DATA, HEAD, Keys, MAX_PLAINTEXT, RecordError, TAIL};
-use super::schedule::{Heard, Schedule, Side};
+use super::schedule::{CapturedSecrets, Schedule, Side};
 
 /// Most bytes of one record from a peer, its header included.
 pub const MAX_CIPHERTEXT: usize = HEAD + MAX_BODY;
@@ -74,17 +74,17 @@ pub struct Records {
 }
 
 impl Records {
-    /// `heard`: what [`super::schedule::listen`] collected in the handshake
+    /// `captured`: what [`super::schedule::capture`] collected in the handshake
     /// that gave `secrets`.
     pub(super) fn new(
         side: Side,
         secrets: &ExtractedSecrets,
-        heard: Heard,
+        captured: CapturedSecrets,
     ) -> Result<Self, RecordError> {
         Ok(Self {
             sending: Keys::of(&secrets.tx)?,
             receiving: Keys::of(&secrets.rx)?,
-            schedule: Box::new(Schedule::new(side, heard, secrets)?),
+            schedule: Box::new(Schedule::new(side, captured, secrets)?),
             sent_close: false,
             update_wanted: false,
             idle_credit: IDLE_CREDIT,

@@ -23,7 +23,7 @@ const CLIENT: &str = "CLIENT_TRAFFIC_SECRET_0";
 const SERVER: &str = "SERVER_TRAFFIC_SECRET_0";
 
 thread_local! {
-    static HEARD: RefCell<Heard> = RefCell::default();
+    static CAPTURED: RefCell<CapturedSecrets> = RefCell::default();
 }
 
 #[derive(Clone)]
@@ -45,12 +45,12 @@ impl Secret {
 
 /// What a handshake has derived so far.
 #[derive(Default)]
-pub(super) struct Heard {
+pub(super) struct CapturedSecrets {
     client: Option<Secret>,
     server: Option<Secret>,
 }
 
-impl Heard {
+impl CapturedSecrets {
     fn join(&mut self, later: Self) {
         self.client = later.client.or(self.client.take());
         self.server = later.server.or(self.server.take());
@@ -59,13 +59,13 @@ impl Heard {
 
 /// Where rustls tells the secrets of a handshake.
 #[derive(Debug)]
-pub(super) struct Ear;
+pub(super) struct SecretLog;
 
-impl KeyLog for Ear {
+impl KeyLog for SecretLog {
     fn log(&self, label: &str, _client_random: &[u8], secret: &[u8]) {
-        HEARD.with_borrow_mut(|heard| match label {
-            CLIENT => heard.client = Secret::new(secret),
-            SERVER => heard.server = Secret::new(secret),
+        CAPTURED.with_borrow_mut(|captured| match label {
+            CLIENT => captured.client = Secret::new(secret),
+            SERVER => captured.server = Secret::new(secret),
             _ => {}
         });
     }
@@ -76,11 +76,11 @@ impl KeyLog for Ear {
 }
 
 /// Runs one step of a handshake and adds what it derived.
-pub(super) fn listen<T>(heard: &mut Heard, step: impl FnOnce() -> T) -> T {
+pub(super) fn capture<T>(captured: &mut CapturedSecrets, step: impl FnOnce() -> T) -> T {
     // What a step that panicked left behind is of another connection.
-    HEARD.take();
+    CAPTURED.take();
     let result = step();
-    heard.join(HEARD.take());
+    captured.join(CAPTURED.take());
     result
 }
 
@@ -101,15 +101,15 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    /// Fails unless `heard` has both secrets, and they are those that the
+    /// Fails unless `captured` has both secrets, and they are those that the
     /// handshake's keys were made of.
     pub(super) fn new(
         side: Side,
-        heard: Heard,
+        captured: CapturedSecrets,
         keys: &ExtractedSecrets,
     ) -> Result<Self, RecordError> {
         let missing = RecordError::Exhausted;
-        let (client, server) = (heard.client.ok_or(missing)?, heard.server.ok_or(missing)?);
+        let (client, server) = (captured.client.ok_or(missing)?, captured.server.ok_or(missing)?);
         let (sending, receiving) = match side {
             Side::Client => (client, server),
             Side::Server => (server, client),

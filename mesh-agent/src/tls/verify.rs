@@ -17,18 +17,18 @@ use crate::model::{SpiffeId, TlsFailure};
 
 /// Any workload of the trust domain, as a client.
 #[derive(Debug)]
-pub(super) struct AnyWorkload {
+pub(super) struct ClientVerifier {
     pub(super) trust: Arc<Trust>,
 }
 
 /// One of the named workloads, as a server.
 #[derive(Debug)]
-pub(super) struct OneOf {
+pub(super) struct ServerVerifier {
     pub(super) trust: Arc<Trust>,
     pub(super) expected: Box<[SpiffeId]>,
 }
 
-impl ClientCertVerifier for AnyWorkload {
+impl ClientCertVerifier for ClientVerifier {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
@@ -68,7 +68,7 @@ impl ClientCertVerifier for AnyWorkload {
     }
 }
 
-impl ServerCertVerifier for OneOf {
+impl ServerCertVerifier for ServerVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,

@@ -6,7 +6,7 @@ use rustls::{ConnectionTrafficSecrets, ExtractedSecrets, KeyLog as _};
 
 use super::Records;
 use crate::tls::keys::RecordError;
-use crate::tls::schedule::{Ear, Heard, Side, listen};
+use crate::tls::schedule::{SecretLog, CapturedSecrets, Side, capture};
 
 /// A traffic secret, and the IV that follows from it (RFC 8446, 7.3).
 type Secret = ([u8; 32], [u8; 12]);
@@ -33,20 +33,20 @@ fn secrets((secret, iv): Secret) -> (u64, ConnectionTrafficSecrets) {
 impl Records {
     /// Client and server, always with the same keys.
     pub(in crate::tls) fn pair() -> (Self, Self) {
-        let heard = || {
-            let mut heard = Heard::default();
-            listen(&mut heard, || {
-                Ear.log("CLIENT_TRAFFIC_SECRET_0", &[], &CLIENT.0);
-                Ear.log("SERVER_TRAFFIC_SECRET_0", &[], &SERVER.0);
+        let captured = || {
+            let mut captured = CapturedSecrets::default();
+            capture(&mut captured, || {
+                SecretLog.log("CLIENT_TRAFFIC_SECRET_0", &[], &CLIENT.0);
+                SecretLog.log("SERVER_TRAFFIC_SECRET_0", &[], &SERVER.0);
             });
-            heard
+            captured
         };
         let end = |side, tx, rx| {
             let secrets = ExtractedSecrets {
                 tx: secrets(tx),
                 rx: secrets(rx),
             };
-            Self::new(side, &secrets, heard()).expect("the secrets fit")
+            Self::new(side, &secrets, captured()).expect("the secrets fit")
         };
         (
             end(Side::Client, CLIENT, SERVER),

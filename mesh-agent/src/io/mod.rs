@@ -23,4 +23,4 @@ pub use held::{Held, held, limit_held, room};
 pub use limits::{Limits, RECOMMENDED_OPEN_FILES};
 pub use pipe::keep_files_from;
 pub use read::read;
-pub use relay::{End, Relay};
+pub use relay::{Relay, RelayEnd};

@@ -16,7 +16,7 @@ use super::rest::Rest;
 /// Fits the second-level cache: 128 to 256 KiB measured best.
 const SCRATCH_BYTES: usize = 256 * 1024;
 /// Reads per turn, so that a bulk stream lets its neighbours run.
-const TURN: usize = 4;
+const READS_PER_POLL: usize = 4;
 
 thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice());
@@ -65,7 +65,7 @@ impl Pump {
         to: &TcpStream,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Side>> {
-        for _ in 0..TURN {
+        for _ in 0..READS_PER_POLL {
             ready!(self.rest.poll_flush(to, &mut self.passed, cx)).map_err(|_| Side::To)?;
             match self.state {
                 State::Ended => return Poll::Ready(Ok(())),

@@ -11,7 +11,7 @@ use crate::model::{ByteCounts, ByteMeter};
 
 /// How a relay ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum RelayEnd {
     /// Both directions were closed with FIN.
     Finished,
     ResetByClient,
@@ -44,13 +44,13 @@ impl Relay {
 
     /// Copies until both directions have ended or one side failed. Cancel-safe:
     /// what was read and not written stays in the relay.
-    pub async fn run(&mut self, client: &TcpStream, upstream: &TcpStream) -> End {
+    pub async fn run(&mut self, client: &TcpStream, upstream: &TcpStream) -> RelayEnd {
         poll_fn(|cx| {
             let sent = self.sent.poll(client, upstream, cx);
             if let Poll::Ready(Err(side)) = sent {
                 return Poll::Ready(match side {
-                    Side::From => End::ResetByClient,
-                    Side::To => End::ResetByUpstream,
+                    Side::From => RelayEnd::ResetByClient,
+                    Side::To => RelayEnd::ResetByUpstream,
                 });
             }
             let received = self.received.poll(upstream, client, cx);
@@ -59,12 +59,12 @@ impl Relay {
             }
             if let Poll::Ready(Err(side)) = received {
                 return Poll::Ready(match side {
-                    Side::From => End::ResetByUpstream,
-                    Side::To => End::ResetByClient,
+                    Side::From => RelayEnd::ResetByUpstream,
+                    Side::To => RelayEnd::ResetByClient,
                 });
             }
             if sent.is_ready() && received.is_ready() {
-                Poll::Ready(End::Finished)
+                Poll::Ready(RelayEnd::Finished)
             } else {
                 Poll::Pending
             }

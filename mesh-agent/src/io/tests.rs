@@ -1,4 +1,4 @@
-use super::{End, Relay};
+use super::{Relay, RelayEnd};
 use crate::sys::socket::reset_on_close;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -14,14 +14,14 @@ async fn pair() -> (TcpStream, TcpStream) {
 async fn relayed() -> (
     TcpStream,
     TcpStream,
-    tokio::task::JoinHandle<(End, crate::model::ByteCounts)>,
+    tokio::task::JoinHandle<(RelayEnd, crate::model::ByteCounts)>,
 ) {
     let (client, downstream) = pair().await;
     let (upstream, server) = pair().await;
     let task = tokio::spawn(async move {
         let mut relay = Relay::default();
         let end = relay.run(&downstream, &upstream).await;
-        if end != End::Finished {
+        if end != RelayEnd::Finished {
             reset_on_close(&downstream);
             reset_on_close(&upstream);
         }
@@ -44,7 +44,7 @@ async fn each_side_may_finish_while_the_other_goes_on() {
     client.read_to_end(&mut answer).await.expect("read");
     assert_eq!(answer, b"answer");
     let (end, bytes) = task.await.expect("relay");
-    assert_eq!(end, End::Finished);
+    assert_eq!(end, RelayEnd::Finished);
     assert_eq!((bytes.sent, bytes.received), (8, 6));
 }
 
@@ -62,9 +62,9 @@ async fn a_reset_is_passed_on_as_a_reset_both_ways() {
         let error = victim.read(&mut [0; 8]).await.expect_err("a reset");
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
         let expected = if by_client {
-            End::ResetByClient
+            RelayEnd::ResetByClient
         } else {
-            End::ResetByUpstream
+            RelayEnd::ResetByUpstream
         };
         assert_eq!(task.await.expect("relay").0, expected);
     }
@@ -152,7 +152,7 @@ async fn bulk_both_ways_arrives_whole_with_small_writes_between() {
         a.and(b).expect("read");
         assert!(at_server == up && at_client == down, "seed {seed}");
         let (end, bytes) = task.await.expect("relay");
-        assert_eq!(end, End::Finished);
+        assert_eq!(end, RelayEnd::Finished);
         assert_eq!(bytes.sent, up.len() as u64);
         assert_eq!(bytes.received, down.len() as u64);
     }
@@ -168,7 +168,7 @@ async fn a_stalled_reader_stops_the_sender_and_then_gets_everything() {
     assert_eq!(seen.len(), sent);
     server.shutdown().await.expect("shutdown");
     let (end, bytes) = task.await.expect("relay");
-    assert_eq!((end, bytes.sent), (End::Finished, sent as u64));
+    assert_eq!((end, bytes.sent), (RelayEnd::Finished, sent as u64));
 }
 
 #[tokio::test]
@@ -177,7 +177,7 @@ async fn a_reset_while_bytes_wait_in_the_pipe_is_a_reset() {
     assert!(fill(&client).await > 2 << 20);
     reset_on_close(&server);
     drop(server);
-    assert_eq!(task.await.expect("relay").0, End::ResetByUpstream);
+    assert_eq!(task.await.expect("relay").0, RelayEnd::ResetByUpstream);
     let error = client
         .writable()
         .await
@@ -240,5 +240,5 @@ async fn an_interrupted_relay_goes_on_where_it_was() {
     };
     let ((end, passed), (), seen) = tokio::join!(relaying, send(&mut client, &sent), reading);
     assert!(seen == sent);
-    assert_eq!((end, passed), (End::Finished, sent.len() as u64));
+    assert_eq!((end, passed), (RelayEnd::Finished, sent.len() as u64));
 }

@@ -54,7 +54,7 @@ impl UnderWay<'_> {
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        self.peers.pool.borrow_mut().no_longer_ahead(self.key);
+        self.peers.pool.borrow_mut().preconnect_ended(self.key);
     }
 }
 
@@ -79,11 +79,11 @@ impl Peers {
     /// Asks the worker for as many connections as the pool finds missing.
     fn ask(&self, key: Key, peer: &MeshPeer) {
         let mut pool = self.pool.borrow_mut();
-        for _ in 0..pool.make_ahead(key, Instant::now()) {
+        for _ in 0..pool.preconnects_due(key, Instant::now()) {
             let peer = peer.clone();
             if self.wishes.try_send(Wish { key, peer }).is_err() {
                 // The worker has enough to do.
-                pool.no_longer_ahead(key);
+                pool.preconnect_ended(key);
             }
         }
     }
@@ -151,7 +151,7 @@ impl Peers {
     pub(crate) async fn make(&self, pod: &LocalPod, wish: &Wish) -> Option<Connection> {
         tokio::time::sleep(LATER).await;
         let now = Instant::now();
-        if !self.pool.borrow_mut().is_wanted(wish.key, now) {
+        if !self.pool.borrow_mut().is_preconnect_wanted(wish.key, now) {
             return None;
         }
         let connection = Box::pin(self.connect(pod, &wish.peer)).await.ok()?;

@@ -56,9 +56,9 @@ pub(super) struct Plain<'s> {
 }
 
 impl Carry for Plain<'_> {
-    type End = io::End;
+    type End = io::RelayEnd;
 
-    async fn run(&mut self) -> Option<io::End> {
+    async fn run(&mut self) -> Option<io::RelayEnd> {
         Some(self.relay.run(self.client, self.upstream).await)
     }
 
@@ -74,10 +74,10 @@ impl Carry for Plain<'_> {
         self.relay.bytes()
     }
 
-    fn failure_of(side: Side) -> io::End {
+    fn failure_of(side: Side) -> io::RelayEnd {
         match side {
-            Side::First => io::End::ResetByClient,
-            Side::Second => io::End::ResetByUpstream,
+            Side::First => io::RelayEnd::ResetByClient,
+            Side::Second => io::RelayEnd::ResetByUpstream,
         }
     }
 }
@@ -90,9 +90,9 @@ pub(super) struct Tunnelled<'s> {
 }
 
 impl Carry for Tunnelled<'_> {
-    type End = tunnel::End;
+    type End = tunnel::StreamEnd;
 
-    async fn run(&mut self) -> Option<tunnel::End> {
+    async fn run(&mut self) -> Option<tunnel::StreamEnd> {
         self.relay.advance(self.application, self.connection).await
     }
 
@@ -108,10 +108,10 @@ impl Carry for Tunnelled<'_> {
         self.relay.bytes()
     }
 
-    fn failure_of(side: Side) -> tunnel::End {
+    fn failure_of(side: Side) -> tunnel::StreamEnd {
         match side {
-            Side::First => tunnel::End::ResetByApplication,
-            Side::Second => tunnel::End::Lost,
+            Side::First => tunnel::StreamEnd::ResetByApplication,
+            Side::Second => tunnel::StreamEnd::Lost,
         }
     }
 }
@@ -239,9 +239,9 @@ pub(super) async fn carry_plain(
     };
     let sockets = [client, upstream];
     let reason = match carry(&mut plain, sockets, cut, report, idle).await {
-        Stopped::Ended(io::End::Finished) => CloseReason::Finished,
-        Stopped::Ended(io::End::ResetByClient) => CloseReason::ResetByClient,
-        Stopped::Ended(io::End::ResetByUpstream) => CloseReason::ResetByUpstream,
+        Stopped::Ended(io::RelayEnd::Finished) => CloseReason::Finished,
+        Stopped::Ended(io::RelayEnd::ResetByClient) => CloseReason::ResetByClient,
+        Stopped::Ended(io::RelayEnd::ResetByUpstream) => CloseReason::ResetByUpstream,
         Stopped::Idle => CloseReason::IdleTimeout,
         Stopped::Cut(reason) => reason.close(),
     };

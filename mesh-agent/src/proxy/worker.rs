@@ -140,7 +140,7 @@ async fn run(
                 continue;
             }
             Some(wish) = wishes.recv() => {
-                make_ahead(&local, &pods, wish);
+                preconnects_due(&local, &pods, wish);
                 continue;
             }
         };
@@ -176,7 +176,7 @@ fn renew_due(local: &Rc<Local>, pods: &HashMap<u64, Served>) {
     }
 }
 
-fn make_ahead(local: &Rc<Local>, pods: &HashMap<u64, Served>, wish: Wish) {
+fn preconnects_due(local: &Rc<Local>, pods: &HashMap<u64, Served>, wish: Wish) {
     match pods.get(&wish.key.netns).map(Served::state) {
         Some(pod) => {
             let making = make(local.clone(), pod.clone(), wish);

@@ -187,10 +187,12 @@ impl Credentials {
     ) -> Arc<ClientConfig> {
         let mut config = self.client.clone();
         config.alpn_protocols = vec![protocol.alpn().to_vec()];
-        config.dangerous().set_certificate_verifier(Arc::new(ServerVerifier {
-            trust: Arc::clone(&self.trust),
-            expected: expected.into(),
-        }));
+        config
+            .dangerous()
+            .set_certificate_verifier(Arc::new(ServerVerifier {
+                trust: Arc::clone(&self.trust),
+                expected: expected.into(),
+            }));
         Arc::new(config)
     }
 }

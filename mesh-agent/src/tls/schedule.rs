@@ -2,7 +2,7 @@
 //!
 //! rustls offers its own object for this, which keeps the peer's chain, the
 //! configuration and the state of a handshake for as long as the connection
-//! lives: 1.6 KiB for each. We keep two secrets. They are heard from rustls
+//! lives: 1.6 KiB for each. We keep two secrets. They are captured from rustls
 //! while it derives them, on the same thread and inside the same call, and
 //! never leave this room.
 
@@ -109,7 +109,10 @@ impl Schedule {
         keys: &ExtractedSecrets,
     ) -> Result<Self, RecordError> {
         let missing = RecordError::Exhausted;
-        let (client, server) = (captured.client.ok_or(missing)?, captured.server.ok_or(missing)?);
+        let (client, server) = (
+            captured.client.ok_or(missing)?,
+            captured.server.ok_or(missing)?,
+        );
         let (sending, receiving) = match side {
             Side::Client => (client, server),
             Side::Server => (server, client),

@@ -65,7 +65,7 @@ impl From<RecordError> for Broken {
 
 /// A stream that the peer opened.
 #[derive(Debug)]
-pub struct Taken {
+pub struct IncomingStream {
     pub open: Open,
     pub relay: Relay,
 }
@@ -152,7 +152,7 @@ impl Connection {
 
     /// Waits for the peer's next OPEN; `None` when the peer says or shows that
     /// there is none.
-    pub async fn accept(&mut self) -> Result<Option<Box<Taken>>, ProtocolError> {
+    pub async fn accept(&mut self) -> Result<Option<Box<IncomingStream>>, ProtocolError> {
         loop {
             match poll_fn(|cx| self.poll_accept(cx)).await {
                 Ok(Some(taken)) => return Ok(Some(taken)),
@@ -165,7 +165,10 @@ impl Connection {
     }
 
     /// Takes what comes in place, up to an OPEN or a GOAWAY.
-    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Box<Taken>>, Broken>> {
+    fn poll_accept(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Box<IncomingStream>>, Broken>> {
         with_received(|buffer| {
             let mut len = self.restore(buffer);
             let mut at = 0;
@@ -207,7 +210,7 @@ impl Connection {
         })
     }
 
-    fn take_between(&mut self, plaintext: &[u8]) -> Result<Option<Box<Taken>>, Broken> {
+    fn take_between(&mut self, plaintext: &[u8]) -> Result<Option<Box<IncomingStream>>, Broken> {
         let mut at = 0;
         while at < plaintext.len() {
             let found = frame::parse(plaintext, at)?;
@@ -221,7 +224,7 @@ impl Connection {
                     self.begin(found.generation);
                     let mut relay = Relay::server(found.generation);
                     relay.take_early(plaintext, at)?;
-                    return Ok(Some(Box::new(Taken { open, relay })));
+                    return Ok(Some(Box::new(IncomingStream { open, relay })));
                 }
             }
         }

@@ -133,8 +133,8 @@ impl Watched {
         let payload = &plaintext[found.start..found.start + found.len];
         let open = Open::decode(payload).ok()?;
         assert!(open.hops < frame::MAX_HOPS);
-        let again = open.encode(found.generation);
-        assert_eq!(Open::decode(&again[HEADER..]), Ok(open));
+        let replay_on = open.encode(found.generation);
+        assert_eq!(Open::decode(&replay_on[HEADER..]), Ok(open));
         // Data behind it is kept until the application is there: no more of it
         // than came.
         let mut relay = Relay::server(found.generation);

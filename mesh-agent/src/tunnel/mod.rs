@@ -26,10 +26,10 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-pub use connection::{Connection, Taken};
+pub use connection::{Connection, IncomingStream};
 pub use frame::{Open, ResetReason};
 pub use pool::{Config as PoolConfig, Key, Pool};
-pub use relay::{End, Relay};
+pub use relay::{Relay, StreamEnd};
 pub use reset::Reset;
 
 /// The peer broke the protocol; the connection is closed.

@@ -16,7 +16,7 @@ use crate::model::{PeerProtocol, SpiffeId};
 use crate::tls::PeerId;
 
 /// Connections that are made ahead at once.
-const MAX_AHEAD: usize = 64;
+const MAX_PRECONNECTS: usize = 64;
 /// Pairs whose demand is remembered; more are not made ready for.
 const MAX_DEMANDS: usize = 1024;
 
@@ -68,7 +68,7 @@ pub struct Pool {
     in_all: usize,
     demands: HashMap<Key, Demand, foldhash::fast::RandomState>,
     /// Connections that are being made ahead.
-    ahead: usize,
+    preconnecting: usize,
 }
 
 impl Pool {
@@ -80,7 +80,7 @@ impl Pool {
             per_pod: HashMap::default(),
             in_all: 0,
             demands: HashMap::default(),
-            ahead: 0,
+            preconnecting: 0,
         }
     }
 
@@ -134,8 +134,8 @@ impl Pool {
     }
 
     /// How many connections to make ahead now: each is to be asked for with
-    /// [`Pool::is_wanted`], and its end told with [`Pool::no_longer_ahead`].
-    pub fn make_ahead(&mut self, key: Key, now: Instant) -> usize {
+    /// [`Pool::is_preconnect_wanted`], and its end told with [`Pool::preconnect_ended`].
+    pub fn preconnects_due(&mut self, key: Key, now: Instant) -> usize {
         if !self.demands.contains_key(&key) {
             return 0;
         }
@@ -143,22 +143,22 @@ impl Pool {
         let Some(demand) = self.demands.get_mut(&key) else {
             return 0;
         };
-        let count = demand.short(idle, now).min(room);
+        let count = demand.missing(idle, now).min(room);
         demand.begin(count);
-        self.ahead += count;
+        self.preconnecting += count;
         count
     }
 
     /// Streams that ended meanwhile may have left enough.
-    pub fn is_wanted(&mut self, key: Key, now: Instant) -> bool {
+    pub fn is_preconnect_wanted(&mut self, key: Key, now: Instant) -> bool {
         let idle = self.idle_of(key);
         let demand = self.demands.get_mut(&key);
-        demand.is_some_and(|demand| demand.still_short(idle, now))
+        demand.is_some_and(|demand| demand.still_missing(idle, now))
     }
 
     /// It is in the pool, or nowhere.
-    pub fn no_longer_ahead(&mut self, key: Key) {
-        self.ahead = self.ahead.saturating_sub(1);
+    pub fn preconnect_ended(&mut self, key: Key) {
+        self.preconnecting = self.preconnecting.saturating_sub(1);
         if let Some(demand) = self.demands.get_mut(&key) {
             demand.end();
         }
@@ -173,8 +173,8 @@ impl Pool {
         let pod = self.per_pod.get(&key.netns).copied().unwrap_or(0);
         let in_all = self.config.in_all.saturating_sub(self.in_all);
         let pod = self.config.per_pod.saturating_sub(pod);
-        let room = in_all.min(pod).min(MAX_AHEAD);
-        room.saturating_sub(self.ahead)
+        let room = in_all.min(pod).min(MAX_PRECONNECTS);
+        room.saturating_sub(self.preconnecting)
     }
 
     /// Keeps a connection between streams; closes it where there is no room.

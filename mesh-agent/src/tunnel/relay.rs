@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 #[cfg(test)]
-pub(super) use {receiving::TURN_FRAMES, sending::CREDIT_BYTES};
+pub(super) use {receiving::FRAMES_PER_POLL, sending::CREDIT_BYTES};
 
 use super::ProtocolError;
 use super::connection::{Broken, Connection};
@@ -36,11 +36,11 @@ pub(super) const UPLOAD_BYTES: u64 = 8 * 1024;
 /// than one of its workers.
 pub(super) const MAX_REPLAYS: u8 = 3;
 /// The peer's answer to a RESET is waited for this long.
-pub(super) const SETTLE: Duration = Duration::from_secs(1);
+pub(super) const RESET_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum StreamEnd {
     /// Both directions ended with FIN, and everything was passed on.
     Finished,
     /// The application's socket failed.
@@ -60,7 +60,7 @@ pub enum End {
 enum Fail {
     Application,
     Connection(Broken),
-    End(End),
+    End(StreamEnd),
 }
 
 impl From<Broken> for Fail {
@@ -76,12 +76,12 @@ impl From<ProtocolError> for Fail {
 }
 
 impl Fail {
-    fn end(self) -> End {
+    fn end(self) -> StreamEnd {
         match self {
-            Self::Application => End::ResetByApplication,
-            Self::Connection(Broken::Lost) => End::Lost,
-            Self::Connection(Broken::Refused) => End::Refused,
-            Self::Connection(Broken::Protocol(error)) => End::Protocol(error),
+            Self::Application => StreamEnd::ResetByApplication,
+            Self::Connection(Broken::Lost) => StreamEnd::Lost,
+            Self::Connection(Broken::Refused) => StreamEnd::Refused,
+            Self::Connection(Broken::Protocol(error)) => StreamEnd::Protocol(error),
             Self::End(end) => end,
         }
     }
@@ -165,8 +165,8 @@ impl Relay {
         self.stream.accept();
     }
 
-    /// After [`End::NotTaken`]: begins again on another connection with what was read so far.
-    pub fn again(&mut self, connection: &mut Connection, open: &super::Open) {
+    /// After [`StreamEnd::NotTaken`]: begins again on another connection with what was read so far.
+    pub fn replay_on(&mut self, connection: &mut Connection, open: &super::Open) {
         let mut next = connection.open(open);
         next.resend = self.replay.take().unwrap_or_default();
         next.application_ended = self.application_ended;
@@ -247,7 +247,7 @@ impl Relay {
         &mut self,
         application: &TcpStream,
         connection: &mut Connection,
-    ) -> Option<End> {
+    ) -> Option<StreamEnd> {
         let opens = self.role == Role::Client && !self.prefix.is_empty();
         if opens && self.resend.is_empty() {
             // The request is often a moment behind the connect: it then
@@ -260,7 +260,7 @@ impl Relay {
 
     /// To the end.
     #[cfg(test)]
-    pub async fn run(&mut self, application: &TcpStream, connection: &mut Connection) -> End {
+    pub async fn run(&mut self, application: &TcpStream, connection: &mut Connection) -> StreamEnd {
         loop {
             if let Some(end) = self.advance(application, connection).await {
                 return end;
@@ -268,7 +268,11 @@ impl Relay {
         }
     }
 
-    async fn carry(&mut self, application: &TcpStream, connection: &mut Connection) -> Option<End> {
+    async fn carry(
+        &mut self,
+        application: &TcpStream,
+        connection: &mut Connection,
+    ) -> Option<StreamEnd> {
         let mut delay = pin!(sleep(ACCEPT_DELAY));
         let accepted = self.stream.is_accepted();
         poll_fn(|cx| {
@@ -291,9 +295,9 @@ impl Relay {
         connection: &mut Connection,
         delay: std::pin::Pin<&mut Sleep>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<End, Fail>> {
+    ) -> Poll<Result<StreamEnd, Fail>> {
         if let Some(reason) = self.peer_reset.take() {
-            return Poll::Ready(Ok(End::ResetByPeer(reason)));
+            return Poll::Ready(Ok(StreamEnd::ResetByPeer(reason)));
         }
         let accepted = self.stream.is_accepted();
         let mut sending = self.poll_send(application, connection, cx)?;
@@ -309,7 +313,7 @@ impl Relay {
             }
         }
         if sending.is_ready() && receiving.is_ready() {
-            Poll::Ready(Ok(End::Finished))
+            Poll::Ready(Ok(StreamEnd::Finished))
         } else {
             Poll::Pending
         }
@@ -343,7 +347,11 @@ impl Relay {
 
     /// Ends the stream where it stands and waits for the peer's end of it.
     /// True when the connection may carry another one.
-    pub async fn settle(&mut self, connection: &mut Connection, reset: impl Into<Reset>) -> bool {
+    pub async fn finish_reset(
+        &mut self,
+        connection: &mut Connection,
+        reset: impl Into<Reset>,
+    ) -> bool {
         if !self.prefix.is_empty() && self.role == Role::Client {
             // The OPEN was never sent: the peer knows nothing of the stream.
             return false;
@@ -370,7 +378,7 @@ impl Relay {
                 Poll::Pending
             }
         });
-        let settled = matches!(timeout(SETTLE, settled).await, Ok(Ok(())));
+        let settled = matches!(timeout(RESET_TIMEOUT, settled).await, Ok(Ok(())));
         if !settled {
             // The RESET may stand behind bytes that nobody takes.
             connection.reset_on_close();

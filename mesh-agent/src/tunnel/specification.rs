@@ -6,7 +6,9 @@ use super::frame::{
     put_header,
 };
 use super::pool;
-use super::relay::{ACCEPT_DELAY, CREDIT_BYTES, MAX_REPLAYS, SETTLE, TURN_FRAMES, UPLOAD_BYTES};
+use super::relay::{
+    ACCEPT_DELAY, CREDIT_BYTES, FRAMES_PER_POLL, MAX_REPLAYS, RESET_TIMEOUT, UPLOAD_BYTES,
+};
 use super::reset::{MAX_POLICY, Reset};
 use crate::model::PeerProtocol;
 use crate::model::RuleRef;
@@ -69,7 +71,7 @@ fn every_limit_in_the_specification_is_the_codes() {
         ("hops", u128::from(MAX_HOPS)),
         (
             "frames of a peer before its neighbours run",
-            TURN_FRAMES as u128,
+            FRAMES_PER_POLL as u128,
         ),
         ("generations", u128::from(GENERATIONS)),
         ("plaintext of a record, bytes", MAX_PLAINTEXT as u128),
@@ -82,7 +84,10 @@ fn every_limit_in_the_specification_is_the_codes() {
             "ACCEPT alone after, bytes from the client",
             u128::from(UPLOAD_BYTES),
         ),
-        ("wait for the answer to a RESET, ms", SETTLE.as_millis()),
+        (
+            "wait for the answer to a RESET, ms",
+            RESET_TIMEOUT.as_millis(),
+        ),
         ("times a stream is begun again", u128::from(MAX_REPLAYS)),
         (
             "wait for the peer's close after a GOAWAY, ms",

@@ -69,7 +69,7 @@ fn open() -> Open {
 /// The destination's agent: every stream goes to `backend`.
 async fn serve(mut connection: Connection, backend: SocketAddr) -> Result<(), ProtocolError> {
     while let Some(stream) = connection.accept().await? {
-        let Taken {
+        let IncomingStream {
             open: taken,
             mut relay,
         } = *stream;
@@ -77,15 +77,23 @@ async fn serve(mut connection: Connection, backend: SocketAddr) -> Result<(), Pr
         let application = TcpStream::connect(backend).await.expect("the backend");
         relay.accept();
         let end = relay.run(&application, &mut connection).await;
-        if end != End::Finished {
+        if end != StreamEnd::Finished {
             reset_on_close(&application);
         }
         drop(application);
         let whole = match end {
-            End::Finished => relay.is_over(&connection),
-            End::ResetByApplication => relay.settle(&mut connection, ResetReason::Aborted).await,
-            End::ResetByPeer(_) => relay.settle(&mut connection, ResetReason::Answer).await,
-            End::Protocol(error) => return Err(error),
+            StreamEnd::Finished => relay.is_over(&connection),
+            StreamEnd::ResetByApplication => {
+                relay
+                    .finish_reset(&mut connection, ResetReason::Aborted)
+                    .await
+            }
+            StreamEnd::ResetByPeer(_) => {
+                relay
+                    .finish_reset(&mut connection, ResetReason::Answer)
+                    .await
+            }
+            StreamEnd::Protocol(error) => return Err(error),
             _ => false,
         };
         if !whole {
@@ -97,17 +105,17 @@ async fn serve(mut connection: Connection, backend: SocketAddr) -> Result<(), Pr
 
 /// The client's agent: one stream from `application`; true when the
 /// connection may be used again.
-async fn carry(connection: &mut Connection, application: TcpStream) -> (End, bool) {
+async fn carry(connection: &mut Connection, application: TcpStream) -> (StreamEnd, bool) {
     let mut relay = connection.open(&open());
     let end = relay.run(&application, connection).await;
-    if end != End::Finished {
+    if end != StreamEnd::Finished {
         reset_on_close(&application);
     }
     drop(application);
     let whole = match end {
-        End::Finished => relay.is_over(connection),
-        End::ResetByApplication => relay.settle(connection, ResetReason::Aborted).await,
-        End::ResetByPeer(_) => relay.settle(connection, ResetReason::Answer).await,
+        StreamEnd::Finished => relay.is_over(connection),
+        StreamEnd::ResetByApplication => relay.finish_reset(connection, ResetReason::Aborted).await,
+        StreamEnd::ResetByPeer(_) => relay.finish_reset(connection, ResetReason::Answer).await,
         _ => false,
     };
     (end, whole)
@@ -256,7 +264,7 @@ async fn streams_follow_each_other_on_one_connection() {
             client(app, i as u64, up, down, Script::Whole),
             carry(&mut near, agent)
         );
-        assert_eq!((end, whole), (End::Finished, true), "stream {i}");
+        assert_eq!((end, whole), (StreamEnd::Finished, true), "stream {i}");
     }
     drop(near);
     assert_eq!(served.await.expect("no panic"), Ok(()));
@@ -273,7 +281,7 @@ async fn every_size_around_a_full_record_arrives_with_its_end() {
             client(app, size as u64, size, size, Script::Whole),
             carry(&mut near, agent)
         );
-        assert_eq!((end, whole), (End::Finished, true), "{size} bytes");
+        assert_eq!((end, whole), (StreamEnd::Finished, true), "{size} bytes");
     }
     drop(near);
     assert_eq!(served.await.expect("no panic"), Ok(()));
@@ -289,7 +297,7 @@ async fn both_directions_at_once_carry_many_megabytes_unchanged() {
         client(app, 7, size, size, Script::Whole),
         carry(&mut near, agent)
     );
-    assert_eq!(end, End::Finished);
+    assert_eq!(end, StreamEnd::Finished);
     drop(near);
     assert_eq!(served.await.expect("no panic"), Ok(()));
 }
@@ -340,7 +348,7 @@ async fn mix(thread: u64) {
             carry(&mut near, agent)
         );
         if script == Script::Whole {
-            assert_eq!(end, End::Finished, "stream {i} of thread {thread}");
+            assert_eq!(end, StreamEnd::Finished, "stream {i} of thread {thread}");
         }
         pooled = whole.then_some(near);
     }

@@ -19,7 +19,7 @@ use crate::fuzzing::{FRAMES, HELLO};
 use crate::proxy::{Sniffed, sniff};
 use crate::tls::tests::support::{Issuer, credentials, id, root, sockets};
 use crate::tls::{Credentials, HEAD, Session, TAIL, accept, connect, warm};
-use crate::tunnel::{Connection, End, ResetReason};
+use crate::tunnel::{Connection, ResetReason, StreamEnd};
 
 /// Of the first bytes, of the handshake, and of the wait for a stream.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -61,9 +61,17 @@ async fn serve(tcp: TcpStream, own: Arc<Credentials>, backend: SocketAddr) -> Ca
         let end = relay.run(&application, &mut connection).await;
         drop(application);
         let whole = match end {
-            End::Finished => relay.is_over(&connection),
-            End::ResetByApplication => relay.settle(&mut connection, ResetReason::Aborted).await,
-            End::ResetByPeer(_) => relay.settle(&mut connection, ResetReason::Answer).await,
+            StreamEnd::Finished => relay.is_over(&connection),
+            StreamEnd::ResetByApplication => {
+                relay
+                    .finish_reset(&mut connection, ResetReason::Aborted)
+                    .await
+            }
+            StreamEnd::ResetByPeer(_) => {
+                relay
+                    .finish_reset(&mut connection, ResetReason::Answer)
+                    .await
+            }
             _ => false,
         };
         if !whole {

@@ -21,7 +21,7 @@ use crate::proxy::live::Watched;
 use crate::proxy::report::Report;
 use crate::sys::socket;
 use crate::tls::{self, PeerId, Session};
-use crate::tunnel::{Connection, End, Open, Reset, ResetReason, Taken};
+use crate::tunnel::{Connection, IncomingStream, Open, Reset, ResetReason, StreamEnd};
 
 /// The peer's pool closes sooner: this is for peers that vanished.
 const IDLE: Duration = Duration::from_secs(60);
@@ -127,8 +127,8 @@ async fn streams(at: &Rc<At>, mut connection: Box<Connection>) {
 }
 
 /// One stream; true when the connection may carry the next.
-async fn stream(at: &Rc<At>, connection: &mut Connection, mut taken: Box<Taken>) -> bool {
-    let Taken { open, relay } = &mut *taken;
+async fn stream(at: &Rc<At>, connection: &mut Connection, mut taken: Box<IncomingStream>) -> bool {
+    let IncomingStream { open, relay } = &mut *taken;
     // Each stream is decided by the configuration that holds when it comes.
     let exchange = Exchange::begin(at);
     let mut report = report(&exchange, open, connection);
@@ -146,7 +146,7 @@ async fn stream(at: &Rc<At>, connection: &mut Connection, mut taken: Box<Taken>)
         Err(reason) => {
             let told = told(reason, open, &report);
             report.refused(reason);
-            return Box::pin(relay.settle(connection, told)).await;
+            return Box::pin(relay.finish_reset(connection, told)).await;
         }
     };
     relay.accept();
@@ -168,7 +168,7 @@ async fn stream(at: &Rc<At>, connection: &mut Connection, mut taken: Box<Taken>)
     drop(application);
     report.ended(relay.bytes(), reason);
     match answer {
-        Some(answer) => Box::pin(relay.settle(connection, answer)).await,
+        Some(answer) => Box::pin(relay.finish_reset(connection, answer)).await,
         None => relay.is_over(connection),
     }
 }
@@ -258,19 +258,19 @@ fn authorize_peer(
 }
 
 /// What the end is to the log, and what the peer is told.
-fn end(stopped: &Stopped<End>) -> (CloseReason, Option<ResetReason>) {
+fn end(stopped: &Stopped<StreamEnd>) -> (CloseReason, Option<ResetReason>) {
     match stopped {
-        Stopped::Ended(End::Finished) => (CloseReason::Finished, None),
-        Stopped::Ended(End::ResetByApplication) => {
+        Stopped::Ended(StreamEnd::Finished) => (CloseReason::Finished, None),
+        Stopped::Ended(StreamEnd::ResetByApplication) => {
             (CloseReason::ResetByUpstream, Some(ResetReason::Aborted))
         }
-        Stopped::Ended(End::ResetByPeer(_)) => {
+        Stopped::Ended(StreamEnd::ResetByPeer(_)) => {
             (CloseReason::ResetByClient, Some(ResetReason::Answer))
         }
-        Stopped::Ended(End::Lost | End::NotTaken | End::Refused) => {
+        Stopped::Ended(StreamEnd::Lost | StreamEnd::NotTaken | StreamEnd::Refused) => {
             (CloseReason::ResetByClient, None)
         }
-        Stopped::Ended(End::Protocol(_)) => (CloseReason::ProtocolError, None),
+        Stopped::Ended(StreamEnd::Protocol(_)) => (CloseReason::ProtocolError, None),
         Stopped::Idle => (CloseReason::IdleTimeout, Some(ResetReason::Cut)),
         Stopped::Cut(reason) => (reason.close(), Some(ResetReason::Cut)),
     }

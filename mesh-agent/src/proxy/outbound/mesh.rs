@@ -7,7 +7,7 @@ use crate::proxy::accepted::Accepted;
 use crate::proxy::carry::{Ended, Stopped, Tunnelled, carry};
 use crate::proxy::context::At;
 use crate::proxy::report::Report;
-use crate::tunnel::{Connection, End, Key, Open, Relay, ResetReason};
+use crate::tunnel::{Connection, Key, Open, Relay, ResetReason, StreamEnd};
 
 /// A stream and the connection that carries it. On the heap: what moves
 /// between stages is a pointer, and a waiting connection needs no more.
@@ -87,7 +87,7 @@ impl Carrying {
             ..
         } = &mut *self;
         let reusable = match *answer {
-            Some(reason) => Box::pin(relay.settle(connection, reason)).await,
+            Some(reason) => Box::pin(relay.finish_reset(connection, reason)).await,
             None => relay.is_over(connection),
         };
         // What was cut is not trusted with another stream.
@@ -116,7 +116,7 @@ async fn stream(
         let sockets = [&accepted.client, &*tcp];
         let stopped = carry(&mut tunnelled, sockets, &at.entry().cut, report, idle).await;
         drop(tcp);
-        if !matches!(stopped, Stopped::Ended(End::NotTaken)) {
+        if !matches!(stopped, Stopped::Ended(StreamEnd::NotTaken)) {
             break stopped;
         }
         at.local.shared.metrics.replays.inc();
@@ -125,7 +125,9 @@ async fn stream(
         carrying.connection = Box::pin(unless_cut(at, reaching)).await?;
         carrying.stand(at);
         report.secured(carrying.connection.tls(), carrying.connection.peer());
-        carrying.relay.again(&mut carrying.connection, &open(at));
+        carrying
+            .relay
+            .replay_on(&mut carrying.connection, &open(at));
     };
     let (reason, answer) = end(&stopped, carrying.relay.is_accepted());
     carrying.answer = answer;
@@ -144,14 +146,14 @@ fn open(at: &At) -> Open {
 }
 
 /// What a stream's end is to the application, and what the peer is told.
-fn end(stopped: &Stopped<End>, accepted: bool) -> (CloseReason, Option<ResetReason>) {
+fn end(stopped: &Stopped<StreamEnd>, accepted: bool) -> (CloseReason, Option<ResetReason>) {
     let refused = |reason| (CloseReason::Refused(reason), Some(ResetReason::Answer));
     match stopped {
-        Stopped::Ended(End::Finished) => (CloseReason::Finished, None),
-        Stopped::Ended(End::ResetByApplication) => {
+        Stopped::Ended(StreamEnd::Finished) => (CloseReason::Finished, None),
+        Stopped::Ended(StreamEnd::ResetByApplication) => {
             (CloseReason::ResetByClient, Some(ResetReason::Aborted))
         }
-        Stopped::Ended(End::ResetByPeer(reason)) => match reason {
+        Stopped::Ended(StreamEnd::ResetByPeer(reason)) => match reason {
             ResetReason::Denied if !accepted => refused(RefuseReason::RefusedByPeer),
             ResetReason::ConnectFailed if !accepted => refused(RefuseReason::ConnectRefused),
             ResetReason::OverLimit if !accepted => refused(RefuseReason::OverLimit),
@@ -162,12 +164,14 @@ fn end(stopped: &Stopped<End>, accepted: bool) -> (CloseReason, Option<ResetReas
             | ResetReason::Answer
             | ResetReason::Cut => (CloseReason::ResetByUpstream, Some(ResetReason::Answer)),
         },
-        Stopped::Ended(End::NotTaken | End::Lost) => (CloseReason::ResetByUpstream, None),
-        Stopped::Ended(End::Refused) => (
+        Stopped::Ended(StreamEnd::NotTaken | StreamEnd::Lost) => {
+            (CloseReason::ResetByUpstream, None)
+        }
+        Stopped::Ended(StreamEnd::Refused) => (
             CloseReason::Refused(RefuseReason::Tls(TlsFailure::RefusedByPeer)),
             None,
         ),
-        Stopped::Ended(End::Protocol(_)) => (CloseReason::ProtocolError, None),
+        Stopped::Ended(StreamEnd::Protocol(_)) => (CloseReason::ProtocolError, None),
         Stopped::Idle => (CloseReason::IdleTimeout, Some(ResetReason::Cut)),
         Stopped::Cut(reason) => (reason.close(), Some(ResetReason::Cut)),
     }
@@ -179,7 +183,7 @@ mod tests {
 
     #[test]
     fn a_refusal_before_the_accept_is_told_as_such_and_a_later_reset_as_a_reset() {
-        let denied = Stopped::Ended(End::ResetByPeer(ResetReason::Denied));
+        let denied = Stopped::Ended(StreamEnd::ResetByPeer(ResetReason::Denied));
         assert_eq!(
             end(&denied, false).0,
             CloseReason::Refused(RefuseReason::RefusedByPeer)

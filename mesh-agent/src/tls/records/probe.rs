@@ -6,7 +6,7 @@ use rustls::{ConnectionTrafficSecrets, ExtractedSecrets, KeyLog as _};
 
 use super::Records;
 use crate::tls::keys::RecordError;
-use crate::tls::schedule::{SecretLog, CapturedSecrets, Side, capture};
+use crate::tls::schedule::{CapturedSecrets, SecretLog, Side, capture};
 
 /// A traffic secret, and the IV that follows from it (RFC 8446, 7.3).
 type Secret = ([u8; 32], [u8; 12]);

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 /// Most spare connections of a pair that are made ahead.
-pub(in crate::tunnel) const MAX_SPARE: u16 = 16;
+pub(in crate::tunnel) const MAX_PRECONNECTED: u16 = 16;
 /// What is remembered: between one and two of these.
 const WINDOW: Duration = Duration::from_secs(10);
 /// One stream that waits is no burst: its connection will serve the next one.
@@ -16,7 +16,7 @@ pub(super) struct Demand {
     /// Streams that wait for a handshake now.
     waiting: u16,
     /// Connections that are being made ahead.
-    ahead: u16,
+    preconnecting: u16,
     /// Most that waited at once, in this window and the one before.
     peak: u16,
     peak_before: u16,
@@ -27,7 +27,7 @@ impl Demand {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             waiting: 0,
-            ahead: 0,
+            preconnecting: 0,
             peak: 0,
             peak_before: 0,
             window: now,
@@ -36,7 +36,7 @@ impl Demand {
 
     /// A stream found no connection.
     pub(super) fn missed(&mut self, now: Instant) {
-        self.turn(now);
+        self.roll_window(now);
         self.waiting = self.waiting.saturating_add(1);
         self.peak = self.peak.max(self.waiting);
     }
@@ -47,42 +47,47 @@ impl Demand {
     }
 
     /// How many more to make ahead, beside `idle` ones.
-    pub(super) fn short(&mut self, idle: usize, now: Instant) -> usize {
-        let there = idle.saturating_add(usize::from(self.ahead));
+    pub(super) fn missing(&mut self, idle: usize, now: Instant) -> usize {
+        let there = idle.saturating_add(usize::from(self.preconnecting));
         self.target(now).saturating_sub(there)
     }
 
     /// One of those that are being made is still worth its handshake.
-    pub(super) fn still_short(&mut self, idle: usize, now: Instant) -> bool {
-        idle.saturating_add(usize::from(self.ahead)) <= self.target(now)
+    pub(super) fn still_missing(&mut self, idle: usize, now: Instant) -> bool {
+        idle.saturating_add(usize::from(self.preconnecting)) <= self.target(now)
     }
 
     pub(super) fn begin(&mut self, count: usize) {
         let count = u16::try_from(count).unwrap_or(u16::MAX);
-        self.ahead = self.ahead.saturating_add(count);
+        self.preconnecting = self.preconnecting.saturating_add(count);
     }
 
     pub(super) fn end(&mut self) {
-        self.ahead = self.ahead.saturating_sub(1);
+        self.preconnecting = self.preconnecting.saturating_sub(1);
     }
 
     /// Nothing is remembered, and nothing under way.
     pub(super) fn is_over(&mut self, now: Instant) -> bool {
-        self.turn(now);
-        let remembered = [self.waiting, self.ahead, self.peak, self.peak_before];
+        self.roll_window(now);
+        let remembered = [
+            self.waiting,
+            self.preconnecting,
+            self.peak,
+            self.peak_before,
+        ];
         remembered == [0; 4]
     }
 
     fn target(&mut self, now: Instant) -> usize {
-        self.turn(now);
+        self.roll_window(now);
         let peak = self.peak.max(self.peak_before);
         if peak < BURST {
             return 0;
         }
-        usize::from(peak.min(MAX_SPARE))
+        usize::from(peak.min(MAX_PRECONNECTED))
     }
 
-    fn turn(&mut self, now: Instant) {
+    fn roll_window(&mut self, now: Instant) {
         let age = now.saturating_duration_since(self.window);
         if age < WINDOW {
             return;
@@ -104,7 +109,7 @@ mod tests {
         let mut demand = Demand::new(now);
         for _ in 0..1_000 {
             demand.missed(now);
-            assert_eq!(demand.short(0, now), 0);
+            assert_eq!(demand.missing(0, now), 0);
             demand.served();
         }
     }
@@ -120,12 +125,12 @@ mod tests {
             for _ in 0..burst {
                 demand.served();
             }
-            let spare = burst.min(usize::from(MAX_SPARE));
-            assert_eq!(demand.short(0, now), spare);
-            assert_eq!(demand.short(1, now), spare - 1, "idle ones count");
+            let spare = burst.min(usize::from(MAX_PRECONNECTED));
+            assert_eq!(demand.missing(0, now), spare);
+            assert_eq!(demand.missing(1, now), spare - 1, "idle ones count");
             demand.begin(spare);
-            assert_eq!(demand.short(0, now), 0, "and those under way");
-            assert!(demand.still_short(0, now) && !demand.still_short(1, now));
+            assert_eq!(demand.missing(0, now), 0, "and those under way");
+            assert!(demand.still_missing(0, now) && !demand.still_missing(1, now));
         }
     }
 
@@ -139,9 +144,9 @@ mod tests {
         for _ in 0..4 {
             demand.served();
         }
-        assert_eq!(demand.short(0, now + WINDOW), 4);
+        assert_eq!(demand.missing(0, now + WINDOW), 4);
         assert!(!demand.is_over(now + WINDOW));
-        assert_eq!(demand.short(0, now + 2 * WINDOW), 0);
+        assert_eq!(demand.missing(0, now + 2 * WINDOW), 0);
         assert!(demand.is_over(now + 2 * WINDOW));
     }
 
@@ -152,23 +157,23 @@ mod tests {
         fn never_more_than_the_bound(steps in proptest::collection::vec((0_u8..5, 0_u64..30), 0..200)) {
             let mut now = Instant::now();
             let mut demand = Demand::new(now);
-            let (mut waiting, mut ahead) = (0, 0);
+            let (mut waiting, mut preconnecting) = (0, 0);
             for (step, seconds) in steps {
                 match step {
                     0 => { demand.missed(now); waiting += 1; }
                     1 if waiting > 0 => { demand.served(); waiting -= 1; }
                     2 => {
-                        let more = demand.short(0, now);
+                        let more = demand.missing(0, now);
                         demand.begin(more);
-                        ahead += more;
+                        preconnecting += more;
                     }
-                    3 if ahead > 0 => { demand.end(); ahead -= 1; }
+                    3 if preconnecting > 0 => { demand.end(); preconnecting -= 1; }
                     _ => now += Duration::from_secs(seconds),
                 }
-                prop_assert!(ahead <= usize::from(MAX_SPARE));
+                prop_assert!(preconnecting <= usize::from(MAX_PRECONNECTED));
             }
             for _ in 0..waiting { demand.served(); }
-            for _ in 0..ahead { demand.end(); }
+            for _ in 0..preconnecting { demand.end(); }
             let _turned = demand.is_over(now);
             let _turned = demand.is_over(now + WINDOW);
             prop_assert!(demand.is_over(now + 3 * WINDOW));

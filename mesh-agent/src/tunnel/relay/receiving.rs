@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
-use super::{End, Fail, Relay};
+use super::{Fail, Relay, StreamEnd};
 use crate::io::room;
 use crate::tls::Opened;
 use crate::tunnel::ProtocolError;
@@ -17,10 +17,10 @@ use crate::tunnel::frame;
 use crate::tunnel::stream::{Event, Role, previous};
 
 /// Reads before neighbours run.
-const TURN: usize = 4;
+const READS_PER_POLL: usize = 4;
 /// Frames, and records without any, before neighbours run: small ones cost by
 /// their number and not by their bytes.
-pub(in crate::tunnel) const TURN_FRAMES: usize = 1024;
+pub(in crate::tunnel) const FRAMES_PER_POLL: usize = 1024;
 /// Ranges of one gathered write.
 const GATHER: usize = 64;
 
@@ -36,8 +36,8 @@ impl Relay {
         connection: &mut Connection,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Fail>> {
-        let mut budget = TURN_FRAMES;
-        for _ in 0..TURN {
+        let mut budget = FRAMES_PER_POLL;
+        for _ in 0..READS_PER_POLL {
             if let Some(application) = application {
                 ready!(self.poll_rest(application, cx)).map_err(|_| Fail::Application)?;
             }
@@ -120,7 +120,7 @@ impl Relay {
             connection.store(&buffer[at..len]);
             opened?;
             match self.peer_reset.take() {
-                Some(reason) => Poll::Ready(Err(Fail::End(End::ResetByPeer(reason)))),
+                Some(reason) => Poll::Ready(Err(Fail::End(StreamEnd::ResetByPeer(reason)))),
                 None => Poll::Ready(Ok(())),
             }
         })
@@ -141,7 +141,7 @@ impl Relay {
         });
         match (heard, self.peer_reset.take()) {
             (Err(told @ Fail::End(_)), _) => told,
-            (_, Some(reason)) => Fail::End(End::ResetByPeer(reason)),
+            (_, Some(reason)) => Fail::End(StreamEnd::ResetByPeer(reason)),
             _ => Fail::Connection(Broken::Lost),
         }
     }
@@ -235,7 +235,11 @@ impl Relay {
         }
         if last == previous(current) && !self.stream.is_accepted() {
             let may = self.replay.is_some();
-            return Err(Fail::End(if may { End::NotTaken } else { End::Lost }));
+            return Err(Fail::End(if may {
+                StreamEnd::NotTaken
+            } else {
+                StreamEnd::Lost
+            }));
         }
         Err(ProtocolError::BadGeneration.into())
     }

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::net::TcpStream;
 
-use super::{End, Fail, Relay};
+use super::{Fail, Relay, StreamEnd};
 use crate::io::room;
 use crate::tunnel::connection::{Broken, Connection};
 use crate::tunnel::frame::Prefix;
@@ -15,7 +15,7 @@ use crate::tunnel::stream::Role;
 /// What a client sends on a used connection before the ACCEPT; kept for replay.
 pub(in crate::tunnel) const CREDIT_BYTES: usize = 16 * 1024;
 /// Turns before neighbours run.
-const TURN: usize = 4;
+const READS_PER_POLL: usize = 4;
 
 impl Relay {
     /// Application to connection. Ready when this direction has ended and is flushed.
@@ -25,7 +25,7 @@ impl Relay {
         connection: &mut Connection,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Fail>> {
-        for _ in 0..TURN {
+        for _ in 0..READS_PER_POLL {
             ready!(connection.poll_flush(cx))
                 .map_err(|_| self.send_failed(application, connection))?;
             if !self.stream.may_send() {
@@ -142,7 +142,7 @@ impl Relay {
     fn send_failed(&mut self, application: &TcpStream, connection: &mut Connection) -> Fail {
         let untouched = self.role == Role::Client && self.replay.is_some();
         if untouched && !self.prefix.is_empty() && connection.unsent.is_empty() {
-            Fail::End(End::NotTaken)
+            Fail::End(StreamEnd::NotTaken)
         } else if self.role == Role::Client && !self.stream.is_accepted() {
             self.last_words(application, connection)
         } else {

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::*;
 use crate::tunnel::frame::{HEADER, Kind, put_header};
-use crate::tunnel::relay::TURN_FRAMES;
+use crate::tunnel::relay::FRAMES_PER_POLL;
 
 /// Most that a connection has received and not looked at.
 const READ: usize = connection::RECEIVE_BYTES;
@@ -71,7 +71,7 @@ async fn a_peer_goes_away_once() {
     relay.accept();
     let (_app, agent) = sockets().await;
     let end = relay.run(&agent, &mut far).await;
-    assert_eq!(end, End::Protocol(ProtocolError::OutOfPlace));
+    assert_eq!(end, StreamEnd::Protocol(ProtocolError::OutOfPlace));
 }
 
 /// Application bytes that each turn passes on, until all are.
@@ -104,8 +104,8 @@ async fn small_frames_let_the_neighbours_run_by_their_number() {
     let one = frame_of(Kind::Data, 0, &[7]);
     // Each in a record, and as many in a record as it holds.
     for (plaintext, most) in [
-        (one.clone(), TURN_FRAMES),
-        (one.repeat(3_000), TURN_FRAMES + 3_000),
+        (one.clone(), FRAMES_PER_POLL),
+        (one.repeat(3_000), FRAMES_PER_POLL + 3_000),
     ] {
         let data = plaintext.len() / one.len();
         let turns = turns(&plaintext, data).await;

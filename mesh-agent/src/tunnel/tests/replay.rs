@@ -11,7 +11,7 @@ async fn a_stream_that_the_peer_did_not_take_is_sent_once_more_elsewhere() {
         let mut relay = taken(&mut far).await;
         let application = TcpStream::connect(backend).await.expect("the backend");
         relay.accept();
-        assert_eq!(relay.run(&application, &mut far).await, End::Finished);
+        assert_eq!(relay.run(&application, &mut far).await, StreamEnd::Finished);
         far.go_away().await;
     });
     let (app, agent) = sockets().await;
@@ -19,12 +19,12 @@ async fn a_stream_that_the_peer_did_not_take_is_sent_once_more_elsewhere() {
         client(app, 1, 10, 10, Script::Whole),
         carry(&mut near, agent)
     );
-    assert_eq!(end, End::Finished);
+    assert_eq!(end, StreamEnd::Finished);
 
     let (app, agent) = sockets().await;
     let request = tokio::spawn(client(app, 2, 3_000, 3_000, Script::Whole));
     let mut relay = near.open(&open());
-    assert_eq!(relay.run(&agent, &mut near).await, End::NotTaken);
+    assert_eq!(relay.run(&agent, &mut near).await, StreamEnd::NotTaken);
     near.hang_up();
     leaving.await.expect("no panic");
     finish_elsewhere(relay, agent, backend).await;
@@ -34,8 +34,8 @@ async fn a_stream_that_the_peer_did_not_take_is_sent_once_more_elsewhere() {
 async fn finish_elsewhere(mut relay: Relay, agent: TcpStream, backend: SocketAddr) {
     let (mut second, far) = connections().await;
     tokio::spawn(serve(far, backend));
-    relay.again(&mut second, &open());
-    assert_eq!(relay.run(&agent, &mut second).await, End::Finished);
+    relay.replay_on(&mut second, &open());
+    assert_eq!(relay.run(&agent, &mut second).await, StreamEnd::Finished);
 }
 
 /// Runs the stream until `bytes` of it lie unread at the server.
@@ -66,7 +66,7 @@ async fn an_open_that_crosses_the_servers_goodbye_is_sent_again_elsewhere() {
     let mut relay = near.open(&open());
     run_until_unread(&mut relay, &agent, &mut near, &far, 1).await;
     let leaving = tokio::spawn(far.go_away());
-    assert_eq!(relay.run(&agent, &mut near).await, End::NotTaken);
+    assert_eq!(relay.run(&agent, &mut near).await, StreamEnd::NotTaken);
     near.hang_up();
     tokio::time::timeout(DEADLINE, leaving)
         .await
@@ -95,9 +95,9 @@ async fn a_goaway_is_heard_though_the_next_write_fails() {
     drop(far);
     app.write_all(b"two").await.expect("a write");
     agent.readable().await.expect("readable");
-    assert_eq!(relay.run(&agent, &mut near).await, End::NotTaken);
+    assert_eq!(relay.run(&agent, &mut near).await, StreamEnd::NotTaken);
     let (mut second, mut far) = connections().await;
-    relay.again(&mut second, &open());
+    relay.replay_on(&mut second, &open());
     let taken = tokio::select! {
         end = relay.run(&agent, &mut second) => panic!("{end:?}"),
         taken = far.accept() => taken,
@@ -123,15 +123,15 @@ async fn a_stream_is_begun_again_a_few_times_and_no_more() {
         let mut stream = match relay.take() {
             None => near.open(&open()),
             Some(mut before) => {
-                before.again(&mut near, &open());
+                before.replay_on(&mut near, &open());
                 before
             }
         };
         run_until_unread(&mut stream, &agent, &mut near, &far, 1).await;
         tokio::spawn(far.go_away());
         let expected = match attempt {
-            relay::MAX_REPLAYS => End::Lost,
-            _ => End::NotTaken,
+            relay::MAX_REPLAYS => StreamEnd::Lost,
+            _ => StreamEnd::NotTaken,
         };
         assert_eq!(stream.run(&agent, &mut near).await, expected);
         relay = Some(stream);
@@ -147,7 +147,7 @@ async fn what_a_new_connection_sent_beyond_the_credit_is_not_replayed() {
     let mut relay = near.open(&open());
     run_until_unread(&mut relay, &agent, &mut near, &far, much.len()).await;
     tokio::spawn(far.go_away());
-    assert_eq!(relay.run(&agent, &mut near).await, End::Lost);
+    assert_eq!(relay.run(&agent, &mut near).await, StreamEnd::Lost);
 }
 
 #[tokio::test]
@@ -160,6 +160,6 @@ async fn a_connection_that_breaks_in_a_stream_is_never_replayed() {
     let (mut app, agent) = sockets().await;
     app.write_all(b"pay 5").await.expect("a write");
     let mut relay = near.open(&open());
-    assert_eq!(relay.run(&agent, &mut near).await, End::Lost);
+    assert_eq!(relay.run(&agent, &mut near).await, StreamEnd::Lost);
     breaking.await.expect("no panic");
 }

@@ -21,15 +21,18 @@ async fn a_denial_names_its_rule_to_a_client_that_takes_it_and_another_gets_the_
         });
         let destination = async {
             let taken = far.accept().await.expect("a stream").expect("a stream");
-            let Taken { open, mut relay } = *taken;
+            let IncomingStream { open, mut relay } = *taken;
             let rule = Some(&rule).filter(|_| open.takes_rule);
-            relay.settle(&mut far, Reset::denied(rule)).await
+            relay.finish_reset(&mut far, Reset::denied(rule)).await
         };
         let client = async {
             let end = relay.run(&agent, &mut near).await;
-            assert_eq!(end, End::ResetByPeer(ResetReason::Denied));
+            assert_eq!(end, StreamEnd::ResetByPeer(ResetReason::Denied));
             let named = relay.take_denied_by();
-            (named, relay.settle(&mut near, ResetReason::Answer).await)
+            (
+                named,
+                relay.finish_reset(&mut near, ResetReason::Answer).await,
+            )
         };
         let (whole, (named, reusable)) = tokio::join!(destination, client);
         assert!(whole && reusable, "the connection carries the next stream");
@@ -74,5 +77,5 @@ async fn the_acceptance_is_told_once_and_bytes_show_while_the_stream_lasts() {
         drop((application, server));
     };
     let (_, end, ()) = tokio::join!(destination, client, applications);
-    assert_eq!(end, Some(End::Finished));
+    assert_eq!(end, Some(StreamEnd::Finished));
 }

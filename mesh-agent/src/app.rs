@@ -20,7 +20,7 @@ use crate::admin;
 use crate::capture::{self, Capture};
 use crate::config::{LinkGuard, OnStop, Run};
 use crate::discovery::{Directory, Update};
-use crate::enrol::{DataPath, Projector, Recheck};
+use crate::enrol::{DataPath, Reconciler, Recheck};
 use crate::explain::Explainer;
 use crate::identity::Identities;
 use crate::io;
@@ -72,8 +72,8 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
             observe: observe.clone(),
         },
     )?;
-    let mut projector =
-        Projector::new(node.clone(), capture, workers, identities.clone(), &observe)?;
+    let mut reconciler =
+        Reconciler::new(node.clone(), capture, workers, identities.clone(), &observe)?;
     let parts = view::Parts {
         node,
         stats,
@@ -104,25 +104,25 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
             changed = trust.changed() => {
                 changed?;
                 if let Some(trust) = identities.trust() {
-                    projector.recheck(&Recheck::Trust(trust)).await;
+                    reconciler.recheck(&Recheck::Trust(trust)).await;
                 }
                 false
             }
             _ = refresh.tick() => {
                 retry.is_some_and(|at| at <= tokio::time::Instant::now())
-                    || projector.have_pods_moved()
+                    || reconciler.have_pods_moved()
             }
         };
         if apply {
             let update = updates.borrow_and_update().clone();
-            let whole = reconcile(&mut projector, &update, &view).await;
+            let whole = reconcile(&mut reconciler, &update, &view).await;
             retry = (!whole).then(|| tokio::time::Instant::now() + RETRY);
         }
-        if projector.restore() {
-            view.reconciled(&updates.borrow(), &projector.statuses());
+        if reconciler.restore() {
+            view.reconciled(&updates.borrow(), &reconciler.statuses());
         }
-        projector.log_refusals();
-        view.carries(projector.active_connections());
+        reconciler.log_refusals();
+        view.carries(reconciler.active_connections());
         view.look();
         if let Some(begun) = start.take_if(|_| view.is_settled()) {
             view.tell_start(&flags, begun.elapsed());
@@ -134,7 +134,7 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
         OnStop::Remove => capture::OnStop::Remove,
         OnStop::Keep => capture::OnStop::Keep,
     };
-    projector.stop(flags.drain_timeout, on_stop).await?;
+    reconciler.stop(flags.drain_timeout, on_stop).await?;
     identities.stop().await;
     cancel.cancel();
     let (pages, watching) = tokio::join!(pages, watching);
@@ -146,13 +146,13 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
 
 /// Applies an update; false when a pod could not be enrolled.
 async fn reconcile<D: DataPath>(
-    projector: &mut Projector<D>,
+    reconciler: &mut Reconciler<D>,
     update: &Update,
     view: &View,
 ) -> bool {
     // Before pods come and go: what is forbidden now ends first.
-    projector.recheck(&Recheck::Policy).await;
-    let pods = projector.apply(&update.snapshot).await;
+    reconciler.recheck(&Recheck::Policy).await;
+    let pods = reconciler.apply(&update.snapshot).await;
     view.reconciled(update, &pods);
     pods.iter().all(|p| p.enrolled)
 }

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{DataPath, Error, Projector};
+use super::{DataPath, Error, Reconciler};
 use crate::model::{Workload, WorkloadKey};
 use crate::sys::cgroup;
 
-impl<D: DataPath> Projector<D> {
+impl<D: DataPath> Reconciler<D> {
     /// Watches the cgroups of all wanted pods, before any of them is enrolled,
     /// and those of others no more. Gives the pods whose cgroup cannot be watched.
     pub(super) fn guard(

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{DataPath, Error, LocalPod, PodStatus, Projector, on_agent_down, rules};
+use super::{DataPath, Error, LocalPod, PodStatus, Reconciler, on_agent_down, rules};
 use crate::capture::EnrolPod;
 use crate::model::{OnAgentDown, PodIps, Snapshot, Workload, WorkloadKey};
 use crate::sys::{netns, route};
@@ -35,7 +35,7 @@ fn leaving(key: &WorkloadKey, snapshot: &Snapshot) -> Leaving {
     }
 }
 
-impl<D: DataPath> Projector<D> {
+impl<D: DataPath> Reconciler<D> {
     pub(super) async fn leave_unwanted(&mut self, snapshot: &Snapshot, wanted: &Wanted) {
         let unwanted = self.pods.keys().filter(|key| !wanted.contains_key(*key));
         let unwanted: Vec<WorkloadKey> = unwanted.cloned().collect();

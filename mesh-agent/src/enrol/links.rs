@@ -7,14 +7,14 @@ use crate::capture::{self, PodLinks};
 use crate::model::Workload;
 use crate::sys::netns::Netns;
 
-use super::{DataPath, Error, Projector};
+use super::{DataPath, Error, Reconciler};
 
 /// Other addresses that are told, at most.
 const TOLD: usize = 4;
 /// Between looks for links that a running pod was given.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
-impl<D: DataPath> Projector<D> {
+impl<D: DataPath> Reconciler<D> {
     /// Puts back what is missing at the pods' links, tries again what failed, and
     /// looks for new links now and then; gives how much was missing.
     pub(super) fn restore_links(&mut self) -> usize {

@@ -1,4 +1,4 @@
-//! What the projector counts.
+//! What the reconciler counts.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};

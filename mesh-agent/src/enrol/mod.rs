@@ -35,7 +35,7 @@ pub(crate) use data_path::DataPath;
 pub(crate) use data_path::{Recheck, ServeError};
 pub(crate) use local_pod::LocalPod;
 
-/// Of the projector, for the reference of metrics.
+/// Of the reconciler, for the reference of metrics.
 #[cfg(test)]
 pub(crate) fn register(observe: &Observe) {
     metrics::Metrics::new(observe);
@@ -83,8 +83,8 @@ pub(crate) struct PodStatus {
     pub(crate) warning: Option<String>,
 }
 
-/// The projector and what it has enrolled.
-pub(crate) struct Projector<D> {
+/// The reconciler and what it has enrolled.
+pub(crate) struct Reconciler<D> {
     node: String,
     capture: Capture,
     workers: D,
@@ -106,7 +106,7 @@ pub(crate) struct Projector<D> {
     links_seen: std::time::Instant,
     /// Something of a pod's status has changed since it was last given.
     status_is_old: bool,
-    /// What keeps an enrolled pod from being whole since [`Projector::apply`].
+    /// What keeps an enrolled pod from being whole since [`Reconciler::apply`].
     broken: BTreeMap<WorkloadKey, String>,
     /// Pods whose captured connections would not come to the agent.
     astray: BTreeSet<WorkloadKey>,
@@ -118,7 +118,7 @@ pub(crate) struct Projector<D> {
     metrics: metrics::Metrics,
 }
 
-impl<D: DataPath> Projector<D> {
+impl<D: DataPath> Reconciler<D> {
     pub(crate) fn new(
         node: String,
         capture: Capture,
@@ -241,7 +241,7 @@ impl<D: DataPath> Projector<D> {
             })
     }
 
-    /// As [`Projector::apply`] left them, and what was found broken since.
+    /// As [`Reconciler::apply`] left them, and what was found broken since.
     #[must_use]
     pub(crate) fn statuses(&self) -> Vec<PodStatus> {
         let mut statuses = self.statuses.clone();

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use mesh_common::counter::Counter;
 
-use super::{DataPath, Projector, on_agent_down};
+use super::{DataPath, Reconciler, on_agent_down};
 use crate::capture::EnrolPod;
 use crate::model::{OnAgentDown, PodIps, WorkloadKey};
 use crate::sys::route::{self, RouteError};
@@ -14,7 +14,7 @@ use crate::sys::route::{self, RouteError};
 const READ: usize = 256;
 const LOGGED: usize = 10;
 
-impl<D: DataPath> Projector<D> {
+impl<D: DataPath> Reconciler<D> {
     /// Puts back lost programs, pins, rules, routes and settings. Gives whether
     /// other pods are whole now than before.
     pub(crate) fn restore(&mut self) -> bool {

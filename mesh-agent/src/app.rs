@@ -20,7 +20,7 @@ use crate::admin;
 use crate::capture::{self, Capture};
 use crate::config::{LinkGuard, OnStop, Run};
 use crate::discovery::{Directory, Update};
-use crate::enrol::{DataPath, Reconciler, Recheck};
+use crate::enrol::{DataPath, Recheck, Reconciler};
 use crate::explain::Explainer;
 use crate::identity::Identities;
 use crate::io;

@@ -26,7 +26,7 @@ use crate::identity::Identities;
 use crate::model::SpiffeId;
 use crate::observe::explanation::Explanation;
 use crate::observe::{ConnectionFilter, ConnectionList, NodeState, Observe};
-use crate::plan::Published;
+use crate::plan::InForce;
 
 /// Policies that are listed.
 const MAX_POLICIES: usize = 1_000;
@@ -40,7 +40,7 @@ pub(super) struct Parts {
     pub(super) observe: Observe,
     pub(super) identities: Identities,
     pub(super) explainer: Explainer,
-    pub(super) published: Arc<ArcSwap<Published>>,
+    pub(super) published: Arc<ArcSwap<InForce>>,
     /// What follows from a low limit of open files.
     pub(super) shortage: Option<Problem>,
 }
@@ -252,7 +252,7 @@ impl admin::Source for View {
 
 /// The configuration in force, as a short name of it.
 pub(super) struct Configuration {
-    published: Arc<ArcSwap<Published>>,
+    published: Arc<ArcSwap<InForce>>,
     /// Of which generation.
     known: Mutex<(u64, String)>,
 }
@@ -270,10 +270,7 @@ impl Configuration {
 }
 
 /// Adds the metrics of what is here.
-pub(super) fn register(
-    observe: &Observe,
-    published: &Arc<ArcSwap<Published>>,
-) -> Arc<Configuration> {
+pub(super) fn register(observe: &Observe, published: &Arc<ArcSwap<InForce>>) -> Arc<Configuration> {
     let configuration = Arc::new(Configuration {
         published: published.clone(),
         known: Mutex::default(),

@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::model::Snapshot;
 use crate::model::policy::MeshSettings;
-use crate::plan::Published;
+use crate::plan::InForce;
 use crate::policy;
 pub use build::build;
 pub use check::{Checked, check};
@@ -81,7 +81,7 @@ pub struct Directory {
     dir: PathBuf,
     files: Files,
     settings: MeshSettings,
-    pub published: Arc<ArcSwap<Published>>,
+    pub published: Arc<ArcSwap<InForce>>,
     sender: watch::Sender<Update>,
 }
 
@@ -161,7 +161,7 @@ impl Directory {
             snapshot.withhold_departed(&before.snapshot, Instant::now());
             let policy = Arc::new(policy::Engine::compile(&snapshot));
             let snapshot = Arc::new(snapshot);
-            Arc::new(Published { snapshot, policy })
+            Arc::new(InForce { snapshot, policy })
         } else {
             before
         };

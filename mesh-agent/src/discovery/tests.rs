@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use super::{build, parse};
 use crate::balance::Candidates;
 use crate::model::{Enrolment, OnAgentDown, OrigDst, RefuseReason, Snapshot};
-use crate::route::{self, Decision};
+use crate::route::{self, RouteDecision};
 use proptest::prelude::*;
 
 const SHOP: &str = r#"
@@ -82,7 +82,7 @@ fn a_service_finds_its_pods_on_both_families_by_named_port() {
     assert_eq!(problems, Vec::<String>::new());
     for vip in ["10.96.0.1:80", "[fd96::1]:80"] {
         let dst = OrigDst::new(vip.parse().expect("an address"));
-        let Decision::Service { service, port } = route::resolve(&snapshot, dst) else {
+        let RouteDecision::Service { service, port } = route::resolve(&snapshot, dst) else {
             panic!("{vip} is a service");
         };
         let candidates = Candidates::new(service, port, dst.ip());
@@ -93,7 +93,7 @@ fn a_service_finds_its_pods_on_both_families_by_named_port() {
     let unknown = OrigDst::new("10.96.0.1:81".parse().expect("an address"));
     assert!(matches!(
         route::resolve(&snapshot, unknown),
-        Decision::Refused(RefuseReason::UnknownServicePort)
+        RouteDecision::Refused(RefuseReason::UnknownServicePort)
     ));
 }
 

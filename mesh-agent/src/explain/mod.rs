@@ -20,7 +20,9 @@ use crate::model::{
 };
 use crate::observe::explanation::{DryRun, Explanation, Policy, Rule, Verdict, Way};
 use crate::observe::{refuse_reason, security};
-use crate::plan::{self, Checked, Premises, Published, Target, Transport, Verdict as Asked};
+use crate::plan::{
+    self, AuthzInput, DecisionContext, InForce, Target, Transport, Verdict as Asked,
+};
 use crate::policy::{Considered, DryRun as Rehearsed};
 pub use question::Unanswerable;
 use question::{Caller, Goal, Question};
@@ -40,7 +42,7 @@ pub struct Explainer {
     pub trust_domain: TrustDomain,
     /// Mutual TLS also between pods of this node.
     pub same_node_tls: bool,
-    pub published: Arc<ArcSwap<Published>>,
+    pub published: Arc<ArcSwap<InForce>>,
 }
 
 impl Explainer {
@@ -53,7 +55,7 @@ impl Explainer {
         certified: &dyn Fn(&SpiffeId) -> bool,
     ) -> Result<Explanation, Unanswerable> {
         let published = self.published.load_full();
-        let own = Premises {
+        let own = DecisionContext {
             published: &published,
             node: &self.node,
             trust_domain: &self.trust_domain,
@@ -66,7 +68,7 @@ impl Explainer {
 /// What is explained to whom.
 struct Explaining<'e> {
     /// As on the caller's node.
-    premises: Premises<'e>,
+    decision_context: DecisionContext<'e>,
     /// The node of this agent.
     here: &'e str,
     certified: &'e dyn Fn(&SpiffeId) -> bool,
@@ -75,7 +77,7 @@ struct Explaining<'e> {
 }
 
 fn explain(
-    own: &Premises<'_>,
+    own: &DecisionContext<'_>,
     certified: &dyn Fn(&SpiffeId) -> bool,
     (from, to, port): (&str, &str, u16),
 ) -> Result<Explanation, Unanswerable> {
@@ -88,8 +90,8 @@ fn explain(
     } = question;
     // An identity without a pod is on none.
     let node = caller.workload.as_ref().map_or("", |w| &w.node);
-    let premises = Premises { node, ..*own };
-    let from = caller.side(premises.trust_domain);
+    let decision_context = DecisionContext { node, ..*own };
+    let from = caller.side(decision_context.trust_domain);
     if caller.workload.is_some() && from.in_mesh && node != own.node {
         notes.push(format!(
             "{} is on another node: its agent decides by the configuration and flags that it has",
@@ -97,7 +99,7 @@ fn explain(
         ));
     }
     let mut explaining = Explaining {
-        premises,
+        decision_context,
         here: own.node,
         certified,
         caller: caller.clone(),
@@ -157,7 +159,7 @@ impl Explaining<'_> {
             Some(workload) => workload.ips,
             None => PodIps::from(client),
         };
-        let snapshot = &self.premises.published.snapshot;
+        let snapshot = &self.decision_context.published.snapshot;
         Ok(plan::resolve(snapshot, (own, client), address)?.list(most))
     }
 
@@ -201,9 +203,11 @@ impl Explaining<'_> {
         if !destination.is_enrolled() {
             return;
         }
-        let identity = destination.spiffe_id(self.premises.trust_domain).ok();
+        let identity = destination
+            .spiffe_id(self.decision_context.trust_domain)
+            .ok();
         way.identity = identity.map(|id| id.to_string());
-        let policy = &self.premises.published.policy;
+        let policy = &self.decision_context.published.policy;
         let decided = policy.peer_mode_by(destination, port);
         way.mode = Some(mode(decided.mode).to_owned());
         way.mode_by = decided.by.map(|by| by.to_string());
@@ -212,7 +216,10 @@ impl Explaining<'_> {
     /// Who is not in the mesh comes in plaintext.
     fn transport(&self, target: &Target) -> Result<Option<Transport>, RefuseReason> {
         match self.caller.in_mesh() {
-            true => self.premises.transport(target, Instant::now()).map(Some),
+            true => self
+                .decision_context
+                .transport(target, Instant::now())
+                .map(Some),
             false => Ok(None),
         }
     }
@@ -226,30 +233,30 @@ impl Explaining<'_> {
         to: SocketAddr,
     ) -> Result<(), Unanswerable> {
         let address = self.caller.address_for(to.ip());
-        let identity = self.caller.identity(self.premises.trust_domain);
-        let (how, checked) = match transport {
+        let identity = self.caller.identity(self.decision_context.trust_domain);
+        let (how, input) = match transport {
             None | Some(Transport::Plain(_)) => (
                 Security::None,
-                Checked::plaintext(address, destination.clone(), to),
+                AuthzInput::plaintext(address, destination.clone(), to),
             ),
             Some(Transport::SameNode(_)) => (
                 Security::SameNode,
-                Checked::new(identity.clone(), address, destination.clone(), to),
+                AuthzInput::new(identity.clone(), address, destination.clone(), to),
             ),
             Some(Transport::Mesh(_)) => (
                 Security::MutualTls,
-                Checked::new(identity.clone(), address, destination.clone(), to),
+                AuthzInput::new(identity.clone(), address, destination.clone(), to),
             ),
         };
         way.transport = Some(security(how).to_owned());
-        let published = self.premises.published;
-        let considered = published.policy.explain(&checked.request(&destination));
+        let published = self.decision_context.published;
+        let considered = published.policy.explain(&input.request(&destination));
         if let Some(asks) = considered.iter().find(|c| c.asks_address)
             && self.caller.has_no_address()
         {
             return Err(Unanswerable::NeedsAddress(asks.policy.to_string()));
         }
-        let verdict = checked.verdict(published, published);
+        let verdict = input.verdict(published, published);
         tell(way, &considered, &verdict);
         if let Some(Transport::Mesh(peer)) = transport {
             self.certificates(way, identity.as_ref(), (peer.expected(), &destination));
@@ -264,7 +271,7 @@ impl Explaining<'_> {
         own: Option<&SpiffeId>,
         (peer, destination): (&SpiffeId, &Workload),
     ) {
-        let callers = self.premises.node == self.here && !self.caller.has_no_address();
+        let callers = self.decision_context.node == self.here && !self.caller.has_no_address();
         let lacks = |local: bool, id: Option<&SpiffeId>| {
             local && !id.is_some_and(|id| (self.certified)(id))
         };

@@ -130,17 +130,17 @@ fn ask_with(
     certified: &dyn Fn(&SpiffeId) -> bool,
     question: (&str, &str, u16),
 ) -> Result<Explanation, Unanswerable> {
-    let published = Published {
+    let published = InForce {
         policy: Arc::new(Engine::compile(&snapshot)),
         snapshot: Arc::new(snapshot),
     };
-    let premises = Premises {
+    let decision_context = DecisionContext {
         published: &published,
         node: "n1",
         trust_domain: &TrustDomain::new("cluster.local").expect("a trust domain"),
         same_node_tls: false,
     };
-    explain(&premises, certified, question)
+    explain(&decision_context, certified, question)
 }
 
 #[test]

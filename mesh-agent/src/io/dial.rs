@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 use super::limits::Limits;
 use crate::model::RefuseReason;
-use crate::plan::Leave;
+use crate::plan::MayDial;
 use crate::sys::{netns::Netns, socket};
 
 /// Where a dial comes from.
@@ -28,7 +28,7 @@ pub(crate) struct From<'n> {
 
 /// From the pod's own address, over the pod's ordinary path.
 pub(crate) async fn dial(
-    leave: &impl Leave,
+    may_dial: &impl MayDial,
     from: From<'_>,
     deadline: Duration,
 ) -> Result<TcpStream, RefuseReason> {
@@ -36,7 +36,7 @@ pub(crate) async fn dial(
         false => socket::dial_socket(from.source, from.ports),
         true => socket::dial_through_socket(from.source, from.ports),
     };
-    let socket = start(from.netns, from.limits, make, leave.to());
+    let socket = start(from.netns, from.limits, make, may_dial.to());
     finish(socket.map_err(|e| reason(&e))?, from.source, deadline).await
 }
 

@@ -7,7 +7,7 @@ use super::peers::{PROTOCOL, Peers};
 use crate::enrol::LocalPod;
 use crate::io::dial;
 use crate::model::{PeerCertificate, RefuseReason, TlsFailure, TlsRole};
-use crate::plan::{Leave as _, MeshPeer};
+use crate::plan::{MayDial as _, MeshPeer};
 use crate::sys::socket;
 use crate::tls::{self, Credentials, PeerId};
 use crate::tunnel::Connection;

@@ -10,7 +10,7 @@ use super::connect::{Refused, still_trusted};
 use super::peers::{PROTOCOL, Peers, Wish};
 use crate::enrol::LocalPod;
 use crate::model::{RefuseReason, TlsFailure};
-use crate::plan::{Leave as _, MeshPeer};
+use crate::plan::{MayDial as _, MeshPeer};
 use crate::tunnel::{Connection, Key};
 
 /// The burst itself goes first, and what it leaves may be enough.

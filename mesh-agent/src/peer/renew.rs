@@ -9,7 +9,7 @@ use super::peers::Peers;
 use super::proofs::Pair;
 use crate::enrol::LocalPod;
 use crate::model::UpstreamAddr;
-use crate::plan::{MeshPeer, Premises};
+use crate::plan::{DecisionContext, MeshPeer};
 use crate::tunnel::{Connection, Key};
 
 impl Peers {
@@ -18,10 +18,10 @@ impl Peers {
     pub(crate) async fn renew(
         &self,
         pod: &LocalPod,
-        premises: &Premises<'_>,
+        decision_context: &DecisionContext<'_>,
         (pair, to): (&Pair, SocketAddr),
     ) -> Option<(Key, Connection)> {
-        let peer = wanted(premises, pair, to)?;
+        let peer = wanted(decision_context, pair, to)?;
         match Box::pin(self.connect(pod, &peer)).await {
             Ok(connection) => Some((Self::key(pod, &peer), connection)),
             Err(refused) => {
@@ -35,8 +35,8 @@ impl Peers {
 
 /// The configuration still has that peer there, and in mutual TLS: anybody else
 /// would get a handshake that is none of theirs.
-fn wanted(premises: &Premises<'_>, pair: &Pair, to: SocketAddr) -> Option<MeshPeer> {
-    let workload = premises.published.snapshot.by_ip.get(&to.ip())?;
-    let peer = premises.mesh_peer(workload, UpstreamAddr::new(to))?;
+fn wanted(decision_context: &DecisionContext<'_>, pair: &Pair, to: SocketAddr) -> Option<MeshPeer> {
+    let workload = decision_context.published.snapshot.by_ip.get(&to.ip())?;
+    let peer = decision_context.mesh_peer(workload, UpstreamAddr::new(to))?;
     (*peer.expected() == pair.peer).then_some(peer)
 }

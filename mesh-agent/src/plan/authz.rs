@@ -3,14 +3,14 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::in_force::Published;
+use super::in_force::InForce;
 use crate::model::policy::PeerMode;
 use crate::model::{RefuseReason, RuleRef, SpiffeId, Workload};
 use crate::policy::{Deny, DryRun, Engine, Permit, Request};
 
 /// What a policy decided on, for deciding again.
 #[derive(Clone, Debug)]
-pub(crate) struct Checked {
+pub(crate) struct AuthzInput {
     source: Option<SpiffeId>,
     source_ip: IpAddr,
     destination: Arc<Workload>,
@@ -64,7 +64,7 @@ impl Refusal {
     }
 }
 
-impl Checked {
+impl AuthzInput {
     pub(crate) fn new(
         source: Option<SpiffeId>,
         source_ip: IpAddr,
@@ -92,7 +92,7 @@ impl Checked {
     /// What the destination says that was found when the connection came, by one
     /// configuration. Where another one is in force by now, that one is asked too:
     /// whoever looked at live connections then did not see this one.
-    pub(crate) fn verdict(&self, pinned: &Published, now: &Published) -> Verdict {
+    pub(crate) fn verdict(&self, pinned: &InForce, now: &InForce) -> Verdict {
         let verdict = self.of(&pinned.policy, &self.destination);
         let is_same = Arc::ptr_eq(&pinned.policy, &now.policy);
         match verdict {
@@ -105,7 +105,7 @@ impl Checked {
     }
 
     /// What the destination says as it is configured now.
-    pub(crate) fn verdict_now(&self, now: &Published) -> Verdict {
+    pub(crate) fn verdict_now(&self, now: &InForce) -> Verdict {
         match now.snapshot.workloads.get(&self.destination.key) {
             Some(destination) => self.of(&now.policy, destination),
             None => Verdict::Deny(Refusal::Gone),
@@ -145,7 +145,7 @@ mod tests {
         Arc::new(Workload::for_test("shop", "web"))
     }
 
-    fn published(workloads: &[Arc<Workload>], deny: bool) -> Published {
+    fn published(workloads: &[Arc<Workload>], deny: bool) -> InForce {
         let mut snapshot = Snapshot::default();
         for workload in workloads {
             snapshot
@@ -164,7 +164,7 @@ mod tests {
             });
         }
         let policy = Arc::new(Engine::compile(&snapshot));
-        Published {
+        InForce {
             snapshot: Arc::new(snapshot),
             policy,
         }
@@ -173,8 +173,8 @@ mod tests {
     #[test]
     fn what_is_not_allowed_any_more_is_not_allowed_by_an_older_configuration() {
         let to = SocketAddr::from(([10, 0, 0, 1], 80));
-        let asked = Checked::new(None, [10, 0, 0, 2].into(), web(), to);
-        let is_allowed = |pinned: &Published, now: &Published| {
+        let asked = AuthzInput::new(None, [10, 0, 0, 2].into(), web(), to);
+        let is_allowed = |pinned: &InForce, now: &InForce| {
             matches!(asked.verdict(pinned, now), Verdict::Permit(_))
         };
         let (open, denying) = (published(&[web()], false), published(&[web()], true));

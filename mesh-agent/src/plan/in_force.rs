@@ -7,7 +7,7 @@ use crate::policy::Engine;
 
 /// What is in force: a snapshot and the policies compiled from it.
 #[derive(Clone, Debug, Default)]
-pub struct Published {
+pub struct InForce {
     pub snapshot: Arc<Snapshot>,
     pub policy: Arc<Engine>,
 }

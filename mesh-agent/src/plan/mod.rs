@@ -5,14 +5,14 @@
 //! looks at a socket and keeps nothing between two questions. Invariants:
 //! plaintext is chosen here, by what the configuration says of the destination,
 //! and never later; only a decision here makes what a connection to elsewhere
-//! may be opened by ([`Leave`]).
+//! may be opened by ([`MayDial`]).
 
 mod authz;
 mod in_force;
 mod target;
 mod transport;
 
-pub(crate) use authz::{Checked, Verdict};
-pub use in_force::Published;
+pub(crate) use authz::{AuthzInput, Verdict};
+pub use in_force::InForce;
 pub(crate) use target::{Target, resolve};
-pub(crate) use transport::{Leave, MeshPeer, Outside, Premises, Transport};
+pub(crate) use transport::{DecisionContext, MayDial, MeshPeer, Outside, Transport};

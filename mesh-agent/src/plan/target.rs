@@ -7,7 +7,7 @@ use crate::balance::{Attempt, Balancer, Candidates};
 use crate::model::{
     Endpoint, OrigDst, PodIps, RefuseReason, ServiceKey, Snapshot, UpstreamAddr, Workload,
 };
-use crate::route::{self, Decision};
+use crate::route::{self, RouteDecision};
 
 /// Where the connection goes.
 pub(crate) struct Target {
@@ -44,10 +44,12 @@ pub(crate) fn resolve(
         return Err(RefuseReason::Loop);
     }
     let kind = match route::resolve(snapshot, dst) {
-        Decision::Refused(reason) => return Err(reason),
-        Decision::External => Kind::Direct(None),
-        Decision::Workload(workload) => Kind::Direct(Some(workload)),
-        Decision::Service { service, port } => Kind::Service(Candidates::new(service, port, ip)),
+        RouteDecision::Refused(reason) => return Err(reason),
+        RouteDecision::External => Kind::Direct(None),
+        RouteDecision::Workload(workload) => Kind::Direct(Some(workload)),
+        RouteDecision::Service { service, port } => {
+            Kind::Service(Candidates::new(service, port, ip))
+        }
     };
     Ok(Backends {
         snapshot,

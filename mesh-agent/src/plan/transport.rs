@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::in_force::Published;
+use super::in_force::InForce;
 use super::target::Target;
 use crate::model::policy::PeerMode;
 use crate::model::{RefuseReason, SpiffeId, TrustDomain, UpstreamAddr, Workload};
@@ -23,12 +23,12 @@ pub(crate) enum Transport {
 
 /// What a connection may be opened by: it says where to, and no other address
 /// is dialled.
-pub(crate) trait Leave {
+pub(crate) trait MayDial {
     fn to(&self) -> SocketAddr;
 }
 
 /// The destination's own policy was asked.
-impl Leave for Permit {
+impl MayDial for Permit {
     fn to(&self) -> SocketAddr {
         self.destination()
     }
@@ -49,7 +49,7 @@ impl MeshPeer {
     }
 }
 
-impl Leave for MeshPeer {
+impl MayDial for MeshPeer {
     fn to(&self) -> SocketAddr {
         self.to.get()
     }
@@ -60,21 +60,21 @@ impl Leave for MeshPeer {
 #[derive(Debug)]
 pub(crate) struct Outside(UpstreamAddr);
 
-impl Leave for Outside {
+impl MayDial for Outside {
     fn to(&self) -> SocketAddr {
         self.0.get()
     }
 }
 
 /// What holds for all connections of the pods of one node.
-pub(crate) struct Premises<'p> {
-    pub(crate) published: &'p Published,
+pub(crate) struct DecisionContext<'p> {
+    pub(crate) published: &'p InForce,
     pub(crate) node: &'p str,
     pub(crate) trust_domain: &'p TrustDomain,
     pub(crate) same_node_tls: bool,
 }
 
-impl Premises<'_> {
+impl DecisionContext<'_> {
     pub(crate) fn transport(
         &self,
         target: &Target,

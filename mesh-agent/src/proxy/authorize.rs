@@ -4,7 +4,7 @@ use super::context::Exchange;
 use super::live::Watched;
 use super::report::Report;
 use crate::model::RefuseReason;
-use crate::plan::{Checked, Verdict};
+use crate::plan::{AuthzInput, Verdict};
 use crate::policy::Permit;
 
 /// Leave of the policy for one exchange. A change that takes it back cuts the
@@ -31,7 +31,7 @@ impl Authorized {
 pub(super) fn authorize(
     exchange: &Exchange,
     report: &mut Report,
-    check: Checked,
+    check: AuthzInput,
 ) -> Result<Authorized, RefuseReason> {
     let now = exchange.at.local.shared.published.load();
     match check.verdict(&exchange.in_force, &now) {

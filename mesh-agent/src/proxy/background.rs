@@ -29,11 +29,11 @@ pub(super) async fn make(local: Rc<Local>, pod: Rc<PodState>, wish: Wish) {
 pub(super) async fn renew(local: Rc<Local>, pod: Rc<PodState>, pair: Pair, to: SocketAddr) {
     let registered = local.register(&pod);
     let published = local.shared.published.load_full();
-    let premises = local.shared.premises(&published);
+    let decision_context = local.shared.decision_context(&published);
     let renewed = tokio::select! {
         biased; // removal and drain win
         _reason = registered.entry.cut.wait() => None,
-        renewed = local.peers.renew(&pod, &premises, (&pair, to)) => renewed,
+        renewed = local.peers.renew(&pod, &decision_context, (&pair, to)) => renewed,
     };
     if let Some((key, connection)) = renewed {
         local.keep(&pod, key, connection);

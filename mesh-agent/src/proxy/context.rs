@@ -28,7 +28,7 @@ use crate::model::{
 };
 use crate::observe::{self, Observe};
 use crate::peer::{self, Peers, Proofs, Wish};
-use crate::plan::{Premises, Published};
+use crate::plan::{DecisionContext, InForce};
 use crate::tunnel::{Connection, Key};
 
 /// Cookie of the namespace that a SYN from here to there went into, where this
@@ -40,7 +40,7 @@ pub(super) struct Shared {
     pub(super) config: Config,
     pub(super) node: String,
     pub(super) trust_domain: TrustDomain,
-    pub(super) published: Arc<ArcSwap<Published>>,
+    pub(super) published: Arc<ArcSwap<InForce>>,
     pub(super) entered_pod: EnteredPod,
     pub(super) observe: Observe,
     pub(super) metrics: Metrics,
@@ -53,8 +53,8 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn premises<'p>(&'p self, published: &'p Published) -> Premises<'p> {
-        Premises {
+    pub(super) fn decision_context<'p>(&'p self, published: &'p InForce) -> DecisionContext<'p> {
+        DecisionContext {
             published,
             node: &self.node,
             trust_domain: &self.trust_domain,
@@ -268,7 +268,7 @@ impl At {
 /// configuration; the next stream of a connection may see another.
 pub(super) struct Exchange {
     pub(super) at: Rc<At>,
-    pub(super) in_force: Arc<Published>,
+    pub(super) in_force: Arc<InForce>,
 }
 
 impl Exchange {
@@ -280,8 +280,8 @@ impl Exchange {
         }
     }
 
-    pub(super) fn premises(&self) -> Premises<'_> {
-        self.at.local.shared.premises(&self.in_force)
+    pub(super) fn decision_context(&self) -> DecisionContext<'_> {
+        self.at.local.shared.decision_context(&self.in_force)
     }
 
     /// The pod that the configuration gives the client's address to: a name

@@ -20,7 +20,7 @@ use super::deliver::deliver;
 use super::report::Report;
 use crate::model::policy::PeerMode;
 use crate::model::{RefuseReason, Security, TlsFailure, UpstreamAddr};
-use crate::plan::Checked;
+use crate::plan::AuthzInput;
 use crate::policy::Permit;
 use crate::sys::socket;
 
@@ -116,12 +116,12 @@ fn authorize_plaintext(
     let at = &exchange.at;
     report.flow().upstream = Some(UpstreamAddr::new(at.orig_dst.get()));
     report.flow().security = Security::None;
-    let checked = Checked::plaintext(
+    let input = AuthzInput::plaintext(
         at.client_addr.ip(),
         at.pod.workload.clone(),
         at.orig_dst.get(),
     );
-    authorize(exchange, report, checked)
+    authorize(exchange, report, input)
 }
 
 /// Straight to the application.

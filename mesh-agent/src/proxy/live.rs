@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use crate::model::{CloseReason, PeerCertificate, RefuseReason, TlsFailure};
 use crate::peer::Standing;
-use crate::plan::Checked;
+use crate::plan::AuthzInput;
 
 /// Why a connection is ended from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +93,7 @@ pub(super) struct Entry {
     netns: u64,
     pub(super) cut: Cut,
     /// What it was allowed by, each with its number.
-    checks: RefCell<SmallVec<[(u32, Checked); 1]>>,
+    checks: RefCell<SmallVec<[(u32, AuthzInput); 1]>>,
     next_check: Cell<u32>,
     /// Of a connection between agents.
     standing: RefCell<Option<Standing>>,
@@ -124,7 +124,7 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    pub(super) fn begin(entry: &Rc<Entry>, check: Checked) -> Self {
+    pub(super) fn begin(entry: &Rc<Entry>, check: AuthzInput) -> Self {
         let number = entry.next_check.get();
         entry.next_check.set(number.wrapping_add(1));
         entry.checks.borrow_mut().push((number, check));
@@ -191,7 +191,7 @@ impl Live {
     }
 
     /// Cuts what the policy that holds now does not allow.
-    pub(super) fn recheck(&self, allowed: impl Fn(&Checked) -> bool) {
+    pub(super) fn recheck(&self, allowed: impl Fn(&AuthzInput) -> bool) {
         for entry in self.entries.borrow().values() {
             let checks = entry.checks.borrow();
             if !checks.iter().all(|(_, check)| allowed(check)) {
@@ -237,7 +237,7 @@ mod tests {
         let check = |last: u8| {
             let (from, to) = ([10, 0, 0, last].into(), ([10, 0, 0, 9], 80).into());
             let web = Arc::new(crate::model::Workload::for_test("shop", "web"));
-            Checked::plaintext(from, web, to)
+            AuthzInput::plaintext(from, web, to)
         };
         let ask = |allows: bool| {
             let asked = Cell::new(0);

@@ -16,7 +16,7 @@ use super::report::Report;
 use crate::balance::Attempt;
 use crate::io::dial;
 use crate::model::{Direction, RefuseReason, Security, UnknownPeer, UpstreamAddr, Workload};
-use crate::plan::{self, Checked, Leave, Outside, Target, Transport};
+use crate::plan::{self, AuthzInput, MayDial, Outside, Target, Transport};
 use crate::sys::socket;
 use mesh::Carrying;
 
@@ -38,7 +38,9 @@ async fn carried(
 ) -> Result<Ended, RefuseReason> {
     let exchange = &accepted.exchange;
     let target = target(exchange)?;
-    let transport = exchange.premises().transport(&target, Instant::now())?;
+    let transport = exchange
+        .decision_context()
+        .transport(&target, Instant::now())?;
     let upstream = target.upstream;
     let flow = report.flow();
     flow.upstream = Some(upstream);
@@ -113,22 +115,24 @@ fn authorize_here(
     report.flow().security = Security::SameNode;
     let expected = workload.spiffe_id(&at.local.shared.trust_domain);
     report.flow().destination_principal = expected.ok();
-    let checked = Checked::new(
+    let input = AuthzInput::new(
         Some(at.pod.spiffe_id.clone()),
         at.client_addr.ip(),
         workload,
         upstream.get(),
     );
-    authorize(exchange, report, checked)
+    authorize(exchange, report, input)
 }
 
 /// From the pod's address; ends early when the connection is cut.
-async fn dial_upstream(at: &At, leave: &impl Leave) -> Result<TcpStream, RefuseReason> {
+async fn dial_upstream(at: &At, may_dial: &impl MayDial) -> Result<TcpStream, RefuseReason> {
     let config = &at.local.shared.config;
-    let from = at.pod.dial_from(leave.to().ip(), false, &config.limits)?;
+    let from = at
+        .pod
+        .dial_from(may_dial.to().ip(), false, &config.limits)?;
     tokio::select! {
         biased; // removal and drain win over a connection just made
         reason = at.entry().cut.wait() => Err(reason.refuse()),
-        connected = dial::dial(leave, from, config.connect_timeout) => connected,
+        connected = dial::dial(may_dial, from, config.connect_timeout) => connected,
     }
 }

@@ -87,7 +87,7 @@ impl Drop for Place<'_> {
         self.all.taken.fetch_sub(1, Ordering::Relaxed);
         self.pod.taken.fetch_sub(1, Ordering::Relaxed);
         if let Some(source) = self.source {
-            self.all.leave(source, self.pod.netns);
+            self.all.may_dial(source, self.pod.netns);
         }
     }
 }
@@ -162,7 +162,7 @@ impl Places {
         true
     }
 
-    fn leave(&self, source: Source, netns: u64) {
+    fn may_dial(&self, source: Source, netns: u64) {
         let mut counts = self.counts(source);
         for key in [(None, source), (Some(netns), source)] {
             if let Some(count) = counts.get_mut(&key) {

@@ -19,7 +19,7 @@ use super::worker::{self, Command};
 use crate::enrol::{DataPath, LocalPod, Recheck, ServeError};
 use crate::model::{PodIps, TrustDomain};
 use crate::observe::Observe;
-use crate::plan::Published;
+use crate::plan::InForce;
 use crate::sys::socket;
 use crate::{io, peer};
 
@@ -27,7 +27,7 @@ use crate::{io, peer};
 pub struct World {
     pub node: String,
     pub trust_domain: TrustDomain,
-    pub published: Arc<ArcSwap<Published>>,
+    pub published: Arc<ArcSwap<InForce>>,
     pub entered_pod: EnteredPod,
     pub observe: Observe,
 }

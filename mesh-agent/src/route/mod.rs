@@ -9,7 +9,7 @@ use crate::model::{OrigDst, RefuseReason, Service, ServicePort, Snapshot, Worklo
 
 /// Where a connection goes.
 #[derive(Debug)]
-pub enum Decision<'s> {
+pub enum RouteDecision<'s> {
     /// An address of a service: pick one of the port's endpoints.
     Service {
         service: &'s Arc<Service>,
@@ -23,20 +23,20 @@ pub enum Decision<'s> {
 }
 
 #[must_use]
-pub fn resolve(snapshot: &Snapshot, dst: OrigDst) -> Decision<'_> {
+pub fn resolve(snapshot: &Snapshot, dst: OrigDst) -> RouteDecision<'_> {
     if let Some(service) = snapshot.by_vip.get(&dst.ip()) {
         return match service.port(dst.port()) {
-            Some(port) => Decision::Service { service, port },
-            None => Decision::Refused(RefuseReason::UnknownServicePort),
+            Some(port) => RouteDecision::Service { service, port },
+            None => RouteDecision::Refused(RefuseReason::UnknownServicePort),
         };
     }
     // A pod's own address is never another's, whatever a Service says.
     if let Some(workload) = snapshot.by_ip.get(&dst.ip()) {
-        return Decision::Workload(workload);
+        return RouteDecision::Workload(workload);
     }
     let external = snapshot.by_external.get(&(dst.ip(), dst.port()));
     match external.and_then(|service| Some((service, service.port(dst.port())?))) {
-        Some((service, port)) => Decision::Service { service, port },
-        None => Decision::External,
+        Some((service, port)) => RouteDecision::Service { service, port },
+        None => RouteDecision::External,
     }
 }

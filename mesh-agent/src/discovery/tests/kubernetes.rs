@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::super::{build, check, parse};
 use crate::model::policy::MeshSettings;
 use crate::model::{OrigDst, Snapshot};
-use crate::route::{self, Decision};
+use crate::route::{self, RouteDecision};
 
 const DUMPS: [(&str, &str); 3] = [
     ("default.yaml", include_str!("kubernetes/default.yaml")),
@@ -31,16 +31,16 @@ fn cluster() -> (Snapshot, Vec<String>) {
 fn resolve(snapshot: &Snapshot, to: &str) -> Result<Vec<String>, String> {
     let dst = OrigDst::new(to.parse().expect("an address"));
     match route::resolve(snapshot, dst) {
-        Decision::Service { port, .. } => {
+        RouteDecision::Service { port, .. } => {
             let names = port.endpoints.iter().map(|e| {
                 let pod = e.workload.as_ref().map(|w| w.key.name.clone());
                 pod.unwrap_or_else(|| e.addr.to_string())
             });
             Ok(names.collect())
         }
-        Decision::Workload(workload) => Ok(vec![workload.key.name.clone()]),
-        Decision::External => Err("outside".to_owned()),
-        Decision::Refused(reason) => Err(format!("{reason:?}")),
+        RouteDecision::Workload(workload) => Ok(vec![workload.key.name.clone()]),
+        RouteDecision::External => Err("outside".to_owned()),
+        RouteDecision::Refused(reason) => Err(format!("{reason:?}")),
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::istio::{HTTPBIN, compile, may, named};
 use super::{SHOP, load};
 use crate::model::{Enrolment, OnAgentDown, OrigDst, Snapshot};
-use crate::route::{self, Decision};
+use crate::route::{self, RouteDecision};
 
 const DENY: &str = "{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, \
     metadata: {name: d, namespace: foo}, spec: {action: DENY, rules: [{}]}}";
@@ -17,9 +17,9 @@ fn plaintext(snapshot: &Snapshot, to: &str) -> bool {
     let to: std::net::SocketAddr = to.parse().expect("an address");
     let withheld = snapshot.withholds(to.ip(), Instant::now()).is_some();
     match route::resolve(snapshot, OrigDst::new(to)) {
-        Decision::External => !withheld,
-        Decision::Workload(pod) => !pod.is_enrolled() && !withheld,
-        Decision::Service { .. } | Decision::Refused(_) => false,
+        RouteDecision::External => !withheld,
+        RouteDecision::Workload(pod) => !pod.is_enrolled() && !withheld,
+        RouteDecision::Service { .. } | RouteDecision::Refused(_) => false,
     }
 }
 

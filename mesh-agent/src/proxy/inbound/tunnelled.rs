@@ -11,7 +11,7 @@ use crate::model::{
     UpstreamAddr, Workload,
 };
 use crate::peer::{credentials, still_trusted};
-use crate::plan::Checked;
+use crate::plan::AuthzInput;
 use crate::proxy::accepted::Accepted;
 use crate::proxy::authorize::{Authorized, authorize};
 use crate::proxy::carry::{Stopped, Tunnelled, carry};
@@ -248,13 +248,13 @@ fn authorize_peer(
     peer: SpiffeId,
 ) -> Result<Authorized, RefuseReason> {
     let at = &exchange.at;
-    let checked = Checked::new(
+    let input = AuthzInput::new(
         Some(peer),
         at.client_addr.ip(),
         at.pod.workload.clone(),
         at.orig_dst.get(),
     );
-    authorize(exchange, report, checked)
+    authorize(exchange, report, input)
 }
 
 /// What the end is to the log, and what the peer is told.

@@ -57,7 +57,7 @@ impl Peers {
         let session = handshake.await?;
         self.observe.handshake(TlsRole::Client, session.parameters);
         let connection = Connection::new(tcp, session, credentials.not_after(), Instant::now());
-        self.note(pod, to.to().ip(), &connection);
+        self.note_proof(pod, to.to().ip(), &connection);
         Ok(connection)
     }
 }

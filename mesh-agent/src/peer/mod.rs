@@ -18,5 +18,5 @@ mod renew;
 
 pub(crate) use connect::{Refused, credentials, still_trusted};
 pub(crate) use metrics::Metrics;
-pub(crate) use peers::{Config, Peers, Wish};
-pub(crate) use proofs::{Judgement, Pair, Proofs, Standing};
+pub(crate) use peers::{Config, Peers, Preconnect};
+pub(crate) use proofs::{Pair, PeerSession, Proofs, RenewalAction};

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::away::Away;
 use super::metrics::Metrics;
-use super::proofs::{self, Judgement, Pair, Proof, Proofs, Proved, Standing};
+use super::proofs::{self, Pair, PeerSession, PeerValidity, Proof, Proofs, RenewalAction};
 use crate::enrol::LocalPod;
 use crate::io::Limits;
 use crate::model::PeerProtocol;
@@ -23,7 +23,7 @@ pub(super) const PROTOCOL: PeerProtocol = PeerProtocol::Mesh1;
 
 /// A connection that is to be made.
 #[derive(Debug)]
-pub(crate) struct Wish {
+pub(crate) struct Preconnect {
     pub(crate) key: Key,
     pub(super) peer: MeshPeer,
 }
@@ -51,7 +51,7 @@ pub(crate) struct Peers {
     /// Agents that were not there.
     pub(super) away: RefCell<Away>,
     /// Connections to be made ahead.
-    pub(super) wishes: mpsc::Sender<Wish>,
+    pub(super) preconnects: mpsc::Sender<Preconnect>,
     /// Parts the renewals of what began together.
     spread: Cell<u64>,
 }
@@ -62,7 +62,7 @@ impl Peers {
         observe: observe::Local,
         metrics: Metrics,
         proofs: Arc<Proofs>,
-        wishes: mpsc::Sender<Wish>,
+        preconnects: mpsc::Sender<Preconnect>,
     ) -> Self {
         Self {
             pool: RefCell::new(Pool::new(config.pool.clone())),
@@ -71,7 +71,7 @@ impl Peers {
             metrics,
             proofs,
             away: RefCell::default(),
-            wishes,
+            preconnects,
             spread: Cell::new(0),
         }
     }
@@ -102,53 +102,54 @@ impl Peers {
     }
 
     /// Is what the connection's peer showed, here or lately elsewhere, revoked?
-    pub(crate) fn is_revoked(&self, standing: &Standing, trust: &Trust) -> bool {
-        let newest = self.proofs.get(&standing.proved.pair);
-        trust.is_revoked(&standing.peer)
-            || newest.is_some_and(|proof| trust.is_revoked(&proof.peer))
+    pub(crate) fn is_revoked(&self, session: &PeerSession, trust: &Trust) -> bool {
+        let newest = self.proofs.get(&session.validity.pair);
+        trust.is_revoked(&session.peer) || newest.is_some_and(|proof| trust.is_revoked(&proof.peer))
     }
 
     /// `may_renew`: there is room for another handshake now.
-    pub(crate) fn judge(
+    pub(crate) fn renewal_action(
         &self,
-        standing: &mut Standing,
+        session: &mut PeerSession,
         now: SystemTime,
         may_renew: bool,
-    ) -> Judgement {
-        standing.proved.judge(&self.proofs, now, may_renew)
+    ) -> RenewalAction {
+        session
+            .validity
+            .renewal_action(&self.proofs, now, may_renew)
     }
 
     /// What a stream to the other agent is judged by while it lives.
-    pub(crate) fn standing(&self, pod: &LocalPod, to: SocketAddr, with: &Connection) -> Standing {
+    pub(crate) fn session(&self, pod: &LocalPod, to: SocketAddr, with: &Connection) -> PeerSession {
         let peer = with.peer().clone();
         let pair = pair(pod, to.ip(), &peer);
         let due = self.due(SystemTime::now(), with.expires());
-        Standing {
+        PeerSession {
             own: pod.identity.clone(),
-            proved: Proved::client(pair, peer.not_after(), to, due),
+            validity: PeerValidity::client(pair, peer.not_after(), to, due),
             peer,
         }
     }
 
     /// What the streams of another agent are judged by while they live.
-    pub(crate) fn standing_of(&self, pod: &LocalPod, from: IpAddr, peer: &PeerId) -> Standing {
+    pub(crate) fn session_of(&self, pod: &LocalPod, from: IpAddr, peer: &PeerId) -> PeerSession {
         let peer = peer.clone();
         let pair = pair(pod, from, &peer);
-        Standing {
+        PeerSession {
             own: pod.identity.clone(),
-            proved: Proved::server(pair, peer.not_after()),
+            validity: PeerValidity::server(pair, peer.not_after()),
             peer,
         }
     }
 
     /// A handshake that was verified proves the peer's identity for all streams of the pair.
-    pub(crate) fn note(&self, pod: &LocalPod, peer_ip: IpAddr, with: &Connection) {
+    pub(crate) fn note_proof(&self, pod: &LocalPod, peer_ip: IpAddr, with: &Connection) {
         let (now, peer) = (SystemTime::now(), with.peer());
         let proof = Proof {
             peer: peer.clone(),
             due: self.due(now, with.expires()),
         };
-        self.proofs.note(pair(pod, peer_ip, peer), proof, now);
+        self.proofs.note_proof(pair(pod, peer_ip, peer), proof, now);
     }
 
     /// When a handshake that was made now is to be followed by another.

@@ -60,7 +60,7 @@ pub(crate) struct Proofs(Mutex<Table>);
 
 impl Proofs {
     /// A handshake was verified. What ends sooner than what is known says nothing.
-    pub(crate) fn note(&self, pair: Pair, proof: Proof, now: SystemTime) {
+    pub(crate) fn note_proof(&self, pair: Pair, proof: Proof, now: SystemTime) {
         let mut table = self.0.lock();
         table.tidy(now);
         let full = table.known.len() >= MAX;
@@ -119,17 +119,17 @@ pub(crate) fn due(now: SystemTime, expires: SystemTime, spread: u64) -> SystemTi
 
 /// What a live connection between agents stands on.
 #[derive(Debug)]
-pub(crate) struct Standing {
+pub(crate) struct PeerSession {
     /// Certificate of this node's pod that the connection stands for.
     pub(crate) own: Arc<Handle>,
     /// As in the connection's own handshake.
     pub(crate) peer: PeerId,
-    pub(crate) proved: Proved,
+    pub(crate) validity: PeerValidity,
 }
 
 /// How long the peer of a live connection counts as proved.
 #[derive(Debug)]
-pub(crate) struct Proved {
+pub(crate) struct PeerValidity {
     pub(crate) pair: Pair,
     /// Where the client makes another handshake; none at the server.
     renew_at: Option<SocketAddr>,
@@ -139,15 +139,15 @@ pub(crate) struct Proved {
 
 /// What is to be done about a live connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Judgement {
-    Fine,
+pub(crate) enum RenewalAction {
+    Nothing,
     /// Make another handshake with the peer, there.
     Renew(Pair, SocketAddr),
     /// The peer's identity is not proved any more.
     Cut,
 }
 
-impl Proved {
+impl PeerValidity {
     pub(crate) fn server(pair: Pair, until: SystemTime) -> Self {
         Self {
             pair,
@@ -167,9 +167,14 @@ impl Proved {
     }
 
     /// `may_renew`: there is room for another handshake now.
-    pub(crate) fn judge(&mut self, proofs: &Proofs, now: SystemTime, may_renew: bool) -> Judgement {
+    pub(crate) fn renewal_action(
+        &mut self,
+        proofs: &Proofs,
+        now: SystemTime,
+        may_renew: bool,
+    ) -> RenewalAction {
         if now < self.due {
-            return Judgement::Fine;
+            return RenewalAction::Nothing;
         }
         if let Some(proof) = proofs.get(&self.pair) {
             self.until = self.until.max(proof.peer.not_after());
@@ -179,15 +184,15 @@ impl Proved {
             };
         }
         if now >= self.until + GRACE {
-            return Judgement::Cut;
+            return RenewalAction::Cut;
         }
         match self.renew_at {
             Some(to)
                 if may_renew && now >= self.due && proofs.begin(&self.pair, self.until, now) =>
             {
-                Judgement::Renew(self.pair.clone(), to)
+                RenewalAction::Renew(self.pair.clone(), to)
             }
-            _ => Judgement::Fine,
+            _ => RenewalAction::Nothing,
         }
     }
 }
@@ -238,53 +243,68 @@ mod tests {
     #[test]
     fn a_server_cuts_when_no_newer_certificate_of_the_pair_was_seen() {
         let proofs = Proofs::default();
-        proofs.note(pair(1), proof(0, 100), at(0));
-        let mut stream = Proved::server(pair(1), at(100));
-        let mut judge = |now| stream.judge(&proofs, at(now), true);
-        assert_eq!(judge(104), Judgement::Fine, "within the grace");
+        proofs.note_proof(pair(1), proof(0, 100), at(0));
+        let mut stream = PeerValidity::server(pair(1), at(100));
+        let mut renewal_action = |now| stream.renewal_action(&proofs, at(now), true);
+        assert_eq!(
+            renewal_action(104),
+            RenewalAction::Nothing,
+            "within the grace"
+        );
         // Of others: another pod here, another address there.
-        proofs.note(pair(2), proof(90, 200), at(90));
+        proofs.note_proof(pair(2), proof(90, 200), at(90));
         let mut elsewhere = pair(1);
         elsewhere.peer_ip = [10, 0, 0, 2].into();
-        proofs.note(elsewhere, proof(90, 200), at(90));
-        assert_eq!(judge(105), Judgement::Cut);
-        proofs.note(pair(1), proof(90, 200), at(90));
-        assert_eq!(judge(105), Judgement::Fine);
-        assert_eq!(judge(204), Judgement::Fine);
-        assert_eq!(judge(205), Judgement::Cut);
+        proofs.note_proof(elsewhere, proof(90, 200), at(90));
+        assert_eq!(renewal_action(105), RenewalAction::Cut);
+        proofs.note_proof(pair(1), proof(90, 200), at(90));
+        assert_eq!(renewal_action(105), RenewalAction::Nothing);
+        assert_eq!(renewal_action(204), RenewalAction::Nothing);
+        assert_eq!(renewal_action(205), RenewalAction::Cut);
     }
 
     #[test]
     fn a_client_renews_once_for_all_streams_of_a_pair_and_again_if_that_failed() {
         let proofs = Proofs::default();
         let first = proof(0, 300);
-        proofs.note(pair(1), first.clone(), at(0));
-        let mut streams = [0, 1].map(|_| Proved::client(pair(1), at(300), there(), first.due));
-        let renew = Judgement::Renew(pair(1), there());
-        assert_eq!(streams[0].judge(&proofs, at(199), true), Judgement::Fine);
+        proofs.note_proof(pair(1), first.clone(), at(0));
+        let mut streams =
+            [0, 1].map(|_| PeerValidity::client(pair(1), at(300), there(), first.due));
+        let renew = RenewalAction::Renew(pair(1), there());
         assert_eq!(
-            streams[0].judge(&proofs, at(200), false),
-            Judgement::Fine,
+            streams[0].renewal_action(&proofs, at(199), true),
+            RenewalAction::Nothing
+        );
+        assert_eq!(
+            streams[0].renewal_action(&proofs, at(200), false),
+            RenewalAction::Nothing,
             "no room"
         );
-        assert_eq!(streams[0].judge(&proofs, at(200), true), renew);
+        assert_eq!(streams[0].renewal_action(&proofs, at(200), true), renew);
         assert_eq!(
-            streams[1].judge(&proofs, at(201), true),
-            Judgement::Fine,
+            streams[1].renewal_action(&proofs, at(201), true),
+            RenewalAction::Nothing,
             "under way"
         );
-        assert_eq!(streams[1].judge(&proofs, at(211), true), renew, "it failed");
-        proofs.note(pair(1), proof(211, 600), at(211));
+        assert_eq!(
+            streams[1].renewal_action(&proofs, at(211), true),
+            renew,
+            "it failed"
+        );
+        proofs.note_proof(pair(1), proof(211, 600), at(211));
         for stream in &mut streams {
-            assert_eq!(stream.judge(&proofs, at(400), true), Judgement::Fine);
+            assert_eq!(
+                stream.renewal_action(&proofs, at(400), true),
+                RenewalAction::Nothing
+            );
         }
     }
 
     #[test]
     fn an_older_certificate_takes_nothing_back() {
         let proofs = Proofs::default();
-        proofs.note(pair(1), proof(0, 200), at(0));
-        proofs.note(pair(1), proof(1, 100), at(1));
+        proofs.note_proof(pair(1), proof(0, 200), at(0));
+        proofs.note_proof(pair(1), proof(1, 100), at(1));
         let known = proofs.get(&pair(1)).expect("known");
         assert_eq!(known.peer.not_after(), at(200));
     }
@@ -293,11 +313,11 @@ mod tests {
     fn memory_is_bounded_and_expired_pairs_make_room() {
         let proofs = Proofs::default();
         for netns in 0..MAX as u64 + 10 {
-            proofs.note(pair(netns), proof(0, 100), at(0));
+            proofs.note_proof(pair(netns), proof(0, 100), at(0));
         }
         assert_eq!(proofs.0.lock().known.len(), MAX);
         assert!(proofs.get(&pair(MAX as u64)).is_none());
-        proofs.note(pair(MAX as u64), proof(200, 300), at(200));
+        proofs.note_proof(pair(MAX as u64), proof(200, 300), at(200));
         assert_eq!(proofs.0.lock().known.len(), 1);
     }
 }

@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use super::connect::{Refused, still_trusted};
-use super::peers::{PROTOCOL, Peers, Wish};
+use super::peers::{PROTOCOL, Peers, Preconnect};
 use crate::enrol::LocalPod;
 use crate::model::{RefuseReason, TlsFailure};
 use crate::plan::{MayDial as _, MeshPeer};
@@ -72,16 +72,16 @@ impl Peers {
         let (now, wall) = (Instant::now(), SystemTime::now());
         let expected = peer.expected();
         let taken = self.pool.borrow_mut().take(key, expected, now, wall)?;
-        self.ask(key, peer);
+        self.request_preconnects(key, peer);
         Some(taken)
     }
 
     /// Asks the worker for as many connections as the pool finds missing.
-    fn ask(&self, key: Key, peer: &MeshPeer) {
+    fn request_preconnects(&self, key: Key, peer: &MeshPeer) {
         let mut pool = self.pool.borrow_mut();
         for _ in 0..pool.preconnects_due(key, Instant::now()) {
             let peer = peer.clone();
-            if self.wishes.try_send(Wish { key, peer }).is_err() {
+            if self.preconnects.try_send(Preconnect { key, peer }).is_err() {
                 // The worker has enough to do.
                 pool.preconnect_ended(key);
             }
@@ -96,7 +96,7 @@ impl Peers {
         peer: &MeshPeer,
     ) -> Result<Connection, Refused> {
         let _waiting = Waiting::begin(self, key);
-        self.ask(key, peer);
+        self.request_preconnects(key, peer);
         let connection = self.reach(pod, peer).await?;
         self.metrics.connects.inc();
         Ok(connection)
@@ -139,22 +139,30 @@ impl Peers {
     }
 
     /// Counts what is wished for as under way until it is there, or given up.
-    pub(crate) fn under_way(&self, wish: &Wish) -> UnderWay<'_> {
+    pub(crate) fn under_way(&self, request: &Preconnect) -> UnderWay<'_> {
         UnderWay {
             peers: self,
-            key: wish.key,
+            key: request.key,
         }
     }
 
     /// As for a stream: same certificate, same expected identity, same checks.
     /// One that fails costs nobody anything: the next stream tells why.
-    pub(crate) async fn make(&self, pod: &LocalPod, wish: &Wish) -> Option<Connection> {
+    pub(crate) async fn preconnect(
+        &self,
+        pod: &LocalPod,
+        request: &Preconnect,
+    ) -> Option<Connection> {
         tokio::time::sleep(LATER).await;
         let now = Instant::now();
-        if !self.pool.borrow_mut().is_preconnect_wanted(wish.key, now) {
+        if !self
+            .pool
+            .borrow_mut()
+            .is_preconnect_wanted(request.key, now)
+        {
             return None;
         }
-        let connection = Box::pin(self.connect(pod, &wish.peer)).await.ok()?;
+        let connection = Box::pin(self.connect(pod, &request.peer)).await.ok()?;
         still_trusted(pod, connection.peer()).ok()?;
         Some(connection)
     }

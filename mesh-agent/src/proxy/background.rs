@@ -8,17 +8,17 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::context::{Local, PodState};
-use crate::peer::{Pair, Wish};
+use crate::peer::{Pair, Preconnect};
 
 /// A connection for streams to come.
-pub(super) async fn make(local: Rc<Local>, pod: Rc<PodState>, wish: Wish) {
-    let under_way = local.peers.under_way(&wish);
+pub(super) async fn preconnect(local: Rc<Local>, pod: Rc<PodState>, request: Preconnect) {
+    let under_way = local.peers.under_way(&request);
     let registered = local.register(&pod);
     let made = tokio::select! {
         biased; // a pod that goes keeps nothing
         () = pod.stop.cancelled() => None,
         _reason = registered.entry.cut.wait() => None,
-        made = local.peers.make(&pod, &wish) => made,
+        made = local.peers.preconnect(&pod, &request) => made,
     };
     if let Some(connection) = made {
         under_way.made(|key| local.keep(&pod, key, connection));

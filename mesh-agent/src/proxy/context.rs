@@ -27,7 +27,7 @@ use crate::model::{
     ClientAddr, ConnectionId, OrigDst, RefuseReason, TrustDomain, UnknownPeer, Workload,
 };
 use crate::observe::{self, Observe};
-use crate::peer::{self, Peers, Proofs, Wish};
+use crate::peer::{self, Peers, Preconnect, Proofs};
 use crate::plan::{DecisionContext, InForce};
 use crate::tunnel::{Connection, Key};
 
@@ -112,7 +112,7 @@ impl Local {
         index: usize,
         count: usize,
         shared: Arc<Shared>,
-        wishes: mpsc::Sender<Wish>,
+        preconnects: mpsc::Sender<Preconnect>,
     ) -> Self {
         let observe = shared.observe.worker();
         Self {
@@ -121,7 +121,7 @@ impl Local {
                 observe.clone(),
                 shared.peers.clone(),
                 shared.proofs.clone(),
-                wishes,
+                preconnects,
             ),
             observe,
             live: Rc::default(),

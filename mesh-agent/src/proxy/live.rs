@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use tokio::sync::Notify;
 
 use crate::model::{CloseReason, PeerCertificate, RefuseReason, TlsFailure};
-use crate::peer::Standing;
+use crate::peer::PeerSession;
 use crate::plan::AuthzInput;
 
 /// Why a connection is ended from outside.
@@ -96,7 +96,7 @@ pub(super) struct Entry {
     checks: RefCell<SmallVec<[(u32, AuthzInput); 1]>>,
     next_check: Cell<u32>,
     /// Of a connection between agents.
-    standing: RefCell<Option<Standing>>,
+    session: RefCell<Option<PeerSession>>,
     /// The certificate of a peer whose handshake failed.
     shown: RefCell<Option<Arc<PeerCertificate>>>,
 }
@@ -110,8 +110,8 @@ impl Entry {
         self.shown.take()
     }
 
-    pub(super) fn set_standing(&self, standing: Standing) {
-        self.standing.replace(Some(standing));
+    pub(super) fn set_session(&self, session: PeerSession) {
+        self.session.replace(Some(session));
     }
 }
 
@@ -200,14 +200,14 @@ impl Live {
         }
     }
 
-    /// Cuts the connections between agents that `judge` gives a reason for.
-    pub(super) fn recheck_standing(
+    /// Cuts the connections between agents that `renewal_action` gives a reason for.
+    pub(super) fn recheck_sessions(
         &self,
-        mut judge: impl FnMut(&mut Standing) -> Option<CutReason>,
+        mut renewal_action: impl FnMut(&mut PeerSession) -> Option<CutReason>,
     ) {
         for entry in self.entries.borrow().values() {
-            let mut standing = entry.standing.borrow_mut();
-            if let Some(reason) = standing.as_mut().and_then(&mut judge) {
+            let mut session = entry.session.borrow_mut();
+            if let Some(reason) = session.as_mut().and_then(&mut renewal_action) {
                 entry.cut.now(reason);
             }
         }

@@ -15,12 +15,12 @@ use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::background::{make, renew};
+use super::background::{preconnect, renew};
 use super::connection;
 use super::context::{Local, PodState, Shared};
 use super::live::CutReason;
 use crate::enrol::{LocalPod, Recheck};
-use crate::peer::{Judgement, Pair, Wish};
+use crate::peer::{Pair, Preconnect, RenewalAction};
 use crate::plan::Verdict;
 use crate::tls;
 
@@ -36,8 +36,8 @@ pub(super) enum Command {
 
 /// How often idle connections to other agents are looked at.
 const SWEEP: Duration = Duration::from_secs(1);
-/// Connections to be made ahead that are not begun; more are not wished for.
-const MAX_WISHES: usize = 64;
+/// Connections to be made ahead that are not begun; more are not asked for.
+const MAX_PRECONNECTS: usize = 64;
 /// Connections that are accepted before others run, those too that make room.
 const ACCEPTS: usize = 16;
 /// Handshakes that a sweep starts to renew proofs.
@@ -48,8 +48,8 @@ impl Local {
         match what {
             Recheck::Policy => self.recheck_policy(),
             Recheck::Trust(trust) => {
-                self.live.recheck_standing(|standing| {
-                    let revoked = self.peers.is_revoked(standing, &trust);
+                self.live.recheck_sessions(|session| {
+                    let revoked = self.peers.is_revoked(session, &trust);
                     revoked.then_some(CutReason::Revoked)
                 });
                 self.peers.distrust(&trust);
@@ -72,16 +72,16 @@ impl Local {
         self.peers.sweep(now, wall);
         self.shared.metrics.refresh();
         let mut due = Vec::new();
-        self.live.recheck_standing(|standing| {
-            if standing.own.current().is_none() {
+        self.live.recheck_sessions(|session| {
+            if session.own.current().is_none() {
                 return Some(CutReason::CertificateExpired);
             }
             // What finds no room is left for the next sweep.
             let may_renew = due.len() < RENEWALS;
-            match self.peers.judge(standing, wall, may_renew) {
-                Judgement::Fine => None,
-                Judgement::Cut => Some(CutReason::PeerCertificateExpired),
-                Judgement::Renew(pair, to) => {
+            match self.peers.renewal_action(session, wall, may_renew) {
+                RenewalAction::Nothing => None,
+                RenewalAction::Cut => Some(CutReason::PeerCertificateExpired),
+                RenewalAction::Renew(pair, to) => {
                     due.push((pair, to));
                     None
                 }
@@ -118,9 +118,9 @@ pub(super) fn spawn(
         .spawn(move || {
             tls::warm();
             crate::io::keep_files_from(shared.config.limits.data_files());
-            let (sender, wishes) = mpsc::channel(MAX_WISHES);
+            let (sender, preconnects) = mpsc::channel(MAX_PRECONNECTS);
             let local = Rc::new(Local::new(index, count, shared, sender));
-            LocalSet::new().block_on(&runtime, run(local, commands, wishes));
+            LocalSet::new().block_on(&runtime, run(local, commands, preconnects));
         })?;
     Ok((sender, thread))
 }
@@ -128,7 +128,7 @@ pub(super) fn spawn(
 async fn run(
     local: Rc<Local>,
     mut commands: mpsc::Receiver<Command>,
-    mut wishes: mpsc::Receiver<Wish>,
+    mut preconnects: mpsc::Receiver<Preconnect>,
 ) {
     let mut pods: HashMap<u64, Served> = HashMap::new();
     let mut sweep = tokio::time::interval(SWEEP);
@@ -139,8 +139,8 @@ async fn run(
                 renew_due(&local, &pods);
                 continue;
             }
-            Some(wish) = wishes.recv() => {
-                preconnects_due(&local, &pods, wish);
+            Some(request) = preconnects.recv() => {
+                preconnects_due(&local, &pods, request);
                 continue;
             }
         };
@@ -176,14 +176,14 @@ fn renew_due(local: &Rc<Local>, pods: &HashMap<u64, Served>) {
     }
 }
 
-fn preconnects_due(local: &Rc<Local>, pods: &HashMap<u64, Served>, wish: Wish) {
-    match pods.get(&wish.key.netns).map(Served::state) {
+fn preconnects_due(local: &Rc<Local>, pods: &HashMap<u64, Served>, request: Preconnect) {
+    match pods.get(&request.key.netns).map(Served::state) {
         Some(pod) => {
-            let making = make(local.clone(), pod.clone(), wish);
+            let making = preconnect(local.clone(), pod.clone(), request);
             pod.tasks.spawn_local(local.tasks.track_future(making));
         }
         // It went meanwhile.
-        None => drop(local.peers.under_way(&wish)),
+        None => drop(local.peers.under_way(&request)),
     }
 }
 

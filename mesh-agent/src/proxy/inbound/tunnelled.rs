@@ -62,15 +62,15 @@ pub(in crate::proxy) async fn serve(accepted: Accepted) {
 /// What the peer's streams are judged by while they live.
 fn stand_on(at: &At, peer: &PeerId) {
     let peers = &at.local.peers;
-    let standing = peers.standing_of(&at.pod, at.client_addr.ip(), peer);
-    at.entry().set_standing(standing);
+    let session = peers.session_of(&at.pod, at.client_addr.ip(), peer);
+    at.entry().set_session(session);
 }
 
 /// The connection for streams; what its handshake proved is noted for those of others.
 fn begin(at: &At, client: TcpStream, session: Session, not_after: SystemTime) -> Box<Connection> {
     let connection = Box::new(Connection::new(client, session, not_after, Instant::now()));
     let peers = &at.local.peers;
-    peers.note(&at.pod, at.client_addr.ip(), &connection);
+    peers.note_proof(&at.pod, at.client_addr.ip(), &connection);
     connection
 }
 

@@ -27,7 +27,7 @@ pub(super) async fn serve(
 ) -> Result<Ended, RefuseReason> {
     let at = accepted.at();
     let carrying = begin(at, peer).await?;
-    carrying.stand(at);
+    carrying.set_session(at);
     report.flow().destination_principal = Some(peer.expected().clone());
     report.secured(carrying.connection.tls(), carrying.connection.peer());
     still_trusted(&at.pod, carrying.connection.peer())?;
@@ -72,10 +72,10 @@ impl Carrying {
     }
 
     /// What the stream is judged by while it lives.
-    fn stand(&self, at: &At) {
+    fn set_session(&self, at: &At) {
         let (to, peers) = (self.key.destination, &at.local.peers);
-        let standing = peers.standing(&at.pod, to, &self.connection);
-        at.entry().set_standing(standing);
+        let session = peers.session(&at.pod, to, &self.connection);
+        at.entry().set_session(session);
     }
 
     /// Ends the stream with the peer; keeps the connection where it may be used again.
@@ -123,7 +123,7 @@ async fn stream(
         carrying.connection.hang_up();
         let reaching = at.local.peers.reach(&at.pod, peer);
         carrying.connection = Box::pin(unless_cut(at, reaching)).await?;
-        carrying.stand(at);
+        carrying.set_session(at);
         report.secured(carrying.connection.tls(), carrying.connection.peer());
         carrying
             .relay

@@ -64,7 +64,7 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
     };
     let workers = Workers::start(
         proxy_config,
-        proxy::World {
+        proxy::Environment {
             node: node.clone(),
             trust_domain: identities.trust_domain().clone(),
             published: directory.published.clone(),

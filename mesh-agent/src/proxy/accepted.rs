@@ -2,8 +2,8 @@
 
 use tokio::net::TcpStream;
 
-use super::carry::{Ended, carry_plain};
-use super::context::{At, Exchange};
+use super::context::{ConnectionContext, Exchange};
+use super::forward::{ForwardEnd, forward_plain};
 use super::report::Report;
 use crate::model::{ByteCounts, CloseReason, RefuseReason};
 use crate::sys::socket;
@@ -15,12 +15,12 @@ pub(super) struct Accepted {
 }
 
 impl Accepted {
-    pub(super) fn at(&self) -> &At {
-        &self.exchange.at
+    pub(super) fn context(&self) -> &ConnectionContext {
+        &self.exchange.context
     }
 
     /// Closes the client the way that fits the end, then tells of it.
-    pub(super) fn conclude(self, mut report: Report, result: Result<Ended, RefuseReason>) {
+    pub(super) fn conclude(self, mut report: Report, result: Result<ForwardEnd, RefuseReason>) {
         let (bytes, reason) = match result {
             Ok(ended) => ended,
             Err(reason) => (ByteCounts::default(), CloseReason::Refused(reason)),
@@ -29,19 +29,19 @@ impl Accepted {
             socket::reset_on_close(&self.client);
         }
         if let CloseReason::Refused(RefuseReason::Tls(_)) = reason {
-            report.shown(self.at().entry().take_shown());
+            report.shown(self.context().entry().take_shown());
         }
         drop(self.client);
         report.ended(bytes, reason);
     }
 }
 
-pub(super) async fn carry_between(
+pub(super) async fn forward_between(
     accepted: &Accepted,
     report: &mut Report,
     upstream: &TcpStream,
-) -> Ended {
-    let idle = accepted.at().local.shared.config.idle_timeout;
-    let cut = &accepted.at().entry().cut;
-    carry_plain(&accepted.client, upstream, cut, report, idle).await
+) -> ForwardEnd {
+    let idle = accepted.context().worker.agent.config.idle_timeout;
+    let cut = &accepted.context().entry().cut;
+    forward_plain(&accepted.client, upstream, cut, report, idle).await
 }

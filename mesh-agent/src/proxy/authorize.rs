@@ -1,7 +1,7 @@
 //! Asks the policy, and has it asked again as long as what it allowed lives.
 
 use super::context::Exchange;
-use super::live::Watched;
+use super::registry::Watched;
 use super::report::Report;
 use crate::model::RefuseReason;
 use crate::plan::{AuthzInput, Verdict};
@@ -33,13 +33,13 @@ pub(super) fn authorize(
     report: &mut Report,
     check: AuthzInput,
 ) -> Result<Authorized, RefuseReason> {
-    let now = exchange.at.local.shared.published.load();
+    let now = exchange.context.worker.agent.published.load();
     match check.verdict(&exchange.in_force, &now) {
         Verdict::Permit(permit) => {
             report.flow().rule = permit.rule().cloned();
             // Without a wait since the newest configuration was asked: whoever
             // publishes another one finds this check.
-            let watched = Watched::begin(exchange.at.entry(), check);
+            let watched = Watched::begin(exchange.context.entry(), check);
             Ok(Authorized { permit, watched })
         }
         Verdict::Deny(refusal) => {

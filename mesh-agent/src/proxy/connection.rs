@@ -6,12 +6,12 @@ use std::rc::Rc;
 use tokio::net::TcpStream;
 
 use super::accepted::Accepted;
-use super::context::{At, Exchange, Local, PodState};
+use super::context::{ConnectionContext, Exchange, PodState, WorkerState};
 use super::{inbound, outbound};
 use crate::model::RefuseReason;
 
 pub(super) async fn serve(
-    local: Rc<Local>,
+    worker: Rc<WorkerState>,
     pod: Rc<PodState>,
     client: TcpStream,
     peer: SocketAddr,
@@ -20,13 +20,13 @@ pub(super) async fn serve(
         // The client is gone already: there is nothing to carry or to report.
         return;
     };
-    let at = At::new(local, pod, peer, local_addr);
-    let inbound = at.is_inbound();
-    let exchange = Exchange::begin(&at);
+    let context = ConnectionContext::new(worker, pod, peer, local_addr);
+    let inbound = context.is_inbound();
+    let exchange = Exchange::begin(&context);
     let accepted = Accepted { client, exchange };
-    let shared = &at.local.shared;
-    let held_back = shared.config.limits.is_held_back(&accepted.client);
-    if held_back || at.pod.is_retired() {
+    let agent = &context.worker.agent;
+    let held_back = agent.config.limits.is_held_back(&accepted.client);
+    if held_back || context.pod.is_retired() {
         // Accepted before the pod became somebody else, and registered after; or
         // with a descriptor that is control's.
         let reason = match held_back {
@@ -37,10 +37,10 @@ pub(super) async fn serve(
         return accepted.conclude(report, Err(reason));
     }
     let source = inbound.then(|| accepted.exchange.source());
-    let _place = match shared.places.enter(at.pod.places(), source) {
+    let _place = match agent.places.enter(context.pod.places(), source) {
         Ok(place) => place,
         Err(full) => {
-            shared.metrics.over_share(full);
+            agent.metrics.over_share(full);
             let report = accepted.exchange.report();
             return accepted.conclude(report, Err(RefuseReason::OverLimit));
         }

@@ -15,12 +15,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::config::Config;
-use super::live::{CutReason, Entry, Live, Registered};
 use super::metrics::Metrics;
 use super::places::{self, Places};
 use super::ports::PortRange;
+use super::pre_auth::{PreAuthLimiter, Slot};
+use super::registry::{ConnectionEntry, ConnectionRegistry, CutReason, Registration};
 use super::spare::Spare;
-use super::unproven::{Place, Unproven};
 use crate::balance::Balancer;
 use crate::enrol::LocalPod;
 use crate::model::{
@@ -36,7 +36,7 @@ use crate::tunnel::{Connection, Key};
 pub(super) type EnteredPod = Arc<dyn Fn(SocketAddr, SocketAddr) -> Option<u64> + Send + Sync>;
 
 /// What all workers see.
-pub(super) struct Shared {
+pub(super) struct AgentState {
     pub(super) config: Config,
     pub(super) node: String,
     pub(super) trust_domain: TrustDomain,
@@ -52,7 +52,7 @@ pub(super) struct Shared {
     pub(super) proofs: Arc<Proofs>,
 }
 
-impl Shared {
+impl AgentState {
     pub(super) fn decision_context<'p>(&'p self, published: &'p InForce) -> DecisionContext<'p> {
         DecisionContext {
             published,
@@ -89,11 +89,11 @@ impl Shared {
 }
 
 /// State of one worker, shared by its tasks on one thread.
-pub(super) struct Local {
-    pub(super) shared: Arc<Shared>,
+pub(super) struct WorkerState {
+    pub(super) agent: Arc<AgentState>,
     pub(super) observe: observe::Local,
-    pub(super) live: Rc<Live>,
-    pub(super) unproven: Unproven,
+    pub(super) connections: Rc<ConnectionRegistry>,
+    pub(super) pre_auth: PreAuthLimiter,
     /// Other agents, and the connections to them.
     pub(super) peers: Peers,
     /// No new streams: idle connections say goodbye.
@@ -107,33 +107,33 @@ pub(super) struct Local {
     pub(super) tasks: TaskTracker,
 }
 
-impl Local {
+impl WorkerState {
     pub(super) fn new(
         index: usize,
         count: usize,
-        shared: Arc<Shared>,
+        agent: Arc<AgentState>,
         preconnects: mpsc::Sender<Preconnect>,
     ) -> Self {
-        let observe = shared.observe.worker();
+        let observe = agent.observe.worker();
         Self {
             peers: Peers::new(
-                shared.config.peers(),
+                agent.config.peers(),
                 observe.clone(),
-                shared.peers.clone(),
-                shared.proofs.clone(),
+                agent.peers.clone(),
+                agent.proofs.clone(),
                 preconnects,
             ),
             observe,
-            live: Rc::default(),
-            unproven: Unproven::new(&shared.config, count),
+            connections: Rc::default(),
+            pre_auth: PreAuthLimiter::new(&agent.config, count),
             draining: CancellationToken::new(),
-            ports: PortRange::part(&shared.config.delivery_ports, index, count),
+            ports: PortRange::part(&agent.config.delivery_ports, index, count),
             spare: Spare::new(),
             balancer: RefCell::new(Balancer::new(index)),
             index,
             next_id: Cell::new((index as u64) << 48),
             tasks: TaskTracker::new(),
-            shared,
+            agent,
         }
     }
 
@@ -152,14 +152,15 @@ impl Local {
     }
 
     /// Registers a connection of the pod: from now on it can be cut.
-    pub(super) fn register(&self, pod: &PodState) -> Registered {
-        Live::register(&self.live, self.next_id(), pod.cookie())
+    pub(super) fn register(&self, pod: &PodState) -> Registration {
+        ConnectionRegistry::register(&self.connections, self.next_id(), pod.cookie())
     }
 
     /// Ends what was begun for a pod that is somebody else now, or gone.
     pub(super) fn retire(&self, pod: &PodState) {
         pod.retired.set(true);
-        self.live.cut_pod(pod.cookie(), CutReason::PodRemoved);
+        self.connections
+            .cut_pod(pod.cookie(), CutReason::PodRemoved);
         self.peers.remove_pod(pod.cookie());
     }
 
@@ -215,39 +216,39 @@ impl PodState {
 }
 
 /// Where and between whom a connection is.
-pub(super) struct At {
-    pub(super) local: Rc<Local>,
+pub(super) struct ConnectionContext {
+    pub(super) worker: Rc<WorkerState>,
     pub(super) pod: Rc<PodState>,
     pub(super) client_addr: ClientAddr,
     pub(super) orig_dst: OrigDst,
     /// As long as anything of the connection lives, it can be cut.
-    registered: Registered,
+    registration: Registration,
 }
 
-impl At {
+impl ConnectionContext {
     pub(super) fn new(
-        local: Rc<Local>,
+        worker: Rc<WorkerState>,
         pod: Rc<PodState>,
         client: SocketAddr,
         orig_dst: SocketAddr,
     ) -> Rc<Self> {
         Rc::new(Self {
-            registered: local.register(&pod),
-            local,
+            registration: worker.register(&pod),
+            worker,
             pod,
             client_addr: ClientAddr::new(client),
             orig_dst: OrigDst::new(orig_dst),
         })
     }
 
-    pub(super) fn entry(&self) -> &Rc<Entry> {
-        &self.registered.entry
+    pub(super) fn entry(&self) -> &Rc<ConnectionEntry> {
+        &self.registration.entry
     }
 
     /// Its place among those that have not shown who they are.
-    pub(super) fn unproven(&self) -> Place<'_> {
-        let unproven = &self.local.unproven;
-        unproven.enter(self.pod.cookie(), self.client_addr.ip(), self.entry())
+    pub(super) fn pre_auth(&self) -> Slot<'_> {
+        let pre_auth = &self.worker.pre_auth;
+        pre_auth.enter(self.pod.cookie(), self.client_addr.ip(), self.entry())
     }
 
     /// Does the connection come from elsewhere to the pod?
@@ -267,21 +268,21 @@ impl At {
 /// What is decided on as one: a TCP stream. All its stages see one
 /// configuration; the next stream of a connection may see another.
 pub(super) struct Exchange {
-    pub(super) at: Rc<At>,
+    pub(super) context: Rc<ConnectionContext>,
     pub(super) in_force: Arc<InForce>,
 }
 
 impl Exchange {
     /// By the configuration that holds now.
-    pub(super) fn begin(at: &Rc<At>) -> Self {
+    pub(super) fn begin(context: &Rc<ConnectionContext>) -> Self {
         Self {
-            at: at.clone(),
-            in_force: at.local.shared.published.load_full(),
+            context: context.clone(),
+            in_force: context.worker.agent.published.load_full(),
         }
     }
 
     pub(super) fn decision_context(&self) -> DecisionContext<'_> {
-        self.at.local.shared.decision_context(&self.in_force)
+        self.context.worker.agent.decision_context(&self.in_force)
     }
 
     /// The pod that the configuration gives the client's address to: a name
@@ -289,15 +290,15 @@ impl Exchange {
     pub(super) fn workload_of_client(&self) -> Result<Arc<Workload>, UnknownPeer> {
         let by_ip = &self.in_force.snapshot.by_ip;
         by_ip
-            .get(&self.at.client_addr.ip())
+            .get(&self.context.client_addr.ip())
             .cloned()
             .ok_or(UnknownPeer)
     }
 
     /// Whose places a connection from elsewhere takes.
-    pub(super) fn source(&self) -> places::Source {
-        let ip = self.at.client_addr.ip();
+    pub(super) fn source(&self) -> places::ClientSource {
+        let ip = self.context.client_addr.ip();
         let by_ip = &self.in_force.snapshot.by_ip;
-        places::Source::new(ip, by_ip.contains_key(&ip))
+        places::ClientSource::new(ip, by_ip.contains_key(&ip))
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 
-use super::context::At;
+use super::context::ConnectionContext;
 use super::ports::{PORT_TRIES, PortRange};
 use crate::io::{Limits, dial};
 use crate::model::{ClientAddr, RefuseReason};
@@ -20,20 +20,20 @@ const SILENCE: Duration = Duration::from_secs(1);
 
 /// Ends early when the connection is cut.
 pub(super) async fn deliver(
-    at: &At,
+    context: &ConnectionContext,
     permit: &Permit,
     client: ClientAddr,
 ) -> Result<TcpStream, RefuseReason> {
-    let worker = &at.local;
+    let worker = &context.worker;
     let delivery = Delivery {
         ports: &worker.ports,
-        limits: &worker.shared.config.limits,
-        deadline: worker.shared.config.connect_timeout,
+        limits: &worker.agent.config.limits,
+        deadline: worker.agent.config.connect_timeout,
     };
     tokio::select! {
         biased; // removal and drain win over a connection just made
-        reason = at.entry().cut.wait() => Err(reason.refuse()),
-        delivered = connect(permit, &at.pod.netns, client, &delivery) => delivered,
+        reason = context.entry().cut.wait() => Err(reason.refuse()),
+        delivered = connect(permit, &context.pod.netns, client, &delivery) => delivered,
     }
 }
 

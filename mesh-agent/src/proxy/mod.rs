@@ -12,20 +12,21 @@
 mod accepted;
 mod authorize;
 mod background;
-mod carry;
 mod config;
 mod connection;
 mod context;
 mod deliver;
+mod forward;
 mod inbound;
-mod live;
 mod metrics;
 mod outbound;
 mod places;
 mod ports;
+mod pre_auth;
+mod registry;
 mod report;
 mod spare;
-mod unproven;
+
 mod worker;
 mod workers;
 
@@ -36,4 +37,4 @@ pub(crate) use inbound::fuzz_first_bytes;
 pub(crate) use inbound::{Sniffed, sniff};
 #[cfg(test)]
 pub(crate) use metrics::Metrics;
-pub use workers::{StartError, Workers, World};
+pub use workers::{Environment, StartError, Workers};

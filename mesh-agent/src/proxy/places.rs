@@ -16,15 +16,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 const SHARDS: usize = 16;
 
 /// A source at one pod (the cookie of its namespace), or at all.
-type Key = (Option<u64>, Source);
+type Key = (Option<u64>, ClientSource);
 type Counts = HashMap<Key, usize, foldhash::fast::RandomState>;
 type Shard = Mutex<Counts>;
 
 /// Where a connection from elsewhere comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Source(IpAddr);
+pub(super) struct ClientSource(IpAddr);
 
-impl Source {
+impl ClientSource {
     /// Who has one IPv6 address usually has its /64. Those of pods that the
     /// configuration knows are each their own.
     pub(super) fn new(ip: IpAddr, is_known: bool) -> Self {
@@ -79,7 +79,7 @@ pub(super) struct Pod<'p> {
 pub(super) struct Place<'p> {
     all: &'p Places,
     pod: Pod<'p>,
-    source: Option<Source>,
+    source: Option<ClientSource>,
 }
 
 impl Drop for Place<'_> {
@@ -115,7 +115,7 @@ impl Places {
     pub(super) fn enter<'p>(
         &'p self,
         pod: Pod<'p>,
-        source: Option<Source>,
+        source: Option<ClientSource>,
     ) -> Result<Place<'p>, Full> {
         let free = self.in_all.saturating_sub(self.taken());
         let left = free.min(self.per_pod);
@@ -149,7 +149,7 @@ impl Places {
     }
 
     /// False where it has its share already: of `free`, or of what the pod has left.
-    fn join(&self, source: Source, netns: u64, free: usize, left: usize) -> bool {
+    fn join(&self, source: ClientSource, netns: u64, free: usize, left: usize) -> bool {
         let mut counts = self.counts(source);
         let keys = [((None, source), free), ((Some(netns), source), left)];
         let count = |key| counts.get(&key).copied().unwrap_or(0);
@@ -162,7 +162,7 @@ impl Places {
         true
     }
 
-    fn may_dial(&self, source: Source, netns: u64) {
+    fn may_dial(&self, source: ClientSource, netns: u64) {
         let mut counts = self.counts(source);
         for key in [(None, source), (Some(netns), source)] {
             if let Some(count) = counts.get_mut(&key) {
@@ -174,7 +174,7 @@ impl Places {
         }
     }
 
-    fn counts(&self, source: Source) -> MutexGuard<'_, Counts> {
+    fn counts(&self, source: ClientSource) -> MutexGuard<'_, Counts> {
         // A count is whole also where another thread panicked.
         let shard = &self.sources[source.shard()];
         shard.lock().unwrap_or_else(PoisonError::into_inner)
@@ -185,8 +185,8 @@ impl Places {
 mod tests {
     use super::*;
 
-    fn client(last: u8) -> Option<Source> {
-        Some(Source::new([10, 0, 0, last].into(), true))
+    fn client(last: u8) -> Option<ClientSource> {
+        Some(ClientSource::new([10, 0, 0, last].into(), true))
     }
 
     fn pods(count: u64) -> Vec<(u64, AtomicUsize)> {
@@ -204,7 +204,7 @@ mod tests {
     fn greedy<'p>(
         places: &'p Places,
         pod: Pod<'p>,
-        source: Option<Source>,
+        source: Option<ClientSource>,
     ) -> (Vec<Place<'p>>, Full) {
         let mut held = Vec::new();
         loop {
@@ -279,9 +279,9 @@ mod tests {
     fn strangers_of_one_network_are_one_source_and_pods_are_not() {
         let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
         let (a, b) = (ip("2001:db8::1"), ip("2001:db8::2:0:0:1"));
-        assert_eq!(Source::new(a, false), Source::new(b, false));
-        assert_ne!(Source::new(a, true), Source::new(b, true));
-        let mapped = Source::new(ip("::ffff:10.0.0.1"), false);
-        assert_eq!(mapped, Source::new(ip("10.0.0.1"), false));
+        assert_eq!(ClientSource::new(a, false), ClientSource::new(b, false));
+        assert_ne!(ClientSource::new(a, true), ClientSource::new(b, true));
+        let mapped = ClientSource::new(ip("::ffff:10.0.0.1"), false);
+        assert_eq!(mapped, ClientSource::new(ip("10.0.0.1"), false));
     }
 }

@@ -23,14 +23,14 @@ pub(super) struct Report {
 
 impl Exchange {
     pub(super) fn report(&self) -> Report {
-        let (at, pod) = (&*self.at, &*self.at.pod);
+        let (context, pod) = (&*self.context, &*self.context.pod);
         let own = Ok(pod.workload.clone());
         let principal = Some(pod.spiffe_id.clone());
         let mut flow = Flow {
-            id: at.local.connection_id(),
+            id: context.worker.connection_id(),
             direction: Direction::Inbound,
-            client: at.client_addr,
-            orig_dst: at.orig_dst,
+            client: context.client_addr,
+            orig_dst: context.orig_dst,
             upstream: None,
             source: Err(UnknownPeer),
             destination: Err(UnknownPeer),
@@ -45,7 +45,7 @@ impl Exchange {
             started: SystemTime::now(),
             generation: self.in_force.snapshot.generation,
         };
-        if at.is_inbound() {
+        if context.is_inbound() {
             flow.destination = own;
             flow.destination_principal = principal;
         } else {
@@ -54,7 +54,7 @@ impl Exchange {
             flow.source_principal = principal;
         }
         Report {
-            observe: at.local.observe.clone(),
+            observe: context.worker.observe.clone(),
             flow: Arc::new(flow),
             started: Instant::now(),
             connect_time: None,

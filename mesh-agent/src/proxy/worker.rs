@@ -17,8 +17,8 @@ use tokio_util::task::TaskTracker;
 
 use super::background::{preconnect, renew};
 use super::connection;
-use super::context::{Local, PodState, Shared};
-use super::live::CutReason;
+use super::context::{AgentState, PodState, WorkerState};
+use super::registry::CutReason;
 use crate::enrol::{LocalPod, Recheck};
 use crate::peer::{Pair, Preconnect, RenewalAction};
 use crate::plan::Verdict;
@@ -43,12 +43,12 @@ const ACCEPTS: usize = 16;
 /// Handshakes that a sweep starts to renew proofs.
 const RENEWALS: usize = 64;
 
-impl Local {
+impl WorkerState {
     fn recheck(&self, what: Recheck) {
         match what {
             Recheck::Policy => self.recheck_policy(),
             Recheck::Trust(trust) => {
-                self.live.recheck_sessions(|session| {
+                self.connections.recheck_sessions(|session| {
                     let revoked = self.peers.is_revoked(session, &trust);
                     revoked.then_some(CutReason::Revoked)
                 });
@@ -58,9 +58,9 @@ impl Local {
     }
 
     fn recheck_policy(&self) {
-        let published = self.shared.published.load_full();
+        let published = self.agent.published.load_full();
         self.balancer.borrow_mut().hear(&published.snapshot);
-        self.live.recheck(|check| {
+        self.connections.recheck(|check| {
             // Only a permit is one.
             matches!(check.verdict_now(&published), Verdict::Permit(_))
         });
@@ -70,9 +70,9 @@ impl Local {
     fn sweep(&self) -> Vec<(Pair, SocketAddr)> {
         let (now, wall) = (std::time::Instant::now(), SystemTime::now());
         self.peers.sweep(now, wall);
-        self.shared.metrics.refresh();
+        self.agent.metrics.refresh();
         let mut due = Vec::new();
-        self.live.recheck_sessions(|session| {
+        self.connections.recheck_sessions(|session| {
             if session.own.current().is_none() {
                 return Some(CutReason::CertificateExpired);
             }
@@ -106,7 +106,7 @@ impl Served {
 pub(super) fn spawn(
     index: usize,
     count: usize,
-    shared: Arc<Shared>,
+    agent: Arc<AgentState>,
 ) -> io::Result<(mpsc::Sender<Command>, std::thread::JoinHandle<()>)> {
     let (sender, commands) = mpsc::channel(64);
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -117,16 +117,16 @@ pub(super) fn spawn(
         .name(format!("worker-{index}"))
         .spawn(move || {
             tls::warm();
-            crate::io::keep_files_from(shared.config.limits.data_files());
+            crate::io::keep_files_from(agent.config.limits.data_files());
             let (sender, preconnects) = mpsc::channel(MAX_PRECONNECTS);
-            let local = Rc::new(Local::new(index, count, shared, sender));
-            LocalSet::new().block_on(&runtime, run(local, commands, preconnects));
+            let worker = Rc::new(WorkerState::new(index, count, agent, sender));
+            LocalSet::new().block_on(&runtime, run(worker, commands, preconnects));
         })?;
     Ok((sender, thread))
 }
 
 async fn run(
-    local: Rc<Local>,
+    worker: Rc<WorkerState>,
     mut commands: mpsc::Receiver<Command>,
     mut preconnects: mpsc::Receiver<Preconnect>,
 ) {
@@ -136,75 +136,75 @@ async fn run(
         let command = tokio::select! {
             command = commands.recv() => command,
             _ = sweep.tick() => {
-                renew_due(&local, &pods);
+                renew_due(&worker, &pods);
                 continue;
             }
             Some(request) = preconnects.recv() => {
-                preconnects_due(&local, &pods, request);
+                preconnects_due(&worker, &pods, request);
                 continue;
             }
         };
         match command {
             None => return,
             Some(Command::Put(pod, listeners, done)) => {
-                put(&local, &mut pods, pod, listeners);
+                put(&worker, &mut pods, pod, listeners);
                 // As below.
                 let _gone = done.send(());
             }
             Some(Command::Remove(cookie, done)) => {
                 if let Some(served) = pods.remove(&cookie) {
-                    end_pod(&local, &served.state()).await;
+                    end_pod(&worker, &served.state()).await;
                 }
                 // The asker may have gone: the pod is removed all the same.
                 let _gone = done.send(());
             }
-            Some(Command::Recheck(what)) => local.recheck(what),
-            Some(Command::Drain(deadline)) => return drain(&local, &pods, deadline).await,
+            Some(Command::Recheck(what)) => worker.recheck(what),
+            Some(Command::Drain(deadline)) => return drain(&worker, &pods, deadline).await,
         }
     }
 }
 
 /// Looks at all that lives, and starts the handshakes that are due.
-fn renew_due(local: &Rc<Local>, pods: &HashMap<u64, Served>) {
-    for (pair, to) in local.sweep() {
+fn renew_due(worker: &Rc<WorkerState>, pods: &HashMap<u64, Served>) {
+    for (pair, to) in worker.sweep() {
         // One that is gone needs none.
         if let Some(pod) = pods.get(&pair.netns).map(Served::state) {
-            let renewing = renew(local.clone(), pod.clone(), pair, to);
-            let renewing = local.tasks.track_future(renewing);
+            let renewing = renew(worker.clone(), pod.clone(), pair, to);
+            let renewing = worker.tasks.track_future(renewing);
             pod.tasks.spawn_local(renewing);
         }
     }
 }
 
-fn preconnects_due(local: &Rc<Local>, pods: &HashMap<u64, Served>, request: Preconnect) {
+fn preconnects_due(worker: &Rc<WorkerState>, pods: &HashMap<u64, Served>, request: Preconnect) {
     match pods.get(&request.key.netns).map(Served::state) {
         Some(pod) => {
-            let making = preconnect(local.clone(), pod.clone(), request);
-            pod.tasks.spawn_local(local.tasks.track_future(making));
+            let making = preconnect(worker.clone(), pod.clone(), request);
+            pod.tasks.spawn_local(worker.tasks.track_future(making));
         }
         // It went meanwhile.
-        None => drop(local.peers.under_way(&request)),
+        None => drop(worker.peers.under_way(&request)),
     }
 }
 
-async fn drain(local: &Local, pods: &HashMap<u64, Served>, deadline: Duration) {
+async fn drain(worker: &WorkerState, pods: &HashMap<u64, Served>, deadline: Duration) {
     for served in pods.values() {
         served.state().stop.cancel();
     }
-    local.draining.cancel();
-    local.peers.clear();
-    local.tasks.close();
-    if tokio::time::timeout(deadline, local.tasks.wait())
+    worker.draining.cancel();
+    worker.peers.clear();
+    worker.tasks.close();
+    if tokio::time::timeout(deadline, worker.tasks.wait())
         .await
         .is_err()
     {
-        local.live.cut_all(CutReason::DrainDeadline);
-        local.tasks.wait().await;
+        worker.connections.cut_all(CutReason::DrainDeadline);
+        worker.tasks.wait().await;
     }
 }
 
 fn put(
-    local: &Rc<Local>,
+    worker: &Rc<WorkerState>,
     pods: &mut HashMap<u64, Served>,
     pod: LocalPod,
     listeners: Vec<(IpAddr, StdListener)>,
@@ -225,7 +225,7 @@ fn put(
             let state = new(before.stop.clone(), before.tasks.clone());
             served.current.replace(state.clone());
             if !state.is_still(&before) {
-                local.retire(&before);
+                worker.retire(&before);
             }
             served
         }
@@ -243,7 +243,7 @@ fn put(
             Ok(listener) => {
                 let stop = state.stop.child_token();
                 served.listeners.push((ip, stop.clone()));
-                let accepting = accept(local.clone(), served.current.clone(), stop, listener);
+                let accepting = accept(worker.clone(), served.current.clone(), stop, listener);
                 state.tasks.spawn_local(accepting);
             }
             Err(error) => tracing::error!(%error, "cannot register a listener"),
@@ -251,15 +251,15 @@ fn put(
     }
 }
 
-async fn end_pod(local: &Local, pod: &PodState) {
+async fn end_pod(worker: &WorkerState, pod: &PodState) {
     pod.stop.cancel();
-    local.retire(pod);
+    worker.retire(pod);
     pod.tasks.close();
     pod.tasks.wait().await;
 }
 
 async fn accept(
-    local: Rc<Local>,
+    worker: Rc<WorkerState>,
     current: Rc<RefCell<Rc<PodState>>>,
     stop: CancellationToken,
     listener: TcpListener,
@@ -274,15 +274,15 @@ async fn accept(
         match accepted {
             Ok((client, peer)) => {
                 let pod = current.borrow().clone();
-                let over = local.shared.config.limits.is_held_back(&client);
-                let serving = connection::serve(local.clone(), pod.clone(), client, peer);
+                let over = worker.agent.config.limits.is_held_back(&client);
+                let serving = connection::serve(worker.clone(), pod.clone(), client, peer);
                 if over {
                     // Refused before the next one is accepted: a burst would take
                     // more than what is held back.
                     serving.await;
                     continue;
                 }
-                let serving = local.tasks.track_future(serving);
+                let serving = worker.tasks.track_future(serving);
                 pod.tasks.spawn_local(serving);
                 if std::mem::take(&mut failing) {
                     tracing::info!(pod = %pod.workload.key, "accepts again");
@@ -295,7 +295,7 @@ async fn accept(
             // Out of memory, or of descriptors that others took: shed some, or
             // who waits would find out by a timeout.
             Err(error) => {
-                let shed = local.spare.shed(&listener);
+                let shed = worker.spare.shed(&listener);
                 if !std::mem::replace(&mut failing, true) {
                     let pod = current.borrow().workload.key.clone();
                     tracing::warn!(%error, %pod, shed, "cannot accept");

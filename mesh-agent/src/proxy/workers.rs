@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use super::config::Config;
-use super::context::{EnteredPod, Shared};
+use super::context::{AgentState, EnteredPod};
 use super::metrics::Metrics;
 use super::places::Places;
 use super::worker::{self, Command};
@@ -24,7 +24,7 @@ use crate::sys::socket;
 use crate::{io, peer};
 
 /// What all workers see.
-pub struct World {
+pub struct Environment {
     pub node: String,
     pub trust_domain: TrustDomain,
     pub published: Arc<ArcSwap<InForce>>,
@@ -39,16 +39,16 @@ pub struct StartError(#[from] std::io::Error);
 
 /// The worker threads.
 pub struct Workers {
-    shared: Arc<Shared>,
+    agent: Arc<AgentState>,
     /// Addresses that are listened for, in each namespace by its cookie.
     listening: Mutex<HashMap<u64, PodIps>>,
     workers: Vec<(mpsc::Sender<Command>, std::thread::JoinHandle<()>)>,
 }
 
 impl Workers {
-    pub fn start(config: Config, world: World) -> Result<Self, StartError> {
+    pub fn start(config: Config, world: Environment) -> Result<Self, StartError> {
         let count = config.workers.max(1);
-        let World {
+        let Environment {
             node,
             trust_domain,
             published,
@@ -57,7 +57,7 @@ impl Workers {
         } = world;
         let places = Places::new(config.max_connections, config.max_connections_per_pod);
         io::limit_held(config.max_buffer_bytes);
-        let shared = Arc::new(Shared {
+        let agent = Arc::new(AgentState {
             config,
             node,
             trust_domain,
@@ -70,12 +70,12 @@ impl Workers {
             enrolled: ArcSwap::default(),
             proofs: Arc::default(),
         });
-        shared.show_limits();
+        agent.show_limits();
         let workers = (0..count)
-            .map(|index| worker::spawn(index, count, shared.clone()))
+            .map(|index| worker::spawn(index, count, agent.clone()))
             .collect::<Result<_, _>>()?;
         Ok(Self {
-            shared,
+            agent,
             listening: Mutex::default(),
             workers,
         })
@@ -95,11 +95,11 @@ impl DataPath for Workers {
     }
 
     fn delivery_ports(&self) -> &RangeInclusive<u16> {
-        &self.shared.config.delivery_ports
+        &self.agent.config.delivery_ports
     }
 
     fn active(&self) -> usize {
-        self.shared.places.taken()
+        self.agent.places.taken()
     }
 
     async fn put_pod(&self, pod: &LocalPod) -> Result<Vec<(IpAddr, OwnedFd)>, ServeError> {
@@ -122,7 +122,7 @@ impl DataPath for Workers {
             }
         }
         // Before the kernel names the pod to anybody.
-        self.shared.change_enrolled(|enrolled| {
+        self.agent.change_enrolled(|enrolled| {
             enrolled.insert(cookie, pod.workload.clone());
         });
         self.listening.lock().insert(cookie, pod.ips);
@@ -142,7 +142,7 @@ impl DataPath for Workers {
     }
 
     async fn remove_pod(&self, cookie: u64) -> Result<(), ServeError> {
-        self.shared.change_enrolled(|enrolled| {
+        self.agent.change_enrolled(|enrolled| {
             enrolled.remove(&cookie);
         });
         self.listening.lock().remove(&cookie);

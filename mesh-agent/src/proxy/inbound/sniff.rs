@@ -25,13 +25,13 @@ pub(crate) enum Sniffed {
 }
 
 pub(crate) async fn sniff(client: &TcpStream, deadline: Duration) -> Sniffed {
-    match tokio::time::timeout(deadline, look(client)).await {
+    match tokio::time::timeout(deadline, inspect(client)).await {
         Ok(sniffed) => sniffed,
         Err(_) => Sniffed::Silent,
     }
 }
 
-async fn look(client: &TcpStream) -> Sniffed {
+async fn inspect(client: &TcpStream) -> Sniffed {
     let mut seen = 0;
     loop {
         let Ok(ready) = client.ready(Interest::READABLE).await else {

@@ -14,10 +14,10 @@ use crate::peer::{credentials, still_trusted};
 use crate::plan::AuthzInput;
 use crate::proxy::accepted::Accepted;
 use crate::proxy::authorize::{Authorized, authorize};
-use crate::proxy::carry::{Stopped, Tunnelled, carry};
-use crate::proxy::context::{At, Exchange};
+use crate::proxy::context::{ConnectionContext, Exchange};
 use crate::proxy::deliver::deliver;
-use crate::proxy::live::Watched;
+use crate::proxy::forward::{Stopped, Tunnelled, forward};
+use crate::proxy::registry::Watched;
 use crate::proxy::report::Report;
 use crate::sys::socket;
 use crate::tls::{self, PeerId, Session};
@@ -28,11 +28,11 @@ const IDLE: Duration = Duration::from_secs(60);
 
 pub(in crate::proxy) async fn serve(accepted: Accepted) {
     let Accepted { client, exchange } = accepted;
-    let at = exchange.at.clone();
-    match Box::pin(handshake(&at, &client)).await {
+    let context = exchange.context.clone();
+    match Box::pin(handshake(&context, &client)).await {
         Ok((session, not_after)) => {
-            stand_on(&at, &session.peer);
-            if let Err(reason) = still_trusted(&at.pod, &session.peer) {
+            stand_on(&context, &session.peer);
+            if let Err(reason) = still_trusted(&context.pod, &session.peer) {
                 let mut report = exchange.report();
                 report.secured(session.parameters, &session.peer);
                 come_from(&exchange, &mut report, &session.peer);
@@ -43,8 +43,8 @@ pub(in crate::proxy) async fn serve(accepted: Accepted) {
             drop(exchange);
             match session.protocol {
                 PeerProtocol::Mesh1 => {
-                    let connection = begin(&at, client, session, not_after);
-                    streams(&at, connection).await;
+                    let connection = begin(&context, client, session, not_after);
+                    streams(&context, connection).await;
                 }
             }
         }
@@ -52,7 +52,7 @@ pub(in crate::proxy) async fn serve(accepted: Accepted) {
             let mut report = exchange.report();
             // Nothing is proven: whose address it is, and what it claimed to be.
             report.flow().source = exchange.workload_of_client();
-            report.shown(at.entry().take_shown());
+            report.shown(context.entry().take_shown());
             // No RST: it could overtake the alert that says why.
             report.refused(reason);
         }
@@ -60,52 +60,60 @@ pub(in crate::proxy) async fn serve(accepted: Accepted) {
 }
 
 /// What the peer's streams are judged by while they live.
-fn stand_on(at: &At, peer: &PeerId) {
-    let peers = &at.local.peers;
-    let session = peers.session_of(&at.pod, at.client_addr.ip(), peer);
-    at.entry().set_session(session);
+fn stand_on(context: &ConnectionContext, peer: &PeerId) {
+    let peers = &context.worker.peers;
+    let session = peers.session_of(&context.pod, context.client_addr.ip(), peer);
+    context.entry().set_session(session);
 }
 
 /// The connection for streams; what its handshake proved is noted for those of others.
-fn begin(at: &At, client: TcpStream, session: Session, not_after: SystemTime) -> Box<Connection> {
+fn begin(
+    context: &ConnectionContext,
+    client: TcpStream,
+    session: Session,
+    not_after: SystemTime,
+) -> Box<Connection> {
     let connection = Box::new(Connection::new(client, session, not_after, Instant::now()));
-    let peers = &at.local.peers;
-    peers.note_proof(&at.pod, at.client_addr.ip(), &connection);
+    let peers = &context.worker.peers;
+    peers.note_proof(&context.pod, context.client_addr.ip(), &connection);
     connection
 }
 
-async fn handshake(at: &At, client: &TcpStream) -> Result<(Session, SystemTime), RefuseReason> {
-    let _place = at.unproven();
-    let deadline = at.local.shared.config.handshake_timeout;
+async fn handshake(
+    context: &ConnectionContext,
+    client: &TcpStream,
+) -> Result<(Session, SystemTime), RefuseReason> {
+    let _slot = context.pre_auth();
+    let deadline = context.worker.agent.config.handshake_timeout;
     let accepting = async {
-        let credentials = credentials(&at.pod, deadline).await?;
+        let credentials = credentials(&context.pod, deadline).await?;
         socket::bound_unsent(client);
         let accepted = tls::accept(client, &credentials, deadline).await;
-        let session = accepted.map_err(|failed| at.refuse(failed))?;
+        let session = accepted.map_err(|failed| context.refuse(failed))?;
         Ok::<_, RefuseReason>((session, credentials.not_after()))
     };
     let (session, not_after) = tokio::select! {
         biased; // removal and drain win
-        reason = at.entry().cut.wait() => return Err(reason.refuse()),
+        reason = context.entry().cut.wait() => return Err(reason.refuse()),
         accepted = accepting => accepted?,
     };
-    let observe = &at.local.observe;
+    let observe = &context.worker.observe;
     observe.handshake(TlsRole::Server, session.parameters);
     Ok((session, not_after))
 }
 
-async fn streams(at: &Rc<At>, mut connection: Box<Connection>) {
+async fn streams(context: &Rc<ConnectionContext>, mut connection: Box<Connection>) {
     loop {
         let taken = tokio::select! {
             biased; // a cut must not wait for the next stream
-            _reason = at.entry().cut.wait() => return,
-            () = at.local.draining.cancelled() => break,
+            _reason = context.entry().cut.wait() => return,
+            () = context.worker.draining.cancelled() => break,
             () = tokio::time::sleep(IDLE) => break,
             taken = connection.accept() => taken,
         };
         match taken {
             Ok(Some(taken)) => {
-                if !stream(at, &mut connection, taken).await {
+                if !stream(context, &mut connection, taken).await {
                     return;
                 }
                 // Those that a peer sends in advance may be refused without a wait.
@@ -115,7 +123,7 @@ async fn streams(at: &Rc<At>, mut connection: Box<Connection>) {
             Ok(None) => return,
             Err(error) => {
                 tracing::debug!(%error, peer = %connection.peer().spiffe_id(), "protocol error");
-                let exchange = Exchange::begin(at);
+                let exchange = Exchange::begin(context);
                 let mut report = exchange.report();
                 report.secured(connection.tls(), connection.peer());
                 come_from(&exchange, &mut report, connection.peer());
@@ -127,12 +135,16 @@ async fn streams(at: &Rc<At>, mut connection: Box<Connection>) {
 }
 
 /// One stream; true when the connection may carry the next.
-async fn stream(at: &Rc<At>, connection: &mut Connection, mut taken: Box<IncomingStream>) -> bool {
+async fn stream(
+    context: &Rc<ConnectionContext>,
+    connection: &mut Connection,
+    mut taken: Box<IncomingStream>,
+) -> bool {
     let IncomingStream { open, relay } = &mut *taken;
     // Each stream is decided by the configuration that holds when it comes.
-    let exchange = Exchange::begin(at);
+    let exchange = Exchange::begin(context);
     let mut report = report(&exchange, open, connection);
-    if open.source.ip().to_canonical() != at.client_addr.ip() {
+    if open.source.ip().to_canonical() != context.client_addr.ip() {
         // Only a pod's own agent opens streams for it, from its own address.
         report.refused(RefuseReason::Loop);
         return false;
@@ -144,13 +156,13 @@ async fn stream(at: &Rc<At>, connection: &mut Connection, mut taken: Box<Incomin
     {
         Ok(reached) => reached,
         Err(reason) => {
-            let told = told(reason, open, &report);
+            let reset_reason = reset_reason(reason, open, &report);
             report.refused(reason);
-            return Box::pin(relay.finish_reset(connection, told)).await;
+            return Box::pin(relay.finish_reset(connection, reset_reason)).await;
         }
     };
     relay.accept();
-    let idle = at.local.shared.config.idle_timeout;
+    let idle = context.worker.agent.config.idle_timeout;
     let tcp = connection.tcp().clone();
     let mut tunnelled = Tunnelled {
         relay,
@@ -158,9 +170,16 @@ async fn stream(at: &Rc<At>, connection: &mut Connection, mut taken: Box<Incomin
         connection,
     };
     let sockets = [&application, &*tcp];
-    let stopped = carry(&mut tunnelled, sockets, &at.entry().cut, &mut report, idle).await;
+    let stopped = forward(
+        &mut tunnelled,
+        sockets,
+        &context.entry().cut,
+        &mut report,
+        idle,
+    )
+    .await;
     drop(tcp);
-    let (reason, answer) = end(&stopped);
+    let (reason, answer) = close_reason(&stopped);
     // The application, the log and the peer are told, in that order.
     if reason != CloseReason::Finished {
         socket::reset_on_close(&application);
@@ -181,13 +200,13 @@ async fn reach(
     client: ClientAddr,
 ) -> Result<(TcpStream, Watched), RefuseReason> {
     let authorized = authorize_peer(exchange, report, peer)?;
-    let application = deliver(&exchange.at, authorized.permit(), client).await?;
+    let application = deliver(&exchange.context, authorized.permit(), client).await?;
     Ok((application, authorized.arrived()))
 }
 
 /// What the peer's agent is told: it has proved who it is, so of a denial it
 /// learns the rule, if it understands that.
-fn told(reason: RefuseReason, open: &Open, report: &Report) -> Reset {
+fn reset_reason(reason: RefuseReason, open: &Open, report: &Report) -> Reset {
     let rule = report.flow.rule.as_ref().filter(|_| open.takes_rule);
     match reason {
         RefuseReason::Denied => Reset::denied(rule),
@@ -220,7 +239,7 @@ fn report(exchange: &Exchange, open: &Open, connection: &Connection) -> Report {
     come_from(exchange, &mut report, connection.peer());
     let flow = report.flow();
     flow.client = ClientAddr::new(open.source);
-    flow.upstream = Some(UpstreamAddr::new(exchange.at.orig_dst.get()));
+    flow.upstream = Some(UpstreamAddr::new(exchange.context.orig_dst.get()));
     let vip = open.original.ip().to_canonical();
     let service = exchange.in_force.snapshot.by_vip.get(&vip);
     flow.service = service.map(|s| s.key.clone());
@@ -247,18 +266,18 @@ fn authorize_peer(
     report: &mut Report,
     peer: SpiffeId,
 ) -> Result<Authorized, RefuseReason> {
-    let at = &exchange.at;
+    let context = &exchange.context;
     let input = AuthzInput::new(
         Some(peer),
-        at.client_addr.ip(),
-        at.pod.workload.clone(),
-        at.orig_dst.get(),
+        context.client_addr.ip(),
+        context.pod.workload.clone(),
+        context.orig_dst.get(),
     );
     authorize(exchange, report, input)
 }
 
 /// What the end is to the log, and what the peer is told.
-fn end(stopped: &Stopped<StreamEnd>) -> (CloseReason, Option<ResetReason>) {
+fn close_reason(stopped: &Stopped<StreamEnd>) -> (CloseReason, Option<ResetReason>) {
     match stopped {
         Stopped::Ended(StreamEnd::Finished) => (CloseReason::Finished, None),
         Stopped::Ended(StreamEnd::ResetByApplication) => {

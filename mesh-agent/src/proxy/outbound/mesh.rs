@@ -4,14 +4,14 @@ use crate::model::{CloseReason, RefuseReason, TlsFailure};
 use crate::peer::{Peers, Refused, still_trusted};
 use crate::plan::MeshPeer;
 use crate::proxy::accepted::Accepted;
-use crate::proxy::carry::{Ended, Stopped, Tunnelled, carry};
-use crate::proxy::context::At;
+use crate::proxy::context::ConnectionContext;
+use crate::proxy::forward::{ForwardEnd, Stopped, Tunnelled, forward};
 use crate::proxy::report::Report;
 use crate::tunnel::{Connection, Key, Open, Relay, ResetReason, StreamEnd};
 
 /// A stream and the connection that carries it. On the heap: what moves
 /// between stages is a pointer, and a waiting connection needs no more.
-pub(super) struct Carrying {
+pub(super) struct MeshStream {
     key: Key,
     connection: Connection,
     relay: Relay,
@@ -23,46 +23,49 @@ pub(super) async fn serve(
     accepted: &Accepted,
     report: &mut Report,
     peer: &MeshPeer,
-    after: &mut Option<Box<Carrying>>,
-) -> Result<Ended, RefuseReason> {
-    let at = accepted.at();
-    let carrying = begin(at, peer).await?;
-    carrying.set_session(at);
+    after: &mut Option<Box<MeshStream>>,
+) -> Result<ForwardEnd, RefuseReason> {
+    let context = accepted.context();
+    let carrying = begin(context, peer).await?;
+    carrying.set_session(context);
     report.flow().destination_principal = Some(peer.expected().clone());
     report.secured(carrying.connection.tls(), carrying.connection.peer());
-    still_trusted(&at.pod, carrying.connection.peer())?;
+    still_trusted(&context.pod, carrying.connection.peer())?;
     let carrying = after.insert(carrying);
     stream(accepted, report, carrying, peer).await
 }
 
 /// A stream on a pooled connection, or else on a new one. Large while it
 /// lasts, so not part of what waits.
-async fn begin(at: &At, peer: &MeshPeer) -> Result<Box<Carrying>, RefuseReason> {
-    let (peers, key) = (&at.local.peers, Peers::key(&at.pod, peer));
+async fn begin(
+    context: &ConnectionContext,
+    peer: &MeshPeer,
+) -> Result<Box<MeshStream>, RefuseReason> {
+    let (peers, key) = (&context.worker.peers, Peers::key(&context.pod, peer));
     let connection = match peers.pooled(key, peer) {
         Some(connection) => connection,
         None => {
-            let waiting = peers.wait_for(&at.pod, key, peer);
-            Box::pin(unless_cut(at, waiting)).await?
+            let waiting = peers.wait_for(&context.pod, key, peer);
+            Box::pin(unless_cut(context, waiting)).await?
         }
     };
-    Ok(Carrying::begin(at, key, connection))
+    Ok(MeshStream::begin(context, key, connection))
 }
 
 async fn unless_cut(
-    at: &At,
+    context: &ConnectionContext,
     connecting: impl Future<Output = Result<Connection, Refused>>,
 ) -> Result<Connection, RefuseReason> {
     tokio::select! {
         biased; // removal and drain win over a connection just made
-        reason = at.entry().cut.wait() => Err(reason.refuse()),
-        connected = connecting => connected.map_err(|refused| at.refuse(refused)),
+        reason = context.entry().cut.wait() => Err(reason.refuse()),
+        connected = connecting => connected.map_err(|refused| context.refuse(refused)),
     }
 }
 
-impl Carrying {
-    fn begin(at: &At, key: Key, mut connection: Connection) -> Box<Self> {
-        let relay = connection.open(&open(at));
+impl MeshStream {
+    fn begin(context: &ConnectionContext, key: Key, mut connection: Connection) -> Box<Self> {
+        let relay = connection.open(&open(context));
         Box::new(Self {
             key,
             connection,
@@ -72,14 +75,14 @@ impl Carrying {
     }
 
     /// What the stream is judged by while it lives.
-    fn set_session(&self, at: &At) {
-        let (to, peers) = (self.key.destination, &at.local.peers);
-        let session = peers.session(&at.pod, to, &self.connection);
-        at.entry().set_session(session);
+    fn set_session(&self, context: &ConnectionContext) {
+        let (to, peers) = (self.key.destination, &context.worker.peers);
+        let session = peers.session(&context.pod, to, &self.connection);
+        context.entry().set_session(session);
     }
 
     /// Ends the stream with the peer; keeps the connection where it may be used again.
-    pub(super) async fn give_back(mut self: Box<Self>, at: &At) {
+    pub(super) async fn give_back(mut self: Box<Self>, context: &ConnectionContext) {
         let Self {
             connection,
             relay,
@@ -92,8 +95,8 @@ impl Carrying {
         };
         // What was cut is not trusted with another stream.
         let cut = *answer == Some(ResetReason::Cut);
-        if reusable && !cut && !at.local.draining.is_cancelled() {
-            at.local.keep(&at.pod, self.key, self.connection);
+        if reusable && !cut && !context.worker.draining.is_cancelled() {
+            context.worker.keep(&context.pod, self.key, self.connection);
         }
     }
 }
@@ -101,11 +104,11 @@ impl Carrying {
 async fn stream(
     accepted: &Accepted,
     report: &mut Report,
-    carrying: &mut Carrying,
+    carrying: &mut MeshStream,
     peer: &MeshPeer,
-) -> Result<Ended, RefuseReason> {
-    let at = accepted.at();
-    let idle = at.local.shared.config.idle_timeout;
+) -> Result<ForwardEnd, RefuseReason> {
+    let context = accepted.context();
+    let idle = context.worker.agent.config.idle_timeout;
     let stopped = loop {
         let tcp = carrying.connection.tcp().clone();
         let mut tunnelled = Tunnelled {
@@ -114,39 +117,42 @@ async fn stream(
             connection: &mut carrying.connection,
         };
         let sockets = [&accepted.client, &*tcp];
-        let stopped = carry(&mut tunnelled, sockets, &at.entry().cut, report, idle).await;
+        let stopped = forward(&mut tunnelled, sockets, &context.entry().cut, report, idle).await;
         drop(tcp);
         if !matches!(stopped, Stopped::Ended(StreamEnd::NotTaken)) {
             break stopped;
         }
-        at.local.shared.metrics.replays.inc();
+        context.worker.agent.metrics.replays.inc();
         carrying.connection.hang_up();
-        let reaching = at.local.peers.reach(&at.pod, peer);
-        carrying.connection = Box::pin(unless_cut(at, reaching)).await?;
-        carrying.set_session(at);
+        let reaching = context.worker.peers.reach(&context.pod, peer);
+        carrying.connection = Box::pin(unless_cut(context, reaching)).await?;
+        carrying.set_session(context);
         report.secured(carrying.connection.tls(), carrying.connection.peer());
         carrying
             .relay
-            .replay_on(&mut carrying.connection, &open(at));
+            .replay_on(&mut carrying.connection, &open(context));
     };
-    let (reason, answer) = end(&stopped, carrying.relay.is_accepted());
+    let (reason, answer) = close_reason(&stopped, carrying.relay.is_accepted());
     carrying.answer = answer;
     report.flow().denied_by = carrying.relay.take_denied_by();
     Ok((carrying.relay.bytes(), reason))
 }
 
-fn open(at: &At) -> Open {
+fn open(context: &ConnectionContext) -> Open {
     Open {
         takes_rule: true,
-        original: at.orig_dst.get(),
-        source: at.client_addr.get(),
+        original: context.orig_dst.get(),
+        source: context.client_addr.get(),
         hops: 1,
         trace: None,
     }
 }
 
 /// What a stream's end is to the application, and what the peer is told.
-fn end(stopped: &Stopped<StreamEnd>, accepted: bool) -> (CloseReason, Option<ResetReason>) {
+fn close_reason(
+    stopped: &Stopped<StreamEnd>,
+    accepted: bool,
+) -> (CloseReason, Option<ResetReason>) {
     let refused = |reason| (CloseReason::Refused(reason), Some(ResetReason::Answer));
     match stopped {
         Stopped::Ended(StreamEnd::Finished) => (CloseReason::Finished, None),
@@ -185,9 +191,9 @@ mod tests {
     fn a_refusal_before_the_accept_is_told_as_such_and_a_later_reset_as_a_reset() {
         let denied = Stopped::Ended(StreamEnd::ResetByPeer(ResetReason::Denied));
         assert_eq!(
-            end(&denied, false).0,
+            close_reason(&denied, false).0,
             CloseReason::Refused(RefuseReason::RefusedByPeer)
         );
-        assert_eq!(end(&denied, true).0, CloseReason::ResetByUpstream);
+        assert_eq!(close_reason(&denied, true).0, CloseReason::ResetByUpstream);
     }
 }

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use super::config::Config;
-use super::live::{CutReason, Entry};
+use super::registry::{ConnectionEntry, CutReason};
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
@@ -27,7 +27,7 @@ struct Limits {
 
 /// Whom a connection counts for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Source {
+struct PodClient {
     /// Cookie of the pod's network namespace.
     pod: u64,
     client: IpAddr,
@@ -35,38 +35,38 @@ struct Source {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    /// By turn: the first is the oldest. No source without any.
-    by_source: Map<Source, BTreeMap<u64, Rc<Entry>>>,
+    /// By sequence: the first is the oldest. No source without any.
+    by_source: Map<PodClient, BTreeMap<u64, Rc<ConnectionEntry>>>,
     per_pod: Map<u64, usize>,
     in_all: usize,
-    turn: u64,
+    sequence: u64,
 }
 
 /// All of a worker.
 #[derive(Debug)]
-pub(super) struct Unproven {
+pub(super) struct PreAuthLimiter {
     limits: Limits,
     waiting: RefCell<Waiting>,
 }
 
 /// Held as long as the client is not known.
-pub(super) struct Place<'u> {
-    all: &'u Unproven,
-    source: Source,
-    turn: u64,
+pub(super) struct Slot<'u> {
+    all: &'u PreAuthLimiter,
+    source: PodClient,
+    sequence: u64,
 }
 
-impl Drop for Place<'_> {
+impl Drop for Slot<'_> {
     fn drop(&mut self) {
         // Gone already when it was displaced.
         self.all
             .waiting
             .borrow_mut()
-            .remove(self.source, Some(self.turn));
+            .remove(self.source, Some(self.sequence));
     }
 }
 
-impl Unproven {
+impl PreAuthLimiter {
     /// A quarter of the places that connections have. That is less than a source
     /// may have alone: one that floods displaces its own, and is not refused.
     pub(super) fn new(config: &Config, workers: usize) -> Self {
@@ -81,42 +81,42 @@ impl Unproven {
     }
 
     /// One more; another one's `entry` is cut where that is too many.
-    pub(super) fn enter(&self, pod: u64, client: IpAddr, entry: &Rc<Entry>) -> Place<'_> {
+    pub(super) fn enter(&self, pod: u64, client: IpAddr, entry: &Rc<ConnectionEntry>) -> Slot<'_> {
         let waiting = &mut *self.waiting.borrow_mut();
-        let source = Source { pod, client };
-        let turn = waiting.add(source, entry.clone());
+        let source = PodClient { pod, client };
+        let sequence = waiting.add(source, entry.clone());
         if waiting.per_pod.get(&pod).copied().unwrap_or(0) > self.limits.per_pod {
-            waiting.displace(|other| other.pod == pod);
+            waiting.evict(|other| other.pod == pod);
         }
         if waiting.in_all > self.limits.in_all {
-            waiting.displace(|_| true);
+            waiting.evict(|_| true);
         }
-        Place {
+        Slot {
             all: self,
             source,
-            turn,
+            sequence,
         }
     }
 }
 
 impl Waiting {
-    fn add(&mut self, source: Source, entry: Rc<Entry>) -> u64 {
-        let turn = self.turn;
-        self.turn += 1;
+    fn add(&mut self, source: PodClient, entry: Rc<ConnectionEntry>) -> u64 {
+        let sequence = self.sequence;
+        self.sequence += 1;
         self.by_source
             .entry(source)
             .or_default()
-            .insert(turn, entry);
+            .insert(sequence, entry);
         *self.per_pod.entry(source.pod).or_default() += 1;
         self.in_all += 1;
-        turn
+        sequence
     }
 
-    /// The one of that turn, or the oldest.
-    fn remove(&mut self, source: Source, turn: Option<u64>) -> Option<Rc<Entry>> {
+    /// The one of that sequence, or the oldest.
+    fn remove(&mut self, source: PodClient, sequence: Option<u64>) -> Option<Rc<ConnectionEntry>> {
         let of_source = self.by_source.get_mut(&source)?;
-        let entry = match turn {
-            Some(turn) => of_source.remove(&turn)?,
+        let entry = match sequence {
+            Some(sequence) => of_source.remove(&sequence)?,
             None => of_source.pop_first()?.1,
         };
         if of_source.is_empty() {
@@ -133,13 +133,15 @@ impl Waiting {
     }
 
     /// Cuts the oldest of the source that has the most; of several, the oldest of all.
-    fn displace(&mut self, among: impl Fn(&Source) -> bool) {
-        let oldest = |turns: &BTreeMap<u64, _>| turns.first_key_value().map(|(turn, _)| *turn);
+    fn evict(&mut self, among: impl Fn(&PodClient) -> bool) {
+        let oldest = |by_sequence: &BTreeMap<u64, _>| {
+            by_sequence.first_key_value().map(|(sequence, _)| *sequence)
+        };
         let found = self
             .by_source
             .iter()
             .filter(|(source, _)| among(source))
-            .max_by_key(|(_, turns)| (turns.len(), Reverse(oldest(turns))))
+            .max_by_key(|(_, by_sequence)| (by_sequence.len(), Reverse(oldest(by_sequence))))
             .map(|(source, _)| *source);
         if let Some(entry) = found.and_then(|source| self.remove(source, None)) {
             entry.cut.now(CutReason::Displaced);
@@ -153,8 +155,8 @@ mod tests {
 
     const POD: u64 = 1;
 
-    fn unproven(in_all: usize, per_pod: usize) -> Unproven {
-        Unproven {
+    fn pre_auth(in_all: usize, per_pod: usize) -> PreAuthLimiter {
+        PreAuthLimiter {
             limits: Limits { in_all, per_pod },
             waiting: RefCell::default(),
         }
@@ -166,12 +168,12 @@ mod tests {
 
     #[test]
     fn a_source_that_floods_displaces_its_own_oldest_and_nobody_else() {
-        let all = unproven(100, 10);
-        let good = Rc::<Entry>::default();
+        let all = pre_auth(100, 10);
+        let good = Rc::<ConnectionEntry>::default();
         let place = all.enter(POD, client(1), &good);
         let flood: Vec<_> = (0..1_000)
             .map(|_| {
-                let entry = Rc::<Entry>::default();
+                let entry = Rc::<ConnectionEntry>::default();
                 (all.enter(POD, client(2), &entry), entry)
             })
             .collect();
@@ -180,7 +182,7 @@ mod tests {
         assert_eq!(left.iter().filter(|left| **left).count(), 9);
         assert!(left[991..].iter().all(|left| *left), "the newest ones");
         // One that comes when all are taken gets in, too.
-        let late = Rc::<Entry>::default();
+        let late = Rc::<ConnectionEntry>::default();
         let late_place = all.enter(POD, client(3), &late);
         assert!(!late.cut.is_told() && !good.cut.is_told());
         drop((flood, place, late_place));
@@ -191,8 +193,8 @@ mod tests {
 
     #[test]
     fn a_pod_that_is_flooded_takes_no_place_of_others_pods() {
-        let all = unproven(20, 15);
-        let entries: Vec<Rc<Entry>> = (0..5).map(|_| Rc::default()).collect();
+        let all = pre_auth(20, 15);
+        let entries: Vec<Rc<ConnectionEntry>> = (0..5).map(|_| Rc::default()).collect();
         let other: Vec<_> = entries
             .iter()
             .map(|entry| all.enter(2, client(2), entry))
@@ -207,14 +209,14 @@ mod tests {
 
     #[test]
     fn of_many_sources_the_one_that_waits_longest_goes() {
-        let all = unproven(100, 3);
-        let entries: Vec<Rc<Entry>> = (0..4).map(|_| Rc::default()).collect();
+        let all = pre_auth(100, 3);
+        let entries: Vec<Rc<ConnectionEntry>> = (0..4).map(|_| Rc::default()).collect();
         let places: Vec<_> = (1..)
             .zip(&entries)
             .map(|(last, entry)| all.enter(POD, client(last), entry))
             .collect();
-        let told: Vec<bool> = entries.iter().map(|entry| entry.cut.is_told()).collect();
-        assert_eq!(told, [true, false, false, false]);
+        let evicted: Vec<bool> = entries.iter().map(|entry| entry.cut.is_told()).collect();
+        assert_eq!(evicted, [true, false, false, false]);
         drop(places);
     }
 }

@@ -60,14 +60,14 @@ impl CutReason {
 #[derive(Debug, Default)]
 pub(super) struct Cut {
     reason: Cell<Option<CutReason>>,
-    told: Notify,
+    notify: Notify,
 }
 
 impl Cut {
     pub(super) fn now(&self, reason: CutReason) {
         if self.reason.get().is_none() {
             self.reason.set(Some(reason));
-            self.told.notify_one();
+            self.notify.notify_one();
         }
     }
 
@@ -82,14 +82,14 @@ impl Cut {
             if let Some(reason) = self.reason.get() {
                 return reason;
             }
-            self.told.notified().await;
+            self.notify.notified().await;
         }
     }
 }
 
 /// One live connection.
 #[derive(Debug, Default)]
-pub(super) struct Entry {
+pub(super) struct ConnectionEntry {
     netns: u64,
     pub(super) cut: Cut,
     /// What it was allowed by, each with its number.
@@ -101,7 +101,7 @@ pub(super) struct Entry {
     shown: RefCell<Option<Arc<PeerCertificate>>>,
 }
 
-impl Entry {
+impl ConnectionEntry {
     pub(super) fn set_shown(&self, certificate: Option<Arc<PeerCertificate>>) {
         self.shown.replace(certificate);
     }
@@ -119,12 +119,12 @@ impl Entry {
 /// lives: where it fails, the connection is cut. A connection may have several.
 #[derive(Debug)]
 pub(super) struct Watched {
-    entry: Rc<Entry>,
+    entry: Rc<ConnectionEntry>,
     number: u32,
 }
 
 impl Watched {
-    pub(super) fn begin(entry: &Rc<Entry>, check: AuthzInput) -> Self {
+    pub(super) fn begin(entry: &Rc<ConnectionEntry>, check: AuthzInput) -> Self {
         let number = entry.next_check.get();
         entry.next_check.set(number.wrapping_add(1));
         entry.checks.borrow_mut().push((number, check));
@@ -144,33 +144,33 @@ impl Drop for Watched {
 
 /// All of a worker.
 #[derive(Debug, Default)]
-pub(super) struct Live {
-    entries: RefCell<HashMap<u64, Rc<Entry>, foldhash::fast::RandomState>>,
+pub(super) struct ConnectionRegistry {
+    entries: RefCell<HashMap<u64, Rc<ConnectionEntry>, foldhash::fast::RandomState>>,
 }
 
 /// Takes the connection out when it ends.
 #[derive(Debug)]
-pub(super) struct Registered {
-    live: Rc<Live>,
+pub(super) struct Registration {
+    connections: Rc<ConnectionRegistry>,
     id: u64,
-    pub(super) entry: Rc<Entry>,
+    pub(super) entry: Rc<ConnectionEntry>,
 }
 
-impl Drop for Registered {
+impl Drop for Registration {
     fn drop(&mut self) {
-        self.live.entries.borrow_mut().remove(&self.id);
+        self.connections.entries.borrow_mut().remove(&self.id);
     }
 }
 
-impl Live {
-    pub(super) fn register(live: &Rc<Self>, id: u64, netns: u64) -> Registered {
-        let entry = Rc::new(Entry {
+impl ConnectionRegistry {
+    pub(super) fn register(connections: &Rc<Self>, id: u64, netns: u64) -> Registration {
+        let entry = Rc::new(ConnectionEntry {
             netns,
-            ..Entry::default()
+            ..ConnectionEntry::default()
         });
-        live.entries.borrow_mut().insert(id, entry.clone());
-        Registered {
-            live: live.clone(),
+        connections.entries.borrow_mut().insert(id, entry.clone());
+        Registration {
+            connections: connections.clone(),
             id,
             entry,
         }
@@ -220,20 +220,20 @@ mod tests {
 
     #[tokio::test]
     async fn a_cut_reaches_its_connections_only_and_the_first_reason_stays() {
-        let live = Rc::new(Live::default());
-        let a = Live::register(&live, 1, 10);
-        let b = Live::register(&live, 2, 20);
-        live.cut_pod(10, CutReason::PodRemoved);
-        live.cut_all(CutReason::DrainDeadline);
+        let connections = Rc::new(ConnectionRegistry::default());
+        let a = ConnectionRegistry::register(&connections, 1, 10);
+        let b = ConnectionRegistry::register(&connections, 2, 20);
+        connections.cut_pod(10, CutReason::PodRemoved);
+        connections.cut_all(CutReason::DrainDeadline);
         assert_eq!(a.entry.cut.wait().await, CutReason::PodRemoved);
         assert_eq!(b.entry.cut.wait().await, CutReason::DrainDeadline);
         drop((a, b));
-        assert!(live.entries.borrow().is_empty());
+        assert!(connections.entries.borrow().is_empty());
     }
 
     #[test]
     fn a_check_is_made_again_as_long_as_its_guard_lives_and_each_by_itself() {
-        let live = Rc::new(Live::default());
+        let connections = Rc::new(ConnectionRegistry::default());
         let check = |last: u8| {
             let (from, to) = ([10, 0, 0, last].into(), ([10, 0, 0, 9], 80).into());
             let web = Arc::new(crate::model::Workload::for_test("shop", "web"));
@@ -241,13 +241,13 @@ mod tests {
         };
         let ask = |allows: bool| {
             let asked = Cell::new(0);
-            live.recheck(|_| {
+            connections.recheck(|_| {
                 asked.set(asked.get() + 1);
                 allows
             });
             asked.get()
         };
-        let one = Live::register(&live, 1, 10);
+        let one = ConnectionRegistry::register(&connections, 1, 10);
         let first = Watched::begin(&one.entry, check(1));
         let second = Watched::begin(&one.entry, check(2));
         assert_eq!(ask(true), 2);
@@ -257,7 +257,7 @@ mod tests {
         assert_eq!(ask(false), 1);
         assert!(one.entry.cut.is_told());
         drop(second);
-        let other = Live::register(&live, 2, 10);
+        let other = ConnectionRegistry::register(&connections, 2, 10);
         drop(Watched::begin(&other.entry, check(3)));
         assert_eq!(ask(false), 0);
         assert!(

@@ -7,8 +7,8 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
-use super::live::Cut;
-use super::live::CutReason;
+use super::registry::Cut;
+use super::registry::CutReason;
 use super::report::Report;
 use crate::io;
 use crate::model::{ByteCounts, ByteMeter, CloseReason, Security};
@@ -35,7 +35,7 @@ pub(super) enum Side {
 }
 
 /// Something that carries bytes and may be interrupted between any two.
-pub(super) trait Carry {
+pub(super) trait Forward {
     type End;
     /// `None`: the upstream has taken the connection, and it goes on.
     async fn run(&mut self) -> Option<Self::End>;
@@ -55,7 +55,7 @@ pub(super) struct Plain<'s> {
     pub(super) upstream: &'s TcpStream,
 }
 
-impl Carry for Plain<'_> {
+impl Forward for Plain<'_> {
     type End = io::RelayEnd;
 
     async fn run(&mut self) -> Option<io::RelayEnd> {
@@ -89,7 +89,7 @@ pub(super) struct Tunnelled<'s> {
     pub(super) connection: &'s mut Connection,
 }
 
-impl Carry for Tunnelled<'_> {
+impl Forward for Tunnelled<'_> {
     type End = tunnel::StreamEnd;
 
     async fn run(&mut self) -> Option<tunnel::StreamEnd> {
@@ -118,7 +118,7 @@ impl Carry for Tunnelled<'_> {
 
 /// Tells of a connection once its upstream has taken it: what is refused
 /// before that is never counted, listed or logged as opened.
-fn take_up<C: Carry>(what: &mut C, report: &mut Report) {
+fn take_up<C: Forward>(what: &mut C, report: &mut Report) {
     if what.is_accepted() && !report.is_open() {
         what.show(report.opened());
     }
@@ -126,7 +126,7 @@ fn take_up<C: Carry>(what: &mut C, report: &mut Report) {
 
 /// Carries between the `sockets` that `what` has; `idle`: longest silence,
 /// `None` for ever.
-pub(super) async fn carry<C: Carry>(
+pub(super) async fn forward<C: Forward>(
     what: &mut C,
     sockets: [&TcpStream; 2],
     cut: &Cut,
@@ -192,7 +192,7 @@ fn abandoned([first, second]: [&TcpStream; 2]) -> Option<Side> {
 
 /// One side has failed. What it had sent before still goes, as long as the other
 /// side takes it; then both end.
-async fn last_bytes<C: Carry>(
+async fn last_bytes<C: Forward>(
     what: &mut C,
     side: Side,
     cut: &Cut,
@@ -219,16 +219,16 @@ async fn last_bytes<C: Carry>(
 }
 
 /// How a carried connection ended.
-pub(super) type Ended = (ByteCounts, CloseReason);
+pub(super) type ForwardEnd = (ByteCounts, CloseReason);
 
 /// Carries between two plain sockets; a failure of one resets both.
-pub(super) async fn carry_plain(
+pub(super) async fn forward_plain(
     client: &TcpStream,
     upstream: &TcpStream,
     cut: &Cut,
     report: &mut Report,
     idle: Option<Duration>,
-) -> Ended {
+) -> ForwardEnd {
     if report.flow.security == Security::Unknown {
         report.flow().security = Security::None;
     }
@@ -238,7 +238,7 @@ pub(super) async fn carry_plain(
         upstream,
     };
     let sockets = [client, upstream];
-    let reason = match carry(&mut plain, sockets, cut, report, idle).await {
+    let reason = match forward(&mut plain, sockets, cut, report, idle).await {
         Stopped::Ended(io::RelayEnd::Finished) => CloseReason::Finished,
         Stopped::Ended(io::RelayEnd::ResetByClient) => CloseReason::ResetByClient,
         Stopped::Ended(io::RelayEnd::ResetByUpstream) => CloseReason::ResetByUpstream,

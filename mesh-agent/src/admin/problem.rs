@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::text::printable;
+
 /// What is wrong, what follows, what to do: shown by `status`, told by
 /// `/readyz`, and logged when it comes, changes and goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +24,7 @@ pub struct Problem {
 }
 
 impl Problem {
+    /// What comes from elsewhere in it (names, paths, answers) forges no line.
     #[must_use]
     pub fn new(
         subject: impl Into<String>,
@@ -29,11 +32,12 @@ impl Problem {
         effect: impl Into<String>,
         remedy: impl Into<String>,
     ) -> Self {
+        let shown = |text: String| printable(&text).into_owned();
         Self {
-            subject: subject.into(),
-            what: what.into(),
-            effect: effect.into(),
-            remedy: remedy.into(),
+            subject: shown(subject.into()),
+            what: shown(what.into()),
+            effect: shown(effect.into()),
+            remedy: shown(remedy.into()),
             ..Self::default()
         }
     }
@@ -64,5 +68,18 @@ impl fmt::Display for Problem {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_in_a_problem_begins_no_line_of_its_own() {
+        let file = "a.yaml\nready\u{1b}[2J";
+        let problem = Problem::new(file, file, "", format!("mend {file}"));
+        assert_eq!(problem.to_string().lines().count(), 1, "{problem}");
+        assert!(!problem.to_string().contains('\u{1b}'));
     }
 }

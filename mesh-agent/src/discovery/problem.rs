@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::model::text::printable;
+
 /// How much it matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -114,9 +116,11 @@ impl Problem {
     }
 }
 
+/// On one line, whatever the file, the object or the value is called.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:", self.file.display())?;
+        let file = self.file.to_string_lossy();
+        write!(f, "{}:", printable(&file))?;
         if self.line > 0 {
             write!(f, "{}:", self.line)?;
         }
@@ -128,11 +132,11 @@ impl fmt::Display for Problem {
             f.write_str("warning: ")?;
         }
         if !self.object.is_empty() {
-            write!(f, "{}: ", self.object)?;
+            write!(f, "{}: ", printable(&self.object))?;
         }
         if !self.field.is_empty() && self.field != "." {
-            write!(f, "{}: ", self.field)?;
+            write!(f, "{}: ", printable(&self.field))?;
         }
-        f.write_str(&self.message)
+        f.write_str(&printable(&self.message))
     }
 }

@@ -14,6 +14,7 @@ pub mod policy;
 mod refusal;
 mod service;
 mod snapshot;
+pub mod text;
 mod workload;
 
 pub use addr::{ClientAddr, OrigDst, PodIps, UpstreamAddr};

@@ -10,6 +10,7 @@ use serde_json::ser::Formatter;
 use super::super::flow::workload;
 use super::super::labels::{TlsNames, close_reason, direction, response_flags, security};
 use super::{End, Event, Record};
+use crate::model::text::{escape, is_hidden};
 use crate::model::{
     CloseReason, ConnectionId, RefuseReason, ServiceKey, SpiffeId, UpstreamAddr, Workload,
     WorkloadKey,
@@ -318,18 +319,9 @@ impl Formatter for Printable {
         let mut done = 0;
         for (at, found) in fragment.char_indices().filter(|(_, c)| is_hidden(*c)) {
             writer.write_all(&fragment.as_bytes()[done..at])?;
-            let mut units = [0; 2];
-            for unit in found.encode_utf16(&mut units) {
-                write!(writer, "\\u{unit:04x}")?;
-            }
+            writer.write_all(escape(found).as_bytes())?;
             done = at + found.len_utf8();
         }
         writer.write_all(&fragment.as_bytes()[done..])
     }
-}
-
-/// Control characters, line separators, and marks that change the direction of text.
-pub(super) fn is_hidden(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

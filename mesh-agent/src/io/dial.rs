@@ -67,9 +67,11 @@ pub(crate) async fn finish(
     deadline: Duration,
 ) -> Result<TcpStream, RefuseReason> {
     match tokio::time::timeout(deadline, stream.writable()).await {
-        Err(_) => return Err(RefuseReason::ConnectTimeout),
+        // An answer that came while this thread did not run is one: the other
+        // side has the connection, and would see it end.
+        Err(_) if stream.peer_addr().is_err() => return Err(RefuseReason::ConnectTimeout),
         Ok(Err(e)) => return Err(reason(&e)),
-        Ok(Ok(())) => {}
+        Err(_) | Ok(Ok(())) => {}
     }
     match socket::connected(&stream, source) {
         Ok(()) => Ok(stream),
@@ -93,5 +95,41 @@ pub(crate) fn reason(error: &io::Error) -> RefuseReason {
         Some(libc::EADDRNOTAVAIL | libc::EADDRINUSE) => RefuseReason::SourcePortsExhausted,
         Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => RefuseReason::OverLimit,
         _ => RefuseReason::Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_that_was_taken_while_nobody_looked_is_not_given_up() {
+        let listener = Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let listener = listener.expect("a socket");
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        listener.bind(&any.into()).expect("a port");
+        listener.listen(0).expect("it listens");
+        let to = listener.local_addr().expect("an address");
+        let to = to.as_socket().expect("an address");
+        // It begins; the kernel takes it at once, and the runtime was not told yet.
+        let begin = || {
+            let socket = socket::dial_socket(to.ip(), None).expect("a socket");
+            let _under_way = socket.connect(&to.into());
+            TcpStream::from_std(socket.into()).expect("a stream")
+        };
+        let taken = finish(begin(), to.ip(), Duration::ZERO).await;
+        assert!(taken.is_ok(), "{taken:?}");
+        // One fills the backlog; what comes then is not answered.
+        let mut rest = Vec::new();
+        let silent = loop {
+            match finish(begin(), to.ip(), Duration::ZERO).await {
+                Ok(stream) if rest.len() < 10 => rest.push(stream),
+                ended => break ended,
+            }
+        };
+        assert!(
+            matches!(silent, Err(RefuseReason::ConnectTimeout)),
+            "{silent:?}"
+        );
     }
 }

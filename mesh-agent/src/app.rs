@@ -29,6 +29,7 @@ use crate::proxy::{self, Workers};
 use crate::sys::{cgroup, process};
 pub use authority::authority;
 pub use doctor::doctor;
+pub use ledger::TARGET as PROBLEMS;
 use view::View;
 
 /// A pod that could not be enrolled is tried again after this long.
@@ -43,6 +44,7 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
     let open_files = process::raise_open_files().context("raise the limit of open files")?;
     let proxy_config = proxy_config(&flags, open_files);
     let shortage = problems::of_limits(&proxy_config);
+    let limits = proxy_config.limits;
     let node = node_name(flags.node_name.as_deref())?;
     let capture_config = capture_config(&flags)?;
     // Before anything that another agent on this node may use.
@@ -82,6 +84,7 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
         explainer,
         published: directory.published.clone(),
         shortage,
+        limits,
     };
     let view = Arc::new(View::new(parts));
     let cancel = CancellationToken::new();

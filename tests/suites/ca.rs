@@ -433,3 +433,26 @@ fn what_cannot_be_asked_has_an_exit_code_of_its_own() {
     assert_eq!(code(&["status", "--no-such-flag"]), Some(2));
     assert!(!nowhere.exists(), "asking made it");
 }
+
+#[test]
+fn a_token_that_could_not_be_printed_is_revoked_again() {
+    let ca = Ca::start(&[]);
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
+    let out = program()
+        .args([
+            "ca", "token", "create", "--node", "n1", "--allow", "shop/web",
+        ])
+        .arg("--state-dir")
+        .arg(ca.state())
+        .stdout(full.expect("/dev/full"))
+        .output()
+        .expect("it runs");
+    assert_eq!(out.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(said.contains("revoked again"), "{said}");
+    let list = ca.ok(&["token", "list"]);
+    assert!(
+        list.contains("REVOKED") && !list.contains("valid"),
+        "{list}"
+    );
+}

@@ -1,16 +1,21 @@
 //! Serves HTTP/1 within bounds: few connections, each with deadlines.
 //!
 //! Anybody on the node can open connections to the metrics page. So each of the
-//! two ports has its own few; a newer one takes the place of the oldest, one
-//! request each, and whatever a client does it is over at its deadline.
+//! two ports has its own few; a newer one takes the place of the oldest that has
+//! not asked for anything yet, one request each, and whatever a client does it is
+//! over at its deadline.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -35,8 +40,10 @@ pub(super) const DEADLINES: Deadlines = Deadlines {
 };
 /// Longest head of a request.
 const HEAD_BYTES: usize = 16 * 1024;
-/// After an accept that failed: descriptors may be used up.
+/// After an accept that failed, for want of memory for example.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Descriptors that each port holds for the time when there is no other.
+const SPARE: usize = 4;
 /// What was asked before the end is answered for as long.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -62,6 +69,66 @@ impl Accept for UnixListener {
     }
 }
 
+/// Descriptors that are given up for connections: when the process has used up
+/// what it may have, an operator must be able to ask why.
+struct Spare(Vec<File>);
+
+impl Spare {
+    fn new() -> Self {
+        let mut spare = Self(Vec::with_capacity(SPARE));
+        spare.refill();
+        spare
+    }
+
+    fn refill(&mut self) {
+        while self.0.len() < SPARE
+            && let Ok(file) = File::open("/dev/null")
+        {
+            self.0.push(file);
+        }
+    }
+
+    /// Gives one up; false where it was not for want of one, or there is none.
+    fn make_room(&mut self, error: &io::Error) -> bool {
+        let used_up = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
+        used_up && self.0.pop().is_some()
+    }
+}
+
+/// Who is connected.
+struct Client {
+    task: AbortHandle,
+    /// The request is read: it is being answered.
+    has_asked: Arc<AtomicBool>,
+}
+
+/// Those that are connected, the oldest first.
+#[derive(Default)]
+struct Clients(VecDeque<Client>);
+
+impl Clients {
+    fn forget_ended(&mut self) {
+        self.0.retain(|client| !client.task.is_finished());
+    }
+
+    /// Ends the oldest that says nothing; where all have asked, the oldest.
+    fn end_one(&mut self) {
+        let silent = |c: &Client| !c.has_asked.load(Ordering::Relaxed);
+        let at = self.0.iter().position(silent).unwrap_or(0);
+        if let Some(client) = self.0.remove(at) {
+            client.task.abort();
+        }
+    }
+
+    fn admit(&mut self, client: Client) {
+        self.forget_ended();
+        if self.0.len() >= MAX {
+            self.end_one();
+        }
+        self.0.push_back(client);
+    }
+}
+
 /// Until cancelled.
 pub(super) async fn serve(
     listener: impl Accept,
@@ -70,30 +137,32 @@ pub(super) async fn serve(
     cancel: CancellationToken,
 ) {
     let mut tasks = JoinSet::new();
-    let mut oldest_first: VecDeque<AbortHandle> = VecDeque::new();
+    let mut clients = Clients::default();
+    let mut spare = Spare::new();
     loop {
         let accepted = tokio::select! {
             () = cancel.cancelled() => break,
             accepted = listener.next() => accepted,
             Some(_ended) = tasks.join_next() => {
-                oldest_first.retain(|task| !task.is_finished());
+                clients.forget_ended();
+                spare.refill();
                 continue;
             }
         };
         match accepted {
             Ok(stream) => {
-                oldest_first.retain(|task| !task.is_finished());
-                if oldest_first.len() >= MAX
-                    && let Some(oldest) = oldest_first.pop_front()
-                {
-                    oldest.abort();
-                }
-                let task = tasks.spawn(answer(stream, pages.clone(), deadlines));
-                oldest_first.push_back(task);
+                let has_asked = Arc::<AtomicBool>::default();
+                let answer = answer(stream, pages.clone(), deadlines, has_asked.clone());
+                let task = tasks.spawn(answer);
+                clients.admit(Client { task, has_asked });
             }
+            // Another thread may take it first: then the next one is given up.
+            Err(error) if spare.make_room(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, "the admin pages cannot accept");
+                clients.end_one();
                 tokio::time::sleep(PAUSE).await;
+                spare.refill();
             }
         }
     }
@@ -107,13 +176,19 @@ async fn answer(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     pages: Router,
     deadlines: Deadlines,
+    has_asked: Arc<AtomicBool>,
 ) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(deadlines.head)
         .max_buf_size(HEAD_BYTES)
         .keep_alive(false);
-    let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(pages));
+    let pages = TowerToHyperService::new(pages);
+    let pages = service_fn(move |request| {
+        has_asked.store(true, Ordering::Relaxed);
+        pages.call(request)
+    });
+    let connection = http.serve_connection(TokioIo::new(stream), pages);
     let _ended = tokio::time::timeout(deadlines.whole, connection).await;
 }
 
@@ -142,6 +217,7 @@ mod tests {
         let large = "x".repeat(64 * 1024 * 1024);
         let pages = Router::new()
             .route("/", get(|| async { "ok\n" }))
+            .route("/slow", get(|| async { slow().await }))
             .route("/large", get(|| async { large }));
         let task = tokio::spawn(serve(listener, pages, deadlines, cancel.clone()));
         Served {
@@ -151,12 +227,41 @@ mod tests {
         }
     }
 
+    async fn slow() -> &'static str {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        "slow\n"
+    }
+
+    #[tokio::test]
+    async fn who_is_being_answered_keeps_its_place_whoever_else_comes() {
+        let served = start(DEADLINES).await;
+        let asking = ask_for(&served, "/slow");
+        let crowd = async {
+            // Not synchronisation: those come while the page is being made.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let mut crowd = Vec::new();
+            for _ in 0..8 * MAX {
+                crowd.push(TcpStream::connect(served.address).await.expect("connect"));
+            }
+            crowd
+        };
+        let (answer, _crowd) = tokio::join!(asking, crowd);
+        assert!(answer.ends_with("slow\n"), "{answer:?}");
+        served.cancel.cancel();
+        served.task.await.expect("it ends");
+    }
+
     async fn ask(served: &Served) -> String {
+        ask_for(served, "/").await
+    }
+
+    async fn ask_for(served: &Served, page: &str) -> String {
         let mut stream = TcpStream::connect(served.address).await.expect("connect");
-        let request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
-        stream.write_all(request).await.expect("write");
+        let request = format!("GET {page} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("write");
         let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.expect("read");
+        // Cut off where its place was taken.
+        let _cut = stream.read_to_string(&mut answer).await;
         answer
     }
 

@@ -8,17 +8,19 @@
 mod listen;
 mod problem;
 mod shared;
+mod socket;
 pub mod text;
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
@@ -30,6 +32,9 @@ use crate::observe::{ConnectionFilter, ConnectionList, page};
 use listen::DEADLINES;
 pub use problem::Problem;
 use shared::SharedPage;
+
+/// How long an agent is waited for that does not take a connection, or says nothing.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What `status` shows.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -170,14 +175,16 @@ pub async fn bind(addr: SocketAddr, run_dir: &Path) -> Result<(TcpListener, Unix
     let path = socket_path(run_dir);
     let failed = |e| Error::Listen(path.display().to_string(), e);
     std::fs::create_dir_all(run_dir).map_err(failed)?;
-    if std::os::unix::net::UnixStream::connect(&path).is_ok() {
-        return Err(Error::Running(path));
+    match socket::connect(&path, PATIENCE) {
+        // One that stands still runs too.
+        Ok(_) => return Err(Error::Running(path)),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(Error::Running(path)),
+        Err(_) => {}
     }
     // Left by a crash; absent is fine.
     let _absent = std::fs::remove_file(&path);
-    let unix = UnixListener::bind(&path).map_err(failed)?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
-    Ok((bind_pages(addr).await?, unix))
+    let unix = socket::listen(&path).and_then(UnixListener::from_std);
+    Ok((bind_pages(addr).await?, unix.map_err(failed)?))
 }
 
 /// Opens the port of the pages that anybody on the node may read.
@@ -239,9 +246,9 @@ async fn metrics(State(public): State<Public>, headers: HeaderMap) -> Response {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
     let (kind, body) = if accept.is_some_and(page::wants_openmetrics) {
-        (page::OPENMETRICS, metrics.to_string())
+        (page::OPENMETRICS, metrics.openmetrics.clone())
     } else {
-        (page::TEXT, page::to_text(&metrics))
+        (page::TEXT, metrics.text.clone())
     };
     ([(header::CONTENT_TYPE, kind)], body).into_response()
 }
@@ -260,25 +267,47 @@ async fn ready(State(public): State<Public>) -> Response {
     (code, text.collect::<String>()).into_response()
 }
 
-async fn status(State(source): State<Arc<dyn Source>>) -> Json<Status> {
-    Json(source.status())
+/// Beside the control runtime: of many connections, or of all that the kernel
+/// remembers, an answer takes a while, in which a pod would not be enrolled.
+async fn beside<T: IntoResponse + Send + 'static>(
+    answer: impl FnOnce() -> T + Send + 'static,
+) -> Response {
+    let answered = tokio::task::spawn_blocking(|| answer().into_response());
+    let failed = |_| StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    answered.await.unwrap_or_else(failed)
+}
+
+async fn status(State(source): State<Arc<dyn Source>>) -> Response {
+    beside(move || Json(source.status())).await
 }
 
 async fn connections(
     State(source): State<Arc<dyn Source>>,
     Query(filter): Query<ConnectionFilter>,
-) -> Json<ConnectionList> {
-    Json(source.connections(&filter))
+) -> Response {
+    beside(move || Json(source.connections(&filter))).await
 }
 
 async fn explain(
     State(source): State<Arc<dyn Source>>,
     Query(question): Query<Question>,
 ) -> Response {
-    match source.explain(&question) {
+    let answer = move || match source.explain(&question) {
         Ok(explanation) => Json(explanation).into_response(),
         Err(why) => (StatusCode::BAD_REQUEST, why).into_response(),
-    }
+    };
+    beside(answer).await
+}
+
+/// With or without a port.
+fn is_loopback(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.parse::<u16>().is_ok() && !name.ends_with(':') => name,
+        _ => host,
+    };
+    let inner = name.strip_prefix('[').and_then(|n| n.strip_suffix(']'));
+    let address = inner.unwrap_or(name).parse::<IpAddr>();
+    name == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 async fn loopback_host(request: Request, next: Next) -> Response {
@@ -286,13 +315,7 @@ async fn loopback_host(request: Request, next: Next) -> Response {
         .headers()
         .get(header::HOST)
         .and_then(|h| h.to_str().ok());
-    let allowed = host.is_some_and(|host| {
-        host.parse::<SocketAddr>()
-            .is_ok_and(|a| a.ip().is_loopback())
-            || host.parse::<IpAddr>().is_ok_and(|a| a.is_loopback())
-            || host.split(':').next() == Some("localhost")
-    });
-    if allowed {
+    if host.is_some_and(is_loopback) {
         next.run(request).await
     } else {
         (
@@ -316,17 +339,53 @@ pub enum FetchError {
 /// Asks the running agent for a page on its Unix socket.
 pub fn fetch(run_dir: &Path, page: &str) -> Result<String, FetchError> {
     use std::io::{Read as _, Write as _};
-    let mut stream = std::os::unix::net::UnixStream::connect(socket_path(run_dir))?;
-    stream.set_read_timeout(Some(std::time::Duration::from_secs(5)))?;
+    let late = |error: std::io::Error| match error.kind() {
+        ErrorKind::WouldBlock => ErrorKind::TimedOut.into(),
+        _ => error,
+    };
+    let mut stream = socket::connect(&socket_path(run_dir), PATIENCE).map_err(late)?;
     // HTTP/1.0: the answer ends with the connection and is never chunked.
-    write!(stream, "GET {page} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+    write!(stream, "GET {page} HTTP/1.0\r\nHost: localhost\r\n\r\n").map_err(late)?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
+    stream.read_to_string(&mut answer).map_err(late)?;
     let (head, body) = answer
         .split_once("\r\n\r\n")
-        .ok_or(std::io::Error::from(std::io::ErrorKind::InvalidData))?;
+        .ok_or(std::io::Error::from(ErrorKind::InvalidData))?;
     match head.split(' ').nth(1) {
         Some("200") => Ok(body.to_owned()),
         _ => Err(FetchError::Refused(body.trim_end().to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_loopback_host_is_taken() {
+        for host in [
+            "localhost",
+            "localhost:15020",
+            "127.0.0.1",
+            "127.9.9.9:80",
+            "[::1]",
+            "[::1]:1",
+            "::1",
+        ] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in [
+            "",
+            ":80",
+            "localhost.evil.example",
+            "evil:15020",
+            "10.0.0.1:80",
+            "127.0.0.1.evil",
+            "localhost:evil",
+            "[::1",
+            "::2",
+        ] {
+            assert!(!is_loopback(host), "{host}");
+        }
     }
 }

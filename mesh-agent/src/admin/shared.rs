@@ -1,9 +1,13 @@
-//! One page that is made at most once at a time, whoever asks for it.
+//! One page that is made at most once at a time, whoever asks for it, in both of
+//! its formats: who asks then costs no more than what is sent.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::body::Bytes;
 use tokio::sync::Mutex;
+
+use crate::observe::page;
 
 /// A page is good for as many times what it cost to make: whatever is asked,
 /// making it takes at most a fifth of one processor.
@@ -14,7 +18,23 @@ const REST: u32 = 4;
 struct Made {
     begun: Instant,
     cost: Duration,
-    text: Arc<str>,
+    page: Arc<Formats>,
+}
+
+/// The same page for old scrapers and for those that ask for OpenMetrics.
+#[derive(Debug)]
+pub(super) struct Formats {
+    pub(super) openmetrics: Bytes,
+    pub(super) text: Bytes,
+}
+
+impl Formats {
+    fn of(openmetrics: String) -> Self {
+        Self {
+            text: page::to_text(&openmetrics).into(),
+            openmetrics: openmetrics.into(),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -25,22 +45,23 @@ impl SharedPage {
     pub(super) async fn get(
         &self,
         make: impl FnOnce() -> String + Send + 'static,
-    ) -> Option<Arc<str>> {
+    ) -> Option<Arc<Formats>> {
         let asked = Instant::now();
         let mut made = self.0.lock().await;
         if let Some(made) = &*made
             && (made.begun >= asked || made.begun.elapsed() < made.cost * (REST + 1))
         {
-            return Some(made.text.clone());
+            return Some(made.page.clone());
         }
         let begun = Instant::now();
-        let text: Arc<str> = tokio::task::spawn_blocking(make).await.ok()?.into();
+        let work = move || Arc::new(Formats::of(make()));
+        let page = tokio::task::spawn_blocking(work).await.ok()?;
         *made = Some(Made {
             begun,
             cost: begun.elapsed(),
-            text: text.clone(),
+            page: page.clone(),
         });
-        Some(text)
+        Some(page)
     }
 }
 

@@ -59,6 +59,9 @@ pub fn status(status: &Status, wide: bool, now: SystemTime) -> String {
     );
     line(&mut text, "configuration", &configuration);
     line(&mut text, "connections", &status.active_connections);
+    if let Some(left) = status.identities["token"]["expires_in_seconds"].as_i64() {
+        line(&mut text, "join token", &format!("ends {}", ends(left)));
+    }
     let mut tables = vec![pods(status), identities(status), policies(status)];
     if wide {
         tables.push(kernel(status));
@@ -118,19 +121,23 @@ fn identities(status: &Status) -> Table {
     let mut identities = table(&["IDENTITY", "STATE", "EXPIRES", "SERIAL"]);
     let all = status.identities["identities"].as_array();
     for identity in all.into_iter().flatten() {
-        let expires = match identity["expires_in_seconds"].as_i64() {
-            None => "-".to_owned(),
-            Some(left @ 0..) => format!("in {}", rough(left.unsigned_abs())),
-            Some(past) => format!("{} ago", rough(past.unsigned_abs())),
-        };
+        let left = identity["expires_in_seconds"].as_i64();
         identities.add_row([
             cell(&identity["identity"]),
             cell(&identity["state"]),
-            expires,
+            left.map_or_else(|| "-".to_owned(), ends),
             cell(&identity["serial"]),
         ]);
     }
     identities
+}
+
+/// Of what ends in so many seconds, or ended.
+fn ends(left: i64) -> String {
+    match left {
+        0.. => format!("in {}", rough(left.unsigned_abs())),
+        past => format!("{} ago", rough(past.unsigned_abs())),
+    }
 }
 
 fn policies(status: &Status) -> Table {

@@ -126,17 +126,23 @@ fn bounded(mut problems: Vec<Problem>) -> Vec<Problem> {
     problems
 }
 
+/// Target of these lines: they are changes already, and paced here.
+pub const TARGET: &str = "mesh_agent::problems";
+
 pub(super) fn write(lines: &[Line]) {
     for line in lines {
         match line {
             Line::Problem(p) => tracing::warn!(
+                target: TARGET,
                 about = p.subject,
                 effect = p.effect,
                 remedy = p.remedy,
                 "problem: {}",
                 p.what
             ),
-            Line::Over(p) => tracing::warn!(about = p.subject, "over: {}", p.what),
+            Line::Over(p) => {
+                tracing::warn!(target: TARGET, about = p.subject, "over: {}", p.what);
+            }
         }
     }
 }

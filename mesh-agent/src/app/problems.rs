@@ -3,7 +3,7 @@
 use crate::admin::Problem;
 use crate::discovery;
 use crate::enrol::PodStatus;
-use crate::identity::{self, IdentityStatus};
+use crate::identity::{self, IdentityStatus, TokenStatus};
 use crate::io;
 use crate::proxy;
 
@@ -40,6 +40,31 @@ pub(super) fn of_limits(config: &proxy::Config) -> Option<Problem> {
             io::RECOMMENDED_OPEN_FILES
         ),
     ))
+}
+
+/// Of descriptors that are in use now.
+pub(super) fn of_open_files(limits: &io::Limits) -> Option<Problem> {
+    let used_up = || {
+        Problem::new(
+            "open files in use",
+            format!(
+                "the open files that connections may have, of {} in all, are used up",
+                limits.open_files()
+            ),
+            "further connections are refused (over_limit), and pods may fail to be enrolled",
+            "`mesh-agent connections` shows whose they are; or raise LimitNOFILE",
+        )
+    };
+    limits.are_used_up().then(used_up)
+}
+
+pub(super) fn of_access_log(why: String) -> Problem {
+    Problem::new(
+        "access log",
+        format!("lines of the access log are dropped: {why}"),
+        "who was refused, and who talked to whom, is not written down (mesh_agent_log_lines_dropped_total); connections are carried",
+        "mend what --access-log names: a full disk, a reader that stands still, a directory that is gone",
+    )
 }
 
 pub(super) fn of_file(problem: &discovery::Problem) -> Problem {
@@ -91,6 +116,11 @@ pub(super) fn of_identities(status: &identity::Status) -> Vec<Problem> {
         return vec![Problem::new("certificates", what, REFUSED, remedy)];
     }
     let mut problems: Vec<_> = status.revocations.iter().map(revocations).collect();
+    let is_told = status.identities.iter().any(|i| i.failures > 0);
+    problems.extend(status.revocations_since.iter().map(overdue));
+    // One that has ended is the reason of a failed renewal, which names it.
+    let is_news = |t: &&TokenStatus| t.is_ending && (t.expires_in_seconds > 0 || !is_told);
+    problems.extend(status.token.iter().filter(is_news).map(of_token));
     let all = status.identities.len();
     let in_state = |state: &str| -> Vec<&IdentityStatus> {
         let of = status.identities.iter();
@@ -123,6 +153,7 @@ pub(super) fn of_identities(status: &identity::Status) -> Vec<Problem> {
         problem.starting = which.iter().all(|i| i.failures == 0 && state == "missing");
         problems.push(problem);
     }
+    problems.extend(ending(&in_state("valid")));
     let failing: Vec<_> = in_state("valid")
         .into_iter()
         .filter(|i| i.failures > 0)
@@ -143,11 +174,47 @@ pub(super) fn of_identities(status: &identity::Status) -> Vec<Problem> {
     problems
 }
 
+/// Of a join token that ends: every renewal shows it again.
+fn of_token(token: &TokenStatus) -> Problem {
+    let (what, effect) = match token.expires_in_seconds > 0 {
+        true => ("expires", "from then on no certificate is renewed"),
+        false => ("expired", "no certificate is renewed"),
+    };
+    Problem::new(
+        "token",
+        format!("the node's join token {what} at {}", token.expires),
+        format!("{effect}; those that are there are used until they end, and then {REFUSED}"),
+        token.remedy.clone(),
+    )
+}
+
+/// Of certificates that somebody else has to renew.
+fn ending(valid: &[&IdentityStatus]) -> Option<Problem> {
+    let which: Vec<_> = valid.iter().copied().filter(|i| i.is_ending).collect();
+    let first = which.iter().min_by_key(|i| i.expires_in_seconds)?;
+    let until = first.expires.as_deref().unwrap_or("its end");
+    Some(Problem::new(
+        "certificates ending",
+        format!("the certificate of {} ends soon, at {until}", names(&which)),
+        format!("afterwards {REFUSED}"),
+        "put newer ones into --identity-dir; they are taken at once",
+    ))
+}
+
+fn overdue(since: &String) -> Problem {
+    Problem::new(
+        "revocations age",
+        format!("the revocation lists were to be replaced by newer ones at {since}"),
+        "certificates that were revoked since are believed; those that were revoked before are not",
+        "put the authority's newest crl.pem where --crl-file names it",
+    )
+}
+
 fn revocations(what: &String) -> Problem {
     Problem::new(
         "revocations",
         format!("revocations: {what}"),
-        "the last list that could be read stays in force; without one there are no certificates",
+        "the last lists that could be read stay in force; without any there are no certificates",
         "put the authority's crl.pem where --crl-file names it",
     )
 }
@@ -179,6 +246,7 @@ mod tests {
             serial: None,
             expires: Some("2026-01-01T00:00:00Z".to_owned()),
             expires_in_seconds: Some(60),
+            is_ending: false,
             age_seconds: None,
             failures,
             last_error: (failures > 0).then(|| "the authority is away".to_owned()),
@@ -187,14 +255,63 @@ mod tests {
         }
     }
 
-    fn problems(identities: Vec<IdentityStatus>) -> Vec<Problem> {
-        of_identities(&identity::Status {
+    fn status(identities: Vec<IdentityStatus>) -> identity::Status {
+        identity::Status {
             trust_domain: "cluster.local".to_owned(),
             source: "ca",
             trust_generation: 1,
             revocations: None,
+            revocations_since: None,
+            token: None,
             identities,
-        })
+        }
+    }
+
+    fn problems(identities: Vec<IdentityStatus>) -> Vec<Problem> {
+        of_identities(&status(identities))
+    }
+
+    #[test]
+    fn certificates_that_nobody_renews_and_lists_that_are_old_are_told_ahead() {
+        let mut last = identity("a", "valid", 0);
+        assert_eq!(problems(vec![last.clone()]), []);
+        last.is_ending = true;
+        let [one] = &problems(vec![last, identity("b", "valid", 0)])[..] else {
+            panic!("once");
+        };
+        assert!(one.what.contains("of a ends soon, at 2026-01-01"), "{one}");
+        let old = of_identities(&identity::Status {
+            revocations_since: Some("2026-01-01T00:00:00Z".to_owned()),
+            ..status(vec![])
+        });
+        assert!(old.len() == 1 && !old[0].blocks, "{old:?}");
+    }
+
+    #[test]
+    fn a_token_that_ends_is_told_before_and_afterwards_once() {
+        let told = |left, is_ending, failures| {
+            let token = TokenStatus {
+                expires: "2026-01-01T00:00:00Z".to_owned(),
+                expires_in_seconds: left,
+                is_ending,
+                remedy: "make a token".to_owned(),
+            };
+            let status = identity::Status {
+                token: Some(token),
+                ..status(vec![identity("a", "valid", failures)])
+            };
+            let all = of_identities(&status).into_iter();
+            all.filter(|p| p.subject == "token").collect::<Vec<_>>()
+        };
+        assert_eq!(told(100_000, false, 0), []);
+        let [soon] = &told(1_000, true, 0)[..] else {
+            panic!("it is told ahead");
+        };
+        assert!(soon.what.contains("expires at 2026-01-01"), "{soon}");
+        assert!(!soon.blocks && soon.remedy.contains("make a token"));
+        let ended = told(-1, true, 0);
+        assert!(ended[0].what.contains("expired at"), "{ended:?}");
+        assert_eq!(told(-1, true, 1), [], "the failed renewal says it");
     }
 
     #[test]

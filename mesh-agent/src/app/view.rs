@@ -43,6 +43,7 @@ pub(super) struct Parts {
     pub(super) published: Arc<ArcSwap<InForce>>,
     /// What follows from a low limit of open files.
     pub(super) shortage: Option<Problem>,
+    pub(super) limits: io::Limits,
 }
 
 pub(super) struct View {
@@ -103,6 +104,9 @@ impl View {
     pub(super) fn look(&self) -> Vec<Problem> {
         let mut problems = self.status.lock().problems.clone();
         problems.extend(self.parts.shortage.clone());
+        problems.extend(problems::of_open_files(&self.parts.limits));
+        let log = self.parts.observe.log_trouble();
+        problems.extend(log.map(problems::of_access_log));
         problems.extend(problems::of_identities(&self.parts.identities.status()));
         let (problems, lines) = self.ledger.lock().note(problems, Now::read());
         ledger::write(&lines);

@@ -96,6 +96,11 @@ impl Book {
         self.clean_at = self.total.max(512) * 2;
     }
 
+    /// Does it have certificates that are remembered?
+    pub(super) fn knows(&self, caller: &str) -> bool {
+        self.by_caller.contains_key(caller)
+    }
+
     pub(super) fn total(&self) -> usize {
         self.total
     }

@@ -10,11 +10,12 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use super::metrics::State;
+use super::metrics::{Node, State};
 use super::seats::Seats;
 use super::signer::Ca;
 use super::state::Loaded;
 use super::token::TokenState;
+use super::tokens;
 use super::units::{seconds, time};
 
 /// A root or signing certificate that ends within this is a problem.
@@ -63,7 +64,22 @@ impl Handle {
                 blocks: true,
             });
         }
+        if let Some(what) = self.ca.metrics.unpublished() {
+            troubles.push(Trouble {
+                subject: "publishing",
+                what: format!(
+                    "its own certificate and the revocation lists cannot be made anew: {what}"
+                ),
+                effect: "agents are served with the certificate that there is, until it ends"
+                    .to_owned(),
+                remedy: "mend what the message names; the next connection tries again".to_owned(),
+                blocks: false,
+            });
+        }
         let now = SystemTime::now();
+        if let Ok(loaded) = &loaded {
+            troubles.extend(self.tokens(loaded, seconds(now)));
+        }
         if let Ok(loaded) = loaded
             && let Ok(signing) = loaded.signing()
             && signing.ends() <= now + ROOT_SOON
@@ -88,6 +104,25 @@ impl Handle {
             });
         }
         troubles
+    }
+
+    fn tokens(&self, loaded: &Loaded, now: u64) -> Option<Trouble> {
+        let book = self.ca.book.lock();
+        let (first, nodes) = tokens::ending(&loaded.tokens, |id| book.knows(id), now)?;
+        let what = match first <= now {
+            true => "ended",
+            false => "ends",
+        };
+        Some(Trouble {
+            subject: "tokens",
+            what: format!(
+                "the join token of {nodes} {what}, the first at {}",
+                time(first)
+            ),
+            effect: "from then on such a node gets no certificate, and its pods' connections to other nodes end with those that it has".to_owned(),
+            remedy: "`mesh-agent ca token create --node NODE --allow …`, and put it where the node's --ca-token-file names it".to_owned(),
+            blocks: false,
+        })
     }
 
     /// The page, as OpenMetrics.
@@ -174,6 +209,15 @@ impl Handle {
             tokens.get_or_create(&State { state: name }).set(count);
         }
         r.register("mesh_ca_tokens", "Join tokens by state", tokens);
+        let ends = Family::<Node, Gauge<f64, AtomicU64>>::default();
+        for (node, at) in tokens::ends(&loaded.tokens) {
+            ends.get_or_create(&Node { node }).set(at as f64);
+        }
+        r.register(
+            "mesh_ca_token_expiry_timestamp_seconds",
+            "When the last join token of each node ends, in seconds since 1970",
+            ends,
+        );
         if let Ok(signing) = loaded.signing() {
             let ends = Gauge::<f64, AtomicU64>::default();
             ends.set(seconds(signing.ends()) as f64);

@@ -20,6 +20,11 @@ pub(super) struct State {
     pub(super) state: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Node {
+    pub(super) node: String,
+}
+
 #[derive(Debug)]
 pub(super) struct Metrics {
     pub(super) issued: Counter,
@@ -27,6 +32,8 @@ pub(super) struct Metrics {
     pub(super) duration: Histogram,
     /// Why it cannot sign, until it can.
     failure: Mutex<Option<String>>,
+    /// Why its own certificate and the revocation lists are not made anew.
+    unpublished: Mutex<Option<String>>,
 }
 
 impl Default for Metrics {
@@ -43,6 +50,7 @@ impl Default for Metrics {
             refused,
             duration: Histogram::new(exponential_buckets(0.000_5, 2.0, 14)),
             failure: Mutex::default(),
+            unpublished: Mutex::default(),
         }
     }
 }
@@ -67,6 +75,14 @@ impl Metrics {
 
     pub(super) fn failure(&self) -> Option<String> {
         self.failure.lock().clone()
+    }
+
+    pub(super) fn published(&self, error: Option<&Error>) {
+        *self.unpublished.lock() = error.map(ToString::to_string);
+    }
+
+    pub(super) fn unpublished(&self) -> Option<String> {
+        self.unpublished.lock().clone()
     }
 
     pub(super) fn fails(&self, error: &Error) {

@@ -30,13 +30,14 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod token;
+mod tokens;
 mod units;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use csr::fuzz as fuzz_request;
 pub use errors::{Error, Refusal};
 pub use handle::{Handle, Trouble};
-pub use ops::{Rotated, Step, create_token, list_tokens, revoke, revoke_token, rotate};
+pub use ops::{NewToken, Rotated, Step, create_token, list_tokens, revoke, revoke_token, rotate};
 pub use server::run;
 pub use show::{Root, Shown, show};
 pub use signer::Config;

@@ -33,13 +33,20 @@ pub enum Step {
     Retire,
 }
 
-/// The token's text, which is kept nowhere.
+/// A token that was made.
+#[derive(Debug)]
+pub struct NewToken {
+    pub id: String,
+    /// For the node; it is kept nowhere.
+    pub text: String,
+}
+
 pub fn create_token(
     dir: &Path,
     node: &str,
     allowed: Vec<Allowed>,
     lifetime: Duration,
-) -> Result<String, Error> {
+) -> Result<NewToken, Error> {
     let store = Store::known(dir)?;
     let _lock = store.lock()?;
     let now = seconds(SystemTime::now());
@@ -49,10 +56,11 @@ pub fn create_token(
         return Err(Error::TooManyTokens);
     }
     let (token, text) = Token::new(node.to_owned(), allowed, now, lifetime.as_secs());
-    audit(&store, "token_created", &token.id)?;
+    let id = token.id.clone();
+    audit(&store, "token_created", &id)?;
     file.tokens.push(token);
     store.write(TOKENS, &file)?;
-    Ok(text)
+    Ok(NewToken { id, text })
 }
 
 /// Expired ones are known for a while, so that who shows one is told so; they

@@ -134,13 +134,7 @@ impl Port {
             tracing::debug!(%peer, "too many connections that prove nothing: one more is closed");
             return;
         };
-        let server = match self.refresh() {
-            Ok(server) => server,
-            Err(error) => {
-                tracing::error!(%error, "cannot serve");
-                return;
-            }
-        };
+        let Some(server) = self.server() else { return };
         let connections = self.connections.clone();
         let proof = Box::pin(tokio::time::sleep(PROVE));
         self.tasks.spawn(async move {
@@ -156,6 +150,17 @@ impl Port {
                 let _ended = connections.send_timeout(Ok(connection), HANDSHAKE).await;
             }
         });
+    }
+
+    /// What cannot be made anew is told, and the one that there is serves while
+    /// it is valid: most of what agents ask needs nothing else.
+    fn server(&mut self) -> Option<CaServer> {
+        let refreshed = self.refresh();
+        self.ca.metrics.published(refreshed.as_ref().err());
+        refreshed.ok().or_else(|| {
+            let (server, _, since) = self.own.as_ref()?;
+            (since.elapsed() < OWN_LIFETIME).then(|| server.clone())
+        })
     }
 
     /// The own certificate comes from the oldest root, so that who pinned it
@@ -338,6 +343,7 @@ async fn answer(
     let asked: String = asked.chars().take(300).collect();
     let who = caller.clone();
     let (ca, from) = (ca.clone(), peer.clone());
+    let token = caller.token;
     let work = move || {
         let call = Call {
             caller: &caller,
@@ -348,7 +354,13 @@ async fn answer(
     };
     let issued = tokio::task::spawn_blocking(work).await;
     match issued.unwrap_or(Err(Refusal::Internal)) {
-        Ok(cert_chain) => Ok(Response::new(CertificateResponse { cert_chain })),
+        Ok(cert_chain) => {
+            let mut response = Response::new(CertificateResponse { cert_chain });
+            if let Some(token) = token {
+                token.tell(response.metadata_mut());
+            }
+            Ok(response)
+        }
         Err(refusal) => Err(refused(Who::from(&who), &asked, refusal, None)),
     }
 }

@@ -41,6 +41,7 @@ fn caller() -> Caller {
         name: "t".to_owned(),
         node: "n1".to_owned(),
         allowed: vec!["shop/*".parse().expect("a pattern")],
+        token: None,
     }
 }
 
@@ -243,7 +244,8 @@ async fn an_expired_token_is_named_with_its_file_and_what_to_do() {
     let ca = start(config(dir.path())).await;
     let allowed = vec!["shop/web".parse().expect("a pattern")];
     let state = dir.path().join("ca");
-    let text = create_token(&state, "n1", allowed, Duration::from_secs(1)).expect("a token");
+    let text = create_token(&state, "n1", allowed, Duration::from_secs(1));
+    let text = text.expect("a token").text;
     std::fs::write(dir.path().join("token"), &text).expect("write");
     let n1 = agent(dir.path(), ca.address, "n1");
     n1.want(&BTreeSet::from([id("web")]));
@@ -419,11 +421,47 @@ async fn get(
 }
 
 fn token(dir: &Path) -> String {
+    token_for(dir, 600)
+}
+
+fn token_for(dir: &Path, seconds: u64) -> String {
     let allowed = vec!["shop/web".parse().expect("a pattern")];
-    let text =
-        create_token(&dir.join("ca"), "n1", allowed, Duration::from_secs(600)).expect("a token");
-    std::fs::write(dir.join("token"), &text).expect("write");
-    text
+    let lifetime = Duration::from_secs(seconds);
+    let made = create_token(&dir.join("ca"), "n1", allowed, lifetime).expect("a token");
+    std::fs::write(dir.join("draft"), &made.text).expect("write");
+    std::fs::rename(dir.join("draft"), dir.join("token")).expect("rename");
+    made.text
+}
+
+#[tokio::test]
+async fn an_agent_knows_when_its_token_ends_and_tries_another_one_at_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let ca = start(config(dir.path())).await;
+    token_for(dir.path(), 20);
+    let n1 = agent(dir.path(), ca.address, "n1");
+    assert!(n1.status().token.is_none(), "nobody has told");
+    get(&n1, "web", 5).await.expect("credentials");
+    let token = || n1.status().token.expect("it was told");
+    assert!((10..=20).contains(&token().expires_in_seconds));
+    assert!(!token().is_ending && token().remedy.contains("--node n1"));
+    let mut registry = prometheus_client::registry::Registry::default();
+    n1.register(&mut registry);
+    let mut page = String::new();
+    prometheus_client::encoding::text::encode(&mut page, &registry).expect("a page");
+    let family = "mesh_agent_token_expiry_timestamp_seconds ";
+    assert!(page.lines().any(|l| l.starts_with(family)), "{page}");
+    // Half of the certificate's life, 10 s, is not waited for.
+    token_for(dir.path(), 6_000);
+    let renewed = async {
+        while token().expires_in_seconds < 5_000 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let renewed = tokio::time::timeout(Duration::from_secs(5), renewed).await;
+    assert!(renewed.is_ok(), "{:?}", token());
+    n1.stop().await;
+    ca.cancel.cancel();
+    ca.task.await.expect("ended").expect("well");
 }
 
 #[tokio::test]
@@ -640,10 +678,14 @@ async fn a_revocation_list_that_says_nothing_or_less_leaves_the_last_one_in_forc
     };
     until(&revoked).await;
     let root = std::fs::read(state.join(BUNDLE)).expect("roots");
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    let stranger = Ca::open(config(elsewhere.path())).expect("an authority");
+    let strangers = std::fs::read(stranger.store.path(CRL)).expect("a list");
     for (bytes, told) in [
         (&b""[..], "no revocation list"),
         (b"<html>", "no revocation list"),
         (&root, "no revocation list"),
+        (&strangers, "has no list of O=cluster.local"),
         (&first, "lower CRL number"),
     ] {
         place(bytes);
@@ -660,6 +702,10 @@ async fn a_revocation_list_that_says_nothing_or_less_leaves_the_last_one_in_forc
     let why = agent.status().revocations;
     assert!(why.is_some_and(|why| why.contains("lower CRL number")));
     assert!(get(&agent, "web", 1).await.is_err(), "it is revoked");
+    agent.stop().await;
+    place(&strangers);
+    let agent = start();
+    assert!(get(&agent, "web", 1).await.is_err(), "it is still revoked");
     agent.stop().await;
 }
 

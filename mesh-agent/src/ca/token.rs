@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::errors::Refusal;
 use super::units::{hex, time};
+use crate::identity::TokenLife;
 use crate::model::SpiffeId;
 
 const PREFIX: &str = "mesh1";
@@ -89,6 +90,8 @@ pub struct Caller {
     pub name: String,
     pub node: String,
     pub allowed: Vec<Allowed>,
+    /// How long what it showed is good, where that ends.
+    pub token: Option<TokenLife>,
 }
 
 impl Caller {
@@ -176,6 +179,14 @@ pub enum TokenState {
 }
 
 impl Token {
+    #[must_use]
+    pub fn life(&self) -> TokenLife {
+        TokenLife {
+            created: self.created,
+            expires: self.expires,
+        }
+    }
+
     /// `now` in seconds since 1970.
     #[must_use]
     pub fn state(&self, now: u64) -> TokenState {
@@ -237,6 +248,7 @@ pub(super) fn check(tokens: &[Token], proof: &Proof<'_>) -> Result<Caller, Denie
             name: token.id.clone(),
             node: token.node.clone(),
             allowed: token.allowed.clone(),
+            token: Some(token.life()),
         });
     };
     Err(Denied {

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use super::ending::CannotAsk;
 use crate::admin::{self, FetchError, Question, Status};
 use crate::config::Exit;
+use crate::model::text::printable;
 use crate::observe::explanation::{Explanation, Verdict};
 use crate::observe::{ConnectionFilter, ConnectionList};
 
@@ -43,13 +44,29 @@ pub(super) fn explain(run_dir: &Path, question: &Question, json: bool) -> anyhow
     })
 }
 
-fn show<T: Serialize>(answer: &T, json: bool, text: impl Fn(&T) -> String) -> anyhow::Result<()> {
+fn show<T: Serialize + DeserializeOwned>(
+    answer: &T,
+    json: bool,
+    text: impl Fn(&T) -> String,
+) -> anyhow::Result<()> {
     if json {
         say!("{}", serde_json::to_string_pretty(answer)?);
     } else {
-        say_part!("{}", text(answer));
+        let mut shown = serde_json::to_value(answer)?;
+        on_one_line(&mut shown);
+        say_part!("{}", text(&serde_json::from_value(shown)?));
     }
     Ok(())
+}
+
+/// Each text of it: a name begins no line of a table.
+fn on_one_line(answer: &mut serde_json::Value) {
+    match answer {
+        serde_json::Value::String(text) => *text = printable(text).into_owned(),
+        serde_json::Value::Array(all) => all.iter_mut().for_each(on_one_line),
+        serde_json::Value::Object(all) => all.values_mut().for_each(on_one_line),
+        _ => {}
+    }
 }
 
 /// Whatever keeps the answer away, it is no answer.
@@ -65,6 +82,9 @@ fn ask<T: DeserializeOwned>(run_dir: &Path, page: &str) -> Result<T, CannotAsk> 
             ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
                 "no agent runs here, or its --run-dir is another"
             }
+            ErrorKind::TimedOut => {
+                "the agent is there and does not answer: it stands still, or has no time"
+            }
             _ => "the agent does not answer",
         };
         CannotAsk(format!("{}: {hint}: {error}", socket.display()))
@@ -74,4 +94,17 @@ fn ask<T: DeserializeOwned>(run_dir: &Path, page: &str) -> Result<T, CannotAsk> 
             "the agent's answer cannot be read; is it of another version? {error}"
         ))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_of_two_lines_is_shown_on_one() {
+        let mut answer = serde_json::json!({"pods": [{"pod": "shop/a\nshop/b  yes"}], "n": 1});
+        on_one_line(&mut answer);
+        assert_eq!(answer["pods"][0]["pod"], "shop/a\\u000ashop/b  yes");
+        assert_eq!(answer["n"], 1);
+    }
 }

@@ -7,6 +7,7 @@ use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 
 use super::ending::CannotAsk;
+use super::out;
 use crate::config::{Ca, Exit, Token};
 use crate::{app, ca};
 
@@ -42,9 +43,9 @@ fn tell(command: Ca) -> anyhow::Result<()> {
             force,
         } => {
             let list = ca::revoke(&state.state_dir, &serial, force, out.as_deref())?;
-            eprintln!(
+            out::note(format_args!(
                 "revoked; next: put this list where the agents' --crl-file names it, they follow it at once"
-            );
+            ));
             say!("{}", list.display());
         }
     }
@@ -59,13 +60,19 @@ fn token(command: Token) -> anyhow::Result<()> {
             allow,
             expires,
         } => {
-            let text = ca::create_token(&state.state_dir, &node, allow, expires)?;
+            let made = ca::create_token(&state.state_dir, &node, allow, expires)?;
             // Only the token is on standard output: it goes into a file.
-            eprintln!(
-                "token of node {node}, good until {}; it cannot be shown again; next: put it where that node's --ca-token-file names it, readable by root only",
+            if let Err(error) = out::only_copy(format_args!("{}\n", made.text)) {
+                ca::revoke_token(&state.state_dir, &made.id)?;
+                anyhow::bail!(
+                    "the token could not be printed, so it is revoked again; make another one: {error}"
+                );
+            }
+            out::note(format_args!(
+                "token {} of node {node}, good until {}; it cannot be shown again; next: put it where that node's --ca-token-file names it, readable by root only",
+                made.id,
                 humantime::format_rfc3339_seconds(SystemTime::now() + expires)
-            );
-            say!("{text}");
+            ));
         }
         Token::List { state, json } => list(&state.state_dir, json)?,
         Token::Revoke { state, id } => {
@@ -179,8 +186,8 @@ mod tests {
         let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
         std::fs::set_permissions(dir.path(), private).expect("chmod");
         let allow = vec!["shop/web".parse().expect("a pattern")];
-        let text = ca::create_token(dir.path(), "n1", allow, Duration::from_secs(60));
-        let text = text.expect("a token");
+        let made = ca::create_token(dir.path(), "n1", allow, Duration::from_secs(60));
+        let text = made.expect("a token").text;
         let tokens = ca::list_tokens(dir.path()).expect("tokens");
         let created = Duration::from_secs(tokens[0].created);
         let at = |seconds| token_table(&tokens, created + Duration::from_secs(seconds));

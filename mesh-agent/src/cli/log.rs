@@ -11,6 +11,7 @@ use tracing::callsite::Identifier;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
+use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, JsonFields, Writer, format};
 use tracing_subscriber::fmt::{FmtContext, MakeWriter, layer};
@@ -18,17 +19,39 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use super::behind::Behind;
+use super::out;
 use super::repeats::{Repeats, Verdict};
+use crate::app;
 use crate::config::LogFormat;
+use crate::model::text::{printable, printable_lines};
 
-/// Once, before anything is logged.
-pub(super) fn start(which: LogFormat) {
+/// Once, before anything is logged. What is given waits for the last lines.
+pub(super) fn start(which: LogFormat) -> Option<Behind> {
     let ansi = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let filter = log_filter(std::env::var("MESH_LOG").ok().as_deref());
+    let words = "lines before the next one could not be written";
+    let behind = Behind::start(std::io::stderr(), move |count| missing(which, words, count));
+    let lines = match &behind {
+        Ok(behind) => lines(which, ansi, behind.clone()),
+        Err(_) => lines(which, ansi, std::io::stderr),
+    };
     tracing_subscriber::registry()
-        .with(lines(which, ansi, std::io::stderr))
+        .with(lines)
         .with(filter)
         .init();
+    behind.ok()
+}
+
+/// The line about lines that are not there.
+fn missing(which: LogFormat, words: &str, count: u64) -> String {
+    let time = humantime::format_rfc3339_micros(SystemTime::now());
+    match which {
+        LogFormat::Text => format!("{time}  WARN {words} left_out={count}\n"),
+        LogFormat::Json => format!(
+            "{{\"timestamp\":\"{time}\",\"level\":\"WARN\",\"message\":\"{words}\",\"left_out\":{count}}}\n"
+        ),
+    }
 }
 
 /// Writes every event as one line to `out`.
@@ -41,7 +64,7 @@ where
         LogFormat::Text => {
             let text = Changes::of(format(), which);
             let text = layer().with_ansi(ansi).event_format(text);
-            text.with_writer(out).boxed()
+            text.fmt_fields(OneLine).with_writer(out).boxed()
         }
         LogFormat::Json => {
             let json = format().json().flatten_event(true);
@@ -58,7 +81,9 @@ fn log_filter(text: Option<&str>) -> Targets {
     let usual = || Targets::new().with_default(LevelFilter::INFO);
     text.map_or_else(usual, |text| {
         text.parse().unwrap_or_else(|error| {
-            eprintln!("mesh-agent: MESH_LOG is not understood ({error}): logging at info");
+            out::complain(format_args!(
+                "MESH_LOG is not understood ({error}): logging at info"
+            ));
             usual()
         })
     })
@@ -82,7 +107,9 @@ impl<F> Changes<F> {
     }
 
     fn look(&self, event: &Event<'_>, now: Instant) -> Verdict {
-        if *event.metadata().level() > Level::WARN {
+        let metadata = event.metadata();
+        // Problems are changes by themselves: told again is come again.
+        if *metadata.level() > Level::WARN || metadata.target() == app::PROBLEMS {
             return Verdict::Write { left_out: 0 };
         }
         let mut said = Said(DefaultHasher::new());
@@ -92,18 +119,6 @@ impl<F> Changes<F> {
         said.0.write(event.metadata().target().as_bytes());
         said.0.write_u32(event.metadata().line().unwrap_or(0));
         self.repeats.lock().look(place, said.0.finish(), now)
-    }
-
-    fn write_left_out(&self, count: u64, out: &mut Writer<'_>) -> fmt::Result {
-        let time = humantime::format_rfc3339_micros(SystemTime::now());
-        let words = "lines like the next one were left out";
-        match self.which {
-            LogFormat::Text => writeln!(out, "{time}  WARN {words} left_out={count}"),
-            LogFormat::Json => writeln!(
-                out,
-                r#"{{"timestamp":"{time}","level":"WARN","message":"{words}","left_out":{count}}}"#
-            ),
-        }
     }
 }
 
@@ -123,9 +138,55 @@ where
             return Ok(());
         };
         if left_out > 0 {
-            self.write_left_out(left_out, &mut out)?;
+            let words = "lines like the next one were left out";
+            out.write_str(&missing(self.which, words, left_out))?;
         }
-        self.inner.format_event(context, out, event)
+        match self.which {
+            // Its fields are escaped one by one.
+            LogFormat::Text => self.inner.format_event(context, out, event),
+            LogFormat::Json => {
+                let mut line = String::new();
+                self.inner
+                    .format_event(context, Writer::new(&mut line), event)?;
+                // What JSON itself lets through stands only in its texts.
+                out.write_str(&printable_lines(&line))
+            }
+        }
+    }
+}
+
+/// The fields of a line, each on one line whatever it says.
+struct OneLine;
+
+impl<'w> FormatFields<'w> for OneLine {
+    fn format_fields<R: RecordFields>(&self, writer: Writer<'w>, fields: R) -> fmt::Result {
+        let mut words = Words {
+            writer,
+            is_first: true,
+            result: Ok(()),
+        };
+        fields.record(&mut words);
+        words.result
+    }
+}
+
+struct Words<'w> {
+    writer: Writer<'w>,
+    is_first: bool,
+    result: fmt::Result,
+}
+
+impl Visit for Words<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let space = if self.is_first { "" } else { " " };
+        self.is_first = false;
+        let value = format!("{value:?}");
+        let value = printable(&value);
+        let written = match field.name() {
+            "message" => write!(self.writer, "{space}{value}"),
+            name => write!(self.writer, "{space}{name}={value}"),
+        };
+        self.result = self.result.and(written);
     }
 }
 
@@ -215,5 +276,38 @@ mod tests {
             let lines = written(which, || cannot_enrol("shop/a"));
             assert!(!lines.concat().contains('\u{1b}'), "{lines:?}");
         }
+    }
+
+    #[test]
+    fn a_name_of_two_lines_is_logged_on_one_and_steers_no_terminal() {
+        let forged = "shop/a\n2026-01-01T00:00:00Z ERROR all is lost\u{1b}[2J\u{9b}1m\u{202e}";
+        for which in [LogFormat::Text, LogFormat::Json] {
+            let lines = written(which, || {
+                tracing::warn!(pod = %forged, name = ?forged, "it is called {forged}");
+            });
+            assert_eq!(lines.len(), 1, "{lines:#?}");
+            assert!(
+                !lines[0].contains(crate::model::text::is_hidden),
+                "{lines:?}"
+            );
+        }
+        let [line] = &written(LogFormat::Json, || tracing::warn!(pod = forged, "x"))[..] else {
+            panic!("one line");
+        };
+        let line: serde_json::Value = serde_json::from_str(line).expect("an object");
+        assert_eq!(line["pod"], forged, "and nothing is lost");
+    }
+
+    #[test]
+    fn a_problem_that_comes_again_within_a_minute_is_the_logs_last_word() {
+        let lines = written(LogFormat::Text, || {
+            for _ in 0..2 {
+                tracing::warn!(target: app::PROBLEMS, "problem: the authority is away");
+                tracing::warn!(target: app::PROBLEMS, "over: the authority is away");
+            }
+            tracing::warn!(target: app::PROBLEMS, "problem: the authority is away");
+        });
+        assert_eq!(lines.len(), 5, "{lines:#?}");
+        assert!(lines[4].contains("problem:"), "{lines:#?}");
     }
 }

@@ -16,6 +16,7 @@ macro_rules! say_part {
 
 mod ask;
 mod authority;
+mod behind;
 mod check;
 mod ending;
 mod log;
@@ -32,11 +33,17 @@ use crate::config::{Ca, Cli, Command, Exit, LogFormat};
 #[must_use]
 pub fn run() -> Exit {
     let command = Cli::parse().command;
-    log::start(log_format(&command));
-    dispatch(command).unwrap_or_else(|error| {
-        eprintln!("mesh-agent: {error:#}");
+    let log = log::start(log_format(&command));
+    let ended = dispatch(command);
+    // Before the last word.
+    if let Some(log) = log {
+        log.wait();
+    }
+    let exit = ended.unwrap_or_else(|error| {
+        out::complain(format_args!("{error:#}"));
         ending::of(&error)
-    })
+    });
+    out::ended(exit)
 }
 
 fn log_format(command: &Command) -> LogFormat {

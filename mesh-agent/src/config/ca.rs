@@ -81,13 +81,13 @@ pub struct RunCa {
     #[arg(long, default_value = "24h", value_parser = names::lifetime)]
     pub max_lifetime: Duration,
     /// Requests per second of one token.
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     pub rate: u32,
     /// Requests of one token at once.
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     pub burst: u32,
     /// Most connections; half of them at most for clients without a good token yet.
-    #[arg(long, default_value_t = 512)]
+    #[arg(long, default_value_t = 512, value_parser = names::count)]
     pub max_connections: usize,
 }
 

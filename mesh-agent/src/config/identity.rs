@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::names;
 use crate::identity::{CaConfig, Config, SourceConfig};
 use crate::model::{SpiffeError, TrustDomain};
 
@@ -18,7 +19,7 @@ pub struct Identity {
     #[arg(long, value_parser = trust_domain)]
     pub trust_domain_alias: Vec<TrustDomain>,
     /// Certificate authority, HOST:PORT.
-    #[arg(long, requires_all = ["ca_root", "ca_token_file"], conflicts_with = "identity_dir")]
+    #[arg(long, value_parser = names::address, requires_all = ["ca_root", "ca_token_file"], conflicts_with = "identity_dir")]
     pub ca_address: Option<String>,
     /// Name in the authority's certificate [default: the host of --ca-address].
     #[arg(long, requires = "ca_address")]
@@ -36,7 +37,7 @@ pub struct Identity {
     #[arg(long)]
     pub crl_file: Option<PathBuf>,
     /// Lifetime to ask for [default: the authority's].
-    #[arg(long, value_parser = humantime::parse_duration)]
+    #[arg(long, value_parser = names::lifetime)]
     pub certificate_lifetime: Option<Duration>,
 }
 

@@ -193,7 +193,7 @@ pub struct Run {
     #[arg(long, default_value = "127.0.0.1:15020")]
     pub metrics_addr: SocketAddr,
     /// Worker threads [default: one per CPU].
-    #[arg(long)]
+    #[arg(long, value_parser = names::count)]
     pub workers: Option<usize>,
     /// What stays in the kernel when the agent stops.
     #[arg(long, value_enum, default_value_t = OnStop::Remove)]
@@ -202,10 +202,10 @@ pub struct Run {
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
     pub drain_timeout: Duration,
     /// Longest wait for a server's answer.
-    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "5s", value_parser = names::timeout)]
     pub connect_timeout: Duration,
     /// Ends connections without bytes for this long [default: never].
-    #[arg(long, value_parser = humantime::parse_duration)]
+    #[arg(long, value_parser = names::timeout)]
     pub idle_timeout: Option<Duration>,
     /// Access log: "off", "-" for standard output, or a file.
     #[arg(long, default_value = "off", value_parser = access_log)]
@@ -218,18 +218,18 @@ pub struct Run {
     pub cluster_id: String,
     /// Most connections that are carried at once; each takes two file descriptors
     /// [default: what the limit of open files gives, of 20000 about 9000].
-    #[arg(long)]
+    #[arg(long, value_parser = names::count)]
     pub max_connections: Option<usize>,
     /// Most connections of one pod [default: half of all]. Beside that each pod, and each source of
     /// connections from elsewhere, may have as many as are free: half of all alone.
-    #[arg(long)]
+    #[arg(long, value_parser = names::count)]
     pub max_connections_per_pod: Option<usize>,
     /// Memory for what one side of a connection sent and the other did not take
     /// yet, of all connections, in MiB. Towards that they read less at a time.
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value_t = 256, value_parser = names::count)]
     pub max_buffer_mib: usize,
     /// Longest TLS handshake, and longest wait for first bytes that decide.
-    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "5s", value_parser = names::timeout)]
     pub handshake_timeout: Duration,
     /// Mutual TLS also between pods of this node.
     #[arg(long)]

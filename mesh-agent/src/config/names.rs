@@ -1,4 +1,4 @@
-//! Values that must be something: names of nodes, spans of time.
+//! Values that must be something: names of nodes, addresses, numbers, spans of time.
 
 use std::time::Duration;
 
@@ -15,6 +15,12 @@ pub(super) enum ValueError {
     Duration(#[from] humantime::DurationError),
     #[error("between 1s and 10 years are expected")]
     Lifetime,
+    #[error("between 1ms and 1 year are expected")]
+    Timeout,
+    #[error("a number from 1 on is expected")]
+    Count,
+    #[error("HOST:PORT is expected, of an IPv6 address [ADDRESS]:PORT")]
+    Address,
 }
 
 pub(super) fn node(text: &str) -> Result<String, ValueError> {
@@ -27,6 +33,29 @@ pub(super) fn lifetime(text: &str) -> Result<Duration, ValueError> {
     let lifetime = humantime::parse_duration(text)?;
     let good = (SHORTEST..=LONGEST).contains(&lifetime);
     good.then_some(lifetime).ok_or(ValueError::Lifetime)
+}
+
+/// One that is over before it begins would refuse everything.
+pub(super) fn timeout(text: &str) -> Result<Duration, ValueError> {
+    let timeout = humantime::parse_duration(text)?;
+    let good = (Duration::from_millis(1)..=Duration::from_secs(365 * 86_400)).contains(&timeout);
+    good.then_some(timeout).ok_or(ValueError::Timeout)
+}
+
+/// None of something would refuse everything too.
+pub(super) fn count(text: &str) -> Result<usize, ValueError> {
+    let count = text.parse().ok().filter(|count| *count > 0);
+    count.ok_or(ValueError::Count)
+}
+
+/// `HOST:PORT`, as it is dialled.
+pub(super) fn address(text: &str) -> Result<String, ValueError> {
+    let good = text.rsplit_once(':').is_some_and(|(host, port)| {
+        let is_v6 = host.starts_with('[') && host.ends_with(']');
+        let is_port = port.parse::<u16>().is_ok_and(|port| port > 0);
+        is_port && !host.is_empty() && (is_v6 || !host.contains([':', '/', ' ']))
+    });
+    good.then(|| text.to_owned()).ok_or(ValueError::Address)
 }
 
 #[cfg(test)]
@@ -50,6 +79,53 @@ mod tests {
         assert_eq!(lifetime("30d"), Ok(Duration::from_secs(30 * 86_400)));
         for bad in ["0s", "1ms", "100years"] {
             assert_eq!(lifetime(bad), Err(ValueError::Lifetime), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_would_refuse_everything_is_a_mistake_of_the_command_line() {
+        let run = |flag: &str, value: &str| {
+            crate::config::Cli::try_parse_from(["mesh-agent", "run", flag, value]).map(|_| ())
+        };
+        for (flag, value) in [
+            ("--workers", "0"),
+            ("--max-connections", "0"),
+            ("--max-connections-per-pod", "0"),
+            ("--max-buffer-mib", "0"),
+            ("--connect-timeout", "0s"),
+            ("--handshake-timeout", "0s"),
+            ("--idle-timeout", "0s"),
+            ("--certificate-lifetime", "0s"),
+        ] {
+            let error = run(flag, value).expect_err(flag);
+            assert_eq!(error.exit_code(), 2, "{flag}");
+            let other = value.replace('0', "7");
+            assert!(run(flag, &other).is_ok(), "{flag} {other}");
+        }
+    }
+
+    #[test]
+    fn an_authority_has_a_host_and_a_port() {
+        for good in [
+            "ca:15012",
+            "10.0.0.1:1",
+            "[::1]:15012",
+            "ca.example.internal:15012",
+        ] {
+            assert_eq!(address(good).as_deref(), Ok(good));
+        }
+        for bad in [
+            "",
+            "ca",
+            ":15012",
+            "ca:",
+            "ca:0",
+            "ca:70000",
+            "::1:15012",
+            "https://ca:15012",
+            "a b:1",
+        ] {
+            assert_eq!(address(bad), Err(ValueError::Address), "{bad}");
         }
     }
 

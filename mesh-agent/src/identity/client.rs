@@ -19,8 +19,10 @@ use tonic::transport::{Channel, Endpoint};
 use tonic_prost::ProstCodec;
 use zeroize::Zeroizing;
 
+use super::files::Stamp;
 use super::grpc::{CertificateRequest, CertificateResponse, METHOD};
-use super::source::{Fetch, Fetched, Source, SourceError, read};
+use super::source::{Change, Fetch, Fetched, Source, SourceError, new_token, read};
+use super::token::TokenLife;
 use crate::model::SpiffeId;
 use crate::tls::{CaClient, CaName, CaStream, PrivateKey};
 
@@ -49,6 +51,8 @@ pub struct CaConfig {
 }
 
 pub(super) struct Client {
+    /// The token's file when it was last looked at.
+    seen: parking_lot::Mutex<Option<Stamp>>,
     config: CaConfig,
     link: Mutex<Link>,
 }
@@ -66,6 +70,7 @@ struct Link {
 impl Client {
     pub(super) fn new(config: CaConfig) -> Self {
         Self {
+            seen: parking_lot::Mutex::new(Stamp::of(&config.token)),
             config,
             link: Mutex::default(),
         }
@@ -91,7 +96,9 @@ impl Client {
         if answer.is_err() {
             self.link.lock().await.channel = None;
         }
-        let mut chain = answer?.into_inner().cert_chain;
+        let answer = answer?;
+        let token = TokenLife::told(answer.metadata());
+        let mut chain = answer.into_inner().cert_chain;
         let roots = chain.pop().ok_or(SourceError::Incomplete)?.into_bytes();
         if chain.is_empty() {
             return Err(SourceError::Incomplete);
@@ -101,6 +108,7 @@ impl Client {
             chain: chain.join("\n"),
             key,
             roots,
+            token,
         })
     }
 
@@ -220,8 +228,17 @@ impl Source for Client {
         Box::pin(self.request(id))
     }
 
-    fn has_changed(&self) -> bool {
-        false
+    fn look(&self) -> Change {
+        let now = Stamp::of(&self.config.token);
+        let before = std::mem::replace(&mut *self.seen.lock(), now.clone());
+        match now.is_some() && now != before {
+            true => Change::Token,
+            false => Change::Nothing,
+        }
+    }
+
+    fn new_token(&self) -> String {
+        new_token(&self.config.node, &self.config.token)
     }
 }
 

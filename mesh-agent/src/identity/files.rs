@@ -9,7 +9,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
-use super::source::{Fetch, Fetched, Source, SourceError, read};
+use super::source::{Change, Fetch, Fetched, Source, SourceError, read};
 use crate::model::SpiffeId;
 use crate::tls::PrivateKey;
 
@@ -58,6 +58,7 @@ impl Files {
             chain,
             key: PrivateKey::from_pem(&key)?,
             roots: read(dir.join("ca.crt")).await?,
+            token: None,
         })
     }
 }
@@ -75,12 +76,19 @@ impl Source for Files {
         Box::pin(Self::load(self.dir.clone(), id))
     }
 
-    fn has_changed(&self) -> bool {
+    fn look(&self) -> Change {
         let now = stamps(&self.dir);
         let mut seen = self.seen.lock();
         let changed = *seen != now;
         *seen = now;
-        changed
+        match changed {
+            true => Change::Certificates,
+            false => Change::Nothing,
+        }
+    }
+
+    fn new_token(&self) -> String {
+        String::new()
     }
 }
 

@@ -15,13 +15,16 @@ use tokio_util::sync::CancellationToken;
 use super::files::Stamp;
 use super::handle::{Failure, Handle, IdentityError};
 use super::schedule::{Now, Plan};
-use super::source::{Fetched, Source, SourceError};
+use super::source::{Change, Fetched, Source, SourceError, read_file};
+use super::token::TokenLife;
 use crate::model::{SpiffeId, TrustDomain};
-use crate::tls::{Credentials, Trust, check_crl};
+use crate::tls::{Credentials, Merged, Trust, merge_crl};
 
 const CONCURRENT: usize = 8;
 /// How often files and the clock are looked at.
 const TICK: Duration = Duration::from_millis(500);
+/// Largest file of revocation lists: of more than a million certificates.
+const MAX_CRL: u64 = 64 << 20;
 
 pub(super) struct Entry {
     pub(super) handle: Arc<Handle>,
@@ -36,16 +39,24 @@ pub(super) struct Shared {
     pub(super) generation: watch::Sender<u64>,
     pub(super) wake: Arc<Notify>,
     pub(super) problem: Mutex<Option<String>>,
+    /// Of the token that was shown last.
+    pub(super) token: Mutex<Option<TokenLife>>,
+    /// What to do before it ends.
+    pub(super) new_token: String,
     /// Successes, failures.
     pub(super) renewals: Mutex<(u64, u64)>,
     /// Of attempts, in seconds.
     pub(super) durations: Histogram,
     pub(super) source: Option<&'static str>,
+    /// It makes certificates anew by itself.
+    pub(super) renews: bool,
 }
 
 impl Shared {
-    pub(super) fn new(source: Option<&'static str>) -> Self {
+    pub(super) fn new(source: Option<&dyn Source>) -> Self {
         Self {
+            token: Mutex::default(),
+            new_token: source.map(Source::new_token).unwrap_or_default(),
             entries: Mutex::default(),
             trust: ArcSwapOption::empty(),
             generation: watch::Sender::new(0),
@@ -54,7 +65,8 @@ impl Shared {
             renewals: Mutex::default(),
             // From 5 ms to 10 s, the time that an attempt may take.
             durations: Histogram::new(exponential_buckets(0.005, 2.0, 12)),
-            source,
+            source: source.map(Source::name),
+            renews: source.is_some_and(Source::renews),
         }
     }
 
@@ -95,6 +107,7 @@ enum Crl {
     /// None are looked for.
     Off,
     Unread,
+    /// As [`Merged::lists`].
     Read(Vec<u8>),
 }
 
@@ -118,8 +131,9 @@ pub(super) struct Manager {
 
 /// The lists that were in force before a restart: verified with the roots then.
 fn kept(path: &Path) -> Option<Vec<u8>> {
-    let bytes = std::fs::read(path).ok()?;
-    check_crl(&bytes, None).ok().map(|()| bytes)
+    let bytes = read_file(path, MAX_CRL).ok()?;
+    let merged = merge_crl(&bytes, None, &[], SystemTime::now());
+    merged.ok().map(|merged| merged.lists)
 }
 
 /// By rename: half a list is none.
@@ -193,9 +207,18 @@ impl Manager {
 
     fn look(&mut self) {
         self.look_at_crl();
-        if self.source.has_changed() {
-            for entry in self.shared.entries.lock().values_mut() {
-                entry.plan.hurry();
+        let change = self.source.look();
+        let mut entries = self.shared.entries.lock();
+        let all = entries.values_mut().map(|entry| &mut entry.plan);
+        match change {
+            Change::Nothing => {}
+            Change::Certificates => all.for_each(Plan::hurry),
+            // What was refused, and one more, which shows whether the token is good.
+            Change::Token => {
+                let failing = |(n, plan): &(usize, &mut Plan)| *n == 0 || plan.failures() > 0;
+                all.enumerate()
+                    .filter(failing)
+                    .for_each(|(_, plan)| plan.try_again());
             }
         }
     }
@@ -230,7 +253,10 @@ impl Manager {
         let took = begun.elapsed().as_secs_f64();
         self.shared.durations.observe(took);
         let now = self.now();
-        let installed = result.and_then(|fetched| self.check(&id, &fetched, number, now));
+        let installed = result.and_then(|fetched| {
+            *self.shared.token.lock() = fetched.token;
+            self.check(&id, &fetched, number, now)
+        });
         let mut entries = self.shared.entries.lock();
         // Gone meanwhile: the key is dropped here.
         let Some(entry) = entries.get_mut(&id) else {
@@ -283,6 +309,8 @@ impl Manager {
         if is_news {
             self.roots.clone_from(&fetched.roots);
             self.put_in_force(trust);
+            // Which of the lists are ours is another question now.
+            self.crl_stamp = None;
         }
         Ok(credentials)
     }
@@ -337,31 +365,43 @@ impl Manager {
         if stamp.is_some() && stamp == self.crl_stamp {
             return;
         }
-        let result = std::fs::read(&path)
+        let name = path.display().to_string();
+        let read = read_file(&path, MAX_CRL);
+        let result = read
             .map_err(|error| SourceError::File { path, error })
-            .and_then(|bytes| self.take_crl(bytes));
-        let problem = result.as_ref().err().map(ToString::to_string);
-        *self.shared.problem.lock() = problem;
+            .and_then(|bytes| self.take_crl(&bytes));
+        *self.shared.problem.lock() = match &result {
+            Ok(lacks) if lacks.is_empty() => None,
+            Ok(lacks) => Some(format!(
+                "{name} has no list of {}, which is trusted",
+                lacks.join(" and ")
+            )),
+            Err(error) => Some(error.to_string()),
+        };
         if result.is_ok() {
             self.crl_stamp = stamp;
         }
     }
 
-    /// The last good one stays in force when this one cannot be read.
-    fn take_crl(&mut self, bytes: Vec<u8>) -> Result<(), SourceError> {
+    /// The last good ones stay in force when this one cannot be read; gives the
+    /// issuers whose list it lacks.
+    fn take_crl(&mut self, bytes: &[u8]) -> Result<Vec<String>, SourceError> {
         let in_force = match &self.crl {
             Crl::Read(bytes) => Some(bytes.as_slice()),
             Crl::Off | Crl::Unread => None,
         };
-        check_crl(&bytes, in_force)?;
-        let before = std::mem::replace(&mut self.crl, Crl::Read(bytes));
+        let Merged { lists, lacks } = merge_crl(bytes, in_force, &self.roots, SystemTime::now())?;
+        if in_force == Some(lists.as_slice()) {
+            return Ok(lacks);
+        }
+        let before = std::mem::replace(&mut self.crl, Crl::Read(lists));
         if self.roots.is_empty() {
-            return Ok(());
+            return Ok(lacks);
         }
         match self.make_trust(&self.roots) {
             Ok(trust) => {
                 self.put_in_force(Arc::new(trust));
-                Ok(())
+                Ok(lacks)
             }
             Err(error) => {
                 self.crl = before;

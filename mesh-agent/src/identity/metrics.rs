@@ -93,7 +93,13 @@ impl Page {
     fn trust(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let trust = self.0.trust.load();
         let trust = trust.as_ref();
+        let token = self.0.token.lock().map(|life| life.end());
         let ends = [
+            (
+                "mesh_agent_token_expiry_timestamp_seconds",
+                "End of the node's join token, without which no certificate is renewed, in seconds since 1970",
+                token,
+            ),
             (
                 "mesh_agent_root_expiry_timestamp_seconds",
                 "End of the mesh's root certificate that ends first, in seconds since 1970",

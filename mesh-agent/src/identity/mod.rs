@@ -17,6 +17,7 @@ mod metrics;
 mod schedule;
 mod source;
 mod status;
+mod token;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -33,7 +34,8 @@ pub use client::CaConfig;
 pub use handle::{Handle, IdentityError};
 use manager::{Manager, Shared};
 use source::Source;
-pub use status::{IdentityStatus, Status};
+pub use status::{IdentityStatus, Status, TokenStatus};
+pub use token::TokenLife;
 
 /// Where certificates come from.
 #[derive(Clone, Debug)]
@@ -79,7 +81,7 @@ impl Identities {
             SourceConfig::Ca(ca) => Some(Arc::new(client::Client::new(ca))),
             SourceConfig::Files(dir) => Some(Arc::new(files::Files::new(dir))),
         };
-        let shared = Arc::new(Shared::new(source.as_ref().map(|s| s.name())));
+        let shared = Arc::new(Shared::new(source.as_deref()));
         let identities = Self {
             shared: shared.clone(),
             trust_domain: config.trust_domain.clone(),

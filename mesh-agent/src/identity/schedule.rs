@@ -40,6 +40,8 @@ pub(super) struct Plan {
     failed_at: Duration,
     /// 0.8 to 1.2, drawn at the failure.
     jitter: f64,
+    /// Whatever the pause after a failure is.
+    at_once: bool,
     pub(super) in_flight: bool,
 }
 
@@ -59,6 +61,7 @@ impl Plan {
 
     pub(super) fn failed(&mut self, now: Now, chance: f64) {
         self.in_flight = false;
+        self.at_once = false;
         self.failures = self.failures.saturating_add(1);
         self.failed_at = now.mono;
         self.jitter = 0.8 + 0.4 * chance.clamp(0.0, 1.0);
@@ -67,6 +70,15 @@ impl Plan {
     /// Asks for another certificate now.
     pub(super) fn hurry(&mut self) {
         self.failures = 0;
+        if let Some(held) = &mut self.held {
+            held.renew = Some((SystemTime::UNIX_EPOCH, Duration::ZERO));
+        }
+    }
+
+    /// Tries again now: what was refused may be given. What failed so far stays
+    /// known until it has succeeded.
+    pub(super) fn try_again(&mut self) {
+        self.at_once = true;
         if let Some(held) = &mut self.held {
             held.renew = Some((SystemTime::UNIX_EPOCH, Duration::ZERO));
         }
@@ -99,7 +111,7 @@ impl Plan {
 
     /// What is left of the pause after a failure.
     fn pause(&self, now: Now, is_awaited: bool) -> Duration {
-        if self.failures == 0 {
+        if self.failures == 0 || self.at_once {
             return Duration::ZERO;
         }
         let doublings = (self.failures - 1).min(8);
@@ -214,6 +226,23 @@ mod tests {
         }
         assert_eq!(awaited.due(at(2), false), None);
         assert_eq!(awaited.due(at(2), true), Some(Priority::OnDemand));
+    }
+
+    #[test]
+    fn another_token_is_tried_at_once_and_the_failures_stay_known_until_it_works() {
+        let mut plan = valid(0.5);
+        for _ in 0..10 {
+            plan.failed(at(1800), 0.5);
+        }
+        assert_eq!(plan.due(at(1801), false), None);
+        plan.try_again();
+        assert_eq!(plan.due(at(1801), false), Some(Priority::Renewal));
+        assert_eq!(plan.failures(), 10);
+        plan.failed(at(1801), 0.5);
+        assert_eq!(plan.due(at(1802), false), None, "once");
+        let mut good = valid(0.5);
+        good.try_again();
+        assert_eq!(good.due(at(1), false), Some(Priority::Renewal));
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! Where certificates come from.
 
 use std::future::Future;
-use std::path::PathBuf;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 
+use super::token::TokenLife;
 use crate::model::SpiffeId;
 use crate::tls::{CredentialsError, CrlError, KeyError, PrivateKey, TrustError};
 
@@ -15,6 +17,8 @@ pub(super) struct Fetched {
     pub(super) key: PrivateKey,
     /// PEM; exactly whom to trust from now on.
     pub(super) roots: Vec<u8>,
+    /// Of the token that was shown for it, where the source told.
+    pub(super) token: Option<TokenLife>,
 }
 
 pub(super) type Fetch = Pin<Box<dyn Future<Output = Result<Fetched, SourceError>> + Send>>;
@@ -28,8 +32,29 @@ pub(super) trait Source: Send + Sync {
 
     fn fetch(self: Arc<Self>, id: SpiffeId) -> Fetch;
 
-    /// Looks, often: did something change that should be fetched at once?
-    fn has_changed(&self) -> bool;
+    /// Looks, often: did something change because of which to fetch at once?
+    fn look(&self) -> Change;
+
+    /// What to do before the token ends; empty where there is none.
+    fn new_token(&self) -> String;
+}
+
+/// What changed at a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    Nothing,
+    /// There may be other certificates.
+    Certificates,
+    /// There is another token: what failed may succeed with it.
+    Token,
+}
+
+/// How a node gets another join token.
+pub(super) fn new_token(node: &str, file: &Path) -> String {
+    format!(
+        "make a token where the authority is (`mesh-agent ca token create --node {node} --allow …`) and put it into {}; no restart is needed",
+        file.display()
+    )
 }
 
 /// Why a certificate did not come, or cannot be used.
@@ -91,10 +116,7 @@ impl SourceError {
     /// What an operator can do about it.
     pub(super) fn remedy(&self) -> String {
         match self {
-            Self::TokenRefused { file, node, .. } => format!(
-                "make a token where the authority is (`mesh-agent ca token create --node {node} --allow …`) and put it into {}; no restart is needed",
-                file.display()
-            ),
+            Self::TokenRefused { file, node, .. } => new_token(node, file),
             Self::Refused {
                 code: tonic::Code::PermissionDenied,
                 ..
@@ -128,8 +150,49 @@ impl SourceError {
     }
 }
 
+/// Largest file of certificates, keys or tokens.
+const MAX_FILE: u64 = 1 << 20;
+
 pub(super) async fn read(path: PathBuf) -> Result<Vec<u8>, SourceError> {
-    tokio::fs::read(&path)
-        .await
-        .map_err(|error| SourceError::File { path, error })
+    let from = path.clone();
+    let read = tokio::task::spawn_blocking(move || read_file(&from, MAX_FILE));
+    match read.await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(error)) => Err(SourceError::File { path, error }),
+        Err(_) => Err(SourceError::Aborted),
+    }
+}
+
+/// Of a pipe the reader would wait for a writer, and of a device there is no end.
+pub(super) fn read_file(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path)?;
+    file.take(most + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > most {
+        true => Err(io::ErrorKind::FileTooLarge.into()),
+        false => Ok(bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_no_end_or_no_writer_is_not_waited_for() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let fifo = dir.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+        for path in [fifo.as_path(), Path::new("/dev/zero"), dir.path()] {
+            assert!(read_file(path, 10).is_err(), "{}", path.display());
+        }
+        let file = dir.path().join("file");
+        std::fs::write(&file, "0123456789").expect("write");
+        assert_eq!(read_file(&file, 10).expect("it fits"), b"0123456789");
+        let kind = read_file(&file, 9).map_err(|e| e.kind());
+        assert_eq!(kind.err(), Some(io::ErrorKind::FileTooLarge));
+    }
 }

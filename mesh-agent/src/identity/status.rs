@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use super::Identities;
 use super::manager::Entry;
+use super::token::is_ending;
 
 /// Of one identity.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -16,6 +17,8 @@ pub struct IdentityStatus {
     pub serial: Option<String>,
     pub expires: Option<String>,
     pub expires_in_seconds: Option<i64>,
+    /// It will end soon, and its source does not make another one by itself.
+    pub is_ending: bool,
     pub age_seconds: Option<u64>,
     /// In a row.
     pub failures: u32,
@@ -23,6 +26,17 @@ pub struct IdentityStatus {
     /// What to do about it.
     pub remedy: Option<String>,
     pub is_awaited: bool,
+}
+
+/// Of the join token that was shown last.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct TokenStatus {
+    pub expires: String,
+    pub expires_in_seconds: i64,
+    /// It has ended, or will soon.
+    pub is_ending: bool,
+    /// What to do then.
+    pub remedy: String,
 }
 
 #[derive(Clone, Debug, serde::Serialize)]
@@ -34,6 +48,10 @@ pub struct Status {
     pub trust_generation: u64,
     /// Why the newest revocation list is not in force.
     pub revocations: Option<String>,
+    /// When the lists were to be replaced by newer ones, where that is past.
+    pub revocations_since: Option<String>,
+    /// None until the authority has told, and where it does not.
+    pub token: Option<TokenStatus>,
     pub identities: Vec<IdentityStatus>,
 }
 
@@ -42,19 +60,42 @@ impl Identities {
     pub fn status(&self) -> Status {
         let now = SystemTime::now();
         let entries = self.shared.entries.lock();
-        let identities: Vec<_> = entries.values().map(|entry| describe(entry, now)).collect();
+        let renews = self.shared.renews;
+        let describe = |entry| describe(entry, renews, now);
+        let identities: Vec<_> = entries.values().map(describe).collect();
         drop(entries);
         Status {
             trust_domain: self.trust_domain.to_string(),
             source: self.shared.source.unwrap_or("none"),
             trust_generation: *self.shared.generation.borrow(),
             revocations: self.shared.problem.lock().clone(),
+            revocations_since: self.overdue(now),
+            token: self.token(now),
             identities,
         }
     }
 }
 
-fn describe(entry: &Entry, now: SystemTime) -> IdentityStatus {
+impl Identities {
+    fn overdue(&self, now: SystemTime) -> Option<String> {
+        let due = self.trust()?.crl_next_update()?;
+        let format = humantime::format_rfc3339_seconds;
+        (due <= now).then(|| format(due).to_string())
+    }
+
+    fn token(&self, now: SystemTime) -> Option<TokenStatus> {
+        let life = (*self.shared.token.lock())?;
+        let left = seconds_until(life.end(), now);
+        Some(TokenStatus {
+            expires: humantime::format_rfc3339_seconds(life.end()).to_string(),
+            expires_in_seconds: left,
+            is_ending: life.is_ending(since_1970(now)),
+            remedy: self.shared.new_token.clone(),
+        })
+    }
+}
+
+fn describe(entry: &Entry, renews: bool, now: SystemTime) -> IdentityStatus {
     let held = entry.handle.held();
     let left = held.as_ref().map(|c| seconds_until(c.not_after(), now));
     let failures = entry.plan.failures();
@@ -71,12 +112,25 @@ fn describe(entry: &Entry, now: SystemTime) -> IdentityStatus {
             .as_ref()
             .map(|c| humantime::format_rfc3339_seconds(c.not_after()).to_string()),
         expires_in_seconds: left,
+        is_ending: !renews
+            && held.as_ref().is_some_and(|c| {
+                is_ending(
+                    since_1970(c.not_before()),
+                    since_1970(c.not_after()),
+                    since_1970(now),
+                )
+            }),
         age_seconds: age(entry, now).map(|age| age.as_secs()),
         failures,
         last_error: failed.as_ref().map(|f| f.message.to_string()),
         remedy: failed.map(|f| f.remedy),
         is_awaited: entry.handle.is_awaited(),
     }
+}
+
+fn since_1970(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
 }
 
 fn age(entry: &Entry, now: SystemTime) -> Option<Duration> {

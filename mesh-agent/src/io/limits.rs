@@ -55,6 +55,12 @@ impl Limits {
         self.data_files
     }
 
+    /// Are those of the data path all in use? Looked at by taking one.
+    #[must_use]
+    pub fn are_used_up(&self) -> bool {
+        std::fs::File::open("/dev/null").map_or(true, |next| self.is_held_back(&next))
+    }
+
     #[must_use]
     pub fn open_files(&self) -> usize {
         self.open_files
@@ -99,5 +105,7 @@ mod tests {
         let file = std::fs::File::open("/dev/null").expect("a file");
         assert!(!Limits::of(20_000, 1).is_held_back(&file));
         assert!(Limits::of(64, 1).is_held_back(&file));
+        assert!(!Limits::of(20_000, 1).are_used_up());
+        assert!(Limits::of(64, 1).are_used_up());
     }
 }

@@ -139,6 +139,12 @@ impl Observe {
         self.0.log.reopen();
     }
 
+    /// Why lines of the access log are dropped now, where they are.
+    #[must_use]
+    pub fn log_trouble(&self) -> Option<String> {
+        self.0.log.trouble()
+    }
+
     /// The oldest connections that the filter takes.
     #[must_use]
     pub fn connections(&self, filter: &ConnectionFilter) -> ConnectionList {

@@ -40,31 +40,19 @@ pub(super) struct Revocations {
 impl Revocations {
     /// At least one list. A list of one of `roots` must carry its signature.
     pub(super) fn parse(file: &[u8], roots: &[CertificateDer<'static>]) -> Result<Self, CrlError> {
-        let lists: Vec<CertificateRevocationListDer<'static>> = if is_pem(file) {
-            CertificateRevocationListDer::pem_slice_iter(file)
-                .collect::<Result<_, _>>()
-                .map_err(|_| CrlError::Unreadable)?
-        } else {
-            vec![CertificateRevocationListDer::from(file.to_vec())]
-        };
-        if lists.is_empty() {
-            return Err(CrlError::NoList);
-        }
         let mut all = Self::default();
-        for der in &lists {
-            let Ok(([], list)) = CertificateRevocationList::from_der(der) else {
-                return Err(CrlError::Unreadable);
-            };
+        for der in lists(file)? {
+            let list = parse(&der)?;
             check_signature(&list, roots)?;
             all.add(&list);
         }
         Ok(all)
     }
 
-    fn add(&mut self, list: &CertificateRevocationList<'_>) {
+    pub(super) fn add(&mut self, list: &CertificateRevocationList<'_>) {
         let issuer: Arc<[u8]> = list.tbs_cert_list.issuer.as_raw().into();
-        let (number, key) = facts(list.extensions());
-        let known = self.numbers.entry((issuer.to_vec(), key)).or_default();
+        let (number, _) = facts(list.extensions());
+        let known = self.numbers.entry(signer(list)).or_default();
         if is_lower(known, &number) {
             *known = number;
         }
@@ -82,32 +70,67 @@ impl Revocations {
         self.next_update
     }
 
+    #[cfg(test)]
+    pub(super) fn serials(&self) -> impl Iterator<Item = &[u8]> {
+        self.revoked.iter().map(|name| &*name.serial)
+    }
+
+    /// Has it a list of the one who signed this list? One that names no key may
+    /// be anybody's of that name.
+    pub(super) fn is_of(&self, list: &CertificateRevocationList<'_>) -> bool {
+        let (name, key) = signer(list);
+        let same = |other: &Option<Vec<u8>>| other.is_none() || key.is_none() || *other == key;
+        let mut all = self.numbers.keys();
+        all.any(|(other, its)| *other == name && same(its))
+    }
+
     pub(super) fn contains(&self, name: &CertificateName) -> bool {
         self.revoked.contains(name)
     }
 
-    /// May these take the place of those in force? None goes back to a lower
-    /// number. A list that is not there any more went with its root: the file
-    /// may be newer than the roots here.
-    fn follow(&self, before: &Self) -> Result<(), CrlError> {
-        let older = |(issuer, number): (&Issuer, &Vec<u8>)| {
+    /// Goes one of them back to a lower number?
+    pub(super) fn is_older(&self, before: &Self) -> bool {
+        before.numbers.iter().any(|(issuer, number)| {
             let now = self.numbers.get(issuer);
             now.is_some_and(|now| is_lower(now, number))
-        };
-        match before.numbers.iter().any(older) {
-            true => Err(CrlError::Older),
-            false => Ok(()),
-        }
+        })
     }
 }
 
-/// May `file` take the place of `before`? Signatures are checked with the roots,
-/// which may not be there yet.
-pub fn check_crl(file: &[u8], before: Option<&[u8]>) -> Result<(), CrlError> {
-    let next = Revocations::parse(file, &[])?;
-    before.map_or(Ok(()), |before| {
-        next.follow(&Revocations::parse(before, &[])?)
-    })
+/// At least one, each as DER.
+pub(super) fn lists(file: &[u8]) -> Result<Vec<Vec<u8>>, CrlError> {
+    let mut lists = Vec::new();
+    if is_pem(file) {
+        for list in CertificateRevocationListDer::pem_slice_iter(file) {
+            let list = list.map_err(|_| CrlError::Unreadable)?;
+            parse(&list)?;
+            lists.push(list.to_vec());
+        }
+    } else {
+        let mut rest = file;
+        while !rest.is_empty() {
+            let parsed = CertificateRevocationList::from_der(rest);
+            let (after, _) = parsed.map_err(|_| CrlError::Unreadable)?;
+            lists.push(rest[..rest.len() - after.len()].to_vec());
+            rest = after;
+        }
+    }
+    match lists.is_empty() {
+        true => Err(CrlError::NoList),
+        false => Ok(lists),
+    }
+}
+
+pub(super) fn parse(der: &[u8]) -> Result<CertificateRevocationList<'_>, CrlError> {
+    match CertificateRevocationList::from_der(der) {
+        Ok(([], list)) => Ok(list),
+        _ => Err(CrlError::Unreadable),
+    }
+}
+
+fn signer(list: &CertificateRevocationList<'_>) -> Issuer {
+    let (_, key) = facts(list.extensions());
+    (list.tbs_cert_list.issuer.as_raw().to_vec(), key)
 }
 
 pub(super) fn is_pem(bytes: &[u8]) -> bool {

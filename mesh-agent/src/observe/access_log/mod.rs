@@ -18,7 +18,7 @@ use prometheus_client::metrics::counter::Counter;
 
 use super::connections::Live;
 use crate::model::{ByteCounts, CloseReason, Outcome};
-use writer::Writer;
+use writer::{Trouble, Writer};
 
 /// Records waiting for the thread; more are dropped and counted.
 const QUEUE: usize = 8_192;
@@ -111,6 +111,7 @@ pub(super) struct AccessLog {
     done: Option<parking_lot::Mutex<Receiver<()>>>,
     reopen: Arc<AtomicBool>,
     dropped: Counter,
+    trouble: Arc<Trouble>,
 }
 
 impl AccessLog {
@@ -121,6 +122,7 @@ impl AccessLog {
             done: None,
             reopen: Arc::default(),
             dropped: Counter::default(),
+            trouble: Arc::default(),
         };
         if target == Target::Off {
             return log;
@@ -129,11 +131,12 @@ impl AccessLog {
         let (ended, done) = sync_channel(1);
         let node: Arc<str> = node.into();
         let (reopen, dropped) = (log.reopen.clone(), log.dropped.clone());
+        let trouble = log.trouble.clone();
         let thread = std::thread::Builder::new().name("access-log".to_owned());
         let spawned = thread.spawn(move || {
             // Opened here: a fifo without a reader blocks already then.
-            let writer = Writer::new(target, reopen, dropped);
-            run(&node, &records, writer);
+            let writer = Writer::new(target, reopen, dropped, trouble.clone());
+            run(&node, &records, writer, &trouble);
             // Nobody waits unless the agent ends.
             let _nobody = ended.send(());
         });
@@ -148,6 +151,11 @@ impl AccessLog {
 
     pub(super) fn dropped(&self) -> Counter {
         self.dropped.clone()
+    }
+
+    /// Why lines are dropped now.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.trouble.now()
     }
 
     /// The file was renamed: the next lines go to a new one.
@@ -167,6 +175,7 @@ impl AccessLog {
         };
         if queue.try_send(record).is_err() {
             self.dropped.inc();
+            self.trouble.is_behind.store(true, Ordering::Relaxed);
         }
     }
 }
@@ -181,7 +190,7 @@ impl Drop for AccessLog {
     }
 }
 
-fn run(node: &str, records: &Receiver<Record>, mut writer: Writer) {
+fn run(node: &str, records: &Receiver<Record>, mut writer: Writer, trouble: &Trouble) {
     let mut piece = Vec::with_capacity(2 * PIECE);
     loop {
         let state = match records.try_recv() {
@@ -198,7 +207,10 @@ fn run(node: &str, records: &Receiver<Record>, mut writer: Writer) {
         piece.clear();
         match state {
             None => {}
-            Some(TryRecvError::Empty) => std::thread::sleep(TURN),
+            Some(TryRecvError::Empty) => {
+                trouble.is_behind.store(false, Ordering::Relaxed);
+                std::thread::sleep(TURN);
+            }
             Some(TryRecvError::Disconnected) => return,
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use prometheus_client::metrics::counter::Counter;
 use proptest::prelude::*;
 
-use super::writer::Writer;
+use super::writer::{Trouble, Writer};
 use super::{AccessLog, End, Event, Events, QUEUE, Record, Target, line};
 use crate::model::*;
 use crate::observe::connections::Live;
@@ -172,17 +172,53 @@ proptest! {
     fn no_name_can_break_a_line_or_steer_a_terminal(name in any::<String>()) {
         let text = formatted(&name);
         let line = text.strip_suffix('\n').expect("one line");
-        prop_assert!(!line.contains(line::is_hidden));
+        prop_assert!(!line.contains(crate::model::text::is_hidden));
         let json: serde_json::Value = serde_json::from_str(line).expect("JSON");
         prop_assert_eq!(json["source_service_account"].as_str(), Some(name.as_str()));
     }
 }
 
 fn writer(path: &Path) -> (Writer, Arc<std::sync::atomic::AtomicBool>, Counter) {
-    let (reopen, dropped) = (Arc::default(), Counter::default());
-    let target = Target::File(path.to_owned());
-    let writer = Writer::new(target, Arc::clone(&reopen), dropped.clone());
+    let (writer, reopen, dropped, _) = troubled(path);
     (writer, reopen, dropped)
+}
+
+type Troubled = (
+    Writer,
+    Arc<std::sync::atomic::AtomicBool>,
+    Counter,
+    Arc<Trouble>,
+);
+
+fn troubled(path: &Path) -> Troubled {
+    let (reopen, dropped, trouble) = (Arc::default(), Counter::default(), Arc::default());
+    let target = Target::File(path.to_owned());
+    let writer = Writer::new(
+        target,
+        Arc::clone(&reopen),
+        dropped.clone(),
+        Arc::clone(&trouble),
+    );
+    (writer, reopen, dropped, trouble)
+}
+
+#[test]
+fn why_lines_are_lost_is_known_until_they_are_not_any_more() {
+    let (mut full, _, _, trouble) = troubled(Path::new("/dev/full"));
+    assert_eq!(trouble.now(), None);
+    full.write(b"one\n");
+    let why = trouble.now().expect("a reason");
+    assert!(why.contains("/dev/full cannot be written"), "{why}");
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("later/log");
+    let (mut later, reopen, _, trouble) = troubled(&path);
+    later.write(b"one\n");
+    let why = trouble.now().expect("a reason");
+    assert!(why.contains("cannot be opened"), "{why}");
+    std::fs::create_dir(dir.path().join("later")).expect("a directory");
+    reopen.store(true, std::sync::atomic::Ordering::Relaxed);
+    later.write(b"two\n");
+    assert_eq!(trouble.now(), None);
 }
 
 #[test]
@@ -221,6 +257,7 @@ fn a_stuck_reader_never_blocks_and_every_line_lost_is_counted() {
         log.send(&live, Event::Open);
     }
     assert_eq!(log.dropped().get(), 1_000);
+    assert!(log.trouble().is_some_and(|why| why.contains("not taken")));
 }
 
 /// What a worker pays for a line: handing over a record, against making the text.

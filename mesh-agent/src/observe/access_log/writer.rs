@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 
 use super::Target;
@@ -24,14 +25,37 @@ pub(super) struct Writer {
     looked: Option<Instant>,
     reopen: Arc<AtomicBool>,
     dropped: Counter,
+    trouble: Arc<Trouble>,
     /// Half a line was written: the next one begins on a line of its own.
     torn: bool,
-    /// Said once until it works again.
-    complained: bool,
+}
+
+/// Why lines are dropped now.
+#[derive(Debug, Default)]
+pub(super) struct Trouble {
+    /// They cannot be written.
+    failure: Mutex<Option<String>>,
+    /// They come faster than they are taken.
+    pub(super) is_behind: AtomicBool,
+}
+
+impl Trouble {
+    pub(super) fn now(&self) -> Option<String> {
+        let behind = || {
+            let is_behind = self.is_behind.load(Ordering::Relaxed);
+            is_behind.then(|| "it is not taken as fast as it is written".to_owned())
+        };
+        self.failure.lock().clone().or_else(behind)
+    }
 }
 
 impl Writer {
-    pub(super) fn new(target: Target, reopen: Arc<AtomicBool>, dropped: Counter) -> Self {
+    pub(super) fn new(
+        target: Target,
+        reopen: Arc<AtomicBool>,
+        dropped: Counter,
+        trouble: Arc<Trouble>,
+    ) -> Self {
         let (path, out): (_, Option<Box<dyn Write + Send>>) = match target {
             Target::Off => (None, None),
             // Not std's own handle: its buffer would hide what was not written.
@@ -45,9 +69,13 @@ impl Writer {
             looked: None,
             reopen,
             dropped,
+            trouble,
             torn: false,
-            complained: false,
         };
+        if writer.path.is_none() && writer.out.is_none() {
+            let why = "there is no standard output".to_owned();
+            *writer.trouble.failure.lock() = Some(why);
+        }
         writer.look(Instant::now());
         writer
     }
@@ -77,7 +105,7 @@ impl Writer {
             }
         }
         match result.and_then(|()| out.flush()) {
-            Ok(()) => self.complained = false,
+            Ok(()) => *self.trouble.failure.lock() = None,
             Err(error) => self.failed(&lines[..written], &lines[written..], &error),
         }
     }
@@ -85,17 +113,17 @@ impl Writer {
     fn failed(&mut self, written: &[u8], rest: &[u8], error: &io::Error) {
         self.torn |= written.last().is_some_and(|last| *last != b'\n');
         self.dropped.inc_by(count(rest));
-        self.complain(
-            "cannot write the access log; lines are dropped and counted",
-            error,
-        );
+        self.complain("written", error);
     }
 
-    fn complain(&mut self, message: &str, error: &io::Error) {
-        if !self.complained {
-            tracing::error!(%error, path = ?self.path, "{message}");
-        }
-        self.complained = true;
+    /// Told as a problem of the node until it works again.
+    fn complain(&self, what: &str, error: &io::Error) {
+        let name = self
+            .path
+            .as_ref()
+            .map(|path| format!(" {}", path.display()));
+        let name = name.unwrap_or_default();
+        *self.trouble.failure.lock() = Some(format!("the file{name} cannot be {what}: {error}"));
     }
 
     /// Opens the file when there is none, when asked to, and when it was moved or removed.
@@ -129,16 +157,13 @@ impl Writer {
                 self.out = Some(Box::new(file));
                 self.opened = Some(metadata);
                 self.torn = false;
-                self.complained = false;
+                *self.trouble.failure.lock() = None;
             }
             // Nobody reads a file that has no name: its lines would be lost in silence.
             Err(error) => {
                 self.out = None;
                 self.opened = None;
-                self.complain(
-                    "cannot open the access log; lines are dropped and counted",
-                    &error,
-                );
+                self.complain("opened", &error);
             }
         }
     }

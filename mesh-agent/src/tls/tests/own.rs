@@ -13,7 +13,7 @@ use super::support::{credentials, domain, id, private, root, sockets, trust, wor
 use crate::model::{TlsFailure, TrustDomain};
 use crate::tls::{
     CaClient, CaName, CaServer, Credentials, CredentialsError, CrlError, KeyError, PrivateKey,
-    Trust, TrustError, check_crl, warm,
+    Trust, TrustError, merge_crl, warm,
 };
 
 #[test]
@@ -190,23 +190,75 @@ fn revocations_never_go_back() {
         list.signed_by(root).expect("a CRL").pem().expect("PEM")
     };
     let before = list(&one, 300) + &list(&other, 2);
+    let both = one.pem() + &other.pem();
     let older = Err(CrlError::Older);
-    for (numbers, expected) in [
-        ((Some(300), Some(2)), Ok(())),
-        ((Some(301), Some(3)), Ok(())),
-        ((Some(65_536), Some(2)), Ok(())),
-        ((Some(299), Some(2)), older),
-        ((Some(300), Some(1)), older),
-        // A root that is gone takes its list with it.
-        ((None, Some(2)), Ok(())),
-        ((None, None), Err(CrlError::NoList)),
+    let lacks = |who: &[&str]| Ok(who.iter().map(|w| format!("CN={w}")).collect::<Vec<_>>());
+    for (roots, numbers, expected) in [
+        (&both, (Some(300), Some(2)), lacks(&[])),
+        (&both, (Some(301), Some(3)), lacks(&[])),
+        (&both, (Some(65_536), Some(2)), lacks(&[])),
+        (&both, (Some(299), Some(2)), older.clone()),
+        (&both, (Some(300), Some(1)), older),
+        // A root that is gone takes its list with it, and one that is there does not.
+        (&other.pem(), (None, Some(2)), lacks(&[])),
+        (&both, (None, Some(2)), lacks(&["one"])),
+        (&both, (None, None), Err(CrlError::NoList)),
     ] {
         let lists = [(&one, numbers.0), (&other, numbers.1)];
         let lists = lists.map(|(root, n)| n.map(|n| list(root, n)).unwrap_or_default());
         let file = lists.concat();
-        let follows = check_crl(file.as_bytes(), Some(before.as_bytes()));
-        assert_eq!(follows, expected, "{numbers:?}");
+        let merged = merge_crl(
+            file.as_bytes(),
+            Some(before.as_bytes()),
+            roots.as_bytes(),
+            std::time::SystemTime::now(),
+        );
+        assert_eq!(merged.map(|m| m.lacks), expected, "{numbers:?}");
     }
+}
+
+#[test]
+fn a_file_of_somebody_elses_lists_takes_nothing_of_ours_away() {
+    let (ours, stranger, between) = (root("ours"), root("stranger"), root("between"));
+    let revoked = |by: &super::support::Issuer, serial: u64, year| {
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(year, 1, 2),
+            crl_number: SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: vec![rcgen::RevokedCertParams {
+                serial_number: SerialNumber::from(serial),
+                revocation_time: date_time_ymd(2020, 1, 1),
+                reason_code: None,
+                invalidity_date: None,
+            }],
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(by).expect("a CRL").pem().expect("PEM")
+    };
+    let before = revoked(&ours, 7, 2020) + &revoked(&between, 8, 2100);
+    let file = revoked(&stranger, 9, 2020);
+    let now = std::time::SystemTime::now();
+    let merge = |file: &[u8], before: &[u8], roots: &str| {
+        merge_crl(file, Some(before), roots.as_bytes(), now).expect("merged")
+    };
+    let merged = merge(file.as_bytes(), before.as_bytes(), &ours.pem());
+    assert_eq!(merged.lacks, ["CN=ours"]);
+    let has = |lists: &[u8], serial: u8| {
+        let lists = super::super::revocation::Revocations::parse(lists, &[]);
+        lists.expect("lists").serials().any(|s| s == [serial])
+    };
+    let all = |lists: &[u8]| [7, 8, 9].map(|serial| has(lists, serial));
+    assert_eq!(all(&merged.lists), [true; 3]);
+    // A list of a root that is not trusted any more goes with the next file; that of
+    // an intermediate stays until it is to be replaced.
+    let later = merge(file.as_bytes(), &merged.lists, &stranger.pem());
+    assert_eq!(all(&later.lists), [false, true, true]);
+    // Of whom the lists are is not known before the roots are.
+    let early = merge(file.as_bytes(), before.as_bytes(), "");
+    assert_eq!((all(&early.lists), early.lacks), ([true; 3], vec![]));
+    let again = merge(&merged.lists, &merged.lists, &ours.pem());
+    assert_eq!(again.lacks, Vec::<String>::new());
 }
 
 async fn talk(client: &CaClient, server: &CaServer) -> std::io::Result<String> {

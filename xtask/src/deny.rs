@@ -28,7 +28,9 @@ pub(crate) fn check(repo: &Repo) -> Result<()> {
         tool = find(repo);
     }
     let Some(tool) = tool else {
-        eprintln!("deny: not run, cargo-deny is not installed");
+        eprintln!(
+            "deny: not run, cargo-deny is not installed; licences, bans and sources were looked at without it"
+        );
         return Ok(());
     };
     if !reachable {

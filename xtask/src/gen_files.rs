@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use crate::USAGE;
 use crate::command;
 use crate::repo::Repo;
+use crate::test::PROFILE;
 use crate::tidy;
 
 struct Block {
@@ -59,8 +60,10 @@ fn write(repo: &Repo) -> Result<()> {
 
 fn references(repo: &Repo) -> Result<()> {
     let mut command = command::cargo(repo);
+    // In the profile of the tests: what they built serves this too.
     command
-        .args(["test", "-q", "-p", "mesh-agent", "--lib", "app::reference"])
+        .args(["test", "-q", "--profile", PROFILE])
+        .args(["-p", "mesh-agent", "--lib", "app::reference"])
         .env("MESH_WRITE_REFERENCE", "1");
     command::run(&mut command).context("write the agent's references")
 }

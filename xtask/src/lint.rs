@@ -7,7 +7,7 @@ use crate::command::{cargo, run as run_command};
 use crate::repo::Repo;
 use crate::summary::Steps;
 use crate::test::PROFILE;
-use crate::{deny, gen_files, tidy};
+use crate::{deny, dependencies, gen_files, tidy};
 
 type Check = fn(&Repo) -> Result<()>;
 
@@ -18,6 +18,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("gen --check", gen_files::check),
     ("clippy", clippy),
     ("doc", doc),
+    ("dependencies", dependencies::check),
     ("deny", deny::check),
 ];
 
@@ -69,7 +70,15 @@ mod tests {
         let names: Vec<_> = CHECKS.iter().map(|(name, _)| *name).collect();
         assert_eq!(
             names,
-            ["fmt", "tidy", "gen --check", "clippy", "doc", "deny"]
+            [
+                "fmt",
+                "tidy",
+                "gen --check",
+                "clippy",
+                "doc",
+                "dependencies",
+                "deny"
+            ]
         );
     }
 }

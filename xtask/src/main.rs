@@ -12,6 +12,7 @@ mod ci;
 mod command;
 mod demo;
 mod deny;
+mod dependencies;
 mod elf;
 mod fuzz;
 mod gen_files;

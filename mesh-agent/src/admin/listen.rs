@@ -7,10 +7,12 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
@@ -129,6 +131,16 @@ impl Clients {
     }
 }
 
+/// What it gives without waiting.
+async fn at_once<T>(work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    let once = |cx: &mut Context<'_>| match work.as_mut().poll(cx) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending => Poll::Ready(None),
+    };
+    poll_fn(once).await
+}
+
 /// Until cancelled.
 pub(super) async fn serve(
     listener: impl Accept,
@@ -149,6 +161,18 @@ pub(super) async fn serve(
                 continue;
             }
         };
+        let accepted = match accepted {
+            // The kernel asks for a descriptor before it looks whether anybody waits.
+            Err(error) if spare.make_room(&error) => {
+                let waiting = at_once(listener.next()).await;
+                spare.refill();
+                match waiting {
+                    Some(accepted) => accepted,
+                    None => continue,
+                }
+            }
+            accepted => accepted,
+        };
         match accepted {
             Ok(stream) => {
                 let has_asked = Arc::<AtomicBool>::default();
@@ -156,8 +180,6 @@ pub(super) async fn serve(
                 let task = tasks.spawn(answer);
                 clients.admit(Client { task, has_asked });
             }
-            // Another thread may take it first: then the next one is given up.
-            Err(error) if spare.make_room(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, "the admin pages cannot accept");
                 clients.end_one();

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::locate::locate;
 use super::{Code, Directory, Error, Problem, Severity, Update};
 use crate::model::policy::{Action, MeshSettings};
+use crate::model::text::printable;
 use crate::policy::PolicyStatus;
 
 /// What is wrong with a directory, each thing once, and how its policies fare.
@@ -129,7 +130,7 @@ impl fmt::Display for Checked {
         writeln!(
             f,
             "{}: {}, {}",
-            self.directory.display(),
+            printable(&self.directory.to_string_lossy()),
             plural(self.mistakes, "mistake"),
             plural(self.warnings, "warning")
         )
@@ -138,7 +139,7 @@ impl fmt::Display for Checked {
 
 impl fmt::Display for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (name, action) = (&self.policy, self.action);
+        let (name, action) = (printable(&self.policy), self.action);
         write!(f, "AuthorizationPolicy {name}: {action}")?;
         if self.dry_run {
             f.write_str(" in dry run")?;

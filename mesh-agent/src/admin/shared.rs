@@ -92,7 +92,8 @@ mod tests {
         let first = made.load(Ordering::Relaxed);
         assert!(first <= 2, "{first} pages for one moment");
         // Not synchronisation: only time makes the page too old.
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        let cost = page.0.lock().await.as_ref().map(|made| made.cost);
+        tokio::time::sleep(cost.expect("it was made") * (REST + 1)).await;
         ask().await;
         assert_eq!(made.load(Ordering::Relaxed), first + 1);
     }

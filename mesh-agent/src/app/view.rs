@@ -23,6 +23,7 @@ use crate::discovery::Update;
 use crate::enrol::PodStatus;
 use crate::explain::Explainer;
 use crate::identity::Identities;
+use crate::io;
 use crate::model::SpiffeId;
 use crate::observe::explanation::Explanation;
 use crate::observe::{ConnectionFilter, ConnectionList, NodeState, Observe};

@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use super::documents::parse_file;
+use super::documents::{documents, parse_file};
 use super::files::keep_last_good;
+use super::tree::agree;
 use super::{Object, Problem, build};
 use crate::model::policy::PeerMode;
 use crate::model::{SpiffeId, Workload};
@@ -31,7 +32,8 @@ spec:
     to: [{operation: {ports: ["80"]}}]
 "#;
 
-/// One file: every mistake told within bounds, and no DENY lifted.
+/// One file: every mistake told within bounds, no DENY lifted, and read in one
+/// way whoever reads it.
 pub(crate) fn config(bytes: &[u8]) {
     static GOOD_OBJECTS: OnceLock<(Vec<Object>, Arc<Workload>)> = OnceLock::new();
     let (good, pod) = GOOD_OBJECTS.get_or_init(|| {
@@ -41,6 +43,10 @@ pub(crate) fn config(bytes: &[u8]) {
         let pod = snapshot.workloads.values().next().expect("the pod");
         (parsed.objects, pod.clone())
     });
+    let text = String::from_utf8_lossy(bytes);
+    for (_, document) in documents(&text) {
+        assert_eq!(agree(&document), Ok(()));
+    }
     let file = parse_file(Path::new("any.yaml"), bytes);
     let lines = bytes.iter().filter(|b| **b == b'\n').count() as u64 + 2;
     assert!(file.problems.len() <= MAX_PROBLEMS);

@@ -4,6 +4,8 @@
 //! aliases repeat are bounded. A value that is absent and one that is null are
 //! the same node, so that fields can be asked for one after the other.
 
+#[cfg(any(test, feature = "fuzzing"))]
+mod agree;
 mod json;
 mod plain;
 mod read;
@@ -18,6 +20,8 @@ use std::ops::Index;
 
 use serde_json::{Number, Value};
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) use agree::agree;
 pub(super) use read::read;
 use scalar::Scalar;
 pub(super) use yaml::yaml;

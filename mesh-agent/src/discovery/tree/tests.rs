@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{Data, MAX_DEPTH, Node, json::json, plain::plain, read, yaml};
+use super::{MAX_DEPTH, Node, agree, json::json, plain::plain, read, yaml};
 use crate::discovery::documents::documents;
 use crate::discovery::fuzz::seeds;
 use crate::fuzzing::mutate::Mutator;
@@ -40,32 +40,7 @@ fn holds(document: &str) -> Result<(), String> {
             _ => return Err(format!("{document:?}: {expected:?}, and here {found:?}")),
         }
     }
-    match (plain(document), yaml(document)) {
-        (Some(plain), Ok(all)) if is_same(&plain, &all) => Ok(()),
-        (None, _) => Ok(()),
-        (plain, all) => Err(format!("{document:?}: plain {plain:?}, and all {all:?}")),
-    }
-}
-
-/// With the places of keys and items.
-fn is_same(a: &Node<'_>, b: &Node<'_>) -> bool {
-    match (&a.data, &b.data) {
-        (Data::Null, Data::Null) => true,
-        (Data::Bare(a), Data::Bare(b)) | (Data::Text(a), Data::Text(b)) => a == b,
-        (Data::List(a), Data::List(b)) => {
-            let is_placed = |a: &Node<'_>, b: &Node<'_>| a.is_null() || a.place == b.place;
-            let mut both = a.iter().zip(b);
-            a.len() == b.len() && both.all(|(a, b)| is_placed(a, b) && is_same(a, b))
-        }
-        (Data::Mapping(a), Data::Mapping(b)) => {
-            let mut both = a.entries.iter().zip(&b.entries);
-            a.entries.len() == b.entries.len()
-                && both.all(|(a, b)| {
-                    a.key == b.key && a.place == b.place && is_same(&a.value, &b.value)
-                })
-        }
-        _ => false,
-    }
+    agree(document)
 }
 
 fn corpus() -> Vec<Vec<u8>> {

@@ -25,6 +25,7 @@ use crate::explain::Explainer;
 use crate::identity::Identities;
 use crate::io;
 use crate::observe::{self, AccessLogTarget, Observe};
+use crate::policy::Here;
 use crate::proxy::{self, Workers};
 use crate::sys::{cgroup, process};
 pub use authority::authority;
@@ -49,8 +50,11 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
     let capture_config = capture_config(&flags)?;
     // Before anything that another agent on this node may use.
     let owner = capture::Owner::of(&capture_config.bpffs_dir)?;
-    let (directory, mut updates) =
-        Directory::start(flags.config_dir.clone(), flags.mesh_settings())?;
+    let (directory, mut updates) = Directory::start(
+        flags.config_dir.clone(),
+        flags.mesh_settings(),
+        Here::Node(node.clone()),
+    )?;
     let admin = admin::bind(flags.metrics_addr, &flags.place.run_dir).await?;
     let observe = Observe::start(observe_config(&flags, &node));
     let identities = Identities::start(flags.identity.config(&node, &flags.place.run_dir));

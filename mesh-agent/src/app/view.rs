@@ -24,7 +24,7 @@ use crate::enrol::PodStatus;
 use crate::explain::Explainer;
 use crate::identity::Identities;
 use crate::io;
-use crate::model::SpiffeId;
+use crate::model::{Name, Part, Snapshot, SpiffeId};
 use crate::observe::explanation::Explanation;
 use crate::observe::{ConnectionFilter, ConnectionList, NodeState, Observe};
 use crate::plan::InForce;
@@ -258,19 +258,48 @@ impl admin::Source for View {
 /// The configuration in force, as a short name of it.
 pub(super) struct Configuration {
     published: Arc<ArcSwap<InForce>>,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
     /// Of which generation.
-    known: Mutex<(u64, String)>,
+    generation: u64,
+    hash: String,
+    /// What is the same in the next one has the same hash.
+    parts: BTreeMap<Name, (Part, [u8; 32])>,
 }
 
 impl Configuration {
-    /// Made once for each generation, when it is first asked for.
+    /// Made once for each generation, when it is first asked for, of what is
+    /// not as it was the last time.
     fn hash(&self) -> String {
         let snapshot = self.published.load().snapshot.clone();
         let mut known = self.known.lock();
-        if known.1.is_empty() || known.0 != snapshot.generation {
-            *known = (snapshot.generation, hash(&snapshot.content()));
+        if known.hash.is_empty() || known.generation != snapshot.generation {
+            known.look(&snapshot);
         }
-        known.1.clone()
+        known.hash.clone()
+    }
+}
+
+impl Known {
+    fn look(&mut self, snapshot: &Snapshot) {
+        let mut before = std::mem::take(&mut self.parts);
+        for namespace in snapshot.namespaces() {
+            let part = snapshot.part(&namespace);
+            let same = before.remove(&namespace);
+            let same = same.filter(|(before, _)| before.is_shared_with(&part));
+            let hash = same.map_or_else(|| digest(&(&namespace, &part)), |(_, hash)| hash);
+            self.parts.insert(namespace, (part, hash));
+        }
+        let hashes: Vec<_> = self.parts.values().map(|(_, hash)| hash).collect();
+        let digest = digest(&(snapshot.common(), hashes));
+        self.hash = digest.iter().take(6).fold(String::new(), |mut text, byte| {
+            let _never = write!(text, "{byte:02x}");
+            text
+        });
+        self.generation = snapshot.generation;
     }
 }
 
@@ -286,7 +315,7 @@ pub(super) fn register(observe: &Observe, published: &Arc<ArcSwap<InForce>>) -> 
 }
 
 /// Of how it is written down: the order is that of names, not of files.
-fn hash(content: &impl std::fmt::Debug) -> String {
+fn digest(content: &impl std::fmt::Debug) -> [u8; 32] {
     struct Hashing(Sha256);
     impl std::fmt::Write for Hashing {
         fn write_str(&mut self, text: &str) -> std::fmt::Result {
@@ -297,11 +326,7 @@ fn hash(content: &impl std::fmt::Debug) -> String {
     let mut hashing = Hashing(Sha256::new());
     // Hashing cannot fail.
     let _never = write!(hashing, "{content:?}");
-    let digest = hashing.0.finalize();
-    digest.iter().take(6).fold(String::new(), |mut text, byte| {
-        let _never = write!(text, "{byte:02x}");
-        text
-    })
+    hashing.0.finalize().into()
 }
 
 /// Made when the page is read, so that no former hash stays on it.
@@ -330,18 +355,46 @@ impl Collector for Page {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Snapshot;
+    use crate::model::policy::{Action, AuthorizationPolicy, Scope};
 
     #[test]
     fn the_hash_is_of_what_is_in_force_and_not_of_how_it_came() {
-        let of = |settings: &str, generation| {
+        let snapshot = |settings: &str, generation| {
             let mut snapshot = Snapshot::default();
             settings.clone_into(&mut snapshot.settings.root_namespace);
             snapshot.generation = generation;
-            hash(&snapshot.content())
+            snapshot
         };
-        assert_eq!(of("a", 1), of("a", 9));
-        assert_ne!(of("a", 1), of("b", 1));
-        assert_eq!(of("a", 1).len(), 12);
+        let of = |snapshots: &[Snapshot]| {
+            let mut known = Known::default();
+            snapshots.iter().for_each(|snapshot| known.look(snapshot));
+            known.hash
+        };
+        assert_eq!(of(&[snapshot("a", 1)]), of(&[snapshot("a", 9)]));
+        assert_ne!(of(&[snapshot("a", 1)]), of(&[snapshot("b", 1)]));
+        assert_eq!(of(&[snapshot("a", 1)]).len(), 12);
+        let mut more = snapshot("a", 2);
+        more.policies = vec![policy("shop"), policy("web")].into();
+        let mut other = more.clone();
+        other
+            .policies
+            .set("web".into(), vec![Arc::new(policy("db"))]);
+        let all = [&more, &other].map(|s| of(std::slice::from_ref(s)));
+        assert_ne!(all[0], all[1]);
+        // By the way that they came there, it is the same.
+        assert_eq!(of(&[snapshot("a", 1), more.clone(), other.clone()]), all[1]);
+        assert_eq!(of(&[other, more]), all[0]);
+    }
+
+    fn policy(namespace: &str) -> AuthorizationPolicy {
+        AuthorizationPolicy {
+            namespace: namespace.to_owned(),
+            name: "p".to_owned(),
+            action: Action::Deny,
+            dry_run: false,
+            scope: Scope::Namespace,
+            rules: Vec::new(),
+            broken: None,
+        }
     }
 }

@@ -138,12 +138,8 @@ mod tests {
         let pods: Vec<_> = pods.iter().map(|(n, uid)| (*n, pod(*n, uid))).collect();
         let endpoints = pods.iter().map(|(n, pod)| endpoint(pod, *n)).collect();
         let mut snapshot = Snapshot::default();
-        let key = ServiceKey {
-            namespace: "shop".to_owned(),
-            name: "web".to_owned(),
-        };
         let service = Service {
-            key: key.clone(),
+            key: ServiceKey::new("shop", "web"),
             vips: vec![[10, 96, 0, 1].into()],
             ports: vec![ServicePort {
                 name: String::new(),
@@ -158,9 +154,9 @@ mod tests {
             hides_ports: false,
             hides_members: false,
         };
-        snapshot.services.insert(key, Arc::new(service));
+        snapshot.services.insert(Arc::new(service));
         for (_, pod) in pods {
-            snapshot.workloads.insert(pod.key.clone(), pod);
+            snapshot.workloads.insert(pod);
         }
         snapshot
     }

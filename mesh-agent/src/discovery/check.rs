@@ -7,7 +7,7 @@ use super::locate::locate;
 use super::{Code, Directory, Error, Problem, Severity, Update};
 use crate::model::policy::{Action, MeshSettings};
 use crate::model::text::printable;
-use crate::policy::PolicyStatus;
+use crate::policy::{Here, PolicyStatus};
 
 /// What is wrong with a directory, each thing once, and how its policies fare.
 #[derive(Debug, serde::Serialize)]
@@ -42,10 +42,10 @@ struct Policy {
 
 /// What an agent would make of `dir`, with the exact place of each problem.
 pub fn check(dir: &Path, settings: MeshSettings) -> Result<Update, Error> {
-    let (directory, updates) = Directory::start(dir.to_owned(), settings)?;
+    let (directory, updates) = Directory::start(dir.to_owned(), settings, Here::default())?;
     let mut update = updates.borrow().clone();
     let mut problems = update.problems.to_vec();
-    if directory.files.objects().next().is_none() && problems.is_empty() {
+    if directory.store.is_empty() && problems.is_empty() {
         problems.push(Problem {
             code: Code::EmptyDirectory,
             file: dir.to_owned(),

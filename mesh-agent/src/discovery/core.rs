@@ -16,6 +16,7 @@ mod slice;
 mod unknown;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::kinds::{Meta, Part};
 use super::objects::{Kind, Object, Origin};
@@ -91,7 +92,11 @@ fn meta(value: &Node<'_>, found: &mut Found) -> Option<Meta> {
 }
 
 /// What `object` does not say so that it can be understood is as `before` said it.
-pub(super) fn fill(object: &mut Object, before: &Object) {
+pub(super) fn fill(object: &mut Arc<Object>, before: &Object) {
+    if object.unread.is_empty() {
+        return;
+    }
+    let object = Arc::make_mut(object);
     let unread = std::mem::take(&mut object.unread);
     let open = unread
         .into_iter()

@@ -1,8 +1,12 @@
 //! Files of YAML documents to objects, strictly.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
+use sha2::{Digest as _, Sha256};
 
 use super::core::{self, Class};
 use super::objects::{Object, Origin};
@@ -17,7 +21,7 @@ const MAX_PROBLEMS: usize = 1_000;
 /// One file.
 #[derive(Debug, Default)]
 pub(super) struct Parsed {
-    pub(super) objects: Vec<Object>,
+    pub(super) objects: Vec<Arc<Object>>,
     pub(super) problems: Vec<Problem>,
     /// Stops counting just above [`MAX_DOCUMENTS`].
     pub(super) documents: usize,
@@ -38,51 +42,179 @@ impl Parsed {
     }
 }
 
+/// The first half of a SHA-256.
+type Hash = [u8; 16];
+
+/// One document, as it was understood.
+#[derive(Debug)]
+pub(super) struct Document {
+    hash: Hash,
+    /// Where it begins.
+    line: u64,
+    objects: Box<[Arc<Object>]>,
+    problems: Box<[Problem]>,
+    documents: usize,
+    skipped: usize,
+    hides: bool,
+}
+
+impl Parsed {
+    fn keep(self, hash: Hash, line: u64) -> Document {
+        Document {
+            hash,
+            line,
+            objects: self.objects.into(),
+            problems: self.problems.into(),
+            documents: self.documents,
+            skipped: self.skipped,
+            hides: self.hides,
+        }
+    }
+
+    fn push(&mut self, object: Object) {
+        self.objects.push(Arc::new(object));
+    }
+
+    pub(super) fn of_documents(file: &Path, documents: &[Arc<Document>]) -> Self {
+        let mut parsed = Self::default();
+        for document in documents {
+            parsed.add(document);
+            shorten(file, &mut parsed.problems);
+        }
+        parsed
+    }
+
+    fn add(&mut self, document: &Document) {
+        self.objects.extend(document.objects.iter().cloned());
+        self.problems.extend(document.problems.iter().cloned());
+        self.documents += document.documents;
+        self.skipped += document.skipped;
+        self.hides |= document.hides;
+    }
+}
+
+impl Document {
+    /// Word for word, and at the same line.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.hash == other.hash && self.line == other.line
+    }
+
+    /// The same at another line.
+    fn moved(&self, line: u64) -> Self {
+        let moved = |at: u64| at.saturating_add(line).saturating_sub(self.line);
+        let object = |object: &Arc<Object>| {
+            let mut object = (**object).clone();
+            object.origin.line = moved(object.origin.line);
+            Arc::new(object)
+        };
+        let problem = |problem: &Problem| Problem {
+            // That of a file as a whole has none.
+            line: if problem.line == 0 {
+                0
+            } else {
+                moved(problem.line)
+            },
+            ..problem.clone()
+        };
+        Self {
+            hash: self.hash,
+            line,
+            objects: self.objects.iter().map(object).collect(),
+            problems: self.problems.iter().map(problem).collect(),
+            ..*self
+        }
+    }
+}
+
 /// Parses one file of YAML documents; `List` kinds are unpacked.
 #[must_use]
-pub fn parse(file: &Path, bytes: &[u8]) -> (Vec<Object>, Vec<Problem>) {
+pub fn parse(file: &Path, bytes: &[u8]) -> (Vec<Arc<Object>>, Vec<Problem>) {
     let parsed = parse_file(file, bytes);
     (parsed.objects, parsed.problems)
 }
 
 pub(super) fn parse_file(file: &Path, bytes: &[u8]) -> Parsed {
-    let mut parsed = Parsed::default();
-    let text = match std::str::from_utf8(bytes) {
-        Ok(text) => std::borrow::Cow::Borrowed(text),
-        Err(error) => {
-            let before = &bytes[..error.valid_up_to()];
-            let line = 1 + before.iter().filter(|b| **b == b'\n').count() as u64;
-            let message = "the file is not UTF-8".to_owned();
-            parsed.problems.push(syntax(file, line, message));
-            String::from_utf8_lossy(bytes)
-        }
-    };
-    let is_text = parsed.problems.is_empty();
-    parsed.hides = !is_text;
-    for (line, document) in documents(&text) {
-        if parsed.documents > MAX_DOCUMENTS {
+    Parsed::of_documents(file, &parse_again(file, bytes, &[]))
+}
+
+/// Parses what is not the same as in one of the documents `before`.
+pub(super) fn parse_again(
+    file: &Path,
+    bytes: &[u8],
+    before: &[Arc<Document>],
+) -> Vec<Arc<Document>> {
+    let mut known: HashMap<Hash, Vec<&Arc<Document>>> = HashMap::new();
+    for document in before {
+        known.entry(document.hash).or_default().push(document);
+    }
+    let mut all = Vec::new();
+    let (text, mistake) = text(file, bytes);
+    let is_text = mistake.is_none();
+    all.extend(mistake.map(Arc::new));
+    let mut count = 0;
+    for (line, text) in documents(&text) {
+        if count > MAX_DOCUMENTS {
             break;
         }
-        let origin = Origin {
-            file: file.to_owned(),
-            line,
-            item: String::new(),
+        let hash = hash(&text, is_text);
+        let same = known.get(&hash).and_then(|same| {
+            let here = same.iter().find(|document| document.line == line);
+            here.or(same.first()).copied()
+        });
+        let document = match same {
+            Some(same) if same.line == line => same.clone(),
+            Some(same) => Arc::new(same.moved(line)),
+            None => Arc::new(document(file, (line, &text), is_text).keep(hash, line)),
         };
-        match is_text.then(|| tree::read(&document)) {
-            Some(Ok(node)) if node.is_null() => {}
-            Some(Ok(node)) => unpack(&origin, node, &mut parsed),
-            Some(Err(e)) => {
-                let at = line + u64::from(e.place.line).saturating_sub(1);
-                parsed.problems.push(Problem {
-                    column: e.place.column.into(),
-                    ..syntax(file, at, e.message)
-                });
-                salvage(&origin, &document, &mut parsed);
-            }
-            None => salvage(&origin, &document, &mut parsed),
-        }
-        shorten(file, &mut parsed.problems);
+        count += document.documents;
+        all.push(document);
     }
+    all
+}
+
+/// What can be read of it, and why that is not all.
+fn text<'b>(file: &Path, bytes: &'b [u8]) -> (Cow<'b, str>, Option<Document>) {
+    let Err(error) = std::str::from_utf8(bytes) else {
+        return (String::from_utf8_lossy(bytes), None);
+    };
+    let before = &bytes[..error.valid_up_to()];
+    let line = 1 + before.iter().filter(|b| **b == b'\n').count() as u64;
+    let problem = syntax(file, line, "the file is not UTF-8".to_owned());
+    // Of no document: none is the same as it.
+    let mistake = Parsed::of_problem(problem).keep(Hash::default(), line);
+    (String::from_utf8_lossy(bytes), Some(mistake))
+}
+
+fn hash(text: &str, is_text: bool) -> Hash {
+    let digest = Sha256::new()
+        .chain_update([u8::from(is_text)])
+        .chain_update(text)
+        .finalize();
+    std::array::from_fn(|at| digest[at])
+}
+
+/// One document, which begins at a line.
+fn document(file: &Path, (line, document): (u64, &str), is_text: bool) -> Parsed {
+    let mut parsed = Parsed::default();
+    let origin = Origin {
+        file: file.to_owned(),
+        line,
+        item: String::new(),
+    };
+    match is_text.then(|| tree::read(document)) {
+        Some(Ok(node)) if node.is_null() => {}
+        Some(Ok(node)) => unpack(&origin, node, &mut parsed),
+        Some(Err(e)) => {
+            let at = line + u64::from(e.place.line).saturating_sub(1);
+            parsed.problems.push(Problem {
+                column: e.place.column.into(),
+                ..syntax(file, at, e.message)
+            });
+            salvage(&origin, document, &mut parsed);
+        }
+        None => salvage(&origin, document, &mut parsed),
+    }
+    shorten(file, &mut parsed.problems);
     parsed
 }
 
@@ -102,10 +234,10 @@ fn salvage(origin: &Origin, document: &str, parsed: &mut Parsed) {
     for value in policies::salvage(document) {
         parsed.documents += 1;
         let object = policies::parse(origin, &value, &mut parsed.problems);
-        parsed.objects.push(object);
+        parsed.push(object);
     }
     if let Some(unknown) = core::of_text(document) {
-        parsed.objects.push(Object::unknown(origin, unknown));
+        parsed.push(Object::unknown(origin, unknown));
     }
 }
 
@@ -188,7 +320,7 @@ fn unpack(origin: &Origin, value: Node<'_>, parsed: &mut Parsed) {
     parsed.documents += 1;
     if policies::is_policy(&value) {
         let object = policies::parse(origin, &value, &mut parsed.problems);
-        return parsed.objects.push(object);
+        return parsed.push(object);
     }
     let class = match core::classify(&value) {
         Class::Foreign => return parsed.skipped += 1,
@@ -205,9 +337,9 @@ fn unpack(origin: &Origin, value: Node<'_>, parsed: &mut Parsed) {
     match core::object(origin, class, &value, &mut parsed.problems) {
         Some(object) => {
             if let Some(unknown) = core::of_unread(&object, &value) {
-                parsed.objects.push(Object::unknown(origin, unknown));
+                parsed.push(Object::unknown(origin, unknown));
             }
-            parsed.objects.push(object);
+            parsed.push(object);
         }
         None => hidden(origin, &value, parsed),
     }
@@ -217,7 +349,7 @@ fn unpack(origin: &Origin, value: Node<'_>, parsed: &mut Parsed) {
 fn hidden(origin: &Origin, value: &Node<'_>, parsed: &mut Parsed) {
     parsed.hides = true;
     let unknown = core::of_value(value);
-    parsed.objects.push(Object::unknown(origin, unknown));
+    parsed.push(Object::unknown(origin, unknown));
 }
 
 fn kind_problem(origin: &Origin, value: &Node<'_>, message: String) -> Problem {

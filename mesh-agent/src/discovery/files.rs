@@ -5,19 +5,18 @@
 //! said before stays, policies in their restrictive form; a file that vanishes
 //! for a moment (an editor's rename, a ConfigMap's swap) is not gone yet.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use sha2::{Digest as _, Sha256};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::core;
-use super::documents::{self, MAX_DOCUMENTS, Parsed};
+use super::documents::{self, Document, MAX_DOCUMENTS, Parsed};
 use super::kinds::Unknown;
 use super::objects::{Kind, Object, Origin};
-use super::{Code, Problem, policies};
+use super::store::Said;
+use super::{Code, Problem, policies, stat};
 use crate::model::policy::Action;
 
 const MAX_FILE: u64 = 8 << 20;
@@ -54,19 +53,15 @@ enum Fault {
     Io(ErrorKind),
 }
 
-/// What was found under a name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Found {
-    Whole([u8; 32]),
-    Fault(Fault),
-}
-
 #[derive(Debug)]
-struct File {
-    found: Found,
-    objects: Vec<Object>,
+pub(super) struct File {
+    /// Why it cannot be read at all.
+    fault: Option<Fault>,
+    documents: Vec<Arc<Document>>,
+    /// What counts of it, with what its last good version said.
+    objects: Vec<Arc<Object>>,
     problems: Vec<Problem>,
-    documents: usize,
+    count: usize,
     /// Of kinds that are not ours.
     skipped: usize,
     missing_since: Option<Instant>,
@@ -75,16 +70,48 @@ struct File {
     unknown: bool,
 }
 
+/// A file, and by what it is known not to have changed.
+#[derive(Clone, Debug)]
+struct Watched {
+    /// `None` where it must be read each time.
+    stat: Option<stat::Stat>,
+    file: Arc<File>,
+}
+
+/// One file that is not what it was; `None` is one that was not there.
+pub(super) struct Change {
+    before: Option<Arc<File>>,
+    now: Option<Arc<File>>,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Files {
-    files: BTreeMap<PathBuf, Arc<File>>,
+    files: BTreeMap<PathBuf, Watched>,
     /// The directory was taken over once.
     started: bool,
 }
 
+impl Change {
+    pub(super) fn before(&self) -> Said<'_> {
+        said(self.before.as_deref())
+    }
+
+    pub(super) fn now(&self) -> Said<'_> {
+        said(self.now.as_deref())
+    }
+}
+
+fn said(file: Option<&File>) -> Said<'_> {
+    file.map_or(Said::NOTHING, |file| Said {
+        objects: &file.objects,
+        away: file.missing_since.is_some(),
+    })
+}
+
 impl Files {
-    /// Takes over the directory as it is now; after an error nothing has changed.
-    pub(super) fn load(&mut self, dir: &Path, now: Instant) -> Result<(), Error> {
+    /// Takes over the directory as it is now, and gives what is not as before;
+    /// after an error nothing has changed.
+    pub(super) fn load(&mut self, dir: &Path, now: Instant) -> Result<Vec<Change>, Error> {
         let mut tries = 0;
         loop {
             tries += 1;
@@ -93,71 +120,99 @@ impl Files {
             let next = self.next(dir, now)?;
             // Half of the files from before a swap and half from after it.
             if before == swap() || tries == TRIES {
-                self.files = next;
+                let before = std::mem::replace(&mut self.files, next);
                 self.started = true;
-                return Ok(());
+                return Ok(self.changes(before));
             }
         }
     }
 
-    fn next(&self, dir: &Path, now: Instant) -> Result<BTreeMap<PathBuf, Arc<File>>, Error> {
+    fn changes(&self, mut before: BTreeMap<PathBuf, Watched>) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for (path, watched) in &self.files {
+            let before = before.remove(path).map(|watched| watched.file);
+            let is_same = |before: &Arc<File>| Arc::ptr_eq(before, &watched.file);
+            if !before.as_ref().is_some_and(is_same) {
+                let now = Some(watched.file.clone());
+                changes.push(Change { before, now });
+            }
+        }
+        changes.extend(before.into_values().map(|watched| Change {
+            before: Some(watched.file),
+            now: None,
+        }));
+        changes
+    }
+
+    fn next(&self, dir: &Path, now: Instant) -> Result<BTreeMap<PathBuf, Watched>, Error> {
         let mut next = BTreeMap::new();
-        let mut documents = 0;
+        let mut count = 0;
         for path in list(dir)? {
             let before = self.files.get(&path);
-            let file = match (read(&path), before) {
-                (Err(Fault::Io(ErrorKind::NotFound)), Some(before)) if waits(before, now) => {
-                    away(before, now)
-                }
-                (Err(fault), before)
-                    if hides_content(fault) && before.map_or(!self.started, |f| f.unknown) =>
-                {
-                    unknown(&path, fault)
-                }
-                (found, before) => file(&path, found, before),
+            // Before it is read: what is written meanwhile makes another one.
+            let stat = stat::of(&path, SystemTime::now());
+            let watched = match before {
+                Some(same) if stat.is_some() && same.stat == stat && same.is_here() => same.clone(),
+                before => Watched {
+                    stat,
+                    file: self.read(&path, before.map(|watched| &watched.file), now),
+                },
             };
-            documents += file.documents;
-            if documents > MAX_DOCUMENTS {
+            count += watched.file.count;
+            if count > MAX_DOCUMENTS {
                 return Err(Error::TooManyDocuments(dir.to_owned()));
             }
-            next.insert(path, file);
+            next.insert(path, watched);
         }
-        for (path, file) in &self.files {
-            if !next.contains_key(path) && waits(file, now) {
-                next.insert(path.clone(), away(file, now));
+        for (path, watched) in &self.files {
+            if !next.contains_key(path) && waits(&watched.file, now) {
+                let file = away(&watched.file, now);
+                next.insert(path.clone(), Watched { stat: None, file });
             }
         }
         Ok(next)
     }
 
+    fn read(&self, path: &Path, before: Option<&Arc<File>>, now: Instant) -> Arc<File> {
+        match (read(path), before) {
+            (Err(Fault::Io(ErrorKind::NotFound)), Some(before)) if waits(before, now) => {
+                away(before, now)
+            }
+            (Err(fault), before)
+                if hides_content(fault) && before.map_or(!self.started, |f| f.unknown) =>
+            {
+                unknown(path, fault)
+            }
+            (found, before) => file(path, found, before),
+        }
+    }
+
     /// When a file that is away is forgotten.
     pub(super) fn due(&self) -> Option<Instant> {
-        let missing = self.files.values().filter_map(|f| f.missing_since);
+        let files = self.files.values();
+        let missing = files.filter_map(|watched| watched.file.missing_since);
         missing.min().map(|since| since + GRACE)
     }
 
     /// How many objects are of kinds that are not ours.
     pub(super) fn skipped(&self) -> usize {
-        self.files.values().map(|f| f.skipped).sum()
+        self.files
+            .values()
+            .map(|watched| watched.file.skipped)
+            .sum()
     }
 
     pub(super) fn problems(&self) -> impl Iterator<Item = &Problem> {
-        self.files.values().flat_map(|f| &f.problems)
+        let files = self.files.values();
+        files.flat_map(|watched| &watched.file.problems)
     }
+}
 
-    /// What a file that is away said counts where no other file says it now:
-    /// it may have been renamed.
-    pub(super) fn objects(&self) -> impl Iterator<Item = &Object> {
-        let away = self.due().is_some();
-        let here = self.files.values().filter(|f| f.missing_since.is_none());
-        let names: BTreeSet<String> = here
-            .filter(|_| away)
-            .flat_map(|f| f.objects.iter().map(Object::name))
-            .collect();
-        self.files.values().flat_map(move |file| {
-            let counts = |o: &&Object| file.missing_since.is_none() || !names.contains(&o.name());
-            file.objects.iter().filter(counts).collect::<Vec<_>>()
-        })
+impl Watched {
+    /// It was read, and as a whole.
+    fn is_here(&self) -> bool {
+        let file = &self.file;
+        file.fault.is_none() && file.missing_since.is_none() && !file.unknown
     }
 }
 
@@ -183,10 +238,11 @@ fn unknown(path: &Path, fault: Fault) -> Arc<File> {
     };
     objects.push(Object::unknown(&origin, Unknown::anything()));
     Arc::new(File {
-        found: Found::Fault(fault),
-        objects,
+        fault: Some(fault),
+        documents: Vec::new(),
+        objects: objects.into_iter().map(Arc::new).collect(),
         problems: vec![problem(path, message)],
-        documents: 0,
+        count: 0,
         skipped: 0,
         missing_since: None,
         unknown: true,
@@ -208,40 +264,55 @@ fn waits(file: &File, now: Instant) -> bool {
         .is_none_or(|since| now.saturating_duration_since(since) < GRACE)
 }
 
-fn away(before: &File, now: Instant) -> Arc<File> {
+fn away(before: &Arc<File>, now: Instant) -> Arc<File> {
+    if before.missing_since.is_some() {
+        return before.clone();
+    }
     Arc::new(File {
-        found: before.found,
+        fault: before.fault,
+        documents: before.documents.clone(),
         objects: before.objects.clone(),
         problems: before.problems.clone(),
-        documents: before.documents,
+        count: before.count,
         skipped: before.skipped,
-        missing_since: before.missing_since.or(Some(now)),
+        missing_since: Some(now),
         unknown: before.unknown,
     })
 }
 
 fn file(path: &Path, read: Result<Vec<u8>, Fault>, before: Option<&Arc<File>>) -> Arc<File> {
     let before = before.filter(|f| !f.unknown);
-    let found = match &read {
-        Ok(bytes) => Found::Whole(Sha256::digest(bytes).into()),
-        Err(fault) => Found::Fault(*fault),
+    let known = before.map_or(&[][..], |file| &file.documents);
+    let fault = read.as_ref().err().copied();
+    let documents = match &read {
+        Ok(bytes) => documents::parse_again(path, bytes, known),
+        // What it said when it could be read is known for when it can be again.
+        Err(_) => known.to_vec(),
     };
-    if let Some(same) = before.filter(|f| f.found == found && f.missing_since.is_none()) {
+    let is_same = |file: &&Arc<File>| {
+        let same = documents.iter().zip(&file.documents);
+        file.fault == fault
+            && file.missing_since.is_none()
+            && file.documents.len() == documents.len()
+            && same.into_iter().all(|(now, before)| now.is_same(before))
+    };
+    if let Some(same) = before.filter(is_same) {
         return same.clone();
     }
-    let mut parsed = match read {
-        Ok(bytes) => documents::parse_file(path, &bytes),
-        Err(fault) => documents::Parsed::of_problem(problem(path, fault.to_string())),
+    let mut parsed = match fault {
+        None => Parsed::of_documents(path, &documents),
+        Some(fault) => Parsed::of_problem(problem(path, fault.to_string())),
     };
     if parsed.problems.iter().any(Problem::is_mistake) {
-        let before = before.map(|f| f.objects.clone());
-        keep_last_good(&mut parsed, before.unwrap_or_default());
+        let before = before.map_or(&[][..], |file| &file.objects);
+        keep_last_good(&mut parsed, before);
     }
     Arc::new(File {
-        found,
+        fault,
+        documents,
         objects: parsed.objects,
         problems: parsed.problems,
-        documents: parsed.documents,
+        count: parsed.documents,
         skipped: parsed.skipped,
         missing_since: None,
         unknown: false,
@@ -250,12 +321,15 @@ fn file(path: &Path, read: Result<Vec<u8>, Fault>, before: Option<&Arc<File>>) -
 
 /// Adds to the objects that parse now the former version of those that do not;
 /// of policies what restricts, never a grant.
-pub(super) fn keep_last_good(now: &mut Parsed, before: Vec<Object>) {
+pub(super) fn keep_last_good(now: &mut Parsed, before: &[Arc<Object>]) {
     let names = now.objects.iter().enumerate().map(|(at, o)| (o.name(), at));
     let names: BTreeMap<String, usize> = names.collect();
-    for mut object in before {
+    for object in before {
         let is_policy = matches!(&object.kind, Kind::Policy(_) | Kind::Peer(_));
-        policies::restrict(&mut object);
+        let mut object = object.clone();
+        if is_policy {
+            policies::restrict(Arc::make_mut(&mut object));
+        }
         match names.get(&object.name()) {
             _ if matches!(&object.kind, Kind::Unknown(_)) => {}
             // Of a policy even a mistake elsewhere may be a slip of its name.

@@ -35,7 +35,7 @@ spec:
 /// One file: every mistake told within bounds, no DENY lifted, and read in one
 /// way whoever reads it.
 pub(crate) fn config(bytes: &[u8]) {
-    static GOOD_OBJECTS: OnceLock<(Vec<Object>, Arc<Workload>)> = OnceLock::new();
+    static GOOD_OBJECTS: OnceLock<(Vec<Arc<Object>>, Arc<Workload>)> = OnceLock::new();
     let (good, pod) = GOOD_OBJECTS.get_or_init(|| {
         let parsed = parse_file(Path::new("good.yaml"), GOOD.as_bytes());
         assert_eq!(parsed.problems, []);
@@ -65,17 +65,17 @@ pub(crate) fn config(bytes: &[u8]) {
     refuses(&engine, pod, "behind a DENY in its file");
 
     // Instead of it: what has a mistake takes nothing back that it does not name.
-    let names_it = |o: &Object| matches!(o.meta.name.as_str(), "fuzz-deny" | "httpbin");
+    let names_it = |o: &Arc<Object>| matches!(o.meta.name.as_str(), "fuzz-deny" | "httpbin");
     let has_mistake = file.problems.iter().any(Problem::is_mistake);
     if has_mistake && !file.objects.iter().any(names_it) {
         let mut file = file;
-        keep_last_good(&mut file, good.clone());
+        keep_last_good(&mut file, good);
         let (engine, _) = compile(file.objects.iter());
         refuses(&engine, pod, "instead of a DENY");
     }
 }
 
-fn compile<'o>(objects: impl Iterator<Item = &'o Object>) -> (Engine, Vec<Problem>) {
+fn compile<'o>(objects: impl Iterator<Item = &'o Arc<Object>>) -> (Engine, Vec<Problem>) {
     let (snapshot, problems) = build(objects);
     let engine = Engine::compile(&snapshot);
     for workload in snapshot.workloads.values() {

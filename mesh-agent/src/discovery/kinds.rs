@@ -130,7 +130,7 @@ pub enum Part {
 }
 
 /// It may be a pod of the mesh, a Service, or a namespace in the mesh.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Unknown {
     /// It may be about these, unless another object is.
     pub addresses: BTreeSet<IpAddr>,

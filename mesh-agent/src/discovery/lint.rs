@@ -3,58 +3,84 @@
 //! Also the mistakes that only the whole configuration shows: a principal that
 //! no peer can have. Here they are told; what follows from them is the engine's.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod known;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::objects::{Kind, Object};
+use super::store::{KindId, Store, Touched};
 use super::{Code, Problem};
 use crate::model::policy::{
     AuthorizationPolicy, Condition, Match, Pattern, PeerAuthentication, Scope, ServiceAccount,
 };
-use crate::model::{Service, Snapshot, SpiffeId, TargetPort, Workload};
+use crate::model::{Name, Service, Snapshot, TargetPort, Workload};
 use crate::policy::{self, Engine, Level};
+use known::Known;
 
-/// Problems of objects that parse, by what the configuration has beside them.
-pub(super) fn lint<'o>(
-    objects: impl Iterator<Item = &'o Object>,
-    snapshot: &Snapshot,
-    engine: &Engine,
-) -> Vec<Problem> {
-    let mut linter = Linter {
-        snapshot,
-        identities: identities(snapshot),
-        selected: engine
-            .status()
-            .iter()
-            .map(|s| (&*s.policy, s.workloads))
-            .collect(),
-        problems: Vec::new(),
-    };
-    for object in objects {
-        match &object.kind {
-            Kind::Policy(policy) if policy.broken.is_none() => linter.policy(object, policy),
-            Kind::Peer(peer) if peer.broken.is_none() => linter.peer(object, peer),
-            Kind::Service(_) => linter.service(object),
-            _ => {}
-        }
+/// Problems of objects that parse, by what the configuration has beside them:
+/// of each namespace, as far as they follow from it and from who there is.
+#[derive(Debug, Default)]
+pub(super) struct Lint {
+    problems: BTreeMap<Name, Vec<Problem>>,
+    known: Known,
+}
+
+impl Lint {
+    pub(super) fn problems(&self) -> impl Iterator<Item = &Problem> {
+        self.problems.values().flatten()
     }
-    linter.problems
+
+    /// Looks again at what the change is about; are there other problems now?
+    pub(super) fn update(
+        &mut self,
+        store: &Store,
+        (snapshot, engine): (&Snapshot, &Engine),
+        touched: &Touched,
+    ) -> bool {
+        let mut again: BTreeSet<Name> = touched.namespaces.clone();
+        if touched.all {
+            again.extend(store.namespaces());
+            again.extend(self.problems.keys().cloned());
+        }
+        if again.is_empty() {
+            return false;
+        }
+        let mut others = false;
+        for namespace in &again {
+            others |= self.known.look(namespace, snapshot);
+        }
+        if others {
+            again.extend(snapshot.policies.namespaces().cloned());
+        }
+        // These are about pods of all namespaces.
+        again.insert(snapshot.settings.root_namespace.as_str().into());
+        let status = engine.status().iter();
+        let mut linter = Linter {
+            snapshot,
+            known: &self.known,
+            selected: status.map(|s| (&*s.policy, s.workloads)).collect(),
+            problems: Vec::new(),
+        };
+        let mut is_changed = false;
+        for namespace in again {
+            linter.namespace(store, &namespace);
+            let problems = std::mem::take(&mut linter.problems);
+            let before = match problems.is_empty() {
+                true => self.problems.remove(&namespace),
+                false => self.problems.insert(namespace.clone(), problems),
+            };
+            is_changed |= before.as_ref() != self.problems.get(&namespace);
+        }
+        is_changed
+    }
 }
 
 struct Linter<'s> {
     snapshot: &'s Snapshot,
-    identities: BTreeSet<SpiffeId>,
+    known: &'s Known,
     /// How many workloads each policy selects.
-    selected: BTreeMap<&'s str, usize>,
+    selected: HashMap<&'s str, usize>,
     problems: Vec<Problem>,
-}
-
-/// Of all pods, in the mesh or not yet.
-fn identities(snapshot: &Snapshot) -> BTreeSet<SpiffeId> {
-    let domain = &snapshot.settings.trust_domain;
-    let of = |w: &std::sync::Arc<Workload>| {
-        SpiffeId::new(domain, &w.key.namespace, &w.service_account).ok()
-    };
-    snapshot.workloads.values().filter_map(of).collect()
 }
 
 /// A value of a rule that says who.
@@ -66,6 +92,19 @@ enum Who<'p> {
 }
 
 impl Linter<'_> {
+    fn namespace(&mut self, store: &Store, namespace: &Name) {
+        for kind in [KindId::Policy, KindId::Peer, KindId::Service] {
+            for object in store.in_namespace(kind, namespace) {
+                match &object.kind {
+                    Kind::Policy(policy) if policy.broken.is_none() => self.policy(object, policy),
+                    Kind::Peer(peer) if peer.broken.is_none() => self.peer(object, peer),
+                    Kind::Service(_) => self.service(object),
+                    _ => {}
+                }
+            }
+        }
+    }
+
     fn tell(&mut self, object: &Object, code: Code, field: &str, message: String) {
         self.problems.push(object.problem_of(code, field, message));
     }
@@ -125,7 +164,6 @@ impl Linter<'_> {
 
     fn who(&mut self, object: &Object, field: &str, who: Who<'_>) {
         let settings = &self.snapshot.settings;
-        let mut ids = self.identities.iter();
         let found = match who {
             Who::Principal(written) => {
                 let own = policy::localize(written, settings);
@@ -133,12 +171,10 @@ impl Linter<'_> {
                     let message = policy::nobody(&written.to_string(), settings);
                     return self.tell(object, Code::ImpossiblePrincipal, field, message);
                 }
-                ids.any(|id| own.iter().any(|p| p.matches(id.principal())))
+                own.iter().any(|pattern| self.known.is_principal(pattern))
             }
-            Who::Namespace(written) => ids.any(|id| written.matches(id.namespace())),
-            Who::Account(account) => ids.any(|id| {
-                account.namespace == id.namespace() && account.name == id.service_account()
-            }),
+            Who::Namespace(written) => self.known.is_namespace(written),
+            Who::Account(account) => self.known.is_account(account),
         };
         if !found {
             let written = match who {
@@ -191,11 +227,16 @@ impl Linter<'_> {
             );
             return self.tell(object, Code::Ignored, "spec.selector", message);
         };
-        let workloads = self.snapshot.workloads.values();
+        // One for the whole mesh selects all that there is.
+        let workloads = self.snapshot.workloads.in_namespace(&peer.namespace);
         let selected: Vec<_> = workloads
             .filter(|w| policy::selects(peer, w, root))
             .collect();
-        if selected.is_empty() {
+        let is_about_nobody = match level {
+            Level::Mesh => self.snapshot.workloads.is_empty(),
+            Level::Namespace | Level::Workload => selected.is_empty(),
+        };
+        if is_about_nobody {
             let message = "it selects no workload".to_owned();
             let field = match level {
                 Level::Workload => "spec.selector",
@@ -205,7 +246,7 @@ impl Linter<'_> {
         }
         self.shadowed(object, peer, level, &selected);
         for port in peer.ports.keys() {
-            self.port(object, *port, &selected);
+            self.port(object, peer, *port, &selected);
         }
     }
 
@@ -218,9 +259,10 @@ impl Linter<'_> {
         selected: &[&std::sync::Arc<Workload>],
     ) {
         let root = &self.snapshot.settings.root_namespace;
-        let all = self.snapshot.peer_authentications.iter();
+        let all = self.snapshot.peer_authentications.of(&peer.namespace);
+        let all = all.iter().map(|p| &**p);
         let equals: Vec<_> = all
-            .filter(|other| other.broken.is_none() && other.namespace == peer.namespace)
+            .filter(|other| other.broken.is_none())
             .filter(|other| policy::level(other, root) == Some(level))
             .filter(|other| {
                 let both = |w: &&std::sync::Arc<Workload>| policy::selects(other, w, root);
@@ -245,13 +287,19 @@ impl Linter<'_> {
     }
 
     /// A Service's port that no pod has.
-    fn port(&mut self, object: &Object, port: u16, selected: &[&std::sync::Arc<Workload>]) {
+    fn port(
+        &mut self,
+        object: &Object,
+        peer: &PeerAuthentication,
+        port: u16,
+        selected: &[&std::sync::Arc<Workload>],
+    ) {
         let has = |w: &&std::sync::Arc<Workload>| w.ports.iter().any(|p| p.port == port);
         if selected.iter().any(has) {
             return;
         }
         let mut leading = None;
-        for service in self.snapshot.services.values() {
+        for service in self.snapshot.services.in_namespace(&peer.namespace) {
             let is_behind = |w: &&std::sync::Arc<Workload>| is_behind(service, w);
             if !selected.iter().any(is_behind) {
                 continue;
@@ -282,15 +330,16 @@ impl Linter<'_> {
     }
 
     fn service(&mut self, object: &Object) {
-        let key = crate::model::ServiceKey {
-            namespace: object.meta.namespace().to_owned(),
-            name: object.meta.name.clone(),
-        };
+        let key = crate::model::ServiceKey::new(object.meta.namespace(), &object.meta.name);
         let Some(service) = self.snapshot.services.get(&key) else {
             return;
         };
-        let mut workloads = self.snapshot.workloads.values();
-        if service.members.is_empty() && !workloads.any(|w| is_behind(service, w)) {
+        let has_endpoints = service.ports.iter().any(|p| !p.endpoints.is_empty());
+        if has_endpoints || !service.members.is_empty() {
+            return;
+        }
+        let mut workloads = self.snapshot.workloads.in_namespace(&key.namespace);
+        if !workloads.any(|w| is_behind(service, w)) {
             let message = "no pod is behind the Service".to_owned();
             self.tell(object, Code::ServiceWithoutPods, "spec.selector", message);
         }

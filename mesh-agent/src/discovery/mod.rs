@@ -1,23 +1,27 @@
 //! Configuration from a directory of Kubernetes YAML.
 //!
 //! `files` reads the directory, `documents` takes it apart, `core` reads what
-//! Kubernetes writes, `policies` parses strictly, `build` makes the snapshot, this file watches and publishes. Invariants: every mistake is reported in one pass
-//! with file, line and field; a file that does not parse leaves what it said
-//! before in force; what is not understood never makes a pod "not enrolled".
+//! Kubernetes writes, `policies` parses strictly, `store` makes the snapshot of
+//! what changed, this file watches and publishes. Invariants: every mistake is
+//! reported in one pass with file, line and field; a file that does not parse
+//! leaves what it said before in force; what is not understood never makes a
+//! pod "not enrolled"; a change costs what it touches.
 
-mod build;
 mod check;
 mod core;
 mod documents;
 mod files;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+mod intern;
 mod kinds;
 mod lint;
 mod locate;
 mod objects;
 mod policies;
 mod problem;
+mod stat;
+mod store;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -35,14 +39,16 @@ use crate::model::Snapshot;
 use crate::model::policy::MeshSettings;
 use crate::plan::InForce;
 use crate::policy;
-pub use build::build;
 pub use check::{Checked, check};
 pub use documents::parse;
 pub use files::Error;
 use files::Files;
-use lint::lint;
+use lint::Lint;
 pub use objects::Object;
 pub use problem::{Code, Problem, Severity};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use store::build;
+use store::{Store, Touched};
 
 /// Editors write a file in several steps.
 const DEBOUNCE: Duration = Duration::from_millis(100);
@@ -80,7 +86,12 @@ impl Update {
 pub struct Directory {
     dir: PathBuf,
     files: Files,
-    settings: MeshSettings,
+    store: Store,
+    lint: Lint,
+    /// Which pods connections are let in to.
+    here: policy::Here,
+    /// The last look at the directory came to nothing, and that is told.
+    failed: bool,
     pub published: Arc<ArcSwap<InForce>>,
     sender: watch::Sender<Update>,
 }
@@ -90,17 +101,20 @@ impl Directory {
     pub fn start(
         dir: PathBuf,
         settings: MeshSettings,
+        here: policy::Here,
     ) -> Result<(Self, watch::Receiver<Update>), Error> {
         let (sender, updates) = watch::channel(Update::default());
         let mut directory = Self {
             dir,
             files: Files::default(),
-            settings,
+            store: Store::new(settings),
+            lint: Lint::default(),
+            here,
+            failed: false,
             published: Arc::default(),
             sender,
         };
-        directory.files.load(&directory.dir, Instant::now())?;
-        directory.publish();
+        directory.take(Instant::now())?;
         Ok((directory, updates))
     }
 
@@ -127,14 +141,27 @@ impl Directory {
     }
 
     fn load(&mut self, now: Instant) {
-        match self.files.load(&self.dir, now) {
-            Ok(()) => self.publish(),
-            Err(error) => self.keep(&error),
+        if let Err(error) = self.take(now) {
+            self.keep(&error);
         }
     }
 
+    /// Takes over what has changed; after an error nothing is taken over.
+    fn take(&mut self, now: Instant) -> Result<(), Error> {
+        let changes = self.files.load(&self.dir, now)?;
+        for change in &changes {
+            self.store.replace(&change.before(), &change.now());
+        }
+        let is_first = self.published.load().snapshot.generation == 0;
+        if is_first || !changes.is_empty() || std::mem::take(&mut self.failed) {
+            self.publish(now);
+        }
+        Ok(())
+    }
+
     /// The last configuration stays, and the page says why.
-    fn keep(&self, error: &Error) {
+    fn keep(&mut self, error: &Error) {
+        self.failed = true;
         let problem = Problem {
             code: Code::UnreadableFile,
             file: self.dir.clone(),
@@ -148,28 +175,23 @@ impl Directory {
         });
     }
 
-    fn publish(&self) {
-        let mut problems: Vec<Problem> = self.files.problems().cloned().collect();
+    fn publish(&mut self, now: Instant) {
+        let mut touched = self.store.commit(now);
         let before = self.published.load_full();
-        let (mut snapshot, mut found) = build(self.files.objects());
-        problems.append(&mut found);
-        snapshot.settings = self.settings.clone();
-        snapshot.generation = before.snapshot.generation;
-        let changed = snapshot.generation == 0 || !snapshot.same_content(&before.snapshot);
-        let published = if changed {
-            snapshot.generation += 1;
-            snapshot.withhold_departed(&before.snapshot, Instant::now());
-            let policy = Arc::new(policy::Engine::compile(&snapshot));
-            let snapshot = Arc::new(snapshot);
-            Arc::new(InForce { snapshot, policy })
-        } else {
-            before
+        let is_first = before.snapshot.generation == 0;
+        touched.all |= is_first;
+        touched.snapshot |= is_first;
+        let published = match touched.snapshot {
+            true => self.next(&before, &touched),
+            false => before,
         };
-        let objects = self.files.objects();
-        problems.extend(lint(objects, &published.snapshot, &published.policy));
+        let judged = (&*published.snapshot, &*published.policy);
+        self.lint.update(&self.store, judged, &touched);
+        let problems = self.files.problems().chain(self.store.problems());
+        let problems: Vec<Problem> = problems.chain(self.lint.problems()).cloned().collect();
         self.published.store(published.clone());
         self.sender.send_if_modified(|update| {
-            let changed = changed || *update.problems != *problems;
+            let changed = touched.snapshot || *update.problems != *problems;
             *update = Update {
                 snapshot: published.snapshot.clone(),
                 policy: published.policy.clone(),
@@ -178,5 +200,19 @@ impl Directory {
             };
             changed
         });
+    }
+
+    fn next(&self, before: &InForce, touched: &Touched) -> Arc<InForce> {
+        let mut snapshot = self.store.snapshot().clone();
+        snapshot.generation = before.snapshot.generation + 1;
+        let changed = match touched.all {
+            true => policy::Where::Anywhere,
+            false => policy::Where::Namespaces(&touched.namespaces),
+        };
+        let (policy, _) = before.policy.update(&snapshot, changed, &self.here);
+        Arc::new(InForce {
+            snapshot: Arc::new(snapshot),
+            policy: Arc::new(policy),
+        })
     }
 }

@@ -334,10 +334,7 @@ fn services(targets: &[TargetRef], meta: &Meta) -> Result<Scope, Mistake> {
                 "the Service must be in the policy's namespace".to_owned(),
             ));
         }
-        services.push(ServiceKey {
-            namespace: meta.namespace().to_owned(),
-            name: target.name.clone(),
-        });
+        services.push(ServiceKey::new(meta.namespace(), &target.name));
     }
     Ok(if services.is_empty() {
         Scope::Namespace

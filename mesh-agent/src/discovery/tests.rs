@@ -1,10 +1,12 @@
 mod advisories;
 mod check;
+mod cost;
 mod files;
 mod istio;
 mod kubernetes;
 mod lists;
 mod odd;
+mod oracle;
 mod parts;
 mod peers;
 mod policies;
@@ -12,9 +14,13 @@ mod salvage;
 mod slices;
 mod targets;
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::objects::Object;
+use super::store::{Said, Store};
 use super::{build, parse};
 use crate::balance::Candidates;
 use crate::model::{Enrolment, OnAgentDown, OrigDst, RefuseReason, Snapshot};
@@ -143,27 +149,47 @@ fn no_plaintext_goes_to_an_address_that_a_mesh_pod_has_just_left() {
     let ip = "10.0.0.5".parse().expect("an address");
     let now = Instant::now();
     let after = |seconds| now + Duration::from_secs(seconds);
-    let without = |before: &Snapshot, at| {
-        let mut next = Snapshot::default();
-        next.withhold_departed(before, at);
-        next
-    };
-    let (first, _) = load(SHOP);
-    let left = without(&first, now);
+    let mut config = Changing::default();
+    config.say("shop", SHOP, now);
+    let left = config.say("shop", "", now);
     assert!(left.withholds(ip, now).is_some() && left.withholds(ip, after(59)).is_some());
     assert!(left.withholds(ip, after(60)).is_none());
     // Other changes do not begin the minute again.
-    let later = without(&left, after(30));
+    let later = config.say("other", OTHER, after(30));
     assert!(later.withholds(ip, after(59)).is_some() && later.withholds(ip, after(60)).is_none());
-    assert!(without(&later, after(60)).withheld.is_empty());
-    let (mut back, _) = load(SHOP);
-    back.withhold_departed(&later, after(31));
+    let back = config.say("shop", SHOP, after(31));
     assert!(back.withholds(ip, after(31)).is_none(), "known again");
-    let (never, _) = load(&SHOP.replace("\"true\"", "\"false\""));
-    assert!(
-        without(&never, now).withholds(ip, now).is_none(),
-        "not of the mesh"
-    );
+    config.say("shop", "", after(32));
+    assert!(config.say("other", "", after(92)).withheld.is_empty());
+    let mut config = Changing::default();
+    config.say("shop", &SHOP.replace("\"true\"", "\"false\""), now);
+    let never = config.say("shop", "", now);
+    assert!(never.withholds(ip, now).is_none(), "not of the mesh");
+}
+
+const OTHER: &str = "apiVersion: v1\nkind: Namespace\nmetadata: {name: other}\n---\n\
+    apiVersion: v1\nkind: Service\nmetadata: {name: other}\nspec: {clusterIP: None}\n";
+
+/// A configuration that changes, file by file.
+#[derive(Default)]
+struct Changing {
+    store: Store,
+    files: BTreeMap<String, Vec<Arc<Object>>>,
+}
+
+impl Changing {
+    fn say(&mut self, file: &str, text: &str, now: Instant) -> Snapshot {
+        let (objects, _) = parse(Path::new(file), text.as_bytes());
+        let before = self.files.insert(file.to_owned(), objects.clone());
+        let said = |objects: &[Arc<Object>], store: &mut Store| {
+            let before = before.unwrap_or_default();
+            let (before, now) = (Said::here(&before), Said::here(objects));
+            store.replace(&before, &now);
+        };
+        said(&objects, &mut self.store);
+        self.store.commit(now);
+        self.store.snapshot().clone()
+    }
 }
 
 #[test]

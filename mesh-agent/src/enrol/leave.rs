@@ -267,14 +267,11 @@ mod tests {
 
     #[test]
     fn only_a_configuration_that_could_be_read_lets_a_pod_go() {
-        let key = |name: &str| WorkloadKey {
-            namespace: "shop".to_owned(),
-            name: name.to_owned(),
-        };
+        let key = |name: &str| WorkloadKey::new("shop", name);
         let mut snapshot = Snapshot::default();
         assert_eq!(leaving(&key("web"), &snapshot), Leaving::Released);
         assert!(!snapshot.may_hide_pods());
-        snapshot.unreadable_pods.insert(key("web"));
+        Arc::make_mut(&mut snapshot.unreadable_pods).insert(key("web"));
         assert_eq!(leaving(&key("web"), &snapshot), Leaving::Kept);
         assert_eq!(leaving(&key("db"), &snapshot), Leaving::Released);
         assert!(snapshot.may_hide_pods(), "an earlier agent's may be web's");

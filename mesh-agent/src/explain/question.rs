@@ -126,12 +126,12 @@ fn caller(
 /// The first pod that runs as it stands for all.
 fn of_identity(snapshot: &Snapshot, id: SpiffeId, notes: &mut Vec<String>) -> Caller {
     let runs_as = |w: &&Arc<Workload>| {
-        w.is_enrolled()
-            && w.key.namespace == id.namespace()
-            && w.service_account == id.service_account()
-            && !w.ips.is_empty()
+        w.is_enrolled() && w.service_account == id.service_account() && !w.ips.is_empty()
     };
-    let mut pods = snapshot.workloads.values().filter(runs_as);
+    let mut pods = snapshot
+        .workloads
+        .in_namespace(id.namespace())
+        .filter(runs_as);
     let first = pods.next();
     match first.cloned().map(of_pod) {
         Some(Ok(caller)) => {
@@ -180,7 +180,7 @@ fn split(name: &str) -> Result<(String, String), Unanswerable> {
 
 fn pod(snapshot: &Snapshot, text: &str) -> Result<Arc<Workload>, Unanswerable> {
     let (namespace, name) = split(text)?;
-    let found = snapshot.workloads.get(&WorkloadKey { namespace, name });
+    let found = snapshot.workloads.get(&WorkloadKey::new(namespace, name));
     found
         .cloned()
         .ok_or_else(|| Unanswerable::NoPod(text.to_owned()))
@@ -188,7 +188,7 @@ fn pod(snapshot: &Snapshot, text: &str) -> Result<Arc<Workload>, Unanswerable> {
 
 fn service(snapshot: &Snapshot, text: &str) -> Result<Arc<Service>, Unanswerable> {
     let (namespace, name) = split(text)?;
-    let found = snapshot.services.get(&ServiceKey { namespace, name });
+    let found = snapshot.services.get(&ServiceKey::new(namespace, name));
     found
         .cloned()
         .ok_or_else(|| Unanswerable::NoService(text.to_owned()))

@@ -12,10 +12,7 @@ use crate::policy::Engine;
 
 fn pod(name: &str, node: &str, ip: &str, enrolled: bool) -> Arc<Workload> {
     Arc::new(Workload {
-        key: WorkloadKey {
-            namespace: "shop".to_owned(),
-            name: name.to_owned(),
-        },
+        key: WorkloadKey::new("shop", name),
         uid: name.to_owned(),
         ips: ip.parse::<std::net::IpAddr>().expect("an address").into(),
         node: node.to_owned(),
@@ -88,10 +85,7 @@ fn snapshot() -> Snapshot {
         })
         .collect();
     let service = Arc::new(Service {
-        key: ServiceKey {
-            namespace: "shop".to_owned(),
-            name: "all".to_owned(),
-        },
+        key: ServiceKey::new("shop", "all"),
         vips: vec!["10.96.0.1".parse().expect("an address")],
         ports: vec![ServicePort {
             name: String::new(),
@@ -114,10 +108,10 @@ fn snapshot() -> Snapshot {
         snapshot
             .by_ip
             .extend(pod.ips.iter().map(|ip| (ip, pod.clone())));
-        snapshot.workloads.insert(pod.key.clone(), pod);
+        snapshot.workloads.insert(pod);
     }
     snapshot.by_vip.insert(service.vips[0], service.clone());
-    snapshot.services.insert(service.key.clone(), service);
+    snapshot.services.insert(service);
     snapshot
 }
 
@@ -149,7 +143,8 @@ fn a_denial_names_the_policy_the_rule_and_the_generation_and_what_was_rehearsed(
     snapshot.policies = vec![
         deny("dry", true, principal("a")),
         deny("no-a", false, principal("a")),
-    ];
+    ]
+    .into();
     let answer = ask(snapshot, "shop/a", "shop/c", 8080).expect("an answer");
     assert_eq!(answer.verdict, Verdict::Refused);
     let way = &answer.ways[0];
@@ -174,7 +169,7 @@ fn a_denial_names_the_policy_the_rule_and_the_generation_and_what_was_rehearsed(
 #[test]
 fn plaintext_has_no_identity_and_a_strict_port_refuses_it_by_name() {
     let mut with_mode = snapshot();
-    with_mode.peer_authentications = vec![port_mode(PeerMode::Strict)];
+    with_mode.peer_authentications = vec![port_mode(PeerMode::Strict)].into();
     let answer = ask(with_mode, "shop/plain", "shop/c", 8080).expect("an answer");
     let way = &answer.ways[0];
     assert_eq!(way.refused.as_deref(), Some("plaintext_refused"));
@@ -188,8 +183,8 @@ fn plaintext_has_no_identity_and_a_strict_port_refuses_it_by_name() {
     }
     // A port that is set to DISABLE gets plaintext from the mesh, too.
     let mut disabled = snapshot();
-    disabled.peer_authentications = vec![port_mode(PeerMode::Disable)];
-    disabled.policies = vec![deny("no-a", false, principal("a"))];
+    disabled.peer_authentications = vec![port_mode(PeerMode::Disable)].into();
+    disabled.policies = vec![deny("no-a", false, principal("a"))].into();
     let answer = ask(disabled, "shop/a", "shop/c", 8080).expect("an answer");
     assert_eq!(answer.ways[0].transport.as_deref(), Some("none"));
     assert_eq!(
@@ -202,7 +197,7 @@ fn plaintext_has_no_identity_and_a_strict_port_refuses_it_by_name() {
 #[test]
 fn every_endpoint_of_a_service_is_judged_by_itself() {
     let mut snapshot = snapshot();
-    snapshot.policies = vec![deny("no-a", false, principal("a"))];
+    snapshot.policies = vec![deny("no-a", false, principal("a"))].into();
     let answer = ask(snapshot, "shop/a", "shop/all", 80).expect("an answer");
     assert_eq!(answer.verdict, Verdict::Mixed);
     let ways: Vec<_> = answer
@@ -244,7 +239,7 @@ fn an_identity_without_a_pod_is_judged_but_not_where_a_rule_asks_for_its_address
         ip_blocks: blocks,
         ..Source::default()
     };
-    by_address.policies = vec![deny("by-address", false, source)];
+    by_address.policies = vec![deny("by-address", false, source)].into();
     let answer = ask(by_address, nobody, "shop/c", 8080);
     assert!(
         matches!(answer, Err(Unanswerable::NeedsAddress(_))),
@@ -267,7 +262,7 @@ fn without_a_certificate_nothing_is_said_to_pass_between_nodes() {
 fn what_cannot_be_answered_says_why() {
     let mut twice = snapshot();
     let all = pod("all", "n2", "10.0.0.9", true);
-    twice.workloads.insert(all.key.clone(), all);
+    twice.workloads.insert(all);
     let ambiguous = ask(twice, "shop/a", "shop/all", 80).expect_err("no answer");
     assert_eq!(
         ambiguous.to_string(),

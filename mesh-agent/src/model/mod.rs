@@ -8,11 +8,14 @@
 mod addr;
 mod flow;
 mod identity;
+mod name;
+mod namespaced;
 mod outcome;
 mod peer_protocol;
 pub mod policy;
 mod refusal;
 mod service;
+mod sharded;
 mod snapshot;
 pub mod text;
 mod workload;
@@ -23,6 +26,8 @@ pub use flow::{
     Security, TlsParameters, TlsRole, UnknownPeer,
 };
 pub use identity::{SpiffeError, SpiffeId, TrustDomain};
+pub use name::Name;
+pub use namespaced::{ByNamespace, Keyed, Namespaced};
 pub use outcome::{ByteCounts, ByteMeter, CloseReason, Outcome};
 pub use peer_protocol::PeerProtocol;
 pub use refusal::{
@@ -30,5 +35,6 @@ pub use refusal::{
     TlsFailure,
 };
 pub use service::{AppProtocol, Endpoint, Service, ServiceKey, ServicePort, TargetPort};
-pub use snapshot::{Snapshot, Withheld};
+pub use sharded::Sharded;
+pub use snapshot::{Part, Snapshot, Withheld};
 pub use workload::{Enrolment, NamedPort, NetnsRef, OnAgentDown, Workload, WorkloadKey};

@@ -5,12 +5,21 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::UpstreamAddr;
+use super::{Name, UpstreamAddr};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServiceKey {
-    pub namespace: String,
-    pub name: String,
+    pub namespace: Name,
+    pub name: Name,
+}
+
+impl ServiceKey {
+    pub fn new(namespace: impl Into<Name>, name: impl Into<Name>) -> Self {
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
 }
 
 impl fmt::Display for ServiceKey {
@@ -39,12 +48,23 @@ pub enum TargetPort {
 }
 
 /// One ready address and port behind a service port.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Endpoint {
     pub addr: UpstreamAddr,
     /// The pod behind it, where the slice names one (`targetRef`) or the snapshot knows the address.
     pub workload: Option<Arc<super::Workload>>,
     pub zone: Option<String>,
+}
+
+/// Of the pod its name: what it is, is told where it stands itself.
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("addr", &self.addr)
+            .field("workload", &self.workload.as_ref().map(|w| &w.key))
+            .field("zone", &self.zone)
+            .finish()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

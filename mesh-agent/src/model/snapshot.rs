@@ -1,13 +1,14 @@
 //! One consistent view of the configuration.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::namespaced::Group;
 use super::policy::{AuthorizationPolicy, MeshSettings, PeerAuthentication};
-use super::{RefuseReason, Service, ServiceKey, Workload, WorkloadKey};
+use super::{ByNamespace, Name, Namespaced, RefuseReason, Service, Sharded, Workload, WorkloadKey};
 
 /// For how long the address of a pod that left the mesh is nobody's: who has it
 /// next may be in the mesh already, and this node the last one to hear of it.
@@ -29,7 +30,8 @@ pub enum Withheld {
 }
 
 impl Withheld {
-    fn is_over(self, now: Instant) -> bool {
+    #[must_use]
+    pub fn is_over(self, now: Instant) -> bool {
         match self {
             Self::Departed(since) => now.saturating_duration_since(since) >= DEPARTED,
             Self::Contested | Self::Unreadable | Self::UnknownPod => false,
@@ -37,77 +39,100 @@ impl Withheld {
     }
 }
 
-/// Immutable; swapped whole. A connection pins one for its life.
-#[derive(Debug, Default)]
+/// What one namespace has.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Part {
+    workloads: Option<Arc<Group<Workload>>>,
+    services: Option<Arc<Group<Service>>>,
+    policies: Option<Arc<[Arc<AuthorizationPolicy>]>>,
+    peer_authentications: Option<Arc<[Arc<PeerAuthentication>]>>,
+}
+
+impl Part {
+    /// The very same, not only equal.
+    #[must_use]
+    pub fn is_shared_with(&self, other: &Self) -> bool {
+        fn one<T: ?Sized>(a: &Option<Arc<T>>, b: &Option<Arc<T>>) -> bool {
+            match (a, b) {
+                (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+                (None, None) => true,
+                _ => false,
+            }
+        }
+        one(&self.workloads, &other.workloads)
+            && one(&self.services, &other.services)
+            && one(&self.policies, &other.policies)
+            && one(&self.peer_authentications, &other.peer_authentications)
+    }
+}
+
+/// Immutable; swapped whole. A connection pins one for its life. A copy costs
+/// next to nothing, and shares what it has in common with the original.
+#[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     /// Counts up by one with each accepted change; 0 is "nothing loaded yet".
     pub generation: u64,
-    pub workloads: BTreeMap<WorkloadKey, Arc<Workload>>,
-    pub by_ip: HashMap<IpAddr, Arc<Workload>, foldhash::fast::RandomState>,
+    pub workloads: Namespaced<Workload>,
+    pub by_ip: Sharded<IpAddr, Arc<Workload>>,
     /// Addresses of pods and Services that no plaintext goes to. The one place
     /// that says so; an address that `by_ip` gives to a workload of the mesh is
     /// that workload's all the same.
-    pub withheld: HashMap<IpAddr, Withheld, foldhash::fast::RandomState>,
+    pub withheld: Sharded<IpAddr, Withheld>,
     /// Pods that may be in the mesh, on any node and with any address, for what
     /// is written of them cannot be understood in full. What is known of them
     /// is in `workloads`. They are never released.
-    pub unreadable_pods: BTreeSet<WorkloadKey>,
+    pub unreadable_pods: Arc<BTreeSet<WorkloadKey>>,
     /// Something that may name further pods cannot be read at all: whatever the
     /// kernel holds enrolled is not known to be unwanted.
     pub hides_pods: bool,
-    pub services: BTreeMap<ServiceKey, Arc<Service>>,
-    pub by_vip: HashMap<IpAddr, Arc<Service>, foldhash::fast::RandomState>,
+    pub services: Namespaced<Service>,
+    pub by_vip: Sharded<IpAddr, Arc<Service>>,
     /// Addresses that lead to a Service from outside, with its ports; the other
     /// ports are somebody else's (a node's).
-    pub by_external: HashMap<(IpAddr, u16), Arc<Service>, foldhash::fast::RandomState>,
+    pub by_external: Sharded<(IpAddr, u16), Arc<Service>>,
     pub settings: MeshSettings,
-    /// In the order of namespace and name.
-    pub policies: Vec<AuthorizationPolicy>,
-    pub peer_authentications: Vec<PeerAuthentication>,
+    /// In the order of names.
+    pub policies: ByNamespace<Arc<AuthorizationPolicy>>,
+    pub peer_authentications: ByNamespace<Arc<PeerAuthentication>>,
 }
 
 impl Snapshot {
-    /// What it is made of: the indexes follow from these, the generation and
-    /// what time alone changes are this node's own.
-    pub fn content(&self) -> impl PartialEq + fmt::Debug {
+    /// What it is made of beside what its namespaces have: the other indexes
+    /// follow from these, the generation and what time alone changes are this
+    /// node's own.
+    pub fn common(&self) -> impl PartialEq + fmt::Debug {
         let lasting = self.withheld.iter();
         let lasting = lasting.filter(|(_, why)| !matches!(why, Withheld::Departed(_)));
         let external = self.by_external.iter();
         (
-            (&self.workloads, &self.unreadable_pods, self.hides_pods),
+            (&self.unreadable_pods, self.hides_pods, &self.settings),
             lasting.collect::<BTreeMap<_, _>>(),
-            &self.services,
             external
                 .map(|(at, s)| (at, &s.key))
                 .collect::<BTreeMap<_, _>>(),
-            &self.settings,
-            &self.policies,
-            &self.peer_authentications,
         )
     }
 
-    /// Equal but for the generation.
+    /// All namespaces that have anything.
     #[must_use]
-    pub fn same_content(&self, other: &Self) -> bool {
-        self.content() == other.content()
+    pub fn namespaces(&self) -> BTreeSet<Name> {
+        let objects = self
+            .workloads
+            .namespaces()
+            .chain(self.services.namespaces());
+        let policies = self.policies.namespaces();
+        let policies = policies.chain(self.peer_authentications.namespaces());
+        objects.chain(policies).cloned().collect()
     }
 
-    /// Addresses that a mesh pod or a Service has left since `before` are
-    /// withheld for a while.
-    pub fn withhold_departed(&mut self, before: &Self, now: Instant) {
-        let enrolled = before.by_ip.iter().filter(|(_, w)| w.is_enrolled());
-        let left = enrolled.map(|(ip, _)| (*ip, now));
-        let vips = before.by_vip.keys().map(|ip| (*ip, now));
-        let earlier = before.withheld.iter().map(|(ip, why)| match why {
-            Withheld::Departed(since) => (*ip, *since),
-            Withheld::Contested | Withheld::Unreadable | Withheld::UnknownPod => (*ip, now),
-        });
-        for (ip, since) in left.chain(vips).chain(earlier) {
-            let why = Withheld::Departed(since);
-            let known = self.by_ip.contains_key(&ip) || self.by_vip.contains_key(&ip);
-            if !why.is_over(now) && !known {
-                self.withheld.entry(ip).or_insert(why);
-            }
+    /// What a namespace has.
+    #[must_use]
+    pub fn part(&self, namespace: &str) -> Part {
+        Part {
+            workloads: self.workloads.group(namespace).cloned(),
+            services: self.services.group(namespace).cloned(),
+            policies: self.policies.group(namespace).cloned(),
+            peer_authentications: self.peer_authentications.group(namespace).cloned(),
         }
     }
 

@@ -5,13 +5,22 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use super::{PodIps, SpiffeError, SpiffeId, TrustDomain};
+use super::{Name, PodIps, SpiffeError, SpiffeId, TrustDomain};
 
 /// Namespace and name of a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WorkloadKey {
-    pub namespace: String,
-    pub name: String,
+    pub namespace: Name,
+    pub name: Name,
+}
+
+impl WorkloadKey {
+    pub fn new(namespace: impl Into<Name>, name: impl Into<Name>) -> Self {
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
 }
 
 impl fmt::Display for WorkloadKey {

@@ -169,7 +169,7 @@ impl End {
         ];
         Self {
             workload: w.app.clone(),
-            namespace: w.key.namespace.clone(),
+            namespace: w.key.namespace.to_string(),
             canonical_service: first(&["service.istio.io/canonical-name"], &w.app),
             canonical_revision: first(&revision, LATEST),
             app: first(&["app"], UNKNOWN),
@@ -198,8 +198,8 @@ impl Connection {
         let service = match &flow.service {
             Some(key) => [
                 format!("{}.{}.svc.cluster.local", key.name, key.namespace),
-                key.name.clone(),
-                key.namespace.clone(),
+                key.name.to_string(),
+                key.namespace.to_string(),
             ],
             None => [UNKNOWN; 3].map(str::to_owned),
         };

@@ -15,10 +15,7 @@ fn all() -> ConnectionFilter {
 
 pub(super) fn outcome(reason: CloseReason) -> Outcome {
     let workload = Workload {
-        key: WorkloadKey {
-            namespace: "shop".into(),
-            name: "we\"b\n0".into(),
-        },
+        key: WorkloadKey::new("shop", "we\"b\n0"),
         uid: "u".into(),
         ips: PodIps::default(),
         node: "n1".into(),

@@ -148,12 +148,10 @@ mod tests {
     fn published(workloads: &[Arc<Workload>], deny: bool) -> InForce {
         let mut snapshot = Snapshot::default();
         for workload in workloads {
-            snapshot
-                .workloads
-                .insert(workload.key.clone(), workload.clone());
+            snapshot.workloads.insert(workload.clone());
         }
         if deny {
-            snapshot.policies.push(AuthorizationPolicy {
+            let nobody = AuthorizationPolicy {
                 namespace: "shop".to_owned(),
                 name: "nobody".to_owned(),
                 action: Action::Allow,
@@ -161,7 +159,8 @@ mod tests {
                 scope: Scope::Namespace,
                 rules: Vec::new(),
                 broken: None,
-            });
+            };
+            snapshot.policies = vec![nobody].into();
         }
         let policy = Arc::new(Engine::compile(&snapshot));
         InForce {

@@ -9,20 +9,23 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::principal::{localize, nobody};
-use super::reach::{Ports, missing_service};
+use super::reach::Ports;
 use super::request::Request;
 use crate::model::policy::{
     Action, AuthorizationPolicy, Condition, Match, MeshSettings, Operation, Pattern, Rule,
     ServiceAccount, Source,
 };
-use crate::model::{RuleRef, Snapshot, SpiffeId};
+use crate::model::{RuleRef, ServiceKey, SpiffeId};
 
 #[derive(Debug)]
 pub(super) struct Compiled {
+    /// What it is compiled from.
+    pub(super) policy: Arc<AuthorizationPolicy>,
+    /// A Service that it is for, and of which not all is known.
+    pub(super) missing: Option<ServiceKey>,
     pub(super) name: Arc<str>,
     pub(super) action: Action,
     pub(super) dry_run: bool,
-    generation: u64,
     /// Why it is not in force as it is written.
     pub(super) broken: Option<String>,
     /// Matches everything, for it is a DENY that is not understood.
@@ -31,6 +34,10 @@ pub(super) struct Compiled {
     unbound: bool,
     rules: Vec<(u16, Box<[Clause]>)>,
 }
+
+/// The index of the rule, where it is one rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Matched(pub(super) Option<u16>);
 
 type Clause = Box<[Alternative]>;
 type Alternative = Box<[Test]>;
@@ -92,16 +99,20 @@ fn principals(rule: &Rule) -> impl Iterator<Item = &Pattern> {
 }
 
 impl Compiled {
-    pub(super) fn new(policy: &AuthorizationPolicy, snapshot: &Snapshot) -> Self {
+    pub(super) fn new(
+        policy: &Arc<AuthorizationPolicy>,
+        missing: Option<&ServiceKey>,
+        settings: &MeshSettings,
+    ) -> Self {
         let deny = policy.action == Action::Deny;
-        let mistake = mistake(policy, &snapshot.settings);
+        let mistake = mistake(policy, settings);
         // Without its Service a DENY still knows whom it denies, an ALLOW
         // whom it lets in, but not to what.
-        let missing = missing_service(policy, snapshot);
         let is_whole = mistake.is_none() && (deny || missing.is_none());
         let denies_all = mistake.is_some() && deny;
-        let no_service =
-            |service| format!("there is no Service {service}, or not all of it can be read");
+        let no_service = |service: &ServiceKey| {
+            format!("there is no Service {service}, or not all of it can be read")
+        };
         let broken = mistake.or_else(|| missing.filter(|_| !deny).map(no_service));
         let mut rules = Vec::new();
         let mut denies_all = denies_all;
@@ -112,15 +123,16 @@ impl Compiled {
                 continue;
             }
             match u16::try_from(index) {
-                Ok(index) => rules.push((index, clauses(rule, &snapshot.settings))),
+                Ok(index) => rules.push((index, clauses(rule, settings))),
                 Err(_) => denies_all |= deny,
             }
         }
         Self {
+            policy: policy.clone(),
+            missing: missing.cloned(),
             name: name(policy),
             action: policy.action,
             dry_run: policy.dry_run,
-            generation: snapshot.generation,
             broken,
             denies_all,
             unbound: missing.is_some(),
@@ -128,11 +140,12 @@ impl Compiled {
         }
     }
 
-    pub(super) fn reference(&self, rule: Option<u16>) -> RuleRef {
+    /// In the configuration of this generation, whenever it was compiled.
+    pub(super) fn reference(&self, rule: Option<u16>, generation: u64) -> RuleRef {
         RuleRef {
             policy: self.name.clone(),
             rule,
-            generation: self.generation,
+            generation,
         }
     }
 
@@ -143,10 +156,11 @@ impl Compiled {
         tests.any(|test| matches!(test.what, What::SourceIp(_)))
     }
 
-    /// `ports`: what the rules' ports are held to.
-    pub(super) fn matching(&self, request: &Request<'_>, ports: Ports<'_>) -> Option<RuleRef> {
+    /// The rule that matches, which a DENY of everything has none of. `ports`:
+    /// what the rules' ports are held to.
+    pub(super) fn matching(&self, request: &Request<'_>, ports: Ports<'_>) -> Option<Matched> {
         if self.denies_all {
-            return Some(self.reference(None));
+            return Some(Matched(None));
         }
         let deny = self.action == Action::Deny;
         let ports = if self.unbound { Ports::Unknown } else { ports };
@@ -157,7 +171,7 @@ impl Compiled {
         self.rules
             .iter()
             .find(|(_, clauses)| clauses.iter().all(holds))
-            .map(|(index, _)| self.reference(Some(*index)))
+            .map(|(index, _)| Matched(Some(*index)))
     }
 }
 

@@ -3,19 +3,19 @@
 //! Those of the workload itself are one group, those of each Service that leads
 //! to it another: what is allowed for one Service opens none beside it.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::compile::Compiled;
 use super::reach::{Ports, Reach, missing_service};
 use crate::model::policy::{Action, AuthorizationPolicy, Scope};
-use crate::model::{ServiceKey, Snapshot, Workload, WorkloadKey};
+use crate::model::{Name, Service, ServiceKey, Snapshot, Workload, WorkloadKey};
 
-type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+pub(super) type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
-/// The policies for one workload; shared by all with the same ones.
-#[derive(Debug, Default)]
+/// The policies for one workload.
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct Entry {
     own: Group,
     services: Vec<(Reach, Group)>,
@@ -29,34 +29,33 @@ pub(super) struct Group {
     pub(super) dry_run: Vec<Arc<Compiled>>,
 }
 
+/// Those of one namespace, in the order of names.
 #[derive(Debug, Default)]
-pub(super) struct Index {
-    entries: Map<WorkloadKey, Arc<Entry>>,
-    policies: Vec<Arc<Compiled>>,
-    selection: Selection,
+pub(super) struct Policies {
+    pub(super) compiled: Vec<Arc<Compiled>>,
+    /// Of pods of the namespace.
+    own: Selection,
+    /// Of pods of all namespaces.
+    mesh: Selection,
+    targets: Vec<Target>,
 }
 
-/// Policies by how they select, as places in the snapshot's list.
+/// Places in the list, by how the policies there select.
 #[derive(Debug, Default)]
 struct Selection {
-    /// With no labels asked for; `None` is the whole mesh.
-    whole: Map<Option<String>, Vec<u32>>,
+    /// With no labels asked for.
+    whole: Vec<u32>,
     /// By one of the labels asked for.
     labels: Map<(String, String), Vec<(u32, Labels)>>,
-    services: BTreeMap<ServiceKey, Vec<u32>>,
 }
 
+type Labels = BTreeMap<String, String>;
+
+/// A Service that policies are for.
 #[derive(Debug)]
-struct Labels {
-    namespace: Option<String>,
-    all: BTreeMap<String, String>,
-}
-
-/// What selects a workload.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Selected {
-    own: Vec<u32>,
-    services: Vec<(Reach, Vec<u32>)>,
+struct Target {
+    service: Arc<Service>,
+    policies: Vec<u32>,
 }
 
 impl Entry {
@@ -82,138 +81,274 @@ impl Group {
     }
 }
 
-impl Index {
-    /// Also how many workloads each policy selects.
-    pub(super) fn build(snapshot: &Snapshot) -> (Self, Vec<usize>) {
-        let compile = |p| Arc::new(Compiled::new(p, snapshot));
-        let mut index = Self {
-            policies: snapshot.policies.iter().map(compile).collect(),
-            ..Self::default()
+/// The very same policies: what is compiled from the same object stays one.
+impl PartialEq for Group {
+    fn eq(&self, other: &Self) -> bool {
+        let same = |a: &[Arc<Compiled>], b: &[Arc<Compiled>]| {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| Arc::ptr_eq(a, b))
         };
-        for (at, policy) in (0_u32..).zip(&snapshot.policies) {
-            index.selection.add(at, policy, snapshot);
+        same(&self.deny, &other.deny)
+            && same(&self.allow, &other.allow)
+            && same(&self.dry_run, &other.dry_run)
+    }
+}
+
+impl Policies {
+    /// What is compiled from the same as in `before` is not compiled again.
+    pub(super) fn build(snapshot: &Snapshot, namespace: &str, before: Option<&Self>) -> Self {
+        let mut known: Map<*const AuthorizationPolicy, &Arc<Compiled>> = Map::default();
+        for compiled in before.iter().flat_map(|before| &before.compiled) {
+            known.insert(Arc::as_ptr(&compiled.policy), compiled);
         }
-        let behind = behind(snapshot, index.selection.services.keys());
-        let mut counts = vec![0; snapshot.policies.len()];
-        let mut shared: Map<Selected, Arc<Entry>> = Map::default();
-        for workload in snapshot.workloads.values() {
-            let services = behind.get(&workload.key).cloned().unwrap_or_default();
-            let selected = index.selection.of(workload, services);
-            for at in selected.each() {
-                counts[at as usize] += 1;
-            }
-            let entry = match shared.get(&selected) {
-                Some(entry) => entry.clone(),
-                None => {
-                    let entry = Arc::new(index.make(&selected));
-                    shared.insert(selected, entry.clone());
-                    entry
-                }
+        let mut policies = Self::default();
+        for (at, policy) in (0_u32..).zip(snapshot.policies.of(namespace)) {
+            let missing = missing_service(policy, snapshot);
+            let same = known.get(&Arc::as_ptr(policy));
+            let same = same.filter(|same| same.missing.as_ref() == missing);
+            let compiled = match same {
+                Some(same) => (*same).clone(),
+                None => Arc::new(Compiled::new(policy, missing, &snapshot.settings)),
             };
-            index.entries.insert(workload.key.clone(), entry);
+            policies.compiled.push(compiled);
+            policies.add(at, policy, snapshot);
         }
-        (index, counts)
+        policies
     }
 
-    /// A workload that the snapshot does not have (any more) is judged by its own labels.
-    pub(super) fn entry<'i>(&'i self, workload: &Workload) -> Cow<'i, Arc<Entry>> {
-        match self.entries.get(&workload.key) {
-            Some(entry) => Cow::Borrowed(entry),
-            None => {
-                // Which services it was behind is forgotten: take them all.
-                let services = self.selection.services.keys();
-                let near = services.filter(|s| s.namespace == workload.key.namespace);
-                let services = near.map(|s| (s, Reach::Unknown)).collect();
-                let selected = self.selection.of(workload, services);
-                Cow::Owned(Arc::new(self.make(&selected)))
-            }
-        }
-    }
-
-    /// In the order of the snapshot's policies.
-    pub(super) fn compiled(&self) -> impl Iterator<Item = &Compiled> {
-        self.policies.iter().map(|policy| &**policy)
-    }
-
-    fn make(&self, selected: &Selected) -> Entry {
-        let group = |places: &[u32]| {
-            let policies = places.iter().map(|at| &self.policies[*at as usize]);
-            Group::make(policies)
-        };
-        let services = selected.services.iter();
-        Entry {
-            own: group(&selected.own),
-            services: services
-                .map(|(reach, places)| (reach.clone(), group(places)))
-                .collect(),
-        }
-    }
-}
-
-impl Selected {
-    fn each(&self) -> BTreeSet<u32> {
-        let services = self.services.iter().flat_map(|(_, places)| places);
-        self.own.iter().chain(services).copied().collect()
-    }
-}
-
-impl Selection {
     fn add(&mut self, at: u32, policy: &AuthorizationPolicy, snapshot: &Snapshot) {
-        let root = &snapshot.settings.root_namespace;
-        let namespace = (policy.namespace != *root).then(|| policy.namespace.clone());
+        let is_root = policy.namespace == snapshot.settings.root_namespace;
+        let reach = match is_root || policy.scope == Scope::Mesh {
+            true => &mut self.mesh,
+            false => &mut self.own,
+        };
         match &policy.scope {
-            Scope::Mesh => self.whole.entry(None).or_default().push(at),
-            Scope::Namespace => self.whole.entry(namespace).or_default().push(at),
+            Scope::Mesh | Scope::Namespace => reach.whole.push(at),
             Scope::Labels(labels) => match labels.first_key_value() {
-                None => self.whole.entry(namespace).or_default().push(at),
+                None => reach.whole.push(at),
                 Some((key, value)) => {
                     let label = (key.clone(), value.clone());
-                    let all = labels.clone();
-                    let entry = self.labels.entry(label).or_default();
-                    entry.push((at, Labels { namespace, all }));
+                    let of_label = reach.labels.entry(label).or_default();
+                    of_label.push((at, labels.clone()));
                 }
             },
             // Whose pods it was about is not known: so it is about all.
             Scope::Services(_) if missing_service(policy, snapshot).is_some() => {
-                self.whole.entry(namespace).or_default().push(at);
+                reach.whole.push(at);
             }
             Scope::Services(services) => {
                 for service in services {
-                    let places = self.services.entry(service.clone()).or_default();
-                    if !places.contains(&at) {
-                        places.push(at);
-                    }
+                    self.target(at, service, snapshot);
                 }
             }
         }
     }
 
-    /// Each policy once, in ascending order.
-    fn of(&self, workload: &Workload, services: Vec<(&ServiceKey, Reach)>) -> Selected {
-        let mut own = BTreeSet::new();
-        for whole in [None, Some(workload.key.namespace.clone())] {
-            own.extend(self.whole.get(&whole).into_iter().flatten().copied());
+    /// In the order of names.
+    fn target(&mut self, at: u32, key: &ServiceKey, snapshot: &Snapshot) {
+        let place = self.targets.binary_search_by(|t| t.service.key.cmp(key));
+        let place = match (place, snapshot.services.get(key)) {
+            (Ok(place), _) => place,
+            (Err(place), Some(service)) => {
+                let target = Target {
+                    service: service.clone(),
+                    policies: Vec::new(),
+                };
+                self.targets.insert(place, target);
+                place
+            }
+            // Then it is missing, and is no target.
+            (Err(_), None) => return,
+        };
+        let policies = &mut self.targets[place].policies;
+        if !policies.contains(&at) {
+            policies.push(at);
         }
-        for (key, value) in &workload.labels {
-            let asked = self.labels.get(&(key.clone(), value.clone()));
-            for (at, labels) in asked.into_iter().flatten() {
-                let here = labels
-                    .namespace
-                    .as_ref()
-                    .is_none_or(|n| *n == workload.key.namespace);
-                if here && has_labels(workload, &labels.all) {
-                    own.insert(*at);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.compiled.is_empty()
+    }
+
+    pub(super) fn is_of_mesh(&self) -> bool {
+        !self.mesh.is_empty()
+    }
+
+    /// The same policies for all namespaces as those of `other`, at the same places.
+    pub(super) fn is_same_mesh(&self, other: &Self) -> bool {
+        let both = [self, other].map(|p| {
+            let places: Vec<u32> = p.mesh.places().collect();
+            let of = |at: u32| (at, Arc::as_ptr(&p.compiled[at as usize]));
+            places.into_iter().map(of).collect::<BTreeSet<_>>()
+        });
+        both[0] == both[1]
+    }
+
+    /// Addresses of all that are behind the Services that policies are for.
+    pub(super) fn members(&self) -> impl Iterator<Item = &IpAddr> {
+        self.targets.iter().flat_map(|t| &t.service.members)
+    }
+
+    /// Those that select the workload by itself, in order.
+    pub(super) fn own(&self, workload: &Workload, is_here: bool) -> Vec<&Arc<Compiled>> {
+        let mut places = BTreeSet::new();
+        self.mesh.select(workload, &mut places);
+        if is_here {
+            self.own.select(workload, &mut places);
+        }
+        let compiled = |at: u32| &self.compiled[at as usize];
+        places.into_iter().map(compiled).collect()
+    }
+
+    /// How many workloads of the namespace each policy selects, and for those
+    /// of all namespaces none yet.
+    pub(super) fn counts(&self, snapshot: &Snapshot, namespace: &str) -> Vec<usize> {
+        let mut counts = vec![0; self.compiled.len()];
+        if !self.own.is_empty() {
+            for workload in snapshot.workloads.in_namespace(namespace) {
+                let mut places = BTreeSet::new();
+                self.own.select(workload, &mut places);
+                for at in places {
+                    counts[at as usize] += 1;
                 }
             }
         }
-        let places = |service| self.services.get(service).cloned().unwrap_or_default();
-        Selected {
-            own: own.into_iter().collect(),
-            services: services
-                .into_iter()
-                .map(|(service, reach)| (reach, places(service)))
-                .collect(),
+        let mut behind: BTreeMap<u32, BTreeSet<&WorkloadKey>> = BTreeMap::new();
+        for target in &self.targets {
+            let own = snapshot.workloads.in_namespace(namespace);
+            let own = own.filter(|workload| target.is_selected(workload));
+            let members = target.service.members.iter();
+            let members = members.filter_map(|ip| snapshot.by_ip.get(ip));
+            let keys: Vec<&WorkloadKey> = own.chain(members).map(|w| &w.key).collect();
+            for at in &target.policies {
+                behind.entry(*at).or_default().extend(&keys);
+            }
         }
+        for (at, keys) in behind {
+            counts[at as usize] += keys.len();
+        }
+        counts
+    }
+
+    /// How many workloads of a namespace each of the policies for all
+    /// namespaces selects.
+    pub(super) fn mesh_counts(&self, snapshot: &Snapshot, namespace: &str) -> Vec<(u32, usize)> {
+        let workloads = || snapshot.workloads.in_namespace(namespace);
+        let whole = self.mesh.whole.iter();
+        let mut counts: BTreeMap<u32, usize> = whole.map(|at| (*at, workloads().count())).collect();
+        if !self.mesh.labels.is_empty() {
+            for workload in workloads() {
+                let mut places = BTreeSet::new();
+                self.mesh.by_label(workload, &mut places);
+                for at in places {
+                    *counts.entry(at).or_default() += 1;
+                }
+            }
+        }
+        counts.into_iter().collect()
+    }
+
+    fn group(&self, places: &[u32]) -> Group {
+        Group::make(places.iter().map(|at| &self.compiled[*at as usize]))
+    }
+}
+
+impl Selection {
+    fn is_empty(&self) -> bool {
+        self.whole.is_empty() && self.labels.is_empty()
+    }
+
+    fn places(&self) -> impl Iterator<Item = u32> {
+        let labels = self.labels.values().flatten().map(|(at, _)| *at);
+        self.whole.iter().copied().chain(labels)
+    }
+
+    fn select(&self, workload: &Workload, places: &mut BTreeSet<u32>) {
+        places.extend(&self.whole);
+        self.by_label(workload, places);
+    }
+
+    fn by_label(&self, workload: &Workload, places: &mut BTreeSet<u32>) {
+        if self.labels.is_empty() {
+            return;
+        }
+        for (key, value) in &workload.labels {
+            let asked = self.labels.get(&(key.clone(), value.clone()));
+            for (at, all) in asked.into_iter().flatten() {
+                if has_labels(workload, all) {
+                    places.insert(*at);
+                }
+            }
+        }
+    }
+}
+
+impl Target {
+    fn is_selected(&self, workload: &Workload) -> bool {
+        let service = &self.service;
+        !service.selector.is_empty()
+            && workload.key.namespace == service.key.namespace
+            && has_labels(workload, &service.selector)
+    }
+
+    fn leads_to(&self, workload: &Workload) -> bool {
+        let members = &self.service.members;
+        self.is_selected(workload) || workload.ips.iter().any(|ip| members.contains(&ip))
+    }
+}
+
+/// What a workload is resolved by.
+pub(super) struct Resolver<'e> {
+    pub(super) namespaces: &'e BTreeMap<Name, Arc<Policies>>,
+    pub(super) unreadable_pods: &'e BTreeSet<WorkloadKey>,
+}
+
+impl Resolver<'_> {
+    /// The policies for a workload of the snapshot.
+    pub(super) fn entry(&self, workload: &Workload) -> Entry {
+        let services = self.services(|target| {
+            target.leads_to(workload).then(|| {
+                let is_unreadable = self.unreadable_pods.contains(&workload.key);
+                Reach::of(&target.service, workload, is_unreadable)
+            })
+        });
+        self.with(workload, services)
+    }
+
+    /// A workload that the snapshot does not have (any more) is judged by its
+    /// own labels. Which services it was behind is forgotten: take them all.
+    pub(super) fn forgotten(&self, workload: &Workload) -> Entry {
+        let services = self.services(|target| {
+            let is_near = target.service.key.namespace == workload.key.namespace;
+            is_near.then_some(Reach::Unknown)
+        });
+        self.with(workload, services)
+    }
+
+    fn with(&self, workload: &Workload, services: Vec<(Reach, Group)>) -> Entry {
+        let own = self.namespaces.iter().flat_map(|(namespace, policies)| {
+            let is_here = *namespace == workload.key.namespace;
+            match is_here || policies.is_of_mesh() {
+                true => policies.own(workload, is_here),
+                false => Vec::new(),
+            }
+        });
+        Entry {
+            own: Group::make(own),
+            services,
+        }
+    }
+
+    fn services(&self, reach: impl Fn(&Target) -> Option<Reach>) -> Vec<(Reach, Group)> {
+        let mut services = Vec::new();
+        for policies in self.namespaces.values() {
+            for target in &policies.targets {
+                services.extend(reach(target).map(|reach| {
+                    let group = policies.group(&target.policies);
+                    (reach, group)
+                }));
+            }
+        }
+        services
     }
 }
 
@@ -221,30 +356,4 @@ pub(super) fn has_labels(workload: &Workload, labels: &BTreeMap<String, String>)
     labels
         .iter()
         .all(|(k, v)| workload.labels.get(k) == Some(v))
-}
-
-/// Those of `services` that lead to each workload, and to which of its ports.
-fn behind<'s>(
-    snapshot: &Snapshot,
-    services: impl Iterator<Item = &'s ServiceKey>,
-) -> Map<WorkloadKey, Vec<(&'s ServiceKey, Reach)>> {
-    let mut behind: Map<WorkloadKey, Vec<(&ServiceKey, Reach)>> = Map::default();
-    for key in services {
-        let Some(service) = snapshot.services.get(key) else {
-            continue;
-        };
-        for workload in snapshot.workloads.values() {
-            let selected = !service.selector.is_empty()
-                && workload.key.namespace == key.namespace
-                && has_labels(workload, &service.selector);
-            if selected || workload.ips.iter().any(|ip| service.members.contains(&ip)) {
-                let reach = Reach::of(service, workload, snapshot);
-                behind
-                    .entry(workload.key.clone())
-                    .or_default()
-                    .push((key, reach));
-            }
-        }
-    }
-    behind
 }

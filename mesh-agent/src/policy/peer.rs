@@ -5,22 +5,26 @@
 //! holds, by name where two are of one age; where an age is not known, the
 //! strictest of what they say.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::index::has_labels;
 use crate::model::policy::{PeerAuthentication, PeerMode, Scope};
-use crate::model::{Snapshot, Workload, WorkloadKey};
+use crate::model::{Snapshot, Workload};
 
+/// What counts in one namespace.
 #[derive(Debug, Default)]
 pub(super) struct Peers {
-    workloads: HashMap<WorkloadKey, Modes, foldhash::fast::RandomState>,
-    all: Vec<PeerAuthentication>,
+    /// Those that may select a workload there, in the order of names.
+    all: Vec<Arc<PeerAuthentication>>,
+    /// Of workloads that none selects by their labels.
+    whole: Modes,
+    asks_labels: bool,
     root: String,
 }
 
-#[derive(Clone, Debug)]
-struct Modes {
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Modes {
     whole: Decided,
     ports: BTreeMap<u16, Decided>,
 }
@@ -64,7 +68,7 @@ pub fn oldest<'p>(equals: &[&'p PeerAuthentication]) -> Option<&'p PeerAuthentic
 }
 
 impl Modes {
-    fn of(&self, port: u16) -> &Decided {
+    pub(super) fn of(&self, port: u16) -> &Decided {
         self.ports.get(&port).unwrap_or(&self.whole)
     }
 
@@ -126,19 +130,43 @@ impl Decided {
     }
 }
 
+/// May one be about workloads of other namespaces than its own?
+pub(super) fn is_of_mesh(peer: &PeerAuthentication, root: &str) -> bool {
+    peer.namespace == root || peer.scope == Scope::Mesh
+}
+
 impl Peers {
-    pub(super) fn build(snapshot: &Snapshot) -> Self {
+    /// `of_mesh`: those of all namespaces that are about others, too.
+    pub(super) fn build(
+        snapshot: &Snapshot,
+        namespace: &str,
+        of_mesh: &[Arc<PeerAuthentication>],
+    ) -> Self {
+        let root = &snapshot.settings.root_namespace;
+        let own = snapshot.peer_authentications.of(namespace).iter();
+        let own = own.filter(|peer| !is_of_mesh(peer, root));
+        let mut all: Vec<_> = own.chain(of_mesh).cloned().collect();
+        all.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+        let asks = |peer: &Arc<PeerAuthentication>| matches!(&peer.scope, Scope::Labels(_));
         let mut peers = Self {
-            all: snapshot.peer_authentications.clone(),
-            root: snapshot.settings.root_namespace.clone(),
-            ..Self::default()
+            asks_labels: all.iter().any(asks),
+            all,
+            whole: Modes::default(),
+            root: root.clone(),
         };
+        let others = peers.all.iter().filter(|peer| !asks(peer));
+        // Never made; strict would be wrong only for a broken object.
+        let counts = |peer: &&Arc<PeerAuthentication>| {
+            !matches!(&peer.scope, Scope::Services(_)) || peer.broken.is_some()
+        };
+        let others: Vec<&PeerAuthentication> = others.filter(counts).map(|p| &**p).collect();
+        peers.whole = peers.merged(&others);
         peers
-            .all
-            .sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
-        let modes = |w: &Workload| (w.key.clone(), peers.modes(w));
-        peers.workloads = snapshot.workloads.values().map(|w| modes(w)).collect();
-        peers
+    }
+
+    /// The same objects, and no others; never of what is not built yet.
+    pub(super) fn is_of(&self, of: &[Arc<PeerAuthentication>]) -> bool {
+        self.all == of
     }
 
     pub(super) fn mode(&self, workload: &Workload, port: u16) -> PeerMode {
@@ -150,25 +178,29 @@ impl Peers {
     }
 
     fn with<T>(&self, workload: &Workload, read: impl Fn(&Modes) -> T) -> T {
-        match self.workloads.get(&workload.key) {
-            Some(modes) => read(modes),
-            None => read(&self.modes(workload)),
+        match self.asks_labels {
+            false => read(&self.whole),
+            true => read(&self.modes(workload)),
         }
     }
 
-    fn modes(&self, workload: &Workload) -> Modes {
-        let selecting = self.all.iter();
+    pub(super) fn modes(&self, workload: &Workload) -> Modes {
+        let selecting = self.all.iter().map(|p| &**p);
         let selecting: Vec<_> = selecting
             .filter(|p| selects(p, workload, &self.root))
             .collect();
+        self.merged(&selecting)
+    }
+
+    fn merged(&self, selecting: &[&PeerAuthentication]) -> Modes {
         // Whatever the others say: it may have been the one to go by.
         if let Some(broken) = selecting.iter().find(|p| p.broken.is_some()) {
             return Modes::whole(Decided::new(PeerMode::Strict, broken));
         }
         let mut modes = Modes::whole(Decided::default());
         for at in [Level::Mesh, Level::Namespace, Level::Workload] {
-            let counts = |p: &&&PeerAuthentication| level(p, &self.root) == Some(at);
-            let equals: Vec<_> = selecting.iter().filter(counts).copied().collect();
+            let counts = |p: &&PeerAuthentication| level(p, &self.root) == Some(at);
+            let equals: Vec<_> = selecting.iter().copied().filter(counts).collect();
             let above = modes.whole.clone();
             let said = |p: &&PeerAuthentication| Modes::said(p, &above);
             let strictest = || equals.iter().map(said).reduce(Modes::strictest);

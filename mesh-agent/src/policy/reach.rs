@@ -31,11 +31,10 @@ pub(super) enum Ports<'r> {
 
 impl Reach {
     /// By what the Service declares, and by what its endpoints say.
-    pub(super) fn of(service: &Service, workload: &Workload, snapshot: &Snapshot) -> Self {
+    pub(super) fn of(service: &Service, workload: &Workload, is_unreadable: bool) -> Self {
         // Without a port and an address of its own a Service is a name for its
         // pods: clients dial any of their ports.
         let is_name = service.is_headless() && service.ports.is_empty();
-        let is_unreadable = snapshot.unreadable_pods.contains(&workload.key);
         if service.hides_ports || is_name || is_unreadable {
             return Self::Unknown;
         }

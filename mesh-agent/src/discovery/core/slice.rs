@@ -98,10 +98,10 @@ fn target(value: &Node<'_>, at: &str, own: &str, found: &mut Found) -> TargetRef
     match (value.view(), name) {
         (View::Null, _) => TargetRef::None,
         (View::Mapping(_), _) if !is_pod && value["kind"].is_text() => TargetRef::None,
-        (View::Mapping(_), Some(name)) => TargetRef::Pod(WorkloadKey {
-            namespace: value["namespace"].as_text().unwrap_or(own).to_owned(),
-            name: name.to_owned(),
-        }),
+        (View::Mapping(_), Some(name)) => {
+            let namespace = value["namespace"].as_text().unwrap_or(own);
+            TargetRef::Pod(WorkloadKey::new(namespace, name))
+        }
         _ => {
             found.mistake(at, "does not say which Pod it is", Part::Endpoints);
             TargetRef::Unknown

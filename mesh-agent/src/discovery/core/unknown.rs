@@ -126,10 +126,7 @@ pub(in crate::discovery) fn of_text(text: &str) -> Option<Unknown> {
 }
 
 fn key((namespace, name): (&str, &str)) -> WorkloadKey {
-    WorkloadKey {
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
-    }
+    WorkloadKey::new(namespace, name)
 }
 
 fn address(text: &str) -> Option<IpAddr> {

@@ -6,6 +6,7 @@ use super::super::files::GRACE;
 use super::super::{Directory, Error, Update};
 use super::SHOP;
 use crate::model::policy::{Action, MeshSettings, PeerMode};
+use crate::policy::Here;
 use tokio::sync::watch;
 
 struct Fixture {
@@ -25,8 +26,12 @@ impl Fixture {
     }
 
     fn start(root: tempfile::TempDir) -> Self {
-        let (directory, updates) =
-            Directory::start(root.path().to_owned(), MeshSettings::default()).expect("load");
+        let (directory, updates) = Directory::start(
+            root.path().to_owned(),
+            MeshSettings::default(),
+            Here::default(),
+        )
+        .expect("load");
         Self {
             root,
             directory,
@@ -282,8 +287,12 @@ fn one_file_that_cannot_be_read_is_its_own_problem() {
         assert_eq!(update.snapshot.services.len(), 1, "other files count");
 
         let root = f.root;
-        let (_, updates) =
-            Directory::start(root.path().to_owned(), MeshSettings::default()).expect("a start");
+        let (_, updates) = Directory::start(
+            root.path().to_owned(),
+            MeshSettings::default(),
+            Here::default(),
+        )
+        .expect("a start");
         let update = updates.borrow().clone();
         assert!(messages(&update).iter().any(|m| m.contains(message)));
         assert_eq!(update.snapshot.services.len(), 1);
@@ -386,7 +395,11 @@ fn too_many_files_or_objects_leave_all_as_it_was_and_refuse_a_start() {
         "{told:?}"
     );
     assert_eq!(update.snapshot.services.len(), 1);
-    let start = Directory::start(f.root.path().to_owned(), MeshSettings::default());
+    let start = Directory::start(
+        f.root.path().to_owned(),
+        MeshSettings::default(),
+        Here::default(),
+    );
     assert!(matches!(start.err(), Some(Error::TooManyDocuments(_))));
 
     f.remove("z.yaml");
@@ -398,7 +411,11 @@ fn too_many_files_or_objects_leave_all_as_it_was_and_refuse_a_start() {
         told[0].contains("more than 10000 configuration files"),
         "{told:?}"
     );
-    let start = Directory::start(f.root.path().to_owned(), MeshSettings::default());
+    let start = Directory::start(
+        f.root.path().to_owned(),
+        MeshSettings::default(),
+        Here::default(),
+    );
     assert!(matches!(start.err(), Some(Error::TooManyFiles(_))));
     let update = f.remove("0.yaml");
     assert_eq!(messages(&update), Vec::<String>::new());

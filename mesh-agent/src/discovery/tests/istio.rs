@@ -1,12 +1,14 @@
 //! Istio's documented examples and advisories, as far as they concern matching.
 
-use super::super::lint::lint;
-use super::super::{Problem, build, parse};
+use super::super::lint::Lint;
+use super::super::parse;
+use super::super::store::{Said, Store};
 use crate::model::policy::MeshSettings;
 use crate::model::{Snapshot, SpiffeId, WorkloadKey};
 use crate::policy::{Engine, Request};
 use proptest::prelude::*;
 use std::path::Path;
+use std::time::Instant;
 
 const PODS: &str = r#"
 apiVersion: v1
@@ -40,12 +42,17 @@ pub(super) fn named(name: &str, namespace: &str, spec: &str) -> String {
 
 pub(super) fn compile(text: &str) -> (Snapshot, Engine, Vec<String>) {
     let (objects, mut problems) = parse(Path::new("p.yaml"), format!("{PODS}{text}").as_bytes());
-    let (mut snapshot, more) = build(objects.iter());
-    problems.extend(more);
-    snapshot.settings = MeshSettings::default();
+    let mut store = Store::new(MeshSettings::default());
+    store.replace(&Said::NOTHING, &Said::here(&objects));
+    let mut touched = store.commit(Instant::now());
+    touched.all = true;
+    problems.extend(store.problems().cloned());
+    let snapshot = store.snapshot().clone();
     let engine = Engine::compile(&snapshot);
-    let found = lint(objects.iter(), &snapshot, &engine);
-    problems.extend(found.into_iter().filter(Problem::is_mistake));
+    let mut lint = Lint::default();
+    lint.update(&store, (&snapshot, &engine), &touched);
+    let found = lint.problems().filter(|problem| problem.is_mistake());
+    problems.extend(found.cloned());
     let problems = problems.iter().map(ToString::to_string).collect();
     (snapshot, engine, problems)
 }
@@ -61,10 +68,7 @@ pub(super) fn may(
         SpiffeId::parse(&uri).expect("an identity")
     });
     let (namespace, name) = to.0.split_once('/').expect("a pod");
-    let key = WorkloadKey {
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
-    };
+    let key = WorkloadKey::new(namespace, name);
     let request = Request {
         source: id.as_ref(),
         source_ip: "10.0.0.9".parse().expect("an address"),

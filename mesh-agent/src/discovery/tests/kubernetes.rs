@@ -33,12 +33,12 @@ fn resolve(snapshot: &Snapshot, to: &str) -> Result<Vec<String>, String> {
     match route::resolve(snapshot, dst) {
         RouteDecision::Service { port, .. } => {
             let names = port.endpoints.iter().map(|e| {
-                let pod = e.workload.as_ref().map(|w| w.key.name.clone());
+                let pod = e.workload.as_ref().map(|w| w.key.name.to_string());
                 pod.unwrap_or_else(|| e.addr.to_string())
             });
             Ok(names.collect())
         }
-        RouteDecision::Workload(workload) => Ok(vec![workload.key.name.clone()]),
+        RouteDecision::Workload(workload) => Ok(vec![workload.key.name.to_string()]),
         RouteDecision::External => Err("outside".to_owned()),
         RouteDecision::Refused(reason) => Err(format!("{reason:?}")),
     }

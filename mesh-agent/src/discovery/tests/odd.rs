@@ -201,7 +201,11 @@ fn a_port_of_portlevelmtls_is_written_in_one_way() {
         let compiled = compile(&text);
         (
             compiled.2.len(),
-            compiled.0.peer_authentications[0].broken.is_some(),
+            compiled
+                .0
+                .peer_authentications
+                .iter()
+                .all(|p| p.broken.is_some()),
         )
     };
     assert_eq!(peer("8080: {mode: DISABLE}"), (0, false));

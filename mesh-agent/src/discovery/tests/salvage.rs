@@ -105,10 +105,7 @@ fn a_pod_of_the_mesh_stays_in_it_whatever_part_is_not_understood() {
             "{to}: {problems:?}"
         );
         assert!(!plaintext(&snapshot), "{to}");
-        let key = crate::model::WorkloadKey {
-            namespace: "shop".to_owned(),
-            name: "web-0".to_owned(),
-        };
+        let key = crate::model::WorkloadKey::new("shop", "web-0");
         let wanted = snapshot
             .workloads
             .get(&key)

@@ -197,10 +197,7 @@ impl Dice {
             true => vec![self.pick(&SERVICES)],
             false => vec![],
         };
-        let key = |name: &str| ServiceKey {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-        };
+        let key = |name: &str| ServiceKey::new(namespace, name);
         [name].iter().chain(&more).map(|name| key(name)).collect()
     }
 
@@ -242,21 +239,17 @@ impl Dice {
             settings: self.settings(),
             policies: (0..self.0.random_range(0..6))
                 .map(|n| self.policy(n))
-                .collect(),
+                .collect::<Vec<_>>()
+                .into(),
             ..Snapshot::default()
         };
         for namespace in NAMESPACES {
             let workload = Arc::new(self.workload(namespace));
-            snapshot
-                .workloads
-                .insert(workload.key.clone(), workload.clone());
+            snapshot.workloads.insert(workload.clone());
             for name in SERVICES {
-                let key = ServiceKey {
-                    namespace: namespace.to_owned(),
-                    name: name.to_owned(),
-                };
+                let key = ServiceKey::new(namespace, name);
                 let service = Service {
-                    key: key.clone(),
+                    key,
                     vips: vec![],
                     ports: self.some(2, |d| d.service_port(&workload)),
                     selector: self.labels(),
@@ -264,7 +257,7 @@ impl Dice {
                     hides_ports: false,
                     hides_members: false,
                 };
-                snapshot.services.insert(key, Arc::new(service));
+                snapshot.services.insert(Arc::new(service));
             }
         }
         snapshot
@@ -272,10 +265,7 @@ impl Dice {
 
     fn workload(&mut self, namespace: &str) -> Workload {
         Workload {
-            key: WorkloadKey {
-                namespace: namespace.to_owned(),
-                name: "pod".to_owned(),
-            },
+            key: WorkloadKey::new(namespace, "pod"),
             uid: String::new(),
             ips: PodIps::default(),
             node: "n1".to_owned(),

@@ -15,10 +15,7 @@ use crate::model::{
 
 pub(super) fn workload(namespace: &str, name: &str, app: &str) -> Workload {
     Workload {
-        key: WorkloadKey {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-        },
+        key: WorkloadKey::new(namespace, name),
         uid: String::new(),
         ips: PodIps::default(),
         node: "n1".to_owned(),
@@ -66,11 +63,10 @@ pub(super) fn policy(
 }
 
 fn snapshot(workloads: &[Workload], policies: Vec<AuthorizationPolicy>) -> Snapshot {
-    let with_key = |w: &Workload| (w.key.clone(), Arc::new(w.clone()));
     Snapshot {
         generation: 7,
-        workloads: workloads.iter().map(with_key).collect(),
-        policies,
+        workloads: workloads.iter().cloned().map(Arc::new).collect(),
+        policies: policies.into(),
         ..Snapshot::default()
     }
 }
@@ -208,10 +204,7 @@ fn a_workload_that_is_not_in_the_snapshot_is_judged_by_its_labels() {
 /// Which services it was behind is not known any more: it may have been each.
 #[test]
 fn a_workload_that_is_not_in_the_snapshot_counts_as_behind_every_service() {
-    let key = ServiceKey {
-        namespace: "shop".to_owned(),
-        name: "web".to_owned(),
-    };
+    let key = ServiceKey::new("shop", "web");
     let service = Service {
         key: key.clone(),
         vips: vec![],
@@ -236,11 +229,9 @@ fn a_workload_that_is_not_in_the_snapshot_counts_as_behind_every_service() {
     for (action, source) in [(Action::Deny, "bad"), (Action::Allow, "dev")] {
         let policies = vec![policy("p", action, scope.clone(), &["bad"])];
         let mut snapshot = snapshot(&[web.clone(), db.clone()], policies);
-        snapshot
-            .services
-            .insert(key.clone(), Arc::new(service.clone()));
+        snapshot.services.insert(Arc::new(service.clone()));
         let all = Engine::compile(&snapshot);
-        snapshot.workloads.clear();
+        snapshot.workloads = Default::default();
         let none = Engine::compile(&snapshot);
         let source = id(source);
         let refused =
@@ -265,7 +256,8 @@ fn the_mode_of_a_workload_that_is_not_in_the_snapshot_is_that_of_its_labels() {
     snapshot.peer_authentications = vec![
         peer("all", Scope::Namespace, PeerMode::Strict),
         peer("db", labels("db"), PeerMode::Disable),
-    ];
+    ]
+    .into();
     let engine = Engine::compile(&snapshot);
     for (app, mode) in [("web", PeerMode::Strict), ("db", PeerMode::Disable)] {
         let pod = workload("shop", "pod", app);

@@ -4,26 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::{Builder, key};
+use super::address::Owner;
+use super::claims::{Use, is_usable};
+use super::id::{KindId, ObjectId};
+use super::state::Store;
 use crate::discovery::kinds::{
     Endpoint as Given, EndpointPort, EndpointSlice, Part, Pod, PortRef, ServicePort, ServiceSpec,
-    TargetRef,
 };
 use crate::discovery::objects::{Kind, Object};
+use crate::discovery::{Code, Problem};
 use crate::model::{
-    AppProtocol, Endpoint, Service, ServicePort as ModelPort, TargetPort, UpstreamAddr, Withheld,
+    AppProtocol, Endpoint, Service, ServiceKey, ServicePort as ModelPort, TargetPort, UpstreamAddr,
     Workload,
 };
-
-/// Whose address an endpoint is.
-enum Owner {
-    /// A known pod's, or nobody's that is named.
-    Known(Option<Arc<Workload>>),
-    /// A pod is named that is not known, or does not have it.
-    Unknown,
-    /// Another pod's than is named.
-    Other,
-}
 
 /// How good an endpoint is; only the best ones of a family are used.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,27 +53,90 @@ impl Candidates {
     }
 }
 
-impl Builder<'_> {
-    pub(super) fn service(
-        &mut self,
-        object: &Object,
-        spec: &ServiceSpec,
-        slices: Option<&[&EndpointSlice]>,
-    ) {
-        if spec.is_external_name || object.unread.contains(&Part::Selector) {
-            // Nobody knows which pods these are, neither here nor for policies.
-            self.left_out.extend(&spec.vips);
-            return self.left_out.extend(&spec.external_ips);
-        }
-        if object.unread.contains(&Part::Ports) {
-            self.left_out.extend(&spec.external_ips);
-        }
-        let vips = self.vips(object, spec);
+/// A Service while it is made.
+struct Maker<'s> {
+    store: &'s Store,
+    object: &'s Object,
+    spec: &'s ServiceSpec,
+    /// `None` without any: then the selector says it.
+    slices: Option<Vec<&'s EndpointSlice>>,
+    problems: Vec<Problem>,
+}
+
+impl Store {
+    pub(super) fn make_service(&self, key: &ServiceKey) -> (Option<Arc<Service>>, Vec<Problem>) {
+        let id = ObjectId::service(key);
+        let Some(entry) = self.objects.get(&id) else {
+            return (None, Vec::new());
+        };
+        let (object, spec) = match entry.effective.as_deref() {
+            Some(object) => match &object.kind {
+                Kind::Service(spec) if is_usable(object, spec) => (object, spec),
+                _ => return (None, Vec::new()),
+            },
+            None => return (None, Vec::new()),
+        };
+        let mut maker = Maker {
+            store: self,
+            object,
+            spec,
+            slices: self.slices_of(key),
+            problems: Vec::new(),
+        };
+        let service = maker.make(key, entry.doubtful);
+        (Some(Arc::new(service)), maker.problems)
+    }
+
+    fn slices_of(&self, key: &ServiceKey) -> Option<Vec<&EndpointSlice>> {
+        let names = self.slices.get(key)?;
+        let slice = |name| {
+            let id = ObjectId {
+                kind: KindId::EndpointSlice,
+                namespace: key.namespace.clone(),
+                name,
+            };
+            match &self.effective(&id)?.kind {
+                Kind::EndpointSlice(slice) => Some(slice),
+                _ => None,
+            }
+        };
+        Some(names.iter().cloned().filter_map(slice).collect())
+    }
+
+    /// Those of which the pods are named by a selector alone, and by labels of
+    /// this pod.
+    pub(super) fn services_selecting(&self, workload: &Workload) -> Vec<ServiceKey> {
+        let services = self.entries(KindId::Service, &workload.key.namespace);
+        let selecting = services.filter_map(|(id, entry)| {
+            let Kind::Service(spec) = &entry.effective.as_deref()?.kind else {
+                return None;
+            };
+            let key = id.service_key();
+            let is = is_selected(spec, workload) && !self.slices.contains_key(&key);
+            is.then_some(key)
+        });
+        selecting.collect()
+    }
+}
+
+fn is_selected(spec: &ServiceSpec, workload: &Workload) -> bool {
+    let mut selector = spec.selector.iter();
+    !spec.selector.is_empty() && selector.all(|(k, v)| workload.labels.get(k) == Some(v))
+}
+
+impl Maker<'_> {
+    fn report(&mut self, field: &str, message: String) {
+        let problem = self.object.problem(field, message);
+        self.problems.push(problem);
+    }
+
+    fn make(&mut self, key: &ServiceKey, is_doubtful: bool) -> Service {
+        let vips = self.vips(key);
         let mut ports = Vec::new();
-        for (i, port) in spec.ports.iter().enumerate() {
-            let endpoints = match slices {
+        for (i, port) in self.spec.ports.iter().enumerate() {
+            let endpoints = match &self.slices {
                 Some(slices) => self.endpoints_of_slices(port, slices),
-                None => self.endpoints_of_pods(object, spec, port, i),
+                None => self.endpoints_of_pods(port, i),
             };
             ports.push(ModelPort {
                 name: port.name.clone(),
@@ -92,96 +148,64 @@ impl Builder<'_> {
                 },
                 protocol: protocol(port),
                 endpoints: endpoints.into(),
-                slice_ports: slice_ports(port, slices.unwrap_or_default()),
+                slice_ports: slice_ports(port, self.slices()),
             });
         }
-        let service = Arc::new(Service {
-            key: key(&object.meta, &object.meta.name),
+        self.externals(key);
+        Service {
+            key: key.clone(),
             vips,
             ports,
-            selector: spec.selector.clone(),
-            members: members(slices.unwrap_or_default()),
-            hides_ports: object.unread.contains(&Part::Ports),
-            hides_members: self.hides_members(object, spec),
-        });
-        for vip in &service.vips {
-            self.snapshot.by_vip.insert(*vip, service.clone());
+            selector: self.spec.selector.clone(),
+            members: members(self.slices()),
+            hides_ports: self.object.unread.contains(&Part::Ports),
+            hides_members: self.hides_members(is_doubtful),
         }
-        self.externals(object, spec, &service);
-        self.snapshot.services.insert(service.key.clone(), service);
+    }
+
+    fn slices(&self) -> &[&EndpointSlice] {
+        self.slices.as_deref().unwrap_or_default()
     }
 
     /// Without a selector only slices say which pods are behind it: all of them
     /// must be readable for that.
-    fn hides_members(&self, object: &Object, spec: &ServiceSpec) -> bool {
-        let hides_slices = self.hides_slices || !self.unknown.is_empty();
-        self.is_doubtful(object) || (spec.selector.is_empty() && hides_slices)
+    fn hides_members(&self, is_doubtful: bool) -> bool {
+        let hides_slices = !self.store.doubtful_slices.is_empty() || self.store.hidden.is_any;
+        is_doubtful || (self.spec.selector.is_empty() && hides_slices)
     }
 
     /// Others have the rest of these addresses' ports; and a pod's own address
     /// is never another's.
-    fn externals(&mut self, object: &Object, spec: &ServiceSpec, service: &Arc<Service>) {
-        for ip in &spec.external_ips {
-            for port in &service.ports {
-                let at = (*ip, port.port);
-                let owner = self.snapshot.by_external.get(&at).map(|s| s.key.clone());
-                if let Some(owner) = owner.filter(|owner| *owner != service.key) {
+    fn externals(&mut self, key: &ServiceKey) {
+        for ip in &self.spec.external_ips {
+            for port in &self.spec.ports {
+                let owner = self.store.addresses.first(*ip, Use::External(port.port));
+                if let Some(owner) = owner.filter(|owner| owner != key) {
                     let message = format!("{ip}:{} belongs to Service {owner} already", port.port);
-                    self.advise(object, "spec.externalIPs", message);
+                    let field = "spec.externalIPs";
+                    let problem = self.object.problem_of(Code::Advisory, field, message);
+                    self.problems.push(problem);
+                }
+            }
+        }
+    }
+
+    fn vips(&mut self, key: &ServiceKey) -> Vec<IpAddr> {
+        let mut vips = Vec::new();
+        for ip in &self.spec.vips {
+            let pod = self.store.snapshot.by_ip.get(ip);
+            let owner = match (pod, self.store.vip_holder(*ip)) {
+                (Some(pod), _) => format!("Pod {}", pod.key),
+                (None, Some(owner)) if owner != *key => format!("Service {owner}"),
+                (None, _) => {
+                    vips.push(*ip);
                     continue;
                 }
-                self.snapshot.by_external.insert(at, service.clone());
-            }
-        }
-    }
-
-    fn vips(&mut self, object: &Object, spec: &ServiceSpec) -> Vec<IpAddr> {
-        let mut vips = Vec::new();
-        for ip in &spec.vips {
-            let taken = self
-                .snapshot
-                .by_vip
-                .get(ip)
-                .map(|s| format!("Service {}", s.key));
-            let taken = taken.or_else(|| {
-                self.snapshot
-                    .by_ip
-                    .get(ip)
-                    .map(|w| format!("Pod {}", w.key))
-            });
-            match taken {
-                Some(owner) => self.report(
-                    object,
-                    "spec.clusterIPs",
-                    format!("{ip} belongs to {owner} already"),
-                ),
-                None => vips.push(*ip),
-            }
+            };
+            let message = format!("{ip} belongs to {owner} already");
+            self.report("spec.clusterIPs", message);
         }
         vips
-    }
-
-    fn owner(&self, ip: IpAddr, target: &TargetRef) -> Owner {
-        let owner = self.snapshot.by_ip.get(&ip);
-        match (target, owner) {
-            (TargetRef::Pod(key), Some(owner)) if owner.key != *key => Owner::Other,
-            (_, Some(owner)) => Owner::Known(Some(owner.clone())),
-            (TargetRef::None, None) => Owner::Known(None),
-            (TargetRef::Pod(key), None) if self.on_host_network.contains(key) => Owner::Known(None),
-            (TargetRef::Pod(_) | TargetRef::Unknown, None) => Owner::Unknown,
-        }
-    }
-
-    /// A slice may be here before its pods: they may be in the mesh.
-    pub(super) fn withhold_of_unknown_pods(&mut self, slice: &EndpointSlice) {
-        for endpoint in &slice.endpoints {
-            for ip in &endpoint.addresses {
-                if let Owner::Unknown = self.owner(*ip, &endpoint.target) {
-                    let withheld = self.snapshot.withheld.entry(*ip);
-                    withheld.or_insert(Withheld::UnknownPod);
-                }
-            }
-        }
     }
 
     fn endpoints_of_slices(&self, port: &ServicePort, slices: &[&EndpointSlice]) -> Vec<Endpoint> {
@@ -193,8 +217,8 @@ impl Builder<'_> {
             for given in &slice.endpoints {
                 let Some(tier) = tier(given) else { continue };
                 for ip in &given.addresses {
-                    let (tier, workload) = match self.owner(*ip, &given.target) {
-                        Owner::Known(workload) => (tier, workload),
+                    let (tier, workload) = match self.store.owner(*ip, &given.target) {
+                        Owner::Known => (tier, self.store.snapshot.by_ip.get(ip).cloned()),
                         Owner::Unknown => (Tier::Unknown, None),
                         Owner::Other => continue,
                     };
@@ -213,23 +237,15 @@ impl Builder<'_> {
     }
 
     /// Without any slice: the ready pods that the selector names.
-    fn endpoints_of_pods(
-        &mut self,
-        object: &Object,
-        spec: &ServiceSpec,
-        port: &ServicePort,
-        index: usize,
-    ) -> Vec<Endpoint> {
-        let selector = &spec.selector;
-        if selector.is_empty() {
+    fn endpoints_of_pods(&mut self, port: &ServicePort, index: usize) -> Vec<Endpoint> {
+        let spec = self.spec;
+        if spec.selector.is_empty() {
             return Vec::new();
         }
         let mut candidates = Candidates::default();
-        let pods: Vec<Arc<Workload>> = self.snapshot.workloads.values().cloned().collect();
-        for pod in pods {
-            let selected = pod.key.namespace == object.meta.namespace()
-                && selector.iter().all(|(k, v)| pod.labels.get(k) == Some(v));
-            if !selected {
+        let namespace = self.object.meta.namespace();
+        for pod in self.store.snapshot.workloads.in_namespace(namespace) {
+            if !is_selected(spec, pod) {
                 continue;
             }
             let number = match &port.target_port {
@@ -240,14 +256,12 @@ impl Builder<'_> {
                 }
             };
             let Some(number) = number else {
-                self.report(
-                    object,
-                    &format!("spec.ports[{index}].targetPort"),
-                    format!("Pod {} has no port of this name", pod.key),
-                );
+                let field = format!("spec.ports[{index}].targetPort");
+                let message = format!("Pod {} has no port of this name", pod.key);
+                self.report(&field, message);
                 continue;
             };
-            let Some(tier) = self.tier_of_pod(spec, &pod) else {
+            let Some(tier) = self.tier_of_pod(pod) else {
                 continue;
             };
             for ip in pod.ips.iter() {
@@ -265,15 +279,15 @@ impl Builder<'_> {
     }
 
     /// As the EndpointSlice controller would write it.
-    fn tier_of_pod(&self, spec: &ServiceSpec, workload: &Workload) -> Option<Tier> {
-        let object = self.origins.get(&workload.key)?;
+    fn tier_of_pod(&self, workload: &Workload) -> Option<Tier> {
+        let object = self.store.effective(&ObjectId::pod(&workload.key))?;
         let Kind::Pod(pod) = &object.kind else {
             return None;
         };
         // Where nobody says, it is: as in a file that a person writes.
         let serving = |pod: &Pod| pod.ready.unwrap_or(true);
         match object.meta.deletion_timestamp.is_some() {
-            _ if spec.publish_not_ready => Some(Tier::Ready),
+            _ if self.spec.publish_not_ready => Some(Tier::Ready),
             false => serving(pod).then_some(Tier::Ready),
             true => serving(pod).then_some(Tier::Terminating),
         }

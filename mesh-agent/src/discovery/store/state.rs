@@ -1,0 +1,308 @@
+//! What there is, and what was made of it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use smallvec::SmallVec;
+
+use super::claims::Addresses;
+use super::id::{KindId, ObjectId};
+use super::twice::{self, Given};
+use crate::discovery::Problem;
+use crate::discovery::intern::Interner;
+use crate::discovery::kinds::{Part, Unknown};
+use crate::discovery::objects::{Kind, Object};
+use crate::model::policy::{AuthorizationPolicy, MeshSettings};
+use crate::model::{Name, ServiceKey, Snapshot, Workload, WorkloadKey};
+
+/// An object as it is given, and what was made of it.
+#[derive(Debug, Default)]
+pub(super) struct Entry {
+    /// Those that count come first.
+    pub(super) given: SmallVec<[Given; 1]>,
+    /// The version that the indexes stand for; `None` before the first commit.
+    pub(super) effective: Option<Arc<Object>>,
+    /// It is given twice, and differently.
+    pub(super) doubtful: bool,
+    /// What two versions say differently of it.
+    pub(super) contradicted: BTreeSet<Part>,
+    /// Addresses that it claims and does not get.
+    pub(super) left_out: Box<[IpAddr]>,
+    pub(super) made: Made,
+}
+
+/// What a pod comes to, before contested addresses are taken from it.
+#[derive(Debug, Default)]
+pub(super) enum Made {
+    #[default]
+    Nothing,
+    /// It has the addresses of its node.
+    OnHost,
+    Pod(Arc<Workload>),
+}
+
+/// All that cannot be read at all, together.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Hidden {
+    pub(super) is_any: bool,
+    pub(super) all: Unknown,
+}
+
+/// At which step of a commit a problem was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Step {
+    Given,
+    Made,
+    Addresses,
+}
+
+pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+pub(super) type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
+#[derive(Debug, Default)]
+pub(in crate::discovery) struct Store {
+    pub(super) objects: BTreeMap<ObjectId, Entry>,
+    /// By file and place in it.
+    pub(super) unknown: BTreeMap<(PathBuf, u32), Arc<Object>>,
+    pub(super) hidden: Hidden,
+    pub(super) names: Interner,
+    pub(super) addresses: Addresses,
+    /// The slices of each Service, by the label that names it.
+    pub(super) slices: Map<ServiceKey, BTreeSet<Name>>,
+    /// Slices of which it cannot be told what they say, or of which Service.
+    pub(super) doubtful_slices: BTreeSet<ObjectId>,
+    /// Pods of the mesh of which not all can be read.
+    pub(super) unreadable_pods: BTreeSet<WorkloadKey>,
+    /// What stands for all policies that may be about a pod with unread labels.
+    pub(super) denies: BTreeMap<WorkloadKey, Arc<AuthorizationPolicy>>,
+    /// Addresses that were left, and when.
+    pub(super) departed: BTreeSet<(Instant, IpAddr)>,
+    pub(super) problems: BTreeMap<(ObjectId, Step), Vec<Problem>>,
+    pub(super) snapshot: Snapshot,
+    pub(super) dirty: Dirty,
+    /// Objects, pods, addresses and Services looked at, for tests of the cost.
+    pub(super) work: usize,
+}
+
+impl Store {
+    pub(in crate::discovery) fn new(settings: MeshSettings) -> Self {
+        let mut store = Self::default();
+        store.snapshot.settings = settings;
+        store
+    }
+
+    /// Of all objects.
+    pub(in crate::discovery) fn namespaces(&self) -> BTreeSet<Name> {
+        self.objects.keys().map(|id| id.namespace.clone()).collect()
+    }
+
+    /// A place says `now` and does not say `before` any more; it is `away` while
+    /// its file is not there, and then counts only where no other says it.
+    pub(in crate::discovery) fn replace(&mut self, before: &Said<'_>, now: &Said<'_>) {
+        for (place, object) in (0_u32..).zip(before.objects) {
+            let same = now.objects.get(place as usize);
+            let is_same = same.is_some_and(|same| Arc::ptr_eq(same, object));
+            if !is_same || before.away != now.away {
+                self.take_out(object, place);
+            }
+        }
+        for (place, object) in (0_u32..).zip(now.objects) {
+            let same = before.objects.get(place as usize);
+            let is_same = same.is_some_and(|same| Arc::ptr_eq(same, object));
+            if !is_same || before.away != now.away {
+                self.put_in(object, place, now.away);
+            }
+        }
+    }
+
+    fn take_out(&mut self, object: &Arc<Object>, place: u32) {
+        let Some(id) = self.id(object) else {
+            self.dirty.hidden = true;
+            let at = (object.origin.file.clone(), place);
+            return drop(self.unknown.remove(&at));
+        };
+        if let Some(entry) = self.objects.get_mut(&id) {
+            entry
+                .given
+                .retain(|given| !Arc::ptr_eq(&given.object, object));
+        }
+        self.dirty.objects.insert(id);
+    }
+
+    fn put_in(&mut self, object: &Arc<Object>, place: u32, away: bool) {
+        let Some(id) = self.id(object) else {
+            self.dirty.hidden = true;
+            let at = (object.origin.file.clone(), place);
+            return drop(self.unknown.insert(at, object.clone()));
+        };
+        let entry = self.objects.entry(id.clone()).or_default();
+        entry.given.push(Given {
+            object: object.clone(),
+            place,
+            away,
+        });
+        entry.given.sort_by(twice::order);
+        self.dirty.objects.insert(id);
+    }
+
+    /// `None` for what may be any.
+    fn id(&mut self, object: &Object) -> Option<ObjectId> {
+        let kind = KindId::of(&object.kind)?;
+        let namespace = match kind {
+            KindId::Namespace => "",
+            _ => object.meta.namespace(),
+        };
+        Some(ObjectId {
+            kind,
+            namespace: self.names.name(namespace),
+            name: self.names.name(&object.meta.name),
+        })
+    }
+
+    pub(in crate::discovery) fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// Of objects by themselves and beside each other.
+    pub(in crate::discovery) fn problems(&self) -> impl Iterator<Item = &Problem> {
+        self.problems.values().flatten()
+    }
+
+    pub(in crate::discovery) fn is_empty(&self) -> bool {
+        self.objects.is_empty() && self.unknown.is_empty()
+    }
+
+    #[cfg(test)]
+    pub(in crate::discovery) fn work(&self) -> usize {
+        self.work
+    }
+
+    /// The objects of a kind in a namespace, as far as they count.
+    pub(in crate::discovery) fn in_namespace<'s>(
+        &'s self,
+        kind: KindId,
+        namespace: &Name,
+    ) -> impl Iterator<Item = &'s Arc<Object>> + use<'s> {
+        let entries = self.entries(kind, namespace);
+        entries.flat_map(|(_, entry)| twice::versions(&entry.given))
+    }
+
+    pub(super) fn entries<'s>(
+        &'s self,
+        kind: KindId,
+        namespace: &Name,
+    ) -> impl Iterator<Item = (&'s ObjectId, &'s Entry)> + use<'s> {
+        let first = ObjectId {
+            kind,
+            namespace: namespace.clone(),
+            name: Name::default(),
+        };
+        let namespace = namespace.clone();
+        let from = self.objects.range(first..);
+        from.take_while(move |(id, _)| id.kind == kind && id.namespace == namespace)
+    }
+
+    pub(super) fn all_of(&self, kind: KindId) -> impl Iterator<Item = (&ObjectId, &Entry)> {
+        let first = ObjectId {
+            kind,
+            namespace: Name::default(),
+            name: Name::default(),
+        };
+        let from = self.objects.range(first..);
+        from.take_while(move |(id, _)| id.kind == kind)
+    }
+
+    pub(super) fn effective(&self, id: &ObjectId) -> Option<&Arc<Object>> {
+        self.objects.get(id)?.effective.as_ref()
+    }
+
+    /// Replaces what was told of it at this step.
+    pub(super) fn tell(&mut self, id: &ObjectId, step: Step, problems: Vec<Problem>) {
+        let at = (id.clone(), step);
+        let changed = match problems.is_empty() {
+            true => self.problems.remove(&at).is_some(),
+            false => {
+                let is_same = self.problems.get(&at) == Some(&problems);
+                if !is_same {
+                    self.problems.insert(at, problems);
+                }
+                !is_same
+            }
+        };
+        self.dirty.problems |= changed;
+    }
+}
+
+/// What a place says.
+pub(in crate::discovery) struct Said<'o> {
+    pub(in crate::discovery) objects: &'o [Arc<Object>],
+    pub(in crate::discovery) away: bool,
+}
+
+impl<'o> Said<'o> {
+    pub(in crate::discovery) const NOTHING: Said<'static> = Said {
+        objects: &[],
+        away: false,
+    };
+
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(in crate::discovery) fn here(objects: &'o [Arc<Object>]) -> Self {
+        Self {
+            objects,
+            away: false,
+        }
+    }
+}
+
+/// What is to be looked at.
+#[derive(Debug, Default)]
+pub(super) struct Dirty {
+    pub(super) objects: BTreeSet<ObjectId>,
+    /// What cannot be read at all: it may be about any.
+    pub(super) hidden: bool,
+    /// Other problems than before.
+    pub(super) problems: bool,
+    pub(super) pods: BTreeSet<WorkloadKey>,
+    /// Pods of which the addresses may be another's now, or their own again.
+    pub(super) finished: BTreeSet<WorkloadKey>,
+    pub(super) addresses: BTreeSet<IpAddr>,
+    /// Virtual ones, and ports of others, that another Service may have.
+    pub(super) vips: BTreeSet<IpAddr>,
+    pub(super) externals: BTreeSet<(IpAddr, u16)>,
+    pub(super) services: BTreeSet<ServiceKey>,
+    /// Pods that have their node's addresses, or have not any more.
+    pub(super) on_host: BTreeSet<WorkloadKey>,
+    /// Of policies.
+    pub(super) namespaces: BTreeSet<Name>,
+    pub(super) touched: Touched,
+}
+
+/// What a commit changed.
+#[derive(Debug, Default)]
+pub(in crate::discovery) struct Touched {
+    /// There is another snapshot.
+    pub(in crate::discovery) snapshot: bool,
+    pub(in crate::discovery) problems: bool,
+    /// Of which pods, Services or policies changed, or what they are judged by.
+    pub(in crate::discovery) namespaces: BTreeSet<Name>,
+    /// It may be any.
+    pub(in crate::discovery) all: bool,
+}
+
+impl Hidden {
+    pub(super) fn add(&mut self, object: &Object) {
+        if let Kind::Unknown(unknown) = &object.kind {
+            self.is_any = true;
+            self.all.addresses.extend(&unknown.addresses);
+            self.all.pods.extend(unknown.pods.iter().cloned());
+            self.all.hides_pods |= unknown.hides_pods;
+            let namespaces = unknown.namespaces.iter().cloned();
+            self.all.namespaces.extend(namespaces);
+            self.all.hides_namespaces |= unknown.hides_namespaces;
+        }
+    }
+}

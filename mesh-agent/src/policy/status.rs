@@ -1,0 +1,78 @@
+//! How policies fare.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::compile::{self, Compiled};
+use crate::model::policy::{Action, Rule};
+
+/// How one policy fares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyStatus {
+    /// `namespace/name`.
+    pub policy: Arc<str>,
+    pub action: Action,
+    pub dry_run: bool,
+    pub broken: Option<String>,
+    /// Rules that need HTTP: they grant nothing (ALLOW), or deny as if their
+    /// HTTP parts matched (DENY).
+    pub http_rules: usize,
+    /// Rules that ask for `connection.sni`, which is not known: likewise.
+    pub sni_rules: usize,
+    pub workloads: usize,
+}
+
+/// One line for `check-config`.
+impl fmt::Display for PolicyStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.problem() {
+            Some(sentence) => f.write_str(&sentence)?,
+            None => write!(f, "AuthorizationPolicy {}: accepted", self.policy)?,
+        }
+        let dry_run = if self.dry_run { ", dry run" } else { "" };
+        write!(f, "; selects {} workloads{dry_run}", self.workloads)
+    }
+}
+
+impl PolicyStatus {
+    pub(super) fn of(compiled: &Compiled, workloads: usize) -> Self {
+        let rules = &compiled.policy.rules;
+        let count = |is: fn(&Rule) -> bool| rules.iter().filter(|rule| is(rule)).count();
+        Self {
+            policy: compiled.name.clone(),
+            action: compiled.action,
+            dry_run: compiled.dry_run,
+            broken: compiled.broken.clone(),
+            http_rules: count(compile::has_http),
+            sni_rules: count(compile::has_sni),
+            workloads,
+        }
+    }
+
+    /// A sentence for people, where it does not do all that it says.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
+        let (name, action) = (&self.policy, self.action);
+        if let Some(reason) = &self.broken {
+            let effect = match action {
+                Action::Allow => "it grants nothing",
+                Action::Deny => "it denies all connections to what it selects",
+            };
+            return Some(format!("AuthorizationPolicy {name}: {reason}; {effect}"));
+        }
+        let effect = match action {
+            Action::Allow => "they grant nothing",
+            Action::Deny => "they deny as if these parts matched",
+        };
+        let parts = [
+            (self.http_rules, "HTTP, which is not decided yet"),
+            (self.sni_rules, "connection.sni, which is not known yet"),
+        ];
+        let parts = parts.iter().filter(|(rules, _)| *rules > 0);
+        let parts: Vec<String> = parts
+            .map(|(rules, what)| format!("{rules} rules ask for {what}"))
+            .collect();
+        let parts = parts.join(", ");
+        (!parts.is_empty()).then(|| format!("AuthorizationPolicy {name}: {parts}; {effect}"))
+    }
+}

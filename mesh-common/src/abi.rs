@@ -5,7 +5,7 @@
 //! directory of pins, so two versions never read each other's maps.
 
 /// Names the bpffs directory `abi-N` that all pins of this layout live in.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;
 
 /// Mark of captured sockets and of deliveries, meaningful only inside a pod's
 /// network namespace (marks do not cross a veth). ASCII "mesh".
@@ -29,9 +29,9 @@ pub const MAX_PODS: u32 = 4096;
 /// Live tuples of agent dials and probes. Above the number of sockets that the
 /// agent may hold, so that a full map cannot happen before fds run out.
 pub const MAX_TUPLES: u32 = 262_144;
-/// SYNs whose answers may leave a pod: needed from being steered to the SYN-ACK;
-/// the oldest go.
-pub const MAX_STEERED: u32 = 65_536;
+/// SYN-ACKs of the agent's listeners: needed from being made until they have left
+/// the pod, and until their repetitions have; the oldest go.
+pub const MAX_ANSWERS: u32 = 65_536;
 /// Links of pods whose node's side is guarded.
 pub const MAX_LINKS: u32 = MAX_PODS * 2;
 /// Addresses of pods that are left alone.
@@ -137,7 +137,7 @@ impl Addr {
     }
 }
 
-/// One direction of a TCP connection as its initiator sees it (map `TUPLES`).
+/// One direction of a TCP connection as its initiator sees it (maps `TUPLES`, `ANSWERS`).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Tuple {
@@ -146,6 +146,20 @@ pub struct Tuple {
     /// Both ports in host byte order.
     pub source_port: u32,
     pub destination_port: u32,
+}
+
+impl Tuple {
+    /// As the other end sees it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn reversed(self) -> Self {
+        Self {
+            source: self.destination,
+            destination: self.source,
+            source_port: self.destination_port,
+            destination_port: self.source_port,
+        }
+    }
 }
 
 /// An address inside one namespace (map `LISTENERS`): while addresses move

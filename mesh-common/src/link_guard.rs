@@ -2,8 +2,8 @@
 //! whether it may pass.
 //!
 //! A TCP connection needs a SYN one way and a SYN-ACK the other. Of a closed pod
-//! the first leaves only from a socket of the agent, and the second only as the
-//! answer to a SYN that was steered to the agent, or that the agent or a probe
+//! the first leaves only from a socket of the agent, and the second only from a
+//! listener of the agent, or as the answer to a SYN that the agent or a probe
 //! sent: then nothing inside the pod, whatever it may change there, opens a
 //! connection past the agent. All other packets pass unseen.
 
@@ -54,8 +54,8 @@ pub enum Segment {
     Other,
     /// Asks for one.
     Syn(Tuple),
-    /// Answers the SYN of this tuple (its initiator's view).
-    Answer(Tuple),
+    /// Answers the SYN of this tuple (its initiator's view), and acknowledges this.
+    Answer(Tuple, u32),
     /// May be one of the two: a fragment, or headers that are not understood.
     Unclear,
 }
@@ -180,12 +180,16 @@ fn tcp(frame: &impl Frame, at: u32, from: Addr, to: Addr) -> Segment {
             source_port: port(0),
             destination_port: port(2),
         }),
-        flags if flags == SYN | ACK => Segment::Answer(Tuple {
-            source: to,
-            destination: from,
-            source_port: port(2),
-            destination_port: port(0),
-        }),
+        flags if flags == SYN | ACK => Segment::Answer(
+            Tuple {
+                source: from,
+                destination: to,
+                source_port: port(0),
+                destination_port: port(2),
+            }
+            .reversed(),
+            u32::from_be_bytes([header[8], header[9], header[10], header[11]]),
+        ),
         _ => Segment::Other,
     }
 }
@@ -198,12 +202,43 @@ pub const fn syn_leaves(tuple: Option<u64>) -> bool {
     tuple.is_some()
 }
 
-/// May a SYN-ACK leave? `steered`: the SYN came to the agent; `tuple`: what is
-/// recorded of the connection, by who sent the SYN.
+/// May a SYN-ACK leave as the application's own? `tuple`: what is recorded of the
+/// connection, by who sent the SYN.
 #[inline(always)]
 #[must_use]
-pub const fn answer_leaves(steered: bool, tuple: Option<u64>) -> bool {
-    steered || matches!(tuple, Some(value) if value != TUPLE_THROUGH)
+pub const fn application_answers(tuple: Option<u64>) -> bool {
+    matches!(tuple, Some(value) if value != TUPLE_THROUGH)
+}
+
+/// Of a SYN-ACK that is made and has not left.
+const WAITS: u64 = 1 << 32;
+
+/// What is noted of a SYN-ACK that a listener of the agent's made for a SYN with
+/// this sequence number: what it acknowledges, so that it proves nothing for
+/// another SYN of the same tuple, and that it waits.
+#[inline(always)]
+#[must_use]
+pub const fn made(sequence: u32) -> u64 {
+    WAITS | sequence.wrapping_add(1) as u64
+}
+
+/// The same when it is repeated.
+#[inline(always)]
+#[must_use]
+pub const fn made_again(value: u64) -> u64 {
+    value | WAITS
+}
+
+/// The same when one with this acknowledgement number wants to leave; `None` for
+/// one that is not the one that was made.
+#[inline(always)]
+#[must_use]
+pub const fn leaves(value: u64, acknowledged: u32) -> Option<u64> {
+    if value == WAITS | acknowledged as u64 {
+        Some(value & !WAITS)
+    } else {
+        None
+    }
 }
 
 /// May a SYN for `address` enter? To the pod's own it is steered.

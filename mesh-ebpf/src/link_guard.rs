@@ -12,7 +12,7 @@ use mesh_common::counter::Counter;
 use mesh_common::decide;
 use mesh_common::link_guard::{self, Frame, Segment};
 
-use crate::maps::{ENROLLED, EXCLUDED, LINKS, STEERED, TUPLES, count, is_listening, refuse};
+use crate::maps::{ANSWERS, ENROLLED, EXCLUDED, LINKS, TUPLES, count, is_listening, refuse};
 
 /// `TCX_NEXT`, which is `TC_ACT_UNSPEC`: other programs, a policy's for example, still run.
 const NEXT: i32 = -1;
@@ -29,10 +29,9 @@ pub fn leave(ctx: &TcContext) -> i32 {
             }
             refuse_unless_open(ctx, &tuple, Counter::GuardRefusedSyn)
         }
-        Segment::Answer(tuple) => {
-            // SAFETY: presence only.
-            let steered = unsafe { STEERED.get(&tuple) }.is_some();
-            if link_guard::answer_leaves(steered, recorded(&tuple)) {
+        Segment::Answer(tuple, acknowledged) => {
+            if is_agents(&tuple, acknowledged) || link_guard::application_answers(recorded(&tuple))
+            {
                 return NEXT;
             }
             if is_excluded(pod(ctx).0, &tuple.destination) {
@@ -93,6 +92,22 @@ fn read(ctx: &TcContext) -> Segment {
 fn recorded(tuple: &Tuple) -> Option<u64> {
     // SAFETY: a copied integer.
     unsafe { TUPLES.get(tuple) }.copied()
+}
+
+/// Did a listener of the agent's make this SYN-ACK? Each of them leaves once.
+#[inline(always)]
+fn is_agents(tuple: &Tuple, acknowledged: u32) -> bool {
+    let Some(value) = ANSWERS.get_ptr_mut(tuple) else {
+        return false;
+    };
+    // SAFETY: an aligned word of a map value, which lives through the program.
+    unsafe {
+        let Some(left) = link_guard::leaves(*value, acknowledged) else {
+            return false;
+        };
+        *value = left;
+    }
+    true
 }
 
 /// Whose link this is; no cookie is 0.

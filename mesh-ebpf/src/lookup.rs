@@ -2,15 +2,14 @@
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::bpf_sk_lookup;
-use aya_ebpf::helpers::generated::{bpf_map_lookup_elem, bpf_sk_assign, bpf_sk_release};
+use aya_ebpf::helpers::generated::bpf_sk_assign;
 use aya_ebpf::programs::SkLookupContext;
-use core::ffi::c_void;
 use core::ptr::{addr_of, read_volatile};
 use mesh_common::abi::{Addr, NETNS_PLACEHOLDER, PodAddr, Tuple};
 use mesh_common::counter::Counter;
 use mesh_common::decide::{self, Steer};
 
-use crate::maps::{ENROLLED, EXCLUDED, LISTENERS, STEERED, TUPLES, count, is_listening};
+use crate::maps::{ENROLLED, EXCLUDED, TUPLES, count, is_listening, with_listener};
 
 const SK_DROP: u32 = 0;
 const SK_PASS: u32 = 1;
@@ -45,25 +44,12 @@ pub fn steer(ctx: &SkLookupContext) -> u32 {
         address: *address,
     };
     if assign(ctx, &key) {
-        // Its answer may leave the pod. Where that cannot be noted, the client asks again.
-        if counter == Counter::SteeredInbound && !note(&packet.tuple) {
-            count(Counter::TupleInsertFailed);
-            return SK_DROP;
-        }
         count(counter);
         return SK_PASS;
     }
     let (pass, counter) = unassigned(&key, counter);
     count(counter);
     if pass { SK_PASS } else { SK_DROP }
-}
-
-#[inline(always)]
-fn note(tuple: &Tuple) -> bool {
-    // Opaque: a constant would have a section of its own, which copies of this
-    // program are loaded without.
-    let noted = core::hint::black_box(1_u8);
-    STEERED.insert(tuple, &noted, 0).is_ok()
 }
 
 /// What becomes of a SYN for an address that has no listener.
@@ -134,17 +120,7 @@ fn read(ctx: *mut bpf_sk_lookup) -> Option<Packet> {
 /// Gives the packet to the listener of that address here; false where there is none.
 #[inline(always)]
 fn assign(ctx: &SkLookupContext, key: &PodAddr) -> bool {
-    // SAFETY: map and key are valid; a socket found is released, as the verifier demands.
-    unsafe {
-        let sk = bpf_map_lookup_elem(
-            addr_of!(LISTENERS).cast_mut().cast::<c_void>(),
-            addr_of!(*key).cast::<c_void>(),
-        );
-        if sk.is_null() {
-            return false;
-        }
-        let assigned = bpf_sk_assign(ctx.as_ptr(), sk, 0);
-        bpf_sk_release(sk);
-        assigned == 0
-    }
+    // SAFETY: the context is an sk_lookup's, and the socket is there until it is released.
+    let assigned = with_listener(key, |sk| unsafe { bpf_sk_assign(ctx.as_ptr(), sk, 0) });
+    assigned == Some(0)
 }

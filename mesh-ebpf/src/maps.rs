@@ -7,8 +7,8 @@ use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuArray, RingBuf, SockHash};
 use core::ffi::c_void;
 use core::ptr::addr_of;
 use mesh_common::abi::{
-    Addr, EVENT_RING_BYTES, Enrolled, Guard, MAX_CGROUPS, MAX_EXCLUDED, MAX_LINKS, MAX_PODS,
-    MAX_STEERED, MAX_TUPLES, PodAddr, RefusalEvent, Tuple,
+    Addr, EVENT_RING_BYTES, Enrolled, Guard, MAX_ANSWERS, MAX_CGROUPS, MAX_EXCLUDED, MAX_LINKS,
+    MAX_PODS, MAX_TUPLES, PodAddr, RefusalEvent, Tuple,
 };
 use mesh_common::counter::Counter;
 
@@ -22,9 +22,10 @@ pub static LISTENERS: SockHash<PodAddr> = SockHash::pinned(MAX_PODS * 2, 0);
 /// of the namespace that they came to, or `TUPLE_*`.
 #[map]
 pub static TUPLES: HashMap<Tuple, u64> = HashMap::pinned(MAX_TUPLES, 1);
-/// SYNs from elsewhere that were steered to the agent: their answers may leave the pod.
+/// SYN-ACKs that the agent's listeners made for connections from elsewhere, by
+/// those; see `mesh_common::link_guard::made`.
 #[map]
-pub static STEERED: LruHashMap<Tuple, u8> = LruHashMap::pinned(MAX_STEERED, 0);
+pub static ANSWERS: LruHashMap<Tuple, u64> = LruHashMap::pinned(MAX_ANSWERS, 0);
 /// Interface on the node -> namespace of the pod at the other end of that link.
 #[map]
 pub static LINKS: HashMap<u32, u64> = HashMap::pinned(MAX_LINKS, 0);
@@ -62,9 +63,10 @@ pub fn refuse(event: RefusalEvent, counter: Counter) {
     }
 }
 
-/// Does the agent listen for that address there?
+/// What `with` makes of the agent's listener for that address there; `None` where
+/// there is none.
 #[inline(always)]
-pub fn listener_exists(key: &PodAddr) -> bool {
+pub fn with_listener<T>(key: &PodAddr, with: impl FnOnce(*mut c_void) -> T) -> Option<T> {
     // SAFETY: map and key are valid; a socket found is released, as the verifier demands.
     unsafe {
         let sk = bpf_map_lookup_elem(
@@ -72,11 +74,18 @@ pub fn listener_exists(key: &PodAddr) -> bool {
             addr_of!(*key).cast::<c_void>(),
         );
         if sk.is_null() {
-            return false;
+            return None;
         }
+        let made = with(sk);
         bpf_sk_release(sk);
+        Some(made)
     }
-    true
+}
+
+/// Does the agent listen for that address there?
+#[inline(always)]
+pub fn listener_exists(key: &PodAddr) -> bool {
+    with_listener(key, |_| ()).is_some()
 }
 
 /// Does the agent listen for any address of the pod?

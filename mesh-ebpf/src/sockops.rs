@@ -1,32 +1,45 @@
 //! `sock_ops` of the agent's and the probers' cgroups: records the tuples of
-//! the connections they open, from before the SYN until the socket closes.
+//! the connections they open, from before the SYN until the socket closes, and
+//! the SYN-ACKs that their listeners make, each before it is sent.
 //!
 //! Until close, not until established: under SYN cookies the ACK runs
 //! sk_lookup once more.
+//!
+//! The kernel tells of a SYN-ACK where the listener's program may add options to
+//! it; none are added. Accepted sockets inherit that, and are freed of it before
+//! they send.
 
 use aya_ebpf::EbpfContext as _;
-use aya_ebpf::bindings::{BPF_SOCK_OPS_STATE_CB_FLAG, bpf_sock_ops};
-use aya_ebpf::helpers::generated::bpf_sock_ops_cb_flags_set;
+use aya_ebpf::bindings::{
+    BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG, bpf_sock_ops,
+};
+use aya_ebpf::helpers::generated::{
+    bpf_get_netns_cookie, bpf_getsockopt, bpf_sock_ops_cb_flags_set,
+};
 use aya_ebpf::programs::SockOpsContext;
-use core::ptr::{addr_of, read_volatile};
+use core::ffi::c_void;
+use core::ptr::{addr_of, addr_of_mut, read_volatile};
 use mesh_common::abi::{Addr, Tuple};
 use mesh_common::counter::Counter;
-use mesh_common::decide;
+use mesh_common::{decide, link_guard};
 
-use crate::maps::{TUPLES, count};
+use crate::maps::{ANSWERS, ENROLLED, TUPLES, count};
 
 const TCP_CONNECT_CB: u32 = 3;
+const PASSIVE_ESTABLISHED_CB: u32 = 5;
 const STATE_CB: u32 = 10;
+const TCP_LISTEN_CB: u32 = 11;
+const HDR_OPT_LEN_CB: u32 = 14;
+const SOL_TCP: i32 = 6;
+/// The SYN's TCP header.
+const TCP_BPF_SYN: i32 = 1005;
 const TCP_CLOSE: u32 = 7;
 const AF_INET: u32 = 2;
 
 pub fn record(ctx: &SockOpsContext) -> u32 {
     match ctx.op() {
         TCP_CONNECT_CB => {
-            // SAFETY: the context is a sock_ops', which this helper takes.
-            unsafe {
-                bpf_sock_ops_cb_flags_set(ctx.as_ptr().cast(), BPF_SOCK_OPS_STATE_CB_FLAG as i32);
-            }
+            set_flags(ctx, BPF_SOCK_OPS_STATE_CB_FLAG);
             let value = decide::recorded(mark(ctx.ops));
             if TUPLES.insert(&tuple(ctx.ops), &value, 0).is_err() {
                 count(Counter::TupleInsertFailed);
@@ -36,9 +49,85 @@ pub fn record(ctx: &SockOpsContext) -> u32 {
             // An accepted socket's tuple is not in the map: nothing to remove is fine.
             let _ = TUPLES.remove(&tuple(ctx.ops));
         }
+        TCP_LISTEN_CB => set_flags(ctx, flags(ctx) | BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG),
+        PASSIVE_ESTABLISHED_CB => {
+            set_flags(ctx, flags(ctx) & !BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+        }
+        // Of a full socket it is no SYN-ACK.
+        HDR_OPT_LEN_CB if !is_fullsock(ctx) => answer(ctx),
         _ => {}
     }
     1
+}
+
+/// Notes a SYN-ACK to elsewhere: it may leave the pod. One that is not noted is
+/// refused there, and the client asks again.
+#[inline(always)]
+fn answer(ctx: &SockOpsContext) {
+    let own = tuple(ctx.ops);
+    // SAFETY: the context is a sock_ops', which this helper takes.
+    let cookie = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
+    // To the pod itself, which was captured on its way out, it does not leave.
+    // SAFETY: read at once; the agent replaces values whole.
+    if !link_guard::syn_enters(unsafe { ENROLLED.get(&cookie) }, &own.source) {
+        return;
+    }
+    let asked = own.reversed();
+    let Some(sequence) = sequence(ctx) else {
+        // Repeated, with no SYN at hand.
+        if let Some(value) = ANSWERS.get_ptr_mut(&asked) {
+            // SAFETY: an aligned word of a map value, which lives through the program.
+            unsafe { *value = link_guard::made_again(*value) };
+        }
+        return;
+    };
+    let made = link_guard::made(sequence);
+    // In its place where there is one: an insertion would make another entry.
+    if let Some(value) = ANSWERS.get_ptr_mut(&asked) {
+        // SAFETY: as above.
+        unsafe { *value = made };
+    } else if ANSWERS.insert(&asked, &made, 0).is_err() {
+        count(Counter::TupleInsertFailed);
+    }
+}
+
+/// Sequence number of the SYN that is answered.
+#[inline(always)]
+fn sequence(ctx: &SockOpsContext) -> Option<u32> {
+    // Ports, then the number; the header is longer, which the kernel calls an error.
+    const NO_SPACE: i64 = -28;
+    let mut begin = [0_u32; 2];
+    // SAFETY: the helper writes at most eight bytes to this stack, and takes this context.
+    let got = unsafe {
+        bpf_getsockopt(
+            ctx.as_ptr(),
+            SOL_TCP,
+            TCP_BPF_SYN,
+            addr_of_mut!(begin).cast::<c_void>(),
+            8,
+        )
+    } as i64;
+    (got == NO_SPACE || got >= 8).then(|| u32::from_be(begin[1]))
+}
+
+#[inline(always)]
+fn flags(ctx: &SockOpsContext) -> u32 {
+    // SAFETY: a field of this program type's context.
+    unsafe { read_volatile(addr_of!((*ctx.ops).bpf_sock_ops_cb_flags)) }
+}
+
+#[inline(always)]
+fn set_flags(ctx: &SockOpsContext, flags: u32) {
+    // SAFETY: the context is a sock_ops', which this helper takes.
+    unsafe {
+        bpf_sock_ops_cb_flags_set(ctx.as_ptr().cast(), flags as i32);
+    }
+}
+
+#[inline(always)]
+fn is_fullsock(ctx: &SockOpsContext) -> bool {
+    // SAFETY: a field of this program type's context.
+    unsafe { read_volatile(addr_of!((*ctx.ops).is_fullsock)) != 0 }
 }
 
 /// The socket's mark; none where the kernel gives no full socket.

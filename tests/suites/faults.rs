@@ -379,11 +379,7 @@ fn whatever_fails_while_what_root_took_is_put_back_a_closed_pod_stays_closed() {
     let all = [attached.clone(), pins(&scene, "maps")].concat();
     let whole = || assert!(is_put_back(&all, &attached), "{}", run.agent.log());
     let one = |pin: &PathBuf| Taken::Pins(vec![pin.clone()]);
-    // Without its own program a pod has the second line alone, and that takes an
-    // answer for one that was steered where the same ports were so before: see
-    // "Not covered" in docs/threat-model.md.
-    let programs = attached.iter().filter(|pin| !is_named(pin, "netns-"));
-    let mut taken: Vec<Taken> = programs.cloned().map(Taken::Program).collect();
+    let mut taken: Vec<Taken> = attached.iter().cloned().map(Taken::Program).collect();
     taken.extend(all.iter().map(one));
     taken.push(Taken::Pins(all.clone()));
     run.supervisor.ask("reset");
@@ -411,7 +407,26 @@ fn whatever_fails_while_what_root_took_is_put_back_a_closed_pod_stays_closed() {
     assert!(injected > 20, "only {injected}");
     load[0].begin_next().expect("told");
     load[0].wait_for("carried", 20).expect("carried");
-    was_never_open(capture, &mut load).expect("closed all the time");
+    // Of a by the wire: while its own program is away, what it calls may come to
+    // its own server.
+    was_never_open(capture, &mut load[1..]).expect("closed all the time");
+}
+
+#[test]
+fn a_pod_without_its_own_program_answers_nobody_past_the_agent() {
+    let scene = ClosedPair::new(true).expect("a closed pair");
+    let agent = scene.agent(&[]).expect("an agent");
+    let mut load = scene.load().expect("two clients");
+    let capture = scene.leaks().expect("a capture");
+    let mut of_pods = pins(&scene, "links");
+    of_pods.retain(|pin| is_named(pin, "netns-"));
+    for _ in 0..20 {
+        assert_eq!(links("detach", &of_pods), 1);
+        assert!(is_put_back(&of_pods, &of_pods), "{}", agent.log());
+    }
+    load[0].begin_next().expect("told");
+    load[0].wait_for("carried", 20).expect("carried");
+    was_never_open(capture, &mut load[1..]).expect("closed all the time");
 }
 
 #[test]

@@ -55,6 +55,14 @@ def plain(own, to, marker):
     return exchange(s, marker)
 
 
+def patient(own, to, marker):
+    """Waits for what is repeated."""
+    s = tcp(to[0])
+    s.settimeout(10)
+    s.connect(to)
+    return exchange(s, marker)
+
+
 def late_device(own, to, marker):
     """Captured at connect, which sends nothing yet; bound to a device before it does."""
     os.setgroups([])
@@ -269,8 +277,12 @@ def redirect(number, marker):
     serve("127.0.0.1", number, marker)
 
 
-def ask(to):
+def ask(to, number=0):
+    """From a port of its own, if one is given."""
     s = tcp(to[0])
+    if number:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        s.bind(("", number))
     s.connect(to)
     return {"answer": s.recv(4096).decode(errors="replace")}
 
@@ -320,7 +332,7 @@ def main(mode, *args):
     elif mode in ("publish", "redirect"):
         globals()[mode](int(args[0]), args[1].encode())
     elif mode == "ask":
-        print(json.dumps(outcome(lambda: ask(target(args[0])))))
+        print(json.dumps(outcome(lambda: ask(target(args[0]), *map(int, args[1:])))))
     else:
         own, to, marker = args
         print(json.dumps(outcome(lambda: globals()[mode](own, target(to), marker.encode()))))

@@ -188,6 +188,62 @@ fn a_server_that_the_pods_own_rules_publish_past_the_agent_does_not_answer() {
 }
 
 #[test]
+fn a_pod_does_not_answer_past_the_agent_where_the_agent_answered_the_same_ports_before() {
+    for guard in ["tcx", "clsact"] {
+        let (mut world, a, out) = outside();
+        let agent = world
+            .agent("n1", &["--link-guard", guard])
+            .expect("an agent");
+        let to = ports(&a, 9000);
+        let ask = |world: &World, family: usize| {
+            let from = ["45300", "45301"][family];
+            in_pod(world, &out, &["ask", &to[family], from])
+        };
+        for family in [0, 1] {
+            // Nobody listens there yet: the agent takes it, and cannot deliver it.
+            let answer = ask(&world, family);
+            assert!(!answer["error"].is_null(), "{answer}");
+        }
+        assert!(count(&agent, "steered_inbound") >= 2.0);
+        start(&mut world, &a, &["publish", "9000", "from within"]);
+        for family in [0, 1] {
+            let answer = ask(&world, family);
+            assert_eq!(answer["error"], "timed out", "{guard} {answer}");
+        }
+        assert!(count(&agent, "guard_refused_answer") >= 2.0);
+    }
+}
+
+#[test]
+fn an_answer_of_the_agents_that_was_lost_leaves_again_when_it_is_repeated() {
+    for cookies in ["1", "2"] {
+        let (mut world, a, out) = outside();
+        world.serve(&a).expect("a server");
+        world
+            .set_sysctl(&a, "net.ipv4.tcp_syncookies", cookies)
+            .expect("a setting");
+        for rule in [
+            "add table inet lossy",
+            "add chain inet lossy in { type filter hook input priority 0 ; }",
+            "add rule inet lossy in tcp flags & (syn|ack) == syn|ack \
+             numgen inc mod 2 == 0 counter drop",
+        ] {
+            let added = world.in_pod(&out, "nft").arg(rule).status();
+            assert!(added.expect("nft").success(), "{rule}");
+        }
+        let agent = world.agent("n1", &[]).expect("an agent");
+        for to in ports(&a, APP_PORT) {
+            let answer = in_pod(&world, &out, &["patient", "", &to, "hello"]);
+            assert!(answer["error"].is_null(), "{cookies} {to} {answer}");
+        }
+        let shown = world.in_pod(&out, "nft").args(["list", "ruleset"]).output();
+        let shown = String::from_utf8(shown.expect("nft").stdout).expect("text");
+        assert!(shown.contains("counter packets 2 "), "{shown}");
+        assert!(count(&agent, "guard_refused_answer") < 0.5);
+    }
+}
+
+#[test]
 fn a_pod_that_asks_past_the_agent_does_not_answer_an_end_that_asks_as_well() {
     for (guard, expected) in [("off", true), ("auto", false)] {
         let (world, a, out) = outside();

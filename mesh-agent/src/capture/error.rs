@@ -64,6 +64,10 @@ pub enum Error {
         "the kernel refused to give the link {path} a new program: {source}; `mesh-agent cleanup` removes it"
     )]
     Swap { path: PathBuf, source: io::Error },
+    #[error(
+        "the program that records the agent's connections was taken away while the pod's listeners were made: they are made again"
+    )]
+    Unrecorded,
     #[error("cannot look at the links of a pod: {0}; the agent needs CAP_NET_ADMIN")]
     Links(#[source] io::Error),
     #[error(

@@ -48,6 +48,9 @@ pub use probe::{Scratch, Tried, probe};
 pub use stats::Stats;
 pub use tuples::Tuples;
 
+/// Pin of the program that records what the agent dials and answers.
+const SOCKOPS_AGENT: &str = "sockops-agent";
+
 /// Where to attach and pin.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -76,8 +79,8 @@ impl Config {
     /// In the order in which they are attached: what the agent dials must be
     /// known before anything is captured.
     fn hooks(&self) -> Vec<Hook> {
-        let sock_ops = |role: String, dir: &PathBuf| Hook {
-            pin: format!("sockops-{role}"),
+        let sock_ops = |pin: String, dir: &PathBuf| Hook {
+            pin,
             program: "mesh_sockops",
             cgroup: dir.clone(),
             kind: bpf_attach_type::BPF_CGROUP_SOCK_OPS,
@@ -89,8 +92,8 @@ impl Config {
             kind,
         };
         let probes = self.probe_cgroups.iter().enumerate();
-        let mut hooks = vec![sock_ops("agent".to_owned(), &self.agent_cgroup)];
-        hooks.extend(probes.map(|(i, dir)| sock_ops(format!("probe-{i}"), dir)));
+        let mut hooks = vec![sock_ops(SOCKOPS_AGENT.to_owned(), &self.agent_cgroup)];
+        hooks.extend(probes.map(|(i, dir)| sock_ops(format!("sockops-probe-{i}"), dir)));
         hooks.push(connect(
             "mesh_connect4",
             bpf_attach_type::BPF_CGROUP_INET4_CONNECT,
@@ -324,6 +327,9 @@ impl Capture {
     /// entry, so that no connection is taken before it can be served.
     pub fn enrol(&mut self, pod: &EnrolPod<'_>) -> Result<(), Error> {
         let cookie = pod.netns.cookie();
+        if !pod.listeners.is_empty() {
+            self.must_have_recorded()?;
+        }
         let mut listeners = self.listeners_map()?;
         for (ip, fd) in pod.listeners {
             listeners
@@ -358,6 +364,20 @@ impl Capture {
                 name: "ENROLLED",
                 source,
             })
+    }
+
+    /// What a listener answers leaves its pod only where the agent's own program
+    /// was there when it began to listen. One that is there now has been all the
+    /// time: nobody but us puts it back.
+    fn must_have_recorded(&self) -> Result<(), Error> {
+        let agents = self
+            .hooks
+            .iter()
+            .find(|(hook, _)| hook.pin == SOCKOPS_AGENT);
+        match agents.map(|(_, link)| link.look()).transpose()? {
+            Some(Found::Whole | Found::PinnedAgain) => Ok(()),
+            Some(Found::Detached) | None => Err(Error::Unrecorded),
+        }
     }
 
     fn attach_pod(&self, netns: &Netns) -> Result<Link, Error> {

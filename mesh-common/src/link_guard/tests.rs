@@ -11,6 +11,7 @@ impl Frame for Bytes {
     }
 }
 
+const ACKNOWLEDGED: u32 = 0x0102_0304;
 const V4_FROM: [u8; 4] = [10, 0, 0, 5];
 const V4_TO: [u8; 4] = [10, 0, 0, 6];
 
@@ -32,6 +33,7 @@ fn segment(flags: u8) -> Vec<u8> {
     let mut tcp = vec![0; 20];
     tcp[0..2].copy_from_slice(&40_000_u16.to_be_bytes());
     tcp[2..4].copy_from_slice(&80_u16.to_be_bytes());
+    tcp[8..12].copy_from_slice(&ACKNOWLEDGED.to_be_bytes());
     (tcp[12], tcp[13]) = (0x50, flags);
     tcp
 }
@@ -91,15 +93,6 @@ fn v6_tuple() -> Tuple {
     tuple(v6_of(5).1, v6_of(6).1)
 }
 
-fn reversed(t: Tuple) -> Tuple {
-    Tuple {
-        source: t.destination,
-        destination: t.source,
-        source_port: t.destination_port,
-        destination_port: t.source_port,
-    }
-}
-
 #[test]
 fn a_syn_is_found_behind_ipv4_with_and_without_options() {
     for options in 0..=10 {
@@ -121,12 +114,12 @@ fn an_answer_is_told_as_its_initiator_sees_the_connection() {
     let frame = ipv4_frame(0, 0, 0, TCP, &segment(SYN | ACK));
     assert_eq!(
         read(&frame, ETH_P_IP),
-        Segment::Answer(reversed(v4_tuple()))
+        Segment::Answer(v4_tuple().reversed(), ACKNOWLEDGED)
     );
     let frame = ipv6_frame(TCP, &segment(SYN | ACK));
     assert_eq!(
         read(&frame, ETH_P_IPV6),
-        Segment::Answer(reversed(v6_tuple()))
+        Segment::Answer(v6_tuple().reversed(), ACKNOWLEDGED)
     );
 }
 
@@ -222,16 +215,27 @@ fn pod(flags: u32) -> Enrolled {
 }
 
 #[test]
-fn only_known_syns_leave_and_only_answers_to_steered_or_known_ones() {
+fn only_known_syns_leave_and_of_the_applications_answers_those_to_known_ones() {
     for known in [TUPLE_DIALLED, TUPLE_THROUGH, TUPLE_AMBIGUOUS, 7] {
         assert!(syn_leaves(Some(known)));
     }
     assert!(!syn_leaves(None));
-    assert!(answer_leaves(true, None));
-    assert!(answer_leaves(false, Some(TUPLE_DIALLED)) && answer_leaves(false, Some(7)));
-    assert!(!answer_leaves(false, None));
+    assert!(application_answers(Some(TUPLE_DIALLED)) && application_answers(Some(7)));
+    assert!(!application_answers(None));
     // It had to be steered: the application's own answer is not the agent's.
-    assert!(!answer_leaves(false, Some(TUPLE_THROUGH)));
+    assert!(!application_answers(Some(TUPLE_THROUGH)));
+}
+
+#[test]
+fn an_answer_that_was_made_leaves_once_and_again_when_it_is_repeated() {
+    let value = made(41);
+    assert_eq!(leaves(value, 43), None, "the answer to another SYN");
+    let left = leaves(value, 42).expect("it leaves");
+    assert_eq!(leaves(left, 42), None, "nobody made another one");
+    assert_eq!(leaves(made_again(left), 42), Some(left));
+    assert_eq!(leaves(made_again(left), 43), None);
+    assert!(leaves(made(u32::MAX), 0).is_some());
+    assert_eq!(leaves(left, 0), None);
 }
 
 #[test]

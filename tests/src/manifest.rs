@@ -57,6 +57,14 @@ impl Port {
     }
 }
 
+/// The addresses that a pod's document names.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Named {
+    Both,
+    V4,
+    V6,
+}
+
 /// A pod to be made, with a service of its name in front of it.
 #[derive(Clone, Debug)]
 pub struct PodSpec {
@@ -70,8 +78,8 @@ pub struct PodSpec {
     pub(crate) labels: Vec<(String, String)>,
     pub(crate) annotations: Vec<(String, String)>,
     pub(crate) uid: Option<String>,
-    /// The document names one address, though the pod has two.
-    pub(crate) only_v4: bool,
+    /// Those of the pod's two addresses that the document names.
+    pub(crate) named: Named,
     /// Annotation that says where it lives; its namespace's file if none.
     pub(crate) found_by: Option<(String, String)>,
 }
@@ -92,7 +100,7 @@ impl PodSpec {
             labels: vec![("app".to_owned(), name.to_owned())],
             annotations: vec![],
             uid: None,
-            only_v4: false,
+            named: Named::Both,
             found_by: None,
         }
     }
@@ -105,7 +113,13 @@ impl PodSpec {
 
     #[must_use]
     pub fn only_v4(mut self) -> Self {
-        self.only_v4 = true;
+        self.named = Named::V4;
+        self
+    }
+
+    #[must_use]
+    pub fn only_v6(mut self) -> Self {
+        self.named = Named::V6;
         self
     }
 
@@ -185,9 +199,11 @@ impl PodSpec {
                 );
             }
         }
-        let v6 = match self.only_v4 {
-            true => String::new(),
-            false => format!(", {{ip: \"{v6}\"}}"),
+        let (v4, v6) = (format!("\"{v4}\""), format!("\"{v6}\""));
+        let (ip, ips) = match self.named {
+            Named::Both => (&v4, format!("{{ip: {v4}}}, {{ip: {v6}}}")),
+            Named::V4 => (&v4, format!("{{ip: {v4}}}")),
+            Named::V6 => (&v6, format!("{{ip: {v6}}}")),
         };
         let uid = self.uid.as_ref().map(|uid| format!("\n  uid: {uid}"));
         let uid = uid.unwrap_or_default();
@@ -203,7 +219,7 @@ spec:
   nodeName: {node}
   serviceAccountName: {account}
   containers: [{{name: app, ports: [{container_ports}]}}]
-status: {{phase: Running, podIP: {v4}, podIPs: [{{ip: {v4}}}{v6}]}}
+status: {{phase: Running, podIP: {ip}, podIPs: [{ips}]}}
 "#,
             name = self.name,
             namespace = self.namespace,

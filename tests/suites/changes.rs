@@ -279,6 +279,30 @@ fn a_pod_without_ipv6_is_enrolled_with_the_family_that_it_has() {
     assert_eq!(world.capture_rules(&b).expect("rules"), "");
 }
 
+/// The wire's view of one that has its other address from one moment to the next.
+#[test]
+fn a_fail_open_pod_whose_only_address_is_replaced_is_open_at_no_moment() {
+    let scene = scene();
+    let open = PodSpec::new("n1", "a").enrolled(OnAgentDown::Open);
+    let (v4, v6) = (open.clone().only_v4(), open.only_v6());
+    scene.world.configure(&v4, &scene.a).expect("written");
+    let agent = scene.agent(&[]).expect("an agent");
+    let capture = scene.leaks().expect("a capture");
+    let mut load = scene.load().expect("two clients");
+    let generation = || agent.status().expect("a status")["generation"].as_u64();
+    for change in 0..200 {
+        let next = if change % 2 == 0 { &v6 } else { &v4 };
+        let before = generation();
+        scene.world.configure(next, &scene.a).expect("written");
+        let taken = eventually(Duration::from_secs(10), || generation() > before);
+        assert!(taken, "change {change}: {}", agent.log());
+    }
+    becomes(&agent, true);
+    load[0].begin_next().expect("told");
+    load[0].wait_for("carried", 50).expect("carried");
+    was_never_open(capture, &mut load).expect("closed all the time");
+}
+
 /// Changes of account, address and setting; each takes place within a moment.
 const CHANGES: usize = 1_000;
 

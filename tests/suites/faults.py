@@ -28,13 +28,13 @@ X86 = {
     "setns": 308, "fcntl": 72, "flock": 73, "rename": 82, "renameat2": 316, "unlink": 87,
     "unlinkat": 263, "mkdir": 83, "mkdirat": 258, "rmdir": 84, "chmod": 90, "statx": 332,
     "newfstatat": 262, "statfs": 137, "getdents64": 217, "setsockopt": 54, "getsockopt": 55,
-    "recvfrom": 45,
+    "recvfrom": 45, "epoll_ctl": 233,
 }
 ARM = {
     "bpf": 280, "openat": 56, "socket": 198, "bind": 200, "listen": 201, "sendto": 206,
     "setns": 268, "fcntl": 25, "flock": 32, "renameat2": 276, "unlinkat": 35, "mkdirat": 34,
     "fchmodat": 53, "statx": 291, "newfstatat": 79, "statfs": 43, "getdents64": 61,
-    "setsockopt": 208, "getsockopt": 209, "recvfrom": 207,
+    "setsockopt": 208, "getsockopt": 209, "recvfrom": 207, "epoll_ctl": 21,
 }
 SECCOMP, CALLS = {"x86_64": (317, X86), "aarch64": (277, ARM)}[platform.machine()]
 NAMES = {number: name for name, number in CALLS.items()}

@@ -32,8 +32,13 @@ pub(crate) trait DataPath {
     /// Serves the pod, or has one that is served be what it is now: its
     /// listeners stay, and connections that were begun as somebody else are cut
     /// when this returns. Gives one member of each listener group that is new,
-    /// for the kernel to steer to.
+    /// for the kernel to steer to. Listeners of addresses that it has no more
+    /// refuse, and are there until [`Self::close_former`].
     async fn put_pod(&self, pod: &LocalPod) -> Result<Vec<(IpAddr, OwnedFd)>, ServeError>;
+
+    /// Closes the listeners of addresses that the pod has no more, when the kernel
+    /// has those of its new ones.
+    async fn close_former(&self, netns_cookie: u64) -> Result<(), ServeError>;
 
     /// Closes the pod's listeners and resets its connections; returns when all are closed.
     async fn remove_pod(&self, netns_cookie: u64) -> Result<(), ServeError>;

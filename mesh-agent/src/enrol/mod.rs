@@ -372,7 +372,11 @@ impl<D: DataPath> Reconciler<D> {
                 .iter()
                 .filter(|ip| !pod.ips.contains(*ip))
                 .collect();
-            self.capture.drop_addresses(pod.netns.cookie(), &gone)?;
+            if !gone.is_empty() {
+                self.capture.drop_addresses(pod.netns.cookie(), &gone)?;
+                // Last: a fail-open pod is open where no listener is left.
+                self.workers.close_former(pod.netns.cookie()).await?;
+            }
         }
         if let Some(id) = self.guards.get(&pod.workload.key) {
             self.capture.guard_enrolled(*id, pod.netns.cookie())?;

@@ -10,11 +10,12 @@ use super::context::{ConnectionContext, Exchange, PodState, WorkerState};
 use super::{inbound, outbound};
 use crate::model::RefuseReason;
 
+/// `former`: it came to the listener of an address that the pod has no more.
 pub(super) async fn serve(
     worker: Rc<WorkerState>,
     pod: Rc<PodState>,
-    client: TcpStream,
-    peer: SocketAddr,
+    (client, peer): (TcpStream, SocketAddr),
+    former: bool,
 ) {
     let Ok(local_addr) = client.local_addr() else {
         // The client is gone already: there is nothing to carry or to report.
@@ -26,7 +27,7 @@ pub(super) async fn serve(
     let accepted = Accepted { client, exchange };
     let agent = &context.worker.agent;
     let held_back = agent.config.limits.is_held_back(&accepted.client);
-    if held_back || context.pod.is_retired() {
+    if held_back || former || context.pod.is_retired() {
         // Accepted before the pod became somebody else, and registered after; or
         // with a descriptor that is control's.
         let reason = match held_back {

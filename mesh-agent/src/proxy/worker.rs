@@ -19,7 +19,7 @@ use super::background::{preconnect, renew};
 use super::connection;
 use super::context::{AgentState, PodState, WorkerState};
 use super::registry::CutReason;
-use crate::enrol::{LocalPod, Recheck};
+use crate::enrol::{LocalPod, Recheck, ServeError};
 use crate::peer::{Pair, Preconnect, RenewalAction};
 use crate::plan::Verdict;
 use crate::tls;
@@ -28,10 +28,42 @@ use crate::tls;
 #[derive(Debug)]
 pub(super) enum Command {
     /// Serve a pod, or have it be what it is now; listeners of new addresses.
-    Put(LocalPod, Vec<(IpAddr, StdListener)>, oneshot::Sender<()>),
+    Put(LocalPod, Listeners, oneshot::Sender<()>),
+    /// Close a pod's listeners of addresses that it has no more.
+    CloseFormer(u64, oneshot::Sender<()>),
     Remove(u64, oneshot::Sender<()>),
     Recheck(Recheck),
     Drain(Duration),
+}
+
+/// Of a pod, each with the address that it is for.
+pub(super) type Listeners = Vec<(IpAddr, TcpListener)>;
+
+/// A running worker, as the control runtime has it.
+pub(super) struct Handle {
+    commands: mpsc::Sender<Command>,
+    runtime: tokio::runtime::Handle,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Handle {
+    pub(super) async fn send(&self, command: Command) -> Result<(), ServeError> {
+        let sent = self.commands.send(command).await;
+        sent.map_err(|_| ServeError::WorkerGone)
+    }
+
+    /// Has the worker's runtime watch a listener. Here and not in the worker, so
+    /// that a failure is the enrolment's, and a busy worker need not be waited for.
+    pub(super) fn register(&self, listener: StdListener) -> io::Result<TcpListener> {
+        let _entered = self.runtime.enter();
+        TcpListener::from_std(listener)
+    }
+
+    /// Waits until it has ended what it was told to.
+    pub(super) fn join(self) -> std::thread::Result<()> {
+        drop(self.commands);
+        self.thread.join()
+    }
 }
 
 /// How often idle connections to other agents are looked at.
@@ -101,18 +133,26 @@ impl Served {
     fn state(&self) -> Rc<PodState> {
         self.current.borrow().clone()
     }
+
+    fn close_former(&mut self) {
+        let state = self.state();
+        self.listeners.retain(|(ip, stop)| {
+            let stays = state.ips.contains(*ip);
+            if !stays {
+                stop.cancel();
+            }
+            stays
+        });
+    }
 }
 
-pub(super) fn spawn(
-    index: usize,
-    count: usize,
-    agent: Arc<AgentState>,
-) -> io::Result<(mpsc::Sender<Command>, std::thread::JoinHandle<()>)> {
+pub(super) fn spawn(index: usize, count: usize, agent: Arc<AgentState>) -> io::Result<Handle> {
     let (sender, commands) = mpsc::channel(64);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .build()?;
+    let handle = runtime.handle().clone();
     let thread = std::thread::Builder::new()
         .name(format!("worker-{index}"))
         .spawn(move || {
@@ -122,7 +162,11 @@ pub(super) fn spawn(
             let worker = Rc::new(WorkerState::new(index, count, agent, sender));
             LocalSet::new().block_on(&runtime, run(worker, commands, preconnects));
         })?;
-    Ok((sender, thread))
+    Ok(Handle {
+        commands: sender,
+        runtime: handle,
+        thread,
+    })
 }
 
 async fn run(
@@ -149,6 +193,12 @@ async fn run(
             Some(Command::Put(pod, listeners, done)) => {
                 put(&worker, &mut pods, pod, listeners);
                 // As below.
+                let _gone = done.send(());
+            }
+            Some(Command::CloseFormer(cookie, done)) => {
+                if let Some(served) = pods.get_mut(&cookie) {
+                    served.close_former();
+                }
                 let _gone = done.send(());
             }
             Some(Command::Remove(cookie, done)) => {
@@ -207,7 +257,7 @@ fn put(
     worker: &Rc<WorkerState>,
     pods: &mut HashMap<u64, Served>,
     pod: LocalPod,
-    listeners: Vec<(IpAddr, StdListener)>,
+    listeners: Listeners,
 ) {
     let cookie = pod.netns.cookie();
     let new = |stop, tasks| Rc::new(PodState::new(pod, stop, tasks));
@@ -231,23 +281,12 @@ fn put(
         }
     };
     let state = served.state();
-    served.listeners.retain(|(ip, stop)| {
-        let stays = state.ips.contains(*ip);
-        if !stays {
-            stop.cancel();
-        }
-        stays
-    });
     for (ip, listener) in listeners {
-        match TcpListener::from_std(listener) {
-            Ok(listener) => {
-                let stop = state.stop.child_token();
-                served.listeners.push((ip, stop.clone()));
-                let accepting = accept(worker.clone(), served.current.clone(), stop, listener);
-                state.tasks.spawn_local(accepting);
-            }
-            Err(error) => tracing::error!(%error, "cannot register a listener"),
-        }
+        let stop = state.stop.child_token();
+        served.listeners.push((ip, stop.clone()));
+        let listening = Listening { ip, listener, stop };
+        let accepting = accept(worker.clone(), served.current.clone(), listening);
+        state.tasks.spawn_local(accepting);
     }
 }
 
@@ -258,12 +297,15 @@ async fn end_pod(worker: &WorkerState, pod: &PodState) {
     pod.tasks.wait().await;
 }
 
-async fn accept(
-    worker: Rc<WorkerState>,
-    current: Rc<RefCell<Rc<PodState>>>,
-    stop: CancellationToken,
+/// A listener of a pod's, on one worker.
+struct Listening {
+    ip: IpAddr,
     listener: TcpListener,
-) {
+    stop: CancellationToken,
+}
+
+async fn accept(worker: Rc<WorkerState>, current: Rc<RefCell<Rc<PodState>>>, listening: Listening) {
+    let Listening { ip, listener, stop } = listening;
     let (mut count, mut failing) = (0_usize, false);
     loop {
         let accepted = tokio::select! {
@@ -275,7 +317,10 @@ async fn accept(
             Ok((client, peer)) => {
                 let pod = current.borrow().clone();
                 let over = worker.agent.config.limits.is_held_back(&client);
-                let serving = connection::serve(worker.clone(), pod.clone(), client, peer);
+                // Of a former address no local one tells which way it goes.
+                let former = !pod.ips.contains(ip);
+                let serving =
+                    connection::serve(worker.clone(), pod.clone(), (client, peer), former);
                 if over {
                     // Refused before the next one is accepted: a burst would take
                     // more than what is held back.

@@ -1,7 +1,7 @@
 //! The worker threads, as the control side has them.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, TcpListener};
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::config::Config;
 use super::context::{AgentState, EnteredPod};
@@ -42,7 +42,7 @@ pub struct Workers {
     agent: Arc<AgentState>,
     /// Addresses that are listened for, in each namespace by its cookie.
     listening: Mutex<HashMap<u64, PodIps>>,
-    workers: Vec<(mpsc::Sender<Command>, std::thread::JoinHandle<()>)>,
+    workers: Vec<worker::Handle>,
 }
 
 impl Workers {
@@ -80,16 +80,25 @@ impl Workers {
             workers,
         })
     }
+
+    /// Returns when each worker has done it.
+    async fn each(
+        &self,
+        command: impl Fn(oneshot::Sender<()>) -> Command,
+    ) -> Result<(), ServeError> {
+        for worker in &self.workers {
+            let (done, wait) = oneshot::channel();
+            worker.send(command(done)).await?;
+            wait.await.map_err(|_| ServeError::WorkerGone)?;
+        }
+        Ok(())
+    }
 }
 
 impl DataPath for Workers {
     async fn recheck(&self, what: &Recheck) -> Result<(), ServeError> {
-        for (worker, _) in &self.workers {
-            let command = Command::Recheck(what.clone());
-            worker
-                .send(command)
-                .await
-                .map_err(|_| ServeError::WorkerGone)?;
+        for worker in &self.workers {
+            worker.send(Command::Recheck(what.clone())).await?;
         }
         Ok(())
     }
@@ -106,8 +115,7 @@ impl DataPath for Workers {
         let cookie = pod.netns.cookie();
         let before = self.listening.lock().get(&cookie).copied();
         let (is_new, before) = (before.is_none(), before.unwrap_or_default());
-        let mut per_worker: Vec<Vec<(IpAddr, TcpListener)>> =
-            self.workers.iter().map(|_| vec![]).collect();
+        let mut per_worker: Vec<worker::Listeners> = self.workers.iter().map(|_| vec![]).collect();
         let mut steered = Vec::new();
         for ip in pod.ips.iter().filter(|ip| !before.contains(*ip)) {
             let group = pod
@@ -117,7 +125,9 @@ impl DataPath for Workers {
                 .map_err(ServeError::Listen)?;
             let first = group[0].as_fd().try_clone_to_owned();
             steered.push((ip, first.map_err(ServeError::Listen)?));
-            for (listeners, listener) in per_worker.iter_mut().zip(group) {
+            let workers = self.workers.iter().zip(&mut per_worker);
+            for ((worker, listeners), listener) in workers.zip(group) {
+                let listener = worker.register(listener).map_err(ServeError::Listen)?;
                 listeners.push((ip, listener));
             }
         }
@@ -126,13 +136,10 @@ impl DataPath for Workers {
             enrolled.insert(cookie, pod.workload.clone());
         });
         self.listening.lock().insert(cookie, pod.ips);
-        for ((worker, _), listeners) in self.workers.iter().zip(per_worker) {
+        for (worker, listeners) in self.workers.iter().zip(per_worker) {
             let (done, wait) = oneshot::channel();
             let command = Command::Put(pod.clone(), listeners, done);
-            worker
-                .send(command)
-                .await
-                .map_err(|_| ServeError::WorkerGone)?;
+            worker.send(command).await?;
             // A new one's connections wait in the backlog for who is busy.
             if !is_new {
                 wait.await.map_err(|_| ServeError::WorkerGone)?;
@@ -146,27 +153,21 @@ impl DataPath for Workers {
             enrolled.remove(&cookie);
         });
         self.listening.lock().remove(&cookie);
-        for (worker, _) in &self.workers {
-            let (done, wait) = oneshot::channel();
-            let command = Command::Remove(cookie, done);
-            worker
-                .send(command)
-                .await
-                .map_err(|_| ServeError::WorkerGone)?;
-            wait.await.map_err(|_| ServeError::WorkerGone)?;
-        }
-        Ok(())
+        self.each(|done| Command::Remove(cookie, done)).await
+    }
+
+    async fn close_former(&self, cookie: u64) -> Result<(), ServeError> {
+        self.each(|done| Command::CloseFormer(cookie, done)).await
     }
 
     async fn drain(self, deadline: Duration) {
-        for (worker, _) in &self.workers {
+        for worker in &self.workers {
             // A worker that is gone has nothing to drain.
             let _gone = worker.send(Command::Drain(deadline)).await;
         }
         let joins = tokio::task::spawn_blocking(move || {
-            for (sender, thread) in self.workers {
-                drop(sender);
-                if thread.join().is_err() {
+            for worker in self.workers {
+                if worker.join().is_err() {
                     tracing::error!("a worker thread panicked");
                 }
             }

@@ -413,6 +413,25 @@ fn whatever_fails_while_what_root_took_is_put_back_a_closed_pod_stays_closed() {
 }
 
 #[test]
+fn maps_that_lost_their_pins_before_a_start_are_not_begun_anew() {
+    let scene = ClosedPair::new(true).expect("a closed pair");
+    // Else the second line holds what the first does not know.
+    let args = ["--link-guard", "off"];
+    let agent = scene.agent(&args).expect("an agent");
+    let mut load = scene.load().expect("two clients");
+    let capture = scene.leaks().expect("a capture");
+    agent.pause().expect("it does not put them back");
+    Taken::Pins(pins(&scene, "maps")).take();
+    agent.kill9().expect("kill");
+    load[0].begin_next().expect("told");
+    load[0].wait_for("EPERM", 20).expect("refused");
+    let agent = scene.agent(&args).expect("the next one");
+    load[0].wait_for("carried", 20).expect("carried again");
+    assert!(agent.log().contains("had lost its pin"), "{}", agent.log());
+    was_never_open(capture, &mut load).expect("closed all the time");
+}
+
+#[test]
 fn a_pod_without_its_own_program_answers_nobody_past_the_agent() {
     let scene = ClosedPair::new(true).expect("a closed pair");
     let agent = scene.agent(&[]).expect("an agent");
@@ -427,6 +446,45 @@ fn a_pod_without_its_own_program_answers_nobody_past_the_agent() {
     load[0].begin_next().expect("told");
     load[0].wait_for("carried", 20).expect("carried");
     was_never_open(capture, &mut load[1..]).expect("closed all the time");
+}
+
+#[test]
+fn a_pod_that_is_closed_and_not_served_is_looked_after_as_well() {
+    let scene = ClosedPair::new(true).expect("a closed pair");
+    let agent = scene.agent(&["--on-stop", "keep"]).expect("an agent");
+    let load = scene.load().expect("two clients");
+    assert!(agent.stop().expect("stop").success());
+    let unreadable = "kind: Pod\nmetadata: [\n";
+    let written = scene.world.write_config("a", unreadable);
+    written.expect("written");
+    // One that nobody knows, and then one that this agent served.
+    let agent = scene.agent(&["--on-stop", "keep"]).expect("an agent");
+    let capture = scene.leaks().expect("a capture");
+    was_looked_after(&scene, &agent);
+    let set = |spec: &PodSpec| scene.world.configure(spec, &scene.a).expect("written");
+    set(&scene.spec());
+    let mut load = load;
+    load[0].begin_next().expect("told");
+    load[0].wait_for("carried", 20).expect("carried");
+    let elsewhere = scene.spec().found_by("netns", "/run/netns/mistyped");
+    set(&elsewhere.account("other"));
+    load[0].wait_for("EPERM", 20).expect("refused");
+    was_looked_after(&scene, &agent);
+    was_never_open(capture, &mut load).expect("closed all the time");
+}
+
+/// Each program at the pod and its link is put back when root takes it away, and
+/// each pin.
+fn was_looked_after(scene: &ClosedPair, agent: &Agent) {
+    let mut held = pins(scene, "links");
+    held.retain(|pin| is_named(pin, "netns-") || is_named(pin, "guard-"));
+    assert_eq!(held.len(), 3, "{held:?}");
+    for pin in &held {
+        Taken::Program(pin.clone()).take();
+        assert!(is_put_back(&held, &held), "{pin:?}: {}", agent.log());
+        Taken::Pins(vec![pin.clone()]).take();
+        assert!(is_put_back(&held, &held), "{pin:?}: {}", agent.log());
+    }
 }
 
 #[test]

@@ -244,6 +244,30 @@ fn an_answer_of_the_agents_that_was_lost_leaves_again_when_it_is_repeated() {
 }
 
 #[test]
+fn a_link_local_address_that_a_pod_is_given_later_is_its_own() {
+    let mut world = World::new(1).expect("a world");
+    let a = world.add_pod("n1", "a", Some("closed")).expect("a pod");
+    world.serve(&a).expect("a server");
+    let inside = |args: &str| {
+        let done = world.in_pod(&a, "ip").args(args.split(' ')).status();
+        assert!(done.expect("ip").success(), "{args}");
+    };
+    inside("-6 addr flush dev eth0 scope link");
+    let _agent = world.agent("n1", &[]).expect("an agent");
+    for own in ["fe80::77", "fe80::78"] {
+        inside(&format!("-6 addr add {own}/64 dev eth0 nodad"));
+        let to = format!("[{own}%eth0]:{APP_PORT}");
+        let mut answer = Value::Null;
+        let reached = eventually(Duration::from_secs(5), || {
+            answer = in_pod(&world, &a, &["plain", "", &to, "hello"]);
+            answer["error"].is_null()
+        });
+        assert!(reached, "{own}: {answer}");
+        inside(&format!("-6 addr del {own}/64 dev eth0"));
+    }
+}
+
+#[test]
 fn a_pod_that_asks_past_the_agent_does_not_answer_an_end_that_asks_as_well() {
     for (guard, expected) in [("off", true), ("auto", false)] {
         let (world, a, out) = outside();

@@ -10,18 +10,20 @@ use aya_obj::maps::PinningType;
 use super::error::Error;
 use super::object::OBJECT;
 use super::pins::Pins;
+use super::recover;
 
 /// Type, key size, value size, entries, flags.
 type Shape = [u32; 5];
 
-/// Compares every pin that is there; gives the names of all maps that are pinned.
+/// Puts back pins that are missing where the kernel has their maps, and compares
+/// every pin that is there. Gives the names of all maps that are pinned.
 pub(super) fn check(pins: &Pins) -> Result<Vec<String>, Error> {
     let object = Object::parse(OBJECT).map_err(|e| Error::Load(Box::new(e.into())))?;
-    let mut names = Vec::new();
-    for (name, map) in &object.maps {
-        if map.pinning() != PinningType::ByName {
-            continue;
-        }
+    let pinned_maps = object.maps.iter();
+    let pinned_maps = pinned_maps.filter(|(_, map)| map.pinning() == PinningType::ByName);
+    let names: Vec<String> = pinned_maps.clone().map(|(name, _)| name.clone()).collect();
+    recover::maps(pins, &names)?;
+    for (name, map) in pinned_maps {
         let wanted = [
             map.map_type(),
             map.key_size(),
@@ -33,7 +35,6 @@ pub(super) fn check(pins: &Pins) -> Result<Vec<String>, Error> {
         if super::pins::is_there(&path)? && pinned(&path)? != Some(wanted) {
             return Err(Error::ForeignPin { path });
         }
-        names.push(name.clone());
     }
     Ok(names)
 }

@@ -40,6 +40,10 @@ pub enum Error {
         name: String,
         source: Box<aya::programs::ProgramError>,
     },
+    #[error("cannot look for a map that lost its pin: {0}; the agent needs CAP_SYS_ADMIN")]
+    Recover(#[source] aya::maps::MapError),
+    #[error("cannot look for a map that lost its pin: {0}; the agent needs CAP_SYS_ADMIN")]
+    RecoverPrograms(#[source] aya::programs::ProgramError),
     #[error("cannot open the pinned map {path}: {source}")]
     MapPin {
         path: PathBuf,

@@ -4,10 +4,17 @@
 //! Each link is looked at by itself, and an error is not "gone": where it cannot
 //! be told how one is, it stays as it is, and the error is given.
 
+use std::time::{Duration, Instant};
+
 use super::links::Found;
 use super::pins::{self, Pins};
 use super::{Capture, Error, Owner};
-use crate::sys::netns::Netns;
+use crate::model::PodIps;
+use crate::sys::netns::{self, Netns};
+
+/// Between searches for namespaces that something was taken from and that nothing
+/// seems to name: all processes of the node are looked at.
+const SEEK_AGAIN: Duration = Duration::from_secs(10);
 
 /// What a look at the node's own programs and pins came to.
 #[derive(Debug, Default)]
@@ -62,11 +69,40 @@ impl Capture {
         Ok(true)
     }
 
+    /// Puts back what was taken from the namespaces that are closed and that nobody
+    /// serves. They are not held open, which would keep them from going: each is
+    /// sought once something of it is missing.
+    pub fn restore_unserved(&mut self, is_served: impl Fn(u64) -> bool) -> Restored {
+        let mut restored = Restored::default();
+        let mut missing = Vec::new();
+        let unserved = self.pods.iter().filter(|(cookie, _)| !is_served(**cookie));
+        for (cookie, link) in unserved {
+            let mut seen = self.look_at_links(*cookie);
+            seen.note(link.look());
+            restored.count += seen.pinned_again;
+            restored.failed.extend(seen.failed);
+            if seen.missing > 0 {
+                missing.push(*cookie);
+            }
+        }
+        let in_vain = self.sought_in_vain;
+        if missing.is_empty() || in_vain.is_some_and(|at| at.elapsed() < SEEK_AGAIN) {
+            return restored;
+        }
+        let found = netns::find(&missing);
+        self.sought_in_vain = (found.len() < missing.len()).then(Instant::now);
+        for netns in found {
+            restored.note(self.restore_pod(&netns).map(usize::from));
+            restored.note(self.restore_links(&netns, PodIps::default()));
+        }
+        restored
+    }
+
     /// Forgets namespaces that are gone, of those that `is_known` does not know.
     /// Gives the cookies of these, and of those that are still there, or not forgotten.
     ///
     /// A program that is detached is no proof: root may have done it. Where a guard
-    /// is at the pod's link, the pod is there, and the guard keeps it closed.
+    /// is at the pod's link, or something names the namespace, the pod is there.
     pub fn sweep(&mut self, is_known: impl Fn(u64) -> bool) -> (Vec<u64>, Vec<u64>) {
         let others = self.pods.iter().filter(|(cookie, _)| !is_known(**cookie));
         let (gone, there): (Vec<_>, Vec<_>) = others
@@ -76,6 +112,10 @@ impl Capture {
             });
         let cookies = |all: Vec<(u64, _)>| all.into_iter().map(|(cookie, _)| cookie).collect();
         let (mut gone, mut there): (Vec<u64>, Vec<u64>) = (cookies(gone), cookies(there));
+        if !gone.is_empty() {
+            there.extend(netns::find(&gone).iter().map(Netns::cookie));
+            gone.retain(|cookie| !there.contains(cookie));
+        }
         gone.retain(|cookie| match self.forget(*cookie) {
             Ok(()) => true,
             Err(error) => {

@@ -70,7 +70,7 @@ impl Capture {
     }
 
     /// Each by itself; those that lost their pins have them again.
-    fn look_at_links(&self, netns_cookie: u64) -> Seen {
+    pub(super) fn look_at_links(&self, netns_cookie: u64) -> Seen {
         let mut seen = Seen::default();
         for ifindex in self.guarded_links.get(&netns_cookie).into_iter().flatten() {
             for direction in Direction::BOTH {
@@ -135,7 +135,10 @@ impl Capture {
             }
         }
         let links = self.links()?;
-        for (ifindex, _) in entries(&links)? {
+        for (ifindex, cookie) in entries(&links)? {
+            // Also one whose guard is away: it is missed, and put back.
+            let of_pod = self.guarded_links.entry(cookie).or_default();
+            of_pod.push(ifindex);
             if clsact::is_attached(ifindex, Direction::Leave)? {
                 self.post_clsact(ifindex)?;
             }
@@ -263,15 +266,15 @@ impl Capture {
 
 /// What a look at a pod's guards came to.
 #[derive(Default)]
-struct Seen {
-    pinned_again: usize,
-    missing: usize,
+pub(super) struct Seen {
+    pub(super) pinned_again: usize,
+    pub(super) missing: usize,
     /// The first that could not be looked at: it stays as it is.
-    failed: Option<Error>,
+    pub(super) failed: Option<Error>,
 }
 
 impl Seen {
-    fn note(&mut self, found: Result<Found, Error>) {
+    pub(super) fn note(&mut self, found: Result<Found, Error>) {
         match found {
             Ok(Found::Whole) => {}
             Ok(Found::PinnedAgain) => self.pinned_again += 1,
@@ -303,6 +306,8 @@ fn told(links: Vec<Link>, ips: PodIps) -> PodLinks {
         let is_own = |ip: &IpAddr| ips.iter().any(|own| own == *ip);
         if link.peer.is_none() && (link.leads_out || link.addresses.iter().any(is_own)) {
             told.unguarded.push(link.name.clone());
+        } else if link.redirects && link.peer.is_some() {
+            told.redirecting.push(link.name.clone());
         }
         let others = link.addresses.into_iter().filter(|ip| !is_own(ip));
         let others = others.filter(|ip| !is_link_local(*ip));
@@ -329,6 +334,7 @@ mod tests {
             name: name.to_owned(),
             peer,
             leads_out: name == "net1",
+            redirects: name == "nk0",
             addresses: addresses.iter().map(|text| ip(text)).collect(),
         };
         let ips = PodIps {
@@ -346,6 +352,9 @@ mod tests {
         );
         // Also one that has none of the pod's addresses.
         assert_eq!(odd.unguarded, ["eth0", "net1"]);
+        let netkit = told(vec![link("nk0", Some(7), &["10.0.0.5"])], ips);
+        assert_eq!(netkit.redirecting, ["nk0"]);
+        assert!(netkit.unguarded.is_empty());
         let nowhere = told(vec![link("tun0", None, &[])], ips);
         assert_eq!(nowhere.unguarded, ["tun0"]);
         assert_eq!(odd.beside, [("net1".to_owned(), ip("10.9.0.5"))]);

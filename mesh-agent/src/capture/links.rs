@@ -138,7 +138,7 @@ pub(super) fn is_attached(pin: &Path) -> Result<bool, Error> {
 }
 
 /// The link at a pin; `None` only where there is no such pin.
-fn pinned(pin: &Path) -> Result<Option<OwnedFd>, Error> {
+pub(super) fn pinned(pin: &Path) -> Result<Option<OwnedFd>, Error> {
     match bpf::open_pin(pin) {
         Ok(link) => Ok(Some(link)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),

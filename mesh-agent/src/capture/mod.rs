@@ -8,6 +8,7 @@
 
 mod clsact;
 mod definitions;
+mod enrolled;
 mod error;
 mod guards;
 mod health;
@@ -20,6 +21,7 @@ mod pins;
 mod posts;
 mod privileges;
 mod probe;
+mod recover;
 mod stats;
 mod tuples;
 
@@ -32,7 +34,7 @@ use aya::maps::{HashMap, MapData, MapError, RingBuf, SockHash};
 use aya::programs::ProgramFd;
 use aya::{Ebpf, EbpfLoader};
 use aya_obj::generated::bpf_attach_type;
-use mesh_common::abi::{Addr, Enrolled, FLAG_FAIL_OPEN, PodAddr, RefusalEvent};
+use mesh_common::abi::{PodAddr, RefusalEvent};
 
 use crate::model::{OnAgentDown, PodIps};
 use crate::sys::{cgroup, netns::Netns};
@@ -146,6 +148,8 @@ pub struct Capture {
     guarded_links: std::collections::HashMap<u64, Vec<u32>>,
     /// The kernel links of the guards, where the kernel has such.
     guards: BTreeMap<Post, Link>,
+    /// When namespaces were last sought and not found.
+    sought_in_vain: Option<std::time::Instant>,
     /// Forwards the programs' own log; only objects built with `--debug-log` have one.
     forward_log: Option<Box<dyn FnMut() + Send>>,
 }
@@ -187,6 +191,7 @@ impl Capture {
             configured_guards: HashSet::new(),
             guarded_links: std::collections::HashMap::new(),
             guards: BTreeMap::new(),
+            sought_in_vain: None,
         };
         // Known before the hooks run: the agent's own connects must never be refused.
         capture.allow_agent(&config.agent_cgroup)?;
@@ -345,25 +350,7 @@ impl Capture {
             let link = self.attach_pod(pod.netns)?;
             self.pods.insert(cookie, link);
         }
-        let flags = match pod.on_agent_down {
-            OnAgentDown::Closed => 0,
-            OnAgentDown::Open => FLAG_FAIL_OPEN,
-        };
-        let (v4, v6) = (pod.ips.v4.map(IpAddr::V4), pod.ips.v6.map(IpAddr::V6));
-        let link_local = pod.netns.link_local();
-        let value = Enrolled {
-            flags,
-            reserved: 0,
-            v4: v4.map_or(Addr::UNSET, Addr::from),
-            v6: v6.map_or(Addr::UNSET, Addr::from),
-            v6_link_local: link_local.map_or(Addr::UNSET, |ip| Addr::from(IpAddr::V6(ip))),
-        };
-        self.enrolled_map()?
-            .insert(cookie, value, 0)
-            .map_err(|source| Error::Map {
-                name: "ENROLLED",
-                source,
-            })
+        self.write_enrolled(pod)
     }
 
     /// What a listener answers leaves its pod only where the agent's own program
@@ -414,23 +401,6 @@ impl Capture {
         self.pods.remove(&cookie);
         let ips: Vec<IpAddr> = ips.iter().collect();
         self.drop_addresses(cookie, &ips)
-    }
-
-    /// What the kernel holds as enrolled, also what an earlier agent left.
-    pub fn enrolled(&self) -> Result<Vec<(u64, PodIps)>, Error> {
-        let map = self.enrolled_map()?;
-        let entries = map.iter();
-        let entries = entries.map(|entry| entry.map(|(cookie, pod)| (cookie, pod_ips(&pod))));
-        entries
-            .collect::<Result<_, _>>()
-            .map_err(|source| Error::Map {
-                name: "ENROLLED",
-                source,
-            })
-    }
-
-    fn enrolled_map(&self) -> Result<HashMap<MapData, u64, Enrolled>, Error> {
-        self.map("ENROLLED")
     }
 
     fn listeners_map(&self) -> Result<SockHash<MapData, PodAddr>, Error> {
@@ -513,18 +483,6 @@ fn pod_addr(netns_cookie: u64, ip: IpAddr) -> PodAddr {
         netns_cookie,
         address: ip.into(),
     }
-}
-
-fn pod_ips(pod: &Enrolled) -> PodIps {
-    let mut ips = PodIps::default();
-    for addr in [pod.v4, pod.v6] {
-        match (addr.is_set(), IpAddr::from(addr)) {
-            (false, _) => {}
-            (true, IpAddr::V4(ip)) => ips.v4 = Some(ip),
-            (true, IpAddr::V6(ip)) => ips.v6 = Some(ip),
-        }
-    }
-    ips
 }
 
 /// Of removing from a map what may not be there.

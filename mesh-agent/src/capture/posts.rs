@@ -69,6 +69,8 @@ pub(super) struct Post {
 pub struct PodLinks {
     /// Interfaces with the pod's addresses, or that lead out, without another end on this node.
     pub unguarded: Vec<String>,
+    /// Guarded ones past whose guard a program may redirect.
+    pub redirecting: Vec<String>,
     /// Addresses that are not the pod's, each with its interface.
     pub beside: Vec<(String, IpAddr)>,
 }

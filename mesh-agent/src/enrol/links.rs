@@ -113,6 +113,13 @@ fn warning(links: Result<&PodLinks, &capture::Error>, excluded: &[IpAddr]) -> Op
             links.unguarded.join(", ")
         ));
     }
+    if !links.redirecting.is_empty() {
+        parts.push(format!(
+            "its interface {} is a netkit device: what a program there redirects (as Cilium's do) \
+             passes no guard",
+            links.redirecting.join(", ")
+        ));
+    }
     let beside = links.beside.iter().filter(|(_, ip)| !excluded.contains(ip));
     let mut beside: Vec<String> = beside
         .take(TOLD + 1)
@@ -141,10 +148,12 @@ mod tests {
         let beside = |n: u8| ("net1".to_owned(), [10, 9, 0, n].into());
         let links = PodLinks {
             unguarded: vec!["eth0".to_owned()],
+            redirecting: vec!["nk0".to_owned()],
             beside: (1..=6).map(beside).collect(),
         };
         let text = warning(Ok(&links), &[[10, 9, 0, 1].into()]).expect("a warning");
         assert!(text.contains("interface eth0"), "{text}");
+        assert!(text.contains("interface nk0 is a netkit"), "{text}");
         assert!(text.contains("10.9.0.5 (net1), others"), "{text}");
         assert!(
             !text.contains("10.9.0.1") && !text.contains("10.9.0.6"),

@@ -18,9 +18,14 @@ impl<D: DataPath> Reconciler<D> {
     /// Puts back lost programs, pins, rules, routes and settings. Gives whether
     /// other pods are whole now than before.
     pub(crate) fn restore(&mut self) -> bool {
+        let served: BTreeSet<u64> = self.pods.values().map(|p| p.netns.cookie()).collect();
         let node = self.capture.restore_node();
-        let mut missing = node.count;
-        let failed: Vec<String> = node.failed.iter().map(ToString::to_string).collect();
+        let unserved = self
+            .capture
+            .restore_unserved(|cookie| served.contains(&cookie));
+        let mut missing = node.count + unserved.count;
+        let failed = node.failed.iter().chain(&unserved.failed);
+        let failed: Vec<String> = failed.map(ToString::to_string).collect();
         self.tell_unmended(failed.join("; "));
         let mut broken = BTreeMap::new();
         let mut astray = BTreeSet::new();
@@ -40,6 +45,9 @@ impl<D: DataPath> Reconciler<D> {
                     }
                     failed.push(error.to_string());
                 }
+            }
+            if let Err(error) = self.capture.follow_link_local(&pod.netns) {
+                failed.push(error.to_string());
             }
             if !failed.is_empty() {
                 broken.insert(key.clone(), failed.join("; "));

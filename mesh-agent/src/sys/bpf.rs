@@ -240,34 +240,53 @@ pub fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
-/// What a link is attached to (`BPF_OBJ_GET_INFO_BY_FD`): id of the cgroup, inode
-/// of the network namespace, or index of the interface; 0 once it is detached. For
-/// links of these three kinds.
+/// The beginning of `struct bpf_link_info`.
+#[repr(C)]
+#[derive(Default)]
+struct LinkInfo {
+    kind: u32,
+    id: u32,
+    program_id: u32,
+    padding: u32,
+    /// `cgroup.cgroup_id`, or `netns.netns_ino` or `tcx.ifindex` and an attach type.
+    target: [u32; 2],
+    rest: [u64; 8],
+}
+
+/// What a link is attached to: id of the cgroup, inode of the network namespace,
+/// or index of the interface; 0 once it is detached. For links of these three kinds.
 pub fn link_target(link: BorrowedFd<'_>) -> io::Result<u64> {
-    const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
     const BPF_LINK_TYPE_NETNS: u32 = 5;
     const BPF_LINK_TYPE_TCX: u32 = 11;
-    #[repr(C)]
-    #[derive(Default)]
-    struct Info {
-        kind: u32,
-        id: u32,
-        program_id: u32,
-        padding: u32,
-        /// `cgroup.cgroup_id`, or `netns.netns_ino` or `tcx.ifindex` and an attach type.
-        target: [u32; 2],
-        rest: [u64; 8],
+    let info = link_info(link)?;
+    let [first, second] = info.target;
+    if matches!(info.kind, BPF_LINK_TYPE_NETNS | BPF_LINK_TYPE_TCX) {
+        return Ok(first.into());
     }
+    let mut bytes = [0; 8];
+    bytes[..4].copy_from_slice(&first.to_ne_bytes());
+    bytes[4..].copy_from_slice(&second.to_ne_bytes());
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+/// Id of a link's program.
+pub fn link_program(link: BorrowedFd<'_>) -> io::Result<u32> {
+    Ok(link_info(link)?.program_id)
+}
+
+/// `BPF_OBJ_GET_INFO_BY_FD`
+fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
+    const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
     #[repr(C)]
     struct Attr {
         bpf_fd: u32,
         info_len: u32,
         info: u64,
     }
-    let mut info = Info::default();
+    let mut info = LinkInfo::default();
     let attr = Attr {
         bpf_fd: link.as_raw_fd().unsigned_abs(),
-        info_len: size_of::<Info>() as u32,
+        info_len: size_of::<LinkInfo>() as u32,
         info: (&raw mut info) as u64,
     };
     // SAFETY: `attr` has the layout of the info member of `union bpf_attr`; the
@@ -281,15 +300,9 @@ pub fn link_target(link: BorrowedFd<'_>) -> io::Result<u64> {
             size_of::<Attr>(),
         )
     };
-    if rc != 0 {
-        return Err(io::Error::last_os_error());
+    if rc == 0 {
+        Ok(info)
+    } else {
+        Err(io::Error::last_os_error())
     }
-    let [first, second] = info.target;
-    if matches!(info.kind, BPF_LINK_TYPE_NETNS | BPF_LINK_TYPE_TCX) {
-        return Ok(first.into());
-    }
-    let mut bytes = [0; 8];
-    bytes[..4].copy_from_slice(&first.to_ne_bytes());
-    bytes[4..].copy_from_slice(&second.to_ne_bytes());
-    Ok(u64::from_ne_bytes(bytes))
 }

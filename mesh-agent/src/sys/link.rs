@@ -25,6 +25,8 @@ pub struct Link {
     /// It is a device of its own, or on one outside of the namespace (SR-IOV,
     /// macvlan, ipvlan): what leaves by it passes no link of the pod's.
     pub leads_out: bool,
+    /// A program at it may send on what leaves by it before the other end has it (netkit).
+    pub redirects: bool,
 }
 
 /// What a namespace says of one of its interfaces.
@@ -33,6 +35,7 @@ struct Seen {
     name: String,
     ether: bool,
     pair: bool,
+    netkit: bool,
     /// It is of a kind that was made by software.
     kind: bool,
     /// Index of the other end, and the number that this namespace knows its namespace by.
@@ -56,6 +59,7 @@ pub fn of(netns: &Netns) -> io::Result<Vec<Link>> {
             addresses: own.map(|(_, ip)| *ip).collect(),
             name: seen.name,
             peer,
+            redirects: seen.netkit,
             leads_out: seen.ether
                 && match seen.other {
                     Some((_, outside)) => outside.is_some() && !seen.pair,
@@ -145,6 +149,7 @@ fn seen(answer: RouteNetlinkMessage) -> Option<Seen> {
         name: String::new(),
         ether: kind == LinkLayerType::Ether,
         pair: false,
+        netkit: false,
         kind: false,
         other: None,
     };
@@ -156,17 +161,14 @@ fn seen(answer: RouteNetlinkMessage) -> Option<Seen> {
             LinkAttribute::LinkNetNsId(id) => number = Some(id),
             LinkAttribute::LinkInfo(infos) => {
                 seen.kind = true;
-                seen.pair = infos.iter().any(is_pair);
+                seen.netkit = infos.contains(&LinkInfo::Kind(InfoKind::Netkit));
+                seen.pair = seen.netkit || infos.contains(&LinkInfo::Kind(InfoKind::Veth));
             }
             _ => {}
         }
     }
     seen.other = peer.map(|peer| (peer, number));
     Some(seen)
-}
-
-fn is_pair(info: &LinkInfo) -> bool {
-    matches!(info, LinkInfo::Kind(InfoKind::Veth | InfoKind::Netkit))
 }
 
 /// The interface's name, in the calling thread's namespace.

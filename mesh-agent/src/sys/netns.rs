@@ -151,16 +151,17 @@ impl Netns {
         self.inode
     }
 
-    /// The IPv6 link-local address of its first interface that has one.
-    #[must_use]
-    pub fn link_local(&self) -> Option<std::net::Ipv6Addr> {
-        let table = self.run(|| std::fs::read_to_string("/proc/thread-self/net/if_inet6"));
-        let table = table.ok()?.ok()?;
-        let mut digits = table.lines().filter_map(|line| line.get(..32));
-        digits.find_map(|digits| {
-            let ip = u128::from_str_radix(digits, 16).ok()?.into();
-            std::net::Ipv6Addr::is_unicast_link_local(&ip).then_some(ip)
-        })
+    /// The IPv6 link-local addresses of its interfaces.
+    pub fn link_locals(&self) -> io::Result<Vec<Ipv6Addr>> {
+        let table = match self.run(|| std::fs::read_to_string(IPV6_ADDRESSES))? {
+            // It has no IPv6.
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            table => table?,
+        };
+        let digits = table.lines().filter_map(|line| line.get(..32));
+        let ips = digits.filter_map(|digits| u128::from_str_radix(digits, 16).ok());
+        let ips = ips.map(Ipv6Addr::from);
+        Ok(ips.filter(Ipv6Addr::is_unicast_link_local).collect())
     }
 
     /// Runs `f` with the calling thread inside the namespace (about 4 us for

@@ -1,8 +1,9 @@
 //! Calls of the kernel that fail, one after the other: a closed pod stays closed.
 //!
 //! `faults.py` has the calls of the agent's control loop fail: the n-th one, or
-//! all from the n-th on. `MESH_FAULTS=all` in the environment tries every error
-//! in both ways at every call; else they take turns.
+//! all from the n-th on. `MESH_FAULTS=1/1` in the environment tries every error in
+//! both ways at every call, however long it takes; `2/20` the second of twenty equal
+//! parts of that. Else they take turns, for a minute.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
@@ -33,8 +34,14 @@ impl Fault {
     }
 }
 
-fn is_all() -> bool {
-    std::env::var("MESH_FAULTS").is_ok_and(|v| v == "all")
+/// Which part of all faults is to be tried: the number of it, and of how many.
+fn part() -> Option<(usize, usize)> {
+    let text = std::env::var("MESH_FAULTS").ok()?;
+    let numbers = text.split_once('/').and_then(|(number, parts)| {
+        let (number, parts) = (number.parse().ok()?, parts.parse().ok()?);
+        (1..=parts).contains(&number).then_some((number, parts))
+    });
+    Some(numbers.expect("MESH_FAULTS=NUMBER/PARTS"))
 }
 
 /// Those of `calls` calls, in an order in which a part of them is spread evenly.
@@ -51,8 +58,8 @@ fn faults(calls: usize) -> Vec<Fault> {
             });
         }
     }
-    if is_all() {
-        return all;
+    if let Some((number, parts)) = part() {
+        return all.into_iter().skip(number - 1).step_by(parts).collect();
     }
     // One error at each call, every seventh call first.
     all.truncate(calls);
@@ -131,7 +138,7 @@ fn whatever_fails_at_a_start_a_closed_pod_stays_closed() {
     let (mut injected, mut starts) = (0, 0);
     let end = Instant::now() + BUDGET;
     for fault in faults(calls) {
-        if !is_all() && Instant::now() > end {
+        if part().is_none() && Instant::now() > end {
             break;
         }
         let mut agent = supervisor.start(&scene, Some(fault));
@@ -185,7 +192,7 @@ impl<'s> Run<'s> {
         let mut injected = 0;
         let end = Instant::now() + BUDGET;
         for (turn, fault) in faults(calls).into_iter().enumerate() {
-            if !is_all() && Instant::now() > end {
+            if part().is_none() && Instant::now() > end {
                 break;
             }
             let arm = format!("arm {}", fault.text());
@@ -389,7 +396,7 @@ fn whatever_fails_while_what_root_took_is_put_back_a_closed_pod_stays_closed() {
     let (mut injected, mut turns) = (0, 0);
     let end = Instant::now() + BUDGET;
     for (turn, fault) in faults(calls).into_iter().enumerate() {
-        if !is_all() && Instant::now() > end {
+        if part().is_none() && Instant::now() > end {
             break;
         }
         run.supervisor.ask(&format!("arm {} returns", fault.text()));

@@ -28,7 +28,7 @@ pub(super) fn locate(problems: &mut [Problem]) {
                 let path = [problem.item.as_str(), problem.field.as_str()];
                 let path: Vec<_> = path.into_iter().filter(|part| !part.is_empty()).collect();
                 if let Some(Place { line, column }) = node.find(&path.join(".")) {
-                    problem.line += u64::from(line) - 1;
+                    problem.line += u64::from(line).saturating_sub(1);
                     problem.column = column.into();
                 }
             }

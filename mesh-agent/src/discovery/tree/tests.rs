@@ -264,6 +264,18 @@ fn aliases_repeat_no_more_than_the_document_is_long() {
 }
 
 #[test]
+fn many_merges_cost_no_more_than_as_many_fields() {
+    let fields: String = (0..100_000).map(|n| format!("k{n}: own\n")).collect();
+    let merges: String = (0..100_000)
+        .map(|n| format!("<<: {{k{n}: a, m{n}: b}}\n"))
+        .collect();
+    let text = format!("{fields}{merges}<<: {{m7: c}}\n");
+    let node = yaml(&text).expect("YAML");
+    assert_eq!(node.fields().count(), 200_000);
+    assert!(node["k7"] == "own" && node["m7"] == "b");
+}
+
+#[test]
 fn a_field_is_found_by_its_path() {
     let text = "kind: X\nmetadata:\n  labels: {a.b/c: \"1\"}\nitems:\n- spec:\n    ports:\n    - port: 1\n    - {name: x, port: y}\n";
     let node = yaml(text).expect("YAML");

@@ -296,14 +296,13 @@ fn mapping<'t>(own: Vec<Entry<'t>>, merged: Vec<Node<'t>>) -> Result<Mapping<'t>
         error(twice.place, message)
     })?;
     for node in merged {
-        let Data::Mapping(more) = node.data else {
-            continue;
-        };
-        let is_new = |entry: &Entry<'t>| map.find(&entry.key).is_err();
-        let more: Vec<_> = more.entries.into_iter().filter(is_new).collect();
-        map.entries.extend(more);
-        map.entries.sort_by(|a, b| a.key.cmp(&b.key));
+        if let Data::Mapping(more) = node.data {
+            map.entries.extend(more.entries);
+        }
     }
+    // All at once: of each key the first is its own, or the first one merged.
+    map.entries.sort_by(|a, b| a.key.cmp(&b.key));
+    map.entries.dedup_by(|later, first| later.key == first.key);
     Ok(map)
 }
 

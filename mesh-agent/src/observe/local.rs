@@ -12,10 +12,10 @@ use prometheus_client::metrics::counter::Counter;
 use super::access_log::{End, Event};
 use super::connections::{Live, Shard};
 use super::flow;
+use super::inner::{Inner, MAX_POLICIES};
 use super::labels::{Ended, Handshake, Policy, close_reason, direction, flags_of_refused};
 use super::tcp::{Connection, Counters};
 use super::timing::Timings;
-use super::{Inner, MAX_POLICIES};
 use crate::model::{
     ByteCounts, ByteMeter, CloseReason, Direction, Flow, Outcome, RefuseReason, ResponseFlags,
     TlsParameters, TlsRole,

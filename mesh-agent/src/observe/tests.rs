@@ -175,7 +175,7 @@ fn denials_are_counted_by_policy_and_their_number_is_bounded() {
     let observe = Observe::new("n1", AccessLogTarget::Off);
     let worker = observe.worker();
     let mut denied = outcome(CloseReason::Refused(RefuseReason::Denied));
-    for n in 0..super::MAX_POLICIES + 5 {
+    for n in 0..super::inner::MAX_POLICIES + 5 {
         Arc::make_mut(&mut denied.flow).rule = Some(RuleRef {
             policy: format!("shop/p{n}").into(),
             rule: Some(0),

@@ -21,9 +21,6 @@ const KNOWN: &[(&str, &str)] = &[
     ("discovery::policies", "discovery::policies::rules"),
     ("discovery::policies::peer", "discovery::documents"),
     ("discovery::policies::rules", "discovery::documents"),
-    ("observe::access_log::line", "observe::access_log"),
-    ("observe::access_log::writer", "observe::access_log"),
-    ("observe::local", "observe"),
 ];
 
 pub(super) fn check(graph: &Graph) -> Vec<Finding> {

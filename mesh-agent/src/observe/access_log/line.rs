@@ -9,12 +9,9 @@ use serde_json::ser::Formatter;
 
 use super::super::flow::workload;
 use super::super::labels::{TlsNames, close_reason, direction, response_flags, security};
-use super::{End, Event, Record};
+use super::record::{End, Event, Record, verdict};
 use crate::model::text::{escape, is_hidden};
-use crate::model::{
-    CloseReason, ConnectionId, RefuseReason, ServiceKey, SpiffeId, UpstreamAddr, Workload,
-    WorkloadKey,
-};
+use crate::model::{ConnectionId, ServiceKey, SpiffeId, UpstreamAddr, Workload, WorkloadKey};
 
 #[derive(Serialize)]
 struct Line<'a> {
@@ -259,32 +256,6 @@ fn parts(event: Event) -> (&'static str, Option<Counts>, Option<End>) {
         duration_ms: ms(duration),
     };
     (name, Some(counts), end)
-}
-
-pub(super) const ALLOWED: &str = "allowed";
-
-/// `denied`: a policy said no, here or at the destination; `refused`: it was not
-/// carried for another reason.
-pub(super) fn verdict(end: Option<End>) -> &'static str {
-    let Some(end) = end else { return ALLOWED };
-    match end.reason {
-        CloseReason::Refused(RefuseReason::Denied | RefuseReason::RefusedByPeer)
-        | CloseReason::PolicyChanged => "denied",
-        CloseReason::Refused(_) => "refused",
-        CloseReason::Finished
-        | CloseReason::ResetByClient
-        | CloseReason::ResetByUpstream
-        | CloseReason::IdleTimeout
-        | CloseReason::DrainDeadline
-        | CloseReason::PodRemoved
-        | CloseReason::Revoked
-        | CloseReason::CertificateExpired
-        | CloseReason::PeerCertificateExpired
-        | CloseReason::ProtocolError => match end.connect_time {
-            Some(_) => ALLOWED,
-            None => "refused",
-        },
-    }
 }
 
 fn ms(duration: Duration) -> f64 {

@@ -4,11 +4,12 @@
 //! does not fit, or could not be written, is counted.
 
 pub(super) mod line;
+mod record;
+mod target;
 #[cfg(test)]
 mod tests;
 mod writer;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
@@ -17,7 +18,9 @@ use std::time::{Duration, SystemTime};
 use prometheus_client::metrics::counter::Counter;
 
 use super::connections::Live;
-use crate::model::{ByteCounts, CloseReason, Outcome};
+use record::Record;
+pub(super) use record::{End, Event};
+pub use target::{Events, Target};
 use writer::{Trouble, Writer};
 
 /// Records waiting for the thread; more are dropped and counted.
@@ -29,79 +32,6 @@ const TURN: Duration = Duration::from_millis(25);
 const PIECE: usize = 64 * 1024;
 /// How long the end of the agent waits for the last lines.
 const LAST: Duration = Duration::from_secs(1);
-
-/// Where the access log goes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Target {
-    #[default]
-    Off,
-    Stdout,
-    File(PathBuf),
-}
-
-/// Which lines are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Events {
-    /// Connections that were refused, or cut by a policy that changed.
-    Refused,
-    /// One line for each connection, at its end.
-    Close,
-    /// Also when it is opened, and while it lasts.
-    #[default]
-    All,
-}
-
-impl Events {
-    fn want(self, event: &Event) -> bool {
-        match (self, event) {
-            (Self::All, _) | (Self::Close, Event::Close(_)) => true,
-            (Self::Refused, Event::Close(end)) => !end.was_allowed(),
-            (Self::Close | Self::Refused, Event::Open | Event::Progress { .. }) => false,
-        }
-    }
-}
-
-/// What happened to a connection.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Event {
-    Open,
-    Progress {
-        bytes: ByteCounts,
-        duration: Duration,
-    },
-    Close(End),
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) struct End {
-    pub(super) bytes: ByteCounts,
-    pub(super) connect_time: Option<Duration>,
-    pub(super) duration: Duration,
-    pub(super) reason: CloseReason,
-}
-
-impl End {
-    pub(super) fn of(outcome: &Outcome) -> Self {
-        Self {
-            bytes: outcome.bytes,
-            connect_time: outcome.connect_time,
-            duration: outcome.duration,
-            reason: outcome.reason,
-        }
-    }
-
-    /// It was carried, and no policy cut it.
-    fn was_allowed(&self) -> bool {
-        line::verdict(Some(*self)) == line::ALLOWED
-    }
-}
-
-#[derive(Debug)]
-struct Record {
-    at: SystemTime,
-    live: Arc<Live>,
-    event: Event,
-}
 
 #[derive(Debug)]
 pub(super) struct AccessLog {

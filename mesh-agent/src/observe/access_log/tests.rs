@@ -163,7 +163,7 @@ fn the_verdict_says_whether_it_was_carried_and_whether_a_policy_said_no() {
         let Event::Close(end) = end(reason, connected) else {
             panic!("an end");
         };
-        assert_eq!(line::verdict(Some(end)), verdict, "{reason:?}");
+        assert_eq!(super::record::verdict(Some(end)), verdict, "{reason:?}");
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 
-use super::Target;
+use super::target::Target;
 
 /// How often it is looked whether the file is still there, or can be opened again.
 const LOOK: Duration = Duration::from_secs(1);

@@ -1,0 +1,75 @@
+//! What the log is told of a connection.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::super::connections::Live;
+use crate::model::{ByteCounts, CloseReason, Outcome, RefuseReason};
+
+/// What happened to a connection.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) enum Event {
+    Open,
+    Progress {
+        bytes: ByteCounts,
+        duration: Duration,
+    },
+    Close(End),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct End {
+    pub(in super::super) bytes: ByteCounts,
+    pub(in super::super) connect_time: Option<Duration>,
+    pub(in super::super) duration: Duration,
+    pub(in super::super) reason: CloseReason,
+}
+
+impl End {
+    pub(in super::super) fn of(outcome: &Outcome) -> Self {
+        Self {
+            bytes: outcome.bytes,
+            connect_time: outcome.connect_time,
+            duration: outcome.duration,
+            reason: outcome.reason,
+        }
+    }
+
+    /// It was carried, and no policy cut it.
+    pub(super) fn was_allowed(&self) -> bool {
+        verdict(Some(*self)) == ALLOWED
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) at: SystemTime,
+    pub(super) live: Arc<Live>,
+    pub(super) event: Event,
+}
+
+pub(super) const ALLOWED: &str = "allowed";
+
+/// `denied`: a policy said no, here or at the destination; `refused`: it was not
+/// carried for another reason.
+pub(super) fn verdict(end: Option<End>) -> &'static str {
+    let Some(end) = end else { return ALLOWED };
+    match end.reason {
+        CloseReason::Refused(RefuseReason::Denied | RefuseReason::RefusedByPeer)
+        | CloseReason::PolicyChanged => "denied",
+        CloseReason::Refused(_) => "refused",
+        CloseReason::Finished
+        | CloseReason::ResetByClient
+        | CloseReason::ResetByUpstream
+        | CloseReason::IdleTimeout
+        | CloseReason::DrainDeadline
+        | CloseReason::PodRemoved
+        | CloseReason::Revoked
+        | CloseReason::CertificateExpired
+        | CloseReason::PeerCertificateExpired
+        | CloseReason::ProtocolError => match end.connect_time {
+            Some(_) => ALLOWED,
+            None => "refused",
+        },
+    }
+}

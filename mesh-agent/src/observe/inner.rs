@@ -1,0 +1,131 @@
+//! What workers and the page share.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use super::access_log::AccessLog;
+use super::connections::Connections;
+use super::labels::{self, Ended, Handshake, OTHER, Policy, direction};
+use super::node::Node;
+use super::process;
+use super::series::{self, SeriesSet};
+use super::tcp;
+use super::timing::AllTimings;
+
+/// Most policies with a counter of their own.
+pub(super) const MAX_POLICIES: usize = 1_000;
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) cluster: String,
+    pub(super) registry: parking_lot::Mutex<Registry>,
+    pub(super) series: Arc<SeriesSet<tcp::Connection>>,
+    pub(super) timings: Arc<AllTimings>,
+    pub(super) ended: Family<Ended, Counter>,
+    pub(super) handshakes: Family<Handshake, Counter>,
+    pub(super) denied: Family<Policy, Counter>,
+    pub(super) policies: parking_lot::Mutex<HashSet<Arc<str>>>,
+    /// Label of denials that no policy names.
+    pub(super) no_policy: Arc<str>,
+    pub(super) active: Gauge<i64, AtomicI64>,
+    pub(super) node: Arc<Node>,
+    pub(super) connections: Connections,
+    pub(super) log: AccessLog,
+}
+
+impl Inner {
+    pub(super) fn new(cluster: String, log: AccessLog) -> Self {
+        Self {
+            log,
+            cluster,
+            registry: parking_lot::Mutex::default(),
+            series: Arc::new(SeriesSet::new(series::MAX_SETS)),
+            timings: Arc::default(),
+            ended: Family::default(),
+            handshakes: Family::default(),
+            denied: Family::default(),
+            policies: parking_lot::Mutex::default(),
+            no_policy: "none".into(),
+            active: Gauge::default(),
+            node: Arc::default(),
+            connections: Connections::default(),
+        }
+    }
+
+    /// The policy's own name, or `other` when too many have one.
+    pub(super) fn policy_label(&self, policy: &Arc<str>) -> Arc<str> {
+        let known = &mut *self.policies.lock();
+        if known.len() >= MAX_POLICIES && !known.contains(policy) {
+            return OTHER.into();
+        }
+        known.insert(policy.clone());
+        policy.clone()
+    }
+
+    /// Series of closed sets of labels are there from the start: the first
+    /// event of one is then an increase, which a rule can see.
+    fn begin_series(&self) {
+        for way in labels::ALL_DIRECTIONS {
+            for reason in labels::every_reason() {
+                let labels = Ended {
+                    direction: direction(way),
+                    reason,
+                };
+                drop(self.ended.get_or_create(&labels));
+            }
+        }
+        for labels in Handshake::every() {
+            drop(self.handshakes.get_or_create(&labels));
+        }
+        let policy = self.no_policy.clone();
+        drop(self.denied.get_or_create(&Policy { policy }));
+    }
+
+    pub(super) fn register_all(&self) {
+        let mut registry = self.registry.lock();
+        let r = &mut *registry;
+        r.register(
+            "mesh_agent_build",
+            "Version of the agent; always 1",
+            Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]),
+        );
+        r.register(
+            "mesh_agent_connections_ended",
+            "Accepted connections that ended, by how",
+            self.ended.clone(),
+        );
+        r.register(
+            "mesh_agent_tls_handshakes",
+            "Finished handshakes between agents, by what they agreed on",
+            self.handshakes.clone(),
+        );
+        r.register(
+            "mesh_agent_authz_denied",
+            "Connections that an authorization policy denied",
+            self.denied.clone(),
+        );
+        r.register(
+            "mesh_agent_connections_active",
+            "Connections that are carried now",
+            self.active.clone(),
+        );
+        r.register(
+            "mesh_agent_log_lines_dropped",
+            "Access log lines that found the queue full, or could not be written",
+            self.log.dropped(),
+        );
+        r.register_collector(Box::new(self.series.clone()));
+        r.register_collector(Box::new(self.timings.clone()));
+        r.register_collector(Box::new(self.node.clone()));
+        r.register_collector(Box::new(process::Process));
+        drop(registry);
+        self.begin_series();
+    }
+}

@@ -1,37 +1,50 @@
 //! The node agent: carries the TCP traffic of its node's enrolled pods.
 //!
-//! Rooms are layered (L0 model … L4 app); a room uses only rooms of a lower
-//! layer or its own, which `cargo xtask tidy` checks. See `docs/architecture.md`.
+//! Modules are layered (L0 model … L4 app); one uses only modules of a lower layer
+//! or its own, which `cargo xtask tidy` checks. See `docs/architecture.md`. Nothing
+//! is for others but the program's `main` and the bodies of the fuzz targets, so
+//! that the compiler finds what nobody uses.
 #![deny(unsafe_code)]
 
 // L0
-pub mod model;
+#[expect(unreachable_pub, reason = "pub is still the default there")]
+mod model;
 // L1, pure
-pub mod balance;
-pub mod detect;
-pub mod plan;
-pub mod policy;
-pub mod route;
+mod balance;
+mod detect;
+mod plan;
+#[expect(unreachable_pub, reason = "pub is still the default there")]
+mod policy;
+mod route;
 // L2
-pub mod capture;
-pub mod discovery;
-pub mod identity;
-pub mod io;
-pub mod observe;
-pub mod sys;
-pub mod tls;
-pub mod tunnel;
+#[expect(unreachable_pub, reason = "pub is still the default there")]
+mod capture;
+#[expect(unreachable_pub, reason = "pub is still the default there")]
+mod discovery;
+#[expect(unreachable_pub, reason = "pub is still the default there")]
+mod identity;
+mod io;
+#[expect(unreachable_pub, reason = "pub is still the default there")]
+mod observe;
+#[expect(unreachable_pub, reason = "pub is still the default there")]
+mod sys;
+mod tls;
+mod tunnel;
 // L3
-pub mod admin;
-pub mod ca;
-pub(crate) mod enrol;
-pub mod explain;
-pub(crate) mod peer;
-pub mod proxy;
+#[expect(unreachable_pub, reason = "pub is still the default there")]
+mod admin;
+#[expect(unreachable_pub, reason = "pub is still the default there")]
+mod ca;
+mod enrol;
+mod explain;
+mod peer;
+mod proxy;
 // L4
-pub mod app;
+#[expect(unreachable_pub, reason = "pub is still the default there")]
+mod app;
 pub mod cli;
-pub mod config;
+#[expect(unreachable_pub, reason = "pub is still the default there")]
+mod config;
 
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]

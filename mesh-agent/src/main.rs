@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    mesh_agent::cli::run().into()
+    mesh_agent::cli::main()
 }

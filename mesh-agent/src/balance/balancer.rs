@@ -23,13 +23,13 @@ struct List {
 
 /// Endpoints that one exchange has tried already.
 #[derive(Debug, Default)]
-pub struct Attempt {
+pub(crate) struct Attempt {
     tried: SmallVec<[UpstreamAddr; 1]>,
 }
 
 /// One worker's. Bounded by the endpoints of the configuration that it picked from.
 #[derive(Debug)]
-pub struct Balancer {
+pub(crate) struct Balancer {
     /// Where ties are broken, so that workers do not all begin with the same one.
     offset: usize,
     picks: u64,
@@ -41,7 +41,7 @@ pub struct Balancer {
 impl Balancer {
     /// `index`: of the worker.
     #[must_use]
-    pub fn new(index: usize) -> Self {
+    pub(crate) fn new(index: usize) -> Self {
         Self {
             offset: index,
             picks: 0,
@@ -52,7 +52,7 @@ impl Balancer {
 
     /// One of the candidates: of those that this attempt has not tried, or else of
     /// all, the one that was picked longest ago.
-    pub fn pick<'s>(
+    pub(crate) fn pick<'s>(
         &mut self,
         candidates: &Candidates<'s>,
         attempt: &mut Attempt,
@@ -79,7 +79,7 @@ impl Balancer {
 
     /// Another configuration is in force: what is known of endpoints that it has
     /// stays, the rest is forgotten.
-    pub fn hear(&mut self, snapshot: &Snapshot) {
+    pub(crate) fn hear(&mut self, snapshot: &Snapshot) {
         self.lists.retain(|_, list| {
             let service = snapshot.services.get(&list.service);
             let port = service.and_then(|service| service.port(list.port));

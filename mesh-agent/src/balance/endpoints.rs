@@ -9,16 +9,16 @@ use crate::model::{Endpoint, Service, ServicePort, Snapshot, WorkloadKey};
 
 /// The endpoints of one port of a Service, of one family.
 #[derive(Clone, Copy, Debug)]
-pub struct Candidates<'s> {
-    pub service: &'s Arc<Service>,
-    pub port: &'s ServicePort,
+pub(crate) struct Candidates<'s> {
+    pub(crate) service: &'s Arc<Service>,
+    pub(crate) port: &'s ServicePort,
     is_ipv4: bool,
 }
 
 impl<'s> Candidates<'s> {
     /// Those of the family of `client`.
     #[must_use]
-    pub fn new(service: &'s Arc<Service>, port: &'s ServicePort, client: IpAddr) -> Self {
+    pub(crate) fn new(service: &'s Arc<Service>, port: &'s ServicePort, client: IpAddr) -> Self {
         Self {
             service,
             port,
@@ -27,7 +27,7 @@ impl<'s> Candidates<'s> {
     }
 
     /// Each of them, in the configuration's order: taking a look is no pick.
-    pub fn iter(&self) -> impl Iterator<Item = &'s Endpoint> + use<'s> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &'s Endpoint> + use<'s> {
         let candidates = *self;
         let all = candidates.port.endpoints.iter();
         all.filter(move |endpoint| candidates.fits(endpoint))

@@ -8,5 +8,5 @@
 mod balancer;
 mod endpoints;
 
-pub use balancer::{Attempt, Balancer};
-pub use endpoints::Candidates;
+pub(crate) use balancer::{Attempt, Balancer};
+pub(crate) use endpoints::Candidates;

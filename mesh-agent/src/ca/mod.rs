@@ -35,14 +35,16 @@ mod units;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use csr::fuzz as fuzz_request;
-pub use errors::{Error, Refusal};
+pub use errors::Error;
+#[cfg(test)]
+pub(crate) use errors::Refusal;
 pub use handle::{Handle, Trouble};
-pub use ops::{NewToken, Rotated, Step, create_token, list_tokens, revoke, revoke_token, rotate};
+pub use ops::{Step, create_token, list_tokens, revoke, revoke_token, rotate};
 pub use server::run;
-pub use show::{Root, Shown, show};
+pub use show::{Shown, show};
 pub use signer::Config;
 #[cfg(test)]
 pub(crate) use tests::{reference_page, request_seeds};
-pub use token::{
-    Allowed, Answer, Authenticator, Caller, Denied, NotAllowed, Proof, Token, TokenState,
-};
+#[cfg(test)]
+pub(crate) use token::Caller;
+pub use token::{Allowed, NotAllowed, Token, TokenState};

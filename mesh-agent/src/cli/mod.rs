@@ -24,14 +24,21 @@ mod out;
 mod repeats;
 mod runtime;
 
+use std::process::ExitCode;
+
 use clap::Parser as _;
 
 use crate::admin::Question;
 use crate::app;
 use crate::config::{Ca, Cli, Command, Exit, LogFormat};
 
+/// The program.
 #[must_use]
-pub fn run() -> Exit {
+pub fn main() -> ExitCode {
+    run().into()
+}
+
+fn run() -> Exit {
     let command = Cli::parse().command;
     let log = log::start(log_format(&command));
     let ended = dispatch(command);

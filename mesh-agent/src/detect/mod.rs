@@ -13,7 +13,7 @@ mod tests;
 use crate::model::PeerProtocol;
 
 /// Most bytes a caller need hold before the verdict is certain.
-pub const MAX_HELLO: usize = 20 * 1024;
+pub(crate) const MAX_HELLO: usize = 20 * 1024;
 /// Longest ClientHello message (ours are below 2 KiB).
 const MAX_MESSAGE: usize = 16 * 1024;
 
@@ -27,7 +27,7 @@ const LONGEST: usize = 16;
 const MAX_NAME: usize = 255;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Hello {
+pub(crate) enum Hello {
     /// Plaintext, or a protocol of its own.
     NotTls,
     /// Too few bytes to tell.
@@ -42,7 +42,7 @@ pub enum Hello {
 
 /// Reads the first bytes of a connection.
 #[must_use]
-pub fn client_hello(bytes: &[u8]) -> Hello {
+pub(crate) fn client_hello(bytes: &[u8]) -> Hello {
     match hello(bytes) {
         Ok(hello) => hello,
         Err(Stop::NotTls) => Hello::NotTls,

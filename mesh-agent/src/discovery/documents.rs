@@ -127,12 +127,14 @@ impl Document {
 }
 
 /// Parses one file of YAML documents; `List` kinds are unpacked.
+#[cfg(test)]
 #[must_use]
 pub fn parse(file: &Path, bytes: &[u8]) -> (Vec<Arc<Object>>, Vec<Problem>) {
     let parsed = parse_file(file, bytes);
     (parsed.objects, parsed.problems)
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
 pub(super) fn parse_file(file: &Path, bytes: &[u8]) -> Parsed {
     Parsed::of_documents(file, &parse_again(file, bytes, &[]))
 }

@@ -39,12 +39,16 @@ use crate::model::Snapshot;
 use crate::model::policy::MeshSettings;
 use crate::plan::InForce;
 use crate::policy;
-pub use check::{Checked, check};
-pub use documents::parse;
+pub use check::Checked;
+#[cfg(test)]
+pub(crate) use check::check;
+#[cfg(test)]
+pub(crate) use documents::parse;
 pub use files::Error;
 use files::Files;
 use lint::Lint;
-pub use objects::Object;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use objects::Object;
 pub use problem::{Code, Problem, Severity};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use store::build;

@@ -24,7 +24,7 @@ use crate::plan::{
     self, AuthzInput, DecisionContext, InForce, Target, Transport, Verdict as Asked,
 };
 use crate::policy::{Considered, DryRun as Rehearsed};
-pub use question::Unanswerable;
+pub(crate) use question::Unanswerable;
 use question::{Caller, Goal, Question};
 
 /// Most endpoints of a service that are shown.
@@ -36,20 +36,20 @@ const OWN: &str = "a pod's connections to its own address stay in the pod: no ag
 const OUTSIDE: &str = "the destination is not in the mesh: it is reached in plaintext, and no policy of the mesh is asked";
 
 /// Answers for one agent.
-pub struct Explainer {
+pub(crate) struct Explainer {
     /// The agent's own node.
-    pub node: String,
-    pub trust_domain: TrustDomain,
+    pub(crate) node: String,
+    pub(crate) trust_domain: TrustDomain,
     /// Mutual TLS also between pods of this node.
-    pub same_node_tls: bool,
-    pub published: Arc<ArcSwap<InForce>>,
+    pub(crate) same_node_tls: bool,
+    pub(crate) published: Arc<ArcSwap<InForce>>,
 }
 
 impl Explainer {
     /// `from` is a pod, a SPIFFE id or an address; `to` a pod, a Service or an
     /// address. `certified` tells which identities this agent has a valid
     /// certificate for.
-    pub fn explain(
+    pub(crate) fn explain(
         &self,
         (from, to, port): (&str, &str, u16),
         certified: &dyn Fn(&SpiffeId) -> bool,

@@ -14,7 +14,7 @@ const MAX_NAME: usize = 2048;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum Unanswerable {
+pub(crate) enum Unanswerable {
     #[error("'{0}' is no address, no SPIFFE id, and not of the form NAMESPACE/NAME")]
     Malformed(String),
     #[error("a name is at most {MAX_NAME} bytes long")]

@@ -31,7 +31,9 @@ use tokio_util::task::TaskTracker;
 use crate::model::{SpiffeId, TrustDomain};
 use crate::tls::Trust;
 pub use client::CaConfig;
-pub use handle::{Handle, IdentityError};
+pub use handle::Handle;
+#[cfg(test)]
+pub(crate) use handle::IdentityError;
 use manager::{Manager, Shared};
 use source::Source;
 pub use status::{IdentityStatus, Status, TokenStatus};
@@ -137,11 +139,6 @@ impl Identities {
         entries
             .get(id)
             .is_some_and(|entry| entry.handle.current().is_some())
-    }
-
-    #[must_use]
-    pub fn has_source(&self) -> bool {
-        self.shared.source.is_some()
     }
 
     /// Ends the task and forgets every certificate.

@@ -32,6 +32,7 @@ impl TokenLife {
     }
 
     #[must_use]
+    #[cfg(test)]
     pub fn has_ended(&self, now: u64) -> bool {
         self.expires <= now
     }

@@ -43,49 +43,49 @@ impl Budget {
 
 /// Sets the bound. What is held may be more by a record for each direction of a
 /// connection, for one that is carried at all must be able to read.
-pub fn limit_held(bytes: usize) {
+pub(crate) fn limit_held(bytes: usize) {
     BUDGET.limit.store(bytes, Ordering::Relaxed);
 }
 
 /// Bytes held now.
 #[must_use]
-pub fn held() -> usize {
+pub(crate) fn held() -> usize {
     BUDGET.held.load(Ordering::Relaxed)
 }
 
 /// How much of `wanted` may be read now, whether or not the other side takes it.
 #[must_use]
-pub fn room(wanted: usize) -> usize {
+pub(crate) fn room(wanted: usize) -> usize {
     BUDGET.room(wanted)
 }
 
 /// Bytes that wait; counted by the memory that they take.
 #[derive(Debug, Default)]
-pub struct Held(Vec<u8>);
+pub(crate) struct Held(Vec<u8>);
 
 impl Held {
     /// Exactly as large as it must be.
     #[must_use]
-    pub fn copied(bytes: &[u8]) -> Self {
+    pub(crate) fn copied(bytes: &[u8]) -> Self {
         Self::from(bytes.to_vec())
     }
 
     /// Makes room for exactly so many more: growing by and by could take twice as much.
-    pub fn reserve_exact(&mut self, more: usize) {
+    pub(crate) fn reserve_exact(&mut self, more: usize) {
         self.change(|bytes| bytes.reserve_exact(more));
     }
 
-    pub fn extend(&mut self, more: &[u8]) {
+    pub(crate) fn extend(&mut self, more: &[u8]) {
         self.change(|bytes| bytes.extend_from_slice(more));
     }
 
     /// Gives the memory back.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.change(|bytes| *bytes = Vec::new());
     }
 
-    #[must_use]
-    pub fn capacity(&self) -> usize {
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn capacity(&self) -> usize {
         self.0.capacity()
     }
 

@@ -9,25 +9,25 @@ use std::os::fd::{AsFd, AsRawFd as _};
 /// A connection is two descriptors, and two entries of the kernel's map of tuples.
 const MOST_CONNECTIONS: usize = 100_000;
 /// What a node should have (`mesh-agent doctor` asks for it).
-pub const RECOMMENDED_OPEN_FILES: u64 = 16_384;
+pub(crate) const RECOMMENDED_OPEN_FILES: u64 = 16_384;
 
 /// Bounds that follow from the number of files that may be open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub(crate) struct Limits {
     open_files: usize,
     /// Descriptors of this number and above are control's.
     data_files: usize,
     /// Of the whole agent.
-    pub connections: usize,
+    pub(crate) connections: usize,
     /// Of one pod, so that a busy one does not starve its neighbours.
-    pub connections_per_pod: usize,
+    pub(crate) connections_per_pod: usize,
     /// Idle connections to other agents, of one worker.
-    pub pooled: usize,
+    pub(crate) pooled: usize,
 }
 
 impl Limits {
     #[must_use]
-    pub fn of(open_files: u64, workers: usize) -> Self {
+    pub(crate) fn of(open_files: u64, workers: usize) -> Self {
         let open_files = usize::try_from(open_files).unwrap_or(usize::MAX);
         let held_back = (open_files / 16).clamp(64, 1024);
         let data_files = open_files.saturating_sub(held_back);
@@ -57,18 +57,18 @@ impl Limits {
 
     /// Are those of the data path all in use? Looked at by taking one.
     #[must_use]
-    pub fn are_used_up(&self) -> bool {
+    pub(crate) fn are_used_up(&self) -> bool {
         std::fs::File::open("/dev/null").map_or(true, |next| self.is_held_back(&next))
     }
 
     #[must_use]
-    pub fn open_files(&self) -> usize {
+    pub(crate) fn open_files(&self) -> usize {
         self.open_files
     }
 
     /// Is it less than a node should have, or than what is asked for?
     #[must_use]
-    pub fn is_short(&self, connections: usize) -> bool {
+    pub(crate) fn is_short(&self, connections: usize) -> bool {
         connections > self.connections || (self.open_files as u64) < RECOMMENDED_OPEN_FILES
     }
 }

@@ -19,8 +19,8 @@ mod rest;
 #[cfg(test)]
 mod tests;
 
-pub use held::{Held, held, limit_held, room};
-pub use limits::{Limits, RECOMMENDED_OPEN_FILES};
-pub use pipe::keep_files_from;
-pub use read::read;
-pub use relay::{Relay, RelayEnd};
+pub(crate) use held::{Held, held, limit_held, room};
+pub(crate) use limits::{Limits, RECOMMENDED_OPEN_FILES};
+pub(crate) use pipe::keep_files_from;
+pub(crate) use read::read;
+pub(crate) use relay::{Relay, RelayEnd};

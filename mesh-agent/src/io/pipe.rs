@@ -49,7 +49,7 @@ impl Pool {
 }
 
 /// Has the calling thread make no pipe of descriptors from that number on.
-pub fn keep_files_from(number: usize) {
+pub(crate) fn keep_files_from(number: usize) {
     POOL.with_borrow_mut(|pool| pool.files = Some(number));
 }
 

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 /// A read that clears readiness when it was short: the socket is empty then,
 /// and asking again would cost a call for EAGAIN. A FIN behind the data is not
 /// lost, for "read closed" outlives the clearing.
-pub fn read(from: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+pub(crate) fn read(from: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
     let mut short = None;
     let full = from.try_io(Interest::READABLE, || {
         let n = io::Read::read(&mut &*SockRef::from(from), buffer)?;

@@ -11,7 +11,7 @@ use crate::model::{ByteCounts, ByteMeter};
 
 /// How a relay ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RelayEnd {
+pub(crate) enum RelayEnd {
     /// Both directions were closed with FIN.
     Finished,
     ResetByClient,
@@ -20,7 +20,7 @@ pub enum RelayEnd {
 
 /// The relay of one connection.
 #[derive(Debug, Default)]
-pub struct Relay {
+pub(crate) struct Relay {
     sent: Pump,
     received: Pump,
     meter: Option<Arc<ByteMeter>>,
@@ -29,7 +29,7 @@ pub struct Relay {
 impl Relay {
     /// Application bytes passed on so far.
     #[must_use]
-    pub fn bytes(&self) -> ByteCounts {
+    pub(crate) fn bytes(&self) -> ByteCounts {
         ByteCounts {
             sent: self.sent.passed(),
             received: self.received.passed(),
@@ -37,14 +37,14 @@ impl Relay {
     }
 
     /// Shows the bytes there from now on, after each turn.
-    pub fn show(&mut self, meter: Arc<ByteMeter>) {
+    pub(crate) fn show(&mut self, meter: Arc<ByteMeter>) {
         meter.set(self.bytes());
         self.meter = Some(meter);
     }
 
     /// Copies until both directions have ended or one side failed. Cancel-safe:
     /// what was read and not written stays in the relay.
-    pub async fn run(&mut self, client: &TcpStream, upstream: &TcpStream) -> RelayEnd {
+    pub(crate) async fn run(&mut self, client: &TcpStream, upstream: &TcpStream) -> RelayEnd {
         poll_fn(|cx| {
             let sent = self.sent.poll(client, upstream, cx);
             if let Poll::Ready(Err(side)) = sent {

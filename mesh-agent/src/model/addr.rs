@@ -26,6 +26,7 @@ macro_rules! role {
                 self.0.ip()
             }
 
+            #[allow(dead_code, reason = "not every role is asked for its port")]
             #[must_use]
             pub fn port(self) -> u16 {
                 self.0.port()

@@ -136,11 +136,6 @@ impl ConnectionId {
         let number = number & ((1 << Self::WORKER_SHIFT) - 1);
         Self(u64::from(worker) << Self::WORKER_SHIFT | number)
     }
-
-    #[must_use]
-    pub fn get(self) -> u64 {
-        self.0
-    }
 }
 
 impl fmt::Display for ConnectionId {

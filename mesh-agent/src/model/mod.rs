@@ -27,13 +27,12 @@ pub use flow::{
 };
 pub use identity::{SpiffeError, SpiffeId, TrustDomain};
 pub use name::Name;
-pub use namespaced::{ByNamespace, Keyed, Namespaced};
+pub use namespaced::{ByNamespace, Namespaced};
 pub use outcome::{ByteCounts, ByteMeter, CloseReason, Outcome};
 pub use peer_protocol::PeerProtocol;
-pub use refusal::{
-    Fault, REFUSE_REASONS, Refusal, RefuseReason, ResponseFlags, Retry, Status, TLS_FAILURES,
-    TlsFailure,
-};
+#[cfg(test)]
+pub(crate) use refusal::Refusal;
+pub use refusal::{REFUSE_REASONS, RefuseReason, ResponseFlags, TLS_FAILURES, TlsFailure};
 pub use service::{AppProtocol, Endpoint, Service, ServiceKey, ServicePort, TargetPort};
 pub use sharded::Sharded;
 pub use snapshot::{Part, Snapshot, Withheld};

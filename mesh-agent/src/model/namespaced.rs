@@ -87,6 +87,7 @@ impl<V: Keyed> Namespaced<V> {
     }
 
     #[must_use]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub fn len(&self) -> usize {
         self.len
     }
@@ -100,6 +101,7 @@ impl<V: Keyed> Namespaced<V> {
         self.namespaces.values().flat_map(|names| names.values())
     }
 
+    #[cfg(any(test, feature = "fuzzing"))]
     pub fn keys(&self) -> impl Iterator<Item = &V::Key> {
         self.values().map(|value| value.key())
     }
@@ -205,11 +207,13 @@ impl<T> ByNamespace<T> {
     }
 
     #[must_use]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub fn len(&self) -> usize {
         self.0.values().map(|list| list.len()).sum()
     }
 
     #[must_use]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -77,11 +77,13 @@ impl<K: Eq + Hash, V> Sharded<K, V> {
 
 impl<K, V> Sharded<K, V> {
     #[must_use]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub fn len(&self) -> usize {
         self.len
     }
 
     #[must_use]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -90,10 +92,12 @@ impl<K, V> Sharded<K, V> {
         self.shards.iter().flat_map(|shard| shard.iter())
     }
 
+    #[cfg(any(test, feature = "fuzzing"))]
     pub fn keys(&self) -> impl Iterator<Item = &K> {
         self.iter().map(|(key, _)| key)
     }
 
+    #[cfg(any(test, feature = "fuzzing"))]
     pub fn values(&self) -> impl Iterator<Item = &V> {
         self.iter().map(|(_, value)| value)
     }
@@ -116,13 +120,6 @@ impl<K: Eq + Hash + Clone, V: Clone> Sharded<K, V> {
         let old = self.shard_mut(&key).insert(key, value);
         self.len += usize::from(old.is_none());
         old
-    }
-
-    /// What is there stays.
-    pub fn insert_absent(&mut self, key: K, value: V) {
-        if !self.contains_key(&key) {
-            self.insert(key, value);
-        }
     }
 
     /// What is not there is not copied for.

@@ -34,9 +34,9 @@ use prometheus_client::registry::Registry;
 
 use access_log::AccessLog;
 pub use access_log::{Events as AccessLogEvents, Target as AccessLogTarget};
-pub use connections::{ConnectionFilter, ConnectionInfo, ConnectionList, TlsInfo};
+pub use connections::{ConnectionFilter, ConnectionInfo, ConnectionList};
 use inner::Inner;
-pub use labels::{close_reason, direction, refuse_reason, security};
+pub use labels::{refuse_reason, security};
 pub use local::{Local, Open};
 #[cfg(test)]
 pub(crate) use node::LIVE_TUPLES;
@@ -62,7 +62,7 @@ pub const DEFAULT_CLUSTER: &str = "Kubernetes";
 
 impl Observe {
     /// With the usual settings.
-    #[must_use]
+    #[cfg(test)]
     pub fn new(node: &str, log: AccessLogTarget) -> Self {
         Self::start(Config {
             node: node.to_owned(),

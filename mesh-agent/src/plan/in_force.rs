@@ -7,7 +7,7 @@ use crate::policy::Engine;
 
 /// What is in force: a snapshot and the policies compiled from it.
 #[derive(Clone, Debug, Default)]
-pub struct InForce {
-    pub snapshot: Arc<Snapshot>,
-    pub policy: Arc<Engine>,
+pub(crate) struct InForce {
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) policy: Arc<Engine>,
 }

@@ -13,6 +13,6 @@ mod target;
 mod transport;
 
 pub(crate) use authz::{AuthzInput, Verdict};
-pub use in_force::InForce;
+pub(crate) use in_force::InForce;
 pub(crate) use target::{Target, resolve};
 pub(crate) use transport::{DecisionContext, MayDial, MeshPeer, Outside, Transport};

@@ -77,6 +77,7 @@ type MeshCounts = Vec<(Name, Vec<(u32, usize)>)>;
 
 impl Engine {
     #[must_use]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub fn compile(snapshot: &Snapshot) -> Self {
         let all = Where::Anywhere;
         Self::default().update(snapshot, all, &Here::Everywhere).0

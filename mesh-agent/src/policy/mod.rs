@@ -27,8 +27,10 @@ use smallvec::SmallVec;
 use crate::model::RuleRef;
 use crate::model::policy::Action;
 pub use compile::{has_http, has_sni};
-pub use engine::{Engine, Here, Rejudged, Where};
-pub use peer::{Decided, Level, level, oldest, selects};
+#[cfg(test)]
+pub(crate) use engine::Rejudged;
+pub use engine::{Engine, Here, Where};
+pub use peer::{Level, level, oldest, selects};
 pub use principal::{localize, nobody};
 pub use request::Request;
 pub use status::PolicyStatus;
@@ -43,12 +45,8 @@ pub struct DryRun {
 type DryRuns = SmallVec<[DryRun; 1]>;
 
 /// Proof that policy lets a connection arrive at one address and port of a
-/// pod; only [`Engine::check`] makes one, of the request that it checked.
-///
-/// ```compile_fail,E0451
-/// let at = "10.0.0.1:80".parse().unwrap();
-/// let _forged = mesh_agent::policy::Permit { destination: at, ..unimplemented!() };
-/// ```
+/// pod; only [`Engine::check`] makes one, of the request that it checked: what it
+/// consists of is private.
 #[derive(Debug)]
 pub struct Permit {
     destination: SocketAddr,

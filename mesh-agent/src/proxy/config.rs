@@ -9,32 +9,32 @@ use crate::tunnel::PoolConfig;
 
 /// Settings of the data path.
 #[derive(Clone, Debug)]
-pub struct Config {
-    pub workers: usize,
+pub(crate) struct Config {
+    pub(crate) workers: usize,
     /// Longest wait for an upstream's answer.
-    pub connect_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
     /// Ends a connection without bytes for this long; `None`: never.
-    pub idle_timeout: Option<Duration>,
+    pub(crate) idle_timeout: Option<Duration>,
     /// Of the whole agent; each takes two file descriptors.
-    pub max_connections: usize,
+    pub(crate) max_connections: usize,
     /// Of one pod. Beside that each pod, and each source, may have as many as
     /// are free, so that busy ones do not starve their neighbours.
-    pub max_connections_per_pod: usize,
+    pub(crate) max_connections_per_pod: usize,
     /// Bytes that all connections hold of what one side sent and the other did
     /// not take; towards that they read less at a time.
-    pub max_buffer_bytes: usize,
+    pub(crate) max_buffer_bytes: usize,
     /// What the machine gives.
-    pub limits: Limits,
+    pub(crate) limits: Limits,
     /// Longest TLS handshake, and longest wait for a client's first bytes
     /// where they decide what the connection is.
-    pub handshake_timeout: Duration,
+    pub(crate) handshake_timeout: Duration,
     /// Mutual TLS also between pods of this node.
-    pub same_node_tls: bool,
+    pub(crate) same_node_tls: bool,
     /// Bounds of each worker's idle connections to other agents.
-    pub pool: PoolConfig,
+    pub(crate) pool: PoolConfig,
     /// Source ports of deliveries. Outside of the clients' own ephemeral range,
     /// for a delivery shares the client's address.
-    pub delivery_ports: RangeInclusive<u16>,
+    pub(crate) delivery_ports: RangeInclusive<u16>,
 }
 
 impl Default for Config {

@@ -30,11 +30,11 @@ mod spare;
 mod worker;
 mod workers;
 
-pub use config::Config;
+pub(crate) use config::Config;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use inbound::fuzz_first_bytes;
 #[cfg(test)]
 pub(crate) use inbound::{Sniffed, sniff};
 #[cfg(test)]
 pub(crate) use metrics::Metrics;
-pub use workers::{Environment, StartError, Workers};
+pub(crate) use workers::{Environment, Workers};

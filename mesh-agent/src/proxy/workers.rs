@@ -24,21 +24,21 @@ use crate::sys::socket;
 use crate::{io, peer};
 
 /// What all workers see.
-pub struct Environment {
-    pub node: String,
-    pub trust_domain: TrustDomain,
-    pub published: Arc<ArcSwap<InForce>>,
-    pub entered_pod: EnteredPod,
-    pub observe: Observe,
+pub(crate) struct Environment {
+    pub(crate) node: String,
+    pub(crate) trust_domain: TrustDomain,
+    pub(crate) published: Arc<ArcSwap<InForce>>,
+    pub(crate) entered_pod: EnteredPod,
+    pub(crate) observe: Observe,
 }
 
 /// The data path could not begin.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot start a worker thread: {0}")]
-pub struct StartError(#[from] std::io::Error);
+pub(crate) struct StartError(#[from] std::io::Error);
 
 /// The worker threads.
-pub struct Workers {
+pub(crate) struct Workers {
     agent: Arc<AgentState>,
     /// Addresses that are listened for, in each namespace by its cookie.
     listening: Mutex<HashMap<u64, PodIps>>,
@@ -46,7 +46,7 @@ pub struct Workers {
 }
 
 impl Workers {
-    pub fn start(config: Config, world: Environment) -> Result<Self, StartError> {
+    pub(crate) fn start(config: Config, world: Environment) -> Result<Self, StartError> {
         let count = config.workers.max(1);
         let Environment {
             node,

@@ -9,7 +9,7 @@ use crate::model::{OrigDst, RefuseReason, Service, ServicePort, Snapshot, Worklo
 
 /// Where a connection goes.
 #[derive(Debug)]
-pub enum RouteDecision<'s> {
+pub(crate) enum RouteDecision<'s> {
     /// An address of a service: pick one of the port's endpoints.
     Service {
         service: &'s Arc<Service>,
@@ -23,7 +23,7 @@ pub enum RouteDecision<'s> {
 }
 
 #[must_use]
-pub fn resolve(snapshot: &Snapshot, dst: OrigDst) -> RouteDecision<'_> {
+pub(crate) fn resolve(snapshot: &Snapshot, dst: OrigDst) -> RouteDecision<'_> {
     if let Some(service) = snapshot.by_vip.get(&dst.ip()) {
         return match service.port(dst.port()) {
             Some(port) => RouteDecision::Service { service, port },

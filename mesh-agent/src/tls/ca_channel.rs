@@ -14,37 +14,31 @@ use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
 
 use super::trust::certificates;
-use super::verify::ServerVerifier;
-use super::{CredentialsError, PrivateKey, Trust, TrustError, provider};
-use crate::model::{SpiffeError, SpiffeId, TrustDomain};
+use super::{CredentialsError, PrivateKey, TrustError, provider};
 
 const H2: &[u8] = b"h2";
 
 /// Both halves of an encrypted connection: `AsyncRead + AsyncWrite`.
-pub type CaStream = tokio_rustls::TlsStream<TcpStream>;
+pub(crate) type CaStream = tokio_rustls::TlsStream<TcpStream>;
 
 /// What the CA's certificate must name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CaName {
+pub(crate) enum CaName {
     /// A DNS name or IP address.
     Server(String),
-    /// The workload that the CA runs as.
-    Workload(SpiffeId),
 }
 
 #[derive(Clone)]
-pub struct CaClient {
+pub(crate) struct CaClient {
     connector: tokio_rustls::TlsConnector,
     name: ServerName<'static>,
 }
 
 impl CaClient {
     /// `roots` are certificates in PEM or DER.
-    pub fn new(roots: &[u8], name: &CaName) -> Result<Self, CredentialsError> {
-        let (verifier, name) = match name {
-            CaName::Server(name) => (by_name(roots)?, server_name(name)?),
-            CaName::Workload(id) => (by_identity(roots, id)?, server_name("ca")?),
-        };
+    pub(crate) fn new(roots: &[u8], name: &CaName) -> Result<Self, CredentialsError> {
+        let CaName::Server(name) = name;
+        let (verifier, name) = (by_name(roots)?, server_name(name)?);
         let mut config = ClientConfig::builder_with_provider(provider::provider())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .dangerous()
@@ -58,7 +52,7 @@ impl CaClient {
     }
 
     /// The caller sets the deadline.
-    pub async fn connect(&self, stream: TcpStream) -> io::Result<CaStream> {
+    pub(crate) async fn connect(&self, stream: TcpStream) -> io::Result<CaStream> {
         let stream = self.connector.connect(self.name.clone(), stream).await?;
         Ok(stream.into())
     }
@@ -76,29 +70,17 @@ fn by_name(roots: &[u8]) -> Result<Arc<dyn ServerCertVerifier>, CredentialsError
     Ok(verifier)
 }
 
-fn by_identity(
-    roots: &[u8],
-    id: &SpiffeId,
-) -> Result<Arc<dyn ServerCertVerifier>, CredentialsError> {
-    let domain =
-        TrustDomain::new(id.trust_domain()).map_err(|_: SpiffeError| CredentialsError::Name)?;
-    Ok(Arc::new(ServerVerifier {
-        trust: Arc::new(Trust::new(domain, roots, None)?),
-        expected: Box::new([id.clone()]),
-    }))
-}
-
 fn server_name(name: &str) -> Result<ServerName<'static>, CredentialsError> {
     ServerName::try_from(name.to_owned()).map_err(|_| CredentialsError::Name)
 }
 
 #[derive(Clone)]
-pub struct CaServer {
+pub(crate) struct CaServer {
     acceptor: tokio_rustls::TlsAcceptor,
 }
 
 impl CaServer {
-    pub fn new(chain_pem: &str, key: &PrivateKey) -> Result<Self, CredentialsError> {
+    pub(crate) fn new(chain_pem: &str, key: &PrivateKey) -> Result<Self, CredentialsError> {
         let chain = CertificateDer::pem_slice_iter(chain_pem.as_bytes())
             .collect::<Result<Vec<_>, _>>()
             .map_err(|_| CredentialsError::ChainUnreadable)?;
@@ -118,7 +100,7 @@ impl CaServer {
     }
 
     /// The caller sets the deadline.
-    pub async fn accept(&self, stream: TcpStream) -> io::Result<CaStream> {
+    pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<CaStream> {
         let stream = self.acceptor.accept(stream).await?;
         Ok(stream.into())
     }

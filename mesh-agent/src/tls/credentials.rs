@@ -1,7 +1,5 @@
 //! A workload's own certificate with its key, ready for handshakes.
 
-use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -11,16 +9,15 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, UnixTime};
-use zeroize::Zeroizing;
 
 use super::leaf::{Leaf, Role};
 use super::schedule::SecretLog;
 use super::verify::{ClientVerifier, ServerVerifier};
 use super::{KeyError, PrivateKey, Trust, TrustError, provider};
-use crate::model::{PeerProtocol, SpiffeId, TlsFailure, TrustDomain};
+use crate::model::{PeerProtocol, SpiffeId, TlsFailure};
 
 #[derive(Debug, thiserror::Error)]
-pub enum CredentialsError {
+pub(crate) enum CredentialsError {
     #[error("the chain is not one or more certificates in PEM")]
     ChainUnreadable,
     #[error("the private key cannot be used: {0}")]
@@ -33,8 +30,6 @@ pub enum CredentialsError {
     Rejected(TlsFailure),
     #[error("the roots cannot be used: {0}")]
     Trust(#[from] TrustError),
-    #[error("read {path}: {source}")]
-    File { path: PathBuf, source: io::Error },
     #[error("the name that the server must have is none")]
     Name,
     #[error("the TLS library refused the configuration")]
@@ -50,7 +45,7 @@ impl From<rustls::Error> for CredentialsError {
 /// Immutable; a renewal makes another one. The key is overwritten when the
 /// last handshake that uses it is gone.
 #[derive(Debug)]
-pub struct Credentials {
+pub(crate) struct Credentials {
     leaf: Leaf,
     certified: Arc<CertifiedKey>,
     trust: Arc<Trust>,
@@ -60,7 +55,7 @@ pub struct Credentials {
 
 impl Credentials {
     /// Checks what a peer would check, and that key, certificate and `id` belong together.
-    pub fn new(
+    pub(crate) fn new(
         id: &SpiffeId,
         chain_pem: &str,
         key: &PrivateKey,
@@ -75,7 +70,7 @@ impl Credentials {
     }
 
     /// As [`Credentials::new`], with the identity that the certificate names.
-    pub fn from_pem(
+    pub(crate) fn from_pem(
         chain_pem: &str,
         key: &PrivateKey,
         trust: Arc<Trust>,
@@ -96,30 +91,10 @@ impl Credentials {
         Self::build(leaf, certified, trust)
     }
 
-    /// From PEM files; the trust domain is the certificate's own.
-    pub fn from_files(
-        chain: &Path,
-        key: &Path,
-        roots: &Path,
-        crl: Option<&Path>,
-    ) -> Result<Arc<Self>, CredentialsError> {
-        let chain = read(chain)?;
-        let key = PrivateKey::from_pem(&Zeroizing::new(read(key)?))?;
-        let crl = crl.map(read).transpose()?;
-        let leaf = CertificateDer::from_pem_slice(&chain)
-            .map_err(|_| CredentialsError::ChainUnreadable)?;
-        let leaf = Leaf::parse(&leaf).map_err(CredentialsError::Rejected)?;
-        let domain = TrustDomain::new(leaf.id.trust_domain())
-            .map_err(|_| CredentialsError::Rejected(TlsFailure::MalformedIdentity))?;
-        let trust = Trust::new(domain, &read(roots)?, crl.as_deref())?;
-        let chain = std::str::from_utf8(&chain).map_err(|_| CredentialsError::ChainUnreadable)?;
-        Self::from_pem(chain, &key, Arc::new(trust))
-    }
-
     /// The same certificate and key under other roots or revocations. Does not
     /// fail when the new trust no longer covers this certificate: what it says
     /// about peers must count at once. See [`Credentials::is_trusted`].
-    pub fn with_trust(&self, trust: Arc<Trust>) -> Result<Arc<Self>, CredentialsError> {
+    pub(crate) fn with_trust(&self, trust: Arc<Trust>) -> Result<Arc<Self>, CredentialsError> {
         Self::build(self.leaf.clone(), Arc::clone(&self.certified), trust)
     }
 
@@ -138,39 +113,33 @@ impl Credentials {
     }
 
     #[must_use]
-    pub fn id(&self) -> &SpiffeId {
+    pub(crate) fn id(&self) -> &SpiffeId {
         &self.leaf.id
     }
 
     #[must_use]
-    pub fn not_before(&self) -> SystemTime {
+    pub(crate) fn not_before(&self) -> SystemTime {
         self.leaf.not_before
     }
 
     #[must_use]
-    pub fn not_after(&self) -> SystemTime {
+    pub(crate) fn not_after(&self) -> SystemTime {
         self.leaf.not_after
     }
 
     /// Big-endian, as in the certificate.
     #[must_use]
-    pub fn serial(&self) -> &[u8] {
+    pub(crate) fn serial(&self) -> &[u8] {
         &self.leaf.name.serial
     }
 
-    /// The issuer's name in DER.
     #[must_use]
-    pub fn issuer(&self) -> &[u8] {
-        &self.leaf.name.issuer
-    }
-
-    #[must_use]
-    pub fn trust(&self) -> &Arc<Trust> {
+    pub(crate) fn trust(&self) -> &Arc<Trust> {
         &self.trust
     }
 
     /// Would a peer with the same trust accept this certificate now?
-    pub fn is_trusted(&self) -> Result<(), TlsFailure> {
+    pub(crate) fn is_trusted(&self) -> Result<(), TlsFailure> {
         verify_own(&self.certified, &self.trust)
     }
 
@@ -207,13 +176,6 @@ fn verify_own(certified: &CertifiedKey, trust: &Trust) -> Result<(), TlsFailure>
         trust.verify(leaf, intermediates, role, UnixTime::now())?;
     }
     Ok(())
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, CredentialsError> {
-    std::fs::read(path).map_err(|source| CredentialsError::File {
-        path: path.to_path_buf(),
-        source,
-    })
 }
 
 /// Expects nobody until [`Credentials::client_config`] says whom.

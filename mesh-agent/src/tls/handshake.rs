@@ -40,11 +40,11 @@ const NO_APPLICATION_PROTOCOL: u8 = 120;
 
 /// A handshake that failed.
 #[derive(Debug)]
-pub struct Failed {
-    pub failure: TlsFailure,
+pub(crate) struct Failed {
+    pub(crate) failure: TlsFailure,
     /// What the peer's certificate says, if it showed one that was refused: a
     /// claim of somebody who proved nothing.
-    pub shown: Option<Arc<PeerCertificate>>,
+    pub(crate) shown: Option<Arc<PeerCertificate>>,
 }
 
 impl From<TlsFailure> for Failed {
@@ -58,21 +58,21 @@ impl From<TlsFailure> for Failed {
 
 /// A finished handshake.
 #[derive(Debug)]
-pub struct Session {
-    pub peer: PeerId,
+pub(crate) struct Session {
+    pub(crate) peer: PeerId,
     /// What both speak from now on.
-    pub protocol: PeerProtocol,
-    pub records: Records,
+    pub(crate) protocol: PeerProtocol,
+    pub(crate) records: Records,
     /// Ciphertext that came right behind the handshake: goes through
     /// [`Records::open`] before anything that is read from the socket.
-    pub early: Vec<u8>,
+    pub(crate) early: Vec<u8>,
     /// What was agreed on, for log and metrics.
-    pub parameters: TlsParameters,
+    pub(crate) parameters: TlsParameters,
 }
 
 /// As the client, to one of `expected`, to speak `protocol`. After an error the socket is of no
 /// more use; drop it (a FIN, not RST, lets our alert arrive).
-pub async fn connect(
+pub(crate) async fn connect(
     stream: &TcpStream,
     credentials: &Credentials,
     expected: &[SpiffeId],
@@ -88,7 +88,7 @@ pub async fn connect(
 }
 
 /// As the server, from any workload of the trust domain.
-pub async fn accept(
+pub(crate) async fn accept(
     stream: &TcpStream,
     credentials: &Credentials,
     deadline: Duration,

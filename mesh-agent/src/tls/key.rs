@@ -14,7 +14,7 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::model::SpiffeId;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum KeyError {
+pub(crate) enum KeyError {
     #[error("it is no private key in PEM (PKCS#8 or SEC1)")]
     Unreadable,
     #[error("it is no elliptic-curve key")]
@@ -26,7 +26,7 @@ pub enum KeyError {
 }
 
 /// In memory only, overwritten when dropped, never printed.
-pub struct PrivateKey {
+pub(crate) struct PrivateKey {
     der: Encoded,
 }
 
@@ -38,7 +38,7 @@ enum Encoded {
 
 impl PrivateKey {
     /// A new ECDSA key on P-256.
-    pub fn generate() -> Result<Self, KeyError> {
+    pub(crate) fn generate() -> Result<Self, KeyError> {
         let document =
             EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &SystemRandom::new())
                 .map_err(|_| KeyError::Generate)?;
@@ -48,7 +48,7 @@ impl PrivateKey {
     }
 
     /// From PKCS#8 or SEC1.
-    pub fn from_pem(pem: &[u8]) -> Result<Self, KeyError> {
+    pub(crate) fn from_pem(pem: &[u8]) -> Result<Self, KeyError> {
         let mut parsed = PrivateKeyDer::from_pem_slice(pem).map_err(|_| KeyError::Unreadable)?;
         let der = match &parsed {
             PrivateKeyDer::Pkcs8(key) => {
@@ -65,7 +65,7 @@ impl PrivateKey {
 
     /// A certificate signing request in PEM: no subject, and the identity as
     /// the one URI SAN (critical, as there is no subject).
-    pub fn csr(&self, id: &SpiffeId) -> Result<String, KeyError> {
+    pub(crate) fn csr(&self, id: &SpiffeId) -> Result<String, KeyError> {
         let Encoded::Pkcs8(der) = &self.der else {
             return Err(KeyError::Unsupported);
         };

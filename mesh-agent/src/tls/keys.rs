@@ -10,11 +10,11 @@ use rustls::ConnectionTrafficSecrets;
 use zeroize::Zeroizing;
 
 /// Bytes before the plaintext in a record.
-pub const HEAD: usize = 5;
+pub(crate) const HEAD: usize = 5;
 /// Bytes behind the plaintext: content type and tag.
-pub const TAIL: usize = 1 + TAG;
+pub(crate) const TAIL: usize = 1 + TAG;
 /// Most plaintext in one record.
-pub const MAX_PLAINTEXT: usize = 16_384;
+pub(crate) const MAX_PLAINTEXT: usize = 16_384;
 
 const TAG: usize = 16;
 /// Nothing is sealed beyond this number under one key.
@@ -23,7 +23,7 @@ const MAX_RECORDS: u64 = 1 << 24;
 pub(super) const DATA: u8 = 23;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RecordError {
+pub(crate) enum RecordError {
     #[error("a record does not decrypt: changed, repeated, out of order, or of another connection")]
     NotAuthentic,
     #[error("a record is longer than the protocol allows")]

@@ -9,12 +9,12 @@ use super::trust::certificates;
 
 /// The revocations that a file and those in force before it come to.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Merged {
+pub(crate) struct Merged {
     /// DER, one list after the other.
-    pub lists: Vec<u8>,
+    pub(crate) lists: Vec<u8>,
     /// Issuers that are trusted and of which the file has no list: the ones that
     /// were in force stay.
-    pub lacks: Vec<String>,
+    pub(crate) lacks: Vec<String>,
 }
 
 /// Puts `file` in the place of `before`. A list leaves with its root, and not
@@ -22,7 +22,7 @@ pub struct Merged {
 /// signed (an intermediate's list) stays until it is to be replaced; and while
 /// no roots are known (empty) everything stays. Signatures are checked with the
 /// roots when they are put in force.
-pub fn merge_crl(
+pub(crate) fn merge_crl(
     file: &[u8],
     before: Option<&[u8]>,
     roots: &[u8],

@@ -13,7 +13,7 @@
 //! How a caller goes about it:
 //! 1. [`warm`] once on each worker thread.
 //! 2. `Trust::new` from roots and CRL; `PrivateKey::generate`, its `csr` to the
-//!    CA, `Credentials::new` with the answer (or `Credentials::from_files`).
+//!    CA, `Credentials::new` with the answer.
 //! 3. `connect` with the identities that the address may have, or `accept`.
 //! 4. First consume `Session::early`, then what the socket has: [`Records::open`]
 //!    record by record. Before each batch of [`Records::seal`], send what
@@ -44,14 +44,14 @@ mod verify;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use ca_channel::{CaClient, CaName, CaServer, CaStream};
-pub use credentials::{Credentials, CredentialsError};
-pub use handshake::{Failed, Session, accept, connect};
-pub use key::{KeyError, PrivateKey};
-pub use keys::{HEAD, MAX_PLAINTEXT, RecordError, TAIL};
-pub use merge::{Merged, merge_crl};
-pub use peer::PeerId;
-pub use provider::warm;
-pub use records::{ALERT_RECORD, MAX_CIPHERTEXT, Opened, Records};
-pub use revocation::CrlError;
-pub use trust::{Trust, TrustError};
+pub(crate) use ca_channel::{CaClient, CaName, CaServer, CaStream};
+pub(crate) use credentials::{Credentials, CredentialsError};
+pub(crate) use handshake::{Failed, Session, accept, connect};
+pub(crate) use key::{KeyError, PrivateKey};
+pub(crate) use keys::{HEAD, MAX_PLAINTEXT, RecordError, TAIL};
+pub(crate) use merge::{Merged, merge_crl};
+pub(crate) use peer::PeerId;
+pub(crate) use provider::warm;
+pub(crate) use records::{MAX_CIPHERTEXT, Opened, Records};
+pub(crate) use revocation::CrlError;
+pub(crate) use trust::{Trust, TrustError};

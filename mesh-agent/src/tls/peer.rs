@@ -21,7 +21,7 @@ thread_local! {
 
 /// Who the peer proved to be. Only a verified handshake makes one.
 #[derive(Clone, Debug)]
-pub struct PeerId {
+pub(crate) struct PeerId {
     inner: Arc<Proven>,
 }
 
@@ -117,32 +117,20 @@ impl PeerId {
     }
 
     #[must_use]
-    pub fn spiffe_id(&self) -> &SpiffeId {
+    pub(crate) fn spiffe_id(&self) -> &SpiffeId {
         &self.inner.leaf.id
     }
 
     /// When its certificate ends, and with it the connection.
     #[must_use]
-    pub fn not_after(&self) -> SystemTime {
+    pub(crate) fn not_after(&self) -> SystemTime {
         self.inner.leaf.not_after
-    }
-
-    /// Big-endian, as in the certificate.
-    #[must_use]
-    pub fn serial(&self) -> &[u8] {
-        &self.inner.leaf.name.serial
     }
 
     /// For log and list.
     #[must_use]
-    pub fn certificate(&self) -> Arc<PeerCertificate> {
+    pub(crate) fn certificate(&self) -> Arc<PeerCertificate> {
         self.inner.certificate.clone()
-    }
-
-    /// The issuer's name in DER.
-    #[must_use]
-    pub fn issuer(&self) -> &[u8] {
-        &self.inner.leaf.name.issuer
     }
 
     pub(super) fn chain(&self) -> &[CertificateName] {

@@ -69,7 +69,7 @@ fn has_aes() -> bool {
 
 /// Makes this thread ready for handshakes: the random generator takes 45 ms
 /// at its first use in each thread. For worker threads, at their start.
-pub fn warm() {
+pub(crate) fn warm() {
     // The key is thrown away; what it leaves behind is the thread's generator.
     let _ = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &SystemRandom::new());
     LazyLock::force(&PROVIDER);

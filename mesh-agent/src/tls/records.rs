@@ -15,9 +15,9 @@ use super::keys::{DATA, HEAD, Keys, MAX_PLAINTEXT, RecordError, TAIL};
 use super::schedule::{CapturedSecrets, Schedule, Side};
 
 /// Most bytes of one record from a peer, its header included.
-pub const MAX_CIPHERTEXT: usize = HEAD + MAX_BODY;
+pub(crate) const MAX_CIPHERTEXT: usize = HEAD + MAX_BODY;
 /// Length of a sealed alert.
-pub const ALERT_RECORD: usize = HEAD + 2 + TAIL;
+pub(crate) const ALERT_RECORD: usize = HEAD + 2 + TAIL;
 
 /// What a header may announce (RFC 8446, section 5.2).
 const MAX_BODY: usize = MAX_PLAINTEXT + 256;
@@ -43,7 +43,7 @@ const USER_CANCELED: u8 = 90;
 
 /// What the bytes at the front of a buffer are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Opened {
+pub(crate) enum Opened {
     /// Not yet a whole record.
     NeedMore,
     /// Application data, decrypted in place at `plaintext`.
@@ -58,7 +58,7 @@ pub enum Opened {
 }
 
 /// Both directions of one connection after its handshake.
-pub struct Records {
+pub(crate) struct Records {
     sending: Keys,
     receiving: Keys,
     /// Where the keys after an update come from. On the heap: seldom needed, and a
@@ -94,7 +94,7 @@ impl Records {
 
     /// Seals `buf[HEAD..HEAD + length]` into a record at the front of `buf`,
     /// which needs [`TAIL`] bytes of room behind; the record's length.
-    pub fn seal(&mut self, buf: &mut [u8], length: usize) -> Result<usize, RecordError> {
+    pub(crate) fn seal(&mut self, buf: &mut [u8], length: usize) -> Result<usize, RecordError> {
         if self.sent_close {
             return Err(RecordError::Closed);
         }
@@ -103,7 +103,7 @@ impl Records {
 
     /// A key update that must be sent now, if one is due: to be asked for
     /// before each batch of seals (costs two comparisons when none is).
-    pub fn take_outgoing(&mut self) -> Result<Option<Vec<u8>>, RecordError> {
+    pub(crate) fn take_outgoing(&mut self) -> Result<Option<Vec<u8>>, RecordError> {
         let is_due = self.update_wanted || self.sending.sequence() >= UPDATE_AFTER;
         if !is_due || self.sent_close {
             return Ok(None);
@@ -124,12 +124,15 @@ impl Records {
     }
 
     /// The record that ends our direction.
-    pub fn close_notify(&mut self) -> Result<[u8; ALERT_RECORD], RecordError> {
+    pub(crate) fn close_notify(&mut self) -> Result<[u8; ALERT_RECORD], RecordError> {
         self.alert(WARNING, CLOSE_NOTIFY)
     }
 
     /// The record that tells the peer why we give up (RFC 8446, section 6.2).
-    pub fn fatal_alert(&mut self, description: u8) -> Result<[u8; ALERT_RECORD], RecordError> {
+    pub(crate) fn fatal_alert(
+        &mut self,
+        description: u8,
+    ) -> Result<[u8; ALERT_RECORD], RecordError> {
         self.alert(FATAL, description)
     }
 
@@ -145,7 +148,7 @@ impl Records {
     }
 
     /// Opens the record at the front of `buf` in place.
-    pub fn open(&mut self, buf: &mut [u8]) -> Result<Opened, RecordError> {
+    pub(crate) fn open(&mut self, buf: &mut [u8]) -> Result<Opened, RecordError> {
         if let Some(ended) = &self.ended {
             return ended.clone();
         }

@@ -13,7 +13,7 @@ use x509_parser::prelude::{
 use super::leaf::{CertificateName, system_time};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CrlError {
+pub(crate) enum CrlError {
     #[error("the revocation list is not a CRL in PEM or DER")]
     Unreadable,
     #[error("the file holds no revocation list: it would revoke nothing")]

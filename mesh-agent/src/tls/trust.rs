@@ -23,7 +23,7 @@ const MAX_CERTIFICATE_BYTES: usize = 10 * 1024;
 const MAX_ROOTS: usize = 64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TrustError {
+pub(crate) enum TrustError {
     #[error("the roots are not certificates in PEM or DER")]
     RootsUnreadable,
     #[error("there is no root certificate")]
@@ -38,7 +38,7 @@ pub enum TrustError {
 
 /// Roots, revocations and trust domain: immutable, replaced whole.
 #[derive(Debug)]
-pub struct Trust {
+pub(crate) struct Trust {
     trust_domain: TrustDomain,
     /// Other names of it: who is of one is taken for the same workload here.
     aliases: Vec<TrustDomain>,
@@ -52,7 +52,7 @@ impl Trust {
     /// lists, as PEM or as one DER. A CRL of a root must carry its signature;
     /// one of an intermediate is believed as it stands (it comes from the
     /// operator, and can only take away). A CRL past its next update still counts.
-    pub fn new(
+    pub(crate) fn new(
         trust_domain: TrustDomain,
         roots: &[u8],
         crl: Option<&[u8]>,
@@ -73,30 +73,25 @@ impl Trust {
 
     /// The same, also for peers of these trust domains.
     #[must_use]
-    pub fn with_aliases(self, aliases: Vec<TrustDomain>) -> Self {
+    pub(crate) fn with_aliases(self, aliases: Vec<TrustDomain>) -> Self {
         Self { aliases, ..self }
-    }
-
-    #[must_use]
-    pub fn trust_domain(&self) -> &TrustDomain {
-        &self.trust_domain
     }
 
     /// When the first of the roots ends.
     #[must_use]
-    pub fn roots_end(&self) -> Option<SystemTime> {
+    pub(crate) fn roots_end(&self) -> Option<SystemTime> {
         self.roots_end
     }
 
     /// When the first of the revocation lists is to be replaced by a newer one.
     #[must_use]
-    pub fn crl_next_update(&self) -> Option<SystemTime> {
+    pub(crate) fn crl_next_update(&self) -> Option<SystemTime> {
         self.revocations.next_update()
     }
 
     /// Is the peer's certificate, or one that it was verified through, revoked by now?
     #[must_use]
-    pub fn is_revoked(&self, peer: &PeerId) -> bool {
+    pub(crate) fn is_revoked(&self, peer: &PeerId) -> bool {
         peer.chain()
             .iter()
             .any(|name| self.revocations.contains(name))

@@ -65,13 +65,13 @@ impl From<RecordError> for Broken {
 
 /// A stream that the peer opened.
 #[derive(Debug)]
-pub struct IncomingStream {
-    pub open: Open,
-    pub relay: Relay,
+pub(crate) struct IncomingStream {
+    pub(crate) open: Open,
+    pub(crate) relay: Relay,
 }
 
 /// A verified TLS connection that carries streams one after the other.
-pub struct Connection {
+pub(crate) struct Connection {
     /// Shared with who waits for its failure.
     pub(super) tcp: Arc<TcpStream>,
     pub(super) records: Records,
@@ -98,7 +98,12 @@ pub struct Connection {
 impl Connection {
     /// `own_not_after`: end of the own certificate's validity.
     #[must_use]
-    pub fn new(tcp: TcpStream, session: Session, own_not_after: SystemTime, now: Instant) -> Self {
+    pub(crate) fn new(
+        tcp: TcpStream,
+        session: Session,
+        own_not_after: SystemTime,
+        now: Instant,
+    ) -> Self {
         Self {
             tcp: Arc::new(tcp),
             expires: own_not_after.min(session.peer.not_after()),
@@ -118,33 +123,33 @@ impl Connection {
     }
 
     #[must_use]
-    pub fn peer(&self) -> &PeerId {
+    pub(crate) fn peer(&self) -> &PeerId {
         &self.peer
     }
 
     /// What its handshake agreed on.
     #[must_use]
-    pub fn tls(&self) -> TlsParameters {
+    pub(crate) fn tls(&self) -> TlsParameters {
         self.tls
     }
 
     #[must_use]
-    pub fn tcp(&self) -> &Arc<TcpStream> {
+    pub(crate) fn tcp(&self) -> &Arc<TcpStream> {
         &self.tcp
     }
 
     #[must_use]
-    pub fn age(&self, now: Instant) -> Duration {
+    pub(crate) fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.opened)
     }
 
     #[must_use]
-    pub fn expires(&self) -> SystemTime {
+    pub(crate) fn expires(&self) -> SystemTime {
         self.expires
     }
 
     /// Begins the next stream. The OPEN travels with the first data.
-    pub fn open(&mut self, open: &Open) -> Relay {
+    pub(crate) fn open(&mut self, open: &Open) -> Relay {
         self.begin(stream::next(self.generation));
         let reused = std::mem::replace(&mut self.used, true);
         Relay::client(self.generation, open.encode(self.generation), reused)
@@ -152,7 +157,7 @@ impl Connection {
 
     /// Waits for the peer's next OPEN; `None` when the peer says or shows that
     /// there is none.
-    pub async fn accept(&mut self) -> Result<Option<Box<IncomingStream>>, ProtocolError> {
+    pub(crate) async fn accept(&mut self) -> Result<Option<Box<IncomingStream>>, ProtocolError> {
         loop {
             match poll_fn(|cx| self.poll_accept(cx)).await {
                 Ok(Some(taken)) => return Ok(Some(taken)),
@@ -254,7 +259,7 @@ impl Connection {
     }
 
     /// May a stream begin on this idle connection? Looks at what came meanwhile.
-    pub fn is_idle_and_whole(&mut self) -> bool {
+    pub(crate) fn is_idle_and_whole(&mut self) -> bool {
         if self.going_away || !self.unsent.is_empty() {
             return false;
         }
@@ -308,7 +313,7 @@ impl Connection {
     /// Tells the peer that the last stream is the last one taken, ends TLS, and
     /// closes behind the peer: an OPEN that is on its way would, unread, turn
     /// the close into a RST, which may overtake the GOAWAY that it needs.
-    pub async fn go_away(mut self) {
+    pub(crate) async fn go_away(mut self) {
         self.going_away = true;
         let last = self.generation;
         if self.queue(Kind::Goaway, last, &[last, 0]).is_err() {
@@ -341,7 +346,7 @@ impl Connection {
     }
 
     /// Ends the own direction, so that the peer need not wait for the close.
-    pub fn hang_up(&self) {
+    pub(crate) fn hang_up(&self) {
         // Fails only where the peer has closed already.
         let _gone = SockRef::from(&*self.tcp).shutdown(Shutdown::Write);
     }

@@ -48,7 +48,7 @@ impl Kind {
 /// Why a stream was reset (RESET, the first byte). Unknown ones read as `Aborted`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum ResetReason {
+pub(crate) enum ResetReason {
     /// The application's connection was reset.
     Aborted = 0,
     /// A policy of the destination says no.
@@ -129,17 +129,17 @@ pub(super) fn reset_reason(payload: &[u8]) -> ResetReason {
 
 /// What a stream's first frame tells the destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Open {
+pub(crate) struct Open {
     /// Where the application wanted to connect (a Service's address, or the pod's).
-    pub original: SocketAddr,
+    pub(crate) original: SocketAddr,
     /// The application's own address and port.
-    pub source: SocketAddr,
+    pub(crate) source: SocketAddr,
     /// Agents passed so far.
-    pub hops: u8,
+    pub(crate) hops: u8,
     /// The client takes a RESET that names the rule of a denial.
-    pub takes_rule: bool,
+    pub(crate) takes_rule: bool,
     /// W3C trace context: version, trace id, parent id, flags; 25 + 1 bytes.
-    pub trace: Option<[u8; 26]>,
+    pub(crate) trace: Option<[u8; 26]>,
 }
 
 const TLV_VERSION: u8 = 1;

@@ -26,15 +26,15 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-pub use connection::{Connection, IncomingStream};
-pub use frame::{Open, ResetReason};
-pub use pool::{Config as PoolConfig, Key, Pool};
-pub use relay::{Relay, StreamEnd};
-pub use reset::Reset;
+pub(crate) use connection::{Connection, IncomingStream};
+pub(crate) use frame::{Open, ResetReason};
+pub(crate) use pool::{Config as PoolConfig, Key, Pool};
+pub(crate) use relay::{Relay, StreamEnd};
+pub(crate) use reset::Reset;
 
 /// The peer broke the protocol; the connection is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ProtocolError {
+pub(crate) enum ProtocolError {
     #[error("a frame of unknown type")]
     UnknownFrame,
     #[error("a frame whose size does not fit its type or its record")]

@@ -22,16 +22,16 @@ const MAX_DEMANDS: usize = 1024;
 
 /// Bounds of a worker's pool.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub(crate) struct Config {
     /// Idle connections of one pair of source pod and destination address.
-    pub per_pair: usize,
-    pub per_pod: usize,
-    pub in_all: usize,
+    pub(crate) per_pair: usize,
+    pub(crate) per_pod: usize,
+    pub(crate) in_all: usize,
     /// An idle connection is closed after this.
-    pub idle: Duration,
+    pub(crate) idle: Duration,
     /// No stream begins on an older connection, so that a NetworkPolicy that
     /// now forbids the pair takes effect.
-    pub max_age: Duration,
+    pub(crate) max_age: Duration,
 }
 
 impl Default for Config {
@@ -48,11 +48,11 @@ impl Default for Config {
 
 /// What connections are interchangeable by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Key {
+pub(crate) struct Key {
     /// Cookie of the source pod's network namespace.
-    pub netns: u64,
-    pub destination: SocketAddr,
-    pub protocol: PeerProtocol,
+    pub(crate) netns: u64,
+    pub(crate) destination: SocketAddr,
+    pub(crate) protocol: PeerProtocol,
 }
 
 struct Idle {
@@ -61,7 +61,7 @@ struct Idle {
 }
 
 /// The pool.
-pub struct Pool {
+pub(crate) struct Pool {
     config: Config,
     idle: HashMap<Key, Vec<Idle>, foldhash::fast::RandomState>,
     per_pod: HashMap<u64, usize, foldhash::fast::RandomState>,
@@ -73,7 +73,7 @@ pub struct Pool {
 
 impl Pool {
     #[must_use]
-    pub fn new(config: Config) -> Self {
+    pub(crate) fn new(config: Config) -> Self {
         Self {
             config,
             idle: HashMap::default(),
@@ -84,18 +84,8 @@ impl Pool {
         }
     }
 
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.in_all
-    }
-
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.in_all == 0
-    }
-
     /// The connection used last that is still good, to the expected peer.
-    pub fn take(
+    pub(crate) fn take(
         &mut self,
         key: Key,
         expected: &SpiffeId,
@@ -120,14 +110,14 @@ impl Pool {
     }
 
     /// A stream begins to wait for a new connection; [`Pool::served`] ends it.
-    pub fn missed(&mut self, key: Key, now: Instant) {
+    pub(crate) fn missed(&mut self, key: Key, now: Instant) {
         if self.demands.len() < MAX_DEMANDS || self.demands.contains_key(&key) {
             let demand = self.demands.entry(key);
             demand.or_insert_with(|| Demand::new(now)).missed(now);
         }
     }
 
-    pub fn served(&mut self, key: Key) {
+    pub(crate) fn served(&mut self, key: Key) {
         if let Some(demand) = self.demands.get_mut(&key) {
             demand.served();
         }
@@ -135,7 +125,7 @@ impl Pool {
 
     /// How many connections to make ahead now: each is to be asked for with
     /// [`Pool::is_preconnect_wanted`], and its end told with [`Pool::preconnect_ended`].
-    pub fn preconnects_due(&mut self, key: Key, now: Instant) -> usize {
+    pub(crate) fn preconnects_due(&mut self, key: Key, now: Instant) -> usize {
         if !self.demands.contains_key(&key) {
             return 0;
         }
@@ -150,14 +140,14 @@ impl Pool {
     }
 
     /// Streams that ended meanwhile may have left enough.
-    pub fn is_preconnect_wanted(&mut self, key: Key, now: Instant) -> bool {
+    pub(crate) fn is_preconnect_wanted(&mut self, key: Key, now: Instant) -> bool {
         let idle = self.idle_of(key);
         let demand = self.demands.get_mut(&key);
         demand.is_some_and(|demand| demand.still_missing(idle, now))
     }
 
     /// It is in the pool, or nowhere.
-    pub fn preconnect_ended(&mut self, key: Key) {
+    pub(crate) fn preconnect_ended(&mut self, key: Key) {
         self.preconnecting = self.preconnecting.saturating_sub(1);
         if let Some(demand) = self.demands.get_mut(&key) {
             demand.end();
@@ -178,7 +168,7 @@ impl Pool {
     }
 
     /// Keeps a connection between streams; closes it where there is no room.
-    pub fn put(&mut self, key: Key, connection: Connection, now: Instant) {
+    pub(crate) fn put(&mut self, key: Key, connection: Connection, now: Instant) {
         let pod = self.per_pod.get(&key.netns).copied().unwrap_or(0);
         let full = self.in_all >= self.config.in_all || pod >= self.config.per_pod;
         if full || connection.age(now) >= self.config.max_age {
@@ -197,7 +187,7 @@ impl Pool {
     }
 
     /// Closes what is too old, expired, or was closed by the peer.
-    pub fn sweep(&mut self, now: Instant, wall: SystemTime) {
+    pub(crate) fn sweep(&mut self, now: Instant, wall: SystemTime) {
         let config = self.config.clone();
         self.retain(|_, idle| {
             may_serve(&config, idle, now, wall) && idle.connection.is_idle_and_whole()
@@ -206,16 +196,16 @@ impl Pool {
     }
 
     /// Closes all connections of a pod.
-    pub fn remove_pod(&mut self, netns: u64) {
+    pub(crate) fn remove_pod(&mut self, netns: u64) {
         self.retain(|key, _| key.netns != netns);
     }
 
     /// Closes the connections to peers that are not `wanted` any more.
-    pub fn retain_peers(&mut self, wanted: impl Fn(&PeerId) -> bool) {
+    pub(crate) fn retain_peers(&mut self, wanted: impl Fn(&PeerId) -> bool) {
         self.retain(|_, idle| wanted(idle.connection.peer()));
     }
 
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.retain(|_, _| false);
     }
 

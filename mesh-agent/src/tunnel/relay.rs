@@ -40,7 +40,7 @@ pub(super) const RESET_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StreamEnd {
+pub(crate) enum StreamEnd {
     /// Both directions ended with FIN, and everything was passed on.
     Finished,
     /// The application's socket failed.
@@ -89,7 +89,7 @@ impl Fail {
 
 /// One stream's state.
 #[derive(Debug)]
-pub struct Relay {
+pub(crate) struct Relay {
     stream: Stream,
     role: Role,
     /// OPEN or ACCEPT, until it was sent.
@@ -157,7 +157,7 @@ impl Relay {
     }
 
     /// The application accepted: the peer is told with the first data back.
-    pub fn accept(&mut self) {
+    pub(crate) fn accept(&mut self) {
         let mut prefix = Prefix::new();
         prefix.resize(HEADER, 0);
         frame::put_header(&mut prefix, Kind::Accept, self.stream.generation(), 0);
@@ -166,7 +166,7 @@ impl Relay {
     }
 
     /// After [`StreamEnd::NotTaken`]: begins again on another connection with what was read so far.
-    pub fn replay_on(&mut self, connection: &mut Connection, open: &super::Open) {
+    pub(crate) fn replay_on(&mut self, connection: &mut Connection, open: &super::Open) {
         let mut next = connection.open(open);
         next.resend = self.replay.take().unwrap_or_default();
         next.application_ended = self.application_ended;
@@ -178,24 +178,24 @@ impl Relay {
 
     /// Application bytes passed on so far. `sent`: from the stream's client to its server.
     #[must_use]
-    pub fn bytes(&self) -> ByteCounts {
+    pub(crate) fn bytes(&self) -> ByteCounts {
         self.bytes
     }
 
     /// The peer's application accepted the stream.
     #[must_use]
-    pub fn is_accepted(&self) -> bool {
+    pub(crate) fn is_accepted(&self) -> bool {
         self.stream.is_accepted()
     }
 
     /// Shows the bytes there from now on, after each turn.
-    pub fn show(&mut self, meter: Arc<ByteMeter>) {
+    pub(crate) fn show(&mut self, meter: Arc<ByteMeter>) {
         meter.set(self.bytes);
         self.meter = Some(meter);
     }
 
     /// The rule of the peer's policy that denied the stream, if it named one.
-    pub fn take_denied_by(&mut self) -> Option<Box<PeerRule>> {
+    pub(crate) fn take_denied_by(&mut self) -> Option<Box<PeerRule>> {
         self.denied_by.take()
     }
 
@@ -243,7 +243,7 @@ impl Relay {
     /// Carries until both directions ended or something failed; gives `None`
     /// where it goes on, for the peer has just accepted the stream. Cancel-safe:
     /// what was read and not passed on stays here and in the connection.
-    pub async fn advance(
+    pub(crate) async fn advance(
         &mut self,
         application: &TcpStream,
         connection: &mut Connection,
@@ -260,7 +260,11 @@ impl Relay {
 
     /// To the end.
     #[cfg(test)]
-    pub async fn run(&mut self, application: &TcpStream, connection: &mut Connection) -> StreamEnd {
+    pub(crate) async fn run(
+        &mut self,
+        application: &TcpStream,
+        connection: &mut Connection,
+    ) -> StreamEnd {
         loop {
             if let Some(end) = self.advance(application, connection).await {
                 return end;
@@ -335,7 +339,7 @@ impl Relay {
 
     /// Both directions have ended, and the connection may carry another stream.
     #[must_use]
-    pub fn is_over(&self, connection: &Connection) -> bool {
+    pub(crate) fn is_over(&self, connection: &Connection) -> bool {
         self.stream.is_over() && !connection.going_away
     }
 
@@ -347,7 +351,7 @@ impl Relay {
 
     /// Ends the stream where it stands and waits for the peer's end of it.
     /// True when the connection may carry another one.
-    pub async fn finish_reset(
+    pub(crate) async fn finish_reset(
         &mut self,
         connection: &mut Connection,
         reset: impl Into<Reset>,

@@ -20,7 +20,7 @@ const TLV_RULE: u8 = 1;
 
 /// A RESET that is to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reset {
+pub(crate) struct Reset {
     reason: ResetReason,
     rule: Option<PeerRule>,
 }
@@ -34,7 +34,7 @@ impl From<ResetReason> for Reset {
 impl Reset {
     /// A policy says no; `rule`: which, for a peer that takes it.
     #[must_use]
-    pub fn denied(rule: Option<&RuleRef>) -> Self {
+    pub(crate) fn denied(rule: Option<&RuleRef>) -> Self {
         Self {
             reason: ResetReason::Denied,
             rule: rule.map(|rule| PeerRule {

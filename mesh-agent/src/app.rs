@@ -25,6 +25,7 @@ use crate::explain::Explainer;
 use crate::identity::Identities;
 use crate::io;
 use crate::observe::{self, AccessLogTarget, Observe};
+use crate::plan::Changes;
 use crate::policy::Here;
 use crate::proxy::{self, Workers};
 use crate::sys::{cgroup, process};
@@ -103,27 +104,33 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
     let mut retry: Option<tokio::time::Instant> = None;
     let mut start = Some(begun);
     loop {
-        let apply = tokio::select! {
+        // What to look at again for: a change, or something of this node's own.
+        let (changed, look) = tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hangup.recv() => { view.reopen_log(); continue; }
-            changed = updates.changed() => { changed?; true }
+            changed = updates.changed() => { changed?; (true, false) }
             changed = trust.changed() => {
                 changed?;
                 if let Some(trust) = identities.trust() {
                     reconciler.recheck(&Recheck::Trust(trust)).await;
                 }
-                false
+                (false, false)
             }
             _ = refresh.tick() => {
-                retry.is_some_and(|at| at <= tokio::time::Instant::now())
-                    || reconciler.have_pods_moved()
+                let is_due = retry.is_some_and(|at| at <= tokio::time::Instant::now());
+                (false, is_due || reconciler.have_pods_moved())
             }
         };
-        if apply {
-            let update = updates.borrow_and_update().clone();
-            let whole = reconcile(&mut reconciler, &update, &view).await;
-            retry = (!whole).then(|| tokio::time::Instant::now() + RETRY);
+        if changed || look {
+            let (update, changes) = {
+                let update = updates.borrow_and_update();
+                (update.clone(), update.take_changes())
+            };
+            let looked = reconcile(&mut reconciler, (&update, changes), &view, look).await;
+            if let Some(whole) = looked {
+                retry = (!whole).then(|| tokio::time::Instant::now() + RETRY);
+            }
         }
         if reconciler.restore() {
             view.reconciled(&updates.borrow(), &reconciler.statuses());
@@ -151,17 +158,24 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Applies an update; false when a pod could not be enrolled.
+/// Applies an update, as far as it is about this node's pods; false when one
+/// could not be enrolled. `look`: also where it is not.
 async fn reconcile<D: DataPath>(
     reconciler: &mut Reconciler<D>,
-    update: &Update,
+    (update, changes): (&Update, Changes),
     view: &View,
-) -> bool {
+    look: bool,
+) -> Option<bool> {
+    let applies = look || changes.concern_enrolment();
     // Before pods come and go: what is forbidden now ends first.
-    reconciler.recheck(&Recheck::Policy).await;
-    let pods = reconciler.apply(&update.snapshot).await;
+    let what = Recheck::Policy(Arc::new(changes));
+    reconciler.recheck(&what).await;
+    let pods = match applies {
+        true => reconciler.apply(&update.snapshot).await,
+        false => reconciler.statuses(),
+    };
     view.reconciled(update, &pods);
-    pods.iter().all(|p| p.enrolled)
+    applies.then(|| pods.iter().all(|p| p.enrolled))
 }
 
 /// Removes what agents left; gives the number of pods whose rules were removed.

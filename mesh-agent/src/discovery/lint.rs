@@ -54,6 +54,9 @@ impl Lint {
         }
         // These are about pods of all namespaces.
         again.insert(snapshot.settings.root_namespace.as_str().into());
+        let policies = snapshot.policies.iter();
+        let of_mesh = policies.filter(|policy| policy.scope == Scope::Mesh);
+        again.extend(of_mesh.map(|policy| Name::from(&policy.namespace)));
         let status = engine.status().iter();
         let mut linter = Linter {
             snapshot,
@@ -330,7 +333,7 @@ impl Linter<'_> {
     }
 
     fn service(&mut self, object: &Object) {
-        let key = crate::model::ServiceKey::new(object.meta.namespace(), &object.meta.name);
+        let key = crate::model::ServiceKey::new(object.meta.namespace(), object.meta.name.clone());
         let Some(service) = self.snapshot.services.get(&key) else {
             return;
         };

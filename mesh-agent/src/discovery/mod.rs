@@ -32,12 +32,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::model::Snapshot;
 use crate::model::policy::MeshSettings;
-use crate::plan::InForce;
+use crate::plan::{Changes, InForce};
 use crate::policy;
 pub use check::Checked;
 #[cfg(test)]
@@ -68,9 +69,28 @@ pub struct Update {
     pub problems: Arc<[Problem]>,
     /// Objects of kinds that are not ours: passed over.
     pub skipped: usize,
+    pending: Pending,
+}
+
+/// What has changed since it was last taken, of however many updates.
+#[derive(Clone, Debug)]
+struct Pending(Arc<Mutex<Changes>>);
+
+impl Default for Pending {
+    /// Of whom nobody has told anything yet.
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Changes::everything())))
+    }
 }
 
 impl Update {
+    /// For the one who follows: an update may stand for several. To be taken
+    /// while the update is borrowed, so that none is taken with an older one.
+    #[must_use]
+    pub fn take_changes(&self) -> Changes {
+        std::mem::take(&mut *self.pending.0.lock())
+    }
+
     /// What policies do not do, where no mistake of theirs says so.
     pub fn policy_problems(&self) -> impl Iterator<Item = String> {
         let told = |name: &str| {
@@ -97,6 +117,7 @@ pub struct Directory {
     /// The last look at the directory came to nothing, and that is told.
     failed: bool,
     pub published: Arc<ArcSwap<InForce>>,
+    pending: Pending,
     sender: watch::Sender<Update>,
 }
 
@@ -116,6 +137,7 @@ impl Directory {
             here,
             failed: false,
             published: Arc::default(),
+            pending: Pending::default(),
             sender,
         };
         directory.take(Instant::now())?;
@@ -185,38 +207,46 @@ impl Directory {
         let is_first = before.snapshot.generation == 0;
         touched.all |= is_first;
         touched.snapshot |= is_first;
-        let published = match touched.snapshot {
+        let (published, changes) = match touched.snapshot {
             true => self.next(&before, &touched),
-            false => before,
+            false => (before, Changes::default()),
         };
         let judged = (&*published.snapshot, &*published.policy);
         self.lint.update(&self.store, judged, &touched);
         let problems = self.files.problems().chain(self.store.problems());
         let problems: Vec<Problem> = problems.chain(self.lint.problems()).cloned().collect();
+        // First: whoever is told looks at what is in force by then.
         self.published.store(published.clone());
         self.sender.send_if_modified(|update| {
             let changed = touched.snapshot || *update.problems != *problems;
+            // Under the lock by which the update is read: both or none.
+            self.pending.0.lock().merge(changes);
             *update = Update {
                 snapshot: published.snapshot.clone(),
                 policy: published.policy.clone(),
                 problems: problems.into(),
                 skipped: self.files.skipped(),
+                pending: self.pending.clone(),
             };
             changed
         });
     }
 
-    fn next(&self, before: &InForce, touched: &Touched) -> Arc<InForce> {
+    fn next(&self, before: &InForce, touched: &Touched) -> (Arc<InForce>, Changes) {
         let mut snapshot = self.store.snapshot().clone();
         snapshot.generation = before.snapshot.generation + 1;
         let changed = match touched.all {
             true => policy::Where::Anywhere,
             false => policy::Where::Namespaces(&touched.namespaces),
         };
-        let (policy, _) = before.policy.update(&snapshot, changed, &self.here);
-        Arc::new(InForce {
+        let (policy, rejudged) = before.policy.update(&snapshot, changed, &self.here);
+        let is_hidden = snapshot.hides_pods != before.snapshot.hides_pods
+            || snapshot.unreadable_pods != before.snapshot.unreadable_pods;
+        let changes = Changes::of(rejudged.0, is_hidden);
+        let published = Arc::new(InForce {
             snapshot: Arc::new(snapshot),
             policy: Arc::new(policy),
-        })
+        });
+        (published, changes)
     }
 }

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::local_pod::LocalPod;
+use crate::plan::Changes;
 use crate::tls::Trust;
 
 /// What live connections are to be looked at again for.
 #[derive(Clone, Debug)]
 pub(crate) enum Recheck {
-    /// The configuration changed.
-    Policy,
+    /// The configuration changed, in what these are about.
+    Policy(Arc<Changes>),
     /// Roots or revocations changed.
     Trust(Arc<Trust>),
 }

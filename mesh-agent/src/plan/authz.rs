@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::in_force::InForce;
 use crate::model::policy::PeerMode;
-use crate::model::{RefuseReason, RuleRef, SpiffeId, Workload};
+use crate::model::{RefuseReason, RuleRef, SpiffeId, Workload, WorkloadKey};
 use crate::policy::{Deny, DryRun, Engine, Permit, Request};
 
 /// What a policy decided on, for deciding again.
@@ -102,6 +102,10 @@ impl AuthzInput {
             },
             verdict => verdict,
         }
+    }
+
+    pub(crate) fn destination(&self) -> &WorkloadKey {
+        &self.destination.key
     }
 
     /// What the destination says as it is configured now.

@@ -8,11 +8,13 @@
 //! may be opened by ([`MayDial`]).
 
 mod authz;
+mod changes;
 mod in_force;
 mod target;
 mod transport;
 
 pub(crate) use authz::{AuthzInput, Verdict};
+pub(crate) use changes::Changes;
 pub(crate) use in_force::InForce;
 pub(crate) use target::{Target, resolve};
 pub(crate) use transport::{DecisionContext, MayDial, MeshPeer, Outside, Transport};

@@ -21,7 +21,7 @@ use super::context::{AgentState, PodState, WorkerState};
 use super::registry::CutReason;
 use crate::enrol::{LocalPod, Recheck, ServeError};
 use crate::peer::{Pair, Preconnect, RenewalAction};
-use crate::plan::Verdict;
+use crate::plan::{Changes, Verdict};
 use crate::tls;
 
 /// What the control runtime asks of a worker.
@@ -78,7 +78,7 @@ const RENEWALS: usize = 64;
 impl WorkerState {
     fn recheck(&self, what: Recheck) {
         match what {
-            Recheck::Policy => self.recheck_policy(),
+            Recheck::Policy(changes) => self.recheck_policy(&changes),
             Recheck::Trust(trust) => {
                 self.connections.recheck_sessions(|session| {
                     let revoked = self.peers.is_revoked(session, &trust);
@@ -89,12 +89,14 @@ impl WorkerState {
         }
     }
 
-    fn recheck_policy(&self) {
+    /// Those that a change is not about were judged by the same before.
+    fn recheck_policy(&self, changes: &Changes) {
         let published = self.agent.published.load_full();
         self.balancer.borrow_mut().hear(&published.snapshot);
         self.connections.recheck(|check| {
             // Only a permit is one.
-            matches!(check.verdict_now(&published), Verdict::Permit(_))
+            !changes.concern(check.destination())
+                || matches!(check.verdict_now(&published), Verdict::Permit(_))
         });
     }
 

@@ -110,7 +110,6 @@ impl Balancer {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::net::IpAddr;
 
     use super::*;
@@ -120,7 +119,7 @@ mod tests {
 
     fn pod(last: u8, uid: &str) -> Arc<Workload> {
         let mut pod = Workload::for_test("shop", &format!("web-{last}"));
-        pod.uid = uid.to_owned();
+        pod.uid = uid.into();
         pod.ips = IpAddr::from([10, 0, 0, last]).into();
         Arc::new(pod)
     }
@@ -149,7 +148,7 @@ mod tests {
                 endpoints,
                 slice_ports: Default::default(),
             }],
-            selector: BTreeMap::new(),
+            selector: Default::default(),
             members: Default::default(),
             hides_ports: false,
             hides_members: false,

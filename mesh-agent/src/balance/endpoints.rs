@@ -54,7 +54,7 @@ impl Id {
         match &endpoint.workload {
             Some(pod) => Self::Pod {
                 key: pod.key.clone(),
-                uid: pod.uid.clone(),
+                uid: pod.uid.to_string(),
                 port: endpoint.addr.port(),
             },
             None => Self::Address(endpoint.addr.get()),

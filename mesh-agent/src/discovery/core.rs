@@ -15,17 +15,20 @@ mod service;
 mod slice;
 mod unknown;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::kinds::{Meta, Part};
 use super::objects::{Kind, Object, Origin};
 use super::tree::Node;
 use super::{Code, Problem};
+use crate::model::{Labels, Name};
 use fields::{NAMESPACE, OBJECT_META, SERVICE_ACCOUNT};
 use read::Found;
 pub(super) use served::{Class, classify};
 pub(super) use unknown::{of_text, of_unread, of_value};
+
+/// Annotations and labels that mean something here begin so.
+const OURS: &str = "mesh-agent.io/";
 
 /// Reads an object of a core kind; `None` where it does not say which it is.
 pub(super) fn object(
@@ -45,8 +48,11 @@ pub(super) fn object(
             found.names(value, "", SERVICE_ACCOUNT);
             Kind::ServiceAccount
         }
-        Class::Service => Kind::Service(service::service(value, &mut found)),
-        Class::EndpointSlice => Kind::EndpointSlice(slice::slice(value, &mut found)),
+        Class::Service => Kind::Service(Box::new(service::service(value, &mut found))),
+        Class::EndpointSlice => {
+            let slice = slice::slice(value, &mut found);
+            Kind::EndpointSlice(Box::new(slice))
+        }
         Class::Pod => Kind::Pod(Box::new(pod::pod(value, &mut found))),
         Class::Foreign | Class::Unserved(_) | Class::Wrong(_) => return None,
     };
@@ -82,12 +88,17 @@ fn meta(value: &Node<'_>, found: &mut Found) -> Option<Meta> {
     // The API server writes "" for absent.
     let namespace = namespace_text.filter(|n| !n.is_empty());
     let mut meta = Meta::salvaged(namespace.as_deref(), &name);
-    meta.uid = found.text(&value["uid"], "metadata.uid", Part::Nothing);
-    meta.labels = found.texts(&value["labels"], "metadata.labels", Part::Labels);
+    let uid = found.text(&value["uid"], "metadata.uid", Part::Nothing);
+    meta.uid = uid.map(Name::from);
+    let labels = found.texts(&value["labels"], "metadata.labels", Part::Labels);
+    meta.labels = labels.into();
     let annotations = &value["annotations"];
-    meta.annotations = found.texts(annotations, "metadata.annotations", Part::Annotations);
+    let mut annotations = found.texts(annotations, "metadata.annotations", Part::Annotations);
+    // The others can be large, and say nothing to the mesh.
+    annotations.retain(|name, _| name.starts_with(OURS));
+    meta.annotations = annotations.into();
     let deleted = &value["deletionTimestamp"];
-    meta.deletion_timestamp = (!deleted.is_null()).then(|| deleted.to_string());
+    meta.deletion_timestamp = (!deleted.is_null()).then(|| deleted.to_string().into());
     Some(meta)
 }
 
@@ -109,8 +120,9 @@ fn filled(object: &mut Object, before: &Object, part: Part) -> bool {
     if before.unread.contains(&part) {
         return false;
     }
-    let under = |now: &mut BTreeMap<String, String>, before: &BTreeMap<String, String>| {
-        for (key, value) in before {
+    let under = |now: &mut Labels, before: &Labels| {
+        for (key, value) in before.iter() {
+            let now = now.make_mut();
             now.entry(key.clone()).or_insert_with(|| value.clone());
         }
     };

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
 use super::core::{self, Class};
+use super::intern::Interner;
 use super::objects::{Object, Origin};
 use super::tree::{self, Node};
 use super::{Code, Problem, policies};
@@ -136,7 +137,10 @@ pub fn parse(file: &Path, bytes: &[u8]) -> (Vec<Arc<Object>>, Vec<Problem>) {
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) fn parse_file(file: &Path, bytes: &[u8]) -> Parsed {
-    Parsed::of_documents(file, &parse_again(file, bytes, &[]))
+    Parsed::of_documents(
+        file,
+        &parse_again(file, bytes, &[], &mut Interner::default()),
+    )
 }
 
 /// Parses what is not the same as in one of the documents `before`.
@@ -144,13 +148,15 @@ pub(super) fn parse_again(
     file: &Path,
     bytes: &[u8],
     before: &[Arc<Document>],
+    names: &mut Interner,
 ) -> Vec<Arc<Document>> {
+    let file: Arc<Path> = file.into();
     let mut known: HashMap<Hash, Vec<&Arc<Document>>> = HashMap::new();
     for document in before {
         known.entry(document.hash).or_default().push(document);
     }
     let mut all = Vec::new();
-    let (text, mistake) = text(file, bytes);
+    let (text, mistake) = text(&file, bytes);
     let is_text = mistake.is_none();
     all.extend(mistake.map(Arc::new));
     let mut count = 0;
@@ -166,7 +172,13 @@ pub(super) fn parse_again(
         let document = match same {
             Some(same) if same.line == line => same.clone(),
             Some(same) => Arc::new(same.moved(line)),
-            None => Arc::new(document(file, (line, &text), is_text).keep(hash, line)),
+            None => {
+                let mut parsed = document(&file, (line, &text), is_text);
+                for object in &mut parsed.objects {
+                    names.object(Arc::make_mut(object));
+                }
+                Arc::new(parsed.keep(hash, line))
+            }
         };
         count += document.documents;
         all.push(document);
@@ -196,12 +208,12 @@ fn hash(text: &str, is_text: bool) -> Hash {
 }
 
 /// One document, which begins at a line.
-fn document(file: &Path, (line, document): (u64, &str), is_text: bool) -> Parsed {
+fn document(file: &Arc<Path>, (line, document): (u64, &str), is_text: bool) -> Parsed {
     let mut parsed = Parsed::default();
     let origin = Origin {
-        file: file.to_owned(),
+        file: file.clone(),
         line,
-        item: String::new(),
+        item: Box::default(),
     };
     match is_text.then(|| tree::read(document)) {
         Some(Ok(node)) if node.is_null() => {}
@@ -361,7 +373,7 @@ fn kind_problem(origin: &Origin, value: &Node<'_>, message: String) -> Problem {
     let name = text("name").unwrap_or("?");
     Problem {
         code: Code::UnknownKind,
-        item: origin.item.clone(),
+        item: origin.item.to_string(),
         object: format!("{kind} {namespace}/{name}"),
         field: "kind".to_owned(),
         ..syntax(&origin.file, origin.line, message)
@@ -371,7 +383,7 @@ fn kind_problem(origin: &Origin, value: &Node<'_>, message: String) -> Problem {
 fn list_problem(origin: &Origin, field: &str, message: String) -> Problem {
     Problem {
         code: Code::InvalidValue,
-        item: origin.item.clone(),
+        item: origin.item.to_string(),
         object: "List".to_owned(),
         field: field.to_owned(),
         ..syntax(&origin.file, origin.line, message)
@@ -417,7 +429,7 @@ fn unpack_each(origin: &Origin, at: &str, items: Vec<Node<'_>>, parsed: &mut Par
         }
         let place = format!("{}{at}[{index}]", origin.item);
         let origin = Origin {
-            item: place.trim_start_matches('.').to_owned(),
+            item: place.trim_start_matches('.').into(),
             ..origin.clone()
         };
         unpack(&origin, item, parsed);

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::core;
 use super::documents::{self, Document, MAX_DOCUMENTS, Parsed};
+use super::intern::Interner;
 use super::kinds::Unknown;
 use super::objects::{Kind, Object, Origin};
 use super::store::Said;
@@ -87,6 +88,7 @@ pub(super) struct Change {
 #[derive(Debug, Default)]
 pub(super) struct Files {
     files: BTreeMap<PathBuf, Watched>,
+    names: Interner,
     /// The directory was taken over once.
     started: bool,
 }
@@ -112,12 +114,24 @@ impl Files {
     /// Takes over the directory as it is now, and gives what is not as before;
     /// after an error nothing has changed.
     pub(super) fn load(&mut self, dir: &Path, now: Instant) -> Result<Vec<Change>, Error> {
+        let mut names = std::mem::take(&mut self.names);
+        let loaded = self.load_with(dir, now, &mut names);
+        self.names = names;
+        loaded
+    }
+
+    fn load_with(
+        &mut self,
+        dir: &Path,
+        now: Instant,
+        names: &mut Interner,
+    ) -> Result<Vec<Change>, Error> {
         let mut tries = 0;
         loop {
             tries += 1;
             let swap = || std::fs::read_link(dir.join("..data")).ok();
             let before = swap();
-            let next = self.next(dir, now)?;
+            let next = self.next(dir, now, names)?;
             // Half of the files from before a swap and half from after it.
             if before == swap() || tries == TRIES {
                 let before = std::mem::replace(&mut self.files, next);
@@ -144,7 +158,12 @@ impl Files {
         changes
     }
 
-    fn next(&self, dir: &Path, now: Instant) -> Result<BTreeMap<PathBuf, Watched>, Error> {
+    fn next(
+        &self,
+        dir: &Path,
+        now: Instant,
+        names: &mut Interner,
+    ) -> Result<BTreeMap<PathBuf, Watched>, Error> {
         let mut next = BTreeMap::new();
         let mut count = 0;
         for path in list(dir)? {
@@ -155,7 +174,7 @@ impl Files {
                 Some(same) if stat.is_some() && same.stat == stat && same.is_here() => same.clone(),
                 before => Watched {
                     stat,
-                    file: self.read(&path, before.map(|watched| &watched.file), now),
+                    file: self.read(&path, before.map(|watched| &watched.file), now, names),
                 },
             };
             count += watched.file.count;
@@ -173,7 +192,13 @@ impl Files {
         Ok(next)
     }
 
-    fn read(&self, path: &Path, before: Option<&Arc<File>>, now: Instant) -> Arc<File> {
+    fn read(
+        &self,
+        path: &Path,
+        before: Option<&Arc<File>>,
+        now: Instant,
+        names: &mut Interner,
+    ) -> Arc<File> {
         match (read(path), before) {
             (Err(Fault::Io(ErrorKind::NotFound)), Some(before)) if waits(before, now) => {
                 away(before, now)
@@ -183,7 +208,7 @@ impl Files {
             {
                 unknown(path, fault)
             }
-            (found, before) => file(path, found, before),
+            (found, before) => file(path, found, before, names),
         }
     }
 
@@ -232,9 +257,9 @@ fn unknown(path: &Path, fault: Fault) -> Arc<File> {
     let message = format!("{fault}; until it can be read, connections to all pods are refused");
     let mut objects = policies::unreadable(path);
     let origin = Origin {
-        file: path.to_owned(),
+        file: path.into(),
         line: 1,
-        item: String::new(),
+        item: Box::default(),
     };
     objects.push(Object::unknown(&origin, Unknown::anything()));
     Arc::new(File {
@@ -280,12 +305,17 @@ fn away(before: &Arc<File>, now: Instant) -> Arc<File> {
     })
 }
 
-fn file(path: &Path, read: Result<Vec<u8>, Fault>, before: Option<&Arc<File>>) -> Arc<File> {
+fn file(
+    path: &Path,
+    read: Result<Vec<u8>, Fault>,
+    before: Option<&Arc<File>>,
+    names: &mut Interner,
+) -> Arc<File> {
     let before = before.filter(|f| !f.unknown);
     let known = before.map_or(&[][..], |file| &file.documents);
     let fault = read.as_ref().err().copied();
     let documents = match &read {
-        Ok(bytes) => documents::parse_again(path, bytes, known),
+        Ok(bytes) => documents::parse_again(path, bytes, known, names),
         // What it said when it could be read is known for when it can be again.
         Err(_) => known.to_vec(),
     };

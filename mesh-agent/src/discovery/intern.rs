@@ -1,38 +1,113 @@
-//! One copy of each name that objects have in common.
+//! One copy of each text that objects have in common.
 
 use std::collections::HashSet;
+use std::hash::Hash;
+use std::sync::Arc;
 
-use crate::model::Name;
+use super::kinds::{EndpointSlice, Meta, Pod, TargetRef};
+use super::objects::{Kind, Object};
+use crate::model::{Labels, Name, NamedPort};
 
-/// Names in use, and some that were a while ago.
+/// What is in use, and some of what was a while ago.
 #[derive(Debug, Default)]
 pub(super) struct Interner {
-    names: HashSet<Name, foldhash::fast::RandomState>,
+    names: Set<Name>,
+    labels: Set<Labels>,
+    ports: Set<Arc<[NamedPort]>>,
+}
+
+#[derive(Debug)]
+struct Set<T> {
+    all: HashSet<T, foldhash::fast::RandomState>,
     /// How many there were after the last sweep.
     kept: usize,
+}
+
+impl<T> Default for Set<T> {
+    fn default() -> Self {
+        Self {
+            all: HashSet::default(),
+            kept: 0,
+        }
+    }
 }
 
 /// Below it is not worth the walk.
 const SWEPT_ABOVE: usize = 1_024;
 
+impl<T: Clone + Eq + Hash> Set<T> {
+    fn share(&mut self, value: &mut T, is_unshared: fn(&T) -> bool) {
+        if let Some(known) = self.all.get(value) {
+            return value.clone_from(known);
+        }
+        // What nobody has any more goes when there are twice as many as then: a
+        // source that invents names takes no more than it holds.
+        if self.all.len() >= SWEPT_ABOVE.max(2 * self.kept) {
+            self.all.retain(|value| !is_unshared(value));
+            self.kept = self.all.len();
+        }
+        self.all.insert(value.clone());
+    }
+}
+
 impl Interner {
     pub(super) fn name(&mut self, text: &str) -> Name {
-        if let Some(name) = self.names.get(text) {
-            return name.clone();
+        match self.names.all.get(text) {
+            Some(known) => known.clone(),
+            None => {
+                let mut name = Name::from(text);
+                self.share(&mut name);
+                name
+            }
         }
-        self.sweep();
-        let name = Name::from(text);
-        self.names.insert(name.clone());
-        name
     }
 
-    /// Drops what nobody has any more, when there are twice as many as then: a
-    /// source that invents names takes no more than it holds.
-    fn sweep(&mut self) {
-        if self.names.len() >= SWEPT_ABOVE.max(2 * self.kept) {
-            self.names.retain(|name| !name.is_unshared());
-            self.kept = self.names.len();
+    pub(super) fn share(&mut self, name: &mut Name) {
+        self.names.share(name, Name::is_unshared);
+    }
+
+    fn labels(&mut self, labels: &mut Labels) {
+        self.labels.share(labels, Labels::is_unshared);
+    }
+
+    /// Of an object that nobody else has yet.
+    pub(super) fn object(&mut self, object: &mut Object) {
+        self.meta(&mut object.meta);
+        match &mut object.kind {
+            Kind::Pod(pod) => self.pod(pod),
+            Kind::EndpointSlice(slice) => self.slice(slice),
+            Kind::Service(service) => self.labels(&mut service.selector),
+            _ => {}
         }
+    }
+
+    fn meta(&mut self, meta: &mut Meta) {
+        self.share(&mut meta.name);
+        meta.namespace.iter_mut().for_each(|name| self.share(name));
+        self.labels(&mut meta.labels);
+        self.labels(&mut meta.annotations);
+    }
+
+    fn pod(&mut self, pod: &mut Pod) {
+        self.share(&mut pod.node_name);
+        let names = [&mut pod.service_account_name, &mut pod.phase];
+        names
+            .into_iter()
+            .flatten()
+            .for_each(|name| self.share(name));
+        let is_unshared = |ports: &Arc<[NamedPort]>| Arc::strong_count(ports) == 1;
+        self.ports.share(&mut pod.ports, is_unshared);
+    }
+
+    fn slice(&mut self, slice: &mut EndpointSlice) {
+        for endpoint in &mut slice.endpoints {
+            endpoint.zone.iter_mut().for_each(|zone| self.share(zone));
+            if let TargetRef::Pod(key) = &mut endpoint.target {
+                self.share(&mut key.namespace);
+                self.share(&mut key.name);
+            }
+        }
+        slice.endpoints.shrink_to_fit();
     }
 }
 
@@ -46,10 +121,36 @@ mod tests {
         let held: Vec<Name> = (0..10).map(|n| names.name(&format!("held-{n}"))).collect();
         for n in 0..10_000 {
             names.name(&format!("passing-{n}"));
-            assert!(names.names.len() <= 2 * SWEPT_ABOVE, "after {n}");
+            assert!(names.names.all.len() <= 2 * SWEPT_ABOVE, "after {n}");
         }
         for name in &held {
             assert!(std::ptr::eq(name.as_str(), names.name(name).as_str()));
         }
+    }
+
+    #[test]
+    fn pods_of_one_deployment_share_what_is_the_same() {
+        let pod = |name: &str| {
+            let text = format!(
+                "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: shop, labels: {{app: web, tier: front}}, \
+                 annotations: {{example.com/checksum: {name}}}}}\nspec: {{nodeName: n1, containers: [{{ports: [{{name: http, containerPort: 80}}]}}]}}\n"
+            );
+            let (objects, _) = super::super::parse(std::path::Path::new("a"), text.as_bytes());
+            (*objects[0]).clone()
+        };
+        let mut names = Interner::default();
+        let [a, b] = ["a", "b"].map(|name| {
+            let mut pod = pod(name);
+            names.object(&mut pod);
+            pod
+        });
+        assert!(std::ptr::eq(&*a.meta.labels, &*b.meta.labels));
+        assert!(std::ptr::eq(&*a.meta.annotations, &*b.meta.annotations));
+        assert!(std::ptr::eq(a.meta.namespace(), b.meta.namespace()));
+        let (Kind::Pod(a), Kind::Pod(b)) = (&a.kind, &b.kind) else {
+            panic!("pods");
+        };
+        assert!(Arc::ptr_eq(&a.ports, &b.ports));
+        assert!(std::ptr::eq(a.node_name.as_str(), b.node_name.as_str()));
     }
 }

@@ -2,31 +2,48 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+use smallvec::SmallVec;
 
-use crate::model::{NamedPort, WorkloadKey};
+use crate::model::{Labels, Name, NamedPort, WorkloadKey};
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Meta {
-    pub name: String,
-    namespace: Option<String>,
-    pub uid: Option<String>,
-    #[serde(default)]
-    pub labels: BTreeMap<String, String>,
-    #[serde(default)]
-    pub annotations: BTreeMap<String, String>,
-    pub creation_timestamp: Option<String>,
-    pub deletion_timestamp: Option<String>,
+    #[serde(deserialize_with = "name")]
+    pub name: Name,
+    #[serde(default, deserialize_with = "some_name")]
+    pub(super) namespace: Option<Name>,
+    #[serde(default, deserialize_with = "some_name")]
+    pub uid: Option<Name>,
+    #[serde(default, deserialize_with = "labels")]
+    pub labels: Labels,
+    #[serde(default, deserialize_with = "labels")]
+    pub annotations: Labels,
+    pub creation_timestamp: Option<Box<str>>,
+    pub deletion_timestamp: Option<Box<str>>,
+}
+
+fn name<'de, D: Deserializer<'de>>(value: D) -> Result<Name, D::Error> {
+    String::deserialize(value).map(Name::from)
+}
+
+fn some_name<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Name>, D::Error> {
+    Ok(Option::<String>::deserialize(value)?.map(Name::from))
+}
+
+fn labels<'de, D: Deserializer<'de>>(value: D) -> Result<Labels, D::Error> {
+    BTreeMap::deserialize(value).map(Labels::from)
 }
 
 impl Meta {
     /// Of an object whose metadata does not parse.
     pub(super) fn salvaged(namespace: Option<&str>, name: &str) -> Self {
         Self {
-            name: name.to_owned(),
-            namespace: namespace.map(str::to_owned),
+            name: name.into(),
+            namespace: namespace.map(Name::from),
             ..Self::default()
         }
     }
@@ -47,7 +64,7 @@ pub struct ServiceSpec {
     pub external_ips: Vec<IpAddr>,
     /// TCP ports.
     pub ports: Vec<ServicePort>,
-    pub selector: BTreeMap<String, String>,
+    pub selector: Labels,
     pub publish_not_ready: bool,
 }
 
@@ -85,11 +102,11 @@ pub enum TargetRef {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Endpoint {
-    pub addresses: Vec<IpAddr>,
+    pub addresses: SmallVec<[IpAddr; 1]>,
     pub ready: bool,
     pub serving: bool,
     pub terminating: bool,
-    pub zone: Option<String>,
+    pub zone: Option<Name>,
     pub target: TargetRef,
 }
 
@@ -101,15 +118,15 @@ pub struct EndpointPort {
 
 #[derive(Clone, Debug, Default)]
 pub struct Pod {
-    pub node_name: String,
-    pub service_account_name: Option<String>,
+    pub node_name: Name,
+    pub service_account_name: Option<Name>,
     pub host_network: bool,
     /// Named TCP ports of what runs as long as the pod.
-    pub ports: Vec<NamedPort>,
-    pub phase: Option<String>,
+    pub ports: Arc<[NamedPort]>,
+    pub phase: Option<Name>,
     /// `None` where nobody says.
     pub ready: Option<bool>,
-    pub ips: Vec<IpAddr>,
+    pub ips: SmallVec<[IpAddr; 1]>,
 }
 
 /// What of an object cannot be understood.

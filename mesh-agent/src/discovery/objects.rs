@@ -1,6 +1,8 @@
 //! One object of the configuration.
 
 use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
 
 use super::kinds::{EndpointSlice, Meta, Part, Pod, ServiceSpec, Unknown};
 use super::{Code, Problem};
@@ -9,10 +11,10 @@ use crate::model::policy::{AuthorizationPolicy, PeerAuthentication};
 /// Where an object stands.
 #[derive(Clone, Debug)]
 pub struct Origin {
-    pub file: std::path::PathBuf,
+    pub file: Arc<Path>,
     pub line: u64,
     /// Path of the item in the document, where that is a list.
-    pub item: String,
+    pub item: Box<str>,
 }
 
 /// One parsed object.
@@ -30,7 +32,7 @@ impl Object {
         Self {
             origin: origin.clone(),
             meta: Meta::salvaged(None, "?"),
-            kind: Kind::Unknown(unknown),
+            kind: Kind::Unknown(Box::new(unknown)),
             unread: BTreeSet::new(),
         }
     }
@@ -62,9 +64,9 @@ impl Object {
     pub(super) fn problem_of(&self, code: Code, field: &str, message: String) -> Problem {
         Problem {
             code,
-            file: self.origin.file.clone(),
+            file: self.origin.file.to_path_buf(),
             line: self.origin.line,
-            item: self.origin.item.clone(),
+            item: self.origin.item.to_string(),
             object: self.name(),
             field: field.to_owned(),
             message,
@@ -77,11 +79,11 @@ impl Object {
 pub enum Kind {
     Namespace,
     ServiceAccount,
-    Service(ServiceSpec),
-    EndpointSlice(EndpointSlice),
+    Service(Box<ServiceSpec>),
+    EndpointSlice(Box<EndpointSlice>),
     Pod(Box<Pod>),
-    Policy(AuthorizationPolicy),
-    Peer(PeerAuthentication),
+    Policy(Box<AuthorizationPolicy>),
+    Peer(Box<PeerAuthentication>),
     /// Something that may be any of these.
-    Unknown(Unknown),
+    Unknown(Box<Unknown>),
 }

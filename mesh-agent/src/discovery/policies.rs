@@ -119,9 +119,14 @@ pub(super) fn parse(origin: &Origin, value: &Node<'_>, problems: &mut Vec<Proble
     let (meta, trusted) = metadata(value, &mut mistakes);
     let trusted = trusted && whole;
     let kind = if peer {
-        Kind::Peer(peer_authentication(value, &meta, trusted, &mut mistakes))
+        Kind::Peer(Box::new(peer_authentication(
+            value,
+            &meta,
+            trusted,
+            &mut mistakes,
+        )))
     } else {
-        Kind::Policy(policy(value, &meta, trusted, &mut mistakes))
+        Kind::Policy(Box::new(policy(value, &meta, trusted, &mut mistakes)))
     };
     let object = Object {
         origin: origin.clone(),
@@ -228,7 +233,7 @@ fn policy(
     let broken = reason(mistakes);
     AuthorizationPolicy {
         namespace: meta.namespace().to_owned(),
-        name: meta.name.clone(),
+        name: meta.name.to_string(),
         action,
         dry_run,
         scope,

@@ -199,7 +199,7 @@ impl Explaining<'_> {
 
     fn describe(&self, way: &mut Way, destination: &Workload, port: u16) {
         way.workload = Some(destination.key.to_string());
-        way.node = Some(destination.node.clone());
+        way.node = Some(destination.node.to_string());
         if !destination.is_enrolled() {
             return;
         }

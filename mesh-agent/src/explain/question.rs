@@ -345,7 +345,7 @@ impl Caller {
             .to_owned(),
             name: self.workload.as_ref().map(|w| w.key.to_string()),
             address: (!self.has_no_address()).then(|| self.address.to_string()),
-            node: self.workload.as_ref().map(|w| w.node.clone()),
+            node: self.workload.as_ref().map(|w| w.node.to_string()),
             in_mesh: self.in_mesh(),
             identity: self.identity(trust_domain).map(|id| id.to_string()),
         }
@@ -368,7 +368,7 @@ impl Goal {
                 kind: "pod".to_owned(),
                 name: Some(pod.key.to_string()),
                 address,
-                node: Some(pod.node.clone()),
+                node: Some(pod.node.to_string()),
                 in_mesh: pod.is_enrolled(),
                 identity: pod
                     .is_enrolled()

@@ -13,12 +13,12 @@ use crate::policy::Engine;
 fn pod(name: &str, node: &str, ip: &str, enrolled: bool) -> Arc<Workload> {
     Arc::new(Workload {
         key: WorkloadKey::new("shop", name),
-        uid: name.to_owned(),
+        uid: name.into(),
         ips: ip.parse::<std::net::IpAddr>().expect("an address").into(),
-        node: node.to_owned(),
-        service_account: name.to_owned(),
-        app: name.to_owned(),
-        labels: BTreeMap::from([("app".to_owned(), name.to_owned())]),
+        node: node.into(),
+        service_account: name.into(),
+        app: name.into(),
+        labels: [("app".to_owned(), name.to_owned())].into(),
         enrolment: match enrolled {
             true => Enrolment::Yes(OnAgentDown::Closed),
             false => Enrolment::No,
@@ -26,7 +26,7 @@ fn pod(name: &str, node: &str, ip: &str, enrolled: bool) -> Arc<Workload> {
         netns: None,
         cgroup: None,
         excluded: Vec::new(),
-        ports: vec![],
+        ports: [].into(),
     })
 }
 
@@ -95,7 +95,7 @@ fn snapshot() -> Snapshot {
             endpoints: endpoints.into(),
             slice_ports: Default::default(),
         }],
-        selector: BTreeMap::new(),
+        selector: Default::default(),
         members: Default::default(),
         hides_ports: false,
         hides_members: false,

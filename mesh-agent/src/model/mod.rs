@@ -8,6 +8,7 @@
 mod addr;
 mod flow;
 mod identity;
+mod labels;
 mod name;
 mod namespaced;
 mod outcome;
@@ -26,6 +27,7 @@ pub use flow::{
     Security, TlsParameters, TlsRole, UnknownPeer,
 };
 pub use identity::{SpiffeError, SpiffeId, TrustDomain};
+pub use labels::Labels;
 pub use name::Name;
 pub use namespaced::{ByNamespace, Namespaced};
 pub use outcome::{ByteCounts, ByteMeter, CloseReason, Outcome};

@@ -1,11 +1,11 @@
 //! Services and their endpoints.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Name, UpstreamAddr};
+use super::{Labels, Name, UpstreamAddr};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServiceKey {
@@ -53,7 +53,7 @@ pub struct Endpoint {
     pub addr: UpstreamAddr,
     /// The pod behind it, where the slice names one (`targetRef`) or the snapshot knows the address.
     pub workload: Option<Arc<super::Workload>>,
-    pub zone: Option<String>,
+    pub zone: Option<Name>,
 }
 
 /// Of the pod its name: what it is, is told where it stands itself.
@@ -87,7 +87,7 @@ pub struct Service {
     pub vips: Vec<IpAddr>,
     pub ports: Vec<ServicePort>,
     /// Empty where the endpoints are given by hand.
-    pub selector: BTreeMap<String, String>,
+    pub selector: Labels,
     /// Of all endpoints, ready or not: whom policy for this service is about.
     pub members: BTreeSet<IpAddr>,
     /// There are ports that could not be read: policy for this service is

@@ -1,11 +1,11 @@
 //! A workload: one pod (or one service of a VM) as the configuration tells it.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use super::{Name, PodIps, SpiffeError, SpiffeId, TrustDomain};
+use super::{Labels, Name, PodIps, SpiffeError, SpiffeId, TrustDomain};
 
 /// Namespace and name of a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -60,7 +60,7 @@ pub enum Enrolment {
     Yes(OnAgentDown),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct NamedPort {
     pub name: String,
     pub port: u16,
@@ -70,14 +70,14 @@ pub struct NamedPort {
 pub struct Workload {
     pub key: WorkloadKey,
     /// `metadata.uid`; `namespace/name` where the source gives none.
-    pub uid: String,
+    pub uid: Name,
     pub ips: PodIps,
     /// `spec.nodeName`.
-    pub node: String,
-    pub service_account: String,
+    pub node: Name,
+    pub service_account: Name,
     /// Owner-like name for metrics: label `app.kubernetes.io/name`, else `app`, else the pod's name.
-    pub app: String,
-    pub labels: BTreeMap<String, String>,
+    pub app: Name,
+    pub labels: Labels,
     pub enrolment: Enrolment,
     /// Only of local interest.
     pub netns: Option<NetnsRef>,
@@ -87,7 +87,7 @@ pub struct Workload {
     /// Annotation `mesh-agent.io/exclude-addresses`: addresses of other interfaces,
     /// connections to which are left alone.
     pub excluded: Vec<IpAddr>,
-    pub ports: Vec<NamedPort>,
+    pub ports: Arc<[NamedPort]>,
 }
 
 impl Workload {
@@ -104,12 +104,12 @@ impl Workload {
             node: "n1".into(),
             service_account: name.into(),
             app: name.into(),
-            labels: BTreeMap::new(),
+            labels: Labels::default(),
             enrolment: Enrolment::Yes(OnAgentDown::Closed),
             netns: None,
             cgroup: None,
             excluded: Vec::new(),
-            ports: Vec::new(),
+            ports: Arc::default(),
         }
     }
 

@@ -168,7 +168,7 @@ impl End {
             "version",
         ];
         Self {
-            workload: w.app.clone(),
+            workload: w.app.to_string(),
             namespace: w.key.namespace.to_string(),
             canonical_service: first(&["service.istio.io/canonical-name"], &w.app),
             canonical_revision: first(&revision, LATEST),

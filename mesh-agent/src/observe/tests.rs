@@ -26,7 +26,7 @@ pub(super) fn outcome(reason: CloseReason) -> Outcome {
         netns: None,
         cgroup: None,
         excluded: Vec::new(),
-        ports: vec![],
+        ports: [].into(),
     };
     Outcome {
         flow: Arc::new(Flow {
@@ -314,7 +314,10 @@ fn dashboards_find_their_labels() {
     let mut flow = outcome(CloseReason::Finished).flow;
     let mut workload = flow.source.as_deref().expect("a workload").clone();
     for (label, value) in [("app", "storefront"), ("version", "v2")] {
-        workload.labels.insert(label.to_owned(), value.to_owned());
+        workload
+            .labels
+            .make_mut()
+            .insert(label.to_owned(), value.to_owned());
     }
     Arc::make_mut(&mut flow).source = Ok(Arc::new(workload));
     let observe = Observe::new("n1", AccessLogTarget::Off);

@@ -271,7 +271,7 @@ impl Selection {
         if self.labels.is_empty() {
             return;
         }
-        for (key, value) in &workload.labels {
+        for (key, value) in workload.labels.iter() {
             let asked = self.labels.get(&(key.clone(), value.clone()));
             for (at, all) in asked.into_iter().flatten() {
                 if has_labels(workload, all) {

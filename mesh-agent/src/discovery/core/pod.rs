@@ -2,7 +2,7 @@ use super::fields::{CONTAINER, CONTAINER_PORT, POD, POD_SPEC, POD_STATUS};
 use super::read::Found;
 use crate::discovery::kinds::{Part, Pod};
 use crate::discovery::tree::Node;
-use crate::model::NamedPort;
+use crate::model::{Name, NamedPort};
 
 pub(super) fn pod(value: &Node<'_>, found: &mut Found) -> Pod {
     found.names(value, "", POD);
@@ -17,11 +17,13 @@ fn spec(spec: &Node<'_>, pod: &mut Pod, found: &mut Found) {
     found.is_mapping(spec, "spec", &all);
     found.names(spec, "spec", POD_SPEC);
     let node = found.name(&spec["nodeName"], "spec.nodeName", Part::Node);
-    pod.node_name = node.unwrap_or_default();
+    pod.node_name = node.unwrap_or_default().into();
     let account = "spec.serviceAccountName";
-    pod.service_account_name = found.name(&spec["serviceAccountName"], account, Part::Account);
+    let account = found.name(&spec["serviceAccountName"], account, Part::Account);
+    pod.service_account_name = account.map(Name::from);
     let host = found.flag(&spec["hostNetwork"], "spec.hostNetwork", Part::HostNetwork);
     pod.host_network = host.unwrap_or_default();
+    let mut named = Vec::new();
     for field in ["containers", "initContainers"] {
         let at = format!("spec.{field}");
         for (i, container) in found
@@ -31,12 +33,19 @@ fn spec(spec: &Node<'_>, pod: &mut Pod, found: &mut Found) {
         {
             // Others end before the pod serves.
             let runs = field == "containers" || container["restartPolicy"] == "Always";
-            ports(container, &format!("{at}[{i}]"), runs, pod, found);
+            ports(container, &format!("{at}[{i}]"), runs, &mut named, found);
         }
     }
+    pod.ports = named.into();
 }
 
-fn ports(container: &Node<'_>, at: &str, runs: bool, pod: &mut Pod, found: &mut Found) {
+fn ports(
+    container: &Node<'_>,
+    at: &str,
+    runs: bool,
+    named: &mut Vec<NamedPort>,
+    found: &mut Found,
+) {
     found.is_mapping(container, at, &[Part::Ports]);
     found.names(container, at, CONTAINER);
     let list = format!("{at}.ports");
@@ -54,16 +63,16 @@ fn ports(container: &Node<'_>, at: &str, runs: bool, pod: &mut Pod, found: &mut 
         let is_tcp = found.is_tcp(&port["protocol"], &field("protocol"), Part::Ports);
         let name = found.text(&port["name"], &field("name"), Part::Ports);
         let name = name.filter(|_| runs && is_tcp);
-        let named = name.zip(number);
-        pod.ports
-            .extend(named.map(|(name, port)| NamedPort { name, port }));
+        let port = name.zip(number);
+        named.extend(port.map(|(name, port)| NamedPort { name, port }));
     }
 }
 
 fn status(status: &Node<'_>, pod: &mut Pod, found: &mut Found) {
     found.is_mapping(status, "status", &[Part::Phase, Part::Addresses]);
     found.names(status, "status", POD_STATUS);
-    pod.phase = found.text(&status["phase"], "status.phase", Part::Phase);
+    let phase = found.text(&status["phase"], "status.phase", Part::Phase);
+    pod.phase = phase.map(Name::from);
     let mut ips = Vec::new();
     ips.extend(found.address(&status["podIP"], "status.podIP", Part::Addresses));
     let list = found.list(&status["podIPs"], "status.podIPs", Part::Addresses);

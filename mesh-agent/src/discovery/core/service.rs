@@ -33,7 +33,8 @@ pub(super) fn service(value: &Node<'_>, found: &mut Found) -> ServiceSpec {
     for (key, value) in spec["selector"].fields() {
         found.name(value, &format!("spec.selector.{key}"), Part::Selector);
     }
-    service.selector = found.texts(&spec["selector"], "spec.selector", Part::Selector);
+    let selector = found.texts(&spec["selector"], "spec.selector", Part::Selector);
+    service.selector = selector.into();
     let not_ready = "publishNotReadyAddresses";
     let publish = found.flag(
         &spec[not_ready],

@@ -4,7 +4,7 @@ use super::fields::{CONDITIONS, ENDPOINT, ENDPOINT_PORT, ENDPOINT_SLICE};
 use super::read::Found;
 use crate::discovery::kinds::{Endpoint, EndpointPort, EndpointSlice, Part, TargetRef};
 use crate::discovery::tree::{Node, View};
-use crate::model::WorkloadKey;
+use crate::model::{Name, WorkloadKey};
 
 pub(super) fn slice(value: &Node<'_>, found: &mut Found) -> EndpointSlice {
     found.names(value, "", ENDPOINT_SLICE);
@@ -87,7 +87,7 @@ fn endpoint(value: &Node<'_>, at: &str, own: &str, found: &mut Found) -> Endpoin
     endpoint.ready = condition("ready").unwrap_or(true);
     endpoint.serving = condition("serving").unwrap_or(endpoint.ready);
     endpoint.terminating = condition("terminating").unwrap_or(false);
-    endpoint.zone = value["zone"].as_text().map(str::to_owned);
+    endpoint.zone = value["zone"].as_text().map(Name::from);
     endpoint.target = target(&value["targetRef"], &format!("{at}.targetRef"), own, found);
     endpoint
 }

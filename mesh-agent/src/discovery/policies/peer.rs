@@ -57,7 +57,7 @@ pub(super) fn peer_authentication(
     }
     PeerAuthentication {
         namespace: meta.namespace().to_owned(),
-        name: meta.name.clone(),
+        name: meta.name.to_string(),
         created: created(meta),
         scope,
         mode,

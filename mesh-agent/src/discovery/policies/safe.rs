@@ -78,7 +78,7 @@ pub(in crate::discovery) fn unreadable(file: &Path) -> Vec<Object> {
         || Some("the file cannot be read, and nothing is known of what it says".to_owned());
     let policy = AuthorizationPolicy {
         namespace: UNREADABLE.to_owned(),
-        name: meta.name.clone(),
+        name: meta.name.to_string(),
         action: Action::Deny,
         dry_run: false,
         scope: Scope::Mesh,
@@ -87,7 +87,7 @@ pub(in crate::discovery) fn unreadable(file: &Path) -> Vec<Object> {
     };
     let peer = PeerAuthentication {
         namespace: UNREADABLE.to_owned(),
-        name: meta.name.clone(),
+        name: meta.name.to_string(),
         created: None,
         scope: Scope::Mesh,
         mode: None,
@@ -96,15 +96,18 @@ pub(in crate::discovery) fn unreadable(file: &Path) -> Vec<Object> {
     };
     let object = |kind| Object {
         origin: Origin {
-            file: file.to_owned(),
+            file: file.into(),
             line: 1,
-            item: String::new(),
+            item: Box::default(),
         },
         meta: meta.clone(),
         kind,
         unread: BTreeSet::new(),
     };
-    vec![object(Kind::Policy(policy)), object(Kind::Peer(peer))]
+    vec![
+        object(Kind::Policy(Box::new(policy))),
+        object(Kind::Peer(Box::new(peer))),
+    ]
 }
 
 /// What stays of a policy when its file no longer parses: DENY as it was, no grant.

@@ -246,7 +246,12 @@ impl Store {
 
     fn settle_pod(&mut self, key: &WorkloadKey) {
         let id = ObjectId::pod(key);
-        let made = self.make_pod(key);
+        let mut made = self.make_pod(key);
+        if let Made::Pod(workload) = &mut made.made {
+            let workload = Arc::make_mut(workload);
+            self.names.share(&mut workload.app);
+            self.names.share(&mut workload.service_account);
+        }
         let Some(entry) = self.objects.get_mut(&id) else {
             return;
         };
@@ -462,7 +467,7 @@ impl Store {
                     if let Some(reason) = twice::doubt(entry.doubtful) {
                         peer.broken.get_or_insert(reason);
                     }
-                    peers.push(Arc::new(peer));
+                    peers.push(Arc::new(*peer));
                 }
             }
         }

@@ -13,7 +13,7 @@ use crate::discovery::Problem;
 use crate::discovery::kinds::{Part, Pod};
 use crate::discovery::objects::{Kind, Object};
 use crate::model::policy::{Action, AuthorizationPolicy, Scope};
-use crate::model::{Enrolment, Name, NetnsRef, OnAgentDown, PodIps, Workload, WorkloadKey};
+use crate::model::{Enrolment, Labels, Name, NetnsRef, OnAgentDown, PodIps, Workload, WorkloadKey};
 
 const EXCLUDED: &str = "mesh-agent.io/exclude-addresses";
 const MAX_EXCLUDED: usize = 16;
@@ -145,15 +145,14 @@ impl<'s> Maker<'s> {
         let uid = meta.uid.clone();
         let workload = Workload {
             key: key.clone(),
-            uid: uid.unwrap_or_else(|| format!("{}/{}", meta.namespace(), meta.name)),
+            uid: uid.unwrap_or_else(|| format!("{}/{}", meta.namespace(), meta.name).into()),
             ips: self.ips(),
             node: pod.node_name.clone(),
             service_account: self.account(),
             app: ["app.kubernetes.io/name", "app"]
                 .iter()
-                .find_map(|l| meta.labels.get(*l))
-                .unwrap_or(&meta.name)
-                .clone(),
+                .find_map(|l| meta.labels.get(*l).map(Name::from))
+                .unwrap_or_else(|| meta.name.clone()),
             labels: self.labels(),
             enrolment: self.enrolment(),
             netns: self.netns(),
@@ -198,12 +197,12 @@ impl<'s> Maker<'s> {
 
     /// A policy selects by labels. A pod of which they are not known is
     /// selected by one that stands for all that may: nobody is let in.
-    fn labels(&mut self) -> BTreeMap<String, String> {
+    fn labels(&mut self) -> Labels {
         let meta = &self.object.meta;
         let mut labels = meta.labels.clone();
         if self.is_unread(Part::Labels) {
-            let own = (UNREADABLE.to_owned(), meta.name.clone());
-            labels.extend([own.clone()]);
+            let own = (UNREADABLE.to_owned(), meta.name.to_string());
+            labels.make_mut().extend([own.clone()]);
             self.out.deny = Some(AuthorizationPolicy {
                 namespace: meta.namespace().to_owned(),
                 name: format!("(unreadable labels of Pod {})", meta.name),
@@ -274,11 +273,11 @@ impl<'s> Maker<'s> {
     }
 
     /// An account that cannot be read is no name: nobody proves to be it.
-    fn account(&self) -> String {
+    fn account(&self) -> Name {
         match &self.pod.service_account_name {
-            _ if self.is_unread(Part::Account) => String::new(),
+            _ if self.is_unread(Part::Account) => Name::default(),
             Some(account) if !account.is_empty() => account.clone(),
-            _ => "default".to_owned(),
+            _ => "default".into(),
         }
     }
 

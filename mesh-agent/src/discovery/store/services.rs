@@ -96,7 +96,7 @@ impl Store {
                 name,
             };
             match &self.effective(&id)?.kind {
-                Kind::EndpointSlice(slice) => Some(slice),
+                Kind::EndpointSlice(slice) => Some(&**slice),
                 _ => None,
             }
         };

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -67,7 +67,7 @@ pub(super) type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 pub(in crate::discovery) struct Store {
     pub(super) objects: BTreeMap<ObjectId, Entry>,
     /// By file and place in it.
-    pub(super) unknown: BTreeMap<(PathBuf, u32), Arc<Object>>,
+    pub(super) unknown: BTreeMap<(Arc<Path>, u32), Arc<Object>>,
     pub(super) hidden: Hidden,
     pub(super) names: Interner,
     pub(super) addresses: Addresses,
@@ -152,14 +152,15 @@ impl Store {
     /// `None` for what may be any.
     fn id(&mut self, object: &Object) -> Option<ObjectId> {
         let kind = KindId::of(&object.kind)?;
-        let namespace = match kind {
-            KindId::Namespace => "",
-            _ => object.meta.namespace(),
+        let namespace = match (kind, &object.meta.namespace) {
+            (KindId::Namespace, _) => self.names.name(""),
+            (_, Some(namespace)) => namespace.clone(),
+            (_, None) => self.names.name(object.meta.namespace()),
         };
         Some(ObjectId {
             kind,
-            namespace: self.names.name(namespace),
-            name: self.names.name(&object.meta.name),
+            namespace,
+            name: object.meta.name.clone(),
         })
     }
 

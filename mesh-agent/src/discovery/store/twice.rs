@@ -135,7 +135,7 @@ fn contradicted(a: (&Meta, &Pod), b: (&Meta, &Pod)) -> impl Iterator<Item = Part
     let labels = |meta: &Meta| {
         let mut labels = meta.labels.clone();
         // Of this one the stricter holds.
-        labels.remove(ENROLLED);
+        labels.make_mut().remove(ENROLLED);
         labels
     };
     let account = |pod: &Pod| match pod.service_account_name.as_deref() {

@@ -26,7 +26,7 @@ fn live(account: &str) -> Arc<Live> {
         netns: None,
         cgroup: None,
         excluded: Vec::new(),
-        ports: vec![],
+        ports: [].into(),
     };
     let flow = Flow {
         id: ConnectionId::new(0, 1),

@@ -252,7 +252,7 @@ impl Dice {
                     key,
                     vips: vec![],
                     ports: self.some(2, |d| d.service_port(&workload)),
-                    selector: self.labels(),
+                    selector: self.labels().into(),
                     members: Default::default(),
                     hides_ports: false,
                     hides_members: false,
@@ -266,20 +266,22 @@ impl Dice {
     fn workload(&mut self, namespace: &str) -> Workload {
         Workload {
             key: WorkloadKey::new(namespace, "pod"),
-            uid: String::new(),
+            uid: "".into(),
             ips: PodIps::default(),
-            node: "n1".to_owned(),
-            service_account: "web".to_owned(),
-            app: String::new(),
-            labels: self.labels(),
+            node: "n1".into(),
+            service_account: "web".into(),
+            app: "".into(),
+            labels: self.labels().into(),
             enrolment: Enrolment::Yes(OnAgentDown::Closed),
             netns: None,
             cgroup: None,
             excluded: Vec::new(),
-            ports: self.some(2, |d| NamedPort {
-                name: d.pick(&PORT_NAMES).to_owned(),
-                port: d.pick(&PORTS),
-            }),
+            ports: self
+                .some(2, |d| NamedPort {
+                    name: d.pick(&PORT_NAMES).to_owned(),
+                    port: d.pick(&PORTS),
+                })
+                .into(),
         }
     }
 }

@@ -16,17 +16,17 @@ use crate::model::{
 pub(super) fn workload(namespace: &str, name: &str, app: &str) -> Workload {
     Workload {
         key: WorkloadKey::new(namespace, name),
-        uid: String::new(),
+        uid: "".into(),
         ips: PodIps::default(),
-        node: "n1".to_owned(),
-        service_account: "default".to_owned(),
-        app: app.to_owned(),
+        node: "n1".into(),
+        service_account: "default".into(),
+        app: app.into(),
         labels: [("app".to_owned(), app.to_owned())].into(),
         enrolment: Enrolment::Yes(OnAgentDown::Closed),
         netns: None,
         cgroup: None,
         excluded: Vec::new(),
-        ports: vec![],
+        ports: [].into(),
     }
 }
 

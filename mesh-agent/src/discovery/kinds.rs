@@ -151,6 +151,8 @@ pub enum Part {
 pub struct Unknown {
     /// It may be about these, unless another object is.
     pub addresses: BTreeSet<IpAddr>,
+    /// It may be about any address, unless another object is.
+    pub hides_addresses: bool,
     /// Pods that it may be about.
     pub pods: BTreeSet<WorkloadKey>,
     /// It may be about pods that it does not name.
@@ -165,6 +167,7 @@ impl Unknown {
     /// Of which nothing is known.
     pub(super) fn anything() -> Self {
         Self {
+            hides_addresses: true,
             hides_pods: true,
             hides_namespaces: true,
             ..Self::default()

@@ -85,6 +85,9 @@ pub struct Snapshot {
     /// Something that may name further pods cannot be read at all: whatever the
     /// kernel holds enrolled is not known to be unwanted.
     pub hides_pods: bool,
+    /// Something cannot be read of which nothing is known at all: any address that
+    /// is nobody else's may be a mesh pod's or a Service's.
+    pub hides_addresses: bool,
     pub services: Namespaced<Service>,
     pub by_vip: Sharded<IpAddr, Arc<Service>>,
     /// Addresses that lead to a Service from outside, with its ports; the other
@@ -105,7 +108,11 @@ impl Snapshot {
         let lasting = lasting.filter(|(_, why)| !matches!(why, Withheld::Departed(_)));
         let external = self.by_external.iter();
         (
-            (&self.unreadable_pods, self.hides_pods, &self.settings),
+            (
+                &self.unreadable_pods,
+                (self.hides_pods, self.hides_addresses),
+                &self.settings,
+            ),
             lasting.collect::<BTreeMap<_, _>>(),
             external
                 .map(|(at, s)| (at, &s.key))
@@ -139,7 +146,10 @@ impl Snapshot {
     /// Why plaintext must not go there: it may be a mesh pod's.
     #[must_use]
     pub fn withholds(&self, ip: IpAddr, now: Instant) -> Option<RefuseReason> {
-        let why = self.withheld.get(&ip).filter(|why| !why.is_over(now))?;
+        let Some(why) = self.withheld.get(&ip).filter(|why| !why.is_over(now)) else {
+            let is_hidden = self.hides_addresses && !self.by_ip.contains_key(&ip);
+            return is_hidden.then_some(RefuseReason::Unreadable);
+        };
         Some(match why {
             Withheld::Departed(_) | Withheld::Contested => RefuseReason::WrongWorkload,
             Withheld::Unreadable => RefuseReason::Unreadable,

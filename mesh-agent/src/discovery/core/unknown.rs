@@ -30,6 +30,7 @@ pub(in crate::discovery) fn of_value(value: &Node<'_>) -> Unknown {
     let pod = namespace.zip(name).filter(|_| is_pod);
     Unknown {
         addresses: addresses(value),
+        hides_addresses: false,
         hides_pods: is_pod && pod.is_none(),
         pods: pod.into_iter().map(key).collect(),
         namespaces: name
@@ -118,6 +119,7 @@ pub(in crate::discovery) fn of_text(text: &str) -> Option<Unknown> {
         .filter(|(key, _)| wanted.contains(&key.as_str()));
     Some(Unknown {
         addresses: values.filter_map(|(_, value)| address(value)).collect(),
+        hides_addresses: false,
         pods: keys.filter(|_| is_pod).take(MAX_NAMES).collect(),
         hides_pods: is_pod,
         namespaces: names.iter().filter(|_| is_namespace).cloned().collect(),

@@ -492,8 +492,9 @@ impl Store {
             self.snapshot.unreadable_pods = Arc::new(pods().cloned().collect());
             self.dirty.touched.snapshot = true;
         }
-        if self.snapshot.hides_pods != hidden.hides_pods {
-            self.snapshot.hides_pods = hidden.hides_pods;
+        let now = (hidden.hides_pods, hidden.hides_addresses);
+        if now != (self.snapshot.hides_pods, self.snapshot.hides_addresses) {
+            (self.snapshot.hides_pods, self.snapshot.hides_addresses) = now;
             self.dirty.touched.snapshot = true;
         }
     }

@@ -300,6 +300,7 @@ impl Hidden {
             self.is_any = true;
             self.all.addresses.extend(&unknown.addresses);
             self.all.pods.extend(unknown.pods.iter().cloned());
+            self.all.hides_addresses |= unknown.hides_addresses;
             self.all.hides_pods |= unknown.hides_pods;
             let namespaces = unknown.namespaces.iter().cloned();
             self.all.namespaces.extend(namespaces);

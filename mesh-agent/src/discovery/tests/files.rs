@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::super::files::GRACE;
 use super::super::{Directory, Error, Update};
 use super::SHOP;
+use crate::model::RefuseReason;
 use crate::model::policy::{Action, MeshSettings, PeerMode};
 use crate::policy::Here;
 use tokio::sync::watch;
@@ -339,6 +340,10 @@ fn a_file_that_cannot_be_read_at_a_start_refuses_until_it_can() {
             "{told:?}"
         );
         assert_eq!(open(&f.load()), (false, false), "{message}");
+        // The pod of an address that nobody else speaks of may be told of there.
+        let outside = "10.0.0.99".parse().expect("an address");
+        let withheld = |update: &Update| update.snapshot.withholds(outside, Instant::now());
+        assert_eq!(withheld(&f.load()), Some(RefuseReason::Unreadable));
         let explained: Vec<String> = f.updates.borrow().policy_problems().collect();
         assert!(explained[0].starts_with("AuthorizationPolicy (unreadable)/a.yaml: "));
         // Another reason not to read it is no reason to let in.
@@ -349,6 +354,7 @@ fn a_file_that_cannot_be_read_at_a_start_refuses_until_it_can() {
         // Read at last, mistakes and all: only what it says counts.
         let update = f.write("a.yaml", policy("deny", "DENY") + "---\nkind: X\n");
         assert_eq!(open(&update), (true, true), "{:?}", messages(&update));
+        assert_eq!(withheld(&update), None);
         assert_eq!(policies(&update), [("deny", true, true)]);
     }
 }

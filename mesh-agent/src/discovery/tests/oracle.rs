@@ -290,8 +290,8 @@ fn content(snapshot: &Snapshot) -> Vec<String> {
             .map(|p| format!("{p:?}")),
     );
     all.push(format!(
-        "{:?} {}",
-        snapshot.unreadable_pods, snapshot.hides_pods
+        "{:?} {} {}",
+        snapshot.unreadable_pods, snapshot.hides_pods, snapshot.hides_addresses
     ));
     let mut maps: Vec<String> = Vec::new();
     maps.extend(snapshot.by_ip.iter().map(|e| format!("{e:?}")));

@@ -7,6 +7,7 @@
 
 pub mod bpf;
 pub mod cgroup;
+pub mod errno;
 pub mod link;
 pub mod netns;
 pub mod process;

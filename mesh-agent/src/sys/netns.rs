@@ -10,16 +10,20 @@ use std::path::{Path, PathBuf};
 use nix::sched::{CloneFlags, setns};
 
 use super::cgroup;
+use super::errno::remedy;
 use crate::model::{NetnsRef, PodIps};
 
 /// Processes of a pod's cgroup that are looked at, at most.
 const MAX_PROCESSES: usize = 64;
 
+const RUNNING: &str = "is the pod running, and is the annotation right?";
+const AGAIN: &str = "it is tried again";
+
 /// Why a namespace could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum NetnsError {
     #[error(
-        "cannot open the network namespace {path}: {source}; is the pod running, and is the annotation right?"
+        "cannot open the network namespace {path}: {source}; {}", remedy(.source, RUNNING)
     )]
     Open { path: PathBuf, source: io::Error },
     #[error("{0} is not a network namespace file")]
@@ -27,14 +31,14 @@ pub enum NetnsError {
     #[error("no process in the cgroup {0}: its network namespace cannot be told")]
     EmptyCgroup(PathBuf),
     #[error(
-        "cannot read the processes of the cgroup {dir}: {source}; is the pod running, and is the annotation right?"
+        "cannot read the processes of the cgroup {dir}: {source}; {}", remedy(.source, RUNNING)
     )]
     Cgroup { dir: PathBuf, source: io::Error },
     #[error(
         "the network namespace {path} has no address of the pod's ({ips}): it is another's, or its network is not set up yet"
     )]
     AnotherPods { path: PathBuf, ips: String },
-    #[error("cannot enter the network namespace: {0}; the agent needs CAP_SYS_ADMIN")]
+    #[error("cannot enter the network namespace: {}; {}", .0, remedy(.0, AGAIN))]
     Enter(io::Error),
 }
 

@@ -19,16 +19,20 @@ use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
+use super::errno::remedy;
 use super::netns::Netns;
 use crate::model::PodIps;
+
+const AGAIN: &str = "it is tried again";
 
 /// Which step failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RouteError {
-    #[error("cannot enter the pod's network namespace: {0}")]
+    #[error("cannot enter the pod's network namespace: {}; {}", .0, remedy(.0, AGAIN))]
     Enter(io::Error),
     #[error(
-        "cannot {verb} the {what} in the pod's network namespace: {source}; the agent needs CAP_NET_ADMIN"
+        "cannot {verb} the {what} in the pod's network namespace: {source}; {}",
+        remedy(.source, AGAIN)
     )]
     Netlink {
         verb: &'static str,
@@ -39,11 +43,27 @@ pub enum RouteError {
         "a rule or route in the pod's network namespace leads captured connections elsewhere: remove it there"
     )]
     Elsewhere,
-    #[error("cannot set {name} in the pod's network namespace: {source}; is /proc/sys writable?")]
+    #[error("cannot look at {what} in the pod's network namespace: {source}; {}", remedy(.source, AGAIN))]
+    Look {
+        what: &'static str,
+        source: io::Error,
+    },
+    #[error(
+        "cannot set {name} in the pod's network namespace: {source}; {}",
+        remedy(.source, "is /proc/sys writable?")
+    )]
     Sysctl {
         name: &'static str,
         source: io::Error,
     },
+}
+
+impl RouteError {
+    /// Is it no answer? What is there was not seen, and nothing was changed.
+    #[must_use]
+    pub fn is_unasked(&self) -> bool {
+        matches!(self, Self::Enter(_) | Self::Look { .. })
+    }
 }
 
 /// What the application answers to a delivery follows the mark of its SYN.
@@ -59,7 +79,7 @@ const OURS: u8 = 2;
 pub fn install(netns: &Netns, ips: PodIps) -> Result<(), RouteError> {
     in_netns(netns, || {
         change_settings(ips, |value| value | OURS)?;
-        let mut netlink = Netlink::open("open", "netlink socket")?;
+        let mut netlink = Netlink::open()?;
         ips.iter().try_for_each(|ip| netlink.loop_back(ip))
     })
 }
@@ -71,7 +91,7 @@ pub fn install(netns: &Netns, ips: PodIps) -> Result<(), RouteError> {
 pub fn restore(netns: &Netns, ips: PodIps) -> Result<usize, RouteError> {
     in_netns(netns, || {
         let mut missing = change_settings(ips, |value| value | OURS)?;
-        let mut netlink = Netlink::open("open", "netlink socket")?;
+        let mut netlink = Netlink::open()?;
         for ip in ips.iter() {
             if netlink.is_looped_back(ip)? {
                 continue;
@@ -91,7 +111,7 @@ pub fn restore(netns: &Netns, ips: PodIps) -> Result<usize, RouteError> {
 pub fn remove(netns: &Netns) -> Result<(), RouteError> {
     in_netns(netns, || {
         let mut result = Ok(());
-        match Netlink::open("open", "netlink socket") {
+        match Netlink::open() {
             Ok(mut netlink) => {
                 for ip in BOTH.iter() {
                     result = result.and(netlink.forget(ip));
@@ -120,17 +140,18 @@ fn change_settings(ips: PodIps, change: impl Fn(u8) -> u8) -> Result<usize, Rout
     let reflect = ips.iter().map(|ip| if ip.is_ipv4() { v4 } else { v6 });
     for name in std::iter::once(ACCEPT).chain(reflect) {
         let path = format!("/proc/sys/{}", name.replace('.', "/"));
-        let changed = std::fs::read_to_string(&path).and_then(|text| {
-            let value = text.trim().parse().map_err(io::Error::other)?;
-            match change(value) {
-                same if same == value => Ok(0),
-                other => std::fs::write(&path, other.to_string()).map(|()| 1),
-            }
-        });
-        match changed {
+        let read = std::fs::read_to_string(&path);
+        let read = read.and_then(|text| text.trim().parse().map_err(io::Error::other));
+        let value = match read {
             // A kernel without that family has nothing to take back.
-            Err(e) if e.kind() == io::ErrorKind::NotFound && change(0) == 0 => {}
-            changed => count += changed.map_err(|source| RouteError::Sysctl { name, source })?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound && change(0) == 0 => continue,
+            read => read.map_err(|source| RouteError::Look { what: name, source })?,
+        };
+        let wanted = change(value);
+        if wanted != value {
+            let written = std::fs::write(&path, wanted.to_string());
+            written.map_err(|source| RouteError::Sysctl { name, source })?;
+            count += 1;
         }
     }
     Ok(count)
@@ -195,14 +216,15 @@ fn lookup(family_of: IpAddr) -> RouteMessage {
 struct Netlink(Socket);
 
 impl Netlink {
-    fn open(verb: &'static str, what: &'static str) -> Result<Self, RouteError> {
+    fn open() -> Result<Self, RouteError> {
         let open = || {
             let mut socket = Socket::new(NETLINK_ROUTE)?;
             socket.bind_auto()?;
             socket.connect(&SocketAddr::new(0, 0))?;
             Ok(Self(socket))
         };
-        open().map_err(|source| RouteError::Netlink { verb, what, source })
+        let what = "the rules and routes";
+        open().map_err(|source| RouteError::Look { what, source })
     }
 
     fn loop_back(&mut self, ip: IpAddr) -> Result<(), RouteError> {
@@ -226,8 +248,8 @@ impl Netlink {
 
     /// Does a marked packet of this family come back over `lo`, by our table?
     fn is_looped_back(&mut self, ip: IpAddr) -> Result<bool, RouteError> {
-        let (verb, what) = ("look up", "route");
-        let failed = |source| RouteError::Netlink { verb, what, source };
+        let what = "the rules and routes";
+        let failed = |source| RouteError::Look { what, source };
         let request = RouteNetlinkMessage::GetRoute(lookup(ip));
         match self.ask(request, 0).map_err(failed)?.payload {
             NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(found)) => {

@@ -30,8 +30,8 @@ const BLOCKS: &[Block] = &[
     },
     Block {
         file: "docs/development.md",
-        name: "rooms",
-        text: tidy::rooms_table,
+        name: "modules",
+        text: tidy::modules_table,
     },
 ];
 

@@ -1,6 +1,6 @@
 //! Loads, attaches and pins the kernel programs, and keeps their maps.
 //!
-//! The only room with aya. It never decides who is enrolled (`project` does)
+//! The only module with aya. It never decides who is enrolled (`enrol` does)
 //! and never touches traffic. Invariants: all pins live below
 //! `BPFFS_DIR/abi-N`; every step of [`Capture::start`] may be repeated, so a
 //! start that was killed half-way is completed by the next one; while any pin

@@ -1,9 +1,9 @@
-//! What every room talks about: workloads, services, addresses by role, the
+//! What every module talks about: workloads, services, addresses by role, the
 //! configuration snapshot, and the outcome of a connection.
 //!
-//! No I/O, no tokio, no serde: plain data that the pure rooms decide on.
+//! No I/O, no tokio, no serde: plain data that the pure modules decide on.
 //! Invariants: a [`Snapshot`] is immutable once built and swapped whole; an
-//! address is never a bare `SocketAddr` across rooms but carries its role.
+//! address is never a bare `SocketAddr` across modules but carries its role.
 
 mod addr;
 mod flow;

@@ -86,7 +86,7 @@ impl Observe {
         Local::new(self.0.clone())
     }
 
-    /// Lets another room add its metrics at set-up.
+    /// Lets another module add its metrics at set-up.
     pub fn register(&self, f: impl FnOnce(&mut Registry)) {
         f(&mut self.0.registry.lock());
     }

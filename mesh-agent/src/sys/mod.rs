@@ -1,9 +1,9 @@
 //! The operating system's calls that have no safe wrapper: sockets, network
 //! namespaces, cgroups, routes, bpf(2), splice(2).
 //!
-//! The only room of the agent with `unsafe`; each block names what makes it
+//! The only module of the agent with `unsafe`; each block names what makes it
 //! sound. Nothing here decides anything, it does what it is told once.
-#![expect(unsafe_code, reason = "this room is where it is allowed")]
+#![expect(unsafe_code, reason = "this module is where it is allowed")]
 
 pub mod bpf;
 pub mod cgroup;

@@ -1,5 +1,5 @@
 //! Mutual TLS between agents, and the TLS of the channel to the certificate
-//! authority. The only room that knows rustls, webpki and aws-lc.
+//! authority. The only module that knows rustls, webpki and aws-lc.
 //!
 //! [`connect`] and [`accept`] drive one TLS 1.3 handshake over a borrowed TCP
 //! socket and yield a [`Session`]: who the peer is ([`PeerId`], which only a

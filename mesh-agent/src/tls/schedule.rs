@@ -4,7 +4,7 @@
 //! configuration and the state of a handshake for as long as the connection
 //! lives: 1.6 KiB for each. We keep two secrets. They are captured from rustls
 //! while it derives them, on the same thread and inside the same call, and
-//! never leave this room.
+//! never leave this module.
 
 use std::cell::RefCell;
 

@@ -5,7 +5,7 @@
 //! blocking, no shared window, TCP's own backpressure, no handshake for each
 //! stream. `docs/protocol.md` is the specification. Never decides who may
 //! connect and never falls back to plaintext; the proxy calls it with a peer
-//! that the TLS room has verified. Invariants: a byte of one stream never
+//! that `tls` has verified. Invariants: a byte of one stream never
 //! reaches another (generations, and both directions end before reuse); memory
 //! of a connection is bounded by one read in each direction, and nothing while
 //! it is idle; a peer cannot keep a worker from its neighbours: what it sends is

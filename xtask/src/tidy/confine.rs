@@ -42,7 +42,7 @@ const CONFINED: &[(&[&str], &[&str])] = &[
     ),
 ];
 
-/// What a pure room may not touch: time, chance and I/O are arguments.
+/// What a pure module may not touch: time, chance and I/O are arguments.
 const IMPURE: &[&str] = &[
     "tokio",
     "async fn",
@@ -120,10 +120,12 @@ fn names_crate(code: &str, name: &str) -> bool {
 }
 
 fn impurity(source: &Source<'_>, code: &str) -> Option<String> {
-    let (room, _) = source.room().filter(|(room, _)| is_pure(room))?;
+    let (top_module, _) = source
+        .top_module()
+        .filter(|(top_module, _)| is_pure(top_module))?;
     let what = IMPURE.iter().find(|what| find_word(code, what).is_some())?;
     Some(format!(
-        "pure: '{room}' may not use {what}: take its result as an argument"
+        "pure: '{top_module}' may not use {what}: take its result as an argument"
     ))
 }
 

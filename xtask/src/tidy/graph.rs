@@ -100,7 +100,9 @@ fn way_back(before: &BTreeMap<&str, &str>, from: &str, last: &str, to: &str) -> 
 
 /// `None` for what is no module of the agent, its root, or only tests.
 fn module(source: &Source<'_>) -> Option<Module> {
-    source.room().filter(|(room, _)| *room != "main")?;
+    source
+        .top_module()
+        .filter(|(top_module, _)| *top_module != "main")?;
     if source.is_test.iter().all(|test| *test) {
         return None;
     }

@@ -1,97 +1,97 @@
-//! Rooms of the agent use rooms of lower layers, their own, and the few of
+//! Modules of the agent use modules of lower layers, their own, and the few of
 //! their own layer that are named here.
 
 use super::source::Source;
 
-struct Room {
+struct Module {
     name: &'static str,
     layer: u8,
-    /// Rooms of the same layer that it may use.
+    /// Modules of the same layer that it may use.
     beside: &'static [&'static str],
 }
 
-const fn room(name: &'static str, layer: u8, beside: &'static [&'static str]) -> Room {
-    Room {
+const fn module(name: &'static str, layer: u8, beside: &'static [&'static str]) -> Module {
+    Module {
         name,
         layer,
         beside,
     }
 }
 
-const ROOMS: &[Room] = &[
-    room("model", 0, &[]),
-    room("drain", 0, &[]),
-    room("detect", 1, &[]),
-    room("route", 1, &[]),
-    room("policy", 1, &[]),
-    room("balance", 1, &[]),
-    room("resilience", 1, &[]),
-    room("plan", 1, &["route", "policy", "balance"]),
-    room("sys", 2, &[]),
-    room("capture", 2, &["sys"]),
-    room("io", 2, &["sys"]),
-    room("tls", 2, &[]),
-    room("http", 2, &["io"]),
-    room("identity", 2, &["tls", "http"]),
-    room("discovery", 2, &[]),
-    room("tunnel", 2, &["tls", "identity", "io", "http"]),
-    room("observe", 2, &["sys"]),
-    room("ca", 3, &[]),
-    room("enrol", 3, &[]),
-    room("peer", 3, &["enrol"]),
-    room("proxy", 3, &["peer", "enrol"]),
-    room("explain", 3, &[]),
-    room("admin", 3, &[]),
-    room("config", 4, &[]),
-    room("app", 4, &["config"]),
-    room("cli", 4, &["app", "config"]),
-    room("main", 4, &["cli"]),
-    room("fuzzing", 4, &[]),
+const MODULES: &[Module] = &[
+    module("model", 0, &[]),
+    module("drain", 0, &[]),
+    module("detect", 1, &[]),
+    module("route", 1, &[]),
+    module("policy", 1, &[]),
+    module("balance", 1, &[]),
+    module("resilience", 1, &[]),
+    module("plan", 1, &["route", "policy", "balance"]),
+    module("sys", 2, &[]),
+    module("capture", 2, &["sys"]),
+    module("io", 2, &["sys"]),
+    module("tls", 2, &[]),
+    module("http", 2, &["io"]),
+    module("identity", 2, &["tls", "http"]),
+    module("discovery", 2, &[]),
+    module("tunnel", 2, &["tls", "identity", "io", "http"]),
+    module("observe", 2, &["sys"]),
+    module("ca", 3, &[]),
+    module("enrol", 3, &[]),
+    module("peer", 3, &["enrol"]),
+    module("proxy", 3, &["peer", "enrol"]),
+    module("explain", 3, &[]),
+    module("admin", 3, &[]),
+    module("config", 4, &[]),
+    module("app", 4, &["config"]),
+    module("cli", 4, &["app", "config"]),
+    module("main", 4, &["cli"]),
+    module("fuzzing", 4, &[]),
 ];
 
 const MEANING: &[&str] = &[
     "plain data, no I/O",
     "synchronous and pure",
     "one outside thing each",
-    "puts lower rooms together",
+    "puts lower modules together",
     "flags, start and stop order",
 ];
 
-/// The rooms below, as a table for people.
-pub(crate) fn rooms_table() -> String {
-    let mut table = String::from("| layer | what | rooms |\n| --- | --- | --- |\n");
+/// The modules below, as a table for people.
+pub(crate) fn modules_table() -> String {
+    let mut table = String::from("| layer | what | modules |\n| --- | --- | --- |\n");
     for (layer, meaning) in MEANING.iter().enumerate() {
-        let rooms: Vec<String> = ROOMS
+        let modules: Vec<String> = MODULES
             .iter()
-            .filter(|room| usize::from(room.layer) == layer)
-            .map(|room| match room.beside {
-                [] => format!("`{}`", room.name),
-                beside => format!("`{}` (may use `{}`)", room.name, beside.join("`, `")),
+            .filter(|module| usize::from(module.layer) == layer)
+            .map(|module| match module.beside {
+                [] => format!("`{}`", module.name),
+                beside => format!("`{}` (may use `{}`)", module.name, beside.join("`, `")),
             })
             .collect();
         table.push_str(&format!(
             "| L{layer} | {meaning} | {} |\n",
-            rooms.join(", ")
+            modules.join(", ")
         ));
     }
     table
 }
 
-/// Is this one of the rooms that must be pure?
+/// Is this one of the modules that must be pure?
 pub(super) fn is_pure(name: &str) -> bool {
-    find(name).is_some_and(|room| room.layer == 1) || name == "model"
+    find(name).is_some_and(|module| module.layer == 1) || name == "model"
 }
 
-fn find(name: &str) -> Option<&'static Room> {
-    ROOMS.iter().find(|room| room.name == name)
+fn find(name: &str) -> Option<&'static Module> {
+    MODULES.iter().find(|module| module.name == name)
 }
 
 pub(super) fn check(source: &Source<'_>) -> Vec<(usize, String)> {
-    let Some((name, depth)) = source.room() else {
+    let Some((name, depth)) = source.top_module() else {
         return Vec::new();
     };
-    let Some(room) = find(name) else {
-        let message = format!("room '{name}' has no layer: add it to xtask/src/tidy/layers.rs");
+    let Some(module) = find(name) else {
+        let message = format!("module '{name}' has no layer: add it to xtask/src/tidy/layers.rs");
         return vec![(1, message)];
     };
     let code = source.code.join("\n");
@@ -99,20 +99,20 @@ pub(super) fn check(source: &Source<'_>) -> Vec<(usize, String)> {
     let mut findings: Vec<(usize, String)> = crate_paths(&code)
         .into_iter()
         .filter(|(line, used)| !(*used == "fuzzing" && source.is_test[line - 1]))
-        .filter_map(|(line, used)| Some((line, refusal(room, used)?)))
+        .filter_map(|(line, used)| Some((line, refusal(module, used)?)))
         .collect();
     findings.extend(climbs(source, depth));
     findings
 }
 
-fn refusal(room: &Room, used: &str) -> Option<String> {
+fn refusal(module: &Module, used: &str) -> Option<String> {
     let other = find(used)?;
     let allowed =
-        other.layer < room.layer || other.name == room.name || room.beside.contains(&used);
+        other.layer < module.layer || other.name == module.name || module.beside.contains(&used);
     (!allowed).then(|| {
         format!(
             "layer: '{}' (L{}) may not use '{}' (L{})",
-            room.name, room.layer, other.name, other.layer
+            module.name, module.layer, other.name, other.layer
         )
     })
 }
@@ -195,13 +195,13 @@ mod tests {
     }
 
     #[test]
-    fn a_lower_room_and_its_own_are_allowed() {
+    fn a_lower_module_and_its_own_are_allowed() {
         let text = "use crate::model::Snapshot;\nuse crate::capture::Error;\nuse crate::sys::netns::Netns;\n";
         assert!(messages("mesh-agent/src/capture/mod.rs", text).is_empty());
     }
 
     #[test]
-    fn a_higher_room_is_refused_with_its_line() {
+    fn a_higher_module_is_refused_with_its_line() {
         let text = "//! Says crate::proxy in words only.\n\nuse crate::proxy::Workers;\n";
         let found = messages("mesh-agent/src/route/mod.rs", text);
         assert_eq!(
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_room_beside_is_refused_unless_named() {
+    fn a_module_beside_is_refused_unless_named() {
         let text = "fn f() { crate::observe::count(); crate::sys::socket::mark(); }";
         let found = messages("mesh-agent/src/io/copy.rs", text);
         assert_eq!(found.len(), 1);
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn climbing_to_the_root_is_refused_and_to_the_room_is_not() {
+    fn climbing_to_the_root_is_refused_and_to_the_module_is_not() {
         assert_eq!(
             messages("mesh-agent/src/route/mod.rs", "use super::proxy::X;").len(),
             1
@@ -257,13 +257,13 @@ mod tests {
     }
 
     #[test]
-    fn a_new_room_must_get_a_layer() {
+    fn a_new_module_must_get_a_layer() {
         let found = messages("mesh-agent/src/cellar/mod.rs", "");
         assert!(found[0].1.contains("'cellar' has no layer"));
     }
 
     #[test]
-    fn other_crates_have_no_rooms() {
+    fn other_crates_have_no_modules() {
         assert!(messages("tests/src/world.rs", "use crate::proxy;").is_empty());
     }
 }

@@ -1,7 +1,7 @@
 //! `tidy`: the repository's own rules, which no compiler checks.
 //!
-//! Layers of the agent's rooms, circles of files, crates confined to one room,
-//! pure rooms that stay pure, where `unsafe` may stand, sizes, front doors,
+//! Layers of the agent's modules, circles of files, crates confined to one module,
+//! pure modules that stay pure, where `unsafe` may stand, sizes, front doors,
 //! leftover work, paths that documents name.
 
 mod circles;
@@ -23,7 +23,7 @@ use crate::repo::Repo;
 use graph::Graph;
 use source::Source;
 
-pub(crate) use layers::rooms_table;
+pub(crate) use layers::modules_table;
 
 /// One broken rule.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -23,9 +23,9 @@ fn too_long(source: &Source<'_>) -> Option<(usize, String)> {
     })
 }
 
-/// A room begins with what it does and what it never does.
+/// A module begins with what it does and what it never does.
 fn no_front_door(source: &Source<'_>) -> Option<(usize, String)> {
-    let (_, depth) = source.room()?;
+    let (_, depth) = source.top_module()?;
     if depth != 1 || source.name.ends_with("/main.rs") {
         return None;
     }
@@ -36,7 +36,7 @@ fn no_front_door(source: &Source<'_>) -> Option<(usize, String)> {
     (!open).then(|| {
         (
             1,
-            "front door: a room begins with a `//!` comment".to_owned(),
+            "front door: a module begins with a `//!` comment".to_owned(),
         )
     })
 }
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_room_has_a_front_door_and_its_inner_files_need_none() {
+    fn a_module_has_a_front_door_and_its_inner_files_need_none() {
         assert_eq!(
             messages("mesh-agent/src/route/mod.rs", "use std::fmt;\n").len(),
             1

@@ -28,16 +28,16 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The agent's room that this file belongs to, and how many modules deep
+    /// The agent's top module that this file belongs to, and how many modules deep
     /// it lies below the crate's root.
-    pub(super) fn room(&self) -> Option<(&'a str, usize)> {
+    pub(super) fn top_module(&self) -> Option<(&'a str, usize)> {
         let path = self
             .name
             .strip_prefix("mesh-agent/src/")?
             .strip_suffix(".rs")?;
         let path = path.strip_suffix("/mod").unwrap_or(path);
-        let room = path.split('/').next()?;
-        (room != "lib").then(|| (room, path.split('/').count()))
+        let top_module = path.split('/').next()?;
+        (top_module != "lib").then(|| (top_module, path.split('/').count()))
     }
 
     /// Line numbers from 1 with the code of each line.
@@ -264,11 +264,11 @@ mod tests {
 
     #[test]
     fn rooms_follow_from_paths() {
-        let room = |name| Source::new(name, "").room();
-        assert_eq!(room("mesh-agent/src/sys/mod.rs"), Some(("sys", 1)));
-        assert_eq!(room("mesh-agent/src/sys/bpf.rs"), Some(("sys", 2)));
-        assert_eq!(room("mesh-agent/src/drain.rs"), Some(("drain", 1)));
-        assert_eq!(room("mesh-agent/src/lib.rs"), None);
-        assert_eq!(room("xtask/src/main.rs"), None);
+        let top_module = |name| Source::new(name, "").top_module();
+        assert_eq!(top_module("mesh-agent/src/sys/mod.rs"), Some(("sys", 1)));
+        assert_eq!(top_module("mesh-agent/src/sys/bpf.rs"), Some(("sys", 2)));
+        assert_eq!(top_module("mesh-agent/src/drain.rs"), Some(("drain", 1)));
+        assert_eq!(top_module("mesh-agent/src/lib.rs"), None);
+        assert_eq!(top_module("xtask/src/main.rs"), None);
     }
 }

@@ -33,6 +33,8 @@ pub(crate) struct Balancer {
     /// Where ties are broken, so that workers do not all begin with the same one.
     offset: usize,
     picks: u64,
+    /// Of the newest configuration that it has heard of.
+    generation: u64,
     states: Map<Id, Rc<State>>,
     /// By the place of the endpoints in memory.
     lists: Map<usize, List>,
@@ -45,6 +47,7 @@ impl Balancer {
         Self {
             offset: index,
             picks: 0,
+            generation: 0,
             states: Map::default(),
             lists: Map::default(),
         }
@@ -78,8 +81,13 @@ impl Balancer {
     }
 
     /// Another configuration is in force: what is known of endpoints that it has
-    /// stays, the rest is forgotten.
+    /// stays, the rest is forgotten. To be told before each pick: what it has seen
+    /// already costs nothing.
     pub(crate) fn hear(&mut self, snapshot: &Snapshot) {
+        if snapshot.generation <= self.generation {
+            return;
+        }
+        self.generation = snapshot.generation;
         self.lists.retain(|_, list| {
             let service = snapshot.services.get(&list.service);
             let port = service.and_then(|service| service.port(list.port));
@@ -133,10 +141,13 @@ mod tests {
     }
 
     /// A Service of pods, and the pods.
-    fn snapshot(pods: &[(u8, &str)]) -> Snapshot {
+    fn snapshot(generation: u64, pods: &[(u8, &str)]) -> Snapshot {
         let pods: Vec<_> = pods.iter().map(|(n, uid)| (*n, pod(*n, uid))).collect();
         let endpoints = pods.iter().map(|(n, pod)| endpoint(pod, *n)).collect();
-        let mut snapshot = Snapshot::default();
+        let mut snapshot = Snapshot {
+            generation,
+            ..Snapshot::default()
+        };
         let service = Service {
             key: ServiceKey::new("shop", "web"),
             vips: vec![[10, 96, 0, 1].into()],
@@ -177,7 +188,7 @@ mod tests {
 
     #[test]
     fn endpoints_are_picked_in_turn_and_workers_begin_with_others() {
-        let snapshot = snapshot(&[(1, "a"), (2, "b"), (3, "c")]);
+        let snapshot = snapshot(1, &[(1, "a"), (2, "b"), (3, "c")]);
         let mut first = Balancer::new(0);
         assert_eq!(picks(&mut first, &snapshot, 6), [1, 2, 3, 1, 2, 3]);
         let mut second = Balancer::new(1);
@@ -186,7 +197,7 @@ mod tests {
 
     #[test]
     fn the_turn_of_one_service_is_not_that_of_another() {
-        let (one, other) = (snapshot(&[(1, "a"), (2, "b")]), snapshot(&[(3, "c")]));
+        let (one, other) = (snapshot(1, &[(1, "a"), (2, "b")]), snapshot(1, &[(3, "c")]));
         let mut balancer = Balancer::new(0);
         let mut picked = vec![];
         for _ in 0..4 {
@@ -199,9 +210,9 @@ mod tests {
     #[test]
     fn a_new_endpoint_changes_nothing_of_the_others_turns() {
         let mut balancer = Balancer::new(0);
-        let before = snapshot(&[(1, "a"), (2, "b")]);
+        let before = snapshot(1, &[(1, "a"), (2, "b")]);
         assert_eq!(picks(&mut balancer, &before, 3), [1, 2, 1]);
-        let after = snapshot(&[(1, "a"), (2, "b"), (3, "c")]);
+        let after = snapshot(2, &[(1, "a"), (2, "b"), (3, "c")]);
         balancer.hear(&after);
         assert_eq!(picks(&mut balancer, &after, 4), [3, 2, 1, 3]);
     }
@@ -209,19 +220,21 @@ mod tests {
     #[test]
     fn a_pod_that_is_made_anew_is_another_endpoint_and_the_old_one_is_forgotten() {
         let mut balancer = Balancer::new(0);
-        let before = snapshot(&[(1, "a"), (2, "b")]);
+        let before = snapshot(1, &[(1, "a"), (2, "b")]);
         assert_eq!(picks(&mut balancer, &before, 1), [1]);
-        let after = snapshot(&[(1, "another"), (2, "b")]);
+        let after = snapshot(2, &[(1, "another"), (2, "b")]);
         balancer.hear(&after);
         assert_eq!(balancer.states.len(), 1, "of b");
         assert_eq!(picks(&mut balancer, &after, 1), [1]);
-        balancer.hear(&Snapshot::default());
+        balancer.hear(&before);
+        assert_eq!(balancer.states.len(), 2, "an older one says nothing");
+        balancer.hear(&snapshot(3, &[]));
         assert!(balancer.states.is_empty() && balancer.lists.is_empty());
     }
 
     #[test]
     fn a_second_attempt_goes_elsewhere_and_again_where_there_is_nobody_else() {
-        let snapshot = snapshot(&[(1, "a"), (2, "b")]);
+        let snapshot = snapshot(1, &[(1, "a"), (2, "b")]);
         let mut balancer = Balancer::new(0);
         let mut attempt = Attempt::default();
         let first = pick(&mut balancer, &snapshot, &mut attempt);
@@ -235,7 +248,7 @@ mod tests {
     #[test]
     fn nothing_is_picked_of_another_family_or_where_there_is_none() {
         let mut balancer = Balancer::new(0);
-        let snapshot = snapshot(&[(1, "a")]);
+        let snapshot = snapshot(1, &[(1, "a")]);
         let service = snapshot.services.values().next().expect("a Service");
         let ipv6 = "fd00::1".parse().expect("an address");
         let candidates = Candidates::new(service, &service.ports[0], ipv6);

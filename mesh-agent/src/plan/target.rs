@@ -69,6 +69,7 @@ impl Backends<'_> {
         match &self.kind {
             Kind::Direct(workload) => Ok(self.direct(*workload)),
             Kind::Service(candidates) => {
+                balancer.hear(self.snapshot);
                 let endpoint = balancer.pick(candidates, attempt);
                 let endpoint = endpoint.ok_or(RefuseReason::NoEndpoint)?;
                 Ok(self.endpoint(candidates, endpoint))

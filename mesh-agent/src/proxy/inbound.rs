@@ -147,7 +147,7 @@ async fn race(
     report: &mut Report,
     authorized: Authorized,
 ) -> Result<Classified, RefuseReason> {
-    let calling = call_and_look(accepted, authorized.permit());
+    let calling = call_and_inspect(accepted, authorized.permit());
     let (sniffed, upstream) = Box::pin(calling).await?;
     match sniffed {
         Sniffed::Mesh => {
@@ -158,13 +158,7 @@ async fn race(
         }
         Sniffed::Malformed => Err(MALFORMED),
         Sniffed::Plaintext | Sniffed::Silent | Sniffed::Closed => {
-            let context = accepted.context();
-            let upstream = match upstream {
-                Some(upstream) => upstream,
-                None => {
-                    Box::pin(deliver(context, authorized.permit(), context.client_addr)).await?
-                }
-            };
+            let upstream = upstream.ok_or(RefuseReason::Internal)?;
             let _watched = authorized.arrived();
             Ok(Classified::Ended(
                 forward_between(accepted, report, &upstream).await,
@@ -173,7 +167,8 @@ async fn race(
     }
 }
 
-async fn call_and_look(
+/// Gives the application's side of all but what is no plaintext.
+async fn call_and_inspect(
     accepted: &Accepted,
     permit: &Permit,
 ) -> Result<(Sniffed, Option<TcpStream>), RefuseReason> {
@@ -191,7 +186,19 @@ async fn call_and_look(
             () = spoke(upstream.as_ref()), if upstream.is_some() => break Sniffed::Plaintext,
         }
     };
+    if upstream.is_none() && is_plaintext(sniffed) {
+        // The call that is under way, and no other: the application may have taken
+        // it already.
+        upstream = Some(delivering.await?);
+    }
     Ok((sniffed, upstream))
+}
+
+fn is_plaintext(sniffed: Sniffed) -> bool {
+    match sniffed {
+        Sniffed::Plaintext | Sniffed::Silent | Sniffed::Closed => true,
+        Sniffed::Mesh | Sniffed::Malformed => false,
+    }
 }
 
 /// The application has said something, or closed.

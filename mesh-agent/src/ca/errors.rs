@@ -15,10 +15,23 @@ pub enum Error {
         path: PathBuf,
         error: serde_json::Error,
     },
-    #[error(
-        "{path} must belong to this user and be closed to others (mode {mode:o}): chmod go-rwx"
-    )]
+    #[error("{path} is not closed to others (mode {mode:o}): chmod go-rwx")]
     Permissions { path: PathBuf, mode: u32 },
+    #[error(
+        "{path} belongs to user {owner}, and this command runs as user {user}: run it as user {owner}, as which the authority runs; nothing was changed"
+    )]
+    Owner {
+        path: PathBuf,
+        owner: u32,
+        user: u32,
+    },
+    /// The state is changed, and stays so.
+    #[error("done: {done}; but {failed}; to do: {remedy}")]
+    Half {
+        done: String,
+        failed: String,
+        remedy: &'static str,
+    },
     #[error("an authority runs on {0} already")]
     Running(PathBuf),
     #[error("{0} has no authority yet: start `mesh-agent ca run` once")]
@@ -53,6 +66,14 @@ pub enum Error {
     UnknownSerial(String),
     #[error("{0:?} is no serial number in hexadecimal")]
     NotASerial(String),
+}
+
+impl Error {
+    /// Was what the command is for done all the same?
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        matches!(self, Self::Half { .. })
+    }
 }
 
 /// Why a request is refused; the caller learns only the class.

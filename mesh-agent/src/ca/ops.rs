@@ -84,7 +84,34 @@ pub fn revoke_token(dir: &Path, id: &str) -> Result<(), Error> {
     let token = file.tokens.iter_mut().find(|t| t.id == id);
     token.ok_or_else(|| Error::NoToken(id.to_owned()))?.revoked = true;
     store.write(TOKENS, &file)?;
-    audit(&store, "token_revoked", id)
+    let done = format!("token {id} is revoked");
+    follows(&done, audited(&store, "token_revoked", id), UNWRITTEN)
+}
+
+/// Nothing that the command is for.
+const UNWRITTEN: &str = "mend what the message names; what was done stays done";
+const UNPUBLISHED: &str = "mend what the message names, then start `mesh-agent ca run` again: it publishes at its start; `mesh-agent ca show` says what is next";
+const REVOKE_AGAIN: &str =
+    "mend what the message names, then run this command again: it publishes again";
+
+/// What follows a change that is made. Where it fails, the change is made all
+/// the same: the error says so.
+fn follows(done: &str, following: Result<(), String>, remedy: &'static str) -> Result<(), Error> {
+    following.map_err(|failed| Error::Half {
+        done: done.to_owned(),
+        failed,
+        remedy,
+    })
+}
+
+fn published(store: &Store, now: SystemTime) -> Result<(), String> {
+    let failed = |e| format!("bundle.pem and crl.pem are not published anew: {e}");
+    publish(store, now).map_err(failed)
+}
+
+fn audited(store: &Store, event: &str, what: &str) -> Result<(), String> {
+    let failed = |e| format!("the audit trail does not say so: {e}");
+    audit(store, event, what).map_err(failed)
 }
 
 /// What a step of a rotation did, and what comes next.
@@ -170,8 +197,9 @@ pub fn rotate(dir: &Path, step: &Step, force: bool) -> Result<Rotated, Error> {
         return Err(Error::TooEarly(time(until)));
     }
     store.write(AUTHORITY, &file)?;
-    publish(&store, now)?;
-    audit(&store, "rotated", &format!("{step:?}"))?;
+    let audited = audited(&store, "rotated", &format!("{step:?}"));
+    follows(&done, published(&store, now), UNPUBLISHED)?;
+    follows(&done, audited, UNWRITTEN)?;
     let next = next(&file, &live);
     Ok(Rotated { done, next })
 }
@@ -221,17 +249,17 @@ pub fn revoke(dir: &Path, serial: &str, force: bool, out: Option<&Path>) -> Resu
         file.revoked.push(revoked);
     }
     store.write(REVOKED, &file)?;
-    publish(&store, now)?;
-    audit(&store, "revoked", &serial)?;
+    let done = format!("{serial} is revoked");
+    let audited = audited(&store, "revoked", &serial);
+    follows(&done, published(&store, now), REVOKE_AGAIN)?;
     let path = store.path(CRL);
     if let Some(out) = out {
-        replace(&path, out).map_err(|error| Error::Io {
-            path: out.to_owned(),
-            error,
-        })?;
-        return Ok(out.to_owned());
+        let copied = replace(&path, out);
+        let failed = |e| format!("the list is not copied to {}: {e}", out.display());
+        follows(&done, copied.map_err(failed), REVOKE_AGAIN)?;
     }
-    Ok(path)
+    follows(&done, audited, UNWRITTEN)?;
+    Ok(out.map_or(path, Path::to_owned))
 }
 
 /// Whole or not at all: an agent may look at any moment.

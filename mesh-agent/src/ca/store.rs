@@ -33,7 +33,11 @@ impl Store {
 
     /// Of an authority that was started once: asking must not make one.
     pub(super) fn known(dir: &Path) -> Result<Self, Error> {
-        if !dir.exists() {
+        let exists = dir.try_exists().map_err(|error| Error::Io {
+            path: dir.to_owned(),
+            error,
+        })?;
+        if !exists {
             return Err(Error::Empty(dir.to_owned()));
         }
         Self::open(dir)
@@ -109,8 +113,10 @@ impl Store {
             let mut file = private().create_new(true).write(true).open(&draft)?;
             file.write_all(bytes)?;
             file.sync_all()?;
+            // Before the file is there: what fails up to here has changed nothing.
+            let dir = File::open(&self.dir)?;
             fs::rename(&draft, self.path(name))?;
-            File::open(&self.dir)?.sync_all()
+            dir.sync_all()
         };
         write().map_err(|e| self.failed(name, e))
     }
@@ -200,13 +206,55 @@ pub(super) fn check_private(path: &Path) -> Result<(), Error> {
         path: path.to_owned(),
         error,
     })?;
-    let own = meta.uid() == nix::unistd::geteuid().as_raw();
-    if own && meta.mode() & 0o077 == 0 {
-        Ok(())
-    } else {
-        Err(Error::Permissions {
-            path: path.to_owned(),
-            mode: meta.mode() & 0o7777,
-        })
+    let user = nix::unistd::geteuid().as_raw();
+    must_be_private(path, (meta.uid(), meta.mode()), user)
+}
+
+fn must_be_private(path: &Path, (owner, mode): (u32, u32), user: u32) -> Result<(), Error> {
+    let path = path.to_owned();
+    if owner != user {
+        // Whatever its mode: what this user wrote there would be closed to the owner.
+        return Err(Error::Owner { path, owner, user });
+    }
+    if mode & 0o077 != 0 {
+        let mode = mode & 0o7777;
+        return Err(Error::Permissions { path, mode });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_not_the_owner_is_told_whose_it_is_and_no_mode() {
+        let path = Path::new("/state");
+        let refused = |owner, mode, user| match must_be_private(path, (owner, mode), user) {
+            Ok(()) => String::new(),
+            Err(error) => error.to_string(),
+        };
+        assert_eq!(refused(7, 0o40_700, 7), "");
+        for (user, mode) in [(8, 0o40_700), (0, 0o40_755)] {
+            let said = refused(7, mode, user);
+            assert!(said.contains("run it as user 7"), "{said}");
+            assert!(!said.contains("chmod"), "{said}");
+        }
+        let said = refused(7, 0o40_750, 7);
+        assert!(
+            said.contains("chmod go-rwx") && said.contains("750"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_looked_for_is_not_said_to_be_absent() {
+        // A name below a file: no answer, where a missing one has the answer no.
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let long = file.path().with_file_name("x".repeat(300));
+        let known = |dir: &Path| Store::known(dir).err().expect("refused");
+        assert!(matches!(known(&long), Error::Io { .. }), "{}", known(&long));
+        let absent = file.path().with_extension("absent");
+        assert!(matches!(known(&absent), Error::Empty(_)));
     }
 }

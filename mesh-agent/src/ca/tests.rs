@@ -151,6 +151,60 @@ fn state_that_others_can_read_is_refused() {
     Ca::open(config(dir.path())).expect("an authority");
 }
 
+/// Nothing can take the place of a directory that is not empty.
+fn is_in_the_way_of(ca: &Ca, name: &str) -> std::path::PathBuf {
+    let path = ca.store.path(name);
+    std::fs::remove_file(&path).expect("removed");
+    std::fs::create_dir_all(path.join("x")).expect("made");
+    path
+}
+
+#[test]
+fn a_step_that_is_done_and_not_published_says_both() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let ca = Ca::open(config(dir.path())).expect("an authority");
+    let state = ca.config.state_dir.clone();
+    let way = is_in_the_way_of(&ca, BUNDLE);
+    let half = rotate(&state, &Step::Prepare(None), false).expect_err("not published");
+    assert!(half.is_done(), "{half}");
+    let said = half.to_string();
+    let parts = ["done: authority", "not published", "bundle.pem", "ca run"];
+    assert!(parts.iter().all(|part| said.contains(part)), "{said}");
+    let prepared = show(&state).expect("shown").authorities.len();
+    assert_eq!(prepared, 2, "it is done");
+    let trail = std::fs::read_to_string(ca.store.path(AUDIT)).expect("a trail");
+    assert!(trail.contains("rotated"), "{trail}");
+    // As it says.
+    std::fs::remove_dir_all(way).expect("mended");
+    drop(ca);
+    let ca = Ca::open(config(dir.path())).expect("an authority");
+    let bundle = std::fs::read_to_string(ca.store.path(BUNDLE)).expect("a bundle");
+    assert_eq!(bundle.matches("BEGIN").count(), 2);
+}
+
+#[test]
+fn a_revocation_whose_list_cannot_be_written_or_copied_is_one() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let ca = Ca::open(config(dir.path())).expect("an authority");
+    let state = ca.config.state_dir.clone();
+    let serial = |n: u8| format!("0{n}");
+    let nowhere = dir.path().join("absent/crl.pem");
+    let half = revoke(&state, &serial(1), true, Some(&nowhere)).expect_err("not copied");
+    assert!(
+        half.is_done() && half.to_string().contains("not copied"),
+        "{half}"
+    );
+    let way = is_in_the_way_of(&ca, CRL);
+    let half = revoke(&state, &serial(2), true, None).expect_err("not published");
+    assert!(
+        half.is_done() && half.to_string().contains("again"),
+        "{half}"
+    );
+    assert_eq!(show(&state).expect("shown").revoked.len(), 2);
+    std::fs::remove_dir_all(way).expect("mended");
+    revoke(&state, &serial(2), true, None).expect("as it says");
+}
+
 #[test]
 fn a_line_that_a_crash_cut_off_hurts_no_other() {
     let dir = tempfile::tempdir().expect("a directory");

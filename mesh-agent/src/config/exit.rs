@@ -50,7 +50,7 @@ impl Exit {
                 "cannot ask: no agent answers, there is no such file, pod or Service, or no certain answer"
             }
             Self::Degraded => {
-                "degraded: it works, and something does not; what is printed says what, and what to do"
+                "degraded: it works, or is done, and something with it does not or is not; what is printed says what, and what to do"
             }
         }
     }

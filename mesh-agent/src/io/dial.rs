@@ -9,7 +9,7 @@ use socket2::Socket;
 use tokio::net::TcpStream;
 
 use super::limits::Limits;
-use crate::model::RefuseReason;
+use crate::model::{RefuseReason, Refused};
 use crate::plan::MayDial;
 use crate::sys::{netns::Netns, socket};
 
@@ -31,13 +31,13 @@ pub(crate) async fn dial(
     may_dial: &impl MayDial,
     from: From<'_>,
     deadline: Duration,
-) -> Result<TcpStream, RefuseReason> {
+) -> Result<TcpStream, Refused> {
     let make = || match from.through {
         false => socket::dial_socket(from.source, from.ports),
         true => socket::dial_through_socket(from.source, from.ports),
     };
     let socket = start(from.netns, from.limits, make, may_dial.to());
-    finish(socket.map_err(|e| reason(&e))?, from.source, deadline).await
+    finish(socket.map_err(|e| refused(&e))?, from.source, deadline).await
 }
 
 /// Makes the socket and sends the SYN; the SYN's tuple is recorded on the way.
@@ -65,22 +65,29 @@ pub(crate) async fn finish(
     stream: TcpStream,
     source: IpAddr,
     deadline: Duration,
-) -> Result<TcpStream, RefuseReason> {
+) -> Result<TcpStream, Refused> {
     match tokio::time::timeout(deadline, stream.writable()).await {
         // An answer that came while this thread did not run is one: the other
         // side has the connection, and would see it end.
-        Err(_) if stream.peer_addr().is_err() => return Err(RefuseReason::ConnectTimeout),
-        Ok(Err(e)) => return Err(reason(&e)),
+        Err(_) if stream.peer_addr().is_err() => return Err(RefuseReason::ConnectTimeout.into()),
+        Ok(Err(e)) => return Err(refused(&e)),
         Err(_) | Ok(Ok(())) => {}
     }
     match socket::connected(&stream, source) {
         Ok(()) => Ok(stream),
-        Err(e) => Err(reason(&e)),
+        Err(e) => Err(refused(&e)),
     }
 }
 
 /// What an error of a dial is to the connection that needs it.
-pub(crate) fn reason(error: &io::Error) -> RefuseReason {
+pub(crate) fn refused(error: &io::Error) -> Refused {
+    Refused {
+        errno: error.raw_os_error(),
+        ..reason(error).into()
+    }
+}
+
+fn reason(error: &io::Error) -> RefuseReason {
     match error.raw_os_error() {
         Some(libc::ECONNREFUSED | libc::ECONNRESET) => RefuseReason::ConnectRefused,
         Some(libc::ETIMEDOUT) => RefuseReason::ConnectTimeout,
@@ -128,8 +135,22 @@ mod tests {
             }
         };
         assert!(
-            matches!(silent, Err(RefuseReason::ConnectTimeout)),
+            matches!(&silent, Err(refused) if refused.reason == RefuseReason::ConnectTimeout),
             "{silent:?}"
         );
+    }
+
+    #[tokio::test]
+    async fn what_the_kernel_said_is_kept_beside_what_it_means() {
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let to = closed.local_addr().expect("an address");
+        drop(closed);
+        let socket = socket::dial_socket(to.ip(), None).expect("a socket");
+        let _under_way = socket.connect(&to.into());
+        let stream = TcpStream::from_std(socket.into()).expect("a stream");
+        let ended = finish(stream, to.ip(), Duration::from_secs(5)).await;
+        let refused = ended.expect_err("nobody listens");
+        assert_eq!(refused.reason, RefuseReason::ConnectRefused);
+        assert_eq!(refused.errno, Some(libc::ECONNREFUSED));
     }
 }

@@ -25,6 +25,8 @@ pub struct Flow {
     /// Of the connection between the agents; `None` where there is none (yet).
     pub tls: Option<TlsParameters>,
     pub peer_certificate: Option<Arc<PeerCertificate>>,
+    /// The kernel's error, where one is why it was refused.
+    pub errno: Option<i32>,
     /// The rule that allowed or denied; `None` where no policy selects the destination.
     pub rule: Option<RuleRef>,
     /// The rule of the destination's policy that denied, where it was asked on another node.

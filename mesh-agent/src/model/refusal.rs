@@ -2,6 +2,9 @@
 //! labels, log, answers and documents come.
 
 use std::fmt;
+use std::sync::Arc;
+
+use super::PeerCertificate;
 
 /// Who has to change something before it works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -223,6 +226,26 @@ refusals! {
     /// Closed or reset during the handshake.
     Closed: "tls_closed", Peer, Elsewhere, TlsFailure, UNAVAILABLE,
         "network, or a peer that ends or refused without an alert";
+}
+
+/// A refusal with what is known of its cause.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    pub reason: RefuseReason,
+    /// The kernel's error, where that is the cause.
+    pub errno: Option<i32>,
+    /// What the peer's certificate says, where its handshake failed: a claim.
+    pub shown: Option<Arc<PeerCertificate>>,
+}
+
+impl From<RefuseReason> for Refused {
+    fn from(reason: RefuseReason) -> Self {
+        Self {
+            reason,
+            errno: None,
+            shown: None,
+        }
+    }
 }
 
 impl fmt::Display for RefuseReason {

@@ -45,6 +45,7 @@ pub(super) fn outcome(reason: CloseReason) -> Outcome {
             peer_certificate: None,
             rule: None,
             denied_by: None,
+            errno: None,
             started: SystemTime::UNIX_EPOCH,
             generation: 3,
         }),

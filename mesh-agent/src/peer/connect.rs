@@ -6,37 +6,11 @@ use std::time::{Duration, Instant};
 use super::peers::{PROTOCOL, Peers};
 use crate::enrol::LocalPod;
 use crate::io::dial;
-use crate::model::{PeerCertificate, RefuseReason, TlsFailure, TlsRole};
+use crate::model::{RefuseReason, Refused, TlsFailure, TlsRole};
 use crate::plan::{MayDial as _, MeshPeer};
 use crate::sys::socket;
 use crate::tls::{self, Credentials, PeerId};
 use crate::tunnel::Connection;
-
-/// There is no session with the other agent.
-#[derive(Debug)]
-pub(crate) struct Refused {
-    pub(crate) reason: RefuseReason,
-    /// What the peer's certificate says, where it was refused: a claim.
-    pub(crate) shown: Option<Arc<PeerCertificate>>,
-}
-
-impl From<RefuseReason> for Refused {
-    fn from(reason: RefuseReason) -> Self {
-        Self {
-            reason,
-            shown: None,
-        }
-    }
-}
-
-impl From<tls::Failed> for Refused {
-    fn from(failed: tls::Failed) -> Self {
-        Self {
-            reason: RefuseReason::Tls(failed.failure),
-            shown: failed.shown,
-        }
-    }
-}
 
 impl Peers {
     /// Verified, and noted as a proof.

@@ -16,7 +16,7 @@ mod proofs;
 mod reach;
 mod renew;
 
-pub(crate) use connect::{Refused, credentials, still_trusted};
+pub(crate) use connect::{credentials, still_trusted};
 pub(crate) use metrics::Metrics;
 pub(crate) use peers::{Config, Peers, Preconnect};
 pub(crate) use proofs::{Pair, PeerSession, Proofs, RenewalAction};

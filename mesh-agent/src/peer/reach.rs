@@ -6,10 +6,10 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::connect::{Refused, still_trusted};
+use super::connect::still_trusted;
 use super::peers::{PROTOCOL, Peers, Preconnect};
 use crate::enrol::LocalPod;
-use crate::model::{RefuseReason, TlsFailure};
+use crate::model::{RefuseReason, Refused, TlsFailure};
 use crate::plan::{MayDial as _, MeshPeer};
 use crate::tunnel::{Connection, Key};
 

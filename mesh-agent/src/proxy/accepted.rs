@@ -5,7 +5,7 @@ use tokio::net::TcpStream;
 use super::context::{ConnectionContext, Exchange};
 use super::forward::{ForwardEnd, forward_plain};
 use super::report::Report;
-use crate::model::{ByteCounts, CloseReason, RefuseReason};
+use crate::model::{ByteCounts, CloseReason, Refused};
 use crate::sys::socket;
 
 /// The first stage: a connection that was steered to this agent.
@@ -20,16 +20,16 @@ impl Accepted {
     }
 
     /// Closes the client the way that fits the end, then tells of it.
-    pub(super) fn conclude(self, mut report: Report, result: Result<ForwardEnd, RefuseReason>) {
+    pub(super) fn conclude(self, mut report: Report, result: Result<ForwardEnd, Refused>) {
         let (bytes, reason) = match result {
             Ok(ended) => ended,
-            Err(reason) => (ByteCounts::default(), CloseReason::Refused(reason)),
+            Err(refused) => {
+                report.blame(&refused);
+                (ByteCounts::default(), CloseReason::Refused(refused.reason))
+            }
         };
         if reason != CloseReason::Finished {
             socket::reset_on_close(&self.client);
-        }
-        if let CloseReason::Refused(RefuseReason::Tls(_)) = reason {
-            report.shown(self.context().entry().take_shown());
         }
         drop(self.client);
         report.ended(bytes, reason);

@@ -3,7 +3,7 @@
 use super::context::Exchange;
 use super::registry::Watched;
 use super::report::Report;
-use crate::model::RefuseReason;
+use crate::model::{RefuseReason, Refused};
 use crate::plan::{AuthzInput, Verdict};
 use crate::policy::Permit;
 
@@ -32,7 +32,7 @@ pub(super) fn authorize(
     exchange: &Exchange,
     report: &mut Report,
     check: AuthzInput,
-) -> Result<Authorized, RefuseReason> {
+) -> Result<Authorized, Refused> {
     let now = exchange.context.worker.agent.published.load();
     match check.verdict(&exchange.in_force, &now) {
         Verdict::Permit(permit) => {
@@ -44,9 +44,9 @@ pub(super) fn authorize(
         }
         Verdict::Deny(refusal) => {
             report.flow().rule = refusal.rule().cloned();
-            Err(refusal.reason())
+            Err(refusal.reason().into())
         }
         // There is no request to ask for.
-        Verdict::NeedsRequest => Err(RefuseReason::Denied),
+        Verdict::NeedsRequest => Err(RefuseReason::Denied.into()),
     }
 }

@@ -35,7 +35,7 @@ pub(super) async fn serve(
             false => RefuseReason::PodRemoved,
         };
         let report = accepted.exchange.report();
-        return accepted.conclude(report, Err(reason));
+        return accepted.conclude(report, Err(reason.into()));
     }
     let source = inbound.then(|| accepted.exchange.source());
     let _place = match agent.places.enter(context.pod.places(), source) {
@@ -43,7 +43,7 @@ pub(super) async fn serve(
         Err(full) => {
             agent.metrics.over_share(full);
             let report = accepted.exchange.report();
-            return accepted.conclude(report, Err(RefuseReason::OverLimit));
+            return accepted.conclude(report, Err(RefuseReason::OverLimit.into()));
         }
     };
     // Each on the heap for as long as it lasts: a connection waits with the

@@ -23,9 +23,7 @@ use super::registry::{ConnectionEntry, ConnectionRegistry, CutReason, Registrati
 use super::spare::Spare;
 use crate::balance::Balancer;
 use crate::enrol::LocalPod;
-use crate::model::{
-    ClientAddr, ConnectionId, OrigDst, RefuseReason, TrustDomain, UnknownPeer, Workload,
-};
+use crate::model::{ClientAddr, ConnectionId, OrigDst, TrustDomain, UnknownPeer, Workload};
 use crate::observe::{self, Observe};
 use crate::peer::{self, Peers, Preconnect, Proofs};
 use crate::plan::{DecisionContext, InForce};
@@ -254,14 +252,6 @@ impl ConnectionContext {
     /// Does the connection come from elsewhere to the pod?
     pub(super) fn is_inbound(&self) -> bool {
         self.pod.workload.ips.contains(self.orig_dst.ip())
-    }
-
-    /// Why there is no session with the other agent; what its failed handshake
-    /// showed is kept for the report.
-    pub(super) fn refuse(&self, refused: impl Into<peer::Refused>) -> RefuseReason {
-        let refused = refused.into();
-        self.entry().set_shown(refused.shown);
-        refused.reason
     }
 }
 

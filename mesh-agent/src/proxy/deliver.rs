@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use super::context::ConnectionContext;
 use super::ports::{PORT_TRIES, PortRange};
 use crate::io::{Limits, dial};
-use crate::model::{ClientAddr, RefuseReason};
+use crate::model::{ClientAddr, RefuseReason, Refused};
 use crate::policy::Permit;
 use crate::sys::{netns::Netns, socket};
 
@@ -23,7 +23,7 @@ pub(super) async fn deliver(
     context: &ConnectionContext,
     permit: &Permit,
     client: ClientAddr,
-) -> Result<TcpStream, RefuseReason> {
+) -> Result<TcpStream, Refused> {
     let worker = &context.worker;
     let delivery = Delivery {
         ports: &worker.ports,
@@ -51,16 +51,20 @@ async fn connect(
     netns: &Netns,
     client: ClientAddr,
     delivery: &Delivery<'_>,
-) -> Result<TcpStream, RefuseReason> {
+) -> Result<TcpStream, Refused> {
     let end = Instant::now() + delivery.deadline;
     loop {
         let socket = start_delivery(netns, client.ip(), permit.destination(), delivery)?;
         let left = end.saturating_duration_since(Instant::now());
         match dial::finish(socket, client.ip(), left.min(SILENCE)).await {
-            Err(RefuseReason::ConnectTimeout) if left > SILENCE => {}
+            Err(refused) if is_silent(&refused) && left > SILENCE => {}
             result => return result,
         }
     }
+}
+
+fn is_silent(refused: &Refused) -> bool {
+    refused.reason == RefuseReason::ConnectTimeout
 }
 
 fn start_delivery(
@@ -68,7 +72,7 @@ fn start_delivery(
     client: IpAddr,
     to: SocketAddr,
     delivery: &Delivery<'_>,
-) -> Result<TcpStream, RefuseReason> {
+) -> Result<TcpStream, Refused> {
     let ports = delivery.ports;
     for attempt in 0..PORT_TRIES {
         let source = SocketAddr::new(client, ports.take());
@@ -78,8 +82,8 @@ fn start_delivery(
             Err(e) if matches!(e.kind(), ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable) => {
                 ports.skip(attempt);
             }
-            Err(e) => return Err(dial::reason(&e)),
+            Err(e) => return Err(dial::refused(&e)),
         }
     }
-    Err(RefuseReason::SourcePortsExhausted)
+    Err(RefuseReason::SourcePortsExhausted.into())
 }

@@ -19,7 +19,7 @@ use super::deliver::deliver;
 use super::forward::ForwardEnd;
 use super::report::Report;
 use crate::model::policy::PeerMode;
-use crate::model::{RefuseReason, Security, TlsFailure, UpstreamAddr};
+use crate::model::{RefuseReason, Refused, Security, TlsFailure, UpstreamAddr};
 use crate::plan::AuthzInput;
 use crate::policy::Permit;
 use crate::sys::socket;
@@ -52,9 +52,9 @@ pub(super) async fn serve(accepted: Accepted) -> Option<Accepted> {
     None
 }
 
-async fn classify(accepted: &Accepted, report: &mut Report) -> Result<Classified, RefuseReason> {
+async fn classify(accepted: &Accepted, report: &mut Report) -> Result<Classified, Refused> {
     if socket::is_own_delivery(&accepted.client) {
-        return Err(RefuseReason::Loop);
+        return Err(RefuseReason::Loop.into());
     }
     let context = accepted.context();
     let policy = &accepted.exchange.in_force.policy;
@@ -66,7 +66,7 @@ async fn classify(accepted: &Accepted, report: &mut Report) -> Result<Classified
 }
 
 /// Waits for the first bytes; the connection's cut and its deadline end the wait.
-async fn inspect(accepted: &Accepted) -> Result<Sniffed, RefuseReason> {
+async fn inspect(accepted: &Accepted) -> Result<Sniffed, Refused> {
     let context = accepted.context();
     let _slot = context.pre_auth();
     let deadline = context.worker.agent.config.handshake_timeout;
@@ -77,16 +77,16 @@ async fn inspect(accepted: &Accepted) -> Result<Sniffed, RefuseReason> {
     }
 }
 
-async fn strict(accepted: &Accepted) -> Result<Classified, RefuseReason> {
+async fn strict(accepted: &Accepted) -> Result<Classified, Refused> {
     match inspect(accepted).await? {
         Sniffed::Mesh => Ok(Classified::Mesh),
         Sniffed::Plaintext | Sniffed::Silent | Sniffed::Closed | Sniffed::Malformed => {
-            Err(RefuseReason::PlaintextRefused)
+            Err(RefuseReason::PlaintextRefused.into())
         }
     }
 }
 
-async fn permissive(accepted: &Accepted, report: &mut Report) -> Result<Classified, RefuseReason> {
+async fn permissive(accepted: &Accepted, report: &mut Report) -> Result<Classified, Refused> {
     let (context, exchange) = (accepted.context(), &accepted.exchange);
     let authorized = authorize_plaintext(exchange, report);
     let known = exchange
@@ -110,16 +110,13 @@ async fn permissive(accepted: &Accepted, report: &mut Report) -> Result<Classifi
                     forward_between(accepted, report, &stream).await,
                 ))
             }
-            Sniffed::Malformed => Err(MALFORMED),
+            Sniffed::Malformed => Err(MALFORMED.into()),
         },
     }
 }
 
 /// The policy for a caller without identity.
-fn authorize_plaintext(
-    exchange: &Exchange,
-    report: &mut Report,
-) -> Result<Authorized, RefuseReason> {
+fn authorize_plaintext(exchange: &Exchange, report: &mut Report) -> Result<Authorized, Refused> {
     let context = &exchange.context;
     report.flow().upstream = Some(UpstreamAddr::new(context.orig_dst.get()));
     report.flow().security = Security::None;
@@ -132,7 +129,7 @@ fn authorize_plaintext(
 }
 
 /// Straight to the application.
-async fn plaintext(accepted: &Accepted, report: &mut Report) -> Result<ForwardEnd, RefuseReason> {
+async fn plaintext(accepted: &Accepted, report: &mut Report) -> Result<ForwardEnd, Refused> {
     let context = accepted.context();
     let authorized = authorize_plaintext(&accepted.exchange, report)?;
     let upstream = Box::pin(deliver(context, authorized.permit(), context.client_addr)).await?;
@@ -146,7 +143,7 @@ async fn race(
     accepted: &Accepted,
     report: &mut Report,
     authorized: Authorized,
-) -> Result<Classified, RefuseReason> {
+) -> Result<Classified, Refused> {
     let calling = call_and_inspect(accepted, authorized.permit());
     let (sniffed, upstream) = Box::pin(calling).await?;
     match sniffed {
@@ -156,7 +153,7 @@ async fn race(
             }
             Ok(Classified::Mesh)
         }
-        Sniffed::Malformed => Err(MALFORMED),
+        Sniffed::Malformed => Err(MALFORMED.into()),
         Sniffed::Plaintext | Sniffed::Silent | Sniffed::Closed => {
             let upstream = upstream.ok_or(RefuseReason::Internal)?;
             let _watched = authorized.arrived();
@@ -171,7 +168,7 @@ async fn race(
 async fn call_and_inspect(
     accepted: &Accepted,
     permit: &Permit,
-) -> Result<(Sniffed, Option<TcpStream>), RefuseReason> {
+) -> Result<(Sniffed, Option<TcpStream>), Refused> {
     let context = accepted.context();
     let deadline = context.worker.agent.config.handshake_timeout;
     let mut upstream = None;

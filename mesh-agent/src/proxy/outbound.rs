@@ -15,7 +15,9 @@ use super::forward::ForwardEnd;
 use super::report::Report;
 use crate::balance::Attempt;
 use crate::io::dial;
-use crate::model::{Direction, RefuseReason, Security, UnknownPeer, UpstreamAddr, Workload};
+use crate::model::{
+    Direction, RefuseReason, Refused, Security, UnknownPeer, UpstreamAddr, Workload,
+};
 use crate::plan::{self, AuthzInput, MayDial, Outside, Target, Transport};
 use crate::sys::socket;
 use mesh::MeshStream;
@@ -35,7 +37,7 @@ async fn forwarded(
     accepted: &Accepted,
     report: &mut Report,
     after: &mut Option<Box<MeshStream>>,
-) -> Result<ForwardEnd, RefuseReason> {
+) -> Result<ForwardEnd, Refused> {
     let exchange = &accepted.exchange;
     let target = target(exchange)?;
     let transport = exchange
@@ -53,12 +55,12 @@ async fn forwarded(
     }
 }
 
-fn target(exchange: &Exchange) -> Result<Target, RefuseReason> {
+fn target(exchange: &Exchange) -> Result<Target, Refused> {
     let context = &exchange.context;
     let from = (context.pod.workload.ips, context.client_addr.ip());
     let backends = plan::resolve(&exchange.in_force.snapshot, from, context.orig_dst)?;
     let mut balancer = context.worker.balancer.borrow_mut();
-    backends.pick(&mut balancer, &mut Attempt::default())
+    Ok(backends.pick(&mut balancer, &mut Attempt::default())?)
 }
 
 /// Outside of the mesh.
@@ -66,12 +68,12 @@ async fn plain(
     accepted: &Accepted,
     report: &mut Report,
     outside: &Outside,
-) -> Result<ForwardEnd, RefuseReason> {
+) -> Result<ForwardEnd, Refused> {
     let stream = dial_upstream(accepted.context(), outside).await?;
     if entered_pod(accepted.context(), &stream, outside.to()).is_some() {
         // Meanwhile the address is that of a pod here, whose policy nobody asked.
         socket::reset_on_close(&stream);
-        return Err(RefuseReason::WrongWorkload);
+        return Err(RefuseReason::WrongWorkload.into());
     }
     Ok(forward_between(accepted, report, &stream).await)
 }
@@ -82,7 +84,7 @@ async fn same_node(
     report: &mut Report,
     upstream: UpstreamAddr,
     workload: Arc<Workload>,
-) -> Result<ForwardEnd, RefuseReason> {
+) -> Result<ForwardEnd, Refused> {
     let authorized = authorize_here(&accepted.exchange, report, upstream, workload.clone())?;
     let permit = authorized.permit();
     let stream = dial_upstream(accepted.context(), permit).await?;
@@ -91,7 +93,7 @@ async fn same_node(
     let agent = &accepted.context().worker.agent;
     if !entered.is_some_and(|cookie| agent.is_pod(cookie, &workload)) {
         socket::reset_on_close(&stream);
-        return Err(RefuseReason::WrongWorkload);
+        return Err(RefuseReason::WrongWorkload.into());
     }
     let _watched = authorized.arrived();
     Ok(forward_between(accepted, report, &stream).await)
@@ -109,7 +111,7 @@ fn authorize_here(
     report: &mut Report,
     upstream: UpstreamAddr,
     workload: Arc<Workload>,
-) -> Result<Authorized, RefuseReason> {
+) -> Result<Authorized, Refused> {
     let context = &exchange.context;
     report.flow().direction = Direction::SameNode;
     report.flow().security = Security::SameNode;
@@ -128,7 +130,7 @@ fn authorize_here(
 async fn dial_upstream(
     context: &ConnectionContext,
     may_dial: &impl MayDial,
-) -> Result<TcpStream, RefuseReason> {
+) -> Result<TcpStream, Refused> {
     let config = &context.worker.agent.config;
     let from = context
         .pod

@@ -6,12 +6,11 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use smallvec::SmallVec;
 use tokio::sync::Notify;
 
-use crate::model::{CloseReason, PeerCertificate, RefuseReason, TlsFailure};
+use crate::model::{CloseReason, RefuseReason, Refused, TlsFailure};
 use crate::peer::PeerSession;
 use crate::plan::AuthzInput;
 
@@ -43,7 +42,11 @@ impl CutReason {
     }
 
     /// For one that had not reached its upstream.
-    pub(super) fn refuse(self) -> RefuseReason {
+    pub(super) fn refuse(self) -> Refused {
+        self.refuse_reason().into()
+    }
+
+    fn refuse_reason(self) -> RefuseReason {
         match self {
             Self::PodRemoved => RefuseReason::PodRemoved,
             Self::DrainDeadline => RefuseReason::Draining,
@@ -97,19 +100,9 @@ pub(super) struct ConnectionEntry {
     next_check: Cell<u32>,
     /// Of a connection between agents.
     session: RefCell<Option<PeerSession>>,
-    /// The certificate of a peer whose handshake failed.
-    shown: RefCell<Option<Arc<PeerCertificate>>>,
 }
 
 impl ConnectionEntry {
-    pub(super) fn set_shown(&self, certificate: Option<Arc<PeerCertificate>>) {
-        self.shown.replace(certificate);
-    }
-
-    pub(super) fn take_shown(&self) -> Option<Arc<PeerCertificate>> {
-        self.shown.take()
-    }
-
     pub(super) fn set_session(&self, session: PeerSession) {
         self.session.replace(Some(session));
     }
@@ -216,6 +209,8 @@ impl ConnectionRegistry {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[tokio::test]

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::context::Exchange;
 use crate::model::{
-    ByteCounts, ByteMeter, CloseReason, Direction, Flow, Outcome, PeerCertificate, RefuseReason,
-    Security, TlsParameters, UnknownPeer,
+    ByteCounts, ByteMeter, CloseReason, Direction, Flow, Outcome, Refused, Security, TlsParameters,
+    UnknownPeer,
 };
 use crate::observe;
 use crate::tls::PeerId;
@@ -40,6 +40,7 @@ impl Exchange {
             security: Security::Unknown,
             tls: None,
             peer_certificate: None,
+            errno: None,
             rule: None,
             denied_by: None,
             started: SystemTime::now(),
@@ -77,10 +78,12 @@ impl Report {
         flow.peer_certificate = Some(peer.certificate());
     }
 
-    /// What a peer showed in a handshake that failed: a claim.
-    pub(super) fn shown(&mut self, certificate: Option<Arc<PeerCertificate>>) {
-        if certificate.is_some() {
-            self.flow().peer_certificate = certificate;
+    /// Keeps what is known of the cause.
+    pub(super) fn blame(&mut self, refused: &Refused) {
+        let flow = self.flow();
+        flow.errno = refused.errno;
+        if refused.shown.is_some() {
+            flow.peer_certificate = refused.shown.clone();
         }
     }
 
@@ -102,8 +105,10 @@ impl Report {
         }
     }
 
-    pub(super) fn refused(self, reason: RefuseReason) {
-        self.ended(ByteCounts::default(), CloseReason::Refused(reason));
+    pub(super) fn refused(mut self, refused: impl Into<Refused>) {
+        let refused = refused.into();
+        self.blame(&refused);
+        self.ended(ByteCounts::default(), CloseReason::Refused(refused.reason));
     }
 
     pub(super) fn ended(mut self, bytes: ByteCounts, reason: CloseReason) {

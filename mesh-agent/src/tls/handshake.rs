@@ -21,7 +21,9 @@ use super::peer::PeerId;
 use super::records::{MAX_CIPHERTEXT, Records};
 use super::schedule::{self, CapturedSecrets};
 use super::{Credentials, provider, shown};
-use crate::model::{PeerCertificate, PeerProtocol, SpiffeId, TlsFailure, TlsParameters};
+use crate::model::{
+    PeerCertificate, PeerProtocol, RefuseReason, Refused, SpiffeId, TlsFailure, TlsParameters,
+};
 
 /// What a peer may send before we know it: a chain of 32 KiB and the rest.
 const MAX_HANDSHAKE: usize = 40 * 1024;
@@ -45,6 +47,15 @@ pub(crate) struct Failed {
     /// What the peer's certificate says, if it showed one that was refused: a
     /// claim of somebody who proved nothing.
     pub(crate) shown: Option<Arc<PeerCertificate>>,
+}
+
+impl From<Failed> for Refused {
+    fn from(failed: Failed) -> Self {
+        Self {
+            shown: failed.shown,
+            ..RefuseReason::Tls(failed.failure).into()
+        }
+    }
 }
 
 impl From<TlsFailure> for Failed {

@@ -46,7 +46,7 @@ pub(crate) mod tests;
 
 pub(crate) use ca_channel::{CaClient, CaName, CaServer, CaStream};
 pub(crate) use credentials::{Credentials, CredentialsError};
-pub(crate) use handshake::{Failed, Session, accept, connect};
+pub(crate) use handshake::{Session, accept, connect};
 pub(crate) use key::{KeyError, PrivateKey};
 pub(crate) use keys::{HEAD, MAX_PLAINTEXT, RecordError, TAIL};
 pub(crate) use merge::{Merged, merge_crl};

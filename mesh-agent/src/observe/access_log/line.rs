@@ -51,6 +51,7 @@ struct Line<'a> {
     counts: Option<Counts>,
     connect_ms: Option<f64>,
     reason: Option<&'static str>,
+    errno: Option<Errno>,
     response_flags: Option<&'static str>,
 }
 
@@ -60,6 +61,16 @@ struct Certificate<'a> {
     principal: Option<&'a SpiffeId>,
     #[serde(serialize_with = "shown")]
     serial: Hex<'a>,
+}
+
+/// An error by its name.
+struct Errno(i32);
+
+impl Serialize for Errno {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let name = nix::errno::Errno::from_raw(self.0);
+        serializer.collect_str(&format_args!("{name:?}"))
+    }
 }
 
 /// As `ca show` and `status` write a serial number.
@@ -165,6 +176,10 @@ pub(crate) const FIELDS: &[(&str, &str)] = &[
         "how it ended (in `close`): [metrics.md](metrics.md) has all values and what to do",
     ),
     (
+        "errno",
+        "the kernel's error that a refused connection met (`ECONNREFUSED`, `ENETUNREACH` …), where one is the cause",
+    ),
+    (
         "response_flags",
         "the same in one of few words (in `close`): [metrics.md](metrics.md)",
     ),
@@ -239,6 +254,7 @@ impl<'a> Line<'a> {
             counts,
             connect_ms: end.and_then(|e| e.connect_time).map(ms),
             reason: end.map(|e| close_reason(e.reason)),
+            errno: flow.errno.map(Errno),
             response_flags: end.map(|_| response_flags(live.flags)),
         }
     }

@@ -49,6 +49,7 @@ fn live(account: &str) -> Arc<Live> {
             serial: Arc::from([0x0a, 0xff]),
         })),
         denied_by: None,
+        errno: None,
         rule: Some(RuleRef {
             policy: "shop/web".into(),
             rule: Some(2),
@@ -69,6 +70,21 @@ fn formatted(account: &str) -> String {
     let mut out = Vec::new();
     line::append(&mut out, "n1", &record);
     String::from_utf8(out).expect("UTF-8")
+}
+
+#[test]
+fn a_line_names_the_error_of_the_kernel() {
+    let mut flow = (*live("web").flow).clone();
+    flow.errno = Some(libc::EHOSTUNREACH);
+    let record = Record {
+        at: std::time::SystemTime::UNIX_EPOCH,
+        live: Arc::new(Live::new(Arc::new(flow), ResponseFlags::Connect)),
+        event: Event::Open,
+    };
+    let mut out = Vec::new();
+    line::append(&mut out, "n1", &record);
+    let line: serde_json::Value = serde_json::from_slice(&out).expect("JSON");
+    assert_eq!(line["errno"], "EHOSTUNREACH");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::net::TcpStream;
 
 use crate::model::{
-    ClientAddr, CloseReason, PeerProtocol, RefuseReason, SpiffeId, TlsRole, UnknownPeer,
+    ClientAddr, CloseReason, PeerProtocol, RefuseReason, Refused, SpiffeId, TlsRole, UnknownPeer,
     UpstreamAddr, Workload,
 };
 use crate::peer::{credentials, still_trusted};
@@ -48,13 +48,12 @@ pub(in crate::proxy) async fn serve(accepted: Accepted) {
                 }
             }
         }
-        Err(reason) => {
+        Err(refused) => {
             let mut report = exchange.report();
             // Nothing is proven: whose address it is, and what it claimed to be.
             report.flow().source = exchange.workload_of_client();
-            report.shown(context.entry().take_shown());
             // No RST: it could overtake the alert that says why.
-            report.refused(reason);
+            report.refused(refused);
         }
     }
 }
@@ -82,15 +81,15 @@ fn begin(
 async fn handshake(
     context: &ConnectionContext,
     client: &TcpStream,
-) -> Result<(Session, SystemTime), RefuseReason> {
+) -> Result<(Session, SystemTime), Refused> {
     let _slot = context.pre_auth();
     let deadline = context.worker.agent.config.handshake_timeout;
     let accepting = async {
         let credentials = credentials(&context.pod, deadline).await?;
         socket::bound_unsent(client);
         let accepted = tls::accept(client, &credentials, deadline).await;
-        let session = accepted.map_err(|failed| context.refuse(failed))?;
-        Ok::<_, RefuseReason>((session, credentials.not_after()))
+        let session = accepted?;
+        Ok::<_, Refused>((session, credentials.not_after()))
     };
     let (session, not_after) = tokio::select! {
         biased; // removal and drain win
@@ -155,9 +154,9 @@ async fn stream(
     let (application, _watched) = match Box::pin(reach(&exchange, &mut report, peer, client)).await
     {
         Ok(reached) => reached,
-        Err(reason) => {
-            let reset_reason = reset_reason(reason, open, &report);
-            report.refused(reason);
+        Err(refused) => {
+            let reset_reason = reset_reason(refused.reason, open, &report);
+            report.refused(refused);
             return Box::pin(relay.finish_reset(connection, reset_reason)).await;
         }
     };
@@ -198,7 +197,7 @@ async fn reach(
     report: &mut Report,
     peer: SpiffeId,
     client: ClientAddr,
-) -> Result<(TcpStream, Watched), RefuseReason> {
+) -> Result<(TcpStream, Watched), Refused> {
     let authorized = authorize_peer(exchange, report, peer)?;
     let application = deliver(&exchange.context, authorized.permit(), client).await?;
     Ok((application, authorized.arrived()))
@@ -265,7 +264,7 @@ fn authorize_peer(
     exchange: &Exchange,
     report: &mut Report,
     peer: SpiffeId,
-) -> Result<Authorized, RefuseReason> {
+) -> Result<Authorized, Refused> {
     let context = &exchange.context;
     let input = AuthzInput::new(
         Some(peer),

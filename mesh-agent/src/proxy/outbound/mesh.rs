@@ -1,7 +1,7 @@
 //! To a pod in the mesh: a stream on a connection to its agent.
 
-use crate::model::{CloseReason, RefuseReason, TlsFailure};
-use crate::peer::{Peers, Refused, still_trusted};
+use crate::model::{CloseReason, RefuseReason, Refused, TlsFailure};
+use crate::peer::{Peers, still_trusted};
 use crate::plan::MeshPeer;
 use crate::proxy::accepted::Accepted;
 use crate::proxy::context::ConnectionContext;
@@ -24,7 +24,7 @@ pub(super) async fn serve(
     report: &mut Report,
     peer: &MeshPeer,
     after: &mut Option<Box<MeshStream>>,
-) -> Result<ForwardEnd, RefuseReason> {
+) -> Result<ForwardEnd, Refused> {
     let context = accepted.context();
     let carrying = begin(context, peer).await?;
     carrying.set_session(context);
@@ -37,10 +37,7 @@ pub(super) async fn serve(
 
 /// A stream on a pooled connection, or else on a new one. Large while it
 /// lasts, so not part of what waits.
-async fn begin(
-    context: &ConnectionContext,
-    peer: &MeshPeer,
-) -> Result<Box<MeshStream>, RefuseReason> {
+async fn begin(context: &ConnectionContext, peer: &MeshPeer) -> Result<Box<MeshStream>, Refused> {
     let (peers, key) = (&context.worker.peers, Peers::key(&context.pod, peer));
     let connection = match peers.pooled(key, peer) {
         Some(connection) => connection,
@@ -55,11 +52,11 @@ async fn begin(
 async fn unless_cut(
     context: &ConnectionContext,
     connecting: impl Future<Output = Result<Connection, Refused>>,
-) -> Result<Connection, RefuseReason> {
+) -> Result<Connection, Refused> {
     tokio::select! {
         biased; // removal and drain win over a connection just made
         reason = context.entry().cut.wait() => Err(reason.refuse()),
-        connected = connecting => connected.map_err(|refused| context.refuse(refused)),
+        connected = connecting => connected,
     }
 }
 
@@ -106,7 +103,7 @@ async fn stream(
     report: &mut Report,
     carrying: &mut MeshStream,
     peer: &MeshPeer,
-) -> Result<ForwardEnd, RefuseReason> {
+) -> Result<ForwardEnd, Refused> {
     let context = accepted.context();
     let idle = context.worker.agent.config.idle_timeout;
     let stopped = loop {

@@ -9,7 +9,8 @@ use tokio::net::TcpStream;
 
 use super::support::{DEADLINE, credentials, id, root, sockets};
 use crate::model::TlsFailure;
-use crate::tls::{Failed, HEAD, Opened, Session, TAIL, accept, connect, warm};
+use crate::tls::handshake::Failed;
+use crate::tls::{HEAD, Opened, Session, TAIL, accept, connect, warm};
 
 /// What the network does to the bytes of one direction.
 #[derive(Clone, Copy, Debug)]

@@ -94,7 +94,9 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
     let view = Arc::new(View::new(parts));
     let cancel = CancellationToken::new();
     let pages = tokio::spawn(admin::serve(admin, view.clone(), cancel.clone()));
-    let watching = tokio::spawn(directory.run(cancel.clone()));
+    let following = directory
+        .follow(cancel.clone())
+        .context("start the thread that follows the configuration")?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -151,8 +153,10 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
     reconciler.stop(flags.drain_timeout, on_stop).await?;
     identities.stop().await;
     cancel.cancel();
-    let (pages, watching) = tokio::join!(pages, watching);
-    pages.and(watching).context("end the control tasks")?;
+    let ended = tokio::task::spawn_blocking(move || following.join().is_ok());
+    let (pages, ended) = tokio::join!(pages, ended);
+    let ended = pages.and(ended).context("end the control tasks")?;
+    anyhow::ensure!(ended, "the thread that follows the configuration failed");
     // Absent is fine.
     let _absent = std::fs::remove_file(admin::socket_path(&flags.place.run_dir));
     Ok(())

@@ -6,6 +6,7 @@
 //! for a moment (an editor's rename, a ConfigMap's swap) is not gone yet.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -87,7 +88,8 @@ pub(super) struct Change {
 
 #[derive(Debug, Default)]
 pub(super) struct Files {
-    files: BTreeMap<PathBuf, Watched>,
+    /// By path; as text, for paths are compared part by part.
+    files: BTreeMap<OsString, Watched>,
     names: Interner,
     /// The directory was taken over once.
     started: bool,
@@ -141,7 +143,7 @@ impl Files {
         }
     }
 
-    fn changes(&self, mut before: BTreeMap<PathBuf, Watched>) -> Vec<Change> {
+    fn changes(&self, mut before: BTreeMap<OsString, Watched>) -> Vec<Change> {
         let mut changes = Vec::new();
         for (path, watched) in &self.files {
             let before = before.remove(path).map(|watched| watched.file);
@@ -163,11 +165,11 @@ impl Files {
         dir: &Path,
         now: Instant,
         names: &mut Interner,
-    ) -> Result<BTreeMap<PathBuf, Watched>, Error> {
+    ) -> Result<BTreeMap<OsString, Watched>, Error> {
         let mut next = BTreeMap::new();
         let mut count = 0;
         for path in list(dir)? {
-            let before = self.files.get(&path);
+            let before = self.files.get(path.as_os_str());
             // Before it is read: what is written meanwhile makes another one.
             let stat = stat::of(&path, SystemTime::now());
             let watched = match before {
@@ -181,7 +183,7 @@ impl Files {
             if count > MAX_DOCUMENTS {
                 return Err(Error::TooManyDocuments(dir.to_owned()));
             }
-            next.insert(path, watched);
+            next.insert(path.into_os_string(), watched);
         }
         for (path, watched) in &self.files {
             if !next.contains_key(path) && waits(&watched.file, now) {
@@ -408,7 +410,7 @@ fn list(dir: &Path) -> Result<Vec<PathBuf>, Error> {
             return Err(Error::TooManyFiles(dir.to_owned()));
         }
     }
-    files.sort();
+    files.sort_unstable_by(|a, b| a.as_os_str().cmp(b.as_os_str()));
     Ok(files)
 }
 

@@ -29,6 +29,7 @@ mod watcher;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -56,7 +57,7 @@ pub(crate) use store::build;
 use store::{Store, Touched};
 
 /// Editors write a file in several steps.
-const DEBOUNCE: Duration = Duration::from_millis(100);
+const DEBOUNCE: Duration = Duration::from_millis(50);
 /// Looks again without an event: inotify instances may be used up.
 const POLL: Duration = Duration::from_secs(10);
 
@@ -144,8 +145,17 @@ impl Directory {
         Ok((directory, updates))
     }
 
-    /// Follows changes until cancelled.
-    pub async fn run(mut self, cancel: CancellationToken) {
+    /// Follows changes until cancelled, on a thread of its own: however much is
+    /// to be read, readiness and enrolment do not wait for it.
+    pub fn follow(self, cancel: CancellationToken) -> std::io::Result<JoinHandle<()>> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()?;
+        let thread = std::thread::Builder::new().name("discovery".to_owned());
+        thread.spawn(move || runtime.block_on(self.run(cancel)))
+    }
+
+    async fn run(mut self, cancel: CancellationToken) {
         let (changed, mut changes) = mpsc::channel(1);
         let watcher = watcher::start(&self.dir, move || {
             // Full means that a look is due already.
@@ -159,7 +169,11 @@ impl Directory {
             let due = self.files.due().map_or(poll, |due| due.min(poll));
             tokio::select! {
                 () = cancel.cancelled() => return,
-                Some(()) = changes.recv() => tokio::time::sleep(DEBOUNCE).await,
+                Some(()) = changes.recv() => {
+                    tokio::time::sleep(DEBOUNCE).await;
+                    // What was told meanwhile is looked at now, and not once more.
+                    while changes.try_recv().is_ok() {}
+                }
                 () = tokio::time::sleep_until(due.into()) => {}
             }
             self.load(Instant::now());

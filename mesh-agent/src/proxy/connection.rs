@@ -77,8 +77,8 @@ mod tests {
     #[test]
     fn a_connection_that_waits_needs_little_memory() {
         let bytes = size(super::serve);
-        assert!(bytes <= 600, "{bytes} bytes");
+        assert!(bytes <= 400, "{bytes} bytes");
         let kinds = super::sizes();
-        assert!(kinds.iter().all(|bytes| *bytes <= 2_300), "{kinds:?}");
+        assert!(kinds.iter().all(|bytes| *bytes <= 2_100), "{kinds:?}");
     }
 }

@@ -58,14 +58,6 @@ pub enum RouteError {
     },
 }
 
-impl RouteError {
-    /// Is it no answer? What is there was not seen, and nothing was changed.
-    #[must_use]
-    pub fn is_unasked(&self) -> bool {
-        matches!(self, Self::Enter(_) | Self::Look { .. })
-    }
-}
-
 /// What the application answers to a delivery follows the mark of its SYN.
 const ACCEPT: &str = "net.ipv4.tcp_fwmark_accept";
 /// And so does what the pod's kernel answers in its place, RST and ICMP: to the

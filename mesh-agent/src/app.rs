@@ -69,7 +69,7 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
         same_node_tls: flags.same_node_tls,
         published: directory.published.clone(),
     };
-    let workers = Workers::start(
+    let (workers, mut ended) = Workers::start(
         proxy_config,
         proxy::Environment {
             node: node.clone(),
@@ -93,7 +93,7 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
     };
     let view = Arc::new(View::new(parts));
     let cancel = CancellationToken::new();
-    let pages = tokio::spawn(admin::serve(admin, view.clone(), cancel.clone()));
+    let mut pages = tokio::spawn(admin::serve(admin, view.clone(), cancel.clone()));
     let following = directory
         .follow(cancel.clone())
         .context("start the thread that follows the configuration")?;
@@ -111,9 +111,15 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hangup.recv() => { view.reopen_log(); continue; }
-            changed = updates.changed() => { changed?; (true, false) }
+            // At once, and nothing is taken out of the kernel: closed pods stay closed.
+            what = ended.wait() => return Err(ended_early(&what)),
+            _ = &mut pages => return Err(ended_early("the task of the admin pages")),
+            changed = updates.changed() => {
+                changed.map_err(|_| ended_early("the thread that follows the configuration"))?;
+                (true, false)
+            }
             changed = trust.changed() => {
-                changed?;
+                changed.map_err(|_| ended_early("the task that gets certificates"))?;
                 if let Some(trust) = identities.trust() {
                     reconciler.recheck(&Recheck::Trust(trust)).await;
                 }
@@ -160,6 +166,13 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
     // Absent is fine.
     let _absent = std::fs::remove_file(admin::socket_path(&flags.place.run_dir));
     Ok(())
+}
+
+/// Nothing of the agent ends by itself: it is a mistake in it.
+fn ended_early(what: &str) -> anyhow::Error {
+    anyhow::anyhow!(
+        "{what} has ended by itself, most likely by a panic that is told above: the agent ends, to be started again; what is enrolled stays so, and closed pods are refused until then"
+    )
 }
 
 /// Applies an update, as far as it is about this node's pods; false when one

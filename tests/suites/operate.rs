@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use mesh_tests::{Agent, Pod, World, all_fine, eventually};
+use mesh_tests::{Agent, ClosedPair, Pod, World, all_fine, eventually, was_never_open};
 use serde_json::Value;
 
 const LINKS: &str = include_str!("links.py");
+const BREAK: &str = include_str!("break.py");
 
 /// Client a and server b on one node, enrolled and closed.
 fn pair() -> (World, [Pod; 2]) {
@@ -377,4 +378,32 @@ fn an_agent_that_stands_still_is_told_from_one_that_answers() {
         agent.status().is_ok_and(|s: Value| s["ready"] == true)
     });
     assert!(answers);
+}
+
+#[test]
+fn an_agent_that_lost_a_worker_ends_and_says_so_and_its_pods_stay_closed() {
+    let scene = ClosedPair::new(true).expect("a closed pair");
+    let mut agent = scene.agent(&[]).expect("an agent");
+    let capture = scene.leaks().expect("a capture");
+    let mut load = scene.load().expect("two clients");
+    load[0].wait_for("carried", 20).expect("carried");
+    let broken = Command::new("python3")
+        .args(["-c", BREAK, &agent.pid().to_string(), "worker-0"])
+        .status();
+    assert!(broken.expect("python3").success());
+    let ends = eventually(Duration::from_secs(5), || {
+        agent.ended().is_ok_and(|ended| ended.is_some())
+    });
+    assert!(ends, "{}", agent.log());
+    let ended = agent.ended().expect("a status").expect("it ended");
+    assert_eq!(ended.code(), Some(1), "a supervisor starts it again");
+    let log = agent.log();
+    assert!(log.contains("worker-0 has ended by itself"), "{log}");
+    load.iter_mut().for_each(|c| c.begin_next().expect("told"));
+    load[0].wait_for("EPERM", 20).expect("refused");
+    load[1].wait_for("ECONNREFUSED", 20).expect("refused");
+    let _again = scene.agent(&[]).expect("an agent");
+    load[0].begin_next().expect("told");
+    load[0].wait_for("carried", 50).expect("carried again");
+    was_never_open(capture, &mut load).expect("closed all the time");
 }

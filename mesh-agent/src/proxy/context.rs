@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::alarm::Alarm;
 use super::config::Config;
 use super::metrics::Metrics;
 use super::places::{self, Places};
@@ -48,6 +49,8 @@ pub(super) struct AgentState {
     /// Which pod each enrolled namespace, by its cookie, is.
     pub(super) enrolled: ArcSwap<HashMap<u64, Arc<Workload>>>,
     pub(super) proofs: Arc<Proofs>,
+    /// Tells that a part of the data path has ended by a panic.
+    pub(super) alarm: Alarm,
 }
 
 impl AgentState {

@@ -10,6 +10,7 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 mod accepted;
+mod alarm;
 mod authorize;
 mod background;
 mod config;

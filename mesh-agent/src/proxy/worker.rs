@@ -155,15 +155,16 @@ pub(super) fn spawn(index: usize, count: usize, agent: Arc<AgentState>) -> io::R
         .enable_time()
         .build()?;
     let handle = runtime.handle().clone();
-    let thread = std::thread::Builder::new()
-        .name(format!("worker-{index}"))
-        .spawn(move || {
-            tls::warm();
-            crate::io::keep_files_from(agent.config.limits.data_files());
-            let (sender, preconnects) = mpsc::channel(MAX_PRECONNECTS);
-            let worker = Rc::new(WorkerState::new(index, count, agent, sender));
-            LocalSet::new().block_on(&runtime, run(worker, commands, preconnects));
-        })?;
+    let name = format!("worker-{index}");
+    let vital = agent.alarm.guard(name.clone());
+    let thread = std::thread::Builder::new().name(name).spawn(move || {
+        let _vital = vital;
+        tls::warm();
+        crate::io::keep_files_from(agent.config.limits.data_files());
+        let (sender, preconnects) = mpsc::channel(MAX_PRECONNECTS);
+        let worker = Rc::new(WorkerState::new(index, count, agent, sender));
+        LocalSet::new().block_on(&runtime, run(worker, commands, preconnects));
+    })?;
     Ok(Handle {
         commands: sender,
         runtime: handle,
@@ -308,6 +309,12 @@ struct Listening {
 
 async fn accept(worker: Rc<WorkerState>, current: Rc<RefCell<Rc<PodState>>>, listening: Listening) {
     let Listening { ip, listener, stop } = listening;
+    // It goes first where the thread unwinds: both are told by one name.
+    let name = std::thread::current()
+        .name()
+        .unwrap_or("a worker")
+        .to_owned();
+    let _vital = worker.agent.alarm.guard(name);
     let (mut count, mut failing) = (0_usize, false);
     loop {
         let accepted = tokio::select! {
@@ -326,7 +333,8 @@ async fn accept(worker: Rc<WorkerState>, current: Rc<RefCell<Rc<PodState>>>, lis
                 if over {
                     // Refused before the next one is accepted: a burst would take
                     // more than what is held back.
-                    serving.await;
+                    // As a task, so that a panic costs the connection and not the listener.
+                    let _ended = pod.tasks.spawn_local(serving).await;
                     continue;
                 }
                 let serving = worker.tasks.track_future(serving);

@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use super::alarm::{Alarm, Ended};
 use super::config::Config;
 use super::context::{AgentState, EnteredPod};
 use super::metrics::Metrics;
@@ -46,7 +47,8 @@ pub(crate) struct Workers {
 }
 
 impl Workers {
-    pub(crate) fn start(config: Config, world: Environment) -> Result<Self, StartError> {
+    /// With them, where it is told that a part of them has ended.
+    pub(crate) fn start(config: Config, world: Environment) -> Result<(Self, Ended), StartError> {
         let count = config.workers.max(1);
         let Environment {
             node,
@@ -57,7 +59,9 @@ impl Workers {
         } = world;
         let places = Places::new(config.max_connections, config.max_connections_per_pod);
         io::limit_held(config.max_buffer_bytes);
+        let (alarm, ended) = Alarm::new();
         let agent = Arc::new(AgentState {
+            alarm,
             config,
             node,
             trust_domain,
@@ -74,11 +78,12 @@ impl Workers {
         let workers = (0..count)
             .map(|index| worker::spawn(index, count, agent.clone()))
             .collect::<Result<_, _>>()?;
-        Ok(Self {
+        let workers = Self {
             agent,
             listening: Mutex::default(),
             workers,
-        })
+        };
+        Ok((workers, ended))
     }
 
     /// Returns when each worker has done it.

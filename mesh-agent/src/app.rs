@@ -20,7 +20,7 @@ use crate::admin;
 use crate::capture::{self, Capture};
 use crate::config::{LinkGuard, OnStop, Run};
 use crate::discovery::{Directory, Update};
-use crate::enrol::{DataPath, Recheck, Reconciler};
+use crate::enrol::{DataPath, PodStatus, Recheck, Reconciler};
 use crate::explain::Explainer;
 use crate::identity::Identities;
 use crate::io;
@@ -141,7 +141,8 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
             }
         }
         if reconciler.restore() {
-            view.reconciled(&updates.borrow(), &reconciler.statuses());
+            let pods = reconciler.statuses();
+            view.reconciled(&updates.borrow(), &pods, reconciler.unsettled());
         }
         reconciler.log_refusals();
         view.carries(reconciler.active_connections());
@@ -171,7 +172,7 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
 /// Nothing of the agent ends by itself: it is a mistake in it.
 fn ended_early(what: &str) -> anyhow::Error {
     anyhow::anyhow!(
-        "{what} has ended by itself, most likely by a panic that is told above: the agent ends, to be started again; what is enrolled stays so, and closed pods are refused until then"
+        "{what} has ended by itself, or one of its listeners has, most likely by a panic that is told above: the agent ends, to be started again; what is enrolled stays so, and closed pods are refused until then"
     )
 }
 
@@ -191,17 +192,20 @@ async fn reconcile<D: DataPath>(
         true => reconciler.apply(&update.snapshot).await,
         false => reconciler.statuses(),
     };
-    view.reconciled(update, &pods);
-    applies.then(|| pods.iter().all(|p| p.enrolled))
+    view.reconciled(update, &pods, reconciler.unsettled());
+    applies.then(|| pods.iter().all(PodStatus::is_whole) && reconciler.unsettled().is_none())
 }
 
 /// Removes what agents left; gives the number of pods whose rules were removed.
 pub fn cleanup(bpffs_dir: &std::path::Path) -> anyhow::Result<usize> {
     use crate::sys::{netns, route};
     let cookies = capture::cleanup(bpffs_dir)?;
-    let namespaces = netns::find(&cookies);
-    let mut removed = Ok(namespaces.len());
-    for namespace in &namespaces {
+    let search = netns::find(&cookies);
+    let mut removed = Ok(search.found.len());
+    if let Some(error) = search.unasked {
+        removed = Err(error.into());
+    }
+    for namespace in &search.found {
         // Of one alone: the others' go all the same.
         if let Err(error) = route::remove(namespace) {
             removed = Err(error.into());

@@ -85,6 +85,19 @@ fn an_agent_that_has_no_descriptor_left_answers_who_asks_and_says_so() {
         is_told
     });
     assert!(used_up, "{}", agent.log());
+    // Nothing is known against pods that cannot be looked at: they are what they were.
+    let begun = Instant::now();
+    let mut unseen = false;
+    while begun.elapsed() < Duration::from_secs(4) {
+        let status = agent.status().expect("an answer");
+        let pods = status["pods"].as_array().expect("pods");
+        assert!(pods.iter().all(|p| p["enrolled"] == true), "{status}");
+        assert_eq!(pods.len(), 2, "{status}");
+        let problems = status["problems"].to_string();
+        assert!(!problems.contains("not enrolled"), "{problems}");
+        unseen |= problems.contains("cannot be looked at");
+    }
+    assert!(unseen, "{}", problems(&agent));
     // What it holds for this is enough for many askers, one after the other.
     for _ in 0..20 {
         let begun = Instant::now();
@@ -105,6 +118,7 @@ fn an_agent_that_has_no_descriptor_left_answers_who_asks_and_says_so() {
     assert!(metrics.contains("mesh_agent_ready 1"), "{metrics}");
     limit_files(&agent, usual);
     over(&agent, "are used up");
+    over(&agent, "cannot be looked at");
     carries(&world, &pods);
 }
 

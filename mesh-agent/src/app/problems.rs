@@ -96,6 +96,14 @@ pub(super) fn of_pod(pod: &PodStatus) -> Vec<Problem> {
             "mend what the message names; it is tried again every second",
         ));
     }
+    if let Some(unknown) = &pod.unknown {
+        problems.push(Problem::new(
+            format!("look at pod {}", pod.pod),
+            format!("Pod {} cannot be looked at: {unknown}", pod.pod),
+            "it is carried as before; what changes about it, or is taken from it, is not seen meanwhile",
+            "mend what the message names; it is looked at again all the time",
+        ));
+    }
     if let Some(warning) = &pod.warning {
         problems.push(Problem::new(
             format!("warning of pod {}", pod.pod),
@@ -105,6 +113,16 @@ pub(super) fn of_pod(pod: &PodStatus) -> Vec<Problem> {
         ));
     }
     problems
+}
+
+/// Of what earlier agents left and nobody wants.
+pub(super) fn of_strangers(why: &str) -> Problem {
+    Problem::new(
+        "earlier agents",
+        format!("what earlier agents left cannot be looked at or removed: {why}"),
+        "closed pods stay closed, and nothing is let go of meanwhile",
+        "mend what the message names; it is tried again every second",
+    )
 }
 
 /// Of certificates. Without any valid one no call to or from another node can
@@ -269,6 +287,27 @@ mod tests {
 
     fn problems(identities: Vec<IdentityStatus>) -> Vec<Problem> {
         of_identities(&status(identities))
+    }
+
+    #[test]
+    fn a_pod_that_cannot_be_looked_at_is_not_called_one_that_is_not_enrolled() {
+        let pod = PodStatus {
+            pod: "shop/a".to_owned(),
+            enrolled: true,
+            addresses: vec![],
+            identity: None,
+            netns_cookie: None,
+            enrol_seconds: None,
+            message: None,
+            unknown: Some("Too many open files".to_owned()),
+            warning: None,
+        };
+        let [one] = &of_pod(&pod)[..] else {
+            panic!("once");
+        };
+        assert!(one.what.contains("cannot be looked at: Too many"), "{one}");
+        assert!(!one.to_string().contains("not enrolled"), "{one}");
+        assert!(!pod.is_whole(), "it is tried again");
     }
 
     #[test]

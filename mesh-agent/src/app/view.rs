@@ -80,10 +80,11 @@ impl View {
 
     /// Every wanted pod was tried: one that cannot be enrolled for a reason of
     /// its own is shown, and does not keep the node from being used.
-    pub(super) fn reconciled(&self, update: &Update, pods: &[PodStatus]) {
+    pub(super) fn reconciled(&self, update: &Update, pods: &[PodStatus], unsettled: Option<&str>) {
         let mut problems: Vec<Problem> = update.mistakes().map(problems::of_file).collect();
         problems.extend(update.policy_problems().map(problems::of_policy));
         problems.extend(pods.iter().flat_map(problems::of_pod));
+        problems.extend(unsettled.map(problems::of_strangers));
         let all = update.policy.status();
         let mut status = self.status.lock();
         status.generation = update.snapshot.generation;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use aya::maps::MapError;
 
 use crate::sys::errno::{remedy, told};
+use crate::sys::netns::NetnsError;
 
 const DOCTOR: &str = "`mesh-agent doctor` shows what this kernel lacks";
 const AGAIN: &str = "it is tried again";
@@ -86,6 +87,8 @@ pub enum Error {
         remedy(.source, DOCTOR)
     )]
     LinkGuard { ifindex: u32, source: io::Error },
+    #[error("cannot look for the network namespaces of pods: {0}")]
+    Search(#[source] NetnsError),
     #[error(
         "the cgroup {dir} is {depth} levels deep and the kernel programs see {} at most: its processes are not watched", mesh_common::abi::MAX_CGROUP_DEPTH - 1
     )]
@@ -94,6 +97,16 @@ pub enum Error {
         "the embedded object has no usable program {0}: build it again with `cargo xtask build-ebpf`"
     )]
     Missing(String),
+}
+
+impl Error {
+    /// Is it no answer? What is attached was not seen, and nothing was changed.
+    pub(crate) fn is_unasked(&self) -> bool {
+        matches!(
+            self,
+            Self::Link { .. } | Self::MapPin { .. } | Self::Links(_) | Self::Search(_)
+        )
+    }
 }
 
 /// Of a map that was whole when the agent began.

@@ -89,7 +89,8 @@ impl Capture {
         if missing.is_empty() || in_vain.is_some_and(|at| at.elapsed() < SEEK_AGAIN) {
             return restored;
         }
-        let found = netns::find(&missing);
+        let netns::Search { found, unasked } = netns::find(&missing);
+        restored.failed.extend(unasked.map(Error::Search));
         self.sought_in_vain = (found.len() < missing.len()).then(Instant::now);
         for netns in found {
             restored.note(self.restore_pod(&netns).map(usize::from));
@@ -113,7 +114,14 @@ impl Capture {
         let cookies = |all: Vec<(u64, _)>| all.into_iter().map(|(cookie, _)| cookie).collect();
         let (mut gone, mut there): (Vec<u64>, Vec<u64>) = (cookies(gone), cookies(there));
         if !gone.is_empty() {
-            there.extend(netns::find(&gone).iter().map(Netns::cookie));
+            let search = netns::find(&gone);
+            there.extend(search.found.iter().map(Netns::cookie));
+            if search.unasked.is_some() {
+                // Not found is not gone where not all could be looked at.
+                there.append(&mut gone);
+                there.sort_unstable();
+                there.dedup();
+            }
             gone.retain(|cookie| !there.contains(cookie));
         }
         gone.retain(|cookie| match self.forget(*cookie) {

@@ -212,8 +212,8 @@ impl Capture {
         T: TryFrom<aya::maps::Map, Error = aya::maps::MapError>,
     {
         // Opened by pin, not borrowed from the loader: typed views own their fd.
-        let data = MapData::from_pin(self.pins.maps().join(name))
-            .map_err(|source| Error::Map { name, source })?;
+        let path = self.pins.maps().join(name);
+        let data = MapData::from_pin(&path).map_err(|source| Error::MapPin { path, source })?;
         let map = pins::typed(data).map_err(|source| Error::Map { name, source })?;
         T::try_from(map).map_err(|source| Error::Map { name, source })
     }

@@ -23,7 +23,7 @@ pub(crate) enum Recheck {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ServeError {
     #[error("cannot open listeners in the pod's network namespace: {0}")]
-    Listen(std::io::Error),
+    Listen(#[source] std::io::Error),
     #[error("a worker thread has ended")]
     WorkerGone,
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{DataPath, Error, LocalPod, PodStatus, Reconciler, on_agent_down, rules};
-use crate::capture::EnrolPod;
+use crate::capture::{self, EnrolPod};
 use crate::model::{OnAgentDown, PodIps, Snapshot, Workload, WorkloadKey};
 use crate::sys::{netns, route};
 
@@ -128,13 +128,22 @@ impl<D: DataPath> Reconciler<D> {
     /// every wanted pod is enrolled, and the configuration hides none. Gives those
     /// that stay, and what could not be settled: all of it is tried again.
     pub(super) fn leave_strangers(&mut self, whole: bool) -> Vec<PodStatus> {
-        let settled = self.settle_strangers(whole);
-        let mut statuses = settled.unwrap_or_else(|error| vec![unsettled(&error)]);
-        if let Err(error) = self.leave_other_versions(whole) {
-            tracing::error!(%error, "the programs of another version of the agent stay");
-            statuses.push(unsettled(&error));
+        let mut unsettled = Vec::new();
+        match self.settle_strangers(whole) {
+            Ok(strangers) => self.strangers = strangers,
+            // An error is no word of them: those that were seen last may be there.
+            Err(error) => unsettled.push(error.to_string()),
         }
-        statuses
+        if let Err(error) = self.leave_other_versions(whole) {
+            unsettled.push(format!(
+                "the programs of another version of the agent stay: {error}"
+            ));
+        }
+        self.unsettled = (!unsettled.is_empty()).then(|| unsettled.join("; "));
+        let served: BTreeSet<u64> = self.pods.values().map(LocalPod::cookie).collect();
+        let is_served = |s: &PodStatus| s.netns_cookie.is_some_and(|c| served.contains(&c));
+        self.strangers.retain(|stranger| !is_served(stranger));
+        self.strangers.clone()
     }
 
     fn settle_strangers(&mut self, whole: bool) -> Result<Vec<PodStatus>, Error> {
@@ -206,7 +215,8 @@ impl<D: DataPath> Reconciler<D> {
             self.capture.remove_other_versions()?;
             rules::remove(&cookies);
         } else {
-            for netns in netns::find(&cookies) {
+            let search = netns::find(&cookies);
+            for netns in search.found {
                 self.capture.enrol(&EnrolPod {
                     netns: &netns,
                     ips: PodIps::default(),
@@ -217,6 +227,9 @@ impl<D: DataPath> Reconciler<D> {
                     tracing::warn!(cookie = netns.cookie(), %error, "cannot guard its links");
                 }
                 unknown.remove(&netns.cookie());
+            }
+            if let Some(error) = search.unasked {
+                return Err(capture::Error::Search(error).into());
             }
             if !unknown.is_empty() {
                 tracing::warn!(
@@ -248,16 +261,8 @@ fn stranger(cookie: u64, ips: PodIps, why: &str) -> PodStatus {
         netns_cookie: Some(cookie),
         enrol_seconds: None,
         message: Some(why.to_owned()),
+        unknown: None,
         warning: None,
-    }
-}
-
-/// What an earlier agent left cannot be looked at, or its programs not be removed.
-fn unsettled(error: &Error) -> PodStatus {
-    PodStatus {
-        pod: "of an earlier agent".to_owned(),
-        netns_cookie: None,
-        ..stranger(0, PodIps::default(), &error.to_string())
     }
 }
 

@@ -29,6 +29,7 @@ use crate::capture::{self, Capture, EnrolPod};
 use crate::identity::Identities;
 use crate::model::{Enrolment, OnAgentDown, PodIps, Snapshot, SpiffeError, Workload, WorkloadKey};
 use crate::observe::Observe;
+use crate::sys::errno;
 use crate::sys::netns::{Netns, NetnsError};
 use crate::sys::route::{self, RouteError};
 pub(crate) use data_path::DataPath;
@@ -79,8 +80,16 @@ pub(crate) struct PodStatus {
     pub(crate) enrol_seconds: Option<f64>,
     /// Why not.
     pub(crate) message: Option<String>,
+    /// Why it cannot be told whether all of it is still as it was seen last.
+    pub(crate) unknown: Option<String>,
     /// What does not work for it though it is enrolled.
     pub(crate) warning: Option<String>,
+}
+
+impl PodStatus {
+    pub(crate) fn is_whole(&self) -> bool {
+        self.enrolled && self.unknown.is_none()
+    }
 }
 
 /// The reconciler and what it has enrolled.
@@ -108,6 +117,12 @@ pub(crate) struct Reconciler<D> {
     status_is_old: bool,
     /// What keeps an enrolled pod from being whole since [`Reconciler::apply`].
     broken: BTreeMap<WorkloadKey, String>,
+    /// What of an enrolled pod could not be looked at, as last seen.
+    unseen: BTreeMap<WorkloadKey, String>,
+    /// What an earlier agent left and nobody wants, as far as it was seen last.
+    strangers: Vec<PodStatus>,
+    /// Why that could not be looked at, or not be removed.
+    unsettled: Option<String>,
     /// Pods whose captured connections would not come to the agent.
     astray: BTreeSet<WorkloadKey>,
     statuses: Vec<PodStatus>,
@@ -142,6 +157,9 @@ impl<D: DataPath> Reconciler<D> {
             links_seen: std::time::Instant::now(),
             status_is_old: false,
             broken: BTreeMap::new(),
+            unseen: BTreeMap::new(),
+            strangers: Vec::new(),
+            unsettled: None,
             astray: BTreeSet::new(),
             statuses: Vec::new(),
             unmended: String::new(),
@@ -181,8 +199,7 @@ impl<D: DataPath> Reconciler<D> {
                 tracing::debug!(pod = %workload.key, %error, "cannot enrol");
             }
             let result = result.and(self.exclude(workload));
-            let message = result.err().map(|e| e.to_string());
-            statuses.push(self.status(workload, message));
+            statuses.push(self.status_after(workload, result));
         }
         let unread = self
             .pods
@@ -190,7 +207,7 @@ impl<D: DataPath> Reconciler<D> {
             .filter(|p| !wanted.contains_key(&p.workload.key));
         let unread = unread.map(|pod| self.status(&pod.workload, Some(UNREAD.to_owned())));
         statuses.extend(unread);
-        let whole = statuses.iter().all(|status| status.enrolled) && !snapshot.may_hide_pods();
+        let whole = statuses.iter().all(PodStatus::is_whole) && !snapshot.may_hide_pods();
         statuses.extend(self.leave_strangers(whole));
         statuses.extend(self.unserved(&wanted));
         self.status_is_old = false;
@@ -198,11 +215,24 @@ impl<D: DataPath> Reconciler<D> {
         self.statuses()
     }
 
+    /// Who ran out of something has learned nothing of a pod that is served.
+    fn status_after(&self, workload: &Workload, result: Result<(), Error>) -> PodStatus {
+        match result {
+            Err(error) if self.pods.contains_key(&workload.key) && errno::is_shortage(&error) => {
+                PodStatus {
+                    unknown: Some(error.to_string()),
+                    ..self.status(workload, None)
+                }
+            }
+            result => self.status(workload, result.err().map(|e| e.to_string())),
+        }
+    }
+
     fn status(&self, workload: &Workload, message: Option<String>) -> PodStatus {
         let pod = self.pods.get(&workload.key);
         let delivery = self.workers.delivery_ports();
         let overlap = pod.filter(|p| p.dial_ports.is_none());
-        let overlap = overlap.and_then(|p| ports::overlap(&p.netns, delivery));
+        let overlap = overlap.and_then(|p| ports::overlap(&p.netns, delivery).ok().flatten());
         let refused = pod.map(|pod| refused(workload.ips, pod.ips)).into_iter();
         let warnings = refused.flatten().chain(overlap.map(|o| o.to_string()));
         let links = self.link_warnings.get(&workload.key).cloned();
@@ -216,6 +246,7 @@ impl<D: DataPath> Reconciler<D> {
             netns_cookie: pod.map(|p| p.netns.cookie()),
             enrol_seconds: self.enrol_seconds.get(&workload.key).copied(),
             message,
+            unknown: None,
             warning: (!warnings.is_empty()).then(|| warnings.join("; ")),
         }
     }
@@ -236,7 +267,10 @@ impl<D: DataPath> Reconciler<D> {
             || self.pods.iter().any(|(key, pod)| {
                 let dir = pod.workload.cgroup.as_ref();
                 has_moved(pod)
-                    || pod.netns.families(pod.workload.ips) != pod.ips
+                    || pod
+                        .netns
+                        .families(pod.workload.ips)
+                        .is_ok_and(|ips| ips != pod.ips)
                     || dir.is_some_and(|dir| !self.is_guarded(key, dir))
             })
     }
@@ -245,6 +279,12 @@ impl<D: DataPath> Reconciler<D> {
     #[must_use]
     pub(crate) fn statuses(&self) -> Vec<PodStatus> {
         let mut statuses = self.statuses.clone();
+        for (key, why) in &self.unseen {
+            let name = key.to_string();
+            if let Some(status) = statuses.iter_mut().find(|status| status.pod == name) {
+                status.unknown.get_or_insert_with(|| why.clone());
+            }
+        }
         for (key, why) in &self.broken {
             let name = key.to_string();
             if let Some(status) = statuses.iter_mut().find(|status| status.pod == name) {
@@ -253,6 +293,12 @@ impl<D: DataPath> Reconciler<D> {
             }
         }
         statuses
+    }
+
+    /// Why it cannot be told what earlier agents left, or be removed.
+    #[must_use]
+    pub(crate) fn unsettled(&self) -> Option<&str> {
+        self.unsettled.as_deref()
     }
 
     /// Enrols a pod, or makes of an enrolled one what it is now.
@@ -274,6 +320,10 @@ impl<D: DataPath> Reconciler<D> {
             .as_ref()
             .filter(|b| b.netns.cookie() == pod.netns.cookie());
         if let Err(error) = self.take(&pod, here, on_agent_down).await {
+            if errno::is_shortage(&error) && here.is_some_and(|before| serves_for(before, &pod)) {
+                // What it is now is tried again; what it was still holds.
+                return Err(error);
+            }
             if here.is_some() {
                 self.pods.remove(&workload.key);
             }
@@ -313,11 +363,18 @@ impl<D: DataPath> Reconciler<D> {
             Some(before) if before.spiffe_id == spiffe_id => before.identity.clone(),
             _ => self.identities.handle(&spiffe_id),
         };
-        let overlap = ports::overlap(&netns, self.workers.delivery_ports());
+        let served = before.filter(|before| before.workload.ips == workload.ips);
+        // What cannot be told is as it was seen last, and counts as there before that.
+        let ips = netns.families(workload.ips);
+        let ips = ips.unwrap_or_else(|_| served.map_or(workload.ips, |before| before.ips));
+        let dial_ports = match ports::overlap(&netns, self.workers.delivery_ports()) {
+            Ok(overlap) => overlap.and_then(|overlap| overlap.clear()),
+            Err(_) => before.and_then(|before| before.dial_ports.clone()),
+        };
         Ok(LocalPod {
             workload: workload.clone(),
-            ips: netns.families(workload.ips),
-            dial_ports: overlap.and_then(|overlap| overlap.clear()),
+            ips,
+            dial_ports,
             active: before.map_or_else(Arc::default, |before| before.active.clone()),
             netns,
             identity,
@@ -419,6 +476,16 @@ fn is_same(before: &LocalPod, now: &LocalPod) -> bool {
         && before.ips == now.ips
         && before.dial_ports == now.dial_ports
         && *before.workload == *now.workload
+}
+
+/// May it be served as what it was, until it can be made what it is now? Who it
+/// is, where, and what holds without an agent are the same.
+fn serves_for(before: &LocalPod, now: &LocalPod) -> bool {
+    before.workload.uid == now.workload.uid
+        && before.workload.ips == now.workload.ips
+        && before.ips == now.ips
+        && before.spiffe_id == now.spiffe_id
+        && on_agent_down(&before.workload) == on_agent_down(&now.workload)
 }
 
 /// Of a pod whose namespace lacks a family.

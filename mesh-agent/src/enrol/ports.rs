@@ -1,7 +1,7 @@
 //! Whether a pod's own ports collide with deliveries in its name.
 
-use std::fmt;
 use std::ops::RangeInclusive;
+use std::{fmt, io};
 
 use crate::sys::netns::Netns;
 use crate::sys::socket;
@@ -50,11 +50,14 @@ impl Overlap {
     }
 }
 
-/// `None` also where the range cannot be read: then nothing is known against it.
-pub(super) fn overlap(netns: &Netns, delivery: &RangeInclusive<u16>) -> Option<Overlap> {
+/// An error is not "they do not".
+pub(super) fn overlap(
+    netns: &Netns,
+    delivery: &RangeInclusive<u16>,
+) -> io::Result<Option<Overlap>> {
     // /proc/sys/net shows the calling thread's namespace.
-    let text = netns.run(|| std::fs::read_to_string(FILE)).ok()?.ok()?;
-    between(parse(&text)?, delivery)
+    let text = netns.run(|| std::fs::read_to_string(FILE))??;
+    Ok(parse(&text).and_then(|own| between(own, delivery)))
 }
 
 fn parse(text: &str) -> Option<RangeInclusive<u16>> {

@@ -7,7 +7,11 @@ pub(super) fn remove(cookies: &[u64]) {
     if cookies.is_empty() {
         return;
     }
-    for netns in netns::find(cookies) {
+    let search = netns::find(cookies);
+    if let Some(error) = search.unasked {
+        tracing::warn!(%error, "rules of an earlier agent may stay");
+    }
+    for netns in search.found {
         if let Err(error) = route::remove(&netns) {
             tracing::warn!(cookie = netns.cookie(), %error, "cannot remove the rules of an earlier agent");
         }

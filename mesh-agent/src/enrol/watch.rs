@@ -27,12 +27,15 @@ impl<D: DataPath> Reconciler<D> {
         let failed = node.failed.iter().chain(&unserved.failed);
         let failed: Vec<String> = failed.map(ToString::to_string).collect();
         self.tell_unmended(failed.join("; "));
-        let mut broken = BTreeMap::new();
+        let (mut broken, mut unseen) = (BTreeMap::new(), BTreeMap::new());
         let mut astray = BTreeSet::new();
         for (key, pod) in &self.pods {
             let mut failed = Vec::new();
+            // No answer is no word against the pod.
+            let mut unasked = Vec::new();
             match self.capture.restore_pod(&pod.netns) {
                 Ok(lost) => missing += usize::from(lost),
+                Err(error) if error.is_unasked() => unasked.push(error.to_string()),
                 Err(error) => failed.push(error.to_string()),
             }
             match route::restore(&pod.netns, pod.ips) {
@@ -43,11 +46,17 @@ impl<D: DataPath> Reconciler<D> {
                     if tells || self.astray.contains(key) {
                         astray.insert(key.clone());
                     }
-                    failed.push(error.to_string());
+                    match error.is_unasked() {
+                        true => unasked.push(error.to_string()),
+                        false => failed.push(error.to_string()),
+                    }
                 }
             }
             if let Err(error) = self.capture.follow_link_local(&pod.netns) {
-                failed.push(error.to_string());
+                unasked.push(error.to_string());
+            }
+            if !unasked.is_empty() {
+                unseen.insert(key.clone(), unasked.join("; "));
             }
             if !failed.is_empty() {
                 broken.insert(key.clone(), failed.join("; "));
@@ -61,9 +70,10 @@ impl<D: DataPath> Reconciler<D> {
             );
             self.metrics.reattached.inc_by(missing as u64);
         }
-        let changed = broken != self.broken;
+        let changed = broken != self.broken || unseen != self.unseen;
         self.hold(astray);
         self.broken = broken;
+        self.unseen = unseen;
         changed
     }
 

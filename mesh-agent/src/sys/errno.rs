@@ -24,6 +24,13 @@ pub fn remedy(error: &(dyn Error + 'static), otherwise: &'static str) -> &'stati
     }
 }
 
+/// Does it say nothing of what was asked for? What was asked ran out of something.
+#[must_use]
+pub fn is_shortage(error: &(dyn Error + 'static)) -> bool {
+    let short = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS];
+    errno(error).is_some_and(|errno| short.contains(&errno))
+}
+
 /// An error and what caused it. Some name only the call, and the kernel's word
 /// is their cause.
 #[must_use]
@@ -61,6 +68,8 @@ mod tests {
             told(&call),
             "the call failed: Too many open files (os error 24)"
         );
+        assert!(is_shortage(&call));
+        assert!(!is_shortage(&io::Error::from_raw_os_error(libc::ENOENT)));
         let boxed = Box::new(call);
         assert!(remedy(&boxed, "").contains("LimitNOFILE"));
     }

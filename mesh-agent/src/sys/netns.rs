@@ -1,5 +1,6 @@
 //! Network namespaces: opened once, named by cookie, entered for a moment.
 
+use std::cell::OnceCell;
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv6Addr, UdpSocket};
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 use nix::sched::{CloneFlags, setns};
 
 use super::cgroup;
-use super::errno::remedy;
+use super::errno::{self, remedy};
 use crate::model::{NetnsRef, PodIps};
 
 /// Processes of a pod's cgroup that are looked at, at most.
@@ -39,7 +40,7 @@ pub enum NetnsError {
     )]
     AnotherPods { path: PathBuf, ips: String },
     #[error("cannot enter the network namespace: {}; {}", .0, remedy(.0, AGAIN))]
-    Enter(io::Error),
+    Enter(#[source] io::Error),
 }
 
 /// An open network namespace. The fd keeps it alive: drop it with the pod.
@@ -68,8 +69,15 @@ impl Netns {
     }
 
     fn of(self, ips: PodIps, path: &Path) -> Result<Self, NetnsError> {
-        let found = self.run(|| ips.iter().any(is_address_here));
-        if found.map_err(NetnsError::Enter)? {
+        let any = || -> io::Result<bool> {
+            for ip in ips.iter() {
+                if is_address_here(ip)? {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        };
+        if self.run(any).flatten().map_err(NetnsError::Enter)? {
             return Ok(self);
         }
         let ips: Vec<String> = ips.iter().map(|ip| ip.to_string()).collect();
@@ -94,15 +102,13 @@ impl Netns {
         Self::open(reference, ips).is_ok_and(|netns| netns.cookie != self.cookie)
     }
 
-    /// The addresses of the families that the namespace has. What cannot be told
-    /// counts as there: an error is not "it has none".
-    #[must_use]
-    pub fn families(&self, ips: PodIps) -> PodIps {
-        let Some(v6) = ips.v6 else { return ips };
-        match self.run(|| lacks_ipv6(v6)) {
-            Ok(true) => PodIps { v6: None, ..ips },
-            Ok(false) | Err(_) => ips,
-        }
+    /// The addresses of the families that the namespace has.
+    pub fn families(&self, ips: PodIps) -> io::Result<PodIps> {
+        let Some(v6) = ips.v6 else { return Ok(ips) };
+        Ok(match self.run(|| lacks_ipv6(v6))?? {
+            true => PodIps { v6: None, ..ips },
+            false => ips,
+        })
     }
 
     /// The namespace of the calling thread.
@@ -174,42 +180,68 @@ impl Netns {
     pub fn run<T>(&self, f: impl FnOnce() -> T) -> io::Result<T> {
         thread_local! {
             // Each thread's own namespace, opened once.
-            static HOME: io::Result<File> = File::open("/proc/thread-self/ns/net");
+            static HOME: OnceCell<File> = const { OnceCell::new() };
         }
-        HOME.with(|home| match home {
-            Ok(home) => run_in(home, &self.file, f),
-            Err(e) => Err(io::Error::new(e.kind(), e.to_string())),
+        HOME.with(|home| {
+            let home = opened(home, || File::open("/proc/thread-self/ns/net"))?;
+            run_in(home, &self.file, f)
         })
     }
 }
 
-/// Opens those namespaces of `cookies` that a file or a process still gives a name to.
-#[must_use]
-pub fn find(cookies: &[u64]) -> Vec<Netns> {
-    let mut found = Vec::new();
-    for path in named() {
-        // A process that ended meanwhile has no namespace to look at.
-        if let Ok(netns) = Netns::open_path(&path)
-            && cookies.contains(&netns.cookie())
-        {
-            found.push(netns);
+/// What is opened once and kept. A failure is not kept: there may be a descriptor later.
+fn opened(kept: &OnceCell<File>, open: impl FnOnce() -> io::Result<File>) -> io::Result<&File> {
+    match kept.get() {
+        Some(file) => Ok(file),
+        None => {
+            let file = open()?;
+            Ok(kept.get_or_init(|| file))
         }
     }
-    found
 }
 
-/// Every namespace that a file or a process names, once.
-fn named() -> Vec<PathBuf> {
-    let entries = |dir| {
-        std::fs::read_dir(dir)
-            .into_iter()
-            .flatten()
-            .filter_map(Result::ok)
+/// What a search for namespaces came to.
+#[derive(Debug)]
+pub struct Search {
+    pub found: Vec<Netns>,
+    /// Some could not be looked at: those that were not found may be there.
+    pub unasked: Option<NetnsError>,
+}
+
+/// Opens those namespaces of `cookies` that a file or a process still gives a name to.
+#[must_use]
+pub fn find(cookies: &[u64]) -> Search {
+    let (names, unasked) = named();
+    let unasked = unasked.map(NetnsError::Enter);
+    let mut search = Search {
+        found: Vec::new(),
+        unasked,
+    };
+    for path in names {
+        match Netns::open_path(&path) {
+            Ok(netns) if cookies.contains(&netns.cookie()) => search.found.push(netns),
+            Err(error) if errno::is_shortage(&error) => search.unasked = Some(error),
+            // A process that ended meanwhile has no namespace to look at.
+            Ok(_) | Err(_) => {}
+        }
+    }
+    search
+}
+
+/// Every namespace that a file or a process names, once; and why there may be more.
+fn named() -> (Vec<PathBuf>, Option<io::Error>) {
+    let mut unasked = None;
+    let mut entries = |dir| {
+        let entries = std::fs::read_dir(dir).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+        entries.unwrap_or_else(|error| {
+            unasked = Some(error).filter(|e| errno::is_shortage(e));
+            Vec::new()
+        })
     };
     let mut inodes = std::collections::HashSet::new();
     let mut found = Vec::new();
-    for entry in entries("/run/netns").chain(entries("/var/run/netns")) {
-        found.push(entry.path());
+    for dir in ["/run/netns", "/var/run/netns"] {
+        found.extend(entries(dir).iter().map(std::fs::DirEntry::path));
     }
     for entry in entries("/proc") {
         let name = entry.file_name();
@@ -218,7 +250,7 @@ fn named() -> Vec<PathBuf> {
         }
     }
     found.retain(|path| std::fs::metadata(path).is_ok_and(|m| inodes.insert(m.ino())));
-    found
+    (found, unasked)
 }
 
 /// The files that a reference stands for; of a cgroup one for each process.
@@ -239,14 +271,19 @@ fn files(reference: &NetnsRef) -> Result<Vec<PathBuf>, NetnsError> {
 }
 
 /// Is it an address of the namespace that the calling thread is in?
-fn is_address_here(ip: IpAddr) -> bool {
+fn is_address_here(ip: IpAddr) -> io::Result<bool> {
     match ip {
-        IpAddr::V4(_) => UdpSocket::bind((ip, 0)).is_ok(),
+        IpAddr::V4(_) => match UdpSocket::bind((ip, 0)) {
+            Err(e) if errno::is_shortage(&e) => Err(e),
+            bound => Ok(bound.is_ok()),
+        },
         // Also one that is still being checked for duplicates.
         IpAddr::V6(ip) => {
             let own = digits(ip);
-            std::fs::read_to_string(IPV6_ADDRESSES)
-                .is_ok_and(|table| table.lines().any(|line| line.starts_with(&own)))
+            match std::fs::read_to_string(IPV6_ADDRESSES) {
+                Err(e) if errno::is_shortage(&e) => Err(e),
+                table => Ok(table.is_ok_and(|t| t.lines().any(|line| line.starts_with(&own)))),
+            }
         }
     }
 }
@@ -256,14 +293,15 @@ const IPV6_ADDRESSES: &str = "/proc/thread-self/net/if_inet6";
 /// Has the namespace of the calling thread neither this address nor any other
 /// one that routers forward? So it is where IPv6 is switched off on its devices,
 /// or not in the kernel.
-fn lacks_ipv6(ip: Ipv6Addr) -> bool {
+fn lacks_ipv6(ip: Ipv6Addr) -> io::Result<bool> {
     const GLOBAL: &str = "00";
     match std::fs::read_to_string(IPV6_ADDRESSES) {
-        Err(e) => e.kind() == ErrorKind::NotFound,
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(true),
+        Err(e) => Err(e),
         Ok(table) => {
             let is_global = |line: &str| line.split_ascii_whitespace().nth(3) == Some(GLOBAL);
             let own = digits(ip);
-            !table.lines().any(|l| is_global(l) || l.starts_with(&own))
+            Ok(!table.lines().any(|l| is_global(l) || l.starts_with(&own)))
         }
     }
 }
@@ -315,5 +353,20 @@ fn cookie_here() -> io::Result<u64> {
         Ok(cookie)
     } else {
         Err(io::Error::last_os_error())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_once_had_no_descriptor_for_its_home_finds_it_later() {
+        let kept = OnceCell::new();
+        let short = || Err(io::Error::from_raw_os_error(libc::EMFILE));
+        let error = opened(&kept, short).expect_err("none is left");
+        assert!(errno::is_shortage(&error), "{error}");
+        opened(&kept, || File::open("/dev/null")).expect("there is one now");
+        opened(&kept, || unreachable!("it is kept")).expect("opened once");
     }
 }

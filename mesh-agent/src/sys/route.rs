@@ -29,7 +29,7 @@ const AGAIN: &str = "it is tried again";
 #[derive(Debug, thiserror::Error)]
 pub enum RouteError {
     #[error("cannot enter the pod's network namespace: {}; {}", .0, remedy(.0, AGAIN))]
-    Enter(io::Error),
+    Enter(#[source] io::Error),
     #[error(
         "cannot {verb} the {what} in the pod's network namespace: {source}; {}",
         remedy(.source, AGAIN)
@@ -56,6 +56,14 @@ pub enum RouteError {
         name: &'static str,
         source: io::Error,
     },
+}
+
+impl RouteError {
+    /// Is it no answer? What is there was not seen, and nothing was changed.
+    #[must_use]
+    pub fn is_unasked(&self) -> bool {
+        matches!(self, Self::Enter(_) | Self::Look { .. })
+    }
 }
 
 /// What the application answers to a delivery follows the mark of its SYN.

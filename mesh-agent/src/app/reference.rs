@@ -204,6 +204,32 @@ fn labels_of(page: &str, begin: &str) -> Vec<String> {
         .collect()
 }
 
+#[test]
+fn each_label_of_the_page_says_what_it_can_be() {
+    // `a, _b` stands for `a` and `a_b`.
+    let mut described: BTreeSet<String> = ["event", "le"].map(str::to_owned).into();
+    for (labels, _) in reference::labels() {
+        let mut parts = labels.split(", ");
+        let first = parts.next().unwrap_or_default();
+        described.insert(first.to_owned());
+        described.extend(parts.map(|part| match part.starts_with('_') {
+            true => format!("{first}{part}"),
+            false => part.to_owned(),
+        }));
+    }
+    let page = page();
+    let samples = page.lines().filter(|line| !line.starts_with('#'));
+    let sets = samples.filter_map(|line| Some(line.split_once('{')?.1));
+    let pairs = sets.flat_map(|set| set.split("\","));
+    let labels = pairs.filter_map(|pair| Some(pair.split_once("=\"")?.0.to_owned()));
+    let all: BTreeSet<String> = labels.collect();
+    let missing: Vec<_> = all.difference(&described).collect();
+    assert!(
+        missing.is_empty(),
+        "describe in observe/reference.rs: {missing:?}"
+    );
+}
+
 /// Rows of the table, in the order of the names.
 fn metrics(page: &str) -> Vec<String> {
     let mut kinds: BTreeMap<&str, (&str, &str)> = BTreeMap::new();

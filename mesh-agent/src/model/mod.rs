@@ -34,7 +34,9 @@ pub use outcome::{ByteCounts, ByteMeter, CloseReason, Outcome};
 pub use peer_protocol::PeerProtocol;
 #[cfg(test)]
 pub(crate) use refusal::Refusal;
-pub use refusal::{REFUSE_REASONS, RefuseReason, Refused, ResponseFlags, TLS_FAILURES, TlsFailure};
+pub use refusal::{
+    REFUSE_REASONS, RefuseReason, Refused, ResponseFlags, TLS_FAILURES, TlsFailure, Told,
+};
 pub use service::{AppProtocol, Endpoint, Service, ServiceKey, ServicePort, TargetPort};
 pub use sharded::Sharded;
 pub use snapshot::{Part, Snapshot, Withheld};

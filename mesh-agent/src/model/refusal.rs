@@ -228,6 +228,42 @@ refusals! {
         "network, or a peer that ends or refused without an alert";
 }
 
+/// What the other agent is told of a stream that is refused: no more than its
+/// client may know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    Denied,
+    OverLimit,
+    ConnectFailed,
+}
+
+impl RefuseReason {
+    #[must_use]
+    pub const fn told(self) -> Told {
+        match self {
+            Self::Denied => Told::Denied,
+            Self::OverLimit | Self::SourcePortsExhausted => Told::OverLimit,
+            Self::UnknownServicePort
+            | Self::NoEndpoint
+            | Self::ConnectRefused
+            | Self::ConnectTimeout
+            | Self::Unreachable
+            | Self::Displaced
+            | Self::Loop
+            | Self::PlaintextRefused
+            | Self::NoCertificate
+            | Self::Unreadable
+            | Self::UnknownPod
+            | Self::WrongWorkload
+            | Self::RefusedByPeer
+            | Self::Draining
+            | Self::PodRemoved
+            | Self::Internal
+            | Self::Tls(_) => Told::ConnectFailed,
+        }
+    }
+}
+
 /// A refusal with what is known of its cause.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {

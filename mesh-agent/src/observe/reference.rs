@@ -90,6 +90,15 @@ pub(crate) fn labels() -> Vec<(&'static str, String)> {
             "`namespace/name` of an AuthorizationPolicy; `none`, `other`",
         ),
         ("identity", "SPIFFE ids of this node's pods, 1,000 at most"),
+        ("share", "whose share of the places was taken: `node`, `pod`, `source`"),
+        (
+            "state",
+            "`enrolled`, or `failed`: wanted in the mesh and not enrolled",
+        ),
+        (
+            "hash",
+            "of the configuration in force, as in `status`: nodes with the same one decide alike",
+        ),
         ("role", "`client`, `server`"),
         ("version", "`1.3`"),
         ("group", "`X25519MLKEM768`, `X25519`"),

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::net::TcpStream;
 
 use crate::model::{
-    ClientAddr, CloseReason, PeerProtocol, RefuseReason, Refused, SpiffeId, TlsRole, UnknownPeer,
-    UpstreamAddr, Workload,
+    ClientAddr, CloseReason, PeerProtocol, RefuseReason, Refused, SpiffeId, TlsRole, Told,
+    UnknownPeer, UpstreamAddr, Workload,
 };
 use crate::peer::{credentials, still_trusted};
 use crate::plan::AuthzInput;
@@ -206,29 +206,10 @@ async fn reach(
 /// What the peer's agent is told: it has proved who it is, so of a denial it
 /// learns the rule, if it understands that.
 fn reset_reason(reason: RefuseReason, open: &Open, report: &Report) -> Reset {
-    let rule = report.flow.rule.as_ref().filter(|_| open.takes_rule);
-    match reason {
-        RefuseReason::Denied => Reset::denied(rule),
-        RefuseReason::OverLimit | RefuseReason::SourcePortsExhausted => {
-            ResetReason::OverLimit.into()
-        }
-        RefuseReason::UnknownServicePort
-        | RefuseReason::NoEndpoint
-        | RefuseReason::ConnectRefused
-        | RefuseReason::ConnectTimeout
-        | RefuseReason::Unreachable
-        | RefuseReason::Displaced
-        | RefuseReason::Loop
-        | RefuseReason::PlaintextRefused
-        | RefuseReason::NoCertificate
-        | RefuseReason::Unreadable
-        | RefuseReason::UnknownPod
-        | RefuseReason::WrongWorkload
-        | RefuseReason::RefusedByPeer
-        | RefuseReason::Draining
-        | RefuseReason::PodRemoved
-        | RefuseReason::Internal
-        | RefuseReason::Tls(_) => ResetReason::ConnectFailed.into(),
+    match reason.told() {
+        Told::Denied => Reset::denied(report.flow.rule.as_ref().filter(|_| open.takes_rule)),
+        Told::OverLimit => ResetReason::OverLimit.into(),
+        Told::ConnectFailed => ResetReason::ConnectFailed.into(),
     }
 }
 

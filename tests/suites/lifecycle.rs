@@ -369,7 +369,11 @@ fn a_kernel_without_a_part_of_bpf_is_named_by_the_agent_and_by_its_doctor() {
         for error in ERRORS {
             let wrapper = ["python3", "-c", DENY_BPF, command, error];
             let said = refused(&world, &wrapper, &[]);
-            let hint = "`mesh-agent doctor` shows what this kernel lacks";
+            // What may not be done is no lack of the kernel's.
+            let hint = match error {
+                "1" => "a seccomp profile forbids it, and `mesh-agent doctor` shows what",
+                _ => "`mesh-agent doctor` shows what this kernel lacks",
+            };
             assert!(said.contains(hint), "{what}: {said}");
             // Without any program the loader knows less of the kernel, and fails earlier.
             let named = said.contains(&format!("(os error {error})"));

@@ -194,7 +194,7 @@ mod tests {
                 assert!(said.contains(what), "{errno}: {said}");
                 assert!(!said.contains("cleanup"), "{errno}: {said}");
                 assert!(!said.contains("another build"), "{errno}: {said}");
-                assert!(!said.contains("doctor"), "the kernel lacks nothing: {said}");
+                assert!(!said.contains(DOCTOR), "the kernel lacks nothing: {said}");
             }
         }
         for error in all(libc::EINVAL) {

@@ -18,7 +18,7 @@ pub fn remedy(error: &(dyn Error + 'static), otherwise: &'static str) -> &'stati
             "there is no room for more: remove what is not needed there"
         }
         Some(libc::EPERM | libc::EACCES) => {
-            "the agent may not do it: run it as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN"
+            "the agent may not do it: run it as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN; where it is, a security module or a seccomp profile forbids it, and `mesh-agent doctor` shows what"
         }
         _ => otherwise,
     }

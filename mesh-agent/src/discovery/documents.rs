@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
 use super::core::{self, Class};
@@ -435,20 +434,4 @@ fn unpack_each(origin: &Origin, at: &str, items: Vec<Node<'_>>, parsed: &mut Par
         unpack(&origin, item, parsed);
         shorten(&origin.file, &mut parsed.problems);
     }
-}
-
-/// A typed part of a document, or the path of the field at fault and why.
-pub(super) fn typed<T: DeserializeOwned>(
-    node: &Node<'_>,
-    prefix: &str,
-) -> Result<T, (String, String)> {
-    serde_path_to_error::deserialize(&node.to_value()).map_err(|e| {
-        let path = e.path().to_string();
-        let field = match (prefix, path.as_str()) {
-            ("", path) => path.to_owned(),
-            (prefix, ".") => prefix.to_owned(),
-            (prefix, path) => format!("{prefix}.{path}"),
-        };
-        (field, e.into_inner().to_string())
-    })
 }

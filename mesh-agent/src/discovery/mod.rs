@@ -10,6 +10,7 @@
 mod check;
 mod core;
 mod documents;
+mod fields;
 mod files;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;

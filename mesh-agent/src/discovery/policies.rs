@@ -9,21 +9,20 @@
 mod peer;
 mod rules;
 mod safe;
+mod scope;
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use serde::Deserialize;
+use std::collections::BTreeSet;
 
 use super::Problem;
-use super::documents::typed;
+use super::fields::{Mistake, nulls, reason, typed, unknown};
 use super::kinds::Meta;
 use super::objects::{Kind, Object, Origin};
 use super::tree::{Node, View};
-use crate::model::ServiceKey;
-use crate::model::policy::{Action, AuthorizationPolicy, Scope};
+use crate::model::policy::{Action, AuthorizationPolicy};
 use peer::peer_authentication;
 use rules::rule;
 pub(super) use safe::{restrict, salvage, unreadable};
+use scope::scope;
 
 const GROUP: &str = "security.istio.io/";
 const KINDS: [&str; 2] = ["AuthorizationPolicy", "PeerAuthentication"];
@@ -70,26 +69,6 @@ fn says_policy(spec: &Node<'_>) -> bool {
     acts || parts.any(|is_there| is_there)
         || !spec["mtls"].is_null()
         || !spec["portLevelMtls"].is_null()
-}
-
-/// A mistake: path of the field, and what is wrong.
-type Mistake = (String, String);
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct Selector {
-    #[serde(default)]
-    match_labels: BTreeMap<String, String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TargetRef {
-    #[serde(default)]
-    group: String,
-    kind: String,
-    name: String,
-    namespace: Option<String>,
 }
 
 pub(super) fn parse(origin: &Origin, value: &Node<'_>, problems: &mut Vec<Problem>) -> Object {
@@ -240,110 +219,4 @@ fn policy(
         rules: if broken.is_some() { Vec::new() } else { rules },
         broken,
     }
-}
-
-fn reason(mistakes: &[Mistake]) -> Option<String> {
-    mistakes.first().map(|(f, m)| format!("{f}: {m}"))
-}
-
-fn unknown(value: &Node<'_>, known: &[&str], at: &str, mistakes: &mut Vec<Mistake>) {
-    match value.view() {
-        View::Null => {}
-        View::Mapping(map) => {
-            let unknown = map.keys().filter(|k| !known.contains(k));
-            for key in unknown.take(10) {
-                let field = format!("{at}.{key}").trim_start_matches('.').to_owned();
-                mistakes.push((
-                    field,
-                    format!("unknown field; known are {}", known.join(", ")),
-                ));
-            }
-        }
-        _ => mistakes.push((at.to_owned(), "expected a mapping".to_owned())),
-    }
-}
-
-/// A field with nothing behind it: an editing slip. Read as absent, as the API
-/// server would, an empty `action` is ALLOW and an empty `from` is everybody.
-fn nulls(value: &Node<'_>, at: &str, mistakes: &mut Vec<Mistake>) {
-    if mistakes.len() >= 10 {
-        return;
-    }
-    match value.view() {
-        View::Null => mistakes.push((at.to_owned(), "must not be empty".to_owned())),
-        View::Mapping(map) => {
-            for (key, value) in map.iter() {
-                nulls(value, &format!("{at}.{key}"), mistakes);
-            }
-        }
-        View::List(list) => {
-            for (i, value) in list.iter().enumerate() {
-                nulls(value, &format!("{at}[{i}]"), mistakes);
-            }
-        }
-        View::Bool(_) | View::Number(_) | View::Text(_) => {}
-    }
-}
-
-fn scope(spec: &Node<'_>, meta: &Meta, trusted: bool, mistakes: &mut Vec<Mistake>) -> Scope {
-    let read = || -> Result<Scope, Mistake> {
-        let mut targets: Vec<TargetRef> = Vec::new();
-        if !spec["targetRefs"].is_null() {
-            targets = typed(&spec["targetRefs"], "spec.targetRefs")?;
-        }
-        if !spec["targetRef"].is_null() {
-            targets.push(typed(&spec["targetRef"], "spec.targetRef")?);
-        }
-        if spec["selector"].is_null() {
-            return services(&targets, meta);
-        }
-        let selector: Selector = typed(&spec["selector"], "spec.selector")?;
-        let wrong = |m: &str| Err(("spec.selector".to_owned(), m.to_owned()));
-        if !targets.is_empty() {
-            return wrong("not together with targetRefs");
-        }
-        let labels = selector.match_labels;
-        if labels
-            .iter()
-            .any(|(k, v)| k.is_empty() || k.contains('*') || v.contains('*'))
-        {
-            return wrong("labels are compared exactly: no \"*\", no empty key");
-        }
-        // An empty selector is no selector.
-        Ok(match labels.is_empty() {
-            true => Scope::Namespace,
-            false => Scope::Labels(labels),
-        })
-    };
-    let scope = read().unwrap_or_else(|mistake| {
-        mistakes.push(mistake);
-        Scope::Namespace
-    });
-    if trusted { scope } else { Scope::Mesh }
-}
-
-fn services(targets: &[TargetRef], meta: &Meta) -> Result<Scope, Mistake> {
-    let mut services = Vec::new();
-    for (i, target) in targets.iter().enumerate() {
-        let at = format!("spec.targetRefs[{i}]");
-        if target.kind != "Service" || !matches!(target.group.as_str(), "" | "core") {
-            return Err((at, format!("{:?} is not served, only Service", target.kind)));
-        }
-        if target
-            .namespace
-            .as_deref()
-            .is_some_and(|n| n != meta.namespace())
-        {
-            return Err((
-                at,
-                "the Service must be in the policy's namespace".to_owned(),
-            ));
-        }
-        services.push(ServiceKey::new(meta.namespace(), &target.name));
-    }
-    Ok(if services.is_empty() {
-        Scope::Namespace
-    } else {
-        Scope::Services(services)
-    })
 }

@@ -6,8 +6,8 @@ use std::time::SystemTime;
 use serde::Deserialize;
 
 use super::rules::port;
-use super::{Mistake, reason, scope, unknown};
-use crate::discovery::documents::typed;
+use super::scope::scope;
+use crate::discovery::fields::{Mistake, reason, typed, unknown};
 use crate::discovery::kinds::Meta;
 use crate::discovery::tree::{Node, View};
 use crate::model::policy::{PeerAuthentication, PeerMode, Scope};

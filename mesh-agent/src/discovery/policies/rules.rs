@@ -6,8 +6,7 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net};
 use serde::Deserialize;
 
-use super::Mistake;
-use crate::discovery::documents::typed;
+use crate::discovery::fields::{Mistake, typed};
 use crate::discovery::kinds::Meta;
 use crate::discovery::tree::Node;
 use crate::model::TrustDomain;

@@ -1,6 +1,6 @@
 //! The command line's verbs: log, runtime, what is printed, exit code.
 //!
-//! The codes of all verbs are in [`Exit`]; nothing here makes up its own.
+//! The codes of all verbs are in `config::Exit`; nothing here makes up its own.
 
 /// `println!` and `print!` of verbs; see [`out::text`].
 macro_rules! say {

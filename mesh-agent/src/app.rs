@@ -38,6 +38,8 @@ use view::View;
 const RETRY: Duration = Duration::from_secs(1);
 /// How often the kernel's side is looked after: lost links, refusals.
 const REFRESH: Duration = Duration::from_millis(500);
+/// How long the end waits for what reads the configuration.
+const LAST: Duration = Duration::from_secs(2);
 
 /// Runs the agent until SIGTERM or SIGINT.
 pub async fn run(flags: Run) -> anyhow::Result<()> {
@@ -90,6 +92,7 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
         published: directory.published.clone(),
         shortage,
         limits,
+        looked: directory.looked(),
     };
     let view = Arc::new(View::new(parts));
     let cancel = CancellationToken::new();
@@ -160,13 +163,28 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
     reconciler.stop(flags.drain_timeout, on_stop).await?;
     identities.stop().await;
     cancel.cancel();
-    let ended = tokio::task::spawn_blocking(move || following.join().is_ok());
-    let (pages, ended) = tokio::join!(pages, ended);
-    let ended = pages.and(ended).context("end the control tasks")?;
-    anyhow::ensure!(ended, "the thread that follows the configuration failed");
+    pages.await.context("end the control tasks")?;
+    anyhow::ensure!(
+        end(following).await,
+        "the thread that follows the configuration failed"
+    );
     // Absent is fine.
     let _absent = std::fs::remove_file(admin::socket_path(&flags.place.run_dir));
     Ok(())
+}
+
+/// False: it failed. One that reads what does not answer is left behind: it ends
+/// with the process.
+async fn end(following: std::thread::JoinHandle<()>) -> bool {
+    let until = Instant::now() + LAST;
+    while !following.is_finished() {
+        if Instant::now() > until {
+            tracing::warn!("the configuration directory does not answer");
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    following.join().is_ok()
 }
 
 /// Nothing of the agent ends by itself: it is a mistake in it.

@@ -1,5 +1,7 @@
 //! What is wrong, in the operator's words: what, what follows, what to do. Pure.
 
+use std::time::Duration;
+
 use crate::admin::Problem;
 use crate::discovery;
 use crate::enrol::PodStatus;
@@ -40,6 +42,19 @@ pub(super) fn of_limits(config: &proxy::Config) -> Option<Problem> {
             io::RECOMMENDED_OPEN_FILES
         ),
     ))
+}
+
+/// Of a configuration directory that has not answered for so long.
+pub(super) fn of_stalled(silent: Duration) -> Problem {
+    Problem::new(
+        "configuration directory",
+        format!(
+            "the configuration directory has not answered for {} s",
+            silent.as_secs()
+        ),
+        "changes of the configuration, denials too, are not heard of",
+        "look at the file system that it is on",
+    )
 }
 
 /// Of descriptors that are in use now.

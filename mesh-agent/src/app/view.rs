@@ -19,7 +19,7 @@ use super::problems;
 use crate::admin::{self, PolicyRow, Problem, Status};
 use crate::capture;
 use crate::config::Run;
-use crate::discovery::Update;
+use crate::discovery::{Looked, Update};
 use crate::enrol::PodStatus;
 use crate::explain::Explainer;
 use crate::identity::Identities;
@@ -45,6 +45,7 @@ pub(super) struct Parts {
     /// What follows from a low limit of open files.
     pub(super) shortage: Option<Problem>,
     pub(super) limits: io::Limits,
+    pub(super) looked: Arc<Looked>,
 }
 
 pub(super) struct View {
@@ -107,6 +108,8 @@ impl View {
         let mut problems = self.status.lock().problems.clone();
         problems.extend(self.parts.shortage.clone());
         problems.extend(problems::of_open_files(&self.parts.limits));
+        let stalled = self.parts.looked.is_stalled(Instant::now());
+        problems.extend(stalled.map(problems::of_stalled));
         let log = self.parts.observe.log_trouble();
         problems.extend(log.map(problems::of_access_log));
         problems.extend(problems::of_identities(&self.parts.identities.status()));

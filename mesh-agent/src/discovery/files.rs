@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{ErrorKind, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -174,10 +175,13 @@ impl Files {
             let stat = stat::of(&path, SystemTime::now());
             let watched = match before {
                 Some(same) if stat.is_some() && same.stat == stat && same.is_here() => same.clone(),
-                before => Watched {
-                    stat,
-                    file: self.read(&path, before.map(|watched| &watched.file), now, names),
-                },
+                before => {
+                    let before = before.map(|watched| &watched.file);
+                    let file = self.read(&path, before, now, names);
+                    // Another one may have taken its place between.
+                    let stat = stat.filter(|_| stat::of(&path, SystemTime::now()) == stat);
+                    Watched { stat, file }
+                }
             };
             count += watched.file.count;
             if count > MAX_DOCUMENTS {
@@ -421,12 +425,14 @@ pub(super) fn text(path: &Path) -> Option<String> {
 
 fn read(path: &Path) -> Result<Vec<u8>, Fault> {
     let io = |e: std::io::Error| Fault::Io(e.kind());
-    // Before opening: a FIFO would wait for a writer.
-    if !std::fs::metadata(path).map_err(io)?.is_file() {
+    // A FIFO would wait for a writer.
+    let mut open = std::fs::OpenOptions::new();
+    let file = open.read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let file = file.map_err(io)?;
+    if !file.metadata().map_err(io)?.is_file() {
         return Err(Fault::NotAFile);
     }
     let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(io)?;
     file.take(MAX_FILE + 1)
         .read_to_end(&mut bytes)
         .map_err(io)?;

@@ -18,6 +18,7 @@ mod intern;
 mod kinds;
 mod lint;
 mod locate;
+mod looked;
 mod objects;
 mod policies;
 mod problem;
@@ -50,6 +51,7 @@ pub(crate) use documents::parse;
 pub use files::Error;
 use files::Files;
 use lint::Lint;
+pub use looked::Looked;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use objects::Object;
 pub use problem::{Code, Problem, Severity};
@@ -118,6 +120,7 @@ pub struct Directory {
     here: policy::Here,
     /// The last look at the directory came to nothing, and that is told.
     failed: bool,
+    looked: Arc<Looked>,
     pub published: Arc<ArcSwap<InForce>>,
     pending: Pending,
     sender: watch::Sender<Update>,
@@ -138,12 +141,18 @@ impl Directory {
             lint: Lint::default(),
             here,
             failed: false,
+            looked: Arc::new(Looked::new(Instant::now())),
             published: Arc::default(),
             pending: Pending::default(),
             sender,
         };
         directory.take(Instant::now())?;
         Ok((directory, updates))
+    }
+
+    #[must_use]
+    pub fn looked(&self) -> Arc<Looked> {
+        self.looked.clone()
     }
 
     /// Follows changes until cancelled, on a thread of its own: however much is
@@ -168,6 +177,8 @@ impl Directory {
         loop {
             let poll = Instant::now() + POLL;
             let due = self.files.due().map_or(poll, |due| due.min(poll));
+            // Also where the directory that it waits for is away.
+            let due = due.max(Instant::now() + DEBOUNCE);
             tokio::select! {
                 () = cancel.cancelled() => return,
                 Some(()) = changes.recv() => {
@@ -178,6 +189,7 @@ impl Directory {
                 () = tokio::time::sleep_until(due.into()) => {}
             }
             self.load(Instant::now());
+            self.looked.note(Instant::now());
         }
     }
 
@@ -195,7 +207,8 @@ impl Directory {
         }
         let is_first = self.published.load().snapshot.generation == 0;
         if is_first || !changes.is_empty() || std::mem::take(&mut self.failed) {
-            self.publish(now);
+            // From when it is in force: reading may have taken its time.
+            self.publish(now.max(Instant::now()));
         }
         Ok(())
     }

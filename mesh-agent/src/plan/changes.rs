@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::WorkloadKey;
+use crate::model::{Snapshot, WorkloadKey};
 
 /// Of this node's pods: of which ones connections may be judged differently,
 /// and whether it is to be enrolled differently.
@@ -47,6 +47,14 @@ impl Changes {
         self.all || self.pods.contains(destination)
     }
 
+    /// Is a connection to it judged as before? Changes name pods of this node: of one
+    /// that is elsewhere now, or nowhere, none tells, and its connections may live.
+    #[must_use]
+    pub(crate) fn leave(&self, destination: &WorkloadKey, snapshot: &Snapshot, node: &str) -> bool {
+        let known = snapshot.workloads.get(destination);
+        known.is_some_and(|workload| workload.node == node) && !self.concern(destination)
+    }
+
     /// Is another pod to be enrolled, or one to be let go or changed?
     #[must_use]
     pub(crate) fn concern_enrolment(&self) -> bool {
@@ -56,7 +64,25 @@ impl Changes {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::model::Workload;
+
+    #[test]
+    fn a_pod_that_is_not_here_any_more_is_asked_for_at_each_change() {
+        let mut web = Workload::for_test("shop", "web");
+        web.node = "n2".into();
+        let mut snapshot = Snapshot::default();
+        let key = web.key.clone();
+        snapshot.workloads.insert(Arc::new(web));
+        let none = Changes::default();
+        assert!(none.leave(&key, &snapshot, "n2"));
+        assert!(!none.leave(&key, &snapshot, "n1"), "it moved");
+        assert!(!none.leave(&key, &Snapshot::default(), "n1"), "it is gone");
+        let named = Changes::of([key.clone()].into(), false);
+        assert!(!named.leave(&key, &snapshot, "n2"));
+    }
 
     #[test]
     fn what_was_missed_or_came_together_concerns_all_that_it_is_about() {

@@ -205,6 +205,10 @@ impl Engine {
                 let of = |(of, policies): &(&Name, &Arc<Policies>)| {
                     ((*of).clone(), policies.mesh_counts(snapshot, namespace))
                 };
+                if snapshot.workloads.in_namespace(namespace).next().is_none() {
+                    mesh_counts.remove(namespace);
+                    continue;
+                }
                 mesh_counts.insert(namespace.clone(), of_mesh.iter().map(of).collect());
             }
             is_changed = true;

@@ -95,7 +95,7 @@ impl WorkerState {
         self.balancer.borrow_mut().hear(&published.snapshot);
         self.connections.recheck(|check| {
             // Only a permit is one.
-            !changes.concern(check.destination())
+            changes.leave(check.destination(), &published.snapshot, &self.agent.node)
                 || matches!(check.verdict_now(&published), Verdict::Permit(_))
         });
     }

@@ -234,7 +234,10 @@ fn named() -> (Vec<PathBuf>, Option<io::Error>) {
     let mut entries = |dir| {
         let entries = std::fs::read_dir(dir).and_then(Iterator::collect::<io::Result<Vec<_>>>);
         entries.unwrap_or_else(|error| {
-            unasked = Some(error).filter(|e| errno::is_shortage(e));
+            // What is not there does not undo what could not be asked.
+            if errno::is_shortage(&error) {
+                unasked = Some(error);
+            }
             Vec::new()
         })
     };
@@ -249,7 +252,15 @@ fn named() -> (Vec<PathBuf>, Option<io::Error>) {
             found.push(entry.path().join("ns/net"));
         }
     }
-    found.retain(|path| std::fs::metadata(path).is_ok_and(|m| inodes.insert(m.ino())));
+    found.retain(|path| match std::fs::metadata(path) {
+        Ok(meta) => inodes.insert(meta.ino()),
+        Err(error) => {
+            if errno::is_shortage(&error) {
+                unasked = Some(error);
+            }
+            false
+        }
+    });
     (found, unasked)
 }
 
@@ -273,9 +284,12 @@ fn files(reference: &NetnsRef) -> Result<Vec<PathBuf>, NetnsError> {
 /// Is it an address of the namespace that the calling thread is in?
 fn is_address_here(ip: IpAddr) -> io::Result<bool> {
     match ip {
+        // The address is asked for before a port: all ports may be in use.
         IpAddr::V4(_) => match UdpSocket::bind((ip, 0)) {
+            Ok(_) => Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse => Ok(true),
             Err(e) if errno::is_shortage(&e) => Err(e),
-            bound => Ok(bound.is_ok()),
+            Err(_) => Ok(false),
         },
         // Also one that is still being checked for duplicates.
         IpAddr::V6(ip) => {

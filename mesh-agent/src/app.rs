@@ -20,7 +20,7 @@ use crate::admin;
 use crate::capture::{self, Capture};
 use crate::config::{LinkGuard, OnStop, Run};
 use crate::discovery::{Directory, Update};
-use crate::enrol::{DataPath, PodStatus, Recheck, Reconciler};
+use crate::enrol::{self, DataPath, PodStatus, Recheck, Reconciler};
 use crate::explain::Explainer;
 use crate::identity::Identities;
 use crate::io;
@@ -83,6 +83,8 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
     )?;
     let mut reconciler =
         Reconciler::new(node.clone(), capture, workers, identities.clone(), &observe)?;
+    // Held also where nobody tells of arrivals.
+    let (_arrivals, mut arrived) = enrol::arrivals();
     let parts = view::Parts {
         node,
         stats,
@@ -120,6 +122,10 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
             changed = updates.changed() => {
                 changed.map_err(|_| ended_early("the thread that follows the configuration"))?;
                 (true, false)
+            }
+            Some(one) = arrived.next() => {
+                reconciler.arrived(one);
+                (false, true)
             }
             changed = trust.changed() => {
                 changed.map_err(|_| ended_early("the task that gets certificates"))?;

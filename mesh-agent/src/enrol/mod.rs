@@ -8,6 +8,7 @@
 //!   that a closed pod stays closed, and the error is shown;
 //! - a failure of one pod never stops the others, and is tried again.
 
+mod arrivals;
 mod data_path;
 mod guards;
 mod leave;
@@ -32,6 +33,10 @@ use crate::observe::Observe;
 use crate::sys::errno;
 use crate::sys::netns::{Netns, NetnsError};
 use crate::sys::route::{self, RouteError};
+use arrivals::Arrived;
+pub(crate) use arrivals::arrivals;
+#[allow(unused_imports, reason = "for the server of the CNI plugin")]
+pub(crate) use arrivals::{Admission, Arrival, Arrivals};
 pub(crate) use data_path::DataPath;
 pub(crate) use data_path::{Recheck, ServeError};
 pub(crate) use local_pod::LocalPod;
@@ -100,6 +105,8 @@ pub(crate) struct Reconciler<D> {
     host: Netns,
     identities: Identities,
     pods: BTreeMap<WorkloadKey, LocalPod>,
+    /// Where pods are, as the container runtime said.
+    places: arrivals::Places,
     /// Namespaces that are closed and served by nobody: of pods that are in
     /// another one now, or whose enrolment failed half-way.
     closed: BTreeMap<u64, WorkloadKey>,
@@ -148,6 +155,7 @@ impl<D: DataPath> Reconciler<D> {
             workers,
             host: Netns::current()?,
             pods: BTreeMap::new(),
+            places: arrivals::Places::default(),
             closed: BTreeMap::new(),
             guards: BTreeMap::new(),
             enrol_seconds: BTreeMap::new(),
@@ -172,7 +180,7 @@ impl<D: DataPath> Reconciler<D> {
     pub(crate) async fn apply(&mut self, snapshot: &Snapshot) -> Vec<PodStatus> {
         let wanted: BTreeMap<WorkloadKey, Arc<Workload>> = snapshot
             .enrolled_on(&self.node)
-            .map(|w| (w.key.clone(), w.clone()))
+            .map(|w| (w.key.clone(), self.places.applied(w)))
             .collect();
         self.leave_unwanted(snapshot, &wanted).await;
         let is_known = |key: &WorkloadKey| wanted.contains_key(key) || self.pods.contains_key(key);
@@ -190,6 +198,7 @@ impl<D: DataPath> Reconciler<D> {
         self.identities.want(&identities.chain(kept).collect());
         let mut unguarded = self.guard(&wanted, snapshot.may_hide_pods());
         let mut statuses = Vec::with_capacity(wanted.len());
+        let mut refusals = BTreeMap::new();
         for workload in wanted.values() {
             // Also a pod whose cgroup cannot be watched is better captured than not.
             let result = self.enrol(workload).await;
@@ -199,8 +208,17 @@ impl<D: DataPath> Reconciler<D> {
                 tracing::debug!(pod = %workload.key, %error, "cannot enrol");
             }
             let result = result.and(self.exclude(workload));
+            if let Err(error) = &result {
+                refusals.insert(workload.key.clone(), error.to_string());
+            }
             statuses.push(self.status_after(workload, result));
         }
+        let pods = &self.pods;
+        let is_at = |key: &WorkloadKey, cookie: u64| {
+            let pod = pods.get(key);
+            pod.is_some_and(|pod| pod.netns.cookie() == cookie)
+        };
+        self.places.answer(snapshot, is_at, &refusals);
         let unread = self
             .pods
             .values()
@@ -251,6 +269,11 @@ impl<D: DataPath> Reconciler<D> {
         }
     }
 
+    /// Takes up an arrival; [`Reconciler::apply`] says what becomes of it.
+    pub(crate) fn arrived(&mut self, arrived: Arrived) {
+        self.places.take(arrived, &self.host);
+    }
+
     /// Has live connections looked at again.
     pub(crate) async fn recheck(&self, what: &Recheck) {
         if let Err(error) = self.workers.recheck(what).await {
@@ -266,7 +289,7 @@ impl<D: DataPath> Reconciler<D> {
         self.status_is_old
             || self.pods.iter().any(|(key, pod)| {
                 let dir = pod.workload.cgroup.as_ref();
-                has_moved(pod)
+                (self.places.of(&pod.workload).is_none() && has_moved(pod))
                     || pod
                         .netns
                         .families(pod.workload.ips)
@@ -389,6 +412,14 @@ impl<D: DataPath> Reconciler<D> {
         workload: &Workload,
         before: Option<&LocalPod>,
     ) -> Result<Arc<Netns>, Error> {
+        if let Some(place) = self.places.of(workload) {
+            return Ok(match before {
+                Some(before) if before.netns.cookie() == place.netns.cookie() => {
+                    before.netns.clone()
+                }
+                _ => place.netns.clone(),
+            });
+        }
         let reference = workload.netns.as_ref().ok_or(Error::NoNetns)?;
         if let Some(before) = before
             && before.workload.netns.as_ref() == Some(reference)

@@ -78,6 +78,22 @@ impl From<IpAddr> for PodIps {
 }
 
 impl PodIps {
+    /// Of each family the first one.
+    #[must_use]
+    pub fn first_of_each(ips: &[IpAddr]) -> Self {
+        let ips = || ips.iter().map(IpAddr::to_canonical);
+        Self {
+            v4: ips().find_map(|ip| match ip {
+                IpAddr::V4(ip) => Some(ip),
+                IpAddr::V6(_) => None,
+            }),
+            v6: ips().find_map(|ip| match ip {
+                IpAddr::V6(ip) => Some(ip),
+                IpAddr::V4(_) => None,
+            }),
+        }
+    }
+
     #[must_use]
     pub fn contains(&self, ip: IpAddr) -> bool {
         match ip.to_canonical() {

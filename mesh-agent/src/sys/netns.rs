@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv6Addr, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -68,7 +68,29 @@ impl Netns {
         result
     }
 
+    /// One that somebody opened for a pod, who says which addresses the pod has in
+    /// it; where none are said none are asked for.
+    pub fn of_pod(opened: OwnedFd, ips: PodIps) -> Result<Self, NetnsError> {
+        let netns = Self::of_file(opened.into(), Path::new("that was handed over"))?;
+        if ips.is_empty() {
+            return Ok(netns);
+        }
+        netns.of(ips, Path::new("that was handed over"))
+    }
+
     fn of(self, ips: PodIps, path: &Path) -> Result<Self, NetnsError> {
+        if self.has_any(ips).map_err(NetnsError::Enter)? {
+            return Ok(self);
+        }
+        let ips: Vec<String> = ips.iter().map(|ip| ip.to_string()).collect();
+        Err(NetnsError::AnotherPods {
+            path: path.to_owned(),
+            ips: ips.join(", "),
+        })
+    }
+
+    /// Does any of these addresses belong to the namespace?
+    pub fn has_any(&self, ips: PodIps) -> io::Result<bool> {
         let any = || -> io::Result<bool> {
             for ip in ips.iter() {
                 if is_address_here(ip)? {
@@ -77,14 +99,7 @@ impl Netns {
             }
             Ok(false)
         };
-        if self.run(any).flatten().map_err(NetnsError::Enter)? {
-            return Ok(self);
-        }
-        let ips: Vec<String> = ips.iter().map(|ip| ip.to_string()).collect();
-        Err(NetnsError::AnotherPods {
-            path: path.to_owned(),
-            ips: ips.join(", "),
-        })
+        self.run(any).flatten()
     }
 
     /// Does the reference name another namespace by now, which is the pod's? What
@@ -134,6 +149,15 @@ impl Netns {
             source,
         };
         let file = File::open(path).map_err(opened)?;
+        Self::of_file(file, path)
+    }
+
+    /// `path`: for messages.
+    fn of_file(file: File, path: &Path) -> Result<Self, NetnsError> {
+        let opened = |source| NetnsError::Open {
+            path: path.to_owned(),
+            source,
+        };
         let inode = file.metadata().map_err(opened)?.ino();
         let home = File::open("/proc/thread-self/ns/net").map_err(NetnsError::Enter)?;
         let cookie = match run_in(&home, &file, cookie_here) {

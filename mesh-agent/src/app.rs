@@ -69,14 +69,14 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
         node: node.clone(),
         trust_domain: identities.trust_domain().clone(),
         same_node_tls: flags.same_node_tls,
-        published: directory.published.clone(),
+        published: directory.published(),
     };
     let (workers, mut ended) = Workers::start(
         proxy_config,
         proxy::Environment {
             node: node.clone(),
             trust_domain: identities.trust_domain().clone(),
-            published: directory.published.clone(),
+            published: directory.published(),
             entered_pod: Arc::new(move |from, to| tuples.entered_pod(from, to)),
             observe: observe.clone(),
         },
@@ -91,7 +91,7 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
         observe,
         identities: identities.clone(),
         explainer,
-        published: directory.published.clone(),
+        published: directory.published(),
         shortage,
         limits,
         looked: directory.looked(),

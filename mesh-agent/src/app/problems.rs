@@ -82,13 +82,18 @@ pub(super) fn of_access_log(why: String) -> Problem {
     )
 }
 
-pub(super) fn of_file(problem: &discovery::Problem) -> Problem {
-    let place = (problem.file.display(), &problem.object, &problem.field);
+pub(super) fn of_configuration(problem: &discovery::Problem) -> Problem {
+    let place = (&problem.origin.place, &problem.object, &problem.field);
     Problem::new(
         format!("configuration {} {} {}", place.0, place.1, place.2),
         problem.to_string(),
         "what it said before stays in force; else an ALLOW like it grants nothing, a DENY denies all that it selects, and a pod or a Service stays closed as far as it can be read",
-        "correct the file; `mesh-agent check-config` on its directory shows every mistake",
+        match problem.origin.place.is_file() {
+            true => {
+                "correct the file; `mesh-agent check-config` on its directory shows every mistake"
+            }
+            false => "correct the object",
+        },
     )
 }
 

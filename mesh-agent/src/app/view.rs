@@ -82,7 +82,8 @@ impl View {
     /// Every wanted pod was tried: one that cannot be enrolled for a reason of
     /// its own is shown, and does not keep the node from being used.
     pub(super) fn reconciled(&self, update: &Update, pods: &[PodStatus], unsettled: Option<&str>) {
-        let mut problems: Vec<Problem> = update.mistakes().map(problems::of_file).collect();
+        let mut problems: Vec<Problem> =
+            update.mistakes().map(problems::of_configuration).collect();
         problems.extend(update.policy_problems().map(problems::of_policy));
         problems.extend(pods.iter().flat_map(problems::of_pod));
         problems.extend(unsettled.map(problems::of_strangers));

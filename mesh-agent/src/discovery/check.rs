@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::locate::locate;
+use super::origin::{Origin, Place};
 use super::{Code, Directory, Error, Problem, Severity, Update};
 use crate::model::policy::{Action, MeshSettings};
 use crate::model::text::printable;
@@ -45,13 +46,10 @@ pub fn check(dir: &Path, settings: MeshSettings) -> Result<Update, Error> {
     let (directory, updates) = Directory::start(dir.to_owned(), settings, Here::default())?;
     let mut update = updates.borrow().clone();
     let mut problems = update.problems.to_vec();
-    if directory.store.is_empty() && problems.is_empty() {
-        problems.push(Problem {
-            code: Code::EmptyDirectory,
-            file: dir.to_owned(),
-            message: "no *.yaml, *.yml or *.json in it has an object".to_owned(),
-            ..Problem::default()
-        });
+    if directory.is_empty() && problems.is_empty() {
+        let origin = Origin::whole(Place::file(dir));
+        let message = "no *.yaml, *.yml or *.json in it has an object".to_owned();
+        problems.push(Problem::new(Code::EmptyDirectory, origin, message));
     }
     locate(&mut problems);
     problems.dedup();

@@ -18,7 +18,8 @@ mod unknown;
 use std::sync::Arc;
 
 use super::kinds::{Meta, Part};
-use super::objects::{Kind, Object, Origin};
+use super::objects::{Kind, Object};
+use super::origin::Origin;
 use super::tree::Node;
 use super::{Code, Problem};
 use crate::model::{Labels, Name};

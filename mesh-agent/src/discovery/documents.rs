@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+#[cfg(any(test, feature = "fuzzing"))]
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,7 +10,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::core::{self, Class};
 use super::intern::Interner;
-use super::objects::{Object, Origin};
+use super::objects::Object;
+use super::origin::{Origin, Place};
 use super::tree::{self, Node};
 use super::{Code, Problem, policies};
 
@@ -50,7 +52,7 @@ type Hash = [u8; 16];
 pub(super) struct Document {
     hash: Hash,
     /// Where it begins.
-    line: u64,
+    line: u32,
     objects: Box<[Arc<Object>]>,
     problems: Box<[Problem]>,
     documents: usize,
@@ -59,7 +61,7 @@ pub(super) struct Document {
 }
 
 impl Parsed {
-    fn keep(self, hash: Hash, line: u64) -> Document {
+    fn keep(self, hash: Hash, line: u32) -> Document {
         Document {
             hash,
             line,
@@ -75,11 +77,11 @@ impl Parsed {
         self.objects.push(Arc::new(object));
     }
 
-    pub(super) fn of_documents(file: &Path, documents: &[Arc<Document>]) -> Self {
+    pub(super) fn of_documents(place: &Place, documents: &[Arc<Document>]) -> Self {
         let mut parsed = Self::default();
         for document in documents {
             parsed.add(document);
-            shorten(file, &mut parsed.problems);
+            shorten(place, &mut parsed.problems);
         }
         parsed
     }
@@ -100,20 +102,14 @@ impl Document {
     }
 
     /// The same at another line.
-    fn moved(&self, line: u64) -> Self {
-        let moved = |at: u64| at.saturating_add(line).saturating_sub(self.line);
+    fn moved(&self, line: u32) -> Self {
         let object = |object: &Arc<Object>| {
             let mut object = (**object).clone();
-            object.origin.line = moved(object.origin.line);
+            object.origin = object.origin.moved(self.line, line);
             Arc::new(object)
         };
         let problem = |problem: &Problem| Problem {
-            // That of a file as a whole has none.
-            line: if problem.line == 0 {
-                0
-            } else {
-                moved(problem.line)
-            },
+            origin: problem.origin.moved(self.line, line),
             ..problem.clone()
         };
         Self {
@@ -136,26 +132,24 @@ pub fn parse(file: &Path, bytes: &[u8]) -> (Vec<Arc<Object>>, Vec<Problem>) {
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) fn parse_file(file: &Path, bytes: &[u8]) -> Parsed {
-    Parsed::of_documents(
-        file,
-        &parse_again(file, bytes, &[], &mut Interner::default()),
-    )
+    let place = Place::file(file);
+    let documents = parse_again(&place, bytes, &[], &mut Interner::default());
+    Parsed::of_documents(&place, &documents)
 }
 
 /// Parses what is not the same as in one of the documents `before`.
 pub(super) fn parse_again(
-    file: &Path,
+    place: &Place,
     bytes: &[u8],
     before: &[Arc<Document>],
     names: &mut Interner,
 ) -> Vec<Arc<Document>> {
-    let file: Arc<Path> = file.into();
     let mut known: HashMap<Hash, Vec<&Arc<Document>>> = HashMap::new();
     for document in before {
         known.entry(document.hash).or_default().push(document);
     }
     let mut all = Vec::new();
-    let (text, mistake) = text(&file, bytes);
+    let (text, mistake) = text(place, bytes);
     let is_text = mistake.is_none();
     all.extend(mistake.map(Arc::new));
     let mut count = 0;
@@ -172,7 +166,8 @@ pub(super) fn parse_again(
             Some(same) if same.line == line => same.clone(),
             Some(same) => Arc::new(same.moved(line)),
             None => {
-                let mut parsed = document(&file, (line, &text), is_text);
+                let origin = Origin::line(place.clone(), line);
+                let mut parsed = document(&origin, &text, is_text);
                 for object in &mut parsed.objects {
                     names.object(Arc::make_mut(object));
                 }
@@ -186,13 +181,16 @@ pub(super) fn parse_again(
 }
 
 /// What can be read of it, and why that is not all.
-fn text<'b>(file: &Path, bytes: &'b [u8]) -> (Cow<'b, str>, Option<Document>) {
+fn text<'b>(place: &Place, bytes: &'b [u8]) -> (Cow<'b, str>, Option<Document>) {
     let Err(error) = std::str::from_utf8(bytes) else {
         return (String::from_utf8_lossy(bytes), None);
     };
     let before = &bytes[..error.valid_up_to()];
-    let line = 1 + before.iter().filter(|b| **b == b'\n').count() as u64;
-    let problem = syntax(file, line, "the file is not UTF-8".to_owned());
+    let lines = before.iter().filter(|b| **b == b'\n').count();
+    let line = u32::try_from(lines).unwrap_or(u32::MAX).saturating_add(1);
+    let origin = Origin::line(place.clone(), line);
+    let message = "the file is not UTF-8".to_owned();
+    let problem = Problem::new(Code::Syntax, origin, message);
     // Of no document: none is the same as it.
     let mistake = Parsed::of_problem(problem).keep(Hash::default(), line);
     (String::from_utf8_lossy(bytes), Some(mistake))
@@ -206,39 +204,23 @@ fn hash(text: &str, is_text: bool) -> Hash {
     std::array::from_fn(|at| digest[at])
 }
 
-/// One document, which begins at a line.
-fn document(file: &Arc<Path>, (line, document): (u64, &str), is_text: bool) -> Parsed {
+/// One document: what is between two separators of a file, or one object of
+/// the API as JSON.
+pub(super) fn document(origin: &Origin, document: &str, is_text: bool) -> Parsed {
     let mut parsed = Parsed::default();
-    let origin = Origin {
-        file: file.clone(),
-        line,
-        item: Box::default(),
-    };
     match is_text.then(|| tree::read(document)) {
         Some(Ok(node)) if node.is_null() => {}
-        Some(Ok(node)) => unpack(&origin, node, &mut parsed),
+        Some(Ok(node)) => unpack(origin, node, &mut parsed),
         Some(Err(e)) => {
-            let at = line + u64::from(e.place.line).saturating_sub(1);
-            parsed.problems.push(Problem {
-                column: e.place.column.into(),
-                ..syntax(file, at, e.message)
-            });
-            salvage(&origin, document, &mut parsed);
+            let at = origin.exactly(e.place.line.saturating_sub(1), e.place.column);
+            let problem = Problem::new(Code::Syntax, at, e.message);
+            parsed.problems.push(problem);
+            salvage(origin, document, &mut parsed);
         }
-        None => salvage(&origin, document, &mut parsed),
+        None => salvage(origin, document, &mut parsed),
     }
-    shorten(file, &mut parsed.problems);
+    shorten(&origin.place, &mut parsed.problems);
     parsed
-}
-
-fn syntax(file: &Path, line: u64, message: String) -> Problem {
-    Problem {
-        code: Code::Syntax,
-        file: file.to_owned(),
-        line,
-        message,
-        ..Problem::default()
-    }
 }
 
 /// Policies must not vanish with a syntax error, nor pods be taken for outside.
@@ -255,7 +237,7 @@ fn salvage(origin: &Origin, document: &str, parsed: &mut Parsed) {
 }
 
 /// Mistakes first: no number of warnings makes a mistake, or hides one.
-fn shorten(file: &Path, problems: &mut Vec<Problem>) {
+fn shorten(place: &Place, problems: &mut Vec<Problem>) {
     if problems.len() <= MAX_PROBLEMS {
         return;
     }
@@ -265,14 +247,13 @@ fn shorten(file: &Path, problems: &mut Vec<Problem>) {
         true => (Code::Syntax, "mistakes"),
         false => (Code::Advisory, "warnings"),
     };
-    problems.push(Problem {
-        code,
-        ..syntax(file, 0, format!("has more {what} than are told"))
-    });
+    let message = format!("has more {what} than are told");
+    let origin = Origin::whole(place.clone());
+    problems.push(Problem::new(code, origin, message));
 }
 
 /// Documents with the line that each starts on.
-pub(super) fn documents(text: &str) -> Vec<(u64, String)> {
+pub(super) fn documents(text: &str) -> Vec<(u32, String)> {
     // A lone CR ends a line, too.
     let text = match text.contains('\r') {
         true => std::borrow::Cow::Owned(text.replace("\r\n", "\n").replace('\r', "\n")),
@@ -280,7 +261,7 @@ pub(super) fn documents(text: &str) -> Vec<(u64, String)> {
     };
     let says = |line: &str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
     let mut documents = vec![(1, String::new())];
-    for (number, line) in (1_u64..).zip(text.lines()) {
+    for (number, line) in (1_u32..).zip(text.lines()) {
         let begins = documents.last().is_none_or(|(_, d)| d.trim().is_empty());
         let bare = line.trim_start_matches('\u{feff}');
         let behind = |mark: &str| {
@@ -371,21 +352,17 @@ fn kind_problem(origin: &Origin, value: &Node<'_>, message: String) -> Problem {
     let namespace = text("namespace").unwrap_or("default");
     let name = text("name").unwrap_or("?");
     Problem {
-        code: Code::UnknownKind,
-        item: origin.item.to_string(),
         object: format!("{kind} {namespace}/{name}"),
         field: "kind".to_owned(),
-        ..syntax(&origin.file, origin.line, message)
+        ..Problem::new(Code::UnknownKind, origin.clone(), message)
     }
 }
 
 fn list_problem(origin: &Origin, field: &str, message: String) -> Problem {
     Problem {
-        code: Code::InvalidValue,
-        item: origin.item.to_string(),
         object: "List".to_owned(),
         field: field.to_owned(),
-        ..syntax(&origin.file, origin.line, message)
+        ..Problem::new(Code::InvalidValue, origin.clone(), message)
     }
 }
 
@@ -426,12 +403,9 @@ fn unpack_each(origin: &Origin, at: &str, items: Vec<Node<'_>>, parsed: &mut Par
         if parsed.documents > MAX_DOCUMENTS {
             return;
         }
-        let place = format!("{}{at}[{index}]", origin.item);
-        let origin = Origin {
-            item: place.trim_start_matches('.').into(),
-            ..origin.clone()
-        };
+        let path = format!("{}{at}[{index}]", origin.item());
+        let origin = origin.with_item(path.trim_start_matches('.'));
         unpack(&origin, item, parsed);
-        shorten(&origin.file, &mut parsed.problems);
+        shorten(&origin.place, &mut parsed.problems);
     }
 }

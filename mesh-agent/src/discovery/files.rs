@@ -13,14 +13,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::core;
 use super::documents::{self, Document, MAX_DOCUMENTS, Parsed};
 use super::intern::Interner;
 use super::kinds::Unknown;
-use super::objects::{Kind, Object, Origin};
+use super::last_good::keep_last_good;
+use super::objects::Object;
+use super::origin::{Origin, Place};
 use super::store::Said;
 use super::{Code, Problem, policies, stat};
-use crate::model::policy::Action;
 
 const MAX_FILE: u64 = 8 << 20;
 const MAX_FILES: usize = 10_000;
@@ -261,33 +261,19 @@ fn hides_content(fault: Fault) -> bool {
 /// without what this file may deny would let in whom nobody allowed.
 fn unknown(path: &Path, fault: Fault) -> Arc<File> {
     let message = format!("{fault}; until it can be read, connections to all pods are refused");
-    let mut objects = policies::unreadable(path);
-    let origin = Origin {
-        file: path.into(),
-        line: 1,
-        item: Box::default(),
-    };
+    let origin = Origin::line(Place::file(path), 1);
+    let mut objects = policies::unreadable(&origin);
     objects.push(Object::unknown(&origin, Unknown::anything()));
     Arc::new(File {
         fault: Some(fault),
         documents: Vec::new(),
         objects: objects.into_iter().map(Arc::new).collect(),
-        problems: vec![problem(path, message)],
+        problems: vec![Problem::new(Code::UnreadableFile, origin, message)],
         count: 0,
         skipped: 0,
         missing_since: None,
         unknown: true,
     })
-}
-
-fn problem(path: &Path, message: String) -> Problem {
-    Problem {
-        code: Code::UnreadableFile,
-        file: path.to_owned(),
-        line: 1,
-        message,
-        ..Problem::default()
-    }
 }
 
 fn waits(file: &File, now: Instant) -> bool {
@@ -320,8 +306,9 @@ fn file(
     let before = before.filter(|f| !f.unknown);
     let known = before.map_or(&[][..], |file| &file.documents);
     let fault = read.as_ref().err().copied();
+    let place = Place::file(path);
     let documents = match &read {
-        Ok(bytes) => documents::parse_again(path, bytes, known, names),
+        Ok(bytes) => documents::parse_again(&place, bytes, known, names),
         // What it said when it could be read is known for when it can be again.
         Err(_) => known.to_vec(),
     };
@@ -336,8 +323,12 @@ fn file(
         return same.clone();
     }
     let mut parsed = match fault {
-        None => Parsed::of_documents(path, &documents),
-        Some(fault) => Parsed::of_problem(problem(path, fault.to_string())),
+        None => Parsed::of_documents(&place, &documents),
+        Some(fault) => {
+            let origin = Origin::line(place, 1);
+            let problem = Problem::new(Code::UnreadableFile, origin, fault.to_string());
+            Parsed::of_problem(problem)
+        }
     };
     if parsed.problems.iter().any(Problem::is_mistake) {
         let before = before.map_or(&[][..], |file| &file.objects);
@@ -353,42 +344,6 @@ fn file(
         missing_since: None,
         unknown: false,
     })
-}
-
-/// Adds to the objects that parse now the former version of those that do not;
-/// of policies what restricts, never a grant.
-pub(super) fn keep_last_good(now: &mut Parsed, before: &[Arc<Object>]) {
-    let names = now.objects.iter().enumerate().map(|(at, o)| (o.name(), at));
-    let names: BTreeMap<String, usize> = names.collect();
-    for object in before {
-        let is_policy = matches!(&object.kind, Kind::Policy(_) | Kind::Peer(_));
-        let mut object = object.clone();
-        if is_policy {
-            policies::restrict(Arc::make_mut(&mut object));
-        }
-        match names.get(&object.name()) {
-            _ if matches!(&object.kind, Kind::Unknown(_)) => {}
-            // Of a policy even a mistake elsewhere may be a slip of its name.
-            None if is_policy || now.hides => now.objects.push(object),
-            None => {}
-            // Not the DENY of everything that stands for what is not
-            // understood: what it denied before is known.
-            Some(&at) if is_broken(&now.objects[at]) && is_whole_deny(&object) => {
-                now.objects[at] = object;
-            }
-            Some(_) if is_policy => {}
-            Some(&at) => core::fill(&mut now.objects[at], &object),
-        }
-    }
-}
-
-fn is_broken(object: &Object) -> bool {
-    matches!(&object.kind, Kind::Policy(p) if p.broken.is_some())
-}
-
-fn is_whole_deny(object: &Object) -> bool {
-    matches!(&object.kind, Kind::Policy(p)
-        if p.action == Action::Deny && p.broken.is_none() && !p.dry_run)
 }
 
 /// Configuration files by name, in order.

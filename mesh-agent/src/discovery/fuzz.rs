@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use super::documents::{documents, parse_file};
-use super::files::keep_last_good;
+use super::last_good::keep_last_good;
 use super::tree::agree;
 use super::{Object, Problem, build};
 use crate::model::policy::PeerMode;
@@ -48,14 +48,15 @@ pub(crate) fn config(bytes: &[u8]) {
         assert_eq!(agree(&document), Ok(()));
     }
     let file = parse_file(Path::new("any.yaml"), bytes);
-    let lines = bytes.iter().filter(|b| **b == b'\n').count() as u64 + 2;
+    let lines = bytes.iter().filter(|b| **b == b'\n').count() + 2;
+    let line = |problem: &Problem| problem.origin.first_line() as usize;
     assert!(file.problems.len() <= MAX_PROBLEMS);
-    assert!(file.problems.iter().all(|p: &Problem| p.line <= lines));
+    assert!(file.problems.iter().all(|p| line(p) <= lines));
     assert!(file.objects.len() <= bytes.len());
 
     // Beside the good file.
     let (engine, problems) = compile(good.iter().chain(&file.objects));
-    assert!(problems.iter().all(|p| p.line <= lines.max(20)));
+    assert!(problems.iter().all(|p| line(p) <= lines.max(20)));
     refuses(&engine, pod, "beside a DENY");
 
     // Behind it, in the same file.

@@ -1,21 +1,11 @@
 //! One object of the configuration.
 
 use std::collections::BTreeSet;
-use std::path::Path;
-use std::sync::Arc;
 
 use super::kinds::{EndpointSlice, Meta, Part, Pod, ServiceSpec, Unknown};
+use super::origin::Origin;
 use super::{Code, Problem};
 use crate::model::policy::{AuthorizationPolicy, PeerAuthentication};
-
-/// Where an object stands.
-#[derive(Clone, Debug)]
-pub struct Origin {
-    pub file: Arc<Path>,
-    pub line: u64,
-    /// Path of the item in the document, where that is a list.
-    pub item: Box<str>,
-}
 
 /// One parsed object.
 #[derive(Clone, Debug)]
@@ -48,10 +38,7 @@ impl Object {
             Kind::Pod(_) => "Pod",
             Kind::Policy(_) => "AuthorizationPolicy",
             Kind::Peer(_) => "PeerAuthentication",
-            Kind::Unknown(_) => {
-                let Origin { file, line, .. } = &self.origin;
-                return format!("Unknown {}:{line}", file.display());
-            }
+            Kind::Unknown(_) => return format!("Unknown {}", self.origin),
         };
         format!("{kind} {}/{}", self.meta.namespace(), self.meta.name)
     }
@@ -63,14 +50,9 @@ impl Object {
 
     pub(super) fn problem_of(&self, code: Code, field: &str, message: String) -> Problem {
         Problem {
-            code,
-            file: self.origin.file.to_path_buf(),
-            line: self.origin.line,
-            item: self.origin.item.to_string(),
             object: self.name(),
             field: field.to_owned(),
-            message,
-            ..Problem::default()
+            ..Problem::new(code, self.origin.clone(), message)
         }
     }
 }

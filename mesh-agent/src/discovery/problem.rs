@@ -1,8 +1,8 @@
 //! What is wrong with the configuration, and where.
 
 use std::fmt;
-use std::path::PathBuf;
 
+use super::origin::Origin;
 use crate::model::text::printable;
 
 /// How much it matters.
@@ -16,7 +16,7 @@ pub enum Severity {
 }
 
 /// What kind of problem, for programs: stable, one word each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Code {
     /// The file cannot be read, or not as a whole.
@@ -27,7 +27,6 @@ pub enum Code {
     UnknownKind,
     UnknownField,
     /// A value that is not understood, or contradicts another one.
-    #[default]
     InvalidValue,
     /// A principal that no peer of this mesh can have.
     ImpossiblePrincipal,
@@ -91,17 +90,11 @@ impl Code {
 }
 
 /// One problem of the configuration.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Problem {
     pub code: Code,
-    pub file: PathBuf,
-    /// First line of the document, or the exact line where `column` is given; 0 is none.
-    pub line: u64,
-    /// 0 where only the document is known.
-    pub column: u64,
-    /// Path of the object in the document, where that is a list.
-    #[serde(skip)]
-    pub(super) item: String,
+    #[serde(flatten)]
+    pub origin: Origin,
     /// `Kind namespace/name`; empty where the document did not get that far.
     pub object: String,
     /// Path of the field, for example `spec.ports[0].port`.
@@ -110,6 +103,17 @@ pub struct Problem {
 }
 
 impl Problem {
+    /// Of no object and no field yet.
+    pub(super) fn new(code: Code, origin: Origin, message: String) -> Self {
+        Self {
+            code,
+            origin,
+            object: String::new(),
+            field: String::new(),
+            message,
+        }
+    }
+
     #[must_use]
     pub fn is_mistake(&self) -> bool {
         self.code.severity() == Severity::Mistake
@@ -119,15 +123,7 @@ impl Problem {
 /// On one line, whatever the file, the object or the value is called.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let file = self.file.to_string_lossy();
-        write!(f, "{}:", printable(&file))?;
-        if self.line > 0 {
-            write!(f, "{}:", self.line)?;
-        }
-        if self.column > 0 {
-            write!(f, "{}:", self.column)?;
-        }
-        f.write_str(" ")?;
+        write!(f, "{}: ", self.origin)?;
         if !self.is_mistake() {
             f.write_str("warning: ")?;
         }

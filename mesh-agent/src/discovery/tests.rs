@@ -10,6 +10,7 @@ mod oracle;
 mod parts;
 mod peers;
 mod policies;
+mod resources;
 mod salvage;
 mod slices;
 mod targets;

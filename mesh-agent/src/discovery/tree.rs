@@ -34,7 +34,7 @@ const MAX_DEPTH: usize = 64;
 
 /// Line and column, both from 1; of JSON that was read as such they are 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct Position {
     pub(super) line: u32,
     pub(super) column: u32,
 }
@@ -42,14 +42,14 @@ pub(super) struct Place {
 /// Why a document is no tree.
 #[derive(Debug)]
 pub(super) struct Error {
-    pub(super) place: Place,
+    pub(super) place: Position,
     pub(super) message: String,
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Node<'t> {
     data: Data<'t>,
-    place: Place,
+    place: Position,
 }
 
 #[derive(Clone, Debug)]
@@ -71,7 +71,7 @@ pub(super) struct Mapping<'t> {
 #[derive(Clone, Debug)]
 struct Entry<'t> {
     key: Cow<'t, str>,
-    place: Place,
+    place: Position,
     value: Node<'t>,
 }
 
@@ -88,7 +88,7 @@ pub(super) enum View<'n, 't> {
 
 const NULL: Node<'static> = Node {
     data: Data::Null,
-    place: Place { line: 0, column: 0 },
+    place: Position { line: 0, column: 0 },
 };
 
 impl<'t> Node<'t> {
@@ -229,7 +229,7 @@ impl<'t> Node<'t> {
     }
 
     /// Where the field stands, or the nearest one around it.
-    pub(super) fn find(&self, path: &str) -> Option<Place> {
+    pub(super) fn find(&self, path: &str) -> Option<Position> {
         let (node, place, rest) = match &self.data {
             Data::Mapping(map) => {
                 // Keys have dots of their own: the longest that fits.

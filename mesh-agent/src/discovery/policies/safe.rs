@@ -1,11 +1,11 @@
 //! What stands for policies that cannot be read as they are.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use super::{GROUP, KINDS};
 use crate::discovery::kinds::Meta;
-use crate::discovery::objects::{Kind, Object, Origin};
+use crate::discovery::objects::{Kind, Object};
+use crate::discovery::origin::Origin;
 use crate::discovery::tree::Node;
 use crate::model::policy::{Action, AuthorizationPolicy, PeerAuthentication, Scope};
 
@@ -71,9 +71,8 @@ fn is_label(text: &str) -> bool {
 }
 
 /// Stands for a file of which nothing is known: denies all, and asks for TLS.
-pub(in crate::discovery) fn unreadable(file: &Path) -> Vec<Object> {
-    let name = file.file_name().unwrap_or_default().to_string_lossy();
-    let meta = Meta::salvaged(Some(UNREADABLE), &name);
+pub(in crate::discovery) fn unreadable(origin: &Origin) -> Vec<Object> {
+    let meta = Meta::salvaged(Some(UNREADABLE), &origin.place.name());
     let broken =
         || Some("the file cannot be read, and nothing is known of what it says".to_owned());
     let policy = AuthorizationPolicy {
@@ -95,11 +94,7 @@ pub(in crate::discovery) fn unreadable(file: &Path) -> Vec<Object> {
         broken: broken(),
     };
     let object = |kind| Object {
-        origin: Origin {
-            file: file.into(),
-            line: 1,
-            item: Box::default(),
-        },
+        origin: origin.clone(),
         meta: meta.clone(),
         kind,
         unread: BTreeSet::new(),

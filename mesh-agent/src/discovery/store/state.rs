@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,6 +14,7 @@ use crate::discovery::Problem;
 use crate::discovery::intern::Interner;
 use crate::discovery::kinds::{Part, Unknown};
 use crate::discovery::objects::{Kind, Object};
+use crate::discovery::origin::Place;
 use crate::model::policy::{AuthorizationPolicy, MeshSettings};
 use crate::model::{Name, ServiceKey, Snapshot, Workload, WorkloadKey};
 
@@ -66,8 +66,8 @@ pub(super) type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 #[derive(Debug, Default)]
 pub(in crate::discovery) struct Store {
     pub(super) objects: BTreeMap<ObjectId, Entry>,
-    /// By file and place in it.
-    pub(super) unknown: BTreeMap<(Arc<Path>, u32), Arc<Object>>,
+    /// By place, and which one it is of it.
+    pub(super) unknown: BTreeMap<(Place, u32), Arc<Object>>,
     pub(super) hidden: Hidden,
     pub(super) names: Interner,
     pub(super) addresses: Addresses,
@@ -103,26 +103,26 @@ impl Store {
     /// A place says `now` and does not say `before` any more; it is `away` while
     /// its file is not there, and then counts only where no other says it.
     pub(in crate::discovery) fn replace(&mut self, before: &Said<'_>, now: &Said<'_>) {
-        for (place, object) in (0_u32..).zip(before.objects) {
-            let same = now.objects.get(place as usize);
+        for (nth, object) in (0_u32..).zip(before.objects) {
+            let same = now.objects.get(nth as usize);
             let is_same = same.is_some_and(|same| Arc::ptr_eq(same, object));
             if !is_same || before.away != now.away {
-                self.take_out(object, place);
+                self.take_out(object, nth);
             }
         }
-        for (place, object) in (0_u32..).zip(now.objects) {
-            let same = before.objects.get(place as usize);
+        for (nth, object) in (0_u32..).zip(now.objects) {
+            let same = before.objects.get(nth as usize);
             let is_same = same.is_some_and(|same| Arc::ptr_eq(same, object));
             if !is_same || before.away != now.away {
-                self.put_in(object, place, now.away);
+                self.put_in(object, nth, now.away);
             }
         }
     }
 
-    fn take_out(&mut self, object: &Arc<Object>, place: u32) {
+    fn take_out(&mut self, object: &Arc<Object>, nth: u32) {
         let Some(id) = self.id(object) else {
             self.dirty.hidden = true;
-            let at = (object.origin.file.clone(), place);
+            let at = (object.origin.place.clone(), nth);
             return drop(self.unknown.remove(&at));
         };
         if let Some(entry) = self.objects.get_mut(&id) {
@@ -133,16 +133,16 @@ impl Store {
         self.dirty.objects.insert(id);
     }
 
-    fn put_in(&mut self, object: &Arc<Object>, place: u32, away: bool) {
+    fn put_in(&mut self, object: &Arc<Object>, nth: u32, away: bool) {
         let Some(id) = self.id(object) else {
             self.dirty.hidden = true;
-            let at = (object.origin.file.clone(), place);
+            let at = (object.origin.place.clone(), nth);
             return drop(self.unknown.insert(at, object.clone()));
         };
         let entry = self.objects.entry(id.clone()).or_default();
         entry.given.push(Given {
             object: object.clone(),
-            place,
+            nth,
             away,
         });
         entry.given.sort_by(twice::order);

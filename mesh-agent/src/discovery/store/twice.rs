@@ -15,9 +15,9 @@ pub(super) const ENROLLED: &str = "mesh-agent.io/enrolled";
 #[derive(Debug)]
 pub(super) struct Given {
     pub(super) object: Arc<Object>,
-    /// Which one it is of its file.
-    pub(super) place: u32,
-    /// Its file is not there at this moment.
+    /// Which one it is of its place.
+    pub(super) nth: u32,
+    /// Its place is not there at this moment.
     pub(super) away: bool,
 }
 
@@ -33,16 +33,16 @@ pub(super) struct Resolved {
     pub(super) problems: Vec<Problem>,
 }
 
-/// That of files and documents never matters, but where all else is equal.
+/// That of places and documents never matters, but where all else is equal.
 pub(super) fn order(a: &Given, b: &Given) -> Ordering {
-    let place = |given: &Given| {
+    let rank = |given: &Given| {
         let strict = strictness(&given.object);
-        (given.away, Reverse(strict), given.place)
+        (given.away, Reverse(strict), given.nth)
     };
-    let (first, second) = (place(a), place(b));
-    let files = || a.object.origin.file.cmp(&b.object.origin.file);
+    let (first, second) = (rank(a), rank(b));
+    let places = || a.object.origin.place.cmp(&b.object.origin.place);
     let before = (first.0, first.1).cmp(&(second.0, second.1));
-    before.then_with(files).then(first.2.cmp(&second.2))
+    before.then_with(places).then(first.2.cmp(&second.2))
 }
 
 /// Versions that count at all: what a file that is away said does only where

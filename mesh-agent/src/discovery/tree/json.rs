@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
-use super::{Data, Entry, MAX_DEPTH, MAX_NODES, Mapping, NULL, Node, Place};
+use super::{Data, Entry, MAX_DEPTH, MAX_NODES, Mapping, NULL, Node, Position};
 
 /// `None` for all that is not plainly right, or not kept as it is written:
 /// that is YAML's to read, which says what is wrong and where.
@@ -117,7 +117,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
             seed.count()?;
             entries.push(Entry {
                 key: key.0,
-                place: Place::default(),
+                place: Position::default(),
                 value: map.next_value_seed(seed)?,
             });
         }

@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 
 use super::yaml::{Tagged, scalar};
-use super::{Data, Entry, MAX_DEPTH, MAX_NODES, Mapping, NULL, Node, Place};
+use super::{Data, Entry, MAX_DEPTH, MAX_NODES, Mapping, NULL, Node, Position};
 
 /// YAML has a bound of its own, which is higher.
 const MAX_KEY: usize = 256;
@@ -51,9 +51,9 @@ impl<'t> Line<'t> {
         }
     }
 
-    fn place(self) -> Place {
+    fn place(self) -> Position {
         let column = u32::try_from(self.indent + 1).unwrap_or(u32::MAX);
-        Place {
+        Position {
             line: self.number,
             column,
         }
@@ -369,7 +369,7 @@ impl<'t> Flow<'t, '_> {
         &self.line.text[self.at..]
     }
 
-    fn place(&self) -> Place {
+    fn place(&self) -> Position {
         let indent = self.line.indent + self.at;
         Line {
             indent,

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use granit_parser::{Event, Marker, Options, Parser, ScalarStyle, Tag};
 
 use super::scalar::{self, Scalar};
-use super::{Data, Entry, Error, MAX_DEPTH, MAX_NODES, Mapping, NULL, Node, Place};
+use super::{Data, Entry, Error, MAX_DEPTH, MAX_NODES, Mapping, NULL, Node, Position};
 
 /// Reads one document; of nothing it is null.
 pub(in crate::discovery) fn yaml(text: &str) -> Result<Node<'_>, Error> {
@@ -21,16 +21,16 @@ pub(in crate::discovery) fn yaml(text: &str) -> Result<Node<'_>, Error> {
     Ok(builder.root.unwrap_or(NULL))
 }
 
-fn place(marker: &Marker) -> Place {
+fn place(marker: &Marker) -> Position {
     // A file has some millions of bytes.
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    Place {
+    Position {
         line: number(marker.line()),
         column: number(marker.col()).saturating_add(1),
     }
 }
 
-fn error(place: Place, message: impl Into<String>) -> Error {
+fn error(place: Position, message: impl Into<String>) -> Error {
     let message = message.into();
     Error { place, message }
 }
@@ -52,7 +52,7 @@ struct Builder<'t> {
 }
 
 struct Open<'t> {
-    place: Place,
+    place: Position,
     anchor: usize,
     within: Within<'t>,
 }
@@ -72,7 +72,7 @@ enum Within<'t> {
 enum Key<'t> {
     /// The next value is one.
     Awaited,
-    Named(Cow<'t, str>, Place),
+    Named(Cow<'t, str>, Position),
     Merge,
 }
 
@@ -102,7 +102,7 @@ impl<'t> Builder<'t> {
         }
     }
 
-    fn event(&mut self, event: Event<'t>, place: Place) -> Result<(), Error> {
+    fn event(&mut self, event: Event<'t>, place: Position) -> Result<(), Error> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 self.count(1, place)?;
@@ -152,7 +152,7 @@ impl<'t> Builder<'t> {
         }
     }
 
-    fn count(&mut self, more: usize, place: Place) -> Result<(), Error> {
+    fn count(&mut self, more: usize, place: Position) -> Result<(), Error> {
         self.nodes += more;
         match self.nodes > MAX_NODES {
             true => Err(error(place, format!("has more than {MAX_NODES} values"))),
@@ -160,7 +160,12 @@ impl<'t> Builder<'t> {
         }
     }
 
-    fn is_tagged(&self, tag: Option<Cow<'_, Tag>>, of: Tagged, place: Place) -> Result<(), Error> {
+    fn is_tagged(
+        &self,
+        tag: Option<Cow<'_, Tag>>,
+        of: Tagged,
+        place: Position,
+    ) -> Result<(), Error> {
         let tag = tag.map_or(Ok(Tagged::No), |tag| tagged(&tag, place))?;
         match tag {
             Tagged::No | Tagged::Unspecific | Tagged::Unknown => Ok(()),
@@ -169,7 +174,7 @@ impl<'t> Builder<'t> {
         }
     }
 
-    fn begin(&mut self, within: Within<'t>, anchor: usize, place: Place) -> Result<(), Error> {
+    fn begin(&mut self, within: Within<'t>, anchor: usize, place: Position) -> Result<(), Error> {
         self.count(1, place)?;
         self.is_within(self.open.len() + 1, place)?;
         self.open.push(Open {
@@ -180,7 +185,7 @@ impl<'t> Builder<'t> {
         Ok(())
     }
 
-    fn is_within(&self, depth: usize, place: Place) -> Result<(), Error> {
+    fn is_within(&self, depth: usize, place: Position) -> Result<(), Error> {
         match depth > MAX_DEPTH {
             true => Err(error(
                 place,
@@ -192,7 +197,7 @@ impl<'t> Builder<'t> {
 
     fn close(&mut self) -> Result<(), Error> {
         let Some(open) = self.open.pop() else {
-            return Err(error(Place::default(), "ends what has not begun"));
+            return Err(error(Position::default(), "ends what has not begun"));
         };
         let data = match open.within {
             Within::List { start } => Data::List(self.items.drain(start..).collect()),
@@ -205,7 +210,7 @@ impl<'t> Builder<'t> {
         self.add(Node { data, place }, open.anchor)
     }
 
-    fn alias(&mut self, anchor: usize, place: Place) -> Result<(), Error> {
+    fn alias(&mut self, anchor: usize, place: Position) -> Result<(), Error> {
         let Some(Anchored { node, size }) = self.anchors.get(&anchor) else {
             return Err(error(place, "an alias of what it stands in"));
         };
@@ -229,7 +234,7 @@ impl<'t> Builder<'t> {
         )
     }
 
-    fn key(&mut self, next: Key<'t>, place: Place) -> Result<(), Error> {
+    fn key(&mut self, next: Key<'t>, place: Position) -> Result<(), Error> {
         match self.open.last_mut().map(|open| &mut open.within) {
             Some(Within::Mapping { key, .. }) => {
                 *key = next;
@@ -347,7 +352,7 @@ pub(super) enum Tagged {
     Unknown,
 }
 
-fn tagged(tag: &Tag, place: Place) -> Result<Tagged, Error> {
+fn tagged(tag: &Tag, place: Position) -> Result<Tagged, Error> {
     let whole = format!("{}{}", tag.handle(), tag.suffix());
     let of_yaml = whole.strip_prefix("tag:yaml.org,2002:");
     Ok(match of_yaml.unwrap_or(whole.trim_start_matches('!')) {
@@ -374,7 +379,7 @@ pub(super) fn scalar<'t>(
     text: Cow<'t, str>,
     quoted: bool,
     tag: Tagged,
-    place: Place,
+    place: Position,
 ) -> Result<Data<'t>, Error> {
     let trimmed = text.trim_matches([' ', '\t', '\r', '\n']);
     let must_be = |what: &str, is: bool| match is {

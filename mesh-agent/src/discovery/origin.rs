@@ -1,0 +1,258 @@
+//! Where something of the configuration is from.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::ser::{Serialize, SerializeStruct, Serializer};
+
+use crate::model::text::printable;
+
+/// What is read, and is replaced, as a whole: a file, or one object of the API.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place(Arc<Inner>);
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Inner {
+    File(PathBuf),
+    /// Path of the object in the API.
+    Resource(String),
+}
+
+impl Place {
+    #[must_use]
+    pub fn file(path: &Path) -> Self {
+        Self(Arc::new(Inner::File(path.to_owned())))
+    }
+
+    /// An object of the API, by its path there.
+    #[must_use]
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the API as a source"))]
+    pub fn resource(path: impl Into<String>) -> Self {
+        Self(Arc::new(Inner::Resource(path.into())))
+    }
+
+    #[must_use]
+    pub fn is_file(&self) -> bool {
+        self.as_file().is_some()
+    }
+
+    /// `None` for an object of the API.
+    pub(super) fn as_file(&self) -> Option<&Path> {
+        match &*self.0 {
+            Inner::File(path) => Some(path),
+            Inner::Resource(_) => None,
+        }
+    }
+
+    /// The last part of its path.
+    pub(super) fn name(&self) -> String {
+        match &*self.0 {
+            Inner::File(path) => {
+                let name = path.file_name().unwrap_or_default();
+                name.to_string_lossy().into_owned()
+            }
+            Inner::Resource(path) => path.rsplit('/').next().unwrap_or_default().to_owned(),
+        }
+    }
+}
+
+/// On one line, whatever it is called.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.0 {
+            Inner::File(path) => f.write_str(&printable(&path.to_string_lossy())),
+            Inner::Resource(path) => f.write_str(&printable(path)),
+        }
+    }
+}
+
+/// A place, and where in it or which version of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    pub place: Place,
+    pub(super) at: At,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum At {
+    /// Line 0 is the place as a whole; column 0 is the document that begins there.
+    Line { line: u32, column: u32 },
+    /// In the document that begins at the line, which is a list: path of the item.
+    Item { line: u32, path: Box<str> },
+    /// `resourceVersion` of an object of the API.
+    Version(Box<str>),
+}
+
+impl Origin {
+    /// A place as a whole.
+    #[must_use]
+    pub fn whole(place: Place) -> Self {
+        Self::line(place, 0)
+    }
+
+    /// The document that begins at the line.
+    pub(super) fn line(place: Place, line: u32) -> Self {
+        let at = At::Line { line, column: 0 };
+        Self { place, at }
+    }
+
+    /// One version of an object of the API.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the API as a source"))]
+    pub(super) fn version(place: Place, version: impl Into<Box<str>>) -> Self {
+        let at = At::Version(version.into());
+        Self { place, at }
+    }
+
+    /// First line of the document, or the exact one; 0 is none.
+    pub(super) fn first_line(&self) -> u32 {
+        match self.at {
+            At::Line { line, .. } | At::Item { line, .. } => line,
+            At::Version(_) => 0,
+        }
+    }
+
+    /// Path of the object in the document, where that is a list.
+    pub(super) fn item(&self) -> &str {
+        match &self.at {
+            At::Item { path, .. } => path,
+            At::Line { .. } | At::Version(_) => "",
+        }
+    }
+
+    /// Where there is no more than the beginning of the document.
+    pub(super) fn is_document(&self) -> bool {
+        match self.at {
+            At::Line { line, column } => line != 0 && column == 0,
+            At::Item { .. } => true,
+            At::Version(_) => false,
+        }
+    }
+
+    /// By lines: the item of a list in the document that begins where this says.
+    pub(super) fn with_item(&self, path: &str) -> Self {
+        let at = match self.at {
+            At::Line { line, .. } | At::Item { line, .. } => At::Item {
+                line,
+                path: path.into(),
+            },
+            At::Version(ref version) => At::Version(version.clone()),
+        };
+        let place = self.place.clone();
+        Self { place, at }
+    }
+
+    /// Exactly there: so many lines below the first one of the document.
+    pub(super) fn exactly(&self, below: u32, column: u32) -> Self {
+        let at = match self.at {
+            At::Line { line, .. } | At::Item { line, .. } => At::Line {
+                line: line.saturating_add(below),
+                column,
+            },
+            At::Version(ref version) => At::Version(version.clone()),
+        };
+        let place = self.place.clone();
+        Self { place, at }
+    }
+
+    /// What begins at another line now; what is of no line stays.
+    pub(super) fn moved(&self, from: u32, to: u32) -> Self {
+        let mut moved = self.clone();
+        if let At::Line { line, .. } | At::Item { line, .. } = &mut moved.at
+            && *line != 0
+        {
+            *line = line.saturating_add(to).saturating_sub(from);
+        }
+        moved
+    }
+
+    /// In the order of places and lines.
+    pub(super) fn order(&self) -> (&Place, u32, u32) {
+        let column = match self.at {
+            At::Line { column, .. } => column,
+            At::Item { .. } | At::Version(_) => 0,
+        };
+        (&self.place, self.first_line(), column)
+    }
+}
+
+/// `file:line:column`, or `resource (version N)`.
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.place)?;
+        if let At::Version(version) = &self.at {
+            return write!(f, " (version {})", printable(version));
+        }
+        let (_, line, column) = self.order();
+        for number in [line, column].into_iter().filter(|number| *number > 0) {
+            write!(f, ":{number}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Fields beside the others of a problem.
+impl Serialize for Origin {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (_, line, column) = self.order();
+        match (&*self.place.0, &self.at) {
+            (Inner::File(path), _) => {
+                let mut fields = serializer.serialize_struct("Origin", 3)?;
+                fields.serialize_field("file", path)?;
+                fields.serialize_field("line", &line)?;
+                fields.serialize_field("column", &column)?;
+                fields.end()
+            }
+            (Inner::Resource(path), at) => {
+                let version = match at {
+                    At::Version(version) => Some(version),
+                    At::Line { .. } | At::Item { .. } => None,
+                };
+                let mut fields = serializer.serialize_struct("Origin", 2)?;
+                fields.serialize_field("resource", path)?;
+                fields.serialize_field("version", &version)?;
+                fields.end()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json(origin: &Origin) -> String {
+        serde_json::to_string(origin).expect("JSON")
+    }
+
+    #[test]
+    fn a_file_is_told_with_line_and_column_as_far_as_they_are_known() {
+        let file = Place::file(Path::new("/etc/a.yaml"));
+        let document = Origin::line(file.clone(), 7);
+        assert_eq!(Origin::whole(file.clone()).to_string(), "/etc/a.yaml");
+        assert_eq!(document.to_string(), "/etc/a.yaml:7");
+        assert_eq!(document.with_item("items[1]").to_string(), "/etc/a.yaml:7");
+        assert_eq!(document.exactly(2, 5).to_string(), "/etc/a.yaml:9:5");
+        assert_eq!(document.moved(7, 3).to_string(), "/etc/a.yaml:3");
+        assert_eq!(
+            json(&document.exactly(2, 5)),
+            r#"{"file":"/etc/a.yaml","line":9,"column":5}"#
+        );
+    }
+
+    #[test]
+    fn an_object_of_the_api_is_told_with_its_version() {
+        let place = Place::resource("/api/v1/namespaces/shop/pods/web-0");
+        assert_eq!(place.name(), "web-0");
+        let origin = Origin::version(place, "1234");
+        assert_eq!(
+            origin.to_string(),
+            "/api/v1/namespaces/shop/pods/web-0 (version 1234)"
+        );
+        assert_eq!(
+            json(&origin),
+            r#"{"resource":"/api/v1/namespaces/shop/pods/web-0","version":"1234"}"#
+        );
+        assert_eq!(origin.exactly(2, 5), origin, "it has no lines");
+    }
+}

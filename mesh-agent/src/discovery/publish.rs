@@ -1,0 +1,190 @@
+//! What a source has read, made the configuration that is in force.
+//!
+//! Each source owns a publisher: it tells what its places say now and said
+//! before, and then lets it be in force. Invariants: whoever is told of a change
+//! finds what it led to in force; a change that nobody has taken yet is never
+//! lost, for an update may stand for several; what a source cannot read leaves
+//! in force what was.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::Problem;
+use super::lint::Lint;
+use super::store::{Said, Store, Touched};
+use crate::model::Snapshot;
+use crate::model::policy::MeshSettings;
+use crate::plan::{Changes, InForce};
+use crate::policy;
+
+/// A new state of the configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Update {
+    pub snapshot: Arc<Snapshot>,
+    pub policy: Arc<policy::Engine>,
+    /// Errors and warnings.
+    pub problems: Arc<[Problem]>,
+    /// Objects of kinds that are not ours: passed over.
+    pub skipped: usize,
+    pending: Pending,
+}
+
+/// What has changed since it was last taken, of however many updates.
+#[derive(Clone, Debug)]
+struct Pending(Arc<Mutex<Changes>>);
+
+impl Default for Pending {
+    /// Of whom nobody has told anything yet.
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Changes::everything())))
+    }
+}
+
+impl Update {
+    /// For the one who follows: an update may stand for several. To be taken
+    /// while the update is borrowed, so that none is taken with an older one.
+    #[must_use]
+    pub fn take_changes(&self) -> Changes {
+        std::mem::take(&mut *self.pending.0.lock())
+    }
+
+    /// What policies do not do, where no mistake of theirs says so.
+    pub fn policy_problems(&self) -> impl Iterator<Item = String> {
+        let told = |name: &str| {
+            let object = format!("AuthorizationPolicy {name}");
+            self.mistakes().any(|mistake| mistake.object == object)
+        };
+        let all = self.policy.status().iter();
+        all.filter_map(move |status| status.problem().filter(|_| !told(&status.policy)))
+    }
+
+    pub fn mistakes(&self) -> impl Iterator<Item = &Problem> {
+        self.problems.iter().filter(|p| p.is_mistake())
+    }
+}
+
+/// Of one source.
+pub(super) struct Publisher {
+    store: Store,
+    lint: Lint,
+    /// Which pods connections are let in to.
+    here: policy::Here,
+    /// Something was told that is not in force yet, or not told any more.
+    due: bool,
+    published: Arc<ArcSwap<InForce>>,
+    pending: Pending,
+    sender: watch::Sender<Update>,
+}
+
+impl Publisher {
+    /// Of a source that has said nothing yet.
+    pub(super) fn new(
+        settings: MeshSettings,
+        here: policy::Here,
+    ) -> (Self, watch::Receiver<Update>) {
+        let (sender, updates) = watch::channel(Update::default());
+        let publisher = Self {
+            store: Store::new(settings),
+            lint: Lint::default(),
+            here,
+            due: true,
+            published: Arc::default(),
+            pending: Pending::default(),
+            sender,
+        };
+        (publisher, updates)
+    }
+
+    /// What is in force, for those who look at it.
+    pub(super) fn published(&self) -> Arc<ArcSwap<InForce>> {
+        self.published.clone()
+    }
+
+    /// No place says anything.
+    pub(super) fn is_empty(&self) -> bool {
+        self.store.is_empty()
+    }
+
+    /// A place says `now`, and does not say `before` any more.
+    pub(super) fn replace(&mut self, before: &Said<'_>, now: &Said<'_>) {
+        self.store.replace(before, now);
+        self.due = true;
+    }
+
+    /// The source cannot be read: the last configuration stays, and the page
+    /// says why, until something is published again.
+    pub(super) fn keep(&mut self, problem: Problem) {
+        self.due = true;
+        self.sender.send_if_modified(|update| {
+            let changed = *update.problems != *std::slice::from_ref(&problem);
+            update.problems = [problem].into();
+            changed
+        });
+    }
+
+    /// Puts in force what was told, if anything was since the last time. The
+    /// source gives all problems of its places, and how many of their objects
+    /// are of kinds that are not ours.
+    pub(super) fn publish<'p>(
+        &mut self,
+        of_places: impl Iterator<Item = &'p Problem>,
+        skipped: usize,
+        now: Instant,
+    ) {
+        if !std::mem::take(&mut self.due) {
+            return;
+        }
+        // From when it is in force: reading may have taken its time.
+        let mut touched = self.store.commit(now.max(Instant::now()));
+        let before = self.published.load_full();
+        let is_first = before.snapshot.generation == 0;
+        touched.all |= is_first;
+        touched.snapshot |= is_first;
+        let (published, changes) = match touched.snapshot {
+            true => self.next(&before, &touched),
+            false => (before, Changes::default()),
+        };
+        let judged = (&*published.snapshot, &*published.policy);
+        self.lint.update(&self.store, judged, &touched);
+        let mut problems: Vec<Problem> = of_places.cloned().collect();
+        let of_objects = self.store.problems().chain(self.lint.problems());
+        problems.extend(of_objects.cloned());
+        // First: whoever is told looks at what is in force by then.
+        self.published.store(published.clone());
+        self.sender.send_if_modified(|update| {
+            let changed = touched.snapshot || *update.problems != *problems;
+            // Under the lock by which the update is read: both or none.
+            self.pending.0.lock().merge(changes);
+            *update = Update {
+                snapshot: published.snapshot.clone(),
+                policy: published.policy.clone(),
+                problems: problems.into(),
+                skipped,
+                pending: self.pending.clone(),
+            };
+            changed
+        });
+    }
+
+    fn next(&self, before: &InForce, touched: &Touched) -> (Arc<InForce>, Changes) {
+        let mut snapshot = self.store.snapshot().clone();
+        snapshot.generation = before.snapshot.generation + 1;
+        let changed = match touched.all {
+            true => policy::Where::Anywhere,
+            false => policy::Where::Namespaces(&touched.namespaces),
+        };
+        let (policy, rejudged) = before.policy.update(&snapshot, changed, &self.here);
+        let is_hidden = snapshot.hides_pods != before.snapshot.hides_pods
+            || snapshot.unreadable_pods != before.snapshot.unreadable_pods;
+        let changes = Changes::of(rejudged.0, is_hidden);
+        let published = Arc::new(InForce {
+            snapshot: Arc::new(snapshot),
+            policy: Arc::new(policy),
+        });
+        (published, changes)
+    }
+}

@@ -16,6 +16,7 @@ mod dependencies;
 mod elf;
 mod fuzz;
 mod gen_files;
+mod image;
 mod lint;
 mod repo;
 mod setup;
@@ -38,6 +39,8 @@ usage: cargo xtask <verb> [options]
   build-ebpf [--debug-log]
                          kernel programs -> target/bpf/mesh-ebpf.o
   build                  kernel programs and the release agent
+  image [--name NAME:TAG] [--profile P]
+                         the agent as a container image: target/image/mesh-agent.tar
   test [--unit | --net | --kube | SUITE...] [-- ARGS]
                          lint's checks and all tests, or a part; ARGS go to the
                          test binaries
@@ -73,6 +76,7 @@ fn dispatch(args: &[String]) -> Result<()> {
         "setup" => setup::run(&repo, rest),
         "build-ebpf" => build_ebpf::run(&repo, rest),
         "build" => build::run(&repo, rest),
+        "image" => image::run(&repo, rest),
         "test" => test::run(&repo, rest),
         "demo" => demo::run(&repo, rest),
         "bench" => bench::run(&repo, rest),

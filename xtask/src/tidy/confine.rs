@@ -21,16 +21,30 @@ const CONFINED: &[(&[&str], &[&str])] = &[
         &["tonic", "tonic_prost", "prost", "prost_types"],
         &["mesh-agent/src/identity", "mesh-agent/src/ca"],
     ),
-    (&["kube", "k8s_openapi"], &["mesh-agent/src/discovery"]),
+    (&["kube"], &["mesh-agent/src/kube", "mesh-agent/src/ca"]),
+    (
+        &["k8s_openapi"],
+        &[
+            "mesh-agent/src/kube",
+            "mesh-agent/src/ca",
+            "mesh-agent/src/discovery",
+        ],
+    ),
+    (&["tower"], &["mesh-agent/src/kube"]),
     (
         &["hyper", "http_body_util", "h2"],
-        &["mesh-agent/src/http", "mesh-agent/src/admin"],
+        &[
+            "mesh-agent/src/http",
+            "mesh-agent/src/admin",
+            "mesh-agent/src/kube",
+        ],
     ),
     (
         &["hyper_util"],
         &[
             "mesh-agent/src/http",
             "mesh-agent/src/admin",
+            "mesh-agent/src/kube",
             // The adapter between tokio's streams and tonic's.
             "mesh-agent/src/identity/client",
         ],

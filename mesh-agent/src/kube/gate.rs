@@ -1,0 +1,56 @@
+//! While nobody answers, one of all who ask tries, for all of them.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Mutex as Turn;
+
+use super::backoff::{Backoff, jittered};
+use super::client::Client;
+use super::fault::Fault;
+use super::presence::Groups;
+
+/// What says no more than that somebody is there.
+const PROBE: &str = "/readyz";
+const FIRST: Duration = Duration::from_millis(50);
+/// Those who waited do not come all at once.
+const SPREAD: Duration = Duration::from_millis(200);
+
+/// Shared by the followers of one API server.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    away: Mutex<Option<Fault>>,
+    /// What is installed.
+    pub(super) groups: Groups,
+    turn: Turn<()>,
+}
+
+impl Gate {
+    /// Why nobody answers, where that is so.
+    pub(crate) fn away(&self) -> Option<Fault> {
+        self.away.lock().clone()
+    }
+
+    pub(super) fn note_away(&self, fault: &Fault) {
+        *self.away.lock() = Some(fault.clone());
+    }
+
+    pub(super) fn note_there(&self) {
+        self.away.lock().take();
+    }
+
+    /// Until somebody answers, whatever he says.
+    pub(super) async fn wait(&self, client: &Client) {
+        let mut backoff = Backoff::new(FIRST, client.patience().away);
+        let turn = self.turn.lock().await;
+        while self.away().is_some() {
+            tokio::time::sleep(backoff.pause()).await;
+            match client.get(PROBE, 64 << 10).await {
+                Err(fault) if fault.is_away() => self.note_away(&fault),
+                _ => self.note_there(),
+            }
+        }
+        drop(turn);
+        tokio::time::sleep(jittered(SPREAD)).await;
+    }
+}

@@ -1,0 +1,91 @@
+//! How far the following of a kind is: for people, metrics, and who decides
+//! whether anything can be believed.
+
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+
+use super::fault::{Fault, Reason};
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Phase {
+    /// It is being listed, or will be.
+    #[default]
+    Listing,
+    /// Listed; changes are told.
+    Watching,
+    /// Not installed.
+    Absent,
+    /// Neither is known, or nothing new: see the fault.
+    Failing,
+}
+
+/// Shared with who shows it.
+#[derive(Debug, Default)]
+pub(crate) struct Progress(Mutex<Seen>);
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) phase: Phase,
+    pub(crate) since: Option<SystemTime>,
+    /// Anything at all, also that there was nothing.
+    pub(crate) heard: Option<SystemTime>,
+    pub(crate) last_event: Option<SystemTime>,
+    pub(crate) events: u64,
+    pub(crate) lists: u64,
+    /// The newest, until something works again.
+    pub(crate) fault: Option<Fault>,
+    pub(crate) faults: [u64; Reason::ALL.len()],
+}
+
+impl Progress {
+    pub(crate) fn seen(&self) -> Seen {
+        self.0.lock().clone()
+    }
+
+    pub(super) fn phase(&self, phase: Phase) {
+        let mut seen = self.0.lock();
+        let now = Some(SystemTime::now());
+        if phase != Phase::Listing {
+            seen.heard = now;
+            seen.fault = None;
+        }
+        if seen.phase != phase || seen.since.is_none() {
+            seen.phase = phase;
+            seen.since = now;
+        }
+    }
+
+    pub(super) fn listed(&self) {
+        let mut seen = self.0.lock();
+        seen.lists += 1;
+        seen.heard = Some(SystemTime::now());
+    }
+
+    pub(super) fn heard(&self) {
+        self.0.lock().heard = Some(SystemTime::now());
+    }
+
+    pub(super) fn event(&self) {
+        let mut seen = self.0.lock();
+        seen.events += 1;
+        seen.last_event = Some(SystemTime::now());
+        seen.heard = seen.last_event;
+    }
+
+    /// Also where it changes nothing of what is shown.
+    pub(super) fn count(&self, fault: &Fault) {
+        let reason = fault.reason() as usize;
+        self.0.lock().faults[reason] += 1;
+    }
+
+    pub(super) fn failing(&self, fault: &Fault) {
+        let mut seen = self.0.lock();
+        if seen.phase != Phase::Failing {
+            seen.phase = Phase::Failing;
+            seen.since = Some(SystemTime::now());
+        }
+        seen.fault = Some(fault.clone());
+    }
+}

@@ -1,0 +1,543 @@
+//! An API server for tests: it lists, watches, and misbehaves as it is told.
+//!
+//! HTTP by hand, so that it can also break off in the middle of anything.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::resource::Resource;
+
+/// What it does once, to the next request that it fits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Odd {
+    /// A watch begins with 410 as its code.
+    GoneByCode,
+    /// A watch tells 410.
+    GoneByEvent,
+    /// A list breaks off after half of it.
+    HalfList,
+    /// A list takes its time.
+    SlowList,
+    /// Any request is answered so.
+    Refuse(u16),
+    /// Any request is not answered at all.
+    Stall,
+    /// A watch tells what is no event.
+    Garbage,
+    /// What a watch has to tell comes twice.
+    Repeat,
+    /// What a watch has to tell comes the other way round.
+    Reverse,
+}
+
+impl Odd {
+    fn fits(self, is_watch: bool) -> bool {
+        match self {
+            Self::GoneByCode | Self::GoneByEvent | Self::Garbage => is_watch,
+            // Chosen where events are.
+            Self::Repeat | Self::Reverse => false,
+            Self::HalfList | Self::SlowList => !is_watch,
+            Self::Refuse(_) | Self::Stall => true,
+        }
+    }
+}
+
+struct Told {
+    version: u64,
+    plural: &'static str,
+    line: String,
+}
+
+#[derive(Default)]
+struct State {
+    version: u64,
+    /// By plural, namespace, name.
+    objects: BTreeMap<(&'static str, String, String), Value>,
+    told: Vec<Told>,
+    /// What was told before is forgotten.
+    oldest: u64,
+    absent: BTreeSet<&'static str>,
+    forbidden: BTreeSet<&'static str>,
+    odd: VecDeque<Odd>,
+    requests: Vec<String>,
+    page: usize,
+}
+
+/// Everything ends with it.
+pub(crate) struct Scripted {
+    addr: SocketAddr,
+    state: Arc<Mutex<State>>,
+    resources: Vec<Resource>,
+    changed: watch::Sender<u64>,
+    cut: watch::Sender<u64>,
+    serving: Option<JoinHandle<()>>,
+    dir: tempfile::TempDir,
+}
+
+impl Drop for Scripted {
+    fn drop(&mut self) {
+        if let Some(serving) = self.serving.take() {
+            serving.abort();
+        }
+        self.cut();
+    }
+}
+
+impl Scripted {
+    pub(crate) async fn start(resources: &[Resource]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let mut scripted = Self {
+            addr: listener.local_addr().expect("an address"),
+            state: Arc::new(Mutex::new(State {
+                version: 10,
+                page: 500,
+                ..State::default()
+            })),
+            resources: resources.to_vec(),
+            changed: watch::Sender::new(0),
+            cut: watch::Sender::new(0),
+            serving: None,
+            dir: tempfile::tempdir().expect("a directory"),
+        };
+        scripted.serve(listener);
+        scripted
+    }
+
+    /// A kubeconfig that leads to it.
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        let path = self.dir.path().join("kubeconfig");
+        let text = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "clusters": [{"name": "c", "cluster": {"server": format!("http://{}", self.addr)}}],
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+            "users": [{"name": "u", "user": {}}],
+        });
+        std::fs::write(&path, text.to_string()).expect("written");
+        path
+    }
+
+    fn serve(&mut self, listener: TcpListener) {
+        let shared = Shared {
+            state: self.state.clone(),
+            resources: self.resources.clone(),
+            changed: self.changed.clone(),
+        };
+        let cut = self.cut.clone();
+        self.serving = Some(tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (shared, mut cut) = (shared.clone(), cut.subscribe());
+                tokio::spawn(async move {
+                    tokio::select! {
+                        // The connection is gone: whoever is there sees that.
+                        _served = shared.connection(stream) => {}
+                        _cut = cut.changed() => {}
+                    }
+                });
+            }
+        }));
+    }
+
+    /// Nobody listens any more, and every connection is lost.
+    pub(crate) async fn stop(&mut self) {
+        if let Some(serving) = self.serving.take() {
+            serving.abort();
+            // Then the listener is closed.
+            let _aborted = serving.await;
+        }
+        self.cut();
+    }
+
+    /// At the same address.
+    pub(crate) async fn start_again(&mut self) {
+        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+        socket.set_reuseaddr(true).expect("set");
+        socket.bind(self.addr).expect("the same port");
+        self.serve(socket.listen(64).expect("listen"));
+    }
+
+    /// Every connection is lost.
+    pub(crate) fn cut(&self) {
+        self.cut.send_modify(|cut| *cut += 1);
+    }
+
+    pub(crate) fn odd(&self, odd: Odd) {
+        self.state.lock().odd.push_back(odd);
+    }
+
+    /// As many at most come in one page.
+    pub(crate) fn page(&self, most: usize) {
+        self.state.lock().page = most;
+    }
+
+    /// Watches from before now are told that they are too late.
+    pub(crate) fn forget(&self) {
+        let mut state = self.state.lock();
+        state.version += 1;
+        state.oldest = state.version;
+        state.told.clear();
+    }
+
+    /// As if it had been restored from a former state.
+    pub(crate) fn set_back(&self, version: u64) {
+        let mut state = self.state.lock();
+        state.version = version;
+        state.told.clear();
+        for object in state.objects.values_mut() {
+            object["metadata"]["resourceVersion"] = json!(version.to_string());
+        }
+    }
+
+    pub(crate) fn install(&self, plural: &'static str, is_there: bool) {
+        let mut state = self.state.lock();
+        match is_there {
+            true => state.absent.remove(plural),
+            false => state.absent.insert(plural),
+        };
+    }
+
+    pub(crate) fn forbid(&self, plural: &'static str, is_forbidden: bool) {
+        let mut state = self.state.lock();
+        match is_forbidden {
+            true => state.forbidden.insert(plural),
+            false => state.forbidden.remove(plural),
+        };
+    }
+
+    /// Makes it, or changes it.
+    pub(crate) fn put(&self, plural: &'static str, mut object: Value) {
+        {
+            let mut state = self.state.lock();
+            state.version += 1;
+            let version = state.version;
+            let text = |field: &str| object["metadata"][field].as_str().unwrap_or("").to_owned();
+            let key = (plural, text("namespace"), text("name"));
+            object["metadata"]["resourceVersion"] = json!(version.to_string());
+            let before = state
+                .objects
+                .get(&key)
+                .map(|old| old["metadata"]["uid"].clone());
+            let is_new = before.is_none();
+            let uid = before.unwrap_or_else(|| json!(format!("uid-{version}")));
+            object["metadata"]["uid"] = uid;
+            let what = if is_new { "ADDED" } else { "MODIFIED" };
+            let line = json!({"type": what, "object": object}).to_string();
+            state.objects.insert(key, object);
+            state.told.push(Told {
+                version,
+                plural,
+                line,
+            });
+        }
+        self.changed.send_modify(|n| *n += 1);
+    }
+
+    pub(crate) fn delete(&self, plural: &'static str, namespace: &str, name: &str) {
+        {
+            let mut state = self.state.lock();
+            let key = (plural, namespace.to_owned(), name.to_owned());
+            if let Some(mut object) = state.objects.remove(&key) {
+                state.version += 1;
+                let version = state.version;
+                object["metadata"]["resourceVersion"] = json!(version.to_string());
+                let line = json!({"type": "DELETED", "object": object}).to_string();
+                state.told.push(Told {
+                    version,
+                    plural,
+                    line,
+                });
+            }
+        }
+        self.changed.send_modify(|n| *n += 1);
+    }
+
+    /// Path and version of each.
+    pub(crate) fn objects(&self, resource: &Resource) -> BTreeMap<String, String> {
+        let state = self.state.lock();
+        let of = |((plural, ns, name), object): (&(&str, String, String), &Value)| {
+            let namespace = (!ns.is_empty()).then_some(ns.as_str());
+            let version = object["metadata"]["resourceVersion"].as_str()?.to_owned();
+            (*plural == resource.plural).then(|| (resource.path(namespace, name), version))
+        };
+        state.objects.iter().filter_map(of).collect()
+    }
+
+    /// Paths with their queries, in order.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        self.state.lock().requests.clone()
+    }
+}
+
+#[derive(Clone)]
+struct Shared {
+    state: Arc<Mutex<State>>,
+    resources: Vec<Resource>,
+    changed: watch::Sender<u64>,
+}
+
+type Io = std::io::Result<()>;
+
+impl Shared {
+    /// One request each.
+    async fn connection(&self, mut stream: TcpStream) -> Io {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await?);
+        }
+        let head = String::from_utf8_lossy(&head).into_owned();
+        let target = head.split(' ').nth(1).unwrap_or_default().to_owned();
+        self.state.lock().requests.push(target.clone());
+        let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+        let query: BTreeMap<&str, &str> =
+            query.split('&').filter_map(|q| q.split_once('=')).collect();
+        let resources = self.resources.iter();
+        let found = resources
+            .flat_map(|r| r.versions.iter().map(move |version| (r, *version)))
+            .find(|(r, version)| r.collection(version) == path);
+        match found {
+            Some((resource, _)) => self.collection(&mut stream, resource, &query).await,
+            None => self.other(&mut stream, path).await,
+        }
+    }
+
+    async fn other(&self, stream: &mut TcpStream, path: &str) -> Io {
+        if path == "/readyz" {
+            return answer(stream, 200, "ok").await;
+        }
+        let absent = self.state.lock().absent.clone();
+        let there = self.resources.iter().filter(|r| !absent.contains(r.plural));
+        let there: Vec<&Resource> = there.filter(|r| !r.group.is_empty()).collect();
+        if path == "/apis" {
+            let group = |r: &&Resource| {
+                let version = |v: &&str| json!({"version": v});
+                let versions: Vec<Value> = r.versions.iter().map(version).collect();
+                json!({"name": r.group, "versions": versions})
+            };
+            let groups: Vec<Value> = there.iter().map(group).collect();
+            let body = json!({"kind": "APIGroupList", "groups": groups}).to_string();
+            return answer(stream, 200, &body).await;
+        }
+        let is_root = |r: &&&Resource| r.versions.iter().any(|version| r.root(version) == path);
+        let of_root: Vec<Value> = there
+            .iter()
+            .filter(is_root)
+            .map(|r| json!({"name": r.plural}))
+            .collect();
+        match of_root.is_empty() {
+            true => answer(stream, 404, "404 page not found\n").await,
+            false => {
+                let body = json!({"kind": "APIResourceList", "resources": of_root}).to_string();
+                answer(stream, 200, &body).await
+            }
+        }
+    }
+
+    fn take_odd(&self, is_watch: bool) -> Option<Odd> {
+        let mut state = self.state.lock();
+        let odd = state
+            .odd
+            .front()
+            .copied()
+            .filter(|odd| odd.fits(is_watch))?;
+        state.odd.pop_front();
+        Some(odd)
+    }
+
+    async fn collection(
+        &self,
+        stream: &mut TcpStream,
+        resource: &Resource,
+        query: &BTreeMap<&str, &str>,
+    ) -> Io {
+        let plural = resource.plural;
+        if self.state.lock().forbidden.contains(plural) {
+            let body = status(403, "Forbidden", "you may not");
+            return answer(stream, 403, &body).await;
+        }
+        if self.state.lock().absent.contains(plural) {
+            return answer(stream, 404, "404 page not found\n").await;
+        }
+        let is_watch = query.contains_key("watch");
+        let odd = self.take_odd(is_watch);
+        match odd {
+            Some(Odd::Stall) => return std::future::pending().await,
+            Some(Odd::Refuse(code)) => {
+                return answer(stream, code, &status(code, "Refused", "as told")).await;
+            }
+            _ => {}
+        }
+        let version = query
+            .get("resourceVersion")
+            .and_then(|v| v.parse::<u64>().ok());
+        let now = self.state.lock().version;
+        if version.is_some_and(|version| version > now) {
+            let body = status(504, "Timeout", "Too large resource version: as told");
+            return answer(stream, 504, &body).await;
+        }
+        match is_watch {
+            true => self.watch(stream, resource, query, odd).await,
+            false => self.list(stream, resource, query, odd).await,
+        }
+    }
+
+    async fn list(
+        &self,
+        stream: &mut TcpStream,
+        resource: &Resource,
+        query: &BTreeMap<&str, &str>,
+        odd: Option<Odd>,
+    ) -> Io {
+        let body = {
+            let state = self.state.lock();
+            let objects = state.objects.iter();
+            let all: Vec<&Value> = objects
+                .filter(|((plural, ..), _)| *plural == resource.plural)
+                .map(|(_, object)| object)
+                .collect();
+            let begin = query
+                .get("continue")
+                .map_or(0, |at| at.parse().expect("a place"));
+            // As the API server: not where it answers from memory.
+            let is_paged = query.get("resourceVersion").is_none();
+            let page = if is_paged { state.page } else { usize::MAX };
+            let end = begin + page.min(all.len() - begin);
+            let next = if end < all.len() {
+                end.to_string()
+            } else {
+                String::new()
+            };
+            let mut items: Vec<Value> = all[begin..end].iter().copied().cloned().collect();
+            for item in &mut items {
+                let fields = item.as_object_mut().expect("an object");
+                fields.retain(|name, _| name != "kind" && name != "apiVersion");
+            }
+            json!({
+                "kind": format!("{}List", resource.kind), "apiVersion": resource.api_version(),
+                "metadata": {"resourceVersion": state.version.to_string(), "continue": next},
+                "items": items,
+            })
+            .to_string()
+        };
+        if odd == Some(Odd::HalfList) {
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+            stream.write_all(head.as_bytes()).await?;
+            return stream.write_all(&body.as_bytes()[..body.len() / 2]).await;
+        }
+        let pieces = if odd == Some(Odd::SlowList) {
+            7
+        } else {
+            1 << 20
+        };
+        begin_chunks(stream).await?;
+        for piece in body.as_bytes().chunks(pieces) {
+            chunk(stream, piece).await?;
+            tokio::task::yield_now().await;
+        }
+        stream.write_all(b"0\r\n\r\n").await
+    }
+
+    async fn watch(
+        &self,
+        stream: &mut TcpStream,
+        resource: &Resource,
+        query: &BTreeMap<&str, &str>,
+        odd: Option<Odd>,
+    ) -> Io {
+        let number = |name: &str| query.get(name).map(|v| v.parse::<u64>().expect("a number"));
+        let mut from = number("resourceVersion").expect("a version");
+        let gone = status(410, "Expired", "too old resource version");
+        let is_old = from < self.state.lock().oldest;
+        if odd == Some(Odd::GoneByCode) {
+            return answer(stream, 410, &gone).await;
+        }
+        begin_chunks(stream).await?;
+        if is_old || odd == Some(Odd::GoneByEvent) {
+            let line = format!("{{\"type\":\"ERROR\",\"object\":{gone}}}\n");
+            chunk(stream, line.as_bytes()).await?;
+            return stream.write_all(b"0\r\n\r\n").await;
+        }
+        if odd == Some(Odd::Garbage) {
+            return chunk(stream, b"{\"type\":\"ADDED\",\"obj\n").await;
+        }
+        let mut changed = self.changed.subscribe();
+        let seconds = Duration::from_secs(number("timeoutSeconds").unwrap_or(3600));
+        let end = tokio::time::sleep(seconds);
+        tokio::pin!(end);
+        loop {
+            let (lines, now) = self.since(resource.plural, from);
+            for line in lines {
+                chunk(stream, line.as_bytes()).await?;
+            }
+            from = now;
+            tokio::select! {
+                // As the API server does before a watch ends.
+                () = &mut end => {
+                    let line = json!({"type": "BOOKMARK", "object": {"kind": resource.kind,
+                        "metadata": {"resourceVersion": from.to_string()}}});
+                    chunk(stream, format!("{line}\n").as_bytes()).await?;
+                    return stream.write_all(b"0\r\n\r\n").await;
+                }
+                _changed = changed.changed() => {}
+            }
+        }
+    }
+
+    fn since(&self, plural: &str, from: u64) -> (Vec<String>, u64) {
+        let mut state = self.state.lock();
+        let told = state.told.iter();
+        let new = told.filter(|told| told.plural == plural && told.version > from);
+        let mut lines: Vec<String> = new.map(|told| format!("{}\n", told.line)).collect();
+        let odd = state.odd.front().copied();
+        match odd {
+            Some(Odd::Repeat) if !lines.is_empty() => {
+                lines = lines
+                    .iter()
+                    .flat_map(|line| [line.clone(), line.clone()])
+                    .collect();
+                state.odd.pop_front();
+            }
+            Some(Odd::Reverse) if lines.len() > 1 => {
+                lines.reverse();
+                state.odd.pop_front();
+            }
+            _ => {}
+        }
+        (lines, state.version)
+    }
+}
+
+fn status(code: u16, reason: &str, message: &str) -> String {
+    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure",
+        "reason": reason, "message": message, "code": code})
+    .to_string()
+}
+
+async fn answer(stream: &mut TcpStream, code: u16, body: &str) -> Io {
+    let text = format!(
+        "HTTP/1.1 {code} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(text.as_bytes()).await
+}
+
+async fn begin_chunks(stream: &mut TcpStream) -> Io {
+    let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n";
+    stream.write_all(head.as_bytes()).await
+}
+
+async fn chunk(stream: &mut TcpStream, bytes: &[u8]) -> Io {
+    stream
+        .write_all(format!("{:x}\r\n", bytes.len()).as_bytes())
+        .await?;
+    stream.write_all(bytes).await?;
+    stream.write_all(b"\r\n").await
+}

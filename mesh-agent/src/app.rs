@@ -67,6 +67,7 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
     let stats = capture.stats()?;
     let explainer = Explainer {
         node: node.clone(),
+        node_zone: proxy_config.node_zone.clone(),
         trust_domain: identities.trust_domain().clone(),
         same_node_tls: flags.same_node_tls,
         published: directory.published(),
@@ -317,6 +318,7 @@ fn proxy_config(flags: &Run, open_files: u64) -> proxy::Config {
     proxy::Config {
         workers,
         limits,
+        node_zone: flags.node_zone.clone().filter(|zone| !zone.is_empty()),
         connect_timeout: flags.connect_timeout,
         idle_timeout: flags.idle_timeout,
         max_connections,

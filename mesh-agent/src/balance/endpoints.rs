@@ -5,36 +5,177 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::model::{Endpoint, Service, ServicePort, Snapshot, WorkloadKey};
+use smallvec::SmallVec;
+
+use crate::model::{
+    Endpoint, Name, Service, ServicePort, Snapshot, Tier, UpstreamAddr, WorkloadKey,
+};
+
+/// Who connects, and from where.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Client<'s> {
+    /// What session affinity knows it by: the pod's `uid`.
+    pub(crate) pod: &'s Name,
+    pub(crate) node: &'s str,
+    /// `None` where nobody says it: then no hint for zones is for it.
+    pub(crate) zone: Option<&'s str>,
+}
+
+/// Endpoints that one exchange has tried already.
+#[derive(Debug, Default)]
+pub(crate) struct Attempt {
+    pub(super) tried: SmallVec<[UpstreamAddr; 1]>,
+}
+
+impl Attempt {
+    pub(super) fn has_tried(&self, endpoint: &Endpoint) -> bool {
+        self.tried.contains(&endpoint.addr)
+    }
+}
+
+/// From where a Service's endpoints are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// From all nodes.
+    Cluster,
+    /// From the client's own (`internalTrafficPolicy: Local`).
+    Node,
+}
+
+/// How well an endpoint fits; only those that fit best are picked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Fit {
+    /// A hint is for the client's node.
+    HintedNode,
+    /// A hint is for its zone.
+    HintedZone,
+    Ready,
+    Terminating,
+    /// Of a pod that is not known.
+    Unknown,
+}
 
 /// The endpoints of one port of a Service, of one family.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Candidates<'s> {
     pub(crate) service: &'s Arc<Service>,
     pub(crate) port: &'s ServicePort,
-    is_ipv4: bool,
+    pub(super) client: Client<'s>,
+    pub(super) is_ipv4: bool,
+    reach: Reach,
 }
 
 impl<'s> Candidates<'s> {
-    /// Those of the family of `client`.
+    /// Those of the family of `called`, the address that the client calls.
     #[must_use]
-    pub(crate) fn new(service: &'s Arc<Service>, port: &'s ServicePort, client: IpAddr) -> Self {
+    pub(crate) fn new(
+        (service, port): (&'s Arc<Service>, &'s ServicePort),
+        (client, called): (Client<'s>, IpAddr),
+        reach: Reach,
+    ) -> Self {
         Self {
             service,
             port,
-            is_ipv4: client.is_ipv4(),
+            client,
+            is_ipv4: called.is_ipv4(),
+            reach,
         }
     }
 
     /// Each of them, in the configuration's order: taking a look is no pick.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &'s Endpoint> + use<'s> {
         let candidates = *self;
-        let all = candidates.port.endpoints.iter();
-        all.filter(move |endpoint| candidates.fits(endpoint))
+        let best = self.fitting().map(|(_, fit)| fit).min();
+        let fitting = candidates.fitting();
+        fitting
+            .filter(move |(_, fit)| Some(*fit) == best)
+            .map(|(endpoint, _)| endpoint)
     }
 
-    pub(super) fn fits(&self, endpoint: &Endpoint) -> bool {
-        endpoint.addr.ip().is_ipv4() == self.is_ipv4
+    fn fitting(&self) -> impl Iterator<Item = (&'s Endpoint, Fit)> + use<'s> {
+        let candidates = *self;
+        let all = candidates.port.endpoints.iter();
+        all.filter_map(move |endpoint| Some((endpoint, candidates.fit(endpoint)?)))
+    }
+
+    /// Which rule of the Service says that it is these, for people.
+    pub(crate) fn chosen_by(&self) -> Vec<String> {
+        let mut rules = Vec::new();
+        let name = &self.service.key;
+        if self.reach == Reach::Node {
+            rules.push(format!(
+                "internalTrafficPolicy of {name} is Local: only endpoints on the client's node are used"
+            ));
+        }
+        let best = self.fitting().map(|(_, fit)| fit).min();
+        rules.extend(match best {
+            Some(Fit::HintedNode) => Some(format!(
+                "hints of {name} keep to the client's node ({})",
+                self.client.node
+            )),
+            Some(Fit::HintedZone) => Some(format!(
+                "hints of {name} keep to the zone of the client's node ({})",
+                self.client.zone.unwrap_or_default()
+            )),
+            Some(Fit::Terminating) => Some(format!(
+                "{name} has no ready endpoint: the last that serve while they end are used"
+            )),
+            Some(Fit::Ready | Fit::Unknown) | None => None,
+        });
+        if let Some(lasts) = self.service.affinity {
+            rules.push(format!(
+                "sessionAffinity of {name}: a pod's connections go to one of these, until it makes none for {} s",
+                lasts.as_secs()
+            ));
+        }
+        rules
+    }
+
+    /// Are there any, were it not for the node that they are on?
+    pub(crate) fn has_others(&self) -> bool {
+        let anywhere = Self {
+            reach: Reach::Cluster,
+            ..*self
+        };
+        anywhere.fitting().next().is_some()
+    }
+
+    /// `None` where it may not be picked at all. As kube-proxy takes hints: those
+    /// for nodes first, either kind only where each ready endpoint has one, and
+    /// all endpoints where none of them is for the client.
+    pub(super) fn fit(&self, endpoint: &Endpoint) -> Option<Fit> {
+        if endpoint.addr.ip().is_ipv4() != self.is_ipv4 {
+            return None;
+        }
+        let is_near = || {
+            endpoint
+                .node()
+                .is_some_and(|node| *node == *self.client.node)
+        };
+        if self.reach == Reach::Node && !is_near() {
+            return None;
+        }
+        match endpoint.tier {
+            Tier::Ready if self.reach == Reach::Cluster => Some(self.hinted(endpoint)),
+            Tier::Ready => Some(Fit::Ready),
+            Tier::Terminating => Some(Fit::Terminating),
+            Tier::Unknown => Some(Fit::Unknown),
+        }
+    }
+
+    fn hinted(&self, endpoint: &Endpoint) -> Fit {
+        let hints = self.port.hinted.of_family(self.is_ipv4);
+        let Some(place) = endpoint.place.as_deref() else {
+            return Fit::Ready;
+        };
+        let zone = self.client.zone;
+        if hints.nodes && place.for_nodes.iter().any(|n| *n == *self.client.node) {
+            Fit::HintedNode
+        } else if hints.zones && place.for_zones.iter().any(|z| zone == Some(z.as_str())) {
+            Fit::HintedZone
+        } else {
+            Fit::Ready
+        }
     }
 }
 
@@ -61,6 +202,16 @@ impl Id {
         }
     }
 
+    pub(super) fn is(&self, endpoint: &Endpoint) -> bool {
+        match (self, &endpoint.workload) {
+            (Self::Pod { key, uid, port }, Some(pod)) => {
+                *port == endpoint.addr.port() && *key == pod.key && pod.uid == *uid
+            }
+            (Self::Address(at), None) => *at == endpoint.addr.get(),
+            (Self::Pod { .. }, None) | (Self::Address(_), Some(_)) => false,
+        }
+    }
+
     /// Is there still that pod? An address alone tells nothing of who has it.
     pub(super) fn is_in(&self, snapshot: &Snapshot) -> bool {
         match self {
@@ -82,3 +233,6 @@ pub(super) struct State {
 
 /// States of a port's endpoints, in the same order.
 pub(super) type States = Vec<Rc<State>>;
+
+#[cfg(test)]
+mod tests;

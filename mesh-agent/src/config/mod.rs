@@ -168,6 +168,10 @@ pub struct Run {
     /// This node's name, as in the pods' spec.nodeName [default: the host name].
     #[arg(long, env = "MESH_NODE_NAME", value_parser = names::node)]
     pub node_name: Option<String>,
+    /// This node's zone, for Services that keep traffic near (topology hints)
+    /// [default: what EndpointSlices say of the endpoints on this node].
+    #[arg(long, env = "MESH_NODE_ZONE", value_parser = names::zone)]
+    pub node_zone: Option<String>,
     /// Directory of Kubernetes YAML.
     #[arg(long, default_value = "/etc/mesh-agent/config.d")]
     pub config_dir: PathBuf,

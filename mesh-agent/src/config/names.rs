@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// Longest name of a node, as Kubernetes has it.
 const MAX_NODE: usize = 253;
+/// Longest value of a label.
+const MAX_LABEL: usize = 63;
 const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
@@ -11,6 +13,8 @@ const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 pub(super) enum ValueError {
     #[error("a node's name has 1 to {MAX_NODE} letters, digits, '-', '.' or '_'")]
     Node,
+    #[error("a zone is the value of a label: up to {MAX_LABEL} letters, digits, '-', '.' or '_'")]
+    Zone,
     #[error("{0}")]
     Duration(#[from] humantime::DurationError),
     #[error("between 1s and 10 years are expected")]
@@ -23,9 +27,18 @@ pub(super) enum ValueError {
     Address,
 }
 
+/// Empty where a DaemonSet takes it from a label that is not there.
+pub(super) fn zone(text: &str) -> Result<String, ValueError> {
+    let good = text.len() <= MAX_LABEL && text.bytes().all(is_of_name);
+    good.then(|| text.to_owned()).ok_or(ValueError::Zone)
+}
+
+fn is_of_name(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_')
+}
+
 pub(super) fn node(text: &str) -> Result<String, ValueError> {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
-    let good = (1..=MAX_NODE).contains(&text.len()) && text.bytes().all(allowed);
+    let good = (1..=MAX_NODE).contains(&text.len()) && text.bytes().all(is_of_name);
     good.then(|| text.to_owned()).ok_or(ValueError::Node)
 }
 
@@ -71,6 +84,16 @@ mod tests {
         }
         for bad in ["", " ", "a b", "a/b", "a\n", &"a".repeat(254)] {
             assert_eq!(node(bad), Err(ValueError::Node), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_zone_is_the_value_of_a_label_and_may_be_none() {
+        for good in ["eu-1a", "zone_2.b", ""] {
+            assert_eq!(zone(good), Ok(good.to_owned()));
+        }
+        for bad in ["a b", "a/b", "a\n", &"a".repeat(64)] {
+            assert_eq!(zone(bad), Err(ValueError::Zone), "{bad:?}");
         }
     }
 

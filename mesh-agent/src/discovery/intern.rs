@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::kinds::{EndpointSlice, Meta, Pod, TargetRef};
 use super::objects::{Kind, Object};
-use crate::model::{Labels, Name, NamedPort};
+use crate::model::{Labels, Name, NamedPort, Place};
 
 /// What is in use, and some of what was a while ago.
 #[derive(Debug, Default)]
@@ -14,6 +14,7 @@ pub(super) struct Interner {
     names: Set<Name>,
     labels: Set<Labels>,
     ports: Set<Arc<[NamedPort]>>,
+    places: Set<Arc<Place>>,
 }
 
 #[derive(Debug)]
@@ -101,7 +102,10 @@ impl Interner {
 
     fn slice(&mut self, slice: &mut EndpointSlice) {
         for endpoint in &mut slice.endpoints {
-            endpoint.zone.iter_mut().for_each(|zone| self.share(zone));
+            if let Some(place) = &mut endpoint.place {
+                self.places
+                    .share(place, |place| Arc::strong_count(place) == 1);
+            }
             if let TargetRef::Pod(key) = &mut endpoint.target {
                 self.share(&mut key.namespace);
                 self.share(&mut key.name);

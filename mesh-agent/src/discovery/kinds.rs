@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 use smallvec::SmallVec;
 
-use crate::model::{Labels, Name, NamedPort, WorkloadKey};
+use crate::model::{Labels, Name, NamedPort, Place, WorkloadKey};
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -66,6 +67,21 @@ pub struct ServiceSpec {
     pub ports: Vec<ServicePort>,
     pub selector: Labels,
     pub publish_not_ready: bool,
+    /// `internalTrafficPolicy: Local`.
+    pub is_local: bool,
+    /// `sessionAffinity: ClientIP`: for how long.
+    pub affinity: Option<Duration>,
+    pub distribution: Distribution,
+}
+
+/// `trafficDistribution`: what hints endpoints are given where nobody writes
+/// slices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Distribution {
+    #[default]
+    All,
+    SameZone,
+    SameNode,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,7 +122,7 @@ pub struct Endpoint {
     pub ready: bool,
     pub serving: bool,
     pub terminating: bool,
-    pub zone: Option<Name>,
+    pub place: Option<Arc<Place>>,
     pub target: TargetRef,
 }
 

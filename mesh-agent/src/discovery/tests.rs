@@ -1,5 +1,6 @@
 mod advisories;
 mod check;
+mod choice;
 mod cost;
 mod files;
 mod istio;
@@ -23,8 +24,7 @@ use std::time::{Duration, Instant};
 use super::objects::Object;
 use super::store::{Said, Store};
 use super::{build, parse};
-use crate::balance::Candidates;
-use crate::model::{Enrolment, OnAgentDown, OrigDst, RefuseReason, Snapshot};
+use crate::model::{Endpoint, Enrolment, OnAgentDown, OrigDst, RefuseReason, Snapshot};
 use crate::route::{self, RouteDecision};
 use proptest::prelude::*;
 
@@ -89,13 +89,12 @@ fn a_service_finds_its_pods_on_both_families_by_named_port() {
     assert_eq!(problems, Vec::<String>::new());
     for vip in ["10.96.0.1:80", "[fd96::1]:80"] {
         let dst = OrigDst::new(vip.parse().expect("an address"));
-        let RouteDecision::Service { service, port } = route::resolve(&snapshot, dst) else {
+        let RouteDecision::Service { port, .. } = route::resolve(&snapshot, dst) else {
             panic!("{vip} is a service");
         };
-        let candidates = Candidates::new(service, port, dst.ip());
-        let endpoint = candidates.iter().next().expect("one");
+        let is_family = |e: &&Endpoint| e.addr.ip().is_ipv4() == dst.ip().is_ipv4();
+        let endpoint = port.endpoints.iter().find(is_family).expect("one");
         assert_eq!(endpoint.addr.port(), 8080);
-        assert_eq!(endpoint.addr.ip().is_ipv4(), dst.ip().is_ipv4());
     }
     let unknown = OrigDst::new("10.96.0.1:81".parse().expect("an address"));
     assert!(matches!(

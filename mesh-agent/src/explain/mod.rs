@@ -16,12 +16,12 @@ use arc_swap::ArcSwap;
 
 use crate::model::policy::{Action, PeerMode};
 use crate::model::{
-    OrigDst, PodIps, RefuseReason, RuleRef, Security, SpiffeId, TrustDomain, Workload,
+    Name, OrigDst, PodIps, RefuseReason, RuleRef, Security, SpiffeId, TrustDomain, Workload,
 };
 use crate::observe::explanation::{DryRun, Explanation, Policy, Rule, Verdict, Way};
 use crate::observe::{refuse_reason, security};
 use crate::plan::{
-    self, AuthzInput, DecisionContext, InForce, Target, Transport, Verdict as Asked,
+    AuthzInput, DecisionContext, InForce, Source, Target, Transport, Verdict as Asked,
 };
 use crate::policy::{Considered, DryRun as Rehearsed};
 pub(crate) use question::Unanswerable;
@@ -39,6 +39,8 @@ const OUTSIDE: &str = "the destination is not in the mesh: it is reached in plai
 pub(crate) struct Explainer {
     /// The agent's own node.
     pub(crate) node: String,
+    /// Its zone, where it was told one.
+    pub(crate) node_zone: Option<String>,
     pub(crate) trust_domain: TrustDomain,
     /// Mutual TLS also between pods of this node.
     pub(crate) same_node_tls: bool,
@@ -58,6 +60,7 @@ impl Explainer {
         let own = DecisionContext {
             published: &published,
             node: &self.node,
+            node_zone: self.node_zone.as_deref(),
             trust_domain: &self.trust_domain,
             same_node_tls: self.same_node_tls,
         };
@@ -90,7 +93,12 @@ fn explain(
     } = question;
     // An identity without a pod is on none.
     let node = caller.workload.as_ref().map_or("", |w| &w.node);
-    let decision_context = DecisionContext { node, ..*own };
+    let decision_context = DecisionContext {
+        node,
+        // Another node's agent may be told another.
+        node_zone: own.node_zone.filter(|_| node == own.node),
+        ..*own
+    };
     let from = caller.side(decision_context.trust_domain);
     if caller.workload.is_some() && from.in_mesh && node != own.node {
         notes.push(format!(
@@ -137,7 +145,6 @@ impl Explaining<'_> {
         for address in goal.addresses() {
             let left = MAX_WAYS.saturating_sub(ways.len());
             let (targets, count) = match self.targets(*address, left) {
-                Ok((_, 0)) => (vec![Err(RefuseReason::NoEndpoint)], 1),
                 Ok((targets, count)) => (targets.into_iter().map(Ok).collect(), count),
                 Err(reason) => (vec![Err(reason)], 1),
             };
@@ -153,14 +160,27 @@ impl Explaining<'_> {
     }
 
     /// Some of them, and how many there are.
-    fn targets(&self, address: OrigDst, most: usize) -> Result<(Vec<Target>, usize), RefuseReason> {
-        let client = self.caller.address;
-        let own = match &self.caller.workload {
-            Some(workload) => workload.ips,
-            None => PodIps::from(client),
+    fn targets(
+        &mut self,
+        address: OrigDst,
+        most: usize,
+    ) -> Result<(Vec<Target>, usize), RefuseReason> {
+        let caller = self.caller.clone();
+        let nobody = Name::default();
+        let source = Source {
+            own: match &caller.workload {
+                Some(workload) => workload.ips,
+                None => PodIps::from(caller.address),
+            },
+            address: caller.address,
+            pod: caller.workload.as_ref().map_or(&nobody, |w| &w.uid),
         };
-        let snapshot = &self.decision_context.published.snapshot;
-        Ok(plan::resolve(snapshot, (own, client), address)?.list(most))
+        let backends = self.decision_context.backends(&source, address)?;
+        let (rules, listed) = (backends.chosen_by(), backends.list(most));
+        for rule in rules {
+            self.note(&rule);
+        }
+        listed
     }
 
     fn way(&mut self, target: &Target) -> Result<Way, Unanswerable> {

@@ -81,7 +81,8 @@ fn snapshot() -> Snapshot {
         .map(|pod| Endpoint {
             addr: UpstreamAddr::new((pod.ips.v4.expect("an address"), 8080).into()),
             workload: Some(pod.clone()),
-            zone: None,
+            tier: Default::default(),
+            place: None,
         })
         .collect();
     let service = Arc::new(Service {
@@ -93,10 +94,13 @@ fn snapshot() -> Snapshot {
             target: TargetPort::Number(8080),
             protocol: Default::default(),
             endpoints: endpoints.into(),
+            hinted: Default::default(),
             slice_ports: Default::default(),
         }],
         selector: Default::default(),
         members: Default::default(),
+        is_local: false,
+        affinity: None,
         hides_ports: false,
         hides_members: false,
     });
@@ -131,6 +135,7 @@ fn ask_with(
     let decision_context = DecisionContext {
         published: &published,
         node: "n1",
+        node_zone: None,
         trust_domain: &TrustDomain::new("cluster.local").expect("a trust domain"),
         same_node_tls: false,
     };
@@ -313,11 +318,39 @@ fn a_service_with_very_many_endpoints_has_a_short_answer() {
     let endpoints = (1..=200_u8).map(|i| Endpoint {
         addr: UpstreamAddr::new(([10, 1, 0, i], 8080).into()),
         workload: None,
-        zone: None,
+        tier: Default::default(),
+        place: None,
     });
     service.ports[0].endpoints = endpoints.collect();
     snapshot.by_vip.insert(service.vips[0], Arc::new(service));
     let answer = ask(snapshot, "shop/a", "10.96.0.1", 80).expect("an answer");
     assert_eq!((answer.ways.len(), answer.ways_total), (MAX_WAYS, 200));
     assert_eq!(answer.notes.len(), 1, "{:?}", answer.notes);
+}
+
+#[test]
+fn what_keeps_a_connection_to_some_of_the_endpoints_is_said() {
+    let with = |change: &dyn Fn(&mut Service)| {
+        let mut snapshot = snapshot();
+        let mut service = (**snapshot.by_vip.values().next().expect("a service")).clone();
+        change(&mut service);
+        snapshot.by_vip.insert(service.vips[0], Arc::new(service));
+        ask(snapshot, "shop/a", "10.96.0.1", 80).expect("an answer")
+    };
+    let local = with(&|service| service.is_local = true);
+    assert_eq!(local.ways_total, 1, "b is on the node");
+    assert!(
+        local.notes[0].contains("internalTrafficPolicy"),
+        "{local:?}"
+    );
+    let nowhere = with(&|service| {
+        service.is_local = true;
+        let elsewhere = service.ports[0].endpoints[1..].to_vec();
+        service.ports[0].endpoints = elsewhere.into();
+    });
+    assert_eq!(nowhere.verdict, Verdict::Refused);
+    let reason = nowhere.ways[0].refused.as_deref();
+    assert_eq!(reason, Some("no_local_endpoint"));
+    let sticky = with(&|service| service.affinity = Some(std::time::Duration::from_secs(60)));
+    assert!(sticky.notes[0].contains("60 s"), "{sticky:?}");
 }

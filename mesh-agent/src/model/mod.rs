@@ -37,7 +37,9 @@ pub(crate) use refusal::Refusal;
 pub use refusal::{
     REFUSE_REASONS, RefuseReason, Refused, ResponseFlags, TLS_FAILURES, TlsFailure, Told,
 };
-pub use service::{AppProtocol, Endpoint, Service, ServiceKey, ServicePort, TargetPort};
+pub use service::{
+    AppProtocol, Endpoint, Hinted, Place, Service, ServiceKey, ServicePort, TargetPort, Tier,
+};
 pub use sharded::Sharded;
 pub use snapshot::{Part, Snapshot, Withheld};
 pub use workload::{Enrolment, NamedPort, NetnsRef, OnAgentDown, Workload, WorkloadKey};

@@ -136,6 +136,8 @@ refusals! {
         "the Service has no such port";
     NoEndpoint: "no_endpoint", Upstream, Later, Connect, UNAVAILABLE,
         "no ready pod of that address family; check selector and readiness";
+    NoLocalEndpoint: "no_local_endpoint", Configuration, Later, Connect, UNAVAILABLE,
+        "the Service's `internalTrafficPolicy` is Local, and none of its ready pods is on the client's node";
     ConnectRefused: "connect_refused", Upstream, Elsewhere, Connect, UNAVAILABLE,
         "the application does not listen";
     ConnectTimeout: "connect_timeout", Upstream, Elsewhere, Connect, UNAVAILABLE,
@@ -245,6 +247,7 @@ impl RefuseReason {
             Self::OverLimit | Self::SourcePortsExhausted => Told::OverLimit,
             Self::UnknownServicePort
             | Self::NoEndpoint
+            | Self::NoLocalEndpoint
             | Self::ConnectRefused
             | Self::ConnectTimeout
             | Self::Unreachable

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Labels, Name, UpstreamAddr};
 
@@ -47,13 +48,46 @@ pub enum TargetPort {
     Name(String),
 }
 
-/// One ready address and port behind a service port.
+/// How good an endpoint is; only the best ones are used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tier {
+    #[default]
+    Ready,
+    /// The last that serve, while they end.
+    Terminating,
+    /// Its pod is not known: refused until it is.
+    Unknown,
+}
+
+/// Where an endpoint is, and for whom (`nodeName`, `zone`, `hints`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Place {
+    pub node: Option<Name>,
+    pub zone: Option<Name>,
+    /// `hints.forNodes`: clients on these are to use it.
+    pub for_nodes: Box<[Name]>,
+    /// `hints.forZones`: clients in these are to use it.
+    pub for_zones: Box<[Name]>,
+}
+
+/// One address and port behind a service port that may be used.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Endpoint {
     pub addr: UpstreamAddr,
     /// The pod behind it, where the slice names one (`targetRef`) or the snapshot knows the address.
     pub workload: Option<Arc<super::Workload>>,
-    pub zone: Option<Name>,
+    pub tier: Tier,
+    /// Shared by the endpoints of one place; `None` where nothing is said.
+    pub place: Option<Arc<Place>>,
+}
+
+impl Endpoint {
+    /// The node that it is on, by its slice or by its pod.
+    #[must_use]
+    pub fn node(&self) -> Option<&Name> {
+        let said = self.place.as_ref().and_then(|place| place.node.as_ref());
+        said.or_else(|| self.workload.as_ref().map(|pod| &pod.node))
+    }
 }
 
 /// Of the pod its name: what it is, is told where it stands itself.
@@ -62,8 +96,49 @@ impl fmt::Debug for Endpoint {
         f.debug_struct("Endpoint")
             .field("addr", &self.addr)
             .field("workload", &self.workload.as_ref().map(|w| &w.key))
-            .field("zone", &self.zone)
+            .field("tier", &self.tier)
+            .field("place", &self.place)
             .finish()
+    }
+}
+
+/// Hints count where all ready endpoints of a family have one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hinted {
+    pub v4: Hints,
+    pub v6: Hints,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hints {
+    pub nodes: bool,
+    pub zones: bool,
+}
+
+impl Hinted {
+    #[must_use]
+    pub fn by(endpoints: &[Endpoint]) -> Self {
+        let of = |is_ipv4: bool| {
+            let is_ready =
+                |e: &&Endpoint| e.tier == Tier::Ready && e.addr.ip().is_ipv4() == is_ipv4;
+            let all = |has: fn(&Place) -> bool| {
+                let mut ready = endpoints.iter().filter(is_ready);
+                ready.all(|e| e.place.as_deref().is_some_and(has))
+            };
+            Hints {
+                nodes: all(|place| !place.for_nodes.is_empty()),
+                zones: all(|place| !place.for_zones.is_empty()),
+            }
+        };
+        Self {
+            v4: of(true),
+            v6: of(false),
+        }
+    }
+
+    #[must_use]
+    pub fn of_family(self, is_ipv4: bool) -> Hints {
+        if is_ipv4 { self.v4 } else { self.v6 }
     }
 }
 
@@ -74,8 +149,12 @@ pub struct ServicePort {
     pub port: u16,
     pub target: TargetPort,
     pub protocol: AppProtocol,
-    /// Ready TCP endpoints of both families; the picker keeps to the family of the client.
+    /// TCP endpoints of both families; the picker keeps to the family of the client.
+    /// The ready ones, or else the last that serve; of a Service that keeps to the
+    /// client's node these are told for each node by itself.
     pub endpoints: Arc<[Endpoint]>,
+    /// Whether hints count: they do where each ready endpoint has one.
+    pub hinted: Hinted,
     /// Ports that slices give it, of all endpoints, ready or not.
     pub slice_ports: BTreeSet<u16>,
 }
@@ -86,6 +165,12 @@ pub struct Service {
     /// Empty for a headless service.
     pub vips: Vec<IpAddr>,
     pub ports: Vec<ServicePort>,
+    /// `internalTrafficPolicy: Local`: a client at a virtual address gets
+    /// endpoints of its own node only.
+    pub is_local: bool,
+    /// `sessionAffinity: ClientIP`: for how long after its last connection a
+    /// client's next one goes to the same endpoint.
+    pub affinity: Option<Duration>,
     /// Empty where the endpoints are given by hand.
     pub selector: Labels,
     /// Of all endpoints, ready or not: whom policy for this service is about.

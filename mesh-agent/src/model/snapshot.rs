@@ -93,6 +93,8 @@ pub struct Snapshot {
     /// Addresses that lead to a Service from outside, with its ports; the other
     /// ports are somebody else's (a node's).
     pub by_external: Sharded<(IpAddr, u16), Arc<Service>>,
+    /// Of nodes, as the endpoints on them say it.
+    pub zones: Sharded<Name, Name>,
     pub settings: MeshSettings,
     /// In the order of names.
     pub policies: ByNamespace<Arc<AuthorizationPolicy>>,
@@ -112,6 +114,7 @@ impl Snapshot {
                 &self.unreadable_pods,
                 (self.hides_pods, self.hides_addresses),
                 &self.settings,
+                self.zones.iter().collect::<BTreeMap<_, _>>(),
             ),
             lasting.collect::<BTreeMap<_, _>>(),
             external

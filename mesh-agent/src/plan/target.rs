@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
-use crate::balance::{Attempt, Balancer, Candidates};
+use crate::balance::{Attempt, Balancer, Candidates, Client, Reach};
 use crate::model::{
-    Endpoint, OrigDst, PodIps, RefuseReason, ServiceKey, Snapshot, UpstreamAddr, Workload,
+    Endpoint, Name, OrigDst, PodIps, RefuseReason, ServiceKey, Snapshot, UpstreamAddr, Workload,
 };
-use crate::route::{self, RouteDecision};
+use crate::route::{self, RouteDecision, Way};
 
 /// Where the connection goes.
 pub(crate) struct Target {
@@ -32,14 +33,24 @@ enum Kind<'s> {
     Service(Candidates<'s>),
 }
 
-/// `own`, `client`: addresses of the source pod, and the one that it came from.
-pub(crate) fn resolve(
-    snapshot: &Snapshot,
-    (own, client): (PodIps, IpAddr),
+/// The source of a connection.
+pub(crate) struct Source<'s> {
+    /// Addresses of the source pod, and the one that it came from.
+    pub(crate) own: PodIps,
+    pub(crate) address: IpAddr,
+    /// Its pod's `uid`.
+    pub(crate) pod: &'s Name,
+}
+
+/// From a node, and its zone where that is known.
+pub(super) fn resolve<'p>(
+    snapshot: &'p Snapshot,
+    source: &Source<'p>,
+    (node, zone): (&'p str, Option<&'p str>),
     dst: OrigDst,
-) -> Result<Backends<'_>, RefuseReason> {
+) -> Result<Backends<'p>, RefuseReason> {
     let ip = dst.ip();
-    let foreign = !own.contains(client);
+    let foreign = !source.own.contains(source.address);
     if foreign || ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() {
         return Err(RefuseReason::Loop);
     }
@@ -47,13 +58,20 @@ pub(crate) fn resolve(
         RouteDecision::Refused(reason) => return Err(reason),
         RouteDecision::External => Kind::Direct(None),
         RouteDecision::Workload(workload) => Kind::Direct(Some(workload)),
-        RouteDecision::Service { service, port } => {
-            Kind::Service(Candidates::new(service, port, ip))
+        RouteDecision::Service { service, port, way } => {
+            let pod = source.pod;
+            let client = Client { pod, node, zone };
+            let reach = match way {
+                Way::Virtual if service.is_local => Reach::Node,
+                // Whose policy is about what is not a pod.
+                Way::Virtual | Way::External => Reach::Cluster,
+            };
+            Kind::Service(Candidates::new((service, port), (client, ip), reach))
         }
     };
     Ok(Backends {
         snapshot,
-        own,
+        own: source.own,
         dst,
         kind,
     })
@@ -65,27 +83,40 @@ impl Backends<'_> {
         &self,
         balancer: &mut Balancer,
         attempt: &mut Attempt,
+        now: Instant,
     ) -> Result<Target, RefuseReason> {
         match &self.kind {
             Kind::Direct(workload) => Ok(self.direct(*workload)),
             Kind::Service(candidates) => {
                 balancer.hear(self.snapshot);
-                let endpoint = balancer.pick(candidates, attempt);
-                let endpoint = endpoint.ok_or(RefuseReason::NoEndpoint)?;
+                let endpoint = balancer.pick(candidates, attempt, now);
+                let endpoint = endpoint.ok_or_else(|| nobody(candidates))?;
                 Ok(self.endpoint(candidates, endpoint))
             }
         }
     }
 
     /// All that may be picked, without a turn taken; with how many there are.
-    pub(crate) fn list(&self, most: usize) -> (Vec<Target>, usize) {
+    pub(crate) fn list(&self, most: usize) -> Result<(Vec<Target>, usize), RefuseReason> {
         match &self.kind {
-            Kind::Direct(workload) => (vec![self.direct(*workload)], 1),
+            Kind::Direct(workload) => Ok((vec![self.direct(*workload)], 1)),
             Kind::Service(candidates) => {
                 let all = candidates.iter();
                 let listed = all.take(most).map(|e| self.endpoint(candidates, e));
-                (listed.collect(), candidates.iter().count())
+                let listed: Vec<_> = listed.collect();
+                match candidates.iter().count() {
+                    0 => Err(nobody(candidates)),
+                    count => Ok((listed, count)),
+                }
             }
+        }
+    }
+
+    /// Why it may be fewer than the Service has, for people.
+    pub(crate) fn chosen_by(&self) -> Vec<String> {
+        match &self.kind {
+            Kind::Direct(_) => Vec::new(),
+            Kind::Service(candidates) => candidates.chosen_by(),
         }
     }
 
@@ -106,5 +137,13 @@ impl Backends<'_> {
             service: Some(candidates.service.key.clone()),
             itself: self.own.contains(endpoint.addr.ip()),
         }
+    }
+}
+
+/// Where there are others, kube-proxy would leave the client without an answer.
+fn nobody(candidates: &Candidates<'_>) -> RefuseReason {
+    match candidates.has_others() {
+        true => RefuseReason::NoLocalEndpoint,
+        false => RefuseReason::NoEndpoint,
     }
 }

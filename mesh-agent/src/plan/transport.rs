@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::in_force::InForce;
-use super::target::Target;
+use super::target::{self, Backends, Source, Target};
 use crate::model::policy::PeerMode;
-use crate::model::{RefuseReason, SpiffeId, TrustDomain, UpstreamAddr, Workload};
+use crate::model::{Name, OrigDst, RefuseReason, SpiffeId, TrustDomain, UpstreamAddr, Workload};
 use crate::policy::Permit;
 
 /// How the bytes get there. Plaintext is chosen here, by what the
@@ -70,11 +70,25 @@ impl MayDial for Outside {
 pub(crate) struct DecisionContext<'p> {
     pub(crate) published: &'p InForce,
     pub(crate) node: &'p str,
+    /// The node's zone, where its agent was told one.
+    pub(crate) node_zone: Option<&'p str>,
     pub(crate) trust_domain: &'p TrustDomain,
     pub(crate) same_node_tls: bool,
 }
 
-impl DecisionContext<'_> {
+impl<'p> DecisionContext<'p> {
+    /// Where a connection from here to there may go.
+    pub(crate) fn backends(
+        &self,
+        source: &Source<'p>,
+        dst: OrigDst,
+    ) -> Result<Backends<'p>, RefuseReason> {
+        let snapshot = &*self.published.snapshot;
+        let said = || snapshot.zones.get(self.node).map(Name::as_str);
+        let zone = self.node_zone.or_else(said);
+        target::resolve(snapshot, source, (self.node, zone), dst)
+    }
+
     pub(crate) fn transport(
         &self,
         target: &Target,

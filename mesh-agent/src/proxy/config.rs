@@ -11,6 +11,8 @@ use crate::tunnel::PoolConfig;
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     pub(crate) workers: usize,
+    /// The node's zone; `None` where its endpoints tell it.
+    pub(crate) node_zone: Option<String>,
     /// Longest wait for an upstream's answer.
     pub(crate) connect_timeout: Duration,
     /// Ends a connection without bytes for this long; `None`: never.
@@ -43,6 +45,7 @@ impl Default for Config {
         let limits = Limits::of(RECOMMENDED_OPEN_FILES, workers);
         Self {
             workers,
+            node_zone: None,
             connect_timeout: Duration::from_secs(5),
             idle_timeout: None,
             max_connections: limits.connections,

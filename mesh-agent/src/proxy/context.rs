@@ -22,7 +22,7 @@ use super::ports::PortRange;
 use super::pre_auth::{PreAuthLimiter, Slot};
 use super::registry::{ConnectionEntry, ConnectionRegistry, CutReason, Registration};
 use super::spare::Spare;
-use crate::balance::Balancer;
+use crate::balance::{Affinity, Balancer};
 use crate::enrol::LocalPod;
 use crate::model::{ClientAddr, ConnectionId, OrigDst, TrustDomain, UnknownPeer, Workload};
 use crate::observe::{self, Observe};
@@ -49,6 +49,7 @@ pub(super) struct AgentState {
     /// Which pod each enrolled namespace, by its cookie, is.
     pub(super) enrolled: ArcSwap<HashMap<u64, Arc<Workload>>>,
     pub(super) proofs: Arc<Proofs>,
+    pub(super) affinity: Arc<Affinity>,
     /// Tells that a part of the data path has ended by a panic.
     pub(super) alarm: Alarm,
 }
@@ -58,6 +59,7 @@ impl AgentState {
         DecisionContext {
             published,
             node: &self.node,
+            node_zone: self.config.node_zone.as_deref(),
             trust_domain: &self.trust_domain,
             same_node_tls: self.config.same_node_tls,
         }
@@ -130,7 +132,7 @@ impl WorkerState {
             draining: CancellationToken::new(),
             ports: PortRange::part(&agent.config.delivery_ports, index, count),
             spare: Spare::new(),
-            balancer: RefCell::new(Balancer::new(index)),
+            balancer: RefCell::new(Balancer::new(index, agent.affinity.clone())),
             index,
             next_id: Cell::new((index as u64) << 48),
             tasks: TaskTracker::new(),

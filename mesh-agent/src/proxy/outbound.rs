@@ -18,7 +18,7 @@ use crate::io::dial;
 use crate::model::{
     Direction, RefuseReason, Refused, Security, UnknownPeer, UpstreamAddr, Workload,
 };
-use crate::plan::{self, AuthzInput, MayDial, Outside, Target, Transport};
+use crate::plan::{AuthzInput, MayDial, Outside, Source, Target, Transport};
 use crate::sys::socket;
 use mesh::MeshStream;
 
@@ -57,10 +57,16 @@ async fn forwarded(
 
 fn target(exchange: &Exchange) -> Result<Target, Refused> {
     let context = &exchange.context;
-    let from = (context.pod.workload.ips, context.client_addr.ip());
-    let backends = plan::resolve(&exchange.in_force.snapshot, from, context.orig_dst)?;
+    let pod = &context.pod.workload;
+    let source = Source {
+        own: pod.ips,
+        address: context.client_addr.ip(),
+        pod: &pod.uid,
+    };
+    let decision_context = exchange.decision_context();
+    let backends = decision_context.backends(&source, context.orig_dst)?;
     let mut balancer = context.worker.balancer.borrow_mut();
-    Ok(backends.pick(&mut balancer, &mut Attempt::default())?)
+    Ok(backends.pick(&mut balancer, &mut Attempt::default(), Instant::now())?)
 }
 
 /// Outside of the mesh.

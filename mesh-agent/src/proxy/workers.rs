@@ -73,6 +73,7 @@ impl Workers {
             places,
             enrolled: ArcSwap::default(),
             proofs: Arc::default(),
+            affinity: Arc::default(),
         });
         agent.show_limits();
         let workers = (0..count)

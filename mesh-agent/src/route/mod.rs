@@ -14,6 +14,7 @@ pub(crate) enum RouteDecision<'s> {
     Service {
         service: &'s Arc<Service>,
         port: &'s ServicePort,
+        way: Way,
     },
     /// The address of a known pod: dial it as it is.
     Workload(&'s Arc<Workload>),
@@ -22,11 +23,23 @@ pub(crate) enum RouteDecision<'s> {
     Refused(RefuseReason),
 }
 
+/// By which of its addresses a Service is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// A cluster IP.
+    Virtual,
+    /// One that leads to it from outside: `externalIPs`, a load balancer's.
+    External,
+}
+
 #[must_use]
 pub(crate) fn resolve(snapshot: &Snapshot, dst: OrigDst) -> RouteDecision<'_> {
     if let Some(service) = snapshot.by_vip.get(&dst.ip()) {
         return match service.port(dst.port()) {
-            Some(port) => RouteDecision::Service { service, port },
+            Some(port) => {
+                let way = Way::Virtual;
+                RouteDecision::Service { service, port, way }
+            }
             None => RouteDecision::Refused(RefuseReason::UnknownServicePort),
         };
     }
@@ -36,7 +49,10 @@ pub(crate) fn resolve(snapshot: &Snapshot, dst: OrigDst) -> RouteDecision<'_> {
     }
     let external = snapshot.by_external.get(&(dst.ip(), dst.port()));
     match external.and_then(|service| Some((service, service.port(dst.port())?))) {
-        Some((service, port)) => RouteDecision::Service { service, port },
+        Some((service, port)) => {
+            let way = Way::External;
+            RouteDecision::Service { service, port, way }
+        }
         None => RouteDecision::External,
     }
 }

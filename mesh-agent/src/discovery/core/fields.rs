@@ -177,6 +177,7 @@ pub(super) const ENDPOINT: &[&str] = &[
     "zone",
 ];
 pub(super) const CONDITIONS: &[&str] = &["ready", "serving", "terminating"];
+pub(super) const HINTS: &[&str] = &["forNodes", "forZones"];
 pub(super) const ENDPOINT_PORT: &[&str] = &["appProtocol", "name", "port", "protocol"];
 
 #[cfg(test)]

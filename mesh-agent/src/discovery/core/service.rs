@@ -1,7 +1,13 @@
+use std::time::Duration;
+
 use super::fields::{SERVICE, SERVICE_PORT, SERVICE_SPEC};
 use super::read::Found;
-use crate::discovery::kinds::{Part, PortRef, ServicePort, ServiceSpec};
+use crate::discovery::kinds::{Distribution, Part, PortRef, ServicePort, ServiceSpec};
 use crate::discovery::tree::{Node, View};
+
+/// As Kubernetes has it: three hours, and a day at most.
+const AFFINITY: u64 = 10_800;
+const MAX_AFFINITY: u64 = 86_400;
 
 pub(super) fn service(value: &Node<'_>, found: &mut Found) -> ServiceSpec {
     found.names(value, "", SERVICE);
@@ -42,34 +48,60 @@ pub(super) fn service(value: &Node<'_>, found: &mut Found) -> ServiceSpec {
         Part::Nothing,
     );
     service.publish_not_ready = publish.unwrap_or_default();
-    unserved(spec, found);
+    choice(spec, &mut service, found);
     service
 }
 
-/// What other implementations do and this one does not: all endpoints serve all.
-fn unserved(spec: &Node<'_>, found: &mut Found) {
-    let mut told = |field: &str, what: &str| {
-        let message = format!("is not served: {what}");
-        found.advise(&format!("spec.{field}"), message);
+/// Which endpoints a client gets. What is not understood is told, and counts
+/// as not said: Kubernetes takes none of these, but for `trafficDistribution`.
+fn choice(spec: &Node<'_>, service: &mut ServiceSpec, found: &mut Found) {
+    let mut one_of = |field: &str, known: &[&str]| {
+        let at = format!("spec.{field}");
+        let said = found.text(&spec[field], &at, Part::Nothing)?;
+        if said.is_empty() || known.contains(&said.as_str()) {
+            return Some(said);
+        }
+        let message = format!("{said:?} is none of {}: it has no effect", known.join(", "));
+        match field {
+            "trafficDistribution" => found.advise(&at, message),
+            _ => found.mistake(&at, message, Part::Nothing),
+        }
+        None
     };
-    if spec["sessionAffinity"] == "ClientIP" {
-        told(
-            "sessionAffinity",
-            "a client's connections go to all endpoints in turn",
-        );
+    let is = |said: Option<String>, what: &str| said.as_deref() == Some(what);
+    let policy = one_of("internalTrafficPolicy", &["Cluster", "Local"]);
+    let affinity = one_of("sessionAffinity", &["None", "ClientIP"]);
+    let near = ["PreferClose", "PreferSameZone", "PreferSameNode"];
+    let distribution = one_of("trafficDistribution", &near);
+    service.is_local = is(policy, "Local");
+    service.distribution = match distribution.as_deref() {
+        Some("PreferClose" | "PreferSameZone") => Distribution::SameZone,
+        Some("PreferSameNode") => Distribution::SameNode,
+        _ => Distribution::All,
+    };
+    if is(affinity, "ClientIP") {
+        service.affinity = Some(timeout(spec, found));
     }
-    if spec["internalTrafficPolicy"] == "Local" {
-        told(
-            "internalTrafficPolicy",
-            "endpoints of other nodes are used too",
+}
+
+/// For how long a client's next connection goes to the same endpoint.
+fn timeout(spec: &Node<'_>, found: &mut Found) -> Duration {
+    let at = "spec.sessionAffinityConfig.clientIP.timeoutSeconds";
+    let value = spec.at(&["sessionAffinityConfig", "clientIP", "timeoutSeconds"]);
+    let seconds = match value.view() {
+        View::Null => Some(AFFINITY),
+        View::Number(n) => n.as_u64(),
+        View::Text(text) => text.parse().ok(),
+        _ => None,
+    };
+    let seconds = seconds.filter(|seconds| (1..=MAX_AFFINITY).contains(seconds));
+    if seconds.is_none() {
+        let message = format!(
+            "{value} is not a number of seconds from 1 to {MAX_AFFINITY}: {AFFINITY} are taken"
         );
+        found.mistake(at, message, Part::Nothing);
     }
-    if spec["trafficDistribution"].is_text() {
-        told(
-            "trafficDistribution",
-            "endpoints are used in turn, wherever they are",
-        );
-    }
+    Duration::from_secs(seconds.unwrap_or(AFFINITY))
 }
 
 fn addresses(value: &Node<'_>, service: &mut ServiceSpec, found: &mut Found) {

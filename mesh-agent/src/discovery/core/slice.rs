@@ -1,10 +1,11 @@
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use super::fields::{CONDITIONS, ENDPOINT, ENDPOINT_PORT, ENDPOINT_SLICE};
+use super::fields::{CONDITIONS, ENDPOINT, ENDPOINT_PORT, ENDPOINT_SLICE, HINTS};
 use super::read::Found;
 use crate::discovery::kinds::{Endpoint, EndpointPort, EndpointSlice, Part, TargetRef};
 use crate::discovery::tree::{Node, View};
-use crate::model::{Name, WorkloadKey};
+use crate::model::{Name, Place, WorkloadKey};
 
 pub(super) fn slice(value: &Node<'_>, found: &mut Found) -> EndpointSlice {
     found.names(value, "", ENDPOINT_SLICE);
@@ -87,9 +88,40 @@ fn endpoint(value: &Node<'_>, at: &str, own: &str, found: &mut Found) -> Endpoin
     endpoint.ready = condition("ready").unwrap_or(true);
     endpoint.serving = condition("serving").unwrap_or(endpoint.ready);
     endpoint.terminating = condition("terminating").unwrap_or(false);
-    endpoint.zone = value["zone"].as_text().map(Name::from);
+    endpoint.place = place(value, at, found);
     endpoint.target = target(&value["targetRef"], &format!("{at}.targetRef"), own, found);
     endpoint
+}
+
+/// What cannot be read of it is told and not there: then all endpoints are used.
+fn place(value: &Node<'_>, at: &str, found: &mut Found) -> Option<Arc<Place>> {
+    let mut name = |field: &str| {
+        let at = format!("{at}.{field}");
+        let name = found.text(&value[field], &at, Part::Nothing);
+        name.filter(|name| !name.is_empty()).map(Name::from)
+    };
+    let mut place = Place {
+        node: name("nodeName"),
+        zone: name("zone"),
+        ..Place::default()
+    };
+    let (hints, at) = (&value["hints"], format!("{at}.hints"));
+    found.is_mapping(hints, &at, &[]);
+    found.names(hints, &at, HINTS);
+    place.for_nodes = hinted(&hints["forNodes"], &format!("{at}.forNodes"), found);
+    place.for_zones = hinted(&hints["forZones"], &format!("{at}.forZones"), found);
+    (place != Place::default()).then(|| Arc::new(place))
+}
+
+fn hinted(list: &Node<'_>, at: &str, found: &mut Found) -> Box<[Name]> {
+    let list = found.list(list, at, Part::Nothing).iter().enumerate();
+    let names = list.filter_map(|(i, one)| {
+        let at = format!("{at}[{i}]");
+        found.is_mapping(one, &at, &[]);
+        let name = found.text(&one["name"], &format!("{at}.name"), Part::Nothing)?;
+        Some(Name::from(name))
+    });
+    names.collect()
 }
 
 fn target(value: &Node<'_>, at: &str, own: &str, found: &mut Found) -> TargetRef {

@@ -103,6 +103,7 @@ impl Store {
         let now = resolved.effective.as_deref();
         let uses = |object: Option<&Object>| object.map(claims::uses).unwrap_or_default();
         self.claim(id, &uses(before.as_deref()), &uses(now));
+        self.settle_zones(before.as_deref(), now);
         let mut problems = resolved.problems;
         let mut left_out = resolved.left_out;
         left_out.extend(now.map(claims::left_out).unwrap_or_default());
@@ -136,6 +137,17 @@ impl Store {
         self.tell(id, Step::Given, problems);
         if now.is_none() && !matches!(id.kind, KindId::Pod) {
             self.objects.remove(id);
+        }
+    }
+
+    fn settle_zones(&mut self, before: Option<&Object>, now: Option<&Object>) {
+        for node in self.zones.change(before, now) {
+            let mut zone = self.zones.of(&node).cloned();
+            if self.snapshot.zones.get(&node) != zone.as_ref() {
+                zone.iter_mut().for_each(|zone| self.names.share(zone));
+                self.snapshot.zones.set(node, zone);
+                self.dirty.touched.snapshot = true;
+            }
         }
     }
 

@@ -16,6 +16,7 @@ mod pods;
 mod services;
 mod state;
 mod twice;
+mod zones;
 
 pub(super) use id::KindId;
 pub(super) use state::{Said, Store, Touched};

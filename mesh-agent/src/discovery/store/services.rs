@@ -8,48 +8,50 @@ use super::address::Owner;
 use super::claims::{Use, is_usable};
 use super::id::{KindId, ObjectId};
 use super::state::Store;
+use super::zones::ZONE;
 use crate::discovery::kinds::{
-    Endpoint as Given, EndpointPort, EndpointSlice, Part, Pod, PortRef, ServicePort, ServiceSpec,
+    Distribution, Endpoint as Given, EndpointPort, EndpointSlice, Part, Pod, PortRef, ServicePort,
+    ServiceSpec,
 };
 use crate::discovery::objects::{Kind, Object};
 use crate::discovery::{Code, Problem};
 use crate::model::{
-    AppProtocol, Endpoint, Service, ServiceKey, ServicePort as ModelPort, TargetPort, UpstreamAddr,
-    Workload,
+    AppProtocol, Endpoint, Hinted, Name, Place, Service, ServiceKey, ServicePort as ModelPort,
+    TargetPort, Tier, UpstreamAddr, Workload,
 };
-
-/// How good an endpoint is; only the best ones of a family are used.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Tier {
-    Ready,
-    /// The last that serve, while they end.
-    Terminating,
-    /// Its pod is not known: refused until it is.
-    Unknown,
-}
 
 /// By address, so that each is there once.
 #[derive(Default)]
-struct Candidates(BTreeMap<SocketAddr, (Tier, Endpoint)>);
+struct Candidates(BTreeMap<SocketAddr, Endpoint>);
 
 impl Candidates {
     /// Ready in any slice counts.
-    fn add(&mut self, tier: Tier, endpoint: Endpoint) {
-        let at = endpoint.addr.get();
-        let entry = self.0.entry(at).or_insert_with(|| (tier, endpoint));
-        entry.0 = entry.0.min(tier);
+    fn add(&mut self, endpoint: Endpoint) {
+        let (at, tier) = (endpoint.addr.get(), endpoint.tier);
+        let entry = self.0.entry(at).or_insert(endpoint);
+        entry.tier = entry.tier.min(tier);
     }
 
-    fn best(self) -> Vec<Endpoint> {
-        let best = |v4: bool| {
-            let family = self.0.iter().filter(|(at, _)| at.is_ipv4() == v4);
-            family.map(|(_, (tier, _))| *tier).min()
+    /// Of each family, and where that counts also of each node.
+    fn best(self, by_node: bool) -> Vec<Endpoint> {
+        let mut best: BTreeMap<(bool, Option<Name>), Tier> = BTreeMap::new();
+        let places = |endpoint: &Endpoint| {
+            let family = endpoint.addr.ip().is_ipv4();
+            let node = endpoint.node().filter(|_| by_node).cloned();
+            [Some((family, None)), node.map(|node| (family, Some(node)))]
         };
-        let best = [best(false), best(true)];
-        let used = self.0.into_iter();
-        used.filter(|(at, (tier, _))| Some(*tier) == best[usize::from(at.is_ipv4())])
-            .map(|(_, (_, endpoint))| endpoint)
-            .collect()
+        for endpoint in self.0.values() {
+            for place in places(endpoint).into_iter().flatten() {
+                let tier = best.entry(place).or_insert(endpoint.tier);
+                *tier = endpoint.tier.min(*tier);
+            }
+        }
+        let is_best = |endpoint: &Endpoint| {
+            let mut places = places(endpoint).into_iter().flatten();
+            places.any(|place| best.get(&place) == Some(&endpoint.tier))
+        };
+        let all = self.0.into_values();
+        all.filter(is_best).collect()
     }
 }
 
@@ -138,6 +140,7 @@ impl Maker<'_> {
                 Some(slices) => self.endpoints_of_slices(port, slices),
                 None => self.endpoints_of_pods(port, i),
             };
+            let hinted = Hinted::by(&endpoints);
             ports.push(ModelPort {
                 name: port.name.clone(),
                 port: port.port,
@@ -148,6 +151,7 @@ impl Maker<'_> {
                 },
                 protocol: protocol(port),
                 endpoints: endpoints.into(),
+                hinted,
                 slice_ports: slice_ports(port, self.slices()),
             });
         }
@@ -156,6 +160,8 @@ impl Maker<'_> {
             key: key.clone(),
             vips,
             ports,
+            is_local: self.spec.is_local,
+            affinity: self.spec.affinity,
             selector: self.spec.selector.clone(),
             members: members(self.slices()),
             hides_ports: self.object.unread.contains(&Part::Ports),
@@ -222,18 +228,16 @@ impl Maker<'_> {
                         Owner::Unknown => (Tier::Unknown, None),
                         Owner::Other => continue,
                     };
-                    candidates.add(
+                    candidates.add(Endpoint {
+                        addr: UpstreamAddr::new((*ip, number).into()),
+                        workload,
                         tier,
-                        Endpoint {
-                            addr: UpstreamAddr::new((*ip, number).into()),
-                            workload,
-                            zone: given.zone.clone(),
-                        },
-                    );
+                        place: given.place.clone(),
+                    });
                 }
             }
         }
-        candidates.best()
+        candidates.best(self.spec.is_local)
     }
 
     /// Without any slice: the ready pods that the selector names.
@@ -264,18 +268,37 @@ impl Maker<'_> {
             let Some(tier) = self.tier_of_pod(pod) else {
                 continue;
             };
+            let place = self.place_of_pod(pod, tier);
             for ip in pod.ips.iter() {
-                candidates.add(
+                candidates.add(Endpoint {
+                    addr: UpstreamAddr::new((ip, number).into()),
+                    workload: Some(pod.clone()),
                     tier,
-                    Endpoint {
-                        addr: UpstreamAddr::new((ip, number).into()),
-                        workload: Some(pod.clone()),
-                        zone: None,
-                    },
-                );
+                    place: place.clone(),
+                });
             }
         }
-        candidates.best()
+        candidates.best(spec.is_local)
+    }
+
+    /// With the hints that the EndpointSlice controller would give it.
+    fn place_of_pod(&self, pod: &Workload, tier: Tier) -> Option<Arc<Place>> {
+        let distribution = self.spec.distribution;
+        if distribution == Distribution::All {
+            return None;
+        }
+        let hint = |is: bool, of: &Option<Name>| {
+            let of = of.iter().filter(|_| is && tier == Tier::Ready);
+            of.cloned().collect()
+        };
+        let node = Some(pod.node.clone()).filter(|node| !node.is_empty());
+        let zone = pod.labels.get(ZONE).map(Name::from);
+        Some(Arc::new(Place {
+            for_nodes: hint(distribution == Distribution::SameNode, &node),
+            for_zones: hint(true, &zone),
+            node,
+            zone,
+        }))
     }
 
     /// As the EndpointSlice controller would write it.

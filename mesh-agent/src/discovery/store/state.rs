@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use super::claims::Addresses;
 use super::id::{KindId, ObjectId};
 use super::twice::{self, Given};
+use super::zones::Zones;
 use crate::discovery::Problem;
 use crate::discovery::intern::Interner;
 use crate::discovery::kinds::{Part, Unknown};
@@ -71,6 +72,7 @@ pub(in crate::discovery) struct Store {
     pub(super) hidden: Hidden,
     pub(super) names: Interner,
     pub(super) addresses: Addresses,
+    pub(super) zones: Zones,
     /// The slices of each Service, by the label that names it.
     pub(super) slices: Map<ServiceKey, BTreeSet<Name>>,
     /// Slices of which it cannot be told what they say, or of which Service.

@@ -62,6 +62,7 @@ fn pod(
         0 => "labels: [x]".to_owned(),
         1 => format!("labels: {{app: {app}, mesh-agent.io/enrolled: \"false\"}}"),
         2 => format!("labels: {{app: {app}, mesh-agent.io/enrolled: \"true\"}}"),
+        3 => format!("labels: {{app: {app}, topology.kubernetes.io/zone: b}}"),
         _ => format!("labels: {{app: {app}}}"),
     };
     let ends = ["", ", deletionTimestamp: x"][usize::from(bit(0) && bit(1))];
@@ -97,6 +98,8 @@ fn service((ns, app): (&str, &str), (ip, other): (&str, &str), way: usize, bits:
         0 => "type: ExternalName, ",
         1 => "ports: x, ",
         2 => "selector: [x], ",
+        3 => "internalTrafficPolicy: Local, ",
+        4 => "trafficDistribution: PreferSameNode, ",
         _ => "",
     };
     let ip = if bit(4) { "None" } else { ip };
@@ -129,11 +132,23 @@ fn slice((ns, app): (&str, &str), (ip, other): (&str, &str), way: usize, bits: u
         ip
     };
     let to = NAMESPACES[usize::from(bit(0))];
-    let ready = bit(1);
+    let ready = match (bit(1), bit(3)) {
+        (true, _) => "ready: true",
+        (false, true) => "ready: false",
+        (false, false) => "ready: false, serving: true, terminating: true",
+    };
+    let node = ["n1", "n2"][usize::from(bit(4))];
+    let zone = ["a", "b"][usize::from(bit(5))];
+    let place = match bit(6) {
+        true => {
+            format!(", nodeName: {node}, zone: {zone}, hints: {{forZones: [{{name: {zone}}}]}}")
+        }
+        false => String::new(),
+    };
     format!(
         "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: s{way}, namespace: {ns}, {labels}}}\n\
          addressType: {family}\nports: [{{name: p, port: 8080}}]\nendpoints:\n\
-         - {{addresses: [\"{ip}\"], conditions: {{ready: {ready}}}, targetRef: {{kind: Pod, name: p{}, namespace: {to}}}}}\n\
+         - {{addresses: [\"{ip}\"], conditions: {{{ready}}}, targetRef: {{kind: Pod, name: p{}, namespace: {to}}}{place}}}\n\
          - {{addresses: [\"{other}\"]}}\n",
         u8::from(bit(2))
     )
@@ -297,6 +312,7 @@ fn content(snapshot: &Snapshot) -> Vec<String> {
     maps.extend(snapshot.by_ip.iter().map(|e| format!("{e:?}")));
     maps.extend(snapshot.by_vip.iter().map(|e| format!("{e:?}")));
     maps.extend(snapshot.by_external.iter().map(|e| format!("{e:?}")));
+    maps.extend(snapshot.zones.iter().map(|e| format!("{e:?}")));
     let lasting = snapshot.withheld.iter();
     let lasting = lasting.filter(|(_, why)| !matches!(why, Withheld::Departed(_)));
     maps.extend(lasting.map(|e| format!("{e:?}")));

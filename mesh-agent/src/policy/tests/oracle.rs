@@ -216,7 +216,8 @@ impl Dice {
         let endpoint = |d: &mut Self| Endpoint {
             addr: UpstreamAddr::new(([10, 9, 9, 9], d.pick(&PORTS)).into()),
             workload: Some(workload.clone()),
-            zone: None,
+            tier: Default::default(),
+            place: None,
         };
         ServicePort {
             name: String::new(),
@@ -230,6 +231,7 @@ impl Dice {
                 true => self.some(1, endpoint).into(),
                 false => [].into(),
             },
+            hinted: Default::default(),
             slice_ports: Default::default(),
         }
     }
@@ -254,6 +256,8 @@ impl Dice {
                     ports: self.some(2, |d| d.service_port(&workload)),
                     selector: self.labels().into(),
                     members: Default::default(),
+                    is_local: false,
+                    affinity: None,
                     hides_ports: false,
                     hides_members: false,
                 };

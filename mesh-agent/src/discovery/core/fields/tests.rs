@@ -2,7 +2,9 @@ use k8s_openapi::api::core::v1::{
     Container, ContainerPort, Namespace, Pod, PodSpec, PodStatus, Service, ServiceAccount,
     ServicePort, ServiceSpec,
 };
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+use k8s_openapi::api::discovery::v1::{
+    Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde::de::value::Error;
@@ -76,6 +78,7 @@ fn the_fields_are_those_of_the_api() {
             super::CONDITIONS,
             fields::<EndpointConditions>(),
         ),
+        ("HINTS", super::HINTS, fields::<EndpointHints>()),
         (
             "ENDPOINT_PORT",
             super::ENDPOINT_PORT,

@@ -1,0 +1,125 @@
+//! Which endpoint a client's connections keep going to (`sessionAffinity: ClientIP`).
+//!
+//! One table for all workers, for a pod's connections are spread over them. A
+//! client is a pod, not its address: who has the address next begins anew. Its
+//! first endpoint is told by a hash of both, so that a restarted agent, or a
+//! client that the table has forgotten, finds the same one while the endpoints
+//! are the same.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher as _, Hash, Hasher as _};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::endpoints::{Attempt, Candidates, Id};
+use crate::model::{Endpoint, Name, ServiceKey};
+
+/// Pairs of a client and a Service's port that are remembered; the one that was
+/// used longest ago makes room.
+const MAX_SESSIONS: usize = 16_384;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    client: Name,
+    service: ServiceKey,
+    port: u16,
+    is_ipv4: bool,
+}
+
+#[derive(Debug)]
+struct Session {
+    endpoint: Id,
+    used: Instant,
+    /// Number of its last use.
+    turn: u64,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    sessions: HashMap<Key, Session, foldhash::fast::RandomState>,
+    /// By number of the last use.
+    turns: BTreeMap<u64, Key>,
+    turn: u64,
+}
+
+/// Of the whole agent.
+#[derive(Debug, Default)]
+pub(crate) struct Affinity(Mutex<Table>);
+
+impl Affinity {
+    /// The endpoint that the client's last connection went to, if that is not
+    /// longer ago than `lasts` and it is still one of the best; else another one,
+    /// for the connections to come.
+    pub(super) fn pick<'s>(
+        &self,
+        candidates: &Candidates<'s>,
+        attempt: &Attempt,
+        (now, lasts): (Instant, Duration),
+    ) -> Option<&'s Endpoint> {
+        let key = Key {
+            client: candidates.client.pod.clone(),
+            service: candidates.service.key.clone(),
+            port: candidates.port.port,
+            is_ipv4: candidates.is_ipv4,
+        };
+        let mut table = self.0.lock();
+        let session = table.sessions.get(&key);
+        let session = session.filter(|s| now.saturating_duration_since(s.used) < lasts);
+        let is_kept = |endpoint: &&Endpoint| {
+            !attempt.has_tried(endpoint) && session.is_some_and(|s| s.endpoint.is(endpoint))
+        };
+        let kept = candidates.iter().find(is_kept);
+        let order = |e: &&Endpoint| (attempt.has_tried(e), std::cmp::Reverse(weight(&key, e)));
+        let endpoint = kept.or_else(|| candidates.iter().min_by_key(order))?;
+        table.keep(key, endpoint, now);
+        Some(endpoint)
+    }
+
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        self.0.lock().sessions.len()
+    }
+}
+
+impl Table {
+    fn keep(&mut self, key: Key, endpoint: &Endpoint, now: Instant) {
+        self.turn += 1;
+        let turn = self.turn;
+        if let Some(session) = self.sessions.get_mut(&key) {
+            self.turns.remove(&session.turn);
+            (session.used, session.turn) = (now, turn);
+            if !session.endpoint.is(endpoint) {
+                session.endpoint = Id::of(endpoint);
+            }
+        } else {
+            if self.sessions.len() >= MAX_SESSIONS
+                && let Some((_, oldest)) = self.turns.pop_first()
+            {
+                self.sessions.remove(&oldest);
+            }
+            let session = Session {
+                endpoint: Id::of(endpoint),
+                used: now,
+                turn,
+            };
+            self.sessions.insert(key.clone(), session);
+        }
+        self.turns.insert(turn, key);
+    }
+}
+
+/// The endpoint with the most is the client's: another one that comes or goes
+/// changes nothing for the rest. The same in each process.
+fn weight(key: &Key, endpoint: &Endpoint) -> u64 {
+    let mut hasher = foldhash::quality::FixedState::default().build_hasher();
+    key.hash(&mut hasher);
+    match &endpoint.workload {
+        Some(pod) => (&pod.key, &pod.uid, endpoint.addr.port()).hash(&mut hasher),
+        None => endpoint.addr.hash(&mut hasher),
+    }
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests;

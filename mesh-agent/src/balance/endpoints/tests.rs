@@ -1,0 +1,99 @@
+use std::time::Instant;
+
+use super::*;
+use crate::balance::testing::{Picker, balancer, endpoint, hinted, last, of_tier, service};
+use crate::balance::{Attempt, Reach};
+
+/// Those that a client may get, and that what is picked is of them.
+fn chosen(picker: &Picker, endpoints: &[Endpoint]) -> Vec<u8> {
+    let service = service(endpoints.to_vec(), None);
+    let listed: Vec<u8> = picker.candidates(&service).iter().map(last).collect();
+    let mut balancer = balancer(0);
+    let mut picked: Vec<u8> = (0..2 * endpoints.len())
+        .filter_map(|_| {
+            let attempt = (&mut Attempt::default(), Instant::now());
+            picker.pick(&mut balancer, &service, attempt)
+        })
+        .collect();
+    picked.sort_unstable();
+    picked.dedup();
+    assert_eq!(listed, picked);
+    listed
+}
+
+/// 1 on n1 in a, 2 on n2 in a, 3 on n3 in b; each with such hints.
+fn three(hints: [(&[&str], &[&str]); 3]) -> Vec<Endpoint> {
+    let nodes = ["n1", "n2", "n3"];
+    let all = (1..).zip(nodes).zip(hints);
+    all.map(|((n, node), (nodes, zones))| hinted(endpoint(n, &n.to_string(), node), nodes, zones))
+        .collect()
+}
+
+#[test]
+fn hints_for_zones_keep_a_client_in_its_zone_and_fall_back_as_kube_proxy_does() {
+    let zones = three([(&[], &["a"]), (&[], &["a"]), (&[], &["b"])]);
+    assert_eq!(chosen(&Picker::on("n9", Some("a")), &zones), [1, 2]);
+    assert_eq!(chosen(&Picker::on("n9", Some("b")), &zones), [3]);
+    // No endpoint is hinted for the zone, or nobody says which one it is.
+    assert_eq!(chosen(&Picker::on("n9", Some("c")), &zones), [1, 2, 3]);
+    assert_eq!(chosen(&Picker::on("n9", None), &zones), [1, 2, 3]);
+    // One ready endpoint without: none counts.
+    let one_without = three([(&[], &["a"]), (&[], &[]), (&[], &["b"])]);
+    assert_eq!(
+        chosen(&Picker::on("n9", Some("a")), &one_without),
+        [1, 2, 3]
+    );
+    // A hint may be for several zones.
+    let several = three([(&[], &["a", "c"]), (&[], &["a"]), (&[], &["b"])]);
+    assert_eq!(chosen(&Picker::on("n9", Some("c")), &several), [1]);
+}
+
+#[test]
+fn hints_for_nodes_go_before_those_for_zones() {
+    let both = three([(&["n1"], &["a"]), (&["n2"], &["a"]), (&["n3"], &["b"])]);
+    assert_eq!(chosen(&Picker::on("n2", Some("a")), &both), [2]);
+    assert_eq!(chosen(&Picker::on("n9", Some("a")), &both), [1, 2]);
+    assert_eq!(chosen(&Picker::on("n9", Some("c")), &both), [1, 2, 3]);
+    let one_without = three([(&["n1"], &["a"]), (&[], &["a"]), (&["n3"], &["b"])]);
+    assert_eq!(chosen(&Picker::on("n1", Some("a")), &one_without), [1, 2]);
+}
+
+#[test]
+fn endpoints_that_end_have_no_say_about_hints_and_serve_last() {
+    let mut endpoints = three([(&[], &["a"]), (&[], &["a"]), (&[], &[])]);
+    endpoints[2].tier = Tier::Terminating;
+    assert_eq!(chosen(&Picker::on("n9", Some("a")), &endpoints), [1, 2]);
+    let ending: Vec<_> = endpoints
+        .into_iter()
+        .map(|endpoint| of_tier(endpoint, Tier::Terminating))
+        .collect();
+    assert_eq!(chosen(&Picker::on("n9", Some("b")), &ending), [1, 2, 3]);
+}
+
+#[test]
+fn a_service_that_keeps_to_the_node_has_the_nodes_endpoints_only() {
+    let local = |node| Picker {
+        reach: Reach::Node,
+        ..Picker::on(node, Some("b"))
+    };
+    // Hints are not asked.
+    let mut endpoints = three([(&[], &["a"]), (&[], &["a"]), (&[], &["b"])]);
+    assert_eq!(chosen(&local("n1"), &endpoints), [1]);
+    assert_eq!(chosen(&local("n9"), &endpoints), Vec::<u8>::new());
+    let service = service(endpoints.clone(), None);
+    assert!(local("n9").candidates(&service).has_others());
+    // The node's last one serves while it ends, though others are ready elsewhere.
+    endpoints[0].tier = Tier::Terminating;
+    assert_eq!(chosen(&local("n1"), &endpoints), [1]);
+    assert_eq!(chosen(&Picker::on("n1", None), &endpoints), [2, 3]);
+}
+
+#[test]
+fn a_second_attempt_goes_on_beyond_what_hints_say() {
+    let zones = three([(&[], &["a"]), (&[], &["b"]), (&[], &["b"])]);
+    let (service, picker) = (service(zones, None), Picker::on("n9", Some("a")));
+    let (mut balancer, mut attempt) = (balancer(0), Attempt::default());
+    let mut pick = || picker.pick(&mut balancer, &service, (&mut attempt, Instant::now()));
+    assert_eq!(pick(), Some(1));
+    assert_ne!(pick(), Some(1));
+}

@@ -64,6 +64,16 @@ impl Agent {
         Ok((code, String::from_utf8(out.stdout)?))
     }
 
+    /// The exit code of `mesh-agent probe`, and what it prints.
+    pub fn probe(&self, what: &str) -> Result<(i32, String)> {
+        let out = Command::new(binary("MESH_AGENT_BIN", "mesh-agent"))
+            .args(["probe", what, "--run-dir"])
+            .arg(&self.run_dir)
+            .output()?;
+        let code = out.status.code().context("its exit code")?;
+        Ok((code, String::from_utf8(out.stdout)?))
+    }
+
     /// Status code and text of `/readyz`.
     pub fn readyz(&self) -> Result<(u16, String)> {
         let url = "http://127.0.0.1:15020/readyz";

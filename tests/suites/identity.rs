@@ -172,6 +172,8 @@ fn says_that_it_can_do_nothing(agent: &Agent) {
     let (code, text) = agent.readyz().expect("an answer");
     assert_eq!(code, 503, "{text}");
     assert!(text.contains("has expired"), "{text}");
+    assert_eq!(agent.probe("ready").expect("an answer"), (1, text));
+    assert_eq!(agent.probe("live").expect("an answer").0, 0);
 }
 
 fn says_that_it_is_well_again(agent: &Agent) {

@@ -114,6 +114,12 @@ fn an_agent_that_has_no_descriptor_left_answers_who_asks_and_says_so() {
     let (code, text) = agent.readyz().expect("an answer");
     assert_eq!(code, 200, "{text}");
     assert!(text.contains("are used up"), "{text}");
+    let (code, text) = agent.probe("ready").expect("an answer");
+    assert_eq!(
+        code, 0,
+        "a container that is restarted for it has no more: {text}"
+    );
+    assert!(text.contains("are used up"), "{text}");
     let metrics = agent.metrics().expect("a page");
     assert!(metrics.contains("mesh_agent_ready 1"), "{metrics}");
     limit_files(&agent, usual);

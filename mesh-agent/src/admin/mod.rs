@@ -211,6 +211,8 @@ pub async fn serve(
         .route("/status", get(status))
         .route("/connections", get(connections))
         .route("/explain", get(explain))
+        .route("/readyz", get(ready_here))
+        .route("/livez", get(alive))
         .with_state(source.clone() as Arc<dyn Source>);
     tokio::join!(
         serve_pages(tcp, source, cancel.clone()),
@@ -227,7 +229,7 @@ pub async fn serve_pages(tcp: TcpListener, pages: Arc<impl Pages>, cancel: Cance
     let pages = Router::new()
         .route("/metrics", get(metrics))
         .route("/readyz", get(ready))
-        .route("/livez", get(|| async { "ok\n" }))
+        .route("/livez", get(alive))
         .layer(middleware::from_fn(loopback_host))
         .with_state(public);
     listen::serve(tcp, pages, DEADLINES, cancel).await;
@@ -253,9 +255,21 @@ async fn metrics(State(public): State<Public>, headers: HeaderMap) -> Response {
     ([(header::CONTENT_TYPE, kind)], body).into_response()
 }
 
-/// 503 where nothing can be done; the text says what, and what to do.
+async fn alive() -> &'static str {
+    "ok\n"
+}
+
 async fn ready(State(public): State<Public>) -> Response {
-    let problems = public.pages.problems();
+    readiness(&public.pages.problems())
+}
+
+/// On the socket.
+async fn ready_here(State(source): State<Arc<dyn Source>>) -> Response {
+    readiness(&source.problems())
+}
+
+/// 503 where nothing can be done; the text says what, and what to do.
+fn readiness(problems: &[Problem]) -> Response {
     let blocked = problems.iter().any(|p| p.blocks);
     let (code, state) = match (blocked, problems.is_empty()) {
         (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "not ready"),

@@ -7,9 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
-use clap::CommandFactory as _;
-
-use crate::config::{Cli, Exit};
+use crate::config::{Exit, command};
 use crate::identity::{Config, Identities, SourceConfig};
 use crate::model::TrustDomain;
 use crate::observe::{AccessLogTarget, LIVE_TUPLES, NodeState, Observe, reference};
@@ -300,7 +298,7 @@ fn the_configuration_reference_is_what_the_command_line_takes() {
     for exit in Exit::ALL {
         let _never = writeln!(text, "| `{}` | {} |", exit.code(), cell(exit.means()));
     }
-    let mut command = Cli::command();
+    let mut command = command();
     command.build();
     for sub in command.get_subcommands().filter(|c| c.get_name() != "help") {
         flags(&mut text, "mesh-agent", sub);

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::ending::CannotAsk;
 use crate::admin::{self, FetchError, Question, Status};
-use crate::config::Exit;
+use crate::config::{Exit, Probe};
 use crate::model::text::printable;
 use crate::observe::explanation::{Explanation, Verdict};
 use crate::observe::{ConnectionFilter, ConnectionList};
@@ -69,31 +69,47 @@ fn on_one_line(answer: &mut serde_json::Value) {
     }
 }
 
-/// Whatever keeps the answer away, it is no answer.
+/// What it says stands in the event of a probe that failed.
+pub(super) fn probe(run_dir: &Path, what: Probe) -> anyhow::Result<Exit> {
+    let page = match what {
+        Probe::Ready => "/readyz",
+        Probe::Live => "/livez",
+    };
+    let (said, exit) = match admin::fetch(run_dir, page) {
+        Ok(said) => (said, Exit::Yes),
+        Err(FetchError::Refused(why)) => (why, Exit::No),
+        Err(FetchError::Io(error)) => return Err(no_answer(run_dir, &error).into()),
+    };
+    say!("{}", said.trim_end());
+    Ok(exit)
+}
+
 fn ask<T: DeserializeOwned>(run_dir: &Path, page: &str) -> Result<T, CannotAsk> {
-    let text = admin::fetch(run_dir, page).map_err(|error| {
-        let error = match error {
-            FetchError::Io(error) => error,
-            FetchError::Refused(why) => return CannotAsk(why),
-        };
-        let socket = admin::socket_path(run_dir);
-        let hint = match error.kind() {
-            ErrorKind::PermissionDenied => "ask as root",
-            ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
-                "no agent runs here, or its --run-dir is another"
-            }
-            ErrorKind::TimedOut => {
-                "the agent is there and does not answer: it stands still, or has no time"
-            }
-            _ => "the agent does not answer",
-        };
-        CannotAsk(format!("{}: {hint}: {error}", socket.display()))
+    let text = admin::fetch(run_dir, page).map_err(|error| match error {
+        FetchError::Io(error) => no_answer(run_dir, &error),
+        FetchError::Refused(why) => CannotAsk(why),
     })?;
     serde_json::from_str(&text).map_err(|error| {
         CannotAsk(format!(
             "the agent's answer cannot be read; is it of another version? {error}"
         ))
     })
+}
+
+/// Whatever keeps the answer away, it is no answer.
+fn no_answer(run_dir: &Path, error: &std::io::Error) -> CannotAsk {
+    let socket = admin::socket_path(run_dir);
+    let hint = match error.kind() {
+        ErrorKind::PermissionDenied => "ask as root",
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
+            "no agent runs here, or its --run-dir is another"
+        }
+        ErrorKind::TimedOut => {
+            "the agent is there and does not answer: it stands still, or has no time"
+        }
+        _ => "the agent does not answer",
+    };
+    CannotAsk(format!("{}: {hint}: {error}", socket.display()))
 }
 
 #[cfg(test)]

@@ -26,11 +26,11 @@ mod runtime;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::FromArgMatches as _;
 
 use crate::admin::Question;
 use crate::app;
-use crate::config::{Ca, Cli, Command, Exit, LogFormat};
+use crate::config::{self, Ca, Cli, Command, Exit, LogFormat};
 
 /// The program.
 #[must_use]
@@ -39,7 +39,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run() -> Exit {
-    let command = Cli::parse().command;
+    let command = parse().command;
     let log = log::start(log_format(&command));
     let ended = dispatch(command);
     // Before the last word.
@@ -51,6 +51,11 @@ fn run() -> Exit {
         ending::of(&error)
     });
     out::ended(exit)
+}
+
+fn parse() -> Cli {
+    let matches = config::command().get_matches();
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
 fn log_format(command: &Command) -> LogFormat {
@@ -79,6 +84,7 @@ fn dispatch(command: Command) -> anyhow::Result<Exit> {
             Ok(Exit::Yes)
         }
         Command::Status { place, wide, json } => ask::status(&place.run_dir, wide, json),
+        Command::Probe { what, place } => ask::probe(&place.run_dir, what),
         Command::Connections {
             place,
             listed,

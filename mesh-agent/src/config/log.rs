@@ -13,6 +13,6 @@ pub enum LogFormat {
 #[derive(Clone, Copy, Debug, Args)]
 pub struct Log {
     /// How the process's own log, on standard error, is written.
-    #[arg(long, value_enum, default_value_t = LogFormat::Text, env = "MESH_LOG_FORMAT")]
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 }

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod ca;
+mod environment;
 mod exit;
 mod identity;
 mod log;
@@ -13,7 +14,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::model::TrustDomain;
 use crate::model::policy::MeshSettings;
@@ -29,6 +30,12 @@ pub use observing::{Lines, Listed};
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// The command line.
+#[must_use]
+pub fn command() -> clap::Command {
+    environment::of_flags(Cli::command())
 }
 
 #[derive(Debug, Subcommand)]
@@ -51,6 +58,14 @@ pub enum Command {
         /// For programs.
         #[arg(long)]
         json: bool,
+    },
+    /// For the probes of a container: exit code 0 when the running agent is ready (also
+    /// when it is not whole), or answers; else what is wrong, and 1 or 3.
+    Probe {
+        #[arg(value_enum)]
+        what: Probe,
+        #[command(flatten)]
+        place: Place,
     },
     /// List what the running agent carries now, and what it refused lately, the oldest first.
     Connections {
@@ -99,6 +114,14 @@ pub enum Command {
     /// Show what this machine offers and what follows from what it lacks; exit
     /// code 1 when the agent will not start here, 4 when it will not do everything.
     Doctor,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Probe {
+    /// It carries connections: what `/readyz` says.
+    Ready,
+    /// It answers: what `/livez` says.
+    Live,
 }
 
 /// What a directory is held to, as an agent with the same flags would.
@@ -166,11 +189,11 @@ pub struct Run {
     #[command(flatten)]
     pub identity: Identity,
     /// This node's name, as in the pods' spec.nodeName [default: the host name].
-    #[arg(long, env = "MESH_NODE_NAME", value_parser = names::node)]
+    #[arg(long, value_parser = names::node)]
     pub node_name: Option<String>,
     /// This node's zone, for Services that keep traffic near (topology hints)
     /// [default: what EndpointSlices say of the endpoints on this node].
-    #[arg(long, env = "MESH_NODE_ZONE", value_parser = names::zone)]
+    #[arg(long, value_parser = names::zone)]
     pub node_zone: Option<String>,
     /// Directory of Kubernetes YAML.
     #[arg(long, default_value = "/etc/mesh-agent/config.d")]

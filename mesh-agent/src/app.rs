@@ -3,6 +3,7 @@
 mod authority;
 mod doctor;
 mod ledger;
+mod place;
 mod problems;
 #[cfg(test)]
 mod reference;
@@ -18,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin;
 use crate::capture::{self, Capture};
-use crate::config::{LinkGuard, OnStop, Run};
+use crate::config::{OnStop, Run};
 use crate::discovery::{Directory, Update};
 use crate::enrol::{self, DataPath, PodStatus, Recheck, Reconciler};
 use crate::explain::Explainer;
@@ -28,10 +29,11 @@ use crate::observe::{self, AccessLogTarget, Observe};
 use crate::plan::Changes;
 use crate::policy::Here;
 use crate::proxy::{self, Workers};
-use crate::sys::{cgroup, process};
+use crate::sys::process;
 pub use authority::authority;
 pub use doctor::doctor;
 pub use ledger::TARGET as PROBLEMS;
+use place::Place;
 use view::View;
 
 /// A pod that could not be enrolled is tried again after this long.
@@ -50,9 +52,9 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
     let shortage = problems::of_limits(&proxy_config);
     let limits = proxy_config.limits;
     let node = node_name(flags.node_name.as_deref())?;
-    let capture_config = capture_config(&flags)?;
+    let place = Place::new(&flags)?;
     // Before anything that another agent on this node may use.
-    let owner = capture::Owner::of(&capture_config.bpffs_dir)?;
+    let owner = capture::Owner::of(&place.capture.bpffs_dir)?;
     let (directory, mut updates) = Directory::start(
         flags.config_dir.clone(),
         flags.mesh_settings(),
@@ -62,7 +64,7 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
     let observe = Observe::start(observe_config(&flags, &node));
     let identities = Identities::start(flags.identity.config(&node, &flags.place.run_dir));
     observe.register(|registry| identities.register(registry));
-    let capture = Capture::start(&capture_config, owner)?;
+    let capture = Capture::start(&place.capture, owner)?;
     let tuples = capture.tuples_handle()?;
     let stats = capture.stats()?;
     let explainer = Explainer {
@@ -82,8 +84,16 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
             observe: observe.clone(),
         },
     )?;
-    let mut reconciler =
-        Reconciler::new(node.clone(), capture, workers, identities.clone(), &observe)?;
+    let mut reconciler = Reconciler::new(
+        enrol::Parts {
+            node: node.clone(),
+            capture,
+            workers,
+            identities: identities.clone(),
+            find: place.find,
+        },
+        &observe,
+    )?;
     // Held also where nobody tells of arrivals.
     let (_arrivals, mut arrived) = enrol::arrivals();
     let parts = view::Parts {
@@ -248,46 +258,6 @@ fn node_name(flag: Option<&str>) -> anyhow::Result<String> {
             Ok(name.to_string_lossy().into_owned())
         }
     }
-}
-
-fn capture_config(flags: &Run) -> anyhow::Result<capture::Config> {
-    let cgroup_root = match &flags.cgroup_root {
-        Some(dir) => dir.clone(),
-        None => cgroup::cgroup2_mount()?,
-    };
-    if !cgroup::is_cgroup2(&cgroup_root) {
-        anyhow::bail!(
-            "{} is not a directory of a cgroup2 mount; `mesh-agent doctor` shows where one is, give it as --cgroup-root",
-            cgroup_root.display()
-        );
-    }
-    let agent_cgroup = match &flags.agent_cgroup {
-        Some(dir) => dir.clone(),
-        None => {
-            let own = cgroup::own_cgroup().context("find the agent's own cgroup")?;
-            // Exempting the root would exempt everything that is in it.
-            if own.components().eq(cgroup_root.components()) {
-                cgroup_root.join("mesh-agent")
-            } else {
-                own
-            }
-        }
-    };
-    cgroup::enter(&agent_cgroup)
-        .with_context(|| format!("enter the cgroup {}", agent_cgroup.display()))?;
-    Ok(capture::Config {
-        bpffs_dir: flags.place.bpffs_dir.clone(),
-        cgroup_root,
-        agent_cgroup,
-        probe_cgroups: flags.probe_cgroup.clone(),
-        guard_cgroups: flags.guard_cgroup.clone(),
-        link_guard: match flags.link_guard {
-            LinkGuard::Auto => capture::LinkGuard::of_kernel(),
-            LinkGuard::Tcx => capture::LinkGuard::Tcx,
-            LinkGuard::Clsact => capture::LinkGuard::Clsact,
-            LinkGuard::Off => capture::LinkGuard::Off,
-        },
-    })
 }
 
 fn observe_config(flags: &Run, node: &str) -> observe::Config {

@@ -82,6 +82,11 @@ pub struct PodSpec {
     pub(crate) named: Named,
     /// Annotation that says where it lives; its namespace's file if none.
     pub(crate) found_by: Option<(String, String)>,
+    /// Its cgroup as a kubelet makes it; then no annotation says where it lives.
+    pub(crate) cgroup: Option<String>,
+    /// More of its document's `spec`, and of its container's.
+    pub(crate) spec: String,
+    pub(crate) container: String,
 }
 
 impl PodSpec {
@@ -102,7 +107,33 @@ impl PodSpec {
             uid: None,
             named: Named::Both,
             found_by: None,
+            cgroup: None,
+            spec: String::new(),
+            container: String::new(),
         }
+    }
+
+    /// In a cgroup below its node's, of one container, as a kubelet makes it: `{uid}`
+    /// stands for its UID, `{uid_}` for the same as systemd writes it. Nothing else
+    /// says where it lives.
+    #[must_use]
+    pub fn kubelet(mut self, cgroup: &str) -> Self {
+        self.cgroup = Some(cgroup.to_owned());
+        self
+    }
+
+    /// Lines of YAML flow for its `spec`, as `hostNetwork: true`.
+    #[must_use]
+    pub fn spec(mut self, yaml: &str) -> Self {
+        let _ = write!(self.spec, "\n  {yaml}");
+        self
+    }
+
+    /// YAML flow for its container, as `readinessProbe: {…}`.
+    #[must_use]
+    pub fn container(mut self, yaml: &str) -> Self {
+        let _ = write!(self.container, ", {yaml}");
+        self
     }
 
     #[must_use]
@@ -185,10 +216,15 @@ impl PodSpec {
         }
         let mut annotations = self.annotations.clone();
         let down = self.enrolled.unwrap_or(OnAgentDown::Closed).as_str();
-        annotations.push(self.found_by.clone().unwrap_or_else(|| {
+        let by_path = || {
             let path = format!("/run/netns/{}", pod.netns);
             ("mesh-agent.io/netns".to_owned(), path)
-        }));
+        };
+        match &self.found_by {
+            Some(by) => annotations.push(by.clone()),
+            None if self.cgroup.is_none() => annotations.push(by_path()),
+            None => {}
+        }
         annotations.push(("mesh-agent.io/on-agent-down".to_owned(), down.to_owned()));
         let mut container_ports = String::new();
         for port in &self.ports {
@@ -205,7 +241,8 @@ impl PodSpec {
             Named::V4 => (&v4, format!("{{ip: {v4}}}")),
             Named::V6 => (&v6, format!("{{ip: {v6}}}")),
         };
-        let uid = self.uid.as_ref().map(|uid| format!("\n  uid: {uid}"));
+        let uid = self.uid.as_ref().or(pod.uid.as_ref());
+        let uid = uid.map(|uid| format!("\n  uid: {uid}"));
         let uid = uid.unwrap_or_default();
         format!(
             r#"apiVersion: v1
@@ -218,7 +255,7 @@ metadata:
 spec:
   nodeName: {node}
   serviceAccountName: {account}
-  containers: [{{name: app, ports: [{container_ports}]}}]
+  containers: [{{name: app, ports: [{container_ports}]{container}}}]{spec}
 status: {{phase: Running, podIP: {ip}, podIPs: [{ips}]}}
 "#,
             name = self.name,
@@ -227,6 +264,8 @@ status: {{phase: Running, podIP: {ip}, podIPs: [{ips}]}}
             annotations = map(&annotations),
             node = self.node,
             account = self.account,
+            container = self.container,
+            spec = self.spec,
         )
     }
 

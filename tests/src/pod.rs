@@ -15,6 +15,8 @@ pub struct Pod {
     pub(crate) index: usize,
     pub(crate) netns: String,
     pub(crate) cgroup: PathBuf,
+    /// Of a kubelet's pod.
+    pub(crate) uid: Option<String>,
     pub(crate) ports: Vec<Port>,
     pub(crate) headless: bool,
 }
@@ -34,6 +36,12 @@ impl Pod {
     #[must_use]
     pub fn netns(&self) -> &str {
         &self.netns
+    }
+
+    /// As its cgroup is named by, where a kubelet named it.
+    #[must_use]
+    pub fn uid(&self) -> &str {
+        self.uid.as_deref().unwrap_or_default()
     }
 
     /// Its cgroup, below its node's.

@@ -86,18 +86,40 @@ impl World {
 
     /// A pod as described, with a service in front of it.
     pub fn add(&mut self, spec: &PodSpec) -> Result<Pod> {
+        let uid = spec.cgroup.is_some().then(|| self.new_uid(spec));
+        let group = match (&spec.cgroup, &uid) {
+            (Some(group), Some(uid)) => group
+                .replace("{uid}", uid)
+                .replace("{uid_}", &uid.replace('-', "_")),
+            _ => spec.name.clone(),
+        };
         let pod = Pod {
             name: spec.name.clone(),
             node: spec.node.clone(),
             index: 2 + self.pods.len(),
             netns: self.netns(&spec.name),
-            cgroup: self.cgroup.join(&spec.node).join(&spec.name),
+            cgroup: self.cgroup.join(&spec.node).join(group),
+            uid,
             ports: spec.ports.clone(),
             headless: spec.headless,
         };
         self.pods.push(pod.clone());
         self.add_again(spec, &pod)?;
         Ok(pod)
+    }
+
+    /// Like no other's on this machine.
+    fn new_uid(&self, spec: &PodSpec) -> String {
+        let own = self.pods.len();
+        let world: u64 = self.id.bytes().fold(5381, |hash, byte| {
+            hash.wrapping_mul(33).wrapping_add(u64::from(byte))
+        });
+        let uid = format!(
+            "{:08x}-{:04x}-4000-8000-{own:012x}",
+            std::process::id(),
+            world & 0xffff
+        );
+        spec.uid.clone().unwrap_or(uid)
     }
 
     /// A pod that was removed, with its addresses, in a new namespace.
@@ -110,7 +132,38 @@ impl World {
         fs::create_dir_all(&pod.cgroup)?;
         ip(&format!("netns add {}", pod.netns))?;
         net::make_pod(pod, &self.netns(&spec.node))?;
+        self.name_netns(pod)?;
         self.write_config(&spec.name, &spec.yaml(pod))
+    }
+
+    /// Files of the pods' network namespaces, as a container runtime of the node's
+    /// own has them.
+    #[must_use]
+    pub fn netns_dir(&self, node: &str) -> PathBuf {
+        self.dir.path().join(format!("netns-{node}"))
+    }
+
+    fn name_netns(&self, pod: &Pod) -> Result<()> {
+        let dir = self.netns_dir(&pod.node);
+        fs::create_dir_all(&dir)?;
+        let file = dir.join(&pod.name);
+        // Another one of the same name is made again.
+        let _absent = fs::remove_file(&file);
+        std::os::unix::fs::symlink(Path::new("/run/netns").join(&pod.netns), &file)?;
+        Ok(())
+    }
+
+    /// The flags of an agent that finds pods as a kubelet's node has them.
+    #[must_use]
+    pub fn finding_flags(&self, node: &str) -> Vec<String> {
+        let tree = self.cgroup.join(node);
+        let dirs = self.netns_dir(node);
+        ["--find-pods", "--host-cgroup-dir"]
+            .map(str::to_owned)
+            .into_iter()
+            .chain([tree.display().to_string(), "--host-netns-dir".to_owned()])
+            .chain([dirs.display().to_string()])
+            .collect()
     }
 
     /// Writes a pod's documents anew; it stays what it is.
@@ -336,11 +389,11 @@ impl World {
             .arg("--bpffs-dir")
             .arg(self.pins(node))
             .arg("--run-dir")
-            .arg(&run_dir)
-            .arg("--cgroup-root")
-            .arg(self.cgroup.join(node))
-            .arg("--agent-cgroup")
-            .arg(&cgroup);
+            .arg(&run_dir);
+        if !args.contains(&"--find-pods") {
+            command.arg("--cgroup-root").arg(self.cgroup.join(node));
+            command.arg("--agent-cgroup").arg(&cgroup);
+        }
         if !args.contains(&"--config-dir") {
             command.arg("--config-dir").arg(self.config_dir());
         }

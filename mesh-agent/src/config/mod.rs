@@ -3,6 +3,7 @@
 mod ca;
 mod environment;
 mod exit;
+mod host;
 mod identity;
 mod log;
 mod names;
@@ -21,6 +22,7 @@ use crate::model::policy::MeshSettings;
 
 pub use ca::{Ca, RunCa, Token};
 pub use exit::{Exit, help as exit_codes};
+pub use host::Host;
 pub use identity::Identity;
 pub use log::{Log, LogFormat};
 pub use observing::{Lines, Listed};
@@ -188,6 +190,8 @@ pub struct Run {
     pub log: Log,
     #[command(flatten)]
     pub identity: Identity,
+    #[command(flatten)]
+    pub host: Host,
     /// This node's name, as in the pods' spec.nodeName [default: the host name].
     #[arg(long, value_parser = names::node)]
     pub node_name: Option<String>,

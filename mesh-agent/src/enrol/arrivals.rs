@@ -191,6 +191,11 @@ impl Places {
         Err((told, why.to_owned()))
     }
 
+    /// Is it where another pod has arrived?
+    pub(super) fn is_at(&self, workload: &Workload, cookie: u64) -> bool {
+        self.is_anothers(&workload.uid, cookie)
+    }
+
     fn is_anothers(&self, uid: &str, cookie: u64) -> bool {
         let mut others = self.0.iter().filter(|(other, _)| other.as_str() != uid);
         others.any(|(_, place)| place.netns.cookie() == cookie)

@@ -1,8 +1,10 @@
 //! The cgroups of the node's pods, which are watched from before they are enrolled.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::find::{NotFound, Watched};
 use super::{DataPath, Error, Reconciler};
 use crate::model::{Workload, WorkloadKey};
 use crate::sys::cgroup;
@@ -20,42 +22,53 @@ impl<D: DataPath> Reconciler<D> {
         self.guards
             .retain(|key, _| wanted.contains_key(key) || pods.contains_key(key));
         for (key, workload) in wanted {
-            let Some(dir) = &workload.cgroup else {
+            let dirs = self.cgroups_of(workload);
+            if dirs.is_empty() && self.finder.is_none() {
                 self.guards.remove(key);
                 continue;
-            };
-            let enrolled = self.pods.get(key).map(|pod| pod.netns.cookie());
-            if enrolled.is_some() && self.is_guarded(key, dir) {
+            }
+            if let Some(why) = self.cgroups_unseen.clone().filter(|_| dirs.is_empty()) {
+                failed.insert(key.clone(), NotFound::Unseen(why).into());
                 continue;
             }
-            let guarded = self.capture.guard_pod(dir).and_then(|id| {
-                enrolled.map_or(Ok(()), |cookie| self.capture.guard_enrolled(id, cookie))?;
-                Ok(id)
-            });
-            match guarded {
-                Ok(id) => {
-                    self.guards.insert(key.clone(), id);
+            let enrolled = self.pods.get(key).map(|pod| pod.netns.cookie());
+            if enrolled.is_some() && self.is_guarded(key, &dirs) {
+                continue;
+            }
+            let mut watched = Vec::new();
+            for dir in dirs {
+                let guarded = self.capture.guard_pod(&dir).and_then(|id| {
+                    enrolled.map_or(Ok(()), |cookie| self.capture.guard_enrolled(id, cookie))?;
+                    Ok(id)
+                });
+                match guarded {
+                    Ok(id) => watched.push(Watched { dir, id }),
+                    Err(error) => drop(failed.insert(key.clone(), error.into())),
                 }
-                Err(error) => {
-                    failed.insert(key.clone(), error.into());
-                }
+            }
+            if !failed.contains_key(key) {
+                self.guards.insert(key.clone(), watched);
             }
         }
         if hides_any {
             // Nobody's word that a watched cgroup is no wanted pod's.
             return failed;
         }
-        let kept = self.guards.values().copied().collect();
+        let kept = self.guards.values().flatten().map(|watched| watched.id);
+        let kept = kept.collect();
         if let Err(error) = self.capture.retain_pod_guards(&kept) {
             tracing::error!(%error, "cannot stop watching the cgroups of former pods");
         }
         failed
     }
 
-    /// Is the cgroup that is watched for the pod the one at `dir` now? One that is
-    /// gone has no processes to watch.
-    pub(super) fn is_guarded(&self, key: &WorkloadKey, dir: &std::path::Path) -> bool {
-        let watched = self.guards.get(key);
-        watched.is_some_and(|watched| cgroup::id(dir).map_or(true, |id| id == *watched))
+    /// Are the cgroups that are watched for the pod the ones that are there now? One
+    /// that is gone has no processes to watch.
+    pub(super) fn is_guarded(&self, key: &WorkloadKey, dirs: &[PathBuf]) -> bool {
+        let watched = self.guards.get(key).map_or(&[][..], Vec::as_slice);
+        dirs.iter().all(|dir| {
+            let known = watched.iter().find(|watched| watched.dir == *dir);
+            known.is_some_and(|known| cgroup::id(dir).map_or(true, |id| id == known.id))
+        })
     }
 }

@@ -10,6 +10,7 @@
 
 mod arrivals;
 mod data_path;
+pub(crate) mod find;
 mod guards;
 mod leave;
 mod links;
@@ -18,10 +19,12 @@ mod metrics;
 mod ports;
 mod rules;
 mod watch;
+mod whereabouts;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::AsFd as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -58,6 +61,8 @@ pub(crate) enum Error {
         "its network namespace is the node's own: a pod on the host network cannot be enrolled"
     )]
     HostNetwork,
+    #[error(transparent)]
+    NotFound(#[from] find::NotFound),
     #[error("it has no address")]
     NoAddress,
     #[error("namespace and service account make no identity: {0}")]
@@ -97,12 +102,27 @@ impl PodStatus {
     }
 }
 
+/// What a reconciler works with.
+pub(crate) struct Parts<D> {
+    pub(crate) node: String,
+    pub(crate) capture: Capture,
+    pub(crate) workers: D,
+    pub(crate) identities: Identities,
+    /// Where pods are looked for; `None` where annotations say where they are.
+    pub(crate) find: Option<find::Node>,
+}
+
 /// The reconciler and what it has enrolled.
 pub(crate) struct Reconciler<D> {
     node: String,
     capture: Capture,
     workers: D,
     host: Netns,
+    finder: Option<find::Finder>,
+    /// Of all pods by UID, as they were found last.
+    cgroups: BTreeMap<String, Vec<PathBuf>>,
+    /// Why they could not be looked at.
+    cgroups_unseen: Option<String>,
     identities: Identities,
     pods: BTreeMap<WorkloadKey, LocalPod>,
     /// Where pods are, as the container runtime said.
@@ -110,8 +130,8 @@ pub(crate) struct Reconciler<D> {
     /// Namespaces that are closed and served by nobody: of pods that are in
     /// another one now, or whose enrolment failed half-way.
     closed: BTreeMap<u64, WorkloadKey>,
-    /// Watched cgroups of wanted pods, by id.
-    guards: BTreeMap<WorkloadKey, u64>,
+    /// Watched cgroups of wanted pods.
+    guards: BTreeMap<WorkloadKey, Vec<find::Watched>>,
     enrol_seconds: BTreeMap<WorkloadKey, f64>,
     link_warnings: BTreeMap<WorkloadKey, String>,
     /// Pods whose links could not be guarded yet.
@@ -141,19 +161,16 @@ pub(crate) struct Reconciler<D> {
 }
 
 impl<D: DataPath> Reconciler<D> {
-    pub(crate) fn new(
-        node: String,
-        capture: Capture,
-        workers: D,
-        identities: Identities,
-        observe: &Observe,
-    ) -> Result<Self, Error> {
+    pub(crate) fn new(parts: Parts<D>, observe: &Observe) -> Result<Self, Error> {
         Ok(Self {
-            identities,
-            node,
-            capture,
-            workers,
+            identities: parts.identities,
+            node: parts.node,
+            capture: parts.capture,
+            workers: parts.workers,
             host: Netns::current()?,
+            finder: parts.find.map(find::Finder::new),
+            cgroups: BTreeMap::new(),
+            cgroups_unseen: None,
             pods: BTreeMap::new(),
             places: arrivals::Places::default(),
             closed: BTreeMap::new(),
@@ -187,6 +204,10 @@ impl<D: DataPath> Reconciler<D> {
         self.link_warnings.retain(|key, _| is_known(key));
         self.unguarded_links.retain(|key| is_known(key));
         self.excluded.retain(|key, _| is_known(key));
+        let served: BTreeSet<u64> = self.pods.values().map(LocalPod::cookie).collect();
+        if let Some(finder) = &mut self.finder {
+            finder.retain(|cookie| served.contains(&cookie));
+        }
         // Keys of identities without a pod here go; the others' are fetched.
         let kept = self
             .pods
@@ -196,6 +217,7 @@ impl<D: DataPath> Reconciler<D> {
         let domain = self.identities.trust_domain();
         let identities = wanted.values().filter_map(|w| w.spiffe_id(domain).ok());
         self.identities.want(&identities.chain(kept).collect());
+        self.look_at_cgroups();
         let mut unguarded = self.guard(&wanted, snapshot.may_hide_pods());
         let mut statuses = Vec::with_capacity(wanted.len());
         let mut refusals = BTreeMap::new();
@@ -281,23 +303,6 @@ impl<D: DataPath> Reconciler<D> {
         }
     }
 
-    /// Has an enrolled pod become another one than it was enrolled as: restarted
-    /// in another namespace or cgroup, which its annotations name as before, or
-    /// given or bereft of a family? Or is something else of it to be told?
-    #[must_use]
-    pub(crate) fn have_pods_moved(&self) -> bool {
-        self.status_is_old
-            || self.pods.iter().any(|(key, pod)| {
-                let dir = pod.workload.cgroup.as_ref();
-                (self.places.of(&pod.workload).is_none() && has_moved(pod))
-                    || pod
-                        .netns
-                        .families(pod.workload.ips)
-                        .is_ok_and(|ips| ips != pod.ips)
-                    || dir.is_some_and(|dir| !self.is_guarded(key, dir))
-            })
-    }
-
     /// As [`Reconciler::apply`] left them, and what was found broken since.
     #[must_use]
     pub(crate) fn statuses(&self) -> Vec<PodStatus> {
@@ -372,7 +377,7 @@ impl<D: DataPath> Reconciler<D> {
 
     /// What the configuration and the machine make of a workload.
     fn local_pod(
-        &self,
+        &mut self,
         workload: &Arc<Workload>,
         before: Option<&LocalPod>,
     ) -> Result<LocalPod, Error> {
@@ -405,39 +410,6 @@ impl<D: DataPath> Reconciler<D> {
         })
     }
 
-    /// The namespace that it is in, where that can be told; the one that it was
-    /// in as long as nothing says otherwise.
-    fn netns_of(
-        &self,
-        workload: &Workload,
-        before: Option<&LocalPod>,
-    ) -> Result<Arc<Netns>, Error> {
-        if let Some(place) = self.places.of(workload) {
-            return Ok(match before {
-                Some(before) if before.netns.cookie() == place.netns.cookie() => {
-                    before.netns.clone()
-                }
-                _ => place.netns.clone(),
-            });
-        }
-        let reference = workload.netns.as_ref().ok_or(Error::NoNetns)?;
-        if let Some(before) = before
-            && before.workload.netns.as_ref() == Some(reference)
-            && before.workload.uid == workload.uid
-            && !before.netns.has_moved(reference, workload.ips)
-        {
-            return Ok(before.netns.clone());
-        }
-        let netns = Netns::open(reference, workload.ips)?;
-        if netns.cookie() == self.host.cookie() {
-            return Err(Error::HostNetwork);
-        }
-        match before {
-            Some(before) if before.netns.cookie() == netns.cookie() => Ok(before.netns.clone()),
-            _ => Ok(Arc::new(netns)),
-        }
-    }
-
     /// `before`: what it was in the same namespace.
     async fn take(
         &mut self,
@@ -466,8 +438,9 @@ impl<D: DataPath> Reconciler<D> {
                 self.workers.close_former(pod.netns.cookie()).await?;
             }
         }
-        if let Some(id) = self.guards.get(&pod.workload.key) {
-            self.capture.guard_enrolled(*id, pod.netns.cookie())?;
+        for watched in self.guards.get(&pod.workload.key).into_iter().flatten() {
+            self.capture
+                .guard_enrolled(watched.id, pod.netns.cookie())?;
         }
         Ok(())
     }
@@ -540,9 +513,4 @@ fn on_agent_down(workload: &Workload) -> OnAgentDown {
         Enrolment::Yes(on_agent_down) => on_agent_down,
         Enrolment::No => OnAgentDown::Closed,
     }
-}
-
-fn has_moved(pod: &LocalPod) -> bool {
-    let reference = pod.workload.netns.as_ref();
-    reference.is_some_and(|reference| pod.netns.has_moved(reference, pod.workload.ips))
 }

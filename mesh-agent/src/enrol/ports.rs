@@ -4,10 +4,10 @@ use std::ops::RangeInclusive;
 use std::{fmt, io};
 
 use crate::sys::netns::Netns;
-use crate::sys::socket;
+use crate::sys::{socket, sysctl};
 
 // The one range counts for IPv6 too.
-const FILE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+const RANGE: &str = "net.ipv4.ip_local_port_range";
 /// Dials are not held to fewer ports than this.
 const FEWEST: u16 = 1_000;
 
@@ -55,8 +55,7 @@ pub(super) fn overlap(
     netns: &Netns,
     delivery: &RangeInclusive<u16>,
 ) -> io::Result<Option<Overlap>> {
-    // /proc/sys/net shows the calling thread's namespace.
-    let text = netns.run(|| std::fs::read_to_string(FILE))??;
+    let text = netns.run(|| sysctl::read(RANGE))??;
     Ok(parse(&text).and_then(|own| between(own, delivery)))
 }
 

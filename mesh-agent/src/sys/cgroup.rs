@@ -1,26 +1,57 @@
 //! Finding and joining cgroup2 directories.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-/// Where cgroup2 is mounted: `/sys/fs/cgroup`, or `…/unified` on hybrid systems.
+use super::sock_diag;
+
+/// Groups that a search looks at, at most.
+const MAX_GROUPS: usize = 65_536;
+
+/// Where the node's whole cgroup2 tree is mounted: `/sys/fs/cgroup`, `…/unified` on
+/// hybrid systems, in a container wherever its pod mounts it. Of several mounts the
+/// one that shows most: a container's own shows its own group alone.
 pub fn cgroup2_mount() -> io::Result<PathBuf> {
-    let mounts = std::fs::read_to_string("/proc/self/mounts")?;
-    mounts
-        .lines()
-        .filter_map(|line| {
-            let mut fields = line.split(' ').skip(1);
-            let path = fields.next()?;
-            (fields.next()? == "cgroup2").then(|| PathBuf::from(path))
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let mut mounts: Vec<Mount> = mounts.lines().filter_map(Mount::parse).collect();
+    mounts.sort_by_key(|mount| (!is_whole_tree(&mount.at), std::cmp::Reverse(mount.above)));
+    let best = mounts.into_iter().next();
+    best.map(|mount| mount.at).ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::NotFound,
+            "no cgroup2 file system is mounted; mount one: mount -t cgroup2 none /sys/fs/cgroup",
+        )
+    })
+}
+
+/// A mount of a cgroup2 file system.
+#[derive(Debug, PartialEq, Eq)]
+struct Mount {
+    at: PathBuf,
+    /// Levels by which its root is above that of the process's cgroup namespace.
+    above: usize,
+}
+
+impl Mount {
+    /// A line of `/proc/self/mountinfo`.
+    fn parse(line: &str) -> Option<Self> {
+        let (mount, kind) = line.split_once(" - ")?;
+        let mut fields = mount.split(' ').skip(3);
+        let (root, at) = (fields.next()?, fields.next()?);
+        (kind.split(' ').next()? == "cgroup2").then(|| Self {
+            at: PathBuf::from(at.replace("\\040", " ")),
+            above: root.split('/').filter(|part| *part == "..").count(),
         })
-        .next()
-        .ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::NotFound,
-                "no cgroup2 file system is mounted; mount one: mount -t cgroup2 none /sys/fs/cgroup",
-            )
-        })
+    }
+}
+
+/// Is it the kernel's root of all groups? That one has a number of its own.
+#[must_use]
+pub fn is_whole_tree(dir: &Path) -> bool {
+    const ROOT: u64 = 1;
+    is_cgroup2(dir) && id(dir).is_ok_and(|id| id == ROOT)
 }
 
 /// Is it a directory of a cgroup2 file system?
@@ -30,12 +61,55 @@ pub fn is_cgroup2(dir: &Path) -> bool {
     statfs(dir).is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC)
 }
 
-/// The calling process's own cgroup2 directory.
-pub fn own_cgroup() -> io::Result<PathBuf> {
-    let text = std::fs::read_to_string("/proc/self/cgroup")?;
-    let path = text.lines().find_map(|l| l.strip_prefix("0::/"));
-    let path = path.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-    Ok(cgroup2_mount()?.join(path))
+/// The calling process's own group, by the kernel's word, as far as `tree` shows it:
+/// `/proc/self/cgroup` says `/` to whom has a cgroup namespace of its own.
+pub fn own_cgroup(tree: &Path) -> io::Result<PathBuf> {
+    let own = sock_diag::own_cgroup_id()?;
+    find(tree, own)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+}
+
+/// The group with that id, in `tree` or below.
+pub fn find(tree: &Path, wanted: u64) -> io::Result<Option<PathBuf>> {
+    search(tree, |dir| id(dir).is_ok_and(|id| id == wanted), |_| true)
+}
+
+/// The first group for which `is_it`, the shallowest first. `enter`: may it be below
+/// that one? Groups that go meanwhile are passed over.
+pub fn search(
+    tree: &Path,
+    is_it: impl Fn(&Path) -> bool,
+    enter: impl Fn(&Path) -> bool,
+) -> io::Result<Option<PathBuf>> {
+    let mut waiting = VecDeque::from([tree.to_owned()]);
+    for _ in 0..MAX_GROUPS {
+        let Some(dir) = waiting.pop_front() else {
+            return Ok(None);
+        };
+        if is_it(&dir) {
+            return Ok(Some(dir));
+        }
+        if !enter(&dir) {
+            continue;
+        }
+        match below(&dir) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound && dir != tree => {}
+            dirs => waiting.extend(dirs?),
+        }
+    }
+    Err(io::Error::other("more than 65536 cgroups are there"))
+}
+
+/// The groups right below one, in the order of their names.
+pub fn below(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut dirs = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            dirs.push(entry.path());
+        }
+    }
+    dirs.sort_unstable();
+    Ok(dirs)
 }
 
 /// The id that `bpf_get_current_cgroup_id` gives for processes in `dir`: its inode number.
@@ -77,4 +151,20 @@ pub fn processes(dir: &Path, limit: usize) -> io::Result<Vec<u32>> {
 pub fn enter(dir: &Path) -> io::Result<()> {
     std::fs::create_dir_all(dir)?;
     std::fs::write(dir.join("cgroup.procs"), std::process::id().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_mounts_the_roots_tell_which_shows_more() {
+        let own = "520 503 0:30 / /sys/fs/cgroup ro,nosuid - cgroup2 cgroup rw,nsdelegate";
+        let host = "530 503 0:30 /../../.. /host/a\\040b rw shared:1 - cgroup2 cgroup rw";
+        let other = "21 1 0:20 / /proc rw - proc proc rw";
+        let parsed = |line| Mount::parse(line).map(|m| (m.at.display().to_string(), m.above));
+        assert_eq!(parsed(own), Some(("/sys/fs/cgroup".to_owned(), 0)));
+        assert_eq!(parsed(host), Some(("/host/a b".to_owned(), 3)));
+        assert_eq!(parsed(other), None);
+    }
 }

@@ -8,9 +8,12 @@
 pub mod bpf;
 pub mod cgroup;
 pub mod errno;
+pub mod kubepods;
 pub mod link;
 pub mod netns;
 pub mod process;
 pub mod route;
+pub mod sock_diag;
 pub mod socket;
 pub mod splice;
+pub mod sysctl;

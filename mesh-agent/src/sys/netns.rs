@@ -60,7 +60,7 @@ impl Netns {
             NetnsRef::Path(_) | NetnsRef::Pid(_) => NetnsError::Enter(ErrorKind::NotFound.into()),
         });
         for path in files(reference)? {
-            result = Self::open_path(&path).and_then(|netns| netns.of(ips, &path));
+            result = Self::at(&path).and_then(|netns| netns.of(ips, &path));
             if result.is_ok() {
                 break;
             }
@@ -128,7 +128,7 @@ impl Netns {
 
     /// The namespace of the calling thread.
     pub fn current() -> Result<Self, NetnsError> {
-        Self::open_path(Path::new("/proc/thread-self/ns/net"))
+        Self::at(Path::new("/proc/thread-self/ns/net"))
     }
 
     /// One that nobody else is in.
@@ -143,7 +143,8 @@ impl Netns {
         made.join().map_err(panicked)?
     }
 
-    fn open_path(path: &Path) -> Result<Self, NetnsError> {
+    /// The namespace at a path, whosever it is.
+    pub fn at(path: &Path) -> Result<Self, NetnsError> {
         let opened = |source| NetnsError::Open {
             path: path.to_owned(),
             source,
@@ -242,7 +243,7 @@ pub fn find(cookies: &[u64]) -> Search {
         unasked,
     };
     for path in names {
-        match Netns::open_path(&path) {
+        match Netns::at(&path) {
             Ok(netns) if cookies.contains(&netns.cookie()) => search.found.push(netns),
             Err(error) if errno::is_shortage(&error) => search.unasked = Some(error),
             // A process that ended meanwhile has no namespace to look at.

@@ -21,6 +21,7 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 use super::errno::remedy;
 use super::netns::Netns;
+use super::sysctl;
 use crate::model::PodIps;
 
 const AGAIN: &str = "it is tried again";
@@ -139,8 +140,7 @@ fn change_settings(ips: PodIps, change: impl Fn(u8) -> u8) -> Result<usize, Rout
     let [v4, v6] = REFLECT;
     let reflect = ips.iter().map(|ip| if ip.is_ipv4() { v4 } else { v6 });
     for name in std::iter::once(ACCEPT).chain(reflect) {
-        let path = format!("/proc/sys/{}", name.replace('.', "/"));
-        let read = std::fs::read_to_string(&path);
+        let read = sysctl::read(name);
         let read = read.and_then(|text| text.trim().parse().map_err(io::Error::other));
         let value = match read {
             // A kernel without that family has nothing to take back.
@@ -149,7 +149,7 @@ fn change_settings(ips: PodIps, change: impl Fn(u8) -> u8) -> Result<usize, Rout
         };
         let wanted = change(value);
         if wanted != value {
-            let written = std::fs::write(&path, wanted.to_string());
+            let written = sysctl::write(name, &wanted.to_string());
             written.map_err(|source| RouteError::Sysctl { name, source })?;
             count += 1;
         }

@@ -1,0 +1,135 @@
+//! Where the agent is on its node, and where its programs go.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+use crate::capture;
+use crate::config::{LinkGuard, Run};
+use crate::enrol::find;
+use crate::sys::{cgroup, kubepods};
+
+/// What follows from the flags and the machine.
+pub(super) struct Place {
+    pub(super) capture: capture::Config,
+    /// Where pods are looked for; `None` where annotations say where they are.
+    pub(super) find: Option<find::Node>,
+}
+
+impl Place {
+    pub(super) fn new(flags: &Run) -> anyhow::Result<Self> {
+        match flags.host.find_pods {
+            true => Self::among_pods(flags),
+            false => Self::alone(flags),
+        }
+    }
+
+    /// On a kubelet's node: the agent stays in its cgroup, whose limits are its pod's.
+    fn among_pods(flags: &Run) -> anyhow::Result<Self> {
+        let tree = tree(flags)?;
+        let pods = kubepods::root(&tree).with_context(|| format!("search {}", tree.display()))?;
+        let root = match (&flags.cgroup_root, &pods) {
+            (Some(dir), _) => is_group(dir)?,
+            // Programs of others at the root are not disturbed, nor do they disturb.
+            (None, Some(pods)) => pods.clone(),
+            (None, None) => whole(&tree)?,
+        };
+        let own = match &flags.agent_cgroup {
+            Some(dir) => dir.clone(),
+            None => own(&tree)?,
+        };
+        anyhow::ensure!(
+            cgroup::id(&own)? != cgroup::id(&tree)?,
+            "the agent is in {}, with everybody else: it needs a cgroup of its own, as a container or a unit has",
+            tree.display()
+        );
+        let find = find::Node {
+            cgroups: pods.unwrap_or(tree),
+            proc_dir: flags.host.host_proc_dir.clone(),
+            netns_dir: flags.host.host_netns_dir.clone(),
+        };
+        Ok(Self {
+            capture: config(flags, root, own),
+            find: Some(find),
+        })
+    }
+
+    fn alone(flags: &Run) -> anyhow::Result<Self> {
+        let root = match &flags.cgroup_root {
+            Some(dir) => is_group(dir)?,
+            None => whole(&tree(flags)?)?,
+        };
+        let agent = match &flags.agent_cgroup {
+            Some(dir) => dir.clone(),
+            None => {
+                let own = own(&tree(flags)?)?;
+                // Exempting the root would exempt everything that is in it.
+                match cgroup::id(&own)? == cgroup::id(&root)? {
+                    true => root.join("mesh-agent"),
+                    false => own,
+                }
+            }
+        };
+        cgroup::enter(&agent).with_context(|| format!("enter the cgroup {}", agent.display()))?;
+        Ok(Self {
+            capture: config(flags, root, agent),
+            find: None,
+        })
+    }
+}
+
+/// The node's cgroup2 tree.
+fn tree(flags: &Run) -> anyhow::Result<PathBuf> {
+    let Some(dir) = &flags.host.host_cgroup_dir else {
+        return Ok(cgroup::cgroup2_mount()?);
+    };
+    match cgroup::is_cgroup2(dir) {
+        true => Ok(dir.clone()),
+        false => is_group(&dir.join("unified")),
+    }
+}
+
+fn is_group(dir: &Path) -> anyhow::Result<PathBuf> {
+    anyhow::ensure!(
+        cgroup::is_cgroup2(dir),
+        "{} is not a directory of a cgroup2 mount; `mesh-agent doctor` shows where one is, give it as --cgroup-root",
+        dir.display()
+    );
+    Ok(dir.to_owned())
+}
+
+/// Programs at a part of the tree would not see the pods that are not in it.
+fn whole(tree: &Path) -> anyhow::Result<PathBuf> {
+    anyhow::ensure!(
+        cgroup::is_whole_tree(tree),
+        "{} shows a part of the node's cgroups, and no pods in it: mount the node's /sys/fs/cgroup into the agent's container and give it as --host-cgroup-dir, or say with --cgroup-root what is to be captured",
+        tree.display()
+    );
+    Ok(tree.to_owned())
+}
+
+fn own(tree: &Path) -> anyhow::Result<PathBuf> {
+    let own = cgroup::own_cgroup(tree).with_context(|| {
+        format!(
+            "find the agent's own cgroup in {}: does it show the node's whole tree?",
+            tree.display()
+        )
+    })?;
+    Ok(own)
+}
+
+fn config(flags: &Run, cgroup_root: PathBuf, agent_cgroup: PathBuf) -> capture::Config {
+    capture::Config {
+        bpffs_dir: flags.place.bpffs_dir.clone(),
+        cgroup_root,
+        agent_cgroup,
+        probe_cgroups: flags.probe_cgroup.clone(),
+        guard_cgroups: flags.guard_cgroup.clone(),
+        link_guard: match flags.link_guard {
+            LinkGuard::Auto => capture::LinkGuard::of_kernel(),
+            LinkGuard::Tcx => capture::LinkGuard::Tcx,
+            LinkGuard::Clsact => capture::LinkGuard::Clsact,
+            LinkGuard::Off => capture::LinkGuard::Off,
+        },
+    }
+}

@@ -1,0 +1,23 @@
+//! Where the agent finds what is the node's, and whether it looks for pods itself.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+#[derive(Clone, Debug, Args)]
+pub struct Host {
+    /// Find pods as a kubelet's node has them: by UID, cgroup and address. Annotations
+    /// that say where a pod lives are passed over, and the agent stays in its own cgroup.
+    #[arg(long)]
+    pub find_pods: bool,
+    /// The node's cgroup2 tree, or the directory of a hybrid system that has it as
+    /// `unified` [default: the cgroup2 mount that shows most].
+    #[arg(long)]
+    pub host_cgroup_dir: Option<PathBuf>,
+    /// The procfs that shows the node's processes.
+    #[arg(long, default_value = "/proc")]
+    pub host_proc_dir: PathBuf,
+    /// Where the container runtime has files of the pods' network namespaces.
+    #[arg(long, default_value = "/run/netns")]
+    pub host_netns_dir: PathBuf,
+}

@@ -1,0 +1,280 @@
+//! Finds pods on a kubelet's node, where nobody says where they are.
+//!
+//! A pod is known by its UID: the kubelet names the pod's cgroup by it. Its network
+//! namespace is that of a process in this cgroup, or, where a runtime runs no process
+//! between sandbox and first container, the file of a namespace with the pod's address.
+//! Whatever is found is verified: an address of the pod is inside, it is not the
+//! node's own, and it is nobody else's. One that no process of the pod is in is taken
+//! only where no process of another pod is in it either: a pod may give itself
+//! another's address.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::model::{PodIps, Workload};
+use crate::sys::kubepods;
+use crate::sys::netns::{Netns, NetnsError};
+
+/// All processes of the node are looked at no more often than this.
+const LOOK_AGAIN: Duration = Duration::from_millis(900);
+
+/// Where a node has what is searched.
+#[derive(Clone, Debug)]
+pub(crate) struct Node {
+    /// The cgroup of all pods; where there is none, the tree that it may come to be in.
+    pub(crate) cgroups: PathBuf,
+    /// The node's processes.
+    pub(crate) proc_dir: PathBuf,
+    /// Files of network namespaces.
+    pub(crate) netns_dir: PathBuf,
+}
+
+/// A cgroup that is watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Watched {
+    pub(super) dir: PathBuf,
+    pub(super) id: u64,
+}
+
+/// Why a pod is not found, or not taken for what was found.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotFound {
+    #[error("no process and no network namespace of it is on this node yet")]
+    Nowhere,
+    #[error(
+        "no network namespace that its processes are in has an address of it ({ips}): its network is not set up yet, or its status is of before"
+    )]
+    WithoutAddress { ips: String },
+    #[error(
+        "several network namespaces have an address of it ({ips}), and no process of it is in one of them"
+    )]
+    Ambiguous { ips: String },
+    #[error("cannot look at the node's {what}: {source}")]
+    Look {
+        what: &'static str,
+        source: io::Error,
+    },
+    #[error("{0}; until then its processes are not told from others")]
+    Unseen(String),
+}
+
+/// The processes of pods, as they were at one moment.
+#[derive(Debug, Default)]
+struct Census {
+    /// By pod: the namespaces that its processes are in, each with one of them.
+    places: BTreeMap<String, BTreeMap<u64, PathBuf>>,
+    /// By namespace: the pods that have a process in it.
+    pods: BTreeMap<u64, BTreeSet<String>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Finder {
+    node: Node,
+    /// The node's own namespace, and the agent's, where that is another one.
+    own: BTreeSet<u64>,
+    census: Option<(Instant, Census)>,
+    /// By cookie: where each namespace that was found was seen.
+    seen: BTreeMap<u64, PathBuf>,
+}
+
+impl Finder {
+    pub(super) fn new(node: Node) -> Self {
+        let mut own = BTreeSet::new();
+        own.extend(inode(Path::new("/proc/self/ns/net")));
+        own.extend(inode(&node.proc_dir.join("1/ns/net")));
+        Self {
+            node,
+            own,
+            census: None,
+            seen: BTreeMap::new(),
+        }
+    }
+
+    /// Is it still to be seen where it was found?
+    pub(super) fn is_still(&self, netns: &Netns) -> bool {
+        let at = self.seen.get(&netns.cookie());
+        at.is_some_and(|path| inode(path) == Some(netns.inode()))
+    }
+
+    /// Forgets where namespaces were seen that nobody asks for any more.
+    pub(super) fn retain(&mut self, is_known: impl Fn(u64) -> bool) {
+        self.seen.retain(|cookie, _| is_known(*cookie));
+    }
+
+    /// The cgroups of all pods, by UID.
+    pub(super) fn cgroups(&self) -> Result<BTreeMap<String, Vec<PathBuf>>, NotFound> {
+        let looked = |source| NotFound::Look {
+            what: "cgroups",
+            source,
+        };
+        let mut root = self.node.cgroups.clone();
+        if !kubepods::is_root(&root) {
+            match kubepods::root(&root).map_err(looked)? {
+                Some(found) => root = found,
+                None => return Ok(BTreeMap::new()),
+            }
+        }
+        match kubepods::pods(&root) {
+            // The kubelet makes it with the first pod.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
+            pods => pods.map_err(looked),
+        }
+    }
+
+    /// May all processes be looked at again?
+    pub(super) fn is_due(&self) -> bool {
+        let at = self.census.as_ref().map(|(at, _)| *at);
+        at.is_none_or(|at| at.elapsed() >= LOOK_AGAIN)
+    }
+
+    /// The pod's namespace. `is_anothers`: by cookie, of those that pods are known to be in.
+    pub(super) fn find(
+        &mut self,
+        workload: &Workload,
+        is_anothers: impl Fn(u64) -> bool,
+    ) -> Result<Netns, NotFound> {
+        let census = self.census()?;
+        let none = BTreeMap::new();
+        let places = census.places.get(runtime_uid(workload)).unwrap_or(&none);
+        let mut found = Vec::new();
+        for path in places.values() {
+            found.extend(verified(path, workload.ips, &is_anothers)?);
+        }
+        if found.is_empty() && places.is_empty() {
+            found = self.by_file(workload, &is_anothers)?;
+        } else if found.is_empty() {
+            let ips = listed(workload.ips);
+            return Err(NotFound::WithoutAddress { ips });
+        }
+        let (one, path) = found.pop().ok_or(NotFound::Nowhere)?;
+        match found.is_empty() {
+            true => {
+                self.seen.insert(one.cookie(), path);
+                Ok(one)
+            }
+            false => Err(NotFound::Ambiguous {
+                ips: listed(workload.ips),
+            }),
+        }
+    }
+
+    /// Among the files of namespaces that no process of a pod is in.
+    fn by_file(
+        &self,
+        workload: &Workload,
+        is_anothers: &impl Fn(u64) -> bool,
+    ) -> Result<Vec<(Netns, PathBuf)>, NotFound> {
+        let looked = |source| NotFound::Look {
+            what: "network namespaces",
+            source,
+        };
+        let entries = match std::fs::read_dir(&self.node.netns_dir) {
+            // It comes with the first pod.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(looked)?,
+        };
+        let lived_in = |at: u64| {
+            let census = self.census.as_ref();
+            census.is_some_and(|(_, census)| census.pods.contains_key(&at))
+        };
+        let (mut found, mut seen) = (Vec::new(), self.own.clone());
+        for entry in entries {
+            let path = entry.map_err(looked)?.path();
+            let Some(inode) = inode(&path) else { continue };
+            if seen.insert(inode) && !lived_in(inode) {
+                found.extend(verified(&path, workload.ips, is_anothers)?);
+            }
+        }
+        Ok(found)
+    }
+
+    fn census(&mut self) -> Result<&Census, NotFound> {
+        if self.is_due() {
+            let census = self.count().map_err(|source| NotFound::Look {
+                what: "processes",
+                source,
+            })?;
+            self.census = Some((Instant::now(), census));
+        }
+        self.census
+            .as_ref()
+            .map(|(_, census)| census)
+            .ok_or(NotFound::Nowhere)
+    }
+
+    fn count(&self) -> io::Result<Census> {
+        let mut census = Census::default();
+        for entry in std::fs::read_dir(&self.node.proc_dir)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if name
+                .to_str()
+                .is_none_or(|name| name.parse::<u32>().is_err())
+            {
+                continue;
+            }
+            // A process that ends meanwhile is nobody's.
+            let path = entry.path().join("ns/net");
+            let Ok(groups) = std::fs::read_to_string(entry.path().join("cgroup")) else {
+                continue;
+            };
+            let group = groups.lines().find_map(|line| line.strip_prefix("0::"));
+            for uid in group.into_iter().flat_map(kubepods::uids) {
+                let Some(inode) = inode(&path).filter(|inode| !self.own.contains(inode)) else {
+                    continue;
+                };
+                census.pods.entry(inode).or_default().insert(uid.clone());
+                let of_pod = census.places.entry(uid).or_default();
+                of_pod.entry(inode).or_insert_with(|| path.clone());
+            }
+        }
+        Ok(census)
+    }
+}
+
+/// As the node's runtime knows it.
+pub(super) fn runtime_uid(workload: &Workload) -> &str {
+    &workload.uid
+}
+
+/// The namespace at the path, where it is the pod's; `None` for one that is not, or
+/// that is gone meanwhile.
+fn verified(
+    path: &Path,
+    ips: PodIps,
+    is_anothers: &impl Fn(u64) -> bool,
+) -> Result<Option<(Netns, PathBuf)>, NotFound> {
+    let looked = |source| NotFound::Look {
+        what: "network namespaces",
+        source,
+    };
+    match Netns::at(path) {
+        Ok(netns) if is_anothers(netns.cookie()) => Ok(None),
+        Ok(netns) => {
+            let is_its = netns.has_any(ips).map_err(looked)?;
+            Ok(is_its.then(|| (netns, path.to_owned())))
+        }
+        // Its process has ended.
+        Err(NetnsError::Open { source, .. })
+            if source.kind() == io::ErrorKind::NotFound || !path.exists() =>
+        {
+            Ok(None)
+        }
+        // It names no namespace (any more).
+        Err(NetnsError::NotANetns(_)) => Ok(None),
+        Err(NetnsError::Open { source, .. } | NetnsError::Enter(source)) => Err(looked(source)),
+        Err(other) => Err(looked(io::Error::other(other.to_string()))),
+    }
+}
+
+fn inode(path: &Path) -> Option<u64> {
+    std::fs::metadata(path).ok().map(|meta| meta.ino())
+}
+
+fn listed(ips: PodIps) -> String {
+    let ips: Vec<String> = ips.iter().map(|ip| ip.to_string()).collect();
+    ips.join(", ")
+}

@@ -1,0 +1,147 @@
+//! Where a pod is, and whether it is still there.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{DataPath, Error, LocalPod, Reconciler, find};
+use crate::model::Workload;
+use crate::sys::netns::Netns;
+
+impl<D: DataPath> Reconciler<D> {
+    /// The namespace that it is in, where that can be told; the one that it was
+    /// in as long as nothing says otherwise. The container runtime's word comes
+    /// first, then what is found, or what annotations say.
+    pub(super) fn netns_of(
+        &mut self,
+        workload: &Workload,
+        before: Option<&LocalPod>,
+    ) -> Result<Arc<Netns>, Error> {
+        let place = self.places.of(workload).map(|place| place.netns.clone());
+        let netns = match (place, self.finder.take()) {
+            (Some(place), finder) => {
+                self.finder = finder;
+                Ok(place)
+            }
+            (None, Some(mut finder)) => {
+                let found = self.found(&mut finder, workload, before);
+                self.finder = Some(finder);
+                found
+            }
+            (None, None) => self.annotated(workload, before),
+        }?;
+        if netns.cookie() == self.host.cookie() {
+            return Err(Error::HostNetwork);
+        }
+        // What is there already is kept, with its descriptor.
+        Ok(match before {
+            Some(before) if before.netns.cookie() == netns.cookie() => before.netns.clone(),
+            _ => netns,
+        })
+    }
+
+    fn annotated(
+        &self,
+        workload: &Workload,
+        before: Option<&LocalPod>,
+    ) -> Result<Arc<Netns>, Error> {
+        let reference = workload.netns.as_ref().ok_or(Error::NoNetns)?;
+        if let Some(before) = before
+            && before.workload.netns.as_ref() == Some(reference)
+            && before.workload.uid == workload.uid
+            && !before.netns.has_moved(reference, workload.ips)
+        {
+            return Ok(before.netns.clone());
+        }
+        Ok(Arc::new(Netns::open(reference, workload.ips)?))
+    }
+
+    fn found(
+        &self,
+        finder: &mut find::Finder,
+        workload: &Workload,
+        before: Option<&LocalPod>,
+    ) -> Result<Arc<Netns>, Error> {
+        let before = before.filter(|before| before.workload.uid == workload.uid);
+        if let Some(before) = before
+            && before.workload.ips == workload.ips
+            && finder.is_still(&before.netns)
+        {
+            return Ok(before.netns.clone());
+        }
+        let is_anothers = |cookie: u64| self.is_anothers(workload, cookie);
+        match (finder.find(workload, is_anothers), before) {
+            (Ok(netns), _) => Ok(Arc::new(netns)),
+            // Nothing of it is seen any more, and nothing says where else it is.
+            (Err(find::NotFound::Nowhere), Some(before)) => Ok(before.netns.clone()),
+            (Err(error), _) => Err(error.into()),
+        }
+    }
+
+    /// Is the namespace known to be of another pod?
+    fn is_anothers(&self, workload: &Workload, cookie: u64) -> bool {
+        let served = self
+            .pods
+            .iter()
+            .any(|(key, pod)| *key != workload.key && pod.netns.cookie() == cookie);
+        let closed = self.closed.get(&cookie);
+        served
+            || closed.is_some_and(|key| *key != workload.key)
+            || self.places.is_at(workload, cookie)
+    }
+
+    /// Looks which cgroups pods have; was it otherwise before? What cannot be
+    /// looked at is as it was.
+    pub(super) fn look_at_cgroups(&mut self) -> bool {
+        let Some(finder) = &self.finder else {
+            return false;
+        };
+        let (now, error) = match finder.cgroups() {
+            Ok(now) => (now, None),
+            Err(error) => (self.cgroups.clone(), Some(error.to_string())),
+        };
+        self.cgroups_unseen = error;
+        let changed = now != self.cgroups;
+        self.cgroups = now;
+        changed
+    }
+
+    /// The cgroups whose processes are the pod's.
+    pub(super) fn cgroups_of(&self, workload: &Workload) -> Vec<PathBuf> {
+        match self.finder {
+            Some(_) => {
+                let found = self.cgroups.get(find::runtime_uid(workload));
+                found.cloned().unwrap_or_default()
+            }
+            None => workload.cgroup.clone().into_iter().collect(),
+        }
+    }
+
+    /// Has an enrolled pod become another one than it was enrolled as: restarted
+    /// in another namespace or cgroup, or given or bereft of a family? Or is
+    /// something else of it to be told?
+    #[must_use]
+    pub(crate) fn have_pods_moved(&mut self) -> bool {
+        let changed = self.look_at_cgroups();
+        changed
+            || self.status_is_old
+            || self.pods.iter().any(|(key, pod)| {
+                let families = pod.netns.families(pod.workload.ips);
+                self.has_moved(pod)
+                    || families.is_ok_and(|ips| ips != pod.ips)
+                    || !self.is_guarded(key, &self.cgroups_of(&pod.workload))
+            })
+    }
+
+    fn has_moved(&self, pod: &LocalPod) -> bool {
+        if self.places.of(&pod.workload).is_some() {
+            return false;
+        }
+        match &self.finder {
+            Some(finder) => finder.is_due() && !finder.is_still(&pod.netns),
+            None => {
+                let reference = pod.workload.netns.as_ref();
+                reference.is_some_and(|reference| pod.netns.has_moved(reference, pod.workload.ips))
+            }
+        }
+    }
+}

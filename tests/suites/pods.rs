@@ -1,0 +1,257 @@
+//! How the agent finds pods on a kubelet's node, where nobody says where they are;
+//! and where it is itself, in a container of its own.
+
+use std::time::Duration;
+
+use mesh_tests::{Agent, OnAgentDown, Pod, PodSpec, World, eventually};
+
+const BURSTABLE: &str = "kubepods/burstable/pod{uid}/c1";
+
+fn spec(name: &str, cgroup: &str) -> PodSpec {
+    PodSpec::new("n1", name).kubelet(cgroup)
+}
+
+fn enrolled(name: &str, cgroup: &str) -> PodSpec {
+    spec(name, cgroup).enrolled(OnAgentDown::Closed)
+}
+
+/// An agent that finds pods itself.
+fn finder(world: &World, by: &[&str], args: &[&str]) -> Agent {
+    let flags = world.finding_flags("n1");
+    let mut all: Vec<&str> = flags.iter().map(String::as_str).collect();
+    all.extend(args);
+    world.links_up().expect("links");
+    let agent = world.spawn_agent_by("n1", by, &all).expect("an agent");
+    agent.wait_ready().expect("ready");
+    agent
+}
+
+fn pod_status(agent: &Agent, pod: &Pod) -> serde_json::Value {
+    let status = agent.status().unwrap_or_default();
+    let pods = status["pods"].as_array().cloned().unwrap_or_default();
+    let name = format!("shop/{}", pod.name);
+    let found = pods.into_iter().find(|p| p["pod"] == name);
+    found.unwrap_or_default()
+}
+
+fn becomes_enrolled(agent: &Agent, pod: &Pod) {
+    let enrolled = eventually(Duration::from_secs(10), || {
+        pod_status(agent, pod)["enrolled"] == true
+    });
+    assert!(enrolled, "{}: {}", pod_status(agent, pod), agent.log());
+}
+
+fn captured(agent: &Agent) -> f64 {
+    let metric = agent.metric("mesh_agent_kernel_events_total", "\"connect_captured\"");
+    metric.expect("a metric")
+}
+
+/// Twenty connections, all of them through the agent.
+fn is_carried(world: &World, agent: &Agent, from: &Pod, to: &Pod) {
+    let before = captured(agent);
+    let args = ["--count", "20", "--inflight", "4"];
+    let report = world.storm(from, &to.targets(), &args).expect("a report");
+    assert_eq!(report["ok"], 20, "{report} {}", agent.log());
+    let carried = eventually(Duration::from_secs(5), || {
+        (captured(agent) - before - 20.0).abs() < 0.5
+    });
+    assert!(carried, "{} captured of 20", captured(agent) - before);
+}
+
+#[test]
+fn a_pod_is_found_by_its_uid_in_every_spelling() {
+    let slice = "kubepods.slice/kubepods-burstable.slice";
+    let kind = "kubelet.slice/kubelet-kubepods.slice";
+    let cases: [&[&str]; 3] = [
+        &[
+            "kubepods/pod{uid}/c1",
+            BURSTABLE,
+            "kubepods/besteffort/pod{uid}/c1",
+        ],
+        &[
+            "kubepods.slice/kubepods-pod{uid_}.slice/cri-containerd-c1.scope",
+            &format!("{slice}/kubepods-burstable-pod{{uid_}}.slice/crio-c1.scope"),
+            // Of a runtime of the other driver.
+            &format!("{slice}/kubepods-burstable-pod{{uid_}}.slice:cri-containerd:c1"),
+        ],
+        &[
+            &format!("{kind}/kubelet-kubepods-pod{{uid_}}.slice/cri-containerd-c1.scope"),
+            &format!(
+                "{kind}/kubelet-kubepods-burstable.slice/kubelet-kubepods-burstable-pod{{uid_}}.slice/cri-containerd-c1.scope"
+            ),
+        ],
+    ];
+    for cgroups in cases {
+        let mut world = World::new(1).expect("a world");
+        let mut pods = Vec::new();
+        for (i, cgroup) in cgroups.iter().enumerate() {
+            let pod = world
+                .add(&enrolled(&format!("p{i}"), cgroup))
+                .expect("a pod");
+            world.serve(&pod).expect("a server");
+            pods.push(pod);
+        }
+        let agent = finder(&world, &[], &[]);
+        let last = pods.last().expect("a pod");
+        for (from, to) in pods.iter().zip([last].into_iter().chain(&pods)) {
+            becomes_enrolled(&agent, from);
+            becomes_enrolled(&agent, to);
+            is_carried(&world, &agent, from, to);
+        }
+    }
+}
+
+/// Client a and server b, both found by their cgroups.
+fn pair() -> (World, Pod, Pod) {
+    let mut world = World::new(1).expect("a world");
+    let a = world.add(&enrolled("a", BURSTABLE)).expect("a pod");
+    let b = world.add(&enrolled("b", BURSTABLE)).expect("a pod");
+    world.serve(&a).expect("a process");
+    world.serve(&b).expect("a server");
+    (world, a, b)
+}
+
+#[test]
+fn a_pod_without_any_process_is_found_by_its_address() {
+    let (mut world, _a, b) = pair();
+    let bare = world.add(&enrolled("bare", BURSTABLE)).expect("a pod");
+    let agent = finder(&world, &[], &[]);
+    becomes_enrolled(&agent, &bare);
+    is_carried(&world, &agent, &bare, &b);
+}
+
+#[test]
+fn a_pod_that_gives_itself_anothers_address_is_not_taken_for_it() {
+    let (mut world, a, _b) = pair();
+    let other = world.add(&spec("other", BURSTABLE)).expect("a pod");
+    let victim = world.add(&enrolled("victim", BURSTABLE)).expect("a pod");
+    world.serve(&other).expect("a process");
+    // The victim's sandbox is not there yet, or not any more.
+    world.remove_netns(&victim).expect("removed");
+    let mut ip = world.in_pod(&other, "ip");
+    ip.args(["addr", "add", &(victim.v4() + "/24"), "dev", "eth0"]);
+    assert!(ip.status().expect("ip runs").success());
+    let agent = finder(&world, &[], &[]);
+    becomes_enrolled(&agent, &a);
+    let why = pod_status(&agent, &victim);
+    assert_eq!(why["enrolled"], false, "{why}");
+    assert_eq!(world.capture_rules(&other).expect("rules"), "");
+}
+
+#[test]
+fn an_annotation_says_nothing_of_where_a_pod_is() {
+    let (mut world, a, b) = pair();
+    let group = world.pod_cgroup("n1", "kubepods").display().to_string();
+    let outside = world.add(&spec("outside", BURSTABLE)).expect("a pod");
+    world.serve(&outside).expect("a process");
+    let liar = enrolled("liar", BURSTABLE)
+        .annotation(
+            "mesh-agent.io/netns",
+            &format!("/run/netns/{}", outside.netns()),
+        )
+        .annotation("mesh-agent.io/cgroup", &group);
+    let liar = world.add(&liar).expect("a pod");
+    world.serve(&liar).expect("a process");
+    let agent = finder(&world, &[], &[]);
+    for pod in [&a, &liar] {
+        becomes_enrolled(&agent, pod);
+        is_carried(&world, &agent, pod, &b);
+    }
+    assert_eq!(world.capture_rules(&outside).expect("rules"), "");
+    let args = ["--count", "4"];
+    let report = world.storm(&outside, &outside.targets()[2..], &args);
+    assert_eq!(
+        report.expect("a report")["ok"],
+        4,
+        "nobody holds it to another's cgroup"
+    );
+}
+
+#[test]
+fn a_label_enrols_a_running_pod_and_lets_it_go_again() {
+    let (world, a, b) = pair();
+    let agent = finder(&world, &[], &[]);
+    for _ in 0..3 {
+        becomes_enrolled(&agent, &a);
+        is_carried(&world, &agent, &a, &b);
+        world.configure(&spec("a", BURSTABLE), &a).expect("written");
+        let gone = eventually(Duration::from_secs(10), || pod_status(&agent, &a).is_null());
+        assert!(gone, "{}", pod_status(&agent, &a));
+        assert_eq!(world.capture_rules(&a).expect("rules"), "");
+        let report = world.storm(&a, &a.targets()[2..], &["--count", "4"]);
+        assert_eq!(report.expect("a report")["ok"], 4);
+        world
+            .configure(&enrolled("a", BURSTABLE), &a)
+            .expect("written");
+    }
+}
+
+#[test]
+fn a_sandbox_that_is_made_anew_is_found_though_nobody_says_so() {
+    let (mut world, a, b) = pair();
+    let agent = finder(&world, &[], &[]);
+    for _ in 0..3 {
+        is_carried(&world, &agent, &a, &b);
+        let before = pod_status(&agent, &a)["netns_cookie"].clone();
+        world.restart(&a).expect("restarted");
+        world.serve(&a).expect("a process");
+        let moved = eventually(Duration::from_secs(10), || {
+            let now = pod_status(&agent, &a);
+            now["enrolled"] == true && now["netns_cookie"] != before
+        });
+        assert!(moved, "{}: {}", pod_status(&agent, &a), agent.log());
+    }
+    is_carried(&world, &agent, &a, &b);
+}
+
+/// As a container of the agent's own: its cgroup namespace, only its own group where
+/// cgroups usually are, no writable /proc/sys, few open files, no more capabilities
+/// than it is given in the cluster.
+const CONTAINER: [&str; 6] = [
+    "unshare",
+    "--cgroup",
+    "--mount",
+    "sh",
+    "-c",
+    "mount --bind /proc/sys /proc/sys && mount -o remount,ro,bind /proc/sys && \
+     ulimit -Sn 1024 && exec setpriv --bounding-set=-all,+bpf,+net_admin,+sys_admin,+sys_ptrace,+dac_override,+dac_read_search,+perfmon \
+     --inh-caps=-all \"$0\" \"$@\"",
+];
+
+#[test]
+fn an_agent_in_a_container_knows_its_cgroup_and_stays_there() {
+    let (world, a, b) = pair();
+    let own = world.pod_cgroup("n1", "agent").join("cgroup.procs");
+    let agent = finder(&world, &CONTAINER, &[]);
+    let pids = std::fs::read_to_string(&own).expect("its cgroup");
+    assert_eq!(pids.trim(), agent.pid().to_string(), "it has not moved");
+    for pod in [&a, &b] {
+        becomes_enrolled(&agent, pod);
+    }
+    // It dials: were its cgroup another's, its own dials would come back to it.
+    is_carried(&world, &agent, &a, &b);
+    let status = agent.status().expect("status");
+    let problems = status["problems"].as_array().expect("a list");
+    assert_eq!(
+        problems.len(),
+        1,
+        "no more than the missing authority: {status}"
+    );
+}
+
+#[test]
+fn an_agent_that_sees_its_own_cgroup_alone_says_what_to_mount() {
+    let (world, _a, _b) = pair();
+    let own = world.pod_cgroup("n1", "agent").display().to_string();
+    let tree = own.split("/mt").next().expect("a mount").to_owned();
+    let alone = format!("mount --bind {own} {tree} && exec \"$0\" \"$@\"");
+    let by = ["unshare", "--cgroup", "--mount", "sh", "-c", &alone];
+    // Were it not for the flag, the mount would be looked for.
+    let flags = ["--find-pods"];
+    let agent = world.spawn_agent_by("n1", &by, &flags).expect("an agent");
+    let said = eventually(Duration::from_secs(10), || {
+        agent.log().contains("--host-cgroup-dir")
+    });
+    assert!(said, "{}", agent.log());
+    assert!(!world.pod_cgroup("n1", "agent/mesh-agent").exists());
+}

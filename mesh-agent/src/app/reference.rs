@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::config::{Exit, command};
+use crate::discovery::KindId;
 use crate::identity::{Config, Identities, SourceConfig};
 use crate::model::TrustDomain;
 use crate::observe::{AccessLogTarget, LIVE_TUPLES, NodeState, Observe, reference};
@@ -290,9 +291,19 @@ fn metrics(page: &str) -> Vec<String> {
 fn the_configuration_reference_is_what_the_command_line_takes() {
     let mut text = String::from(
         "# Configuration\n\n<!-- made from the code by `cargo xtask gen`: do not edit -->\n\n\
-         Flags of `mesh-agent`. Which objects a configuration directory may hold is in the\n\
-         README; `mesh-agent check-config DIR` holds a directory to it. `MESH_LOG` sets what\n\
-         is logged (`info`, `debug`, `mesh_agent::proxy=trace`, …).\n\n\
+         Flags of `mesh-agent`, and the objects that it reads. `MESH_LOG` sets what is logged\n\
+         (`info`, `debug`, `mesh_agent::proxy=trace`, …).\n\n\
+         ## Objects\n\nOf these kinds; others are passed over and counted. `mesh-agent check-config DIR`\n\
+         holds a directory to what is served of each, and tells what is not.\n\n\
+         | kind | `apiVersion` | of it |\n| --- | --- | --- |\n",
+    );
+    for about in KindId::ALL.iter().map(|id| id.about()) {
+        let versions: Vec<_> = about.api_versions().map(|v| format!("`{v}`")).collect();
+        let (name, versions) = (about.name, versions.join(", "));
+        let _never = writeln!(text, "| {name} | {versions} | {} |", cell(about.meaning));
+    }
+    text.push_str(
+        "\n\
          ## Exit codes\n\nThe same for every command.\n\n| code | what |\n| --- | --- |\n",
     );
     for exit in Exit::ALL {

@@ -169,7 +169,7 @@ pub(super) fn parse_again(
                 let origin = Origin::line(place.clone(), line);
                 let mut parsed = document(&origin, &text, is_text);
                 for object in &mut parsed.objects {
-                    names.object(Arc::make_mut(object));
+                    Arc::make_mut(object).share(names);
                 }
                 Arc::new(parsed.keep(hash, line))
             }
@@ -228,8 +228,8 @@ fn salvage(origin: &Origin, document: &str, parsed: &mut Parsed) {
     parsed.hides = true;
     for value in policies::salvage(document) {
         parsed.documents += 1;
-        let object = policies::parse(origin, &value, &mut parsed.problems);
-        parsed.push(object);
+        let policy = policies::parse(origin, &value, &mut parsed.problems);
+        parsed.objects.extend(policy.map(Arc::new));
     }
     if let Some(unknown) = core::of_text(document) {
         parsed.push(Object::unknown(origin, unknown));
@@ -313,10 +313,13 @@ fn unpack(origin: &Origin, value: Node<'_>, parsed: &mut Parsed) {
     }
     parsed.documents += 1;
     if policies::is_policy(&value) {
-        let object = policies::parse(origin, &value, &mut parsed.problems);
-        return parsed.push(object);
+        return match policies::parse(origin, &value, &mut parsed.problems) {
+            Some(policy) => parsed.push(policy),
+            None => hidden(origin, &value, parsed),
+        };
     }
-    let class = match core::classify(&value) {
+    let kind = match core::classify(&value) {
+        Class::Served(kind) => kind,
         Class::Foreign => return parsed.skipped += 1,
         Class::Unserved(reason) => {
             let problem = kind_problem(origin, &value, reason);
@@ -326,9 +329,8 @@ fn unpack(origin: &Origin, value: Node<'_>, parsed: &mut Parsed) {
             parsed.problems.push(kind_problem(origin, &value, reason));
             return hidden(origin, &value, parsed);
         }
-        class => class,
     };
-    match core::object(origin, class, &value, &mut parsed.problems) {
+    match core::object(origin, kind, &value, &mut parsed.problems) {
         Some(object) => {
             if let Some(unknown) = core::of_unread(&object, &value) {
                 parsed.push(Object::unknown(origin, unknown));

@@ -154,6 +154,11 @@ pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
              spec: {clusterIP: 10.96.0.1, ports: [{port: 80, targetPort: 8080}]}\n"
                 .to_owned(),
         ),
+        (
+            "service-account",
+            "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: web, namespace: foo}\nautomountServiceAccountToken: false\n"
+                .to_owned(),
+        ),
         ("bomb", bomb),
         ("deep", format!("{}1{}", "[".repeat(3_000), "]".repeat(3_000))),
         ("deep-mapping", "a: {".repeat(500)),

@@ -4,8 +4,6 @@ use std::collections::HashSet;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use super::kinds::{EndpointSlice, Meta, Pod, TargetRef};
-use super::objects::{Kind, Object};
 use crate::model::{Labels, Name, NamedPort, Place};
 
 /// What is in use, and some of what was a while ago.
@@ -67,57 +65,25 @@ impl Interner {
         self.names.share(name, Name::is_unshared);
     }
 
-    fn labels(&mut self, labels: &mut Labels) {
+    pub(super) fn share_labels(&mut self, labels: &mut Labels) {
         self.labels.share(labels, Labels::is_unshared);
     }
 
-    /// Of an object that nobody else has yet.
-    pub(super) fn object(&mut self, object: &mut Object) {
-        self.meta(&mut object.meta);
-        match &mut object.kind {
-            Kind::Pod(pod) => self.pod(pod),
-            Kind::EndpointSlice(slice) => self.slice(slice),
-            Kind::Service(service) => self.labels(&mut service.selector),
-            _ => {}
-        }
+    pub(super) fn share_place(&mut self, place: &mut Arc<Place>) {
+        self.places
+            .share(place, |place| Arc::strong_count(place) == 1);
     }
 
-    fn meta(&mut self, meta: &mut Meta) {
-        self.share(&mut meta.name);
-        meta.namespace.iter_mut().for_each(|name| self.share(name));
-        self.labels(&mut meta.labels);
-        self.labels(&mut meta.annotations);
-    }
-
-    fn pod(&mut self, pod: &mut Pod) {
-        self.share(&mut pod.node_name);
-        let names = [&mut pod.service_account_name, &mut pod.phase];
-        names
-            .into_iter()
-            .flatten()
-            .for_each(|name| self.share(name));
-        let is_unshared = |ports: &Arc<[NamedPort]>| Arc::strong_count(ports) == 1;
-        self.ports.share(&mut pod.ports, is_unshared);
-    }
-
-    fn slice(&mut self, slice: &mut EndpointSlice) {
-        for endpoint in &mut slice.endpoints {
-            if let Some(place) = &mut endpoint.place {
-                self.places
-                    .share(place, |place| Arc::strong_count(place) == 1);
-            }
-            if let TargetRef::Pod(key) = &mut endpoint.target {
-                self.share(&mut key.namespace);
-                self.share(&mut key.name);
-            }
-        }
-        slice.endpoints.shrink_to_fit();
+    pub(super) fn share_ports(&mut self, ports: &mut Arc<[NamedPort]>) {
+        self.ports
+            .share(ports, |ports| Arc::strong_count(ports) == 1);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::discovery::objects::Kind;
 
     #[test]
     fn names_that_nobody_has_are_dropped_and_those_in_use_stay_one() {
@@ -145,7 +111,7 @@ mod tests {
         let mut names = Interner::default();
         let [a, b] = ["a", "b"].map(|name| {
             let mut pod = pod(name);
-            names.object(&mut pod);
+            pod.share(&mut names);
             pod
         });
         assert!(std::ptr::eq(&*a.meta.labels, &*b.meta.labels));

@@ -7,8 +7,9 @@ mod known;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::kinds::KindId;
 use super::objects::{Kind, Object};
-use super::store::{KindId, Store, Touched};
+use super::store::{Store, Touched};
 use super::{Code, Problem};
 use crate::model::policy::{
     AuthorizationPolicy, Condition, Match, Pattern, PeerAuthentication, Scope, ServiceAccount,
@@ -96,11 +97,19 @@ enum Who<'p> {
 
 impl Linter<'_> {
     fn namespace(&mut self, store: &Store, namespace: &Name) {
-        for kind in [KindId::Policy, KindId::Peer, KindId::Service] {
+        for kind in [
+            KindId::AuthorizationPolicy,
+            KindId::PeerAuthentication,
+            KindId::Service,
+        ] {
             for object in store.in_namespace(kind, namespace) {
                 match &object.kind {
-                    Kind::Policy(policy) if policy.broken.is_none() => self.policy(object, policy),
-                    Kind::Peer(peer) if peer.broken.is_none() => self.peer(object, peer),
+                    Kind::AuthorizationPolicy(policy) if policy.broken.is_none() => {
+                        self.policy(object, policy)
+                    }
+                    Kind::PeerAuthentication(peer) if peer.broken.is_none() => {
+                        self.peer(object, peer)
+                    }
                     Kind::Service(_) => self.service(object),
                     _ => {}
                 }

@@ -1,8 +1,8 @@
 //! Configuration from Kubernetes objects, in a directory of YAML.
 //!
 //! `directory` is the source: `files` reads it, `documents` takes it apart,
-//! `core` reads what Kubernetes writes, `policies` parses strictly. `store` makes
-//! the snapshot of what changed, `publish` puts it in force. Invariants: every
+//! `core` reads what there is, `policies` parses strictly, each by the table of
+//! `kinds`. `store` makes the snapshot of what changed, `publish` puts it in force. Invariants: every
 //! mistake is reported in one pass with its origin and field; a place that does
 //! not parse leaves what it said before in force; what is not understood never
 //! makes a pod "not enrolled"; a change costs what it touches.
@@ -40,6 +40,8 @@ pub use directory::Directory;
 #[cfg(test)]
 pub(crate) use documents::parse;
 pub use files::Error;
+#[cfg(test)]
+pub(crate) use kinds::KindId;
 pub use looked::Looked;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use objects::Object;

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::kinds::{EndpointSlice, Meta, Part, Pod, ServiceSpec, Unknown};
+use super::intern::Interner;
+pub(super) use super::kinds::Kind;
+use super::kinds::{Meta, Part, Unknown};
 use super::origin::Origin;
 use super::{Code, Problem};
-use crate::model::policy::{AuthorizationPolicy, PeerAuthentication};
 
 /// One parsed object.
 #[derive(Clone, Debug)]
@@ -27,20 +28,22 @@ impl Object {
         }
     }
 
+    /// Takes the texts that objects have in common from `names`.
+    pub(super) fn share(&mut self, names: &mut Interner) {
+        self.meta.share(names);
+        self.kind.share(names);
+    }
+
     /// `Kind namespace/name`.
     #[must_use]
     pub fn name(&self) -> String {
-        let kind = match self.kind {
-            Kind::Namespace => "Namespace",
-            Kind::ServiceAccount => "ServiceAccount",
-            Kind::Service(_) => "Service",
-            Kind::EndpointSlice(_) => "EndpointSlice",
-            Kind::Pod(_) => "Pod",
-            Kind::Policy(_) => "AuthorizationPolicy",
-            Kind::Peer(_) => "PeerAuthentication",
-            Kind::Unknown(_) => return format!("Unknown {}", self.origin),
-        };
-        format!("{kind} {}/{}", self.meta.namespace(), self.meta.name)
+        match self.kind.id() {
+            Some(kind) => {
+                let kind = kind.about().name;
+                format!("{kind} {}/{}", self.meta.namespace(), self.meta.name)
+            }
+            None => format!("Unknown {}", self.origin),
+        }
     }
 
     /// Of the kind that the message says.
@@ -55,17 +58,4 @@ impl Object {
             ..Problem::new(code, self.origin.clone(), message)
         }
     }
-}
-
-#[derive(Clone, Debug)]
-pub enum Kind {
-    Namespace,
-    ServiceAccount,
-    Service(Box<ServiceSpec>),
-    EndpointSlice(Box<EndpointSlice>),
-    Pod(Box<Pod>),
-    Policy(Box<AuthorizationPolicy>),
-    Peer(Box<PeerAuthentication>),
-    /// Something that may be any of these.
-    Unknown(Box<Unknown>),
 }

@@ -4,6 +4,7 @@ mod choice;
 mod cost;
 mod files;
 mod istio;
+mod kinds;
 mod kubernetes;
 mod lists;
 mod odd;

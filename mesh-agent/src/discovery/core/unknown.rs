@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::served::near;
+use super::classify::near;
 use crate::discovery::kinds::{Part, Unknown};
 use crate::discovery::objects::Object;
 use crate::discovery::tree::{Node, View};

@@ -1,13 +1,11 @@
 //! What stands for policies that cannot be read as they are.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use super::{GROUP, KINDS};
-use crate::discovery::kinds::Meta;
-use crate::discovery::objects::{Kind, Object};
+use crate::discovery::kinds::{KindId, Meta};
+use crate::discovery::objects::Object;
 use crate::discovery::origin::Origin;
 use crate::discovery::tree::Node;
-use crate::model::policy::{Action, AuthorizationPolicy, PeerAuthentication, Scope};
 
 /// In place of a namespace; none is called so.
 const UNREADABLE: &str = "(unreadable)";
@@ -21,11 +19,6 @@ pub(in crate::discovery) fn salvage(text: &str) -> Vec<Node<'static>> {
             .filter_map(move |part| part.trim().strip_prefix(key))
             .map(|value| unquoted(value.trim()).to_owned())
     };
-    let says = |fields: &[&str]| fields.iter().all(|field| text.contains(field));
-    let peer = text.contains(KINDS[1]) || says(&["mtls:"]) || says(&["portLevelMtls:"]);
-    let rules = says(&["rules:", "source:"]) || says(&["rules:", "operation:"]);
-    let acts = says(&["action:", "ALLOW"]) || says(&["action:", "DENY"]);
-    let policy = text.contains(KINDS[0]) || rules || acts || (!peer && text.contains(GROUP));
     let said: Vec<String> = find("namespace: ").collect();
     let namespaces: BTreeSet<&String> = said.iter().collect();
     // Of two objects in one document each has to say it.
@@ -36,20 +29,30 @@ pub(in crate::discovery) fn salvage(text: &str) -> Vec<Node<'static>> {
         _ => Node::bool(false),
     };
     let name = find("name: ").next().unwrap_or_else(|| "?".into());
-    let value = |kind: &'static str| {
+    let value = |kind: KindId| {
+        let about = kind.about();
         let metadata = [
             ("name", Node::text(name.clone())),
             ("namespace", namespace.clone()),
         ];
         Node::mapping([
-            ("apiVersion", Node::text("security.istio.io/v1")),
-            ("kind", Node::text(kind)),
+            (
+                "apiVersion",
+                Node::text(about.api_versions().next().unwrap_or_default()),
+            ),
+            ("kind", Node::text(about.name)),
             ("metadata", Node::mapping(metadata)),
             ("spec", Node::text("is not YAML")),
         ])
     };
-    let kinds = KINDS.iter().zip([policy, peer]);
-    kinds.filter(|(_, is)| *is).map(|(k, _)| value(k)).collect()
+    let spoken_of = KindId::policies().filter(|kind| kind.is_spoken_of(text));
+    let mut kinds: Vec<KindId> = spoken_of.collect();
+    let of_group = |kind: KindId| text.contains(&format!("{}/", kind.about().group));
+    // Of one of the group, whichever: one that denies.
+    if kinds.is_empty() && KindId::policies().any(of_group) {
+        kinds.push(KindId::AuthorizationPolicy);
+    }
+    kinds.into_iter().map(value).collect()
 }
 
 fn unquoted(text: &str) -> &str {
@@ -73,47 +76,18 @@ fn is_label(text: &str) -> bool {
 /// Stands for a file of which nothing is known: denies all, and asks for TLS.
 pub(in crate::discovery) fn unreadable(origin: &Origin) -> Vec<Object> {
     let meta = Meta::salvaged(Some(UNREADABLE), &origin.place.name());
-    let broken =
-        || Some("the file cannot be read, and nothing is known of what it says".to_owned());
-    let policy = AuthorizationPolicy {
-        namespace: UNREADABLE.to_owned(),
-        name: meta.name.to_string(),
-        action: Action::Deny,
-        dry_run: false,
-        scope: Scope::Mesh,
-        rules: Vec::new(),
-        broken: broken(),
-    };
-    let peer = PeerAuthentication {
-        namespace: UNREADABLE.to_owned(),
-        name: meta.name.to_string(),
-        created: None,
-        scope: Scope::Mesh,
-        mode: None,
-        ports: BTreeMap::new(),
-        broken: broken(),
-    };
     let object = |kind| Object {
         origin: origin.clone(),
         meta: meta.clone(),
         kind,
         unread: BTreeSet::new(),
     };
-    vec![
-        object(Kind::Policy(Box::new(policy))),
-        object(Kind::Peer(Box::new(peer))),
-    ]
+    let why = "the file cannot be read, and nothing is known of what it says";
+    let anything = KindId::policies().filter_map(|kind| kind.anything(UNREADABLE, &meta.name, why));
+    anything.map(object).collect()
 }
 
 /// What stays of a policy when its file no longer parses: DENY as it was, no grant.
 pub(in crate::discovery) fn restrict(object: &mut Object) {
-    let reason = || Some("its file has mistakes".to_owned());
-    match &mut object.kind {
-        Kind::Policy(policy) if policy.action == Action::Allow => {
-            policy.rules.clear();
-            policy.broken = reason();
-        }
-        Kind::Peer(peer) => peer.broken = reason(),
-        _ => {}
-    }
+    object.kind.restrict("its file has mistakes");
 }

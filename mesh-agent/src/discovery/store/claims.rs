@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use smallvec::SmallVec;
 
-use super::id::{KindId, ObjectId};
-use crate::discovery::kinds::{EndpointSlice, Part, ServiceSpec};
+use super::id::ObjectId;
+use crate::discovery::kinds::{EndpointSlice, KindId, Part, ServiceSpec};
 use crate::discovery::objects::{Kind, Object};
 use crate::model::{Name, ServiceKey, WorkloadKey};
 

@@ -11,13 +11,13 @@ use std::time::Instant;
 
 use super::address::Holder;
 use super::claims::{self, Use};
-use super::id::{KindId, ObjectId};
+use super::id::ObjectId;
 use super::state::{Hidden, Made, SERVICE_NAME, Step, Store, Touched};
 use super::twice;
-use crate::discovery::kinds::{Part, TargetRef};
+use crate::discovery::kinds::{FactId, KindId, Part, TargetRef};
 use crate::discovery::objects::{Kind, Object};
 use crate::discovery::{Code, Problem};
-use crate::model::policy::{Action, AuthorizationPolicy, PeerAuthentication};
+use crate::model::policy::AuthorizationPolicy;
 use crate::model::{Name, ServiceKey, Snapshot, Withheld, WorkloadKey};
 
 impl Store {
@@ -108,22 +108,22 @@ impl Store {
         let mut left_out = resolved.left_out;
         left_out.extend(now.map(claims::left_out).unwrap_or_default());
         let before = before.as_deref();
-        match id.kind {
-            KindId::Namespace => self.settle_namespace(id, before, now),
-            KindId::ServiceAccount => {}
-            KindId::Pod => {
+        match id.kind.as_fact() {
+            Some(FactId::Namespace) => self.settle_namespace(id, before, now),
+            Some(FactId::ServiceAccount) => {}
+            Some(FactId::Pod) => {
                 self.dirty.pods.insert(id.workload_key());
             }
-            KindId::EndpointSlice => {
+            Some(FactId::EndpointSlice) => {
                 problems.extend(self.settle_slice(id, before, now, resolved.doubtful));
             }
-            KindId::Service => {
+            Some(FactId::Service) => {
                 let key = id.service_key();
                 // A policy may be for it, and it may be gone.
                 self.dirty.externals.extend(externals(before, now));
                 self.dirty.services.insert(key);
             }
-            KindId::Policy | KindId::Peer => {
+            None => {
                 self.dirty.namespaces.insert(id.namespace.clone());
                 // What is told of it may be of another file now.
                 let touched = &mut self.dirty.touched.namespaces;
@@ -461,38 +461,26 @@ impl Store {
     }
 
     fn settle_policies(&mut self, namespace: &Name) {
-        let mut policies: Vec<Arc<AuthorizationPolicy>> = Vec::new();
-        let of = self.denies.values();
-        policies.extend(of.filter(|deny| deny.namespace == *namespace).cloned());
-        for (_, entry) in self.entries(KindId::Policy, namespace) {
-            for object in twice::versions(&entry.given) {
-                if let Kind::Policy(policy) = &object.kind {
-                    policies.push(Arc::new(sure(policy, entry.doubtful)));
-                }
+        for kind in KindId::policies() {
+            let mut policies: Vec<Kind> = Vec::new();
+            if kind == KindId::AuthorizationPolicy {
+                let of = self.denies.values();
+                let denies = of.filter(|deny| deny.namespace == *namespace).cloned();
+                let denies = denies.map(|deny| Box::new(Arc::unwrap_or_clone(deny)));
+                policies.extend(denies.map(Kind::AuthorizationPolicy));
             }
-        }
-        let mut peers: Vec<Arc<PeerAuthentication>> = Vec::new();
-        for (_, entry) in self.entries(KindId::Peer, namespace) {
-            for object in twice::versions(&entry.given) {
-                if let Kind::Peer(peer) = &object.kind {
-                    let mut peer = peer.clone();
-                    if let Some(reason) = twice::doubt(entry.doubtful) {
-                        peer.broken.get_or_insert(reason);
+            for (_, entry) in self.entries(kind, namespace) {
+                for object in twice::versions(&entry.given) {
+                    let mut policy = object.kind.clone();
+                    if let Some(why) = twice::doubt(entry.doubtful) {
+                        policy.restrict(why);
                     }
-                    peers.push(Arc::new(*peer));
+                    policies.push(policy);
                 }
             }
-        }
-        keep_same(&mut policies, self.snapshot.policies.of(namespace));
-        keep_same(&mut peers, self.snapshot.peer_authentications.of(namespace));
-        if policies != self.snapshot.policies.of(namespace) {
-            self.snapshot.policies.set(namespace.clone(), policies);
-            self.touch(namespace);
-        }
-        if peers != self.snapshot.peer_authentications.of(namespace) {
-            let all = &mut self.snapshot.peer_authentications;
-            all.set(namespace.clone(), peers);
-            self.touch(namespace);
+            if kind.publish(&mut self.snapshot, namespace, policies) {
+                self.touch(namespace);
+            }
         }
     }
 
@@ -527,25 +515,4 @@ fn externals<'o>(
         Use::External(port) => Some((ip, port)),
         _ => None,
     })
-}
-
-/// Of policies that differ each restricts, and none grants.
-fn sure(policy: &AuthorizationPolicy, is_doubtful: bool) -> AuthorizationPolicy {
-    let mut policy = policy.clone();
-    if let Some(reason) = twice::doubt(is_doubtful)
-        && policy.action == Action::Allow
-    {
-        policy.rules.clear();
-        policy.broken.get_or_insert(reason);
-    }
-    policy
-}
-
-/// What is as it was, stays the very same.
-fn keep_same<T: PartialEq>(now: &mut [Arc<T>], before: &[Arc<T>]) {
-    for one in now {
-        if let Some(same) = before.iter().find(|same| same == &one) {
-            one.clone_from(same);
-        }
-    }
 }

@@ -1,35 +1,7 @@
 //! Which object is meant.
 
-use crate::discovery::objects::Kind;
+use crate::discovery::kinds::KindId;
 use crate::model::{Name, ServiceKey, WorkloadKey};
-
-/// In the order in which objects are made sense of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(in crate::discovery) enum KindId {
-    Namespace,
-    ServiceAccount,
-    Pod,
-    EndpointSlice,
-    Service,
-    Policy,
-    Peer,
-}
-
-impl KindId {
-    /// `None` for what may be any.
-    pub(super) fn of(kind: &Kind) -> Option<Self> {
-        Some(match kind {
-            Kind::Namespace => Self::Namespace,
-            Kind::ServiceAccount => Self::ServiceAccount,
-            Kind::Pod(_) => Self::Pod,
-            Kind::EndpointSlice(_) => Self::EndpointSlice,
-            Kind::Service(_) => Self::Service,
-            Kind::Policy(_) => Self::Policy,
-            Kind::Peer(_) => Self::Peer,
-            Kind::Unknown(_) => return None,
-        })
-    }
-}
 
 /// Which object it is, wherever it is from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

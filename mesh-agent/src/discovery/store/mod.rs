@@ -18,7 +18,6 @@ mod state;
 mod twice;
 mod zones;
 
-pub(super) use id::KindId;
 pub(super) use state::{Said, Store, Touched};
 
 /// Of all objects at once.

@@ -6,11 +6,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::address::Holder;
-use super::id::{KindId, ObjectId};
+use super::id::ObjectId;
 use super::state::{Entry, Made, Step, Store};
-use super::twice::ENROLLED;
 use crate::discovery::Problem;
-use crate::discovery::kinds::{Part, Pod};
+use crate::discovery::kinds::{ENROLLED, KindId, Part, Pod};
 use crate::discovery::objects::{Kind, Object};
 use crate::model::policy::{Action, AuthorizationPolicy, Scope};
 use crate::model::{Enrolment, Labels, Name, NetnsRef, OnAgentDown, PodIps, Workload, WorkloadKey};

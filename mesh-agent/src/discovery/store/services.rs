@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use super::address::Owner;
 use super::claims::{Use, is_usable};
-use super::id::{KindId, ObjectId};
+use super::id::ObjectId;
 use super::state::Store;
 use super::zones::ZONE;
 use crate::discovery::kinds::{
-    Distribution, Endpoint as Given, EndpointPort, EndpointSlice, Part, Pod, PortRef, ServicePort,
-    ServiceSpec,
+    Distribution, Endpoint as Given, EndpointPort, EndpointSlice, KindId, Part, Pod, PortRef,
+    ServicePort, ServiceSpec,
 };
 use crate::discovery::objects::{Kind, Object};
 use crate::discovery::{Code, Problem};

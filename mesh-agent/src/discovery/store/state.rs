@@ -8,12 +8,12 @@ use std::time::Instant;
 use smallvec::SmallVec;
 
 use super::claims::Addresses;
-use super::id::{KindId, ObjectId};
+use super::id::ObjectId;
 use super::twice::{self, Given};
 use super::zones::Zones;
 use crate::discovery::Problem;
 use crate::discovery::intern::Interner;
-use crate::discovery::kinds::{Part, Unknown};
+use crate::discovery::kinds::{KindId, Part, Unknown};
 use crate::discovery::objects::{Kind, Object};
 use crate::discovery::origin::Place;
 use crate::model::policy::{AuthorizationPolicy, MeshSettings};
@@ -153,11 +153,11 @@ impl Store {
 
     /// `None` for what may be any.
     fn id(&mut self, object: &Object) -> Option<ObjectId> {
-        let kind = KindId::of(&object.kind)?;
-        let namespace = match (kind, &object.meta.namespace) {
-            (KindId::Namespace, _) => self.names.name(""),
-            (_, Some(namespace)) => namespace.clone(),
-            (_, None) => self.names.name(object.meta.namespace()),
+        let kind = object.kind.id()?;
+        let namespace = match (kind.about().namespaced, &object.meta.namespace) {
+            (false, _) => self.names.name(""),
+            (true, Some(namespace)) => namespace.clone(),
+            (true, None) => self.names.name(object.meta.namespace()),
         };
         Some(ObjectId {
             kind,

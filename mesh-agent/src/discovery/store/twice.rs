@@ -6,10 +6,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::discovery::Problem;
-use crate::discovery::kinds::{Meta, Part, Pod};
+use crate::discovery::kinds::{Contradiction, Part};
 use crate::discovery::objects::{Kind, Object};
-
-pub(super) const ENROLLED: &str = "mesh-agent.io/enrolled";
 
 /// One version of an object.
 #[derive(Debug)]
@@ -36,7 +34,7 @@ pub(super) struct Resolved {
 /// That of places and documents never matters, but where all else is equal.
 pub(super) fn order(a: &Given, b: &Given) -> Ordering {
     let rank = |given: &Given| {
-        let strict = strictness(&given.object);
+        let strict = given.object.kind.strictness(&given.object.meta);
         (given.away, Reverse(strict), given.nth)
     };
     let (first, second) = (rank(a), rank(b));
@@ -80,82 +78,26 @@ pub(super) fn resolve(given: &[Given]) -> Resolved {
         let message = "the object is given twice; this one is ignored".to_owned();
         let problem = object.problem("metadata.name", message);
         resolved.problems.push(problem);
-        resolved.doubtful |= differs(&first.object, object);
-        resolved.contradict(&first.object, object);
-        match &object.kind {
-            Kind::Pod(pod) => resolved.left_out.extend(&pod.ips),
-            Kind::Service(service) => {
-                resolved.left_out.extend(&service.vips);
-                resolved.left_out.extend(&service.external_ips);
-            }
-            Kind::EndpointSlice(slice) => {
-                let addresses = slice.endpoints.iter().flat_map(|e| &e.addresses);
-                resolved.left_out.extend(addresses);
-            }
-            _ => {}
+        match contradiction(&first.object, object) {
+            Contradiction::None => {}
+            Contradiction::Whole => resolved.doubtful = true,
+            Contradiction::Parts(parts) => resolved.contradicted.extend(parts),
         }
+        resolved.left_out.extend(object.kind.addresses());
     }
     resolved
 }
 
-impl Resolved {
-    /// Which pods are behind a Service is not known by two that differ. Of a pod
-    /// that is said part by part.
-    fn contradict(&mut self, first: &Object, object: &Object) {
-        match (&first.kind, &object.kind) {
-            (Kind::Service(a), Kind::Service(b)) => self.doubtful |= a != b,
-            (Kind::EndpointSlice(a), Kind::EndpointSlice(b)) => {
-                self.doubtful |= a != b || first.meta.labels != object.meta.labels;
-            }
-            (Kind::Pod(a), Kind::Pod(b)) => {
-                let parts = contradicted((&first.meta, a), (&object.meta, b));
-                self.contradicted.extend(parts);
-            }
-            _ => {}
-        }
-    }
+fn contradiction(first: &Object, object: &Object) -> Contradiction {
+    Kind::contradiction((&first.meta, &first.kind), (&object.meta, &object.kind))
 }
 
 /// Of policies.
 fn differs(first: &Object, object: &Object) -> bool {
-    match (&first.kind, &object.kind) {
-        (Kind::Policy(a), Kind::Policy(b)) => a != b,
-        (Kind::Peer(a), Kind::Peer(b)) => a != b,
-        _ => false,
-    }
+    first.kind.is_policy() && contradiction(first, object) != Contradiction::None
 }
 
 /// Why a policy grants nothing: nobody can say which of two is meant.
-pub(super) fn doubt(doubtful: bool) -> Option<String> {
-    doubtful.then(|| "the object is given twice, and differently".to_owned())
-}
-
-/// What says who a pod is, and which policies are about it.
-fn contradicted(a: (&Meta, &Pod), b: (&Meta, &Pod)) -> impl Iterator<Item = Part> {
-    let labels = |meta: &Meta| {
-        let mut labels = meta.labels.clone();
-        // Of this one the stricter holds.
-        labels.make_mut().remove(ENROLLED);
-        labels
-    };
-    let account = |pod: &Pod| match pod.service_account_name.as_deref() {
-        None | Some("") => "default".to_owned(),
-        Some(account) => account.to_owned(),
-    };
-    let is_account = account(a.1) != account(b.1);
-    let is_labels = labels(a.0) != labels(b.0);
-    let parts = [(is_account, Part::Account), (is_labels, Part::Labels)];
-    parts
-        .into_iter()
-        .filter_map(|(is, part)| is.then_some(part))
-}
-
-fn strictness(object: &Object) -> u8 {
-    let label = object.meta.labels.get(ENROLLED);
-    match (&object.kind, label.map(String::as_str)) {
-        (Kind::Pod(_) | Kind::Namespace, None) => 1,
-        (Kind::Pod(_) | Kind::Namespace, Some("false")) => 0,
-        (Kind::Pod(_) | Kind::Namespace, Some(_)) => 2,
-        _ => 0,
-    }
+pub(super) fn doubt(doubtful: bool) -> Option<&'static str> {
+    doubtful.then_some("the object is given twice, and differently")
 }

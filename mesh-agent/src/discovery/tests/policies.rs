@@ -183,3 +183,12 @@ fn a_lost_separator_loses_no_policy() {
         }
     }
 }
+
+#[test]
+fn metadata_that_the_api_writes_to_what_it_deletes_is_known() {
+    let text = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+                metadata: {name: p, namespace: shop, deletionTimestamp: '2026-01-01T00:00:00Z', deletionGracePeriodSeconds: 0}\n\
+                spec: {action: DENY}\n";
+    let (_, problems) = super::super::parse(std::path::Path::new("a.yaml"), text.as_bytes());
+    assert_eq!(problems, []);
+}

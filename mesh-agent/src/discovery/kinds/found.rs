@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::discovery::kinds::Part;
+use super::part::Part;
 use crate::discovery::tree::{Node, View};
 
 /// Unknown fields told of one mapping.
@@ -11,26 +11,26 @@ const MAX_NAMES: usize = 10;
 
 /// What was found while reading one object: path of the field, and what of it.
 #[derive(Debug, Default)]
-pub(super) struct Found {
-    pub(super) mistakes: Vec<(String, String)>,
-    pub(super) advisories: Vec<(String, String)>,
-    pub(super) unread: BTreeSet<Part>,
+pub(in crate::discovery) struct Found {
+    pub(in crate::discovery) mistakes: Vec<(String, String)>,
+    pub(in crate::discovery) advisories: Vec<(String, String)>,
+    pub(in crate::discovery) unread: BTreeSet<Part>,
 }
 
 impl Found {
-    pub(super) fn mistake(&mut self, at: &str, what: impl Into<String>, lost: Part) {
+    pub(in crate::discovery) fn mistake(&mut self, at: &str, what: impl Into<String>, lost: Part) {
         self.mistakes.push((at.to_owned(), what.into()));
         if lost != Part::Nothing {
             self.unread.insert(lost);
         }
     }
 
-    pub(super) fn advise(&mut self, at: &str, what: impl Into<String>) {
+    pub(in crate::discovery) fn advise(&mut self, at: &str, what: impl Into<String>) {
         self.advisories.push((at.to_owned(), what.into()));
     }
 
     /// Fields that v1 does not have are told; they have no effect.
-    pub(super) fn names(&mut self, value: &Node<'_>, at: &str, known: &[&str]) {
+    pub(in crate::discovery) fn names(&mut self, value: &Node<'_>, at: &str, known: &[&str]) {
         let View::Mapping(map) = value.view() else {
             return;
         };
@@ -43,14 +43,14 @@ impl Found {
     }
 
     /// A mapping to index into; anything else reads as an empty one.
-    pub(super) fn is_mapping(&mut self, value: &Node<'_>, at: &str, lost: &[Part]) {
+    pub(in crate::discovery) fn is_mapping(&mut self, value: &Node<'_>, at: &str, lost: &[Part]) {
         if !value.is_mapping() && !value.is_null() {
             self.mistake(at, "expected a mapping", Part::Nothing);
             self.unread.extend(lost);
         }
     }
 
-    pub(super) fn list<'v, 't>(
+    pub(in crate::discovery) fn list<'v, 't>(
         &mut self,
         value: &'v Node<'t>,
         at: &str,
@@ -67,7 +67,12 @@ impl Found {
     }
 
     /// Whole numbers and truth values count as their text.
-    pub(super) fn text(&mut self, value: &Node<'_>, at: &str, lost: Part) -> Option<String> {
+    pub(in crate::discovery) fn text(
+        &mut self,
+        value: &Node<'_>,
+        at: &str,
+        lost: Part,
+    ) -> Option<String> {
         let text = match value.view() {
             View::Null => return None,
             View::Text(text) => Some(text.to_owned()),
@@ -83,7 +88,12 @@ impl Found {
 
     /// What an identity or a selection is made of: as YAML reads it, a number
     /// or a truth value is another text than the one that is written.
-    pub(super) fn name(&mut self, value: &Node<'_>, at: &str, lost: Part) -> Option<String> {
+    pub(in crate::discovery) fn name(
+        &mut self,
+        value: &Node<'_>,
+        at: &str,
+        lost: Part,
+    ) -> Option<String> {
         match value.view() {
             View::Number(_) | View::Bool(_) => {
                 let message = format!("{value} is no text: it needs quotes");
@@ -95,7 +105,7 @@ impl Found {
     }
 
     /// Is it TCP, as where nothing is said?
-    pub(super) fn is_tcp(&mut self, value: &Node<'_>, at: &str, lost: Part) -> bool {
+    pub(in crate::discovery) fn is_tcp(&mut self, value: &Node<'_>, at: &str, lost: Part) -> bool {
         match self.text(value, at, lost).as_deref() {
             None | Some("" | "TCP") => true,
             Some("UDP" | "SCTP") => false,
@@ -107,7 +117,12 @@ impl Found {
     }
 
     /// Also as a text.
-    pub(super) fn flag(&mut self, value: &Node<'_>, at: &str, lost: Part) -> Option<bool> {
+    pub(in crate::discovery) fn flag(
+        &mut self,
+        value: &Node<'_>,
+        at: &str,
+        lost: Part,
+    ) -> Option<bool> {
         match value.view() {
             View::Null => None,
             View::Bool(b) => Some(b),
@@ -121,7 +136,12 @@ impl Found {
     }
 
     /// Also as a text.
-    pub(super) fn port(&mut self, value: &Node<'_>, at: &str, lost: Part) -> Option<u16> {
+    pub(in crate::discovery) fn port(
+        &mut self,
+        value: &Node<'_>,
+        at: &str,
+        lost: Part,
+    ) -> Option<u16> {
         let number = match value.view() {
             View::Null => return None,
             View::Number(n) => n.as_u64().and_then(|n| u16::try_from(n).ok()),
@@ -135,7 +155,12 @@ impl Found {
         port
     }
 
-    pub(super) fn address(&mut self, value: &Node<'_>, at: &str, lost: Part) -> Option<IpAddr> {
+    pub(in crate::discovery) fn address(
+        &mut self,
+        value: &Node<'_>,
+        at: &str,
+        lost: Part,
+    ) -> Option<IpAddr> {
         let text = self.text(value, at, lost).filter(|t| !t.is_empty())?;
         let address = text.parse::<IpAddr>();
         if address.is_err() {
@@ -146,7 +171,7 @@ impl Found {
 
     /// Labels and the like. What has no quotes is taken as it is written: `1.10`
     /// is no number here. Nothing is "".
-    pub(super) fn texts(
+    pub(in crate::discovery) fn texts(
         &mut self,
         value: &Node<'_>,
         at: &str,

@@ -1,16 +1,19 @@
-//! PeerAuthentication.
+//! PeerAuthentication: whether plaintext is taken.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::Deserialize;
 
+use super::about::{About, Policy};
+use super::meta::Meta;
 use super::rules::port;
 use super::scope::scope;
 use crate::discovery::fields::{Mistake, reason, typed, unknown};
-use crate::discovery::kinds::Meta;
 use crate::discovery::tree::{Node, View};
 use crate::model::policy::{PeerAuthentication, PeerMode, Scope};
+use crate::model::{ByNamespace, Snapshot};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -18,7 +21,52 @@ struct Mtls {
     mode: Option<String>,
 }
 
-pub(super) fn peer_authentication(
+impl Policy for PeerAuthentication {
+    const ABOUT: About = About {
+        name: "PeerAuthentication",
+        group: "security.istio.io",
+        versions: &["v1", "v1beta1"],
+        plural: "peerauthentications",
+        namespaced: true,
+        meaning: "whether pods take plaintext: STRICT, PERMISSIVE, DISABLE, also by port",
+    };
+
+    fn read(value: &Node<'_>, meta: &Meta, is_trusted: bool, mistakes: &mut Vec<Mistake>) -> Self {
+        peer_authentication(value, meta, is_trusted, mistakes)
+    }
+
+    fn is_in(spec: &Node<'_>) -> bool {
+        !spec["mtls"].is_null() || !spec["portLevelMtls"].is_null()
+    }
+
+    fn is_spoken_of(text: &str) -> bool {
+        let words = [Self::ABOUT.name, "mtls:", "portLevelMtls:"];
+        words.iter().any(|word| text.contains(word))
+    }
+
+    fn anything(namespace: &str, name: &str, why: &str) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            created: None,
+            scope: Scope::Mesh,
+            mode: None,
+            ports: BTreeMap::new(),
+            broken: Some(why.to_owned()),
+        }
+    }
+
+    /// STRICT.
+    fn restrict(&mut self, why: &str) {
+        self.broken.get_or_insert_with(|| why.to_owned());
+    }
+
+    fn of(snapshot: &mut Snapshot) -> &mut ByNamespace<Arc<Self>> {
+        &mut snapshot.peer_authentications
+    }
+}
+
+fn peer_authentication(
     value: &Node<'_>,
     meta: &Meta,
     trusted: bool,

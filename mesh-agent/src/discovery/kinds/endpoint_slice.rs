@@ -1,13 +1,141 @@
+//! EndpointSlice: which addresses and ports are behind a Service.
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::fields::{CONDITIONS, ENDPOINT, ENDPOINT_PORT, ENDPOINT_SLICE, HINTS};
-use super::read::Found;
-use crate::discovery::kinds::{Endpoint, EndpointPort, EndpointSlice, Part, TargetRef};
+use smallvec::SmallVec;
+
+use super::about::{About, Contradiction, Fact};
+use super::found::Found;
+use super::meta::Meta;
+use super::part::Part;
+use crate::discovery::intern::Interner;
 use crate::discovery::tree::{Node, View};
 use crate::model::{Name, Place, WorkloadKey};
 
-pub(super) fn slice(value: &Node<'_>, found: &mut Found) -> EndpointSlice {
+const ENDPOINT_SLICE: &[&str] = &[
+    "addressType",
+    "apiVersion",
+    "endpoints",
+    "kind",
+    "metadata",
+    "ports",
+];
+
+const ENDPOINT: &[&str] = &[
+    "addresses",
+    "conditions",
+    "deprecatedTopology",
+    "hints",
+    "hostname",
+    "nodeName",
+    "targetRef",
+    "zone",
+];
+
+const CONDITIONS: &[&str] = &["ready", "serving", "terminating"];
+
+const HINTS: &[&str] = &["forNodes", "forZones"];
+
+const ENDPOINT_PORT: &[&str] = &["appProtocol", "name", "port", "protocol"];
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EndpointSlice {
+    pub endpoints: Vec<Endpoint>,
+    /// TCP ports.
+    pub ports: Vec<EndpointPort>,
+}
+
+/// Whose addresses an endpoint has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum TargetRef {
+    /// Nobody is named.
+    #[default]
+    None,
+    Pod(WorkloadKey),
+    /// Somebody is named, and it cannot be understood who.
+    Unknown,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Endpoint {
+    pub addresses: SmallVec<[IpAddr; 1]>,
+    pub ready: bool,
+    pub serving: bool,
+    pub terminating: bool,
+    pub place: Option<Arc<Place>>,
+    pub target: TargetRef,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointPort {
+    pub name: String,
+    pub port: u16,
+}
+
+impl Fact for EndpointSlice {
+    const ABOUT: About = About {
+        name: "EndpointSlice",
+        group: "discovery.k8s.io",
+        versions: &["v1"],
+        plural: "endpointslices",
+        namespaced: true,
+        meaning: "which addresses and TCP ports are behind a Service, which of them are ready, where they are and for whom",
+    };
+
+    fn read(value: &Node<'_>, found: &mut Found) -> Self {
+        slice(value, found)
+    }
+
+    fn fill(&mut self, before: &Self, _part: Part) -> bool {
+        self.fill_all(before);
+        true
+    }
+
+    fn share(&mut self, names: &mut Interner) {
+        for endpoint in &mut self.endpoints {
+            endpoint
+                .place
+                .iter_mut()
+                .for_each(|place| names.share_place(place));
+            if let TargetRef::Pod(key) = &mut endpoint.target {
+                names.share(&mut key.namespace);
+                names.share(&mut key.name);
+            }
+        }
+        self.endpoints.shrink_to_fit();
+    }
+
+    fn addresses(&self) -> Vec<IpAddr> {
+        let all = self.endpoints.iter().flat_map(|e| &e.addresses);
+        all.copied().collect()
+    }
+
+    fn contradiction(one: (&Meta, &Self), other: (&Meta, &Self)) -> Contradiction {
+        match one.1 == other.1 && one.0.labels == other.0.labels {
+            true => Contradiction::None,
+            false => Contradiction::Whole,
+        }
+    }
+}
+
+impl EndpointSlice {
+    /// Endpoints that cannot be understood now, as `before` gave them.
+    fn fill_all(&mut self, before: &Self) {
+        let is_known = |ip: &IpAddr| self.endpoints.iter().any(|e| e.addresses.contains(ip));
+        let lost = before
+            .endpoints
+            .iter()
+            .filter(|e| !e.addresses.iter().any(is_known));
+        let lost: Vec<Endpoint> = lost.cloned().collect();
+        self.endpoints.extend(lost);
+        if self.ports.is_empty() {
+            self.ports.clone_from(&before.ports);
+        }
+    }
+}
+
+fn slice(value: &Node<'_>, found: &mut Found) -> EndpointSlice {
     found.names(value, "", ENDPOINT_SLICE);
     let kind = found.text(&value["addressType"], "addressType", Part::Endpoints);
     let mut slice = EndpointSlice::default();
@@ -165,18 +293,22 @@ fn port(value: &Node<'_>, at: &str, found: &mut Found) -> Option<EndpointPort> {
     is_tcp.then_some(port)
 }
 
-impl EndpointSlice {
-    /// Endpoints that cannot be understood now, as `before` gave them.
-    pub(super) fn fill(&mut self, before: &Self) {
-        let is_known = |ip: &IpAddr| self.endpoints.iter().any(|e| e.addresses.contains(ip));
-        let lost = before
-            .endpoints
-            .iter()
-            .filter(|e| !e.addresses.iter().any(is_known));
-        let lost: Vec<Endpoint> = lost.cloned().collect();
-        self.endpoints.extend(lost);
-        if self.ports.is_empty() {
-            self.ports.clone_from(&before.ports);
-        }
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::discovery::v1::{
+        Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice,
+    };
+
+    use super::super::api::{fields, is_of_the_api};
+    use super::{EndpointSlice as Kind, Fact as _};
+
+    #[test]
+    fn the_fields_are_those_of_the_api() {
+        is_of_the_api::<EndpointSlice>(&Kind::ABOUT);
+        assert_eq!(super::ENDPOINT_SLICE, fields::<EndpointSlice>());
+        assert_eq!(super::ENDPOINT, fields::<Endpoint>());
+        assert_eq!(super::CONDITIONS, fields::<EndpointConditions>());
+        assert_eq!(super::HINTS, fields::<EndpointHints>());
+        assert_eq!(super::ENDPOINT_PORT, fields::<EndpointPort>());
     }
 }

@@ -1,15 +1,152 @@
+//! Service: names and addresses for pods.
+
+use std::net::IpAddr;
 use std::time::Duration;
 
-use super::fields::{SERVICE, SERVICE_PORT, SERVICE_SPEC};
-use super::read::Found;
-use crate::discovery::kinds::{Distribution, Part, PortRef, ServicePort, ServiceSpec};
+use super::about::{About, Contradiction, Fact};
+use super::found::Found;
+use super::meta::Meta;
+use super::part::Part;
+use crate::discovery::intern::Interner;
 use crate::discovery::tree::{Node, View};
+use crate::model::Labels;
 
 /// As Kubernetes has it: three hours, and a day at most.
 const AFFINITY: u64 = 10_800;
 const MAX_AFFINITY: u64 = 86_400;
 
-pub(super) fn service(value: &Node<'_>, found: &mut Found) -> ServiceSpec {
+const SERVICE: &[&str] = &["apiVersion", "kind", "metadata", "spec", "status"];
+
+const SERVICE_SPEC: &[&str] = &[
+    "allocateLoadBalancerNodePorts",
+    "clusterIP",
+    "clusterIPs",
+    "externalIPs",
+    "externalName",
+    "externalTrafficPolicy",
+    "healthCheckNodePort",
+    "internalTrafficPolicy",
+    "ipFamilies",
+    "ipFamilyPolicy",
+    "loadBalancerClass",
+    "loadBalancerIP",
+    "loadBalancerSourceRanges",
+    "ports",
+    "publishNotReadyAddresses",
+    "selector",
+    "sessionAffinity",
+    "sessionAffinityConfig",
+    "trafficDistribution",
+    "type",
+];
+
+const SERVICE_PORT: &[&str] = &[
+    "appProtocol",
+    "name",
+    "nodePort",
+    "port",
+    "protocol",
+    "targetPort",
+];
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceSpec {
+    pub is_external_name: bool,
+    /// Empty for a headless service.
+    pub vips: Vec<IpAddr>,
+    /// `externalIPs` and addresses of load balancers: the Service's for its own
+    /// ports alone.
+    pub external_ips: Vec<IpAddr>,
+    /// TCP ports.
+    pub ports: Vec<ServicePort>,
+    pub selector: Labels,
+    pub publish_not_ready: bool,
+    /// `internalTrafficPolicy: Local`.
+    pub is_local: bool,
+    /// `sessionAffinity: ClientIP`: for how long.
+    pub affinity: Option<Duration>,
+    pub distribution: Distribution,
+}
+
+/// `trafficDistribution`: what hints endpoints are given where nobody writes
+/// slices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Distribution {
+    #[default]
+    All,
+    SameZone,
+    SameNode,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PortRef {
+    Number(u16),
+    Name(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePort {
+    pub name: String,
+    pub port: u16,
+    pub target_port: Option<PortRef>,
+    pub app_protocol: Option<String>,
+}
+
+impl Fact for ServiceSpec {
+    const ABOUT: About = About {
+        name: "Service",
+        group: "",
+        versions: &["v1"],
+        plural: "services",
+        namespaced: true,
+        meaning: "virtual and external addresses, TCP ports, selector, which endpoints a client gets",
+    };
+
+    fn read(value: &Node<'_>, found: &mut Found) -> Self {
+        service(value, found)
+    }
+
+    fn fill(&mut self, before: &Self, part: Part) -> bool {
+        self.fill_part(before, part);
+        true
+    }
+
+    fn share(&mut self, names: &mut Interner) {
+        names.share_labels(&mut self.selector);
+    }
+
+    fn addresses(&self) -> Vec<IpAddr> {
+        let all = self.vips.iter().chain(&self.external_ips);
+        all.copied().collect()
+    }
+
+    /// Which pods are behind it is not known by two that differ.
+    fn contradiction(one: (&Meta, &Self), other: (&Meta, &Self)) -> Contradiction {
+        match one.1 == other.1 {
+            true => Contradiction::None,
+            false => Contradiction::Whole,
+        }
+    }
+}
+
+impl ServiceSpec {
+    /// What cannot be understood of one part, as `before` said it.
+    fn fill_part(&mut self, before: &Self, part: Part) {
+        match part {
+            Part::Addresses => {
+                let more = before.vips.iter().filter(|ip| !self.vips.contains(ip));
+                let more: Vec<_> = more.copied().collect();
+                self.vips.extend(more);
+                self.external_ips.extend(&before.external_ips);
+            }
+            Part::Ports => self.ports.clone_from(&before.ports),
+            Part::Selector => self.selector.clone_from(&before.selector),
+            _ => {}
+        }
+    }
+}
+
+fn service(value: &Node<'_>, found: &mut Found) -> ServiceSpec {
     found.names(value, "", SERVICE);
     let spec = &value["spec"];
     found.is_mapping(
@@ -174,19 +311,18 @@ fn target(value: &Node<'_>, at: &str, found: &mut Found) -> Option<Option<PortRe
     }
 }
 
-impl ServiceSpec {
-    /// What cannot be understood of one part, as `before` said it.
-    pub(super) fn fill(&mut self, before: &Self, part: Part) {
-        match part {
-            Part::Addresses => {
-                let more = before.vips.iter().filter(|ip| !self.vips.contains(ip));
-                let more: Vec<_> = more.copied().collect();
-                self.vips.extend(more);
-                self.external_ips.extend(&before.external_ips);
-            }
-            Part::Ports => self.ports.clone_from(&before.ports),
-            Part::Selector => self.selector.clone_from(&before.selector),
-            _ => {}
-        }
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
+
+    use super::super::api::{fields, is_of_the_api};
+    use super::{Fact as _, ServiceSpec as Kind};
+
+    #[test]
+    fn the_fields_are_those_of_the_api() {
+        is_of_the_api::<Service>(&Kind::ABOUT);
+        assert_eq!(super::SERVICE, fields::<Service>());
+        assert_eq!(super::SERVICE_SPEC, fields::<ServiceSpec>());
+        assert_eq!(super::SERVICE_PORT, fields::<ServicePort>());
     }
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::meta::Meta;
 use crate::discovery::fields::{Mistake, typed};
-use crate::discovery::kinds::Meta;
 use crate::discovery::tree::Node;
 use crate::model::ServiceKey;
 use crate::model::policy::Scope;

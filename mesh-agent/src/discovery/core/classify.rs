@@ -1,14 +1,11 @@
 //! Which kinds are ours, which are somebody else's, and which are misspelt.
 
+use crate::discovery::kinds::KindId;
 use crate::discovery::tree::Node;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::discovery) enum Class {
-    Namespace,
-    ServiceAccount,
-    Service,
-    EndpointSlice,
-    Pod,
+    Served(KindId),
     /// Of no meaning for the mesh: passed over and counted.
     Foreign,
     /// Of one of our groups, and not served (yet); the reason.
@@ -17,16 +14,6 @@ pub(in crate::discovery) enum Class {
     Wrong(String),
 }
 
-const SERVED: &str = "served are Namespace, ServiceAccount, Service, Pod (v1), EndpointSlice (discovery.k8s.io/v1), AuthorizationPolicy and PeerAuthentication (security.istio.io/v1)";
-const OURS: [&str; 7] = [
-    "Namespace",
-    "ServiceAccount",
-    "Service",
-    "EndpointSlice",
-    "Pod",
-    "AuthorizationPolicy",
-    "PeerAuthentication",
-];
 /// The other kinds of the API's core.
 const CORE: [&str; 14] = [
     "Binding",
@@ -44,26 +31,55 @@ const CORE: [&str; 14] = [
     "ResourceQuota",
     "Secret",
 ];
-/// Groups of which every kind is ours to understand.
-const GROUPS: [&str; 3] = ["discovery.k8s.io", "security.istio.io", "mesh-agent.io"];
+/// Kinds of our groups that are known, and not served (yet).
+const UNSERVED: [(&str, &str); 3] = [
+    ("security.istio.io/v1", "RequestAuthentication"),
+    ("security.istio.io/v1beta1", "RequestAuthentication"),
+    ("mesh-agent.io/v1alpha1", "TrafficPolicy"),
+];
+/// Beside those of the kinds that are served.
+const OWN_GROUP: &str = "mesh-agent.io";
 
 pub(in crate::discovery) fn classify(value: &Node<'_>) -> Class {
     let api = value["apiVersion"].as_text().unwrap_or_default();
     let kind = value["kind"].as_text().unwrap_or_default();
-    match (api, kind) {
-        ("v1", "Namespace") => Class::Namespace,
-        ("v1", "ServiceAccount") => Class::ServiceAccount,
-        ("v1", "Service") => Class::Service,
-        ("v1", "Pod") => Class::Pod,
-        ("discovery.k8s.io/v1", "EndpointSlice") => Class::EndpointSlice,
-        ("v1", kind) if CORE.contains(&kind) => Class::Foreign,
-        (api, kind) if is_foreign(api, kind) => Class::Foreign,
-        ("security.istio.io/v1" | "security.istio.io/v1beta1", "RequestAuthentication")
-        | ("mesh-agent.io/v1alpha1", "TrafficPolicy") => {
+    let mut all = KindId::ALL.iter();
+    let served = all.find(|id| id.about().name == kind && id.about().is_served_as(api));
+    match served {
+        Some(id) => Class::Served(*id),
+        None if api == "v1" && CORE.contains(&kind) => Class::Foreign,
+        None if is_foreign(api, kind) => Class::Foreign,
+        None if UNSERVED.contains(&(api, kind)) => {
             Class::Unserved(format!("{kind} is not served: it has no effect"))
         }
-        _ => Class::Wrong(format!("kind {kind:?} of {api:?} is not served; {SERVED}")),
+        None => Class::Wrong(format!(
+            "kind {kind:?} of {api:?} is not served; {}",
+            served_are()
+        )),
     }
+}
+
+/// All of them, each version once.
+fn served_are() -> String {
+    let mut by_version: Vec<(String, Vec<&str>)> = Vec::new();
+    for about in KindId::ALL.iter().map(|id| id.about()) {
+        for version in about.api_versions().take(1) {
+            match by_version.iter_mut().find(|(known, _)| *known == version) {
+                Some((_, names)) => names.push(about.name),
+                None => by_version.push((version, vec![about.name])),
+            }
+        }
+    }
+    let of_version =
+        |(version, names): (String, Vec<&str>)| format!("{} ({version})", names.join(", "));
+    let all: Vec<String> = by_version.into_iter().map(of_version).collect();
+    format!("served are {}", all.join(", "))
+}
+
+/// Groups of which every kind is ours to understand.
+fn groups() -> impl Iterator<Item = &'static str> {
+    let served = KindId::ALL.iter().map(|id| id.about().group);
+    served.filter(|group| !group.is_empty()).chain([OWN_GROUP])
 }
 
 /// A whole name of a kind, in a group that is neither ours nor nearly so.
@@ -83,8 +99,11 @@ fn is_foreign(api: &str, kind: &str) -> bool {
         && kind.bytes().all(|b| b.is_ascii_alphanumeric());
     // Others may have a Service of their own, Kubernetes' other groups do not.
     let is_builtin = !group.contains('.') || group.ends_with(".k8s.io");
-    let sounds_ours = is_builtin && OURS.iter().any(|own| near(own, kind, 0));
-    let group_is_near = GROUPS.iter().any(|own| near(own, group, 2));
+    let sounds_ours = is_builtin
+        && KindId::ALL
+            .iter()
+            .any(|own| near(own.about().name, kind, 0));
+    let group_is_near = groups().any(|own| near(own, group, 2));
     is_name(group) && is_version && is_kind && !sounds_ours && !group_is_near
 }
 

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net};
 use serde::Deserialize;
 
+use super::meta::Meta;
 use crate::discovery::fields::{Mistake, typed};
-use crate::discovery::kinds::Meta;
 use crate::discovery::tree::Node;
 use crate::model::TrustDomain;
 use crate::model::policy::{Condition, Match, Operation, Pattern, Rule, ServiceAccount, Source};

@@ -1,0 +1,289 @@
+//! The table of kinds: what is served of the configuration, one entry a kind.
+//!
+//! An entry is a kind's own file: what the API calls it, how it is read, what
+//! two versions of it come to, where the snapshot has it. All that is asked of
+//! any kind (which are served, how it is told in messages and documentation)
+//! follows from this table.
+
+mod about;
+#[cfg(test)]
+mod api;
+mod authorization_policy;
+mod endpoint_slice;
+mod found;
+mod meta;
+mod namespace;
+mod part;
+mod peer_authentication;
+mod pod;
+mod rules;
+mod scope;
+mod service;
+mod service_account;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::fields::Mistake;
+use super::intern::Interner;
+use super::tree::Node;
+use crate::model::policy::{AuthorizationPolicy, PeerAuthentication};
+use crate::model::{ByNamespace, Name, Snapshot};
+pub(crate) use about::About;
+pub(super) use about::Contradiction;
+use about::{Fact, Policy};
+pub(super) use endpoint_slice::{Endpoint, EndpointPort, EndpointSlice, TargetRef};
+pub(super) use found::Found;
+pub(super) use meta::{ENROLLED, Meta, OBJECT_META};
+use namespace::Namespace;
+pub(super) use part::{Part, Unknown};
+pub(super) use pod::Pod;
+pub(super) use service::{Distribution, PortRef, ServicePort, ServiceSpec};
+use service_account::ServiceAccount;
+
+/// Variant, which is the kind's name, and the type that is made of it.
+macro_rules! kinds {
+    (
+        facts { $($fact:ident($fact_type:ty),)* }
+        policies { $($policy:ident($policy_type:ty),)* }
+    ) => {
+        /// In the order in which objects are made sense of.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub(crate) enum KindId {
+            $($fact,)*
+            $($policy,)*
+        }
+
+        /// One that says what there is.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(super) enum FactId {
+            $($fact,)*
+        }
+
+        /// What an object says, by its kind.
+        #[derive(Clone, Debug)]
+        pub enum Kind {
+            $($fact(Box<$fact_type>),)*
+            $($policy(Box<$policy_type>),)*
+            /// Something that may be any of these.
+            Unknown(Box<Unknown>),
+        }
+
+        impl KindId {
+            pub(crate) const ALL: &[Self] = &[$(Self::$fact,)* $(Self::$policy,)*];
+
+            pub(crate) fn about(self) -> &'static About {
+                match self {
+                    $(Self::$fact => &<$fact_type as Fact>::ABOUT,)*
+                    $(Self::$policy => &<$policy_type as Policy>::ABOUT,)*
+                }
+            }
+
+            /// `None` for a policy.
+            pub(super) fn as_fact(self) -> Option<FactId> {
+                match self {
+                    $(Self::$fact => Some(FactId::$fact),)*
+                    $(Self::$policy => None,)*
+                }
+            }
+
+            /// `None` for a policy.
+            pub(super) fn read_fact(self, value: &Node<'_>, found: &mut Found) -> Option<Kind> {
+                match self {
+                    $(Self::$fact => {
+                        Some(Kind::$fact(Box::new(<$fact_type as Fact>::read(value, found))))
+                    })*
+                    $(Self::$policy => None,)*
+                }
+            }
+
+            /// `None` for a fact. Metadata that are not trusted may be anybody's.
+            pub(super) fn read_policy(
+                self,
+                value: &Node<'_>,
+                (meta, is_trusted): (&Meta, bool),
+                mistakes: &mut Vec<Mistake>,
+            ) -> Option<Kind> {
+                match self {
+                    $(Self::$fact => None,)*
+                    $(Self::$policy => {
+                        let policy = <$policy_type as Policy>::read(value, meta, is_trusted, mistakes);
+                        Some(Kind::$policy(Box::new(policy)))
+                    })*
+                }
+            }
+
+            /// Has the spec fields that only this policy has?
+            pub(super) fn is_in(self, spec: &Node<'_>) -> bool {
+                match self {
+                    $(Self::$fact => false,)*
+                    $(Self::$policy => <$policy_type as Policy>::is_in(spec),)*
+                }
+            }
+
+            /// Does a text that is no document speak of this policy?
+            pub(super) fn is_spoken_of(self, text: &str) -> bool {
+                match self {
+                    $(Self::$fact => false,)*
+                    $(Self::$policy => <$policy_type as Policy>::is_spoken_of(text),)*
+                }
+            }
+
+            /// Stands for whatever there may be of this policy.
+            pub(super) fn anything(self, namespace: &str, name: &str, why: &str) -> Option<Kind> {
+                match self {
+                    $(Self::$fact => None,)*
+                    $(Self::$policy => {
+                        let policy = <$policy_type as Policy>::anything(namespace, name, why);
+                        Some(Kind::$policy(Box::new(policy)))
+                    })*
+                }
+            }
+
+            /// Makes `policies` those of the namespace; were there others?
+            pub(super) fn publish(
+                self,
+                snapshot: &mut Snapshot,
+                namespace: &Name,
+                policies: Vec<Kind>,
+            ) -> bool {
+                match self {
+                    $(Self::$fact => false,)*
+                    $(Self::$policy => {
+                        let of_kind = policies.into_iter().filter_map(|kind| match kind {
+                            Kind::$policy(policy) => Some(*policy),
+                            _ => None,
+                        });
+                        let all = <$policy_type as Policy>::of(snapshot);
+                        put(all, namespace, of_kind.map(Arc::new).collect())
+                    })*
+                }
+            }
+        }
+
+        impl Kind {
+            /// `None` for what may be any.
+            pub(super) fn id(&self) -> Option<KindId> {
+                Some(match self {
+                    $(Self::$fact(_) => KindId::$fact,)*
+                    $(Self::$policy(_) => KindId::$policy,)*
+                    Self::Unknown(_) => return None,
+                })
+            }
+
+            /// False where it has no such part, or is a policy.
+            pub(super) fn fill(&mut self, before: &Self, part: Part) -> bool {
+                match (self, before) {
+                    $((Self::$fact(now), Self::$fact(before)) => now.fill(before, part),)*
+                    _ => false,
+                }
+            }
+
+            pub(super) fn share(&mut self, names: &mut Interner) {
+                match self {
+                    $(Self::$fact(fact) => fact.share(names),)*
+                    $(Self::$policy(_) => {})*
+                    Self::Unknown(_) => {}
+                }
+            }
+
+            pub(super) fn strictness(&self, meta: &Meta) -> u8 {
+                match self {
+                    $(Self::$fact(_) => <$fact_type as Fact>::strictness(meta),)*
+                    $(Self::$policy(_) => 0,)*
+                    Self::Unknown(_) => 0,
+                }
+            }
+
+            /// Addresses that are nobody else's, also where this version does not
+            /// count.
+            pub(super) fn addresses(&self) -> Vec<IpAddr> {
+                match self {
+                    $(Self::$fact(fact) => fact.addresses(),)*
+                    $(Self::$policy(_) => Vec::new(),)*
+                    Self::Unknown(_) => Vec::new(),
+                }
+            }
+
+            /// Of two versions of one object.
+            pub(super) fn contradiction(
+                one: (&Meta, &Self),
+                other: (&Meta, &Self),
+            ) -> Contradiction {
+                match (one.1, other.1) {
+                    $((Self::$fact(a), Self::$fact(b)) => {
+                        <$fact_type as Fact>::contradiction((one.0, a), (other.0, b))
+                    })*
+                    $((Self::$policy(a), Self::$policy(b)) if a == b => Contradiction::None,)*
+                    _ => Contradiction::Whole,
+                }
+            }
+
+            /// Of a policy: what stays where nobody can say that it is meant.
+            pub(super) fn restrict(&mut self, why: &str) {
+                match self {
+                    $(Self::$fact(_) => {})*
+                    $(Self::$policy(policy) => policy.restrict(why),)*
+                    Self::Unknown(_) => {}
+                }
+            }
+
+            /// A policy that is to hold instead of `now`, which has a mistake.
+            pub(super) fn is_better_than(&self, now: &Self) -> bool {
+                match (self, now) {
+                    $((Self::$policy(before), Self::$policy(now)) => before.is_better_than(now),)*
+                    _ => false,
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    facts {
+        Namespace(Namespace),
+        ServiceAccount(ServiceAccount),
+        Pod(Pod),
+        EndpointSlice(EndpointSlice),
+        Service(ServiceSpec),
+    }
+    policies {
+        AuthorizationPolicy(AuthorizationPolicy),
+        PeerAuthentication(PeerAuthentication),
+    }
+}
+
+impl KindId {
+    pub(super) fn is_policy(self) -> bool {
+        self.as_fact().is_none()
+    }
+
+    pub(super) fn policies() -> impl Iterator<Item = Self> {
+        Self::ALL.iter().copied().filter(|kind| kind.is_policy())
+    }
+}
+
+impl Kind {
+    pub(super) fn is_policy(&self) -> bool {
+        self.id().is_some_and(KindId::is_policy)
+    }
+}
+
+/// What is as it was, stays the very same. Is anything not?
+fn put<P: PartialEq>(
+    all: &mut ByNamespace<Arc<P>>,
+    namespace: &Name,
+    mut policies: Vec<Arc<P>>,
+) -> bool {
+    let before = all.of(namespace);
+    for policy in &mut policies {
+        if let Some(same) = before.iter().find(|same| *same == policy) {
+            policy.clone_from(same);
+        }
+    }
+    let is_changed = policies != before;
+    if is_changed {
+        all.set(namespace.clone(), policies);
+    }
+    is_changed
+}

@@ -19,6 +19,7 @@ mod route;
 // L2
 #[expect(unreachable_pub, reason = "pub is still the default there")]
 mod capture;
+mod cluster;
 #[expect(unreachable_pub, reason = "pub is still the default there")]
 mod discovery;
 #[expect(unreachable_pub, reason = "pub is still the default there")]

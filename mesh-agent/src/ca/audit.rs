@@ -10,15 +10,11 @@ use serde::Serialize;
 
 use super::errors::{Error, Refusal};
 use super::limit::Limit;
-use super::state::{AUDIT, Issued, REFUSED};
-use super::store::Store;
+use super::records::Issued;
+use super::store::{Log, Store};
 use super::token::{Caller, Denied};
 use super::units::{seconds, time};
 
-const MAX_BYTES: u64 = 64 * 1024 * 1024;
-/// Former parts that are kept.
-const AUDIT_PARTS: u32 = 8;
-const REFUSED_PARTS: u32 = 1;
 /// Refusals per second that are written down; more are only counted.
 const WRITTEN: u32 = 20;
 
@@ -42,10 +38,18 @@ struct Command<'a> {
     what: &'a str,
 }
 
-/// A command that changes the state; the state's lock is held.
-pub(super) fn command(store: &Store, event: &str, what: &str) -> Result<(), Error> {
+/// A command that changes the state.
+pub(super) fn command(store: &dyn Store, event: &str, what: &str) -> Result<(), Error> {
     let time = time(seconds(SystemTime::now()));
-    store.append(AUDIT, &Command { time, event, what })
+    write(store, Log::Audit, &Command { time, event, what })
+}
+
+fn write(store: &dyn Store, log: Log, line: &impl Serialize) -> Result<(), Error> {
+    let line = serde_json::to_vec(line).map_err(|error| Error::Broken {
+        path: store.path("the log's line"),
+        error,
+    })?;
+    store.write_down(log, &line)
 }
 
 /// Who was refused, as far as that is known.
@@ -80,8 +84,6 @@ pub(super) struct Trail {
     started: Instant,
     /// Which refusals are written, and how many were not since the last one.
     refusals: Mutex<(Limit, u64)>,
-    /// One at a time: the file is begun anew when it is too large.
-    writing: Mutex<()>,
 }
 
 impl Default for Trail {
@@ -89,7 +91,6 @@ impl Default for Trail {
         Self {
             started: Instant::now(),
             refusals: Mutex::new((Limit::new(WRITTEN, WRITTEN), 0)),
-            writing: Mutex::default(),
         }
     }
 }
@@ -97,7 +98,7 @@ impl Default for Trail {
 impl Trail {
     pub(super) fn issued(
         &self,
-        store: &Store,
+        store: &dyn Store,
         caller: &Caller,
         peer: &str,
         issued: &Issued,
@@ -113,14 +114,12 @@ impl Trail {
             reason: String::new(),
             peer,
         };
-        let _writing = self.writing.lock();
-        store.rotate_log(AUDIT, MAX_BYTES, AUDIT_PARTS)?;
-        store.append(AUDIT, &line)
+        write(store, Log::Audit, &line)
     }
 
     pub(super) fn refused(
         &self,
-        store: &Store,
+        store: &dyn Store,
         who: Who<'_>,
         identity: &str,
         refusal: Refusal,
@@ -147,11 +146,7 @@ impl Trail {
             },
             peer,
         };
-        let _writing = self.writing.lock();
-        let written = store
-            .rotate_log(REFUSED, MAX_BYTES, REFUSED_PARTS)
-            .and_then(|()| store.append(REFUSED, &line));
-        if let Err(error) = written {
+        if let Err(error) = write(store, Log::Refused, &line) {
             tracing::error!(%error, "cannot write down a refusal");
         }
     }

@@ -15,7 +15,7 @@ use x509_parser::prelude::FromDer as _;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::errors::Error;
-use super::store::check_private;
+use super::files::check_private;
 use super::units::{hex, seconds};
 use crate::model::{SpiffeId, TrustDomain};
 

@@ -32,6 +32,12 @@ pub enum Error {
         failed: String,
         remedy: &'static str,
     },
+    #[error("the cluster: {0}")]
+    Cluster(String),
+    #[error("the state is changed by others again and again: try again")]
+    Busy,
+    #[error("the API server has not been seen for {0} minutes: the state may be another one now")]
+    Stale(u64),
     #[error("an authority runs on {0} already")]
     Running(PathBuf),
     #[error("{0} has no authority yet: start `mesh-agent ca run` once")]
@@ -85,6 +91,14 @@ pub enum Refusal {
     ExpiredToken,
     RevokedToken,
     OtherNode,
+    /// The token is not for this authority.
+    Audience,
+    /// Of no agent.
+    Account,
+    NoNodeClaim,
+    NoSuchPod,
+    /// Nobody can say now.
+    Unreviewed,
     RateLimit,
     Csr,
     CsrSignature,
@@ -99,12 +113,17 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 21] = [
         Self::NoToken,
         Self::UnknownToken,
         Self::ExpiredToken,
         Self::RevokedToken,
         Self::OtherNode,
+        Self::Audience,
+        Self::Account,
+        Self::NoNodeClaim,
+        Self::NoSuchPod,
+        Self::Unreviewed,
         Self::RateLimit,
         Self::Csr,
         Self::CsrSignature,
@@ -127,6 +146,11 @@ impl Refusal {
             Self::ExpiredToken => "expired_token",
             Self::RevokedToken => "revoked_token",
             Self::OtherNode => "other_node",
+            Self::Audience => "token_audience",
+            Self::Account => "account_not_allowed",
+            Self::NoNodeClaim => "no_node_claim",
+            Self::NoSuchPod => "no_such_pod",
+            Self::Unreviewed => "review_unavailable",
             Self::RateLimit => "rate_limit",
             Self::Csr => "bad_csr",
             Self::CsrSignature => "csr_signature",

@@ -67,12 +67,20 @@ impl Handle {
         if let Some(what) = self.ca.metrics.unpublished() {
             troubles.push(Trouble {
                 subject: "publishing",
-                what: format!(
-                    "its own certificate and the revocation lists cannot be made anew: {what}"
-                ),
-                effect: "agents are served with the certificate that there is, until it ends"
+                what: format!("the revocation lists cannot be made anew: {what}"),
+                effect: "agents tell that their lists are overdue, a week after the last ones"
                     .to_owned(),
-                remedy: "mend what the message names; the next connection tries again".to_owned(),
+                remedy: "mend what the message names; it is tried again by itself".to_owned(),
+                blocks: false,
+            });
+        }
+        if let Some(what) = self.ca.metrics.unrooted() {
+            troubles.push(Trouble {
+                subject: "roots",
+                what: format!("the ConfigMap with the roots cannot be written: {what}"),
+                effect: "agents that start do not know this authority, or a root that is new"
+                    .to_owned(),
+                remedy: "mend what the message names; it is tried again by itself".to_owned(),
                 blocks: false,
             });
         }

@@ -34,6 +34,8 @@ pub(super) struct Metrics {
     failure: Mutex<Option<String>>,
     /// Why its own certificate and the revocation lists are not made anew.
     unpublished: Mutex<Option<String>>,
+    /// Why the ConfigMap with the roots is not what it should be.
+    unrooted: Mutex<Option<String>>,
 }
 
 impl Default for Metrics {
@@ -51,6 +53,7 @@ impl Default for Metrics {
             duration: Histogram::new(exponential_buckets(0.000_5, 2.0, 14)),
             failure: Mutex::default(),
             unpublished: Mutex::default(),
+            unrooted: Mutex::default(),
         }
     }
 }
@@ -75,6 +78,14 @@ impl Metrics {
 
     pub(super) fn failure(&self) -> Option<String> {
         self.failure.lock().clone()
+    }
+
+    pub(super) fn rooted(&self, error: Option<String>) {
+        *self.unrooted.lock() = error;
+    }
+
+    pub(super) fn unrooted(&self) -> Option<String> {
+        self.unrooted.lock().clone()
     }
 
     pub(super) fn published(&self, error: Option<&Error>) {

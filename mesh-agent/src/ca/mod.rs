@@ -14,13 +14,18 @@
 mod audit;
 mod authority;
 mod book;
+mod calls;
+mod cluster;
 mod csr;
 mod errors;
+mod files;
 mod handle;
 mod limit;
 mod metrics;
 mod ops;
+mod place;
 mod publish;
+mod records;
 mod seats;
 mod server;
 mod show;
@@ -33,6 +38,7 @@ mod token;
 mod tokens;
 mod units;
 
+pub use cluster::{Account, Cluster, NotAnAccount, STALE, in_cluster};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use csr::fuzz as fuzz_request;
 pub use errors::Error;
@@ -40,6 +46,7 @@ pub use errors::Error;
 pub(crate) use errors::Refusal;
 pub use handle::{Handle, Trouble};
 pub use ops::{Step, create_token, list_tokens, revoke, revoke_token, rotate};
+pub use place::Place;
 pub use server::run;
 pub use show::{Shown, show};
 pub use signer::Config;

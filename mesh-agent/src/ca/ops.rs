@@ -6,12 +6,11 @@ use std::time::{Duration, SystemTime};
 use super::audit::command as audit;
 use super::authority::{Record, import, unhex};
 use super::errors::Error;
+use super::place::Place;
 use super::publish::publish;
-use super::state::{
-    AUTHORITY, AuthorityFile, CRL, ISSUED, Issued, REVOKED, Revoked, RevokedFile, TOKENS,
-    TokensFile, authority_file,
-};
-use super::store::Store;
+use super::records::{AUTHORITY, CRL, REVOKED, Revoked, RevokedFile, TOKENS};
+use super::state::{AuthorityFile, TokensFile, authority_file, next};
+use super::store::{Documents, Live, Store};
 use super::token::{Allowed, Token};
 use super::units::{seconds, time};
 use crate::model::TrustDomain;
@@ -42,25 +41,34 @@ pub struct NewToken {
 }
 
 pub fn create_token(
-    dir: &Path,
+    place: impl Into<Place>,
     node: &str,
     allowed: Vec<Allowed>,
     lifetime: Duration,
 ) -> Result<NewToken, Error> {
-    let store = Store::known(dir)?;
-    let _lock = store.lock()?;
+    let store = place.into().known()?;
     let now = seconds(SystemTime::now());
-    let mut file = store.read::<TokensFile>(TOKENS)?.unwrap_or_default();
-    forget(&mut file.tokens, now);
-    if file.tokens.len() >= MAX_TOKENS {
+    let mut tokens = tokens_of(&store.read()?)?;
+    forget(&mut tokens, now);
+    if tokens.len() >= MAX_TOKENS {
         return Err(Error::TooManyTokens);
     }
     let (token, text) = Token::new(node.to_owned(), allowed, now, lifetime.as_secs());
     let id = token.id.clone();
-    audit(&store, "token_created", &id)?;
-    file.tokens.push(token);
-    store.write(TOKENS, &file)?;
+    // Before it is: none is made that the trail does not know.
+    audit(&*store, "token_created", &id)?;
+    store.change(&mut |documents| {
+        let mut tokens = tokens_of(documents)?;
+        forget(&mut tokens, now);
+        tokens.push(token.clone());
+        documents.put(TOKENS, &TokensFile { tokens })
+    })?;
     Ok(NewToken { id, text })
+}
+
+fn tokens_of(documents: &Documents) -> Result<Vec<Token>, Error> {
+    let file = documents.get::<TokensFile>(TOKENS)?;
+    Ok(file.unwrap_or_default().tokens)
 }
 
 /// Expired ones are known for a while, so that who shows one is told so; they
@@ -72,20 +80,20 @@ fn forget(tokens: &mut Vec<Token>, now: u64) {
     }
 }
 
-pub fn list_tokens(dir: &Path) -> Result<Vec<Token>, Error> {
-    let file = Store::known(dir)?.read::<TokensFile>(TOKENS)?;
-    Ok(file.unwrap_or_default().tokens)
+pub fn list_tokens(place: impl Into<Place>) -> Result<Vec<Token>, Error> {
+    tokens_of(&place.into().known()?.read()?)
 }
 
-pub fn revoke_token(dir: &Path, id: &str) -> Result<(), Error> {
-    let store = Store::known(dir)?;
-    let _lock = store.lock()?;
-    let mut file = store.read::<TokensFile>(TOKENS)?.unwrap_or_default();
-    let token = file.tokens.iter_mut().find(|t| t.id == id);
-    token.ok_or_else(|| Error::NoToken(id.to_owned()))?.revoked = true;
-    store.write(TOKENS, &file)?;
+pub fn revoke_token(place: impl Into<Place>, id: &str) -> Result<(), Error> {
+    let store = place.into().known()?;
+    store.change(&mut |documents| {
+        let mut tokens = tokens_of(documents)?;
+        let token = tokens.iter_mut().find(|t| t.id == id);
+        token.ok_or_else(|| Error::NoToken(id.to_owned()))?.revoked = true;
+        documents.put(TOKENS, &TokensFile { tokens })
+    })?;
     let done = format!("token {id} is revoked");
-    follows(&done, audited(&store, "token_revoked", id), UNWRITTEN)
+    follows(&done, audited(&*store, "token_revoked", id), UNWRITTEN)
 }
 
 /// Nothing that the command is for.
@@ -96,7 +104,7 @@ const REVOKE_AGAIN: &str =
 
 /// What follows a change that is made. Where it fails, the change is made all
 /// the same: the error says so.
-fn follows(done: &str, following: Result<(), String>, remedy: &'static str) -> Result<(), Error> {
+fn follows<T>(done: &str, following: Result<T, String>, remedy: &'static str) -> Result<T, Error> {
     following.map_err(|failed| Error::Half {
         done: done.to_owned(),
         failed,
@@ -104,12 +112,12 @@ fn follows(done: &str, following: Result<(), String>, remedy: &'static str) -> R
     })
 }
 
-fn published(store: &Store, now: SystemTime) -> Result<(), String> {
+fn published(store: &dyn Store, now: SystemTime) -> Result<String, String> {
     let failed = |e| format!("bundle.pem and crl.pem are not published anew: {e}");
     publish(store, now).map_err(failed)
 }
 
-fn audited(store: &Store, event: &str, what: &str) -> Result<(), String> {
+fn audited(store: &dyn Store, event: &str, what: &str) -> Result<(), String> {
     let failed = |e| format!("the audit trail does not say so: {e}");
     audit(store, event, what).map_err(failed)
 }
@@ -121,47 +129,37 @@ pub struct Rotated {
     pub next: String,
 }
 
-/// What an operator does next. `issued`: live certificates.
-pub(super) fn next(file: &AuthorityFile, issued: &[Issued]) -> String {
-    let when = |until: Option<u64>| match until {
-        Some(until) => format!("from {} on", time(until)),
-        None => "at once".to_owned(),
-    };
-    match &file.authorities[..] {
-        [old, new] if file.signing == old.id => format!(
-            "`mesh-agent ca rotate activate`, {}: by then every certificate in use came with both roots. Copy bundle.pem to where the agents' --ca-root is",
-            when(unaware(issued, new.added))
-        ),
-        [old, _] => format!(
-            "`mesh-agent ca rotate retire`, {}: by then no certificate of {} is in use. Before it, bundle.pem must be where the agents' --ca-root is",
-            when(of_issuer(issued, &old.id)),
-            old.id
-        ),
-        _ => "nothing; a rotation begins with `mesh-agent ca rotate prepare`".to_owned(),
-    }
-}
-
-/// When the last certificate ends whose holder may not know a root added then.
-fn unaware(issued: &[Issued], added: u64) -> Option<u64> {
-    let before = issued.iter().filter(|i| i.issued <= added);
-    before.map(|i| i.not_after).max()
-}
-
-fn of_issuer(issued: &[Issued], issuer: &str) -> Option<u64> {
-    let of = issued.iter().filter(|i| i.issuer == issuer);
-    of.map(|i| i.not_after).max()
-}
-
-pub fn rotate(dir: &Path, step: &Step, force: bool) -> Result<Rotated, Error> {
-    let store = Store::known(dir)?;
-    let _lock = store.lock()?;
+pub fn rotate(place: impl Into<Place>, step: &Step, force: bool) -> Result<Rotated, Error> {
+    let store = place.into().known()?;
     let now = SystemTime::now();
-    let mut file = authority_file(&store)?;
-    let mut live = store.lines::<Issued>(ISSUED)?;
-    live.retain(|i| i.not_after > seconds(now));
+    let live = store.live(seconds(now))?;
+    let mut rotated = Err(Error::Stage("nothing was changed"));
+    store.change(&mut |documents| {
+        let mut file = authority_file(documents)?;
+        let done = take(step, &mut file, &live, force, now)?;
+        documents.put(AUTHORITY, &file)?;
+        let next = next(&file, &live, seconds(now));
+        rotated = Ok(Rotated { done, next });
+        Ok(())
+    })?;
+    let rotated = rotated?;
+    let audited = audited(&*store, "rotated", &format!("{step:?}"));
+    follows(&rotated.done, published(&*store, now), UNPUBLISHED)?;
+    follows(&rotated.done, audited, UNWRITTEN)?;
+    Ok(rotated)
+}
+
+/// Takes the step, and says what it did.
+fn take(
+    step: &Step,
+    file: &mut AuthorityFile,
+    live: &Live,
+    force: bool,
+    now: SystemTime,
+) -> Result<String, Error> {
     let (blocking, done) = match step {
         Step::Prepare(given) => {
-            let new = prepare(&mut file, given.as_ref(), now)?;
+            let new = prepare(file, given.as_ref(), now)?;
             (
                 None,
                 format!("authority {new} is known: workloads trust it from their next renewal on"),
@@ -177,7 +175,9 @@ pub fn rotate(dir: &Path, step: &Step, force: bool) -> Result<Rotated, Error> {
             // Who got a certificate before the new root was known may not know it yet.
             let (before, new) = (new.added, new.id.clone());
             file.signing.clone_from(&new);
-            (unaware(&live, before), format!("authority {new} signs now"))
+            file.signing_since = seconds(now);
+            let blocking = live.unaware(before, seconds(now));
+            (blocking, format!("authority {new} signs now"))
         }
         Step::Retire => {
             let [old, new] = &file.authorities[..] else {
@@ -190,18 +190,14 @@ pub fn rotate(dir: &Path, step: &Step, force: bool) -> Result<Rotated, Error> {
             file.authorities.retain(|a| a.id != old);
             let done =
                 format!("authority {old} is forgotten: nothing that it signed is trusted any more");
-            (of_issuer(&live, &old), done)
+            let blocking = live.of_issuer(&old, file.signing_since, seconds(now));
+            (blocking, done)
         }
     };
-    if let Some(until) = blocking.filter(|_| !force) {
-        return Err(Error::TooEarly(time(until)));
+    match blocking.filter(|_| !force) {
+        Some(until) => Err(Error::TooEarly(time(until))),
+        None => Ok(done),
     }
-    store.write(AUTHORITY, &file)?;
-    let audited = audited(&store, "rotated", &format!("{step:?}"));
-    follows(&done, published(&store, now), UNPUBLISHED)?;
-    follows(&done, audited, UNWRITTEN)?;
-    let next = next(&file, &live);
-    Ok(Rotated { done, next })
 }
 
 fn prepare(
@@ -224,49 +220,56 @@ fn prepare(
 }
 
 /// Where the revocation list is.
-pub fn revoke(dir: &Path, serial: &str, force: bool, out: Option<&Path>) -> Result<PathBuf, Error> {
-    let store = Store::known(dir)?;
-    let _lock = store.lock()?;
+pub fn revoke(
+    place: impl Into<Place>,
+    serial: &str,
+    force: bool,
+    out: Option<&Path>,
+) -> Result<PathBuf, Error> {
+    let store = place.into().known()?;
     let (now, serial) = (SystemTime::now(), serial.replace(':', "").to_lowercase());
     unhex(&serial).ok_or_else(|| Error::NotASerial(serial.clone()))?;
-    let issued = store.lines::<Issued>(ISSUED)?;
-    let known = issued
-        .iter()
-        .find(|i| i.serial == serial && i.not_after > seconds(now));
-    let until = match known {
-        Some(issued) => issued.not_after,
-        None if force => seconds(now) + UNKNOWN_LIFETIME,
-        None => return Err(Error::UnknownSerial(serial)),
-    };
-    let mut file = store.read::<RevokedFile>(REVOKED)?.unwrap_or_default();
-    if !file.revoked.iter().any(|r| r.serial == serial) {
-        let at = seconds(now);
-        let revoked = Revoked {
-            serial: serial.clone(),
-            at,
-            until,
-        };
-        file.revoked.push(revoked);
-    }
-    store.write(REVOKED, &file)?;
+    let until = ends(&store.live(seconds(now))?, &serial, force, seconds(now))?;
+    store.change(&mut |documents| {
+        let mut file = documents.get::<RevokedFile>(REVOKED)?.unwrap_or_default();
+        if !file.revoked.iter().any(|r| r.serial == serial) {
+            file.revoked.push(Revoked {
+                serial: serial.clone(),
+                at: seconds(now),
+                until,
+            });
+        }
+        documents.put(REVOKED, &file)
+    })?;
     let done = format!("{serial} is revoked");
-    let audited = audited(&store, "revoked", &serial);
-    follows(&done, published(&store, now), REVOKE_AGAIN)?;
-    let path = store.path(CRL);
+    let audited = audited(&*store, "revoked", &serial);
+    let lists = follows(&done, published(&*store, now), REVOKE_AGAIN)?;
     if let Some(out) = out {
-        let copied = replace(&path, out);
         let failed = |e| format!("the list is not copied to {}: {e}", out.display());
-        follows(&done, copied.map_err(failed), REVOKE_AGAIN)?;
+        follows(&done, replace(&lists, out).map_err(failed), REVOKE_AGAIN)?;
     }
     follows(&done, audited, UNWRITTEN)?;
-    Ok(out.map_or(path, Path::to_owned))
+    Ok(out.map_or(store.path(CRL), Path::to_owned))
+}
+
+/// When the certificate ends that is to be revoked.
+fn ends(live: &Live, serial: &str, force: bool, now: u64) -> Result<u64, Error> {
+    let issued = match live {
+        Live::Listed(issued) => issued,
+        Live::Unlisted { longest, stale } => return Ok(now + longest + stale),
+    };
+    match issued.iter().find(|i| i.serial == serial) {
+        Some(issued) => Ok(issued.not_after),
+        None if force => Ok(now + UNKNOWN_LIFETIME),
+        None => Err(Error::UnknownSerial(serial.to_owned())),
+    }
 }
 
 /// Whole or not at all: an agent may look at any moment.
-fn replace(from: &Path, to: &Path) -> std::io::Result<()> {
+fn replace(text: &str, to: &Path) -> std::io::Result<()> {
     let mut draft = to.as_os_str().to_owned();
     draft.push(".new");
-    std::fs::copy(from, &draft)?;
+    std::fs::write(&draft, text)?;
     std::fs::File::open(&draft)?.sync_all()?;
     std::fs::rename(&draft, to)
 }

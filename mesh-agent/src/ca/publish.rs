@@ -1,16 +1,27 @@
-//! What nodes copy: the bundle of roots, and the revocation lists.
+//! What nodes copy or watch: the bundle of roots, and the revocation lists.
 
 use std::time::SystemTime;
 
+use super::authority::Record;
 use super::errors::Error;
-use super::state::{BUNDLE, CRL, REVOKED, RevokedFile, load};
-use super::store::Store;
+use super::records::{BUNDLE, CRL, REVOKED, RevokedFile};
+use super::state::authority_file;
+use super::store::{Documents, Store};
 use super::units::seconds;
 
-/// Writes the bundle and the revocation lists anew. The lock is held.
-pub(super) fn publish(store: &Store, now: SystemTime) -> Result<(), Error> {
-    let loaded = load(store)?;
-    let mut file = store.read::<RevokedFile>(REVOKED)?.unwrap_or_default();
+/// Makes the bundle and the revocation lists anew; gives the lists.
+pub(super) fn publish(store: &dyn Store, now: SystemTime) -> Result<String, Error> {
+    let mut lists = String::new();
+    store.change(&mut |documents| {
+        lists = make(documents, now)?;
+        Ok(())
+    })?;
+    Ok(lists)
+}
+
+fn make(documents: &mut Documents, now: SystemTime) -> Result<String, Error> {
+    let authorities = authority_file(documents)?.authorities;
+    let mut file = documents.get::<RevokedFile>(REVOKED)?.unwrap_or_default();
     file.number += 1;
     // A little longer than the certificate, as clocks differ.
     file.revoked.retain(|r| r.until + 3600 > seconds(now));
@@ -19,12 +30,16 @@ pub(super) fn publish(store: &Store, now: SystemTime) -> Result<(), Error> {
         .iter()
         .map(|r| (r.serial.clone(), r.at))
         .collect();
-    let lists: Vec<String> = loaded
-        .authorities
+    let list = |record: &Record| record.load()?.sign_crl(&revoked, file.number, now);
+    let lists = authorities
         .iter()
-        .map(|a| a.sign_crl(&revoked, file.number, now))
-        .collect::<Result<_, _>>()?;
-    store.write(REVOKED, &file)?;
-    store.write_bytes(CRL, lists.concat().as_bytes())?;
-    store.write_bytes(BUNDLE, loaded.bundle().as_bytes())
+        .map(list)
+        .collect::<Result<Vec<String>, Error>>()?
+        .concat();
+    let roots = authorities.iter().filter_map(|a| a.chain.last());
+    let bundle: String = roots.map(String::as_str).collect();
+    documents.put(REVOKED, &file)?;
+    documents.put_bytes(CRL, lists.clone().into_bytes());
+    documents.put_bytes(BUNDLE, bundle.into_bytes());
+    Ok(lists)
 }

@@ -1,6 +1,5 @@
 //! The authority's port.
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -15,33 +14,28 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::body::Body;
-use tonic::codegen::{Service, http};
-use tonic::server::{NamedService, UnaryService};
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
-use tonic::{Request, Response, Status};
-use tonic_prost::ProstCodec;
 
-use super::audit::Who;
-use super::errors::{Error, Refusal};
+use super::calls::{Certificates, Peer};
+use super::cluster::{Cluster, InCluster, connect};
+use super::errors::Error;
 use super::handle::Handle;
 use super::publish::publish;
 use super::seats::{PROVE, Seat, Seats};
-use super::signer::{Ca, Call, Config};
-use super::token::{Authenticator as _, Caller, Denied, Proof};
-use super::units::seconds;
-use crate::identity::grpc::{CertificateRequest, CertificateResponse, METHOD, SERVICE};
+use super::signer::{Ca, Config};
+use crate::cluster::Api;
 use crate::tls::{CaServer, CaStream, PrivateKey};
 
 const HANDSHAKE: Duration = Duration::from_secs(5);
 const REQUEST: Duration = Duration::from_secs(5);
 const CONNECTION_AGE: Duration = Duration::from_secs(300);
-const MAX_MESSAGE: usize = 16 * 1024;
 const STREAMS: u32 = 32;
 const OWN_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 /// Own certificate and revocation lists are made anew after this long.
 const REFRESH: Duration = Duration::from_secs(6 * 3600);
+/// What cannot be published is tried again after this long.
+const AGAIN: Duration = Duration::from_secs(30);
 /// Name that its certificate always has.
 const NAME: &str = "mesh-ca";
 
@@ -52,9 +46,20 @@ pub async fn run(
     cancel: CancellationToken,
     ready: impl FnOnce(SocketAddr, Handle),
 ) -> Result<(), Error> {
-    let ca = Arc::new(Ca::open(config)?);
+    let opened = open(config).await?;
+    serve(opened, cancel, ready).await
+}
+
+/// An authority whose state is open, and what it follows of a cluster.
+type Opened = (Arc<Ca>, Option<InCluster>);
+
+pub(super) async fn serve(
+    (ca, connected): Opened,
+    cancel: CancellationToken,
+    ready: impl FnOnce(SocketAddr, Handle),
+) -> Result<(), Error> {
     let seats = Seats::new(ca.config.max_connections);
-    let _running = ca.store.lock_to_run()?;
+    let _running = ca.store.begin_to_run()?;
     let listen = ca.config.listen;
     let failed = |error| Error::Io {
         path: listen.to_string().into(),
@@ -65,6 +70,11 @@ pub async fn run(
         ca: ca.clone(),
         seats: seats.clone(),
     };
+    let tasks = TaskTracker::new();
+    if let Some(connected) = connected {
+        connected.start(ca.clone(), &tasks, &cancel);
+    }
+    tasks.spawn(publish_again(ca.clone(), cancel.clone()));
     ready(listener.local_addr().map_err(failed)?, handle);
     let (connections, incoming) = mpsc::channel(16);
     let port = Port {
@@ -75,6 +85,7 @@ pub async fn run(
         connections,
     };
     let accepting = port.accept(listener, cancel.clone());
+    let stop = cancel.clone();
     let serving = Server::builder()
         .timeout(REQUEST)
         .concurrency_limit_per_connection(STREAMS as usize)
@@ -87,8 +98,52 @@ pub async fn run(
         .add_service(Certificates(ca))
         .serve_with_incoming_shutdown(ReceiverStream::new(incoming), cancel.cancelled_owned());
     let (served, accepted) = tokio::join!(serving, accepting);
+    stop.cancel();
+    tasks.close();
+    tasks.wait().await;
     served?;
     accepted
+}
+
+/// The store may wait for this runtime: not in its own thread.
+async fn open(config: Config) -> Result<Opened, Error> {
+    let Some(cluster) = config.cluster.clone() else {
+        return Ok((Arc::new(Ca::open(config)?), None));
+    };
+    let api = connect(&cluster).await?;
+    open_in(Arc::new(api), cluster, config).await
+}
+
+pub(super) async fn open_in(
+    api: Arc<dyn Api>,
+    cluster: Cluster,
+    mut config: Config,
+) -> Result<Opened, Error> {
+    config.names.extend(cluster.names());
+    let connected = InCluster::new(api, cluster);
+    let store = connected.store();
+    let opened = tokio::task::spawn_blocking(move || Ca::on(store, config)).await;
+    let mut ca = opened.map_err(|error| Error::Cluster(error.to_string()))??;
+    ca.cluster = Some((connected.reviews.clone(), connected.pods.clone()));
+    Ok((Arc::new(ca), Some(connected)))
+}
+
+/// The revocation lists, before they are overdue.
+async fn publish_again(ca: Arc<Ca>, cancel: CancellationToken) {
+    // They were made at the start.
+    let mut wait = REFRESH;
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            () = tokio::time::sleep(wait) => {}
+        }
+        let store = ca.store.clone();
+        let making = tokio::task::spawn_blocking(move || publish(&*store, SystemTime::now()));
+        let made = making.await;
+        let made = made.unwrap_or_else(|error| Err(Error::Cluster(error.to_string())));
+        wait = if made.is_ok() { REFRESH } else { AGAIN };
+        ca.metrics.published(made.err().as_ref());
+    }
 }
 
 struct Port {
@@ -152,12 +207,10 @@ impl Port {
         });
     }
 
-    /// What cannot be made anew is told, and the one that there is serves while
-    /// it is valid: most of what agents ask needs nothing else.
+    /// What keeps it from being made anew keeps it from signing, and is told as
+    /// that; the one that there is serves while it is valid.
     fn server(&mut self) -> Option<CaServer> {
-        let refreshed = self.refresh();
-        self.ca.metrics.published(refreshed.as_ref().err());
-        refreshed.ok().or_else(|| {
+        self.refresh().ok().or_else(|| {
             let (server, _, since) = self.own.as_ref()?;
             (since.elapsed() < OWN_LIFETIME).then(|| server.clone())
         })
@@ -189,10 +242,6 @@ impl Port {
         let chain = signed.pem + &oldest.intermediates.concat();
         let key = zeroize::Zeroizing::new(key.serialize_pem());
         let server = CaServer::new(&chain, &PrivateKey::from_pem(key.as_bytes())?)?;
-        {
-            let _lock = self.ca.store.lock()?;
-            publish(&self.ca.store, now)?;
-        }
         self.own = Some((server.clone(), oldest.id.clone(), Instant::now()));
         Ok(server)
     }
@@ -205,13 +254,6 @@ struct Connection {
     seat: Arc<Seat>,
     proof: Pin<Box<tokio::time::Sleep>>,
     _slot: OwnedSemaphorePermit,
-}
-
-/// What a request knows of its connection.
-#[derive(Clone)]
-struct Peer {
-    address: SocketAddr,
-    seat: Arc<Seat>,
 }
 
 impl Connected for Connection {
@@ -253,148 +295,5 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-type Answer<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-
-#[derive(Clone)]
-struct Certificates(Arc<Ca>);
-
-impl NamedService for Certificates {
-    const NAME: &'static str = SERVICE;
-}
-
-impl Service<http::Request<Body>> for Certificates {
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = Answer<Result<Self::Response, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let service = self.clone();
-        Box::pin(async move {
-            if request.uri().path() != METHOD {
-                return Ok(Status::unimplemented("").into_http());
-            }
-            let codec = ProstCodec::<CertificateResponse, CertificateRequest>::default();
-            let mut grpc = tonic::server::Grpc::new(codec).max_decoding_message_size(MAX_MESSAGE);
-            Ok(grpc.unary(service, request).await)
-        })
-    }
-}
-
-impl UnaryService<CertificateRequest> for Certificates {
-    type Response = CertificateResponse;
-    type Future = Answer<Result<Response<CertificateResponse>, Status>>;
-
-    fn call(&mut self, request: Request<CertificateRequest>) -> Self::Future {
-        Box::pin(create(self.0.clone(), request))
-    }
-}
-
-async fn create(
-    ca: Arc<Ca>,
-    request: Request<CertificateRequest>,
-) -> Result<Response<CertificateResponse>, Status> {
-    let begun = Instant::now();
-    let answer = answer(&ca, request).await;
-    let counted = answer.as_ref().map(|_| ()).map_err(|(refusal, _)| *refusal);
-    ca.metrics.answered(counted, begun.elapsed());
-    answer.map_err(|(_, status)| status)
-}
-
-async fn answer(
-    ca: &Arc<Ca>,
-    request: Request<CertificateRequest>,
-) -> Result<Response<CertificateResponse>, (Refusal, Status)> {
-    let connection = request.extensions().get::<Peer>().cloned();
-    let peer = connection.as_ref().map(|p| p.address.to_string());
-    let peer = peer.unwrap_or_default();
-    let refused = |who: Who<'_>, asked: &str, refusal, said: Option<String>| {
-        ca.audit.refused(&ca.store, who, asked, refusal, &peer);
-        (refusal, status(refusal, said))
-    };
-    let caller = match authenticate(ca, &request).await {
-        Ok(caller) => caller,
-        Err(denied) => {
-            if let Some(token) = &denied.token {
-                tracing::warn!(
-                    token = token.id,
-                    node = token.node,
-                    %peer,
-                    "{}: make one with `mesh-agent ca token create --node {} --allow …`",
-                    denied.sentence(),
-                    token.node
-                );
-            }
-            let said = Some(denied.sentence());
-            return Err(refused(Who::from(&denied), "", denied.why, said));
-        }
-    };
-    if connection.is_some_and(|c| !c.seat.prove(&caller.name)) {
-        return Err(refused(Who::from(&caller), "", Refusal::RateLimit, None));
-    }
-    let message = request.into_inner();
-    let asked = message.impersonated().ok().flatten().unwrap_or_default();
-    let asked: String = asked.chars().take(300).collect();
-    let who = caller.clone();
-    let (ca, from) = (ca.clone(), peer.clone());
-    let token = caller.token;
-    let work = move || {
-        let call = Call {
-            caller: &caller,
-            peer: &from,
-            request: &message,
-        };
-        ca.admits(&caller).and_then(|()| ca.issue(&call))
-    };
-    let issued = tokio::task::spawn_blocking(work).await;
-    match issued.unwrap_or(Err(Refusal::Internal)) {
-        Ok(cert_chain) => {
-            let mut response = Response::new(CertificateResponse { cert_chain });
-            if let Some(token) = token {
-                token.tell(response.metadata_mut());
-            }
-            Ok(response)
-        }
-        Err(refusal) => Err(refused(Who::from(&who), &asked, refusal, None)),
-    }
-}
-
-async fn authenticate(ca: &Ca, request: &Request<CertificateRequest>) -> Result<Caller, Denied> {
-    let text = |name| request.metadata().get(name).and_then(|v| v.to_str().ok());
-    let proof = Proof {
-        token: text("authorization").and_then(|v| v.strip_prefix("Bearer ")),
-        node: text("mesh-node"),
-        now: seconds(SystemTime::now()),
-    };
-    ca.authenticate(proof).await
-}
-
-/// No more than the class: who tries tokens learns nothing. `said`: to who has
-/// shown the secret of a token.
-fn status(refusal: Refusal, said: Option<String>) -> Status {
-    match refusal {
-        Refusal::NoToken
-        | Refusal::UnknownToken
-        | Refusal::ExpiredToken
-        | Refusal::RevokedToken
-        | Refusal::OtherNode => {
-            Status::unauthenticated(said.unwrap_or_else(|| "not authenticated".to_owned()))
-        }
-        Refusal::RateLimit | Refusal::Full => Status::resource_exhausted("too many requests"),
-        Refusal::NotAllowed | Refusal::ForeignTrustDomain | Refusal::IdentityMismatch => {
-            Status::permission_denied("not an identity of this node")
-        }
-        Refusal::Csr
-        | Refusal::CsrSignature
-        | Refusal::KeyType
-        | Refusal::Names
-        | Refusal::Lifetime => Status::invalid_argument(refusal.to_string()),
-        Refusal::Internal => Status::internal("the authority cannot sign now"),
     }
 }

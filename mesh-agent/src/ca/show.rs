@@ -1,17 +1,16 @@
 //! The state without secrets, for people and programs.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use serde::Serialize;
 
 use super::authority::Record;
 use super::errors::Error;
-use super::ops;
-use super::state::{
-    BUNDLE, CRL, ISSUED, Issued, REVOKED, RevokedFile, TOKENS, TokensFile, authority_file,
-};
-use super::store::Store;
+use super::place::Place;
+use super::records::{BUNDLE, CRL, REVOKED, RevokedFile, TOKENS};
+use super::state::{TokensFile, authority_file, next};
+use super::store::Live;
 use super::token::TokenState;
 use super::units::{seconds, time};
 
@@ -24,7 +23,8 @@ pub struct Root {
     /// When the first of its certificates, up to the root, ends.
     pub expires: String,
     pub expires_in_seconds: u64,
-    pub live_certificates: usize,
+    /// Where they are listed.
+    pub live_certificates: Option<usize>,
     pub last_expires: Option<String>,
 }
 
@@ -41,14 +41,14 @@ pub struct Shown {
     pub next: String,
 }
 
-pub fn show(dir: &Path) -> Result<Shown, Error> {
-    let store = Store::known(dir)?;
-    let file = authority_file(&store)?;
+pub fn show(place: impl Into<Place>) -> Result<Shown, Error> {
+    let store = place.into().known()?;
+    let documents = store.read()?;
+    let file = authority_file(&documents)?;
     let now = seconds(SystemTime::now());
-    let mut issued = store.lines::<Issued>(ISSUED)?;
-    issued.retain(|i| i.not_after > now);
-    let revoked = store.read::<RevokedFile>(REVOKED)?.unwrap_or_default();
-    let tokens = store.read::<TokensFile>(TOKENS)?.unwrap_or_default();
+    let live = store.live(now)?;
+    let revoked = documents.get::<RevokedFile>(REVOKED)?.unwrap_or_default();
+    let tokens = documents.get::<TokensFile>(TOKENS)?.unwrap_or_default();
     let count = |state| {
         tokens
             .tokens
@@ -57,7 +57,6 @@ pub fn show(dir: &Path) -> Result<Shown, Error> {
             .count()
     };
     let root = |record: &Record| {
-        let live = issued.iter().filter(|i| i.issuer == record.id);
         let ends = seconds(record.load()?.ends());
         Ok(Root {
             id: record.id.clone(),
@@ -65,14 +64,17 @@ pub fn show(dir: &Path) -> Result<Shown, Error> {
             added: time(record.added),
             expires: time(ends),
             expires_in_seconds: ends.saturating_sub(now),
-            live_certificates: live.clone().count(),
-            last_expires: live.map(|i| i.not_after).max().map(time),
+            live_certificates: live.count(&record.id),
+            last_expires: match live {
+                Live::Listed(_) => live.of_issuer(&record.id, 0, now).map(time),
+                Live::Unlisted { .. } => None,
+            },
         })
     };
     let authorities: Result<_, Error> = file.authorities.iter().map(root).collect();
     Ok(Shown {
         authorities: authorities?,
-        next: ops::next(&file, &issued),
+        next: next(&file, &live, now),
         tokens: [TokenState::Valid, TokenState::Expired, TokenState::Revoked].map(count),
         revoked: revoked.revoked.into_iter().map(|r| r.serial).collect(),
         bundle: store.path(BUNDLE),

@@ -9,22 +9,27 @@ use parking_lot::Mutex;
 use super::audit::Trail;
 use super::authority::{Record, import};
 use super::book::{Book, Room};
+use super::cluster::{Cluster, Of, Pods, Reviews};
 use super::csr;
 use super::errors::{Error, Refusal};
+use super::files::Files;
 use super::limit::Limit;
 use super::metrics::Metrics;
 use super::publish::publish;
-use super::state::{AUTHORITY, AuthorityFile, ISSUED, Issued, Loaded, load, stamps};
+use super::records::{AUTHORITY, Issued};
+use super::state::{AuthorityFile, Loaded, load};
 use super::store::Store;
-use super::token::{self, Answer, Authenticator, Caller, Proof};
+use super::token::{self, Answer, Authenticator, Caller, Entitled, Proof};
 use super::units::seconds;
 use crate::identity::grpc::CertificateRequest;
-use crate::model::TrustDomain;
+use crate::model::{SpiffeId, TrustDomain};
 
 /// How the authority runs.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub state_dir: PathBuf,
+    /// In a cluster there is no such directory.
+    pub cluster: Option<Cluster>,
     pub listen: std::net::SocketAddr,
     /// More names and addresses of its own.
     pub names: Vec<String>,
@@ -40,13 +45,15 @@ pub struct Config {
 
 /// A running authority, without its port.
 pub(super) struct Ca {
-    pub(super) store: Store,
+    pub(super) store: Arc<dyn Store>,
     pub(super) config: Config,
     pub(super) loaded: Mutex<Arc<Loaded>>,
     pub(super) limit: Mutex<Limit>,
     pub(super) audit: Trail,
     pub(super) book: Mutex<Book>,
     pub(super) metrics: Metrics,
+    /// In a cluster: who calls, and what runs where.
+    pub(super) cluster: Option<(Arc<Reviews>, Arc<Pods>)>,
     pub(super) started: Instant,
 }
 
@@ -59,11 +66,14 @@ pub(super) struct Call<'a> {
 
 impl Ca {
     pub(super) fn open(config: Config) -> Result<Self, Error> {
-        let store = Store::open(&config.state_dir)?;
-        ensure_authority(&store, &config)?;
-        let loaded = Mutex::new(Arc::new(load(&store)?));
-        let issued = store.lines::<Issued>(ISSUED)?;
-        let book = Book::new(issued.iter().map(|i| &*i.caller));
+        let store = Arc::new(Files::open(&config.state_dir)?);
+        Self::on(store, config)
+    }
+
+    pub(super) fn on(store: Arc<dyn Store>, config: Config) -> Result<Self, Error> {
+        ensure_authority(&*store, &config)?;
+        let loaded = Mutex::new(Arc::new(load(&*store)?));
+        let book = Book::new(store.callers()?.iter().map(String::as_str));
         Ok(Self {
             store,
             loaded,
@@ -71,6 +81,7 @@ impl Ca {
             audit: Trail::default(),
             book: Mutex::new(book),
             metrics: Metrics::default(),
+            cluster: None,
             started: Instant::now(),
             config,
         })
@@ -79,8 +90,8 @@ impl Ca {
     /// The newest state. State that cannot be read refuses everything.
     pub(super) fn fresh(&self) -> Result<Arc<Loaded>, Error> {
         let mut loaded = self.loaded.lock();
-        if loaded.stamps != stamps(&self.store) {
-            *loaded = Arc::new(load(&self.store)?);
+        if loaded.stamp != self.store.stamp()? {
+            *loaded = Arc::new(load(&*self.store)?);
             tracing::info!("the authority's state changed");
         }
         Ok(loaded.clone())
@@ -110,9 +121,7 @@ impl Ca {
         if named.is_some_and(|named| named != id.as_str()) {
             return Err(Refusal::IdentityMismatch);
         }
-        if !call.caller.may_have(&id) {
-            return Err(Refusal::NotAllowed);
-        }
+        self.allows(call.caller, &id)?;
         let lifetime = self.lifetime(call.request.validity_duration)?;
         let signing = loaded.signing().map_err(internal)?;
         let signed = signing.sign(&id, &key, lifetime, now).map_err(internal)?;
@@ -128,13 +137,31 @@ impl Ca {
         self.remember(&issued, seconds(now))?;
         let written = self
             .audit
-            .issued(&self.store, call.caller, call.peer, &issued);
+            .issued(&*self.store, call.caller, call.peer, &issued);
         written.map_err(internal)?;
         self.metrics.works();
         let mut chain = vec![signed.pem];
         chain.extend(signing.intermediates.iter().cloned());
         chain.push(loaded.bundle());
         Ok(chain)
+    }
+
+    pub(super) fn allows(&self, caller: &Caller, id: &SpiffeId) -> Result<(), Refusal> {
+        let pods = self.cluster.as_ref().map(|(_, pods)| pods);
+        let may = match (&caller.entitled, pods) {
+            (Entitled::Named(allowed), _) => allowed.iter().any(|allowed| allowed.covers(id)),
+            // What is not known is not said to be absent.
+            (Entitled::PodsOfNode, Some(pods)) if !pods.is_known() => {
+                return Err(Refusal::Unreviewed);
+            }
+            (Entitled::PodsOfNode, Some(pods)) => pods.has(Of {
+                node: &caller.node,
+                namespace: id.namespace(),
+                account: id.service_account(),
+            }),
+            (Entitled::PodsOfNode, None) => false,
+        };
+        may.then_some(()).ok_or(Refusal::NotAllowed)
     }
 
     /// What is asked for, within what is given.
@@ -159,24 +186,14 @@ impl Ca {
         let mut book = self.book.lock();
         let mono = self.started.elapsed();
         if book.room(&issued.caller, mono) == Room::Clean {
-            let live = self.forget_expired(now).map_err(internal)?;
-            book.cleaned(live.iter().map(|i| &*i.caller), mono);
+            let live = self.store.forget_expired(now).map_err(internal)?;
+            book.cleaned(live.iter().map(String::as_str), mono);
         }
         match book.add(&issued.caller, mono) {
-            Room::There => self.store.append(ISSUED, issued).map_err(internal),
+            Room::There => self.store.remember(issued).map_err(internal),
             Room::TooOften => Err(Refusal::RateLimit),
             Room::Clean | Room::Full => Err(Refusal::Full),
         }
-    }
-
-    fn forget_expired(&self, now: u64) -> Result<Vec<Issued>, Error> {
-        let _lock = self.store.lock()?;
-        let mut live = self.store.lines::<Issued>(ISSUED)?;
-        live.retain(|i| i.not_after > now);
-        let lines = live.iter().filter_map(|i| serde_json::to_string(i).ok());
-        let text: String = lines.map(|line| line + "\n").collect();
-        self.store.write_bytes(ISSUED, text.as_bytes())?;
-        Ok(live)
     }
 }
 
@@ -184,38 +201,57 @@ impl Authenticator for Ca {
     fn authenticate<'a>(&'a self, proof: Proof<'a>) -> Answer<'a> {
         Box::pin(async move {
             let loaded = self.fresh().map_err(|error| self.internal(&error))?;
-            token::check(&loaded.tokens, &proof)
+            match &self.cluster {
+                Some((reviews, _)) if !token::is_join_token(&proof) => reviews.check(&proof).await,
+                _ => token::check(&loaded.tokens, &proof),
+            }
         })
     }
 }
 
 /// Makes or takes in the first authority; a given one must be the known one.
-fn ensure_authority(store: &Store, config: &Config) -> Result<(), Error> {
-    let _lock = store.lock()?;
-    store.sweep()?;
+fn ensure_authority(store: &dyn Store, config: &Config) -> Result<(), Error> {
     let now = SystemTime::now();
     let given = match &config.given {
         Some((chain, key)) => Some(import(chain, key, now)?),
         None => None,
     };
-    if let Some(file) = store.read::<AuthorityFile>(AUTHORITY)? {
-        if file.trust_domain != config.trust_domain.as_str() {
-            return Err(Error::OtherTrustDomain(file.trust_domain));
+    store.change(&mut |documents| {
+        let longest = config.max_lifetime.as_secs();
+        if let Some(mut file) = documents.get::<AuthorityFile>(AUTHORITY)? {
+            is_the_known_one(&file, given.as_ref(), config)?;
+            if file.longest < longest {
+                file.longest = longest;
+                documents.put(AUTHORITY, &file)?;
+            }
+            return Ok(());
         }
-        if given.is_some_and(|g| !file.authorities.iter().any(|a| a.chain == g.chain)) {
-            return Err(Error::OtherAuthority);
-        }
-    } else {
-        let record = match given {
-            Some(record) => record,
+        let record = match &given {
+            Some(record) => record.clone(),
             None => Record::generate(&config.trust_domain, now)?,
         };
         let file = AuthorityFile {
             trust_domain: config.trust_domain.to_string(),
             signing: record.id.clone(),
+            signing_since: seconds(now),
+            longest,
             authorities: vec![record],
         };
-        store.write(AUTHORITY, &file)?;
+        documents.put(AUTHORITY, &file)
+    })?;
+    publish(store, now).map(drop)
+}
+
+fn is_the_known_one(
+    file: &AuthorityFile,
+    given: Option<&Record>,
+    config: &Config,
+) -> Result<(), Error> {
+    if file.trust_domain != config.trust_domain.as_str() {
+        return Err(Error::OtherTrustDomain(file.trust_domain.clone()));
     }
-    publish(store, now)
+    match given.is_some_and(|g| !file.authorities.iter().any(|a| a.chain == g.chain)) {
+        true => Err(Error::OtherAuthority),
+        false => Ok(()),
+    }
 }

@@ -1,24 +1,14 @@
-//! The files of the state directory, and what they mean together.
+//! What the documents mean together.
 
 use serde::{Deserialize, Serialize};
 
 use super::authority::{Authority, Record};
 use super::errors::Error;
-use super::store::{Stamp, Store};
+use super::records::{AUTHORITY, TOKENS};
+use super::store::{Documents, Live, Stamp, Store};
 use super::token::Token;
+use super::units::time;
 use crate::model::TrustDomain;
-
-pub(super) const AUTHORITY: &str = "authority.json";
-pub(super) const TOKENS: &str = "tokens.json";
-pub(super) const REVOKED: &str = "revoked.json";
-pub(super) const ISSUED: &str = "issued.jsonl";
-/// What was signed, and what the commands did.
-pub(super) const AUDIT: &str = "audit.jsonl";
-/// What was refused: anybody can cause a line, so it is not in the trail above.
-pub(super) const REFUSED: &str = "refused.jsonl";
-/// Roots that workloads trust, for agents to pin.
-pub(super) const BUNDLE: &str = "bundle.pem";
-pub(super) const CRL: &str = "crl.pem";
 
 #[derive(Serialize, Deserialize)]
 pub(super) struct AuthorityFile {
@@ -26,6 +16,12 @@ pub(super) struct AuthorityFile {
     /// Oldest first; two while they rotate.
     pub(super) authorities: Vec<Record>,
     pub(super) signing: String,
+    /// Since when it signs, in seconds since 1970.
+    #[serde(default)]
+    pub(super) signing_since: u64,
+    /// No certificate lives longer than this many seconds, whichever replica signed it.
+    #[serde(default)]
+    pub(super) longest: u64,
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -33,36 +29,9 @@ pub(super) struct TokensFile {
     pub(super) tokens: Vec<Token>,
 }
 
-#[derive(Clone, Serialize, Deserialize)]
-pub(super) struct Revoked {
-    pub(super) serial: String,
-    pub(super) at: u64,
-    /// The certificate's end, after which it may be forgotten.
-    pub(super) until: u64,
-}
-
-#[derive(Default, Serialize, Deserialize)]
-pub(super) struct RevokedFile {
-    pub(super) number: u64,
-    pub(super) revoked: Vec<Revoked>,
-}
-
-#[derive(Clone, Serialize, Deserialize)]
-pub(super) struct Issued {
-    /// The token; empty where an earlier version wrote it.
-    #[serde(default)]
-    pub(super) caller: String,
-    pub(super) serial: String,
-    pub(super) identity: String,
-    pub(super) node: String,
-    pub(super) issuer: String,
-    pub(super) issued: u64,
-    pub(super) not_after: u64,
-}
-
-/// What one state of the files means.
+/// What one state means.
 pub(super) struct Loaded {
-    pub(super) stamps: [Stamp; 2],
+    pub(super) stamp: Stamp,
     pub(super) domain: TrustDomain,
     pub(super) authorities: Vec<Authority>,
     pub(super) signing: usize,
@@ -81,19 +50,17 @@ impl Loaded {
     }
 }
 
-pub(super) fn stamps(store: &Store) -> [Stamp; 2] {
-    [AUTHORITY, TOKENS].map(|name| store.stamp(name))
-}
-
-pub(super) fn load(store: &Store) -> Result<Loaded, Error> {
-    // Before the files: a change meanwhile is then seen the next time.
-    let stamps = stamps(store);
-    let file = authority_file(store)?;
+pub(super) fn load(store: &dyn Store) -> Result<Loaded, Error> {
+    // Before the rest: a change meanwhile is then seen the next time.
+    let stamp = store.stamp()?;
+    let documents = store.read()?;
+    let file = authority_file(&documents)?;
     let domain = TrustDomain::new(&file.trust_domain)
         .map_err(|_| Error::OtherTrustDomain(file.trust_domain.clone()))?;
     let signing = file.authorities.iter().position(|a| a.id == file.signing);
+    let tokens = documents.get::<TokensFile>(TOKENS)?;
     Ok(Loaded {
-        stamps,
+        stamp,
         domain,
         authorities: file
             .authorities
@@ -101,11 +68,75 @@ pub(super) fn load(store: &Store) -> Result<Loaded, Error> {
             .map(Record::load)
             .collect::<Result<_, _>>()?,
         signing: signing.ok_or(Error::Stage("there is no signing key"))?,
-        tokens: store.read::<TokensFile>(TOKENS)?.unwrap_or_default().tokens,
+        tokens: tokens.unwrap_or_default().tokens,
     })
 }
 
-pub(super) fn authority_file(store: &Store) -> Result<AuthorityFile, Error> {
-    let file = store.read::<AuthorityFile>(AUTHORITY)?;
-    file.ok_or_else(|| Error::Empty(store.path("")))
+pub(super) fn authority_file(documents: &Documents) -> Result<AuthorityFile, Error> {
+    let file = documents.get::<AuthorityFile>(AUTHORITY)?;
+    file.ok_or_else(|| Error::Empty(documents.place().to_owned()))
+}
+
+impl Live {
+    /// When the last certificate ends whose holder may not know a root added then.
+    pub(super) fn unaware(&self, added: u64, now: u64) -> Option<u64> {
+        match self {
+            Self::Listed(issued) => {
+                let before = issued.iter().filter(|i| i.issued <= added);
+                before.map(|i| i.not_after).max()
+            }
+            Self::Unlisted { longest, stale } => ahead(added + longest + stale, now),
+        }
+    }
+
+    /// When the last certificate of this one ends; it signed until `signed`.
+    pub(super) fn of_issuer(&self, issuer: &str, signed: u64, now: u64) -> Option<u64> {
+        match self {
+            Self::Listed(issued) => {
+                let of = issued.iter().filter(|i| i.issuer == issuer);
+                of.map(|i| i.not_after).max()
+            }
+            Self::Unlisted { longest, stale } => ahead(signed + longest + stale, now),
+        }
+    }
+
+    /// How many certificates of it live, where that is known.
+    pub(super) fn count(&self, issuer: &str) -> Option<usize> {
+        match self {
+            Self::Listed(issued) => Some(issued.iter().filter(|i| i.issuer == issuer).count()),
+            Self::Unlisted { .. } => None,
+        }
+    }
+}
+
+fn ahead(until: u64, now: u64) -> Option<u64> {
+    (until > now).then_some(until)
+}
+
+/// What an operator does next.
+pub(super) fn next(file: &AuthorityFile, live: &Live, now: u64) -> String {
+    let when = |until: Option<u64>| match until {
+        Some(until) => format!("from {} on", time(until)),
+        None => "at once".to_owned(),
+    };
+    match &file.authorities[..] {
+        [old, new] if file.signing == old.id => format!(
+            "`mesh-agent ca rotate activate`, {}: by then every certificate in use came with both roots{}",
+            when(live.unaware(new.added, now)),
+            match live {
+                Live::Listed(_) => ". Copy bundle.pem to where the agents' --ca-root is",
+                Live::Unlisted { .. } => "",
+            }
+        ),
+        [old, _] => format!(
+            "`mesh-agent ca rotate retire`, {}: by then no certificate of {} is in use{}",
+            when(live.of_issuer(&old.id, file.signing_since, now)),
+            old.id,
+            match live {
+                Live::Listed(_) => ". Before it, bundle.pem must be where the agents' --ca-root is",
+                Live::Unlisted { .. } => "",
+            }
+        ),
+        _ => "nothing; a rotation begins with `mesh-agent ca rotate prepare`".to_owned(),
+    }
 }

@@ -9,9 +9,9 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::files::Files;
+use super::records::{AUDIT, BUNDLE, CRL, ISSUED, Issued, REFUSED, TOKENS};
 use super::signer::{Ca, Call};
-use super::state::{AUDIT, BUNDLE, CRL, ISSUED, Issued, REFUSED, TOKENS};
-use super::store::Store;
 use super::units::{hex, seconds};
 use super::*;
 use crate::identity::grpc::CertificateRequest;
@@ -22,6 +22,7 @@ use crate::tls::PrivateKey;
 fn config(dir: &Path) -> Config {
     Config {
         state_dir: dir.join("ca"),
+        cluster: None,
         listen: ([127, 0, 0, 1], 0).into(),
         names: vec![],
         trust_domain: TrustDomain::new("cluster.local").expect("a domain"),
@@ -34,6 +35,10 @@ fn config(dir: &Path) -> Config {
     }
 }
 
+fn files(dir: &Path) -> Files {
+    Files::open(&dir.join("ca")).expect("a directory")
+}
+
 fn id(account: &str) -> SpiffeId {
     SpiffeId::parse(&format!("spiffe://cluster.local/ns/shop/sa/{account}")).expect("an identity")
 }
@@ -42,7 +47,7 @@ fn caller() -> Caller {
     Caller {
         name: "t".to_owned(),
         node: "n1".to_owned(),
-        allowed: vec!["shop/*".parse().expect("a pattern")],
+        entitled: token::Entitled::Named(vec!["shop/*".parse().expect("a pattern")]),
         token: None,
     }
 }
@@ -242,7 +247,7 @@ fn a_line_that_a_crash_cut_off_hurts_no_other() {
     let text = std::fs::read_to_string(&path).expect("read");
     std::fs::write(&path, format!("{text}\n{{\"serial\":\"ab")).expect("write");
     ask(&ca, csr(&id("b")), 0, id("b").as_str()).expect("a certificate");
-    let issued = ca.store.lines::<Issued>(ISSUED).expect("lines");
+    let issued = files(dir.path()).lines::<Issued>(ISSUED).expect("lines");
     assert_eq!(issued.len(), 2);
 }
 
@@ -266,12 +271,13 @@ fn every_line_of_the_logs_ends_and_what_was_cut_off_hurts_none() {
 #[test]
 fn former_parts_of_a_log_are_kept_up_to_a_bound() {
     let dir = tempfile::tempdir().expect("a directory");
-    let store = Store::open(&dir.path().join("ca")).expect("a directory");
+    let store = files(dir.path());
     for n in 0..9 {
-        store.append("log", &n).expect("a line");
+        let line = n.to_string();
+        store.append("log", line.as_bytes()).expect("a line");
         store.rotate_log("log", 0, 3).expect("begun anew");
     }
-    let read = |name: &str| std::fs::read_to_string(store.path(name)).ok();
+    let read = |name: &str| std::fs::read_to_string(dir.path().join("ca").join(name)).ok();
     let parts = ["log", "log.1", "log.2", "log.3", "log.4"].map(read);
     let line = |n: u32| Some(format!("{n}\n"));
     assert_eq!(parts, [None, line(8), line(7), line(6), None]);
@@ -366,7 +372,12 @@ fn one_token_that_asks_for_very_many_is_refused_and_leaves_nothing_behind() {
     let ca = Ca::open(config(dir.path())).expect("an authority");
     let greedy = std::iter::repeat_n("t", book::MAX_OF_ONE);
     ca.book.lock().cleaned(greedy, ca.started.elapsed());
-    let lines = || ca.store.lines::<Issued>(ISSUED).expect("lines").len();
+    let lines = || {
+        files(dir.path())
+            .lines::<Issued>(ISSUED)
+            .expect("lines")
+            .len()
+    };
     let web = id("web");
     assert_eq!(ask(&ca, csr(&web), 0, web.as_str()), Err(Refusal::Full));
     assert_eq!(lines(), 0);
@@ -482,7 +493,8 @@ fn agent(dir: &Path, address: SocketAddr, node: &str) -> Identities {
         source: SourceConfig::Ca(CaConfig {
             address: address.to_string(),
             server_name: "mesh-ca".to_owned(),
-            roots: dir.join("ca").join(BUNDLE),
+            roots: identity::Roots::File(dir.join("ca").join(BUNDLE)),
+            cluster_id: None,
             token: dir.join("token"),
             node: node.to_owned(),
             lifetime: Some(Duration::from_secs(20)),

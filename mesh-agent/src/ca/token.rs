@@ -59,13 +59,13 @@ impl TryFrom<String> for Allowed {
 }
 
 /// Of RFC 1123, as Kubernetes has them.
-fn is_label(text: &str) -> bool {
+pub(super) fn is_label(text: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     let edges = !text.starts_with('-') && !text.ends_with('-');
     (1..=63).contains(&text.len()) && edges && text.bytes().all(allowed)
 }
 
-fn is_subdomain(text: &str) -> bool {
+pub(super) fn is_subdomain(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(is_label)
 }
 
@@ -77,7 +77,7 @@ impl From<Allowed> for String {
 }
 
 impl Allowed {
-    fn covers(&self, id: &SpiffeId) -> bool {
+    pub(super) fn covers(&self, id: &SpiffeId) -> bool {
         let account = self.account.as_deref();
         self.namespace == id.namespace() && account.is_none_or(|a| a == id.service_account())
     }
@@ -89,16 +89,17 @@ pub struct Caller {
     /// For limits and the audit log.
     pub name: String,
     pub node: String,
-    pub allowed: Vec<Allowed>,
+    pub entitled: Entitled,
     /// How long what it showed is good, where that ends.
     pub token: Option<TokenLife>,
 }
 
-impl Caller {
-    #[must_use]
-    pub fn may_have(&self, id: &SpiffeId) -> bool {
-        self.allowed.iter().any(|allowed| allowed.covers(id))
-    }
+/// Which identities a caller may have.
+#[derive(Clone, Debug)]
+pub enum Entitled {
+    Named(Vec<Allowed>),
+    /// Those of the pods that live on its node.
+    PodsOfNode,
 }
 
 /// What a caller shows.
@@ -118,6 +119,8 @@ pub struct Denied {
     pub why: Refusal,
     /// The token whose secret was shown.
     pub token: Option<Shown>,
+    /// What is the matter, for who has shown a token that is authentic.
+    pub said: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,7 +133,11 @@ pub struct Shown {
 
 impl From<Refusal> for Denied {
     fn from(why: Refusal) -> Self {
-        Self { why, token: None }
+        Self {
+            why,
+            token: None,
+            said: None,
+        }
     }
 }
 
@@ -139,7 +146,8 @@ impl Denied {
     #[must_use]
     pub fn sentence(&self) -> String {
         let Some(Shown { id, node, expires }) = &self.token else {
-            return "not authenticated".to_owned();
+            let said = self.said.as_deref();
+            return said.unwrap_or("not authenticated").to_owned();
         };
         match self.why {
             Refusal::ExpiredToken => format!("token {id} expired at {}", time(*expires)),
@@ -221,6 +229,12 @@ impl Token {
     }
 }
 
+/// Else it is another authenticator's.
+pub(super) fn is_join_token(proof: &Proof<'_>) -> bool {
+    let word = proof.token.and_then(|text| text.split('.').next());
+    word.is_none_or(|word| word == PREFIX)
+}
+
 pub(super) fn check(tokens: &[Token], proof: &Proof<'_>) -> Result<Caller, Denied> {
     let text = proof.token.ok_or(Refusal::NoToken)?;
     let mut parts = text.split('.');
@@ -247,12 +261,13 @@ pub(super) fn check(tokens: &[Token], proof: &Proof<'_>) -> Result<Caller, Denie
         return Ok(Caller {
             name: token.id.clone(),
             node: token.node.clone(),
-            allowed: token.allowed.clone(),
+            entitled: Entitled::Named(token.allowed.clone()),
             token: Some(token.life()),
         });
     };
     Err(Denied {
         why,
+        said: None,
         token: Some(Shown {
             id: token.id.clone(),
             node: token.node.clone(),
@@ -366,7 +381,11 @@ mod tests {
         ] {
             let id =
                 SpiffeId::parse(&format!("spiffe://cluster.local/ns/{id}")).expect("an identity");
-            assert_eq!(caller.may_have(&id), may, "{id}");
+            let Entitled::Named(allowed) = &caller.entitled else {
+                panic!("it names them");
+            };
+            let has = allowed.iter().any(|allowed| allowed.covers(&id));
+            assert_eq!(has, may, "{id}");
         }
     }
 

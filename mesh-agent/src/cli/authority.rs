@@ -1,6 +1,5 @@
 //! `mesh-agent ca …`: what is done is said, and what comes next.
 
-use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use comfy_table::Table;
@@ -8,7 +7,8 @@ use comfy_table::presets::NOTHING;
 
 use super::ending::CannotAsk;
 use super::out;
-use crate::config::{Ca, Exit, Token};
+use crate::ca::Place;
+use crate::config::{Ca, Exit, State, Token};
 use crate::{app, ca};
 
 pub(super) fn run(command: Ca) -> anyhow::Result<Exit> {
@@ -19,20 +19,35 @@ pub(super) fn run(command: Ca) -> anyhow::Result<Exit> {
     Ok(Exit::Yes)
 }
 
+/// Does it where the state is.
+fn on<T: Send + 'static>(
+    state: &State,
+    work: impl FnOnce(Place) -> Result<T, ca::Error> + Send + 'static,
+) -> anyhow::Result<T> {
+    let Some(cluster) = state.cluster() else {
+        return Ok(work(Place::from(&state.state_dir))?);
+    };
+    super::runtime::control()?.block_on(async {
+        let place = ca::in_cluster(&cluster).await?;
+        let done = tokio::task::spawn_blocking(move || work(place)).await?;
+        Ok(done?)
+    })
+}
+
 fn tell(command: Ca) -> anyhow::Result<()> {
     match command {
         Ca::Run(flags) => super::runtime::control()?.block_on(app::authority(*flags))?,
         Ca::Token(command) => token(command)?,
         Ca::Show { state, json } => {
-            let shown = ca::show(&state.state_dir)?;
+            let shown = on(&state, ca::show)?;
             match json {
                 true => say!("{}", serde_json::to_string_pretty(&shown)?),
                 false => say_part!("{}", show(&shown)),
             }
         }
         Ca::Rotate { step } => {
-            let (dir, step, force) = step.step();
-            let rotated = ca::rotate(&dir, &step, force)?;
+            let (state, step, force) = step.step();
+            let rotated = on(&state, move |place| ca::rotate(place, &step, force))?;
             say!("done: {}", rotated.done);
             say!("next: {}", rotated.next);
         }
@@ -42,7 +57,8 @@ fn tell(command: Ca) -> anyhow::Result<()> {
             out,
             force,
         } => {
-            let list = ca::revoke(&state.state_dir, &serial, force, out.as_deref())?;
+            let revoke = move |place| ca::revoke(place, &serial, force, out.as_deref());
+            let list = on(&state, revoke)?;
             out::note(format_args!(
                 "revoked; next: put this list where the agents' --crl-file names it, they follow it at once"
             ));
@@ -60,10 +76,13 @@ fn token(command: Token) -> anyhow::Result<()> {
             allow,
             expires,
         } => {
-            let made = ca::create_token(&state.state_dir, &node, allow, expires)?;
+            let of = node.clone();
+            let made = on(&state, move |place| {
+                ca::create_token(place, &of, allow, expires)
+            })?;
             // Only the token is on standard output: it goes into a file.
             if let Err(error) = out::only_copy(format_args!("{}\n", made.text)) {
-                ca::revoke_token(&state.state_dir, &made.id)?;
+                on(&state, move |place| ca::revoke_token(place, &made.id))?;
                 anyhow::bail!(
                     "the token could not be printed, so it is revoked again; make another one: {error}"
                 );
@@ -74,9 +93,10 @@ fn token(command: Token) -> anyhow::Result<()> {
                 humantime::format_rfc3339_seconds(SystemTime::now() + expires)
             ));
         }
-        Token::List { state, json } => list(&state.state_dir, json)?,
+        Token::List { state, json } => list(&on(&state, ca::list_tokens)?, json)?,
         Token::Revoke { state, id } => {
-            ca::revoke_token(&state.state_dir, &id)?;
+            let revoked = id.clone();
+            on(&state, move |place| ca::revoke_token(place, &revoked))?;
             say!(
                 "done: token {id} is refused from now on; certificates that it got live until they end (`mesh-agent ca revoke SERIAL` ends them)"
             );
@@ -85,14 +105,13 @@ fn token(command: Token) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn list(dir: &Path, json: bool) -> anyhow::Result<()> {
-    let tokens = ca::list_tokens(dir)?;
+fn list(tokens: &[ca::Token], json: bool) -> anyhow::Result<()> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
     if json {
         let all: Vec<_> = tokens.iter().map(|t| token_json(t, now)).collect();
         say!("{}", serde_json::to_string_pretty(&all)?);
     } else {
-        say_part!("{}", token_table(&tokens, now));
+        say_part!("{}", token_table(tokens, now));
     }
     Ok(())
 }
@@ -156,7 +175,8 @@ fn show(shown: &ca::Shown) -> String {
             root.id.clone(),
             if root.signing { "signing" } else { "trusted" }.to_owned(),
             format!("{} (in {days} days)", root.expires),
-            root.live_certificates.to_string(),
+            root.live_certificates
+                .map_or_else(|| "-".to_owned(), |n| n.to_string()),
             root.last_expires.clone().unwrap_or_else(|| "-".to_owned()),
         ]);
     }

@@ -8,7 +8,8 @@ use clap::{Args, Subcommand};
 
 use super::log::Log;
 use super::names;
-use crate::ca::{Allowed, Config, NotAllowed, Step};
+use crate::ca::{Account, Allowed, Cluster, Config, NotAllowed, NotAnAccount, STALE, Step};
+use crate::kube::Access;
 use crate::model::{SpiffeError, TrustDomain};
 
 #[derive(Clone, Debug, Args)]
@@ -16,6 +17,34 @@ pub struct State {
     /// State of the authority; closed to others.
     #[arg(long, default_value = "/var/lib/mesh-agent/ca")]
     pub state_dir: PathBuf,
+    /// The state is in a Secret of the cluster, not in --state-dir.
+    #[arg(long, env = "MESH_KUBERNETES")]
+    pub kubernetes: bool,
+    /// How the API server is reached [default: by the service account of the pod].
+    #[arg(long, env = "KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Namespace of the mesh's own objects.
+    #[arg(long, env = "MESH_NAMESPACE", default_value = "mesh-system")]
+    pub namespace: String,
+    /// The Secret.
+    #[arg(long, env = "MESH_CA_SECRET", default_value = "mesh-agent-ca")]
+    pub ca_secret: String,
+}
+
+impl State {
+    /// None: a directory.
+    #[must_use]
+    pub fn cluster(&self) -> Option<Cluster> {
+        self.kubernetes.then(|| Cluster {
+            access: access(self.kubeconfig.clone()),
+            namespace: self.namespace.clone(),
+            secret: self.ca_secret.clone(),
+            configmap: String::new(),
+            audience: String::new(),
+            accounts: Vec::new(),
+            stale: STALE,
+        })
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -74,6 +103,8 @@ pub struct RunCa {
     pub trust_domain: TrustDomain,
     #[command(flatten)]
     pub given: Given,
+    #[command(flatten)]
+    pub agents: Agents,
     /// Of certificates for which no lifetime is asked.
     #[arg(long, default_value = "1h", value_parser = names::lifetime)]
     pub default_lifetime: Duration,
@@ -89,6 +120,24 @@ pub struct RunCa {
     /// Most connections; half of them at most for clients without a good token yet.
     #[arg(long, default_value_t = 512, value_parser = names::count)]
     pub max_connections: usize,
+}
+
+/// Agents in a cluster.
+#[derive(Debug, Args)]
+pub struct Agents {
+    /// ConfigMap for the roots, which agents watch.
+    #[arg(long, default_value = "mesh-agent-ca-root")]
+    pub root_configmap: String,
+    /// What an agent's service account token must be for.
+    #[arg(long, default_value = "mesh-agent-ca")]
+    pub token_audience: String,
+    /// NAMESPACE/SERVICE_ACCOUNT of agents; may be repeated.
+    #[arg(long, value_delimiter = ',', default_value = "mesh-system/mesh-agent", value_parser = |t: &str| -> Result<Account, NotAnAccount> { t.parse() })]
+    pub agent_account: Vec<Account>,
+}
+
+fn access(kubeconfig: Option<PathBuf>) -> Access {
+    kubeconfig.map_or(Access::InCluster, Access::Kubeconfig)
 }
 
 /// An authority made elsewhere.
@@ -166,13 +215,13 @@ pub struct Forced {
 }
 
 impl Rotate {
-    /// State directory, step, forced or not.
+    /// State, step, forced or not.
     #[must_use]
-    pub fn step(self) -> (PathBuf, Step, bool) {
+    pub fn step(self) -> (State, Step, bool) {
         match self {
-            Self::Prepare { state, given } => (state.state_dir, Step::Prepare(given.pair()), false),
-            Self::Activate(f) => (f.state.state_dir, Step::Activate, f.force),
-            Self::Retire(f) => (f.state.state_dir, Step::Retire, f.force),
+            Self::Prepare { state, given } => (state, Step::Prepare(given.pair()), false),
+            Self::Activate(f) => (f.state, Step::Activate, f.force),
+            Self::Retire(f) => (f.state, Step::Retire, f.force),
         }
     }
 }
@@ -180,8 +229,15 @@ impl Rotate {
 impl RunCa {
     #[must_use]
     pub fn config(self) -> Config {
+        let cluster = self.state.cluster().map(|cluster| Cluster {
+            configmap: self.agents.root_configmap,
+            audience: self.agents.token_audience,
+            accounts: self.agents.agent_account,
+            ..cluster
+        });
         Config {
             state_dir: self.state.state_dir,
+            cluster,
             listen: self.listen,
             names: self.name,
             trust_domain: self.trust_domain,

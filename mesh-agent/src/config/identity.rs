@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::Args;
 
 use super::names;
-use crate::identity::{CaConfig, Config, SourceConfig};
+use crate::identity::{CaConfig, Config, ConfigMap, NotAConfigMap, Roots, RootsFrom, SourceConfig};
+use crate::kube::Access;
 use crate::model::{SpiffeError, TrustDomain};
 
 #[derive(Clone, Debug, Args)]
@@ -19,15 +20,22 @@ pub struct Identity {
     #[arg(long, value_parser = trust_domain)]
     pub trust_domain_alias: Vec<TrustDomain>,
     /// Certificate authority, HOST:PORT.
-    #[arg(long, value_parser = names::address, requires_all = ["ca_root", "ca_token_file"], conflicts_with = "identity_dir")]
+    #[arg(long, value_parser = names::address, requires_all = ["ca_roots", "ca_token_file"], conflicts_with = "identity_dir")]
     pub ca_address: Option<String>,
     /// Name in the authority's certificate [default: the host of --ca-address].
     #[arg(long, requires = "ca_address")]
     pub ca_server_name: Option<String>,
     /// Roots (PEM) that the authority's own certificate must come from; watched.
-    #[arg(long, requires = "ca_address")]
+    #[arg(long, requires = "ca_address", group = "ca_roots")]
     pub ca_root: Option<PathBuf>,
-    /// Join token; read again for each request.
+    /// The same in a ConfigMap, NAMESPACE/NAME[/KEY] (root.pem where no key is named): watched by
+    /// the API server, with the revocation lists in crl.pem beside it, and kept for a start without it.
+    #[arg(long, requires = "ca_address", group = "ca_roots", value_parser = |t: &str| -> Result<ConfigMap, NotAConfigMap> { t.parse() })]
+    pub ca_root_configmap: Option<ConfigMap>,
+    /// What an authority of several clusters calls this one (istiod's ClusterID).
+    #[arg(long, requires = "ca_address")]
+    pub ca_cluster_id: Option<String>,
+    /// Join token, or a projected token of the pod's service account; read again for each request.
     #[arg(long, requires = "ca_address")]
     pub ca_token_file: Option<PathBuf>,
     /// Directory of NAMESPACE.SERVICE_ACCOUNT.crt and .key and ca.crt; watched.
@@ -46,17 +54,30 @@ pub(super) fn trust_domain(text: &str) -> Result<TrustDomain, SpiffeError> {
 }
 
 impl Identity {
-    /// For the agent of `node`.
+    fn roots(&self, (access, state_dir): (Access, &Path)) -> Option<Roots> {
+        let configmap = self.ca_root_configmap.clone().map(|configmap| {
+            Roots::ConfigMap(RootsFrom {
+                configmap,
+                access,
+                dir: state_dir.join("ca-root"),
+            })
+        });
+        configmap.or_else(|| self.ca_root.clone().map(Roots::File))
+    }
+
+    /// For the agent of `node`. `cluster`: how it reaches the API server, and where it
+    /// keeps what it saw there.
     #[must_use]
-    pub fn config(&self, node: &str, run_dir: &Path) -> Config {
-        let source = match (&self.ca_address, &self.ca_root, &self.ca_token_file) {
+    pub(crate) fn config(&self, node: &str, run_dir: &Path, cluster: (Access, &Path)) -> Config {
+        let source = match (&self.ca_address, self.roots(cluster), &self.ca_token_file) {
             (Some(address), Some(roots), Some(token)) => SourceConfig::Ca(CaConfig {
                 server_name: self
                     .ca_server_name
                     .clone()
                     .unwrap_or_else(|| host(address).to_owned()),
                 address: address.clone(),
-                roots: roots.clone(),
+                roots,
+                cluster_id: self.ca_cluster_id.clone(),
                 token: token.clone(),
                 node: node.to_owned(),
                 lifetime: self.certificate_lifetime,

@@ -20,7 +20,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use crate::model::TrustDomain;
 use crate::model::policy::MeshSettings;
 
-pub use ca::{Ca, RunCa, Token};
+pub use ca::{Ca, RunCa, State, Token};
 pub use exit::{Exit, help as exit_codes};
 pub use host::Host;
 pub use identity::Identity;

@@ -21,7 +21,10 @@ const CONFINED: &[(&[&str], &[&str])] = &[
         &["tonic", "tonic_prost", "prost", "prost_types"],
         &["mesh-agent/src/identity", "mesh-agent/src/ca"],
     ),
-    (&["kube"], &["mesh-agent/src/kube", "mesh-agent/src/ca"]),
+    (
+        &["kube"],
+        &["mesh-agent/src/kube", "mesh-agent/src/cluster/client"],
+    ),
     (
         &["k8s_openapi"],
         &[
@@ -37,6 +40,7 @@ const CONFINED: &[(&[&str], &[&str])] = &[
             "mesh-agent/src/http",
             "mesh-agent/src/admin",
             "mesh-agent/src/kube",
+            "mesh-agent/src/cluster/client",
         ],
     ),
     (

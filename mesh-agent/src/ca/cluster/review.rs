@@ -1,0 +1,273 @@
+//! Agents, by their service account's token: the API server says whose it is, and
+//! which pod on which node it was made for.
+//!
+//! While the API server is away, what it said of a token holds on: an agent whose
+//! container starts again then shows the same token, and gets its certificates.
+//! For a quarter of an hour at most (`Cluster::stale`), and never past the token's end.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use serde::Deserialize;
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::Semaphore;
+
+use super::claims::Claims;
+use super::config::{Account, Cluster};
+use super::pods::{Of, Pods};
+use crate::ca::errors::Refusal;
+use crate::ca::token::{Caller, Denied, Entitled, Proof};
+use crate::cluster::{Api, ApiError, Verb};
+
+const PATH: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
+/// Tokens of which the answer is kept.
+const MAX_KEPT: usize = 20_000;
+/// An answer is not asked for again for this part of `Cluster::stale`, 10 s of a
+/// quarter of an hour: the API server keeps its own as long.
+const FRESH: u32 = 90;
+/// Questions at once: who shows noise must not be the API server's trouble.
+const AT_ONCE: usize = 16;
+/// For a pod that the API server knows and this replica does not yet.
+pub(in crate::ca) const LAG: Duration = Duration::from_secs(2);
+
+const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
+const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
+const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
+
+/// Of an authenticated token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Reviewed {
+    account: Account,
+    pod: String,
+    pod_uid: String,
+    node: String,
+}
+
+struct Kept {
+    reviewed: Reviewed,
+    at: Instant,
+    /// Of the token, in seconds since 1970.
+    ends: u64,
+}
+
+type Hash = [u8; 32];
+
+pub(in crate::ca) struct Reviews {
+    api: Arc<dyn Api>,
+    audience: String,
+    accounts: Vec<Account>,
+    pods: Arc<Pods>,
+    kept: Mutex<HashMap<Hash, Kept>>,
+    questions: Semaphore,
+    fresh: Duration,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Answer {
+    status: Status,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Status {
+    authenticated: bool,
+    error: String,
+    audiences: Vec<String>,
+    user: User,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct User {
+    username: String,
+    extra: BTreeMap<String, Vec<String>>,
+}
+
+impl User {
+    fn one(&self, name: &str) -> Option<String> {
+        match self.extra.get(name).map(Vec::as_slice) {
+            Some([one]) if !one.is_empty() => Some(one.clone()),
+            _ => None,
+        }
+    }
+
+    fn account(&self) -> Option<Account> {
+        let (namespace, name) = self
+            .username
+            .strip_prefix("system:serviceaccount:")?
+            .split_once(':')?;
+        let plain = !namespace.is_empty() && !name.is_empty() && !name.contains(':');
+        plain.then(|| Account {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        })
+    }
+}
+
+fn denied(why: Refusal, said: String) -> Denied {
+    Denied {
+        why,
+        token: None,
+        said: Some(said),
+    }
+}
+
+impl Reviews {
+    pub(super) fn new(api: Arc<dyn Api>, cluster: &Cluster, pods: Arc<Pods>) -> Self {
+        Self {
+            api,
+            audience: cluster.audience.clone(),
+            accounts: cluster.accounts.clone(),
+            pods,
+            kept: Mutex::default(),
+            questions: Semaphore::new(AT_ONCE),
+            fresh: cluster.stale / FRESH,
+        }
+    }
+
+    pub(in crate::ca) async fn check(&self, proof: &Proof<'_>) -> Result<Caller, Denied> {
+        let token = proof.token.ok_or(Refusal::NoToken)?;
+        let claims = Claims::read(token).ok_or(Refusal::UnknownToken)?;
+        if claims.exp <= proof.now {
+            return Err(Refusal::ExpiredToken.into());
+        }
+        if !claims.is_for(&self.audience) {
+            return Err(Refusal::Audience.into());
+        }
+        let reviewed = self.review(token, claims.exp, proof.now).await?;
+        if proof.node.is_some_and(|node| node != reviewed.node) {
+            let said = format!("the token is of a pod on node {}", reviewed.node);
+            return Err(denied(Refusal::OtherNode, said));
+        }
+        self.lives(&reviewed).await?;
+        Ok(Caller {
+            name: format!("node/{}", reviewed.node),
+            node: reviewed.node,
+            entitled: Entitled::PodsOfNode,
+            token: None,
+        })
+    }
+
+    async fn review(&self, token: &str, ends: u64, now: u64) -> Result<Reviewed, Denied> {
+        let hash: Hash = Sha256::digest(token.as_bytes()).into();
+        if let Some(reviewed) = self.kept(&hash, self.fresh, now) {
+            return Ok(reviewed);
+        }
+        match self.ask(token).await {
+            Ok(answer) => {
+                // What was said before does not count any more, whatever is said now.
+                self.kept.lock().remove(&hash);
+                let reviewed = self.read(&answer.status)?;
+                self.keep(hash, reviewed.clone(), ends, now);
+                Ok(reviewed)
+            }
+            Err(error) => {
+                // No answer is neither yes nor no. What is known of the pods is
+                // as old as what is known of the token.
+                let known = self.pods.is_known();
+                let kept = known
+                    .then(|| self.kept(&hash, Duration::MAX, now))
+                    .flatten();
+                kept.ok_or_else(|| {
+                    tracing::warn!(%error, "a token cannot be reviewed");
+                    denied(
+                        Refusal::Unreviewed,
+                        "the API server cannot be asked about the token now".to_owned(),
+                    )
+                })
+            }
+        }
+    }
+
+    async fn ask(&self, token: &str) -> Result<Answer, ApiError> {
+        let busy = |_| ApiError::Away("too many tokens at once".to_owned());
+        let _one = self.questions.try_acquire().map_err(busy)?;
+        let review = json!({
+            "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview",
+            "spec": {"token": token, "audiences": [self.audience]},
+        });
+        let answer = self.api.call(PATH, Verb::Create(review)).await?;
+        Ok(serde_json::from_str(&answer)?)
+    }
+
+    /// What the API server says, and what of it is demanded.
+    fn read(&self, status: &Status) -> Result<Reviewed, Denied> {
+        if !status.authenticated || !status.error.is_empty() {
+            return Err(Refusal::UnknownToken.into());
+        }
+        // Who does not look at audiences answers without any.
+        if !status.audiences.contains(&self.audience) {
+            return Err(Refusal::Audience.into());
+        }
+        let user = &status.user;
+        let account = user.account().filter(|a| self.accounts.contains(a));
+        let account = account.ok_or_else(|| {
+            let said = format!(
+                "{} is no account of agents (--agent-account)",
+                user.username
+            );
+            denied(Refusal::Account, said)
+        })?;
+        let claims = (user.one(POD_NAME), user.one(POD_UID), user.one(NODE_NAME));
+        let (Some(pod), Some(pod_uid), Some(node)) = claims else {
+            let said = "the token names no pod and node: it must be a projected one, of Kubernetes 1.30 or later".to_owned();
+            return Err(denied(Refusal::NoNodeClaim, said));
+        };
+        Ok(Reviewed {
+            account,
+            pod,
+            pod_uid,
+            node,
+        })
+    }
+
+    /// The agent's own pod must be there: its token may outlive it.
+    async fn lives(&self, reviewed: &Reviewed) -> Result<(), Denied> {
+        let of = Of {
+            node: &reviewed.node,
+            namespace: &reviewed.account.namespace,
+            account: &reviewed.account.name,
+        };
+        let is_there = || self.pods.is_known() && self.pods.is(&reviewed.pod_uid, of);
+        if self.pods.wait_until(LAG, is_there).await {
+            return Ok(());
+        }
+        Err(match self.pods.is_known() {
+            true => denied(
+                Refusal::NoSuchPod,
+                format!(
+                    "its pod {} is not on node {} any more",
+                    reviewed.pod, reviewed.node
+                ),
+            ),
+            false => denied(
+                Refusal::Unreviewed,
+                "the cluster's pods are not known now".to_owned(),
+            ),
+        })
+    }
+
+    fn kept(&self, hash: &Hash, age: Duration, now: u64) -> Option<Reviewed> {
+        let kept = self.kept.lock();
+        let found = kept.get(hash)?;
+        let good = found.at.elapsed() < age && found.ends > now;
+        good.then(|| found.reviewed.clone())
+    }
+
+    fn keep(&self, hash: Hash, reviewed: Reviewed, ends: u64, now: u64) {
+        let mut kept = self.kept.lock();
+        if kept.len() >= MAX_KEPT {
+            kept.retain(|_, k| k.ends > now);
+        }
+        if kept.len() >= MAX_KEPT {
+            let oldest = kept.iter().min_by_key(|(_, k)| k.at).map(|(h, _)| *h);
+            oldest.map(|hash| kept.remove(&hash));
+        }
+        let at = Instant::now();
+        kept.insert(hash, Kept { reviewed, at, ends });
+    }
+}

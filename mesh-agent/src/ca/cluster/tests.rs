@@ -1,0 +1,522 @@
+//! Replicas, agents and commands before an API server in the test's hands.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::ca::errors::Refusal;
+use crate::ca::records::AUTHORITY;
+use crate::ca::server::{open_in, serve};
+use crate::ca::token::Proof;
+use crate::ca::units::seconds;
+use crate::ca::{Step, rotate, show};
+use crate::cluster::fake::{Fake, encode};
+use crate::identity::{self, CaConfig, Identities, IdentityError, SourceConfig};
+use crate::kube::Access;
+use crate::model::{SpiffeId, TrustDomain};
+
+const SECRET: &str = "/api/v1/namespaces/mesh-system/secrets/mesh-agent-ca";
+const ROOTS: &str = "/api/v1/namespaces/mesh-system/configmaps/mesh-agent-ca-root";
+
+fn cluster() -> Cluster {
+    Cluster {
+        access: Access::InCluster,
+        namespace: "mesh-system".to_owned(),
+        secret: "mesh-agent-ca".to_owned(),
+        configmap: "mesh-agent-ca-root".to_owned(),
+        audience: "mesh-agent-ca".to_owned(),
+        accounts: vec!["mesh-system/mesh-agent".parse().expect("an account")],
+        stale: STALE,
+    }
+}
+
+fn config() -> crate::ca::Config {
+    crate::ca::Config {
+        state_dir: "/nowhere".into(),
+        cluster: Some(cluster()),
+        listen: ([127, 0, 0, 1], 0).into(),
+        names: vec![],
+        trust_domain: TrustDomain::new("cluster.local").expect("a domain"),
+        given: None,
+        default_lifetime: Duration::from_secs(3600),
+        max_lifetime: Duration::from_secs(7200),
+        rate: 100,
+        burst: 100,
+        max_connections: 64,
+    }
+}
+
+fn pod(fake: &Fake, (namespace, name): (&str, &str), account: &str, node: &str) -> String {
+    let path = format!("/api/v1/namespaces/{namespace}/pods/{name}");
+    fake.put(
+        &path,
+        json!({
+            "metadata": {"namespace": namespace, "name": name, "uid": format!("uid-{name}")},
+            "spec": {"nodeName": node, "serviceAccountName": account},
+            "status": {"phase": "Running"},
+        }),
+    );
+    path
+}
+
+/// As a kubelet gets one; nobody checks the signature here.
+fn jwt(audience: &str, ends_in: u64, salt: &str) -> String {
+    let ends = seconds(SystemTime::now()) + ends_in;
+    let claims = json!({"aud": [audience], "exp": ends, "jti": salt}).to_string();
+    format!(
+        "e30.{}.c2ln",
+        encode(claims.as_bytes()).trim_end_matches('=')
+    )
+}
+
+fn reviewed(node: &str, pod: &str) -> Value {
+    json!({
+        "authenticated": true,
+        "audiences": ["mesh-agent-ca"],
+        "user": {
+            "username": "system:serviceaccount:mesh-system:mesh-agent",
+            "extra": {
+                "authentication.kubernetes.io/pod-name": [pod],
+                "authentication.kubernetes.io/pod-uid": [format!("uid-{pod}")],
+                "authentication.kubernetes.io/node-name": [node],
+            },
+        },
+    })
+}
+
+/// An agent's pod on that node, and a good token of it.
+fn agent_of(fake: &Fake, node: &str) -> String {
+    let name = format!("agent-{node}");
+    pod(fake, ("mesh-system", &name), "mesh-agent", node);
+    let token = jwt("mesh-agent-ca", 3600, node);
+    fake.review(&token, reviewed(node, &name));
+    token
+}
+
+struct Replica {
+    ca: Arc<Ca>,
+    address: SocketAddr,
+    cancel: CancellationToken,
+    task: tokio::task::JoinHandle<Result<(), Error>>,
+}
+
+impl Replica {
+    async fn start(fake: &Fake) -> Self {
+        Self::start_with(fake, cluster()).await
+    }
+
+    async fn start_with(fake: &Fake, cluster: Cluster) -> Self {
+        let opened = open_in(Arc::new(fake.clone()), cluster, config()).await;
+        let (ca, connected) = opened.expect("an authority");
+        let cancel = CancellationToken::new();
+        let (sender, address) = tokio::sync::oneshot::channel();
+        let ready = |address, _| sender.send(address).expect("somebody waits");
+        let serving = serve((ca.clone(), connected), cancel.clone(), ready);
+        let task = tokio::spawn(serving);
+        Self {
+            ca,
+            address: address.await.expect("it listens"),
+            cancel,
+            task,
+        }
+    }
+
+    async fn end(self) {
+        self.cancel.cancel();
+        self.task.await.expect("ended").expect("well");
+    }
+
+    async fn denies(&self, token: &str, node: Option<&str>) -> Option<Refusal> {
+        let (reviews, _) = self.ca.cluster.as_ref().expect("a cluster");
+        let proof = Proof {
+            token: Some(token),
+            node,
+            now: seconds(SystemTime::now()),
+        };
+        reviews.check(&proof).await.err().map(|denied| denied.why)
+    }
+
+    fn roots(&self) -> usize {
+        self.ca.fresh().expect("state").authorities.len()
+    }
+}
+
+/// Waits for what a watch brings.
+async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let waited = tokio::time::timeout(Duration::from_secs(10), async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    assert!(waited.await.is_ok(), "{what}");
+}
+
+fn id(account: &str) -> SpiffeId {
+    SpiffeId::parse(&format!("spiffe://cluster.local/ns/shop/sa/{account}")).expect("an identity")
+}
+
+fn roots_of(fake: &Fake) -> String {
+    let roots = fake.get(ROOTS).expect("a ConfigMap");
+    roots["data"]["root.pem"]
+        .as_str()
+        .expect("roots")
+        .to_owned()
+}
+
+/// Of a node, at one replica.
+fn agent(fake: &Fake, dir: &Path, address: SocketAddr, node: &str) -> Identities {
+    std::fs::write(dir.join("root.pem"), roots_of(fake)).expect("write");
+    Identities::start(identity::Config {
+        trust_domain: TrustDomain::new("cluster.local").expect("a domain"),
+        trust_domain_aliases: vec![],
+        source: SourceConfig::Ca(CaConfig {
+            address: address.to_string(),
+            server_name: "mesh-agent-ca.mesh-system.svc".to_owned(),
+            roots: identity::Roots::File(dir.join("root.pem")),
+            cluster_id: None,
+            token: dir.join("token"),
+            node: node.to_owned(),
+            lifetime: Some(Duration::from_secs(20)),
+        }),
+        crl_file: None,
+        crl_kept: None,
+    })
+}
+
+async fn get(agent: &Identities, account: &str, within: u64) -> Result<(), IdentityError> {
+    agent.want(&BTreeSet::new());
+    agent.want(&BTreeSet::from([id(account)]));
+    let deadline = Instant::now() + Duration::from_secs(within);
+    agent.handle(&id(account)).wait(deadline).await.map(drop)
+}
+
+fn why(got: Result<(), IdentityError>) -> String {
+    got.expect_err("refused").to_string()
+}
+
+#[tokio::test]
+async fn two_replicas_that_start_at_once_have_one_root() {
+    let fake = Fake::default();
+    let (a, b) = tokio::join!(Replica::start(&fake), Replica::start(&fake));
+    let roots = |replica: &Replica| replica.ca.fresh().expect("state").bundle();
+    until("they agree", || roots(&a) == roots(&b)).await;
+    until("it is published", || fake.get(ROOTS).is_some()).await;
+    assert_eq!(roots_of(&fake), roots(&a));
+    a.end().await;
+    b.end().await;
+}
+
+#[tokio::test]
+async fn who_is_slower_with_an_empty_cluster_takes_what_is_there() {
+    let (fake, other) = (Fake::default(), Fake::default());
+    let first = Replica::start(&other).await;
+    // It appears between the look and the creation.
+    fake.is_faster_with(SECRET, other.get(SECRET).expect("a Secret"));
+    let second = Replica::start(&fake).await;
+    assert_eq!(
+        second.ca.fresh().expect("state").bundle(),
+        first.ca.fresh().expect("state").bundle()
+    );
+    first.end().await;
+    second.end().await;
+}
+
+#[tokio::test]
+async fn a_rotation_goes_through_both_replicas_and_the_configmap_and_waits_for_the_longest_life() {
+    let fake = Fake::default();
+    let (a, b) = tokio::join!(Replica::start(&fake), Replica::start(&fake));
+    let place = || {
+        let api = Arc::new(fake.clone());
+        let runtime = tokio::runtime::Handle::current();
+        Place::open(Arc::new(Secret::new(api, &cluster(), runtime, false)))
+    };
+    let step = |step: Step, force| {
+        let place = place();
+        let taken = tokio::task::spawn_blocking(move || rotate(place, &step, force));
+        async { taken.await.expect("it ran") }
+    };
+    let first = a.ca.fresh().expect("state").bundle();
+    step(Step::Prepare(None), false).await.expect("prepared");
+    until("A+B", || a.roots() == 2 && b.roots() == 2).await;
+    until("A+B is published", || {
+        roots_of(&fake).matches("BEGIN").count() == 2
+    })
+    .await;
+    let early = step(Step::Activate, false).await.expect_err("too early");
+    let until_when = early.to_string();
+    let now = seconds(SystemTime::now());
+    let after = |ahead: u64| crate::ca::units::time(now + ahead);
+    // Two hours of life, a quarter of staleness; some seconds have passed.
+    let bounds = after(7200 + 900 - 20)..=after(7200 + 900 + 20);
+    let said = until_when.split("until ").nth(1).expect("a time");
+    assert!(bounds.contains(&said[..20].to_owned()), "{until_when}");
+    step(Step::Activate, true).await.expect("activated");
+    let early = step(Step::Retire, false).await.expect_err("too early");
+    assert!(matches!(early, Error::TooEarly(_)), "{early}");
+    step(Step::Retire, true).await.expect("retired");
+    until("B", || a.roots() == 1 && b.roots() == 1).await;
+    let last = a.ca.fresh().expect("state").bundle();
+    assert_ne!(last, first);
+    until("B is published", || roots_of(&fake) == last).await;
+    let place = place();
+    let shown = tokio::task::spawn_blocking(move || show(place)).await;
+    let shown = shown.expect("it ran").expect("shown");
+    assert_eq!(shown.authorities[0].live_certificates, None);
+    a.end().await;
+    b.end().await;
+}
+
+#[tokio::test]
+async fn a_change_that_was_overtaken_is_made_again_to_the_newer_state() {
+    let fake = Fake::default();
+    let replica = Replica::start(&fake).await;
+    // Somebody else's change, after this one was read.
+    let mut theirs = fake.get(SECRET).expect("a Secret");
+    theirs["data"]["other"] = json!(encode(b"{}"));
+    fake.is_faster_with(SECRET, theirs);
+    let store = replica.ca.store.clone();
+    let changed = tokio::task::spawn_blocking(move || {
+        store.change(&mut |documents| {
+            documents.put_bytes("revoked.json", b"{\"number\":7,\"revoked\":[]}".to_vec());
+            Ok(())
+        })
+    });
+    changed.await.expect("it ran").expect("changed");
+    let data = &fake.get(SECRET).expect("a Secret")["data"];
+    assert_eq!(
+        data["other"],
+        json!(encode(b"{}")),
+        "nothing of theirs is lost"
+    );
+    assert_eq!(
+        data["revoked.json"],
+        json!(encode(b"{\"number\":7,\"revoked\":[]}"))
+    );
+    assert!(data[AUTHORITY].is_string(), "nor of what did not change");
+    replica.end().await;
+}
+
+#[tokio::test]
+async fn somebody_elses_roots_in_the_configmap_are_undone_and_an_equal_one_is_not_written() {
+    let fake = Fake::default();
+    let replica = Replica::start(&fake).await;
+    until("it is published", || fake.get(ROOTS).is_some()).await;
+    let (good, written) = (
+        roots_of(&fake),
+        fake.calls("PUT /api/v1/namespaces/mesh-system/configmaps"),
+    );
+    fake.put(
+        ROOTS,
+        json!({"metadata": {"name": "mesh-agent-ca-root"}, "data": {"root.pem": "mine"}}),
+    );
+    let secret = Secret::new(
+        Arc::new(fake.clone()),
+        &cluster(),
+        tokio::runtime::Handle::current(),
+        false,
+    );
+    let follow = tokio::time::timeout(Duration::from_millis(200), secret.follow(&fake));
+    assert!(follow.await.is_err(), "it does not end");
+    for expected in [true, false] {
+        let changed = roots::write(&fake, &cluster(), &secret).await;
+        assert_eq!(changed.expect("written"), expected);
+    }
+    assert_eq!(roots_of(&fake), good);
+    assert_eq!(
+        fake.calls("PUT /api/v1/namespaces/mesh-system/configmaps"),
+        written + 1
+    );
+    replica.end().await;
+}
+
+#[tokio::test]
+async fn only_a_reviewed_token_of_an_agent_that_lives_is_good() {
+    let fake = Fake::default();
+    let replica = Replica::start(&fake).await;
+    let good = agent_of(&fake, "n1");
+    assert_eq!(replica.denies(&good, Some("n1")).await, None);
+    assert_eq!(
+        replica.denies(&good, None).await,
+        None,
+        "its node is in the token"
+    );
+    assert_eq!(
+        replica.denies(&good, Some("n2")).await,
+        Some(Refusal::OtherNode)
+    );
+
+    let changed = |salt: &str, change: &dyn Fn(&mut Value)| {
+        let token = jwt("mesh-agent-ca", 3600, salt);
+        let mut status = reviewed("n1", "agent-n1");
+        change(&mut status);
+        fake.review(&token, status);
+        token
+    };
+    let extra = |name: &str| format!("authentication.kubernetes.io/{name}");
+    let remove = |status: &mut Value, name: &str| {
+        let extras = status["user"]["extra"].as_object_mut().expect("extras");
+        extras.remove(&extra(name));
+    };
+    for (token, why) in [
+        (
+            changed("no", &|s| s["authenticated"] = json!(false)),
+            Refusal::UnknownToken,
+        ),
+        (
+            changed("error", &|s| s["error"] = json!("odd")),
+            Refusal::UnknownToken,
+        ),
+        // Who does not look at audiences answers without any.
+        (
+            changed("unaware", &|s| s["audiences"] = json!([])),
+            Refusal::Audience,
+        ),
+        (
+            changed("account", &|s| {
+                s["user"]["username"] = json!("system:serviceaccount:shop:web")
+            }),
+            Refusal::Account,
+        ),
+        (
+            changed("user", &|s| {
+                s["user"]["username"] = json!("mesh-system/mesh-agent")
+            }),
+            Refusal::Account,
+        ),
+        (
+            changed("pod", &|s| remove(s, "pod-uid")),
+            Refusal::NoNodeClaim,
+        ),
+        (
+            changed("node", &|s| remove(s, "node-name")),
+            Refusal::NoNodeClaim,
+        ),
+        (
+            changed("two", &|s| {
+                s["user"]["extra"][extra("node-name")] = json!(["n1", "n2"])
+            }),
+            Refusal::NoNodeClaim,
+        ),
+        (
+            changed("gone", &|s| {
+                s["user"]["extra"][extra("pod-uid")] = json!(["uid-before"])
+            }),
+            Refusal::NoSuchPod,
+        ),
+        (
+            changed("moved", &|s| {
+                s["user"]["extra"][extra("node-name")] = json!(["n2"])
+            }),
+            Refusal::NoSuchPod,
+        ),
+        (jwt("mesh-agent-ca", 3600, "unknown"), Refusal::UnknownToken),
+    ] {
+        assert_eq!(replica.denies(&token, None).await, Some(why));
+    }
+    // For these nobody is asked.
+    let asked = fake.calls("POST /apis/authentication");
+    for (token, why) in [
+        (
+            jwt("https://kubernetes.default.svc", 3600, ""),
+            Refusal::Audience,
+        ),
+        (jwt("mesh-agent-ca", 0, ""), Refusal::ExpiredToken),
+        ("noise".to_owned(), Refusal::UnknownToken),
+    ] {
+        assert_eq!(replica.denies(&token, None).await, Some(why));
+    }
+    assert_eq!(fake.calls("POST /apis/authentication"), asked);
+    replica.end().await;
+}
+
+#[tokio::test]
+async fn an_agent_gets_the_identities_of_the_pods_that_live_on_its_node() {
+    let (fake, dir) = (Fake::default(), tempfile::tempdir().expect("a directory"));
+    let replica = Replica::start(&fake).await;
+    std::fs::write(dir.path().join("token"), agent_of(&fake, "n1")).expect("write");
+    pod(&fake, ("shop", "web-0"), "web", "n1");
+    pod(&fake, ("shop", "db-0"), "db", "n2");
+    until("it is published", || fake.get(ROOTS).is_some()).await;
+    let n1 = agent(&fake, dir.path(), replica.address, "n1");
+    get(&n1, "web", 10).await.expect("a certificate");
+    let refused = why(get(&n1, "db", 1).await);
+    assert!(refused.contains("no valid certificate"), "{refused}");
+    // It is new here, and found out about while the agent waits.
+    pod(&fake, ("shop", "db-1"), "db", "n1");
+    get(&n1, "db", 10).await.expect("a certificate");
+    let path = pod(&fake, ("shop", "job-0"), "job", "n1");
+    let of = Of {
+        node: "n1",
+        namespace: "shop",
+        account: "job",
+    };
+    let (_, pods) = replica.ca.cluster.clone().expect("a cluster");
+    until("it is there", || pods.has(of)).await;
+    let mut ended = fake.get(&path).expect("a pod");
+    ended["status"]["phase"] = json!("Succeeded");
+    fake.put(&path, ended);
+    until("it ended", || !pods.has(of)).await;
+    let refused = why(get(&n1, "job", 4).await);
+    assert!(refused.contains("PermissionDenied"), "{refused}");
+    // Its own pod is gone: the token is good no more, whoever shows it.
+    fake.delete("/api/v1/namespaces/mesh-system/pods/agent-n1");
+    until("it is gone", || {
+        !pods.is(
+            "uid-agent-n1",
+            Of {
+                node: "n1",
+                namespace: "mesh-system",
+                account: "mesh-agent",
+            },
+        )
+    })
+    .await;
+    let token = std::fs::read_to_string(dir.path().join("token")).expect("a token");
+    assert_eq!(replica.denies(&token, None).await, Some(Refusal::NoSuchPod));
+    n1.stop().await;
+    replica.end().await;
+}
+
+#[tokio::test]
+async fn while_the_api_server_is_away_a_token_that_was_good_is_good_for_a_while() {
+    let fake = Fake::default();
+    let soon = Cluster {
+        stale: Duration::from_secs(2),
+        ..cluster()
+    };
+    let replica = Replica::start_with(&fake, soon).await;
+    let (shown, other) = (agent_of(&fake, "n1"), agent_of(&fake, "n2"));
+    assert_eq!(replica.denies(&shown, None).await, None);
+    let (_, pods) = replica.ca.cluster.clone().expect("a cluster");
+    let there = Of {
+        node: "n2",
+        namespace: "mesh-system",
+        account: "mesh-agent",
+    };
+    until("the pods are known", || pods.is("uid-agent-n2", there)).await;
+    fake.set_away(true);
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    assert_eq!(replica.denies(&shown, None).await, None);
+    assert_eq!(
+        replica.denies(&other, None).await,
+        Some(Refusal::Unreviewed),
+        "no answer is no yes"
+    );
+    until("it is too long", || !pods.is_known()).await;
+    assert_eq!(
+        replica.denies(&shown, None).await,
+        Some(Refusal::Unreviewed)
+    );
+    assert!(replica.ca.fresh().is_err(), "nothing is signed any more");
+    fake.set_away(false);
+    until("it is back", || pods.is_known()).await;
+    assert_eq!(replica.denies(&other, None).await, None);
+    replica.end().await;
+}

@@ -9,7 +9,7 @@ mod problems;
 mod reference;
 mod view;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,7 @@ use crate::enrol::{self, DataPath, PodStatus, Recheck, Reconciler};
 use crate::explain::Explainer;
 use crate::identity::Identities;
 use crate::io;
+use crate::kube::Access;
 use crate::observe::{self, AccessLogTarget, Observe};
 use crate::plan::Changes;
 use crate::policy::Here;
@@ -36,6 +37,8 @@ pub use ledger::TARGET as PROBLEMS;
 use place::Place;
 use view::View;
 
+/// What was seen of the cluster, for a start without the API server.
+const STATE_DIR: &str = "/var/lib/mesh-agent";
 /// A pod that could not be enrolled is tried again after this long.
 const RETRY: Duration = Duration::from_secs(1);
 /// How often the kernel's side is looked after: lost links, refusals.
@@ -62,7 +65,11 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
     )?;
     let admin = admin::bind(flags.metrics_addr, &flags.place.run_dir).await?;
     let observe = Observe::start(observe_config(&flags, &node));
-    let identities = Identities::start(flags.identity.config(&node, &flags.place.run_dir));
+    let identities = Identities::start(flags.identity.config(
+        &node,
+        &flags.place.run_dir,
+        (Access::InCluster, Path::new(STATE_DIR)),
+    ));
     observe.register(|registry| identities.register(registry));
     let capture = Capture::start(&place.capture, owner)?;
     let tuples = capture.tuples_handle()?;

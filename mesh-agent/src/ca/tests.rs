@@ -490,7 +490,7 @@ fn agent(dir: &Path, address: SocketAddr, node: &str) -> Identities {
     Identities::start(identity::Config {
         trust_domain: TrustDomain::new("cluster.local").expect("a domain"),
         trust_domain_aliases: vec![],
-        source: SourceConfig::Ca(CaConfig {
+        source: SourceConfig::Ca(Box::new(CaConfig {
             address: address.to_string(),
             server_name: "mesh-ca".to_owned(),
             roots: identity::Roots::File(dir.join("ca").join(BUNDLE)),
@@ -498,7 +498,7 @@ fn agent(dir: &Path, address: SocketAddr, node: &str) -> Identities {
             token: dir.join("token"),
             node: node.to_owned(),
             lifetime: Some(Duration::from_secs(20)),
-        }),
+        })),
         crl_file: Some(dir.join("ca").join(CRL)),
         crl_kept: None,
     })

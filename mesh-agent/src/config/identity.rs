@@ -70,7 +70,7 @@ impl Identity {
     #[must_use]
     pub(crate) fn config(&self, node: &str, run_dir: &Path, cluster: (Access, &Path)) -> Config {
         let source = match (&self.ca_address, self.roots(cluster), &self.ca_token_file) {
-            (Some(address), Some(roots), Some(token)) => SourceConfig::Ca(CaConfig {
+            (Some(address), Some(roots), Some(token)) => SourceConfig::Ca(Box::new(CaConfig {
                 server_name: self
                     .ca_server_name
                     .clone()
@@ -81,7 +81,7 @@ impl Identity {
                 token: token.clone(),
                 node: node.to_owned(),
                 lifetime: self.certificate_lifetime,
-            }),
+            })),
             _ => match &self.identity_dir {
                 Some(dir) => SourceConfig::Files(dir.clone()),
                 None => SourceConfig::None,

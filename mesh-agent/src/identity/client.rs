@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 
 use super::files::Stamp;
 use super::grpc::{CertificateRequest, CertificateResponse, METHOD};
+use super::roots::RootsFrom;
 use super::source::{Change, Fetch, Fetched, Source, SourceError, new_token, read};
 use super::token::TokenLife;
 use crate::model::SpiffeId;
@@ -40,17 +41,37 @@ pub struct CaConfig {
     pub address: String,
     /// Name that its certificate must have.
     pub server_name: String,
-    /// PEM; read for each connection.
-    pub roots: PathBuf,
+    pub roots: Roots,
     /// Read for each request.
     pub token: PathBuf,
     /// This node's name, told to the authority.
     pub node: String,
+    /// What an authority of several clusters calls this one.
+    pub cluster_id: Option<String>,
     /// Asked for; the authority may give less. None: its default.
     pub lifetime: Option<Duration>,
 }
 
+/// Roots (PEM) that the authority's own certificate must come from.
+#[derive(Clone, Debug)]
+pub enum Roots {
+    /// Read for each connection.
+    File(PathBuf),
+    ConfigMap(RootsFrom),
+}
+
+impl Roots {
+    fn file(&self) -> PathBuf {
+        match self {
+            Self::File(path) => path.clone(),
+            Self::ConfigMap(from) => from.roots(),
+        }
+    }
+}
+
 pub(super) struct Client {
+    /// Why roots are not followed.
+    unrooted: Arc<parking_lot::Mutex<Option<String>>>,
     /// The token's file when it was last looked at.
     seen: parking_lot::Mutex<Option<Stamp>>,
     config: CaConfig,
@@ -68,8 +89,9 @@ struct Link {
 }
 
 impl Client {
-    pub(super) fn new(config: CaConfig) -> Self {
+    pub(super) fn new(config: CaConfig, unrooted: Arc<parking_lot::Mutex<Option<String>>>) -> Self {
         Self {
+            unrooted,
             seen: parking_lot::Mutex::new(Stamp::of(&config.token)),
             config,
             link: Mutex::default(),
@@ -120,6 +142,7 @@ impl Client {
             tonic::Code::Unauthenticated => SourceError::TokenRefused {
                 file: self.config.token.clone(),
                 node: self.config.node.clone(),
+                is_of_pod: matches!(self.config.roots, Roots::ConfigMap(_)),
                 message,
             },
             code => SourceError::Refused { code, message },
@@ -159,13 +182,18 @@ impl Client {
         let node = self.config.node.parse();
         let node = node.map_err(|_| SourceError::NodeName(self.config.node.clone()))?;
         headers.insert("mesh-node", node);
+        if let Some(cluster) = &self.config.cluster_id {
+            let cluster = cluster.parse();
+            let bad = |_| SourceError::NodeName(self.config.node.clone());
+            headers.insert("clusterid", cluster.map_err(bad)?);
+        }
         Ok(request)
     }
 
     /// The one channel, made anew when it broke or the pinned roots changed.
     async fn channel(&self) -> Result<Channel, SourceError> {
         let asked = Instant::now();
-        let pinned = read(self.config.roots.clone()).await?;
+        let pinned = self.pinned().await?;
         let mut link = self.link.lock().await;
         if let Some((roots, channel)) = &link.channel
             && *roots == pinned
@@ -188,6 +216,17 @@ impl Client {
                 Err(error)
             }
         }
+    }
+
+    async fn pinned(&self) -> Result<Vec<u8>, SourceError> {
+        let read = read(self.config.roots.file()).await;
+        let Roots::ConfigMap(from) = &self.config.roots else {
+            return read;
+        };
+        read.map_err(|_| SourceError::NoRoots {
+            configmap: from.configmap.to_string(),
+            why: self.unrooted.lock().clone().unwrap_or_default(),
+        })
     }
 
     async fn connect(&self, roots: &[u8]) -> Result<Channel, SourceError> {

@@ -111,12 +111,24 @@ enum Crl {
     Read(Vec<u8>),
 }
 
+/// Where revocation lists are.
+pub(super) struct Crls {
+    /// Without a readable one there is no certificate.
+    pub(super) file: Option<PathBuf>,
+    /// Where that names none: kept from the cluster, when it has any.
+    pub(super) from_cluster: Option<PathBuf>,
+    /// Those in force.
+    pub(super) kept: Option<PathBuf>,
+}
+
 pub(super) struct Manager {
     shared: Arc<Shared>,
     source: Arc<dyn Source>,
     trust_domain: TrustDomain,
     aliases: Vec<TrustDomain>,
     crl_file: Option<PathBuf>,
+    /// None is needed.
+    crl_may_lack: bool,
     crl: Crl,
     crl_kept: Option<PathBuf>,
     crl_stamp: Option<Stamp>,
@@ -151,21 +163,23 @@ impl Manager {
         shared: Arc<Shared>,
         source: Arc<dyn Source>,
         (trust_domain, aliases): (TrustDomain, Vec<TrustDomain>),
-        (crl_file, crl_kept): (Option<PathBuf>, Option<PathBuf>),
+        crls: Crls,
     ) -> Self {
-        let kept = |_| {
-            crl_kept
-                .as_deref()
-                .and_then(kept)
-                .map_or(Crl::Unread, Crl::Read)
-        };
-        let crl = crl_file.as_ref().map_or(Crl::Off, kept);
+        let (crl_may_lack, crl_kept) = (crls.file.is_none(), crls.kept);
+        let crl_file = crls.file.or(crls.from_cluster);
+        let kept = |_| crl_kept.as_deref().and_then(kept).map(Crl::Read);
+        let crl = crl_file.as_ref().and_then(kept);
+        let crl = crl.unwrap_or(match crl_may_lack {
+            true => Crl::Off,
+            false => Crl::Unread,
+        });
         let mut manager = Self {
             shared,
             source,
             trust_domain,
             aliases,
             crl_file,
+            crl_may_lack,
             crl,
             crl_kept,
             crl_stamp: None,
@@ -362,6 +376,9 @@ impl Manager {
             return;
         };
         let stamp = Stamp::of(&path);
+        if stamp.is_none() && self.crl_may_lack {
+            return;
+        }
         if stamp.is_some() && stamp == self.crl_stamp {
             return;
         }

@@ -14,6 +14,7 @@ pub mod grpc;
 mod handle;
 mod manager;
 mod metrics;
+mod roots;
 mod schedule;
 mod source;
 mod status;
@@ -30,11 +31,13 @@ use tokio_util::task::TaskTracker;
 
 use crate::model::{SpiffeId, TrustDomain};
 use crate::tls::Trust;
-pub use client::CaConfig;
+pub use client::{CaConfig, Roots};
 pub use handle::Handle;
 #[cfg(test)]
 pub(crate) use handle::IdentityError;
-use manager::{Manager, Shared};
+use manager::{Crls, Manager, Shared};
+use roots::Mirror;
+pub use roots::{ConfigMap, NotAConfigMap, RootsFrom};
 use source::Source;
 pub use status::{IdentityStatus, Status, TokenStatus};
 pub use token::TokenLife;
@@ -44,7 +47,7 @@ pub use token::TokenLife;
 pub enum SourceConfig {
     /// No mTLS is possible: traffic that needs it is refused.
     None,
-    Ca(CaConfig),
+    Ca(Box<CaConfig>),
     Files(PathBuf),
 }
 
@@ -78,9 +81,17 @@ impl Identities {
     /// Starts on the current (control) runtime. The source may be away.
     #[must_use]
     pub fn start(config: Config) -> Self {
+        let mirror = match &config.source {
+            SourceConfig::Ca(ca) => match &ca.roots {
+                Roots::ConfigMap(from) => Some(Mirror::new(from.clone())),
+                Roots::File(_) => None,
+            },
+            _ => None,
+        };
+        let problem = mirror.as_ref().map(Mirror::problem).unwrap_or_default();
         let source: Option<Arc<dyn Source>> = match config.source {
             SourceConfig::None => None,
-            SourceConfig::Ca(ca) => Some(Arc::new(client::Client::new(ca))),
+            SourceConfig::Ca(ca) => Some(Arc::new(client::Client::new(*ca, problem))),
             SourceConfig::Files(dir) => Some(Arc::new(files::Files::new(dir))),
         };
         let shared = Arc::new(Shared::new(source.as_deref()));
@@ -92,11 +103,19 @@ impl Identities {
         };
         if let Some(source) = source {
             let domains = (config.trust_domain, config.trust_domain_aliases);
-            let crl = (config.crl_file, config.crl_kept);
+            let crl = Crls {
+                file: config.crl_file,
+                from_cluster: mirror.as_ref().map(Mirror::lists),
+                kept: config.crl_kept,
+            };
             let manager = Manager::new(shared, source, domains, crl);
             identities
                 .tasks
                 .spawn(manager.run(identities.cancel.clone()));
+        }
+        if let Some(mirror) = mirror {
+            let cancel = identities.cancel.clone();
+            identities.tasks.spawn(mirror.run(cancel));
         }
         identities.tasks.close();
         identities

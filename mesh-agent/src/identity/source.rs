@@ -82,14 +82,16 @@ pub(super) enum SourceError {
     #[error("the certificate authority refused: {code:?}: {message}")]
     Refused { code: tonic::Code, message: String },
     /// It does not take the token; the text is its own, as above.
-    #[error(
-        "the certificate authority refused the join token in {file}: Unauthenticated: {message}"
-    )]
+    #[error("the certificate authority refused the token in {file}: Unauthenticated: {message}")]
     TokenRefused {
         file: PathBuf,
         node: String,
+        /// A service account's, which the kubelet makes anew.
+        is_of_pod: bool,
         message: String,
     },
+    #[error("no roots of the certificate authority are known yet: {why}")]
+    NoRoots { configmap: String, why: String },
     #[error("the node's name {0:?} cannot be told to the authority")]
     NodeName(String),
     #[error("the certificate authority answered without chain or roots")]
@@ -116,7 +118,18 @@ impl SourceError {
     /// What an operator can do about it.
     pub(super) fn remedy(&self) -> String {
         match self {
+            Self::TokenRefused {
+                file,
+                is_of_pod: true,
+                ..
+            } => format!(
+                "see that {} is a projected token for the authority's audience (--token-audience), of an account that it serves (--agent-account)",
+                file.display()
+            ),
             Self::TokenRefused { file, node, .. } => new_token(node, file),
+            Self::NoRoots { configmap, .. } => format!(
+                "see that the authority runs and that this agent may list and watch the ConfigMap {configmap}"
+            ),
             Self::Refused {
                 code: tonic::Code::PermissionDenied,
                 ..

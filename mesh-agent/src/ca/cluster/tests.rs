@@ -176,7 +176,7 @@ fn agent(fake: &Fake, dir: &Path, address: SocketAddr, node: &str) -> Identities
     Identities::start(identity::Config {
         trust_domain: TrustDomain::new("cluster.local").expect("a domain"),
         trust_domain_aliases: vec![],
-        source: SourceConfig::Ca(CaConfig {
+        source: SourceConfig::Ca(Box::new(CaConfig {
             address: address.to_string(),
             server_name: "mesh-agent-ca.mesh-system.svc".to_owned(),
             roots: identity::Roots::File(dir.join("root.pem")),
@@ -184,7 +184,7 @@ fn agent(fake: &Fake, dir: &Path, address: SocketAddr, node: &str) -> Identities
             token: dir.join("token"),
             node: node.to_owned(),
             lifetime: Some(Duration::from_secs(20)),
-        }),
+        })),
         crl_file: None,
         crl_kept: None,
     })
@@ -380,13 +380,13 @@ async fn only_a_reviewed_token_of_an_agent_that_lives_is_good() {
         ),
         (
             changed("account", &|s| {
-                s["user"]["username"] = json!("system:serviceaccount:shop:web")
+                s["user"]["username"] = json!("system:serviceaccount:shop:web");
             }),
             Refusal::Account,
         ),
         (
             changed("user", &|s| {
-                s["user"]["username"] = json!("mesh-system/mesh-agent")
+                s["user"]["username"] = json!("mesh-system/mesh-agent");
             }),
             Refusal::Account,
         ),
@@ -400,19 +400,19 @@ async fn only_a_reviewed_token_of_an_agent_that_lives_is_good() {
         ),
         (
             changed("two", &|s| {
-                s["user"]["extra"][extra("node-name")] = json!(["n1", "n2"])
+                s["user"]["extra"][extra("node-name")] = json!(["n1", "n2"]);
             }),
             Refusal::NoNodeClaim,
         ),
         (
             changed("gone", &|s| {
-                s["user"]["extra"][extra("pod-uid")] = json!(["uid-before"])
+                s["user"]["extra"][extra("pod-uid")] = json!(["uid-before"]);
             }),
             Refusal::NoSuchPod,
         ),
         (
             changed("moved", &|s| {
-                s["user"]["extra"][extra("node-name")] = json!(["n2"])
+                s["user"]["extra"][extra("node-name")] = json!(["n2"]);
             }),
             Refusal::NoSuchPod,
         ),

@@ -1,0 +1,287 @@
+//! Roots that are in a ConfigMap of the cluster. What is there is kept in files, so
+//! that whoever needs it reads it as if an operator had put it there, also after a
+//! restart without the API server.
+//!
+//! What is gone or cannot be used takes nothing away: the last good ones stay.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::{Access, Api, Client, Metadata, Seen, follow};
+use crate::tls::{CaClient, CaName};
+
+/// Revocation lists beside the roots, where the authority publishes them.
+const LISTS: &str = "crl.pem";
+/// Without a service account's files there is nothing to ask with.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// `NAMESPACE/NAME` or `NAMESPACE/NAME/KEY`, with the key `root.pem` where none is named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigMap {
+    namespace: String,
+    name: String,
+    key: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it is neither NAMESPACE/NAME nor NAMESPACE/NAME/KEY")]
+pub struct NotAConfigMap;
+
+impl std::str::FromStr for ConfigMap {
+    type Err = NotAConfigMap;
+
+    fn from_str(text: &str) -> Result<Self, NotAConfigMap> {
+        let parts: Vec<&str> = text.split('/').collect();
+        let (namespace, name, key) = match parts[..] {
+            [namespace, name] => (namespace, name, "root.pem"),
+            [namespace, name, key] => (namespace, name, key),
+            _ => return Err(NotAConfigMap),
+        };
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+        let plain = |t: &str| (1..=253).contains(&t.len()) && t.bytes().all(allowed);
+        let good = plain(namespace) && plain(name) && plain(key);
+        good.then(|| Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            key: key.to_owned(),
+        })
+        .ok_or(NotAConfigMap)
+    }
+}
+
+impl std::fmt::Display for ConfigMap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{} ({})", self.namespace, self.name, self.key)
+    }
+}
+
+/// Roots in a ConfigMap, and the directory in which they are kept.
+#[derive(Clone, Debug)]
+pub struct RootsFrom {
+    pub configmap: ConfigMap,
+    pub(crate) access: Access,
+    pub dir: PathBuf,
+}
+
+impl RootsFrom {
+    pub(super) fn roots(&self) -> PathBuf {
+        self.dir.join("root.pem")
+    }
+
+    pub(super) fn lists(&self) -> PathBuf {
+        self.dir.join(LISTS)
+    }
+}
+
+#[derive(Deserialize)]
+struct Object {
+    metadata: Metadata,
+    #[serde(default)]
+    data: BTreeMap<String, String>,
+}
+
+/// Follows one ConfigMap.
+pub(super) struct Mirror {
+    from: RootsFrom,
+    /// Why there is nothing newer.
+    problem: Arc<Mutex<Option<String>>>,
+}
+
+impl Mirror {
+    pub(super) fn new(from: RootsFrom) -> Self {
+        Self {
+            from,
+            problem: Arc::default(),
+        }
+    }
+
+    pub(super) fn problem(&self) -> Arc<Mutex<Option<String>>> {
+        self.problem.clone()
+    }
+
+    /// Where lists are kept, when there are any.
+    pub(super) fn lists(&self) -> PathBuf {
+        self.from.lists()
+    }
+
+    pub(super) async fn run(self, cancel: CancellationToken) {
+        let following = async {
+            loop {
+                match Client::start(&self.from.access).await {
+                    Ok(client) => self.follow(&client).await,
+                    Err(error) => self.tell(Some(error.to_string())),
+                }
+                tokio::time::sleep(AGAIN).await;
+            }
+        };
+        tokio::select! {
+            () = cancel.cancelled() => {}
+            () = following => {}
+        }
+    }
+
+    /// Does not end.
+    pub(super) async fn follow(&self, api: &dyn Api) {
+        let ConfigMap {
+            namespace, name, ..
+        } = &self.from.configmap;
+        let path = format!("/api/v1/namespaces/{namespace}/configmaps");
+        let named = format!("fieldSelector=metadata.name%3D{name}");
+        follow::<Object>(api, &path, &named, |seen| self.see(seen)).await;
+    }
+
+    fn see(&self, seen: Seen<'_, Object>) {
+        let is_it = |object: &Object| object.metadata.name == self.from.configmap.name;
+        let problem = match seen {
+            Seen::All(all) => match all.into_iter().find(is_it) {
+                Some(object) => self.take(&object).err(),
+                None => Some("there is none".to_owned()),
+            },
+            Seen::Is(object) if is_it(&object) => self.take(&object).err(),
+            Seen::IsGone(object) if is_it(&object) => Some("it is gone".to_owned()),
+            Seen::Is(_) | Seen::IsGone(_) | Seen::Same => return,
+            Seen::Failed(error) => Some(error.to_string()),
+        };
+        self.tell(problem);
+    }
+
+    fn tell(&self, problem: Option<String>) {
+        let configmap = &self.from.configmap;
+        let problem = problem.map(|what| format!("ConfigMap {configmap}: {what}"));
+        let before = std::mem::replace(&mut *self.problem.lock(), problem.clone());
+        if let Some(what) = problem.filter(|_| problem_is_new(&before)) {
+            tracing::warn!("roots are not followed: {what}");
+        }
+    }
+
+    /// Lists before roots: who has the roots has what they revoked.
+    fn take(&self, object: &Object) -> Result<(), String> {
+        let key = &self.from.configmap.key;
+        let roots = object.data.get(key).filter(|text| !text.trim().is_empty());
+        let roots = roots.ok_or_else(|| format!("it has no {key}"))?;
+        let name = CaName::Server("any".to_owned());
+        CaClient::new(roots.as_bytes(), &name)
+            .map_err(|error| format!("its {key} cannot be used: {error}"))?;
+        if let Some(lists) = object.data.get(LISTS).filter(|text| !text.is_empty()) {
+            keep(lists.as_bytes(), &self.from.lists())?;
+        }
+        keep(roots.as_bytes(), &self.from.roots())
+    }
+}
+
+/// It is told once, until it is another time.
+fn problem_is_new(before: &Option<String>) -> bool {
+    before.is_none()
+}
+
+/// Whole or not at all, and still there after a crash of the node.
+fn keep(bytes: &[u8], to: &Path) -> Result<(), String> {
+    if fs::read(to).is_ok_and(|kept| kept == bytes) {
+        return Ok(());
+    }
+    let write = || {
+        let dir = to.parent().unwrap_or(Path::new("."));
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)?;
+        let draft = to.with_extension("new");
+        let mut options = fs::OpenOptions::new();
+        options.mode(0o600).create(true).truncate(true).write(true);
+        let mut file = options.open(&draft)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&draft, to)
+    };
+    let failed = |error: std::io::Error| format!("it is not kept in {}: {error}", to.display());
+    write().map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::cluster::fake::Fake;
+
+    const PATH: &str = "/api/v1/namespaces/mesh-system/configmaps/mesh-agent-ca-root";
+
+    fn root(name: &str) -> String {
+        crate::tls::tests::support::root(name).pem()
+    }
+
+    fn configmap(data: serde_json::Value) -> serde_json::Value {
+        json!({"metadata": {"name": "mesh-agent-ca-root"}, "data": data})
+    }
+
+    async fn until(what: &str, is_so: impl Fn() -> bool) {
+        let waited = tokio::time::timeout(Duration::from_secs(10), async {
+            while !is_so() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        assert!(waited.await.is_ok(), "{what}");
+    }
+
+    #[tokio::test]
+    async fn roots_follow_the_configmap_and_what_is_no_root_takes_none_away() {
+        let (fake, dir) = (Fake::default(), tempfile::tempdir().expect("a directory"));
+        let from = RootsFrom {
+            configmap: "mesh-system/mesh-agent-ca-root".parse().expect("one"),
+            access: Access::InCluster,
+            dir: dir.path().join("ca"),
+        };
+        let mirror = Mirror::new(from.clone());
+        let problem = mirror.problem();
+        let (api, mirror) = (fake.clone(), Arc::new(mirror));
+        let following = tokio::spawn(async move { mirror.follow(&api).await });
+        let kept = || fs::read_to_string(from.roots()).unwrap_or_default();
+        until("it is told", || problem.lock().is_some()).await;
+        let (a, b) = (root("a"), root("b"));
+        fake.put(PATH, configmap(json!({"root.pem": a})));
+        until("A", || kept() == a && problem.lock().is_none()).await;
+        assert!(!from.lists().exists());
+        fake.put(
+            PATH,
+            configmap(json!({"root.pem": format!("{a}{b}"), "crl.pem": "lists"})),
+        );
+        until("A+B", || kept() == format!("{a}{b}")).await;
+        assert_eq!(fs::read_to_string(from.lists()).expect("lists"), "lists");
+        for bad in [
+            json!({}),
+            json!({"root.pem": ""}),
+            json!({"root.pem": "noise"}),
+        ] {
+            fake.put(PATH, configmap(bad));
+            until("it is told", || problem.lock().is_some()).await;
+            assert_eq!(kept(), format!("{a}{b}"));
+            fake.put(PATH, configmap(json!({"root.pem": format!("{a}{b}")})));
+            until("it is well", || problem.lock().is_none()).await;
+        }
+        fake.put(PATH, configmap(json!({"root.pem": b})));
+        until("B", || kept() == b).await;
+        fake.delete(PATH);
+        until("it is told", || problem.lock().is_some()).await;
+        assert_eq!(kept(), b);
+        assert!(from.lists().exists(), "lists that are not there revoke on");
+        following.abort();
+    }
+
+    #[test]
+    fn a_configmap_is_named_with_its_namespace() {
+        let parsed = "a/b/c.pem".parse::<ConfigMap>().expect("one");
+        assert_eq!(parsed.to_string(), "a/b (c.pem)");
+        for text in ["a", "a/", "/b", "a/b/c/d", "a/b/../c", "a/b c", ""] {
+            assert!(text.parse::<ConfigMap>().is_err(), "{text}");
+        }
+    }
+}

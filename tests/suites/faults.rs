@@ -10,10 +10,11 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use mesh_tests::{Agent, ClosedPair, PodSpec, Steady, eventually, was_never_open};
+use mesh_tests::{
+    Agent, ClosedPair, PodSpec, Steady, attached_links, detach_links, eventually, was_never_open,
+};
 
 const SUPERVISOR: &str = include_str!("faults.py");
-const LINKS: &str = include_str!("links.py");
 /// EMFILE, ENOMEM, ENOSPC, EPERM, EBUSY.
 const ERRORS: [i32; 5] = [24, 12, 28, 1, 16];
 const MODES: [&str; 2] = ["once", "from"];
@@ -297,14 +298,10 @@ fn from_then_on(calls: usize, most: usize) -> Vec<String> {
 }
 
 fn is_held(scene: &ClosedPair) -> bool {
-    let pins = scene.world.pins("n1");
-    let versions = std::fs::read_dir(pins).expect("pins");
-    let links =
-        versions.filter_map(|version| std::fs::read_dir(version.ok()?.path().join("links")).ok());
-    let mut names = links
-        .flatten()
-        .filter_map(|link| link.ok()?.file_name().into_string().ok());
-    names.any(|name| name.starts_with("netns-") || name.starts_with("guard-"))
+    let held = |begin| scene.world.pinned("n1", "links", begin);
+    ["netns-", "guard-"]
+        .into_iter()
+        .any(|begin| held(begin).is_ok_and(|pins| !pins.is_empty()))
 }
 
 #[test]
@@ -329,33 +326,12 @@ fn whatever_fails_while_a_pod_is_let_go_it_is_let_go_at_last() {
     is_enough(injected);
 }
 
-/// Pins of n1 in that directory (`links` or `maps`).
-fn pins(scene: &ClosedPair, of: &str) -> Vec<PathBuf> {
-    let versions = std::fs::read_dir(scene.world.pins("n1")).expect("pins");
-    let version = versions.filter_map(|v| Some(v.ok()?.path())).next();
-    let pins = std::fs::read_dir(version.expect("a version").join(of)).expect("a directory");
-    let mut pins: Vec<PathBuf> = pins.filter_map(|pin| Some(pin.ok()?.path())).collect();
-    pins.sort();
-    pins
-}
-
-fn is_named(pin: &std::path::Path, begin: &str) -> bool {
-    let name = pin.file_name().and_then(|name| name.to_str());
-    name.is_some_and(|name| name.starts_with(begin))
-}
-
-/// `detach` or `count` (those that are attached) of links, as root does it.
-fn links(verb: &str, pins: &[PathBuf]) -> usize {
-    let out = std::process::Command::new("python3")
-        .args(["-c", LINKS, verb])
-        .args(pins)
-        .output()
-        .expect("python3 runs");
-    let said = String::from_utf8_lossy(&out.stdout).trim().to_owned();
-    said.parse().unwrap_or_else(|_| panic!("{verb}: {out:?}"))
+fn pins(scene: &ClosedPair, of: &str, begin: &str) -> Vec<PathBuf> {
+    scene.world.pinned("n1", of, begin).expect("pins")
 }
 
 /// What root takes away.
+#[derive(Debug)]
 enum Taken {
     Pins(Vec<PathBuf>),
     Program(PathBuf),
@@ -369,7 +345,7 @@ impl Taken {
                     std::fs::remove_file(pin).expect("a pin to remove");
                 }
             }
-            Self::Program(pin) => assert_eq!(links("detach", std::slice::from_ref(pin)), 1),
+            Self::Program(pin) => detach_links(std::slice::from_ref(pin)).expect("detached"),
         }
     }
 }
@@ -377,7 +353,8 @@ impl Taken {
 /// Everything has its pin, and each link is attached.
 fn is_put_back(all: &[PathBuf], attached: &[PathBuf]) -> bool {
     eventually(Duration::from_secs(10), || {
-        all.iter().all(|pin| pin.exists()) && links("count", attached) == attached.len()
+        let whole = || attached_links(attached).is_ok_and(|n| n == attached.len());
+        all.iter().all(|pin| pin.exists()) && whole()
     })
 }
 
@@ -388,8 +365,8 @@ fn whatever_fails_while_what_root_took_is_put_back_a_closed_pod_stays_closed() {
     let mut load = steady(&scene);
     let run = Run::start(&scene);
     load[0].wait_for("carried", 20).expect("carried");
-    let attached = pins(&scene, "links");
-    let all = [attached.clone(), pins(&scene, "maps")].concat();
+    let attached = pins(&scene, "links", "");
+    let all = [attached.clone(), pins(&scene, "maps", "")].concat();
     let whole = || assert!(is_put_back(&all, &attached), "{}", run.agent.log());
     let one = |pin: &PathBuf| Taken::Pins(vec![pin.clone()]);
     let mut taken: Vec<Taken> = attached.iter().cloned().map(Taken::Program).collect();
@@ -434,7 +411,7 @@ fn maps_that_lost_their_pins_before_a_start_are_not_begun_anew() {
     let mut load = scene.load().expect("two clients");
     let capture = scene.leaks().expect("a capture");
     agent.pause().expect("it does not put them back");
-    Taken::Pins(pins(&scene, "maps")).take();
+    Taken::Pins(pins(&scene, "maps", "")).take();
     agent.kill9().expect("kill");
     load[0].begin_next().expect("told");
     load[0].wait_for("EPERM", 20).expect("refused");
@@ -449,11 +426,10 @@ fn a_pod_without_its_own_program_answers_nobody_past_the_agent() {
     let agent = scene.agent(&[]).expect("an agent");
     let mut load = scene.load().expect("two clients");
     let capture = scene.leaks().expect("a capture");
-    let mut of_pods = pins(&scene, "links");
-    of_pods.retain(|pin| is_named(pin, "netns-"));
+    let of_pods = pins(&scene, "links", "netns-");
+    assert_eq!(of_pods.len(), 1);
     for _ in 0..20 {
-        assert_eq!(links("detach", &of_pods), 1);
-        assert!(is_put_back(&of_pods, &of_pods), "{}", agent.log());
+        is_taken_and_put_back(&Taken::Program(of_pods[0].clone()), &of_pods, &agent);
     }
     load[0].begin_next().expect("told");
     load[0].wait_for("carried", 20).expect("carried");
@@ -498,15 +474,18 @@ fn a_pod_that_was_served_and_is_closed_is_looked_after_as_well() {
 /// each pin; the pod's own last: a handshake that its server began meanwhile waits
 /// for a minute, and would go on past a guard that is taken next.
 fn was_looked_after(scene: &ClosedPair, agent: &Agent) {
-    let mut held = pins(scene, "links");
-    held.retain(|pin| is_named(pin, "netns-") || is_named(pin, "guard-"));
+    let held = ["guard-", "netns-"].map(|begin| pins(scene, "links", begin));
+    let held = held.concat();
     assert_eq!(held.len(), 3, "{held:?}");
     for pin in &held {
-        Taken::Program(pin.clone()).take();
-        assert!(is_put_back(&held, &held), "{pin:?}: {}", agent.log());
-        Taken::Pins(vec![pin.clone()]).take();
-        assert!(is_put_back(&held, &held), "{pin:?}: {}", agent.log());
+        is_taken_and_put_back(&Taken::Program(pin.clone()), &held, agent);
+        is_taken_and_put_back(&Taken::Pins(vec![pin.clone()]), &held, agent);
     }
+}
+
+fn is_taken_and_put_back(taken: &Taken, held: &[PathBuf], agent: &Agent) {
+    taken.take();
+    assert!(is_put_back(held, held), "{taken:?}: {}", agent.log());
 }
 
 #[test]
@@ -515,15 +494,16 @@ fn a_program_that_root_detached_before_a_start_is_no_namespace_that_is_gone() {
     let agent = scene.agent(&[]).expect("an agent");
     let mut load = scene.load().expect("two clients");
     let capture = scene.leaks().expect("a capture");
-    let mut of_pods = pins(&scene, "links");
-    of_pods.retain(|pin| is_named(pin, "netns-"));
+    let of_pods = pins(&scene, "links", "netns-");
+    assert_eq!(of_pods.len(), 1);
     agent.pause().expect("it does not put it back");
-    assert_eq!(links("detach", &of_pods), 1);
+    detach_links(&of_pods).expect("detached");
     agent.kill9().expect("kill");
     let agent = scene.agent(&[]).expect("the next one");
     load[0].begin_next().expect("told");
     load[0].wait_for("carried", 20).expect("carried again");
-    assert_eq!(links("count", &of_pods), 1, "{}", agent.log());
+    let attached = attached_links(&of_pods).expect("counted");
+    assert_eq!(attached, 1, "{}", agent.log());
     // By the wire: what a calls meanwhile may come to its own server.
     let captured = capture.stop().expect("a capture");
     assert_eq!(captured.packets, 0, "in plaintext: {:?}", captured.flows);

@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use mesh_tests::{Agent, ClosedPair, Pod, World, all_fine, eventually, was_never_open};
+use mesh_tests::{
+    Agent, ClosedPair, Pod, World, all_fine, attached_links, detach_links, eventually,
+    was_never_open,
+};
 use serde_json::Value;
 
-const LINKS: &str = include_str!("links.py");
 const BREAK: &str = include_str!("break.py");
 
 /// Client a and server b on one node, enrolled and closed.
@@ -307,25 +309,12 @@ fn what_goes_wrong_is_in_status_within_a_moment_and_so_is_its_end() {
     row("a pod's namespace is gone", come, gone);
     assert!(come < Duration::from_secs(6) && gone < soon);
 
-    let pins = world.pins("n1");
-    let version = std::fs::read_dir(&pins).expect("pins").flatten().next();
-    let links = version.expect("a version").path().join("links");
-    let links: Vec<_> = std::fs::read_dir(links)
-        .expect("links")
-        .filter_map(|l| Some(l.ok()?.path()))
-        .collect();
-    let count = |verb: &str| {
-        let out = Command::new("python3")
-            .args(["-c", LINKS, verb])
-            .args(&links)
-            .output();
-        let said = String::from_utf8_lossy(&out.expect("python3").stdout).into_owned();
-        said.trim().parse::<usize>().expect("a number")
-    };
-    let all = count("count");
+    let links = world.pinned("n1", "links", "").expect("links");
+    let attached = || attached_links(&links).expect("counted");
+    let all = attached();
     let begun = Instant::now();
-    count("detach");
-    let whole = eventually(Duration::from_secs(10), || count("count") == all);
+    detach_links(&links).expect("detached");
+    let whole = eventually(Duration::from_secs(10), || attached() == all);
     println!(
         "| every program is detached | put back after {:.1?} | |",
         begun.elapsed()

@@ -144,4 +144,19 @@ impl World {
         }
         Ok(text)
     }
+
+    /// The agent's classifiers at the node's end of the pod's link (not kernel links).
+    #[must_use]
+    pub fn classifiers(&self, pod: &Pod) -> usize {
+        let of = |side: &str| {
+            let shown = Command::new("tc")
+                .args(["-n", &self.netns(&pod.node), "filter", "show", "dev"])
+                .args([&format!("v-{}", pod.name), side])
+                .output();
+            let shown = shown.map(|out| String::from_utf8_lossy(&out.stdout).into_owned());
+            let shown = shown.unwrap_or_default();
+            shown.lines().filter(|line| line.contains("mesh_")).count()
+        };
+        of("ingress") + of("egress")
+    }
 }

@@ -100,41 +100,6 @@ fn a_pod_whose_document_cannot_be_read_at_a_restart_stays_closed_until_a_word_fr
 }
 
 #[test]
-fn an_agent_of_another_version_hands_its_pods_over_without_opening_them() {
-    let scene = scene();
-    let mut agent = scene.agent(&[]).expect("an agent");
-    let capture = scene.leaks().expect("a capture");
-    let mut load = scene.load().expect("two clients");
-    for _ in 0..3 {
-        agent.kill9().expect("kill");
-        load.iter_mut().for_each(|c| c.begin_next().expect("told"));
-        load[0].wait_for("EPERM", 20).expect("refused");
-        agent_of_before(&scene);
-        agent = scene.agent(&[]).expect("an agent");
-        load[0].begin_next().expect("told");
-        load[0].wait_for("carried", 50).expect("carried");
-        let left = eventually(Duration::from_secs(5), || versions(&scene).len() == 1);
-        assert!(left, "{:?} {}", versions(&scene), agent.log());
-    }
-    was_never_open(capture, &mut load).expect("closed all the time");
-}
-
-fn versions(scene: &ClosedPair) -> Vec<String> {
-    let dirs = std::fs::read_dir(scene.world.pins("n1")).expect("pins");
-    let names = dirs.filter_map(|d| d.ok()?.file_name().into_string().ok());
-    names.collect()
-}
-
-/// The pins of an agent that was killed become those of another version.
-fn agent_of_before(scene: &ClosedPair) {
-    let pins = scene.world.pins("n1");
-    let [version] = &versions(scene)[..] else {
-        panic!("one version: {:?}", versions(scene));
-    };
-    std::fs::rename(pins.join(version), pins.join("abi-1")).expect("renamed");
-}
-
-#[test]
 fn the_pins_of_a_running_agent_are_nobody_elses() {
     let scene = scene();
     let agent = scene.agent(&[]).expect("an agent");

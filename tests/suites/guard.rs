@@ -107,7 +107,7 @@ fn the_same_holds_with_classifiers_where_the_kernel_has_no_tcx() {
     let agent = world
         .agent("n1", &["--link-guard", "clsact"])
         .expect("an agent");
-    assert_eq!(filters(&world), 2);
+    assert_eq!(world.classifiers(&a), 2);
     assert!(readable(&world, &a, &out, &WAYS[..4]).is_empty());
     let answer = in_pod(
         &world,
@@ -121,22 +121,9 @@ fn the_same_holds_with_classifiers_where_the_kernel_has_no_tcx() {
         .args(["filter", "del", "dev", "v-a", "ingress"])
         .status();
     assert!(gone.expect("tc").success());
-    assert!(eventually(Duration::from_secs(3), || filters(&world) == 2));
+    assert!(eventually(Duration::from_secs(3), || world.classifiers(&a) == 2));
     assert!(agent.stop().expect("stop").success());
-    assert_eq!(filters(&world), 0);
-}
-
-/// Classifiers at the link of a.
-fn filters(world: &World) -> usize {
-    let of = |side: &str| {
-        let shown = world
-            .on_node("n1", "tc")
-            .args(["filter", "show", "dev", "v-a", side])
-            .output();
-        let shown = String::from_utf8(shown.expect("tc").stdout).expect("text");
-        shown.lines().filter(|line| line.contains("mesh_")).count()
-    };
-    of("ingress") + of("egress")
+    assert_eq!(world.classifiers(&a), 0);
 }
 
 #[test]
@@ -150,7 +137,7 @@ fn killed_the_agent_leaves_a_closed_pod_closed_at_its_link_too() {
         let readable = readable(&world, &a, &out, &WAYS[..4]);
         assert!(readable.is_empty(), "{kind}: {readable:?}");
         assert!(world.cleanup("n1").expect("cleanup").status.success());
-        assert_eq!(filters(&world), 0, "{kind}");
+        assert_eq!(world.classifiers(&a), 0, "{kind}");
         let answer = in_pod(
             &world,
             &a,

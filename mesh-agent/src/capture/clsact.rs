@@ -58,6 +58,11 @@ pub(super) fn is_attached(ifindex: u32, direction: Direction) -> Result<bool, Er
     link::has_filter(place).map_err(Error::Links)
 }
 
+/// Is any of ours at the interface?
+pub(super) fn is_at(ifindex: u32) -> Result<bool, Error> {
+    Ok(is_attached(ifindex, Direction::Leave)? || is_attached(ifindex, Direction::Enter)?)
+}
+
 /// Takes ours away; what is not there is fine. The discipline stays: others may use it.
 pub(super) fn remove(ifindex: u32) -> Result<(), Error> {
     for direction in [Direction::Enter, Direction::Leave] {
@@ -75,10 +80,18 @@ pub(super) fn remove(ifindex: u32) -> Result<(), Error> {
 /// For a node whose agent is gone: takes the classifiers from the links that a
 /// version's pinned map names; kernel links go with their pins.
 pub(super) fn remove_all(maps: &Path) -> Result<(), Error> {
+    for (ifindex, _) in named(maps)? {
+        remove(ifindex)?;
+    }
+    Ok(())
+}
+
+/// The links that a version's pinned map names, each with its pod's namespace.
+pub(super) fn named(maps: &Path) -> Result<Vec<(u32, u64)>, Error> {
     let path = maps.join("LINKS");
-    let absent = path.symlink_metadata().is_err();
-    if absent {
-        return Ok(());
+    // A version without it guards none.
+    if !pins::is_there(&path)? {
+        return Ok(Vec::new());
     }
     let opened = MapData::from_pin(&path).and_then(pins::typed);
     let failed = |source| Error::MapPin {
@@ -86,10 +99,8 @@ pub(super) fn remove_all(maps: &Path) -> Result<(), Error> {
         source,
     };
     let map = HashMap::<_, u32, u64>::try_from(opened.map_err(failed)?).map_err(failed)?;
-    for (ifindex, _) in map.iter().filter_map(Result::ok) {
-        remove(ifindex)?;
-    }
-    Ok(())
+    // A part of them is no answer.
+    map.iter().collect::<Result<_, _>>().map_err(failed)
 }
 
 fn ours(name: &str, direction: Direction) -> std::io::Result<SchedClassifierLink> {

@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 use std::os::fd::AsFd as _;
 
-use aya::maps::{HashMap, MapData};
+use aya::maps::{HashMap, MapData, MapError};
 use aya::programs::SchedClassifier;
 use mesh_common::abi::PodAddr;
 
@@ -175,10 +175,7 @@ impl Capture {
     fn guard_link(&mut self, netns_cookie: u64, ifindex: u32) -> Result<(), Error> {
         // Before the programs: of a link without an entry nothing is let through.
         let inserted = self.links()?.insert(ifindex, netns_cookie, 0);
-        inserted.map_err(|source| Error::Map {
-            name: "LINKS",
-            source,
-        })?;
+        inserted.map_err(failed)?;
         let posts = Direction::BOTH.map(|direction| Post {
             netns_cookie,
             ifindex,
@@ -259,7 +256,7 @@ impl Capture {
         Ok(())
     }
 
-    fn links(&self) -> Result<HashMap<MapData, u32, u64>, Error> {
+    pub(super) fn links(&self) -> Result<HashMap<MapData, u32, u64>, Error> {
         self.map("LINKS")
     }
 }
@@ -284,12 +281,16 @@ impl Seen {
     }
 }
 
-fn entries(map: &HashMap<MapData, u32, u64>) -> Result<Vec<(u32, u64)>, Error> {
+pub(super) fn entries(map: &HashMap<MapData, u32, u64>) -> Result<Vec<(u32, u64)>, Error> {
     let entries: Result<_, _> = map.iter().collect();
-    entries.map_err(|source| Error::Map {
+    entries.map_err(failed)
+}
+
+pub(super) fn failed(source: MapError) -> Error {
+    Error::Map {
         name: "LINKS",
         source,
-    })
+    }
 }
 
 fn told(links: Vec<Link>, ips: PodIps) -> PodLinks {

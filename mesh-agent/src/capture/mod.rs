@@ -24,6 +24,7 @@ mod probe;
 mod recover;
 mod stats;
 mod tuples;
+mod versions;
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
@@ -436,31 +437,10 @@ impl Capture {
         }
     }
 
-    /// Cookies of the namespaces that are there and that other versions of the
-    /// agent hold.
-    pub fn of_other_versions(&self) -> Result<Vec<u64>, Error> {
-        let mut found = Vec::new();
-        for (cookie, pin) in self.pins.pods_of_other_versions()? {
-            if links::is_attached(&pin)? {
-                found.push(cookie);
-            }
-        }
-        Ok(found)
-    }
-
-    /// The pins of other versions of the agent, and with them their programs: when
-    /// ours have taken their place, so that there is no moment without.
-    pub fn remove_other_versions(&self) -> Result<(), Error> {
-        self.pins.remove_other_versions()
-    }
-
     pub fn stop(self, on_stop: OnStop) -> Result<(), Error> {
         match on_stop {
             OnStop::Keep => Ok(()),
-            OnStop::Remove => {
-                clsact::remove_all(&self.pins.maps())?;
-                self.pins.remove_all()
-            }
+            OnStop::Remove => remove_all(&self.config.bpffs_dir).map(drop),
         }
     }
 }
@@ -472,10 +452,19 @@ pub fn cleanup(bpffs_dir: &Path) -> Result<Vec<u64>, Error> {
         return Ok(Vec::new());
     }
     let _owner = Owner::of(bpffs_dir)?;
-    for maps in pins::map_directories(bpffs_dir)? {
+    remove_all(bpffs_dir)
+}
+
+/// Every version's pins below the directory, and with them every attachment; gives
+/// the cookies of pods that were found.
+fn remove_all(root: &Path) -> Result<Vec<u64>, Error> {
+    if !pins::is_there(root)? {
+        return Ok(Vec::new());
+    }
+    for maps in pins::map_directories(root)? {
         clsact::remove_all(&maps)?;
     }
-    pins::remove_tree(bpffs_dir)
+    pins::remove_tree(root)
 }
 
 fn pod_addr(netns_cookie: u64, ip: IpAddr) -> PodAddr {

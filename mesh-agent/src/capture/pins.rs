@@ -45,7 +45,7 @@ impl Pins {
     }
 
     pub(super) fn maps(&self) -> PathBuf {
-        self.version.join("maps")
+        maps_of(&self.version)
     }
 
     pub(super) fn link(&self, name: &str) -> PathBuf {
@@ -75,7 +75,8 @@ impl Pins {
         Ok(())
     }
 
-    fn other_versions(&self) -> Result<Vec<PathBuf>, Error> {
+    /// The directories of other versions of the agent.
+    pub(super) fn other_versions(&self) -> Result<Vec<PathBuf>, Error> {
         let mut dirs = subdirectories(&self.root)?;
         dirs.retain(|dir| *dir != self.version);
         Ok(dirs)
@@ -88,17 +89,6 @@ impl Pins {
             pods.extend(pod_cookies(&dir)?.into_iter().map(|c| (c, pin(c))));
         }
         Ok(pods)
-    }
-
-    pub(super) fn remove_other_versions(&self) -> Result<(), Error> {
-        for dir in self.other_versions()? {
-            remove_tree(&dir)?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn remove_all(&self) -> Result<(), Error> {
-        remove_tree(&self.root).map(drop)
     }
 }
 
@@ -137,13 +127,14 @@ fn subdirectories(dir: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(dirs)
 }
 
-/// Those of every version.
+/// Of every version.
 pub(super) fn map_directories(root: &Path) -> Result<Vec<PathBuf>, Error> {
-    if !is_there(root)? {
-        return Ok(Vec::new());
-    }
     let versions = subdirectories(root)?;
-    Ok(versions.into_iter().map(|dir| dir.join("maps")).collect())
+    Ok(versions.iter().map(|dir| maps_of(dir)).collect())
+}
+
+pub(super) fn maps_of(version: &Path) -> PathBuf {
+    version.join("maps")
 }
 
 fn pod_cookies(version: &Path) -> Result<Vec<u64>, Error> {

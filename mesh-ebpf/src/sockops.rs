@@ -60,8 +60,10 @@ pub fn record(ctx: &SockOpsContext) -> u32 {
     1
 }
 
-/// Notes a SYN-ACK to elsewhere: it may leave the pod. One that is not noted is
-/// refused there, and the client asks again.
+/// Notes a SYN-ACK to elsewhere: it may leave the pod. One that could not be noted
+/// is refused there, and noted when it is repeated, a second later: the agent's
+/// listeners keep the SYN that they answer (`TCP_SAVE_SYN`), which else is at hand
+/// only the first time.
 #[inline(always)]
 fn answer(ctx: &SockOpsContext) {
     let own = tuple(ctx.ops);
@@ -74,7 +76,7 @@ fn answer(ctx: &SockOpsContext) {
     }
     let asked = own.reversed();
     let Some(sequence) = sequence(ctx) else {
-        // Repeated, with no SYN at hand.
+        // Repeated, and there was no memory to keep the SYN.
         if let Some(value) = ANSWERS.get_ptr_mut(&asked) {
             // SAFETY: an aligned word of a map value, which lives through the program.
             unsafe { *value = link_guard::made_again(*value) };

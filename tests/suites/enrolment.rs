@@ -215,3 +215,19 @@ fn a_pod_that_restarts_is_refused_and_not_passed_until_it_is_enrolled() {
     }
     assert!(is_enrolled(&agent, &a));
 }
+
+#[test]
+fn a_pod_whose_udp_ports_are_all_in_use_has_its_address_all_the_same() {
+    let mut world = World::new(1).expect("a world");
+    let a = world.add(&enrolled("a").only_v4()).expect("a pod");
+    let range = world.set_sysctl(&a, "net.ipv4.ip_local_port_range", "50000 50007");
+    range.expect("a setting");
+    let take_all = || {
+        let ports = 50_000..=50_007;
+        let bound = ports.map(|port| std::net::UdpSocket::bind(("0.0.0.0", port)));
+        Ok(bound.collect::<std::io::Result<Vec<_>>>()?)
+    };
+    let _held = world.inside(&a, take_all).expect("all of them");
+    let agent = world.agent("n1", &[]).expect("an agent");
+    assert!(is_enrolled(&agent, &a), "{}", pod_status(&agent, &a));
+}

@@ -5,6 +5,7 @@ Each sends a marker that must not be readable outside. Prints one line of JSON.
 
 import ctypes
 import errno
+import hashlib
 import json
 import os
 import socket
@@ -73,6 +74,21 @@ def late_device(own, to, marker):
     s.connect(to)
     s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0\0")
     return exchange(s, marker)
+
+
+def early(own, to, marker):
+    """The marker is in the SYN; says whether the other end took it from there."""
+    info, taken = 11, 0x20
+    s = tcp(to[0])
+    s.settimeout(5)
+    s.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 1)
+    s.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN_NO_COOKIE, 1)
+    s.connect(to)
+    answer = exchange(s, marker)
+    answer["whole"] = hashlib.sha256(marker).hexdigest() in answer["answer"]
+    # The sixth byte of TCP_INFO are options; a connection that ended has them still.
+    answer["taken"] = bool(s.getsockopt(socket.IPPROTO_TCP, info, 16)[5] & taken)
+    return answer
 
 
 def simultaneous(own, to, marker):

@@ -202,35 +202,6 @@ fn a_pod_does_not_answer_past_the_agent_where_the_agent_answered_the_same_ports_
 }
 
 #[test]
-fn an_answer_of_the_agents_that_was_lost_leaves_again_when_it_is_repeated() {
-    for cookies in ["1", "2"] {
-        let (mut world, a, out) = outside();
-        world.serve(&a).expect("a server");
-        world
-            .set_sysctl(&a, "net.ipv4.tcp_syncookies", cookies)
-            .expect("a setting");
-        for rule in [
-            "add table inet lossy",
-            "add chain inet lossy in { type filter hook input priority 0 ; }",
-            "add rule inet lossy in tcp flags & (syn|ack) == syn|ack \
-             numgen inc mod 2 == 0 counter drop",
-        ] {
-            let added = world.in_pod(&out, "nft").arg(rule).status();
-            assert!(added.expect("nft").success(), "{rule}");
-        }
-        let agent = world.agent("n1", &[]).expect("an agent");
-        for to in ports(&a, APP_PORT) {
-            let answer = in_pod(&world, &out, &["patient", "", &to, "hello"]);
-            assert!(answer["error"].is_null(), "{cookies} {to} {answer}");
-        }
-        let shown = world.in_pod(&out, "nft").args(["list", "ruleset"]).output();
-        let shown = String::from_utf8(shown.expect("nft").stdout).expect("text");
-        assert!(shown.contains("counter packets 2 "), "{shown}");
-        assert!(count(&agent, "guard_refused_answer") < 0.5);
-    }
-}
-
-#[test]
 fn a_link_local_address_that_a_pod_is_given_later_is_its_own() {
     let mut world = World::new(1).expect("a world");
     let a = world.add_pod("n1", "a", Some("closed")).expect("a pod");

@@ -57,6 +57,8 @@ pub fn listener_group(family_of: IpAddr, members: usize) -> io::Result<Vec<TcpLi
         // A client that vanished holds its connection for two minutes, not for ever.
         socket.set_tcp_nodelay(true)?;
         keep_alive(&socket)?;
+        // For `sock_ops`, which notes what each SYN-ACK answers, also a repeated one.
+        set_int(&socket, libc::IPPROTO_TCP, libc::TCP_SAVE_SYN, 1)?;
         let port = match group.first() {
             Some(first) => first.local_addr()?.port(),
             None => 0,

@@ -181,23 +181,29 @@ fn what_is_taken_out_of_a_pods_namespace_is_put_back() {
         shell("ip route show table 28005 | grep -q lo; ip -6 route show table 28005 | grep -q lo");
     }
     // One in front of ours is not ours to take away: it is said.
-    shell("ip rule add fwmark 0x6d657368 lookup main priority 50");
-    becomes(&agent, false);
     let args = ["--count", "10", "--inflight", "2"];
-    let report = scene.world.storm(&scene.a, &scene.c.targets()[2..], &args);
-    let report = report.expect("a report");
-    assert_eq!(report["ok"], 0, "{report}");
-    assert!(
-        report["errors"].to_string().contains("not permitted"),
-        "{report}"
-    );
-    shell("ip rule del priority 50");
-    becomes(&agent, true);
-    let served = eventually(Duration::from_secs(10), || {
-        let report = scene.world.storm(&scene.a, &scene.c.targets()[2..], &args);
-        report.is_ok_and(|report| report["ok"] == 10)
-    });
-    assert!(served, "{}", agent.log());
+    let [.., v4, v6] = &scene.c.targets()[..] else {
+        panic!("its own addresses");
+    };
+    for (to, family) in [(v4, "-4"), (v6, "-6")] {
+        let storm = || scene.world.storm(&scene.a, std::slice::from_ref(to), &args);
+        for way in ["lookup main", "prohibit", "unreachable", "blackhole"] {
+            shell(&format!(
+                "ip {family} rule add fwmark 0x6d657368 priority 50 {way}"
+            ));
+            becomes(&agent, false);
+            let report = storm().expect("a report");
+            assert_eq!(report["ok"], 0, "{family} {way}: {report}");
+            let errors = report["errors"].to_string();
+            assert!(errors.contains("not permitted"), "{family} {way}: {report}");
+            shell(&format!("ip {family} rule del priority 50"));
+            becomes(&agent, true);
+            let served = eventually(Duration::from_secs(10), || {
+                storm().is_ok_and(|report| report["ok"] == 10)
+            });
+            assert!(served, "{family} {way}: {}", agent.log());
+        }
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Network namespaces: opened once, named by cookie, entered for a moment.
 
+mod search;
+
 use std::cell::OnceCell;
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -11,8 +13,9 @@ use std::path::{Path, PathBuf};
 use nix::sched::{CloneFlags, setns};
 
 use super::cgroup;
-use super::errno::{self, remedy};
+use super::errno::remedy;
 use crate::model::{NetnsRef, PodIps};
+pub use search::{Search, find};
 
 /// Processes of a pod's cgroup that are looked at, at most.
 const MAX_PROCESSES: usize = 64;
@@ -225,70 +228,6 @@ fn opened(kept: &OnceCell<File>, open: impl FnOnce() -> io::Result<File>) -> io:
     }
 }
 
-/// What a search for namespaces came to.
-#[derive(Debug)]
-pub struct Search {
-    pub found: Vec<Netns>,
-    /// Some could not be looked at: those that were not found may be there.
-    pub unasked: Option<NetnsError>,
-}
-
-/// Opens those namespaces of `cookies` that a file or a process still gives a name to.
-#[must_use]
-pub fn find(cookies: &[u64]) -> Search {
-    let (names, unasked) = named();
-    let unasked = unasked.map(NetnsError::Enter);
-    let mut search = Search {
-        found: Vec::new(),
-        unasked,
-    };
-    for path in names {
-        match Netns::at(&path) {
-            Ok(netns) if cookies.contains(&netns.cookie()) => search.found.push(netns),
-            Err(error) if errno::is_shortage(&error) => search.unasked = Some(error),
-            // A process that ended meanwhile has no namespace to look at.
-            Ok(_) | Err(_) => {}
-        }
-    }
-    search
-}
-
-/// Every namespace that a file or a process names, once; and why there may be more.
-fn named() -> (Vec<PathBuf>, Option<io::Error>) {
-    let mut unasked = None;
-    let mut entries = |dir| {
-        let entries = std::fs::read_dir(dir).and_then(Iterator::collect::<io::Result<Vec<_>>>);
-        entries.unwrap_or_else(|error| {
-            // What is not there does not undo what could not be asked.
-            if errno::is_shortage(&error) {
-                unasked = Some(error);
-            }
-            Vec::new()
-        })
-    };
-    let mut inodes = std::collections::HashSet::new();
-    let mut found = Vec::new();
-    for dir in ["/run/netns", "/var/run/netns"] {
-        found.extend(entries(dir).iter().map(std::fs::DirEntry::path));
-    }
-    for entry in entries("/proc") {
-        let name = entry.file_name();
-        if name.to_str().is_some_and(|n| n.parse::<u32>().is_ok()) {
-            found.push(entry.path().join("ns/net"));
-        }
-    }
-    found.retain(|path| match std::fs::metadata(path) {
-        Ok(meta) => inodes.insert(meta.ino()),
-        Err(error) => {
-            if errno::is_shortage(&error) {
-                unasked = Some(error);
-            }
-            false
-        }
-    });
-    (found, unasked)
-}
-
 /// The files that a reference stands for; of a cgroup one for each process.
 fn files(reference: &NetnsRef) -> Result<Vec<PathBuf>, NetnsError> {
     let of_process = |pid: u32| PathBuf::from(format!("/proc/{pid}/ns/net"));
@@ -312,16 +251,20 @@ fn is_address_here(ip: IpAddr) -> io::Result<bool> {
         // The address is asked for before a port: all ports may be in use.
         IpAddr::V4(_) => match UdpSocket::bind((ip, 0)) {
             Ok(_) => Ok(true),
-            Err(e) if e.kind() == io::ErrorKind::AddrInUse => Ok(true),
-            Err(e) if errno::is_shortage(&e) => Err(e),
-            Err(_) => Ok(false),
+            Err(e) => match e.kind() {
+                ErrorKind::AddrInUse => Ok(true),
+                ErrorKind::AddrNotAvailable => Ok(false),
+                _ => Err(e),
+            },
         },
         // Also one that is still being checked for duplicates.
         IpAddr::V6(ip) => {
             let own = digits(ip);
             match std::fs::read_to_string(IPV6_ADDRESSES) {
-                Err(e) if errno::is_shortage(&e) => Err(e),
-                table => Ok(table.is_ok_and(|t| t.lines().any(|line| line.starts_with(&own)))),
+                Ok(table) => Ok(table.lines().any(|line| line.starts_with(&own))),
+                // It has no IPv6.
+                Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
+                Err(e) => Err(e),
             }
         }
     }
@@ -398,6 +341,7 @@ fn cookie_here() -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::errno;
 
     #[test]
     fn a_thread_that_once_had_no_descriptor_for_its_home_finds_it_later() {

@@ -258,8 +258,13 @@ impl Netlink {
                 Ok(ours && found.attributes.contains(&lo))
             }
             NetlinkPayload::Error(error) => match error.code.map_or(0, |code| -code.get()) {
-                // There is no route at all.
-                libc::ENETUNREACH | libc::EHOSTUNREACH | libc::ESRCH => Ok(false),
+                // There is no route at all, or a rule or route says so: unreachable,
+                // prohibit, blackhole. (Who may not ask is told by the call itself.)
+                libc::ENETUNREACH
+                | libc::EHOSTUNREACH
+                | libc::ESRCH
+                | libc::EACCES
+                | libc::EINVAL => Ok(false),
                 errno => Err(failed(io::Error::from_raw_os_error(errno))),
             },
             _ => Err(failed(io::Error::from(io::ErrorKind::InvalidData))),

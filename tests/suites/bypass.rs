@@ -169,9 +169,17 @@ fn a_pods_cgroup_is_watched_far_down_and_one_too_deep_is_said_to_be() {
     // In the pod's cgroup, in a namespace that is not the pod's.
     let seen = apart(&world, &name_of_level("down", 20), &["plain", &app(&b)]);
     assert_eq!(seen["error"], "EPERM", "{seen}");
-    let problems = agent.status().expect("a status")["problems"].to_string();
-    assert!(problems.contains("Pod shop/deep"), "{problems}");
+    let status = agent.status().expect("a status");
+    let problems = status["problems"].to_string();
+    assert!(
+        problems.contains("Pod shop/deep: its cgroup is not watched"),
+        "{problems}"
+    );
     assert!(problems.contains("42 levels deep"), "{problems}");
+    // It is captured all the same.
+    for pod in status["pods"].as_array().expect("pods") {
+        assert_eq!(pod["enrolled"], true, "{pod}");
+    }
     assert!(!problems.contains("shop/down"), "{problems}");
 }
 

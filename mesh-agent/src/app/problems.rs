@@ -112,7 +112,10 @@ pub(super) fn of_pod(pod: &PodStatus) -> Vec<Problem> {
         problems.push(Problem::new(
             format!("pod {}", pod.pod),
             format!("Pod {} is not enrolled: {message}", pod.pod),
-            "it stays as closed as it was: what the mesh does not carry of its connections is refused",
+            match pod.fails_open {
+                false => "it stays as closed as it was: what the mesh does not carry of its connections is refused",
+                true => "it fails open: where the agent does not listen for it, its connections pass outside of the mesh, in plaintext",
+            },
             "mend what the message names; it is tried again every second",
         ));
     }
@@ -120,8 +123,16 @@ pub(super) fn of_pod(pod: &PodStatus) -> Vec<Problem> {
         problems.push(Problem::new(
             format!("look at pod {}", pod.pod),
             format!("Pod {} cannot be looked at: {unknown}", pod.pod),
-            "it is carried as before; what changes about it, or is taken from it, is not seen meanwhile",
+            "it is carried as it was seen last; what changes about it, or is taken from it, is not seen meanwhile",
             "mend what the message names; it is looked at again all the time",
+        ));
+    }
+    if let Some(unwatched) = &pod.unwatched {
+        problems.push(Problem::new(
+            format!("cgroup of pod {}", pod.pod),
+            format!("Pod {}: its cgroup is not watched: {unwatched}", pod.pod),
+            "what its processes connect to from another network namespace is not refused",
+            "mend what the message names; it is tried again every second",
         ));
     }
     if let Some(warning) = &pod.warning {
@@ -309,9 +320,8 @@ mod tests {
         of_identities(&status(identities))
     }
 
-    #[test]
-    fn a_pod_that_cannot_be_looked_at_is_not_called_one_that_is_not_enrolled() {
-        let pod = PodStatus {
+    fn pod() -> PodStatus {
+        PodStatus {
             pod: "shop/a".to_owned(),
             enrolled: true,
             addresses: vec![],
@@ -319,8 +329,51 @@ mod tests {
             netns_cookie: None,
             enrol_seconds: None,
             message: None,
-            unknown: Some("Too many open files".to_owned()),
+            unknown: None,
+            unwatched: None,
+            fails_open: false,
             warning: None,
+        }
+    }
+
+    #[test]
+    fn what_becomes_of_a_pod_that_is_not_enrolled_is_what_it_asks_for() {
+        let told = |fails_open| {
+            let pod = PodStatus {
+                enrolled: false,
+                message: Some("Too many open files".to_owned()),
+                fails_open,
+                ..pod()
+            };
+            of_pod(&pod)
+                .iter()
+                .map(ToString::to_string)
+                .collect::<String>()
+        };
+        assert!(told(false).contains("is refused"), "{}", told(false));
+        assert!(told(true).contains("in plaintext"), "{}", told(true));
+        assert!(!told(true).contains("closed"), "{}", told(true));
+    }
+
+    #[test]
+    fn a_pod_whose_cgroup_is_not_watched_is_enrolled_and_not_whole() {
+        let pod = PodStatus {
+            unwatched: Some("it is 42 levels deep".to_owned()),
+            ..pod()
+        };
+        let [one] = &of_pod(&pod)[..] else {
+            panic!("once");
+        };
+        assert!(one.what.contains("not watched: it is 42"), "{one}");
+        assert!(!one.to_string().contains("not enrolled"), "{one}");
+        assert!(!pod.is_whole(), "it is tried again");
+    }
+
+    #[test]
+    fn a_pod_that_cannot_be_looked_at_is_not_called_one_that_is_not_enrolled() {
+        let pod = PodStatus {
+            unknown: Some("Too many open files".to_owned()),
+            ..pod()
         };
         let [one] = &of_pod(&pod)[..] else {
             panic!("once");

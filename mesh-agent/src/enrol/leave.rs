@@ -262,6 +262,8 @@ fn stranger(cookie: u64, ips: PodIps, why: &str) -> PodStatus {
         enrol_seconds: None,
         message: Some(why.to_owned()),
         unknown: None,
+        unwatched: None,
+        fails_open: false,
         warning: None,
     }
 }

@@ -7,7 +7,7 @@ use crate::capture::{self, PodLinks};
 use crate::model::Workload;
 use crate::sys::netns::Netns;
 
-use super::{DataPath, Error, Reconciler};
+use super::{DataPath, Failure, Reconciler};
 
 /// Other addresses that are told, at most.
 const TOLD: usize = 4;
@@ -46,7 +46,7 @@ impl<D: DataPath> Reconciler<D> {
 
     /// Follows the annotation that leaves addresses of an enrolled pod alone. Where
     /// it fails, an address that is left alone no more may still be.
-    pub(super) fn exclude(&mut self, workload: &Workload) -> Result<(), Error> {
+    pub(super) fn exclude(&mut self, workload: &Workload) -> Result<(), Failure> {
         let Some(pod) = self.pods.get(&workload.key) else {
             return Ok(());
         };
@@ -59,7 +59,12 @@ impl<D: DataPath> Reconciler<D> {
             return Ok(());
         }
         let told = known.is_some();
-        self.capture.exclude(cookie, &workload.excluded)?;
+        self.capture
+            .exclude(cookie, &workload.excluded)
+            .map_err(|error| Failure {
+                error: error.into(),
+                is_served: true,
+            })?;
         let value = (cookie, workload.excluded.clone());
         self.excluded.insert(workload.key.clone(), value);
         if told {

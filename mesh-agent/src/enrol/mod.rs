@@ -92,13 +92,31 @@ pub(crate) struct PodStatus {
     pub(crate) message: Option<String>,
     /// Why it cannot be told whether all of it is still as it was seen last.
     pub(crate) unknown: Option<String>,
+    /// Why its cgroup is not watched, though it is enrolled.
+    pub(crate) unwatched: Option<String>,
+    /// It asks to be outside of the mesh where no agent serves it.
+    pub(crate) fails_open: bool,
     /// What does not work for it though it is enrolled.
     pub(crate) warning: Option<String>,
 }
 
 impl PodStatus {
     pub(crate) fn is_whole(&self) -> bool {
-        self.enrolled && self.unknown.is_none()
+        self.enrolled && self.unknown.is_none() && self.unwatched.is_none()
+    }
+}
+
+/// Why a pod was not made what it is to be.
+struct Failure {
+    error: Error,
+    /// It is served as what it was, where it is. Never of one that is elsewhere.
+    is_served: bool,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let is_served = false;
+        Self { error, is_served }
     }
 }
 
@@ -222,18 +240,26 @@ impl<D: DataPath> Reconciler<D> {
         let mut statuses = Vec::with_capacity(wanted.len());
         let mut refusals = BTreeMap::new();
         for workload in wanted.values() {
-            // Also a pod whose cgroup cannot be watched is better captured than not.
             let result = self.enrol(workload).await;
-            let result = result.and(unguarded.remove(&workload.key).map_or(Ok(()), Err));
-            if let Err(error) = &result {
+            if let Err(Failure { error, .. }) = &result {
                 // Told as a problem, not at each attempt.
                 tracing::debug!(pod = %workload.key, %error, "cannot enrol");
             }
             let result = result.and(self.exclude(workload));
-            if let Err(error) = &result {
-                refusals.insert(workload.key.clone(), error.to_string());
+            // Also a pod whose cgroup cannot be watched is better captured than not.
+            let unwatched = unguarded.remove(&workload.key);
+            let unwatched = unwatched.map(|error| error.to_string());
+            let refused = result
+                .as_ref()
+                .err()
+                .map(|failure| failure.error.to_string());
+            if let Some(why) = refused.or_else(|| unwatched.clone()) {
+                refusals.insert(workload.key.clone(), why);
             }
-            statuses.push(self.status_after(workload, result));
+            statuses.push(PodStatus {
+                unwatched,
+                ..self.status_after(workload, result)
+            });
         }
         let pods = &self.pods;
         let is_at = |key: &WorkloadKey, cookie: u64| {
@@ -256,15 +282,14 @@ impl<D: DataPath> Reconciler<D> {
     }
 
     /// Who ran out of something has learned nothing of a pod that is served.
-    fn status_after(&self, workload: &Workload, result: Result<(), Error>) -> PodStatus {
+    fn status_after(&self, workload: &Workload, result: Result<(), Failure>) -> PodStatus {
+        let told = |failure: Failure| failure.error.to_string();
         match result {
-            Err(error) if self.pods.contains_key(&workload.key) && errno::is_shortage(&error) => {
-                PodStatus {
-                    unknown: Some(error.to_string()),
-                    ..self.status(workload, None)
-                }
-            }
-            result => self.status(workload, result.err().map(|e| e.to_string())),
+            Err(failure) if failure.is_served && errno::is_shortage(&failure.error) => PodStatus {
+                unknown: Some(told(failure)),
+                ..self.status(workload, None)
+            },
+            result => self.status(workload, result.err().map(told)),
         }
     }
 
@@ -287,6 +312,8 @@ impl<D: DataPath> Reconciler<D> {
             enrol_seconds: self.enrol_seconds.get(&workload.key).copied(),
             message,
             unknown: None,
+            unwatched: None,
+            fails_open: on_agent_down(workload) == OnAgentDown::Open,
             warning: (!warnings.is_empty()).then(|| warnings.join("; ")),
         }
     }
@@ -330,14 +357,14 @@ impl<D: DataPath> Reconciler<D> {
     }
 
     /// Enrols a pod, or makes of an enrolled one what it is now.
-    async fn enrol(&mut self, workload: &Arc<Workload>) -> Result<(), Error> {
+    async fn enrol(&mut self, workload: &Arc<Workload>) -> Result<(), Failure> {
         let on_agent_down = on_agent_down(workload);
         let before = self.pods.get(&workload.key).cloned();
         let pod = match self.local_pod(workload, before.as_ref()) {
             Ok(pod) => pod,
             Err(error) => {
                 self.keep_closed(workload, before.as_ref()).await;
-                return Err(error);
+                return Err(error.into());
             }
         };
         if before.as_ref().is_some_and(|before| is_same(before, &pod)) {
@@ -350,13 +377,14 @@ impl<D: DataPath> Reconciler<D> {
         if let Err(error) = self.take(&pod, here, on_agent_down).await {
             if errno::is_shortage(&error) && here.is_some_and(|before| serves_for(before, &pod)) {
                 // What it is now is tried again; what it was still holds.
-                return Err(error);
+                let is_served = true;
+                return Err(Failure { error, is_served });
             }
             if here.is_some() {
                 self.pods.remove(&workload.key);
             }
             self.close(&pod, on_agent_down).await;
-            return Err(error);
+            return Err(error.into());
         }
         let took = started.elapsed().as_secs_f64();
         self.metrics.enrol.observe(took);

@@ -4,7 +4,7 @@
 //! Each link is looked at by itself, and an error is not "gone": where it cannot
 //! be told how one is, it stays as it is, and the error is given.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::links::Found;
 use super::pins::{self, Pins};
@@ -12,24 +12,20 @@ use super::{Capture, Error, Owner};
 use crate::model::PodIps;
 use crate::sys::netns::{self, Netns};
 
-/// Between searches for namespaces that something was taken from and that nothing
-/// seems to name: all processes of the node are looked at.
-const SEEK_AGAIN: Duration = Duration::from_secs(10);
-
 /// What a look at the node's own programs and pins came to.
 #[derive(Debug, Default)]
 pub struct Restored {
     /// Put back.
     pub count: usize,
-    /// What could not be looked at or put back.
-    pub failed: Vec<Error>,
+    /// Why something could not be looked at or put back.
+    pub failed: Vec<String>,
 }
 
 impl Restored {
     fn note(&mut self, restored: Result<usize, Error>) {
         match restored {
             Ok(count) => self.count += count,
-            Err(error) => self.failed.push(error),
+            Err(error) => self.failed.push(error.to_string()),
         }
     }
 }
@@ -80,22 +76,39 @@ impl Capture {
             let mut seen = self.look_at_links(*cookie);
             seen.note(link.look());
             restored.count += seen.pinned_again;
-            restored.failed.extend(seen.failed);
+            restored.failed.extend(seen.failed.map(|e| e.to_string()));
             if seen.missing > 0 {
                 missing.push(*cookie);
             }
         }
-        let in_vain = self.sought_in_vain;
-        if missing.is_empty() || in_vain.is_some_and(|at| at.elapsed() < SEEK_AGAIN) {
-            return restored;
+        let now = Instant::now();
+        if self.seeks_missing.is_due(&missing, now) {
+            let mended = self.mend_missing(&missing, now);
+            restored.count += mended.count;
+            self.unmended = mended.failed;
+        } else if missing.is_empty() {
+            self.unmended.clear();
         }
-        let netns::Search { found, unasked } = netns::find(&missing);
-        restored.failed.extend(unasked.map(Error::Search));
-        self.sought_in_vain = (found.len() < missing.len()).then(Instant::now);
+        restored.failed.extend_from_slice(&self.unmended);
+        restored
+    }
+
+    /// Of namespaces that are not held: they are sought.
+    fn mend_missing(&mut self, missing: &[u64], now: Instant) -> Restored {
+        let mut restored = Restored::default();
+        let mut unsettled = missing.to_vec();
+        let netns::Search { found, unasked } = netns::find(missing);
+        let unasked = unasked.map(|error| Error::Search(error).to_string());
+        restored.failed.extend(unasked);
         for netns in found {
+            let failed = restored.failed.len();
             restored.note(self.restore_pod(&netns).map(usize::from));
             restored.note(self.restore_links(&netns, PodIps::default()));
+            if restored.failed.len() == failed {
+                unsettled.retain(|cookie| *cookie != netns.cookie());
+            }
         }
+        self.seeks_missing.sought(unsettled, now);
         restored
     }
 
@@ -113,16 +126,19 @@ impl Capture {
             });
         let cookies = |all: Vec<(u64, _)>| all.into_iter().map(|(cookie, _)| cookie).collect();
         let (mut gone, mut there): (Vec<u64>, Vec<u64>) = (cookies(gone), cookies(there));
-        if !gone.is_empty() {
+        let now = Instant::now();
+        if !gone.is_empty() && !self.seeks_gone.is_due(&gone, now) {
+            // As the last search left them.
+            there.append(&mut gone);
+        } else if !gone.is_empty() {
             let search = netns::find(&gone);
-            there.extend(search.found.iter().map(Netns::cookie));
-            if search.unasked.is_some() {
-                // Not found is not gone where not all could be looked at.
-                there.append(&mut gone);
-                there.sort_unstable();
-                there.dedup();
-            }
-            gone.retain(|cookie| !there.contains(cookie));
+            let is_found = |c: &u64| search.found.iter().any(|netns| netns.cookie() == *c);
+            // Not found is not gone where not all could be looked at.
+            let stays = |c: &u64| search.unasked.is_some() || is_found(c);
+            let (stay, go): (Vec<u64>, Vec<u64>) = gone.into_iter().partition(stays);
+            there.extend(&stay);
+            self.seeks_gone.sought(stay, now);
+            gone = go;
         }
         gone.retain(|cookie| match self.forget(*cookie) {
             Ok(()) => true,

@@ -38,7 +38,8 @@ use aya_obj::generated::bpf_attach_type;
 use mesh_common::abi::{PodAddr, RefusalEvent};
 
 use crate::model::{OnAgentDown, PodIps};
-use crate::sys::{cgroup, netns::Netns};
+use crate::sys::cgroup;
+use crate::sys::netns::{self, Netns};
 pub use error::Error;
 use links::{Found, Link, Spot, Target};
 use object::OBJECT;
@@ -149,8 +150,12 @@ pub struct Capture {
     guarded_links: std::collections::HashMap<u64, Vec<u32>>,
     /// The kernel links of the guards, where the kernel has such.
     guards: BTreeMap<Post, Link>,
-    /// When namespaces were last sought and not found.
-    sought_in_vain: Option<std::time::Instant>,
+    /// Of searches for namespaces that something was taken from.
+    seeks_missing: netns::Pace,
+    /// What the last of these could not mend.
+    unmended: Vec<String>,
+    /// Of searches for namespaces that may be gone.
+    seeks_gone: netns::Pace,
     /// Forwards the programs' own log; only objects built with `--debug-log` have one.
     forward_log: Option<Box<dyn FnMut() + Send>>,
 }
@@ -192,7 +197,9 @@ impl Capture {
             configured_guards: HashSet::new(),
             guarded_links: std::collections::HashMap::new(),
             guards: BTreeMap::new(),
-            sought_in_vain: None,
+            seeks_missing: netns::Pace::default(),
+            unmended: Vec::new(),
+            seeks_gone: netns::Pace::default(),
         };
         // Known before the hooks run: the agent's own connects must never be refused.
         capture.allow_agent(&config.agent_cgroup)?;

@@ -24,8 +24,7 @@ impl<D: DataPath> Reconciler<D> {
             .capture
             .restore_unserved(|cookie| served.contains(&cookie));
         let mut missing = node.count + unserved.count;
-        let failed = node.failed.iter().chain(&unserved.failed);
-        let failed: Vec<String> = failed.map(ToString::to_string).collect();
+        let failed = [node.failed, unserved.failed].concat();
         self.tell_unmended(failed.join("; "));
         let (mut broken, mut unseen) = (BTreeMap::new(), BTreeMap::new());
         let mut astray = BTreeSet::new();

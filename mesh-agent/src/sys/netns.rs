@@ -1,5 +1,6 @@
 //! Network namespaces: opened once, named by cookie, entered for a moment.
 
+mod pace;
 mod search;
 
 use std::cell::OnceCell;
@@ -15,6 +16,7 @@ use nix::sched::{CloneFlags, setns};
 use super::cgroup;
 use super::errno::remedy;
 use crate::model::{NetnsRef, PodIps};
+pub use pace::Pace;
 pub use search::{Search, find};
 
 /// Processes of a pod's cgroup that are looked at, at most.

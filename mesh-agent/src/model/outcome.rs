@@ -32,6 +32,27 @@ pub enum CloseReason {
     Refused(RefuseReason),
 }
 
+impl CloseReason {
+    /// Why it was refused; `None` of what ended in another way.
+    #[must_use]
+    pub const fn refused(self) -> Option<RefuseReason> {
+        match self {
+            Self::Refused(reason) => Some(reason),
+            Self::Finished
+            | Self::ResetByClient
+            | Self::ResetByUpstream
+            | Self::IdleTimeout
+            | Self::DrainDeadline
+            | Self::PodRemoved
+            | Self::PolicyChanged
+            | Self::Revoked
+            | Self::CertificateExpired
+            | Self::PeerCertificateExpired
+            | Self::ProtocolError => None,
+        }
+    }
+}
+
 /// Application bytes in each direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ByteCounts {

@@ -163,19 +163,11 @@ names! {
 
 /// Of a connection that was not carried.
 pub(super) fn flags_of_refused(reason: CloseReason) -> ResponseFlags {
-    match reason {
-        CloseReason::Refused(reason) => reason.refusal().flags,
-        CloseReason::PolicyChanged => ResponseFlags::Denied,
-        CloseReason::ResetByUpstream => ResponseFlags::Connect,
-        CloseReason::Finished
-        | CloseReason::ResetByClient
-        | CloseReason::IdleTimeout
-        | CloseReason::DrainDeadline
-        | CloseReason::PodRemoved
-        | CloseReason::Revoked
-        | CloseReason::CertificateExpired
-        | CloseReason::PeerCertificateExpired
-        | CloseReason::ProtocolError => ResponseFlags::Other,
+    match reason.refused() {
+        Some(reason) => reason.refusal().flags,
+        None if reason == CloseReason::PolicyChanged => ResponseFlags::Denied,
+        None if reason == CloseReason::ResetByUpstream => ResponseFlags::Connect,
+        None => ResponseFlags::Other,
     }
 }
 

@@ -24,7 +24,7 @@ mod reset;
 mod specification;
 mod stream;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub(crate) use connection::{Connection, IncomingStream};
 pub(crate) use frame::{Open, ResetReason};

@@ -3,6 +3,7 @@
 
 mod floods;
 mod replay;
+pub(crate) mod support;
 mod told;
 
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::*;
 use crate::tls::tests::support::{DEADLINE, credentials, id, root, sockets};
 use crate::tls::{accept, connect, warm};
+use support::settle;
 
 fn reset_on_close(stream: &TcpStream) {
     let linger = Some(std::time::Duration::ZERO);
@@ -81,21 +83,10 @@ async fn serve(mut connection: Connection, backend: SocketAddr) -> Result<(), Pr
             reset_on_close(&application);
         }
         drop(application);
-        let whole = match end {
-            StreamEnd::Finished => relay.is_over(&connection),
-            StreamEnd::ResetByApplication => {
-                relay
-                    .finish_reset(&mut connection, ResetReason::Aborted)
-                    .await
-            }
-            StreamEnd::ResetByPeer(_) => {
-                relay
-                    .finish_reset(&mut connection, ResetReason::Answer)
-                    .await
-            }
-            StreamEnd::Protocol(error) => return Err(error),
-            _ => false,
-        };
+        let whole = settle(&end, &mut relay, &mut connection).await;
+        if let StreamEnd::Protocol(error) = end {
+            return Err(error);
+        }
         if !whole {
             return Ok(());
         }
@@ -112,12 +103,7 @@ async fn carry(connection: &mut Connection, application: TcpStream) -> (StreamEn
         reset_on_close(&application);
     }
     drop(application);
-    let whole = match end {
-        StreamEnd::Finished => relay.is_over(connection),
-        StreamEnd::ResetByApplication => relay.finish_reset(connection, ResetReason::Aborted).await,
-        StreamEnd::ResetByPeer(_) => relay.finish_reset(connection, ResetReason::Answer).await,
-        _ => false,
-    };
+    let whole = settle(&end, &mut relay, connection).await;
     (end, whole)
 }
 

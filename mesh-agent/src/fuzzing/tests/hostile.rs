@@ -19,7 +19,8 @@ use crate::fuzzing::{FRAMES, HELLO};
 use crate::proxy::{Sniffed, sniff};
 use crate::tls::tests::support::{Issuer, credentials, id, root, sockets};
 use crate::tls::{Credentials, HEAD, Session, TAIL, accept, connect, warm};
-use crate::tunnel::{Connection, ResetReason, StreamEnd};
+use crate::tunnel::Connection;
+use crate::tunnel::tests::support::settle;
 
 /// Of the first bytes, of the handshake, and of the wait for a stream.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -60,21 +61,7 @@ async fn serve(tcp: TcpStream, own: Arc<Credentials>, backend: SocketAddr) -> Ca
         relay.accept();
         let end = relay.run(&application, &mut connection).await;
         drop(application);
-        let whole = match end {
-            StreamEnd::Finished => relay.is_over(&connection),
-            StreamEnd::ResetByApplication => {
-                relay
-                    .finish_reset(&mut connection, ResetReason::Aborted)
-                    .await
-            }
-            StreamEnd::ResetByPeer(_) => {
-                relay
-                    .finish_reset(&mut connection, ResetReason::Answer)
-                    .await
-            }
-            _ => false,
-        };
-        if !whole {
+        if !settle(&end, relay, &mut connection).await {
             break;
         }
     }

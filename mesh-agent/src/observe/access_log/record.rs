@@ -54,22 +54,11 @@ pub(super) const ALLOWED: &str = "allowed";
 /// carried for another reason.
 pub(super) fn verdict(end: Option<End>) -> &'static str {
     let Some(end) = end else { return ALLOWED };
-    match end.reason {
-        CloseReason::Refused(RefuseReason::Denied | RefuseReason::RefusedByPeer)
-        | CloseReason::PolicyChanged => "denied",
-        CloseReason::Refused(_) => "refused",
-        CloseReason::Finished
-        | CloseReason::ResetByClient
-        | CloseReason::ResetByUpstream
-        | CloseReason::IdleTimeout
-        | CloseReason::DrainDeadline
-        | CloseReason::PodRemoved
-        | CloseReason::Revoked
-        | CloseReason::CertificateExpired
-        | CloseReason::PeerCertificateExpired
-        | CloseReason::ProtocolError => match end.connect_time {
-            Some(_) => ALLOWED,
-            None => "refused",
-        },
+    match end.reason.refused() {
+        Some(RefuseReason::Denied | RefuseReason::RefusedByPeer) => "denied",
+        Some(_) => "refused",
+        None if end.reason == CloseReason::PolicyChanged => "denied",
+        None if end.connect_time.is_some() => ALLOWED,
+        None => "refused",
     }
 }

@@ -7,9 +7,10 @@ mod place;
 mod problems;
 #[cfg(test)]
 mod reference;
+mod source_problems;
 mod view;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,12 +21,11 @@ use tokio_util::sync::CancellationToken;
 use crate::admin;
 use crate::capture::{self, Capture};
 use crate::config::{OnStop, Run};
-use crate::discovery::{Directory, Update};
+use crate::discovery::{Api, Directory, Source, Update};
 use crate::enrol::{self, DataPath, PodStatus, Recheck, Reconciler};
 use crate::explain::Explainer;
 use crate::identity::Identities;
 use crate::io;
-use crate::kube::Access;
 use crate::observe::{self, AccessLogTarget, Observe};
 use crate::plan::Changes;
 use crate::policy::Here;
@@ -37,8 +37,6 @@ pub use ledger::TARGET as PROBLEMS;
 use place::Place;
 use view::View;
 
-/// What was seen of the cluster, for a start without the API server.
-const STATE_DIR: &str = "/var/lib/mesh-agent";
 /// A pod that could not be enrolled is tried again after this long.
 const RETRY: Duration = Duration::from_secs(1);
 /// How often the kernel's side is looked after: lost links, refusals.
@@ -58,17 +56,13 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
     let place = Place::new(&flags)?;
     // Before anything that another agent on this node may use.
     let owner = capture::Owner::of(&place.capture.bpffs_dir)?;
-    let (directory, mut updates) = Directory::start(
-        flags.config_dir.clone(),
-        flags.mesh_settings(),
-        Here::Node(node.clone()),
-    )?;
+    let (source, mut updates) = source(&flags, &node).await?;
     let admin = admin::bind(flags.metrics_addr, &flags.place.run_dir).await?;
     let observe = Observe::start(observe_config(&flags, &node));
     let identities = Identities::start(flags.identity.config(
         &node,
         &flags.place.run_dir,
-        (Access::InCluster, Path::new(STATE_DIR)),
+        (flags.api.access(), &flags.api.state_dir),
     ));
     observe.register(|registry| identities.register(registry));
     let capture = Capture::start(&place.capture, owner)?;
@@ -79,14 +73,14 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
         node_zone: proxy_config.node_zone.clone(),
         trust_domain: identities.trust_domain().clone(),
         same_node_tls: flags.same_node_tls,
-        published: directory.published(),
+        published: source.published(),
     };
     let (workers, mut ended) = Workers::start(
         proxy_config,
         proxy::Environment {
             node: node.clone(),
             trust_domain: identities.trust_domain().clone(),
-            published: directory.published(),
+            published: source.published(),
             entered_pod: Arc::new(move |from, to| tuples.entered_pod(from, to)),
             observe: observe.clone(),
         },
@@ -109,15 +103,15 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
         observe,
         identities: identities.clone(),
         explainer,
-        published: directory.published(),
+        published: source.published(),
         shortage,
         limits,
-        looked: directory.looked(),
+        heard: source.heard(),
     };
     let view = Arc::new(View::new(parts));
     let cancel = CancellationToken::new();
     let mut pages = tokio::spawn(admin::serve(admin, view.clone(), cancel.clone()));
-    let following = directory
+    let following = source
         .follow(cancel.clone())
         .context("start the thread that follows the configuration")?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -158,9 +152,16 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
             }
         };
         if changed || look {
-            let (update, changes) = {
+            let taken = {
                 let update = updates.borrow_and_update();
-                (update.clone(), update.take_changes())
+                // Before the source has said anything, "no pods" is not what it says.
+                update
+                    .is_known()
+                    .then(|| (update.clone(), update.take_changes()))
+            };
+            let Some((update, changes)) = taken else {
+                view.look();
+                continue;
             };
             let looked = reconcile(&mut reconciler, (&update, changes), &view, look).await;
             if let Some(whole) = looked {
@@ -195,6 +196,21 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
     // Absent is fine.
     let _absent = std::fs::remove_file(admin::socket_path(&flags.place.run_dir));
     Ok(())
+}
+
+/// Where the configuration is from.
+async fn source(
+    flags: &Run,
+    node: &str,
+) -> anyhow::Result<(Source, tokio::sync::watch::Receiver<Update>)> {
+    let here = Here::Node(node.to_owned());
+    let settings = flags.mesh_settings();
+    if let Some(config) = flags.api.config() {
+        let (api, updates) = Api::start(config, settings, here).await?;
+        return Ok((Source::Api(api), updates));
+    }
+    let (directory, updates) = Directory::start(flags.config_dir.clone(), settings, here)?;
+    Ok((Source::Directory(directory), updates))
 }
 
 /// False: it failed. One that reads what does not answer is left behind: it ends

@@ -25,7 +25,6 @@ mod discovery;
 #[expect(unreachable_pub, reason = "pub is still the default there")]
 mod identity;
 mod io;
-#[expect(dead_code, unused_imports, reason = "for the API as a source")]
 mod kube;
 #[expect(unreachable_pub, reason = "pub is still the default there")]
 mod observe;

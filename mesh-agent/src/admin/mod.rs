@@ -52,6 +52,8 @@ pub struct Status {
     /// Changes of it since the agent started.
     pub generation: u64,
     pub active_connections: usize,
+    /// Where the configuration is from, and how far it is known.
+    pub source: serde_json::Value,
     /// AuthorizationPolicies in force, and of how many these are.
     pub policies: Vec<PolicyRow>,
     pub policies_total: usize,

@@ -58,11 +58,19 @@ pub fn status(status: &Status, wide: bool, now: SystemTime) -> String {
         status.configuration, status.generation
     );
     line(&mut text, "configuration", &configuration);
+    if let Some(source) = source(status) {
+        line(&mut text, "source", &source);
+    }
     line(&mut text, "connections", &status.active_connections);
     if let Some(left) = status.identities["token"]["expires_in_seconds"].as_i64() {
         line(&mut text, "join token", &format!("ends {}", ends(left)));
     }
-    let mut tables = vec![pods(status), identities(status), policies(status)];
+    let mut tables = vec![
+        kinds(status, now),
+        pods(status),
+        identities(status),
+        policies(status),
+    ];
     if wide {
         tables.push(kernel(status));
     }
@@ -115,6 +123,43 @@ fn pods(status: &Status) -> Table {
     let fields = ["pod", "enrolled", "addresses", "identity"];
     rows(&mut pods, &status.pods, &fields);
     pods
+}
+
+/// Where the configuration is from, where that is not a directory.
+fn source(status: &Status) -> Option<String> {
+    let source = &status.source;
+    let server = source["server"].as_str()?;
+    let age = source["from_disk_age_seconds"].as_u64();
+    let away = source["away"]["seconds"].as_u64();
+    let mut text = format!("the Kubernetes API at {server}");
+    if let Some(seconds) = away {
+        let _never = write!(text, ", which has not answered for {}", rough(seconds));
+    }
+    if let Some(seconds) = age {
+        let _never = write!(text, "; from disk, {} old", rough(seconds));
+    }
+    Some(text)
+}
+
+/// What is known of the API, by kind.
+fn kinds(status: &Status, now: SystemTime) -> Table {
+    let mut kinds = table(&["KIND", "STATE", "OBJECTS", "SINCE", "LAST CHANGE"]);
+    let all = status.source["kinds"].as_array();
+    for kind in all.into_iter().flatten() {
+        let time = |field: &str| {
+            let at = humantime::parse_rfc3339(kind[field].as_str()?).ok()?;
+            let since = at.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+            Some(ago(since.as_secs(), now))
+        };
+        kinds.add_row([
+            cell(&kind["kind"]),
+            cell(&kind["state"]),
+            cell(&kind["objects"]),
+            time("since").unwrap_or_else(|| "-".to_owned()),
+            time("last_event").unwrap_or_else(|| "-".to_owned()),
+        ]);
+    }
+    kinds
 }
 
 fn identities(status: &Status) -> Table {
@@ -382,6 +427,9 @@ mod tests {
             }],
             policies_total: 1,
             kernel: serde_json::json!({"connect_captured": 3}),
+            source: serde_json::json!({"server": "https://10.96.0.1/", "from_disk_age_seconds": 90, "away": {"seconds": 4000}, "kinds": [
+                {"kind": "Pod", "state": "watching", "objects": 7, "since": "1970-01-01T00:16:40Z", "last_event": null},
+            ]}),
             ..Status::default()
         }
     }
@@ -398,6 +446,8 @@ mod tests {
             "start the authority",
             "2m 30s",
             "0123456789ab",
+            "https://10.96.0.1/, which has not answered for 1h 6m; from disk, 1m 30s old",
+            "watching",
             "a/b",
             "in 23m 10s",
             "0a1b",

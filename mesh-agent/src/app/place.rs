@@ -18,7 +18,7 @@ pub(super) struct Place {
 
 impl Place {
     pub(super) fn new(flags: &Run) -> anyhow::Result<Self> {
-        match flags.host.find_pods {
+        match flags.host.find_pods || flags.api.kubernetes {
             true => Self::among_pods(flags),
             false => Self::alone(flags),
         }

@@ -15,11 +15,11 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use sha2::{Digest as _, Sha256};
 
 use super::ledger::{self, Ledger, Now};
-use super::problems;
+use super::{problems, source_problems};
 use crate::admin::{self, PolicyRow, Problem, Status};
 use crate::capture;
 use crate::config::Run;
-use crate::discovery::{Looked, Update};
+use crate::discovery::{Heard, Update};
 use crate::enrol::PodStatus;
 use crate::explain::Explainer;
 use crate::identity::Identities;
@@ -45,7 +45,7 @@ pub(super) struct Parts {
     /// What follows from a low limit of open files.
     pub(super) shortage: Option<Problem>,
     pub(super) limits: io::Limits,
-    pub(super) looked: Arc<Looked>,
+    pub(super) heard: Heard,
 }
 
 pub(super) struct View {
@@ -60,6 +60,11 @@ pub(super) struct View {
 impl View {
     pub(super) fn new(parts: Parts) -> Self {
         let configuration = register(&parts.observe, &parts.published);
+        if let Heard::Api(watched) = &parts.heard {
+            parts
+                .observe
+                .register(|registry| watched.register(registry));
+        }
         let status = Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             node: parts.node.clone(),
@@ -109,8 +114,13 @@ impl View {
         let mut problems = self.status.lock().problems.clone();
         problems.extend(self.parts.shortage.clone());
         problems.extend(problems::of_open_files(&self.parts.limits));
-        let stalled = self.parts.looked.is_stalled(Instant::now());
-        problems.extend(stalled.map(problems::of_stalled));
+        match &self.parts.heard {
+            Heard::Directory(looked) => {
+                let stalled = looked.is_stalled(Instant::now());
+                problems.extend(stalled.map(problems::of_stalled));
+            }
+            Heard::Api(watched) => problems.extend(source_problems::of_api(&watched.state())),
+        }
         let log = self.parts.observe.log_trouble();
         problems.extend(log.map(problems::of_access_log));
         problems.extend(problems::of_identities(&self.parts.identities.status()));
@@ -234,6 +244,10 @@ impl admin::Source for View {
         status.degraded = status.ready && !problems.is_empty();
         status.problems = problems;
         status.configuration = self.configuration.hash();
+        status.source = match &self.parts.heard {
+            Heard::Directory(_) => serde_json::json!({"source": "directory"}),
+            Heard::Api(watched) => serde_json::json!(watched.state()),
+        };
         status.identities = serde_json::json!(self.parts.identities.status());
         let kernel: BTreeMap<_, _> = self.kernel().into_iter().collect();
         status.kernel = serde_json::json!(kernel);

@@ -8,6 +8,7 @@ use clap::Args;
 pub struct Host {
     /// Find pods as a kubelet's node has them: by UID, cgroup and address. Annotations
     /// that say where a pod lives are passed over, and the agent stays in its own cgroup.
+    /// With --kubernetes always.
     #[arg(long)]
     pub find_pods: bool,
     /// The node's cgroup2 tree, or the directory of a hybrid system that has it as

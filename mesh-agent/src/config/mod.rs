@@ -1,5 +1,6 @@
 //! The command line.
 
+mod api;
 mod ca;
 mod environment;
 mod exit;
@@ -20,6 +21,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use crate::model::TrustDomain;
 use crate::model::policy::MeshSettings;
 
+pub use api::ApiFlags;
 pub use ca::{Ca, RunCa, State, Token};
 pub use exit::{Exit, help as exit_codes};
 pub use host::Host;
@@ -192,6 +194,8 @@ pub struct Run {
     pub identity: Identity,
     #[command(flatten)]
     pub host: Host,
+    #[command(flatten)]
+    pub api: ApiFlags,
     /// This node's name, as in the pods' spec.nodeName [default: the host name].
     #[arg(long, value_parser = names::node)]
     pub node_name: Option<String>,
@@ -199,7 +203,7 @@ pub struct Run {
     /// [default: what EndpointSlices say of the endpoints on this node].
     #[arg(long, value_parser = names::zone)]
     pub node_zone: Option<String>,
-    /// Directory of Kubernetes YAML.
+    /// Directory of Kubernetes YAML, unless --kubernetes is given.
     #[arg(long, default_value = "/etc/mesh-agent/config.d")]
     pub config_dir: PathBuf,
     /// Namespace whose policies reach the whole mesh.

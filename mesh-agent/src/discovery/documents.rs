@@ -7,7 +7,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
-use smallvec::SmallVec;
 
 use super::core::{self, Class};
 use super::intern::Interner;
@@ -48,34 +47,29 @@ impl Parsed {
 /// The first half of a SHA-256.
 type Hash = [u8; 16];
 
-/// One document, as it was understood. There is one for each object of a file,
-/// so it is small.
-#[derive(Clone, Debug)]
+/// One document, as it was understood.
+#[derive(Debug)]
 pub(super) struct Document {
     hash: Hash,
     /// Where it begins.
     line: u32,
-    documents: u32,
-    skipped: u32,
-    hides: bool,
-    objects: SmallVec<[Arc<Object>; 1]>,
+    objects: Box<[Arc<Object>]>,
     problems: Box<[Problem]>,
+    documents: usize,
+    skipped: usize,
+    hides: bool,
 }
 
 impl Parsed {
     fn keep(self, hash: Hash, line: u32) -> Document {
-        // Neither is more than a file has bytes.
-        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        let mut objects = SmallVec::from_vec(self.objects);
-        objects.shrink_to_fit();
         Document {
             hash,
             line,
-            documents: count(self.documents),
-            skipped: count(self.skipped),
-            hides: self.hides,
-            objects,
+            objects: self.objects.into(),
             problems: self.problems.into(),
+            documents: self.documents,
+            skipped: self.skipped,
+            hides: self.hides,
         }
     }
 
@@ -83,7 +77,7 @@ impl Parsed {
         self.objects.push(Arc::new(object));
     }
 
-    pub(super) fn of_documents(place: &Place, documents: &[Document]) -> Self {
+    pub(super) fn of_documents(place: &Place, documents: &[Arc<Document>]) -> Self {
         let mut parsed = Self::default();
         for document in documents {
             parsed.add(document);
@@ -95,8 +89,8 @@ impl Parsed {
     fn add(&mut self, document: &Document) {
         self.objects.extend(document.objects.iter().cloned());
         self.problems.extend(document.problems.iter().cloned());
-        self.documents += document.documents as usize;
-        self.skipped += document.skipped as usize;
+        self.documents += document.documents;
+        self.skipped += document.skipped;
         self.hides |= document.hides;
     }
 }
@@ -123,9 +117,7 @@ impl Document {
             line,
             objects: self.objects.iter().map(object).collect(),
             problems: self.problems.iter().map(problem).collect(),
-            documents: self.documents,
-            skipped: self.skipped,
-            hides: self.hides,
+            ..*self
         }
     }
 }
@@ -149,17 +141,17 @@ pub(super) fn parse_file(file: &Path, bytes: &[u8]) -> Parsed {
 pub(super) fn parse_again(
     place: &Place,
     bytes: &[u8],
-    before: &[Document],
+    before: &[Arc<Document>],
     names: &mut Interner,
-) -> Vec<Document> {
-    let mut known: HashMap<Hash, Vec<&Document>> = HashMap::new();
+) -> Vec<Arc<Document>> {
+    let mut known: HashMap<Hash, Vec<&Arc<Document>>> = HashMap::new();
     for document in before {
         known.entry(document.hash).or_default().push(document);
     }
     let mut all = Vec::new();
     let (text, mistake) = text(place, bytes);
     let is_text = mistake.is_none();
-    all.extend(mistake);
+    all.extend(mistake.map(Arc::new));
     let mut count = 0;
     for (line, text) in documents(&text) {
         if count > MAX_DOCUMENTS {
@@ -172,17 +164,17 @@ pub(super) fn parse_again(
         });
         let document = match same {
             Some(same) if same.line == line => same.clone(),
-            Some(same) => same.moved(line),
+            Some(same) => Arc::new(same.moved(line)),
             None => {
                 let origin = Origin::line(place.clone(), line);
                 let mut parsed = document(&origin, &text, is_text);
                 for object in &mut parsed.objects {
                     Arc::make_mut(object).share(names);
                 }
-                parsed.keep(hash, line)
+                Arc::new(parsed.keep(hash, line))
             }
         };
-        count += document.documents as usize;
+        count += document.documents;
         all.push(document);
     }
     all

@@ -1,12 +1,14 @@
-//! Configuration from Kubernetes objects, in a directory of YAML.
+//! Configuration from Kubernetes objects, in a directory of YAML or the API.
 //!
-//! `directory` is the source: `files` reads it, `documents` takes it apart,
+//! `directory` is one source: `files` reads it, `documents` takes it apart; `api`
+//! is the other. What an object says is read the same way wherever it is from:
 //! `core` reads what there is, `policies` parses strictly, each by the table of
 //! `kinds`. `store` makes the snapshot of what changed, `publish` puts it in force. Invariants: every
 //! mistake is reported in one pass with its origin and field; a place that does
 //! not parse leaves what it said before in force; what is not understood never
 //! makes a pod "not enrolled"; a change costs what it touches.
 
+mod api;
 mod check;
 mod core;
 mod directory;
@@ -26,6 +28,7 @@ mod origin;
 mod policies;
 mod problem;
 mod publish;
+mod source;
 mod stat;
 mod store;
 #[cfg(test)]
@@ -33,6 +36,9 @@ mod tests;
 mod tree;
 mod watcher;
 
+pub use api::{Api, ApiConfig, ApiState, KindRow};
+#[cfg(test)]
+pub(crate) use api::{ApiAway, reference};
 pub use check::Checked;
 #[cfg(test)]
 pub(crate) use check::check;
@@ -42,10 +48,10 @@ pub(crate) use documents::parse;
 pub use files::Error;
 #[cfg(test)]
 pub(crate) use kinds::KindId;
-pub use looked::Looked;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use objects::Object;
 pub use problem::{Code, Problem, Severity};
 pub use publish::Update;
+pub use source::{Heard, Source};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use store::build;

@@ -27,7 +27,6 @@ impl Place {
 
     /// An object of the API, by its path there.
     #[must_use]
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the API as a source"))]
     pub fn resource(path: impl Into<String>) -> Self {
         Self(Arc::new(Inner::Resource(path.into())))
     }
@@ -98,7 +97,6 @@ impl Origin {
     }
 
     /// One version of an object of the API.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the API as a source"))]
     pub(super) fn version(place: Place, version: impl Into<Box<str>>) -> Self {
         let at = At::Version(version.into());
         Self { place, at }

@@ -45,6 +45,12 @@ impl Default for Pending {
 }
 
 impl Update {
+    /// The source has said all that there is.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.snapshot.generation > 0
+    }
+
     /// For the one who follows: an update may stand for several. To be taken
     /// while the update is borrowed, so that none is taken with an older one.
     #[must_use]

@@ -218,7 +218,7 @@ impl Follower {
             match fault {
                 // In time, or by a connection that was lost: that is no fault
                 // of it, only of one that cannot be had again.
-                None if worked => continue,
+                None if worked => {}
                 None => sleep(self.backoff.pause()).await,
                 Some(fault) if fault.is_expired() => {
                     self.progress.count(&fault);
@@ -246,7 +246,7 @@ impl Follower {
                     }
                 }
             }
-            if failed >= TRIES {
+            if failed >= TRIES || self.progress.take_asked() {
                 return Ok(());
             }
         }

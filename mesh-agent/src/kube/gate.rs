@@ -1,6 +1,6 @@
 //! While nobody answers, one of all who ask tries, for all of them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::Mutex as Turn;
@@ -19,20 +19,22 @@ const SPREAD: Duration = Duration::from_millis(200);
 /// Shared by the followers of one API server.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
-    away: Mutex<Option<Fault>>,
+    away: Mutex<Option<(Instant, Fault)>>,
     /// What is installed.
     pub(super) groups: Groups,
     turn: Turn<()>,
 }
 
 impl Gate {
-    /// Why nobody answers, where that is so.
-    pub(crate) fn away(&self) -> Option<Fault> {
+    /// Since when nobody answers, and why, where that is so.
+    pub(crate) fn away(&self) -> Option<(Instant, Fault)> {
         self.away.lock().clone()
     }
 
     pub(super) fn note_away(&self, fault: &Fault) {
-        *self.away.lock() = Some(fault.clone());
+        let mut away = self.away.lock();
+        let since = away.as_ref().map_or_else(Instant::now, |(since, _)| *since);
+        *away = Some((since, fault.clone()));
     }
 
     pub(super) fn note_there(&self) {

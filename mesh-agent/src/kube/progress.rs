@@ -1,6 +1,7 @@
 //! How far the following of a kind is: for people, metrics, and who decides
 //! whether anything can be believed.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
@@ -23,7 +24,11 @@ pub(crate) enum Phase {
 
 /// Shared with who shows it.
 #[derive(Debug, Default)]
-pub(crate) struct Progress(Mutex<Seen>);
+pub(crate) struct Progress {
+    seen: Mutex<Seen>,
+    /// Somebody missed something: all is to be told again.
+    asked: AtomicBool,
+}
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Seen {
@@ -41,11 +46,20 @@ pub(crate) struct Seen {
 
 impl Progress {
     pub(crate) fn seen(&self) -> Seen {
-        self.0.lock().clone()
+        self.seen.lock().clone()
+    }
+
+    /// Soon: when the watch ends.
+    pub(crate) fn ask_for_list(&self) {
+        self.asked.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn take_asked(&self) -> bool {
+        self.asked.swap(false, Ordering::Relaxed)
     }
 
     pub(super) fn phase(&self, phase: Phase) {
-        let mut seen = self.0.lock();
+        let mut seen = self.seen.lock();
         let now = Some(SystemTime::now());
         if phase != Phase::Listing {
             seen.heard = now;
@@ -58,17 +72,17 @@ impl Progress {
     }
 
     pub(super) fn listed(&self) {
-        let mut seen = self.0.lock();
+        let mut seen = self.seen.lock();
         seen.lists += 1;
         seen.heard = Some(SystemTime::now());
     }
 
     pub(super) fn heard(&self) {
-        self.0.lock().heard = Some(SystemTime::now());
+        self.seen.lock().heard = Some(SystemTime::now());
     }
 
     pub(super) fn event(&self) {
-        let mut seen = self.0.lock();
+        let mut seen = self.seen.lock();
         seen.events += 1;
         seen.last_event = Some(SystemTime::now());
         seen.heard = seen.last_event;
@@ -77,11 +91,11 @@ impl Progress {
     /// Also where it changes nothing of what is shown.
     pub(super) fn count(&self, fault: &Fault) {
         let reason = fault.reason() as usize;
-        self.0.lock().faults[reason] += 1;
+        self.seen.lock().faults[reason] += 1;
     }
 
     pub(super) fn failing(&self, fault: &Fault) {
-        let mut seen = self.0.lock();
+        let mut seen = self.seen.lock();
         if seen.phase != Phase::Failing {
             seen.phase = Phase::Failing;
             seen.since = Some(SystemTime::now());

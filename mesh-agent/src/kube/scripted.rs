@@ -271,6 +271,11 @@ impl Scripted {
         state.objects.iter().filter_map(of).collect()
     }
 
+    /// All of them.
+    pub(crate) fn all(&self) -> Vec<Value> {
+        self.state.lock().objects.values().cloned().collect()
+    }
+
     /// Paths with their queries, in order.
     pub(crate) fn requests(&self) -> Vec<String> {
         self.state.lock().requests.clone()
@@ -455,12 +460,11 @@ impl Shared {
         let number = |name: &str| query.get(name).map(|v| v.parse::<u64>().expect("a number"));
         let mut from = number("resourceVersion").expect("a version");
         let gone = status(410, "Expired", "too old resource version");
-        let is_old = from < self.state.lock().oldest;
         if odd == Some(Odd::GoneByCode) {
             return answer(stream, 410, &gone).await;
         }
         begin_chunks(stream).await?;
-        if is_old || odd == Some(Odd::GoneByEvent) {
+        if odd == Some(Odd::GoneByEvent) {
             let line = format!("{{\"type\":\"ERROR\",\"object\":{gone}}}\n");
             chunk(stream, line.as_bytes()).await?;
             return stream.write_all(b"0\r\n\r\n").await;
@@ -473,7 +477,12 @@ impl Shared {
         let end = tokio::time::sleep(seconds);
         tokio::pin!(end);
         loop {
-            let (lines, now) = self.since(resource.plural, from);
+            // Of what it has not told yet something may be forgotten.
+            let Some((lines, now)) = self.since(resource.plural, from) else {
+                let line = format!("{{\"type\":\"ERROR\",\"object\":{gone}}}\n");
+                chunk(stream, line.as_bytes()).await?;
+                return stream.write_all(b"0\r\n\r\n").await;
+            };
             for line in lines {
                 chunk(stream, line.as_bytes()).await?;
             }
@@ -491,8 +500,11 @@ impl Shared {
         }
     }
 
-    fn since(&self, plural: &str, from: u64) -> (Vec<String>, u64) {
+    fn since(&self, plural: &str, from: u64) -> Option<(Vec<String>, u64)> {
         let mut state = self.state.lock();
+        if from < state.oldest {
+            return None;
+        }
         let told = state.told.iter();
         let new = told.filter(|told| told.plural == plural && told.version > from);
         let mut lines: Vec<String> = new.map(|told| format!("{}\n", told.line)).collect();
@@ -511,7 +523,7 @@ impl Shared {
             }
             _ => {}
         }
-        (lines, state.version)
+        Some((lines, state.version))
     }
 }
 

@@ -69,6 +69,14 @@ pub(crate) fn labels() -> Vec<(&'static str, String)> {
         ),
         ("request_protocol", "`tcp`"),
         (
+            "kind",
+            "a kind of objects of the Kubernetes API, as `Pod`",
+        ),
+        (
+            "fault",
+            "`unreachable`, `timeout`, `unauthorized`, `forbidden`, `not_found`, `expired` (a watch that is too old: all is listed anew), `throttled`, `server_error`, `invalid` (an answer that is not understood)",
+        ),
+        (
             "source_workload, destination_workload",
             "label `app.kubernetes.io/name` or `app`, else the pod's name; `unknown`, `other`",
         ),

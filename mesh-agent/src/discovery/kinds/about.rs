@@ -24,7 +24,6 @@ pub(crate) struct About {
     pub(crate) group: &'static str,
     /// Those that are served; the API is asked for the first.
     pub(crate) versions: &'static [&'static str],
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the API as a source"))]
     pub(crate) plural: &'static str,
     pub(crate) namespaced: bool,
     /// For people: what the mesh takes from it.

@@ -11,9 +11,7 @@
 mod address;
 mod claims;
 mod commit;
-mod entry;
 mod id;
-mod objects;
 mod pods;
 mod services;
 mod state;

@@ -1,0 +1,40 @@
+//! The Kubernetes API as the source of the configuration.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::discovery::ApiConfig;
+use crate::kube::Access;
+
+#[derive(Clone, Debug, Args)]
+pub struct ApiFlags {
+    /// Take the configuration from the Kubernetes API, and not from a directory.
+    #[arg(long, conflicts_with = "config_dir")]
+    pub kubernetes: bool,
+    /// With --kubernetes: how the API server is reached [default: the service account of the agent's pod].
+    #[arg(long, env = "KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
+    /// With --kubernetes: where what the API says is kept for a start without it.
+    #[arg(long, default_value = "/var/lib/mesh-agent")]
+    pub state_dir: PathBuf,
+}
+
+impl ApiFlags {
+    /// How the API server is reached.
+    pub(crate) fn access(&self) -> Access {
+        // A shell may have an empty one for other programs.
+        let kubeconfig = self.kubeconfig.clone();
+        let kubeconfig = kubeconfig.filter(|path| !path.as_os_str().is_empty());
+        kubeconfig.map_or(Access::InCluster, Access::Kubeconfig)
+    }
+
+    /// `None` without `--kubernetes`.
+    #[must_use]
+    pub fn config(&self) -> Option<ApiConfig> {
+        self.kubernetes.then(|| ApiConfig {
+            access: self.access(),
+            state_dir: self.state_dir.join("api"),
+        })
+    }
+}

@@ -1,0 +1,353 @@
+//! Takes what the followers tell, and lets it be in force.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::time::{sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::copy::{Copy, Found, Told, as_of};
+use super::file::{Unusable, Whole};
+use super::places::{Places, Staging, To};
+use super::status::Watched;
+use crate::discovery::Problem;
+use crate::discovery::intern::Interner;
+use crate::discovery::origin::Place;
+use crate::discovery::publish::Publisher;
+use crate::kube::{Access, Client, Event, Follower, Item, Patience, Resource, Version};
+
+/// Events that wait; each follower waits when there are more.
+const QUEUE: usize = 64;
+/// Between two snapshots, but for the first change after some quiet.
+const DEBOUNCE: Duration = Duration::from_millis(100);
+/// How long the API server is waited for before what is on disk is used.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the disk is waited for at a start.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often it is looked whether something is to be listed for the disk, or
+/// nobody answers.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// Events that are taken before it is looked whether something else is due.
+const AT_ONCE: usize = 256;
+
+type Events = mpsc::Receiver<(usize, Event)>;
+
+/// Who tells of a kind.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum From {
+    Api,
+    Disk,
+}
+
+pub(super) struct Source {
+    publisher: Publisher,
+    names: Interner,
+    problems: BTreeMap<Place, Box<[Problem]>>,
+    kinds: Vec<Kind>,
+    watched: Arc<Watched>,
+    copy: Copy,
+    /// What the disk had at the start, until it is not needed any more.
+    found: Option<Vec<Whole>>,
+    look: Option<tokio::sync::oneshot::Receiver<Found>>,
+    is_dirty: bool,
+    published: Option<Instant>,
+}
+
+struct Kind {
+    places: Places,
+    listing: Option<Staging>,
+    loading: Option<Staging>,
+    /// What is known of it is from disk.
+    from_disk: bool,
+}
+
+impl Source {
+    pub(super) fn new(publisher: Publisher, watched: Arc<Watched>, state_dir: PathBuf) -> Self {
+        let resources: Vec<Resource> = watched.kinds.iter().map(|kind| kind.resource).collect();
+        let (copy, look) = Copy::start(&state_dir, &resources, &watched);
+        let kind = |resource| Kind {
+            places: Places::new(resource),
+            listing: None,
+            loading: None,
+            from_disk: false,
+        };
+        Self {
+            publisher,
+            names: Interner::default(),
+            problems: BTreeMap::new(),
+            kinds: resources.into_iter().map(kind).collect(),
+            watched,
+            copy,
+            found: None,
+            look: Some(look),
+            is_dirty: true,
+            published: None,
+        }
+    }
+
+    pub(super) async fn run(
+        mut self,
+        access: &Access,
+        patience: &Patience,
+        cancel: &CancellationToken,
+    ) {
+        tokio::select! {
+            () = cancel.cancelled() => {}
+            () = self.follow(access, patience) => {}
+        }
+    }
+
+    async fn follow(&mut self, access: &Access, patience: &Patience) {
+        self.look_at_disk().await;
+        let client = self.client(access, patience).await;
+        let mut events = self.followers(&client);
+        let mut load: Option<Events> = None;
+        let begun = Instant::now();
+        loop {
+            let wake = self.wake(begun, load.is_some());
+            tokio::select! {
+                event = events.recv() => {
+                    let Some((kind, event)) = event else { return };
+                    self.take(From::Api, kind, event).await;
+                    // What is told already is not told later.
+                    for _ in 0..AT_ONCE {
+                        let Ok((kind, event)) = events.try_recv() else { break };
+                        self.take(From::Api, kind, event).await;
+                    }
+                }
+                event = next(&mut load) => match event {
+                    Some((kind, event)) => self.take(From::Disk, kind, event).await,
+                    None => load = None,
+                },
+                () = sleep_until(wake.into()) => {}
+            }
+            if load.is_none() && self.needs_disk(begun) {
+                load = self.load();
+            }
+            for kind in self.copy.wants() {
+                self.watched.list_again(kind);
+            }
+            self.publish(Instant::now());
+        }
+    }
+
+    /// Tried again: what it needs may be there later.
+    async fn client(&self, access: &Access, patience: &Patience) -> Client {
+        loop {
+            match Client::new(access, patience.clone()).await {
+                Ok(client) => return client,
+                Err(error) => tracing::warn!(%error, "cannot ask the API server"),
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    /// What an agent before this one knew.
+    async fn look_at_disk(&mut self) {
+        let Some(look) = &mut self.look else { return };
+        // One that does not answer is not waited for.
+        let Ok(found) = timeout(LOOK, look).await else {
+            return self
+                .watched
+                .copy_failed("the disk does not answer".to_owned());
+        };
+        self.look = None;
+        match found {
+            Ok(Ok(found)) => self.found = Some(found),
+            Ok(Err((_, Unusable::None))) | Err(_) => {}
+            Ok(Err((what, why))) => self.watched.copy_failed(format!("{what} {why}")),
+        }
+    }
+
+    fn followers(&self, client: &Client) -> Events {
+        let (sender, events) = mpsc::channel(QUEUE);
+        for (at, kind) in self.watched.kinds.iter().enumerate() {
+            let follower = Follower::new(
+                client.clone(),
+                kind.resource,
+                self.watched.gate.clone(),
+                kind.progress.clone(),
+                (at, sender.clone()),
+            );
+            // Not back to before what an agent here has seen.
+            let seen = self.found.as_ref().and_then(|found| found.get(at));
+            let seen = seen.filter(|whole| !whole.version.is_empty());
+            let since = seen.map(|whole| Version::NotOlderThan(whole.version.clone()));
+            tokio::spawn(follower.since(since.unwrap_or(Version::Any)).run());
+        }
+        events
+    }
+
+    fn is_whole(&self) -> bool {
+        self.kinds.iter().all(|kind| kind.places.is_whole)
+    }
+
+    /// Does nobody tell what there is?
+    fn needs_disk(&self, begun: Instant) -> bool {
+        let waits = || self.watched.gate.away().is_some() || begun.elapsed() >= PATIENCE;
+        self.found.is_some() && !self.is_whole() && waits()
+    }
+
+    fn load(&mut self) -> Option<Events> {
+        let found = self.found.take()?;
+        let resources: Vec<Resource> = self.kinds.iter().map(|kind| kind.places.resource).collect();
+        self.watched.note_from_disk(as_of(&found));
+        Some(self.copy.load(&resources))
+    }
+
+    /// When there is something to do without an event.
+    fn wake(&self, begun: Instant, is_loading: bool) -> Instant {
+        let now = Instant::now();
+        let look = match self.found.is_some() && !is_loading && !self.is_whole() {
+            // Whether nobody answers is noticed as soon as that.
+            true => (begun + PATIENCE).min(now + DEBOUNCE),
+            false => now + LOOK_AGAIN,
+        };
+        let publish = match (self.is_dirty && self.is_whole(), self.published) {
+            (true, Some(published)) => published + DEBOUNCE,
+            (true, None) => now,
+            (false, _) => look,
+        };
+        look.min(publish)
+    }
+
+    fn publish(&mut self, now: Instant) {
+        let is_soon = self
+            .published
+            .is_some_and(|published| now < published + DEBOUNCE);
+        if !self.is_dirty || !self.is_whole() || is_soon {
+            return;
+        }
+        self.is_dirty = false;
+        let problems = self.problems.values().flat_map(|problems| &**problems);
+        self.publisher.publish(problems, 0, now);
+        self.published = Some(Instant::now());
+        self.watched.note_known();
+        if self.kinds.iter().all(|kind| !kind.from_disk) {
+            self.watched.note_from_disk(None);
+        }
+    }
+
+    async fn take(&mut self, from: From, at: usize, event: Event) {
+        let Some(kind) = self.kinds.get(at) else {
+            return;
+        };
+        if from == From::Disk {
+            // What was listed meanwhile is newer.
+            if !kind.places.is_whole {
+                self.apply(from, at, event);
+            }
+            return;
+        }
+        let told = self.told(at, &event);
+        let is_taken = self.apply(from, at, event);
+        for told in told.into_iter().filter(|_| is_taken) {
+            self.copy.tell(at, told).await;
+        }
+        let kind = &self.kinds[at];
+        let watched = &self.watched.kinds[at];
+        watched.objects.store(kind.places.len(), Ordering::Relaxed);
+        let is_whole = kind.places.is_whole;
+        watched.is_whole.store(is_whole, Ordering::Relaxed);
+    }
+
+    /// What becomes of the copy on disk.
+    fn told(&self, at: usize, event: &Event) -> Vec<Told> {
+        let resource = &self.kinds[at].places.resource;
+        let path = |head: &crate::kube::Head| resource.path(head.namespace.as_deref(), &head.name);
+        let json = |item: &Item| item.json.clone();
+        match event {
+            Event::Begin => vec![Told::Begin],
+            Event::Listed(item) => vec![Told::Listed(path(&item.head), json(item))],
+            Event::End(version) => vec![Told::End(version.clone())],
+            Event::Abandoned => vec![Told::Abandoned],
+            Event::Changed(item) => {
+                let changed = Told::Changed(path(&item.head), Some(json(item)));
+                vec![changed, Told::Version(item.head.version.clone())]
+            }
+            Event::Deleted(head) => {
+                let gone = Told::Changed(path(head), None);
+                vec![gone, Told::Version(head.version.clone())]
+            }
+            Event::Bookmark(version) => vec![Told::Version(version.clone())],
+            Event::Absent => vec![Told::Begin, Told::End(String::new())],
+        }
+    }
+
+    /// False where the copy on disk is not to have it.
+    fn apply(&mut self, from: From, at: usize, event: Event) -> bool {
+        let Self {
+            kinds,
+            names,
+            publisher,
+            problems,
+            ..
+        } = self;
+        let kind = &mut kinds[at];
+        let staging = match from {
+            From::Api => &mut kind.listing,
+            From::Disk => &mut kind.loading,
+        };
+        let mut to = To {
+            publisher,
+            names,
+            problems,
+        };
+        match event {
+            Event::Begin => *staging = Some(Staging::default()),
+            Event::Listed(item) => {
+                if let Some(staging) = staging {
+                    kind.places.stage(&item, staging, to.names);
+                }
+                return true;
+            }
+            Event::End(_) => {
+                if let Some(staging) = staging.take() {
+                    let is_taken = kind.places.take(staging, &mut to);
+                    self.settled(at, from, is_taken);
+                    return is_taken;
+                }
+            }
+            Event::Absent => {
+                kind.listing = None;
+                let is_taken = kind.places.take(Staging::default(), &mut to);
+                self.settled(at, from, is_taken);
+            }
+            Event::Abandoned => *staging = None,
+            Event::Changed(item) => {
+                kind.places.change(&item, &mut to);
+                self.is_dirty = true;
+            }
+            Event::Deleted(head) => {
+                let is_taken = kind.places.delete(&head, &mut to);
+                self.is_dirty |= is_taken;
+                return is_taken;
+            }
+            Event::Bookmark(_) => {}
+        }
+        true
+    }
+
+    /// A list has come to its end.
+    fn settled(&mut self, at: usize, from: From, is_taken: bool) {
+        self.is_dirty = true;
+        if is_taken {
+            self.kinds[at].from_disk = from == From::Disk;
+        }
+        let mut kinds = self.kinds.iter();
+        let too_large = kinds.find(|kind| kind.places.is_too_large);
+        let too_large = too_large.map(|kind| kind.places.resource.kind);
+        self.watched.note_too_large(too_large);
+    }
+}
+
+async fn next(load: &mut Option<Events>) -> Option<(usize, Event)> {
+    match load {
+        Some(load) => load.recv().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,171 @@
+//! What people see of the API as the source, and what it does to readiness.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+use serde::Serialize;
+
+use crate::kube::{Fault, Gate, Phase, Progress, Reason, Resource, Seen};
+
+/// Shared with who shows it.
+#[derive(Debug)]
+pub struct Watched {
+    server: Arc<str>,
+    pub(super) gate: Arc<Gate>,
+    pub(super) kinds: Vec<WatchedKind>,
+    inner: Mutex<Inner>,
+    since: SystemTime,
+}
+
+#[derive(Debug)]
+pub(super) struct WatchedKind {
+    pub(super) resource: Resource,
+    pub(super) progress: Arc<Progress>,
+    pub(super) objects: AtomicUsize,
+    pub(super) is_whole: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// Something is in force.
+    is_known: bool,
+    /// What is in force of some kinds is from disk, and so old.
+    from_disk: Option<SystemTime>,
+    /// Why the copy on disk is not what it should be.
+    copy: Option<String>,
+    /// Why a kind is not taken over.
+    too_large: Option<&'static str>,
+}
+
+/// One kind, for people.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct KindRow {
+    pub kind: &'static str,
+    pub group: &'static str,
+    pub state: Phase,
+    /// All of them are known, as of some time.
+    pub is_whole: bool,
+    pub objects: usize,
+    pub since: Option<String>,
+    pub last_event: Option<String>,
+    pub events: u64,
+    pub lists: u64,
+    pub fault: Option<String>,
+}
+
+/// Nobody answers.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ApiAway {
+    pub why: String,
+    pub seconds: u64,
+}
+
+/// As of now.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ApiState {
+    pub source: &'static str,
+    pub server: String,
+    /// Since it was first asked.
+    pub age_seconds: u64,
+    pub away: Option<ApiAway>,
+    /// Something is in force.
+    pub is_known: bool,
+    pub from_disk_age_seconds: Option<u64>,
+    pub copy: Option<String>,
+    pub too_large: Option<&'static str>,
+    pub kinds: Vec<KindRow>,
+}
+
+impl Watched {
+    pub(super) fn new(server: Arc<str>, resources: &[Resource]) -> Self {
+        let kind = |resource: &Resource| WatchedKind {
+            resource: *resource,
+            progress: Arc::default(),
+            objects: AtomicUsize::new(0),
+            is_whole: AtomicBool::new(false),
+        };
+        Self {
+            server,
+            gate: Arc::default(),
+            kinds: resources.iter().map(kind).collect(),
+            inner: Mutex::default(),
+            since: SystemTime::now(),
+        }
+    }
+
+    pub(super) fn server(&self) -> &str {
+        &self.server
+    }
+
+    pub(super) fn note_known(&self) {
+        self.inner.lock().is_known = true;
+    }
+
+    pub(super) fn note_from_disk(&self, as_of: Option<SystemTime>) {
+        self.inner.lock().from_disk = as_of;
+    }
+
+    pub(super) fn note_too_large(&self, kind: Option<&'static str>) {
+        self.inner.lock().too_large = kind;
+    }
+
+    pub(super) fn copy_failed(&self, why: String) {
+        self.inner.lock().copy = Some(why);
+    }
+
+    pub(super) fn copy_works(&self) {
+        self.inner.lock().copy = None;
+    }
+
+    pub(super) fn list_again(&self, kind: usize) {
+        if let Some(kind) = self.kinds.get(kind) {
+            kind.progress.ask_for_list();
+        }
+    }
+
+    #[must_use]
+    pub fn state(&self) -> ApiState {
+        let inner = self.inner.lock();
+        let age = |as_of: SystemTime| as_of.elapsed().unwrap_or_default().as_secs();
+        ApiState {
+            source: "kubernetes",
+            server: self.server.to_string(),
+            age_seconds: age(self.since),
+            away: self.gate.away().map(|(since, fault)| ApiAway {
+                why: fault.to_string(),
+                seconds: since.elapsed().as_secs(),
+            }),
+            is_known: inner.is_known,
+            from_disk_age_seconds: inner.from_disk.map(age),
+            copy: inner.copy.clone(),
+            too_large: inner.too_large,
+            kinds: self.kinds.iter().map(WatchedKind::row).collect(),
+        }
+    }
+}
+
+impl WatchedKind {
+    pub(super) fn row(&self) -> KindRow {
+        let seen = self.progress.seen();
+        let time = |at: SystemTime| humantime::format_rfc3339_seconds(at).to_string();
+        KindRow {
+            kind: self.resource.kind,
+            group: self.resource.group,
+            state: seen.phase,
+            is_whole: self.is_whole.load(Ordering::Relaxed),
+            objects: self.objects.load(Ordering::Relaxed),
+            since: seen.since.map(time),
+            last_event: seen.last_event.map(time),
+            events: seen.events,
+            lists: seen.lists,
+            fault: seen.fault.as_ref().map(Fault::to_string),
+        }
+    }
+
+    pub(super) fn faults(seen: &Seen) -> impl Iterator<Item = (&'static str, u64)> {
+        let labels = Reason::ALL.iter().map(|reason| reason.label());
+        labels.zip(seen.faults)
+    }
+}

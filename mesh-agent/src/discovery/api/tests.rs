@@ -1,0 +1,486 @@
+//! The API as the source, before an API server that misbehaves.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::discovery::parse;
+use crate::discovery::store::build;
+use crate::kube::scripted::{Odd, Scripted};
+use crate::model::Snapshot;
+use crate::policy::Here;
+
+/// Longer than any of it takes, also on a busy machine.
+const LONG: Duration = Duration::from_secs(20);
+
+fn impatient() -> Patience {
+    let ms = Duration::from_millis;
+    Patience {
+        head: ms(500),
+        more: ms(500),
+        list: ms(5_000),
+        watch: 2,
+        grace: ms(300),
+        away: ms(20),
+        refused: ms(50),
+        absent: ms(50),
+        ..Patience::default()
+    }
+}
+
+/// An agent's discovery; ends with it.
+struct Agent {
+    updates: watch::Receiver<Update>,
+    watched: Arc<Watched>,
+    cancel: CancellationToken,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Agent {
+    async fn start(kubeconfig: PathBuf, state_dir: &Path) -> Self {
+        let config = ApiConfig {
+            access: Access::Kubeconfig(kubeconfig),
+            state_dir: state_dir.to_owned(),
+        };
+        let settings = MeshSettings::default();
+        let started = Api::start_with(config, settings, Here::default(), impatient()).await;
+        let (api, updates) = started.expect("started");
+        let cancel = CancellationToken::new();
+        Self {
+            updates,
+            watched: api.watched(),
+            thread: Some(api.follow(cancel.clone()).expect("a thread")),
+            cancel,
+        }
+    }
+
+    async fn until(&mut self, what: &str, mut is_so: impl FnMut(&Update) -> bool) -> Update {
+        let waited = tokio::time::timeout(LONG, self.updates.wait_for(|update| is_so(update)));
+        match waited.await {
+            Ok(Ok(update)) => update.clone(),
+            _ => panic!("{what}: {:?}", self.watched.state()),
+        }
+    }
+
+    async fn until_state(&self, what: &str, is_so: impl Fn(&ApiState) -> bool) -> ApiState {
+        let end = Instant::now() + LONG;
+        loop {
+            let state = self.watched.state();
+            if is_so(&state) {
+                return state;
+            }
+            assert!(Instant::now() < end, "{what}: {state:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// What is known is on disk.
+    async fn end(mut self) {
+        self.cancel.cancel();
+        let thread = self.thread.take().expect("it runs");
+        tokio::task::spawn_blocking(move || thread.join().expect("no panic"))
+            .await
+            .expect("joined");
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+async fn server() -> Scripted {
+    Scripted::start(&resources::served()).await
+}
+
+fn pod(name: &str, address: &str) -> Value {
+    json!({
+        "kind": "Pod", "apiVersion": "v1",
+        "metadata": {"name": name, "namespace": "shop", "labels": {"app": name, "mesh-agent.io/enrolled": "true"},
+            "managedFields": [{"manager": "kubelet"}]},
+        "spec": {"nodeName": "n1", "serviceAccountName": name, "volumes": [{"name": "v"}],
+            "containers": [{"name": "c", "env": [{"name": "SECRET", "value": "x"}], "ports": [{"containerPort": 80, "name": "http"}]}]},
+        "status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}], "conditions": [{"type": "Ready", "status": "True"}]},
+    })
+}
+
+fn policy(name: &str, action: &str) -> Value {
+    json!({
+        "kind": "AuthorizationPolicy", "apiVersion": "security.istio.io/v1",
+        "metadata": {"name": name, "namespace": "shop"},
+        "spec": {"action": action, "rules": [{"from": [{"source": {"namespaces": ["web"]}}]}]},
+    })
+}
+
+fn names(update: &Update) -> Vec<String> {
+    let mut names: Vec<String> = update
+        .snapshot
+        .workloads
+        .values()
+        .map(|w| w.key.name.to_string())
+        .collect();
+    names.sort();
+    names
+}
+
+fn knows(update: &Update, pods: &[&str]) -> bool {
+    update.is_known() && names(update) == pods
+}
+
+/// What all of the API server's objects come to in a directory.
+fn in_a_directory(server: &Scripted) -> String {
+    let list = json!({"kind": "List", "apiVersion": "v1", "items": server.all()}).to_string();
+    let (objects, problems) = parse(Path::new("all.json"), list.as_bytes());
+    let mistake = problems.iter().find(|problem| problem.is_mistake());
+    assert_eq!(mistake, None);
+    content(&build(objects.iter()).0)
+}
+
+/// But for what time alone changes.
+fn content(snapshot: &Snapshot) -> String {
+    let namespaces = snapshot.namespaces();
+    let parts = namespaces.iter().map(|name| (name, snapshot.part(name)));
+    format!("{:?} {:?}", snapshot.common(), parts.collect::<Vec<_>>())
+}
+
+#[tokio::test]
+async fn nothing_is_in_force_before_every_kind_is_listed() {
+    let server = server().await;
+    server.put("pods", pod("a", "10.0.0.1"));
+    server.forbid("services", true);
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut agent = Agent::start(server.kubeconfig(), dir.path()).await;
+    let state = agent
+        .until_state("all others", |state| {
+            state.kinds.iter().filter(|kind| kind.is_whole).count() == state.kinds.len() - 1
+                && state.kinds.iter().any(|kind| kind.fault.is_some())
+        })
+        .await;
+    assert!(!state.is_known && !agent.updates.borrow().is_known());
+    server.forbid("services", false);
+    let update = agent.until("known", |update| knows(update, &["a"])).await;
+    assert_eq!(update.snapshot.generation, 1);
+    assert_eq!(content(&update.snapshot), in_a_directory(&server));
+}
+
+#[tokio::test]
+async fn policies_that_are_forbidden_are_not_policies_that_are_not_there() {
+    let server = server().await;
+    server.put("authorizationpolicies", policy("deny", "DENY"));
+    server.forbid("authorizationpolicies", true);
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut agent = Agent::start(server.kubeconfig(), dir.path()).await;
+    agent
+        .until_state("told", |state| {
+            state.kinds.iter().any(|kind| kind.fault.is_some())
+        })
+        .await;
+    assert!(!agent.watched.state().is_known);
+    server.forbid("authorizationpolicies", false);
+    let update = agent.until("known", Update::is_known).await;
+    assert_eq!(update.policy.status().len(), 1);
+}
+
+#[tokio::test]
+async fn kinds_that_are_not_installed_are_none_and_are_noticed_when_they_are() {
+    let server = server().await;
+    let optional = ["authorizationpolicies", "peerauthentications"];
+    for plural in optional {
+        server.install(plural, false);
+    }
+    server.put("pods", pod("a", "10.0.0.1"));
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut agent = Agent::start(server.kubeconfig(), dir.path()).await;
+    let update = agent.until("known", |update| knows(update, &["a"])).await;
+    assert_eq!(update.problems.len(), 0, "{:?}", update.problems);
+    let state = agent.watched.state();
+    assert!(
+        state.kinds.iter().all(|kind| kind.fault.is_none()),
+        "{state:?}"
+    );
+    for plural in optional {
+        server.install(plural, true);
+    }
+    server.put("authorizationpolicies", policy("deny", "DENY"));
+    agent
+        .until("in force", |update| update.policy.status().len() == 1)
+        .await;
+}
+
+#[tokio::test]
+async fn one_object_that_is_not_understood_keeps_its_last_version_and_is_told() {
+    let server = server().await;
+    server.put("pods", pod("a", "10.0.0.1"));
+    server.put("pods", pod("b", "10.0.0.2"));
+    server.put("authorizationpolicies", policy("deny", "DENY"));
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut agent = Agent::start(server.kubeconfig(), dir.path()).await;
+    agent
+        .until("known", |update| knows(update, &["a", "b"]))
+        .await;
+    let mut broken = pod("a", "10.0.0.1");
+    broken["metadata"]["labels"] = json!([]);
+    server.put("pods", broken.clone());
+    let mut odd = policy("deny", "DENY");
+    odd["spec"]["rules"][0]["from"][0]["source"] = json!({"nobody": ["knows"]});
+    server.put("authorizationpolicies", odd);
+    let told = agent
+        .until("told", |update| update.mistakes().count() == 2)
+        .await;
+    let texts: Vec<String> = told.mistakes().map(ToString::to_string).collect();
+    assert!(
+        texts
+            .iter()
+            .any(|t| t.contains("/api/v1/namespaces/shop/pods/a (version")),
+        "{texts:?}"
+    );
+    assert!(
+        told.snapshot
+            .workloads
+            .values()
+            .all(|w| w.app.as_str() == w.key.name.as_str())
+    );
+    assert_eq!(told.policy.status().len(), 1);
+    // Also in a list, of which the others count.
+    server.put("pods", pod("c", "10.0.0.3"));
+    server.forget();
+    server.cut();
+    let lists = |state: &ApiState| state.kinds.iter().all(|kind| kind.lists >= 2);
+    agent.until_state("listed again", lists).await;
+    let update = agent
+        .until("all", |update| knows(update, &["a", "b", "c"]))
+        .await;
+    assert_eq!(update.mistakes().count(), 2);
+    server.put("pods", pod("a", "10.0.0.1"));
+    server.put("authorizationpolicies", policy("deny", "DENY"));
+    agent
+        .until("mended", |update| update.mistakes().count() == 0)
+        .await;
+}
+
+#[tokio::test]
+async fn an_agent_that_starts_while_the_api_server_is_away_works_from_disk() {
+    let mut server = server().await;
+    server.put("pods", pod("a", "10.0.0.1"));
+    server.put("pods", pod("b", "10.0.0.2"));
+    server.put("authorizationpolicies", policy("deny", "DENY"));
+    let dir = tempfile::tempdir().expect("a directory");
+    let state_dir = dir.path().join("state");
+    let mut agent = Agent::start(server.kubeconfig(), &state_dir).await;
+    agent
+        .until("known", |update| knows(update, &["a", "b"]))
+        .await;
+    server.put("pods", pod("c", "10.0.0.3"));
+    let before = agent
+        .until("known", |update| knows(update, &["a", "b", "c"]))
+        .await;
+    assert!(agent.watched.state().copy.is_none());
+    agent.end().await;
+    until_written(&state_dir, "/api/v1/namespaces/shop/pods/c").await;
+
+    server.stop().await;
+    let mut agent = Agent::start(server.kubeconfig(), &state_dir).await;
+    let update = agent
+        .until("from disk", |update| knows(update, &["a", "b", "c"]))
+        .await;
+    assert_eq!(content(&update.snapshot), content(&before.snapshot));
+    assert_eq!(update.policy.status().len(), 1);
+    let state = agent.watched.state();
+    assert!(
+        state.from_disk_age_seconds.is_some() && state.away.is_some(),
+        "{state:?}"
+    );
+
+    // What was deleted meanwhile is gone when it is back.
+    server.delete("pods", "shop", "a");
+    server.delete("authorizationpolicies", "shop", "deny");
+    server.forget();
+    server.start_again().await;
+    let back = Instant::now();
+    let update = agent
+        .until("back", |update| {
+            knows(update, &["b", "c"]) && update.policy.status().is_empty()
+        })
+        .await;
+    assert!(
+        back.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        back.elapsed()
+    );
+    assert_eq!(content(&update.snapshot), in_a_directory(&server));
+    agent
+        .until_state("not from disk", |state| {
+            state.from_disk_age_seconds.is_none()
+        })
+        .await;
+}
+
+/// The thread that writes ends after the one that follows.
+async fn until_written(state_dir: &Path, path: &str) {
+    let file = state_dir.join("pods.core");
+    let end = Instant::now() + LONG;
+    loop {
+        let bytes = std::fs::read(&file).unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
+        // Secrets of applications are not kept.
+        assert!(!text.contains("SECRET") && !text.contains("managedFields"));
+        if text.contains(path) {
+            return;
+        }
+        assert!(Instant::now() < end, "{path} is not written");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn without_the_api_server_and_without_a_copy_nothing_is_known() {
+    let mut server = server().await;
+    server.put("pods", pod("a", "10.0.0.1"));
+    let dir = tempfile::tempdir().expect("a directory");
+    let state_dir = dir.path().join("state");
+    let mut agent = Agent::start(server.kubeconfig(), &state_dir).await;
+    agent.until("known", |update| knows(update, &["a"])).await;
+    agent.end().await;
+    until_written(&state_dir, "/api/v1/namespaces/shop/pods/a").await;
+    // One of the copies is damaged: none counts.
+    let file = state_dir.join("services.core");
+    let mut bytes = std::fs::read(&file).expect("read");
+    bytes[20] ^= 1;
+    std::fs::write(&file, bytes).expect("written");
+    server.stop().await;
+    let mut agent = Agent::start(server.kubeconfig(), &state_dir).await;
+    let state = agent
+        .until_state("told", |state| state.copy.is_some() && state.away.is_some())
+        .await;
+    let why = state.copy.expect("told");
+    assert!(why.contains("services.core is damaged"), "{why}");
+    assert!(!agent.updates.borrow().is_known());
+    server.start_again().await;
+    agent.until("known", |update| knows(update, &["a"])).await;
+    agent
+        .until_state("written anew", |state| state.copy.is_none())
+        .await;
+}
+
+#[tokio::test]
+async fn many_changes_are_few_snapshots_and_the_first_comes_at_once() {
+    let server = server().await;
+    server.put("pods", pod("a", "10.0.0.1"));
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut agent = Agent::start(server.kubeconfig(), dir.path()).await;
+    let first = agent.until("known", |update| knows(update, &["a"])).await;
+    let begun = Instant::now();
+    for n in 0..200 {
+        server.put("pods", pod("b", &format!("10.0.1.{n}")));
+        tokio::task::yield_now().await;
+    }
+    let last: std::net::IpAddr = "10.0.1.199".parse().expect("an address");
+    let update = agent
+        .until("the last", |update| {
+            update
+                .snapshot
+                .workloads
+                .values()
+                .any(|w| w.ips.contains(last))
+        })
+        .await;
+    let most = 2 + begun.elapsed().as_millis() / 100;
+    let count = update.snapshot.generation - first.snapshot.generation;
+    assert!(
+        u128::from(count) <= most,
+        "{count} snapshots, at most {most}"
+    );
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Pod(u8, u8),
+    DeletePod(u8),
+    Policy(u8, bool),
+    DeletePolicy(u8),
+    Odd(Odd),
+    Forget,
+    Cut,
+    Restart,
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let odd = proptest::sample::select(vec![
+        Odd::GoneByCode,
+        Odd::GoneByEvent,
+        Odd::HalfList,
+        Odd::SlowList,
+        Odd::Refuse(503),
+        Odd::Garbage,
+        Odd::Repeat,
+        Odd::Reverse,
+    ]);
+    let op = prop_oneof![
+        4 => (0_u8..4, 0_u8..3).prop_map(|(name, address)| Op::Pod(name, address)),
+        2 => (0_u8..4).prop_map(Op::DeletePod),
+        2 => (0_u8..3, any::<bool>()).prop_map(|(name, deny)| Op::Policy(name, deny)),
+        1 => (0_u8..3).prop_map(Op::DeletePolicy),
+        3 => odd.prop_map(Op::Odd),
+        1 => Just(Op::Forget),
+        1 => Just(Op::Cut),
+        1 => Just(Op::Restart),
+    ];
+    proptest::collection::vec(op, 1..16)
+}
+
+async fn chaos(ops: Vec<Op>) {
+    let mut server = server().await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut agent = Agent::start(server.kubeconfig(), dir.path()).await;
+    for op in ops {
+        match op {
+            Op::Pod(name, address) => {
+                server.put(
+                    "pods",
+                    pod(&format!("p{name}"), &format!("10.0.0.{address}")),
+                );
+            }
+            Op::DeletePod(name) => server.delete("pods", "shop", &format!("p{name}")),
+            Op::Policy(name, deny) => {
+                let action = if deny { "DENY" } else { "ALLOW" };
+                server.put("authorizationpolicies", policy(&format!("a{name}"), action));
+            }
+            Op::DeletePolicy(name) => {
+                server.delete("authorizationpolicies", "shop", &format!("a{name}"));
+            }
+            Op::Odd(odd) => server.odd(odd),
+            Op::Forget => server.forget(),
+            Op::Cut => server.cut(),
+            Op::Restart => {
+                server.stop().await;
+                server.start_again().await;
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+    let expected = in_a_directory(&server);
+    agent
+        .until(&expected, |update| {
+            update.is_known() && content(&update.snapshot) == expected
+        })
+        .await;
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Whatever comes between, what is in force in the end is what the same
+    /// objects in a directory come to.
+    #[test]
+    fn after_any_chaos_the_snapshot_is_that_of_the_listed_objects(ops in ops()) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(chaos(ops));
+    }
+}

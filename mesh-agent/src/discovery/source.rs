@@ -1,0 +1,50 @@
+//! Where the configuration is from, for who does not care.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
+
+use super::api::{Api, Watched};
+use super::directory::Directory;
+use super::looked::Looked;
+use crate::plan::InForce;
+
+pub enum Source {
+    Directory(Directory),
+    Api(Api),
+}
+
+/// When something was last heard of it, and what.
+#[derive(Clone, Debug)]
+pub enum Heard {
+    Directory(Arc<Looked>),
+    Api(Arc<Watched>),
+}
+
+impl Source {
+    #[must_use]
+    pub fn published(&self) -> Arc<ArcSwap<InForce>> {
+        match self {
+            Self::Directory(directory) => directory.published(),
+            Self::Api(api) => api.published(),
+        }
+    }
+
+    #[must_use]
+    pub fn heard(&self) -> Heard {
+        match self {
+            Self::Directory(directory) => Heard::Directory(directory.looked()),
+            Self::Api(api) => Heard::Api(api.watched()),
+        }
+    }
+
+    /// Follows changes until cancelled, on a thread of its own.
+    pub fn follow(self, cancel: CancellationToken) -> std::io::Result<JoinHandle<()>> {
+        match self {
+            Self::Directory(directory) => directory.follow(cancel),
+            Self::Api(api) => api.follow(cancel),
+        }
+    }
+}

@@ -6,6 +6,7 @@ mod files;
 mod istio;
 mod kinds;
 mod kubernetes;
+mod kubernetes_policies;
 mod lists;
 mod odd;
 mod oracle;

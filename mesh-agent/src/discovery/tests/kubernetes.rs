@@ -9,7 +9,7 @@ use crate::model::policy::MeshSettings;
 use crate::model::{OrigDst, Snapshot};
 use crate::route::{self, RouteDecision};
 
-const DUMPS: [(&str, &str); 3] = [
+pub(super) const DUMPS: [(&str, &str); 3] = [
     ("default.yaml", include_str!("kubernetes/default.yaml")),
     ("shop.yaml", include_str!("kubernetes/shop.yaml")),
     ("outside.yaml", include_str!("kubernetes/outside.yaml")),

@@ -176,9 +176,8 @@ const RETRIES: u32 = 6;
 /// Notices a peer that is gone, while nothing is sent to it. Costs four system
 /// calls: for connections that last.
 pub fn keep_alive(socket: &impl AsFd) -> io::Result<()> {
-    let socket = SockRef::from(socket);
-    socket.set_keepalive(true)?;
-    socket.set_tcp_keepalive(
+    // Switches it on as well.
+    SockRef::from(socket).set_tcp_keepalive(
         &socket2::TcpKeepalive::new()
             .with_time(SILENCE / 2)
             .with_interval(SILENCE / 2 / RETRIES)
@@ -295,5 +294,7 @@ mod tests {
         assert_eq!((info.tcpi_retransmits, info.tcpi_probes), (0, 0));
         assert!(info.tcpi_last_ack_recv < 60_000 && info.tcpi_snd_mss > 0);
         assert!(!is_abandoned(&near));
+        keep_alive(&near).expect("asked for");
+        assert!(SockRef::from(&near).keepalive().expect("told"));
     }
 }

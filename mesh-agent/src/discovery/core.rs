@@ -12,7 +12,7 @@ mod unknown;
 
 use std::sync::Arc;
 
-use super::kinds::{Found, KindId, Meta, Part};
+use super::kinds::{Found, KindId, Meta, Part, Parts};
 use super::objects::Object;
 use super::origin::Origin;
 use super::tree::Node;
@@ -55,15 +55,14 @@ pub(super) fn fill(object: &mut Arc<Object>, before: &Object) {
     }
     let object = Arc::make_mut(object);
     let unread = std::mem::take(&mut object.unread);
-    let open = unread
-        .into_iter()
-        .filter(|part| !filled(object, before, *part));
-    object.unread = open.collect();
+    let open = unread.iter().filter(|part| !filled(object, before, *part));
+    let open: Parts = open.collect();
+    object.unread = open;
 }
 
 /// False where the last version does not know it either.
 fn filled(object: &mut Object, before: &Object, part: Part) -> bool {
-    if before.unread.contains(&part) {
+    if before.unread.contains(part) {
         return false;
     }
     let under = |now: &mut Labels, before: &Labels| {

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
+use smallvec::SmallVec;
 
 use super::core::{self, Class};
 use super::intern::Interner;
@@ -47,29 +48,34 @@ impl Parsed {
 /// The first half of a SHA-256.
 type Hash = [u8; 16];
 
-/// One document, as it was understood.
-#[derive(Debug)]
+/// One document, as it was understood. There is one for each object of a file,
+/// so it is small.
+#[derive(Clone, Debug)]
 pub(super) struct Document {
     hash: Hash,
     /// Where it begins.
     line: u32,
-    objects: Box<[Arc<Object>]>,
-    problems: Box<[Problem]>,
-    documents: usize,
-    skipped: usize,
+    documents: u32,
+    skipped: u32,
     hides: bool,
+    objects: SmallVec<[Arc<Object>; 1]>,
+    problems: Box<[Problem]>,
 }
 
 impl Parsed {
     fn keep(self, hash: Hash, line: u32) -> Document {
+        // Neither is more than a file has bytes.
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let mut objects = SmallVec::from_vec(self.objects);
+        objects.shrink_to_fit();
         Document {
             hash,
             line,
-            objects: self.objects.into(),
-            problems: self.problems.into(),
-            documents: self.documents,
-            skipped: self.skipped,
+            documents: count(self.documents),
+            skipped: count(self.skipped),
             hides: self.hides,
+            objects,
+            problems: self.problems.into(),
         }
     }
 
@@ -77,7 +83,7 @@ impl Parsed {
         self.objects.push(Arc::new(object));
     }
 
-    pub(super) fn of_documents(place: &Place, documents: &[Arc<Document>]) -> Self {
+    pub(super) fn of_documents(place: &Place, documents: &[Document]) -> Self {
         let mut parsed = Self::default();
         for document in documents {
             parsed.add(document);
@@ -89,8 +95,8 @@ impl Parsed {
     fn add(&mut self, document: &Document) {
         self.objects.extend(document.objects.iter().cloned());
         self.problems.extend(document.problems.iter().cloned());
-        self.documents += document.documents;
-        self.skipped += document.skipped;
+        self.documents += document.documents as usize;
+        self.skipped += document.skipped as usize;
         self.hides |= document.hides;
     }
 }
@@ -117,7 +123,9 @@ impl Document {
             line,
             objects: self.objects.iter().map(object).collect(),
             problems: self.problems.iter().map(problem).collect(),
-            ..*self
+            documents: self.documents,
+            skipped: self.skipped,
+            hides: self.hides,
         }
     }
 }
@@ -141,17 +149,17 @@ pub(super) fn parse_file(file: &Path, bytes: &[u8]) -> Parsed {
 pub(super) fn parse_again(
     place: &Place,
     bytes: &[u8],
-    before: &[Arc<Document>],
+    before: &[Document],
     names: &mut Interner,
-) -> Vec<Arc<Document>> {
-    let mut known: HashMap<Hash, Vec<&Arc<Document>>> = HashMap::new();
+) -> Vec<Document> {
+    let mut known: HashMap<Hash, Vec<&Document>> = HashMap::new();
     for document in before {
         known.entry(document.hash).or_default().push(document);
     }
     let mut all = Vec::new();
     let (text, mistake) = text(place, bytes);
     let is_text = mistake.is_none();
-    all.extend(mistake.map(Arc::new));
+    all.extend(mistake);
     let mut count = 0;
     for (line, text) in documents(&text) {
         if count > MAX_DOCUMENTS {
@@ -164,17 +172,17 @@ pub(super) fn parse_again(
         });
         let document = match same {
             Some(same) if same.line == line => same.clone(),
-            Some(same) => Arc::new(same.moved(line)),
+            Some(same) => same.moved(line),
             None => {
                 let origin = Origin::line(place.clone(), line);
                 let mut parsed = document(&origin, &text, is_text);
                 for object in &mut parsed.objects {
                     Arc::make_mut(object).share(names);
                 }
-                Arc::new(parsed.keep(hash, line))
+                parsed.keep(hash, line)
             }
         };
-        count += document.documents;
+        count += document.documents as usize;
         all.push(document);
     }
     all

@@ -60,10 +60,10 @@ enum Fault {
 pub(super) struct File {
     /// Why it cannot be read at all.
     fault: Option<Fault>,
-    documents: Vec<Arc<Document>>,
+    documents: Arc<[Document]>,
     /// What counts of it, with what its last good version said.
-    objects: Vec<Arc<Object>>,
-    problems: Vec<Problem>,
+    objects: Box<[Arc<Object>]>,
+    problems: Box<[Problem]>,
     count: usize,
     /// Of kinds that are not ours.
     skipped: usize,
@@ -266,9 +266,9 @@ fn unknown(path: &Path, fault: Fault) -> Arc<File> {
     objects.push(Object::unknown(&origin, Unknown::anything()));
     Arc::new(File {
         fault: Some(fault),
-        documents: Vec::new(),
+        documents: Arc::default(),
         objects: objects.into_iter().map(Arc::new).collect(),
-        problems: vec![Problem::new(Code::UnreadableFile, origin, message)],
+        problems: [Problem::new(Code::UnreadableFile, origin, message)].into(),
         count: 0,
         skipped: 0,
         missing_since: None,
@@ -307,13 +307,13 @@ fn file(
     let known = before.map_or(&[][..], |file| &file.documents);
     let fault = read.as_ref().err().copied();
     let place = Place::file(path);
-    let documents = match &read {
-        Ok(bytes) => documents::parse_again(&place, bytes, known, names),
+    let documents: Arc<[Document]> = match &read {
+        Ok(bytes) => documents::parse_again(&place, bytes, known, names).into(),
         // What it said when it could be read is known for when it can be again.
-        Err(_) => known.to_vec(),
+        Err(_) => known.into(),
     };
     let is_same = |file: &&Arc<File>| {
-        let same = documents.iter().zip(&file.documents);
+        let same = documents.iter().zip(&*file.documents);
         file.fault == fault
             && file.missing_since.is_none()
             && file.documents.len() == documents.len()
@@ -337,8 +337,8 @@ fn file(
     Arc::new(File {
         fault,
         documents,
-        objects: parsed.objects,
-        problems: parsed.problems,
+        objects: parsed.objects.into(),
+        problems: parsed.problems.into(),
         count: parsed.documents,
         skipped: parsed.skipped,
         missing_since: None,

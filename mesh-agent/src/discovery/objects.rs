@@ -1,10 +1,8 @@
 //! One object of the configuration.
 
-use std::collections::BTreeSet;
-
 use super::intern::Interner;
 pub(super) use super::kinds::Kind;
-use super::kinds::{Meta, Part, Unknown};
+use super::kinds::{Meta, Parts, Unknown};
 use super::origin::Origin;
 use super::{Code, Problem};
 
@@ -15,7 +13,7 @@ pub struct Object {
     pub meta: Meta,
     pub kind: Kind,
     /// Of core kinds: what of it cannot be understood. Policies say so themselves.
-    pub unread: BTreeSet<Part>,
+    pub unread: Parts,
 }
 
 impl Object {
@@ -24,7 +22,7 @@ impl Object {
             origin: origin.clone(),
             meta: Meta::salvaged(None, "?"),
             kind: Kind::Unknown(Box::new(unknown)),
-            unread: BTreeSet::new(),
+            unread: Parts::default(),
         }
     }
 

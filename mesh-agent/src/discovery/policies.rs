@@ -8,11 +8,9 @@
 
 mod safe;
 
-use std::collections::BTreeSet;
-
 use super::Problem;
 use super::fields::{Mistake, nulls, typed, unknown};
-use super::kinds::{KindId, Meta, OBJECT_META};
+use super::kinds::{KindId, Meta, OBJECT_META, Parts};
 use super::objects::Object;
 use super::origin::Origin;
 use super::tree::Node;
@@ -78,7 +76,7 @@ pub(super) fn parse(
         origin: origin.clone(),
         meta,
         kind,
-        unread: BTreeSet::new(),
+        unread: Parts::default(),
     };
     problems.extend(mistakes.into_iter().map(|(f, m)| object.problem(&f, m)));
     Some(object)

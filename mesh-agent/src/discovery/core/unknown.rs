@@ -46,7 +46,7 @@ pub(in crate::discovery) fn of_value(value: &Node<'_>) -> Unknown {
 /// shape they stand there.
 pub(in crate::discovery) fn of_unread(object: &Object, value: &Node<'_>) -> Option<Unknown> {
     let parts = [Part::Addresses, Part::Endpoints];
-    let is_lost = parts.iter().any(|part| object.unread.contains(part));
+    let is_lost = parts.iter().any(|part| object.unread.contains(*part));
     is_lost.then(|| Unknown {
         addresses: addresses(value),
         ..Unknown::default()

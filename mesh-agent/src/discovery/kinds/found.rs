@@ -1,9 +1,9 @@
 //! Fields, one by one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::part::Part;
+use super::part::{Part, Parts};
 use crate::discovery::tree::{Node, View};
 
 /// Unknown fields told of one mapping.
@@ -14,7 +14,7 @@ const MAX_NAMES: usize = 10;
 pub(in crate::discovery) struct Found {
     pub(in crate::discovery) mistakes: Vec<(String, String)>,
     pub(in crate::discovery) advisories: Vec<(String, String)>,
-    pub(in crate::discovery) unread: BTreeSet<Part>,
+    pub(in crate::discovery) unread: Parts,
 }
 
 impl Found {
@@ -46,7 +46,7 @@ impl Found {
     pub(in crate::discovery) fn is_mapping(&mut self, value: &Node<'_>, at: &str, lost: &[Part]) {
         if !value.is_mapping() && !value.is_null() {
             self.mistake(at, "expected a mapping", Part::Nothing);
-            self.unread.extend(lost);
+            self.unread.extend(lost.iter().copied());
         }
     }
 

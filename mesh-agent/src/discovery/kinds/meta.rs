@@ -47,8 +47,9 @@ pub struct Meta {
     pub labels: Labels,
     #[serde(default, deserialize_with = "labels")]
     pub annotations: Labels,
-    pub creation_timestamp: Option<Box<str>>,
-    pub deletion_timestamp: Option<Box<str>>,
+    /// It has a `deletionTimestamp`: it ends.
+    #[serde(default, rename = "deletionTimestamp", deserialize_with = "is_there")]
+    pub ends: bool,
 }
 
 fn name<'de, D: Deserializer<'de>>(value: D) -> Result<Name, D::Error> {
@@ -61,6 +62,10 @@ fn some_name<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Name>, D::Err
 
 fn labels<'de, D: Deserializer<'de>>(value: D) -> Result<Labels, D::Error> {
     BTreeMap::deserialize(value).map(Labels::from)
+}
+
+fn is_there<'de, D: Deserializer<'de>>(value: D) -> Result<bool, D::Error> {
+    Ok(Option::<String>::deserialize(value)?.is_some())
 }
 
 impl Meta {
@@ -96,8 +101,7 @@ impl Meta {
         // The others can be large, and say nothing to the mesh.
         annotations.retain(|name, _| name.starts_with(OURS));
         meta.annotations = annotations.into();
-        let deleted = &value["deletionTimestamp"];
-        meta.deletion_timestamp = (!deleted.is_null()).then(|| deleted.to_string().into());
+        meta.ends = !value["deletionTimestamp"].is_null();
         Some(meta)
     }
 

@@ -36,7 +36,7 @@ pub(super) use endpoint_slice::{Endpoint, EndpointPort, EndpointSlice, TargetRef
 pub(super) use found::Found;
 pub(super) use meta::{ENROLLED, Meta, OBJECT_META};
 use namespace::Namespace;
-pub(super) use part::{Part, Unknown};
+pub(super) use part::{Part, Parts, Unknown};
 pub(super) use pod::Pod;
 pub(super) use service::{Distribution, PortRef, ServicePort, ServiceSpec};
 use service_account::ServiceAccount;

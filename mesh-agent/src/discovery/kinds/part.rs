@@ -1,6 +1,7 @@
 //! Of what an object consists, and what is left where it is none.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::net::IpAddr;
 
 use crate::model::WorkloadKey;
@@ -20,6 +21,67 @@ pub enum Part {
     Endpoints,
     /// Nothing is lost by it.
     Nothing,
+}
+
+impl Part {
+    const ALL: [Self; 11] = [
+        Self::Labels,
+        Self::Annotations,
+        Self::Node,
+        Self::Account,
+        Self::HostNetwork,
+        Self::Phase,
+        Self::Addresses,
+        Self::Ports,
+        Self::Selector,
+        Self::Endpoints,
+        Self::Nothing,
+    ];
+}
+
+/// Some of them. Each object has one, and most are empty: it is as small as one
+/// number.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct Parts(u16);
+
+impl Parts {
+    pub(in crate::discovery) fn insert(&mut self, part: Part) {
+        self.0 |= 1 << part as u16;
+    }
+
+    pub(in crate::discovery) fn contains(self, part: Part) -> bool {
+        self.0 & (1 << part as u16) != 0
+    }
+
+    pub(in crate::discovery) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub(in crate::discovery) fn iter(self) -> impl Iterator<Item = Part> {
+        Part::ALL
+            .into_iter()
+            .filter(move |part| self.contains(*part))
+    }
+}
+
+impl Extend<Part> for Parts {
+    fn extend<I: IntoIterator<Item = Part>>(&mut self, parts: I) {
+        parts.into_iter().for_each(|part| self.insert(part));
+    }
+}
+
+impl FromIterator<Part> for Parts {
+    fn from_iter<I: IntoIterator<Item = Part>>(parts: I) -> Self {
+        let mut all = Self::default();
+        all.extend(parts);
+        all
+    }
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
+    }
 }
 
 /// It may be a pod of the mesh, a Service, or a namespace in the mesh.
@@ -48,5 +110,23 @@ impl Unknown {
             hides_namespaces: true,
             ..Self::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_those_that_were_put_in() {
+        for (at, part) in Part::ALL.into_iter().enumerate() {
+            assert_eq!(part as usize, at);
+            let parts: Parts = [part, part].into_iter().collect();
+            assert_eq!(parts.iter().collect::<Vec<_>>(), [part]);
+            assert!(parts.contains(part) && !parts.is_empty());
+        }
+        let all: Parts = Part::ALL.into_iter().collect();
+        assert_eq!(all.iter().collect::<Vec<_>>(), Part::ALL);
+        assert!(Parts::default().is_empty());
     }
 }

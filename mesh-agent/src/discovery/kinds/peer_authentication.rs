@@ -106,7 +106,7 @@ fn peer_authentication(
     PeerAuthentication {
         namespace: meta.namespace().to_owned(),
         name: meta.name.to_string(),
-        created: created(meta),
+        created: created(&value["metadata"]),
         scope,
         mode,
         ports,
@@ -115,8 +115,8 @@ fn peer_authentication(
 }
 
 /// As an API server writes it; anything else is not known.
-fn created(meta: &Meta) -> Option<SystemTime> {
-    humantime::parse_rfc3339(meta.creation_timestamp.as_deref()?).ok()
+fn created(metadata: &Node<'_>) -> Option<SystemTime> {
+    humantime::parse_rfc3339(metadata["creationTimestamp"].as_text()?).ok()
 }
 
 fn mode(value: &Node<'_>, at: &str, mistakes: &mut Vec<Mistake>) -> Option<PeerMode> {

@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 
 use super::claims::Use;
+use super::entry::Made;
 use super::id::ObjectId;
-use super::state::{Made, Store};
+use super::state::Store;
 use crate::discovery::kinds::TargetRef;
 use crate::discovery::objects::Kind;
 use crate::model::{ServiceKey, Withheld, WorkloadKey};
@@ -40,7 +41,7 @@ impl Store {
     pub(super) fn holder(&self, ip: IpAddr) -> Holder {
         let ends = |key: &WorkloadKey| {
             let object = self.effective(&ObjectId::pod(key));
-            object.is_some_and(|object| object.meta.deletion_timestamp.is_some())
+            object.is_some_and(|object| object.meta.ends)
         };
         let (leaving, staying): (Vec<_>, Vec<_>) = self.addresses.pods(ip).partition(ends);
         let mut holders = if staying.is_empty() { leaving } else { staying };

@@ -149,7 +149,7 @@ fn endpoints(slice: &EndpointSlice) -> impl Iterator<Item = IpAddr> {
 /// Of the others nobody knows which pods are behind them, neither here nor for
 /// policies.
 pub(super) fn is_usable(object: &Object, spec: &ServiceSpec) -> bool {
-    !spec.is_external_name && !object.unread.contains(&Part::Selector)
+    !spec.is_external_name && !object.unread.contains(Part::Selector)
 }
 
 /// Addresses of a Service that it does not get.
@@ -160,7 +160,7 @@ pub(super) fn left_out(object: &Object) -> BTreeSet<IpAddr> {
         if !is_usable {
             left_out.extend(&spec.vips);
         }
-        if !is_usable || object.unread.contains(&Part::Ports) {
+        if !is_usable || object.unread.contains(Part::Ports) {
             left_out.extend(&spec.external_ips);
         }
     }

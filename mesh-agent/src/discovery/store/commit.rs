@@ -11,8 +11,9 @@ use std::time::Instant;
 
 use super::address::Holder;
 use super::claims::{self, Use};
+use super::entry::Made;
 use super::id::ObjectId;
-use super::state::{Hidden, Made, SERVICE_NAME, Step, Store, Touched};
+use super::state::{Hidden, SERVICE_NAME, Step, Store, Touched};
 use super::twice;
 use crate::discovery::kinds::{FactId, KindId, Part, TargetRef};
 use crate::discovery::objects::{Kind, Object};
@@ -85,8 +86,7 @@ impl Store {
         let addresses = both.iter().flat_map(|h| &h.all.addresses);
         self.dirty.addresses.extend(addresses);
         self.hidden = hidden;
-        let all = self.objects.keys().cloned();
-        self.dirty.objects.extend(all);
+        self.dirty.objects.extend(self.objects.ids());
         self.dirty.touched.all = true;
     }
 
@@ -95,11 +95,11 @@ impl Store {
         let Some(entry) = self.objects.get_mut(id) else {
             return;
         };
-        let mut resolved = twice::resolve(&entry.given);
+        let resolved = twice::resolve(&entry.given);
         let before = entry.effective.take();
         entry.effective.clone_from(&resolved.effective);
         entry.doubtful = resolved.doubtful;
-        entry.contradicted = std::mem::take(&mut resolved.contradicted);
+        entry.contradicted = resolved.contradicted;
         let now = resolved.effective.as_deref();
         let uses = |object: Option<&Object>| object.map(claims::uses).unwrap_or_default();
         self.claim(id, &uses(before.as_deref()), &uses(now));
@@ -182,13 +182,7 @@ impl Store {
 
     fn settle_namespace(&mut self, id: &ObjectId, before: Option<&Object>, now: Option<&Object>) {
         let says = |object: Option<&Object>| {
-            object.map(|o| {
-                (
-                    o.meta.labels.clone(),
-                    o.meta.annotations.clone(),
-                    o.unread.clone(),
-                )
-            })
+            object.map(|o| (o.meta.labels.clone(), o.meta.annotations.clone(), o.unread))
         };
         if says(before) != says(now) {
             let pods = self.entries(KindId::Pod, &id.name);
@@ -230,7 +224,7 @@ impl Store {
             self.dirty.services.insert(key);
         }
         let is_nobodys = now.filter(|_| new.is_none());
-        let is_unread = |object: &&Object| object.unread.contains(&Part::Labels);
+        let is_unread = |object: &&Object| object.unread.contains(Part::Labels);
         let was_any = !self.doubtful_slices.is_empty();
         match is_doubtful || is_nobodys.is_some_and(|object| is_unread(&object)) {
             true => self.doubtful_slices.insert(id.clone()),

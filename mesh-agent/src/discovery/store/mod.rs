@@ -11,7 +11,9 @@
 mod address;
 mod claims;
 mod commit;
+mod entry;
 mod id;
+mod objects;
 mod pods;
 mod services;
 mod state;

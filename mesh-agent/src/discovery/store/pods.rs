@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::address::Holder;
+use super::entry::{Entry, Made};
 use super::id::ObjectId;
-use super::state::{Entry, Made, Step, Store};
+use super::state::{Step, Store};
 use crate::discovery::Problem;
-use crate::discovery::kinds::{ENROLLED, KindId, Part, Pod};
+use crate::discovery::kinds::{ENROLLED, KindId, Part, Parts, Pod};
 use crate::discovery::objects::{Kind, Object};
 use crate::model::policy::{Action, AuthorizationPolicy, Scope};
 use crate::model::{Enrolment, Labels, Name, NetnsRef, OnAgentDown, PodIps, Workload, WorkloadKey};
@@ -37,7 +38,7 @@ struct Maker<'s> {
     object: &'s Object,
     pod: &'s Pod,
     /// What two versions of it say differently.
-    contradicted: &'s BTreeSet<Part>,
+    contradicted: Parts,
     namespace: Option<&'s Object>,
     out: MadePod,
 }
@@ -65,7 +66,7 @@ impl Store {
             store: self,
             object,
             pod,
-            contradicted: &entry.contradicted,
+            contradicted: entry.contradicted,
             namespace: self.effective(&namespace).map(|object| &**object),
             out: MadePod::default(),
         };
@@ -191,7 +192,7 @@ impl<'s> Maker<'s> {
 
     /// Cannot be understood, or is said in two ways.
     fn is_unread(&self, part: Part) -> bool {
-        self.object.unread.contains(&part) || self.contradicted.contains(&part)
+        self.object.unread.contains(part) || self.contradicted.contains(part)
     }
 
     /// A policy selects by labels. A pod of which they are not known is
@@ -258,7 +259,7 @@ impl<'s> Maker<'s> {
             if let Some(value) = texts.get(name) {
                 return Setting::Value(value);
             }
-            if object.unread.contains(&part) {
+            if object.unread.contains(part) {
                 return Setting::Unknown;
             }
         }

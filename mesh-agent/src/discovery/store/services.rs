@@ -164,7 +164,7 @@ impl Maker<'_> {
             affinity: self.spec.affinity,
             selector: self.spec.selector.clone(),
             members: members(self.slices()),
-            hides_ports: self.object.unread.contains(&Part::Ports),
+            hides_ports: self.object.unread.contains(Part::Ports),
             hides_members: self.hides_members(is_doubtful),
         }
     }
@@ -309,7 +309,7 @@ impl Maker<'_> {
         };
         // Where nobody says, it is: as in a file that a person writes.
         let serving = |pod: &Pod| pod.ready.unwrap_or(true);
-        match object.meta.deletion_timestamp.is_some() {
+        match object.meta.ends {
             _ if self.spec.publish_not_ready => Some(Tier::Ready),
             false => serving(pod).then_some(Tier::Ready),
             true => serving(pod).then_some(Tier::Terminating),

@@ -5,45 +5,19 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use smallvec::SmallVec;
-
 use super::claims::Addresses;
+use super::entry::Entry;
 use super::id::ObjectId;
+use super::objects::Objects;
 use super::twice::{self, Given};
 use super::zones::Zones;
 use crate::discovery::Problem;
 use crate::discovery::intern::Interner;
-use crate::discovery::kinds::{KindId, Part, Unknown};
+use crate::discovery::kinds::{KindId, Unknown};
 use crate::discovery::objects::{Kind, Object};
 use crate::discovery::origin::Place;
 use crate::model::policy::{AuthorizationPolicy, MeshSettings};
-use crate::model::{Name, ServiceKey, Snapshot, Workload, WorkloadKey};
-
-/// An object as it is given, and what was made of it.
-#[derive(Debug, Default)]
-pub(super) struct Entry {
-    /// Those that count come first.
-    pub(super) given: SmallVec<[Given; 1]>,
-    /// The version that the indexes stand for; `None` before the first commit.
-    pub(super) effective: Option<Arc<Object>>,
-    /// It is given twice, and differently.
-    pub(super) doubtful: bool,
-    /// What two versions say differently of it.
-    pub(super) contradicted: BTreeSet<Part>,
-    /// Addresses that it claims and does not get.
-    pub(super) left_out: Box<[IpAddr]>,
-    pub(super) made: Made,
-}
-
-/// What a pod comes to, before contested addresses are taken from it.
-#[derive(Debug, Default)]
-pub(super) enum Made {
-    #[default]
-    Nothing,
-    /// It has the addresses of its node.
-    OnHost,
-    Pod(Arc<Workload>),
-}
+use crate::model::{Name, ServiceKey, Snapshot, WorkloadKey};
 
 /// All that cannot be read at all, together.
 #[derive(Debug, Default, PartialEq)]
@@ -66,7 +40,7 @@ pub(super) type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 #[derive(Debug, Default)]
 pub(in crate::discovery) struct Store {
-    pub(super) objects: BTreeMap<ObjectId, Entry>,
+    pub(super) objects: Objects,
     /// By place, and which one it is of it.
     pub(super) unknown: BTreeMap<(Place, u32), Arc<Object>>,
     pub(super) hidden: Hidden,
@@ -99,7 +73,7 @@ impl Store {
 
     /// Of all objects.
     pub(in crate::discovery) fn namespaces(&self) -> BTreeSet<Name> {
-        self.objects.keys().map(|id| id.namespace.clone()).collect()
+        self.objects.namespaces().cloned().collect()
     }
 
     /// A place says `now` and does not say `before` any more; it is `away` while
@@ -141,7 +115,7 @@ impl Store {
             let at = (object.origin.place.clone(), nth);
             return drop(self.unknown.insert(at, object.clone()));
         };
-        let entry = self.objects.entry(id.clone()).or_default();
+        let entry = self.objects.get_or_default(&id);
         entry.given.push(Given {
             object: object.clone(),
             nth,
@@ -198,25 +172,12 @@ impl Store {
         &'s self,
         kind: KindId,
         namespace: &Name,
-    ) -> impl Iterator<Item = (&'s ObjectId, &'s Entry)> + use<'s> {
-        let first = ObjectId {
-            kind,
-            namespace: namespace.clone(),
-            name: Name::default(),
-        };
-        let namespace = namespace.clone();
-        let from = self.objects.range(first..);
-        from.take_while(move |(id, _)| id.kind == kind && id.namespace == namespace)
+    ) -> impl Iterator<Item = (ObjectId, &'s Entry)> + use<'s> {
+        self.objects.in_namespace(kind, namespace)
     }
 
-    pub(super) fn all_of(&self, kind: KindId) -> impl Iterator<Item = (&ObjectId, &Entry)> {
-        let first = ObjectId {
-            kind,
-            namespace: Name::default(),
-            name: Name::default(),
-        };
-        let from = self.objects.range(first..);
-        from.take_while(move |(id, _)| id.kind == kind)
+    pub(super) fn all_of(&self, kind: KindId) -> impl Iterator<Item = (ObjectId, &Entry)> {
+        self.objects.of_kind(kind)
     }
 
     pub(super) fn effective(&self, id: &ObjectId) -> Option<&Arc<Object>> {

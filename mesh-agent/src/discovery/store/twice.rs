@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::discovery::Problem;
-use crate::discovery::kinds::{Contradiction, Part};
+use crate::discovery::kinds::{Contradiction, Parts};
 use crate::discovery::objects::{Kind, Object};
 
 /// One version of an object.
@@ -25,7 +25,7 @@ pub(super) struct Resolved {
     /// `None` where it is not given at all.
     pub(super) effective: Option<Arc<Object>>,
     pub(super) doubtful: bool,
-    pub(super) contradicted: BTreeSet<Part>,
+    pub(super) contradicted: Parts,
     /// No address of a version that does not count is taken for outside.
     pub(super) left_out: BTreeSet<IpAddr>,
     pub(super) problems: Vec<Problem>,

@@ -53,7 +53,7 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
     let shortage = problems::of_limits(&proxy_config);
     let limits = proxy_config.limits;
     let node = node_name(flags.node_name.as_deref())?;
-    let place = Place::new(&flags)?;
+    let mut place = Place::new(&flags)?;
     // Before anything that another agent on this node may use.
     let owner = capture::Owner::of(&place.capture.bpffs_dir)?;
     let (source, mut updates) = source(&flags, &node).await?;
@@ -91,7 +91,8 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
             capture,
             workers,
             identities: identities.clone(),
-            find: place.find,
+            find: place.find.take(),
+            probers: place.probers.clone(),
         },
         &observe,
     )?;
@@ -164,6 +165,9 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
                 continue;
             };
             let looked = reconcile(&mut reconciler, (&update, changes), &view, look).await;
+            if view.has_pods() {
+                place.note_pods();
+            }
             if let Some(whole) = looked {
                 retry = (!whole).then(|| tokio::time::Instant::now() + RETRY);
             }

@@ -5,7 +5,7 @@
 //! directory of pins, so two versions never read each other's maps.
 
 /// Names the bpffs directory `abi-N` that all pins of this layout live in.
-pub const ABI_VERSION: u32 = 6;
+pub const ABI_VERSION: u32 = 7;
 
 /// Mark of captured sockets and of deliveries, meaningful only inside a pod's
 /// network namespace (marks do not cross a veth). ASCII "mesh".
@@ -37,6 +37,8 @@ pub const MAX_LINKS: u32 = MAX_PODS * 2;
 /// Addresses of pods that are left alone.
 pub const MAX_EXCLUDED: u32 = MAX_PODS * 2;
 pub const MAX_CGROUPS: u32 = 4096;
+/// Ports of pods that their own probes name.
+pub const MAX_PROBE_PORTS: u32 = MAX_PODS * 4;
 /// Bytes of the ring of refusal events; a power of two of pages.
 pub const EVENT_RING_BYTES: u32 = 256 * 1024;
 
@@ -48,6 +50,10 @@ pub const TUPLE_AMBIGUOUS: u64 = u64::MAX;
 /// An agent's dial that the destination's agent must take: it may leave its pod,
 /// and is steered like any other. No namespace has this cookie.
 pub const TUPLE_THROUGH: u64 = u64::MAX - 1;
+
+/// A prober's: it reaches the application only at a port that the pod's own probes
+/// name. No namespace has this cookie.
+pub const TUPLE_PROBED: u64 = u64::MAX - 2;
 
 /// Stands in `mesh_lookup` for the cookie of the namespace that a copy of the
 /// program is attached to: that program type has no helper that tells. The agent
@@ -171,11 +177,23 @@ pub struct PodAddr {
     pub address: Addr,
 }
 
+/// A port of a pod that its own probes name (map `PROBE_PORTS`).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ProbePort {
+    pub netns_cookie: u64,
+    /// Host byte order.
+    pub port: u32,
+    /// Unused, zero.
+    pub reserved: u32,
+}
+
 /// What is known of a cgroup whose processes are watched (map `GUARDED`, key: cgroup id).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Guard {
     /// With `GUARD_POD`: cookie of the pod's namespace, 0 until it is enrolled.
+    /// Without: cookie of the node's own, which is known; 0 where none is.
     pub netns_cookie: u64,
     /// `GUARD_*`.
     pub flags: u32,
@@ -208,6 +226,8 @@ const _: () = {
     assert!(offset_of!(Tuple, source_port) == 32);
     assert!(size_of::<PodAddr>() == 24);
     assert!(offset_of!(PodAddr, address) == 8);
+    assert!(size_of::<ProbePort>() == 16);
+    assert!(offset_of!(ProbePort, port) == 8);
     assert!(size_of::<Guard>() == 16);
     assert!(offset_of!(Guard, flags) == 8);
     assert!(size_of::<RefusalEvent>() == 40);
@@ -217,7 +237,7 @@ const _: () = {
 
 #[cfg(feature = "user")]
 mod user {
-    use super::{Addr, Enrolled, Guard, PodAddr, RefusalEvent, Tuple};
+    use super::{Addr, Enrolled, Guard, PodAddr, ProbePort, RefusalEvent, Tuple};
     use core::net::{IpAddr, SocketAddr};
 
     // SAFETY: repr(C), integers only, no padding (asserted above): every bit pattern is valid.
@@ -228,6 +248,8 @@ mod user {
     unsafe impl aya::Pod for Tuple {}
     // SAFETY: as above.
     unsafe impl aya::Pod for PodAddr {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for ProbePort {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Guard {}
     // SAFETY: as above.

@@ -57,6 +57,10 @@ counters! {
     SteeredInbound = "steered_inbound",
     /// A delivery of the agent, or a probe, went to the application.
     SteerPassedTuple = "steer_passed_tuple",
+    /// A prober's connection to a port that the pod's own probes name went to the application.
+    SteerPassedProbe = "steer_passed_probe",
+    /// A prober's connection to another port was handed to the agent, as anybody's is.
+    SteerProbeElsewhere = "steer_probe_elsewhere",
     /// A fail-open pod's SYN passed because no agent listens.
     SteerFailedOpen = "steer_failed_open",
     /// A SYN to an address that is left alone (`mesh-agent.io/exclude-addresses`) went to the application.

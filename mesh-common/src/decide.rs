@@ -5,7 +5,7 @@
 
 use crate::abi::{
     Addr, Enrolled, FLAG_FAIL_OPEN, GUARD_POD, Guard, LOOPBACK_IFINDEX, MARK_THROUGH,
-    TUPLE_AMBIGUOUS, TUPLE_DIALLED, TUPLE_THROUGH,
+    TUPLE_AMBIGUOUS, TUPLE_DIALLED, TUPLE_PROBED, TUPLE_THROUGH,
 };
 use crate::counter::Counter;
 
@@ -118,9 +118,10 @@ pub const fn connect_unknown(guarded: bool, destination: &Addr) -> Connect {
 /// Of nested pods' cgroups the innermost counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Guarded {
-    pub any: bool,
+    any: bool,
     pod: bool,
     netns_cookie: u64,
+    node_cookie: u64,
 }
 
 impl Guarded {
@@ -130,7 +131,17 @@ impl Guarded {
         if guard.flags & GUARD_POD != 0 {
             self.pod = true;
             self.netns_cookie = guard.netns_cookie;
+        } else {
+            self.node_cookie = guard.netns_cookie;
         }
+    }
+
+    /// May the caller not connect from the namespace, which nobody enrolled? From the
+    /// node's own it may: pods on the host network are left alone.
+    #[inline(always)]
+    #[must_use]
+    pub const fn refuses_unknown(&self, socket_cookie: u64) -> bool {
+        self.any && (self.pod || self.node_cookie == 0 || self.node_cookie != socket_cookie)
     }
 
     /// May the caller not connect with a socket of the enrolled namespace
@@ -143,7 +154,7 @@ impl Guarded {
     }
 }
 
-/// What is recorded of a connect in an agent's or a prober's cgroup, by its mark.
+/// What is recorded of a connect in an agent's cgroup, by its mark.
 /// One whose mark cannot be read is captured at its destination.
 #[inline(always)]
 #[must_use]
@@ -154,19 +165,32 @@ pub const fn recorded(mark: Option<u32>) -> u64 {
     }
 }
 
-/// Is a SYN with this recorded value let through to the application?
+/// Is a SYN with this recorded value let through to the application? `probed`: its
+/// pod's own probes name the port that it is for; asked for only of a [`is_probe`].
 #[inline(always)]
 #[must_use]
-pub const fn is_known(value: u64) -> bool {
-    value != TUPLE_THROUGH
+pub const fn is_known(value: u64, probed: bool) -> bool {
+    if is_probe(value) {
+        probed
+    } else {
+        value != TUPLE_THROUGH
+    }
+}
+
+/// Is it a prober's? Anybody may have a prober connect to anything.
+#[inline(always)]
+#[must_use]
+pub const fn is_probe(value: u64) -> bool {
+    value == TUPLE_PROBED
 }
 
 /// Does a SYN with a known tuple prove that its connection reached an enrolled namespace?
 /// Not over `lo`, where a pod could forge it.
 #[inline(always)]
 #[must_use]
-pub const fn proves_entry(ifindex: u32) -> bool {
-    ifindex != LOOPBACK_IFINDEX
+pub const fn proves_entry(value: u64, ifindex: u32) -> bool {
+    // A probe is no dial of the agent's, and stays what it is.
+    ifindex != LOOPBACK_IFINDEX && !is_probe(value)
 }
 
 /// Value of a known tuple whose SYN proves its entry at the namespace `cookie`.
@@ -452,8 +476,17 @@ mod tests {
     #[test]
     fn a_guard_that_is_no_pods_only_refuses_unknown_namespaces() {
         let plain = guards(&[Guard::default()]);
-        assert!(plain.any && !plain.is_foreign(8));
-        assert!(!Guarded::default().any && !Guarded::default().is_foreign(8));
+        assert!(plain.refuses_unknown(8) && !plain.is_foreign(8));
+        let none = Guarded::default();
+        assert!(!none.refuses_unknown(8) && !none.is_foreign(8));
+        let of_node = |cookie| Guard {
+            netns_cookie: cookie,
+            ..Guard::default()
+        };
+        let held = guards(&[of_node(5)]);
+        assert!(!held.refuses_unknown(5) && held.refuses_unknown(8));
+        let pods = guards(&[of_node(5), pod_guard(0)]);
+        assert!(pods.refuses_unknown(5), "a pod is not on the host network");
     }
 
     #[test]
@@ -469,17 +502,26 @@ mod tests {
 
     #[test]
     fn a_dial_that_must_be_captured_is_recorded_and_not_let_through() {
-        for mark in [0, crate::abi::MARK] {
-            assert!(is_known(recorded(Some(mark))));
+        for probed in [false, true] {
+            for mark in [0, crate::abi::MARK] {
+                assert!(is_known(recorded(Some(mark)), probed));
+            }
+            assert!(!is_known(recorded(Some(MARK_THROUGH)), probed));
+            assert!(!is_known(recorded(None), probed));
+            assert!(is_known(TUPLE_AMBIGUOUS, probed) && is_known(7, probed));
         }
-        assert!(!is_known(recorded(Some(MARK_THROUGH))));
-        assert!(!is_known(recorded(None)));
-        assert!(is_known(TUPLE_AMBIGUOUS) && is_known(7));
+    }
+
+    #[test]
+    fn a_probe_reaches_only_a_port_that_the_pods_own_probes_name() {
+        assert!(is_known(TUPLE_PROBED, true) && !is_known(TUPLE_PROBED, false));
+        assert!(is_probe(TUPLE_PROBED) && !is_probe(TUPLE_DIALLED) && !is_probe(7));
+        assert!(!proves_entry(TUPLE_PROBED, 2), "it stays a probe");
     }
 
     #[test]
     fn a_syn_over_loopback_proves_no_entry() {
-        assert!(proves_entry(2) && !proves_entry(LOOPBACK_IFINDEX));
+        assert!(proves_entry(7, 2) && !proves_entry(7, LOOPBACK_IFINDEX));
     }
 
     proptest! {

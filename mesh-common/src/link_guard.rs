@@ -7,8 +7,9 @@
 //! sent: then nothing inside the pod, whatever it may change there, opens a
 //! connection past the agent. All other packets pass unseen.
 
-use crate::abi::{Addr, Enrolled, FLAG_FAIL_OPEN, TUPLE_THROUGH, Tuple};
+use crate::abi::{Addr, Enrolled, FLAG_FAIL_OPEN, Tuple};
 use crate::counter::Counter;
+use crate::decide;
 
 const ETH_P_IP: u16 = 0x0800;
 const ETH_P_IPV6: u16 = 0x86dd;
@@ -198,16 +199,16 @@ fn tcp(frame: &impl Frame, at: u32, from: Addr, to: Addr) -> Segment {
 #[inline(always)]
 #[must_use]
 pub const fn syn_leaves(tuple: Option<u64>) -> bool {
-    // Also one that the destination's agent must take.
-    tuple.is_some()
+    // Also one that the destination's agent must take; no prober is in a pod.
+    matches!(tuple, Some(value) if !decide::is_probe(value))
 }
 
 /// May a SYN-ACK leave as the application's own? `tuple`: what is recorded of the
-/// connection, by who sent the SYN.
+/// connection, by who sent the SYN; `probed`: as for [`decide::is_known`].
 #[inline(always)]
 #[must_use]
-pub const fn application_answers(tuple: Option<u64>) -> bool {
-    matches!(tuple, Some(value) if value != TUPLE_THROUGH)
+pub const fn application_answers(tuple: Option<u64>, probed: bool) -> bool {
+    matches!(tuple, Some(value) if decide::is_known(value, probed))
 }
 
 /// Of a SYN-ACK that is made and has not left.

@@ -4,7 +4,7 @@
 //! which BTF does not record. This global is never read: it is there so that
 //! the object's BTF describes every shared type, for `cargo xtask check-abi`.
 
-use mesh_common::abi::{Addr, Enrolled, Guard, PodAddr, RefusalEvent, Tuple};
+use mesh_common::abi::{Addr, Enrolled, Guard, PodAddr, ProbePort, RefusalEvent, Tuple};
 
 #[repr(C)]
 pub struct SharedTypes {
@@ -12,6 +12,7 @@ pub struct SharedTypes {
     enrolled: Enrolled,
     tuple: Tuple,
     pod_addr: PodAddr,
+    probe_port: ProbePort,
     guard: Guard,
     refusal_event: RefusalEvent,
 }
@@ -37,6 +38,11 @@ static SHARED_TYPES: SharedTypes = SharedTypes {
     pod_addr: PodAddr {
         netns_cookie: 0,
         address: Addr::UNSET,
+    },
+    probe_port: ProbePort {
+        netns_cookie: 0,
+        port: 0,
+        reserved: 0,
     },
     guard: Guard {
         netns_cookie: 0,

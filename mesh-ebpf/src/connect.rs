@@ -64,7 +64,7 @@ fn verdict(
     let guards = guards();
     // SAFETY: the value is copied at once; the agent replaces values whole.
     let Some(pod) = (unsafe { ENROLLED.get(&cookie) }) else {
-        let verdict = decide::connect_unknown(guards.any, destination);
+        let verdict = decide::connect_unknown(guards.refuses_unknown(cookie), destination);
         return finish(ctx, verdict, destination, cookie, cgroup);
     };
     if guards.is_foreign(cookie) {

@@ -12,7 +12,9 @@ use mesh_common::counter::Counter;
 use mesh_common::decide;
 use mesh_common::link_guard::{self, Frame, Segment};
 
-use crate::maps::{ANSWERS, ENROLLED, EXCLUDED, LINKS, TUPLES, count, is_listening, refuse};
+use crate::maps::{
+    ANSWERS, ENROLLED, EXCLUDED, LINKS, TUPLES, count, is_listening, is_probe_port, refuse,
+};
 
 /// `TCX_NEXT`, which is `TC_ACT_UNSPEC`: other programs, a policy's for example, still run.
 const NEXT: i32 = -1;
@@ -30,11 +32,16 @@ pub fn leave(ctx: &TcContext) -> i32 {
             refuse_unless_open(ctx, &tuple, Counter::GuardRefusedSyn)
         }
         Segment::Answer(tuple, acknowledged) => {
-            if is_agents(&tuple, acknowledged) || link_guard::application_answers(recorded(&tuple))
-            {
+            if is_agents(&tuple, acknowledged) {
                 return NEXT;
             }
-            if is_excluded(pod(ctx).0, &tuple.destination) {
+            let cookie = pod(ctx).0;
+            let value = recorded(&tuple);
+            let probed =
+                value.is_some_and(|value| is_probe_port(value, cookie, tuple.destination_port));
+            if link_guard::application_answers(value, probed)
+                || is_excluded(cookie, &tuple.destination)
+            {
                 return NEXT;
             }
             refuse_unless_open(ctx, &tuple, Counter::GuardRefusedAnswer)

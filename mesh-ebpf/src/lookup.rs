@@ -5,11 +5,11 @@ use aya_ebpf::bindings::bpf_sk_lookup;
 use aya_ebpf::helpers::generated::bpf_sk_assign;
 use aya_ebpf::programs::SkLookupContext;
 use core::ptr::{addr_of, read_volatile};
-use mesh_common::abi::{Addr, NETNS_PLACEHOLDER, PodAddr, Tuple};
+use mesh_common::abi::{Addr, NETNS_PLACEHOLDER, PodAddr, TUPLE_THROUGH, Tuple};
 use mesh_common::counter::Counter;
 use mesh_common::decide::{self, Steer};
 
-use crate::maps::{ENROLLED, EXCLUDED, TUPLES, count, is_listening, with_listener};
+use crate::maps::{ENROLLED, EXCLUDED, TUPLES, count, is_listening, is_probe_port, with_listener};
 
 const SK_DROP: u32 = 0;
 const SK_PASS: u32 = 1;
@@ -22,17 +22,28 @@ pub fn steer(ctx: &SkLookupContext) -> u32 {
     };
     let netns_cookie = own_netns();
     let tuple = TUPLES.get_ptr_mut(&packet.tuple);
-    // SAFETY: an aligned word of a map value, which lives through the program.
-    let tuple = tuple.filter(|value| decide::is_known(unsafe { **value }));
+    let recorded = match tuple {
+        // SAFETY: an aligned word of a map value, which lives through the program.
+        Some(value) => unsafe { *value },
+        None => TUPLE_THROUGH,
+    };
+    let probed = is_probe_port(recorded, netns_cookie, packet.tuple.destination_port);
+    let tuple = tuple.filter(|_| decide::is_known(recorded, probed));
+    if decide::is_probe(recorded) && !probed {
+        count(Counter::SteerProbeElsewhere);
+    }
     let (remote, local) = (&packet.tuple.source, &packet.tuple.destination);
     let (address, counter) = match decide::steer(remote, local, packet.ifindex, tuple.is_some()) {
         Steer::Pass => {
             if let Some(value) = tuple {
-                if decide::proves_entry(packet.ifindex) {
+                if decide::proves_entry(recorded, packet.ifindex) {
                     // SAFETY: as above.
                     unsafe { *value = decide::entered(*value, netns_cookie) };
                 }
-                count(Counter::SteerPassedTuple);
+                count(match probed {
+                    true => Counter::SteerPassedProbe,
+                    false => Counter::SteerPassedTuple,
+                });
             }
             return SK_PASS;
         }

@@ -37,6 +37,11 @@ pub fn mesh_sockops(ctx: SockOpsContext) -> u32 {
     sockops::record(&ctx)
 }
 
+#[sock_ops]
+pub fn mesh_probes(ctx: SockOpsContext) -> u32 {
+    sockops::record_probe(&ctx)
+}
+
 #[classifier]
 pub fn mesh_leave(ctx: TcContext) -> i32 {
     link_guard::leave(&ctx)

@@ -8,9 +8,10 @@ use core::ffi::c_void;
 use core::ptr::addr_of;
 use mesh_common::abi::{
     Addr, EVENT_RING_BYTES, Enrolled, Guard, MAX_ANSWERS, MAX_CGROUPS, MAX_EXCLUDED, MAX_LINKS,
-    MAX_PODS, MAX_TUPLES, PodAddr, RefusalEvent, Tuple,
+    MAX_PODS, MAX_PROBE_PORTS, MAX_TUPLES, PodAddr, ProbePort, RefusalEvent, Tuple,
 };
 use mesh_common::counter::Counter;
+use mesh_common::decide;
 
 /// netns cookie -> pod.
 #[map]
@@ -32,6 +33,9 @@ pub static LINKS: HashMap<u32, u64> = HashMap::pinned(MAX_LINKS, 0);
 /// Addresses of pods that are left alone: connections to them are nobody's business.
 #[map]
 pub static EXCLUDED: HashMap<PodAddr, u8> = HashMap::pinned(MAX_EXCLUDED, 0);
+/// Ports of pods that their own probes name.
+#[map]
+pub static PROBE_PORTS: HashMap<ProbePort, u8> = HashMap::pinned(MAX_PROBE_PORTS, 1);
 /// cgroup ids of agents: more than one during a hand-over.
 #[map]
 pub static AGENTS: HashMap<u64, u8> = HashMap::pinned(16, 0);
@@ -80,6 +84,18 @@ pub fn with_listener<T>(key: &PodAddr, with: impl FnOnce(*mut c_void) -> T) -> O
         bpf_sk_release(sk);
         Some(made)
     }
+}
+
+/// Do the pod's own probes name the port? Asked only of what is a prober's.
+#[inline(always)]
+pub fn is_probe_port(value: u64, netns_cookie: u64, port: u32) -> bool {
+    let key = ProbePort {
+        netns_cookie,
+        port,
+        reserved: 0,
+    };
+    // SAFETY: presence only.
+    decide::is_probe(value) && unsafe { PROBE_PORTS.get(&key) }.is_some()
 }
 
 /// Does the agent listen for that address there?

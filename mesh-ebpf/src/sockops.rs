@@ -19,7 +19,7 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::programs::SockOpsContext;
 use core::ffi::c_void;
 use core::ptr::{addr_of, addr_of_mut, read_volatile};
-use mesh_common::abi::{Addr, Tuple};
+use mesh_common::abi::{Addr, TUPLE_PROBED, Tuple};
 use mesh_common::counter::Counter;
 use mesh_common::{decide, link_guard};
 
@@ -38,17 +38,8 @@ const AF_INET: u32 = 2;
 
 pub fn record(ctx: &SockOpsContext) -> u32 {
     match ctx.op() {
-        TCP_CONNECT_CB => {
-            set_flags(ctx, BPF_SOCK_OPS_STATE_CB_FLAG);
-            let value = decide::recorded(mark(ctx.ops));
-            if TUPLES.insert(&tuple(ctx.ops), &value, 0).is_err() {
-                count(Counter::TupleInsertFailed);
-            }
-        }
-        STATE_CB if ctx.arg(1) == TCP_CLOSE => {
-            // An accepted socket's tuple is not in the map: nothing to remove is fine.
-            let _ = TUPLES.remove(&tuple(ctx.ops));
-        }
+        TCP_CONNECT_CB => note(ctx, decide::recorded(mark(ctx.ops))),
+        STATE_CB => forget(ctx),
         TCP_LISTEN_CB => set_flags(ctx, flags(ctx) | BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG),
         PASSIVE_ESTABLISHED_CB => {
             set_flags(ctx, flags(ctx) & !BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
@@ -58,6 +49,32 @@ pub fn record(ctx: &SockOpsContext) -> u32 {
         _ => {}
     }
     1
+}
+
+/// The same for a prober, of which only the connections matter.
+pub fn record_probe(ctx: &SockOpsContext) -> u32 {
+    match ctx.op() {
+        TCP_CONNECT_CB => note(ctx, TUPLE_PROBED),
+        STATE_CB => forget(ctx),
+        _ => {}
+    }
+    1
+}
+
+#[inline(always)]
+fn note(ctx: &SockOpsContext, value: u64) {
+    set_flags(ctx, BPF_SOCK_OPS_STATE_CB_FLAG);
+    if TUPLES.insert(&tuple(ctx.ops), &value, 0).is_err() {
+        count(Counter::TupleInsertFailed);
+    }
+}
+
+#[inline(always)]
+fn forget(ctx: &SockOpsContext) {
+    if ctx.arg(1) == TCP_CLOSE {
+        // An accepted socket's tuple is not in the map: nothing to remove is fine.
+        let _ = TUPLES.remove(&tuple(ctx.ops));
+    }
 }
 
 /// Notes a SYN-ACK to elsewhere: it may leave the pod. One that could not be noted

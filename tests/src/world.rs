@@ -143,6 +143,12 @@ impl World {
         self.dir.path().join(format!("netns-{node}"))
     }
 
+    /// What the agent notes on the node's disk.
+    #[must_use]
+    pub fn node_dir(&self, node: &str) -> PathBuf {
+        self.dir.path().join(format!("disk-{node}"))
+    }
+
     fn name_netns(&self, pod: &Pod) -> Result<()> {
         let dir = self.netns_dir(&pod.node);
         fs::create_dir_all(&dir)?;
@@ -162,7 +168,8 @@ impl World {
             .map(str::to_owned)
             .into_iter()
             .chain([tree.display().to_string(), "--host-netns-dir".to_owned()])
-            .chain([dirs.display().to_string()])
+            .chain([dirs.display().to_string(), "--node-dir".to_owned()])
+            .chain([self.node_dir(node).display().to_string()])
             .collect()
     }
 

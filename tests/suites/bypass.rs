@@ -327,7 +327,14 @@ fn below_a_guarded_cgroup_an_unknown_namespace_is_refused() {
 
 #[test]
 fn a_probe_reaches_the_application_directly_and_the_nodes_other_processes_do_not() {
-    let (world, _a, b) = pair();
+    let (mut world, _a, _b) = pair();
+    let probed = PodSpec::new("n1", "probed")
+        .enrolled(OnAgentDown::Closed)
+        .container(&format!(
+            "livenessProbe: {{tcpSocket: {{port: {APP_PORT}}}}}"
+        ));
+    let b = world.add(&probed).expect("a pod");
+    world.serve(&b).expect("a server");
     let probe = world.pod_cgroup("n1", "probe");
     std::fs::create_dir_all(&probe).expect("a cgroup");
     let probe = probe.display().to_string();
@@ -336,7 +343,7 @@ fn a_probe_reaches_the_application_directly_and_the_nodes_other_processes_do_not
         .expect("an agent");
     let seen = apart(&world, "probe", &["plain", &app(&b)]);
     assert_eq!(seen["answer"][0], "10.77.0.201", "{seen}");
-    counts(&agent, "steer_passed_tuple", 1.0);
+    counts(&agent, "steer_passed_probe", 1.0);
     counts(&agent, "steered_inbound", 0.0);
     apart(&world, "other", &["plain", &app(&b)]);
     counts(&agent, "steered_inbound", 1.0);
@@ -428,7 +435,7 @@ fn programs_and_pins_that_are_taken_away_are_back_within_a_second() {
         back(&pin, 1.0);
     }
     std::fs::remove_dir_all(&version).expect("remove all pins");
-    back("all pins", 10.0 + links.len() as f64);
+    back("all pins", 11.0 + links.len() as f64);
     let seen = in_pod(&world, &a, &["plain", &app(&b)]);
     assert_eq!(seen["answer"][0], a.v4(), "{seen}");
     counts(&agent, "connect_captured", 1.0);

@@ -255,3 +255,149 @@ fn an_agent_that_sees_its_own_cgroup_alone_says_what_to_mount() {
     assert!(said, "{}", agent.log());
     assert!(!world.pod_cgroup("n1", "agent/mesh-agent").exists());
 }
+
+/// A kubelet, as far as probes go: it listens on its port, and connects.
+const KUBELET: &str = "
+import socket, sys, time
+s = socket.socket(socket.AF_INET6)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+s.bind(('::', 10250))
+s.listen()
+print('serving', flush=True)
+time.sleep(3600)
+";
+const PROBE: &str = "
+import socket, sys
+def probe(to):
+    host, port = to.rsplit(':', 1)
+    s = socket.create_connection((host, int(port)), 5)
+    s.sendall(b'ping')
+    s.shutdown(socket.SHUT_WR)
+    return bool(s.recv(1))
+for to in sys.argv[1:]:
+    try:
+        print('passed' if probe(to) else 'cut')
+    except OSError as e:
+        print('refused')
+";
+
+fn python(world: &World, group: &str, program: &str) -> std::process::Command {
+    let python = std::path::Path::new("/usr/bin/python3");
+    let mut command = world.on_node_apart("n1", group, python).expect("a command");
+    command.args(["-c", program]);
+    command
+}
+
+fn probed(world: &World, group: &str, to: &str) -> String {
+    let out = python(world, group, PROBE)
+        .arg(to)
+        .output()
+        .expect("a probe");
+    String::from_utf8_lossy(&out.stdout).trim().to_owned()
+}
+
+fn counted(agent: &Agent, event: &str) -> f64 {
+    let metric = agent.metric("mesh_agent_kernel_events_total", &format!("\"{event}\""));
+    metric.expect("a metric")
+}
+
+#[test]
+fn a_kubelets_probes_pass_to_what_the_pods_own_probes_name_and_to_nothing_else() {
+    let mut world = World::new(1).expect("a world");
+    world
+        .write_config("plaintext", &mesh_tests::mesh_mode("STRICT"))
+        .expect("written");
+    let port = mesh_tests::APP_PORT;
+    let ports = [
+        mesh_tests::Port::new("", 80, mesh_tests::Target::Number(port)),
+        mesh_tests::Port::new("other", 81, mesh_tests::Target::Number(8081)),
+    ];
+    let web = enrolled("web", BURSTABLE).ports(ports).container(&format!(
+        "readinessProbe: {{httpGet: {{port: {port}, host: 10.77.0.9}}}}"
+    ));
+    let web = world.add(&web).expect("a pod");
+    let bare = world.add(&enrolled("bare", BURSTABLE)).expect("a pod");
+    world.serve(&web).expect("a server");
+    world.serve(&bare).expect("a server");
+    let mut ip = world.on_node("n1", "ip");
+    ip.args(["addr", "add", "fd77::c9/64", "dev", "br0", "nodad"]);
+    assert!(ip.status().expect("ip runs").success());
+    let at = |pod: &Pod, port: u16| format!("{}:{port}", pod.v4());
+    let agent = finder(&world, &[], &[]);
+    for pod in [&web, &bare] {
+        becomes_enrolled(&agent, pod);
+    }
+    // The kubelet comes, and comes again in another cgroup of the same name.
+    for _ in 0..3 {
+        let mut kubelet = python(&world, "system/kubelet", KUBELET);
+        let mut kubelet = kubelet
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("a kubelet");
+        let passes = eventually(Duration::from_secs(10), || {
+            probed(&world, "system/kubelet", &at(&web, port)) == "passed"
+        });
+        assert!(passes, "{}", agent.log());
+        let v6 = format!("{}:{port}", web.v6());
+        assert_eq!(probed(&world, "system/kubelet", &v6), "passed");
+        // Of a pod that names no port, and a port that no probe names.
+        let elsewhere = counted(&agent, "steer_probe_elsewhere");
+        for to in [at(&bare, port), at(&web, 8081)] {
+            assert_ne!(probed(&world, "system/kubelet", &to), "passed", "{to}");
+        }
+        let is_counted = eventually(Duration::from_secs(5), || {
+            counted(&agent, "steer_probe_elsewhere") >= elsewhere + 2.0
+        });
+        assert!(is_counted, "{}", counted(&agent, "steer_probe_elsewhere"));
+        assert_ne!(probed(&world, "system/other", &at(&web, port)), "passed");
+        kubelet.kill().expect("killed");
+        kubelet.wait().expect("it ends");
+        let group = world.pod_cgroup("n1", "system/kubelet");
+        let gone = eventually(Duration::from_secs(5), || {
+            std::fs::remove_dir(&group).is_ok()
+        });
+        assert!(gone, "the kubelet's cgroup stays");
+    }
+    // A pod of the host network that listens there is no kubelet.
+    let pod = "kubepods/burstable/podffffffff-0000-4000-8000-000000000000/c1";
+    let mut false_one = python(&world, pod, KUBELET);
+    let mut false_one = false_one
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("a pod");
+    let told = eventually(Duration::from_secs(10), || {
+        agent.log().contains("which has pods in it")
+    });
+    assert!(told, "{}", agent.log());
+    assert_ne!(probed(&world, pod, &at(&web, port)), "passed");
+    false_one.kill().expect("killed");
+    false_one.wait().expect("it ends");
+}
+
+#[test]
+fn a_pod_in_a_sandbox_is_refused_and_one_of_another_mesh_is_left_alone() {
+    let (mut world, a, b) = pair();
+    let kata = enrolled("kata", BURSTABLE).spec("runtimeClassName: kata-qemu");
+    let kata = world.add(&kata).expect("a pod");
+    let istio = enrolled("istio", BURSTABLE)
+        .spec("initContainers: [{name: istio-proxy, restartPolicy: Always}]");
+    let istio = world.add(&istio).expect("a pod");
+    world.serve(&kata).expect("a process");
+    world.serve(&istio).expect("a process");
+    let agent = finder(&world, &[], &[]);
+    becomes_enrolled(&agent, &a);
+    let refused = pod_status(&agent, &kata);
+    assert_eq!(refused["enrolled"], false, "{refused}");
+    assert!(
+        refused["message"].to_string().contains("kata-qemu"),
+        "{refused}"
+    );
+    assert_eq!(world.capture_rules(&istio).expect("rules"), "");
+    // What cannot be captured is closed; what is another mesh's is as it was.
+    let report = world
+        .storm(&kata, &b.targets()[2..], &["--count", "4"])
+        .expect("a report");
+    assert_eq!(report["ok"], 0, "{report}");
+    let report = world.storm(&istio, &istio.targets()[2..], &["--count", "4"]);
+    assert_eq!(report.expect("a report")["ok"], 4);
+}

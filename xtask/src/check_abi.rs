@@ -55,6 +55,11 @@ fn shared_types() -> Vec<Layout> {
             netns_cookie,
             address
         }),
+        layout!(ProbePort {
+            netns_cookie,
+            port,
+            reserved
+        }),
         layout!(Guard {
             netns_cookie,
             flags,

@@ -6,7 +6,8 @@ use anyhow::Context as _;
 
 use crate::capture;
 use crate::config::{LinkGuard, Run};
-use crate::enrol::find;
+use crate::enrol::{find, probers};
+use crate::sys::netns::Netns;
 use crate::sys::{cgroup, kubepods};
 
 /// What follows from the flags and the machine.
@@ -14,6 +15,9 @@ pub(super) struct Place {
     pub(super) capture: capture::Config,
     /// Where pods are looked for; `None` where annotations say where they are.
     pub(super) find: Option<find::Node>,
+    pub(super) probers: probers::Where,
+    /// A file on the node's disk that is there once a pod of the mesh was.
+    mark: Option<PathBuf>,
 }
 
 impl Place {
@@ -43,15 +47,39 @@ impl Place {
             "the agent is in {}, with everybody else: it needs a cgroup of its own, as a container or a unit has",
             tree.display()
         );
+        let port = flags.host.kubelet_port;
+        let probers = probers::Where {
+            kubelet_port: (port != 0).then_some(port),
+            ..probers(flags, tree.clone())
+        };
         let find = find::Node {
-            cgroups: pods.unwrap_or(tree),
+            cgroups: pods.clone().unwrap_or(tree),
             proc_dir: flags.host.host_proc_dir.clone(),
             netns_dir: flags.host.host_netns_dir.clone(),
         };
         Ok(Self {
-            capture: config(flags, root, own),
+            capture: capture::Config {
+                // Of a node that never had a pod of the mesh nothing was promised.
+                hold: pods.filter(|_| mark(flags).exists()),
+                ..config(flags, root, own)?
+            },
+            mark: Some(mark(flags)),
             find: Some(find),
+            probers,
         })
+    }
+
+    /// A pod of the mesh is on this node: after a reboot nothing passes before it is known
+    /// which ones are.
+    pub(super) fn note_pods(&mut self) {
+        let Some(mark) = self.mark.take().filter(|mark| !mark.exists()) else {
+            return;
+        };
+        let dir = mark.parent().unwrap_or(&mark);
+        let made = std::fs::create_dir_all(dir).and_then(|()| std::fs::write(&mark, ""));
+        if let Err(error) = made {
+            tracing::warn!(%error, file = %mark.display(), "cannot note that pods of the mesh are here: after a reboot they may connect before they are enrolled");
+        }
     }
 
     fn alone(flags: &Run) -> anyhow::Result<Self> {
@@ -72,10 +100,16 @@ impl Place {
         };
         cgroup::enter(&agent).with_context(|| format!("enter the cgroup {}", agent.display()))?;
         Ok(Self {
-            capture: config(flags, root, agent),
+            probers: probers(flags, root.clone()),
+            capture: config(flags, root, agent)?,
             find: None,
+            mark: None,
         })
     }
+}
+
+fn mark(flags: &Run) -> PathBuf {
+    flags.host.node_dir.join("has-pods")
 }
 
 /// The node's cgroup2 tree.
@@ -118,12 +152,26 @@ fn own(tree: &Path) -> anyhow::Result<PathBuf> {
     Ok(own)
 }
 
-fn config(flags: &Run, cgroup_root: PathBuf, agent_cgroup: PathBuf) -> capture::Config {
-    capture::Config {
+fn probers(flags: &Run, tree: PathBuf) -> probers::Where {
+    probers::Where {
+        cgroups: flags.probe_cgroup.clone(),
+        kubelet_port: None,
+        tree,
+        proc_dir: flags.host.host_proc_dir.clone(),
+    }
+}
+
+fn config(
+    flags: &Run,
+    cgroup_root: PathBuf,
+    agent_cgroup: PathBuf,
+) -> anyhow::Result<capture::Config> {
+    Ok(capture::Config {
+        hold: None,
+        node_cookie: Netns::current()?.cookie(),
         bpffs_dir: flags.place.bpffs_dir.clone(),
         cgroup_root,
         agent_cgroup,
-        probe_cgroups: flags.probe_cgroup.clone(),
         guard_cgroups: flags.guard_cgroup.clone(),
         link_guard: match flags.link_guard {
             LinkGuard::Auto => capture::LinkGuard::of_kernel(),
@@ -131,5 +179,5 @@ fn config(flags: &Run, cgroup_root: PathBuf, agent_cgroup: PathBuf) -> capture::
             LinkGuard::Clsact => capture::LinkGuard::Clsact,
             LinkGuard::Off => capture::LinkGuard::Off,
         },
-    }
+    })
 }

@@ -101,6 +101,13 @@ impl View {
         status.pods = serde_json::json!(pods);
     }
 
+    /// Is a pod of this node enrolled?
+    pub(super) fn has_pods(&self) -> bool {
+        let status = self.status.lock();
+        let pods = status.pods.as_array();
+        pods.is_some_and(|pods| pods.iter().any(|pod| pod["enrolled"] == true))
+    }
+
     pub(super) fn carries(&self, connections: usize) {
         self.status.lock().active_connections = connections;
     }

@@ -9,12 +9,14 @@ use mesh_common::abi::{GUARD_POD, Guard, MAX_CGROUP_DEPTH};
 use super::{Capture, Error, cgroup_id};
 use crate::sys::cgroup;
 
-/// Of `--guard-cgroup`: no pod's.
-const PLAIN: Guard = Guard {
-    netns_cookie: 0,
-    flags: 0,
-    reserved: 0,
-};
+/// Of `--guard-cgroup`: no pod's. From the node's own namespace all of it may connect.
+fn plain(node_cookie: u64) -> Guard {
+    Guard {
+        netns_cookie: node_cookie,
+        flags: 0,
+        reserved: 0,
+    }
+}
 
 impl Capture {
     /// Watches the configured cgroups, and those of an earlier start no more.
@@ -26,17 +28,27 @@ impl Capture {
         let mut map = self.guarded()?;
         for id in &wanted {
             // A pod's entry refuses more than this one: it stays.
-            if get(&map, *id)?.is_none() {
-                insert(&mut map, *id, PLAIN)?;
+            if get(&map, *id)?.is_none_or(|guard| guard.flags & GUARD_POD == 0) {
+                insert(&mut map, *id, plain(self.config.node_cookie))?;
             }
         }
         for (id, guard) in entries(&map) {
-            if guard == PLAIN && !wanted.contains(&id) {
+            if guard.flags & GUARD_POD == 0 && !wanted.contains(&id) {
                 let _gone = map.remove(&id);
             }
         }
         self.configured_guards = wanted;
         Ok(())
+    }
+
+    /// The configuration is there, and what it wants is enrolled or closed: nobody else
+    /// is held any more.
+    pub fn end_hold(&mut self) -> Result<(), Error> {
+        if self.config.hold.take().is_none() {
+            return Ok(());
+        }
+        let dirs = self.config.guard_cgroups.clone();
+        self.guard_configured(&dirs)
     }
 
     /// Watches a pod's own cgroup from before its namespace is known: until
@@ -64,7 +76,7 @@ impl Capture {
                 continue;
             }
             if self.configured_guards.contains(&id) {
-                insert(&mut map, id, PLAIN)?;
+                insert(&mut map, id, plain(self.config.node_cookie))?;
             } else {
                 let _gone = map.remove(&id);
             }

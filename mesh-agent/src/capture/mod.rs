@@ -21,6 +21,7 @@ mod pins;
 mod posts;
 mod privileges;
 mod probe;
+mod probers;
 mod recover;
 mod stats;
 mod tuples;
@@ -63,10 +64,13 @@ pub struct Config {
     pub cgroup_root: PathBuf,
     /// The agent's own cgroup: exempt, and its dials are recorded.
     pub agent_cgroup: PathBuf,
-    /// Probers' (kubelet's) cgroups: their connections reach applications directly.
-    pub probe_cgroups: Vec<PathBuf>,
     /// Below these, processes in unknown namespaces are refused.
     pub guard_cgroups: Vec<PathBuf>,
+    /// The same until [`Capture::end_hold`], where no earlier agent left anything: as
+    /// after a reboot, pods may run already that are to be closed.
+    pub hold: Option<PathBuf>,
+    /// Of the node's own network namespace.
+    pub node_cookie: u64,
     pub link_guard: LinkGuard,
 }
 
@@ -83,21 +87,14 @@ impl Config {
     /// In the order in which they are attached: what the agent dials must be
     /// known before anything is captured.
     fn hooks(&self) -> Vec<Hook> {
-        let sock_ops = |pin: String, dir: &PathBuf| Hook {
-            pin,
-            program: "mesh_sockops",
-            cgroup: dir.clone(),
-            kind: bpf_attach_type::BPF_CGROUP_SOCK_OPS,
-        };
         let connect = |program: &'static str, kind| Hook {
             pin: program.to_owned(),
             program,
             cgroup: self.cgroup_root.clone(),
             kind,
         };
-        let probes = self.probe_cgroups.iter().enumerate();
-        let mut hooks = vec![sock_ops(SOCKOPS_AGENT.to_owned(), &self.agent_cgroup)];
-        hooks.extend(probes.map(|(i, dir)| sock_ops(format!("sockops-probe-{i}"), dir)));
+        let agent = sock_ops(SOCKOPS_AGENT.to_owned(), "mesh_sockops", &self.agent_cgroup);
+        let mut hooks = vec![agent];
         hooks.push(connect(
             "mesh_connect4",
             bpf_attach_type::BPF_CGROUP_INET4_CONNECT,
@@ -107,6 +104,15 @@ impl Config {
             bpf_attach_type::BPF_CGROUP_INET6_CONNECT,
         ));
         hooks
+    }
+}
+
+fn sock_ops(pin: String, program: &'static str, dir: &Path) -> Hook {
+    Hook {
+        pin,
+        program,
+        cgroup: dir.to_owned(),
+        kind: bpf_attach_type::BPF_CGROUP_SOCK_OPS,
     }
 }
 
@@ -140,6 +146,7 @@ pub struct Capture {
     config: Config,
     /// The node's own, each with its link.
     hooks: Vec<(Hook, Link)>,
+    probers: probers::Probers,
     /// Of each enrolled namespace, by its cookie.
     pods: BTreeMap<u64, Link>,
     /// Maps that have a pin.
@@ -192,6 +199,7 @@ impl Capture {
             owner,
             config: config.clone(),
             hooks: Vec::new(),
+            probers: probers::Probers::default(),
             pods: BTreeMap::new(),
             pinned_maps,
             configured_guards: HashSet::new(),
@@ -203,7 +211,13 @@ impl Capture {
         };
         // Known before the hooks run: the agent's own connects must never be refused.
         capture.allow_agent(&config.agent_cgroup)?;
-        capture.guard_configured(&config.guard_cgroups)?;
+        if !capture.owner.found_nothing() {
+            capture.config.hold = None;
+        }
+        let hold = capture.config.hold.iter();
+        let guarded: Vec<PathBuf> = hold.chain(&config.guard_cgroups).cloned().collect();
+        capture.guard_configured(&guarded)?;
+        capture.read_probe_ports()?;
         capture.load_programs()?;
         capture.take_over_pods()?;
         capture.relink_guards()?;
@@ -319,6 +333,7 @@ impl Capture {
     /// Of a namespace that is gone: no cookie is used twice.
     fn forget(&mut self, cookie: u64) -> Result<(), Error> {
         self.withdraw_links(cookie)?;
+        self.forget_probe_ports(cookie)?;
         absent_is_fine("ENROLLED", self.enrolled_map()?.remove(&cookie))?;
         pins::remove(&self.pins.pod(cookie))?;
         self.pods.remove(&cookie);
@@ -400,6 +415,7 @@ impl Capture {
     /// Lets go of a pod; what is already gone is fine.
     pub fn withdraw(&mut self, cookie: u64, ips: PodIps) -> Result<(), Error> {
         self.withdraw_links(cookie)?;
+        self.forget_probe_ports(cookie)?;
         absent_is_fine("ENROLLED", self.enrolled_map()?.remove(&cookie))?;
         // Known for as long as its pin is there.
         match self.pods.get(&cookie) {

@@ -15,9 +15,17 @@ pub struct Host {
     /// `unified` [default: the cgroup2 mount that shows most].
     #[arg(long)]
     pub host_cgroup_dir: Option<PathBuf>,
+    /// On the node's disk: notes that pods of the mesh are on this node, so that after a
+    /// reboot none of them connects before they are enrolled. Only with --find-pods.
+    #[arg(long, default_value = "/var/lib/mesh-agent/node")]
+    pub node_dir: PathBuf,
     /// The procfs that shows the node's processes.
     #[arg(long, default_value = "/proc")]
     pub host_proc_dir: PathBuf,
+    /// The port that the kubelet listens on: who listens there is the one whose probes
+    /// pass; 0: nobody is. Only with --find-pods.
+    #[arg(long, default_value_t = 10250)]
+    pub kubelet_port: u16,
     /// Where the container runtime has files of the pods' network namespaces.
     #[arg(long, default_value = "/run/netns")]
     pub host_netns_dir: PathBuf,

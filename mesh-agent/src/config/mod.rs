@@ -215,7 +215,8 @@ pub struct Run {
     /// cgroup2 directory that the agent is in or moves to [default: its own, or mesh-agent below the root].
     #[arg(long)]
     pub agent_cgroup: Option<PathBuf>,
-    /// cgroup2 directory of probers (the kubelet); may be repeated.
+    /// cgroup2 directory of probers: their connections reach applications at the ports that
+    /// a pod's own probes name. With --find-pods the kubelet's is found; may be repeated.
     #[arg(long)]
     pub probe_cgroup: Vec<PathBuf>,
     /// cgroup2 directory below which unknown pods are refused; may be repeated.

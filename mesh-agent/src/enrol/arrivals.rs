@@ -90,6 +90,14 @@ impl Arrivals {
     }
 }
 
+/// Why a wanted pod is not enrolled.
+#[derive(Clone, Debug)]
+pub(super) struct Refusal {
+    pub(super) why: String,
+    /// As long as the pod is what it is: nobody needs to wait.
+    pub(super) lasts: bool,
+}
+
 /// One that is handed over to the reconciler.
 #[derive(Debug)]
 pub(crate) struct Arrived {
@@ -131,7 +139,7 @@ pub(super) struct Places(BTreeMap<String, Place>);
 
 impl Places {
     pub(super) fn of(&self, workload: &Workload) -> Option<&Place> {
-        let place = self.0.get(workload.uid.as_str())?;
+        let place = self.0.get(workload.runtime_uid().as_str())?;
         (place.key == workload.key).then_some(place)
     }
 
@@ -193,7 +201,7 @@ impl Places {
 
     /// Is it where another pod has arrived?
     pub(super) fn is_at(&self, workload: &Workload, cookie: u64) -> bool {
-        self.is_anothers(&workload.uid, cookie)
+        self.is_anothers(workload.runtime_uid(), cookie)
     }
 
     fn is_anothers(&self, uid: &str, cookie: u64) -> bool {
@@ -207,12 +215,12 @@ impl Places {
         &mut self,
         snapshot: &Snapshot,
         is_enrolled: impl Fn(&WorkloadKey, u64) -> bool,
-        refusals: &BTreeMap<WorkloadKey, String>,
+        refusals: &BTreeMap<WorkloadKey, Refusal>,
     ) {
         self.0.retain(|uid, place| {
             let known = snapshot.workloads.get(&place.key);
-            let known = known.filter(|workload| *workload.uid == **uid);
-            let refusal = refusals.get(&place.key).map(String::as_str);
+            let known = known.filter(|workload| **workload.runtime_uid() == **uid);
+            let refusal = refusals.get(&place.key);
             let is_served = || is_enrolled(&place.key, place.netns.cookie());
             let word = match known {
                 None => Word::Waits(UNKNOWN.to_owned()),
@@ -220,7 +228,11 @@ impl Places {
                     why: OUTSIDE.to_owned(),
                 }),
                 Some(_) if refusal.is_none() && is_served() => Word::Said(Admission::Enrolled),
-                Some(_) => Word::Waits(refusal.unwrap_or(UNKNOWN).to_owned()),
+                Some(_) => match refusal.cloned() {
+                    None => Word::Waits(UNKNOWN.to_owned()),
+                    Some(Refusal { why, lasts: true }) => Word::Said(Admission::Refused { why }),
+                    Some(Refusal { why, .. }) => Word::Waits(why),
+                },
             };
             place.tell(word);
             match &place.told {
@@ -343,7 +355,11 @@ mod tests {
         }
         // A certificate or a program is missing: it waits, and is told so at the end.
         let key = WorkloadKey::new("shop", "web");
-        let refused = BTreeMap::from([(key, "no room".to_owned())]);
+        let refusal = |lasts| Refusal {
+            why: "no room".to_owned(),
+            lasts,
+        };
+        let refused = BTreeMap::from([(key, refusal(false))]);
         places.answer(&snapshot("u2", WANTED), enrolled, &refused);
         assert!(!waits.is_finished());
         places.answer(&snapshot("u2", WANTED), enrolled, &none);
@@ -353,6 +369,21 @@ mod tests {
         assert_eq!(places.0.len(), 1);
         places.answer(&snapshot("u3", WANTED), enrolled, &none);
         assert_eq!(places.0.len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_that_can_never_be_enrolled_is_refused_at_once() {
+        let Ok(here) = Netns::current().map(Arc::new) else {
+            return;
+        };
+        let (waits, arrived, _queue) = hand_over("u1", SECOND).await;
+        let refusal = Refusal {
+            why: "a sandbox".to_owned(),
+            lasts: true,
+        };
+        let refused = BTreeMap::from([(WorkloadKey::new("shop", "web"), refusal)]);
+        placed(arrived, here).answer(&snapshot("u1", WANTED), |_, _| false, &refused);
+        assert!(matches!(waits.await, Ok(Admission::Refused { why }) if why == "a sandbox"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -138,7 +138,10 @@ impl Finder {
     ) -> Result<Netns, NotFound> {
         let census = self.census()?;
         let none = BTreeMap::new();
-        let places = census.places.get(runtime_uid(workload)).unwrap_or(&none);
+        let places = census
+            .places
+            .get(workload.runtime_uid().as_str())
+            .unwrap_or(&none);
         let mut found = Vec::new();
         for path in places.values() {
             found.extend(verified(path, workload.ips, &is_anothers)?);
@@ -233,11 +236,6 @@ impl Finder {
         }
         Ok(census)
     }
-}
-
-/// As the node's runtime knows it.
-pub(super) fn runtime_uid(workload: &Workload) -> &str {
-    &workload.uid
 }
 
 /// The namespace at the path, where it is the pod's; `None` for one that is not, or

@@ -105,6 +105,31 @@ impl<D: DataPath> Reconciler<D> {
         self.guard_links(&pod.netns, &pod.workload);
     }
 
+    /// It is wanted, and can never be served: nothing of it passes, as far as it is found.
+    pub(super) async fn close_unfit(&mut self, workload: &Arc<Workload>) {
+        if self.closed.values().any(|key| *key == workload.key) {
+            return;
+        }
+        let (spiffe_id, netns) = match (
+            workload.spiffe_id(self.identities.trust_domain()),
+            self.netns_of(workload, None),
+        ) {
+            (Ok(spiffe_id), Ok(netns)) => (spiffe_id, netns),
+            // Its cgroup is watched, and its namespace is sought again.
+            _ => return,
+        };
+        let pod = LocalPod {
+            workload: workload.clone(),
+            ips: workload.ips,
+            dial_ports: None,
+            active: Arc::default(),
+            identity: self.identities.handle(&spiffe_id),
+            netns,
+            spiffe_id,
+        };
+        self.close(&pod, OnAgentDown::Closed).await;
+    }
+
     /// It is wanted, and what it is now cannot be made true. What is still said
     /// of it goes on; what is not said any more is not served.
     pub(super) async fn keep_closed(&mut self, workload: &Workload, before: Option<&LocalPod>) {

@@ -73,6 +73,15 @@ impl<D: DataPath> Reconciler<D> {
         Ok(())
     }
 
+    /// Follows the ports that the pod's own probes name.
+    pub(super) fn probe(&mut self, workload: &Workload) -> Result<(), capture::Error> {
+        let Some(pod) = self.pods.get(&workload.key) else {
+            return Ok(());
+        };
+        let ports = &workload.on_node.probe_ports;
+        self.capture.set_probe_ports(pod.netns.cookie(), ports)
+    }
+
     /// Guards the pod's links. The first line holds without: a failure is a
     /// warning, and is tried again.
     pub(super) fn guard_links(&mut self, netns: &Netns, workload: &Workload) {

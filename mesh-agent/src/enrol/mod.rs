@@ -17,6 +17,7 @@ mod links;
 mod local_pod;
 mod metrics;
 mod ports;
+pub(crate) mod probers;
 mod rules;
 mod watch;
 mod whereabouts;
@@ -31,15 +32,17 @@ use serde::Serialize;
 
 use crate::capture::{self, Capture, EnrolPod};
 use crate::identity::Identities;
-use crate::model::{Enrolment, OnAgentDown, PodIps, Snapshot, SpiffeError, Workload, WorkloadKey};
+use crate::model::{
+    Enrolment, OnAgentDown, PodIps, Snapshot, SpiffeError, Unfit, Workload, WorkloadKey,
+};
 use crate::observe::Observe;
 use crate::sys::errno;
 use crate::sys::netns::{Netns, NetnsError};
 use crate::sys::route::{self, RouteError};
-use arrivals::Arrived;
 pub(crate) use arrivals::arrivals;
 #[allow(unused_imports, reason = "for the server of the CNI plugin")]
 pub(crate) use arrivals::{Admission, Arrival, Arrivals};
+use arrivals::{Arrived, Refusal};
 pub(crate) use data_path::DataPath;
 pub(crate) use data_path::{Recheck, ServeError};
 pub(crate) use local_pod::LocalPod;
@@ -63,6 +66,8 @@ pub(crate) enum Error {
     HostNetwork,
     #[error(transparent)]
     NotFound(#[from] find::NotFound),
+    #[error("{0}")]
+    Unfit(Unfit),
     #[error("it has no address")]
     NoAddress,
     #[error("namespace and service account make no identity: {0}")]
@@ -75,6 +80,13 @@ pub(crate) enum Error {
     Serve(#[from] ServeError),
     #[error(transparent)]
     Capture(#[from] capture::Error),
+}
+
+impl Error {
+    /// As long as the pod is what it is.
+    fn lasts(&self) -> bool {
+        matches!(self, Self::Unfit(_) | Self::HostNetwork | Self::Identity(_))
+    }
 }
 
 /// State of one of the node's enrolled pods, for `status`.
@@ -128,6 +140,8 @@ pub(crate) struct Parts<D> {
     pub(crate) identities: Identities,
     /// Where pods are looked for; `None` where annotations say where they are.
     pub(crate) find: Option<find::Node>,
+    /// Where probers are looked for.
+    pub(crate) probers: probers::Where,
 }
 
 /// The reconciler and what it has enrolled.
@@ -137,6 +151,7 @@ pub(crate) struct Reconciler<D> {
     workers: D,
     host: Netns,
     finder: Option<find::Finder>,
+    probers: probers::Probers,
     /// Of all pods by UID, as they were found last.
     cgroups: BTreeMap<String, Vec<PathBuf>>,
     /// Why they could not be looked at.
@@ -187,6 +202,7 @@ impl<D: DataPath> Reconciler<D> {
             workers: parts.workers,
             host: Netns::current()?,
             finder: parts.find.map(find::Finder::new),
+            probers: probers::Probers::new(parts.probers),
             cgroups: BTreeMap::new(),
             cgroups_unseen: None,
             pods: BTreeMap::new(),
@@ -246,15 +262,21 @@ impl<D: DataPath> Reconciler<D> {
                 tracing::debug!(pod = %workload.key, %error, "cannot enrol");
             }
             let result = result.and(self.exclude(workload));
+            let probed = self.probe(workload).map_err(|error| Failure {
+                error: error.into(),
+                is_served: true,
+            });
+            let result = result.and(probed);
             // Also a pod whose cgroup cannot be watched is better captured than not.
             let unwatched = unguarded.remove(&workload.key);
             let unwatched = unwatched.map(|error| error.to_string());
-            let refused = result
-                .as_ref()
-                .err()
-                .map(|failure| failure.error.to_string());
-            if let Some(why) = refused.or_else(|| unwatched.clone()) {
-                refusals.insert(workload.key.clone(), why);
+            let refused = result.as_ref().err().map(|failure| Refusal {
+                why: failure.error.to_string(),
+                lasts: failure.error.lasts(),
+            });
+            let not_watched = || unwatched.clone().map(|why| Refusal { why, lasts: false });
+            if let Some(refusal) = refused.or_else(not_watched) {
+                refusals.insert(workload.key.clone(), refusal);
             }
             statuses.push(PodStatus {
                 unwatched,
@@ -276,6 +298,11 @@ impl<D: DataPath> Reconciler<D> {
         let whole = statuses.iter().all(PodStatus::is_whole) && !snapshot.may_hide_pods();
         statuses.extend(self.leave_strangers(whole));
         statuses.extend(self.unserved(&wanted));
+        if snapshot.generation > 0
+            && let Err(error) = self.capture.end_hold()
+        {
+            tracing::error!(%error, "pods outside the mesh are held still");
+        }
         self.status_is_old = false;
         self.statuses = statuses;
         self.statuses()
@@ -364,6 +391,9 @@ impl<D: DataPath> Reconciler<D> {
             Ok(pod) => pod,
             Err(error) => {
                 self.keep_closed(workload, before.as_ref()).await;
+                if matches!(error, Error::Unfit(_)) {
+                    self.close_unfit(workload).await;
+                }
                 return Err(error.into());
             }
         };
@@ -409,6 +439,9 @@ impl<D: DataPath> Reconciler<D> {
         workload: &Arc<Workload>,
         before: Option<&LocalPod>,
     ) -> Result<LocalPod, Error> {
+        if let Some(unfit) = &workload.on_node.unfit {
+            return Err(Error::Unfit(unfit.clone()));
+        }
         if workload.ips.is_empty() {
             return Err(Error::NoAddress);
         }

@@ -24,7 +24,10 @@ impl<D: DataPath> Reconciler<D> {
             .capture
             .restore_unserved(|cookie| served.contains(&cookie));
         let mut missing = node.count + unserved.count;
-        let failed = [node.failed, unserved.failed].concat();
+        let mut failed = [node.failed, unserved.failed].concat();
+        let (found, lost) = self.probers.follow(&mut self.capture);
+        missing += found;
+        failed.extend(lost);
         self.tell_unmended(failed.join("; "));
         let (mut broken, mut unseen) = (BTreeMap::new(), BTreeMap::new());
         let mut astray = BTreeSet::new();

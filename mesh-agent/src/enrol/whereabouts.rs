@@ -109,7 +109,7 @@ impl<D: DataPath> Reconciler<D> {
     pub(super) fn cgroups_of(&self, workload: &Workload) -> Vec<PathBuf> {
         match self.finder {
             Some(_) => {
-                let found = self.cgroups.get(find::runtime_uid(workload));
+                let found = self.cgroups.get(workload.runtime_uid().as_str());
                 found.cloned().unwrap_or_default()
             }
             None => workload.cgroup.clone().into_iter().collect(),

@@ -26,6 +26,7 @@ fn pod(name: &str, node: &str, ip: &str, enrolled: bool) -> Arc<Workload> {
         netns: None,
         cgroup: None,
         excluded: Vec::new(),
+        on_node: Arc::default(),
         ports: [].into(),
     })
 }

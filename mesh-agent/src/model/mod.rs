@@ -42,4 +42,6 @@ pub use service::{
 };
 pub use sharded::Sharded;
 pub use snapshot::{Part, Snapshot, Withheld};
-pub use workload::{Enrolment, NamedPort, NetnsRef, OnAgentDown, Workload, WorkloadKey};
+pub use workload::{
+    Enrolment, NamedPort, NetnsRef, OnAgentDown, OnNode, Unfit, Workload, WorkloadKey,
+};

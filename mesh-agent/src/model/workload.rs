@@ -88,6 +88,40 @@ pub struct Workload {
     /// connections to which are left alone.
     pub excluded: Vec<IpAddr>,
     pub ports: Arc<[NamedPort]>,
+    pub on_node: Arc<OnNode>,
+}
+
+/// What only the node asks for that a pod is on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OnNode {
+    /// UID by which the node knows it, where that is another one: of a static pod,
+    /// whose object only mirrors it.
+    pub runtime_uid: Option<Name>,
+    /// Ports that its own probes and hooks name.
+    pub probe_ports: Vec<u16>,
+    pub unfit: Option<Unfit>,
+}
+
+/// Why a pod cannot be the mesh's, whatever its labels say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// Its runtime class: its connections do not pass the node's kernel.
+    Sandboxed(Name),
+    /// It is of another mesh, as this of it says.
+    AnotherMesh(Name),
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sandboxed(class) => write!(
+                f,
+                "its runtime class {} is a sandbox: its connections do not pass the node's kernel and cannot be captured; give it another class, or the label mesh-agent.io/enrolled=false",
+                class.as_str()
+            ),
+            Self::AnotherMesh(sign) => write!(f, "it is a pod of another mesh ({})", sign.as_str()),
+        }
+    }
 }
 
 impl Workload {
@@ -110,12 +144,19 @@ impl Workload {
             cgroup: None,
             excluded: Vec::new(),
             ports: Arc::default(),
+            on_node: Arc::default(),
         }
     }
 
     #[must_use]
     pub fn is_enrolled(&self) -> bool {
         matches!(self.enrolment, Enrolment::Yes(_))
+    }
+
+    /// As the node's runtime and kubelet know it.
+    #[must_use]
+    pub fn runtime_uid(&self) -> &Name {
+        self.on_node.runtime_uid.as_ref().unwrap_or(&self.uid)
     }
 
     /// Who it is, and whom a connection to it must find there. A name that makes

@@ -26,6 +26,7 @@ pub(super) fn outcome(reason: CloseReason) -> Outcome {
         netns: None,
         cgroup: None,
         excluded: Vec::new(),
+        on_node: Arc::default(),
         ports: [].into(),
     };
     Outcome {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::abi::{TUPLE_AMBIGUOUS, TUPLE_DIALLED};
+use crate::abi::{TUPLE_AMBIGUOUS, TUPLE_DIALLED, TUPLE_PROBED, TUPLE_THROUGH};
 use proptest::prelude::*;
 
 struct Bytes(Vec<u8>);
@@ -220,10 +220,16 @@ fn only_known_syns_leave_and_of_the_applications_answers_those_to_known_ones() {
         assert!(syn_leaves(Some(known)));
     }
     assert!(!syn_leaves(None));
-    assert!(application_answers(Some(TUPLE_DIALLED)) && application_answers(Some(7)));
-    assert!(!application_answers(None));
+    for probed in [false, true] {
+        assert!(application_answers(Some(TUPLE_DIALLED), probed));
+        assert!(application_answers(Some(7), probed));
+        assert!(!application_answers(None, probed));
+    }
+    assert!(application_answers(Some(TUPLE_PROBED), true));
+    assert!(!application_answers(Some(TUPLE_PROBED), false));
+    assert!(!syn_leaves(Some(TUPLE_PROBED)), "no prober is in a pod");
     // It had to be steered: the application's own answer is not the agent's.
-    assert!(!application_answers(Some(TUPLE_THROUGH)));
+    assert!(!application_answers(Some(TUPLE_THROUGH), true));
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod endpoint_slice;
 mod found;
 mod meta;
 mod namespace;
+mod on_node;
 mod part;
 mod peer_authentication;
 mod pod;

@@ -11,7 +11,7 @@ use super::meta::{ENROLLED, Meta};
 use super::part::Part;
 use crate::discovery::intern::Interner;
 use crate::discovery::tree::Node;
-use crate::model::{Name, NamedPort};
+use crate::model::{Name, NamedPort, OnNode};
 
 const POD: &[&str] = &["apiVersion", "kind", "metadata", "spec", "status"];
 
@@ -123,6 +123,7 @@ pub struct Pod {
     pub host_network: bool,
     /// Named TCP ports of what runs as long as the pod.
     pub ports: Arc<[NamedPort]>,
+    pub on_node: Arc<OnNode>,
     pub phase: Option<Name>,
     /// `None` where nobody says.
     pub ready: Option<bool>,
@@ -141,7 +142,10 @@ impl Fact for Pod {
 
     fn read(value: &Node<'_>, found: &mut Found) -> Self {
         found.names(value, "", POD);
-        let mut pod = Self::default();
+        let mut pod = Self {
+            on_node: super::on_node::on_node(value),
+            ..Self::default()
+        };
         spec(&value["spec"], &mut pod, found);
         status(&value["status"], &mut pod, found);
         pod

@@ -13,7 +13,9 @@ use crate::discovery::Problem;
 use crate::discovery::kinds::{ENROLLED, KindId, Part, Parts, Pod};
 use crate::discovery::objects::{Kind, Object};
 use crate::model::policy::{Action, AuthorizationPolicy, Scope};
-use crate::model::{Enrolment, Labels, Name, NetnsRef, OnAgentDown, PodIps, Workload, WorkloadKey};
+use crate::model::{
+    Enrolment, Labels, Name, NetnsRef, OnAgentDown, PodIps, Unfit, Workload, WorkloadKey,
+};
 
 const EXCLUDED: &str = "mesh-agent.io/exclude-addresses";
 const MAX_EXCLUDED: usize = 16;
@@ -162,6 +164,7 @@ impl<'s> Maker<'s> {
                 .map(PathBuf::from),
             excluded: self.excluded(),
             ports: pod.ports.clone(),
+            on_node: pod.on_node.clone(),
         };
         let whole = object.unread.is_empty() && self.contradicted.is_empty();
         if workload.is_enrolled() && workload.ips.is_empty() && whole {
@@ -232,7 +235,8 @@ impl<'s> Maker<'s> {
                 true
             }
         };
-        if !enrolled {
+        let is_anothers = matches!(self.pod.on_node.unfit, Some(Unfit::AnotherMesh(_)));
+        if !enrolled || is_anothers {
             return Enrolment::No;
         }
         Enrolment::Yes(match self.setting(Part::Annotations, ON_AGENT_DOWN) {

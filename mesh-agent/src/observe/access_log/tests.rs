@@ -26,6 +26,7 @@ fn live(account: &str) -> Arc<Live> {
         netns: None,
         cgroup: None,
         excluded: Vec::new(),
+        on_node: Arc::default(),
         ports: [].into(),
     };
     let flow = Flow {

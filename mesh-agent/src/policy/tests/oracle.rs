@@ -280,6 +280,7 @@ impl Dice {
             netns: None,
             cgroup: None,
             excluded: Vec::new(),
+            on_node: Arc::default(),
             ports: self
                 .some(2, |d| NamedPort {
                     name: d.pick(&PORT_NAMES).to_owned(),

@@ -26,6 +26,7 @@ pub(super) fn workload(namespace: &str, name: &str, app: &str) -> Workload {
         netns: None,
         cgroup: None,
         excluded: Vec::new(),
+        on_node: Arc::default(),
         ports: [].into(),
     }
 }

@@ -1,0 +1,215 @@
+//! What only the node asks for that a pod is on.
+//!
+//! Nothing here is a mistake: what cannot be understood of a probe is a port that no
+//! probe reaches.
+
+use std::sync::{Arc, LazyLock};
+
+use crate::discovery::tree::{Node, View};
+use crate::model::{Name, OnNode, Unfit};
+
+/// Written by the kubelet into a static pod's mirror, beside a Node that owns it:
+/// annotations anybody may write.
+const MIRROR: &str = "kubernetes.io/config.mirror";
+const MANIFEST_HASH: &str = "kubernetes.io/config.hash";
+/// Signs of another mesh: its proxy's container, or what it notes of the pod.
+const PROXIES: [&str; 2] = ["istio-proxy", "linkerd-proxy"];
+const SIDECAR: &str = "sidecar.istio.io/status";
+const REDIRECTED: &str = "ambient.istio.io/redirection";
+/// In names of runtime classes whose pods have a kernel, or a network stack, of their own.
+const SANDBOXES: [&str; 3] = ["gvisor", "runsc", "kata"];
+
+pub(super) fn on_node(pod: &Node<'_>) -> Arc<OnNode> {
+    static NOTHING: LazyLock<Arc<OnNode>> = LazyLock::new(Arc::default);
+    let of_pod = OnNode {
+        runtime_uid: manifest_hash(&pod["metadata"]),
+        probe_ports: probe_ports(&pod["spec"]),
+        unfit: unfit(pod),
+    };
+    match of_pod == **NOTHING {
+        true => NOTHING.clone(),
+        false => Arc::new(of_pod),
+    }
+}
+
+fn manifest_hash(meta: &Node<'_>) -> Option<Name> {
+    let annotations = &meta["annotations"];
+    let is_mirror = text(&annotations[MIRROR]).is_some_and(|text| !text.is_empty());
+    let owners = list(&meta["ownerReferences"]);
+    let is_nodes = owners
+        .iter()
+        .any(|owner| text(&owner["kind"]) == Some("Node"));
+    let hash = text(&annotations[MANIFEST_HASH]).filter(|hash| !hash.is_empty())?;
+    (is_mirror && is_nodes).then(|| hash.into())
+}
+
+fn unfit(pod: &Node<'_>) -> Option<Unfit> {
+    let annotations = &pod["metadata"]["annotations"];
+    let proxies = containers(&pod["spec"]).filter_map(|container| text(&container["name"]));
+    let proxy = proxies.into_iter().find(|name| PROXIES.contains(name));
+    if let Some(name) = proxy {
+        return Some(Unfit::AnotherMesh(format!("container {name}").into()));
+    }
+    let sidecar = text(&annotations[SIDECAR]).is_some_and(|text| !text.is_empty());
+    let redirected = text(&annotations[REDIRECTED]) == Some("enabled");
+    for (is_there, name) in [(sidecar, SIDECAR), (redirected, REDIRECTED)] {
+        if is_there {
+            return Some(Unfit::AnotherMesh(format!("annotation {name}").into()));
+        }
+    }
+    let class = text(&pod["spec"]["runtimeClassName"])?;
+    let lower = class.to_ascii_lowercase();
+    let is_sandbox = SANDBOXES.iter().any(|name| lower.contains(name));
+    is_sandbox.then(|| Unfit::Sandboxed(class.into()))
+}
+
+/// Those of probes and of HTTP hooks, whatever host they name; of what runs as long as
+/// the pod, and of what runs before.
+fn probe_ports(spec: &Node<'_>) -> Vec<u16> {
+    let mut ports = Vec::new();
+    for container in containers(spec) {
+        let lifecycle = &container["lifecycle"];
+        let handlers = [
+            &container["livenessProbe"],
+            &container["readinessProbe"],
+            &container["startupProbe"],
+            &lifecycle["postStart"],
+            &lifecycle["preStop"],
+        ];
+        for handler in handlers {
+            for way in ["httpGet", "tcpSocket", "grpc"] {
+                ports.extend(port(&handler[way]["port"], container));
+            }
+        }
+    }
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}
+
+/// A number, or the name of one of the container's own ports.
+fn port(value: &Node<'_>, container: &Node<'_>) -> Option<u16> {
+    let number = match value.view() {
+        View::Number(number) => number.as_u64().and_then(|n| u16::try_from(n).ok()),
+        View::Text(text) => match text.parse() {
+            Ok(number) => Some(number),
+            Err(_) => {
+                let ports = list(&container["ports"]).iter();
+                let named = ports.filter(|port| self::text(&port["name"]) == Some(text));
+                let numbers = named.map(|port| match port["containerPort"].view() {
+                    View::Number(number) => number.as_u64().and_then(|n| u16::try_from(n).ok()),
+                    View::Text(text) => text.parse().ok(),
+                    _ => None,
+                });
+                numbers.into_iter().next().flatten()
+            }
+        },
+        _ => None,
+    };
+    number.filter(|port| *port != 0)
+}
+
+fn containers<'v, 't>(spec: &'v Node<'t>) -> impl Iterator<Item = &'v Node<'t>> {
+    let fields = ["containers", "initContainers"].into_iter();
+    fields.flat_map(|field| list(&spec[field]))
+}
+
+fn list<'v, 't>(value: &'v Node<'t>) -> &'v [Node<'t>] {
+    match value.view() {
+        View::List(list) => list,
+        _ => &[],
+    }
+}
+
+fn text<'v>(value: &'v Node<'_>) -> Option<&'v str> {
+    match value.view() {
+        View::Text(text) => Some(text),
+        _ => value.written(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::discovery::tree::yaml;
+
+    fn read(text: &str) -> OnNode {
+        OnNode::clone(&on_node(&yaml(text).expect("YAML")))
+    }
+
+    #[test]
+    fn the_ports_of_all_probes_and_hooks_are_the_pods_own() {
+        let pod = "
+metadata: {name: web}
+spec:
+  containers:
+  - name: app
+    ports: [{name: http, containerPort: 8080}, {name: health, containerPort: 8081}]
+    readinessProbe: {httpGet: {port: http, host: 10.0.0.9}}
+    livenessProbe: {tcpSocket: {port: 9000}}
+    startupProbe: {grpc: {port: 50051}}
+    lifecycle:
+      postStart: {httpGet: {port: \"8085\"}}
+      preStop: {exec: {command: [sleep, \"5\"]}}
+  - name: other
+    readinessProbe: {httpGet: {port: health}}
+    livenessProbe: {httpGet: {port: 0}}
+  initContainers:
+  - {name: sidecar, restartPolicy: Always, startupProbe: {httpGet: {port: 7000}}}
+";
+        // `health` is no port of the container that names it.
+        assert_eq!(read(pod).probe_ports, [7000, 8080, 8085, 9000, 50051]);
+        assert_eq!(read("spec: {containers: [{name: app}]}"), OnNode::default());
+        assert!(read("spec: {containers: 7}").probe_ports.is_empty());
+    }
+
+    #[test]
+    fn only_a_true_mirror_is_known_by_its_manifest() {
+        let pod = |owner: &str, mirror: &str| {
+            format!(
+                "metadata:\n  annotations: {{{mirror} kubernetes.io/config.hash: \"12ab\"}}\n  ownerReferences: [{{kind: {owner}, name: n1}}]\n"
+            )
+        };
+        let mirror = "kubernetes.io/config.mirror: \"12ab\",";
+        let uid = |text: String| read(&text).runtime_uid;
+        assert_eq!(uid(pod("Node", mirror)).as_deref(), Some("12ab"));
+        assert_eq!(uid(pod("ReplicaSet", mirror)), None);
+        assert_eq!(uid(pod("Node", "")), None);
+    }
+
+    #[test]
+    fn a_pod_of_another_mesh_and_one_in_a_sandbox_are_told() {
+        let unfit = |text: &str| read(text).unfit.map(|unfit| unfit.to_string());
+        for (text, said) in [
+            (
+                "spec: {initContainers: [{name: istio-proxy}]}",
+                "istio-proxy",
+            ),
+            (
+                "spec: {containers: [{name: linkerd-proxy}]}",
+                "linkerd-proxy",
+            ),
+            (
+                "metadata: {annotations: {sidecar.istio.io/status: \"{}\"}}",
+                SIDECAR,
+            ),
+            (
+                "metadata: {annotations: {ambient.istio.io/redirection: enabled}}",
+                REDIRECTED,
+            ),
+            ("spec: {runtimeClassName: gVisor}", "gVisor"),
+            ("spec: {runtimeClassName: kata-qemu}", "kata-qemu"),
+        ] {
+            let told = unfit(text).unwrap_or_default();
+            assert!(told.contains(said), "{text}: {told}");
+        }
+        assert_eq!(
+            unfit("spec: {runtimeClassName: runc, containers: [{name: app}]}"),
+            None
+        );
+        assert_eq!(
+            unfit("metadata: {annotations: {ambient.istio.io/redirection: disabled}}"),
+            None
+        );
+    }
+}

@@ -2,6 +2,7 @@
 
 mod authority;
 mod doctor;
+mod handover;
 mod ledger;
 mod place;
 mod problems;
@@ -55,9 +56,11 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
     let node = node_name(flags.node_name.as_deref())?;
     let mut place = Place::new(&flags)?;
     // Before anything that another agent on this node may use.
-    let owner = capture::Owner::of(&place.capture.bpffs_dir)?;
+    let owner = match capture::Owner::of(&place.capture.bpffs_dir) {
+        Err(capture::Error::Owned { .. }) if flags.host.take_over => None,
+        owner => Some(owner?),
+    };
     let (source, mut updates) = source(&flags, &node).await?;
-    let admin = admin::bind(flags.metrics_addr, &flags.place.run_dir).await?;
     let observe = Observe::start(observe_config(&flags, &node));
     let identities = Identities::start(flags.identity.config(
         &node,
@@ -65,6 +68,17 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
         (flags.api.access(), &flags.api.state_dir),
     ));
     observe.register(|registry| identities.register(registry));
+    let owner = match owner {
+        Some(owner) => owner,
+        None => {
+            // The other one's pods have theirs: they are not to wait for ours.
+            let wanted = updates.borrow().snapshot.clone();
+            handover::certificates(&identities, &wanted, &node).await;
+            handover::wait(&place.capture.bpffs_dir, &flags.place.run_dir).await?
+        }
+    };
+    let admin = admin::bind(flags.metrics_addr, &flags.place.run_dir).await?;
+    let offer = handover::Offer::new(&flags.place.run_dir)?;
     let capture = Capture::start(&place.capture, owner)?;
     let tuples = capture.tuples_handle()?;
     let stats = capture.stats()?;
@@ -111,7 +125,9 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
     };
     let view = Arc::new(View::new(parts));
     let cancel = CancellationToken::new();
-    let mut pages = tokio::spawn(admin::serve(admin, view.clone(), cancel.clone()));
+    // What another agent has from this one's hand.
+    let serving = cancel.child_token();
+    let mut pages = tokio::spawn(admin::serve(admin, view.clone(), serving.clone()));
     let following = source
         .follow(cancel.clone())
         .context("start the thread that follows the configuration")?;
@@ -123,11 +139,12 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
     updates.mark_changed();
     let mut retry: Option<tokio::time::Instant> = None;
     let mut start = Some(begun);
-    loop {
+    let asker = loop {
         // What to look at again for: a change, or something of this node's own.
         let (changed, look) = tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break None,
+            _ = interrupt.recv() => break None,
+            asker = offer.asked() => break Some(asker),
             _ = hangup.recv() => { view.reopen_log(); continue; }
             // At once, and nothing is taken out of the kernel: closed pods stay closed.
             what = ended.wait() => return Err(ended_early(&what)),
@@ -182,6 +199,33 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
         if let Some(begun) = start.take_if(|_| view.is_settled()) {
             view.tell_start(&flags, begun.elapsed());
         }
+    };
+    if let Some(asker) = asker {
+        serving.cancel();
+        pages.await.context("end the control tasks")?;
+        // Before the next one makes its own of that name.
+        drop(offer);
+        reconciler.hand_over();
+        asker.tell().await;
+        tracing::info!("another agent takes over; this one serves what it has");
+        let rest = handover::Rest {
+            reconciler: &reconciler,
+            identities: &identities,
+            updates: &mut updates,
+            bpffs_dir: &place.capture.bpffs_dir,
+        };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            what = ended.wait() => return Err(ended_early(&what)),
+            why = rest.serve() => return Err(why),
+        }
+        tracing::info!("stopping");
+        reconciler.leave(flags.drain_timeout).await?;
+        identities.stop().await;
+        cancel.cancel();
+        end(following).await;
+        return Ok(());
     }
     tracing::info!("stopping");
     view.is_stopping();

@@ -378,9 +378,24 @@ impl World {
 
     /// Starts the node's agent by a program that becomes it.
     pub fn spawn_agent_by(&self, node: &str, by: &[&str], args: &[&str]) -> Result<Agent> {
+        self.spawn_agent_in(node, "agent", by, args)
+    }
+
+    /// Starts an agent of the node's that takes over from another one, in a cgroup of
+    /// its own.
+    pub fn spawn_successor(&self, node: &str, group: &str, args: &[&str]) -> Result<Agent> {
+        let args = [&["--take-over"], args].concat();
+        self.spawn_agent_in(node, group, &[], &args)
+    }
+
+    fn spawn_agent_in(&self, node: &str, group: &str, by: &[&str], args: &[&str]) -> Result<Agent> {
         let run_dir = self.dir.path().join(format!("run-{node}"));
-        let log = self.dir.path().join(format!("{node}.log"));
-        let cgroup = self.cgroup.join(node).join("agent");
+        let log = match group {
+            "agent" => self.dir.path().join(format!("{node}.log")),
+            group => self.dir.path().join(format!("{node}-{group}.log")),
+        };
+        let cgroup = self.cgroup.join(node).join(group);
+        fs::create_dir_all(&cgroup)?;
         let netns = self.netns(node);
         let program = binary("MESH_AGENT_BIN", "mesh-agent");
         let mut command = match by {

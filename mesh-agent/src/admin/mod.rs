@@ -189,6 +189,11 @@ pub async fn bind(addr: SocketAddr, run_dir: &Path) -> Result<(TcpListener, Unix
     Ok((bind_pages(addr).await?, unix.map_err(failed)?))
 }
 
+/// A listening socket that nobody but its owner may connect to.
+pub fn private_socket(path: &Path) -> std::io::Result<std::os::unix::net::UnixListener> {
+    socket::listen(path)
+}
+
 /// Opens the port of the pages that anybody on the node may read.
 pub async fn bind_pages(addr: SocketAddr) -> Result<TcpListener, Error> {
     if !addr.ip().is_loopback() {

@@ -168,6 +168,7 @@ fn config(
 ) -> anyhow::Result<capture::Config> {
     Ok(capture::Config {
         hold: None,
+        cgroup_tree: tree(flags).unwrap_or_else(|_| cgroup_root.clone()),
         node_cookie: Netns::current()?.cookie(),
         bpffs_dir: flags.place.bpffs_dir.clone(),
         cgroup_root,

@@ -152,8 +152,8 @@ impl Capture {
     }
 
     fn restore_map_pins(&mut self) -> Result<usize, Error> {
-        if !self.owner.holds()? {
-            self.owner = Owner::of(&self.config.bpffs_dir)?;
+        if !self.owner.as_ref().map_or(Ok(true), Owner::holds)? {
+            self.owner = Some(Owner::of(&self.config.bpffs_dir)?);
         }
         if !pins::is_there(&self.pins.maps())? {
             self.pins = Pins::prepare(&self.config.bpffs_dir)?;

@@ -6,12 +6,14 @@
 //! start that was killed half-way is completed by the next one; while any pin
 //! is there, pods without an agent are refused unless they are fail-open.
 
+mod agents;
 mod clsact;
 mod definitions;
 mod enrolled;
 mod error;
 mod guards;
 mod health;
+mod known;
 mod link_guard;
 mod links;
 mod lookup;
@@ -32,7 +34,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use aya::maps::{HashMap, MapData, MapError, RingBuf, SockHash};
+use aya::maps::{MapData, MapError, RingBuf, SockHash};
 use aya::programs::ProgramFd;
 use aya::{Ebpf, EbpfLoader};
 use aya_obj::generated::bpf_attach_type;
@@ -53,13 +55,12 @@ pub use probe::{Scratch, Tried, probe};
 pub use stats::Stats;
 pub use tuples::Tuples;
 
-/// Pin of the program that records what the agent dials and answers.
-const SOCKOPS_AGENT: &str = "sockops-agent";
-
 /// Where to attach and pin.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub bpffs_dir: PathBuf,
+    /// The node's, as far as the agent sees it.
+    pub cgroup_tree: PathBuf,
     /// Connect hooks see every process below it: the node's cgroup2 root.
     pub cgroup_root: PathBuf,
     /// The agent's own cgroup: exempt, and its dials are recorded.
@@ -86,14 +87,15 @@ struct Hook {
 impl Config {
     /// In the order in which they are attached: what the agent dials must be
     /// known before anything is captured.
-    fn hooks(&self) -> Vec<Hook> {
+    fn hooks(&self) -> Result<Vec<Hook>, Error> {
         let connect = |program: &'static str, kind| Hook {
             pin: program.to_owned(),
             program,
             cgroup: self.cgroup_root.clone(),
             kind,
         };
-        let agent = sock_ops(SOCKOPS_AGENT.to_owned(), "mesh_sockops", &self.agent_cgroup);
+        let dir = &self.agent_cgroup;
+        let agent = sock_ops(known::agent_pin(cgroup_id(dir)?), AGENT, dir);
         let mut hooks = vec![agent];
         hooks.push(connect(
             "mesh_connect4",
@@ -103,9 +105,11 @@ impl Config {
             "mesh_connect6",
             bpf_attach_type::BPF_CGROUP_INET6_CONNECT,
         ));
-        hooks
+        Ok(hooks)
     }
 }
+
+const AGENT: &str = "mesh_sockops";
 
 fn sock_ops(pin: String, program: &'static str, dir: &Path) -> Hook {
     Hook {
@@ -141,12 +145,13 @@ pub struct Capture {
     /// Of each pod's own program.
     lookup: lookup::Template,
     pins: Pins,
-    /// Held for as long as the programs may be changed.
-    owner: Owner,
+    /// Held for as long as the programs may be changed; none once another agent has them.
+    owner: Option<Owner>,
+    others: known::Others,
     config: Config,
     /// The node's own, each with its link.
     hooks: Vec<(Hook, Link)>,
-    probers: probers::Probers,
+    probers: known::Probers,
     /// Of each enrolled namespace, by its cookie.
     pods: BTreeMap<u64, Link>,
     /// Maps that have a pin.
@@ -196,10 +201,11 @@ impl Capture {
             ebpf,
             lookup: lookup::Template::new(&pins, &pinned_maps)?,
             pins,
-            owner,
+            owner: Some(owner),
+            others: known::Others::default(),
             config: config.clone(),
             hooks: Vec::new(),
-            probers: probers::Probers::default(),
+            probers: known::Probers::default(),
             pods: BTreeMap::new(),
             pinned_maps,
             configured_guards: HashSet::new(),
@@ -210,8 +216,8 @@ impl Capture {
             seeks_gone: netns::Pace::default(),
         };
         // Known before the hooks run: the agent's own connects must never be refused.
-        capture.allow_agent(&config.agent_cgroup)?;
-        if !capture.owner.found_nothing() {
+        capture.join_agents(&config.agent_cgroup)?;
+        if !capture.owner.as_ref().is_some_and(Owner::found_nothing) {
             capture.config.hold = None;
         }
         let hold = capture.config.hold.iter();
@@ -221,7 +227,7 @@ impl Capture {
         capture.load_programs()?;
         capture.take_over_pods()?;
         capture.relink_guards()?;
-        for hook in config.hooks() {
+        for hook in config.hooks()? {
             let link = capture.attach_hook(&hook)?;
             capture.hooks.push((hook, link));
         }
@@ -238,24 +244,6 @@ impl Capture {
         let data = MapData::from_pin(&path).map_err(|source| Error::MapPin { path, source })?;
         let map = pins::typed(data).map_err(|source| Error::Map { name, source })?;
         T::try_from(map).map_err(|source| Error::Map { name, source })
-    }
-
-    fn allow_agent(&mut self, dir: &Path) -> Result<(), Error> {
-        let mut map: HashMap<MapData, u64, u8> = self.map("AGENTS")?;
-        let id = cgroup_id(dir)?;
-        // A dead agent's id must not exempt whoever gets that cgroup next.
-        let stale: Vec<u64> = map
-            .keys()
-            .filter_map(Result::ok)
-            .filter(|k| *k != id)
-            .collect();
-        for key in stale {
-            let _gone = map.remove(&key);
-        }
-        map.insert(id, 1, 0).map_err(|source| Error::Map {
-            name: "AGENTS",
-            source,
-        })
     }
 
     fn load_programs(&mut self) -> Result<(), Error> {
@@ -380,10 +368,7 @@ impl Capture {
     /// was there when it began to listen. One that is there now has been all the
     /// time: nobody but us puts it back.
     fn must_have_recorded(&self) -> Result<(), Error> {
-        let agents = self
-            .hooks
-            .iter()
-            .find(|(hook, _)| hook.pin == SOCKOPS_AGENT);
+        let agents = self.hooks.iter().find(|(hook, _)| hook.program == AGENT);
         match agents.map(|(_, link)| link.look()).transpose()? {
             Some(Found::Whole | Found::PinnedAgain) => Ok(()),
             Some(Found::Detached) | None => Err(Error::Unrecorded),
@@ -458,6 +443,12 @@ impl Capture {
         if let Some(forward) = &mut self.forward_log {
             forward();
         }
+    }
+
+    /// Lets another agent have the programs, and all that is pinned. What is attached
+    /// stays so; this one changes nothing any more.
+    pub fn hand_over(&mut self) {
+        self.owner = None;
     }
 
     pub fn stop(self, on_stop: OnStop) -> Result<(), Error> {

@@ -3,22 +3,14 @@
 //! Whoever writes a Pod may have the kubelet connect to any host: a prober's connection
 //! reaches an application only at a port that this pod's own probes name.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use aya::maps::{HashMap, MapData};
 use mesh_common::abi::ProbePort;
 
-use super::links::{Found, Link};
+use super::links::Found;
 use super::{Capture, Error, Hook, absent_is_fine, cgroup_id, sock_ops};
-
-/// What is attached to the cgroups of probers, each by its name, and the ports that
-/// the kernel knows, by namespace.
-#[derive(Debug, Default)]
-pub(super) struct Probers {
-    links: BTreeMap<String, (u64, Link)>,
-    ports: BTreeMap<u64, BTreeSet<u16>>,
-}
 
 impl Capture {
     /// Has the kernel record the connections of whoever is in the cgroup as probes.

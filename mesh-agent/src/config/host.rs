@@ -11,6 +11,10 @@ pub struct Host {
     /// With --kubernetes always.
     #[arg(long)]
     pub find_pods: bool,
+    /// Take over from an agent that runs on this node, or wait for its end; without, a
+    /// second agent is refused.
+    #[arg(long)]
+    pub take_over: bool,
     /// The node's cgroup2 tree, or the directory of a hybrid system that has it as
     /// `unified` [default: the cgroup2 mount that shows most].
     #[arg(long)]

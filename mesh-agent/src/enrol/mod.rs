@@ -511,6 +511,18 @@ impl<D: DataPath> Reconciler<D> {
         self.workers.active()
     }
 
+    /// Another agent has the kernel's side from now on.
+    pub(crate) fn hand_over(&mut self) {
+        self.capture.hand_over();
+    }
+
+    /// Ends an agent that has handed over: its connections drain, and it is one of the
+    /// node's agents no more.
+    pub(crate) async fn leave(mut self, drain: std::time::Duration) -> Result<(), Error> {
+        self.workers.drain(drain).await;
+        Ok(self.capture.leave_agents()?)
+    }
+
     /// Ends it all: connections drain first; `on_stop` decides what the kernel keeps.
     pub(crate) async fn stop(
         self,

@@ -25,6 +25,9 @@ impl<D: DataPath> Reconciler<D> {
             .restore_unserved(|cookie| served.contains(&cookie));
         let mut missing = node.count + unserved.count;
         let mut failed = [node.failed, unserved.failed].concat();
+        if let Err(error) = self.capture.forget_gone_agents() {
+            failed.push(error.to_string());
+        }
         let (found, lost) = self.probers.follow(&mut self.capture);
         missing += found;
         failed.extend(lost);

@@ -112,6 +112,12 @@ pub fn below(dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(dirs)
 }
 
+/// Is there a process in the group or below it?
+pub fn is_populated(dir: &Path) -> io::Result<bool> {
+    let events = std::fs::read_to_string(dir.join("cgroup.events"))?;
+    Ok(events.lines().any(|line| line == "populated 1"))
+}
+
 /// The id that `bpf_get_current_cgroup_id` gives for processes in `dir`: its inode number.
 pub fn id(dir: &Path) -> io::Result<u64> {
     Ok(std::fs::metadata(dir)?.ino())

@@ -1,0 +1,127 @@
+//! Two agents at once: one takes over from another, which serves what it has until it
+//! is told to end, or stands still until it is ended.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mesh_tests::{Agent, Pod, Steady, World, eventually};
+
+/// Client a and server b on n1, both closed.
+fn pair() -> (World, Pod, Pod) {
+    let mut world = World::new(1).expect("a world");
+    let a = world.add_pod("n1", "a", Some("closed")).expect("a pod");
+    let b = world.add_pod("n1", "b", Some("closed")).expect("a pod");
+    world.serve(&b).expect("a server");
+    (world, a, b)
+}
+
+/// Connects all the time, without a try again.
+fn steady(world: &World, from: &Pod, to: &Pod) -> Steady {
+    let port = mesh_tests::APP_PORT;
+    let targets = [
+        format!("{}:{port}", to.v4()),
+        format!("[{}]:{port}", to.v6()),
+    ];
+    world.steady(from, &targets).expect("a client")
+}
+
+/// Every connection so far was carried; streams may have been cut.
+fn all_carried(client: &mut Steady, times: std::ops::RangeInclusive<usize>) {
+    for time in times {
+        let tally = client.tally(time).expect("a tally");
+        let keys = tally.as_object().expect("outcomes").keys();
+        let known = ["carried", "first_carried_us", "stream", "stream ended"];
+        let wrong: Vec<_> = keys.filter(|key| !known.contains(&key.as_str())).collect();
+        assert!(wrong.is_empty(), "{wrong:?} of {tally}");
+    }
+}
+
+fn has_started(agent: &Agent) {
+    let started = eventually(Duration::from_secs(20), || {
+        agent.log().contains("started: ready")
+    });
+    assert!(started, "{}", agent.log());
+}
+
+/// Pins of the programs that record agents' dials.
+fn agents_pins(world: &World) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for version in std::fs::read_dir(world.pins("n1")).expect("pins") {
+        let links = version.expect("a version").path().join("links");
+        let links = std::fs::read_dir(links).expect("links");
+        let pins = links.map(|link| link.expect("a link").path());
+        let is_agents = |pin: &PathBuf| pin.display().to_string().contains("sockops-agent");
+        found.extend(pins.filter(is_agents));
+    }
+    found
+}
+
+#[test]
+fn an_agent_takes_over_and_back_under_load_and_no_connection_fails() {
+    let (world, a, b) = pair();
+    let mut agent = world
+        .agent("n1", &["--drain-timeout", "1s"])
+        .expect("an agent");
+    let mut client = steady(&world, &a, &b);
+    client.wait_for("carried", 200).expect("carried");
+    client.wait_for("stream", 2).expect("streams");
+    for round in 0..4 {
+        let group = if round % 2 == 0 { "agent-2" } else { "agent" };
+        let args = ["--drain-timeout", "1s"];
+        let next = world
+            .spawn_successor("n1", group, &args)
+            .expect("another agent");
+        has_started(&next);
+        client.begin_next().expect("told");
+        // Both are there: what the first one carries goes on, new ones are the other's.
+        client.wait_for("carried", 200).expect("carried");
+        assert_eq!(agents_pins(&world).len(), 2, "{}", next.log());
+        assert!(agent.stop().expect("it ends").success());
+        client.begin_next().expect("told");
+        client.wait_for("carried", 200).expect("carried");
+        assert_eq!(agents_pins(&world).len(), 1, "{}", next.log());
+        assert!(next.is_ready(), "{}", next.log());
+        agent = next;
+    }
+    let last = client.time;
+    all_carried(&mut client, 0..=last);
+    assert!(agent.stop().expect("it ends").success());
+    assert!(!world.pins("n1").exists());
+}
+
+#[test]
+fn beside_an_agent_that_stands_still_another_waits_and_takes_over_when_it_is_ended() {
+    let (world, a, b) = pair();
+    let stuck = world.agent("n1", &[]).expect("an agent");
+    let mut client = steady(&world, &a, &b);
+    client.wait_for("carried", 50).expect("carried");
+    stuck.pause().expect("it stands still");
+    let next = world
+        .spawn_successor("n1", "agent-2", &[])
+        .expect("another agent");
+    let waits = eventually(Duration::from_secs(20), || {
+        next.log().contains("waiting until it has ended")
+    });
+    assert!(waits, "{}", next.log());
+    stuck.kill9().expect("ended");
+    has_started(&next);
+    client.begin_next().expect("told");
+    client.begin_next().expect("told");
+    client.wait_for("carried", 100).expect("carried again");
+    let last = client.time;
+    all_carried(&mut client, last..=last);
+    let one = eventually(Duration::from_secs(5), || agents_pins(&world).len() == 1);
+    assert!(one, "{:?}", agents_pins(&world));
+}
+
+#[test]
+fn a_second_agent_that_is_not_told_to_take_over_is_refused() {
+    let (world, _a, _b) = pair();
+    let agent = world.agent("n1", &[]).expect("an agent");
+    let mut second = world.spawn_agent("n1", &[]).expect("another agent");
+    let ended = eventually(Duration::from_secs(10), || {
+        second.ended().is_ok_and(|ended| ended.is_some())
+    });
+    assert!(ended, "{}", second.log());
+    assert!(agent.is_ready());
+}

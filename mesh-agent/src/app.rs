@@ -4,6 +4,7 @@ mod authority;
 mod doctor;
 mod handover;
 mod ledger;
+mod neighbours;
 mod place;
 mod problems;
 #[cfg(test)]
@@ -35,6 +36,7 @@ use crate::sys::process;
 pub use authority::authority;
 pub use doctor::doctor;
 pub use ledger::TARGET as PROBLEMS;
+use neighbours::Neighbours;
 use place::Place;
 use view::View;
 
@@ -89,6 +91,12 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
         same_node_tls: flags.same_node_tls,
         published: source.published(),
     };
+    let seen = Arc::<proxy::Seen>::default();
+    let neighbours = Neighbours::new(
+        (node.clone(), place.capture.cgroup_root.clone()),
+        seen.clone(),
+        source.published(),
+    );
     let (workers, mut ended) = Workers::start(
         proxy_config,
         proxy::Environment {
@@ -97,6 +105,7 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
             published: source.published(),
             entered_pod: Arc::new(move |from, to| tuples.entered_pod(from, to)),
             observe: observe.clone(),
+            seen: seen.clone(),
         },
     )?;
     let mut reconciler = Reconciler::new(
@@ -122,6 +131,7 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
         shortage,
         limits,
         heard: source.heard(),
+        neighbours,
     };
     let view = Arc::new(View::new(parts));
     let cancel = CancellationToken::new();

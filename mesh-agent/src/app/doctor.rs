@@ -2,6 +2,7 @@
 //!
 //! Looking and judging are apart: [`report`] is pure, so that every lack can be tested.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -49,6 +50,8 @@ struct Machine {
     open_files: u64,
     programs: bool,
     bpffs: Option<Bpffs>,
+    /// Programs of others that run where pods connect.
+    neighbours: BTreeSet<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -96,7 +99,18 @@ fn report(machine: &Machine) -> Vec<Check> {
         ),
     ];
     checks.extend(bpffs(machine.bpffs.as_ref()));
+    checks.extend(neighbours(&machine.neighbours));
     checks
+}
+
+/// Said only where there are any: most machines have none.
+fn neighbours(found: &BTreeSet<String>) -> Option<Check> {
+    let what = format!(
+        "connects of pods meet nobody else's programs first (here {})",
+        capture::names(found)
+    );
+    let consequence = "one that puts a pod's address in the place of a Service's hides the Service from the agent: mutual TLS and policies hold, what the Service says does not count; `status` tells whether it does (Cilium: socketLB.hostNamespaceOnly=true; Calico: bpfConnectTimeLoadBalancing: Disabled)";
+    (!found.is_empty()).then(|| wish(what, false, consequence))
 }
 
 fn open_files(limit: u64) -> Check {
@@ -170,9 +184,18 @@ impl Machine {
             open_files: process::open_files().unwrap_or(0),
             programs: capture::has_programs(),
             bpffs: Bpffs::look(cgroup2.as_deref()),
+            neighbours: cgroup2.as_deref().map(others).unwrap_or_default(),
             cgroup2,
         }
     }
+}
+
+/// At the node's own group, and where Kubernetes has its pods. Who may not look
+/// is told so by the other checks.
+fn others(cgroup2: &Path) -> BTreeSet<String> {
+    let pods = ["kubepods", "kubepods.slice"].map(|name| cgroup2.join(name));
+    let dirs = std::iter::once(cgroup2).chain(pods.iter().map(PathBuf::as_path));
+    capture::neighbours(dirs).unwrap_or_default()
 }
 
 impl Bpffs {
@@ -242,6 +265,7 @@ mod tests {
                 writable: true,
                 tried: vec![tried("maps"), tried("program mesh_lookup")],
             }),
+            neighbours: BTreeSet::new(),
         }
     }
 
@@ -258,7 +282,7 @@ mod tests {
     #[test]
     fn each_lack_is_one_line_that_says_what_follows() {
         type Lack = (fn(&mut Machine), &'static str);
-        let lacks: [Lack; 12] = [
+        let lacks: [Lack; 13] = [
             (|m| m.release = "5.16.9".to_owned(), "looped SYNs"),
             (|m| m.release = "4.19".to_owned(), "looped SYNs"),
             (|m| m.privileged = false, "as root"),
@@ -273,6 +297,10 @@ mod tests {
             (
                 |m| bpffs_of(m).tried[1].refused = Some("invalid argument".to_owned()),
                 "will not start: invalid argument",
+            ),
+            (
+                |m| m.neighbours.extend(["cil_sock4_connect".to_owned()]),
+                "hides the Service",
             ),
         ];
         for (take_away, said) in lacks {

@@ -156,6 +156,18 @@ pub(super) fn of_strangers(why: &str) -> Problem {
     )
 }
 
+/// Of another load balancer at connect.
+pub(super) fn of_neighbours(programs: &str) -> Problem {
+    Problem::new(
+        "another load balancer",
+        format!(
+            "programs of others run where pods connect ({programs}), and no connection of a pod came with a Service's address since they are there: they put pods' addresses in place first"
+        ),
+        "mutual TLS and policies hold; what a Service says (which endpoints, session affinity, its name in logs and metrics) does not count",
+        "have it leave pods alone (Cilium: socketLB.hostNamespaceOnly=true; Calico: bpfConnectTimeLoadBalancing: Disabled)",
+    )
+}
+
 /// Of certificates. Without any valid one no call to or from another node can
 /// succeed: then the node is not ready, though what stays within it goes on.
 pub(super) fn of_identities(status: &identity::Status) -> Vec<Problem> {

@@ -15,6 +15,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use sha2::{Digest as _, Sha256};
 
 use super::ledger::{self, Ledger, Now};
+use super::neighbours::Neighbours;
 use super::{problems, source_problems};
 use crate::admin::{self, PolicyRow, Problem, Status};
 use crate::capture;
@@ -46,6 +47,7 @@ pub(super) struct Parts {
     pub(super) shortage: Option<Problem>,
     pub(super) limits: io::Limits,
     pub(super) heard: Heard,
+    pub(super) neighbours: Neighbours,
 }
 
 pub(super) struct View {
@@ -121,6 +123,7 @@ impl View {
         let mut problems = self.status.lock().problems.clone();
         problems.extend(self.parts.shortage.clone());
         problems.extend(problems::of_open_files(&self.parts.limits));
+        problems.extend(self.parts.neighbours.problem());
         match &self.parts.heard {
             Heard::Directory(looked) => {
                 let stalled = looked.is_stalled(Instant::now());

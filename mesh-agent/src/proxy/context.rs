@@ -21,6 +21,7 @@ use super::places::{self, Places};
 use super::ports::PortRange;
 use super::pre_auth::{PreAuthLimiter, Slot};
 use super::registry::{ConnectionEntry, ConnectionRegistry, CutReason, Registration};
+use super::seen::Seen;
 use super::spare::Spare;
 use crate::balance::{Affinity, Balancer};
 use crate::enrol::LocalPod;
@@ -50,6 +51,7 @@ pub(super) struct AgentState {
     pub(super) enrolled: ArcSwap<HashMap<u64, Arc<Workload>>>,
     pub(super) proofs: Arc<Proofs>,
     pub(super) affinity: Arc<Affinity>,
+    pub(super) seen: Arc<Seen>,
     /// Tells that a part of the data path has ended by a panic.
     pub(super) alarm: Alarm,
 }

@@ -26,6 +26,7 @@ mod ports;
 mod pre_auth;
 mod registry;
 mod report;
+mod seen;
 mod spare;
 
 mod worker;
@@ -38,4 +39,5 @@ pub(crate) use inbound::fuzz_first_bytes;
 pub(crate) use inbound::{Sniffed, sniff};
 #[cfg(test)]
 pub(crate) use metrics::Metrics;
+pub(crate) use seen::Seen;
 pub(crate) use workers::{Environment, Workers};

@@ -66,7 +66,9 @@ fn target(exchange: &Exchange) -> Result<Target, Refused> {
     let decision_context = exchange.decision_context();
     let backends = decision_context.backends(&source, context.orig_dst)?;
     let mut balancer = context.worker.balancer.borrow_mut();
-    Ok(backends.pick(&mut balancer, &mut Attempt::default(), Instant::now())?)
+    let target = backends.pick(&mut balancer, &mut Attempt::default(), Instant::now())?;
+    context.worker.agent.seen.note(&target);
+    Ok(target)
 }
 
 /// Outside of the mesh.

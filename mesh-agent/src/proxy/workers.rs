@@ -16,6 +16,7 @@ use super::config::Config;
 use super::context::{AgentState, EnteredPod};
 use super::metrics::Metrics;
 use super::places::Places;
+use super::seen::Seen;
 use super::worker::{self, Command};
 use crate::enrol::{DataPath, LocalPod, Recheck, ServeError};
 use crate::model::{PodIps, TrustDomain};
@@ -31,6 +32,7 @@ pub(crate) struct Environment {
     pub(crate) published: Arc<ArcSwap<InForce>>,
     pub(crate) entered_pod: EnteredPod,
     pub(crate) observe: Observe,
+    pub(crate) seen: Arc<Seen>,
 }
 
 /// The data path could not begin.
@@ -56,6 +58,7 @@ impl Workers {
             published,
             entered_pod,
             observe,
+            seen,
         } = world;
         let places = Places::new(config.max_connections, config.max_connections_per_pod);
         io::limit_held(config.max_buffer_bytes);
@@ -74,6 +77,7 @@ impl Workers {
             enrolled: ArcSwap::default(),
             proofs: Arc::default(),
             affinity: Arc::default(),
+            seen,
         });
         agent.show_limits();
         let workers = (0..count)

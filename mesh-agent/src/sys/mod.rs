@@ -12,6 +12,7 @@ pub mod kubepods;
 pub mod link;
 pub mod netns;
 pub mod process;
+pub mod programs;
 pub mod route;
 pub mod sock_diag;
 pub mod socket;

@@ -52,6 +52,7 @@ pub(super) fn service(endpoints: Vec<Endpoint>, affinity: Option<Duration>) -> A
             port: 80,
             target: TargetPort::Number(80),
             protocol: Default::default(),
+            node_port: None,
             hinted: Hinted::by(&endpoints),
             endpoints: endpoints.into(),
             slice_ports: Default::default(),

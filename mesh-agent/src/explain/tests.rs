@@ -95,6 +95,7 @@ fn snapshot() -> Snapshot {
             target: TargetPort::Number(8080),
             protocol: Default::default(),
             endpoints: endpoints.into(),
+            node_port: None,
             hinted: Default::default(),
             slice_ports: Default::default(),
         }],

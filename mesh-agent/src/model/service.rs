@@ -147,6 +147,8 @@ pub struct ServicePort {
     /// Empty for a single unnamed port.
     pub name: String,
     pub port: u16,
+    /// The same port of each node's addresses leads here.
+    pub node_port: Option<u16>,
     pub target: TargetPort,
     pub protocol: AppProtocol,
     /// TCP endpoints of both families; the picker keeps to the family of the client.

@@ -93,6 +93,10 @@ pub struct Snapshot {
     /// Addresses that lead to a Service from outside, with its ports; the other
     /// ports are somebody else's (a node's).
     pub by_external: Sharded<(IpAddr, u16), Arc<Service>>,
+    /// Addresses of nodes, as the pods that share them say it.
+    pub nodes: Sharded<IpAddr, ()>,
+    /// By the port that leads to it on each node.
+    pub by_node_port: Sharded<u16, Arc<Service>>,
     /// Of nodes, as the endpoints on them say it.
     pub zones: Sharded<Name, Name>,
     pub settings: MeshSettings,
@@ -115,6 +119,10 @@ impl Snapshot {
                 (self.hides_pods, self.hides_addresses),
                 &self.settings,
                 self.zones.iter().collect::<BTreeMap<_, _>>(),
+                self.nodes
+                    .iter()
+                    .map(|(ip, ())| ip)
+                    .collect::<BTreeSet<_>>(),
             ),
             lasting.collect::<BTreeMap<_, _>>(),
             external

@@ -28,7 +28,7 @@ pub(crate) enum RouteDecision<'s> {
 pub(crate) enum Way {
     /// A cluster IP.
     Virtual,
-    /// One that leads to it from outside: `externalIPs`, a load balancer's.
+    /// One that leads to it from outside: `externalIPs`, a load balancer's, a node's.
     External,
 }
 
@@ -48,11 +48,21 @@ pub(crate) fn resolve(snapshot: &Snapshot, dst: OrigDst) -> RouteDecision<'_> {
         return RouteDecision::Workload(workload);
     }
     let external = snapshot.by_external.get(&(dst.ip(), dst.port()));
-    match external.and_then(|service| Some((service, service.port(dst.port())?))) {
+    let external = external.and_then(|service| Some((service, service.port(dst.port())?)));
+    match external.or_else(|| node_port(snapshot, dst)) {
         Some((service, port)) => {
             let way = Way::External;
             RouteDecision::Service { service, port, way }
         }
         None => RouteDecision::External,
     }
+}
+
+/// A node's address at a port that Services have on all nodes.
+fn node_port(snapshot: &Snapshot, dst: OrigDst) -> Option<(&Arc<Service>, &ServicePort)> {
+    snapshot.nodes.get(&dst.ip())?;
+    let service = snapshot.by_node_port.get(&dst.port())?;
+    let mut ports = service.ports.iter();
+    let port = ports.find(|port| port.node_port == Some(dst.port()))?;
+    Some((service, port))
 }

@@ -130,6 +130,13 @@ pub struct Pod {
     pub ips: SmallVec<[IpAddr; 1]>,
 }
 
+impl Pod {
+    /// Its containers have ended for good: the address is another's.
+    pub fn is_over(&self) -> bool {
+        matches!(self.phase.as_deref(), Some("Succeeded" | "Failed"))
+    }
+}
+
 impl Fact for Pod {
     const ABOUT: About = About {
         name: "Pod",

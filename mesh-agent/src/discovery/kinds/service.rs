@@ -89,6 +89,8 @@ pub struct ServicePort {
     pub name: String,
     pub port: u16,
     pub target_port: Option<PortRef>,
+    /// On all nodes' addresses.
+    pub node_port: Option<u16>,
     pub app_protocol: Option<String>,
 }
 
@@ -287,7 +289,14 @@ fn port(value: &Node<'_>, at: &str, found: &mut Found) -> Option<ServicePort> {
     let is_tcp = found.is_tcp(&value["protocol"], &format!("{at}.protocol"), Part::Ports);
     let name = found.text(&value["name"], &format!("{at}.name"), Part::Ports);
     let target = target(&value["targetPort"], &format!("{at}.targetPort"), found)?;
+    let node_port = &value["nodePort"];
+    // The API server writes 0 for absent, here too.
+    let node_port = match node_port.view() {
+        View::Number(n) if n.as_u64() == Some(0) => None,
+        _ => found.port(node_port, &format!("{at}.nodePort"), Part::Nothing),
+    };
     let port = ServicePort {
+        node_port,
         name: name.unwrap_or_default(),
         port: number?,
         target_port: target,

@@ -21,6 +21,8 @@ pub(super) enum Use {
     Vip,
     /// A Service's, for one of its ports.
     External(u16),
+    /// The Pod has it from its node.
+    Node,
     /// It is an endpoint of the slice.
     Endpoint,
     /// An object of this kind says that it has it, and does not get it.
@@ -102,6 +104,11 @@ impl Addresses {
         Some(first.service_key())
     }
 
+    pub(super) fn is_nodes(&self, ip: IpAddr) -> bool {
+        let mut claims = self.of(ip).iter();
+        claims.any(|claim| claim.what == Use::Node)
+    }
+
     pub(super) fn is_left_out(&self, ip: IpAddr) -> bool {
         let mut claims = self.of(ip).iter();
         claims.any(|claim| matches!(claim.what, Use::LeftOut(_)))
@@ -138,12 +145,25 @@ pub(super) fn uses(object: &Object) -> Vec<(IpAddr, Use)> {
             vips.chain(externals).collect()
         }
         Kind::EndpointSlice(slice) => endpoints(slice).map(|ip| (ip, Use::Endpoint)).collect(),
+        Kind::Pod(pod) if pod.host_network && !pod.is_over() => {
+            pod.ips.iter().map(|ip| (*ip, Use::Node)).collect()
+        }
         _ => Vec::new(),
     }
 }
 
 fn endpoints(slice: &EndpointSlice) -> impl Iterator<Item = IpAddr> {
     slice.endpoints.iter().flat_map(|e| &e.addresses).copied()
+}
+
+/// Ports of nodes that lead to the Service.
+pub(super) fn node_ports(object: &Object) -> impl Iterator<Item = u16> {
+    let spec = match &object.kind {
+        Kind::Service(spec) if is_usable(object, spec) => Some(spec),
+        _ => None,
+    };
+    let ports = spec.into_iter().flat_map(|spec| &spec.ports);
+    ports.filter_map(|port| port.node_port)
 }
 
 /// Of the others nobody knows which pods are behind them, neither here nor for

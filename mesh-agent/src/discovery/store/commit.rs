@@ -121,6 +121,7 @@ impl Store {
                 let key = id.service_key();
                 // A policy may be for it, and it may be gone.
                 self.dirty.externals.extend(externals(before, now));
+                self.settle_node_ports(&key, before, now);
                 self.dirty.services.insert(key);
             }
             None => {
@@ -137,6 +138,29 @@ impl Store {
         self.tell(id, Step::Given, problems);
         if now.is_none() && !matches!(id.kind, KindId::Pod) {
             self.objects.remove(id);
+        }
+    }
+
+    fn settle_node_ports(
+        &mut self,
+        key: &ServiceKey,
+        before: Option<&Object>,
+        now: Option<&Object>,
+    ) {
+        for port in before.into_iter().flat_map(claims::node_ports) {
+            let is_empty = self.node_ports.get_mut(&port).is_some_and(|services| {
+                services.remove(key);
+                services.is_empty()
+            });
+            if is_empty {
+                self.node_ports.remove(&port);
+            }
+            self.dirty.node_ports.insert(port);
+        }
+        for port in now.into_iter().flat_map(claims::node_ports) {
+            let services = self.node_ports.entry(port).or_default();
+            services.insert(key.clone());
+            self.dirty.node_ports.insert(port);
         }
     }
 
@@ -363,6 +387,11 @@ impl Store {
             self.snapshot.by_ip.set(ip, workload);
             self.dirty.touched.snapshot = true;
         }
+        let node = self.addresses.is_nodes(ip).then_some(());
+        if self.snapshot.nodes.get(&ip) != node.as_ref() {
+            self.snapshot.nodes.set(ip, node);
+            self.dirty.touched.snapshot = true;
+        }
         let services: Vec<ServiceKey> = self.addresses.services(ip).collect();
         self.dirty.services.extend(services);
         let slices: Vec<ObjectId> = self.addresses.slices(ip).collect();
@@ -393,7 +422,9 @@ impl Store {
         self.dirty.vips.extend(vips);
         let object = self.effective(&ObjectId::service(key));
         let externals: Vec<_> = externals(None, object.map(|o| &**o)).collect();
+        let node_ports = object.map(|object| claims::node_ports(object).collect::<Vec<_>>());
         self.dirty.externals.extend(externals);
+        self.dirty.node_ports.extend(node_ports.unwrap_or_default());
         match service {
             Some(service) => self.snapshot.services.insert(service),
             None => self.snapshot.services.remove(key),
@@ -415,6 +446,15 @@ impl Store {
             let service = service.and_then(|key| self.snapshot.services.get(&key).cloned());
             if self.snapshot.by_external.get(&(ip, port)) != service.as_ref() {
                 self.snapshot.by_external.set((ip, port), service);
+                self.dirty.touched.snapshot = true;
+            }
+        }
+        for port in std::mem::take(&mut self.dirty.node_ports) {
+            let services = self.node_ports.get(&port);
+            let first = services.and_then(|services| services.first());
+            let service = first.and_then(|key| self.snapshot.services.get(key).cloned());
+            if self.snapshot.by_node_port.get(&port) != service.as_ref() {
+                self.snapshot.by_node_port.set(port, service);
                 self.dirty.touched.snapshot = true;
             }
         }

@@ -137,7 +137,7 @@ impl<'s> Maker<'s> {
 
     fn make(&mut self, key: &WorkloadKey) -> Made {
         let (object, pod) = (self.object, self.pod);
-        if matches!(pod.phase.as_deref(), Some("Succeeded" | "Failed")) {
+        if pod.is_over() {
             return Made::Nothing;
         }
         if pod.host_network {

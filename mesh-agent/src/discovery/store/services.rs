@@ -144,6 +144,7 @@ impl Maker<'_> {
             ports.push(ModelPort {
                 name: port.name.clone(),
                 port: port.port,
+                node_port: port.node_port,
                 target: match &port.target_port {
                     None => TargetPort::Number(port.port),
                     Some(PortRef::Number(n)) => TargetPort::Number(*n),

@@ -47,6 +47,8 @@ pub(in crate::discovery) struct Store {
     pub(super) names: Interner,
     pub(super) addresses: Addresses,
     pub(super) zones: Zones,
+    /// Services by the ports that nodes have for them; the first one's it is.
+    pub(super) node_ports: BTreeMap<u16, BTreeSet<ServiceKey>>,
     /// The slices of each Service, by the label that names it.
     pub(super) slices: Map<ServiceKey, BTreeSet<Name>>,
     /// Slices of which it cannot be told what they say, or of which Service.
@@ -236,6 +238,7 @@ pub(super) struct Dirty {
     /// Virtual ones, and ports of others, that another Service may have.
     pub(super) vips: BTreeSet<IpAddr>,
     pub(super) externals: BTreeSet<(IpAddr, u16)>,
+    pub(super) node_ports: BTreeSet<u16>,
     pub(super) services: BTreeSet<ServiceKey>,
     /// Pods that have their node's addresses, or have not any more.
     pub(super) on_host: BTreeSet<WorkloadKey>,

@@ -288,3 +288,40 @@ fn services_of_a_real_cluster_keep_to_zone_and_node() {
         Err(RefuseReason::NoLocalEndpoint)
     );
 }
+
+#[test]
+fn a_port_of_a_node_leads_to_its_service_and_the_others_are_the_nodes() {
+    let host = |ip: &str, more: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: proxy-{ip}, namespace: kube-system}}\n\
+             spec: {{nodeName: n1, hostNetwork: true}}\nstatus: {{phase: Running{more}, podIP: {ip}, podIPs: [{{ip: {ip}}}, {{ip: \"fd01::1\"}}]}}\n"
+        )
+    };
+    let service = slices(
+        ZONES,
+        READY,
+        ", type: NodePort, internalTrafficPolicy: Local",
+    );
+    let service = service.replacen("{port: 80}]", "{port: 80, nodePort: 30080}]", 1);
+    let (snapshot, problems) = load(&format!("{service}{}", host("192.0.2.1", "")));
+    assert_eq!(problems, Vec::<String>::new());
+    let at = |snapshot: &Snapshot, to: &str| chosen(snapshot, ("n1", None), to);
+    // Of all nodes, whatever the Service says of its cluster IP; hints count.
+    assert_eq!(at(&snapshot, "192.0.2.1:30080"), ["10.0.0.1", "10.0.0.2"]);
+    assert_eq!(at(&snapshot, "[fd01::1]:30080"), ["no_endpoint"]);
+    assert_eq!(at(&snapshot, "192.0.2.1:30081"), ["192.0.2.1"]);
+    assert_eq!(at(&snapshot, "192.0.2.1:80"), ["192.0.2.1"]);
+    // Of an address that is no node's nobody says so.
+    assert_eq!(at(&snapshot, "192.0.2.2:30080"), ["192.0.2.2"]);
+    let over = host("192.0.2.1", "").replace("Running", "Failed");
+    let (snapshot, _) = load(&format!("{service}{over}"));
+    assert_eq!(at(&snapshot, "192.0.2.1:30080"), ["192.0.2.1"]);
+    for none in ["nodePort: 0", "nodePort: null"] {
+        let (snapshot, problems) = load(&service.replace("nodePort: 30080", none));
+        assert_eq!(
+            (problems.len(), snapshot.by_node_port.len()),
+            (0, 0),
+            "{none}"
+        );
+    }
+}

@@ -109,7 +109,9 @@ fn service((ns, app): (&str, &str), (ip, other): (&str, &str), way: usize, bits:
         2 => (String::new(), format!("ports: [{{port: {port}}}], ")),
         _ => (
             selector,
-            format!("ports: [{{name: p, port: {port}, targetPort: {target}}}], "),
+            format!(
+                "ports: [{{name: p, port: {port}, nodePort: 3{port}, targetPort: {target}}}], "
+            ),
         ),
     };
     format!(
@@ -312,6 +314,8 @@ fn content(snapshot: &Snapshot) -> Vec<String> {
     maps.extend(snapshot.by_ip.iter().map(|e| format!("{e:?}")));
     maps.extend(snapshot.by_vip.iter().map(|e| format!("{e:?}")));
     maps.extend(snapshot.by_external.iter().map(|e| format!("{e:?}")));
+    maps.extend(snapshot.by_node_port.iter().map(|e| format!("{e:?}")));
+    maps.extend(snapshot.nodes.iter().map(|e| format!("{e:?}")));
     maps.extend(snapshot.zones.iter().map(|e| format!("{e:?}")));
     let lasting = snapshot.withheld.iter();
     let lasting = lasting.filter(|(_, why)| !matches!(why, Withheld::Departed(_)));

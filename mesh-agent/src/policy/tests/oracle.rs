@@ -231,6 +231,7 @@ impl Dice {
                 true => self.some(1, endpoint).into(),
                 false => [].into(),
             },
+            node_port: None,
             hinted: Default::default(),
             slice_ports: Default::default(),
         }

@@ -215,6 +215,7 @@ fn a_workload_that_is_not_in_the_snapshot_counts_as_behind_every_service() {
             target: TargetPort::Number(80),
             protocol: Default::default(),
             endpoints: [].into(),
+            node_port: None,
             hinted: Default::default(),
             slice_ports: Default::default(),
         }],

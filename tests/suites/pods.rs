@@ -135,6 +135,7 @@ fn a_pod_that_gives_itself_anothers_address_is_not_taken_for_it() {
     becomes_enrolled(&agent, &a);
     let why = pod_status(&agent, &victim);
     assert_eq!(why["enrolled"], false, "{why}");
+    assert_eq!(why["reason"], "SandboxNotFound", "{why}");
     assert_eq!(world.capture_rules(&other).expect("rules"), "");
 }
 
@@ -388,6 +389,7 @@ fn a_pod_in_a_sandbox_is_refused_and_one_of_another_mesh_is_left_alone() {
     becomes_enrolled(&agent, &a);
     let refused = pod_status(&agent, &kata);
     assert_eq!(refused["enrolled"], false, "{refused}");
+    assert_eq!(refused["reason"], "SandboxedRuntime");
     assert!(
         refused["message"].to_string().contains("kata-qemu"),
         "{refused}"

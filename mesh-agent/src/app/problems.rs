@@ -340,6 +340,7 @@ mod tests {
             identity: None,
             netns_cookie: None,
             enrol_seconds: None,
+            reason: None,
             message: None,
             unknown: None,
             unwatched: None,

@@ -285,6 +285,7 @@ fn stranger(cookie: u64, ips: PodIps, why: &str) -> PodStatus {
         identity: None,
         netns_cookie: Some(cookie),
         enrol_seconds: None,
+        reason: Some("EarlierAgent"),
         message: Some(why.to_owned()),
         unknown: None,
         unwatched: None,

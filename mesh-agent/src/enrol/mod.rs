@@ -10,6 +10,7 @@
 
 mod arrivals;
 mod data_path;
+mod error;
 pub(crate) mod find;
 mod guards;
 mod leave;
@@ -32,61 +33,24 @@ use serde::Serialize;
 
 use crate::capture::{self, Capture, EnrolPod};
 use crate::identity::Identities;
-use crate::model::{
-    Enrolment, OnAgentDown, PodIps, Snapshot, SpiffeError, Unfit, Workload, WorkloadKey,
-};
+use crate::model::{Enrolment, OnAgentDown, PodIps, Snapshot, Workload, WorkloadKey};
 use crate::observe::Observe;
 use crate::sys::errno;
-use crate::sys::netns::{Netns, NetnsError};
-use crate::sys::route::{self, RouteError};
+use crate::sys::netns::Netns;
+use crate::sys::route;
 pub(crate) use arrivals::arrivals;
 #[allow(unused_imports, reason = "for the server of the CNI plugin")]
 pub(crate) use arrivals::{Admission, Arrival, Arrivals};
 use arrivals::{Arrived, Refusal};
 pub(crate) use data_path::DataPath;
 pub(crate) use data_path::{Recheck, ServeError};
+pub(crate) use error::Error;
 pub(crate) use local_pod::LocalPod;
 
 /// Of the reconciler, for the reference of metrics.
 #[cfg(test)]
 pub(crate) fn register(observe: &Observe) {
     metrics::Metrics::new(observe);
-}
-
-/// Why a pod is not enrolled.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    #[error(
-        "no annotation says where its network namespace is; set mesh-agent.io/netns, /pid or /cgroup"
-    )]
-    NoNetns,
-    #[error(
-        "its network namespace is the node's own: a pod on the host network cannot be enrolled"
-    )]
-    HostNetwork,
-    #[error(transparent)]
-    NotFound(#[from] find::NotFound),
-    #[error("{0}")]
-    Unfit(Unfit),
-    #[error("it has no address")]
-    NoAddress,
-    #[error("namespace and service account make no identity: {0}")]
-    Identity(#[from] SpiffeError),
-    #[error(transparent)]
-    Netns(#[from] NetnsError),
-    #[error(transparent)]
-    Route(#[from] RouteError),
-    #[error(transparent)]
-    Serve(#[from] ServeError),
-    #[error(transparent)]
-    Capture(#[from] capture::Error),
-}
-
-impl Error {
-    /// As long as the pod is what it is.
-    fn lasts(&self) -> bool {
-        matches!(self, Self::Unfit(_) | Self::HostNetwork | Self::Identity(_))
-    }
 }
 
 /// State of one of the node's enrolled pods, for `status`.
@@ -100,6 +64,8 @@ pub(crate) struct PodStatus {
     pub(crate) netns_cookie: Option<u64>,
     /// How long enrolling took.
     pub(crate) enrol_seconds: Option<f64>,
+    /// Why not, in one word that stays the same.
+    pub(crate) reason: Option<&'static str>,
     /// Why not.
     pub(crate) message: Option<String>,
     /// Why it cannot be told whether all of it is still as it was seen last.
@@ -278,8 +244,10 @@ impl<D: DataPath> Reconciler<D> {
             if let Some(refusal) = refused.or_else(not_watched) {
                 refusals.insert(workload.key.clone(), refusal);
             }
+            let reason = result.as_ref().err().map(|failure| failure.error.reason());
             statuses.push(PodStatus {
                 unwatched,
+                reason,
                 ..self.status_after(workload, result)
             });
         }
@@ -337,6 +305,7 @@ impl<D: DataPath> Reconciler<D> {
             identity: identity.map(|id| id.to_string()),
             netns_cookie: pod.map(|p| p.netns.cookie()),
             enrol_seconds: self.enrol_seconds.get(&workload.key).copied(),
+            reason: None,
             message,
             unknown: None,
             unwatched: None,
@@ -371,6 +340,7 @@ impl<D: DataPath> Reconciler<D> {
             let name = key.to_string();
             if let Some(status) = statuses.iter_mut().find(|status| status.pod == name) {
                 status.enrolled = false;
+                status.reason.get_or_insert("Broken");
                 status.message.get_or_insert_with(|| why.clone());
             }
         }

@@ -9,7 +9,7 @@ use super::tree::agree;
 use super::{Object, Problem, build};
 use crate::model::policy::PeerMode;
 use crate::model::{SpiffeId, Workload};
-use crate::policy::{Engine, Request};
+use crate::policy::{Authorizer, Request};
 
 /// One mistake more than are told says that there are more.
 const MAX_PROBLEMS: usize = 1_001;
@@ -55,15 +55,15 @@ pub(crate) fn config(bytes: &[u8]) {
     assert!(file.objects.len() <= bytes.len());
 
     // Beside the good file.
-    let (engine, problems) = compile(good.iter().chain(&file.objects));
+    let (authorizer, problems) = compile(good.iter().chain(&file.objects));
     assert!(problems.iter().all(|p| line(p) <= lines.max(20)));
-    refuses(&engine, pod, "beside a DENY");
+    refuses(&authorizer, pod, "beside a DENY");
 
     // Behind it, in the same file.
     let joined = [GOOD.as_bytes(), b"\n---\n", bytes].concat();
     let both = parse_file(Path::new("joined.yaml"), &joined);
-    let (engine, _) = compile(both.objects.iter());
-    refuses(&engine, pod, "behind a DENY in its file");
+    let (authorizer, _) = compile(both.objects.iter());
+    refuses(&authorizer, pod, "behind a DENY in its file");
 
     // Instead of it: what has a mistake takes nothing back that it does not name.
     let names_it = |o: &Arc<Object>| matches!(o.meta.name.as_str(), "fuzz-deny" | "httpbin");
@@ -71,21 +71,21 @@ pub(crate) fn config(bytes: &[u8]) {
     if has_mistake && !file.objects.iter().any(names_it) {
         let mut file = file;
         keep_last_good(&mut file, good);
-        let (engine, _) = compile(file.objects.iter());
-        refuses(&engine, pod, "instead of a DENY");
+        let (authorizer, _) = compile(file.objects.iter());
+        refuses(&authorizer, pod, "instead of a DENY");
     }
 }
 
-fn compile<'o>(objects: impl Iterator<Item = &'o Arc<Object>>) -> (Engine, Vec<Problem>) {
+fn compile<'o>(objects: impl Iterator<Item = &'o Arc<Object>>) -> (Authorizer, Vec<Problem>) {
     let (snapshot, problems) = build(objects);
-    let engine = Engine::compile(&snapshot);
+    let authorizer = Authorizer::compile(&snapshot);
     for workload in snapshot.workloads.values() {
         // None of it may fail, whatever it says.
-        let _mode: PeerMode = engine.peer_mode(workload, 80);
-        let _may = engine.check(&request(workload, None));
-        let _why = engine.explain(&request(workload, None));
+        let _mode: PeerMode = authorizer.peer_mode(workload, 80);
+        let _may = authorizer.check(&request(workload, None));
+        let _why = authorizer.explain(&request(workload, None));
     }
-    (engine, problems)
+    (authorizer, problems)
 }
 
 fn request<'a>(destination: &'a Workload, source: Option<&'a SpiffeId>) -> Request<'a> {
@@ -100,10 +100,10 @@ fn request<'a>(destination: &'a Workload, source: Option<&'a SpiffeId>) -> Reque
     }
 }
 
-fn refuses(engine: &Engine, pod: &Workload, what: &str) {
+fn refuses(authorizer: &Authorizer, pod: &Workload, what: &str) {
     let other = SpiffeId::parse("spiffe://cluster.local/ns/bar/sa/sleep").expect("an identity");
     for source in [None, Some(&other)] {
-        let verdict = engine.check(&request(pod, source));
+        let verdict = authorizer.check(&request(pod, source));
         assert!(verdict.is_err(), "{what}: {source:?} is let through");
     }
 }

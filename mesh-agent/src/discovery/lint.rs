@@ -1,7 +1,7 @@
 //! What is in force as it is written, and may not be what was meant.
 //!
 //! Also the mistakes that only the whole configuration shows: a principal that
-//! no peer can have. Here they are told; what follows from them is the engine's.
+//! no peer can have. Here they are told; what follows from them is the authorizer's.
 
 mod known;
 
@@ -15,7 +15,7 @@ use crate::model::policy::{
     AuthorizationPolicy, Condition, Match, Pattern, PeerAuthentication, Scope, ServiceAccount,
 };
 use crate::model::{Name, Service, Snapshot, TargetPort, Workload};
-use crate::policy::{self, Engine, Level};
+use crate::policy::{self, Authorizer, Level};
 use known::Known;
 
 /// Problems of objects that parse, by what the configuration has beside them:
@@ -35,7 +35,7 @@ impl Lint {
     pub(super) fn update(
         &mut self,
         store: &Store,
-        (snapshot, engine): (&Snapshot, &Engine),
+        (snapshot, authorizer): (&Snapshot, &Authorizer),
         touched: &Touched,
     ) -> bool {
         let mut again: BTreeSet<Name> = touched.namespaces.clone();
@@ -58,7 +58,7 @@ impl Lint {
         let policies = snapshot.policies.iter();
         let of_mesh = policies.filter(|policy| policy.scope == Scope::Mesh);
         again.extend(of_mesh.map(|policy| Name::from(&policy.namespace)));
-        let status = engine.status().iter();
+        let status = authorizer.status().iter();
         let mut linter = Linter {
             snapshot,
             known: &self.known,

@@ -25,7 +25,7 @@ use crate::policy;
 #[derive(Clone, Debug, Default)]
 pub struct Update {
     pub snapshot: Arc<Snapshot>,
-    pub policy: Arc<policy::Engine>,
+    pub policy: Arc<policy::Authorizer>,
     /// Errors and warnings.
     pub problems: Arc<[Problem]>,
     /// Objects of kinds that are not ours: passed over.

@@ -8,7 +8,7 @@ use crate::model::{
     Endpoint, Enrolment, OnAgentDown, Service, ServiceKey, ServicePort, Snapshot, TargetPort,
     TrustDomain, UpstreamAddr, WorkloadKey,
 };
-use crate::policy::Engine;
+use crate::policy::Authorizer;
 
 fn pod(name: &str, node: &str, ip: &str, enrolled: bool) -> Arc<Workload> {
     Arc::new(Workload {
@@ -131,7 +131,7 @@ fn ask_with(
     question: (&str, &str, u16),
 ) -> Result<Explanation, Unanswerable> {
     let published = InForce {
-        policy: Arc::new(Engine::compile(&snapshot)),
+        policy: Arc::new(Authorizer::compile(&snapshot)),
         snapshot: Arc::new(snapshot),
     };
     let decision_context = DecisionContext {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::in_force::InForce;
 use crate::model::policy::PeerMode;
 use crate::model::{RefuseReason, RuleRef, SpiffeId, Workload, WorkloadKey};
-use crate::policy::{Deny, DryRun, Engine, Permit, Request};
+use crate::policy::{Authorizer, Deny, DryRun, Permit, Request};
 
 /// What a policy decided on, for deciding again.
 #[derive(Clone, Debug)]
@@ -116,7 +116,7 @@ impl AuthzInput {
         }
     }
 
-    fn of(&self, policy: &Engine, destination: &Workload) -> Verdict {
+    fn of(&self, policy: &Authorizer, destination: &Workload) -> Verdict {
         let strict = || policy.peer_mode(destination, self.destination_port) == PeerMode::Strict;
         if self.plaintext && strict() {
             return Verdict::Deny(Refusal::Plaintext);
@@ -166,7 +166,7 @@ mod tests {
             };
             snapshot.policies = vec![nobody].into();
         }
-        let policy = Arc::new(Engine::compile(&snapshot));
+        let policy = Arc::new(Authorizer::compile(&snapshot));
         InForce {
             snapshot: Arc::new(snapshot),
             policy,

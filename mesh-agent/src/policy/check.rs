@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::authorizer::Authorizer;
 use super::compile::{Compiled, Matched};
-use super::engine::Engine;
 use super::index::{Entry, Group};
 use super::reach::Ports;
 use super::{Considered, Deny, DryRun, DryRuns, Permit, Request};
@@ -14,7 +14,7 @@ use crate::model::policy::Action;
 /// One kind of a group's policies.
 type Kind = fn(&Group) -> &[Arc<Compiled>];
 
-impl Engine {
+impl Authorizer {
     /// May this connection be?
     pub fn check(&self, request: &Request<'_>) -> Result<Permit, Deny> {
         let asked = Asked {

@@ -1,15 +1,15 @@
 //! Who may connect to whom: authorization and peer authentication.
 //!
-//! An [`Engine`] follows its snapshot and is swapped with it. Order as
+//! An [`Authorizer`] follows its snapshot and is swapped with it. Order as
 //! Istio's: a matching DENY, else one of the ALLOW policies that select the
 //! workload must match, or else one of those of each Service that leads to the
-//! port, else allowed. Invariants: only [`Engine::check`] makes a [`Permit`],
+//! port, else allowed. Invariants: only [`Authorizer::check`] makes a [`Permit`],
 //! for one address and port; what is not understood, not known (an identity, an SNI) or
 //! not decidable without HTTP is read the way that allows less.
 
+mod authorizer;
 mod check;
 mod compile;
-mod engine;
 mod index;
 mod peer;
 mod principal;
@@ -26,10 +26,10 @@ use smallvec::SmallVec;
 
 use crate::model::RuleRef;
 use crate::model::policy::Action;
-pub use compile::{has_http, has_sni};
 #[cfg(test)]
-pub(crate) use engine::Rejudged;
-pub use engine::{Engine, Here, Where};
+pub(crate) use authorizer::Rejudged;
+pub use authorizer::{Authorizer, Here, Where};
+pub use compile::{has_http, has_sni};
 pub use peer::{Level, level, oldest, selects};
 pub use principal::{localize, nobody};
 pub use request::Request;
@@ -45,7 +45,7 @@ pub struct DryRun {
 type DryRuns = SmallVec<[DryRun; 1]>;
 
 /// Proof that policy lets a connection arrive at one address and port of a
-/// pod; only [`Engine::check`] makes one, of the request that it checked: what it
+/// pod; only [`Authorizer::check`] makes one, of the request that it checked: what it
 /// consists of is private.
 #[derive(Debug)]
 pub struct Permit {

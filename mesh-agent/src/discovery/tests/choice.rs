@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{SHOP, kubernetes, load};
 use crate::model::{Name, OrigDst, PodIps, RefuseReason, Service, Snapshot, TrustDomain};
 use crate::plan::{DecisionContext, InForce, Source};
-use crate::policy::Engine;
+use crate::policy::Authorizer;
 
 /// The endpoints that a pod on the node gets there, without their ports.
 fn chosen(snapshot: &Snapshot, (node, zone): (&str, Option<&str>), to: &str) -> Vec<String> {
@@ -22,7 +22,7 @@ fn targets(
     to: &str,
 ) -> Result<Vec<String>, RefuseReason> {
     let published = InForce {
-        policy: Arc::new(Engine::compile(snapshot)),
+        policy: Arc::new(Authorizer::compile(snapshot)),
         snapshot: Arc::new(snapshot.clone()),
     };
     let decision_context = DecisionContext {

@@ -5,7 +5,7 @@ use super::super::parse;
 use super::super::store::{Said, Store};
 use crate::model::policy::MeshSettings;
 use crate::model::{Snapshot, SpiffeId, WorkloadKey};
-use crate::policy::{Engine, Request};
+use crate::policy::{Authorizer, Request};
 use proptest::prelude::*;
 use std::path::Path;
 use std::time::Instant;
@@ -40,7 +40,7 @@ pub(super) fn named(name: &str, namespace: &str, spec: &str) -> String {
     )
 }
 
-pub(super) fn compile(text: &str) -> (Snapshot, Engine, Vec<String>) {
+pub(super) fn compile(text: &str) -> (Snapshot, Authorizer, Vec<String>) {
     let (objects, mut problems) = parse(Path::new("p.yaml"), format!("{PODS}{text}").as_bytes());
     let mut store = Store::new(MeshSettings::default());
     store.replace(&Said::NOTHING, &Said::here(&objects));
@@ -48,18 +48,18 @@ pub(super) fn compile(text: &str) -> (Snapshot, Engine, Vec<String>) {
     touched.all = true;
     problems.extend(store.problems().cloned());
     let snapshot = store.snapshot().clone();
-    let engine = Engine::compile(&snapshot);
+    let authorizer = Authorizer::compile(&snapshot);
     let mut lint = Lint::default();
-    lint.update(&store, (&snapshot, &engine), &touched);
+    lint.update(&store, (&snapshot, &authorizer), &touched);
     let found = lint.problems().filter(|problem| problem.is_mistake());
     problems.extend(found.cloned());
     let problems = problems.iter().map(ToString::to_string).collect();
-    (snapshot, engine, problems)
+    (snapshot, authorizer, problems)
 }
 
 /// May `source` (`namespace/account`, or nobody) connect to a port of a pod?
 pub(super) fn may(
-    compiled: &(Snapshot, Engine, Vec<String>),
+    compiled: &(Snapshot, Authorizer, Vec<String>),
     source: &str,
     to: (&str, u16),
 ) -> bool {

@@ -7,7 +7,7 @@ use super::super::{build, check, parse};
 use super::kubernetes::DUMPS;
 use crate::model::policy::{MeshSettings, PeerMode};
 use crate::model::{Snapshot, SpiffeId, Workload};
-use crate::policy::{Engine, Request};
+use crate::policy::{Authorizer, Request};
 
 const POLICIES: &str = include_str!("kubernetes/policies.yaml");
 /// Of one kind each, `--raw`: of `v1`, and of `v1beta1` with what was written as `v1`.
@@ -17,7 +17,7 @@ const RAW: [&str; 2] = [
 ];
 
 /// The core kinds, and policies from these files.
-fn engine(policies: &[&str]) -> (Snapshot, Engine) {
+fn authorizer(policies: &[&str]) -> (Snapshot, Authorizer) {
     let mut objects = Vec::new();
     let core = DUMPS.iter().map(|(_, text)| text);
     for text in core.chain(policies) {
@@ -27,8 +27,8 @@ fn engine(policies: &[&str]) -> (Snapshot, Engine) {
     }
     let (snapshot, problems) = build(objects.iter());
     assert!(problems.iter().all(|p| !p.is_mistake()), "{problems:?}");
-    let engine = Engine::compile(&snapshot);
-    (snapshot, engine)
+    let authorizer = Authorizer::compile(&snapshot);
+    (snapshot, authorizer)
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn one_policy_with_managed_fields_is_read() {
 #[test]
 fn they_mean_what_was_applied_in_whichever_form_they_are_printed() {
     for policies in [&[POLICIES][..], &RAW] {
-        let (snapshot, engine) = engine(policies);
+        let (snapshot, authorizer) = authorizer(policies);
         let pod = |name: &str| {
             let pods = snapshot.workloads.values();
             let mut pods = pods.filter(|w| w.key.name.starts_with(name));
@@ -68,11 +68,11 @@ fn they_mean_what_was_applied_in_whichever_form_they_are_printed() {
         };
         let (web, db) = (pod("web-"), pod("db-"));
         // The mesh's, as the namespace's says nothing; its own, and its port's.
-        assert_eq!(engine.peer_mode(&web, 8080), PeerMode::Strict);
-        assert_eq!(engine.peer_mode(&db, 80), PeerMode::Permissive);
-        assert_eq!(engine.peer_mode(&db, 5432), PeerMode::Strict);
+        assert_eq!(authorizer.peer_mode(&web, 8080), PeerMode::Strict);
+        assert_eq!(authorizer.peer_mode(&db, 80), PeerMode::Permissive);
+        assert_eq!(authorizer.peer_mode(&db, 5432), PeerMode::Strict);
         let outside = pod("plain");
-        assert_eq!(engine.peer_mode(&outside, 80), PeerMode::Strict);
+        assert_eq!(authorizer.peer_mode(&outside, 80), PeerMode::Strict);
         let may = |who: &str, to: &Workload, port: u16| {
             let id = format!("spiffe://cluster.local/ns/{}", who.replace('/', "/sa/"));
             let id = SpiffeId::parse(&id).expect("an identity");
@@ -84,7 +84,7 @@ fn they_mean_what_was_applied_in_whichever_form_they_are_printed() {
                 destination_port: port,
                 sni: None,
             };
-            engine.check(&request).is_ok()
+            authorizer.check(&request).is_ok()
         };
         assert!(may("shop/web", &db, 5432));
         assert!(!may("shop/web", &db, 80), "another port");

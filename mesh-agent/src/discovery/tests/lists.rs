@@ -91,8 +91,8 @@ fn of_two_that_differ_the_stricter_one_holds_in_either_order() {
     ] {
         let (snapshot, problems) = load(&format!("{SHOP}{}{}", peer(a), peer(b)));
         assert_eq!(problems.len(), 1, "{problems:?}");
-        let engine = crate::policy::Engine::compile(&snapshot);
+        let authorizer = crate::policy::Authorizer::compile(&snapshot);
         let pod = snapshot.workloads.values().next().expect("the pod");
-        assert_eq!(engine.peer_mode(pod, 8080), PeerMode::Strict, "{a} {b}");
+        assert_eq!(authorizer.peer_mode(pod, 8080), PeerMode::Strict, "{a} {b}");
     }
 }

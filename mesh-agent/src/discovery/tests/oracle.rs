@@ -13,7 +13,7 @@ use super::super::store::{Said, Store};
 use super::super::{Problem, parse};
 use crate::model::policy::PeerMode;
 use crate::model::{Snapshot, SpiffeId, Withheld, Workload};
-use crate::policy::{Engine, Here, Rejudged, Request, Where};
+use crate::policy::{Authorizer, Here, Rejudged, Request, Where};
 
 const NAMESPACES: [&str; 3] = ["a", "b", "istio-system"];
 const ADDRESSES: [&str; 4] = ["10.0.0.1", "10.0.0.2", "10.0.0.3", "fd00::1"];
@@ -216,7 +216,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 struct World {
     store: Store,
     lint: Lint,
-    engine: Engine,
+    authorizer: Authorizer,
     files: BTreeMap<usize, (Vec<Arc<Object>>, bool)>,
 }
 
@@ -246,9 +246,11 @@ impl World {
         let here = Here::Node("n1".to_owned());
         let mut rejudged = Rejudged::default();
         if touched.snapshot {
-            (self.engine, rejudged) = self.engine.update(self.store.snapshot(), changed, &here);
+            (self.authorizer, rejudged) =
+                self.authorizer
+                    .update(self.store.snapshot(), changed, &here);
         }
-        let judged = (self.store.snapshot(), &self.engine);
+        let judged = (self.store.snapshot(), &self.authorizer);
         self.lint.update(&self.store, judged, &touched);
         rejudged
     }
@@ -267,14 +269,18 @@ impl World {
         let touched = again.store.commit(now);
         let here = Here::Node("n1".to_owned());
         let snapshot = again.store.snapshot();
-        again.engine = Engine::default().update(snapshot, Where::Anywhere, &here).0;
+        again.authorizer = Authorizer::default()
+            .update(snapshot, Where::Anywhere, &here)
+            .0;
         let all = super::super::store::Touched {
             all: true,
             ..touched
         };
-        again
-            .lint
-            .update(&again.store, (again.store.snapshot(), &again.engine), &all);
+        again.lint.update(
+            &again.store,
+            (again.store.snapshot(), &again.authorizer),
+            &all,
+        );
         again
     }
 
@@ -345,8 +351,8 @@ fn verdicts(world: &World, pods: &Snapshot) -> BTreeMap<String, Vec<(bool, PeerM
         let each = sources.iter().flat_map(|source| {
             [80, 8080].map(|port| {
                 let request = request(source.as_ref(), pod, port);
-                let mode = world.engine.peer_mode(pod, port);
-                (world.engine.check(&request).is_ok(), mode)
+                let mode = world.authorizer.peer_mode(pod, port);
+                (world.authorizer.check(&request).is_ok(), mode)
             })
         });
         (pod.key.to_string(), each.collect())
@@ -377,7 +383,7 @@ proptest! {
             prop_assert_eq!(content(snapshot), content(again.store.snapshot()));
             prop_assert_eq!(world.problems(), again.problems());
             prop_assert_eq!(verdicts(&world, snapshot), verdicts(&again, snapshot));
-            prop_assert_eq!(world.engine.status(), again.engine.status());
+            prop_assert_eq!(world.authorizer.status(), again.authorizer.status());
             // Whoever is judged differently is named, here at least.
             let after = verdicts(&world, snapshot);
             for pod in before.workloads.values().filter(|w| w.node == "n1") {

@@ -19,9 +19,9 @@ fn created(day: u8) -> String {
 /// Of port 8080 and of port 9 of the pod, whose label is `app: web`.
 fn modes(text: &str) -> [PeerMode; 2] {
     let (snapshot, _) = load(&format!("{SHOP}{text}"));
-    let engine = crate::policy::Engine::compile(&snapshot);
+    let authorizer = crate::policy::Authorizer::compile(&snapshot);
     let pod = snapshot.workloads.values().next().expect("the pod");
-    [8080, 9].map(|port| engine.peer_mode(pod, port))
+    [8080, 9].map(|port| authorizer.peer_mode(pod, port))
 }
 
 #[test]

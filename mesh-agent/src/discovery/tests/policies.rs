@@ -3,7 +3,7 @@ use super::{SHOP, load};
 /// What `web-0` says to a peer of shop, another one and one without identity.
 pub(super) fn allowed(text: &str) -> [bool; 3] {
     let (snapshot, _) = load(&format!("{SHOP}\n---\n{text}"));
-    let engine = crate::policy::Engine::compile(&snapshot);
+    let authorizer = crate::policy::Authorizer::compile(&snapshot);
     let pod = snapshot.workloads.values().next().expect("the pod");
     let ids = ["shop", "other"].map(|ns| {
         let uri = format!("spiffe://cluster.local/ns/{ns}/sa/web");
@@ -18,7 +18,7 @@ pub(super) fn allowed(text: &str) -> [bool; 3] {
             destination_port: 8080,
             sni: None,
         };
-        engine.check(&request).is_ok()
+        authorizer.check(&request).is_ok()
     })
 }
 
@@ -102,9 +102,9 @@ fn peer_authentication_goes_from_port_to_workload_to_namespace_to_mesh() {
     ];
     for (text, expected) in cases {
         let (snapshot, problems) = load(&format!("{SHOP}{text}"));
-        let engine = crate::policy::Engine::compile(&snapshot);
+        let authorizer = crate::policy::Authorizer::compile(&snapshot);
         let pod = snapshot.workloads.values().next().expect("the pod");
-        let modes = [8080, 9].map(|port| engine.peer_mode(pod, port));
+        let modes = [8080, 9].map(|port| authorizer.peer_mode(pod, port));
         assert_eq!(modes, expected, "{text} {problems:?}");
     }
 }

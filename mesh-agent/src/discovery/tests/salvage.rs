@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{SHOP, load};
 use crate::model::{Enrolment, OnAgentDown, RefuseReason, Snapshot};
-use crate::policy::{Engine, Request};
+use crate::policy::{Authorizer, Request};
 
 /// Could a connection to the pod of SHOP be made in plaintext?
 fn plaintext(snapshot: &Snapshot) -> bool {
@@ -182,7 +182,7 @@ fn a_document_that_is_not_yaml_leaves_nothing_open() {
 #[test]
 fn nobody_is_let_into_a_pod_whose_labels_cannot_be_read() {
     let (snapshot, _) = load(&SHOP.replace("labels: {app: web}", "labels: {app: [web]}"));
-    let engine = Engine::compile(&snapshot);
+    let authorizer = Authorizer::compile(&snapshot);
     let pod = snapshot.workloads.values().next().expect("the pod");
     let id = crate::model::SpiffeId::parse("spiffe://cluster.local/ns/shop/sa/web").expect("one");
     let request = Request {
@@ -194,7 +194,7 @@ fn nobody_is_let_into_a_pod_whose_labels_cannot_be_read() {
         sni: None,
     };
     assert!(
-        engine.check(&request).is_err(),
+        authorizer.check(&request).is_err(),
         "a policy may have selected it"
     );
 }
@@ -271,7 +271,7 @@ fn a_pod_that_is_given_twice_and_differently_is_nobody_and_lets_nobody_in() {
         let (snapshot, _) = load(&text);
         let pod = snapshot.workloads.values().next().expect("the pod");
         assert_eq!(pod.service_account, "");
-        let engine = Engine::compile(&snapshot);
+        let authorizer = Authorizer::compile(&snapshot);
         let id = crate::model::SpiffeId::parse("spiffe://cluster.local/ns/a/sa/b");
         let request = Request {
             source: Some(&id.expect("an identity")),
@@ -281,7 +281,7 @@ fn a_pod_that_is_given_twice_and_differently_is_nobody_and_lets_nobody_in() {
             destination_port: 8080,
             sni: None,
         };
-        assert!(engine.check(&request).is_err());
+        assert!(authorizer.check(&request).is_err());
     }
     let (snapshot, _) = load(&format!("{SHOP}---\n{SHOP}"));
     let pod = snapshot.workloads.values().next().expect("the pod");

@@ -1,4 +1,4 @@
-//! A naive evaluator of the documented semantics, against the engine.
+//! A naive evaluator of the documented semantics, against the authorizer.
 //!
 //! It walks the model for every request: no index, no compiled form; patterns
 //! are compared as text.
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng};
 
-use super::super::{Engine, Request};
+use super::super::{Authorizer, Request};
 use crate::model::policy::{
     Action, AuthorizationPolicy, Condition, Match, MeshSettings, Operation, Pattern, Rule, Scope,
     ServiceAccount, Source,
@@ -564,7 +564,7 @@ fn the_engine_agrees_with_the_documentation_on_100_000_policy_sets() {
     let mut verdicts = [0_u32; 2];
     for set in 0..100_000 {
         let snapshot = dice.snapshot();
-        let engine = Engine::compile(&snapshot);
+        let authorizer = Authorizer::compile(&snapshot);
         for workload in snapshot.workloads.values() {
             let uri = format!(
                 "spiffe://{}/ns/{}/sa/{}",
@@ -581,7 +581,7 @@ fn the_engine_agrees_with_the_documentation_on_100_000_policy_sets() {
                 destination_port: dice.pick(&PORTS),
                 sni: (!dice.one(2)).then(|| dice.pick(&SNIS)),
             };
-            let (expected, got) = (naive(&snapshot, &request), engine.check(&request));
+            let (expected, got) = (naive(&snapshot, &request), authorizer.check(&request));
             verdicts[usize::from(expected)] += 1;
             assert_eq!(
                 expected,

@@ -10,7 +10,7 @@ const ROUNDS: u32 = 20_000;
 #[test]
 #[ignore = "prints figures"]
 fn checks_per_second() {
-    let (engine, workloads) = thousand();
+    let (authorizer, workloads) = thousand();
     let (known, stranger) = (id("ns-1"), id("ns-2"));
     let cases = [
         (
@@ -31,7 +31,7 @@ fn checks_per_second() {
                 let workload = &workloads[round as usize % workloads.len()];
                 let request = request(source, workload, port);
                 assert_eq!(
-                    black_box(engine.check(black_box(&request))).is_ok(),
+                    black_box(authorizer.check(black_box(&request))).is_ok(),
                     expected
                 );
             }

@@ -1,9 +1,9 @@
-//! What the engine says beside yes and no, and of workloads it has not seen.
+//! What the authorizer says beside yes and no, and of workloads it has not seen.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::super::{Considered, Engine, Request};
+use super::super::{Authorizer, Considered, Request};
 use crate::model::policy::{
     Action, AuthorizationPolicy, Match, Operation, Pattern, PeerAuthentication, PeerMode, Rule,
     Scope, Source,
@@ -117,9 +117,9 @@ fn explain_names_every_policy_that_selects_and_the_rule_that_matches() {
         rehearsed,
     ];
     let snapshot = snapshot(std::slice::from_ref(&web), policies);
-    let engine = Engine::compile(&snapshot);
+    let authorizer = Authorizer::compile(&snapshot);
     let dev = id("dev");
-    let considered = engine.explain(&request(Some(&dev), &web, 80));
+    let considered = authorizer.explain(&request(Some(&dev), &web, 80));
     assert_eq!(
         told(&considered),
         [
@@ -150,16 +150,16 @@ fn explain_and_check_never_disagree() {
         let chosen = pool.iter().enumerate();
         let chosen = chosen.filter(|(i, _)| set & (1 << i) != 0);
         let chosen: Vec<_> = chosen.map(|(_, policy)| policy.clone()).collect();
-        let engine = Engine::compile(&snapshot(std::slice::from_ref(&web), chosen));
+        let authorizer = Authorizer::compile(&snapshot(std::slice::from_ref(&web), chosen));
         for source in ids.iter().map(Some).chain([None]) {
             let request = request(source, &web, 80);
-            let said = engine.explain(&request);
+            let said = authorizer.explain(&request);
             let matches = |action| {
                 let mut all = said.iter().filter(move |c| c.action == action);
                 all.find_map(|c| c.matched.clone())
             };
             let restricted = said.iter().any(|c| c.action == Allow);
-            match engine.check(&request) {
+            match authorizer.check(&request) {
                 Ok(permit) => {
                     assert_eq!(matches(Deny), None, "set {set}");
                     assert_eq!(permit.rule().cloned(), matches(Allow), "set {set}");
@@ -186,8 +186,8 @@ fn a_workload_that_is_not_in_the_snapshot_is_judged_by_its_labels() {
             policy("deny", Deny, Scope::Namespace, &["bad"]),
         ]
     };
-    let known = Engine::compile(&snapshot(std::slice::from_ref(&web), policies()));
-    let unknown = Engine::compile(&snapshot(&[], policies()));
+    let known = Authorizer::compile(&snapshot(std::slice::from_ref(&web), policies()));
+    let unknown = Authorizer::compile(&snapshot(&[], policies()));
     let ids = ["ops", "dev", "bad"].map(id);
     for source in ids.iter().map(Some).chain([None]) {
         let request = request(source, &web, 80);
@@ -235,12 +235,13 @@ fn a_workload_that_is_not_in_the_snapshot_counts_as_behind_every_service() {
         let policies = vec![policy("p", action, scope.clone(), &["bad"])];
         let mut snapshot = snapshot(&[web.clone(), db.clone()], policies);
         snapshot.services.insert(Arc::new(service.clone()));
-        let all = Engine::compile(&snapshot);
+        let all = Authorizer::compile(&snapshot);
         snapshot.workloads = Default::default();
-        let none = Engine::compile(&snapshot);
+        let none = Authorizer::compile(&snapshot);
         let source = id(source);
-        let refused =
-            |engine: &Engine, w: &Workload| engine.check(&request(Some(&source), w, 80)).is_err();
+        let refused = |authorizer: &Authorizer, w: &Workload| {
+            authorizer.check(&request(Some(&source), w, 80)).is_err()
+        };
         assert_eq!([&web, &db].map(|w| refused(&all, w)), [true, false]);
         assert_eq!([&web, &db].map(|w| refused(&none, w)), [true, true]);
     }
@@ -263,30 +264,30 @@ fn the_mode_of_a_workload_that_is_not_in_the_snapshot_is_that_of_its_labels() {
         peer("db", labels("db"), PeerMode::Disable),
     ]
     .into();
-    let engine = Engine::compile(&snapshot);
+    let authorizer = Authorizer::compile(&snapshot);
     for (app, mode) in [("web", PeerMode::Strict), ("db", PeerMode::Disable)] {
         let pod = workload("shop", "pod", app);
-        assert_eq!(engine.peer_mode(&pod, 80), mode, "{app}");
+        assert_eq!(authorizer.peer_mode(&pod, 80), mode, "{app}");
     }
     let elsewhere = workload("other", "pod", "web");
-    assert_eq!(engine.peer_mode(&elsewhere, 80), PeerMode::Permissive);
+    assert_eq!(authorizer.peer_mode(&elsewhere, 80), PeerMode::Permissive);
 }
 
 /// A check looks at the policies that select the workload, not at all.
 #[test]
 fn of_a_thousand_policies_only_those_that_select_are_looked_at() {
-    let (engine, workloads) = thousand();
-    assert_eq!(engine.status().len(), 1_000);
+    let (authorizer, workloads) = thousand();
+    assert_eq!(authorizer.status().len(), 1_000);
     let source = id("ns-1");
     for workload in &workloads {
-        let considered = engine.explain(&request(Some(&source), workload, 80));
+        let considered = authorizer.explain(&request(Some(&source), workload, 80));
         assert_eq!(considered.len(), 10, "{}", workload.key);
     }
 }
 
 /// 1,000 policies of ten rules over 100 workloads, ten for each: three DENY
 /// and seven ALLOW, of which the last rule of the last one matches `ns-1`.
-pub(super) fn thousand() -> (Engine, Vec<Workload>) {
+pub(super) fn thousand() -> (Authorizer, Vec<Workload>) {
     let name = |app: usize| format!("app-{app}");
     let workloads: Vec<Workload> = (0..100)
         .map(|app| workload("shop", &format!("pod-{app}"), &name(app)))
@@ -319,5 +320,5 @@ pub(super) fn thousand() -> (Engine, Vec<Workload>) {
         policy
     });
     let snapshot = snapshot(&workloads, policies.collect());
-    (Engine::compile(&snapshot), workloads)
+    (Authorizer::compile(&snapshot), workloads)
 }

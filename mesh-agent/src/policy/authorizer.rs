@@ -54,7 +54,7 @@ struct Resolved {
 
 /// All policies of one snapshot, compiled. A copy shares them.
 #[derive(Clone, Debug, Default)]
-pub struct Engine {
+pub struct Authorizer {
     pub(super) generation: u64,
     /// That have any.
     namespaces: Arc<BTreeMap<Name, Arc<Policies>>>,
@@ -75,7 +75,7 @@ pub struct Engine {
 /// Of one namespace's workloads: by namespace and place of the policy.
 type MeshCounts = Vec<(Name, Vec<(u32, usize)>)>;
 
-impl Engine {
+impl Authorizer {
     #[must_use]
     #[cfg(any(test, feature = "fuzzing"))]
     pub fn compile(snapshot: &Snapshot) -> Self {
@@ -83,7 +83,7 @@ impl Engine {
         Self::default().update(snapshot, all, &Here::Everywhere).0
     }
 
-    /// The policies of `snapshot`, which differs from that of this engine in
+    /// The policies of `snapshot`, which differs from that of this authorizer in
     /// what is `changed` alone.
     #[must_use]
     pub fn update(&self, snapshot: &Snapshot, changed: Where<'_>, here: &Here) -> (Self, Rejudged) {
@@ -294,8 +294,8 @@ impl Engine {
     /// Addresses behind Services of these namespaces that policies are for, or
     /// were: their pods may be of other namespaces.
     fn members(&self, before: &Self, changed: &BTreeSet<Name>) -> BTreeSet<IpAddr> {
-        let of = |engine: &Self, namespace| {
-            let policies = engine.namespaces.get(namespace).cloned();
+        let of = |authorizer: &Self, namespace| {
+            let policies = authorizer.namespaces.get(namespace).cloned();
             let members = policies.iter().flat_map(|p| p.members().copied());
             members.collect::<Vec<_>>()
         };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::in_force::InForce;
 use crate::model::policy::PeerMode;
 use crate::model::{RefuseReason, RuleRef, SpiffeId, Workload, WorkloadKey};
-use crate::policy::{Authorizer, Deny, DryRun, Permit, Request};
+use crate::policy::{self, Authorizer, Deny, DryRun, Request};
 
 /// What a policy decided on, for deciding again.
 #[derive(Clone, Debug)]
@@ -21,15 +21,7 @@ pub(crate) struct AuthzInput {
 }
 
 /// What the destination says of a connection, or of a request on one.
-#[derive(Debug)]
-pub(crate) enum Verdict {
-    Permit(Permit),
-    Deny(Refusal),
-    /// It depends on the request. Of a connection alone this is never said: what
-    /// asks for HTTP is read there the way that allows less.
-    #[expect(dead_code, reason = "policies do not look at requests yet")]
-    NeedsRequest,
-}
+pub(crate) type Verdict = policy::Verdict<Refusal>;
 
 /// The destination says no.
 #[derive(Debug)]
@@ -116,15 +108,14 @@ impl AuthzInput {
         }
     }
 
-    fn of(&self, policy: &Authorizer, destination: &Workload) -> Verdict {
-        let strict = || policy.peer_mode(destination, self.destination_port) == PeerMode::Strict;
+    fn of(&self, authorizer: &Authorizer, destination: &Workload) -> Verdict {
+        let strict =
+            || authorizer.peer_mode(destination, self.destination_port) == PeerMode::Strict;
         if self.plaintext && strict() {
             return Verdict::Deny(Refusal::Plaintext);
         }
-        match policy.check(&self.request(destination)) {
-            Ok(permit) => Verdict::Permit(permit),
-            Err(deny) => Verdict::Deny(Refusal::Policy(deny)),
-        }
+        let said = authorizer.check(&self.request(destination));
+        said.map_deny(Refusal::Policy)
     }
 
     pub(crate) fn request<'c>(&'c self, destination: &'c Workload) -> Request<'c> {

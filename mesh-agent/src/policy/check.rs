@@ -7,7 +7,7 @@ use super::authorizer::Authorizer;
 use super::compile::{Compiled, Matched};
 use super::index::{Entry, Group};
 use super::reach::Ports;
-use super::{Considered, Deny, DryRun, DryRuns, Permit, Request};
+use super::{Considered, Deny, DryRun, DryRuns, Permit, Request, Verdict};
 use crate::model::RuleRef;
 use crate::model::policy::Action;
 
@@ -16,7 +16,7 @@ type Kind = fn(&Group) -> &[Arc<Compiled>];
 
 impl Authorizer {
     /// May this connection be?
-    pub fn check(&self, request: &Request<'_>) -> Result<Permit, Deny> {
+    pub fn check(&self, request: &Request<'_>) -> Verdict {
         let asked = Asked {
             request,
             generation: self.generation,
@@ -25,12 +25,12 @@ impl Authorizer {
         self.with_entry(request.destination, |entry| {
             let dry_run = asked.rehearse(entry);
             match asked.enforce(entry) {
-                Ok(rule) => Ok(Permit {
+                Ok(rule) => Verdict::Permit(Permit {
                     destination,
                     rule,
                     dry_run,
                 }),
-                Err(rule) => Err(Deny { rule, dry_run }),
+                Err(rule) => Verdict::Deny(Deny { rule, dry_run }),
             }
         })
     }

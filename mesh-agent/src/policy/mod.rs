@@ -94,6 +94,34 @@ impl Deny {
     }
 }
 
+/// What is said of a connection, or of a request on one, by policy or by all that
+/// a destination goes by: there are further reasons than policy to refuse.
+#[derive(Debug)]
+pub enum Verdict<D = Deny> {
+    Permit(Permit),
+    Deny(D),
+    /// It depends on the request. Of a connection alone this is never said: what
+    /// asks for HTTP is read there the way that allows less.
+    #[expect(dead_code, reason = "policies do not look at requests yet")]
+    NeedsRequest,
+}
+
+impl<D> Verdict<D> {
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn is_permit(&self) -> bool {
+        matches!(self, Self::Permit(_))
+    }
+
+    /// The same, where no is said in other words.
+    pub(crate) fn map_deny<E>(self, deny: impl FnOnce(D) -> E) -> Verdict<E> {
+        match self {
+            Self::Permit(permit) => Verdict::Permit(permit),
+            Self::Deny(said) => Verdict::Deny(deny(said)),
+            Self::NeedsRequest => Verdict::NeedsRequest,
+        }
+    }
+}
+
 /// One policy that was looked at, for `explain`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Considered {

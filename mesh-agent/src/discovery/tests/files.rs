@@ -314,7 +314,7 @@ fn open(update: &Update) -> (bool, bool) {
         sni: None,
     };
     let strict = update.policy.peer_mode(pod, 8080) == PeerMode::Strict;
-    (update.policy.check(&request).is_ok(), !strict)
+    (update.policy.check(&request).is_permit(), !strict)
 }
 
 #[test]

@@ -77,7 +77,7 @@ pub(super) fn may(
         destination_port: to.1,
         sni: None,
     };
-    compiled.1.check(&request).is_ok()
+    compiled.1.check(&request).is_permit()
 }
 
 pub(super) const HTTPBIN: &str = "foo/httpbin";

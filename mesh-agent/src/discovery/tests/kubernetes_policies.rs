@@ -84,7 +84,7 @@ fn they_mean_what_was_applied_in_whichever_form_they_are_printed() {
                 destination_port: port,
                 sni: None,
             };
-            authorizer.check(&request).is_ok()
+            authorizer.check(&request).is_permit()
         };
         assert!(may("shop/web", &db, 5432));
         assert!(!may("shop/web", &db, 80), "another port");

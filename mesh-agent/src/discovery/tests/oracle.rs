@@ -352,7 +352,7 @@ fn verdicts(world: &World, pods: &Snapshot) -> BTreeMap<String, Vec<(bool, PeerM
             [80, 8080].map(|port| {
                 let request = request(source.as_ref(), pod, port);
                 let mode = world.authorizer.peer_mode(pod, port);
-                (world.authorizer.check(&request).is_ok(), mode)
+                (world.authorizer.check(&request).is_permit(), mode)
             })
         });
         (pod.key.to_string(), each.collect())

@@ -18,7 +18,7 @@ pub(super) fn allowed(text: &str) -> [bool; 3] {
             destination_port: 8080,
             sni: None,
         };
-        authorizer.check(&request).is_ok()
+        authorizer.check(&request).is_permit()
     })
 }
 

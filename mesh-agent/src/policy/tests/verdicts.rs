@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::super::{Authorizer, Considered, Request};
+use super::super::{Authorizer, Considered, Request, Verdict};
 use crate::model::policy::{
     Action, AuthorizationPolicy, Match, Operation, Pattern, PeerAuthentication, PeerMode, Rule,
     Scope, Source,
@@ -160,12 +160,13 @@ fn explain_and_check_never_disagree() {
             };
             let restricted = said.iter().any(|c| c.action == Allow);
             match authorizer.check(&request) {
-                Ok(permit) => {
+                Verdict::Permit(permit) => {
                     assert_eq!(matches(Deny), None, "set {set}");
                     assert_eq!(permit.rule().cloned(), matches(Allow), "set {set}");
                     assert!(!restricted || permit.rule().is_some(), "set {set}");
                 }
-                Err(deny) => match matches(Deny) {
+                Verdict::NeedsRequest => panic!("of a connection"),
+                Verdict::Deny(deny) => match matches(Deny) {
                     Some(rule) => assert_eq!(*deny.rule(), rule, "set {set}"),
                     None => assert!(restricted && matches(Allow).is_none(), "set {set}"),
                 },
@@ -192,14 +193,14 @@ fn a_workload_that_is_not_in_the_snapshot_is_judged_by_its_labels() {
     for source in ids.iter().map(Some).chain([None]) {
         let request = request(source, &web, 80);
         let (a, b) = (known.check(&request), unknown.check(&request));
-        assert_eq!(a.is_ok(), b.is_ok(), "{source:?}");
+        assert_eq!(a.is_permit(), b.is_permit(), "{source:?}");
         assert_eq!(known.explain(&request), unknown.explain(&request));
     }
-    assert!(unknown.check(&request(Some(&ids[0]), &web, 80)).is_ok());
-    assert!(unknown.check(&request(None, &web, 80)).is_err());
+    assert!(unknown.check(&request(Some(&ids[0]), &web, 80)).is_permit());
+    assert!(!unknown.check(&request(None, &web, 80)).is_permit());
     let db = workload("shop", "db-0", "db");
-    assert!(unknown.check(&request(Some(&ids[1]), &db, 80)).is_ok());
-    assert!(unknown.check(&request(Some(&ids[2]), &db, 80)).is_err());
+    assert!(unknown.check(&request(Some(&ids[1]), &db, 80)).is_permit());
+    assert!(!unknown.check(&request(Some(&ids[2]), &db, 80)).is_permit());
 }
 
 /// Which services it was behind is not known any more: it may have been each.
@@ -240,7 +241,7 @@ fn a_workload_that_is_not_in_the_snapshot_counts_as_behind_every_service() {
         let none = Authorizer::compile(&snapshot);
         let source = id(source);
         let refused = |authorizer: &Authorizer, w: &Workload| {
-            authorizer.check(&request(Some(&source), w, 80)).is_err()
+            !authorizer.check(&request(Some(&source), w, 80)).is_permit()
         };
         assert_eq!([&web, &db].map(|w| refused(&all, w)), [true, false]);
         assert_eq!([&web, &db].map(|w| refused(&none, w)), [true, true]);

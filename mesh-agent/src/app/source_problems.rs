@@ -18,7 +18,7 @@ pub(super) fn of_api(state: &ApiState) -> Vec<Problem> {
         .away
         .as_ref()
         .filter(|away| away.seconds >= TOLD_AFTER);
-    if let Some(away) = is_away {
+    if let Some(away) = is_away.filter(|_| state.is_known) {
         problems.push(Problem::new(
             "API server",
             format!(
@@ -28,14 +28,14 @@ pub(super) fn of_api(state: &ApiState) -> Vec<Problem> {
             UNHEARD,
             "look at the API server, and at the way from this node to it; it is asked all the time",
         ));
-    } else {
-        let failing = state
-            .kinds
-            .iter()
-            .filter(|kind| state.is_known && kind.fault.is_some());
+    } else if state.is_known && state.away.is_none() {
+        let failing = state.kinds.iter().filter(|kind| {
+            let seconds = kind.failing_seconds.unwrap_or_default();
+            seconds >= TOLD_AFTER
+        });
         problems.extend(failing.filter_map(of_kind));
     }
-    if let Some(age) = state.from_disk_age_seconds {
+    if let Some(age) = state.from_disk_age_seconds.filter(|_| state.is_known) {
         problems.push(Problem::new(
             "configuration from disk",
             "what is in force is from disk: the API server has not told everything since the start",
@@ -78,18 +78,20 @@ fn unknown(state: &ApiState) -> Problem {
         .filter_map(|kind| kind.fault.as_deref());
     let why = state.away.as_ref().map(|away| away.why.as_str());
     let why = why.or_else(|| faults.next());
+    let missing = match missing.is_empty() {
+        true => "what it has".to_owned(),
+        false => format!("all {}", missing.join(", ")),
+    };
     let problem = Problem::new(
         "configuration unknown",
         match why {
             Some(why) => format!(
-                "the API server {} has not told all {} yet: {why}",
-                state.server,
-                missing.join(", ")
+                "the API server {} has not told {missing} yet: {why}",
+                state.server
             ),
             None => format!(
-                "the API server {} is being asked for all {}",
-                state.server,
-                missing.join(", ")
+                "the API server {} is being asked for {missing}",
+                state.server
             ),
         },
         "no pod is enrolled or let go of; closed pods are refused",
@@ -180,10 +182,15 @@ mod tests {
             panic!("{problems:?}");
         };
         assert!(!problem.blocks && problem.subject == "API server");
-        // A restart of it is no news.
-        state.kinds.iter_mut().for_each(|kind| kind.fault = None);
+        // A restart of it is no news, nor what kinds say of it a moment later.
         state.away = Some(away(1));
         assert_eq!(of_api(&state), []);
+        state.away = None;
+        assert_eq!(of_api(&state), []);
+        state.kinds[0].failing_seconds = Some(60);
+        let problems = of_api(&state);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].what.contains("of kind Pod"), "{problems:?}");
     }
 
     #[test]

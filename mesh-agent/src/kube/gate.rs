@@ -33,8 +33,12 @@ impl Gate {
 
     pub(super) fn note_away(&self, fault: &Fault) {
         let mut away = self.away.lock();
-        let since = away.as_ref().map_or_else(Instant::now, |(since, _)| *since);
-        *away = Some((since, fault.clone()));
+        match &mut *away {
+            // In whatever words: it is one absence, and told once.
+            Some((_, known)) if known.reason() == fault.reason() => {}
+            Some((_, known)) => *known = fault.clone(),
+            None => *away = Some((Instant::now(), fault.clone())),
+        }
     }
 
     pub(super) fn note_there(&self) {

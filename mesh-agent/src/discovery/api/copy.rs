@@ -6,11 +6,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 
 use super::file::{self, Of, Unusable, Whole, Writer};
 use super::status::Watched;
@@ -28,6 +29,8 @@ const LATEST: Duration = Duration::from_secs(600);
 const MAX_CHANGES: usize = 8 << 20;
 /// How often it is noted that nothing changed.
 const TOUCH: Duration = Duration::from_secs(30);
+/// How long the end waits for the disk; less than who ends the agent does.
+const LAST: Duration = Duration::from_millis(1_500);
 /// How often what could not be written is tried again.
 const RETRY: Duration = Duration::from_secs(60);
 
@@ -52,6 +55,7 @@ pub(super) struct Copy {
     /// Kinds of which something was left out.
     lost: Vec<bool>,
     files: Vec<Of>,
+    thread: Option<JoinHandle<()>>,
 }
 
 /// What the files say at a start.
@@ -86,7 +90,7 @@ impl Copy {
         let spawned = std::thread::Builder::new()
             .name("state".to_owned())
             .spawn(move || keeper.keep(&dir, told, found));
-        if let Err(error) = spawned {
+        if let Err(error) = &spawned {
             watched.copy_failed(format!(
                 "the thread that writes it cannot be started: {error}"
             ));
@@ -96,6 +100,7 @@ impl Copy {
             watched: watched.clone(),
             lost: vec![false; files.len()],
             files,
+            thread: spawned.ok(),
         };
         (copy, look)
     }
@@ -117,6 +122,16 @@ impl Copy {
             self.lost[kind] = true;
             self.watched
                 .copy_failed("the disk does not keep up".to_owned());
+        }
+    }
+
+    /// Waits, for a while, until what was told is on disk.
+    pub(super) async fn end(self) {
+        drop(self.queue);
+        let until = Instant::now() + LAST;
+        let runs = |thread: &JoinHandle<()>| !thread.is_finished() && Instant::now() < until;
+        while self.thread.as_ref().is_some_and(runs) {
+            sleep(Duration::from_millis(5)).await;
         }
     }
 

@@ -99,6 +99,7 @@ impl Source {
             () = cancel.cancelled() => {}
             () = self.follow(access, patience) => {}
         }
+        self.copy.end().await;
     }
 
     async fn follow(&mut self, access: &Access, patience: &Patience) {
@@ -120,7 +121,14 @@ impl Source {
                     }
                 }
                 event = next(&mut load) => match event {
-                    Some((kind, event)) => self.take(From::Disk, kind, event).await,
+                    Some((kind, event)) => {
+                        self.take(From::Disk, kind, event).await;
+                        for _ in 0..AT_ONCE {
+                            let next = load.as_mut().and_then(|load| load.try_recv().ok());
+                            let Some((kind, event)) = next else { break };
+                            self.take(From::Disk, kind, event).await;
+                        }
+                    }
                     None => load = None,
                 },
                 () = sleep_until(wake.into()) => {}
@@ -236,17 +244,15 @@ impl Source {
         let Some(kind) = self.kinds.get(at) else {
             return;
         };
-        if from == From::Disk {
-            // What was listed meanwhile is newer.
-            if !kind.places.is_whole {
-                self.apply(from, at, event);
+        if from == From::Api {
+            let told = self.told(at, &event);
+            let is_taken = self.apply(from, at, event);
+            for told in told.into_iter().filter(|_| is_taken) {
+                self.copy.tell(at, told).await;
             }
-            return;
-        }
-        let told = self.told(at, &event);
-        let is_taken = self.apply(from, at, event);
-        for told in told.into_iter().filter(|_| is_taken) {
-            self.copy.tell(at, told).await;
+        } else if !kind.places.is_whole {
+            // What was listed meanwhile would be newer.
+            self.apply(from, at, event);
         }
         let kind = &self.kinds[at];
         let watched = &self.watched.kinds[at];

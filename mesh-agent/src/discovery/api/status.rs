@@ -53,6 +53,8 @@ pub struct KindRow {
     pub events: u64,
     pub lists: u64,
     pub fault: Option<String>,
+    /// For how long it has not been told.
+    pub failing_seconds: Option<u64>,
 }
 
 /// Nobody answers.
@@ -161,6 +163,10 @@ impl WatchedKind {
             events: seen.events,
             lists: seen.lists,
             fault: seen.fault.as_ref().map(Fault::to_string),
+            failing_seconds: seen
+                .since
+                .filter(|_| seen.phase == Phase::Failing)
+                .map(|since| since.elapsed().unwrap_or_default().as_secs()),
         }
     }
 

@@ -280,7 +280,7 @@ async fn an_agent_that_starts_while_the_api_server_is_away_works_from_disk() {
         .await;
     assert!(agent.watched.state().copy.is_none());
     agent.end().await;
-    until_written(&state_dir, "/api/v1/namespaces/shop/pods/c").await;
+    assert_written(&state_dir, "/api/v1/namespaces/shop/pods/c");
 
     server.stop().await;
     let mut agent = Agent::start(server.kubeconfig(), &state_dir).await;
@@ -319,21 +319,13 @@ async fn an_agent_that_starts_while_the_api_server_is_away_works_from_disk() {
         .await;
 }
 
-/// The thread that writes ends after the one that follows.
-async fn until_written(state_dir: &Path, path: &str) {
-    let file = state_dir.join("pods.core");
-    let end = Instant::now() + LONG;
-    loop {
-        let bytes = std::fs::read(&file).unwrap_or_default();
-        let text = String::from_utf8_lossy(&bytes);
-        // Secrets of applications are not kept.
-        assert!(!text.contains("SECRET") && !text.contains("managedFields"));
-        if text.contains(path) {
-            return;
-        }
-        assert!(Instant::now() < end, "{path} is not written");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+/// The end of an agent leaves nothing unwritten.
+fn assert_written(state_dir: &Path, path: &str) {
+    let bytes = std::fs::read(state_dir.join("pods.core")).expect("a copy");
+    let text = String::from_utf8_lossy(&bytes);
+    assert!(text.contains(path), "{path} is not written");
+    // Secrets of applications are not kept.
+    assert!(!text.contains("SECRET") && !text.contains("managedFields"));
 }
 
 #[tokio::test]
@@ -345,7 +337,7 @@ async fn without_the_api_server_and_without_a_copy_nothing_is_known() {
     let mut agent = Agent::start(server.kubeconfig(), &state_dir).await;
     agent.until("known", |update| knows(update, &["a"])).await;
     agent.end().await;
-    until_written(&state_dir, "/api/v1/namespaces/shop/pods/a").await;
+    assert_written(&state_dir, "/api/v1/namespaces/shop/pods/a");
     // One of the copies is damaged: none counts.
     let file = state_dir.join("services.core");
     let mut bytes = std::fs::read(&file).expect("read");

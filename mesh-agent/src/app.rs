@@ -6,6 +6,7 @@ mod handover;
 mod ledger;
 mod neighbours;
 mod place;
+mod plugin;
 mod problems;
 #[cfg(test)]
 mod reference;
@@ -38,6 +39,7 @@ pub use doctor::doctor;
 pub use ledger::TARGET as PROBLEMS;
 use neighbours::Neighbours;
 use place::Place;
+use plugin::Plugin;
 use view::View;
 
 /// A pod that could not be enrolled is tried again after this long.
@@ -119,8 +121,8 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
         },
         &observe,
     )?;
-    // Held also where nobody tells of arrivals.
-    let (_arrivals, mut arrived) = enrol::arrivals();
+    let (arrivals, mut arrived) = enrol::arrivals();
+    let mut plugin = Plugin::start(&flags, &node, &observe, arrivals.clone())?;
     let parts = view::Parts {
         node,
         stats,
@@ -132,6 +134,7 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
         limits,
         heard: source.heard(),
         neighbours,
+        plugin: plugin.as_ref().map(Plugin::keeper),
     };
     let view = Arc::new(View::new(parts));
     let cancel = CancellationToken::new();
@@ -158,6 +161,7 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
             _ = hangup.recv() => { view.reopen_log(); continue; }
             // At once, and nothing is taken out of the kernel: closed pods stay closed.
             what = ended.wait() => return Err(ended_early(&what)),
+            _ = Plugin::ended(&mut plugin) => return Err(ended_early("a task of the CNI plugin")),
             _ = &mut pages => return Err(ended_early("the task of the admin pages")),
             changed = updates.changed() => {
                 changed.map_err(|_| ended_early("the thread that follows the configuration"))?;
@@ -195,6 +199,9 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
             if view.has_pods() {
                 place.note_pods();
             }
+            if let Some(plugin) = &mut plugin {
+                plugin.configured(&update.snapshot);
+            }
             if let Some(whole) = looked {
                 retry = (!whole).then(|| tokio::time::Instant::now() + RETRY);
             }
@@ -210,6 +217,10 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
             view.tell_start(&flags, begun.elapsed());
         }
     };
+    drop(arrivals);
+    if let Some(plugin) = plugin {
+        plugin.end().await;
+    }
     if let Some(asker) = asker {
         serving.cancel();
         pages.await.context("end the control tasks")?;

@@ -37,6 +37,7 @@ mod tunnel;
 mod admin;
 #[expect(unreachable_pub, reason = "pub is still the default there")]
 mod ca;
+mod cni;
 mod enrol;
 mod explain;
 mod peer;

@@ -35,4 +35,4 @@ pub use peer::Peer;
 pub use pod::{APP_PORT, Pod};
 pub use steady::Steady;
 pub use wait::{all_fine, eventually, parse};
-pub use world::{Remains, World, program};
+pub use world::{Remains, World, plugin, program};

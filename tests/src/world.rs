@@ -533,6 +533,12 @@ pub fn program() -> Command {
     Command::new(binary("MESH_AGENT_BIN", "mesh-agent"))
 }
 
+/// The CNI plugin's program.
+#[must_use]
+pub fn plugin() -> PathBuf {
+    binary("MESH_CNI_BIN", "mesh-agent-cni")
+}
+
 /// From the environment (set by `cargo xtask`), else beside the running program.
 pub(crate) fn binary(variable: &str, name: &str) -> PathBuf {
     if let Some(path) = std::env::var_os(variable) {

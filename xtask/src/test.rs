@@ -18,6 +18,7 @@ pub(crate) const PROFILE: &str = "itest";
 /// The programs under test, for suites, demo and benches.
 pub(crate) const AGENT_BIN: &str = "MESH_AGENT_BIN";
 pub(crate) const APP_BIN: &str = "MESH_APP_BIN";
+const CNI_BIN: &str = "MESH_CNI_BIN";
 
 const USAGE: &str = "usage: cargo xtask test [--unit | --net | --kube | SUITE...] [-- ARGS]";
 
@@ -154,7 +155,8 @@ fn suites(repo: &Repo, plan: &Plan, tally: &mut Tally) -> Result<()> {
     }
     command
         .env(AGENT_BIN, repo.binary(PROFILE, "mesh-agent"))
-        .env(APP_BIN, repo.binary(PROFILE, "mesh-app"));
+        .env(APP_BIN, repo.binary(PROFILE, "mesh-app"))
+        .env(CNI_BIN, repo.binary(PROFILE, "mesh-agent-cni"));
     with_rest(&mut command, &[], plan);
     run_tests(&mut command, &repo.target.join("skips.log"), tally)
 }

@@ -60,6 +60,9 @@ pub struct Status {
     pub pods: serde_json::Value,
     pub kernel: serde_json::Value,
     pub identities: serde_json::Value,
+    /// How the CNI plugin stands, where the agent keeps it in the node's chain.
+    #[serde(default)]
+    pub cni_plugin: Option<String>,
 }
 
 /// One AuthorizationPolicy.

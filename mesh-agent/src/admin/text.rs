@@ -62,6 +62,9 @@ pub fn status(status: &Status, wide: bool, now: SystemTime) -> String {
         line(&mut text, "source", &source);
     }
     line(&mut text, "connections", &status.active_connections);
+    if let Some(plugin) = &status.cni_plugin {
+        line(&mut text, "CNI plugin", plugin);
+    }
     if let Some(left) = status.identities["token"]["expires_in_seconds"].as_i64() {
         line(&mut text, "join token", &format!("ends {}", ends(left)));
     }

@@ -7,6 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::capture::{self, Scratch, Tried};
+use crate::cni;
+use crate::config::Chain;
 use crate::io::{Limits, RECOMMENDED_OPEN_FILES};
 use crate::sys::{cgroup, netns::Netns, process};
 
@@ -52,6 +54,8 @@ struct Machine {
     bpffs: Option<Bpffs>,
     /// Programs of others that run where pods connect.
     neighbours: BTreeSet<String>,
+    /// How the CNI plugin stands, where there is a chain for it.
+    plugin: Option<cni::Standing>,
 }
 
 #[derive(Clone, Debug)]
@@ -63,8 +67,8 @@ struct Bpffs {
 }
 
 #[must_use]
-pub fn doctor() -> Vec<Check> {
-    report(&Machine::look())
+pub fn doctor(chain: &Chain) -> Vec<Check> {
+    report(&Machine::look(chain))
 }
 
 fn report(machine: &Machine) -> Vec<Check> {
@@ -100,6 +104,7 @@ fn report(machine: &Machine) -> Vec<Check> {
     ];
     checks.extend(bpffs(machine.bpffs.as_ref()));
     checks.extend(neighbours(&machine.neighbours));
+    checks.extend(machine.plugin.as_ref().map(plugin));
     checks
 }
 
@@ -111,6 +116,19 @@ fn neighbours(found: &BTreeSet<String>) -> Option<Check> {
     );
     let consequence = "one that puts a pod's address in the place of a Service's hides the Service from the agent: mutual TLS and policies hold, what the Service says does not count; `status` tells whether it does (Cilium: socketLB.hostNamespaceOnly=true; Calico: bpfConnectTimeLoadBalancing: Disabled)";
     (!found.is_empty()).then(|| wish(what, false, consequence))
+}
+
+fn plugin(standing: &cni::Standing) -> Check {
+    let what = "CNI plugin in the node's chain";
+    let late = "a new pod's first containers start before it is enrolled";
+    match standing {
+        cni::Standing::In(file) => wish(format!("{what} ({})", file.display()), true, ""),
+        other => wish(
+            what,
+            false,
+            format!("{other}: {late}; run the agent with --cni"),
+        ),
+    }
 }
 
 fn open_files(limit: u64) -> Check {
@@ -169,7 +187,7 @@ fn bpffs(found: Option<&Bpffs>) -> Vec<Check> {
 }
 
 impl Machine {
-    fn look() -> Self {
+    fn look(chain: &Chain) -> Self {
         let release = nix::sys::utsname::uname()
             .map(|u| u.release().to_string_lossy().into_owned())
             .unwrap_or_default();
@@ -185,6 +203,7 @@ impl Machine {
             programs: capture::has_programs(),
             bpffs: Bpffs::look(cgroup2.as_deref()),
             neighbours: cgroup2.as_deref().map(others).unwrap_or_default(),
+            plugin: cni::standing(&chain.settings(Path::new("/run/mesh-agent"))),
             cgroup2,
         }
     }
@@ -266,6 +285,7 @@ mod tests {
                 tried: vec![tried("maps"), tried("program mesh_lookup")],
             }),
             neighbours: BTreeSet::new(),
+            plugin: Some(cni::Standing::In("/etc/cni/net.d/10-a.conflist".into())),
         }
     }
 
@@ -282,7 +302,7 @@ mod tests {
     #[test]
     fn each_lack_is_one_line_that_says_what_follows() {
         type Lack = (fn(&mut Machine), &'static str);
-        let lacks: [Lack; 13] = [
+        let lacks: [Lack; 14] = [
             (|m| m.release = "5.16.9".to_owned(), "looped SYNs"),
             (|m| m.release = "4.19".to_owned(), "looped SYNs"),
             (|m| m.privileged = false, "as root"),
@@ -301,6 +321,10 @@ mod tests {
             (
                 |m| m.neighbours.extend(["cil_sock4_connect".to_owned()]),
                 "hides the Service",
+            ),
+            (
+                |m| m.plugin = Some(cni::Standing::Waits("10-a.conflist".into())),
+                "before it is enrolled",
             ),
         ];
         for (take_away, said) in lacks {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::admin::Problem;
+use crate::cni;
 use crate::discovery;
 use crate::enrol::PodStatus;
 use crate::identity::{self, IdentityStatus, TokenStatus};
@@ -141,6 +142,51 @@ pub(super) fn of_pod(pod: &PodStatus) -> Vec<Problem> {
             format!("Pod {}: {warning}", pod.pod),
             "it is enrolled; some of its connections may fail",
             "change what the message names",
+        ));
+    }
+    problems
+}
+
+/// Of the CNI plugin's place in the node's chain.
+pub(super) fn of_plugin(report: &cni::Report) -> Vec<Problem> {
+    const LATE: &str = "a new pod's first containers start before it is enrolled, and its connections are refused until then";
+    let mut problems = Vec::new();
+    let remedy = match &report.standing {
+        cni::Standing::Unknown | cni::Standing::In(_) => None,
+        cni::Standing::NoNetwork(_) => {
+            Some("install the cluster's network, or name its folder with --cni-conf-dir")
+        }
+        cni::Standing::Waits(_) => Some(
+            "have the program that owns the file leave other plugins in it (Cilium: cni.exclusive=false); it is put back, ever slower",
+        ),
+        cni::Standing::Failed { .. } => {
+            Some("mend what the message names; it is tried again every 10 seconds")
+        }
+    };
+    if let Some(remedy) = remedy {
+        let what = format!(
+            "the CNI plugin is not in the node's chain: {}",
+            report.standing
+        );
+        problems.push(Problem::new("CNI plugin", what, LATE, remedy));
+    }
+    if !report.broken.is_empty() {
+        problems.push(Problem::new(
+            "CNI configuration",
+            format!(
+                "files of the node's CNI configuration cannot be used: {}",
+                report.broken.join("; ")
+            ),
+            "a container runtime that takes the first file alone (containerd) starts no pod",
+            "correct the files, or remove them",
+        ));
+    }
+    if let Some(why) = &report.unwritten {
+        problems.push(Problem::new(
+            "CNI plugin's file",
+            format!("what is outside the mesh cannot be left on the node for its CNI plugin: {why}"),
+            "while no agent runs new pods wait for one, or those that were outside the mesh before are taken to be so",
+            "mend what the message names; it is written again when pods or namespaces change",
         ));
     }
     problems

@@ -56,6 +56,7 @@ fn page() -> String {
     observe.register(|registry| identities.register(registry));
     enrol::register(&observe);
     observe.register(crate::discovery::reference);
+    let _adds = crate::cni::register(&observe);
     super::view::register(&observe, &std::sync::Arc::default());
     let _counters = (proxy::Metrics::new(&observe), peer::Metrics::new(&observe));
     reference::fill(&observe);

@@ -19,6 +19,7 @@ use super::neighbours::Neighbours;
 use super::{problems, source_problems};
 use crate::admin::{self, PolicyRow, Problem, Status};
 use crate::capture;
+use crate::cni;
 use crate::config::Run;
 use crate::discovery::{Heard, Update};
 use crate::enrol::PodStatus;
@@ -48,6 +49,8 @@ pub(super) struct Parts {
     pub(super) limits: io::Limits,
     pub(super) heard: Heard,
     pub(super) neighbours: Neighbours,
+    /// Where the agent keeps its CNI plugin in the node's chain.
+    pub(super) plugin: Option<Arc<cni::Keeper>>,
 }
 
 pub(super) struct View {
@@ -133,6 +136,9 @@ impl View {
         }
         let log = self.parts.observe.log_trouble();
         problems.extend(log.map(problems::of_access_log));
+        if let Some(plugin) = &self.parts.plugin {
+            problems.extend(problems::of_plugin(&plugin.report()));
+        }
         problems.extend(problems::of_identities(&self.parts.identities.status()));
         let (problems, lines) = self.ledger.lock().note(problems, Now::read());
         ledger::write(&lines);
@@ -259,6 +265,8 @@ impl admin::Source for View {
             Heard::Api(watched) => serde_json::json!(watched.state()),
         };
         status.identities = serde_json::json!(self.parts.identities.status());
+        let plugin = self.parts.plugin.as_ref();
+        status.cni_plugin = plugin.map(|plugin| plugin.report().standing.to_string());
         let kernel: BTreeMap<_, _> = self.kernel().into_iter().collect();
         status.kernel = serde_json::json!(kernel);
         status

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::ending::CannotAsk;
-use crate::config::Exit;
+use crate::config::{Chain, Exit};
 use crate::model::policy::MeshSettings;
 use crate::{app, discovery};
 
@@ -22,8 +22,8 @@ pub(super) fn config(dir: &Path, settings: MeshSettings, json: bool) -> anyhow::
 }
 
 /// Each line: what, is it there, and what follows if not.
-pub(super) fn doctor() -> Exit {
-    let checks = app::doctor();
+pub(super) fn doctor(chain: &Chain) -> Exit {
+    let checks = app::doctor(chain);
     for check in &checks {
         match (check.present, check.needed) {
             (true, _) => say!("ok       {}", check.what),

@@ -18,6 +18,7 @@ mod ask;
 mod authority;
 mod behind;
 mod check;
+mod cni;
 mod ending;
 mod log;
 mod out;
@@ -35,6 +36,9 @@ use crate::config::{self, Ca, Cli, Command, Exit, LogFormat};
 /// The program.
 #[must_use]
 pub fn main() -> ExitCode {
+    if cni::is_plugin() {
+        return mesh_cni::main();
+    }
     run().into()
 }
 
@@ -113,6 +117,10 @@ fn dispatch(command: Command) -> anyhow::Result<Exit> {
         }
         Command::CheckConfig { dir, mesh, json } => check::config(&dir, mesh.settings(), json),
         Command::Ca(command) => authority::run(*command),
-        Command::Doctor => Ok(check::doctor()),
+        Command::Cni { command: None } => Ok(cni::plugin()),
+        Command::Cni {
+            command: Some(command),
+        } => cni::run(*command),
+        Command::Doctor { chain } => Ok(check::doctor(&chain)),
     }
 }

@@ -2,6 +2,7 @@
 
 mod api;
 mod ca;
+mod cni;
 mod environment;
 mod exit;
 mod host;
@@ -23,6 +24,7 @@ use crate::model::policy::MeshSettings;
 
 pub use api::ApiFlags;
 pub use ca::{Ca, RunCa, State, Token};
+pub use cni::{Chain, Cni};
 pub use exit::{Exit, help as exit_codes};
 pub use host::Host;
 pub use identity::Identity;
@@ -115,9 +117,18 @@ pub enum Command {
     /// The certificate authority.
     #[command(subcommand)]
     Ca(Box<Ca>),
+    /// The CNI plugin. Without a further word it is the plugin, which the container runtime
+    /// runs for each pod.
+    Cni {
+        #[command(subcommand)]
+        command: Option<Box<Cni>>,
+    },
     /// Show what this machine offers and what follows from what it lacks; exit
     /// code 1 when the agent will not start here, 4 when it will not do everything.
-    Doctor,
+    Doctor {
+        #[command(flatten)]
+        chain: Chain,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -196,6 +207,12 @@ pub struct Run {
     pub host: Host,
     #[command(flatten)]
     pub api: ApiFlags,
+    #[command(flatten)]
+    pub chain: Chain,
+    /// Put the CNI plugin into the node's chain, keep it there, and answer it: a pod is
+    /// enrolled before its first container starts.
+    #[arg(long, env = "MESH_CNI")]
+    pub cni: bool,
     /// This node's name, as in the pods' spec.nodeName [default: the host name].
     #[arg(long, value_parser = names::node)]
     pub node_name: Option<String>,

@@ -88,6 +88,8 @@ pub struct Snapshot {
     /// Something cannot be read of which nothing is known at all: any address that
     /// is nobody else's may be a mesh pod's or a Service's.
     pub hides_addresses: bool,
+    /// Namespaces that can be read, and whose labels enrol nobody.
+    pub open_namespaces: Arc<BTreeSet<Name>>,
     pub services: Namespaced<Service>,
     pub by_vip: Sharded<IpAddr, Arc<Service>>,
     /// Addresses that lead to a Service from outside, with its ports; the other

@@ -8,6 +8,7 @@
 pub mod bpf;
 pub mod cgroup;
 pub mod errno;
+pub mod files;
 pub mod kubepods;
 pub mod link;
 pub mod netns;

@@ -39,6 +39,7 @@ const MODULES: &[Module] = &[
     module("tunnel", 2, &["tls", "identity", "io", "http"]),
     module("observe", 2, &["sys"]),
     module("ca", 3, &[]),
+    module("cni", 3, &["enrol"]),
     module("enrol", 3, &[]),
     module("peer", 3, &["enrol"]),
     module("proxy", 3, &["peer", "enrol"]),

@@ -15,7 +15,7 @@ use super::entry::Made;
 use super::id::ObjectId;
 use super::state::{Hidden, SERVICE_NAME, Step, Store, Touched};
 use super::twice;
-use crate::discovery::kinds::{FactId, KindId, Part, TargetRef};
+use crate::discovery::kinds::{ENROLLED, FactId, KindId, Part, TargetRef};
 use crate::discovery::objects::{Kind, Object};
 use crate::discovery::{Code, Problem};
 use crate::model::policy::AuthorizationPolicy;
@@ -109,7 +109,10 @@ impl Store {
         left_out.extend(now.map(claims::left_out).unwrap_or_default());
         let before = before.as_deref();
         match id.kind.as_fact() {
-            Some(FactId::Namespace) => self.settle_namespace(id, before, now),
+            Some(FactId::Namespace) => {
+                self.settle_namespace(id, before, now);
+                self.settle_open(id, now);
+            }
             Some(FactId::ServiceAccount) => {}
             Some(FactId::Pod) => {
                 self.dirty.pods.insert(id.workload_key());
@@ -213,6 +216,23 @@ impl Store {
             let pods: Vec<WorkloadKey> = pods.map(|(id, _)| id.workload_key()).collect();
             self.dirty.pods.extend(pods);
         }
+    }
+
+    fn settle_open(&mut self, id: &ObjectId, now: Option<&Object>) {
+        let is_open = now.is_some_and(|namespace| {
+            let label = namespace.meta.labels.get(ENROLLED);
+            let enrols_nobody = matches!(label.map(String::as_str), None | Some("false"));
+            enrols_nobody && !namespace.unread.contains(Part::Labels)
+        });
+        if is_open == self.snapshot.open_namespaces.contains(&id.name) {
+            return;
+        }
+        let open = Arc::make_mut(&mut self.snapshot.open_namespaces);
+        match is_open {
+            true => open.insert(id.name.clone()),
+            false => open.remove(&id.name),
+        };
+        self.dirty.touched.snapshot = true;
     }
 
     /// Whose slice it is, and whether that can be told.

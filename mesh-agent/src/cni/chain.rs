@@ -1,0 +1,254 @@
+//! Our entry in the network that the node's runtime uses.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use mesh_cni::PLUGIN;
+
+use super::folder::{CHANGED, Content, Folder};
+use super::list::{self, Network};
+use super::settings::Settings;
+use super::{binary, places};
+
+/// A file that somebody writes to all the time is left for the next look.
+const ATTEMPTS: usize = 5;
+
+/// How the plugin stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Not looked at yet.
+    Unknown,
+    /// In the chain of this file.
+    In(PathBuf),
+    /// The node has no network (yet).
+    NoNetwork(Vec<PathBuf>),
+    /// It was taken out, and another attempt comes later.
+    Waits(PathBuf),
+    Failed {
+        /// The file, or the folder.
+        place: PathBuf,
+        why: String,
+    },
+}
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown => f.write_str("not looked at yet"),
+            Self::In(file) => write!(f, "in {}", file.display()),
+            Self::NoNetwork(folders) => {
+                f.write_str("the node has no network")?;
+                for (at, folder) in folders.iter().enumerate() {
+                    let word = if at == 0 { " in" } else { " or" };
+                    write!(f, "{word} {}", folder.display())?;
+                }
+                Ok(())
+            }
+            Self::Waits(file) => write!(f, "not in {}", file.display()),
+            Self::Failed { place, why } => write!(f, "{}: {why}", place.display()),
+        }
+    }
+}
+
+/// What may be done to the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum May {
+    Look,
+    /// Add what is missing.
+    Add,
+    /// Also write anew what is another version's: once, at a start. Two agents that
+    /// write what each holds for right would never end.
+    Update,
+}
+
+/// One look; true with it: the chain was changed.
+#[derive(Debug)]
+pub(super) struct Looked {
+    pub(super) standing: Standing,
+    pub(super) is_changed: bool,
+    /// Files that come before the network and cannot be used: containerd stops there.
+    pub(super) broken: Vec<String>,
+    pub(super) folders: Vec<PathBuf>,
+}
+
+pub(super) fn look(settings: &Settings, may: May) -> Looked {
+    let mut looked = Looked {
+        standing: Standing::NoNetwork(Vec::new()),
+        is_changed: false,
+        broken: Vec::new(),
+        folders: Vec::new(),
+    };
+    let dirs = places::conf_dirs(settings);
+    for dir in &dirs {
+        looked.folders.push(settings.seen(dir));
+        match in_folder(settings, dir, may, &mut looked) {
+            Ok(Some(standing)) => {
+                looked.standing = standing;
+                return looked;
+            }
+            Ok(None) => {}
+            Err(error) => {
+                looked.standing = Standing::Failed {
+                    place: dir.clone(),
+                    why: error.to_string(),
+                };
+                return looked;
+            }
+        }
+    }
+    looked.standing = Standing::NoNetwork(dirs);
+    looked
+}
+
+/// `None`: no network is there.
+fn in_folder(
+    settings: &Settings,
+    dir: &Path,
+    may: May,
+    looked: &mut Looked,
+) -> io::Result<Option<Standing>> {
+    let folder = Folder::open(&settings.seen(dir))?;
+    if may != May::Look {
+        folder.tidy()?;
+    }
+    for _ in 0..ATTEMPTS {
+        looked.broken.clear();
+        match first(settings, &folder, (dir, may), looked) {
+            // Written to meanwhile, or gone.
+            Err(error) if matches!(error.kind(), CHANGED | io::ErrorKind::NotFound) => {}
+            found => return found,
+        }
+    }
+    Err(io::Error::other("another program changes it all the time"))
+}
+
+fn first(
+    settings: &Settings,
+    folder: &Folder,
+    (dir, may): (&Path, May),
+    looked: &mut Looked,
+) -> io::Result<Option<Standing>> {
+    let names = folder.names()?.into_iter();
+    for name in names.filter(|name| list::is_configuration(name)) {
+        let content = match folder.read(&name) {
+            Ok(content) => content,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(error),
+            Err(error) => {
+                looked.broken.push(format!("{name}: {error}"));
+                continue;
+            }
+        };
+        let network = match Network::read(&name, &content.text) {
+            Ok(network) => network,
+            Err(list::Unfit::Loopback) => continue,
+            Err(why) => {
+                looked.broken.push(format!("{name}: {why}"));
+                continue;
+            }
+        };
+        let found = Found {
+            name: &name,
+            content: &content,
+            network: &network,
+            place: dir.join(&name),
+        };
+        let bin = match programs(settings, dir, &network) {
+            Err(why) => return Ok(Some(found.failed(why))),
+            Ok(bin) => bin,
+        };
+        looked.folders.push(settings.seen(&bin));
+        let standing = match may {
+            May::Look => found.look(settings, &bin),
+            May::Add | May::Update => {
+                let (standing, is_changed) = found.put(settings, folder, (&bin, may))?;
+                looked.is_changed = is_changed;
+                standing
+            }
+        };
+        return Ok(Some(standing));
+    }
+    Ok(None)
+}
+
+/// Where the programs of a network are that our plugin can be in.
+fn programs(settings: &Settings, dir: &Path, network: &Network<'_>) -> Result<PathBuf, String> {
+    network.may_chain().map_err(|why| why.to_string())?;
+    places::bin_dir(settings, dir, network.others())
+}
+
+/// The network that the node's runtime uses.
+struct Found<'f> {
+    name: &'f str,
+    content: &'f Content,
+    network: &'f Network<'f>,
+    place: PathBuf,
+}
+
+impl Found<'_> {
+    fn failed(&self, why: String) -> Standing {
+        let place = self.place.clone();
+        Standing::Failed { place, why }
+    }
+
+    fn look(self, settings: &Settings, bin: &Path) -> Standing {
+        let has_program = binary::is_executable(&settings.seen(bin).join(PLUGIN));
+        match (self.network.has_ours(), has_program) {
+            (true, true) => Standing::In(self.place),
+            (true, false) => self.failed(format!("its program is not in {}", bin.display())),
+            (false, _) => Standing::Waits(self.place),
+        }
+    }
+
+    /// True with it: the file was changed.
+    fn put(
+        self,
+        settings: &Settings,
+        folder: &Folder,
+        (bin, may): (&Path, May),
+    ) -> io::Result<(Standing, bool)> {
+        // The program first: a configuration that names what is not there stops the
+        // node's network.
+        let seen = settings.seen(bin);
+        let is_there = may != May::Update && binary::is_executable(&seen.join(PLUGIN));
+        if !is_there && let Err(error) = binary::install(&settings.program, &seen) {
+            let (from, to) = (settings.program.display(), bin.display());
+            let why = format!("the plugin's program cannot be copied from {from} to {to}: {error}");
+            return Ok((self.failed(why), false));
+        }
+        let is_right = match may {
+            May::Update => self.network.has(&settings.entry),
+            May::Add | May::Look => self.network.has_ours(),
+        };
+        if is_right {
+            return Ok((Standing::In(self.place), false));
+        }
+        let plain = self.network.without();
+        let plain = Network::read(self.name, &plain).map_err(io::Error::other)?;
+        let text = plain.with(&settings.entry);
+        let place = match list::list_name(self.name) {
+            None => {
+                folder.replace(self.name, self.content, &text)?;
+                self.place
+            }
+            Some(list) => {
+                folder.supersede((self.name, self.content), &list, &text)?;
+                self.place.with_file_name(list)
+            }
+        };
+        Ok((Standing::In(place), true))
+    }
+}
+
+/// One attempt, in a folder that is open already.
+#[cfg(test)]
+pub(super) fn put_in(settings: &Settings, folder: &Folder) -> io::Result<()> {
+    let mut looked = Looked {
+        standing: Standing::Unknown,
+        is_changed: false,
+        broken: Vec::new(),
+        folders: Vec::new(),
+    };
+    let dir = Path::new("/etc/cni/net.d");
+    first(settings, folder, (dir, May::Update), &mut looked).map(drop)
+}

@@ -1,0 +1,239 @@
+//! The folder of the node's CNI configuration, changed so that whoever reads it at any
+//! moment, also after a crash, finds whole files only.
+
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::sys::files::exchange;
+
+/// Most of one file, and most files that are looked at.
+const MAX_BYTES: u64 = 1 << 20;
+const MAX_FILES: usize = 1_000;
+const LOCK_ATTEMPTS: usize = 40;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+/// Of our own files beside the others': no runtime reads such a name. One that a
+/// crash left is written over by the next one, or goes with the next look.
+const UNFINISHED: &str = ".mesh-agent-new";
+/// A file with a single plugin that has a list in its place now.
+const REPLACED: &str = ".mesh-agent-replaced";
+
+/// A file as it was read.
+#[derive(Debug)]
+pub(super) struct Content {
+    pub(super) text: String,
+    meta: Metadata,
+}
+
+#[derive(Debug)]
+pub(super) struct Folder {
+    path: PathBuf,
+    /// Of several agents one changes something at a time.
+    lock: Flock<File>,
+    #[cfg(test)]
+    pub(super) crash: std::cell::Cell<Option<usize>>,
+}
+
+/// For who holds it a moment; one that stands still is not waited for.
+fn locked(mut folder: File) -> io::Result<Flock<File>> {
+    for _ in 0..LOCK_ATTEMPTS {
+        match Flock::lock(folder, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((back, nix::Error::EWOULDBLOCK)) => folder = back,
+            Err((_, error)) => return Err(error.into()),
+        }
+        std::thread::sleep(LOCK_PAUSE);
+    }
+    Err(io::Error::other("another agent is at work in it"))
+}
+
+/// Somebody else changed the file meanwhile: it is looked at again.
+pub(super) const CHANGED: ErrorKind = ErrorKind::ResourceBusy;
+
+impl Folder {
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let folder = File::open(path)?;
+        if !folder.metadata()?.is_dir() {
+            return Err(ErrorKind::NotADirectory.into());
+        }
+        let lock = locked(folder)?;
+        Ok(Self {
+            path: path.to_owned(),
+            lock,
+            #[cfg(test)]
+            crash: std::cell::Cell::new(None),
+        })
+    }
+
+    /// The names of its files, in the order in which runtimes take them.
+    pub(super) fn names(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.path)?.take(MAX_FILES) {
+            // A name that is no text is none of a configuration.
+            names.extend(entry?.file_name().into_string());
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// Only a file of its own: what a link leads to may be another program's.
+    pub(super) fn read(&self, name: &str) -> io::Result<Content> {
+        let mut options = OpenOptions::new();
+        options
+            .read(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+        let file = options.open(self.path.join(name))?;
+        let meta = file.metadata()?;
+        if !meta.is_file() {
+            return Err(io::Error::other("it is no regular file"));
+        }
+        if meta.len() > MAX_BYTES {
+            return Err(ErrorKind::FileTooLarge.into());
+        }
+        let mut text = String::new();
+        file.take(MAX_BYTES).read_to_string(&mut text)?;
+        Ok(Content { text, meta })
+    }
+
+    /// Writes another text into a file that is as it was `before`, mode and owner kept.
+    ///
+    /// The old and the new file change their names at one moment, and the old one is
+    /// looked at after that: what somebody else wrote meanwhile is not lost.
+    pub(super) fn replace(&self, name: &str, before: &Content, text: &str) -> io::Result<()> {
+        let (path, unfinished) = (self.path.join(name), self.unfinished(name));
+        self.write(&unfinished, text, &before.meta)?;
+        self.step()?;
+        match exchange(&unfinished, &path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => return Err(CHANGED.into()),
+            // A file system without that: as close together as it goes.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS)) => {
+                if self.read(name)?.text != before.text {
+                    return Err(CHANGED.into());
+                }
+                fs::rename(&unfinished, &path)?;
+                return self.settle();
+            }
+            Err(error) => return Err(error),
+        }
+        self.step()?;
+        let was = fs::read(&unfinished)?;
+        if was != before.text.as_bytes() {
+            exchange(&unfinished, &path)?;
+            return Err(CHANGED.into());
+        }
+        fs::remove_file(&unfinished)?;
+        self.settle()
+    }
+
+    /// Puts a list in the place of a file with a single plugin: first beside it, where
+    /// the old one comes first still, then the old one gets a name that nobody reads.
+    pub(super) fn supersede(
+        &self,
+        (single, before): (&str, &Content),
+        list: &str,
+        text: &str,
+    ) -> io::Result<()> {
+        let unfinished = self.unfinished(list);
+        self.write(&unfinished, text, &before.meta)?;
+        self.step()?;
+        fs::rename(&unfinished, self.path.join(list))?;
+        self.settle()?;
+        self.step()?;
+        let replaced = self.path.join(format!("{single}{REPLACED}"));
+        fs::rename(self.path.join(single), &replaced)?;
+        self.settle()?;
+        if fs::read(&replaced)? != before.text.as_bytes() {
+            // Written anew meanwhile: it counts, until it is looked at again.
+            fs::rename(&replaced, self.path.join(single))?;
+            return Err(CHANGED.into());
+        }
+        Ok(())
+    }
+
+    /// The other way round.
+    pub(super) fn restore(&self, single: &str, list: &str) -> io::Result<()> {
+        self.step()?;
+        let replaced = self.path.join(format!("{single}{REPLACED}"));
+        match fs::rename(replaced, self.path.join(single)) {
+            // A crash came between the two.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            renamed => renamed?,
+        }
+        self.settle()?;
+        self.step()?;
+        fs::remove_file(self.path.join(list))?;
+        self.settle()
+    }
+
+    /// The file with a single plugin that a list stands for.
+    pub(super) fn single_of(&self, list: &str) -> Option<(String, Content)> {
+        let stem = list.strip_suffix(".conflist")?;
+        [".conf", ".json"].iter().find_map(|ending| {
+            let single = format!("{stem}{ending}");
+            let replaced = self.read(&format!("{single}{REPLACED}"));
+            let content = replaced.or_else(|_| self.read(&single)).ok()?;
+            Some((single, content))
+        })
+    }
+
+    /// Removes what a crash left.
+    pub(super) fn tidy(&self) -> io::Result<()> {
+        for name in self.names()? {
+            if name.ends_with(UNFINISHED) {
+                fs::remove_file(self.path.join(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn unfinished(&self, name: &str) -> PathBuf {
+        self.path.join(format!(".{name}{UNFINISHED}"))
+    }
+
+    fn write(&self, path: &Path, text: &str, like: &Metadata) -> io::Result<()> {
+        self.step()?;
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600);
+        let mut file = options.open(path)?;
+        fchown(&file, Some(like.uid()), Some(like.gid()))?;
+        file.set_permissions(fs::Permissions::from_mode(like.mode() & 0o7777))?;
+        self.step()?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    }
+
+    /// Names are on the disk.
+    fn settle(&self) -> io::Result<()> {
+        self.lock.sync_all()
+    }
+
+    /// Where a test has the agent end.
+    #[cfg(test)]
+    fn step(&self) -> io::Result<()> {
+        match self.crash.get() {
+            Some(0) => return Err(io::Error::other("crashed")),
+            Some(left) => self.crash.set(Some(left - 1)),
+            None => {}
+        }
+        Ok(())
+    }
+
+    #[cfg(not(test))]
+    #[expect(
+        clippy::unused_self,
+        clippy::unnecessary_wraps,
+        reason = "of tests alone"
+    )]
+    fn step(&self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,24 @@
+//! What the plugin's place in the node's chain depends on.
+
+use std::path::{Path, PathBuf};
+
+use mesh_cni::Entry;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// Where the host's root is seen from here.
+    pub(crate) host: PathBuf,
+    /// Folders of the host; looked for where they are not given.
+    pub(crate) conf_dir: Option<PathBuf>,
+    pub(crate) bin_dir: Option<PathBuf>,
+    /// The plugin's program, as it is copied to the host.
+    pub(crate) program: PathBuf,
+    pub(crate) entry: Entry,
+}
+
+impl Settings {
+    /// A path of the host's, as it is seen from here.
+    pub(super) fn seen(&self, path: &Path) -> PathBuf {
+        self.host.join(path.strip_prefix("/").unwrap_or(path))
+    }
+}

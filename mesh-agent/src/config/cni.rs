@@ -1,0 +1,93 @@
+//! Flags of the CNI plugin's place on the node.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use crate::cni::Settings;
+
+/// Where the plugin is put, and what it is told.
+#[derive(Clone, Debug, Args)]
+pub struct Chain {
+    /// Where the host's root directory is seen from here: CNI folders are below it.
+    #[arg(long, env = "MESH_CNI_HOST_DIR", default_value = "/")]
+    pub cni_host_dir: PathBuf,
+    /// The host's folder of CNI configurations [default: the first known one that has a network].
+    #[arg(long, env = "MESH_CNI_CONF_DIR")]
+    pub cni_conf_dir: Option<PathBuf>,
+    /// The host's folder of CNI plugins [default: the first known one that has those of the network].
+    #[arg(long, env = "MESH_CNI_BIN_DIR")]
+    pub cni_bin_dir: Option<PathBuf>,
+    /// The plugin's program, which is copied to the host [default: mesh-agent-cni beside the agent's own].
+    #[arg(long, env = "MESH_CNI_PLUGIN")]
+    pub cni_plugin: Option<PathBuf>,
+    /// What the agent leaves on the host for its plugin, for the time when no agent runs;
+    /// the same path here and on the host, on a disk that outlives a reboot.
+    #[arg(
+        long,
+        env = "MESH_CNI_OUTSIDE_FILE",
+        default_value = "/var/lib/mesh-agent/cni-outside.json"
+    )]
+    pub cni_outside_file: PathBuf,
+    /// The namespace of the mesh itself: its pods start without an agent.
+    #[arg(long, env = "MESH_NAMESPACE", default_value = "mesh-system")]
+    pub mesh_namespace: String,
+}
+
+impl Chain {
+    #[must_use]
+    pub(crate) fn settings(&self, run_dir: &std::path::Path) -> Settings {
+        Settings {
+            host: self.cni_host_dir.clone(),
+            conf_dir: self.cni_conf_dir.clone(),
+            bin_dir: self.cni_bin_dir.clone(),
+            program: self.cni_plugin.clone().unwrap_or_else(program),
+            entry: mesh_cni::Entry {
+                socket: run_dir.join("cni.sock"),
+                outside_file: self.cni_outside_file.clone(),
+                mesh_namespace: self.mesh_namespace.clone(),
+                ..mesh_cni::Entry::default()
+            },
+        }
+    }
+}
+
+/// Beside this program; where there is none, this program, which is one as well.
+fn program() -> PathBuf {
+    let own = std::env::current_exe().unwrap_or_default();
+    let beside = own.with_file_name(mesh_cni::PLUGIN);
+    match beside.is_file() {
+        true => beside,
+        false => own,
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Cni {
+    /// Put the plugin into the node's chain of CNI plugins, where it is not; exit code 0 when
+    /// it is there, 1 when it cannot be, 3 when the node has no network yet.
+    Install {
+        #[command(flatten)]
+        chain: Chain,
+        /// Directory of the agent's socket for the plugin, here and on the host.
+        #[arg(long, default_value = "/run/mesh-agent")]
+        run_dir: PathBuf,
+        /// How long a network of the node is waited for.
+        #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
+        wait: Duration,
+    },
+    /// Take the plugin out of the node's chain again. Its program stays while sandboxes
+    /// that were made with it may need it, and does nothing any more; exit code 4 then.
+    Uninstall {
+        #[command(flatten)]
+        chain: Chain,
+        /// Directory of the agent's socket for the plugin, here and on the host.
+        #[arg(long, default_value = "/run/mesh-agent")]
+        run_dir: PathBuf,
+        /// Remove the program too, whatever needs it. CRI-O cannot take away sandboxes then
+        /// that were made with it; containerd can.
+        #[arg(long)]
+        also_program: bool,
+    },
+}

@@ -11,6 +11,7 @@ mod problems;
 #[cfg(test)]
 mod reference;
 mod source_problems;
+mod status;
 mod view;
 
 use std::path::PathBuf;

@@ -28,6 +28,7 @@ mod io;
 mod kube;
 #[expect(unreachable_pub, reason = "pub is still the default there")]
 mod observe;
+mod status;
 #[expect(unreachable_pub, reason = "pub is still the default there")]
 mod sys;
 mod tls;

@@ -83,6 +83,13 @@ pub async fn authority(flags: RunCa) -> anyhow::Result<()> {
         );
         pages.spawn(look(looked_at, listener, cancel.clone()));
     };
+    let writer = flags.state.kubernetes.then(|| {
+        let access = crate::config::access(flags.state.kubeconfig.clone());
+        // Two of one name, one after the other, are not taken for one.
+        let me = format!("{}-{:08x}", host_name(), rand::random::<u32>());
+        let namespace = flags.state.namespace.clone();
+        tokio::spawn(super::status::write(access, namespace, me, cancel.clone()))
+    });
     let serving = ca::run(flags.config(), cancel.clone(), started);
     tokio::pin!(serving);
     let ended = tokio::select! {
@@ -93,7 +100,19 @@ pub async fn authority(flags: RunCa) -> anyhow::Result<()> {
     cancel.cancel();
     pages.close();
     pages.wait().await;
+    if let Some(writer) = writer {
+        match writer.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "status was not written"),
+            Err(error) => tracing::error!(%error, "status was not written"),
+        }
+    }
     Ok(ended?)
+}
+
+fn host_name() -> String {
+    let name = nix::unistd::gethostname().unwrap_or_default();
+    name.to_string_lossy().into_owned()
 }
 
 async fn end(

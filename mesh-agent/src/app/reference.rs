@@ -69,6 +69,11 @@ fn page() -> String {
 }
 
 #[test]
+fn the_reference_of_permissions_is_what_the_code_calls_for() {
+    hold("rbac.md", &crate::cluster::rbac::page());
+}
+
+#[test]
 fn the_metrics_reference_is_what_the_page_shows() {
     let page = page();
     let mut text = String::from(

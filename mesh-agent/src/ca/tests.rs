@@ -1,4 +1,5 @@
 mod agents;
+mod istiod;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

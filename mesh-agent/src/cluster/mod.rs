@@ -12,6 +12,8 @@ mod error;
 #[cfg(test)]
 pub(crate) mod fake;
 mod follow;
+#[cfg(test)]
+pub(crate) mod rbac;
 
 use std::future::Future;
 use std::pin::Pin;

@@ -20,13 +20,17 @@ pub struct ApiFlags {
     pub state_dir: PathBuf,
 }
 
+/// Without a kubeconfig by the service account of the pod that this runs in.
+pub(crate) fn access(kubeconfig: Option<PathBuf>) -> Access {
+    // A shell may have an empty one for other programs.
+    let kubeconfig = kubeconfig.filter(|path| !path.as_os_str().is_empty());
+    kubeconfig.map_or(Access::InCluster, Access::Kubeconfig)
+}
+
 impl ApiFlags {
     /// How the API server is reached.
     pub(crate) fn access(&self) -> Access {
-        // A shell may have an empty one for other programs.
-        let kubeconfig = self.kubeconfig.clone();
-        let kubeconfig = kubeconfig.filter(|path| !path.as_os_str().is_empty());
-        kubeconfig.map_or(Access::InCluster, Access::Kubeconfig)
+        access(self.kubeconfig.clone())
     }
 
     /// `None` without `--kubernetes`.

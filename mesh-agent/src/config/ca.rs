@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
+use super::api::access;
 use super::log::Log;
 use super::names;
 use crate::ca::{Account, Allowed, Cluster, Config, NotAllowed, NotAnAccount, STALE, Step};
-use crate::kube::Access;
 use crate::model::{SpiffeError, TrustDomain};
 
 #[derive(Clone, Debug, Args)]
@@ -134,10 +134,6 @@ pub struct Agents {
     /// NAMESPACE/SERVICE_ACCOUNT of agents; may be repeated.
     #[arg(long, value_delimiter = ',', default_value = "mesh-system/mesh-agent", value_parser = |t: &str| -> Result<Account, NotAnAccount> { t.parse() })]
     pub agent_account: Vec<Account>,
-}
-
-fn access(kubeconfig: Option<PathBuf>) -> Access {
-    kubeconfig.map_or(Access::InCluster, Access::Kubeconfig)
 }
 
 /// An authority made elsewhere.

@@ -23,6 +23,7 @@ use crate::model::TrustDomain;
 use crate::model::policy::MeshSettings;
 
 pub use api::ApiFlags;
+pub(crate) use api::access;
 pub use ca::{Ca, RunCa, State, Token};
 pub use cni::{Chain, Cni};
 pub use exit::{Exit, help as exit_codes};

@@ -34,6 +34,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod verdict;
 mod watcher;
 
 pub use api::{Api, ApiConfig, ApiState, KindRow};
@@ -55,3 +56,4 @@ pub use publish::Update;
 pub use source::{Heard, Source};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use store::build;
+pub(crate) use verdict::mistakes;

@@ -42,6 +42,16 @@ use source::Source;
 pub use status::{IdentityStatus, Status, TokenStatus};
 pub use token::TokenLife;
 
+/// For who follows a ConfigMap by an API of its own.
+#[cfg(test)]
+pub(crate) fn mirror_of(configmap: &str, dir: &std::path::Path) -> Mirror {
+    Mirror::new(RootsFrom {
+        configmap: configmap.parse().expect("a ConfigMap"),
+        access: crate::cluster::Access::InCluster,
+        dir: dir.to_owned(),
+    })
+}
+
 /// Where certificates come from.
 #[derive(Clone, Debug)]
 pub enum SourceConfig {

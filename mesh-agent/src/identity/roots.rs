@@ -90,7 +90,7 @@ struct Object {
 }
 
 /// Follows one ConfigMap.
-pub(super) struct Mirror {
+pub(crate) struct Mirror {
     from: RootsFrom,
     /// Why there is nothing newer.
     problem: Arc<Mutex<Option<String>>>,
@@ -130,7 +130,7 @@ impl Mirror {
     }
 
     /// Does not end.
-    pub(super) async fn follow(&self, api: &dyn Api) {
+    pub(crate) async fn follow(&self, api: &dyn Api) {
         let ConfigMap {
             namespace, name, ..
         } = &self.from.configmap;

@@ -40,6 +40,7 @@ const MODULES: &[Module] = &[
     module("observe", 2, &["sys"]),
     module("ca", 3, &[]),
     module("cni", 3, &["enrol"]),
+    module("status", 3, &[]),
     module("enrol", 3, &[]),
     module("peer", 3, &["enrol"]),
     module("proxy", 3, &["peer", "enrol"]),

@@ -9,6 +9,8 @@ mod config;
 mod history;
 mod kept;
 mod pods;
+#[cfg(test)]
+mod real;
 mod review;
 mod roots;
 mod secret;

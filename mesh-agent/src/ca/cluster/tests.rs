@@ -25,7 +25,7 @@ use crate::model::{SpiffeId, TrustDomain};
 const SECRET: &str = "/api/v1/namespaces/mesh-system/secrets/mesh-agent-ca";
 const ROOTS: &str = "/api/v1/namespaces/mesh-system/configmaps/mesh-agent-ca-root";
 
-fn cluster() -> Cluster {
+pub(super) fn cluster() -> Cluster {
     Cluster {
         access: Access::InCluster,
         namespace: "mesh-system".to_owned(),
@@ -100,9 +100,9 @@ fn agent_of(fake: &Fake, node: &str) -> String {
     token
 }
 
-struct Replica {
-    ca: Arc<Ca>,
-    address: SocketAddr,
+pub(super) struct Replica {
+    pub(super) ca: Arc<Ca>,
+    pub(super) address: SocketAddr,
     cancel: CancellationToken,
     task: tokio::task::JoinHandle<Result<(), Error>>,
 }
@@ -113,7 +113,11 @@ impl Replica {
     }
 
     async fn start_with(fake: &Fake, cluster: Cluster) -> Self {
-        let opened = open_in(Arc::new(fake.clone()), cluster, config()).await;
+        Self::at(Arc::new(fake.clone()), cluster).await
+    }
+
+    pub(super) async fn at(api: Arc<dyn Api>, cluster: Cluster) -> Self {
+        let opened = open_in(api, cluster, config()).await;
         let (ca, connected) = opened.expect("an authority");
         let cancel = CancellationToken::new();
         let (sender, address) = tokio::sync::oneshot::channel();
@@ -128,12 +132,12 @@ impl Replica {
         }
     }
 
-    async fn end(self) {
+    pub(super) async fn end(self) {
         self.cancel.cancel();
         self.task.await.expect("ended").expect("well");
     }
 
-    async fn denies(&self, token: &str, node: Option<&str>) -> Option<Refusal> {
+    pub(super) async fn denies(&self, token: &str, node: Option<&str>) -> Option<Refusal> {
         let (reviews, _) = self.ca.cluster.as_ref().expect("a cluster");
         let proof = Proof {
             token: Some(token),
@@ -149,7 +153,7 @@ impl Replica {
 }
 
 /// Waits for what a watch brings.
-async fn until(what: &str, is_so: impl Fn() -> bool) {
+pub(super) async fn until(what: &str, is_so: impl Fn() -> bool) {
     let waited = tokio::time::timeout(Duration::from_secs(10), async {
         while !is_so() {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -173,6 +177,10 @@ fn roots_of(fake: &Fake) -> String {
 /// Of a node, at one replica.
 fn agent(fake: &Fake, dir: &Path, address: SocketAddr, node: &str) -> Identities {
     std::fs::write(dir.join("root.pem"), roots_of(fake)).expect("write");
+    agent_with_roots(dir, address, node)
+}
+
+pub(super) fn agent_with_roots(dir: &Path, address: SocketAddr, node: &str) -> Identities {
     Identities::start(identity::Config {
         trust_domain: TrustDomain::new("cluster.local").expect("a domain"),
         trust_domain_aliases: vec![],
@@ -190,14 +198,18 @@ fn agent(fake: &Fake, dir: &Path, address: SocketAddr, node: &str) -> Identities
     })
 }
 
-async fn get(agent: &Identities, account: &str, within: u64) -> Result<(), IdentityError> {
+pub(super) async fn get(
+    agent: &Identities,
+    account: &str,
+    within: u64,
+) -> Result<(), IdentityError> {
     agent.want(&BTreeSet::new());
     agent.want(&BTreeSet::from([id(account)]));
     let deadline = Instant::now() + Duration::from_secs(within);
     agent.handle(&id(account)).wait(deadline).await.map(drop)
 }
 
-fn why(got: Result<(), IdentityError>) -> String {
+pub(super) fn why(got: Result<(), IdentityError>) -> String {
     got.expect_err("refused").to_string()
 }
 

@@ -1,0 +1,205 @@
+//! What the mesh's service accounts must be allowed, as the code calls for it: the
+//! reference `docs/rbac.md` is made of it, and what is deployed is held to it.
+
+/// One rule.
+pub(crate) struct Rule {
+    pub(crate) account: &'static str,
+    /// In the mesh's own namespace; else in the cluster.
+    pub(crate) is_local: bool,
+    pub(crate) group: &'static str,
+    pub(crate) resources: &'static [&'static str],
+    /// None: all.
+    pub(crate) names: &'static [&'static str],
+    pub(crate) verbs: &'static [&'static str],
+    pub(crate) why: &'static str,
+}
+
+const CA: &str = "mesh-agent-ca";
+const AGENT: &str = "mesh-agent";
+
+const fn local(
+    account: &'static str,
+    group: &'static str,
+    resources: &'static [&'static str],
+    names: &'static [&'static str],
+    verbs: &'static [&'static str],
+    why: &'static str,
+) -> Rule {
+    Rule {
+        account,
+        is_local: true,
+        group,
+        resources,
+        names,
+        verbs,
+        why,
+    }
+}
+
+const fn everywhere(
+    group: &'static str,
+    resources: &'static [&'static str],
+    verbs: &'static [&'static str],
+    why: &'static str,
+) -> Rule {
+    Rule {
+        account: CA,
+        is_local: false,
+        group,
+        resources,
+        names: &[],
+        verbs,
+        why,
+    }
+}
+
+const POLICIES: &str = "security.istio.io";
+
+pub(crate) const RULES: &[Rule] = &[
+    everywhere(
+        "authentication.k8s.io",
+        &["tokenreviews"],
+        &["create"],
+        "whose token an agent shows",
+    ),
+    everywhere(
+        "",
+        &["pods"],
+        &["list", "watch"],
+        "which account has a live pod on which node",
+    ),
+    everywhere(
+        POLICIES,
+        &["authorizationpolicies", "peerauthentications"],
+        &["list", "watch"],
+        "what is judged for its status",
+    ),
+    everywhere(
+        POLICIES,
+        &["authorizationpolicies/status", "peerauthentications/status"],
+        &["update"],
+        "conditions",
+    ),
+    local(
+        CA,
+        "",
+        &["secrets", "configmaps"],
+        &[],
+        &["create"],
+        "its state and the roots, once; a creation cannot be limited by name",
+    ),
+    local(
+        CA,
+        "",
+        &["secrets"],
+        &["mesh-agent-ca"],
+        &["get", "list", "watch", "update"],
+        "its state",
+    ),
+    local(
+        CA,
+        "",
+        &["configmaps"],
+        &["mesh-agent-ca-root"],
+        &["get", "update"],
+        "the roots",
+    ),
+    local(
+        CA,
+        "coordination.k8s.io",
+        &["leases"],
+        &[],
+        &["create"],
+        "who writes status, once",
+    ),
+    local(
+        CA,
+        "coordination.k8s.io",
+        &["leases"],
+        &["mesh-agent-status"],
+        &["get", "update"],
+        "who writes status",
+    ),
+    local(
+        AGENT,
+        "",
+        &["configmaps"],
+        &["mesh-agent-ca-root"],
+        &["list", "watch"],
+        "the authority's roots",
+    ),
+];
+
+/// The reference.
+pub(crate) fn page() -> String {
+    let mut text = String::from(
+        "# What the mesh's service accounts may do\n\n<!-- made from the code by `cargo xtask gen`: do not edit -->\n\n\
+         Of the authority and of status. What the agents read of the configuration is not in it.\n\
+         A rule with a namespace is a Role there, else it is a ClusterRole's.\n\n\
+         | account | namespace | API group | resources | names | verbs | what for |\n\
+         | --- | --- | --- | --- | --- | --- | --- |\n",
+    );
+    for rule in RULES {
+        let names = match rule.names {
+            [] => "all".to_owned(),
+            names => names.join(", "),
+        };
+        let namespace = if rule.is_local { "mesh-system" } else { "" };
+        let group = if rule.group.is_empty() {
+            "(core)"
+        } else {
+            rule.group
+        };
+        text.push_str(&format!(
+            "| {} | {namespace} | {group} | {} | {names} | {} | {} |\n",
+            rule.account,
+            rule.resources.join(", "),
+            rule.verbs.join(", "),
+            rule.why
+        ));
+    }
+    text
+}
+
+/// The objects that grant it, for a real API server.
+pub(crate) fn objects() -> Vec<(String, serde_json::Value)> {
+    const ROOT: &str = "/apis/rbac.authorization.k8s.io/v1";
+    let mut objects = Vec::new();
+    for account in [CA, AGENT] {
+        for is_local in [true, false] {
+            let of = |rule: &&Rule| rule.account == account && rule.is_local == is_local;
+            let rules: Vec<_> = RULES
+                .iter()
+                .filter(of)
+                .map(|rule| {
+                    let mut object = serde_json::json!({
+                        "apiGroups": [rule.group], "resources": rule.resources, "verbs": rule.verbs,
+                    });
+                    if !rule.names.is_empty() {
+                        object["resourceNames"] = serde_json::json!(rule.names);
+                    }
+                    object
+                })
+                .collect();
+            let (at, kind) = match is_local {
+                true => (format!("{ROOT}/namespaces/mesh-system/"), "Role"),
+                false => (format!("{ROOT}/"), "ClusterRole"),
+            };
+            let plural = format!("{}s", kind.to_lowercase());
+            let metadata = serde_json::json!({"name": account});
+            objects.push((
+                format!("{at}{plural}"),
+                serde_json::json!({"metadata": metadata, "rules": rules}),
+            ));
+            objects.push((
+                format!("{at}{}bindings", kind.to_lowercase()),
+                serde_json::json!({
+                    "metadata": metadata,
+                    "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": account},
+                    "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": "mesh-system"}],
+                }),
+            ));
+        }
+    }
+    objects
+}

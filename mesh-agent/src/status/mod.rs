@@ -1,0 +1,16 @@
+//! What people see of their policies where they wrote them: conditions on each
+//! object, written by one of the authority's replicas.
+//!
+//! Others write conditions on the same objects: theirs are never touched. What was
+//! judged is an object of one generation, and only to that one it is written. An
+//! object whose status says it already is not written.
+
+mod conditions;
+mod lease;
+#[cfg(test)]
+mod tests;
+mod turns;
+mod writer;
+
+pub(crate) use conditions::Condition;
+pub(crate) use writer::{Config, Judge, Verdict, run};

@@ -1,0 +1,165 @@
+//! The writer before an API server in the test's hands.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::conditions::Condition;
+use super::*;
+use crate::cluster::fake::Fake;
+
+const LIST: &str = "/apis/security.istio.io/v1/authorizationpolicies";
+const A: &str = "/apis/security.istio.io/v1/namespaces/shop/authorizationpolicies/a";
+const B: &str = "/apis/security.istio.io/v1/namespaces/shop/authorizationpolicies/b";
+
+/// What the object itself says is right.
+struct ByTheBook;
+
+impl Judge for ByTheBook {
+    fn judge(&self, object: &Value) -> Verdict {
+        let holds = object["spec"]["good"] == true;
+        Verdict {
+            conditions: vec![Condition {
+                kind: "Accepted",
+                holds,
+                reason: if holds { "Valid" } else { "Invalid" },
+                message: "by the book".to_owned(),
+            }],
+        }
+    }
+}
+
+fn policy(name: &str, generation: i64, good: bool) -> Value {
+    json!({
+        "metadata": {"name": name, "namespace": "shop", "generation": generation},
+        "spec": {"good": good},
+    })
+}
+
+struct Running {
+    cancel: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+}
+
+fn start(fake: &Fake, me: &str) -> Running {
+    let config = Config {
+        namespace: "mesh-system".to_owned(),
+        me: me.to_owned(),
+        lists: vec![LIST],
+    };
+    let cancel = CancellationToken::new();
+    let api = Arc::new(fake.clone());
+    let task = tokio::spawn(run(api, Arc::new(ByTheBook), config, cancel.clone()));
+    Running { cancel, task }
+}
+
+async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let waited = tokio::time::timeout(Duration::from_secs(20), async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    assert!(waited.await.is_ok(), "{what}");
+}
+
+fn said(fake: &Fake, path: &str) -> Option<(String, i64)> {
+    let object = fake.get(path)?;
+    let conditions = object["status"]["conditions"].as_array()?.clone();
+    let ours = conditions
+        .iter()
+        .find(|c| c["type"] == "mesh-agent.io/Accepted")?;
+    Some((
+        ours["status"].as_str()?.to_owned(),
+        ours["observedGeneration"].as_i64()?,
+    ))
+}
+
+fn writes(fake: &Fake) -> usize {
+    fake.calls("PUT /apis/security.istio.io/")
+}
+
+#[tokio::test]
+async fn each_object_is_told_what_becomes_of_it_once_and_foreign_entries_stay() {
+    let fake = Fake::default();
+    let mut first = policy("a", 1, true);
+    let foreign = json!({"type": "Reconciled", "status": "True"});
+    first["status"]["conditions"] = json!([foreign]);
+    fake.put(A, first);
+    fake.put(B, policy("b", 3, false));
+    let writer = start(&fake, "x");
+    until("both", || {
+        said(&fake, A).is_some() && said(&fake, B).is_some()
+    })
+    .await;
+    assert_eq!(said(&fake, A), Some(("True".to_owned(), 1)));
+    assert_eq!(said(&fake, B), Some(("False".to_owned(), 3)));
+    assert_eq!(fake.get(A).expect("it")["status"]["conditions"][0], foreign);
+    // Its own writes come back to it, and somebody else's change of status.
+    let mut touched = fake.get(B).expect("it");
+    touched["status"]["conditions"]
+        .as_array_mut()
+        .expect("a list")
+        .push(json!({"type": "Other", "status": "True"}));
+    fake.put(B, touched);
+    fake.put(
+        "/apis/security.istio.io/v1/namespaces/shop/authorizationpolicies/c",
+        policy("c", 1, true),
+    );
+    until("the third", || writes(&fake) == 3).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(writes(&fake), 3, "nothing is written twice");
+    writer.cancel.cancel();
+    writer.task.await.expect("ended");
+}
+
+#[tokio::test]
+async fn a_change_that_was_faster_is_judged_anew_and_not_overwritten() {
+    let fake = Fake::default();
+    fake.put(A, policy("a", 1, true));
+    fake.is_faster_with(
+        "/apis/coordination.k8s.io/v1/namespaces/x/leases/y",
+        json!({}),
+    );
+    let writer = start(&fake, "x");
+    until("the Lease", || fake.calls("POST /apis/coordination") == 1).await;
+    until("it says so", || {
+        said(&fake, A) == Some(("True".to_owned(), 1))
+    })
+    .await;
+    // The next write of ours meets somebody's newer spec.
+    let mut newer = fake.get(B).unwrap_or_else(|| policy("b", 1, true));
+    fake.put(B, newer.clone());
+    newer["metadata"]["generation"] = json!(2);
+    newer["spec"]["good"] = json!(false);
+    fake.is_faster_with(B, newer);
+    until("it says what is now", || {
+        said(&fake, B) == Some(("False".to_owned(), 2))
+    })
+    .await;
+    writer.cancel.cancel();
+    writer.task.await.expect("ended");
+}
+
+#[tokio::test]
+async fn one_of_two_writes_and_the_other_goes_on_where_it_ends() {
+    let fake = Fake::default();
+    fake.put(A, policy("a", 1, true));
+    let first = start(&fake, "x");
+    until("A", || said(&fake, A).is_some()).await;
+    let second = start(&fake, "y");
+    until("it looked", || fake.calls("GET /apis/coordination") >= 3).await;
+    fake.put(B, policy("b", 1, true));
+    until("B", || said(&fake, B).is_some()).await;
+    assert_eq!(writes(&fake), 2);
+    first.cancel.cancel();
+    first.task.await.expect("ended");
+    fake.put(A, policy("a", 2, false));
+    until("A again", || {
+        said(&fake, A) == Some(("False".to_owned(), 2))
+    })
+    .await;
+    second.cancel.cancel();
+    second.task.await.expect("ended");
+}

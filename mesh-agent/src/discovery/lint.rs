@@ -105,10 +105,10 @@ impl Linter<'_> {
             for object in store.in_namespace(kind, namespace) {
                 match &object.kind {
                     Kind::AuthorizationPolicy(policy) if policy.broken.is_none() => {
-                        self.policy(object, policy)
+                        self.policy(object, policy);
                     }
                     Kind::PeerAuthentication(peer) if peer.broken.is_none() => {
-                        self.peer(object, peer)
+                        self.peer(object, peer);
                     }
                     Kind::Service(_) => self.service(object),
                     _ => {}

@@ -102,7 +102,6 @@ pub enum Verdict<D = Deny> {
     Deny(D),
     /// It depends on the request. Of a connection alone this is never said: what
     /// asks for HTTP is read there the way that allows less.
-    #[expect(dead_code, reason = "policies do not look at requests yet")]
     NeedsRequest,
 }
 

@@ -12,6 +12,7 @@ mod problems;
 mod reference;
 mod source_problems;
 mod status;
+mod uninstall;
 mod view;
 
 use std::path::PathBuf;
@@ -41,6 +42,7 @@ pub use ledger::TARGET as PROBLEMS;
 use neighbours::Neighbours;
 use place::Place;
 use plugin::Plugin;
+pub use uninstall::{cleanup, ended, uninstall};
 use view::View;
 
 /// A pod that could not be enrolled is tried again after this long.
@@ -322,24 +324,6 @@ async fn reconcile<D: DataPath>(
     };
     view.reconciled(update, &pods, reconciler.unsettled());
     applies.then(|| pods.iter().all(PodStatus::is_whole) && reconciler.unsettled().is_none())
-}
-
-/// Removes what agents left; gives the number of pods whose rules were removed.
-pub fn cleanup(bpffs_dir: &std::path::Path) -> anyhow::Result<usize> {
-    use crate::sys::{netns, route};
-    let cookies = capture::cleanup(bpffs_dir)?;
-    let search = netns::find(&cookies);
-    let mut removed = Ok(search.found.len());
-    if let Some(error) = search.unasked {
-        removed = Err(error.into());
-    }
-    for namespace in &search.found {
-        // Of one alone: the others' go all the same.
-        if let Err(error) = route::remove(namespace) {
-            removed = Err(error.into());
-        }
-    }
-    removed
 }
 
 fn node_name(flag: Option<&str>) -> anyhow::Result<String> {

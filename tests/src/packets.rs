@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
-use std::process::{Child, ChildStderr, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -41,8 +41,20 @@ impl World {
         static COUNTER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let number = COUNTER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let file = self.dir().join(format!("{number}.pcap"));
-        let mut child = self
-            .command_in(place.into(), "tcpdump")
+        let command = self.command_in(place.into(), "tcpdump");
+        PacketCapture::start(command, interface, filter, file)
+    }
+}
+
+impl PacketCapture {
+    /// `command` is tcpdump, somewhere.
+    pub(crate) fn start(
+        mut command: Command,
+        interface: &str,
+        filter: &str,
+        file: PathBuf,
+    ) -> Result<Self> {
+        let mut child = command
             .args(["-n", "-U", "--immediate-mode", "-s", "0", "-B", "65536"])
             // As root: else it gives up the right to write where we want it.
             .args(["-Z", "root", "-i", interface, "-w"])
@@ -60,15 +72,13 @@ impl World {
                 bail!("tcpdump did not start: {said}");
             }
         }
-        Ok(PacketCapture {
+        Ok(Self {
             child,
             errors,
             file,
         })
     }
-}
 
-impl PacketCapture {
     /// Ends the recording and reads it.
     pub fn stop(mut self) -> Result<Captured> {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id())?);

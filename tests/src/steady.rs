@@ -1,7 +1,7 @@
 //! A client that connects all the time, and what became of its connections.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -22,24 +22,28 @@ pub struct Steady {
 impl World {
     /// Starts it; the targets are addresses of pods, not virtual ones.
     pub fn steady(&self, pod: &Pod, targets: &[String]) -> Result<Steady> {
-        let mut child = self
-            .app(pod)
-            .arg("steady")
-            .args(targets)
+        let mut command = self.app(pod);
+        command.arg("steady").args(targets);
+        Steady::start(command)
+    }
+}
+
+impl Steady {
+    /// `command` is the application in its mode `steady`, somewhere.
+    pub(crate) fn start(mut command: Command) -> Result<Self> {
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .context("start a client")?;
-        Ok(Steady {
+        Ok(Self {
             to: child.stdin.take().context("its input")?,
             from: BufReader::new(child.stdout.take().context("its output")?),
             child,
             time: 0,
         })
     }
-}
 
-impl Steady {
     fn ask(&mut self, line: &str) -> Result<Vec<Value>> {
         writeln!(self.to, "{line}")?;
         let mut answer = String::new();
@@ -66,17 +70,53 @@ impl Steady {
 
     /// Waits until so many outcomes of this time are `what`.
     pub fn wait_for(&mut self, what: &str, count: u64) -> Result<()> {
+        self.wait_until(&format!("{count} {what}"), |tally| {
+            tally[what].as_u64().is_some_and(|n| n >= count)
+        })
+    }
+
+    /// Waits until so many outcomes of this time are another.
+    pub fn wait_for_any_but(&mut self, what: &str, count: u64) -> Result<()> {
+        self.wait_until(&format!("{count} not {what}"), |tally| {
+            let others: u64 = outcomes(tally)
+                .filter(|(k, _)| *k != what)
+                .map(|o| o.1)
+                .sum();
+            others >= count
+        })
+    }
+
+    fn wait_until(&mut self, what: &str, is_so: impl Fn(&Value) -> bool) -> Result<()> {
         let time = self.time;
         let mut tally = Value::Null;
         let seen = eventually(Duration::from_secs(20), || {
             tally = self.tally(time).unwrap_or_default();
-            tally[what].as_u64().is_some_and(|n| n >= count)
+            is_so(&tally)
         });
         if !seen {
-            bail!("no {count} were {what}: {tally}");
+            bail!("not {what}: {tally}");
         }
         Ok(())
     }
+}
+
+/// How many of a time's connections did not end as they should.
+#[must_use]
+pub fn failed(tally: &Value) -> u64 {
+    all_but("carried", tally)
+}
+
+fn all_but(what: &str, tally: &Value) -> u64 {
+    let others = outcomes(tally).filter(|(key, _)| *key != what);
+    others.map(|(_, count)| count).sum()
+}
+
+/// Kinds of outcomes and how many; without streams, and without moments.
+fn outcomes(tally: &Value) -> impl Iterator<Item = (&str, u64)> {
+    let all = tally.as_object().into_iter().flatten();
+    let is_outcome = |key: &str| !key.starts_with("stream") && !key.ends_with("_us");
+    all.filter(move |(key, _)| is_outcome(key))
+        .map(|(key, count)| (key.as_str(), count.as_u64().unwrap_or(0)))
 }
 
 impl Drop for Steady {

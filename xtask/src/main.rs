@@ -17,6 +17,7 @@ mod elf;
 mod fuzz;
 mod gen_files;
 mod image;
+mod kube;
 mod lint;
 mod repo;
 mod setup;
@@ -44,7 +45,9 @@ usage: cargo xtask <verb> [options]
   test [--unit | --net | --kube | SUITE...] [-- ARGS]
                          lint's checks and all tests, or a part; ARGS go to the
                          test binaries
+                         (--kube: in a real cluster, tests/kube/README.md)
   demo [--keep]          two nodes, real traffic, a table of what was seen
+  demo --kube            a real cluster with the mesh and a small shop, to play with
   bench [ARGS]           direct, one node, two nodes; --policy: checks a second;
                          --scale [PODS...]: what a large configuration costs
   fuzz [--seconds N] [TARGET...]

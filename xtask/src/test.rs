@@ -12,7 +12,7 @@ use crate::command::{cargo, run as run_command};
 use crate::repo::Repo;
 use crate::skips::{Tally, run_tests};
 use crate::summary::Steps;
-use crate::{build_ebpf, check_abi, lint, setup};
+use crate::{build_ebpf, check_abi, kube, lint, setup};
 
 pub(crate) const PROFILE: &str = "itest";
 /// The programs under test, for suites, demo and benches.
@@ -49,8 +49,14 @@ pub(crate) fn run(repo: &Repo, args: &[String]) -> Result<()> {
     if prepared && plan.unit {
         steps.run("unit tests", || unit(repo, &plan, &mut tally));
     }
-    if prepared && !plan.suites.is_empty() && steps.run("build", || build(repo)) {
-        steps.run("suites", || suites(repo, &plan, &mut tally));
+    let (in_cluster, on_machine): (Vec<_>, Vec<_>) =
+        plan.suites.iter().cloned().partition(|name| is_kube(name));
+    let built = prepared && !plan.suites.is_empty() && steps.run("build", || build(repo));
+    if built && !on_machine.is_empty() {
+        steps.run("suites", || suites(repo, &on_machine, &plan, &mut tally));
+    }
+    if built && !in_cluster.is_empty() {
+        cluster(repo, &in_cluster, &plan, &mut steps, &mut tally);
     }
     steps.run("skips", || judge_skips(&tally));
     let result = steps.finish("test");
@@ -84,11 +90,10 @@ impl Plan {
     }
 
     fn select(&mut self, arg: &str, known: &[String]) -> Result<()> {
-        let kube = |name: &&String| name.starts_with("kube");
         match arg {
             "--unit" => self.unit = true,
-            "--net" => self.add(arg, known.iter().filter(|n| !kube(n)))?,
-            "--kube" => self.add(arg, known.iter().filter(kube))?,
+            "--net" => self.add(arg, known.iter().filter(|name| !is_kube(name)))?,
+            "--kube" => self.add(arg, known.iter().filter(|name| is_kube(name)))?,
             name if known.iter().any(|suite| suite == name) => self.suites.push(name.to_owned()),
             other => bail!(
                 "no suite '{other}'; there are: {}\n{USAGE}",
@@ -107,6 +112,11 @@ impl Plan {
         }
         Ok(())
     }
+}
+
+/// Does that suite run in a cluster?
+fn is_kube(suite: &str) -> bool {
+    suite.starts_with("kube")
 }
 
 /// The names of the `[[test]]` targets of a manifest.
@@ -147,18 +157,49 @@ fn build(repo: &Repo) -> Result<()> {
     run_command(in_workspace(cargo(repo).arg("build")).args(["--bins", "--tests"]))
 }
 
-fn suites(repo: &Repo, plan: &Plan, tally: &mut Tally) -> Result<()> {
+fn suites(repo: &Repo, suites: &[String], plan: &Plan, tally: &mut Tally) -> Result<()> {
     let mut command = cargo(repo);
-    in_workspace(command.arg("test")).arg("--no-fail-fast");
-    for suite in &plan.suites {
-        command.args(["--test", suite]);
-    }
+    select(&mut command, suites);
     command
         .env(AGENT_BIN, repo.binary(PROFILE, "mesh-agent"))
         .env(APP_BIN, repo.binary(PROFILE, "mesh-app"))
         .env(CNI_BIN, repo.binary(PROFILE, "mesh-agent-cni"));
     with_rest(&mut command, &[], plan);
     run_tests(&mut command, &repo.target.join("skips.log"), tally)
+}
+
+fn select(command: &mut Command, suites: &[String]) {
+    in_workspace(command.arg("test")).arg("--no-fail-fast");
+    for suite in suites {
+        command.args(["--test", suite]);
+    }
+}
+
+/// Suites that share one cluster, which begins and ends with them: one test
+/// after the other.
+fn cluster(repo: &Repo, suites: &[String], plan: &Plan, steps: &mut Steps, tally: &mut Tally) {
+    if let Some(why) = kube::missing() {
+        tally
+            .skipped
+            .push(format!("SKIPPED {}: {why}", suites.join(" ")));
+        return;
+    }
+    let mut images = None;
+    let prepared = steps.run("cluster: build", || kube::build(repo))
+        && steps.run("cluster: images", || {
+            images = Some(kube::images(repo, PROFILE)?);
+            Ok(())
+        });
+    if let Some(images) = images.filter(|_| prepared) {
+        steps.run("cluster: suites", || {
+            let mut command = kube::with_cluster(repo, &images)?;
+            command.arg("cargo");
+            select(&mut command, suites);
+            // What was measured stands in the output of tests that pass.
+            with_rest(&mut command, &["--test-threads=1", "--show-output"], plan);
+            run_tests(&mut command, &repo.target.join("skips.log"), tally)
+        });
+    }
 }
 
 fn with_rest(command: &mut Command, ours: &[&str], plan: &Plan) {

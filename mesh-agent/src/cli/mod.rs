@@ -87,6 +87,14 @@ fn dispatch(command: Command) -> anyhow::Result<Exit> {
             );
             Ok(Exit::Yes)
         }
+        Command::Uninstall { host_dir, stay } => {
+            let pods = app::uninstall(&host_dir)?;
+            say!("removed what agents left, and the rules of {pods} pods");
+            if stay {
+                runtime::control()?.block_on(app::ended())?;
+            }
+            Ok(Exit::Yes)
+        }
         Command::Status { place, wide, json } => ask::status(&place.run_dir, wide, json),
         Command::Probe { what, place } => ask::probe(&place.run_dir, what),
         Command::Connections {

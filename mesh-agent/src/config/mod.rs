@@ -54,6 +54,15 @@ pub enum Command {
         #[command(flatten)]
         place: Place,
     },
+    /// Take all that agents left off this node: what `cleanup` removes, and their files.
+    Uninstall {
+        /// Where the node's root directory is seen from here.
+        #[arg(long, env = "MESH_HOST_DIR", default_value = "/")]
+        host_dir: PathBuf,
+        /// Then stay until it is ended, for a DaemonSet.
+        #[arg(long)]
+        stay: bool,
+    },
     /// Show state and health of the running agent; exit code 0 when it is ready,
     /// 4 when it is ready and not whole, 1 when it is not ready, 3 when no agent answers.
     Status {

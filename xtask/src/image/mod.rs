@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::command::{cargo, output, run as run_command, run_quietly};
 use crate::repo::Repo;
-use crate::{build_ebpf, setup};
+use crate::{build, build_ebpf, setup};
 use layout::Settings;
 use tar::Files;
 
@@ -60,12 +60,23 @@ pub(crate) struct Made {
     pub(crate) bytes: usize,
 }
 
-/// The agent's image, of a program that is built already.
+/// The agent's image, of a program that is built already, with the CNI plugin that it
+/// installs on nodes.
 pub(crate) fn agent(repo: &Repo, program: &Path, name: &str, archive: &Path) -> Result<Made> {
     let mut files = base(repo)?;
+    let plugin = build::plugin(repo)?;
+    let data = fs::read(&plugin).with_context(|| format!("read {}", plugin.display()))?;
+    files.file("mesh-agent-cni", 0o755, data);
     // Where `kubectl exec … -- mesh-agent …` finds it.
     files.link("usr/local/bin/mesh-agent", "/mesh-agent");
     pack(files, program, "/mesh-agent", name, archive)
+}
+
+/// An image of another program: the tests' application.
+pub(crate) fn program(repo: &Repo, program: &Path, name: &str, archive: &Path) -> Result<Made> {
+    let entrypoint = program.file_name().and_then(|n| n.to_str());
+    let entrypoint = format!("/{}", entrypoint.context("the program's name")?);
+    pack(base(repo)?, program, &entrypoint, name, archive)
 }
 
 fn base(repo: &Repo) -> Result<Files> {

@@ -8,8 +8,11 @@ mod kernel;
 mod linker;
 mod packages;
 
+pub(crate) use packages::{install_go, is_root};
+
 use anyhow::{Result, bail};
 
+use crate::kube;
 use crate::repo::Repo;
 use crate::toolchain::{Compiler, Toolchain, find_linker};
 
@@ -36,6 +39,7 @@ pub(crate) fn run(repo: &Repo, args: &[String]) -> Result<()> {
 pub(crate) fn ensure_all(repo: &Repo) -> Result<()> {
     packages::ensure_programs()?;
     ensure_toolchain(repo)?;
+    kube::ensure();
     kernel::ensure_bpffs();
     for finding in kernel::findings() {
         if let Err(remedy) = finding.state {
@@ -62,6 +66,10 @@ fn check(repo: &Repo) -> Result<()> {
     let mut findings = toolchain_findings(repo);
     findings.extend(packages::findings());
     findings.extend(kernel::findings());
+    findings.push(Finding {
+        what: "tests in a cluster",
+        state: kube::missing().map_or_else(|| Ok("can run".to_owned()), Err),
+    });
     let missing = findings.iter().filter(|f| f.state.is_err()).count();
     for Finding { what, state } in &findings {
         match state {

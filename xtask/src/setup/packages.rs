@@ -119,6 +119,14 @@ pub(super) fn install_llvm(major: u32) -> Result<()> {
         .context("install what bpf-linker links with")
 }
 
+/// Builds the programs of the cluster that tests run in.
+pub(crate) fn install_go() -> Result<()> {
+    if which("apt-get").is_none() {
+        bail!("install Go 1.21 or newer (https://go.dev/dl/)");
+    }
+    apt_install(&["golang-go"])
+}
+
 /// What to install by hand, by distribution.
 pub(super) fn compiler_advice() -> String {
     format!(
@@ -165,7 +173,7 @@ fn as_root() -> Result<Command> {
     Ok(command)
 }
 
-pub(super) fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     output(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0")
 }
 

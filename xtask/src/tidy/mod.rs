@@ -2,10 +2,11 @@
 //!
 //! Layers of the agent's modules, circles of files, crates confined to one module,
 //! pure modules that stay pure, where `unsafe` may stand, sizes, front doors,
-//! leftover work, paths that documents name.
+//! leftover work, paths that documents name, settings that deploy/ makes.
 
 mod circles;
 mod confine;
+mod deploy;
 mod docs;
 mod graph;
 mod layers;
@@ -40,7 +41,7 @@ pub(crate) fn run(repo: &Repo, args: &[String]) -> Result<()> {
 
 pub(crate) fn check(repo: &Repo) -> Result<()> {
     let mut texts = Vec::new();
-    for path in rust_files(&repo.root)? {
+    for path in files(&repo.root, "rs")? {
         let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
         let name = path.strip_prefix(&repo.root).unwrap_or(&path);
         texts.push((name.to_string_lossy().into_owned(), text));
@@ -54,6 +55,7 @@ pub(crate) fn check(repo: &Repo) -> Result<()> {
     findings.extend(circles::check(&graph));
     findings.extend(never::check(&graph));
     findings.extend(check_documents(repo)?);
+    findings.extend(check_deploy(repo)?);
     findings.sort();
     for Finding {
         file,
@@ -91,6 +93,20 @@ fn check_documents(repo: &Repo) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
+fn check_deploy(repo: &Repo) -> Result<Vec<Finding>> {
+    let reference = repo.root.join("docs/configuration.md");
+    let reference =
+        fs::read_to_string(&reference).with_context(|| format!("read {}", reference.display()))?;
+    let mut findings = Vec::new();
+    for path in files(&repo.root.join("deploy"), "yaml")? {
+        let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        let name = path.strip_prefix(&repo.root).unwrap_or(&path);
+        let found = deploy::check(&reference, &text);
+        findings.extend(located(&name.to_string_lossy(), found));
+    }
+    Ok(findings)
+}
+
 fn located(file: &str, found: Vec<(usize, String)>) -> impl Iterator<Item = Finding> {
     found.into_iter().map(move |(line, message)| Finding {
         file: file.to_owned(),
@@ -99,8 +115,8 @@ fn located(file: &str, found: Vec<(usize, String)>) -> impl Iterator<Item = Find
     })
 }
 
-/// Every Rust file of the repository, build results left out.
-fn rust_files(root: &Path) -> Result<Vec<PathBuf>> {
+/// Every file of that ending below `root`, build results left out.
+fn files(root: &Path, ending: &str) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     let mut directories = vec![root.to_path_buf()];
     while let Some(directory) = directories.pop() {
@@ -115,7 +131,7 @@ fn rust_files(root: &Path) -> Result<Vec<PathBuf>> {
             let hidden = name.to_string_lossy().starts_with('.');
             if kind.is_dir() && !hidden && name != "target" {
                 directories.push(path);
-            } else if kind.is_file() && path.extension().is_some_and(|e| e == "rs") {
+            } else if kind.is_file() && path.extension().is_some_and(|e| e == ending) {
                 files.push(path);
             }
         }

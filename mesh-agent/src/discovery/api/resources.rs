@@ -96,4 +96,44 @@ mod tests {
             assert!(needed.contains(&plural), "{needed:?}");
         }
     }
+
+    const ROLES: &str = include_str!("../../../../deploy/base/agent-rbac.yaml");
+
+    /// Groups and plurals that rules of the document allow to be followed.
+    fn followed(role: &serde_json::Value) -> Vec<(String, String)> {
+        let texts = |value: &serde_json::Value| -> Vec<String> {
+            let all = value.as_array().expect("a list").iter();
+            all.map(|text| text.as_str().expect("a text").to_owned())
+                .collect()
+        };
+        let rules = role["rules"].as_array().expect("rules").iter();
+        let mut followed: Vec<_> = rules
+            .flat_map(|rule| {
+                assert_eq!(texts(&rule["verbs"]), ["get", "list", "watch"], "{rule}");
+                let plurals = texts(&rule["resources"]);
+                let groups = texts(&rule["apiGroups"]).into_iter();
+                groups.flat_map(move |group| {
+                    let plurals = plurals.clone().into_iter();
+                    plurals.map(move |plural| (group.clone(), plural))
+                })
+            })
+            .collect();
+        followed.sort();
+        followed
+    }
+
+    #[test]
+    fn the_agents_role_is_to_follow_what_is_served_and_nothing_else() {
+        let role = ROLES
+            .split("\n---\n")
+            .find(|document| document.contains("kind: ClusterRole\n"))
+            .expect("a role");
+        let role: serde_json::Value = serde_saphyr::from_str(role).expect("YAML");
+        let mut kinds: Vec<_> = served()
+            .iter()
+            .map(|kind| (kind.group.to_owned(), kind.plural.to_owned()))
+            .collect();
+        kinds.sort();
+        assert_eq!(followed(&role), kinds);
+    }
 }

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// After a refusal: there are no more of them than can be counted.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// Kind of outcome -> how many; and `first_carried_us`, since 1970.
+/// Kind of outcome -> how many; and `first_carried_us` and `last_carried_us`, since 1970.
 type Tally = BTreeMap<String, u64>;
 
 #[derive(Default)]
@@ -70,13 +70,11 @@ impl Steady {
             tallies.resize_with(time + 1, Tally::new);
         }
         let tally = &mut tallies[time];
-        if what == "carried" && !tally.contains_key(what) {
+        if what == "carried" {
             let now = SystemTime::now().duration_since(UNIX_EPOCH);
-            let now = now.map_or(0, |now| now.as_micros());
-            tally.insert(
-                "first_carried_us".to_owned(),
-                u64::try_from(now).unwrap_or(0),
-            );
+            let now = now.map_or(0, |now| u64::try_from(now.as_micros()).unwrap_or(0));
+            tally.entry("first_carried_us".to_owned()).or_insert(now);
+            tally.insert("last_carried_us".to_owned(), now);
         }
         *tally.entry(what.to_owned()).or_default() += 1;
     }

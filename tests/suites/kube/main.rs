@@ -1,0 +1,11 @@
+//! The mesh in a real cluster (tests/kube/), installed from deploy/.
+
+mod deploy;
+mod install;
+mod operate;
+mod outages;
+mod policy;
+mod probes;
+mod services;
+mod traffic;
+mod workloads;

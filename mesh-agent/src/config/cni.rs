@@ -32,7 +32,7 @@ pub struct Chain {
     pub cni_outside_file: PathBuf,
     /// The namespace of the mesh itself: its pods start without an agent.
     #[arg(long, env = "MESH_NAMESPACE", default_value = "mesh-system")]
-    pub mesh_namespace: String,
+    pub namespace: String,
 }
 
 impl Chain {
@@ -46,7 +46,7 @@ impl Chain {
             entry: mesh_cni::Entry {
                 socket: run_dir.join("cni.sock"),
                 outside_file: self.cni_outside_file.clone(),
-                mesh_namespace: self.mesh_namespace.clone(),
+                mesh_namespace: self.namespace.clone(),
                 ..mesh_cni::Entry::default()
             },
         }

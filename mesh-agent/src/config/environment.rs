@@ -51,6 +51,9 @@ mod tests {
     use super::*;
     use crate::config::command;
 
+    /// kubectl's, and what the authority's flag is called.
+    const ELSEWHERE: [&str; 2] = ["KUBECONFIG", "MESH_NAMESPACE"];
+
     fn of(command: &Command, names: &[&str]) -> Command {
         let mut command = command.clone();
         for name in names {
@@ -68,7 +71,7 @@ mod tests {
                 let Some(flag) = arg.get_long() else { continue };
                 let env = arg.get_env().expect(flag).to_str().expect("text");
                 assert!(
-                    env == variable(flag) || env == "KUBECONFIG",
+                    env == variable(flag) || ELSEWHERE.contains(&env),
                     "{flag}: {env}"
                 );
             }

@@ -5,7 +5,14 @@ use mesh_tests::kube::mesh;
 #[test]
 fn every_overlay_is_accepted_by_the_api_server() {
     let Some(mesh) = mesh() else { return };
-    for overlay in ["", "overlays/strict", "overlays/external-ca", "uninstall"] {
+    let overlays = [
+        "",
+        "overlays/strict",
+        "overlays/external-ca",
+        "overlays/cni",
+        "uninstall",
+    ];
+    for overlay in overlays {
         let path = mesh.cluster.file(&format!("deploy/{overlay}"));
         let apply = ["apply", "--dry-run=server", "-k", &path];
         let said = mesh.cluster.kubectl_args(&apply);

@@ -1,6 +1,6 @@
 //! `mesh-agent explain`: what would become of a connection, and why.
 //!
-//! It goes the way of the data path ([`plan`]) without a socket; nothing is
+//! It goes the way of the data path ([`crate::plan`]) without a socket; nothing is
 //! decided here a second time, and nothing of the data path is asked. Answers
 //! are bounded.
 

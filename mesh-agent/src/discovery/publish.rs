@@ -81,6 +81,8 @@ pub(super) struct Publisher {
     here: policy::Here,
     /// Something was told that is not in force yet, or not told any more.
     due: bool,
+    /// Some of it is from before this agent ran.
+    is_dated: bool,
     published: Arc<ArcSwap<InForce>>,
     pending: Pending,
     sender: watch::Sender<Update>,
@@ -98,6 +100,7 @@ impl Publisher {
             lint: Lint::default(),
             here,
             due: true,
+            is_dated: false,
             published: Arc::default(),
             pending: Pending::default(),
             sender,
@@ -119,6 +122,12 @@ impl Publisher {
     pub(super) fn replace(&mut self, before: &Said<'_>, now: &Said<'_>) {
         self.store.replace(before, now);
         self.due = true;
+    }
+
+    /// Is some of it what the source said before this agent ran?
+    pub(super) fn note_dated(&mut self, is_dated: bool) {
+        self.due |= self.is_dated != is_dated;
+        self.is_dated = is_dated;
     }
 
     /// The source cannot be read: the last configuration stays, and the page
@@ -149,7 +158,7 @@ impl Publisher {
         let before = self.published.load_full();
         let is_first = before.snapshot.generation == 0;
         touched.all |= is_first;
-        touched.snapshot |= is_first;
+        touched.snapshot |= is_first || before.snapshot.is_dated != self.is_dated;
         let (published, changes) = match touched.snapshot {
             true => self.next(&before, &touched),
             false => (before, Changes::default()),
@@ -179,6 +188,7 @@ impl Publisher {
     fn next(&self, before: &InForce, touched: &Touched) -> (Arc<InForce>, Changes) {
         let mut snapshot = self.store.snapshot().clone();
         snapshot.generation = before.snapshot.generation + 1;
+        snapshot.is_dated = self.is_dated;
         let changed = match touched.all {
             true => policy::Where::Anywhere,
             false => policy::Where::Namespaces(&touched.namespaces),

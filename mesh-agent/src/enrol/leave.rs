@@ -28,7 +28,7 @@ enum Leaving {
 fn leaving(key: &WorkloadKey, snapshot: &Snapshot) -> Leaving {
     if snapshot.unreadable_pods.contains(key) {
         Leaving::Kept
-    } else if snapshot.hides_pods && !snapshot.workloads.contains_key(key) {
+    } else if (snapshot.hides_pods || snapshot.is_dated) && !snapshot.workloads.contains_key(key) {
         Leaving::Closed
     } else {
         Leaving::Released
@@ -273,7 +273,7 @@ impl<D: DataPath> Reconciler<D> {
 const HIDDEN: &str =
     "it is in no document that can be read, and a mistake may hide it: it stays closed";
 
-const NOT_WHOLE: &str = "it stays closed until every wanted pod is enrolled and the configuration has no mistake that may hide one";
+const NOT_WHOLE: &str = "it stays closed until every wanted pod is enrolled and the configuration has no mistake that may hide one, and is no copy of before";
 const NOT_RELEASED: &str = "it is not wanted any more and cannot be let go yet: it stays closed";
 
 /// For `status`.
@@ -311,5 +311,15 @@ mod tests {
         snapshot.hides_pods = true;
         assert_eq!(leaving(&key("web"), &snapshot), Leaving::Kept);
         assert_eq!(leaving(&key("db"), &snapshot), Leaving::Closed);
+    }
+
+    #[test]
+    fn what_the_disk_does_not_tell_of_is_not_let_go() {
+        let mut snapshot = Snapshot::default();
+        assert!(!snapshot.may_lack_pods());
+        snapshot.is_dated = true;
+        assert!(snapshot.may_lack_pods(), "strangers stay");
+        let key = WorkloadKey::new("shop", "web");
+        assert_eq!(leaving(&key, &snapshot), Leaving::Closed);
     }
 }

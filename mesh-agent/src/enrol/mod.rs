@@ -263,7 +263,7 @@ impl<D: DataPath> Reconciler<D> {
             .filter(|p| !wanted.contains_key(&p.workload.key));
         let unread = unread.map(|pod| self.status(&pod.workload, Some(UNREAD.to_owned())));
         statuses.extend(unread);
-        let whole = statuses.iter().all(PodStatus::is_whole) && !snapshot.may_hide_pods();
+        let whole = statuses.iter().all(PodStatus::is_whole) && !snapshot.may_lack_pods();
         statuses.extend(self.leave_strangers(whole));
         statuses.extend(self.unserved(&wanted));
         if snapshot.generation > 0

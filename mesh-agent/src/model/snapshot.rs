@@ -85,6 +85,9 @@ pub struct Snapshot {
     /// Something that may name further pods cannot be read at all: whatever the
     /// kernel holds enrolled is not known to be unwanted.
     pub hides_pods: bool,
+    /// Some of it is what the cluster said before this agent ran: by now there may
+    /// be pods that it does not tell of.
+    pub is_dated: bool,
     /// Something cannot be read of which nothing is known at all: any address that
     /// is nobody else's may be a mesh pod's or a Service's.
     pub hides_addresses: bool,
@@ -174,6 +177,13 @@ impl Snapshot {
     #[must_use]
     pub fn may_hide_pods(&self) -> bool {
         self.hides_pods || !self.unreadable_pods.is_empty()
+    }
+
+    /// May what it does not tell of be wanted all the same? Then nothing that the
+    /// kernel holds is let go for not being told of.
+    #[must_use]
+    pub fn may_lack_pods(&self) -> bool {
+        self.is_dated || self.may_hide_pods()
     }
 
     /// Enrolled workloads of `node`, in key order.

@@ -231,11 +231,13 @@ impl Source {
             return;
         }
         self.is_dirty = false;
+        let is_dated = self.kinds.iter().any(|kind| kind.from_disk);
+        self.publisher.note_dated(is_dated);
         let problems = self.problems.values().flat_map(|problems| &**problems);
         self.publisher.publish(problems, 0, now);
         self.published = Some(Instant::now());
         self.watched.note_known();
-        if self.kinds.iter().all(|kind| !kind.from_disk) {
+        if !is_dated {
             self.watched.note_from_disk(None);
         }
     }

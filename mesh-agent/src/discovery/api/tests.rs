@@ -289,6 +289,7 @@ async fn an_agent_that_starts_while_the_api_server_is_away_works_from_disk() {
         .await;
     assert_eq!(content(&update.snapshot), content(&before.snapshot));
     assert_eq!(update.policy.status().len(), 1);
+    assert!(update.snapshot.is_dated && !before.snapshot.is_dated);
     let state = agent.watched.state();
     assert!(
         state.from_disk_age_seconds.is_some() && state.away.is_some(),
@@ -316,6 +317,9 @@ async fn an_agent_that_starts_while_the_api_server_is_away_works_from_disk() {
         .until_state("not from disk", |state| {
             state.from_disk_age_seconds.is_none()
         })
+        .await;
+    agent
+        .until("of now", |update| !update.snapshot.is_dated)
         .await;
 }
 

@@ -70,6 +70,7 @@ pub(crate) async fn follow<T: DeserializeOwned>(
 ) {
     let mut pause = FIRST_PAUSE;
     loop {
+        let begun = tokio::time::Instant::now();
         let ended = match list(api, path, query).await {
             Ok((all, version)) => {
                 see(Seen::All(all));
@@ -78,11 +79,13 @@ pub(crate) async fn follow<T: DeserializeOwned>(
             }
             Err(error) => error,
         };
-        // A version that is too old is no trouble: the list says what is now.
-        if ended == ApiError::Gone {
-            continue;
+        // A version that is too old is no trouble: the list says what is now. At once
+        // it is not, however often it is said.
+        match ended {
+            ApiError::Gone if begun.elapsed() >= LAST_PAUSE => continue,
+            ApiError::Gone => {}
+            ended => see(Seen::Failed(&ended)),
         }
-        see(Seen::Failed(&ended));
         tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
         pause = (pause * 2).min(LAST_PAUSE);
     }

@@ -166,9 +166,9 @@ impl Reviews {
                 Ok(reviewed)
             }
             Err(error) => {
-                // No answer is neither yes nor no. What is known of the pods is
-                // as old as what is known of the token.
-                let known = self.pods.is_known();
+                // No answer is neither yes nor no; to be refused is an answer. What is
+                // known of the pods is as old as what is known of the token.
+                let known = matches!(error, ApiError::Away(_)) && self.pods.is_known();
                 let kept = known
                     .then(|| self.kept(&hash, Duration::MAX, now))
                     .flatten();

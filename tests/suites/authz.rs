@@ -447,7 +447,7 @@ fn beside_the_objects_of_a_real_cluster_an_agent_has_no_mistake_and_sends_no_pla
     let mesh = Mesh::new(&["--connect-timeout", "300ms"]);
     let ask = |to: &str, port| mesh.near.explain("shop/a", to, port).expect("an answer");
     mesh.policy("cluster", SHOP);
-    for (service, port) in [("web", 80), ("web", 9090), ("web-node", 80)] {
+    for (service, port) in [("web", 80), ("web", 9090)] {
         let (code, answer) = ask(&format!("service/shop/{service}"), port);
         assert_eq!(code, 0, "{answer}");
         let ways = answer["ways"].as_array().expect("ways");
@@ -457,6 +457,12 @@ fn beside_the_objects_of_a_real_cluster_an_agent_has_no_mistake_and_sends_no_pla
             "{answer}"
         );
     }
+    // Its endpoints are on another node, and it is for callers of theirs alone.
+    let (code, answer) = ask("service/shop/web-node", 80);
+    assert_eq!(code, 1, "{answer}");
+    let ways = answer["ways"].as_array().expect("ways");
+    let refused = |way: &serde_json::Value| way["refused"] == "no_local_endpoint";
+    assert!(!ways.is_empty() && ways.iter().all(refused), "{answer}");
     let status = mesh.near.status().expect("status");
     let problems = status["problems"].as_array().expect("problems");
     let of_the_files = problems

@@ -206,6 +206,7 @@ fn a_pod_that_restarts_is_refused_and_not_passed_until_it_is_enrolled() {
         let known = [
             "carried",
             "first_carried_us",
+            "last_carried_us",
             "stream",
             "EPERM",
             "stream EPERM",

@@ -30,7 +30,13 @@ fn all_carried(client: &mut Steady, times: std::ops::RangeInclusive<usize>) {
     for time in times {
         let tally = client.tally(time).expect("a tally");
         let keys = tally.as_object().expect("outcomes").keys();
-        let known = ["carried", "first_carried_us", "stream", "stream ended"];
+        let known = [
+            "carried",
+            "first_carried_us",
+            "last_carried_us",
+            "stream",
+            "stream ended",
+        ];
         let wrong: Vec<_> = keys.filter(|key| !known.contains(&key.as_str())).collect();
         assert!(wrong.is_empty(), "{wrong:?} of {tally}");
     }

@@ -50,7 +50,7 @@ struct Load([(Steady, &'static [&'static str]); 3]);
 const REFUSED_OUT: &[&str] = &["EPERM", "stream EPERM"];
 const REFUSED_IN: &[&str] = &["ECONNREFUSED", "stream ECONNREFUSED"];
 const DIRECT: &[&str] = &["direct", "stream"];
-const CARRIED: &[&str] = &["carried", "first_carried_us", "stream"];
+const CARRIED: &[&str] = &["carried", "first_carried_us", "last_carried_us", "stream"];
 /// Of a stream that was cut with its agent, whenever it began.
 const CUT: &str = "stream ended";
 

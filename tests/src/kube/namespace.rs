@@ -118,9 +118,10 @@ impl<'c> Namespace<'c> {
         parse(&self.run_app(pod, &args).output()?)
     }
 
-    /// A client in the pod that connects all the time.
+    /// A client in the pod that connects all the time, 200 times a second: it has ports
+    /// for more than two minutes of that.
     pub fn steady(&self, pod: &str, targets: &[String]) -> Result<Steady> {
-        let mut args = vec!["steady"];
+        let mut args = vec!["steady", "--rate", "200"];
         args.extend(targets.iter().map(String::as_str));
         Steady::start(self.run_app(pod, &args))
     }

@@ -46,6 +46,10 @@ enum Mode {
         width: usize,
         #[arg(long, default_value_t = 4)]
         streams: usize,
+        /// Most connections a second [default: as many as there can be]. To one address
+        /// a client has a port for each, which is taken for a minute after its end.
+        #[arg(long)]
+        rate: Option<u32>,
     },
     /// Holds `count` idle connections to `target` until standard input ends.
     Hold { target: SocketAddr, count: usize },
@@ -91,7 +95,8 @@ fn main() -> anyhow::Result<()> {
             targets,
             width,
             streams,
-        } => steady::run(&targets, width, streams),
+            rate,
+        } => steady::run(&targets, width, streams, rate),
         Mode::Hold { target, count } => hold(target, count),
         Mode::Peer => peer::run(),
         Mode::LoadServer { port } => load::serve(port),

@@ -8,7 +8,7 @@ use std::io::{BufRead as _, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 
@@ -28,13 +28,20 @@ struct Steady {
     stop: AtomicBool,
 }
 
-pub(crate) fn run(targets: &[SocketAddr], width: usize, streams: usize) -> Result<()> {
+pub(crate) fn run(
+    targets: &[SocketAddr],
+    width: usize,
+    streams: usize,
+    rate: Option<u32>,
+) -> Result<()> {
     let steady = Steady::default();
+    // Of each of the threads.
+    let pace = rate.map(|rate| Duration::from_secs_f64(width as f64 / f64::from(rate.max(1))));
     std::thread::scope(|scope| {
         for i in 0..width {
             let target = targets[i % targets.len()];
             let steady = &steady;
-            scope.spawn(move || steady.connect(target));
+            scope.spawn(move || steady.connect(target, pace.unwrap_or_default()));
         }
         for i in 0..streams {
             let target = targets[i % targets.len()];
@@ -79,8 +86,9 @@ impl Steady {
         *tally.entry(what.to_owned()).or_default() += 1;
     }
 
-    fn connect(&self, to: SocketAddr) {
+    fn connect(&self, to: SocketAddr, pace: Duration) {
         while !self.stop.load(Ordering::Relaxed) {
+            let next = Instant::now() + pace;
             let time = self.time.load(Ordering::SeqCst);
             match exchange(to) {
                 Ok(what) => self.count(time, what),
@@ -89,6 +97,7 @@ impl Steady {
                     std::thread::sleep(PAUSE);
                 }
             }
+            std::thread::sleep(next.saturating_duration_since(Instant::now()));
         }
     }
 

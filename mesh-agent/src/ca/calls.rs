@@ -36,14 +36,19 @@ pub(super) struct Peer {
 
 type Answer<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
+/// The service of Istio's protocol; `A` answers its one method.
 #[derive(Clone)]
-pub(super) struct Certificates(pub(super) Arc<Ca>);
+pub(super) struct Certificates<A>(pub(super) A);
 
-impl NamedService for Certificates {
+impl<A> NamedService for Certificates<A> {
     const NAME: &'static str = SERVICE;
 }
 
-impl Service<http::Request<Body>> for Certificates {
+impl<A> Service<http::Request<Body>> for Certificates<A>
+where
+    A: UnaryService<CertificateRequest, Response = CertificateResponse> + Clone + Send + 'static,
+    A::Future: Send,
+{
     type Response = http::Response<Body>;
     type Error = Infallible;
     type Future = Answer<Result<Self::Response, Infallible>>;
@@ -53,19 +58,23 @@ impl Service<http::Request<Body>> for Certificates {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let service = self.clone();
+        let answering = self.0.clone();
         Box::pin(async move {
             if request.uri().path() != METHOD {
                 return Ok(Status::unimplemented("").into_http());
             }
             let codec = ProstCodec::<CertificateResponse, CertificateRequest>::default();
             let mut grpc = tonic::server::Grpc::new(codec).max_decoding_message_size(MAX_MESSAGE);
-            Ok(grpc.unary(service, request).await)
+            Ok(grpc.unary(answering, request).await)
         })
     }
 }
 
-impl UnaryService<CertificateRequest> for Certificates {
+/// This authority.
+#[derive(Clone)]
+pub(super) struct Issuing(pub(super) Arc<Ca>);
+
+impl UnaryService<CertificateRequest> for Issuing {
     type Response = CertificateResponse;
     type Future = Answer<Result<Response<CertificateResponse>, Status>>;
 

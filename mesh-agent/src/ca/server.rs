@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 
-use super::calls::{Certificates, Peer};
+use super::calls::{Certificates, Issuing, Peer};
 use super::cluster::{Cluster, InCluster, connect};
 use super::errors::Error;
 use super::handle::Handle;
@@ -95,7 +95,7 @@ pub(super) async fn serve(
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .http2_max_header_list_size(16 * 1024)
-        .add_service(Certificates(ca))
+        .add_service(Certificates(Issuing(ca)))
         .serve_with_incoming_shutdown(ReceiverStream::new(incoming), cancel.cancelled_owned());
     let (served, accepted) = tokio::join!(serving, accepting);
     stop.cancel();

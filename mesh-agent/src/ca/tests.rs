@@ -20,7 +20,7 @@ use crate::identity::{self, CaConfig, Identities, IdentityError, SourceConfig};
 use crate::model::{SpiffeId, TrustDomain};
 use crate::tls::PrivateKey;
 
-fn config(dir: &Path) -> Config {
+pub(super) fn config(dir: &Path) -> Config {
     Config {
         state_dir: dir.join("ca"),
         cluster: None,

@@ -107,11 +107,6 @@ mod tests {
     use super::*;
 
     const PODS: Resource = Resource {
-        group: "",
-        versions: &["v1"],
-        kind: "Pod",
-        plural: "pods",
-        optional: false,
         cut: &Cut {
             out: &[],
             inside: &[(
@@ -122,6 +117,7 @@ mod tests {
                 },
             )],
         },
+        ..Resource::PODS
     };
 
     fn read(json: &str) -> (Head, String) {

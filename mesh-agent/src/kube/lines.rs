@@ -75,17 +75,9 @@ impl Told {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cut::Cut;
     use super::*;
 
-    const PODS: Resource = Resource {
-        group: "",
-        versions: &["v1"],
-        kind: "Pod",
-        plural: "pods",
-        optional: false,
-        cut: Cut::NOTHING,
-    };
+    const PODS: Resource = Resource::PODS;
 
     #[test]
     fn lines_are_whole_wherever_the_bytes_are_cut() {

@@ -53,19 +53,25 @@ impl Resource {
 }
 
 #[cfg(test)]
+impl Resource {
+    /// For tests, with all of its fields.
+    pub(crate) const PODS: Self = Self {
+        group: "",
+        versions: &["v1"],
+        kind: "Pod",
+        plural: "pods",
+        optional: false,
+        cut: Cut::NOTHING,
+    };
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn an_object_stands_where_the_api_server_has_it() {
-        let pods = Resource {
-            group: "",
-            versions: &["v1"],
-            kind: "Pod",
-            plural: "pods",
-            optional: false,
-            cut: Cut::NOTHING,
-        };
+        let pods = Resource::PODS;
         assert_eq!(pods.collection("v1"), "/api/v1/pods");
         let path = pods.path(Some("shop"), "web-0");
         assert_eq!(path, "/api/v1/namespaces/shop/pods/web-0");

@@ -1,8 +1,10 @@
 //! bpf(2) calls that aya does not offer.
 
+pub(super) mod call;
+
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
@@ -42,7 +44,7 @@ pub fn load(code: &Code<'_>) -> io::Result<OwnedFd> {
     for (to, from) in name.iter_mut().zip(code.name.bytes().take(15)) {
         *to = from;
     }
-    let attr = Attr {
+    let mut attr = Attr {
         kind: code.kind,
         instruction_count: u32::try_from(code.instructions.len()).unwrap_or(u32::MAX),
         instructions: code.instructions.as_ptr() as u64,
@@ -58,14 +60,7 @@ pub fn load(code: &Code<'_>) -> io::Result<OwnedFd> {
     };
     // SAFETY: `attr` has the layout of the program member of `union bpf_attr`; the
     // instructions and the string that it points to outlive the call.
-    new_fd(unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            BPF_PROG_LOAD,
-            &raw const attr,
-            size_of::<Attr>(),
-        )
-    })
+    unsafe { call::open(BPF_PROG_LOAD, &mut attr) }
 }
 
 /// Attaches a program to a cgroup or a network namespace (`BPF_LINK_CREATE`, Linux 5.7).
@@ -103,22 +98,15 @@ fn link_create_at(
         attach: u32,
         flags: u32,
     }
-    let attr = Attr {
+    let mut attr = Attr {
         program_fd: program.as_raw_fd().unsigned_abs(),
         target,
         attach,
         flags,
     };
     // SAFETY: `attr` has the layout of the link_create member of `union bpf_attr`
-    // and lives through the call; its size is passed along.
-    new_fd(unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            BPF_LINK_CREATE,
-            &raw const attr,
-            size_of::<Attr>(),
-        )
-    })
+    //.
+    unsafe { call::open(BPF_LINK_CREATE, &mut attr) }
 }
 
 /// The layout of the object member of `union bpf_attr`.
@@ -133,35 +121,14 @@ struct ObjectAttr {
 pub fn pin(link: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     const BPF_OBJ_PIN: libc::c_long = 6;
     let path = CString::new(path.as_os_str().as_bytes())?;
-    let attr = ObjectAttr {
+    let mut attr = ObjectAttr {
         pathname: path.as_ptr() as u64,
         bpf_fd: link.as_raw_fd().unsigned_abs(),
         file_flags: 0,
     };
     // SAFETY: `attr` has the layout that this call takes; the string that it
     // points to outlives the call.
-    let rc = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            BPF_OBJ_PIN,
-            &raw const attr,
-            size_of::<ObjectAttr>(),
-        )
-    };
-    if rc == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
-}
-
-/// What a call that makes a descriptor gave.
-fn new_fd(result: libc::c_long) -> io::Result<OwnedFd> {
-    match i32::try_from(result) {
-        // SAFETY: a fresh descriptor that nobody else owns.
-        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
-        _ => Err(io::Error::last_os_error()),
-    }
+    unsafe { call::call(BPF_OBJ_PIN, &mut attr) }.map(drop)
 }
 
 /// Swaps the program of a live link (`BPF_LINK_UPDATE`, Linux 5.7): no moment without one.
@@ -174,70 +141,39 @@ pub fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<
         flags: u32,
         old_prog_fd: u32,
     }
-    let attr = Attr {
+    let mut attr = Attr {
         link_fd: link.as_raw_fd().unsigned_abs(),
         new_prog_fd: program.as_raw_fd().unsigned_abs(),
         flags: 0,
         old_prog_fd: 0,
     };
     // SAFETY: `attr` has the layout of the link_update member of `union bpf_attr`
-    // and lives through the call; its size is passed along.
-    let rc = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            BPF_LINK_UPDATE,
-            &raw const attr,
-            size_of::<Attr>(),
-        )
-    };
-    if rc == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    //.
+    unsafe { call::call(BPF_LINK_UPDATE, &mut attr) }.map(drop)
 }
 
 /// Opens a pinned link (`BPF_OBJ_GET`).
 pub fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     const BPF_OBJ_GET: libc::c_long = 7;
     let path = CString::new(path.as_os_str().as_bytes())?;
-    let attr = ObjectAttr {
+    let mut attr = ObjectAttr {
         pathname: path.as_ptr() as u64,
         bpf_fd: 0,
         file_flags: 0,
     };
     // SAFETY: `attr` has the layout that this call takes; the string that it
     // points to outlives the call.
-    new_fd(unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            BPF_OBJ_GET,
-            &raw const attr,
-            size_of::<ObjectAttr>(),
-        )
-    })
+    unsafe { call::open(BPF_OBJ_GET, &mut attr) }
 }
 
 /// Detaches a link now (`BPF_LINK_DETACH`, Linux 5.9). Dropping its last
 /// reference detaches it too, but from a work queue: a moment later.
 pub fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
     const BPF_LINK_DETACH: libc::c_long = 34;
-    let link_fd = link.as_raw_fd().unsigned_abs();
+    let mut link_fd = link.as_raw_fd().unsigned_abs();
     // SAFETY: the link_detach member of `union bpf_attr` is one u32, which
     // lives through the call; its size is passed along.
-    let rc = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            BPF_LINK_DETACH,
-            &raw const link_fd,
-            size_of::<u32>(),
-        )
-    };
-    if rc == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    unsafe { call::call(BPF_LINK_DETACH, &mut link_fd) }.map(drop)
 }
 
 /// The beginning of `struct bpf_link_info`.
@@ -274,35 +210,7 @@ pub fn link_program(link: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(link_info(link)?.program_id)
 }
 
-/// `BPF_OBJ_GET_INFO_BY_FD`
 fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
-    const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
-    #[repr(C)]
-    struct Attr {
-        bpf_fd: u32,
-        info_len: u32,
-        info: u64,
-    }
-    let mut info = LinkInfo::default();
-    let attr = Attr {
-        bpf_fd: link.as_raw_fd().unsigned_abs(),
-        info_len: size_of::<LinkInfo>() as u32,
-        info: (&raw mut info) as u64,
-    };
-    // SAFETY: `attr` has the layout of the info member of `union bpf_attr`; the
-    // kernel writes at most `info_len` bytes of integers to `info`, which
-    // outlives the call.
-    let rc = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            BPF_OBJ_GET_INFO_BY_FD,
-            &raw const attr,
-            size_of::<Attr>(),
-        )
-    };
-    if rc == 0 {
-        Ok(info)
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    // SAFETY: it is the beginning of `struct bpf_link_info`, integers alone.
+    unsafe { call::info(link) }
 }

@@ -41,15 +41,8 @@ fn config() -> crate::ca::Config {
     crate::ca::Config {
         state_dir: "/nowhere".into(),
         cluster: Some(cluster()),
-        listen: ([127, 0, 0, 1], 0).into(),
-        names: vec![],
-        trust_domain: TrustDomain::new("cluster.local").expect("a domain"),
-        given: None,
-        default_lifetime: Duration::from_secs(3600),
-        max_lifetime: Duration::from_secs(7200),
-        rate: 100,
-        burst: 100,
         max_connections: 64,
+        ..crate::ca::tests::config("/nowhere".as_ref())
     }
 }
 

@@ -1,24 +1,20 @@
 //! Another authority in place of ours: what istiod and istio-csr demand and answer.
 
-use std::convert::Infallible;
-use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tonic::body::Body;
-use tonic::codegen::{Service, http};
-use tonic::server::{NamedService, UnaryService};
+use tonic::server::UnaryService;
 use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status};
-use tonic_prost::ProstCodec;
 
 use super::*;
 use crate::ca::authority::{Authority, Record};
+use crate::ca::calls::Certificates;
 use crate::ca::csr;
 use crate::identity::Roots;
-use crate::identity::grpc::{CertificateResponse, METHOD, SERVICE};
+use crate::identity::grpc::CertificateResponse;
 use crate::tls::{CaServer, CaStream};
 
 const JWT: &str = "e30.e30.c2ln";
@@ -140,43 +136,15 @@ impl AsyncWrite for Stream {
     }
 }
 
-type Answer<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-
 #[derive(Clone)]
-struct Certificates(Arc<Istiod>);
+struct Answering(Arc<Istiod>);
 
-impl NamedService for Certificates {
-    const NAME: &'static str = SERVICE;
-}
-
-impl Service<http::Request<Body>> for Certificates {
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = Answer<Result<Self::Response, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let service = self.clone();
-        Box::pin(async move {
-            assert_eq!(request.uri().path(), METHOD);
-            let codec = ProstCodec::<CertificateResponse, CertificateRequest>::default();
-            Ok(tonic::server::Grpc::new(codec)
-                .unary(service, request)
-                .await)
-        })
-    }
-}
-
-impl UnaryService<CertificateRequest> for Certificates {
+impl UnaryService<CertificateRequest> for Answering {
     type Response = CertificateResponse;
-    type Future = Answer<Result<Response<CertificateResponse>, Status>>;
+    type Future = std::future::Ready<Result<Response<CertificateResponse>, Status>>;
 
     fn call(&mut self, request: Request<CertificateRequest>) -> Self::Future {
-        let answer = self.0.answer(&request).map(Response::new);
-        Box::pin(async move { answer })
+        std::future::ready(self.0.answer(&request).map(Response::new))
     }
 }
 
@@ -220,7 +188,7 @@ async fn istiod_in_place_of_our_authority_gives_certificates_with_its_chain() {
     });
     let serving = tokio::spawn(
         tonic::transport::Server::builder()
-            .add_service(Certificates(istiod.clone()))
+            .add_service(Certificates(Answering(istiod.clone())))
             .serve_with_incoming(tokio_stream::wrappers::ReceiverStream::new(incoming)),
     );
     let agent = agent_of_istiod(dir.path(), address, Some("Kubernetes"));

@@ -15,6 +15,8 @@ mod outcome;
 mod peer_protocol;
 pub mod policy;
 mod refusal;
+#[allow(dead_code, reason = "the HTTP data path comes in parts")]
+mod request;
 mod service;
 mod sharded;
 mod snapshot;
@@ -36,6 +38,10 @@ pub use peer_protocol::PeerProtocol;
 pub(crate) use refusal::Refusal;
 pub use refusal::{
     REFUSE_REASONS, RefuseReason, Refused, ResponseFlags, TLS_FAILURES, TlsFailure, Told,
+};
+#[allow(unused_imports, reason = "the HTTP data path comes in parts")]
+pub use request::{
+    Edits, HeaderEdit, HeaderLine, Host, HttpVersion, NormalPath, Path, PathProblem, RequestHead,
 };
 pub use service::{
     AppProtocol, Endpoint, Hinted, Place, Service, ServiceKey, ServicePort, TargetPort, Tier,

@@ -108,6 +108,12 @@ impl Publisher {
         (publisher, updates)
     }
 
+    /// The source has an object of each namespace: what it says of a pod whose
+    /// namespace it has not told is not all.
+    pub(super) fn expect_namespaces(&mut self) {
+        self.store.expect_namespaces();
+    }
+
     /// What is in force, for those who look at it.
     pub(super) fn published(&self) -> Arc<ArcSwap<InForce>> {
         self.published.clone()

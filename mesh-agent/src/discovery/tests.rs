@@ -2,6 +2,7 @@ mod advisories;
 mod check;
 mod choice;
 mod cost;
+mod early;
 mod files;
 mod istio;
 mod kinds;

@@ -237,7 +237,11 @@ impl Places {
             place.tell(word);
             match &place.told {
                 Some(told) => !told.is_closed(),
-                None => known.is_some_and(|workload| workload.is_enrolled()),
+                None => match known {
+                    Some(workload) => workload.is_enrolled(),
+                    // It may be it, and be wanted.
+                    None => snapshot.unreadable_pods.contains(&place.key),
+                },
             }
         });
     }
@@ -384,6 +388,26 @@ mod tests {
         let refused = BTreeMap::from([(WorkloadKey::new("shop", "web"), refusal)]);
         placed(arrived, here).answer(&snapshot("u1", WANTED), |_, _| false, &refused);
         assert!(matches!(waits.await, Ok(Admission::Refused { why }) if why == "a sandbox"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_of_which_not_all_is_known_yet_waits_and_keeps_its_place() {
+        let Ok(here) = Netns::current().map(Arc::new) else {
+            return;
+        };
+        let cookie = here.cookie();
+        let (waits, arrived, _queue) = hand_over("u1", SECOND).await;
+        let mut places = placed(arrived, here);
+        let enrolled = |_: &WorkloadKey, at: u64| at == cookie;
+        let mut unread = Snapshot::default();
+        let key = WorkloadKey::new("shop", "web");
+        unread.unreadable_pods = Arc::new([key].into_iter().collect());
+        places.answer(&unread, enrolled, &BTreeMap::new());
+        assert!(!waits.is_finished());
+        places.answer(&snapshot("u1", WANTED), enrolled, &BTreeMap::new());
+        assert_eq!(waits.await.expect("an answer"), Admission::Enrolled);
+        places.answer(&unread, enrolled, &BTreeMap::new());
+        assert_eq!(places.0.len(), 1, "its place is not forgotten meanwhile");
     }
 
     #[tokio::test(start_paused = true)]

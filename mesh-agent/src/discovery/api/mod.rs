@@ -73,7 +73,8 @@ impl Api {
         let access = config.access;
         // What is wrong with the flags is told at once.
         let client = Client::new(&access, patience.clone()).await?;
-        let (publisher, updates) = Publisher::new(settings, here);
+        let (mut publisher, updates) = Publisher::new(settings, here);
+        publisher.expect_namespaces();
         let api = Self {
             access,
             patience,

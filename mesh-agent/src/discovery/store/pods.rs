@@ -143,6 +143,11 @@ impl<'s> Maker<'s> {
         if pod.host_network {
             return Made::OnHost;
         }
+        if self.is_before_its_namespace() {
+            self.out.left_out = pod.ips.iter().copied().collect();
+            self.out.is_unreadable = true;
+            return Made::Nothing;
+        }
         let meta = &object.meta;
         let uid = meta.uid.clone();
         let workload = Workload {
@@ -250,6 +255,15 @@ impl<'s> Maker<'s> {
                 OnAgentDown::Closed
             }
         })
+    }
+
+    /// Neither in the mesh nor outside of it: what says so has not been told yet.
+    /// It is as one that cannot be read: nothing goes to it in plaintext, what is
+    /// enrolled stays so, and who waits for it waits on.
+    fn is_before_its_namespace(&self) -> bool {
+        self.store.tells_namespaces
+            && self.namespace.is_none()
+            && matches!(self.setting(Part::Labels, ENROLLED), Setting::None)
     }
 
     /// A label or annotation of the pod, else of its namespace. Where the nearer

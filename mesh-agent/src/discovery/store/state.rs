@@ -44,6 +44,8 @@ pub(in crate::discovery) struct Store {
     /// By place, and which one it is of it.
     pub(super) unknown: BTreeMap<(Place, u32), Arc<Object>>,
     pub(super) hidden: Hidden,
+    /// Each namespace that is is told: one that is not there is not known yet.
+    pub(super) tells_namespaces: bool,
     pub(super) names: Interner,
     pub(super) addresses: Addresses,
     pub(super) zones: Zones,
@@ -71,6 +73,11 @@ impl Store {
         let mut store = Self::default();
         store.snapshot.settings = settings;
         store
+    }
+
+    /// Of a source that has an object of each namespace.
+    pub(in crate::discovery) fn expect_namespaces(&mut self) {
+        self.tells_namespaces = true;
     }
 
     /// Of all objects.

@@ -162,6 +162,14 @@ fn slice(value: &Node<'_>, found: &mut Found) -> EndpointSlice {
         found.is_mapping(endpoint, &at, &[Part::Endpoints]);
         found.names(endpoint, &at, ENDPOINT);
         let mut read = self::endpoint(endpoint, &at, own, found);
+        if let TargetRef::Pod(key) = &read.target
+            && key.namespace != *own
+        {
+            // Nobody's: neither an endpoint, nor an address that is withheld.
+            let message = format!("{key} is of another namespace: this endpoint is not used");
+            found.advise(&format!("{at}.targetRef"), message);
+            continue;
+        }
         for ip in &read.addresses {
             if kind.as_deref().is_some_and(|kind| kind != family(*ip)) {
                 let message = format!("{ip} is not of the addressType {}", value["addressType"]);

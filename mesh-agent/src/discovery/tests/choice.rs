@@ -246,6 +246,22 @@ fn a_nodes_zone_follows_what_is_said_of_it() {
     );
 }
 
+/// Whoever may make pods in one namespace must not move a node for all others.
+#[test]
+fn of_a_nodes_zone_most_namespaces_are_believed() {
+    let pod = |namespace: &str, n: usize, zone: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: p{n}, namespace: {namespace}, labels: {{topology.kubernetes.io/zone: {zone}}}}}\nspec: {{nodeName: n1}}\n"
+        )
+    };
+    let mut text = pod("one", 0, "b") + &pod("two", 0, "b");
+    for n in 0..10 {
+        text += &pod("evil", n, "a");
+    }
+    let zone = |text: &str| load(text).0.zones.get("n1").map(Name::to_string);
+    assert_eq!(zone(&text).as_deref(), Some("b"));
+}
+
 /// PreferClose, ClientIP and Local, as a real API server has them.
 #[test]
 fn services_of_a_real_cluster_keep_to_zone_and_node() {

@@ -82,6 +82,22 @@ fn an_endpoint_of_a_pod_that_is_not_known_is_refused_until_it_is() {
     );
 }
 
+/// Who may write slices in one namespace must not take the addresses of others
+/// out of everybody's reach.
+#[test]
+fn a_slice_names_pods_of_its_own_namespace_alone() {
+    let ip = "10.0.0.6".parse().expect("an address");
+    let foreign = slice(
+        "a",
+        "[{addresses: [10.0.0.6], targetRef: {kind: Pod, name: new, namespace: bank}}, {addresses: [10.0.0.5], targetRef: {kind: Pod, name: web-0, namespace: shop}}]",
+    );
+    let (snapshot, problems) = load(&format!("{SHOP}{foreign}"));
+    assert_eq!(snapshot.withholds(ip, Instant::now()), None);
+    assert_eq!(endpoints(&snapshot), ["10.0.0.5:8080"], "it is no endpoint");
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].contains("bank/new"), "{problems:?}");
+}
+
 #[test]
 fn a_pod_on_the_host_network_is_outside_by_its_name() {
     let host = "---\napiVersion: v1\nkind: Pod\nmetadata: {name: host, namespace: shop}\n\

@@ -15,9 +15,11 @@ use parking_lot::Mutex;
 use super::endpoints::{Attempt, Candidates, Id};
 use crate::model::{Endpoint, Name, ServiceKey};
 
-/// Pairs of a client and a Service's port that are remembered; the one that was
-/// used longest ago makes room.
+/// Pairs of a client and a Service's port that are remembered; of its part the one
+/// that was used longest ago makes room.
 const MAX_SESSIONS: usize = 16_384;
+/// Each has a lock of its own, for as long as one session is looked up.
+const PARTS: usize = 32;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
@@ -45,7 +47,7 @@ struct Table {
 
 /// Of the whole agent.
 #[derive(Debug, Default)]
-pub(crate) struct Affinity(Mutex<Table>);
+pub(crate) struct Affinity([Mutex<Table>; PARTS]);
 
 impl Affinity {
     /// The endpoint that the client's last connection went to, if that is not
@@ -63,26 +65,33 @@ impl Affinity {
             port: candidates.port.port,
             is_ipv4: candidates.is_ipv4,
         };
-        let mut table = self.0.lock();
-        let session = table.sessions.get(&key);
-        let session = session.filter(|s| now.saturating_duration_since(s.used) < lasts);
+        let part = &self.0[part_of(&key)];
+        let session = part.lock().lasting(&key, now, lasts);
+        // Without the lock: however many endpoints there are, nobody waits for that.
+        // Of two connections of one client at once both come to the same one.
         let is_kept = |endpoint: &&Endpoint| {
-            !attempt.has_tried(endpoint) && session.is_some_and(|s| s.endpoint.is(endpoint))
+            !attempt.has_tried(endpoint) && session.as_ref().is_some_and(|s| s.is(endpoint))
         };
         let kept = candidates.iter().find(is_kept);
         let order = |e: &&Endpoint| (attempt.has_tried(e), std::cmp::Reverse(weight(&key, e)));
         let endpoint = kept.or_else(|| candidates.iter().min_by_key(order))?;
-        table.keep(key, endpoint, now);
+        part.lock().keep(key, endpoint, now);
         Some(endpoint)
     }
 
     #[cfg(test)]
     fn len(&self) -> usize {
-        self.0.lock().sessions.len()
+        self.0.iter().map(|part| part.lock().sessions.len()).sum()
     }
 }
 
 impl Table {
+    fn lasting(&self, key: &Key, now: Instant, lasts: Duration) -> Option<Id> {
+        let session = self.sessions.get(key);
+        let session = session.filter(|s| now.saturating_duration_since(s.used) < lasts);
+        session.map(|session| session.endpoint.clone())
+    }
+
     fn keep(&mut self, key: Key, endpoint: &Endpoint, now: Instant) {
         self.turn += 1;
         let turn = self.turn;
@@ -93,7 +102,7 @@ impl Table {
                 session.endpoint = Id::of(endpoint);
             }
         } else {
-            if self.sessions.len() >= MAX_SESSIONS
+            if self.sessions.len() >= MAX_SESSIONS / PARTS
                 && let Some((_, oldest)) = self.turns.pop_first()
             {
                 self.sessions.remove(&oldest);
@@ -107,6 +116,12 @@ impl Table {
         }
         self.turns.insert(turn, key);
     }
+}
+
+fn part_of(key: &Key) -> usize {
+    let hash = foldhash::fast::FixedState::default().hash_one(key);
+    // Smaller than the number of parts.
+    (hash % PARTS as u64) as usize
 }
 
 /// The endpoint with the most is the client's: another one that comes or goes

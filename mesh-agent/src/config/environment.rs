@@ -51,8 +51,8 @@ mod tests {
     use super::*;
     use crate::config::command;
 
-    /// kubectl's, and what the authority's flag is called.
-    const ELSEWHERE: [&str; 2] = ["KUBECONFIG", "MESH_NAMESPACE"];
+    /// kubectl's.
+    const ELSEWHERE: [&str; 1] = ["KUBECONFIG"];
 
     fn of(command: &Command, names: &[&str]) -> Command {
         let mut command = command.clone();

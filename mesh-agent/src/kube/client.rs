@@ -5,13 +5,14 @@
 //! without a word is seen by the kernel: by keepalives where nothing is sent, by
 //! `TCP_USER_TIMEOUT` where something is.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::{Request, Response};
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{HttpConnector, HttpInfo};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::client::{Body, ConfigExt as _};
 use tokio::time::timeout;
@@ -44,6 +45,8 @@ pub(crate) struct Patience {
     pub(crate) refused: Duration,
     /// Between looks at what is not installed.
     pub(crate) absent: Duration,
+    /// How long what was installed is looked for in vain before that is believed.
+    pub(crate) gone: Duration,
 }
 
 impl Default for Patience {
@@ -59,6 +62,7 @@ impl Default for Patience {
             away: Duration::from_millis(600),
             refused: seconds(5),
             absent: seconds(5),
+            gone: seconds(60),
         }
     }
 }
@@ -118,12 +122,23 @@ impl Client {
         Err(Fault::Refused(refused))
     }
 
-    /// A small answer as a whole.
-    pub(super) async fn get(&self, path: &str, most: usize) -> Result<Vec<u8>, Fault> {
+    /// A small answer as a whole, and who gave it.
+    pub(super) async fn get(
+        &self,
+        path: &str,
+        most: usize,
+    ) -> Result<(Vec<u8>, Option<Connection>), Fault> {
         let mut answer = self.open(path).await?;
-        answer.whole(most, self.patience.more).await
+        let info = answer.0.extensions().get::<HttpInfo>();
+        let by = info.map(|info| Connection(info.local_addr(), info.remote_addr()));
+        let whole = answer.whole(most, self.patience.more).await?;
+        Ok((whole, by))
     }
 }
+
+/// Behind one there is one API server, however many share an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Connection(SocketAddr, SocketAddr);
 
 /// One whose body is still to come.
 pub(super) struct Answer(Response<Body>);

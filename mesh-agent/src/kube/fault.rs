@@ -18,6 +18,8 @@ pub(crate) enum Fault {
     Refused(Refused),
     #[error("what it says is not understood: {0}")]
     Garbled(String),
+    #[error("it says that there is no such kind any more: what is known stays until it has said so for {} s", .0.as_secs())]
+    Missing(Duration),
 }
 
 /// An answer that is a `Status`, or at least a code.
@@ -85,6 +87,7 @@ impl Fault {
             Self::Unreachable(_) => return Reason::Unreachable,
             Self::Silent(_) => return Reason::Silent,
             Self::Garbled(_) => return Reason::Invalid,
+            Self::Missing(_) => return Reason::NotFound,
             Self::Refused(refused) => refused,
         };
         match refused.code {

@@ -17,7 +17,7 @@ use super::gate::Gate;
 use super::item::{Head, Item};
 use super::lines::{Lines, Told};
 use super::list::{ListReader, Page};
-use super::presence::Presence;
+use super::presence::{Doubt, Look, Presence};
 use super::progress::{Phase, Progress};
 use super::resource::Resource;
 
@@ -52,7 +52,7 @@ pub(crate) enum Event {
 /// version comes from the API server's memory, whatever is asked for in pages,
 /// or without a version, from etcd.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Version {
+enum Version {
     /// What the API server has in memory.
     Any,
     NotOlderThan(String),
@@ -97,6 +97,8 @@ pub(crate) struct Follower {
     /// In which it is asked for.
     version: &'static str,
     newer_than: Version,
+    /// It was listed, here or by an agent before this one.
+    was_there: bool,
     backoff: Backoff,
 }
 
@@ -118,13 +120,15 @@ impl Follower {
             index,
             events,
             newer_than: Version::Any,
+            was_there: false,
             backoff: Backoff::new(most / 50, most),
         }
     }
 
-    /// Of the first list.
-    pub(crate) fn since(mut self, version: Version) -> Self {
-        self.newer_than = version;
+    /// Of a kind that was there at this version.
+    pub(crate) fn since(mut self, version: String) -> Self {
+        self.newer_than = Version::NotOlderThan(version);
+        self.was_there = true;
         self
     }
 
@@ -143,6 +147,7 @@ impl Follower {
         match listed {
             Ok(version) => {
                 self.progress.listed();
+                self.was_there = true;
                 self.tell(Event::End(version.clone())).await?;
                 self.watch_from(version).await
             }
@@ -349,8 +354,19 @@ impl Follower {
     /// Waits, where the kind is not installed, until it is; true where it was not.
     async fn look_for(&mut self) -> Result<bool, Stop> {
         let mut told = false;
+        let mut doubt = Doubt::new(self.was_there);
+        let mut last = Instant::now();
         loop {
-            match self.gate.groups.find(&self.client, &self.resource).await {
+            let look = match told {
+                true => Look::Glance,
+                false => Look::Since(last),
+            };
+            let found = self.gate.groups.find(&self.client, &self.resource, look);
+            let found = found.await;
+            // What others have asked for since then is another look.
+            last = Instant::now();
+            let patience = self.client.patience();
+            match found {
                 Ok(Presence::Installed(version)) => {
                     self.version = version;
                     if told {
@@ -365,18 +381,22 @@ impl Follower {
                     self.progress.failing(&Fault::Garbled(message));
                     return Ok(false);
                 }
-                Ok(Presence::Absent) => {
-                    if !std::mem::replace(&mut told, true) {
-                        self.tell(Event::Absent).await?;
-                    }
+                Ok(Presence::Absent) if told => self.progress.phase(Phase::Absent),
+                Ok(Presence::Absent) if doubt.is_over(patience.gone) => {
+                    told = true;
+                    self.was_there = false;
+                    self.tell(Event::Absent).await?;
                     self.progress.phase(Phase::Absent);
                 }
+                Ok(Presence::Absent) => self.progress.failing(&Fault::Missing(patience.gone)),
                 Err(fault) => {
                     self.progress.count(&fault);
+                    doubt = Doubt::new(self.was_there);
                     if fault.is_away() {
                         self.gate.note_away(&fault);
                         self.gate.wait(&self.client).await;
                     } else if !told {
+                        self.progress.failing(&fault);
                         return Ok(false);
                     }
                 }

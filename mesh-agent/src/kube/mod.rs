@@ -3,8 +3,9 @@
 //!
 //! Knows no kind: an object is its place, its version and its JSON. Invariants:
 //! every call has a deadline, also the one that waits for changes; a list counts
-//! only when it has come to its end; an error is never "there is none"; nothing
-//! is asked for again without a pause; no body is held as a whole.
+//! only when it has come to its end; an error is never "there is none", and a kind
+//! that was there is gone only after several looks (`presence`); nothing is asked for
+//! again without a pause; no body is held as a whole.
 
 mod access;
 mod backoff;
@@ -28,7 +29,7 @@ pub(crate) use access::{Access, AccessError};
 pub(crate) use client::{Client, Patience};
 pub(crate) use cut::Cut;
 pub(crate) use fault::{Fault, Reason};
-pub(crate) use follow::{Event, Follower, Version};
+pub(crate) use follow::{Event, Follower};
 pub(crate) use gate::Gate;
 pub(crate) use item::{Head, Item};
 pub(crate) use progress::{Phase, Progress, Seen};

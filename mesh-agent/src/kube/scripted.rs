@@ -83,6 +83,7 @@ struct State {
     odd: VecDeque<Odd>,
     requests: Vec<String>,
     page: usize,
+    is_unready: bool,
 }
 
 /// Everything ends with it.
@@ -217,6 +218,11 @@ impl Scripted {
         };
     }
 
+    /// What it says of itself.
+    pub(crate) fn ready(&self, is_ready: bool) {
+        self.state.lock().is_unready = !is_ready;
+    }
+
     pub(crate) fn forbid(&self, plural: &'static str, is_forbidden: bool) {
         let mut state = self.state.lock();
         match is_forbidden {
@@ -304,8 +310,14 @@ struct Shared {
 type Io = std::io::Result<()>;
 
 impl Shared {
-    /// One request each.
+    /// Up to what is listed or watched.
     async fn connection(&self, mut stream: TcpStream) -> Io {
+        while self.request(&mut stream).await? {}
+        Ok(())
+    }
+
+    /// True: another one may follow.
+    async fn request(&self, stream: &mut TcpStream) -> std::io::Result<bool> {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             head.push(stream.read_u8().await?);
@@ -321,14 +333,22 @@ impl Shared {
             .flat_map(|r| r.versions.iter().map(move |version| (r, *version)))
             .find(|(r, version)| r.collection(version) == path);
         match found {
-            Some((resource, _)) => self.collection(&mut stream, resource, &query).await,
-            None => self.other(&mut stream, path).await,
+            Some((resource, _)) => self
+                .collection(stream, resource, &query)
+                .await
+                .map(|()| false),
+            None => self.other(stream, path).await.map(|()| true),
         }
     }
 
     async fn other(&self, stream: &mut TcpStream, path: &str) -> Io {
         if path == "/readyz" {
-            return answer(stream, 200, "ok").await;
+            let code = if self.state.lock().is_unready {
+                500
+            } else {
+                200
+            };
+            return answer_and_stay(stream, code, "as told").await;
         }
         let absent = self.state.lock().absent.clone();
         let there = self.resources.iter().filter(|r| !absent.contains(r.plural));
@@ -341,7 +361,7 @@ impl Shared {
             };
             let groups: Vec<Value> = there.iter().map(group).collect();
             let body = json!({"kind": "APIGroupList", "groups": groups}).to_string();
-            return answer(stream, 200, &body).await;
+            return answer_and_stay(stream, 200, &body).await;
         }
         let is_root = |r: &&&Resource| r.versions.iter().any(|version| r.root(version) == path);
         let of_root: Vec<Value> = there
@@ -350,10 +370,10 @@ impl Shared {
             .map(|r| json!({"name": r.plural}))
             .collect();
         match of_root.is_empty() {
-            true => answer(stream, 404, "404 page not found\n").await,
+            true => answer_and_stay(stream, 404, "404 page not found\n").await,
             false => {
                 let body = json!({"kind": "APIResourceList", "resources": of_root}).to_string();
-                answer(stream, 200, &body).await
+                answer_and_stay(stream, 200, &body).await
             }
         }
     }
@@ -546,8 +566,16 @@ fn status(code: u16, reason: &str, message: &str) -> String {
 }
 
 async fn answer(stream: &mut TcpStream, code: u16, body: &str) -> Io {
+    answer_with(stream, code, "connection: close\r\n", body).await
+}
+
+async fn answer_and_stay(stream: &mut TcpStream, code: u16, body: &str) -> Io {
+    answer_with(stream, code, "", body).await
+}
+
+async fn answer_with(stream: &mut TcpStream, code: u16, header: &str, body: &str) -> Io {
     let text = format!(
-        "HTTP/1.1 {code} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        "HTTP/1.1 {code} X\r\ncontent-length: {}\r\n{header}\r\n{body}",
         body.len()
     );
     stream.write_all(text.as_bytes()).await

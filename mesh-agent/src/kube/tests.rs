@@ -34,6 +34,7 @@ fn impatient() -> Patience {
         away: ms(50),
         refused: ms(100),
         absent: ms(50),
+        gone: ms(150),
         ..Patience::default()
     }
 }
@@ -127,6 +128,18 @@ impl Following {
             match tokio::time::timeout(left, self.events.recv()).await {
                 Ok(Some((7, event))) => self.mirror.take(&self.resource, event),
                 other => panic!("{what}: {other:?} after {:?}", self.progress.seen()),
+            }
+        }
+    }
+
+    /// The same of what no event tells.
+    async fn until_so(&mut self, what: &str, is_so: impl Fn(&Mirror) -> bool) {
+        let end = Instant::now() + LONG;
+        while !is_so(&self.mirror) {
+            assert!(Instant::now() < end, "{what}: {:?}", self.progress.seen());
+            let soon = Duration::from_millis(10);
+            if let Ok(Some((7, event))) = tokio::time::timeout(soon, self.events.recv()).await {
+                self.mirror.take(&self.resource, event);
             }
         }
     }
@@ -334,6 +347,75 @@ async fn a_kind_that_is_not_installed_is_absent_until_it_is() {
     widgets
         .until("absent again", |mirror| mirror.absent == 2)
         .await;
+}
+
+fn widget(name: &str) -> Value {
+    json!({"metadata": {"name": name, "namespace": "n"}})
+}
+
+fn looks(server: &Scripted) -> usize {
+    let requests = server.requests();
+    requests
+        .iter()
+        .filter(|request| *request == "/apis")
+        .count()
+}
+
+/// An API server that has just started lacks groups for a while.
+#[tokio::test]
+async fn a_kind_that_was_there_is_not_absent_for_not_being_named_for_a_while() {
+    let server = Scripted::start(&[PODS, WIDGETS]).await;
+    server.put("widgets", widget("w"));
+    let patience = Patience {
+        gone: LONG,
+        ..impatient()
+    };
+    let mut widgets = Following::start(&server, WIDGETS, patience).await;
+    widgets.until_it_knows(&server).await;
+    server.install("widgets", false);
+    server.cut();
+    widgets
+        .until_so("looked at often", |_| looks(&server) >= 8)
+        .await;
+    assert_eq!(widgets.mirror.absent, 0);
+    assert_eq!(widgets.mirror.known.len(), 1);
+    let seen = widgets.progress.seen();
+    assert_eq!(seen.phase, Phase::Failing);
+    let fault = seen.fault.expect("it is told").to_string();
+    assert!(fault.contains("no such kind"), "{fault}");
+    server.install("widgets", true);
+    server.put("widgets", widget("x"));
+    widgets
+        .until("the other", |mirror| mirror.known.len() == 2)
+        .await;
+    assert_eq!(widgets.mirror.absent, 0);
+}
+
+#[tokio::test]
+async fn a_kind_that_was_there_is_absent_after_several_looks_of_its_own() {
+    let server = Scripted::start(&[PODS, WIDGETS]).await;
+    server.put("widgets", widget("w"));
+    let mut widgets = Following::start(&server, WIDGETS, impatient()).await;
+    widgets.until_it_knows(&server).await;
+    server.install("widgets", false);
+    server.cut();
+    widgets.until("absent", |mirror| mirror.absent == 1).await;
+    assert!(looks(&server) >= 5, "{}", looks(&server));
+}
+
+/// What it says is there may be less than what is.
+#[tokio::test]
+async fn a_server_that_is_not_ready_is_not_believed_what_it_lacks() {
+    let server = Scripted::start(&[PODS, WIDGETS]).await;
+    server.install("widgets", false);
+    server.ready(false);
+    let mut widgets = Following::start(&server, WIDGETS, impatient()).await;
+    widgets
+        .until("tried often", |mirror| mirror.abandoned > 4)
+        .await;
+    assert_eq!(widgets.mirror.absent, 0);
+    server.ready(true);
+    widgets.until("absent", |mirror| mirror.absent == 1).await;
 }
 
 /// Whoever may not see a kind must not take it for one that is not there.

@@ -18,7 +18,7 @@ use crate::discovery::Problem;
 use crate::discovery::intern::Interner;
 use crate::discovery::origin::Place;
 use crate::discovery::publish::Publisher;
-use crate::kube::{Access, Client, Event, Follower, Item, Patience, Resource, Version};
+use crate::kube::{Access, Client, Event, Follower, Item, Patience, Resource};
 
 /// Events that wait; each follower waits when there are more.
 const QUEUE: usize = 64;
@@ -184,8 +184,11 @@ impl Source {
             // Not back to before what an agent here has seen.
             let seen = self.found.as_ref().and_then(|found| found.get(at));
             let seen = seen.filter(|whole| !whole.version.is_empty());
-            let since = seen.map(|whole| Version::NotOlderThan(whole.version.clone()));
-            tokio::spawn(follower.since(since.unwrap_or(Version::Any)).run());
+            let follower = match seen {
+                Some(whole) => follower.since(whole.version.clone()),
+                None => follower,
+            };
+            tokio::spawn(follower.run());
         }
         events
     }

@@ -27,6 +27,7 @@ fn impatient() -> Patience {
         away: ms(20),
         refused: ms(50),
         absent: ms(50),
+        gone: ms(150),
         ..Patience::default()
     }
 }
@@ -41,12 +42,16 @@ struct Agent {
 
 impl Agent {
     async fn start(kubeconfig: PathBuf, state_dir: &Path) -> Self {
+        Self::start_with(kubeconfig, state_dir, impatient()).await
+    }
+
+    async fn start_with(kubeconfig: PathBuf, state_dir: &Path, patience: Patience) -> Self {
         let config = ApiConfig {
             access: Access::Kubeconfig(kubeconfig),
             state_dir: state_dir.to_owned(),
         };
         let settings = MeshSettings::default();
-        let started = Api::start_with(config, settings, Here::default(), impatient()).await;
+        let started = Api::start_with(config, settings, Here::default(), patience).await;
         let (api, updates) = started.expect("started");
         let cancel = CancellationToken::new();
         Self {
@@ -209,6 +214,52 @@ async fn kinds_that_are_not_installed_are_none_and_are_noticed_when_they_are() {
     agent
         .until("in force", |update| update.policy.status().len() == 1)
         .await;
+}
+
+/// Of an API server that has just started: what was known of the group stays in
+/// force and on disk, also where an agent has just started as well.
+#[tokio::test]
+async fn a_group_that_is_not_named_for_a_while_takes_no_policy_away() {
+    let server = server().await;
+    server.put("pods", pod("a", "10.0.0.1"));
+    server.put("authorizationpolicies", policy("deny", "DENY"));
+    let dir = tempfile::tempdir().expect("a directory");
+    let state_dir = dir.path().join("state");
+    let start = || {
+        let patience = Patience {
+            gone: LONG,
+            ..impatient()
+        };
+        Agent::start_with(server.kubeconfig(), &state_dir, patience)
+    };
+    let in_force = |update: &Update| knows(update, &["a"]) && update.policy.status().len() == 1;
+    let doubted = |state: &ApiState| {
+        let of = |kind: &&KindRow| kind.kind == "AuthorizationPolicy";
+        let kind = state.kinds.iter().find(of).expect("the kind");
+        kind.fault.as_ref().is_some_and(|f| f.contains("no such"))
+    };
+    let mut agent = start().await;
+    agent.until("known", in_force).await;
+    for plural in ["authorizationpolicies", "peerauthentications"] {
+        server.install(plural, false);
+    }
+    server.cut();
+    agent.until_state("doubted", doubted).await;
+    server.put("pods", pod("a", "10.0.0.7"));
+    let moved = |update: &Update| {
+        let mut pods = update.snapshot.workloads.values();
+        in_force(update) && pods.any(|pod| pod.ips.contains([10, 0, 0, 7].into()))
+    };
+    agent.until("others change", moved).await;
+    agent.end().await;
+
+    let mut agent = start().await;
+    agent.until("from disk", moved).await;
+    agent.until_state("doubted again", doubted).await;
+    agent.end().await;
+    let bytes = std::fs::read(state_dir.join("authorizationpolicies.security.istio.io"));
+    let copy = String::from_utf8_lossy(&bytes.expect("a copy")).into_owned();
+    assert!(copy.contains("shop/authorizationpolicies/deny"));
 }
 
 #[tokio::test]

@@ -200,12 +200,14 @@ impl Publisher {
             false => policy::Where::Namespaces(&touched.namespaces),
         };
         let (policy, rejudged) = before.policy.update(&snapshot, changed, &self.here);
+        let routes = before.routes.update(&snapshot, &touched.routed);
         let is_hidden = snapshot.hides_pods != before.snapshot.hides_pods
             || snapshot.unreadable_pods != before.snapshot.unreadable_pods;
         let changes = Changes::of(rejudged.0, is_hidden);
         let published = Arc::new(InForce {
             snapshot: Arc::new(snapshot),
             policy: Arc::new(policy),
+            routes: Arc::new(routes),
         });
         (published, changes)
     }

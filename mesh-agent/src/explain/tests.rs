@@ -133,6 +133,7 @@ fn ask_with(
     let published = InForce {
         policy: Arc::new(Authorizer::compile(&snapshot)),
         snapshot: Arc::new(snapshot),
+        ..InForce::default()
     };
     let decision_context = DecisionContext {
         published: &published,

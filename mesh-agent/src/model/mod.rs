@@ -6,7 +6,11 @@
 //! address is never a bare `SocketAddr` across modules but carries its role.
 
 mod addr;
+#[allow(dead_code, reason = "the HTTP data path comes in parts")]
+mod backend;
 mod flow;
+#[allow(dead_code, reason = "the HTTP data path comes in parts")]
+pub mod http_route;
 mod identity;
 mod labels;
 mod name;
@@ -17,6 +21,8 @@ pub mod policy;
 mod refusal;
 #[allow(dead_code, reason = "the HTTP data path comes in parts")]
 mod request;
+#[allow(dead_code, reason = "the HTTP data path comes in parts")]
+pub mod route;
 mod service;
 mod sharded;
 mod snapshot;

@@ -8,7 +8,11 @@ use std::time::{Duration, Instant};
 
 use super::namespaced::Group;
 use super::policy::{AuthorizationPolicy, MeshSettings, PeerAuthentication};
-use super::{ByNamespace, Name, Namespaced, RefuseReason, Service, Sharded, Workload, WorkloadKey};
+use super::route::{ReferenceGrant, Route};
+use super::{
+    ByNamespace, Name, Namespaced, RefuseReason, Service, ServiceKey, Sharded, Workload,
+    WorkloadKey,
+};
 
 /// For how long the address of a pod that left the mesh is nobody's: who has it
 /// next may be in the mesh already, and this node the last one to hear of it.
@@ -46,6 +50,8 @@ pub struct Part {
     services: Option<Arc<Group<Service>>>,
     policies: Option<Arc<[Arc<AuthorizationPolicy>]>>,
     peer_authentications: Option<Arc<[Arc<PeerAuthentication>]>>,
+    routes: Option<Arc<[Arc<Route>]>>,
+    grants: Option<Arc<[Arc<ReferenceGrant>]>>,
 }
 
 impl Part {
@@ -63,6 +69,8 @@ impl Part {
             && one(&self.services, &other.services)
             && one(&self.policies, &other.policies)
             && one(&self.peer_authentications, &other.peer_authentications)
+            && one(&self.routes, &other.routes)
+            && one(&self.grants, &other.grants)
     }
 }
 
@@ -108,6 +116,12 @@ pub struct Snapshot {
     /// In the order of names.
     pub policies: ByNamespace<Arc<AuthorizationPolicy>>,
     pub peer_authentications: ByNamespace<Arc<PeerAuthentication>>,
+    /// In the order of kinds and names; also those that say nothing to go by.
+    pub routes: ByNamespace<Arc<Route>>,
+    /// Whose routes may lead to Services of the namespace.
+    pub grants: ByNamespace<Arc<ReferenceGrant>>,
+    /// The routes that name a Service, there or not, as their parent.
+    pub attached: Sharded<ServiceKey, Arc<[Arc<Route>]>>,
 }
 
 impl Snapshot {
@@ -145,7 +159,8 @@ impl Snapshot {
             .chain(self.services.namespaces());
         let policies = self.policies.namespaces();
         let policies = policies.chain(self.peer_authentications.namespaces());
-        objects.chain(policies).cloned().collect()
+        let routes = self.routes.namespaces().chain(self.grants.namespaces());
+        objects.chain(policies).chain(routes).cloned().collect()
     }
 
     /// What a namespace has.
@@ -156,6 +171,8 @@ impl Snapshot {
             services: self.services.group(namespace).cloned(),
             policies: self.policies.group(namespace).cloned(),
             peer_authentications: self.peer_authentications.group(namespace).cloned(),
+            routes: self.routes.group(namespace).cloned(),
+            grants: self.grants.group(namespace).cloned(),
         }
     }
 

@@ -161,6 +161,7 @@ mod tests {
         InForce {
             snapshot: Arc::new(snapshot),
             policy,
+            ..InForce::default()
         }
     }
 

@@ -1,9 +1,23 @@
 //! What an original destination means: a service port, a pod, or the outside.
 //!
 //! Pure: snapshot and address in, decision out. Never picks an endpoint and
-//! never decides about policy.
+//! never decides about policy. What the routes of the Gateway API make of a
+//! Service's callers is in [`Routes`], compiled with each change.
+
+mod attached;
+#[allow(dead_code, reason = "the HTTP data path comes in parts")]
+mod connections;
+#[allow(dead_code, reason = "the HTTP data path comes in parts")]
+pub(crate) mod http;
+#[allow(dead_code, reason = "the HTTP data path comes in parts")]
+mod routes;
 
 use std::sync::Arc;
+
+#[allow(unused_imports, reason = "the HTTP data path comes in parts")]
+pub(crate) use connections::{ConnectionDecision, ConnectionRefusal};
+#[allow(unused_imports, reason = "the HTTP data path comes in parts")]
+pub(crate) use routes::{Routes, ServiceRoutes};
 
 use crate::model::{OrigDst, RefuseReason, Service, ServicePort, Snapshot, Workload};
 

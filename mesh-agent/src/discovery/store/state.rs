@@ -262,6 +262,8 @@ pub(in crate::discovery) struct Touched {
     pub(in crate::discovery) problems: bool,
     /// Of which pods, Services or policies changed, or what they are judged by.
     pub(in crate::discovery) namespaces: BTreeSet<Name>,
+    /// Services of which the routes, or the ports, changed.
+    pub(in crate::discovery) routed: BTreeSet<ServiceKey>,
     /// It may be any.
     pub(in crate::discovery) all: bool,
 }

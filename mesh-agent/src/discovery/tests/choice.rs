@@ -24,6 +24,7 @@ fn targets(
     let published = InForce {
         policy: Arc::new(Authorizer::compile(snapshot)),
         snapshot: Arc::new(snapshot.clone()),
+        ..InForce::default()
     };
     let decision_context = DecisionContext {
         published: &published,

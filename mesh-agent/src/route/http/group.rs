@@ -1,0 +1,294 @@
+//! The rules that one kind of caller gets of one port.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::compile::{
+    Action, Chosen, Compiled, Entry, NamedTest, PathTest, Rule, ValueTest, Weighed, Weighted,
+    compile,
+};
+use super::cors;
+use super::decision::{Decision, Forward, Mirrored, Respond, RouteReason};
+use super::filters::modified;
+use super::index::Index;
+use super::query;
+use super::redirect::{self, location};
+use crate::model::route::{Route, RouteKind};
+use crate::model::{Edits, Path, RequestHead};
+use crate::route::attached::Permits;
+
+/// Compiled; of HTTPRoutes or of GRPCRoutes.
+#[derive(Debug)]
+pub(in crate::route) struct HttpGroup {
+    pub(in crate::route) kind: RouteKind,
+    rules: Box<[Rule]>,
+    /// By precedence.
+    entries: Box<[Entry]>,
+    index: Index,
+    looks_at_paths: bool,
+}
+
+impl HttpGroup {
+    /// Of routes of one kind, from the oldest to the youngest.
+    pub(in crate::route) fn new(
+        kind: RouteKind,
+        routes: &[Arc<Route>],
+        permits: Permits<'_>,
+    ) -> Self {
+        let Compiled {
+            rules,
+            entries,
+            looks_at_paths,
+        } = compile(routes, permits);
+        let mut index = Index::default();
+        for (number, entry) in (0_u32..).zip(&entries) {
+            index.insert(&entry.place, number);
+        }
+        Self {
+            kind,
+            rules: rules.into(),
+            entries: entries.into(),
+            index,
+            looks_at_paths,
+        }
+    }
+
+    /// `port`: the one that the request came to. `random` gives a number below
+    /// its argument.
+    pub(in crate::route) fn decide(
+        &self,
+        head: &RequestHead<'_>,
+        port: u16,
+        random: &mut dyn FnMut(u64) -> u64,
+    ) -> Decision<'_> {
+        let path = match &head.path {
+            Path::Normal(path) => Some(&*path.decoded),
+            Path::Ambiguous(_) if self.looks_at_paths => {
+                return Decision::Respond(Respond::of(RouteReason::AmbiguousPath, None));
+            }
+            Path::Ambiguous(_) | Path::None => None,
+        };
+        let found = self.index.find(path, |entry| {
+            self.entries[entry as usize].matches(head, path)
+        });
+        let Some(entry) = found else {
+            return Decision::Respond(Respond::of(RouteReason::NoRouteMatched, None));
+        };
+        let entry = &self.entries[entry as usize];
+        let rule = &self.rules[entry.rule as usize];
+        let respond = |reason| Decision::Respond(Respond::of(reason, Some(&rule.name)));
+        if let Some(cors) = &rule.cors
+            && !matches!(rule.action, Action::Unsupported)
+            && cors::is_preflight(head)
+        {
+            let mut answer = Respond::of(RouteReason::CorsPreflight, Some(&rule.name));
+            answer.headers = cors::preflight(cors, head);
+            return Decision::Respond(answer);
+        }
+        match &rule.action {
+            Action::Unsupported => respond(RouteReason::UnsupportedFilter),
+            Action::Redirect(to) => {
+                let mut answer = Respond::of(RouteReason::Redirect, Some(&rule.name));
+                answer.status = to.status;
+                let location = location(to, head, entry.elements, port);
+                answer.headers.push(("location", location));
+                Decision::Respond(answer)
+            }
+            Action::Forward(weighted) => match weighted.choose(random) {
+                None => respond(RouteReason::NoBackend),
+                Some(chosen) => self.forward(rule, entry, chosen, head, random),
+            },
+        }
+    }
+
+    fn forward<'r>(
+        &'r self,
+        rule: &'r Rule,
+        entry: &'r Entry,
+        chosen: &'r Weighed,
+        head: &RequestHead<'_>,
+        random: &mut dyn FnMut(u64) -> u64,
+    ) -> Decision<'r> {
+        let backend = match &chosen.to {
+            Chosen::Backend(backend) => backend,
+            Chosen::Invalid => {
+                let answer = Respond::of(RouteReason::InvalidBackend, Some(&rule.name));
+                return Decision::Respond(answer);
+            }
+            Chosen::Unsupported => {
+                let answer = Respond::of(RouteReason::UnsupportedFilter, Some(&rule.name));
+                return Decision::Respond(answer);
+            }
+        };
+        let mut response = Cow::Borrowed(&chosen.edits.response);
+        if let Some(cors) = &rule.cors
+            && head.values("origin").next().is_some()
+        {
+            cors::answer(cors, head, &mut response.to_mut().headers);
+        }
+        let mut mirrors = SmallVec::new();
+        for mirror in &chosen.mirrors {
+            let (some, of) = mirror.share;
+            if some >= of || random(u64::from(of)) < u64::from(some) {
+                mirrors.push(Mirrored { to: &mirror.to });
+            }
+        }
+        Decision::Forward(Forward {
+            rule: &rule.name,
+            backend,
+            request: self.request(entry, chosen, head),
+            response,
+            mirrors,
+            timeouts: rule.timeouts,
+            retry: rule.retry.as_ref(),
+            session: rule.session.as_ref(),
+        })
+    }
+
+    /// Where rules go by the path, the server gets the form that they saw.
+    fn request<'r>(
+        &self,
+        entry: &Entry,
+        chosen: &'r Weighed,
+        head: &RequestHead<'_>,
+    ) -> Cow<'r, Edits> {
+        let mut edits = Cow::Borrowed(&chosen.edits.request);
+        let with_query = |mut path: String| {
+            if let Some(query) = head.query {
+                path.push('?');
+                path.push_str(&redirect::text(query));
+            }
+            Some(path)
+        };
+        if let Some(modifier) = &chosen.path {
+            let path = redirect::path(head);
+            edits.to_mut().target = with_query(modified(&path, entry.elements, modifier));
+        } else if self.looks_at_paths
+            && let Path::Normal(path) = &head.path
+            && raw_path(head) != path.normal.as_bytes()
+        {
+            edits.to_mut().target = with_query(path.normal.to_string());
+        }
+        edits
+    }
+}
+
+/// As it came.
+fn raw_path<'h>(head: &RequestHead<'h>) -> &'h [u8] {
+    let target = head.target;
+    let scheme = target.windows(3).position(|three| three == b"://");
+    let start = match target.first() {
+        Some(b'/') | None => 0,
+        Some(_) => scheme.map_or(0, |at| {
+            let rest = &target[at + 3..];
+            let host = rest.iter().position(|byte| matches!(byte, b'/' | b'?'));
+            at + 3 + host.unwrap_or(rest.len())
+        }),
+    };
+    let target = &target[start..];
+    let end = target.iter().position(|byte| *byte == b'?');
+    &target[..end.unwrap_or(target.len())]
+}
+
+impl Weighted {
+    fn choose(&self, random: &mut dyn FnMut(u64) -> u64) -> Option<&Weighed> {
+        let number = match &*self.backends {
+            [] => return None,
+            [one] => return Some(one),
+            _ => random(self.total),
+        };
+        self.backends.iter().find(|one| number < one.below)
+    }
+}
+
+impl Entry {
+    fn matches(&self, head: &RequestHead<'_>, path: Option<&[u8]>) -> bool {
+        let method = self.method.as_deref();
+        method.is_none_or(|method| method == head.method)
+            && self.headers.iter().all(|test| test.is_of_header(head))
+            && self.query.iter().all(|test| test.is_of_query(head))
+            && self.path.matches(path)
+    }
+}
+
+impl PathTest {
+    fn matches(&self, path: Option<&[u8]>) -> bool {
+        match (self, path) {
+            (Self::Any, _) => true,
+            (Self::Never, _) | (_, None) => false,
+            (Self::Regex(pattern), Some(path)) => pattern.is_match(path),
+            (Self::Grpc { service, method }, Some(path)) => {
+                let Some((of_service, of_method)) = call(path) else {
+                    return false;
+                };
+                let holds = |test: &Option<ValueTest>, text: &[u8]| {
+                    test.as_ref().is_none_or(|test| test.matches(text))
+                };
+                holds(service, of_service) && holds(method, of_method)
+            }
+        }
+    }
+}
+
+/// Service and method of `/service/method`.
+fn call(path: &[u8]) -> Option<(&[u8], &[u8])> {
+    let path = path.strip_prefix(b"/")?;
+    let slash = path.iter().position(|byte| *byte == b'/')?;
+    let (service, method) = (&path[..slash], &path[slash + 1..]);
+    (!service.is_empty() && !method.is_empty() && !method.contains(&b'/'))
+        .then_some((service, method))
+}
+
+impl NamedTest {
+    /// Lines of one name are one value, with commas.
+    fn is_of_header(&self, head: &RequestHead<'_>) -> bool {
+        if self.name.eq_ignore_ascii_case("host") {
+            return self.is_of_host(head);
+        }
+        let mut values = head.values(&self.name);
+        let Some(first) = values.next() else {
+            return false;
+        };
+        let Some(second) = values.next() else {
+            return self.value.matches(first);
+        };
+        let mut all = first.to_vec();
+        for value in std::iter::once(second).chain(values) {
+            all.extend_from_slice(b",");
+            all.extend_from_slice(value);
+        }
+        self.value.matches(&all)
+    }
+
+    /// Whether it came as a header or, in HTTP/2, as a pseudo-header. It has no case.
+    fn is_of_host(&self, head: &RequestHead<'_>) -> bool {
+        let Some(host) = &head.host else {
+            return false;
+        };
+        let text = match host.port {
+            None => Cow::Borrowed(&*host.name),
+            Some(port) => Cow::Owned(format!("{}:{port}", host.name)),
+        };
+        match &self.value {
+            ValueTest::Exact(exact) => exact.eq_ignore_ascii_case(text.as_bytes()),
+            other => other.matches(text.as_bytes()),
+        }
+    }
+
+    fn is_of_query(&self, head: &RequestHead<'_>) -> bool {
+        let value = head
+            .query
+            .and_then(|query| query::first(query, self.name.as_bytes()));
+        let Some(value) = value else {
+            return false;
+        };
+        let is_plain = !value.iter().any(|byte| matches!(byte, b'%' | b'+'));
+        match &self.value {
+            ValueTest::Exact(exact) => query::decoded(value).eq(exact.iter().copied()),
+            other if is_plain => other.matches(value),
+            other => other.matches(&query::decoded(value).collect::<Vec<_>>()),
+        }
+    }
+}

@@ -97,6 +97,7 @@ fn request<'a>(destination: &'a Workload, source: Option<&'a SpiffeId>) -> Reque
         destination_ip: address,
         destination_port: 80,
         sni: None,
+        http: None,
     }
 }
 

@@ -137,22 +137,11 @@ impl Linter<'_> {
             self.who(object, &field, who);
         }
         for (i, rule) in policy.rules.iter().enumerate() {
-            for (is, what) in [
-                (policy::has_http(rule), "HTTP, which is not decided yet"),
-                (
-                    policy::has_sni(rule),
-                    "connection.sni, which is not known yet",
-                ),
-            ] {
-                if is {
-                    let message = format!("the rule asks for {what}: {}", effect(policy));
-                    self.tell(
-                        object,
-                        Code::NotDecided,
-                        &format!("spec.rules[{i}]"),
-                        message,
-                    );
-                }
+            if policy::is_unserved(rule) {
+                let effect = effect(policy);
+                let message = format!("the rule asks for {}: {effect}", policy::UNSERVED);
+                let field = format!("spec.rules[{i}]");
+                self.tell(object, Code::NotDecided, &field, message);
             }
         }
         self.service_ports(object, policy);

@@ -270,7 +270,7 @@ impl Explaining<'_> {
         };
         way.transport = Some(security(how).to_owned());
         let published = self.decision_context.published;
-        let considered = published.policy.explain(&input.request(&destination));
+        let considered = published.policy.explain(&input.request(&destination, None));
         if let Some(asks) = considered.iter().find(|c| c.asks_address)
             && self.caller.has_no_address()
         {

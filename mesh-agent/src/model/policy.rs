@@ -1,12 +1,18 @@
 //! Who may connect: authorization and peer authentication, as written.
 
+mod host;
+mod path;
+mod pattern;
+
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::SystemTime;
 
 use ipnet::IpNet;
 
 use super::{ServiceKey, TrustDomain};
+pub use host::HostPattern;
+pub use path::PathPattern;
+pub use pattern::Pattern;
 
 /// In a principal it means the mesh's own trust domain, whatever that is called.
 const CLUSTER_LOCAL: &str = "cluster.local";
@@ -117,15 +123,16 @@ pub struct Source {
     pub namespaces: Match<Pattern>,
     pub service_accounts: Match<ServiceAccount>,
     pub ip_blocks: Match<IpNet>,
-    /// From X-Forwarded-For or the PROXY protocol: an HTTP part here.
+    /// What X-Forwarded-For or the PROXY protocol says: a claim, and not served.
     pub remote_ip_blocks: Match<IpNet>,
-    /// From a token: an HTTP part.
+    /// From a token: not served.
     pub request_principals: Match<String>,
 }
 
 impl Source {
+    /// Asks for what is never known here.
     #[must_use]
-    pub fn has_http(&self) -> bool {
+    pub fn is_unserved(&self) -> bool {
         !self.remote_ip_blocks.is_empty() || !self.request_principals.is_empty()
     }
 }
@@ -133,9 +140,9 @@ impl Source {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Operation {
     pub ports: Match<u16>,
-    pub hosts: Match<String>,
-    pub methods: Match<String>,
-    pub paths: Match<String>,
+    pub hosts: Match<HostPattern>,
+    pub methods: Match<Pattern>,
+    pub paths: Match<PathPattern>,
 }
 
 impl Operation {
@@ -154,8 +161,17 @@ pub enum Condition {
     DestinationIp(Match<IpNet>),
     DestinationPort(Match<u16>),
     Sni(Match<Pattern>),
-    /// Any other key, for example `request.headers[x]`.
-    Http {
+    /// `request.headers[:authority]`, or `[host]`.
+    Host(Match<HostPattern>),
+    /// `request.headers[:method]`.
+    Method(Match<Pattern>),
+    /// `request.headers[name]`.
+    Header {
+        name: String,
+        values: Match<Pattern>,
+    },
+    /// A key of Istio's that is never known here: tokens, X-Forwarded-For.
+    Unserved {
         key: String,
         values: Match<String>,
     },
@@ -166,56 +182,6 @@ pub enum Condition {
 pub struct ServiceAccount {
     pub namespace: String,
     pub name: String,
-}
-
-/// `abc`, `abc*`, `*abc` or `*`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Pattern {
-    Exact(String),
-    Prefix(String),
-    Suffix(String),
-    /// Anything but the empty text.
-    Present,
-}
-
-impl Pattern {
-    /// `None` when empty, or with a `*` that is neither first nor last, or both.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let pattern = if text == "*" {
-            return Some(Self::Present);
-        } else if let Some(prefix) = text.strip_suffix('*') {
-            (prefix, Self::Prefix(prefix.to_owned()))
-        } else if let Some(suffix) = text.strip_prefix('*') {
-            (suffix, Self::Suffix(suffix.to_owned()))
-        } else {
-            (text, Self::Exact(text.to_owned()))
-        };
-        (!pattern.0.is_empty() && !pattern.0.contains('*')).then_some(pattern.1)
-    }
-}
-
-impl Pattern {
-    #[must_use]
-    pub fn matches(&self, text: &str) -> bool {
-        match self {
-            Self::Exact(exact) => text == exact,
-            Self::Prefix(prefix) => text.starts_with(prefix),
-            Self::Suffix(suffix) => text.ends_with(suffix),
-            Self::Present => !text.is_empty(),
-        }
-    }
-}
-
-impl fmt::Display for Pattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Exact(text) => f.write_str(text),
-            Self::Prefix(text) => write!(f, "{text}*"),
-            Self::Suffix(text) => write!(f, "*{text}"),
-            Self::Present => f.write_str("*"),
-        }
-    }
 }
 
 /// What an inbound port takes.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::in_force::InForce;
 use crate::model::policy::PeerMode;
-use crate::model::{RefuseReason, RuleRef, SpiffeId, Workload, WorkloadKey};
-use crate::policy::{self, Authorizer, Deny, DryRun, Request};
+use crate::model::{RefuseReason, RequestHead, RuleRef, SpiffeId, Workload, WorkloadKey};
+use crate::policy::{self, Authorizer, Deny, DryRun, Needs, Request};
 
 /// What a policy decided on, for deciding again.
 #[derive(Clone, Debug)]
@@ -85,12 +85,37 @@ impl AuthzInput {
     /// configuration. Where another one is in force by now, that one is asked too:
     /// whoever looked at live connections then did not see this one.
     pub(crate) fn verdict(&self, pinned: &InForce, now: &InForce) -> Verdict {
-        let verdict = self.of(&pinned.policy, &self.destination);
+        self.both(pinned, now, None)
+    }
+
+    /// The same of a request on the connection.
+    #[expect(dead_code, reason = "the HTTP data path comes in parts")]
+    pub(crate) fn verdict_on(
+        &self,
+        head: &RequestHead<'_>,
+        pinned: &InForce,
+        now: &InForce,
+    ) -> Verdict {
+        self.both(pinned, now, Some(head))
+    }
+
+    /// What of a request's head the verdict on one depends on.
+    #[expect(dead_code, reason = "the HTTP data path comes in parts")]
+    pub(crate) fn needs(&self, pinned: &InForce) -> Needs {
+        pinned.policy.needs(&self.request(&self.destination, None))
+    }
+
+    fn both(&self, pinned: &InForce, now: &InForce, head: Option<&RequestHead<'_>>) -> Verdict {
+        let verdict = self.of(&pinned.policy, &self.destination, head);
         let is_same = Arc::ptr_eq(&pinned.policy, &now.policy);
         match verdict {
-            Verdict::Permit(permit) if !is_same => match self.verdict_now(now) {
+            Verdict::Permit(permit) if !is_same => match self.of_now(now, head) {
                 Verdict::Permit(_) => Verdict::Permit(permit),
                 other => other,
+            },
+            Verdict::NeedsRequest if !is_same => match self.of_now(now, head) {
+                Verdict::Deny(refusal) => Verdict::Deny(refusal),
+                Verdict::Permit(_) | Verdict::NeedsRequest => Verdict::NeedsRequest,
             },
             verdict => verdict,
         }
@@ -102,23 +127,36 @@ impl AuthzInput {
 
     /// What the destination says as it is configured now.
     pub(crate) fn verdict_now(&self, now: &InForce) -> Verdict {
+        self.of_now(now, None)
+    }
+
+    fn of_now(&self, now: &InForce, head: Option<&RequestHead<'_>>) -> Verdict {
         match now.snapshot.workloads.get(&self.destination.key) {
-            Some(destination) => self.of(&now.policy, destination),
+            Some(destination) => self.of(&now.policy, destination, head),
             None => Verdict::Deny(Refusal::Gone),
         }
     }
 
-    fn of(&self, authorizer: &Authorizer, destination: &Workload) -> Verdict {
+    fn of(
+        &self,
+        authorizer: &Authorizer,
+        destination: &Workload,
+        head: Option<&RequestHead<'_>>,
+    ) -> Verdict {
         let strict =
             || authorizer.peer_mode(destination, self.destination_port) == PeerMode::Strict;
         if self.plaintext && strict() {
             return Verdict::Deny(Refusal::Plaintext);
         }
-        let said = authorizer.check(&self.request(destination));
+        let said = authorizer.check(&self.request(destination, head));
         said.map_deny(Refusal::Policy)
     }
 
-    pub(crate) fn request<'c>(&'c self, destination: &'c Workload) -> Request<'c> {
+    pub(crate) fn request<'c>(
+        &'c self,
+        destination: &'c Workload,
+        head: Option<&'c RequestHead<'c>>,
+    ) -> Request<'c> {
         Request {
             source: self.source.as_ref(),
             source_ip: self.source_ip,
@@ -126,6 +164,7 @@ impl AuthzInput {
             destination_ip: self.destination_ip,
             destination_port: self.destination_port,
             sni: None,
+            http: head,
         }
     }
 }

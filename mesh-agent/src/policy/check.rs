@@ -1,4 +1,4 @@
-//! One connection, asked about.
+//! One connection or request, asked about.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use super::authorizer::Authorizer;
 use super::compile::{Compiled, Matched};
 use super::index::{Entry, Group};
 use super::reach::Ports;
-use super::{Considered, Deny, DryRun, DryRuns, Permit, Request, Verdict};
+use super::{Considered, Covers, Deny, DryRun, DryRuns, Needs, Permit, Request, Verdict};
 use crate::model::RuleRef;
 use crate::model::policy::Action;
 
@@ -15,24 +15,58 @@ use crate::model::policy::Action;
 type Kind = fn(&Group) -> &[Arc<Compiled>];
 
 impl Authorizer {
-    /// May this connection be?
+    /// May this connection be, or this request on it? What is allowed or denied without
+    /// a request is so with every one.
     pub fn check(&self, request: &Request<'_>) -> Verdict {
         let asked = Asked {
             request,
             generation: self.generation,
         };
         let destination = SocketAddr::new(request.destination_ip, request.destination_port);
+        let covers = match request.http {
+            Some(_) => Covers::Request,
+            None => Covers::Connection,
+        };
         self.with_entry(request.destination, |entry| {
             let dry_run = asked.rehearse(entry);
             match asked.enforce(entry) {
-                Ok(rule) => Verdict::Permit(Permit {
+                Said::Yes(rule) => Verdict::Permit(Permit {
                     destination,
+                    covers,
                     rule,
                     dry_run,
                 }),
-                Err(rule) => Verdict::Deny(Deny { rule, dry_run }),
+                Said::No { rule, by } => Verdict::Deny(Deny { rule, by, dry_run }),
+                Said::Later => Verdict::NeedsRequest,
             }
         })
+    }
+
+    /// What of a request's head the verdict on one depends on: nothing where the
+    /// connection alone decides it. The path and the host that a rule looks at go on
+    /// to the application in the form that was looked at.
+    #[must_use]
+    pub fn needs(&self, request: &Request<'_>) -> Needs {
+        let request = Request {
+            http: None,
+            ..*request
+        };
+        let asked = Asked {
+            request: &request,
+            generation: self.generation,
+        };
+        let mut needs = Needs::default();
+        self.with_entry(request.destination, |entry| {
+            if !matches!(asked.enforce(entry), Said::Later) {
+                return;
+            }
+            for (group, ports) in entry.groups(request.destination_port) {
+                for policy in group.deny.iter().chain(&group.allow) {
+                    policy.add_needs(&request, ports, &mut needs);
+                }
+            }
+        });
+        needs
     }
 
     /// Every policy that selects the destination, and whether it matches.
@@ -51,13 +85,21 @@ impl Authorizer {
         for kind in kinds {
             for (group, ports) in entry.groups(request.destination_port) {
                 let policies = kind(group).iter();
-                considered.extend(policies.map(|policy| Considered {
-                    policy: policy.name.clone(),
-                    action: policy.action,
-                    dry_run: policy.dry_run,
-                    matched: asked.matching(policy, ports),
-                    asks_address: policy.asks_address(),
-                    problem: self.problem(&policy.name),
+                considered.extend(policies.map(|policy| {
+                    let matched = policy.matching(request, ports);
+                    let rule = match matched {
+                        Matched::Rule(rule) => Some(asked.reference(policy, rule)),
+                        Matched::Later | Matched::No => None,
+                    };
+                    Considered {
+                        policy: policy.name.clone(),
+                        action: policy.action,
+                        dry_run: policy.dry_run,
+                        matched: rule,
+                        needs_request: matched == Matched::Later,
+                        asks_address: policy.asks_address(),
+                        problem: self.problem(&policy.name),
+                    }
                 }));
             }
         }
@@ -76,56 +118,116 @@ struct Asked<'r> {
     generation: u64,
 }
 
+/// What all policies say together.
+enum Said {
+    /// `None` where no ALLOW policy is of concern.
+    Yes(Option<RuleRef>),
+    No {
+        rule: RuleRef,
+        by: Action,
+    },
+    Later,
+}
+
+/// What the ALLOW policies of one group say; where there are none, nothing.
+enum Allowed {
+    Yes(RuleRef),
+    /// The first of them.
+    No(RuleRef),
+    Later,
+}
+
 impl Asked<'_> {
-    fn matching(&self, policy: &Compiled, ports: Ports<'_>) -> Option<RuleRef> {
-        let Matched(rule) = policy.matching(self.request, ports)?;
-        Some(policy.reference(rule, self.generation))
+    fn reference(&self, policy: &Compiled, rule: Option<u16>) -> RuleRef {
+        policy.reference(rule, self.generation)
     }
 
-    /// A DENY that matches, else the rule that allows; `None` where no ALLOW
-    /// policy is of concern. What the workload's own policies let in, or else
-    /// those of every Service that leads to the port.
-    fn enforce(&self, entry: &Entry) -> Result<Option<RuleRef>, RuleRef> {
-        let port = self.request.destination_port;
-        for (group, ports) in entry.groups(port) {
-            if let Some(rule) = group.deny.iter().find_map(|p| self.matching(p, ports)) {
-                return Err(rule);
+    /// A DENY that matches, else the rule that allows. One that may match leaves open
+    /// what would be allowed, and not what is denied.
+    fn enforce(&self, entry: &Entry) -> Said {
+        let mut may_deny = false;
+        for (group, ports) in entry.groups(self.request.destination_port) {
+            for policy in &group.deny {
+                match policy.matching(self.request, ports) {
+                    Matched::Rule(rule) => {
+                        let (rule, by) = (self.reference(policy, rule), Action::Deny);
+                        return Said::No { rule, by };
+                    }
+                    Matched::Later => may_deny = true,
+                    Matched::No => {}
+                }
             }
         }
-        let mut groups = entry.groups(port);
+        match self.let_in(entry) {
+            Said::Yes(_) if may_deny => Said::Later,
+            said => said,
+        }
+    }
+
+    /// What the workload's own policies let in, or else those of every Service that
+    /// leads to the port.
+    fn let_in(&self, entry: &Entry) -> Said {
+        let by = Action::Allow;
+        let mut groups = entry.groups(self.request.destination_port);
         let own = groups.next().and_then(|own| self.allowed(own));
-        if let Some(Ok(rule)) = own {
-            return Ok(Some(rule));
+        if let Some(Allowed::Yes(rule)) = own {
+            return Said::Yes(Some(rule));
         }
-        let mut by_service = None;
-        for verdict in groups.filter_map(|service| self.allowed(service)) {
-            let rule = verdict?;
-            by_service.get_or_insert(rule);
-        }
-        match (by_service, own) {
-            (None, Some(refused)) => refused.map(Some),
-            (by_service, _) => Ok(by_service),
+        let services = self.by_services(groups);
+        match (own, services) {
+            (_, Some(Allowed::Yes(rule))) => Said::Yes(Some(rule)),
+            (Some(Allowed::Later), _) => Said::Later,
+            (_, Some(Allowed::Later)) => Said::Later,
+            (_, Some(Allowed::No(rule))) => Said::No { rule, by },
+            (Some(Allowed::No(rule)), None) => Said::No { rule, by },
+            (Some(Allowed::Yes(_)) | None, None) => Said::Yes(None),
         }
     }
 
-    /// The rule that allows, or the policy that had none; nothing without an ALLOW.
-    fn allowed(&self, (group, ports): (&Group, Ports<'_>)) -> Option<Result<RuleRef, RuleRef>> {
+    /// Each that has ALLOW policies has to.
+    fn by_services<'g>(
+        &self,
+        groups: impl Iterator<Item = (&'g Group, Ports<'g>)>,
+    ) -> Option<Allowed> {
+        let mut said = None;
+        for allowed in groups.filter_map(|group| self.allowed(group)) {
+            said = match (said, allowed) {
+                (_, no @ Allowed::No(_)) => return Some(no),
+                (Some(Allowed::Later), _) | (_, Allowed::Later) => Some(Allowed::Later),
+                (Some(first), Allowed::Yes(_)) => Some(first),
+                (None, yes @ Allowed::Yes(_)) => Some(yes),
+            };
+        }
+        said
+    }
+
+    fn allowed(&self, (group, ports): (&Group, Ports<'_>)) -> Option<Allowed> {
         let first = group.allow.first()?;
-        let matching = group.allow.iter().find_map(|p| self.matching(p, ports));
-        Some(matching.ok_or_else(|| first.reference(None, self.generation)))
+        let mut said = Allowed::No(self.reference(first, None));
+        for policy in &group.allow {
+            match policy.matching(self.request, ports) {
+                Matched::Rule(rule) => return Some(Allowed::Yes(self.reference(policy, rule))),
+                Matched::Later => said = Allowed::Later,
+                Matched::No => {}
+            }
+        }
+        Some(said)
     }
 
-    /// Each dry-run policy by itself; an ALLOW that does not match would deny.
+    /// Each dry-run policy by itself; an ALLOW that does not match would deny. What the
+    /// head of a request decides is told of the request.
     fn rehearse(&self, entry: &Entry) -> DryRuns {
         let mut said = DryRuns::new();
         for (group, ports) in entry.groups(self.request.destination_port) {
             for policy in &group.dry_run {
-                let (rule, allowed) = match (policy.action, self.matching(policy, ports)) {
-                    (Action::Deny, None) => continue,
-                    (Action::Deny, Some(rule)) => (rule, false),
-                    (Action::Allow, Some(rule)) => (rule, true),
-                    (Action::Allow, None) => (policy.reference(None, self.generation), false),
+                let matched = policy.matching(self.request, ports);
+                let (rule, allowed) = match (policy.action, matched) {
+                    (_, Matched::Later) | (Action::Deny, Matched::No) => continue,
+                    (Action::Deny, Matched::Rule(rule)) => (rule, false),
+                    (Action::Allow, Matched::Rule(rule)) => (rule, true),
+                    (Action::Allow, Matched::No) => (None, false),
                 };
+                let rule = self.reference(policy, rule);
                 said.push(DryRun { rule, allowed });
             }
         }

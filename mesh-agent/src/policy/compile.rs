@@ -1,21 +1,18 @@
-//! A policy's rules as tests to run.
+//! A policy's rules as predicates to run.
 //!
 //! A rule is a conjunction of clauses, a clause a disjunction of alternatives,
-//! an alternative a conjunction of tests.
+//! an alternative a conjunction of predicates.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::IpNet;
-
+use super::predicate::{Answer, Needs, Predicate, What};
 use super::principal::{localize, nobody};
 use super::reach::Ports;
 use super::request::Request;
 use crate::model::policy::{
-    Action, AuthorizationPolicy, Condition, Match, MeshSettings, Operation, Pattern, Rule,
-    ServiceAccount, Source,
+    Action, AuthorizationPolicy, Condition, Match, MeshSettings, Operation, Pattern, Rule, Source,
 };
-use crate::model::{RuleRef, ServiceKey, SpiffeId};
+use crate::model::{RuleRef, ServiceKey};
 
 #[derive(Debug)]
 pub(super) struct Compiled {
@@ -35,46 +32,43 @@ pub(super) struct Compiled {
     rules: Vec<(u16, Box<[Clause]>)>,
 }
 
-/// The index of the rule, where it is one rule.
+/// Whether one of a policy's rules matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Matched(pub(super) Option<u16>);
+pub(super) enum Matched {
+    No,
+    /// One may: the head of a request says it.
+    Later,
+    /// Its index, where it is one rule.
+    Rule(Option<u16>),
+}
 
 type Clause = Box<[Alternative]>;
-type Alternative = Box<[Test]>;
-
-#[derive(Debug)]
-struct Test {
-    what: What,
-    negated: bool,
-}
-
-#[derive(Debug)]
-enum What {
-    Principal(Box<[Pattern]>),
-    Namespace(Box<[Pattern]>),
-    ServiceAccount(Box<[ServiceAccount]>),
-    SourceIp(Box<[IpNet]>),
-    DestinationIp(Box<[IpNet]>),
-    Port(Box<[u16]>),
-    Sni(Box<[Pattern]>),
-}
+type Alternative = Box<[Predicate]>;
 
 pub(super) fn name(policy: &AuthorizationPolicy) -> Arc<str> {
     format!("{}/{}", policy.namespace, policy.name).into()
 }
 
-/// Parts that need HTTP.
+/// It is decided for each request.
 pub fn has_http(rule: &Rule) -> bool {
-    rule.from.iter().any(Source::has_http)
-        || rule.to.iter().any(Operation::has_http)
-        || rule
-            .when
-            .iter()
-            .any(|c| matches!(c, Condition::Http { .. }))
+    let by_head = |condition: &Condition| match condition {
+        Condition::Host(_) | Condition::Method(_) | Condition::Header { .. } => true,
+        Condition::Principal(_)
+        | Condition::Namespace(_)
+        | Condition::ServiceAccount(_)
+        | Condition::SourceIp(_)
+        | Condition::DestinationIp(_)
+        | Condition::DestinationPort(_)
+        | Condition::Sni(_)
+        | Condition::Unserved { .. } => false,
+    };
+    rule.to.iter().any(Operation::has_http) || rule.when.iter().any(by_head)
 }
 
-pub fn has_sni(rule: &Rule) -> bool {
-    rule.when.iter().any(|c| matches!(c, Condition::Sni(_)))
+/// Parts of it are never known here.
+pub fn is_unserved(rule: &Rule) -> bool {
+    let is = |condition: &Condition| matches!(condition, Condition::Unserved { .. });
+    rule.from.iter().any(Source::is_unserved) || rule.when.iter().any(is)
 }
 
 /// Why the rules cannot be gone by. A DENY of a principal that no peer can have
@@ -117,9 +111,7 @@ impl Compiled {
         let mut rules = Vec::new();
         let mut denies_all = denies_all;
         for (index, rule) in policy.rules.iter().enumerate() {
-            // Parts that need HTTP: in ALLOW the rule grants nothing, in DENY
-            // they count as matching.
-            if !is_whole || (!deny && has_http(rule)) {
+            if !is_whole {
                 continue;
             }
             match u16::try_from(index) {
@@ -152,27 +144,74 @@ impl Compiled {
     /// Whether the caller's address is looked at.
     pub(super) fn asks_address(&self) -> bool {
         let clauses = self.rules.iter().flat_map(|(_, clauses)| clauses);
-        let mut tests = clauses.flatten().flatten();
-        tests.any(|test| matches!(test.what, What::SourceIp(_)))
+        let mut predicates = clauses.flatten().flatten();
+        predicates.any(|predicate| matches!(predicate.what, What::SourceIp(_)))
     }
 
     /// The rule that matches, which a DENY of everything has none of. `ports`:
     /// what the rules' ports are held to.
-    pub(super) fn matching(&self, request: &Request<'_>, ports: Ports<'_>) -> Option<Matched> {
+    pub(super) fn matching(&self, request: &Request<'_>, ports: Ports<'_>) -> Matched {
         if self.denies_all {
-            return Some(Matched(None));
+            return Matched::Rule(None);
         }
+        let mut matched = Matched::No;
+        for (index, clauses) in &self.rules {
+            match self.answer(clauses, request, ports) {
+                Answer::Yes => return Matched::Rule(Some(*index)),
+                Answer::Later => matched = Matched::Later,
+                Answer::No => {}
+            }
+        }
+        matched
+    }
+
+    fn answer(&self, clauses: &[Clause], request: &Request<'_>, ports: Ports<'_>) -> Answer {
         let deny = self.action == Action::Deny;
         let ports = if self.unbound { Ports::Unknown } else { ports };
-        let holds = |clause: &Clause| {
-            let all = |tests: &Alternative| tests.iter().all(|t| t.holds(request, ports, deny));
-            clause.iter().any(all)
+        let all = |predicates: &Alternative| {
+            let answers = predicates.iter().map(|p| p.holds(request, ports, deny));
+            least(answers)
         };
-        self.rules
-            .iter()
-            .find(|(_, clauses)| clauses.iter().all(holds))
-            .map(|(index, _)| Matched(Some(*index)))
+        least(
+            clauses
+                .iter()
+                .map(|clause| greatest(clause.iter().map(all))),
+        )
     }
+
+    /// What of a head the rules look at whose answer it decides.
+    pub(super) fn add_needs(&self, request: &Request<'_>, ports: Ports<'_>, needs: &mut Needs) {
+        for (_, clauses) in &self.rules {
+            if self.answer(clauses, request, ports) == Answer::Later {
+                let predicates = clauses.iter().flatten().flatten();
+                predicates.for_each(|predicate| needs.add(&predicate.what));
+            }
+        }
+    }
+}
+
+/// Of none it is yes.
+fn least(answers: impl Iterator<Item = Answer>) -> Answer {
+    let mut least = Answer::Yes;
+    for answer in answers {
+        least = least.min(answer);
+        if least == Answer::No {
+            break;
+        }
+    }
+    least
+}
+
+/// Of none it is no.
+fn greatest(answers: impl Iterator<Item = Answer>) -> Answer {
+    let mut greatest = Answer::No;
+    for answer in answers {
+        greatest = greatest.max(answer);
+        if greatest == Answer::Yes {
+            break;
+        }
+    }
+    greatest
 }
 
 fn clauses(rule: &Rule, settings: &MeshSettings) -> Box<[Clause]> {
@@ -191,35 +230,50 @@ fn clauses(rule: &Rule, settings: &MeshSettings) -> Box<[Clause]> {
 }
 
 fn operation(operation: &Operation) -> Alternative {
-    let mut tests = Vec::new();
-    add(&mut tests, &operation.ports, What::Port);
-    tests.into()
+    let mut predicates = Vec::new();
+    add(&mut predicates, &operation.ports, What::Port);
+    add(&mut predicates, &operation.methods, What::Method);
+    add(&mut predicates, &operation.hosts, What::Host);
+    add(&mut predicates, &operation.paths, What::Path);
+    predicates.into()
 }
 
 fn source(source: &Source, settings: &MeshSettings) -> Alternative {
-    let mut tests = Vec::new();
-    add(&mut tests, &source.namespaces, What::Namespace);
-    add(&mut tests, &source.service_accounts, What::ServiceAccount);
+    let mut predicates = Vec::new();
+    add(&mut predicates, &source.namespaces, What::Namespace);
+    add(
+        &mut predicates,
+        &source.service_accounts,
+        What::ServiceAccount,
+    );
     let principals = localized(&source.principals, settings);
-    add(&mut tests, &principals, What::Principal);
-    add(&mut tests, &source.ip_blocks, What::SourceIp);
-    tests.into()
+    add(&mut predicates, &principals, What::Principal);
+    add(&mut predicates, &source.ip_blocks, What::SourceIp);
+    if source.is_unserved() {
+        predicates.push(unserved());
+    }
+    predicates.into()
 }
 
 fn condition(condition: &Condition, settings: &MeshSettings) -> Alternative {
-    let mut tests = Vec::new();
+    let mut predicates = Vec::new();
     match condition {
-        Condition::Principal(m) => add(&mut tests, &localized(m, settings), What::Principal),
-        Condition::Namespace(m) => add(&mut tests, m, What::Namespace),
-        Condition::ServiceAccount(m) => add(&mut tests, m, What::ServiceAccount),
-        Condition::SourceIp(m) => add(&mut tests, m, What::SourceIp),
-        Condition::DestinationIp(m) => add(&mut tests, m, What::DestinationIp),
-        Condition::DestinationPort(m) => add(&mut tests, m, What::Port),
-        Condition::Sni(m) => add(&mut tests, m, What::Sni),
-        // Only in a DENY, where it counts as matching.
-        Condition::Http { .. } => {}
+        Condition::Principal(m) => add(&mut predicates, &localized(m, settings), What::Principal),
+        Condition::Namespace(m) => add(&mut predicates, m, What::Namespace),
+        Condition::ServiceAccount(m) => add(&mut predicates, m, What::ServiceAccount),
+        Condition::SourceIp(m) => add(&mut predicates, m, What::SourceIp),
+        Condition::DestinationIp(m) => add(&mut predicates, m, What::DestinationIp),
+        Condition::DestinationPort(m) => add(&mut predicates, m, What::Port),
+        Condition::Sni(m) => add(&mut predicates, m, What::Sni),
+        Condition::Host(m) => add(&mut predicates, m, What::Host),
+        Condition::Method(m) => add(&mut predicates, m, What::Method),
+        Condition::Header { name, values } => add(&mut predicates, values, |values| What::Header {
+            name: name.as_str().into(),
+            values,
+        }),
+        Condition::Unserved { .. } => predicates.push(unserved()),
     }
-    tests.into()
+    predicates.into()
 }
 
 fn localized(written: &Match<Pattern>, settings: &MeshSettings) -> Match<Pattern> {
@@ -230,57 +284,24 @@ fn localized(written: &Match<Pattern>, settings: &MeshSettings) -> Match<Pattern
     }
 }
 
-fn add<T: Clone>(tests: &mut Vec<Test>, values: &Match<T>, what: fn(Box<[T]>) -> What) {
+fn unserved() -> Predicate {
+    Predicate {
+        what: What::Unserved,
+        negated: false,
+    }
+}
+
+fn add<T: Clone>(
+    predicates: &mut Vec<Predicate>,
+    values: &Match<T>,
+    what: impl Fn(Box<[T]>) -> What,
+) {
     for (list, negated) in [(&values.values, false), (&values.not_values, true)] {
         if !list.is_empty() {
-            tests.push(Test {
+            predicates.push(Predicate {
                 what: what(list.clone().into()),
                 negated,
             });
         }
     }
-}
-
-impl Test {
-    fn holds(&self, request: &Request<'_>, ports: Ports<'_>, deny: bool) -> bool {
-        let found = match &self.what {
-            What::Principal(list) => identity(request, |id| any(list, id.principal())),
-            What::Namespace(list) => identity(request, |id| any(list, id.namespace())),
-            What::ServiceAccount(list) => identity(request, |id| {
-                list.iter()
-                    .any(|a| a.name == id.service_account() && a.namespace == id.namespace())
-            }),
-            What::SourceIp(list) => Some(within(list, request.source_ip)),
-            What::DestinationIp(list) => Some(within(list, request.destination_ip)),
-            // Of which port of the Service it is, cannot be told: as below.
-            What::Port(list) => match ports.within(list) {
-                Some(found) => Some(found),
-                None => return deny,
-            },
-            // Not known is not "absent": a DENY must not be passed by it.
-            What::Sni(list) => match request.sni {
-                Some(sni) => Some(any(list, sni)),
-                None => return deny,
-            },
-        };
-        match found {
-            Some(found) => found != self.negated,
-            // Without identity no ALLOW holds, negated or not; a DENY of
-            // "everyone but" does.
-            None => deny && self.negated,
-        }
-    }
-}
-
-fn identity(request: &Request<'_>, test: impl FnOnce(&SpiffeId) -> bool) -> Option<bool> {
-    request.source.map(test)
-}
-
-fn any(patterns: &[Pattern], text: &str) -> bool {
-    patterns.iter().any(|pattern| pattern.matches(text))
-}
-
-fn within(blocks: &[IpNet], ip: IpAddr) -> bool {
-    let ip = ip.to_canonical();
-    blocks.iter().any(|block| block.contains(&ip))
 }

@@ -4,14 +4,17 @@
 //! Istio's: a matching DENY, else one of the ALLOW policies that select the
 //! workload must match, or else one of those of each Service that leads to the
 //! port, else allowed. Invariants: only [`Authorizer::check`] makes a [`Permit`],
-//! for one address and port; what is not understood, not known (an identity, an SNI) or
-//! not decidable without HTTP is read the way that allows less.
+//! for one address and port, and of what a request decides only for that request; what
+//! is not understood or not known (an identity, a token) is read the way that allows
+//! less, and so is what servers read differently.
 
 mod authorizer;
 mod check;
 mod compile;
+mod head;
 mod index;
 mod peer;
+mod predicate;
 mod principal;
 mod reach;
 mod request;
@@ -29,11 +32,12 @@ use crate::model::policy::Action;
 #[cfg(test)]
 pub(crate) use authorizer::Rejudged;
 pub use authorizer::{Authorizer, Here, Where};
-pub use compile::{has_http, has_sni};
+pub use compile::is_unserved;
 pub use peer::{Level, level, oldest, selects};
+pub use predicate::Needs;
 pub use principal::{localize, nobody};
 pub use request::Request;
-pub use status::PolicyStatus;
+pub use status::{PolicyStatus, UNSERVED};
 
 /// What a dry-run policy would have said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,12 +48,22 @@ pub struct DryRun {
 
 type DryRuns = SmallVec<[DryRun; 1]>;
 
-/// Proof that policy lets a connection arrive at one address and port of a
-/// pod; only [`Authorizer::check`] makes one, of the request that it checked: what it
+/// What a permit is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Covers {
+    /// Whatever comes on it.
+    Connection,
+    /// The one request that was asked about.
+    Request,
+}
+
+/// Proof that policy lets a connection or a request arrive at one address and port of
+/// a pod; only [`Authorizer::check`] makes one, of the request that it checked: what it
 /// consists of is private.
 #[derive(Debug)]
 pub struct Permit {
     destination: SocketAddr,
+    covers: Covers,
     rule: Option<RuleRef>,
     dry_run: DryRuns,
 }
@@ -59,6 +73,13 @@ impl Permit {
     #[must_use]
     pub fn destination(&self) -> SocketAddr {
         self.destination
+    }
+
+    /// Bytes that are no request may go by one for the connection only.
+    #[must_use]
+    #[allow(dead_code, reason = "the HTTP data path comes in parts")]
+    pub fn covers(&self) -> Covers {
+        self.covers
     }
 
     /// The rule that allowed; `None` where no ALLOW policy selects the destination.
@@ -77,6 +98,7 @@ impl Permit {
 #[derive(Debug)]
 pub struct Deny {
     rule: RuleRef,
+    by: Action,
     dry_run: DryRuns,
 }
 
@@ -86,6 +108,21 @@ impl Deny {
     #[must_use]
     pub fn rule(&self) -> &RuleRef {
         &self.rule
+    }
+
+    /// As Istio's access log says it, in the details of a 403.
+    #[must_use]
+    #[allow(dead_code, reason = "the HTTP data path comes in parts")]
+    pub fn details(&self) -> String {
+        let by_rule = self.by == Action::Deny;
+        let (namespace, policy) = self.rule.policy.split_once('/').unwrap_or_default();
+        let matched = match self.rule.rule {
+            Some(rule) => format!("ns[{namespace}]-policy[{policy}]-rule[{rule}]"),
+            // It is not understood, and denies all.
+            None if by_rule => format!("ns[{namespace}]-policy[{policy}]"),
+            None => "none".to_owned(),
+        };
+        format!("rbac_access_denied_matched_policy[{matched}]")
     }
 
     #[must_use]
@@ -100,8 +137,8 @@ impl Deny {
 pub enum Verdict<D = Deny> {
     Permit(Permit),
     Deny(D),
-    /// It depends on the request. Of a connection alone this is never said: what
-    /// asks for HTTP is read there the way that allows less.
+    /// It depends on what comes: the head of a request, or the name in a TLS hello. It
+    /// is no leave for anything, and never said of a request.
     NeedsRequest,
 }
 
@@ -129,6 +166,8 @@ pub struct Considered {
     pub dry_run: bool,
     /// The rule that matches, if any.
     pub matched: Option<RuleRef>,
+    /// A rule may match: the request says it.
+    pub needs_request: bool,
     /// A rule of it looks at the caller's address.
     pub asks_address: bool,
     /// What it says and does not do.

@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use crate::model::{SpiffeId, Workload};
+use crate::model::{RequestHead, SpiffeId, Workload};
 
-/// One connection to decide on.
+/// A connection, or a request on one, to decide on.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     /// Proven by certificate or kernel; `None` for plaintext.
@@ -14,6 +14,9 @@ pub struct Request<'a> {
     pub destination_ip: IpAddr,
     /// The application's own port.
     pub destination_port: u16,
-    /// `None` when it is not known: conditions on it then read restrictively.
+    /// The name that a TLS hello of the application's own asks for, empty where it asks
+    /// for none. `None`: no hello was seen.
     pub sni: Option<&'a str>,
+    /// `None`: no request was seen (yet).
+    pub http: Option<&'a RequestHead<'a>>,
 }

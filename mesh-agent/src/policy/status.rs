@@ -6,6 +6,9 @@ use std::sync::Arc;
 use super::compile::{self, Compiled};
 use crate::model::policy::{Action, Rule};
 
+/// What [`compile::is_unserved`] finds, for people.
+pub const UNSERVED: &str = "a token or for what X-Forwarded-For says, which are not read";
+
 /// How one policy fares.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyStatus {
@@ -14,11 +17,11 @@ pub struct PolicyStatus {
     pub action: Action,
     pub dry_run: bool,
     pub broken: Option<String>,
-    /// Rules that need HTTP: they grant nothing (ALLOW), or deny as if their
-    /// HTTP parts matched (DENY).
+    /// Rules that are decided for each request: what is no HTTP is denied by them.
     pub http_rules: usize,
-    /// Rules that ask for `connection.sni`, which is not known: likewise.
-    pub sni_rules: usize,
+    /// Rules that ask for what is never known: they grant nothing (ALLOW), or deny as if
+    /// these parts matched (DENY).
+    pub unserved_rules: usize,
     pub workloads: usize,
 }
 
@@ -44,7 +47,7 @@ impl PolicyStatus {
             dry_run: compiled.dry_run,
             broken: compiled.broken.clone(),
             http_rules: count(compile::has_http),
-            sni_rules: count(compile::has_sni),
+            unserved_rules: count(compile::is_unserved),
             workloads,
         }
     }
@@ -64,15 +67,9 @@ impl PolicyStatus {
             Action::Allow => "they grant nothing",
             Action::Deny => "they deny as if these parts matched",
         };
-        let parts = [
-            (self.http_rules, "HTTP, which is not decided yet"),
-            (self.sni_rules, "connection.sni, which is not known yet"),
-        ];
-        let parts = parts.iter().filter(|(rules, _)| *rules > 0);
-        let parts: Vec<String> = parts
-            .map(|(rules, what)| format!("{rules} rules ask for {what}"))
-            .collect();
-        let parts = parts.join(", ");
-        (!parts.is_empty()).then(|| format!("AuthorizationPolicy {name}: {parts}; {effect}"))
+        let rules = self.unserved_rules;
+        (rules > 0).then(|| {
+            format!("AuthorizationPolicy {name}: {rules} rules ask for {UNSERVED}; {effect}")
+        })
     }
 }

@@ -10,7 +10,12 @@ use super::meta::Meta;
 use crate::discovery::fields::{Mistake, typed};
 use crate::discovery::tree::Node;
 use crate::model::TrustDomain;
-use crate::model::policy::{Condition, Match, Operation, Pattern, Rule, ServiceAccount, Source};
+use crate::model::policy::{
+    Condition, HostPattern, Match, Operation, PathPattern, Pattern, Rule, ServiceAccount, Source,
+};
+
+/// Keys of Istio's that are never known here.
+const UNSERVED: [&str; 3] = ["remote.ip", "request.auth.", "experimental."];
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -136,9 +141,9 @@ fn operation(map: BTreeMap<String, Vec<String>>, at: &str) -> Result<Operation, 
     let mut fields = Fields { map, at };
     let operation = Operation {
         ports: fields.take("ports", "notPorts", port)?,
-        hosts: fields.take("hosts", "notHosts", plain)?,
-        methods: fields.take("methods", "notMethods", plain)?,
-        paths: fields.take("paths", "notPaths", plain)?,
+        hosts: fields.take("hosts", "notHosts", HostPattern::parse)?,
+        methods: fields.take("methods", "notMethods", method)?,
+        paths: fields.take("paths", "notPaths", PathPattern::parse)?,
     };
     fields.end()?;
     Ok(operation)
@@ -159,12 +164,19 @@ fn condition(raw: RawCondition, at: &str, meta: &Meta) -> Result<Condition, Mist
     }
     let mut f = Fields { map, at };
     let (v, n) = ("values", "notValues");
-    let known_http = [
-        "remote.ip",
-        "request.auth.",
-        "request.headers[",
-        "experimental.",
-    ];
+    let wrong = |why: String| (format!("{at}.key"), why);
+    let header = raw.key.strip_prefix("request.headers[");
+    if let Some(name) = header.and_then(|rest| rest.strip_suffix(']')) {
+        let name = header_name(name).map_err(wrong)?;
+        return Ok(match name.as_str() {
+            "host" | ":authority" => Condition::Host(f.take(v, n, HostPattern::parse)?),
+            ":method" => Condition::Method(f.take(v, n, method)?),
+            _ => Condition::Header {
+                values: f.take(v, n, pattern)?,
+                name,
+            },
+        });
+    }
     Ok(match raw.key.as_str() {
         "source.principal" => Condition::Principal(f.take(v, n, principal)?),
         "source.namespace" => Condition::Namespace(f.take(v, n, namespace)?),
@@ -173,17 +185,40 @@ fn condition(raw: RawCondition, at: &str, meta: &Meta) -> Result<Condition, Mist
         "destination.ip" => Condition::DestinationIp(f.take(v, n, block)?),
         "destination.port" => Condition::DestinationPort(f.take(v, n, port)?),
         "connection.sni" => Condition::Sni(f.take(v, n, pattern)?),
-        key if known_http.iter().any(|k| key.starts_with(k)) => Condition::Http {
+        key if UNSERVED.iter().any(|k| key.starts_with(k)) => Condition::Unserved {
             key: key.to_owned(),
             values: f.take(v, n, plain)?,
         },
-        key => return Err((format!("{at}.key"), format!("{key:?} is not a known key"))),
+        key => return Err(wrong(format!("{key:?} is not a known key"))),
     })
 }
 
 fn pattern(text: &str) -> Result<Pattern, String> {
     Pattern::parse(text)
         .ok_or_else(|| format!("{text:?} is not a value, with \"*\" at most as first or last sign"))
+}
+
+/// In lower case.
+fn header_name(text: &str) -> Result<String, String> {
+    let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    match text.strip_prefix(':') {
+        None if !text.is_empty() && text.bytes().all(is_token) => Ok(text.to_ascii_lowercase()),
+        Some("authority" | "method") => Ok(text.to_owned()),
+        Some("path") => Err("a path is named in to.operation.paths".to_owned()),
+        _ => Err(format!("no header is called {text:?}")),
+    }
+}
+
+/// As requests write them, which is in capitals: a DENY of `get` would deny nobody.
+fn method(text: &str) -> Result<Pattern, String> {
+    let parsed = pattern(text)?;
+    match text
+        .bytes()
+        .any(|b| b.is_ascii_lowercase() || b.is_ascii_whitespace())
+    {
+        true => Err(format!("no method is like {text:?}: they are in capitals")),
+        false => Ok(parsed),
+    }
 }
 
 /// What no identity can have is a mistake: a DENY of it would deny nobody.

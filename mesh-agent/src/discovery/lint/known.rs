@@ -60,7 +60,10 @@ impl Known {
     pub(super) fn is_namespace(&self, pattern: &Pattern) -> bool {
         match pattern {
             Pattern::Exact(exact) => self.accounts.contains_key(exact.as_str()),
-            _ => self.accounts.keys().any(|name| pattern.matches(name)),
+            _ => self
+                .accounts
+                .keys()
+                .any(|name| pattern.matches(name.as_str())),
         }
     }
 

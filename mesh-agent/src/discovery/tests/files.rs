@@ -312,6 +312,7 @@ fn open(update: &Update) -> (bool, bool) {
         destination_ip: "10.0.0.5".parse().expect("an address"),
         destination_port: 8080,
         sni: None,
+        http: None,
     };
     let strict = update.policy.peer_mode(pod, 8080) == PeerMode::Strict;
     (update.policy.check(&request).is_permit(), !strict)

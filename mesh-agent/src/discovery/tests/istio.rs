@@ -76,6 +76,7 @@ pub(super) fn may(
         destination_ip: "10.0.0.5".parse().expect("an address"),
         destination_port: to.1,
         sni: None,
+        http: None,
     };
     compiled.1.check(&request).is_permit()
 }
@@ -147,12 +148,12 @@ fn documented_examples_decide_as_documented() {
             [false, true, false, false],
         ),
         (
-            "HTTP grants nothing yet",
+            "a method is no leave for a connection",
             "{rules: [{to: [{operation: {methods: [GET]}}]}]}",
             [false; 4],
         ),
         (
-            "HTTP denies as if it matched",
+            "a connection may carry what is denied",
             "{action: DENY, rules: [{from: [{source: {namespaces: [foo]}}], to: [{operation: {methods: [GET]}}]}]}",
             [false, true, true, true],
         ),

@@ -83,6 +83,7 @@ fn they_mean_what_was_applied_in_whichever_form_they_are_printed() {
                 destination_ip: to.ips.iter().next().expect("an address"),
                 destination_port: port,
                 sni: None,
+                http: None,
             };
             authorizer.check(&request).is_permit()
         };

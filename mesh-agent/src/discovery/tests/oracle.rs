@@ -340,6 +340,7 @@ fn request<'r>(source: Option<&'r SpiffeId>, to: &'r Workload, port: u16) -> Req
         destination_ip: ip,
         destination_port: port,
         sni: None,
+        http: None,
     }
 }
 

@@ -17,6 +17,7 @@ pub(super) fn allowed(text: &str) -> [bool; 3] {
             destination_ip: "10.0.0.5".parse().expect("an address"),
             destination_port: 8080,
             sni: None,
+            http: None,
         };
         authorizer.check(&request).is_permit()
     })

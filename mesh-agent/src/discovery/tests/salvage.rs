@@ -192,6 +192,7 @@ fn nobody_is_let_into_a_pod_whose_labels_cannot_be_read() {
         destination_ip: "10.0.0.5".parse().expect("an address"),
         destination_port: 8080,
         sni: None,
+        http: None,
     };
     assert!(
         !authorizer.check(&request).is_permit(),
@@ -280,6 +281,7 @@ fn a_pod_that_is_given_twice_and_differently_is_nobody_and_lets_nobody_in() {
             destination_ip: "10.0.0.5".parse().expect("an address"),
             destination_port: 8080,
             sni: None,
+            http: None,
         };
         assert!(!authorizer.check(&request).is_permit());
     }

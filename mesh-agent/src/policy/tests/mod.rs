@@ -1,3 +1,4 @@
 mod oracle;
+mod requests;
 mod speed;
 mod verdicts;

@@ -132,7 +132,6 @@ impl Dice {
     fn operation(&mut self) -> Operation {
         Operation {
             ports: self.matcher(|d| d.pick(&PORTS)),
-            methods: self.http(),
             ..Operation::default()
         }
     }
@@ -146,8 +145,8 @@ impl Dice {
             4 => Condition::DestinationIp(self.matcher(Self::block)),
             5 => Condition::DestinationPort(self.matcher(|d| d.pick(&PORTS))),
             6 => Condition::Sni(self.matcher(|d| d.pattern(&SNIS))),
-            _ => Condition::Http {
-                key: "request.headers[x]".to_owned(),
+            _ => Condition::Unserved {
+                key: "request.auth.principal".to_owned(),
                 values: self.http(),
             },
         }
@@ -420,15 +419,6 @@ struct Asked<'a> {
 }
 
 fn rule(rule: &Rule, asked: &Asked<'_>) -> bool {
-    let http = rule.from.iter().any(|s| !s.request_principals.is_empty())
-        || rule.to.iter().any(|o| !o.methods.is_empty())
-        || rule
-            .when
-            .iter()
-            .any(|c| matches!(c, Condition::Http { .. }));
-    if http && !asked.deny {
-        return false;
-    }
     let from = rule.from.is_empty() || rule.from.iter().any(|s| source(s, asked));
     let to = rule.to.is_empty() || rule.to.iter().any(|o| ports(&o.ports, asked));
     from && to && rule.when.iter().all(|c| when(c, asked))
@@ -525,7 +515,8 @@ fn parts<'a>(request: &Request<'a>) -> Option<(&'a str, &'a str, &'a str)> {
 fn source(source: &Source, asked: &Asked<'_>) -> bool {
     let (request, deny) = (asked.request, asked.deny);
     let id = parts(request);
-    principals(&source.principals, asked)
+    (deny || source.request_principals.is_empty())
+        && principals(&source.principals, asked)
         && both(&source.namespaces, id.map(|i| i.1), deny, false, text)
         && both(
             &source.service_accounts,
@@ -554,7 +545,10 @@ fn when(condition: &Condition, asked: &Asked<'_>) -> bool {
         Condition::DestinationIp(m) => both(m, Some(request.destination_ip), deny, false, block),
         Condition::DestinationPort(m) => ports(m, asked),
         Condition::Sni(m) => both(m, request.sni, deny, true, text),
-        Condition::Http { .. } => deny,
+        Condition::Unserved { .. }
+        | Condition::Host(_)
+        | Condition::Method(_)
+        | Condition::Header { .. } => deny,
     }
 }
 
@@ -579,7 +573,8 @@ fn the_engine_agrees_with_the_documentation_on_100_000_policy_sets() {
                 destination: workload,
                 destination_ip: dice.pick(&ADDRESSES).parse().expect("an address"),
                 destination_port: dice.pick(&PORTS),
-                sni: (!dice.one(2)).then(|| dice.pick(&SNIS)),
+                sni: Some(dice.pick(&SNIS)),
+                http: None,
             };
             let (expected, got) = (naive(&snapshot, &request), authorizer.check(&request));
             verdicts[usize::from(expected)] += 1;

@@ -63,7 +63,7 @@ pub(super) fn policy(
     }
 }
 
-fn snapshot(workloads: &[Workload], policies: Vec<AuthorizationPolicy>) -> Snapshot {
+pub(super) fn snapshot(workloads: &[Workload], policies: Vec<AuthorizationPolicy>) -> Snapshot {
     Snapshot {
         generation: 7,
         workloads: workloads.iter().cloned().map(Arc::new).collect(),
@@ -89,6 +89,7 @@ pub(super) fn request<'a>(
         destination_ip: "10.0.0.2".parse().expect("an address"),
         destination_port: port,
         sni: None,
+        http: None,
     }
 }
 

@@ -1,0 +1,83 @@
+//! The head of a request, compared with what rules name.
+//!
+//! `None` everywhere: it depends on how the server reads it.
+
+use crate::model::policy::{HostPattern, PathPattern, Pattern};
+use crate::model::{Path, RequestHead};
+
+/// One that surely matches is enough; else one that may.
+fn either(each: impl Iterator<Item = Option<bool>>) -> Option<bool> {
+    let mut said = Some(false);
+    for one in each {
+        match one {
+            Some(true) => return Some(true),
+            Some(false) => {}
+            None => said = None,
+        }
+    }
+    said
+}
+
+/// What has no one path is compared with none: `OPTIONS *` and CONNECT as little as
+/// what servers read differently.
+pub(super) fn path(patterns: &[PathPattern], head: &RequestHead<'_>) -> Option<bool> {
+    match &head.path {
+        Path::Normal(path) => either(patterns.iter().map(|p| p.matches(path))),
+        Path::Ambiguous(_) | Path::None => None,
+    }
+}
+
+/// Without a host the server takes one that it has.
+pub(super) fn host(patterns: &[HostPattern], head: &RequestHead<'_>) -> Option<bool> {
+    let host = head.host.as_ref()?;
+    either(patterns.iter().map(|p| p.matches(host)))
+}
+
+/// Some servers take `get` for `GET`.
+pub(super) fn method(patterns: &[Pattern], head: &RequestHead<'_>) -> Option<bool> {
+    let is_odd = head.method.bytes().any(|b| b.is_ascii_lowercase());
+    let matches = || patterns.iter().any(|p| p.matches(head.method));
+    (!is_odd).then(matches)
+}
+
+/// Each line by itself. A name with `_` for `-` is the same to servers that make a variable
+/// of it, and another to the rest; several lines are one to some, joined by a comma.
+pub(super) fn header(name: &str, patterns: &[Pattern], head: &RequestHead<'_>) -> Option<bool> {
+    let mut seen = Seen::default();
+    for line in head.headers {
+        let exact = line.name.eq_ignore_ascii_case(name);
+        if exact || is_alike(line.name, name) {
+            let matches = patterns.iter().any(|p| p.matches(line.value));
+            seen.lines += usize::from(exact);
+            seen.matching |= matches;
+            seen.other |= !matches || !exact;
+        }
+    }
+    match (seen.matching, seen.other) {
+        (true, false) => Some(true),
+        (true, true) => None,
+        (false, _) if seen.lines > 1 && joined_matches(name, patterns, head) => None,
+        (false, _) => Some(false),
+    }
+}
+
+#[derive(Default)]
+struct Seen {
+    lines: usize,
+    matching: bool,
+    other: bool,
+}
+
+fn joined_matches(name: &str, patterns: &[Pattern], head: &RequestHead<'_>) -> bool {
+    let lines: Vec<&[u8]> = head.values(name).collect();
+    let joined = lines.join(&b","[..]);
+    patterns.iter().any(|p| p.matches(&joined))
+}
+
+fn is_alike(one: &str, other: &str) -> bool {
+    let fold = |b: u8| match b {
+        b'_' => b'-',
+        b => b.to_ascii_lowercase(),
+    };
+    one.len() == other.len() && one.bytes().map(fold).eq(other.bytes().map(fold))
+}

@@ -4,14 +4,7 @@
 set -eu
 . "$(dirname "$0")/lib.sh"
 
-for ((i = 1; i <= NODES; i++)); do
-	"$HERE/images.sh" "$i" "$@"
-done
-began=$SECONDS
-kubectl apply -k "$HERE/mesh" >/dev/null
-kubectl -n mesh-system rollout status deployment/mesh-agent-ca --timeout=120s >&2
-kubectl -n mesh-system rollout status daemonset/mesh-agent --timeout=120s >&2
-log "the mesh is there after $((SECONDS - began)) s"
+"$HERE/install.sh" "$@"
 kubectl apply -f "$HERE/shop.yaml" >/dev/null
 for name in books api web stranger; do
 	kubectl -n shop rollout status "deployment/$name" --timeout=60s >&2

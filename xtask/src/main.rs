@@ -10,6 +10,7 @@ mod build_ebpf;
 mod check_abi;
 mod ci;
 mod command;
+mod conformance;
 mod demo;
 mod deny;
 mod dependencies;
@@ -48,6 +49,9 @@ usage: cargo xtask <verb> [options]
                          (--kube: in a real cluster, tests/kube/README.md)
   demo [--keep]          two nodes, real traffic, a table of what was seen
   demo --kube            a real cluster with the mesh and a small shop, to play with
+  conformance [--features F,…] [CASE...] [-- FLAGS]
+                         the Gateway API suite against the mesh in a cluster; all
+                         cases write docs/conformance.md
   bench [ARGS]           direct, one node, two nodes; --policy: checks a second;
                          --scale [PODS...]: what a large configuration costs
   fuzz [--seconds N] [TARGET...]
@@ -82,6 +86,7 @@ fn dispatch(args: &[String]) -> Result<()> {
         "image" => image::run(&repo, rest),
         "test" => test::run(&repo, rest),
         "demo" => demo::run(&repo, rest),
+        "conformance" => conformance::run(&repo, rest),
         "bench" => bench::run(&repo, rest),
         "fuzz" => fuzz::run(&repo, rest),
         "lint" => lint::run(&repo, rest),

@@ -153,7 +153,7 @@ fn unit(repo: &Repo, plan: &Plan, tally: &mut Tally) -> Result<()> {
 }
 
 /// `cargo test` alone would not build the agent's binary.
-fn build(repo: &Repo) -> Result<()> {
+pub(crate) fn build(repo: &Repo) -> Result<()> {
     run_command(in_workspace(cargo(repo).arg("build")).args(["--bins", "--tests"]))
 }
 

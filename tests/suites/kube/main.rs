@@ -1,5 +1,6 @@
 //! The mesh in a real cluster (tests/kube/), installed from deploy/.
 
+mod conformance;
 mod deploy;
 mod install;
 mod operate;

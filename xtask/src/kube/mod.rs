@@ -17,7 +17,7 @@ use crate::repo::Repo;
 pub(crate) use needs::{ensure, missing};
 
 /// Programs and images that the suites and the demo use.
-const PARTS: &[&str] = &["kube", "tools", "debs", "dns", "images"];
+const PARTS: &[&str] = &["kube", "tools", "debs", "dns", "echo", "images", "suite"];
 /// The directory of the images that nodes get, for the suites.
 pub(crate) const IMAGES: &str = "MESH_KUBE_IMAGES";
 

@@ -150,6 +150,24 @@ impl Cluster {
             .with_context(|| format!("find the agent of node {node}"))
     }
 
+    /// Ends that node's agent as a crash would; the kubelet starts it again.
+    pub fn kill_agent(&self, node: usize) -> Result<()> {
+        let agent = self.get(&format!("-n {SYSTEM} {}", self.agent(node)?))?;
+        let uid = agent["metadata"]["uid"].as_str().context("its UID")?;
+        let kill = format!(
+            "for pid in $(find /sys/fs/cgroup/unified/kubepods -path '*{uid}*' -name cgroup.procs -exec cat {{}} +); do \
+             [ $(cat /proc/$pid/comm) != mesh-agent ] || kill -9 $pid; done"
+        );
+        self.on_node(node, &["bash", "-c", &kill]).map(drop)
+    }
+
+    /// How often that node's agent was started again in its pod.
+    pub fn agent_restarts(&self, node: usize) -> Result<u64> {
+        let agent = self.get(&format!("-n {SYSTEM} {}", self.agent(node)?))?;
+        let count = &agent["status"]["containerStatuses"][0]["restartCount"];
+        count.as_u64().context("its restarts")
+    }
+
     /// A verb of that node's agent, in its pod; its exit code and what it prints.
     pub fn ask_agent(&self, node: usize, words: &str) -> Result<(i32, String)> {
         let agent = self.agent(node)?;

@@ -87,6 +87,11 @@ impl Mesh {
         self.kubectl_kustomize("apply", OVERLAY)
     }
 
+    /// Changes what is installed.
+    pub fn apply_overlay(&self, overlay: &str) -> Result<()> {
+        self.kubectl_kustomize("apply", overlay)
+    }
+
     /// As docs/operations.md says.
     pub fn uninstall(&self) -> Result<()> {
         if !self.is_there()? {

@@ -121,7 +121,12 @@ impl<'c> Namespace<'c> {
     /// A client in the pod that connects all the time, 200 times a second: it has ports
     /// for more than two minutes of that.
     pub fn steady(&self, pod: &str, targets: &[String]) -> Result<Steady> {
-        let mut args = vec!["steady", "--rate", "200"];
+        self.steady_at("200", pod, targets)
+    }
+
+    /// As many a second as `rate` says.
+    pub fn steady_at(&self, rate: &str, pod: &str, targets: &[String]) -> Result<Steady> {
+        let mut args = vec!["steady", "--rate", rate];
         args.extend(targets.iter().map(String::as_str));
         Steady::start(self.run_app(pod, &args))
     }

@@ -1,5 +1,6 @@
 //! The mesh in a real cluster (tests/kube/), installed from deploy/.
 
+mod absence;
 mod conformance;
 mod deploy;
 mod install;

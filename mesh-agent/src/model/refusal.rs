@@ -42,6 +42,14 @@ pub enum ResponseFlags {
     TlsFailure,
     Identity,
     Other,
+    /// The client sent what is no request.
+    DownstreamProtocol,
+    /// The application sent what is no answer.
+    UpstreamProtocol,
+    /// The application closed before it answered.
+    UpstreamReset,
+    NoRoute,
+    Timeout,
 }
 
 /// HTTP's and gRPC's word for a refusal, for a client that speaks one of them.
@@ -58,6 +66,44 @@ impl Status {
     pub const UNAVAILABLE: Self = Self {
         http: 503,
         grpc: 14,
+    };
+    /// 400, `INTERNAL`: not understood, or with more than one meaning.
+    pub const BAD_REQUEST: Self = Self {
+        http: 400,
+        grpc: 13,
+    };
+    /// 404, `UNIMPLEMENTED`.
+    pub const NOT_FOUND: Self = Self {
+        http: 404,
+        grpc: 12,
+    };
+    /// 405, `UNIMPLEMENTED`.
+    pub const METHOD: Self = Self {
+        http: 405,
+        grpc: 12,
+    };
+    /// 408, `DEADLINE_EXCEEDED`.
+    pub const SLOW: Self = Self { http: 408, grpc: 4 };
+    /// 414, `RESOURCE_EXHAUSTED`.
+    pub const LONG_TARGET: Self = Self { http: 414, grpc: 8 };
+    /// 431, `RESOURCE_EXHAUSTED`.
+    pub const LARGE_HEAD: Self = Self { http: 431, grpc: 8 };
+    /// 500, `UNAVAILABLE`.
+    pub const NO_BACKEND: Self = Self {
+        http: 500,
+        grpc: 14,
+    };
+    /// 502, `UNAVAILABLE`.
+    pub const BAD_GATEWAY: Self = Self {
+        http: 502,
+        grpc: 14,
+    };
+    /// 504, `DEADLINE_EXCEEDED`.
+    pub const TIMEOUT: Self = Self { http: 504, grpc: 4 };
+    /// 505, `UNIMPLEMENTED`.
+    pub const VERSION: Self = Self {
+        http: 505,
+        grpc: 12,
     };
     /// 508, `INTERNAL`.
     pub const LOOP: Self = Self {
@@ -176,6 +222,36 @@ refusals! {
         "the pod leaves the mesh or goes away";
     Internal: "internal", Agent, Later, Other, INTERNAL,
         "a fault of the agent: report it, with its log";
+    MalformedRequest: "malformed_request", Client, Never, DownstreamProtocol, BAD_REQUEST,
+        "the request's head or body breaks HTTP's syntax; the log's `detail` says where";
+    AmbiguousFraming: "ambiguous_framing", Client, Never, DownstreamProtocol, BAD_REQUEST,
+        "servers differ on where the request ends: `Content-Length` and `Transfer-Encoding` together, several, or unclear";
+    AmbiguousHost: "ambiguous_host", Client, Never, DownstreamProtocol, BAD_REQUEST,
+        "no `Host`, several, one that differs from the target, or one that is no host";
+    AmbiguousPath: "ambiguous_path", Client, Never, DownstreamProtocol, BAD_REQUEST,
+        "servers differ on what the path means, and a route or a policy looks at it";
+    TargetTooLong: "target_too_long", Client, Never, DownstreamProtocol, LONG_TARGET,
+        "a request line of more than 64 KiB";
+    HeadTooLarge: "head_too_large", Client, Never, DownstreamProtocol, LARGE_HEAD,
+        "a head of more than 64 KiB or 200 lines";
+    HttpVersion: "http_version", Client, Never, DownstreamProtocol, VERSION,
+        "neither HTTP/1.0 nor HTTP/1.1";
+    ConnectMethod: "connect_method", Client, Never, DownstreamProtocol, METHOD,
+        "CONNECT is not allowed there";
+    SlowRequest: "slow_request", Client, Later, Timeout, SLOW,
+        "the request's head did not come in time";
+    NoRoute: "no_route", Configuration, Never, NoRoute, NOT_FOUND,
+        "none of the routes of the Service's port matches the request: `explain`";
+    NoBackend: "no_backend", Configuration, Never, NoRoute, NO_BACKEND,
+        "the route's backend does not exist, or may not be used: `status routes`";
+    MalformedResponse: "malformed_response", Upstream, Never, UpstreamProtocol, BAD_GATEWAY,
+        "the application's answer breaks HTTP's syntax, or where it ends is unclear; the log's `detail` says where";
+    UpstreamClosed: "upstream_closed", Upstream, Elsewhere, UpstreamReset, BAD_GATEWAY,
+        "the application closed the connection before it answered";
+    RequestTimeout: "request_timeout", Upstream, Later, Timeout, TIMEOUT,
+        "the application did not answer within the route's timeout";
+    UndecidedProtocol: "undecided_protocol", Configuration, Never, Denied, FORBIDDEN,
+        "a policy about requests is in force for the port, and the connection is no HTTP";
     => Tls(TlsFailure);
 }
 
@@ -243,7 +319,7 @@ impl RefuseReason {
     #[must_use]
     pub const fn told(self) -> Told {
         match self {
-            Self::Denied => Told::Denied,
+            Self::Denied | Self::UndecidedProtocol => Told::Denied,
             Self::OverLimit | Self::SourcePortsExhausted => Told::OverLimit,
             Self::UnknownServicePort
             | Self::NoEndpoint
@@ -262,6 +338,20 @@ impl RefuseReason {
             | Self::Draining
             | Self::PodRemoved
             | Self::Internal
+            | Self::MalformedRequest
+            | Self::AmbiguousFraming
+            | Self::AmbiguousHost
+            | Self::AmbiguousPath
+            | Self::TargetTooLong
+            | Self::HeadTooLarge
+            | Self::HttpVersion
+            | Self::ConnectMethod
+            | Self::SlowRequest
+            | Self::NoRoute
+            | Self::NoBackend
+            | Self::MalformedResponse
+            | Self::UpstreamClosed
+            | Self::RequestTimeout
             | Self::Tls(_) => Told::ConnectFailed,
         }
     }

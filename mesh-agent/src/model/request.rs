@@ -4,7 +4,11 @@
 //! Plain data: `http` makes it. What is matched is the normal form, and where a
 //! rule looked at it the application gets that form too.
 
-use std::borrow::Cow;
+mod host;
+mod path;
+
+pub use host::Host;
+pub use path::{NormalPath, Path, PathProblem};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum HttpVersion {
@@ -38,60 +42,42 @@ pub struct RequestHead<'h> {
 }
 
 impl<'h> RequestHead<'h> {
+    /// Path and query with the path in its normal form, where that differs from what
+    /// came: what the application gets if a rule looked at the path. A fragment, and
+    /// the scheme and authority of an absolute target, are gone then.
+    #[must_use]
+    pub fn normal_target(&self) -> Option<String> {
+        let Path::Normal(path) = &self.path else {
+            return None;
+        };
+        let normal = path.normal.as_bytes();
+        let is_same = match self.query {
+            None => self.target == normal,
+            Some(query) => {
+                let behind = self.target.strip_prefix(normal);
+                behind.and_then(|behind| behind.strip_prefix(b"?")) == Some(query)
+            }
+        };
+        if is_same {
+            return None;
+        }
+        let mut target = path.normal.clone().into_owned();
+        if let Some(query) = self.query {
+            target.push('?');
+            match std::str::from_utf8(query) {
+                Ok(query) => target.push_str(query),
+                Err(_) => path::push_ascii(query, &mut target),
+            }
+        }
+        Some(target)
+    }
+
     /// Each value of the lines with this name, whatever its case.
     pub fn values(&self, name: &str) -> impl Iterator<Item = &'h [u8]> {
         let lines = self.headers.iter();
         let named = lines.filter(move |line| line.name.eq_ignore_ascii_case(name));
         named.map(|line| line.value)
     }
-}
-
-/// A path for matching (`docs/http.md` has the rules).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Path<'h> {
-    /// One meaning to every server.
-    Normal(NormalPath<'h>),
-    /// Servers differ on what it means: whoever has a rule about paths refuses it.
-    Ambiguous(PathProblem),
-    /// `OPTIONS *`, or the authority of a CONNECT.
-    None,
-}
-
-/// The normal form, and what is compared.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NormalPath<'h> {
-    /// What goes on to the application where a rule looked at the path.
-    pub normal: Cow<'h, str>,
-    /// With every escape decoded: what a rule is compared with.
-    pub decoded: Cow<'h, [u8]>,
-    /// The same with the `;parameters` of each segment cut, where it has any: a
-    /// DENY matches by either form, an ALLOW by both.
-    pub without_parameters: Option<Box<[u8]>>,
-}
-
-/// Why a path has no one meaning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PathProblem {
-    /// `%2F`, `%5C` or a backslash: a separator to some.
-    EncodedSeparator,
-    /// An escape without two hexadecimal digits.
-    BadEscape,
-    /// A control byte, raw or escaped NUL.
-    Control,
-    /// `..` above the root.
-    AboveRoot,
-    /// `;` on an empty or a dot segment.
-    ParameterOnDots,
-    /// UTF-8 that is longer than it need be.
-    OverlongUtf8,
-}
-
-/// `Host` or `:authority`, one value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Host<'h> {
-    /// Lower case, without port and without one dot at the end.
-    pub name: Cow<'h, str>,
-    pub port: Option<u16>,
 }
 
 /// What is to change of a head; everything else goes on as it came.
@@ -127,4 +113,35 @@ pub enum HeaderEdit {
     Remove {
         name: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn normal_target(target: &'static str, query: Option<&'static [u8]>) -> Option<String> {
+        let path = target.split(['?', '#']).next().unwrap_or_default();
+        let head = RequestHead {
+            version: HttpVersion::Http11,
+            method: "GET",
+            target: target.as_bytes(),
+            path: Path::of(path.as_bytes()),
+            query,
+            host: None,
+            headers: &[],
+        };
+        head.normal_target()
+    }
+
+    #[test]
+    fn only_a_target_in_another_form_gets_a_new_one() {
+        assert_eq!(normal_target("/a/b", None), None);
+        assert_eq!(normal_target("/a/b?x=%zz//..", Some(b"x=%zz//..")), None);
+        assert_eq!(normal_target("/a/b?", Some(b"")), None);
+        let new = |target, query| normal_target(target, query).expect("a new target");
+        assert_eq!(new("/a//b?x=%zz", Some(b"x=%zz")), "/a/b?x=%zz");
+        assert_eq!(new("/a?b#c", Some(b"b")), "/a?b");
+        assert_eq!(new("/a#c", None), "/a");
+        assert_eq!(new("//?-", Some(b"\xff")), "/?%FF");
+    }
 }

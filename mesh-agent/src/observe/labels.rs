@@ -158,6 +158,11 @@ names! {
     ResponseFlags::Connect => ("CONNECT", "no way to an application: no endpoint, no route, nobody listens, no answer"),
     ResponseFlags::TlsFailure => ("TLS_FAILURE", "the handshake between the agents failed: `tls_…`"),
     ResponseFlags::Identity => ("IDENTITY_ERROR", "no valid certificate here, or another workload than configured"),
+    ResponseFlags::DownstreamProtocol => ("DPE", "the client sent what is no request, or one with two meanings"),
+    ResponseFlags::UpstreamProtocol => ("UPE", "the application sent what is no answer"),
+    ResponseFlags::UpstreamReset => ("UC", "the application closed before it answered"),
+    ResponseFlags::NoRoute => ("NR", "no route, or no backend of a route"),
+    ResponseFlags::Timeout => ("UT", "it took too long"),
     ResponseFlags::Other => ("OTHER", "limits, drain, a pod that goes, a fault, a client that left: `reason` says which"),
 }
 

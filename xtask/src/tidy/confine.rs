@@ -33,6 +33,7 @@ const CONFINED: &[(&[&str], &[&str])] = &[
             "mesh-agent/src/discovery",
         ],
     ),
+    (&["httparse"], &["mesh-agent/src/http"]),
     (&["tower"], &["mesh-agent/src/kube"]),
     (
         &["hyper", "http_body_util", "h2"],

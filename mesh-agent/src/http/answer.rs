@@ -1,0 +1,223 @@
+//! Answers of the agent itself.
+
+use crate::model::{HeaderLine, RefuseReason, RequestHead};
+
+/// Where the word of the reason stands, for clients in the mesh.
+pub(crate) const REASON: &str = "x-mesh-reason";
+
+/// The client that an answer is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Client {
+    /// It speaks gRPC: HTTP 200, and the status beside it.
+    pub(crate) is_grpc: bool,
+    /// It asked with HEAD, and takes no body.
+    pub(crate) is_head: bool,
+    /// It is in the mesh, and is told the reason.
+    pub(crate) is_meshed: bool,
+}
+
+impl Client {
+    pub(crate) fn of(head: &RequestHead<'_>, is_meshed: bool) -> Self {
+        Self {
+            is_grpc: is_grpc(head.headers),
+            is_head: head.method == "HEAD",
+            is_meshed,
+        }
+    }
+}
+
+/// What a client is told, on HTTP/1 or HTTP/2.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(&'static str, String)>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    /// Of a refusal.
+    pub(crate) fn of(reason: RefuseReason, client: Client) -> Self {
+        let refusal = reason.refusal();
+        let mut answer = if client.is_grpc {
+            Self::grpc(refusal.status.grpc, refusal.label)
+        } else {
+            Self::text(refusal.status.http, refusal.label, client.is_head)
+        };
+        if client.is_meshed {
+            answer.headers.push((REASON, refusal.label.to_owned()));
+        }
+        answer
+    }
+
+    /// A short text.
+    pub(crate) fn text(status: u16, text: &str, is_head: bool) -> Self {
+        let body = format!("{text}\n").into_bytes();
+        Self {
+            status,
+            headers: vec![
+                ("content-type", "text/plain".to_owned()),
+                ("content-length", body.len().to_string()),
+            ],
+            body: if is_head { Vec::new() } else { body },
+        }
+    }
+
+    /// A head that is all of the answer, as gRPC has it.
+    pub(crate) fn grpc(status: u8, message: &str) -> Self {
+        Self {
+            status: 200,
+            headers: vec![
+                ("content-type", "application/grpc".to_owned()),
+                ("content-length", "0".to_owned()),
+                ("grpc-status", status.to_string()),
+                ("grpc-message", percent_encoded(message)),
+            ],
+            body: Vec::new(),
+        }
+    }
+
+    /// On HTTP/1.
+    pub(crate) fn bytes(&self, close: bool) -> Vec<u8> {
+        let status = format!("HTTP/1.1 {} {}\r\n", self.status, phrase(self.status));
+        let mut out = status.into_bytes();
+        for (name, value) in &self.headers {
+            super::h1::push_line(name.as_bytes(), value.as_bytes(), &mut out);
+        }
+        if close {
+            out.extend_from_slice(b"connection: close\r\n");
+        }
+        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(&self.body);
+        out
+    }
+}
+
+/// `application/grpc`, `application/grpc+proto`; gRPC-Web is HTTP to us.
+pub(crate) fn is_grpc(lines: &[HeaderLine<'_>]) -> bool {
+    const TYPE: &[u8] = b"application/grpc";
+    let content_type = lines
+        .iter()
+        .find(|line| line.name.eq_ignore_ascii_case("content-type"));
+    let Some((begin, rest)) = content_type.and_then(|l| l.value.split_at_checked(TYPE.len()))
+    else {
+        return false;
+    };
+    begin.eq_ignore_ascii_case(TYPE) && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
+}
+
+/// As the gRPC specification has `grpc-message`.
+fn percent_encoded(message: &str) -> String {
+    let mut out = String::with_capacity(message.len());
+    for byte in message.bytes() {
+        match byte {
+            b' '..=b'~' if byte != b'%' => out.push(char::from(byte)),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+fn phrase(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        204 => "No Content",
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
+        400 => "Bad Request",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        414 => "URI Too Long",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        508 => "Loop Detected",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::REFUSE_REASONS;
+
+    fn line(value: &'static str) -> [HeaderLine<'static>; 1] {
+        let (name, value) = ("Content-Type", value.as_bytes());
+        [HeaderLine { name, value }]
+    }
+
+    #[test]
+    fn a_refusal_is_told_in_the_clients_words() {
+        let client = Client {
+            is_meshed: true,
+            ..Client::default()
+        };
+        let bytes = Answer::of(RefuseReason::Denied, client).bytes(true);
+        assert_eq!(
+            String::from_utf8(bytes).expect("text"),
+            "HTTP/1.1 403 Forbidden\r\ncontent-type: text/plain\r\ncontent-length: 7\r\n\
+             x-mesh-reason: denied\r\nconnection: close\r\n\r\ndenied\n"
+        );
+        let client = Client {
+            is_grpc: true,
+            ..Client::default()
+        };
+        let bytes = Answer::of(RefuseReason::Denied, client).bytes(false);
+        assert_eq!(
+            String::from_utf8(bytes).expect("text"),
+            "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ncontent-length: 0\r\n\
+             grpc-status: 7\r\ngrpc-message: denied\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn a_head_has_the_length_and_no_body() {
+        let client = Client {
+            is_head: true,
+            ..Client::default()
+        };
+        let bytes = Answer::of(RefuseReason::Denied, client).bytes(false);
+        let text = String::from_utf8(bytes).expect("text");
+        assert!(text.contains("content-length: 7\r\n"), "{text}");
+        assert!(text.ends_with("\r\n\r\n"), "{text}");
+    }
+
+    #[test]
+    fn every_reason_has_a_phrase() {
+        for reason in REFUSE_REASONS {
+            assert!(!phrase(reason.refusal().status.http).is_empty(), "{reason}");
+        }
+    }
+
+    #[test]
+    fn grpc_is_known_by_its_content_type() {
+        for value in [
+            "application/grpc",
+            "Application/gRPC+proto",
+            "application/grpc;x=y",
+        ] {
+            assert!(is_grpc(&line(value)), "{value}");
+        }
+        for value in [
+            "application/grpc-web",
+            "application/grpc-web+proto",
+            "text/plain",
+            "",
+        ] {
+            assert!(!is_grpc(&line(value)), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_message_is_escaped() {
+        assert_eq!(percent_encoded("a b%\n\u{e9}"), "a b%25%0A%C3%A9");
+    }
+}

@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -19,7 +19,7 @@ use super::audit::Who;
 use super::cluster::LAG;
 use super::csr;
 use super::errors::Refusal;
-use super::seats::Seat;
+use super::seats::{Seat, network};
 use super::signer::{Ca, Call};
 use super::token::{Authenticator as _, Caller, Denied, Entitled, Proof};
 use super::units::seconds;
@@ -194,9 +194,12 @@ impl Asking {
 
 async fn authenticate(ca: &Ca, request: &Request<CertificateRequest>) -> Result<Caller, Denied> {
     let text = |name| request.metadata().get(name).and_then(|v| v.to_str().ok());
+    let peer = request.extensions().get::<Peer>();
+    let source = peer.map(|peer| network(peer.address.ip()));
     let proof = Proof {
         token: text("authorization").and_then(|v| v.strip_prefix("Bearer ")),
         node: text("mesh-node"),
+        source: source.unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
         now: seconds(SystemTime::now()),
     };
     ca.authenticate(proof).await
@@ -220,7 +223,9 @@ fn status(refusal: Refusal, said: Option<String>) -> Status {
         Refusal::Unreviewed => Status::unavailable(
             said.unwrap_or_else(|| "the cluster's pods are not known now".to_owned()),
         ),
-        Refusal::RateLimit | Refusal::Full => Status::resource_exhausted("too many requests"),
+        Refusal::RateLimit | Refusal::Full => {
+            Status::resource_exhausted(said.unwrap_or_else(|| "too many requests".to_owned()))
+        }
         Refusal::NotAllowed | Refusal::ForeignTrustDomain | Refusal::IdentityMismatch => {
             Status::permission_denied("not an identity of this node")
         }

@@ -1,6 +1,7 @@
 //! Who calls: join tokens, and the seam for other proofs.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::str::FromStr;
 
@@ -108,6 +109,8 @@ pub struct Proof<'a> {
     pub token: Option<&'a str>,
     /// The node that it says to be.
     pub node: Option<&'a str>,
+    /// Where the call comes from.
+    pub source: IpAddr,
     /// Seconds since 1970.
     pub now: u64,
 }
@@ -305,6 +308,7 @@ mod tests {
         Proof {
             token: Some(text),
             node: Some(node),
+            source: IpAddr::from([127, 0, 0, 1]),
             now,
         }
     }

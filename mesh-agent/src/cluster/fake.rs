@@ -30,6 +30,10 @@ struct State {
     events: Vec<(u64, &'static str, String, Value)>,
     is_away: bool,
     reviews: HashMap<String, Value>,
+    /// Instead of any answer about a token.
+    unreviewed: Option<ApiError>,
+    /// Each list is too old.
+    lists_are_gone: bool,
     calls: Vec<String>,
     /// Changes that somebody else makes right before the next ones here.
     faster: Vec<(String, Value)>,
@@ -147,6 +151,15 @@ impl Fake {
         state.reviews.insert(token.to_owned(), status);
     }
 
+    /// Questions about tokens alone are answered so.
+    pub(crate) fn fail_reviews(&self, error: Option<ApiError>) {
+        self.0.state.lock().unreviewed = error;
+    }
+
+    pub(crate) fn say_gone_to_lists(&self) {
+        self.0.state.lock().lists_are_gone = true;
+    }
+
     /// Right before the next change here, somebody else makes this one.
     pub(crate) fn is_faster_with(&self, path: &str, object: Value) {
         let mut state = self.0.state.lock();
@@ -173,9 +186,15 @@ impl Fake {
         state.calls.push(format!("{word} {at}"));
         if let (Verb::Create(review), REVIEWS) = (&verb, at) {
             let token = review["spec"]["token"].as_str().unwrap_or_default();
+            if let Some(error) = &state.unreviewed {
+                return Err(error.clone());
+            }
             let unknown = json!({"authenticated": false, "error": "unknown"});
             let status = state.reviews.get(token).cloned().unwrap_or(unknown);
             return Ok(json!({ "status": status }).to_string());
+        }
+        if state.lists_are_gone && query.contains("limit=") {
+            return Err(ApiError::Gone);
         }
         if !matches!(verb, Verb::Get) {
             for (path, object) in std::mem::take(&mut state.faster) {

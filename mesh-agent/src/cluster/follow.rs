@@ -177,3 +177,22 @@ fn event<T: DeserializeOwned>(
     see(seen);
     Ok(object.metadata.resource_version)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::cluster::fake::Fake;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_that_is_too_old_each_time_is_not_asked_for_without_a_pause() {
+        let fake = Fake::default();
+        fake.say_gone_to_lists();
+        let following = follow::<Value>(&fake, "/api/v1/pods", "", |_| {});
+        let most = Duration::from_secs(60);
+        assert!(tokio::time::timeout(most, following).await.is_err());
+        let asked = fake.calls("GET /api/v1/pods");
+        assert!((2..20).contains(&asked), "{asked}");
+    }
+}

@@ -9,6 +9,7 @@ mod config;
 mod history;
 mod kept;
 mod pods;
+mod questions;
 #[cfg(test)]
 mod real;
 mod review;

@@ -13,11 +13,11 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::Semaphore;
 
 use super::claims::Claims;
 use super::config::{Account, Cluster};
 use super::pods::{Of, Pods};
+use super::questions::{Busy, Questions};
 use crate::ca::errors::Refusal;
 use crate::ca::token::{Caller, Denied, Entitled, Proof};
 use crate::cluster::{Api, ApiError, Verb};
@@ -28,8 +28,6 @@ const MAX_KEPT: usize = 20_000;
 /// An answer is not asked for again for this part of `Cluster::stale`, 10 s of a
 /// quarter of an hour: the API server keeps its own as long.
 const FRESH: u32 = 90;
-/// Questions at once: who shows noise must not be the API server's trouble.
-const AT_ONCE: usize = 16;
 /// For a pod that the API server knows and this replica does not yet.
 pub(in crate::ca) const LAG: Duration = Duration::from_secs(2);
 
@@ -61,8 +59,9 @@ pub(in crate::ca) struct Reviews {
     accounts: Vec<Account>,
     pods: Arc<Pods>,
     kept: Mutex<HashMap<Hash, Kept>>,
-    questions: Semaphore,
+    questions: Arc<Questions>,
     fresh: Duration,
+    stale: Duration,
 }
 
 #[derive(Default, Deserialize)]
@@ -124,8 +123,9 @@ impl Reviews {
             accounts: cluster.accounts.clone(),
             pods,
             kept: Mutex::default(),
-            questions: Semaphore::new(AT_ONCE),
+            questions: Arc::default(),
             fresh: cluster.stale / FRESH,
+            stale: cluster.stale,
         }
     }
 
@@ -138,7 +138,7 @@ impl Reviews {
         if !claims.is_for(&self.audience) {
             return Err(Refusal::Audience.into());
         }
-        let reviewed = self.review(token, claims.exp, proof.now).await?;
+        let reviewed = self.review(proof, token, claims.exp).await?;
         if proof.node.is_some_and(|node| node != reviewed.node) {
             let said = format!("the token is of a pod on node {}", reviewed.node);
             return Err(denied(Refusal::OtherNode, said));
@@ -152,26 +152,39 @@ impl Reviews {
         })
     }
 
-    async fn review(&self, token: &str, ends: u64, now: u64) -> Result<Reviewed, Denied> {
-        let hash: Hash = Sha256::digest(token.as_bytes()).into();
+    async fn review(&self, proof: &Proof<'_>, token: &str, ends: u64) -> Result<Reviewed, Denied> {
+        let (hash, now): (Hash, u64) = (Sha256::digest(token.as_bytes()).into(), proof.now);
         if let Some(reviewed) = self.kept(&hash, self.fresh, now) {
             return Ok(reviewed);
         }
+        let turn = self.questions.turn(proof.source).await;
+        let _turn = turn.map_err(|Busy| {
+            let said = "too many tokens from this address, or from all, are to be reviewed; try again in a few seconds";
+            denied(Refusal::RateLimit, said.to_owned())
+        })?;
+        // Asked meanwhile by another call of the same agent.
+        if let Some(reviewed) = self.kept(&hash, self.fresh, now) {
+            return Ok(reviewed);
+        }
+        let asked = Instant::now();
         match self.ask(token).await {
             Ok(answer) => {
                 // What was said before does not count any more, whatever is said now.
                 self.kept.lock().remove(&hash);
                 let reviewed = self.read(&answer.status)?;
-                self.keep(hash, reviewed.clone(), ends, now);
+                let kept = Kept {
+                    reviewed: reviewed.clone(),
+                    at: asked,
+                    ends,
+                };
+                self.keep(hash, kept, now);
                 Ok(reviewed)
             }
             Err(error) => {
                 // No answer is neither yes nor no; to be refused is an answer. What is
                 // known of the pods is as old as what is known of the token.
                 let known = matches!(error, ApiError::Away(_)) && self.pods.is_known();
-                let kept = known
-                    .then(|| self.kept(&hash, Duration::MAX, now))
-                    .flatten();
+                let kept = known.then(|| self.kept(&hash, self.stale, now)).flatten();
                 kept.ok_or_else(|| {
                     tracing::warn!(%error, "a token cannot be reviewed");
                     denied(
@@ -184,8 +197,6 @@ impl Reviews {
     }
 
     async fn ask(&self, token: &str) -> Result<Answer, ApiError> {
-        let busy = |_| ApiError::Away("too many tokens at once".to_owned());
-        let _one = self.questions.try_acquire().map_err(busy)?;
         let review = json!({
             "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview",
             "spec": {"token": token, "audiences": [self.audience]},
@@ -258,16 +269,15 @@ impl Reviews {
         good.then(|| found.reviewed.clone())
     }
 
-    fn keep(&self, hash: Hash, reviewed: Reviewed, ends: u64, now: u64) {
+    fn keep(&self, hash: Hash, one: Kept, now: u64) {
         let mut kept = self.kept.lock();
         if kept.len() >= MAX_KEPT {
-            kept.retain(|_, k| k.ends > now);
+            kept.retain(|_, k| k.ends > now && k.at.elapsed() < self.stale);
         }
         if kept.len() >= MAX_KEPT {
             let oldest = kept.iter().min_by_key(|(_, k)| k.at).map(|(h, _)| *h);
             oldest.map(|hash| kept.remove(&hash));
         }
-        let at = Instant::now();
-        kept.insert(hash, Kept { reviewed, at, ends });
+        kept.insert(hash, one);
     }
 }

@@ -1,7 +1,7 @@
 //! Replicas, agents and commands before an API server in the test's hands.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -17,6 +17,7 @@ use crate::ca::server::{open_in, serve};
 use crate::ca::token::Proof;
 use crate::ca::units::seconds;
 use crate::ca::{Step, rotate, show};
+use crate::cluster::Verb;
 use crate::cluster::fake::{Fake, encode};
 use crate::identity::{self, CaConfig, Identities, IdentityError, SourceConfig};
 use crate::kube::Access;
@@ -135,6 +136,7 @@ impl Replica {
         let proof = Proof {
             token: Some(token),
             node,
+            source: IpAddr::from([127, 0, 0, 1]),
             now: seconds(SystemTime::now()),
         };
         reviews.check(&proof).await.err().map(|denied| denied.why)
@@ -524,4 +526,143 @@ async fn while_the_api_server_is_away_a_token_that_was_good_is_good_for_a_while(
     until("it is back", || pods.is_known()).await;
     assert_eq!(replica.denies(&other, None).await, None);
     replica.end().await;
+}
+
+/// What the API server says of a token counts for a while, and not for as long as
+/// everything else of it answers.
+#[tokio::test]
+async fn what_was_said_of_a_token_has_an_end_whatever_else_answers() {
+    let fake = Fake::default();
+    let soon = Cluster {
+        stale: Duration::from_secs(1),
+        ..cluster()
+    };
+    let replica = Replica::start_with(&fake, soon).await;
+    let shown = agent_of(&fake, "n1");
+    assert_eq!(replica.denies(&shown, None).await, None);
+    let said = Instant::now();
+    fake.fail_reviews(Some(ApiError::Away("reviews alone".to_owned())));
+    let (_, pods) = replica.ca.cluster.clone().expect("a cluster");
+    while said.elapsed() < Duration::from_millis(1_100) {
+        // The pods are heard of all the time.
+        pod(&fake, ("shop", "web-0"), "web", "n1");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(pods.is_known());
+    assert_eq!(
+        replica.denies(&shown, None).await,
+        Some(Refusal::Unreviewed)
+    );
+    replica.end().await;
+}
+
+#[tokio::test]
+async fn a_token_that_is_refused_once_is_not_good_again_while_nobody_answers() {
+    let fake = Fake::default();
+    let soon = Cluster {
+        // An answer is asked for again after 50 ms.
+        stale: Duration::from_millis(4_500),
+        ..cluster()
+    };
+    let replica = Replica::start_with(&fake, soon).await;
+    let shown = agent_of(&fake, "n1");
+    assert_eq!(replica.denies(&shown, None).await, None);
+    let again = || tokio::time::sleep(Duration::from_millis(60));
+    // The question is refused: that is no answer that is not there.
+    let refused = ApiError::Refused {
+        path: "tokenreviews".to_owned(),
+        code: 403,
+        message: "you may not".to_owned(),
+    };
+    fake.fail_reviews(Some(refused));
+    again().await;
+    assert_eq!(
+        replica.denies(&shown, None).await,
+        Some(Refusal::Unreviewed)
+    );
+    // The token is refused, and then nobody answers.
+    fake.fail_reviews(None);
+    fake.review(&shown, json!({"authenticated": false}));
+    assert_eq!(
+        replica.denies(&shown, None).await,
+        Some(Refusal::UnknownToken)
+    );
+    fake.fail_reviews(Some(ApiError::Away("all".to_owned())));
+    assert_eq!(
+        replica.denies(&shown, None).await,
+        Some(Refusal::Unreviewed)
+    );
+    replica.end().await;
+}
+
+/// An API server that takes its time over each token.
+struct Slow {
+    fake: Fake,
+    free: tokio::sync::Semaphore,
+}
+
+impl Api for Slow {
+    fn call<'a>(&'a self, path: &'a str, verb: Verb) -> crate::cluster::Answer<'a, String> {
+        let answer = self.fake.call(path, verb);
+        Box::pin(async move {
+            let answer = answer.await;
+            if path.contains("tokenreviews") {
+                let _one = self.free.acquire().await;
+            }
+            answer
+        })
+    }
+
+    fn watch<'a>(
+        &'a self,
+        path: &'a str,
+    ) -> crate::cluster::Answer<'a, tokio::sync::mpsc::Receiver<Result<String, ApiError>>> {
+        self.fake.watch(path)
+    }
+}
+
+#[tokio::test]
+async fn one_address_with_noise_does_not_keep_an_agent_from_being_reviewed() {
+    let slow = Arc::new(Slow {
+        fake: Fake::default(),
+        free: tokio::sync::Semaphore::new(0),
+    });
+    let pods = Arc::new(Pods::new(STALE));
+    let reviews = Arc::new(Reviews::new(slow.clone(), &cluster(), pods));
+    let show = |token: String, last: u8| {
+        let reviews = reviews.clone();
+        tokio::spawn(async move {
+            let proof = Proof {
+                token: Some(&token),
+                node: None,
+                source: IpAddr::from([10, 0, 0, last]),
+                now: seconds(SystemTime::now()),
+            };
+            reviews.check(&proof).await.err()
+        })
+    };
+    let noise: Vec<_> = (0..100)
+        .map(|n| show(jwt("mesh-agent-ca", 3600, &format!("noise-{n}")), 1))
+        .collect();
+    let asked = || slow.fake.calls("POST /apis/authentication");
+    until("the noise is asked about", || asked() > 0).await;
+    until("most of it is refused", || {
+        noise.iter().filter(|asking| asking.is_finished()).count() > 50
+    })
+    .await;
+    let before = asked();
+    let good = show(agent_of(&slow.fake, "n1"), 2);
+    until("the agent's is asked about", || asked() == before + 1).await;
+    slow.free.add_permits(1_000);
+    for asking in noise {
+        let denied = asking.await.expect("it ran").expect("denied");
+        match denied.why {
+            Refusal::UnknownToken => {}
+            Refusal::RateLimit => {
+                assert!(denied.said.expect("told").contains("from this address"));
+            }
+            other => panic!("{other}"),
+        }
+    }
+    good.abort();
 }

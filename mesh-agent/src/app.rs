@@ -42,7 +42,8 @@ pub use ledger::TARGET as PROBLEMS;
 use neighbours::Neighbours;
 use place::Place;
 use plugin::Plugin;
-pub use uninstall::{cleanup, ended, uninstall};
+pub use uninstall::cleanup;
+pub(crate) use uninstall::{plugin_away, uninstall};
 use view::View;
 
 /// A pod that could not be enrolled is tried again after this long.

@@ -60,7 +60,7 @@ fn install(settings: &Settings, wait: Duration) -> Exit {
     }
 }
 
-fn told(left: &Left) -> Exit {
+pub(super) fn told(left: &Left) -> Exit {
     for file in &left.changed {
         say!("taken out of {}", file.display());
     }

@@ -25,13 +25,14 @@ mod out;
 mod repeats;
 mod runtime;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::FromArgMatches as _;
 
 use crate::admin::Question;
 use crate::app;
-use crate::config::{self, Ca, Cli, Command, Exit, LogFormat};
+use crate::config::{self, Ca, Cli, Command, Exit, Folders, LogFormat};
 
 /// The program.
 #[must_use]
@@ -87,14 +88,11 @@ fn dispatch(command: Command) -> anyhow::Result<Exit> {
             );
             Ok(Exit::Yes)
         }
-        Command::Uninstall { host_dir, stay } => {
-            let pods = app::uninstall(&host_dir)?;
-            say!("removed what agents left, and the rules of {pods} pods");
-            if stay {
-                runtime::control()?.block_on(app::ended())?;
-            }
-            Ok(Exit::Yes)
-        }
+        Command::Uninstall {
+            host_dir,
+            folders,
+            stay,
+        } => uninstall(&host_dir, &folders, stay),
         Command::Status { place, wide, json } => ask::status(&place.run_dir, wide, json),
         Command::Probe { what, place } => ask::probe(&place.run_dir, what),
         Command::Connections {
@@ -131,4 +129,21 @@ fn dispatch(command: Command) -> anyhow::Result<Exit> {
         } => cni::run(*command),
         Command::Doctor { chain } => Ok(check::doctor(&chain)),
     }
+}
+
+fn uninstall(host: &Path, folders: &Folders, stay: bool) -> anyhow::Result<Exit> {
+    let uninstalled = app::uninstall(host, folders)?;
+    say!(
+        "removed what agents left, and the rules of {} pods",
+        uninstalled.pods
+    );
+    cni::told(&uninstalled.plugin);
+    if stay {
+        let ended = app::plugin_away(host, folders, &uninstalled.plugin, |left| {
+            cni::told(left);
+        });
+        runtime::control()?.block_on(ended)?;
+    }
+    // A program that does nothing is no fault: who waits for this one goes on.
+    Ok(Exit::Yes)
 }

@@ -358,6 +358,29 @@ fn an_uninstall_leaves_the_files_as_they_were_and_the_program_while_it_may_be_ca
     );
 }
 
+#[test]
+fn a_program_that_sandboxes_were_made_with_goes_at_once_where_the_runtime_is_containerd_alone() {
+    let host = Host::new(&[("10-kindnet.conflist", KINDNET)]);
+    let add = |path: &str, text: &str| {
+        let path = host.settings.seen(Path::new(path));
+        fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        fs::write(path, text).expect("written");
+    };
+    let note = r#"{"config":"eyJwbHVnaW5zIjpbeyJ0eXBlIjoibWVzaC1hZ2VudC1jbmkifV19"}"#;
+    add("/var/lib/cni/results/pods-1-eth0", note);
+    add("/run/containerd/containerd.sock", "");
+    add("/run/crio/crio.sock", "");
+    host.install();
+    let left = uninstall(&host.settings, false).expect("uninstalled");
+    assert_eq!((left.changed.len(), left.kept.len()), (1, 1), "{left:?}");
+    let left = uninstall(&host.settings, false).expect("again");
+    assert_eq!((left.sandboxes, left.kept.len()), (1, 1), "{left:?}");
+    fs::remove_file(host.settings.seen(Path::new("/run/crio/crio.sock"))).expect("removed");
+    let left = uninstall(&host.settings, false).expect("again");
+    assert_eq!((left.sandboxes, left.removed.len()), (1, 1), "{left:?}");
+    assert!(!host.program().exists());
+}
+
 async fn becomes(what: &str, is: impl Fn() -> bool) {
     let wait = async {
         while !is() {

@@ -16,6 +16,15 @@ use super::settings::Settings;
 /// Where the runtimes' library keeps what it called each sandbox's plugins with. CRI-O
 /// takes a sandbox away by that, not by what is configured now.
 const CACHE: &str = "/var/lib/cni/results";
+/// Sockets of runtimes. containerd takes a sandbox away by what is configured now; nodes
+/// of any other runtime count as CRI-O's.
+const CONTAINERD: [&str; 4] = [
+    "/run/containerd/containerd.sock",
+    "/run/k3s/containerd/containerd.sock",
+    "/run/k0s/containerd.sock",
+    "/var/snap/microk8s/common/run/containerd.sock",
+];
+const CRIO: &str = "/run/crio/crio.sock";
 const MAX_CACHED: usize = 10_000;
 const MAX_CACHED_BYTES: u64 = 4 << 20;
 const ATTEMPTS: usize = 5;
@@ -48,8 +57,9 @@ pub(crate) fn uninstall(settings: &Settings, also_program: bool) -> io::Result<L
     binary::gone(&settings.entry.outside_file)?;
     binary::gone(&settings.entry.socket)?;
     left.sandboxes = sandboxes(&settings.seen(Path::new(CACHE)))?;
+    let is_noted = left.sandboxes > 0 && !ends_by_configuration(settings);
     // A runtime that has not read the change yet would call what is gone.
-    let is_in_use = left.sandboxes > 0 || !left.changed.is_empty();
+    let is_in_use = is_noted || !left.changed.is_empty();
     for dir in places::bin_dirs(settings) {
         let program = dir.join(PLUGIN);
         if !settings.seen(&program).exists() {
@@ -63,6 +73,14 @@ pub(crate) fn uninstall(settings: &Settings, also_program: bool) -> io::Result<L
         left.removed.push(program);
     }
     Ok(left)
+}
+
+/// Does the node's runtime take a sandbox away by what is configured at that time?
+fn ends_by_configuration(settings: &Settings) -> bool {
+    // What cannot be looked at may be there.
+    let may_be = |path: &str| settings.seen(Path::new(path)).try_exists().unwrap_or(true);
+    let is = |path: &&str| settings.seen(Path::new(path)).exists();
+    !may_be(CRIO) && CONTAINERD.iter().any(is)
 }
 
 /// Takes our entry out of every file that has it, also of those that nobody reads

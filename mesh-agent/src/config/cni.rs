@@ -1,27 +1,24 @@
 //! Flags of the CNI plugin's place on the node.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
 use crate::cni::Settings;
 
-/// Where the plugin is put, and what it is told.
+/// In the agent's run directory.
+const SOCKET: &str = "cni.sock";
+
+/// Where the plugin is on the host, and what is left there for it.
 #[derive(Clone, Debug, Args)]
-pub struct Chain {
-    /// Where the host's root directory is seen from here: CNI folders are below it.
-    #[arg(long, env = "MESH_CNI_HOST_DIR", default_value = "/")]
-    pub cni_host_dir: PathBuf,
+pub struct Folders {
     /// The host's folder of CNI configurations [default: the first known one that has a network].
     #[arg(long, env = "MESH_CNI_CONF_DIR")]
     pub cni_conf_dir: Option<PathBuf>,
     /// The host's folder of CNI plugins [default: the first known one that has those of the network].
     #[arg(long, env = "MESH_CNI_BIN_DIR")]
     pub cni_bin_dir: Option<PathBuf>,
-    /// The plugin's program, which is copied to the host [default: mesh-agent-cni beside the agent's own].
-    #[arg(long, env = "MESH_CNI_PLUGIN")]
-    pub cni_plugin: Option<PathBuf>,
     /// What the agent leaves on the host for its plugin, for the time when no agent runs;
     /// the same path here and on the host, on a disk that outlives a reboot.
     #[arg(
@@ -30,6 +27,37 @@ pub struct Chain {
         default_value = "/var/lib/mesh-agent/cni-outside.json"
     )]
     pub cni_outside_file: PathBuf,
+}
+
+impl Folders {
+    /// Of a host whose whole root directory is seen at `host`, where no agent runs any more.
+    pub(crate) fn settings(&self, host: &Path, run_dir: &Path) -> Settings {
+        let here = |path: &Path| host.join(path.strip_prefix("/").unwrap_or(path));
+        Settings {
+            host: host.to_owned(),
+            conf_dir: self.cni_conf_dir.clone(),
+            bin_dir: self.cni_bin_dir.clone(),
+            program: program(),
+            entry: mesh_cni::Entry {
+                socket: here(&run_dir.join(SOCKET)),
+                outside_file: here(&self.cni_outside_file),
+                ..mesh_cni::Entry::default()
+            },
+        }
+    }
+}
+
+/// Where the plugin is put, and what it is told.
+#[derive(Clone, Debug, Args)]
+pub struct Chain {
+    /// Where the host's root directory is seen from here: CNI folders are below it.
+    #[arg(long, env = "MESH_CNI_HOST_DIR", default_value = "/")]
+    pub cni_host_dir: PathBuf,
+    #[command(flatten)]
+    pub folders: Folders,
+    /// The plugin's program, which is copied to the host [default: mesh-agent-cni beside the agent's own].
+    #[arg(long, env = "MESH_CNI_PLUGIN")]
+    pub cni_plugin: Option<PathBuf>,
     /// The namespace of the mesh itself: its pods start without an agent.
     #[arg(long, env = "MESH_NAMESPACE", default_value = "mesh-system")]
     pub namespace: String,
@@ -37,15 +65,16 @@ pub struct Chain {
 
 impl Chain {
     #[must_use]
-    pub(crate) fn settings(&self, run_dir: &std::path::Path) -> Settings {
+    pub(crate) fn settings(&self, run_dir: &Path) -> Settings {
+        let folders = &self.folders;
         Settings {
             host: self.cni_host_dir.clone(),
-            conf_dir: self.cni_conf_dir.clone(),
-            bin_dir: self.cni_bin_dir.clone(),
+            conf_dir: folders.cni_conf_dir.clone(),
+            bin_dir: folders.cni_bin_dir.clone(),
             program: self.cni_plugin.clone().unwrap_or_else(program),
             entry: mesh_cni::Entry {
-                socket: run_dir.join("cni.sock"),
-                outside_file: self.cni_outside_file.clone(),
+                socket: run_dir.join(SOCKET),
+                outside_file: folders.cni_outside_file.clone(),
                 mesh_namespace: self.namespace.clone(),
                 ..mesh_cni::Entry::default()
             },

@@ -25,7 +25,7 @@ use crate::model::policy::MeshSettings;
 pub use api::ApiFlags;
 pub(crate) use api::access;
 pub use ca::{Ca, RunCa, State, Token};
-pub use cni::{Chain, Cni};
+pub use cni::{Chain, Cni, Folders};
 pub use exit::{Exit, help as exit_codes};
 pub use host::Host;
 pub use identity::Identity;
@@ -54,12 +54,17 @@ pub enum Command {
         #[command(flatten)]
         place: Place,
     },
-    /// Take all that agents left off this node: what `cleanup` removes, and their files.
+    /// Take all that agents left off this node: what `cleanup` removes, the CNI plugin, and
+    /// their files. On a node with CRI-O the plugin's program stays while sandboxes that
+    /// were made with it are there, and does nothing any more.
     Uninstall {
         /// Where the node's root directory is seen from here.
         #[arg(long, env = "MESH_HOST_DIR", default_value = "/")]
         host_dir: PathBuf,
-        /// Then stay until it is ended, for a DaemonSet.
+        #[command(flatten)]
+        folders: Folders,
+        /// Then stay until it is ended, for a DaemonSet; a program of the plugin that had to
+        /// stay is removed when nothing needs it any more.
         #[arg(long)]
         stay: bool,
     },

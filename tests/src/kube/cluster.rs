@@ -61,8 +61,17 @@ impl Cluster {
     }
 
     pub fn apply(&self, yaml: &str) -> Result<()> {
+        self.apply_with(&["apply", "-f", "-"], yaml)
+    }
+
+    /// Would the API server take it? Nothing is made.
+    pub fn try_apply(&self, yaml: &str) -> Result<()> {
+        self.apply_with(&["apply", "--dry-run=server", "-f", "-"], yaml)
+    }
+
+    fn apply_with(&self, args: &[&str], yaml: &str) -> Result<()> {
         let mut child = Command::new("kubectl")
-            .args(["apply", "-f", "-"])
+            .args(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -58,6 +58,11 @@ impl<'c> Namespace<'c> {
         self.cluster.apply(&yaml.replace("@NS@", &self.name))
     }
 
+    /// Would the API server take them?
+    pub fn try_apply(&self, yaml: &str) -> Result<()> {
+        self.cluster.try_apply(&yaml.replace("@NS@", &self.name))
+    }
+
     /// A pod of the test application that serves, and its Service of the same name
     /// on port 80; its account has the same name, too.
     pub fn add_app(&self, name: &str, node: usize) -> Result<()> {

@@ -9,7 +9,7 @@ fn every_overlay_is_accepted_by_the_api_server() {
         "",
         "overlays/strict",
         "overlays/external-ca",
-        "overlays/cni",
+        "overlays/no-cni",
         "uninstall",
     ];
     for overlay in overlays {

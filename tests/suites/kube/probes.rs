@@ -58,3 +58,57 @@ fn probes_pass_where_only_mutual_tls_is_taken_and_nobody_else_of_the_node_does()
     assert_eq!(report["ok"], 0, "{report}");
     assert_eq!(report["lost"], 5, "{report}");
 }
+
+#[test]
+fn a_pod_that_would_have_the_kubelet_ask_somebody_else_is_refused_by_the_api_server() {
+    let Some(mesh) = mesh() else { return };
+    let ns = Namespace::new(mesh.cluster, "deputy", true).expect("a namespace");
+    let tried = |handler: &str| {
+        let pod = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: asks, namespace: @NS@}}\nspec:\n  \
+             containers: [{{name: app, image: x}}, {{name: other, image: x, {handler}}}]\n"
+        );
+        ns.try_apply(&pod)
+    };
+    let http =
+        |field: &str, host: &str| format!("{field}: {{httpGet: {{port: 8080, host: \"{host}\"}}}}");
+    let refused = |handler: &str| {
+        let said = tried(handler).err().map(|error| format!("{error:#}"));
+        said.is_some_and(|said| said.contains("names the host of somebody else"))
+    };
+    // An API server takes a policy up a moment after it has it.
+    let begins = mesh
+        .cluster
+        .wait_until("refused", Duration::from_secs(30), || {
+            refused(&http("readinessProbe", "10.244.1.9"))
+        });
+    begins.expect("a foreign host is refused");
+    for handler in [
+        http("livenessProbe", "api.shop.svc"),
+        http("startupProbe", "fd00::1"),
+        "livenessProbe: {tcpSocket: {port: 80, host: 10.244.1.9}}".to_owned(),
+        format!("lifecycle: {{{}}}", http("postStart", "10.244.1.9")),
+        format!("lifecycle: {{{}}}", http("preStop", "10.244.1.9")),
+    ] {
+        assert!(refused(&handler), "{handler}");
+    }
+    for handler in [
+        http("readinessProbe", ""),
+        http("readinessProbe", "127.0.0.1"),
+        "livenessProbe: {tcpSocket: {port: 80}}".to_owned(),
+        "livenessProbe: {exec: {command: [ls]}}".to_owned(),
+        "lifecycle: {preStop: {exec: {command: [ls]}}}".to_owned(),
+        "livenessProbe: {grpc: {port: 80}}".to_owned(),
+    ] {
+        tried(&handler).unwrap_or_else(|error| panic!("{handler}: {error:#}"));
+    }
+    mesh.cluster
+        .kubectl("label namespace deputy mesh-agent.io/probe-hosts=any")
+        .expect("labelled");
+    let may = mesh
+        .cluster
+        .wait_until("taken", Duration::from_secs(30), || {
+            tried(&http("readinessProbe", "10.244.1.9")).is_ok()
+        });
+    may.expect("where the namespace says so");
+}

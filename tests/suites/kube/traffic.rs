@@ -87,3 +87,47 @@ fn each_side_knows_the_other_by_its_account() {
     drop(holder.stdin.take());
     holder.wait().expect("its end");
 }
+
+/// Connects as soon as it runs, before any other container of the pod.
+const HASTY: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: hasty, namespace: @NS@, labels: {app: hasty}}
+spec:
+  nodeName: node1
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 1
+  initContainers:
+  - name: first
+    image: cluster.local/mesh-app:dev
+    imagePullPolicy: Never
+    args: [storm, --count, \"20\", @TARGET@]
+  containers:
+  - name: app
+    image: cluster.local/mesh-app:dev
+    imagePullPolicy: Never
+    args: [serve, \"8080\"]
+";
+
+#[test]
+fn from_its_first_packet_on_nothing_of_a_new_pod_is_readable_on_the_wire() {
+    let Some(mesh) = mesh() else { return };
+    let (shop, [_, api]) = shop(mesh.cluster, "haste");
+    let filter = format!("tcp and host {}", api.v4());
+    let capture = mesh.cluster.capture_packets(2, &filter).expect("tcpdump");
+    let target = format!("{}:8080", api.v4());
+    shop.apply(&HASTY.replace("@TARGET@", &target))
+        .expect("a pod");
+    let hasty = shop.app("hasty").expect("it is ready");
+    let said = mesh
+        .cluster
+        .kubectl("-n haste logs hasty -c first")
+        .expect("its log");
+    let report: serde_json::Value = serde_json::from_str(&said).expect("a report");
+    all_fine(&report, 20);
+    let seen = capture.stop().expect("packets");
+    assert!(seen.packets > 20, "{}", seen.packets);
+    // What each of the server's answers begins with: the address that it saw.
+    let answer = format!("{} ", hasty.v4());
+    assert!(!seen.contains(answer.as_bytes()), "an answer was readable");
+}

@@ -84,7 +84,8 @@ pub struct PodSpec {
     pub(crate) found_by: Option<(String, String)>,
     /// Its cgroup as a kubelet makes it; then no annotation says where it lives.
     pub(crate) cgroup: Option<String>,
-    /// More of its document's `spec`, and of its container's.
+    /// More of its document's `metadata`, `spec`, and of its container's.
+    pub(crate) metadata: String,
     pub(crate) spec: String,
     pub(crate) container: String,
 }
@@ -108,6 +109,7 @@ impl PodSpec {
             named: Named::Both,
             found_by: None,
             cgroup: None,
+            metadata: String::new(),
             spec: String::new(),
             container: String::new(),
         }
@@ -119,6 +121,13 @@ impl PodSpec {
     #[must_use]
     pub fn kubelet(mut self, cgroup: &str) -> Self {
         self.cgroup = Some(cgroup.to_owned());
+        self
+    }
+
+    /// Lines of YAML flow for its `metadata`, as `ownerReferences: […]`.
+    #[must_use]
+    pub fn metadata(mut self, yaml: &str) -> Self {
+        let _ = write!(self.metadata, "\n  {yaml}");
         self
     }
 
@@ -251,7 +260,7 @@ metadata:
   name: {name}{uid}
   namespace: {namespace}
   labels: {labels}
-  annotations: {annotations}
+  annotations: {annotations}{metadata}
 spec:
   nodeName: {node}
   serviceAccountName: {account}
@@ -265,6 +274,7 @@ status: {{phase: Running, podIP: {ip}, podIPs: [{ips}]}}
             node = self.node,
             account = self.account,
             container = self.container,
+            metadata = self.metadata,
             spec = self.spec,
         )
     }

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use mesh_tests::{Agent, OnAgentDown, Pod, PodSpec, World, eventually, plugin, program};
+use mesh_tests::{
+    Agent, OnAgentDown, Pod, PodSpec, World, eventually, is_enrolled, plugin, pod_status, program,
+};
 
 const LIST: &str = "{\n  \"cniVersion\": \"1.0.0\",\n  \"name\": \"pods\",\n  \"plugins\": [\n    {\"type\": \"ptp\"}\n  ]\n}\n";
 
@@ -53,9 +55,13 @@ impl Host {
     }
 
     fn agent(&self, world: &World) -> Agent {
+        self.agent_with(world, &[])
+    }
+
+    fn agent_with(&self, world: &World, more: &[String]) -> Agent {
         let flags = self.flags();
         let mut args = vec!["--cni"];
-        args.extend(flags.iter().map(String::as_str));
+        args.extend(flags.iter().chain(more).map(String::as_str));
         let agent = world.agent("n1", &args).expect("an agent");
         let is_in = || self.entry().is_some() && self.outside().exists();
         assert!(
@@ -142,14 +148,6 @@ fn said(output: &Output) -> String {
 fn spec(name: &str, uid: &str) -> PodSpec {
     let nowhere = "/run/netns/mesh-nowhere";
     PodSpec::new("n1", name).uid(uid).found_by("netns", nowhere)
-}
-
-fn is_enrolled(agent: &Agent, pod: &Pod) -> bool {
-    let status = agent.status().unwrap_or_default();
-    let name = format!("shop/{}", pod.name);
-    let pods = status["pods"].as_array().cloned().unwrap_or_default();
-    pods.iter()
-        .any(|p| p["pod"] == name && p["enrolled"] == true)
 }
 
 fn world() -> (World, Host, Pod) {
@@ -307,4 +305,28 @@ fn status_and_doctor_say_how_the_plugin_stands() {
     assert!(eventually(Duration::from_secs(5), || host
         .entry()
         .is_some()));
+}
+
+#[test]
+fn a_sandbox_that_is_made_while_the_plugin_is_not_in_the_chain_is_found_all_the_same() {
+    let mut world = World::new(1).expect("a world");
+    let host = Host::new(&world);
+    let spec = PodSpec::new("n1", "a").kubelet("kubepods/burstable/pod{uid}/c1");
+    let spec = spec.enrolled(OnAgentDown::Closed);
+    let a = world.add(&spec).expect("a pod");
+    let agent = host.agent_with(&world, &world.finding_flags("n1"));
+    let added = Runtime::new(&host, 25).add(&a, a.uid());
+    assert!(added.status.success(), "{}{}", said(&added), agent.log());
+    world.serve(&a).expect("a process");
+    for _ in 0..2 {
+        let before = pod_status(&agent, &a)["netns_cookie"].clone();
+        assert!(is_enrolled(&agent, &a), "{}", agent.log());
+        world.restart(&a).expect("restarted");
+        world.serve(&a).expect("a process");
+        let moved = eventually(Duration::from_secs(10), || {
+            let now = pod_status(&agent, &a);
+            now["enrolled"] == true && now["netns_cookie"] != before
+        });
+        assert!(moved, "{}: {}", pod_status(&agent, &a), agent.log());
+    }
 }

@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use mesh_tests::{Agent, OnAgentDown, Peer, Pod, PodSpec, World, eventually};
+use mesh_tests::{
+    OnAgentDown, Peer, Pod, PodSpec, World, becomes_enrolled, eventually, is_carried, is_enrolled,
+    pod_status,
+};
 
 fn enrolled(name: &str) -> PodSpec {
     PodSpec::new("n1", name).enrolled(OnAgentDown::Closed)
@@ -19,40 +22,6 @@ fn world() -> (World, Pod) {
 
 fn cgroup_of(world: &World, name: &str) -> String {
     world.pod_cgroup("n1", name).display().to_string()
-}
-
-fn pod_status(agent: &Agent, pod: &Pod) -> serde_json::Value {
-    let status = agent.status().unwrap_or_default();
-    let pods = status["pods"].as_array().cloned().unwrap_or_default();
-    let name = format!("shop/{}", pod.name);
-    let found = pods.into_iter().find(|p| p["pod"] == name);
-    found.unwrap_or_default()
-}
-
-fn is_enrolled(agent: &Agent, pod: &Pod) -> bool {
-    pod_status(agent, pod)["enrolled"] == true
-}
-
-fn becomes_enrolled(agent: &Agent, pod: &Pod) {
-    let enrolled = eventually(Duration::from_secs(10), || is_enrolled(agent, pod));
-    assert!(enrolled, "{}", pod_status(agent, pod));
-}
-
-fn captured(agent: &Agent) -> f64 {
-    let metric = agent.metric("mesh_agent_kernel_events_total", "\"connect_captured\"");
-    metric.expect("a metric")
-}
-
-/// Twenty connections, all of them through the agent.
-fn is_carried(world: &World, agent: &Agent, from: &Pod, to: &Pod) {
-    let before = captured(agent);
-    let args = ["--count", "20", "--inflight", "4"];
-    let report = world.storm(from, &to.targets(), &args).expect("a report");
-    assert_eq!(report["ok"], 20, "{report}");
-    let carried = eventually(Duration::from_secs(5), || {
-        (captured(agent) - before - 20.0).abs() < 0.5
-    });
-    assert!(carried, "{} captured of 20", captured(agent) - before);
 }
 
 #[test]

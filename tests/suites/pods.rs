@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use mesh_tests::{Agent, OnAgentDown, Pod, PodSpec, World, eventually};
+use mesh_tests::{
+    Agent, OnAgentDown, Pod, PodSpec, World, becomes_enrolled, counted, eventually, is_carried,
+    pod_status,
+};
 
 const BURSTABLE: &str = "kubepods/burstable/pod{uid}/c1";
 
@@ -24,38 +27,6 @@ fn finder(world: &World, by: &[&str], args: &[&str]) -> Agent {
     let agent = world.spawn_agent_by("n1", by, &all).expect("an agent");
     agent.wait_ready().expect("ready");
     agent
-}
-
-fn pod_status(agent: &Agent, pod: &Pod) -> serde_json::Value {
-    let status = agent.status().unwrap_or_default();
-    let pods = status["pods"].as_array().cloned().unwrap_or_default();
-    let name = format!("shop/{}", pod.name);
-    let found = pods.into_iter().find(|p| p["pod"] == name);
-    found.unwrap_or_default()
-}
-
-fn becomes_enrolled(agent: &Agent, pod: &Pod) {
-    let enrolled = eventually(Duration::from_secs(10), || {
-        pod_status(agent, pod)["enrolled"] == true
-    });
-    assert!(enrolled, "{}: {}", pod_status(agent, pod), agent.log());
-}
-
-fn captured(agent: &Agent) -> f64 {
-    let metric = agent.metric("mesh_agent_kernel_events_total", "\"connect_captured\"");
-    metric.expect("a metric")
-}
-
-/// Twenty connections, all of them through the agent.
-fn is_carried(world: &World, agent: &Agent, from: &Pod, to: &Pod) {
-    let before = captured(agent);
-    let args = ["--count", "20", "--inflight", "4"];
-    let report = world.storm(from, &to.targets(), &args).expect("a report");
-    assert_eq!(report["ok"], 20, "{report} {}", agent.log());
-    let carried = eventually(Duration::from_secs(5), || {
-        (captured(agent) - before - 20.0).abs() < 0.5
-    });
-    assert!(carried, "{} captured of 20", captured(agent) - before);
 }
 
 #[test]
@@ -297,11 +268,6 @@ fn probed(world: &World, group: &str, to: &str) -> String {
     String::from_utf8_lossy(&out.stdout).trim().to_owned()
 }
 
-fn counted(agent: &Agent, event: &str) -> f64 {
-    let metric = agent.metric("mesh_agent_kernel_events_total", &format!("\"{event}\""));
-    metric.expect("a metric")
-}
-
 #[test]
 fn a_kubelets_probes_pass_to_what_the_pods_own_probes_name_and_to_nothing_else() {
     let mut world = World::new(1).expect("a world");
@@ -402,4 +368,192 @@ fn a_pod_in_a_sandbox_is_refused_and_one_of_another_mesh_is_left_alone() {
     assert_eq!(report["ok"], 0, "{report}");
     let report = world.storm(&istio, &istio.targets()[2..], &["--count", "4"]);
     assert_eq!(report.expect("a report")["ok"], 4);
+}
+
+/// Past every hook: does the pod reach the other one's own address?
+fn reaches(world: &World, from: &Pod, to: &Pod) -> bool {
+    let report = world.storm(from, &to.targets()[2..], &["--count", "4"]);
+    report.expect("a report")["ok"] == 4
+}
+
+#[test]
+fn a_pod_whose_object_is_gone_stays_closed_for_as_long_as_its_containers_run() {
+    let (world, a, b) = pair();
+    let agent = finder(&world, &[], &[]);
+    becomes_enrolled(&agent, &a);
+    is_carried(&world, &agent, &a, &b);
+    world.remove_config("a").expect("removed");
+    let gone = eventually(Duration::from_secs(10), || pod_status(&agent, &a).is_null());
+    assert!(gone, "{}", pod_status(&agent, &a));
+    let refused = counted(&agent, "connect_refused_no_agent");
+    assert!(!reaches(&world, &a, &b), "{}", agent.log());
+    assert!(counted(&agent, "connect_refused_no_agent") > refused);
+    // The next agent knows it by its namespace alone, and by nobody's word.
+    agent.kill9().expect("killed");
+    let agent = finder(&world, &[], &[]);
+    becomes_enrolled(&agent, &b);
+    assert!(!reaches(&world, &a, &b), "{}", agent.log());
+    // Its own label is a word.
+    world.configure(&spec("a", BURSTABLE), &a).expect("written");
+    let goes = eventually(Duration::from_secs(10), || reaches(&world, &a, &b));
+    assert!(goes, "{}", agent.log());
+    assert_eq!(world.capture_rules(&a).expect("rules"), "");
+}
+
+#[test]
+fn a_pod_that_another_mesh_claims_while_it_runs_is_not_let_go() {
+    let (world, a, b) = pair();
+    let agent = finder(&world, &[], &[]);
+    becomes_enrolled(&agent, &a);
+    let claimed = enrolled("a", BURSTABLE).annotation("ambient.istio.io/redirection", "enabled");
+    world.configure(&claimed, &a).expect("written");
+    let told = eventually(Duration::from_secs(10), || {
+        let status = pod_status(&agent, &a);
+        status["warning"]
+            .to_string()
+            .contains("another one claims it")
+    });
+    assert!(told, "{}", pod_status(&agent, &a));
+    is_carried(&world, &agent, &a, &b);
+    // An agent that has not enrolled it itself keeps it closed.
+    agent.kill9().expect("killed");
+    let agent = finder(&world, &[], &[]);
+    becomes_enrolled(&agent, &b);
+    assert_eq!(pod_status(&agent, &a)["reason"], "AnotherMesh");
+    assert!(!reaches(&world, &a, &b), "{}", agent.log());
+}
+
+#[test]
+fn a_forged_mirror_takes_no_other_pods_group() {
+    let (mut world, a, b) = pair();
+    let victim = world.add(&spec("victim", BURSTABLE)).expect("a pod");
+    world.serve(&victim).expect("a server");
+    for (name, hash) in [("uid", victim.uid()), ("hash", "0123456789abcdef")] {
+        let forged = enrolled(name, BURSTABLE)
+            .annotation("kubernetes.io/config.mirror", hash)
+            .annotation("kubernetes.io/config.hash", hash)
+            .metadata("ownerReferences: [{apiVersion: v1, kind: Node, name: n1}]");
+        world.add(&forged).expect("a pod");
+    }
+    // A static pod that is outside of the mesh, of the hash that one of them claims.
+    let group = world.pod_cgroup("n1", "kubepods/besteffort/pod0123456789abcdef/c1");
+    let agent = finder(&world, &[], &[]);
+    becomes_enrolled(&agent, &a);
+    is_carried(&world, &agent, &a, &b);
+    assert!(reaches(&world, &victim, &victim), "{}", agent.log());
+    let python = "import socket; socket.create_connection(('10.77.0.4', 8080), 5)";
+    let mut inside = world.in_pod(&victim, "sh");
+    std::fs::create_dir_all(&group).expect("a group");
+    let script = format!(
+        "echo $$ >{}/cgroup.procs && exec python3 -c \"{python}\"",
+        group.display()
+    );
+    inside.args(["-c", &script]);
+    assert_eq!(victim.v4(), "10.77.0.4");
+    let out = inside.output().expect("it runs");
+    assert!(
+        out.status.success(),
+        "{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+}
+
+#[test]
+fn an_address_of_before_takes_no_sandbox_that_is_new() {
+    let (mut world, a, _b) = pair();
+    let before = world.add(&enrolled("before", BURSTABLE)).expect("a pod");
+    world.remove_netns(&before).expect("removed");
+    // Another pod has its address now, and no process and no document yet.
+    let new = world.add(&spec("new", BURSTABLE)).expect("a pod");
+    world.remove_config("new").expect("removed");
+    let mut ip = world.in_pod(&new, "ip");
+    ip.args(["addr", "add", &(before.v4() + "/24"), "dev", "eth0"]);
+    assert!(ip.status().expect("ip runs").success());
+    let agent = finder(&world, &[], &[]);
+    becomes_enrolled(&agent, &a);
+    let why = pod_status(&agent, &before);
+    assert_eq!(why["reason"], "SandboxNotFound", "{why}");
+    assert_eq!(world.capture_rules(&new).expect("rules"), "");
+}
+
+/// A node after a reboot: pods of the mesh were here, and nothing is pinned.
+fn rebooted(world: &World) {
+    let dir = world.node_dir("n1");
+    std::fs::create_dir_all(&dir).expect("made");
+    std::fs::write(dir.join("has-pods"), "").expect("written");
+}
+
+#[test]
+fn after_a_reboot_a_pod_is_held_until_it_is_known_to_be_outside_and_no_other_is() {
+    let (mut world, a, b) = pair();
+    rebooted(&world);
+    let [outside, unknown] = ["outside", "unknown"].map(|name| {
+        let pod = world.add(&spec(name, BURSTABLE)).expect("a pod");
+        world.serve(&pod).expect("a process");
+        pod
+    });
+    world.remove_config("unknown").expect("removed");
+    let agent = finder(&world, &[], &[]);
+    becomes_enrolled(&agent, &a);
+    is_carried(&world, &agent, &a, &b);
+    let passes = eventually(Duration::from_secs(10), || {
+        reaches(&world, &outside, &outside)
+    });
+    assert!(passes, "{}", agent.log());
+    assert!(!reaches(&world, &unknown, &outside), "{}", agent.log());
+    // Whoever comes next holds it as well.
+    agent.kill9().expect("killed");
+    let agent = finder(&world, &[], &[]);
+    becomes_enrolled(&agent, &a);
+    assert!(reaches(&world, &outside, &outside), "{}", agent.log());
+    assert!(!reaches(&world, &unknown, &outside), "{}", agent.log());
+    world
+        .configure(&spec("unknown", BURSTABLE), &unknown)
+        .expect("written");
+    let passes = eventually(Duration::from_secs(10), || {
+        reaches(&world, &unknown, &outside)
+    });
+    assert!(passes, "{}", agent.log());
+}
+
+#[test]
+fn after_a_reboot_an_agent_that_knows_no_pod_and_is_killed_leaves_them_held() {
+    let (mut world, _a, _b) = pair();
+    rebooted(&world);
+    let outside = world.add(&spec("outside", BURSTABLE)).expect("a pod");
+    world.serve(&outside).expect("a process");
+    let nothing = world.dir().join("nothing");
+    std::fs::create_dir(&nothing).expect("made");
+    let nothing = nothing.display().to_string();
+    let flags = world.finding_flags("n1");
+    for _ in 0..2 {
+        let mut args: Vec<&str> = flags.iter().map(String::as_str).collect();
+        args.extend(["--config-dir", &nothing]);
+        let agent = world.agent("n1", &args).expect("an agent");
+        assert!(!reaches(&world, &outside, &outside), "{}", agent.log());
+        agent.kill9().expect("killed");
+        assert!(!reaches(&world, &outside, &outside));
+    }
+    let agent = finder(&world, &[], &[]);
+    let passes = eventually(Duration::from_secs(10), || {
+        reaches(&world, &outside, &outside)
+    });
+    assert!(passes, "{}", agent.log());
+}
+
+#[test]
+fn after_a_reboot_pods_are_held_also_where_the_kubelet_makes_their_group_later() {
+    let mut world = World::new(1).expect("a world");
+    rebooted(&world);
+    let tree = world.pod_cgroup("n1", "").display().to_string();
+    let agent = finder(&world, &[], &["--cgroup-root", &tree]);
+    let late = world.add(&spec("late", BURSTABLE)).expect("a pod");
+    world.remove_config("late").expect("removed");
+    world.serve(&late).expect("a process");
+    assert!(!reaches(&world, &late, &late), "{}", agent.log());
+    world
+        .configure(&spec("late", BURSTABLE), &late)
+        .expect("written");
+    let passes = eventually(Duration::from_secs(10), || reaches(&world, &late, &late));
+    assert!(passes, "{}", agent.log());
 }

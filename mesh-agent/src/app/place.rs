@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use crate::capture;
 use crate::config::{LinkGuard, Run};
 use crate::enrol::{find, probers};
-use crate::sys::netns::Netns;
+use crate::sys::netns::{self, Netns};
 use crate::sys::{cgroup, kubepods};
 
 /// What follows from the flags and the machine.
@@ -59,8 +59,11 @@ impl Place {
         };
         Ok(Self {
             capture: capture::Config {
-                // Of a node that never had a pod of the mesh nothing was promised.
-                hold: pods.filter(|_| mark(flags).exists()),
+                // Of a node that never had a pod of the mesh nothing was promised. Before
+                // the kubelet has made the group of all pods it may be anywhere.
+                hold: mark(flags)
+                    .exists()
+                    .then(|| pods.unwrap_or_else(|| root.clone())),
                 ..config(flags, root, own)?
             },
             mark: Some(mark(flags)),
@@ -170,6 +173,10 @@ fn config(
         hold: None,
         cgroup_tree: tree(flags).unwrap_or_else(|_| cgroup_root.clone()),
         node_cookie: Netns::current()?.cookie(),
+        names: netns::Names::seen(
+            flags.host.host_proc_dir.clone(),
+            flags.host.host_netns_dir.clone(),
+        ),
         bpffs_dir: flags.place.bpffs_dir.clone(),
         cgroup_root,
         agent_cgroup,

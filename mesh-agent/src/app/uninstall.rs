@@ -23,8 +23,12 @@ const AGAIN: Duration = Duration::from_secs(10);
 
 /// Removes what agents left; gives the number of pods whose rules were removed.
 pub fn cleanup(bpffs_dir: &Path) -> anyhow::Result<usize> {
+    cleanup_seen(bpffs_dir, &netns::Names::default())
+}
+
+fn cleanup_seen(bpffs_dir: &Path, names: &netns::Names) -> anyhow::Result<usize> {
     let cookies = capture::cleanup(bpffs_dir)?;
-    let search = netns::find(&cookies);
+    let search = netns::find(names, &cookies);
     let mut removed = Ok(search.found.len());
     if let Some(error) = search.unasked {
         removed = Err(error.into());
@@ -51,7 +55,9 @@ pub(crate) struct Uninstalled {
 /// What cannot be removed from a pod does not keep the plugin in the node's chain:
 /// there it would hold up every new pod.
 pub(crate) fn uninstall(host: &Path, folders: &Folders) -> anyhow::Result<Uninstalled> {
-    let pods = cleanup(&host.join(PINS));
+    let mut names = netns::Names::seen(host.join("proc"), host.join("run/netns"));
+    names.files.push("/run/netns".into());
+    let pods = cleanup_seen(&host.join(PINS), &names);
     if let Err(error) = &pods
         && let Some(capture::Error::Owned { .. }) = error.downcast_ref()
     {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use aya::maps::{HashMap, MapData, MapError};
 use mesh_common::abi::{GUARD_POD, Guard, MAX_CGROUP_DEPTH};
 
-use super::{Capture, Error, cgroup_id};
+use super::{CONNECT4, Capture, Error, Owner, cgroup_id, pins};
 use crate::sys::cgroup;
 
 /// Of `--guard-cgroup`: no pod's. From the node's own namespace all of it may connect.
@@ -41,14 +41,56 @@ impl Capture {
         Ok(())
     }
 
-    /// The configuration is there, and what it wants is enrolled or closed: nobody else
-    /// is held any more.
-    pub fn end_hold(&mut self) -> Result<(), Error> {
-        if self.config.hold.take().is_none() {
+    /// Watches the configured cgroups, and the node's pods where any of them may run
+    /// that is to be closed: after a reboot, and where an agent that held them ended
+    /// before it knew them all.
+    pub(super) fn begin_hold(&mut self) -> Result<(), Error> {
+        let is_first = self.owner.as_ref().is_some_and(Owner::found_nothing);
+        if self.config.hold.is_some() && !is_first && !self.was_held()? {
+            self.config.hold = None;
+        }
+        let hold = self.config.hold.iter();
+        let dirs: Vec<PathBuf> = hold.chain(&self.config.guard_cgroups).cloned().collect();
+        self.guard_configured(&dirs)
+    }
+
+    /// Did an earlier agent hold pods when it ended, or end before it could?
+    fn was_held(&self) -> Result<bool, Error> {
+        if !pins::is_there(&self.pins.link(CONNECT4))? {
+            return Ok(true);
+        }
+        let own: HashSet<u64> = self
+            .config
+            .guard_cgroups
+            .iter()
+            .map(|dir| watched_id(dir))
+            .collect::<Result<_, _>>()?;
+        let held = entries(&self.guarded()?);
+        Ok(held
+            .iter()
+            .any(|(id, guard)| guard.flags & GUARD_POD == 0 && !own.contains(id)))
+    }
+
+    /// Are pods held of which it is not known yet whether they are to be closed?
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.config.hold.is_some()
+    }
+
+    /// Of all pods that were held these are, still; the others are enrolled, watched by
+    /// themselves, or known to be outside. With none the hold ends.
+    pub fn narrow_hold(&mut self, dirs: &[PathBuf]) -> Result<(), Error> {
+        if !self.holds() {
             return Ok(());
         }
-        let dirs = self.config.guard_cgroups.clone();
-        self.guard_configured(&dirs)
+        let is_there = |dir: &&PathBuf| dir.try_exists().unwrap_or(true);
+        let held = dirs.iter().filter(is_there);
+        let all: Vec<PathBuf> = held.chain(&self.config.guard_cgroups).cloned().collect();
+        self.guard_configured(&all)?;
+        if dirs.is_empty() {
+            self.config.hold = None;
+        }
+        Ok(())
     }
 
     /// Watches a pod's own cgroup from before its namespace is known: until

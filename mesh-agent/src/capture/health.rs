@@ -97,7 +97,7 @@ impl Capture {
     fn mend_missing(&mut self, missing: &[u64], now: Instant) -> Restored {
         let mut restored = Restored::default();
         let mut unsettled = missing.to_vec();
-        let netns::Search { found, unasked } = netns::find(missing);
+        let netns::Search { found, unasked } = netns::find(&self.config.names, missing);
         let unasked = unasked.map(|error| Error::Search(error).to_string());
         restored.failed.extend(unasked);
         for netns in found {
@@ -131,7 +131,7 @@ impl Capture {
             // As the last search left them.
             there.append(&mut gone);
         } else if !gone.is_empty() {
-            let search = netns::find(&gone);
+            let search = netns::find(&self.config.names, &gone);
             let is_found = |c: &u64| search.found.iter().any(|netns| netns.cookie() == *c);
             // Not found is not gone where not all could be looked at.
             let stays = |c: &u64| search.unasked.is_some() || is_found(c);

@@ -69,11 +69,14 @@ pub struct Config {
     pub agent_cgroup: PathBuf,
     /// Below these, processes in unknown namespaces are refused.
     pub guard_cgroups: Vec<PathBuf>,
-    /// The same until [`Capture::end_hold`], where no earlier agent left anything: as
-    /// after a reboot, pods may run already that are to be closed.
+    /// The same until [`Capture::narrow_hold`] ends it, where no earlier agent left
+    /// anything, or one that held itself: as after a reboot, pods may run already that
+    /// are to be closed.
     pub hold: Option<PathBuf>,
     /// Of the node's own network namespace.
     pub node_cookie: u64,
+    /// Where namespaces are sought of which only the cookies are known.
+    pub names: netns::Names,
     pub link_guard: LinkGuard,
 }
 
@@ -99,10 +102,7 @@ impl Config {
         let dir = &self.agent_cgroup;
         let agent = sock_ops(known::agent_pin(cgroup_id(dir)?), AGENT, dir);
         let mut hooks = vec![agent];
-        hooks.push(connect(
-            "mesh_connect4",
-            bpf_attach_type::BPF_CGROUP_INET4_CONNECT,
-        ));
+        hooks.push(connect(CONNECT4, bpf_attach_type::BPF_CGROUP_INET4_CONNECT));
         hooks.push(connect(
             "mesh_connect6",
             bpf_attach_type::BPF_CGROUP_INET6_CONNECT,
@@ -112,6 +112,7 @@ impl Config {
 }
 
 const AGENT: &str = "mesh_sockops";
+const CONNECT4: &str = "mesh_connect4";
 
 fn sock_ops(pin: String, program: &'static str, dir: &Path) -> Hook {
     Hook {
@@ -219,12 +220,7 @@ impl Capture {
         };
         // Known before the hooks run: the agent's own connects must never be refused.
         capture.join_agents(&config.agent_cgroup)?;
-        if !capture.owner.as_ref().is_some_and(Owner::found_nothing) {
-            capture.config.hold = None;
-        }
-        let hold = capture.config.hold.iter();
-        let guarded: Vec<PathBuf> = hold.chain(&config.guard_cgroups).cloned().collect();
-        capture.guard_configured(&guarded)?;
+        capture.begin_hold()?;
         capture.read_probe_ports()?;
         capture.load_programs()?;
         capture.take_over_pods()?;
@@ -336,6 +332,20 @@ impl Capture {
             verb: "load",
             source,
         })
+    }
+
+    /// Is the namespace's program detached, as it is where the namespace is gone? What
+    /// cannot be looked at is not.
+    #[must_use]
+    pub fn is_detached(&self, netns_cookie: u64) -> bool {
+        let link = self.pods.get(&netns_cookie);
+        link.is_some_and(|link| matches!(link.look(), Ok(Found::Detached)))
+    }
+
+    /// Where namespaces are sought of which only the cookies are known.
+    #[must_use]
+    pub fn names(&self) -> &netns::Names {
+        &self.config.names
     }
 
     /// Captures a pod; may be repeated, also with changed settings, which then

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
@@ -131,6 +131,8 @@ pub(super) struct Place {
     pub(super) ips: PodIps,
     /// Whoever waits for it.
     told: Option<watch::Sender<Word>>,
+    /// When it came, and then when it was told.
+    since: Instant,
 }
 
 /// The places that are known, by the UID that the runtime knows.
@@ -192,11 +194,28 @@ impl Places {
                 netns: Arc::new(netns),
                 ips,
                 told: Some(told),
+                since: Instant::now(),
             };
             self.0.insert(arrival.uid, place);
             return Ok(());
         };
         Err((told, why.to_owned()))
+    }
+
+    /// Forgets those that are told as left; not while their runtimes wait. Was there any?
+    pub(super) fn forget(
+        &mut self,
+        mut is_left: impl FnMut(&str, &Netns, Instant) -> bool,
+    ) -> bool {
+        let before = self.0.len();
+        self.0.retain(|uid, place| {
+            let stays = place.told.is_some() || !is_left(uid, &place.netns, place.since);
+            if !stays {
+                tracing::info!(pod = %place.key, sandbox = place.sandbox, "its sandbox is another one by now");
+            }
+            stays
+        });
+        self.0.len() < before
     }
 
     /// Is it where another pod has arrived?
@@ -250,6 +269,7 @@ impl Places {
 impl Place {
     fn tell(&mut self, word: Word) {
         let Some(told) = self.told.take() else { return };
+        self.since = Instant::now();
         if let Word::Said(admission) = &word {
             tracing::debug!(pod = %self.key, sandbox = self.sandbox, ?admission, "told");
             told.send_replace(word);
@@ -301,6 +321,7 @@ mod tests {
             netns: cookie_of,
             ips: PodIps::default(),
             told: Some(arrived.told),
+            since: Instant::now(),
         };
         Places(BTreeMap::from([(arrived.arrival.uid, place)]))
     }

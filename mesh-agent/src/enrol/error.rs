@@ -52,7 +52,7 @@ impl Error {
             Self::NotFound(NotFound::Ambiguous { .. }) => "AmbiguousNamespace",
             Self::NotFound(NotFound::Look { .. } | NotFound::Unseen(_)) => "NodeUnreadable",
             Self::Unfit(Unfit::Sandboxed(_)) => "SandboxedRuntime",
-            Self::Unfit(Unfit::AnotherMesh(_)) => "AnotherMesh",
+            Self::Unfit(Unfit::AnotherMesh(_) | Unfit::Claimed(_)) => "AnotherMesh",
             Self::NoAddress => "NoAddress",
             Self::Identity(_) => "InvalidIdentity",
             Self::Netns(_) => "NamespaceUnreadable",

@@ -5,8 +5,9 @@
 //! between sandbox and first container, the file of a namespace with the pod's address.
 //! Whatever is found is verified: an address of the pod is inside, it is not the
 //! node's own, and it is nobody else's. One that no process of the pod is in is taken
-//! only where no process of another pod is in it either: a pod may give itself
-//! another's address.
+//! only where no process of another pod is in it either, for a pod may give itself
+//! another's address, and where no other pod waits for its first process, for the
+//! address may be of before and another's by now.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -68,6 +69,8 @@ struct Census {
     places: BTreeMap<String, BTreeMap<u64, PathBuf>>,
     /// By namespace: the pods that have a process in it.
     pods: BTreeMap<u64, BTreeSet<String>>,
+    /// The pods that have a process in the node's own namespace.
+    on_host: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -146,11 +149,12 @@ impl Finder {
         for path in places.values() {
             found.extend(verified(path, workload.ips, &is_anothers)?);
         }
-        if found.is_empty() && places.is_empty() {
-            found = self.by_file(workload, &is_anothers)?;
-        } else if found.is_empty() {
+        if found.is_empty() && !places.is_empty() {
             let ips = listed(workload.ips);
             return Err(NotFound::WithoutAddress { ips });
+        }
+        if found.is_empty() && self.is_alone(workload)? {
+            found = self.by_file(workload, &is_anothers)?;
         }
         let (one, path) = found.pop().ok_or(NotFound::Nowhere)?;
         match found.is_empty() {
@@ -162,6 +166,61 @@ impl Finder {
                 ips: listed(workload.ips),
             }),
         }
+    }
+
+    /// Of the node's pods, is it the only one that has no process? Then a namespace
+    /// without a process is no other pod's.
+    fn is_alone(&self, workload: &Workload) -> Result<bool, NotFound> {
+        let Some((_, census)) = &self.census else {
+            return Ok(false);
+        };
+        let own = workload.runtime_uid().as_str();
+        let has_process =
+            |uid: &str| census.places.contains_key(uid) || census.on_host.contains(uid);
+        Ok(self
+            .cgroups()?
+            .keys()
+            .all(|uid| uid == own || has_process(uid)))
+    }
+
+    /// The pods that have a process in the namespace with this inode.
+    pub(super) fn pods_in(&mut self, inode: u64) -> Result<BTreeSet<String>, NotFound> {
+        Ok(self.census()?.pods.get(&inode).cloned().unwrap_or_default())
+    }
+
+    /// The pods all of whose processes are in the node's own namespace.
+    pub(super) fn on_host(&mut self) -> Result<BTreeSet<String>, NotFound> {
+        let census = self.census()?;
+        let alone = census
+            .on_host
+            .iter()
+            .filter(|uid| !census.places.contains_key(*uid));
+        Ok(alone.cloned().collect())
+    }
+
+    /// Has the kubelet made the cgroup of all pods? What cannot be looked at is not there.
+    pub(super) fn has_pods_group(&self) -> bool {
+        let root = &self.node.cgroups;
+        let is_there = || matches!(kubepods::root(root), Ok(Some(_)));
+        (kubepods::is_root(root) && root.is_dir()) || is_there()
+    }
+
+    /// Is a pod that was said to be in this namespace elsewhere by now? Only where its
+    /// processes say so: they are in others, and nothing of it is in this one.
+    /// `since`: a look of before says nothing.
+    pub(super) fn has_left(&mut self, uid: &str, netns: &Netns, since: Instant) -> bool {
+        if self.is_still(netns) || self.census().is_err() {
+            return false;
+        }
+        let census = self.census.as_ref().filter(|(at, _)| *at > since);
+        let Some(places) = census.and_then(|(_, census)| census.places.get(uid)) else {
+            return false;
+        };
+        let Some(path) = places.get(&netns.inode()).cloned() else {
+            return true;
+        };
+        self.seen.insert(netns.cookie(), path);
+        false
     }
 
     /// Among the files of namespaces that no process of a pod is in.
@@ -226,9 +285,11 @@ impl Finder {
             };
             let group = groups.lines().find_map(|line| line.strip_prefix("0::"));
             for uid in group.into_iter().flat_map(kubepods::uids) {
-                let Some(inode) = inode(&path).filter(|inode| !self.own.contains(inode)) else {
+                let Some(inode) = inode(&path) else { continue };
+                if self.own.contains(&inode) {
+                    census.on_host.insert(uid);
                     continue;
-                };
+                }
                 census.pods.entry(inode).or_default().insert(uid.clone());
                 let of_pod = census.places.entry(uid).or_default();
                 of_pod.entry(inode).or_insert_with(|| path.clone());

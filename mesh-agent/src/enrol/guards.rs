@@ -1,12 +1,14 @@
 //! The cgroups of the node's pods, which are watched from before they are enrolled.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::find::{NotFound, Watched};
+use super::leaving::outside;
 use super::{DataPath, Error, Reconciler};
-use crate::model::{Workload, WorkloadKey};
+use crate::model::{Snapshot, Workload, WorkloadKey};
 use crate::sys::cgroup;
 
 impl<D: DataPath> Reconciler<D> {
@@ -15,13 +17,20 @@ impl<D: DataPath> Reconciler<D> {
     pub(super) fn guard(
         &mut self,
         wanted: &BTreeMap<WorkloadKey, Arc<Workload>>,
-        hides_any: bool,
+        snapshot: &Snapshot,
     ) -> BTreeMap<WorkloadKey, Error> {
         let mut failed = BTreeMap::new();
         let pods = &self.pods;
         self.guards
             .retain(|key, _| wanted.contains_key(key) || pods.contains_key(key));
         for (key, workload) in wanted {
+            let enrolled = self.pods.get(key).map(|pod| pod.netns.cookie());
+            if enrolled.is_none() && workload.on_node.runtime_uid.is_some() {
+                // A manifest's hash is anybody's to write: the group is its when its
+                // address was found there, and not before.
+                self.guards.remove(key);
+                continue;
+            }
             let dirs = self.cgroups_of(workload);
             if dirs.is_empty() && self.finder.is_none() {
                 self.guards.remove(key);
@@ -31,7 +40,6 @@ impl<D: DataPath> Reconciler<D> {
                 failed.insert(key.clone(), NotFound::Unseen(why).into());
                 continue;
             }
-            let enrolled = self.pods.get(key).map(|pod| pod.netns.cookie());
             if enrolled.is_some() && self.is_guarded(key, &dirs) {
                 continue;
             }
@@ -50,12 +58,26 @@ impl<D: DataPath> Reconciler<D> {
                 self.guards.insert(key.clone(), watched);
             }
         }
-        if hides_any {
+        if snapshot.may_hide_pods() || self.cgroups_unseen.is_some() {
             // Nobody's word that a watched cgroup is no wanted pod's.
             return failed;
         }
         let kept = self.guards.values().flatten().map(|watched| watched.id);
-        let kept = kept.collect();
+        let mut kept: HashSet<u64> = kept.collect();
+        // Containers may run on in the group of a pod whose object is gone.
+        let outside = outside(snapshot, &self.node);
+        let groups = self.cgroups.iter();
+        let unknown = groups.filter(|(uid, _)| !outside.contains(uid.as_str()));
+        for dir in unknown.flat_map(|(_, dirs)| dirs) {
+            match cgroup::id(dir) {
+                Ok(id) => drop(kept.insert(id)),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    tracing::warn!(%error, dir = %dir.display(), "cannot look at a pod's cgroup: all stay watched");
+                    return failed;
+                }
+            }
+        }
         if let Err(error) = self.capture.retain_pod_guards(&kept) {
             tracing::error!(%error, "cannot stop watching the cgroups of former pods");
         }

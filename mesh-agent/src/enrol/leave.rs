@@ -1,12 +1,13 @@
 //! Pods that leave, and what only looks like it.
 //!
-//! A pod is let go of only by an explicit word: its label is off, or it is
-//! absent from a configuration that could be read as a whole. Everything else
-//! leaves its namespace closed, served or not, until it is gone.
+//! A pod is let go of only by an explicit word: its label is off, or, where no
+//! kubelet runs pods, it is absent from a configuration that could be read as a
+//! whole. Everything else leaves its namespace closed, served or not, until it is gone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::leaving::{Closed, Leaving, Word, leaving, outside};
 use super::{DataPath, Error, LocalPod, PodStatus, Reconciler, on_agent_down, rules};
 use crate::capture::{self, EnrolPod};
 use crate::model::{OnAgentDown, PodIps, Snapshot, Workload, WorkloadKey};
@@ -14,50 +15,39 @@ use crate::sys::{netns, route};
 
 type Wanted = BTreeMap<WorkloadKey, Arc<Workload>>;
 
-/// What is to become of an enrolled pod that is not wanted on this node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Leaving {
-    Released,
-    /// Its document is there and cannot be read.
-    Kept,
-    /// Its document may be there. It is not served, so that nothing of it is
-    /// held, and not released either.
-    Closed,
-}
-
-fn leaving(key: &WorkloadKey, snapshot: &Snapshot) -> Leaving {
-    if snapshot.unreadable_pods.contains(key) {
-        Leaving::Kept
-    } else if (snapshot.hides_pods || snapshot.is_dated) && !snapshot.workloads.contains_key(key) {
-        Leaving::Closed
-    } else {
-        Leaving::Released
-    }
-}
-
 impl<D: DataPath> Reconciler<D> {
     pub(super) async fn leave_unwanted(&mut self, snapshot: &Snapshot, wanted: &Wanted) {
         let unwanted = self.pods.keys().filter(|key| !wanted.contains_key(*key));
         let unwanted: Vec<WorkloadKey> = unwanted.cloned().collect();
         for key in unwanted {
-            let leaving = leaving(&key, snapshot);
+            let Some(pod) = self.pods.get(&key).cloned() else {
+                continue;
+            };
+            let leaving = leaving((&key, &pod.workload.uid), snapshot, self.word());
             if leaving == Leaving::Kept {
                 continue;
             }
             self.enrol_seconds.remove(&key);
-            let Some(pod) = self.pods.remove(&key) else {
-                continue;
-            };
+            self.pods.remove(&key);
             match leaving {
                 Leaving::Released => self.withdraw(&pod).await,
                 Leaving::Kept | Leaving::Closed => self.abandon(&pod).await,
             }
         }
-        let closed = self.closed.iter().filter(|(_, key)| {
-            !wanted.contains_key(*key) && leaving(key, snapshot) == Leaving::Released
+        let word = self.word();
+        let closed = self.closed.iter().filter(|(_, closed)| {
+            !wanted.contains_key(&closed.key)
+                && leaving((&closed.key, &closed.uid), snapshot, word) == Leaving::Released
         });
         let closed: Vec<u64> = closed.map(|(cookie, _)| *cookie).collect();
         self.release(&closed);
+    }
+
+    fn word(&self) -> Word {
+        match self.finder {
+            Some(_) => Word::LivePod,
+            None => Word::Absence,
+        }
     }
 
     /// An explicit word let it go.
@@ -83,8 +73,8 @@ impl<D: DataPath> Reconciler<D> {
     /// Nobody serves the namespace any more, and what the kernel has stays: it is
     /// closed until it is gone, or until its pod is let go.
     pub(super) async fn abandon(&mut self, pod: &LocalPod) {
-        let key = pod.workload.key.clone();
-        self.closed.insert(pod.netns.cookie(), key);
+        let closed = Closed::of(&pod.workload);
+        self.closed.insert(pod.netns.cookie(), closed);
         self.remove_from_workers(pod).await;
     }
 
@@ -107,7 +97,11 @@ impl<D: DataPath> Reconciler<D> {
 
     /// It is wanted, and can never be served: nothing of it passes, as far as it is found.
     pub(super) async fn close_unfit(&mut self, workload: &Arc<Workload>) {
-        if self.closed.values().any(|key| *key == workload.key) {
+        if self
+            .closed
+            .values()
+            .any(|closed| closed.uid == workload.uid)
+        {
             return;
         }
         let (spiffe_id, netns) = match (
@@ -152,14 +146,14 @@ impl<D: DataPath> Reconciler<D> {
     /// Settles what an earlier agent enrolled and this one does not know. `whole`:
     /// every wanted pod is enrolled, and the configuration hides none. Gives those
     /// that stay, and what could not be settled: all of it is tried again.
-    pub(super) fn leave_strangers(&mut self, whole: bool) -> Vec<PodStatus> {
+    pub(super) fn leave_strangers(&mut self, whole: bool, snapshot: &Snapshot) -> Vec<PodStatus> {
         let mut unsettled = Vec::new();
-        match self.settle_strangers(whole) {
+        match self.settle_strangers(whole, snapshot) {
             Ok(strangers) => self.strangers = strangers,
             // An error is no word of them: those that were seen last may be there.
             Err(error) => unsettled.push(error.to_string()),
         }
-        if let Err(error) = self.leave_other_versions(whole) {
+        if let Err(error) = self.leave_other_versions(whole, snapshot) {
             unsettled.push(format!(
                 "the programs of another version of the agent stay: {error}"
             ));
@@ -171,28 +165,74 @@ impl<D: DataPath> Reconciler<D> {
         self.strangers.clone()
     }
 
-    fn settle_strangers(&mut self, whole: bool) -> Result<Vec<PodStatus>, Error> {
+    fn settle_strangers(
+        &mut self,
+        whole: bool,
+        snapshot: &Snapshot,
+    ) -> Result<Vec<PodStatus>, Error> {
         let (mut strangers, mut why) = (self.strangers()?, NOT_WHOLE);
         if whole && !strangers.is_empty() {
             let cookies: Vec<u64> = strangers.keys().copied().collect();
-            self.release(&cookies);
+            let unwanted = self.let_go(&cookies, snapshot)?;
+            self.release(&unwanted);
             (strangers, why) = (self.strangers()?, NOT_RELEASED);
         }
         let statuses = strangers.iter().map(|(c, ips)| stranger(*c, *ips, why));
         Ok(statuses.collect())
     }
 
-    /// Pods that are closed because a mistake in the configuration may hide them.
-    pub(super) fn unserved(&self, wanted: &Wanted) -> Vec<PodStatus> {
-        let hidden = self
-            .closed
-            .iter()
-            .filter(|(_, key)| !wanted.contains_key(*key));
-        let status = |(cookie, key): (&u64, &WorkloadKey)| PodStatus {
-            pod: key.to_string(),
-            ..stranger(*cookie, PodIps::default(), HIDDEN)
+    /// Of namespaces that an earlier agent closed, those whose pods are known to be
+    /// unwanted, where no document is no such word.
+    fn let_go(&mut self, cookies: &[u64], snapshot: &Snapshot) -> Result<Vec<u64>, Error> {
+        let Some(finder) = &mut self.finder else {
+            return Ok(cookies.to_vec());
         };
-        hidden.map(status).collect()
+        let search = netns::find(self.capture.names(), cookies);
+        let outside = outside(snapshot, &self.node);
+        let mut let_go = Vec::new();
+        for cookie in cookies {
+            let found = search.found.iter().find(|n| n.cookie() == *cookie);
+            let is_let_go = match found {
+                Some(netns) => {
+                    let pods = finder.pods_in(netns.inode())?;
+                    !pods.is_empty() && pods.iter().all(|uid| outside.contains(uid.as_str()))
+                }
+                // Not found is gone, where all could be looked at.
+                None => search.unasked.is_none(),
+            };
+            let_go.extend(is_let_go.then_some(*cookie));
+        }
+        Ok(let_go)
+    }
+
+    /// Pods that are closed because a mistake in the configuration may hide them, or
+    /// because their objects are gone and their namespaces are not.
+    pub(super) fn unserved(&mut self, wanted: &Wanted, snapshot: &Snapshot) -> Vec<PodStatus> {
+        let may_be_hidden = snapshot.hides_pods || snapshot.is_dated;
+        let (why, reason) = match may_be_hidden {
+            true => (HIDDEN, "EarlierAgent"),
+            false => (GONE, "PodGone"),
+        };
+        let mut statuses = Vec::new();
+        for (cookie, closed) in &mut self.closed {
+            closed.is_told = closed.lingers();
+            let is_wanted = wanted.get(&closed.key).is_some_and(|w| w.uid == closed.uid);
+            if !is_wanted && (may_be_hidden || closed.is_told) {
+                statuses.push(PodStatus {
+                    pod: closed.key.to_string(),
+                    reason: Some(reason),
+                    ..stranger(*cookie, PodIps::default(), why)
+                });
+            }
+        }
+        statuses
+    }
+
+    /// Is a namespace that is closed to be looked at anew: it is gone, or has to be told of?
+    pub(super) fn have_closed_changed(&self) -> bool {
+        self.closed.iter().any(|(cookie, closed)| {
+            self.capture.is_detached(*cookie) || (closed.lingers() && !closed.is_told)
+        })
     }
 
     /// Enrolled namespaces that are there, and neither served nor known as closed.
@@ -221,11 +261,11 @@ impl<D: DataPath> Reconciler<D> {
                 Err(error) => tracing::error!(cookie, %error, "cannot let a namespace go"),
             }
         }
-        rules::remove(cookies);
+        rules::remove(self.capture.names(), cookies);
     }
 
     /// Once all pods that another version holds are ours, or closed by us.
-    fn leave_other_versions(&mut self, whole: bool) -> Result<(), Error> {
+    fn leave_other_versions(&mut self, whole: bool, snapshot: &Snapshot) -> Result<(), Error> {
         if !self.has_other_versions {
             return Ok(());
         }
@@ -235,12 +275,12 @@ impl<D: DataPath> Reconciler<D> {
             unknown.remove(&pod.netns.cookie());
         }
         let cookies: Vec<u64> = unknown.iter().copied().collect();
-        if whole {
+        if whole && self.let_go(&cookies, snapshot)?.len() == cookies.len() {
             // Nobody wants them: they go with the programs.
             self.capture.remove_other_versions()?;
-            rules::remove(&cookies);
+            rules::remove(self.capture.names(), &cookies);
         } else {
-            let search = netns::find(&cookies);
+            let search = netns::find(self.capture.names(), &cookies);
             for netns in search.found {
                 self.capture.enrol(&EnrolPod {
                     netns: &netns,
@@ -273,8 +313,10 @@ impl<D: DataPath> Reconciler<D> {
 const HIDDEN: &str =
     "it is in no document that can be read, and a mistake may hide it: it stays closed";
 
+const GONE: &str = "its Pod is gone or has ended, and its network namespace is still there: it stays closed until that is gone, too";
+
 const NOT_WHOLE: &str = "it stays closed until every wanted pod is enrolled and the configuration has no mistake that may hide one, and is no copy of before";
-const NOT_RELEASED: &str = "it is not wanted any more and cannot be let go yet: it stays closed";
+const NOT_RELEASED: &str = "it is not wanted any more, and cannot be let go yet or may run on without its Pod: it stays closed";
 
 /// For `status`.
 fn stranger(cookie: u64, ips: PodIps, why: &str) -> PodStatus {
@@ -291,35 +333,5 @@ fn stranger(cookie: u64, ips: PodIps, why: &str) -> PodStatus {
         unwatched: None,
         fails_open: false,
         warning: None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_configuration_that_could_be_read_lets_a_pod_go() {
-        let key = |name: &str| WorkloadKey::new("shop", name);
-        let mut snapshot = Snapshot::default();
-        assert_eq!(leaving(&key("web"), &snapshot), Leaving::Released);
-        assert!(!snapshot.may_hide_pods());
-        Arc::make_mut(&mut snapshot.unreadable_pods).insert(key("web"));
-        assert_eq!(leaving(&key("web"), &snapshot), Leaving::Kept);
-        assert_eq!(leaving(&key("db"), &snapshot), Leaving::Released);
-        assert!(snapshot.may_hide_pods(), "an earlier agent's may be web's");
-        snapshot.hides_pods = true;
-        assert_eq!(leaving(&key("web"), &snapshot), Leaving::Kept);
-        assert_eq!(leaving(&key("db"), &snapshot), Leaving::Closed);
-    }
-
-    #[test]
-    fn what_the_disk_does_not_tell_of_is_not_let_go() {
-        let mut snapshot = Snapshot::default();
-        assert!(!snapshot.may_lack_pods());
-        snapshot.is_dated = true;
-        assert!(snapshot.may_lack_pods(), "strangers stay");
-        let key = WorkloadKey::new("shop", "web");
-        assert_eq!(leaving(&key, &snapshot), Leaving::Closed);
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicUsize;
 
 use crate::identity::Handle;
 use crate::io::{Limits, dial};
-use crate::model::{PodIps, RefuseReason, SpiffeId, Workload};
+use crate::model::{Enrolment, OnAgentDown, PodIps, RefuseReason, SpiffeId, Workload};
 use crate::sys::netns::Netns;
 
 /// An enrolled pod of this node.
@@ -56,5 +56,13 @@ impl LocalPod {
             ports: self.dial_ports.as_ref(),
             limits,
         })
+    }
+}
+
+/// What new connections of an enrolled pod meet without an agent.
+pub(super) fn on_agent_down(workload: &Workload) -> OnAgentDown {
+    match workload.enrolment {
+        Enrolment::Yes(on_agent_down) => on_agent_down,
+        Enrolment::No => OnAgentDown::Closed,
     }
 }

@@ -8,34 +8,35 @@
 //!   that a closed pod stays closed, and the error is shown;
 //! - a failure of one pod never stops the others, and is tried again.
 
+mod admit;
 mod arrivals;
 mod data_path;
 mod error;
 pub(crate) mod find;
 mod guards;
+mod hold;
 mod leave;
+mod leaving;
 mod links;
 mod local_pod;
 mod metrics;
 mod ports;
 pub(crate) mod probers;
 mod rules;
+mod status;
+mod tell;
 mod watch;
 mod whereabouts;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use serde::Serialize;
-
-use crate::capture::{self, Capture, EnrolPod};
+use crate::capture::{self, Capture};
 use crate::identity::Identities;
-use crate::model::{Enrolment, OnAgentDown, PodIps, Snapshot, Workload, WorkloadKey};
+use crate::model::{Snapshot, Workload, WorkloadKey};
 use crate::observe::Observe;
-use crate::sys::errno;
 use crate::sys::netns::Netns;
 use crate::sys::route;
 pub(crate) use arrivals::arrivals;
@@ -45,43 +46,16 @@ use arrivals::{Arrived, Refusal};
 pub(crate) use data_path::DataPath;
 pub(crate) use data_path::{Recheck, ServeError};
 pub(crate) use error::Error;
+use leaving::Closed;
 pub(crate) use local_pod::LocalPod;
+use local_pod::on_agent_down;
+pub(crate) use status::PodStatus;
+use status::UNREAD;
 
 /// Of the reconciler, for the reference of metrics.
 #[cfg(test)]
 pub(crate) fn register(observe: &Observe) {
     metrics::Metrics::new(observe);
-}
-
-/// State of one of the node's enrolled pods, for `status`.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct PodStatus {
-    pub(crate) pod: String,
-    pub(crate) enrolled: bool,
-    pub(crate) addresses: Vec<IpAddr>,
-    /// Its SPIFFE id, where its names make one.
-    pub(crate) identity: Option<String>,
-    pub(crate) netns_cookie: Option<u64>,
-    /// How long enrolling took.
-    pub(crate) enrol_seconds: Option<f64>,
-    /// Why not, in one word that stays the same.
-    pub(crate) reason: Option<&'static str>,
-    /// Why not.
-    pub(crate) message: Option<String>,
-    /// Why it cannot be told whether all of it is still as it was seen last.
-    pub(crate) unknown: Option<String>,
-    /// Why its cgroup is not watched, though it is enrolled.
-    pub(crate) unwatched: Option<String>,
-    /// It asks to be outside of the mesh where no agent serves it.
-    pub(crate) fails_open: bool,
-    /// What does not work for it though it is enrolled.
-    pub(crate) warning: Option<String>,
-}
-
-impl PodStatus {
-    pub(crate) fn is_whole(&self) -> bool {
-        self.enrolled && self.unknown.is_none() && self.unwatched.is_none()
-    }
 }
 
 /// Why a pod was not made what it is to be.
@@ -128,7 +102,7 @@ pub(crate) struct Reconciler<D> {
     places: arrivals::Places,
     /// Namespaces that are closed and served by nobody: of pods that are in
     /// another one now, or whose enrolment failed half-way.
-    closed: BTreeMap<u64, WorkloadKey>,
+    closed: BTreeMap<u64, Closed>,
     /// Watched cgroups of wanted pods.
     guards: BTreeMap<WorkloadKey, Vec<find::Watched>>,
     enrol_seconds: BTreeMap<WorkloadKey, f64>,
@@ -195,6 +169,7 @@ impl<D: DataPath> Reconciler<D> {
 
     /// Brings the node to the state that the configuration wants.
     pub(crate) async fn apply(&mut self, snapshot: &Snapshot) -> Vec<PodStatus> {
+        self.doubt_places();
         let wanted: BTreeMap<WorkloadKey, Arc<Workload>> = snapshot
             .enrolled_on(&self.node)
             .map(|w| (w.key.clone(), self.places.applied(w)))
@@ -218,7 +193,7 @@ impl<D: DataPath> Reconciler<D> {
         let identities = wanted.values().filter_map(|w| w.spiffe_id(domain).ok());
         self.identities.want(&identities.chain(kept).collect());
         self.look_at_cgroups();
-        let mut unguarded = self.guard(&wanted, snapshot.may_hide_pods());
+        let mut unguarded = self.guard(&wanted, snapshot);
         let mut statuses = Vec::with_capacity(wanted.len());
         let mut refusals = BTreeMap::new();
         for workload in wanted.values() {
@@ -264,54 +239,12 @@ impl<D: DataPath> Reconciler<D> {
         let unread = unread.map(|pod| self.status(&pod.workload, Some(UNREAD.to_owned())));
         statuses.extend(unread);
         let whole = statuses.iter().all(PodStatus::is_whole) && !snapshot.may_lack_pods();
-        statuses.extend(self.leave_strangers(whole));
-        statuses.extend(self.unserved(&wanted));
-        if snapshot.generation > 0
-            && let Err(error) = self.capture.end_hold()
-        {
-            tracing::error!(%error, "pods outside the mesh are held still");
-        }
+        statuses.extend(self.leave_strangers(whole, snapshot));
+        statuses.extend(self.unserved(&wanted, snapshot));
+        self.narrow_hold(snapshot);
         self.status_is_old = false;
         self.statuses = statuses;
         self.statuses()
-    }
-
-    /// Who ran out of something has learned nothing of a pod that is served.
-    fn status_after(&self, workload: &Workload, result: Result<(), Failure>) -> PodStatus {
-        let told = |failure: Failure| failure.error.to_string();
-        match result {
-            Err(failure) if failure.is_served && errno::is_shortage(&failure.error) => PodStatus {
-                unknown: Some(told(failure)),
-                ..self.status(workload, None)
-            },
-            result => self.status(workload, result.err().map(told)),
-        }
-    }
-
-    fn status(&self, workload: &Workload, message: Option<String>) -> PodStatus {
-        let pod = self.pods.get(&workload.key);
-        let delivery = self.workers.delivery_ports();
-        let overlap = pod.filter(|p| p.dial_ports.is_none());
-        let overlap = overlap.and_then(|p| ports::overlap(&p.netns, delivery).ok().flatten());
-        let refused = pod.map(|pod| refused(workload.ips, pod.ips)).into_iter();
-        let warnings = refused.flatten().chain(overlap.map(|o| o.to_string()));
-        let links = self.link_warnings.get(&workload.key).cloned();
-        let warnings: Vec<String> = warnings.chain(links).collect();
-        let identity = workload.spiffe_id(self.identities.trust_domain()).ok();
-        PodStatus {
-            pod: workload.key.to_string(),
-            enrolled: message.is_none(),
-            addresses: workload.ips.iter().collect(),
-            identity: identity.map(|id| id.to_string()),
-            netns_cookie: pod.map(|p| p.netns.cookie()),
-            enrol_seconds: self.enrol_seconds.get(&workload.key).copied(),
-            reason: None,
-            message,
-            unknown: None,
-            unwatched: None,
-            fails_open: on_agent_down(workload) == OnAgentDown::Open,
-            warning: (!warnings.is_empty()).then(|| warnings.join("; ")),
-        }
     }
 
     /// Takes up an arrival; [`Reconciler::apply`] says what becomes of it.
@@ -326,154 +259,10 @@ impl<D: DataPath> Reconciler<D> {
         }
     }
 
-    /// As [`Reconciler::apply`] left them, and what was found broken since.
-    #[must_use]
-    pub(crate) fn statuses(&self) -> Vec<PodStatus> {
-        let mut statuses = self.statuses.clone();
-        for (key, why) in &self.unseen {
-            let name = key.to_string();
-            if let Some(status) = statuses.iter_mut().find(|status| status.pod == name) {
-                status.unknown.get_or_insert_with(|| why.clone());
-            }
-        }
-        for (key, why) in &self.broken {
-            let name = key.to_string();
-            if let Some(status) = statuses.iter_mut().find(|status| status.pod == name) {
-                status.enrolled = false;
-                status.reason.get_or_insert("Broken");
-                status.message.get_or_insert_with(|| why.clone());
-            }
-        }
-        statuses
-    }
-
     /// Why it cannot be told what earlier agents left, or be removed.
     #[must_use]
     pub(crate) fn unsettled(&self) -> Option<&str> {
         self.unsettled.as_deref()
-    }
-
-    /// Enrols a pod, or makes of an enrolled one what it is now.
-    async fn enrol(&mut self, workload: &Arc<Workload>) -> Result<(), Failure> {
-        let on_agent_down = on_agent_down(workload);
-        let before = self.pods.get(&workload.key).cloned();
-        let pod = match self.local_pod(workload, before.as_ref()) {
-            Ok(pod) => pod,
-            Err(error) => {
-                self.keep_closed(workload, before.as_ref()).await;
-                if matches!(error, Error::Unfit(_)) {
-                    self.close_unfit(workload).await;
-                }
-                return Err(error.into());
-            }
-        };
-        if before.as_ref().is_some_and(|before| is_same(before, &pod)) {
-            return Ok(());
-        }
-        let started = std::time::Instant::now();
-        let here = before
-            .as_ref()
-            .filter(|b| b.netns.cookie() == pod.netns.cookie());
-        if let Err(error) = self.take(&pod, here, on_agent_down).await {
-            if errno::is_shortage(&error) && here.is_some_and(|before| serves_for(before, &pod)) {
-                // What it is now is tried again; what it was still holds.
-                let is_served = true;
-                return Err(Failure { error, is_served });
-            }
-            if here.is_some() {
-                self.pods.remove(&workload.key);
-            }
-            self.close(&pod, on_agent_down).await;
-            return Err(error.into());
-        }
-        let took = started.elapsed().as_secs_f64();
-        self.metrics.enrol.observe(took);
-        self.enrol_seconds.insert(workload.key.clone(), took);
-        self.guard_links(&pod.netns, workload);
-        self.closed.remove(&pod.netns.cookie());
-        self.astray.remove(&workload.key);
-        let is_new = here.is_none();
-        tracing::info!(pod = %workload.key, "{}", if is_new { "enrolled" } else { "changed" });
-        self.pods.insert(workload.key.clone(), pod);
-        if let Some(before) = before.filter(|_| is_new) {
-            // The new namespace is served: now nobody serves the old one any more.
-            tracing::info!(pod = %workload.key, "it is in another network namespace now");
-            self.abandon(&before).await;
-        }
-        Ok(())
-    }
-
-    /// What the configuration and the machine make of a workload.
-    fn local_pod(
-        &mut self,
-        workload: &Arc<Workload>,
-        before: Option<&LocalPod>,
-    ) -> Result<LocalPod, Error> {
-        if let Some(unfit) = &workload.on_node.unfit {
-            return Err(Error::Unfit(unfit.clone()));
-        }
-        if workload.ips.is_empty() {
-            return Err(Error::NoAddress);
-        }
-        let spiffe_id = workload.spiffe_id(self.identities.trust_domain())?;
-        let netns = self.netns_of(workload, before)?;
-        let before = before.filter(|before| before.netns.cookie() == netns.cookie());
-        let identity = match before {
-            Some(before) if before.spiffe_id == spiffe_id => before.identity.clone(),
-            _ => self.identities.handle(&spiffe_id),
-        };
-        let served = before.filter(|before| before.workload.ips == workload.ips);
-        // What cannot be told is as it was seen last, and counts as there before that.
-        let ips = netns.families(workload.ips);
-        let ips = ips.unwrap_or_else(|_| served.map_or(workload.ips, |before| before.ips));
-        let dial_ports = match ports::overlap(&netns, self.workers.delivery_ports()) {
-            Ok(overlap) => overlap.and_then(|overlap| overlap.clear()),
-            Err(_) => before.and_then(|before| before.dial_ports.clone()),
-        };
-        Ok(LocalPod {
-            workload: workload.clone(),
-            ips,
-            dial_ports,
-            active: before.map_or_else(Arc::default, |before| before.active.clone()),
-            netns,
-            identity,
-            spiffe_id,
-        })
-    }
-
-    /// `before`: what it was in the same namespace.
-    async fn take(
-        &mut self,
-        pod: &LocalPod,
-        before: Option<&LocalPod>,
-        on_agent_down: OnAgentDown,
-    ) -> Result<(), Error> {
-        route::install(&pod.netns, pod.ips)?;
-        let listeners = self.workers.put_pod(pod).await?;
-        let borrowed: Vec<_> = listeners.iter().map(|(ip, fd)| (*ip, fd.as_fd())).collect();
-        self.capture.enrol(&EnrolPod {
-            netns: &pod.netns,
-            ips: pod.ips,
-            on_agent_down,
-            listeners: &borrowed,
-        })?;
-        if let Some(before) = before {
-            let gone: Vec<IpAddr> = before
-                .ips
-                .iter()
-                .filter(|ip| !pod.ips.contains(*ip))
-                .collect();
-            if !gone.is_empty() {
-                self.capture.drop_addresses(pod.netns.cookie(), &gone)?;
-                // Last: a fail-open pod is open where no listener is left.
-                self.workers.close_former(pod.netns.cookie()).await?;
-            }
-        }
-        for watched in self.guards.get(&pod.workload.key).into_iter().flatten() {
-            self.capture
-                .guard_enrolled(watched.id, pod.netns.cookie())?;
-        }
-        Ok(())
     }
 
     #[must_use]
@@ -507,53 +296,11 @@ impl<D: DataPath> Reconciler<D> {
                     tracing::warn!(pod = %pod.workload.key, %error, "cannot remove its rule and routes");
                 }
             }
-            rules::remove(&self.closed.keys().copied().collect::<Vec<_>>());
+            rules::remove(
+                self.capture.names(),
+                &self.closed.keys().copied().collect::<Vec<_>>(),
+            );
         }
         Ok(self.capture.stop(on_stop)?)
-    }
-}
-
-/// Of a pod that the configuration says nothing certain about.
-const UNREAD: &str = "its document cannot be read: it stays as it was";
-
-/// Would enrolling the one anew change nothing of the other?
-fn is_same(before: &LocalPod, now: &LocalPod) -> bool {
-    before.netns.cookie() == now.netns.cookie()
-        && before.spiffe_id == now.spiffe_id
-        && before.ips == now.ips
-        && before.dial_ports == now.dial_ports
-        && *before.workload == *now.workload
-}
-
-/// May it be served as what it was, until it can be made what it is now? Who it
-/// is, where, and what holds without an agent are the same.
-fn serves_for(before: &LocalPod, now: &LocalPod) -> bool {
-    before.workload.uid == now.workload.uid
-        && before.workload.ips == now.workload.ips
-        && before.ips == now.ips
-        && before.spiffe_id == now.spiffe_id
-        && on_agent_down(&before.workload) == on_agent_down(&now.workload)
-}
-
-/// Of a pod whose namespace lacks a family.
-fn refused(wanted: PodIps, served: PodIps) -> Option<String> {
-    let lacks: Vec<String> = wanted
-        .iter()
-        .filter(|ip| !served.contains(*ip))
-        .map(|ip| ip.to_string())
-        .collect();
-    (!lacks.is_empty()).then(|| {
-        format!(
-            "its network namespace has no IPv6 ({}): connections by it are refused both ways",
-            lacks.join(", ")
-        )
-    })
-}
-
-/// What new connections of an enrolled pod meet without an agent.
-fn on_agent_down(workload: &Workload) -> OnAgentDown {
-    match workload.enrolment {
-        Enrolment::Yes(on_agent_down) => on_agent_down,
-        Enrolment::No => OnAgentDown::Closed,
     }
 }

@@ -39,6 +39,16 @@ impl<D: DataPath> Reconciler<D> {
         })
     }
 
+    /// The runtime's word of a sandbox holds until the pod's processes are in another
+    /// one, which was made without our plugin. Gives whether a place is forgotten.
+    pub(super) fn doubt_places(&mut self) -> bool {
+        let Some(finder) = &mut self.finder else {
+            return false;
+        };
+        self.places
+            .forget(|uid, netns, since| finder.has_left(uid, netns, since))
+    }
+
     fn annotated(
         &self,
         workload: &Workload,
@@ -85,7 +95,7 @@ impl<D: DataPath> Reconciler<D> {
             .any(|(key, pod)| *key != workload.key && pod.netns.cookie() == cookie);
         let closed = self.closed.get(&cookie);
         served
-            || closed.is_some_and(|key| *key != workload.key)
+            || closed.is_some_and(|closed| closed.uid != workload.uid)
             || self.places.is_at(workload, cookie)
     }
 
@@ -122,7 +132,10 @@ impl<D: DataPath> Reconciler<D> {
     #[must_use]
     pub(crate) fn have_pods_moved(&mut self) -> bool {
         let changed = self.look_at_cgroups();
+        let left = self.doubt_places();
         changed
+            || left
+            || self.have_closed_changed()
             || self.status_is_old
             || self.pods.iter().any(|(key, pod)| {
                 let families = pod.netns.families(pod.workload.ips);

@@ -107,8 +107,11 @@ pub struct OnNode {
 pub enum Unfit {
     /// Its runtime class: its connections do not pass the node's kernel.
     Sandboxed(Name),
-    /// It is of another mesh, as this of it says.
+    /// It is of another mesh, as its containers say, which stay for its life.
     AnotherMesh(Name),
+    /// It is in the mesh and another one claims it, as this annotation says, which may
+    /// come and go.
+    Claimed(Name),
 }
 
 impl fmt::Display for Unfit {
@@ -120,6 +123,11 @@ impl fmt::Display for Unfit {
                 class.as_str()
             ),
             Self::AnotherMesh(sign) => write!(f, "it is a pod of another mesh ({})", sign.as_str()),
+            Self::Claimed(annotation) => write!(
+                f,
+                "it is a pod of this mesh and another one claims it (annotation {}): take it out of one of them; out of this one with the label mesh-agent.io/enrolled=false",
+                annotation.as_str()
+            ),
         }
     }
 }

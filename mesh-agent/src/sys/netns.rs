@@ -17,7 +17,7 @@ use super::cgroup;
 use super::errno::remedy;
 use crate::model::{NetnsRef, PodIps};
 pub use pace::Pace;
-pub use search::{Search, find};
+pub use search::{Names, Search, find};
 
 /// Processes of a pod's cgroup that are looked at, at most.
 const MAX_PROCESSES: usize = 64;

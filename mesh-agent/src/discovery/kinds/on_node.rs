@@ -12,7 +12,8 @@ use crate::model::{Name, OnNode, Unfit};
 /// annotations anybody may write.
 const MIRROR: &str = "kubernetes.io/config.mirror";
 const MANIFEST_HASH: &str = "kubernetes.io/config.hash";
-/// Signs of another mesh: its proxy's container, or what it notes of the pod.
+/// Signs of another mesh: its proxy's container, or what it notes of the pod. Containers
+/// are what they are for a pod's life; annotations may be written at any time.
 const PROXIES: [&str; 2] = ["istio-proxy", "linkerd-proxy"];
 const SIDECAR: &str = "sidecar.istio.io/status";
 const REDIRECTED: &str = "ambient.istio.io/redirection";
@@ -22,7 +23,7 @@ const SANDBOXES: [&str; 3] = ["gvisor", "runsc", "kata"];
 pub(super) fn on_node(pod: &Node<'_>) -> Arc<OnNode> {
     static NOTHING: LazyLock<Arc<OnNode>> = LazyLock::new(Arc::default);
     let of_pod = OnNode {
-        runtime_uid: manifest_hash(&pod["metadata"]),
+        runtime_uid: manifest_hash(pod),
         probe_ports: probe_ports(&pod["spec"]),
         unfit: unfit(pod),
     };
@@ -32,15 +33,23 @@ pub(super) fn on_node(pod: &Node<'_>) -> Arc<OnNode> {
     }
 }
 
-fn manifest_hash(meta: &Node<'_>) -> Option<Name> {
+/// Of a static pod's mirror. It is still no more than a claim (anybody who may make pods
+/// can write all of it): the pod's address has to be found where it leads to.
+fn manifest_hash(pod: &Node<'_>) -> Option<Name> {
+    let meta = &pod["metadata"];
+    let node = text(&pod["spec"]["nodeName"]).filter(|node| !node.is_empty())?;
     let annotations = &meta["annotations"];
     let is_mirror = text(&annotations[MIRROR]).is_some_and(|text| !text.is_empty());
     let owners = list(&meta["ownerReferences"]);
-    let is_nodes = owners
-        .iter()
-        .any(|owner| text(&owner["kind"]) == Some("Node"));
+    let is_nodes = owners.iter().any(|owner| {
+        text(&owner["kind"]) == Some("Node")
+            && text(&owner["apiVersion"]) == Some("v1")
+            && text(&owner["name"]) == Some(node)
+    });
     let hash = text(&annotations[MANIFEST_HASH]).filter(|hash| !hash.is_empty())?;
-    (is_mirror && is_nodes).then(|| hash.into())
+    // Of other pods' UIDs, which have dashes, it can be none.
+    let is_hash = hash.chars().all(|c| c.is_ascii_hexdigit());
+    (is_mirror && is_nodes && is_hash).then(|| hash.into())
 }
 
 fn unfit(pod: &Node<'_>) -> Option<Unfit> {
@@ -54,7 +63,7 @@ fn unfit(pod: &Node<'_>) -> Option<Unfit> {
     let redirected = text(&annotations[REDIRECTED]) == Some("enabled");
     for (is_there, name) in [(sidecar, SIDECAR), (redirected, REDIRECTED)] {
         if is_there {
-            return Some(Unfit::AnotherMesh(format!("annotation {name}").into()));
+            return Some(Unfit::Claimed(name.into()));
         }
     }
     let class = text(&pod["spec"]["runtimeClassName"])?;
@@ -165,16 +174,28 @@ spec:
 
     #[test]
     fn only_a_true_mirror_is_known_by_its_manifest() {
-        let pod = |owner: &str, mirror: &str| {
-            format!(
-                "metadata:\n  annotations: {{{mirror} kubernetes.io/config.hash: \"12ab\"}}\n  ownerReferences: [{{kind: {owner}, name: n1}}]\n"
-            )
+        let of = |owner: &str, mirror: &str, hash: &str| {
+            read(&format!(
+                "metadata:\n  annotations: {{{mirror} kubernetes.io/config.hash: \"{hash}\"}}\n  ownerReferences: [{{{owner}}}]\nspec: {{nodeName: n1}}\n"
+            ))
+            .runtime_uid
         };
-        let mirror = "kubernetes.io/config.mirror: \"12ab\",";
-        let uid = |text: String| read(&text).runtime_uid;
-        assert_eq!(uid(pod("Node", mirror)).as_deref(), Some("12ab"));
-        assert_eq!(uid(pod("ReplicaSet", mirror)), None);
-        assert_eq!(uid(pod("Node", "")), None);
+        let (mirror, node) = (
+            "kubernetes.io/config.mirror: \"12ab\",",
+            "apiVersion: v1, kind: Node, name: n1",
+        );
+        assert_eq!(of(node, mirror, "12ab").as_deref(), Some("12ab"));
+        assert_eq!(of(node, "", "12ab"), None);
+        for owner in [
+            "apiVersion: apps/v1, kind: ReplicaSet, name: n1",
+            "apiVersion: v1, kind: Node, name: n2",
+            "apiVersion: example.com/v1, kind: Node, name: n1",
+        ] {
+            assert_eq!(of(owner, mirror, "12ab"), None, "{owner}");
+        }
+        // The UID of a pod that is no static one.
+        let victim = "0f5e3a6c-91d2-4f4e-8a57-1c2d3e4f5a6b";
+        assert_eq!(of(node, mirror, victim), None);
     }
 
     #[test]

@@ -17,10 +17,32 @@ pub struct Search {
     pub unasked: Option<NetnsError>,
 }
 
+/// Where what gives names to the node's namespaces is seen from here. A container's own
+/// /proc shows the container's processes alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Names {
+    pub processes: PathBuf,
+    pub files: Vec<PathBuf>,
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self::seen("/proc".into(), "/run/netns".into())
+    }
+}
+
+impl Names {
+    #[must_use]
+    pub fn seen(processes: PathBuf, files: PathBuf) -> Self {
+        let files = vec![files, "/var/run/netns".into()];
+        Self { processes, files }
+    }
+}
+
 /// Opens those namespaces of `cookies` that a file or a process still gives a name to.
 #[must_use]
-pub fn find(cookies: &[u64]) -> Search {
-    let names = named(&["/run/netns", "/var/run/netns"], Path::new("/proc"));
+pub fn find(at: &Names, cookies: &[u64]) -> Search {
+    let names = named(at);
     let mut search = Search {
         found: Vec::new(),
         unasked: names.unasked,
@@ -62,7 +84,7 @@ fn table(process: &Path) -> io::Result<u64> {
 
 /// Files of namespaces.
 #[derive(Default)]
-struct Names {
+struct Named {
     /// One for each namespace.
     found: Vec<PathBuf>,
     /// Of processes whose namespace may not be looked at.
@@ -71,7 +93,7 @@ struct Names {
     unasked: Option<NetnsError>,
 }
 
-impl Names {
+impl Named {
     /// What is not there does not undo what could not be asked.
     fn tell(&mut self, path: &Path, source: io::Error) {
         let path = path.to_owned();
@@ -84,10 +106,11 @@ impl Names {
     }
 }
 
-fn named(dirs: &[&str], processes: &Path) -> Names {
-    let mut names = Names::default();
+fn named(at: &Names) -> Named {
+    let mut names = Named::default();
     let mut paths = Vec::new();
-    for dir in dirs.iter().map(Path::new).chain([processes]) {
+    let processes = &at.processes;
+    for dir in at.files.iter().chain([processes]) {
         let entries = std::fs::read_dir(dir).and_then(Iterator::collect::<io::Result<Vec<_>>>);
         let entries = entries.unwrap_or_else(|error| {
             names.tell(dir, error);
@@ -142,8 +165,11 @@ mod tests {
         let (names, processes) = (dir.path().join("netns"), dir.path().join("proc"));
         let links = processes.join("17/ns");
         std::fs::create_dir_all(&links).expect("a process");
-        let names = names.to_str().expect("a path");
-        let ask = || named(&[names], &processes);
+        let at = Names {
+            processes: processes.clone(),
+            files: vec![names.clone()],
+        };
+        let ask = || named(&at);
         // A directory that nobody made, and a process without a namespace any more.
         let asked = ask();
         assert!(asked.found.is_empty() && asked.unasked.is_none());
@@ -155,7 +181,7 @@ mod tests {
         let asked = ask();
         assert!(asked.found.is_empty() && asked.unasked.is_some());
         // A file where a directory should be does not say that there are no names.
-        std::fs::write(names, "").expect("a file");
+        std::fs::write(&names, "").expect("a file");
         std::fs::remove_file(links.join("net")).expect("removed");
         assert!(ask().unasked.is_some());
     }

@@ -1,0 +1,158 @@
+//! Makes one pod what it is to be.
+
+use std::net::IpAddr;
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
+
+use super::{DataPath, Error, Failure, LocalPod, Reconciler, on_agent_down, ports};
+use crate::capture::EnrolPod;
+use crate::model::{OnAgentDown, Unfit, Workload};
+use crate::sys::{errno, route};
+
+impl<D: DataPath> Reconciler<D> {
+    /// Enrols a pod, or makes of an enrolled one what it is now.
+    pub(super) async fn enrol(&mut self, workload: &Arc<Workload>) -> Result<(), Failure> {
+        let on_agent_down = on_agent_down(workload);
+        let before = self.pods.get(&workload.key).cloned();
+        let pod = match self.local_pod(workload, before.as_ref()) {
+            Ok(pod) => pod,
+            Err(error) => {
+                self.keep_closed(workload, before.as_ref()).await;
+                if matches!(error, Error::Unfit(_)) {
+                    self.close_unfit(workload).await;
+                }
+                return Err(error.into());
+            }
+        };
+        if before.as_ref().is_some_and(|before| is_same(before, &pod)) {
+            return Ok(());
+        }
+        let started = std::time::Instant::now();
+        let here = before
+            .as_ref()
+            .filter(|b| b.netns.cookie() == pod.netns.cookie());
+        if let Err(error) = self.take(&pod, here, on_agent_down).await {
+            if errno::is_shortage(&error) && here.is_some_and(|before| serves_for(before, &pod)) {
+                // What it is now is tried again; what it was still holds.
+                let is_served = true;
+                return Err(Failure { error, is_served });
+            }
+            if here.is_some() {
+                self.pods.remove(&workload.key);
+            }
+            self.close(&pod, on_agent_down).await;
+            return Err(error.into());
+        }
+        let took = started.elapsed().as_secs_f64();
+        self.metrics.enrol.observe(took);
+        self.enrol_seconds.insert(workload.key.clone(), took);
+        self.guard_links(&pod.netns, workload);
+        self.closed.remove(&pod.netns.cookie());
+        self.astray.remove(&workload.key);
+        let is_new = here.is_none();
+        tracing::info!(pod = %workload.key, "{}", if is_new { "enrolled" } else { "changed" });
+        self.pods.insert(workload.key.clone(), pod);
+        if let Some(before) = before.filter(|_| is_new) {
+            // The new namespace is served: now nobody serves the old one any more.
+            tracing::info!(pod = %workload.key, "it is in another network namespace now");
+            self.abandon(&before).await;
+        }
+        Ok(())
+    }
+
+    /// What the configuration and the machine make of a workload.
+    fn local_pod(
+        &mut self,
+        workload: &Arc<Workload>,
+        before: Option<&LocalPod>,
+    ) -> Result<LocalPod, Error> {
+        let is_itself = before.is_some_and(|before| before.workload.uid == workload.uid);
+        match &workload.on_node.unfit {
+            // Anybody may write that who may write the pod: it lets no pod go.
+            Some(Unfit::Claimed(_)) if is_itself => {}
+            Some(unfit) => return Err(Error::Unfit(unfit.clone())),
+            None => {}
+        }
+        if workload.ips.is_empty() {
+            return Err(Error::NoAddress);
+        }
+        let spiffe_id = workload.spiffe_id(self.identities.trust_domain())?;
+        let netns = self.netns_of(workload, before)?;
+        let before = before.filter(|before| before.netns.cookie() == netns.cookie());
+        let identity = match before {
+            Some(before) if before.spiffe_id == spiffe_id => before.identity.clone(),
+            _ => self.identities.handle(&spiffe_id),
+        };
+        let served = before.filter(|before| before.workload.ips == workload.ips);
+        // What cannot be told is as it was seen last, and counts as there before that.
+        let ips = netns.families(workload.ips);
+        let ips = ips.unwrap_or_else(|_| served.map_or(workload.ips, |before| before.ips));
+        let dial_ports = match ports::overlap(&netns, self.workers.delivery_ports()) {
+            Ok(overlap) => overlap.and_then(|overlap| overlap.clear()),
+            Err(_) => before.and_then(|before| before.dial_ports.clone()),
+        };
+        Ok(LocalPod {
+            workload: workload.clone(),
+            ips,
+            dial_ports,
+            active: before.map_or_else(Arc::default, |before| before.active.clone()),
+            netns,
+            identity,
+            spiffe_id,
+        })
+    }
+
+    /// `before`: what it was in the same namespace.
+    async fn take(
+        &mut self,
+        pod: &LocalPod,
+        before: Option<&LocalPod>,
+        on_agent_down: OnAgentDown,
+    ) -> Result<(), Error> {
+        route::install(&pod.netns, pod.ips)?;
+        let listeners = self.workers.put_pod(pod).await?;
+        let borrowed: Vec<_> = listeners.iter().map(|(ip, fd)| (*ip, fd.as_fd())).collect();
+        self.capture.enrol(&EnrolPod {
+            netns: &pod.netns,
+            ips: pod.ips,
+            on_agent_down,
+            listeners: &borrowed,
+        })?;
+        if let Some(before) = before {
+            let gone: Vec<IpAddr> = before
+                .ips
+                .iter()
+                .filter(|ip| !pod.ips.contains(*ip))
+                .collect();
+            if !gone.is_empty() {
+                self.capture.drop_addresses(pod.netns.cookie(), &gone)?;
+                // Last: a fail-open pod is open where no listener is left.
+                self.workers.close_former(pod.netns.cookie()).await?;
+            }
+        }
+        for watched in self.guards.get(&pod.workload.key).into_iter().flatten() {
+            self.capture
+                .guard_enrolled(watched.id, pod.netns.cookie())?;
+        }
+        Ok(())
+    }
+}
+
+/// Would enrolling the one anew change nothing of the other?
+fn is_same(before: &LocalPod, now: &LocalPod) -> bool {
+    before.netns.cookie() == now.netns.cookie()
+        && before.spiffe_id == now.spiffe_id
+        && before.ips == now.ips
+        && before.dial_ports == now.dial_ports
+        && *before.workload == *now.workload
+}
+
+/// May it be served as what it was, until it can be made what it is now? Who it
+/// is, where, and what holds without an agent are the same.
+fn serves_for(before: &LocalPod, now: &LocalPod) -> bool {
+    before.workload.uid == now.workload.uid
+        && before.workload.ips == now.workload.ips
+        && before.ips == now.ips
+        && before.spiffe_id == now.spiffe_id
+        && on_agent_down(&before.workload) == on_agent_down(&now.workload)
+}

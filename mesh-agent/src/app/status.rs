@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Access, Client};
@@ -21,14 +20,9 @@ const TOLD: usize = 5;
 struct Reader;
 
 impl Judge for Reader {
-    fn judge(&self, object: &Value) -> Verdict {
-        let name = object["metadata"]["name"].as_str().unwrap_or_default();
-        let mistakes = match serde_json::to_vec(object) {
-            Ok(json) => discovery::mistakes(name, &json),
-            Err(error) => vec![error.to_string()],
-        };
+    fn judge(&self, json: &str) -> Verdict {
         Verdict {
-            conditions: vec![accepted(&mistakes)],
+            conditions: vec![accepted(&discovery::mistakes("object", json.as_bytes()))],
         }
     }
 }
@@ -76,7 +70,7 @@ pub(super) async fn write(
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -95,7 +89,7 @@ mod tests {
     #[test]
     fn a_policy_that_is_understood_is_accepted_and_a_mistake_is_named_with_its_field() {
         let rules = json!([{"from": [{"source": {"namespaces": ["shop"]}}]}]);
-        let said = |spec| Reader.judge(&policy(spec)).conditions.remove(0);
+        let said = |spec| Reader.judge(&policy(spec).to_string()).conditions.remove(0);
         let good = said(json!({"action": "ALLOW", "rules": rules}));
         assert!(good.holds, "{good:?}");
         let bad = said(json!({"action": "ALLOW", "rules": rules, "rule": []}));

@@ -8,17 +8,19 @@ use kube::client::Body;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::{Answer, Api, ApiError, Verb};
-use crate::kube::{Access, AccessError, Patience};
+use super::{Answer, Api, ApiError, Page, TakeItem, Verb};
+use crate::kube::{Access, AccessError, ListReader, Patience};
 
 /// Of one call, with its answer.
 const CALL: Duration = Duration::from_secs(5);
-/// A page of 500 pods is about 5 MB.
-const MAX_ANSWER: usize = 64 << 20;
-/// An object is at most 1.5 MiB where etcd has its default limit.
+/// Of a whole page.
+const LIST: Duration = Duration::from_secs(60);
+/// Of one object. It is at most 1.5 MiB where etcd has its default limit.
+const MAX_ANSWER: usize = 8 << 20;
 const MAX_LINE: usize = 8 << 20;
-/// Events that wait for who follows; then the server does.
-const AHEAD: usize = 64;
+/// Events that wait for who follows; then the server does. Each may be as large as
+/// an object is.
+const AHEAD: usize = 2;
 
 /// Cheap to clone. Lives in the runtime in which it was made.
 #[derive(Clone)]
@@ -47,6 +49,29 @@ impl Client {
             .map_err(|error| ApiError::Odd(error.to_string()))?;
         let sent = self.0.send(request).await;
         sent.map_err(|error| ApiError::Away(causes(&error)))
+    }
+
+    async fn listed(&self, path: &str, take: &mut TakeItem<'_>) -> Result<Page, ApiError> {
+        let silent = |_| ApiError::Away("no answer in time".to_owned());
+        let response = timeout(CALL, self.send(path, Verb::Get)).await;
+        let response = response.map_err(silent)??;
+        let status = response.status();
+        if !status.is_success() {
+            let text = timeout(CALL, text(response)).await.map_err(silent)?;
+            return Err(ApiError::of(path, status.as_u16(), &text?));
+        }
+        let mut body = response.into_body();
+        let mut reader = ListReader::default();
+        let mut items = Vec::new();
+        while let Some(frame) = timeout(CALL, body.frame()).await.map_err(silent)? {
+            let frame = frame.map_err(|error| ApiError::Away(error.to_string()))?;
+            reader.feed(&frame.into_data().unwrap_or_default(), &mut items)?;
+            for item in items.drain(..) {
+                let text = std::str::from_utf8(&item);
+                take(text.map_err(|_| ApiError::Odd("no UTF-8".to_owned()))?)?;
+            }
+        }
+        Ok(reader.end()?)
     }
 
     async fn answer(&self, path: &str, verb: Verb) -> Result<String, ApiError> {
@@ -86,6 +111,13 @@ impl Api for Client {
         Box::pin(async move {
             let answer = timeout(CALL, self.answer(path, verb)).await;
             answer.unwrap_or_else(|_| Err(ApiError::Away("no answer in time".to_owned())))
+        })
+    }
+
+    fn list<'a>(&'a self, path: &'a str, take: &'a mut TakeItem<'_>) -> Answer<'a, Page> {
+        Box::pin(async move {
+            let listed = timeout(LIST, self.listed(path, take)).await;
+            listed.unwrap_or_else(|_| Err(ApiError::Away("a list takes too long".to_owned())))
         })
     }
 

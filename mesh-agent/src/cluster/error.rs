@@ -2,6 +2,8 @@
 
 use serde::Deserialize;
 
+use crate::kube::Malformed;
+
 /// Longest text of the server's that is kept.
 const MAX_MESSAGE: usize = 300;
 
@@ -58,6 +60,12 @@ impl ApiError {
                 message,
             },
         }
+    }
+}
+
+impl From<Malformed> for ApiError {
+    fn from(error: Malformed) -> Self {
+        Self::Odd(error.to_string())
     }
 }
 

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 
-use super::{Answer, Api, ApiError, Verb};
+use super::{Answer, Api, ApiError, Page, TakeItem, Verb};
 
 const REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 
@@ -249,6 +249,20 @@ impl Fake {
 impl Api for Fake {
     fn call<'a>(&'a self, path: &'a str, verb: Verb) -> Answer<'a, String> {
         Box::pin(async move { self.answer(path, verb) })
+    }
+
+    fn list<'a>(&'a self, path: &'a str, take: &'a mut TakeItem<'_>) -> Answer<'a, Page> {
+        Box::pin(async move {
+            let list: Value = serde_json::from_str(&self.answer(path, Verb::Get)?)?;
+            for item in list["items"].as_array().into_iter().flatten() {
+                take(&item.to_string())?;
+            }
+            let version = list["metadata"]["resourceVersion"].as_str();
+            Ok(Page {
+                version: version.unwrap_or_default().to_owned(),
+                next: None,
+            })
+        })
     }
 
     fn watch<'a>(&'a self, path: &'a str) -> Answer<'a, mpsc::Receiver<Result<String, ApiError>>> {

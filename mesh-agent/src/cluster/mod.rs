@@ -24,11 +24,14 @@ use tokio::sync::mpsc;
 pub(crate) use base64::decode;
 pub(crate) use client::Client;
 pub(crate) use error::ApiError;
-pub(crate) use follow::{Seen, follow};
+pub(crate) use follow::{Seen, follow, read};
 
-pub(crate) use crate::kube::Access;
+pub(crate) use crate::kube::{Access, Page};
 
 pub(crate) type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, ApiError>> + Send + 'a>>;
+
+/// An error ends the list.
+pub(crate) type TakeItem<'t> = dyn FnMut(&str) -> Result<(), ApiError> + Send + 't;
 
 /// What is done with the object, or list, at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +46,9 @@ pub(crate) enum Verb {
 pub(crate) trait Api: Send + Sync {
     /// The answer's text.
     fn call<'a>(&'a self, path: &'a str, verb: Verb) -> Answer<'a, String>;
+
+    /// A page of a list, item by item as they come: no more than one is held.
+    fn list<'a>(&'a self, path: &'a str, take: &'a mut TakeItem<'_>) -> Answer<'a, Page>;
 
     /// One event in each line.
     fn watch<'a>(&'a self, path: &'a str) -> Answer<'a, mpsc::Receiver<Result<String, ApiError>>>;

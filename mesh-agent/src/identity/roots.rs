@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{Access, Api, Client, Metadata, Seen, follow};
+use crate::cluster::{Access, Api, Client, Metadata, Seen, follow, read};
 use crate::tls::{CaClient, CaName};
 
 /// Revocation lists beside the roots, where the authority publishes them.
@@ -136,7 +136,10 @@ impl Mirror {
         } = &self.from.configmap;
         let path = format!("/api/v1/namespaces/{namespace}/configmaps");
         let named = format!("fieldSelector=metadata.name%3D{name}");
-        follow::<Object>(api, &path, &named, |seen| self.see(seen)).await;
+        follow(api, (&path, &named), read::<Object>, |seen| {
+            self.see(seen);
+        })
+        .await;
     }
 
     fn see(&self, seen: Seen<'_, Object>) {

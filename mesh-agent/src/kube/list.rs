@@ -14,7 +14,7 @@ const MAX_DEPTH: usize = 128;
 
 /// It is not a list as the API server writes it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Malformed {
+pub(crate) enum Malformed {
     #[error("an object of more than {} MiB", MAX_ITEM >> 20)]
     TooLarge,
     #[error("brackets that do not fit")]
@@ -29,14 +29,14 @@ pub(super) enum Malformed {
 
 /// What a list says of itself.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Page {
-    pub(super) version: String,
+pub(crate) struct Page {
+    pub(crate) version: String,
     /// Where the next page begins.
-    pub(super) next: Option<String>,
+    pub(crate) next: Option<String>,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct ListReader {
+pub(crate) struct ListReader {
     /// The document with an empty list of items.
     rest: Vec<u8>,
     item: Vec<u8>,
@@ -52,7 +52,7 @@ const ITEMS: usize = 2;
 
 impl ListReader {
     /// Takes the next bytes, and gives the items that they complete.
-    pub(super) fn feed(&mut self, bytes: &[u8], items: &mut Vec<Vec<u8>>) -> Result<(), Malformed> {
+    pub(crate) fn feed(&mut self, bytes: &[u8], items: &mut Vec<Vec<u8>>) -> Result<(), Malformed> {
         for byte in bytes {
             self.byte(*byte, items)?;
         }
@@ -118,7 +118,7 @@ impl ListReader {
     }
 
     /// After the last byte.
-    pub(super) fn end(self) -> Result<Page, Malformed> {
+    pub(crate) fn end(self) -> Result<Page, Malformed> {
         #[derive(Deserialize)]
         struct List {
             kind: String,

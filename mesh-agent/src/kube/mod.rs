@@ -32,5 +32,6 @@ pub(crate) use fault::{Fault, Reason};
 pub(crate) use follow::{Event, Follower};
 pub(crate) use gate::Gate;
 pub(crate) use item::{Head, Item};
+pub(crate) use list::{ListReader, Malformed, Page};
 pub(crate) use progress::{Phase, Progress, Seen};
 pub(crate) use resource::Resource;

@@ -18,7 +18,8 @@ const B: &str = "/apis/security.istio.io/v1/namespaces/shop/authorizationpolicie
 struct ByTheBook;
 
 impl Judge for ByTheBook {
-    fn judge(&self, object: &Value) -> Verdict {
+    fn judge(&self, json: &str) -> Verdict {
+        let object: Value = serde_json::from_str(json).expect("JSON");
         let holds = object["spec"]["good"] == true;
         Verdict {
             conditions: vec![Condition {
@@ -162,4 +163,40 @@ async fn one_of_two_writes_and_the_other_goes_on_where_it_ends() {
     .await;
     second.cancel.cancel();
     second.task.await.expect("ended");
+}
+
+/// A policy that is made anew has the generation of the one before, and an
+/// annotation counts none.
+#[tokio::test]
+async fn what_is_said_is_of_all_that_the_object_says_and_not_of_its_generation() {
+    let fake = Fake::default();
+    fake.put(A, policy("a", 1, true));
+    let writer = start(&fake, "x");
+    until("it is said", || {
+        said(&fake, A) == Some(("True".to_owned(), 1))
+    })
+    .await;
+    let mut other = fake.get(A).expect("it");
+    other["spec"]["good"] = json!(false);
+    fake.put(A, other);
+    until("it is said anew", || {
+        said(&fake, A) == Some(("False".to_owned(), 1))
+    })
+    .await;
+    writer.cancel.cancel();
+    writer.task.await.expect("ended");
+}
+
+#[tokio::test]
+async fn an_object_that_is_too_large_to_be_judged_holds_up_no_other() {
+    let fake = Fake::default();
+    let mut large = policy("a", 1, true);
+    large["spec"]["text"] = json!("x".repeat(300 << 10));
+    fake.put(A, large);
+    fake.put(B, policy("b", 1, true));
+    let writer = start(&fake, "x");
+    until("the other", || said(&fake, B).is_some()).await;
+    assert_eq!(said(&fake, A), None);
+    writer.cancel.cancel();
+    writer.task.await.expect("ended");
 }

@@ -1,6 +1,6 @@
 //! Whose turn it is: every object has one, however often others change. Pure.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 /// An object is not written more often than this.
@@ -8,8 +8,10 @@ const BETWEEN: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
 pub(super) struct Turns {
-    /// Each at most once.
-    waiting: VecDeque<String>,
+    /// Each at most once, by its place.
+    waiting: BTreeMap<u64, String>,
+    places: HashMap<String, u64>,
+    last: u64,
     /// When each was written last.
     written: HashMap<String, Instant>,
 }
@@ -17,18 +19,22 @@ pub(super) struct Turns {
 impl Turns {
     /// Takes its place at the end, unless it has one.
     pub(super) fn add(&mut self, object: &str) {
-        if !self.waiting.iter().any(|waiting| waiting == object) {
-            self.waiting.push_back(object.to_owned());
+        if !self.places.contains_key(object) {
+            self.last += 1;
+            self.places.insert(object.to_owned(), self.last);
+            self.waiting.insert(self.last, object.to_owned());
         }
     }
 
     /// There is nothing to write any more.
     pub(super) fn leave(&mut self, object: &str) {
-        self.waiting.retain(|waiting| waiting != object);
+        if let Some(place) = self.places.remove(object) {
+            self.waiting.remove(&place);
+        }
     }
 
     pub(super) fn forget(&mut self, object: &str) {
-        self.waiting.retain(|waiting| waiting != object);
+        self.leave(object);
         self.written.remove(object);
     }
 
@@ -36,20 +42,30 @@ impl Turns {
         self.written.insert(object.to_owned(), now);
     }
 
-    /// The first that may be written now. Those before it keep their places.
-    pub(super) fn next(&mut self, now: Instant) -> Option<String> {
-        let is_due = |object: &String| {
-            let written = self.written.get(object);
-            written.is_none_or(|at| now.saturating_duration_since(*at) >= BETWEEN)
-        };
-        let at = self.waiting.iter().position(is_due)?;
-        self.waiting.remove(at)
+    fn due_at(&self, object: &str, now: Instant) -> Instant {
+        self.written.get(object).map_or(now, |at| *at + BETWEEN)
     }
 
-    /// When the next one may be written, where any waits.
+    /// The first that may be written now. Those before it keep their places.
+    pub(super) fn next(&mut self, now: Instant) -> Option<String> {
+        let is_due = |object: &&String| self.due_at(object, now) <= now;
+        let object = self.waiting.values().find(is_due)?.clone();
+        self.leave(&object);
+        Some(object)
+    }
+
+    /// When the next one may be written, where any waits. Those that may not now are
+    /// few: they were written within the last seconds.
     pub(super) fn due(&self, now: Instant) -> Option<Instant> {
-        let due = |object: &String| self.written.get(object).map_or(now, |at| *at + BETWEEN);
-        self.waiting.iter().map(due).min()
+        let mut due = None;
+        for object in self.waiting.values() {
+            let at = self.due_at(object, now);
+            if at <= now {
+                return Some(now);
+            }
+            due = due.map_or(Some(at), |due: Instant| Some(due.min(at)));
+        }
+        due
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
+use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -13,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::conditions::{Condition, merge};
 use super::lease::{LIFE, Lease};
 use super::turns::Turns;
-use crate::cluster::{Api, ApiError, Seen, Verb, follow};
+use crate::cluster::{Api, ApiError, Metadata, Seen, Verb, escape, follow, read};
 
 /// The Lease of who writes.
 const LEASE: &str = "mesh-agent-status";
@@ -26,6 +27,9 @@ const REFUSED: Duration = Duration::from_secs(30);
 /// How often the Lease is looked at.
 const LOOK: Duration = Duration::from_secs(LIFE.as_secs() / 3);
 
+/// Larger ones are not judged: read as a whole they take many times of it.
+const MAX_JUDGED: usize = 256 << 10;
+
 /// What is to be said of one version of an object.
 #[derive(Clone, Debug)]
 pub(crate) struct Verdict {
@@ -34,7 +38,7 @@ pub(crate) struct Verdict {
 
 /// Says of an object, as the API server has it, how it fares.
 pub(crate) trait Judge: Send + Sync + 'static {
-    fn judge(&self, object: &Value) -> Verdict;
+    fn judge(&self, json: &str) -> Verdict;
 }
 
 #[derive(Clone, Debug)]
@@ -46,24 +50,36 @@ pub(crate) struct Config {
     pub(crate) lists: Vec<&'static str>,
 }
 
-struct Known {
-    list: usize,
-    object: Value,
-    conditions: Vec<Condition>,
-}
-
-struct Writer {
-    judge: Arc<dyn Judge>,
-    lists: Vec<&'static str>,
-    /// By path.
-    known: HashMap<String, Known>,
-    turns: Turns,
-}
-
-/// One write.
-struct Write {
+/// What is kept of an object that was judged.
+struct Judged {
     path: String,
-    object: Value,
+    /// Its status says something else.
+    is_due: bool,
+}
+
+/// What an object says that decides about its status.
+#[derive(Deserialize)]
+struct Slim {
+    metadata: Metadata,
+    #[serde(default)]
+    status: Option<Status>,
+}
+
+#[derive(Deserialize)]
+struct Status {
+    #[serde(default)]
+    conditions: Option<Vec<Value>>,
+}
+
+/// Of objects no more is held than where they are and whether it is their turn:
+/// anybody may write large ones. A verdict is not held either, for it is about all
+/// that an object says, and by which code: each one is judged when it is seen, and
+/// again as it is then when it is written.
+#[derive(Default)]
+struct Writer {
+    /// Path, and number of the list.
+    known: HashMap<String, usize>,
+    turns: Turns,
 }
 
 /// Until cancelled.
@@ -73,20 +89,16 @@ pub(crate) async fn run(
     config: Config,
     cancel: CancellationToken,
 ) {
-    let writer = Arc::new(Mutex::new(Writer {
-        judge,
-        lists: config.lists.clone(),
-        known: HashMap::new(),
-        turns: Turns::default(),
-    }));
+    let writer = Arc::new(Mutex::new(Writer::default()));
     let changed = Arc::new(Notify::new());
     let tasks = TaskTracker::new();
     for (number, list) in config.lists.iter().copied().enumerate() {
         let (api, writer, changed) = (api.clone(), writer.clone(), changed.clone());
-        let cancel = cancel.clone();
+        let (judge, cancel) = (judge.clone(), cancel.clone());
         tasks.spawn(async move {
-            let following = follow::<Value>(&*api, list, "", |seen| {
-                writer.lock().see(number, seen);
+            let read = |object: &str| judged(&*judge, list, object);
+            let following = follow(&*api, (list, ""), read, |seen| {
+                writer.lock().see((number, list), seen);
                 changed.notify_one();
             });
             tokio::select! {
@@ -116,7 +128,7 @@ pub(crate) async fn run(
                 }
             }
             () = tokio::time::sleep_until(wake.into()), if due.is_some() => {
-                free = Instant::now() + write_one(&*api, &writer).await;
+                free = Instant::now() + write_one(&*api, &*judge, &writer).await;
             }
         }
     }
@@ -125,16 +137,16 @@ pub(crate) async fn run(
 }
 
 /// Gives how long to wait before the next one.
-async fn write_one(api: &dyn Api, writer: &Mutex<Writer>) -> Duration {
+async fn write_one(api: &dyn Api, judge: &dyn Judge, writer: &Mutex<Writer>) -> Duration {
     let now = Instant::now();
-    let Some(Write { path, object }) = writer.lock().next(now) else {
+    let Some(path) = writer.lock().turns.next(now) else {
         return Duration::ZERO;
     };
-    let status = format!("{path}/status");
-    let written = api.call(&status, Verb::Replace(object)).await;
+    let written = write(api, judge, &path).await;
     let mut writer = writer.lock();
     match written {
-        Ok(_) => writer.turns.wrote(&path, now),
+        Ok(true) => writer.turns.wrote(&path, now),
+        Ok(false) => {}
         // Somebody changed it: the watch brings that, and its turn comes then.
         Err(ApiError::Conflict(_) | ApiError::NotFound(_)) => {}
         Err(ApiError::Away(why)) => {
@@ -152,38 +164,74 @@ async fn write_one(api: &dyn Api, writer: &Mutex<Writer>) -> Duration {
     PAUSE
 }
 
-impl Writer {
-    fn path(&self, list: usize, object: &Value) -> Option<String> {
-        let (root, plural) = self.lists[list].rsplit_once('/')?;
-        let meta = |name: &str| object["metadata"][name].as_str();
-        let (namespace, name) = (meta("namespace")?, meta("name")?);
-        Some(format!("{root}/namespaces/{namespace}/{plural}/{name}"))
-    }
+/// As the object is now. False where nothing is to be written.
+async fn write(api: &dyn Api, judge: &dyn Judge, path: &str) -> Result<bool, ApiError> {
+    let Some((collection, name)) = path.rsplit_once('/') else {
+        return Ok(false);
+    };
+    // A list of one, which needs no permission of its own.
+    let named = format!(
+        "{collection}?limit=1&fieldSelector=metadata.name%3D{}",
+        escape(name)
+    );
+    let mut found: Option<String> = None;
+    let mut take = |item: &str| {
+        let is_it = read::<Slim>(item)?.metadata.name == name;
+        if is_it && item.len() <= MAX_JUDGED {
+            found = Some(item.to_owned());
+        }
+        Ok(())
+    };
+    api.list(&named, &mut take).await?;
+    let Some(json) = found else { return Ok(false) };
+    let Some(conditions) = after(&read(&json)?, &judge.judge(&json).conditions) else {
+        return Ok(false);
+    };
+    let mut object: Value = serde_json::from_str(&json)?;
+    object["status"]["conditions"] = Value::Array(conditions);
+    let status = format!("{path}/status");
+    api.call(&status, Verb::Replace(object)).await?;
+    Ok(true)
+}
 
-    fn see(&mut self, list: usize, seen: Seen<'_, Value>) {
+/// `None` for one that has no place.
+fn judged(judge: &dyn Judge, list: &str, json: &str) -> Result<Option<Judged>, ApiError> {
+    let slim: Slim = read(json)?;
+    let Some(path) = path(list, &slim.metadata) else {
+        return Ok(None);
+    };
+    // Agents judge it for themselves; it has no status.
+    let is_judged = json.len() <= MAX_JUDGED;
+    let is_due = is_judged && after(&slim, &judge.judge(json).conditions).is_some();
+    Ok(Some(Judged { path, is_due }))
+}
+
+fn path(list: &str, metadata: &Metadata) -> Option<String> {
+    let (root, plural) = list.rsplit_once('/')?;
+    let (namespace, name) = (&metadata.namespace, &metadata.name);
+    let is_there = !namespace.is_empty() && !name.is_empty();
+    is_there.then(|| format!("{root}/namespaces/{namespace}/{plural}/{name}"))
+}
+
+impl Writer {
+    fn see(&mut self, (list, at): (usize, &str), seen: Seen<'_, Option<Judged>>) {
         match seen {
             Seen::All(all) => {
-                let now: HashSet<String> = all.iter().filter_map(|o| self.path(list, o)).collect();
+                let now: HashSet<&str> = all.iter().flatten().map(|one| &*one.path).collect();
                 let is_gone =
-                    |(path, known): &(&String, &Known)| known.list == list && !now.contains(*path);
-                let gone: Vec<String> = self
-                    .known
-                    .iter()
-                    .filter(is_gone)
-                    .map(|(path, _)| path.clone())
-                    .collect();
+                    |(path, of): &(&String, &usize)| **of == list && !now.contains(path.as_str());
+                let gone = self.known.iter().filter(is_gone);
+                let gone: Vec<String> = gone.map(|(path, _)| path.clone()).collect();
                 gone.iter().for_each(|path| self.forget(path));
-                all.into_iter().for_each(|object| self.put(list, object));
+                all.into_iter()
+                    .flatten()
+                    .for_each(|one| self.put(list, one));
             }
-            Seen::Is(object) => self.put(list, object),
-            Seen::IsGone(object) => {
-                if let Some(path) = self.path(list, &object) {
-                    self.forget(&path);
-                }
-            }
+            Seen::Is(one) => one.into_iter().for_each(|one| self.put(list, one)),
+            Seen::IsGone(one) => one.iter().for_each(|one| self.forget(&one.path)),
             Seen::Same => {}
             Seen::Failed(error) => {
-                tracing::debug!(%error, list = self.lists[list], "objects are not followed");
+                tracing::debug!(%error, list = at, "objects are not followed");
             }
         }
     }
@@ -193,48 +241,19 @@ impl Writer {
         self.turns.forget(path);
     }
 
-    fn put(&mut self, list: usize, object: Value) {
-        let Some(path) = self.path(list, &object) else {
-            return;
-        };
-        // Its status is no part of what is judged: what it said is not judged anew.
-        let known = self.known.get(&path);
-        let same = known
-            .filter(|k| generation(&k.object) == generation(&object) && generation(&object) > 0);
-        let conditions = match same {
-            Some(known) => known.conditions.clone(),
-            None => self.judge.judge(&object).conditions,
-        };
-        match after(&object, &conditions) {
-            Some(_) => self.turns.add(&path),
-            None => self.turns.leave(&path),
+    fn put(&mut self, list: usize, one: Judged) {
+        match one.is_due {
+            true => self.turns.add(&one.path),
+            false => self.turns.leave(&one.path),
         }
-        let known = Known {
-            list,
-            object,
-            conditions,
-        };
-        self.known.insert(path, known);
+        self.known.insert(one.path, list);
     }
-
-    fn next(&mut self, now: Instant) -> Option<Write> {
-        let path = self.turns.next(now)?;
-        let known = self.known.get(&path)?;
-        let conditions = after(&known.object, &known.conditions)?;
-        let mut object = known.object.clone();
-        object["status"]["conditions"] = Value::Array(conditions);
-        Some(Write { path, object })
-    }
-}
-
-fn generation(object: &Value) -> i64 {
-    object["metadata"]["generation"].as_i64().unwrap_or(0)
 }
 
 /// The conditions as they are to be; None where nothing is to be written.
-fn after(object: &Value, wanted: &[Condition]) -> Option<Vec<Value>> {
+fn after(object: &Slim, wanted: &[Condition]) -> Option<Vec<Value>> {
     let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-    let none = Vec::new();
-    let before = object["status"]["conditions"].as_array().unwrap_or(&none);
-    merge(before, wanted, generation(object), &now).ok()
+    let conditions = object.status.as_ref().and_then(|s| s.conditions.as_deref());
+    let before = conditions.unwrap_or_default();
+    merge(before, wanted, object.metadata.generation, &now).ok()
 }

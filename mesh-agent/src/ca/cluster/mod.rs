@@ -9,6 +9,7 @@ mod config;
 mod history;
 mod kept;
 mod pods;
+mod published;
 mod questions;
 #[cfg(test)]
 mod real;

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use tokio::sync::watch;
 
-use crate::cluster::{Api, Metadata, Seen, follow};
+use crate::cluster::{Api, Metadata, Seen, follow, read};
 
 /// Pods with a node, and without those that ended.
 const WANTED: &str =
@@ -146,7 +146,10 @@ impl Pod {
 impl Pods {
     /// Does not end.
     pub(super) async fn follow(&self, api: &dyn Api) {
-        follow::<Object>(api, "/api/v1/pods", WANTED, |seen| self.see(&seen)).await;
+        follow(api, ("/api/v1/pods", WANTED), read::<Object>, |seen| {
+            self.see(&seen);
+        })
+        .await;
     }
 
     fn see(&self, seen: &Seen<'_, Object>) {

@@ -5,15 +5,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::published::Published;
 use super::{Cluster, Secret};
 use crate::ca::errors::Error;
 use crate::ca::metrics::Metrics;
-use crate::ca::records::{BUNDLE, CRL};
 use crate::cluster::{Api, ApiError, Verb};
 
-/// Roots that agents trust, and revocation lists, as they are called there.
-const ROOTS: &str = "root.pem";
-const LISTS: &str = "crl.pem";
 /// Somebody else's change is undone after this long.
 const LOOK: Duration = Duration::from_secs(30);
 const TRIES: usize = 8;
@@ -38,36 +35,58 @@ pub(super) async fn keep(api: &dyn Api, cluster: &Cluster, secret: &Secret, metr
 }
 
 /// Whether it had to be written.
+///
+/// What this replica saw last may be old. So it decides only whether to look: what is
+/// written is the Secret as it is read then, after the ConfigMap that it replaces.
+/// Whoever wrote a newer one meanwhile has changed that, and this change is refused.
 pub(super) async fn write(
     api: &dyn Api,
     cluster: &Cluster,
     secret: &Secret,
 ) -> Result<bool, Error> {
     let path = format!("{}/{}", cluster.configmaps(), cluster.configmap);
+    let Some(seen) = secret.published() else {
+        return Ok(false);
+    };
     for _ in 0..TRIES {
-        // Anew each time: the state may be another one by now.
-        let wanted = secret.published();
-        let Some((roots, lists)) = wanted else {
+        let there = match api.call(&path, Verb::Get).await {
+            Ok(text) => Some(serde_json::from_str::<Value>(&text).map_err(ApiError::from)?),
+            Err(ApiError::NotFound(_)) => None,
+            Err(error) => return Err(error.into()),
+        };
+        if there
+            .as_ref()
+            .is_some_and(|there| there["data"] == seen.data)
+        {
             return Ok(false);
+        }
+        let Some(now) = secret.published_now().await? else {
+            return Err(Error::Cluster(format!(
+                "the Secret {} is gone: the roots stay as they are",
+                cluster.secret
+            )));
         };
-        let data = json!({ROOTS: roots, LISTS: lists});
-        let written = match api.call(&path, Verb::Get).await {
-            Ok(text) => {
-                let there: Value = serde_json::from_str(&text).map_err(ApiError::from)?;
-                if there["data"] == data {
-                    return Ok(false);
-                }
-                let version = there["metadata"]["resourceVersion"].clone();
-                api.call(&path, Verb::Replace(object(cluster, data, Some(version))))
-                    .await
-            }
-            Err(ApiError::NotFound(_)) => {
-                let create = Verb::Create(object(cluster, data, None));
-                api.call(&cluster.configmaps(), create).await
-            }
-            Err(error) => Err(error),
+        if there
+            .as_ref()
+            .is_some_and(|there| there["data"] == now.data)
+        {
+            return Ok(false);
+        }
+        if let Some(newer) = there.as_ref().and_then(|there| now.is_older_than(there)) {
+            return Err(Error::Cluster(format!(
+                "the Secret is read in version {}, and version {newer} is published already",
+                now.version
+            )));
+        }
+        let version = there.map(|there| there["metadata"]["resourceVersion"].clone());
+        let (at, verb) = match version {
+            Some(_) => (&path, Verb::Replace(object(cluster, now, version))),
+            None => (
+                &cluster.configmaps(),
+                Verb::Create(object(cluster, now, None)),
+            ),
         };
-        match written {
+        match api.call(at, verb).await {
             Ok(_) => return Ok(true),
             Err(ApiError::Exists(_) | ApiError::Conflict(_) | ApiError::NotFound(_)) => {}
             Err(error) => return Err(error.into()),
@@ -76,24 +95,17 @@ pub(super) async fn write(
     Err(Error::Busy)
 }
 
-fn object(cluster: &Cluster, data: Value, version: Option<Value>) -> Value {
+fn object(cluster: &Cluster, published: Published, version: Option<Value>) -> Value {
     let mut object = json!({
-        "apiVersion": "v1", "kind": "ConfigMap", "data": data,
+        "apiVersion": "v1", "kind": "ConfigMap", "data": published.data,
         "metadata": {
             "name": cluster.configmap,
             "labels": {"app.kubernetes.io/part-of": "mesh-agent"},
+            "annotations": published.annotations(),
         },
     });
     if let Some(version) = version {
         object["metadata"]["resourceVersion"] = version;
     }
     object
-}
-
-/// What is in the state under these names.
-impl Secret {
-    fn published(&self) -> Option<(String, String)> {
-        let text = |name| self.text(name);
-        Some((text(BUNDLE)?, text(CRL)?))
-    }
 }

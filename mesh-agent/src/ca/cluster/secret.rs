@@ -17,11 +17,12 @@ use zeroize::Zeroizing;
 use super::Cluster;
 use super::history::History;
 use super::kept::Kept;
+use super::published::Published;
 use crate::ca::errors::Error;
 use crate::ca::records::{AUTHORITY, BUNDLE, CRL, Issued, REVOKED, TOKENS};
 use crate::ca::state::authority_file;
 use crate::ca::store::{Change, Documents, Live, Log, Stamp, Store};
-use crate::cluster::{Api, ApiError, Metadata, Seen, Verb, decode, follow};
+use crate::cluster::{Api, ApiError, Metadata, Seen, Verb, decode, follow, read};
 
 const DOCUMENTS: [&str; 6] = [
     AUTHORITY,
@@ -46,6 +47,7 @@ struct Object {
 /// One state, as it was seen.
 #[derive(Clone)]
 struct Version {
+    uid: Arc<str>,
     name: Arc<str>,
     held: Held,
 }
@@ -104,22 +106,27 @@ impl Secret {
     /// Does not end.
     pub(super) async fn follow(&self, api: &dyn Api) {
         let named = format!("fieldSelector=metadata.name%3D{}", self.name);
-        follow::<Object>(api, &self.secrets, &named, |seen| match seen {
-            Seen::All(all) => {
-                self.is_there();
-                match all.into_iter().next() {
-                    Some(object) => self.see(object, true),
-                    None => self.is_gone(),
+        follow(
+            api,
+            (&self.secrets, &named),
+            read::<Object>,
+            |seen| match seen {
+                Seen::All(all) => {
+                    self.is_there();
+                    match all.into_iter().next() {
+                        Some(object) => self.see(object, true),
+                        None => self.is_gone(),
+                    }
                 }
-            }
-            Seen::Is(object) => {
-                self.is_there();
-                self.see(object, false);
-            }
-            Seen::IsGone(_) => self.is_gone(),
-            Seen::Same => self.is_there(),
-            Seen::Failed(error) => tracing::debug!(%error, "the state is not followed"),
-        })
+                Seen::Is(object) => {
+                    self.is_there();
+                    self.see(object, false);
+                }
+                Seen::IsGone(_) => self.is_gone(),
+                Seen::Same => self.is_there(),
+                Seen::Failed(error) => tracing::debug!(%error, "the state is not followed"),
+            },
+        )
         .await;
     }
 
@@ -185,10 +192,19 @@ impl Secret {
     }
 
     /// Of the state that was seen last.
-    pub(super) fn text(&self, name: &str) -> Option<String> {
-        let seen = self.seen.lock();
-        let bytes = seen.as_ref()?.held.get(name)?;
-        String::from_utf8(bytes.to_vec()).ok()
+    pub(super) fn published(&self) -> Option<Published> {
+        self.seen.lock().as_ref()?.published()
+    }
+
+    /// Of the state as it is now.
+    pub(super) async fn published_now(&self) -> Result<Option<Published>, ApiError> {
+        let Some(now) = self.get().await? else {
+            return Ok(None);
+        };
+        self.is_there();
+        let published = now.published();
+        self.take(now, false);
+        Ok(published)
     }
 
     async fn get(&self) -> Result<Option<Version>, ApiError> {
@@ -259,6 +275,18 @@ impl Secret {
     }
 }
 
+impl Version {
+    fn text(&self, name: &str) -> Option<String> {
+        String::from_utf8(self.held.get(name)?.to_vec()).ok()
+    }
+
+    fn published(&self) -> Option<Published> {
+        let (roots, lists) = (self.text(BUNDLE)?, self.text(CRL)?);
+        let (uid, version) = (self.uid.clone(), self.name.clone());
+        Some(Published::of(uid, version, roots, lists))
+    }
+}
+
 fn version(object: Object) -> Result<Version, ApiError> {
     let mut held = Held::new();
     for (name, text) in object.data {
@@ -267,6 +295,7 @@ fn version(object: Object) -> Result<Version, ApiError> {
         held.insert(name, Zeroizing::new(bytes));
     }
     Ok(Version {
+        uid: object.metadata.uid.into(),
         name: object.metadata.resource_version.into(),
         held,
     })

@@ -343,6 +343,47 @@ async fn somebody_elses_roots_in_the_configmap_are_undone_and_an_equal_one_is_no
     replica.end().await;
 }
 
+/// One that is cut off from the changes, and not from the rest.
+#[tokio::test]
+async fn a_replica_that_saw_an_old_state_does_not_undo_a_rotation() {
+    let fake = Fake::default();
+    let replica = Replica::start(&fake).await;
+    until("it is published", || fake.get(ROOTS).is_some()).await;
+    let runtime = tokio::runtime::Handle::current();
+    let slow = Secret::new(Arc::new(fake.clone()), &cluster(), runtime, false);
+    let follow = tokio::time::timeout(Duration::from_millis(200), slow.follow(&fake));
+    assert!(follow.await.is_err(), "it does not end");
+    let place = Place::open(replica.ca.store.clone());
+    let taken = tokio::task::spawn_blocking(move || rotate(place, &Step::Prepare(None), false));
+    taken.await.expect("it ran").expect("prepared");
+    let both = || roots_of(&fake).matches("BEGIN").count() == 2;
+    until("A+B is published", both).await;
+    let written = roots::write(&fake, &cluster(), &slow).await;
+    assert!(!written.expect("looked at"));
+    assert!(both(), "it stays");
+    replica.end().await;
+}
+
+#[tokio::test]
+async fn roots_do_not_go_back_to_before_what_is_published() {
+    let fake = Fake::default();
+    let replica = Replica::start(&fake).await;
+    until("it is published", || fake.get(ROOTS).is_some()).await;
+    let mut newer = fake.get(ROOTS).expect("a ConfigMap");
+    replica.end().await;
+    newer["data"]["root.pem"] = json!("newer");
+    newer["metadata"]["annotations"]["mesh-agent.io/secret-version"] = json!("1000000");
+    fake.put(ROOTS, newer);
+    let runtime = tokio::runtime::Handle::current();
+    let secret = Secret::new(Arc::new(fake.clone()), &cluster(), runtime, false);
+    let follow = tokio::time::timeout(Duration::from_millis(200), secret.follow(&fake));
+    assert!(follow.await.is_err(), "it does not end");
+    let refused = roots::write(&fake, &cluster(), &secret).await;
+    let why = refused.expect_err("refused").to_string();
+    assert!(why.contains("1000000 is published already"), "{why}");
+    assert_eq!(roots_of(&fake), "newer");
+}
+
 #[tokio::test]
 async fn only_a_reviewed_token_of_an_agent_that_lives_is_good() {
     let fake = Fake::default();
@@ -611,6 +652,14 @@ impl Api for Slow {
             }
             answer
         })
+    }
+
+    fn list<'a>(
+        &'a self,
+        path: &'a str,
+        take: &'a mut crate::cluster::TakeItem<'_>,
+    ) -> crate::cluster::Answer<'a, crate::cluster::Page> {
+        self.fake.list(path, take)
     }
 
     fn watch<'a>(

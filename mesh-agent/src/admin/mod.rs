@@ -7,6 +7,7 @@
 
 mod listen;
 mod problem;
+pub mod routes;
 mod shared;
 mod socket;
 pub mod text;
@@ -89,6 +90,7 @@ pub trait Pages: Send + Sync + 'static {
 pub trait Source: Pages {
     fn status(&self) -> Status;
     fn connections(&self, filter: &ConnectionFilter) -> ConnectionList;
+    fn routes(&self) -> routes::RouteList;
     /// The error is a sentence for who asked.
     fn explain(&self, question: &Question) -> Result<Explanation, String>;
 }
@@ -221,6 +223,7 @@ pub async fn serve(
         .route("/status", get(status))
         .route("/connections", get(connections))
         .route("/explain", get(explain))
+        .route("/routes", get(routes_of))
         .route("/readyz", get(ready_here))
         .route("/livez", get(alive))
         .with_state(source.clone() as Arc<dyn Source>);
@@ -310,6 +313,10 @@ async fn connections(
     Query(filter): Query<ConnectionFilter>,
 ) -> Response {
     beside(move || Json(source.connections(&filter))).await
+}
+
+async fn routes_of(State(source): State<Arc<dyn Source>>) -> Response {
+    beside(move || Json(source.routes())).await
 }
 
 async fn explain(

@@ -276,6 +276,10 @@ impl admin::Source for View {
         self.parts.observe.connections(filter)
     }
 
+    fn routes(&self) -> admin::routes::RouteList {
+        super::routes::list(&self.parts.published.load().snapshot)
+    }
+
     fn explain(&self, question: &admin::Question) -> Result<Explanation, String> {
         let of_connection;
         let question = match &question.id {

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::ending::CannotAsk;
+use crate::admin::routes::RouteList;
 use crate::admin::{self, FetchError, Question, Status};
 use crate::config::{Exit, Probe};
 use crate::model::text::printable;
@@ -22,6 +23,17 @@ pub(super) fn status(run_dir: &Path, wide: bool, json: bool) -> anyhow::Result<E
         (false, _) => Exit::No,
         (true, true) => Exit::Degraded,
         (true, false) => Exit::Yes,
+    })
+}
+
+/// Yes where each is accepted and all that it leads to is there.
+pub(super) fn routes(run_dir: &Path, json: bool) -> anyhow::Result<Exit> {
+    let list: RouteList = ask(run_dir, "/routes")?;
+    show(&list, json, admin::routes::text)?;
+    let mut conditions = list.routes.iter().flat_map(|row| &row.conditions);
+    Ok(match conditions.all(|one| one.holds) {
+        true => Exit::Yes,
+        false => Exit::Degraded,
     })
 }
 

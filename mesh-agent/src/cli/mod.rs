@@ -32,7 +32,7 @@ use clap::FromArgMatches as _;
 
 use crate::admin::Question;
 use crate::app;
-use crate::config::{self, Ca, Cli, Command, Exit, Folders, LogFormat};
+use crate::config::{self, Ca, Cli, Command, Exit, Folders, LogFormat, StatusOf};
 
 /// The program.
 #[must_use]
@@ -93,7 +93,18 @@ fn dispatch(command: Command) -> anyhow::Result<Exit> {
             folders,
             stay,
         } => uninstall(&host_dir, &folders, stay),
-        Command::Status { place, wide, json } => ask::status(&place.run_dir, wide, json),
+        Command::Status {
+            of: Some(StatusOf::Routes),
+            place,
+            json,
+            ..
+        } => ask::routes(&place.run_dir, json),
+        Command::Status {
+            of: None,
+            place,
+            wide,
+            json,
+        } => ask::status(&place.run_dir, wide, json),
         Command::Probe { what, place } => ask::probe(&place.run_dir, what),
         Command::Connections {
             place,

@@ -71,6 +71,9 @@ pub enum Command {
     /// Show state and health of the running agent; exit code 0 when it is ready,
     /// 4 when it is ready and not whole, 1 when it is not ready, 3 when no agent answers.
     Status {
+        /// Instead of it: one kind of object, each with how it fares.
+        #[arg(value_enum)]
+        of: Option<StatusOf>,
         #[command(flatten)]
         place: Place,
         /// Also what the kernel programs counted, and what each counter means.
@@ -144,6 +147,12 @@ pub enum Command {
         #[command(flatten)]
         chain: Chain,
     },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StatusOf {
+    /// The routes of the Gateway API, with each Service that they are for.
+    Routes,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -32,6 +32,54 @@ spec:
     to: [{operation: {ports: ["80"]}}]
 "#;
 
+/// One of each kind of routes.
+#[cfg(test)]
+const ROUTES: &str = r#"
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: shop, namespace: foo}
+spec:
+  parentRefs: [{group: "", kind: Service, name: httpbin, port: 80}]
+  rules:
+  - name: canary
+    matches: [{path: {type: PathPrefix, value: /v2}, headers: [{name: x-canary, value: "yes"}]}]
+    filters:
+    - {type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: a, value: b}], remove: [c]}}
+    - {type: URLRewrite, urlRewrite: {path: {type: ReplacePrefixMatch, replacePrefixMatch: /}}}
+    backendRefs: [{name: httpbin, port: 80, weight: 9}, {name: other, port: 80, weight: 1}]
+    timeouts: {request: 10s, backendRequest: 2s}
+    retry: {codes: [503], attempts: 2, backoff: 100ms}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {name: calls, namespace: foo}
+spec:
+  parentRefs: [{group: "", kind: Service, name: httpbin}]
+  rules: [{matches: [{method: {service: pkg.Echo, method: Echo}}], backendRefs: [{name: httpbin, port: 80}]}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: TLSRoute
+metadata: {name: tls, namespace: foo}
+spec:
+  parentRefs: [{group: "", kind: Service, name: httpbin}]
+  hostnames: ["*.example.com"]
+  rules: [{backendRefs: [{name: httpbin, port: 80}]}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: TCPRoute
+metadata: {name: tcp, namespace: foo}
+spec:
+  parentRefs: [{group: "", kind: Service, name: httpbin}]
+  rules: [{backendRefs: [{name: httpbin, port: 80}]}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: ReferenceGrant
+metadata: {name: grant, namespace: bar}
+spec:
+  from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: foo}]
+  to: [{group: "", kind: Service}]
+"#;
+
 /// One file: every mistake told within bounds, no DENY lifted, and read in one
 /// way whoever reads it.
 pub(crate) fn config(bytes: &[u8]) {
@@ -160,6 +208,7 @@ pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
             "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: web, namespace: foo}\nautomountServiceAccountToken: false\n"
                 .to_owned(),
         ),
+        ("routes", ROUTES.to_owned()),
         ("bomb", bomb),
         ("deep", format!("{}1{}", "[".repeat(3_000), "]".repeat(3_000))),
         ("deep-mapping", "a: {".repeat(500)),

@@ -14,8 +14,10 @@ use super::{Code, Problem};
 use crate::model::policy::{
     AuthorizationPolicy, Condition, Match, Pattern, PeerAuthentication, Scope, ServiceAccount,
 };
+use crate::model::route::Route;
 use crate::model::{Name, Service, Snapshot, TargetPort, Workload};
 use crate::policy::{self, Authorizer, Level};
+use crate::route::status;
 use known::Known;
 
 /// Problems of objects that parse, by what the configuration has beside them:
@@ -39,6 +41,10 @@ impl Lint {
         touched: &Touched,
     ) -> bool {
         let mut again: BTreeSet<Name> = touched.namespaces.clone();
+        again.extend(touched.told.iter().cloned());
+        let named = again.iter().flat_map(|namespace| store.naming(namespace));
+        let named: Vec<Name> = named.cloned().collect();
+        again.extend(named);
         if touched.all {
             again.extend(store.namespaces());
             again.extend(self.problems.keys().cloned());
@@ -101,7 +107,10 @@ impl Linter<'_> {
             KindId::AuthorizationPolicy,
             KindId::PeerAuthentication,
             KindId::Service,
-        ] {
+        ]
+        .into_iter()
+        .chain(KindId::ROUTES)
+        {
             for object in store.in_namespace(kind, namespace) {
                 match &object.kind {
                     Kind::AuthorizationPolicy(policy) if policy.broken.is_none() => {
@@ -111,8 +120,34 @@ impl Linter<'_> {
                         self.peer(object, peer);
                     }
                     Kind::Service(_) => self.service(object),
-                    _ => {}
+                    kind => {
+                        if let Some(route) = kind.route() {
+                            self.route(object, route);
+                        }
+                    }
                 }
+            }
+        }
+    }
+
+    /// With each of its Services; a mistake of its own is told by itself.
+    fn route(&mut self, object: &Object, route: &Route) {
+        if route.fault.is_some() {
+            return;
+        }
+        let parents = status(self.snapshot, route).into_iter();
+        let conditions = parents.flat_map(|parent| parent.conditions);
+        let mut told = BTreeSet::new();
+        for condition in conditions.filter(|one| !one.holds) {
+            // Of several parents it may be the same.
+            if told.insert(condition.message.clone()) {
+                let (code, field) = match condition.reason {
+                    "Conflicted" => (Code::Shadowed, "spec.parentRefs"),
+                    "NoMatchingParent" => (Code::Ignored, "spec.parentRefs"),
+                    "UnsupportedValue" => continue,
+                    _ => (Code::Ignored, "spec.rules"),
+                };
+                self.tell(object, code, field, condition.message);
             }
         }
     }

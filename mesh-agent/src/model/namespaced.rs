@@ -6,6 +6,8 @@ use std::ops::Index;
 use std::sync::Arc;
 
 use super::policy::{AuthorizationPolicy, PeerAuthentication};
+#[cfg(test)]
+use super::route::ReferenceGrant;
 use super::{Name, Service, ServiceKey, Workload, WorkloadKey};
 
 /// Namespace and name.
@@ -262,6 +264,13 @@ impl<T: InNamespace> From<Vec<T>> for ByNamespace<Arc<T>> {
 }
 
 impl InNamespace for AuthorizationPolicy {
+    fn namespace(&self) -> &str {
+        &self.namespace
+    }
+}
+
+#[cfg(test)]
+impl InNamespace for ReferenceGrant {
     fn namespace(&self) -> &str {
         &self.namespace
     }

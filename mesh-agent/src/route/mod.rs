@@ -11,6 +11,8 @@ mod connections;
 pub(crate) mod http;
 #[allow(dead_code, reason = "the HTTP data path comes in parts")]
 mod routes;
+#[allow(dead_code, reason = "the HTTP data path comes in parts")]
+mod status;
 
 use std::sync::Arc;
 
@@ -18,6 +20,8 @@ use std::sync::Arc;
 pub(crate) use connections::{ConnectionDecision, ConnectionRefusal};
 #[allow(unused_imports, reason = "the HTTP data path comes in parts")]
 pub(crate) use routes::{Routes, ServiceRoutes};
+#[allow(unused_imports, reason = "the HTTP data path comes in parts")]
+pub(crate) use status::{ParentStatus, RouteCondition, status};
 
 use crate::model::{OrigDst, RefuseReason, Service, ServicePort, Snapshot, Workload};
 

@@ -193,7 +193,7 @@ async fn policies_that_are_forbidden_are_not_policies_that_are_not_there() {
 #[tokio::test]
 async fn kinds_that_are_not_installed_are_none_and_are_noticed_when_they_are() {
     let server = server().await;
-    let optional = ["authorizationpolicies", "peerauthentications"];
+    let optional = ["authorizationpolicies", "peerauthentications", "httproutes"];
     for plural in optional {
         server.install(plural, false);
     }
@@ -211,9 +211,25 @@ async fn kinds_that_are_not_installed_are_none_and_are_noticed_when_they_are() {
         server.install(plural, true);
     }
     server.put("authorizationpolicies", policy("deny", "DENY"));
+    server.put("httproutes", route("canary"));
     agent
-        .until("in force", |update| update.policy.status().len() == 1)
+        .until("in force", |update| {
+            update.policy.status().len() == 1 && update.snapshot.routes.len() == 1
+        })
         .await;
+}
+
+fn route(name: &str) -> Value {
+    json!({
+        "kind": "HTTPRoute", "apiVersion": "gateway.networking.k8s.io/v1",
+        "metadata": {"name": name, "namespace": "shop", "creationTimestamp": "2026-01-02T03:04:05Z"},
+        "spec": {
+            "parentRefs": [{"group": "", "kind": "Service", "name": "web"}],
+            "rules": [{"matches": [{"path": {"type": "PathPrefix", "value": "/"}}],
+                "backendRefs": [{"group": "", "kind": "Service", "name": "web", "port": 80, "weight": 1}]}],
+        },
+        "status": {"parents": []},
+    })
 }
 
 /// Of an API server that has just started: what was known of the group stays in

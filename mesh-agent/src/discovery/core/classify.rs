@@ -1,6 +1,6 @@
 //! Which kinds are ours, which are somebody else's, and which are misspelt.
 
-use crate::discovery::kinds::KindId;
+use crate::discovery::kinds::{self, FOREIGN, KindId, ROUTES};
 use crate::discovery::tree::Node;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +39,8 @@ const UNSERVED: [(&str, &str); 3] = [
 ];
 /// Beside those of the kinds that are served.
 const OWN_GROUP: &str = "mesh-agent.io";
+/// Nearly the group of routes, and another's.
+const EXPERIMENTS: &str = "gateway.networking.x-k8s.io";
 
 pub(in crate::discovery) fn classify(value: &Node<'_>) -> Class {
     let api = value["apiVersion"].as_text().unwrap_or_default();
@@ -48,8 +50,9 @@ pub(in crate::discovery) fn classify(value: &Node<'_>) -> Class {
     match served {
         Some(id) => Class::Served(*id),
         None if api == "v1" && CORE.contains(&kind) => Class::Foreign,
+        None if is_of_gateways(api, kind) => Class::Foreign,
         None if is_foreign(api, kind) => Class::Foreign,
-        None if UNSERVED.contains(&(api, kind)) => {
+        None if is_unserved(api, kind) => {
             Class::Unserved(format!("{kind} is not served: it has no effect"))
         }
         None => Class::Wrong(format!(
@@ -57,6 +60,22 @@ pub(in crate::discovery) fn classify(value: &Node<'_>) -> Class {
             served_are()
         )),
     }
+}
+
+/// Of the Gateway API: of its gateways, or of its experiments.
+fn is_of_gateways(api: &str, kind: &str) -> bool {
+    match api.split_once('/') {
+        Some((ROUTES, _)) => FOREIGN.contains(&kind),
+        Some((group, _)) => group == EXPERIMENTS,
+        None => false,
+    }
+}
+
+fn is_unserved(api: &str, kind: &str) -> bool {
+    let is_of_routes = api
+        .split_once('/')
+        .is_some_and(|(group, _)| group == ROUTES);
+    UNSERVED.contains(&(api, kind)) || (is_of_routes && kinds::UNSERVED.contains(&kind))
 }
 
 /// All of them, each version once.

@@ -17,6 +17,8 @@ mod on_node;
 mod part;
 mod peer_authentication;
 mod pod;
+mod reference_grant;
+mod route;
 mod rules;
 mod scope;
 mod service;
@@ -29,6 +31,7 @@ use super::fields::Mistake;
 use super::intern::Interner;
 use super::tree::Node;
 use crate::model::policy::{AuthorizationPolicy, PeerAuthentication};
+use crate::model::route::Route;
 use crate::model::{ByNamespace, Name, Snapshot};
 pub(crate) use about::About;
 pub(super) use about::Contradiction;
@@ -39,6 +42,9 @@ pub(super) use meta::{ENROLLED, Meta, OBJECT_META};
 use namespace::Namespace;
 pub(super) use part::{Part, Parts, Unknown};
 pub(super) use pod::Pod;
+pub(super) use reference_grant::Grant;
+pub(super) use route::{FOREIGN, GROUP as ROUTES, UNSERVED};
+use route::{GRPCRoute, HTTPRoute, TCPRoute, TLSRoute};
 pub(super) use service::{Distribution, PortRef, ServicePort, ServiceSpec};
 use service_account::ServiceAccount;
 
@@ -247,6 +253,11 @@ kinds! {
         Pod(Pod),
         EndpointSlice(EndpointSlice),
         Service(ServiceSpec),
+        ReferenceGrant(Grant),
+        GRPCRoute(GRPCRoute),
+        HTTPRoute(HTTPRoute),
+        TLSRoute(TLSRoute),
+        TCPRoute(TCPRoute),
     }
     policies {
         AuthorizationPolicy(AuthorizationPolicy),
@@ -255,6 +266,14 @@ kinds! {
 }
 
 impl KindId {
+    /// In the order of [`RouteKind`].
+    pub(super) const ROUTES: [Self; 4] = [
+        Self::GRPCRoute,
+        Self::HTTPRoute,
+        Self::TLSRoute,
+        Self::TCPRoute,
+    ];
+
     pub(super) fn is_policy(self) -> bool {
         self.as_fact().is_none()
     }
@@ -265,13 +284,23 @@ impl KindId {
 }
 
 impl Kind {
+    pub(super) fn route(&self) -> Option<&Arc<Route>> {
+        match self {
+            Self::GRPCRoute(route) => Some(&route.0),
+            Self::HTTPRoute(route) => Some(&route.0),
+            Self::TLSRoute(route) => Some(&route.0),
+            Self::TCPRoute(route) => Some(&route.0),
+            _ => None,
+        }
+    }
+
     pub(super) fn is_policy(&self) -> bool {
         self.id().is_some_and(KindId::is_policy)
     }
 }
 
 /// What is as it was, stays the very same. Is anything not?
-fn put<P: PartialEq>(
+pub(super) fn put<P: PartialEq>(
     all: &mut ByNamespace<Arc<P>>,
     namespace: &Name,
     mut policies: Vec<Arc<P>>,

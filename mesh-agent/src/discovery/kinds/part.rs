@@ -19,12 +19,14 @@ pub enum Part {
     Ports,
     Selector,
     Endpoints,
+    /// What a route or a grant says.
+    Route,
     /// Nothing is lost by it.
     Nothing,
 }
 
 impl Part {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Labels,
         Self::Annotations,
         Self::Node,
@@ -35,6 +37,7 @@ impl Part {
         Self::Ports,
         Self::Selector,
         Self::Endpoints,
+        Self::Route,
         Self::Nothing,
     ];
 }

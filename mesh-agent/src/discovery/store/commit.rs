@@ -19,7 +19,7 @@ use crate::discovery::kinds::{ENROLLED, FactId, KindId, Part, TargetRef};
 use crate::discovery::objects::{Kind, Object};
 use crate::discovery::{Code, Problem};
 use crate::model::policy::AuthorizationPolicy;
-use crate::model::{Name, ServiceKey, Snapshot, Withheld, WorkloadKey};
+use crate::model::{Name, Service, ServiceKey, Snapshot, Withheld, WorkloadKey};
 
 impl Store {
     /// Makes the snapshot what the objects say. Its generation stays.
@@ -59,6 +59,7 @@ impl Store {
         for namespace in std::mem::take(&mut self.dirty.namespaces) {
             self.settle_policies(&namespace);
         }
+        self.settle_routes();
         self.settle_unreadable();
         let mut touched = std::mem::take(&mut self.dirty.touched);
         touched.problems = std::mem::take(&mut self.dirty.problems);
@@ -126,6 +127,12 @@ impl Store {
                 self.dirty.externals.extend(externals(before, now));
                 self.settle_node_ports(&key, before, now);
                 self.dirty.services.insert(key);
+            }
+            Some(FactId::ReferenceGrant) => {
+                self.dirty.grants.insert(id.namespace.clone());
+            }
+            Some(FactId::GRPCRoute | FactId::HTTPRoute | FactId::TLSRoute | FactId::TCPRoute) => {
+                self.settle_route(id, before, now);
             }
             None => {
                 self.dirty.namespaces.insert(id.namespace.clone());
@@ -437,6 +444,9 @@ impl Store {
         if before == service.as_ref() {
             return;
         }
+        if doors(before) != doors(service.as_ref()) && self.referring.has_routes(key) {
+            self.dirty.touched.routed.insert(key.clone());
+        }
         let both = before.into_iter().chain(&service);
         let vips: Vec<IpAddr> = both.flat_map(|s| s.vips.iter().copied()).collect();
         self.dirty.vips.extend(vips);
@@ -556,6 +566,13 @@ impl Store {
 
 fn service_name(slice: Option<&Object>) -> Option<&str> {
     slice?.meta.labels.get(SERVICE_NAME).map(String::as_str)
+}
+
+/// What of a Service its routes go by.
+fn doors(service: Option<&Arc<Service>>) -> Option<(bool, Vec<(u16, &str)>)> {
+    let service = service?;
+    let ports = service.ports.iter().map(|port| (port.port, &*port.name));
+    Some((service.is_headless(), ports.collect()))
 }
 
 /// Which ports of which addresses a Service has, or had.

@@ -15,6 +15,8 @@ mod entry;
 mod id;
 mod objects;
 mod pods;
+mod referring;
+mod routes;
 mod services;
 mod state;
 mod twice;

@@ -9,6 +9,7 @@ use super::claims::Addresses;
 use super::entry::Entry;
 use super::id::ObjectId;
 use super::objects::Objects;
+use super::referring::Referring;
 use super::twice::{self, Given};
 use super::zones::Zones;
 use crate::discovery::Problem;
@@ -55,6 +56,7 @@ pub(in crate::discovery) struct Store {
     pub(super) slices: Map<ServiceKey, BTreeSet<Name>>,
     /// Slices of which it cannot be told what they say, or of which Service.
     pub(super) doubtful_slices: BTreeSet<ObjectId>,
+    pub(super) referring: Referring,
     /// Pods of the mesh of which not all can be read.
     pub(super) unreadable_pods: BTreeSet<WorkloadKey>,
     /// What stands for all policies that may be about a pod with unread labels.
@@ -247,6 +249,11 @@ pub(super) struct Dirty {
     pub(super) externals: BTreeSet<(IpAddr, u16)>,
     pub(super) node_ports: BTreeSet<u16>,
     pub(super) services: BTreeSet<ServiceKey>,
+    /// Namespaces whose routes, or whose grants, may be others.
+    pub(super) routes: BTreeSet<Name>,
+    pub(super) grants: BTreeSet<Name>,
+    /// Services of which the routes may be others.
+    pub(super) attached: BTreeSet<ServiceKey>,
     /// Pods that have their node's addresses, or have not any more.
     pub(super) on_host: BTreeSet<WorkloadKey>,
     /// Of policies.
@@ -262,6 +269,8 @@ pub(in crate::discovery) struct Touched {
     pub(in crate::discovery) problems: bool,
     /// Of which pods, Services or policies changed, or what they are judged by.
     pub(in crate::discovery) namespaces: BTreeSet<Name>,
+    /// Of which routes changed, or what they are told by.
+    pub(in crate::discovery) told: BTreeSet<Name>,
     /// Services of which the routes, or the ports, changed.
     pub(in crate::discovery) routed: BTreeSet<ServiceKey>,
     /// It may be any.

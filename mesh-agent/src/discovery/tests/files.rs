@@ -117,7 +117,7 @@ fn a_foreign_kind_or_an_advisory_does_not_keep_what_is_deleted() {
     let deployment =
         "---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec: {}\n";
     let route =
-        "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: web}\n";
+        "---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: web}\n";
     let advisory =
         "---\napiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {newField: 1}\n";
     for more in [deployment, route, advisory] {

@@ -12,8 +12,9 @@ use super::super::objects::Object;
 use super::super::store::{Said, Store};
 use super::super::{Problem, parse};
 use crate::model::policy::PeerMode;
-use crate::model::{Snapshot, SpiffeId, Withheld, Workload};
+use crate::model::{HttpVersion, Path, RequestHead, Snapshot, SpiffeId, Withheld, Workload};
 use crate::policy::{Authorizer, Here, Rejudged, Request, Where};
+use crate::route::Routes;
 
 const NAMESPACES: [&str; 3] = ["a", "b", "istio-system"];
 const ADDRESSES: [&str; 4] = ["10.0.0.1", "10.0.0.2", "10.0.0.3", "fd00::1"];
@@ -23,7 +24,7 @@ const APPS: [&str; 2] = ["web", "db"];
 fn document() -> impl Strategy<Value = String> {
     let pick = |n: usize| 0..n;
     let numbers = (pick(3), pick(2), pick(4), pick(4), pick(8), any::<u16>());
-    (pick(9), numbers).prop_map(|(kind, (ns, name, ip, other, way, bits))| {
+    (pick(12), numbers).prop_map(|(kind, (ns, name, ip, other, way, bits))| {
         let (ns, app) = (NAMESPACES[ns], APPS[name]);
         let (ip, other) = (ADDRESSES[ip], ADDRESSES[other]);
         let bit = |n: u16| bits >> n & 1 == 1;
@@ -34,6 +35,8 @@ fn document() -> impl Strategy<Value = String> {
             4 => slice((ns, app), (ip, other), way, bits),
             5 | 6 => policy((ns, app), way, bits),
             7 => peer((ns, app), way, bits),
+            9 | 10 => route((ns, app), way, bits),
+            11 => grant(ns, way),
             _ if bit(0) => format!("kind: [Pod\nmetadata: {{name: p{name}, namespace: {ns}}}\n"),
             _ => format!("apiVersion: v1\nkind: Pdo\nmetadata: {{name: p{name}, namespace: {ns}}}\nstatus: {{podIP: {ip}}}\n"),
         }
@@ -197,6 +200,30 @@ fn peer((ns, app): (&str, &str), way: usize, bits: u16) -> String {
     )
 }
 
+fn route((ns, app): (&str, &str), way: usize, bits: u16) -> String {
+    let bit = |n: u16| bits >> n & 1 == 1;
+    let kind = ["HTTPRoute", "GRPCRoute", "TCPRoute"][way % 3];
+    let of = NAMESPACES[usize::from(bit(0))];
+    let port = ["", ", port: 80", ", sectionName: p"][usize::from(bit(1)) + usize::from(bit(2))];
+    let to = NAMESPACES[usize::from(bit(3)) + usize::from(bit(4))];
+    let odd = ["", ", odd: 1"][usize::from(bit(5) && bit(6))];
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: {kind}\nmetadata: {{name: t{}, namespace: {ns}}}\n\
+         spec: {{parentRefs: [{{group: \"\", kind: Service, name: {app}, namespace: {of}{port}}}], \
+         rules: [{{backendRefs: [{{name: web, namespace: {to}, port: 80}}]{odd}}}]}}\n",
+        u8::from(bit(7))
+    )
+}
+
+fn grant(ns: &str, way: usize) -> String {
+    let from = NAMESPACES[way % 3];
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: ReferenceGrant\nmetadata: {{name: g{}, namespace: {ns}}}\n\
+         spec: {{from: [{{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: {from}}}], to: [{{group: \"\", kind: Service}}]}}\n",
+        way % 2
+    )
+}
+
 /// A file says this now; `away` is one that is not there at the moment.
 #[derive(Clone, Debug)]
 struct Step {
@@ -215,6 +242,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 #[derive(Default)]
 struct World {
     store: Store,
+    routes: Routes,
     lint: Lint,
     authorizer: Authorizer,
     files: BTreeMap<usize, (Vec<Arc<Object>>, bool)>,
@@ -243,6 +271,8 @@ impl World {
             true => Where::Anywhere,
             false => Where::Namespaces(&touched.namespaces),
         };
+        let snapshot = self.store.snapshot();
+        self.routes = self.routes.update(snapshot, &touched.routed);
         let here = Here::Node("n1".to_owned());
         let mut rejudged = Rejudged::default();
         if touched.snapshot {
@@ -269,6 +299,7 @@ impl World {
         let touched = again.store.commit(now);
         let here = Here::Node("n1".to_owned());
         let snapshot = again.store.snapshot();
+        again.routes = Routes::compile(snapshot);
         again.authorizer = Authorizer::default()
             .update(snapshot, Where::Anywhere, &here)
             .0;
@@ -316,7 +347,10 @@ fn content(snapshot: &Snapshot) -> Vec<String> {
         "{:?} {} {}",
         snapshot.unreadable_pods, snapshot.hides_pods, snapshot.hides_addresses
     ));
+    all.extend(snapshot.routes.iter().map(|r| format!("{r:?}")));
+    all.extend(snapshot.grants.iter().map(|g| format!("{g:?}")));
     let mut maps: Vec<String> = Vec::new();
+    maps.extend(snapshot.attached.iter().map(|e| format!("{e:?}")));
     maps.extend(snapshot.by_ip.iter().map(|e| format!("{e:?}")));
     maps.extend(snapshot.by_vip.iter().map(|e| format!("{e:?}")));
     maps.extend(snapshot.by_external.iter().map(|e| format!("{e:?}")));
@@ -342,6 +376,31 @@ fn request<'r>(source: Option<&'r SpiffeId>, to: &'r Workload, port: u16) -> Req
         sni: None,
         http: None,
     }
+}
+
+/// What routes make of one request to each Service, by the caller's namespace.
+fn decisions(world: &World) -> Vec<String> {
+    let head = RequestHead {
+        version: HttpVersion::Http11,
+        method: "GET",
+        target: b"/",
+        path: Path::None,
+        query: None,
+        host: None,
+        headers: &[],
+    };
+    let services = world.store.snapshot().services.values();
+    let all = services.flat_map(|service| {
+        let routes = service.ports.iter().map(|port| {
+            let routes = world.routes.of(&service.key, port.port);
+            NAMESPACES.map(|caller| {
+                let decided = routes.map(|routes| routes.decide(&head, caller, |_| 0));
+                format!("{}:{} {caller} {decided:?}", service.key, port.port)
+            })
+        });
+        routes.flatten().collect::<Vec<_>>()
+    });
+    all.collect()
 }
 
 /// Verdict and mode of everything, by pod.
@@ -383,6 +442,7 @@ proptest! {
             let snapshot = world.store.snapshot();
             prop_assert_eq!(content(snapshot), content(again.store.snapshot()));
             prop_assert_eq!(world.problems(), again.problems());
+            prop_assert_eq!(decisions(&world), decisions(&again));
             prop_assert_eq!(verdicts(&world, snapshot), verdicts(&again, snapshot));
             prop_assert_eq!(world.authorizer.status(), again.authorizer.status());
             // Whoever is judged differently is named, here at least.

@@ -155,41 +155,21 @@ impl HttpGroup {
         head: &RequestHead<'_>,
     ) -> Cow<'r, Edits> {
         let mut edits = Cow::Borrowed(&chosen.edits.request);
-        let with_query = |mut path: String| {
-            if let Some(query) = head.query {
-                path.push('?');
-                path.push_str(&redirect::text(query));
-            }
-            Some(path)
-        };
         if let Some(modifier) = &chosen.path {
             let path = redirect::path(head);
-            edits.to_mut().target = with_query(modified(&path, entry.elements, modifier));
+            let mut target = modified(&path, entry.elements, modifier);
+            if let Some(query) = head.query {
+                target.push('?');
+                target.push_str(&redirect::text(query));
+            }
+            edits.to_mut().target = Some(target);
         } else if self.looks_at_paths
-            && let Path::Normal(path) = &head.path
-            && raw_path(head) != path.normal.as_bytes()
+            && let Some(target) = head.normal_target()
         {
-            edits.to_mut().target = with_query(path.normal.to_string());
+            edits.to_mut().target = Some(target);
         }
         edits
     }
-}
-
-/// As it came.
-fn raw_path<'h>(head: &RequestHead<'h>) -> &'h [u8] {
-    let target = head.target;
-    let scheme = target.windows(3).position(|three| three == b"://");
-    let start = match target.first() {
-        Some(b'/') | None => 0,
-        Some(_) => scheme.map_or(0, |at| {
-            let rest = &target[at + 3..];
-            let host = rest.iter().position(|byte| matches!(byte, b'/' | b'?'));
-            at + 3 + host.unwrap_or(rest.len())
-        }),
-    };
-    let target = &target[start..];
-    let end = target.iter().position(|byte| *byte == b'?');
-    &target[..end.unwrap_or(target.len())]
 }
 
 impl Weighted {

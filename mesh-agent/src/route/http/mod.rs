@@ -16,6 +16,8 @@ mod index;
 mod pattern;
 mod query;
 mod redirect;
+#[cfg(test)]
+mod tests;
 
 #[allow(unused_imports, reason = "the HTTP data path comes in parts")]
 pub(crate) use decision::{Decision, Forward, Mirrored, Respond, RouteReason};

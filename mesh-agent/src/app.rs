@@ -87,6 +87,7 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
         }
     };
     let admin = admin::bind(flags.metrics_addr, &flags.place.run_dir).await?;
+    let scrapes = admin::bind_scrapes(flags.scrape_addr).await?;
     let offer = handover::Offer::new(&flags.place.run_dir)?;
     let capture = Capture::start(&place.capture, owner)?;
     let tuples = capture.tuples_handle()?;
@@ -145,7 +146,7 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
     let cancel = CancellationToken::new();
     // What another agent has from this one's hand.
     let serving = cancel.child_token();
-    let mut pages = tokio::spawn(admin::serve(admin, view.clone(), serving.clone()));
+    let mut pages = tokio::spawn(admin::serve(admin, scrapes, view.clone(), serving.clone()));
     let following = source
         .follow(cancel.clone())
         .context("start the thread that follows the configuration")?;

@@ -2,7 +2,8 @@
 //!
 //! Read-only. Nothing of it is reachable from a pod: the address must be
 //! loopback, in the node's network namespace, and requests must name a
-//! loopback host (against DNS rebinding). Runs on the control runtime, within
+//! loopback host (against DNS rebinding). Metrics, and nothing else, can be had on one
+//! more address that others reach (`--scrape-addr`). Runs on the control runtime, within
 //! bounds that no client can widen (`listen`); pages are made beside it.
 
 mod listen;
@@ -208,6 +209,13 @@ pub async fn bind_pages(addr: SocketAddr) -> Result<TcpListener, Error> {
     TcpListener::bind(addr).await.map_err(failed)
 }
 
+/// Opens the port where others than this node scrape metrics, if there is to be one.
+pub async fn bind_scrapes(addr: Option<SocketAddr>) -> Result<Option<TcpListener>, Error> {
+    let Some(addr) = addr else { return Ok(None) };
+    let failed = |e| Error::Listen(addr.to_string(), e);
+    TcpListener::bind(addr).await.map(Some).map_err(failed)
+}
+
 #[must_use]
 pub fn socket_path(run_dir: &Path) -> PathBuf {
     run_dir.join("admin.sock")
@@ -216,6 +224,7 @@ pub fn socket_path(run_dir: &Path) -> PathBuf {
 /// Serves until cancelled.
 pub async fn serve(
     (tcp, unix): (TcpListener, UnixListener),
+    scrapes: Option<TcpListener>,
     source: Arc<impl Source>,
     cancel: CancellationToken,
 ) {
@@ -228,24 +237,48 @@ pub async fn serve(
         .route("/livez", get(alive))
         .with_state(source.clone() as Arc<dyn Source>);
     tokio::join!(
-        serve_pages(tcp, source, cancel.clone()),
+        serve_pages(tcp, scrapes, source, cancel.clone()),
         listen::serve(unix, state, DEADLINES, cancel),
     );
 }
 
-/// The pages that anybody on the node may read, until cancelled.
-pub async fn serve_pages(tcp: TcpListener, pages: Arc<impl Pages>, cancel: CancellationToken) {
+/// The pages that anybody on the node may read, and metrics where `scrapes` is, until
+/// cancelled.
+pub async fn serve_pages(
+    tcp: TcpListener,
+    scrapes: Option<TcpListener>,
+    pages: Arc<impl Pages>,
+    cancel: CancellationToken,
+) {
     let public = Public {
         pages,
         metrics: Arc::default(),
     };
+    // One page for both: whoever asks, it is made as often.
+    let others = scrape_pages(public.clone());
     let pages = Router::new()
         .route("/metrics", get(metrics))
         .route("/readyz", get(ready))
         .route("/livez", get(alive))
         .layer(middleware::from_fn(loopback_host))
         .with_state(public);
-    listen::serve(tcp, pages, DEADLINES, cancel).await;
+    let scraped = async {
+        if let Some(scrapes) = scrapes {
+            listen::serve(scrapes, others, DEADLINES, cancel.clone()).await;
+        }
+    };
+    tokio::join!(
+        listen::serve(tcp, pages, DEADLINES, cancel.clone()),
+        scraped
+    );
+}
+
+/// Whoever reaches the address may read it: one page, which says nothing of how the
+/// node fares but in numbers, and which costs no more however often it is asked for.
+fn scrape_pages(public: Public) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .with_state(public)
 }
 
 #[derive(Clone)]
@@ -390,7 +423,64 @@ pub fn fetch(run_dir: &Path, page: &str) -> Result<String, FetchError> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+
     use super::*;
+
+    struct Page;
+
+    impl Pages for Page {
+        fn metrics(&self) -> String {
+            "# EOF\n".to_owned()
+        }
+
+        fn problems(&self) -> Vec<Problem> {
+            Vec::new()
+        }
+    }
+
+    async fn code(address: SocketAddr, request: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.expect("connect");
+        let head = format!("{request} HTTP/1.1\r\nHost: node1.example:15090\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.expect("write");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("read");
+        let code = answer.split(' ').nth(1);
+        code.expect("an answer").to_owned()
+    }
+
+    #[tokio::test]
+    async fn who_scrapes_from_elsewhere_gets_metrics_and_nothing_else() {
+        let anywhere = "127.0.0.1:0".parse().expect("an address");
+        let tcp = bind_pages(anywhere).await.expect("a port");
+        let scrapes = bind_scrapes(Some(anywhere)).await.expect("a port");
+        let at = |l: &TcpListener| l.local_addr().expect("an address");
+        let (loopback, address) = (at(&tcp), at(scrapes.as_ref().expect("one")));
+        let cancel = CancellationToken::new();
+        let serving = serve_pages(tcp, scrapes, Arc::new(Page), cancel.clone());
+        let serving = tokio::spawn(serving);
+        assert_eq!(code(address, "GET /metrics").await, "200");
+        // By a name that is not loopback's.
+        assert_eq!(code(loopback, "GET /metrics").await, "403");
+        for page in [
+            "/",
+            "/config",
+            "/status",
+            "/connections",
+            "/explain",
+            "/readyz",
+            "/livez",
+        ] {
+            assert_eq!(code(address, &format!("GET {page}")).await, "404", "{page}");
+        }
+        for verb in ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"] {
+            let said = code(address, &format!("{verb} /metrics")).await;
+            assert_eq!(said, "405", "{verb}");
+        }
+        cancel.cancel();
+        serving.await.expect("it ends");
+    }
 
     #[test]
     fn only_a_loopback_host_is_taken() {

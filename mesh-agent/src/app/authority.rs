@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -61,6 +62,7 @@ pub async fn authority(flags: RunCa) -> anyhow::Result<()> {
     let begun = Instant::now();
     let listener = admin::bind_pages(flags.metrics_addr).await?;
     let metrics = listener.local_addr()?;
+    let scrapes = admin::bind_scrapes(flags.scrape_addr).await?;
     let domain = flags.trust_domain.clone();
     let cancel = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate())?;
@@ -81,7 +83,7 @@ pub async fn authority(flags: RunCa) -> anyhow::Result<()> {
             took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
             "started"
         );
-        pages.spawn(look(looked_at, listener, cancel.clone()));
+        pages.spawn(look(looked_at, (listener, scrapes), cancel.clone()));
     };
     let writer = flags.state.kubernetes.then(|| {
         let access = crate::config::access(flags.state.kubeconfig.clone());
@@ -124,9 +126,13 @@ async fn end(
     serving.await
 }
 
-async fn look(pages: Arc<Pages>, listener: tokio::net::TcpListener, cancel: CancellationToken) {
+async fn look(
+    pages: Arc<Pages>,
+    (listener, scrapes): (TcpListener, Option<TcpListener>),
+    cancel: CancellationToken,
+) {
     let mut tick = tokio::time::interval(LOOK);
-    let serving = admin::serve_pages(listener, pages.clone(), cancel);
+    let serving = admin::serve_pages(listener, scrapes, pages.clone(), cancel);
     tokio::pin!(serving);
     loop {
         tokio::select! {

@@ -95,6 +95,10 @@ pub struct RunCa {
     /// Loopback address of /metrics, /readyz and /livez.
     #[arg(long, default_value = "127.0.0.1:15021")]
     pub metrics_addr: SocketAddr,
+    /// Address, as ADDRESS:PORT, where a Prometheus elsewhere scrapes /metrics, and which
+    /// has no other page [default: none]. Whoever reaches it may read it.
+    #[arg(long, value_parser = super::names::address_and_port)]
+    pub scrape_addr: Option<SocketAddr>,
     /// DNS name or IP address that agents call it by; may be repeated.
     #[arg(long)]
     pub name: Vec<String>,

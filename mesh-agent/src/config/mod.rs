@@ -269,6 +269,10 @@ pub struct Run {
     /// Loopback address of /metrics, /readyz and /livez.
     #[arg(long, default_value = "127.0.0.1:15020")]
     pub metrics_addr: SocketAddr,
+    /// Address, as ADDRESS:PORT, where a Prometheus elsewhere scrapes /metrics, and which
+    /// has no other page [default: none]. Whoever reaches it may read it.
+    #[arg(long, value_parser = names::address_and_port)]
+    pub scrape_addr: Option<SocketAddr>,
     /// Worker threads [default: one per CPU].
     #[arg(long, value_parser = names::count)]
     pub workers: Option<usize>,

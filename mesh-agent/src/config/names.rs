@@ -1,5 +1,6 @@
 //! Values that must be something: names of nodes, addresses, numbers, spans of time.
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// Longest name of a node, as Kubernetes has it.
@@ -25,6 +26,8 @@ pub(super) enum ValueError {
     Count,
     #[error("HOST:PORT is expected, of an IPv6 address [ADDRESS]:PORT")]
     Address,
+    #[error("ADDRESS:PORT is expected")]
+    Listen,
 }
 
 /// Empty where a DaemonSet takes it from a label that is not there.
@@ -69,6 +72,19 @@ pub(super) fn address(text: &str) -> Result<String, ValueError> {
         is_port && !host.is_empty() && (is_v6 || !host.contains([':', '/', ' ']))
     });
     good.then(|| text.to_owned()).ok_or(ValueError::Address)
+}
+
+/// `ADDRESS:PORT` to listen on. An IPv6 address may stand without its brackets: the
+/// variable of a DaemonSet is put together of the node's address and a port.
+pub(super) fn address_and_port(text: &str) -> Result<SocketAddr, ValueError> {
+    let (address, port) = text.rsplit_once(':').ok_or(ValueError::Listen)?;
+    let inner = address.strip_prefix('[').and_then(|a| a.strip_suffix(']'));
+    let address: IpAddr = inner
+        .unwrap_or(address)
+        .parse()
+        .map_err(|_| ValueError::Listen)?;
+    let port = port.parse().map_err(|_| ValueError::Listen)?;
+    Ok(SocketAddr::new(address, port))
 }
 
 #[cfg(test)]
@@ -124,6 +140,22 @@ mod tests {
             assert_eq!(error.exit_code(), 2, "{flag}");
             let other = value.replace('0', "7");
             assert!(run(flag, &other).is_ok(), "{flag} {other}");
+        }
+    }
+
+    #[test]
+    fn an_address_to_listen_on_has_a_port_and_needs_no_brackets() {
+        for (text, is) in [
+            ("10.0.0.1:15090", "10.0.0.1:15090"),
+            ("[fd00::1]:15090", "[fd00::1]:15090"),
+            ("fd00::1:15090", "[fd00::1]:15090"),
+            ("0.0.0.0:1", "0.0.0.0:1"),
+        ] {
+            let is: SocketAddr = is.parse().expect("an address");
+            assert_eq!(address_and_port(text), Ok(is), "{text}");
+        }
+        for bad in ["", ":15090", "10.0.0.1", "node1:15090", "10.0.0.1:70000"] {
+            assert_eq!(address_and_port(bad), Err(ValueError::Listen), "{bad}");
         }
     }
 

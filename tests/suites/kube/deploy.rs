@@ -2,14 +2,18 @@
 
 use mesh_tests::kube::mesh;
 
+use crate::scrape::prometheus_operator;
+
 #[test]
 fn every_overlay_is_accepted_by_the_api_server() {
     let Some(mesh) = mesh() else { return };
+    let _operator = prometheus_operator(&mesh);
     let overlays = [
         "",
         "overlays/strict",
         "overlays/external-ca",
         "overlays/no-cni",
+        "overlays/prometheus",
         "uninstall",
     ];
     for overlay in overlays {

@@ -1,0 +1,125 @@
+//! Metrics for a Prometheus that is elsewhere.
+
+use mesh_tests::kube::{Mesh, mesh};
+
+/// As much of the Prometheus Operator's kind as deploy/ uses; fields that are not here
+/// are refused.
+const PODMONITOR: &str = "
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: podmonitors.monitoring.coreos.com}
+spec:
+  group: monitoring.coreos.com
+  scope: Namespaced
+  names: {kind: PodMonitor, listKind: PodMonitorList, plural: podmonitors, singular: podmonitor}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    schema:
+      openAPIV3Schema:
+        type: object
+        properties:
+          spec:
+            type: object
+            properties:
+              selector:
+                type: object
+                properties:
+                  matchExpressions:
+                    type: array
+                    items:
+                      type: object
+                      properties:
+                        key: {type: string}
+                        operator: {type: string}
+                        values: {type: array, items: {type: string}}
+              podMetricsEndpoints:
+                type: array
+                items:
+                  type: object
+                  properties:
+                    path: {type: string}
+                    interval: {type: string}
+                    scrapeTimeout: {type: string}
+                    relabelings:
+                      type: array
+                      items:
+                        type: object
+                        properties:
+                          sourceLabels: {type: array, items: {type: string}}
+                          regex: {type: string}
+                          action: {type: string}
+                          targetLabel: {type: string}
+                          replacement: {type: string}
+";
+
+/// Its kind, until this is dropped.
+pub(crate) struct Operator<'m>(&'m Mesh);
+
+pub(crate) fn prometheus_operator(mesh: &Mesh) -> Operator<'_> {
+    mesh.cluster.apply(PODMONITOR).expect("a kind");
+    let wait = "wait --for=condition=Established crd/podmonitors.monitoring.coreos.com";
+    mesh.cluster.kubectl(wait).expect("it is served");
+    Operator(mesh)
+}
+
+impl Drop for Operator<'_> {
+    fn drop(&mut self) {
+        let delete = "delete crd podmonitors.monitoring.coreos.com --wait=true";
+        // Its objects go with it.
+        let _ = self.0.cluster.kubectl(delete);
+    }
+}
+
+/// The code and body of an answer to a request from another node.
+fn ask(mesh: &Mesh, verb: &str, url: &str) -> (String, String) {
+    let code = "\n%{http_code}";
+    let curl = ["curl", "-sS", "-m", "5", "-X", verb, "-w", code, url];
+    let said = mesh.cluster.in_network(1, &curl).expect("an answer");
+    let (body, code) = said.rsplit_once('\n').expect("a code");
+    (code.to_owned(), body.to_owned())
+}
+
+#[test]
+fn metrics_are_scraped_from_another_node_and_nothing_else_is_there() {
+    let Some(mesh) = mesh() else { return };
+    let _operator = prometheus_operator(&mesh);
+    mesh.apply_overlay("tests/kube/mesh-prometheus")
+        .expect("applied");
+    mesh.wait_rolled_out().expect("ready");
+    let at = |page: &str| format!("http://10.250.0.12:15090{page}");
+    let (code, metrics) = ask(&mesh, "GET", &at("/metrics"));
+    assert_eq!(code, "200", "{metrics}");
+    assert!(metrics.contains("\nmesh_agent_ready 1\n"), "{metrics}");
+    for page in [
+        "/",
+        "/config",
+        "/status",
+        "/connections",
+        "/explain",
+        "/readyz",
+    ] {
+        assert_eq!(ask(&mesh, "GET", &at(page)).0, "404", "{page}");
+    }
+    for verb in ["POST", "PUT", "PATCH", "DELETE"] {
+        assert_eq!(ask(&mesh, verb, &at("/metrics")).0, "405", "{verb}");
+    }
+    // The pages of loopback are still nobody's else.
+    let url = "http://10.250.0.12:15020/metrics";
+    let refused = mesh.cluster.in_network(1, &["curl", "-sS", "-m", "5", url]);
+    let refused = refused.expect_err("refused");
+    let not_connected = format!("{refused:#}").contains("exit status: 7");
+    assert!(not_connected, "{refused:#}");
+    // The authority's pods have theirs.
+    let list = "-n mesh-system get pods -l app.kubernetes.io/name=mesh-agent-ca --field-selector status.phase=Running -o jsonpath={.items[*].status.podIP}";
+    let addresses = mesh.cluster.kubectl(list).expect("addresses");
+    let address = addresses.split_whitespace().next().expect("one");
+    let (code, metrics) = ask(&mesh, "GET", &format!("http://{address}:15090/metrics"));
+    assert!(
+        code == "200" && metrics.contains("mesh_ca_"),
+        "{code} {metrics}"
+    );
+    mesh.apply_overlay("tests/kube/mesh").expect("applied");
+    mesh.wait_rolled_out().expect("ready");
+}

@@ -203,3 +203,101 @@ pub(crate) fn objects() -> Vec<(String, serde_json::Value)> {
     }
     objects
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    const DEPLOYED: [&str; 2] = [
+        include_str!("../../../deploy/base/ca-rbac.yaml"),
+        include_str!("../../../deploy/base/agent-rbac.yaml"),
+    ];
+
+    /// One thing that one account may do: in the mesh's namespace or not, group,
+    /// resource, name (or all), verb.
+    type Grant = (String, bool, String, String, String, String);
+
+    fn texts(value: &Value) -> Vec<String> {
+        let all = value.as_array().into_iter().flatten();
+        all.map(|text| text.as_str().expect("a text").to_owned())
+            .collect()
+    }
+
+    fn grants(account: &str, is_local: bool, rule: &Value) -> Vec<Grant> {
+        let mut names = texts(&rule["resourceNames"]);
+        if names.is_empty() {
+            names.push("all".to_owned());
+        }
+        let mut grants = Vec::new();
+        for group in texts(&rule["apiGroups"]) {
+            for resource in texts(&rule["resources"]) {
+                for name in &names {
+                    for verb in texts(&rule["verbs"]) {
+                        let (account, name) = (account.to_owned(), name.clone());
+                        let (group, resource) = (group.clone(), resource.clone());
+                        grants.push((account, is_local, group, resource, name, verb));
+                    }
+                }
+            }
+        }
+        grants
+    }
+
+    /// Of roles whose bindings bind the account of the same name, and no other.
+    fn deployed() -> BTreeSet<Grant> {
+        let documents = DEPLOYED.iter().flat_map(|text| text.split("\n---\n"));
+        let documents: Vec<Value> = documents
+            .map(|text| serde_saphyr::from_str(text).expect("YAML"))
+            .collect();
+        let mut all = BTreeSet::new();
+        for object in &documents {
+            let name = object["metadata"]["name"].as_str().expect("a name");
+            match object["kind"].as_str().expect("a kind") {
+                kind @ ("Role" | "ClusterRole") => {
+                    let rules = object["rules"].as_array().expect("rules").iter();
+                    all.extend(rules.flat_map(|rule| grants(name, kind == "Role", rule)));
+                }
+                "RoleBinding" | "ClusterRoleBinding" => {
+                    let subjects = object["subjects"].as_array().expect("subjects");
+                    assert_eq!(subjects.len(), 1, "{object}");
+                    assert_eq!(subjects[0]["name"], name, "{object}");
+                    assert_eq!(object["roleRef"]["name"], name, "{object}");
+                }
+                "ServiceAccount" => {}
+                other => panic!("{other} among the roles"),
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn what_is_deployed_is_what_the_code_calls_for_and_nothing_more() {
+        // What the agents follow is held to the kinds that are served (discovery/api).
+        let is_here = |grant: &Grant| grant.0 == CA || grant.1;
+        let deployed: BTreeSet<Grant> = deployed().into_iter().filter(is_here).collect();
+        let mut called_for = BTreeSet::new();
+        for (list, object) in objects() {
+            if list.ends_with("bindings") {
+                continue;
+            }
+            let name = object["metadata"]["name"].as_str().expect("a name");
+            let rules = object["rules"].as_array().expect("rules").iter();
+            let is_local = list.contains("/namespaces/");
+            called_for.extend(rules.flat_map(|rule| grants(name, is_local, rule)));
+        }
+        let more: Vec<_> = deployed.difference(&called_for).collect();
+        let less: Vec<_> = called_for.difference(&deployed).collect();
+        assert!(
+            more.is_empty(),
+            "deploy/ grants what nothing needs: {more:?}"
+        );
+        assert!(
+            less.is_empty(),
+            "deploy/ does not grant what is needed: {less:?}"
+        );
+    }
+}

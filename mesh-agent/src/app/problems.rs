@@ -109,7 +109,7 @@ pub(super) fn of_policy(sentence: String) -> Problem {
 
 pub(super) fn of_pod(pod: &PodStatus) -> Vec<Problem> {
     let mut problems = Vec::new();
-    if let Some(message) = &pod.message {
+    if let Some(message) = pod.message.as_ref().filter(|_| !pod.is_starting()) {
         problems.push(Problem::new(
             format!("pod {}", pod.pod),
             format!("Pod {} is not enrolled: {message}", pod.pod),
@@ -412,6 +412,23 @@ mod tests {
         assert!(told(false).contains("is refused"), "{}", told(false));
         assert!(told(true).contains("in plaintext"), "{}", told(true));
         assert!(!told(true).contains("closed"), "{}", told(true));
+    }
+
+    #[test]
+    fn a_pod_that_starts_is_no_problem_of_its_node() {
+        let told = |reason| {
+            let pod = PodStatus {
+                enrolled: false,
+                reason: Some(reason),
+                message: Some("why".to_owned()),
+                ..pod()
+            };
+            assert!(!pod.is_whole(), "it is looked at again");
+            of_pod(&pod).len()
+        };
+        assert_eq!(told("NoAddress"), 0);
+        // It has an address, and should be there.
+        assert_eq!((told("SandboxNotFound"), told("AddressNotFound")), (1, 1));
     }
 
     #[test]

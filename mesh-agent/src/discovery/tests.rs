@@ -62,6 +62,25 @@ fn load(text: &str) -> (Snapshot, Vec<String>) {
 }
 
 #[test]
+fn an_enrolled_pod_needs_an_address_unless_it_is_starting() {
+    let problems = |phase: &str| {
+        let (_, problems) = load(&format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: web, namespace: shop, labels: {{mesh-agent.io/enrolled: \"true\"}}}}\n\
+             spec: {{nodeName: n1}}\nstatus: {{{phase}}}\n"
+        ));
+        problems
+    };
+    assert_eq!(problems("phase: Pending"), Vec::<String>::new());
+    for told in ["phase: Running", ""] {
+        let problems = problems(told);
+        let [one] = &problems[..] else {
+            panic!("{told:?}: {problems:?}");
+        };
+        assert!(one.contains("needs an address"), "{one}");
+    }
+}
+
+#[test]
 fn only_addresses_that_are_not_the_pods_own_can_be_left_alone() {
     let annotated = |list: &str| {
         let text = SHOP.replace(

@@ -7,6 +7,9 @@ use crate::model::{SpiffeError, Unfit};
 use crate::sys::netns::NetnsError;
 use crate::sys::route::RouteError;
 
+/// [`Error::NoAddress`], in a word.
+pub(super) const NO_ADDRESS: &str = "NoAddress";
+
 /// Cause first, then what to do.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -53,7 +56,7 @@ impl Error {
             Self::NotFound(NotFound::Look { .. } | NotFound::Unseen(_)) => "NodeUnreadable",
             Self::Unfit(Unfit::Sandboxed(_)) => "SandboxedRuntime",
             Self::Unfit(Unfit::AnotherMesh(_) | Unfit::Claimed(_)) => "AnotherMesh",
-            Self::NoAddress => "NoAddress",
+            Self::NoAddress => NO_ADDRESS,
             Self::Identity(_) => "InvalidIdentity",
             Self::Netns(_) => "NamespaceUnreadable",
             Self::Route(_) => "RoutesFailed",

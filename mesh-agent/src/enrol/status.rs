@@ -33,6 +33,11 @@ impl PodStatus {
     pub(crate) fn is_whole(&self) -> bool {
         self.enrolled && self.unknown.is_none() && self.unwatched.is_none()
     }
+
+    /// It has no address yet: where that is a mistake, the configuration says so.
+    pub(crate) fn is_starting(&self) -> bool {
+        self.reason == Some(super::error::NO_ADDRESS)
+    }
 }
 
 /// Of a pod that the configuration says nothing certain about.

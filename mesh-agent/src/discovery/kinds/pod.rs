@@ -135,6 +135,11 @@ impl Pod {
     pub fn is_over(&self) -> bool {
         matches!(self.phase.as_deref(), Some("Succeeded" | "Failed"))
     }
+
+    /// Its sandbox may not be there yet.
+    pub fn is_starting(&self) -> bool {
+        self.phase.as_deref() == Some("Pending")
+    }
 }
 
 impl Fact for Pod {

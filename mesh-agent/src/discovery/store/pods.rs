@@ -172,7 +172,8 @@ impl<'s> Maker<'s> {
             on_node: pod.on_node.clone(),
         };
         let whole = object.unread.is_empty() && self.contradicted.is_empty();
-        if workload.is_enrolled() && workload.ips.is_empty() && whole {
+        // One that starts has none yet; who made it need not correct anything.
+        if workload.is_enrolled() && workload.ips.is_empty() && whole && !pod.is_starting() {
             let message = "an enrolled pod needs an address".to_owned();
             self.report("status.podIP", message);
         }

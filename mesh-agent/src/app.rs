@@ -69,6 +69,8 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
         Err(capture::Error::Owned { .. }) if flags.host.take_over => None,
         owner => Some(owner?),
     };
+    // Before another agent is asked for what it has.
+    let _seat = capture::Seat::of(&place.capture.agent_cgroup)?;
     let (source, mut updates) = source(&flags, &node).await?;
     let observe = Observe::start(observe_config(&flags, &node));
     let identities = Identities::start(flags.identity.config(

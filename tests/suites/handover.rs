@@ -131,3 +131,97 @@ fn a_second_agent_that_is_not_told_to_take_over_is_refused() {
     assert!(ended, "{}", second.log());
     assert!(agent.is_ready());
 }
+
+#[test]
+fn two_agents_in_one_cgroup_are_refused() {
+    let (world, a, b) = pair();
+    let agent = world.agent("n1", &[]).expect("an agent");
+    let mut second = world
+        .spawn_successor("n1", "agent", &[])
+        .expect("another agent");
+    let ended = eventually(Duration::from_secs(10), || {
+        second.ended().is_ok_and(|ended| ended.is_some())
+    });
+    assert!(ended, "{}", second.log());
+    assert!(
+        second.log().contains("another agent runs in the cgroup"),
+        "{}",
+        second.log()
+    );
+    let mut client = steady(&world, &a, &b);
+    client.wait_for("carried", 20).expect("carried");
+    all_carried(&mut client, 0..=0);
+    agent.stop().expect("stopped");
+}
+
+/// Prints the keys of a pinned map, each a line.
+const KEYS: &str = "
+import ctypes, os, platform, struct, sys
+BPF = {'x86_64': 321, 'aarch64': 280}[platform.machine()]
+libc = ctypes.CDLL(None, use_errno=True)
+def bpf(command, attributes):
+    attributes = ctypes.create_string_buffer(attributes, 128)
+    return libc.syscall(BPF, command, attributes, 128)
+path = ctypes.create_string_buffer(os.fsencode(sys.argv[1]))
+fd = bpf(7, struct.pack('QII', ctypes.addressof(path), 0, 0))
+assert fd >= 0, os.strerror(ctypes.get_errno())
+key, now = None, ctypes.create_string_buffer(40)
+while True:
+    before = ctypes.addressof(key) if key else 0
+    if bpf(4, struct.pack('IIQQ', fd, 0, before, ctypes.addressof(now))) < 0:
+        break
+    print(now.raw.hex())
+    key = ctypes.create_string_buffer(now.raw, 40)
+";
+
+/// What agents have dialled, as the kernel programs know it.
+fn dialled(world: &World) -> Vec<String> {
+    let versions = std::fs::read_dir(world.pins("n1")).expect("pins");
+    let maps = versions.map(|version| version.expect("a version").path().join("maps/TUPLES"));
+    let map = maps.into_iter().find(|map| map.exists()).expect("a map");
+    let mut python = std::process::Command::new("python3");
+    let out = python
+        .args(["-c", KEYS])
+        .arg(map)
+        .output()
+        .expect("it runs");
+    assert!(out.status.success(), "{out:?}");
+    let keys = String::from_utf8(out.stdout).expect("text");
+    keys.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn what_a_killed_agent_dialled_is_forgotten_when_its_sockets_close_at_last() {
+    let (world, a, b) = pair();
+    let agent = world.agent("n1", &[]).expect("an agent");
+    let target = format!("{}:{}", b.v4(), mesh_tests::APP_PORT);
+    let mut held = world.hold(&a, &target, 1).expect("held");
+    let before = dialled(&world);
+    assert!(!before.is_empty(), "{}", agent.log());
+    // The end of its connection reaches nobody until the next agent is there.
+    let lo = |state: &str| {
+        for (pod, link) in [(&a, "lo"), (&b, "lo"), (&a, "eth0"), (&b, "eth0")] {
+            let mut ip = world.in_pod(pod, "ip");
+            let done = ip.args(["link", "set", link, state]).status();
+            assert!(done.expect("ip runs").success());
+        }
+    };
+    lo("down");
+    agent.kill9().expect("killed");
+    let next = world
+        .spawn_successor("n1", "agent-2", &[])
+        .expect("another agent");
+    has_started(&next);
+    assert!(next.log().contains("an agent is gone"), "{}", next.log());
+    let there = dialled(&world);
+    assert!(there.iter().any(|key| before.contains(key)), "{there:?}");
+    lo("up");
+    let mut left = Vec::new();
+    let forgotten = eventually(Duration::from_secs(30), || {
+        left = dialled(&world);
+        left.iter().all(|key| !before.contains(key))
+    });
+    assert!(forgotten, "{left:?} of {before:?}: {}", next.log());
+    held.kill().expect("killed");
+    held.wait().expect("it ends");
+}

@@ -40,6 +40,8 @@ impl Capture {
                 continue;
             }
             absent_is_fine(MAP, map.remove(&id))?;
+            // Its sockets may close later, and no program forgets their tuples then.
+            self.lost.again();
             pins::unpin(&self.pins.link(&agent_pin(id)))?;
             tracing::info!(cgroup_id = id, "an agent is gone");
         }

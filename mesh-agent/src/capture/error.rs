@@ -34,6 +34,12 @@ pub enum Error {
         remedy(.source, "is it a directory of a cgroup2 mount?")
     )]
     Cgroup { dir: PathBuf, source: io::Error },
+    #[error(
+        "another agent runs in the cgroup {dir}: give each one of its own, as a unit or a container has, or --agent-cgroup"
+    )]
+    SharedCgroup { dir: PathBuf },
+    #[error("cannot look which connections of an agent that is gone are over: {0}")]
+    Sockets(#[source] io::Error),
     #[error("the kernel refused the programs' maps; {}", remedy(.0, DOCTOR))]
     Load(#[source] Box<aya::EbpfError>),
     #[error(

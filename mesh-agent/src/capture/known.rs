@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use super::links::Link;
 
@@ -20,4 +21,34 @@ pub(super) struct Others(pub(super) BTreeMap<u64, Option<PathBuf>>);
 /// Pin of the program that records what the agent with this cgroup dials and answers.
 pub(super) fn agent_pin(id: u64) -> String {
     format!("sockops-agent-{id}")
+}
+
+/// Sockets that nobody has any more close within this time: the kernel repeats what they
+/// have not sent for a quarter of an hour at most.
+const CLOSED_WITHIN: Duration = Duration::from_secs(20 * 60);
+/// Between looks for those that have.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// When agents were found to be gone whose sockets may be there still.
+#[derive(Debug, Default)]
+pub(super) struct Lost {
+    until: Option<Instant>,
+    next: Option<Instant>,
+}
+
+impl Lost {
+    pub(super) fn again(&mut self) {
+        self.until = Some(Instant::now() + CLOSED_WITHIN);
+        self.next = None;
+    }
+
+    pub(super) fn is_due(&mut self) -> bool {
+        let now = Instant::now();
+        let is_over = self.until.is_none_or(|until| until < now);
+        if is_over || self.next.is_some_and(|next| now < next) {
+            return false;
+        }
+        self.next = Some(now + LOOK_AGAIN);
+        true
+    }
 }

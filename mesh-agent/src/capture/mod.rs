@@ -17,6 +17,7 @@ mod known;
 mod link_guard;
 mod links;
 mod lookup;
+mod lost;
 mod neighbours;
 mod object;
 mod owner;
@@ -26,6 +27,7 @@ mod privileges;
 mod probe;
 mod probers;
 mod recover;
+mod seat;
 mod stats;
 mod tuples;
 mod versions;
@@ -54,6 +56,7 @@ use posts::Post;
 pub use posts::{LinkGuard, PodLinks};
 pub use privileges::check_privileges;
 pub use probe::{Scratch, Tried, probe};
+pub use seat::Seat;
 pub use stats::Stats;
 pub use tuples::Tuples;
 
@@ -151,6 +154,7 @@ pub struct Capture {
     /// Held for as long as the programs may be changed; none once another agent has them.
     owner: Option<Owner>,
     others: known::Others,
+    lost: known::Lost,
     config: Config,
     /// The node's own, each with its link.
     hooks: Vec<(Hook, Link)>,
@@ -206,6 +210,7 @@ impl Capture {
             pins,
             owner: Some(owner),
             others: known::Others::default(),
+            lost: known::Lost::default(),
             config: config.clone(),
             hooks: Vec::new(),
             probers: known::Probers::default(),

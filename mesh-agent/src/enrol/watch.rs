@@ -28,6 +28,10 @@ impl<D: DataPath> Reconciler<D> {
         if let Err(error) = self.capture.forget_gone_agents() {
             failed.push(error.to_string());
         }
+        let pods = self.pods.values().map(|pod| &*pod.netns);
+        if let Err(error) = self.capture.forget_lost_tuples(pods) {
+            failed.push(error.to_string());
+        }
         let (found, lost) = self.probers.follow(&mut self.capture);
         missing += found;
         failed.extend(lost);

@@ -15,6 +15,7 @@ use hyper::{Request, Response};
 use hyper_util::client::legacy::connect::{HttpConnector, HttpInfo};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::client::{Body, ConfigExt as _};
+use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
 use tower::{BoxError, ServiceBuilder};
 
@@ -71,8 +72,17 @@ impl Default for Patience {
 #[derive(Clone)]
 pub(crate) struct Client {
     inner: kube::Client,
-    server: Arc<str>,
+    cluster: Arc<Cluster>,
     patience: Arc<Patience>,
+}
+
+/// Which cluster it is, as far as the configuration of the client says.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Cluster {
+    /// Where its API server is: many have it at one address.
+    pub(crate) server: String,
+    /// Digests of the roots that its API server must have a certificate of.
+    pub(crate) roots: Vec<String>,
 }
 
 impl Client {
@@ -82,7 +92,7 @@ impl Client {
         let inner = stack(&config, &patience).map_err(wrong)?;
         Ok(Self {
             inner,
-            server: config.cluster_url.to_string().into(),
+            cluster: Arc::new(Cluster::of(&config)),
             patience: Arc::new(patience),
         })
     }
@@ -92,9 +102,8 @@ impl Client {
         self.inner.clone()
     }
 
-    /// Where it is.
-    pub(crate) fn server(&self) -> &Arc<str> {
-        &self.server
+    pub(crate) fn cluster(&self) -> &Arc<Cluster> {
+        &self.cluster
     }
 
     pub(super) fn patience(&self) -> &Patience {
@@ -133,6 +142,20 @@ impl Client {
         let by = info.map(|info| Connection(info.local_addr(), info.remote_addr()));
         let whole = answer.whole(most, self.patience.more).await?;
         Ok((whole, by))
+    }
+}
+
+impl Cluster {
+    fn of(config: &kube::Config) -> Self {
+        let roots = config.root_cert.iter().flatten();
+        let digest = |root: &Vec<u8>| {
+            let digest = Sha256::digest(root);
+            digest.iter().map(|byte| format!("{byte:02x}")).collect()
+        };
+        Self {
+            server: config.cluster_url.to_string(),
+            roots: roots.map(digest).collect(),
+        }
     }
 }
 

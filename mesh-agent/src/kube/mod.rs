@@ -26,7 +26,7 @@ pub(crate) mod scripted;
 mod tests;
 
 pub(crate) use access::{Access, AccessError};
-pub(crate) use client::{Client, Patience};
+pub(crate) use client::{Client, Cluster, Patience};
 pub(crate) use cut::Cut;
 pub(crate) use fault::{Fault, Reason};
 pub(crate) use follow::{Event, Follower};

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -128,10 +128,16 @@ impl Scripted {
 
     /// A kubeconfig that leads to it.
     pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.kubeconfig_with(None)
+    }
+
+    /// The same of a cluster with the root in that file.
+    pub(crate) fn kubeconfig_with(&self, root: Option<&Path>) -> PathBuf {
         let path = self.dir.path().join("kubeconfig");
+        let server = format!("http://{}", self.addr);
         let text = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "c",
-            "clusters": [{"name": "c", "cluster": {"server": format!("http://{}", self.addr)}}],
+            "clusters": [{"name": "c", "cluster": {"server": server, "certificate-authority": root}}],
             "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
             "users": [{"name": "u", "user": {}}],
         });
@@ -333,12 +339,10 @@ impl Shared {
             .flat_map(|r| r.versions.iter().map(move |version| (r, *version)))
             .find(|(r, version)| r.collection(version) == path);
         match found {
-            Some((resource, _)) => self
-                .collection(stream, resource, &query)
-                .await
-                .map(|()| false),
-            None => self.other(stream, path).await.map(|()| true),
+            Some((resource, _)) => self.collection(stream, resource, &query).await?,
+            None => self.other(stream, path).await?,
         }
+        Ok(found.is_none())
     }
 
     async fn other(&self, stream: &mut TcpStream, path: &str) -> Io {

@@ -59,7 +59,17 @@ pub(super) struct Copy {
 }
 
 /// What the files say at a start.
-pub(super) type Found = Result<Vec<Whole>, (String, Unusable)>;
+pub(super) type Found = Result<Disk, (String, Unusable)>;
+
+pub(super) struct Disk {
+    /// Of each kind.
+    pub(super) wholes: Vec<Whole>,
+    /// UID of the namespace kube-system: no other cluster has it.
+    pub(super) system: Option<String>,
+}
+
+/// Of which each cluster has its own.
+pub(super) const SYSTEM: &str = "kube-system";
 
 impl Copy {
     /// Looks at what there is, and then takes what is told.
@@ -76,7 +86,7 @@ impl Copy {
             };
             Of {
                 path: dir.join(format!("{}.{group}", resource.plural)),
-                server: watched.server().to_string(),
+                cluster: watched.cluster().clone(),
             }
         };
         let files: Vec<Of> = resources.iter().map(file).collect();
@@ -226,11 +236,21 @@ impl Keeper {
     /// All files, or why not.
     fn look(&self, dir: &Path) -> Found {
         file::directory(dir).map_err(|error| (dir.display().to_string(), error))?;
+        let mut system = None;
         let look = |kind: &Kind| {
-            let read = file::read(&kind.of, |_, _| Ok(()));
+            let read = file::read(&kind.of, |path, json| {
+                if path == format!("/api/v1/namespaces/{SYSTEM}") {
+                    system = uid(&json);
+                }
+                Ok(())
+            });
             read.map_err(|error| (kind.of.path.display().to_string(), error))
         };
-        self.kinds.iter().map(look).collect()
+        let wholes: Result<Vec<Whole>, _> = self.kinds.iter().map(look).collect();
+        Ok(Disk {
+            wholes: wholes?,
+            system,
+        })
     }
 
     async fn run(&mut self, mut told: mpsc::Receiver<(usize, Told)>) {
@@ -395,6 +415,11 @@ impl Kind {
         self.is_written(self.version.clone());
         Ok(())
     }
+}
+
+fn uid(json: &[u8]) -> Option<String> {
+    let object: serde_json::Value = serde_json::from_slice(json).ok()?;
+    Some(object["metadata"]["uid"].as_str()?.to_owned())
 }
 
 /// How old what was found is: as old as the oldest of it.

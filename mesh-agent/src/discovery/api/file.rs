@@ -9,12 +9,15 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::kube::Cluster;
+
 /// First bytes, with the version of what follows.
-const MAGIC: &[u8; 16] = b"mesh-agent api 1";
+const MAGIC: &[u8; 16] = b"mesh-agent api 2";
 const DIGEST: usize = 32;
 /// Instead of a length: no record follows.
 const END: u32 = u32::MAX;
@@ -32,7 +35,7 @@ pub(super) enum Unusable {
     NotOurs,
     #[error("is no copy that this version can read")]
     Foreign,
-    #[error("is of {0}")]
+    #[error("is of another cluster (its API server was {0}): it is not used")]
     Elsewhere(String),
     #[error("is damaged")]
     Damaged,
@@ -53,8 +56,7 @@ impl From<io::Error> for Unusable {
 #[derive(Clone, Debug)]
 pub(super) struct Of {
     pub(super) path: PathBuf,
-    /// The API server.
-    pub(super) server: String,
+    pub(super) cluster: Arc<Cluster>,
 }
 
 /// What stands at its end.
@@ -78,6 +80,33 @@ pub(super) struct Writer {
 }
 
 impl Of {
+    /// Where the API server is, and each root's digest on a line of its own.
+    fn header(&self) -> String {
+        let Cluster { server, roots } = &*self.cluster;
+        [server]
+            .into_iter()
+            .chain(roots)
+            .cloned()
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+
+    /// Whose that is whom a header names. A root says it, whatever the address: one in
+    /// common is enough, for a cluster changes them one after the other.
+    fn is_of(&self, header: &str) -> Result<(), Unusable> {
+        let mut lines = header.lines();
+        let server = lines.next().unwrap_or_default();
+        let roots: Vec<&str> = lines.collect();
+        let own = &self.cluster.roots;
+        let is_it = match roots.is_empty() && own.is_empty() {
+            true => server == self.cluster.server,
+            false => own.iter().any(|root| roots.contains(&root.as_str())),
+        };
+        is_it
+            .then_some(())
+            .ok_or_else(|| Unusable::Elsewhere(server.to_owned()))
+    }
+
     fn beside(&self) -> PathBuf {
         let mut name = self.path.as_os_str().to_owned();
         name.push(".new");
@@ -104,7 +133,7 @@ impl Writer {
             size: 0,
         };
         writer.put(MAGIC)?;
-        writer.text(of.server.as_bytes())?;
+        writer.text(of.header().as_bytes())?;
         Ok(writer)
     }
 
@@ -228,7 +257,7 @@ pub(super) fn read(
     if magic != *MAGIC {
         return Err(Unusable::Foreign);
     }
-    let server = String::from_utf8(reading.next()?).map_err(|_| Unusable::Damaged)?;
+    let header = String::from_utf8(reading.next()?).map_err(|_| Unusable::Damaged)?;
     let mut objects = 0;
     while let Some(length) = reading.length()? {
         let path = String::from_utf8(reading.text(Some(length))?);
@@ -244,9 +273,7 @@ pub(super) fn read(
         return Err(Unusable::Damaged);
     }
     // Only of a file that is whole is it known what it says.
-    if server != of.server {
-        return Err(Unusable::Elsewhere(server));
-    }
+    of.is_of(&header)?;
     Ok(Whole {
         version,
         as_of: meta.modified()?,
@@ -284,8 +311,15 @@ mod tests {
     fn of(dir: &Path) -> Of {
         Of {
             path: dir.join("pods"),
-            server: "https://10.96.0.1/".to_owned(),
+            cluster: cluster("https://10.96.0.1/", &[]),
         }
+    }
+
+    fn cluster(server: &str, roots: &[&str]) -> Arc<Cluster> {
+        Arc::new(Cluster {
+            server: server.to_owned(),
+            roots: roots.iter().map(ToString::to_string).collect(),
+        })
     }
 
     fn write(of: &Of, objects: &[(&str, &str)], version: &str) {
@@ -367,7 +401,7 @@ mod tests {
         fs::write(&of.path, &good).expect("written");
         assert!(all(&of).is_ok());
         let other = Of {
-            server: "https://10.0.0.1/".to_owned(),
+            cluster: cluster("https://10.0.0.1/", &[]),
             ..of.clone()
         };
         assert!(matches!(all(&other), Err(Unusable::Elsewhere(_))));
@@ -377,6 +411,31 @@ mod tests {
             matches!(all(&of), Err(Unusable::NotOurs)),
             "others may read it"
         );
+    }
+
+    #[test]
+    fn a_copy_is_of_the_cluster_whose_roots_it_has_wherever_that_is() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let written = Of {
+            cluster: cluster("https://10.96.0.1/", &["a", "b"]),
+            ..of(dir.path())
+        };
+        write(&written, &[], "7");
+        let is_good = |server: &str, roots: &[&str]| {
+            let cluster = cluster(server, roots);
+            let path = written.path.clone();
+            match all(&Of { path, cluster }) {
+                Ok(_) => true,
+                Err(Unusable::Elsewhere(_)) => false,
+                Err(error) => panic!("{error}"),
+            }
+        };
+        assert!(is_good("https://10.96.0.1/", &["a", "b"]));
+        assert!(is_good("https://10.96.0.1/", &["b", "c"]), "one is changed");
+        assert!(is_good("https://192.0.2.1/", &["a"]), "it has moved");
+        for roots in [&["c"][..], &[]] {
+            assert!(!is_good("https://10.96.0.1/", roots), "{roots:?}");
+        }
     }
 
     #[test]

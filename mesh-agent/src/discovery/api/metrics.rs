@@ -143,5 +143,9 @@ impl Page {
 #[cfg(test)]
 pub(crate) fn reference(registry: &mut Registry) {
     let resources = super::resources::served();
-    Arc::new(Watched::new("https://10.96.0.1/".into(), &resources)).register(registry);
+    let cluster = crate::kube::Cluster {
+        server: "https://10.96.0.1/".to_owned(),
+        roots: Vec::new(),
+    };
+    Arc::new(Watched::new(cluster.into(), &resources)).register(registry);
 }

@@ -80,7 +80,7 @@ impl Api {
             patience,
             state_dir: config.state_dir,
             publisher,
-            watched: Arc::new(Watched::new(client.server().clone(), &resources::served())),
+            watched: Arc::new(Watched::new(client.cluster().clone(), &resources::served())),
         };
         Ok((api, updates))
     }

@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::copy::{Copy, Found, Told, as_of};
-use super::file::{Unusable, Whole};
+use super::copy::{Copy, Disk, Found, SYSTEM, Told, as_of};
+use super::file::Unusable;
 use super::places::{Places, Staging, To};
 use super::status::Watched;
 use crate::discovery::Problem;
@@ -51,7 +51,11 @@ pub(super) struct Source {
     watched: Arc<Watched>,
     copy: Copy,
     /// What the disk had at the start, until it is not needed any more.
-    found: Option<Vec<Whole>>,
+    found: Option<Disk>,
+    /// The same namespace of the cluster that the disk is of.
+    system: Option<String>,
+    /// What is on disk turned out to be another cluster's.
+    is_anothers: bool,
     look: Option<tokio::sync::oneshot::Receiver<Found>>,
     is_dirty: bool,
     published: Option<Instant>,
@@ -83,6 +87,8 @@ impl Source {
             watched,
             copy,
             found: None,
+            system: None,
+            is_anothers: false,
             look: Some(look),
             is_dirty: true,
             published: None,
@@ -133,6 +139,9 @@ impl Source {
                 },
                 () = sleep_until(wake.into()) => {}
             }
+            if self.is_anothers {
+                load = None;
+            }
             if load.is_none() && self.needs_disk(begun) {
                 load = self.load();
             }
@@ -165,9 +174,44 @@ impl Source {
         };
         self.look = None;
         match found {
-            Ok(Ok(found)) => self.found = Some(found),
+            Ok(Ok(found)) => {
+                self.system.clone_from(&found.system);
+                self.found = Some(found);
+            }
             Ok(Err((_, Unusable::None))) | Err(_) => {}
-            Ok(Err((what, why))) => self.watched.copy_failed(format!("{what} {why}")),
+            Ok(Err((what, why))) => {
+                tracing::warn!("the copy of the configuration on disk is not used: {what} {why}");
+                self.watched.copy_failed(format!("{what} {why}"));
+            }
+        }
+    }
+
+    /// Each cluster has its own kube-system: one with another UID is not the one that
+    /// the disk is of, whatever has the same roots and the same address.
+    fn look_at_system(&mut self, at: usize, event: &Event) {
+        let (Event::Listed(item) | Event::Changed(item)) = event else {
+            return;
+        };
+        let is_system = self.kinds[at].places.resource.plural == "namespaces"
+            && item.head.namespace.is_none()
+            && item.head.name == SYSTEM;
+        let (Some(known), Some(now)) = (&self.system, &item.head.uid) else {
+            return;
+        };
+        if !is_system || known == now {
+            return;
+        }
+        let why = "it is of another cluster: its namespace kube-system has another UID";
+        tracing::warn!("the copy of the configuration on disk is not used: {why}");
+        self.watched.copy_failed(why.to_owned());
+        self.watched.note_from_disk(None);
+        self.system = None;
+        self.found = None;
+        self.is_anothers = true;
+        // Nothing more of it is put in force: each kind is listed first.
+        for kind in &mut self.kinds {
+            kind.loading = None;
+            kind.places.is_whole &= !kind.from_disk;
         }
     }
 
@@ -182,7 +226,8 @@ impl Source {
                 (at, sender.clone()),
             );
             // Not back to before what an agent here has seen.
-            let seen = self.found.as_ref().and_then(|found| found.get(at));
+            let seen = self.found.as_ref();
+            let seen = seen.and_then(|found| found.wholes.get(at));
             let seen = seen.filter(|whole| !whole.version.is_empty());
             let follower = match seen {
                 Some(whole) => follower.since(whole.version.clone()),
@@ -206,7 +251,14 @@ impl Source {
     fn load(&mut self) -> Option<Events> {
         let found = self.found.take()?;
         let resources: Vec<Resource> = self.kinds.iter().map(|kind| kind.places.resource).collect();
-        self.watched.note_from_disk(as_of(&found));
+        let as_of = as_of(&found.wholes);
+        let age = as_of.and_then(|as_of| as_of.elapsed().ok());
+        let age_seconds = age.unwrap_or_default().as_secs();
+        tracing::warn!(
+            age_seconds,
+            "the API server does not tell everything: what it does not tell is taken from disk, as old as that"
+        );
+        self.watched.note_from_disk(as_of);
         Some(self.copy.load(&resources))
     }
 
@@ -250,12 +302,13 @@ impl Source {
             return;
         };
         if from == From::Api {
+            self.look_at_system(at, &event);
             let told = self.told(at, &event);
             let is_taken = self.apply(from, at, event);
             for told in told.into_iter().filter(|_| is_taken) {
                 self.copy.tell(at, told).await;
             }
-        } else if !kind.places.is_whole {
+        } else if !kind.places.is_whole && !self.is_anothers {
             // What was listed meanwhile would be newer.
             self.apply(from, at, event);
         }

@@ -7,12 +7,12 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use crate::kube::{Fault, Gate, Phase, Progress, Reason, Resource, Seen};
+use crate::kube::{Cluster, Fault, Gate, Phase, Progress, Reason, Resource, Seen};
 
 /// Shared with who shows it.
 #[derive(Debug)]
 pub struct Watched {
-    server: Arc<str>,
+    cluster: Arc<Cluster>,
     pub(super) gate: Arc<Gate>,
     pub(super) kinds: Vec<WatchedKind>,
     inner: Mutex<Inner>,
@@ -81,7 +81,7 @@ pub struct ApiState {
 }
 
 impl Watched {
-    pub(super) fn new(server: Arc<str>, resources: &[Resource]) -> Self {
+    pub(super) fn new(cluster: Arc<Cluster>, resources: &[Resource]) -> Self {
         let kind = |resource: &Resource| WatchedKind {
             resource: *resource,
             progress: Arc::default(),
@@ -89,7 +89,7 @@ impl Watched {
             is_whole: AtomicBool::new(false),
         };
         Self {
-            server,
+            cluster,
             gate: Arc::default(),
             kinds: resources.iter().map(kind).collect(),
             inner: Mutex::default(),
@@ -97,8 +97,8 @@ impl Watched {
         }
     }
 
-    pub(super) fn server(&self) -> &str {
-        &self.server
+    pub(super) fn cluster(&self) -> &Arc<Cluster> {
+        &self.cluster
     }
 
     pub(super) fn note_known(&self) {
@@ -133,7 +133,7 @@ impl Watched {
         let age = |as_of: SystemTime| as_of.elapsed().unwrap_or_default().as_secs();
         ApiState {
             source: "kubernetes",
-            server: self.server.to_string(),
+            server: self.cluster.server.clone(),
             age_seconds: age(self.since),
             away: self.gate.away().map(|(since, fault)| ApiAway {
                 why: fault.to_string(),

@@ -429,6 +429,62 @@ async fn without_the_api_server_and_without_a_copy_nothing_is_known() {
         .await;
 }
 
+/// All of them are at 10.96.0.1.
+#[tokio::test]
+async fn a_copy_of_another_cluster_at_the_same_address_is_not_used() {
+    let mut server = server().await;
+    server.put("pods", pod("a", "10.0.0.1"));
+    let dir = tempfile::tempdir().expect("a directory");
+    let state_dir = dir.path().join("state");
+    let root = |name: &str| {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        here.join("src/discovery/api/clusters").join(name)
+    };
+    let mut agent = Agent::start(server.kubeconfig_with(Some(&root("one.pem"))), &state_dir).await;
+    agent.until("known", |update| knows(update, &["a"])).await;
+    agent.end().await;
+    server.stop().await;
+    let mut agent =
+        Agent::start(server.kubeconfig_with(Some(&root("other.pem"))), &state_dir).await;
+    let state = agent
+        .until_state("told", |state| state.copy.is_some() && state.away.is_some())
+        .await;
+    let why = state.copy.expect("told");
+    assert!(why.contains("another cluster"), "{why}");
+    assert!(!agent.updates.borrow().is_known());
+    server.start_again().await;
+    agent.until("known", |update| knows(update, &["a"])).await;
+}
+
+#[tokio::test]
+async fn a_copy_of_a_cluster_with_another_kube_system_is_not_used() {
+    let server = server().await;
+    let system =
+        || json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "kube-system"}});
+    server.put("namespaces", system());
+    server.put("pods", pod("a", "10.0.0.1"));
+    let dir = tempfile::tempdir().expect("a directory");
+    let state_dir = dir.path().join("state");
+    let mut agent = Agent::start(server.kubeconfig(), &state_dir).await;
+    agent.until("known", |update| knows(update, &["a"])).await;
+    agent.end().await;
+    // Made anew at the same address; of its pods it tells nothing yet.
+    server.delete("namespaces", "", "kube-system");
+    server.put("namespaces", system());
+    server.forbid("pods", true);
+    let mut agent = Agent::start(server.kubeconfig(), &state_dir).await;
+    let told = |state: &ApiState| {
+        let copy = state.copy.as_ref();
+        copy.is_some_and(|why| why.contains("another cluster"))
+    };
+    agent.until_state("told", told).await;
+    // Longer than it takes to go by the disk.
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    assert!(!agent.updates.borrow().is_known());
+    server.forbid("pods", false);
+    agent.until("known", |update| knows(update, &["a"])).await;
+}
+
 #[tokio::test]
 async fn many_changes_are_few_snapshots_and_the_first_comes_at_once() {
     let server = server().await;

@@ -10,6 +10,7 @@ mod plugin;
 mod problems;
 #[cfg(test)]
 mod reference;
+mod route_status;
 mod routes;
 mod source_problems;
 mod status;

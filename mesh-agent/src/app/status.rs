@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::route_status;
 use crate::cluster::{Access, Client};
 use crate::discovery;
 use crate::status::{self, Condition, Judge, Verdict};
 
 /// What is judged.
-const LISTS: [&str; 2] = [
+const POLICIES: [&str; 2] = [
     "/apis/security.istio.io/v1/authorizationpolicies",
     "/apis/security.istio.io/v1/peerauthentications",
 ];
@@ -17,13 +18,22 @@ const LISTS: [&str; 2] = [
 const TOLD: usize = 5;
 
 /// By the reader that the agents read with.
-struct Reader;
+#[derive(Default)]
+struct Reader {
+    routes: route_status::Routes,
+}
 
 impl Judge for Reader {
-    fn judge(&self, json: &str) -> Verdict {
-        Verdict {
-            conditions: vec![accepted(&discovery::mistakes("object", json.as_bytes()))],
+    fn hear(&self, path: &str, json: Option<&str>) -> Vec<String> {
+        self.routes.hear(path, json)
+    }
+
+    fn judge(&self, path: &str, json: &str) -> Verdict {
+        if let Some(parents) = self.routes.judge(path, json) {
+            return Verdict::Parents(parents);
         }
+        let mistakes = discovery::mistakes("object", json.as_bytes());
+        Verdict::Conditions(vec![accepted(&mistakes)])
     }
 }
 
@@ -62,9 +72,11 @@ pub(super) async fn write(
     let config = status::Config {
         namespace,
         me,
-        lists: LISTS.to_vec(),
+        lists: POLICIES.to_vec(),
+        by_others: route_status::LISTS.to_vec(),
+        beside: route_status::BESIDE.to_vec(),
     };
-    status::run(api, Arc::new(Reader), config, cancel).await;
+    status::run(api, Arc::new(Reader::default()), config, cancel).await;
     Ok(())
 }
 
@@ -89,7 +101,11 @@ mod tests {
     #[test]
     fn a_policy_that_is_understood_is_accepted_and_a_mistake_is_named_with_its_field() {
         let rules = json!([{"from": [{"source": {"namespaces": ["shop"]}}]}]);
-        let said = |spec| Reader.judge(&policy(spec).to_string()).conditions.remove(0);
+        let path = "/apis/security.istio.io/v1/namespaces/shop/authorizationpolicies/a";
+        let said = |spec| match Reader::default().judge(path, &policy(spec).to_string()) {
+            Verdict::Conditions(mut all) => all.remove(0),
+            other => panic!("{other:?}"),
+        };
         let good = said(json!({"action": "ALLOW", "rules": rules}));
         assert!(good.holds, "{good:?}");
         let bad = said(json!({"action": "ALLOW", "rules": rules, "rule": []}));

@@ -54,6 +54,7 @@ const fn everywhere(
 }
 
 const POLICIES: &str = "security.istio.io";
+const ROUTES: &str = "gateway.networking.k8s.io";
 
 pub(crate) const RULES: &[Rule] = &[
     everywhere(
@@ -79,6 +80,35 @@ pub(crate) const RULES: &[Rule] = &[
         &["authorizationpolicies/status", "peerauthentications/status"],
         &["update"],
         "conditions",
+    ),
+    everywhere(
+        "",
+        &["services"],
+        &["list", "watch"],
+        "what routes are for, and lead to",
+    ),
+    everywhere(
+        ROUTES,
+        &[
+            "grpcroutes",
+            "httproutes",
+            "referencegrants",
+            "tcproutes",
+            "tlsroutes",
+        ],
+        &["list", "watch"],
+        "what is judged for its status",
+    ),
+    everywhere(
+        ROUTES,
+        &[
+            "grpcroutes/status",
+            "httproutes/status",
+            "tcproutes/status",
+            "tlsroutes/status",
+        ],
+        &["update"],
+        "how each route fares with each of its Services",
     ),
     local(
         CA,

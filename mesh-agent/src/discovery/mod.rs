@@ -9,6 +9,7 @@
 //! makes a pod "not enrolled"; a change costs what it touches.
 
 mod api;
+mod book;
 mod check;
 mod core;
 mod directory;
@@ -40,6 +41,7 @@ mod watcher;
 pub use api::{Api, ApiConfig, ApiState, KindRow};
 #[cfg(test)]
 pub(crate) use api::{ApiAway, reference};
+pub(crate) use book::RouteBook;
 pub use check::Checked;
 #[cfg(test)]
 pub(crate) use check::check;

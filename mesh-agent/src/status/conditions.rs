@@ -8,7 +8,7 @@ const OURS: &str = "mesh-agent.io/";
 /// What is to be said of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Condition {
-    /// After the prefix.
+    /// After the prefix; of a route the whole name, which is the API's own.
     pub(crate) kind: &'static str,
     pub(crate) holds: bool,
     /// One word in CamelCase, stable.
@@ -40,11 +40,17 @@ impl Condition {
     }
 
     /// `now`: as the API writes times. A time of change is kept until it changes.
-    fn entry(&self, before: Option<&Value>, generation: i64, now: &str) -> Value {
+    pub(super) fn entry(
+        &self,
+        name: &str,
+        before: Option<&Value>,
+        generation: i64,
+        now: &str,
+    ) -> Value {
         let since = before.filter(|b| b["status"] == self.status());
         let since = since.and_then(|b| b["lastTransitionTime"].as_str());
         json!({
-            "type": self.name(),
+            "type": name,
             "status": self.status(),
             "reason": self.reason,
             "message": self.text(),
@@ -91,10 +97,12 @@ pub(super) fn merge(
         // Of two with one type the first is it.
         let of_kind = |c: &&Condition| entry["type"] == c.name();
         if let Some(at) = missing.iter().position(of_kind) {
-            after.push(missing.remove(at).entry(Some(entry), generation, now));
+            let condition = missing.remove(at);
+            after.push(condition.entry(&condition.name(), Some(entry), generation, now));
         }
     }
-    after.extend(missing.iter().map(|c| c.entry(None, generation, now)));
+    let new = missing.iter();
+    after.extend(new.map(|c| c.entry(&c.name(), None, generation, now)));
     let same = before.len() == after.len() && before.iter().zip(&after).all(is_same);
     match same {
         true => Err(Leave::Same),
@@ -103,14 +111,14 @@ pub(super) fn merge(
 }
 
 /// None where the API server does not keep it.
-fn seen(entry: &Value) -> Option<i64> {
+pub(super) fn seen(entry: &Value) -> Option<i64> {
     let generation = &entry["observedGeneration"];
     let text = || generation.as_str()?.parse().ok();
     generation.as_i64().or_else(text)
 }
 
 /// Fields that the API server adds or leaves out are no difference.
-fn is_same((before, after): (&Value, &Value)) -> bool {
+pub(super) fn is_same((before, after): (&Value, &Value)) -> bool {
     let same = |name: &str| before[name] == after[name];
     let generation = seen(before).is_none() || seen(before) == seen(after);
     ["type", "status", "reason", "message"]

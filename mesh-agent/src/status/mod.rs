@@ -1,5 +1,5 @@
-//! What people see of their policies where they wrote them: conditions on each
-//! object, written by one of the authority's replicas.
+//! What people see of their policies and routes where they wrote them: conditions
+//! on each object, of a route on each of its parents, written by one of the authority's replicas.
 //!
 //! Others write conditions on the same objects: theirs are never touched. What was
 //! judged is an object of one generation, and only to that one it is written. An
@@ -7,10 +7,12 @@
 
 mod conditions;
 mod lease;
+mod parents;
 #[cfg(test)]
 mod tests;
 mod turns;
 mod writer;
 
 pub(crate) use conditions::Condition;
+pub(crate) use parents::Parent;
 pub(crate) use writer::{Config, Judge, Verdict, run};

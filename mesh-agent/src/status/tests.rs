@@ -18,17 +18,15 @@ const B: &str = "/apis/security.istio.io/v1/namespaces/shop/authorizationpolicie
 struct ByTheBook;
 
 impl Judge for ByTheBook {
-    fn judge(&self, json: &str) -> Verdict {
+    fn judge(&self, _path: &str, json: &str) -> Verdict {
         let object: Value = serde_json::from_str(json).expect("JSON");
         let holds = object["spec"]["good"] == true;
-        Verdict {
-            conditions: vec![Condition {
-                kind: "Accepted",
-                holds,
-                reason: if holds { "Valid" } else { "Invalid" },
-                message: "by the book".to_owned(),
-            }],
-        }
+        Verdict::Conditions(vec![Condition {
+            kind: "Accepted",
+            holds,
+            reason: if holds { "Valid" } else { "Invalid" },
+            message: "by the book".to_owned(),
+        }])
     }
 }
 
@@ -49,6 +47,8 @@ fn start(fake: &Fake, me: &str) -> Running {
         namespace: "mesh-system".to_owned(),
         me: me.to_owned(),
         lists: vec![LIST],
+        by_others: Vec::new(),
+        beside: Vec::new(),
     };
     let cancel = CancellationToken::new();
     let api = Arc::new(fake.clone());
@@ -199,4 +199,87 @@ async fn an_object_that_is_too_large_to_be_judged_holds_up_no_other() {
     assert_eq!(said(&fake, A), None);
     writer.cancel.cancel();
     writer.task.await.expect("ended");
+}
+
+const ROUTES: &str = "/apis/gateway.networking.k8s.io/v1/httproutes";
+const ROUTE: &str = "/apis/gateway.networking.k8s.io/v1/namespaces/shop/httproutes/r";
+const SERVICES: &str = "/api/v1/services";
+const SERVICE: &str = "/api/v1/namespaces/shop/services/web";
+
+/// A route is accepted while there is a Service.
+#[derive(Default)]
+struct ByServices(std::sync::atomic::AtomicBool);
+
+impl Judge for ByServices {
+    fn judge(&self, _path: &str, _json: &str) -> Verdict {
+        let holds = self.0.load(std::sync::atomic::Ordering::Relaxed);
+        Verdict::Parents(vec![Parent {
+            reference: json!({"group": "", "kind": "Service", "name": "web"}),
+            conditions: vec![Condition {
+                kind: "Accepted",
+                holds,
+                reason: if holds {
+                    "Accepted"
+                } else {
+                    "NoMatchingParent"
+                },
+                message: "by Services".to_owned(),
+            }],
+        }])
+    }
+
+    fn hear(&self, path: &str, json: Option<&str>) -> Vec<String> {
+        let order = std::sync::atomic::Ordering::Relaxed;
+        let is_other = path == SERVICE && self.0.swap(json.is_some(), order) != json.is_some();
+        is_other.then(|| ROUTE.to_owned()).into_iter().collect()
+    }
+}
+
+fn accepted(fake: &Fake) -> Option<String> {
+    let object = fake.get(ROUTE)?;
+    let parents = object["status"]["parents"].as_array()?.clone();
+    let is_ours = |parent: &&Value| parent["controllerName"] == "mesh-agent.io/mesh";
+    let ours = parents.iter().find(is_ours)?;
+    Some(ours["conditions"][0]["status"].as_str()?.to_owned())
+}
+
+#[tokio::test]
+async fn a_route_is_told_anew_when_what_is_beside_it_changes_and_not_before_that_is_known() {
+    let fake = Fake::default();
+    let foreign = json!({
+        "controllerName": "other.example/gateway", "parentRef": {"name": "edge"}, "conditions": [],
+    });
+    fake.put(
+        ROUTE,
+        json!({
+            "metadata": {"name": "r", "namespace": "shop", "generation": 1},
+            "spec": {}, "status": {"parents": [foreign]},
+        }),
+    );
+    let service = json!({"metadata": {"name": "web", "namespace": "shop"}});
+    fake.put(SERVICE, service);
+    let config = Config {
+        namespace: "mesh-system".to_owned(),
+        me: "x".to_owned(),
+        lists: Vec::new(),
+        by_others: vec![ROUTES],
+        beside: vec![SERVICES],
+    };
+    let cancel = CancellationToken::new();
+    let judge = Arc::new(ByServices::default());
+    let task = tokio::spawn(run(Arc::new(fake.clone()), judge, config, cancel.clone()));
+    until("accepted", || accepted(&fake).as_deref() == Some("True")).await;
+    assert_eq!(
+        fake.calls("PUT /apis/gateway"),
+        1,
+        "nothing was said before"
+    );
+    assert_eq!(
+        fake.get(ROUTE).expect("it")["status"]["parents"][0],
+        foreign
+    );
+    fake.delete(SERVICE);
+    until("gone", || accepted(&fake).as_deref() == Some("False")).await;
+    cancel.cancel();
+    task.await.expect("ended");
 }

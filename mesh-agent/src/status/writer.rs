@@ -7,12 +7,13 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::conditions::{Condition, merge};
 use super::lease::{LIFE, Lease};
+use super::parents::{self, Parent};
 use super::turns::Turns;
 use crate::cluster::{Api, ApiError, Metadata, Seen, Verb, escape, follow, read};
 
@@ -32,13 +33,21 @@ const MAX_JUDGED: usize = 256 << 10;
 
 /// What is to be said of one version of an object.
 #[derive(Clone, Debug)]
-pub(crate) struct Verdict {
-    pub(crate) conditions: Vec<Condition>,
+pub(crate) enum Verdict {
+    Conditions(Vec<Condition>),
+    /// Of a route: by its parents.
+    Parents(Vec<Parent>),
 }
 
 /// Says of an object, as the API server has it, how it fares.
 pub(crate) trait Judge: Send + Sync + 'static {
-    fn judge(&self, json: &str) -> Verdict;
+    fn judge(&self, path: &str, json: &str) -> Verdict;
+
+    /// An object of any list says this now, or is gone (or too large). Gives the
+    /// paths of others that may be judged differently by it.
+    fn hear(&self, _path: &str, _json: Option<&str>) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -48,6 +57,10 @@ pub(crate) struct Config {
     pub(crate) me: String,
     /// Lists of what is judged, as `/apis/GROUP/VERSION/PLURAL`.
     pub(crate) lists: Vec<&'static str>,
+    /// Lists of what is judged by what is beside: when that is known.
+    pub(crate) by_others: Vec<&'static str>,
+    /// Lists that are only heard.
+    pub(crate) beside: Vec<&'static str>,
 }
 
 /// What is kept of an object that was judged.
@@ -55,6 +68,8 @@ struct Judged {
     path: String,
     /// Its status says something else.
     is_due: bool,
+    /// Other objects that are to be looked at again.
+    others: Vec<String>,
 }
 
 /// What an object says that decides about its status.
@@ -69,6 +84,8 @@ struct Slim {
 struct Status {
     #[serde(default)]
     conditions: Option<Vec<Value>>,
+    #[serde(default)]
+    parents: Option<Vec<Value>>,
 }
 
 /// Of objects no more is held than where they are and whether it is their turn:
@@ -82,6 +99,19 @@ struct Writer {
     turns: Turns,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Judged,
+    ByOthers,
+    Beside,
+}
+
+/// Is it known of the list what there is? Of a kind that is not installed there
+/// is none.
+fn is_whole<T>(seen: &Seen<'_, T>) -> bool {
+    matches!(seen, Seen::All(_) | Seen::Failed(ApiError::NotFound(_)))
+}
+
 /// Until cancelled.
 pub(crate) async fn run(
     api: Arc<dyn Api>,
@@ -92,15 +122,39 @@ pub(crate) async fn run(
     let writer = Arc::new(Mutex::new(Writer::default()));
     let changed = Arc::new(Notify::new());
     let tasks = TaskTracker::new();
-    for (number, list) in config.lists.iter().copied().enumerate() {
+    let (heard, waits) = watch::channel(config.beside.len());
+    let heard = Arc::new(heard);
+    let of = |lists: &[&'static str], role: Role| {
+        let all = lists.iter().map(|list| (*list, role));
+        all.collect::<Vec<_>>()
+    };
+    let lists = [
+        of(&config.lists, Role::Judged),
+        of(&config.by_others, Role::ByOthers),
+        of(&config.beside, Role::Beside),
+    ];
+    for (number, (list, role)) in lists.concat().into_iter().enumerate() {
         let (api, writer, changed) = (api.clone(), writer.clone(), changed.clone());
         let (judge, cancel) = (judge.clone(), cancel.clone());
+        let (heard, mut waits) = (heard.clone(), waits.clone());
         tasks.spawn(async move {
-            let read = |object: &str| judged(&*judge, list, object);
-            let following = follow(&*api, (list, ""), read, |seen| {
-                writer.lock().see((number, list), seen);
-                changed.notify_one();
-            });
+            let read = |object: &str| judged(&*judge, (list, role), object);
+            let mut is_new = role == Role::Beside;
+            let following = async {
+                if role == Role::ByOthers {
+                    // The sender is held by this task, too: it cannot be gone.
+                    let _known = waits.wait_for(|unheard| *unheard == 0).await;
+                }
+                follow(&*api, (list, ""), read, |seen| {
+                    if is_new && is_whole(&seen) {
+                        is_new = false;
+                        heard.send_modify(|unheard| *unheard -= 1);
+                    }
+                    writer.lock().see((number, list), seen, &*judge);
+                    changed.notify_one();
+                })
+                .await;
+            };
             tokio::select! {
                 () = cancel.cancelled() => {}
                 () = following => {}
@@ -184,26 +238,36 @@ async fn write(api: &dyn Api, judge: &dyn Judge, path: &str) -> Result<bool, Api
     };
     api.list(&named, &mut take).await?;
     let Some(json) = found else { return Ok(false) };
-    let Some(conditions) = after(&read(&json)?, &judge.judge(&json).conditions) else {
+    let Some((field, said)) = after(&read(&json)?, &judge.judge(path, &json)) else {
         return Ok(false);
     };
     let mut object: Value = serde_json::from_str(&json)?;
-    object["status"]["conditions"] = Value::Array(conditions);
+    object["status"][field] = Value::Array(said);
     let status = format!("{path}/status");
     api.call(&status, Verb::Replace(object)).await?;
     Ok(true)
 }
 
 /// `None` for one that has no place.
-fn judged(judge: &dyn Judge, list: &str, json: &str) -> Result<Option<Judged>, ApiError> {
+fn judged(
+    judge: &dyn Judge,
+    (list, role): (&str, Role),
+    json: &str,
+) -> Result<Option<Judged>, ApiError> {
     let slim: Slim = read(json)?;
     let Some(path) = path(list, &slim.metadata) else {
         return Ok(None);
     };
     // Agents judge it for themselves; it has no status.
     let is_judged = json.len() <= MAX_JUDGED;
-    let is_due = is_judged && after(&slim, &judge.judge(json).conditions).is_some();
-    Ok(Some(Judged { path, is_due }))
+    let others = judge.hear(&path, is_judged.then_some(json));
+    let is_due =
+        is_judged && role != Role::Beside && after(&slim, &judge.judge(&path, json)).is_some();
+    Ok(Some(Judged {
+        path,
+        is_due,
+        others,
+    }))
 }
 
 fn path(list: &str, metadata: &Metadata) -> Option<String> {
@@ -214,7 +278,12 @@ fn path(list: &str, metadata: &Metadata) -> Option<String> {
 }
 
 impl Writer {
-    fn see(&mut self, (list, at): (usize, &str), seen: Seen<'_, Option<Judged>>) {
+    fn see(
+        &mut self,
+        (list, at): (usize, &str),
+        seen: Seen<'_, Option<Judged>>,
+        judge: &dyn Judge,
+    ) {
         match seen {
             Seen::All(all) => {
                 let now: HashSet<&str> = all.iter().flatten().map(|one| &*one.path).collect();
@@ -222,13 +291,13 @@ impl Writer {
                     |(path, of): &(&String, &usize)| **of == list && !now.contains(path.as_str());
                 let gone = self.known.iter().filter(is_gone);
                 let gone: Vec<String> = gone.map(|(path, _)| path.clone()).collect();
-                gone.iter().for_each(|path| self.forget(path));
+                gone.iter().for_each(|path| self.forget(path, judge));
                 all.into_iter()
                     .flatten()
                     .for_each(|one| self.put(list, one));
             }
             Seen::Is(one) => one.into_iter().for_each(|one| self.put(list, one)),
-            Seen::IsGone(one) => one.iter().for_each(|one| self.forget(&one.path)),
+            Seen::IsGone(one) => one.iter().for_each(|one| self.forget(&one.path, judge)),
             Seen::Same => {}
             Seen::Failed(error) => {
                 tracing::debug!(%error, list = at, "objects are not followed");
@@ -236,12 +305,24 @@ impl Writer {
         }
     }
 
-    fn forget(&mut self, path: &str) {
+    fn forget(&mut self, path: &str, judge: &dyn Judge) {
         self.known.remove(path);
         self.turns.forget(path);
+        self.look_again(&judge.hear(path, None));
+    }
+
+    /// Each is judged when its turn comes, and not written where it says so already.
+    fn look_again(&mut self, others: &[String]) {
+        for path in others {
+            if self.known.contains_key(path) {
+                self.turns.add(path);
+            }
+        }
     }
 
     fn put(&mut self, list: usize, one: Judged) {
+        let others = one.others.iter().filter(|other| **other != one.path);
+        self.look_again(&others.cloned().collect::<Vec<_>>());
         match one.is_due {
             true => self.turns.add(&one.path),
             false => self.turns.leave(&one.path),
@@ -250,10 +331,21 @@ impl Writer {
     }
 }
 
-/// The conditions as they are to be; None where nothing is to be written.
-fn after(object: &Slim, wanted: &[Condition]) -> Option<Vec<Value>> {
+/// The list in its status as it is to be; None where nothing is to be written.
+fn after(object: &Slim, wanted: &Verdict) -> Option<(&'static str, Vec<Value>)> {
     let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-    let conditions = object.status.as_ref().and_then(|s| s.conditions.as_deref());
-    let before = conditions.unwrap_or_default();
-    merge(before, wanted, object.metadata.generation, &now).ok()
+    let generation = object.metadata.generation;
+    let status = object.status.as_ref();
+    match wanted {
+        Verdict::Conditions(wanted) => {
+            let before = status.and_then(|s| s.conditions.as_deref());
+            let said = merge(before.unwrap_or_default(), wanted, generation, &now);
+            Some(("conditions", said.ok()?))
+        }
+        Verdict::Parents(wanted) => {
+            let before = status.and_then(|s| s.parents.as_deref());
+            let said = parents::merge(before.unwrap_or_default(), wanted, generation, &now);
+            Some(("parents", said.ok()?))
+        }
+    }
 }

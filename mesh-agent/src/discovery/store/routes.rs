@@ -72,8 +72,15 @@ impl Store {
             let object = entry.effective.as_ref()?;
             object.kind.route().cloned()
         });
-        let routes = routes.collect();
-        self.dirty.touched.snapshot |= put(&mut self.snapshot.routes, namespace, routes);
+        let routes: Vec<Arc<Route>> = routes.collect();
+        // What did not change is the same memory: a look at each, and no search.
+        let before = self.snapshot.routes.of(namespace);
+        let same = |(a, b): (&Arc<Route>, &Arc<Route>)| Arc::ptr_eq(a, b) || a == b;
+        let is_same = before.len() == routes.len() && before.iter().zip(&routes).all(same);
+        if !is_same {
+            self.snapshot.routes.set(namespace.clone(), routes);
+            self.dirty.touched.snapshot = true;
+        }
         // What is told of one may be of another file now.
         self.dirty.touched.told.insert(namespace.clone());
     }

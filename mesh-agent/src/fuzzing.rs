@@ -9,7 +9,7 @@ pub(crate) mod mutate;
 #[cfg(test)]
 mod tests;
 
-use crate::{ca, detect, discovery, proxy, tls, tunnel};
+use crate::{ca, detect, discovery, http, proxy, tls, tunnel};
 
 /// A parser of outside bytes.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +41,12 @@ pub const HELLO: Target = target("hello", detect::fuzz::hello);
 pub const SNIFF: Target = target("sniff", proxy::fuzz_first_bytes);
 /// Configuration files, policies in them above all.
 pub const CONFIG: Target = target("config", discovery::fuzz::config);
+/// Connections of HTTP/1 clients, held to what hyper reads of what is sent on.
+pub const HTTP_REQUEST: Target = target("http-request", http::fuzz::request);
+/// Answers of HTTP/1 applications.
+pub const HTTP_RESPONSE: Target = target("http-response", http::fuzz::response);
+/// Paths and hosts.
+pub const HTTP_TARGET: Target = target("http-target", http::fuzz::target);
 
 pub const TARGETS: &[Target] = &[
     FRAMES,
@@ -52,4 +58,7 @@ pub const TARGETS: &[Target] = &[
     HELLO,
     SNIFF,
     CONFIG,
+    HTTP_REQUEST,
+    HTTP_RESPONSE,
+    HTTP_TARGET,
 ];

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use super::mutate::Mutator;
 use super::{
-    CERTIFICATE, CONFIG, FRAMES, HELLO, IDENTITY, RECORDS, REQUEST, SNIFF, TARGETS, TRUST, Target,
+    CERTIFICATE, CONFIG, FRAMES, HELLO, HTTP_REQUEST, HTTP_RESPONSE, HTTP_TARGET, IDENTITY,
+    RECORDS, REQUEST, SNIFF, TARGETS, TRUST, Target,
 };
-use crate::{ca, detect, discovery, tls, tunnel};
+use crate::{ca, detect, discovery, http, tls, tunnel};
 
 /// All corpora together, and one file.
 const MAX_CORPORA: usize = 300 * 1024;
@@ -99,6 +100,21 @@ fn no_bytes_in_a_configuration_file_lift_a_deny() {
 }
 
 #[test]
+fn an_application_never_reads_another_request_than_was_seen() {
+    replay(HTTP_REQUEST, 4_000);
+}
+
+#[test]
+fn no_bytes_as_an_answer_do_harm() {
+    replay(HTTP_RESPONSE, 20_000);
+}
+
+#[test]
+fn a_normal_form_has_one_meaning() {
+    replay(HTTP_TARGET, 60_000);
+}
+
+#[test]
 fn every_target_has_its_program_and_a_small_corpus() {
     let names = |dir: &str| -> Vec<String> {
         let dir = fs::read_dir(fuzz().join(dir)).expect("the folder");
@@ -159,6 +175,9 @@ fn write_seeds() {
         (SNIFF.name, named(hellos.clone())),
         (HELLO.name, named(hellos)),
         (CONFIG.name, named(discovery::fuzz::seeds())),
+        (HTTP_REQUEST.name, named(http::fuzz::request_seeds())),
+        (HTTP_RESPONSE.name, named(http::fuzz::response_seeds())),
+        (HTTP_TARGET.name, named(http::fuzz::target_seeds())),
     ]
     .into();
     for (target, seeds) in all {

@@ -1,7 +1,7 @@
 //! What an agent takes out of every head: what is about one connection only, and
 //! what speaks for somebody else. Mostly nothing: then the bytes go on as they came.
 
-use super::h1::{Asked, Framing, Request, Response, is_h2c};
+use super::h1::{Asked, Framing, Request, Response, is_offer};
 use super::names;
 use crate::model::{Edits, HeaderEdit, HeaderLine};
 
@@ -58,10 +58,10 @@ fn request_line(line: &HeaderLine<'_>, request: &Request<'_>, edits: &mut Edits)
         }
         // Some servers do not look for `Connection: upgrade`.
         7 if is("upgrade") && !request.upgrade => remove("upgrade", edits),
-        7 if is("upgrade") && names::list(line.value).any(is_h2c) => {
+        7 if is("upgrade") && !names::list(line.value).all(is_offer) => {
             let offers = request.head.values("upgrade").flat_map(names::list);
             let others: Vec<&str> = offers
-                .filter(|offer| !is_h2c(offer))
+                .filter(|offer| is_offer(offer))
                 .filter_map(|offer| std::str::from_utf8(offer).ok())
                 .collect();
             set("upgrade", &others.join(", "), edits);

@@ -7,6 +7,10 @@
 //! has the list. Never: a guess where a message ends.
 
 pub(crate) mod answer;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 pub(crate) mod h1;
 pub(crate) mod hygiene;
 pub(crate) mod names;
+#[cfg(any(test, feature = "fuzzing"))]
+mod oracle;

@@ -48,7 +48,14 @@ impl Scan {
     /// Is it worth while to parse? Always at the first look, as most heads come whole,
     /// and at the last.
     pub(super) fn may_be_whole(&mut self, bytes: &[u8]) -> bool {
-        if !std::mem::replace(&mut self.is_old, true) || bytes.len() >= MAX_HEAD {
+        let is_first = !std::mem::replace(&mut self.is_old, true);
+        is_first || self.has_end(bytes)
+    }
+
+    /// Is there an empty line, or no room for one? What is wrong before that is told
+    /// then, however the bytes came.
+    pub(super) fn has_end(&mut self, bytes: &[u8]) -> bool {
+        if bytes.len() >= MAX_HEAD {
             return true;
         }
         let start = self.seen.min(bytes.len());
@@ -56,13 +63,14 @@ impl Scan {
             .iter()
             .enumerate()
             .filter(|(_, byte)| **byte == b'\n');
-        let found = feeds.any(|(at, _)| {
+        let found = feeds.find(|(at, _)| {
             let behind = &bytes[start + at + 1..];
             matches!(behind, [b'\n', ..] | [b'\r', b'\n', ..])
         });
         // The last two bytes may be the begin of an empty line.
-        self.seen = bytes.len().saturating_sub(2).max(self.seen);
-        found
+        let looked = found.map_or(bytes.len().saturating_sub(2), |(at, _)| start + at);
+        self.seen = self.seen.max(looked);
+        found.is_some()
     }
 
     pub(super) fn restart(&mut self) {

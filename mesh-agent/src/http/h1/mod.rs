@@ -23,6 +23,8 @@ pub(crate) use framing::Framing;
 #[allow(unused_imports, reason = "the HTTP data path comes in parts")]
 pub(crate) use lines::{Lines, MAX_HEAD, MAX_LINES, Parsed, Scan};
 #[allow(unused_imports, reason = "the HTTP data path comes in parts")]
-pub(crate) use request::{Asked, Request, is_h2c, request_head};
+pub(in crate::http) use request::split_target;
+#[allow(unused_imports, reason = "the HTTP data path comes in parts")]
+pub(crate) use request::{Asked, Request, is_offer, request_head};
 #[allow(unused_imports, reason = "the HTTP data path comes in parts")]
 pub(crate) use response::{Response, response_head};

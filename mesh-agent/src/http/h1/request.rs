@@ -35,7 +35,7 @@ impl Request<'_> {
     pub(crate) fn asked(&self) -> Asked {
         let offered = || {
             let offers = self.head.values("upgrade").flat_map(names::list);
-            let offers: Vec<&[u8]> = offers.filter(|offer| !is_h2c(offer)).collect();
+            let offers: Vec<&[u8]> = offers.filter(|offer| is_offer(offer)).collect();
             offers.join(&b", "[..]).into()
         };
         Asked {
@@ -48,13 +48,14 @@ impl Request<'_> {
     }
 }
 
-/// A head that is not whole yet gets its first line looked at up to here, so that
-/// what is no HTTP is known early, and one that dribbles costs little.
+/// Of a head that is not whole yet the first line is looked at up to here: what is
+/// no HTTP is known early, and one that dribbles costs little.
 const WORTH_A_LOOK: usize = 1024;
 
-/// HTTP/2 is spoken from the first byte, or not at all.
-pub(crate) fn is_h2c(offer: &[u8]) -> bool {
-    offer.eq_ignore_ascii_case(b"h2c")
+/// A protocol that may be taken. HTTP/2 is spoken from the first byte, or not at all.
+pub(crate) fn is_offer(offer: &[u8]) -> bool {
+    let is_name = |byte: &u8| names::is_token(*byte) || *byte == b'/';
+    !offer.eq_ignore_ascii_case(b"h2c") && offer.iter().all(is_name)
 }
 
 /// The head at the begin of `bytes`; `scan` belongs to the connection, and is new
@@ -71,12 +72,28 @@ pub(crate) fn request_head<'l, 'b: 'l>(
         [b'\r', b'\n', ..] => 2,
         _ => 0,
     };
-    if !scan.may_be_whole(bytes) {
-        if bytes.len() <= WORTH_A_LOOK {
-            first_line(&bytes[start..])?;
+    let parsed = scan
+        .may_be_whole(bytes)
+        .then(|| whole_head(bytes, start, lines));
+    match parsed {
+        Some(Ok(head @ Parsed::Head { .. })) => {
+            scan.restart();
+            Ok(head)
         }
-        return Ok(Parsed::NeedMore);
+        Some(parsed) if scan.has_end(bytes) => parsed,
+        _ => {
+            let looked = bytes.len().min(WORTH_A_LOOK);
+            first_line(&bytes[start..looked.max(start)])?;
+            Ok(Parsed::NeedMore)
+        }
     }
+}
+
+fn whole_head<'l, 'b: 'l>(
+    bytes: &'b [u8],
+    start: usize,
+    lines: &'l mut Lines<'b>,
+) -> Result<Parsed<Request<'l>>, Bad> {
     let Some((line, line_len)) = first_line(&bytes[start..])? else {
         return need_more(bytes);
     };
@@ -88,7 +105,6 @@ pub(crate) fn request_head<'l, 'b: 'l>(
     if !ends_are_strict(&rest[..rest_len], &lines.0) {
         return Err(Bad::LineEnd);
     }
-    scan.restart();
     let head = request(&line, start, &lines.0)?;
     Ok(Parsed::Head { head, len })
 }
@@ -170,7 +186,7 @@ fn request<'b>(
     let offers_other = || {
         offers()
             .flat_map(|line| names::list(line.value))
-            .any(|o| !is_h2c(o))
+            .any(is_offer)
     };
     Ok(Request {
         head: RequestHead {

@@ -34,9 +34,24 @@ pub(crate) fn response_head<'l, 'b: 'l>(
     if bytes.is_empty() {
         return Ok(Parsed::NeedMore);
     }
-    if !scan.may_be_whole(bytes) {
-        return Ok(Parsed::NeedMore);
+    let parsed = scan
+        .may_be_whole(bytes)
+        .then(|| whole_head(bytes, asked, lines));
+    match parsed {
+        Some(Ok(head @ Parsed::Head { .. })) => {
+            scan.restart();
+            Ok(head)
+        }
+        Some(parsed) if scan.has_end(bytes) => parsed,
+        _ => check(bytes).map(|()| Parsed::NeedMore),
     }
+}
+
+fn whole_head<'l, 'b: 'l>(
+    bytes: &'b [u8],
+    asked: &Asked,
+    lines: &'l mut Lines<'b>,
+) -> Result<Parsed<Response<'l>>, Bad> {
     let Some((version, status, line_len)) = status_line(bytes)? else {
         return need_more(bytes);
     };
@@ -44,14 +59,13 @@ pub(crate) fn response_head<'l, 'b: 'l>(
         return need_more(bytes);
     };
     let len = line_len + rest_len;
-    scan.restart();
     let head = response(version, status, asked, &lines.0)?;
     Ok(Parsed::Head { head, len })
 }
 
 fn status_line(bytes: &[u8]) -> Result<Option<(HttpVersion, u16, usize)>, Bad> {
     let Some(line_len) = bytes.iter().position(|byte| *byte == b'\n') else {
-        return check(bytes).map(|()| None);
+        return Ok(None);
     };
     let line = &bytes[..=line_len];
     let mut none = [EMPTY_HEADER; 0];

@@ -1,1 +1,4 @@
+mod bodies;
+mod edits;
 mod heads;
+mod splits;

@@ -347,6 +347,7 @@ fn observe_config(flags: &Run, node: &str) -> observe::Config {
     observe::Config {
         node: node.to_owned(),
         cluster: flags.cluster_id.clone(),
+        route_label: !flags.no_route_label,
         log: access_log(&flags.access_log),
         events: flags.access_log_events.into(),
     }

@@ -79,7 +79,8 @@ fn the_metrics_reference_is_what_the_page_shows() {
     let mut text = String::from(
         "# Metrics\n\n<!-- made from the code by `cargo xtask gen`: do not edit -->\n\n\
          On `http://127.0.0.1:15020/metrics` of each node (`--metrics-addr`). The number of\n\
-         label sets is bounded: those past 10,000 are counted with the value `other`.\n\n\
+         label sets is bounded: those past 10,000 (2,000 of requests) are counted with the\n\
+         value `other`.\n\n\
          | name | type | unit | labels | what |\n| --- | --- | --- | --- | --- |\n",
     );
     for metric in metrics(&page) {
@@ -94,6 +95,16 @@ fn the_metrics_reference_is_what_the_page_shows() {
     }
     let of = labels_of(&page, "istio_tcp_connections_opened_total{");
     let _never = writeln!(text, "\n## Labels of a connection\n\n{}.", of.join(", "));
+    let more = labels_of(&page, "istio_requests_total{");
+    let more: Vec<_> = more
+        .into_iter()
+        .filter(|label| !of.contains(label))
+        .collect();
+    let _never = writeln!(
+        text,
+        "\n## Labels of a request\n\nThose of a connection, and {}.",
+        more.join(", ")
+    );
     text.push_str("\n## Values of labels\n\n| label | values |\n| --- | --- |\n");
     for (label, values) in reference::labels() {
         let _never = writeln!(text, "| `{label}` | {} |", cell(&values));
@@ -155,6 +166,13 @@ fn the_reference_of_the_access_log_is_what_its_lines_have() {
          | field | what |\n| --- | --- |\n",
     );
     text.push_str(&table(reference::FIELDS));
+    text.push_str(
+        "\n## Requests\n\nOne more line for each request of HTTP, at its end, with `event` `request`. It has the\n\
+         fields above that say who talks to whom, `rule` (of the request, else of its connection),\n\
+         bytes with heads, times from the request's first byte, and\n\n\
+         | field | what |\n| --- | --- |\n",
+    );
+    text.push_str(&table(reference::REQUEST_FIELDS));
     hold("access-log.md", &text);
 }
 
@@ -261,7 +279,7 @@ fn metrics(page: &str) -> Vec<String> {
             "info" => "_info",
             _ => "",
         };
-        let unit = ["seconds", "bytes"]
+        let unit = ["milliseconds", "seconds", "bytes"]
             .into_iter()
             .find(|unit| name.ends_with(unit));
         let unlabelled = BTreeSet::new();
@@ -278,9 +296,10 @@ fn metrics(page: &str) -> Vec<String> {
         {
             labels.push("identity");
         }
-        let istio = name.starts_with("istio_tcp_");
-        let labels: Vec<_> = if istio {
+        let labels: Vec<_> = if name.starts_with("istio_tcp_") {
             vec!["those of a connection".to_owned()]
+        } else if name.starts_with("istio_") {
+            vec!["those of a request".to_owned()]
         } else {
             labels.iter().map(|l| format!("`{l}`")).collect()
         };

@@ -297,6 +297,9 @@ pub struct Run {
     /// Name of the cluster in metrics (source_cluster, destination_cluster).
     #[arg(long, default_value = crate::observe::DEFAULT_CLUSTER)]
     pub cluster_id: String,
+    /// Metrics of requests without the label `route`: fewer series.
+    #[arg(long)]
+    pub no_route_label: bool,
     /// Most connections that are carried at once; each takes two file descriptors
     /// [default: what the limit of open files gives, of 20000 about 9000].
     #[arg(long, value_parser = names::count)]

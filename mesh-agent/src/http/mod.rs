@@ -14,3 +14,4 @@ pub(crate) mod hygiene;
 pub(crate) mod names;
 #[cfg(any(test, feature = "fuzzing"))]
 mod oracle;
+pub(crate) mod trace;

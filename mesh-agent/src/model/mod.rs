@@ -22,6 +22,8 @@ mod refusal;
 #[allow(dead_code, reason = "the HTTP data path comes in parts")]
 mod request;
 #[allow(dead_code, reason = "the HTTP data path comes in parts")]
+mod request_record;
+#[allow(dead_code, reason = "the HTTP data path comes in parts")]
 pub mod route;
 mod service;
 mod sharded;
@@ -48,6 +50,10 @@ pub use refusal::{
 #[allow(unused_imports, reason = "the HTTP data path comes in parts")]
 pub use request::{
     Edits, HeaderEdit, HeaderLine, Host, HttpVersion, NormalPath, Path, PathProblem, RequestHead,
+};
+#[allow(unused_imports, reason = "the HTTP data path comes in parts")]
+pub use request_record::{
+    RequestEnd, RequestProtocol, RequestRecord, RequestTiming, RouteRef, TraceId,
 };
 pub use service::{
     AppProtocol, Endpoint, Hinted, Place, Service, ServiceKey, ServicePort, TargetPort, Tier,

@@ -15,6 +15,7 @@ use super::connections::Connections;
 use super::labels::{self, Ended, Handshake, OTHER, Policy, direction};
 use super::node::Node;
 use super::process;
+use super::requests;
 use super::series::{self, SeriesSet};
 use super::tcp;
 use super::timing::AllTimings;
@@ -26,13 +27,15 @@ pub(super) const MAX_POLICIES: usize = 1_000;
 pub(super) struct Inner {
     pub(super) cluster: String,
     pub(super) registry: parking_lot::Mutex<Registry>,
+    pub(super) route_label: bool,
     pub(super) series: Arc<SeriesSet<tcp::Connection>>,
+    pub(super) requests: Arc<SeriesSet<requests::Request>>,
     pub(super) timings: Arc<AllTimings>,
     pub(super) ended: Family<Ended, Counter>,
     pub(super) handshakes: Family<Handshake, Counter>,
     pub(super) denied: Family<Policy, Counter>,
     pub(super) policies: parking_lot::Mutex<HashSet<Arc<str>>>,
-    /// Label of denials that no policy names.
+    /// Label of denials that no policy names, and of requests that took no route.
     pub(super) no_policy: Arc<str>,
     pub(super) active: Gauge<i64, AtomicI64>,
     pub(super) node: Arc<Node>,
@@ -41,12 +44,14 @@ pub(super) struct Inner {
 }
 
 impl Inner {
-    pub(super) fn new(cluster: String, log: AccessLog) -> Self {
+    pub(super) fn new(cluster: String, route_label: bool, log: AccessLog) -> Self {
         Self {
             log,
             cluster,
             registry: parking_lot::Mutex::default(),
+            route_label,
             series: Arc::new(SeriesSet::new(series::MAX_SETS)),
+            requests: Arc::new(SeriesSet::new(requests::MAX_SETS)),
             timings: Arc::default(),
             ended: Family::default(),
             handshakes: Family::default(),
@@ -122,6 +127,7 @@ impl Inner {
             self.log.dropped(),
         );
         r.register_collector(Box::new(self.series.clone()));
+        r.register_collector(Box::new(self.requests.clone()));
         r.register_collector(Box::new(self.timings.clone()));
         r.register_collector(Box::new(self.node.clone()));
         r.register_collector(Box::new(process::Process));

@@ -13,12 +13,13 @@ use super::access_log::{End, Event};
 use super::connections::{Live, Shard};
 use super::flow;
 use super::inner::{Inner, MAX_POLICIES};
+use super::known_requests::KnownRequests;
 use super::labels::{Ended, Handshake, Policy, close_reason, direction, flags_of_refused};
 use super::tcp::{Connection, Counters};
 use super::timing::Timings;
 use crate::model::{
-    ByteCounts, ByteMeter, CloseReason, Direction, Flow, Outcome, RefuseReason, ResponseFlags,
-    TlsParameters, TlsRole,
+    ByteCounts, ByteMeter, CloseReason, Direction, Flow, Outcome, RefuseReason, RequestEnd,
+    RequestRecord, ResponseFlags, RuleRef, TlsParameters, TlsRole,
 };
 
 /// Label sets that a worker keeps at hand; past it, it begins anew.
@@ -39,6 +40,7 @@ struct Worker {
     ended: RefCell<Map<(Direction, CloseReason), Counter>>,
     handshakes: RefCell<Map<(TlsRole, TlsParameters), Counter>>,
     denied: RefCell<Map<Arc<str>, Counter>>,
+    requests: RefCell<KnownRequests>,
 }
 
 #[derive(Debug, Default)]
@@ -66,6 +68,7 @@ impl Local {
             ended: RefCell::default(),
             handshakes: RefCell::default(),
             denied: RefCell::default(),
+            requests: RefCell::default(),
             inner,
         }))
     }
@@ -100,6 +103,17 @@ impl Local {
         counter.inc();
     }
 
+    /// A request and its answer have ended. Cheap: a look-up, once its series is known.
+    #[allow(dead_code, reason = "the HTTP data path comes in parts")]
+    pub fn request(&self, record: &RequestRecord<'_>) {
+        let worker = &*self.0;
+        worker.requests.borrow_mut().count(&worker.inner, record);
+        if let RequestEnd::Refused(RefuseReason::Denied, _) = record.ended {
+            worker.count_denied(record.rule.or(record.flow.rule.as_ref()));
+        }
+        worker.inner.log.send_request(record);
+    }
+
     /// A connection that never reached its upstream.
     pub fn refused(&self, outcome: &Outcome) {
         let worker = &*self.0;
@@ -127,7 +141,7 @@ impl Worker {
         {
             return set.series.clone();
         }
-        let labels = Connection::of(flow, flags, &self.inner.cluster);
+        let labels = Connection::of_tcp(flow, flags, &self.inner.cluster);
         let series = self.inner.series.get(labels, Instant::now());
         let set = Set {
             flow: flow.clone(),
@@ -144,7 +158,7 @@ impl Worker {
         self.timings
             .ended(way, outcome.duration, outcome.connect_time);
         if outcome.reason == CloseReason::Refused(RefuseReason::Denied) {
-            self.count_denied(&outcome.flow);
+            self.count_denied(outcome.flow.rule.as_ref());
         }
     }
 
@@ -160,8 +174,8 @@ impl Worker {
         counter.inc();
     }
 
-    fn count_denied(&self, flow: &Flow) {
-        let policy = match &flow.rule {
+    fn count_denied(&self, rule: Option<&RuleRef>) {
+        let policy = match rule {
             Some(rule) => &rule.policy,
             None => &self.inner.no_policy,
         };

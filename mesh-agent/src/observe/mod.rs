@@ -15,6 +15,7 @@ mod connections;
 pub mod explanation;
 mod flow;
 mod inner;
+mod known_requests;
 mod labels;
 mod local;
 mod node;
@@ -22,6 +23,7 @@ pub mod page;
 mod process;
 #[cfg(test)]
 pub(crate) mod reference;
+mod requests;
 mod series;
 mod tcp;
 #[cfg(test)]
@@ -55,6 +57,8 @@ pub struct Config {
     pub cluster: String,
     pub log: AccessLogTarget,
     pub events: AccessLogEvents,
+    /// Request metrics have a label for the route.
+    pub route_label: bool,
 }
 
 /// Istio's name of a cluster that was given none, which Kiali expects.
@@ -69,13 +73,14 @@ impl Observe {
             cluster: DEFAULT_CLUSTER.to_owned(),
             log,
             events: AccessLogEvents::default(),
+            route_label: true,
         })
     }
 
     #[must_use]
     pub fn start(config: Config) -> Self {
         let log = AccessLog::start(&config.node, config.log, config.events);
-        let inner = Inner::new(config.cluster, log);
+        let inner = Inner::new(config.cluster, config.route_label, log);
         inner.register_all();
         Self(Arc::new(inner))
     }

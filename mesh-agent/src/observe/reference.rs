@@ -2,14 +2,15 @@
 
 use super::Observe;
 use super::labels::{CLOSE_REASONS, DIRECTIONS, RESPONSE_FLAGS, SECURITIES};
-use super::tests::outcome;
+use super::requests::REQUEST_FLAGS;
+use super::tests::{outcome, request};
 use crate::model::{
     CipherSuite, CloseReason, KeyExchange, REFUSE_REASONS, Refusal, RefuseReason, TLS_FAILURES,
     TlsParameters, TlsRole,
 };
 
 /// Closed sets of label values, by where they are.
-pub(crate) fn names() -> [(&'static str, Vec<(&'static str, &'static str)>); 6] {
+pub(crate) fn names() -> [(&'static str, Vec<(&'static str, &'static str)>); 7] {
     let refusals = |refusal: &Refusal| (refusal.label, refusal.means);
     let refused = REFUSE_REASONS.iter().map(|r| refusals(r.refusal()));
     let handshakes = TLS_FAILURES.iter().map(|f| refusals(f.refusal()));
@@ -18,12 +19,14 @@ pub(crate) fn names() -> [(&'static str, Vec<(&'static str, &'static str)>); 6] 
         ("`reason`: why connections were refused", refused.collect()),
         ("`reason`: why handshakes failed", handshakes.collect()),
         ("`direction`", DIRECTIONS.to_vec()),
-        ("`response_flags`", RESPONSE_FLAGS.to_vec()),
+        ("`response_flags` of connections", RESPONSE_FLAGS.to_vec()),
+        ("`response_flags` of requests", REQUEST_FLAGS.to_vec()),
         ("`connection_security_policy`", SECURITIES.to_vec()),
     ]
 }
 
 pub(crate) use super::access_log::line::FIELDS;
+pub(crate) use super::access_log::request::FIELDS as REQUEST_FIELDS;
 
 /// One connection of each kind, so that every family has its labels.
 pub(crate) fn fill(observe: &Observe) {
@@ -35,6 +38,7 @@ pub(crate) fn fill(observe: &Observe) {
         cipher: CipherSuite::Aes128Gcm,
     };
     worker.handshake(TlsRole::Client, parameters);
+    worker.request(&request(&carried.flow));
     worker.refused(&outcome(CloseReason::Refused(RefuseReason::Denied)));
 }
 
@@ -67,7 +71,13 @@ pub(crate) fn labels() -> Vec<(&'static str, String)> {
             "reporter",
             "`source` (the caller's agent, also within a node), `destination`",
         ),
-        ("request_protocol", "`tcp`"),
+        ("request_protocol", "`tcp`, `http`, `grpc`"),
+        ("response_code", "of HTTP; 0 where no answer began"),
+        ("grpc_response_status", "of gRPC, 0 to 16; empty of what is not gRPC"),
+        (
+            "route",
+            "`kind/namespace/name` of the route that a request took; `none`, `other`; empty with `--no-route-label`",
+        ),
         (
             "kind",
             "a kind of objects of the Kubernetes API, as `Pod`",

@@ -1,4 +1,4 @@
-//! Counters by label set, one record for each, the number of sets bounded.
+//! Counters and histograms by label set, one record for each, the number of sets bounded.
 
 use std::collections::HashMap;
 use std::fmt::{self, Debug};
@@ -33,13 +33,61 @@ pub(super) trait Labels: EncodeLabelSet + Eq + Hash + Debug + Send + Sync + 'sta
     fn into_other(self) -> Self;
 }
 
-/// One counter of the page.
+/// One family of the page.
 pub(super) struct Family<L: Labels + ?Sized> {
-    pub(super) name: &'static str,
-    pub(super) help: &'static str,
+    name: &'static str,
+    help: &'static str,
     /// Which sets it has a value for.
-    pub(super) counts: fn(&L) -> bool,
-    pub(super) value: fn(&L::Counters) -> u64,
+    counts: fn(&L) -> bool,
+    value: Value<L>,
+}
+
+enum Value<L: Labels + ?Sized> {
+    Counter(fn(&L::Counters) -> u64),
+    Histogram(fn(&L::Counters) -> Histogram),
+}
+
+/// Each bucket by its upper bound, and how often it alone was hit.
+pub(super) struct Histogram {
+    pub(super) sum: f64,
+    pub(super) count: u64,
+    pub(super) buckets: Vec<(f64, u64)>,
+}
+
+impl<L: Labels> Family<L> {
+    pub(super) const fn counter(
+        name: &'static str,
+        help: &'static str,
+        counts: fn(&L) -> bool,
+        value: fn(&L::Counters) -> u64,
+    ) -> Self {
+        Self {
+            name,
+            help,
+            counts,
+            value: Value::Counter(value),
+        }
+    }
+
+    pub(super) const fn histogram(
+        name: &'static str,
+        help: &'static str,
+        value: fn(&L::Counters) -> Histogram,
+    ) -> Self {
+        Self {
+            name,
+            help,
+            counts: |_| true,
+            value: Value::Histogram(value),
+        }
+    }
+
+    fn kind(&self) -> MetricType {
+        match self.value {
+            Value::Counter(_) => MetricType::Counter,
+            Value::Histogram(_) => MetricType::Histogram,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -124,11 +172,22 @@ impl<L: Labels> Collector for SeriesSet<L> {
         let sets = self.all();
         for family in L::FAMILIES {
             let (name, help) = (family.name, family.help);
-            let mut metrics = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            let mut metrics = encoder.encode_descriptor(name, help, None, family.kind())?;
             for (labels, counters) in sets.iter().filter(|(l, _)| (family.counts)(l)) {
                 let mut metric = metrics.encode_family(&**labels)?;
-                let value = (family.value)(counters);
-                metric.encode_counter::<NoLabelSet, u64, u64>(&value, None)?;
+                match family.value {
+                    Value::Counter(value) => {
+                        metric.encode_counter::<NoLabelSet, u64, u64>(&value(counters), None)?;
+                    }
+                    Value::Histogram(value) => {
+                        let Histogram {
+                            sum,
+                            count,
+                            buckets,
+                        } = value(counters);
+                        metric.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+                    }
+                }
             }
         }
         let (name, help) = L::OVERFLOWED;

@@ -46,36 +46,36 @@ impl Labels for Connection {
     type Counters = Counters;
 
     const FAMILIES: &'static [Family<Self>] = &[
-        Family {
-            name: "istio_tcp_connections_opened",
-            help: "Connections that reached their upstream",
-            counts: Self::is_of_carried,
-            value: |counters| counters.opened.load(Ordering::Relaxed),
-        },
-        Family {
-            name: "istio_tcp_connections_closed",
-            help: "Connections that reached their upstream and ended",
-            counts: Self::is_of_carried,
-            value: |counters| counters.closed.load(Ordering::Relaxed),
-        },
-        Family {
-            name: "istio_tcp_sent_bytes",
-            help: "Application data from servers to clients, in bytes",
-            counts: Self::is_of_carried,
-            value: |counters| counters.sent.load(Ordering::Relaxed),
-        },
-        Family {
-            name: "istio_tcp_received_bytes",
-            help: "Application data from clients to servers, in bytes",
-            counts: Self::is_of_carried,
-            value: |counters| counters.received.load(Ordering::Relaxed),
-        },
-        Family {
-            name: "istio_tcp_connections_failed",
-            help: "Connections that were refused or never reached their upstream, by response_flags",
-            counts: |labels| !labels.is_of_carried(),
-            value: |counters| counters.failed.load(Ordering::Relaxed),
-        },
+        Family::counter(
+            "istio_tcp_connections_opened",
+            "Connections that reached their upstream",
+            Self::is_of_carried,
+            |counters| counters.opened.load(Ordering::Relaxed),
+        ),
+        Family::counter(
+            "istio_tcp_connections_closed",
+            "Connections that reached their upstream and ended",
+            Self::is_of_carried,
+            |counters| counters.closed.load(Ordering::Relaxed),
+        ),
+        Family::counter(
+            "istio_tcp_sent_bytes",
+            "Application data from servers to clients, in bytes",
+            Self::is_of_carried,
+            |counters| counters.sent.load(Ordering::Relaxed),
+        ),
+        Family::counter(
+            "istio_tcp_received_bytes",
+            "Application data from clients to servers, in bytes",
+            Self::is_of_carried,
+            |counters| counters.received.load(Ordering::Relaxed),
+        ),
+        Family::counter(
+            "istio_tcp_connections_failed",
+            "Connections that were refused or never reached their upstream, by response_flags",
+            |labels| !labels.is_of_carried(),
+            |counters| counters.failed.load(Ordering::Relaxed),
+        ),
     ];
 
     const OVERFLOWED: (&'static str, &'static str) = (
@@ -87,6 +87,7 @@ impl Labels for Connection {
     fn into_other(self) -> Self {
         let kept = Kept {
             reporter: self.reporter,
+            protocol: self.request_protocol,
             response_flags: self.response_flags,
             security: self.connection_security_policy,
         };
@@ -138,6 +139,7 @@ pub(super) struct Connection {
 /// Labels that come from closed sets: they are kept where there are too many sets.
 struct Kept {
     reporter: &'static str,
+    protocol: &'static str,
     response_flags: &'static str,
     security: &'static str,
 }
@@ -193,7 +195,17 @@ impl End {
 }
 
 impl Connection {
-    pub(super) fn of(flow: &Flow, flags: ResponseFlags, cluster: &str) -> Self {
+    pub(super) fn of_tcp(flow: &Flow, flags: ResponseFlags, cluster: &str) -> Self {
+        Self::of(flow, response_flags(flags), "tcp", cluster)
+    }
+
+    /// The labels that a connection and its requests have in common.
+    pub(super) fn of(
+        flow: &Flow,
+        flags: &'static str,
+        protocol: &'static str,
+        cluster: &str,
+    ) -> Self {
         let (source, destination) = (workload(&flow.source), workload(&flow.destination));
         let service = match &flow.service {
             Some(key) => [
@@ -211,10 +223,15 @@ impl Connection {
                 Direction::Outbound | Direction::SameNode => "source",
                 Direction::Inbound => "destination",
             },
-            response_flags: response_flags(flags),
+            protocol,
+            response_flags: flags,
             security: security(flow.security),
         };
         Self::put_together(kept, ends, service, principals)
+    }
+
+    pub(super) fn is_grpc(&self) -> bool {
+        self.request_protocol == "grpc"
     }
 
     /// Counts connections that were carried, and not ones that were refused.
@@ -249,7 +266,7 @@ impl Connection {
             destination_app: destination.app,
             destination_version: destination.version,
             destination_cluster: destination.cluster,
-            request_protocol: "tcp",
+            request_protocol: kept.protocol,
             response_flags: kept.response_flags,
             connection_security_policy: kept.security,
         }

@@ -11,7 +11,9 @@ use super::super::flow::workload;
 use super::super::labels::{TlsNames, close_reason, direction, response_flags, security};
 use super::record::{End, Event, Record, verdict};
 use crate::model::text::{escape, is_hidden};
-use crate::model::{ConnectionId, ServiceKey, SpiffeId, UpstreamAddr, Workload, WorkloadKey};
+use crate::model::{
+    ConnectionId, RuleRef, ServiceKey, SpiffeId, UpstreamAddr, Workload, WorkloadKey,
+};
 
 #[derive(Serialize)]
 struct Line<'a> {
@@ -186,10 +188,20 @@ pub(crate) const FIELDS: &[(&str, &str)] = &[
 ];
 
 #[derive(Serialize)]
-struct Rule<'a> {
+pub(super) struct Rule<'a> {
     policy: &'a str,
     index: Option<u16>,
     generation: u64,
+}
+
+impl<'a> Rule<'a> {
+    pub(super) fn of(rule: &'a RuleRef) -> Self {
+        Self {
+            policy: &rule.policy,
+            index: rule.rule,
+            generation: rule.generation,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -201,8 +213,11 @@ struct Counts {
 
 /// Appends the record's line, with its end.
 pub(super) fn append(out: &mut Vec<u8>, node: &str, record: &Record) {
+    append_line(out, &Line::of(node, record));
+}
+
+pub(super) fn append_line(out: &mut Vec<u8>, line: &impl Serialize) {
     let before = out.len();
-    let line = Line::of(node, record);
     let mut serializer = serde_json::Serializer::with_formatter(&mut *out, Printable);
     // Writing to memory does not fail; half a line must not be left if it did.
     if line.serialize(&mut serializer).is_err() {
@@ -241,11 +256,7 @@ impl<'a> Line<'a> {
                 serial: Hex(&c.serial),
             }),
             verdict: verdict(end),
-            rule: flow.rule.as_ref().map(|r| Rule {
-                policy: &r.policy,
-                index: r.rule,
-                generation: r.generation,
-            }),
+            rule: flow.rule.as_ref().map(Rule::of),
             denied_by: flow.denied_by.as_ref().map(|r| DeniedBy {
                 policy: &r.policy,
                 index: r.rule,
@@ -274,16 +285,19 @@ fn parts(event: Event) -> (&'static str, Option<Counts>, Option<End>) {
     (name, Some(counts), end)
 }
 
-fn ms(duration: Duration) -> f64 {
+pub(super) fn ms(duration: Duration) -> f64 {
     // Whole microseconds: more digits say nothing and make lines longer.
     (duration.as_micros() as f64) / 1e3
 }
 
-fn shown<T: Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn shown<T: Display, S: Serializer>(
+    value: &T,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
 }
 
-fn shown_if_some<T: Display, S: Serializer>(
+pub(super) fn shown_if_some<T: Display, S: Serializer>(
     value: &Option<T>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {

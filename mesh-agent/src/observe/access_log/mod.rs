@@ -5,6 +5,7 @@
 
 pub(super) mod line;
 mod record;
+pub(super) mod request;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ use std::time::{Duration, SystemTime};
 use prometheus_client::metrics::counter::Counter;
 
 use super::connections::Live;
+use crate::model::RequestRecord;
 use record::Record;
 pub(super) use record::{End, Event};
 pub use target::{Events, Target};
@@ -36,12 +38,19 @@ const LAST: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct AccessLog {
     events: Events,
-    queue: Option<SyncSender<Record>>,
+    queue: Option<SyncSender<Queued>>,
     /// Says that the thread has written everything and ended.
     done: Option<parking_lot::Mutex<Receiver<()>>>,
     reopen: Arc<AtomicBool>,
     dropped: Counter,
     trouble: Arc<Trouble>,
+}
+
+/// What waits for the thread.
+#[derive(Debug)]
+enum Queued {
+    Connection(Record),
+    Request(Box<request::Entry>),
 }
 
 impl AccessLog {
@@ -103,7 +112,20 @@ impl AccessLog {
             live: live.clone(),
             event,
         };
-        if queue.try_send(record).is_err() {
+        self.queue(queue, Queued::Connection(record));
+    }
+
+    pub(super) fn send_request(&self, record: &RequestRecord<'_>) {
+        let Some(queue) = &self.queue else { return };
+        if self.events == Events::Refused && request::was_allowed(record.ended) {
+            return;
+        }
+        let entry = Box::new(request::Entry::of(record));
+        self.queue(queue, Queued::Request(entry));
+    }
+
+    fn queue(&self, queue: &SyncSender<Queued>, queued: Queued) {
+        if queue.try_send(queued).is_err() {
             self.dropped.inc();
             self.trouble.is_behind.store(true, Ordering::Relaxed);
         }
@@ -120,12 +142,17 @@ impl Drop for AccessLog {
     }
 }
 
-fn run(node: &str, records: &Receiver<Record>, mut writer: Writer, trouble: &Trouble) {
+fn run(node: &str, records: &Receiver<Queued>, mut writer: Writer, trouble: &Trouble) {
     let mut piece = Vec::with_capacity(2 * PIECE);
     loop {
         let state = match records.try_recv() {
-            Ok(record) => {
-                line::append(&mut piece, node, &record);
+            Ok(queued) => {
+                match queued {
+                    Queued::Connection(record) => line::append(&mut piece, node, &record),
+                    Queued::Request(entry) => {
+                        line::append_line(&mut piece, &request::Line::of(node, &entry));
+                    }
+                }
                 if piece.len() < PIECE {
                     continue;
                 }

@@ -50,13 +50,26 @@ pub(super) struct Record {
 
 pub(super) const ALLOWED: &str = "allowed";
 
+/// Of a refusal.
+pub(super) fn verdict_of(reason: RefuseReason) -> &'static str {
+    let denials = [
+        RefuseReason::Denied,
+        RefuseReason::RefusedByPeer,
+        RefuseReason::UndecidedProtocol,
+    ];
+    if denials.contains(&reason) {
+        "denied"
+    } else {
+        "refused"
+    }
+}
+
 /// `denied`: a policy said no, here or at the destination; `refused`: it was not
 /// carried for another reason.
 pub(super) fn verdict(end: Option<End>) -> &'static str {
     let Some(end) = end else { return ALLOWED };
     match end.reason.refused() {
-        Some(RefuseReason::Denied | RefuseReason::RefusedByPeer) => "denied",
-        Some(_) => "refused",
+        Some(reason) => verdict_of(reason),
         None if end.reason == CloseReason::PolicyChanged => "denied",
         None if end.connect_time.is_some() => ALLOWED,
         None => "refused",

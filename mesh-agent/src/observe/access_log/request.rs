@@ -1,0 +1,261 @@
+//! One request as one JSON line.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+
+use super::super::flow::workload;
+use super::super::labels::{close_reason, direction, security};
+use super::super::requests;
+use super::line::{Rule, ms, shown, shown_if_some};
+use super::record::{ALLOWED, verdict_of};
+use crate::model::{
+    ByteCounts, CloseReason, ConnectionId, Flow, HttpVersion, RequestEnd, RequestRecord,
+    RequestTiming, RouteRef, RuleRef, ServiceKey, SpiffeId, TraceId, UpstreamAddr, WorkloadKey,
+};
+
+/// Longest path, host or method in a line.
+const LONGEST: usize = 2_048;
+
+/// What the log's thread is given.
+#[derive(Debug)]
+pub(super) struct Entry {
+    at: SystemTime,
+    flow: Arc<Flow>,
+    version: HttpVersion,
+    method: Box<str>,
+    host: Option<Box<str>>,
+    path: Box<str>,
+    route: Option<RouteRef>,
+    rule: Option<RuleRef>,
+    status: u16,
+    grpc_status: Option<u32>,
+    ended: RequestEnd,
+    attempts: u16,
+    bytes: ByteCounts,
+    timing: RequestTiming,
+    trace: Option<TraceId>,
+}
+
+impl Entry {
+    pub(super) fn of(record: &RequestRecord<'_>) -> Self {
+        // Queries hold what is nobody's business: tokens, names, mail addresses.
+        let path = record.target.split(|byte| matches!(byte, b'?' | b'#'));
+        let path = path.into_iter().next().unwrap_or_default();
+        Self {
+            at: SystemTime::now(),
+            flow: record.flow.clone(),
+            version: record.version,
+            method: short(record.method.as_bytes()),
+            host: record.host.map(short),
+            path: short(path),
+            route: record.route.cloned(),
+            rule: record.rule.cloned(),
+            status: record.status,
+            grpc_status: record.grpc_status,
+            ended: record.ended,
+            attempts: record.attempts,
+            bytes: record.bytes,
+            timing: record.timing,
+            trace: record.trace,
+        }
+    }
+}
+
+/// Was it carried, and no policy said no?
+pub(super) fn was_allowed(ended: RequestEnd) -> bool {
+    verdict(ended) == ALLOWED
+}
+
+fn verdict(ended: RequestEnd) -> &'static str {
+    match ended {
+        RequestEnd::Finished | RequestEnd::Client | RequestEnd::Upstream => ALLOWED,
+        RequestEnd::Refused(reason, _) => verdict_of(reason),
+    }
+}
+
+fn short(bytes: &[u8]) -> Box<str> {
+    match String::from_utf8_lossy(&bytes[..bytes.len().min(LONGEST)]) {
+        Cow::Borrowed(text) => text.into(),
+        Cow::Owned(text) => text.into(),
+    }
+}
+
+#[derive(Serialize)]
+pub(super) struct Line<'a> {
+    #[serde(serialize_with = "shown")]
+    timestamp: humantime::Rfc3339Timestamp,
+    event: &'static str,
+    node: &'a str,
+    #[serde(serialize_with = "shown")]
+    id: ConnectionId,
+    direction: &'static str,
+    #[serde(serialize_with = "shown")]
+    client: std::net::SocketAddr,
+    #[serde(serialize_with = "shown")]
+    destination: std::net::SocketAddr,
+    #[serde(serialize_with = "shown_if_some")]
+    upstream: Option<UpstreamAddr>,
+    #[serde(serialize_with = "shown_if_some")]
+    source_workload: Option<&'a WorkloadKey>,
+    #[serde(serialize_with = "shown_if_some")]
+    source_principal: Option<&'a SpiffeId>,
+    #[serde(serialize_with = "shown_if_some")]
+    destination_workload: Option<&'a WorkloadKey>,
+    #[serde(serialize_with = "shown_if_some")]
+    destination_principal: Option<&'a SpiffeId>,
+    #[serde(serialize_with = "shown_if_some")]
+    service: Option<&'a ServiceKey>,
+    security: &'static str,
+    version: &'static str,
+    method: &'a str,
+    host: Option<&'a str>,
+    path: &'a str,
+    route: Option<Route<'a>>,
+    verdict: &'static str,
+    rule: Option<Rule<'a>>,
+    generation: u64,
+    status: u16,
+    grpc_status: Option<u32>,
+    attempts: u16,
+    request_bytes: u64,
+    response_bytes: u64,
+    request_ms: Option<f64>,
+    connect_ms: Option<f64>,
+    answer_ms: Option<f64>,
+    duration_ms: f64,
+    ended_by: Option<&'static str>,
+    reason: Option<&'static str>,
+    detail: Option<&'static str>,
+    response_flags: &'static str,
+    #[serde(serialize_with = "shown_if_some")]
+    trace_id: Option<Hex<'a>>,
+}
+
+#[derive(Serialize)]
+struct Route<'a> {
+    name: &'a str,
+    rule: &'a str,
+}
+
+struct Hex<'a>(&'a [u8]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl<'a> Line<'a> {
+    pub(super) fn of(node: &'a str, entry: &'a Entry) -> Self {
+        let flow = &*entry.flow;
+        let (source, destination) = (workload(&flow.source), workload(&flow.destination));
+        let (ended_by, reason, detail) = end(entry.ended);
+        let timing = &entry.timing;
+        let rule = entry.rule.as_ref().or(flow.rule.as_ref());
+        let millis = |part: Option<Duration>| part.map(ms);
+        Self {
+            timestamp: humantime::format_rfc3339_millis(entry.at),
+            event: "request",
+            node,
+            id: flow.id,
+            direction: direction(flow.direction),
+            client: flow.client.get(),
+            destination: flow.orig_dst.get(),
+            upstream: flow.upstream,
+            source_workload: source.map(|w| &w.key),
+            source_principal: flow.source_principal.as_ref(),
+            destination_workload: destination.map(|w| &w.key),
+            destination_principal: flow.destination_principal.as_ref(),
+            service: flow.service.as_ref(),
+            security: security(flow.security),
+            version: version(entry.version),
+            method: &entry.method,
+            host: entry.host.as_deref(),
+            path: &entry.path,
+            route: entry.route.as_ref().map(|r| Route {
+                name: &r.route,
+                rule: &r.rule,
+            }),
+            verdict: verdict(entry.ended),
+            rule: rule.map(Rule::of),
+            generation: flow.generation,
+            status: entry.status,
+            grpc_status: entry.grpc_status,
+            attempts: entry.attempts,
+            request_bytes: entry.bytes.sent,
+            response_bytes: entry.bytes.received,
+            request_ms: millis(timing.request),
+            connect_ms: millis(timing.connected),
+            answer_ms: millis(timing.answered),
+            duration_ms: ms(timing.duration),
+            ended_by,
+            reason,
+            detail,
+            response_flags: requests::response_flags(entry.ended),
+            trace_id: entry.trace.as_ref().map(|TraceId(id)| Hex(id)),
+        }
+    }
+}
+
+fn end(
+    ended: RequestEnd,
+) -> (
+    Option<&'static str>,
+    Option<&'static str>,
+    Option<&'static str>,
+) {
+    match ended {
+        RequestEnd::Finished => (None, None, None),
+        RequestEnd::Client => (Some("client"), None, None),
+        RequestEnd::Upstream => (Some("upstream"), None, None),
+        RequestEnd::Refused(reason, detail) => {
+            let reason = close_reason(CloseReason::Refused(reason));
+            (Some("agent"), Some(reason), detail)
+        }
+    }
+}
+
+fn version(version: HttpVersion) -> &'static str {
+    match version {
+        HttpVersion::Http10 => "1.0",
+        HttpVersion::Http11 => "1.1",
+        HttpVersion::Http2 => "2",
+    }
+}
+
+/// Fields that only lines of requests have, in their order, with what each says.
+#[cfg(test)]
+pub(crate) const FIELDS: &[(&str, &str)] = &[
+    ("version", "of HTTP: `1.0`, `1.1`, `2`"),
+    ("method", "as it came"),
+    ("host", "`Host` or `:authority` as it came"),
+    (
+        "path",
+        "as it came, without the query, the first 2,048 bytes",
+    ),
+    (
+        "route",
+        "`name` (`kind/namespace/name`) and `rule` of the route that it took",
+    ),
+    ("status", "of the answer; 0 where none began"),
+    ("grpc_status", "of gRPC, from the trailers or the head"),
+    ("attempts", "endpoints that were tried"),
+    (
+        "request_ms",
+        "from its first byte until the request was whole",
+    ),
+    ("answer_ms", "until the answer's first byte"),
+    (
+        "ended_by",
+        "`client` (it left), `upstream` (it cut its answer short), `agent` (it answered itself, or cut it short); null of what is whole",
+    ),
+    (
+        "detail",
+        "what is wrong with the message, in a word: the header or the part of it",
+    ),
+    ("trace_id", "of `traceparent`, or of B3"),
+];

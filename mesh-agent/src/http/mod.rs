@@ -10,6 +10,8 @@ pub(crate) mod answer;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 pub(crate) mod h1;
+#[allow(unused_imports, reason = "the HTTP data path comes in parts")]
+pub(crate) mod h2;
 pub(crate) mod hygiene;
 pub(crate) mod names;
 #[cfg(any(test, feature = "fuzzing"))]

@@ -1,0 +1,120 @@
+//! The end that opened the connection.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use ::h2::Error;
+use ::h2::client::{Connection, ResponseFuture, SendRequest};
+use bytes::Bytes;
+use http::{Request, Response, response};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::limits::Leg;
+use super::stream::{Live, Receiver, Sender};
+
+/// Opens streams; cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    opener: SendRequest<Bytes>,
+    live: Arc<AtomicUsize>,
+}
+
+/// Does all of the connection's I/O: a task of its own, never awaited by an
+/// exchange. Dropping it ends every stream.
+#[derive(Debug)]
+pub(crate) struct Driver<T>(Connection<T, Bytes>)
+where
+    T: AsyncRead + AsyncWrite + Unpin;
+
+pub(crate) async fn connect<T>(io: T, leg: Leg) -> Result<(Client, Driver<T>), Error>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let (opener, connection) = leg.client().handshake(io).await?;
+    let live = Arc::default();
+    Ok((Client { opener, live }, Driver(connection)))
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Future for Driver<T> {
+    type Output = Result<(), Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx)
+    }
+}
+
+impl Client {
+    /// As the peer's settings have it; 0 is legal, and more may come. To be held
+    /// against [`Client::streams`] before a request: at the limit another connection
+    /// is needed, for a wait here would be in a queue.
+    pub(crate) fn max_streams(&self) -> usize {
+        self.opener.current_max_send_streams()
+    }
+
+    /// Streams that live.
+    pub(crate) fn streams(&self) -> usize {
+        self.live.load(Ordering::Relaxed)
+    }
+
+    /// RFC 8441; known only when the peer's settings have come.
+    pub(crate) fn takes_extended_connect(&self) -> bool {
+        self.opener.is_extended_connect_protocol_enabled()
+    }
+
+    /// Waits for room; an error where the connection takes no more requests.
+    pub(crate) async fn ready(&mut self) -> Result<(), Error> {
+        poll_fn(|cx| self.opener.poll_ready(cx)).await
+    }
+
+    /// Sends a head; with `end` it is all of the request. The caller keeps a copy
+    /// of it: a refused one may go elsewhere ([`super::fate`]).
+    pub(crate) fn send(
+        &mut self,
+        head: Request<()>,
+        end: bool,
+    ) -> Result<(Answered, Sender), Error> {
+        let (response, stream) = self.opener.send_request(head, end)?;
+        let live = Live::new(&self.live);
+        let sender = Sender::new(stream, end).holding(live.clone());
+        Ok((Answered(response, live), sender))
+    }
+}
+
+/// The answer that is waited for. Dropped before it came, the stream is reset with
+/// CANCEL as soon as its [`Sender`] is gone, too.
+#[derive(Debug)]
+pub(crate) struct Answered(ResponseFuture, Arc<Live>);
+
+/// What comes before an answer's body.
+#[derive(Debug)]
+pub(crate) enum Informed {
+    /// 1xx: the answer is still to come.
+    Informational(response::Parts),
+    Final(response::Parts, Receiver),
+}
+
+impl Answered {
+    /// The next head. Cancel-safe: nothing is lost if the call is dropped.
+    pub(crate) async fn next(&mut self) -> Result<Informed, Error> {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Informed, Error>> {
+        match self.0.poll_informational(cx) {
+            Poll::Ready(Some(informational)) => {
+                let parts = |response: Response<()>| response.into_parts().0;
+                return Poll::Ready(informational.map(|r| Informed::Informational(parts(r))));
+            }
+            // None are left, or none is there yet: the final one wakes this task, too.
+            Poll::Ready(None) | Poll::Pending => {}
+        }
+        let live = &self.1;
+        Pin::new(&mut self.0).poll(cx).map_ok(|response| {
+            let (parts, body) = response.into_parts();
+            Informed::Final(parts, Receiver::new(body).holding(live.clone()))
+        })
+    }
+}

@@ -1,0 +1,182 @@
+//! Heads: as rules see them, and as h2 sends them.
+
+use ::h2::ext::Protocol;
+use http::uri::Scheme;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
+    request,
+};
+use smallvec::SmallVec;
+
+use crate::http::answer::Answer;
+use crate::http::h1::{Bad, split_target};
+use crate::http::names;
+use crate::model::{HeaderLine, Host, HttpVersion, Path, RequestHead};
+
+/// The header lines of one head: of the caller, so that a head can borrow them.
+#[derive(Debug, Default)]
+pub(crate) struct HeadLines<'p>(SmallVec<[HeaderLine<'p>; 32]>);
+
+/// One request, as far as its head tells.
+#[derive(Debug)]
+pub(crate) struct Head<'h> {
+    pub(crate) head: RequestHead<'h>,
+    /// Of an extended CONNECT (RFC 8441).
+    pub(crate) protocol: Option<&'h str>,
+}
+
+impl<'p> Head<'p> {
+    /// Checks what h2 lets through and an application could read in another way.
+    pub(crate) fn of<'l>(
+        parts: &'p request::Parts,
+        lines: &'l mut HeadLines<'p>,
+    ) -> Result<Head<'l>, Bad>
+    where
+        'p: 'l,
+    {
+        lines.0.clear();
+        for (name, value) in &parts.headers {
+            lines.0.push(line(name, value)?);
+        }
+        let protocol = parts.extensions.get::<Protocol>().map(Protocol::as_str);
+        let is_tunnel = parts.method == Method::CONNECT && protocol.is_none();
+        if is_tunnel && parts.headers.contains_key("content-length") {
+            return Err(Bad::ConnectBody);
+        }
+        let host = host(&parts.uri, &parts.headers)?;
+        let target = parts.uri.path_and_query();
+        let target = match (target, is_tunnel) {
+            (Some(target), false) => target.as_str().as_bytes(),
+            _ => parts.uri.authority().map_or("", |a| a.as_str()).as_bytes(),
+        };
+        let (path, query) = match (parts.method.as_str(), target) {
+            _ if is_tunnel => {
+                host.port.ok_or(Bad::Target)?;
+                (Path::None, None)
+            }
+            ("OPTIONS", b"*") => (Path::None, None),
+            (_, [b'/', ..]) => {
+                let (path, query) = split_target(target);
+                (Path::of(path), query)
+            }
+            _ => return Err(Bad::Target),
+        };
+        if let Path::Ambiguous(problem) = path
+            && problem.is_malformed()
+        {
+            return Err(Bad::Path(problem));
+        }
+        let is_web = |scheme: &Scheme| *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS;
+        if !is_tunnel && !parts.uri.scheme().is_none_or(is_web) {
+            return Err(Bad::Target);
+        }
+        let head = RequestHead {
+            version: HttpVersion::Http2,
+            method: parts.method.as_str(),
+            target,
+            path,
+            query,
+            host: Some(host),
+            headers: &lines.0,
+        };
+        Ok(Head { head, protocol })
+    }
+}
+
+fn line<'p>(name: &'p HeaderName, value: &'p HeaderValue) -> Result<HeaderLine<'p>, Bad> {
+    let (name, value) = (name.as_str(), value.as_bytes());
+    // An HTTP/1 application would see another value than the rules did.
+    if value != names::trim(value) {
+        return Err(Bad::HeaderValue);
+    }
+    if names::HOP_BY_HOP.contains(&name) {
+        return Err(Bad::HeaderName);
+    }
+    // `content_length` and the like.
+    if name.contains('_') && names::is_framing(name) {
+        return Err(Bad::FramingName);
+    }
+    Ok(HeaderLine { name, value })
+}
+
+/// `:authority` and `Host` are the same, or only one is there.
+fn host<'p>(uri: &'p Uri, headers: &'p HeaderMap) -> Result<Host<'p>, Bad> {
+    let mut lines = headers.get_all("host").iter();
+    let (line, more) = (lines.next(), lines.next());
+    if more.is_some() {
+        return Err(Bad::SeveralHosts);
+    }
+    let parse = |bytes: &'p [u8]| Host::parse(bytes).ok_or(Bad::Host);
+    let line = line.map(|line| parse(line.as_bytes())).transpose()?;
+    let asked = uri
+        .authority()
+        .map(|authority| parse(authority.as_str().as_bytes()));
+    let default_port = if uri.scheme() == Some(&Scheme::HTTPS) {
+        443
+    } else {
+        80
+    };
+    match (asked.transpose()?, line) {
+        (Some(asked), Some(line)) if !asked.is_same(&line, default_port) => Err(Bad::OtherHost),
+        (Some(host), _) | (None, Some(host)) => Ok(host),
+        (None, None) => Err(Bad::NoHost),
+    }
+}
+
+/// The head of a request that came on HTTP/1 or HTTP/2, for an HTTP/2 leg; `target`
+/// is a path with its query. `None` of what HTTP/2 cannot say.
+pub(crate) fn request_of(head: &RequestHead<'_>, target: &[u8]) -> Option<Request<()>> {
+    let host = head.host.as_ref()?;
+    let authority = match host.port {
+        Some(port) => format!("{}:{port}", host.name),
+        None => host.name.clone().into_owned(),
+    };
+    let mut uri = Uri::builder().scheme(Scheme::HTTP).authority(authority);
+    uri = uri.path_and_query(target);
+    let mut request = Request::builder()
+        .version(Version::HTTP_2)
+        .method(head.method)
+        .uri(uri.build().ok()?)
+        .body(())
+        .ok()?;
+    *request.headers_mut() = map(head.headers)?;
+    Some(request)
+}
+
+/// The head of an answer for an HTTP/2 leg. `None` of what HTTP/2 cannot say.
+pub(crate) fn response_of(status: u16, lines: &[HeaderLine<'_>]) -> Option<Response<()>> {
+    let mut response = Response::new(());
+    *response.version_mut() = Version::HTTP_2;
+    *response.status_mut() = StatusCode::from_u16(status).ok()?;
+    *response.headers_mut() = map(lines)?;
+    Some(response)
+}
+
+/// Of an answer of the agent itself, whose body is sent behind it.
+pub(crate) fn answer_head(answer: &Answer) -> Option<Response<()>> {
+    let lines: Vec<HeaderLine<'_>> = answer
+        .headers
+        .iter()
+        .map(|(name, value)| HeaderLine {
+            name,
+            value: value.as_bytes(),
+        })
+        .collect();
+    response_of(answer.status, &lines)
+}
+
+/// In their order, names in lower case, several `Cookie` lines each as it came; what
+/// is about an HTTP/1 connection, and `Host`, stays behind.
+fn map(lines: &[HeaderLine<'_>]) -> Option<HeaderMap> {
+    let mut map = HeaderMap::with_capacity(lines.len());
+    for line in lines {
+        let name = HeaderName::from_bytes(line.name.as_bytes()).ok()?;
+        let is_left = matches!(name.as_str(), "host" | "transfer-encoding" | "upgrade")
+            || names::HOP_BY_HOP.contains(&name.as_str())
+            || (name == "te" && !line.value.eq_ignore_ascii_case(b"trailers"));
+        if !is_left {
+            map.append(name, HeaderValue::from_bytes(line.value).ok()?);
+        }
+    }
+    Some(map)
+}

@@ -1,0 +1,84 @@
+//! Windows and limits.
+
+/// Between whom the connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leg {
+    /// Clients and applications.
+    Edge,
+    /// Two agents.
+    Agents,
+}
+
+/// Most streams at once that a peer may open.
+const STREAMS: u32 = 250;
+/// Unread data of one stream.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const AGENTS_STREAM_WINDOW: u32 = 128 * 1024;
+/// Frames of data are not larger: the least that every peer takes.
+const FRAME: u32 = 16 * 1024;
+/// With its head of 9 bytes such a frame fills a record between agents.
+pub(super) const PIECE: usize = 16_375;
+/// Written data that waits for the socket, of one stream.
+const SEND_BUFFER: usize = 64 * 1024;
+
+pub(super) struct Limits {
+    pub(super) streams: u32,
+    pub(super) stream_window: u32,
+    /// Never the bottleneck: a few streams that nobody reads stall no other.
+    pub(super) connection_window: u32,
+    /// Heads and trailers. A larger one is answered, or ends the connection, inside
+    /// h2, unseen by log and metrics: wider than what is refused before.
+    pub(super) header_list: u32,
+    /// What unread small frames may cost, the bytes that each lacks of 256; past it
+    /// the connection ends. One slow reader of small messages must not reach it.
+    pub(super) small_frames: usize,
+}
+
+impl Leg {
+    pub(super) const fn limits(self) -> Limits {
+        match self {
+            Self::Edge => Limits {
+                streams: STREAMS,
+                stream_window: STREAM_WINDOW,
+                connection_window: STREAMS * STREAM_WINDOW,
+                header_list: 96 * 1024,
+                small_frames: 16 * 1024 * 1024,
+            },
+            Self::Agents => Limits {
+                streams: STREAMS,
+                stream_window: AGENTS_STREAM_WINDOW,
+                connection_window: STREAMS * AGENTS_STREAM_WINDOW,
+                header_list: 256 * 1024,
+                small_frames: 64 * 1024 * 1024,
+            },
+        }
+    }
+
+    pub(super) fn server(self) -> ::h2::server::Builder {
+        let limits = self.limits();
+        let mut builder = ::h2::server::Builder::new();
+        builder
+            .initial_window_size(limits.stream_window)
+            .initial_connection_window_size(limits.connection_window)
+            .max_concurrent_streams(limits.streams)
+            .max_header_list_size(limits.header_list)
+            .max_frame_size(FRAME)
+            .max_send_buffer_size(SEND_BUFFER)
+            .data_frame_budget(limits.small_frames);
+        builder
+    }
+
+    pub(super) fn client(self) -> ::h2::client::Builder {
+        let limits = self.limits();
+        let mut builder = ::h2::client::Builder::new();
+        builder
+            .initial_window_size(limits.stream_window)
+            .initial_connection_window_size(limits.connection_window)
+            .max_header_list_size(limits.header_list)
+            .max_frame_size(FRAME)
+            .max_send_buffer_size(SEND_BUFFER)
+            .data_frame_budget(limits.small_frames)
+            .enable_push(false);
+        builder
+    }
+}

@@ -1,0 +1,23 @@
+//! HTTP/2 on any stream of bytes: windows and limits by leg, heads checked beyond
+//! what crate h2 does, capacity by hand, and codes of resets kept.
+//!
+//! One connection is one fate: whatever can kill or stall all its exchanges is
+//! kept away from it. The connection's future does all I/O and has a task of its
+//! own. Never: data queued beyond what the peer takes, or an empty frame of it.
+
+mod client;
+mod fate;
+mod head;
+mod limits;
+mod server;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use ::h2::{Error, Reason};
+pub(crate) use client::{Answered, Client, Driver, Informed, connect};
+pub(crate) use fate::{Fate, fate};
+pub(crate) use head::{Head, HeadLines, answer_head, request_of, response_of};
+pub(crate) use limits::Leg;
+pub(crate) use server::{Exchange, Respond, Server, serve};
+pub(crate) use stream::{Cut, Receiver, Sender};

@@ -1,0 +1,178 @@
+//! The two ways of a stream: what is sent waits for capacity, what is received
+//! takes it back when it was written on.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+
+use ::h2::{Error, Reason, RecvStream, SendStream};
+use bytes::Bytes;
+use http::HeaderMap;
+
+use super::limits::PIECE;
+
+/// Why no more can be sent.
+#[derive(Debug)]
+pub(crate) enum Cut {
+    /// The peer reset the stream. With `NO_ERROR`: it has all that it wants, and its
+    /// answer stays whole.
+    Reset(Reason),
+    Error(Error),
+}
+
+impl From<Error> for Cut {
+    fn from(error: Error) -> Self {
+        match error.reason() {
+            Some(code) if error.is_reset() && error.is_remote() => Self::Reset(code),
+            _ => Self::Error(error),
+        }
+    }
+}
+
+/// Counts the streams that live, by what an exchange still holds of them.
+#[derive(Debug)]
+pub(super) struct Live(Arc<AtomicUsize>);
+
+impl Live {
+    pub(super) fn new(count: &Arc<AtomicUsize>) -> Arc<Self> {
+        count.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Self(count.clone()))
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Dropped before its end, the stream is reset with CANCEL.
+#[derive(Debug)]
+pub(crate) struct Sender {
+    stream: SendStream<Bytes>,
+    ended: bool,
+    live: Option<Arc<Live>>,
+}
+
+impl Sender {
+    pub(super) fn new(stream: SendStream<Bytes>, ended: bool) -> Self {
+        Self {
+            stream,
+            ended,
+            live: None,
+        }
+    }
+
+    pub(super) fn holding(mut self, live: Arc<Live>) -> Self {
+        self.live = Some(live);
+        self
+    }
+
+    /// Waits until the peer takes all of it; nothing of no bytes is sent. A call
+    /// that is dropped may have sent a part.
+    pub(crate) async fn send(&mut self, mut data: Bytes) -> Result<(), Cut> {
+        while !data.is_empty() {
+            let wanted = data.len().min(PIECE);
+            self.stream.reserve_capacity(wanted);
+            let granted = poll_fn(|cx| self.poll_granted(cx)).await?;
+            let piece = data.split_to(granted.min(wanted));
+            self.stream.send_data(piece, false)?;
+        }
+        // What is reserved and not used is taken from all other streams.
+        self.stream.reserve_capacity(0);
+        Ok(())
+    }
+
+    fn poll_granted(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Cut>> {
+        if let Poll::Ready(code) = self.stream.poll_reset(cx) {
+            return Poll::Ready(Err(code.map_or_else(Cut::from, Cut::Reset)));
+        }
+        loop {
+            match ready!(self.stream.poll_capacity(cx)) {
+                Some(Ok(0)) => {}
+                Some(Ok(granted)) => return Poll::Ready(Ok(granted)),
+                Some(Err(error)) => return Poll::Ready(Err(error.into())),
+                None => return Poll::Ready(Err(Cut::Reset(Reason::CANCEL))),
+            }
+        }
+    }
+
+    /// The message is whole.
+    pub(crate) fn finish(&mut self) -> Result<(), Cut> {
+        self.ended = true;
+        Ok(self.stream.send_data(Bytes::new(), true)?)
+    }
+
+    /// The message is whole, with these lines at its end.
+    pub(crate) fn trailers(&mut self, trailers: HeaderMap) -> Result<(), Cut> {
+        self.ended = true;
+        Ok(self.stream.send_trailers(trailers)?)
+    }
+
+    /// What waits to be sent is thrown away, whatever the code. So nothing is done
+    /// for `NO_ERROR` behind a whole message: h2 says it behind the last byte when all
+    /// that is held of the stream is dropped.
+    pub(crate) fn reset(&mut self, code: Reason) {
+        if self.ended && code == Reason::NO_ERROR {
+            return;
+        }
+        self.ended = true;
+        self.stream.send_reset(code);
+    }
+
+    /// Until the peer resets the stream: how a client's cancel is seen while the
+    /// application is waited for.
+    pub(crate) fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<Result<Reason, Error>> {
+        self.stream.poll_reset(cx)
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.stream.send_reset(Reason::CANCEL);
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Receiver(RecvStream, Option<Arc<Live>>);
+
+impl Receiver {
+    pub(super) fn new(stream: RecvStream) -> Self {
+        Self(stream, None)
+    }
+
+    pub(super) fn holding(self, live: Arc<Live>) -> Self {
+        Self(self.0, Some(live))
+    }
+
+    pub(crate) fn is_end(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    /// The next bytes; `None` at the end of the data. What has none is no frame to us.
+    pub(crate) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
+        loop {
+            match ready!(self.0.poll_data(cx)) {
+                Some(Ok(data)) if data.is_empty() => {}
+                data => return Poll::Ready(data),
+            }
+        }
+    }
+
+    pub(crate) async fn data(&mut self) -> Option<Result<Bytes, Error>> {
+        poll_fn(|cx| self.poll_data(cx)).await
+    }
+
+    /// So many bytes were written on: the peer may send as many again.
+    pub(crate) fn written(&mut self, count: usize) -> Result<(), Error> {
+        self.0.flow_control().release_capacity(count)
+    }
+
+    /// Behind the data.
+    pub(crate) async fn trailers(&mut self) -> Result<Option<HeaderMap>, Error> {
+        poll_fn(|cx| self.0.poll_trailers(cx)).await
+    }
+}

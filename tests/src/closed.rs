@@ -65,6 +65,11 @@ impl ClosedPair {
     /// Packets of TCP between the nodes that carry a request of a's, or an
     /// answer of a server's, in plaintext.
     pub fn leaks(&self) -> Result<PacketCapture> {
+        self.leaks_of(&[&self.a])
+    }
+
+    /// The same with the requests of these pods of n1.
+    pub fn leaks_of(&self, pods: &[&Pod]) -> Result<PacketCapture> {
         let begins = |bytes: [u8; 4]| {
             let word = u32::from_be_bytes(bytes);
             format!(
@@ -72,10 +77,11 @@ impl ClosedPair {
                  (ip6[6] = 6 and ip6[(40 + ((ip6[52] & 0xf0) >> 2)):4] = {word:#x}))"
             )
         };
+        let sources = pods.iter().flat_map(|pod| [pod.v4(), pod.v6()]);
+        let sources: Vec<String> = sources.map(|ip| format!("src host {ip}")).collect();
         let filter = format!(
-            "((src host {} or src host {}) and {}) or {} or {}",
-            self.a.v4(),
-            self.a.v6(),
+            "(({}) and {}) or {} or {}",
+            sources.join(" or "),
             begins(*b"who "),
             begins(*b"10.7"),
             begins(*b"fd77")

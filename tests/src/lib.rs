@@ -7,6 +7,7 @@
 mod agent;
 mod authority;
 mod cgroup;
+mod chance;
 mod closed;
 mod enrolled;
 pub mod hello;
@@ -27,6 +28,7 @@ mod world;
 
 pub use agent::{Agent, rss};
 pub use authority::Authority;
+pub use chance::Chance;
 pub use closed::{ClosedPair, was_never_open};
 pub use enrolled::{becomes_enrolled, captured, counted, is_carried, is_enrolled, pod_status};
 pub use interrupt::{catch_interrupts, on_interrupt};

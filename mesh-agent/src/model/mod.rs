@@ -12,6 +12,8 @@ mod flow;
 #[allow(dead_code, reason = "the HTTP data path comes in parts")]
 pub mod http_route;
 mod identity;
+#[allow(dead_code, reason = "the HTTP data path comes in parts")]
+mod kept_head;
 mod labels;
 mod name;
 mod namespaced;
@@ -37,6 +39,7 @@ pub use flow::{
     Security, TlsParameters, TlsRole, UnknownPeer,
 };
 pub use identity::{SpiffeError, SpiffeId, TrustDomain};
+pub use kept_head::KeptHead;
 pub use labels::Labels;
 pub use name::Name;
 pub use namespaced::{ByNamespace, Namespaced};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::in_force::InForce;
 use crate::model::policy::PeerMode;
-use crate::model::{RefuseReason, RequestHead, RuleRef, SpiffeId, Workload, WorkloadKey};
+use crate::model::{KeptHead, RefuseReason, RequestHead, RuleRef, SpiffeId, Workload, WorkloadKey};
 use crate::policy::{self, Authorizer, Deny, DryRun, Needs, Request};
 
 /// What a policy decided on, for deciding again.
@@ -18,6 +18,19 @@ pub(crate) struct AuthzInput {
     destination_port: u16,
     /// It came in plaintext from elsewhere.
     plaintext: bool,
+    /// The name in the hello of the application's own TLS, where one was seen.
+    sni: Option<Box<str>>,
+    carries: Carries,
+}
+
+/// What may go by the leave that is asked for again.
+#[derive(Clone, Debug)]
+enum Carries {
+    /// Whatever comes.
+    Bytes,
+    /// Requests, each by leave of its own.
+    Requests,
+    Request(Arc<KeptHead>),
 }
 
 /// What the destination says of a connection, or of a request on one.
@@ -70,6 +83,8 @@ impl AuthzInput {
             destination_ip: to.ip(),
             destination_port: to.port(),
             plaintext: false,
+            sni: None,
+            carries: Carries::Bytes,
         }
     }
 
@@ -81,6 +96,38 @@ impl AuthzInput {
         }
     }
 
+    /// The hello of the application's own TLS asks for this name; empty where for none.
+    #[allow(dead_code, reason = "the HTTP data path comes in parts")]
+    pub(crate) fn with_sni(mut self, name: &str) -> Self {
+        self.sni = Some(name.into());
+        self
+    }
+
+    /// To be asked again of a connection on which nothing passes but requests, each with
+    /// leave of its own.
+    #[allow(dead_code, reason = "the HTTP data path comes in parts")]
+    pub(crate) fn for_requests(mut self) -> Self {
+        self.carries = Carries::Requests;
+        self
+    }
+
+    /// To be asked again of an open request.
+    #[allow(dead_code, reason = "the HTTP data path comes in parts")]
+    pub(crate) fn for_request(mut self, head: &RequestHead<'_>) -> Self {
+        self.carries = Carries::Request(KeptHead::of(head).into());
+        self
+    }
+
+    /// Does what it allowed stand, as the destination is configured now?
+    pub(crate) fn is_allowed_still(&self, now: &InForce) -> bool {
+        let permits = |verdict| matches!(verdict, Verdict::Permit(_));
+        match &self.carries {
+            Carries::Bytes => permits(self.of_now(now, None)),
+            Carries::Requests => !matches!(self.of_now(now, None), Verdict::Deny(_)),
+            Carries::Request(kept) => kept.with(|head| permits(self.of_now(now, Some(head)))),
+        }
+    }
+
     /// What the destination says that was found when the connection came, by one
     /// configuration. Where another one is in force by now, that one is asked too:
     /// whoever looked at live connections then did not see this one.
@@ -89,7 +136,7 @@ impl AuthzInput {
     }
 
     /// The same of a request on the connection.
-    #[expect(dead_code, reason = "the HTTP data path comes in parts")]
+    #[allow(dead_code, reason = "the HTTP data path comes in parts")]
     pub(crate) fn verdict_on(
         &self,
         head: &RequestHead<'_>,
@@ -100,7 +147,7 @@ impl AuthzInput {
     }
 
     /// What of a request's head the verdict on one depends on.
-    #[expect(dead_code, reason = "the HTTP data path comes in parts")]
+    #[allow(dead_code, reason = "the HTTP data path comes in parts")]
     pub(crate) fn needs(&self, pinned: &InForce) -> Needs {
         pinned.policy.needs(&self.request(&self.destination, None))
     }
@@ -125,11 +172,7 @@ impl AuthzInput {
         &self.destination.key
     }
 
-    /// What the destination says as it is configured now.
-    pub(crate) fn verdict_now(&self, now: &InForce) -> Verdict {
-        self.of_now(now, None)
-    }
-
+    /// As it is configured now.
     fn of_now(&self, now: &InForce, head: Option<&RequestHead<'_>>) -> Verdict {
         match now.snapshot.workloads.get(&self.destination.key) {
             Some(destination) => self.of(&now.policy, destination, head),
@@ -163,7 +206,7 @@ impl AuthzInput {
             destination,
             destination_ip: self.destination_ip,
             destination_port: self.destination_port,
-            sni: None,
+            sni: self.sni.as_deref(),
             http: head,
         }
     }
@@ -172,29 +215,39 @@ impl AuthzInput {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Snapshot;
-    use crate::model::policy::{Action, AuthorizationPolicy, Scope};
+    use crate::model::policy::{
+        Action, AuthorizationPolicy, Match, Operation, PathPattern, Rule, Scope,
+    };
+    use crate::model::{HttpVersion, NormalPath, Path, Snapshot};
 
     fn web() -> Arc<Workload> {
         Arc::new(Workload::for_test("shop", "web"))
     }
 
+    fn policy(action: Action, rules: Vec<Rule>) -> AuthorizationPolicy {
+        AuthorizationPolicy {
+            namespace: "shop".to_owned(),
+            name: "p".to_owned(),
+            action,
+            dry_run: false,
+            scope: Scope::Namespace,
+            rules,
+            broken: None,
+        }
+    }
+
     fn published(workloads: &[Arc<Workload>], deny: bool) -> InForce {
-        let mut snapshot = Snapshot::default();
+        let nobody = deny.then(|| policy(Action::Allow, Vec::new()));
+        in_force(workloads, nobody.into_iter().collect())
+    }
+
+    fn in_force(workloads: &[Arc<Workload>], policies: Vec<AuthorizationPolicy>) -> InForce {
+        let mut snapshot = Snapshot {
+            policies: policies.into(),
+            ..Snapshot::default()
+        };
         for workload in workloads {
             snapshot.workloads.insert(workload.clone());
-        }
-        if deny {
-            let nobody = AuthorizationPolicy {
-                namespace: "shop".to_owned(),
-                name: "nobody".to_owned(),
-                action: Action::Allow,
-                dry_run: false,
-                scope: Scope::Namespace,
-                rules: Vec::new(),
-                broken: None,
-            };
-            snapshot.policies = vec![nobody].into();
         }
         let policy = Arc::new(Authorizer::compile(&snapshot));
         InForce {
@@ -216,5 +269,92 @@ mod tests {
         assert!(!is_allowed(&open, &denying));
         assert!(!is_allowed(&denying, &open), "its own says no");
         assert!(!is_allowed(&open, &published(&[], false)), "it is gone");
+    }
+    fn get(path: &'static str) -> RequestHead<'static> {
+        RequestHead {
+            version: HttpVersion::Http11,
+            method: "GET",
+            target: path.as_bytes(),
+            path: Path::Normal(NormalPath {
+                normal: path.into(),
+                decoded: path.as_bytes().into(),
+                without_parameters: None,
+            }),
+            query: None,
+            host: None,
+            headers: &[],
+        }
+    }
+
+    fn about(action: Action, path: &str) -> InForce {
+        let path = PathPattern::parse(path).expect("a path");
+        let to = Operation {
+            paths: Match {
+                values: vec![path],
+                not_values: vec![],
+            },
+            ..Operation::default()
+        };
+        let rule = Rule {
+            to: vec![to],
+            ..Rule::default()
+        };
+        in_force(&[web()], vec![policy(action, vec![rule])])
+    }
+
+    #[test]
+    fn what_is_open_is_asked_about_again_by_what_it_is() {
+        let to = SocketAddr::from(([10, 0, 0, 1], 80));
+        let asked = || AuthzInput::new(None, [10, 0, 0, 2].into(), web(), to);
+        let admin = asked().for_request(&get("/admin/x"));
+        let public = asked().for_request(&get("/public"));
+        let (idle, bytes) = (asked().for_requests(), asked());
+        let open = published(&[web()], false);
+        let denying = about(Action::Deny, "/admin*");
+        let allowing = about(Action::Allow, "/public");
+        let closed = published(&[web()], true);
+        let gone = published(&[], false);
+        for (now, expected) in [
+            // admin, public, between requests, no request
+            (open, [true; 4]),
+            (denying, [false, true, true, false]),
+            (allowing, [false, true, true, false]),
+            (closed, [false; 4]),
+            (gone, [false; 4]),
+        ] {
+            let all = [&admin, &public, &idle, &bytes];
+            let got = all.map(|check| check.is_allowed_still(&now));
+            assert_eq!(got, expected, "{:?}", now.snapshot.policies);
+        }
+    }
+
+    #[test]
+    fn a_request_is_judged_by_the_newest_configuration_too() {
+        let to = SocketAddr::from(([10, 0, 0, 1], 80));
+        let asked = AuthzInput::new(None, [10, 0, 0, 2].into(), web(), to);
+        let (open, denying) = (published(&[web()], false), about(Action::Deny, "/admin*"));
+        let said = |head: Option<&RequestHead<'_>>, pinned, now| {
+            let verdict = match head {
+                Some(head) => asked.verdict_on(head, pinned, now),
+                None => asked.verdict(pinned, now),
+            };
+            match verdict {
+                Verdict::Permit(_) => "permit",
+                Verdict::Deny(_) => "deny",
+                Verdict::NeedsRequest => "later",
+            }
+        };
+        let (admin, public) = (get("/admin"), get("/public"));
+        for (pinned, now, expected) in [
+            (&open, &open, ["permit", "permit", "permit"]),
+            (&open, &denying, ["later", "deny", "permit"]),
+            (&denying, &open, ["later", "deny", "permit"]),
+            (&denying, &published(&[], false), ["deny", "deny", "deny"]),
+        ] {
+            let heads = [None, Some(&admin), Some(&public)];
+            let got = heads.map(|head| said(head, pinned, now));
+            assert_eq!(got, expected);
+        }
+        assert!(asked.needs(&denying).path && asked.needs(&open).is_empty());
     }
 }

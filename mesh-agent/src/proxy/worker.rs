@@ -21,7 +21,7 @@ use super::context::{AgentState, PodState, WorkerState};
 use super::registry::CutReason;
 use crate::enrol::{LocalPod, Recheck, ServeError};
 use crate::peer::{Pair, Preconnect, RenewalAction};
-use crate::plan::{Changes, Verdict};
+use crate::plan::Changes;
 use crate::tls;
 
 /// What the control runtime asks of a worker.
@@ -96,7 +96,7 @@ impl WorkerState {
         self.connections.recheck(|check| {
             // Only a permit is one.
             changes.leave(check.destination(), &published.snapshot, &self.agent.node)
-                || matches!(check.verdict_now(&published), Verdict::Permit(_))
+                || check.is_allowed_still(&published)
         });
     }
 

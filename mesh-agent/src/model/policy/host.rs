@@ -51,6 +51,11 @@ impl HostPattern {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn written(&self) -> String {
+        self.whole.to_string()
+    }
+
     /// `None` where it depends on how the server takes the port: a host that leaves it out
     /// may mean any, and many servers never look at it.
     #[must_use]

@@ -67,6 +67,11 @@ impl PathPattern {
         })
     }
 
+    #[cfg(test)]
+    pub(crate) fn written(&self) -> &str {
+        &self.written
+    }
+
     /// `None` where it depends on how the server reads the path.
     #[must_use]
     pub fn matches(&self, path: &NormalPath<'_>) -> Option<bool> {

@@ -8,6 +8,7 @@ mod neighbours;
 mod place;
 mod plugin;
 mod problems;
+mod question;
 #[cfg(test)]
 mod reference;
 mod route_status;
@@ -44,6 +45,7 @@ pub use ledger::TARGET as PROBLEMS;
 use neighbours::Neighbours;
 use place::Place;
 use plugin::Plugin;
+pub(crate) use question::words;
 pub use uninstall::cleanup;
 pub(crate) use uninstall::{plugin_away, uninstall};
 use view::View;

@@ -107,6 +107,12 @@ pub struct Question {
     pub to: String,
     #[serde(default)]
     pub port: u16,
+    /// A request to be sent: both, or a connection is asked about.
+    pub method: Option<String>,
+    pub url: Option<String>,
+    /// Its header lines, one a line.
+    #[serde(default)]
+    pub headers: String,
     /// Instead of the others: a connection.
     pub id: Option<String>,
 }
@@ -119,7 +125,13 @@ impl Question {
             return format!("/explain?id={}", escaped(id));
         }
         let (from, to) = (escaped(&self.from), escaped(&self.to));
-        format!("/explain?from={from}&to={to}&port={}", self.port)
+        let mut page = format!("/explain?from={from}&to={to}&port={}", self.port);
+        if let (Some(method), Some(url)) = (&self.method, &self.url) {
+            let headers = escaped(&self.headers);
+            let (method, url) = (escaped(method), escaped(url));
+            page.push_str(&format!("&method={method}&url={url}&headers={headers}"));
+        }
+        page
     }
 }
 

@@ -279,6 +279,7 @@ pub fn explanation(answer: &Explanation) -> String {
         Verdict::Allowed => "ALLOWED",
         Verdict::Refused => "REFUSED",
         Verdict::Mixed => "REFUSED by some endpoints",
+        Verdict::NeedsRequest => "DEPENDS on the request: add METHOD URL",
     };
     let mut text = String::new();
     line(&mut text, "verdict", &verdict);
@@ -351,6 +352,9 @@ fn one_way(text: &mut String, way: &Way) {
         line(text, "  transport", &transport);
     }
     line(text, "  verdict", &decision(way));
+    if let Some(details) = &way.details {
+        line(text, "  details", details);
+    }
     for policy in &way.policies {
         line(text, "  policy", &considered(policy));
     }
@@ -372,6 +376,9 @@ fn decision(way: &Way) -> String {
     });
     match &way.refused {
         Some(reason) => format!("refused: {reason}{}", rule.unwrap_or_default()),
+        None if way.needs_request => {
+            "each request by itself; what is no HTTP is refused".to_owned()
+        }
         None => {
             let none = ", for no ALLOW policy selects it";
             let rule = rule.unwrap_or_else(|| match way.mode {
@@ -387,6 +394,7 @@ fn considered(policy: &Policy) -> String {
     let matched = match (policy.matches, policy.rule) {
         (true, Some(rule)) => format!("rule {rule} matches"),
         (true, None) => "matches everything".to_owned(),
+        (false, _) if policy.needs_request => "depends on the request".to_owned(),
         (false, _) => "no rule matches".to_owned(),
     };
     let dry_run = match policy.dry_run {
@@ -504,6 +512,7 @@ mod tests {
                     generation: 7,
                 }),
                 policies: vec![Policy {
+                    needs_request: false,
                     policy: "shop/callers".to_owned(),
                     action: "ALLOW".to_owned(),
                     matches: false,

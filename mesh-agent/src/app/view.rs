@@ -212,7 +212,7 @@ impl View {
             from: address(&found.client)?.ip().to_string(),
             to: destination.ip().to_string(),
             port: destination.port(),
-            id: None,
+            ..admin::Question::default()
         })
     }
 
@@ -289,7 +289,7 @@ impl admin::Source for View {
             }
             None => question,
         };
-        let asked = (&*question.from, &*question.to, question.port);
+        let asked = super::question::words(question);
         let certified = |id: &SpiffeId| self.parts.identities.is_valid(id);
         let answer = self.parts.explainer.explain(asked, &certified);
         answer.map_err(|why| why.to_string())

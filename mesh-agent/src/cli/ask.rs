@@ -11,9 +11,13 @@ use super::ending::CannotAsk;
 use crate::admin::routes::RouteList;
 use crate::admin::{self, FetchError, Question, Status};
 use crate::config::{Exit, Probe};
+use crate::model::policy::MeshSettings;
 use crate::model::text::printable;
 use crate::observe::explanation::{Explanation, Verdict};
 use crate::observe::{ConnectionFilter, ConnectionList};
+use crate::plan::InForce;
+use crate::route::Routes;
+use crate::{app, discovery, explain};
 
 pub(super) fn status(run_dir: &Path, wide: bool, json: bool) -> anyhow::Result<Exit> {
     let status: Status = ask(run_dir, "/status")?;
@@ -47,13 +51,37 @@ pub(super) fn connections(
     Ok(Exit::Yes)
 }
 
-pub(super) fn explain(run_dir: &Path, question: &Question, json: bool) -> anyhow::Result<Exit> {
-    let answer: Explanation = ask(run_dir, &question.page())?;
+/// Of the running agent, or of a directory.
+pub(super) fn explain(
+    (run_dir, directory): (&Path, Option<(&Path, MeshSettings)>),
+    question: &Question,
+    json: bool,
+) -> anyhow::Result<Exit> {
+    let answer: Explanation = match directory {
+        None => ask(run_dir, &question.page())?,
+        Some((dir, settings)) => offline(dir, settings, question)?,
+    };
     show(&answer, json, admin::text::explanation)?;
     Ok(match answer.verdict {
         Verdict::Allowed => Exit::Yes,
-        Verdict::Refused | Verdict::Mixed => Exit::No,
+        Verdict::Refused | Verdict::Mixed | Verdict::NeedsRequest => Exit::No,
     })
+}
+
+fn offline(
+    dir: &Path,
+    settings: MeshSettings,
+    question: &Question,
+) -> Result<Explanation, CannotAsk> {
+    let trust_domain = settings.trust_domain.clone();
+    let update = discovery::check(dir, settings).map_err(|why| CannotAsk(why.to_string()))?;
+    let published = InForce {
+        routes: Routes::compile(&update.snapshot).into(),
+        snapshot: update.snapshot,
+        policy: update.policy,
+    };
+    let answer = explain::offline(&published, &trust_domain, app::words(question));
+    answer.map_err(|why| CannotAsk(why.to_string()))
 }
 
 fn show<T: Serialize + DeserializeOwned>(

@@ -115,7 +115,12 @@ fn dispatch(command: Command) -> anyhow::Result<Exit> {
             from,
             to,
             port,
+            method,
+            url,
+            headers,
             place,
+            config_dir,
+            mesh,
             json,
         } => {
             let question = match (to, port) {
@@ -123,6 +128,9 @@ fn dispatch(command: Command) -> anyhow::Result<Exit> {
                     from,
                     to,
                     port,
+                    method,
+                    url,
+                    headers: headers.join("\n"),
                     id: None,
                 },
                 _ => Question {
@@ -130,7 +138,8 @@ fn dispatch(command: Command) -> anyhow::Result<Exit> {
                     ..Question::default()
                 },
             };
-            ask::explain(&place.run_dir, &question, json)
+            let directory = config_dir.as_deref().map(|dir| (dir, mesh.settings()));
+            ask::explain((&place.run_dir, directory), &question, json)
         }
         Command::CheckConfig { dir, mesh, json } => check::config(&dir, mesh.settings(), json),
         Command::Ca(command) => authority::run(*command),

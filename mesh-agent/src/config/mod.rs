@@ -101,8 +101,8 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Say whether a connection would be allowed, and why; exit code 0 when it
-    /// would, 1 when it would be refused, 3 when there is no answer.
+    /// Say whether a connection or a request would be allowed, and why; exit code 0 when it
+    /// would, 1 when it would be refused or depends on the request, 3 when there is no answer.
     Explain {
         /// Who connects: NAMESPACE/POD, spiffe://DOMAIN/ns/NAMESPACE/sa/ACCOUNT, or an
         /// address. Alone: the ID of a connection, as `connections` and the access log have it.
@@ -115,8 +115,21 @@ pub enum Command {
         /// The port that the caller connects to: the Service's own, or the pod's.
         #[arg(value_parser = clap::value_parser!(u16).range(1..))]
         port: Option<u16>,
+        /// Of a request on the connection.
+        #[arg(requires = "url")]
+        method: Option<String>,
+        /// `http://HOST/PATH`, or from the path on.
+        url: Option<String>,
+        /// A header line of the request, NAME: VALUE; may be repeated.
+        #[arg(long = "header", short = 'H', requires = "url")]
+        headers: Vec<String>,
         #[command(flatten)]
         place: Place,
+        /// Answer by a directory of Kubernetes YAML, without an agent.
+        #[arg(long, requires = "port")]
+        config_dir: Option<PathBuf>,
+        #[command(flatten)]
+        mesh: Mesh,
         /// For programs.
         #[arg(long)]
         json: bool,

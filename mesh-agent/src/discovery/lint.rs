@@ -3,6 +3,7 @@
 //! Also the mistakes that only the whole configuration shows: a principal that
 //! no peer can have. Here they are told; what follows from them is the authorizer's.
 
+mod http_ports;
 mod known;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -180,6 +181,7 @@ impl Linter<'_> {
             }
         }
         self.service_ports(object, policy);
+        self.http_ports(object, policy);
     }
 
     /// One that is not there would leave its pods open.

@@ -43,7 +43,6 @@ pub use api::{Api, ApiConfig, ApiState, KindRow};
 pub(crate) use api::{ApiAway, reference};
 pub(crate) use book::RouteBook;
 pub use check::Checked;
-#[cfg(test)]
 pub(crate) use check::check;
 pub use directory::Directory;
 #[cfg(test)]

@@ -34,8 +34,10 @@ pub enum Code {
     NoSuchService,
     /// A policy, or a PeerAuthentication, that is about no pod.
     SelectsNothing,
-    /// A rule that asks for what is not known yet.
+    /// A rule that asks for what is never known.
     NotDecided,
+    /// A rule about requests, and a port that is declared to carry none.
+    NotHttp,
     /// A principal, namespace or account that no pod has.
     NobodyIsThat,
     /// A port that the Service, or the pods, do not have.
@@ -70,6 +72,7 @@ impl Code {
             | Self::NoSuchService => Severity::Mistake,
             Self::SelectsNothing
             | Self::NotDecided
+            | Self::NotHttp
             | Self::NobodyIsThat
             | Self::NoSuchPort
             | Self::Ignored

@@ -1,10 +1,11 @@
-//! `mesh-agent explain`: what would become of a connection, and why.
+//! `mesh-agent explain`: what would become of a connection or a request, and why.
 //!
 //! It goes the way of the data path ([`crate::plan`]) without a socket; nothing is
 //! decided here a second time, and nothing of the data path is asked. Answers
 //! are bounded.
 
 mod question;
+mod request;
 #[cfg(test)]
 mod tests;
 
@@ -16,7 +17,8 @@ use arc_swap::ArcSwap;
 
 use crate::model::policy::{Action, PeerMode};
 use crate::model::{
-    Name, OrigDst, PodIps, RefuseReason, RuleRef, Security, SpiffeId, TrustDomain, Workload,
+    KeptHead, Name, OrigDst, PodIps, RefuseReason, RequestHead, RuleRef, Security, SpiffeId,
+    TrustDomain, Workload,
 };
 use crate::observe::explanation::{DryRun, Explanation, Policy, Rule, Verdict, Way};
 use crate::observe::{refuse_reason, security};
@@ -26,14 +28,29 @@ use crate::plan::{
 use crate::policy::{Considered, DryRun as Rehearsed};
 pub(crate) use question::Unanswerable;
 use question::{Caller, Goal, Question};
+pub(crate) use request::RequestWords;
 
 /// Most endpoints of a service that are shown.
 const MAX_WAYS: usize = 16;
 /// Most policies that are shown for each.
 const MAX_POLICIES: usize = 64;
 
+/// Of whoever asks without an agent: no pod is there.
+const NO_NODE: &str = "no agent";
 const OWN: &str = "a pod's connections to its own address stay in the pod: no agent sees them";
 const OUTSIDE: &str = "the destination is not in the mesh: it is reached in plaintext, and no policy of the mesh is asked";
+
+/// A question, in words.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Words<'q> {
+    /// A pod, a SPIFFE id or an address.
+    pub(crate) from: &'q str,
+    /// A pod, a Service or an address.
+    pub(crate) to: &'q str,
+    pub(crate) port: u16,
+    /// Without it the question is about a connection.
+    pub(crate) request: Option<RequestWords<'q>>,
+}
 
 /// Answers for one agent.
 pub(crate) struct Explainer {
@@ -48,12 +65,10 @@ pub(crate) struct Explainer {
 }
 
 impl Explainer {
-    /// `from` is a pod, a SPIFFE id or an address; `to` a pod, a Service or an
-    /// address. `certified` tells which identities this agent has a valid
-    /// certificate for.
+    /// `certified` tells which identities this agent has a valid certificate for.
     pub(crate) fn explain(
         &self,
-        (from, to, port): (&str, &str, u16),
+        words: Words<'_>,
         certified: &dyn Fn(&SpiffeId) -> bool,
     ) -> Result<Explanation, Unanswerable> {
         let published = self.published.load_full();
@@ -64,8 +79,24 @@ impl Explainer {
             trust_domain: &self.trust_domain,
             same_node_tls: self.same_node_tls,
         };
-        explain(&own, certified, (from, to, port))
+        explain(&own, certified, words)
     }
+}
+
+/// By a configuration alone, with no agent: certificates and flags are not asked.
+pub(crate) fn offline(
+    published: &InForce,
+    trust_domain: &TrustDomain,
+    words: Words<'_>,
+) -> Result<Explanation, Unanswerable> {
+    let nobody = DecisionContext {
+        published,
+        node: NO_NODE,
+        node_zone: None,
+        trust_domain,
+        same_node_tls: false,
+    };
+    explain(&nobody, &|_| true, words)
 }
 
 /// What is explained to whom.
@@ -76,21 +107,25 @@ struct Explaining<'e> {
     here: &'e str,
     certified: &'e dyn Fn(&SpiffeId) -> bool,
     caller: Caller,
+    request: Option<KeptHead>,
     notes: Vec<String>,
 }
 
 fn explain(
     own: &DecisionContext<'_>,
     certified: &dyn Fn(&SpiffeId) -> bool,
-    (from, to, port): (&str, &str, u16),
+    words: Words<'_>,
 ) -> Result<Explanation, Unanswerable> {
     let snapshot = &own.published.snapshot;
+    let Words { from, to, port, .. } = words;
     let question = Question::parse((snapshot, own.trust_domain), from, to, port)?;
     let Question {
         caller,
         goal,
         mut notes,
     } = question;
+    let host = goal.host(port);
+    let request = words.request.map(|words| words.head(&host)).transpose()?;
     // An identity without a pod is on none.
     let node = caller.workload.as_ref().map_or("", |w| &w.node);
     let decision_context = DecisionContext {
@@ -111,6 +146,7 @@ fn explain(
         here: own.node,
         certified,
         caller: caller.clone(),
+        request,
         notes,
     };
     let (ways, ways_total) = explaining.ways(&goal)?;
@@ -128,10 +164,12 @@ fn explain(
 }
 
 fn verdict(ways: &[Way]) -> Verdict {
-    let allowed = ways.iter().filter(|w| w.refused.is_none()).count();
-    match allowed {
-        0 => Verdict::Refused,
-        all if all == ways.len() => Verdict::Allowed,
+    let refused = ways.iter().filter(|w| w.refused.is_some()).count();
+    let open = ways.iter().any(|w| w.needs_request);
+    match refused {
+        all if all == ways.len() => Verdict::Refused,
+        0 if open => Verdict::NeedsRequest,
+        0 => Verdict::Allowed,
         _ => Verdict::Mixed,
     }
 }
@@ -270,13 +308,15 @@ impl Explaining<'_> {
         };
         way.transport = Some(security(how).to_owned());
         let published = self.decision_context.published;
-        let considered = published.policy.explain(&input.request(&destination, None));
+        let (considered, verdict) = match &self.request {
+            None => asked(published, &input, &destination, None),
+            Some(kept) => kept.with(|head| asked(published, &input, &destination, Some(head))),
+        };
         if let Some(asks) = considered.iter().find(|c| c.asks_address)
             && self.caller.has_no_address()
         {
             return Err(Unanswerable::NeedsAddress(asks.policy.to_string()));
         }
-        let verdict = input.verdict(published, published);
         tell(way, &considered, &verdict);
         if let Some(Transport::Mesh(peer)) = transport {
             self.certificates(way, identity.as_ref(), (peer.expected(), &destination));
@@ -316,6 +356,21 @@ impl Explaining<'_> {
     }
 }
 
+/// The policies that were looked at, and what all say together.
+fn asked(
+    published: &InForce,
+    input: &AuthzInput,
+    destination: &Workload,
+    head: Option<&RequestHead<'_>>,
+) -> (Vec<Considered>, Asked) {
+    let considered = published.policy.explain(&input.request(destination, head));
+    let verdict = match head {
+        Some(head) => input.verdict_on(head, published, published),
+        None => input.verdict(published, published),
+    };
+    (considered, verdict)
+}
+
 fn refused(reason: RefuseReason) -> Way {
     Way {
         refused: Some(refuse_reason(reason).to_owned()),
@@ -328,11 +383,11 @@ fn tell(way: &mut Way, considered: &[Considered], verdict: &Asked) {
         Asked::Permit(permit) => (permit.rule(), permit.dry_run()),
         Asked::Deny(refusal) => {
             way.refused = Some(refuse_reason(refusal.reason()).to_owned());
+            way.details = refusal.details();
             (refusal.rule(), refusal.dry_run())
         }
-        // As on the data path: nothing passes without a permit.
         Asked::NeedsRequest => {
-            way.refused = Some(refuse_reason(RefuseReason::Denied).to_owned());
+            way.needs_request = true;
             (None, &[][..])
         }
     };
@@ -369,6 +424,7 @@ fn policy_of(considered: &Considered, rehearsed: &[Rehearsed]) -> Policy {
         }
         .to_owned(),
         matches: considered.matched.is_some(),
+        needs_request: considered.needs_request,
         rule: considered.matched.as_ref().and_then(|m| m.rule),
         dry_run: considered.dry_run.then(said),
         problem: considered.problem.clone(),

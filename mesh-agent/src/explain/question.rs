@@ -23,6 +23,8 @@ pub(crate) enum Unanswerable {
     Spiffe(String, SpiffeError),
     #[error("{0} is of another trust domain than this mesh, {1}: nobody can prove to be it here")]
     ForeignTrustDomain(SpiffeId, String),
+    #[error("this is no request that an agent would take: {0}")]
+    Request(String),
     #[error("the port must be 1 to 65535")]
     Port,
     #[error("the configuration has no pod {0}")]
@@ -353,6 +355,25 @@ impl Caller {
 }
 
 impl Goal {
+    /// As a client would name it.
+    pub(super) fn host(&self, port: u16) -> String {
+        let address = || match self.addresses().first().map(|a| a.ip()) {
+            Some(IpAddr::V6(ip)) => format!("[{ip}]"),
+            Some(IpAddr::V4(ip)) => ip.to_string(),
+            None => String::new(),
+        };
+        let name = match self {
+            Self::Service(service, _) => {
+                format!("{}.{}", service.key.name, service.key.namespace)
+            }
+            Self::Pod(..) | Self::Address(_) => address(),
+        };
+        match port {
+            80 => name,
+            port => format!("{name}:{port}"),
+        }
+    }
+
     pub(super) fn addresses(&self) -> &[OrigDst] {
         match self {
             Self::Pod(_, one) | Self::Address(one) => one,

@@ -1,3 +1,6 @@
+mod examples;
+mod variants;
+
 use std::collections::BTreeMap;
 
 use super::*;
@@ -130,6 +133,21 @@ fn ask_with(
     certified: &dyn Fn(&SpiffeId) -> bool,
     question: (&str, &str, u16),
 ) -> Result<Explanation, Unanswerable> {
+    let (from, to, port) = question;
+    let words = Words {
+        from,
+        to,
+        port,
+        request: None,
+    };
+    ask_words(snapshot, certified, words)
+}
+
+fn ask_words(
+    snapshot: Snapshot,
+    certified: &dyn Fn(&SpiffeId) -> bool,
+    words: Words<'_>,
+) -> Result<Explanation, Unanswerable> {
     let published = InForce {
         policy: Arc::new(Authorizer::compile(&snapshot)),
         snapshot: Arc::new(snapshot),
@@ -142,7 +160,7 @@ fn ask_with(
         trust_domain: &TrustDomain::new("cluster.local").expect("a trust domain"),
         same_node_tls: false,
     };
-    explain(&decision_context, certified, question)
+    explain(&decision_context, certified, words)
 }
 
 #[test]
@@ -356,4 +374,50 @@ fn what_keeps_a_connection_to_some_of_the_endpoints_is_said() {
     assert_eq!(reason, Some("no_local_endpoint"));
     let sticky = with(&|service| service.affinity = Some(std::time::Duration::from_secs(60)));
     assert!(sticky.notes[0].contains("60 s"), "{sticky:?}");
+}
+
+#[test]
+fn a_request_is_explained_where_the_connection_leaves_it_open() {
+    let by_path = || {
+        let mut by_path = deny("no-admin", false, principal("a"));
+        let path = crate::model::policy::PathPattern::parse("/admin*").expect("a path");
+        by_path.rules[0].to = vec![crate::model::policy::Operation {
+            paths: Match {
+                values: vec![path],
+                not_values: vec![],
+            },
+            ..Default::default()
+        }];
+        let mut snapshot = snapshot();
+        snapshot.policies = vec![by_path].into();
+        snapshot
+    };
+    let words = |url| Words {
+        from: "shop/a",
+        to: "shop/c",
+        port: 8080,
+        request: Some(RequestWords {
+            method: "GET",
+            url,
+            headers: "",
+        }),
+    };
+    let connection = ask(by_path(), "shop/a", "shop/c", 8080).expect("an answer");
+    assert_eq!(connection.verdict, Verdict::NeedsRequest);
+    let (way, policy) = (&connection.ways[0], &connection.ways[0].policies[0]);
+    assert!(way.needs_request && way.refused.is_none() && policy.needs_request);
+    let of = |url| ask_words(by_path(), &|_| true, words(url)).expect("an answer");
+    assert_eq!(of("/public").verdict, Verdict::Allowed);
+    let denied = of("/x/../%61dmin");
+    assert_eq!(denied.verdict, Verdict::Refused);
+    let details = denied.ways[0].details.as_deref();
+    let expected = "rbac_access_denied_matched_policy[ns[shop]-policy[no-admin]-rule[0]]";
+    assert_eq!(details, Some(expected));
+    assert_eq!(
+        of("/a%2fb").verdict,
+        Verdict::Refused,
+        "servers differ on it"
+    );
+    let no_request = ask_words(by_path(), &|_| true, words("/%00"));
+    assert!(matches!(no_request, Err(Unanswerable::Request(_))));
 }

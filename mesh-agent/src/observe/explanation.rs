@@ -1,4 +1,4 @@
-//! What would become of a connection, for people and programs to read.
+//! What would become of a connection or a request, for people and programs to read.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +10,8 @@ pub enum Verdict {
     Refused,
     /// Some endpoints take it and some do not.
     Mixed,
+    /// A connection may be, and each request on it is decided by itself.
+    NeedsRequest,
 }
 
 /// An answer of `mesh-agent explain`.
@@ -59,6 +61,11 @@ pub struct Way {
     pub mode_by: Option<String>,
     /// As the label `reason`; `None` where it is allowed.
     pub refused: Option<String>,
+    /// Neither allowed nor refused before there is a request.
+    #[serde(default)]
+    pub needs_request: bool,
+    /// Of a policy's refusal, in Istio's words.
+    pub details: Option<String>,
     /// The rule that decided; `None` where no policy did.
     pub rule: Option<Rule>,
     /// Every policy that selects the destination, in the order of evaluation.
@@ -82,6 +89,9 @@ pub struct Policy {
     /// `ALLOW` or `DENY`.
     pub action: String,
     pub matches: bool,
+    /// One of its rules may match: the request says it.
+    #[serde(default)]
+    pub needs_request: bool,
     /// Index of the rule that matches.
     pub rule: Option<u16>,
     /// Only rehearsed: what it would have said.

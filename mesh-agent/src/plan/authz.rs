@@ -61,6 +61,14 @@ impl Refusal {
         }
     }
 
+    /// What the access log has of a policy's refusal, in Istio's words.
+    pub(crate) fn details(&self) -> Option<String> {
+        match self {
+            Self::Plaintext | Self::Gone => None,
+            Self::Policy(deny) => Some(deny.details()),
+        }
+    }
+
     pub(crate) fn dry_run(&self) -> &[DryRun] {
         match self {
             Self::Plaintext | Self::Gone => &[],
@@ -136,7 +144,6 @@ impl AuthzInput {
     }
 
     /// The same of a request on the connection.
-    #[allow(dead_code, reason = "the HTTP data path comes in parts")]
     pub(crate) fn verdict_on(
         &self,
         head: &RequestHead<'_>,

@@ -32,7 +32,7 @@ use crate::model::policy::Action;
 #[cfg(test)]
 pub(crate) use authorizer::Rejudged;
 pub use authorizer::{Authorizer, Here, Where};
-pub use compile::is_unserved;
+pub use compile::{has_http, is_unserved};
 pub use peer::{Level, level, oldest, selects};
 pub use predicate::Needs;
 pub use principal::{localize, nobody};
@@ -112,7 +112,6 @@ impl Deny {
 
     /// As Istio's access log says it, in the details of a 403.
     #[must_use]
-    #[allow(dead_code, reason = "the HTTP data path comes in parts")]
     pub fn details(&self) -> String {
         let by_rule = self.by == Action::Deny;
         let (namespace, policy) = self.rule.policy.split_once('/').unwrap_or_default();

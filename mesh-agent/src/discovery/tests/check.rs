@@ -63,6 +63,19 @@ fn a_field_in_a_list_of_objects_is_found_too() {
     assert!(said[0].starts_with(expected), "{said:#?}");
 }
 
+/// A Service of the pod, with a port that carries no HTTP.
+const TCP: &str = "---\napiVersion: v1\nkind: Service\nmetadata: {name: tcp, namespace: shop}\nspec: {selector: {app: web}, ports: [{port: 1, targetPort: 5432, appProtocol: tcp}]}\n";
+
+#[test]
+fn a_rule_that_leaves_a_port_out_is_no_rule_for_it() {
+    let text = policy("  rules: [{to: [{operation: {methods: [GET], notPorts: [\"5432\"]}}]}]\n");
+    let said = lines(&[("a.yaml", &format!("{text}{TCP}")), ("shop.yaml", SHOP)]);
+    assert!(
+        !said.iter().any(|line| line.contains("not-http")),
+        "{said:#?}"
+    );
+}
+
 #[test]
 fn what_may_not_be_meant_is_a_warning_and_no_failure() {
     let named = |spec: &str| policy(spec);
@@ -74,6 +87,8 @@ fn what_may_not_be_meant_is_a_warning_and_no_failure() {
         (named("  rules: [{from: [{source: {principals: [cluster.local/ns/shop/sa/wbe]}}]}]\n"), "nobody-is-that"),
         (named("  rules: [{from: [{source: {requestPrincipals: [\"*\"]}}]}]\n"), "not-decided"),
         (named("  rules: [{when: [{key: remote.ip, values: [10.0.0.1]}]}]\n"), "not-decided"),
+        (format!("{}{TCP}", named("  action: DENY\n  rules: [{to: [{operation: {methods: [GET]}}]}]\n")), "not-http"),
+        (format!("{}{TCP}", named("  targetRefs: [{kind: Service, name: tcp}]\n  rules: [{to: [{operation: {paths: [/x], ports: [\"1\"]}}]}]\n")), "not-http"),
         (named("  targetRefs: [{kind: Service, name: web}]\n  rules: [{to: [{operation: {ports: [\"8080\"]}}]}]\n"), "no-such-port"),
         (peer.to_owned(), "ignored"),
         (format!("{port}{}", port.replace("name: w", "name: x").replace("80", "8080")), "shadowed"),

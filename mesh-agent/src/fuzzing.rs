@@ -37,6 +37,8 @@ pub const IDENTITY: Target = target("identity", tls::fuzz::identity);
 pub const REQUEST: Target = target("request", ca::fuzz_request);
 /// ClientHellos.
 pub const HELLO: Target = target("hello", detect::fuzz::hello);
+/// Whether a client speaks HTTP.
+pub const SPOKEN: Target = target("spoken", detect::fuzz::spoken);
 /// What an inbound connection is taken for.
 pub const SNIFF: Target = target("sniff", proxy::fuzz_first_bytes);
 /// Configuration files, policies in them above all.
@@ -56,6 +58,7 @@ pub const TARGETS: &[Target] = &[
     IDENTITY,
     REQUEST,
     HELLO,
+    SPOKEN,
     SNIFF,
     CONFIG,
     HTTP_REQUEST,

@@ -1,6 +1,6 @@
 //! Any bytes as the first ones of a connection.
 
-use super::{Hello, MAX_HELLO, MAX_NAME, client_hello};
+use super::{Hello, MAX_HELLO, MAX_NAME, MAX_REQUEST_LINE, Spoken, client_hello, http};
 
 /// A verdict for every input, and none that more bytes would change.
 pub(crate) fn hello(bytes: &[u8]) {
@@ -19,6 +19,44 @@ pub(crate) fn hello(bytes: &[u8]) {
             "{part:?} of {end} bytes, then {whole:?}"
         );
     }
+}
+
+/// What a client speaks is told by each prefix alike, and at last.
+pub(crate) fn spoken(bytes: &[u8]) {
+    let whole = http(bytes);
+    if bytes.len() >= MAX_REQUEST_LINE {
+        assert_ne!(whole, Spoken::NeedMore);
+    }
+    for end in (0..bytes.len()).step_by(1 + bytes.len() / 256) {
+        let part = http(&bytes[..end]);
+        assert!(
+            part == Spoken::NeedMore || part == whole,
+            "{part:?} of {end} bytes, then {whole:?}"
+        );
+    }
+}
+
+#[cfg(test)]
+pub(crate) fn requests() -> Vec<(&'static str, Vec<u8>)> {
+    let long = [b"GET /".to_vec(), vec![b'a'; MAX_REQUEST_LINE + 100]].concat();
+    vec![
+        (
+            "get",
+            b"GET /index.html?a=b HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(),
+        ),
+        (
+            "http2",
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec(),
+        ),
+        ("redis", b"*1\r\n$4\r\nPING\r\n".to_vec()),
+        (
+            "rtsp",
+            b"OPTIONS rtsp://cam/1 RTSP/1.0\r\nCSeq: 1\r\n\r\n".to_vec(),
+        ),
+        ("nats", b"CONNECT {\"verbose\":false}\r\nPING\r\n".to_vec()),
+        ("empty-line", b"\r\nPOST / HTTP/1.0\r\n\r\n".to_vec()),
+        ("long", long),
+    ]
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 //! What a connection is, from its first bytes: a ClientHello of the mesh, one
-//! of another TLS, or no TLS at all.
+//! of another TLS, HTTP, or something else; and what to expect of a port before.
 //!
 //! Pure and cheap: looks, never consumes, allocates only for a server name.
 //! Never: a verdict from part of a hello. Any prefix of a hello gives
@@ -7,10 +7,14 @@
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+mod http;
+mod port;
 #[cfg(test)]
 mod tests;
 
 use crate::model::PeerProtocol;
+pub(crate) use http::{MAX_REQUEST_LINE, Spoken, http};
+pub(crate) use port::{Expected, Learned, expected};
 
 /// Most bytes a caller need hold before the verdict is certain.
 pub(crate) const MAX_HELLO: usize = 20 * 1024;

@@ -150,3 +150,55 @@ fn every_protocol_of_agents_has_room_for_its_name() {
     let fits = |protocol: &PeerProtocol| protocol.alpn().len() <= LONGEST;
     assert!(PeerProtocol::ALL.iter().all(fits));
 }
+
+#[test]
+fn a_request_line_is_http_and_other_protocols_are_told_apart() {
+    let long = format!("GET /{} HTTP/1.1\r\n", "a".repeat(60_000));
+    for (bytes, is) in [
+        ("GET / HTTP/1.1\r\n", Spoken::Http1),
+        ("GET /x HTTP/1.0\r\n", Spoken::Http1),
+        ("get /x HTTP/1.0\r\n", Spoken::Other),
+        ("marker", Spoken::Other),
+        ("PIN", Spoken::NeedMore),
+        ("GET / HTTP/1.1\n", Spoken::Http1),
+        ("\r\nGET / HTTP/1.1\r\n", Spoken::Http1),
+        ("OPTIONS * HTTP/1.1\r\n", Spoken::Http1),
+        ("CONNECT a:1 HTTP/1.1\r\n", Spoken::Http1),
+        ("GET http://a/ HTTP/1.1\r\n", Spoken::Http1),
+        ("GET /a b HTTP/1.1\r\n", Spoken::Http1),
+        (&long, Spoken::Http1),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Spoken::Http2),
+        ("PRI * HTTP/2.0\r\n\r\n", Spoken::NeedMore),
+        ("PRI * HTTP/2.0\r\n\r\nXX", Spoken::Other),
+        ("GET / HTTP/2.0\r\n", Spoken::Other),
+        ("GET /\r\n", Spoken::Other),
+        ("GET / HTTP/1.1", Spoken::NeedMore),
+        ("GET /\0 HTTP/1.1\r\n", Spoken::Other),
+        ("", Spoken::NeedMore),
+        ("\r", Spoken::NeedMore),
+        ("\r\n\r\n", Spoken::Other),
+        (" GET / HTTP/1.1\r\n", Spoken::Other),
+        ("*1\r\n$4\r\nPING\r\n", Spoken::Other),
+        ("get key\r\n", Spoken::Other),
+        ("EHLO there\r\n", Spoken::Other),
+        ("SSH-2.0-OpenSSH_9\r\n", Spoken::Other),
+        ("PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n", Spoken::Other),
+        ("DESCRIBE rtsp://x RTSP/1.0\r\n", Spoken::Other),
+        ("\0\0\0\u{8}\u{4}\u{d2}\u{16}\u{2f}", Spoken::Other),
+        ("\u{16}\u{3}\u{1}", Spoken::Other),
+    ] {
+        assert_eq!(
+            http(bytes.as_bytes()),
+            is,
+            "{:?}",
+            &bytes[..bytes.len().min(40)]
+        );
+    }
+}
+
+#[test]
+fn each_prefix_of_first_bytes_waits_or_says_what_the_whole_says() {
+    for (_, bytes) in fuzz::requests() {
+        fuzz::spoken(&bytes);
+    }
+}

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::mutate::Mutator;
 use super::{
     CERTIFICATE, CONFIG, FRAMES, HELLO, HTTP_REQUEST, HTTP_RESPONSE, HTTP_TARGET, IDENTITY,
-    RECORDS, REQUEST, SNIFF, TARGETS, TRUST, Target,
+    RECORDS, REQUEST, SNIFF, SPOKEN, TARGETS, TRUST, Target,
 };
 use crate::{ca, detect, discovery, http, tls, tunnel};
 
@@ -87,6 +87,11 @@ fn no_bytes_as_a_certificate_request_do_harm() {
 #[test]
 fn no_bytes_make_the_look_at_a_hello_change_its_mind() {
     replay(HELLO, 6_000);
+}
+
+#[test]
+fn no_bytes_make_the_look_for_http_change_its_mind() {
+    replay(SPOKEN, 20_000);
 }
 
 #[test]
@@ -174,6 +179,7 @@ fn write_seeds() {
         (REQUEST.name, named(ca::request_seeds())),
         (SNIFF.name, named(hellos.clone())),
         (HELLO.name, named(hellos)),
+        (SPOKEN.name, named(detect::fuzz::requests())),
         (CONFIG.name, named(discovery::fuzz::seeds())),
         (HTTP_REQUEST.name, named(http::fuzz::request_seeds())),
         (HTTP_RESPONSE.name, named(http::fuzz::response_seeds())),

@@ -22,5 +22,6 @@ mod tests;
 pub(crate) use held::{Held, held, limit_held, room};
 pub(crate) use limits::{Limits, RECOMMENDED_OPEN_FILES};
 pub(crate) use pipe::keep_files_from;
+pub(crate) use pump::with_scratch;
 pub(crate) use read::read;
 pub(crate) use relay::{Relay, RelayEnd};

@@ -22,6 +22,11 @@ thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice());
 }
 
+/// This worker's buffer, for one read and what becomes of it at once.
+pub(crate) fn with_scratch<T>(f: impl FnOnce(&mut [u8]) -> T) -> T {
+    SCRATCH.with_borrow_mut(|scratch| f(scratch))
+}
+
 /// A stream goes through a pipe after this much without small reads; from then
 /// on the second small read in a row ends it.
 const BULK_BYTES: u32 = 1 << 20;

@@ -81,6 +81,13 @@ impl Peers {
         self.pool.borrow_mut().put(key, connection, Instant::now());
     }
 
+    /// May a stream on it carry another message? As for one from the pool: neither
+    /// certificate is over, and a NetworkPolicy that now forbids the pair takes effect.
+    pub(crate) fn may_go_on(&self, connection: &Connection) -> bool {
+        connection.age(Instant::now()) < self.config.pool.max_age
+            && SystemTime::now() < connection.expires()
+    }
+
     /// Closes all idle connections of a pod.
     pub(crate) fn remove_pod(&self, netns: u64) {
         self.pool.borrow_mut().remove_pod(netns);

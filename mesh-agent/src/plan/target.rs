@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::balance::{Attempt, Balancer, Candidates, Client, Reach};
+use crate::model::route::BackendRef;
 use crate::model::{
     Endpoint, Name, OrigDst, PodIps, RefuseReason, ServiceKey, Snapshot, UpstreamAddr, Workload,
 };
@@ -74,6 +75,33 @@ pub(super) fn resolve<'p>(
         own: source.own,
         dst,
         kind,
+    })
+}
+
+/// What a route leads to: the port's own endpoints, of the family that the client called.
+pub(super) fn of_backend<'p>(
+    snapshot: &'p Snapshot,
+    source: &Source<'p>,
+    (node, zone): (&'p str, Option<&'p str>),
+    (dst, to): (OrigDst, &BackendRef),
+) -> Result<Backends<'p>, RefuseReason> {
+    if !source.own.contains(source.address) {
+        return Err(RefuseReason::Loop);
+    }
+    let service = snapshot.services.get(&to.service);
+    let service = service.ok_or(RefuseReason::NoBackend)?;
+    let port = service.port(to.port).ok_or(RefuseReason::NoBackend)?;
+    let pod = source.pod;
+    let client = Client { pod, node, zone };
+    let reach = match service.is_local {
+        true => Reach::Node,
+        false => Reach::Cluster,
+    };
+    Ok(Backends {
+        snapshot,
+        own: source.own,
+        dst,
+        kind: Kind::Service(Candidates::new((service, port), (client, dst.ip()), reach)),
     })
 }
 

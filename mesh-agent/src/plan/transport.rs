@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::in_force::InForce;
 use super::target::{self, Backends, Source, Target};
 use crate::model::policy::PeerMode;
+use crate::model::route::BackendRef;
 use crate::model::{Name, OrigDst, RefuseReason, SpiffeId, TrustDomain, UpstreamAddr, Workload};
 use crate::policy::Permit;
 
@@ -87,6 +88,18 @@ impl<'p> DecisionContext<'p> {
         let said = || snapshot.zones.get(self.node).map(Name::as_str);
         let zone = self.node_zone.or_else(said);
         target::resolve(snapshot, source, (self.node, zone), dst)
+    }
+
+    /// Where a request may go that a route sends `to`.
+    pub(crate) fn backends_of(
+        &self,
+        source: &Source<'p>,
+        (dst, to): (OrigDst, &BackendRef),
+    ) -> Result<Backends<'p>, RefuseReason> {
+        let snapshot = &*self.published.snapshot;
+        let said = || snapshot.zones.get(self.node).map(Name::as_str);
+        let zone = self.node_zone.or_else(said);
+        target::of_backend(snapshot, source, (self.node, zone), (dst, to))
     }
 
     pub(crate) fn transport(

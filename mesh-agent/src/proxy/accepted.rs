@@ -1,5 +1,7 @@
 //! A connection that was accepted, until it ends.
 
+use std::rc::Rc;
+
 use tokio::net::TcpStream;
 
 use super::context::{ConnectionContext, Exchange};
@@ -16,6 +18,10 @@ pub(super) struct Accepted {
 
 impl Accepted {
     pub(super) fn context(&self) -> &ConnectionContext {
+        &self.exchange.context
+    }
+
+    pub(super) fn context_rc(&self) -> &Rc<ConnectionContext> {
         &self.exchange.context
     }
 

@@ -3,7 +3,7 @@
 use super::context::Exchange;
 use super::registry::Watched;
 use super::report::Report;
-use crate::model::{RefuseReason, Refused};
+use crate::model::{Path, RefuseReason, Refused, RequestHead};
 use crate::plan::{AuthzInput, Verdict};
 use crate::policy::Permit;
 
@@ -27,12 +27,44 @@ impl Authorized {
     }
 }
 
-/// The rule that decided is in the report either way.
-pub(super) fn authorize(
+/// Leave for one request.
+pub(super) struct Permitted {
+    pub(super) authorized: Authorized,
+    /// What goes on instead of its target: a rule looked at the path in this form.
+    pub(super) target: Option<String>,
+}
+
+/// Of a request: only that one may go by it.
+pub(super) fn authorize_request(
+    exchange: &Exchange,
+    check: AuthzInput,
+    head: &RequestHead<'_>,
+) -> Result<Permitted, Refused> {
+    let now = exchange.context.worker.agent.published.load();
+    let by_path = check.needs(&exchange.in_force).path || check.needs(&now).path;
+    if by_path && matches!(head.path, Path::Ambiguous(_)) {
+        return Err(RefuseReason::AmbiguousPath.into());
+    }
+    match check.verdict_on(head, &exchange.in_force, &now) {
+        Verdict::Permit(permit) => {
+            let watched = Watched::begin(exchange.context.entry(), check.for_request(head));
+            Ok(Permitted {
+                authorized: Authorized { permit, watched },
+                target: by_path.then(|| head.normal_target()).flatten(),
+            })
+        }
+        Verdict::Deny(refusal) => Err(refusal.reason().into()),
+        // It saw all that there is of a request.
+        Verdict::NeedsRequest => Err(RefuseReason::Denied.into()),
+    }
+}
+
+/// `None`: it depends on the request. The rule that decided is in the report either way.
+pub(super) fn authorize_connection(
     exchange: &Exchange,
     report: &mut Report,
     check: AuthzInput,
-) -> Result<Authorized, Refused> {
+) -> Result<Option<Authorized>, Refused> {
     let now = exchange.context.worker.agent.published.load();
     match check.verdict(&exchange.in_force, &now) {
         Verdict::Permit(permit) => {
@@ -40,13 +72,12 @@ pub(super) fn authorize(
             // Without a wait since the newest configuration was asked: whoever
             // publishes another one finds this check.
             let watched = Watched::begin(exchange.context.entry(), check);
-            Ok(Authorized { permit, watched })
+            Ok(Some(Authorized { permit, watched }))
         }
         Verdict::Deny(refusal) => {
             report.flow().rule = refusal.rule().cloned();
             Err(refusal.reason().into())
         }
-        // There is no request to ask for.
-        Verdict::NeedsRequest => Err(RefuseReason::Denied.into()),
+        Verdict::NeedsRequest => Ok(None),
     }
 }

@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use super::alarm::Alarm;
 use super::config::Config;
+use super::dice::Dice;
 use super::metrics::Metrics;
 use super::places::{self, Places};
 use super::ports::PortRange;
@@ -24,6 +25,7 @@ use super::registry::{ConnectionEntry, ConnectionRegistry, CutReason, Registrati
 use super::seen::Seen;
 use super::spare::Spare;
 use crate::balance::{Affinity, Balancer};
+use crate::detect::Learned;
 use crate::enrol::LocalPod;
 use crate::model::{ClientAddr, ConnectionId, OrigDst, TrustDomain, UnknownPeer, Workload};
 use crate::observe::{self, Observe};
@@ -106,6 +108,9 @@ pub(super) struct WorkerState {
     pub(super) ports: PortRange,
     pub(super) spare: Spare,
     pub(super) balancer: RefCell<Balancer>,
+    pub(super) dice: Dice,
+    /// What connections to a destination turned out to be.
+    pub(super) learned: RefCell<Learned>,
     index: usize,
     next_id: Cell<u64>,
     /// Connections of all pods.
@@ -135,6 +140,8 @@ impl WorkerState {
             ports: PortRange::part(&agent.config.delivery_ports, index, count),
             spare: Spare::new(),
             balancer: RefCell::new(Balancer::new(index, agent.affinity.clone())),
+            dice: Dice::new(),
+            learned: RefCell::default(),
             index,
             next_id: Cell::new((index as u64) << 48),
             tasks: TaskTracker::new(),

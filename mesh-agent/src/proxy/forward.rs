@@ -133,6 +133,9 @@ pub(super) async fn forward<C: Forward>(
     report: &mut Report,
     idle: Option<Duration>,
 ) -> Stopped<C::End> {
+    if let Some(meter) = report.meter() {
+        what.show(meter);
+    }
     let (mut silent, mut before) = (Duration::ZERO, what.bytes());
     let mut lasts = false;
     loop {

@@ -3,6 +3,7 @@
 //! Plaintext reaches an application only where the pod's mode takes it *and* a
 //! policy allows a caller without identity.
 
+mod http;
 mod sniff;
 pub(super) mod tunnelled;
 
@@ -11,15 +12,19 @@ pub(crate) use self::sniff::fuzz as fuzz_first_bytes;
 
 use tokio::net::TcpStream;
 
+use self::http::{Caller, Visit};
 pub(crate) use self::sniff::{Sniffed, sniff};
 use super::accepted::{Accepted, forward_between};
-use super::authorize::{Authorized, authorize};
+use super::authorize::{Authorized, authorize_connection};
 use super::context::Exchange;
 use super::deliver::deliver;
+use super::first::{self, First};
 use super::forward::ForwardEnd;
+use super::http::{Inbox, Leg, Side, Totals};
 use super::report::Report;
+use crate::detect::Expected;
 use crate::model::policy::PeerMode;
-use crate::model::{RefuseReason, Refused, Security, TlsFailure, UpstreamAddr};
+use crate::model::{ByteCounts, RefuseReason, Refused, Security, TlsFailure, UpstreamAddr};
 use crate::plan::AuthzInput;
 use crate::policy::Permit;
 use crate::sys::socket;
@@ -61,7 +66,10 @@ async fn classify(accepted: &Accepted, report: &mut Report) -> Result<Classified
     match policy.peer_mode(&context.pod.workload, context.orig_dst.port()) {
         PeerMode::Strict => strict(accepted).await,
         PeerMode::Permissive => permissive(accepted, report).await,
-        PeerMode::Disable => plaintext(accepted, report).await.map(Classified::Ended),
+        PeerMode::Disable => {
+            let authorized = authorize_plaintext(&accepted.exchange, report)?;
+            arrive(accepted, report, authorized).await
+        }
     }
 }
 
@@ -87,36 +95,48 @@ async fn strict(accepted: &Accepted) -> Result<Classified, Refused> {
 }
 
 async fn permissive(accepted: &Accepted, report: &mut Report) -> Result<Classified, Refused> {
-    let (context, exchange) = (accepted.context(), &accepted.exchange);
+    let exchange = &accepted.exchange;
     let authorized = authorize_plaintext(exchange, report);
-    let known = exchange
-        .in_force
-        .snapshot
-        .by_ip
-        .get(&context.client_addr.ip());
+    let client = accepted.context().client_addr.ip();
+    let known = exchange.in_force.snapshot.by_ip.get(&client);
     let from_mesh = known.is_some_and(|w| w.is_enrolled());
     match authorized {
         // Its server may be the one that speaks first: it is called at once.
-        Ok(authorized) if !from_mesh => race(accepted, report, authorized).await,
+        Ok(Some(authorized)) if !from_mesh => race(accepted, report, authorized).await,
         authorized => match inspect(accepted).await? {
             // What plaintext may is not what this one is judged by.
             Sniffed::Mesh => Ok(Classified::Mesh),
             Sniffed::Plaintext | Sniffed::Silent | Sniffed::Closed => {
-                let authorized = authorized?;
-                let stream =
-                    Box::pin(deliver(context, authorized.permit(), context.client_addr)).await?;
-                let _watched = authorized.arrived();
-                Ok(Classified::Ended(
-                    forward_between(accepted, report, &stream).await,
-                ))
+                arrive(accepted, report, authorized?).await
             }
             Sniffed::Malformed => Err(MALFORMED.into()),
         },
     }
 }
 
+/// To the application, if that does not depend on what the client asks.
+async fn arrive(
+    accepted: &Accepted,
+    report: &mut Report,
+    authorized: Option<Authorized>,
+) -> Result<Classified, Refused> {
+    let context = accepted.context();
+    let Some(authorized) = authorized else {
+        let spoken = first::spoken(&accepted.client);
+        Box::pin(first::insist(context, spoken)).await?;
+        let ended = Box::pin(requests(accepted, report, None)).await;
+        return Ok(Classified::Ended(ended));
+    };
+    let application = Box::pin(deliver(context, authorized.permit(), context.client_addr)).await?;
+    let ended = Box::pin(carry(accepted, report, application, authorized)).await;
+    Ok(Classified::Ended(ended))
+}
+
 /// The policy for a caller without identity.
-fn authorize_plaintext(exchange: &Exchange, report: &mut Report) -> Result<Authorized, Refused> {
+fn authorize_plaintext(
+    exchange: &Exchange,
+    report: &mut Report,
+) -> Result<Option<Authorized>, Refused> {
     let context = &exchange.context;
     report.flow().upstream = Some(UpstreamAddr::new(context.orig_dst.get()));
     report.flow().security = Security::None;
@@ -125,16 +145,62 @@ fn authorize_plaintext(exchange: &Exchange, report: &mut Report) -> Result<Autho
         context.pod.workload.clone(),
         context.orig_dst.get(),
     );
-    authorize(exchange, report, input)
+    authorize_connection(exchange, report, input)
 }
 
-/// Straight to the application.
-async fn plaintext(accepted: &Accepted, report: &mut Report) -> Result<ForwardEnd, Refused> {
+/// Bytes between client and application, or its requests.
+async fn carry(
+    accepted: &Accepted,
+    report: &mut Report,
+    application: TcpStream,
+    authorized: Authorized,
+) -> ForwardEnd {
     let context = accepted.context();
-    let authorized = authorize_plaintext(&accepted.exchange, report)?;
-    let upstream = Box::pin(deliver(context, authorized.permit(), context.client_addr)).await?;
-    let _watched = authorized.arrived();
-    Ok(forward_between(accepted, report, &upstream).await)
+    let expected = first::expected(&accepted.exchange, context.orig_dst);
+    let watched = authorized.arrived();
+    if expected != Expected::Opaque {
+        // It is there, whoever speaks first.
+        let _shown_later = report.opened();
+        let spoke = first::spoken(&accepted.client);
+        let race = first::race(context, spoke, spoke_up(&application));
+        match Box::pin(race).await {
+            Ok(First::Http) => {
+                // From now on each request is judged by itself.
+                drop(watched);
+                return Box::pin(requests(accepted, report, Some(application))).await;
+            }
+            Ok(First::Bytes | First::Silence) => {}
+            Err(cut) => {
+                socket::reset_on_close(&application);
+                return (ByteCounts::default(), cut.close());
+            }
+        }
+    }
+    forward_between(accepted, report, &application).await
+}
+
+async fn requests(
+    accepted: &Accepted,
+    report: &mut Report,
+    application: Option<TcpStream>,
+) -> ForwardEnd {
+    let context = accepted.context_rc();
+    let visit = Visit {
+        caller: Caller {
+            identity: None,
+            address: context.client_addr,
+        },
+        context,
+        report,
+        application,
+        totals: Totals::default(),
+    };
+    let mut inbox = Inbox::default();
+    let client = &mut Side {
+        leg: Leg::Socket(&accepted.client),
+        inbox: &mut inbox,
+    };
+    visit.serve(client).await
 }
 
 /// Calls the application while it looks at what the client sends first. A
@@ -156,10 +222,8 @@ async fn race(
         Sniffed::Malformed => Err(MALFORMED.into()),
         Sniffed::Plaintext | Sniffed::Silent | Sniffed::Closed => {
             let upstream = upstream.ok_or(RefuseReason::Internal)?;
-            let _watched = authorized.arrived();
-            Ok(Classified::Ended(
-                forward_between(accepted, report, &upstream).await,
-            ))
+            let ended = Box::pin(carry(accepted, report, upstream, authorized)).await;
+            Ok(Classified::Ended(ended))
         }
     }
 }
@@ -201,7 +265,11 @@ fn is_plaintext(sniffed: Sniffed) -> bool {
 /// The application has said something, or closed.
 async fn spoke(upstream: Option<&TcpStream>) {
     if let Some(upstream) = upstream {
-        // An error is the relay's to find.
-        let _readable = upstream.readable().await;
+        spoke_up(upstream).await;
     }
+}
+
+async fn spoke_up(application: &TcpStream) {
+    // An error is the relay's to find.
+    let _readable = application.readable().await;
 }

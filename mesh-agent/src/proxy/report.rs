@@ -94,6 +94,11 @@ impl Report {
         self.open.insert(open).meter()
     }
 
+    /// Where the bytes of one that is open are shown.
+    pub(super) fn meter(&self) -> Option<Arc<ByteMeter>> {
+        self.open.as_ref().map(observe::Open::meter)
+    }
+
     pub(super) fn is_open(&self) -> bool {
         self.open.is_some()
     }

@@ -259,6 +259,17 @@ pub fn bound_unsent(socket: &impl AsFd) {
     let _dead = SockRef::from(socket).set_tcp_notsent_lowat(UNSENT_BYTES);
 }
 
+/// Bytes that were sent and that the peer's kernel has not acknowledged.
+pub fn unacknowledged(socket: &impl AsRawFd) -> io::Result<usize> {
+    let mut left: libc::c_int = 0;
+    // SAFETY: TIOCOUTQ (SIOCOUTQ of a socket) writes one int to the given place.
+    let rc = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut left) };
+    match rc {
+        0 => Ok(usize::try_from(left).unwrap_or(0)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Makes closing the socket send RST instead of FIN.
 pub fn reset_on_close(socket: &impl AsFd) {
     // It can fail only for a socket that is already dead.

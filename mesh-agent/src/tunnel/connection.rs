@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::io::{self, ErrorKind, IoSlice};
+use std::io::{self, ErrorKind};
 use std::net::Shutdown;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -487,12 +487,4 @@ impl std::fmt::Debug for Connection {
 /// This thread's buffer for ciphertext.
 pub(super) fn with_received<T>(f: impl FnOnce(&mut [u8]) -> T) -> T {
     RECEIVE.with_borrow_mut(|buffer| f(buffer))
-}
-
-/// Writes as much as the socket takes; a full socket takes nothing.
-pub(super) fn write_vectored(to: &TcpStream, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-    match to.try_write_vectored(parts) {
-        Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(0),
-        other => other,
-    }
 }

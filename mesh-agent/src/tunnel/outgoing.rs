@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::future::Future as _;
-use std::io::{self, ErrorKind, IoSliceMut};
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -145,6 +145,27 @@ impl Batch {
             self.bytes[at..at + n].copy_from_slice(&rest[..n]);
             self.data += n;
         }
+    }
+
+    /// Of `parts` as much as there is room for, and no more than `limit`; how much.
+    pub(super) fn gather(&mut self, parts: &[IoSlice<'_>], limit: usize) -> usize {
+        self.data = 0;
+        let (mut record, mut used) = (0, 0);
+        for part in parts {
+            let mut rest = &part[..part.len().min(limit - self.data)];
+            while !rest.is_empty() && record < RECORDS {
+                let n = rest.len().min(self.room(record) - used);
+                let at = self.offset(record) + used;
+                self.bytes[at..at + n].copy_from_slice(&rest[..n]);
+                rest = &rest[n..];
+                self.data += n;
+                used += n;
+                if used == self.room(record) {
+                    (record, used) = (record + 1, 0);
+                }
+            }
+        }
+        self.data
     }
 
     pub(super) fn copy_out(&self, to: &mut Vec<u8>) {

@@ -4,8 +4,10 @@
 //! buffers, sealed or opened in place and written out in one call; memory of
 //! its own is needed only for what one of the sockets did not take.
 
+mod bytes;
 mod receiving;
 mod sending;
+mod taker;
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -101,6 +103,8 @@ pub(crate) struct Relay {
     rest_at: usize,
     /// The peer's RESET, until it is reported.
     peer_reset: Option<ResetReason>,
+    /// How it failed for who reads and writes it itself.
+    failed: Option<StreamEnd>,
     /// FIN was passed on to the application.
     fin_passed: bool,
     /// The application's FIN was read.
@@ -132,6 +136,7 @@ impl Relay {
             rest: Held::default(),
             rest_at: 0,
             peer_reset: None,
+            failed: None,
             fin_passed: false,
             application_ended: false,
             replay: None,
@@ -300,6 +305,9 @@ impl Relay {
         delay: std::pin::Pin<&mut Sleep>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<StreamEnd, Fail>> {
+        if let Some(end) = self.failed {
+            return Poll::Ready(Ok(end));
+        }
         if let Some(reason) = self.peer_reset.take() {
             return Poll::Ready(Ok(StreamEnd::ResetByPeer(reason)));
         }
@@ -375,7 +383,7 @@ impl Relay {
         }
         let settled = poll_fn(|cx| {
             let flushed = connection.poll_flush(cx).map_err(|_| Fail::Application)?;
-            let over = self.poll_receive(None, connection, cx)?;
+            let over = self.poll_receive(None::<&TcpStream>, connection, cx)?;
             if flushed.is_ready() && over.is_ready() {
                 Poll::Ready(Ok::<(), Fail>(()))
             } else {

@@ -1,6 +1,7 @@
 //! Two agents' ends over a real socket and real TLS, and applications that
 //! check every byte.
 
+mod bytes;
 mod floods;
 mod replay;
 pub(crate) mod support;

@@ -1,14 +1,11 @@
 //! What a connection from elsewhere begins with, without taking it.
 
-use std::io::{self, ErrorKind};
-use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
-use nix::sys::socket::{MsgFlags, recv};
-use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use crate::detect::{Hello, MAX_HELLO, client_hello};
+use crate::proxy::peek::look;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sniffed {
@@ -32,40 +29,8 @@ pub(crate) async fn sniff(client: &TcpStream, deadline: Duration) -> Sniffed {
 }
 
 async fn inspect(client: &TcpStream) -> Sniffed {
-    let mut seen = 0;
-    loop {
-        let Ok(ready) = client.ready(Interest::READABLE).await else {
-            return Sniffed::Closed;
-        };
-        match peek_more(client, &mut seen) {
-            Ok(Some(sniffed)) => return sniffed,
-            Ok(None) => {}
-            // The client's FIN behind part of a hello: nothing more will come,
-            // and this readiness is never cleared, so waiting would be a spin.
-            Err(e) if e.kind() == ErrorKind::WouldBlock && ready.is_read_closed() => {
-                return Sniffed::Closed;
-            }
-            Err(e) if e.kind() == ErrorKind::WouldBlock => {}
-            Err(_) => return Sniffed::Closed,
-        }
-    }
-}
-
-/// Judges what is there, if it is more than `seen` bytes; else the socket's
-/// readiness is cleared, so that the next bytes wake us.
-fn peek_more(client: &TcpStream, seen: &mut usize) -> io::Result<Option<Sniffed>> {
-    client.try_io(Interest::READABLE, || {
-        let mut buffer = [0; MAX_HELLO];
-        let n = recv(client.as_raw_fd(), &mut buffer, MsgFlags::MSG_PEEK)?;
-        if n == 0 {
-            return Err(ErrorKind::UnexpectedEof.into());
-        }
-        if n <= *seen {
-            return Err(ErrorKind::WouldBlock.into());
-        }
-        *seen = n;
-        Ok(judge(&buffer[..n]))
-    })
+    let found = look::<MAX_HELLO, _>(client, judge).await;
+    found.unwrap_or(Sniffed::Closed)
 }
 
 /// `None`: more bytes are needed to tell.

@@ -6,22 +6,26 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::net::TcpStream;
 
+use super::http::{Caller, Visit};
+use crate::detect::{self, Expected};
 use crate::model::{
-    ClientAddr, CloseReason, PeerProtocol, RefuseReason, Refused, SpiffeId, TlsRole, Told,
+    ClientAddr, CloseReason, OrigDst, PeerProtocol, RefuseReason, Refused, SpiffeId, TlsRole, Told,
     UnknownPeer, UpstreamAddr, Workload,
 };
 use crate::peer::{credentials, still_trusted};
 use crate::plan::AuthzInput;
 use crate::proxy::accepted::Accepted;
-use crate::proxy::authorize::{Authorized, authorize};
+use crate::proxy::authorize::{Authorized, authorize_connection};
 use crate::proxy::context::{ConnectionContext, Exchange};
 use crate::proxy::deliver::deliver;
+use crate::proxy::first::{self, First};
 use crate::proxy::forward::{Stopped, Tunnelled, forward};
-use crate::proxy::registry::Watched;
+use crate::proxy::http::{Inbox, Leg, Side, Totals};
+use crate::proxy::registry::{CutReason, Watched};
 use crate::proxy::report::Report;
 use crate::sys::socket;
 use crate::tls::{self, PeerId, Session};
-use crate::tunnel::{Connection, IncomingStream, Open, Reset, ResetReason, StreamEnd};
+use crate::tunnel::{Connection, IncomingStream, Open, Relay, Reset, ResetReason, StreamEnd};
 
 /// The peer's pool closes sooner: this is for peers that vanished.
 const IDLE: Duration = Duration::from_secs(60);
@@ -148,11 +152,21 @@ async fn stream(
         report.refused(RefuseReason::Loop);
         return false;
     }
-    let peer = connection.peer().spiffe_id().clone();
-    let client = ClientAddr::new(open.source);
+    let caller = Caller {
+        identity: Some(connection.peer().spiffe_id().clone()),
+        address: ClientAddr::new(open.source),
+    };
+    // The peer's word of where its client wanted to go: no more than a hint.
+    let expected = first::expected(&exchange, OrigDst::new(open.original));
+    let first = match expected {
+        Expected::Opaque => First::Bytes,
+        Expected::Http | Expected::Anything => First::from(detect::http(relay.early())),
+    };
+    let mut inbox = Inbox::default();
+    let stream = (&mut *relay, &mut *connection, &mut inbox);
+    let reached = reach(&exchange, &mut report, &caller, (first, stream));
     // The policy is asked again until the stream has ended.
-    let (application, _watched) = match Box::pin(reach(&exchange, &mut report, peer, client)).await
-    {
+    let (application, watched) = match Box::pin(reached).await {
         Ok(reached) => reached,
         Err(refused) => {
             let reset_reason = reset_reason(refused.reason, open, &report);
@@ -161,24 +175,32 @@ async fn stream(
         }
     };
     relay.accept();
-    let idle = context.worker.agent.config.idle_timeout;
-    let tcp = connection.tcp().clone();
-    let mut tunnelled = Tunnelled {
-        relay,
-        application: &application,
-        connection,
+    let Some(application) = application else {
+        let stream = (relay, connection, &mut inbox);
+        return Box::pin(requests(context, stream, (report, caller), None)).await;
     };
-    let sockets = [&application, &*tcp];
-    let stopped = forward(
-        &mut tunnelled,
-        sockets,
-        &context.entry().cut,
-        &mut report,
-        idle,
-    )
-    .await;
-    drop(tcp);
-    let (reason, answer) = close_reason(&stopped);
+    if first == First::Silence {
+        // It is there, whoever speaks first.
+        let _shown_later = report.opened();
+        let raced = race(context, (relay, connection, &mut inbox), &application);
+        match Box::pin(raced).await {
+            Ok(First::Http) => {
+                drop(watched);
+                let stream = (relay, connection, &mut inbox);
+                let application = Some(application);
+                return Box::pin(requests(context, stream, (report, caller), application)).await;
+            }
+            Ok(First::Bytes | First::Silence) => relay.unread(inbox.bytes()),
+            Err(cut) => {
+                socket::reset_on_close(&application);
+                drop(application);
+                report.ended(Default::default(), cut.close());
+                return Box::pin(relay.finish_reset(connection, ResetReason::Cut)).await;
+            }
+        }
+    }
+    let ended = bytes(context, relay, connection, &mut report, &application).await;
+    let (reason, answer) = ended;
     // The application, the log and the peer are told, in that order.
     if reason != CloseReason::Finished {
         socket::reset_on_close(&application);
@@ -191,16 +213,107 @@ async fn stream(
     }
 }
 
-/// The application, if the policy lets the peer.
+/// Carries them as they are.
+async fn bytes(
+    context: &ConnectionContext,
+    relay: &mut Relay,
+    connection: &mut Connection,
+    report: &mut Report,
+    application: &TcpStream,
+) -> (CloseReason, Option<ResetReason>) {
+    let idle = context.worker.agent.config.idle_timeout;
+    let tcp = connection.tcp().clone();
+    let mut tunnelled = Tunnelled {
+        relay,
+        application,
+        connection,
+    };
+    let sockets = [application, &*tcp];
+    let cut = &context.entry().cut;
+    close_reason(&forward(&mut tunnelled, sockets, cut, report, idle).await)
+}
+
+type OfStream<'s> = (&'s mut Relay, &'s mut Connection, &'s mut Inbox);
+
+/// The stream's client and the application: who speaks first? What is read of the
+/// client is in the inbox then.
+async fn race(
+    context: &ConnectionContext,
+    (relay, connection, inbox): OfStream<'_>,
+    application: &TcpStream,
+) -> Result<First, CutReason> {
+    let mut client = Side {
+        leg: Leg::Stream { relay, connection },
+        inbox,
+    };
+    let spoke = async {
+        // An error is the relay's to find.
+        let _readable = application.readable().await;
+    };
+    first::race(context, client.first(), spoke).await
+}
+
+/// Each is judged by itself; true when the connection may carry another stream.
+async fn requests(
+    context: &Rc<ConnectionContext>,
+    (relay, connection, inbox): OfStream<'_>,
+    (mut report, caller): (Report, Caller),
+    application: Option<TcpStream>,
+) -> bool {
+    let visit = Visit {
+        context,
+        caller,
+        report: &mut report,
+        application,
+        totals: Totals::default(),
+    };
+    let client = &mut Side {
+        leg: Leg::Stream {
+            relay: &mut *relay,
+            connection: &mut *connection,
+        },
+        inbox,
+    };
+    let (bytes, reason) = visit.serve(client).await;
+    report.ended(bytes, reason);
+    let answer = match reason {
+        CloseReason::Finished => return relay.is_over(connection),
+        CloseReason::ResetByUpstream => ResetReason::Aborted,
+        CloseReason::ResetByClient | CloseReason::ProtocolError => ResetReason::Answer,
+        CloseReason::IdleTimeout
+        | CloseReason::DrainDeadline
+        | CloseReason::PodRemoved
+        | CloseReason::PolicyChanged
+        | CloseReason::Revoked
+        | CloseReason::CertificateExpired
+        | CloseReason::PeerCertificateExpired
+        | CloseReason::Refused(_) => ResetReason::Cut,
+    };
+    Box::pin(relay.finish_reset(connection, answer)).await
+}
+
+/// The application, if the policy lets the peer; requests find their own.
 async fn reach(
     exchange: &Exchange,
     report: &mut Report,
-    peer: SpiffeId,
-    client: ClientAddr,
-) -> Result<(TcpStream, Watched), Refused> {
-    let authorized = authorize_peer(exchange, report, peer)?;
-    let application = deliver(&exchange.context, authorized.permit(), client).await?;
-    Ok((application, authorized.arrived()))
+    caller: &Caller,
+    (first, (relay, connection, inbox)): (First, OfStream<'_>),
+) -> Result<(Option<TcpStream>, Option<Watched>), Refused> {
+    let context = &exchange.context;
+    let authorized = authorize_peer(exchange, report, caller.identity.clone())?;
+    let Some(authorized) = authorized else {
+        // Whatever is expected: what the client speaks decides.
+        let leg = Leg::Stream { relay, connection };
+        let mut client = Side { leg, inbox };
+        first::insist(context, client.first()).await?;
+        return Ok((None, None));
+    };
+    if first == First::Http {
+        // Each is judged by itself.
+        return Ok((None, None));
+    }
+    let application = deliver(context, authorized.permit(), caller.address).await?;
+    Ok((Some(application), Some(authorized.arrived())))
 }
 
 /// What the peer's agent is told: it has proved who it is, so of a denial it
@@ -244,16 +357,16 @@ fn is_of(workload: &Arc<Workload>, id: &SpiffeId) -> bool {
 fn authorize_peer(
     exchange: &Exchange,
     report: &mut Report,
-    peer: SpiffeId,
-) -> Result<Authorized, Refused> {
+    peer: Option<SpiffeId>,
+) -> Result<Option<Authorized>, Refused> {
     let context = &exchange.context;
     let input = AuthzInput::new(
-        Some(peer),
+        peer,
         context.client_addr.ip(),
         context.pod.workload.clone(),
         context.orig_dst.get(),
     );
-    authorize(exchange, report, input)
+    authorize_connection(exchange, report, input)
 }
 
 /// What the end is to the log, and what the peer is told.

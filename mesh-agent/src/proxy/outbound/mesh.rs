@@ -1,13 +1,25 @@
 //! To a pod in the mesh: a stream on a connection to its agent.
 
-use crate::model::{CloseReason, RefuseReason, Refused, TlsFailure};
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::task::{Poll, ready};
+use std::time::Duration;
+
+use crate::model::{CloseReason, RefuseReason, Refused, TlsFailure, TlsParameters};
 use crate::peer::{Peers, still_trusted};
 use crate::plan::MeshPeer;
 use crate::proxy::accepted::Accepted;
 use crate::proxy::context::ConnectionContext;
+use crate::proxy::first::{self, First};
 use crate::proxy::forward::{ForwardEnd, Stopped, Tunnelled, forward};
+use crate::proxy::http::Leg;
+use crate::proxy::registry::CutReason;
 use crate::proxy::report::Report;
+use crate::tls::PeerId;
 use crate::tunnel::{Connection, Key, Open, Relay, ResetReason, StreamEnd};
+
+/// The other agent ends a stream in order by then.
+const LEAVE: Duration = Duration::from_secs(1);
 
 /// A stream and the connection that carries it. On the heap: what moves
 /// between stages is a pointer, and a waiting connection needs no more.
@@ -19,25 +31,12 @@ pub(super) struct MeshStream {
     answer: Option<ResetReason>,
 }
 
-pub(super) async fn serve(
-    accepted: &Accepted,
-    report: &mut Report,
-    peer: &MeshPeer,
-    after: &mut Option<Box<MeshStream>>,
-) -> Result<ForwardEnd, Refused> {
-    let context = accepted.context();
-    let carrying = begin(context, peer).await?;
-    carrying.set_session(context);
-    report.flow().destination_principal = Some(peer.expected().clone());
-    report.secured(carrying.connection.tls(), carrying.connection.peer());
-    still_trusted(&context.pod, carrying.connection.peer())?;
-    let carrying = after.insert(carrying);
-    stream(accepted, report, carrying, peer).await
-}
-
 /// A stream on a pooled connection, or else on a new one. Large while it
 /// lasts, so not part of what waits.
-async fn begin(context: &ConnectionContext, peer: &MeshPeer) -> Result<Box<MeshStream>, Refused> {
+pub(super) async fn begin(
+    context: &ConnectionContext,
+    peer: &MeshPeer,
+) -> Result<Box<MeshStream>, Refused> {
     let (peers, key) = (&context.worker.peers, Peers::key(&context.pod, peer));
     let connection = match peers.pooled(key, peer) {
         Some(connection) => connection,
@@ -60,7 +59,132 @@ async fn unless_cut(
     }
 }
 
+/// A stream for requests.
+pub(super) async fn connect(
+    context: &ConnectionContext,
+    peer: &MeshPeer,
+) -> Result<Box<MeshStream>, Refused> {
+    let stream = begin(context, peer).await?;
+    stream.set_session(context);
+    stream.is_trusted(context)?;
+    Ok(stream)
+}
+
 impl MeshStream {
+    pub(super) fn leg(&mut self) -> Leg<'_> {
+        Leg::Stream {
+            relay: &mut self.relay,
+            connection: &mut self.connection,
+        }
+    }
+
+    /// Also of a connection that a revocation came to in the pool.
+    pub(super) fn is_trusted(&self, context: &ConnectionContext) -> Result<(), RefuseReason> {
+        still_trusted(&context.pod, self.connection.peer())
+    }
+
+    /// It ends for a reason of this agent's.
+    pub(super) fn cut(&mut self) {
+        self.answer = Some(ResetReason::Cut);
+    }
+
+    pub(super) fn to(&self) -> SocketAddr {
+        self.key.destination
+    }
+
+    /// What the handshake agreed on, and with whom.
+    pub(super) fn session(&self) -> (TlsParameters, &PeerId) {
+        (self.connection.tls(), self.connection.peer())
+    }
+
+    /// Who speaks first? The OPEN goes alone, so that the application may.
+    pub(super) async fn race(
+        &mut self,
+        accepted: &Accepted,
+        report: &mut Report,
+    ) -> Result<First, CutReason> {
+        let mut bytes = [0; 256];
+        let mut came = 0;
+        let heard = poll_fn(|cx| {
+            let Self {
+                relay, connection, ..
+            } = &mut *self;
+            // A failure is the relay's to tell, or to begin again after.
+            let flushed = ready!(relay.poll_flush(connection, cx));
+            let read = match flushed {
+                Ok(()) => relay.poll_read(&mut bytes, connection, cx),
+                Err(end) => Poll::Ready(Err(end)),
+            };
+            if relay.is_accepted() && !report.is_open() {
+                // It is there, whoever speaks first.
+                let _shown_later = report.opened();
+            }
+            let read = ready!(read);
+            came = read.unwrap_or(0);
+            Poll::Ready(read.is_ok())
+        });
+        let spoke = async {
+            if !heard.await {
+                // A client of HTTP is told in its own words, if it is one that asks soon.
+                tokio::time::sleep(first::SOON).await;
+            }
+        };
+        let first = first::race(accepted.context(), first::spoken(&accepted.client), spoke).await?;
+        self.relay.unread(&bytes[..came]);
+        Ok(first)
+    }
+
+    /// May it carry another request to the peer?
+    pub(super) fn serves(&mut self, context: &ConnectionContext, peer: &MeshPeer) -> bool {
+        let shown = self.connection.peer();
+        shown.spiffe_id() == peer.expected()
+            && still_trusted(&context.pod, shown).is_ok()
+            && context.worker.peers.may_go_on(&self.connection)
+            && self.relay.is_quiet(&mut self.connection)
+    }
+
+    /// After [`StreamEnd::NotTaken`]: the same stream on another connection.
+    pub(super) async fn replay(
+        &mut self,
+        context: &ConnectionContext,
+        peer: &MeshPeer,
+    ) -> Result<(), Refused> {
+        context.worker.agent.metrics.replays.inc();
+        self.connection.hang_up();
+        let reaching = context.worker.peers.reach(&context.pod, peer);
+        self.connection = unless_cut(context, reaching).await?;
+        self.set_session(context);
+        self.relay.replay_on(&mut self.connection, &open(context));
+        Ok(())
+    }
+
+    /// What the client is told of the stream's end.
+    pub(super) fn refusal(&mut self, end: StreamEnd, report: &mut Report) -> RefuseReason {
+        let ended = Stopped::Ended(end);
+        let (reason, answer) = close_reason(&ended, self.relay.is_accepted());
+        self.answer = answer;
+        if !report.is_open() {
+            report.flow().denied_by = self.relay.take_denied_by();
+        }
+        reason.refused().unwrap_or(RefuseReason::UpstreamClosed)
+    }
+
+    /// Ends the stream; `failed`: not in order.
+    pub(super) async fn leave(
+        mut self: Box<Self>,
+        context: &ConnectionContext,
+        failed: Option<ResetReason>,
+    ) {
+        match failed {
+            Some(reason) => self.answer = self.answer.or(Some(reason)),
+            None => {
+                let leg = &mut self.leg();
+                let _in_time = tokio::time::timeout(LEAVE, leg.leave()).await;
+            }
+        }
+        self.give_back(context).await;
+    }
+
     fn begin(context: &ConnectionContext, key: Key, mut connection: Connection) -> Box<Self> {
         let relay = connection.open(&open(context));
         Box::new(Self {
@@ -72,7 +196,7 @@ impl MeshStream {
     }
 
     /// What the stream is judged by while it lives.
-    fn set_session(&self, context: &ConnectionContext) {
+    pub(super) fn set_session(&self, context: &ConnectionContext) {
         let (to, peers) = (self.key.destination, &context.worker.peers);
         let session = peers.session(&context.pod, to, &self.connection);
         context.entry().set_session(session);
@@ -98,7 +222,7 @@ impl MeshStream {
     }
 }
 
-async fn stream(
+pub(super) async fn stream(
     accepted: &Accepted,
     report: &mut Report,
     carrying: &mut MeshStream,

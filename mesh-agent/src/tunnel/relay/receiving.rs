@@ -1,18 +1,16 @@
 //! From the connection to the application.
 
 use std::io::{self, IoSlice};
-use std::net::Shutdown;
 use std::task::{Context, Poll, ready};
 
 use smallvec::SmallVec;
-use socket2::SockRef;
-use tokio::net::TcpStream;
 
+use super::taker::Taker;
 use super::{Fail, Relay, StreamEnd};
 use crate::io::room;
 use crate::tls::Opened;
 use crate::tunnel::ProtocolError;
-use crate::tunnel::connection::{Broken, Connection, with_received, write_vectored};
+use crate::tunnel::connection::{Broken, Connection, with_received};
 use crate::tunnel::frame;
 use crate::tunnel::stream::{Event, Role, previous};
 
@@ -32,7 +30,7 @@ impl Relay {
     /// ended and is passed on.
     pub(super) fn poll_receive(
         &mut self,
-        application: Option<&TcpStream>,
+        application: Option<&impl Taker>,
         connection: &mut Connection,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Fail>> {
@@ -62,25 +60,23 @@ impl Relay {
         Poll::Pending
     }
 
-    fn pass_fin(&mut self, application: &TcpStream) {
+    fn pass_fin(&mut self, application: &impl Taker) {
         if !self.fin_passed {
             self.fin_passed = true;
-            // Fails only when the application is gone, which its own direction reports.
-            let _gone = SockRef::from(application).shutdown(Shutdown::Write);
+            application.end();
         }
     }
 
-    fn poll_rest(&mut self, to: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_rest(
+        &mut self,
+        to: &impl Taker,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
         while self.rest_at < self.rest.len() {
-            ready!(to.poll_write_ready(cx))?;
-            match to.try_write(&self.rest[self.rest_at..]) {
-                Ok(n) => {
-                    self.rest_at += n;
-                    self.count_received(n as u64);
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                Err(e) => return Poll::Ready(Err(e)),
-            }
+            ready!(to.poll_ready(cx))?;
+            let n = to.take(&[IoSlice::new(&self.rest[self.rest_at..])])?;
+            self.rest_at += n;
+            self.count_received(n as u64);
         }
         if !self.rest.is_empty() {
             self.rest.clear();
@@ -92,7 +88,7 @@ impl Relay {
     /// One read of ciphertext, and everything in it.
     fn poll_records(
         &mut self,
-        application: Option<&TcpStream>,
+        application: Option<&impl Taker>,
         connection: &mut Connection,
         budget: &mut usize,
         cx: &mut Context<'_>,
@@ -129,7 +125,7 @@ impl Relay {
     /// A connection that takes nothing more may have brought a GOAWAY or a RESET.
     pub(super) fn last_words(
         &mut self,
-        application: &TcpStream,
+        application: &impl Taker,
         connection: &mut Connection,
     ) -> Fail {
         connection.receive_rest();
@@ -150,7 +146,7 @@ impl Relay {
     /// or the budget is used up. `at`: bytes used so far.
     fn open_all(
         &mut self,
-        application: Option<&TcpStream>,
+        application: Option<&impl Taker>,
         connection: &mut Connection,
         buffer: &mut [u8],
         at: &mut usize,
@@ -247,7 +243,7 @@ impl Relay {
     /// Writes the gathered ranges; true when the application took not all.
     fn pass(
         &mut self,
-        application: Option<&TcpStream>,
+        application: Option<&impl Taker>,
         buffer: &[u8],
         gathered: &[(usize, usize)],
     ) -> Result<bool, Fail> {
@@ -259,7 +255,7 @@ impl Relay {
             .map(|(start, end)| IoSlice::new(&buffer[*start..*end]))
             .collect();
         let mut taken = if self.rest.is_empty() {
-            write_vectored(application, &parts).map_err(|_| Fail::Application)?
+            application.take(&parts).map_err(|_| Fail::Application)?
         } else {
             0
         };

@@ -5,6 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::net::TcpStream;
 
+use super::taker::Taker;
 use super::{Fail, Relay, StreamEnd};
 use crate::io::room;
 use crate::tunnel::connection::{Broken, Connection};
@@ -95,7 +96,7 @@ impl Relay {
         }
     }
 
-    fn seal_and_send(
+    pub(super) fn seal_and_send(
         &mut self,
         batch: &mut Batch,
         filled: Filled,
@@ -116,7 +117,7 @@ impl Relay {
 
     /// What was read, until the peer has accepted. On a new connection the
     /// application is not held back for that: more than the credit is not kept.
-    fn keep(&mut self, batch: &Batch) {
+    pub(super) fn keep(&mut self, batch: &Batch) {
         if let Some(replay) = &mut self.replay {
             if self.held_back || replay.len() + batch.data_len() <= CREDIT_BYTES {
                 batch.copy_out(replay);
@@ -127,7 +128,7 @@ impl Relay {
     }
 
     /// Bytes that may be read from the application now.
-    fn credit(&self) -> usize {
+    pub(super) fn credit(&self) -> usize {
         match &self.replay {
             Some(sent) if self.held_back && !self.stream.is_accepted() => {
                 CREDIT_BYTES.saturating_sub(sent.len())
@@ -139,7 +140,11 @@ impl Relay {
     /// A failed write is the proof that the peer had closed before, and took
     /// nothing, while nothing of the stream was ever sent. After that only what
     /// the peer has said counts.
-    fn send_failed(&mut self, application: &TcpStream, connection: &mut Connection) -> Fail {
+    pub(super) fn send_failed(
+        &mut self,
+        application: &impl Taker,
+        connection: &mut Connection,
+    ) -> Fail {
         let untouched = self.role == Role::Client && self.replay.is_some();
         if untouched && !self.prefix.is_empty() && connection.unsent.is_empty() {
             Fail::End(StreamEnd::NotTaken)

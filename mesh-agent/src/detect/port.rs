@@ -1,0 +1,107 @@
+//! What is to be expected of a port before anybody has spoken.
+//!
+//! An expectation says who is waited for, and never what a connection is: that is
+//! told by what the client speaks.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use crate::model::AppProtocol;
+
+/// Protocols whose server speaks first, or that are never HTTP: SMTP, POP3, IMAP,
+/// LDAP, SMB, databases, caches, queues.
+const OPAQUE: [u16; 27] = [
+    25, 110, 143, 389, 445, 465, 587, 636, 993, 995, 1433, 1521, 3306, 3389, 4222, 4444, 5222,
+    5432, 5671, 5672, 6379, 6380, 9042, 9092, 9300, 11211, 27017,
+];
+
+/// Destinations that are remembered; where there are more, all are forgotten.
+const MAX_LEARNED: usize = 4096;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Expected {
+    /// The client speaks first, and most likely HTTP.
+    Http,
+    /// Bytes that are nobody's to look at.
+    Opaque,
+    /// Nobody knows who speaks first: neither is waited for.
+    Anything,
+}
+
+/// By what is declared of the port, or else its number, or else what it was before.
+#[must_use]
+pub(crate) fn expected(
+    declared: AppProtocol,
+    ports: [u16; 2],
+    learned: Option<Expected>,
+) -> Expected {
+    match declared {
+        AppProtocol::Http1 | AppProtocol::Http2 | AppProtocol::Grpc => Expected::Http,
+        AppProtocol::Tls | AppProtocol::Tcp => Expected::Opaque,
+        AppProtocol::Unspecified if ports.iter().any(|port| OPAQUE.contains(port)) => {
+            Expected::Opaque
+        }
+        AppProtocol::Unspecified => learned.unwrap_or(Expected::Anything),
+    }
+}
+
+/// What connections to a destination turned out to be, for the next one.
+#[derive(Debug, Default)]
+pub(crate) struct Learned(HashMap<SocketAddr, Expected, foldhash::fast::RandomState>);
+
+impl Learned {
+    #[must_use]
+    pub(crate) fn get(&self, destination: SocketAddr) -> Option<Expected> {
+        self.0.get(&destination).copied()
+    }
+
+    pub(crate) fn note(&mut self, destination: SocketAddr, was: Expected) {
+        if self.0.len() >= MAX_LEARNED && !self.0.contains_key(&destination) {
+            self.0.clear();
+        }
+        self.0.insert(destination, was);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_declared_wins_over_the_number_and_that_over_what_was_seen() {
+        let seen = Some(Expected::Http);
+        for (declared, port, learned, is) in [
+            (AppProtocol::Http1, 3306, None, Expected::Http),
+            (AppProtocol::Grpc, 80, None, Expected::Http),
+            (AppProtocol::Tcp, 80, seen, Expected::Opaque),
+            (AppProtocol::Tls, 443, seen, Expected::Opaque),
+            (AppProtocol::Unspecified, 3306, seen, Expected::Opaque),
+            (AppProtocol::Unspecified, 8080, seen, Expected::Http),
+            (AppProtocol::Unspecified, 80, None, Expected::Anything),
+        ] {
+            let found = expected(declared, [8080, port], learned);
+            assert_eq!(found, is, "{declared:?} {port} {learned:?}");
+        }
+    }
+
+    #[test]
+    fn the_table_of_ports_is_in_order_and_each_is_there_once() {
+        assert!(OPAQUE.is_sorted_by(|a, b| a < b));
+    }
+
+    #[test]
+    fn what_was_learned_is_bounded() {
+        let mut learned = Learned::default();
+        let to = |i: usize| {
+            let [high, low] = u16::try_from(i % 60_000).expect("a port").to_be_bytes();
+            SocketAddr::from(([10, 0, high, low], 80))
+        };
+        for i in 0..3 * MAX_LEARNED {
+            learned.note(to(i), Expected::Http);
+            assert!(learned.0.len() <= MAX_LEARNED);
+            assert_eq!(learned.get(to(i)), Some(Expected::Http));
+        }
+        learned.note(to(0), Expected::Opaque);
+        assert_eq!(learned.get(to(0)), Some(Expected::Opaque));
+    }
+}

@@ -1,0 +1,138 @@
+//! Who speaks first on a connection, and what: neither side is waited for.
+
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+
+use super::context::{ConnectionContext, Exchange};
+use super::peek::look;
+use super::registry::CutReason;
+use crate::detect::{self, Expected, MAX_REQUEST_LINE, Spoken};
+use crate::model::{AppProtocol, OrigDst, RefuseReason, Refused, ServicePort, TargetPort};
+use crate::route::{self, RouteDecision};
+
+/// A client of HTTP sends its request by then; else the application is called.
+const HTTP_WAIT: Duration = Duration::from_secs(1);
+/// Where both are silent for so long, the connection is bytes.
+const RACE: Duration = Duration::from_secs(10);
+
+/// Whoever begins like a request has sent its first line by then.
+pub(super) const PART: Duration = Duration::from_secs(1);
+/// A client that asks within this time of a refusal gets an answer instead of a reset.
+pub(super) const SOON: Duration = Duration::from_millis(100);
+
+/// What the first bytes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum First {
+    /// A request of HTTP/1.
+    Http,
+    /// Nobody's to look at.
+    Bytes,
+    /// Nothing has come yet.
+    Silence,
+}
+
+impl From<Spoken> for First {
+    fn from(spoken: Spoken) -> Self {
+        match spoken {
+            Spoken::Http1 => Self::Http,
+            Spoken::Http2 | Spoken::Other => Self::Bytes,
+            Spoken::NeedMore => Self::Silence,
+        }
+    }
+}
+
+/// What is to be expected of a connection to `to`.
+pub(super) fn expected(exchange: &Exchange, to: OrigDst) -> Expected {
+    let port = match route::resolve(&exchange.in_force.snapshot, to) {
+        RouteDecision::Service { port, .. } => Some(port),
+        RouteDecision::Workload(_) | RouteDecision::External | RouteDecision::Refused(_) => None,
+    };
+    let declared = port.map_or(AppProtocol::Unspecified, |port| port.protocol);
+    let ports = [to.port(), port.map_or(to.port(), target)];
+    let learned = exchange.context.worker.learned.borrow().get(to.get());
+    detect::expected(declared, ports, learned)
+}
+
+fn target(port: &ServicePort) -> u16 {
+    match port.target {
+        TargetPort::Number(number) => number,
+        TargetPort::Name(_) => port.port,
+    }
+}
+
+/// What the client begins with, without taking it.
+pub(super) async fn spoken(client: &TcpStream) -> First {
+    let begun = look::<MAX_REQUEST_LINE, _>(client, |bytes| Some(detect::http(bytes))).await;
+    match begun.map(First::from) {
+        Some(told @ (First::Http | First::Bytes)) => told,
+        // It may wait for an answer to what it has said.
+        Some(First::Silence) => tokio::time::timeout(PART, whole(client))
+            .await
+            .unwrap_or(First::Bytes),
+        None => First::Bytes,
+    }
+}
+
+async fn whole(client: &TcpStream) -> First {
+    let judge = |bytes: &[u8]| match detect::http(bytes) {
+        Spoken::NeedMore => None,
+        told @ (Spoken::Http1 | Spoken::Http2 | Spoken::Other) => Some(First::from(told)),
+    };
+    look::<MAX_REQUEST_LINE, _>(client, judge)
+        .await
+        .unwrap_or(First::Bytes)
+}
+
+/// What the client sent with its connect, or soon where that is expected.
+pub(super) async fn at_once(
+    context: &ConnectionContext,
+    client: &TcpStream,
+    expected: Expected,
+) -> Result<First, Refused> {
+    let moment = async {
+        match expected {
+            Expected::Http => tokio::time::sleep(HTTP_WAIT).await,
+            // The request is often a moment behind the connect.
+            Expected::Anything | Expected::Opaque => tokio::task::yield_now().await,
+        }
+    };
+    if expected == Expected::Opaque {
+        return Ok(First::Bytes);
+    }
+    tokio::select! {
+        biased; // removal and drain win
+        reason = context.entry().cut.wait() => Err(reason.refuse()),
+        first = spoken(client) => Ok(first),
+        () = moment => Ok(First::Silence),
+    }
+}
+
+/// Both are connected: who speaks first? What the application begins with is bytes.
+pub(super) async fn race(
+    context: &ConnectionContext,
+    client_spoke: impl Future<Output = First>,
+    application_spoke: impl Future<Output = ()>,
+) -> Result<First, CutReason> {
+    let idle = context.worker.agent.config.idle_timeout;
+    let longest = idle.map_or(RACE, |idle| RACE.min(idle / 4));
+    tokio::select! {
+        biased; // removal and drain win
+        reason = context.entry().cut.wait() => Err(reason),
+        first = client_spoke => Ok(first),
+        () = application_spoke => Ok(First::Bytes),
+        () = tokio::time::sleep(longest) => Ok(First::Bytes),
+    }
+}
+
+/// A rule about requests is in force: only one of HTTP goes on.
+pub(super) async fn insist(
+    context: &ConnectionContext,
+    client_spoke: impl Future<Output = First>,
+) -> Result<(), Refused> {
+    match race(context, client_spoke, std::future::pending()).await {
+        Ok(First::Http) => Ok(()),
+        Ok(First::Bytes | First::Silence) => Err(RefuseReason::UndecidedProtocol.into()),
+        Err(cut) => Err(cut.refuse()),
+    }
+}

@@ -1,0 +1,136 @@
+//! An exchange under way: what may end it from outside, and what is told of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::leg::Side;
+use super::transfer::{Ended, Fail, Transfer};
+use crate::model::{ByteCounts, ByteMeter};
+use crate::proxy::registry::{Cut, CutReason};
+use crate::proxy::report::Report;
+
+/// A connection that lives longer is counted and logged this often.
+const PROGRESS: Duration = Duration::from_secs(10);
+/// An ACCEPT that no answer follows for this long travels alone.
+pub(super) const ACCEPT_DELAY: Duration = Duration::from_millis(5);
+
+/// Why the carrying stopped.
+pub(in crate::proxy) enum Driven {
+    Ended(Ended),
+    Failed(Fail),
+    Cut(CutReason),
+    Idle,
+}
+
+/// Bytes of all exchanges of a connection.
+#[derive(Debug, Default)]
+pub(in crate::proxy) struct Totals {
+    before: ByteCounts,
+    meter: Option<Arc<ByteMeter>>,
+}
+
+impl Totals {
+    pub(in crate::proxy) fn bytes(&self) -> ByteCounts {
+        self.before
+    }
+
+    /// Bytes that no exchange has passed on: the agent's own answer.
+    pub(in crate::proxy) fn answered(&mut self, bytes: usize, report: &mut Report) {
+        self.open(report);
+        self.before.received += bytes as u64;
+        self.show(self.before);
+    }
+
+    fn with(&self, transfer: &Transfer) -> ByteCounts {
+        let (sent, received) = transfer.bytes();
+        ByteCounts {
+            sent: self.before.sent + sent,
+            received: self.before.received + received,
+        }
+    }
+
+    fn show(&self, bytes: ByteCounts) {
+        if let Some(meter) = &self.meter {
+            meter.set(bytes);
+        }
+    }
+
+    /// The exchange is over.
+    pub(in crate::proxy) fn settle(&mut self, transfer: &Transfer) {
+        self.before = self.with(transfer);
+        self.show(self.before);
+    }
+
+    /// Tells of the connection once somebody has taken it.
+    fn open(&mut self, report: &mut Report) {
+        if self.meter.is_none() {
+            self.meter = Some(report.meter().unwrap_or_else(|| report.opened()));
+        }
+    }
+}
+
+/// What an exchange is looked after with.
+pub(in crate::proxy) struct Watch<'w> {
+    pub(in crate::proxy) cut: &'w Cut,
+    pub(in crate::proxy) report: &'w mut Report,
+    pub(in crate::proxy) totals: &'w mut Totals,
+    /// Longest silence.
+    pub(in crate::proxy) idle: Option<Duration>,
+}
+
+pub(in crate::proxy) async fn drive(
+    transfer: &mut Transfer,
+    client: &mut Side<'_>,
+    upstream: &mut Side<'_>,
+    watch: &mut Watch<'_>,
+) -> Driven {
+    let (mut silent, mut before) = (Duration::ZERO, transfer.bytes());
+    let mut wait = match client.leg.is_opening() {
+        true => ACCEPT_DELAY,
+        false => PROGRESS,
+    };
+    let driven = loop {
+        let left = watch
+            .idle
+            .map_or(wait, |idle| wait.min(idle.saturating_sub(silent)));
+        tokio::select! {
+            biased; // a cut must not wait for a busy exchange
+            reason = watch.cut.wait() => break Driven::Cut(reason),
+            ended = transfer.run(client, upstream) => break match ended {
+                Ok(ended) => Driven::Ended(ended),
+                Err(fail) => Driven::Failed(fail),
+            },
+            () = tokio::time::sleep(left) => {}
+        }
+        client.leg.accept_is_due();
+        wait = PROGRESS;
+        let now = transfer.bytes();
+        silent = if now == before {
+            silent + left
+        } else {
+            Duration::ZERO
+        };
+        before = now;
+        if watch.idle.is_some_and(|idle| silent >= idle) {
+            break Driven::Idle;
+        }
+        if upstream.leg.is_accepted() {
+            watch.totals.open(watch.report);
+        }
+        let bytes = watch.totals.with(transfer);
+        watch.totals.show(bytes);
+        watch.report.progress(bytes);
+    };
+    if upstream.leg.is_accepted() {
+        watch.totals.open(watch.report);
+    }
+    driven
+}
+
+/// Returns after that much time; never without one.
+pub(in crate::proxy) async fn silence(idle: Option<Duration>) {
+    match idle {
+        Some(idle) => tokio::time::sleep(idle).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,160 @@
+//! One side of an exchange: a socket, or a stream of a connection between agents.
+
+use std::future::poll_fn;
+use std::io::{self, ErrorKind, IoSlice};
+use std::mem::MaybeUninit;
+use std::net::Shutdown;
+use std::task::{Context, Poll, ready};
+
+use socket2::SockRef;
+use tokio::net::TcpStream;
+
+use super::inbox::Inbox;
+use crate::io::{read, room, with_scratch};
+use crate::tunnel::{Connection, Relay, StreamEnd};
+
+/// Duplex bytes, whatever carries them.
+pub(in crate::proxy) enum Leg<'l> {
+    Socket(&'l TcpStream),
+    Stream {
+        relay: &'l mut Relay,
+        connection: &'l mut Connection,
+    },
+}
+
+/// A leg, and what was read from it ahead.
+pub(in crate::proxy) struct Side<'l> {
+    pub(in crate::proxy) leg: Leg<'l>,
+    pub(in crate::proxy) inbox: &'l mut Inbox,
+}
+
+/// The most that one read adds to what nobody has looked at yet.
+const READ_AHEAD: usize = 16 * 1024;
+
+impl Leg<'_> {
+    /// 0 is the end of what comes.
+    pub(super) fn poll_read(
+        &mut self,
+        buffer: &mut [u8],
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<usize, StreamEnd>> {
+        match self {
+            Self::Socket(socket) => poll_read(socket, buffer, cx).map_err(failed),
+            Self::Stream { relay, connection } => relay.poll_read(buffer, connection, cx),
+        }
+    }
+
+    /// Takes of `parts` what can go now.
+    pub(super) fn poll_write(
+        &mut self,
+        parts: &[IoSlice<'_>],
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<usize, StreamEnd>> {
+        match self {
+            Self::Socket(socket) => poll_write(socket, parts, cx).map_err(failed),
+            Self::Stream { relay, connection } => relay.poll_write(parts, connection, cx),
+        }
+    }
+
+    /// What was taken is on its way.
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamEnd>> {
+        match self {
+            Self::Socket(_) => Poll::Ready(Ok(())),
+            Self::Stream { relay, connection } => relay.poll_flush(connection, cx),
+        }
+    }
+
+    /// Passes FIN on.
+    pub(super) fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamEnd>> {
+        match self {
+            Self::Socket(socket) => {
+                let ended = SockRef::from(*socket).shutdown(Shutdown::Write);
+                Poll::Ready(ended.map_err(failed))
+            }
+            Self::Stream { relay, connection } => relay.poll_finish(connection, cx),
+        }
+    }
+
+    /// Ends in order, and reads what still comes to its end.
+    pub(in crate::proxy) async fn leave(&mut self) {
+        if poll_fn(|cx| self.poll_finish(cx)).await.is_err() {
+            return;
+        }
+        let more = |leg: &mut Self, cx: &mut Context<'_>| {
+            with_scratch(|scratch| leg.poll_read(scratch, cx))
+        };
+        while poll_fn(|cx| more(self, cx)).await.is_ok_and(|n| n > 0) {}
+    }
+
+    /// The other end has taken the connection, as far as is known here.
+    pub(in crate::proxy) fn is_accepted(&self) -> bool {
+        match self {
+            Self::Socket(_) => true,
+            Self::Stream { relay, .. } => relay.is_accepted(),
+        }
+    }
+
+    /// The other agent has not been told yet that its stream is taken.
+    pub(super) fn is_opening(&self) -> bool {
+        match self {
+            Self::Socket(_) => false,
+            Self::Stream { relay, .. } => relay.is_opening(),
+        }
+    }
+
+    /// The other agent is to be told now that its stream is taken.
+    pub(in crate::proxy) fn accept_is_due(&mut self) {
+        if let Self::Stream { relay, .. } = self {
+            relay.accept_is_due();
+        }
+    }
+}
+
+impl Side<'_> {
+    /// Reads some more; false at the end of what comes.
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, StreamEnd>> {
+        with_scratch(|scratch| {
+            let room = room(READ_AHEAD).min(scratch.len());
+            let n = ready!(self.leg.poll_read(&mut scratch[..room], cx))?;
+            self.inbox.extend(&scratch[..n]);
+            Poll::Ready(Ok(n > 0))
+        })
+    }
+}
+
+fn failed(_: io::Error) -> StreamEnd {
+    StreamEnd::ResetByApplication
+}
+
+fn poll_read(from: &TcpStream, buffer: &mut [u8], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(from.poll_read_ready(cx))?;
+        match read(from, buffer) {
+            // Readiness was stale and is cleared now: the next poll registers.
+            Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+            done => return Poll::Ready(done),
+        }
+    }
+}
+
+fn poll_write(
+    to: &TcpStream,
+    parts: &[IoSlice<'_>],
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(to.poll_write_ready(cx))?;
+        match to.try_write_vectored(parts) {
+            Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+            done => return Poll::Ready(done),
+        }
+    }
+}
+
+/// Between two messages nothing comes on the socket, nor its end. Asks the kernel:
+/// the word of an end may be on its way to the runtime.
+pub(in crate::proxy) fn is_quiet(socket: &TcpStream) -> bool {
+    let mut byte = [MaybeUninit::uninit()];
+    let peeked = SockRef::from(socket).peek(&mut byte);
+    peeked.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+}

@@ -1,0 +1,25 @@
+//! Exchanges of HTTP/1 between two legs, each a socket or a stream of a connection
+//! between agents.
+//!
+//! A head is looked at where it comes, decided on by the caller, and goes on with
+//! its body as the bytes that came; the caller says where to, and what becomes of
+//! both connections. Never decides who may ask what, or where a request goes.
+//! Invariants: an idle connection has no memory here; what is cut is never made to
+//! look whole; behind one request the bytes of the next stay where they are.
+
+mod again;
+mod client;
+mod drive;
+mod inbox;
+mod leg;
+mod plan;
+mod pump;
+mod transfer;
+
+pub(super) use again::{Again, is_safe};
+pub(super) use client::Next;
+pub(super) use drive::{Driven, Totals, Watch, drive, silence};
+pub(super) use inbox::Inbox;
+pub(super) use leg::{Leg, Side, is_quiet};
+pub(super) use plan::Planned;
+pub(super) use transfer::{Ended, Fail, Transfer};

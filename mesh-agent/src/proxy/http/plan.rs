@@ -1,0 +1,48 @@
+//! What is kept of a request's head when its bytes go on.
+
+use crate::http::h1::{Asked, Framing, InvalidEdit, Request, encode_request};
+use crate::http::hygiene;
+use crate::model::Edits;
+
+/// A request that may go.
+#[derive(Debug)]
+pub(in crate::proxy) struct Planned {
+    pub(super) asked: Asked,
+    /// Written anew, where something changes.
+    pub(super) head: Option<Vec<u8>>,
+    /// Of the inbox, not passed on.
+    pub(super) skip: usize,
+    /// Of the inbox, passed on as it came.
+    pub(super) checked: usize,
+    pub(super) framing: Framing,
+}
+
+impl Planned {
+    /// `bytes`: the head as it came; `more`: what is to change beside what always does.
+    pub(in crate::proxy) fn of(
+        request: &Request<'_>,
+        bytes: &[u8],
+        more: Option<&Edits>,
+    ) -> Result<Self, InvalidEdit> {
+        let mut edits = hygiene::of_request(request);
+        if let Some(more) = more {
+            edits.headers.extend(more.headers.iter().cloned());
+            edits.target.clone_from(&more.target);
+            edits.host.clone_from(&more.host);
+        }
+        let mut planned = Self {
+            asked: request.asked(),
+            head: None,
+            skip: request.start,
+            checked: bytes.len() - request.start,
+            framing: request.framing,
+        };
+        if !edits.is_empty() {
+            let mut head = Vec::with_capacity(bytes.len() + 64);
+            encode_request(bytes, &edits, &mut head)?;
+            planned.head = Some(head);
+            (planned.skip, planned.checked) = (bytes.len(), 0);
+        }
+        Ok(planned)
+    }
+}

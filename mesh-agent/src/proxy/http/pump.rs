@@ -1,0 +1,209 @@
+//! One direction of an exchange: a head, then the bytes of its body as they come.
+
+use std::io::IoSlice;
+use std::task::{Context, Poll, ready};
+
+use super::leg::{Leg, Side};
+use crate::http::h1::{Bad, Body, Framing, Side as Of};
+use crate::io::{room, with_scratch};
+use crate::tunnel::StreamEnd;
+
+/// Reads before neighbours run.
+const READS_PER_POLL: usize = 4;
+
+/// A message on its way.
+#[derive(Debug)]
+pub(super) struct Message {
+    /// A head that was written anew, and how much of it has gone.
+    head: Vec<u8>,
+    head_at: usize,
+    /// The first bytes of the inbox that belong to the message, and may go.
+    checked: usize,
+    body: Body,
+    /// It ended with its connection, as it may.
+    closed: bool,
+    passed: u64,
+}
+
+/// Why a message does not go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stuck {
+    /// Who sends it failed, or ended within it (`None`).
+    Sender(Option<StreamEnd>),
+    Bad(Bad),
+    /// Who gets it failed.
+    Receiver(StreamEnd),
+}
+
+impl Message {
+    /// `head`: written anew; else the first `checked` bytes of the inbox are it.
+    pub(super) fn new(head: Option<Vec<u8>>, checked: usize, framing: Framing, of: Of) -> Self {
+        Self {
+            head: head.unwrap_or_default(),
+            head_at: 0,
+            checked,
+            body: Body::new(framing, of),
+            closed: false,
+            passed: 0,
+        }
+    }
+
+    /// Bytes that were passed on.
+    pub(super) fn passed(&self) -> u64 {
+        self.passed
+    }
+
+    /// Nothing of it is left to be read or passed on.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_passed_on() && (self.closed || self.body.has_ended())
+    }
+
+    /// What the sender says from now on is of another protocol.
+    pub(super) fn as_tunnel(&self) -> Self {
+        Self {
+            passed: self.passed,
+            ..Self::new(None, 0, Framing::Tunnel, Of::Request)
+        }
+    }
+
+    /// Before what is still to come go bytes that went elsewhere in vain.
+    pub(super) fn resend(&mut self, sent: &[u8]) {
+        self.passed -= sent.len() as u64;
+        let rest = self.head.split_off(self.head_at);
+        self.head = [sent, &rest].concat();
+        self.head_at = 0;
+    }
+
+    fn is_passed_on(&self) -> bool {
+        self.head_at == self.head.len() && self.checked == 0
+    }
+
+    /// Passes on what can be. Ready when all of it has gone. `kept`: gets what was
+    /// taken, as long as that is of use.
+    pub(super) fn poll(
+        &mut self,
+        from: &mut Side<'_>,
+        to: &mut Leg<'_>,
+        kept: &mut Kept,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Stuck>> {
+        let mut reads = 0;
+        loop {
+            ready!(self.poll_pass(from, to, kept, cx))?;
+            if self.is_over() {
+                return Poll::Ready(Ok(()));
+            }
+            if !from.inbox.is_empty() {
+                let followed = self.body.follow(from.inbox.bytes());
+                self.checked = followed.map_err(Stuck::Bad)?.len;
+                continue;
+            }
+            if reads == READS_PER_POLL {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            reads += 1;
+            ready!(self.poll_move(from, to, kept, cx))?;
+        }
+    }
+
+    /// What is checked.
+    fn poll_pass(
+        &mut self,
+        from: &mut Side<'_>,
+        to: &mut Leg<'_>,
+        kept: &mut Kept,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Stuck>> {
+        while !self.is_passed_on() {
+            let head = &self.head[self.head_at..];
+            let parts = [head, &from.inbox.bytes()[..self.checked]];
+            let n = ready!(to.poll_write(&parts.map(IoSlice::new), cx)).map_err(Stuck::Receiver)?;
+            kept.note(&parts, n);
+            self.passed += n as u64;
+            let of_head = n.min(head.len());
+            self.head_at += of_head;
+            self.checked -= n - of_head;
+            from.inbox.consume(n - of_head);
+        }
+        if !self.head.is_empty() {
+            (self.head, self.head_at) = (Vec::new(), 0);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// One read, passed on at once as far as that goes.
+    fn poll_move(
+        &mut self,
+        from: &mut Side<'_>,
+        to: &mut Leg<'_>,
+        kept: &mut Kept,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Stuck>> {
+        with_scratch(|scratch| {
+            let room = room(scratch.len());
+            let read = ready!(from.leg.poll_read(&mut scratch[..room], cx));
+            let n = read.map_err(|end| Stuck::Sender(Some(end)))?;
+            if n == 0 {
+                self.closed = self.body.ends_with_the_connection();
+                return Poll::Ready(match self.closed {
+                    true => Ok(()),
+                    false => Err(Stuck::Sender(None)),
+                });
+            }
+            let len = self.body.follow(&scratch[..n]).map_err(Stuck::Bad)?.len;
+            let part = [&scratch[..len]];
+            let written = match to.poll_write(&part.map(IoSlice::new), cx) {
+                Poll::Ready(written) => written.map_err(Stuck::Receiver)?,
+                Poll::Pending => 0,
+            };
+            kept.note(&part, written);
+            self.passed += written as u64;
+            from.inbox.extend(&scratch[written..n]);
+            self.checked = len - written;
+            Poll::Ready(Ok(()))
+        })
+    }
+}
+
+/// The begin of a request, for sending it once more.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    bytes: Vec<u8>,
+    /// All that was sent is there.
+    is_whole: bool,
+}
+
+/// A request that has more is not sent twice.
+const MAX_KEPT: usize = 16 * 1024;
+
+impl Kept {
+    pub(super) fn begin() -> Self {
+        Self {
+            bytes: Vec::new(),
+            is_whole: true,
+        }
+    }
+
+    /// The first `count` bytes of `parts` were taken.
+    fn note(&mut self, parts: &[&[u8]], mut count: usize) {
+        if !self.is_whole {
+            return;
+        }
+        if self.bytes.len() + count > MAX_KEPT {
+            *self = Self::default();
+            return;
+        }
+        for part in parts {
+            let n = count.min(part.len());
+            self.bytes.extend_from_slice(&part[..n]);
+            count -= n;
+        }
+    }
+
+    /// All that was sent; `None` where that is not known any more.
+    pub(super) fn take(&mut self) -> Option<Vec<u8>> {
+        let kept = std::mem::take(self);
+        kept.is_whole.then_some(kept.bytes)
+    }
+}

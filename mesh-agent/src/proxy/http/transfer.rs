@@ -1,0 +1,402 @@
+//! One request and its answers, between a client and an upstream.
+//!
+//! Both directions at once, and either may be interrupted between any two bytes.
+//! Bytes go on as they came, but for heads that were written anew. A message that
+//! does not end where it says is never made to look as if it did: that is for the
+//! caller to tell by a reset.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
+
+use super::leg::Side;
+use super::plan::Planned;
+use super::pump::{Kept, Message, Stuck};
+use crate::http::h1::{
+    Asked, Bad, Framing, Lines, Parsed, Response, Scan, Side as Of, encode_response, response_head,
+};
+use crate::http::hygiene;
+use crate::model::{Edits, HttpVersion};
+use crate::tunnel::StreamEnd;
+
+/// What a client sends behind its request is read up to here before the answer.
+const PIPELINED: usize = 16 * 1024;
+
+/// Why an exchange does not end well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum Fail {
+    /// The client failed, or ended within its request (`None`).
+    Client(Option<StreamEnd>),
+    /// The client's body is none.
+    Request(Bad),
+    /// The upstream failed, or ended before its answer did (`None`).
+    Upstream(Option<StreamEnd>),
+    /// The upstream's answer is none.
+    Answer(Bad),
+    /// An edit of the answer that cannot be made.
+    Edit,
+}
+
+/// What both connections are good for after the exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) struct Ended {
+    pub(in crate::proxy) keep_client: bool,
+    pub(in crate::proxy) keep_upstream: bool,
+}
+
+#[derive(Debug)]
+enum Answering {
+    /// Its head is waited for.
+    Head,
+    /// `last`: no other answer to the request follows.
+    Passing {
+        message: Message,
+        last: bool,
+    },
+    Over,
+}
+
+/// The exchange's state.
+#[derive(Debug)]
+pub(in crate::proxy) struct Transfer {
+    asked: Asked,
+    request: Message,
+    /// The upstream takes no more of the request; it may still answer.
+    is_stuck: bool,
+    answering: Answering,
+    scan: Scan,
+    /// Of the last answer whose head has come.
+    status: Option<u16>,
+    /// What is to change of the final answer.
+    edits: Edits,
+    kept: Kept,
+    /// Bytes of answers that are passed on.
+    received: u64,
+    /// Another protocol is spoken from now on.
+    is_tunnel: bool,
+    client_ended: bool,
+    upstream_finished: bool,
+    ended: Ended,
+}
+
+impl Transfer {
+    /// `again`: a request that nobody can have seen may have to be sent once more.
+    pub(in crate::proxy) fn new(
+        planned: Planned,
+        edits: Edits,
+        again: bool,
+        client: &mut Side<'_>,
+    ) -> Self {
+        let Planned {
+            asked,
+            head,
+            skip,
+            checked,
+            framing,
+        } = planned;
+        client.inbox.consume(skip);
+        Self {
+            request: Message::new(head, checked, framing, Of::Request),
+            is_stuck: false,
+            answering: Answering::Head,
+            scan: Scan::default(),
+            status: None,
+            edits,
+            kept: if again {
+                Kept::begin()
+            } else {
+                Kept::default()
+            },
+            received: 0,
+            is_tunnel: false,
+            client_ended: false,
+            upstream_finished: false,
+            ended: Ended {
+                keep_client: asked.persistent,
+                keep_upstream: false,
+            },
+            asked,
+        }
+    }
+
+    /// Bytes passed on to the upstream, and to the client.
+    pub(in crate::proxy) fn bytes(&self) -> (u64, u64) {
+        let passing = match &self.answering {
+            Answering::Passing { message, .. } => message.passed(),
+            Answering::Head | Answering::Over => 0,
+        };
+        (self.request.passed(), self.received + passing)
+    }
+
+    /// Something of an answer has reached the client.
+    pub(in crate::proxy) fn has_answered(&self) -> bool {
+        self.bytes().1 > 0
+    }
+
+    /// All of the request that was sent, for another upstream: only where this one
+    /// said nothing. What was not sent yet is still to come.
+    pub(in crate::proxy) fn begin_again(&mut self, upstream: &Side<'_>) -> Option<Vec<u8>> {
+        if self.has_answered() || self.status.is_some() || !upstream.inbox.is_empty() {
+            return None;
+        }
+        let sent = self.kept.take()?;
+        self.is_stuck = false;
+        self.upstream_finished = false;
+        self.scan = Scan::default();
+        Some(sent)
+    }
+
+    /// What was sent to another upstream goes first.
+    pub(in crate::proxy) fn resend(&mut self, sent: &[u8]) {
+        self.request.resend(sent);
+    }
+
+    /// To the end. Cancel-safe.
+    pub(in crate::proxy) async fn run(
+        &mut self,
+        client: &mut Side<'_>,
+        upstream: &mut Side<'_>,
+    ) -> Result<Ended, Fail> {
+        poll_fn(|cx| self.poll(client, upstream, cx)).await
+    }
+
+    fn poll(
+        &mut self,
+        client: &mut Side<'_>,
+        upstream: &mut Side<'_>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Ended, Fail>> {
+        let before = (upstream.leg.is_accepted(), self.is_tunnel);
+        let mut request = self.poll_request(client, upstream, cx)?;
+        let mut answer = self.poll_answer(client, upstream, cx)?;
+        if request.is_pending() && (upstream.leg.is_accepted(), self.is_tunnel) != before {
+            // The credit is lifted, or the client may speak on.
+            request = self.poll_request(client, upstream, cx)?;
+        }
+        if let Poll::Ready(Err(end)) = upstream.leg.poll_flush(cx) {
+            self.stuck(end)?;
+            answer = self.poll_answer(client, upstream, cx)?;
+        }
+        let told = client.leg.poll_flush(cx);
+        let told = told.map_err(|end| Fail::Client(Some(end)))?;
+        if answer.is_ready() && (!self.is_tunnel || request.is_ready()) {
+            ready!(told);
+            return Poll::Ready(Ok(self.end(upstream)));
+        }
+        if answer.is_pending() && request.is_ready() && !self.is_tunnel {
+            self.watch(client, upstream, cx)?;
+        }
+        Poll::Pending
+    }
+
+    fn end(&self, upstream: &Side<'_>) -> Ended {
+        let whole = !self.is_tunnel && !self.is_stuck && self.request.is_over();
+        Ended {
+            keep_client: self.ended.keep_client && whole,
+            keep_upstream: self.ended.keep_upstream
+                && whole
+                && !self.upstream_finished
+                && upstream.inbox.is_empty(),
+        }
+    }
+
+    fn poll_request(
+        &mut self,
+        client: &mut Side<'_>,
+        upstream: &mut Side<'_>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Fail>> {
+        if self.is_stuck {
+            return Poll::Ready(Ok(()));
+        }
+        let polled = self
+            .request
+            .poll(client, &mut upstream.leg, &mut self.kept, cx);
+        match ready!(polled) {
+            Ok(()) if self.is_tunnel => self.poll_finish(upstream, cx),
+            Ok(()) => Poll::Ready(Ok(())),
+            Err(Stuck::Sender(end)) => Poll::Ready(Err(Fail::Client(end))),
+            Err(Stuck::Bad(bad)) => Poll::Ready(Err(Fail::Request(bad))),
+            Err(Stuck::Receiver(end)) => Poll::Ready(self.stuck(end)),
+        }
+    }
+
+    /// The upstream takes no more. It may have answered before that: who reads it
+    /// finds out.
+    fn stuck(&mut self, end: StreamEnd) -> Result<(), Fail> {
+        if end == StreamEnd::NotTaken {
+            // On another connection it goes on where it is.
+            return Err(Fail::Upstream(Some(end)));
+        }
+        self.is_stuck = true;
+        Ok(())
+    }
+
+    /// Passes the client's FIN on.
+    fn poll_finish(
+        &mut self,
+        upstream: &mut Side<'_>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Fail>> {
+        if !self.upstream_finished {
+            self.upstream_finished = ready!(upstream.leg.poll_finish(cx)).is_ok();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_answer(
+        &mut self,
+        client: &mut Side<'_>,
+        upstream: &mut Side<'_>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Fail>> {
+        loop {
+            match &mut self.answering {
+                Answering::Over => return Poll::Ready(Ok(())),
+                Answering::Head => ready!(self.poll_head(upstream, cx))?,
+                Answering::Passing { message, last } => {
+                    let kept = &mut Kept::default();
+                    let passed = ready!(message.poll(upstream, &mut client.leg, kept, cx));
+                    passed.map_err(|stuck| match stuck {
+                        Stuck::Sender(end) => Fail::Upstream(end),
+                        Stuck::Bad(bad) => Fail::Answer(bad),
+                        Stuck::Receiver(end) => Fail::Client(Some(end)),
+                    })?;
+                    self.received += message.passed();
+                    let last = *last;
+                    if last && self.is_tunnel {
+                        let told = ready!(client.leg.poll_finish(cx));
+                        told.map_err(|end| Fail::Client(Some(end)))?;
+                    }
+                    self.answering = match last {
+                        true => Answering::Over,
+                        false => Answering::Head,
+                    };
+                }
+            }
+        }
+    }
+
+    /// The head of an answer.
+    fn poll_head(
+        &mut self,
+        upstream: &mut Side<'_>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Fail>> {
+        loop {
+            if let Some((passed, len)) = self.parse(upstream.inbox.bytes())? {
+                self.begin_answer(passed, len, upstream);
+                return Poll::Ready(Ok(()));
+            }
+            if !ready!(upstream.poll_fill(cx)).map_err(|end| Fail::Upstream(Some(end)))? {
+                return Poll::Ready(Err(Fail::Upstream(None)));
+            }
+        }
+    }
+
+    /// `None` while the head is not whole; else with its length.
+    fn parse(&mut self, bytes: &[u8]) -> Result<Option<(Answered, usize)>, Fail> {
+        let mut lines = Lines::new();
+        let parsed = response_head(bytes, &self.asked, &mut self.scan, &mut lines);
+        match parsed.map_err(Fail::Answer)? {
+            Parsed::NeedMore => Ok(None),
+            Parsed::Head { head, len } => {
+                let answered = answered(&self.asked, &self.edits, &head, &bytes[..len])?;
+                Ok(Some((answered, len)))
+            }
+        }
+    }
+
+    fn begin_answer(&mut self, (passed, head): Answered, len: usize, upstream: &mut Side<'_>) {
+        self.status = Some(passed.status);
+        let framing = match passed.informational {
+            true => Framing::None,
+            false => passed.framing,
+        };
+        // HTTP/1.0 knows no answer before the answer.
+        let unknown = passed.informational && self.asked.version == HttpVersion::Http10;
+        let checked = match (unknown, &head) {
+            (false, None) => len,
+            (true, _) | (_, Some(_)) => {
+                upstream.inbox.consume(len);
+                0
+            }
+        };
+        let head = head.filter(|_| !unknown);
+        self.answering = Answering::Passing {
+            message: Message::new(head, checked, framing, Of::Response),
+            last: !passed.informational,
+        };
+        if passed.informational {
+            return;
+        }
+        self.ended = Ended {
+            keep_client: passed.keeps,
+            keep_upstream: passed.persistent,
+        };
+        if framing == Framing::Tunnel {
+            self.is_tunnel = true;
+            self.request = self.request.as_tunnel();
+        }
+    }
+
+    /// The request is whole, its answer is not: does the client still wait for it?
+    fn watch(
+        &mut self,
+        client: &mut Side<'_>,
+        upstream: &mut Side<'_>,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Fail> {
+        while !self.client_ended && client.inbox.bytes().len() < PIPELINED {
+            match client.poll_fill(cx) {
+                Poll::Ready(Ok(true)) => {}
+                Poll::Ready(Ok(false)) => {
+                    self.client_ended = true;
+                    // To most servers it says that nobody waits any more.
+                    let _later = self.poll_finish(upstream, cx)?;
+                }
+                Poll::Ready(Err(end)) => return Err(Fail::Client(Some(end))),
+                Poll::Pending => break,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What an answer's head says.
+struct Passed {
+    status: u16,
+    informational: bool,
+    framing: Framing,
+    /// The client may ask again on its connection.
+    keeps: bool,
+    persistent: bool,
+}
+
+type Answered = (Passed, Option<Vec<u8>>);
+
+/// What is known by the head; the head to send instead of it, where it changes.
+fn answered(
+    asked: &Asked,
+    edits: &Edits,
+    response: &Response<'_>,
+    bytes: &[u8],
+) -> Result<Answered, Fail> {
+    let keeps = asked.persistent && response.framing != Framing::UntilClose;
+    let mut changes = hygiene::of_response(response, asked, !keeps);
+    if !response.informational {
+        changes.headers.extend(edits.headers.iter().cloned());
+    }
+    let passed = Passed {
+        status: response.status,
+        informational: response.informational,
+        framing: response.framing,
+        keeps,
+        persistent: response.persistent,
+    };
+    if changes.is_empty() {
+        return Ok((passed, None));
+    }
+    let mut head = Vec::with_capacity(bytes.len() + 64);
+    encode_response(bytes, &changes, &mut head).map_err(|_| Fail::Edit)?;
+    Ok((passed, Some(head)))
+}

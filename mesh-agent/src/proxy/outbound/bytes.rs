@@ -1,0 +1,181 @@
+//! What is no HTTP: bytes, as they are, to the endpoint that is picked when the
+//! connection comes. Where the client is silent it is seen meanwhile who speaks first.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::net::TcpStream;
+
+use super::mesh::{self, MeshStream};
+use super::reach::{authz_input, dial_upstream, entered_pod, target};
+use super::upstreams::Upstream;
+use crate::model::{
+    ByteCounts, Direction, RefuseReason, Refused, Security, UnknownPeer, UpstreamAddr, Workload,
+};
+use crate::plan::{MayDial as _, MeshPeer, Outside, Transport};
+use crate::proxy::accepted::{Accepted, forward_between};
+use crate::proxy::authorize::{Authorized, authorize_connection};
+use crate::proxy::context::Exchange;
+use crate::proxy::first::{self, First};
+use crate::proxy::forward::ForwardEnd;
+use crate::proxy::report::Report;
+use crate::sys::socket;
+
+/// What became of a connection that an upstream was opened for.
+pub(super) enum Carried {
+    Ended(ForwardEnd),
+    /// Its client speaks HTTP after all; the upstream, if there is one, is for a request.
+    Http(Option<Upstream>),
+}
+
+/// Carried as they are, as far as it is known.
+pub(super) async fn bytes(
+    accepted: &Accepted,
+    report: &mut Report,
+    after: &mut Option<Box<MeshStream>>,
+    first: First,
+) -> Result<Carried, Refused> {
+    let exchange = &accepted.exchange;
+    let target = target(exchange, None)?;
+    let transport = exchange
+        .decision_context()
+        .transport(&target, Instant::now())?;
+    let upstream = target.upstream;
+    let flow = report.flow();
+    flow.upstream = Some(upstream);
+    flow.service = target.service;
+    flow.destination = target.destination.ok_or(UnknownPeer);
+    match transport {
+        Transport::SameNode(workload) => {
+            same_node(accepted, report, upstream, workload, first).await
+        }
+        Transport::Mesh(peer) => to_mesh(accepted, report, &peer, after, first).await,
+        Transport::Plain(outside) => plain(accepted, report, &outside, first).await,
+    }
+}
+
+/// Between two sockets, once it is known who speaks first.
+async fn carry_between(
+    accepted: &Accepted,
+    report: &mut Report,
+    upstream: TcpStream,
+    entered: Option<u64>,
+    first: First,
+) -> Result<Carried, Refused> {
+    let context = accepted.context();
+    if first == First::Silence {
+        // It is there, whoever speaks first.
+        let _shown_later = report.opened();
+        let spoke = async {
+            // An error is the relay's to find.
+            let _readable = upstream.readable().await;
+        };
+        match Box::pin(first::race(context, first::spoken(&accepted.client), spoke)).await {
+            Ok(First::Http) => {
+                let open = Upstream::of_socket(upstream, entered)?;
+                return Ok(Carried::Http(Some(open)));
+            }
+            Ok(First::Bytes | First::Silence) => {}
+            Err(cut) => {
+                socket::reset_on_close(&upstream);
+                return Ok(Carried::Ended((ByteCounts::default(), cut.close())));
+            }
+        }
+    }
+    let ended = forward_between(accepted, report, &upstream).await;
+    Ok(Carried::Ended(ended))
+}
+
+/// To a pod in the mesh.
+async fn to_mesh(
+    accepted: &Accepted,
+    report: &mut Report,
+    peer: &MeshPeer,
+    after: &mut Option<Box<MeshStream>>,
+    first: First,
+) -> Result<Carried, Refused> {
+    let context = accepted.context();
+    let mut carrying = mesh::begin(context, peer).await?;
+    carrying.set_session(context);
+    report.flow().destination_principal = Some(peer.expected().clone());
+    let (tls, shown) = carrying.session();
+    report.secured(tls, shown);
+    carrying.is_trusted(context)?;
+    let first = match first {
+        First::Silence => Box::pin(carrying.race(accepted, report)).await,
+        First::Http | First::Bytes => Ok(first),
+    };
+    if let Err(cut) = first {
+        carrying.cut();
+        *after = Some(carrying);
+        let ended = (ByteCounts::default(), cut.close());
+        return match report.is_open() {
+            true => Ok(Carried::Ended(ended)),
+            false => Err(cut.refuse()),
+        };
+    }
+    if first == Ok(First::Http) {
+        return Ok(Carried::Http(Some(Upstream::of_stream(carrying))));
+    }
+    let carrying = after.insert(carrying);
+    let ended = mesh::stream(accepted, report, carrying, peer).await?;
+    Ok(Carried::Ended(ended))
+}
+
+/// Outside of the mesh.
+async fn plain(
+    accepted: &Accepted,
+    report: &mut Report,
+    outside: &Outside,
+    first: First,
+) -> Result<Carried, Refused> {
+    let stream = dial_upstream(accepted.context(), outside).await?;
+    if entered_pod(accepted.context(), &stream, outside.to()).is_some() {
+        // Meanwhile the address is that of a pod here, whose policy nobody asked.
+        socket::reset_on_close(&stream);
+        return Err(RefuseReason::WrongWorkload.into());
+    }
+    carry_between(accepted, report, stream, None, first).await
+}
+
+/// Both halves in one pass.
+async fn same_node(
+    accepted: &Accepted,
+    report: &mut Report,
+    upstream: UpstreamAddr,
+    workload: Arc<Workload>,
+    first: First,
+) -> Result<Carried, Refused> {
+    let authorized = authorize_here(&accepted.exchange, report, upstream, workload.clone())?;
+    let Some(authorized) = authorized else {
+        // Whatever is expected: what the client speaks decides.
+        let spoken = first::spoken(&accepted.client);
+        Box::pin(first::insist(accepted.context(), spoken)).await?;
+        return Ok(Carried::Http(None));
+    };
+    let permit = authorized.permit();
+    let stream = dial_upstream(accepted.context(), permit).await?;
+    // The address may belong to another pod by now, enrolled or not.
+    let entered = entered_pod(accepted.context(), &stream, permit.to());
+    let agent = &accepted.context().worker.agent;
+    if !entered.is_some_and(|cookie| agent.is_pod(cookie, &workload)) {
+        socket::reset_on_close(&stream);
+        return Err(RefuseReason::WrongWorkload.into());
+    }
+    let _watched = authorized.arrived();
+    carry_between(accepted, report, stream, entered, first).await
+}
+
+/// The destination's policy, for a caller whose identity the kernel gives.
+fn authorize_here(
+    exchange: &Exchange,
+    report: &mut Report,
+    upstream: UpstreamAddr,
+    workload: Arc<Workload>,
+) -> Result<Option<Authorized>, Refused> {
+    report.flow().direction = Direction::SameNode;
+    report.flow().security = Security::SameNode;
+    let expected = workload.spiffe_id(&exchange.context.worker.agent.trust_domain);
+    report.flow().destination_principal = expected.ok();
+    authorize_connection(exchange, report, authz_input(exchange, upstream, workload))
+}

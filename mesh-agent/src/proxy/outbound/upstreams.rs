@@ -1,0 +1,285 @@
+//! The upstream connections of one client connection: each idle between two
+//! requests, a few of them at most.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+
+use super::mesh::{self, MeshStream};
+use super::reach::{dial_upstream, entered_pod};
+use crate::http::h1::Side as Of;
+use crate::model::{RefuseReason, Refused, SpiffeId, TlsParameters, Workload};
+use crate::plan::{MayDial as _, MeshPeer, Outside};
+use crate::proxy::authorize::Authorized;
+use crate::proxy::context::ConnectionContext;
+use crate::proxy::http::{Again, Fail, Inbox, Leg, Side, Transfer, is_quiet};
+use crate::proxy::report::Report;
+use crate::sys::socket;
+use crate::tls::PeerId;
+use crate::tunnel::{ResetReason, StreamEnd};
+
+/// Idle ones that are kept; the one that was used longest ago goes first.
+const MAX_IDLE: usize = 4;
+
+/// How a request gets to where it goes, and by what leave.
+pub(super) enum Way {
+    Mesh(MeshPeer),
+    SameNode {
+        authorized: Authorized,
+        workload: Arc<Workload>,
+        expected: Option<SpiffeId>,
+    },
+    Plain(Outside),
+}
+
+impl Way {
+    fn to(&self) -> SocketAddr {
+        match self {
+            Self::Mesh(peer) => peer.to(),
+            Self::SameNode { authorized, .. } => authorized.permit().to(),
+            Self::Plain(outside) => outside.to(),
+        }
+    }
+}
+
+/// One connection.
+pub(super) struct Upstream {
+    to: SocketAddr,
+    carrier: Carrier,
+    inbox: Inbox,
+}
+
+enum Carrier {
+    Mesh(Box<MeshStream>),
+    Socket {
+        stream: TcpStream,
+        /// Cookie of the pod of this node that it went into.
+        entered: Option<u64>,
+    },
+}
+
+impl Upstream {
+    pub(super) fn of_socket(stream: TcpStream, entered: Option<u64>) -> Result<Self, Refused> {
+        let to = stream
+            .peer_addr()
+            .map_err(|_| RefuseReason::ConnectRefused)?;
+        Ok(Self {
+            to,
+            carrier: Carrier::Socket { stream, entered },
+            inbox: Inbox::default(),
+        })
+    }
+
+    pub(super) fn of_stream(stream: Box<MeshStream>) -> Self {
+        Self {
+            to: stream.to(),
+            carrier: Carrier::Mesh(stream),
+            inbox: Inbox::default(),
+        }
+    }
+
+    pub(super) fn side(&mut self) -> Side<'_> {
+        Side {
+            leg: match &mut self.carrier {
+                Carrier::Mesh(stream) => stream.leg(),
+                Carrier::Socket { stream, .. } => Leg::Socket(stream),
+            },
+            inbox: &mut self.inbox,
+        }
+    }
+
+    /// What its handshake agreed on, and with whom.
+    pub(super) fn session(&self) -> Option<(TlsParameters, &PeerId)> {
+        match &self.carrier {
+            Carrier::Mesh(stream) => Some(stream.session()),
+            Carrier::Socket { .. } => None,
+        }
+    }
+
+    /// It carries another request of that way.
+    fn serves(&mut self, way: &Way, context: &ConnectionContext) -> bool {
+        if self.to != way.to() || !self.inbox.is_empty() {
+            return false;
+        }
+        match (&mut self.carrier, way) {
+            (Carrier::Mesh(stream), Way::Mesh(peer)) => stream.serves(context, peer),
+            (
+                Carrier::Socket {
+                    stream,
+                    entered: Some(cookie),
+                },
+                Way::SameNode { workload, .. },
+            ) => is_quiet(stream) && context.worker.agent.is_pod(*cookie, workload),
+            (
+                Carrier::Socket {
+                    stream,
+                    entered: None,
+                },
+                Way::Plain(_),
+            ) => is_quiet(stream),
+            (Carrier::Mesh(_), Way::SameNode { .. } | Way::Plain(_))
+            | (Carrier::Socket { .. }, Way::Mesh(_) | Way::SameNode { .. } | Way::Plain(_)) => {
+                false
+            }
+        }
+    }
+
+    /// The request may go once more. An agent that ends a stream in order between two
+    /// exchanges has not passed on what comes behind.
+    pub(super) fn may_go_again(
+        &self,
+        end: Option<StreamEnd>,
+        again: Again,
+        transfer: &Transfer,
+    ) -> bool {
+        match &self.carrier {
+            Carrier::Mesh(_) => end.is_none() || again.is_safe,
+            Carrier::Socket { stream, .. } => again.may(end.is_none(), stream, transfer),
+        }
+    }
+
+    /// What the client is told of the failure.
+    pub(super) fn refusal(&mut self, fail: Fail, report: &mut Report) -> Refused {
+        let reason = match fail {
+            Fail::Client(_) | Fail::Upstream(None) => RefuseReason::UpstreamClosed,
+            Fail::Request(bad) => bad.reason(Of::Request),
+            Fail::Answer(bad) => bad.reason(Of::Response),
+            Fail::Edit => RefuseReason::Internal,
+            Fail::Upstream(Some(end)) => match &mut self.carrier {
+                Carrier::Mesh(stream) => stream.refusal(end, report),
+                Carrier::Socket { .. } => RefuseReason::UpstreamClosed,
+            },
+        };
+        reason.into()
+    }
+}
+
+/// All of a client connection.
+pub(super) struct Upstreams<'u> {
+    context: &'u Rc<ConnectionContext>,
+    /// The one used last is the last.
+    idle: Vec<Upstream>,
+}
+
+impl<'u> Upstreams<'u> {
+    pub(super) fn new(context: &'u Rc<ConnectionContext>, open: Option<Upstream>) -> Self {
+        Self {
+            context,
+            idle: open.into_iter().collect(),
+        }
+    }
+
+    /// An idle one that goes where the request is to go.
+    pub(super) fn take(&mut self, way: &Way) -> Option<Upstream> {
+        let context = self.context;
+        let found = self
+            .idle
+            .iter()
+            .rposition(|upstream| upstream.to == way.to())?;
+        let mut upstream = self.idle.remove(found);
+        if upstream.serves(way, context) {
+            if let Carrier::Mesh(stream) = &upstream.carrier {
+                stream.set_session(context);
+            }
+            return Some(upstream);
+        }
+        self.leave(upstream, None);
+        None
+    }
+
+    pub(super) fn keep(&mut self, upstream: Upstream) {
+        if self.idle.len() >= MAX_IDLE {
+            let oldest = self.idle.remove(0);
+            self.leave(oldest, None);
+        }
+        self.idle.push(upstream);
+    }
+
+    /// A new one.
+    pub(super) async fn connect(&self, way: &Way) -> Result<Upstream, Refused> {
+        let context = self.context;
+        let carrier = match way {
+            Way::Mesh(peer) => Carrier::Mesh(Box::pin(mesh::connect(context, peer)).await?),
+            Way::Plain(outside) => {
+                let stream = Box::pin(dial_upstream(context, outside)).await?;
+                if entered_pod(context, &stream, outside.to()).is_some() {
+                    // Meanwhile the address is that of a pod here, whose policy nobody asked.
+                    return Err(wrong(&stream));
+                }
+                Carrier::Socket {
+                    stream,
+                    entered: None,
+                }
+            }
+            Way::SameNode {
+                authorized,
+                workload,
+                ..
+            } => {
+                let permit = authorized.permit();
+                let stream = Box::pin(dial_upstream(context, permit)).await?;
+                // The address may belong to another pod by now, enrolled or not.
+                let entered = entered_pod(context, &stream, permit.to());
+                let agent = &context.worker.agent;
+                if !entered.is_some_and(|cookie| agent.is_pod(cookie, workload)) {
+                    return Err(wrong(&stream));
+                }
+                Carrier::Socket { stream, entered }
+            }
+        };
+        Ok(Upstream {
+            to: way.to(),
+            carrier,
+            inbox: Inbox::default(),
+        })
+    }
+
+    /// The same stream on another connection: its agent provably did not take it.
+    pub(super) async fn replay(
+        &self,
+        mut upstream: Upstream,
+        way: &Way,
+    ) -> Result<Upstream, Refused> {
+        match (&mut upstream.carrier, way) {
+            (Carrier::Mesh(stream), Way::Mesh(peer)) => {
+                Box::pin(stream.replay(self.context, peer)).await?;
+                Ok(upstream)
+            }
+            _ => Err(RefuseReason::Internal.into()),
+        }
+    }
+
+    /// Lets one go; `failed`: not in order.
+    pub(super) fn leave(&self, upstream: Upstream, failed: Option<ResetReason>) {
+        match upstream.carrier {
+            Carrier::Mesh(stream) => {
+                let context = self.context.clone();
+                let tracked = context.worker.tasks.clone();
+                let tasks = context.pod.tasks.clone();
+                // The other agent's end is waited for; the client is not kept for it.
+                let leaving = async move { stream.leave(&context, failed).await };
+                tasks.spawn_local(tracked.track_future(leaving));
+            }
+            Carrier::Socket { stream, .. } => {
+                if failed.is_some() {
+                    socket::reset_on_close(&stream);
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Upstreams<'_> {
+    fn drop(&mut self) {
+        for upstream in std::mem::take(&mut self.idle) {
+            self.leave(upstream, None);
+        }
+    }
+}
+
+fn wrong(stream: &TcpStream) -> Refused {
+    socket::reset_on_close(stream);
+    RefuseReason::WrongWorkload.into()
+}

@@ -1,0 +1,410 @@
+"""An HTTP/1 server and clients for the suite `http`, without a library in between
+where bytes and ends count."""
+
+import hashlib
+import json
+import socket
+import sys
+import threading
+import time
+
+
+def line(f):
+    return f.readline(65537)
+
+
+def head(f):
+    """First line and header lines; names in lower case."""
+    first = line(f)
+    while first == b"\r\n":
+        first = line(f)
+    if not first:
+        return None, None
+    headers = []
+    while True:
+        l = line(f)
+        if l in (b"\r\n", b""):
+            return first.decode("latin-1").strip(), headers
+        name, value = l.decode("latin-1").split(":", 1)
+        headers.append((name.lower(), value.strip()))
+
+
+def body(f, headers, until_close=False):
+    """Yields the pieces of a body; ValueError where it is cut."""
+    h = dict(headers)
+    if "chunked" in h.get("transfer-encoding", ""):
+        while True:
+            size = int(line(f).split(b";")[0], 16)
+            if size == 0:
+                while line(f) not in (b"\r\n", b""):
+                    pass
+                return
+            left = size
+            while left:
+                piece = f.read(min(left, 65536))
+                if not piece:
+                    raise ValueError("cut")
+                left -= len(piece)
+                yield piece
+            f.read(2)
+    elif "content-length" in h:
+        left = int(h["content-length"])
+        while left:
+            piece = f.read(min(left, 65536))
+            if not piece:
+                raise ValueError("cut")
+            left -= len(piece)
+            yield piece
+    elif until_close:
+        while piece := f.read(65536):
+            yield piece
+
+
+def pattern(size):
+    block = bytes((i * 7 + (i >> 8)) & 0xFF for i in range(65536))
+    while size > 0:
+        yield block[:size]
+        size -= len(block)
+
+
+def digest(pieces):
+    h, n = hashlib.sha256(), 0
+    for piece in pieces:
+        h.update(piece)
+        n += len(piece)
+    return [n, h.hexdigest()]
+
+
+# --- the server -----------------------------------------------------------
+
+def answer(s, status, text, headers=()):
+    text = text.encode()
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(text)}", *headers, "", ""]
+    s.sendall("\r\n".join(lines).encode() + text)
+
+
+def serve_one(s, name, number):
+    f = s.makefile("rb")
+    asked = 0
+    while True:
+        first, headers = head(f)
+        if first is None:
+            return
+        asked += 1
+        method, target, version = first.split(" ")
+        path = target.split("?")[0]
+        h = dict(headers)
+        if path == "/early":
+            answer(s, "413 Too Large", "too large\n", ["Connection: close"])
+            return
+        if path == "/refuse":
+            answer(s, "417 Expectation Failed", "no\n", ["Connection: close"])
+            return
+        if h.get("expect", "").lower() == "100-continue":
+            s.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if path.endswith("/upgrade"):
+            s.sendall(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n"
+                      b"Upgrade: echo\r\n\r\nfirst frame")
+            while piece := f.read1(65536):
+                s.sendall(piece)
+            s.sendall(b"bye")
+            return
+        if path == "/reset":
+            s.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf")
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            return
+        if path == "/cut":
+            s.sendall(b"HTTP/1.0 200 OK\r\n\r\nhalf")
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            return
+        try:
+            got = digest(body(f, headers))
+        except ValueError:
+            return
+        if path == "/until-close":
+            s.sendall(b"HTTP/1.1 200 OK\r\nX-Number: 1\r\n\r\nall of it")
+            return
+        if path == "/hints":
+            s.sendall(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
+        if path.startswith("/bytes/"):
+            size = int(path.split("/")[2])
+            s.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n".encode())
+            for piece in pattern(size):
+                s.sendall(piece)
+            continue
+        if path.startswith("/chunks/"):
+            s.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-End\r\n\r\n")
+            for piece in pattern(int(path.split("/")[2])):
+                s.sendall(f"{len(piece):x};a=b\r\n".encode() + piece + b"\r\n")
+            s.sendall(b"0\r\nX-End: yes\r\n\r\n")
+            continue
+        told = {
+            "name": name, "first": first, "headers": headers, "body": got,
+            "connection": number, "asked": asked,
+            "peer": s.getpeername()[0],
+        }
+        answer(s, "200 OK", json.dumps(told) + "\n")
+        if h.get("connection") == "close":
+            return
+
+
+def guarded(s, name, number):
+    try:
+        serve_one(s, name, number)
+    except OSError:
+        pass
+    finally:
+        s.close()
+
+
+def server(name, port, greeting):
+    listener = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True,
+                                    backlog=512)
+    number = 0
+    while True:
+        s, _ = listener.accept()
+        number += 1
+        if greeting:
+            s.sendall(b"220 ready\r\n")
+            threading.Thread(target=echo, args=(s,), daemon=True).start()
+        else:
+            threading.Thread(target=guarded, args=(s, name, number), daemon=True).start()
+
+
+def echo(s):
+    try:
+        while piece := s.recv(65536):
+            s.sendall(piece)
+    except OSError:
+        pass
+    s.close()
+
+
+# --- clients --------------------------------------------------------------
+
+def connect(to):
+    host, port = to.rsplit(":", 1)
+    s = socket.create_connection((host.strip("[]"), int(port)), timeout=20)
+    s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return s
+
+
+def response(f, is_head=False):
+    """Status, headers, and the body as text."""
+    first, headers = head(f)
+    if first is None:
+        return None
+    status = int(first.split(" ")[1])
+    text = b""
+    if not is_head and status >= 200 and status not in (204, 304):
+        text = b"".join(body(f, headers, until_close=True))
+    return [status, headers, text.decode("latin-1")]
+
+
+def raw(to, *texts):
+    """Each text is sent, and what comes until the end is told."""
+    s = connect(to)
+    for text in texts:
+        s.sendall(text.encode().decode("unicode_escape").encode("latin-1"))
+    got, end = b"", "fin"
+    try:
+        while piece := s.recv(65536):
+            got += piece
+    except ConnectionResetError:
+        end = "reset"
+    except TimeoutError:
+        end = "timeout"
+    return {"got": got.decode("latin-1"), "end": end}
+
+
+def keep_alive(to, count, host="server"):
+    s = connect(to)
+    f = s.makefile("rb")
+    answers = []
+    for i in range(int(count)):
+        s.sendall(f"GET /{i} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        status, _, text = response(f)
+        answers.append([status, json.loads(text) if status == 200 else text])
+    return answers
+
+
+def pipelined(to, count):
+    s = connect(to)
+    f = s.makefile("rb")
+    s.sendall(b"".join(f"GET /{i} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
+                       for i in range(int(count))))
+    return [json.loads(response(f)[2])["first"] for _ in range(int(count))]
+
+
+def upload(to, size, chunked):
+    s = connect(to)
+    f = s.makefile("rb")
+    size = int(size)
+    if chunked == "chunked":
+        s.sendall(b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for piece in pattern(size):
+            s.sendall(f"{len(piece):X}\r\n".encode() + piece + b"\r\n")
+        s.sendall(b"0\r\n\r\n")
+    else:
+        s.sendall(f"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n".encode())
+        for piece in pattern(size):
+            s.sendall(piece)
+    told = json.loads(response(f)[2])
+    return [told["body"], digest(pattern(size))]
+
+
+def download(to, path, size):
+    s = connect(to)
+    f = s.makefile("rb")
+    s.sendall(f"GET /{path}/{size} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    first, headers = head(f)
+    got = digest(body(f, headers))
+    # The connection is good for another one.
+    s.sendall(b"GET /after HTTP/1.1\r\nHost: a\r\n\r\n")
+    return [got, digest(pattern(int(size))), response(f)[0]]
+
+
+def expects(to, path):
+    s = connect(to)
+    f = s.makefile("rb")
+    s.sendall(f"POST /{path} HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n"
+              "Expect: 100-continue\r\n\r\n".encode())
+    status = response(f)[0]
+    if status != 100:
+        return [status]
+    s.sendall(b"hello")
+    return [status, json.loads(response(f)[2])["body"][0]]
+
+
+def hints(to):
+    s = connect(to)
+    f = s.makefile("rb")
+    s.sendall(b"GET /hints HTTP/1.1\r\nHost: a\r\n\r\n")
+    return [response(f)[0], response(f)[0]]
+
+
+def upgrade(to, end):
+    s = connect(to)
+    s.sendall(b"GET /upgrade HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n")
+    f = s.makefile("rb")
+    first, _ = head(f)
+    frame = f.read(11).decode()
+    s.sendall(b"ping pong")
+    echoed = f.read(9).decode()
+    if end == "reset":
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        s.close()
+        return [first, frame, echoed]
+    s.shutdown(socket.SHUT_WR)
+    return [first, frame, echoed, f.read().decode()]
+
+
+def held(to, request):
+    """Another protocol, until the server ends it or the standard input does."""
+    s = connect(to)
+    s.sendall(request.encode().decode("unicode_escape").encode("latin-1"))
+    f = s.makefile("rb")
+    head(f)
+    f.read(11)
+    print("open", flush=True)
+
+    def finish():
+        sys.stdin.read()
+        s.shutdown(socket.SHUT_WR)
+
+    threading.Thread(target=finish, daemon=True).start()
+    try:
+        s.settimeout(None)
+        f.read()
+        end = "fin"
+    except ConnectionResetError:
+        end = "reset"
+    print(end, flush=True)
+    return end
+
+
+def early(to, count):
+    """Large uploads that are answered before they are whole."""
+    seen = {}
+    for _ in range(int(count)):
+        s = connect(to)
+        f = s.makefile("rb")
+        told = "none"
+        try:
+            s.sendall(b"POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: 10000000\r\n\r\n")
+            for piece in pattern(2000000):
+                s.sendall(piece)
+        except OSError:
+            pass
+        try:
+            told = str(response(f)[0])
+        except OSError as e:
+            told = type(e).__name__
+        seen[told] = seen.get(told, 0) + 1
+    return seen
+
+
+def greeted(to, count):
+    """Milliseconds from the connect to the first byte, of each connection."""
+    times = []
+    for _ in range(int(count)):
+        begin = time.monotonic()
+        s = connect(to)
+        assert s.recv(100) == b"220 ready\r\n"
+        times.append((time.monotonic() - begin) * 1000)
+        s.sendall(b"EHLO\r\n")
+        assert s.recv(100) == b"EHLO\r\n"
+        s.close()
+    return times
+
+
+def late(to, seconds):
+    """A client that says nothing for a while, and then asks."""
+    s = connect(to)
+    time.sleep(float(seconds))
+    s.sendall(b"GET /late HTTP/1.1\r\nHost: a\r\n\r\n")
+    return response(s.makefile("rb"))[0]
+
+
+def load(to, seconds, connections, path="/"):
+    """Requests on kept connections until the time is over: by status and by name."""
+    end = time.monotonic() + float(seconds)
+    statuses, names, lock = {}, {}, threading.Lock()
+
+    def one():
+        s = f = None
+        while time.monotonic() < end:
+            name = ""
+            try:
+                if s is None:
+                    s = connect(to)
+                    f = s.makefile("rb")
+                s.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+                told = response(f)
+                if told is None:
+                    status, s = "closed", None
+                else:
+                    status = str(told[0])
+                    name = json.loads(told[2])["name"] if told[0] == 200 else ""
+            except OSError as e:
+                status, s = type(e).__name__, None
+            with lock:
+                statuses[status] = statuses.get(status, 0) + 1
+                names[name] = names.get(name, 0) + 1
+
+    threads = [threading.Thread(target=one) for _ in range(int(connections))]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    return {"statuses": statuses, "names": names}
+
+
+if __name__ == "__main__":
+    verb, *args = sys.argv[1:]
+    if verb == "serve":
+        server(args[0], int(args[1]), args[2:] == ["greets"])
+    elif verb == "held":
+        held(*args)
+    else:
+        print(json.dumps(globals()[verb](*args)))

@@ -1,0 +1,443 @@
+//! HTTP through the agents: what clients and servers see of each other.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, ChildStdout, Stdio};
+use std::time::Duration;
+
+use mesh_tests::{APP_PORT, Agent, Authority, Pod, World, eventually, parse};
+use serde_json::{Value, json};
+
+const SCRIPT: &str = include_str!("http.py");
+const PYTHON: &str = "/usr/bin/python3";
+
+/// Client a and server b on n1, server c on n2, all in the mesh.
+struct Mesh {
+    world: World,
+    a: Pod,
+    servers: [Pod; 2],
+    agents: [Agent; 2],
+    _authority: Authority,
+}
+
+impl Mesh {
+    fn new() -> Self {
+        Self::serving(&[])
+    }
+
+    /// `how`: more arguments of the servers.
+    fn serving(how: &[&str]) -> Self {
+        let (mut world, [a, b, c]) = World::of_three().expect("a world");
+        for pod in [&b, &c] {
+            let mut server = world.in_pod(pod, PYTHON);
+            let port = APP_PORT.to_string();
+            server.args(["-c", SCRIPT, "serve", &pod.name, &port]);
+            server.args(how);
+            world.start_server(pod, APP_PORT, server).expect("a server");
+        }
+        Self::of(world, a, [b, c])
+    }
+
+    fn of(world: World, a: Pod, servers: [Pod; 2]) -> Self {
+        let authority = world.authority(&[]).expect("an authority");
+        let agents = ["n1", "n2"].map(|node| {
+            let agent = world.secure_agent(node, &authority, &[]);
+            agent.expect("an agent")
+        });
+        Self {
+            world,
+            a,
+            servers,
+            agents,
+            _authority: authority,
+        }
+    }
+
+    /// A verb of the script in the client's pod.
+    fn client(&self, args: &[&str]) -> Value {
+        let mut client = self.world.in_pod(&self.a, PYTHON);
+        client.args(["-c", SCRIPT]).args(args);
+        client.stdin(Stdio::null());
+        let output = client.output().expect("python runs");
+        parse(&output).unwrap_or_else(|problem| panic!("{args:?}: {problem:#}"))
+    }
+
+    /// What curl of the client's pod prints.
+    fn curl(&self, args: &[&str]) -> String {
+        let mut curl = self.world.in_pod(&self.a, "curl");
+        curl.args(["-sS", "--max-time", "20"]).args(args);
+        let output = curl.output().expect("curl runs");
+        let problem = String::from_utf8_lossy(&output.stderr);
+        format!("{}{problem}", String::from_utf8_lossy(&output.stdout))
+    }
+
+    /// Addresses of each server: its Service's, and its own.
+    fn addresses(&self) -> Vec<(&Pod, String)> {
+        let mut all = vec![];
+        for pod in &self.servers {
+            all.extend(pod.vips().map(|to| (pod, to)));
+            all.push((pod, format!("{}:{APP_PORT}", pod.v4())));
+        }
+        all
+    }
+
+    fn policy(&self, name: &str, yaml: &str) {
+        let before = self.generations();
+        self.world.write_config(name, yaml).expect("a file");
+        let newer = eventually(Duration::from_secs(5), || {
+            let now = self.generations();
+            now[0] > before[0] && now[1] > before[1]
+        });
+        assert!(newer, "the configuration is not read");
+    }
+
+    fn generations(&self) -> [u64; 2] {
+        self.agents.each_ref().map(|agent| {
+            let status = agent.status().expect("a status");
+            status["generation"].as_u64().expect("a number")
+        })
+    }
+}
+
+fn status(answer: &Value) -> u64 {
+    let got = answer["got"].as_str().unwrap_or_default();
+    let status = got.split(' ').nth(1).unwrap_or_default();
+    status.parse().unwrap_or_default()
+}
+
+#[test]
+fn requests_on_a_kept_connection_arrive_as_they_were_sent() {
+    let mesh = Mesh::new();
+    let own = mesh.a.v4();
+    for (pod, to) in mesh.addresses() {
+        let answers = mesh.client(&["keep_alive", &to, "20", "Some.Name:80"]);
+        let answers = answers.as_array().expect("answers");
+        assert_eq!(answers.len(), 20);
+        for (i, answer) in answers.iter().enumerate() {
+            let told = &answer[1];
+            assert_eq!(answer[0], 200, "{answer}");
+            assert_eq!(told["name"], pod.name, "{answer}");
+            assert_eq!(told["first"], format!("GET /{i} HTTP/1.1"));
+            assert_eq!(told["headers"], json!([["host", "Some.Name:80"]]));
+            assert_eq!(told["asked"], i + 1, "one connection to the application");
+            if !to.contains('[') {
+                let peer = told["peer"].as_str().expect("an address");
+                assert!(peer.ends_with(&own), "the client's own address: {peer}");
+            }
+        }
+    }
+}
+
+#[test]
+fn nginx_and_curl_understand_each_other() {
+    let (mut world, [a, b, c]) = World::of_three().expect("a world");
+    for pod in [&b, &c] {
+        world.nginx(pod, APP_PORT).expect("nginx");
+    }
+    let mesh = Mesh::of(world, a, [b, c]);
+    let own = mesh.a.v4();
+    for pod in &mesh.servers {
+        let url = format!("http://{}/x", pod.vips()[0]);
+        let answer = format!("{} {own} {}:{APP_PORT}\n", pod.name, pod.v4());
+        // Three requests on one connection, with and without a body.
+        let told = mesh.curl(&[&url, &url, "-d", "a=b", &url]);
+        assert_eq!(told, answer.repeat(3));
+        let told = mesh.curl(&["-I", &url]);
+        assert!(told.starts_with("HTTP/1.1 200 OK\r\n"), "{told}");
+        let told = mesh.curl(&["-0", &url]);
+        assert_eq!(told, answer);
+    }
+}
+
+#[test]
+fn requests_that_are_sent_in_advance_are_answered_in_order() {
+    let mesh = Mesh::new();
+    for (_, to) in mesh.addresses() {
+        let told = mesh.client(&["pipelined", &to, "50"]);
+        let expected: Vec<_> = (0..50).map(|i| format!("GET /{i} HTTP/1.1")).collect();
+        assert_eq!(told, json!(expected));
+    }
+}
+
+#[test]
+fn large_bodies_pass_whole_in_both_directions_and_are_not_held() {
+    const SIZE: &str = "30000000";
+    let mesh = Mesh::new();
+    let before = mesh.agents.each_ref().map(|a| a.rss().expect("memory"));
+    for pod in &mesh.servers {
+        let to = &pod.vips()[0];
+        for chunked in ["chunked", "length"] {
+            let told = mesh.client(&["upload", to, SIZE, chunked]);
+            assert_eq!(told[0], told[1], "{chunked} to {}", pod.name);
+        }
+        for path in ["bytes", "chunks"] {
+            let told = mesh.client(&["download", to, path, SIZE]);
+            assert_eq!(told[0], told[1], "{path} of {}", pod.name);
+            assert_eq!(told[2], 200, "the connection is good for another request");
+        }
+    }
+    for (agent, before) in mesh.agents.iter().zip(before) {
+        let grown = agent.rss().expect("memory").saturating_sub(before);
+        assert!(grown < 8 << 20, "grown by {grown} bytes");
+    }
+}
+
+#[test]
+fn an_answer_before_the_answer_comes_when_the_application_gives_it() {
+    let mesh = Mesh::new();
+    for (_, to) in mesh.addresses() {
+        assert_eq!(mesh.client(&["expects", &to, "echo"]), json!([100, 5]));
+        assert_eq!(mesh.client(&["expects", &to, "refuse"]), json!([417]));
+        assert_eq!(mesh.client(&["hints", &to]), json!([103, 200]));
+    }
+}
+
+#[test]
+fn another_protocol_on_the_connection_passes_both_ways_to_its_end() {
+    let mesh = Mesh::new();
+    for (_, to) in mesh.addresses() {
+        let told = mesh.client(&["upgrade", &to, "fin"]);
+        let first = "HTTP/1.1 101 Switching Protocols";
+        assert_eq!(told, json!([first, "first frame", "ping pong", "bye"]));
+    }
+}
+
+#[test]
+fn an_upload_that_is_answered_early_gets_its_answer() {
+    let mesh = Mesh::new();
+    for pod in &mesh.servers {
+        let told = mesh.client(&["early", &pod.vips()[0], "30"]);
+        assert_eq!(told, json!({"413": 30}), "{}", pod.name);
+    }
+}
+
+#[test]
+fn what_the_application_cut_does_not_look_whole() {
+    let mesh = Mesh::new();
+    for pod in &mesh.servers {
+        let to = &pod.vips()[0];
+        for (request, end) in [
+            ("GET /reset HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n", "reset"),
+            ("GET /cut HTTP/1.0\\r\\n\\r\\n", "reset"),
+            ("GET /until-close HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n", "fin"),
+        ] {
+            let told = mesh.client(&["raw", to, request]);
+            assert_eq!(told["end"], end, "{request} of {}: {told}", pod.name);
+        }
+    }
+}
+
+#[test]
+fn what_has_two_meanings_is_refused_and_ends_the_connection() {
+    let mesh = Mesh::new();
+    for pod in &mesh.servers {
+        let to = &pod.vips()[0];
+        for (request, code) in [
+            (
+                "POST / HTTP/1.1\\r\\nHost: a\\r\\nContent-Length: 3\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n0\\r\\n\\r\\n",
+                400,
+            ),
+            (
+                "POST / HTTP/1.1\\r\\nHost: a\\r\\nContent-Length: 3\\r\\nContent-Length: 4\\r\\n\\r\\nabc",
+                400,
+            ),
+            ("GET / HTTP/1.1\\r\\nHost: a\\r\\nHost: b\\r\\n\\r\\n", 400),
+            ("GET / HTTP/1.1\\r\\n\\r\\n", 400),
+            ("GET / HTTP/1.1\\r\\nHost: a\\r\\nX : b\\r\\n\\r\\n", 400),
+        ] {
+            let told = mesh.client(&["raw", to, request]);
+            assert_eq!(status(&told), code, "{request}: {told}");
+            assert_eq!(told["end"], "fin", "{request}: {told}");
+        }
+    }
+}
+
+#[test]
+fn a_server_that_speaks_first_is_not_waited_for() {
+    let mesh = Mesh::serving(&["greets"]);
+    for (pod, to) in mesh.addresses() {
+        let times = mesh.client(&["greeted", &to, "20"]);
+        let mut times: Vec<f64> = times
+            .as_array()
+            .expect("times")
+            .iter()
+            .filter_map(Value::as_f64)
+            .collect();
+        println!("{} at {to}: {times:?}", pod.name);
+        times.sort_by(f64::total_cmp);
+        // A client that is waited for would cost a second.
+        assert!(times[10] < 100.0, "{times:?}");
+    }
+}
+
+#[test]
+fn a_client_that_asks_late_is_still_one_of_http() {
+    let mesh = Mesh::new();
+    for (_, to) in mesh.addresses() {
+        assert_eq!(mesh.client(&["late", &to, "0.5"]), 200);
+    }
+}
+
+#[test]
+fn a_change_of_the_configuration_loses_no_request() {
+    let mesh = Mesh::new();
+    let to = mesh.servers[1].vips()[0].clone();
+    let told = std::thread::scope(|scope| {
+        let load = scope.spawn(|| mesh.client(&["load", &to, "6", "8"]));
+        let mut turn = 0;
+        while !load.is_finished() {
+            turn += 1;
+            let nobody = format!(
+                "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: p{}, namespace: elsewhere}}\nspec: {{action: DENY, rules: [{{}}]}}\n",
+                turn % 2
+            );
+            mesh.world.write_config("turns", &nobody).expect("a file");
+            // The pace of the changes, not a wait for anything.
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        load.join().expect("the load")
+    });
+    let statuses = told["statuses"].as_object().expect("statuses");
+    assert_eq!(statuses.keys().collect::<Vec<_>>(), ["200"], "{told}");
+}
+
+#[test]
+fn a_request_of_a_denied_caller_is_answered_with_403() {
+    let mesh = Mesh::new();
+    for pod in &mesh.servers {
+        assert_eq!(mesh.client(&["keep_alive", &pod.vips()[0], "1"])[0][0], 200);
+    }
+    mesh.policy(
+        "no-a",
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: no-a, namespace: shop}\nspec: {action: DENY, rules: [{from: [{source: {principals: [\"*/sa/a\"]}}]}]}\n",
+    );
+    for pod in &mesh.servers {
+        let told = mesh.client(&["keep_alive", &pod.vips()[0], "1"]);
+        assert_eq!(told[0][0], 403, "{}: {told}", pod.name);
+    }
+}
+
+const DENY_ADMIN: &str = r#"apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: no-admin, namespace: shop}
+spec: {action: DENY, rules: [{to: [{operation: {paths: ["/admin/*"]}}]}]}
+"#;
+
+#[test]
+fn a_path_is_denied_and_its_neighbours_are_not() {
+    let mesh = Mesh::new();
+    mesh.policy("no-admin", DENY_ADMIN);
+    for pod in &mesh.servers {
+        let url = format!("http://{}", pod.vips()[0]);
+        let answer = |path: &str| {
+            let url = format!("{url}{path}");
+            mesh.curl(&[
+                "--path-as-is",
+                "-o",
+                "/dev/null",
+                "-w",
+                "%{http_code}",
+                &url,
+            ])
+        };
+        for (path, code) in [
+            ("/admin/secret", "403"),
+            ("//admin/secret", "403"),
+            ("/public/../admin/secret", "403"),
+            ("/%61dmin/secret", "403"),
+            ("/admin%2fsecret", "400"),
+            ("/administrator", "200"),
+            ("/public/admin/secret", "200"),
+        ] {
+            assert_eq!(answer(path), code, "{path} of {}", pod.name);
+        }
+        // On one connection each request is judged by itself.
+        let [open, closed] = ["/open", "/admin/x"].map(|path| format!("{url}{path}"));
+        let told = mesh.curl(&[
+            "-w",
+            "%{http_code} %{num_connects}\n",
+            &open,
+            &closed,
+            &open,
+        ]);
+        let ends: Vec<&str> = told.lines().filter(|l| l.len() == 5).collect();
+        assert_eq!(ends, ["200 1", "403 0", "200 0"], "{told}");
+    }
+}
+
+#[test]
+fn the_path_that_a_rule_looked_at_is_the_one_that_the_application_gets() {
+    let mesh = Mesh::new();
+    let seen = |pod: &Pod| {
+        let url = format!("http://{}/a/./b/../c?d=../e", pod.vips()[0]);
+        let told: Value = serde_json::from_str(&mesh.curl(&["--path-as-is", &url])).expect("JSON");
+        told["first"].as_str().expect("a line").to_owned()
+    };
+    for pod in &mesh.servers {
+        assert_eq!(
+            seen(pod),
+            "GET /a/./b/../c?d=../e HTTP/1.1",
+            "nobody looked"
+        );
+    }
+    mesh.policy("no-admin", DENY_ADMIN);
+    for pod in &mesh.servers {
+        assert_eq!(seen(pod), "GET /a/c?d=../e HTTP/1.1", "{}", pod.name);
+    }
+}
+
+#[test]
+fn where_a_rule_asks_for_a_path_what_is_no_http_is_refused() {
+    let mesh = Mesh::serving(&["greets"]);
+    let to = mesh.servers.each_ref().map(|pod| pod.vips()[0].clone());
+    for to in &to {
+        let told = mesh.client(&["raw", to, "EHLO\\r\\n"]);
+        let got = told["got"].as_str().expect("text");
+        assert!(got.starts_with("220 ready"), "{told}");
+    }
+    mesh.policy("no-admin", DENY_ADMIN);
+    for to in &to {
+        for text in ["EHLO\\r\\n", "PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n"] {
+            let told = mesh.client(&["raw", to, text]);
+            assert_eq!(told, json!({"got": "", "end": "reset"}));
+        }
+    }
+}
+
+#[test]
+fn a_change_of_policy_judges_the_requests_that_are_under_way() {
+    let mesh = Mesh::new();
+    for pod in &mesh.servers {
+        let to = pod.vips()[0].clone();
+        let ask = |path: &str| {
+            let upgrade = format!(
+                "GET {path} HTTP/1.1\\r\\nHost: a\\r\\nConnection: upgrade\\r\\nUpgrade: echo\\r\\n\\r\\n"
+            );
+            ["held", &to, &upgrade].map(str::to_owned)
+        };
+        let [mut kept, mut cut] = ["/upgrade", "/admin/upgrade"].map(|path| {
+            let args = ask(path);
+            let mut client = mesh.world.in_pod(&mesh.a, PYTHON);
+            client.args(["-c", SCRIPT]).args(args);
+            client.stdin(Stdio::piped()).stdout(Stdio::piped());
+            let mut client = client.spawn().expect("python runs");
+            let out = client.stdout.take().expect("a pipe");
+            let mut out = BufReader::new(out);
+            let mut line = String::new();
+            out.read_line(&mut line).expect("a line");
+            assert_eq!(line.trim(), "open", "{path} of {}", pod.name);
+            (client, out)
+        });
+        mesh.policy("no-admin", DENY_ADMIN);
+        let end = |(client, out): &mut (Child, BufReader<ChildStdout>)| {
+            // It says so when the server ends, or else when it is asked to.
+            let mut line = String::new();
+            out.read_line(&mut line).expect("a line");
+            let _ended = client.wait();
+            line.trim().to_owned()
+        };
+        assert_eq!(end(&mut cut), "reset", "{}", pod.name);
+        drop(kept.0.stdin.take());
+        assert_eq!(end(&mut kept), "fin", "{}", pod.name);
+        mesh.policy("no-admin", mesh_tests::mesh_mode("STRICT").as_str());
+    }
+}

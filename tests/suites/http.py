@@ -4,6 +4,7 @@ where bytes and ends count."""
 import hashlib
 import json
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -109,6 +110,9 @@ def serve_one(s, name, number):
                 s.sendall(piece)
             s.sendall(b"bye")
             return
+        if path == "/silent":
+            f.read()
+            return
         if path == "/reset":
             s.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf")
             s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
@@ -165,7 +169,7 @@ def server(name, port, greeting):
         s, _ = listener.accept()
         number += 1
         if greeting:
-            s.sendall(b"220 ready\r\n")
+            s.sendall(f"220 {greeting}\r\n".encode())
             threading.Thread(target=echo, args=(s,), daemon=True).start()
         else:
             threading.Thread(target=guarded, args=(s, name, number), daemon=True).start()
@@ -358,6 +362,29 @@ def greeted(to, count):
     return times
 
 
+def name_of(to):
+    """Whom a server that speaks first says to be."""
+    return connect(to).recv(100).decode().split()[1]
+
+
+def name_by_hello(to, name):
+    """The same, where the client's TLS asks for a name before that; how it ended
+    where it is not taken."""
+    context = ssl.create_default_context()
+    out = ssl.MemoryBIO()
+    tls = context.wrap_bio(ssl.MemoryBIO(), out, server_hostname=name)
+    try:
+        tls.do_handshake()
+    except ssl.SSLWantReadError:
+        pass
+    try:
+        s = connect(to)
+        s.sendall(out.read())
+        return s.recv(9).decode().split()[1]
+    except (OSError, IndexError) as e:
+        return type(e).__name__
+
+
 def late(to, seconds):
     """A client that says nothing for a while, and then asks."""
     s = connect(to)
@@ -403,7 +430,8 @@ def load(to, seconds, connections, path="/"):
 if __name__ == "__main__":
     verb, *args = sys.argv[1:]
     if verb == "serve":
-        server(args[0], int(args[1]), args[2:] == ["greets"])
+        greetings = {"greets": "ready", "names": args[0]}
+        server(args[0], int(args[1]), next((greetings[arg] for arg in args[2:]), None))
     elif verb == "held":
         held(*args)
     else:

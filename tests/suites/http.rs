@@ -1,5 +1,8 @@
 //! HTTP through the agents: what clients and servers see of each other.
 
+#[path = "http/routes.rs"]
+mod routes;
+
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, ChildStdout, Stdio};
 use std::time::Duration;

@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 use super::context::{ConnectionContext, Exchange};
 use super::peek::look;
 use super::registry::CutReason;
-use crate::detect::{self, Expected, MAX_REQUEST_LINE, Spoken};
+use crate::detect::{self, Expected, Hello, MAX_HELLO, MAX_REQUEST_LINE, Spoken};
 use crate::model::{AppProtocol, OrigDst, RefuseReason, Refused, ServicePort, TargetPort};
 use crate::route::{self, RouteDecision};
 
@@ -122,6 +122,26 @@ pub(super) async fn race(
         first = client_spoke => Ok(first),
         () = application_spoke => Ok(First::Bytes),
         () = tokio::time::sleep(longest) => Ok(First::Bytes),
+    }
+}
+
+/// The name that the client's TLS asks for, in lower case; none of what is no TLS, or
+/// is silent.
+pub(super) async fn server_name(
+    context: &ConnectionContext,
+    client: &TcpStream,
+) -> Result<Option<String>, Refused> {
+    let judge = |bytes: &[u8]| match detect::client_hello(bytes) {
+        Hello::NeedMore => None,
+        Hello::OtherTls { sni } => Some(sni.map(|name| name.to_ascii_lowercase())),
+        Hello::NotTls | Hello::Mesh | Hello::Malformed => Some(None),
+    };
+    let deadline = context.worker.agent.config.handshake_timeout;
+    tokio::select! {
+        biased; // removal and drain win
+        reason = context.entry().cut.wait() => Err(reason.refuse()),
+        name = look::<MAX_HELLO, _>(client, judge) => Ok(name.flatten()),
+        () = tokio::time::sleep(deadline) => Ok(None),
     }
 }
 

@@ -1,7 +1,7 @@
 //! An exchange under way: what may end it from outside, and what is told of it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::leg::Side;
 use super::transfer::{Ended, Fail, Transfer};
@@ -20,6 +20,8 @@ pub(in crate::proxy) enum Driven {
     Failed(Fail),
     Cut(CutReason),
     Idle,
+    /// The route's timeout passed.
+    TimedOut,
 }
 
 /// Bytes of all exchanges of a connection.
@@ -76,6 +78,8 @@ pub(in crate::proxy) struct Watch<'w> {
     pub(in crate::proxy) totals: &'w mut Totals,
     /// Longest silence.
     pub(in crate::proxy) idle: Option<Duration>,
+    /// The whole exchange is over by then.
+    pub(in crate::proxy) deadline: Option<Instant>,
 }
 
 pub(in crate::proxy) async fn drive(
@@ -100,6 +104,7 @@ pub(in crate::proxy) async fn drive(
                 Ok(ended) => Driven::Ended(ended),
                 Err(fail) => Driven::Failed(fail),
             },
+            () = until(watch.deadline) => break Driven::TimedOut,
             () = tokio::time::sleep(left) => {}
         }
         client.leg.accept_is_due();
@@ -125,6 +130,13 @@ pub(in crate::proxy) async fn drive(
         watch.totals.open(watch.report);
     }
     driven
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Returns after that much time; never without one.

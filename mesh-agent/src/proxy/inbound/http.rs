@@ -210,6 +210,8 @@ impl Visit<'_> {
             report: self.report,
             totals: &mut self.totals,
             idle: self.context.worker.agent.config.idle_timeout,
+            // The route's are the source's to keep.
+            deadline: None,
         };
         drive(transfer, client, upstream, &mut watch).await
     }
@@ -234,7 +236,7 @@ impl Visit<'_> {
                 socket::reset_on_close(&application);
                 return Err(reason.close());
             }
-            Driven::Idle => {
+            Driven::Idle | Driven::TimedOut => {
                 socket::reset_on_close(&application);
                 return Err(CloseReason::IdleTimeout);
             }

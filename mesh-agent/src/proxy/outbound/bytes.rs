@@ -7,8 +7,9 @@ use std::time::Instant;
 use tokio::net::TcpStream;
 
 use super::mesh::{self, MeshStream};
-use super::reach::{authz_input, dial_upstream, entered_pod, target};
+use super::reach::{authz_input, dial_upstream, entered_pod, routes, target};
 use super::upstreams::Upstream;
+use crate::model::route::{BackendRef, RouteKind};
 use crate::model::{
     ByteCounts, Direction, RefuseReason, Refused, Security, UnknownPeer, UpstreamAddr, Workload,
 };
@@ -19,6 +20,7 @@ use crate::proxy::context::Exchange;
 use crate::proxy::first::{self, First};
 use crate::proxy::forward::ForwardEnd;
 use crate::proxy::report::Report;
+use crate::route::{ConnectionDecision, ConnectionRefusal};
 use crate::sys::socket;
 
 /// What became of a connection that an upstream was opened for.
@@ -36,7 +38,8 @@ pub(super) async fn bytes(
     first: First,
 ) -> Result<Carried, Refused> {
     let exchange = &accepted.exchange;
-    let target = target(exchange, None)?;
+    let backend = Box::pin(backend(accepted)).await?;
+    let target = target(exchange, backend)?;
     let transport = exchange
         .decision_context()
         .transport(&target, Instant::now())?;
@@ -51,6 +54,32 @@ pub(super) async fn bytes(
         }
         Transport::Mesh(peer) => to_mesh(accepted, report, &peer, after, first).await,
         Transport::Plain(outside) => plain(accepted, report, &outside, first).await,
+    }
+}
+
+/// Where a route for connections leads; else the Service's own endpoints it is.
+async fn backend(accepted: &Accepted) -> Result<Option<&BackendRef>, Refused> {
+    let exchange = &accepted.exchange;
+    let Some(routes) = routes(exchange) else {
+        return Ok(None);
+    };
+    let context = &exchange.context;
+    let namespace = context.pod.workload.key.namespace.as_str();
+    let name = match routes.kind(namespace) {
+        Some(RouteKind::Tls) => Box::pin(first::server_name(context, &accepted.client)).await?,
+        Some(RouteKind::Tcp | RouteKind::Http | RouteKind::Grpc) | None => None,
+    };
+    let dice = &context.worker.dice;
+    let decision = routes.decide_connection(name.as_deref(), namespace, |limit| dice.below(limit));
+    match decision {
+        ConnectionDecision::Implicit => Ok(None),
+        ConnectionDecision::Forward { backend, .. } => Ok(Some(backend)),
+        ConnectionDecision::Refused(why) => Err(match why {
+            ConnectionRefusal::NoRouteMatched => RefuseReason::NoRoute.into(),
+            ConnectionRefusal::InvalidBackend | ConnectionRefusal::NoBackend => {
+                RefuseReason::NoBackend.into()
+            }
+        }),
     }
 }
 

@@ -1,19 +1,20 @@
 //! What is decided of a request: by the routes where it goes, by the policy of a
 //! pod here whether it may, and what changes of it on the way.
 
+use std::borrow::Cow;
 use std::time::Instant;
 
-use super::reach::{authz_input, target};
+use super::reach::{authz_input, routes, target};
 use super::upstreams::Way;
 use crate::http::answer::{Answer, Client, REASON};
 use crate::http::h1::Request;
+use crate::model::http_route::Timeouts;
 use crate::model::route::BackendRef;
 use crate::model::{Edits, Refused, RequestHead};
 use crate::plan::{Target, Transport};
 use crate::proxy::authorize::{Permitted, authorize_request};
 use crate::proxy::context::Exchange;
 use crate::route::http::{Decision, Respond, RouteReason};
-use crate::route::{self, RouteDecision, ServiceRoutes};
 
 /// Where a request goes, by what leave, and what changes of it.
 pub(super) struct Course {
@@ -22,6 +23,7 @@ pub(super) struct Course {
     pub(super) request: Edits,
     /// Of the final answer.
     pub(super) response: Edits,
+    pub(super) timeouts: Timeouts,
 }
 
 /// By one configuration; or the answer that it gets here, and no server sees it.
@@ -39,26 +41,13 @@ pub(super) fn course(
         Decision::Implicit => go(exchange, head, None, [Edits::default(), Edits::default()]),
         Decision::Respond(respond) => Ok(Err(answer(respond, head))),
         Decision::Forward(forward) => {
-            let mut edits = forward.request.into_owned();
-            if edits.target.is_none() {
-                // A rule looked at the path in this form.
-                edits.target = head.normal_target();
-            }
-            let edits = [edits, forward.response.into_owned()];
-            go(exchange, head, Some(forward.backend), edits)
+            let edits = [forward.request, forward.response].map(Cow::into_owned);
+            let course = go(exchange, head, Some(forward.backend), edits)?;
+            Ok(course.map(|course| Course {
+                timeouts: forward.timeouts,
+                ..course
+            }))
         }
-    }
-}
-
-/// Of the port of the Service that the client called.
-fn routes(exchange: &Exchange) -> Option<&ServiceRoutes> {
-    let in_force = &exchange.in_force;
-    match route::resolve(&in_force.snapshot, exchange.context.orig_dst) {
-        RouteDecision::Service { service, port, .. } => {
-            let routes = in_force.routes.of(&service.key, port.port)?;
-            Some(routes)
-        }
-        RouteDecision::Workload(_) | RouteDecision::External | RouteDecision::Refused(_) => None,
     }
 }
 
@@ -94,6 +83,7 @@ fn go(
         target,
         request,
         response,
+        timeouts: Timeouts::default(),
     }))
 }
 

@@ -4,10 +4,13 @@
 //! The next request sees the configuration that holds when it comes. No byte of one
 //! is written but to an upstream that its own decision names.
 
+use std::time::Instant;
+
 use super::course::course;
 use super::upstreams::{Upstream, Upstreams, Way};
 use crate::http::answer::{Answer, Client};
 use crate::http::h1::{Bad, Framing, Request, Side as Of};
+use crate::model::http_route::Timeouts;
 use crate::model::{CloseReason, Direction, Edits, RefuseReason, Refused, Security, UnknownPeer};
 use crate::plan::Target;
 use crate::proxy::accepted::Accepted;
@@ -45,6 +48,26 @@ struct Going {
     target: Target,
     planned: Planned,
     response: Edits,
+    limits: Limits,
+}
+
+/// How long it may take, by its route.
+#[derive(Clone, Copy)]
+struct Limits {
+    timeouts: Timeouts,
+    began: Instant,
+}
+
+impl Limits {
+    fn whole(self) -> Option<Instant> {
+        self.timeouts.request.map(|longest| self.began + longest)
+    }
+
+    /// When an attempt that begins now has to be over.
+    fn attempt(self, now: Instant) -> Option<Instant> {
+        let one = self.timeouts.backend_request.map(|longest| now + longest);
+        [self.whole(), one].into_iter().flatten().min()
+    }
 }
 
 /// The client's connection goes on, or how it ended.
@@ -135,13 +158,14 @@ impl<'r> Requests<'r> {
             target,
             planned,
             response,
+            limits,
         } = going;
         self.describe(&way, target);
         let before = self.upstreams.take(&way);
         let is_reused = before.is_some();
         let upstream = match before {
             Some(upstream) => upstream,
-            None => match self.upstreams.connect(&way).await {
+            None => match self.connect(&way, limits).await {
                 Ok(upstream) => upstream,
                 Err(refused) => {
                     client.inbox.consume(decided.len);
@@ -154,8 +178,18 @@ impl<'r> Requests<'r> {
             is_reused,
             is_safe: decided.is_safe,
         };
-        self.carry(client, &mut transfer, upstream, (&way, again), to)
+        self.carry(client, &mut transfer, upstream, (&way, again, limits), to)
             .await
+    }
+
+    async fn connect(&mut self, way: &Way, limits: Limits) -> Result<Upstream, Refused> {
+        let connecting = self.upstreams.connect(way);
+        let Some(ends) = limits.attempt(Instant::now()) else {
+            return connecting.await;
+        };
+        tokio::time::timeout_at(ends.into(), connecting)
+            .await
+            .unwrap_or(Err(RefuseReason::RequestTimeout.into()))
     }
 
     /// The connection's record names the first exchange's target.
@@ -183,12 +217,13 @@ impl<'r> Requests<'r> {
         client: &mut Side<'_>,
         transfer: &mut Transfer,
         mut upstream: Upstream,
-        (way, mut again): (&Way, Again),
+        (way, mut again, limits): (&Way, Again, Limits),
         to: Client,
     ) -> GoesOn {
         loop {
             self.show(&upstream);
-            let driven = self.drive(client, transfer, &mut upstream).await;
+            let ends = limits.attempt(Instant::now());
+            let driven = self.drive(client, transfer, &mut upstream, ends).await;
             if let Driven::Failed(Fail::Upstream(end)) = driven {
                 let next = match end {
                     Some(StreamEnd::NotTaken) => self.upstreams.replay(upstream, way).await.map(Ok),
@@ -243,6 +278,7 @@ impl<'r> Requests<'r> {
         client: &mut Side<'_>,
         transfer: &mut Transfer,
         upstream: &mut Upstream,
+        deadline: Option<Instant>,
     ) -> Driven {
         let context = self.accepted.context();
         let mut watch = Watch {
@@ -250,6 +286,7 @@ impl<'r> Requests<'r> {
             report: self.report,
             totals: &mut self.totals,
             idle: context.worker.agent.config.idle_timeout,
+            deadline,
         };
         drive(transfer, client, &mut upstream.side(), &mut watch).await
     }
@@ -283,6 +320,14 @@ impl<'r> Requests<'r> {
             Driven::Idle => {
                 self.upstreams.leave(upstream, Some(ResetReason::Cut));
                 return Err(CloseReason::IdleTimeout);
+            }
+            Driven::TimedOut => {
+                self.upstreams.leave(upstream, Some(ResetReason::Aborted));
+                if transfer.has_answered() {
+                    return Err(CloseReason::ResetByUpstream);
+                }
+                let late = RefuseReason::RequestTimeout.into();
+                return self.answer(client, late, to, false).await;
             }
             Driven::Failed(fail) => fail,
         };
@@ -353,5 +398,9 @@ fn going(
         target: course.target,
         planned: planned.map_err(|_| RefuseReason::Internal)?,
         response: course.response,
+        limits: Limits {
+            timeouts: course.timeouts,
+            began: Instant::now(),
+        },
     }))
 }

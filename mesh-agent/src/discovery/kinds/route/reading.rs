@@ -11,6 +11,8 @@ use crate::model::route::RouteKind;
 use crate::route::http::check_pattern;
 
 pub(in crate::discovery) const GROUP: &str = "gateway.networking.k8s.io";
+/// Said of what is read and checked, and not done.
+pub(super) const UNSERVED: &str = "is not served yet: it has no effect";
 /// Longest text of any field.
 const MAX_TEXT: usize = 4_096;
 

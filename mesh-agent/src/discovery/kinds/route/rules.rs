@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::backends::backends;
 use super::filters::{Of, filters};
 use super::matches::matches;
-use super::reading::Reading;
+use super::reading::{Reading, UNSERVED};
 use crate::discovery::tree::Node;
 use crate::model::Name;
 use crate::model::http_route::{
@@ -212,6 +212,7 @@ fn retry(reading: &mut Reading<'_>, rule: &Node<'_>, at: &str) -> Option<Retry> 
         codes.extend(code.and_then(|code| u16::try_from(code).ok()));
     }
     let attempts = &value["attempts"];
+    reading.advise(&at, UNSERVED);
     Some(Retry {
         codes: codes.into_iter().collect(),
         attempts: reading.number(attempts, &format!("{at}.attempts"), 0..=MAX_ATTEMPTS),
@@ -257,7 +258,7 @@ fn session(reading: &mut Reading<'_>, rule: &Node<'_>, at: &str) -> Option<Sessi
     let former = reading.text(&value["sessionName"], &format!("{at}.sessionName"));
     let name = reading.text(&value[part]["name"], &format!("{part_at}.name"));
     let path = reading.text(&value[part]["path"], &format!("{part_at}.path"));
-    reading.advise(&at, "is not served yet: it has no effect");
+    reading.advise(&at, UNSERVED);
     Some(SessionPersistence {
         name: name.or(former).map(Into::into),
         by: match is_cookie {

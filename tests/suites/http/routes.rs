@@ -1,0 +1,214 @@
+//! Routes of the Gateway API, as clients and servers see them.
+
+use super::*;
+
+/// A route of b's Service.
+fn route(kind: &str, spec: &str) -> String {
+    let version = "gateway.networking.k8s.io/v1";
+    format!(
+        "apiVersion: {version}\nkind: {kind}\nmetadata: {{name: b, namespace: shop}}\n\
+         spec:\n  parentRefs: [{{group: \"\", kind: Service, name: b, port: 80}}]\n  {spec}\n"
+    )
+}
+
+fn http(rules: &str) -> String {
+    route("HTTPRoute", &format!("rules: {rules}"))
+}
+
+fn to(name: &str, weight: u32) -> String {
+    format!("{{name: {name}, port: 80, weight: {weight}}}")
+}
+
+fn split(b: u32, c: u32) -> String {
+    http(&format!(
+        "[{{backendRefs: [{}, {}]}}]",
+        to("b", b),
+        to("c", c)
+    ))
+}
+
+fn names(answers: &Value) -> Vec<String> {
+    let answers = answers.as_array().expect("answers").iter();
+    let name = |answer: &Value| {
+        assert_eq!(answer[0], 200, "{answer}");
+        answer[1]["name"].as_str().expect("a name").to_owned()
+    };
+    answers.map(name).collect()
+}
+
+impl Mesh {
+    /// What the server says of a request of curl's.
+    fn told(&self, args: &[&str]) -> Value {
+        let told = self.curl(args);
+        serde_json::from_str(&told).unwrap_or_else(|e| panic!("{args:?}: {e}: {told}"))
+    }
+
+    fn code(&self, url: &str) -> String {
+        self.curl(&["-o", "/dev/null", "-w", "%{http_code}", url])
+    }
+}
+
+#[test]
+fn a_canary_gets_its_share_of_the_requests_of_one_connection() {
+    let mesh = Mesh::new();
+    mesh.policy("b-route", &split(70, 30));
+    for vip in mesh.servers[0].vips() {
+        let names = names(&mesh.client(&["keep_alive", &vip, "3000"]));
+        let of_c = names.iter().filter(|name| *name == "c").count();
+        // Five times the standard deviation.
+        assert!((775..1025).contains(&of_c), "{of_c}");
+    }
+    mesh.policy("b-route", &split(0, 1));
+    let vip = &mesh.servers[0].vips()[0];
+    let names = names(&mesh.client(&["keep_alive", vip, "200"]));
+    assert!(names.iter().all(|name| name == "c"), "{names:?}");
+}
+
+#[test]
+fn a_header_chooses_the_backend_and_filters_change_what_goes_on() {
+    let mesh = Mesh::new();
+    let canary = format!(
+        "{{matches: [{{path: {{value: /b}}, headers: [{{name: x-canary, value: \"1\"}}]}}], backendRefs: [{}], filters: [\
+         {{type: RequestHeaderModifier, requestHeaderModifier: {{add: [{{name: x-added, value: \"yes\"}}]}}}}, \
+         {{type: ResponseHeaderModifier, responseHeaderModifier: {{set: [{{name: x-seen, value: \"c\"}}]}}}}]}}",
+        to("c", 1)
+    );
+    let moved = "{matches: [{path: {type: Exact, value: /moved}}], filters: [\
+         {type: RequestRedirect, requestRedirect: {hostname: other.example, statusCode: 301}}]}";
+    let rewritten = format!(
+        "{{matches: [{{path: {{type: PathPrefix, value: /old}}}}], backendRefs: [{}], filters: [\
+         {{type: URLRewrite, urlRewrite: {{hostname: new.example, path: \
+         {{type: ReplacePrefixMatch, replacePrefixMatch: /new}}}}}}]}}",
+        to("b", 1)
+    );
+    let rest = format!(
+        "{{matches: [{{path: {{type: PathPrefix, value: /b}}}}], backendRefs: [{}]}}",
+        to("b", 1)
+    );
+    mesh.policy(
+        "b-route",
+        &http(&format!("[{canary}, {moved}, {rewritten}, {rest}]")),
+    );
+    let url = |path: &str| format!("http://{}{path}", mesh.servers[0].vips()[0]);
+    let told = mesh.told(&["-H", "X-Canary: 1", &url("/b")]);
+    assert_eq!(told["name"], "c");
+    let headers = told["headers"].as_array().expect("headers");
+    assert!(headers.contains(&json!(["x-added", "yes"])), "{told}");
+    let answer = mesh.curl(&["-i", "-H", "X-Canary: 1", &url("/b")]);
+    assert!(answer.contains("\r\nx-seen: c\r\n"), "{answer}");
+    assert_eq!(mesh.told(&[&url("/b")])["name"], "b");
+    let told = mesh.told(&[&url("/old/way?and=%7e")]);
+    assert_eq!(told["first"], "GET /new/way?and=%7e HTTP/1.1");
+    let headers = told["headers"].as_array().expect("headers");
+    assert!(headers.contains(&json!(["host", "new.example"])), "{told}");
+    let answer = mesh.curl(&["-i", &url("/moved")]);
+    assert!(answer.starts_with("HTTP/1.1 301 "), "{answer}");
+    assert!(
+        answer.contains("location: http://other.example/moved"),
+        "{answer}"
+    );
+    assert_eq!(mesh.code(&url("/none")), "404");
+    assert_eq!(mesh.code(&url("/b%2fc")), "400", "no one path");
+}
+
+#[test]
+fn a_route_for_every_path_leaves_the_target_as_it_is() {
+    let mesh = Mesh::new();
+    mesh.policy("b-route", &split(1, 0));
+    let url = format!("http://{}/a/./b//%7e%2F?x=\"|", mesh.servers[0].vips()[0]);
+    let told = mesh.told(&["--path-as-is", "-g", &url]);
+    assert_eq!(told["first"], "GET /a/./b//%7e%2F?x=\"| HTTP/1.1");
+}
+
+#[test]
+fn a_backend_that_is_not_there_has_its_share_of_errors_and_a_pod_is_called_without_routes() {
+    let mesh = Mesh::new();
+    let backends = to("nobody", 1);
+    mesh.policy(
+        "b-route",
+        &http(&format!("[{{backendRefs: [{backends}]}}]")),
+    );
+    let url = format!("http://{}/", mesh.servers[0].vips()[0]);
+    assert_eq!(mesh.code(&url), "500");
+    let url = format!("http://{}:{APP_PORT}/", mesh.servers[0].v4());
+    assert_eq!(mesh.code(&url), "200", "its own address has no routes");
+}
+
+#[test]
+fn a_timeout_of_the_route_ends_a_request_that_gets_no_answer() {
+    let mesh = Mesh::new();
+    let rules = format!(
+        "[{{timeouts: {{request: 300ms}}, backendRefs: [{}]}}]",
+        to("c", 1)
+    );
+    mesh.policy("b-route", &http(&rules));
+    let vip = &mesh.servers[0].vips()[0];
+    let told = mesh.curl(&["-i", &format!("http://{vip}/silent")]);
+    assert!(told.starts_with("HTTP/1.1 504 "), "{told}");
+    assert!(told.contains("request_timeout"), "{told}");
+    let told = mesh.told(&[&format!("http://{vip}/")]);
+    assert_eq!(told["name"], "c", "the next one is served");
+}
+
+#[test]
+fn a_route_that_changes_under_load_loses_no_request() {
+    let mesh = Mesh::new();
+    let vip = mesh.servers[0].vips()[0].clone();
+    mesh.policy("b-route", &split(1, 1));
+    let told = std::thread::scope(|scope| {
+        let load = scope.spawn(|| mesh.client(&["load", &vip, "6", "8"]));
+        let mut turn = 0;
+        while !load.is_finished() {
+            turn += 1;
+            let rules = split(1 + turn % 3, 1 + (turn + 1) % 3);
+            mesh.world.write_config("b-route", &rules).expect("a file");
+            // The pace of the changes, not a wait for anything.
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        load.join().expect("the load")
+    });
+    let statuses = told["statuses"].as_object().expect("statuses");
+    assert_eq!(statuses.keys().collect::<Vec<_>>(), ["200"], "{told}");
+    let names = told["names"].as_object().expect("names");
+    assert_eq!(names.keys().collect::<Vec<_>>(), ["b", "c"], "{told}");
+}
+
+#[test]
+fn blue_gives_way_to_green_at_once() {
+    let mesh = Mesh::new();
+    let vip = &mesh.servers[0].vips()[0];
+    mesh.policy("b-route", &split(1, 0));
+    for (b, c, name) in [(0, 1, "c"), (1, 0, "b")] {
+        mesh.policy("b-route", &split(b, c));
+        let names = names(&mesh.client(&["keep_alive", vip, "100"]));
+        assert!(names.iter().all(|n| n == name), "{names:?}");
+    }
+}
+
+#[test]
+fn connections_that_are_no_http_go_where_a_tcp_route_leads() {
+    let mesh = Mesh::serving(&["names"]);
+    let vip = &mesh.servers[0].vips()[0];
+    assert_eq!(mesh.client(&["name_of", vip]), "b");
+    let rules = format!("rules: [{{backendRefs: [{}]}}]", to("c", 1));
+    mesh.policy("b-route", &route("TCPRoute", &rules));
+    assert_eq!(mesh.client(&["name_of", vip]), "c");
+    assert_eq!(mesh.client(&["name_by_hello", vip, "any.example"]), "c");
+}
+
+#[test]
+fn tls_goes_where_the_name_in_its_hello_leads_and_nowhere_without_one() {
+    let mesh = Mesh::serving(&["names"]);
+    let vip = &mesh.servers[0].vips()[0];
+    let spec = format!(
+        "hostnames: [\"*.shop.example\"]\n  rules: [{{backendRefs: [{}]}}]",
+        to("c", 1)
+    );
+    mesh.policy("b-route", &route("TLSRoute", &spec));
+    assert_eq!(
+        mesh.client(&["name_by_hello", vip, "WWW.shop.example"]),
+        "c"
+    );
+    let refused = mesh.client(&["name_by_hello", vip, "other.example"]);
+    assert_eq!(refused, "ConnectionResetError");
+}

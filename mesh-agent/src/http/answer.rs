@@ -76,6 +76,11 @@ impl Answer {
         }
     }
 
+    pub(crate) fn grpc_status(&self) -> Option<u32> {
+        let status = self.headers.iter().find(|(name, _)| *name == "grpc-status");
+        status?.1.parse().ok()
+    }
+
     /// On HTTP/1.
     pub(crate) fn bytes(&self, close: bool) -> Vec<u8> {
         let status = format!("HTTP/1.1 {} {}\r\n", self.status, phrase(self.status));

@@ -23,7 +23,6 @@ pub mod policy;
 mod refusal;
 #[allow(dead_code, reason = "the HTTP data path comes in parts")]
 mod request;
-#[allow(dead_code, reason = "the HTTP data path comes in parts")]
 mod request_record;
 #[allow(dead_code, reason = "the HTTP data path comes in parts")]
 pub mod route;
@@ -54,7 +53,6 @@ pub use refusal::{
 pub use request::{
     Edits, HeaderEdit, HeaderLine, Host, HttpVersion, NormalPath, Path, PathProblem, RequestHead,
 };
-#[allow(unused_imports, reason = "the HTTP data path comes in parts")]
 pub use request_record::{
     RequestEnd, RequestProtocol, RequestRecord, RequestTiming, RouteRef, TraceId,
 };

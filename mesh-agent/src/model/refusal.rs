@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::PeerCertificate;
+use super::{PeerCertificate, RuleRef};
 
 /// Who has to change something before it works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -365,6 +365,10 @@ pub struct Refused {
     pub errno: Option<i32>,
     /// What the peer's certificate says, where its handshake failed: a claim.
     pub shown: Option<Arc<PeerCertificate>>,
+    /// The rule of a policy that said no.
+    pub rule: Option<RuleRef>,
+    /// What is wrong with a message, in a word.
+    pub detail: Option<&'static str>,
 }
 
 impl From<RefuseReason> for Refused {
@@ -373,6 +377,8 @@ impl From<RefuseReason> for Refused {
             reason,
             errno: None,
             shown: None,
+            rule: None,
+            detail: None,
         }
     }
 }

@@ -69,6 +69,7 @@ pub enum RequestEnd {
 /// Parts of the time that an exchange took; each from its first byte.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestTiming {
+    #[allow(dead_code, reason = "for spans, which come later")]
     pub started: SystemTime,
     /// Until the request was whole.
     pub request: Option<Duration>,

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 pub use super::backend::{BackendRef, BackendTarget};
 pub use super::http_route::Backend;
 use super::http_route::HttpRule;
-use super::{Name, ServiceKey};
+use super::{Name, RouteRef, ServiceKey};
 
 /// In the order in which one wins over the next on one port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -148,6 +148,28 @@ pub struct RouteRule {
     /// Counted from 0.
     pub index: u32,
     pub name: Option<Name>,
+    /// For labels and log.
+    pub shown: RouteRef,
+}
+
+impl RouteRule {
+    #[must_use]
+    pub fn new(route: RouteKey, index: u32, name: Option<Name>) -> Self {
+        let rule = match &name {
+            Some(name) => name.as_str().into(),
+            None => index.to_string().into(),
+        };
+        let shown = RouteRef {
+            route: format!("{}/{}/{}", route.kind.name(), route.namespace, route.name).into(),
+            rule,
+        };
+        Self {
+            route,
+            index,
+            name,
+            shown,
+        }
+    }
 }
 
 impl fmt::Display for RouteRule {

@@ -104,7 +104,6 @@ impl Local {
     }
 
     /// A request and its answer have ended. Cheap: a look-up, once its series is known.
-    #[allow(dead_code, reason = "the HTTP data path comes in parts")]
     pub fn request(&self, record: &RequestRecord<'_>) {
         let worker = &*self.0;
         worker.requests.borrow_mut().count(&worker.inner, record);
@@ -112,6 +111,12 @@ impl Local {
             worker.count_denied(record.rule.or(record.flow.rule.as_ref()));
         }
         worker.inner.log.send_request(record);
+    }
+
+    /// Is there a line for a request? Only then its text is of use.
+    #[must_use]
+    pub fn logs_requests(&self) -> bool {
+        self.0.inner.log.is_on()
     }
 
     /// A connection that never reached its upstream.

@@ -3,6 +3,7 @@
 use super::context::Exchange;
 use super::registry::Watched;
 use super::report::Report;
+use crate::http::h1::Bad;
 use crate::model::{Path, RefuseReason, Refused, RequestHead};
 use crate::plan::{AuthzInput, Verdict};
 use crate::policy::Permit;
@@ -42,8 +43,11 @@ pub(super) fn authorize_request(
 ) -> Result<Permitted, Refused> {
     let now = exchange.context.worker.agent.published.load();
     let by_path = check.needs(&exchange.in_force).path || check.needs(&now).path;
-    if by_path && matches!(head.path, Path::Ambiguous(_)) {
-        return Err(RefuseReason::AmbiguousPath.into());
+    if let (true, Path::Ambiguous(problem)) = (by_path, &head.path) {
+        return Err(Refused {
+            detail: Some(Bad::Path(*problem).detail()),
+            ..RefuseReason::AmbiguousPath.into()
+        });
     }
     match check.verdict_on(head, &exchange.in_force, &now) {
         Verdict::Permit(permit) => {
@@ -53,7 +57,10 @@ pub(super) fn authorize_request(
                 target: by_path.then(|| head.normal_target()).flatten(),
             })
         }
-        Verdict::Deny(refusal) => Err(refusal.reason().into()),
+        Verdict::Deny(refusal) => Err(Refused {
+            rule: refusal.rule().cloned(),
+            ..refusal.reason().into()
+        }),
         // It saw all that there is of a request.
         Verdict::NeedsRequest => Err(RefuseReason::Denied.into()),
     }

@@ -22,6 +22,7 @@ use super::first::{self, First};
 use super::forward::ForwardEnd;
 use super::http::{Inbox, Leg, Side, Totals};
 use super::report::Report;
+use super::request_report::RequestReport;
 use crate::detect::Expected;
 use crate::model::policy::PeerMode;
 use crate::model::{ByteCounts, RefuseReason, Refused, Security, TlsFailure, UpstreamAddr};
@@ -194,6 +195,7 @@ async fn requests(
         report,
         application,
         totals: Totals::default(),
+        told: RequestReport::default(),
     };
     let mut inbox = Inbox::default();
     let client = &mut Side {

@@ -30,6 +30,7 @@ mod ports;
 mod pre_auth;
 mod registry;
 mod report;
+mod request_report;
 mod seen;
 mod spare;
 

@@ -46,7 +46,7 @@ impl CutReason {
         self.refuse_reason().into()
     }
 
-    fn refuse_reason(self) -> RefuseReason {
+    pub(super) fn refuse_reason(self) -> RefuseReason {
         match self {
             Self::PodRemoved => RefuseReason::PodRemoved,
             Self::DrainDeadline => RefuseReason::Draining,

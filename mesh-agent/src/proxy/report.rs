@@ -72,10 +72,7 @@ impl Report {
 
     /// Both agents have proved who they are: only now is it mutual TLS.
     pub(super) fn secured(&mut self, tls: TlsParameters, peer: &PeerId) {
-        let flow = self.flow();
-        flow.security = Security::MutualTls;
-        flow.tls = Some(tls);
-        flow.peer_certificate = Some(peer.certificate());
+        secured(self.flow(), tls, peer);
     }
 
     /// Keeps what is known of the cause.
@@ -130,4 +127,11 @@ impl Report {
             None => self.observe.refused(&outcome),
         }
     }
+}
+
+/// Both agents have proved who they are.
+pub(super) fn secured(flow: &mut Flow, tls: TlsParameters, peer: &PeerId) {
+    flow.security = Security::MutualTls;
+    flow.tls = Some(tls);
+    flow.peer_certificate = Some(peer.certificate());
 }

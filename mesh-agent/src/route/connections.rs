@@ -153,11 +153,7 @@ fn rule(route: &Route, rule: &ConnectionRule, permits: Permits<'_>) -> Rule {
         (total, to)
     });
     let backends = backends.collect();
-    let name = RouteRule {
-        route: route.key.clone(),
-        index: 0,
-        name: rule.name.clone(),
-    };
+    let name = RouteRule::new(route.key.clone(), 0, rule.name.clone());
     Rule {
         name: Arc::new(name),
         total,

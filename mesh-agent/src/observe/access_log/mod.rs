@@ -115,6 +115,10 @@ impl AccessLog {
         self.queue(queue, Queued::Connection(record));
     }
 
+    pub(super) fn is_on(&self) -> bool {
+        self.queue.is_some()
+    }
+
     pub(super) fn send_request(&self, record: &RequestRecord<'_>) {
         let Some(queue) = &self.queue else { return };
         if self.events == Events::Refused && request::was_allowed(record.ended) {

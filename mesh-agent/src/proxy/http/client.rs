@@ -44,6 +44,7 @@ impl Side<'_> {
         mut decide: impl FnMut(&Request<'_>, &[u8]) -> T,
     ) -> Next<T> {
         let mut scan = Scan::default();
+        self.inbox.begin();
         loop {
             if !self.inbox.is_empty() {
                 let bytes = self.inbox.bytes();
@@ -66,7 +67,7 @@ impl Side<'_> {
                 },
             };
             match filled {
-                Ok(true) => {}
+                Ok(true) => self.inbox.seen(),
                 Ok(false) if self.inbox.is_empty() => return Next::End,
                 Ok(false) | Err(_) => return Next::Lost,
             }

@@ -1,5 +1,7 @@
 //! What was read of a connection and belongs to nobody yet.
 
+use std::time::Instant;
+
 use crate::io::Held;
 
 /// Without memory when empty.
@@ -8,6 +10,8 @@ pub(in crate::proxy) struct Inbox {
     bytes: Held,
     /// Before here it was used.
     at: usize,
+    /// When the first byte of the request was seen that is looked for.
+    began: Option<Instant>,
 }
 
 impl Inbox {
@@ -17,6 +21,23 @@ impl Inbox {
 
     pub(in crate::proxy) fn is_empty(&self) -> bool {
         self.bytes().is_empty()
+    }
+
+    /// Another request is looked for.
+    pub(super) fn begin(&mut self) {
+        self.began = None;
+        self.seen();
+    }
+
+    pub(super) fn seen(&mut self) {
+        if !self.is_empty() {
+            self.began.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// When the first byte of the request was seen.
+    pub(in crate::proxy) fn began(&self) -> Instant {
+        self.began.unwrap_or_else(Instant::now)
     }
 
     pub(in crate::proxy) fn extend(&mut self, more: &[u8]) {

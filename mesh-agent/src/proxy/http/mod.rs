@@ -22,4 +22,4 @@ pub(super) use drive::{Driven, Totals, Watch, drive, silence};
 pub(super) use inbox::Inbox;
 pub(super) use leg::{Leg, Side, is_quiet};
 pub(super) use plan::Planned;
-pub(super) use transfer::{Ended, Fail, Transfer};
+pub(super) use transfer::{Carried, Ended, Fail, Transfer};

@@ -15,6 +15,8 @@ pub(in crate::proxy) struct Planned {
     /// Of the inbox, passed on as it came.
     pub(super) checked: usize,
     pub(super) framing: Framing,
+    /// The client speaks gRPC.
+    pub(super) is_grpc: bool,
 }
 
 impl Planned {
@@ -36,6 +38,7 @@ impl Planned {
             skip: request.start,
             checked: bytes.len() - request.start,
             framing: request.framing,
+            is_grpc: false,
         };
         if !edits.is_empty() {
             let mut head = Vec::with_capacity(bytes.len() + 64);
@@ -44,5 +47,10 @@ impl Planned {
             (planned.skip, planned.checked) = (bytes.len(), 0);
         }
         Ok(planned)
+    }
+
+    /// Does the client speak it? Its status is looked for then.
+    pub(in crate::proxy) fn of_grpc(self, is_grpc: bool) -> Self {
+        Self { is_grpc, ..self }
     }
 }

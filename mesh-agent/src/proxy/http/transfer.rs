@@ -7,6 +7,7 @@
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use super::leg::Side;
 use super::plan::Planned;
@@ -15,7 +16,7 @@ use crate::http::h1::{
     Asked, Bad, Framing, Lines, Parsed, Response, Scan, Side as Of, encode_response, response_head,
 };
 use crate::http::hygiene;
-use crate::model::{Edits, HttpVersion};
+use crate::model::{ByteCounts, Edits, HeaderLine, HttpVersion};
 use crate::tunnel::StreamEnd;
 
 /// What a client sends behind its request is read up to here before the answer.
@@ -36,11 +37,34 @@ pub(in crate::proxy) enum Fail {
     Edit,
 }
 
+impl Fail {
+    /// What is wrong with a message, in a word.
+    pub(in crate::proxy) fn detail(self) -> Option<&'static str> {
+        match self {
+            Self::Request(bad) | Self::Answer(bad) => Some(bad.detail()),
+            Self::Client(_) | Self::Upstream(_) | Self::Edit => None,
+        }
+    }
+}
+
 /// What both connections are good for after the exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) struct Ended {
     pub(in crate::proxy) keep_client: bool,
     pub(in crate::proxy) keep_upstream: bool,
+}
+
+/// What is told of an exchange.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::proxy) struct Carried {
+    /// 0 when no answer began.
+    pub(in crate::proxy) status: u16,
+    pub(in crate::proxy) grpc_status: Option<u32>,
+    pub(in crate::proxy) bytes: ByteCounts,
+    /// When the request was whole.
+    pub(in crate::proxy) request: Option<Instant>,
+    /// When the answer began.
+    pub(in crate::proxy) answered: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -76,6 +100,10 @@ pub(in crate::proxy) struct Transfer {
     client_ended: bool,
     upstream_finished: bool,
     ended: Ended,
+    is_grpc: bool,
+    grpc_status: Option<u32>,
+    whole: Option<Instant>,
+    answered: Option<Instant>,
 }
 
 impl Transfer {
@@ -92,6 +120,7 @@ impl Transfer {
             skip,
             checked,
             framing,
+            is_grpc,
         } = planned;
         client.inbox.consume(skip);
         Self {
@@ -114,6 +143,10 @@ impl Transfer {
                 keep_client: asked.persistent,
                 keep_upstream: false,
             },
+            is_grpc,
+            grpc_status: None,
+            whole: None,
+            answered: None,
             asked,
         }
     }
@@ -125,6 +158,18 @@ impl Transfer {
             Answering::Head | Answering::Over => 0,
         };
         (self.request.passed(), self.received + passing)
+    }
+
+    pub(in crate::proxy) fn carried(&self) -> Carried {
+        let (sent, received) = self.bytes();
+        let is_final = |status: &u16| *status >= 200 || *status == 101;
+        Carried {
+            status: self.status.filter(is_final).unwrap_or_default(),
+            grpc_status: self.grpc_status,
+            bytes: ByteCounts { sent, received },
+            request: self.whole,
+            answered: self.answered,
+        }
     }
 
     /// Something of an answer has reached the client.
@@ -167,6 +212,9 @@ impl Transfer {
     ) -> Poll<Result<Ended, Fail>> {
         let before = (upstream.leg.is_accepted(), self.is_tunnel);
         let mut request = self.poll_request(client, upstream, cx)?;
+        if request.is_ready() {
+            self.whole.get_or_insert_with(Instant::now);
+        }
         let mut answer = self.poll_answer(client, upstream, cx)?;
         if request.is_pending() && (upstream.leg.is_accepted(), self.is_tunnel) != before {
             // The credit is lifted, or the client may speak on.
@@ -300,7 +348,10 @@ impl Transfer {
         match parsed.map_err(Fail::Answer)? {
             Parsed::NeedMore => Ok(None),
             Parsed::Head { head, len } => {
-                let answered = answered(&self.asked, &self.edits, &head, &bytes[..len])?;
+                let mut answered = answered(&self.asked, &self.edits, &head, &bytes[..len])?;
+                if self.is_grpc {
+                    answered.0.grpc_status = grpc_status(head.headers);
+                }
                 Ok(Some((answered, len)))
             }
         }
@@ -308,6 +359,8 @@ impl Transfer {
 
     fn begin_answer(&mut self, (passed, head): Answered, len: usize, upstream: &mut Side<'_>) {
         self.status = Some(passed.status);
+        self.grpc_status = passed.grpc_status;
+        self.answered.get_or_insert_with(Instant::now);
         let framing = match passed.informational {
             true => Framing::None,
             false => passed.framing,
@@ -370,6 +423,7 @@ struct Passed {
     /// The client may ask again on its connection.
     keeps: bool,
     persistent: bool,
+    grpc_status: Option<u32>,
 }
 
 type Answered = (Passed, Option<Vec<u8>>);
@@ -392,6 +446,7 @@ fn answered(
         framing: response.framing,
         keeps,
         persistent: response.persistent,
+        grpc_status: None,
     };
     if changes.is_empty() {
         return Ok((passed, None));
@@ -399,4 +454,11 @@ fn answered(
     let mut head = Vec::with_capacity(bytes.len() + 64);
     encode_response(bytes, &changes, &mut head).map_err(|_| Fail::Edit)?;
     Ok((passed, Some(head)))
+}
+
+/// In the head, where that is all of an answer.
+fn grpc_status(lines: &[HeaderLine<'_>]) -> Option<u32> {
+    let is_named = |line: &&HeaderLine<'_>| line.name.eq_ignore_ascii_case("grpc-status");
+    let line = lines.iter().find(is_named)?;
+    std::str::from_utf8(line.value).ok()?.parse().ok()
 }

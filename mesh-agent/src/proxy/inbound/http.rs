@@ -9,7 +9,9 @@ use tokio::net::TcpStream;
 
 use crate::http::answer::{Answer, Client};
 use crate::http::h1::{Framing, Request, Side as Of};
-use crate::model::{ClientAddr, CloseReason, Edits, RefuseReason, Refused, SpiffeId};
+use crate::model::{
+    ClientAddr, CloseReason, Edits, RefuseReason, Refused, RequestEnd, RuleRef, SpiffeId,
+};
 use crate::plan::AuthzInput;
 use crate::proxy::authorize::{Authorized, Permitted, authorize_request};
 use crate::proxy::context::{ConnectionContext, Exchange};
@@ -20,6 +22,7 @@ use crate::proxy::http::{
     is_safe, silence,
 };
 use crate::proxy::report::Report;
+use crate::proxy::request_report::{Begun, Heard, RequestReport, cut_short, refused_by};
 use crate::sys::socket;
 
 /// Whose requests they are.
@@ -37,12 +40,15 @@ pub(super) struct Visit<'v> {
     /// For the next request.
     pub(super) application: Option<TcpStream>,
     pub(super) totals: Totals,
+    pub(super) told: RequestReport,
 }
 
 /// What was decided of a request by its head.
 struct Decided {
     authorized: Result<Authorized, Refused>,
     planned: Result<Planned, RefuseReason>,
+    heard: Heard,
+    generation: u64,
     client: Client,
     /// Of its head.
     len: usize,
@@ -97,7 +103,13 @@ impl Visit<'_> {
                 client.linger().await;
                 Err(CloseReason::Finished)
             }
-            Next::Bad(bad) => self.refuse(client, bad.reason(Of::Request).into()).await,
+            Next::Bad(bad) => {
+                let refused = Refused {
+                    detail: Some(bad.detail()),
+                    ..bad.reason(Of::Request).into()
+                };
+                self.refuse(client, refused).await
+            }
             Next::Slow => self.refuse(client, RefuseReason::SlowRequest.into()).await,
             Next::Lost => Err(CloseReason::ResetByClient),
         }
@@ -106,11 +118,11 @@ impl Visit<'_> {
     fn decide(&self, request: &Request<'_>, bytes: &[u8]) -> Decided {
         let exchange = Exchange::begin(self.context);
         let context = self.context;
-        let (from, to) = (context.client_addr.ip(), context.orig_dst.get());
+        let (from, at) = (context.client_addr.ip(), context.orig_dst.get());
         let workload = context.pod.workload.clone();
         let check = match &self.caller.identity {
-            Some(peer) => AuthzInput::new(Some(peer.clone()), from, workload, to),
-            None => AuthzInput::plaintext(from, workload, to),
+            Some(peer) => AuthzInput::new(Some(peer.clone()), from, workload, at),
+            None => AuthzInput::plaintext(from, workload, at),
         };
         let permitted = authorize_request(&exchange, check, &request.head);
         let (authorized, edits) = match permitted {
@@ -118,10 +130,13 @@ impl Visit<'_> {
             Err(refused) => (Err(refused), None),
         };
         let planned = Planned::of(request, bytes, edits.as_ref());
+        let to = Client::of(&request.head, self.caller.identity.is_some());
         Decided {
             authorized,
             planned: planned.map_err(|_| RefuseReason::Internal),
-            client: Client::of(&request.head, self.caller.identity.is_some()),
+            heard: Heard::of(&request.head, to.is_grpc, &context.worker.observe),
+            generation: exchange.in_force.snapshot.generation,
+            client: to,
             len: bytes.len(),
             may_stay: request.persistent && request.framing == Framing::None,
             is_safe: is_safe(&request.head),
@@ -130,6 +145,12 @@ impl Visit<'_> {
 
     async fn exchange(&mut self, client: &mut Side<'_>, decided: Decided) -> GoesOn {
         let to = decided.client;
+        let rule = match &decided.authorized {
+            Ok(authorized) => authorized.permit().rule().cloned(),
+            Err(refused) => refused.rule.clone(),
+        };
+        let head = (decided.heard, rule, decided.len);
+        self.begin(client, head, decided.generation);
         let (authorized, planned) = match (decided.authorized, decided.planned) {
             (Ok(authorized), Ok(planned)) => (authorized, planned),
             (Err(refused), _) => {
@@ -147,6 +168,10 @@ impl Visit<'_> {
                 Err(refused) => return self.answer(client, refused, to, false).await,
             },
         };
+        if is_reused {
+            self.told.attempt();
+        }
+        let planned = planned.of_grpc(to.is_grpc);
         let mut transfer = Transfer::new(planned, Default::default(), is_reused, client);
         let again = Again {
             is_reused,
@@ -156,7 +181,25 @@ impl Visit<'_> {
             .await
     }
 
-    async fn deliver(&self, authorized: &Authorized) -> Result<TcpStream, Refused> {
+    fn begin(
+        &mut self,
+        client: &Side<'_>,
+        (heard, rule, head): (Heard, Option<RuleRef>, usize),
+        generation: u64,
+    ) {
+        let begun = Begun {
+            flow: self.told.base(self.report, generation, |_| {}),
+            heard,
+            route: None,
+            rule,
+            began: client.inbox.began(),
+            head,
+        };
+        self.told.begin(&self.context.worker.observe, begun);
+    }
+
+    async fn deliver(&mut self, authorized: &Authorized) -> Result<TcpStream, Refused> {
+        self.told.attempt();
         Box::pin(deliver(
             self.context,
             authorized.permit(),
@@ -179,6 +222,7 @@ impl Visit<'_> {
                 leg: Leg::Socket(&application),
                 inbox: &mut inbox,
             };
+            self.told.connected();
             let driven = self.drive(client, transfer, &mut upstream).await;
             if let Driven::Failed(Fail::Upstream(end)) = driven
                 && again.may(end.is_none(), &application, transfer)
@@ -223,9 +267,11 @@ impl Visit<'_> {
         (driven, application): (Driven, TcpStream),
         to: Client,
     ) -> GoesOn {
+        let carried = transfer.carried();
         let fail = match driven {
             Driven::Ended(ended) => {
                 self.application = ended.keep_upstream.then_some(application);
+                self.told.finish(carried, RequestEnd::Finished);
                 if ended.keep_client {
                     return Ok(());
                 }
@@ -233,10 +279,15 @@ impl Visit<'_> {
                 return Err(CloseReason::Finished);
             }
             Driven::Cut(reason) => {
+                self.told.forget_rule();
+                let ended = RequestEnd::Refused(reason.refuse_reason(), None);
+                self.told.finish(carried, ended);
                 socket::reset_on_close(&application);
                 return Err(reason.close());
             }
             Driven::Idle | Driven::TimedOut => {
+                let ended = RequestEnd::Refused(RefuseReason::RequestTimeout, None);
+                self.told.finish(carried, ended);
                 socket::reset_on_close(&application);
                 return Err(CloseReason::IdleTimeout);
             }
@@ -246,16 +297,24 @@ impl Visit<'_> {
         socket::reset_on_close(&application);
         drop(application);
         let (reason, close) = match fail {
-            Fail::Client(_) => return Err(CloseReason::ResetByClient),
+            Fail::Client(_) => {
+                self.told.finish(carried, RequestEnd::Client);
+                return Err(CloseReason::ResetByClient);
+            }
             Fail::Request(bad) => (bad.reason(Of::Request), CloseReason::ResetByClient),
             Fail::Upstream(_) => (RefuseReason::UpstreamClosed, CloseReason::ResetByUpstream),
             Fail::Answer(bad) => (bad.reason(Of::Response), CloseReason::ResetByUpstream),
             Fail::Edit => (RefuseReason::Internal, CloseReason::ResetByUpstream),
         };
+        let refused = Refused {
+            detail: fail.detail(),
+            ..reason.into()
+        };
         if transfer.has_answered() {
+            self.told.finish(carried, cut_short(fail, &refused));
             return Err(close);
         }
-        self.answer(client, reason.into(), to, false).await
+        self.answer(client, refused, to, false).await
     }
 
     /// What is no request, and so the connection's last.
@@ -264,6 +323,8 @@ impl Visit<'_> {
             is_meshed: self.caller.identity.is_some(),
             ..Client::default()
         };
+        let (generation, head) = (self.report.flow.generation, client.inbox.bytes().len());
+        self.begin(client, (Heard::nothing(), None, head), generation);
         self.answer(client, refused, to, false).await
     }
 
@@ -275,9 +336,13 @@ impl Visit<'_> {
         to: Client,
         stays: bool,
     ) -> GoesOn {
-        let bytes = Answer::of(refused.reason, to).bytes(!stays);
+        let answer = Answer::of(refused.reason, to);
+        let bytes = answer.bytes(!stays);
         self.totals.answered(bytes.len(), self.report);
-        if client.answer(&bytes).await.is_err() {
+        let told = client.answer(&bytes).await;
+        self.told
+            .answered(&answer, bytes.len(), refused_by(&refused));
+        if told.is_err() {
             return Err(CloseReason::ResetByClient);
         }
         if stays {

@@ -23,6 +23,7 @@ use crate::proxy::forward::{Stopped, Tunnelled, forward};
 use crate::proxy::http::{Inbox, Leg, Side, Totals};
 use crate::proxy::registry::{CutReason, Watched};
 use crate::proxy::report::Report;
+use crate::proxy::request_report::RequestReport;
 use crate::sys::socket;
 use crate::tls::{self, PeerId, Session};
 use crate::tunnel::{Connection, IncomingStream, Open, Relay, Reset, ResetReason, StreamEnd};
@@ -266,6 +267,7 @@ async fn requests(
         report: &mut report,
         application,
         totals: Totals::default(),
+        told: RequestReport::default(),
     };
     let client = &mut Side {
         leg: Leg::Stream {

@@ -7,10 +7,12 @@ use std::time::Instant;
 use super::reach::{authz_input, routes, target};
 use super::upstreams::Way;
 use crate::http::answer::{Answer, Client, REASON};
-use crate::http::h1::Request;
+use crate::http::h1::{Bad, Request};
 use crate::model::http_route::Timeouts;
 use crate::model::route::BackendRef;
-use crate::model::{Edits, Refused, RequestHead};
+use crate::model::{
+    Edits, Path, RefuseReason, Refused, RequestEnd, RequestHead, RouteRef, SpiffeId,
+};
 use crate::plan::{Target, Transport};
 use crate::proxy::authorize::{Permitted, authorize_request};
 use crate::proxy::context::Exchange;
@@ -19,30 +21,57 @@ use crate::route::http::{Decision, Respond, RouteReason};
 /// Where a request goes, by what leave, and what changes of it.
 pub(super) struct Course {
     pub(super) way: Way,
-    pub(super) target: Target,
     pub(super) request: Edits,
     /// Of the final answer.
     pub(super) response: Edits,
     pub(super) timeouts: Timeouts,
 }
 
+/// What is known of a request, whatever becomes of it.
+#[derive(Default)]
+pub(super) struct Found {
+    pub(super) route: Option<RouteRef>,
+    pub(super) target: Option<Target>,
+    /// It goes to a pod here, of that identity.
+    pub(super) same_node: Option<Option<SpiffeId>>,
+}
+
+/// The agent's own answer, and what it is to log and metrics.
+pub(super) type Own = (Answer, RequestEnd);
+
 /// By one configuration; or the answer that it gets here, and no server sees it.
 pub(super) fn course(
     exchange: &Exchange,
     request: &Request<'_>,
-) -> Result<Result<Course, Answer>, Refused> {
+    found: &mut Found,
+) -> Result<Result<Course, Own>, Refused> {
     let head = &request.head;
     let Some(routes) = routes(exchange) else {
-        return go(exchange, head, None, [Edits::default(), Edits::default()]);
+        return go(
+            (exchange, found),
+            head,
+            None,
+            [Edits::default(), Edits::default()],
+        );
     };
     let worker = &exchange.context.worker;
     let namespace = exchange.context.pod.workload.key.namespace.as_str();
     match routes.decide(head, namespace, |limit| worker.dice.below(limit)) {
-        Decision::Implicit => go(exchange, head, None, [Edits::default(), Edits::default()]),
-        Decision::Respond(respond) => Ok(Err(answer(respond, head))),
+        Decision::Implicit => go(
+            (exchange, found),
+            head,
+            None,
+            [Edits::default(), Edits::default()],
+        ),
+        Decision::Respond(respond) => {
+            found.route = respond.rule.map(|rule| rule.shown.clone());
+            let ended = ended(respond.reason, head);
+            Ok(Err((answer(respond, head), ended)))
+        }
         Decision::Forward(forward) => {
+            found.route = Some(forward.rule.shown.clone());
             let edits = [forward.request, forward.response].map(Cow::into_owned);
-            let course = go(exchange, head, Some(forward.backend), edits)?;
+            let course = go((exchange, found), head, Some(forward.backend), edits)?;
             Ok(course.map(|course| Course {
                 timeouts: forward.timeouts,
                 ..course
@@ -52,39 +81,58 @@ pub(super) fn course(
 }
 
 fn go(
-    exchange: &Exchange,
+    (exchange, found): (&Exchange, &mut Found),
     head: &RequestHead<'_>,
     to: Option<&BackendRef>,
     [mut request, response]: [Edits; 2],
-) -> Result<Result<Course, Answer>, Refused> {
+) -> Result<Result<Course, Own>, Refused> {
     let target = target(exchange, to)?;
     let transport = exchange
         .decision_context()
         .transport(&target, Instant::now())?;
+    let upstream = target.upstream;
+    found.target = Some(target);
     let way = match transport {
         Transport::Mesh(peer) => Way::Mesh(peer),
         Transport::Plain(outside) => Way::Plain(outside),
         Transport::SameNode(workload) => {
             let trust_domain = &exchange.context.worker.agent.trust_domain;
             let expected = workload.spiffe_id(trust_domain).ok();
-            let input = authz_input(exchange, target.upstream, workload.clone());
+            found.same_node = Some(expected);
+            let input = authz_input(exchange, upstream, workload.clone());
             let permitted = authorize_request(exchange, input, head)?;
             let Permitted { authorized, target } = permitted;
             request.target = request.target.or(target);
             Way::SameNode {
                 authorized,
                 workload,
-                expected,
             }
         }
     };
     Ok(Ok(Course {
         way,
-        target,
         request,
         response,
         timeouts: Timeouts::default(),
     }))
+}
+
+fn ended(reason: RouteReason, head: &RequestHead<'_>) -> RequestEnd {
+    let (reason, detail) = match reason {
+        // It is what the route is for.
+        RouteReason::Redirect | RouteReason::CorsPreflight => return RequestEnd::Finished,
+        RouteReason::NoRouteMatched => (RefuseReason::NoRoute, None),
+        RouteReason::InvalidBackend | RouteReason::NoBackend => (RefuseReason::NoBackend, None),
+        RouteReason::UnsupportedFilter => (RefuseReason::NoBackend, Some("unsupported_filter")),
+        RouteReason::AmbiguousPath => {
+            let detail = match &head.path {
+                Path::Ambiguous(problem) => Some(Bad::Path(*problem).detail()),
+                Path::Normal(_) | Path::None => None,
+            };
+            (RefuseReason::AmbiguousPath, detail)
+        }
+    };
+    RequestEnd::Refused(reason, detail)
 }
 
 /// The mesh's own, as the route has it.

@@ -4,15 +4,18 @@
 //! The next request sees the configuration that holds when it comes. No byte of one
 //! is written but to an upstream that its own decision names.
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use super::course::course;
+use super::course::{Found, Own, course};
 use super::upstreams::{Upstream, Upstreams, Way};
 use crate::http::answer::{Answer, Client};
 use crate::http::h1::{Bad, Framing, Request, Side as Of};
 use crate::model::http_route::Timeouts;
-use crate::model::{CloseReason, Direction, Edits, RefuseReason, Refused, Security, UnknownPeer};
-use crate::plan::Target;
+use crate::model::{
+    CloseReason, Direction, Edits, Flow, RefuseReason, Refused, RequestEnd, RuleRef, Security,
+    UnknownPeer, Workload,
+};
 use crate::proxy::accepted::Accepted;
 use crate::proxy::context::Exchange;
 use crate::proxy::forward::ForwardEnd;
@@ -20,7 +23,8 @@ use crate::proxy::http::{
     Again, Driven, Ended, Fail, Inbox, Leg, Next, Planned, Side, Totals, Transfer, Watch, drive,
     is_safe, silence,
 };
-use crate::proxy::report::Report;
+use crate::proxy::report::{Report, secured};
+use crate::proxy::request_report::{Begun, Heard, RequestReport, cut_short, refused_by};
 use crate::tunnel::{ResetReason, StreamEnd};
 
 /// The requests of one client connection.
@@ -29,11 +33,17 @@ pub(super) struct Requests<'r> {
     report: &'r mut Report,
     upstreams: Upstreams<'r>,
     totals: Totals,
+    told: RequestReport,
 }
 
 /// What was decided of a request by its head.
 struct Decided {
-    course: Result<Going, Answer>,
+    course: Result<Going, Own>,
+    found: Found,
+    heard: Heard,
+    /// The rule of a policy that said no.
+    rule: Option<RuleRef>,
+    generation: u64,
     client: Client,
     /// Of its head.
     len: usize,
@@ -45,7 +55,6 @@ struct Decided {
 /// A request that goes on.
 struct Going {
     way: Way,
-    target: Target,
     planned: Planned,
     response: Edits,
     limits: Limits,
@@ -85,6 +94,7 @@ impl<'r> Requests<'r> {
             report,
             upstreams: Upstreams::new(accepted.context_rc(), open),
             totals: Totals::default(),
+            told: RequestReport::default(),
         }
     }
 
@@ -125,6 +135,7 @@ impl<'r> Requests<'r> {
             Next::Bad(bad) => self.refuse(client, bad).await,
             Next::Slow => {
                 let slow = RefuseReason::SlowRequest.into();
+                self.begin_nothing(client);
                 self.answer(client, slow, Client::default(), false).await
             }
             Next::Lost => Err(CloseReason::ResetByClient),
@@ -134,9 +145,19 @@ impl<'r> Requests<'r> {
     fn decide(&self, request: &Request<'_>, bytes: &[u8]) -> Decided {
         let exchange = Exchange::begin(&self.accepted.exchange.context);
         let to = Client::of(&request.head, true);
+        let (mut found, mut rule) = (Found::default(), None);
+        let course = going(&exchange, request, bytes, &mut found).unwrap_or_else(|refused| {
+            let own = (Answer::of(refused.reason, to), refused_by(&refused));
+            rule = refused.rule;
+            Err(own)
+        });
+        let observe = &exchange.context.worker.observe;
         Decided {
-            course: going(&exchange, request, bytes)
-                .unwrap_or_else(|refused| Err(Answer::of(refused.reason, to))),
+            course,
+            found,
+            heard: Heard::of(&request.head, to.is_grpc, observe),
+            rule,
+            generation: exchange.in_force.snapshot.generation,
             client: to,
             len: bytes.len(),
             may_stay: request.persistent && request.framing == Framing::None,
@@ -146,22 +167,40 @@ impl<'r> Requests<'r> {
 
     async fn exchange(&mut self, client: &mut Side<'_>, decided: Decided) -> GoesOn {
         let to = decided.client;
+        let (began, head) = (client.inbox.began(), decided.len);
+        let way = decided.course.as_ref().ok().map(|going| &going.way);
+        let before = way.and_then(|way| self.upstreams.take(way));
+        let rule = match way {
+            Some(Way::SameNode { authorized, .. }) => authorized.permit().rule().cloned(),
+            Some(Way::Mesh(_) | Way::Plain(_)) | None => decided.rule,
+        };
+        let before_flow = before.as_ref().and_then(|upstream| upstream.flow.as_ref());
+        let flow = self.flow(&decided.found, way, before_flow, decided.generation);
+        let begun = Begun {
+            flow,
+            heard: decided.heard,
+            route: decided.found.route,
+            rule,
+            began,
+            head,
+        };
+        self.told
+            .begin(&self.accepted.context().worker.observe, begun);
         let going = match decided.course {
             Ok(going) => going,
-            Err(answer) => {
+            Err((answer, ended)) => {
                 client.inbox.consume(decided.len);
-                return self.tell(client, &answer, decided.may_stay).await;
+                return self.tell(client, &answer, ended, decided.may_stay).await;
             }
         };
         let Going {
             way,
-            target,
             planned,
             response,
             limits,
         } = going;
-        self.describe(&way, target);
-        let before = self.upstreams.take(&way);
+        self.describe();
+        self.told.attempt();
         let is_reused = before.is_some();
         let upstream = match before {
             Some(upstream) => upstream,
@@ -173,6 +212,7 @@ impl<'r> Requests<'r> {
                 }
             },
         };
+        let planned = planned.of_grpc(to.is_grpc);
         let mut transfer = Transfer::new(planned, response, is_reused, client);
         let again = Again {
             is_reused,
@@ -192,23 +232,69 @@ impl<'r> Requests<'r> {
             .unwrap_or(Err(RefuseReason::RequestTimeout.into()))
     }
 
-    /// The connection's record names the first exchange's target.
-    fn describe(&mut self, way: &Way, target: Target) {
-        if self.report.is_open() {
-            return;
+    /// Of what is no request, or none that is whole.
+    fn begin_nothing(&mut self, client: &Side<'_>) {
+        let generation = self.report.flow.generation;
+        let begun = Begun {
+            flow: self.flow(&Found::default(), None, None, generation),
+            heard: Heard::nothing(),
+            route: None,
+            rule: None,
+            began: client.inbox.began(),
+            head: client.inbox.bytes().len(),
+        };
+        self.told
+            .begin(&self.accepted.context().worker.observe, begun);
+    }
+
+    /// Who talks to whom by a request; the one of the upstream's last, if it is the same.
+    fn flow(
+        &mut self,
+        found: &Found,
+        way: Option<&Way>,
+        before: Option<&Arc<Flow>>,
+        generation: u64,
+    ) -> Arc<Flow> {
+        let base = base(&mut self.told, self.accepted, self.report, generation);
+        let Some(target) = &found.target else {
+            return base;
+        };
+        if let Some(before) = before
+            && before.generation == generation
+            && before.upstream == Some(target.upstream)
+            && before.service == target.service
+            && is_same(&before.destination, target.destination.as_ref())
+        {
+            return before.clone();
         }
-        let flow = self.report.flow();
+        let mut flow = Flow::clone(&base);
         flow.upstream = Some(target.upstream);
-        flow.service = target.service;
-        flow.destination = target.destination.ok_or(UnknownPeer);
+        flow.service.clone_from(&target.service);
+        flow.destination = target.destination.clone().ok_or(UnknownPeer);
+        if let Some(expected) = &found.same_node {
+            flow.direction = Direction::SameNode;
+            flow.security = Security::SameNode;
+            flow.destination_principal.clone_from(expected);
+        }
         match way {
-            Way::Mesh(peer) => flow.destination_principal = Some(peer.expected().clone()),
-            Way::SameNode { expected, .. } => {
-                flow.direction = Direction::SameNode;
-                flow.security = Security::SameNode;
-                flow.destination_principal.clone_from(expected);
-            }
-            Way::Plain(_) => flow.security = Security::None,
+            Some(Way::Mesh(peer)) => flow.destination_principal = Some(peer.expected().clone()),
+            Some(Way::Plain(_)) => flow.security = Security::None,
+            Some(Way::SameNode { .. }) | None => {}
+        }
+        Arc::new(flow)
+    }
+
+    /// The connection's record names the first exchange's target.
+    fn describe(&mut self) {
+        if let (false, Some(of)) = (self.report.is_open(), self.told.flow()) {
+            let flow = self.report.flow();
+            flow.upstream = of.upstream;
+            flow.service.clone_from(&of.service);
+            flow.destination.clone_from(&of.destination);
+            flow.destination_principal
+                .clone_from(&of.destination_principal);
+            flow.direction = of.direction;
+            flow.security = of.security;
         }
     }
 
@@ -221,17 +307,21 @@ impl<'r> Requests<'r> {
         to: Client,
     ) -> GoesOn {
         loop {
-            self.show(&upstream);
+            self.show(&mut upstream);
             let ends = limits.attempt(Instant::now());
             let driven = self.drive(client, transfer, &mut upstream, ends).await;
             if let Driven::Failed(Fail::Upstream(end)) = driven {
                 let next = match end {
-                    Some(StreamEnd::NotTaken) => self.upstreams.replay(upstream, way).await.map(Ok),
+                    Some(StreamEnd::NotTaken) => {
+                        upstream.flow = None;
+                        self.upstreams.replay(upstream, way).await.map(Ok)
+                    }
                     end => self.again(transfer, upstream, (way, again), end).await,
                 };
                 match next {
                     Ok(Ok(fresh)) => {
                         upstream = fresh;
+                        self.told.attempt();
                         again.is_reused = false;
                         continue;
                     }
@@ -267,10 +357,22 @@ impl<'r> Requests<'r> {
         Ok(Ok(fresh))
     }
 
-    fn show(&mut self, upstream: &Upstream) {
+    fn show(&mut self, upstream: &mut Upstream) {
         if let (false, Some((tls, peer))) = (self.report.is_open(), upstream.session()) {
             self.report.secured(tls, peer);
         }
+        self.told.connected();
+        let Some(flow) = self.told.flow() else {
+            return;
+        };
+        let is_told = |before: &Arc<Flow>| Arc::ptr_eq(before, flow);
+        if upstream.flow.as_ref().is_some_and(is_told) {
+            return;
+        }
+        if let Some((tls, peer)) = upstream.session() {
+            secured(Arc::make_mut(flow), tls, peer);
+        }
+        upstream.flow = Some(flow.clone());
     }
 
     async fn drive(
@@ -298,6 +400,7 @@ impl<'r> Requests<'r> {
         (driven, mut upstream): (Driven, Upstream),
         to: Client,
     ) -> GoesOn {
+        let carried = transfer.carried();
         let fail = match driven {
             Driven::Ended(Ended {
                 keep_client,
@@ -307,6 +410,7 @@ impl<'r> Requests<'r> {
                     true => self.upstreams.keep(upstream),
                     false => self.upstreams.leave(upstream, None),
                 }
+                self.told.finish(carried, RequestEnd::Finished);
                 if keep_client {
                     return Ok(());
                 }
@@ -314,16 +418,23 @@ impl<'r> Requests<'r> {
                 return Err(CloseReason::Finished);
             }
             Driven::Cut(reason) => {
+                self.told.forget_rule();
+                let ended = RequestEnd::Refused(reason.refuse_reason(), None);
+                self.told.finish(carried, ended);
                 self.upstreams.leave(upstream, Some(ResetReason::Cut));
                 return Err(reason.close());
             }
             Driven::Idle => {
+                let ended = RequestEnd::Refused(RefuseReason::RequestTimeout, None);
+                self.told.finish(carried, ended);
                 self.upstreams.leave(upstream, Some(ResetReason::Cut));
                 return Err(CloseReason::IdleTimeout);
             }
             Driven::TimedOut => {
                 self.upstreams.leave(upstream, Some(ResetReason::Aborted));
                 if transfer.has_answered() {
+                    let ended = RequestEnd::Refused(RefuseReason::RequestTimeout, None);
+                    self.told.finish(carried, ended);
                     return Err(CloseReason::ResetByUpstream);
                 }
                 let late = RefuseReason::RequestTimeout.into();
@@ -335,12 +446,16 @@ impl<'r> Requests<'r> {
         // It must not take what it got for all there was.
         self.upstreams.leave(upstream, Some(ResetReason::Aborted));
         let close = match fail {
-            Fail::Client(_) => return Err(CloseReason::ResetByClient),
+            Fail::Client(_) => {
+                self.told.finish(carried, RequestEnd::Client);
+                return Err(CloseReason::ResetByClient);
+            }
             Fail::Request(_) => CloseReason::ResetByClient,
             Fail::Upstream(Some(StreamEnd::Protocol(_))) => CloseReason::ProtocolError,
             Fail::Upstream(_) | Fail::Answer(_) | Fail::Edit => CloseReason::ResetByUpstream,
         };
         if transfer.has_answered() {
+            self.told.finish(carried, cut_short(fail, &refused));
             return Err(close);
         }
         self.answer(client, refused, to, false).await
@@ -352,7 +467,11 @@ impl<'r> Requests<'r> {
             is_meshed: true,
             ..Client::default()
         };
-        let refused = bad.reason(Of::Request).into();
+        self.begin_nothing(client);
+        let refused = Refused {
+            detail: Some(bad.detail()),
+            ..bad.reason(Of::Request).into()
+        };
         self.answer(client, refused, to, false).await
     }
 
@@ -364,14 +483,23 @@ impl<'r> Requests<'r> {
         to: Client,
         stays: bool,
     ) -> GoesOn {
-        self.tell(client, &Answer::of(refused.reason, to), stays)
-            .await
+        let ended = refused_by(&refused);
+        let answer = Answer::of(refused.reason, to);
+        self.tell(client, &answer, ended, stays).await
     }
 
-    async fn tell(&mut self, client: &mut Side<'_>, answer: &Answer, stays: bool) -> GoesOn {
+    async fn tell(
+        &mut self,
+        client: &mut Side<'_>,
+        answer: &Answer,
+        ended: RequestEnd,
+        stays: bool,
+    ) -> GoesOn {
         let bytes = answer.bytes(!stays);
         self.totals.answered(bytes.len(), self.report);
-        if client.answer(&bytes).await.is_err() {
+        let told = client.answer(&bytes).await;
+        self.told.answered(answer, bytes.len(), ended);
+        if told.is_err() {
             return Err(CloseReason::ResetByClient);
         }
         if stays {
@@ -387,15 +515,15 @@ fn going(
     exchange: &Exchange,
     request: &Request<'_>,
     bytes: &[u8],
-) -> Result<Result<Going, Answer>, Refused> {
-    let course = match course(exchange, request)? {
+    found: &mut Found,
+) -> Result<Result<Going, Own>, Refused> {
+    let course = match course(exchange, request, found)? {
         Ok(course) => course,
-        Err(answer) => return Ok(Err(answer)),
+        Err(own) => return Ok(Err(own)),
     };
     let planned = Planned::of(request, bytes, Some(&course.request));
     Ok(Ok(Going {
         way: course.way,
-        target: course.target,
         planned: planned.map_err(|_| RefuseReason::Internal)?,
         response: course.response,
         limits: Limits {
@@ -403,4 +531,34 @@ fn going(
             began: Instant::now(),
         },
     }))
+}
+
+/// Of a request that goes nowhere else.
+fn base(
+    told: &mut RequestReport,
+    accepted: &Accepted,
+    report: &Report,
+    generation: u64,
+) -> Arc<Flow> {
+    told.base(report, generation, |flow| {
+        let exchange = &accepted.exchange;
+        let vip = exchange.context.orig_dst.ip();
+        let service = exchange.in_force.snapshot.by_vip.get(&vip);
+        flow.direction = Direction::Outbound;
+        flow.upstream = None;
+        flow.destination = Err(UnknownPeer);
+        flow.service = service.map(|service| service.key.clone());
+        flow.destination_principal = None;
+        flow.security = Security::Unknown;
+        flow.tls = None;
+        flow.peer_certificate = None;
+    })
+}
+
+fn is_same(a: &Result<Arc<Workload>, UnknownPeer>, b: Option<&Arc<Workload>>) -> bool {
+    match (a, b) {
+        (Ok(a), Some(b)) => Arc::ptr_eq(a, b),
+        (Err(UnknownPeer), None) => true,
+        (Ok(_), None) | (Err(UnknownPeer), Some(_)) => false,
+    }
 }

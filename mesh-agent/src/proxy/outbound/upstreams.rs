@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use super::mesh::{self, MeshStream};
 use super::reach::{dial_upstream, entered_pod};
 use crate::http::h1::Side as Of;
-use crate::model::{RefuseReason, Refused, SpiffeId, TlsParameters, Workload};
+use crate::model::{Flow, RefuseReason, Refused, TlsParameters, Workload};
 use crate::plan::{MayDial as _, MeshPeer, Outside};
 use crate::proxy::authorize::Authorized;
 use crate::proxy::context::ConnectionContext;
@@ -29,7 +29,6 @@ pub(super) enum Way {
     SameNode {
         authorized: Authorized,
         workload: Arc<Workload>,
-        expected: Option<SpiffeId>,
     },
     Plain(Outside),
 }
@@ -49,6 +48,8 @@ pub(super) struct Upstream {
     to: SocketAddr,
     carrier: Carrier,
     inbox: Inbox,
+    /// Who talks to whom, of the last request on it.
+    pub(super) flow: Option<Arc<Flow>>,
 }
 
 enum Carrier {
@@ -69,6 +70,7 @@ impl Upstream {
             to,
             carrier: Carrier::Socket { stream, entered },
             inbox: Inbox::default(),
+            flow: None,
         })
     }
 
@@ -77,6 +79,7 @@ impl Upstream {
             to: stream.to(),
             carrier: Carrier::Mesh(stream),
             inbox: Inbox::default(),
+            flow: None,
         }
     }
 
@@ -142,6 +145,7 @@ impl Upstream {
 
     /// What the client is told of the failure.
     pub(super) fn refusal(&mut self, fail: Fail, report: &mut Report) -> Refused {
+        let detail = fail.detail();
         let reason = match fail {
             Fail::Client(_) | Fail::Upstream(None) => RefuseReason::UpstreamClosed,
             Fail::Request(bad) => bad.reason(Of::Request),
@@ -152,7 +156,10 @@ impl Upstream {
                 Carrier::Socket { .. } => RefuseReason::UpstreamClosed,
             },
         };
-        reason.into()
+        Refused {
+            detail,
+            ..reason.into()
+        }
     }
 }
 
@@ -233,6 +240,7 @@ impl<'u> Upstreams<'u> {
             to: way.to(),
             carrier,
             inbox: Inbox::default(),
+            flow: None,
         })
     }
 

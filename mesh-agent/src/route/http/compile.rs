@@ -256,11 +256,7 @@ fn path(path: &PathMatch) -> (Place, PathTest) {
 }
 
 fn rule(route: &Route, index: u32, rule: &HttpRule, permits: Permits<'_>) -> Rule {
-    let name = RouteRule {
-        route: route.key.clone(),
-        index,
-        name: rule.name.clone(),
-    };
+    let name = RouteRule::new(route.key.clone(), index, rule.name.clone());
     let redirect = rule.filters.iter().find_map(|filter| match filter {
         Filter::Redirect(redirect) => Some(redirect.clone()),
         _ => None,

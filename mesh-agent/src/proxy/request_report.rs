@@ -1,0 +1,235 @@
+//! One record for each exchange of HTTP: begun with its head, told once, when its
+//! answer is over.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use super::http::{Carried, Fail};
+use super::report::Report;
+use crate::http::answer::Answer;
+use crate::http::trace;
+use crate::model::{
+    ByteCounts, Flow, HttpVersion, RefuseReason, Refused, RequestEnd, RequestHead, RequestProtocol,
+    RequestRecord, RequestTiming, RouteRef, RuleRef, TraceId,
+};
+use crate::observe;
+
+/// What is kept of a request's head. The text is the access log's alone.
+#[derive(Debug)]
+pub(super) struct Heard {
+    version: HttpVersion,
+    protocol: RequestProtocol,
+    text: Option<Box<Text>>,
+}
+
+#[derive(Debug)]
+struct Text {
+    method: Box<str>,
+    host: Option<Box<[u8]>>,
+    target: Box<[u8]>,
+    trace: Option<TraceId>,
+}
+
+impl Heard {
+    pub(super) fn of(head: &RequestHead<'_>, is_grpc: bool, observe: &observe::Local) -> Self {
+        let text = || {
+            Box::new(Text {
+                method: head.method.into(),
+                host: head.values("host").next().map(Into::into),
+                target: head.target.into(),
+                trace: trace::id(head),
+            })
+        };
+        Self {
+            version: head.version,
+            protocol: match is_grpc {
+                true => RequestProtocol::Grpc,
+                false => RequestProtocol::Http,
+            },
+            text: observe.logs_requests().then(text),
+        }
+    }
+
+    /// Of what is no request, or none that is whole.
+    pub(super) fn nothing() -> Self {
+        Self {
+            version: HttpVersion::Http11,
+            protocol: RequestProtocol::Http,
+            text: None,
+        }
+    }
+}
+
+/// How the agent's own answer ends an exchange.
+pub(super) fn refused_by(refused: &Refused) -> RequestEnd {
+    RequestEnd::Refused(refused.reason, refused.detail)
+}
+
+/// How an exchange ended whose answer had begun.
+pub(super) fn cut_short(fail: Fail, refused: &Refused) -> RequestEnd {
+    match fail {
+        Fail::Client(_) => RequestEnd::Client,
+        Fail::Upstream(_) => RequestEnd::Upstream,
+        Fail::Request(_) | Fail::Answer(_) | Fail::Edit => refused_by(refused),
+    }
+}
+
+/// The exchange of a client connection that is under way, and what they all have in
+/// common.
+#[derive(Default)]
+pub(super) struct RequestReport {
+    base: Option<Arc<Flow>>,
+    current: Option<Current>,
+}
+
+struct Current {
+    observe: observe::Local,
+    flow: Arc<Flow>,
+    heard: Heard,
+    route: Option<RouteRef>,
+    rule: Option<RuleRef>,
+    began: Instant,
+    connected: Option<Instant>,
+    attempts: u16,
+    /// Of its head, where that is all that was read.
+    head: u64,
+}
+
+/// A request, as far as it was decided.
+pub(super) struct Begun {
+    pub(super) flow: Arc<Flow>,
+    pub(super) heard: Heard,
+    pub(super) route: Option<RouteRef>,
+    pub(super) rule: Option<RuleRef>,
+    pub(super) began: Instant,
+    pub(super) head: usize,
+}
+
+impl RequestReport {
+    /// Who talks to whom, of a request that goes nowhere else; made once, by `describe`.
+    pub(super) fn base(
+        &mut self,
+        report: &Report,
+        generation: u64,
+        describe: impl FnOnce(&mut Flow),
+    ) -> Arc<Flow> {
+        let base = self.base.get_or_insert_with(|| {
+            let mut flow = Flow::clone(&report.flow);
+            // Each request is judged by itself.
+            flow.rule = None;
+            describe(&mut flow);
+            Arc::new(flow)
+        });
+        if base.generation != generation {
+            Arc::make_mut(base).generation = generation;
+        }
+        base.clone()
+    }
+
+    pub(super) fn begin(&mut self, observe: &observe::Local, begun: Begun) {
+        self.current = Some(Current {
+            observe: observe.clone(),
+            flow: begun.flow,
+            heard: begun.heard,
+            route: begun.route,
+            rule: begun.rule,
+            began: begun.began,
+            connected: None,
+            attempts: 0,
+            head: begun.head as u64,
+        });
+    }
+
+    /// Another upstream connection is asked for.
+    pub(super) fn attempt(&mut self) {
+        if let Some(current) = &mut self.current {
+            current.attempts = current.attempts.saturating_add(1);
+        }
+    }
+
+    /// It is there.
+    pub(super) fn connected(&mut self) {
+        if let Some(current) = &mut self.current {
+            current.connected.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Who talks to whom, for what is found out of it.
+    pub(super) fn flow(&mut self) -> Option<&mut Arc<Flow>> {
+        self.current.as_mut().map(|current| &mut current.flow)
+    }
+
+    /// No policy's rule is why it ends.
+    pub(super) fn forget_rule(&mut self) {
+        if let Some(current) = &mut self.current {
+            current.rule = None;
+        }
+    }
+
+    /// It is over.
+    pub(super) fn finish(&mut self, carried: Carried, ended: RequestEnd) {
+        if let Some(current) = self.current.take() {
+            current.tell(carried, ended);
+        }
+    }
+
+    /// The agent has answered itself.
+    pub(super) fn answered(&mut self, answer: &Answer, bytes: usize, ended: RequestEnd) {
+        if let Some(current) = self.current.take() {
+            let carried = Carried {
+                status: answer.status,
+                grpc_status: answer.grpc_status(),
+                bytes: ByteCounts {
+                    sent: current.head,
+                    received: bytes as u64,
+                },
+                request: None,
+                answered: Some(Instant::now()),
+            };
+            current.tell(carried, ended);
+        }
+    }
+}
+
+impl Drop for RequestReport {
+    fn drop(&mut self) {
+        // Its task has ended before it.
+        let ended = RequestEnd::Refused(RefuseReason::Internal, None);
+        self.finish(Carried::default(), ended);
+    }
+}
+
+impl Current {
+    fn tell(&self, carried: Carried, ended: RequestEnd) {
+        let now = Instant::now();
+        let since = |at: Option<Instant>| at.map(|at| at.saturating_duration_since(self.began));
+        let duration = now.saturating_duration_since(self.began);
+        let started = SystemTime::now().checked_sub(duration);
+        let text = self.heard.text.as_deref();
+        self.observe.request(&RequestRecord {
+            flow: &self.flow,
+            protocol: self.heard.protocol,
+            version: self.heard.version,
+            method: text.map_or("", |text| &text.method),
+            host: text.and_then(|text| text.host.as_deref()),
+            target: text.map_or(b"", |text| &text.target),
+            route: self.route.as_ref(),
+            rule: self.rule.as_ref(),
+            status: carried.status,
+            grpc_status: carried.grpc_status,
+            ended,
+            attempts: self.attempts,
+            bytes: carried.bytes,
+            // Frames of gRPC are not looked into on HTTP/1, which it does not speak.
+            messages: Default::default(),
+            timing: RequestTiming {
+                started: started.unwrap_or(SystemTime::UNIX_EPOCH),
+                request: since(carried.request),
+                connected: since(self.connected),
+                answered: since(carried.answered),
+                duration,
+            },
+            trace: text.and_then(|text| text.trace),
+        });
+    }
+}

@@ -43,6 +43,15 @@ pub(crate) struct Source<'s> {
     pub(crate) pod: &'s Name,
 }
 
+impl Source<'_> {
+    /// It is no connection of the pod's to elsewhere: whatever it says, nothing carries it.
+    #[must_use]
+    pub(crate) fn loops(&self, dst: OrigDst) -> bool {
+        let (ip, foreign) = (dst.ip(), !self.own.contains(self.address));
+        foreign || ip.is_loopback() || ip.is_unspecified() || ip.is_multicast()
+    }
+}
+
 /// From a node, and its zone where that is known.
 pub(super) fn resolve<'p>(
     snapshot: &'p Snapshot,
@@ -50,11 +59,10 @@ pub(super) fn resolve<'p>(
     (node, zone): (&'p str, Option<&'p str>),
     dst: OrigDst,
 ) -> Result<Backends<'p>, RefuseReason> {
-    let ip = dst.ip();
-    let foreign = !source.own.contains(source.address);
-    if foreign || ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() {
+    if source.loops(dst) {
         return Err(RefuseReason::Loop);
     }
+    let ip = dst.ip();
     let kind = match route::resolve(snapshot, dst) {
         RouteDecision::Refused(reason) => return Err(reason),
         RouteDecision::External => Kind::Direct(None),

@@ -19,7 +19,8 @@ const RACE: Duration = Duration::from_secs(10);
 /// Whoever begins like a request has sent its first line by then.
 pub(super) const PART: Duration = Duration::from_secs(1);
 /// A client that asks within this time of a refusal gets an answer instead of a reset.
-pub(super) const SOON: Duration = Duration::from_millis(100);
+/// All others wait for it: `docs/failures.md` says how soon they are told.
+pub(super) const SOON: Duration = Duration::from_millis(15);
 
 /// What the first bytes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

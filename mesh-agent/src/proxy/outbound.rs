@@ -12,10 +12,11 @@ use super::first::{self, First};
 use super::forward::ForwardEnd;
 use super::report::Report;
 use crate::detect::Expected;
-use crate::model::Refused;
+use crate::model::{RefuseReason, Refused};
 use bytes::{Carried, bytes};
 use http::Requests;
 use mesh::MeshStream;
+use reach::source;
 use upstreams::Upstream;
 
 pub(super) async fn serve(accepted: Accepted) {
@@ -36,6 +37,10 @@ async fn forwarded(
 ) -> Result<ForwardEnd, Refused> {
     let exchange = &accepted.exchange;
     let context = accepted.context();
+    if source(context).loops(context.orig_dst) {
+        // Who touches the agent's own listeners gets no word out of it, of HTTP neither.
+        return Err(RefuseReason::Loop.into());
+    }
     let expected = first::expected(exchange, context.orig_dst);
     let first = first::at_once(context, &accepted.client, expected).await?;
     if first == First::Http {

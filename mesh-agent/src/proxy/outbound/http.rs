@@ -20,8 +20,8 @@ use crate::proxy::accepted::Accepted;
 use crate::proxy::context::Exchange;
 use crate::proxy::forward::ForwardEnd;
 use crate::proxy::http::{
-    Again, Driven, Ended, Fail, Inbox, Leg, Next, Planned, Side, Totals, Transfer, Watch, drive,
-    is_safe, silence,
+    Again, Carried, Driven, Ended, Fail, Inbox, Leg, Next, Planned, Side, Totals, Transfer, Watch,
+    drive, is_safe, silence,
 };
 use crate::proxy::report::{Report, secured};
 use crate::proxy::request_report::{Begun, Heard, RequestReport, cut_short, refused_by};
@@ -206,6 +206,12 @@ impl<'r> Requests<'r> {
             Some(upstream) => upstream,
             None => match self.connect(&way, limits).await {
                 Ok(upstream) => upstream,
+                // What is not the mesh's to speak for looks as it would without the mesh.
+                Err(refused) if matches!(way, Way::Plain(_)) && !self.report.is_open() => {
+                    self.report.blame(&refused);
+                    self.told.finish(Carried::default(), refused_by(&refused));
+                    return Err(CloseReason::Refused(refused.reason));
+                }
                 Err(refused) => {
                     client.inbox.consume(decided.len);
                     return self.answer(client, refused, to, decided.may_stay).await;

@@ -27,15 +27,19 @@ pub(super) fn routes(exchange: &Exchange) -> Option<&ServiceRoutes> {
     }
 }
 
-/// `to`: where a route leads; else where the connection was made to.
-pub(super) fn target(exchange: &Exchange, to: Option<&BackendRef>) -> Result<Target, Refused> {
-    let context = &exchange.context;
+pub(super) fn source(context: &ConnectionContext) -> Source<'_> {
     let pod = &context.pod.workload;
-    let source = Source {
+    Source {
         own: pod.ips,
         address: context.client_addr.ip(),
         pod: &pod.uid,
-    };
+    }
+}
+
+/// `to`: where a route leads; else where the connection was made to.
+pub(super) fn target(exchange: &Exchange, to: Option<&BackendRef>) -> Result<Target, Refused> {
+    let context = &exchange.context;
+    let source = source(context);
     let (decision_context, dst) = (exchange.decision_context(), context.orig_dst);
     let backends = match to {
         Some(to) => decision_context.backends_of(&source, (dst, to))?,

@@ -266,7 +266,7 @@ kinds! {
 }
 
 impl KindId {
-    /// In the order of [`RouteKind`].
+    /// In the order of `RouteKind`.
     pub(super) const ROUTES: [Self; 4] = [
         Self::GRPCRoute,
         Self::HTTPRoute,

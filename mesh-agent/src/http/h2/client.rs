@@ -70,7 +70,7 @@ impl Client {
     }
 
     /// Sends a head; with `end` it is all of the request. The caller keeps a copy
-    /// of it: a refused one may go elsewhere ([`super::fate`]).
+    /// of it: a refused one may go elsewhere ([`super::fate()`]).
     pub(crate) fn send(
         &mut self,
         head: Request<()>,

@@ -2,7 +2,8 @@
 
 use rand::RngExt as _;
 
-use super::{Asked, Dice, text};
+use super::Dice;
+use super::naive::{Asked, text};
 use crate::model::policy::{Condition, HostPattern, Match, Operation, PathPattern, Pattern};
 use crate::model::{HeaderLine, Host, HttpVersion, NormalPath, Path, PathProblem, RequestHead};
 

@@ -56,6 +56,7 @@ pub(super) fn service(endpoints: Vec<Endpoint>, affinity: Option<Duration>) -> A
             hinted: Hinted::by(&endpoints),
             endpoints: endpoints.into(),
             slice_ports: Default::default(),
+            traffic: None,
         }],
         is_local: false,
         affinity,
@@ -63,6 +64,7 @@ pub(super) fn service(endpoints: Vec<Endpoint>, affinity: Option<Duration>) -> A
         members: Default::default(),
         hides_ports: false,
         hides_members: false,
+        traffic: Default::default(),
     })
 }
 

@@ -101,6 +101,7 @@ fn snapshot() -> Snapshot {
             node_port: None,
             hinted: Default::default(),
             slice_ports: Default::default(),
+            traffic: None,
         }],
         selector: Default::default(),
         members: Default::default(),
@@ -108,6 +109,7 @@ fn snapshot() -> Snapshot {
         affinity: None,
         hides_ports: false,
         hides_members: false,
+        traffic: Default::default(),
     });
     let mut snapshot = Snapshot {
         generation: 7,

@@ -30,6 +30,8 @@ mod service;
 mod sharded;
 mod snapshot;
 pub mod text;
+#[allow(dead_code, reason = "resilience comes in parts")]
+pub mod traffic;
 mod workload;
 
 pub use addr::{ClientAddr, OrigDst, PodIps, UpstreamAddr};

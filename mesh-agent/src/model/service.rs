@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::traffic::Traffic;
 use super::{Labels, Name, UpstreamAddr};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -159,6 +160,8 @@ pub struct ServicePort {
     pub hinted: Hinted,
     /// Ports that slices give it, of all endpoints, ready or not.
     pub slice_ports: BTreeSet<u16>,
+    /// Where a policy says something for this port alone; [`Service::traffic`].
+    pub traffic: Option<Arc<Traffic>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -183,6 +186,8 @@ pub struct Service {
     /// There are pods behind it that could not be read: policy for this service
     /// is about its whole namespace.
     pub hides_members: bool,
+    /// Of its ports but those that have their own; [`Service::traffic`].
+    pub traffic: Arc<Traffic>,
 }
 
 impl Service {
@@ -194,5 +199,12 @@ impl Service {
     #[must_use]
     pub fn port(&self, port: u16) -> Option<&ServicePort> {
         self.ports.iter().find(|p| p.port == port)
+    }
+
+    /// How what goes to the port is spread and limited.
+    #[must_use]
+    #[allow(dead_code, reason = "resilience comes in parts")]
+    pub fn traffic<'s>(&'s self, port: &'s ServicePort) -> &'s Arc<Traffic> {
+        port.traffic.as_ref().unwrap_or(&self.traffic)
     }
 }

@@ -15,6 +15,7 @@ use crate::discovery::kinds::{
 };
 use crate::discovery::objects::{Kind, Object};
 use crate::discovery::{Code, Problem};
+use crate::model::traffic::Traffic;
 use crate::model::{
     AppProtocol, Endpoint, Hinted, Name, Place, Service, ServiceKey, ServicePort as ModelPort,
     TargetPort, Tier, UpstreamAddr, Workload,
@@ -154,6 +155,7 @@ impl Maker<'_> {
                 endpoints: endpoints.into(),
                 hinted,
                 slice_ports: slice_ports(port, self.slices()),
+                traffic: None,
             });
         }
         self.externals(key);
@@ -167,6 +169,7 @@ impl Maker<'_> {
             members: members(self.slices()),
             hides_ports: self.object.unread.contains(Part::Ports),
             hides_members: self.hides_members(is_doubtful),
+            traffic: Traffic::unset(),
         }
     }
 

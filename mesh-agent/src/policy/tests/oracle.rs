@@ -232,6 +232,7 @@ impl Dice {
             node_port: None,
             hinted: Default::default(),
             slice_ports: Default::default(),
+            traffic: None,
         }
     }
 
@@ -259,6 +260,7 @@ impl Dice {
                     affinity: None,
                     hides_ports: false,
                     hides_members: false,
+                    traffic: Default::default(),
                 };
                 snapshot.services.insert(Arc::new(service));
             }

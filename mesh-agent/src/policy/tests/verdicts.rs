@@ -220,6 +220,7 @@ fn a_workload_that_is_not_in_the_snapshot_counts_as_behind_every_service() {
             node_port: None,
             hinted: Default::default(),
             slice_ports: Default::default(),
+            traffic: None,
         }],
         is_local: false,
         affinity: None,
@@ -227,6 +228,7 @@ fn a_workload_that_is_not_in_the_snapshot_counts_as_behind_every_service() {
         members: Default::default(),
         hides_ports: false,
         hides_members: false,
+        traffic: Default::default(),
     };
     let scope = Scope::Services(vec![key.clone()]);
     let (web, db) = (

@@ -35,6 +35,7 @@ pub(super) fn service(namespace: &str, name: &str) -> Service {
         endpoints: Arc::default(),
         hinted: Hinted::default(),
         slice_ports: BTreeSet::new(),
+        traffic: None,
     };
     Service {
         key: ServiceKey::new(namespace, name),
@@ -46,6 +47,7 @@ pub(super) fn service(namespace: &str, name: &str) -> Service {
         members: BTreeSet::new(),
         hides_ports: false,
         hides_members: false,
+        traffic: Default::default(),
     }
 }
 

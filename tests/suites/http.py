@@ -362,6 +362,22 @@ def greeted(to, count):
     return times
 
 
+def stray(to, count):
+    """Requests of a client that looks at every port, each with its connection's end
+    right behind it; how many were taken for HTTP."""
+    refused = 0
+    for _ in range(int(count)):
+        s = connect(to)
+        s.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        s.shutdown(socket.SHUT_WR)
+        got = b""
+        while piece := s.recv(65536):
+            got += piece
+        refused += got.startswith(b"HTTP/1.1 ")
+        s.close()
+    return refused
+
+
 def name_of(to):
     """Whom a server that speaks first says to be."""
     return connect(to).recv(100).decode().split()[1]

@@ -275,6 +275,22 @@ fn a_server_that_speaks_first_is_not_waited_for() {
 }
 
 #[test]
+fn a_stray_request_does_not_make_the_clients_of_another_protocol_wait() {
+    let mesh = Mesh::serving(&["greets"]);
+    for (pod, to) in mesh.addresses() {
+        // Each worker may get one.
+        let taken = mesh.client(&["stray", &to, "40"]);
+        assert_ne!(taken, 0, "none came before the server's greeting");
+        let times = mesh.client(&["greeted", &to, "20"]);
+        let times = times.as_array().expect("times").iter();
+        let slow = times.filter_map(Value::as_f64).filter(|ms| *ms > 500.0);
+        // One for each worker, which finds out then.
+        let slow: Vec<f64> = slow.collect();
+        assert!(slow.len() <= 8, "{} at {to}: {slow:?}", pod.name);
+    }
+}
+
+#[test]
 fn a_client_that_asks_late_is_still_one_of_http() {
     let mesh = Mesh::new();
     for (_, to) in mesh.addresses() {

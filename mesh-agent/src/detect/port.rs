@@ -55,6 +55,11 @@ impl Learned {
         self.0.get(&destination).copied()
     }
 
+    /// It is not what it was, or not always.
+    pub(crate) fn forget(&mut self, destination: SocketAddr) {
+        self.0.remove(&destination);
+    }
+
     pub(crate) fn note(&mut self, destination: SocketAddr, was: Expected) {
         if self.0.len() >= MAX_LEARNED && !self.0.contains_key(&destination) {
             self.0.clear();
@@ -103,5 +108,7 @@ mod tests {
         }
         learned.note(to(0), Expected::Opaque);
         assert_eq!(learned.get(to(0)), Some(Expected::Opaque));
+        learned.forget(to(0));
+        assert_eq!(learned.get(to(0)), None);
     }
 }

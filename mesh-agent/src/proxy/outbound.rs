@@ -46,6 +46,11 @@ async fn forwarded(
     if first == First::Http {
         return Ok(requests(accepted, report, None).await);
     }
+    if first == First::Silence {
+        // One stray request must not have all others wait whose server speaks first.
+        let to = context.orig_dst.get();
+        context.worker.learned.borrow_mut().forget(to);
+    }
     match Box::pin(bytes(accepted, report, after, first)).await {
         Ok(Carried::Ended(ended)) => Ok(ended),
         Ok(Carried::Http(open)) => Ok(requests(accepted, report, open).await),

@@ -327,6 +327,20 @@ def held(to, request):
     return end
 
 
+def deaf(to, path):
+    """Asks until nothing more is taken, reads no answer, and stays until the standard
+    input ends."""
+    s = connect(to)
+    s.settimeout(2)
+    requests = f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode() * 400
+    try:
+        while True:
+            s.sendall(requests)
+    except TimeoutError:
+        print("stuck", flush=True)
+    sys.stdin.read()
+
+
 def early(to, count):
     """Large uploads that are answered before they are whole."""
     seen = {}
@@ -448,7 +462,7 @@ if __name__ == "__main__":
     if verb == "serve":
         greetings = {"greets": "ready", "names": args[0]}
         server(args[0], int(args[1]), next((greetings[arg] for arg in args[2:]), None))
-    elif verb == "held":
-        held(*args)
+    elif verb in ("held", "deaf"):
+        globals()[verb](*args)
     else:
         print(json.dumps(globals()[verb](*args)))

@@ -407,6 +407,29 @@ fn the_path_that_a_rule_looked_at_is_the_one_that_the_application_gets() {
 }
 
 #[test]
+fn a_client_that_reads_no_answer_does_not_keep_the_agent() {
+    let mut mesh = Mesh::new();
+    mesh.policy("no-admin", DENY_ADMIN);
+    let to = mesh.servers[0].vips()[0].clone();
+    let mut client = mesh.world.in_pod(&mesh.a, PYTHON);
+    client.args(["-c", SCRIPT, "deaf", &to, "/admin/x"]);
+    client.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut client = client.spawn().expect("python runs");
+    let out = client.stdout.take().expect("a pipe");
+    let mut line = String::new();
+    BufReader::new(out).read_line(&mut line).expect("a line");
+    assert_eq!(line.trim(), "stuck");
+    // The deadline of connections that live is 10 s.
+    mesh.agents[0].terminate().expect("a signal");
+    let ended = eventually(Duration::from_secs(20), || {
+        matches!(mesh.agents[0].ended(), Ok(Some(_)))
+    });
+    drop(client.stdin.take());
+    let _ended = client.wait();
+    assert!(ended, "the agent waits for a client that does not read");
+}
+
+#[test]
 fn where_a_rule_asks_for_a_path_what_is_no_http_is_refused() {
     let mesh = Mesh::serving(&["greets"]);
     let to = mesh.servers.each_ref().map(|pod| pod.vips()[0].clone());

@@ -7,14 +7,16 @@ use std::pin::pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, timeout, timeout_at};
 
-use super::drive::ACCEPT_DELAY;
+use super::drive::{ACCEPT_DELAY, silence};
 use super::leg::Side;
 use crate::detect;
 use crate::http::h1::{Bad, Lines, Parsed, Request, Scan, request_head};
 use crate::io::with_scratch;
+use crate::model::CloseReason;
 use crate::proxy::first::{First, PART};
+use crate::proxy::registry::Cut;
 use crate::tunnel::StreamEnd;
 
 /// A head that was begun is whole by then.
@@ -58,10 +60,11 @@ impl Side<'_> {
                 }
             }
             let is_between = self.inbox.is_empty();
+            let whole_by = self.inbox.began() + HEAD_TIMEOUT;
             let fill = poll_fn(|cx| self.poll_fill(cx));
             let filled = match is_between {
                 true => fill.await,
-                false => match timeout(HEAD_TIMEOUT, fill).await {
+                false => match timeout_at(whole_by.into(), fill).await {
                     Ok(filled) => filled,
                     Err(_) => return Next::Slow,
                 },
@@ -111,7 +114,7 @@ impl Side<'_> {
     }
 
     /// An answer of the agent's own.
-    pub(in crate::proxy) async fn answer(&mut self, bytes: &[u8]) -> Result<(), StreamEnd> {
+    async fn answer(&mut self, bytes: &[u8]) -> Result<(), StreamEnd> {
         let mut at = 0;
         poll_fn(|cx| {
             while at < bytes.len() {
@@ -145,5 +148,21 @@ impl Side<'_> {
 
     fn poll_drop(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, StreamEnd>> {
         with_scratch(|scratch| self.leg.poll_read(scratch, cx))
+    }
+}
+
+/// Gives the client an answer of the agent's own. One that does not read is not waited
+/// for longer than any other.
+pub(in crate::proxy) async fn told(
+    client: &mut Side<'_>,
+    answer: &[u8],
+    cut: &Cut,
+    idle: Option<Duration>,
+) -> Result<(), CloseReason> {
+    tokio::select! {
+        biased; // removal and drain win
+        reason = cut.wait() => Err(reason.close()),
+        told = client.answer(answer) => told.map_err(|_| CloseReason::ResetByClient),
+        () = silence(idle) => Err(CloseReason::IdleTimeout),
     }
 }

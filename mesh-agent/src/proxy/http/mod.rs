@@ -17,7 +17,7 @@ mod pump;
 mod transfer;
 
 pub(super) use again::{Again, is_safe};
-pub(super) use client::Next;
+pub(super) use client::{Next, told};
 pub(super) use drive::{Driven, Totals, Watch, drive, silence};
 pub(super) use inbox::Inbox;
 pub(super) use leg::{Leg, Side, is_quiet};

@@ -19,7 +19,7 @@ use crate::proxy::deliver::deliver;
 use crate::proxy::forward::ForwardEnd;
 use crate::proxy::http::{
     Again, Driven, Fail, Inbox, Leg, Next, Planned, Side, Totals, Transfer, Watch, drive, is_quiet,
-    is_safe, silence,
+    is_safe, silence, told,
 };
 use crate::proxy::report::Report;
 use crate::proxy::request_report::{Begun, Heard, RequestReport, cut_short, refused_by};
@@ -339,12 +339,11 @@ impl Visit<'_> {
         let answer = Answer::of(refused.reason, to);
         let bytes = answer.bytes(!stays);
         self.totals.answered(bytes.len(), self.report);
-        let told = client.answer(&bytes).await;
+        let idle = self.context.worker.agent.config.idle_timeout;
+        let told = told(client, &bytes, &self.context.entry().cut, idle).await;
         self.told
             .answered(&answer, bytes.len(), refused_by(&refused));
-        if told.is_err() {
-            return Err(CloseReason::ResetByClient);
-        }
+        told?;
         if stays {
             return Ok(());
         }

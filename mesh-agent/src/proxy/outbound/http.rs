@@ -21,7 +21,7 @@ use crate::proxy::context::Exchange;
 use crate::proxy::forward::ForwardEnd;
 use crate::proxy::http::{
     Again, Carried, Driven, Ended, Fail, Inbox, Leg, Next, Planned, Side, Totals, Transfer, Watch,
-    drive, is_safe, silence,
+    drive, is_safe, silence, told,
 };
 use crate::proxy::report::{Report, secured};
 use crate::proxy::request_report::{Begun, Heard, RequestReport, cut_short, refused_by};
@@ -503,11 +503,11 @@ impl<'r> Requests<'r> {
     ) -> GoesOn {
         let bytes = answer.bytes(!stays);
         self.totals.answered(bytes.len(), self.report);
-        let told = client.answer(&bytes).await;
+        let context = self.accepted.context();
+        let idle = context.worker.agent.config.idle_timeout;
+        let told = told(client, &bytes, &context.entry().cut, idle).await;
         self.told.answered(answer, bytes.len(), ended);
-        if told.is_err() {
-            return Err(CloseReason::ResetByClient);
-        }
+        told?;
         if stays {
             return Ok(());
         }

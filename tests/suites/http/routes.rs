@@ -212,3 +212,32 @@ fn tls_goes_where_the_name_in_its_hello_leads_and_nowhere_without_one() {
     let refused = mesh.client(&["name_by_hello", vip, "other.example"]);
     assert_eq!(refused, "ConnectionResetError");
 }
+
+#[test]
+fn a_policy_is_asked_about_the_request_that_a_route_made() {
+    let mesh = Mesh::new();
+    mesh.policy("no-admin", DENY_ADMIN);
+    let version = "gateway.networking.k8s.io/v1";
+    for pod in &mesh.servers {
+        let name = &pod.name;
+        let rule = |from: &str, to: &str| {
+            format!(
+                "{{matches: [{{path: {{type: PathPrefix, value: {from}}}}}], backendRefs: [{}], \
+                 filters: [{{type: URLRewrite, urlRewrite: {{path: {{type: ReplacePrefixMatch, \
+                 replacePrefixMatch: {to}}}}}}}]}}",
+                self::to(name, 1)
+            )
+        };
+        let rules = [rule("/x", "/admin"), rule("/admin/y", "/open")].join(", ");
+        let route = format!(
+            "apiVersion: {version}\nkind: HTTPRoute\nmetadata: {{name: {name}, namespace: shop}}\n\
+             spec:\n  parentRefs: [{{group: \"\", kind: Service, name: {name}, port: 80}}]\n  \
+             rules: [{rules}]\n"
+        );
+        mesh.policy(&format!("{name}-route"), &route);
+        let url = format!("http://{}", pod.vips()[0]);
+        assert_eq!(mesh.code(&format!("{url}/x/secret")), "403", "{name}");
+        let told = mesh.told(&[&format!("{url}/admin/y/z")]);
+        assert_eq!(told["first"], "GET /open/z HTTP/1.1", "{name}");
+    }
+}

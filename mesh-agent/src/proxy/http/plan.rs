@@ -1,8 +1,10 @@
 //! What is kept of a request's head when its bytes go on.
 
-use crate::http::h1::{Asked, Framing, InvalidEdit, Request, encode_request};
+use crate::http::h1::{
+    Asked, Bad, Framing, InvalidEdit, Lines, Parsed, Request, Scan, encode_request, request_head,
+};
 use crate::http::hygiene;
-use crate::model::Edits;
+use crate::model::{Edits, RequestHead};
 
 /// A request that may go.
 #[derive(Debug)]
@@ -47,6 +49,22 @@ impl Planned {
             (planned.skip, planned.checked) = (bytes.len(), 0);
         }
         Ok(planned)
+    }
+
+    /// What `judge` says of the head that goes on, which is not always the one that came.
+    pub(in crate::proxy) fn judged<T>(
+        &self,
+        came: &RequestHead<'_>,
+        judge: impl FnOnce(&RequestHead<'_>) -> T,
+    ) -> Result<T, Bad> {
+        let Some(head) = &self.head else {
+            return Ok(judge(came));
+        };
+        let mut lines = Lines::new();
+        match request_head(head, &mut Scan::default(), &mut lines)? {
+            Parsed::Head { head, .. } => Ok(judge(&head.head)),
+            Parsed::NeedMore => Err(Bad::TooLong),
+        }
     }
 
     /// Does the client speak it? Its status is looked for then.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::reach::{authz_input, routes, target};
 use super::upstreams::Way;
 use crate::http::answer::{Answer, Client, REASON};
-use crate::http::h1::{Bad, Request};
+use crate::http::h1::{Bad, Request, Side as Of};
 use crate::model::http_route::Timeouts;
 use crate::model::route::BackendRef;
 use crate::model::{
@@ -16,12 +16,13 @@ use crate::model::{
 use crate::plan::{Target, Transport};
 use crate::proxy::authorize::{Permitted, authorize_request};
 use crate::proxy::context::Exchange;
+use crate::proxy::http::Planned;
 use crate::route::http::{Decision, Respond, RouteReason};
 
 /// Where a request goes, by what leave, and what changes of it.
 pub(super) struct Course {
     pub(super) way: Way,
-    pub(super) request: Edits,
+    pub(super) planned: Planned,
     /// Of the final answer.
     pub(super) response: Edits,
     pub(super) timeouts: Timeouts,
@@ -42,14 +43,14 @@ pub(super) type Own = (Answer, RequestEnd);
 /// By one configuration; or the answer that it gets here, and no server sees it.
 pub(super) fn course(
     exchange: &Exchange,
-    request: &Request<'_>,
+    (request, bytes): (&Request<'_>, &[u8]),
     found: &mut Found,
 ) -> Result<Result<Course, Own>, Refused> {
     let head = &request.head;
     let Some(routes) = routes(exchange) else {
         return go(
             (exchange, found),
-            head,
+            (request, bytes),
             None,
             [Edits::default(), Edits::default()],
         );
@@ -59,7 +60,7 @@ pub(super) fn course(
     match routes.decide(head, namespace, |limit| worker.dice.below(limit)) {
         Decision::Implicit => go(
             (exchange, found),
-            head,
+            (request, bytes),
             None,
             [Edits::default(), Edits::default()],
         ),
@@ -71,7 +72,8 @@ pub(super) fn course(
         Decision::Forward(forward) => {
             found.route = Some(forward.rule.shown.clone());
             let edits = [forward.request, forward.response].map(Cow::into_owned);
-            let course = go((exchange, found), head, Some(forward.backend), edits)?;
+            let to = Some(forward.backend);
+            let course = go((exchange, found), (request, bytes), to, edits)?;
             Ok(course.map(|course| Course {
                 timeouts: forward.timeouts,
                 ..course
@@ -82,9 +84,9 @@ pub(super) fn course(
 
 fn go(
     (exchange, found): (&Exchange, &mut Found),
-    head: &RequestHead<'_>,
+    (request, bytes): (&Request<'_>, &[u8]),
     to: Option<&BackendRef>,
-    [mut request, response]: [Edits; 2],
+    [mut edits, response]: [Edits; 2],
 ) -> Result<Result<Course, Own>, Refused> {
     let target = target(exchange, to)?;
     let transport = exchange
@@ -92,6 +94,11 @@ fn go(
         .transport(&target, Instant::now())?;
     let upstream = target.upstream;
     found.target = Some(target);
+    let plan = |edits: &Edits| {
+        let planned = Planned::of(request, bytes, Some(edits));
+        planned.map_err(|_| Refused::from(RefuseReason::Internal))
+    };
+    let mut planned = plan(&edits)?;
     let way = match transport {
         Transport::Mesh(peer) => Way::Mesh(peer),
         Transport::Plain(outside) => Way::Plain(outside),
@@ -100,9 +107,20 @@ fn go(
             let expected = workload.spiffe_id(trust_domain).ok();
             found.same_node = Some(expected);
             let input = authz_input(exchange, upstream, workload.clone());
-            let permitted = authorize_request(exchange, input, head)?;
-            let Permitted { authorized, target } = permitted;
-            request.target = request.target.or(target);
+            // Of what the application gets, as the agent of another node would see it.
+            let permitted = planned
+                .judged(&request.head, |head| {
+                    authorize_request(exchange, input, head)
+                })
+                .map_err(|bad| Refused {
+                    detail: Some(bad.detail()),
+                    ..bad.reason(Of::Request).into()
+                })?;
+            let Permitted { authorized, target } = permitted?;
+            if target.is_some() {
+                edits.target = target;
+                planned = plan(&edits)?;
+            }
             Way::SameNode {
                 authorized,
                 workload,
@@ -111,7 +129,7 @@ fn go(
     };
     Ok(Ok(Course {
         way,
-        request,
+        planned,
         response,
         timeouts: Timeouts::default(),
     }))

@@ -523,14 +523,13 @@ fn going(
     bytes: &[u8],
     found: &mut Found,
 ) -> Result<Result<Going, Own>, Refused> {
-    let course = match course(exchange, request, found)? {
+    let course = match course(exchange, (request, bytes), found)? {
         Ok(course) => course,
         Err(own) => return Ok(Err(own)),
     };
-    let planned = Planned::of(request, bytes, Some(&course.request));
     Ok(Ok(Going {
         way: course.way,
-        planned: planned.map_err(|_| RefuseReason::Internal)?,
+        planned: course.planned,
         response: course.response,
         limits: Limits {
             timeouts: course.timeouts,

@@ -41,15 +41,17 @@ pub(super) fn method(patterns: &[Pattern], head: &RequestHead<'_>) -> Option<boo
 }
 
 /// Each line by itself. A name with `_` for `-` is the same to servers that make a variable
-/// of it, and another to the rest; several lines are one to some, joined by a comma.
+/// of it, and another to the rest; several lines are one to some, joined by a comma; one
+/// without a value is there to some, and to others it is not.
 pub(super) fn header(name: &str, patterns: &[Pattern], head: &RequestHead<'_>) -> Option<bool> {
     let mut seen = Seen::default();
+    let asks_presence = patterns.iter().any(|p| matches!(p, Pattern::Present));
     for line in head.headers {
         let exact = line.name.eq_ignore_ascii_case(name);
         if exact || is_alike(line.name, name) {
             let matches = patterns.iter().any(|p| p.matches(line.value));
             seen.lines += usize::from(exact);
-            seen.matching |= matches;
+            seen.matching |= matches || asks_presence;
             seen.other |= !matches || !exact;
         }
     }

@@ -232,6 +232,28 @@ fn each_line_of_a_header_counts() {
 }
 
 #[test]
+fn a_header_without_a_value_is_neither_there_nor_not() {
+    let empty = HeaderLine {
+        name: "X-Debug",
+        value: b"",
+    };
+    let any = || vec![Pattern::Present];
+    for (values, not_values) in [(any(), vec![]), (vec![], any())] {
+        for action in [Action::Allow, Action::Deny] {
+            let mut by_header = policy("p", action, Scope::Namespace, &["dev"]);
+            let (values, not_values) = (values.clone(), not_values.clone());
+            by_header.rules[0].when = vec![Condition::Header {
+                name: "x-debug".to_owned(),
+                values: Match { values, not_values },
+            }];
+            let mesh = Mesh::with(vec![by_header]);
+            let said = mesh.ask("dev", Some(&head("GET", "/", &[empty])));
+            assert_eq!(said, "deny", "{action:?}");
+        }
+    }
+}
+
+#[test]
 fn a_host_that_may_be_the_denied_one_is_denied() {
     let operation = Operation {
         hosts: values([HostPattern::parse("shop.example").expect("a host")]),

@@ -128,7 +128,7 @@ pub(super) struct Compiled {
     pub(super) rules: Vec<Rule>,
     /// By precedence.
     pub(super) entries: Vec<Entry>,
-    /// Some rule goes by the path.
+    /// Some rule goes by the path, or puts a part of it elsewhere.
     pub(super) looks_at_paths: bool,
 }
 
@@ -143,6 +143,7 @@ pub(super) fn compile(routes: &[Arc<Route>], permits: Permits<'_>) -> Compiled {
         };
         for (index, rule) in (0_u32..).zip(of_route) {
             let number = u32::try_from(rules.len()).unwrap_or(u32::MAX);
+            looks_at_paths |= rewrites_prefix(rule);
             for (at, one) in rule.matches.iter().enumerate() {
                 looks_at_paths |= !one.path.is_any();
                 let order = (age(route.created), nth, index, at);
@@ -189,6 +190,16 @@ fn rank(kind: RouteKind, one: &HttpMatch, order: Order) -> Rank {
         query: Reverse(one.query.len()),
         order,
     }
+}
+
+/// What stays of the path must not lead out of what is put before it.
+fn rewrites_prefix(rule: &HttpRule) -> bool {
+    let of_backends = rule.backends.iter().flat_map(|one| one.filters.iter());
+    let mut filters = rule.filters.iter().chain(of_backends);
+    filters.any(|filter| match filter {
+        Filter::Rewrite(rewrite) => matches!(rewrite.path, Some(PathModifier::Prefix(_))),
+        _ => false,
+    })
 }
 
 fn trimmed(prefix: &str) -> &str {

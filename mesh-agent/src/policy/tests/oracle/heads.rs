@@ -181,7 +181,9 @@ pub(super) fn header(values: &Match<Pattern>, asked: &Asked<'_>) -> bool {
         let joined = joined.collect::<Vec<_>>().join(&b","[..]);
         let joined = std::str::from_utf8(&joined).expect("text");
         let several = head.headers.iter().filter(exact).count() > 1;
+        let empty = head.headers.iter().any(|line| line.value.is_empty());
         match matching {
+            0 if empty && list.contains(&Pattern::Present) => None,
             0 if several && list.iter().any(|p| text(p, &joined)) => None,
             0 => Some(false),
             all if all == head.headers.len() && surely => Some(true),

@@ -1,8 +1,8 @@
 //! Mirrors, CORS, rewrites, and filters that are not served.
 
 use super::world::*;
-use crate::model::HeaderEdit;
 use crate::model::http_route::{Backend, Cors, Filter, Mirror, PathModifier, Rewrite};
+use crate::model::{HeaderEdit, PathProblem};
 
 fn mirror(name: &str, share: (u32, u32)) -> Filter {
     let Backend { to, .. } = backend(name, 1);
@@ -190,4 +190,34 @@ fn where_rules_go_by_the_path_the_server_gets_the_form_that_they_saw() {
     assert_eq!(target(&by_path.ask(&get("/a/b"))), None);
     let any = World::new([route("any", [rule(&[("echo-v1", 1)])])]);
     assert_eq!(target(&any.ask(&get("/a/./b"))), None, "byte for byte");
+}
+
+/// The rules take any path, and what stays of one is put behind another all the same.
+#[test]
+fn what_is_put_behind_a_prefix_leads_out_of_it_for_nobody() {
+    let rewrite = |path| {
+        Filter::Rewrite(Rewrite {
+            host: None,
+            path: Some(path),
+        })
+    };
+    let prefix = || rewrite(PathModifier::Prefix("/tenant".into()));
+    let of_rule = filtered(rule(&[("echo-v1", 1)]), [prefix()]);
+    let mut of_backend = rule(&[("echo-v1", 1)]);
+    of_backend.backends[0].filters = [prefix()].into();
+    let odd = || Asked {
+        problem: Some(PathProblem::EncodedSeparator),
+        ..get("/..%2fadmin")
+    };
+    for rule in [of_rule, of_backend] {
+        let world = World::new([route("r", [rule])]);
+        assert_eq!(world.ask(&odd()).brief(), "400");
+        let got = world.ask(&get("/a"));
+        assert_eq!(got.request().target.as_deref(), Some("/tenant/a"));
+    }
+    // Nothing of the request's own path is left.
+    let full = rewrite(PathModifier::Full("/all".into()));
+    let world = World::new([route("r", [filtered(rule(&[("echo-v1", 1)]), [full])])]);
+    let got = world.ask(&odd());
+    assert_eq!(got.request().target.as_deref(), Some("/all"));
 }

@@ -9,6 +9,7 @@ mod addr;
 #[allow(dead_code, reason = "the HTTP data path comes in parts")]
 mod backend;
 mod flow;
+pub mod header_name;
 #[allow(dead_code, reason = "the HTTP data path comes in parts")]
 pub mod http_route;
 mod identity;

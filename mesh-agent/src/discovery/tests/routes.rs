@@ -200,6 +200,34 @@ fn each_fault_is_named_with_its_field() {
             "[{filters: [{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: a, value: b}], remove: [A]}}]}]",
             "spec.rules[0].filters[0].requestHeaderModifier.remove[0]: \"a\" stands there twice",
         ),
+        (
+            "[{filters: [{type: RequestHeaderModifier, requestHeaderModifier: {remove: [Content-Length]}}]}]",
+            "spec.rules[0].filters[0].requestHeaderModifier.remove[0]: \"content-length\": where",
+        ),
+        (
+            "[{filters: [{type: ResponseHeaderModifier, responseHeaderModifier: {add: [{name: Transfer-Encoding, value: chunked}]}}]}]",
+            "spec.rules[0].filters[0].responseHeaderModifier.add[0]: \"transfer-encoding\": where",
+        ),
+        (
+            "[{backendRefs: [{name: web, port: 80, filters: [{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: X_Forwarded_Client_Cert, value: x}]}}]}]}]",
+            "spec.rules[0].backendRefs[0].filters[0].requestHeaderModifier: \"X_Forwarded_Client_Cert\": only",
+        ),
+        (
+            "[{filters: [{type: RequestHeaderModifier, requestHeaderModifier: {add: [{name: Host, value: x}]}}]}]",
+            "spec.rules[0].filters[0].requestHeaderModifier.add: a request has one Host",
+        ),
+        (
+            "[{filters: [{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: host, value: 'a, b'}]}}]}]",
+            "spec.rules[0].filters[0].requestHeaderModifier.set: \"a, b\" is no host",
+        ),
+        (
+            "[{filters: [{type: URLRewrite, urlRewrite: {hostname: \"a.example\\r\\nx: y\"}}]}]",
+            "spec.rules[0].filters[0].urlRewrite.hostname: \"a.example",
+        ),
+        (
+            "[{filters: [{type: RequestRedirect, requestRedirect: {hostname: evil.example/..}}]}]",
+            "spec.rules[0].filters[0].requestRedirect.hostname: \"evil.example/..\" is no host",
+        ),
     ] {
         let text = route("bad", rules);
         let good = route("good", &format!("[{{{backend}}}]"));

@@ -6,6 +6,7 @@ use crate::discovery::tree::{Node, View};
 use crate::model::http_route::{
     Cors, Filter, HeaderModifier, Mirror, PathModifier, Redirect, Rewrite, Scheme,
 };
+use crate::model::{Host, header_name};
 
 const MAX_FILTERS: usize = 16;
 const MAX_HEADERS: usize = 16;
@@ -126,15 +127,19 @@ fn filter(
         Some(Filter::Unsupported(what.into()))
     };
     match kind {
-        Kind::RequestHeaders => Some(Filter::RequestHeaders(modifier(reading, value, at))),
+        Kind::RequestHeaders => {
+            let modifier = modifier(reading, value, at);
+            one_host(reading, &modifier, at);
+            nobody_else(reading, &modifier, at);
+            Some(Filter::RequestHeaders(modifier))
+        }
         Kind::ResponseHeaders => Some(Filter::ResponseHeaders(modifier(reading, value, at))),
         Kind::Mirror => mirror(reading, value, at, namespace).map(Filter::Mirror),
         Kind::Redirect => Some(Filter::Redirect(redirect(reading, value, at))),
         Kind::Rewrite => {
             reading.known(value, at, &["hostname", "path"]);
-            let host = reading.text(&value["hostname"], &format!("{at}.hostname"));
             Some(Filter::Rewrite(Rewrite {
-                host: host.map(Into::into),
+                host: reading.hostname(&value["hostname"], &format!("{at}.hostname")),
                 path: path(reading, &value["path"], &format!("{at}.path")),
             }))
         }
@@ -156,6 +161,11 @@ fn modifier(reading: &mut Reading<'_>, value: &Node<'_>, at: &str) -> HeaderModi
         let name = name.to_ascii_lowercase();
         if names.contains(&name) {
             reading.wrong(at, format!("{name:?} stands there twice"));
+        }
+        if !header_name::is_a_routes(&name) {
+            let message =
+                "where a message ends and what is about one connection is not a route's to change";
+            reading.wrong(at, format!("{name:?}: {message}"));
         }
         names.push(name);
     };
@@ -187,9 +197,6 @@ fn modifier(reading: &mut Reading<'_>, value: &Node<'_>, at: &str) -> HeaderModi
         let at = format!("{at}[{i}]");
         if let Some(name) = reading.header(name, &at) {
             once(reading, name, &at);
-            if name.eq_ignore_ascii_case("host") {
-                reading.wrong(&at, "a request has a Host");
-            }
             remove.push(name.into());
         }
     }
@@ -197,6 +204,30 @@ fn modifier(reading: &mut Reading<'_>, value: &Node<'_>, at: &str) -> HeaderModi
         set,
         add,
         remove: remove.into(),
+    }
+}
+
+/// Who asks is shown by what no route may make.
+fn nobody_else(reading: &mut Reading<'_>, modifier: &HeaderModifier, at: &str) {
+    let mut made = modifier.set.iter().chain(&modifier.add);
+    if let Some((name, _)) = made.find(|(name, _)| header_name::is_identity(name)) {
+        let message = "only the mesh says who asks: it may be removed";
+        reading.wrong(at, format!("{name:?}: {message}"));
+    }
+}
+
+/// It is there once, and a host.
+fn one_host(reading: &mut Reading<'_>, modifier: &HeaderModifier, at: &str) {
+    let is_host = |name: &str| name.eq_ignore_ascii_case("host");
+    if modifier.add.iter().any(|(name, _)| is_host(name)) {
+        reading.wrong(&format!("{at}.add"), "a request has one Host: set it");
+    }
+    if modifier.remove.iter().any(|name| is_host(name)) {
+        reading.wrong(&format!("{at}.remove"), "a request has a Host");
+    }
+    let mut hosts = modifier.set.iter().filter(|(name, _)| is_host(name));
+    if let Some((_, value)) = hosts.find(|(_, value)| Host::parse(value.as_bytes()).is_none()) {
+        reading.wrong(&format!("{at}.set"), format!("{value:?} is no host"));
     }
 }
 
@@ -248,7 +279,6 @@ fn redirect(reading: &mut Reading<'_>, value: &Node<'_>, at: &str) -> Redirect {
             reading.one_of(&value["scheme"], &format!("{at}.scheme"), &schemes)
         }
     };
-    let host = reading.text(&value["hostname"], &format!("{at}.hostname"));
     let status_at = format!("{at}.statusCode");
     let status = reading.number(&value["statusCode"], &status_at, 300..=399);
     let status = status
@@ -262,7 +292,7 @@ fn redirect(reading: &mut Reading<'_>, value: &Node<'_>, at: &str) -> Redirect {
     }
     Redirect {
         scheme,
-        host: host.filter(|host| !host.is_empty()).map(Into::into),
+        host: reading.hostname(&value["hostname"], &format!("{at}.hostname")),
         path: path(reading, &value["path"], &format!("{at}.path")),
         port: reading.port(&value["port"], &format!("{at}.port")),
         status,

@@ -217,6 +217,24 @@ impl<'f> Reading<'f> {
         checked.is_ok()
     }
 
+    /// One name, without a port.
+    pub(super) fn hostname(&mut self, value: &Node<'_>, at: &str) -> Option<Box<str>> {
+        let name = self.text(value, at)?;
+        let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        let is_label = |label: &str| {
+            let ends = label.starts_with('-') || label.ends_with('-');
+            !label.is_empty() && !ends && label.bytes().all(is_plain)
+        };
+        if name.len() > 253 || !name.split('.').all(is_label) {
+            self.wrong(
+                at,
+                format!("{name:?} is no host name, such as shop.example"),
+            );
+            return None;
+        }
+        Some(name.into())
+    }
+
     /// The name of a header.
     pub(super) fn header<'v>(&mut self, value: &'v Node<'_>, at: &str) -> Option<&'v str> {
         let name = self.some(value, at)?;

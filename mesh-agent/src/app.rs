@@ -15,6 +15,7 @@ mod route_status;
 mod routes;
 mod source_problems;
 mod status;
+mod traffic;
 mod uninstall;
 mod view;
 

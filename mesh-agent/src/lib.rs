@@ -16,6 +16,7 @@ mod plan;
 #[expect(unreachable_pub, reason = "pub is still the default there")]
 mod policy;
 mod route;
+mod traffic;
 // L2
 #[expect(unreachable_pub, reason = "pub is still the default there")]
 mod capture;

@@ -12,6 +12,7 @@ pub mod routes;
 mod shared;
 mod socket;
 pub mod text;
+pub mod traffic;
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
@@ -92,6 +93,7 @@ pub trait Source: Pages {
     fn status(&self) -> Status;
     fn connections(&self, filter: &ConnectionFilter) -> ConnectionList;
     fn routes(&self) -> routes::RouteList;
+    fn traffic(&self) -> traffic::TrafficList;
     /// The error is a sentence for who asked.
     fn explain(&self, question: &Question) -> Result<Explanation, String>;
 }
@@ -245,6 +247,7 @@ pub async fn serve(
         .route("/connections", get(connections))
         .route("/explain", get(explain))
         .route("/routes", get(routes_of))
+        .route("/traffic", get(traffic_of))
         .route("/readyz", get(ready_here))
         .route("/livez", get(alive))
         .with_state(source.clone() as Arc<dyn Source>);
@@ -362,6 +365,10 @@ async fn connections(
 
 async fn routes_of(State(source): State<Arc<dyn Source>>) -> Response {
     beside(move || Json(source.routes())).await
+}
+
+async fn traffic_of(State(source): State<Arc<dyn Source>>) -> Response {
+    beside(move || Json(source.traffic())).await
 }
 
 async fn explain(

@@ -5,29 +5,37 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::config::{Exit, command};
-use crate::discovery::KindId;
+use crate::discovery::{KindId, definition, fields_page};
 use crate::identity::{Config, Identities, SourceConfig};
 use crate::model::TrustDomain;
 use crate::observe::{AccessLogTarget, LIVE_TUPLES, NodeState, Observe, reference};
 use crate::{ca, enrol, peer, proxy};
 
 const WRITE: &str = "MESH_WRITE_REFERENCE";
+const FIELDS_BEGIN: &str = "<!-- made from the code by `cargo xtask gen` -->\n";
+const FIELDS_END: &str = "<!-- end of what is made -->\n";
 
-/// Compares with the committed file, or writes it.
+/// Compares with the committed file of `docs/`, or writes it.
 fn hold(file: &str, text: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../docs")
-        .join(file);
+    hold_at(&format!("docs/{file}"), text);
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn hold_at(file: &str, text: &str) {
+    let path = root().join(file);
     if std::env::var_os(WRITE).is_some() {
         std::fs::write(&path, text).expect("the file is written");
     }
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(
         committed == text,
-        "docs/{file} is stale: run `cargo xtask gen` and commit"
+        "{file} is stale: run `cargo xtask gen` and commit"
     );
 }
 
@@ -71,6 +79,24 @@ fn page() -> String {
 #[test]
 fn the_reference_of_permissions_is_what_the_code_calls_for() {
     hold("rbac.md", &crate::cluster::rbac::page());
+}
+
+#[test]
+fn the_definition_of_trafficpolicies_is_what_the_code_reads() {
+    hold_at("deploy/base/trafficpolicies.yaml", &definition());
+}
+
+/// The rest of the page is written by people.
+#[test]
+fn the_fields_of_a_trafficpolicy_are_all_in_the_documentation() {
+    let path = root().join("docs/traffic-policy.md");
+    let page = std::fs::read_to_string(path).expect("the page");
+    let (before, rest) = page
+        .split_once(FIELDS_BEGIN)
+        .expect("the begin of the fields");
+    let (_, after) = rest.split_once(FIELDS_END).expect("their end");
+    let text = format!("{before}{FIELDS_BEGIN}{}{FIELDS_END}{after}", fields_page());
+    hold("traffic-policy.md", &text);
 }
 
 #[test]

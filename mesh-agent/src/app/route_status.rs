@@ -1,20 +1,24 @@
-//! How routes fare, for the writer of status.
+//! How routes and TrafficPolicies fare, for the writer of status.
 
 use parking_lot::Mutex;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::discovery::RouteBook;
+use crate::discovery::Book;
 use crate::model::route::{RouteKey, RouteKind};
-use crate::status::{Condition, Parent};
+use crate::status::{Condition, Parent, Verdict};
+use crate::traffic::TargetStatus;
 
 /// What is judged: in the version in which the API's own CRDs store them.
 const ROOT: &str = "/apis/gateway.networking.k8s.io/v1";
-pub(super) const LISTS: [&str; 4] = [
+pub(super) const LISTS: [&str; 5] = [
     "/apis/gateway.networking.k8s.io/v1/grpcroutes",
     "/apis/gateway.networking.k8s.io/v1/httproutes",
     "/apis/gateway.networking.k8s.io/v1/tlsroutes",
     "/apis/gateway.networking.k8s.io/v1/tcproutes",
+    "/apis/mesh-agent.io/v1alpha1/trafficpolicies",
 ];
+const TRAFFIC_ROOT: &str = "/apis/mesh-agent.io/v1alpha1";
+const TRAFFIC: &str = "trafficpolicies";
 /// What it is judged by.
 pub(super) const BESIDE: [&str; 2] = [
     "/api/v1/services",
@@ -29,14 +33,15 @@ const KINDS: [(&str, RouteKind); 4] = [
 
 /// By the reader that the agents read with.
 #[derive(Default)]
-pub(super) struct Routes(Mutex<RouteBook>);
+pub(super) struct Routes(Mutex<Book>);
 
 impl Routes {
-    /// Paths of the routes that may fare differently by what is there now.
+    /// Paths of those that may fare differently by what is there now.
     pub(super) fn hear(&self, path: &str, json: Option<&str>) -> Vec<String> {
         let plural = plural(path);
         let is_service = plural == Some("services");
-        if !is_service && plural != Some("referencegrants") && kind(path).is_none() {
+        let is_heard = is_service || matches!(plural, Some("referencegrants" | TRAFFIC));
+        if !is_heard && kind(path).is_none() {
             return Vec::new();
         }
         let json = json.map(|json| match is_service {
@@ -44,27 +49,54 @@ impl Routes {
             false => json.to_owned(),
         });
         let json = json.as_deref().map(str::as_bytes);
-        let routes = self.0.lock().hear(path, json);
-        routes.iter().map(self::path).collect()
+        let others = self.0.lock().hear(path, json);
+        let policies = others.traffic_policies.iter();
+        let policies = policies.map(|(namespace, name)| {
+            format!("{TRAFFIC_ROOT}/namespaces/{namespace}/{TRAFFIC}/{name}")
+        });
+        others
+            .routes
+            .iter()
+            .map(self::path)
+            .chain(policies)
+            .collect()
     }
 
-    /// `None` for what is no route.
-    pub(super) fn judge(&self, path: &str, json: &str) -> Option<Vec<Parent>> {
-        let kind = kind(path)?;
+    /// `None` for what is neither.
+    pub(super) fn judge(&self, path: &str, json: &str) -> Option<Verdict> {
+        let is_policy = plural(path) == Some(TRAFFIC);
+        let kind = kind(path);
+        if kind.is_none() && !is_policy {
+            return None;
+        }
         let object: Value = serde_json::from_str(json).unwrap_or_default();
         let text = |name: &str| object["metadata"][name].as_str().unwrap_or_default();
-        let key = RouteKey {
-            kind,
-            namespace: text("namespace").into(),
-            name: text("name").into(),
-        };
+        let (namespace, name) = (text("namespace"), text("name"));
+        Some(match kind {
+            Some(kind) => {
+                let (namespace, name) = (namespace.into(), name.into());
+                let key = RouteKey {
+                    kind,
+                    namespace,
+                    name,
+                };
+                Verdict::Parents(self.parents(&key, &object))
+            }
+            None => {
+                let all = self.0.lock().traffic_status(namespace, name);
+                Verdict::Ancestors(all.into_iter().map(ancestor).collect())
+            }
+        })
+    }
+
+    fn parents(&self, key: &RouteKey, object: &Value) -> Vec<Parent> {
         let is_service = |reference: &&Value| {
             let group = reference["group"].as_str();
             reference["kind"] == "Service" && matches!(group, Some("" | "core"))
         };
         let named = object["spec"]["parentRefs"].as_array();
         let named = named.into_iter().flatten().filter(is_service);
-        let all = self.0.lock().status(&key);
+        let all = self.0.lock().status(key);
         let parents = named.zip(all).map(|(reference, status)| Parent {
             reference: reference.clone(),
             conditions: status
@@ -78,7 +110,24 @@ impl Routes {
                 })
                 .collect(),
         });
-        Some(parents.collect())
+        parents.collect()
+    }
+}
+
+/// One of the targets of a policy.
+fn ancestor(status: TargetStatus) -> Parent {
+    let mut reference = json!({"group": "", "kind": "Service", "name": &*status.target.service});
+    if let Some(section) = &status.target.section {
+        reference["sectionName"] = (&**section).into();
+    }
+    Parent {
+        reference,
+        conditions: vec![Condition {
+            kind: "Accepted",
+            holds: status.is_accepted,
+            reason: status.reason,
+            message: status.message,
+        }],
     }
 }
 
@@ -112,8 +161,6 @@ fn path(key: &RouteKey) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     const ROUTE: &str = "/apis/gateway.networking.k8s.io/v1/namespaces/shop/httproutes/a";
@@ -134,7 +181,9 @@ mod tests {
     }
 
     fn said(routes: &Routes) -> Vec<String> {
-        let parents = routes.judge(ROUTE, &route().to_string()).expect("a route");
+        let Some(Verdict::Parents(parents)) = routes.judge(ROUTE, &route().to_string()) else {
+            panic!("no route");
+        };
         assert_eq!(parents.len(), 1, "the gateway is somebody else's");
         assert_eq!(parents[0].reference, route()["spec"]["parentRefs"][1]);
         let all = parents[0].conditions.iter();
@@ -170,11 +219,59 @@ mod tests {
         assert_eq!(said(&routes)[0], "Accepted=false NoMatchingParent");
     }
 
+    const POLICIES: &str = "/apis/mesh-agent.io/v1alpha1/namespaces/shop/trafficpolicies";
+
+    fn traffic_policy(name: &str, created: &str) -> String {
+        let policy = json!({
+            "apiVersion": "mesh-agent.io/v1alpha1", "kind": "TrafficPolicy",
+            "metadata": {"name": name, "namespace": "shop", "creationTimestamp": created},
+            "spec": {
+                "targetRefs": [{"group": "", "kind": "Service", "name": "web"}],
+                "timeouts": {"request": "5s"},
+            },
+        });
+        policy.to_string()
+    }
+
+    #[test]
+    fn a_policy_for_a_service_is_judged_by_that_and_by_older_ones() {
+        let all = Routes::default();
+        let [a, b] = ["a", "b"].map(|name| format!("{POLICIES}/{name}"));
+        let texts = [("a", "2026-02-02T00:00:00Z"), ("b", "2026-01-01T00:00:00Z")];
+        let [of_a, of_b] = texts.map(|(name, created)| traffic_policy(name, created));
+        let said = |path: &str, json: &str| match all.judge(path, json) {
+            Some(Verdict::Ancestors(ancestors)) => {
+                let one = &ancestors[0];
+                assert_eq!(
+                    one.reference,
+                    json!({"group": "", "kind": "Service", "name": "web"})
+                );
+                one.conditions[0].reason
+            }
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(all.hear(&a, Some(&of_a)), [a.as_str()]);
+        assert_eq!(said(&a, &of_a), "TargetNotFound");
+        let service = json!({
+            "metadata": {"name": "web", "namespace": "shop"},
+            "spec": {"clusterIP": "10.96.0.1", "ports": [{"port": 80}]},
+        });
+        assert_eq!(all.hear(SERVICE, Some(&service.to_string())), [a.as_str()]);
+        assert_eq!(said(&a, &of_a), "Accepted");
+        assert_eq!(all.hear(&b, Some(&of_b)), [a.as_str(), &b]);
+        assert_eq!(
+            (said(&a, &of_a), said(&b, &of_b)),
+            ("Conflicted", "Accepted")
+        );
+        assert_eq!(all.hear(&b, None), [a.as_str()]);
+        assert_eq!(said(&a, &of_a), "Accepted");
+    }
+
     #[test]
     fn what_is_no_route_is_somebody_elses() {
         let routes = Routes::default();
         let policy = "/apis/security.istio.io/v1/namespaces/shop/authorizationpolicies/a";
         assert_eq!(routes.hear(policy, Some("{}")), [] as [&str; 0]);
-        assert_eq!(routes.judge(policy, "{}"), None);
+        assert!(routes.judge(policy, "{}").is_none());
     }
 }

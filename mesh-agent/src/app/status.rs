@@ -29,8 +29,8 @@ impl Judge for Reader {
     }
 
     fn judge(&self, path: &str, json: &str) -> Verdict {
-        if let Some(parents) = self.routes.judge(path, json) {
-            return Verdict::Parents(parents);
+        if let Some(verdict) = self.routes.judge(path, json) {
+            return verdict;
         }
         let mistakes = discovery::mistakes("object", json.as_bytes());
         Verdict::Conditions(vec![accepted(&mistakes)])

@@ -280,6 +280,10 @@ impl admin::Source for View {
         super::routes::list(&self.parts.published.load().snapshot)
     }
 
+    fn traffic(&self) -> admin::traffic::TrafficList {
+        super::traffic::list(&self.parts.published.load().snapshot)
+    }
+
     fn explain(&self, question: &admin::Question) -> Result<Explanation, String> {
         let of_connection;
         let question = match &question.id {

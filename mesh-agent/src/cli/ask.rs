@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::ending::CannotAsk;
 use crate::admin::routes::RouteList;
+use crate::admin::traffic::TrafficList;
 use crate::admin::{self, FetchError, Question, Status};
 use crate::config::{Exit, Probe};
 use crate::model::policy::MeshSettings;
@@ -36,6 +37,16 @@ pub(super) fn routes(run_dir: &Path, json: bool) -> anyhow::Result<Exit> {
     show(&list, json, admin::routes::text)?;
     let mut conditions = list.routes.iter().flat_map(|row| &row.conditions);
     Ok(match conditions.all(|one| one.holds) {
+        true => Exit::Yes,
+        false => Exit::Degraded,
+    })
+}
+
+/// Yes where each holds.
+pub(super) fn traffic(run_dir: &Path, json: bool) -> anyhow::Result<Exit> {
+    let list: TrafficList = ask(run_dir, "/traffic")?;
+    show(&list, json, admin::traffic::text)?;
+    Ok(match list.policies.iter().all(|row| row.condition.holds) {
         true => Exit::Yes,
         false => Exit::Degraded,
     })

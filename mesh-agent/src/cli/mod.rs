@@ -100,6 +100,12 @@ fn dispatch(command: Command) -> anyhow::Result<Exit> {
             ..
         } => ask::routes(&place.run_dir, json),
         Command::Status {
+            of: Some(StatusOf::Traffic),
+            place,
+            json,
+            ..
+        } => ask::traffic(&place.run_dir, json),
+        Command::Status {
             of: None,
             place,
             wide,

@@ -55,6 +55,7 @@ const fn everywhere(
 
 const POLICIES: &str = "security.istio.io";
 const ROUTES: &str = "gateway.networking.k8s.io";
+const OWN: &str = "mesh-agent.io";
 
 pub(crate) const RULES: &[Rule] = &[
     everywhere(
@@ -109,6 +110,18 @@ pub(crate) const RULES: &[Rule] = &[
         ],
         &["update"],
         "how each route fares with each of its Services",
+    ),
+    everywhere(
+        OWN,
+        &["trafficpolicies"],
+        &["list", "watch"],
+        "what is judged for its status",
+    ),
+    everywhere(
+        OWN,
+        &["trafficpolicies/status"],
+        &["update"],
+        "how each fares with each of its Services",
     ),
     local(
         CA,

@@ -166,6 +166,8 @@ pub enum Command {
 pub enum StatusOf {
     /// The routes of the Gateway API, with each Service that they are for.
     Routes,
+    /// The TrafficPolicies, with each Service that they are for.
+    Traffic,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -1,7 +1,8 @@
-//! Objects of the API, judged together: for whoever writes how routes fare.
+//! Objects of the API, judged together: for whoever writes how routes and
+//! TrafficPolicies fare.
 //!
 //! By the same reader, and the same table of kinds, as what is in force; but for
-//! the last good version of a route, which every agent has its own of.
+//! the last good version of each, which every agent has its own of.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -12,21 +13,30 @@ use super::intern::Interner;
 use super::objects::Object;
 use super::origin::Place;
 use super::store::{Said, Store};
+use crate::model::Name;
 use crate::model::route::RouteKey;
 use crate::route::{self, ParentStatus};
+use crate::traffic::{self, TargetStatus};
 
 #[derive(Default)]
-pub(crate) struct RouteBook {
+pub(crate) struct Book {
     store: Store,
     /// By path.
     held: HashMap<Box<str>, Vec<Arc<Object>>>,
     names: Interner,
 }
 
-impl RouteBook {
-    /// What the API server has at `path`; `None` is nothing. Gives the routes that
-    /// may fare differently now.
-    pub(crate) fn hear(&mut self, path: &str, json: Option<&[u8]>) -> BTreeSet<RouteKey> {
+/// What may fare differently now.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Others {
+    pub(crate) routes: BTreeSet<RouteKey>,
+    /// TrafficPolicies, by namespace and name.
+    pub(crate) traffic_policies: BTreeSet<(Name, Name)>,
+}
+
+impl Book {
+    /// What the API server has at `path`; `None` is nothing.
+    pub(crate) fn hear(&mut self, path: &str, json: Option<&[u8]>) -> Others {
         let place = Place::resource(path);
         let before = self.held.remove(path).unwrap_or_default();
         let now = match json {
@@ -44,13 +54,14 @@ impl RouteBook {
         self.commit()
     }
 
-    fn commit(&mut self) -> BTreeSet<RouteKey> {
+    fn commit(&mut self) -> Others {
         let touched = self.store.commit(Instant::now());
-        let mut routes = BTreeSet::new();
+        let mut others = Others::default();
         if !touched.snapshot {
-            return routes;
+            return others;
         }
         let snapshot = self.store.snapshot();
+        let routes = &mut others.routes;
         let attached = touched
             .routed
             .iter()
@@ -64,7 +75,24 @@ impl RouteBook {
                 routes.extend(all.map(|route| route.key.clone()));
             }
         }
-        routes
+        // Those name only Services of their own.
+        for namespace in touched.namespaces.union(&touched.told) {
+            let all = snapshot.traffic_policies.of(namespace).iter();
+            let keys = all.map(|policy| (policy.namespace.clone(), policy.name.clone()));
+            others.traffic_policies.extend(keys);
+        }
+        others
+    }
+
+    /// Of each of its targets, in the order of names.
+    pub(crate) fn traffic_status(&self, namespace: &str, name: &str) -> Vec<TargetStatus> {
+        let snapshot = self.store.snapshot();
+        let policies = snapshot.traffic_policies.of(namespace);
+        let at = policies.binary_search_by(|policy| policy.name.as_str().cmp(name));
+        at.map_or_else(
+            |_| Vec::new(),
+            |at| traffic::status(snapshot, &policies[at]),
+        )
     }
 
     /// Of each of its parents that is a Service, in its own order.

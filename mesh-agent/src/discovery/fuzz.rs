@@ -78,6 +78,19 @@ metadata: {name: grant, namespace: bar}
 spec:
   from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: foo}]
   to: [{group: "", kind: Service}]
+---
+apiVersion: mesh-agent.io/v1alpha1
+kind: TrafficPolicy
+metadata: {name: traffic, namespace: foo}
+spec:
+  targetRefs: [{group: "", kind: Service, name: httpbin, sectionName: http}]
+  protocol: HTTP
+  loadBalancer: {type: ConsistentHash, consistentHash: {httpCookie: {name: a, ttl: 1h}}}
+  outlierDetection: {consecutiveErrors: 3, successRate: {thresholdPercent: 90}}
+  limits: {maxConnections: 10}
+  retryBudget: {percent: 10, minRetryRate: {count: 1}}
+  timeouts: {connect: 1s500ms}
+  rateLimits: [{name: a, requests: 10, key: {type: Header, header: x-user}}]
 "#;
 
 /// One file: every mistake told within bounds, no DENY lifted, and read in one

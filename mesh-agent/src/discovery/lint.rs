@@ -16,9 +16,11 @@ use crate::model::policy::{
     AuthorizationPolicy, Condition, Match, Pattern, PeerAuthentication, Scope, ServiceAccount,
 };
 use crate::model::route::Route;
+use crate::model::traffic_policy::TrafficPolicy;
 use crate::model::{Name, Service, Snapshot, TargetPort, Workload};
 use crate::policy::{self, Authorizer, Level};
 use crate::route::status;
+use crate::traffic;
 use known::Known;
 
 /// Problems of objects that parse, by what the configuration has beside them:
@@ -108,6 +110,7 @@ impl Linter<'_> {
             KindId::AuthorizationPolicy,
             KindId::PeerAuthentication,
             KindId::Service,
+            KindId::TrafficPolicy,
         ]
         .into_iter()
         .chain(KindId::ROUTES)
@@ -121,6 +124,7 @@ impl Linter<'_> {
                         self.peer(object, peer);
                     }
                     Kind::Service(_) => self.service(object),
+                    Kind::TrafficPolicy(policy) => self.traffic_policy(object, &policy.0),
                     kind => {
                         if let Some(route) = kind.route() {
                             self.route(object, route);
@@ -128,6 +132,21 @@ impl Linter<'_> {
                     }
                 }
             }
+        }
+    }
+
+    /// The same of a TrafficPolicy.
+    fn traffic_policy(&mut self, object: &Object, policy: &TrafficPolicy) {
+        if policy.fault.is_some() {
+            return;
+        }
+        let all = traffic::status(self.snapshot, policy).into_iter();
+        for target in all.filter(|target| !target.is_accepted) {
+            let code = match target.reason {
+                "Conflicted" => Code::Shadowed,
+                _ => Code::Ignored,
+            };
+            self.tell(object, code, "spec.targetRefs", target.message);
         }
     }
 

@@ -41,7 +41,7 @@ mod watcher;
 pub use api::{Api, ApiConfig, ApiState, KindRow};
 #[cfg(test)]
 pub(crate) use api::{ApiAway, reference};
-pub(crate) use book::RouteBook;
+pub(crate) use book::Book;
 pub use check::Checked;
 pub(crate) use check::check;
 pub use directory::Directory;
@@ -49,7 +49,7 @@ pub use directory::Directory;
 pub(crate) use documents::parse;
 pub use files::Error;
 #[cfg(test)]
-pub(crate) use kinds::KindId;
+pub(crate) use kinds::{KindId, definition, fields_page};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use objects::Object;
 pub use problem::{Code, Problem, Severity};

@@ -20,6 +20,7 @@ mod routes;
 mod salvage;
 mod slices;
 mod targets;
+mod traffic;
 
 use std::collections::BTreeMap;
 use std::path::Path;

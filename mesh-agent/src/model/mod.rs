@@ -33,6 +33,7 @@ mod snapshot;
 pub mod text;
 #[allow(dead_code, reason = "resilience comes in parts")]
 pub mod traffic;
+pub mod traffic_policy;
 mod workload;
 
 pub use addr::{ClientAddr, OrigDst, PodIps, UpstreamAddr};

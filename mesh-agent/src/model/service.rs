@@ -203,7 +203,6 @@ impl Service {
 
     /// How what goes to the port is spread and limited.
     #[must_use]
-    #[allow(dead_code, reason = "resilience comes in parts")]
     pub fn traffic<'s>(&'s self, port: &'s ServicePort) -> &'s Arc<Traffic> {
         port.traffic.as_ref().unwrap_or(&self.traffic)
     }

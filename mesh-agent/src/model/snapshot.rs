@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::namespaced::Group;
 use super::policy::{AuthorizationPolicy, MeshSettings, PeerAuthentication};
 use super::route::{ReferenceGrant, Route};
+use super::traffic_policy::TrafficPolicy;
 use super::{
     ByNamespace, Name, Namespaced, RefuseReason, Service, ServiceKey, Sharded, Workload,
     WorkloadKey,
@@ -52,6 +53,7 @@ pub struct Part {
     peer_authentications: Option<Arc<[Arc<PeerAuthentication>]>>,
     routes: Option<Arc<[Arc<Route>]>>,
     grants: Option<Arc<[Arc<ReferenceGrant>]>>,
+    traffic_policies: Option<Arc<[Arc<TrafficPolicy>]>>,
 }
 
 impl Part {
@@ -71,6 +73,7 @@ impl Part {
             && one(&self.peer_authentications, &other.peer_authentications)
             && one(&self.routes, &other.routes)
             && one(&self.grants, &other.grants)
+            && one(&self.traffic_policies, &other.traffic_policies)
     }
 }
 
@@ -122,6 +125,8 @@ pub struct Snapshot {
     pub grants: ByNamespace<Arc<ReferenceGrant>>,
     /// The routes that name a Service, there or not, as their parent.
     pub attached: Sharded<ServiceKey, Arc<[Arc<Route>]>>,
+    /// In the order of names. What follows from them is told with each Service.
+    pub traffic_policies: ByNamespace<Arc<TrafficPolicy>>,
 }
 
 impl Snapshot {
@@ -159,6 +164,7 @@ impl Snapshot {
             .chain(self.services.namespaces());
         let policies = self.policies.namespaces();
         let policies = policies.chain(self.peer_authentications.namespaces());
+        let policies = policies.chain(self.traffic_policies.namespaces());
         let routes = self.routes.namespaces().chain(self.grants.namespaces());
         objects.chain(policies).chain(routes).cloned().collect()
     }
@@ -173,6 +179,7 @@ impl Snapshot {
             peer_authentications: self.peer_authentications.group(namespace).cloned(),
             routes: self.routes.group(namespace).cloned(),
             grants: self.grants.group(namespace).cloned(),
+            traffic_policies: self.traffic_policies.group(namespace).cloned(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! How connections and requests to a Service are spread, limited and ended: what
-//! its TrafficPolicy says, with defaults for all that it leaves out.
+//! its [`TrafficPolicy`](super::traffic_policy::TrafficPolicy) says, with defaults
+//! for all that it leaves out.
 
 use std::num::NonZeroU32;
 use std::sync::{Arc, LazyLock};

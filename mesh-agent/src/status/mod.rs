@@ -1,5 +1,6 @@
 //! What people see of their policies and routes where they wrote them: conditions
-//! on each object, of a route on each of its parents, written by one of the authority's replicas.
+//! on each object, of a route on each of its parents, of a policy for Services on each
+//! of its targets, written by one of the authority's replicas.
 //!
 //! Others write conditions on the same objects: theirs are never touched. What was
 //! judged is an object of one generation, and only to that one it is written. An

@@ -1,4 +1,5 @@
-//! One route's list of parents, of which some entries are ours. Pure.
+//! One route's list of parents, or one policy's of ancestors, of which some entries
+//! are ours. Pure.
 
 use serde_json::{Value, json};
 
@@ -6,13 +7,31 @@ use super::conditions::{Condition, Leave, seen};
 
 /// Who says it.
 pub(crate) const CONTROLLER: &str = "mesh-agent.io/mesh";
-/// As the API has it.
-const MAX_PARENTS: usize = 32;
+/// How the API calls the list of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Kept {
+    pub(super) list: &'static str,
+    /// In an entry, whom it is about.
+    reference: &'static str,
+    most: usize,
+}
 
-/// What is to be said of a route with one of its parents.
+pub(super) const PARENTS: Kept = Kept {
+    list: "parents",
+    reference: "parentRef",
+    most: 32,
+};
+pub(super) const ANCESTORS: Kept = Kept {
+    list: "ancestors",
+    reference: "ancestorRef",
+    most: 16,
+};
+
+/// What is to be said of a route with one of its parents, or of a policy with one of
+/// its targets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Parent {
-    /// As the route names it.
+    /// As the object names it.
     pub(crate) reference: Value,
     pub(crate) conditions: Vec<Condition>,
 }
@@ -20,6 +39,7 @@ pub(crate) struct Parent {
 /// The whole list as it is to be. Foreign entries stay as and where they are;
 /// ours of parents that are named no more go.
 pub(super) fn merge(
+    kept: Kept,
     before: &[Value],
     wanted: &[Parent],
     generation: i64,
@@ -38,18 +58,23 @@ pub(super) fn merge(
             after.push(entry.clone());
             continue;
         }
-        let of_parent = |parent: &&Parent| entry["parentRef"] == parent.reference;
+        let of_parent = |parent: &&Parent| entry[kept.reference] == parent.reference;
         if let Some(at) = missing.iter().position(of_parent) {
-            after.push(said(missing.remove(at), Some(entry), generation, now));
+            after.push(said(
+                kept,
+                (missing.remove(at), Some(entry)),
+                generation,
+                now,
+            ));
         }
     }
     let new = missing
         .iter()
-        .map(|parent| said(parent, None, generation, now));
+        .map(|parent| said(kept, (parent, None), generation, now));
     // Of more there is no room beside the others'.
-    let room = MAX_PARENTS.saturating_sub(after.len());
+    let room = kept.most.saturating_sub(after.len());
     after.extend(new.take(room));
-    match is_same(before, &after) {
+    match is_same(kept, before, &after) {
         true => Err(Leave::Same),
         false => Ok(after),
     }
@@ -59,7 +84,12 @@ fn conditions(entry: &Value) -> &[Value] {
     entry["conditions"].as_array().map_or(&[], |all| all)
 }
 
-fn said(parent: &Parent, before: Option<&Value>, generation: i64, now: &str) -> Value {
+fn said(
+    kept: Kept,
+    (parent, before): (&Parent, Option<&Value>),
+    generation: i64,
+    now: &str,
+) -> Value {
     let told = before.map_or(&[][..], conditions);
     let one = |condition: &Condition| {
         let before = told.iter().find(|entry| entry["type"] == condition.kind);
@@ -67,16 +97,16 @@ fn said(parent: &Parent, before: Option<&Value>, generation: i64, now: &str) -> 
     };
     let conditions: Vec<Value> = parent.conditions.iter().map(one).collect();
     json!({
-        "parentRef": parent.reference,
+        kept.reference: parent.reference,
         "controllerName": CONTROLLER,
         "conditions": conditions,
     })
 }
 
-fn is_same(before: &[Value], after: &[Value]) -> bool {
+fn is_same(kept: Kept, before: &[Value], after: &[Value]) -> bool {
     let same = |(before, after): (&Value, &Value)| {
         let (was, is) = (conditions(before), conditions(after));
-        ["controllerName", "parentRef"]
+        ["controllerName", kept.reference]
             .iter()
             .all(|name| before[*name] == after[*name])
             && was.len() == is.len()
@@ -124,7 +154,7 @@ mod tests {
             entry(CONTROLLER, "web", "True", 1),
         ];
         let wanted = [parent("db", true), parent("web", false)];
-        let after = merge(&before, &wanted, 2, NOW).expect("a change");
+        let after = merge(PARENTS, &before, &wanted, 2, NOW).expect("a change");
         let names: Vec<_> = after.iter().map(|e| &e["parentRef"]["name"]).collect();
         assert_eq!(names, ["web", "web", "db"]);
         assert_eq!(after[0], foreign);
@@ -134,14 +164,14 @@ mod tests {
             (&json!("False"), &json!(2))
         );
         assert_eq!(condition["lastTransitionTime"], NOW);
-        assert_eq!(merge(&after, &wanted, 2, NOW), Err(Leave::Same));
-        assert_eq!(merge(&after, &wanted, 1, NOW), Err(Leave::Newer));
+        assert_eq!(merge(PARENTS, &after, &wanted, 2, NOW), Err(Leave::Same));
+        assert_eq!(merge(PARENTS, &after, &wanted, 1, NOW), Err(Leave::Newer));
     }
 
     #[test]
     fn a_time_of_change_is_kept_where_only_the_generation_is_another() {
         let before = [entry(CONTROLLER, "web", "True", 1)];
-        let after = merge(&before, &[parent("web", true)], 2, NOW).expect("a change");
+        let after = merge(PARENTS, &before, &[parent("web", true)], 2, NOW).expect("a change");
         assert_eq!(after[0]["conditions"][0]["lastTransitionTime"], BEFORE);
     }
 
@@ -151,7 +181,7 @@ mod tests {
             .map(|n| entry("o/c", &n.to_string(), "True", 1))
             .collect();
         let wanted: Vec<Parent> = (0..5).map(|n| parent(&n.to_string(), true)).collect();
-        let after = merge(&before, &wanted, 1, NOW).expect("a change");
+        let after = merge(PARENTS, &before, &wanted, 1, NOW).expect("a change");
         assert_eq!(after.len(), 32);
     }
 }

@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use super::conditions::{Condition, merge};
 use super::lease::{LIFE, Lease};
-use super::parents::{self, Parent};
+use super::parents::{self, ANCESTORS, Kept, PARENTS, Parent};
 use super::turns::Turns;
 use crate::cluster::{Api, ApiError, Metadata, Seen, Verb, escape, follow, read};
 
@@ -37,6 +37,8 @@ pub(crate) enum Verdict {
     Conditions(Vec<Condition>),
     /// Of a route: by its parents.
     Parents(Vec<Parent>),
+    /// Of a policy for Services: by its targets.
+    Ancestors(Vec<Parent>),
 }
 
 /// Says of an object, as the API server has it, how it fares.
@@ -86,6 +88,8 @@ struct Status {
     conditions: Option<Vec<Value>>,
     #[serde(default)]
     parents: Option<Vec<Value>>,
+    #[serde(default)]
+    ancestors: Option<Vec<Value>>,
 }
 
 /// Of objects no more is held than where they are and whether it is their turn:
@@ -344,8 +348,21 @@ fn after(object: &Slim, wanted: &Verdict) -> Option<(&'static str, Vec<Value>)> 
         }
         Verdict::Parents(wanted) => {
             let before = status.and_then(|s| s.parents.as_deref());
-            let said = parents::merge(before.unwrap_or_default(), wanted, generation, &now);
-            Some(("parents", said.ok()?))
+            of_list(PARENTS, before, wanted, (generation, &now))
+        }
+        Verdict::Ancestors(wanted) => {
+            let before = status.and_then(|s| s.ancestors.as_deref());
+            of_list(ANCESTORS, before, wanted, (generation, &now))
         }
     }
+}
+
+fn of_list(
+    kept: Kept,
+    before: Option<&[Value]>,
+    wanted: &[Parent],
+    (generation, now): (i64, &str),
+) -> Option<(&'static str, Vec<Value>)> {
+    let said = parents::merge(kept, before.unwrap_or_default(), wanted, generation, now);
+    Some((kept.list, said.ok()?))
 }

@@ -26,6 +26,7 @@ const MODULES: &[Module] = &[
     module("policy", 1, &[]),
     module("balance", 1, &[]),
     module("resilience", 1, &[]),
+    module("traffic", 1, &[]),
     module("plan", 1, &["route", "policy", "balance"]),
     module("sys", 2, &[]),
     module("capture", 2, &["sys"]),

@@ -32,13 +32,10 @@ const CORE: [&str; 14] = [
     "Secret",
 ];
 /// Kinds of our groups that are known, and not served (yet).
-const UNSERVED: [(&str, &str); 3] = [
+const UNSERVED: [(&str, &str); 2] = [
     ("security.istio.io/v1", "RequestAuthentication"),
     ("security.istio.io/v1beta1", "RequestAuthentication"),
-    ("mesh-agent.io/v1alpha1", "TrafficPolicy"),
 ];
-/// Beside those of the kinds that are served.
-const OWN_GROUP: &str = "mesh-agent.io";
 /// Nearly the group of routes, and another's.
 const EXPERIMENTS: &str = "gateway.networking.x-k8s.io";
 
@@ -98,7 +95,7 @@ fn served_are() -> String {
 /// Groups of which every kind is ours to understand.
 fn groups() -> impl Iterator<Item = &'static str> {
     let served = KindId::ALL.iter().map(|id| id.about().group);
-    served.filter(|group| !group.is_empty()).chain([OWN_GROUP])
+    served.filter(|group| !group.is_empty())
 }
 
 /// A whole name of a kind, in a group that is neither ours nor nearly so.

@@ -23,6 +23,7 @@ mod rules;
 mod scope;
 mod service;
 mod service_account;
+mod traffic_policy;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use super::intern::Interner;
 use super::tree::Node;
 use crate::model::policy::{AuthorizationPolicy, PeerAuthentication};
 use crate::model::route::Route;
+use crate::model::traffic_policy::TrafficPolicy;
 use crate::model::{ByNamespace, Name, Snapshot};
 pub(crate) use about::About;
 pub(super) use about::Contradiction;
@@ -47,6 +49,9 @@ pub(super) use route::{FOREIGN, GROUP as ROUTES, UNSERVED};
 use route::{GRPCRoute, HTTPRoute, TCPRoute, TLSRoute};
 pub(super) use service::{Distribution, PortRef, ServicePort, ServiceSpec};
 use service_account::ServiceAccount;
+use traffic_policy::Traffic;
+#[cfg(test)]
+pub(crate) use traffic_policy::{definition, fields_page};
 
 /// Variant, which is the kind's name, and the type that is made of it.
 macro_rules! kinds {
@@ -258,6 +263,7 @@ kinds! {
         HTTPRoute(HTTPRoute),
         TLSRoute(TLSRoute),
         TCPRoute(TCPRoute),
+        TrafficPolicy(Traffic),
     }
     policies {
         AuthorizationPolicy(AuthorizationPolicy),
@@ -290,6 +296,13 @@ impl Kind {
             Self::HTTPRoute(route) => Some(&route.0),
             Self::TLSRoute(route) => Some(&route.0),
             Self::TCPRoute(route) => Some(&route.0),
+            _ => None,
+        }
+    }
+
+    pub(super) fn traffic_policy(&self) -> Option<&Arc<TrafficPolicy>> {
+        match self {
+            Self::TrafficPolicy(policy) => Some(&policy.0),
             _ => None,
         }
     }

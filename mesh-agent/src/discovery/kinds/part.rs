@@ -19,7 +19,7 @@ pub enum Part {
     Ports,
     Selector,
     Endpoints,
-    /// What a route or a grant says.
+    /// What a route, a grant or a TrafficPolicy says.
     Route,
     /// Nothing is lost by it.
     Nothing,

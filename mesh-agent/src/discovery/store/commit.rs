@@ -60,6 +60,7 @@ impl Store {
             self.settle_policies(&namespace);
         }
         self.settle_routes();
+        self.settle_traffic();
         self.settle_unreadable();
         let mut touched = std::mem::take(&mut self.dirty.touched);
         touched.problems = std::mem::take(&mut self.dirty.problems);
@@ -134,6 +135,7 @@ impl Store {
             Some(FactId::GRPCRoute | FactId::HTTPRoute | FactId::TLSRoute | FactId::TCPRoute) => {
                 self.settle_route(id, before, now);
             }
+            Some(FactId::TrafficPolicy) => self.settle_traffic_policy(id, before, now),
             None => {
                 self.dirty.namespaces.insert(id.namespace.clone());
                 // What is told of it may be of another file now.

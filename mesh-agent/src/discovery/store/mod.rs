@@ -19,6 +19,7 @@ mod referring;
 mod routes;
 mod services;
 mod state;
+mod traffic;
 mod twice;
 mod zones;
 

@@ -15,11 +15,11 @@ use crate::discovery::kinds::{
 };
 use crate::discovery::objects::{Kind, Object};
 use crate::discovery::{Code, Problem};
-use crate::model::traffic::Traffic;
 use crate::model::{
     AppProtocol, Endpoint, Hinted, Name, Place, Service, ServiceKey, ServicePort as ModelPort,
     TargetPort, Tier, UpstreamAddr, Workload,
 };
+use crate::traffic;
 
 /// By address, so that each is there once.
 #[derive(Default)]
@@ -135,6 +135,8 @@ impl Maker<'_> {
 
     fn make(&mut self, key: &ServiceKey, is_doubtful: bool) -> Service {
         let vips = self.vips(key);
+        let policies = self.store.traffic_policies(key);
+        let traffic = traffic::of_service(&policies, key);
         let mut ports = Vec::new();
         for (i, port) in self.spec.ports.iter().enumerate() {
             let endpoints = match &self.slices {
@@ -142,6 +144,8 @@ impl Maker<'_> {
                 None => self.endpoints_of_pods(port, i),
             };
             let hinted = Hinted::by(&endpoints);
+            let own = traffic::of_port(&policies, (key, &traffic), &port.name);
+            let (own, declared) = own.unzip();
             ports.push(ModelPort {
                 name: port.name.clone(),
                 port: port.port,
@@ -151,11 +155,11 @@ impl Maker<'_> {
                     Some(PortRef::Number(n)) => TargetPort::Number(*n),
                     Some(PortRef::Name(name)) => TargetPort::Name(name.clone()),
                 },
-                protocol: protocol(port),
+                protocol: declared.flatten().unwrap_or_else(|| protocol(port)),
                 endpoints: endpoints.into(),
                 hinted,
                 slice_ports: slice_ports(port, self.slices()),
-                traffic: None,
+                traffic: own,
             });
         }
         self.externals(key);
@@ -169,7 +173,7 @@ impl Maker<'_> {
             members: members(self.slices()),
             hides_ports: self.object.unread.contains(Part::Ports),
             hides_members: self.hides_members(is_doubtful),
-            traffic: Traffic::unset(),
+            traffic,
         }
     }
 

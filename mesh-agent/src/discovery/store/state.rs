@@ -57,6 +57,8 @@ pub(in crate::discovery) struct Store {
     /// Slices of which it cannot be told what they say, or of which Service.
     pub(super) doubtful_slices: BTreeSet<ObjectId>,
     pub(super) referring: Referring,
+    /// The TrafficPolicies that name each Service, there or not.
+    pub(super) governed: Map<ServiceKey, BTreeSet<Name>>,
     /// Pods of the mesh of which not all can be read.
     pub(super) unreadable_pods: BTreeSet<WorkloadKey>,
     /// What stands for all policies that may be about a pod with unread labels.
@@ -254,6 +256,8 @@ pub(super) struct Dirty {
     pub(super) grants: BTreeSet<Name>,
     /// Services of which the routes may be others.
     pub(super) attached: BTreeSet<ServiceKey>,
+    /// Namespaces whose TrafficPolicies may be others.
+    pub(super) traffic: BTreeSet<Name>,
     /// Pods that have their node's addresses, or have not any more.
     pub(super) on_host: BTreeSet<WorkloadKey>,
     /// Of policies.
@@ -269,7 +273,7 @@ pub(in crate::discovery) struct Touched {
     pub(in crate::discovery) problems: bool,
     /// Of which pods, Services or policies changed, or what they are judged by.
     pub(in crate::discovery) namespaces: BTreeSet<Name>,
-    /// Of which routes changed, or what they are told by.
+    /// Of which routes or TrafficPolicies changed, or what they are told by.
     pub(in crate::discovery) told: BTreeSet<Name>,
     /// Services of which the routes, or the ports, changed.
     pub(in crate::discovery) routed: BTreeSet<ServiceKey>,

@@ -24,7 +24,7 @@ const APPS: [&str; 2] = ["web", "db"];
 fn document() -> impl Strategy<Value = String> {
     let pick = |n: usize| 0..n;
     let numbers = (pick(3), pick(2), pick(4), pick(4), pick(8), any::<u16>());
-    (pick(12), numbers).prop_map(|(kind, (ns, name, ip, other, way, bits))| {
+    (pick(13), numbers).prop_map(|(kind, (ns, name, ip, other, way, bits))| {
         let (ns, app) = (NAMESPACES[ns], APPS[name]);
         let (ip, other) = (ADDRESSES[ip], ADDRESSES[other]);
         let bit = |n: u16| bits >> n & 1 == 1;
@@ -37,6 +37,7 @@ fn document() -> impl Strategy<Value = String> {
             7 => peer((ns, app), way, bits),
             9 | 10 => route((ns, app), way, bits),
             11 => grant(ns, way),
+            12 => traffic_policy((ns, app), way, bits),
             _ if bit(0) => format!("kind: [Pod\nmetadata: {{name: p{name}, namespace: {ns}}}\n"),
             _ => format!("apiVersion: v1\nkind: Pdo\nmetadata: {{name: p{name}, namespace: {ns}}}\nstatus: {{podIP: {ip}}}\n"),
         }
@@ -224,6 +225,20 @@ fn grant(ns: &str, way: usize) -> String {
     )
 }
 
+fn traffic_policy((ns, app): (&str, &str), way: usize, bits: u16) -> String {
+    let bit = |n: u16| bits >> n & 1 == 1;
+    let section = ["", ", sectionName: p"][usize::from(bit(1))];
+    let odd = ["", ", odd: 1"][usize::from(bit(5) && bit(6))];
+    let name = if bit(7) { 1 } else { 2 };
+    let month = 1 + way % 3;
+    format!(
+        "apiVersion: mesh-agent.io/v1alpha1\nkind: TrafficPolicy\n\
+         metadata: {{name: t{name}, namespace: {ns}, creationTimestamp: \"2026-0{month}-01T00:00:00Z\"}}\n\
+         spec: {{targetRefs: [{{group: \"\", kind: Service, name: {app}{section}}}], \
+         limits: {{maxRequests: {way}1}}, rateLimits: [{{name: a, requests: 1}}]{odd}}}\n"
+    )
+}
+
 /// A file says this now; `away` is one that is not there at the moment.
 #[derive(Clone, Debug)]
 struct Step {
@@ -349,6 +364,8 @@ fn content(snapshot: &Snapshot) -> Vec<String> {
     ));
     all.extend(snapshot.routes.iter().map(|r| format!("{r:?}")));
     all.extend(snapshot.grants.iter().map(|g| format!("{g:?}")));
+    let traffic = snapshot.traffic_policies.iter();
+    all.extend(traffic.map(|p| format!("{p:?}")));
     let mut maps: Vec<String> = Vec::new();
     maps.extend(snapshot.attached.iter().map(|e| format!("{e:?}")));
     maps.extend(snapshot.by_ip.iter().map(|e| format!("{e:?}")));

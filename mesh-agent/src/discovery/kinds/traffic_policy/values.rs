@@ -1,0 +1,188 @@
+//! Values of fields that say themselves what they may be: what is read and what the
+//! CustomResourceDefinition has is one and the same.
+
+use std::time::Duration;
+
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
+
+use super::super::route::duration;
+
+/// A whole number from here to there.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Within<const LEAST: u32, const MOST: u32>(pub(super) u32);
+
+impl<'de, const LEAST: u32, const MOST: u32> Deserialize<'de> for Within<LEAST, MOST> {
+    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        let number = u64::deserialize(value)?;
+        let within = u32::try_from(number).ok();
+        let within = within.filter(|number| (LEAST..=MOST).contains(number));
+        within.map(Self).ok_or_else(|| {
+            D::Error::custom(format!("{number} is not a number from {LEAST} to {MOST}"))
+        })
+    }
+}
+
+/// From here to there, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Time<const LEAST: u64, const MOST: u64>(pub(super) Duration);
+
+impl<'de, const LEAST: u64, const MOST: u64> Deserialize<'de> for Time<LEAST, MOST> {
+    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(value)?;
+        let wrong = |why: String| D::Error::custom(format!("{text:?} is not a duration {why}"));
+        let time = duration(&text);
+        let time = time.ok_or_else(|| wrong("such as 10s, 500ms or 1h30m".to_owned()))?;
+        let (least, most) = (Duration::from_millis(LEAST), Duration::from_millis(MOST));
+        match (least..=most).contains(&time) {
+            true => Ok(Self(time)),
+            false => Err(wrong(format!(
+                "from {} to {}",
+                humantime::format_duration(least),
+                humantime::format_duration(most)
+            ))),
+        }
+    }
+}
+
+/// A text of a certain form.
+macro_rules! texts {
+    ($($(#[$doc:meta])* $name:ident: $pattern:literal, $most:literal, $is:expr, $what:literal;)*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Clone, Debug)]
+            pub(super) struct $name(pub(super) String);
+
+            impl<'de> Deserialize<'de> for $name {
+                fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+                    let text = String::deserialize(value)?;
+                    let is: fn(&[u8]) -> bool = $is;
+                    match (1..=$most).contains(&text.len()) && is(text.as_bytes()) {
+                        true => Ok(Self(text)),
+                        false => Err(D::Error::custom(format!("{text:?} is no {}", $what))),
+                    }
+                }
+            }
+
+            #[cfg(test)]
+            impl schemars::JsonSchema for $name {
+                fn schema_name() -> std::borrow::Cow<'static, str> {
+                    stringify!($name).into()
+                }
+
+                fn inline_schema() -> bool {
+                    true
+                }
+
+                fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                    schemars::json_schema!({
+                        "type": "string", "minLength": 1, "maxLength": $most, "pattern": $pattern,
+                    })
+                }
+            }
+        )*
+    };
+}
+
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+texts! {
+    /// A name of an object, of a port, or of a limit.
+    Label: "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", 63, |text| {
+        let is_word = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        text.iter().all(|b| is_word(b) || *b == b'-')
+            && [text.first(), text.last()].into_iter().flatten().all(is_word)
+    }, "name: lower case, digits and \"-\"";
+    HeaderName: "^[A-Za-z0-9!#$%&'*+\\-.^_`|~]+$", 256, |text| {
+        text.iter().all(|b| is_token(*b))
+    }, "name of a header";
+    CookieName: "^[A-Za-z0-9!#$%&'*+\\-.^_`|~]+$", 256, |text| {
+        text.iter().all(|b| is_token(*b))
+    }, "name of a cookie";
+    CookiePath: "^/[!-:<-~]*$", 1024, |text| {
+        text.first() == Some(&b'/') && text.iter().all(|b| (b'!'..=b'~').contains(b) && *b != b';')
+    }, "path of a cookie";
+}
+
+#[cfg(test)]
+mod schema {
+    use std::borrow::Cow;
+
+    use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
+    use super::{Time, Within};
+
+    impl<const LEAST: u32, const MOST: u32> JsonSchema for Within<LEAST, MOST> {
+        fn schema_name() -> Cow<'static, str> {
+            format!("Within{LEAST}To{MOST}").into()
+        }
+
+        fn inline_schema() -> bool {
+            true
+        }
+
+        fn json_schema(_: &mut SchemaGenerator) -> Schema {
+            json_schema!({
+                "type": "integer", "format": "int32", "minimum": LEAST, "maximum": MOST,
+            })
+        }
+    }
+
+    impl<const LEAST: u64, const MOST: u64> JsonSchema for Time<LEAST, MOST> {
+        fn schema_name() -> Cow<'static, str> {
+            format!("Time{LEAST}To{MOST}").into()
+        }
+
+        fn inline_schema() -> bool {
+            true
+        }
+
+        fn json_schema(_: &mut SchemaGenerator) -> Schema {
+            let rule = format!(
+                "duration(self) >= duration('{LEAST}ms') && duration(self) <= duration('{MOST}ms')"
+            );
+            json_schema!({
+                "type": "string", "maxLength": 28, "pattern": "^([0-9]{1,5}(h|m|s|ms)){1,4}$",
+                "x-kubernetes-validations": [{
+                    "rule": rule, "message": format!("not from {LEAST}ms to {MOST}ms"),
+                }],
+            })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_value_is_what_its_type_says_and_nothing_else() {
+        let number = |value| serde_json::from_value::<Within<1, 100>>(value);
+        assert_eq!(number(json!(100)).expect("a number").0, 100);
+        for wrong in [
+            json!(0),
+            json!(101),
+            json!(-1),
+            json!(1.5),
+            json!("5"),
+            json!(u64::MAX),
+        ] {
+            assert!(number(wrong.clone()).is_err(), "{wrong}");
+        }
+        let time = |text: &str| serde_json::from_value::<Time<1, 60_000>>(json!(text));
+        assert_eq!(time("1m").expect("a time").0, Duration::from_secs(60));
+        for wrong in ["0s", "61s", "1", "1.5s", "-1s", ""] {
+            let said = time(wrong).expect_err(wrong).to_string();
+            assert!(said.contains("is not a duration"), "{said}");
+        }
+        let label = |text: &str| serde_json::from_value::<Label>(json!(text)).is_ok();
+        assert!(label("a-1") && label("a"));
+        assert!(!label("-a") && !label("A") && !label("") && !label(&"a".repeat(64)));
+        let path = |text: &str| serde_json::from_value::<CookiePath>(json!(text)).is_ok();
+        assert!(path("/a/b") && !path("a") && !path("/a;b") && !path("/a b"));
+    }
+}

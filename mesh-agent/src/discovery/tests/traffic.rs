@@ -1,0 +1,332 @@
+//! TrafficPolicies from their documents to what holds for a Service.
+
+use std::path::Path;
+use std::time::Instant;
+
+use super::super::documents::parse_file;
+use super::super::last_good::keep_last_good;
+use super::super::store::{Said, Store};
+use super::super::{Code, build, check, parse};
+use crate::model::policy::MeshSettings;
+use crate::model::traffic::Traffic;
+use crate::model::{AppProtocol, ServiceKey, Snapshot};
+use crate::traffic::{status, words};
+
+const WEB: &str = r#"
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {clusterIP: 10.96.0.1, ports: [{name: http, port: 80}, {name: db, port: 5432}]}
+"#;
+
+fn policy(name: &str, target: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: mesh-agent.io/v1alpha1\nkind: TrafficPolicy\nmetadata: {{name: {name}, namespace: shop}}\n\
+         spec: {{targetRefs: [{{group: \"\", kind: Service, name: web{target}}}], {spec}}}\n"
+    )
+}
+
+fn load(policies: &[String]) -> (Snapshot, Vec<String>) {
+    let text = format!("{WEB}---\n{}", policies.join("---\n"));
+    let (objects, mut problems) = parse(Path::new("t.yaml"), text.as_bytes());
+    let (snapshot, more) = build(objects.iter());
+    problems.extend(more);
+    let problems = problems.iter().filter(|problem| problem.is_mistake());
+    let told = problems.map(|problem| format!("{}: {}", problem.field, problem.message));
+    (snapshot, told.collect())
+}
+
+fn words_of(snapshot: &Snapshot, port: &str) -> Vec<String> {
+    let service = snapshot.services.get(&ServiceKey::new("shop", "web"));
+    let service = service.expect("the Service");
+    let mut ports = service.ports.iter();
+    let port = ports.find(|one| one.name == port).expect("the port");
+    words(service.traffic(port))
+}
+
+#[test]
+fn each_port_has_what_is_said_of_it_and_else_what_is_said_of_its_service() {
+    let (snapshot, mistakes) = load(&[
+        policy(
+            "all",
+            "",
+            "limits: {maxConnections: 7}, timeouts: {idle: 1h}",
+        ),
+        policy(
+            "db",
+            ", sectionName: db",
+            "protocol: TCP, limits: {maxConnections: 3}",
+        ),
+    ]);
+    assert_eq!(mistakes, [] as [&str; 0]);
+    assert_eq!(
+        words_of(&snapshot, "http"),
+        ["at most 7 connections", "ends when idle for 3600s"]
+    );
+    assert_eq!(
+        words_of(&snapshot, "db"),
+        ["at most 3 connections", "ends when idle for 3600s"]
+    );
+    let service = &snapshot.services[&ServiceKey::new("shop", "web")];
+    let protocols: Vec<_> = service.ports.iter().map(|port| port.protocol).collect();
+    assert_eq!(protocols, [AppProtocol::Http1, AppProtocol::Tcp]);
+}
+
+/// Each mistake is told with its field, and none of what the policy says holds.
+#[test]
+fn what_is_not_understood_is_told_with_its_field_and_changes_nothing() {
+    let (connections, key) = ("name: a, connections: 1", "spec.rateLimits[0].key");
+    for (spec, field) in [
+        ("loadBalancing: {}", "spec.loadBalancing"),
+        ("loadBalancer: {type: LEAST}", "spec.loadBalancer.type"),
+        ("loadBalancer: {type: ConsistentHash}", "spec.loadBalancer"),
+        (
+            "loadBalancer: {consistentHash: {useSourceIp: true}}",
+            "spec.loadBalancer",
+        ),
+        (
+            "loadBalancer: {type: ConsistentHash, consistentHash: {}}",
+            "spec.loadBalancer.consistentHash",
+        ),
+        (
+            "loadBalancer: {type: ConsistentHash, consistentHash: {useSourceIp: false}}",
+            "spec.loadBalancer.consistentHash.useSourceIp",
+        ),
+        (
+            "loadBalancer: {locality: {prefer: Region}}",
+            "spec.loadBalancer.locality.prefer",
+        ),
+        ("loadBalancer: {warmup: {}}", "spec.loadBalancer.warmup"),
+        (
+            "outlierDetection: {enabled: maybe}",
+            "spec.outlierDetection.enabled",
+        ),
+        (
+            "outlierDetection: {maxEjectionPercent: 0}",
+            "spec.outlierDetection.maxEjectionPercent",
+        ),
+        (
+            "outlierDetection: {baseEjectionTime: 2m}",
+            "spec.outlierDetection",
+        ),
+        ("limits: {maxConnections: 0}", "spec.limits.maxConnections"),
+        ("limits: {maxConnection: 1}", "spec.limits.maxConnection"),
+        ("limits: [1]", "spec.limits"),
+        ("limits: ", "spec.limits"),
+        ("retryBudget: {percent: 101}", "spec.retryBudget.percent"),
+        (
+            "retryBudget: {minRetryRate: {}}",
+            "spec.retryBudget.minRetryRate",
+        ),
+        ("timeouts: {request: 5}", "spec.timeouts.request"),
+        ("timeouts: {request: 0s}", "spec.timeouts.request"),
+        ("protocol: HTTP", "spec.protocol"),
+        ("rateLimits: {}", "spec.rateLimits"),
+        ("rateLimits: [{requests: 1}]", "spec.rateLimits[0]"),
+        ("rateLimits: [{name: a}]", "spec.rateLimits[0]"),
+        (
+            "rateLimits: [{name: a, requests: 1, connections: 1}]",
+            "spec.rateLimits[0]",
+        ),
+        (
+            "rateLimits: [{name: a, requests: 1, burst: 0}]",
+            "spec.rateLimits[0].burst",
+        ),
+        (
+            "rateLimits: [{name: a, requests: 1, key: {type: Header}}]",
+            key,
+        ),
+        (
+            "rateLimits: [{name: a, requests: 1, key: {type: Service, header: x}}]",
+            key,
+        ),
+        (
+            &format!("rateLimits: [{{{connections}, key: {{type: Header, header: x}}}}]"),
+            key,
+        ),
+    ] {
+        let (snapshot, mistakes) = load(&[policy("p", "", spec)]);
+        let told = mistakes.first().map(String::as_str).unwrap_or_default();
+        let (at, _) = told.split_once(": ").unwrap_or_default();
+        assert_eq!(at, field, "{spec}: {mistakes:?}");
+        assert_eq!(words_of(&snapshot, "http"), [] as [&str; 0], "{spec}");
+        let all: Vec<_> = snapshot.traffic_policies.iter().collect();
+        let status = status(&snapshot, all[0]);
+        assert_eq!(status[0].reason, "Invalid", "{spec}");
+    }
+    let twice = policy(
+        "p",
+        "",
+        "rateLimits: [{name: a, requests: 1}, {name: a, requests: 2}]",
+    );
+    assert_eq!(
+        load(&[twice]).1,
+        ["spec.rateLimits[1].name: is another limit's name"]
+    );
+}
+
+#[test]
+fn a_target_is_a_service_of_the_policys_namespace_named_once() {
+    for target in [
+        "{group: \"\", kind: Pod, name: web}",
+        "{group: apps, kind: Service, name: web}",
+        "{group: \"\", kind: Service, name: web, namespace: other}",
+        "{group: \"\", kind: Service, name: \"\"}",
+        "{group: \"\", kind: Service, name: web}, {group: \"\", kind: Service, name: web}",
+        "",
+    ] {
+        let text = policy("p", "", "limits: {maxRequests: 3}");
+        let one = "{group: \"\", kind: Service, name: web}";
+        let (_, mistakes) = load(&[text.replace(one, target)]);
+        assert_eq!(mistakes.len(), 1, "{target}: {mistakes:?}");
+        assert!(mistakes[0].starts_with("spec.targetRefs"), "{mistakes:?}");
+    }
+}
+
+/// Replaces what the file says, as a directory does.
+fn next(store: &mut Store, before: &mut super::super::documents::Parsed, text: &str) {
+    let mut now = parse_file(Path::new("t.yaml"), text.as_bytes());
+    if now.problems.iter().any(|problem| problem.is_mistake()) {
+        keep_last_good(&mut now, &before.objects);
+    }
+    store.replace(&Said::here(&before.objects), &Said::here(&now.objects));
+    store.commit(Instant::now());
+    *before = now;
+}
+
+#[test]
+fn a_version_with_a_mistake_leaves_the_last_good_one_in_force() {
+    let (mut store, mut said) = (Store::default(), Default::default());
+    let both = |spec: &str| format!("{WEB}---\n{}", policy("p", "", spec));
+    next(&mut store, &mut said, &both("limits: {maxRequests: 3}"));
+    next(
+        &mut store,
+        &mut said,
+        &both("limits: {maxRequests: 4, maxPods: 1}"),
+    );
+    let snapshot = store.snapshot();
+    assert_eq!(words_of(snapshot, "http"), ["at most 3 requests in flight"]);
+    let all: Vec<_> = snapshot.traffic_policies.iter().collect();
+    let told = &status(snapshot, all[0])[0];
+    assert!(
+        !told.is_accepted && told.message.contains("last good"),
+        "{told:?}"
+    );
+    next(&mut store, &mut said, WEB);
+    assert_eq!(words_of(store.snapshot(), "http"), [] as [&str; 0]);
+}
+
+#[test]
+fn without_a_good_version_the_rate_limits_that_can_be_read_hold() {
+    let text = policy(
+        "p",
+        "",
+        "limits: {maxRequests: many}, timeouts: {idle: 1s}, rateLimits: [{name: a, requests: 5, burst: 1}, {name: b, request: 7}]",
+    );
+    let (snapshot, mistakes) = load(&[text]);
+    assert_eq!(mistakes.len(), 2, "{mistakes:?}");
+    assert_eq!(
+        words_of(&snapshot, "http"),
+        ["limit a: 5 requests in 1s, 1 at once, for each identity"]
+    );
+}
+
+#[test]
+fn of_two_for_one_service_the_older_holds_and_the_other_is_told() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let created = |text: String, at: &str| {
+        text.replace(
+            "namespace: shop}",
+            &format!("namespace: shop, creationTimestamp: \"{at}\"}}"),
+        )
+    };
+    let text = [
+        WEB.to_owned(),
+        created(
+            policy("a", "", "limits: {maxRequests: 1}"),
+            "2026-02-01T00:00:00Z",
+        ),
+        created(
+            policy("b", "", "limits: {maxRequests: 2}"),
+            "2026-01-01T00:00:00Z",
+        ),
+        policy("c", ", sectionName: none", "limits: {maxRequests: 3}"),
+    ];
+    std::fs::write(dir.path().join("t.yaml"), text.join("---\n")).expect("written");
+    let update = check(dir.path(), MeshSettings::default()).expect("a directory");
+    assert_eq!(
+        words_of(&update.snapshot, "http"),
+        ["at most 2 requests in flight"]
+    );
+    let problems = update.problems.iter();
+    let told = problems.filter(|p| matches!(p.code, Code::Shadowed | Code::Ignored));
+    let told: Vec<_> = told.map(|p| (&*p.object, p.code)).collect();
+    assert_eq!(
+        told,
+        [
+            ("TrafficPolicy shop/a", Code::Shadowed),
+            ("TrafficPolicy shop/c", Code::Ignored)
+        ]
+    );
+}
+
+#[test]
+fn a_service_that_no_policy_names_shares_the_defaults() {
+    let (snapshot, _) = load(&[]);
+    let service = &snapshot.services[&ServiceKey::new("shop", "web")];
+    assert!(std::sync::Arc::ptr_eq(&service.traffic, &Traffic::unset()));
+}
+
+/// Each example has just what its lines `# > SERVICE PORT -> WHAT` say.
+#[test]
+fn each_example_does_what_it_says() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples/traffic");
+    let page = folder.join("../../traffic-policy.md");
+    let page = std::fs::read_to_string(page).expect("the page");
+    let mut examples = 0;
+    for entry in std::fs::read_dir(&folder).expect("the examples") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().expect("a name").to_string_lossy();
+        if name == "services.yaml" {
+            continue;
+        }
+        examples += 1;
+        assert!(
+            page.contains(&format!("docs/examples/traffic/{name}")),
+            "{name}"
+        );
+        let dir = tempfile::tempdir().expect("a directory");
+        for file in [&folder.join("services.yaml"), &path] {
+            let to = dir.path().join(file.file_name().expect("a name"));
+            std::fs::copy(file, to).expect("copied");
+        }
+        let update = check(dir.path(), MeshSettings::default()).expect("a directory");
+        let mistakes: Vec<_> = update.mistakes().map(ToString::to_string).collect();
+        assert_eq!(mistakes, [] as [&str; 0], "{name}");
+        let snapshot = &update.snapshot;
+        for policy in snapshot.traffic_policies.iter() {
+            let fares = status(snapshot, policy);
+            assert!(fares.iter().all(|one| one.is_accepted), "{name}: {fares:?}");
+        }
+        let text = std::fs::read_to_string(&path).expect("the example");
+        let mut said: Vec<String> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# > ").map(str::to_owned))
+            .collect();
+        let mut done: Vec<String> = Vec::new();
+        for service in snapshot.services.values() {
+            for port in &service.ports {
+                let all = words(service.traffic(port)).into_iter();
+                let place = format!("{} {} -> ", service.key.name, port.name);
+                // Where nothing is said of a port, it is as its Service's others.
+                if said.iter().any(|line| line.starts_with(&place)) {
+                    done.extend(all.map(|what| format!("{place}{what}")));
+                }
+            }
+        }
+        said.sort();
+        done.sort();
+        assert_eq!(done, said, "{name}");
+    }
+    assert!(examples >= 10, "{examples}");
+}

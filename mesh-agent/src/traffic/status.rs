@@ -1,0 +1,84 @@
+//! How a TrafficPolicy fares with each Service that it names, in the API's words.
+
+use super::holder;
+use crate::model::Snapshot;
+use crate::model::traffic_policy::{PolicyTarget, TrafficPolicy};
+
+/// Of one of its targets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TargetStatus {
+    pub(crate) target: PolicyTarget,
+    /// It holds there.
+    pub(crate) is_accepted: bool,
+    /// One of the API's words.
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
+}
+
+/// Of what a policy says now, beside all that the snapshot has. In the order of names.
+#[must_use]
+pub(crate) fn status(snapshot: &Snapshot, policy: &TrafficPolicy) -> Vec<TargetStatus> {
+    let targets = policy.targets.iter();
+    let of_target = |target: &PolicyTarget| {
+        let (reason, message) = accepted(snapshot, policy, target);
+        TargetStatus {
+            target: target.clone(),
+            is_accepted: reason == "Accepted",
+            reason,
+            message,
+        }
+    };
+    targets.map(of_target).collect()
+}
+
+fn accepted(
+    snapshot: &Snapshot,
+    policy: &TrafficPolicy,
+    target: &PolicyTarget,
+) -> (&'static str, String) {
+    if let Some(fault) = &policy.fault {
+        let instead = match policy.is_known {
+            true => "its last good version holds",
+            false => {
+                "but for the rate limits that can be read it has no effect where no last good version is known"
+            }
+        };
+        return ("Invalid", format!("{fault}; {instead}"));
+    }
+    let key = policy.target(target);
+    let Some(service) = snapshot.services.get(&key) else {
+        return ("TargetNotFound", format!("there is no Service {key}"));
+    };
+    let section = target.section.as_deref();
+    if let Some(name) = section
+        && !service.ports.iter().any(|port| port.name == name)
+    {
+        let message = format!("Service {key} has no port {name:?}");
+        return ("TargetNotFound", message);
+    }
+    let policies = snapshot.traffic_policies.of(&policy.namespace);
+    let is_it = |other: &TrafficPolicy| other.name == policy.name;
+    if let Some(other) = holder(policies, &key, section).filter(|other| !is_it(other)) {
+        let message = format!(
+            "TrafficPolicy {}/{} is older, and holds for the same",
+            other.namespace, other.name
+        );
+        return ("Conflicted", message);
+    }
+    let mut message = match section {
+        Some(name) => format!("it holds for port {name:?} of Service {key}"),
+        None => format!("it holds for Service {key}"),
+    };
+    if section.is_none() {
+        let ports = service.ports.iter();
+        for port in ports.filter(|port| !port.name.is_empty()) {
+            if let Some(other) = holder(policies, &key, Some(&port.name)) {
+                message.push_str(&format!(
+                    "; what TrafficPolicy {}/{} says of its port {:?} goes first there",
+                    other.namespace, other.name, port.name
+                ));
+            }
+        }
+    }
+    ("Accepted", message)
+}

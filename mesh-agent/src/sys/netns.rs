@@ -6,7 +6,7 @@ mod search;
 use std::cell::OnceCell;
 use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Ipv6Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -122,13 +122,21 @@ impl Netns {
         Self::open(reference, ips).is_ok_and(|netns| netns.cookie != self.cookie)
     }
 
-    /// The addresses of the families that the namespace has.
+    /// The addresses of the families that the namespace has. One without any of them is
+    /// of a pod that ends, and says nothing of families: an error.
     pub fn families(&self, ips: PodIps) -> io::Result<PodIps> {
         let Some(v6) = ips.v6 else { return Ok(ips) };
-        Ok(match self.run(|| lacks_ipv6(v6))?? {
-            true => PodIps { v6: None, ..ips },
-            false => ips,
-        })
+        let look = || -> io::Result<PodIps> {
+            if !lacks_ipv6(v6)? {
+                return Ok(ips);
+            }
+            let v4 = ips.v4.map(IpAddr::from);
+            match v4.map_or(Ok(false), is_address_here)? {
+                true => Ok(PodIps { v6: None, ..ips }),
+                false => Err(ErrorKind::AddrNotAvailable.into()),
+            }
+        };
+        self.run(look)?
     }
 
     /// The namespace of the calling thread.
@@ -250,15 +258,9 @@ fn files(reference: &NetnsRef) -> Result<Vec<PathBuf>, NetnsError> {
 /// Is it an address of the namespace that the calling thread is in?
 fn is_address_here(ip: IpAddr) -> io::Result<bool> {
     match ip {
-        // The address is asked for before a port: all ports may be in use.
-        IpAddr::V4(_) => match UdpSocket::bind((ip, 0)) {
-            Ok(_) => Ok(true),
-            Err(e) => match e.kind() {
-                ErrorKind::AddrInUse => Ok(true),
-                ErrorKind::AddrNotAvailable => Ok(false),
-                _ => Err(e),
-            },
-        },
+        // Where a foreign address can be bound as well, binding says nothing.
+        IpAddr::V4(ip) => Ok(can_bind(ip)?
+            && (!can_bind(NOBODYS)? || is_local_in(&std::fs::read_to_string(IPV4_ROUTES)?, ip))),
         // Also one that is still being checked for duplicates.
         IpAddr::V6(ip) => {
             let own = digits(ip);
@@ -270,6 +272,37 @@ fn is_address_here(ip: IpAddr) -> io::Result<bool> {
             }
         }
     }
+}
+
+/// RFC 5737.
+const NOBODYS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
+/// True of a foreign address, too, in a namespace that never had one, for it has no
+/// table of local ones yet, and where `ip_nonlocal_bind` is set.
+fn can_bind(ip: Ipv4Addr) -> io::Result<bool> {
+    // The address is asked for before a port: all ports may be in use.
+    match UdpSocket::bind((ip, 0)) {
+        Ok(_) => Ok(true),
+        Err(e) => match e.kind() {
+            ErrorKind::AddrInUse => Ok(true),
+            ErrorKind::AddrNotAvailable => Ok(false),
+            _ => Err(e),
+        },
+    }
+}
+
+const IPV4_ROUTES: &str = "/proc/thread-self/net/fib_trie";
+
+/// An address, and below it what it is, as the kernel prints its routes.
+fn is_local_in(routes: &str, ip: Ipv4Addr) -> bool {
+    let own = format!("|-- {ip}");
+    let mut is_own = false;
+    routes.lines().map(str::trim).any(|line| {
+        if !line.starts_with('/') {
+            is_own = line == own;
+        }
+        is_own && line == "/32 host LOCAL"
+    })
 }
 
 const IPV6_ADDRESSES: &str = "/proc/thread-self/net/if_inet6";
@@ -344,6 +377,51 @@ fn cookie_here() -> io::Result<u64> {
 mod tests {
     use super::*;
     use crate::sys::errno;
+
+    #[test]
+    fn a_namespace_whose_addresses_are_taken_away_says_nothing_of_families() {
+        let Ok(ended) = Netns::fresh() else {
+            // Making one needs privileges.
+            return;
+        };
+        let v6 = Some("fd00:9::9".parse().expect("an address"));
+        for v4 in [Some([10, 9, 9, 9].into()), None] {
+            let said = ended.families(PodIps { v4, v6 });
+            assert!(said.is_err(), "{said:?}");
+        }
+    }
+
+    /// As one that a runtime has just made for some other pod.
+    #[test]
+    fn a_namespace_that_never_had_an_address_is_nobodys() {
+        let Ok(made) = Netns::fresh() else {
+            // Making one needs privileges.
+            return;
+        };
+        let v4 = Some([10, 9, 9, 9].into());
+        let any = made.has_any(PodIps { v4, v6: None });
+        assert!(!any.expect("it can be looked at"));
+    }
+
+    /// As in a pod of keepalived.
+    #[test]
+    fn where_any_address_can_be_bound_the_kernels_routes_say_which_are_its_own() {
+        let Ok(any) = Netns::fresh() else { return };
+        let bind_any = || crate::sys::sysctl::write("net.ipv4.ip_nonlocal_bind", "1");
+        any.run(bind_any).expect("entered").expect("set");
+        let (own, other) = (Ipv4Addr::LOCALHOST, Ipv4Addr::new(10, 9, 9, 9));
+        let has = |v4| {
+            any.has_any(PodIps {
+                v4: Some(v4),
+                v6: None,
+            })
+        };
+        assert!(!has(other).expect("looked at"));
+        let routes = "Main:\n  |-- 127.0.0.1\n     /32 link UNICAST\nLocal:\n  |-- 10.9.9.0\n     /24 link UNICAST\n  |-- 127.0.0.1\n     /32 host LOCAL\n  |-- 127.255.255.255\n     /32 link BROADCAST\n";
+        assert!(is_local_in(routes, own) && !is_local_in(routes, other));
+        assert!(!is_local_in(routes, Ipv4Addr::new(127, 255, 255, 255)));
+        assert!(!is_local_in(routes, Ipv4Addr::new(10, 9, 9, 0)));
+    }
 
     #[test]
     fn a_thread_that_once_had_no_descriptor_for_its_home_finds_it_later() {

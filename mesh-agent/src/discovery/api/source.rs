@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -26,7 +26,7 @@ const QUEUE: usize = 64;
 const DEBOUNCE: Duration = Duration::from_millis(100);
 /// How long the API server is waited for before what is on disk is used.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long the disk is waited for at a start.
+/// How long the disk is waited for before the API server is asked.
 const LOOK: Duration = Duration::from_secs(1);
 /// How often it is looked whether something is to be listed for the disk, or
 /// nobody answers.
@@ -35,6 +35,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 const AT_ONCE: usize = 256;
 
 type Events = mpsc::Receiver<(usize, Event)>;
+type Look = oneshot::Receiver<Found>;
 
 /// Who tells of a kind.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -52,11 +53,13 @@ pub(super) struct Source {
     copy: Copy,
     /// What the disk had at the start, until it is not needed any more.
     found: Option<Disk>,
-    /// The same namespace of the cluster that the disk is of.
+    /// UID of the namespace kube-system, of the cluster that the disk is of and of the
+    /// one that is there.
     system: Option<String>,
+    told_system: Option<String>,
     /// What is on disk turned out to be another cluster's.
     is_anothers: bool,
-    look: Option<tokio::sync::oneshot::Receiver<Found>>,
+    look: Option<Look>,
     is_dirty: bool,
     published: Option<Instant>,
 }
@@ -88,6 +91,7 @@ impl Source {
             copy,
             found: None,
             system: None,
+            told_system: None,
             is_anothers: false,
             look: Some(look),
             is_dirty: true,
@@ -109,7 +113,7 @@ impl Source {
     }
 
     async fn follow(&mut self, access: &Access, patience: &Patience) {
-        self.look_at_disk().await;
+        let mut late = self.look_at_disk().await;
         let client = self.client(access, patience).await;
         let mut events = self.followers(&client);
         let mut load: Option<Events> = None;
@@ -137,6 +141,7 @@ impl Source {
                     }
                     None => load = None,
                 },
+                found = next_found(&mut late) => self.take_found(found),
                 () = sleep_until(wake.into()) => {}
             }
             if self.is_anothers {
@@ -163,31 +168,36 @@ impl Source {
         }
     }
 
-    /// What an agent before this one knew.
-    async fn look_at_disk(&mut self) {
-        let Some(look) = &mut self.look else { return };
-        // One that does not answer is not waited for.
-        let Ok(found) = timeout(LOOK, look).await else {
-            return self
-                .watched
-                .copy_failed("the disk does not answer".to_owned());
-        };
-        self.look = None;
+    /// What an agent before this one knew. A disk that does not answer is not waited
+    /// for: what it says then comes late.
+    async fn look_at_disk(&mut self) -> Option<Look> {
+        let mut look = self.look.take()?;
+        match timeout(LOOK, &mut look).await {
+            Ok(found) => self.take_found(found.ok()),
+            Err(_) => {
+                self.watched
+                    .copy_failed("the disk does not answer".to_owned());
+                return Some(look);
+            }
+        }
+        None
+    }
+
+    fn take_found(&mut self, found: Option<Found>) {
         match found {
-            Ok(Ok(found)) => {
+            Some(Ok(found)) => {
                 self.system.clone_from(&found.system);
                 self.found = Some(found);
+                self.compare_systems();
             }
-            Ok(Err((_, Unusable::None))) | Err(_) => {}
-            Ok(Err((what, why))) => {
+            Some(Err((_, Unusable::None))) | None => {}
+            Some(Err((what, why))) => {
                 tracing::warn!("the copy of the configuration on disk is not used: {what} {why}");
                 self.watched.copy_failed(format!("{what} {why}"));
             }
         }
     }
 
-    /// Each cluster has its own kube-system: one with another UID is not the one that
-    /// the disk is of, whatever has the same roots and the same address.
     fn look_at_system(&mut self, at: usize, event: &Event) {
         let (Event::Listed(item) | Event::Changed(item)) = event else {
             return;
@@ -195,10 +205,19 @@ impl Source {
         let is_system = self.kinds[at].places.resource.plural == "namespaces"
             && item.head.namespace.is_none()
             && item.head.name == SYSTEM;
-        let (Some(known), Some(now)) = (&self.system, &item.head.uid) else {
+        if is_system && item.head.uid.is_some() {
+            self.told_system.clone_from(&item.head.uid);
+            self.compare_systems();
+        }
+    }
+
+    /// Each cluster has its own kube-system: one with another UID is not the one that
+    /// the disk is of, whatever has the same roots and the same address.
+    fn compare_systems(&mut self) {
+        let (Some(known), Some(now)) = (&self.system, &self.told_system) else {
             return;
         };
-        if !is_system || known == now {
+        if known == now {
             return;
         }
         let why = "it is of another cluster: its namespace kube-system has another UID";
@@ -413,5 +432,80 @@ async fn next(load: &mut Option<Events>) -> Option<(usize, Event)> {
     match load {
         Some(load) => load.recv().await,
         None => std::future::pending().await,
+    }
+}
+
+/// `None`: it cannot be looked at. Once.
+async fn next_found(late: &mut Option<Look>) -> Option<Found> {
+    let Some(look) = late else {
+        return std::future::pending().await;
+    };
+    let found = look.await.ok();
+    *late = None;
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::discovery::Update;
+    use crate::discovery::api::resources;
+    use crate::kube::scripted::Scripted;
+    use crate::model::policy::MeshSettings;
+    use crate::policy::Here;
+
+    /// One that hears from the disk when `late` is over.
+    async fn start(
+        server: &Scripted,
+        state_dir: &Path,
+        late: Duration,
+    ) -> (tokio::sync::watch::Receiver<Update>, CancellationToken) {
+        let access = Access::Kubeconfig(server.kubeconfig());
+        let client = Client::new(&access, Patience::default()).await;
+        let cluster = client.expect("a client").cluster().clone();
+        let watched = Arc::new(Watched::new(cluster, &resources::served()));
+        let (publisher, updates) = Publisher::new(MeshSettings::default(), Here::default());
+        let mut source = Source::new(publisher, watched, state_dir.to_owned());
+        let (tell, told) = oneshot::channel();
+        let look = source.look.replace(told).expect("it looks");
+        let cancel = CancellationToken::new();
+        let ends = cancel.clone();
+        tokio::spawn(async move { source.run(&access, &Patience::default(), &ends).await });
+        tokio::spawn(async move {
+            let found = look.await.expect("a disk");
+            sleep(late).await;
+            assert!(
+                tell.send(found).is_ok(),
+                "nobody waits for the disk any more"
+            );
+        });
+        (updates, cancel)
+    }
+
+    /// As that of a large cluster, after the node was without power.
+    #[tokio::test]
+    async fn a_disk_that_is_slow_is_used_when_it_has_answered() {
+        let mut server = Scripted::start(&resources::served()).await;
+        let metadata = json!({"name": "web", "namespace": "shop"});
+        server.put("services", json!({"kind": "Service", "apiVersion": "v1", "metadata": metadata, "spec": {"clusterIP": "10.96.0.1", "ports": [{"port": 80}]}}));
+        let dir = tempfile::tempdir().expect("a directory");
+        let known = |update: &Update| update.is_known() && !update.snapshot.namespaces().is_empty();
+        let within = Duration::from_secs(20);
+        let (mut updates, cancel) = start(&server, dir.path(), Duration::ZERO).await;
+        let told = timeout(within, updates.wait_for(known)).await;
+        told.expect("in time").expect("it runs");
+        cancel.cancel();
+        // It ends when what is known is on disk.
+        let ended = timeout(within, updates.wait_for(|_| false)).await;
+        assert!(ended.expect("in time").is_err());
+        server.stop().await;
+        let (mut updates, cancel) = start(&server, dir.path(), LOOK * 2).await;
+        let told = timeout(within, updates.wait_for(known)).await;
+        assert!(told.is_ok(), "from disk, though late");
+        cancel.cancel();
     }
 }

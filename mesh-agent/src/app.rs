@@ -11,6 +11,7 @@ mod problems;
 mod question;
 #[cfg(test)]
 mod reference;
+mod reporting;
 mod route_status;
 mod routes;
 mod source_problems;
@@ -30,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin;
 use crate::capture::{self, Capture};
 use crate::config::{OnStop, Run};
-use crate::discovery::{Api, Directory, Source, Update};
+use crate::discovery::{Api, Directory, Heard, Source, Update};
 use crate::enrol::{self, DataPath, PodStatus, Recheck, Reconciler};
 use crate::explain::Explainer;
 use crate::identity::Identities;
@@ -47,6 +48,7 @@ use neighbours::Neighbours;
 use place::Place;
 use plugin::Plugin;
 pub(crate) use question::words;
+use reporting::Reporting;
 pub use uninstall::cleanup;
 pub(crate) use uninstall::{plugin_away, uninstall};
 use view::View;
@@ -135,6 +137,14 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
     )?;
     let (arrivals, mut arrived) = enrol::arrivals();
     let mut plugin = Plugin::start(&flags, &node, &observe, arrivals.clone())?;
+    let reporting = match source.heard() {
+        Heard::Api(watched) => {
+            let (reporting, reports) = Reporting::new(watched);
+            identities.report(reports);
+            Some(reporting)
+        }
+        Heard::Directory(_) => None,
+    };
     let parts = view::Parts {
         node,
         stats,
@@ -145,6 +155,7 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
         shortage,
         limits,
         heard: source.heard(),
+        reporting,
         neighbours,
         plugin: plugin.as_ref().map(Plugin::keeper),
     };
@@ -191,6 +202,7 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
                 (false, false)
             }
             _ = refresh.tick() => {
+                view.report();
                 let is_due = retry.is_some_and(|at| at <= tokio::time::Instant::now());
                 (false, is_due || reconciler.have_pods_moved())
             }
@@ -239,6 +251,7 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
         // Before the next one makes its own of that name.
         drop(offer);
         reconciler.hand_over();
+        view.hand_over();
         asker.tell().await;
         tracing::info!("another agent takes over; this one serves what it has");
         let rest = handover::Rest {

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::ledger::{self, Ledger, Now};
+use super::status::Reported;
 use crate::admin::{self, Problem};
 use crate::ca::{self, Handle, Trouble};
 use crate::config::RunCa;
@@ -68,7 +69,10 @@ pub async fn authority(flags: RunCa) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let pages = TaskTracker::new();
+    let reported = Arc::<Reported>::default();
+    let told = reported.clone();
     let started = |address, handle: Handle| {
+        told.set_agents(handle.clone());
         // For who started it; nobody may read it.
         let _nobody = writeln!(std::io::stdout(), "listening on {address}");
         let looked_at = Arc::new(Pages {
@@ -90,9 +94,15 @@ pub async fn authority(flags: RunCa) -> anyhow::Result<()> {
         // Two of one name, one after the other, are not taken for one.
         let me = format!("{}-{:08x}", host_name(), rand::random::<u32>());
         let namespace = flags.state.namespace.clone();
-        tokio::spawn(super::status::write(access, namespace, me, cancel.clone()))
+        let of = (namespace, me);
+        let writing = super::status::write(access, of, reported.clone(), cancel.clone());
+        tokio::spawn(writing)
     });
-    let serving = ca::run(flags.config(), cancel.clone(), started);
+    let mut config = flags.config();
+    if writer.is_some() {
+        config.reports = Some(reported);
+    }
+    let serving = ca::run(config, cancel.clone(), started);
     tokio::pin!(serving);
     let ended = tokio::select! {
         ended = &mut serving => ended,

@@ -104,7 +104,7 @@ impl Routes {
                 .into_iter()
                 .map(|one| Condition {
                     kind: one.kind,
-                    holds: one.holds,
+                    holds: one.holds.into(),
                     reason: one.reason,
                     message: one.message,
                 })
@@ -124,7 +124,7 @@ fn ancestor(status: TargetStatus) -> Parent {
         reference,
         conditions: vec![Condition {
             kind: "Accepted",
-            holds: status.is_accepted,
+            holds: status.is_accepted.into(),
             reason: status.reason,
             message: status.message,
         }],
@@ -187,7 +187,7 @@ mod tests {
         assert_eq!(parents.len(), 1, "the gateway is somebody else's");
         assert_eq!(parents[0].reference, route()["spec"]["parentRefs"][1]);
         let all = parents[0].conditions.iter();
-        all.map(|one| format!("{}={} {}", one.kind, one.holds, one.reason))
+        all.map(|one| format!("{}={:?} {}", one.kind, one.holds, one.reason))
             .collect()
     }
 
@@ -198,8 +198,8 @@ mod tests {
         assert_eq!(
             said(&routes),
             [
-                "Accepted=false NoMatchingParent",
-                "ResolvedRefs=false BackendNotFound"
+                "Accepted=False NoMatchingParent",
+                "ResolvedRefs=False BackendNotFound"
             ]
         );
         let service = json!({
@@ -209,14 +209,14 @@ mod tests {
         assert_eq!(routes.hear(SERVICE, Some(&service.to_string())), [ROUTE]);
         assert_eq!(
             said(&routes),
-            ["Accepted=true Accepted", "ResolvedRefs=true ResolvedRefs"]
+            ["Accepted=True Accepted", "ResolvedRefs=True ResolvedRefs"]
         );
         let mut same = service.clone();
         same["metadata"]["resourceVersion"] = json!("2");
         let again = routes.hear(SERVICE, Some(&same.to_string()));
         assert_eq!(again, [] as [&str; 0], "nothing of it is another");
         assert_eq!(routes.hear(SERVICE, None), [ROUTE]);
-        assert_eq!(said(&routes)[0], "Accepted=false NoMatchingParent");
+        assert_eq!(said(&routes)[0], "Accepted=False NoMatchingParent");
     }
 
     const POLICIES: &str = "/apis/mesh-agent.io/v1alpha1/namespaces/shop/trafficpolicies";

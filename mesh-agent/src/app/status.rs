@@ -1,13 +1,16 @@
 //! Who says of an object how it fares, and the task that writes it.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
 use super::route_status;
+use crate::ca;
 use crate::cluster::{Access, Client};
 use crate::discovery;
-use crate::status::{self, Condition, Judge, Verdict};
+use crate::identity::report::{Answer, Report};
+use crate::status::{self, About, Condition, Events, Holds, Judge, Nodes, Verdict, Warning};
 
 /// What is judged.
 const POLICIES: [&str; 2] = [
@@ -45,13 +48,13 @@ fn accepted(mistakes: &[String]) -> Condition {
     match mistakes.is_empty() {
         true => Condition {
             kind: "Accepted",
-            holds: true,
+            holds: Holds::True,
             reason: "Accepted",
             message: "all of it is understood".to_owned(),
         },
         false => Condition {
             kind: "Accepted",
-            holds: false,
+            holds: Holds::False,
             reason: "Invalid",
             message: format!(
                 "{}; it is not in force as written: agents go on with its last good version, where they know one",
@@ -61,11 +64,55 @@ fn accepted(mistakes: &[String]) -> Condition {
     }
 }
 
+/// What agents tell of their nodes.
+#[derive(Debug, Default)]
+pub(super) struct Reported {
+    nodes: Arc<Nodes>,
+    events: Arc<Events>,
+}
+
+impl Reported {
+    /// Where agents are, when it can be known.
+    pub(super) fn set_agents(&self, handle: ca::Handle) {
+        self.nodes.set_agents(Box::new(move || handle.nodes()));
+    }
+}
+
+impl ca::Reports for Reported {
+    fn take(&self, node: &str, report: Report) -> Answer {
+        let in_force = report.in_force.into_iter();
+        let in_force = in_force.map(|one| (one.kind, one.version)).collect();
+        let Some(pace) = self.nodes.take(node, in_force, Instant::now()) else {
+            return Answer::default();
+        };
+        for pod in report.pods {
+            self.events.note(Warning {
+                about: About {
+                    api_version: "v1".to_owned(),
+                    kind: "Pod".to_owned(),
+                    namespace: pod.namespace,
+                    name: pod.name,
+                    uid: pod.uid,
+                },
+                reason: pod.reason,
+                message: pod.message,
+                node: node.to_owned(),
+            });
+        }
+        let millis = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
+        Answer {
+            is_taken: true,
+            spread_ms: millis(pace.spread),
+            again_ms: millis(pace.again),
+        }
+    }
+}
+
 /// Until cancelled. `me`: another one for each replica.
 pub(super) async fn write(
     access: Access,
-    namespace: String,
-    me: String,
+    (namespace, me): (String, String),
+    reported: Arc<Reported>,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
     let api = Arc::new(Client::start(&access).await?);
@@ -75,6 +122,8 @@ pub(super) async fn write(
         lists: POLICIES.to_vec(),
         by_others: route_status::LISTS.to_vec(),
         beside: route_status::BESIDE.to_vec(),
+        nodes: Some(reported.nodes.clone()),
+        events: reported.events.clone(),
     };
     status::run(api, Arc::new(Reader::default()), config, cancel).await;
     Ok(())
@@ -107,9 +156,12 @@ mod tests {
             other => panic!("{other:?}"),
         };
         let good = said(json!({"action": "ALLOW", "rules": rules}));
-        assert!(good.holds, "{good:?}");
+        assert_eq!(good.holds, Holds::True, "{good:?}");
         let bad = said(json!({"action": "ALLOW", "rules": rules, "rule": []}));
-        assert!(!bad.holds && bad.reason == "Invalid", "{bad:?}");
+        assert!(
+            bad.holds == Holds::False && bad.reason == "Invalid",
+            "{bad:?}"
+        );
         assert!(bad.message.contains("rule"), "{bad:?}");
     }
 }

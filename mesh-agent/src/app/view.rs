@@ -16,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::ledger::{self, Ledger, Now};
 use super::neighbours::Neighbours;
+use super::reporting::Reporting;
 use super::{problems, source_problems};
 use crate::admin::{self, PolicyRow, Problem, Status};
 use crate::capture;
@@ -49,6 +50,8 @@ pub(super) struct Parts {
     pub(super) limits: io::Limits,
     pub(super) heard: Heard,
     pub(super) neighbours: Neighbours,
+    /// Where somebody is told.
+    pub(super) reporting: Option<Reporting>,
     /// Where the agent keeps its CNI plugin in the node's chain.
     pub(super) plugin: Option<Arc<cni::Keeper>>,
 }
@@ -98,6 +101,9 @@ impl View {
         problems.extend(pods.iter().flat_map(problems::of_pod));
         problems.extend(unsettled.map(problems::of_strangers));
         let all = update.policy.status();
+        if let Some(reporting) = &self.parts.reporting {
+            reporting.note(update, pods, Instant::now());
+        }
         let mut status = self.status.lock();
         status.generation = update.snapshot.generation;
         status.problems = problems;
@@ -115,6 +121,20 @@ impl View {
 
     pub(super) fn carries(&self, connections: usize) {
         self.status.lock().active_connections = connections;
+    }
+
+    /// Tells the authority what is new here.
+    pub(super) fn report(&self) {
+        if let Some(reporting) = &self.parts.reporting {
+            reporting.look(Instant::now());
+        }
+    }
+
+    /// Another agent of this node tells it from now on.
+    pub(super) fn hand_over(&self) {
+        if let Some(reporting) = &self.parts.reporting {
+            reporting.hand_over();
+        }
     }
 
     pub(super) fn is_stopping(&self) {

@@ -34,7 +34,7 @@ pub(super) struct Peer {
     pub(super) seat: Arc<Seat>,
 }
 
-type Answer<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+pub(super) type ToAnswer<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// The service of Istio's protocol; `A` answers its one method.
 #[derive(Clone)]
@@ -51,7 +51,7 @@ where
 {
     type Response = http::Response<Body>;
     type Error = Infallible;
-    type Future = Answer<Result<Self::Response, Infallible>>;
+    type Future = ToAnswer<Result<Self::Response, Infallible>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
@@ -76,7 +76,7 @@ pub(super) struct Issuing(pub(super) Arc<Ca>);
 
 impl UnaryService<CertificateRequest> for Issuing {
     type Response = CertificateResponse;
-    type Future = Answer<Result<Response<CertificateResponse>, Status>>;
+    type Future = ToAnswer<Result<Response<CertificateResponse>, Status>>;
 
     fn call(&mut self, request: Request<CertificateRequest>) -> Self::Future {
         Box::pin(create(self.0.clone(), request))
@@ -192,7 +192,7 @@ impl Asking {
     }
 }
 
-async fn authenticate(ca: &Ca, request: &Request<CertificateRequest>) -> Result<Caller, Denied> {
+pub(super) async fn authenticate<T>(ca: &Ca, request: &Request<T>) -> Result<Caller, Denied> {
     let text = |name| request.metadata().get(name).and_then(|v| v.to_str().ok());
     let peer = request.extensions().get::<Peer>();
     let source = peer.map(|peer| network(peer.address.ip()));
@@ -203,6 +203,11 @@ async fn authenticate(ca: &Ca, request: &Request<CertificateRequest>) -> Result<
         now: seconds(SystemTime::now()),
     };
     ca.authenticate(proof).await
+}
+
+/// For who is not taken.
+pub(super) fn refusal(denied: &Denied) -> Status {
+    status(denied.why, Some(denied.sentence()))
 }
 
 /// No more than the class: who tries tokens learns nothing. `said`: to who has

@@ -133,6 +133,14 @@ impl Handle {
         })
     }
 
+    /// The nodes of the cluster where an agent is; None while that is not known.
+    #[must_use]
+    pub fn nodes(&self) -> Option<Vec<Arc<str>>> {
+        let (_, pods) = self.ca.cluster.as_ref()?;
+        let cluster = self.ca.config.cluster.as_ref()?;
+        pods.nodes_of(&cluster.accounts)
+    }
+
     /// The page, as OpenMetrics.
     #[must_use]
     pub fn page(&self) -> String {

@@ -22,6 +22,7 @@ use super::cluster::{Cluster, InCluster, connect};
 use super::errors::Error;
 use super::handle::Handle;
 use super::publish::publish;
+use super::report_calls::Reporting;
 use super::seats::{PROVE, Seat, Seats};
 use super::signer::{Ca, Config};
 use crate::cluster::Api;
@@ -95,7 +96,8 @@ pub(super) async fn serve(
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .http2_max_header_list_size(16 * 1024)
-        .add_service(Certificates(Issuing(ca)))
+        .add_service(Certificates(Issuing(ca.clone())))
+        .add_service(Reporting(ca))
         .serve_with_incoming_shutdown(ReceiverStream::new(incoming), cancel.cancelled_owned());
     let (served, accepted) = tokio::join!(serving, accepting);
     stop.cancel();

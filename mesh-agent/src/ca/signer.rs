@@ -17,6 +17,7 @@ use super::limit::Limit;
 use super::metrics::Metrics;
 use super::publish::publish;
 use super::records::{AUTHORITY, Issued};
+use super::reports::Reports;
 use super::state::{AuthorityFile, Loaded, load};
 use super::store::Store;
 use super::token::{self, Answer, Authenticator, Caller, Entitled, Proof};
@@ -41,6 +42,8 @@ pub struct Config {
     pub rate: u32,
     pub burst: u32,
     pub max_connections: usize,
+    /// Who takes what agents report; in a cluster.
+    pub(crate) reports: Option<Arc<dyn Reports>>,
 }
 
 /// A running authority, without its port.

@@ -33,6 +33,7 @@ pub(super) fn config(dir: &Path) -> Config {
         rate: 100,
         burst: 100,
         max_connections: 8,
+        reports: None,
     }
 }
 

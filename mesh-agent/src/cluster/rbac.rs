@@ -123,6 +123,12 @@ pub(crate) const RULES: &[Rule] = &[
         &["update"],
         "how each fares with each of its Services",
     ),
+    everywhere(
+        "",
+        &["events"],
+        &["create"],
+        "what is wrong with an object or a pod, beside it",
+    ),
     local(
         CA,
         "",

@@ -247,6 +247,7 @@ impl RunCa {
             rate: self.rate,
             burst: self.burst,
             max_connections: self.max_connections,
+            reports: None,
         }
     }
 }

@@ -38,7 +38,7 @@ mod tree;
 mod verdict;
 mod watcher;
 
-pub use api::{Api, ApiConfig, ApiState, KindRow};
+pub use api::{Api, ApiConfig, ApiState, KindRow, Watched};
 #[cfg(test)]
 pub(crate) use api::{ApiAway, reference};
 pub(crate) use book::Book;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 /// State of one of the node's enrolled pods, for `status`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct PodStatus {
     pub(crate) pod: String,
     pub(crate) enrolled: bool,

@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout};
 use tonic::codegen::Service;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::codegen::http::{HeaderValue, Uri};
+use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Endpoint};
 use tonic_prost::ProstCodec;
 use zeroize::Zeroizing;
@@ -135,7 +136,7 @@ impl Client {
     }
 
     /// The authority's own words, made safe to log.
-    fn refused(&self, status: &tonic::Status) -> SourceError {
+    pub(super) fn refused(&self, status: &tonic::Status) -> SourceError {
         let message: String = status.message().chars().take(MAX_MESSAGE).collect();
         let message = message.escape_default().to_string();
         match status.code() {
@@ -161,6 +162,12 @@ impl Client {
             id.as_str(),
         );
         let mut request = tonic::Request::new(message);
+        self.prove(request.metadata_mut()).await?;
+        Ok(request)
+    }
+
+    /// Who asks.
+    pub(super) async fn prove(&self, headers: &mut MetadataMap) -> Result<(), SourceError> {
         let token = Zeroizing::new(read(self.config.token.clone()).await?);
         let bearer = Zeroizing::new([b"Bearer ", token.trim_ascii()].concat());
         let bad = || SourceError::Token(self.config.token.clone());
@@ -169,7 +176,6 @@ impl Client {
             return Err(bad());
         }
         header.set_sensitive(true);
-        let headers = request.metadata_mut();
         headers.insert(
             "authorization",
             header
@@ -187,7 +193,19 @@ impl Client {
             let bad = |_| SourceError::NodeName(self.config.node.clone());
             headers.insert("clusterid", cluster.map_err(bad)?);
         }
-        Ok(request)
+        Ok(())
+    }
+
+    pub(super) fn address(&self) -> &str {
+        &self.config.address
+    }
+
+    /// Another one than all before, to whichever replica is behind the address.
+    pub(super) async fn own_channel(&self) -> Result<Channel, SourceError> {
+        let mut roots = self.pinned().await?;
+        roots.push(b'\n');
+        roots.extend_from_slice(&self.link.lock().await.learned);
+        self.connect(&roots).await
     }
 
     /// The one channel, made anew when it broke or the pinned roots changed.

@@ -14,6 +14,7 @@ pub mod grpc;
 mod handle;
 mod manager;
 mod metrics;
+pub mod report;
 mod roots;
 mod schedule;
 mod source;
@@ -78,6 +79,8 @@ pub struct Config {
 pub struct Identities {
     shared: Arc<Shared>,
     trust_domain: TrustDomain,
+    /// The authority, where certificates come from one.
+    ca: Option<Arc<client::Client>>,
     cancel: CancellationToken,
     tasks: TaskTracker,
 }
@@ -99,15 +102,21 @@ impl Identities {
             _ => None,
         };
         let problem = mirror.as_ref().map(Mirror::problem).unwrap_or_default();
+        let mut ca = None;
         let source: Option<Arc<dyn Source>> = match config.source {
             SourceConfig::None => None,
-            SourceConfig::Ca(ca) => Some(Arc::new(client::Client::new(*ca, problem))),
+            SourceConfig::Ca(config) => {
+                let client = Arc::new(client::Client::new(*config, problem));
+                ca = Some(client.clone());
+                Some(client)
+            }
             SourceConfig::Files(dir) => Some(Arc::new(files::Files::new(dir))),
         };
         let shared = Arc::new(Shared::new(source.as_deref()));
         let identities = Self {
             shared: shared.clone(),
             trust_domain: config.trust_domain.clone(),
+            ca,
             cancel: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
@@ -129,6 +138,15 @@ impl Identities {
         }
         identities.tasks.close();
         identities
+    }
+
+    /// Tells the authority what is in force here, until stopped. Where certificates do
+    /// not come from an authority, nobody is told.
+    pub fn report(&self, reports: watch::Receiver<report::Report>) {
+        if let Some(ca) = &self.ca {
+            let told = report::run(ca.clone(), reports, self.cancel.clone());
+            self.tasks.spawn(told);
+        }
     }
 
     /// The identities of the pods that are here now, all of them. Those that

@@ -77,7 +77,7 @@ pub(crate) struct Client {
 }
 
 /// Which cluster it is, as far as the configuration of the client says.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Cluster {
     /// Where its API server is: many have it at one address.
     pub(crate) server: String,

@@ -3,31 +3,53 @@
 use serde_json::{Value, json};
 
 /// Begins the type of each condition that is ours.
-const OURS: &str = "mesh-agent.io/";
+pub(super) const OURS: &str = "mesh-agent.io/";
 
 /// What is to be said of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Condition {
     /// After the prefix; of a route the whole name, which is the API's own.
     pub(crate) kind: &'static str,
-    pub(crate) holds: bool,
+    pub(crate) holds: Holds,
     /// One word in CamelCase, stable.
     pub(crate) reason: &'static str,
     pub(crate) message: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Holds {
+    True,
+    False,
+    Unknown,
+}
+
+impl From<bool> for Holds {
+    fn from(holds: bool) -> Self {
+        match holds {
+            true => Self::True,
+            false => Self::False,
+        }
+    }
 }
 
 /// Longest text in a condition.
 const MAX_MESSAGE: usize = 1_024;
 
 impl Condition {
+    /// To be told, beside being said.
+    pub(super) fn is_wrong(&self) -> bool {
+        self.holds == Holds::False && !self.kind.ends_with("Programmed")
+    }
+
     fn name(&self) -> String {
         format!("{OURS}{}", self.kind)
     }
 
     fn status(&self) -> &'static str {
         match self.holds {
-            true => "True",
-            false => "False",
+            Holds::True => "True",
+            Holds::False => "False",
+            Holds::Unknown => "Unknown",
         }
     }
 
@@ -137,7 +159,7 @@ mod tests {
     fn accepted(holds: bool) -> Condition {
         Condition {
             kind: "Accepted",
-            holds,
+            holds: holds.into(),
             reason: "Valid",
             message: "it is in force".to_owned(),
         }

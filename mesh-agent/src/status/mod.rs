@@ -7,13 +7,20 @@
 //! object whose status says it already is not written.
 
 mod conditions;
+mod events;
 mod lease;
+mod nodes;
+mod object;
 mod parents;
+mod programmed;
 #[cfg(test)]
 mod tests;
 mod turns;
 mod writer;
 
-pub(crate) use conditions::Condition;
+pub(crate) use conditions::{Condition, Holds};
+pub(crate) use events::{About, Events, Warning};
+pub(crate) use nodes::Nodes;
+pub(crate) use object::Verdict;
 pub(crate) use parents::Parent;
-pub(crate) use writer::{Config, Judge, Verdict, run};
+pub(crate) use writer::{Config, Judge, run};

@@ -12,7 +12,7 @@ pub(crate) const CONTROLLER: &str = "mesh-agent.io/mesh";
 pub(super) struct Kept {
     pub(super) list: &'static str,
     /// In an entry, whom it is about.
-    reference: &'static str,
+    pub(super) reference: &'static str,
     most: usize,
 }
 
@@ -127,7 +127,7 @@ mod tests {
             reference: json!({"group": "", "kind": "Service", "name": name}),
             conditions: vec![Condition {
                 kind: "Accepted",
-                holds,
+                holds: holds.into(),
                 reason: "Accepted",
                 message: "it is".to_owned(),
             }],

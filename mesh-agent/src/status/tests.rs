@@ -23,7 +23,7 @@ impl Judge for ByTheBook {
         let holds = object["spec"]["good"] == true;
         Verdict::Conditions(vec![Condition {
             kind: "Accepted",
-            holds,
+            holds: holds.into(),
             reason: if holds { "Valid" } else { "Invalid" },
             message: "by the book".to_owned(),
         }])
@@ -32,7 +32,8 @@ impl Judge for ByTheBook {
 
 fn policy(name: &str, generation: i64, good: bool) -> Value {
     json!({
-        "metadata": {"name": name, "namespace": "shop", "generation": generation},
+        "apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy",
+        "metadata": {"name": name, "namespace": "shop", "uid": name, "generation": generation},
         "spec": {"good": good},
     })
 }
@@ -43,12 +44,18 @@ struct Running {
 }
 
 fn start(fake: &Fake, me: &str) -> Running {
+    start_with(fake, me, None)
+}
+
+fn start_with(fake: &Fake, me: &str, nodes: Option<Arc<Nodes>>) -> Running {
     let config = Config {
         namespace: "mesh-system".to_owned(),
         me: me.to_owned(),
         lists: vec![LIST],
         by_others: Vec::new(),
         beside: Vec::new(),
+        nodes,
+        events: Arc::default(),
     };
     let cancel = CancellationToken::new();
     let api = Arc::new(fake.clone());
@@ -201,6 +208,80 @@ async fn an_object_that_is_too_large_to_be_judged_holds_up_no_other() {
     writer.task.await.expect("ended");
 }
 
+fn programmed(fake: &Fake) -> Option<(String, String, i64)> {
+    let object = fake.get(A)?;
+    let conditions = object["status"]["conditions"].as_array()?.clone();
+    let of = |c: &&Value| c["type"] == "mesh-agent.io/Programmed";
+    let one = conditions.iter().find(of)?;
+    Some((
+        one["status"].as_str()?.to_owned(),
+        one["message"].as_str()?.to_owned(),
+        one["observedGeneration"].as_i64()?,
+    ))
+}
+
+/// Each node says what it has of the policies.
+fn report(nodes: &Nodes, fake: &Fake, node: &str) {
+    let object = fake.get(A).expect("it");
+    let version = object["metadata"]["resourceVersion"].as_str().expect("one");
+    let version = version.parse().expect("a number");
+    let kind = "authorizationpolicies.security.istio.io".to_owned();
+    let now = std::time::Instant::now();
+    assert!(nodes.take(node, vec![(kind, version)], now).is_some());
+}
+
+#[tokio::test]
+async fn an_object_is_said_to_be_in_force_when_all_nodes_have_it_and_is_not_counted_again() {
+    let fake = Fake::default();
+    let nodes = Arc::new(Nodes::default());
+    let there = || Some(["n1", "n2"].map(Into::into).to_vec());
+    nodes.set_agents(Box::new(there));
+    fake.put(A, policy("a", 1, true));
+    let writer = start_with(&fake, "x", Some(nodes.clone()));
+    let said = |holds: &str, on: &str, generation| {
+        let message = format!("in force on {on} nodes");
+        Some((holds.to_owned(), message, generation))
+    };
+    until("none has it", || {
+        programmed(&fake) == said("False", "0 of 2", 1)
+    })
+    .await;
+    report(&nodes, &fake, "n1");
+    report(&nodes, &fake, "n2");
+    until("both have it", || {
+        programmed(&fake) == said("True", "2 of 2", 1)
+    })
+    .await;
+    assert_eq!(
+        writes(&fake),
+        2,
+        "with the first word, and when all have it"
+    );
+    // What comes and goes afterwards costs no write.
+    let mut labelled = fake.get(A).expect("it");
+    labelled["metadata"]["labels"] = json!({"a": "b"});
+    fake.put(A, labelled);
+    nodes.take("n2", Vec::new(), std::time::Instant::now());
+    let mut next = fake.get(A).expect("it");
+    next["metadata"]["generation"] = json!(2);
+    fake.put(A, next);
+    until("nobody has the next one", || {
+        programmed(&fake) == said("False", "0 of 2", 2)
+    })
+    .await;
+    assert_eq!(writes(&fake), 3);
+    // What is not accepted is not in force as it is written.
+    let mut bad = fake.get(A).expect("it");
+    bad["metadata"]["generation"] = json!(3);
+    bad["spec"]["good"] = json!(false);
+    fake.put(A, bad);
+    until("it is refused", || programmed(&fake).is_none()).await;
+    let event = || fake.calls("POST /api/v1/namespaces/shop/events");
+    until("and an event tells so", || event() == 1).await;
+    writer.cancel.cancel();
+    writer.task.await.expect("ended");
+}
+
 const ROUTES: &str = "/apis/gateway.networking.k8s.io/v1/httproutes";
 const ROUTE: &str = "/apis/gateway.networking.k8s.io/v1/namespaces/shop/httproutes/r";
 const SERVICES: &str = "/api/v1/services";
@@ -217,7 +298,7 @@ impl Judge for ByServices {
             reference: json!({"group": "", "kind": "Service", "name": "web"}),
             conditions: vec![Condition {
                 kind: "Accepted",
-                holds,
+                holds: holds.into(),
                 reason: if holds {
                     "Accepted"
                 } else {
@@ -264,6 +345,8 @@ async fn a_route_is_told_anew_when_what_is_beside_it_changes_and_not_before_that
         lists: Vec::new(),
         by_others: vec![ROUTES],
         beside: vec![SERVICES],
+        nodes: None,
+        events: Arc::default(),
     };
     let cancel = CancellationToken::new();
     let judge = Arc::new(ByServices::default());

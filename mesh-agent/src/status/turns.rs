@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
-/// An object is not written more often than this.
+/// An object is not written more often than this, but for one more time: what is said
+/// of it at once, and what is said when it is in force everywhere.
 const BETWEEN: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
@@ -12,7 +13,7 @@ pub(super) struct Turns {
     waiting: BTreeMap<u64, String>,
     places: HashMap<String, u64>,
     last: u64,
-    /// When each was written last.
+    /// When each has all its writes to come again.
     written: HashMap<String, Instant>,
 }
 
@@ -39,11 +40,14 @@ impl Turns {
     }
 
     pub(super) fn wrote(&mut self, object: &str, now: Instant) {
-        self.written.insert(object.to_owned(), now);
+        let full = self.written.get(object).map_or(now, |full| now.max(*full));
+        self.written.insert(object.to_owned(), full + BETWEEN);
     }
 
     fn due_at(&self, object: &str, now: Instant) -> Instant {
-        self.written.get(object).map_or(now, |at| *at + BETWEEN)
+        let full = self.written.get(object);
+        full.and_then(|full| full.checked_sub(BETWEEN))
+            .unwrap_or(now)
     }
 
     /// The first that may be written now. Those before it keep their places.
@@ -88,14 +92,11 @@ mod tests {
                 *written.entry(name).or_default() += 1;
             }
         }
-        assert_eq!(written["a"], 10);
+        assert_eq!(written["a"], 11);
         assert_eq!((written["b"], written["c"]), (1, 1));
         turns.add("b");
         turns.add("b");
-        assert_eq!(
-            turns.due(begun),
-            Some(begun + BETWEEN + Duration::from_secs(1))
-        );
+        assert_eq!(turns.due(begun), Some(begun + Duration::from_secs(1)));
         turns.forget("b");
         turns.forget("a");
         assert_eq!(turns.due(begun), None);

@@ -2,18 +2,19 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::conditions::{Condition, merge};
+use super::events::{Events, warnings};
 use super::lease::{LIFE, Lease};
-use super::parents::{self, ANCESTORS, Kept, PARENTS, Parent};
+use super::nodes::Nodes;
+use super::object::{Slim, Verdict, after};
+use super::programmed::{self, Counting, Firsts, Pending, Say};
 use super::turns::Turns;
 use crate::cluster::{Api, ApiError, Metadata, Seen, Verb, escape, follow, read};
 
@@ -28,18 +29,13 @@ const REFUSED: Duration = Duration::from_secs(30);
 /// How often the Lease is looked at.
 const LOOK: Duration = Duration::from_secs(LIFE.as_secs() / 3);
 
+/// How often it is counted where objects are in force, when nodes say something new.
+const COUNT: Duration = Duration::from_millis(250);
+/// And how often what is not in force everywhere for so long is said anew.
+const COUNT_ALL: Duration = Duration::from_secs(15);
+
 /// Larger ones are not judged: read as a whole they take many times of it.
 const MAX_JUDGED: usize = 256 << 10;
-
-/// What is to be said of one version of an object.
-#[derive(Clone, Debug)]
-pub(crate) enum Verdict {
-    Conditions(Vec<Condition>),
-    /// Of a route: by its parents.
-    Parents(Vec<Parent>),
-    /// Of a policy for Services: by its targets.
-    Ancestors(Vec<Parent>),
-}
 
 /// Says of an object, as the API server has it, how it fares.
 pub(crate) trait Judge: Send + Sync + 'static {
@@ -63,33 +59,22 @@ pub(crate) struct Config {
     pub(crate) by_others: Vec<&'static str>,
     /// Lists that are only heard.
     pub(crate) beside: Vec<&'static str>,
+    /// Where it is counted on how many nodes an object is in force.
+    pub(crate) nodes: Option<Arc<Nodes>>,
+    /// Where it is told of each that is refused.
+    pub(crate) events: Arc<Events>,
 }
 
 /// What is kept of an object that was judged.
 struct Judged {
     path: String,
+    /// Without what it said.
+    object: Slim,
     /// Its status says something else.
     is_due: bool,
+    pending: Option<Pending>,
     /// Other objects that are to be looked at again.
     others: Vec<String>,
-}
-
-/// What an object says that decides about its status.
-#[derive(Deserialize)]
-struct Slim {
-    metadata: Metadata,
-    #[serde(default)]
-    status: Option<Status>,
-}
-
-#[derive(Deserialize)]
-struct Status {
-    #[serde(default)]
-    conditions: Option<Vec<Value>>,
-    #[serde(default)]
-    parents: Option<Vec<Value>>,
-    #[serde(default)]
-    ancestors: Option<Vec<Value>>,
 }
 
 /// Of objects no more is held than where they are and whether it is their turn:
@@ -101,6 +86,9 @@ struct Writer {
     /// Path, and number of the list.
     known: HashMap<String, usize>,
     turns: Turns,
+    firsts: Firsts,
+    /// What is not in force everywhere.
+    pending: HashMap<String, Pending>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -124,6 +112,7 @@ pub(crate) async fn run(
     cancel: CancellationToken,
 ) {
     let writer = Arc::new(Mutex::new(Writer::default()));
+    let counting = Arc::new(Counting::new(config.nodes));
     let changed = Arc::new(Notify::new());
     let tasks = TaskTracker::new();
     let (heard, waits) = watch::channel(config.beside.len());
@@ -141,8 +130,12 @@ pub(crate) async fn run(
         let (api, writer, changed) = (api.clone(), writer.clone(), changed.clone());
         let (judge, cancel) = (judge.clone(), cancel.clone());
         let (heard, mut waits) = (heard.clone(), waits.clone());
+        let counting = counting.clone();
         tasks.spawn(async move {
-            let read = |object: &str| judged(&*judge, (list, role), object);
+            let read = |object: &str| {
+                let counted = (&*counting, &*writer);
+                judged(&*judge, counted, (list, role), object)
+            };
             let mut is_new = role == Role::Beside;
             let following = async {
                 if role == Role::ByOthers {
@@ -165,11 +158,22 @@ pub(crate) async fn run(
             }
         });
     }
+    let (writes, events, cancelled) = (api.clone(), config.events.clone(), cancel.clone());
+    tasks.spawn(async move { events.write(writes, cancelled).await });
     tasks.close();
+    let judging = Judging {
+        judge: &*judge,
+        counting: &counting,
+        events: &config.events,
+    };
     let mut lease = Lease::new(&config.namespace, LEASE, &config.me);
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut count = tokio::time::interval(COUNT);
+    count.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut count_all = tokio::time::interval(COUNT_ALL);
     let mut free = Instant::now();
+    let mut is_reported = false;
     loop {
         let now = Instant::now();
         let due = match lease.is_held(now) {
@@ -180,13 +184,21 @@ pub(crate) async fn run(
         tokio::select! {
             () = cancel.cancelled() => break,
             () = changed.notified() => {}
+            // Many reports of one moment are counted once.
+            _ = count.tick(), if is_reported => {
+                is_reported = false;
+                writer.lock().count(&counting, false);
+            }
+            () = counting.changed(), if !is_reported => is_reported = true,
+            _ = count_all.tick(), if counting.counts() => writer.lock().count(&counting, true),
             _ = look.tick() => {
                 if let Err(error) = lease.look(&*api, now).await {
                     tracing::debug!(%error, "who writes status is not known");
                 }
+                counting.hold(lease.is_held(Instant::now()));
             }
             () = tokio::time::sleep_until(wake.into()), if due.is_some() => {
-                free = Instant::now() + write_one(&*api, &*judge, &writer).await;
+                free = Instant::now() + write_one(&*api, &judging, &writer).await;
             }
         }
     }
@@ -194,13 +206,20 @@ pub(crate) async fn run(
     lease.give_up(&*api).await;
 }
 
+/// By what it is decided what is said.
+struct Judging<'r> {
+    judge: &'r dyn Judge,
+    counting: &'r Counting,
+    events: &'r Events,
+}
+
 /// Gives how long to wait before the next one.
-async fn write_one(api: &dyn Api, judge: &dyn Judge, writer: &Mutex<Writer>) -> Duration {
+async fn write_one(api: &dyn Api, judging: &Judging<'_>, writer: &Mutex<Writer>) -> Duration {
     let now = Instant::now();
     let Some(path) = writer.lock().turns.next(now) else {
         return Duration::ZERO;
     };
-    let written = write(api, judge, &path).await;
+    let written = write(api, judging, writer, &path).await;
     let mut writer = writer.lock();
     match written {
         Ok(true) => writer.turns.wrote(&path, now),
@@ -223,7 +242,12 @@ async fn write_one(api: &dyn Api, judge: &dyn Judge, writer: &Mutex<Writer>) -> 
 }
 
 /// As the object is now. False where nothing is to be written.
-async fn write(api: &dyn Api, judge: &dyn Judge, path: &str) -> Result<bool, ApiError> {
+async fn write(
+    api: &dyn Api,
+    judging: &Judging<'_>,
+    writer: &Mutex<Writer>,
+    path: &str,
+) -> Result<bool, ApiError> {
     let Some((collection, name)) = path.rsplit_once('/') else {
         return Ok(false);
     };
@@ -242,19 +266,32 @@ async fn write(api: &dyn Api, judge: &dyn Judge, path: &str) -> Result<bool, Api
     };
     api.list(&named, &mut take).await?;
     let Some(json) = found else { return Ok(false) };
-    let Some((field, said)) = after(&read(&json)?, &judge.judge(path, &json)) else {
+    let slim: Slim = read(&json)?;
+    let mut verdict = judging.judge.judge(path, &json);
+    if judging.counting.counts() {
+        let list = list_of(path);
+        let version = writer.lock().firsts.version(path, &slim);
+        let tally = judging.counting.tally();
+        let of = (&*list, version);
+        programmed::add(of, &slim, (tally.as_deref(), Say::Now), &mut verdict);
+    }
+    let Some((field, said)) = after(&slim, &verdict) else {
         return Ok(false);
     };
     let mut object: Value = serde_json::from_str(&json)?;
     object["status"][field] = Value::Array(said);
     let status = format!("{path}/status");
+    let told = warnings(&object, &verdict);
     api.call(&status, Verb::Replace(object)).await?;
+    told.into_iter()
+        .for_each(|warning| judging.events.note(warning));
     Ok(true)
 }
 
 /// `None` for one that has no place.
 fn judged(
     judge: &dyn Judge,
+    (counting, writer): (&Counting, &Mutex<Writer>),
     (list, role): (&str, Role),
     json: &str,
 ) -> Result<Option<Judged>, ApiError> {
@@ -265,13 +302,35 @@ fn judged(
     // Agents judge it for themselves; it has no status.
     let is_judged = json.len() <= MAX_JUDGED;
     let others = judge.hear(&path, is_judged.then_some(json));
-    let is_due =
-        is_judged && role != Role::Beside && after(&slim, &judge.judge(&path, json)).is_some();
-    Ok(Some(Judged {
+    let mut one = Judged {
         path,
-        is_due,
+        object: slim,
+        is_due: false,
+        pending: None,
         others,
-    }))
+    };
+    if is_judged && role != Role::Beside {
+        let mut verdict = judge.judge(&one.path, json);
+        if counting.counts() {
+            let version = writer.lock().firsts.version(&one.path, &one.object);
+            let tally = counting.tally();
+            let of = (list, version);
+            let tally = (tally.as_deref(), Say::WhenEverywhere);
+            one.pending = programmed::add(of, &one.object, tally, &mut verdict);
+        }
+        one.is_due = after(&one.object, &verdict).is_some();
+    }
+    one.object.status = None;
+    Ok(Some(one))
+}
+
+/// Of an object of a namespace.
+fn list_of(path: &str) -> String {
+    let parts: Vec<&str> = path.split('/').collect();
+    match &parts[..] {
+        [root @ .., "namespaces", _, plural, _] => format!("{}/{plural}", root.join("/")),
+        _ => String::new(),
+    }
 }
 
 fn path(list: &str, metadata: &Metadata) -> Option<String> {
@@ -312,6 +371,8 @@ impl Writer {
     fn forget(&mut self, path: &str, judge: &dyn Judge) {
         self.known.remove(path);
         self.turns.forget(path);
+        self.firsts.forget(path);
+        self.pending.remove(path);
         self.look_again(&judge.hear(path, None));
     }
 
@@ -331,38 +392,30 @@ impl Writer {
             true => self.turns.add(&one.path),
             false => self.turns.leave(&one.path),
         }
+        self.firsts.note(&one.path, &one.object);
+        match one.pending {
+            Some(pending) => self.pending.insert(one.path.clone(), pending),
+            None => self.pending.remove(&one.path),
+        };
         self.known.insert(one.path, list);
     }
-}
 
-/// The list in its status as it is to be; None where nothing is to be written.
-fn after(object: &Slim, wanted: &Verdict) -> Option<(&'static str, Vec<Value>)> {
-    let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-    let generation = object.metadata.generation;
-    let status = object.status.as_ref();
-    match wanted {
-        Verdict::Conditions(wanted) => {
-            let before = status.and_then(|s| s.conditions.as_deref());
-            let said = merge(before.unwrap_or_default(), wanted, generation, &now);
-            Some(("conditions", said.ok()?))
+    /// Looks at what is not in force everywhere: at once, what is now; else, all of
+    /// which something else is to be said.
+    fn count(&mut self, counting: &Counting, all: bool) {
+        if self.pending.is_empty() {
+            return;
         }
-        Verdict::Parents(wanted) => {
-            let before = status.and_then(|s| s.parents.as_deref());
-            of_list(PARENTS, before, wanted, (generation, &now))
-        }
-        Verdict::Ancestors(wanted) => {
-            let before = status.and_then(|s| s.ancestors.as_deref());
-            of_list(ANCESTORS, before, wanted, (generation, &now))
+        let Some(tally) = counting.tally() else {
+            return;
+        };
+        for (path, pending) in &mut self.pending {
+            let count = tally.count(&pending.kind, pending.version);
+            let is_other = || pending.said.as_deref() != Some(&*count.message());
+            if count.nodes > 0 && (count.is_everywhere() || all && is_other()) {
+                pending.said = Some(count.message());
+                self.turns.add(path);
+            }
         }
     }
-}
-
-fn of_list(
-    kept: Kept,
-    before: Option<&[Value]>,
-    wanted: &[Parent],
-    (generation, now): (i64, &str),
-) -> Option<(&'static str, Vec<Value>)> {
-    let said = parents::merge(kept, before.unwrap_or_default(), wanted, generation, now);
-    Some((kept.list, said.ok()?))
 }

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use tokio::sync::watch;
 
+use super::config::Account;
 use crate::cluster::{Api, Metadata, Seen, follow, read};
 
 /// Pods with a node, and without those that ended.
@@ -195,6 +196,33 @@ impl Pods {
         let known = self.known.lock();
         let pod = known.pods.get(uid);
         pod.is_some_and(|pod| pod.is_of(of) && pod.lives(SystemTime::now()))
+    }
+
+    /// This very pod is on that node.
+    pub(in crate::ca) fn is_on(&self, uid: &str, node: &str, namespace: &str) -> bool {
+        let known = self.known.lock();
+        let pod = known.pods.get(uid);
+        pod.is_some_and(|pod| *pod.node == *node && *pod.namespace == *namespace)
+    }
+
+    /// The nodes where a pod of one of these accounts is; None while that is not known.
+    pub(in crate::ca) fn nodes_of(&self, accounts: &[Account]) -> Option<Vec<Arc<str>>> {
+        if !self.is_known() {
+            return None;
+        }
+        let (known, now) = (self.known.lock(), SystemTime::now());
+        let is_one = |pod: &Pod| {
+            let is_of = |account: &Account| {
+                *pod.namespace == *account.namespace && *pod.account == *account.name
+            };
+            accounts.iter().any(is_of) && pod.lives(now)
+        };
+        let has_one = |uids: &HashSet<Box<str>>| {
+            let mut pods = uids.iter().filter_map(|uid| known.pods.get(uid));
+            pods.any(is_one)
+        };
+        let there = known.by_node.iter().filter(|(_, uids)| has_one(uids));
+        Some(there.map(|(node, _)| node.clone()).collect())
     }
 
     /// Some pod of it may have an identity there. Those in the node's own network

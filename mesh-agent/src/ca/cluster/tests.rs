@@ -21,6 +21,7 @@ use crate::ca::units::seconds;
 use crate::ca::{Step, rotate, show};
 use crate::cluster::Verb;
 use crate::cluster::fake::{Fake, encode};
+use crate::identity::report;
 use crate::identity::{self, CaConfig, Identities, IdentityError, SourceConfig};
 use crate::kube::Access;
 use crate::model::{SpiffeId, TrustDomain};
@@ -99,6 +100,7 @@ fn agent_of(fake: &Fake, node: &str) -> String {
 pub(super) struct Replica {
     pub(super) ca: Arc<Ca>,
     pub(super) address: SocketAddr,
+    handle: crate::ca::Handle,
     cancel: CancellationToken,
     task: tokio::task::JoinHandle<Result<(), Error>>,
 }
@@ -113,16 +115,29 @@ impl Replica {
     }
 
     pub(super) async fn at(api: Arc<dyn Api>, cluster: Cluster) -> Self {
-        let opened = open_in(api, cluster, config()).await;
+        Self::with(api, cluster, config()).await
+    }
+
+    async fn with(api: Arc<dyn Api>, cluster: Cluster, config: crate::ca::Config) -> Self {
+        let config = crate::ca::Config {
+            cluster: Some(cluster.clone()),
+            ..config
+        };
+        let opened = open_in(api, cluster, config).await;
         let (ca, connected) = opened.expect("an authority");
         let cancel = CancellationToken::new();
-        let (sender, address) = tokio::sync::oneshot::channel();
-        let ready = |address, _| sender.send(address).expect("somebody waits");
+        let (sender, started) = tokio::sync::oneshot::channel();
+        let ready = |address, handle| {
+            let sent = sender.send((address, handle));
+            assert!(sent.is_ok(), "somebody waits");
+        };
         let serving = serve((ca.clone(), connected), cancel.clone(), ready);
         let task = tokio::spawn(serving);
+        let (address, handle) = started.await.expect("it listens");
         Self {
             ca,
-            address: address.await.expect("it listens"),
+            address,
+            handle,
             cancel,
             task,
         }
@@ -208,6 +223,84 @@ pub(super) async fn get(
 
 pub(super) fn why(got: Result<(), IdentityError>) -> String {
     got.expect_err("refused").to_string()
+}
+
+/// Takes what it is told after some calls that it leaves to another replica.
+#[derive(Debug, Default)]
+struct Taker {
+    not_taken: std::sync::atomic::AtomicUsize,
+    taken: parking_lot::Mutex<Vec<(String, report::Report)>>,
+}
+
+impl crate::ca::Reports for Taker {
+    fn take(&self, node: &str, report: report::Report) -> report::Answer {
+        let order = std::sync::atomic::Ordering::Relaxed;
+        let left = self
+            .not_taken
+            .fetch_update(order, order, |n| n.checked_sub(1));
+        if left.is_err() {
+            self.taken.lock().push((node.to_owned(), report));
+        }
+        report::Answer {
+            is_taken: left.is_err(),
+            ..report::Answer::default()
+        }
+    }
+}
+
+fn said_of(kind: &str, version: u64, pods: &[(&str, &str)]) -> report::Report {
+    let trouble = |(namespace, name): &(&str, &str)| report::PodTrouble {
+        namespace: (*namespace).to_owned(),
+        name: (*name).to_owned(),
+        uid: format!("uid-{name}"),
+        reason: "AnotherMesh".to_owned(),
+        message: "it is a pod of another mesh".to_owned(),
+    };
+    report::Report {
+        in_force: vec![report::InForce {
+            kind: kind.to_owned(),
+            version,
+        }],
+        pods: pods.iter().map(trouble).collect(),
+    }
+}
+
+#[tokio::test]
+async fn what_an_agent_has_in_force_reaches_the_replica_that_takes_it() {
+    let (fake, dir) = (Fake::default(), tempfile::tempdir().expect("a directory"));
+    let taker = Arc::new(Taker {
+        not_taken: 3.into(),
+        ..Taker::default()
+    });
+    let token = agent_of(&fake, "n1");
+    pod(&fake, ("shop", "web-0"), "web", "n1");
+    pod(&fake, ("shop", "db-0"), "db", "n2");
+    let mut with = config();
+    with.reports = Some(taker.clone());
+    let replica = Replica::with(Arc::new(fake.clone()), cluster(), with).await;
+    until("roots are published", || fake.get(ROOTS).is_some()).await;
+    std::fs::write(dir.path().join("token"), &token).expect("write");
+    let n1 = agent(&fake, dir.path(), replica.address, "n1");
+    let pods = [
+        ("shop", "web-0"),
+        ("shop", "db-0"),
+        ("mesh-system", "web-0"),
+    ];
+    let (sender, reports) = tokio::sync::watch::channel(said_of("a.x", 7, &pods));
+    n1.report(reports);
+    let taken = |n: usize| taker.taken.lock().get(n).cloned();
+    until("the first", || taken(0).is_some()).await;
+    // Of other nodes' pods it cannot speak, nor by another namespace's name.
+    let first = taken(0).expect("taken");
+    let own = said_of("a.x", 7, &[("shop", "web-0")]);
+    assert_eq!(first, ("n1".to_owned(), own));
+    sender.send_replace(said_of("a.x", 9, &[]));
+    until("the next", || taken(1).is_some()).await;
+    assert_eq!(taken(1).expect("taken").1, said_of("a.x", 9, &[]));
+    let nodes = replica.handle.nodes().expect("they are known");
+    assert_eq!(nodes.iter().map(|n| &**n).collect::<Vec<_>>(), ["n1"]);
+    n1.stop().await;
+    replica.end().await;
 }
 
 #[tokio::test]

@@ -70,6 +70,8 @@ struct Kind {
     loading: Option<Staging>,
     /// What is known of it is from disk.
     from_disk: bool,
+    /// The version up to which the API server has told it, and that was taken.
+    told: u64,
 }
 
 impl Source {
@@ -81,6 +83,7 @@ impl Source {
             listing: None,
             loading: None,
             from_disk: false,
+            told: 0,
         };
         Self {
             publisher,
@@ -154,6 +157,7 @@ impl Source {
                 self.watched.list_again(kind);
             }
             self.publish(Instant::now());
+            self.note_in_force();
         }
     }
 
@@ -316,6 +320,14 @@ impl Source {
         }
     }
 
+    /// What was told and changed nothing is in force, too.
+    fn note_in_force(&self) {
+        if !self.is_dirty && self.is_whole() {
+            let told = self.kinds.iter().map(|kind| kind.told);
+            self.watched.note_in_force(told);
+        }
+    }
+
     async fn take(&mut self, from: From, at: usize, event: Event) {
         let Some(kind) = self.kinds.get(at) else {
             return;
@@ -323,7 +335,11 @@ impl Source {
         if from == From::Api {
             self.look_at_system(at, &event);
             let told = self.told(at, &event);
+            let version = version(&event);
             let is_taken = self.apply(from, at, event);
+            if let Some(version) = version.filter(|_| is_taken) {
+                self.kinds[at].told = version;
+            }
             for told in told.into_iter().filter(|_| is_taken) {
                 self.copy.tell(at, told).await;
             }
@@ -426,6 +442,18 @@ impl Source {
         let too_large = too_large.map(|kind| kind.places.resource.kind);
         self.watched.note_too_large(too_large);
     }
+}
+
+/// Up to which the kind is told with this event. 0 for one that is no number: it is
+/// compared with none.
+fn version(event: &Event) -> Option<u64> {
+    let version = match event {
+        Event::End(version) | Event::Bookmark(version) => version,
+        Event::Changed(item) => &item.head.version,
+        Event::Deleted(head) => &head.version,
+        Event::Begin | Event::Listed(_) | Event::Abandoned | Event::Absent => return None,
+    };
+    Some(version.parse().unwrap_or(0))
 }
 
 async fn next(load: &mut Option<Events>) -> Option<(usize, Event)> {

@@ -16,6 +16,9 @@ pub struct Watched {
     pub(super) gate: Arc<Gate>,
     pub(super) kinds: Vec<WatchedKind>,
     inner: Mutex<Inner>,
+    /// Of each kind, the version up to which the API server's word is in force; 0
+    /// where it has not said anything, or what it said is not in force yet.
+    in_force: Mutex<Vec<u64>>,
     since: SystemTime,
 }
 
@@ -93,8 +96,15 @@ impl Watched {
             gate: Arc::default(),
             kinds: resources.iter().map(kind).collect(),
             inner: Mutex::default(),
+            in_force: Mutex::new(vec![0; resources.len()]),
             since: SystemTime::now(),
         }
+    }
+
+    /// Of a cluster that is never asked.
+    #[cfg(test)]
+    pub(crate) fn for_test() -> Self {
+        Self::new(Arc::default(), &super::resources::served())
     }
 
     pub(super) fn cluster(&self) -> &Arc<Cluster> {
@@ -119,6 +129,26 @@ impl Watched {
 
     pub(super) fn copy_works(&self) {
         self.inner.lock().copy = None;
+    }
+
+    pub(super) fn note_in_force(&self, versions: impl Iterator<Item = u64>) {
+        let mut known = self.in_force.lock();
+        known.clear();
+        known.extend(versions);
+    }
+
+    /// Of the kinds that come with a CRD, as `PLURAL.GROUP`, the version of the API
+    /// server up to which all that it said of them is in force here.
+    #[must_use]
+    pub fn in_force(&self) -> Vec<(String, u64)> {
+        let versions = self.in_force.lock();
+        let all = self.kinds.iter().zip(versions.iter());
+        all.filter(|(kind, version)| kind.resource.optional && **version > 0)
+            .map(|(kind, version)| {
+                let Resource { plural, group, .. } = kind.resource;
+                (format!("{plural}.{group}"), *version)
+            })
+            .collect()
     }
 
     pub(super) fn list_again(&self, kind: usize) {

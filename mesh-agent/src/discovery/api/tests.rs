@@ -391,6 +391,51 @@ async fn an_agent_that_starts_while_the_api_server_is_away_works_from_disk() {
 }
 
 /// The end of an agent leaves nothing unwritten.
+#[tokio::test]
+async fn how_new_what_is_in_force_is_is_told_by_the_api_server_and_not_by_the_disk() {
+    const PLURAL: &str = "authorizationpolicies";
+    let mut server = server().await;
+    server.put(PLURAL, policy("p", "ALLOW"));
+    let dir = tempfile::tempdir().expect("a directory");
+    let state_dir = dir.path().join("state");
+    let newest = |server: &Scripted| {
+        let served = resources::served();
+        let resource = served.iter().find(|r| r.plural == PLURAL).expect("it");
+        let versions = server.objects(resource).into_values();
+        versions
+            .filter_map(|version| version.parse::<u64>().ok())
+            .max()
+    };
+    let in_force = |agent: &Agent| {
+        let all = agent.watched.in_force().into_iter();
+        let mut of = all.filter(|(kind, _)| kind == "authorizationpolicies.security.istio.io");
+        of.next().map(|(_, version)| version)
+    };
+    let agent = Agent::start(server.kubeconfig(), &state_dir).await;
+    let is_in_force = |server: &Scripted, agent: &Agent| in_force(agent) >= newest(server);
+    agent
+        .until_state("listed", |state| {
+            state.is_known && is_in_force(&server, &agent)
+        })
+        .await;
+    server.put(PLURAL, policy("p", "DENY"));
+    agent
+        .until_state("changed", |_| is_in_force(&server, &agent))
+        .await;
+    let policies = agent.updates.borrow().snapshot.policies.clone();
+    let action = policies.iter().next().expect("one").action;
+    assert_eq!(
+        action,
+        crate::model::policy::Action::Deny,
+        "told when it is so"
+    );
+    agent.end().await;
+    server.stop().await;
+    let mut agent = Agent::start(server.kubeconfig(), &state_dir).await;
+    agent.until("from disk", Update::is_known).await;
+    assert_eq!(in_force(&agent), None);
+}
+
 fn assert_written(state_dir: &Path, path: &str) {
     let bytes = std::fs::read(state_dir.join("pods.core")).expect("a copy");
     let text = String::from_utf8_lossy(&bytes);

@@ -1,0 +1,215 @@
+//! What agents tell beside asking for certificates: what they have in force, and which
+//! of their pods they cannot take in. For the conditions and events that the authority's
+//! replicas write in a cluster; an authority that does not know the method is not asked
+//! again for a while.
+//!
+//! One of the replicas takes reports, and a Service leads to any of them: an agent calls
+//! anew until it meets that one. No connection is held between two reports, and the one
+//! that takes them says how often they are wanted: the cost for it does not grow with
+//! the number of nodes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic_prost::ProstCodec;
+
+use super::client::Client;
+use super::source::SourceError;
+
+pub const SERVICE: &str = "mesh_agent.v1.StatusService";
+pub const METHOD: &str = "/mesh_agent.v1.StatusService/Report";
+
+/// Troubles of pods in one report.
+pub const MAX_PODS: usize = 64;
+/// Kinds in one report.
+pub const MAX_KINDS: usize = 64;
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Report {
+    #[prost(message, repeated, tag = "1")]
+    pub in_force: Vec<InForce>,
+    #[prost(message, repeated, tag = "2")]
+    pub pods: Vec<PodTrouble>,
+}
+
+/// All objects of a kind are in force as they were at a version of the API server.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct InForce {
+    /// As `PLURAL.GROUP`.
+    #[prost(string, tag = "1")]
+    pub kind: String,
+    #[prost(uint64, tag = "2")]
+    pub version: u64,
+}
+
+/// A pod of the node that is to be in the mesh, and is not.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct PodTrouble {
+    #[prost(string, tag = "1")]
+    pub namespace: String,
+    #[prost(string, tag = "2")]
+    pub name: String,
+    #[prost(string, tag = "3")]
+    pub uid: String,
+    /// In one word that stays the same.
+    #[prost(string, tag = "4")]
+    pub reason: String,
+    #[prost(string, tag = "5")]
+    pub message: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Answer {
+    /// False: another replica takes reports.
+    #[prost(bool, tag = "1")]
+    pub is_taken: bool,
+    /// Over how long the reports of all nodes about one change are to be spread.
+    #[prost(uint32, tag = "2")]
+    pub spread_ms: u32,
+    /// When it is to be heard again of a node where nothing changes.
+    #[prost(uint32, tag = "3")]
+    pub again_ms: u32,
+}
+
+const CALL: Duration = Duration::from_secs(5);
+/// Calls until the right replica is met: of two it is missed once in 64 times.
+const TRIES: usize = 6;
+const SPREAD: Duration = Duration::from_millis(300);
+const MAX_SPREAD: Duration = Duration::from_secs(30);
+const AGAIN: Duration = Duration::from_secs(30);
+const MAX_AGAIN: Duration = Duration::from_secs(600);
+/// Between two reports of changes.
+const SPACING: Duration = Duration::from_secs(1);
+/// After one that nobody took.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LAST_PAUSE: Duration = Duration::from_secs(30);
+/// Where the authority has no such method.
+const NOT_SERVED: Duration = Duration::from_secs(600);
+
+enum Sent {
+    Taken(Answer),
+    /// None of those that answered.
+    NotTaken,
+    NotServed,
+}
+
+/// Tells each report, and again from time to time, until cancelled.
+pub(super) async fn run(
+    client: Arc<Client>,
+    mut reports: watch::Receiver<Report>,
+    cancel: CancellationToken,
+) {
+    tokio::select! {
+        () = cancel.cancelled() => {}
+        () = tell(&client, &mut reports) => {}
+    }
+}
+
+/// Ends when nobody makes reports any more.
+async fn tell(client: &Client, reports: &mut watch::Receiver<Report>) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let report = reports.borrow_and_update().clone();
+        // Nothing is in force: there is nothing to be counted yet.
+        if report.in_force.is_empty() && report.pods.is_empty() {
+            match reports.changed().await {
+                Ok(()) => continue,
+                Err(_) => return,
+            }
+        }
+        let told = Instant::now();
+        let sent = send(client, &report).await;
+        let answer = match sent {
+            Ok(Sent::Taken(answer)) => answer,
+            Ok(Sent::NotServed) => {
+                sleep(NOT_SERVED).await;
+                continue;
+            }
+            Ok(Sent::NotTaken) => {
+                sleep(jittered(pause)).await;
+                pause = (pause * 2).min(LAST_PAUSE);
+                continue;
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the authority is not told what is in force");
+                sleep(jittered(pause)).await;
+                pause = (pause * 2).min(LAST_PAUSE);
+                continue;
+            }
+        };
+        pause = FIRST_PAUSE;
+        let (spread, again) = wanted(&answer);
+        match timeout(jittered(again), reports.changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return,
+            Err(_) => continue,
+        }
+        let earliest = told + SPACING.max(spread);
+        let own = spread.mul_f64(rand::random_range(0.0..1.0));
+        tokio::time::sleep_until(earliest.max(Instant::now() + own)).await;
+    }
+}
+
+fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(rand::random_range(0.8..1.0))
+}
+
+/// What it asks for, within bounds.
+fn wanted(answer: &Answer) -> (Duration, Duration) {
+    let spread = Duration::from_millis(answer.spread_ms.into());
+    let again = Duration::from_millis(answer.again_ms.into());
+    (
+        spread.clamp(SPREAD, MAX_SPREAD),
+        again.clamp(AGAIN, MAX_AGAIN),
+    )
+}
+
+async fn send(client: &Client, report: &Report) -> Result<Sent, SourceError> {
+    for _ in 0..TRIES {
+        let mut request = tonic::Request::new(report.clone());
+        client.prove(request.metadata_mut()).await?;
+        let mut grpc = tonic::client::Grpc::new(client.own_channel().await?);
+        let call = async {
+            grpc.ready().await?;
+            let codec = ProstCodec::<Report, Answer>::default();
+            let path = PathAndQuery::from_static(METHOD);
+            Ok::<_, SourceError>(grpc.unary(request, path, codec).await)
+        };
+        let answer = timeout(CALL, call).await;
+        let answer = answer.map_err(|_| SourceError::Timeout(client.address().to_owned()))??;
+        match answer {
+            Ok(answer) if answer.get_ref().is_taken => {
+                return Ok(Sent::Taken(answer.into_inner()));
+            }
+            Ok(_) => {}
+            Err(status) if status.code() == tonic::Code::Unimplemented => {
+                return Ok(Sent::NotServed);
+            }
+            Err(status) => return Err(client.refused(&status)),
+        }
+    }
+    Ok(Sent::NotTaken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_authority_asks_for_is_kept_within_bounds() {
+        let answer = |spread_ms, again_ms| Answer {
+            is_taken: true,
+            spread_ms,
+            again_ms,
+        };
+        assert_eq!(wanted(&answer(0, 0)), (SPREAD, AGAIN));
+        let seconds = Duration::from_secs;
+        assert_eq!(wanted(&answer(2_000, 100_000)), (seconds(2), seconds(100)));
+        let most = wanted(&answer(u32::MAX, u32::MAX));
+        assert_eq!(most, (MAX_SPREAD, MAX_AGAIN));
+    }
+}

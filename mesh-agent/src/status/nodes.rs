@@ -1,0 +1,294 @@
+//! On how many nodes an object is in force, by what their agents report.
+//!
+//! An agent says up to which version of the API server each kind is in force with it.
+//! An object is in force on a node that has its kind as of the version in which it was
+//! first seen as it is now, or of a later one: versions of one kind only grow. What is
+//! held is a number for each node and kind, of nodes that have an agent.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::conditions::{Condition, Holds};
+
+/// Asked of the agents, where nothing changes, of few nodes and of each more.
+const AGAIN: Duration = Duration::from_secs(30);
+const AGAIN_EACH: Duration = Duration::from_millis(100);
+/// One that was not heard of for so many times of it is silent.
+const MISSED: u32 = 5;
+const MISSED_OF: u32 = 2;
+/// Reports about one change come spread over this, for each node.
+const SPREAD_EACH: Duration = Duration::from_millis(2);
+/// Nodes that are kept, whatever the API server says.
+const MAX_NODES: usize = 20_000;
+
+/// The nodes where an agent is; None while that is not known.
+type Where = Box<dyn Fn() -> Option<Vec<Arc<str>>> + Send + Sync>;
+
+/// When an agent is to report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pace {
+    pub(crate) spread: Duration,
+    pub(crate) again: Duration,
+}
+
+#[derive(Default)]
+pub(crate) struct Nodes {
+    agents: OnceLock<Where>,
+    inner: Mutex<Inner>,
+    pub(super) changed: Notify,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// Since when this replica takes reports, where it does.
+    since: Option<Instant>,
+    heard: HashMap<Box<str>, Heard>,
+}
+
+struct Heard {
+    at: Instant,
+    /// By kind.
+    in_force: Vec<(String, u64)>,
+}
+
+impl std::fmt::Debug for Nodes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Nodes")
+    }
+}
+
+impl Nodes {
+    /// To be told once, as soon as it can be known.
+    pub(crate) fn set_agents(&self, agents: Where) {
+        let _told_once = self.agents.set(agents);
+    }
+
+    /// None: another replica takes them.
+    pub(crate) fn take(
+        &self,
+        node: &str,
+        in_force: Vec<(String, u64)>,
+        now: Instant,
+    ) -> Option<Pace> {
+        let mut inner = self.inner.lock();
+        inner.since?;
+        let is_known = inner.heard.contains_key(node);
+        if is_known || inner.heard.len() < MAX_NODES {
+            let heard = Heard { at: now, in_force };
+            inner.heard.insert(node.into(), heard);
+        }
+        let pace = pace(inner.heard.len());
+        drop(inner);
+        self.changed.notify_one();
+        Some(pace)
+    }
+
+    /// What was heard before is not known of any more where it is not held.
+    pub(super) fn hold(&self, is_held: bool, now: Instant) {
+        let mut inner = self.inner.lock();
+        match (is_held, inner.since) {
+            (true, None) => inner.since = Some(now),
+            (false, Some(_)) => *inner = Inner::default(),
+            _ => {}
+        }
+    }
+
+    /// As of now; None where it is not known which nodes there are.
+    pub(super) fn tally(&self, now: Instant) -> Option<Tally> {
+        let agents = (self.agents.get()?)()?;
+        let mut inner = self.inner.lock();
+        let since = inner.since?;
+        let there: HashSet<&str> = agents.iter().map(|node| &**node).collect();
+        inner.heard.retain(|node, _| there.contains(&**node));
+        let patience = pace(there.len()).again * MISSED / MISSED_OF;
+        let mut tally = Tally {
+            nodes: there.len(),
+            unheard: 0,
+            by_kind: BTreeMap::new(),
+        };
+        for node in there {
+            let heard = inner.heard.get(node);
+            let last = heard.map_or(since, |heard| heard.at);
+            let is_silent = now.saturating_duration_since(last) > patience;
+            tally.unheard += usize::from(is_silent && heard.is_none());
+            for (kind, version) in heard.into_iter().flat_map(|heard| &heard.in_force) {
+                let of_kind = tally.by_kind.entry(kind.clone()).or_default();
+                of_kind.push((*version, is_silent));
+            }
+        }
+        Some(tally)
+    }
+}
+
+fn pace(nodes: usize) -> Pace {
+    let nodes = u32::try_from(nodes).unwrap_or(u32::MAX);
+    Pace {
+        spread: SPREAD_EACH.saturating_mul(nodes),
+        again: AGAIN.max(AGAIN_EACH.saturating_mul(nodes)),
+    }
+}
+
+/// What all nodes have in force.
+#[derive(Debug)]
+pub(super) struct Tally {
+    nodes: usize,
+    /// Silent ones of which nothing is known.
+    unheard: usize,
+    /// Version of each node that has any, and whether it is silent now.
+    by_kind: BTreeMap<String, Vec<(u64, bool)>>,
+}
+
+/// Of one object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Count {
+    pub(super) nodes: usize,
+    pub(super) have: usize,
+    /// That do not have it, as far as is known, and are not heard of.
+    pub(super) silent: usize,
+}
+
+impl Tally {
+    pub(super) fn count(&self, kind: &str, version: u64) -> Count {
+        let all = self.by_kind.get(kind).map_or(&[][..], |all| all);
+        let have = all.iter().filter(|(has, _)| *has >= version).count();
+        let lags = all.iter().filter(|(has, silent)| *has < version && *silent);
+        Count {
+            nodes: self.nodes,
+            have,
+            silent: self.unheard + lags.count(),
+        }
+    }
+}
+
+impl Count {
+    /// Nothing more is to be waited for but who is silent.
+    fn is_settled(self) -> bool {
+        self.have + self.silent >= self.nodes
+    }
+
+    pub(super) fn is_everywhere(self) -> bool {
+        self.have >= self.nodes
+    }
+
+    pub(super) fn message(self) -> String {
+        let Self {
+            nodes,
+            have,
+            silent,
+        } = self;
+        match silent {
+            0 => format!("in force on {have} of {nodes} nodes"),
+            _ => format!("in force on {have} of {nodes} nodes; {silent} not heard of"),
+        }
+    }
+
+    /// `kind`: the condition's type.
+    pub(super) fn condition(self, kind: &'static str) -> Condition {
+        let (holds, reason) = match (self.is_everywhere(), self.is_settled()) {
+            (true, _) => (Holds::True, PROGRAMMED),
+            (false, true) => (Holds::Unknown, SILENT),
+            (false, false) => (Holds::False, PENDING),
+        };
+        Condition {
+            kind,
+            holds,
+            reason,
+            message: self.message(),
+        }
+    }
+}
+
+pub(super) const PROGRAMMED: &str = "Programmed";
+pub(super) const PENDING: &str = "Pending";
+pub(super) const SILENT: &str = "NodesSilent";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KIND: &str = "authorizationpolicies.security.istio.io";
+
+    fn nodes(names: &'static [&'static str]) -> Nodes {
+        let nodes = Nodes::default();
+        let there = move || Some(names.iter().map(|name| (*name).into()).collect());
+        nodes.set_agents(Box::new(there));
+        nodes
+    }
+
+    fn report(nodes: &Nodes, node: &str, version: u64, at: Instant) -> Option<Pace> {
+        nodes.take(node, vec![(KIND.to_owned(), version)], at)
+    }
+
+    fn said(nodes: &Nodes, version: u64, at: Instant) -> String {
+        let count = nodes.tally(at).expect("known").count(KIND, version);
+        let Condition {
+            holds,
+            reason,
+            message,
+            ..
+        } = count.condition("Programmed");
+        format!("{holds:?} {reason}: {message}")
+    }
+
+    #[test]
+    fn an_object_is_in_force_where_its_kind_is_as_new_as_it_is() {
+        let (nodes, begun) = (nodes(&["a", "b"]), Instant::now());
+        assert_eq!(
+            report(&nodes, "a", 7, begun),
+            None,
+            "another one takes them"
+        );
+        nodes.hold(true, begun);
+        assert!(report(&nodes, "a", 7, begun).is_some());
+        assert_eq!(
+            said(&nodes, 7, begun),
+            "False Pending: in force on 1 of 2 nodes"
+        );
+        report(&nodes, "b", 6, begun);
+        assert!(said(&nodes, 7, begun).starts_with("False"));
+        report(&nodes, "b", 9, begun);
+        assert_eq!(
+            said(&nodes, 7, begun),
+            "True Programmed: in force on 2 of 2 nodes"
+        );
+        assert!(said(&nodes, 8, begun).starts_with("False"));
+        // A node without an agent counts nothing, whatever it said.
+        report(&nodes, "gone", 99, begun);
+        assert!(said(&nodes, 99, begun).ends_with("0 of 2 nodes"));
+        nodes.hold(false, begun);
+        assert!(nodes.tally(begun).is_none());
+    }
+
+    #[test]
+    fn a_node_that_is_silent_is_not_said_to_lack_it_nor_to_have_it() {
+        let (nodes, begun) = (nodes(&["a", "b", "c"]), Instant::now());
+        nodes.hold(true, begun);
+        report(&nodes, "b", 5, begun);
+        let later = begun + Duration::from_secs(60);
+        report(&nodes, "a", 7, later);
+        assert!(said(&nodes, 7, later).starts_with("False"), "not yet");
+        let late = begun + Duration::from_secs(80);
+        report(&nodes, "a", 7, late);
+        assert_eq!(
+            said(&nodes, 7, late),
+            "Unknown NodesSilent: in force on 1 of 3 nodes; 2 not heard of"
+        );
+        // One that had it when it was heard of last has it.
+        assert_eq!(
+            said(&nodes, 5, late),
+            "Unknown NodesSilent: in force on 2 of 3 nodes; 1 not heard of"
+        );
+    }
+
+    #[test]
+    fn many_nodes_are_asked_less_often_so_that_all_of_them_cost_the_same() {
+        assert_eq!(pace(3).again, AGAIN);
+        let many = pace(5_000);
+        assert_eq!(many.again, Duration::from_secs(500));
+        assert_eq!(many.spread, Duration::from_secs(10));
+    }
+}

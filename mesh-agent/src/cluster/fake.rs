@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -32,6 +33,8 @@ struct State {
     reviews: HashMap<String, Value>,
     /// Instead of any answer about a token.
     unreviewed: Option<ApiError>,
+    /// Answers about tokens come so late.
+    late_reviews: Duration,
     /// Each list is too old.
     lists_are_gone: bool,
     calls: Vec<String>,
@@ -156,6 +159,11 @@ impl Fake {
         self.0.state.lock().unreviewed = error;
     }
 
+    /// Answers about tokens are as late as that.
+    pub(crate) fn delay_reviews(&self, by: Duration) {
+        self.0.state.lock().late_reviews = by;
+    }
+
     pub(crate) fn say_gone_to_lists(&self) {
         self.0.state.lock().lists_are_gone = true;
     }
@@ -248,7 +256,13 @@ impl Fake {
 
 impl Api for Fake {
     fn call<'a>(&'a self, path: &'a str, verb: Verb) -> Answer<'a, String> {
-        Box::pin(async move { self.answer(path, verb) })
+        Box::pin(async move {
+            let late = self.0.state.lock().late_reviews;
+            if path == REVIEWS && !late.is_zero() {
+                tokio::time::sleep(late).await;
+            }
+            self.answer(path, verb)
+        })
     }
 
     fn list<'a>(&'a self, path: &'a str, take: &'a mut TakeItem<'_>) -> Answer<'a, Page> {

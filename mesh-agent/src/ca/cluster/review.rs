@@ -6,6 +6,7 @@
 //! For a quarter of an hour at most (`Cluster::stale`), and never past the token's end.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,8 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
+use tokio::time::timeout;
+use zeroize::Zeroizing;
 
 use super::claims::Claims;
 use super::config::{Account, Cluster};
@@ -28,6 +31,9 @@ const MAX_KEPT: usize = 20_000;
 /// An answer is not asked for again for this part of `Cluster::stale`, 10 s of a
 /// quarter of an hour: the API server keeps its own as long.
 const FRESH: u32 = 90;
+/// So long the API server is waited for where something is known of the token; less
+/// than an agent waits for its certificate. Its answer counts when it comes.
+const PATIENCE: Duration = Duration::from_millis(1_500);
 /// For a pod that the API server knows and this replica does not yet.
 pub(in crate::ca) const LAG: Duration = Duration::from_secs(2);
 
@@ -115,6 +121,21 @@ fn denied(why: Refusal, said: String) -> Denied {
     }
 }
 
+fn unreviewed() -> Denied {
+    denied(
+        Refusal::Unreviewed,
+        "the API server cannot be asked about the token now".to_owned(),
+    )
+}
+
+/// A token, and when it was shown.
+#[derive(Clone, Copy)]
+struct Shown {
+    hash: Hash,
+    ends: u64,
+    now: u64,
+}
+
 impl Reviews {
     pub(super) fn new(api: Arc<dyn Api>, cluster: &Cluster, pods: Arc<Pods>) -> Self {
         Self {
@@ -129,7 +150,10 @@ impl Reviews {
         }
     }
 
-    pub(in crate::ca) async fn check(&self, proof: &Proof<'_>) -> Result<Caller, Denied> {
+    pub(in crate::ca) async fn check(
+        self: &Arc<Self>,
+        proof: &Proof<'_>,
+    ) -> Result<Caller, Denied> {
         let token = proof.token.ok_or(Refusal::NoToken)?;
         let claims = Claims::read(token).ok_or(Refusal::UnknownToken)?;
         if claims.exp <= proof.now {
@@ -152,12 +176,39 @@ impl Reviews {
         })
     }
 
-    async fn review(&self, proof: &Proof<'_>, token: &str, ends: u64) -> Result<Reviewed, Denied> {
+    async fn review(
+        self: &Arc<Self>,
+        proof: &Proof<'_>,
+        token: &str,
+        ends: u64,
+    ) -> Result<Reviewed, Denied> {
         let (hash, now): (Hash, u64) = (Sha256::digest(token.as_bytes()).into(), proof.now);
         if let Some(reviewed) = self.kept(&hash, self.fresh, now) {
             return Ok(reviewed);
         }
-        let turn = self.questions.turn(proof.source).await;
+        // Connections to an API server that is away may be silent, each for as long as
+        // a call may take: the question goes on by itself.
+        let known = || {
+            self.pods
+                .is_known()
+                .then(|| self.kept(&hash, self.stale, now))?
+        };
+        let is_known = known().is_some();
+        let (reviews, shown) = (self.clone(), Shown { hash, ends, now });
+        let (token, source) = (Zeroizing::new(token.to_owned()), proof.source);
+        let question = tokio::spawn(async move { reviews.question(source, &token, shown).await });
+        let patience = if is_known { PATIENCE } else { Duration::MAX };
+        match timeout(patience, question).await {
+            Ok(answer) => answer.unwrap_or_else(|_| Err(Refusal::Internal.into())),
+            // No answer is neither yes nor no. It may have come right now.
+            Err(_) => known().ok_or_else(unreviewed),
+        }
+    }
+
+    /// Bounded by its turn, and by the time that a call may take.
+    async fn question(&self, source: IpAddr, token: &str, of: Shown) -> Result<Reviewed, Denied> {
+        let Shown { hash, ends, now } = of;
+        let turn = self.questions.turn(source).await;
         let _turn = turn.map_err(|Busy| {
             let said = "too many tokens from this address, or from all, are to be reviewed; try again in a few seconds";
             denied(Refusal::RateLimit, said.to_owned())
@@ -187,10 +238,7 @@ impl Reviews {
                 let kept = known.then(|| self.kept(&hash, self.stale, now)).flatten();
                 kept.ok_or_else(|| {
                     tracing::warn!(%error, "a token cannot be reviewed");
-                    denied(
-                        Refusal::Unreviewed,
-                        "the API server cannot be asked about the token now".to_owned(),
-                    )
+                    unreviewed()
                 })
             }
         }

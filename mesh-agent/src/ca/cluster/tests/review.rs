@@ -215,6 +215,39 @@ async fn what_was_said_of_a_token_has_an_end_whatever_else_answers() {
     replica.end().await;
 }
 
+/// As over connections to an API server that fell silent: each holds up a call for as
+/// long as it may take, and an agent that starts waits no longer.
+#[tokio::test]
+async fn an_api_server_that_is_silent_keeps_no_known_agent_from_its_certificate() {
+    let fake = Fake::default();
+    let soon = Cluster {
+        // An answer is asked for again after 330 ms.
+        stale: Duration::from_secs(30),
+        ..cluster()
+    };
+    let replica = Replica::start_with(&fake, soon).await;
+    let shown = agent_of(&fake, "n1");
+    assert_eq!(replica.denies(&shown, None).await, None);
+    fake.delay_reviews(Duration::from_millis(4_500));
+    fake.review(&shown, json!({"authenticated": false}));
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    let asked = Instant::now();
+    assert_eq!(replica.denies(&shown, None).await, None, "it was good");
+    assert!(
+        asked.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        asked.elapsed()
+    );
+    // Nobody waits for what it says, and it counts.
+    let reviews = || fake.calls("POST /apis/authentication.k8s.io/v1/tokenreviews");
+    until("it was answered", || reviews() == 2).await;
+    assert_eq!(
+        replica.denies(&shown, None).await,
+        Some(Refusal::UnknownToken)
+    );
+    replica.end().await;
+}
+
 #[tokio::test]
 async fn a_token_that_is_refused_once_is_not_good_again_while_nobody_answers() {
     let fake = Fake::default();

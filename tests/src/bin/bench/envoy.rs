@@ -1,4 +1,5 @@
-//! A pair of Envoys: TCP proxies with mutual TLS 1.3 between them.
+//! A pair of Envoys with mutual TLS 1.3 between them: TCP proxies, and HTTP
+//! connection managers for what is HTTP.
 //!
 //! Clients connect to the first one's address, without capture: that favours
 //! Envoy. Two worker threads each, P-256 certificates.
@@ -17,12 +18,12 @@ use crate::mode::PORT;
 /// cgroup of each node's Envoy.
 pub(crate) const GROUP: &str = "envoy";
 const NODES: [(&str, &str); 2] = [("n1", "10.77.0.201"), ("n2", "10.77.0.202")];
-/// Listeners of n1 and n2: echo, bulk is the next.
+/// Listeners of n1 and n2: echo, bulk is the next, then HTTP.
 const PLAIN: u16 = 15001;
 const TLS: u16 = 15443;
 
-pub(crate) fn targets() -> [String; 2] {
-    [PLAIN, PLAIN + 1].map(|port| format!("{}:{port}", NODES[0].1))
+pub(crate) fn targets() -> [String; 3] {
+    [PLAIN, PLAIN + 1, PLAIN + 2].map(|port| format!("{}:{port}", NODES[0].1))
 }
 
 pub(crate) fn start(
@@ -32,13 +33,17 @@ pub(crate) fn start(
 ) -> Result<Vec<(&'static str, Child)>> {
     certificates(world.dir())?;
     let dir = world.dir().display().to_string();
-    let near = [0, 1].map(|i| Hop {
+    let near = [0, 1, 2].map(|i| Hop {
+        is_http: i == HTTP,
+        log: format!("{dir}/requests-near.log"),
         listen: PLAIN + i,
         listen_tls: "",
         to: format!("{{address: {}, port_value: {}}}", NODES[1].1, TLS + i),
         to_tls: "UpstreamTlsContext",
     });
-    let far = [0, 1].map(|i| Hop {
+    let far = [0, 1, 2].map(|i| Hop {
+        is_http: i == HTTP,
+        log: format!("{dir}/requests-far.log"),
         listen: TLS + i,
         listen_tls: "DownstreamTlsContext",
         to: format!("{{address: {}, port_value: {}}}", server.v4(), PORT + i),
@@ -60,7 +65,7 @@ pub(crate) fn start(
             .stderr(log)
             .spawn()
             .context("start Envoy")?;
-        wait_for(world, node, address, hops[1].listen)?;
+        wait_for(world, node, address, hops[2].listen)?;
         children.push((node, child));
     }
     Ok(children)
@@ -99,7 +104,13 @@ fn certificates(dir: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Which of the ports is HTTP.
+const HTTP: u16 = 2;
+
 struct Hop {
+    is_http: bool,
+    /// Of requests.
+    log: String,
     listen: u16,
     listen_tls: &'static str,
     to: String,
@@ -116,12 +127,8 @@ fn configuration(hops: &[Hop], address: &str, dir: &str) -> String {
             r#"  - address: {{socket_address: {{address: {address}, port_value: {port}}}}}
     filter_chains:
     - filters:
-      - name: tcp
-        typed_config:
-          "@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-          stat_prefix: tcp
-          cluster: c{port}
-{tls}"#
+{filter}{tls}"#,
+            filter = filter(hop)
         ));
         let (to, tls) = (&hop.to, transport(hop.to_tls, dir));
         clusters.push_str(&format!(
@@ -136,6 +143,45 @@ fn configuration(hops: &[Hop], address: &str, dir: &str) -> String {
         ));
     }
     format!("static_resources:\n  listeners:\n{listeners}  clusters:\n{clusters}")
+}
+
+/// What a listener does. Of HTTP as much as an agent does: a route, an access log and
+/// metrics by default; no timeout.
+fn filter(hop: &Hop) -> String {
+    let port = hop.listen;
+    if !hop.is_http {
+        return format!(
+            r#"      - name: tcp
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+          stat_prefix: tcp
+          cluster: c{port}
+"#
+        );
+    }
+    format!(
+        r#"      - name: http
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: http
+          codec_type: HTTP1
+          access_log:
+          - name: file
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog
+              path: {log}
+          http_filters:
+          - name: router
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
+          route_config:
+            virtual_hosts:
+            - name: all
+              domains: ["*"]
+              routes: [{{match: {{prefix: "/"}}, route: {{cluster: c{port}, timeout: 0s}}}}]
+"#,
+        log = hop.log
+    )
 }
 
 fn transport(context: &str, dir: &str) -> String {

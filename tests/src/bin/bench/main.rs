@@ -32,6 +32,9 @@ struct Cli {
     /// Only modes (and the direct ones that they are compared with) with this in their name.
     #[arg(long)]
     only: Option<String>,
+    /// Only loads with this in their name.
+    #[arg(long)]
+    cell: Option<String>,
     /// Leave out Envoy.
     #[arg(long)]
     no_envoy: bool,
@@ -70,9 +73,13 @@ fn main() -> Result<()> {
     let (rounds, millis) = if cli.quick { (2, 500) } else { (5, 1500) };
     let (rounds, millis) = (cli.rounds.unwrap_or(rounds), cli.millis.unwrap_or(millis));
     let envoy = cli.envoy.as_deref().filter(|_| !cli.no_envoy);
+    let cells = measure::cells(cli.cell.as_deref());
     let mut modes = mode::start_all(cli.only.as_deref(), envoy)?;
     if cli.profile {
-        println!("{}", profile::all(&modes, Duration::from_millis(millis))?);
+        println!(
+            "{}",
+            profile::all(&modes, &cells, Duration::from_millis(millis))?
+        );
         return Ok(());
     }
     let mut memory: Vec<Option<Memory>> = vec![];
@@ -83,11 +90,17 @@ fn main() -> Result<()> {
     let mut samples = Samples::new(modes.len());
     for round in 1..=rounds {
         eprintln!("round {round} of {rounds}, {} s", start.elapsed().as_secs());
-        samples.round(&modes, round, Duration::from_millis(millis))?;
+        samples.round(&modes, &cells, (round, Duration::from_millis(millis)))?;
     }
     let enrolment: Vec<Option<f64>> = modes.iter().map(Mode::enrolment_ms).collect();
-    let report = report::make(&modes, &memory, &samples, &enrolment, (rounds, millis));
-    println!("{}", report::text(&report));
+    let report = report::make(
+        (&modes, &cells),
+        &memory,
+        &samples,
+        &enrolment,
+        (rounds, millis),
+    );
+    println!("{}", report::text(&report, &cells));
     if let Some(file) = cli.json {
         std::fs::write(&file, serde_json::to_string_pretty(&report)?)
             .with_context(|| format!("write {}", file.display()))?;

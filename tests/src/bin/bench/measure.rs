@@ -14,7 +14,7 @@ pub(crate) struct Cell {
     pub(crate) name: &'static str,
     kind: &'static str,
     width: usize,
-    /// 0 is echo, 1 is bulk.
+    /// 0 is echo, 1 is bulk, 2 is HTTP.
     target: usize,
 }
 
@@ -27,7 +27,7 @@ const fn cell(name: &'static str, kind: &'static str, width: usize, target: usiz
     }
 }
 
-pub(crate) const CELLS: &[Cell] = &[
+const CELLS: &[Cell] = &[
     cell("new connections, 1 thread", "connections", 1, 0),
     cell("new connections, 8 threads", "connections", 8, 0),
     cell("new connections, 16 threads", "connections", 16, 0),
@@ -35,7 +35,16 @@ pub(crate) const CELLS: &[Cell] = &[
     cell("64 B on 32 connections", "echo", 32, 0),
     cell("bulk, 1 stream", "bulk", 1, 1),
     cell("bulk, 8 streams", "bulk", 8, 1),
+    cell("HTTP/1.1, 1 connection", "http", 1, 2),
+    cell("HTTP/1.1, 32 connections", "http", 32, 2),
+    cell("HTTP/1.1, 128 connections", "http", 128, 2),
 ];
+
+/// Those with this in their name.
+pub(crate) fn cells(only: Option<&str>) -> Vec<&'static Cell> {
+    let wanted = |cell: &&Cell| only.is_none_or(|only| cell.name.contains(only));
+    CELLS.iter().filter(wanted).collect()
+}
 
 impl Cell {
     pub(crate) fn is_bulk(&self) -> bool {
@@ -77,7 +86,12 @@ impl Samples {
     }
 
     /// Every cell of every mode, and of the direct path before or after it.
-    pub(crate) fn round(&mut self, modes: &[Mode], round: usize, time: Duration) -> Result<()> {
+    pub(crate) fn round(
+        &mut self,
+        modes: &[Mode],
+        cells: &[&Cell],
+        (round, time): (usize, Duration),
+    ) -> Result<()> {
         for (i, mode) in modes.iter().enumerate() {
             if mode.is_direct() {
                 continue;
@@ -85,7 +99,7 @@ impl Samples {
             let base = modes.iter().position(|m| m.name == mode.baseline);
             let base = base.with_context(|| format!("no {}", mode.baseline))?;
             let (mut own, mut direct) = (vec![], vec![]);
-            for cell in CELLS {
+            for cell in cells {
                 let measure = |mode: &Mode| run(mode, cell, time).context(mode.name);
                 if round.is_multiple_of(2) {
                     own.push(measure(mode)?);

@@ -10,7 +10,7 @@ use mesh_tests::{Agent, Authority, OnAgentDown, Pod, PodSpec, World};
 
 use crate::envoy;
 
-/// The load server's echo port; bulk is the next.
+/// The load server's echo port; bulk is the next, then HTTP.
 pub(crate) const PORT: u16 = 9000;
 const OPENED: &str = "istio_tcp_connections_opened_total";
 
@@ -92,8 +92,8 @@ pub(crate) struct Mode {
     pub(crate) baseline: &'static str,
     pub(crate) world: World,
     pub(crate) client: Pod,
-    /// Where clients connect to: echo, bulk.
-    pub(crate) targets: [String; 2],
+    /// Where clients connect to: echo, bulk, HTTP.
+    pub(crate) targets: [String; 3],
     pub(crate) carriers: Vec<Running>,
     /// Ends with the mode.
     _authority: Option<Authority>,
@@ -219,7 +219,7 @@ fn start(plan: &Plan, envoy: Option<&Path>) -> Result<Mode> {
     mesh_tests::on_interrupt(world.remains());
     let is_enrolled = matches!(plan.carrier, Carrier::Agents | Carrier::SecureAgents);
     let spec = |node, name| {
-        let ports = [("echo", PORT), ("bulk", PORT + 1)].map(|(name, port)| {
+        let ports = [("echo", PORT), ("bulk", PORT + 1), ("http", PORT + 2)].map(|(name, port)| {
             mesh_tests::Port::new(name, port, mesh_tests::Target::Number(port))
         });
         let spec = PodSpec::new(node, name).ports(ports);
@@ -238,14 +238,15 @@ fn start(plan: &Plan, envoy: Option<&Path>) -> Result<Mode> {
     serve.args(["load-server", &PORT.to_string()]);
     world.start_and_read(serve, "serving")?;
     world.links_up()?;
-    let mut targets = [PORT, PORT + 1].map(|port| format!("{}:{port}", server.v4()));
+    let ports = [PORT, PORT + 1, PORT + 2];
+    let mut targets = ports.map(|port| format!("{}:{port}", server.v4()));
     let mut carriers = vec![];
     let mut authority = None;
     match plan.carrier {
         Carrier::Nothing => {}
         Carrier::Agents | Carrier::SecureAgents => {
             let [vip, _] = server.vip_addresses();
-            targets = [PORT, PORT + 1].map(|port| format!("{vip}:{port}"));
+            targets = ports.map(|port| format!("{vip}:{port}"));
             if plan.carrier == Carrier::SecureAgents {
                 world.write_config("bench", POLICY)?;
                 authority = Some(world.authority(&[])?);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::measure::{self, CELLS, Cell};
+use crate::measure::{self, Cell};
 use crate::mode::Mode;
 
 /// Symbols shown of each cell.
@@ -17,10 +17,10 @@ const SHOWN: usize = 14;
 const FREQUENCY: &str = "1999";
 
 /// One table of each cell of each mode that has carriers.
-pub(crate) fn all(modes: &[Mode], time: Duration) -> Result<String> {
+pub(crate) fn all(modes: &[Mode], cells: &[&Cell], time: Duration) -> Result<String> {
     let mut text = String::new();
     for mode in modes.iter().filter(|mode| !mode.is_direct()) {
-        for cell in CELLS {
+        for cell in cells {
             eprintln!("profile: {}, {}", mode.name, cell.name);
             let table = one(mode, cell, time).with_context(|| mode.name.to_owned())?;
             writeln!(

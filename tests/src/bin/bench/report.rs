@@ -3,7 +3,7 @@
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
-use crate::measure::{CELLS, Memory, Sample, Samples};
+use crate::measure::{Cell, Memory, Sample, Samples};
 use crate::mode::Mode;
 
 #[derive(Debug, Serialize)]
@@ -66,7 +66,7 @@ impl Range {
 }
 
 pub(crate) fn make(
-    modes: &[Mode],
+    (modes, cells): (&[Mode], &[&Cell]),
     memory: &[Option<Memory>],
     samples: &Samples,
     enrolment: &[Option<f64>],
@@ -80,7 +80,7 @@ pub(crate) fn make(
             baseline: mode.baseline,
             memory: memory[i].clone(),
             enrolment_ms: enrolment[i],
-            cells: (0..CELLS.len())
+            cells: (cells.iter().enumerate())
                 .filter_map(|cell| cell_report(cell, &samples.own[i], &samples.direct[i]))
                 .collect(),
         });
@@ -95,14 +95,18 @@ pub(crate) fn make(
     }
 }
 
-fn cell_report(cell: usize, own: &[Vec<Sample>], base: &[Vec<Sample>]) -> Option<CellReport> {
+fn cell_report(
+    (cell, load): (usize, &&Cell),
+    own: &[Vec<Sample>],
+    base: &[Vec<Sample>],
+) -> Option<CellReport> {
     let all = |f: fn(&Sample) -> Option<f64>| Range::of(own.iter().filter_map(|r| f(&r[cell])));
     let ratio = |f: fn(&Sample) -> Option<f64>| {
         let pairs = own.iter().zip(base);
         Range::of(pairs.filter_map(|(own, base)| Some(f(&own[cell])? / f(&base[cell])?)))
     };
     Some(CellReport {
-        name: CELLS[cell].name,
+        name: load.name,
         rate: all(|s| Some(s.rate))?,
         ratio: ratio(|s| Some(s.rate))?,
         p50_us: all(|s| s.p50_us),
@@ -114,7 +118,7 @@ fn cell_report(cell: usize, own: &[Vec<Sample>], base: &[Vec<Sample>]) -> Option
     })
 }
 
-pub(crate) fn text(report: &Report) -> String {
+pub(crate) fn text(report: &Report, cells: &[&Cell]) -> String {
     let mut text = format!(
         "Linux {}, {} cores, load average {}; {} rounds of {} ms a cell.\n\
          Client, server and carriers share the cores. Median (least - most) over the rounds;\n\
@@ -123,8 +127,12 @@ pub(crate) fn text(report: &Report) -> String {
          address, without capture, which favours it.\n\n",
         report.kernel, report.cores, report.load_average, report.rounds, report.millis_per_cell
     );
-    for (i, cell) in CELLS.iter().enumerate() {
-        text.push_str(&format!("{}\n{}\n\n", cell.name, cell_table(report, i)));
+    for (i, cell) in cells.iter().enumerate() {
+        text.push_str(&format!(
+            "{}\n{}\n\n",
+            cell.name,
+            cell_table(report, (i, cell))
+        ));
     }
     text.push_str(&format!("memory\n{}\n", memory_table(report)));
     text
@@ -137,14 +145,14 @@ fn table(header: &[&str]) -> Table {
     table
 }
 
-fn cell_table(report: &Report, cell: usize) -> Table {
-    let is_bulk = CELLS[cell].is_bulk();
+fn cell_table(report: &Report, (at, load): (usize, &Cell)) -> Table {
+    let is_bulk = load.is_bulk();
     let rate = if is_bulk { "Gbit/s" } else { "per s" };
     let mut table = table(&[
         "mode", rate, "ratio", "p50 us", "ratio", "p99 us", "ratio", "CPU", "errors",
     ]);
     for mode in &report.modes {
-        let Some(cell) = mode.cells.get(cell) else {
+        let Some(cell) = mode.cells.get(at) else {
             continue;
         };
         let (scale, digits) = if is_bulk { (8e-9, 2) } else { (1.0, 0) };

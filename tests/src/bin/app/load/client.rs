@@ -13,6 +13,7 @@ use mesh_tests::sys::epoll::Epoll;
 use serde_json::{Value, json};
 
 use super::SMALL;
+use super::http::{REQUEST, answer_end};
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum Kind {
@@ -22,6 +23,8 @@ pub(crate) enum Kind {
     Echo,
     /// As many bytes as go through, on `width` connections.
     Bulk,
+    /// Requests of HTTP/1.1, one after the other on each of `width` connections.
+    Http,
     /// Holds `width` connections until standard input ends.
     Idle,
 }
@@ -34,6 +37,7 @@ pub(crate) fn run(kind: Kind, to: SocketAddr, width: usize, time: Duration) -> R
         Kind::Bulk => in_threads(width, || bulk(to, time)),
         Kind::Echo if width == 1 => echo_one(to, time),
         Kind::Echo => echo_many(to, width, time),
+        Kind::Http => requests(to, width, time),
         Kind::Idle => idle(to, width),
     }
 }
@@ -169,6 +173,75 @@ fn echo_many(to: SocketAddr, width: usize, time: Duration) -> Result<Value> {
         }
     }
     Ok(latency(&times, errors, start))
+}
+
+/// One that has asked and waits.
+struct Asking {
+    stream: TcpStream,
+    since: Instant,
+    got: Vec<u8>,
+}
+
+fn requests(to: SocketAddr, width: usize, time: Duration) -> Result<Value> {
+    let epoll = Epoll::new()?;
+    let mut asking: HashMap<RawFd, Asking> = HashMap::new();
+    for _ in 0..width {
+        let mut stream = connect(to)?;
+        // What the first request costs is that of the connection.
+        stream.write_all(REQUEST)?;
+        let mut got = vec![];
+        while !heard(&mut stream, &mut got)? {}
+        epoll.add(&stream)?;
+        let since = Instant::now();
+        asking.insert(stream.as_raw_fd(), Asking { stream, since, got });
+    }
+    let mut times = histogram()?;
+    let mut errors = 0;
+    let mut ready = vec![];
+    let start = Instant::now();
+    for client in asking.values_mut() {
+        client.since = Instant::now();
+        client.stream.write_all(REQUEST)?;
+    }
+    while start.elapsed() < time {
+        epoll.wait(1000, &mut ready)?;
+        for fd in &ready {
+            let Some(client) = asking.get_mut(fd) else {
+                continue;
+            };
+            match heard(&mut client.stream, &mut client.got) {
+                Ok(true) => {
+                    times.saturating_record(nanos(client.since));
+                    client.since = Instant::now();
+                    client.stream.write_all(REQUEST)?;
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    eprintln!("{error:#}");
+                    errors += 1;
+                    asking.remove(fd);
+                }
+            }
+        }
+    }
+    Ok(latency(&times, errors, start))
+}
+
+/// Reads once; true when the answer is whole.
+fn heard(stream: &mut TcpStream, got: &mut Vec<u8>) -> Result<bool> {
+    let mut buffer = [0; 4096];
+    let n = stream.read(&mut buffer)?;
+    anyhow::ensure!(n > 0, "closed before the answer was whole");
+    got.extend_from_slice(&buffer[..n]);
+    match answer_end(got) {
+        Ok(Some(end)) => {
+            anyhow::ensure!(end == got.len(), "more than was asked for");
+            got.clear();
+            Ok(true)
+        }
+        Ok(None) => Ok(false),
+        Err(why) => anyhow::bail!(why),
+    }
 }
 
 fn idle(to: SocketAddr, width: usize) -> Result<Value> {

@@ -1,9 +1,11 @@
 //! Load: an efficient server, and clients that count.
 //!
 //! The server echoes on its port and swallows bulk on the next: there it
-//! answers with the count of bytes once the client has sent its FIN.
+//! answers with the count of bytes once the client has sent its FIN. On the one
+//! behind that it answers requests of HTTP/1.1.
 
 mod client;
+mod http;
 mod server;
 
 pub(crate) use client::{Kind, run};

@@ -1,4 +1,4 @@
-//! Two threads with an epoll set each, one pair of listeners.
+//! Two threads with an epoll set each, and the same listeners.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -6,25 +6,43 @@ use std::os::fd::{AsRawFd as _, RawFd};
 
 use mesh_tests::sys::epoll::Epoll;
 
+use super::http::{ANSWER, head_end};
 use crate::serve::listen;
 
 const THREADS: usize = 2;
 const BUFFER: usize = 256 * 1024;
 
-struct Connection {
-    stream: TcpStream,
-    is_bulk: bool,
-    swallowed: u64,
+/// What a listener is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Echo,
+    Bulk,
+    Http,
 }
 
+const ROLES: [Role; 3] = [Role::Echo, Role::Bulk, Role::Http];
+
+struct Connection {
+    stream: TcpStream,
+    role: Role,
+    swallowed: u64,
+    /// A request that is not whole yet.
+    begun: Vec<u8>,
+}
+
+type Listeners = Vec<(TcpListener, Role)>;
+
 pub(crate) fn serve(port: u16) -> anyhow::Result<()> {
-    let (echo, bulk) = (listen(port)?, listen(port + 1)?);
-    echo.set_nonblocking(true)?;
-    bulk.set_nonblocking(true)?;
+    let mut listeners = Listeners::new();
+    for (port, role) in (port..).zip(ROLES) {
+        let listener = listen(port)?;
+        listener.set_nonblocking(true)?;
+        listeners.push((listener, role));
+    }
     println!("serving");
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..THREADS)
-            .map(|_| scope.spawn(|| work(&echo, &bulk)))
+            .map(|_| scope.spawn(|| work(&listeners)))
             .collect();
         for thread in threads {
             match thread.join() {
@@ -36,20 +54,20 @@ pub(crate) fn serve(port: u16) -> anyhow::Result<()> {
     })
 }
 
-fn work(echo: &TcpListener, bulk: &TcpListener) -> anyhow::Result<()> {
+fn work(listeners: &Listeners) -> anyhow::Result<()> {
     let epoll = Epoll::new()?;
-    epoll.add_exclusive(echo)?;
-    epoll.add_exclusive(bulk)?;
+    for (listener, _) in listeners {
+        epoll.add_exclusive(listener)?;
+    }
     let mut connections: Vec<Option<Connection>> = vec![];
     let mut ready = vec![];
     let mut buffer = vec![0; BUFFER];
     loop {
         epoll.wait(-1, &mut ready)?;
         for fd in &ready {
-            if *fd == echo.as_raw_fd() {
-                accept(echo, false, &epoll, &mut connections)?;
-            } else if *fd == bulk.as_raw_fd() {
-                accept(bulk, true, &epoll, &mut connections)?;
+            let of = listeners.iter().find(|(l, _)| *fd == l.as_raw_fd());
+            if let Some((listener, role)) = of {
+                accept(listener, *role, &epoll, &mut connections)?;
             } else if !go_on(slot(&mut connections, *fd), &mut buffer) {
                 *slot(&mut connections, *fd) = None;
             }
@@ -67,7 +85,7 @@ fn slot(connections: &mut Vec<Option<Connection>>, fd: RawFd) -> &mut Option<Con
 
 fn accept(
     listener: &TcpListener,
-    is_bulk: bool,
+    role: Role,
     epoll: &Epoll,
     connections: &mut Vec<Option<Connection>>,
 ) -> anyhow::Result<()> {
@@ -90,8 +108,9 @@ fn accept(
     let fd = stream.as_raw_fd();
     *slot(connections, fd) = Some(Connection {
         stream,
-        is_bulk,
+        role,
         swallowed: 0,
+        begun: vec![],
     });
     Ok(())
 }
@@ -103,18 +122,34 @@ fn go_on(connection: &mut Option<Connection>, buffer: &mut [u8]) -> bool {
     };
     match connection.stream.read(buffer) {
         Ok(0) => {
-            if connection.is_bulk {
+            if connection.role == Role::Bulk {
                 let count = connection.swallowed.to_be_bytes();
                 // The client notices what is missing.
                 let _ = connection.stream.write_all(&count);
             }
             false
         }
-        Ok(n) if connection.is_bulk => {
-            connection.swallowed += n as u64;
-            true
-        }
-        Ok(n) => connection.stream.write_all(&buffer[..n]).is_ok(),
+        Ok(n) => match connection.role {
+            Role::Echo => connection.stream.write_all(&buffer[..n]).is_ok(),
+            Role::Bulk => {
+                connection.swallowed += n as u64;
+                true
+            }
+            Role::Http => answer(connection, &buffer[..n]),
+        },
         Err(e) => e.kind() == ErrorKind::WouldBlock,
     }
+}
+
+/// Each request that is whole, by one write; false when the client is gone, or its
+/// head has no end.
+fn answer(connection: &mut Connection, bytes: &[u8]) -> bool {
+    const MAX_HEAD: usize = 64 * 1024;
+    connection.begun.extend_from_slice(bytes);
+    let mut answers = vec![];
+    while let Some(end) = head_end(&connection.begun) {
+        connection.begun.drain(..end);
+        answers.extend_from_slice(ANSWER);
+    }
+    connection.begun.len() <= MAX_HEAD && connection.stream.write_all(&answers).is_ok()
 }

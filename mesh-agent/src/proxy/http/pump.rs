@@ -89,13 +89,13 @@ impl Message {
     ) -> Poll<Result<(), Stuck>> {
         let mut reads = 0;
         loop {
+            // A head and what came of its body with it go on together.
+            self.follow(from)?;
             ready!(self.poll_pass(from, to, kept, cx))?;
             if self.is_over() {
                 return Poll::Ready(Ok(()));
             }
             if !from.inbox.is_empty() {
-                let followed = self.body.follow(from.inbox.bytes());
-                self.checked = followed.map_err(Stuck::Bad)?.len;
                 continue;
             }
             if reads == READS_PER_POLL {
@@ -105,6 +105,15 @@ impl Message {
             reads += 1;
             ready!(self.poll_move(from, to, kept, cx))?;
         }
+    }
+
+    /// Checks what was read ahead and is not checked yet.
+    fn follow(&mut self, from: &Side<'_>) -> Result<(), Stuck> {
+        let ahead = &from.inbox.bytes()[self.checked..];
+        if !ahead.is_empty() && !self.body.has_ended() {
+            self.checked += self.body.follow(ahead).map_err(Stuck::Bad)?.len;
+        }
+        Ok(())
     }
 
     /// What is checked.

@@ -24,6 +24,8 @@ pub(crate) enum Expected {
     Http,
     /// Bytes that are nobody's to look at.
     Opaque,
+    /// Bytes, as those before it: neither is looked at what they are nor waited for.
+    OpaqueSoFar,
     /// Nobody knows who speaks first: neither is waited for.
     Anything,
 }
@@ -45,14 +47,43 @@ pub(crate) fn expected(
     }
 }
 
+/// So many connections in a row that were bytes, and the next is taken for the same.
+const OPAQUE_AFTER: u8 = 16;
+/// Of those that are taken for bytes one in so many is looked at, so that a
+/// destination that begins to speak HTTP is found.
+const LOOK_EVERY: u8 = 64;
+
+/// What connections to a destination were.
+#[derive(Clone, Copy, Debug)]
+enum Seen {
+    Http,
+    /// In a row; past [`OPAQUE_AFTER`] those since the last look.
+    Bytes(u8),
+}
+
 /// What connections to a destination turned out to be, for the next one.
 #[derive(Debug, Default)]
-pub(crate) struct Learned(HashMap<SocketAddr, Expected, foldhash::fast::RandomState>);
+pub(crate) struct Learned(HashMap<SocketAddr, Seen, foldhash::fast::RandomState>);
 
 impl Learned {
-    #[must_use]
-    pub(crate) fn get(&self, destination: SocketAddr) -> Option<Expected> {
-        self.0.get(&destination).copied()
+    /// Of the next connection. `may_be_opaque`: nothing depends on whether it is HTTP.
+    pub(crate) fn next(
+        &mut self,
+        destination: SocketAddr,
+        may_be_opaque: bool,
+    ) -> Option<Expected> {
+        match self.0.get_mut(&destination)? {
+            Seen::Http => Some(Expected::Http),
+            Seen::Bytes(run) if !may_be_opaque || *run < OPAQUE_AFTER => None,
+            Seen::Bytes(run) if *run - OPAQUE_AFTER >= LOOK_EVERY => {
+                *run = OPAQUE_AFTER;
+                None
+            }
+            Seen::Bytes(run) => {
+                *run += 1;
+                Some(Expected::OpaqueSoFar)
+            }
+        }
     }
 
     /// It is not what it was, or not always.
@@ -60,11 +91,25 @@ impl Learned {
         self.0.remove(&destination);
     }
 
-    pub(crate) fn note(&mut self, destination: SocketAddr, was: Expected) {
+    pub(crate) fn was_http(&mut self, destination: SocketAddr) {
+        *self.entry(destination) = Seen::Http;
+    }
+
+    /// It was looked at, and is no HTTP.
+    pub(crate) fn was_bytes(&mut self, destination: SocketAddr) {
+        match self.entry(destination) {
+            Seen::Bytes(run) if *run < OPAQUE_AFTER => *run += 1,
+            // The look told nothing new.
+            Seen::Bytes(_) => {}
+            seen @ Seen::Http => *seen = Seen::Bytes(1),
+        }
+    }
+
+    fn entry(&mut self, destination: SocketAddr) -> &mut Seen {
         if self.0.len() >= MAX_LEARNED && !self.0.contains_key(&destination) {
             self.0.clear();
         }
-        self.0.insert(destination, was);
+        self.0.entry(destination).or_insert(Seen::Bytes(0))
     }
 }
 
@@ -102,13 +147,34 @@ mod tests {
             SocketAddr::from(([10, 0, high, low], 80))
         };
         for i in 0..3 * MAX_LEARNED {
-            learned.note(to(i), Expected::Http);
+            learned.was_http(to(i));
             assert!(learned.0.len() <= MAX_LEARNED);
-            assert_eq!(learned.get(to(i)), Some(Expected::Http));
+            assert_eq!(learned.next(to(i), true), Some(Expected::Http));
         }
-        learned.note(to(0), Expected::Opaque);
-        assert_eq!(learned.get(to(0)), Some(Expected::Opaque));
         learned.forget(to(0));
-        assert_eq!(learned.get(to(0)), None);
+        assert_eq!(learned.next(to(0), true), None);
+    }
+
+    #[test]
+    fn what_was_bytes_for_a_while_is_taken_for_bytes_and_looked_at_now_and_then() {
+        let mut learned = Learned::default();
+        let to = SocketAddr::from(([10, 0, 0, 1], 80));
+        for _ in 0..OPAQUE_AFTER {
+            assert_eq!(learned.next(to, true), None);
+            learned.was_bytes(to);
+        }
+        for _ in 0..3 {
+            for _ in 0..LOOK_EVERY {
+                assert_eq!(learned.next(to, true), Some(Expected::OpaqueSoFar));
+            }
+            assert_eq!(learned.next(to, true), None);
+            learned.was_bytes(to);
+        }
+        // Where something depends on it, each is looked at.
+        assert_eq!(learned.next(to, false), None);
+        learned.was_http(to);
+        assert_eq!(learned.next(to, true), Some(Expected::Http));
+        learned.was_bytes(to);
+        assert_eq!(learned.next(to, true), None);
     }
 }

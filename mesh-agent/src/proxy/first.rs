@@ -43,16 +43,31 @@ impl From<Spoken> for First {
     }
 }
 
-/// What is to be expected of a connection to `to`.
+/// What is to be expected of a connection to `to`, which the peer's agent may only claim:
+/// what is learned goes by where it comes to here.
 pub(super) fn expected(exchange: &Exchange, to: OrigDst) -> Expected {
-    let port = match route::resolve(&exchange.in_force.snapshot, to) {
-        RouteDecision::Service { port, .. } => Some(port),
-        RouteDecision::Workload(_) | RouteDecision::External | RouteDecision::Refused(_) => None,
+    let in_force = &exchange.in_force;
+    let (port, is_routed) = match route::resolve(&in_force.snapshot, to) {
+        RouteDecision::Service { service, port, .. } => {
+            let routes = in_force.routes.of(&service.key, port.port);
+            (Some(port), routes.is_some())
+        }
+        RouteDecision::Workload(_) | RouteDecision::External | RouteDecision::Refused(_) => {
+            (None, false)
+        }
     };
     let declared = port.map_or(AppProtocol::Unspecified, |port| port.protocol);
     let ports = [to.port(), port.map_or(to.port(), target)];
-    let learned = exchange.context.worker.learned.borrow().get(to.get());
+    let context = &exchange.context;
+    let mut learned = context.worker.learned.borrow_mut();
+    let learned = learned.next(context.orig_dst.get(), !is_routed);
     detect::expected(declared, ports, learned)
+}
+
+/// It was looked at, and is no HTTP: for the next one to the same destination.
+fn was_bytes(context: &ConnectionContext) {
+    let mut learned = context.worker.learned.borrow_mut();
+    learned.was_bytes(context.orig_dst.get());
 }
 
 fn target(port: &ServicePort) -> u16 {
@@ -64,7 +79,7 @@ fn target(port: &ServicePort) -> u16 {
 
 /// What the client begins with, without taking it.
 pub(super) async fn spoken(client: &TcpStream) -> First {
-    let begun = look::<MAX_REQUEST_LINE, _>(client, |bytes| Some(detect::http(bytes))).await;
+    let begun = look(client, MAX_REQUEST_LINE, |bytes| Some(detect::http(bytes))).await;
     match begun.map(First::from) {
         Some(told @ (First::Http | First::Bytes)) => told,
         // It may wait for an answer to what it has said.
@@ -80,7 +95,7 @@ async fn whole(client: &TcpStream) -> First {
         Spoken::NeedMore => None,
         told @ (Spoken::Http1 | Spoken::Http2 | Spoken::Other) => Some(First::from(told)),
     };
-    look::<MAX_REQUEST_LINE, _>(client, judge)
+    look(client, MAX_REQUEST_LINE, judge)
         .await
         .unwrap_or(First::Bytes)
 }
@@ -95,16 +110,23 @@ pub(super) async fn at_once(
         match expected {
             Expected::Http => tokio::time::sleep(HTTP_WAIT).await,
             // The request is often a moment behind the connect.
-            Expected::Anything | Expected::Opaque => tokio::task::yield_now().await,
+            Expected::Anything | Expected::Opaque | Expected::OpaqueSoFar => {
+                tokio::task::yield_now().await;
+            }
         }
     };
-    if expected == Expected::Opaque {
+    if matches!(expected, Expected::Opaque | Expected::OpaqueSoFar) {
         return Ok(First::Bytes);
     }
     tokio::select! {
         biased; // removal and drain win
         reason = context.entry().cut.wait() => Err(reason.refuse()),
-        first = spoken(client) => Ok(first),
+        first = spoken(client) => {
+            if first == First::Bytes {
+                was_bytes(context);
+            }
+            Ok(first)
+        }
         () = moment => Ok(First::Silence),
     }
 }
@@ -117,13 +139,17 @@ pub(super) async fn race(
 ) -> Result<First, CutReason> {
     let idle = context.worker.agent.config.idle_timeout;
     let longest = idle.map_or(RACE, |idle| RACE.min(idle / 4));
-    tokio::select! {
+    let first = tokio::select! {
         biased; // removal and drain win
-        reason = context.entry().cut.wait() => Err(reason),
-        first = client_spoke => Ok(first),
-        () = application_spoke => Ok(First::Bytes),
-        () = tokio::time::sleep(longest) => Ok(First::Bytes),
+        reason = context.entry().cut.wait() => return Err(reason),
+        first = client_spoke => first,
+        () = application_spoke => First::Bytes,
+        () = tokio::time::sleep(longest) => First::Bytes,
+    };
+    if first == First::Bytes {
+        was_bytes(context);
     }
+    Ok(first)
 }
 
 /// The name that the client's TLS asks for, in lower case; none of what is no TLS, or
@@ -141,7 +167,7 @@ pub(super) async fn server_name(
     tokio::select! {
         biased; // removal and drain win
         reason = context.entry().cut.wait() => Err(reason.refuse()),
-        name = look::<MAX_HELLO, _>(client, judge) => Ok(name.flatten()),
+        name = look(client, MAX_HELLO, judge) => Ok(name.flatten()),
         () = tokio::time::sleep(deadline) => Ok(None),
     }
 }

@@ -159,7 +159,7 @@ async fn carry(
     let context = accepted.context();
     let expected = first::expected(&accepted.exchange, context.orig_dst);
     let watched = authorized.arrived();
-    if expected != Expected::Opaque {
+    if !matches!(expected, Expected::Opaque | Expected::OpaqueSoFar) {
         // It is there, whoever speaks first.
         let _shown_later = report.opened();
         let spoke = first::spoken(&accepted.client);

@@ -46,7 +46,7 @@ async fn forwarded(
     if first == First::Http {
         return Ok(requests(accepted, report, None).await);
     }
-    if first == First::Silence {
+    if (expected, first) == (Expected::Http, First::Silence) {
         // One stray request must not have all others wait whose server speaks first.
         let to = context.orig_dst.get();
         context.worker.learned.borrow_mut().forget(to);
@@ -55,10 +55,13 @@ async fn forwarded(
         Ok(Carried::Ended(ended)) => Ok(ended),
         Ok(Carried::Http(open)) => Ok(requests(accepted, report, open).await),
         // A client of HTTP is told in its own words, if it is one that asks soon.
-        Err(refused) => match first == First::Silence && asks_soon(accepted).await {
-            true => Ok(requests(accepted, report, None).await),
-            false => Err(refused),
-        },
+        Err(refused) => {
+            let may_ask = first == First::Silence || expected == Expected::OpaqueSoFar;
+            match may_ask && asks_soon(accepted).await {
+                true => Ok(requests(accepted, report, None).await),
+                false => Err(refused),
+            }
+        }
     }
 }
 
@@ -78,6 +81,6 @@ async fn requests(accepted: &Accepted, report: &mut Report, open: Option<Upstrea
     let context = accepted.context();
     let to = context.orig_dst.get();
     let learned = &context.worker.learned;
-    learned.borrow_mut().note(to, Expected::Http);
+    learned.borrow_mut().was_http(to);
     Box::pin(Requests::new(accepted, report, open).serve()).await
 }

@@ -7,16 +7,19 @@ use nix::sys::socket::{MsgFlags, recv};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-/// Looks at the first bytes, `MOST` at most, until `judge` can tell; `None` where
+use crate::io::with_scratch;
+
+/// Looks at the first bytes, `most` of them, until `judge` can tell; `None` where
 /// the client ends its direction, or fails, before that.
-pub(super) async fn look<const MOST: usize, T>(
+pub(super) async fn look<T>(
     client: &TcpStream,
+    most: usize,
     judge: impl Fn(&[u8]) -> Option<T>,
 ) -> Option<T> {
     let mut seen = 0;
     loop {
         let ready = client.ready(Interest::READABLE).await.ok()?;
-        match look_once::<MOST, T>(client, &mut seen, &judge) {
+        match look_once(client, most, &mut seen, &judge) {
             Ok(Some(told)) => return Some(told),
             Ok(None) => {}
             // The client's FIN behind part of it: nothing more will come, and this
@@ -30,14 +33,14 @@ pub(super) async fn look<const MOST: usize, T>(
 
 /// Judges what is there, if it is more than `seen` bytes; else the socket's
 /// readiness is cleared, so that the next bytes wake us.
-fn look_once<const MOST: usize, T>(
+fn look_once<T>(
     client: &TcpStream,
+    most: usize,
     seen: &mut usize,
     judge: impl Fn(&[u8]) -> Option<T>,
 ) -> io::Result<Option<T>> {
-    client.try_io(Interest::READABLE, || {
-        let mut buffer = [0; MOST];
-        let n = recv(client.as_raw_fd(), &mut buffer, MsgFlags::MSG_PEEK)?;
+    let mut peek = |buffer: &mut [u8]| {
+        let n = recv(client.as_raw_fd(), buffer, MsgFlags::MSG_PEEK)?;
         if n == 0 {
             return Err(ErrorKind::UnexpectedEof.into());
         }
@@ -46,5 +49,7 @@ fn look_once<const MOST: usize, T>(
         }
         *seen = n;
         Ok(judge(&buffer[..n]))
-    })
+    };
+    // The worker's own buffer: each connection pays for its bytes, not for the most.
+    with_scratch(|scratch| client.try_io(Interest::READABLE, || peek(&mut scratch[..most])))
 }

@@ -29,7 +29,7 @@ pub(crate) async fn sniff(client: &TcpStream, deadline: Duration) -> Sniffed {
 }
 
 async fn inspect(client: &TcpStream) -> Sniffed {
-    let found = look::<MAX_HELLO, _>(client, judge).await;
+    let found = look(client, MAX_HELLO, judge).await;
     found.unwrap_or(Sniffed::Closed)
 }
 

@@ -162,6 +162,11 @@ async fn stream(
     let first = match expected {
         Expected::Opaque => First::Bytes,
         Expected::Http | Expected::Anything => First::from(detect::http(relay.early())),
+        // What came with the OPEN is there to be looked at; no more is waited for.
+        Expected::OpaqueSoFar => match First::from(detect::http(relay.early())) {
+            First::Silence => First::Bytes,
+            told @ (First::Http | First::Bytes) => told,
+        },
     };
     let mut inbox = Inbox::default();
     let stream = (&mut *relay, &mut *connection, &mut inbox);

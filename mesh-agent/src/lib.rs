@@ -12,6 +12,8 @@ mod model;
 // L1, pure
 mod balance;
 mod detect;
+#[allow(dead_code, reason = "comes in parts")]
+mod limit;
 mod plan;
 #[expect(unreachable_pub, reason = "pub is still the default there")]
 mod policy;

@@ -2,6 +2,7 @@
 
 mod authority;
 mod doctor;
+mod endpoints;
 mod handover;
 mod ledger;
 mod neighbours;
@@ -29,6 +30,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin;
+use crate::balance::Health;
 use crate::capture::{self, Capture};
 use crate::config::{OnStop, Run};
 use crate::discovery::{Api, Directory, Heard, Source, Update};
@@ -108,6 +110,7 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
         published: source.published(),
     };
     let seen = Arc::<proxy::Seen>::default();
+    let health = Arc::new(Health::new(begun));
     let neighbours = Neighbours::new(
         (node.clone(), place.capture.cgroup_root.clone()),
         seen.clone(),
@@ -122,6 +125,7 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
             entered_pod: Arc::new(move |from, to| tuples.entered_pod(from, to)),
             observe: observe.clone(),
             seen: seen.clone(),
+            health: health.clone(),
         },
     )?;
     let mut reconciler = Reconciler::new(
@@ -156,6 +160,7 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
         limits,
         heard: source.heard(),
         reporting,
+        health,
         neighbours,
         plugin: plugin.as_ref().map(Plugin::keeper),
     };

@@ -6,6 +6,7 @@
 //! more address that others reach (`--scrape-addr`). Runs on the control runtime, within
 //! bounds that no client can widen (`listen`); pages are made beside it.
 
+pub mod endpoints;
 mod listen;
 mod problem;
 pub mod routes;
@@ -94,6 +95,7 @@ pub trait Source: Pages {
     fn connections(&self, filter: &ConnectionFilter) -> ConnectionList;
     fn routes(&self) -> routes::RouteList;
     fn traffic(&self) -> traffic::TrafficList;
+    fn endpoints(&self) -> endpoints::EndpointList;
     /// The error is a sentence for who asked.
     fn explain(&self, question: &Question) -> Result<Explanation, String>;
 }
@@ -248,6 +250,7 @@ pub async fn serve(
         .route("/explain", get(explain))
         .route("/routes", get(routes_of))
         .route("/traffic", get(traffic_of))
+        .route("/endpoints", get(endpoints_of))
         .route("/readyz", get(ready_here))
         .route("/livez", get(alive))
         .with_state(source.clone() as Arc<dyn Source>);
@@ -361,6 +364,10 @@ async fn connections(
     Query(filter): Query<ConnectionFilter>,
 ) -> Response {
     beside(move || Json(source.connections(&filter))).await
+}
+
+async fn endpoints_of(State(source): State<Arc<dyn Source>>) -> Response {
+    beside(move || Json(source.endpoints())).await
 }
 
 async fn routes_of(State(source): State<Arc<dyn Source>>) -> Response {

@@ -19,6 +19,7 @@ use super::neighbours::Neighbours;
 use super::reporting::Reporting;
 use super::{problems, source_problems};
 use crate::admin::{self, PolicyRow, Problem, Status};
+use crate::balance::Health;
 use crate::capture;
 use crate::cni;
 use crate::config::Run;
@@ -49,6 +50,7 @@ pub(super) struct Parts {
     pub(super) shortage: Option<Problem>,
     pub(super) limits: io::Limits,
     pub(super) heard: Heard,
+    pub(super) health: Arc<Health>,
     pub(super) neighbours: Neighbours,
     /// Where somebody is told.
     pub(super) reporting: Option<Reporting>,
@@ -294,6 +296,11 @@ impl admin::Source for View {
 
     fn connections(&self, filter: &ConnectionFilter) -> ConnectionList {
         self.parts.observe.connections(filter)
+    }
+
+    fn endpoints(&self) -> admin::endpoints::EndpointList {
+        let published = self.parts.published.load();
+        super::endpoints::list(&published.snapshot, &self.parts.health, Instant::now())
     }
 
     fn routes(&self) -> admin::routes::RouteList {

@@ -7,12 +7,13 @@
 //! are the same.
 
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasher as _, Hash, Hasher as _};
+use std::hash::BuildHasher as _;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::endpoints::{Attempt, Candidates, Id};
+use super::choose::weight;
+use super::endpoints::{Candidates, Id};
 use crate::model::{Endpoint, Name, ServiceKey};
 
 /// Pairs of a client and a Service's port that are remembered; of its part the one
@@ -51,32 +52,33 @@ pub(crate) struct Affinity([Mutex<Table>; PARTS]);
 
 impl Affinity {
     /// The endpoint that the client's last connection went to, if that is not
-    /// longer ago than `lasts` and it is still one of the best; else another one,
+    /// longer ago than `lasts` and it is one of `usable`, the best; else another one,
     /// for the connections to come.
-    pub(super) fn pick<'s>(
+    pub(super) fn pick(
         &self,
-        candidates: &Candidates<'s>,
-        attempt: &Attempt,
+        candidates: &Candidates<'_>,
+        usable: &[u32],
         (now, lasts): (Instant, Duration),
-    ) -> Option<&'s Endpoint> {
+    ) -> Option<u32> {
         let key = Key {
             client: candidates.client.pod.clone(),
             service: candidates.service.key.clone(),
             port: candidates.port.port,
             is_ipv4: candidates.is_ipv4,
         };
-        let part = &self.0[part_of(&key)];
+        let hash = hash_of(&key);
+        // Smaller than the number of parts.
+        let part = &self.0[(hash % PARTS as u64) as usize];
         let session = part.lock().lasting(&key, now, lasts);
         // Without the lock: however many endpoints there are, nobody waits for that.
         // Of two connections of one client at once both come to the same one.
-        let is_kept = |endpoint: &&Endpoint| {
-            !attempt.has_tried(endpoint) && session.as_ref().is_some_and(|s| s.is(endpoint))
-        };
-        let kept = candidates.iter().find(is_kept);
-        let order = |e: &&Endpoint| (attempt.has_tried(e), std::cmp::Reverse(weight(&key, e)));
-        let endpoint = kept.or_else(|| candidates.iter().min_by_key(order))?;
-        part.lock().keep(key, endpoint, now);
-        Some(endpoint)
+        let of = |at: u32| &candidates.port.endpoints[at as usize];
+        let is_kept = |at: &u32| session.as_ref().is_some_and(|s| s.is(of(*at)));
+        let kept = usable.iter().copied().find(is_kept);
+        let order = |at: &u32| weight(hash, of(*at));
+        let at = kept.or_else(|| usable.iter().copied().max_by_key(order))?;
+        part.lock().keep(key, of(at), now);
+        Some(at)
     }
 
     #[cfg(test)]
@@ -118,22 +120,9 @@ impl Table {
     }
 }
 
-fn part_of(key: &Key) -> usize {
-    let hash = foldhash::fast::FixedState::default().hash_one(key);
-    // Smaller than the number of parts.
-    (hash % PARTS as u64) as usize
-}
-
-/// The endpoint with the most is the client's: another one that comes or goes
-/// changes nothing for the rest. The same in each process.
-fn weight(key: &Key, endpoint: &Endpoint) -> u64 {
-    let mut hasher = foldhash::quality::FixedState::default().build_hasher();
-    key.hash(&mut hasher);
-    match &endpoint.workload {
-        Some(pod) => (&pod.key, &pod.uid, endpoint.addr.port()).hash(&mut hasher),
-        None => endpoint.addr.hash(&mut hasher),
-    }
-    hasher.finish()
+/// The same in each process.
+fn hash_of(key: &Key) -> u64 {
+    foldhash::quality::FixedState::default().hash_one(key)
 }
 
 #[cfg(test)]

@@ -1,91 +1,110 @@
-//! A worker's view of endpoints: in turn, the one picked longest ago first.
+//! A worker's view of endpoints: who may be picked, kept until that changes.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::affinity::Affinity;
-use super::endpoints::{Attempt, Candidates, Id, State, States};
+use super::breaker::Random;
+use super::choose::{Choice, Chosen, Field};
+use super::endpoints::{Attempt, Candidates, Fit};
+use super::health::Health;
+use super::in_flight::{Here, InFlight};
+use super::outcome::Kind;
+use super::view::View;
+use crate::model::traffic::{BalanceBy, HashOn};
 use crate::model::{Endpoint, ServiceKey, Snapshot};
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
-/// The endpoints of one port, as one configuration has them.
+/// The endpoints of one port, as one configuration has them, for clients of one node.
 #[derive(Debug)]
 struct List {
     service: ServiceKey,
     port: u16,
     /// Kept, so that its place in memory stays its own.
     endpoints: Arc<[Endpoint]>,
-    states: States,
+    here: Rc<Here>,
+    /// By reach and family.
+    views: [View; 4],
+    turn: Cell<usize>,
 }
 
 /// One worker's. Bounded by the endpoints of the configuration that it picked from.
 #[derive(Debug)]
 pub(crate) struct Balancer {
-    /// Where ties are broken, so that workers do not all begin with the same one.
+    /// Where turns begin, so that workers do not all begin with the same one.
     offset: usize,
-    picks: u64,
     /// Of the newest configuration that it has heard of.
     generation: u64,
-    states: Map<Id, Rc<State>>,
     /// By the place of the endpoints in memory.
     lists: Map<usize, List>,
     /// Of all workers.
     affinity: Arc<Affinity>,
+    health: Arc<Health>,
+}
+
+/// When, for what, and with what luck one is picked.
+#[derive(Clone, Copy)]
+pub(crate) struct Draw<'d> {
+    pub(crate) kind: Kind,
+    pub(crate) now: Instant,
+    pub(crate) random: Random<'d>,
 }
 
 impl Balancer {
     /// `index`: of the worker.
     #[must_use]
-    pub(crate) fn new(index: usize, affinity: Arc<Affinity>) -> Self {
+    pub(crate) fn new(index: usize, affinity: Arc<Affinity>, health: Arc<Health>) -> Self {
         Self {
             affinity,
+            health,
             offset: index,
-            picks: 0,
             generation: 0,
-            states: Map::default(),
             lists: Map::default(),
         }
     }
 
-    /// One of the candidates that fit best: of those that this attempt has not
-    /// tried, or else of all, the one that was picked longest ago, or that the
-    /// client keeps going to.
+    /// One of the candidates that fit best and are not left out: of those that this
+    /// attempt has not tried, or else of all.
     pub(crate) fn pick<'s>(
         &mut self,
         candidates: &Candidates<'s>,
         attempt: &mut Attempt,
-        now: Instant,
-    ) -> Option<&'s Endpoint> {
-        let endpoint = match candidates.service.affinity {
-            Some(lasts) => self.affinity.pick(candidates, attempt, (now, lasts)),
-            None => self.next(candidates, attempt),
-        }?;
-        attempt.tried.push(endpoint.addr);
-        Some(endpoint)
-    }
-
-    /// In turn.
-    fn next<'s>(&mut self, candidates: &Candidates<'s>, attempt: &Attempt) -> Option<&'s Endpoint> {
-        let endpoints: &'s [Endpoint] = &candidates.port.endpoints;
-        let offset = self.offset;
-        self.picks += 1;
-        let number = self.picks;
-        let states = self.states_of(candidates);
-        let count = endpoints.len().max(1);
-        // What was tried comes last: then the next best is better than the same again.
-        let order = |at: usize, (endpoint, state): (&'s Endpoint, &Rc<State>)| {
-            let fit = candidates.fit(endpoint)?;
-            let place = (at + count - offset % count) % count;
-            Some((attempt.has_tried(endpoint), fit, state.picked.get(), place))
+        draw: Draw<'_>,
+    ) -> Option<(&'s Endpoint, InFlight)> {
+        let at = self.health.at(draw.now);
+        let affinity = self.affinity.clone();
+        let list = self.list_of(candidates, at);
+        let is_first = attempt.tried.is_empty();
+        let probe = || list.probe(candidates, at);
+        let probed = is_first.then(probe).flatten();
+        let others = (!is_first).then(|| list.others(candidates, attempt));
+        let view = &list.views[candidates.kind()];
+        let usable = others.as_deref().unwrap_or(&view.usable);
+        let chosen = match (probed, candidates.service.affinity) {
+            (Some(probed), _) => Some((probed, None)),
+            (None, Some(lasts)) => {
+                let kept = affinity.pick(candidates, usable, (draw.now, lasts));
+                kept.map(|at| (at, None))
+            }
+            (None, None) => list.choose(candidates, (attempt, draw, at), usable),
         };
-        let fitting = endpoints.iter().zip(states).enumerate();
-        let fitting = fitting.filter_map(|(at, both)| Some((order(at, both)?, both)));
-        let (_, (endpoint, state)) = fitting.min_by_key(|(order, _)| *order)?;
-        state.picked.set(number);
-        Some(endpoint)
+        let (number, other) = chosen?;
+        let endpoint = candidates.port.endpoints.get(number as usize)?;
+        attempt.tried.push(endpoint.addr);
+        let here = &list.here;
+        let breaker = &here.states[number as usize].breaker;
+        // Also of one that is used though its breaker is open.
+        let of = &here.traffic.outlier_detection;
+        let is_probe = probed.is_some() || (!breaker.is_closed() && breaker.probe(of, at));
+        if is_probe {
+            here.health.changed();
+        }
+        let begun = InFlight::begin(here, (number, other), (draw.kind, is_probe), draw.now);
+        Some((endpoint, begun))
     }
 
     /// Another configuration is in force: what is known of endpoints that it has
@@ -99,28 +118,97 @@ impl Balancer {
         self.lists.retain(|_, list| {
             let service = snapshot.services.get(&list.service);
             let port = service.and_then(|service| service.port(list.port));
-            port.is_some_and(|port| Arc::ptr_eq(&port.endpoints, &list.endpoints))
+            // What fits may be another for all that.
+            list.views.iter_mut().for_each(|view| view.seen = 0);
+            service.zip(port).is_some_and(|(service, port)| {
+                Arc::ptr_eq(&port.endpoints, &list.endpoints)
+                    && **service.traffic(port) == *list.here.traffic
+            })
         });
-        // One whose list stays is in use.
-        self.states
-            .retain(|id, state| Rc::strong_count(state) > 1 || id.is_in(snapshot));
+        self.health.hear(snapshot);
     }
 
-    fn states_of(&mut self, candidates: &Candidates<'_>) -> &States {
+    /// With its view of these candidates up to date.
+    fn list_of(&mut self, candidates: &Candidates<'_>, at: u64) -> &mut List {
         let port = candidates.port;
         let endpoints = &port.endpoints;
-        let states = &mut self.states;
+        let (health, offset) = (&self.health, self.offset);
         let list = self.lists.entry(Arc::as_ptr(endpoints).addr());
         let list = list.or_insert_with(|| List {
             service: candidates.service.key.clone(),
             port: port.port,
             endpoints: endpoints.clone(),
-            states: endpoints
-                .iter()
-                .map(|endpoint| states.entry(Id::of(endpoint)).or_default().clone())
-                .collect(),
+            here: Rc::new(Here {
+                health: health.clone(),
+                destination: health.destination(&candidates.service.key, port.port),
+                traffic: candidates.traffic().clone(),
+                states: health.endpoints(endpoints, at),
+            }),
+            views: Default::default(),
+            turn: Cell::new(offset),
         });
-        &list.states
+        let changes = health.changes();
+        let view = &mut list.views[candidates.kind()];
+        if view.seen != changes {
+            let most = list.here.traffic.outlier_detection.max_ejection_percent;
+            *view = View::of(candidates, &list.here.states, (changes, most));
+        }
+        list
+    }
+}
+
+impl List {
+    /// One that is left out and whose time has come.
+    fn probe(&self, candidates: &Candidates<'_>, at: u64) -> Option<u32> {
+        let view = &self.views[candidates.kind()];
+        if at < view.probe_at {
+            return None;
+        }
+        let of = &self.here.traffic.outlier_detection;
+        let is_due = |number: &&u32| self.here.states[**number as usize].breaker.probe(of, at);
+        view.ejected.iter().find(is_due).copied()
+    }
+
+    fn choose(
+        &self,
+        candidates: &Candidates<'_>,
+        (attempt, draw, at): (&Attempt, Draw<'_>, u64),
+        usable: &[u32],
+    ) -> Option<Chosen> {
+        let by = &self.here.traffic.load_balancer;
+        let is_of_source = by.by == BalanceBy::ConsistentHash(HashOn::SourceIp);
+        let choice = Choice {
+            by,
+            kind: draw.kind,
+            hash: match is_of_source {
+                true => Some(candidates.client_hash()),
+                false => attempt.hash(),
+            },
+            now: at,
+            random: draw.random,
+        };
+        choice.of(Field {
+            endpoints: &candidates.port.endpoints,
+            states: &self.here.states,
+            usable,
+            turn: &self.turn,
+        })
+    }
+
+    /// What was tried comes last, and what is left out before that: then the next best
+    /// is better than the same again.
+    fn others(&self, candidates: &Candidates<'_>, attempt: &Attempt) -> Vec<u32> {
+        let view = &self.views[candidates.kind()];
+        let rank = |at: u32, endpoint: &Endpoint| -> Option<(bool, bool, Fit)> {
+            let fit = candidates.fit(endpoint)?;
+            Some((attempt.has_tried(endpoint), view.ejected.contains(&at), fit))
+        };
+        let endpoints = candidates.port.endpoints.iter().zip(0..);
+        let ranked = endpoints.filter_map(|(endpoint, at)| Some((rank(at, endpoint)?, at)));
+        let ranked: Vec<_> = ranked.collect();
+        let best = ranked.iter().map(|(rank, _)| *rank).min();
+        let usable = ranked.iter().filter(|(rank, _)| Some(*rank) == best);
+        usable.map(|(_, at)| *at).collect()
     }
 }
 

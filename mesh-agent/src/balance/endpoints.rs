@@ -1,12 +1,12 @@
 //! Endpoints that may be picked, and by what they are known again.
 
-use std::cell::Cell;
+use std::hash::BuildHasher as _;
 use std::net::{IpAddr, SocketAddr};
-use std::rc::Rc;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use crate::model::traffic::{BalanceBy, HashOn, Traffic};
 use crate::model::{
     Endpoint, Name, Service, ServicePort, Snapshot, Tier, UpstreamAddr, WorkloadKey,
 };
@@ -25,9 +25,36 @@ pub(crate) struct Client<'s> {
 #[derive(Debug, Default)]
 pub(crate) struct Attempt {
     pub(super) tried: SmallVec<[UpstreamAddr; 1]>,
+    /// What a consistent hash of requests is of.
+    hash: Option<u64>,
 }
 
 impl Attempt {
+    /// A consistent hash of the request is of this.
+    pub(crate) fn hash_of(&mut self, value: Option<&[u8]>) {
+        self.hash = value.map(|value| foldhash::quality::FixedState::default().hash_one(value));
+    }
+
+    pub(super) fn hash(&self) -> Option<u64> {
+        self.hash
+    }
+
+    /// Nothing was tried.
+    pub(crate) fn is_new(&self) -> bool {
+        self.tried.is_empty()
+    }
+
+    /// Two were tried.
+    pub(crate) fn is_second(&self) -> bool {
+        self.tried.len() > 1
+    }
+
+    /// What was picked last had been tried before: there is nobody else.
+    pub(crate) fn is_repeated(&self) -> bool {
+        let last = self.tried.split_last();
+        last.is_some_and(|(last, before)| before.contains(last))
+    }
+
     pub(super) fn has_tried(&self, endpoint: &Endpoint) -> bool {
         self.tried.contains(&endpoint.addr)
     }
@@ -55,6 +82,16 @@ pub(super) enum Fit {
     Unknown,
 }
 
+impl Fit {
+    /// Of those that are as good but for the place that they are for.
+    pub(super) fn tier(self) -> Self {
+        match self {
+            Self::HintedNode | Self::HintedZone | Self::Ready => Self::Ready,
+            Self::Terminating | Self::Unknown => self,
+        }
+    }
+}
+
 /// The endpoints of one port of a Service, of one family.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Candidates<'s> {
@@ -80,6 +117,31 @@ impl<'s> Candidates<'s> {
             is_ipv4: called.is_ipv4(),
             reach,
         }
+    }
+
+    /// What is said of how they are used.
+    pub(super) fn traffic(&self) -> &'s Arc<Traffic> {
+        self.service.traffic(self.port)
+    }
+
+    pub(crate) fn hash_on(&self) -> Option<&'s HashOn> {
+        match &self.traffic().load_balancer.by {
+            BalanceBy::ConsistentHash(on) => Some(on),
+            BalanceBy::PeakEwma
+            | BalanceBy::LeastRequest
+            | BalanceBy::RoundRobin
+            | BalanceBy::Random => None,
+        }
+    }
+
+    /// Which of the four kinds a worker's clients have.
+    pub(super) fn kind(&self) -> usize {
+        usize::from(self.is_ipv4) + 2 * usize::from(self.reach == Reach::Node)
+    }
+
+    /// Of the client, the same in each process.
+    pub(super) fn client_hash(&self) -> u64 {
+        foldhash::quality::FixedState::default().hash_one(self.client.pod)
     }
 
     /// Each of them, in the configuration's order: taking a look is no pick.
@@ -223,16 +285,6 @@ impl Id {
         }
     }
 }
-
-/// What a worker knows of an endpoint.
-#[derive(Debug, Default)]
-pub(super) struct State {
-    /// Number of the pick that it was chosen by last; 0: never.
-    pub(super) picked: Cell<u64>,
-}
-
-/// States of a port's endpoints, in the same order.
-pub(super) type States = Vec<Rc<State>>;
 
 #[cfg(test)]
 mod tests;

@@ -1,17 +1,30 @@
 //! Picks one endpoint out of the ready ones.
 //!
-//! Each worker has its own [`Balancer`]. What it knows of an endpoint is kept by
-//! the pod and its port, so that it outlives a change of the configuration, and
-//! goes with the pod. Which endpoint a client keeps going to is known to all
-//! workers ([`Affinity`]). Pure and synchronous. Never looks at policy or routes, and
-//! picks nothing that the configuration in the caller's hand does not have.
+//! What is known of an endpoint (its breaker, how long it takes, what is under way
+//! there) is kept by the pod and its port, for all workers ([`Health`]), so that it
+//! outlives a change of the configuration, and goes with the pod. Each worker has its
+//! own [`Balancer`] with views of it, made anew when a breaker changes: a pick takes no
+//! lock. Which endpoint a client keeps going to is known to all workers ([`Affinity`]).
+//! Pure and synchronous; time and chance are arguments. Never looks at policy or
+//! routes, and picks nothing that the configuration in the caller's hand does not have.
 
 mod affinity;
 mod balancer;
+mod breaker;
+mod choose;
 mod endpoints;
+mod ewma;
+mod health;
+mod in_flight;
+mod outcome;
 #[cfg(test)]
 mod testing;
+mod view;
 
 pub(crate) use affinity::Affinity;
-pub(crate) use balancer::Balancer;
+pub(crate) use balancer::{Balancer, Draw};
+pub(crate) use breaker::{Change, Phase};
 pub(crate) use endpoints::{Attempt, Candidates, Client, Reach};
+pub(crate) use health::{Health, Standing};
+pub(crate) use in_flight::InFlight;
+pub(crate) use outcome::{Cause, Failure, Kind, Outcome};

@@ -1,10 +1,11 @@
 //! Services of pods, and clients that pick of them.
 
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Affinity, Attempt, Balancer, Candidates, Client, Reach};
+use super::{Affinity, Attempt, Balancer, Candidates, Client, Draw, Health, InFlight, Kind, Reach};
 use crate::model::{
     Endpoint, Hinted, Name, Place, Service, ServiceKey, ServicePort, Snapshot, TargetPort, Tier,
     UpstreamAddr, Workload,
@@ -23,6 +24,15 @@ pub(super) fn endpoint(last: u8, uid: &str, node: &str) -> Endpoint {
         workload: Some(Arc::new(pod)),
         tier: Tier::Ready,
         place: None,
+    }
+}
+
+/// Of one pod of many, at a port of its own.
+pub(super) fn endpoint_at(number: usize) -> Endpoint {
+    let port = u16::try_from(number).expect("a port");
+    Endpoint {
+        addr: UpstreamAddr::new(([10, 0, 0, 1], port).into()),
+        ..endpoint(1, &format!("uid-{number}"), "n2")
     }
 }
 
@@ -130,10 +140,39 @@ impl Picker {
         service: &Arc<Service>,
         (attempt, now): (&mut Attempt, Instant),
     ) -> Option<u8> {
-        let candidates = self.candidates(service);
-        let endpoint = balancer.pick(&candidates, attempt, now)?;
-        Some(last(endpoint))
+        let draw = Draw {
+            kind: Kind::Request,
+            now,
+            random: &chance,
+        };
+        let picked = self.begin(balancer, service, (attempt, draw))?;
+        Some(picked.0)
     }
+
+    /// The same, and it goes on.
+    pub(super) fn begin(
+        &self,
+        balancer: &mut Balancer,
+        service: &Arc<Service>,
+        (attempt, draw): (&mut Attempt, Draw<'_>),
+    ) -> Option<(u8, InFlight)> {
+        let candidates = self.candidates(service);
+        let (endpoint, begun) = balancer.pick(&candidates, attempt, draw)?;
+        Some((last(endpoint), begun))
+    }
+}
+
+/// As chance has it, the same in each run.
+pub(super) fn chance(limit: u64) -> u64 {
+    thread_local! {
+        static STATE: Cell<u64> = const { Cell::new(0) };
+    }
+    let next = STATE.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+    STATE.set(next);
+    let mut mixed = next;
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (mixed ^ (mixed >> 31)) % limit
 }
 
 pub(super) fn last(endpoint: &Endpoint) -> u8 {
@@ -143,6 +182,7 @@ pub(super) fn last(endpoint: &Endpoint) -> u8 {
     }
 }
 
-pub(super) fn balancer(index: usize) -> Balancer {
-    Balancer::new(index, Arc::<Affinity>::default())
+pub(super) fn balancer(index: usize, start: Instant) -> Balancer {
+    let health = Arc::new(Health::new(start));
+    Balancer::new(index, Arc::<Affinity>::default(), health)
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::ending::CannotAsk;
+use crate::admin::endpoints::EndpointList;
 use crate::admin::routes::RouteList;
 use crate::admin::traffic::TrafficList;
 use crate::admin::{self, FetchError, Question, Status};
@@ -50,6 +51,19 @@ pub(super) fn traffic(run_dir: &Path, json: bool) -> anyhow::Result<Exit> {
         true => Exit::Yes,
         false => Exit::Degraded,
     })
+}
+
+/// Yes where none is left out.
+pub(super) fn endpoints(run_dir: &Path, json: bool) -> anyhow::Result<Exit> {
+    let list: EndpointList = ask(run_dir, "/endpoints")?;
+    show(&list, json, admin::endpoints::text)?;
+    let mut endpoints = list.endpoints.iter();
+    Ok(
+        match endpoints.all(|row| row.next_probe_seconds.is_none()) {
+            true => Exit::Yes,
+            false => Exit::Degraded,
+        },
+    )
 }
 
 pub(super) fn connections(

@@ -106,6 +106,12 @@ fn dispatch(command: Command) -> anyhow::Result<Exit> {
             ..
         } => ask::traffic(&place.run_dir, json),
         Command::Status {
+            of: Some(StatusOf::Endpoints),
+            place,
+            json,
+            ..
+        } => ask::endpoints(&place.run_dir, json),
+        Command::Status {
             of: None,
             place,
             wide,

@@ -168,6 +168,8 @@ pub enum StatusOf {
     Routes,
     /// The TrafficPolicies, with each Service that they are for.
     Traffic,
+    /// The endpoints of Services that pods of this node use, and which of them are left out.
+    Endpoints,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

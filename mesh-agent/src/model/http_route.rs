@@ -193,6 +193,14 @@ pub struct Retry {
     pub backoff: Option<Duration>,
 }
 
+impl Retry {
+    /// The route wants none at all.
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        self.attempts == Some(0)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionPersistence {
     /// Of the cookie or the header.

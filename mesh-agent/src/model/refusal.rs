@@ -50,6 +50,8 @@ pub enum ResponseFlags {
     UpstreamReset,
     NoRoute,
     Timeout,
+    /// A limit of the destination.
+    Overflow,
 }
 
 /// HTTP's and gRPC's word for a refusal, for a client that speaks one of them.
@@ -195,6 +197,10 @@ refusals! {
         "too many deliveries to one address at once: widen `--delivery-ports`";
     OverLimit: "over_limit", Agent, Later, Other, UNAVAILABLE,
         "`--max-connections`, `--max-connections-per-pod`, or open files";
+    MaxRequests: "max_requests", Configuration, Later, Overflow, UNAVAILABLE,
+        "as many requests to the Service are in flight from this node as `limits.maxRequests` of its TrafficPolicy allows";
+    MaxConnections: "max_connections", Configuration, Later, Overflow, UNAVAILABLE,
+        "as many connections to the Service from this node as `limits.maxConnections` of its TrafficPolicy allows";
     /// The oldest of the source with the most.
     Displaced: "displaced", Client, Later, Other, UNAVAILABLE,
         "many connections that never say who they are; the oldest of the source with the most makes room: look at that source";
@@ -320,7 +326,10 @@ impl RefuseReason {
     pub const fn told(self) -> Told {
         match self {
             Self::Denied | Self::UndecidedProtocol => Told::Denied,
-            Self::OverLimit | Self::SourcePortsExhausted => Told::OverLimit,
+            Self::OverLimit
+            | Self::MaxRequests
+            | Self::MaxConnections
+            | Self::SourcePortsExhausted => Told::OverLimit,
             Self::UnknownServicePort
             | Self::NoEndpoint
             | Self::NoLocalEndpoint

@@ -163,6 +163,7 @@ names! {
     ResponseFlags::UpstreamReset => ("UC", "the application closed before it answered"),
     ResponseFlags::NoRoute => ("NR", "no route, or no backend of a route"),
     ResponseFlags::Timeout => ("UT", "it took too long"),
+    ResponseFlags::Overflow => ("UO", "a limit of the destination"),
     ResponseFlags::Other => ("OTHER", "limits, drain, a pod that goes, a fault, a client that left: `reason` says which"),
 }
 

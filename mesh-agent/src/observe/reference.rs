@@ -125,6 +125,7 @@ pub(crate) fn labels() -> Vec<(&'static str, String)> {
             "`TLS_AES_128_GCM_SHA256`, `TLS_AES_256_GCM_SHA384`, `TLS_CHACHA20_POLY1305_SHA256`",
         ),
         ("result", "`success`, `failure`"),
+        ("cause", "`consecutive_failures`, `success_rate`"),
         ("outcome", "`enrolled`, `outside`, `refused`"),
     ]
     .map(|(label, values)| (label, values.to_owned()))

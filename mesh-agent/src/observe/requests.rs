@@ -148,6 +148,7 @@ pub(super) fn response_flags(ended: RequestEnd) -> &'static str {
             ResponseFlags::UpstreamReset => "UC",
             ResponseFlags::NoRoute => "NR",
             ResponseFlags::Timeout => "UT",
+            ResponseFlags::Overflow => "UO",
         },
     }
 }

@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
-use crate::balance::{Attempt, Balancer, Candidates, Client, Reach};
+use crate::balance::{Attempt, Balancer, Candidates, Client, Draw, InFlight, Reach};
 use crate::model::route::BackendRef;
+use crate::model::traffic::HashOn;
 use crate::model::{
     Endpoint, Name, OrigDst, PodIps, RefuseReason, ServiceKey, Snapshot, UpstreamAddr, Workload,
 };
@@ -18,6 +18,8 @@ pub(crate) struct Target {
     pub(crate) service: Option<ServiceKey>,
     /// The source pod itself: nothing captures what it says to itself.
     pub(crate) itself: bool,
+    /// It was picked of several, or as the only endpoint of a Service.
+    pub(crate) load: Option<InFlight>,
 }
 
 /// Where a connection may go: one address, or any endpoint of a Service's port.
@@ -119,16 +121,30 @@ impl Backends<'_> {
         &self,
         balancer: &mut Balancer,
         attempt: &mut Attempt,
-        now: Instant,
+        draw: Draw<'_>,
     ) -> Result<Target, RefuseReason> {
         match &self.kind {
             Kind::Direct(workload) => Ok(self.direct(*workload)),
             Kind::Service(candidates) => {
                 balancer.hear(self.snapshot);
-                let endpoint = balancer.pick(candidates, attempt, now);
-                let endpoint = endpoint.ok_or_else(|| nobody(candidates))?;
-                Ok(self.endpoint(candidates, endpoint))
+                let picked = balancer.pick(candidates, attempt, draw);
+                let (endpoint, load) = picked.ok_or_else(|| nobody(candidates))?;
+                if let Some(over) = load.over() {
+                    return Err(over);
+                }
+                Ok(Target {
+                    load: Some(load),
+                    ..self.endpoint(candidates, endpoint)
+                })
             }
+        }
+    }
+
+    /// What of a request a consistent hash is of.
+    pub(crate) fn hash_on(&self) -> Option<&HashOn> {
+        match &self.kind {
+            Kind::Direct(_) => None,
+            Kind::Service(candidates) => candidates.hash_on(),
         }
     }
 
@@ -162,6 +178,7 @@ impl Backends<'_> {
             destination: workload.cloned(),
             service: None,
             itself: self.own.contains(self.dst.ip()),
+            load: None,
         }
     }
 
@@ -172,6 +189,7 @@ impl Backends<'_> {
             destination: endpoint.workload.as_ref().or_else(by_ip).cloned(),
             service: Some(candidates.service.key.clone()),
             itself: self.own.contains(endpoint.addr.ip()),
+            load: None,
         }
     }
 }

@@ -24,7 +24,7 @@ use super::pre_auth::{PreAuthLimiter, Slot};
 use super::registry::{ConnectionEntry, ConnectionRegistry, CutReason, Registration};
 use super::seen::Seen;
 use super::spare::Spare;
-use crate::balance::{Affinity, Balancer};
+use crate::balance::{Affinity, Balancer, Health};
 use crate::detect::Learned;
 use crate::enrol::LocalPod;
 use crate::model::{ClientAddr, ConnectionId, OrigDst, TrustDomain, UnknownPeer, Workload};
@@ -53,6 +53,8 @@ pub(super) struct AgentState {
     pub(super) enrolled: ArcSwap<HashMap<u64, Arc<Workload>>>,
     pub(super) proofs: Arc<Proofs>,
     pub(super) affinity: Arc<Affinity>,
+    /// What is known of endpoints.
+    pub(super) health: Arc<Health>,
     pub(super) seen: Arc<Seen>,
     /// Tells that a part of the data path has ended by a panic.
     pub(super) alarm: Alarm,
@@ -139,7 +141,11 @@ impl WorkerState {
             draining: CancellationToken::new(),
             ports: PortRange::part(&agent.config.delivery_ports, index, count),
             spare: Spare::new(),
-            balancer: RefCell::new(Balancer::new(index, agent.affinity.clone())),
+            balancer: RefCell::new(Balancer::new(
+                index,
+                agent.affinity.clone(),
+                agent.health.clone(),
+            )),
             dice: Dice::new(),
             learned: RefCell::default(),
             index,

@@ -17,6 +17,8 @@ use crate::tunnel::{self, Connection};
 
 /// A connection that lives longer is counted and logged this often.
 const PROGRESS: Duration = Duration::from_secs(10);
+/// And one that shows whether its endpoint works again is looked at so often.
+const SOON: Duration = Duration::from_millis(100);
 /// Who takes nothing for this long does not take what a side that failed had sent.
 const STUCK: Duration = Duration::from_millis(50);
 
@@ -140,7 +142,8 @@ pub(super) async fn forward<C: Forward>(
     let mut lasts = false;
     loop {
         take_up(what, report);
-        let left = idle.map_or(PROGRESS, |idle| idle.saturating_sub(silent).min(PROGRESS));
+        let turn = if report.is_probe() { SOON } else { PROGRESS };
+        let left = idle.map_or(turn, |idle| idle.saturating_sub(silent).min(turn));
         let failed = tokio::select! {
             biased; // a cut must not wait for a busy stream
             reason = cut.wait() => return Stopped::Cut(reason),

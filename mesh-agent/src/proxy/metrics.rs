@@ -4,7 +4,10 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 
+use prometheus_client::registry::Registry;
+
 use super::places::Full;
+use crate::balance::{Cause, Change};
 use crate::io;
 
 use crate::observe::Observe;
@@ -16,6 +19,11 @@ pub(crate) struct Metrics {
     over_share: Family<[(&'static str, &'static str); 1], Counter>,
     held_bytes: Gauge,
     pub(super) held_limit: Gauge,
+    ejections: Family<[(&'static str, &'static str); 1], Counter>,
+    probes: Family<[(&'static str, &'static str); 1], Counter>,
+    ejected: Gauge,
+    pub(super) retries: Counter,
+    pub(super) over_budget: Counter,
 }
 
 impl Metrics {
@@ -25,6 +33,13 @@ impl Metrics {
         for full in [Full::Node, Full::Pod, Full::Source] {
             let _zero = metrics.over_share.get_or_create(&share(full));
         }
+        for cause in [Cause::InARow, Cause::SuccessRate] {
+            let _zero = metrics.ejections.get_or_create(&[("cause", cause.label())]);
+        }
+        for result in ["success", "failure"] {
+            let _zero = metrics.probes.get_or_create(&[("result", result)]);
+        }
+        observe.register(|registry| metrics.register(registry));
         observe.register(|registry| {
             registry.register(
                 "mesh_agent_connections_limit",
@@ -55,12 +70,57 @@ impl Metrics {
         metrics
     }
 
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "mesh_agent_outlier_ejections",
+            "Times that an endpoint was left out because it failed, by the rule that said so",
+            self.ejections.clone(),
+        );
+        registry.register(
+            "mesh_agent_outlier_probes",
+            "Requests and connections that showed whether an ejected endpoint works again",
+            self.probes.clone(),
+        );
+        registry.register(
+            "mesh_agent_endpoints_ejected",
+            "Endpoints whose breaker is open now",
+            self.ejected.clone(),
+        );
+        registry.register(
+            "mesh_agent_retries",
+            "Requests and connections that were tried at another endpoint",
+            self.retries.clone(),
+        );
+        registry.register(
+            "mesh_agent_retry_budget_exhausted",
+            "Retries that were not made because there had been too many for the requests",
+            self.over_budget.clone(),
+        );
+    }
+
+    /// A breaker has changed.
+    pub(super) fn breaker(&self, change: Change) {
+        match change {
+            Change::Ejected { cause, .. } => {
+                let by = [("cause", cause.label())];
+                self.ejections.get_or_create(&by).inc();
+            }
+            Change::StillFailing { .. } => self.probe("failure"),
+            Change::Returned => self.probe("success"),
+        }
+    }
+
+    fn probe(&self, result: &'static str) {
+        self.probes.get_or_create(&[("result", result)]).inc();
+    }
+
     pub(super) fn over_share(&self, full: Full) {
         self.over_share.get_or_create(&share(full)).inc();
     }
 
     /// Brings what is held up to date.
-    pub(super) fn refresh(&self) {
+    pub(super) fn refresh(&self, ejected: usize) {
+        self.ejected.set(i64::try_from(ejected).unwrap_or(i64::MAX));
         let held = i64::try_from(io::held()).unwrap_or(i64::MAX);
         self.held_bytes.set(held);
     }

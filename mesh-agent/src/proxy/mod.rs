@@ -22,6 +22,7 @@ mod first;
 mod forward;
 mod http;
 mod inbound;
+mod load;
 mod metrics;
 mod outbound;
 mod peek;

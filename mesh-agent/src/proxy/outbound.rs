@@ -2,9 +2,12 @@
 
 mod bytes;
 mod course;
+mod decided;
 mod http;
 mod mesh;
 mod reach;
+mod retry;
+mod tries;
 mod upstreams;
 
 use super::accepted::Accepted;
@@ -78,6 +81,8 @@ async fn asks_soon(accepted: &Accepted) -> bool {
 
 /// HTTP: each request is decided on by itself.
 async fn requests(accepted: &Accepted, report: &mut Report, open: Option<Upstream>) -> ForwardEnd {
+    // Each of them has one of its own.
+    report.goes_to(None);
     let context = accepted.context();
     let to = context.orig_dst.get();
     let learned = &context.worker.learned;

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::context::Exchange;
+use super::load::Load;
 use crate::model::{
-    ByteCounts, ByteMeter, CloseReason, Direction, Flow, Outcome, Refused, Security, TlsParameters,
-    UnknownPeer,
+    ByteCounts, ByteMeter, CloseReason, Direction, Flow, Outcome, Refused, Retry, Security,
+    TlsParameters, UnknownPeer,
 };
 use crate::observe;
 use crate::tls::PeerId;
@@ -19,6 +20,8 @@ pub(super) struct Report {
     started: Instant,
     connect_time: Option<Duration>,
     open: Option<observe::Open>,
+    /// Of the endpoint that was picked for the connection.
+    load: Option<Load>,
 }
 
 impl Exchange {
@@ -60,6 +63,7 @@ impl Exchange {
             started: Instant::now(),
             connect_time: None,
             open: None,
+            load: None,
         }
     }
 }
@@ -84,9 +88,32 @@ impl Report {
         }
     }
 
+    /// It goes to an endpoint that was picked for it; `None`: not it, or not any more.
+    pub(super) fn goes_to(&mut self, load: Option<Load>) {
+        self.load = load;
+    }
+
+    /// What it tried has failed: may another endpoint help?
+    pub(super) fn may_help_elsewhere(&mut self, refused: &Refused) -> bool {
+        let elsewhere = refused.reason.refusal().retry == Retry::Elsewhere;
+        let Some(load) = &mut self.load else {
+            return false;
+        };
+        load.refused(refused.reason, &self.flow);
+        elsewhere && self.open.is_none()
+    }
+
+    /// Somebody waits for what the connection shows of its endpoint.
+    pub(super) fn is_probe(&self) -> bool {
+        self.load.as_ref().is_some_and(Load::is_probe)
+    }
+
     /// The upstream has taken the connection. Gives where its bytes are to be shown.
     pub(super) fn opened(&mut self) -> Arc<ByteMeter> {
         self.connect_time = Some(self.started.elapsed());
+        if let Some(load) = &mut self.load {
+            load.took(Instant::now());
+        }
         let open = self.observe.opened(self.flow.clone());
         self.open.insert(open).meter()
     }
@@ -101,7 +128,10 @@ impl Report {
     }
 
     /// Totals so far, of a connection that lives longer.
-    pub(super) fn progress(&self, bytes: ByteCounts) {
+    pub(super) fn progress(&mut self, bytes: ByteCounts) {
+        if let Some(load) = &mut self.load {
+            load.carries(bytes, &self.flow);
+        }
         if let Some(open) = &self.open {
             open.progress(bytes);
         }
@@ -115,6 +145,9 @@ impl Report {
 
     pub(super) fn ended(mut self, bytes: ByteCounts, reason: CloseReason) {
         let open = self.open.take();
+        if let Some(load) = &mut self.load {
+            load.closed(bytes, reason, &self.flow);
+        }
         let outcome = Outcome {
             flow: self.flow,
             bytes,

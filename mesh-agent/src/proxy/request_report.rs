@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use super::http::{Carried, Fail};
+use super::load::Load;
 use super::report::Report;
+use crate::balance::{Failure, Outcome};
 use crate::http::answer::Answer;
 use crate::http::trace;
 use crate::model::{
     ByteCounts, Flow, HttpVersion, RefuseReason, Refused, RequestEnd, RequestHead, RequestProtocol,
-    RequestRecord, RequestTiming, RouteRef, RuleRef, TraceId,
+    RequestRecord, RequestTiming, Retry, RouteRef, RuleRef, TraceId,
 };
 use crate::observe;
 
@@ -70,7 +72,7 @@ pub(super) fn cut_short(fail: Fail, refused: &Refused) -> RequestEnd {
     match fail {
         Fail::Client(_) => RequestEnd::Client,
         Fail::Upstream(_) => RequestEnd::Upstream,
-        Fail::Request(_) | Fail::Answer(_) | Fail::Edit => refused_by(refused),
+        Fail::Request(_) | Fail::Answer(_) | Fail::Edit | Fail::Held(_) => refused_by(refused),
     }
 }
 
@@ -93,6 +95,8 @@ struct Current {
     attempts: u16,
     /// Of its head, where that is all that was read.
     head: u64,
+    /// Of the endpoint that was picked for it.
+    load: Option<Load>,
 }
 
 /// A request, as far as it was decided.
@@ -127,17 +131,60 @@ impl RequestReport {
     }
 
     pub(super) fn begin(&mut self, observe: &observe::Local, begun: Begun) {
+        // One that goes elsewhere is the same request.
+        let before = self.current.take();
+        let (began, attempts) = before.map_or((begun.began, 0), |of| (of.began, of.attempts));
         self.current = Some(Current {
             observe: observe.clone(),
             flow: begun.flow,
             heard: begun.heard,
             route: begun.route,
             rule: begun.rule,
-            began: begun.began,
+            began,
             connected: None,
-            attempts: 0,
+            attempts,
             head: begun.head as u64,
+            load: None,
         });
+    }
+
+    /// It goes to an endpoint that was picked for it.
+    pub(super) fn goes_to(&mut self, load: Option<Load>) {
+        if let Some(current) = &mut self.current {
+            current.load = load;
+        }
+    }
+
+    /// Its endpoint was not reached: may another one help?
+    pub(super) fn may_help_elsewhere(&mut self, refused: &Refused) -> bool {
+        let Some(current) = &mut self.current else {
+            return false;
+        };
+        let Some(load) = &mut current.load else {
+            return false;
+        };
+        load.refused(refused.reason, &current.flow);
+        refused.reason.refusal().retry == Retry::Elsewhere
+    }
+
+    /// Its answer is not passed on: it goes elsewhere. `unseen`: no application was reached.
+    pub(super) fn failed(&mut self, unseen: Option<RefuseReason>) {
+        let Some(current) = &mut self.current else {
+            return;
+        };
+        let Some(load) = &mut current.load else {
+            return;
+        };
+        match unseen {
+            Some(reason) => load.refused(reason, &current.flow),
+            None => load.tell(Outcome::Failure(Failure::Status), &current.flow),
+        }
+    }
+
+    pub(super) fn has_load(&self) -> bool {
+        self.current
+            .as_ref()
+            .is_some_and(|current| current.load.is_some())
     }
 
     /// Another upstream connection is asked for.
@@ -168,14 +215,16 @@ impl RequestReport {
 
     /// It is over.
     pub(super) fn finish(&mut self, carried: Carried, ended: RequestEnd) {
-        if let Some(current) = self.current.take() {
+        if let Some(mut current) = self.current.take() {
+            current.tell_load(&carried, ended);
             current.tell(carried, ended);
         }
     }
 
     /// The agent has answered itself.
     pub(super) fn answered(&mut self, answer: &Answer, bytes: usize, ended: RequestEnd) {
-        if let Some(current) = self.current.take() {
+        if let Some(mut current) = self.current.take() {
+            current.tell_load(&Carried::default(), ended);
             let carried = Carried {
                 status: answer.status,
                 grpc_status: answer.grpc_status(),
@@ -200,6 +249,28 @@ impl Drop for RequestReport {
 }
 
 impl Current {
+    fn tell_load(&mut self, carried: &Carried, ended: RequestEnd) {
+        let Some(load) = &mut self.load else {
+            return;
+        };
+        if let Some(answered) = carried.answered {
+            load.took(answered);
+        }
+        match (carried.answered, ended) {
+            (Some(_), _) => {
+                let failure = Failure::of_answer(carried.status, carried.grpc_status);
+                let outcome = failure.map_or(Outcome::Success, Outcome::Failure);
+                load.tell(outcome, &self.flow);
+            }
+            (None, RequestEnd::Refused(reason, _)) => load.refused(reason, &self.flow),
+            (None, RequestEnd::Client) => load.tell(Outcome::Abandoned, &self.flow),
+            (None, RequestEnd::Upstream) => {
+                load.tell(Outcome::Failure(Failure::Reset), &self.flow);
+            }
+            (None, RequestEnd::Finished) => {}
+        }
+    }
+
     fn tell(&self, carried: Carried, ended: RequestEnd) {
         let now = Instant::now();
         let since = |at: Option<Instant>| at.map(|at| at.saturating_duration_since(self.began));

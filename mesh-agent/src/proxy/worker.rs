@@ -104,7 +104,7 @@ impl WorkerState {
     fn sweep(&self) -> Vec<(Pair, SocketAddr)> {
         let (now, wall) = (std::time::Instant::now(), SystemTime::now());
         self.peers.sweep(now, wall);
-        self.agent.metrics.refresh();
+        self.agent.metrics.refresh(self.agent.health.ejected());
         let mut due = Vec::new();
         self.connections.recheck_sessions(|session| {
             if session.own.current().is_none() {

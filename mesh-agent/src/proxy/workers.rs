@@ -18,6 +18,7 @@ use super::metrics::Metrics;
 use super::places::Places;
 use super::seen::Seen;
 use super::worker::{self, Command};
+use crate::balance::Health;
 use crate::enrol::{DataPath, LocalPod, Recheck, ServeError};
 use crate::model::{PodIps, TrustDomain};
 use crate::observe::Observe;
@@ -33,6 +34,7 @@ pub(crate) struct Environment {
     pub(crate) entered_pod: EnteredPod,
     pub(crate) observe: Observe,
     pub(crate) seen: Arc<Seen>,
+    pub(crate) health: Arc<Health>,
 }
 
 /// The data path could not begin.
@@ -59,6 +61,7 @@ impl Workers {
             entered_pod,
             observe,
             seen,
+            health,
         } = world;
         let places = Places::new(config.max_connections, config.max_connections_per_pod);
         io::limit_held(config.max_buffer_bytes);
@@ -77,6 +80,7 @@ impl Workers {
             enrolled: ArcSwap::default(),
             proofs: Arc::default(),
             affinity: Arc::default(),
+            health,
             seen,
         });
         agent.show_limits();

@@ -29,7 +29,7 @@ pub(crate) mod tests;
 pub(crate) use connection::{Connection, IncomingStream};
 pub(crate) use frame::{Open, ResetReason};
 pub(crate) use pool::{Config as PoolConfig, Key, Pool};
-pub(crate) use relay::{Relay, StreamEnd};
+pub(crate) use relay::{Relay, StreamEnd, Unseen};
 pub(crate) use reset::Reset;
 
 /// The peer broke the protocol; the connection is closed.

@@ -89,6 +89,14 @@ impl Fail {
     }
 }
 
+/// What an application sent to another one that did not get it.
+#[derive(Debug, Default)]
+pub(crate) struct Unseen {
+    pub(crate) bytes: Vec<u8>,
+    /// And then its FIN.
+    pub(crate) ended: bool,
+}
+
 /// One stream's state.
 #[derive(Debug)]
 pub(crate) struct Relay {
@@ -179,6 +187,23 @@ impl Relay {
         // A miss after the last one is the application's to see.
         next.replay = (next.replays < MAX_REPLAYS).then(|| next.resend.clone());
         *self = next;
+    }
+
+    /// What the peer's application provably did not get, for another one. `None`: not
+    /// all of it is known any more.
+    pub(crate) fn take_unseen(&mut self) -> Option<Unseen> {
+        let bytes = self.replay.take().filter(|_| !self.is_accepted())?;
+        Some(Unseen {
+            bytes,
+            ended: self.application_ended,
+        })
+    }
+
+    /// Of a stream that has not begun: this goes first.
+    pub(crate) fn begin_with(&mut self, unseen: Unseen) {
+        self.replay = Some(unseen.bytes.clone());
+        self.resend = unseen.bytes;
+        self.application_ended = unseen.ended;
     }
 
     /// Application bytes passed on so far. `sent`: from the stream's client to its server.

@@ -2,8 +2,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::*;
-use crate::balance::Balancer;
+use crate::balance::endpoints::Attempt;
 use crate::balance::testing::{Picker, endpoint, service};
+use crate::balance::{Balancer, Health};
 use crate::model::Service;
 
 const LASTS: Duration = Duration::from_secs(10);
@@ -27,8 +28,9 @@ struct World {
 impl World {
     fn new() -> Self {
         let affinity = Arc::<Affinity>::default();
+        let health = Arc::new(Health::new(Instant::now()));
         Self {
-            workers: [0, 1].map(|index| Balancer::new(index, affinity.clone())),
+            workers: [0, 1].map(|index| Balancer::new(index, affinity.clone(), health.clone())),
             affinity,
             now: Instant::now(),
         }
@@ -169,7 +171,7 @@ fn clients_do_not_wait_for_each_other() {
             port: 80,
             is_ipv4: true,
         };
-        part_of(&key) != 0
+        !hash_of(&key).is_multiple_of(PARTS as u64)
     };
     let clients = (0..100).map(|n| format!("pod-{n}"));
     let free: Vec<String> = clients.filter(|client| is_free(client)).collect();

@@ -1,63 +1,169 @@
+mod simulation;
+
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::*;
-use crate::balance::testing::{CALLED, Picker, balancer, only, snapshot};
-use crate::balance::{Client, Reach};
+use crate::balance::testing::{CALLED, Picker, chance, endpoint, only, service, snapshot};
+use crate::balance::{Change, Client, Failure, Outcome, Reach};
+use crate::model::Service;
 
-fn pick(balancer: &mut Balancer, snapshot: &Snapshot, attempt: &mut Attempt) -> Option<u8> {
-    let picker = Picker::on("n1", None);
-    picker.pick(balancer, only(snapshot), (attempt, Instant::now()))
+fn balancer(index: usize) -> Balancer {
+    crate::balance::testing::balancer(index, Instant::now())
 }
 
-fn picks(balancer: &mut Balancer, snapshot: &Snapshot, count: usize) -> Vec<u8> {
-    let one = |_| pick(balancer, snapshot, &mut Attempt::default()).expect("one");
-    (0..count).map(one).collect()
+fn random(limit: u64) -> u64 {
+    chance(limit)
 }
 
-#[test]
-fn endpoints_are_picked_in_turn_and_workers_begin_with_others() {
-    let snapshot = snapshot(1, &[(1, "a"), (2, "b"), (3, "c")]);
-    let mut first = balancer(0);
-    assert_eq!(picks(&mut first, &snapshot, 6), [1, 2, 3, 1, 2, 3]);
-    let mut second = balancer(1);
-    assert_eq!(picks(&mut second, &snapshot, 4), [2, 3, 1, 2]);
-}
-
-#[test]
-fn the_turn_of_one_service_is_not_that_of_another() {
-    let (one, other) = (snapshot(1, &[(1, "a"), (2, "b")]), snapshot(1, &[(3, "c")]));
-    let mut balancer = balancer(0);
-    let mut picked = vec![];
-    for _ in 0..4 {
-        picked.extend(picks(&mut balancer, &one, 1));
-        picks(&mut balancer, &other, 1);
+fn draw(now: Instant) -> Draw<'static> {
+    Draw {
+        kind: Kind::Request,
+        now,
+        random: &random,
     }
-    assert_eq!(picked, [1, 2, 1, 2]);
+}
+
+fn begin(balancer: &mut Balancer, service: &Arc<Service>, now: Instant) -> (u8, InFlight) {
+    let attempt = (&mut Attempt::default(), draw(now));
+    let picked = Picker::on("n1", None).begin(balancer, service, attempt);
+    picked.expect("one")
+}
+
+fn fail(balancer: &mut Balancer, service: &Arc<Service>, which: u8, now: Instant) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for _ in 0..1_000 {
+        let (picked, mut load) = begin(balancer, service, now);
+        let outcome = match picked == which {
+            true => Outcome::Failure(Failure::Status),
+            false => Outcome::Success,
+        };
+        changes.extend(load.end(outcome, now, &random));
+    }
+    changes
+}
+
+fn shares(balancer: &mut Balancer, service: &Arc<Service>, now: Instant) -> [usize; 4] {
+    let mut shares = [0; 4];
+    for _ in 0..1_000 {
+        shares[usize::from(begin(balancer, service, now).0)] += 1;
+    }
+    shares
 }
 
 #[test]
-fn a_new_endpoint_changes_nothing_of_the_others_turns() {
+fn endpoints_that_are_as_good_get_as_much() {
+    let snapshot = snapshot(1, &[(1, "a"), (2, "b"), (3, "c")]);
+    let [_, shares @ ..] = shares(&mut balancer(0), only(&snapshot), Instant::now());
+    assert!(shares.iter().all(|n| (280..390).contains(n)), "{shares:?}");
+}
+
+#[test]
+fn a_slow_one_gets_little_and_what_is_under_way_counts() {
+    let snapshot = snapshot(1, &[(1, "a"), (2, "b")]);
+    let (mut balancer, now) = (balancer(0), Instant::now());
+    let service = only(&snapshot);
+    let mut held = Vec::new();
+    for _ in 0..20 {
+        let (which, mut load) = begin(&mut balancer, service, now);
+        let took = if which == 1 { 100 } else { 5 };
+        load.took(now + Duration::from_millis(took));
+        held.push(load);
+    }
+    drop(held);
+    let [_, slow, quick, _] = shares(&mut balancer, service, now + Duration::from_secs(1));
+    assert!(slow < 10 && quick > 990, "{slow} {quick}");
+    // Twenty at once make the quick one as dear.
+    let held: Vec<_> = (0..60)
+        .map(|_| begin(&mut balancer, service, now + Duration::from_secs(1)))
+        .collect();
+    let slow = held.iter().filter(|(which, _)| *which == 1).count();
+    assert!((1..10).contains(&slow), "{slow}");
+}
+
+#[test]
+fn one_that_fails_is_left_out_and_comes_back_by_one_request() {
+    let snapshot = snapshot(1, &[(1, "a"), (2, "b"), (3, "c")]);
+    let (service, now) = (only(&snapshot), Instant::now());
+    let mut one = balancer(0);
+    let mut other = Balancer::new(1, Arc::default(), one.health.clone());
+    let changes = fail(&mut one, service, 2, now);
+    assert!(
+        matches!(changes[..], [Change::Ejected { lasts, .. }] if lasts >= Duration::from_secs(1)),
+        "{changes:?}"
+    );
+    for balancer in [&mut one, &mut other] {
+        assert_eq!(shares(balancer, service, now)[2], 0, "on each worker");
+    }
+    let later = now + Duration::from_secs(2);
+    let (which, mut probe) = begin(&mut other, service, later);
+    assert!(which == 2 && probe.is_probe());
+    for balancer in [&mut one, &mut other] {
+        assert_eq!(shares(balancer, service, later)[2], 0, "one request alone");
+    }
+    let ended = probe.end(Outcome::Success, later, &random);
+    assert_eq!(ended, Some(Change::Returned));
+    drop(probe);
+    for balancer in [&mut one, &mut other] {
+        assert!(shares(balancer, service, later)[2] > 100);
+    }
+}
+
+#[test]
+fn a_probe_that_shows_nothing_is_followed_by_another() {
+    let snapshot = snapshot(1, &[(1, "a"), (2, "b")]);
+    let (service, now) = (only(&snapshot), Instant::now());
     let mut balancer = balancer(0);
+    fail(&mut balancer, service, 1, now);
+    let later = now + Duration::from_secs(2);
+    for _ in 0..3 {
+        let (which, probe) = begin(&mut balancer, service, later);
+        assert!(which == 1 && probe.is_probe());
+    }
+    let (which, probe) = begin(&mut balancer, service, later);
+    assert_eq!(which, 1);
+    assert_eq!(begin(&mut balancer, service, later).0, 2, "{probe:?}");
+}
+
+#[test]
+fn half_are_left_out_at_most_and_the_only_one_never() {
+    let pods: Vec<(u8, String)> = (1..=9).map(|n| (n, format!("uid-{n}"))).collect();
+    for count in 1..=9 {
+        let pods: Vec<(u8, &str)> = pods[..count].iter().map(|(n, uid)| (*n, &**uid)).collect();
+        let (snapshot, now) = (snapshot(1, &pods), Instant::now());
+        let (service, mut balancer) = (only(&snapshot), balancer(0));
+        let (mut used, mut ejected) = (std::collections::BTreeSet::new(), 0);
+        for turn in 0..2_000 {
+            let (which, mut load) = begin(&mut balancer, service, now);
+            let failed = Outcome::Failure(Failure::Connect);
+            ejected += usize::from(load.end(failed, now, &random).is_some());
+            if turn > 1_000 {
+                used.insert(which);
+            }
+        }
+        assert_eq!(used.len(), count - count / 2, "of {count}");
+        assert!(ejected >= used.len());
+    }
+}
+
+#[test]
+fn what_is_known_outlives_changes_and_goes_with_the_pod() {
+    let (mut balancer, now) = (balancer(0), Instant::now());
     let before = snapshot(1, &[(1, "a"), (2, "b")]);
-    assert_eq!(picks(&mut balancer, &before, 3), [1, 2, 1]);
+    fail(&mut balancer, only(&before), 1, now);
     let after = snapshot(2, &[(1, "a"), (2, "b"), (3, "c")]);
     balancer.hear(&after);
-    assert_eq!(picks(&mut balancer, &after, 4), [3, 2, 1, 3]);
-}
-
-#[test]
-fn a_pod_that_is_made_anew_is_another_endpoint_and_the_old_one_is_forgotten() {
-    let mut balancer = balancer(0);
-    let before = snapshot(1, &[(1, "a"), (2, "b")]);
-    assert_eq!(picks(&mut balancer, &before, 1), [1]);
-    let after = snapshot(2, &[(1, "another"), (2, "b")]);
+    assert_eq!(balancer.health.count(), 2);
+    assert_eq!(shares(&mut balancer, only(&after), now)[1], 0);
+    // Made anew it is another one.
+    let anew = snapshot(3, &[(1, "another"), (2, "b"), (3, "c")]);
+    balancer.hear(&anew);
+    assert_eq!(balancer.health.count(), 2, "b and c");
+    assert!(shares(&mut balancer, only(&anew), now)[1] > 200);
     balancer.hear(&after);
-    assert_eq!(balancer.states.len(), 1, "of b");
-    assert_eq!(picks(&mut balancer, &after, 1), [1]);
-    balancer.hear(&before);
-    assert_eq!(balancer.states.len(), 2, "an older one says nothing");
-    balancer.hear(&snapshot(3, &[]));
-    assert!(balancer.states.is_empty() && balancer.lists.is_empty());
+    assert_eq!(balancer.health.count(), 3, "an older one says nothing");
+    balancer.hear(&snapshot(4, &[]));
+    assert!(balancer.health.count() == 0 && balancer.lists.is_empty());
 }
 
 #[test]
@@ -65,12 +171,66 @@ fn a_second_attempt_goes_elsewhere_and_again_where_there_is_nobody_else() {
     let snapshot = snapshot(1, &[(1, "a"), (2, "b")]);
     let mut balancer = balancer(0);
     let mut attempt = Attempt::default();
-    let first = pick(&mut balancer, &snapshot, &mut attempt);
-    // Others come between, so that it would be the first one's turn.
-    picks(&mut balancer, &snapshot, 1);
-    let second = pick(&mut balancer, &snapshot, &mut attempt);
-    assert_eq!((first, second), (Some(1), Some(2)));
-    assert!(pick(&mut balancer, &snapshot, &mut attempt).is_some());
+    let mut pick = || {
+        let at = (&mut attempt, Instant::now());
+        Picker::on("n1", None).pick(&mut balancer, only(&snapshot), at)
+    };
+    let (first, second) = (pick(), pick());
+    assert!(first != second && second.is_some());
+    assert!(pick().is_some());
+}
+
+#[test]
+fn where_the_hinted_ones_fail_others_are_used() {
+    let pods: Vec<_> = [(1, "z"), (2, "y"), (3, "y")]
+        .map(|(n, zone)| crate::balance::testing::hinted(endpoint(n, zone, "n2"), &[], &[zone]))
+        .into();
+    let (service, now) = (service(pods, None), Instant::now());
+    let (picker, mut balancer) = (Picker::on("n1", Some("z")), balancer(0));
+    let mut pick = |outcome| {
+        let attempt = (&mut Attempt::default(), draw(now));
+        let (which, mut load) = picker.begin(&mut balancer, &service, attempt).expect("one");
+        load.end(outcome, now, &random);
+        which
+    };
+    let failed = Outcome::Failure(Failure::Status);
+    let before: Vec<u8> = (0..7).map(|_| pick(failed)).collect();
+    assert_eq!(before, [1; 7]);
+    let after: Vec<u8> = (0..20).map(|_| pick(Outcome::Success)).collect();
+    assert!(!after.contains(&1), "{after:?}");
+}
+
+#[test]
+fn who_gives_up_on_what_others_do_at_once_was_failed() {
+    let snapshot = snapshot(1, &[(1, "a"), (2, "b")]);
+    let (service, mut now, mut balancer) = (only(&snapshot), Instant::now(), balancer(0));
+    let mut changes = Vec::new();
+    for _ in 0..2_000 {
+        now += Duration::from_millis(10);
+        let (which, mut load) = begin(&mut balancer, service, now);
+        // The first one hangs, and its client waits for 2 s.
+        let (after, outcome) = match which {
+            1 => (Duration::from_secs(2), Outcome::Abandoned),
+            _ => (Duration::from_millis(1), Outcome::Success),
+        };
+        if outcome == Outcome::Success {
+            load.took(now + after);
+        }
+        changes.extend(load.end(outcome, now + after, &random));
+    }
+    // It is avoided so soon that it takes long to have seven.
+    let hung = Outcome::Abandoned;
+    assert!(changes.is_empty(), "{changes:?}");
+    for _ in 0..200 {
+        now += Duration::from_secs(60);
+        let (which, mut load) = begin(&mut balancer, service, now);
+        let outcome = if which == 1 { hung } else { Outcome::Success };
+        if which != 1 {
+            load.took(now + Duration::from_millis(1));
+        }
+        changes.extend(load.end(outcome, now + Duration::from_secs(2), &random));
+    }
+    assert!(!changes.is_empty());
 }
 
 #[test]
@@ -88,7 +248,8 @@ fn nothing_is_picked_of_another_family_or_where_there_is_none() {
         let to = (service, &service.ports[0]);
         let candidates = Candidates::new(to, (client, called), Reach::Cluster);
         let count = candidates.iter().count();
-        let picked = balancer.pick(&candidates, &mut Attempt::default(), Instant::now());
+        let draw = draw(Instant::now());
+        let picked = balancer.pick(&candidates, &mut Attempt::default(), draw);
         (picked.is_some(), count)
     };
     assert_eq!(pick(&mut balancer, ipv6), (false, 0));

@@ -8,8 +8,8 @@ use crate::balance::{Attempt, Reach};
 fn chosen(picker: &Picker, endpoints: &[Endpoint]) -> Vec<u8> {
     let service = service(endpoints.to_vec(), None);
     let listed: Vec<u8> = picker.candidates(&service).iter().map(last).collect();
-    let mut balancer = balancer(0);
-    let mut picked: Vec<u8> = (0..2 * endpoints.len())
+    let mut balancer = balancer(0, Instant::now());
+    let mut picked: Vec<u8> = (0..20 * endpoints.len())
         .filter_map(|_| {
             let attempt = (&mut Attempt::default(), Instant::now());
             picker.pick(&mut balancer, &service, attempt)
@@ -92,7 +92,7 @@ fn a_service_that_keeps_to_the_node_has_the_nodes_endpoints_only() {
 fn a_second_attempt_goes_on_beyond_what_hints_say() {
     let zones = three([(&[], &["a"]), (&[], &["b"]), (&[], &["b"])]);
     let (service, picker) = (service(zones, None), Picker::on("n9", Some("a")));
-    let (mut balancer, mut attempt) = (balancer(0), Attempt::default());
+    let (mut balancer, mut attempt) = (balancer(0, Instant::now()), Attempt::default());
     let mut pick = || picker.pick(&mut balancer, &service, (&mut attempt, Instant::now()));
     assert_eq!(pick(), Some(1));
     assert_ne!(pick(), Some(1));

@@ -10,6 +10,7 @@
 mod again;
 mod client;
 mod drive;
+mod hold;
 mod inbox;
 mod leg;
 mod plan;
@@ -19,6 +20,7 @@ mod transfer;
 pub(super) use again::{Again, is_safe};
 pub(super) use client::{Next, told};
 pub(super) use drive::{Driven, Totals, Watch, drive, silence};
+pub(super) use hold::{Held, Hold};
 pub(super) use inbox::Inbox;
 pub(super) use leg::{Leg, Side, is_quiet};
 pub(super) use plan::Planned;

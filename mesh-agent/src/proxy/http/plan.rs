@@ -67,6 +67,11 @@ impl Planned {
         }
     }
 
+    /// Its head goes on as another.
+    pub(in crate::proxy) fn is_rewritten(&self) -> bool {
+        self.head.is_some()
+    }
+
     /// Does the client speak it? Its status is looked for then.
     pub(in crate::proxy) fn of_grpc(self, is_grpc: bool) -> Self {
         Self { is_grpc, ..self }

@@ -74,6 +74,12 @@ impl Message {
         self.head_at = 0;
     }
 
+    /// From its begin: these bytes, and what is still to come.
+    pub(super) fn restart(&mut self, again: Vec<u8>, sent: usize) {
+        self.passed -= sent as u64;
+        (self.head, self.head_at) = (again, 0);
+    }
+
     fn is_passed_on(&self) -> bool {
         self.head_at == self.head.len() && self.checked == 0
     }
@@ -181,16 +187,16 @@ pub(super) struct Kept {
     bytes: Vec<u8>,
     /// All that was sent is there.
     is_whole: bool,
+    /// A request that has more is not sent twice.
+    most: usize,
 }
 
-/// A request that has more is not sent twice.
-const MAX_KEPT: usize = 16 * 1024;
-
 impl Kept {
-    pub(super) fn begin() -> Self {
+    pub(super) fn begin(most: usize) -> Self {
         Self {
             bytes: Vec::new(),
             is_whole: true,
+            most,
         }
     }
 
@@ -199,7 +205,7 @@ impl Kept {
         if !self.is_whole {
             return;
         }
-        if self.bytes.len() + count > MAX_KEPT {
+        if self.bytes.len() + count > self.most {
             *self = Self::default();
             return;
         }

@@ -9,6 +9,7 @@ use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
+use super::hold::{Held, Hold};
 use super::leg::Side;
 use super::plan::Planned;
 use super::pump::{Kept, Message, Stuck};
@@ -21,6 +22,11 @@ use crate::tunnel::StreamEnd;
 
 /// What a client sends behind its request is read up to here before the answer.
 const PIPELINED: usize = 16 * 1024;
+
+/// What is kept of a request, for sending it once more on another connection.
+const MAX_KEPT: usize = 16 * 1024;
+/// And where its route asks for retries.
+const MAX_REPLAYED: usize = 64 * 1024;
 
 /// Why an exchange does not end well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +41,8 @@ pub(in crate::proxy) enum Fail {
     Answer(Bad),
     /// An edit of the answer that cannot be made.
     Edit,
+    /// An answer that is not passed on yet.
+    Held(Held),
 }
 
 impl Fail {
@@ -42,7 +50,7 @@ impl Fail {
     pub(in crate::proxy) fn detail(self) -> Option<&'static str> {
         match self {
             Self::Request(bad) | Self::Answer(bad) => Some(bad.detail()),
-            Self::Client(_) | Self::Upstream(_) | Self::Edit => None,
+            Self::Client(_) | Self::Upstream(_) | Self::Edit | Self::Held(_) => None,
         }
     }
 }
@@ -93,6 +101,9 @@ pub(in crate::proxy) struct Transfer {
     /// What is to change of the final answer.
     edits: Edits,
     kept: Kept,
+    /// Of the request's head, as it is sent.
+    head_len: usize,
+    hold: Option<Hold>,
     /// Bytes of answers that are passed on.
     received: u64,
     /// Another protocol is spoken from now on.
@@ -123,7 +134,10 @@ impl Transfer {
             is_grpc,
         } = planned;
         client.inbox.consume(skip);
+        let head_len = head.as_ref().map_or(checked, Vec::len);
         Self {
+            head_len,
+            hold: None,
             request: Message::new(head, checked, framing, Of::Request),
             is_stuck: false,
             answering: Answering::Head,
@@ -131,7 +145,7 @@ impl Transfer {
             status: None,
             edits,
             kept: if again {
-                Kept::begin()
+                Kept::begin(MAX_KEPT)
             } else {
                 Kept::default()
             },
@@ -188,6 +202,49 @@ impl Transfer {
         self.upstream_finished = false;
         self.scan = Scan::default();
         Some(sent)
+    }
+
+    /// Which answers are not passed on at once.
+    pub(in crate::proxy) fn hold(&mut self, hold: Hold) {
+        let most = match hold.codes.is_empty() {
+            true => MAX_KEPT,
+            false => MAX_REPLAYED,
+        };
+        self.kept = Kept::begin(most);
+        self.hold = Some(hold);
+    }
+
+    /// Whatever is held is passed on.
+    pub(in crate::proxy) fn release(&mut self) {
+        self.hold = None;
+    }
+
+    /// What was sent so far, whose answer is held or will not come: its head, and
+    /// behind that of its body; `None`: it can be sent no more.
+    pub(in crate::proxy) fn recall(&mut self) -> Option<(Vec<u8>, usize)> {
+        if self.has_answered() || self.status.is_some() {
+            return None;
+        }
+        let sent = self.kept.take()?;
+        (sent.len() >= self.head_len).then_some((sent, self.head_len))
+    }
+
+    /// From its begin, with another head, for another upstream; `sent`: what was recalled.
+    pub(in crate::proxy) fn restart(
+        &mut self,
+        (planned, edits): (Planned, Edits),
+        (sent, head_len): (&[u8], usize),
+        original: &[u8],
+    ) {
+        let head = planned.head.as_deref();
+        let head = head.unwrap_or(&original[planned.skip.min(original.len())..]);
+        let again = [head, &sent[head_len..]].concat();
+        self.request.restart(again, sent.len());
+        self.head_len = head.len();
+        self.kept = Kept::begin(MAX_REPLAYED);
+        (self.asked, self.edits) = (planned.asked, edits);
+        (self.is_stuck, self.upstream_finished) = (false, false);
+        self.scan = Scan::default();
     }
 
     /// What was sent to another upstream goes first.
@@ -348,6 +405,10 @@ impl Transfer {
         match parsed.map_err(Fail::Answer)? {
             Parsed::NeedMore => Ok(None),
             Parsed::Head { head, len } => {
+                let held = self.hold.as_ref().and_then(|hold| hold.held(&head));
+                if let Some(held) = held.filter(|_| self.status.is_none()) {
+                    return Err(Fail::Held(held));
+                }
                 let mut answered = answered(&self.asked, &self.edits, &head, &bytes[..len])?;
                 if self.is_grpc {
                     answered.0.grpc_status = grpc_status(head.headers);

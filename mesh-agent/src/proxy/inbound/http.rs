@@ -304,7 +304,8 @@ impl Visit<'_> {
             Fail::Request(bad) => (bad.reason(Of::Request), CloseReason::ResetByClient),
             Fail::Upstream(_) => (RefuseReason::UpstreamClosed, CloseReason::ResetByUpstream),
             Fail::Answer(bad) => (bad.reason(Of::Response), CloseReason::ResetByUpstream),
-            Fail::Edit => (RefuseReason::Internal, CloseReason::ResetByUpstream),
+            // Only a source's agent holds answers back.
+            Fail::Edit | Fail::Held(_) => (RefuseReason::Internal, CloseReason::ResetByUpstream),
         };
         let refused = Refused {
             detail: fail.detail(),

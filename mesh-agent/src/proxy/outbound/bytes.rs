@@ -1,27 +1,32 @@
 //! What is no HTTP: bytes, as they are, to the endpoint that is picked when the
 //! connection comes. Where the client is silent it is seen meanwhile who speaks first.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::net::TcpStream;
 
 use super::mesh::{self, MeshStream};
-use super::reach::{authz_input, dial_upstream, entered_pod, routes, target};
+use super::reach::{another, authz_input, dial_upstream, entered_pod, routes, target};
 use super::upstreams::Upstream;
+use crate::balance::{Attempt, Kind};
 use crate::model::route::{BackendRef, RouteKind};
 use crate::model::{
-    ByteCounts, Direction, RefuseReason, Refused, Security, UnknownPeer, UpstreamAddr, Workload,
+    ByteCounts, CloseReason, Direction, RefuseReason, Refused, Security, UnknownPeer, UpstreamAddr,
+    Workload,
 };
-use crate::plan::{MayDial as _, MeshPeer, Outside, Transport};
+use crate::plan::{MayDial as _, MeshPeer, Outside, Target, Transport};
 use crate::proxy::accepted::{Accepted, forward_between};
 use crate::proxy::authorize::{Authorized, authorize_connection};
-use crate::proxy::context::Exchange;
+use crate::proxy::context::{ConnectionContext, Exchange};
 use crate::proxy::first::{self, First};
 use crate::proxy::forward::ForwardEnd;
+use crate::proxy::load::Load;
 use crate::proxy::report::Report;
 use crate::route::{ConnectionDecision, ConnectionRefusal};
 use crate::sys::socket;
+use crate::tunnel::Unseen;
 
 /// What became of a connection that an upstream was opened for.
 pub(super) enum Carried {
@@ -39,21 +44,74 @@ pub(super) async fn bytes(
 ) -> Result<Carried, Refused> {
     let exchange = &accepted.exchange;
     let backend = Box::pin(backend(accepted)).await?;
-    let target = target(exchange, backend)?;
+    let mut attempt = Attempt::default();
+    let target = target(exchange, backend, (Kind::Connection, &mut attempt), None)?;
+    let result = to(accepted, report, after, target, (first, None)).await;
+    let Some(unseen) = unseen(&result, after, report) else {
+        return result;
+    };
+    let Some(target) = another(exchange, backend, (Kind::Connection, &mut attempt)) else {
+        return result;
+    };
+    if let Some(before) = after.take() {
+        let (context, pod) = (accepted.context_rc().clone(), &accepted.context().pod);
+        let tracked = context.worker.tasks.clone();
+        let leaving = async move { before.give_back(&context).await };
+        pod.tasks.spawn_local(tracked.track_future(leaving));
+    }
+    let first = match unseen.bytes.is_empty() {
+        true => first,
+        false => First::Bytes,
+    };
+    to(accepted, report, after, target, (first, Some(unseen))).await
+}
+
+/// What nobody can have seen of a connection that another endpoint may help.
+fn unseen(
+    result: &Result<Carried, Refused>,
+    after: &mut Option<Box<MeshStream>>,
+    report: &mut Report,
+) -> Option<Unseen> {
+    let refused = match result {
+        Err(refused) => refused.clone(),
+        // The other agent did not reach its application.
+        Ok(Carried::Ended((_, CloseReason::Refused(reason)))) => (*reason).into(),
+        Ok(Carried::Ended(_) | Carried::Http(_)) => return None,
+    };
+    if !report.may_help_elsewhere(&refused) {
+        return None;
+    }
+    match after {
+        Some(stream) => stream.take_unseen(),
+        None => Some(Unseen::default()),
+    }
+}
+
+async fn to(
+    accepted: &Accepted,
+    report: &mut Report,
+    after: &mut Option<Box<MeshStream>>,
+    target: Target,
+    (first, unseen): (First, Option<Unseen>),
+) -> Result<Carried, Refused> {
+    let exchange = &accepted.exchange;
     let transport = exchange
         .decision_context()
-        .transport(&target, Instant::now())?;
+        .transport(&target, Instant::now());
     let upstream = target.upstream;
+    let context = accepted.context_rc();
+    let load = |load| Load::new(load, context.clone());
+    report.goes_to(target.load.map(load));
     let flow = report.flow();
     flow.upstream = Some(upstream);
     flow.service = target.service;
     flow.destination = target.destination.ok_or(UnknownPeer);
-    match transport {
+    match transport? {
         Transport::SameNode(workload) => {
-            same_node(accepted, report, upstream, workload, first).await
+            same_node(accepted, report, (upstream, workload), (first, unseen)).await
         }
-        Transport::Mesh(peer) => to_mesh(accepted, report, &peer, after, first).await,
-        Transport::Plain(outside) => plain(accepted, report, &outside, first).await,
+        Transport::Mesh(peer) => to_mesh(accepted, report, &peer, after, (first, unseen)).await,
+        Transport::Plain(outside) => plain(accepted, report, &outside, (first, unseen)).await,
     }
 }
 
@@ -87,11 +145,14 @@ async fn backend(accepted: &Accepted) -> Result<Option<&BackendRef>, Refused> {
 async fn carry_between(
     accepted: &Accepted,
     report: &mut Report,
-    upstream: TcpStream,
-    entered: Option<u64>,
-    first: First,
+    (upstream, entered): (TcpStream, Option<u64>),
+    (first, unseen): (First, Option<Unseen>),
 ) -> Result<Carried, Refused> {
     let context = accepted.context();
+    let early = match unseen {
+        Some(unseen) => pass(context, &upstream, &unseen.bytes).await?,
+        None => 0,
+    };
     if first == First::Silence {
         // It is there, whoever speaks first.
         let _shown_later = report.opened();
@@ -111,8 +172,33 @@ async fn carry_between(
             }
         }
     }
-    let ended = forward_between(accepted, report, &upstream).await;
-    Ok(Carried::Ended(ended))
+    let (mut bytes, reason) = forward_between(accepted, report, &upstream).await;
+    bytes.sent += early;
+    Ok(Carried::Ended((bytes, reason)))
+}
+
+/// What was sent to another one in vain; gives how much it is.
+async fn pass(
+    context: &ConnectionContext,
+    upstream: &TcpStream,
+    bytes: &[u8],
+) -> Result<u64, Refused> {
+    let mut at = 0;
+    while at < bytes.len() {
+        tokio::select! {
+            biased; // removal and drain win
+            reason = context.entry().cut.wait() => return Err(reason.refuse()),
+            ready = upstream.writable() => {
+                ready.map_err(|_| RefuseReason::UpstreamClosed)?;
+            }
+        }
+        match upstream.try_write(&bytes[at..]) {
+            Ok(n) => at += n,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(_) => return Err(RefuseReason::UpstreamClosed.into()),
+        }
+    }
+    Ok(bytes.len() as u64)
 }
 
 /// To a pod in the mesh.
@@ -121,10 +207,13 @@ async fn to_mesh(
     report: &mut Report,
     peer: &MeshPeer,
     after: &mut Option<Box<MeshStream>>,
-    first: First,
+    (first, unseen): (First, Option<Unseen>),
 ) -> Result<Carried, Refused> {
     let context = accepted.context();
     let mut carrying = mesh::begin(context, peer).await?;
+    if let Some(unseen) = unseen {
+        carrying.begin_with(unseen);
+    }
     carrying.set_session(context);
     report.flow().destination_principal = Some(peer.expected().clone());
     let (tls, shown) = carrying.session();
@@ -156,7 +245,7 @@ async fn plain(
     accepted: &Accepted,
     report: &mut Report,
     outside: &Outside,
-    first: First,
+    first: (First, Option<Unseen>),
 ) -> Result<Carried, Refused> {
     let stream = dial_upstream(accepted.context(), outside).await?;
     if entered_pod(accepted.context(), &stream, outside.to()).is_some() {
@@ -164,16 +253,15 @@ async fn plain(
         socket::reset_on_close(&stream);
         return Err(RefuseReason::WrongWorkload.into());
     }
-    carry_between(accepted, report, stream, None, first).await
+    carry_between(accepted, report, (stream, None), first).await
 }
 
 /// Both halves in one pass.
 async fn same_node(
     accepted: &Accepted,
     report: &mut Report,
-    upstream: UpstreamAddr,
-    workload: Arc<Workload>,
-    first: First,
+    (upstream, workload): (UpstreamAddr, Arc<Workload>),
+    first: (First, Option<Unseen>),
 ) -> Result<Carried, Refused> {
     let authorized = authorize_here(&accepted.exchange, report, upstream, workload.clone())?;
     let Some(authorized) = authorized else {
@@ -192,7 +280,7 @@ async fn same_node(
         return Err(RefuseReason::WrongWorkload.into());
     }
     let _watched = authorized.arrived();
-    carry_between(accepted, report, stream, entered, first).await
+    carry_between(accepted, report, (stream, entered), first).await
 }
 
 /// The destination's policy, for a caller whose identity the kernel gives.

@@ -6,9 +6,10 @@ use std::time::Instant;
 
 use super::reach::{authz_input, routes, target};
 use super::upstreams::Way;
+use crate::balance::{Attempt, Kind};
 use crate::http::answer::{Answer, Client, REASON};
 use crate::http::h1::{Bad, Request, Side as Of};
-use crate::model::http_route::Timeouts;
+use crate::model::http_route::{Retry, Timeouts};
 use crate::model::route::BackendRef;
 use crate::model::{
     Edits, Path, RefuseReason, Refused, RequestEnd, RequestHead, RouteRef, SpiffeId,
@@ -26,6 +27,7 @@ pub(super) struct Course {
     /// Of the final answer.
     pub(super) response: Edits,
     pub(super) timeouts: Timeouts,
+    pub(super) retry: Option<Retry>,
 }
 
 /// What is known of a request, whatever becomes of it.
@@ -42,14 +44,14 @@ pub(super) type Own = (Answer, RequestEnd);
 
 /// By one configuration; or the answer that it gets here, and no server sees it.
 pub(super) fn course(
-    exchange: &Exchange,
+    (exchange, attempt): (&Exchange, &mut Attempt),
     (request, bytes): (&Request<'_>, &[u8]),
     found: &mut Found,
 ) -> Result<Result<Course, Own>, Refused> {
     let head = &request.head;
     let Some(routes) = routes(exchange) else {
         return go(
-            (exchange, found),
+            (exchange, attempt, found),
             (request, bytes),
             None,
             [Edits::default(), Edits::default()],
@@ -59,7 +61,7 @@ pub(super) fn course(
     let namespace = exchange.context.pod.workload.key.namespace.as_str();
     match routes.decide(head, namespace, |limit| worker.dice.below(limit)) {
         Decision::Implicit => go(
-            (exchange, found),
+            (exchange, attempt, found),
             (request, bytes),
             None,
             [Edits::default(), Edits::default()],
@@ -73,9 +75,10 @@ pub(super) fn course(
             found.route = Some(forward.rule.shown.clone());
             let edits = [forward.request, forward.response].map(Cow::into_owned);
             let to = Some(forward.backend);
-            let course = go((exchange, found), (request, bytes), to, edits)?;
+            let course = go((exchange, attempt, found), (request, bytes), to, edits)?;
             Ok(course.map(|course| Course {
                 timeouts: forward.timeouts,
+                retry: forward.retry.cloned(),
                 ..course
             }))
         }
@@ -83,12 +86,12 @@ pub(super) fn course(
 }
 
 fn go(
-    (exchange, found): (&Exchange, &mut Found),
+    (exchange, attempt, found): (&Exchange, &mut Attempt, &mut Found),
     (request, bytes): (&Request<'_>, &[u8]),
     to: Option<&BackendRef>,
     [mut edits, response]: [Edits; 2],
 ) -> Result<Result<Course, Own>, Refused> {
-    let target = target(exchange, to)?;
+    let target = target(exchange, to, (Kind::Request, attempt), Some(&request.head))?;
     let transport = exchange
         .decision_context()
         .transport(&target, Instant::now())?;
@@ -132,6 +135,7 @@ fn go(
         planned,
         response,
         timeouts: Timeouts::default(),
+        retry: None,
     }))
 }
 

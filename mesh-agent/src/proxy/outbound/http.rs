@@ -7,76 +7,36 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::course::{Found, Own, course};
+use super::course::Found;
+use super::decided::{Decided, Going, Limits};
+use super::tries::Tries;
 use super::upstreams::{Upstream, Upstreams, Way};
+use crate::balance::Attempt;
 use crate::http::answer::{Answer, Client};
-use crate::http::h1::{Bad, Framing, Request, Side as Of};
-use crate::model::http_route::Timeouts;
+use crate::http::h1::{Bad, Request, Side as Of};
+use crate::model::http_route::Retry;
 use crate::model::{
-    CloseReason, Direction, Edits, Flow, RefuseReason, Refused, RequestEnd, RuleRef, Security,
-    UnknownPeer, Workload,
+    CloseReason, Direction, Flow, RefuseReason, Refused, RequestEnd, Security, UnknownPeer,
+    Workload,
 };
 use crate::proxy::accepted::Accepted;
-use crate::proxy::context::Exchange;
 use crate::proxy::forward::ForwardEnd;
 use crate::proxy::http::{
-    Again, Carried, Driven, Ended, Fail, Inbox, Leg, Next, Planned, Side, Totals, Transfer, Watch,
-    drive, is_safe, silence, told,
+    Again, Carried, Driven, Ended, Fail, Hold, Inbox, Leg, Next, Side, Totals, Transfer, Watch,
+    drive, silence, told,
 };
+use crate::proxy::load::Load;
 use crate::proxy::report::{Report, secured};
 use crate::proxy::request_report::{Begun, Heard, RequestReport, cut_short, refused_by};
 use crate::tunnel::{ResetReason, StreamEnd};
 
 /// The requests of one client connection.
 pub(super) struct Requests<'r> {
-    accepted: &'r Accepted,
+    pub(super) accepted: &'r Accepted,
     report: &'r mut Report,
     upstreams: Upstreams<'r>,
     totals: Totals,
-    told: RequestReport,
-}
-
-/// What was decided of a request by its head.
-struct Decided {
-    course: Result<Going, Own>,
-    found: Found,
-    heard: Heard,
-    /// The rule of a policy that said no.
-    rule: Option<RuleRef>,
-    generation: u64,
-    client: Client,
-    /// Of its head.
-    len: usize,
-    /// Behind an answer of the agent's own the client may ask on.
-    may_stay: bool,
-    is_safe: bool,
-}
-
-/// A request that goes on.
-struct Going {
-    way: Way,
-    planned: Planned,
-    response: Edits,
-    limits: Limits,
-}
-
-/// How long it may take, by its route.
-#[derive(Clone, Copy)]
-struct Limits {
-    timeouts: Timeouts,
-    began: Instant,
-}
-
-impl Limits {
-    fn whole(self) -> Option<Instant> {
-        self.timeouts.request.map(|longest| self.began + longest)
-    }
-
-    /// When an attempt that begins now has to be over.
-    fn attempt(self, now: Instant) -> Option<Instant> {
-        let one = self.timeouts.backend_request.map(|longest| now + longest);
-        [self.whole(), one].into_iter().flatten().min()
-    }
+    pub(super) told: RequestReport,
 }
 
 /// The client's connection goes on, or how it ended.
@@ -118,16 +78,19 @@ impl<'r> Requests<'r> {
     async fn next(&mut self, client: &mut Side<'_>) -> GoesOn {
         let context = self.accepted.context();
         let idle = context.worker.agent.config.idle_timeout;
+        let (request, mut attempt) = (self.accepted.context_rc(), Attempt::default());
+        let decide =
+            |asked: &Request<'_>, bytes: &[u8]| Decided::of(request, asked, bytes, &mut attempt);
         let next = tokio::select! {
             biased; // a cut must not wait for the next request
             reason = context.entry().cut.wait() => return Err(reason.close()),
-            next = client.next(|request, bytes| self.decide(request, bytes)) => next,
+            next = client.next(decide) => next,
             // Between two requests.
             () = context.worker.draining.cancelled() => Next::End,
             () = silence(idle) => return Err(CloseReason::IdleTimeout),
         };
         match next {
-            Next::Request(decided) => Box::pin(self.exchange(client, decided)).await,
+            Next::Request(decided) => Box::pin(self.exchange(client, decided, attempt)).await,
             Next::End => {
                 client.linger().await;
                 Err(CloseReason::Finished)
@@ -142,93 +105,125 @@ impl<'r> Requests<'r> {
         }
     }
 
-    fn decide(&self, request: &Request<'_>, bytes: &[u8]) -> Decided {
-        let exchange = Exchange::begin(&self.accepted.exchange.context);
-        let to = Client::of(&request.head, true);
-        let (mut found, mut rule) = (Found::default(), None);
-        let course = going(&exchange, request, bytes, &mut found).unwrap_or_else(|refused| {
-            let own = (Answer::of(refused.reason, to), refused_by(&refused));
-            rule = refused.rule;
-            Err(own)
-        });
-        let observe = &exchange.context.worker.observe;
-        Decided {
-            course,
-            found,
-            heard: Heard::of(&request.head, to.is_grpc, observe),
-            rule,
-            generation: exchange.in_force.snapshot.generation,
-            client: to,
-            len: bytes.len(),
-            may_stay: request.persistent && request.framing == Framing::None,
-            is_safe: is_safe(&request.head),
+    async fn exchange(
+        &mut self,
+        client: &mut Side<'_>,
+        mut decided: Decided,
+        mut attempt: Attempt,
+    ) -> GoesOn {
+        let to = decided.client;
+        let mut began = None;
+        loop {
+            let before = self.begin(client, &mut decided);
+            let mut going = match decided.course {
+                Ok(going) => going,
+                Err((answer, ended)) => {
+                    client.inbox.consume(decided.len);
+                    return self.tell(client, &answer, ended, decided.may_stay).await;
+                }
+            };
+            let limits = &mut going.limits;
+            limits.began = *began.get_or_insert(limits.began);
+            self.describe();
+            self.told.attempt();
+            let is_reused = before.is_some();
+            let upstream = match before {
+                Some(upstream) => Ok(upstream),
+                None => self.connect(&going.way, going.limits).await,
+            };
+            let refused = match upstream {
+                Ok(upstream) => {
+                    let again = Again {
+                        is_reused,
+                        is_safe: decided.is_safe,
+                    };
+                    let sent = (going, again, decided.len);
+                    return self.pass(client, sent, attempt, (upstream, to)).await;
+                }
+                Err(refused) => refused,
+            };
+            let is_off = going.retry.as_ref().is_some_and(Retry::is_off);
+            let elsewhere = self.elsewhere(client, &refused, (is_off, &mut attempt));
+            if let Some(another) = elsewhere.await {
+                decided = another;
+                continue;
+            }
+            // What is not the mesh's to speak for looks as it would without the mesh.
+            if matches!(going.way, Way::Plain(_)) && !self.report.is_open() {
+                self.report.blame(&refused);
+                self.told.finish(Carried::default(), refused_by(&refused));
+                return Err(CloseReason::Refused(refused.reason));
+            }
+            client.inbox.consume(decided.len);
+            return self.answer(client, refused, to, decided.may_stay).await;
         }
     }
 
-    async fn exchange(&mut self, client: &mut Side<'_>, decided: Decided) -> GoesOn {
-        let to = decided.client;
-        let (began, head) = (client.inbox.began(), decided.len);
+    /// Its record, and an idle upstream that goes where it is to go.
+    pub(super) fn begin(&mut self, client: &Side<'_>, decided: &mut Decided) -> Option<Upstream> {
         let way = decided.course.as_ref().ok().map(|going| &going.way);
         let before = way.and_then(|way| self.upstreams.take(way));
         let rule = match way {
             Some(Way::SameNode { authorized, .. }) => authorized.permit().rule().cloned(),
-            Some(Way::Mesh(_) | Way::Plain(_)) | None => decided.rule,
+            Some(Way::Mesh(_) | Way::Plain(_)) | None => decided.rule.take(),
         };
         let before_flow = before.as_ref().and_then(|upstream| upstream.flow.as_ref());
         let flow = self.flow(&decided.found, way, before_flow, decided.generation);
         let begun = Begun {
             flow,
-            heard: decided.heard,
-            route: decided.found.route,
+            heard: std::mem::replace(&mut decided.heard, Heard::nothing()),
+            route: decided.found.route.take(),
             rule,
-            began,
-            head,
+            began: client.inbox.began(),
+            head: decided.len,
         };
+        let context = self.accepted.context_rc();
+        self.told.begin(&context.worker.observe, begun);
+        let target = decided.found.target.as_mut();
+        let load = target.and_then(|target| target.load.take());
         self.told
-            .begin(&self.accepted.context().worker.observe, begun);
-        let going = match decided.course {
-            Ok(going) => going,
-            Err((answer, ended)) => {
-                client.inbox.consume(decided.len);
-                return self.tell(client, &answer, ended, decided.may_stay).await;
-            }
-        };
+            .goes_to(load.map(|load| Load::new(load, context.clone())));
+        before
+    }
+
+    async fn pass(
+        &mut self,
+        client: &mut Side<'_>,
+        (going, again, len): (Going, Again, usize),
+        attempt: Attempt,
+        (upstream, to): (Upstream, Client),
+    ) -> GoesOn {
         let Going {
             way,
             planned,
             response,
             limits,
+            retry,
         } = going;
-        self.describe();
-        self.told.attempt();
-        let is_reused = before.is_some();
-        let upstream = match before {
-            Some(upstream) => upstream,
-            None => match self.connect(&way, limits).await {
-                Ok(upstream) => upstream,
-                // What is not the mesh's to speak for looks as it would without the mesh.
-                Err(refused) if matches!(way, Way::Plain(_)) && !self.report.is_open() => {
-                    self.report.blame(&refused);
-                    self.told.finish(Carried::default(), refused_by(&refused));
-                    return Err(CloseReason::Refused(refused.reason));
-                }
-                Err(refused) => {
-                    client.inbox.consume(decided.len);
-                    return self.answer(client, refused, to, decided.may_stay).await;
-                }
-            },
-        };
+        let is_mesh = matches!(way, Way::Mesh(_));
+        let hold = self
+            .told
+            .has_load()
+            .then(|| Hold::of(retry.as_ref(), is_mesh));
+        let original =
+            (hold.is_some() && planned.is_rewritten()).then(|| client.inbox.bytes()[..len].into());
         let planned = planned.of_grpc(to.is_grpc);
-        let mut transfer = Transfer::new(planned, response, is_reused, client);
-        let again = Again {
-            is_reused,
-            is_safe: decided.is_safe,
-        };
-        self.carry(client, &mut transfer, upstream, (&way, again, limits), to)
-            .await
+        let mut transfer = Transfer::new(planned, response, again.is_reused, client);
+        if let Some(hold) = hold {
+            transfer.hold(hold);
+        }
+        let mut tries = Tries::new(attempt, retry, original);
+        self.carry(
+            client,
+            (&mut transfer, &mut tries),
+            upstream,
+            (way, again, limits),
+            to,
+        )
+        .await
     }
 
-    async fn connect(&mut self, way: &Way, limits: Limits) -> Result<Upstream, Refused> {
+    pub(super) async fn connect(&mut self, way: &Way, limits: Limits) -> Result<Upstream, Refused> {
         let connecting = self.upstreams.connect(way);
         let Some(ends) = limits.attempt(Instant::now()) else {
             return connecting.await;
@@ -307,22 +302,38 @@ impl<'r> Requests<'r> {
     async fn carry(
         &mut self,
         client: &mut Side<'_>,
-        transfer: &mut Transfer,
+        (transfer, tries): (&mut Transfer, &mut Tries),
         mut upstream: Upstream,
-        (way, mut again, limits): (&Way, Again, Limits),
+        (mut way, mut again, limits): (Way, Again, Limits),
         to: Client,
     ) -> GoesOn {
         loop {
             self.show(&mut upstream);
             let ends = limits.attempt(Instant::now());
             let driven = self.drive(client, transfer, &mut upstream, ends).await;
+            if let Driven::Failed(Fail::Held(held)) = driven {
+                let waits = (&mut *tries, limits, held);
+                match self.again_elsewhere(client, transfer, waits).await {
+                    Ok(Some(fresh)) => {
+                        (way, again.is_reused) = (fresh.way, fresh.is_reused);
+                        let before = std::mem::replace(&mut upstream, fresh.upstream);
+                        self.upstreams.leave(before, Some(ResetReason::Aborted));
+                    }
+                    Ok(None) => transfer.release(),
+                    Err(refused) => {
+                        self.upstreams.leave(upstream, Some(ResetReason::Aborted));
+                        return self.answer(client, refused, to, false).await;
+                    }
+                }
+                continue;
+            }
             if let Driven::Failed(Fail::Upstream(end)) = driven {
                 let next = match end {
                     Some(StreamEnd::NotTaken) => {
                         upstream.flow = None;
-                        self.upstreams.replay(upstream, way).await.map(Ok)
+                        self.upstreams.replay(upstream, &way).await.map(Ok)
                     }
-                    end => self.again(transfer, upstream, (way, again), end).await,
+                    end => self.again(transfer, upstream, (&way, again), end).await,
                 };
                 match next {
                     Ok(Ok(fresh)) => {
@@ -458,7 +469,9 @@ impl<'r> Requests<'r> {
             }
             Fail::Request(_) => CloseReason::ResetByClient,
             Fail::Upstream(Some(StreamEnd::Protocol(_))) => CloseReason::ProtocolError,
-            Fail::Upstream(_) | Fail::Answer(_) | Fail::Edit => CloseReason::ResetByUpstream,
+            Fail::Upstream(_) | Fail::Answer(_) | Fail::Edit | Fail::Held(_) => {
+                CloseReason::ResetByUpstream
+            }
         };
         if transfer.has_answered() {
             self.told.finish(carried, cut_short(fail, &refused));
@@ -514,28 +527,6 @@ impl<'r> Requests<'r> {
         client.linger().await;
         Err(CloseReason::Finished)
     }
-}
-
-/// Where a request goes and what changes of it, or the answer that it gets here.
-fn going(
-    exchange: &Exchange,
-    request: &Request<'_>,
-    bytes: &[u8],
-    found: &mut Found,
-) -> Result<Result<Going, Own>, Refused> {
-    let course = match course(exchange, (request, bytes), found)? {
-        Ok(course) => course,
-        Err(own) => return Ok(Err(own)),
-    };
-    Ok(Ok(Going {
-        way: course.way,
-        planned: course.planned,
-        response: course.response,
-        limits: Limits {
-            timeouts: course.timeouts,
-            began: Instant::now(),
-        },
-    }))
 }
 
 /// Of a request that goes nowhere else.

@@ -16,7 +16,7 @@ use crate::proxy::http::Leg;
 use crate::proxy::registry::CutReason;
 use crate::proxy::report::Report;
 use crate::tls::PeerId;
-use crate::tunnel::{Connection, Key, Open, Relay, ResetReason, StreamEnd};
+use crate::tunnel::{Connection, Key, Open, Relay, ResetReason, StreamEnd, Unseen};
 
 /// The other agent ends a stream in order by then.
 const LEAVE: Duration = Duration::from_secs(1);
@@ -81,6 +81,16 @@ impl MeshStream {
     /// Also of a connection that a revocation came to in the pool.
     pub(super) fn is_trusted(&self, context: &ConnectionContext) -> Result<(), RefuseReason> {
         still_trusted(&context.pod, self.connection.peer())
+    }
+
+    /// What the client sent, if the application there provably did not get it.
+    pub(super) fn take_unseen(&mut self) -> Option<Unseen> {
+        self.relay.take_unseen()
+    }
+
+    /// Before anything that the client sends.
+    pub(super) fn begin_with(&mut self, unseen: Unseen) {
+        self.relay.begin_with(unseen);
     }
 
     /// It ends for a reason of this agent's.

@@ -7,10 +7,11 @@ use std::time::Instant;
 
 use tokio::net::TcpStream;
 
-use crate::balance::Attempt;
+use crate::balance::{Attempt, Draw, InFlight, Kind};
 use crate::io::dial;
 use crate::model::route::BackendRef;
-use crate::model::{Refused, UpstreamAddr, Workload};
+use crate::model::traffic::HashOn;
+use crate::model::{Refused, RequestHead, UpstreamAddr, Workload};
 use crate::plan::{AuthzInput, MayDial, Source, Target};
 use crate::proxy::context::{ConnectionContext, Exchange};
 use crate::route::{self, RouteDecision, ServiceRoutes};
@@ -37,7 +38,12 @@ pub(super) fn source(context: &ConnectionContext) -> Source<'_> {
 }
 
 /// `to`: where a route leads; else where the connection was made to.
-pub(super) fn target(exchange: &Exchange, to: Option<&BackendRef>) -> Result<Target, Refused> {
+pub(super) fn target(
+    exchange: &Exchange,
+    to: Option<&BackendRef>,
+    (kind, attempt): (Kind, &mut Attempt),
+    head: Option<&RequestHead<'_>>,
+) -> Result<Target, Refused> {
     let context = &exchange.context;
     let source = source(context);
     let (decision_context, dst) = (exchange.decision_context(), context.orig_dst);
@@ -45,10 +51,52 @@ pub(super) fn target(exchange: &Exchange, to: Option<&BackendRef>) -> Result<Tar
         Some(to) => decision_context.backends_of(&source, (dst, to))?,
         None => decision_context.backends(&source, dst)?,
     };
+    if let (Some(HashOn::Header(name)), Some(head)) = (backends.hash_on(), head) {
+        attempt.hash_of(head.values(name).next());
+    }
     let mut balancer = context.worker.balancer.borrow_mut();
-    let target = backends.pick(&mut balancer, &mut Attempt::default(), Instant::now())?;
+    let random = |limit| context.worker.dice.below(limit);
+    let draw = Draw {
+        kind,
+        now: Instant::now(),
+        random: &random,
+    };
+    let is_first = attempt.is_new();
+    let target = backends.pick(&mut balancer, attempt, draw)?;
+    if let Some(load) = target.load.as_ref().filter(|_| is_first) {
+        let of = &load.traffic().retry_budget;
+        load.destination().budget.request(of, draw.now);
+    }
     context.worker.agent.seen.note(&target);
     Ok(target)
+}
+
+/// One that was not tried yet, where there is one, and the budget allows it.
+pub(super) fn another(
+    exchange: &Exchange,
+    to: Option<&BackendRef>,
+    (kind, attempt): (Kind, &mut Attempt),
+) -> Option<Target> {
+    let target = target(exchange, to, (kind, attempt), None).ok()?;
+    let load = target.load.as_ref()?;
+    may_retry(&exchange.context, load, attempt).then_some(target)
+}
+
+/// It is for another endpoint, and the budget allows it: then it is a retry.
+pub(super) fn may_retry(context: &ConnectionContext, load: &InFlight, attempt: &Attempt) -> bool {
+    !attempt.is_repeated() && may_repeat(context, load)
+}
+
+/// The budget allows it, wherever it goes: then it is a retry.
+pub(super) fn may_repeat(context: &ConnectionContext, load: &InFlight) -> bool {
+    let of = &load.traffic().retry_budget;
+    let may = load.destination().budget.retry(of, Instant::now());
+    let metrics = &context.worker.agent.metrics;
+    match may {
+        true => metrics.retries.inc(),
+        false => metrics.over_budget.inc(),
+    };
+    may
 }
 
 /// Cookie of the pod that the dial went into, if this node's agent enrolled it.

@@ -150,7 +150,7 @@ impl Upstream {
             Fail::Client(_) | Fail::Upstream(None) => RefuseReason::UpstreamClosed,
             Fail::Request(bad) => bad.reason(Of::Request),
             Fail::Answer(bad) => bad.reason(Of::Response),
-            Fail::Edit => RefuseReason::Internal,
+            Fail::Edit | Fail::Held(_) => RefuseReason::Internal,
             Fail::Upstream(Some(end)) => match &mut self.carrier {
                 Carrier::Mesh(stream) => stream.refusal(end, report),
                 Carrier::Socket { .. } => RefuseReason::UpstreamClosed,

@@ -212,7 +212,6 @@ fn retry(reading: &mut Reading<'_>, rule: &Node<'_>, at: &str) -> Option<Retry> 
         codes.extend(code.and_then(|code| u16::try_from(code).ok()));
     }
     let attempts = &value["attempts"];
-    reading.advise(&at, UNSERVED);
     Some(Retry {
         codes: codes.into_iter().collect(),
         attempts: reading.number(attempts, &format!("{at}.attempts"), 0..=MAX_ATTEMPTS),

@@ -92,7 +92,7 @@ fn rows(page: &mut String, at: &str, schema: &Value) {
             false => (format!("{at}{name}"), field),
         };
         let what = field["description"].as_str().unwrap_or_default();
-        let later = match at.is_empty() && UNSERVED.contains(&&**name) {
+        let later = match UNSERVED.contains(&path.trim_end_matches("[]")) {
             true => " *Not served yet: it has no effect.*",
             false => "",
         };

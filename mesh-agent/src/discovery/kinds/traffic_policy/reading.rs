@@ -35,11 +35,11 @@ pub(super) const FIELDS: &[&str] = &[
 ];
 /// Those that are read and checked, and not done.
 pub(super) const UNSERVED: &[&str] = &[
-    "limits",
-    "loadBalancer",
-    "outlierDetection",
+    "limits.maxPendingRequests",
+    "limits.maxPendingTime",
+    "loadBalancer.consistentHash.httpCookie",
+    "loadBalancer.locality",
     "rateLimits",
-    "retryBudget",
     "timeouts",
 ];
 const MAX_TARGETS: usize = 16;
@@ -74,7 +74,8 @@ pub(super) fn read(value: &Node<'_>, found: &mut Found) -> TrafficPolicy {
         reading.wrong("spec.protocol", message);
     }
     for field in UNSERVED {
-        if !reading.spec[*field].is_null() {
+        let value = field.split('.').fold(reading.spec, |at, name| &at[name]);
+        if !value.is_null() {
             found.advise(&format!("spec.{field}"), NOT_YET);
         }
     }

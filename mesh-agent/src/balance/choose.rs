@@ -1,0 +1,141 @@
+//! Which of those that may be picked: by what the policy says, and by chance.
+
+use std::cell::Cell;
+use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
+use std::sync::atomic::Ordering;
+
+use super::breaker::{Random, millis};
+use super::health::State;
+use super::outcome::Kind;
+use crate::model::Endpoint;
+use crate::model::traffic::{BalanceBy, LoadBalancer, Warmup};
+
+/// What is quicker than this is as good, in seconds. How long a connect takes says
+/// little of an endpoint, unless it is much.
+const NEAR: [f32; 2] = [0.001, 0.01];
+/// Up to this factor two are as good as each other.
+const LIKE: f32 = 2.0;
+
+/// One that is chosen, and the one that it was compared with.
+pub(super) type Chosen = (u32, Option<u32>);
+
+/// By what is chosen.
+#[derive(Clone, Copy)]
+pub(super) struct Choice<'c> {
+    pub(super) by: &'c LoadBalancer,
+    pub(super) kind: Kind,
+    /// What a consistent hash is of, where there is one.
+    pub(super) hash: Option<u64>,
+    /// In ms.
+    pub(super) now: u64,
+    pub(super) random: Random<'c>,
+}
+
+/// Of what is chosen.
+#[derive(Clone, Copy)]
+pub(super) struct Field<'f> {
+    pub(super) endpoints: &'f [Endpoint],
+    pub(super) states: &'f [std::sync::Arc<State>],
+    /// Numbers of those that may be chosen.
+    pub(super) usable: &'f [u32],
+    pub(super) turn: &'f Cell<usize>,
+}
+
+impl Choice<'_> {
+    pub(super) fn of(&self, field: Field<'_>) -> Option<Chosen> {
+        let usable = field.usable;
+        match (&self.by.by, usable) {
+            (_, []) => None,
+            (_, [only]) => Some((*only, None)),
+            (BalanceBy::PeakEwma, _) => Some(self.better_of_two(field, Self::latency)),
+            (BalanceBy::LeastRequest, _) => Some(self.better_of_two(field, |_, _| 1.0)),
+            (BalanceBy::RoundRobin, _) => {
+                let turn = field.turn.get();
+                field.turn.set(turn.wrapping_add(1));
+                Some((usable[turn % usable.len()], None))
+            }
+            (BalanceBy::Random, _) => Some((usable[self.below(usable.len())], None)),
+            (BalanceBy::ConsistentHash(_), _) => match self.hash {
+                Some(hash) => {
+                    let weight = |at: &&u32| weight(hash, &field.endpoints[**at as usize]);
+                    let most = usable.iter().max_by_key(weight)?;
+                    Some((*most, None))
+                }
+                None => Some((usable[self.below(usable.len())], None)),
+            },
+        }
+    }
+
+    fn latency(&self, state: &State) -> f32 {
+        state
+            .latency
+            .seconds(self.now)
+            .max(NEAR[self.kind as usize])
+    }
+
+    fn is_unknown(&self, state: &State) -> bool {
+        self.by.by == BalanceBy::PeakEwma && state.latency.is_stale(self.now)
+    }
+
+    fn better_of_two(&self, field: Field<'_>, cost: impl Fn(&Self, &State) -> f32) -> Chosen {
+        let usable = field.usable;
+        let first = self.below(usable.len());
+        let second = self.below(usable.len() - 1);
+        let (a, b) = (usable[first], usable[second + usize::from(second >= first)]);
+        let of = |at: u32| {
+            let state = &*field.states[at as usize];
+            let pending = state.pending.load(Ordering::Relaxed);
+            (cost(self, state) * (pending as f32 + 1.0), pending)
+        };
+        let ((cost_a, pending_a), (cost_b, pending_b)) = (of(a), of(b));
+        let is_like = cost_a <= cost_b * LIKE && cost_b <= cost_a * LIKE;
+        // The order of the two is by chance already.
+        let is_a = match is_like {
+            true => pending_a <= pending_b,
+            // One that was avoided for long is looked at, by one request at a time.
+            false if pending_a == 0 && self.is_unknown(&field.states[a as usize]) => true,
+            false if pending_b == 0 && self.is_unknown(&field.states[b as usize]) => false,
+            false => cost_a < cost_b,
+        };
+        let (better, other) = if is_a { (a, b) } else { (b, a) };
+        let state = &field.states[better as usize];
+        match self.is_warm(state) {
+            true => (better, Some(other)),
+            false => (other, Some(better)),
+        }
+    }
+
+    /// One that is new gets a part of what it would get.
+    fn is_warm(&self, state: &State) -> bool {
+        let Some(Warmup {
+            duration,
+            minimum_percent,
+        }) = self.by.warmup
+        else {
+            return true;
+        };
+        let age = self
+            .now
+            .saturating_sub(state.born.max(state.breaker.since()));
+        let whole = millis(duration).max(1);
+        let share = (age * 1000 / whole).max(u64::from(minimum_percent) * 10);
+        share >= 1000 || (self.random)(1000) < share
+    }
+
+    fn below(&self, count: usize) -> usize {
+        // Smaller than a length.
+        (self.random)(count as u64) as usize
+    }
+}
+
+/// The endpoint with the most is the key's: another one that comes or goes changes
+/// nothing for the rest. The same in each process.
+pub(super) fn weight(key: u64, endpoint: &Endpoint) -> u64 {
+    let mut hasher = foldhash::quality::FixedState::default().build_hasher();
+    key.hash(&mut hasher);
+    match &endpoint.workload {
+        Some(pod) => (&pod.key, &pod.uid, endpoint.addr.port()).hash(&mut hasher),
+        None => endpoint.addr.hash(&mut hasher),
+    }
+    hasher.finish()
+}

@@ -1,0 +1,198 @@
+//! What all workers of the node know of endpoints and of destinations.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::breaker::{Breaker, Phase, millis};
+use super::endpoints::Id;
+use super::ewma::Ewma;
+use super::outcome::{Cause, Failure, Kind};
+use crate::limit::{Budget, Cap};
+use crate::model::traffic::Traffic;
+use crate::model::{Endpoint, ServiceKey, Snapshot};
+
+type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
+/// Of an endpoint.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) breaker: Breaker,
+    pub(super) latency: Ewma,
+    /// Connections and requests that are under way there.
+    pub(super) pending: AtomicU32,
+    /// It has answered: who waits for it waits for something.
+    pub(super) answers: AtomicBool,
+    /// Since when it is known, in ms.
+    pub(super) born: u64,
+}
+
+impl State {
+    fn new(now: u64) -> Self {
+        Self {
+            breaker: Breaker::new(now),
+            latency: Ewma::new(now),
+            pending: AtomicU32::new(0),
+            answers: AtomicBool::new(false),
+            born: now,
+        }
+    }
+}
+
+/// Of a Service's port, whatever its endpoints.
+#[derive(Debug)]
+pub(crate) struct Destination {
+    pub(crate) budget: Budget,
+    /// In flight.
+    requests: Cap,
+    connections: Cap,
+}
+
+impl Destination {
+    pub(super) fn count(&self, kind: Kind) -> &Cap {
+        match kind {
+            Kind::Request => &self.requests,
+            Kind::Connection => &self.connections,
+        }
+    }
+}
+
+/// For the whole agent. Its tables are looked into when a worker first picks of a
+/// list of endpoints, and never for a pick.
+#[derive(Debug)]
+pub(crate) struct Health {
+    start: Instant,
+    /// Changes of breakers so far.
+    changes: AtomicU64,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// Of the newest configuration that it has heard of.
+    generation: u64,
+    endpoints: Map<Id, Arc<State>>,
+    destinations: Map<(ServiceKey, u16), Arc<Destination>>,
+}
+
+/// How an endpoint stands, for people.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Standing {
+    pub(crate) phase: Phase,
+    /// Why it is left out.
+    pub(crate) cause: Option<(Cause, Failure)>,
+    /// For how long it has been so.
+    pub(crate) since: Duration,
+    /// Until a request is sent there to see.
+    pub(crate) next_probe: Option<Duration>,
+    pub(crate) latency: Duration,
+    pub(crate) in_flight: u32,
+    /// Of requests, of late.
+    pub(crate) succeeded: u64,
+    pub(crate) failed: u64,
+}
+
+impl Health {
+    #[must_use]
+    pub(crate) fn new(start: Instant) -> Self {
+        Self {
+            start,
+            changes: AtomicU64::new(1),
+            known: Mutex::default(),
+        }
+    }
+
+    /// In ms since the start.
+    pub(super) fn at(&self, now: Instant) -> u64 {
+        millis(now.saturating_duration_since(self.start))
+    }
+
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// Who is left out has changed: each worker looks anew.
+    pub(super) fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn endpoints(&self, of: &[Endpoint], now: u64) -> Vec<Arc<State>> {
+        let known = &mut self.known.lock().endpoints;
+        let one = |endpoint: &Endpoint| {
+            let state = known.entry(Id::of(endpoint));
+            state.or_insert_with(|| Arc::new(State::new(now))).clone()
+        };
+        of.iter().map(one).collect()
+    }
+
+    pub(super) fn destination(&self, service: &ServiceKey, port: u16) -> Arc<Destination> {
+        let known = &mut self.known.lock().destinations;
+        let new = || {
+            Arc::new(Destination {
+                budget: Budget::new(self.start),
+                requests: Cap::default(),
+                connections: Cap::default(),
+            })
+        };
+        known
+            .entry((service.clone(), port))
+            .or_insert_with(new)
+            .clone()
+    }
+
+    /// What nobody uses, and the configuration has not, is forgotten.
+    pub(super) fn hear(&self, snapshot: &Snapshot) {
+        let known = &mut *self.known.lock();
+        if snapshot.generation <= known.generation {
+            return;
+        }
+        known.generation = snapshot.generation;
+        known
+            .endpoints
+            .retain(|id, state| Arc::strong_count(state) > 1 || id.is_in(snapshot));
+        known.destinations.retain(|(service, _), destination| {
+            Arc::strong_count(destination) > 1 || snapshot.services.get(service).is_some()
+        });
+    }
+
+    /// Endpoints whose breaker is open.
+    pub(crate) fn ejected(&self) -> usize {
+        let known = &self.known.lock().endpoints;
+        let is_out = |state: &&Arc<State>| !state.breaker.is_closed();
+        known.values().filter(is_out).count()
+    }
+
+    /// `None`: nobody has ever asked for it.
+    pub(crate) fn standing(
+        &self,
+        endpoint: &Endpoint,
+        traffic: &Traffic,
+        now: Instant,
+    ) -> Option<Standing> {
+        let state = self.known.lock().endpoints.get(&Id::of(endpoint))?.clone();
+        let now = self.at(now);
+        let word = state.breaker.word();
+        let span = |ms: u64| Duration::from_millis(ms);
+        let is_out = word.phase != Phase::Closed;
+        let of = &traffic.outlier_detection;
+        let [succeeded, failed] = state.breaker.lately(of, now);
+        Some(Standing {
+            phase: word.phase,
+            cause: is_out.then(|| state.breaker.cause()),
+            since: span(now.saturating_sub(state.breaker.since())),
+            next_probe: is_out.then(|| span(word.at.saturating_sub(now))),
+            latency: Duration::from_secs_f32(state.latency.seconds(now)),
+            in_flight: state.pending.load(Ordering::Relaxed),
+            succeeded,
+            failed,
+        })
+    }
+
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.known.lock().endpoints.len()
+    }
+}

@@ -1,0 +1,120 @@
+//! What became of a connection or a request, as far as it says something of its endpoint.
+
+use std::time::Duration;
+
+use crate::model::{Fault, RefuseReason};
+
+/// What was tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Request,
+    Connection,
+}
+
+/// How an endpoint failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// It did not take the connection, or not in time.
+    Connect,
+    /// The handshake with its agent.
+    Tls,
+    /// It closed before it said anything.
+    Reset,
+    /// 5xx, or what is no answer; the like of gRPC.
+    Status,
+    /// A timeout passed before it answered.
+    Timeout,
+    /// The client gave up: others answer a request much sooner.
+    Silent,
+}
+
+impl Failure {
+    pub(super) fn of(number: u8) -> Self {
+        const ALL: [Failure; 6] = [
+            Failure::Connect,
+            Failure::Tls,
+            Failure::Reset,
+            Failure::Status,
+            Failure::Timeout,
+            Failure::Silent,
+        ];
+        ALL[usize::from(number).min(ALL.len() - 1)]
+    }
+
+    /// Of what the agent gives as the reason; `None`: it is not the endpoint's.
+    #[must_use]
+    pub(crate) fn of_reason(reason: RefuseReason) -> Option<Self> {
+        match reason {
+            RefuseReason::Tls(_) => Some(Self::Tls),
+            RefuseReason::UpstreamClosed => Some(Self::Reset),
+            RefuseReason::MalformedResponse => Some(Self::Status),
+            RefuseReason::RequestTimeout => Some(Self::Timeout),
+            reason => (reason.refusal().fault == Fault::Upstream).then_some(Self::Connect),
+        }
+    }
+
+    /// Of an answer; `None`: it is none.
+    #[must_use]
+    pub(crate) fn of_answer(status: u16, grpc_status: Option<u32>) -> Option<Self> {
+        // DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS.
+        let failed = match grpc_status {
+            Some(grpc) => matches!(grpc, 4 | 13 | 14 | 15),
+            None => status >= 500,
+        };
+        failed.then_some(Self::Status)
+    }
+
+    /// In labels and log.
+    #[must_use]
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Tls => "tls",
+            Self::Reset => "reset",
+            Self::Status => "status",
+            Self::Timeout => "timeout",
+            Self::Silent => "silent",
+        }
+    }
+}
+
+/// Which rule ejected an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    InARow,
+    SuccessRate,
+}
+
+impl Cause {
+    pub(super) fn of(number: u8) -> Self {
+        match number {
+            0 => Self::InARow,
+            _ => Self::SuccessRate,
+        }
+    }
+
+    /// In labels and log.
+    #[must_use]
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::InARow => "consecutive_failures",
+            Self::SuccessRate => "success_rate",
+        }
+    }
+}
+
+/// What a connection or a request says of its endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Success,
+    Failure(Failure),
+    /// The client left, and no answer had begun.
+    Abandoned,
+    /// Nothing.
+    Neutral,
+}
+
+/// A client that waits for so long has waited long, whatever others take.
+pub(super) const LONG: Duration = Duration::from_secs(1);
+/// And others take less than this part of it.
+pub(super) const MUCH: f32 = 10.0;

@@ -1,0 +1,70 @@
+//! Which endpoints of a list a worker's clients may get now.
+
+use super::breaker::Phase;
+use super::endpoints::{Candidates, Fit};
+use super::health::State;
+use std::sync::Arc;
+
+/// Made anew when a breaker has changed, and not for a pick.
+#[derive(Debug, Default)]
+pub(super) struct View {
+    /// Changes of breakers that it has seen; 0: none.
+    pub(super) seen: u64,
+    /// Those that fit best and are not left out.
+    pub(super) usable: Vec<u32>,
+    /// Those that are left out.
+    pub(super) ejected: Vec<u32>,
+    /// When the first of these is to be tried, in ms.
+    pub(super) probe_at: u64,
+}
+
+impl View {
+    /// No more are left out than the policy allows, whoever failed first; where a
+    /// breaker is open beyond that its endpoint is used, and errors pass as they are.
+    pub(super) fn of(
+        candidates: &Candidates<'_>,
+        states: &[Arc<State>],
+        (seen, max_percent): (u64, u32),
+    ) -> Self {
+        let endpoints = candidates.port.endpoints.iter().zip(0..);
+        let fitting = endpoints.filter_map(|(e, at)| Some((candidates.fit(e)?, at)));
+        let mut group: Vec<(Fit, u32)> = fitting.collect();
+        // Never one of a worse kind because all of a better one fail.
+        let best = group.iter().map(|(fit, _)| fit.tier()).min();
+        group.retain(|(fit, _)| Some(fit.tier()) == best);
+        let mut open: Vec<(u64, u32)> = group
+            .iter()
+            .map(|(_, at)| (&states[*at as usize].breaker, *at))
+            .filter(|(breaker, _)| !breaker.is_closed())
+            .map(|(breaker, at)| (breaker.since(), at))
+            .collect();
+        open.sort_unstable();
+        open.truncate(may_be_ejected(group.len(), max_percent));
+        let ejected: Vec<u32> = open.into_iter().map(|(_, at)| at).collect();
+        group.retain(|(_, at)| !ejected.contains(at));
+        let best = group.iter().map(|(fit, _)| *fit).min();
+        group.retain(|(fit, _)| Some(*fit) == best);
+        let due = |at: &u32| {
+            let word = states[*at as usize].breaker.word();
+            match word.phase {
+                // It is closed since.
+                Phase::Closed => 0,
+                Phase::Open | Phase::HalfOpen => word.at,
+            }
+        };
+        Self {
+            seen,
+            usable: group.into_iter().map(|(_, at)| at).collect(),
+            probe_at: ejected.iter().map(due).min().unwrap_or(u64::MAX),
+            ejected,
+        }
+    }
+}
+
+/// At least one is kept.
+pub(super) fn may_be_ejected(count: usize, max_percent: u32) -> usize {
+    let share = count as u64 * u64::from(max_percent.min(100)) / 100;
+    usize::try_from(share)
+        .unwrap_or(count)
+        .min(count.saturating_sub(1))
+}

@@ -1,0 +1,141 @@
+//! What becomes of a connection or a request, told to the breaker of the endpoint that
+//! was picked for it; a change of that is told to people.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use super::context::ConnectionContext;
+use crate::balance::{Change, Failure, InFlight, Outcome};
+use crate::model::{ByteCounts, CloseReason, Flow, RefuseReason};
+
+/// Counts as load of its endpoint until it is dropped.
+pub(super) struct Load {
+    in_flight: InFlight,
+    context: Rc<ConnectionContext>,
+}
+
+impl Load {
+    pub(super) fn new(in_flight: InFlight, context: Rc<ConnectionContext>) -> Self {
+        Self { in_flight, context }
+    }
+
+    /// What it says is waited for: a breaker depends on it.
+    pub(super) fn is_probe(&self) -> bool {
+        self.in_flight.is_probe()
+    }
+
+    /// It has taken the connection, or begun to answer, by then.
+    pub(super) fn took(&mut self, then: Instant) {
+        self.in_flight.took(then);
+    }
+
+    /// Only the first word counts.
+    pub(super) fn tell(&mut self, outcome: Outcome, flow: &Flow) {
+        let worker = &self.context.worker;
+        let random = |limit| worker.dice.below(limit);
+        if let Some(change) = self.in_flight.end(outcome, Instant::now(), &random) {
+            worker.agent.metrics.breaker(change);
+            log(change, flow);
+        }
+    }
+
+    /// It is refused, for a reason that may be the endpoint's.
+    pub(super) fn refused(&mut self, reason: RefuseReason, flow: &Flow) {
+        let failure = Failure::of_reason(reason);
+        self.tell(failure.map_or(Outcome::Neutral, Outcome::Failure), flow);
+    }
+
+    /// A connection has passed on so much, and goes on.
+    pub(super) fn carries(&mut self, bytes: ByteCounts, flow: &Flow) {
+        if bytes.received > 0 {
+            self.tell(Outcome::Success, flow);
+        }
+    }
+
+    /// A connection is over.
+    pub(super) fn closed(&mut self, bytes: ByteCounts, reason: CloseReason, flow: &Flow) {
+        if let CloseReason::Refused(reason) = reason {
+            return self.refused(reason, flow);
+        }
+        self.tell(outcome(bytes, reason), flow);
+    }
+}
+
+fn outcome(bytes: ByteCounts, reason: CloseReason) -> Outcome {
+    match reason {
+        _ if bytes.received > 0 => Outcome::Success,
+        CloseReason::ResetByUpstream | CloseReason::ProtocolError => {
+            Outcome::Failure(Failure::Reset)
+        }
+        // The client has asked, and nobody answered.
+        CloseReason::ResetByClient | CloseReason::IdleTimeout if bytes.sent > 0 => {
+            Outcome::Abandoned
+        }
+        CloseReason::Finished
+        | CloseReason::ResetByClient
+        | CloseReason::IdleTimeout
+        | CloseReason::DrainDeadline
+        | CloseReason::PodRemoved
+        | CloseReason::PolicyChanged
+        | CloseReason::Revoked
+        | CloseReason::CertificateExpired
+        | CloseReason::PeerCertificateExpired
+        | CloseReason::Refused(_) => Outcome::Neutral,
+    }
+}
+
+/// One line for each change: these are bounded by the time that a breaker stays open.
+fn log(change: Change, flow: &Flow) {
+    let service = flow.service.as_ref().map(ToString::to_string);
+    let pod = flow
+        .destination
+        .as_ref()
+        .ok()
+        .map(|pod| pod.key.to_string());
+    let (service, pod) = (service.unwrap_or_default(), pod.unwrap_or_default());
+    let endpoint = flow.upstream.map(|at| at.to_string()).unwrap_or_default();
+    match change {
+        Change::Ejected {
+            cause,
+            failure,
+            lasts,
+        } => {
+            let (cause, last) = (cause.label(), failure.label());
+            tracing::warn!(%service, %endpoint, %pod, cause, last, ?lasts, "endpoint is ejected");
+        }
+        Change::StillFailing { failure, lasts } => {
+            let last = failure.label();
+            tracing::info!(%service, %endpoint, %pod, last, ?lasts, "endpoint still fails: it stays ejected");
+        }
+        Change::Returned => {
+            tracing::info!(%service, %endpoint, %pod, "endpoint works again: it is used");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_says_of_its_endpoint_only_what_is_the_endpoints() {
+        let bytes = |sent, received| ByteCounts { sent, received };
+        let silent = |reason| outcome(bytes(10, 0), reason);
+        let failed = Outcome::Failure(Failure::Reset);
+        assert_eq!(silent(CloseReason::ResetByUpstream), failed);
+        assert_eq!(silent(CloseReason::ResetByClient), Outcome::Abandoned);
+        for reason in [
+            CloseReason::PolicyChanged,
+            CloseReason::DrainDeadline,
+            CloseReason::Finished,
+        ] {
+            assert_eq!(silent(reason), Outcome::Neutral);
+        }
+        assert_eq!(
+            outcome(bytes(0, 0), CloseReason::ResetByClient),
+            Outcome::Neutral
+        );
+        let answered = outcome(bytes(10, 1), CloseReason::ResetByUpstream);
+        assert_eq!(answered, Outcome::Success);
+    }
+}

@@ -1,0 +1,139 @@
+"""Servers that fail in one way or another, as a file says, and a client that never
+tries again, for the suite `resilience`."""
+
+import json
+import os
+import socket
+import struct
+import sys
+import threading
+import time
+
+RST = struct.pack("ii", 1, 0)
+
+
+# --- the server -----------------------------------------------------------
+
+class Server:
+    def __init__(self, name, port, mode_file):
+        self.name, self.port, self.mode_file = name, port, mode_file
+        self.mode, self.count, self.lock = "", 0, threading.Lock()
+        self.listener = None
+
+    def listen(self):
+        if self.listener is None:
+            self.listener = socket.create_server(
+                ("::", self.port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=512)
+            self.listener.settimeout(0.01)
+
+    def follow(self):
+        """What the file says; it is told when it holds."""
+        with open(self.mode_file) as f:
+            mode = f.read().strip()
+        if mode == self.mode:
+            return
+        self.mode = mode
+        if mode == "refuse":
+            self.listener.close()
+            self.listener = None
+        else:
+            self.listen()
+        with open(self.mode_file + ".is.new", "w") as f:
+            f.write(mode)
+        os.rename(self.mode_file + ".is.new", self.mode_file + ".is")
+
+    def run(self):
+        self.listen()
+        while True:
+            self.follow()
+            if self.listener is None:
+                time.sleep(0.01)
+                continue
+            try:
+                s, _ = self.listener.accept()
+            except TimeoutError:
+                continue
+            s.settimeout(None)
+            s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self.mode == "reset":
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST)
+                s.close()
+                continue
+            threading.Thread(target=self.serve, args=(s,), daemon=True).start()
+
+    def serve(self, s):
+        try:
+            f = s.makefile("rb")
+            while line := f.readline():
+                if line.startswith(b"GET "):
+                    while f.readline() not in (b"\r\n", b""):
+                        pass
+                with self.lock:
+                    self.count += 1
+                    count = self.count
+                if self.mode == "hang":
+                    f.read()
+                    return
+                fails = self.mode == "fail" or (self.mode == "half" and count % 2)
+                body = json.dumps([self.name, count]) + "\n"
+                if line.startswith(b"GET "):
+                    status = "503 Service Unavailable" if fails else "200 OK"
+                    s.sendall(f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+                              .encode())
+                else:
+                    s.sendall(body.encode())
+        except OSError:
+            pass
+        finally:
+            s.close()
+
+
+# --- the client -----------------------------------------------------------
+
+def call(to, kind, longest):
+    """One connection, one question: (what came of it, who answered)."""
+    host, port = to.rsplit(":", 1)
+    try:
+        s = socket.create_connection((host, int(port)), timeout=longest)
+    except OSError as e:
+        return type(e).__name__, None
+    try:
+        s.settimeout(longest)
+        f = s.makefile("rb")
+        if kind == "tcp":
+            s.sendall(b"who\n")
+            line = f.readline()
+            return ("ok", json.loads(line)[0]) if line else ("closed", None)
+        s.sendall(b"GET / HTTP/1.1\r\nHost: s\r\n\r\n")
+        first = f.readline()
+        if not first:
+            return "closed", None
+        length = 0
+        while (line := f.readline()) not in (b"\r\n", b""):
+            name, value = line.decode().split(":", 1)
+            if name.lower() == "content-length":
+                length = int(value)
+        body = f.read(length)
+        status = first.split(b" ")[1].decode()
+        who = json.loads(body)[0] if body.startswith(b"[") else body.decode().strip()
+        return ("ok" if status == "200" else status), who
+    except OSError as e:
+        return type(e).__name__, None
+    finally:
+        s.close()
+
+
+def calls(to, kind, count, longest):
+    """One after the other."""
+    results, servers, begun = {}, {}, time.monotonic()
+    for _ in range(count):
+        what, who = call(to, kind, longest)
+        results[what] = results.get(what, 0) + 1
+        servers[str(who)] = servers.get(str(who), 0) + 1
+    return {"results": results, "servers": servers, "took": time.monotonic() - begun}
+
+
+if sys.argv[1] == "serve":
+    Server(sys.argv[2], int(sys.argv[3]), sys.argv[4]).run()
+else:
+    print(json.dumps(calls(sys.argv[2], sys.argv[3], int(sys.argv[4]), float(sys.argv[5]))))

@@ -1,0 +1,327 @@
+//! One of three endpoints fails: what a client sees that never tries again, with the
+//! defaults.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mesh_tests::{APP_PORT, Agent, Authority, OnAgentDown, Pod, PodSpec, World, eventually, parse};
+use serde_json::Value;
+
+const SCRIPT: &str = include_str!("resilience.py");
+const PYTHON: &str = "/usr/bin/python3";
+const VIP: &str = "10.96.1.1:80";
+/// A breaker is open for a second to a second and a half at first, then twice as long.
+const RETURNS: Duration = Duration::from_secs(30);
+
+/// Client a and server b on n1, servers c and d on n2, all in the mesh and one Service.
+struct Shop {
+    world: World,
+    a: Pod,
+    agent: Agent,
+    _other: Agent,
+    _authority: Authority,
+}
+
+/// What came of so many calls.
+#[derive(Debug)]
+struct Calls {
+    count: u64,
+    ok: u64,
+    report: Value,
+}
+
+impl Calls {
+    fn failed(&self) -> u64 {
+        self.count - self.ok
+    }
+
+    fn of(&self, server: &str) -> u64 {
+        self.report["servers"][server].as_u64().unwrap_or_default()
+    }
+}
+
+impl Shop {
+    fn new() -> Self {
+        let mut world = World::new(2).expect("a world");
+        let spec = |node, name| PodSpec::new(node, name).enrolled(OnAgentDown::Closed);
+        let a = world.add(&spec("n1", "a")).expect("a pod");
+        for (node, name) in [("n1", "b"), ("n2", "c"), ("n2", "d")] {
+            let pod = world.add(&spec(node, name).label("tier", "s"));
+            let pod = pod.expect("a pod");
+            let mode = mode_file(&world, name);
+            fs::write(&mode, "ok").expect("a file");
+            let mut server = world.in_pod(&pod, PYTHON);
+            server.args(["-c", SCRIPT, "serve", name, &APP_PORT.to_string()]);
+            server.arg(mode);
+            world
+                .start_server(&pod, APP_PORT, server)
+                .expect("a server");
+        }
+        let service = format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: s, namespace: shop}}\n\
+             spec:\n  clusterIP: 10.96.1.1\n  selector: {{tier: s}}\n  \
+             ports: [{{port: 80, targetPort: {APP_PORT}}}]\n"
+        );
+        world.write_config("s", &service).expect("a file");
+        let authority = world.authority(&[]).expect("an authority");
+        let [agent, other] = ["n1", "n2"].map(|node| {
+            let agent = world.secure_agent(node, &authority, &[]);
+            agent.expect("an agent")
+        });
+        Self {
+            world,
+            a,
+            agent,
+            _other: other,
+            _authority: authority,
+        }
+    }
+
+    /// From now on the server does so.
+    fn mode(&self, server: &str, mode: &str) {
+        let file = mode_file(&self.world, server);
+        fs::write(&file, mode).expect("a file");
+        let is = file.with_extension("is");
+        let holds = || fs::read_to_string(&is).is_ok_and(|is| is == mode);
+        assert!(
+            eventually(Duration::from_secs(5), holds),
+            "{server}: {mode}"
+        );
+    }
+
+    /// Writes objects and waits until they are in force.
+    fn write(&self, name: &str, yaml: &str) {
+        let generation = || {
+            let status = self.agent.status().expect("a status");
+            status["generation"].as_u64().expect("a number")
+        };
+        let before = generation();
+        self.world.write_config(name, yaml).expect("a file");
+        let newer = eventually(Duration::from_secs(5), || generation() > before);
+        assert!(newer, "the configuration is not read");
+    }
+
+    fn calls(&self, kind: &str, count: u64) -> Calls {
+        self.calls_within(kind, count, "20")
+    }
+
+    /// Each within so many seconds.
+    fn calls_within(&self, kind: &str, count: u64, longest: &str) -> Calls {
+        let out = self
+            .world
+            .in_pod(&self.a, PYTHON)
+            .args([
+                "-c",
+                SCRIPT,
+                "calls",
+                VIP,
+                kind,
+                &count.to_string(),
+                longest,
+            ])
+            .output();
+        let report = parse(&out.expect("a client")).expect("its report");
+        let ok = report["results"]["ok"].as_u64().unwrap_or_default();
+        Calls { count, ok, report }
+    }
+
+    fn metric(&self, name: &str, with: &str) -> u64 {
+        // A count.
+        self.agent.metric(name, with).expect("a page") as u64
+    }
+
+    fn ejections(&self) -> u64 {
+        self.metric("mesh_agent_outlier_ejections_total", "")
+    }
+
+    /// Calls until the server is left out; how they went.
+    fn until_ejected(&self, kind: &str) -> Vec<Calls> {
+        let (mut calls, before) = (Vec::new(), self.ejections());
+        let is_ejected = || {
+            calls.push(self.calls(kind, 30));
+            self.ejections() > before
+        };
+        let ejected = eventually(RETURNS, is_ejected);
+        assert!(ejected, "{calls:?}\n{}", self.agent.log());
+        calls
+    }
+
+    /// Calls until the server answers again.
+    fn until_back(&self, kind: &str, server: &str) {
+        let is_back = || self.calls(kind, 30).of(server) > 5;
+        let back = eventually(RETURNS, is_back);
+        assert!(back, "{server} is not used again\n{}", self.agent.log());
+    }
+
+    /// Of two requests of one failing server the second is the next one's.
+    fn is_spared(&self, kind: &str, server: &str, mode: &str) {
+        self.mode(server, mode);
+        let before = self.until_ejected(kind);
+        println!("{kind} {mode}: until it is ejected {before:?}");
+        let probes = || self.metric("mesh_agent_outlier_probes_total", "failure");
+        let (failed, ejected) = (probes(), self.ejections());
+        let after = self.calls(kind, 1_000);
+        let (failed, ejected) = (probes() - failed, self.ejections() - ejected);
+        println!("{kind} {mode}: then {after:?}; {failed} probes failed, {ejected} ejections");
+        // A client meets it as a probe, or when chance had it pass one.
+        assert!(
+            after.failed() <= failed + 5 * ejected,
+            "{after:?}\n{}",
+            self.agent.log()
+        );
+        self.mode(server, "ok");
+        self.until_back(kind, server);
+        assert_eq!(self.calls(kind, 100).failed(), 0);
+    }
+}
+
+fn mode_file(world: &World, server: &str) -> PathBuf {
+    world.dir().join(format!("mode-{server}"))
+}
+
+#[test]
+fn all_endpoints_are_used_while_they_work() {
+    let shop = Shop::new();
+    for kind in ["http", "tcp"] {
+        let calls = shop.calls(kind, 200);
+        assert_eq!(calls.failed(), 0, "{calls:?}");
+        for server in ["b", "c", "d"] {
+            assert!(calls.of(server) > 20, "{calls:?}");
+        }
+    }
+    assert_eq!(shop.ejections(), 0);
+}
+
+#[test]
+fn an_endpoint_that_answers_with_errors_is_left_out_and_comes_back() {
+    let shop = Shop::new();
+    shop.is_spared("http", "b", "fail");
+    shop.is_spared("http", "c", "fail");
+    shop.is_spared("http", "d", "half");
+}
+
+#[test]
+fn an_endpoint_that_refuses_connections_is_left_out_and_comes_back() {
+    let shop = Shop::new();
+    for kind in ["http", "tcp"] {
+        shop.is_spared(kind, "b", "refuse");
+        shop.is_spared(kind, "c", "refuse");
+    }
+}
+
+#[test]
+fn an_endpoint_that_resets_what_it_accepts_is_left_out_and_comes_back() {
+    let shop = Shop::new();
+    for kind in ["http", "tcp"] {
+        shop.is_spared(kind, "b", "reset");
+        shop.is_spared(kind, "c", "reset");
+    }
+}
+
+#[test]
+fn where_all_fail_errors_pass_as_they_are_and_nobody_storms() {
+    let shop = Shop::new();
+    for server in ["b", "c", "d"] {
+        shop.mode(server, "fail");
+    }
+    shop.until_ejected("http");
+    let calls = shop.calls("http", 300);
+    assert_eq!(calls.report["results"]["503"], 300, "{calls:?}");
+    let used = ["b", "c", "d"].map(|server| calls.of(server));
+    assert_eq!(used.iter().sum::<u64>(), 300, "the servers' own: {calls:?}");
+    assert!(used.iter().filter(|n| **n > 20).count() >= 2, "{calls:?}");
+    for server in ["b", "c", "d"] {
+        shop.mode(server, "ok");
+    }
+    for server in ["b", "c", "d"] {
+        shop.until_back("http", server);
+    }
+}
+
+#[test]
+fn a_route_that_asks_for_retries_spares_its_clients() {
+    let shop = Shop::new();
+    shop.write(
+        "route",
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\n\
+         metadata: {name: s, namespace: shop}\n\
+         spec:\n  parentRefs: [{group: \"\", kind: Service, name: s}]\n  rules:\n  \
+         - backendRefs: [{name: s, port: 80}]\n    retry: {codes: [503], attempts: 2, backoff: 1ms}\n",
+    );
+    for server in ["b", "c"] {
+        shop.mode(server, "fail");
+        let calls = shop.calls("http", 200);
+        assert_eq!(calls.failed(), 0, "{calls:?}\n{}", shop.agent.log());
+        assert!(shop.metric("mesh_agent_retries_total", "") >= 7);
+        shop.mode(server, "ok");
+        shop.until_back("http", server);
+    }
+    // Of those that all fail each client gets the application's own answer, and no
+    // more reaches them than the budget allows.
+    for server in ["b", "c", "d"] {
+        shop.mode(server, "fail");
+    }
+    let before = shop.metric("mesh_agent_retries_total", "");
+    let calls = shop.calls("http", 1_000);
+    assert_eq!(calls.report["results"]["503"], 1_000, "{calls:?}");
+    assert!(calls.of("b") + calls.of("c") + calls.of("d") == 1_000);
+    let retries = shop.metric("mesh_agent_retries_total", "") - before;
+    let seconds = calls.report["took"].as_f64().expect("a time");
+    // What was asked before counts for ten seconds.
+    let requests = shop.metric("istio_requests_total", "reporter=\"source\"") as f64;
+    let allowed = requests * 0.2 + 10.0 * (seconds + 10.0);
+    assert!((retries as f64) <= allowed, "{retries} of {allowed}");
+    assert!(shop.metric("mesh_agent_retry_budget_exhausted_total", "") > 0);
+}
+
+#[test]
+fn what_is_over_a_limit_is_told_its_name_at_once() {
+    let shop = Shop::new();
+    shop.write(
+        "limits",
+        "apiVersion: mesh-agent.io/v1alpha1\nkind: TrafficPolicy\n\
+         metadata: {name: s, namespace: shop}\n\
+         spec:\n  targetRefs: [{group: \"\", kind: Service, name: s}]\n  \
+         limits: {maxRequests: 1}\n",
+    );
+    for server in ["b", "c", "d"] {
+        shop.mode(server, "hang");
+    }
+    let hangs = shop
+        .world
+        .in_pod(&shop.a, PYTHON)
+        .args(["-c", SCRIPT, "calls", VIP, "http", "1", "60"])
+        .spawn();
+    let mut hangs = hangs.expect("a client");
+    let is_under_way = || {
+        let list = shop.agent.ask("/endpoints").expect("a page");
+        let rows = list["endpoints"].as_array().expect("rows").clone();
+        rows.iter().any(|row| row["in_flight"] == 1)
+    };
+    assert!(eventually(Duration::from_secs(10), is_under_way));
+    let calls = shop.calls("http", 3);
+    assert_eq!(calls.report["results"]["503"], 3, "{calls:?}");
+    assert_eq!(calls.of("max_requests"), 3, "{calls:?}");
+    hangs.kill().expect("it ends");
+    let _ended = hangs.wait();
+    for server in ["b", "c", "d"] {
+        shop.mode(server, "ok");
+    }
+    let is_free = || shop.calls("http", 1).failed() == 0;
+    assert!(eventually(Duration::from_secs(10), is_free));
+}
+
+#[test]
+fn an_endpoint_that_hangs_is_avoided_once_others_answer() {
+    let shop = Shop::new();
+    for kind in ["http", "tcp"] {
+        assert_eq!(shop.calls(kind, 100).failed(), 0);
+        shop.mode("c", "hang");
+        let calls = shop.calls_within(kind, 300, "1.5");
+        println!("{kind}: {calls:?}");
+        assert!(calls.failed() <= 8, "{calls:?}\n{}", shop.agent.log());
+        shop.mode("c", "ok");
+        shop.until_back(kind, "c");
+    }
+}

@@ -9,6 +9,25 @@ pub(crate) const MAX_REQUEST_LINE: usize = 8 * 1024;
 const MAX_METHOD: usize = 32;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// The head of a frame of settings, with which a server of HTTP/2 may begin before its
+/// client has said anything; `None`: too few bytes to tell.
+#[must_use]
+pub(crate) fn http2_settings(bytes: &[u8]) -> Option<bool> {
+    const HEAD: usize = 9;
+    const SETTINGS: u8 = 4;
+    let shape = |(at, byte): (usize, &u8)| match at {
+        1 | 2 => true,
+        3 => *byte == SETTINGS,
+        _ => *byte == 0,
+    };
+    let begin = &bytes[..bytes.len().min(HEAD)];
+    match begin.iter().enumerate().all(shape) {
+        true if begin.len() < HEAD => None,
+        // Each of them has 6 bytes.
+        is_shaped => Some(is_shaped && u16::from_be_bytes([begin[1], begin[2]]).is_multiple_of(6)),
+    }
+}
+
 /// What a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Spoken {

@@ -202,3 +202,22 @@ fn each_prefix_of_first_bytes_waits_or_says_what_the_whole_says() {
         fuzz::spoken(&bytes);
     }
 }
+
+#[test]
+fn a_server_of_http2_that_begins_is_known() {
+    let settings = [0, 0, 12, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 100];
+    for len in 0..9 {
+        assert_eq!(http2_settings(&settings[..len]), None, "{len}");
+    }
+    assert_eq!(http2_settings(&settings), Some(true));
+    assert_eq!(http2_settings(&settings[..9]), Some(true));
+    for other in [
+        &b"220 ready\r\n"[..],
+        b"\x4a\0\0\0\x0a8.0",
+        &[0, 0, 13, 4, 0, 0, 0, 0, 0],
+        &[0, 0, 12, 4, 1, 0, 0, 0, 0],
+        b"2",
+    ] {
+        assert_eq!(http2_settings(other), Some(false), "{other:?}");
+    }
+}

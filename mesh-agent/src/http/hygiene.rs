@@ -39,7 +39,7 @@ pub(crate) fn of_response(response: &Response<'_>, asked: &Asked, close: bool) -
 }
 
 /// Only agents say `x-mesh-…` of an answer.
-fn is_mesh_only(name: &str) -> bool {
+pub(in crate::http) fn is_mesh_only(name: &str) -> bool {
     let begins = name.as_bytes().get(..7);
     begins.is_some_and(|begins| begins.eq_ignore_ascii_case(b"x-mesh-"))
 }

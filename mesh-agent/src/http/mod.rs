@@ -9,6 +9,7 @@
 pub(crate) mod answer;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+pub(crate) mod grpc;
 pub(crate) mod h1;
 #[allow(unused_imports, reason = "the HTTP data path comes in parts")]
 pub(crate) mod h2;

@@ -84,8 +84,15 @@ impl Peers {
     /// May a stream on it carry another message? As for one from the pool: neither
     /// certificate is over, and a NetworkPolicy that now forbids the pair takes effect.
     pub(crate) fn may_go_on(&self, connection: &Connection) -> bool {
-        connection.age(Instant::now()) < self.config.pool.max_age
-            && SystemTime::now() < connection.expires()
+        !self.may_go_on_for(connection).is_zero()
+    }
+
+    /// How long it may carry more messages.
+    pub(crate) fn may_go_on_for(&self, connection: &Connection) -> Duration {
+        let age = connection.age(Instant::now());
+        let valid = connection.expires().duration_since(SystemTime::now());
+        let left = self.config.pool.max_age.saturating_sub(age);
+        left.min(valid.unwrap_or_default())
     }
 
     /// Closes all idle connections of a pod.

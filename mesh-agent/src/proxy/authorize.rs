@@ -13,7 +13,8 @@ use crate::policy::Permit;
 #[derive(Debug)]
 pub(super) struct Authorized {
     permit: Permit,
-    watched: Watched,
+    /// `None`: somebody else has it.
+    watched: Option<Watched>,
 }
 
 impl Authorized {
@@ -23,8 +24,14 @@ impl Authorized {
 
     /// The connection is there: nothing is opened by this permit any more, and
     /// what it allowed is still watched.
-    pub(super) fn arrived(self) -> Watched {
+    pub(super) fn arrived(self) -> Option<Watched> {
         self.watched
+    }
+
+    /// Of one exchange of many: the leave is for whoever opens a connection by it, the
+    /// watch for the exchange.
+    pub(super) fn watch_apart(&mut self) -> Option<Watched> {
+        self.watched.take()
     }
 }
 
@@ -53,7 +60,10 @@ pub(super) fn authorize_request(
         Verdict::Permit(permit) => {
             let watched = Watched::begin(exchange.context.entry(), check.for_request(head));
             Ok(Permitted {
-                authorized: Authorized { permit, watched },
+                authorized: Authorized {
+                    permit,
+                    watched: Some(watched),
+                },
                 target: by_path.then(|| head.normal_target()).flatten(),
             })
         }
@@ -79,7 +89,10 @@ pub(super) fn authorize_connection(
             // Without a wait since the newest configuration was asked: whoever
             // publishes another one finds this check.
             let watched = Watched::begin(exchange.context.entry(), check);
-            Ok(Some(Authorized { permit, watched }))
+            Ok(Some(Authorized {
+                permit,
+                watched: Some(watched),
+            }))
         }
         Verdict::Deny(refusal) => {
             report.flow().rule = refusal.rule().cloned();

@@ -259,6 +259,12 @@ impl ConnectionContext {
         })
     }
 
+    /// Of the same two, for a connection that is judged and cut by itself.
+    pub(super) fn beside(&self) -> Rc<Self> {
+        let (worker, pod) = (self.worker.clone(), self.pod.clone());
+        Self::new(worker, pod, self.client_addr.get(), self.orig_dst.get())
+    }
+
     pub(super) fn entry(&self) -> &Rc<ConnectionEntry> {
         &self.registration.entry
     }

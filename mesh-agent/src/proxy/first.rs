@@ -27,6 +27,8 @@ pub(super) const SOON: Duration = Duration::from_millis(15);
 pub(super) enum First {
     /// A request of HTTP/1.
     Http,
+    /// The preface of HTTP/2.
+    Http2,
     /// Nobody's to look at.
     Bytes,
     /// Nothing has come yet.
@@ -37,7 +39,8 @@ impl From<Spoken> for First {
     fn from(spoken: Spoken) -> Self {
         match spoken {
             Spoken::Http1 => Self::Http,
-            Spoken::Http2 | Spoken::Other => Self::Bytes,
+            Spoken::Http2 => Self::Http2,
+            Spoken::Other => Self::Bytes,
             Spoken::NeedMore => Self::Silence,
         }
     }
@@ -81,7 +84,7 @@ fn target(port: &ServicePort) -> u16 {
 pub(super) async fn spoken(client: &TcpStream) -> First {
     let begun = look(client, MAX_REQUEST_LINE, |bytes| Some(detect::http(bytes))).await;
     match begun.map(First::from) {
-        Some(told @ (First::Http | First::Bytes)) => told,
+        Some(told @ (First::Http | First::Http2 | First::Bytes)) => told,
         // It may wait for an answer to what it has said.
         Some(First::Silence) => tokio::time::timeout(PART, whole(client))
             .await
@@ -152,6 +155,15 @@ pub(super) async fn race(
     Ok(first)
 }
 
+/// Until the application begins, or ends. A server of HTTP/2 that sends its settings
+/// waits for its client all the same.
+pub(super) async fn application_begins(application: &TcpStream) {
+    const HEAD: usize = 9;
+    if look(application, HEAD, detect::http2_settings).await == Some(true) {
+        std::future::pending::<()>().await;
+    }
+}
+
 /// The name that the client's TLS asks for, in lower case; none of what is no TLS, or
 /// is silent.
 pub(super) async fn server_name(
@@ -176,9 +188,9 @@ pub(super) async fn server_name(
 pub(super) async fn insist(
     context: &ConnectionContext,
     client_spoke: impl Future<Output = First>,
-) -> Result<(), Refused> {
+) -> Result<First, Refused> {
     match race(context, client_spoke, std::future::pending()).await {
-        Ok(First::Http) => Ok(()),
+        Ok(first @ (First::Http | First::Http2)) => Ok(first),
         Ok(First::Bytes | First::Silence) => Err(RefuseReason::UndecidedProtocol.into()),
         Err(cut) => Err(cut.refuse()),
     }

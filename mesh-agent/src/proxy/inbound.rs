@@ -3,7 +3,10 @@
 //! Plaintext reaches an application only where the pod's mode takes it *and* a
 //! policy allows a caller without identity.
 
+mod caller;
 mod http;
+mod http2;
+mod requests;
 mod sniff;
 pub(super) mod tunnelled;
 
@@ -12,7 +15,7 @@ pub(crate) use self::sniff::fuzz as fuzz_first_bytes;
 
 use tokio::net::TcpStream;
 
-use self::http::{Caller, Visit};
+use self::caller::Caller;
 pub(crate) use self::sniff::{Sniffed, sniff};
 use super::accepted::{Accepted, forward_between};
 use super::authorize::{Authorized, authorize_connection};
@@ -20,9 +23,8 @@ use super::context::Exchange;
 use super::deliver::deliver;
 use super::first::{self, First};
 use super::forward::ForwardEnd;
-use super::http::{Inbox, Leg, Side, Totals};
+use super::http::{Inbox, Leg, Side};
 use super::report::Report;
-use super::request_report::RequestReport;
 use crate::detect::Expected;
 use crate::model::policy::PeerMode;
 use crate::model::{ByteCounts, RefuseReason, Refused, Security, TlsFailure, UpstreamAddr};
@@ -124,8 +126,8 @@ async fn arrive(
     let context = accepted.context();
     let Some(authorized) = authorized else {
         let spoken = first::spoken(&accepted.client);
-        Box::pin(first::insist(context, spoken)).await?;
-        let ended = Box::pin(requests(accepted, report, None)).await;
+        let first = Box::pin(first::insist(context, spoken)).await?;
+        let ended = Box::pin(plaintext_requests(accepted, report, (first, None))).await;
         return Ok(Classified::Ended(ended));
     };
     let application = Box::pin(deliver(context, authorized.permit(), context.client_addr)).await?;
@@ -163,12 +165,13 @@ async fn carry(
         // It is there, whoever speaks first.
         let _shown_later = report.opened();
         let spoke = first::spoken(&accepted.client);
-        let race = first::race(context, spoke, spoke_up(&application));
+        let race = first::race(context, spoke, first::application_begins(&application));
         match Box::pin(race).await {
-            Ok(First::Http) => {
+            Ok(first @ (First::Http | First::Http2)) => {
                 // From now on each request is judged by itself.
                 drop(watched);
-                return Box::pin(requests(accepted, report, Some(application))).await;
+                let application = Some(application);
+                return Box::pin(plaintext_requests(accepted, report, (first, application))).await;
             }
             Ok(First::Bytes | First::Silence) => {}
             Err(cut) => {
@@ -180,29 +183,22 @@ async fn carry(
     forward_between(accepted, report, &application).await
 }
 
-async fn requests(
+async fn plaintext_requests(
     accepted: &Accepted,
     report: &mut Report,
-    application: Option<TcpStream>,
+    (first, application): (First, Option<TcpStream>),
 ) -> ForwardEnd {
     let context = accepted.context_rc();
-    let visit = Visit {
-        caller: Caller {
-            identity: None,
-            address: context.client_addr,
-        },
-        context,
-        report,
-        application,
-        totals: Totals::default(),
-        told: RequestReport::default(),
+    let caller = Caller {
+        identity: None,
+        address: context.client_addr,
     };
     let mut inbox = Inbox::default();
     let client = &mut Side {
         leg: Leg::Socket(&accepted.client),
         inbox: &mut inbox,
     };
-    visit.serve(client).await
+    requests::serve(context, client, (report, caller), (first, application)).await
 }
 
 /// Calls the application while it looks at what the client sends first. A
@@ -267,11 +263,6 @@ fn is_plaintext(sniffed: Sniffed) -> bool {
 /// The application has said something, or closed.
 async fn spoke(upstream: Option<&TcpStream>) {
     if let Some(upstream) = upstream {
-        spoke_up(upstream).await;
+        first::application_begins(upstream).await;
     }
-}
-
-async fn spoke_up(application: &TcpStream) {
-    // An error is the relay's to find.
-    let _readable = application.readable().await;
 }

@@ -21,6 +21,7 @@ mod dice;
 mod first;
 mod forward;
 mod http;
+mod http2;
 mod inbound;
 mod load;
 mod metrics;

@@ -3,7 +3,9 @@
 mod bytes;
 mod course;
 mod decided;
+mod flow;
 mod http;
+mod http2;
 mod mesh;
 mod reach;
 mod retry;
@@ -46,8 +48,8 @@ async fn forwarded(
     }
     let expected = first::expected(exchange, context.orig_dst);
     let first = first::at_once(context, &accepted.client, expected).await?;
-    if first == First::Http {
-        return Ok(requests(accepted, report, None).await);
+    if matches!(first, First::Http | First::Http2) {
+        return Ok(requests(accepted, report, (first, None)).await);
     }
     if (expected, first) == (Expected::Http, First::Silence) {
         // One stray request must not have all others wait whose server speaks first.
@@ -56,36 +58,48 @@ async fn forwarded(
     }
     match Box::pin(bytes(accepted, report, after, first)).await {
         Ok(Carried::Ended(ended)) => Ok(ended),
-        Ok(Carried::Http(open)) => Ok(requests(accepted, report, open).await),
+        Ok(Carried::Http(first, open)) => Ok(requests(accepted, report, (first, open)).await),
         // A client of HTTP is told in its own words, if it is one that asks soon.
         Err(refused) => {
             let may_ask = first == First::Silence || expected == Expected::OpaqueSoFar;
-            match may_ask && asks_soon(accepted).await {
-                true => Ok(requests(accepted, report, None).await),
-                false => Err(refused),
+            let asked = match may_ask {
+                true => asks_soon(accepted).await,
+                false => First::Bytes,
+            };
+            match asked {
+                First::Http | First::Http2 => Ok(requests(accepted, report, (asked, None)).await),
+                First::Bytes | First::Silence => Err(refused),
             }
         }
     }
 }
 
-async fn asks_soon(accepted: &Accepted) -> bool {
+async fn asks_soon(accepted: &Accepted) -> First {
     let spoken = Box::pin(first::spoken(&accepted.client));
-    let asked = tokio::select! {
+    tokio::select! {
         biased; // removal and drain win
         _reason = accepted.context().entry().cut.wait() => First::Bytes,
         first = spoken => first,
         () = tokio::time::sleep(first::SOON) => First::Bytes,
-    };
-    asked == First::Http
+    }
 }
 
 /// HTTP: each request is decided on by itself.
-async fn requests(accepted: &Accepted, report: &mut Report, open: Option<Upstream>) -> ForwardEnd {
+async fn requests(
+    accepted: &Accepted,
+    report: &mut Report,
+    (first, open): (First, Option<Upstream>),
+) -> ForwardEnd {
     // Each of them has one of its own.
     report.goes_to(None);
     let context = accepted.context();
     let to = context.orig_dst.get();
     let learned = &context.worker.learned;
     learned.borrow_mut().was_http(to);
-    Box::pin(Requests::new(accepted, report, open).serve()).await
+    match first {
+        First::Http2 => Box::pin(http2::requests(accepted, report, open)).await,
+        First::Http | First::Bytes | First::Silence => {
+            Box::pin(Requests::new(accepted, report, open).serve()).await
+        }
+    }
 }

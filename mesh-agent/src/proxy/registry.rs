@@ -59,7 +59,7 @@ impl CutReason {
     }
 }
 
-/// Told once; the connection that waits for it ends.
+/// Told once; whatever waits for it ends.
 #[derive(Debug, Default)]
 pub(super) struct Cut {
     reason: Cell<Option<CutReason>>,
@@ -70,7 +70,7 @@ impl Cut {
     pub(super) fn now(&self, reason: CutReason) {
         if self.reason.get().is_none() {
             self.reason.set(Some(reason));
-            self.notify.notify_one();
+            self.notify.notify_waiters();
         }
     }
 
@@ -96,10 +96,18 @@ pub(super) struct ConnectionEntry {
     netns: u64,
     pub(super) cut: Cut,
     /// What it was allowed by, each with its number.
-    checks: RefCell<SmallVec<[(u32, AuthzInput); 1]>>,
+    checks: RefCell<SmallVec<[Check; 1]>>,
     next_check: Cell<u32>,
     /// Of a connection between agents.
     session: RefCell<Option<PeerSession>>,
+}
+
+#[derive(Debug)]
+struct Check {
+    number: u32,
+    asked: AuthzInput,
+    /// What ends instead of the connection: one exchange of many.
+    alone: Option<Rc<Cut>>,
 }
 
 impl ConnectionEntry {
@@ -120,18 +128,35 @@ impl Watched {
     pub(super) fn begin(entry: &Rc<ConnectionEntry>, check: AuthzInput) -> Self {
         let number = entry.next_check.get();
         entry.next_check.set(number.wrapping_add(1));
-        entry.checks.borrow_mut().push((number, check));
+        entry.checks.borrow_mut().push(Check {
+            number,
+            asked: check,
+            alone: None,
+        });
         Self {
             entry: entry.clone(),
             number,
         }
+    }
+
+    /// From now on only what waits for this cut ends where the check fails.
+    pub(super) fn alone(&self) -> Rc<Cut> {
+        let cut = Rc::<Cut>::default();
+        let mut checks = self.entry.checks.borrow_mut();
+        let mut own = checks
+            .iter_mut()
+            .filter(|check| check.number == self.number);
+        if let Some(check) = own.next() {
+            check.alone = Some(cut.clone());
+        }
+        cut
     }
 }
 
 impl Drop for Watched {
     fn drop(&mut self) {
         let mut checks = self.entry.checks.borrow_mut();
-        checks.retain(|(number, _)| *number != self.number);
+        checks.retain(|check| check.number != self.number);
     }
 }
 
@@ -187,8 +212,9 @@ impl ConnectionRegistry {
     pub(super) fn recheck(&self, allowed: impl Fn(&AuthzInput) -> bool) {
         for entry in self.entries.borrow().values() {
             let checks = entry.checks.borrow();
-            if !checks.iter().all(|(_, check)| allowed(check)) {
-                entry.cut.now(CutReason::PolicyChanged);
+            for check in checks.iter().filter(|check| !allowed(&check.asked)) {
+                let cut = check.alone.as_deref().unwrap_or(&entry.cut);
+                cut.now(CutReason::PolicyChanged);
             }
         }
     }
@@ -252,6 +278,12 @@ mod tests {
         assert_eq!(ask(false), 1);
         assert!(one.entry.cut.is_told());
         drop(second);
+        let many = ConnectionRegistry::register(&connections, 3, 10);
+        let third = Watched::begin(&many.entry, check(4));
+        let alone = third.alone();
+        assert_eq!(ask(false), 1);
+        assert!(alone.is_told() && !many.entry.cut.is_told());
+        drop(third);
         let other = ConnectionRegistry::register(&connections, 2, 10);
         drop(Watched::begin(&other.entry, check(3)));
         assert_eq!(ask(false), 0);

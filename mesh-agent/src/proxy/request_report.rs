@@ -37,7 +37,7 @@ impl Heard {
         let text = || {
             Box::new(Text {
                 method: head.method.into(),
-                host: head.values("host").next().map(Into::into),
+                host: host(head),
                 target: head.target.into(),
                 trace: trace::id(head),
             })
@@ -60,6 +60,19 @@ impl Heard {
             text: None,
         }
     }
+}
+
+/// As it came; of HTTP/2 `:authority`.
+fn host(head: &RequestHead<'_>) -> Option<Box<[u8]>> {
+    if let Some(line) = head.values("host").next() {
+        return Some(line.into());
+    }
+    let host = head.host.as_ref()?;
+    let text = match host.port {
+        Some(port) => format!("{}:{port}", host.name),
+        None => host.name.to_string(),
+    };
+    Some(text.into_bytes().into())
 }
 
 /// How the agent's own answer ends an exchange.
@@ -232,6 +245,7 @@ impl RequestReport {
                     sent: current.head,
                     received: bytes as u64,
                 },
+                messages: ByteCounts::default(),
                 request: None,
                 answered: Some(Instant::now()),
             };
@@ -291,8 +305,7 @@ impl Current {
             ended,
             attempts: self.attempts,
             bytes: carried.bytes,
-            // Frames of gRPC are not looked into on HTTP/1, which it does not speak.
-            messages: Default::default(),
+            messages: carried.messages,
             timing: RequestTiming {
                 started: started.unwrap_or(SystemTime::UNIX_EPOCH),
                 request: since(carried.request),

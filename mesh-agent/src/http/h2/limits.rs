@@ -10,7 +10,9 @@ pub(crate) enum Leg {
 }
 
 /// Most streams at once that a peer may open.
-const STREAMS: u32 = 250;
+pub(crate) const STREAMS: u32 = 1000;
+/// Streams that nobody reads and that stall no other.
+const UNREAD: u32 = 250;
 /// Unread data of one stream.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const AGENTS_STREAM_WINDOW: u32 = 128 * 1024;
@@ -40,14 +42,14 @@ impl Leg {
             Self::Edge => Limits {
                 streams: STREAMS,
                 stream_window: STREAM_WINDOW,
-                connection_window: STREAMS * STREAM_WINDOW,
+                connection_window: UNREAD * STREAM_WINDOW,
                 header_list: 96 * 1024,
                 small_frames: 16 * 1024 * 1024,
             },
             Self::Agents => Limits {
                 streams: STREAMS,
                 stream_window: AGENTS_STREAM_WINDOW,
-                connection_window: STREAMS * AGENTS_STREAM_WINDOW,
+                connection_window: UNREAD * AGENTS_STREAM_WINDOW,
                 header_list: 256 * 1024,
                 small_frames: 64 * 1024 * 1024,
             },
@@ -79,6 +81,10 @@ impl Leg {
             .max_send_buffer_size(SEND_BUFFER)
             .data_frame_budget(limits.small_frames)
             .enable_push(false);
+        if self == Self::Agents {
+            // The other agent's, before it has said so.
+            builder.initial_max_send_streams(STREAMS as usize);
+        }
         builder
     }
 }

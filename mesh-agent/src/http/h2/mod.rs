@@ -6,6 +6,7 @@
 //! own. Never: data queued beyond what the peer takes, or an empty frame of it.
 
 mod client;
+mod edit;
 mod fate;
 mod head;
 mod limits;
@@ -15,9 +16,11 @@ mod stream;
 mod tests;
 
 pub(crate) use ::h2::{Error, Reason};
+pub(crate) use ::http::{HeaderMap, request, response};
 pub(crate) use client::{Answered, Client, Driver, Informed, connect};
+pub(crate) use edit::{Forwarded, answer_trailers, forwarded, passed_back, request_trailers, size};
 pub(crate) use fate::{Fate, fate};
 pub(crate) use head::{Head, HeadLines, answer_head, request_of, response_of};
-pub(crate) use limits::Leg;
+pub(crate) use limits::{Leg, STREAMS};
 pub(crate) use server::{Exchange, Respond, Server, serve};
 pub(crate) use stream::{Cut, Receiver, Sender};

@@ -281,7 +281,7 @@ async fn large_heads_and_trailers_pass_between_agents() {
 async fn the_limits_of_the_other_end_are_seen() {
     let mut pair = pair(Leg::Agents).await;
     let (mut answered, sender, exchange) = pair.exchange(true).await;
-    assert_eq!(pair.client.max_streams(), 250);
+    assert_eq!(pair.client.max_streams(), STREAMS as usize);
     drop(sender);
     drop(exchange.respond.answer(ok(), true).expect("sent"));
     let (_, body) = answer(&mut answered).await.expect("an answer");

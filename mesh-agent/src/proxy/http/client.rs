@@ -89,7 +89,7 @@ impl Side<'_> {
             loop {
                 match First::from(detect::http(self.inbox.bytes())) {
                     First::Silence => {}
-                    told @ (First::Http | First::Bytes) => return Poll::Ready(told),
+                    told @ (First::Http | First::Http2 | First::Bytes) => return Poll::Ready(told),
                 }
                 match self.poll_fill(cx) {
                     Poll::Ready(Ok(true)) => {}

@@ -33,7 +33,7 @@ const READ_AHEAD: usize = 16 * 1024;
 
 impl Leg<'_> {
     /// 0 is the end of what comes.
-    pub(super) fn poll_read(
+    pub(in crate::proxy) fn poll_read(
         &mut self,
         buffer: &mut [u8],
         cx: &mut Context<'_>,
@@ -45,7 +45,7 @@ impl Leg<'_> {
     }
 
     /// Takes of `parts` what can go now.
-    pub(super) fn poll_write(
+    pub(in crate::proxy) fn poll_write(
         &mut self,
         parts: &[IoSlice<'_>],
         cx: &mut Context<'_>,
@@ -57,7 +57,10 @@ impl Leg<'_> {
     }
 
     /// What was taken is on its way.
-    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamEnd>> {
+    pub(in crate::proxy) fn poll_flush(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), StreamEnd>> {
         match self {
             Self::Socket(_) => Poll::Ready(Ok(())),
             Self::Stream { relay, connection } => relay.poll_flush(connection, cx),
@@ -65,7 +68,10 @@ impl Leg<'_> {
     }
 
     /// Passes FIN on.
-    pub(super) fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamEnd>> {
+    pub(in crate::proxy) fn poll_finish(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), StreamEnd>> {
         match self {
             Self::Socket(socket) => {
                 let ended = SockRef::from(*socket).shutdown(Shutdown::Write);

@@ -69,6 +69,8 @@ pub(in crate::proxy) struct Carried {
     pub(in crate::proxy) status: u16,
     pub(in crate::proxy) grpc_status: Option<u32>,
     pub(in crate::proxy) bytes: ByteCounts,
+    /// Of gRPC.
+    pub(in crate::proxy) messages: ByteCounts,
     /// When the request was whole.
     pub(in crate::proxy) request: Option<Instant>,
     /// When the answer began.
@@ -181,6 +183,8 @@ impl Transfer {
             status: self.status.filter(is_final).unwrap_or_default(),
             grpc_status: self.grpc_status,
             bytes: ByteCounts { sent, received },
+            // Frames of gRPC are not looked into on HTTP/1, which it does not speak.
+            messages: ByteCounts::default(),
             request: self.whole,
             answered: self.answered,
         }

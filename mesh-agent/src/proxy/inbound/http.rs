@@ -7,14 +7,12 @@ use std::rc::Rc;
 
 use tokio::net::TcpStream;
 
+use super::caller::{Caller, authorize};
 use crate::http::answer::{Answer, Client};
 use crate::http::h1::{Framing, Request, Side as Of};
-use crate::model::{
-    ClientAddr, CloseReason, Edits, RefuseReason, Refused, RequestEnd, RuleRef, SpiffeId,
-};
-use crate::plan::AuthzInput;
-use crate::proxy::authorize::{Authorized, Permitted, authorize_request};
-use crate::proxy::context::{ConnectionContext, Exchange};
+use crate::model::{CloseReason, RefuseReason, Refused, RequestEnd, RuleRef};
+use crate::proxy::authorize::Authorized;
+use crate::proxy::context::ConnectionContext;
 use crate::proxy::deliver::deliver;
 use crate::proxy::forward::ForwardEnd;
 use crate::proxy::http::{
@@ -24,13 +22,6 @@ use crate::proxy::http::{
 use crate::proxy::report::Report;
 use crate::proxy::request_report::{Begun, Heard, RequestReport, cut_short, refused_by};
 use crate::sys::socket;
-
-/// Whose requests they are.
-pub(super) struct Caller {
-    /// Proven by the certificate of its agent.
-    pub(super) identity: Option<SpiffeId>,
-    pub(super) address: ClientAddr,
-}
 
 /// The requests of one client connection.
 pub(super) struct Visit<'v> {
@@ -56,13 +47,6 @@ struct Decided {
     may_stay: bool,
     /// It may be sent twice: it asks for nothing to be done.
     is_safe: bool,
-}
-
-fn to_target(target: String) -> Edits {
-    Edits {
-        target: Some(target),
-        ..Edits::default()
-    }
 }
 
 /// The client's connection goes on, or how it ended.
@@ -116,17 +100,9 @@ impl Visit<'_> {
     }
 
     fn decide(&self, request: &Request<'_>, bytes: &[u8]) -> Decided {
-        let exchange = Exchange::begin(self.context);
-        let context = self.context;
-        let (from, at) = (context.client_addr.ip(), context.orig_dst.get());
-        let workload = context.pod.workload.clone();
-        let check = match &self.caller.identity {
-            Some(peer) => AuthzInput::new(Some(peer.clone()), from, workload, at),
-            None => AuthzInput::plaintext(from, workload, at),
-        };
-        let permitted = authorize_request(&exchange, check, &request.head);
+        let (generation, permitted) = authorize(self.context, &self.caller, &request.head);
         let (authorized, edits) = match permitted {
-            Ok(Permitted { authorized, target }) => (Ok(authorized), target.map(to_target)),
+            Ok((authorized, edits)) => (Ok(authorized), edits),
             Err(refused) => (Err(refused), None),
         };
         let planned = Planned::of(request, bytes, edits.as_ref());
@@ -134,8 +110,8 @@ impl Visit<'_> {
         Decided {
             authorized,
             planned: planned.map_err(|_| RefuseReason::Internal),
-            heard: Heard::of(&request.head, to.is_grpc, &context.worker.observe),
-            generation: exchange.in_force.snapshot.generation,
+            heard: Heard::of(&request.head, to.is_grpc, &self.context.worker.observe),
+            generation,
             client: to,
             len: bytes.len(),
             may_stay: request.persistent && request.framing == Framing::None,

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::net::TcpStream;
 
-use super::http::{Caller, Visit};
+use super::caller::Caller;
+use super::requests;
 use crate::detect::{self, Expected};
 use crate::model::{
     ClientAddr, CloseReason, OrigDst, PeerProtocol, RefuseReason, Refused, SpiffeId, TlsRole, Told,
@@ -20,10 +21,9 @@ use crate::proxy::context::{ConnectionContext, Exchange};
 use crate::proxy::deliver::deliver;
 use crate::proxy::first::{self, First};
 use crate::proxy::forward::{Stopped, Tunnelled, forward};
-use crate::proxy::http::{Inbox, Leg, Side, Totals};
+use crate::proxy::http::{Inbox, Leg, Side};
 use crate::proxy::registry::{CutReason, Watched};
 use crate::proxy::report::Report;
-use crate::proxy::request_report::RequestReport;
 use crate::sys::socket;
 use crate::tls::{self, PeerId, Session};
 use crate::tunnel::{Connection, IncomingStream, Open, Relay, Reset, ResetReason, StreamEnd};
@@ -165,14 +165,14 @@ async fn stream(
         // What came with the OPEN is there to be looked at; no more is waited for.
         Expected::OpaqueSoFar => match First::from(detect::http(relay.early())) {
             First::Silence => First::Bytes,
-            told @ (First::Http | First::Bytes) => told,
+            told @ (First::Http | First::Http2 | First::Bytes) => told,
         },
     };
     let mut inbox = Inbox::default();
     let stream = (&mut *relay, &mut *connection, &mut inbox);
     let reached = reach(&exchange, &mut report, &caller, (first, stream));
     // The policy is asked again until the stream has ended.
-    let (application, watched) = match Box::pin(reached).await {
+    let (reached, watched) = match Box::pin(reached).await {
         Ok(reached) => reached,
         Err(refused) => {
             let reset_reason = reset_reason(refused.reason, open, &report);
@@ -181,20 +181,23 @@ async fn stream(
         }
     };
     relay.accept();
-    let Some(application) = application else {
-        let stream = (relay, connection, &mut inbox);
-        return Box::pin(requests(context, stream, (report, caller), None)).await;
+    let application = match reached {
+        Reached::Application(application) => application,
+        Reached::Requests(first) => {
+            let stream = (relay, connection, &mut inbox);
+            return Box::pin(requests(context, stream, (report, caller), (first, None))).await;
+        }
     };
     if first == First::Silence {
         // It is there, whoever speaks first.
         let _shown_later = report.opened();
         let raced = race(context, (relay, connection, &mut inbox), &application);
         match Box::pin(raced).await {
-            Ok(First::Http) => {
+            Ok(first @ (First::Http | First::Http2)) => {
                 drop(watched);
                 let stream = (relay, connection, &mut inbox);
-                let application = Some(application);
-                return Box::pin(requests(context, stream, (report, caller), application)).await;
+                let asked = (first, Some(application));
+                return Box::pin(requests(context, stream, (report, caller), asked)).await;
             }
             Ok(First::Bytes | First::Silence) => relay.unread(inbox.bytes()),
             Err(cut) => {
@@ -252,10 +255,7 @@ async fn race(
         leg: Leg::Stream { relay, connection },
         inbox,
     };
-    let spoke = async {
-        // An error is the relay's to find.
-        let _readable = application.readable().await;
-    };
+    let spoke = first::application_begins(application);
     first::race(context, client.first(), spoke).await
 }
 
@@ -264,16 +264,8 @@ async fn requests(
     context: &Rc<ConnectionContext>,
     (relay, connection, inbox): OfStream<'_>,
     (mut report, caller): (Report, Caller),
-    application: Option<TcpStream>,
+    asked: (First, Option<TcpStream>),
 ) -> bool {
-    let visit = Visit {
-        context,
-        caller,
-        report: &mut report,
-        application,
-        totals: Totals::default(),
-        told: RequestReport::default(),
-    };
     let client = &mut Side {
         leg: Leg::Stream {
             relay: &mut *relay,
@@ -281,7 +273,8 @@ async fn requests(
         },
         inbox,
     };
-    let (bytes, reason) = visit.serve(client).await;
+    let ended = requests::serve(context, client, (&mut report, caller), asked).await;
+    let (bytes, reason) = ended;
     report.ended(bytes, reason);
     let answer = match reason {
         CloseReason::Finished => return relay.is_over(connection),
@@ -299,28 +292,35 @@ async fn requests(
     Box::pin(relay.finish_reset(connection, answer)).await
 }
 
-/// The application, if the policy lets the peer; requests find their own.
+/// What a stream leads to.
+enum Reached {
+    Application(TcpStream),
+    /// They find it themselves.
+    Requests(First),
+}
+
+/// The application, if the policy lets the peer.
 async fn reach(
     exchange: &Exchange,
     report: &mut Report,
     caller: &Caller,
     (first, (relay, connection, inbox)): (First, OfStream<'_>),
-) -> Result<(Option<TcpStream>, Option<Watched>), Refused> {
+) -> Result<(Reached, Option<Watched>), Refused> {
     let context = &exchange.context;
     let authorized = authorize_peer(exchange, report, caller.identity.clone())?;
     let Some(authorized) = authorized else {
         // Whatever is expected: what the client speaks decides.
         let leg = Leg::Stream { relay, connection };
         let mut client = Side { leg, inbox };
-        first::insist(context, client.first()).await?;
-        return Ok((None, None));
+        let first = first::insist(context, client.first()).await?;
+        return Ok((Reached::Requests(first), None));
     };
-    if first == First::Http {
+    if matches!(first, First::Http | First::Http2) {
         // Each is judged by itself.
-        return Ok((None, None));
+        return Ok((Reached::Requests(first), None));
     }
     let application = deliver(context, authorized.permit(), caller.address).await?;
-    Ok((Some(application), Some(authorized.arrived())))
+    Ok((Reached::Application(application), authorized.arrived()))
 }
 
 /// What the peer's agent is told: it has proved who it is, so of a denial it

@@ -32,7 +32,7 @@ use crate::tunnel::Unseen;
 pub(super) enum Carried {
     Ended(ForwardEnd),
     /// Its client speaks HTTP after all; the upstream, if there is one, is for a request.
-    Http(Option<Upstream>),
+    Http(First, Option<Upstream>),
 }
 
 /// Carried as they are, as far as it is known.
@@ -76,7 +76,7 @@ fn unseen(
         Err(refused) => refused.clone(),
         // The other agent did not reach its application.
         Ok(Carried::Ended((_, CloseReason::Refused(reason)))) => (*reason).into(),
-        Ok(Carried::Ended(_) | Carried::Http(_)) => return None,
+        Ok(Carried::Ended(_) | Carried::Http(..)) => return None,
     };
     if !report.may_help_elsewhere(&refused) {
         return None;
@@ -156,14 +156,11 @@ async fn carry_between(
     if first == First::Silence {
         // It is there, whoever speaks first.
         let _shown_later = report.opened();
-        let spoke = async {
-            // An error is the relay's to find.
-            let _readable = upstream.readable().await;
-        };
+        let spoke = first::application_begins(&upstream);
         match Box::pin(first::race(context, first::spoken(&accepted.client), spoke)).await {
-            Ok(First::Http) => {
+            Ok(first @ (First::Http | First::Http2)) => {
                 let open = Upstream::of_socket(upstream, entered)?;
-                return Ok(Carried::Http(Some(open)));
+                return Ok(Carried::Http(first, Some(open)));
             }
             Ok(First::Bytes | First::Silence) => {}
             Err(cut) => {
@@ -221,7 +218,7 @@ async fn to_mesh(
     carrying.is_trusted(context)?;
     let first = match first {
         First::Silence => Box::pin(carrying.race(accepted, report)).await,
-        First::Http | First::Bytes => Ok(first),
+        First::Http | First::Http2 | First::Bytes => Ok(first),
     };
     if let Err(cut) = first {
         carrying.cut();
@@ -232,8 +229,8 @@ async fn to_mesh(
             false => Err(cut.refuse()),
         };
     }
-    if first == Ok(First::Http) {
-        return Ok(Carried::Http(Some(Upstream::of_stream(carrying))));
+    if let Ok(first @ (First::Http | First::Http2)) = first {
+        return Ok(Carried::Http(first, Some(Upstream::of_stream(carrying))));
     }
     let carrying = after.insert(carrying);
     let ended = mesh::stream(accepted, report, carrying, peer).await?;
@@ -267,8 +264,8 @@ async fn same_node(
     let Some(authorized) = authorized else {
         // Whatever is expected: what the client speaks decides.
         let spoken = first::spoken(&accepted.client);
-        Box::pin(first::insist(accepted.context(), spoken)).await?;
-        return Ok(Carried::Http(None));
+        let first = Box::pin(first::insist(accepted.context(), spoken)).await?;
+        return Ok(Carried::Http(first, None));
     };
     let permit = authorized.permit();
     let stream = dial_upstream(accepted.context(), permit).await?;

@@ -8,7 +8,9 @@ use super::reach::{authz_input, routes, target};
 use super::upstreams::Way;
 use crate::balance::{Attempt, Kind};
 use crate::http::answer::{Answer, Client, REASON};
-use crate::http::h1::{Bad, Request, Side as Of};
+use crate::http::h1::{Bad, InvalidEdit, Request, Side as Of};
+use crate::http::h2 as http2;
+use crate::http::h2::{Forwarded, Head, HeadLines};
 use crate::model::http_route::{Retry, Timeouts};
 use crate::model::route::BackendRef;
 use crate::model::{
@@ -21,9 +23,9 @@ use crate::proxy::http::Planned;
 use crate::route::http::{Decision, Respond, RouteReason};
 
 /// Where a request goes, by what leave, and what changes of it.
-pub(super) struct Course {
+pub(super) struct Course<P> {
     pub(super) way: Way,
-    pub(super) planned: Planned,
+    pub(super) planned: P,
     /// Of the final answer.
     pub(super) response: Edits,
     pub(super) timeouts: Timeouts,
@@ -42,17 +44,85 @@ pub(super) struct Found {
 /// The agent's own answer, and what it is to log and metrics.
 pub(super) type Own = (Answer, RequestEnd);
 
+/// A request as it came, and as it goes on.
+pub(super) trait Came {
+    type Planned;
+
+    fn head(&self) -> &RequestHead<'_>;
+
+    fn plan(&self, edits: &Edits) -> Result<Self::Planned, InvalidEdit>;
+
+    /// What `judge` says of the head that goes on.
+    fn judged<T>(
+        &self,
+        planned: &Self::Planned,
+        judge: impl FnOnce(&RequestHead<'_>) -> T,
+    ) -> Result<T, Bad>;
+}
+
+/// With the bytes of its head.
+pub(super) struct Http1<'r>(pub(super) &'r Request<'r>, pub(super) &'r [u8]);
+
+impl Came for Http1<'_> {
+    type Planned = Planned;
+
+    fn head(&self) -> &RequestHead<'_> {
+        &self.0.head
+    }
+
+    fn plan(&self, edits: &Edits) -> Result<Planned, InvalidEdit> {
+        Planned::of(self.0, self.1, Some(edits))
+    }
+
+    fn judged<T>(
+        &self,
+        planned: &Planned,
+        judge: impl FnOnce(&RequestHead<'_>) -> T,
+    ) -> Result<T, Bad> {
+        planned.judged(self.head(), judge)
+    }
+}
+
+pub(super) struct Http2<'r>(
+    pub(super) &'r RequestHead<'r>,
+    pub(super) &'r http2::request::Parts,
+);
+
+impl Came for Http2<'_> {
+    type Planned = Forwarded;
+
+    fn head(&self) -> &RequestHead<'_> {
+        self.0
+    }
+
+    fn plan(&self, edits: &Edits) -> Result<Forwarded, InvalidEdit> {
+        http2::forwarded(self.1, edits)
+    }
+
+    fn judged<T>(
+        &self,
+        planned: &Forwarded,
+        judge: impl FnOnce(&RequestHead<'_>) -> T,
+    ) -> Result<T, Bad> {
+        if !planned.is_changed {
+            return Ok(judge(self.head()));
+        }
+        let mut lines = HeadLines::default();
+        Ok(judge(&Head::of(&planned.parts, &mut lines)?.head))
+    }
+}
+
 /// By one configuration; or the answer that it gets here, and no server sees it.
-pub(super) fn course(
+pub(super) fn course<C: Came>(
     (exchange, attempt): (&Exchange, &mut Attempt),
-    (request, bytes): (&Request<'_>, &[u8]),
+    came: &C,
     found: &mut Found,
-) -> Result<Result<Course, Own>, Refused> {
-    let head = &request.head;
+) -> Result<Result<Course<C::Planned>, Own>, Refused> {
+    let head = came.head();
     let Some(routes) = routes(exchange) else {
         return go(
             (exchange, attempt, found),
-            (request, bytes),
+            came,
             None,
             [Edits::default(), Edits::default()],
         );
@@ -62,7 +132,7 @@ pub(super) fn course(
     match routes.decide(head, namespace, |limit| worker.dice.below(limit)) {
         Decision::Implicit => go(
             (exchange, attempt, found),
-            (request, bytes),
+            came,
             None,
             [Edits::default(), Edits::default()],
         ),
@@ -75,7 +145,7 @@ pub(super) fn course(
             found.route = Some(forward.rule.shown.clone());
             let edits = [forward.request, forward.response].map(Cow::into_owned);
             let to = Some(forward.backend);
-            let course = go((exchange, attempt, found), (request, bytes), to, edits)?;
+            let course = go((exchange, attempt, found), came, to, edits)?;
             Ok(course.map(|course| Course {
                 timeouts: forward.timeouts,
                 retry: forward.retry.cloned(),
@@ -85,20 +155,20 @@ pub(super) fn course(
     }
 }
 
-fn go(
+fn go<C: Came>(
     (exchange, attempt, found): (&Exchange, &mut Attempt, &mut Found),
-    (request, bytes): (&Request<'_>, &[u8]),
+    came: &C,
     to: Option<&BackendRef>,
     [mut edits, response]: [Edits; 2],
-) -> Result<Result<Course, Own>, Refused> {
-    let target = target(exchange, to, (Kind::Request, attempt), Some(&request.head))?;
+) -> Result<Result<Course<C::Planned>, Own>, Refused> {
+    let target = target(exchange, to, (Kind::Request, attempt), Some(came.head()))?;
     let transport = exchange
         .decision_context()
         .transport(&target, Instant::now())?;
     let upstream = target.upstream;
     found.target = Some(target);
     let plan = |edits: &Edits| {
-        let planned = Planned::of(request, bytes, Some(edits));
+        let planned = came.plan(edits);
         planned.map_err(|_| Refused::from(RefuseReason::Internal))
     };
     let mut planned = plan(&edits)?;
@@ -111,14 +181,11 @@ fn go(
             found.same_node = Some(expected);
             let input = authz_input(exchange, upstream, workload.clone());
             // Of what the application gets, as the agent of another node would see it.
-            let permitted = planned
-                .judged(&request.head, |head| {
-                    authorize_request(exchange, input, head)
-                })
-                .map_err(|bad| Refused {
-                    detail: Some(bad.detail()),
-                    ..bad.reason(Of::Request).into()
-                })?;
+            let judge = |head: &RequestHead<'_>| authorize_request(exchange, input, head);
+            let permitted = came.judged(&planned, judge).map_err(|bad| Refused {
+                detail: Some(bad.detail()),
+                ..bad.reason(Of::Request).into()
+            })?;
             let Permitted { authorized, target } = permitted?;
             if target.is_some() {
                 edits.target = target;

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::course::{Found, Own, course};
+use super::course::{Found, Http1, Own, course};
 use super::upstreams::Way;
 use crate::balance::Attempt;
 use crate::http::answer::{Answer, Client};
@@ -97,7 +97,7 @@ fn going(
     (request, bytes): (&Request<'_>, &[u8]),
     found: &mut Found,
 ) -> Result<Result<Going, Own>, Refused> {
-    let course = match course(tried, (request, bytes), found)? {
+    let course = match course(tried, &Http1(request, bytes), found)? {
         Ok(course) => course,
         Err(own) => return Ok(Err(own)),
     };

@@ -9,16 +9,14 @@ use std::time::Instant;
 
 use super::course::Found;
 use super::decided::{Decided, Going, Limits};
+use super::flow;
 use super::tries::Tries;
 use super::upstreams::{Upstream, Upstreams, Way};
 use crate::balance::Attempt;
 use crate::http::answer::{Answer, Client};
 use crate::http::h1::{Bad, Request, Side as Of};
 use crate::model::http_route::Retry;
-use crate::model::{
-    CloseReason, Direction, Flow, RefuseReason, Refused, RequestEnd, Security, UnknownPeer,
-    Workload,
-};
+use crate::model::{CloseReason, Flow, RefuseReason, Refused, RequestEnd};
 use crate::proxy::accepted::Accepted;
 use crate::proxy::forward::ForwardEnd;
 use crate::proxy::http::{
@@ -257,32 +255,7 @@ impl<'r> Requests<'r> {
         generation: u64,
     ) -> Arc<Flow> {
         let base = base(&mut self.told, self.accepted, self.report, generation);
-        let Some(target) = &found.target else {
-            return base;
-        };
-        if let Some(before) = before
-            && before.generation == generation
-            && before.upstream == Some(target.upstream)
-            && before.service == target.service
-            && is_same(&before.destination, target.destination.as_ref())
-        {
-            return before.clone();
-        }
-        let mut flow = Flow::clone(&base);
-        flow.upstream = Some(target.upstream);
-        flow.service.clone_from(&target.service);
-        flow.destination = target.destination.clone().ok_or(UnknownPeer);
-        if let Some(expected) = &found.same_node {
-            flow.direction = Direction::SameNode;
-            flow.security = Security::SameNode;
-            flow.destination_principal.clone_from(expected);
-        }
-        match way {
-            Some(Way::Mesh(peer)) => flow.destination_principal = Some(peer.expected().clone()),
-            Some(Way::Plain(_)) => flow.security = Security::None,
-            Some(Way::SameNode { .. }) | None => {}
-        }
-        Arc::new(flow)
+        flow::of(base, found, way, before)
     }
 
     /// The connection's record names the first exchange's target.
@@ -459,7 +432,10 @@ impl<'r> Requests<'r> {
             }
             Driven::Failed(fail) => fail,
         };
-        let refused = upstream.refusal(fail, self.report);
+        let (refused, denied_by) = upstream.refusal(fail);
+        if !self.report.is_open() {
+            self.report.flow().denied_by = denied_by;
+        }
         // It must not take what it got for all there was.
         self.upstreams.leave(upstream, Some(ResetReason::Aborted));
         let close = match fail {
@@ -537,24 +513,6 @@ fn base(
     generation: u64,
 ) -> Arc<Flow> {
     told.base(report, generation, |flow| {
-        let exchange = &accepted.exchange;
-        let vip = exchange.context.orig_dst.ip();
-        let service = exchange.in_force.snapshot.by_vip.get(&vip);
-        flow.direction = Direction::Outbound;
-        flow.upstream = None;
-        flow.destination = Err(UnknownPeer);
-        flow.service = service.map(|service| service.key.clone());
-        flow.destination_principal = None;
-        flow.security = Security::Unknown;
-        flow.tls = None;
-        flow.peer_certificate = None;
+        flow::base(&accepted.exchange, flow);
     })
-}
-
-fn is_same(a: &Result<Arc<Workload>, UnknownPeer>, b: Option<&Arc<Workload>>) -> bool {
-    match (a, b) {
-        (Ok(a), Some(b)) => Arc::ptr_eq(a, b),
-        (Err(UnknownPeer), None) => true,
-        (Ok(_), None) | (Err(UnknownPeer), Some(_)) => false,
-    }
 }

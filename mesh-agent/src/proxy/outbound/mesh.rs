@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
-use crate::model::{CloseReason, RefuseReason, Refused, TlsFailure, TlsParameters};
+use crate::detect;
+use crate::model::{CloseReason, PeerRule, RefuseReason, Refused, TlsFailure, TlsParameters};
 use crate::peer::{Peers, still_trusted};
 use crate::plan::MeshPeer;
 use crate::proxy::accepted::Accepted;
@@ -119,6 +120,10 @@ impl MeshStream {
             let Self {
                 relay, connection, ..
             } = &mut *self;
+            if came > 0 {
+                // A server of HTTP/2 waits for its client, whatever it has said.
+                return Poll::Pending;
+            }
             // A failure is the relay's to tell, or to begin again after.
             let flushed = ready!(relay.poll_flush(connection, cx));
             let read = match flushed {
@@ -131,7 +136,10 @@ impl MeshStream {
             }
             let read = ready!(read);
             came = read.unwrap_or(0);
-            Poll::Ready(read.is_ok())
+            match detect::http2_settings(&bytes[..came]) {
+                Some(true) => Poll::Pending,
+                Some(false) | None => Poll::Ready(read.is_ok()),
+            }
         });
         let spoke = async {
             if !heard.await {
@@ -169,14 +177,16 @@ impl MeshStream {
     }
 
     /// What the client is told of the stream's end.
-    pub(super) fn refusal(&mut self, end: StreamEnd, report: &mut Report) -> RefuseReason {
+    pub(super) fn refusal(&mut self, end: StreamEnd) -> (RefuseReason, Option<Box<PeerRule>>) {
         let ended = Stopped::Ended(end);
         let (reason, answer) = close_reason(&ended, self.relay.is_accepted());
         self.answer = answer;
-        if !report.is_open() {
-            report.flow().denied_by = self.relay.take_denied_by();
-        }
-        reason.refused().unwrap_or(RefuseReason::UpstreamClosed)
+        let reason = reason.refused().unwrap_or(RefuseReason::UpstreamClosed);
+        (reason, self.relay.take_denied_by())
+    }
+
+    pub(super) fn may_go_on_for(&self, context: &ConnectionContext) -> Duration {
+        context.worker.peers.may_go_on_for(&self.connection)
     }
 
     /// Ends the stream; `failed`: not in order.

@@ -4,18 +4,18 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpStream;
 
 use super::mesh::{self, MeshStream};
 use super::reach::{dial_upstream, entered_pod};
 use crate::http::h1::Side as Of;
-use crate::model::{Flow, RefuseReason, Refused, TlsParameters, Workload};
+use crate::model::{Flow, PeerRule, RefuseReason, Refused, TlsParameters, Workload};
 use crate::plan::{MayDial as _, MeshPeer, Outside};
 use crate::proxy::authorize::Authorized;
 use crate::proxy::context::ConnectionContext;
 use crate::proxy::http::{Again, Fail, Inbox, Leg, Side, Transfer, is_quiet};
-use crate::proxy::report::Report;
 use crate::sys::socket;
 use crate::tls::PeerId;
 use crate::tunnel::{ResetReason, StreamEnd};
@@ -34,7 +34,7 @@ pub(super) enum Way {
 }
 
 impl Way {
-    fn to(&self) -> SocketAddr {
+    pub(super) fn to(&self) -> SocketAddr {
         match self {
             Self::Mesh(peer) => peer.to(),
             Self::SameNode { authorized, .. } => authorized.permit().to(),
@@ -102,7 +102,7 @@ impl Upstream {
     }
 
     /// It carries another request of that way.
-    fn serves(&mut self, way: &Way, context: &ConnectionContext) -> bool {
+    pub(super) fn serves(&mut self, way: &Way, context: &ConnectionContext) -> bool {
         if self.to != way.to() || !self.inbox.is_empty() {
             return false;
         }
@@ -144,7 +144,8 @@ impl Upstream {
     }
 
     /// What the client is told of the failure.
-    pub(super) fn refusal(&mut self, fail: Fail, report: &mut Report) -> Refused {
+    pub(super) fn refusal(&mut self, fail: Fail) -> (Refused, Option<Box<PeerRule>>) {
+        let mut denied_by = None;
         let detail = fail.detail();
         let reason = match fail {
             Fail::Client(_) | Fail::Upstream(None) => RefuseReason::UpstreamClosed,
@@ -152,13 +153,41 @@ impl Upstream {
             Fail::Answer(bad) => bad.reason(Of::Response),
             Fail::Edit | Fail::Held(_) => RefuseReason::Internal,
             Fail::Upstream(Some(end)) => match &mut self.carrier {
-                Carrier::Mesh(stream) => stream.refusal(end, report),
+                Carrier::Mesh(stream) => {
+                    let (reason, rule) = stream.refusal(end);
+                    denied_by = rule;
+                    reason
+                }
                 Carrier::Socket { .. } => RefuseReason::UpstreamClosed,
             },
         };
-        Refused {
+        let refused = Refused {
             detail,
             ..reason.into()
+        };
+        (refused, denied_by)
+    }
+
+    /// How long it may carry more requests, if that has an end.
+    pub(super) fn may_go_on_for(&self, context: &ConnectionContext) -> Option<Duration> {
+        match &self.carrier {
+            Carrier::Mesh(stream) => Some(stream.may_go_on_for(context)),
+            Carrier::Socket { .. } => None,
+        }
+    }
+
+    /// From now on it is that connection's.
+    pub(super) fn move_to(&self, context: &ConnectionContext) {
+        if let Carrier::Mesh(stream) = &self.carrier {
+            stream.set_session(context);
+        }
+    }
+
+    /// Cookie of the pod of this node that it went into.
+    pub(super) fn entered(&self) -> Option<u64> {
+        match &self.carrier {
+            Carrier::Socket { entered, .. } => *entered,
+            Carrier::Mesh(_) => None,
         }
     }
 }

@@ -1,0 +1,491 @@
+//! One request of a client of HTTP/2, from its head to the end of its answer.
+//!
+//! It is decided on by itself, by the configuration that holds when it comes, and anew
+//! where nobody took it. A task of its own: what it waits for keeps no other.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::hub::Hub;
+use super::line::{Fault, Line};
+use super::transfer::{Stop, Transfer};
+use crate::balance::{Attempt, InFlight};
+use crate::http::answer::{Answer, Client};
+use crate::http::h1::{Bad, Side as Of};
+use crate::http::h2 as http2;
+use crate::http::h2::{Head, HeadLines, HeaderMap, Reason};
+use crate::model::http_route::Timeouts;
+use crate::model::{
+    Edits, Flow, RefuseReason, Refused, RequestEnd, RequestHead, RouteRef, RuleRef,
+};
+use crate::proxy::context::ConnectionContext;
+use crate::proxy::load::Load;
+use crate::proxy::registry::{Cut, CutReason, Watched};
+use crate::proxy::report::secured;
+use crate::proxy::request_report::{Begun, Heard, RequestReport, refused_by};
+
+/// How often a request that nobody took is decided anew.
+const MAX_TRIES: u16 = 4;
+/// Silence is looked for this often.
+const PROGRESS: Duration = Duration::from_secs(10);
+/// Who does not take an answer of the agent's own by then does not get it.
+const TELL: Duration = Duration::from_secs(10);
+
+/// Where requests of a client connection go, and by what leave.
+pub(in crate::proxy) trait Site: 'static {
+    /// What makes a line fit for a request.
+    type Kind: 'static;
+
+    fn context(&self) -> &Rc<ConnectionContext>;
+
+    fn hub(&self) -> &Hub;
+
+    /// Is the client in the mesh?
+    fn is_meshed(&self) -> bool;
+
+    /// By the configuration that holds now.
+    /// `attempt`: what was tried of it already.
+    fn decide(
+        &self,
+        head: &RequestHead<'_>,
+        parts: &http2::request::Parts,
+        attempt: &mut Attempt,
+    ) -> Decided<Self::Kind>;
+
+    /// Where the endpoint of the last try was not reached, may it go to this one?
+    fn may_retry(&self, load: &InFlight, attempt: &Attempt) -> bool;
+}
+
+/// Where a request goes; or the agent's own answer, and what it is to log and metrics.
+type Choice<K> = Result<Course<K>, (Answer, RequestEnd)>;
+
+/// What was decided of a request by its head.
+pub(in crate::proxy) struct Decided<K> {
+    pub(in crate::proxy) course: Choice<K>,
+    /// Of the endpoint that was picked for it.
+    pub(in crate::proxy) load: Option<InFlight>,
+    pub(in crate::proxy) flow: Arc<Flow>,
+    pub(in crate::proxy) route: Option<RouteRef>,
+    /// The rule of a policy that said yes or no.
+    pub(in crate::proxy) rule: Option<RuleRef>,
+}
+
+/// A request that goes on.
+pub(in crate::proxy) struct Course<K> {
+    pub(in crate::proxy) line: Rc<Line<K>>,
+    pub(in crate::proxy) request: http2::request::Parts,
+    /// Of the answer.
+    pub(in crate::proxy) response: Edits,
+    pub(in crate::proxy) timeouts: Timeouts,
+    /// Its route asks for no retry of any kind.
+    pub(in crate::proxy) is_off: bool,
+    /// Its leave, that may be taken back.
+    pub(in crate::proxy) watched: Option<Watched>,
+    /// Where a line that cannot be opened looks as it would without the mesh.
+    pub(in crate::proxy) is_outside: bool,
+}
+
+/// What the connection is told of one that is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum After {
+    Done,
+    /// Its client did not want it any more.
+    LeftByClient,
+}
+
+/// Why one try does not end well.
+enum Broken {
+    Stopped(Stop),
+    /// No line could be opened.
+    NoLine(Refused),
+    Cut(CutReason),
+    Idle,
+    /// The route's timeout passed.
+    TimedOut,
+}
+
+impl From<Stop> for Broken {
+    fn from(stop: Stop) -> Self {
+        Self::Stopped(stop)
+    }
+}
+
+pub(super) async fn exchange<S: Site>(site: Rc<S>, came: http2::Exchange) -> After {
+    let http2::Exchange {
+        head,
+        body,
+        respond,
+    } = came;
+    let size = head.method.as_str().len() + head.uri.path().len() + http2::size(&head.headers);
+    let mut running = Running {
+        told: RequestReport::default(),
+        transfer: Transfer::new(body, respond, size),
+        client: Client::default(),
+        began: Instant::now(),
+        head: size,
+        site,
+    };
+    running.serve(&head).await
+}
+
+struct Running<S> {
+    site: Rc<S>,
+    told: RequestReport,
+    transfer: Transfer,
+    client: Client,
+    began: Instant,
+    /// Bytes of the request's head.
+    head: usize,
+}
+
+impl<S: Site> Running<S> {
+    async fn serve(&mut self, parts: &http2::request::Parts) -> After {
+        let (mut tries, mut attempt) = (0, Attempt::default());
+        let mut unreached = None;
+        loop {
+            tries += 1;
+            let decided = match self.decide(parts, &mut attempt, unreached.is_some()) {
+                Ok(Some(decided)) => decided,
+                Ok(None) => {
+                    let refused = unreached.unwrap_or_else(|| RefuseReason::Internal.into());
+                    return self.answer(refused).await;
+                }
+                Err(bad) => {
+                    let refused = Refused {
+                        detail: Some(bad.detail()),
+                        ..bad.reason(Of::Request).into()
+                    };
+                    return self.answer(refused).await;
+                }
+            };
+            let course = match decided {
+                Ok(course) => course,
+                Err((answer, ended)) => return self.tell(&answer, ended).await,
+            };
+            let line = course.line.clone();
+            let (is_outside, is_off) = (course.is_outside, course.is_off);
+            let broken = match self.attempt(course).await {
+                Ok(()) => {
+                    self.told
+                        .finish(self.transfer.carried(), RequestEnd::Finished);
+                    self.transfer.linger().await;
+                    return After::Done;
+                }
+                Err(broken) => broken,
+            };
+            if is_untaken(&broken, &line) {
+                line.retire();
+                if tries < MAX_TRIES && self.transfer.may_go_again() {
+                    continue;
+                }
+            }
+            if let Broken::NoLine(refused) = &broken
+                && self.told.may_help_elsewhere(refused)
+                && !is_off
+                && !attempt.is_second()
+            {
+                self.blame(&line);
+                unreached = Some(refused.clone());
+                continue;
+            }
+            return self.conclude(broken, is_outside, &line).await;
+        }
+    }
+
+    /// Where it goes, or the answer that it gets here, and no server sees it. `None`:
+    /// nowhere else, for `again`, behind an endpoint that was not reached, it may not.
+    fn decide(
+        &mut self,
+        parts: &http2::request::Parts,
+        attempt: &mut Attempt,
+        again: bool,
+    ) -> Result<Option<Choice<S::Kind>>, Bad> {
+        let observe = &self.site.context().worker.observe;
+        let mut lines = HeadLines::default();
+        let read = Head::of(parts, &mut lines).and_then(|head| match head.head.method {
+            "CONNECT" => Err(Bad::ConnectMethod),
+            _ => Ok(head.head),
+        });
+        let head = match read {
+            Ok(head) => head,
+            Err(bad) => {
+                self.client.is_meshed = self.site.is_meshed();
+                let begun = Begun {
+                    flow: self.site.hub().base(None),
+                    heard: Heard::nothing(),
+                    route: None,
+                    rule: None,
+                    began: self.began,
+                    head: self.head,
+                };
+                self.told.begin(observe, begun);
+                return Err(bad);
+            }
+        };
+        self.client = Client::of(&head, self.site.is_meshed());
+        if self.client.is_grpc {
+            self.transfer.is_grpc();
+        }
+        let decided = self.site.decide(&head, parts, attempt);
+        let may = |load: &InFlight| self.site.may_retry(load, attempt);
+        if again && !decided.load.as_ref().is_some_and(may) {
+            return Ok(None);
+        }
+        let begun = Begun {
+            flow: decided.flow,
+            heard: Heard::of(&head, self.client.is_grpc, observe),
+            route: decided.route,
+            rule: decided.rule,
+            began: self.began,
+            head: self.head,
+        };
+        self.told.begin(observe, begun);
+        let load = decided.load;
+        let context = self.site.context();
+        self.told
+            .goes_to(load.map(|load| Load::new(load, context.clone())));
+        Ok(Some(decided.course))
+    }
+
+    async fn attempt(&mut self, course: Course<S::Kind>) -> Result<(), Broken> {
+        let Course {
+            line,
+            request,
+            response,
+            timeouts,
+            watched,
+            ..
+        } = course;
+        self.told.attempt();
+        let alone = watched.as_ref().map(Watched::alone);
+        let now = Instant::now();
+        let whole = timeouts.request.map(|longest| self.began + longest);
+        let one = timeouts.backend_request.map(|longest| now + longest);
+        let ends = [whole, one].into_iter().flatten().min();
+        let site = self.site.clone();
+        let context = site.context();
+        let Self { told, transfer, .. } = self;
+        let (mut up, mut answered) = {
+            let opening = open(&line, request, transfer.is_bare());
+            let ended = tokio::select! {
+                biased; // removal and drain win over a line just made
+                reason = context.entry().cut.wait() => Err(Broken::Cut(reason)),
+                reason = cut(alone.as_deref()) => Err(Broken::Cut(reason)),
+                opened = opening => opened,
+                left = transfer.left() => Err(left.into()),
+                () = until(ends) => Err(Broken::TimedOut),
+            };
+            let (answered, up) = ended?;
+            (up, answered)
+        };
+        show(told, &line, site.hub());
+        let idle = context.worker.agent.config.idle_timeout;
+        let view = transfer.view();
+        let (mut silent, mut before) = (Duration::ZERO, view.bytes());
+        let is_bare = transfer.is_bare();
+        let running = transfer.run((&mut up, is_bare), &mut answered, &response);
+        let watching = async {
+            let mut run = std::pin::pin!(running);
+            loop {
+                let left = idle.map_or(PROGRESS, |idle| PROGRESS.min(idle.saturating_sub(silent)));
+                tokio::select! {
+                    biased; // a cut must not wait for a busy exchange
+                    reason = context.entry().cut.wait() => break Some(Broken::Cut(reason)),
+                    reason = cut(alone.as_deref()) => break Some(Broken::Cut(reason)),
+                    ended = &mut run => match ended {
+                        Ok(()) => break None,
+                        Err(stop) => break Some(Broken::from(stop)),
+                    },
+                    () = until(ends) => break Some(Broken::TimedOut),
+                    () = tokio::time::sleep(left) => {}
+                }
+                let now = view.bytes();
+                silent = if now == before {
+                    silent + left
+                } else {
+                    Duration::ZERO
+                };
+                before = now;
+                if idle.is_some_and(|idle| silent >= idle) {
+                    break Some(Broken::Idle);
+                }
+            }
+        };
+        let Some(broken) = watching.await else {
+            return Ok(());
+        };
+        // It must not take what it got for all there was.
+        up.reset(match &broken {
+            Broken::Stopped(Stop::Client(code)) => *code,
+            Broken::Stopped(Stop::NotTaken | Stop::Upstream(_) | Stop::Lost | Stop::Edit)
+            | Broken::NoLine(_)
+            | Broken::Cut(_)
+            | Broken::Idle
+            | Broken::TimedOut => Reason::CANCEL,
+        });
+        Err(broken)
+    }
+
+    async fn conclude(&mut self, broken: Broken, is_outside: bool, line: &Line<S::Kind>) -> After {
+        let carried = self.transfer.carried();
+        let is_lost = matches!(broken, Broken::Stopped(Stop::Lost));
+        let refused: Refused = match broken {
+            Broken::Stopped(Stop::Client(code)) => {
+                self.transfer.reset(code).await;
+                self.told.finish(carried, RequestEnd::Client);
+                return After::LeftByClient;
+            }
+            Broken::Stopped(Stop::Upstream(code)) => {
+                return self.pass_on(code).await;
+            }
+            // The client may send it once more.
+            Broken::Stopped(Stop::NotTaken) if line.fault().is_none() => {
+                return self.pass_on(Reason::REFUSED_STREAM).await;
+            }
+            Broken::NoLine(refused) if is_outside && self.site.hub().is_fresh() => {
+                self.told.finish(carried, refused_by(&refused));
+                self.site.hub().fail(refused);
+                return After::Done;
+            }
+            Broken::NoLine(refused) => {
+                self.blame(line);
+                refused
+            }
+            Broken::Stopped(Stop::NotTaken | Stop::Lost) => match line.fault() {
+                Some(Fault::Refused(refused)) => {
+                    self.blame(line);
+                    *refused
+                }
+                Some(Fault::NotTaken) | None => RefuseReason::UpstreamClosed.into(),
+            },
+            Broken::Stopped(Stop::Edit) => RefuseReason::Internal.into(),
+            Broken::Cut(reason) => {
+                self.told.forget_rule();
+                reason.refuse()
+            }
+            Broken::Idle | Broken::TimedOut => RefuseReason::RequestTimeout.into(),
+        };
+        if !self.transfer.has_answered() {
+            return self.answer(refused).await;
+        }
+        let ended = match is_lost {
+            true => RequestEnd::Upstream,
+            false => refused_by(&refused),
+        };
+        self.break_off(&refused).await;
+        self.told.finish(self.transfer.carried(), ended);
+        After::Done
+    }
+
+    fn blame(&mut self, line: &Line<S::Kind>) {
+        if let (Some(flow), Some(rule)) = (self.told.flow(), &*line.denied_by.borrow()) {
+            Arc::make_mut(flow).denied_by = Some(rule.clone());
+        }
+    }
+
+    /// The upstream's own word.
+    async fn pass_on(&mut self, code: Reason) -> After {
+        self.transfer.reset(code).await;
+        self.told
+            .finish(self.transfer.carried(), RequestEnd::Upstream);
+        After::Done
+    }
+
+    /// Ends an answer that had begun: gRPC has words for it.
+    async fn break_off(&mut self, refused: &Refused) {
+        if self.client.is_grpc {
+            let answer = Answer::of(refused.reason, self.client);
+            let head = http2::answer_head(&answer).map(|head| head.into_parts().0);
+            let mut trailers: HeaderMap = head.map(|head| head.headers).unwrap_or_default();
+            trailers.remove("content-type");
+            trailers.remove("content-length");
+            self.transfer.end_with(trailers);
+        } else {
+            self.transfer.reset(Reason::INTERNAL_ERROR).await;
+        }
+    }
+
+    async fn answer(&mut self, refused: Refused) -> After {
+        let answer = Answer::of(refused.reason, self.client);
+        self.tell(&answer, refused_by(&refused)).await
+    }
+
+    /// The agent's own answer.
+    async fn tell(&mut self, answer: &Answer, ended: RequestEnd) -> After {
+        if let Some(flow) = self.told.flow() {
+            self.site.hub().describe(flow);
+        }
+        let head = http2::answer_head(answer);
+        let bytes = head.as_ref().map_or(0, |head| http2::size(head.headers())) + answer.body.len();
+        self.told.answered(answer, bytes, ended);
+        let telling = self.transfer.answer(head, answer.body.clone());
+        // Who does not take it has it reset.
+        if tokio::time::timeout(TELL, telling).await.is_ok() {
+            self.transfer.linger().await;
+        }
+        After::Done
+    }
+}
+
+/// No part of it was seen: by the peer's word, or by that of the agent that carries
+/// the line.
+fn is_untaken<K>(broken: &Broken, line: &Line<K>) -> bool {
+    match broken {
+        Broken::Stopped(Stop::NotTaken) => true,
+        Broken::Stopped(Stop::Lost) => matches!(line.fault(), Some(Fault::NotTaken)),
+        Broken::Stopped(Stop::Client(_) | Stop::Upstream(_) | Stop::Edit)
+        | Broken::NoLine(_)
+        | Broken::Cut(_)
+        | Broken::Idle
+        | Broken::TimedOut => false,
+    }
+}
+
+async fn open<K>(
+    line: &Line<K>,
+    request: http2::request::Parts,
+    is_bare: bool,
+) -> Result<(http2::Answered, http2::Sender), Broken> {
+    let mut client = line.opened().await.map_err(|fault| match fault {
+        Fault::NotTaken => Broken::Stopped(Stop::NotTaken),
+        Fault::Refused(refused) => Broken::NoLine(*refused),
+    })?;
+    // What it is not given to cannot have seen it.
+    let untaken = |_: http2::Error| Broken::Stopped(Stop::NotTaken);
+    client.ready().await.map_err(untaken)?;
+    client
+        .send(::http::Request::from_parts(request, ()), is_bare)
+        .map_err(untaken)
+}
+
+/// It is known whom it goes to.
+fn show<K>(told: &mut RequestReport, line: &Line<K>, hub: &Hub) {
+    told.connected();
+    let Some(flow) = told.flow() else {
+        return;
+    };
+    let mut last = line.flow.borrow_mut();
+    let is_told = |before: &Arc<Flow>| Arc::ptr_eq(before, flow);
+    if !last.as_ref().is_some_and(is_told) {
+        if let Some((tls, peer)) = line.session() {
+            secured(Arc::make_mut(flow), tls, &peer);
+        }
+        *last = Some(flow.clone());
+    }
+    hub.describe(flow);
+}
+
+async fn cut(cut: Option<&Cut>) -> CutReason {
+    match cut {
+        Some(cut) => cut.wait().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,95 @@
+//! What the exchanges of a client connection have in common.
+
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use crate::model::{Flow, Refused};
+use crate::proxy::report::Report;
+
+/// Its exchanges tell it what the connection is to be told.
+pub(in crate::proxy) struct Hub {
+    base: RefCell<Arc<Flow>>,
+    is_open: Cell<bool>,
+    /// Whom the first one goes to.
+    described: RefCell<Option<Arc<Flow>>>,
+    failed: RefCell<Option<Refused>>,
+    news: Notify,
+}
+
+impl Hub {
+    /// `describe`: of a request that goes nowhere else.
+    pub(in crate::proxy) fn new(report: &Report, describe: impl FnOnce(&mut Flow)) -> Self {
+        let mut base = Flow::clone(&report.flow);
+        // Each request is judged by itself.
+        base.rule = None;
+        describe(&mut base);
+        Self {
+            base: RefCell::new(Arc::new(base)),
+            is_open: Cell::new(report.is_open()),
+            described: RefCell::new(None),
+            failed: RefCell::new(None),
+            news: Notify::new(),
+        }
+    }
+
+    /// Who talks to whom, of a request that goes nowhere else.
+    pub(in crate::proxy) fn base(&self, generation: Option<u64>) -> Arc<Flow> {
+        let mut base = self.base.borrow_mut();
+        if let Some(generation) = generation
+            && base.generation != generation
+        {
+            Arc::make_mut(&mut base).generation = generation;
+        }
+        base.clone()
+    }
+
+    /// No exchange has got anywhere.
+    pub(super) fn is_fresh(&self) -> bool {
+        !self.is_open.get()
+    }
+
+    /// An exchange has got somewhere, or is answered.
+    pub(super) fn describe(&self, flow: &Arc<Flow>) {
+        if !self.is_open.replace(true) {
+            self.described.replace(Some(flow.clone()));
+            self.news.notify_one();
+        }
+    }
+
+    /// The connection is to end, for this reason.
+    pub(super) fn fail(&self, refused: Refused) {
+        self.failed.replace(Some(refused));
+        self.news.notify_one();
+    }
+
+    pub(super) async fn news(&self) {
+        self.news.notified().await;
+    }
+
+    pub(super) fn take_failed(&self) -> Option<Refused> {
+        self.failed.take()
+    }
+
+    /// Tells the report, once.
+    pub(super) fn tell(&self, report: &mut Report) {
+        let Some(of) = self.described.take() else {
+            return;
+        };
+        if report.is_open() {
+            return;
+        }
+        let flow = report.flow();
+        flow.upstream = of.upstream;
+        flow.service.clone_from(&of.service);
+        flow.destination.clone_from(&of.destination);
+        flow.destination_principal
+            .clone_from(&of.destination_principal);
+        flow.direction = of.direction;
+        flow.security = of.security;
+        flow.tls = of.tls;
+        flow.peer_certificate.clone_from(&of.peer_certificate);
+        let _shown_later = report.opened();
+    }
+}

@@ -1,0 +1,282 @@
+//! Connections of HTTP/2 to where requests go. Each is one client connection's alone:
+//! no other client's exchange can stall it, or end with it.
+//!
+//! A task does a line's I/O, from the dial to its end. It ends in order when nobody
+//! holds the line any more.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::Notify;
+
+use super::wire::{Seen, Wire};
+use crate::http::h2 as http2;
+use crate::http::h2::Client;
+use crate::model::{Flow, PeerRule, RefuseReason, Refused, TlsParameters};
+use crate::proxy::http::Side;
+use crate::proxy::registry::{Cut, CutReason};
+use crate::tls::PeerId;
+use crate::tunnel::StreamEnd;
+
+/// Lines that nobody uses; the one used longest ago goes first.
+const MAX_IDLE: usize = 16;
+/// Lines to one endpoint; beyond, requests wait for room on them.
+const MAX_TO_ONE: usize = 16;
+
+/// One line, `K`: what makes it fit for a request.
+pub(in crate::proxy) struct Line<K> {
+    to: SocketAddr,
+    pub(in crate::proxy) kind: K,
+    state: RefCell<State>,
+    news: Notify,
+    /// Beyond this it takes no more requests.
+    until: Cell<Option<Instant>>,
+    is_retired: Cell<bool>,
+    session: RefCell<Option<(TlsParameters, PeerId)>>,
+    /// The rule of the peer's policy by which it refused the line.
+    pub(in crate::proxy) denied_by: RefCell<Option<Box<PeerRule>>>,
+    /// Who talks to whom, of the last request on it.
+    pub(in crate::proxy) flow: RefCell<Option<Arc<Flow>>>,
+}
+
+enum State {
+    Opening,
+    Open(Client),
+    Over(Fault),
+}
+
+/// Why a line ended.
+#[derive(Clone, Debug)]
+pub(in crate::proxy) enum Fault {
+    /// The other agent has provably taken nothing of it.
+    NotTaken,
+    Refused(Box<Refused>),
+}
+
+/// How a line's I/O ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum LineEnd {
+    /// Nobody needs it, or the peer said goodbye.
+    Finished,
+    /// `None`: by a fault in its HTTP/2.
+    Failed(Option<StreamEnd>),
+    Cut(CutReason),
+}
+
+impl<K> Line<K> {
+    fn opening(to: SocketAddr, kind: K) -> Self {
+        Self {
+            to,
+            kind,
+            state: RefCell::new(State::Opening),
+            news: Notify::new(),
+            until: Cell::new(None),
+            is_retired: Cell::new(false),
+            session: RefCell::new(None),
+            denied_by: RefCell::new(None),
+            flow: RefCell::new(None),
+        }
+    }
+
+    /// When it is there. The handle is for one request.
+    pub(in crate::proxy) async fn opened(&self) -> Result<Client, Fault> {
+        loop {
+            match &*self.state.borrow() {
+                State::Opening => {}
+                State::Open(client) => return Ok(client.clone()),
+                State::Over(fault) => return Err(fault.clone()),
+            }
+            // Nothing happens on this thread between the look and the wait.
+            self.news.notified().await;
+        }
+    }
+
+    /// Why it ended, if it has.
+    pub(in crate::proxy) fn fault(&self) -> Option<Fault> {
+        match &*self.state.borrow() {
+            State::Over(fault) => Some(fault.clone()),
+            State::Opening | State::Open(_) => None,
+        }
+    }
+
+    /// What its handshake agreed on, and with whom.
+    pub(in crate::proxy) fn session(&self) -> Option<(TlsParameters, PeerId)> {
+        self.session.borrow().clone()
+    }
+
+    /// It takes no more requests; those that it has go on.
+    pub(in crate::proxy) fn retire(&self) {
+        self.is_retired.set(true);
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(&*self.state.borrow(), State::Over(_))
+    }
+
+    fn takes_requests(&self) -> bool {
+        let is_late = || {
+            self.until
+                .get()
+                .is_some_and(|until| Instant::now() >= until)
+        };
+        !self.is_retired.get() && !self.is_over() && !is_late()
+    }
+
+    fn streams(&self) -> usize {
+        match &*self.state.borrow() {
+            State::Open(client) => client.streams(),
+            State::Opening | State::Over(_) => 0,
+        }
+    }
+
+    /// One more stream would not wait in a queue.
+    fn has_room(&self, holders: usize) -> bool {
+        match &*self.state.borrow() {
+            // Those that wait for it are its holders beside the list of lines.
+            State::Opening => holders <= http2::STREAMS as usize,
+            State::Open(client) => client.streams() < client.max_streams(),
+            State::Over(_) => false,
+        }
+    }
+
+    fn set(&self, state: State) {
+        self.state.replace(state);
+        self.news.notify_waiters();
+    }
+}
+
+/// A line's task's own end: gone is gone, whoever waits is told.
+pub(in crate::proxy) struct Opener<K>(Weak<Line<K>>);
+
+impl<K> Opener<K> {
+    /// It is known who the peer is.
+    pub(in crate::proxy) fn secured(
+        &self,
+        session: Option<(TlsParameters, PeerId)>,
+        until: Option<Instant>,
+    ) {
+        if let Some(line) = self.0.upgrade() {
+            line.session.replace(session);
+            line.until.set(until);
+        }
+    }
+
+    pub(in crate::proxy) fn line(&self) -> Option<Rc<Line<K>>> {
+        self.0.upgrade()
+    }
+
+    pub(in crate::proxy) fn over(&self, fault: Fault) {
+        if let Some(line) = self.0.upgrade() {
+            line.set(State::Over(fault));
+        }
+    }
+
+    /// HTTP/2 on the connection, to its end.
+    pub(in crate::proxy) async fn drive(
+        &self,
+        side: &mut Side<'_>,
+        leg: http2::Leg,
+        cut: &Cut,
+    ) -> LineEnd {
+        let seen = Rc::new(Seen::default());
+        let driving = async {
+            let (client, driver) = http2::connect(Wire::new(side, seen.clone()), leg).await?;
+            match self.0.upgrade() {
+                Some(line) => line.set(State::Open(client)),
+                None => drop(client),
+            }
+            driver.await
+        };
+        let ended = tokio::select! {
+            biased; // removal and drain win
+            reason = cut.wait() => return LineEnd::Cut(reason),
+            ended = driving => ended,
+        };
+        match (ended, seen.failed()) {
+            (Ok(()), None) => LineEnd::Finished,
+            (_, failed) => LineEnd::Failed(failed),
+        }
+    }
+}
+
+impl<K> Drop for Opener<K> {
+    fn drop(&mut self) {
+        // Its task has ended before it could say why.
+        if let Some(line) = self.0.upgrade()
+            && !line.is_over()
+        {
+            line.set(State::Over(Fault::Refused(Box::new(
+                RefuseReason::UpstreamClosed.into(),
+            ))));
+        }
+    }
+}
+
+/// The lines of one client connection.
+pub(in crate::proxy) struct Lines<K> {
+    /// The one used last is the last.
+    all: RefCell<Vec<Rc<Line<K>>>>,
+}
+
+impl<K> Default for Lines<K> {
+    fn default() -> Self {
+        Self {
+            all: RefCell::default(),
+        }
+    }
+}
+
+impl<K> Lines<K> {
+    /// A new one, that `open` has a task run for.
+    pub(in crate::proxy) fn open(
+        &self,
+        to: SocketAddr,
+        open: impl FnOnce(Opener<K>) -> K,
+    ) -> Rc<Line<K>> {
+        let line = Rc::new_cyclic(|weak| {
+            let kind = open(Opener(weak.clone()));
+            Line::opening(to, kind)
+        });
+        self.all.borrow_mut().push(line.clone());
+        line
+    }
+
+    /// One that takes another request to there.
+    pub(in crate::proxy) fn find(
+        &self,
+        to: SocketAddr,
+        fits: impl Fn(&Line<K>) -> bool,
+    ) -> Option<Rc<Line<K>>> {
+        self.tidy();
+        let mut all = self.all.borrow_mut();
+        let serves = |line: &Rc<Line<K>>| line.to == to && fits(line);
+        let roomy = |line: &Rc<Line<K>>| line.has_room(Rc::strong_count(line));
+        let mut found = all.iter().position(|line| serves(line) && roomy(line));
+        if found.is_none() {
+            let full = || all.iter().enumerate().filter(|(_, line)| serves(line));
+            if full().count() >= MAX_TO_ONE {
+                let least = full().min_by_key(|(_, line)| line.streams());
+                found = least.map(|(at, _)| at);
+            }
+        }
+        let line = all.remove(found?);
+        all.push(line.clone());
+        Some(line)
+    }
+
+    /// Lets go what takes no more requests, and what too many nobody uses.
+    fn tidy(&self) {
+        let mut all = self.all.borrow_mut();
+        all.retain(|line| line.takes_requests());
+        let is_idle = |line: &Rc<Line<K>>| Rc::strong_count(line) == 1 && line.streams() == 0;
+        let mut over = all.iter().filter(|line| is_idle(line)).count();
+        all.retain(|line| {
+            let goes = over > MAX_IDLE && is_idle(line);
+            over -= usize::from(goes);
+            !goes
+        });
+    }
+}

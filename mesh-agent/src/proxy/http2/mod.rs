@@ -1,0 +1,20 @@
+//! Exchanges of HTTP/2: a client connection's requests, each decided on by itself and
+//! carried over connections that are this client connection's alone.
+//!
+//! HTTP/2 stays HTTP/2: trailers, answers before the answer, codes of resets, and who
+//! is slow on one stream holds no other. Never decides who may ask what, or where a
+//! request goes: that is its [`Site`]'s. Invariants: nothing is read of one side that
+//! the other has no room for; no part of a request goes to two servers unless the
+//! first one said that it took nothing; every task of a connection ends with it.
+
+mod exchange;
+mod hub;
+mod line;
+mod serve;
+mod transfer;
+mod wire;
+
+pub(super) use exchange::{Course, Decided, Site};
+pub(super) use hub::Hub;
+pub(super) use line::{Fault, Line, LineEnd, Lines, Opener};
+pub(super) use serve::serve;

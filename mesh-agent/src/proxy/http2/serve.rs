@@ -1,0 +1,254 @@
+//! A client connection of HTTP/2: takes its requests, each as a task of its own, and
+//! sees to its end.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::exchange::{After, Site, exchange};
+use super::wire::{Seen, Wire};
+use crate::http::h2 as http2;
+use crate::http::h2::{Reason, Server};
+use crate::model::CloseReason;
+use crate::proxy::forward::ForwardEnd;
+use crate::proxy::http::{Side, silence};
+use crate::proxy::report::Report;
+
+/// Whoever has sent the preface has sent its settings by then.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Exchanges that end say so within this time; then they are dropped.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// A client that does not answer a goodbye is not waited for.
+const GOODBYE: Duration = Duration::from_secs(2);
+/// A long connection is counted and logged this often.
+const PROGRESS: Duration = Duration::from_secs(10);
+/// Exchanges, also those whose client has reset them already.
+const MAX_EXCHANGES: usize = 2 * http2::STREAMS as usize;
+/// Of the last so many requests no more than three of four may be taken back by their
+/// client: one that hedges takes back every other one.
+const ABUSE: u32 = 500;
+
+/// To the end of the client's connection; what does not end well is to be reset.
+pub(in crate::proxy) async fn serve<S: Site>(
+    client: &mut Side<'_>,
+    leg: http2::Leg,
+    site: Rc<S>,
+    report: &mut Report,
+) -> ForwardEnd {
+    let seen = Rc::new(Seen::default());
+    let reason = {
+        let wire = Wire::new(client, seen.clone());
+        let greeting = timeout(HANDSHAKE, http2::serve(wire, leg));
+        let cut = &site.context().entry().cut;
+        let greeted = tokio::select! {
+            biased; // removal and drain win
+            reason = cut.wait() => Err(reason.close()),
+            greeted = greeting => match greeted {
+                Ok(Ok(server)) => Ok(server),
+                Ok(Err(_)) | Err(_) => Err(CloseReason::ResetByClient),
+            },
+        };
+        match greeted {
+            Ok(server) => {
+                let mut visit = Visit {
+                    site,
+                    server,
+                    exchanges: JoinSet::new(),
+                    report,
+                    seen: seen.clone(),
+                    conduct: Conduct::default(),
+                };
+                visit.run().await
+            }
+            Err(reason) => reason,
+        }
+    };
+    if reason == CloseReason::Finished {
+        client.linger().await;
+    }
+    (seen.bytes(), reason)
+}
+
+struct Visit<'v, 'w, 'l, S> {
+    site: Rc<S>,
+    server: Server<Wire<'w, 'l>>,
+    exchanges: JoinSet<After>,
+    report: &'v mut Report,
+    seen: Rc<Seen>,
+    conduct: Conduct,
+}
+
+/// What happens next.
+enum Next {
+    Request(Box<http2::Exchange>),
+    Ended(After),
+    Drain,
+    News,
+    Progress,
+    Idle,
+    /// The client's last request is over, or the connection.
+    Over(CloseReason),
+}
+
+impl<S: Site> Visit<'_, '_, '_, S> {
+    async fn run(&mut self) -> CloseReason {
+        let mut is_draining = false;
+        let reason = loop {
+            match self.next(is_draining).await {
+                Next::Request(came) if self.exchanges.len() < MAX_EXCHANGES => {
+                    let serving = exchange(self.site.clone(), *came);
+                    self.exchanges.spawn_local(serving);
+                }
+                Next::Request(came) => came.respond.reset(Reason::ENHANCE_YOUR_CALM),
+                Next::Ended(after) => {
+                    if self.conduct.is_abuse(after) {
+                        self.server.abort(Reason::ENHANCE_YOUR_CALM);
+                        self.say().await;
+                        break CloseReason::ProtocolError;
+                    }
+                }
+                Next::Drain => {
+                    is_draining = true;
+                    self.server.drain();
+                }
+                Next::News => {
+                    self.site.hub().tell(self.report);
+                    if let Some(refused) = self.site.hub().take_failed() {
+                        self.report.blame(&refused);
+                        break CloseReason::Refused(refused.reason);
+                    }
+                }
+                Next::Progress => self.show(),
+                Next::Idle => {
+                    self.server.drain();
+                    self.say().await;
+                    break CloseReason::IdleTimeout;
+                }
+                Next::Over(reason) => break reason,
+            }
+        };
+        self.end().await;
+        self.site.hub().tell(self.report);
+        self.show();
+        reason
+    }
+
+    async fn next(&mut self, is_draining: bool) -> Next {
+        let context = self.site.context();
+        let is_idle = self.exchanges.is_empty();
+        let idle = match (is_idle, is_draining) {
+            (true, true) => Some(GOODBYE),
+            (true, false) => context.worker.agent.config.idle_timeout,
+            (false, _) => None,
+        };
+        tokio::select! {
+            biased; // a cut must not wait for a busy client
+            reason = context.entry().cut.wait() => Next::Over(reason.close()),
+            () = self.site.hub().news() => Next::News,
+            () = context.worker.draining.cancelled(), if !is_draining => Next::Drain,
+            Some(ended) = self.exchanges.join_next() => {
+                Next::Ended(ended.unwrap_or(After::Done))
+            }
+            came = self.server.accept() => match came {
+                Some(Ok(came)) => Next::Request(Box::new(came)),
+                Some(Err(error)) => Next::Over(fault(&error, &self.seen)),
+                None => Next::Over(CloseReason::Finished),
+            },
+            () = silence(idle) => match is_draining {
+                true => Next::Over(CloseReason::Finished),
+                false => Next::Idle,
+            },
+            () = tokio::time::sleep(PROGRESS), if !is_idle => Next::Progress,
+        }
+    }
+
+    /// What was queued for the client goes out, if it takes it.
+    async fn say(&mut self) {
+        let _in_time = timeout(GOODBYE, async {
+            while let Some(Ok(late)) = self.server.accept().await {
+                late.respond.reset(Reason::REFUSED_STREAM);
+            }
+        })
+        .await;
+    }
+
+    /// Each exchange tells how it ended; one that does not is dropped.
+    async fn end(&mut self) {
+        let _in_time = timeout(LAST_WORDS, async {
+            while !self.exchanges.is_empty() {
+                tokio::select! {
+                    _ended = self.exchanges.join_next() => {}
+                    _none = self.server.accept() => {
+                        while self.exchanges.join_next().await.is_some() {}
+                    }
+                }
+            }
+        })
+        .await;
+        self.exchanges.shutdown().await;
+    }
+
+    fn show(&mut self) {
+        let bytes = self.seen.bytes();
+        if let Some(meter) = self.report.meter() {
+            meter.set(bytes);
+        }
+        self.report.progress(bytes);
+    }
+}
+
+/// How a connection ended that did not end in order.
+fn fault(error: &http2::Error, seen: &Seen) -> CloseReason {
+    match error.is_io() || seen.failed().is_some() || error.is_remote() {
+        true => CloseReason::ResetByClient,
+        false => CloseReason::ProtocolError,
+    }
+}
+
+/// How many of its requests a client takes back, lately.
+#[derive(Debug, Default)]
+struct Conduct {
+    ended: u32,
+    taken_back: u32,
+}
+
+impl Conduct {
+    fn is_abuse(&mut self, after: After) -> bool {
+        self.ended += 1;
+        self.taken_back += u32::from(after == After::LeftByClient);
+        let is_abuse = self.ended >= ABUSE && self.taken_back > self.ended / 4 * 3;
+        if self.ended >= 2 * ABUSE {
+            self.ended /= 2;
+            self.taken_back /= 2;
+        }
+        is_abuse
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn first_abuse(afters: impl IntoIterator<Item = After>) -> Option<usize> {
+        let mut conduct = Conduct::default();
+        let mut afters = afters.into_iter();
+        afters.position(|after| conduct.is_abuse(after))
+    }
+
+    #[test]
+    fn who_takes_back_most_of_its_requests_is_sent_away() {
+        assert_eq!(first_abuse([After::LeftByClient; 1000]), Some(499));
+        let every_other = |i| match i % 2 {
+            0 => After::LeftByClient,
+            _ => After::Done,
+        };
+        assert_eq!(first_abuse((0..10_000).map(every_other)), None);
+        let late = [After::Done; 10_000]
+            .into_iter()
+            .chain([After::LeftByClient; 1000]);
+        let found = first_abuse(late).expect("it is found");
+        assert!(found < 10_800, "{found}");
+    }
+}

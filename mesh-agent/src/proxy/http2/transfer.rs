@@ -1,0 +1,479 @@
+//! One exchange between two streams: both bodies at once, each no faster than it is
+//! taken, with trailers, answers before the answer, and codes of resets.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::time::timeout;
+
+use crate::http::grpc::Messages;
+use crate::http::h1::InvalidEdit;
+use crate::http::h2 as http2;
+use crate::http::h2::{
+    Answered, Cut, Fate, HeaderMap, Informed, Reason, Receiver, Respond, Sender, fate,
+};
+use crate::model::{ByteCounts, Edits};
+use crate::proxy::http::Carried;
+
+/// Of a request's body, until its answer begins: as much as goes before the first word
+/// of the peer, so that one which did not take it can be left for another.
+const KEPT: usize = 64 * 1024;
+
+/// Of a request whose answer is over.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 256 * 1024;
+
+/// Why an exchange does not end well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// The client reset it, or has gone.
+    Client(Reason),
+    /// The upstream took nothing of it.
+    NotTaken,
+    /// The upstream reset it.
+    Upstream(Reason),
+    /// The upstream's connection failed.
+    Lost,
+    /// An edit that cannot be made.
+    Edit,
+}
+
+impl Stop {
+    fn of_upstream(error: &http2::Error) -> Self {
+        match fate(error) {
+            Fate::NotTaken => Self::NotTaken,
+            Fate::ResetByPeer(code) => Self::Upstream(code),
+            Fate::Unknown => Self::Lost,
+        }
+    }
+
+    fn of_client(error: &http2::Error) -> Self {
+        match fate(error) {
+            Fate::ResetByPeer(code) => Self::Client(code),
+            Fate::NotTaken | Fate::Unknown => Self::Client(Reason::CANCEL),
+        }
+    }
+
+    fn of_client_cut(cut: Cut) -> Self {
+        match cut {
+            Cut::Reset(code) => Self::Client(code),
+            Cut::Error(error) => Self::of_client(&error),
+        }
+    }
+}
+
+impl From<InvalidEdit> for Stop {
+    fn from(_: InvalidEdit) -> Self {
+        Self::Edit
+    }
+}
+
+/// The client's side of an exchange.
+pub(super) struct Transfer {
+    body: Receiver,
+    down: Down,
+    kept: Kept,
+    /// It has no body.
+    is_bare: bool,
+    view: Rc<View>,
+}
+
+/// Where the answer goes.
+enum Down {
+    Waiting(Respond),
+    Passing(Sender),
+    /// It has been told all.
+    Over,
+}
+
+/// What was passed on of a request, as long as it may have to go once more.
+struct Kept {
+    /// `None`: more than can be kept.
+    data: Option<Vec<u8>>,
+    trailers: Option<HeaderMap>,
+    is_whole: bool,
+    /// Bytes that the client may not replace yet.
+    owed: usize,
+}
+
+/// What is seen of it from outside.
+#[derive(Default)]
+pub(super) struct View {
+    sent: Cell<u64>,
+    received: Cell<u64>,
+    /// Of gRPC: both ways' messages.
+    is_grpc: Cell<bool>,
+    messages: [Cell<Messages>; 2],
+    status: Cell<u16>,
+    grpc_status: Cell<Option<u32>>,
+    whole: Cell<Option<Instant>>,
+    answered: Cell<Option<Instant>>,
+}
+
+impl View {
+    fn sent_data(&self, data: &[u8]) {
+        self.sent(data.len());
+        self.pass(0, data);
+    }
+
+    fn received_data(&self, data: &[u8]) {
+        self.received(data.len());
+        self.pass(1, data);
+    }
+
+    fn pass(&self, way: usize, data: &[u8]) {
+        if self.is_grpc.get() {
+            let mut messages = self.messages[way].get();
+            messages.pass(data);
+            self.messages[way].set(messages);
+        }
+    }
+
+    fn sent(&self, n: usize) {
+        self.sent.set(self.sent.get() + n as u64);
+    }
+
+    fn received(&self, n: usize) {
+        self.received.set(self.received.get() + n as u64);
+    }
+
+    pub(super) fn bytes(&self) -> ByteCounts {
+        ByteCounts {
+            sent: self.sent.get(),
+            received: self.received.get(),
+        }
+    }
+
+    fn look(&self, lines: &HeaderMap) {
+        let value = lines.get("grpc-status");
+        let status = value.and_then(|value| value.to_str().ok()?.parse().ok());
+        if status.is_some() {
+            self.grpc_status.set(status);
+        }
+    }
+}
+
+impl Transfer {
+    /// `head`: bytes of the request's.
+    pub(super) fn new(body: Receiver, respond: Respond, head: usize) -> Self {
+        let view = Rc::<View>::default();
+        view.sent(head);
+        let is_bare = body.is_end();
+        if is_bare {
+            view.whole.set(Some(Instant::now()));
+        }
+        Self {
+            body,
+            down: Down::Waiting(respond),
+            kept: Kept {
+                data: Some(Vec::new()),
+                trailers: None,
+                is_whole: false,
+                owed: 0,
+            },
+            is_bare,
+            view,
+        }
+    }
+
+    /// The request is a head and no more.
+    pub(super) fn is_bare(&self) -> bool {
+        self.is_bare
+    }
+
+    pub(super) fn has_answered(&self) -> bool {
+        self.view.answered.get().is_some()
+    }
+
+    /// The request is there to be sent to another place.
+    pub(super) fn may_go_again(&self) -> bool {
+        !self.has_answered() && self.kept.data.is_some()
+    }
+
+    /// Its client speaks gRPC.
+    pub(super) fn is_grpc(&self) {
+        self.view.is_grpc.set(true);
+    }
+
+    /// What is seen of it while it runs.
+    pub(super) fn view(&self) -> Rc<View> {
+        self.view.clone()
+    }
+
+    pub(super) fn carried(&self) -> Carried {
+        Carried {
+            status: self.view.status.get(),
+            grpc_status: self.view.grpc_status.get(),
+            bytes: self.view.bytes(),
+            messages: ByteCounts {
+                sent: self.view.messages[0].get().count(),
+                received: self.view.messages[1].get().count(),
+            },
+            request: self.view.whole.get(),
+            answered: self.view.answered.get(),
+        }
+    }
+
+    /// Until the client leaves.
+    pub(super) async fn left(&mut self) -> Stop {
+        self.down.left().await
+    }
+
+    /// The agent's own answer, if none has begun.
+    pub(super) async fn answer(&mut self, head: Option<::http::Response<()>>, body: Vec<u8>) {
+        let down = std::mem::replace(&mut self.down, Down::Over);
+        let (Down::Waiting(respond), Some(head)) = (down, head) else {
+            return;
+        };
+        let Ok(mut sender) = respond.answer(head, body.is_empty()) else {
+            return;
+        };
+        if !body.is_empty() && sender.send(Bytes::from(body)).await.is_ok() {
+            // Who has gone meanwhile is told nothing.
+            let _gone = sender.finish();
+        }
+    }
+
+    /// Ends an answer that cannot become whole, with the agent's own word of it.
+    pub(super) fn end_with(&mut self, trailers: HeaderMap) {
+        if let Down::Passing(sender) = &mut self.down {
+            self.view.look(&trailers);
+            let _gone = sender.trailers(trailers);
+        }
+    }
+
+    /// Resets the client's stream. What is queued for it would be thrown away: so the
+    /// connection's task has its turn before.
+    pub(super) async fn reset(&mut self, code: Reason) {
+        if let Down::Passing(_) = &self.down {
+            tokio::task::yield_now().await;
+        }
+        match std::mem::replace(&mut self.down, Down::Over) {
+            Down::Waiting(respond) => respond.reset(code),
+            Down::Passing(mut sender) => sender.reset(code),
+            Down::Over => {}
+        }
+    }
+
+    /// Behind an answer that was whole before its request: who still sends has a while
+    /// to end by itself, for some take the reset that follows for a failure.
+    pub(super) async fn linger(&mut self) {
+        if self.is_bare || self.kept.is_whole {
+            return;
+        }
+        let body = &mut self.body;
+        let draining = async {
+            let mut left = LINGER_BYTES;
+            while left > 0
+                && let Some(Ok(data)) = body.data().await
+                && body.written(data.len()).is_ok()
+            {
+                left = left.saturating_sub(data.len());
+            }
+        };
+        // Who goes on is reset.
+        let _in_time = timeout(LINGER, draining).await;
+    }
+
+    /// To the end of both messages. Where it is dropped the upstream is to be reset.
+    pub(super) async fn run(
+        &mut self,
+        (up, is_bare): (&mut Sender, bool),
+        answered: &mut Answered,
+        edits: &Edits,
+    ) -> Result<(), Stop> {
+        let Self {
+            body,
+            down,
+            kept,
+            view,
+            ..
+        } = self;
+        let (mut is_sent, mut is_answered) = (is_bare, false);
+        let mut upload = pin!(upload(body, kept, up, view));
+        let mut download = pin!(download(answered, down, edits, view));
+        while !(is_sent && is_answered) {
+            tokio::select! {
+                biased; // the answer ends what the request may still wait for
+                passed = &mut download, if !is_answered => {
+                    passed?;
+                    is_answered = true;
+                }
+                passed = &mut upload, if !is_sent => {
+                    passed?;
+                    is_sent = true;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Kept {
+    /// `answered`: it goes nowhere else.
+    fn keep(&mut self, data: &[u8], answered: bool) {
+        self.owed += data.len();
+        let has_room = |kept: &Vec<u8>| !answered && kept.len() + data.len() <= KEPT;
+        self.data = self.data.take().filter(has_room);
+        if let Some(kept) = &mut self.data {
+            kept.extend_from_slice(data);
+        }
+    }
+}
+
+impl Down {
+    /// Until the client leaves.
+    async fn left(&mut self) -> Stop {
+        let left = poll_fn(|cx| match self {
+            Self::Waiting(respond) => respond.poll_reset(cx),
+            Self::Passing(sender) => sender.poll_reset(cx),
+            Self::Over => std::task::Poll::Pending,
+        });
+        match left.await {
+            Ok(code) => Stop::Client(code),
+            Err(error) => Stop::of_client(&error),
+        }
+    }
+}
+
+/// What the upstream does not want it does not get: how that ends is the answer's
+/// to find out.
+async fn upload(
+    body: &mut Receiver,
+    kept: &mut Kept,
+    up: &mut Sender,
+    view: &View,
+) -> Result<(), Stop> {
+    if let Some(again) = kept.data.as_ref().filter(|data| !data.is_empty()) {
+        if up.send(Bytes::copy_from_slice(again)).await.is_err() {
+            return Ok(());
+        }
+        settle(kept, body)?;
+    }
+    while !kept.is_whole {
+        let data = tokio::select! {
+            biased; // no more is read for who has had enough
+            _code = poll_fn(|cx| up.poll_reset(cx)) => return Ok(()),
+            data = body.data() => data,
+        };
+        match data {
+            Some(Ok(data)) => {
+                kept.keep(&data, view.answered.get().is_some());
+                let passed = data.clone();
+                if up.send(data).await.is_err() {
+                    return Ok(());
+                }
+                view.sent_data(&passed);
+                settle(kept, body)?;
+            }
+            Some(Err(error)) => return Err(Stop::of_client(&error)),
+            None => {
+                let trailers = body.trailers().await;
+                let trailers = trailers.map_err(|error| Stop::of_client(&error))?;
+                kept.trailers = trailers.map(http2::request_trailers);
+                kept.is_whole = true;
+                view.whole.set(Some(Instant::now()));
+            }
+        }
+    }
+    // Its answer tells whether it was taken.
+    let _told_by_the_answer = match kept.trailers.clone() {
+        Some(trailers) => {
+            view.sent(http2::size(&trailers));
+            up.trailers(trailers)
+        }
+        None => up.finish(),
+    };
+    Ok(())
+}
+
+/// What was passed on the client may send as much again.
+fn settle(kept: &mut Kept, body: &mut Receiver) -> Result<(), Stop> {
+    let passed = std::mem::take(&mut kept.owed);
+    body.written(passed)
+        .map_err(|error| Stop::of_client(&error))
+}
+
+async fn download(
+    answered: &mut Answered,
+    down: &mut Down,
+    edits: &Edits,
+    view: &View,
+) -> Result<(), Stop> {
+    let (head, mut body) = loop {
+        let informed = tokio::select! {
+            biased; // nobody waits for an answer any more
+            left = down.left() => return Err(left),
+            informed = answered.next() => informed,
+        };
+        match informed.map_err(|error| Stop::of_upstream(&error))? {
+            Informed::Informational(head) => {
+                let head = http2::passed_back(head, &Edits::default())?;
+                if let Down::Waiting(respond) = down {
+                    respond
+                        .inform(head)
+                        .map_err(|error| Stop::of_client(&error))?;
+                }
+            }
+            Informed::Final(head, body) => break (head, body),
+        }
+    };
+    let is_end = body.is_end();
+    view.answered.set(Some(Instant::now()));
+    view.status.set(head.status.as_u16());
+    view.look(&head.headers);
+    view.received(http2::size(&head.headers) + "HTTP/2 200\r\n\r\n".len());
+    let head = http2::passed_back(head, edits)?;
+    let Down::Waiting(respond) = std::mem::replace(down, Down::Over) else {
+        return Err(Stop::Client(Reason::CANCEL));
+    };
+    let sender = respond.answer(head, is_end);
+    *down = Down::Passing(sender.map_err(|error| Stop::of_client(&error))?);
+    if is_end {
+        return Ok(());
+    }
+    loop {
+        let data = tokio::select! {
+            biased; // nobody reads it any more
+            left = down.left() => return Err(left),
+            data = body.data() => data,
+        };
+        let Down::Passing(sender) = down else {
+            return Err(Stop::Client(Reason::CANCEL));
+        };
+        match data {
+            Some(Ok(data)) => {
+                let passed = data.clone();
+                sender.send(data).await.map_err(Stop::of_client_cut)?;
+                view.received_data(&passed);
+                // The peer may be gone; its data is not.
+                let _gone = body.written(passed.len());
+            }
+            Some(Err(error)) => return Err(stopped_midway(&error)),
+            None => {
+                let trailers = body.trailers().await;
+                let ended = match trailers.map_err(|error| stopped_midway(&error))? {
+                    Some(trailers) => {
+                        view.look(&trailers);
+                        view.received(http2::size(&trailers));
+                        sender.trailers(http2::answer_trailers(trailers))
+                    }
+                    None => sender.finish(),
+                };
+                return ended.map_err(Stop::of_client_cut);
+            }
+        }
+    }
+}
+
+/// Behind the begin of an answer nothing is untaken.
+fn stopped_midway(error: &http2::Error) -> Stop {
+    match Stop::of_upstream(error) {
+        Stop::NotTaken => Stop::Upstream(Reason::REFUSED_STREAM),
+        stop @ (Stop::Client(_) | Stop::Upstream(_) | Stop::Lost | Stop::Edit) => stop,
+    }
+}

@@ -1,0 +1,171 @@
+//! Requests of HTTP/2 to a local pod's application, on whatever way they came.
+//!
+//! Each is judged by the policy that holds when it comes, and goes to the application
+//! over a line that is this client connection's alone.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use tokio::net::TcpStream;
+
+use super::caller::{Caller, authorize};
+use crate::balance::{Attempt, InFlight};
+use crate::http::answer::{Answer, Client};
+use crate::http::h2 as http2;
+use crate::http::h2::request;
+use crate::model::http_route::Timeouts;
+use crate::model::{ClientAddr, Edits, RefuseReason, Refused, RequestHead};
+use crate::proxy::authorize::Authorized;
+use crate::proxy::context::ConnectionContext;
+use crate::proxy::deliver::deliver;
+use crate::proxy::forward::ForwardEnd;
+use crate::proxy::http::{Inbox, Leg, Side, is_quiet};
+use crate::proxy::http2::{Course, Decided, Fault, Hub, Line, LineEnd, Lines, Opener, Site, serve};
+use crate::proxy::report::Report;
+use crate::proxy::request_report::refused_by;
+use crate::sys::socket;
+
+/// The requests of one client connection.
+struct Requests {
+    context: Rc<ConnectionContext>,
+    caller: Caller,
+    hub: Hub,
+    lines: Lines<()>,
+    /// A connection that was there before the first request.
+    open: RefCell<Option<TcpStream>>,
+}
+
+/// To the end of the client's connection.
+pub(super) async fn requests(
+    context: &Rc<ConnectionContext>,
+    client: &mut Side<'_>,
+    (report, caller): (&mut Report, Caller),
+    application: Option<TcpStream>,
+) -> ForwardEnd {
+    let leg = match caller.identity {
+        Some(_) => http2::Leg::Agents,
+        None => http2::Leg::Edge,
+    };
+    let site = Rc::new(Requests {
+        context: context.clone(),
+        caller,
+        hub: Hub::new(report, |_| {}),
+        lines: Lines::default(),
+        open: RefCell::new(application),
+    });
+    serve(client, leg, site, report).await
+}
+
+impl Site for Requests {
+    type Kind = ();
+
+    fn context(&self) -> &Rc<ConnectionContext> {
+        &self.context
+    }
+
+    fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    fn is_meshed(&self) -> bool {
+        self.caller.identity.is_some()
+    }
+
+    fn may_retry(&self, _load: &InFlight, _attempt: &Attempt) -> bool {
+        // There is one application.
+        false
+    }
+
+    fn decide(
+        &self,
+        head: &RequestHead<'_>,
+        parts: &request::Parts,
+        _attempt: &mut Attempt,
+    ) -> Decided<()> {
+        let (generation, permitted) = authorize(&self.context, &self.caller, head);
+        let flow = self.hub.base(Some(generation));
+        let nowhere = |refused: Refused| Decided {
+            course: Err((
+                Answer::of(refused.reason, Client::of(head, self.is_meshed())),
+                refused_by(&refused),
+            )),
+            load: None,
+            flow: flow.clone(),
+            route: None,
+            rule: refused.rule,
+        };
+        let (mut authorized, edits) = match permitted {
+            Ok(permitted) => permitted,
+            Err(refused) => return nowhere(refused),
+        };
+        let edits = edits.unwrap_or_default();
+        let Ok(request) = http2::forwarded(parts, &edits) else {
+            return nowhere(RefuseReason::Internal.into());
+        };
+        let watched = authorized.watch_apart();
+        let rule = authorized.permit().rule().cloned();
+        let to = authorized.permit().destination();
+        let line = self.lines.find(to, |_| true);
+        Decided {
+            course: Ok(Course {
+                line: line.unwrap_or_else(|| self.open(authorized)),
+                request: request.parts,
+                response: Edits::default(),
+                // The route's are the source's to keep.
+                timeouts: Timeouts::default(),
+                is_off: true,
+                watched,
+                is_outside: false,
+            }),
+            load: None,
+            flow,
+            route: None,
+            rule,
+        }
+    }
+}
+
+impl Requests {
+    fn open(&self, authorized: Authorized) -> Rc<Line<()>> {
+        let (worker, pod) = (&self.context.worker, &self.context.pod);
+        let open = self.open.take().filter(is_quiet);
+        let (context, client) = (self.context.beside(), self.caller.address);
+        let to = authorized.permit().destination();
+        self.lines.open(to, |opener| {
+            let running = run(context, (authorized, client), opener, open);
+            pod.tasks.spawn_local(worker.tasks.track_future(running));
+        })
+    }
+}
+
+/// A line's I/O. By a leave for one request it is opened, and no more: each has its own.
+async fn run(
+    context: Rc<ConnectionContext>,
+    (authorized, client): (Authorized, ClientAddr),
+    opener: Opener<()>,
+    open: Option<TcpStream>,
+) {
+    let delivered = match open {
+        Some(open) => Ok(open),
+        None => deliver(&context, authorized.permit(), client).await,
+    };
+    let application = match delivered {
+        Ok(application) => application,
+        Err(refused) => return opener.over(Fault::Refused(Box::new(refused))),
+    };
+    drop(authorized);
+    let mut inbox = Inbox::default();
+    let side = &mut Side {
+        leg: Leg::Socket(&application),
+        inbox: &mut inbox,
+    };
+    let cut = &context.entry().cut;
+    let refused = match opener.drive(side, http2::Leg::Edge, cut).await {
+        LineEnd::Finished => return,
+        LineEnd::Cut(reason) => reason.refuse(),
+        LineEnd::Failed(_) => RefuseReason::UpstreamClosed.into(),
+    };
+    // It must not take what it got for all there was.
+    socket::reset_on_close(&application);
+    opener.over(Fault::Refused(Box::new(refused)));
+}

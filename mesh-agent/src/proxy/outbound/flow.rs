@@ -1,0 +1,65 @@
+//! Who talks to whom by a request: for its metrics and its line in the log.
+
+use std::sync::Arc;
+
+use super::course::Found;
+use super::upstreams::Way;
+use crate::model::{Direction, Flow, Security, UnknownPeer, Workload};
+use crate::proxy::context::Exchange;
+
+/// Of a request that goes nowhere else.
+pub(super) fn base(exchange: &Exchange, flow: &mut Flow) {
+    let vip = exchange.context.orig_dst.ip();
+    let service = exchange.in_force.snapshot.by_vip.get(&vip);
+    flow.direction = Direction::Outbound;
+    flow.upstream = None;
+    flow.destination = Err(UnknownPeer);
+    flow.service = service.map(|service| service.key.clone());
+    flow.destination_principal = None;
+    flow.security = Security::Unknown;
+    flow.tls = None;
+    flow.peer_certificate = None;
+}
+
+/// `before`: the one of the upstream's last request, which it is where nothing differs.
+pub(super) fn of(
+    base: Arc<Flow>,
+    found: &Found,
+    way: Option<&Way>,
+    before: Option<&Arc<Flow>>,
+) -> Arc<Flow> {
+    let Some(target) = &found.target else {
+        return base;
+    };
+    if let Some(before) = before
+        && before.generation == base.generation
+        && before.upstream == Some(target.upstream)
+        && before.service == target.service
+        && is_same(&before.destination, target.destination.as_ref())
+    {
+        return before.clone();
+    }
+    let mut flow = Flow::clone(&base);
+    flow.upstream = Some(target.upstream);
+    flow.service.clone_from(&target.service);
+    flow.destination = target.destination.clone().ok_or(UnknownPeer);
+    if let Some(expected) = &found.same_node {
+        flow.direction = Direction::SameNode;
+        flow.security = Security::SameNode;
+        flow.destination_principal.clone_from(expected);
+    }
+    match way {
+        Some(Way::Mesh(peer)) => flow.destination_principal = Some(peer.expected().clone()),
+        Some(Way::Plain(_)) => flow.security = Security::None,
+        Some(Way::SameNode { .. }) | None => {}
+    }
+    Arc::new(flow)
+}
+
+fn is_same(a: &Result<Arc<Workload>, UnknownPeer>, b: Option<&Arc<Workload>>) -> bool {
+    match (a, b) {
+        (Ok(a), Some(b)) => Arc::ptr_eq(a, b),
+        (Err(UnknownPeer), None) => true,
+        (Ok(_), None) | (Err(UnknownPeer), Some(_)) => false,
+    }
+}

@@ -1,0 +1,256 @@
+//! Requests of HTTP/2 of a local pod: each is decided on by itself, and goes to an
+//! endpoint over a line that is this client connection's alone.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::course::{Found, Http2, course};
+use super::flow;
+use super::reach::may_retry;
+use super::upstreams::{Upstream, Upstreams, Way};
+use crate::balance::{Attempt, InFlight};
+use crate::http::answer::{Answer, Client};
+use crate::http::h2 as http2;
+use crate::http::h2::request;
+use crate::model::http_route::Retry;
+use crate::model::{RequestHead, SpiffeId, Workload};
+use crate::peer::still_trusted;
+use crate::proxy::accepted::Accepted;
+use crate::proxy::context::{ConnectionContext, Exchange};
+use crate::proxy::forward::ForwardEnd;
+use crate::proxy::http::{Fail, Inbox, Leg, Side};
+use crate::proxy::http2::{Course, Decided, Fault, Hub, Line, LineEnd, Lines, Opener, Site, serve};
+use crate::proxy::report::Report;
+use crate::proxy::request_report::refused_by;
+use crate::tls::PeerId;
+use crate::tunnel::{ResetReason, StreamEnd};
+
+/// The requests of one client connection.
+struct Requests {
+    context: Rc<ConnectionContext>,
+    hub: Hub,
+    lines: Lines<Kind>,
+    /// An upstream that was there before the first request.
+    open: RefCell<Option<Upstream>>,
+}
+
+/// What makes a line fit for a request.
+enum Kind {
+    /// To the agent of a pod with this identity.
+    Mesh(SpiffeId),
+    SameNode {
+        workload: Arc<Workload>,
+        /// Cookie of the pod that it went into.
+        entered: Cell<Option<u64>>,
+    },
+    Plain,
+}
+
+/// To the end of the client's connection.
+pub(super) async fn requests(
+    accepted: &Accepted,
+    report: &mut Report,
+    open: Option<Upstream>,
+) -> ForwardEnd {
+    let site = Rc::new(Requests {
+        context: accepted.context_rc().clone(),
+        hub: Hub::new(report, |flow| flow::base(&accepted.exchange, flow)),
+        lines: Lines::default(),
+        open: RefCell::new(open),
+    });
+    let mut inbox = Inbox::default();
+    let client = &mut Side {
+        leg: Leg::Socket(&accepted.client),
+        inbox: &mut inbox,
+    };
+    serve(client, http2::Leg::Edge, site, report).await
+}
+
+impl Site for Requests {
+    type Kind = Kind;
+
+    fn context(&self) -> &Rc<ConnectionContext> {
+        &self.context
+    }
+
+    fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    fn is_meshed(&self) -> bool {
+        true
+    }
+
+    fn may_retry(&self, load: &InFlight, attempt: &Attempt) -> bool {
+        may_retry(&self.context, load, attempt)
+    }
+
+    fn decide(
+        &self,
+        head: &RequestHead<'_>,
+        parts: &request::Parts,
+        attempt: &mut Attempt,
+    ) -> Decided<Kind> {
+        let exchange = Exchange::begin(&self.context);
+        let base = self.hub.base(Some(exchange.in_force.snapshot.generation));
+        let mut found = Found::default();
+        let load = |found: &mut Found| found.target.as_mut()?.load.take();
+        let nowhere = |own, mut found: Found, rule| Decided {
+            course: Err(own),
+            load: load(&mut found),
+            flow: flow::of(base.clone(), &found, None, None),
+            route: found.route,
+            rule,
+        };
+        let decided = match course((&exchange, attempt), &Http2(head, parts), &mut found) {
+            Ok(Ok(decided)) => decided,
+            Ok(Err(own)) => return nowhere(own, found, None),
+            Err(refused) => {
+                let answer = Answer::of(refused.reason, Client::of(head, true));
+                let own = (answer, refused_by(&refused));
+                return nowhere(own, found, refused.rule);
+            }
+        };
+        let mut way = decided.way;
+        let (watched, rule) = match &mut way {
+            Way::SameNode { authorized, .. } => {
+                let rule = authorized.permit().rule().cloned();
+                (authorized.watch_apart(), rule)
+            }
+            Way::Mesh(_) | Way::Plain(_) => (None, None),
+        };
+        let is_outside = matches!(way, Way::Plain(_));
+        let line = self.lines.find(way.to(), |line| self.fits(line, &way));
+        let before = line.as_ref().and_then(|line| line.flow.borrow().clone());
+        let flow = flow::of(base.clone(), &found, Some(&way), before.as_ref());
+        Decided {
+            course: Ok(Course {
+                line: line.unwrap_or_else(|| self.open(way)),
+                request: decided.planned.parts,
+                response: decided.response,
+                timeouts: decided.timeouts,
+                is_off: decided.retry.as_ref().is_some_and(Retry::is_off),
+                watched,
+                is_outside,
+            }),
+            flow,
+            load: load(&mut found),
+            route: found.route,
+            rule,
+        }
+    }
+}
+
+impl Requests {
+    fn fits(&self, line: &Line<Kind>, way: &Way) -> bool {
+        let agent = &self.context.worker.agent;
+        match (&line.kind, way) {
+            (Kind::Mesh(expected), Way::Mesh(peer)) => {
+                let pod = &self.context.pod;
+                let is_trusted = |peer: &PeerId| still_trusted(pod, peer).is_ok();
+                expected == peer.expected()
+                    && line.session().is_none_or(|(_, shown)| is_trusted(&shown))
+            }
+            (Kind::SameNode { workload, entered }, Way::SameNode { workload: now, .. }) => {
+                match entered.get() {
+                    Some(cookie) => agent.is_pod(cookie, now),
+                    // Still to be found out, of the same pod.
+                    None => Arc::ptr_eq(workload, now),
+                }
+            }
+            (Kind::Plain, Way::Plain(_)) => true,
+            (
+                Kind::Mesh(_) | Kind::SameNode { .. } | Kind::Plain,
+                Way::Mesh(_) | Way::SameNode { .. } | Way::Plain(_),
+            ) => false,
+        }
+    }
+
+    fn open(&self, way: Way) -> Rc<Line<Kind>> {
+        let (worker, pod) = (&self.context.worker, &self.context.pod);
+        let mut open = self.open.borrow_mut();
+        let is_fit = |open: &mut Upstream| open.serves(&way, &self.context);
+        let open = match open.as_mut().is_some_and(is_fit) {
+            true => open.take(),
+            false => None,
+        };
+        let kind = match &way {
+            Way::Mesh(peer) => Kind::Mesh(peer.expected().clone()),
+            Way::SameNode { workload, .. } => Kind::SameNode {
+                workload: workload.clone(),
+                entered: Cell::new(None),
+            },
+            Way::Plain(_) => Kind::Plain,
+        };
+        let context = self.context.beside();
+        self.lines.open(way.to(), |opener| {
+            let running = run(context, way, opener, open);
+            pod.tasks.spawn_local(worker.tasks.track_future(running));
+            kind
+        })
+    }
+}
+
+impl Drop for Requests {
+    fn drop(&mut self) {
+        // Nobody asked for it.
+        drop(Upstreams::new(&self.context, self.open.take()));
+    }
+}
+
+/// A line's I/O. By a leave for one request it is opened, and no more: each has its own.
+async fn run(
+    context: Rc<ConnectionContext>,
+    way: Way,
+    opener: Opener<Kind>,
+    open: Option<Upstream>,
+) {
+    let upstreams = Upstreams::new(&context, None);
+    let connected = match open {
+        Some(open) => Ok(open),
+        None => upstreams.connect(&way).await,
+    };
+    let mut upstream = match connected {
+        Ok(upstream) => upstream,
+        Err(refused) => return opener.over(Fault::Refused(Box::new(refused))),
+    };
+    upstream.move_to(&context);
+    let session = upstream.session();
+    let session = session.map(|(tls, peer)| (tls, peer.clone()));
+    let until = upstream.may_go_on_for(&context);
+    opener.secured(session, until.map(|left| Instant::now() + left));
+    if let Some(line) = opener.line()
+        && let Kind::SameNode { entered, .. } = &line.kind
+    {
+        entered.set(upstream.entered());
+    }
+    let leg = match way {
+        Way::Mesh(_) => http2::Leg::Agents,
+        Way::SameNode { .. } | Way::Plain(_) => http2::Leg::Edge,
+    };
+    drop(way);
+    let cut = &context.entry().cut;
+    let failed = match opener.drive(&mut upstream.side(), leg, cut).await {
+        LineEnd::Finished => None,
+        LineEnd::Cut(reason) => {
+            opener.over(Fault::Refused(Box::new(reason.refuse())));
+            Some(ResetReason::Cut)
+        }
+        LineEnd::Failed(Some(StreamEnd::NotTaken)) => {
+            opener.over(Fault::NotTaken);
+            Some(ResetReason::Aborted)
+        }
+        LineEnd::Failed(end) => {
+            let (refused, denied_by) = upstream.refusal(Fail::Upstream(end));
+            if let Some(line) = opener.line() {
+                line.denied_by.replace(denied_by);
+            }
+            opener.over(Fault::Refused(Box::new(refused)));
+            Some(ResetReason::Aborted)
+        }
+    };
+    drop(opener);
+    upstreams.leave(upstream, failed);
+}

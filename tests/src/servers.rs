@@ -29,6 +29,15 @@ impl World {
     /// nginx that answers every path with `NAME CLIENT SERVER\n`: its own
     /// name, the client's address, and the address it was reached at.
     pub fn nginx(&mut self, pod: &Pod, port: u16) -> Result<()> {
+        self.nginx_speaking(pod, port, "")
+    }
+
+    /// The same, that speaks HTTP/2 and nothing else.
+    pub fn nginx_http2(&mut self, pod: &Pod, port: u16) -> Result<()> {
+        self.nginx_speaking(pod, port, " http2")
+    }
+
+    fn nginx_speaking(&mut self, pod: &Pod, port: u16, protocol: &str) -> Result<()> {
         let dir = self.dir().join(format!("nginx-{}", pod.name));
         fs::create_dir_all(&dir)?;
         let name = &pod.name;
@@ -44,7 +53,7 @@ http {{
   client_body_temp_path {at}/b; proxy_temp_path {at}/p; fastcgi_temp_path {at}/f;
   uwsgi_temp_path {at}/u; scgi_temp_path {at}/s;
   server {{
-    listen {port} reuseport; listen [::]:{port} reuseport;
+    listen {port} reuseport{protocol}; listen [::]:{port} reuseport{protocol};
     location / {{ return 200 "{name} $remote_addr $server_addr:$server_port\n"; }}
   }}
 }}

@@ -1,0 +1,457 @@
+//! HTTP/2 and gRPC through the agents: what clients and servers of Go see of each other.
+
+#[path = "http2/grpc.rs"]
+mod grpc;
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use mesh_tests::{APP_PORT, Agent, Authority, Pod, World, eventually, parse};
+use serde_json::{Value, json};
+
+const GO: &str = "/usr/local/go/bin/go";
+
+/// The servers and clients, built once.
+fn peer() -> &'static str {
+    static BUILT: OnceLock<String> = OnceLock::new();
+    BUILT.get_or_init(|| built("http2-peer", "."))
+}
+
+/// The conformance run, built once.
+fn h2spec() -> &'static str {
+    static BUILT: OnceLock<String> = OnceLock::new();
+    BUILT.get_or_init(|| built("h2spec", "github.com/summerwind/h2spec/cmd/h2spec"))
+}
+
+fn built(name: &str, package: &str) -> String {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("suites/http2/peer");
+    let to = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let usual = Path::new(GO);
+    let go = if usual.exists() {
+        usual
+    } else {
+        Path::new("go")
+    };
+    let built = Command::new(go)
+        .current_dir(source)
+        .args(["build", "-o"])
+        .args([to.as_os_str(), package.as_ref()])
+        .env("CGO_ENABLED", "0")
+        .output()
+        .expect("Go is there");
+    let problem = String::from_utf8_lossy(&built.stderr);
+    assert!(built.status.success(), "{problem}");
+    to.into_os_string().into_string().expect("a path of UTF-8")
+}
+
+/// Client a and server b on n1, server c on n2, all in the mesh.
+struct Mesh {
+    world: World,
+    a: Pod,
+    servers: [Pod; 2],
+    agents: [Agent; 2],
+    _authority: Authority,
+}
+
+impl Mesh {
+    fn of_http() -> Self {
+        Self::serving("serve-http", &[])
+    }
+
+    fn serving(verb: &str, how: &[&str]) -> Self {
+        let (mut world, [a, b, c]) = World::of_three().expect("a world");
+        for pod in [&b, &c] {
+            let mut server = world.in_pod(pod, peer());
+            server
+                .args([verb, &pod.name, &APP_PORT.to_string()])
+                .args(how);
+            world.start_server(pod, APP_PORT, server).expect("a server");
+        }
+        Self::over(world, a, [b, c])
+    }
+
+    fn over(world: World, a: Pod, servers: [Pod; 2]) -> Self {
+        let authority = world.authority(&[]).expect("an authority");
+        let agents = ["n1", "n2"].map(|node| {
+            let agent = world.secure_agent(node, &authority, &[]);
+            agent.expect("an agent")
+        });
+        Self {
+            world,
+            a,
+            servers,
+            agents,
+            _authority: authority,
+        }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut client = self.world.in_pod(&self.a, peer());
+        client.args(args).stdin(Stdio::null());
+        client
+    }
+
+    /// A verb of the peer in the client's pod.
+    fn client(&self, args: &[&str]) -> Value {
+        let output = self.command(args).output().expect("the client runs");
+        parse(&output).unwrap_or_else(|problem| panic!("{args:?}: {problem:#}"))
+    }
+
+    /// One that runs on; its first line has come.
+    fn held(&self, args: &[&str]) -> Held {
+        let mut client = self.command(args);
+        let mut child = client.stdout(Stdio::piped()).spawn().expect("it runs");
+        let mut out = BufReader::new(child.stdout.take().expect("a pipe"));
+        let mut line = String::new();
+        out.read_line(&mut line).expect("a line");
+        assert_eq!(line.trim(), "open", "{args:?}");
+        Held { child, out }
+    }
+
+    fn policy(&self, name: &str, yaml: &str) {
+        let before = self.generations();
+        self.world.write_config(name, yaml).expect("a file");
+        let newer = eventually(Duration::from_secs(5), || {
+            let now = self.generations();
+            now[0] > before[0] && now[1] > before[1]
+        });
+        assert!(newer, "the configuration is not read");
+    }
+
+    fn generations(&self) -> [u64; 2] {
+        self.agents.each_ref().map(|agent| {
+            let status = agent.status().expect("a status");
+            status["generation"].as_u64().expect("a number")
+        })
+    }
+
+    /// Each server, and an address of its Service.
+    fn services(&self) -> Vec<(&Pod, String)> {
+        let service = |pod: &Pod| pod.vips()[0].clone();
+        self.servers.iter().map(|pod| (pod, service(pod))).collect()
+    }
+}
+
+/// A client that goes on.
+struct Held {
+    child: Child,
+    out: BufReader<ChildStdout>,
+}
+
+impl Held {
+    /// What it says at its end.
+    fn end(mut self) -> Value {
+        let mut line = String::new();
+        self.out.read_line(&mut line).expect("a line");
+        let _ended = self.child.wait();
+        serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"))
+    }
+}
+
+const DENY_ADMIN: &str = r#"apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: no-admin, namespace: shop}
+spec: {action: DENY, rules: [{to: [{operation: {paths: ["/admin/*", "/test.Echo/Fail"]}}]}]}
+"#;
+
+fn route(kind: &str, rules: &str) -> String {
+    let version = "gateway.networking.k8s.io/v1";
+    format!(
+        "apiVersion: {version}\nkind: {kind}\nmetadata: {{name: b, namespace: shop}}\n\
+         spec:\n  parentRefs: [{{group: \"\", kind: Service, name: b, port: 80}}]\n  \
+         rules: {rules}\n"
+    )
+}
+
+#[test]
+fn requests_on_one_connection_arrive_as_they_were_sent() {
+    let mesh = Mesh::of_http();
+    for (pod, to) in mesh.services() {
+        let answers = mesh.client(&["get", &to, "/a?b=%20", "/a/../c", "/x"]);
+        for (path, answer) in ["/a?b=%20", "/a/../c", "/x"]
+            .iter()
+            .zip(answers.as_array().expect("answers"))
+        {
+            let told = &answer["told"];
+            assert_eq!(answer["status"], 200, "{answer}");
+            assert_eq!(told["name"], pod.name, "{answer}");
+            assert_eq!(told["proto"], "HTTP/2.0");
+            assert_eq!(told["path"], *path);
+            assert_eq!(told["host"], to);
+            assert_eq!(told["connection"], 1, "one connection to the application");
+            assert_eq!(answer["trailer"]["X-End"], json!(["yes"]), "{answer}");
+            let peer = told["peer"].as_str().expect("an address");
+            assert!(
+                peer.ends_with(&mesh.a.v4()),
+                "the client's own address: {peer}"
+            );
+        }
+        for agent in &mesh.agents {
+            assert!(agent.is_ready());
+        }
+        let uploaded = mesh.client(&["upload", &to, "/up", "5000000"]);
+        assert_eq!(uploaded["told"]["body"], 5_000_000, "{uploaded}");
+        assert_eq!(
+            uploaded["told"]["trailer"]["X-Sum"],
+            json!(["7"]),
+            "{uploaded}"
+        );
+        assert_eq!(mesh.client(&["hints", &to]), json!([103, 200]));
+    }
+}
+
+#[test]
+fn curl_and_nginx_understand_each_other() {
+    let (mut world, [a, b, c]) = World::of_three().expect("a world");
+    for pod in [&b, &c] {
+        world.nginx_http2(pod, APP_PORT).expect("nginx");
+    }
+    let mesh = Mesh::over(world, a, [b, c]);
+    let own = mesh.a.v4();
+    for (pod, to) in mesh.services() {
+        let url = format!("http://{to}/x");
+        let answer = format!("{} {own} {}:{APP_PORT}\n", pod.name, pod.v4());
+        for body in [&["-d", "a=b"][..], &[]] {
+            let mut curl = mesh.world.in_pod(&mesh.a, "curl");
+            curl.args(["-sS", "--max-time", "20", "--http2-prior-knowledge", &url]);
+            let told = curl.args(body).output().expect("curl runs");
+            let problem = String::from_utf8_lossy(&told.stderr);
+            assert_eq!(String::from_utf8_lossy(&told.stdout), answer, "{problem}");
+        }
+    }
+}
+
+#[test]
+fn resets_and_early_answers_are_what_the_server_made_of_them() {
+    let mesh = Mesh::of_http();
+    for (pod, to) in mesh.services() {
+        let answers = mesh.client(&["get", &to, "/reset", "/half", "/x"]);
+        assert_eq!(answers[0]["error"], "reset INTERNAL_ERROR", "{}", pod.name);
+        assert_eq!(answers[1]["error"], "reset INTERNAL_ERROR", "{}", pod.name);
+        assert_eq!(answers[1]["body"], "half");
+        assert_eq!(answers[2]["status"], 200, "the connection lives");
+        let early = mesh.client(&["upload", &to, "/early", "50000000"]);
+        assert_eq!(early["status"], 413, "{early}");
+        assert_eq!(
+            mesh.client(&["leave", &to, "/silent", "5"]),
+            "seen",
+            "{}",
+            pod.name
+        );
+    }
+}
+
+#[test]
+fn downloads_that_nobody_reads_hold_no_other_exchange() {
+    let mesh = Mesh::of_http();
+    for (pod, to) in mesh.services() {
+        let told = mesh.client(&["stalled", &to, "20"]);
+        assert_eq!(told["ok"], 100, "{}: {told}", pod.name);
+        assert!(
+            told["ms"].as_u64().is_some_and(|ms| ms < 5_000),
+            "{}: {told}",
+            pod.name
+        );
+    }
+}
+
+#[test]
+fn a_thousand_exchanges_are_open_at_once() {
+    let mesh = Mesh::of_http();
+    for (pod, to) in mesh.services() {
+        assert_eq!(mesh.client(&["many", &to, "1000"]), 1000, "{}", pod.name);
+    }
+}
+
+#[test]
+fn a_path_is_denied_and_the_connection_goes_on() {
+    let mesh = Mesh::of_http();
+    mesh.policy("no-admin", DENY_ADMIN);
+    for (pod, to) in mesh.services() {
+        let answers = mesh.client(&["get", &to, "/admin/x", "/x/../admin/y", "/open/../adm"]);
+        for denied in [&answers[0], &answers[1]] {
+            assert_eq!(denied["status"], 403, "{}: {denied}", pod.name);
+            assert_eq!(denied["body"], "denied\n", "{denied}");
+        }
+        // A rule looked at the path: the application gets it in that form.
+        assert_eq!(
+            answers[2]["told"]["path"], "/adm",
+            "{}: {answers}",
+            pod.name
+        );
+    }
+}
+
+#[test]
+fn what_a_policy_takes_back_ends_and_the_connection_goes_on() {
+    let mesh = Mesh::of_http();
+    for (i, (pod, to)) in mesh.services().into_iter().enumerate() {
+        let held = mesh.held(&["hold", &to, "/open"]);
+        let name = format!("no-open-{i}");
+        let deny = DENY_ADMIN
+            .replace("/admin/*", "/open")
+            .replace("no-admin", &name);
+        mesh.policy(&name, &deny);
+        let told = held.end();
+        assert_eq!(told["end"], "reset INTERNAL_ERROR", "{}: {told}", pod.name);
+        assert_eq!(told["after"], 200, "{}: {told}", pod.name);
+        let open = DENY_ADMIN
+            .replace("/admin/*", "/none")
+            .replace("no-admin", &name);
+        mesh.policy(&name, &open);
+    }
+}
+
+#[test]
+fn a_canary_gets_its_share_of_the_requests_of_one_connection() {
+    let mesh = Mesh::of_http();
+    let to = |name: &str, weight: u32| format!("{{name: {name}, port: 80, weight: {weight}}}");
+    let shares = format!("[{{backendRefs: [{}, {}]}}]", to("b", 70), to("c", 30));
+    mesh.policy("b-route", &route("HTTPRoute", &shares));
+    let names = mesh.client(&["names", &mesh.services()[0].1, "3000"]);
+    let of = |name: &str| names[name].as_u64().unwrap_or_default();
+    assert_eq!(of("b") + of("c"), 3000, "{names}");
+    // Five times the standard deviation.
+    assert!((775..1025).contains(&of("c")), "{names}");
+}
+
+#[test]
+fn a_request_without_a_route_is_told_so() {
+    let mesh = Mesh::of_http();
+    let only =
+        "[{matches: [{path: {type: PathPrefix, value: /a}}], backendRefs: [{name: c, port: 80}]}]";
+    mesh.policy("b-route", &route("HTTPRoute", only));
+    let answers = mesh.client(&["get", &mesh.services()[0].1, "/a/b", "/b"]);
+    assert_eq!(answers[0]["told"]["name"], "c", "{answers}");
+    assert_eq!(answers[1]["status"], 404, "{answers}");
+}
+
+/// Requests with these labels.
+fn counted(agent: &Agent, labels: &[&str]) -> u64 {
+    let page = agent.metrics().expect("a page");
+    let is_of = |line: &&str| {
+        line.starts_with("istio_requests_total{") && labels.iter().all(|label| line.contains(label))
+    };
+    let lines = page.lines().filter(is_of);
+    let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    values.sum::<f64>() as u64
+}
+
+#[test]
+fn each_request_is_counted_once_by_each_agent_that_it_passes() {
+    let mesh = Mesh::of_http();
+    let [near, far] = &mesh.agents;
+    for (_, to) in mesh.services() {
+        mesh.client(&["names", &to, "20"]);
+    }
+    let source = "reporter=\"source\"";
+    let destination = "reporter=\"destination\"";
+    // Within a node the caller's side tells of both.
+    for (agent, reporter, name) in [
+        (near, source, "b"),
+        (near, source, "c"),
+        (far, destination, "c"),
+    ] {
+        let to = format!("destination_workload=\"{name}\"");
+        let labels = [
+            reporter,
+            &to,
+            "source_workload=\"a\"",
+            "response_code=\"200\"",
+        ];
+        let told = eventually(Duration::from_secs(5), || counted(agent, &labels) == 20);
+        assert!(told, "{labels:?}: {}", counted(agent, &labels));
+    }
+}
+
+#[test]
+fn an_agent_that_drains_lets_go_of_its_clients_in_order() {
+    let mut mesh = Mesh::of_http();
+    let to = mesh.services()[1].1.clone();
+    let names = mesh.client(&["names", &to, "10"]);
+    assert_eq!(names["c"], 10, "{names}");
+    let held = mesh.held(&["hold", &to, "/slow"]);
+    mesh.agents[0].terminate().expect("a signal");
+    let told = held.end();
+    assert_eq!(told["end"], "whole", "{told}");
+    let ended = eventually(Duration::from_secs(20), || {
+        matches!(mesh.agents[0].ended(), Ok(Some(_)))
+    });
+    assert!(ended);
+}
+
+#[test]
+fn a_client_that_floods_is_sent_away_and_its_neighbours_do_not_notice() {
+    let mesh = Mesh::of_http();
+    let before = mesh.agents[0].rss().expect("memory");
+    for (_, to) in mesh.services() {
+        for (kind, count, ends) in [
+            ("reset", "5000", &["goaway ENHANCE_YOUR_CALM", "closed"][..]),
+            (
+                "slow-reset",
+                "2000",
+                &["goaway ENHANCE_YOUR_CALM", "closed"],
+            ),
+            (
+                "continuation",
+                "1000",
+                &["goaway ENHANCE_YOUR_CALM", "closed"],
+            ),
+            ("empty", "5000", &["goaway ENHANCE_YOUR_CALM", "closed"]),
+            ("window", "5", &["goaway FLOW_CONTROL_ERROR", "closed"]),
+            ("ping", "200000", &["alive"]),
+            ("settings", "200000", &["alive"]),
+        ] {
+            let mut flooding = mesh.command(&["flood", &to, kind, count]);
+            let flooding = flooding.stdout(Stdio::piped()).spawn().expect("it runs");
+            let told = mesh.client(&["names", &to, "200"]);
+            let answered: u64 = ["b", "c"]
+                .iter()
+                .filter_map(|name| told[name].as_u64())
+                .sum();
+            assert_eq!(answered, 200, "beside {kind}: {told}");
+            let told = parse(&flooding.wait_with_output().expect("its end")).expect("a word");
+            assert!(
+                ends.iter().any(|end| told == *end),
+                "{kind} to {to}: {told}"
+            );
+        }
+    }
+    let grown = mesh.agents[0].rss().expect("memory").saturating_sub(before);
+    assert!(grown < 24 << 20, "grown by {grown} bytes");
+}
+
+#[test]
+fn a_server_that_is_killed_is_told_of_and_the_connection_goes_on() {
+    let mesh = Mesh::of_http();
+    for (pod, to) in mesh.services() {
+        let held = mesh.held(&["hold", &to, "/open"]);
+        let _its_last = mesh.client(&["get", &to, "/die"]);
+        let told = held.end();
+        assert_eq!(told["end"], "reset INTERNAL_ERROR", "{}: {told}", pod.name);
+        assert_eq!(told["after"], 503, "{}: {told}", pod.name);
+    }
+}
+
+#[test]
+fn a_public_conformance_run_finds_no_fault() {
+    // Without the preface it is no HTTP/2, and the server's own to answer.
+    const KNOWN: &str = "Sends invalid connection preface";
+    let mesh = Mesh::of_http();
+    for (pod, to) in mesh.services() {
+        let (host, port) = to.rsplit_once(':').expect("a port");
+        let mut h2spec = mesh.world.in_pod(&mesh.a, h2spec());
+        h2spec.args(["-h", host, "-p", port, "-o", "5"]);
+        let told = h2spec.output().expect("it runs");
+        let told = String::from_utf8_lossy(&told.stdout);
+        let failed = told
+            .lines()
+            .filter(|line| line.contains('\u{d7}') && !line.contains(KNOWN));
+        let failed: Vec<&str> = failed.map(str::trim).collect();
+        assert!(failed.is_empty(), "{}: {failed:#?}\n{told}", pod.name);
+        assert!(told.contains("145 tests, "), "{}: {told}", pod.name);
+    }
+}

@@ -1,0 +1,44 @@
+// HTTP/2 and gRPC peers for the suite `http2`: servers and clients of golang.org/x/net
+// and grpc-go, without TLS.
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"strconv"
+)
+
+func check(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func number(text string) int {
+	n, err := strconv.Atoi(text)
+	check(err)
+	return n
+}
+
+func tell(value any) {
+	check(json.NewEncoder(os.Stdout).Encode(value))
+}
+
+func main() {
+	verb, args := os.Args[1], os.Args[2:]
+	switch verb {
+	case "serve-http":
+		serveHTTP(args[0], args[1])
+	case "serve-grpc":
+		serveGRPC(args[0], args[1], args[2:])
+	case "flood":
+		flood(args[0], args[1], number(args[2]))
+	default:
+		if !httpClient(verb, args) && !grpcClient(verb, args) {
+			fmt.Fprintln(os.Stderr, "no verb", verb)
+			os.Exit(2)
+		}
+	}
+}

@@ -5,6 +5,7 @@ mod doctor;
 mod endpoints;
 mod handover;
 mod ledger;
+mod left_alone;
 mod neighbours;
 mod place;
 mod plugin;

@@ -62,11 +62,25 @@ pub struct Status {
     pub policies: Vec<PolicyRow>,
     pub policies_total: usize,
     pub pods: serde_json::Value,
+    /// The node's pods that are outside of the mesh, and of how many these are.
+    #[serde(default)]
+    pub left_alone: Vec<LeftAlone>,
+    #[serde(default)]
+    pub left_alone_total: usize,
     pub kernel: serde_json::Value,
     pub identities: serde_json::Value,
     /// How the CNI plugin stands, where the agent keeps it in the node's chain.
     #[serde(default)]
     pub cni_plugin: Option<String>,
+}
+
+/// A pod that is outside of the mesh.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftAlone {
+    pub pod: String,
+    /// In one word that stays the same.
+    pub reason: String,
+    pub message: String,
 }
 
 /// One AuthorizationPolicy.

@@ -8,7 +8,7 @@ use comfy_table::presets::NOTHING;
 use mesh_common::counter::Counter;
 use serde_json::Value;
 
-use super::{Problem, Status};
+use super::{LeftAlone, Problem, Status};
 use crate::observe::explanation::{DryRun, Explanation, Policy, Side, Verdict, Way};
 use crate::observe::{ConnectionInfo, ConnectionList};
 
@@ -71,6 +71,7 @@ pub fn status(status: &Status, wide: bool, now: SystemTime) -> String {
     let mut tables = vec![
         kinds(status, now),
         pods(status),
+        left_alone(status),
         identities(status),
         policies(status),
     ];
@@ -81,6 +82,14 @@ pub fn status(status: &Status, wide: bool, now: SystemTime) -> String {
         if !table.is_empty() {
             let _never = writeln!(text, "\n{}", table.trim_fmt());
         }
+    }
+    let told = status.left_alone.iter().filter(|pod| is_asked_about(pod));
+    let untold = status.left_alone_total.saturating_sub(told.count());
+    if untold > 0 {
+        let _never = writeln!(
+            text,
+            "{untold} pods of this node without the label mesh-agent.io/enrolled are left alone"
+        );
     }
     let left = status.policies_total.saturating_sub(status.policies.len());
     if left > 0 {
@@ -126,6 +135,19 @@ fn pods(status: &Status) -> Table {
     let fields = ["pod", "enrolled", "addresses", "identity"];
     rows(&mut pods, &status.pods, &fields);
     pods
+}
+
+/// Of those that nobody asked for their number, which is told below.
+fn left_alone(status: &Status) -> Table {
+    let mut pods = table(&["LEFT ALONE", "REASON", "WHY"]);
+    for pod in status.left_alone.iter().filter(|pod| is_asked_about(pod)) {
+        pods.add_row([&pod.pod, &pod.reason, &pod.message]);
+    }
+    pods
+}
+
+fn is_asked_about(pod: &LeftAlone) -> bool {
+    pod.reason != "NotAsked"
 }
 
 /// Where the configuration is from, where that is not a directory.

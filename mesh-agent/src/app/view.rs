@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 use super::ledger::{self, Ledger, Now};
 use super::neighbours::Neighbours;
 use super::reporting::Reporting;
-use super::{problems, source_problems};
+use super::{left_alone, problems, source_problems};
 use crate::admin::{self, PolicyRow, Problem, Status};
 use crate::balance::Health;
 use crate::capture;
@@ -286,6 +286,9 @@ impl admin::Source for View {
             Heard::Directory(_) => serde_json::json!({"source": "directory"}),
             Heard::Api(watched) => serde_json::json!(watched.state()),
         };
+        let snapshot = self.parts.published.load().snapshot.clone();
+        (status.left_alone, status.left_alone_total) =
+            left_alone::list(&snapshot, &self.parts.node);
         status.identities = serde_json::json!(self.parts.identities.status());
         let plugin = self.parts.plugin.as_ref();
         status.cni_plugin = plugin.map(|plugin| plugin.report().standing.to_string());

@@ -111,7 +111,7 @@ mod tests {
     fn pod(namespace: &str, name: &str, is_enrolled: bool) -> Arc<Workload> {
         let mut pod = Workload::for_test(namespace, name);
         if !is_enrolled {
-            pod.enrolment = Enrolment::No;
+            pod.enrolment = Enrolment::No(crate::model::Outside::NotAsked);
         }
         Arc::new(pod)
     }

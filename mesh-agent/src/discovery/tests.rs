@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use super::objects::Object;
 use super::store::{Said, Store};
 use super::{build, parse};
-use crate::model::{Endpoint, Enrolment, OnAgentDown, OrigDst, RefuseReason, Snapshot};
+use crate::model::{Endpoint, Enrolment, OnAgentDown, OrigDst, Outside, RefuseReason, Snapshot};
 use crate::route::{self, RouteDecision};
 use proptest::prelude::*;
 
@@ -145,6 +145,43 @@ fn an_enrolment_label_that_is_not_understood_never_means_plaintext() {
     assert_eq!(problems.len(), 1);
     let pod = snapshot.workloads.values().next().expect("the pod");
     assert_eq!(pod.enrolment, Enrolment::Yes(OnAgentDown::Closed));
+}
+
+#[test]
+fn why_a_pod_is_outside_of_the_mesh_is_known() {
+    let pod = |name: &str, label: &str, spec: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: shop, labels: {{{label}}}}}\n\
+             spec: {{nodeName: n1{spec}}}\nstatus: {{phase: Running}}\n---\n"
+        )
+    };
+    let (asked, refused) = (
+        "mesh-agent.io/enrolled: \"true\"",
+        "mesh-agent.io/enrolled: \"false\"",
+    );
+    let on_host = ", hostNetwork: true";
+    let pods = [
+        pod("plain", "", ""),
+        pod("out", refused, ""),
+        pod("other", asked, ", containers: [{name: istio-proxy}]"),
+        pod("asked", asked, on_host),
+        pod("unasked", "", on_host),
+    ];
+    let (snapshot, problems) = load(&pods.concat());
+    assert_eq!(problems, [""; 0]);
+    let of = |name: &str| {
+        let found = snapshot
+            .workloads
+            .values()
+            .find(|pod| *pod.key.name == *name);
+        found.expect("a pod").enrolment
+    };
+    assert_eq!(of("plain"), Enrolment::No(Outside::NotAsked));
+    assert_eq!(of("out"), Enrolment::No(Outside::OptedOut));
+    assert_eq!(of("other"), Enrolment::No(Outside::AnotherMesh));
+    let on_host = snapshot.asked_on_host.iter();
+    let on_host: Vec<_> = on_host.map(|(key, node)| format!("{key} {node}")).collect();
+    assert_eq!(on_host, ["shop/asked n1"]);
 }
 
 #[test]

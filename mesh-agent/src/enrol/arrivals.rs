@@ -374,7 +374,7 @@ mod tests {
         let mut places = placed(arrived, here);
         let enrolled = |_: &WorkloadKey, at: u64| at == cookie;
         // Its predecessor is there still, and in the mesh or not.
-        for before in [WANTED, Enrolment::No] {
+        for before in [WANTED, Enrolment::No(crate::model::Outside::NotAsked)] {
             places.answer(&snapshot("u1", before), enrolled, &none);
             assert!(!waits.is_finished() && places.0.len() == 1);
         }
@@ -439,7 +439,7 @@ mod tests {
         let (waits, arrived, _queue) = hand_over("u1", SECOND).await;
         let mut places = placed(arrived, here);
         places.answer(
-            &snapshot("u1", Enrolment::No),
+            &snapshot("u1", Enrolment::No(crate::model::Outside::NotAsked)),
             |_, _| false,
             &BTreeMap::new(),
         );

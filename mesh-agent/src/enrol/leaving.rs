@@ -144,8 +144,11 @@ mod tests {
                 outside(&snapshot, "n1").contains(uid),
             )
         };
-        assert_eq!(put("web", Enrolment::No), (Leaving::Released, true));
-        let another = put("another", Enrolment::No);
+        assert_eq!(
+            put("web", Enrolment::No(crate::model::Outside::NotAsked)),
+            (Leaving::Released, true)
+        );
+        let another = put("another", Enrolment::No(crate::model::Outside::NotAsked));
         assert_eq!(another, (Leaving::Closed, true), "of the same name");
         let enrolled = put("web", Enrolment::Yes(OnAgentDown::Closed));
         assert_eq!(enrolled, (Leaving::Closed, false));

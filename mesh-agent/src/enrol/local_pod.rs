@@ -63,6 +63,6 @@ impl LocalPod {
 pub(super) fn on_agent_down(workload: &Workload) -> OnAgentDown {
     match workload.enrolment {
         Enrolment::Yes(on_agent_down) => on_agent_down,
-        Enrolment::No => OnAgentDown::Closed,
+        Enrolment::No(_) => OnAgentDown::Closed,
     }
 }

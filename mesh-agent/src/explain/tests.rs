@@ -24,7 +24,7 @@ fn pod(name: &str, node: &str, ip: &str, enrolled: bool) -> Arc<Workload> {
         labels: [("app".to_owned(), name.to_owned())].into(),
         enrolment: match enrolled {
             true => Enrolment::Yes(OnAgentDown::Closed),
-            false => Enrolment::No,
+            false => Enrolment::No(crate::model::Outside::NotAsked),
         },
         netns: None,
         cgroup: None,

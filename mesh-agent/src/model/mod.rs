@@ -67,5 +67,5 @@ pub use service::{
 pub use sharded::Sharded;
 pub use snapshot::{Part, Snapshot, Withheld};
 pub use workload::{
-    Enrolment, NamedPort, NetnsRef, OnAgentDown, OnNode, Unfit, Workload, WorkloadKey,
+    Enrolment, NamedPort, NetnsRef, OnAgentDown, OnNode, Outside, Unfit, Workload, WorkloadKey,
 };

@@ -111,6 +111,9 @@ pub struct Snapshot {
     pub by_external: Sharded<(IpAddr, u16), Arc<Service>>,
     /// Addresses of nodes, as the pods that share them say it.
     pub nodes: Sharded<IpAddr, ()>,
+    /// Pods that are to be in the mesh and have their node's addresses, with the node:
+    /// they are left alone.
+    pub asked_on_host: Arc<BTreeMap<WorkloadKey, Name>>,
     /// By the port that leads to it on each node.
     pub by_node_port: Sharded<u16, Arc<Service>>,
     /// Of nodes, as the endpoints on them say it.

@@ -52,11 +52,37 @@ pub enum OnAgentDown {
     Open,
 }
 
+/// Why a pod is outside of the mesh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outside {
+    /// Neither it nor its namespace has the label that enrols.
+    NotAsked,
+    /// The label says `"false"`.
+    OptedOut,
+    /// A container of another mesh is in it.
+    AnotherMesh,
+    /// It is to be enrolled, and has its node's addresses.
+    HostNetwork,
+}
+
+impl Outside {
+    /// In one word that stays the same.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::NotAsked => "NotAsked",
+            Self::OptedOut => "OptedOut",
+            Self::AnotherMesh => "AnotherMesh",
+            Self::HostNetwork => "HostNetwork",
+        }
+    }
+}
+
 /// Is the workload in the mesh, and how is it captured here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Enrolment {
-    /// Not in the mesh (no label, label `"false"`, or host network).
-    No,
+    /// Not in the mesh.
+    No(Outside),
     Yes(OnAgentDown),
 }
 

@@ -24,7 +24,7 @@ pub(super) fn outcome(reason: CloseReason) -> Outcome {
         service_account: "web".into(),
         app: "web".into(),
         labels: Default::default(),
-        enrolment: Enrolment::No,
+        enrolment: Enrolment::No(crate::model::Outside::NotAsked),
         netns: None,
         cgroup: None,
         excluded: Vec::new(),

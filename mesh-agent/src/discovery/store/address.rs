@@ -31,7 +31,7 @@ pub(super) enum Owner {
 }
 
 impl Store {
-    fn made(&self, key: &WorkloadKey) -> &Made {
+    pub(super) fn made(&self, key: &WorkloadKey) -> &Made {
         let entry = self.objects.get(&ObjectId::pod(key));
         entry.map_or(&Made::Nothing, |entry| &entry.made)
     }
@@ -65,7 +65,9 @@ impl Store {
         match (target, owner) {
             (TargetRef::Pod(key), Some(owner)) if owner.key != *key => Owner::Other,
             (_, Some(_)) | (TargetRef::None, None) => Owner::Known,
-            (TargetRef::Pod(key), None) if matches!(self.made(key), Made::OnHost) => Owner::Known,
+            (TargetRef::Pod(key), None) if matches!(self.made(key), Made::OnHost(_)) => {
+                Owner::Known
+            }
             (TargetRef::Pod(_) | TargetRef::Unknown, None) => Owner::Unknown,
         }
     }
@@ -76,7 +78,7 @@ impl Store {
         if let Holder::Contested(pods) = self.holder(ip) {
             let is_enrolled = |key| match self.made(key) {
                 Made::Pod(workload) => workload.is_enrolled(),
-                Made::Nothing | Made::OnHost => false,
+                Made::Nothing | Made::OnHost(_) => false,
             };
             if pods.iter().any(is_enrolled) {
                 return Some(Withheld::Contested);

@@ -317,13 +317,13 @@ impl Store {
         let before = std::mem::replace(&mut entry.made, made.made);
         let others = twice::resolve(&entry.given).left_out;
         let is_given = entry.effective.is_some();
-        let was_on_host = matches!(before, Made::OnHost);
-        if was_on_host != matches!(entry.made, Made::OnHost) {
+        let was_on_host = matches!(before, Made::OnHost(_));
+        if was_on_host != matches!(entry.made, Made::OnHost(_)) {
             self.dirty.on_host.insert(key.clone());
         }
         let workloads = [&before, &entry.made].map(|made| match made {
             Made::Pod(workload) => Some(workload.clone()),
-            Made::Nothing | Made::OnHost => None,
+            Made::Nothing | Made::OnHost(_) => None,
         });
         // Also where it is the same: that it ends, or is ready, is not in it.
         for workload in workloads.iter().flatten() {
@@ -337,6 +337,7 @@ impl Store {
         });
         self.claim(&id, &uses[0], &uses[1]);
         self.leave_out(&id, made.left_out.into_iter().chain(others).collect());
+        self.note_asked_on_host(key);
         self.tell(&id, Step::Made, made.problems);
         self.settle_deny(key, made.deny);
         let was_unreadable = match made.is_unreadable {

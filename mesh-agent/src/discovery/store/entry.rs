@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use super::twice::Given;
 use crate::discovery::kinds::Parts;
 use crate::discovery::objects::Object;
-use crate::model::Workload;
+use crate::model::{Name, Workload};
 
 /// An object as it is given, and what was made of it.
 #[derive(Debug, Default)]
@@ -31,7 +31,7 @@ pub(super) struct Entry {
 pub(super) enum Made {
     #[default]
     Nothing,
-    /// It has the addresses of its node.
-    OnHost,
+    /// It has the addresses of its node: which, where it is to be enrolled.
+    OnHost(Option<Name>),
     Pod(Arc<Workload>),
 }

@@ -14,7 +14,7 @@ use crate::discovery::kinds::{ENROLLED, KindId, Part, Parts, Pod};
 use crate::discovery::objects::{Kind, Object};
 use crate::model::policy::{Action, AuthorizationPolicy, Scope};
 use crate::model::{
-    Enrolment, Labels, Name, NetnsRef, OnAgentDown, PodIps, Unfit, Workload, WorkloadKey,
+    Enrolment, Labels, Name, NetnsRef, OnAgentDown, Outside, PodIps, Unfit, Workload, WorkloadKey,
 };
 
 const EXCLUDED: &str = "mesh-agent.io/exclude-addresses";
@@ -74,6 +74,23 @@ impl Store {
         };
         maker.out.made = maker.make(key);
         maker.out
+    }
+
+    /// It is to be in the mesh, and is left alone.
+    pub(super) fn note_asked_on_host(&mut self, key: &WorkloadKey) {
+        let node = match self.made(key) {
+            Made::OnHost(node) => node.clone(),
+            Made::Nothing | Made::Pod(_) => None,
+        };
+        if self.snapshot.asked_on_host.get(key) == node.as_ref() {
+            return;
+        }
+        let all = Arc::make_mut(&mut self.snapshot.asked_on_host);
+        match node {
+            Some(node) => all.insert(key.clone(), node),
+            None => all.remove(key),
+        };
+        self.dirty.touched.snapshot = true;
     }
 
     /// A Pod without the addresses that others have, too. Tells of these.
@@ -141,7 +158,9 @@ impl<'s> Maker<'s> {
             return Made::Nothing;
         }
         if pod.host_network {
-            return Made::OnHost;
+            let label = self.setting(Part::Labels, ENROLLED);
+            let is_asked = !matches!(label, Setting::None | Setting::Value("false"));
+            return Made::OnHost(is_asked.then(|| pod.node_name.clone()));
         }
         if self.is_before_its_namespace() {
             self.out.left_out = pod.ips.iter().copied().collect();
@@ -228,22 +247,23 @@ impl<'s> Maker<'s> {
     /// Label of the pod, else of the namespace. A value that is not understood
     /// means enrolled and closed: it must never end in plaintext.
     fn enrolment(&mut self) -> Enrolment {
-        let enrolled = match self.setting(Part::Labels, ENROLLED) {
-            Setting::None => false,
-            Setting::Unknown => true,
-            Setting::Value("false") => false,
-            Setting::Value("true") => true,
+        let outside = match self.setting(Part::Labels, ENROLLED) {
+            Setting::None => Some(Outside::NotAsked),
+            Setting::Value("false") => Some(Outside::OptedOut),
+            Setting::Unknown | Setting::Value("true") => None,
             Setting::Value(other) => {
                 let message = format!(
                     "{ENROLLED} is {other:?}, expected \"true\" or \"false\"; taken as \"true\""
                 );
                 self.report("metadata.labels", message);
-                true
+                None
             }
         };
-        let is_anothers = matches!(self.pod.on_node.unfit, Some(Unfit::AnotherMesh(_)));
-        if !enrolled || is_anothers {
-            return Enrolment::No;
+        if let Some(outside) = outside {
+            return Enrolment::No(outside);
+        }
+        if matches!(self.pod.on_node.unfit, Some(Unfit::AnotherMesh(_))) {
+            return Enrolment::No(Outside::AnotherMesh);
         }
         Enrolment::Yes(match self.setting(Part::Annotations, ON_AGENT_DOWN) {
             Setting::Value("open") => OnAgentDown::Open,

@@ -22,7 +22,7 @@ fn live(account: &str) -> Arc<Live> {
         service_account: account.into(),
         app: "web".into(),
         labels: Default::default(),
-        enrolment: Enrolment::No,
+        enrolment: Enrolment::No(crate::model::Outside::NotAsked),
         netns: None,
         cgroup: None,
         excluded: Vec::new(),

@@ -107,13 +107,13 @@ fn probes_pass_where_only_mutual_tls_is_taken_and_nobody_else_of_the_node_does()
 fn a_pod_that_would_have_the_kubelet_ask_somebody_else_is_refused_by_the_api_server() {
     let Some(mesh) = mesh() else { return };
     let ns = Namespace::new(mesh.cluster, "deputy", true).expect("a namespace");
-    let tried = |handler: &str| {
-        let pod = format!(
-            "apiVersion: v1\nkind: Pod\nmetadata: {{name: asks, namespace: @NS@}}\nspec:\n  \
-             containers: [{{name: app, image: x}}, {{name: other, image: x, {handler}}}]\n"
-        );
-        ns.try_apply(&pod)
+    let asks = |name: &str, handler: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: @NS@}}\nspec:\n  \
+             nodeSelector: {{nowhere: at-all}}\n  containers: [{{name: app, image: x}}, {{name: other, image: x, {handler}}}]\n"
+        )
     };
+    let tried = |handler: &str| ns.try_apply(&asks("asks", handler));
     let http =
         |field: &str, host: &str| format!("{field}: {{httpGet: {{port: 8080, host: \"{host}\"}}}}");
     let refused = |handler: &str| {
@@ -155,4 +155,21 @@ fn a_pod_that_would_have_the_kubelet_ask_somebody_else_is_refused_by_the_api_ser
             tried(&http("readinessProbe", "10.244.1.9")).is_ok()
         });
     may.expect("where the namespace says so");
+    // A pod that is there keeps its probes: what changes it is not held up, such as who
+    // takes a finalizer off.
+    ns.apply(&asks("asks", &http("readinessProbe", "10.244.1.9")))
+        .expect("made");
+    mesh.cluster
+        .kubectl("label namespace deputy mesh-agent.io/probe-hosts-")
+        .expect("labelled");
+    let begins = mesh
+        .cluster
+        .wait_until("refused", Duration::from_secs(30), || {
+            ns.try_apply(&asks("new", &http("readinessProbe", "10.244.1.9")))
+                .is_err()
+        });
+    begins.expect("a new one is refused");
+    mesh.cluster
+        .kubectl(&format!("-n {} label pod asks a=b", ns.name))
+        .expect("the old one can be changed");
 }

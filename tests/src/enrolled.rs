@@ -30,6 +30,22 @@ pub fn becomes_enrolled(agent: &Agent, pod: &Pod) {
     assert!(enrolled, "{}: {}", pod_status(agent, pod), agent.log());
 }
 
+/// Its sandbox is made anew, and the agent finds where it is by itself.
+///
+/// # Panics
+/// Where it does not within ten seconds.
+#[track_caller]
+pub fn is_found_after_restart(world: &mut World, agent: &Agent, pod: &Pod) {
+    let before = pod_status(agent, pod)["netns_cookie"].clone();
+    world.restart(pod).expect("restarted");
+    world.serve(pod).expect("a process");
+    let moved = eventually(Duration::from_secs(10), || {
+        let now = pod_status(agent, pod);
+        now["enrolled"] == true && now["netns_cookie"] != before
+    });
+    assert!(moved, "{}: {}", pod_status(agent, pod), agent.log());
+}
+
 /// Connects of the node's pods that the agent has captured.
 ///
 /// # Panics

@@ -30,7 +30,10 @@ pub use agent::{Agent, rss};
 pub use authority::Authority;
 pub use chance::Chance;
 pub use closed::{ClosedPair, was_never_open};
-pub use enrolled::{becomes_enrolled, captured, counted, is_carried, is_enrolled, pod_status};
+pub use enrolled::{
+    becomes_enrolled, captured, counted, is_carried, is_enrolled, is_found_after_restart,
+    pod_status,
+};
 pub use interrupt::{catch_interrupts, on_interrupt};
 pub use links::{attached_links, detach_links};
 pub use manifest::{OnAgentDown, PodSpec, Port, Target, mesh_mode};

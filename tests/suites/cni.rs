@@ -7,7 +7,8 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use mesh_tests::{
-    Agent, OnAgentDown, Pod, PodSpec, World, eventually, is_enrolled, plugin, pod_status, program,
+    Agent, OnAgentDown, Pod, PodSpec, World, eventually, is_enrolled, is_found_after_restart,
+    plugin, program,
 };
 
 const LIST: &str = "{\n  \"cniVersion\": \"1.0.0\",\n  \"name\": \"pods\",\n  \"plugins\": [\n    {\"type\": \"ptp\"}\n  ]\n}\n";
@@ -319,14 +320,7 @@ fn a_sandbox_that_is_made_while_the_plugin_is_not_in_the_chain_is_found_all_the_
     assert!(added.status.success(), "{}{}", said(&added), agent.log());
     world.serve(&a).expect("a process");
     for _ in 0..2 {
-        let before = pod_status(&agent, &a)["netns_cookie"].clone();
         assert!(is_enrolled(&agent, &a), "{}", agent.log());
-        world.restart(&a).expect("restarted");
-        world.serve(&a).expect("a process");
-        let moved = eventually(Duration::from_secs(10), || {
-            let now = pod_status(&agent, &a);
-            now["enrolled"] == true && now["netns_cookie"] != before
-        });
-        assert!(moved, "{}: {}", pod_status(&agent, &a), agent.log());
+        is_found_after_restart(&mut world, &agent, &a);
     }
 }

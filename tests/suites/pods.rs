@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mesh_tests::{
     Agent, OnAgentDown, Pod, PodSpec, World, becomes_enrolled, counted, eventually, is_carried,
-    pod_status,
+    is_found_after_restart, pod_status,
 };
 
 const BURSTABLE: &str = "kubepods/burstable/pod{uid}/c1";
@@ -164,14 +164,7 @@ fn a_sandbox_that_is_made_anew_is_found_though_nobody_says_so() {
     let agent = finder(&world, &[], &[]);
     for _ in 0..3 {
         is_carried(&world, &agent, &a, &b);
-        let before = pod_status(&agent, &a)["netns_cookie"].clone();
-        world.restart(&a).expect("restarted");
-        world.serve(&a).expect("a process");
-        let moved = eventually(Duration::from_secs(10), || {
-            let now = pod_status(&agent, &a);
-            now["enrolled"] == true && now["netns_cookie"] != before
-        });
-        assert!(moved, "{}: {}", pod_status(&agent, &a), agent.log());
+        is_found_after_restart(&mut world, &agent, &a);
     }
     is_carried(&world, &agent, &a, &b);
 }

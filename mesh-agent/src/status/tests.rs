@@ -366,3 +366,69 @@ async fn a_route_is_told_anew_when_what_is_beside_it_changes_and_not_before_that
     cancel.cancel();
     task.await.expect("ended");
 }
+
+/// With Istio's kinds installed.
+#[tokio::test]
+#[ignore = "needs a control plane: MESH_TEST_KUBECONFIG"]
+async fn conditions_and_events_are_taken_by_a_real_api_server() {
+    use crate::cluster::{Access, Api as _, Client, Verb};
+    let admin = std::env::var_os("MESH_TEST_KUBECONFIG").expect("it is set");
+    let api = Client::start(&Access::Kubeconfig(admin.into())).await;
+    let api = Arc::new(api.expect("a client"));
+    // What stays of an earlier run is taken as it is.
+    let make = async |list: &str, object: Value| {
+        let made = api.call(list, Verb::Create(object)).await;
+        assert!(
+            matches!(made, Ok(_) | Err(crate::cluster::ApiError::Exists(_))),
+            "{made:?}"
+        );
+    };
+    for name in ["shop", "mesh-system"] {
+        make("/api/v1/namespaces", json!({"metadata": {"name": name}})).await;
+    }
+    let list = "/apis/security.istio.io/v1/namespaces/shop/authorizationpolicies";
+    make(list, policy("a", 1, true)).await;
+    make(list, policy("b", 1, false)).await;
+    let get = async |path: &str| {
+        let text = api.call(path, Verb::Get).await.expect("an answer");
+        serde_json::from_str::<Value>(&text).expect("JSON")
+    };
+    let nodes = Arc::new(Nodes::default());
+    nodes.set_agents(Box::new(|| Some(vec!["n1".into()])));
+    let config = Config {
+        namespace: "mesh-system".to_owned(),
+        me: "x".to_owned(),
+        lists: vec![LIST],
+        by_others: Vec::new(),
+        beside: Vec::new(),
+        nodes: Some(nodes.clone()),
+        events: Arc::default(),
+    };
+    let cancel = CancellationToken::new();
+    let task = tokio::spawn(run(
+        api.clone(),
+        Arc::new(ByTheBook),
+        config,
+        cancel.clone(),
+    ));
+    let within = Duration::from_secs(40);
+    let all = tokio::time::timeout(within, async {
+        loop {
+            let a = get(A).await;
+            let version = a["metadata"]["resourceVersion"].as_str().expect("one");
+            let version = version.parse().expect("versions are numbers");
+            let kind = "authorizationpolicies.security.istio.io".to_owned();
+            nodes.take("n1", vec![(kind, version)], std::time::Instant::now());
+            let conditions = a["status"]["conditions"].to_string();
+            let events = get("/api/v1/namespaces/shop/events").await.to_string();
+            let is_told = events.contains("\"reason\":\"Invalid\"");
+            if is_told && conditions.contains("in force on 1 of 1 nodes") {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    });
+    assert!(all.await.is_ok(), "{}", get(A).await);
+    cancel.cancel();
+    task.await.expect("ended");
+}

@@ -461,17 +461,22 @@ async fn without_the_api_server_and_without_a_copy_nothing_is_known() {
     std::fs::write(&file, bytes).expect("written");
     server.stop().await;
     let mut agent = Agent::start(server.kubeconfig(), &state_dir).await;
-    let state = agent
-        .until_state("told", |state| state.copy.is_some() && state.away.is_some())
-        .await;
-    let why = state.copy.expect("told");
-    assert!(why.contains("services.core is damaged"), "{why}");
-    assert!(!agent.updates.borrow().is_known());
-    server.start_again().await;
-    agent.until("known", |update| knows(update, &["a"])).await;
+    begins_without_copy(&mut agent, &mut server, "services.core is damaged").await;
     agent
         .until_state("written anew", |state| state.copy.is_none())
         .await;
+}
+
+/// Nothing is known, and it is told why, until the API server is there.
+async fn begins_without_copy(agent: &mut Agent, server: &mut Scripted, why: &str) {
+    let state = agent
+        .until_state("told", |state| state.copy.is_some() && state.away.is_some())
+        .await;
+    let told = state.copy.expect("told");
+    assert!(told.contains(why), "{told}");
+    assert!(!agent.updates.borrow().is_known());
+    server.start_again().await;
+    agent.until("known", |update| knows(update, &["a"])).await;
 }
 
 /// All of them are at 10.96.0.1.
@@ -491,14 +496,7 @@ async fn a_copy_of_another_cluster_at_the_same_address_is_not_used() {
     server.stop().await;
     let mut agent =
         Agent::start(server.kubeconfig_with(Some(&root("other.pem"))), &state_dir).await;
-    let state = agent
-        .until_state("told", |state| state.copy.is_some() && state.away.is_some())
-        .await;
-    let why = state.copy.expect("told");
-    assert!(why.contains("another cluster"), "{why}");
-    assert!(!agent.updates.borrow().is_known());
-    server.start_again().await;
-    agent.until("known", |update| knows(update, &["a"])).await;
+    begins_without_copy(&mut agent, &mut server, "another cluster").await;
 }
 
 #[tokio::test]

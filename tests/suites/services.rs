@@ -7,6 +7,8 @@ use mesh_tests::{Agent, OnAgentDown, Pod, PodSpec, Port, Target, World, eventual
 use serde_json::Value;
 
 const SCRIPT: &str = include_str!("services.py");
+/// Enough to see each of several endpoints: they are picked by chance.
+const CALLS: u32 = 40;
 const PYTHON: &str = "/usr/bin/python3";
 /// Of the Service that the tests write.
 const VIPS: [&str; 2] = ["10.96.1.1", "[fd96::1:1]"];
@@ -73,7 +75,7 @@ impl Shop {
     }
 
     fn answers(&self, from: &Pod, to: &str) -> BTreeSet<String> {
-        self.calls(from, to, 12).into_iter().collect()
+        self.calls(from, to, CALLS as usize).into_iter().collect()
     }
 
     /// At a port of one or more servers, by IPv4.
@@ -188,7 +190,7 @@ fn hints_keep_a_client_in_its_zone_and_a_local_service_on_its_node() {
     let reasons = shop.agents[0]
         .metric("mesh_agent_connections_ended_total", "no_local_endpoint")
         .expect("a metric");
-    assert!((reasons - 12.0).abs() < 0.5, "{reasons}");
+    assert!((reasons - f64::from(CALLS)).abs() < 0.5, "{reasons}");
 }
 
 #[test]
@@ -273,7 +275,9 @@ fn a_port_of_a_node_leads_to_the_service_inside_the_mesh() {
         );
         // The node itself refuses: it is called as it is.
         let other = shop.answers(&shop.a, &format!("{node}:30444"));
-        assert_eq!(other, BTreeSet::from(["ECONNRESET".to_owned()]), "{node}");
+        // The second: it was reset before the client asked whom it called.
+        let is_reset = |answer: &String| answer == "ECONNRESET" || answer == "ENOTCONN";
+        assert!(other.iter().all(is_reset), "{node}: {other:?}");
     }
     let by_service = shop.agents[0]
         .metric(
@@ -281,7 +285,8 @@ fn a_port_of_a_node_leads_to_the_service_inside_the_mesh() {
             "destination_service_name=\"s\"",
         )
         .expect("a metric");
-    assert!((by_service - 24.0).abs() < 0.5, "{by_service}");
+    let expected = f64::from(2 * CALLS);
+    assert!((by_service - expected).abs() < 0.5, "{by_service}");
 }
 
 #[test]

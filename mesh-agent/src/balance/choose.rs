@@ -12,7 +12,7 @@ use crate::model::traffic::{BalanceBy, LoadBalancer, Warmup};
 
 /// What is quicker than this is as good, in seconds. How long a connect takes says
 /// little of an endpoint, unless it is much.
-const NEAR: [f32; 2] = [0.001, 0.01];
+const NEAR: [f32; 2] = [0.002, 0.1];
 /// Up to this factor two are as good as each other.
 const LIKE: f32 = 2.0;
 

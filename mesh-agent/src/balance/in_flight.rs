@@ -146,16 +146,16 @@ impl InFlight {
         if outcome != Outcome::Abandoned || waited < LONG {
             return outcome;
         }
-        self.took(now);
         let other = self.here.states.get(self.other as usize);
         let is_much = other.is_some_and(|other| {
             let others = other.latency.seconds(self.here.health.at(now));
             other.answers.load(Ordering::Relaxed) && waited.as_secs_f32() > others * MUCH
         });
-        match is_much {
-            true => Outcome::Failure(Failure::Silent),
-            false => outcome,
+        if !is_much {
+            return outcome;
         }
+        self.took(now);
+        Outcome::Failure(Failure::Silent)
     }
 
     fn shown_nothing(&self, at: u64) {

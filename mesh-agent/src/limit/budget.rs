@@ -77,11 +77,12 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(50))]
         /// Whatever fails: what an application sees is at most 1.2 times what clients
         /// ask, and ten a second.
         #[test]
         fn a_storm_is_no_more_than_its_share(
-            steps in prop::collection::vec((0_u64..300, 0_u32..200, 0_u32..400), 1..200)
+            steps in prop::collection::vec((0_u64..600, 0_u32..200, 0_u32..400), 1..100)
         ) {
             let (of, start) = (RetryBudget::default(), Instant::now());
             let budget = Budget::new(start);

@@ -67,8 +67,10 @@ fn outcome(bytes: ByteCounts, reason: CloseReason) -> Outcome {
         CloseReason::ResetByUpstream | CloseReason::ProtocolError => {
             Outcome::Failure(Failure::Reset)
         }
-        // The client has asked, and nobody answered.
-        CloseReason::ResetByClient | CloseReason::IdleTimeout if bytes.sent > 0 => {
+        // The client has asked, and nobody answered, whoever ended it in the end.
+        CloseReason::ResetByClient | CloseReason::IdleTimeout | CloseReason::Finished
+            if bytes.sent > 0 =>
+        {
             Outcome::Abandoned
         }
         CloseReason::Finished
@@ -124,11 +126,8 @@ mod tests {
         let failed = Outcome::Failure(Failure::Reset);
         assert_eq!(silent(CloseReason::ResetByUpstream), failed);
         assert_eq!(silent(CloseReason::ResetByClient), Outcome::Abandoned);
-        for reason in [
-            CloseReason::PolicyChanged,
-            CloseReason::DrainDeadline,
-            CloseReason::Finished,
-        ] {
+        assert_eq!(silent(CloseReason::Finished), Outcome::Abandoned);
+        for reason in [CloseReason::PolicyChanged, CloseReason::DrainDeadline] {
             assert_eq!(silent(reason), Outcome::Neutral);
         }
         assert_eq!(

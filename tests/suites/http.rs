@@ -440,7 +440,7 @@ fn where_a_rule_asks_for_a_path_what_is_no_http_is_refused() {
     }
     mesh.policy("no-admin", DENY_ADMIN);
     for to in &to {
-        for text in ["EHLO\\r\\n", "PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n"] {
+        for text in ["EHLO\\r\\n", "PRI * HTTP/2.0\\r\\n\\r\\nXX\\r\\n\\r\\n"] {
             let told = mesh.client(&["raw", to, text]);
             assert_eq!(told, json!({"got": "", "end": "reset"}));
         }

@@ -9,7 +9,7 @@ use mesh_common::counter::Counter;
 use serde_json::Value;
 
 use super::{LeftAlone, Problem, Status};
-use crate::observe::explanation::{DryRun, Explanation, Policy, Side, Verdict, Way};
+use crate::observe::explanation::{DryRun, Explanation, Policy, Routed, Side, Verdict, Way};
 use crate::observe::{ConnectionInfo, ConnectionList};
 
 fn table(head: &[&str]) -> Table {
@@ -313,6 +313,9 @@ pub fn explanation(answer: &Explanation) -> String {
     for note in &answer.notes {
         line(&mut text, "note", note);
     }
+    if let Some(routed) = &answer.route {
+        route(&mut text, routed);
+    }
     for way in &answer.ways {
         text.push('\n');
         one_way(&mut text, way);
@@ -323,6 +326,37 @@ pub fn explanation(answer: &Explanation) -> String {
         line(&mut text, "not shown", &format!("{left} more endpoints"));
     }
     text
+}
+
+fn route(text: &mut String, routed: &Routed) {
+    let by = match (&routed.route, &routed.rule) {
+        (Some(route), Some(rule)) => format!("{route}, rule {rule}"),
+        _ => "there are some, and no rule matches".to_owned(),
+    };
+    line(text, "route", &by);
+    for share in &routed.shares {
+        let part = match share.of {
+            1 => String::new(),
+            of => format!("{} of {of}: ", share.weight),
+        };
+        let to = match (&share.backend, share.status) {
+            (Some(backend), _) => format!("Service {backend}"),
+            (None, Some(0) | None) => "reset".to_owned(),
+            (None, Some(status)) => format!("answered here with {status}"),
+        };
+        let why = share.why.iter().map(|why| format!(", {why}"));
+        line(
+            text,
+            "  share",
+            &format!("{part}{to}{}", why.collect::<String>()),
+        );
+        for change in &share.changes {
+            line(text, "    changes", change);
+        }
+        for copy in &share.copies {
+            line(text, "    copy to", &format!("Service {copy}"));
+        }
+    }
 }
 
 fn line(text: &mut String, name: &str, value: &dyn std::fmt::Display) {
@@ -354,6 +388,9 @@ fn one_way(text: &mut String, way: &Way) {
     if let Some(destination) = &way.destination {
         let place = format!("{}({destination}){}", part(workload), part(node));
         line(text, "endpoint", &place);
+    }
+    if let Some(backend) = &way.backend {
+        line(text, "  of", &format!("Service {backend}"));
     }
     if let Some(identity) = &way.identity {
         line(text, "  identity", identity);
@@ -523,6 +560,7 @@ mod tests {
                 ..Side::default()
             },
             port: 80,
+            route: None,
             ways: vec![Way {
                 destination: Some("10.0.0.2:80".to_owned()),
                 workload: Some("shop/api".to_owned()),

@@ -1,8 +1,9 @@
 //! A request in words, read as the data path reads one.
 
-use super::Unanswerable;
-use crate::http::h1::{Lines, Parsed, Scan, request_head};
-use crate::model::KeptHead;
+use super::question::Unanswerable;
+use crate::http::h1::{Lines, Parsed, Request, Scan, Side, request_head};
+use crate::http::hygiene;
+use crate::model::{Edits, KeptHead, RequestHead};
 
 /// A request that is asked about.
 #[derive(Clone, Copy, Debug)]
@@ -16,12 +17,11 @@ pub(crate) struct RequestWords<'q> {
 
 impl RequestWords<'_> {
     /// For `host`, where the words name none.
-    pub(super) fn head(&self, host: &str) -> Result<KeptHead, Unanswerable> {
-        let wrong = |why: &str| Unanswerable::Request(why.to_owned());
+    pub(super) fn written(&self, host: &str) -> Result<Written, Unanswerable> {
         let lines: Vec<&str> = self.headers.lines().filter(|l| !l.is_empty()).collect();
         let words = [self.method, self.url];
         if words.iter().any(|word| word.contains(char::is_whitespace)) {
-            return Err(wrong("METHOD and URL are one word each"));
+            return Err(unanswerable("METHOD and URL are one word each"));
         }
         let (named, target) = split(self.url);
         let names_host = |line: &&str| {
@@ -38,16 +38,50 @@ impl RequestWords<'_> {
             "{} {target} HTTP/1.1\r\n{host}{lines}{end}\r\n",
             self.method
         );
-        let mut lines = Lines::new();
-        match request_head(text.as_bytes(), &mut Scan::default(), &mut lines) {
-            Ok(Parsed::Head { head, .. }) => Ok(KeptHead::of(&head.head)),
-            Ok(Parsed::NeedMore) => Err(wrong("it has no end")),
-            Err(bad) => {
-                let means = bad.reason(crate::http::h1::Side::Request).refusal().means;
-                Err(wrong(&format!("{}: {means}", bad.detail())))
-            }
+        Written::read(text.into_bytes())
+    }
+}
+
+/// A request as its bytes, and its head as the data path reads it.
+pub(super) struct Written {
+    bytes: Vec<u8>,
+    head: KeptHead,
+}
+
+impl Written {
+    fn read(bytes: Vec<u8>) -> Result<Self, Unanswerable> {
+        let head = read(&bytes, |request| KeptHead::of(&request.head))?;
+        Ok(Self { bytes, head })
+    }
+
+    pub(super) fn with<T>(&self, ask: impl FnOnce(&RequestHead<'_>) -> T) -> T {
+        self.head.with(ask)
+    }
+
+    /// What goes on of it, with what a route changes.
+    pub(super) fn going_on(&self, edits: &Edits) -> Result<Self, Unanswerable> {
+        let rewritten = read(&self.bytes, |request| {
+            hygiene::rewritten(request, &self.bytes, Some(edits))
+        })?;
+        let rewritten = rewritten.map_err(|_| unanswerable("the route cannot change it so"))?;
+        Self::read(rewritten.unwrap_or_else(|| self.bytes.clone()))
+    }
+}
+
+fn read<T>(bytes: &[u8], look: impl FnOnce(&Request<'_>) -> T) -> Result<T, Unanswerable> {
+    let mut lines = Lines::new();
+    match request_head(bytes, &mut Scan::default(), &mut lines) {
+        Ok(Parsed::Head { head, .. }) => Ok(look(&head)),
+        Ok(Parsed::NeedMore) => Err(unanswerable("it has no end")),
+        Err(bad) => {
+            let means = bad.reason(Side::Request).refusal().means;
+            Err(unanswerable(&format!("{}: {means}", bad.detail())))
         }
     }
+}
+
+fn unanswerable(why: &str) -> Unanswerable {
+    Unanswerable::Request(why.to_owned())
 }
 
 /// The host that a URL names, and what a client sends of it.
@@ -68,13 +102,13 @@ mod tests {
     use super::*;
     use crate::model::Path;
 
-    fn head(method: &str, url: &str, headers: &str) -> Result<KeptHead, Unanswerable> {
+    fn head(method: &str, url: &str, headers: &str) -> Result<Written, Unanswerable> {
         let words = RequestWords {
             method,
             url,
             headers,
         };
-        words.head("web.shop")
+        words.written("web.shop")
     }
 
     #[test]

@@ -1,16 +1,20 @@
 mod examples;
+mod routes;
 mod variants;
 
 use std::collections::BTreeMap;
 
+use super::explaining::MAX_WAYS;
 use super::*;
 use crate::model::policy::{
-    AuthorizationPolicy, Match, Pattern, PeerAuthentication, Rule as Written, Scope, Source,
+    Action, AuthorizationPolicy, Match, Pattern, PeerAuthentication, PeerMode, Rule as Written,
+    Scope, Source,
 };
 use crate::model::{
     Endpoint, Enrolment, OnAgentDown, Service, ServiceKey, ServicePort, Snapshot, TargetPort,
-    TrustDomain, UpstreamAddr, WorkloadKey,
+    TrustDomain, UpstreamAddr, Workload, WorkloadKey,
 };
+use crate::observe::explanation::DryRun;
 use crate::policy::Authorizer;
 
 fn pod(name: &str, node: &str, ip: &str, enrolled: bool) -> Arc<Workload> {

@@ -1,7 +1,7 @@
 //! What an agent takes out of every head: what is about one connection only, and
 //! what speaks for somebody else. Mostly nothing: then the bytes go on as they came.
 
-use super::h1::{Asked, Framing, Request, Response, is_offer};
+use super::h1::{Asked, Framing, InvalidEdit, Request, Response, encode_request, is_offer};
 use super::names;
 use crate::model::{Edits, HeaderEdit, HeaderLine};
 
@@ -14,6 +14,27 @@ pub(crate) fn of_request(request: &Request<'_>) -> Edits {
         request_line(line, request, &mut edits);
     }
     edits
+}
+
+/// The head that goes on, where it is not the one that came: with what always changes,
+/// and `more`. `bytes`: as it came.
+pub(crate) fn rewritten(
+    request: &Request<'_>,
+    bytes: &[u8],
+    more: Option<&Edits>,
+) -> Result<Option<Vec<u8>>, InvalidEdit> {
+    let mut edits = of_request(request);
+    if let Some(more) = more {
+        edits.headers.extend(more.headers.iter().cloned());
+        edits.target.clone_from(&more.target);
+        edits.host.clone_from(&more.host);
+    }
+    if edits.is_empty() {
+        return Ok(None);
+    }
+    let mut head = Vec::with_capacity(bytes.len() + 64);
+    encode_request(bytes, &edits, &mut head)?;
+    Ok(Some(head))
 }
 
 /// What is to change of an answer before it goes to the client, whose connection

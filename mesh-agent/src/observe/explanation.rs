@@ -24,6 +24,10 @@ pub struct Explanation {
     pub from: Side,
     pub to: Side,
     pub port: u16,
+    /// What the routes of the Service's port say; `None` where there are none for
+    /// this caller.
+    #[serde(default)]
+    pub route: Option<Routed>,
     /// One for each endpoint that the connection may go to; some of them
     /// where there are more than `ways_total` tells.
     pub ways: Vec<Way>,
@@ -45,9 +49,38 @@ pub struct Side {
     pub identity: Option<String>,
 }
 
+/// What routes make of a request, or of a connection.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Routed {
+    /// `kind/namespace/name`; `None` where no rule matches.
+    pub route: Option<String>,
+    /// The rule's name, or its number.
+    pub rule: Option<String>,
+    /// What may become of it; the shares are of one sum.
+    pub shares: Vec<Share>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Share {
+    pub weight: u64,
+    pub of: u64,
+    /// `namespace/name:port` of a Service; `None` where the agent answers.
+    pub backend: Option<String>,
+    /// The agent's own answer: its status (0: a connection is reset), and why.
+    pub status: Option<u16>,
+    pub why: Option<String>,
+    /// What filters change of requests and of answers.
+    pub changes: Vec<String>,
+    /// Where copies go, with their share.
+    pub copies: Vec<String>,
+}
+
 /// One endpoint.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Way {
+    /// The backend of a route whose endpoint it is: `namespace/name:port`.
+    #[serde(default)]
+    pub backend: Option<String>,
     /// Where it would be dialled; `None` when it does not get that far.
     pub destination: Option<String>,
     pub workload: Option<String>,

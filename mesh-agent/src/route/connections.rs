@@ -7,6 +7,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 
 use super::attached::Permits;
+use super::share::Share;
 use crate::model::route::{
     BackendRef, BackendTarget, ConnectionRule, Route, RouteKind, RouteRule, Rules,
 };
@@ -100,11 +101,29 @@ impl ConnectionGroup {
         sni: Option<&str>,
         random: &mut dyn FnMut(u64) -> u64,
     ) -> ConnectionDecision<'_> {
-        let rule = sni.and_then(|name| self.named(name)).or(self.any);
-        match rule.and_then(|number| self.rules.get(number as usize)) {
+        match self.found(sni) {
             Some(rule) => rule.choose(random),
             None => ConnectionDecision::Refused(ConnectionRefusal::NoRouteMatched),
         }
+    }
+
+    /// Each decision that there can be, with its share.
+    pub(super) fn every(&self, sni: Option<&str>) -> Vec<(Share, ConnectionDecision<'_>)> {
+        let refused = |why| vec![(Share::ALL, ConnectionDecision::Refused(why))];
+        let Some(rule) = self.found(sni) else {
+            return refused(ConnectionRefusal::NoRouteMatched);
+        };
+        if rule.backends.is_empty() {
+            return refused(ConnectionRefusal::NoBackend);
+        }
+        let shares = Share::of(rule.backends.iter().map(|(below, _)| *below));
+        let decisions = rule.backends.iter().map(|(_, to)| rule.leads(to.as_ref()));
+        shares.into_iter().zip(decisions).collect()
+    }
+
+    fn found(&self, sni: Option<&str>) -> Option<&Rule> {
+        let rule = sni.and_then(|name| self.named(name)).or(self.any)?;
+        self.rules.get(rule as usize)
     }
 
     /// The longest name that fits, a whole one first.
@@ -131,12 +150,17 @@ impl Rule {
             _ => random(self.total),
         };
         let mut backends = self.backends.iter();
-        match backends.find(|(below, _)| number < *below) {
-            Some((_, Some(backend))) => ConnectionDecision::Forward {
+        let chosen = backends.find(|(below, _)| number < *below);
+        self.leads(chosen.and_then(|(_, to)| to.as_ref()))
+    }
+
+    fn leads<'r>(&'r self, to: Option<&'r BackendRef>) -> ConnectionDecision<'r> {
+        match to {
+            Some(backend) => ConnectionDecision::Forward {
                 rule: &self.name,
                 backend,
             },
-            _ => ConnectionDecision::Refused(ConnectionRefusal::InvalidBackend),
+            None => ConnectionDecision::Refused(ConnectionRefusal::InvalidBackend),
         }
     }
 }

@@ -11,6 +11,7 @@ mod connections;
 pub(crate) mod http;
 #[allow(dead_code, reason = "the HTTP data path comes in parts")]
 mod routes;
+mod share;
 #[allow(dead_code, reason = "the HTTP data path comes in parts")]
 mod status;
 
@@ -20,6 +21,7 @@ use std::sync::Arc;
 pub(crate) use connections::{ConnectionDecision, ConnectionRefusal};
 #[allow(unused_imports, reason = "the HTTP data path comes in parts")]
 pub(crate) use routes::{Routes, ServiceRoutes};
+pub(crate) use share::Share;
 #[allow(unused_imports, reason = "the HTTP data path comes in parts")]
 pub(crate) use status::{ParentStatus, RouteCondition, status};
 

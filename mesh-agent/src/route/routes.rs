@@ -8,6 +8,7 @@ use foldhash::fast::RandomState;
 use super::attached::{self, Group};
 use super::connections::{ConnectionDecision, ConnectionGroup};
 use super::http::{Decision, HttpGroup};
+use super::share::Share;
 use crate::model::route::RouteKind;
 use crate::model::{Name, RequestHead, ServiceKey, Sharded, Snapshot};
 
@@ -138,6 +139,24 @@ impl ServiceRoutes {
         }
     }
 
+    /// Each decision that there can be of the request, with its share, for people.
+    #[must_use]
+    pub(crate) fn every(
+        &self,
+        head: &RequestHead<'_>,
+        caller_namespace: &str,
+    ) -> Vec<(Share, Decision<'_>)> {
+        match self.group(caller_namespace) {
+            None => vec![(Share::ALL, Decision::Implicit)],
+            Some(Compiled::Http(group)) => group.every(head, self.port),
+            Some(Compiled::Connections(group)) => {
+                let all = group.every(None).into_iter();
+                all.map(|(share, one)| (share, Decision::of_connection(one)))
+                    .collect()
+            }
+        }
+    }
+
     /// Of a connection of which only its bytes, or the name in its TLS hello, are
     /// known. Rules about requests say nothing of one that has none.
     #[must_use]
@@ -150,6 +169,18 @@ impl ServiceRoutes {
         match self.group(caller_namespace) {
             None | Some(Compiled::Http(_)) => ConnectionDecision::Implicit,
             Some(Compiled::Connections(group)) => group.decide(sni, &mut random),
+        }
+    }
+
+    /// Each decision that there can be of the connection, with its share, for people.
+    #[must_use]
+    pub(crate) fn every_connection(
+        &self,
+        caller_namespace: &str,
+    ) -> Vec<(Share, ConnectionDecision<'_>)> {
+        match self.group(caller_namespace) {
+            None | Some(Compiled::Http(_)) => vec![(Share::ALL, ConnectionDecision::Implicit)],
+            Some(Compiled::Connections(group)) => group.every(None),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What is kept of a request's head when its bytes go on.
 
 use crate::http::h1::{
-    Asked, Bad, Framing, InvalidEdit, Lines, Parsed, Request, Scan, encode_request, request_head,
+    Asked, Bad, Framing, InvalidEdit, Lines, Parsed, Request, Scan, request_head,
 };
 use crate::http::hygiene;
 use crate::model::{Edits, RequestHead};
@@ -28,12 +28,6 @@ impl Planned {
         bytes: &[u8],
         more: Option<&Edits>,
     ) -> Result<Self, InvalidEdit> {
-        let mut edits = hygiene::of_request(request);
-        if let Some(more) = more {
-            edits.headers.extend(more.headers.iter().cloned());
-            edits.target.clone_from(&more.target);
-            edits.host.clone_from(&more.host);
-        }
         let mut planned = Self {
             asked: request.asked(),
             head: None,
@@ -42,9 +36,7 @@ impl Planned {
             framing: request.framing,
             is_grpc: false,
         };
-        if !edits.is_empty() {
-            let mut head = Vec::with_capacity(bytes.len() + 64);
-            encode_request(bytes, &edits, &mut head)?;
+        if let Some(head) = hygiene::rewritten(request, bytes, more)? {
             planned.head = Some(head);
             (planned.skip, planned.checked) = (bytes.len(), 0);
         }

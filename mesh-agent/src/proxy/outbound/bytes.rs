@@ -8,7 +8,7 @@ use std::time::Instant;
 use tokio::net::TcpStream;
 
 use super::mesh::{self, MeshStream};
-use super::reach::{another, authz_input, dial_upstream, entered_pod, routes, target};
+use super::reach::{another, authz_input, dial_upstream, entered_pod, target};
 use super::upstreams::Upstream;
 use crate::balance::{Attempt, Kind};
 use crate::model::route::{BackendRef, RouteKind};
@@ -118,10 +118,10 @@ async fn to(
 /// Where a route for connections leads; else the Service's own endpoints it is.
 async fn backend(accepted: &Accepted) -> Result<Option<&BackendRef>, Refused> {
     let exchange = &accepted.exchange;
-    let Some(routes) = routes(exchange) else {
+    let context = &exchange.context;
+    let Some(routes) = exchange.in_force.routes_at(context.orig_dst) else {
         return Ok(None);
     };
-    let context = &exchange.context;
     let namespace = context.pod.workload.key.namespace.as_str();
     let name = match routes.kind(namespace) {
         Some(RouteKind::Tls) => Box::pin(first::server_name(context, &accepted.client)).await?,

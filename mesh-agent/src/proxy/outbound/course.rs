@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::time::Instant;
 
-use super::reach::{authz_input, routes, target};
+use super::reach::{authz_input, target};
 use super::upstreams::Way;
 use crate::balance::{Attempt, Kind};
 use crate::http::answer::{Answer, Client, REASON};
@@ -119,7 +119,7 @@ pub(super) fn course<C: Came>(
     found: &mut Found,
 ) -> Result<Result<Course<C::Planned>, Own>, Refused> {
     let head = came.head();
-    let Some(routes) = routes(exchange) else {
+    let Some(routes) = exchange.in_force.routes_at(exchange.context.orig_dst) else {
         return go(
             (exchange, attempt, found),
             came,
@@ -207,21 +207,17 @@ fn go<C: Came>(
 }
 
 fn ended(reason: RouteReason, head: &RequestHead<'_>) -> RequestEnd {
-    let (reason, detail) = match reason {
-        // It is what the route is for.
-        RouteReason::Redirect | RouteReason::CorsPreflight => return RequestEnd::Finished,
-        RouteReason::NoRouteMatched => (RefuseReason::NoRoute, None),
-        RouteReason::InvalidBackend | RouteReason::NoBackend => (RefuseReason::NoBackend, None),
-        RouteReason::UnsupportedFilter => (RefuseReason::NoBackend, Some("unsupported_filter")),
-        RouteReason::AmbiguousPath => {
-            let detail = match &head.path {
-                Path::Ambiguous(problem) => Some(Bad::Path(*problem).detail()),
-                Path::Normal(_) | Path::None => None,
-            };
-            (RefuseReason::AmbiguousPath, detail)
-        }
+    let Some(refused) = reason.refusal() else {
+        return RequestEnd::Finished;
     };
-    RequestEnd::Refused(reason, detail)
+    let detail = match (reason, &head.path) {
+        (RouteReason::UnsupportedFilter, _) => Some("unsupported_filter"),
+        (RouteReason::AmbiguousPath, Path::Ambiguous(problem)) => {
+            Some(Bad::Path(*problem).detail())
+        }
+        _ => None,
+    };
+    RequestEnd::Refused(refused, detail)
 }
 
 /// The mesh's own, as the route has it.

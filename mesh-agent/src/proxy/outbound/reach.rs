@@ -1,5 +1,5 @@
-//! The steps that bytes and requests have in common: the routes, a target, what its
-//! policy is asked, a dial.
+//! The steps that bytes and requests have in common: a target, what its policy is
+//! asked, a dial.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,19 +14,6 @@ use crate::model::traffic::HashOn;
 use crate::model::{Refused, RequestHead, UpstreamAddr, Workload};
 use crate::plan::{AuthzInput, MayDial, Source, Target};
 use crate::proxy::context::{ConnectionContext, Exchange};
-use crate::route::{self, RouteDecision, ServiceRoutes};
-
-/// Those of the port of the Service that the client called.
-pub(super) fn routes(exchange: &Exchange) -> Option<&ServiceRoutes> {
-    let in_force = &exchange.in_force;
-    match route::resolve(&in_force.snapshot, exchange.context.orig_dst) {
-        RouteDecision::Service { service, port, .. } => {
-            let routes = in_force.routes.of(&service.key, port.port)?;
-            Some(routes)
-        }
-        RouteDecision::Workload(_) | RouteDecision::External | RouteDecision::Refused(_) => None,
-    }
-}
 
 pub(super) fn source(context: &ConnectionContext) -> Source<'_> {
     let pod = &context.pod.workload;

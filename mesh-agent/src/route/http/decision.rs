@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::model::Edits;
 use crate::model::http_route::{Retry, SessionPersistence, Timeouts};
 use crate::model::route::{BackendRef, RouteRule};
+use crate::model::{Edits, RefuseReason};
 use crate::route::connections::{ConnectionDecision, ConnectionRefusal};
 
 #[derive(Clone, Debug)]
@@ -36,6 +36,8 @@ pub(crate) struct Forward<'r> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mirrored<'r> {
     pub(crate) to: &'r BackendRef,
+    /// So many of so many requests have it.
+    pub(crate) share: (u32, u32),
 }
 
 #[derive(Clone, Debug)]
@@ -86,6 +88,19 @@ impl RouteReason {
             Self::Redirect => 302,
             Self::CorsPreflight => 204,
         }
+    }
+
+    /// How it is counted and logged; `None`: it is what the route is for.
+    #[must_use]
+    pub(crate) fn refusal(self) -> Option<RefuseReason> {
+        Some(match self {
+            Self::Redirect | Self::CorsPreflight => return None,
+            Self::NoRouteMatched => RefuseReason::NoRoute,
+            Self::InvalidBackend | Self::NoBackend | Self::UnsupportedFilter => {
+                RefuseReason::NoBackend
+            }
+            Self::AmbiguousPath => RefuseReason::AmbiguousPath,
+        })
     }
 
     /// A sentence for people.

@@ -18,6 +18,7 @@ use super::redirect::{self, location};
 use crate::model::route::{Route, RouteKind};
 use crate::model::{Edits, Path, RequestHead};
 use crate::route::attached::Permits;
+use crate::route::share::Share;
 
 /// Compiled; of HTTPRoutes or of GRPCRoutes.
 #[derive(Debug)]
@@ -28,6 +29,12 @@ pub(in crate::route) struct HttpGroup {
     entries: Box<[Entry]>,
     index: Index,
     looks_at_paths: bool,
+}
+
+/// What the rules say of a request before its backend is chosen.
+enum Found<'r> {
+    Decided(Decision<'r>),
+    Shared(&'r Rule, &'r Entry, &'r Weighted),
 }
 
 impl HttpGroup {
@@ -63,10 +70,40 @@ impl HttpGroup {
         port: u16,
         random: &mut dyn FnMut(u64) -> u64,
     ) -> Decision<'_> {
+        match self.found(head, port) {
+            Found::Decided(decision) => decision,
+            Found::Shared(rule, entry, weighted) => match weighted.choose(random) {
+                None => Decision::Respond(Respond::of(RouteReason::NoBackend, Some(&rule.name))),
+                Some(chosen) => self.forward(rule, entry, chosen, head, random),
+            },
+        }
+    }
+
+    /// Each decision that there can be of the request, with its share.
+    pub(in crate::route) fn every(
+        &self,
+        head: &RequestHead<'_>,
+        port: u16,
+    ) -> Vec<(Share, Decision<'_>)> {
+        let (rule, entry, weighted) = match self.found(head, port) {
+            Found::Decided(decision) => return vec![(Share::ALL, decision)],
+            Found::Shared(rule, entry, weighted) => (rule, entry, weighted),
+        };
+        let shares = Share::of(weighted.backends.iter().map(|one| one.below));
+        let decisions = weighted
+            .backends
+            .iter()
+            // Every copy that there may be.
+            .map(|one| self.forward(rule, entry, one, head, &mut |_| 0));
+        shares.into_iter().zip(decisions).collect()
+    }
+
+    fn found(&self, head: &RequestHead<'_>, port: u16) -> Found<'_> {
         let path = match &head.path {
             Path::Normal(path) => Some(&*path.decoded),
             Path::Ambiguous(_) if self.looks_at_paths => {
-                return Decision::Respond(Respond::of(RouteReason::AmbiguousPath, None));
+                let answer = Respond::of(RouteReason::AmbiguousPath, None);
+                return Found::Decided(Decision::Respond(answer));
             }
             Path::Ambiguous(_) | Path::None => None,
         };
@@ -74,18 +111,20 @@ impl HttpGroup {
             self.entries[entry as usize].matches(head, path)
         });
         let Some(entry) = found else {
-            return Decision::Respond(Respond::of(RouteReason::NoRouteMatched, None));
+            let answer = Respond::of(RouteReason::NoRouteMatched, None);
+            return Found::Decided(Decision::Respond(answer));
         };
         let entry = &self.entries[entry as usize];
         let rule = &self.rules[entry.rule as usize];
-        let respond = |reason| Decision::Respond(Respond::of(reason, Some(&rule.name)));
+        let answered = |answer| Found::Decided(Decision::Respond(answer));
+        let respond = |reason| answered(Respond::of(reason, Some(&rule.name)));
         if let Some(cors) = &rule.cors
             && !matches!(rule.action, Action::Unsupported)
             && cors::is_preflight(head)
         {
             let mut answer = Respond::of(RouteReason::CorsPreflight, Some(&rule.name));
             answer.headers = cors::preflight(cors, head);
-            return Decision::Respond(answer);
+            return answered(answer);
         }
         match &rule.action {
             Action::Unsupported => respond(RouteReason::UnsupportedFilter),
@@ -94,12 +133,12 @@ impl HttpGroup {
                 answer.status = to.status;
                 let location = location(to, head, entry.elements, port);
                 answer.headers.push(("location", location));
-                Decision::Respond(answer)
+                answered(answer)
             }
-            Action::Forward(weighted) => match weighted.choose(random) {
-                None => respond(RouteReason::NoBackend),
-                Some(chosen) => self.forward(rule, entry, chosen, head, random),
-            },
+            Action::Forward(weighted) if weighted.backends.is_empty() => {
+                respond(RouteReason::NoBackend)
+            }
+            Action::Forward(weighted) => Found::Shared(rule, entry, weighted),
         }
     }
 
@@ -132,7 +171,10 @@ impl HttpGroup {
         for mirror in &chosen.mirrors {
             let (some, of) = mirror.share;
             if some >= of || random(u64::from(of)) < u64::from(some) {
-                mirrors.push(Mirrored { to: &mirror.to });
+                mirrors.push(Mirrored {
+                    to: &mirror.to,
+                    share: mirror.share,
+                });
             }
         }
         Decision::Forward(Forward {

@@ -449,12 +449,81 @@ def load(to, seconds, connections, path="/"):
                 statuses[status] = statuses.get(status, 0) + 1
                 names[name] = names.get(name, 0) + 1
 
-    threads = [threading.Thread(target=one) for _ in range(int(connections))]
+    join([threading.Thread(target=one) for _ in range(int(connections))])
+    return {"statuses": statuses, "names": names}
+
+
+def counted(to, count, connections):
+    """So many requests on that many connections: by the server's name, or how they ended."""
+    names, lock = {}, threading.Lock()
+
+    def one():
+        s = connect(to)
+        f = s.makefile("rb")
+        own = {}
+        for _ in range(int(count) // int(connections)):
+            s.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            status, _, text = response(f)
+            name = json.loads(text)["name"] if status == 200 else str(status)
+            own[name] = own.get(name, 0) + 1
+        with lock:
+            for name, n in own.items():
+                names[name] = names.get(name, 0) + n
+
+    join([threading.Thread(target=one) for _ in range(int(connections))])
+    return names
+
+
+def join(threads):
     for t in threads:
         t.start()
     for t in threads:
         t.join()
-    return {"statuses": statuses, "names": names}
+
+
+def turns(to, seconds, connections, rate):
+    """So many requests a second while the route changes: turn 2n leads to b, 2n+1 to
+    c, and marks request and answer with its number. What does not belong together is
+    told, and how many were asked."""
+    asked, odd, seen, lock = [0], [], set(), threading.Lock()
+    begin, each = time.monotonic(), int(connections) / float(rate)
+
+    def fault(told):
+        if told is None:
+            return "closed", None
+        status, headers, text = told
+        if status != 200:
+            return str(status), None
+        turn, body = dict(headers).get("x-turn"), json.loads(text)
+        if dict(body["headers"]).get("x-turn") != turn:
+            return f"answer of turn {turn}, request of another", None
+        if body["name"] != "bc"[int(turn) % 2]:
+            return f"turn {turn} at {body['name']}", None
+        return None, int(turn)
+
+    def one():
+        s, next_at, own, turns_seen = connect(to), time.monotonic(), 0, set()
+        f = s.makefile("rb")
+        while next_at < begin + float(seconds):
+            time.sleep(max(0, next_at - time.monotonic()))
+            next_at += each
+            own += 1
+            try:
+                s.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                what, turn = fault(response(f))
+            except OSError as e:
+                what, turn = type(e).__name__, None
+            turns_seen.add(turn)
+            if what:
+                odd.append(what)
+                s = connect(to)
+                f = s.makefile("rb")
+        with lock:
+            asked[0] += own
+            seen.update(turns_seen - {None})
+
+    join([threading.Thread(target=one) for _ in range(int(connections))])
+    return {"asked": asked[0], "odd": odd[:20], "turns": len(seen)}
 
 
 if __name__ == "__main__":

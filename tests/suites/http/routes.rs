@@ -64,6 +64,71 @@ fn a_canary_gets_its_share_of_the_requests_of_one_connection() {
     assert!(names.iter().all(|name| name == "c"), "{names:?}");
 }
 
+/// One percent is five times the standard deviation.
+#[test]
+fn of_many_requests_each_backend_gets_its_share_within_one_percent() {
+    let mesh = Mesh::new();
+    mesh.policy("b-route", &split(70, 30));
+    let vip = &mesh.servers[0].vips()[0];
+    let told = mesh.client(&["counted", vip, "52000", "4"]);
+    let of = |name: &str| told[name].as_f64().expect("a number") / 52_000.0;
+    assert!((of("b") - 0.7).abs() < 0.01, "{told}");
+    assert!((of("b") + of("c") - 1.0).abs() < 1e-9, "{told}");
+}
+
+/// 600 changes, and 60,000 requests where the machine has the time for them.
+#[test]
+fn each_request_is_of_one_configuration_however_often_it_changes() {
+    let mesh = Mesh::new();
+    let vip = mesh.servers[0].vips()[0].clone();
+    let turn = |number: u32| {
+        let mark = |kind: &str| {
+            let field = format!("{}{}", kind[..1].to_lowercase(), &kind[1..]);
+            format!("{{type: {kind}, {field}: {{set: [{{name: x-turn, value: \"{number}\"}}]}}}}")
+        };
+        http(&format!(
+            "[{{filters: [{}, {}], backendRefs: [{}]}}]",
+            mark("RequestHeaderModifier"),
+            mark("ResponseHeaderModifier"),
+            to(["b", "c"][number as usize % 2], 1)
+        ))
+    };
+    mesh.policy("b-route", &turn(0));
+    let mut number = 0;
+    let told = std::thread::scope(|scope| {
+        let load = scope.spawn(|| mesh.client(&["turns", &vip, "60", "8", "1000"]));
+        while !load.is_finished() {
+            number += 1;
+            let text = turn(number);
+            mesh.world.write_config("b-route", &text).expect("a file");
+            // The pace of the changes, not a wait for anything.
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        load.join().expect("the load")
+    });
+    eprintln!("{number} changes: {told}");
+    assert_eq!(told["odd"], json!([]), "{told}");
+    assert!(
+        told["turns"].as_u64() > Some(u64::from(number) / 4),
+        "{number}: {told}"
+    );
+}
+
+#[test]
+fn a_part_without_a_backend_is_that_part_of_errors() {
+    let mesh = Mesh::new();
+    let elsewhere = "{name: b, namespace: elsewhere, port: 80, weight: 20}";
+    let backends = [to("b", 50), to("nobody", 30), elsewhere.to_owned()];
+    let rules = format!("[{{backendRefs: [{}]}}]", backends.join(", "));
+    mesh.policy("b-route", &http(&rules));
+    let vip = &mesh.servers[0].vips()[0];
+    let told = mesh.client(&["counted", vip, "4000", "2"]);
+    let errors = told["500"].as_f64().expect("errors");
+    // Five times the standard deviation.
+    assert!((errors / 4_000.0 - 0.5).abs() < 0.04, "{told}");
+    assert_eq!(told["b"].as_f64(), Some(4_000.0 - errors), "{told}");
+}
+
 #[test]
 fn a_header_chooses_the_backend_and_filters_change_what_goes_on() {
     let mesh = Mesh::new();
@@ -109,6 +174,30 @@ fn a_header_chooses_the_backend_and_filters_change_what_goes_on() {
     );
     assert_eq!(mesh.code(&url("/none")), "404");
     assert_eq!(mesh.code(&url("/b%2fc")), "400", "no one path");
+}
+
+#[test]
+fn a_browser_of_an_allowed_origin_is_told_so_and_others_are_not() {
+    let mesh = Mesh::new();
+    let cors = "{type: CORS, cors: {allowOrigins: [\"https://shop.example\"], allowMethods: [PUT], maxAge: 60}}";
+    let rules = format!("[{{filters: [{cors}], backendRefs: [{}]}}]", to("c", 1));
+    mesh.policy("b-route", &http(&rules));
+    let url = format!("http://{}/", mesh.servers[0].vips()[0]);
+    let asked = "Access-Control-Request-Method: PUT";
+    for (origin, is_allowed) in [
+        ("https://shop.example", true),
+        ("https://other.example", false),
+    ] {
+        let line = format!("access-control-allow-origin: {origin}\r\n");
+        let origin = format!("Origin: {origin}");
+        let preflight = ["-i", "-X", "OPTIONS", "-H", &origin, "-H", asked, &url];
+        let told = mesh.curl(&preflight);
+        assert!(told.starts_with("HTTP/1.1 204 "), "{told}");
+        assert_eq!(told.contains(&line), is_allowed, "{told}");
+        let told = mesh.curl(&["-i", "-H", &origin, &url]);
+        assert!(told.starts_with("HTTP/1.1 200 "), "{told}");
+        assert_eq!(told.contains(&line), is_allowed, "{told}");
+    }
 }
 
 #[test]

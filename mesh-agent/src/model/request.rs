@@ -80,6 +80,26 @@ impl<'h> RequestHead<'h> {
     }
 }
 
+#[cfg(test)]
+impl<'h> RequestHead<'h> {
+    /// Of HTTP/1.1, its path in normal form, and without a host.
+    pub(crate) fn for_test(method: &'h str, path: &'h str, headers: &'h [HeaderLine<'h>]) -> Self {
+        Self {
+            version: HttpVersion::Http11,
+            method,
+            target: path.as_bytes(),
+            path: Path::Normal(NormalPath {
+                normal: path.into(),
+                decoded: path.as_bytes().into(),
+                without_parameters: None,
+            }),
+            query: None,
+            host: None,
+            headers,
+        }
+    }
+}
+
 /// What is to change of a head; everything else goes on as it came.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Edits {

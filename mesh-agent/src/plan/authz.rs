@@ -222,10 +222,10 @@ impl AuthzInput {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Snapshot;
     use crate::model::policy::{
         Action, AuthorizationPolicy, Match, Operation, PathPattern, Rule, Scope,
     };
-    use crate::model::{HttpVersion, NormalPath, Path, Snapshot};
 
     fn web() -> Arc<Workload> {
         Arc::new(Workload::for_test("shop", "web"))
@@ -278,19 +278,7 @@ mod tests {
         assert!(!is_allowed(&open, &published(&[], false)), "it is gone");
     }
     fn get(path: &'static str) -> RequestHead<'static> {
-        RequestHead {
-            version: HttpVersion::Http11,
-            method: "GET",
-            target: path.as_bytes(),
-            path: Path::Normal(NormalPath {
-                normal: path.into(),
-                decoded: path.as_bytes().into(),
-                without_parameters: None,
-            }),
-            query: None,
-            host: None,
-            headers: &[],
-        }
+        RequestHead::for_test("GET", path, &[])
     }
 
     fn about(action: Action, path: &str) -> InForce {

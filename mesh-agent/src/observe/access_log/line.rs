@@ -1,48 +1,21 @@
 //! One record as one JSON line.
 
-use std::fmt::Display;
 use std::io;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 use serde_json::ser::Formatter;
 
-use super::super::flow::workload;
-use super::super::labels::{TlsNames, close_reason, direction, response_flags, security};
+use super::super::labels::{TlsNames, close_reason, response_flags};
+use super::parties::{Hex, Parties, shown, shown_if_some};
 use super::record::{End, Event, Record, verdict};
 use crate::model::text::{escape, is_hidden};
-use crate::model::{
-    ConnectionId, RuleRef, ServiceKey, SpiffeId, UpstreamAddr, Workload, WorkloadKey,
-};
+use crate::model::{RuleRef, SpiffeId};
 
 #[derive(Serialize)]
 struct Line<'a> {
-    #[serde(serialize_with = "shown")]
-    timestamp: humantime::Rfc3339Timestamp,
-    event: &'static str,
-    node: &'a str,
-    #[serde(serialize_with = "shown")]
-    id: ConnectionId,
-    direction: &'static str,
-    #[serde(serialize_with = "shown")]
-    client: std::net::SocketAddr,
-    #[serde(serialize_with = "shown")]
-    destination: std::net::SocketAddr,
-    #[serde(serialize_with = "shown_if_some")]
-    upstream: Option<UpstreamAddr>,
-    #[serde(serialize_with = "shown_if_some")]
-    source_workload: Option<&'a WorkloadKey>,
-    source_service_account: Option<&'a str>,
-    #[serde(serialize_with = "shown_if_some")]
-    source_principal: Option<&'a SpiffeId>,
-    #[serde(serialize_with = "shown_if_some")]
-    destination_workload: Option<&'a WorkloadKey>,
-    destination_service_account: Option<&'a str>,
-    #[serde(serialize_with = "shown_if_some")]
-    destination_principal: Option<&'a SpiffeId>,
-    #[serde(serialize_with = "shown_if_some")]
-    service: Option<&'a ServiceKey>,
-    security: &'static str,
+    #[serde(flatten)]
+    parties: Parties<'a>,
     tls: Option<TlsNames>,
     peer_certificate: Option<Certificate<'a>>,
     verdict: &'static str,
@@ -72,15 +45,6 @@ impl Serialize for Errno {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let name = nix::errno::Errno::from_raw(self.0);
         serializer.collect_str(&format_args!("{name:?}"))
-    }
-}
-
-/// As `ca show` and `status` write a serial number.
-struct Hex<'a>(&'a [u8]);
-
-impl Display for Hex<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
@@ -230,26 +194,9 @@ pub(super) fn append_line(out: &mut Vec<u8>, line: &impl Serialize) {
 impl<'a> Line<'a> {
     fn of(node: &'a str, record: &'a Record) -> Self {
         let (live, flow) = (&*record.live, &*record.live.flow);
-        let (source, destination) = (workload(&flow.source), workload(&flow.destination));
-        let account = |w: &'a Workload| w.service_account.as_str();
         let (event, counts, end) = parts(record.event);
         Self {
-            timestamp: humantime::format_rfc3339_millis(record.at),
-            event,
-            node,
-            id: flow.id,
-            direction: direction(flow.direction),
-            client: flow.client.get(),
-            destination: flow.orig_dst.get(),
-            upstream: flow.upstream,
-            source_workload: source.map(|w| &w.key),
-            source_service_account: source.map(account),
-            source_principal: flow.source_principal.as_ref(),
-            destination_workload: destination.map(|w| &w.key),
-            destination_service_account: destination.map(account),
-            destination_principal: flow.destination_principal.as_ref(),
-            service: flow.service.as_ref(),
-            security: security(flow.security),
+            parties: Parties::of(node, (record.at, event), flow),
             tls: flow.tls.map(TlsNames::of),
             peer_certificate: flow.peer_certificate.as_ref().map(|c| Certificate {
                 principal: c.principal.as_ref(),
@@ -288,23 +235,6 @@ fn parts(event: Event) -> (&'static str, Option<Counts>, Option<End>) {
 pub(super) fn ms(duration: Duration) -> f64 {
     // Whole microseconds: more digits say nothing and make lines longer.
     (duration.as_micros() as f64) / 1e3
-}
-
-pub(super) fn shown<T: Display, S: Serializer>(
-    value: &T,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(value)
-}
-
-pub(super) fn shown_if_some<T: Display, S: Serializer>(
-    value: &Option<T>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    match value {
-        Some(value) => serializer.collect_str(value),
-        None => serializer.serialize_none(),
-    }
 }
 
 /// JSON that is also safe to show on a terminal: every control character is

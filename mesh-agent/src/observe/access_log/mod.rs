@@ -4,6 +4,7 @@
 //! does not fit, or could not be written, is counted.
 
 pub(super) mod line;
+mod parties;
 mod record;
 pub(super) mod request;
 mod target;

@@ -1,20 +1,19 @@
 //! One request as one JSON line.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use super::super::flow::workload;
-use super::super::labels::{close_reason, direction, security};
+use super::super::labels::close_reason;
 use super::super::requests;
-use super::line::{Rule, ms, shown, shown_if_some};
+use super::line::{Rule, ms};
+use super::parties::{Hex, Parties, shown_if_some};
 use super::record::{ALLOWED, verdict_of};
 use crate::model::{
-    ByteCounts, CloseReason, ConnectionId, Flow, HttpVersion, RequestEnd, RequestRecord,
-    RequestTiming, RouteRef, RuleRef, ServiceKey, SpiffeId, TraceId, UpstreamAddr, WorkloadKey,
+    ByteCounts, CloseReason, Flow, HttpVersion, RequestEnd, RequestRecord, RequestTiming, RouteRef,
+    RuleRef, TraceId,
 };
 
 /// Longest path, host or method in a line.
@@ -86,30 +85,8 @@ fn short(bytes: &[u8]) -> Box<str> {
 
 #[derive(Serialize)]
 pub(super) struct Line<'a> {
-    #[serde(serialize_with = "shown")]
-    timestamp: humantime::Rfc3339Timestamp,
-    event: &'static str,
-    node: &'a str,
-    #[serde(serialize_with = "shown")]
-    id: ConnectionId,
-    direction: &'static str,
-    #[serde(serialize_with = "shown")]
-    client: std::net::SocketAddr,
-    #[serde(serialize_with = "shown")]
-    destination: std::net::SocketAddr,
-    #[serde(serialize_with = "shown_if_some")]
-    upstream: Option<UpstreamAddr>,
-    #[serde(serialize_with = "shown_if_some")]
-    source_workload: Option<&'a WorkloadKey>,
-    #[serde(serialize_with = "shown_if_some")]
-    source_principal: Option<&'a SpiffeId>,
-    #[serde(serialize_with = "shown_if_some")]
-    destination_workload: Option<&'a WorkloadKey>,
-    #[serde(serialize_with = "shown_if_some")]
-    destination_principal: Option<&'a SpiffeId>,
-    #[serde(serialize_with = "shown_if_some")]
-    service: Option<&'a ServiceKey>,
-    security: &'static str,
+    #[serde(flatten)]
+    parties: Parties<'a>,
     version: &'static str,
     method: &'a str,
     host: Option<&'a str>,
@@ -141,37 +118,15 @@ struct Route<'a> {
     rule: &'a str,
 }
 
-struct Hex<'a>(&'a [u8]);
-
-impl fmt::Display for Hex<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
 impl<'a> Line<'a> {
     pub(super) fn of(node: &'a str, entry: &'a Entry) -> Self {
         let flow = &*entry.flow;
-        let (source, destination) = (workload(&flow.source), workload(&flow.destination));
         let (ended_by, reason, detail) = end(entry.ended);
         let timing = &entry.timing;
         let rule = entry.rule.as_ref().or(flow.rule.as_ref());
         let millis = |part: Option<Duration>| part.map(ms);
         Self {
-            timestamp: humantime::format_rfc3339_millis(entry.at),
-            event: "request",
-            node,
-            id: flow.id,
-            direction: direction(flow.direction),
-            client: flow.client.get(),
-            destination: flow.orig_dst.get(),
-            upstream: flow.upstream,
-            source_workload: source.map(|w| &w.key),
-            source_principal: flow.source_principal.as_ref(),
-            destination_workload: destination.map(|w| &w.key),
-            destination_principal: flow.destination_principal.as_ref(),
-            service: flow.service.as_ref(),
-            security: security(flow.security),
+            parties: Parties::of(node, (entry.at, "request"), flow),
             version: version(entry.version),
             method: &entry.method,
             host: entry.host.as_deref(),

@@ -6,9 +6,7 @@ use crate::model::policy::{
     Action, AuthorizationPolicy, Condition, HostPattern, Match, Operation, PathPattern, Pattern,
     Scope,
 };
-use crate::model::{
-    HeaderLine, Host, HttpVersion, NormalPath, Path, PathProblem, RequestHead, Workload,
-};
+use crate::model::{HeaderLine, Host, Path, PathProblem, RequestHead, Workload};
 
 pub(super) fn head<'h>(
     method: &'h str,
@@ -16,20 +14,11 @@ pub(super) fn head<'h>(
     headers: &'h [HeaderLine<'h>],
 ) -> RequestHead<'h> {
     RequestHead {
-        version: HttpVersion::Http11,
-        method,
-        target: path.as_bytes(),
-        path: Path::Normal(NormalPath {
-            normal: path.into(),
-            decoded: path.as_bytes().into(),
-            without_parameters: None,
-        }),
-        query: None,
         host: Some(Host {
             name: "shop.example".into(),
             port: None,
         }),
-        headers,
+        ..RequestHead::for_test(method, path, headers)
     }
 }
 

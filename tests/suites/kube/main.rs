@@ -10,6 +10,7 @@ mod policy;
 mod probes;
 mod scrape;
 mod services;
+mod shelf;
 mod told;
 mod traffic;
 mod workloads;

@@ -3,6 +3,8 @@
 use mesh_tests::all_fine;
 use mesh_tests::kube::{Namespace, mesh};
 
+use crate::shelf;
+
 const SERVER: &str = "
 apiVersion: v1
 kind: Pod
@@ -38,49 +40,8 @@ spec:
   ports: [{name: one, port: 8080}]
 ";
 
-/// A server that has a name of its own in a headless Service.
-const SHELF: &str = "
-apiVersion: v1
-kind: Pod
-metadata: {name: shelf, namespace: @NS@, labels: {app: shelf}}
-spec:
-  nodeName: node2
-  hostname: first
-  subdomain: shelves
-  terminationGracePeriodSeconds: 1
-  containers:
-  - name: web
-    image: cluster.local/busybox:1
-    imagePullPolicy: Never
-    command: [sh, -c, 'echo books >/www/index.html; exec httpd -f -p \"[::]:8080\" -h /www']
-    readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}
----
-apiVersion: v1
-kind: Service
-metadata: {name: shelves, namespace: @NS@}
-spec:
-  clusterIP: None
-  selector: {app: shelf}
-  ports: [{name: web, port: 8080}]
-";
-
-const READER: &str = "
-apiVersion: batch/v1
-kind: Job
-metadata: {name: reader, namespace: @NS@}
-spec:
-  backoffLimit: 0
-  template:
-    spec:
-      nodeName: node1
-      restartPolicy: Never
-      terminationGracePeriodSeconds: 1
-      containers:
-      - name: work
-        image: cluster.local/busybox:1
-        imagePullPolicy: Never
-        command: [sh, -c, 'wget -qO- http://shelves:8080 && wget -qO- http://first.shelves:8080']
-";
+/// The Service's own name, and the pod's within it.
+const READ_BOTH: &str = "wget -qO- http://shelves:8080 && wget -qO- http://first.shelves:8080";
 
 #[test]
 fn a_headless_services_names_lead_to_its_pods() {
@@ -88,15 +49,9 @@ fn a_headless_services_names_lead_to_its_pods() {
     let ns = Namespace::new(mesh.cluster, "headless", true).expect("a namespace");
     ns.apply(&crate::probes::STRICT.replace("@NS@", &ns.name))
         .expect("a policy");
-    ns.apply(SHELF).expect("a server");
-    ns.wait_ready("shelf").expect("it is ready");
-    ns.apply(READER).expect("a job");
-    let done = "-n headless wait --for=condition=Complete job/reader --timeout=60s";
-    if let Err(error) = mesh.cluster.kubectl(done) {
-        panic!("{error:#}\n{}", mesh.cluster.state());
-    }
-    let read = mesh.cluster.kubectl("-n headless logs job/reader");
-    assert_eq!(read.expect("its log"), "books\nbooks\n");
+    shelf::serve(&ns);
+    let read = shelf::read(&ns, "", READ_BOTH);
+    assert_eq!(read("work"), "books\nbooks\n");
 }
 
 const NODE_PORT: &str = "

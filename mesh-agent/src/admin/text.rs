@@ -473,7 +473,7 @@ fn considered(policy: &Policy) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::explanation::Rule;
+    use crate::observe::explanation::{Rule, Share};
 
     fn shown() -> Status {
         Status {
@@ -560,7 +560,18 @@ mod tests {
                 ..Side::default()
             },
             port: 80,
-            route: None,
+            route: Some(Routed {
+                route: Some("HTTPRoute/shop/api".to_owned()),
+                rule: Some("canary".to_owned()),
+                shares: vec![Share {
+                    weight: 9,
+                    of: 10,
+                    backend: Some("shop/api:80".to_owned()),
+                    changes: vec!["answer: set x-by: canary".to_owned()],
+                    copies: vec!["shop/api-v2:80, 10 of 100".to_owned()],
+                    ..Share::default()
+                }],
+            }),
             ways: vec![Way {
                 destination: Some("10.0.0.2:80".to_owned()),
                 workload: Some("shop/api".to_owned()),
@@ -590,6 +601,10 @@ mod tests {
             "verdict             REFUSED",
             "from                pod shop/web (10.0.0.1) on n1 outside of the mesh",
             "to                  10.0.0.2, port 80",
+            "route               HTTPRoute/shop/api, rule canary",
+            "  share             9 of 10: Service shop/api:80",
+            "    changes         answer: set x-by: canary",
+            "    copy to         Service shop/api-v2:80, 10 of 100",
             "endpoint            pod shop/api (10.0.0.2:80) on n2",
             "  verdict           refused: denied, by AuthorizationPolicy shop/callers, as no rule allows it",
             "  policy            ALLOW shop/callers: no rule matches",

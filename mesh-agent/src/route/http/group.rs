@@ -33,7 +33,7 @@ pub(in crate::route) struct HttpGroup {
 
 /// What the rules say of a request before its backend is chosen.
 enum Found<'r> {
-    Decided(Decision<'r>),
+    Answered(Respond<'r>),
     Shared(&'r Rule, &'r Entry, &'r Weighted),
 }
 
@@ -71,7 +71,7 @@ impl HttpGroup {
         random: &mut dyn FnMut(u64) -> u64,
     ) -> Decision<'_> {
         match self.found(head, port) {
-            Found::Decided(decision) => decision,
+            Found::Answered(answer) => Decision::Respond(answer),
             Found::Shared(rule, entry, weighted) => match weighted.choose(random) {
                 None => Decision::Respond(Respond::of(RouteReason::NoBackend, Some(&rule.name))),
                 Some(chosen) => self.forward(rule, entry, chosen, head, random),
@@ -86,7 +86,7 @@ impl HttpGroup {
         port: u16,
     ) -> Vec<(Share, Decision<'_>)> {
         let (rule, entry, weighted) = match self.found(head, port) {
-            Found::Decided(decision) => return vec![(Share::ALL, decision)],
+            Found::Answered(answer) => return vec![(Share::ALL, Decision::Respond(answer))],
             Found::Shared(rule, entry, weighted) => (rule, entry, weighted),
         };
         let shares = Share::of(weighted.backends.iter().map(|one| one.below));
@@ -103,7 +103,7 @@ impl HttpGroup {
             Path::Normal(path) => Some(&*path.decoded),
             Path::Ambiguous(_) if self.looks_at_paths => {
                 let answer = Respond::of(RouteReason::AmbiguousPath, None);
-                return Found::Decided(Decision::Respond(answer));
+                return Found::Answered(answer);
             }
             Path::Ambiguous(_) | Path::None => None,
         };
@@ -112,19 +112,18 @@ impl HttpGroup {
         });
         let Some(entry) = found else {
             let answer = Respond::of(RouteReason::NoRouteMatched, None);
-            return Found::Decided(Decision::Respond(answer));
+            return Found::Answered(answer);
         };
         let entry = &self.entries[entry as usize];
         let rule = &self.rules[entry.rule as usize];
-        let answered = |answer| Found::Decided(Decision::Respond(answer));
-        let respond = |reason| answered(Respond::of(reason, Some(&rule.name)));
+        let respond = |reason| Found::Answered(Respond::of(reason, Some(&rule.name)));
         if let Some(cors) = &rule.cors
             && !matches!(rule.action, Action::Unsupported)
             && cors::is_preflight(head)
         {
             let mut answer = Respond::of(RouteReason::CorsPreflight, Some(&rule.name));
             answer.headers = cors::preflight(cors, head);
-            return answered(answer);
+            return Found::Answered(answer);
         }
         match &rule.action {
             Action::Unsupported => respond(RouteReason::UnsupportedFilter),
@@ -133,7 +132,7 @@ impl HttpGroup {
                 answer.status = to.status;
                 let location = location(to, head, entry.elements, port);
                 answer.headers.push(("location", location));
-                answered(answer)
+                Found::Answered(answer)
             }
             Action::Forward(weighted) if weighted.backends.is_empty() => {
                 respond(RouteReason::NoBackend)

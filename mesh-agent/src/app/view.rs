@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use sha2::{Digest as _, Sha256};
 
@@ -386,6 +387,8 @@ pub(super) fn register(observe: &Observe, published: &Arc<ArcSwap<InForce>>) -> 
     });
     let collector = Box::new(Page(configuration.clone()));
     observe.register(|registry| registry.register_collector(collector));
+    let limits = Box::new(RateLimits(published.clone()));
+    observe.register(|registry| registry.register_collector(limits));
     configuration
 }
 
@@ -424,6 +427,46 @@ impl Collector for Page {
         let hash = self.0.hash();
         let labels = [("hash", hash.as_str())];
         ConstGauge::new(1_i64).encode(family.encode_family(&labels)?)
+    }
+}
+
+/// Made when the page is read: no limit stays on it that is not in force.
+struct RateLimits(Arc<ArcSwap<InForce>>);
+
+impl std::fmt::Debug for RateLimits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RateLimits")
+    }
+}
+
+/// Limits that are told apart.
+const MAX_LIMITS: usize = 1_000;
+
+impl Collector for RateLimits {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let rates = self.0.load().rates.clone();
+        let mut counts: BTreeMap<(&str, &str, bool), u64> = BTreeMap::new();
+        for (limit, over) in rates.counted() {
+            let one = (&*limit.policy, &*limit.name, limit.dry_run);
+            let other = ("other", "other", limit.dry_run);
+            let is_told = counts.len() < MAX_LIMITS || counts.contains_key(&one);
+            *counts.entry(if is_told { one } else { other }).or_default() += over;
+        }
+        let mut family = encoder.encode_descriptor(
+            "mesh_agent_rate_limited",
+            "Requests and connections that were over a rate limit, by TrafficPolicy and limit; in a dry run they passed",
+            None,
+            MetricType::Counter,
+        )?;
+        for ((policy, limit, dry_run), over) in counts {
+            let labels = [
+                ("policy", policy),
+                ("limit", limit),
+                ("dry_run", if dry_run { "true" } else { "false" }),
+            ];
+            ConstCounter::new(over).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
     }
 }
 

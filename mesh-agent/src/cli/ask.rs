@@ -104,6 +104,7 @@ fn offline(
         routes: Routes::compile(&update.snapshot).into(),
         snapshot: update.snapshot,
         policy: update.policy,
+        ..InForce::default()
     };
     let answer = explain::offline(&published, &trust_domain, app::words(question));
     answer.map_err(|why| CannotAsk(why.to_string()))

@@ -201,6 +201,8 @@ impl Publisher {
         };
         let (policy, rejudged) = before.policy.update(&snapshot, changed, &self.here);
         let routes = before.routes.update(&snapshot, &touched.routed);
+        let namespaces = (!touched.all).then_some(&touched.namespaces);
+        let rates = before.rates.update(&snapshot, namespaces, Instant::now());
         let is_hidden = snapshot.hides_pods != before.snapshot.hides_pods
             || snapshot.unreadable_pods != before.snapshot.unreadable_pods;
         let changes = Changes::of(rejudged.0, is_hidden);
@@ -208,6 +210,7 @@ impl Publisher {
             snapshot: Arc::new(snapshot),
             policy: Arc::new(policy),
             routes: Arc::new(routes),
+            rates: Arc::new(rates),
         });
         (published, changes)
     }

@@ -1,6 +1,6 @@
 //! Answers of the agent itself.
 
-use crate::model::{HeaderLine, RefuseReason, RequestHead};
+use crate::model::{HeaderLine, Limited, RefuseReason, Refused, RequestHead};
 
 /// Where the word of the reason stands, for clients in the mesh.
 pub(crate) const REASON: &str = "x-mesh-reason";
@@ -47,6 +47,34 @@ impl Answer {
             answer.headers.push((REASON, refusal.label.to_owned()));
         }
         answer
+    }
+
+    /// Of a refusal with what is known of its cause.
+    pub(crate) fn refused(refused: &Refused, client: Client) -> Self {
+        let mut answer = Self::of(refused.reason, client);
+        if let Some(limited) = &refused.limited {
+            answer.tell_limit(limited, client);
+        }
+        answer
+    }
+
+    /// When to ask again; clients in the mesh are told what they ran into. By names of
+    /// others than the mesh's own, for those are kept to each hop.
+    fn tell_limit(&mut self, limited: &Limited, client: Client) {
+        let after = limited.retry_after;
+        let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+        self.headers
+            .push(("retry-after", seconds.max(1).to_string()));
+        if client.is_grpc {
+            let millis = after.as_micros().div_ceil(1_000);
+            self.headers
+                .push(("grpc-retry-pushback-ms", millis.to_string()));
+        }
+        if client.is_meshed {
+            let (count, per) = limited.quota;
+            let policy = format!("\"{}\";q={count};w={}", limited.by, per.as_secs().max(1));
+            self.headers.push(("ratelimit-policy", policy));
+        }
     }
 
     /// A short text.
@@ -151,6 +179,9 @@ fn phrase(status: u16) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
     use super::*;
     use crate::model::REFUSE_REASONS;
 
@@ -181,6 +212,39 @@ mod tests {
             "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ncontent-length: 0\r\n\
              grpc-status: 7\r\ngrpc-message: denied\r\n\r\n"
         );
+    }
+
+    #[test]
+    fn a_rate_limit_says_when_to_ask_again_and_in_the_mesh_which_one_it_is() {
+        let refused = Refused {
+            limited: Some(Arc::new(Limited {
+                by: "shop/web/all".into(),
+                quota: (10, Duration::from_secs(1)),
+                retry_after: Duration::from_millis(1_001),
+            })),
+            ..RefuseReason::RateLimited.into()
+        };
+        let said = |client| {
+            let bytes = Answer::refused(&refused, client).bytes(false);
+            String::from_utf8(bytes).expect("text")
+        };
+        let mut client = Client::default();
+        let outside = said(client);
+        assert!(
+            outside.starts_with("HTTP/1.1 429 Too Many Requests\r\n"),
+            "{outside}"
+        );
+        assert!(outside.contains("retry-after: 2\r\n"), "{outside}");
+        assert!(!outside.contains("shop/web"), "{outside}");
+        (client.is_meshed, client.is_grpc) = (true, true);
+        let grpc = said(client);
+        for line in [
+            "grpc-status: 8\r\n",
+            "grpc-retry-pushback-ms: 1001\r\n",
+            "ratelimit-policy: \"shop/web/all\";q=10;w=1\r\n",
+        ] {
+            assert!(grpc.contains(line), "{grpc}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, Hash};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -50,27 +51,58 @@ impl Quota {
 
 /// One rate for each key, for all workers.
 ///
-/// Keys are bounded: of a full part the one that is even soonest makes room, for
-/// least is lost with it. One that is even already is as good as unknown.
+/// Keys are bounded: in a full part those that are even make room, for one that is
+/// even is as good as unknown; where none is, all further keys have one rate together.
 #[derive(Debug)]
 pub(crate) struct Limiter<K> {
-    quota: Quota,
+    interval: AtomicU64,
+    tolerance: AtomicU64,
     start: Instant,
     /// Of a part.
     most: usize,
     hasher: foldhash::quality::RandomState,
-    parts: [Mutex<Map<K>>; PARTS],
+    parts: [Mutex<Part<K>>; PARTS],
+}
+
+#[derive(Debug)]
+struct Part<K> {
+    known: Map<K>,
+    /// Of those that have no room.
+    others: u64,
+}
+
+impl<K> Default for Part<K> {
+    fn default() -> Self {
+        Self {
+            known: Map::default(),
+            others: 0,
+        }
+    }
 }
 
 impl<K: Eq + Hash + Clone> Limiter<K> {
     #[must_use]
     pub(crate) fn new(quota: Quota, max_keys: usize, start: Instant) -> Self {
         Self {
-            quota,
+            interval: quota.interval.into(),
+            tolerance: quota.tolerance.into(),
             start,
             most: max_keys.div_ceil(PARTS).max(1),
             hasher: Default::default(),
             parts: Default::default(),
+        }
+    }
+
+    /// From now on; what each key has had stays.
+    pub(crate) fn set(&self, quota: Quota) {
+        self.interval.store(quota.interval, Ordering::Relaxed);
+        self.tolerance.store(quota.tolerance, Ordering::Relaxed);
+    }
+
+    fn quota(&self) -> Quota {
+        Quota {
+            interval: self.interval.load(Ordering::Relaxed),
+            tolerance: self.tolerance.load(Ordering::Relaxed),
         }
     }
 
@@ -82,35 +114,49 @@ impl<K: Eq + Hash + Clone> Limiter<K> {
     {
         let now = now.saturating_duration_since(self.start).as_nanos();
         let now = u64::try_from(now).unwrap_or(u64::MAX / 4);
-        // Smaller than the number of parts.
-        let part = (self.hasher.hash_one(key) % PARTS as u64) as usize;
-        let mut part = self.parts[part].lock();
-        if let Some(even) = part.get_mut(key) {
-            return self.quota.take(even, now);
+        let quota = self.quota();
+        let mut part = self.part(key).lock();
+        let part = &mut *part;
+        if let Some(even) = part.known.get_mut(key) {
+            return quota.take(even, now);
         }
-        if part.len() >= self.most {
-            make_room(&mut part, now);
+        if part.known.len() >= self.most {
+            part.known.retain(|_, even| *even > now);
+            if part.known.len() >= self.most {
+                return quota.take(&mut part.others, now);
+            }
         }
         let mut even = now;
-        let taken = self.quota.take(&mut even, now);
-        part.insert(key.to_owned(), even);
+        let taken = quota.take(&mut even, now);
+        part.known.insert(key.to_owned(), even);
         taken
+    }
+
+    /// One that was taken did not come after all.
+    pub(crate) fn give_back<Q>(&self, key: &Q)
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        let interval = self.quota().interval;
+        let mut part = self.part(key).lock();
+        let part = &mut *part;
+        let even = match part.known.get_mut(key) {
+            Some(even) => even,
+            None => &mut part.others,
+        };
+        *even = even.saturating_sub(interval);
+    }
+
+    fn part<Q: Hash + ?Sized>(&self, key: &Q) -> &Mutex<Part<K>> {
+        // Smaller than the number of parts.
+        let at = (self.hasher.hash_one(key) % PARTS as u64) as usize;
+        &self.parts[at]
     }
 
     #[cfg(test)]
     fn len(&self) -> usize {
-        self.parts.iter().map(|part| part.lock().len()).sum()
-    }
-}
-
-fn make_room<K: Eq + Hash + Clone>(part: &mut Map<K>, now: u64) {
-    let before = part.len();
-    part.retain(|_, even| *even > now);
-    if part.len() == before {
-        let soonest = part.iter().min_by_key(|(_, even)| **even);
-        if let Some(key) = soonest.map(|(key, _)| key.clone()) {
-            part.remove(&key);
-        }
+        self.parts.iter().map(|part| part.lock().known.len()).sum()
     }
 }
 
@@ -224,5 +270,42 @@ mod tests {
             assert!(limiter.take("a", start).is_ok());
             let _any = limiter.take("a", start + Duration::from_secs(1 << 34));
         }
+    }
+
+    #[test]
+    fn where_there_is_no_room_all_further_keys_share_one_rate() {
+        let start = Instant::now();
+        let quota = Quota::new(1, Duration::from_secs(60), 1);
+        let limiter: Limiter<u128> = Limiter::new(quota, PARTS, start);
+        let taken = (0..10_000_u128).filter(|key| limiter.take(key, start).is_ok());
+        // Each part has one of its own, and one for all others.
+        assert!(taken.count() <= 2 * PARTS);
+    }
+
+    #[test]
+    fn a_new_rate_holds_for_what_was_taken_before_it() {
+        let start = Instant::now();
+        let second = Duration::from_secs(1);
+        let limiter: Limiter<String> = Limiter::new(Quota::new(10, second, 10), MANY, start);
+        let takes = |at| (0..100).filter(|_| limiter.take("a", at).is_ok()).count();
+        assert_eq!(takes(start), 10);
+        limiter.set(Quota::new(100, second, 100));
+        assert_eq!(takes(start), 0, "the second that it took counts");
+        assert_eq!(takes(start + Duration::from_millis(10)), 1);
+        limiter.set(Quota::new(10, second, 10));
+        assert_eq!(takes(start), 0);
+        assert_eq!(takes(start + second), 9);
+    }
+
+    #[test]
+    fn what_is_given_back_can_be_taken_again() {
+        let start = Instant::now();
+        let quota = Quota::new(1, Duration::from_secs(60), 1);
+        let limiter: Limiter<String> = Limiter::new(quota, MANY, start);
+        assert!(limiter.take("a", start).is_ok());
+        assert!(limiter.take("a", start).is_err());
+        limiter.give_back("a");
+        assert!(limiter.take("a", start).is_ok());
+        assert!(limiter.take("a", start).is_err());
     }
 }

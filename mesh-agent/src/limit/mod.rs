@@ -11,9 +11,5 @@ mod window;
 
 pub(crate) use budget::Budget;
 pub(crate) use cap::Cap;
-#[allow(
-    unused_imports,
-    reason = "for limits at the destination, which come next"
-)]
 pub(crate) use gcra::{Limiter, Quota};
 pub(crate) use window::{SLOTS, Window};

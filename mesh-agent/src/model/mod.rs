@@ -51,8 +51,8 @@ pub use peer_protocol::PeerProtocol;
 #[cfg(test)]
 pub(crate) use refusal::Refusal;
 pub use refusal::{
-    Fault, REFUSE_REASONS, RefuseReason, Refused, ResponseFlags, Retry, TLS_FAILURES, TlsFailure,
-    Told,
+    Fault, Limited, REFUSE_REASONS, RefuseReason, Refused, ResponseFlags, Retry, TLS_FAILURES,
+    TlsFailure, Told,
 };
 #[allow(unused_imports, reason = "the HTTP data path comes in parts")]
 pub use request::{

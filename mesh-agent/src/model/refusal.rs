@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{PeerCertificate, RuleRef};
 
@@ -52,6 +53,8 @@ pub enum ResponseFlags {
     Timeout,
     /// A limit of the destination.
     Overflow,
+    /// A rate limit of the destination's Service.
+    RateLimited,
 }
 
 /// HTTP's and gRPC's word for a refusal, for a client that speaks one of them.
@@ -88,6 +91,8 @@ impl Status {
     pub const SLOW: Self = Self { http: 408, grpc: 4 };
     /// 414, `RESOURCE_EXHAUSTED`.
     pub const LONG_TARGET: Self = Self { http: 414, grpc: 8 };
+    /// 429, `RESOURCE_EXHAUSTED`.
+    pub const TOO_MANY: Self = Self { http: 429, grpc: 8 };
     /// 431, `RESOURCE_EXHAUSTED`.
     pub const LARGE_HEAD: Self = Self { http: 431, grpc: 8 };
     /// 500, `UNAVAILABLE`.
@@ -258,6 +263,8 @@ refusals! {
         "the application did not answer within the route's timeout";
     UndecidedProtocol: "undecided_protocol", Configuration, Never, Denied, FORBIDDEN,
         "a policy about requests is in force for the port, and the connection is no HTTP";
+    RateLimited: "rate_limited", Client, Later, RateLimited, TOO_MANY,
+        "more than a rate limit of a TrafficPolicy of the destination's Service lets pass: the log's `rule` names it";
     => Tls(TlsFailure);
 }
 
@@ -329,6 +336,7 @@ impl RefuseReason {
             Self::OverLimit
             | Self::MaxRequests
             | Self::MaxConnections
+            | Self::RateLimited
             | Self::SourcePortsExhausted => Told::OverLimit,
             Self::UnknownServicePort
             | Self::NoEndpoint
@@ -378,6 +386,18 @@ pub struct Refused {
     pub rule: Option<RuleRef>,
     /// What is wrong with a message, in a word.
     pub detail: Option<&'static str>,
+    /// The rate limit that it is over.
+    pub limited: Option<Arc<Limited>>,
+}
+
+/// What a client is told of a rate limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limited {
+    /// NAMESPACE/POLICY/LIMIT.
+    pub by: Arc<str>,
+    /// So many in so long.
+    pub quota: (u32, Duration),
+    pub retry_after: Duration,
 }
 
 impl From<RefuseReason> for Refused {
@@ -388,6 +408,7 @@ impl From<RefuseReason> for Refused {
             shown: None,
             rule: None,
             detail: None,
+            limited: None,
         }
     }
 }

@@ -164,6 +164,7 @@ names! {
     ResponseFlags::NoRoute => ("NR", "no route, or no backend of a route"),
     ResponseFlags::Timeout => ("UT", "it took too long"),
     ResponseFlags::Overflow => ("UO", "a limit of the destination"),
+    ResponseFlags::RateLimited => ("RL", "a rate limit of the destination's Service: `rate_limited`"),
     ResponseFlags::Other => ("OTHER", "limits, drain, a pod that goes, a fault, a client that left: `reason` says which"),
 }
 

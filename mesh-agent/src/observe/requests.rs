@@ -122,6 +122,7 @@ pub(super) const REQUEST_FLAGS: &[(&str, &str)] = &[
     ("NR", "no route, or no backend of a route"),
     ("UC", "the connection to the application was lost"),
     ("UF", "no connection to the application"),
+    ("RL", "a rate limit of the Service"),
     ("UH", "no endpoint that is ready"),
     ("UO", "a limit of the agent's"),
     ("UPE", "the application sent what is no answer"),
@@ -149,6 +150,7 @@ pub(super) fn response_flags(ended: RequestEnd) -> &'static str {
             ResponseFlags::NoRoute => "NR",
             ResponseFlags::Timeout => "UT",
             ResponseFlags::Overflow => "UO",
+            ResponseFlags::RateLimited => "RL",
         },
     }
 }

@@ -175,6 +175,12 @@ impl AuthzInput {
         }
     }
 
+    /// To where, and who asks.
+    pub(crate) fn asked(&self) -> ((&Workload, u16), Option<&SpiffeId>) {
+        let to = (&*self.destination, self.destination_port);
+        (to, self.source.as_ref())
+    }
+
     pub(crate) fn destination(&self) -> &WorkloadKey {
         &self.destination.key
     }

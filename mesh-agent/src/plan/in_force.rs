@@ -5,13 +5,15 @@ use std::sync::Arc;
 use crate::model::{OrigDst, Snapshot};
 use crate::policy::Authorizer;
 use crate::route::{self, RouteDecision, Routes, ServiceRoutes};
+use crate::traffic::Rates;
 
-/// What is in force: a snapshot, and the policies and routes compiled from it.
+/// What is in force: a snapshot, and the policies, routes and rate limits made of it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct InForce {
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) policy: Arc<Authorizer>,
     pub(crate) routes: Arc<Routes>,
+    pub(crate) rates: Arc<Rates>,
 }
 
 impl InForce {

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::compile::Compiled;
-use super::reach::{Ports, Reach, missing_service};
+use super::reach::{Ports, Reach, has_labels, is_selected, leads_to, missing_service};
 use crate::model::policy::{Action, AuthorizationPolicy, Scope};
 use crate::model::{Name, Service, ServiceKey, Snapshot, Workload, WorkloadKey};
 
@@ -284,15 +284,11 @@ impl Selection {
 
 impl Target {
     fn is_selected(&self, workload: &Workload) -> bool {
-        let service = &self.service;
-        !service.selector.is_empty()
-            && workload.key.namespace == service.key.namespace
-            && has_labels(workload, &service.selector)
+        is_selected(&self.service, workload)
     }
 
     fn leads_to(&self, workload: &Workload) -> bool {
-        let members = &self.service.members;
-        self.is_selected(workload) || workload.ips.iter().any(|ip| members.contains(&ip))
+        leads_to(&self.service, workload)
     }
 }
 
@@ -350,10 +346,4 @@ impl Resolver<'_> {
         }
         services
     }
-}
-
-pub(super) fn has_labels(workload: &Workload, labels: &BTreeMap<String, String>) -> bool {
-    labels
-        .iter()
-        .all(|(k, v)| workload.labels.get(k) == Some(v))
 }

@@ -36,6 +36,7 @@ pub use compile::{has_http, is_unserved};
 pub use peer::{Level, level, oldest, selects};
 pub use predicate::Needs;
 pub use principal::{localize, nobody};
+pub use reach::leading;
 pub use request::Request;
 pub use status::{PolicyStatus, UNSERVED};
 

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::index::has_labels;
+use super::reach::has_labels;
 use crate::model::policy::{PeerAuthentication, PeerMode, Scope};
 use crate::model::{Snapshot, Workload};
 

@@ -3,7 +3,7 @@
 //! A policy for a Service is about the connections that arrive there. Which way
 //! they came is not to be seen at the destination, only the pod's port is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::policy::{AuthorizationPolicy, Scope};
 use crate::model::{Service, ServiceKey, ServicePort, Snapshot, TargetPort, Workload};
@@ -77,6 +77,40 @@ impl Ports<'_> {
             }
         }
     }
+}
+
+/// The ports of the Service by which a connection to the workload's port `own` may
+/// have come: all where that cannot be told, none where the Service does not lead there.
+pub fn leading(service: &Service, workload: &Workload, own: u16, is_unreadable: bool) -> Vec<u16> {
+    if !leads_to(service, workload) {
+        return Vec::new();
+    }
+    let reach = Reach::of(service, workload, is_unreadable);
+    let all = || service.ports.iter().map(|port| port.port);
+    match reach {
+        Reach::Unknown => all().collect(),
+        Reach::Ports(pairs) => {
+            let leading = pairs.iter().filter(|(to, _)| *to == own);
+            leading.map(|(_, port)| *port).collect()
+        }
+    }
+}
+
+pub(super) fn leads_to(service: &Service, workload: &Workload) -> bool {
+    let members = &service.members;
+    is_selected(service, workload) || workload.ips.iter().any(|ip| members.contains(&ip))
+}
+
+pub(super) fn is_selected(service: &Service, workload: &Workload) -> bool {
+    !service.selector.is_empty()
+        && workload.key.namespace == service.key.namespace
+        && has_labels(workload, &service.selector)
+}
+
+pub(super) fn has_labels(workload: &Workload, labels: &BTreeMap<String, String>) -> bool {
+    labels
+        .iter()
+        .all(|(k, v)| workload.labels.get(k) == Some(v))
 }
 
 /// Ports of the workload that `port` leads to: usually one.

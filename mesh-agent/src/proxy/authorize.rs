@@ -4,9 +4,10 @@ use super::context::Exchange;
 use super::registry::Watched;
 use super::report::Report;
 use crate::http::h1::Bad;
-use crate::model::{Path, RefuseReason, Refused, RequestHead};
+use crate::model::{Path, RefuseReason, Refused, RequestHead, SpiffeId, Workload};
 use crate::plan::{AuthzInput, Verdict};
 use crate::policy::Permit;
+use crate::traffic::Asks;
 
 /// Leave of the policy for one exchange. A change that takes it back cuts the
 /// connection; that ends when this is dropped.
@@ -58,6 +59,12 @@ pub(super) fn authorize_request(
     }
     match check.verdict_on(head, &exchange.in_force, &now) {
         Verdict::Permit(permit) => {
+            let (to, principal) = check.asked();
+            let asks = Asks {
+                principal,
+                head: Some(head),
+            };
+            exchange.context.worker.admit(to, &asks)?;
             let watched = Watched::begin(exchange.context.entry(), check.for_request(head));
             Ok(Permitted {
                 authorized: Authorized {
@@ -100,4 +107,24 @@ pub(super) fn authorize_connection(
         }
         Verdict::NeedsRequest => Ok(None),
     }
+}
+
+/// A connection that policy lets, before anything is opened for it.
+pub(super) fn admit_connection(
+    exchange: &Exchange,
+    report: &mut Report,
+    to: (&Workload, u16),
+    principal: Option<&SpiffeId>,
+) -> Result<(), Refused> {
+    let asks = Asks {
+        principal,
+        head: None,
+    };
+    exchange
+        .context
+        .worker
+        .admit(to, &asks)
+        .inspect_err(|refused| {
+            report.flow().rule.clone_from(&refused.rule);
+        })
 }

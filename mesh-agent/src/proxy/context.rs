@@ -21,16 +21,20 @@ use super::metrics::Metrics;
 use super::places::{self, Places};
 use super::ports::PortRange;
 use super::pre_auth::{PreAuthLimiter, Slot};
+use super::rates::KnownRates;
 use super::registry::{ConnectionEntry, ConnectionRegistry, CutReason, Registration};
 use super::seen::Seen;
 use super::spare::Spare;
 use crate::balance::{Affinity, Balancer, Health};
 use crate::detect::Learned;
 use crate::enrol::LocalPod;
-use crate::model::{ClientAddr, ConnectionId, OrigDst, TrustDomain, UnknownPeer, Workload};
+use crate::model::{
+    ClientAddr, ConnectionId, OrigDst, Refused, TrustDomain, UnknownPeer, Workload,
+};
 use crate::observe::{self, Observe};
 use crate::peer::{self, Peers, Preconnect, Proofs};
 use crate::plan::{DecisionContext, InForce};
+use crate::traffic::Asks;
 use crate::tunnel::{Connection, Key};
 
 /// Cookie of the namespace that a SYN from here to there went into, where this
@@ -111,6 +115,7 @@ pub(super) struct WorkerState {
     pub(super) spare: Spare,
     pub(super) balancer: RefCell<Balancer>,
     pub(super) dice: Dice,
+    pub(super) rates: RefCell<KnownRates>,
     /// What connections to a destination turned out to be.
     pub(super) learned: RefCell<Learned>,
     index: usize,
@@ -147,6 +152,7 @@ impl WorkerState {
                 agent.health.clone(),
             )),
             dice: Dice::new(),
+            rates: RefCell::default(),
             learned: RefCell::default(),
             index,
             next_id: Cell::new((index as u64) << 48),
@@ -172,6 +178,12 @@ impl WorkerState {
     /// Registers a connection of the pod: from now on it can be cut.
     pub(super) fn register(&self, pod: &PodState) -> Registration {
         ConnectionRegistry::register(&self.connections, self.next_id(), pod.cookie())
+    }
+
+    /// One more for a port of a pod, by the rate limits that hold now.
+    pub(super) fn admit(&self, to: (&Workload, u16), asks: &Asks<'_>) -> Result<(), Refused> {
+        let now = self.agent.published.load();
+        self.rates.borrow_mut().admit(&now, to, asks)
     }
 
     /// Ends what was begun for a pod that is somebody else now, or gone.

@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use self::caller::Caller;
 pub(crate) use self::sniff::{Sniffed, sniff};
 use super::accepted::{Accepted, forward_between};
-use super::authorize::{Authorized, authorize_connection};
+use super::authorize::{Authorized, admit_connection, authorize_connection};
 use super::context::Exchange;
 use super::deliver::deliver;
 use super::first::{self, First};
@@ -124,6 +124,7 @@ async fn arrive(
     authorized: Option<Authorized>,
 ) -> Result<Classified, Refused> {
     let context = accepted.context();
+    admit_plaintext(accepted, report)?;
     let Some(authorized) = authorized else {
         let spoken = first::spoken(&accepted.client);
         let first = Box::pin(first::insist(context, spoken)).await?;
@@ -149,6 +150,13 @@ fn authorize_plaintext(
         context.orig_dst.get(),
     );
     authorize_connection(exchange, report, input)
+}
+
+/// Once it is known that it is no mesh peer's, which is counted by who that is.
+fn admit_plaintext(accepted: &Accepted, report: &mut Report) -> Result<(), Refused> {
+    let context = accepted.context();
+    let to = (&*context.pod.workload, context.orig_dst.port());
+    admit_connection(&accepted.exchange, report, to, None)
 }
 
 /// Bytes between client and application, or its requests.
@@ -220,6 +228,9 @@ async fn race(
         Sniffed::Malformed => Err(MALFORMED.into()),
         Sniffed::Plaintext | Sniffed::Silent | Sniffed::Closed => {
             let upstream = upstream.ok_or(RefuseReason::Internal)?;
+            admit_plaintext(accepted, report).inspect_err(|_| {
+                socket::reset_on_close(&upstream);
+            })?;
             let ended = Box::pin(carry(accepted, report, upstream, authorized)).await;
             Ok(Classified::Ended(ended))
         }

@@ -30,6 +30,7 @@ mod peek;
 mod places;
 mod ports;
 mod pre_auth;
+mod rates;
 mod registry;
 mod report;
 mod request_report;

@@ -5,11 +5,13 @@
 //! understood, for which one it is must be the same on every node. A port has, part
 //! by part, what the policy that names it says, then what that of its Service says.
 
+mod rates;
 mod status;
 mod words;
 
 use std::sync::Arc;
 
+pub(crate) use rates::{Asks, Over, Rate, Rates, take};
 pub(crate) use status::{TargetStatus, status};
 pub(crate) use words::words;
 

@@ -25,6 +25,7 @@ fn in_force(example: &Path) -> InForce {
         routes: Arc::new(Routes::compile(&update.snapshot)),
         snapshot: update.snapshot,
         policy: update.policy,
+        ..InForce::default()
     }
 }
 

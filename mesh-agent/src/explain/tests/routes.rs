@@ -65,6 +65,7 @@ fn in_force(texts: &[&str]) -> InForce {
         routes: Arc::new(Routes::compile(&update.snapshot)),
         snapshot: update.snapshot,
         policy: update.policy,
+        ..InForce::default()
     }
 }
 

@@ -395,7 +395,7 @@ impl<S: Site> Running<S> {
     /// Ends an answer that had begun: gRPC has words for it.
     async fn break_off(&mut self, refused: &Refused) {
         if self.client.is_grpc {
-            let answer = Answer::of(refused.reason, self.client);
+            let answer = Answer::refused(refused, self.client);
             let head = http2::answer_head(&answer).map(|head| head.into_parts().0);
             let mut trailers: HeaderMap = head.map(|head| head.headers).unwrap_or_default();
             trailers.remove("content-type");
@@ -407,7 +407,7 @@ impl<S: Site> Running<S> {
     }
 
     async fn answer(&mut self, refused: Refused) -> After {
-        let answer = Answer::of(refused.reason, self.client);
+        let answer = Answer::refused(&refused, self.client);
         self.tell(&answer, refused_by(&refused)).await
     }
 

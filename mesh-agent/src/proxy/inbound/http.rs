@@ -313,7 +313,7 @@ impl Visit<'_> {
         to: Client,
         stays: bool,
     ) -> GoesOn {
-        let answer = Answer::of(refused.reason, to);
+        let answer = Answer::refused(&refused, to);
         let bytes = answer.bytes(!stays);
         self.totals.answered(bytes.len(), self.report);
         let idle = self.context.worker.agent.config.idle_timeout;

@@ -86,7 +86,7 @@ impl Site for Requests {
         let flow = self.hub.base(Some(generation));
         let nowhere = |refused: Refused| Decided {
             course: Err((
-                Answer::of(refused.reason, Client::of(head, self.is_meshed())),
+                Answer::refused(&refused, Client::of(head, self.is_meshed())),
                 refused_by(&refused),
             )),
             load: None,

@@ -16,7 +16,7 @@ use crate::model::{
 use crate::peer::{credentials, still_trusted};
 use crate::plan::AuthzInput;
 use crate::proxy::accepted::Accepted;
-use crate::proxy::authorize::{Authorized, authorize_connection};
+use crate::proxy::authorize::{Authorized, admit_connection, authorize_connection};
 use crate::proxy::context::{ConnectionContext, Exchange};
 use crate::proxy::deliver::deliver;
 use crate::proxy::first::{self, First};
@@ -308,6 +308,8 @@ async fn reach(
 ) -> Result<(Reached, Option<Watched>), Refused> {
     let context = &exchange.context;
     let authorized = authorize_peer(exchange, report, caller.identity.clone())?;
+    let to = (&*context.pod.workload, context.orig_dst.port());
+    admit_connection(exchange, report, to, caller.identity.as_ref())?;
     let Some(authorized) = authorized else {
         // Whatever is expected: what the client speaks decides.
         let leg = Leg::Stream { relay, connection };

@@ -18,7 +18,7 @@ use crate::model::{
 };
 use crate::plan::{MayDial as _, MeshPeer, Outside, Target, Transport};
 use crate::proxy::accepted::{Accepted, forward_between};
-use crate::proxy::authorize::{Authorized, authorize_connection};
+use crate::proxy::authorize::{Authorized, admit_connection, authorize_connection};
 use crate::proxy::context::{ConnectionContext, Exchange};
 use crate::proxy::first::{self, First};
 use crate::proxy::forward::ForwardEnd;
@@ -291,5 +291,10 @@ fn authorize_here(
     report.flow().security = Security::SameNode;
     let expected = workload.spiffe_id(&exchange.context.worker.agent.trust_domain);
     report.flow().destination_principal = expected.ok();
-    authorize_connection(exchange, report, authz_input(exchange, upstream, workload))
+    let to = workload.clone();
+    let input = authz_input(exchange, upstream, workload);
+    let authorized = authorize_connection(exchange, report, input)?;
+    let source = &exchange.context.pod.spiffe_id;
+    admit_connection(exchange, report, (&to, upstream.port()), Some(source))?;
+    Ok(authorized)
 }

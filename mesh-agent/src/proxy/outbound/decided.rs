@@ -72,7 +72,7 @@ impl Decided {
         let (mut found, mut rule) = (Found::default(), None);
         let course = going((&exchange, attempt), (request, bytes), &mut found);
         let course = course.unwrap_or_else(|refused| {
-            let own = (Answer::of(refused.reason, to), refused_by(&refused));
+            let own = (Answer::refused(&refused, to), refused_by(&refused));
             rule = refused.rule;
             Err(own)
         });

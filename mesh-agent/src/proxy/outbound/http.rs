@@ -479,7 +479,7 @@ impl<'r> Requests<'r> {
         stays: bool,
     ) -> GoesOn {
         let ended = refused_by(&refused);
-        let answer = Answer::of(refused.reason, to);
+        let answer = Answer::refused(&refused, to);
         self.tell(client, &answer, ended, stays).await
     }
 

@@ -108,7 +108,7 @@ impl Site for Requests {
             Ok(Ok(decided)) => decided,
             Ok(Err(own)) => return nowhere(own, found, None),
             Err(refused) => {
-                let answer = Answer::of(refused.reason, Client::of(head, true));
+                let answer = Answer::refused(&refused, Client::of(head, true));
                 let own = (answer, refused_by(&refused));
                 return nowhere(own, found, refused.rule);
             }

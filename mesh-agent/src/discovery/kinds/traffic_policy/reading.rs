@@ -39,7 +39,6 @@ pub(super) const UNSERVED: &[&str] = &[
     "limits.maxPendingTime",
     "loadBalancer.consistentHash.httpCookie",
     "loadBalancer.locality",
-    "rateLimits",
     "timeouts",
 ];
 const MAX_TARGETS: usize = 16;

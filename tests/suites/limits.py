@@ -1,0 +1,110 @@
+"""A server and clients for the suite `limits`."""
+
+import collections
+import http.client
+import http.server
+import json
+import socket
+import sys
+import threading
+import time
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"ok")
+
+    def log_message(self, *_):
+        pass
+
+
+class Server(http.server.ThreadingHTTPServer):
+    address_family = socket.AF_INET6
+    request_queue_size = 128
+    daemon_threads = True
+
+
+def ask(connection, headers):
+    connection.request("GET", "/", headers=headers)
+    answer = connection.getresponse()
+    answer.read()
+    return answer
+
+
+def pace(host, port, rate, seconds):
+    """So many requests a second, each at its time, over four kept connections."""
+    counts, lock = collections.Counter(), threading.Lock()
+    begin = time.monotonic() + 0.2
+
+    def part(first):
+        connection = http.client.HTTPConnection(host, port, timeout=20)
+        own = collections.Counter()
+        for turn in range(first, int(rate * seconds), 4):
+            time.sleep(max(0, begin + turn / rate - time.monotonic()))
+            own[ask(connection, {}).status] += 1
+        with lock:
+            counts.update(own)
+
+    threads = [threading.Thread(target=part, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    took = time.monotonic() - begin
+    return {"took": took, **{str(status): n for status, n in counts.items()}}
+
+
+def some(host, port, count, *lines):
+    """Status and headers of each of so many requests, one after the other."""
+    connection = http.client.HTTPConnection(host, port, timeout=20)
+    headers = dict(line.split("=", 1) for line in lines)
+    answers = []
+    for _ in range(count):
+        answer = ask(connection, headers)
+        named = {name.lower(): value for name, value in answer.getheaders()}
+        answers.append([answer.status, named])
+    return answers
+
+
+def connect(host, port, count):
+    """Which of so many connections carry a byte there and back."""
+    carried = []
+    for _ in range(count):
+        try:
+            with socket.create_connection((host, port), timeout=5) as s:
+                s.sendall(b"\x00echo")
+                carried.append(s.recv(5) == b"\x00echo")
+        except OSError:
+            carried.append(False)
+    return carried
+
+
+def echo(port):
+    listener = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    while True:
+        s, _ = listener.accept()
+        s.sendall(s.recv(5))
+        s.close()
+
+
+verb, *args = sys.argv[1:]
+if verb == "serve":
+    Server(("::", int(args[0])), Handler).serve_forever()
+elif verb == "echo":
+    echo(int(args[0]))
+else:
+    host, port = args[0].rsplit(":", 1)
+    host, port = host.strip("[]"), int(port)
+    if verb == "pace":
+        said = pace(host, port, float(args[1]), float(args[2]))
+    elif verb == "some":
+        said = some(host, port, int(args[1]), *args[2:])
+    elif verb == "connect":
+        said = connect(host, port, int(args[1]))
+    print(json.dumps(said))

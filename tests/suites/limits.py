@@ -85,6 +85,36 @@ def connect(host, port, count):
     return carried
 
 
+def bytes_first(host, port, count):
+    """So many connections that are no HTTP, to their end."""
+    for _ in range(count):
+        try:
+            with socket.create_connection((host, port), timeout=5) as s:
+                s.sendall(b"\x00\r\n\r\n")
+                s.shutdown(socket.SHUT_WR)
+                while s.recv(4096):
+                    pass
+        except OSError:
+            pass
+    return count
+
+
+def each(host, port, count, pause):
+    """Status of so many requests, each on a connection of its own, so long after it is
+    made; 0: none came."""
+    told = []
+    for _ in range(count):
+        try:
+            connection = http.client.HTTPConnection(host, port, timeout=5)
+            connection.connect()
+            time.sleep(pause)
+            told.append(ask(connection, {}).status)
+            connection.close()
+        except (OSError, http.client.HTTPException):
+            told.append(0)
+    return told
+
+
 def echo(port):
     listener = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
     while True:
@@ -105,6 +135,10 @@ else:
         said = pace(host, port, float(args[1]), float(args[2]))
     elif verb == "some":
         said = some(host, port, int(args[1]), *args[2:])
+    elif verb == "bytes":
+        said = bytes_first(host, port, int(args[1]))
+    elif verb == "each":
+        said = each(host, port, int(args[1]), float(args[2]))
     elif verb == "connect":
         said = connect(host, port, int(args[1]))
     print(json.dumps(said))

@@ -255,3 +255,36 @@ fn connections_over_a_limit_are_closed_whatever_they_carry() {
         }
     }
 }
+
+impl Mesh {
+    /// How many of so many requests pass, each on a connection of its own.
+    fn passed(&self, client: usize, server: &Pod, pause: &str) -> usize {
+        let args = ["each", &server.vips()[0], "10", pause];
+        let told = self.client(&self.clients[client], &args);
+        let told = told.as_array().expect("answers").iter();
+        told.filter(|status| **status == 200).count()
+    }
+}
+
+/// Who speaks no HTTP for a while does not make the port one that nobody looks at.
+#[test]
+fn connections_of_bytes_do_not_hide_the_requests_behind_them() {
+    let mesh = Mesh::new("serve");
+    mesh.limit("{name: few, requests: 1, interval: 1h, burst: 3}");
+    let passed = mesh.servers.each_ref().map(|server| {
+        mesh.client(&mesh.clients[0], &["bytes", &server.vips()[0], "60"]);
+        // At once, and when both ends have begun to wait.
+        [("0", 0), ("0.05", 1)].map(|(pause, client)| mesh.passed(client, server, pause))
+    });
+    assert_eq!(passed, [[3, 3], [3, 3]]);
+}
+
+#[test]
+fn connections_of_http_count_as_all_others() {
+    let mesh = Mesh::new("serve");
+    mesh.limit("{name: few, connections: 1, interval: 1h, burst: 3}");
+    let passed = mesh.servers.each_ref().map(|server| {
+        [("0", 0), ("0.05", 1)].map(|(pause, client)| mesh.passed(client, server, pause))
+    });
+    assert_eq!(passed, [[3, 3], [3, 3]]);
+}

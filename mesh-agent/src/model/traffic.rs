@@ -242,6 +242,12 @@ pub enum Counts {
     Connections,
 }
 
+/// Something depends on what is a request.
+#[must_use]
+pub fn counts_requests(limits: &[RateLimit]) -> bool {
+    limits.iter().any(|limit| limit.counts == Counts::Requests)
+}
+
 /// Who has a limit of their own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RateKey {

@@ -186,6 +186,12 @@ impl WorkerState {
         self.rates.borrow_mut().admit(&now, to, asks)
     }
 
+    /// Something depends on whether a connection there is HTTP.
+    pub(super) fn counts_requests(&self, to: (&Workload, u16)) -> bool {
+        let now = self.agent.published.load();
+        self.rates.borrow_mut().counts_requests(&now, to)
+    }
+
     /// Ends what was begun for a pod that is somebody else now, or gone.
     pub(super) fn retire(&self, pod: &PodState) {
         pod.retired.set(true);

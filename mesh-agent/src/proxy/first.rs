@@ -8,6 +8,7 @@ use super::context::{ConnectionContext, Exchange};
 use super::peek::look;
 use super::registry::CutReason;
 use crate::detect::{self, Expected, Hello, MAX_HELLO, MAX_REQUEST_LINE, Spoken};
+use crate::model::traffic::counts_requests;
 use crate::model::{AppProtocol, OrigDst, RefuseReason, Refused, ServicePort, TargetPort};
 use crate::route::{self, RouteDecision};
 
@@ -49,21 +50,35 @@ impl From<Spoken> for First {
 /// What is to be expected of a connection to `to`, which the peer's agent may only claim:
 /// what is learned goes by where it comes to here.
 pub(super) fn expected(exchange: &Exchange, to: OrigDst) -> Expected {
+    look_up(exchange, to, false)
+}
+
+/// Of what arrives at the pod: the limits of its own port hold, whatever the peer says
+/// of where its client wanted to go.
+pub(super) fn expected_here(exchange: &Exchange, to: OrigDst) -> Expected {
+    let context = &exchange.context;
+    let own = (&*context.pod.workload, context.orig_dst.port());
+    look_up(exchange, to, context.worker.counts_requests(own))
+}
+
+/// `is_counted`: a rate limit of requests is known to hold.
+fn look_up(exchange: &Exchange, to: OrigDst, is_counted: bool) -> Expected {
     let in_force = &exchange.in_force;
-    let (port, is_routed) = match route::resolve(&in_force.snapshot, to) {
+    let worker = &exchange.context.worker;
+    let (port, is_judged) = match route::resolve(&in_force.snapshot, to) {
         RouteDecision::Service { service, port, .. } => {
             let routes = in_force.routes.of(&service.key, port.port);
-            (Some(port), routes.is_some())
+            let counts = counts_requests(&service.traffic(port).rate_limits);
+            (Some(port), routes.is_some() || counts)
         }
-        RouteDecision::Workload(_) | RouteDecision::External | RouteDecision::Refused(_) => {
-            (None, false)
-        }
+        RouteDecision::Workload(workload) => (None, worker.counts_requests((workload, to.port()))),
+        RouteDecision::External | RouteDecision::Refused(_) => (None, false),
     };
     let declared = port.map_or(AppProtocol::Unspecified, |port| port.protocol);
     let ports = [to.port(), port.map_or(to.port(), target)];
     let context = &exchange.context;
     let mut learned = context.worker.learned.borrow_mut();
-    let learned = learned.next(context.orig_dst.get(), !is_routed);
+    let learned = learned.next(context.orig_dst.get(), !(is_judged || is_counted));
     detect::expected(declared, ports, learned)
 }
 

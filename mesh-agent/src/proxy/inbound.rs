@@ -167,7 +167,7 @@ async fn carry(
     authorized: Authorized,
 ) -> ForwardEnd {
     let context = accepted.context();
-    let expected = first::expected(&accepted.exchange, context.orig_dst);
+    let expected = first::expected_here(&accepted.exchange, context.orig_dst);
     let watched = authorized.arrived();
     if !matches!(expected, Expected::Opaque | Expected::OpaqueSoFar) {
         // It is there, whoever speaks first.

@@ -217,6 +217,10 @@ impl Rate {
         })
     }
 
+    pub(crate) fn counts_requests(&self) -> bool {
+        self.limit.counts == Counts::Requests
+    }
+
     /// `None` for what it does not count.
     fn key(&self, asks: &Asks<'_>) -> Option<u128> {
         let is_counted = match self.limit.counts {

@@ -158,7 +158,7 @@ async fn stream(
         address: ClientAddr::new(open.source),
     };
     // The peer's word of where its client wanted to go: no more than a hint.
-    let expected = first::expected(&exchange, OrigDst::new(open.original));
+    let expected = first::expected_here(&exchange, OrigDst::new(open.original));
     let first = match expected {
         Expected::Opaque => First::Bytes,
         Expected::Http | Expected::Anything => First::from(detect::http(relay.early())),

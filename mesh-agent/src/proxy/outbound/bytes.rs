@@ -294,7 +294,10 @@ fn authorize_here(
     let to = workload.clone();
     let input = authz_input(exchange, upstream, workload);
     let authorized = authorize_connection(exchange, report, input)?;
-    let source = &exchange.context.pod.spiffe_id;
-    admit_connection(exchange, report, (&to, upstream.port()), Some(source))?;
+    // Where requests are asked for first, it is counted when it is opened for them.
+    if authorized.is_some() {
+        let source = &exchange.context.pod.spiffe_id;
+        admit_connection(exchange, report, (&to, upstream.port()), Some(source))?;
+    }
     Ok(authorized)
 }

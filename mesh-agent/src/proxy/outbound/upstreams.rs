@@ -18,6 +18,7 @@ use crate::proxy::context::ConnectionContext;
 use crate::proxy::http::{Again, Fail, Inbox, Leg, Side, Transfer, is_quiet};
 use crate::sys::socket;
 use crate::tls::PeerId;
+use crate::traffic::Asks;
 use crate::tunnel::{ResetReason, StreamEnd};
 
 /// Idle ones that are kept; the one that was used longest ago goes first.
@@ -255,6 +256,12 @@ impl<'u> Upstreams<'u> {
                 ..
             } => {
                 let permit = authorized.permit();
+                let asks = Asks {
+                    principal: Some(&context.pod.spiffe_id),
+                    head: None,
+                };
+                let to = (&**workload, permit.to().port());
+                context.worker.admit(to, &asks)?;
                 let stream = Box::pin(dial_upstream(context, permit)).await?;
                 // The address may belong to another pod by now, enrolled or not.
                 let entered = entered_pod(context, &stream, permit.to());

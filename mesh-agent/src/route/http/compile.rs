@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use regex::bytes::Regex;
 
+use super::cors;
 use super::filters::Static;
 use super::index::Place;
 use super::pattern;
@@ -334,10 +335,14 @@ fn weighed(
         }),
         _ => None,
     });
+    let mut edits = Static::of(filters());
+    if filters().any(|filter| matches!(filter, Filter::Cors(_))) {
+        cors::own(&mut edits.response);
+    }
     Weighed {
         below,
         to,
-        edits: Static::of(filters()),
+        edits,
         path: path.next_back(),
         mirrors: mirrors.collect(),
     }

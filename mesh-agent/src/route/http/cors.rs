@@ -1,7 +1,8 @@
 //! CORS: preflights are answered here, and answers to other origins are marked.
 
+use super::filters::forget;
 use crate::model::http_route::Cors;
-use crate::model::{HeaderEdit, RequestHead};
+use crate::model::{Edits, HeaderEdit, RequestHead};
 
 const ALLOW_ORIGIN: &str = "access-control-allow-origin";
 const ALLOW_CREDENTIALS: &str = "access-control-allow-credentials";
@@ -9,6 +10,16 @@ const ALLOW_METHODS: &str = "access-control-allow-methods";
 const ALLOW_HEADERS: &str = "access-control-allow-headers";
 const EXPOSE_HEADERS: &str = "access-control-expose-headers";
 const MAX_AGE: &str = "access-control-max-age";
+/// All that browsers read of an answer; none of it is the server's to say.
+const OWNED: [&str; 7] = [
+    ALLOW_ORIGIN,
+    ALLOW_CREDENTIALS,
+    ALLOW_METHODS,
+    ALLOW_HEADERS,
+    EXPOSE_HEADERS,
+    MAX_AGE,
+    "access-control-allow-private-network",
+];
 /// Those that no preflight is made for, and that the API always allows.
 const SIMPLE: [&str; 3] = ["GET", "HEAD", "POST"];
 
@@ -59,39 +70,43 @@ pub(super) fn preflight(cors: &Cors, head: &RequestHead<'_>) -> Vec<(&'static st
     headers
 }
 
-/// What the answer to another request of an origin gets; the server's own
-/// headers of the kind give way.
-pub(super) fn answer(cors: &Cors, head: &RequestHead<'_>, edits: &mut Vec<HeaderEdit>) {
-    if value(head, "origin").is_none() {
-        return;
-    }
-    let set = |name: &str, value: String| HeaderEdit::Set {
-        name: name.to_owned(),
-        value,
-    };
-    let own = [ALLOW_ORIGIN, ALLOW_CREDENTIALS, EXPOSE_HEADERS];
-    let Some(origin) = allowed(cors, head) else {
-        edits.extend(own.map(|name| HeaderEdit::Remove {
+/// What every answer loses and gets under a rule with CORS, whoever asks: the filter
+/// alone speaks of origins, so nothing that the server or another filter says of them
+/// stays; and a cache must not give the answer of one origin to another one, nor to an
+/// allowed one what somebody without an origin was told.
+pub(super) fn own(edits: &mut Edits) {
+    for name in OWNED {
+        forget(edits, name);
+        edits.headers.push(HeaderEdit::Remove {
             name: name.to_owned(),
-        }));
-        return;
-    };
-    edits.push(HeaderEdit::Add {
+        });
+    }
+    edits.headers.push(HeaderEdit::Add {
         name: "vary".to_owned(),
         value: "Origin".to_owned(),
     });
-    edits.push(set(ALLOW_ORIGIN, origin.to_owned()));
+}
+
+/// What the answer to a request of an allowed origin gets beside that.
+pub(super) fn answer(cors: &Cors, origin: &str, edits: &mut Edits) {
+    let mut set = |name: &str, value: String| {
+        edits.headers.push(HeaderEdit::Set {
+            name: name.to_owned(),
+            value,
+        });
+    };
+    set(ALLOW_ORIGIN, origin.to_owned());
     if cors.credentials {
-        edits.push(set(ALLOW_CREDENTIALS, "true".to_owned()));
+        set(ALLOW_CREDENTIALS, "true".to_owned());
     }
     if !cors.expose.is_empty() {
-        edits.push(set(EXPOSE_HEADERS, cors.expose.join(", ")));
+        set(EXPOSE_HEADERS, cors.expose.join(", "));
     }
 }
 
 /// What is said of the request's origin, where it is allowed: `*` where every
 /// one is and no credentials go with it, else itself.
-fn allowed<'a>(cors: &Cors, head: &'a RequestHead<'_>) -> Option<&'a str> {
+pub(super) fn allowed<'a>(cors: &Cors, head: &'a RequestHead<'_>) -> Option<&'a str> {
     let origin = value(head, "origin")?;
     if cors.origins.iter().any(|one| &**one == "*") {
         return Some(if cors.credentials { origin } else { "*" });

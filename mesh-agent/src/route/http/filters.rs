@@ -59,7 +59,7 @@ fn modify(edits: &mut Edits, modifier: &HeaderModifier) {
 }
 
 /// What was said of the header before.
-fn forget(edits: &mut Edits, name: &str) {
+pub(super) fn forget(edits: &mut Edits, name: &str) {
     edits.headers.retain(|edit| {
         let (HeaderEdit::Set { name: other, .. }
         | HeaderEdit::Add { name: other, .. }

@@ -162,9 +162,9 @@ impl HttpGroup {
         };
         let mut response = Cow::Borrowed(&chosen.edits.response);
         if let Some(cors) = &rule.cors
-            && head.values("origin").next().is_some()
+            && let Some(origin) = cors::allowed(cors, head)
         {
-            cors::answer(cors, head, &mut response.to_mut().headers);
+            cors::answer(cors, origin, response.to_mut());
         }
         let mut mirrors = SmallVec::new();
         for mirror in &chosen.mirrors {

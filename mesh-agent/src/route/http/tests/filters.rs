@@ -93,46 +93,99 @@ fn a_preflight_is_answered_and_other_origins_are_told_nothing() {
     assert_eq!(world.ask(&get("/").method("OPTIONS")).brief(), "echo-v1");
 }
 
+/// What a browser sees of an answer in which the server itself allows everything.
+fn marked(filters: Vec<Filter>, origin: Option<&str>) -> Vec<String> {
+    let world = World::new([route("cors", [filtered(rule(&[("echo-v1", 1)]), filters)])]);
+    let mut request = get("/");
+    if let Some(origin) = origin {
+        request = request.header("origin", origin);
+    }
+    let Got::To { response, .. } = world.ask(&request) else {
+        panic!("not forwarded");
+    };
+    let servers = [
+        ("access-control-allow-origin", "the-servers"),
+        ("Access-Control-Allow-Credentials", "true"),
+        ("access-control-expose-headers", "the-servers"),
+        ("access-control-allow-methods", "the-servers"),
+        ("access-control-allow-headers", "the-servers"),
+        ("access-control-max-age", "1"),
+        ("access-control-allow-private-network", "true"),
+        ("vary", "accept"),
+    ];
+    let all = edited(&response, &servers);
+    all.iter().map(|(n, v)| format!("{n}: {v}")).collect()
+}
+
 #[test]
 fn answers_to_an_allowed_origin_are_marked_instead_of_the_servers_own_marks() {
-    let response = |credentials: bool, origin: Option<&str>| {
-        let filter = cors(
-            &[if credentials {
-                "https://a.example"
-            } else {
-                "*"
-            }],
-            credentials,
-        );
-        let world = World::new([route("cors", [filtered(rule(&[("echo-v1", 1)]), [filter])])]);
-        let mut request = get("/");
-        if let Some(origin) = origin {
-            request = request.header("origin", origin);
-        }
-        let Got::To { response, .. } = world.ask(&request) else {
-            panic!("not forwarded");
-        };
-        let lines = [("access-control-allow-origin", "the-servers")];
-        let all = edited(&response, &lines);
-        all.iter()
-            .map(|(n, v)| format!("{n}: {v}"))
-            .collect::<Vec<_>>()
-            .join("\n")
+    let one = || cors(&["https://a.example"], true);
+    let any = || cors(&["*"], false);
+    assert_eq!(
+        marked(vec![one()], Some("https://a.example")),
+        [
+            "access-control-allow-credentials: true",
+            "access-control-allow-origin: https://a.example",
+            "access-control-expose-headers: x-c",
+            "vary: Origin",
+            "vary: accept",
+        ]
+    );
+    // The server's word that cookies may go along is not the route's.
+    assert_eq!(
+        marked(vec![any()], Some("https://x")),
+        [
+            "access-control-allow-origin: *",
+            "access-control-expose-headers: x-c",
+            "vary: Origin",
+            "vary: accept",
+        ]
+    );
+    let Filter::Cors(mut without) = one() else {
+        panic!("another filter")
     };
+    without.expose = [].into();
+    let without = Filter::Cors(without);
     assert_eq!(
-        response(true, Some("https://a.example")),
-        "access-control-allow-credentials: true\naccess-control-allow-origin: https://a.example\n\
-         access-control-expose-headers: x-c\nvary: Origin"
+        marked(vec![without], Some("https://a.example"))[1],
+        "access-control-allow-origin: https://a.example"
     );
-    assert_eq!(
-        response(false, Some("https://x")),
-        "access-control-allow-origin: *\naccess-control-expose-headers: x-c\nvary: Origin"
-    );
-    assert_eq!(response(true, Some("https://x")), "");
-    assert_eq!(
-        response(true, None),
-        "access-control-allow-origin: the-servers"
-    );
+}
+
+/// A cache that has such an answer must not give it to an allowed one, nor the
+/// other way round.
+#[test]
+fn an_answer_to_any_other_request_allows_nothing_and_says_that_it_depends_on_the_origin() {
+    let one = || cors(&["https://a.example"], true);
+    for origin in [
+        Some("https://x"),
+        Some("null"),
+        Some("https://a.example\u{e4}"),
+        None,
+    ] {
+        let got = marked(vec![one()], origin);
+        assert_eq!(got, ["vary: Origin", "vary: accept"], "{origin:?}");
+    }
+}
+
+#[test]
+fn of_two_filters_that_speak_of_an_origin_the_one_of_cors_holds() {
+    let sets = [("Access-Control-Allow-Credentials", "true"), ("x-a", "b")];
+    let adds = [("access-control-allow-origin", "*")];
+    let sets = || Filter::ResponseHeaders(modifier(&sets, &adds, &[]));
+    for filters in [[sets(), cors(&["*"], false)], [cors(&["*"], false), sets()]] {
+        let got = marked(filters.into(), Some("https://x"));
+        assert_eq!(
+            got,
+            [
+                "access-control-allow-origin: *",
+                "access-control-expose-headers: x-c",
+                "vary: Origin",
+                "vary: accept",
+                "x-a: b",
+            ]
+        );
+    }
 }
 
 #[test]

@@ -92,7 +92,8 @@ impl Choice<'_> {
         // The order of the two is by chance already.
         let is_a = match is_like {
             true => pending_a <= pending_b,
-            // One that was avoided for long is looked at, by one request at a time.
+            // One that is not known, or was avoided for long, is looked at, by one
+            // request at a time.
             false if pending_a == 0 && self.is_unknown(&field.states[a as usize]) => true,
             false if pending_b == 0 && self.is_unknown(&field.states[b as usize]) => false,
             false => cost_a < cost_b,

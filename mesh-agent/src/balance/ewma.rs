@@ -6,9 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const START: f32 = 0.03;
 /// By then about a third is left of a peak, in seconds.
 const DECAY: f32 = 10.0;
+/// So many times what it took is waited for news of an endpoint that is avoided: then
+/// one request looks at it again. What is ten times slower so costs a tenth of its time,
+/// and one slow answer does not keep an endpoint out for the ten seconds that it decays.
+const LOOK_AGAIN: f32 = 10.0;
+/// And not less than that, in seconds.
+const LOOK_AGAIN_LEAST: f32 = 0.1;
 
 /// Peak EWMA: what is longer counts at once, what is shorter by and by. Without news
-/// it decays, so that an endpoint that was slow is looked at again.
+/// it decays, and after some time what comes next counts whatever it is.
 #[derive(Debug)]
 pub(super) struct Ewma(AtomicU64);
 
@@ -29,6 +35,12 @@ impl Estimate {
             is_start: seconds.is_sign_negative(),
             at: word as u32,
         }
+    }
+
+    /// There was no news for so long, or never, that whatever comes next is news.
+    fn is_stale(self, now: u32) -> bool {
+        let patience = (self.seconds * LOOK_AGAIN).clamp(LOOK_AGAIN_LEAST, DECAY);
+        self.is_start || self.age(now) >= patience
     }
 
     fn word(self) -> u64 {
@@ -69,10 +81,9 @@ impl Ewma {
         found.seconds * found.left(now as u32)
     }
 
-    /// There was no news for so long that whatever comes next is news.
+    /// Nothing is known of it, or nothing of late.
     pub(super) fn is_stale(&self, now: u64) -> bool {
-        let found = Estimate::of(self.0.load(Ordering::Relaxed));
-        found.age(now as u32) >= DECAY
+        Estimate::of(self.0.load(Ordering::Relaxed)).is_stale(now as u32)
     }
 
     /// Of two at once one may be lost: there are more.
@@ -80,8 +91,7 @@ impl Ewma {
         let word = self.0.load(Ordering::Relaxed);
         let found = Estimate::of(word);
         let left = found.left(now as u32);
-        let is_old = found.is_start || found.age(now as u32) >= DECAY;
-        let seconds = if is_old || seconds > found.seconds * left {
+        let seconds = if found.is_stale(now as u32) || seconds > found.seconds * left {
             seconds
         } else {
             found.seconds * left + seconds * (1.0 - left)
@@ -124,12 +134,20 @@ mod tests {
         assert_eq!(ewma.seconds(10), 1.0);
         ewma.note(0.001, 10);
         assert!(ewma.seconds(10) > 0.99, "one answer is no recovery");
-        assert!(!ewma.is_stale(10_000) && ewma.is_stale(10_010));
         let later = ewma.seconds(10_010);
         assert!((0.36..0.38).contains(&later), "{later}");
         // After that long silence one answer is.
+        assert!(!ewma.is_stale(9_900) && ewma.is_stale(10_010));
         ewma.note(0.001, 10_010);
         assert_eq!(ewma.seconds(10_010), 0.001);
+        // The shorter it was, the sooner.
+        ewma.note(0.05, 11_000);
+        ewma.note(0.001, 11_499);
+        assert!(ewma.seconds(11_499) > 0.04);
+        assert!(!ewma.is_stale(11_500) && ewma.is_stale(12_000));
+        ewma.note(0.001, 12_000);
+        assert_eq!(ewma.seconds(12_000), 0.001);
+        assert!(!ewma.is_stale(12_099) && ewma.is_stale(12_100));
         ewma.restart(0.002, 20_000);
         assert_eq!(ewma.seconds(20_000), 0.002);
     }
@@ -147,8 +165,13 @@ mod tests {
                 now += pause;
                 ewma.note(seconds as f32, now);
                 let left = (-((now - at) as f64) / 10_000.0).exp();
+                let patience: f64 = (model.unwrap_or(0.0_f64) * 10.0).clamp(0.1, 10.0);
+                let is_stale = (now - at) as f64 / 1000.0 >= patience;
+                // In single precision the very moment may be either.
+                let is_edge = ((now - at) as f64 / 1000.0 - patience).abs() < 0.001;
+                prop_assume!(!is_edge);
                 let before: f64 = model.unwrap_or(0.0) * left;
-                model = Some(if seconds > before {
+                model = Some(if is_stale || seconds > before {
                     seconds
                 } else {
                     before + seconds * (1.0 - left)

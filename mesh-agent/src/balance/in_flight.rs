@@ -95,6 +95,14 @@ impl InFlight {
         &self.here.traffic
     }
 
+    /// The connection that it goes over is there: how long that took says nothing of how
+    /// long its endpoint takes for a request.
+    pub(crate) fn goes(&mut self, now: Instant) {
+        if self.kind == Kind::Request {
+            self.begun = now;
+        }
+    }
+
     /// It has taken the connection, or begun to answer.
     pub(crate) fn took(&mut self, now: Instant) {
         let took = now.saturating_duration_since(self.begun).as_secs_f32();

@@ -24,6 +24,11 @@ impl Load {
         self.in_flight.is_probe()
     }
 
+    /// A request goes over a connection that is there by now.
+    pub(super) fn goes(&mut self, now: Instant) {
+        self.in_flight.goes(now);
+    }
+
     /// It has taken the connection, or begun to answer, by then.
     pub(super) fn took(&mut self, then: Instant) {
         self.in_flight.took(then);

@@ -210,7 +210,11 @@ impl RequestReport {
     /// It is there.
     pub(super) fn connected(&mut self) {
         if let Some(current) = &mut self.current {
-            current.connected.get_or_insert_with(Instant::now);
+            let now = Instant::now();
+            current.connected.get_or_insert(now);
+            if let Some(load) = &mut current.load {
+                load.goes(now);
+            }
         }
     }
 

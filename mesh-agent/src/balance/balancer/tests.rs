@@ -82,6 +82,60 @@ fn a_slow_one_gets_little_and_what_is_under_way_counts() {
 }
 
 #[test]
+fn one_slow_answer_keeps_an_endpoint_out_for_a_moment_only() {
+    let snapshot = snapshot(1, &[(1, "a"), (2, "b")]);
+    let (mut balancer, start) = (balancer(0), Instant::now());
+    let service = only(&snapshot);
+    let mut used = [0; 3];
+    // A client that asks again when it has its answer, for two seconds.
+    let mut now = start;
+    while now < start + Duration::from_secs(2) {
+        let (which, mut load) = begin(&mut balancer, service, now);
+        used[usize::from(which)] += 1;
+        let is_first = which == 1 && used[1] == 1;
+        now += Duration::from_millis(if is_first { 50 } else { 1 });
+        load.took(now);
+    }
+    assert!(used[1] > 500 && used[2] > 500, "{used:?}");
+}
+
+#[test]
+fn a_slow_one_is_looked_at_by_few_requests() {
+    let snapshot = snapshot(1, &[(1, "a"), (2, "b")]);
+    let (mut balancer, start) = (balancer(0), Instant::now());
+    let service = only(&snapshot);
+    let (mut used, mut held, mut now) = ([0; 3], Vec::new(), start);
+    // A thousand requests a second, whatever comes of them.
+    while now < start + Duration::from_secs(10) {
+        let is_over = |(_, ends): &(InFlight, Instant)| *ends <= now;
+        for (mut load, ends) in held.extract_if(.., |of| is_over(of)) {
+            load.took(ends);
+        }
+        let (which, load) = begin(&mut balancer, service, now);
+        used[usize::from(which)] += 1;
+        let took = if which == 1 { 20 } else { 2 };
+        held.push((load, now + Duration::from_millis(took)));
+        now += Duration::from_millis(1);
+    }
+    assert!((10..100).contains(&used[1]), "{used:?}");
+}
+
+#[test]
+fn how_long_a_connection_takes_says_nothing_of_a_requests_endpoint() {
+    let snapshot = snapshot(1, &[(1, "a"), (2, "b")]);
+    let (mut balancer, now) = (balancer(0), Instant::now());
+    let service = only(&snapshot);
+    for _ in 0..20 {
+        let (which, mut load) = begin(&mut balancer, service, now);
+        let there = now + Duration::from_millis(if which == 1 { 500 } else { 0 });
+        load.goes(there);
+        load.took(there + Duration::from_millis(1));
+    }
+    let [_, one, other, _] = shares(&mut balancer, service, now);
+    assert!(one > 400 && other > 400, "{one} {other}");
+}
+
+#[test]
 fn one_that_fails_is_left_out_and_comes_back_by_one_request() {
     let snapshot = snapshot(1, &[(1, "a"), (2, "b"), (3, "c")]);
     let (service, now) = (only(&snapshot), Instant::now());

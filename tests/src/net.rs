@@ -78,6 +78,12 @@ pub(crate) fn make_pod(pod: &Pod, node_netns: &str) -> Result<()> {
         "-n {netns} addr add {}/64 dev eth0 nodad",
         pod.v6()
     ))?;
+    // The one that the kernel gives it by its MAC is there at once so, and not only
+    // when nobody answered to it.
+    let link_local = format!("fe80::ff:fe77:{:x}", pod.index);
+    ip(&format!(
+        "-n {netns} addr add {link_local}/64 dev eth0 nodad"
+    ))?;
     ip(&format!("-n {netns} link set eth0 up"))?;
     ip(&format!("-n {netns} route add default dev eth0"))?;
     ip(&format!("-n {netns} -6 route add default dev eth0"))

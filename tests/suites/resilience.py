@@ -9,6 +9,8 @@ import sys
 import threading
 import time
 
+# Ten times and more what others take.
+SLOW = 0.1
 RST = struct.pack("ii", 1, 0)
 
 
@@ -18,13 +20,29 @@ class Server:
     def __init__(self, name, port, mode_file):
         self.name, self.port, self.mode_file = name, port, mode_file
         self.mode, self.count, self.lock = "", 0, threading.Lock()
-        self.listener = None
+        self.listener, self.full = None, []
 
     def listen(self):
+        for s in self.full:
+            s.close()
+        self.full = []
         if self.listener is None:
             self.listener = socket.create_server(
                 ("::", self.port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=512)
             self.listener.settimeout(0.01)
+
+    def swallow(self):
+        """A queue that is full: what comes is not answered at all."""
+        self.listener.close()
+        self.listener = None
+        full = socket.create_server(
+            ("::", self.port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=0)
+        self.full = [full]
+        for _ in range(4):
+            s = socket.socket(socket.AF_INET6)
+            s.setblocking(False)
+            s.connect_ex(("::1", self.port))
+            self.full.append(s)
 
     def follow(self):
         """What the file says; it is told when it holds."""
@@ -36,6 +54,8 @@ class Server:
         if mode == "refuse":
             self.listener.close()
             self.listener = None
+        elif mode == "blackhole":
+            self.swallow()
         else:
             self.listen()
         with open(self.mode_file + ".is.new", "w") as f:
@@ -74,6 +94,8 @@ class Server:
                 if self.mode == "hang":
                     f.read()
                     return
+                if self.mode == "slow":
+                    time.sleep(SLOW)
                 fails = self.mode == "fail" or (self.mode == "half" and count % 2)
                 body = json.dumps([self.name, count]) + "\n"
                 if line.startswith(b"GET "):
@@ -125,12 +147,17 @@ def call(to, kind, longest):
 
 def calls(to, kind, count, longest):
     """One after the other."""
-    results, servers, begun = {}, {}, time.monotonic()
+    results, servers, times, begun = {}, {}, [], time.monotonic()
     for _ in range(count):
+        asked = time.monotonic()
         what, who = call(to, kind, longest)
+        times.append(time.monotonic() - asked)
         results[what] = results.get(what, 0) + 1
         servers[str(who)] = servers.get(str(who), 0) + 1
-    return {"results": results, "servers": servers, "took": time.monotonic() - begun}
+    times.sort()
+    return {"results": results, "servers": servers, "took": time.monotonic() - begun,
+            "p50": times[len(times) // 2], "p99": times[len(times) * 99 // 100],
+            "over_1s": sum(t > 1 for t in times)}
 
 
 if sys.argv[1] == "serve":

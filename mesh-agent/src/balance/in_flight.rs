@@ -136,7 +136,11 @@ impl InFlight {
                 }
                 change
             }
-            Outcome::Failure(failure) => state.breaker.failed(by, failure, at, random),
+            Outcome::Failure(failure) => {
+                let change = state.breaker.failed(by, failure, at, random);
+                self.note_wait(failure, now);
+                change
+            }
             Outcome::Abandoned | Outcome::Neutral => {
                 self.shown_nothing(at);
                 None
@@ -148,8 +152,8 @@ impl InFlight {
         change
     }
 
-    /// Who gave up on what others do much sooner was failed. What took long is noted.
-    fn judge(&mut self, outcome: Outcome, now: Instant) -> Outcome {
+    /// Who gave up on what others do much sooner was failed.
+    fn judge(&self, outcome: Outcome, now: Instant) -> Outcome {
         let waited = now.saturating_duration_since(self.begun);
         if outcome != Outcome::Abandoned || waited < LONG {
             return outcome;
@@ -159,11 +163,23 @@ impl InFlight {
             let others = other.latency.seconds(self.here.health.at(now));
             other.answers.load(Ordering::Relaxed) && waited.as_secs_f32() > others * MUCH
         });
-        if !is_much {
-            return outcome;
+        match is_much {
+            true => Outcome::Failure(Failure::Silent),
+            false => outcome,
         }
-        self.took(now);
-        Outcome::Failure(Failure::Silent)
+    }
+
+    /// Whoever waited for so long and then failed has waited, as far as that is more than
+    /// it would have: an endpoint that swallows connections is avoided after the first.
+    /// What fails at once is not quick.
+    fn note_wait(&mut self, failure: Failure, now: Instant) {
+        let waited = now.saturating_duration_since(self.begun).as_secs_f32();
+        let expected = self.state().latency.seconds(self.here.health.at(now));
+        // It may have been quick to take a connection, and then said nothing.
+        let is_known = self.took >= 0.0 && failure != Failure::Silent;
+        if !is_known && waited > expected {
+            self.took(now);
+        }
     }
 
     fn shown_nothing(&self, at: u64) {

@@ -121,6 +121,24 @@ fn a_slow_one_is_looked_at_by_few_requests() {
 }
 
 #[test]
+fn one_that_swallows_connections_is_avoided_after_the_first() {
+    let snapshot = snapshot(1, &[(1, "a"), (2, "b")]);
+    let (mut balancer, start) = (balancer(0), Instant::now());
+    let service = only(&snapshot);
+    let (mut used, mut now) = ([0; 3], start);
+    for _ in 0..1_000 {
+        let (which, mut load) = begin(&mut balancer, service, now);
+        used[usize::from(which)] += 1;
+        now += Duration::from_millis(if which == 1 { 5_000 } else { 2 });
+        match which {
+            1 => drop(load.end(Outcome::Failure(Failure::Connect), now, &random)),
+            _ => load.took(now),
+        }
+    }
+    assert_eq!(used[1], 1, "{used:?}");
+}
+
+#[test]
 fn how_long_a_connection_takes_says_nothing_of_a_requests_endpoint() {
     let snapshot = snapshot(1, &[(1, "a"), (2, "b")]);
     let (mut balancer, now) = (balancer(0), Instant::now());

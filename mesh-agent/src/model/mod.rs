@@ -57,6 +57,7 @@ pub use refusal::{
 #[allow(unused_imports, reason = "the HTTP data path comes in parts")]
 pub use request::{
     Edits, HeaderEdit, HeaderLine, Host, HttpVersion, NormalPath, Path, PathProblem, RequestHead,
+    is_cookie,
 };
 pub use request_record::{
     RequestEnd, RequestProtocol, RequestRecord, RequestTiming, RouteRef, TraceId,

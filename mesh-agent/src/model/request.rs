@@ -7,6 +7,8 @@
 mod host;
 mod path;
 
+use std::borrow::Cow;
+
 pub use host::Host;
 pub use path::{NormalPath, Path, PathProblem};
 
@@ -78,6 +80,36 @@ impl<'h> RequestHead<'h> {
         let named = lines.filter(move |line| line.name.eq_ignore_ascii_case(name));
         named.map(|line| line.value)
     }
+
+    /// The lines with this name as the one value that they are (RFC 9110, section 5.3;
+    /// of cookies RFC 9113, section 8.2.3).
+    #[must_use]
+    pub fn joined(&self, name: &str) -> Option<Cow<'h, [u8]>> {
+        let mut values = self.values(name);
+        let first = values.next()?;
+        let Some(second) = values.next() else {
+            return Some(first.into());
+        };
+        let mut all = first.to_vec();
+        for value in std::iter::once(second).chain(values) {
+            all.extend_from_slice(separator(name));
+            all.extend_from_slice(value);
+        }
+        Some(all.into())
+    }
+}
+
+/// What stands between the lines of one name where they are one.
+fn separator(name: &str) -> &'static [u8] {
+    match is_cookie(name) {
+        true => b"; ",
+        false => b",",
+    }
+}
+
+#[must_use]
+pub fn is_cookie(name: &str) -> bool {
+    name.eq_ignore_ascii_case("cookie")
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use crate::model::policy::{
     Action, AuthorizationPolicy, Condition, HostPattern, Match, Operation, PathPattern, Pattern,
     Scope,
 };
-use crate::model::{HeaderLine, Host, Path, PathProblem, RequestHead, Workload};
+use crate::model::{HeaderLine, Host, HttpVersion, Path, PathProblem, RequestHead, Workload};
 
 pub(super) fn head<'h>(
     method: &'h str,
@@ -210,14 +210,59 @@ fn each_line_of_a_header_counts() {
         }
         assert_eq!(got, expected, "{lines:?}");
     }
-    let joined = [line("x-role", "a"), line("x-role", "b")];
-    let mut denied = policy("p", Action::Deny, Scope::Namespace, &["dev"]);
-    denied.rules[0].when = vec![Condition::Header {
-        name: "x-role".to_owned(),
-        values: values([Pattern::Exact("a,b".to_owned())]),
+}
+
+/// Servers make one value of several lines, each in its own way.
+#[test]
+fn what_is_split_over_lines_is_denied_as_if_it_came_in_one() {
+    let line = |name, value: &'static str| HeaderLine {
+        name,
+        value: value.as_bytes(),
+    };
+    let roles = [line("x-role", "a"), line("x-role", "b")];
+    let alike = [line("X-Role", "a"), line("x_role", "b")];
+    let cookies = [line("cookie", "a=1"), line("Cookie", "admin=1")];
+    let cases: [(&str, &str, &[HeaderLine<'_>]); 8] = [
+        ("x-role", "a,b", &roles),
+        ("x-role", "a, b", &roles),
+        ("x-role", "a,b", &alike),
+        ("cookie", "a=1; admin=1", &cookies),
+        ("cookie", "*; admin=1", &cookies),
+        ("cookie", "a=1;*", &cookies),
+        ("cookie", "a=1;admin=1", &cookies),
+        ("cookie", "a=1, admin=1", &cookies),
+    ];
+    for (name, pattern, lines) in cases {
+        for (action, expected) in [(Action::Deny, "deny"), (Action::Allow, "deny")] {
+            let mesh = Mesh::with(vec![by_header(action, name, pattern)]);
+            let said = mesh.ask("dev", Some(&head("GET", "/", lines)));
+            assert_eq!(said, expected, "{action:?} {name}: {pattern}");
+        }
+    }
+    // Of HTTP/2 there is no doubt: each browser splits its cookies.
+    for (pattern, expected) in [
+        ("a=1; admin=1", "permit"),
+        ("a=1*", "permit"),
+        ("admin=1", "deny"),
+    ] {
+        let mesh = Mesh::with(vec![by_header(Action::Allow, "cookie", pattern)]);
+        let split = RequestHead {
+            version: HttpVersion::Http2,
+            ..head("GET", "/", &cookies)
+        };
+        assert_eq!(mesh.ask("dev", Some(&split)), expected, "{pattern}");
+    }
+    let mesh = Mesh::with(vec![by_header(Action::Deny, "cookie", "admin=1")]);
+    assert_eq!(mesh.ask("dev", Some(&head("GET", "/", &cookies))), "deny");
+}
+
+fn by_header(action: Action, name: &str, pattern: &str) -> AuthorizationPolicy {
+    let mut policy = policy("p", action, Scope::Namespace, &["dev"]);
+    policy.rules[0].when = vec![Condition::Header {
+        name: name.to_owned(),
+        values: values(Pattern::parse(pattern)),
     }];
-    let mesh = Mesh::with(vec![denied]);
-    assert_eq!(mesh.ask("dev", Some(&head("GET", "/", &joined))), "deny");
+    policy
 }
 
 #[test]

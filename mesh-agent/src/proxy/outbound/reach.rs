@@ -39,7 +39,7 @@ pub(super) fn target(
         None => decision_context.backends(&source, dst)?,
     };
     if let (Some(HashOn::Header(name)), Some(head)) = (backends.hash_on(), head) {
-        attempt.hash_of(head.values(name).next());
+        attempt.hash_of(head.joined(name).as_deref());
     }
     let mut balancer = context.worker.balancer.borrow_mut();
     let random = |limit| context.worker.dice.below(limit);

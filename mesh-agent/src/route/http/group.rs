@@ -263,24 +263,13 @@ fn call(path: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 impl NamedTest {
-    /// Lines of one name are one value, with commas.
+    /// Lines of one name are one value.
     fn is_of_header(&self, head: &RequestHead<'_>) -> bool {
         if self.name.eq_ignore_ascii_case("host") {
             return self.is_of_host(head);
         }
-        let mut values = head.values(&self.name);
-        let Some(first) = values.next() else {
-            return false;
-        };
-        let Some(second) = values.next() else {
-            return self.value.matches(first);
-        };
-        let mut all = first.to_vec();
-        for value in std::iter::once(second).chain(values) {
-            all.extend_from_slice(b",");
-            all.extend_from_slice(value);
-        }
-        self.value.matches(&all)
+        let value = head.joined(&self.name);
+        value.is_some_and(|value| self.value.matches(&value))
     }
 
     /// Whether it came as a header or, in HTTP/2, as a pseudo-header. It has no case.

@@ -177,14 +177,21 @@ pub(super) fn header(values: &Match<Pattern>, asked: &Asked<'_>) -> bool {
         let exact = |line: &&HeaderLine<'_>| !line.name.contains('_');
         let surely = head.headers.iter().filter(exact).count() == head.headers.len();
         let matching = head.headers.iter().filter(|l| matches(l)).count();
-        let joined = head.headers.iter().filter(exact).map(|l| l.value);
-        let joined = joined.collect::<Vec<_>>().join(&b","[..]);
-        let joined = std::str::from_utf8(&joined).expect("text");
-        let several = head.headers.iter().filter(exact).count() > 1;
+        let values = |lines: Vec<&HeaderLine<'_>>| -> Vec<String> {
+            let text = |line: &&HeaderLine<'_>| String::from_utf8_lossy(line.value).into_owned();
+            lines.iter().map(text).collect()
+        };
+        let joined = |several: Vec<&HeaderLine<'_>>| {
+            let ways = [",", ", "].map(|way| values(several.clone()).join(way));
+            let fits = |way: &String| list.iter().any(|p| text(p, &way.as_str()));
+            several.len() > 1 && ways.iter().any(fits)
+        };
+        let is_joined = joined(head.headers.iter().filter(exact).collect())
+            || joined(head.headers.iter().collect());
         let empty = head.headers.iter().any(|line| line.value.is_empty());
         match matching {
             0 if empty && list.contains(&Pattern::Present) => None,
-            0 if several && list.iter().any(|p| text(p, &joined)) => None,
+            0 if is_joined => None,
             0 => Some(false),
             all if all == head.headers.len() && surely => Some(true),
             _ => None,

@@ -137,6 +137,24 @@ fn headers_go_by_any_case_of_their_name_and_several_lines_are_one_value() {
 }
 
 #[test]
+fn cookies_that_came_in_several_lines_are_those_of_one() {
+    let world = World::new([route(
+        "cookies",
+        [to(
+            "echo-v1",
+            [headers(prefix("/"), &[("Cookie", "a=1; b=2")])],
+        )],
+    )]);
+    let with = |lines: &[&str]| {
+        let add = |request: Asked, line: &&str| request.header("cookie", line);
+        world.ask(&lines.iter().fold(get("/"), add)).brief()
+    };
+    assert_eq!(with(&["a=1; b=2"]), "echo-v1");
+    assert_eq!(with(&["a=1", "b=2"]), "echo-v1");
+    assert_eq!(with(&["b=2", "a=1"]), "404");
+}
+
+#[test]
 fn a_path_with_two_meanings_is_refused_where_rules_go_by_it_and_only_there() {
     let odd = Asked {
         problem: Some(PathProblem::EncodedSeparator),

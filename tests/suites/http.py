@@ -1,6 +1,7 @@
 """An HTTP/1 server and clients for the suite `http`, without a library in between
 where bytes and ends count."""
 
+import collections
 import hashlib
 import json
 import socket
@@ -78,6 +79,10 @@ def digest(pieces):
 
 # --- the server -----------------------------------------------------------
 
+# The last requests, for who asks.
+SEEN = collections.deque(maxlen=10000)
+
+
 def answer(s, status, text, headers=()):
     text = text.encode()
     lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(text)}", *headers, "", ""]
@@ -110,7 +115,7 @@ def serve_one(s, name, number):
                 s.sendall(piece)
             s.sendall(b"bye")
             return
-        if path == "/silent":
+        if path in ("/silent", f"/silent/{name}"):
             f.read()
             return
         if path == "/reset":
@@ -125,6 +130,11 @@ def serve_one(s, name, number):
             got = digest(body(f, headers))
         except ValueError:
             return
+        if path == "/seen":
+            answer(s, "200 OK", json.dumps(list(SEEN)) + "\n")
+            continue
+        SEEN.append({"first": first, "body": got, "route": h.get("x-route"),
+                     "length": h.get("content-length"), "type": h.get("content-type")})
         if path == "/until-close":
             s.sendall(b"HTTP/1.1 200 OK\r\nX-Number: 1\r\n\r\nall of it")
             return

@@ -1,5 +1,7 @@
 //! HTTP through the agents: what clients and servers see of each other.
 
+#[path = "http/mirrors.rs"]
+mod mirrors;
 #[path = "http/requests.rs"]
 mod requests;
 #[path = "http/routes.rs"]

@@ -2,6 +2,8 @@
 
 #[path = "http2/grpc.rs"]
 mod grpc;
+#[path = "http2/mirrors.rs"]
+mod mirrors;
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;

@@ -108,6 +108,10 @@ pub(crate) fn labels() -> Vec<(&'static str, String)> {
             "`namespace/name` of an AuthorizationPolicy; `none`, `other`",
         ),
         ("identity", "SPIFFE ids of this node's pods, 1,000 at most"),
+        (
+            "copy",
+            "`answered`; left out: `refused` (no leave, or no endpoint), `full` (too many under way), `too_long` (its body); `failed`, `timed_out`; `abandoned` (the request did not go to its end, or its pod went)",
+        ),
         ("share", "whose share of the places was taken: `node`, `pod`, `source`"),
         (
             "state",

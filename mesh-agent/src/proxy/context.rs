@@ -118,6 +118,8 @@ pub(super) struct WorkerState {
     pub(super) rates: RefCell<KnownRates>,
     /// What connections to a destination turned out to be.
     pub(super) learned: RefCell<Learned>,
+    /// Copies of requests that are under way.
+    pub(super) mirrors: Cell<usize>,
     index: usize,
     next_id: Cell<u64>,
     /// Connections of all pods.
@@ -154,6 +156,7 @@ impl WorkerState {
             dice: Dice::new(),
             rates: RefCell::default(),
             learned: RefCell::default(),
+            mirrors: Cell::new(0),
             index,
             next_id: Cell::new((index as u64) << 48),
             tasks: TaskTracker::new(),
@@ -215,6 +218,8 @@ pub(super) struct PodState {
     /// Ends the accept loops.
     pub(super) stop: CancellationToken,
     pub(super) tasks: TaskTracker,
+    /// Copies of its requests that are under way.
+    pub(super) mirrors: Cell<usize>,
     /// It is somebody else now, or gone.
     retired: Cell<bool>,
 }
@@ -233,6 +238,7 @@ impl PodState {
             pod,
             stop,
             tasks,
+            mirrors: Cell::new(0),
             retired: Cell::new(false),
         }
     }

@@ -17,6 +17,9 @@ pub(crate) struct Metrics {
     pub(super) replays: Counter,
     pub(super) places: Gauge,
     over_share: Family<[(&'static str, &'static str); 1], Counter>,
+    copies: Family<[(&'static str, &'static str); 1], Counter>,
+    /// The series of it.
+    copied: [Counter; CopyEnd::ALL.len()],
     held_bytes: Gauge,
     pub(super) held_limit: Gauge,
     ejections: Family<[(&'static str, &'static str); 1], Counter>,
@@ -28,7 +31,7 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     pub(crate) fn new(observe: &Observe) -> Self {
-        let metrics = Self::default();
+        let mut metrics = Self::default();
         // Each series is there from the start.
         for full in [Full::Node, Full::Pod, Full::Source] {
             let _zero = metrics.over_share.get_or_create(&share(full));
@@ -40,6 +43,10 @@ impl Metrics {
             let _zero = metrics.probes.get_or_create(&[("result", result)]);
         }
         observe.register(|registry| metrics.register(registry));
+        metrics.copied = CopyEnd::ALL.map(|end| {
+            let of = [("copy", end.name())];
+            metrics.copies.get_or_create_owned(&of)
+        });
         observe.register(|registry| {
             registry.register(
                 "mesh_agent_connections_limit",
@@ -60,6 +67,11 @@ impl Metrics {
                 "mesh_agent_buffer_limit_bytes",
                 "Limit of that, in bytes; towards it, connections read less at a time",
                 metrics.held_limit.clone(),
+            );
+            registry.register(
+                "mesh_agent_mirrored_requests",
+                "Copies of requests that routes sent elsewhere too, by what became of them",
+                metrics.copies.clone(),
             );
             registry.register(
                 "mesh_agent_tunnel_replays",
@@ -118,6 +130,10 @@ impl Metrics {
         self.over_share.get_or_create(&share(full)).inc();
     }
 
+    pub(super) fn copied(&self, end: CopyEnd) {
+        self.copied[end as usize].inc();
+    }
+
     /// Brings what is held up to date.
     pub(super) fn refresh(&self, ejected: usize) {
         self.ejected.set(i64::try_from(ejected).unwrap_or(i64::MAX));
@@ -133,4 +149,43 @@ fn share(full: Full) -> [(&'static str, &'static str); 1] {
         Full::Source => "source",
     };
     [("share", of)]
+}
+
+/// What became of the copy of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CopyEnd {
+    Answered,
+    /// There is no leave, or no endpoint.
+    Refused,
+    /// Too many were under way.
+    Full,
+    TooLong,
+    Failed,
+    TimedOut,
+    /// The request itself did not go to its end, or its pod went.
+    Abandoned,
+}
+
+impl CopyEnd {
+    const ALL: [Self; 7] = [
+        Self::Answered,
+        Self::Refused,
+        Self::Full,
+        Self::TooLong,
+        Self::Failed,
+        Self::TimedOut,
+        Self::Abandoned,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Refused => "refused",
+            Self::Full => "full",
+            Self::TooLong => "too_long",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed_out",
+            Self::Abandoned => "abandoned",
+        }
+    }
 }

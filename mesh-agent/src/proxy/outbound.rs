@@ -7,6 +7,7 @@ mod flow;
 mod http;
 mod http2;
 mod mesh;
+mod mirror;
 mod reach;
 mod retry;
 mod tries;

@@ -20,6 +20,8 @@ pub(in crate::proxy) enum Leg<'l> {
         relay: &'l mut Relay,
         connection: &'l mut Connection,
     },
+    /// Nobody waits for the answer: so many bytes more of it are taken.
+    Nobody(&'l mut u64),
 }
 
 /// A leg, and what was read from it ahead.
@@ -41,6 +43,7 @@ impl Leg<'_> {
         match self {
             Self::Socket(socket) => poll_read(socket, buffer, cx).map_err(failed),
             Self::Stream { relay, connection } => relay.poll_read(buffer, connection, cx),
+            Self::Nobody(_) => Poll::Pending,
         }
     }
 
@@ -53,6 +56,7 @@ impl Leg<'_> {
         match self {
             Self::Socket(socket) => poll_write(socket, parts, cx).map_err(failed),
             Self::Stream { relay, connection } => relay.poll_write(parts, connection, cx),
+            Self::Nobody(left) => Poll::Ready(thrown_away(left, parts)),
         }
     }
 
@@ -62,7 +66,7 @@ impl Leg<'_> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), StreamEnd>> {
         match self {
-            Self::Socket(_) => Poll::Ready(Ok(())),
+            Self::Socket(_) | Self::Nobody(_) => Poll::Ready(Ok(())),
             Self::Stream { relay, connection } => relay.poll_flush(connection, cx),
         }
     }
@@ -78,6 +82,7 @@ impl Leg<'_> {
                 Poll::Ready(ended.map_err(failed))
             }
             Self::Stream { relay, connection } => relay.poll_finish(connection, cx),
+            Self::Nobody(_) => Poll::Ready(Ok(())),
         }
     }
 
@@ -95,7 +100,7 @@ impl Leg<'_> {
     /// The other end has taken the connection, as far as is known here.
     pub(in crate::proxy) fn is_accepted(&self) -> bool {
         match self {
-            Self::Socket(_) => true,
+            Self::Socket(_) | Self::Nobody(_) => true,
             Self::Stream { relay, .. } => relay.is_accepted(),
         }
     }
@@ -103,7 +108,7 @@ impl Leg<'_> {
     /// The other agent has not been told yet that its stream is taken.
     pub(super) fn is_opening(&self) -> bool {
         match self {
-            Self::Socket(_) => false,
+            Self::Socket(_) | Self::Nobody(_) => false,
             Self::Stream { relay, .. } => relay.is_opening(),
         }
     }
@@ -125,6 +130,16 @@ impl Side<'_> {
             self.inbox.extend(&scratch[..n]);
             Poll::Ready(Ok(n > 0))
         })
+    }
+}
+
+/// An error when there is too much of it.
+fn thrown_away(left: &mut u64, parts: &[IoSlice<'_>]) -> Result<usize, StreamEnd> {
+    let all: usize = parts.iter().map(|part| part.len()).sum();
+    *left = left.saturating_sub(all as u64);
+    match *left {
+        0 => Err(StreamEnd::ResetByApplication),
+        _ => Ok(all),
     }
 }
 

@@ -15,6 +15,7 @@ mod inbox;
 mod leg;
 mod plan;
 mod pump;
+mod tee;
 mod transfer;
 
 pub(super) use again::{Again, is_safe};
@@ -24,4 +25,5 @@ pub(super) use hold::{Held, Hold};
 pub(super) use inbox::Inbox;
 pub(super) use leg::{Leg, Side, is_quiet};
 pub(super) use plan::Planned;
+pub(super) use tee::{Rest, SendCopies, Tee};
 pub(super) use transfer::{Carried, Ended, Fail, Transfer};

@@ -4,6 +4,7 @@ use std::io::IoSlice;
 use std::task::{Context, Poll, ready};
 
 use super::leg::{Leg, Side};
+use super::tee::Tee;
 use crate::http::h1::{Bad, Body, Framing, Side as Of};
 use crate::io::{room, with_scratch};
 use crate::tunnel::StreamEnd;
@@ -46,6 +47,11 @@ impl Message {
             closed: false,
             passed: 0,
         }
+    }
+
+    /// Of its head, still to be passed on.
+    pub(super) fn head_left(&self) -> usize {
+        self.head.len() - self.head_at + self.checked
     }
 
     /// Bytes that were passed on.
@@ -189,24 +195,29 @@ pub(super) struct Kept {
     is_whole: bool,
     /// A request that has more is not sent twice.
     most: usize,
+    /// Copies of the request are wanted.
+    pub(super) tee: Option<Tee>,
 }
 
 impl Kept {
     pub(super) fn begin(most: usize) -> Self {
         Self {
-            bytes: Vec::new(),
             is_whole: true,
             most,
+            ..Self::default()
         }
     }
 
     /// The first `count` bytes of `parts` were taken.
     fn note(&mut self, parts: &[&[u8]], mut count: usize) {
+        if let Some(tee) = &mut self.tee {
+            tee.note(parts, count);
+        }
         if !self.is_whole {
             return;
         }
         if self.bytes.len() + count > self.most {
-            *self = Self::default();
+            (self.bytes, self.is_whole) = (Vec::new(), false);
             return;
         }
         for part in parts {
@@ -218,7 +229,10 @@ impl Kept {
 
     /// All that was sent; `None` where that is not known any more.
     pub(super) fn take(&mut self) -> Option<Vec<u8>> {
-        let kept = std::mem::take(self);
-        kept.is_whole.then_some(kept.bytes)
+        if let Some(tee) = &mut self.tee {
+            tee.begin_again();
+        }
+        let bytes = std::mem::take(&mut self.bytes);
+        std::mem::take(&mut self.is_whole).then_some(bytes)
     }
 }

@@ -13,6 +13,7 @@ use super::hold::{Held, Hold};
 use super::leg::Side;
 use super::plan::Planned;
 use super::pump::{Kept, Message, Stuck};
+use super::tee::{SendCopies, Tee};
 use crate::http::h1::{
     Asked, Bad, Framing, Lines, Parsed, Response, Scan, Side as Of, encode_response, response_head,
 };
@@ -167,6 +168,12 @@ impl Transfer {
         }
     }
 
+    /// Copies go when all of the request has gone. Before any of it goes, and behind
+    /// [`Transfer::hold`].
+    pub(in crate::proxy) fn copy_to(&mut self, then: SendCopies) {
+        self.kept.tee = Some(Tee::new(self.request.head_left(), then));
+    }
+
     /// Bytes passed on to the upstream, and to the client.
     pub(in crate::proxy) fn bytes(&self) -> (u64, u64) {
         let passing = match &self.answering {
@@ -245,7 +252,9 @@ impl Transfer {
         let again = [head, &sent[head_len..]].concat();
         self.request.restart(again, sent.len());
         self.head_len = head.len();
+        let tee = self.kept.tee.take().map(|tee| tee.of_head(head.len()));
         self.kept = Kept::begin(MAX_REPLAYED);
+        self.kept.tee = tee;
         (self.asked, self.edits) = (planned.asked, edits);
         (self.is_stuck, self.upstream_finished) = (false, false);
         self.scan = Scan::default();
@@ -275,6 +284,11 @@ impl Transfer {
         let mut request = self.poll_request(client, upstream, cx)?;
         if request.is_ready() {
             self.whole.get_or_insert_with(Instant::now);
+            if !self.is_stuck
+                && let Some(tee) = self.kept.tee.take()
+            {
+                tee.finish(None);
+            }
         }
         let mut answer = self.poll_answer(client, upstream, cx)?;
         if request.is_pending() && (upstream.leg.is_accepted(), self.is_tunnel) != before {

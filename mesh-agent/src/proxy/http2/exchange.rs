@@ -20,6 +20,7 @@ use crate::model::{
     Edits, Flow, RefuseReason, Refused, RequestEnd, RequestHead, RouteRef, RuleRef,
 };
 use crate::proxy::context::ConnectionContext;
+use crate::proxy::http::SendCopies;
 use crate::proxy::load::Load;
 use crate::proxy::registry::{Cut, CutReason, Watched};
 use crate::proxy::report::secured;
@@ -78,6 +79,8 @@ pub(in crate::proxy) struct Course<K> {
     /// Of the answer.
     pub(in crate::proxy) response: Edits,
     pub(in crate::proxy) timeouts: Timeouts,
+    /// Of the first decision alone.
+    pub(in crate::proxy) copies: Option<SendCopies>,
     /// Its route asks for no retry of any kind.
     pub(in crate::proxy) is_off: bool,
     /// Its leave, that may be taken back.
@@ -255,8 +258,12 @@ impl<S: Site> Running<S> {
             response,
             timeouts,
             watched,
+            copies,
             ..
         } = course;
+        if let Some(copies) = copies {
+            self.transfer.copy_to(copies);
+        }
         self.told.attempt();
         let alone = watched.as_ref().map(Watched::alone);
         let now = Instant::now();

@@ -7,6 +7,7 @@
 //! the other has no room for; no part of a request goes to two servers unless the
 //! first one said that it took nothing; every task of a connection ends with it.
 
+mod copy;
 mod exchange;
 mod hub;
 mod line;
@@ -14,6 +15,7 @@ mod serve;
 mod transfer;
 mod wire;
 
+pub(super) use copy::{Uncopied, Whole, copy};
 pub(super) use exchange::{Course, Decided, Site};
 pub(super) use hub::Hub;
 pub(super) use line::{Fault, Line, LineEnd, Lines, Opener};

@@ -17,7 +17,7 @@ use crate::http::h2::{
     Answered, Cut, Fate, HeaderMap, Informed, Reason, Receiver, Respond, Sender, fate,
 };
 use crate::model::{ByteCounts, Edits};
-use crate::proxy::http::Carried;
+use crate::proxy::http::{Carried, SendCopies, Tee};
 
 /// Of a request's body, until its answer begins: as much as goes before the first word
 /// of the peer, so that one which did not take it can be left for another.
@@ -98,6 +98,8 @@ struct Kept {
     is_whole: bool,
     /// Bytes that the client may not replace yet.
     owed: usize,
+    /// Copies of the request are wanted.
+    tee: Option<Tee>,
 }
 
 /// What is seen of it from outside.
@@ -174,10 +176,16 @@ impl Transfer {
                 trailers: None,
                 is_whole: false,
                 owed: 0,
+                tee: None,
             },
             is_bare,
             view,
         }
+    }
+
+    /// Copies go when all of the request has gone. Before any of it goes.
+    pub(super) fn copy_to(&mut self, then: SendCopies) {
+        self.kept.tee = Some(Tee::new(0, then));
     }
 
     /// The request is a head and no more.
@@ -293,6 +301,9 @@ impl Transfer {
             view,
             ..
         } = self;
+        if is_bare {
+            kept.copied();
+        }
         let (mut is_sent, mut is_answered) = (is_bare, false);
         let mut upload = pin!(upload(body, kept, up, view));
         let mut download = pin!(download(answered, down, edits, view));
@@ -314,9 +325,19 @@ impl Transfer {
 }
 
 impl Kept {
+    /// The request has gone.
+    fn copied(&mut self) {
+        if let Some(tee) = self.tee.take() {
+            tee.finish(self.trailers.clone());
+        }
+    }
+
     /// `answered`: it goes nowhere else.
     fn keep(&mut self, data: &[u8], answered: bool) {
         self.owed += data.len();
+        if let Some(tee) = &mut self.tee {
+            tee.note(&[data], data.len());
+        }
         let has_room = |kept: &Vec<u8>| !answered && kept.len() + data.len() <= KEPT;
         self.data = self.data.take().filter(has_room);
         if let Some(kept) = &mut self.data {
@@ -376,6 +397,7 @@ async fn upload(
                 let trailers = trailers.map_err(|error| Stop::of_client(&error))?;
                 kept.trailers = trailers.map(http2::request_trailers);
                 kept.is_whole = true;
+                kept.copied();
                 view.whole.set(Some(Instant::now()));
             }
         }

@@ -113,6 +113,7 @@ impl Site for Requests {
                 response: Edits::default(),
                 // The route's are the source's to keep.
                 timeouts: Timeouts::default(),
+                copies: None,
                 is_off: true,
                 watched,
                 is_outside: false,

@@ -4,13 +4,16 @@
 use std::borrow::Cow;
 use std::time::Instant;
 
+use smallvec::SmallVec;
+
+use super::mirror::{Copied, Copy1, Mirror, Ticket, sending};
 use super::reach::{authz_input, target};
 use super::upstreams::Way;
 use crate::balance::{Attempt, Kind};
 use crate::http::answer::{Answer, Client, REASON};
 use crate::http::h1::{Bad, InvalidEdit, Request, Side as Of};
 use crate::http::h2 as http2;
-use crate::http::h2::{Forwarded, Head, HeadLines};
+use crate::http::h2::{Forwarded, Head, HeadLines, request};
 use crate::model::http_route::{Retry, Timeouts};
 use crate::model::route::BackendRef;
 use crate::model::{
@@ -19,8 +22,9 @@ use crate::model::{
 use crate::plan::{Target, Transport};
 use crate::proxy::authorize::{Permitted, authorize_request};
 use crate::proxy::context::Exchange;
-use crate::proxy::http::Planned;
-use crate::route::http::{Decision, Respond, RouteReason};
+use crate::proxy::http::{Inbox, Planned, SendCopies};
+use crate::proxy::metrics::CopyEnd;
+use crate::route::http::{Decision, Mirrored, Respond, RouteReason};
 
 /// Where a request goes, by what leave, and what changes of it.
 pub(super) struct Course<P> {
@@ -30,6 +34,8 @@ pub(super) struct Course<P> {
     pub(super) response: Edits,
     pub(super) timeouts: Timeouts,
     pub(super) retry: Option<Retry>,
+    /// Sends the copies that a route wants elsewhere.
+    pub(super) copies: Option<SendCopies>,
 }
 
 /// What is known of a request, whatever becomes of it.
@@ -48,7 +54,14 @@ pub(super) type Own = (Answer, RequestEnd);
 pub(super) trait Came {
     type Planned;
 
+    type Copy: Copied;
+
     fn head(&self) -> &RequestHead<'_>;
+
+    /// Behind it there may be another protocol, and so no end: there is no copy of it.
+    fn is_endless(&self) -> bool;
+
+    fn copy(&self, planned: Self::Planned) -> Self::Copy;
 
     fn plan(&self, edits: &Edits) -> Result<Self::Planned, InvalidEdit>;
 
@@ -65,9 +78,20 @@ pub(super) struct Http1<'r>(pub(super) &'r Request<'r>, pub(super) &'r [u8]);
 
 impl Came for Http1<'_> {
     type Planned = Planned;
+    type Copy = Copy1;
 
     fn head(&self) -> &RequestHead<'_> {
         &self.0.head
+    }
+
+    fn is_endless(&self) -> bool {
+        self.0.upgrade || self.0.head.method == "CONNECT"
+    }
+
+    fn copy(&self, planned: Planned) -> Copy1 {
+        let mut inbox = Inbox::default();
+        inbox.extend(self.1);
+        Copy1 { planned, inbox }
     }
 
     fn plan(&self, edits: &Edits) -> Result<Planned, InvalidEdit> {
@@ -85,14 +109,24 @@ impl Came for Http1<'_> {
 
 pub(super) struct Http2<'r>(
     pub(super) &'r RequestHead<'r>,
-    pub(super) &'r http2::request::Parts,
+    pub(super) &'r request::Parts,
 );
 
 impl Came for Http2<'_> {
     type Planned = Forwarded;
+    type Copy = request::Parts;
 
     fn head(&self) -> &RequestHead<'_> {
         self.0
+    }
+
+    /// CONNECT is refused.
+    fn is_endless(&self) -> bool {
+        false
+    }
+
+    fn copy(&self, planned: Forwarded) -> request::Parts {
+        planned.parts
     }
 
     fn plan(&self, edits: &Edits) -> Result<Forwarded, InvalidEdit> {
@@ -145,10 +179,15 @@ pub(super) fn course<C: Came>(
             found.route = Some(forward.rule.shown.clone());
             let edits = [forward.request, forward.response].map(Cow::into_owned);
             let to = Some(forward.backend);
+            let of_copies =
+                (!forward.mirrors.is_empty() && attempt.is_new()).then(|| edits[0].clone());
             let course = go((exchange, attempt, found), came, to, edits)?;
+            let copies =
+                of_copies.and_then(|edits| copies(exchange, came, &forward.mirrors, &edits));
             Ok(course.map(|course| Course {
                 timeouts: forward.timeouts,
                 retry: forward.retry.cloned(),
+                copies,
                 ..course
             }))
         }
@@ -203,7 +242,49 @@ fn go<C: Came>(
         response,
         timeouts: Timeouts::default(),
         retry: None,
+        copies: None,
     }))
+}
+
+/// What may not go there, or cannot, is left out.
+fn copies<C: Came>(
+    exchange: &Exchange,
+    came: &C,
+    mirrored: &[Mirrored<'_>],
+    edits: &Edits,
+) -> Option<SendCopies> {
+    if came.is_endless() || exchange.context.pod.is_retired() {
+        return None;
+    }
+    let copies: SmallVec<_> = mirrored
+        .iter()
+        .filter_map(|mirrored| copy(exchange, came, mirrored, edits))
+        .collect();
+    (!copies.is_empty()).then(|| sending(copies))
+}
+
+fn copy<C: Came>(
+    exchange: &Exchange,
+    came: &C,
+    mirrored: &Mirrored<'_>,
+    edits: &Edits,
+) -> Option<Mirror<C::Copy>> {
+    let ticket = Ticket::take(exchange)?;
+    let (own, mut found) = (ticket.exchange(exchange), Found::default());
+    let edits = [edits.clone(), Edits::default()];
+    let tried = (&own, &mut Attempt::default(), &mut found);
+    let Ok(Ok(course)) = go(tried, came, Some(mirrored.to), edits) else {
+        ticket.ends(CopyEnd::Refused);
+        return None;
+    };
+    let load = found.target.and_then(|target| target.load);
+    Some(Mirror {
+        request: came.copy(course.planned),
+        ticket,
+        context: own.context,
+        way: course.way,
+        load,
+    })
 }
 
 fn ended(reason: RouteReason, head: &RequestHead<'_>) -> RequestEnd {

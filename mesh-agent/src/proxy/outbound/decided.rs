@@ -11,7 +11,7 @@ use crate::http::h1::{Framing, Request};
 use crate::model::http_route::{Retry, Timeouts};
 use crate::model::{Edits, Refused, RuleRef};
 use crate::proxy::context::{ConnectionContext, Exchange};
-use crate::proxy::http::{Planned, is_safe};
+use crate::proxy::http::{Planned, SendCopies, is_safe};
 use crate::proxy::request_report::{Heard, refused_by};
 
 /// What was decided of a request by its head.
@@ -38,6 +38,8 @@ pub(super) struct Going {
     pub(super) limits: Limits,
     /// Of its route.
     pub(super) retry: Option<Retry>,
+    /// Of the first decision alone.
+    pub(super) copies: Option<SendCopies>,
 }
 
 /// How long it may take, by its route.
@@ -110,5 +112,6 @@ fn going(
             began: Instant::now(),
         },
         retry: course.retry,
+        copies: course.copies,
     }))
 }

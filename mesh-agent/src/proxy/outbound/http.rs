@@ -144,6 +144,9 @@ impl<'r> Requests<'r> {
             let elsewhere = self.elsewhere(client, &refused, (is_off, &mut attempt));
             if let Some(another) = elsewhere.await {
                 decided = another;
+                if let Ok(instead) = &mut decided.course {
+                    instead.copies = going.copies;
+                }
                 continue;
             }
             // What is not the mesh's to speak for looks as it would without the mesh.
@@ -197,6 +200,7 @@ impl<'r> Requests<'r> {
             response,
             limits,
             retry,
+            copies,
         } = going;
         let is_mesh = matches!(way, Way::Mesh(_));
         let hold = self
@@ -209,6 +213,9 @@ impl<'r> Requests<'r> {
         let mut transfer = Transfer::new(planned, response, again.is_reused, client);
         if let Some(hold) = hold {
             transfer.hold(hold);
+        }
+        if let Some(copies) = copies {
+            transfer.copy_to(copies);
         }
         let mut tries = Tries::new(attempt, retry, original);
         self.carry(

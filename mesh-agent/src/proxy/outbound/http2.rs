@@ -131,6 +131,7 @@ impl Site for Requests {
                 request: decided.planned.parts,
                 response: decided.response,
                 timeouts: decided.timeouts,
+                copies: decided.copies,
                 is_off: decided.retry.as_ref().is_some_and(Retry::is_off),
                 watched,
                 is_outside,
@@ -226,10 +227,7 @@ async fn run(
     {
         entered.set(upstream.entered());
     }
-    let leg = match way {
-        Way::Mesh(_) => http2::Leg::Agents,
-        Way::SameNode { .. } | Way::Plain(_) => http2::Leg::Edge,
-    };
+    let leg = way.http2_leg();
     drop(way);
     let cut = &context.entry().cut;
     let failed = match opener.drive(&mut upstream.side(), leg, cut).await {

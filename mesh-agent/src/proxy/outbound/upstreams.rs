@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use super::mesh::{self, MeshStream};
 use super::reach::{dial_upstream, entered_pod};
 use crate::http::h1::Side as Of;
+use crate::http::h2 as http2;
 use crate::model::{Flow, PeerRule, RefuseReason, Refused, TlsParameters, Workload};
 use crate::plan::{MayDial as _, MeshPeer, Outside};
 use crate::proxy::authorize::Authorized;
@@ -40,6 +41,14 @@ impl Way {
             Self::Mesh(peer) => peer.to(),
             Self::SameNode { authorized, .. } => authorized.permit().to(),
             Self::Plain(outside) => outside.to(),
+        }
+    }
+
+    /// Who is at the other end of HTTP/2 there.
+    pub(super) fn http2_leg(&self) -> http2::Leg {
+        match self {
+            Self::Mesh(_) => http2::Leg::Agents,
+            Self::SameNode { .. } | Self::Plain(_) => http2::Leg::Edge,
         }
     }
 }

@@ -36,6 +36,12 @@ type told struct {
 	Number  int64               `json:"connection"`
 }
 
+// The last requests, for who asks.
+var seen struct {
+	sync.Mutex
+	all []told
+}
+
 type numbered struct{}
 
 func serveHTTP(name, port string) {
@@ -67,7 +73,7 @@ func answer(name string, w http.ResponseWriter, r *http.Request) {
 		w.Write([]byte("half"))
 		w.(http.Flusher).Flush()
 		panic(http.ErrAbortHandler)
-	case r.URL.Path == "/silent":
+	case r.URL.Path == "/silent", r.URL.Path == "/silent/"+name:
 		<-r.Context().Done()
 		cancelled.Add(1)
 		return
@@ -85,6 +91,11 @@ func answer(name string, w http.ResponseWriter, r *http.Request) {
 		return
 	case r.URL.Path == "/cancelled":
 		fmt.Fprintln(w, cancelled.Load())
+		return
+	case r.URL.Path == "/seen":
+		seen.Lock()
+		defer seen.Unlock()
+		json.NewEncoder(w).Encode(seen.all)
 		return
 	case r.URL.Path == "/hints":
 		w.Header().Set("Link", "</a>")
@@ -121,10 +132,15 @@ func answer(name string, w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Trailer", "X-End")
 	n, _ := r.Context().Value(numbered{}).(int64)
 	host, _, _ := net.SplitHostPort(r.RemoteAddr)
-	json.NewEncoder(w).Encode(told{
+	asked := told{
 		Name: name, Proto: r.Proto, Method: r.Method, Host: r.Host, Path: r.URL.RequestURI(),
 		Headers: r.Header, Trailer: r.Trailer, Body: size, Peer: host, Number: n,
-	})
+	}
+	seen.Lock()
+	seen.all = append(seen.all, asked)
+	seen.all = seen.all[max(0, len(seen.all)-10000):]
+	seen.Unlock()
+	json.NewEncoder(w).Encode(asked)
 	w.Header().Set("X-End", "yes")
 }
 

@@ -1,6 +1,6 @@
 //! What a rule changes of requests and answers.
 
-use super::reading::{Reading, UNSERVED};
+use super::reading::Reading;
 use super::targets::target;
 use crate::discovery::tree::{Node, View};
 use crate::model::http_route::{
@@ -238,7 +238,6 @@ fn mirror(
     namespace: &str,
 ) -> Option<Mirror> {
     reading.known(value, at, &["backendRef", "percent", "fraction"]);
-    reading.advise(at, UNSERVED);
     let (of, of_at) = (&value["backendRef"], format!("{at}.backendRef"));
     reading.known(of, &of_at, &["group", "kind", "name", "namespace", "port"]);
     let to = target(reading, of, &of_at, namespace);

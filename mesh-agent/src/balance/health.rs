@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -24,8 +24,7 @@ pub(super) struct State {
     pub(super) latency: Ewma,
     /// Connections and requests that are under way there.
     pub(super) pending: AtomicU32,
-    /// It has answered: who waits for it waits for something.
-    pub(super) answers: AtomicBool,
+    pub(super) voice: Voice,
     /// Since when it is known, in ms.
     pub(super) born: u64,
 }
@@ -36,9 +35,49 @@ impl State {
             breaker: Breaker::new(now),
             latency: Ewma::new(now),
             pending: AtomicU32::new(0),
-            answers: AtomicBool::new(false),
+            voice: Voice::default(),
             born: now,
         }
+    }
+}
+
+/// When an endpoint was last heard, and missed. All times are in ms since the agent's
+/// start, and 1 at least.
+#[derive(Debug, Default)]
+pub(super) struct Voice {
+    /// 0: it has never answered.
+    answered: AtomicU64,
+    /// Until when somebody waited in vain, and it counted.
+    missed: AtomicU64,
+}
+
+impl Voice {
+    /// It has answered: who waits for it waits for something.
+    pub(super) fn answers(&self) -> bool {
+        self.answered.load(Ordering::Relaxed) > 0
+    }
+
+    pub(super) fn heard(&self, now: u64) {
+        let now = now.max(1);
+        // Nearly always there is nothing to write.
+        if self.answered.load(Ordering::Relaxed) < now {
+            self.answered.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// Somebody who waited since then has left. It says something of the endpoint only
+    /// where that answered nobody meanwhile; and who leaves all at once, or as long as
+    /// others, says it once: each counts from where the last one ended.
+    pub(super) fn is_missed(&self, since: u64, now: u64) -> bool {
+        let missed = self.missed.load(Ordering::Relaxed);
+        let is_silent = self.answered.load(Ordering::Relaxed) < since.max(1);
+        let is_next = missed <= since;
+        is_silent
+            && is_next
+            && self
+                .missed
+                .compare_exchange(missed, now.max(1), Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
     }
 }
 

@@ -87,6 +87,11 @@ impl InFlight {
         self.is_probe && !self.told
     }
 
+    /// What became of it is known.
+    pub(crate) fn is_told(&self) -> bool {
+        self.told
+    }
+
     pub(crate) fn destination(&self) -> &Destination {
         &self.here.destination
     }
@@ -126,9 +131,7 @@ impl InFlight {
         let by = (of, self.kind, self.is_probe);
         let change = match outcome {
             Outcome::Success => {
-                if !state.answers.load(Ordering::Relaxed) {
-                    state.answers.store(true, Ordering::Relaxed);
-                }
+                state.voice.heard(at);
                 let change = state.breaker.succeeded(by, at);
                 // What it took while it failed says nothing of now.
                 if change.is_some() && self.took >= 0.0 {
@@ -152,18 +155,21 @@ impl InFlight {
         change
     }
 
-    /// Who gave up on what others do much sooner was failed.
+    /// Who gave up on what others do much sooner was failed, where the endpoint answered
+    /// nobody meanwhile: a stream may be silent for as long as it wants.
     fn judge(&self, outcome: Outcome, now: Instant) -> Outcome {
         let waited = now.saturating_duration_since(self.begun);
         if outcome != Outcome::Abandoned || waited < LONG {
             return outcome;
         }
+        let health = &self.here.health;
         let other = self.here.states.get(self.other as usize);
         let is_much = other.is_some_and(|other| {
-            let others = other.latency.seconds(self.here.health.at(now));
-            other.answers.load(Ordering::Relaxed) && waited.as_secs_f32() > others * MUCH
+            let others = other.latency.seconds(health.at(now));
+            other.voice.answers() && waited.as_secs_f32() > others * MUCH
         });
-        match is_much {
+        let (since, now_ms) = (health.at(self.begun), health.at(now));
+        match is_much && self.state().voice.is_missed(since, now_ms) {
             true => Outcome::Failure(Failure::Silent),
             false => outcome,
         }
@@ -179,6 +185,7 @@ impl InFlight {
         let is_known = self.took >= 0.0 && failure != Failure::Silent;
         if !is_known && waited > expected {
             self.took(now);
+        }
         }
     }
 

@@ -305,6 +305,66 @@ fn who_gives_up_on_what_others_do_at_once_was_failed() {
     assert!(!changes.is_empty());
 }
 
+/// Requests to both endpoints: many to the first one, that nobody answers and whose client
+/// leaves after a minute, and one in three that is `answered`.
+fn client_that_leaves(streams: usize, answered: impl Fn(u8) -> bool) -> Vec<Change> {
+    let snapshot = snapshot(1, &[(1, "a"), (2, "b")]);
+    let (service, mut now, mut balancer) = (only(&snapshot), Instant::now(), balancer(0));
+    let quick = |balancer: &mut Balancer, now: Instant, answered: &dyn Fn(u8) -> bool| {
+        let (which, mut load) = begin(balancer, service, now);
+        if answered(which) {
+            load.took(now + Duration::from_millis(2));
+            let _no_change = load.end(Outcome::Success, now, &random);
+        }
+    };
+    for _ in 0..20 {
+        quick(&mut balancer, now, &|_| true);
+    }
+    let mut silent = Vec::new();
+    for _ in 0..streams {
+        now += Duration::from_millis(10);
+        silent.push(begin(&mut balancer, service, now));
+        for _ in 0..2 {
+            quick(&mut balancer, now, &answered);
+        }
+    }
+    now += Duration::from_secs(60);
+    let leave = |(_, mut load): (u8, InFlight)| load.end(Outcome::Abandoned, now, &random);
+    silent.into_iter().filter_map(leave).collect()
+}
+
+#[test]
+fn a_client_that_leaves_with_its_silent_streams_ejects_nobody() {
+    // Each endpoint has answered others meanwhile.
+    assert_eq!(client_that_leaves(100, |_| true), []);
+    // Nobody else has asked: it left once, however many streams it had.
+    assert_eq!(client_that_leaves(100, |_| false), []);
+}
+
+#[test]
+fn who_gives_up_time_and_again_on_one_that_answers_nobody_was_failed() {
+    let snapshot = snapshot(1, &[(1, "a"), (2, "b")]);
+    let (service, mut now, mut balancer) = (only(&snapshot), Instant::now(), balancer(0));
+    let mut changes = Vec::new();
+    for round in 0..200 {
+        // Far apart, so that the first one is tried again.
+        now += Duration::from_secs(60);
+        let both: Vec<_> = (0..8).map(|_| begin(&mut balancer, service, now)).collect();
+        for (which, mut load) in both {
+            let hangs = which == 1 && round > 0;
+            let (after, outcome) = match hangs {
+                true => (Duration::from_secs(2), Outcome::Abandoned),
+                false => (Duration::from_millis(1), Outcome::Success),
+            };
+            if !hangs {
+                load.took(now + after);
+            }
+            changes.extend(load.end(outcome, now + after, &random));
+        }
+    }
+    assert!(!changes.is_empty());
+}
+
 #[test]
 fn nothing_is_picked_of_another_family_or_where_there_is_none() {
     let mut balancer = balancer(0);

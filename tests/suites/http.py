@@ -140,6 +140,8 @@ def serve_one(s, name, number):
             return
         if path == "/hints":
             s.sendall(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
+        if path.startswith("/hints/"):
+            s.sendall(int(path.split("/")[2]) * b"HTTP/1.1 103 Early Hints\r\n\r\n")
         if path.startswith("/bytes/"):
             size = int(path.split("/")[2])
             s.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n".encode())
@@ -295,6 +297,21 @@ def hints(to):
     f = s.makefile("rb")
     s.sendall(b"GET /hints HTTP/1.1\r\nHost: a\r\n\r\n")
     return [response(f)[0], response(f)[0]]
+
+
+def many_hints(to, count):
+    """All that comes before the answer, and the answer, or an end without one."""
+    s = connect(to)
+    f = s.makefile("rb")
+    s.sendall(f"GET /hints/{count} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    told = []
+    try:
+        while not told or told[-1] == 103:
+            one = response(f)
+            told.append(one[0] if one else "cut")
+    except OSError:
+        told.append("cut")
+    return [told.count(103), told[-1]]
 
 
 def upgrade(to, end):

@@ -195,6 +195,10 @@ fn an_answer_before_the_answer_comes_when_the_application_gives_it() {
         assert_eq!(mesh.client(&["expects", &to, "echo"]), json!([100, 5]));
         assert_eq!(mesh.client(&["expects", &to, "refuse"]), json!([417]));
         assert_eq!(mesh.client(&["hints", &to]), json!([103, 200]));
+        assert_eq!(mesh.client(&["many_hints", &to, "32"]), json!([32, 200]));
+        // No more before the answer.
+        let told = mesh.client(&["many_hints", &to, "33"]);
+        assert_eq!(told[1], "cut", "{told}");
     }
 }
 

@@ -202,6 +202,13 @@ fn requests_on_one_connection_arrive_as_they_were_sent() {
             "{uploaded}"
         );
         assert_eq!(mesh.client(&["hints", &to]), json!([103, 200]));
+        let told = mesh.client(&["hints", &to, "/hints/32"]);
+        let statuses = told.as_array().expect("statuses");
+        assert_eq!((statuses.len(), &statuses[32]), (33, &json!(200)), "{told}");
+        // No more before the answer.
+        let told = mesh.client(&["hints", &to, "/hints/33"]);
+        let last = told.as_array().and_then(|all| all.last());
+        assert_eq!(last, Some(&json!(502)), "{told}");
     }
 }
 
@@ -405,6 +412,8 @@ fn a_client_that_floods_is_sent_away_and_its_neighbours_do_not_notice() {
             ("empty", "5000", &["goaway ENHANCE_YOUR_CALM", "closed"]),
             ("window", "5", &["goaway FLOW_CONTROL_ERROR", "closed"]),
             ("ping", "200000", &["alive"]),
+            // Answers that it does not want to the end are no flood.
+            ("leave", "1000", &["alive"]),
             ("settings", "200000", &["alive"]),
         ] {
             let mut flooding = mesh.command(&["flood", &to, kind, count]);

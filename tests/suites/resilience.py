@@ -96,6 +96,10 @@ class Server:
                     return
                 if self.mode == "slow":
                     time.sleep(SLOW)
+                if self.mode == "stream":
+                    s.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\nbegin")
+                    f.read()
+                    return
                 fails = self.mode == "fail" or (self.mode == "half" and count % 2)
                 body = json.dumps([self.name, count]) + "\n"
                 if line.startswith(b"GET "):

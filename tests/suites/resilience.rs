@@ -276,6 +276,28 @@ fn a_route_that_asks_for_retries_spares_its_clients() {
 }
 
 #[test]
+fn an_answer_that_begins_well_brings_its_endpoint_back_however_long_it_takes() {
+    let shop = Shop::new();
+    shop.mode("c", "fail");
+    shop.until_ejected("http");
+    shop.mode("c", "stream");
+    let probes = || shop.metric("mesh_agent_outlier_probes_total", "success");
+    let before = probes();
+    // It asks until it is the probe, and then waits for the end of that one's answer.
+    let asks = shop
+        .world
+        .in_pod(&shop.a, PYTHON)
+        .args(["-c", SCRIPT, "calls", VIP, "http", "1000000", "60"])
+        .spawn();
+    let mut asks = asks.expect("a client");
+    let is_back = eventually(Duration::from_secs(20), || probes() > before);
+    let goes_on = asks.try_wait().expect("its state").is_none();
+    asks.kill().expect("it ends");
+    let _ended = asks.wait();
+    assert!(is_back && goes_on, "{}", shop.agent.log());
+}
+
+#[test]
 fn what_is_over_a_limit_is_told_its_name_at_once() {
     let shop = Shop::new();
     shop.write(

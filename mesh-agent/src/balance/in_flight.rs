@@ -186,7 +186,6 @@ impl InFlight {
         if !is_known && waited > expected {
             self.took(now);
         }
-        }
     }
 
     fn shown_nothing(&self, at: u64) {

@@ -16,9 +16,9 @@ use crate::sys::socket;
 use crate::tunnel::{self, Connection};
 
 /// A connection that lives longer is counted and logged this often.
-const PROGRESS: Duration = Duration::from_secs(10);
-/// And one that shows whether its endpoint works again is looked at so often.
-const SOON: Duration = Duration::from_millis(100);
+pub(super) const PROGRESS: Duration = Duration::from_secs(10);
+/// And what shows whether its endpoint works again is looked at so often.
+pub(super) const SOON: Duration = Duration::from_millis(100);
 /// Who takes nothing for this long does not take what a side that failed had sent.
 const STUCK: Duration = Duration::from_millis(50);
 

@@ -29,6 +29,10 @@ impl Load {
         self.in_flight.goes(now);
     }
 
+    pub(super) fn is_told(&self) -> bool {
+        self.in_flight.is_told()
+    }
+
     /// It has taken the connection, or begun to answer, by then.
     pub(super) fn took(&mut self, then: Instant) {
         self.in_flight.took(then);

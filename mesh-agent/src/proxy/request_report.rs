@@ -2,8 +2,9 @@
 //! answer is over.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use super::forward::{PROGRESS, SOON};
 use super::http::{Carried, Fail};
 use super::load::Load;
 use super::report::Report;
@@ -200,6 +201,31 @@ impl RequestReport {
             .is_some_and(|current| current.load.is_some())
     }
 
+    /// When it is to be looked at again: soon, where somebody waits for what it shows of
+    /// its endpoint.
+    pub(super) fn turn(&self) -> Duration {
+        let load = self
+            .current
+            .as_ref()
+            .and_then(|current| current.load.as_ref());
+        match load.is_some_and(Load::is_probe) {
+            true => SOON,
+            false => PROGRESS,
+        }
+    }
+
+    /// So much of it has passed, and it goes on: an answer that has begun well shows that
+    /// its endpoint works, however long it takes.
+    pub(super) fn answers(&mut self, carried: &Carried) {
+        let Some(current) = &mut self.current else {
+            return;
+        };
+        let is_probe = current.load.as_ref().is_some_and(Load::is_probe);
+        if is_probe && carried.status > 0 {
+            current.tell_load(carried, RequestEnd::Finished);
+        }
+    }
+
     /// Another upstream connection is asked for.
     pub(super) fn attempt(&mut self) {
         if let Some(current) = &mut self.current {
@@ -271,6 +297,9 @@ impl Current {
         let Some(load) = &mut self.load else {
             return;
         };
+        if load.is_told() {
+            return;
+        }
         if let Some(answered) = carried.answered {
             load.took(answered);
         }

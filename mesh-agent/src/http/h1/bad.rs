@@ -50,7 +50,12 @@ pub(crate) enum Bad {
     TrailersTooLong,
     /// An upgrade that nobody asked for.
     Upgrade,
+    /// More answers before the answer than [`MAX_INFORMATIONAL`].
+    Informational,
 }
+
+/// Most answers (1xx) before the answer to a request, of any version.
+pub(crate) const MAX_INFORMATIONAL: u32 = 32;
 
 /// Whose message it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +99,7 @@ impl Bad {
             Self::TrailerName => "trailer_name",
             Self::TrailersTooLong => "trailer_length",
             Self::Upgrade => "upgrade",
+            Self::Informational => "informational_answers",
         }
     }
 
@@ -115,7 +121,8 @@ impl Bad {
             | Self::ChunkEnd
             | Self::Trailer
             | Self::TrailerName
-            | Self::Upgrade => RefuseReason::MalformedRequest,
+            | Self::Upgrade
+            | Self::Informational => RefuseReason::MalformedRequest,
             Self::TooManyLines | Self::TooLong | Self::TrailersTooLong => {
                 RefuseReason::HeadTooLarge
             }

@@ -11,7 +11,7 @@ mod response;
 mod tests;
 mod trailers;
 
-pub(crate) use bad::{Bad, Side};
+pub(crate) use bad::{Bad, MAX_INFORMATIONAL, Side};
 #[allow(unused_imports, reason = "the HTTP data path comes in parts")]
 pub(crate) use body::{Body, Followed};
 #[allow(unused_imports, reason = "the HTTP data path comes in parts")]

@@ -6,6 +6,8 @@ use ::h2::{Error, Reason};
 pub(crate) enum Fate {
     /// The peer says that no part of it was processed: it may go elsewhere.
     NotTaken,
+    /// The same of this one, for which it has no room; it goes on with the others.
+    Refused,
     /// The peer reset it with this code, which goes on to the other side.
     ResetByPeer(Reason),
     /// Input or output, or a fault of either side's protocol: it may have been
@@ -24,7 +26,7 @@ pub(crate) fn fate(error: &Error) -> Fate {
         return Fate::NotTaken;
     }
     match error.reason() {
-        Some(Reason::REFUSED_STREAM) if error.is_reset() => Fate::NotTaken,
+        Some(Reason::REFUSED_STREAM) if error.is_reset() => Fate::Refused,
         Some(code) if error.is_reset() => Fate::ResetByPeer(code),
         _ => Fate::Unknown,
     }
@@ -34,7 +36,7 @@ impl Fate {
     /// The code that the other side of an exchange is reset with.
     pub(crate) const fn passed_on(self) -> Reason {
         match self {
-            Self::NotTaken => Reason::REFUSED_STREAM,
+            Self::NotTaken | Self::Refused => Reason::REFUSED_STREAM,
             Self::ResetByPeer(code) => code,
             Self::Unknown => Reason::INTERNAL_ERROR,
         }

@@ -228,7 +228,7 @@ async fn only_what_was_not_taken_may_go_elsewhere() {
     let (mut answered, _sender, exchange) = pair.exchange(true).await;
     exchange.respond.reset(Reason::REFUSED_STREAM);
     let error = answer(&mut answered).await.expect_err("it was refused");
-    assert_eq!(fate(&error), Fate::NotTaken);
+    assert_eq!(fate(&error), Fate::Refused);
     // A connection that drains finishes what it has.
     let (mut first, _sender, exchange) = pair.exchange(true).await;
     pair.drain.send(()).await.expect("told");

@@ -8,9 +8,8 @@ use super::transfer::{Ended, Fail, Transfer};
 use crate::model::{ByteCounts, ByteMeter};
 use crate::proxy::registry::{Cut, CutReason};
 use crate::proxy::report::Report;
+use crate::proxy::request_report::RequestReport;
 
-/// A connection that lives longer is counted and logged this often.
-const PROGRESS: Duration = Duration::from_secs(10);
 /// An ACCEPT that no answer follows for this long travels alone.
 pub(super) const ACCEPT_DELAY: Duration = Duration::from_millis(5);
 
@@ -76,6 +75,8 @@ pub(in crate::proxy) struct Watch<'w> {
     pub(in crate::proxy) cut: &'w Cut,
     pub(in crate::proxy) report: &'w mut Report,
     pub(in crate::proxy) totals: &'w mut Totals,
+    /// Of the request.
+    pub(in crate::proxy) told: &'w mut RequestReport,
     /// Longest silence.
     pub(in crate::proxy) idle: Option<Duration>,
     /// The whole exchange is over by then.
@@ -89,11 +90,12 @@ pub(in crate::proxy) async fn drive(
     watch: &mut Watch<'_>,
 ) -> Driven {
     let (mut silent, mut before) = (Duration::ZERO, transfer.bytes());
-    let mut wait = match client.leg.is_opening() {
-        true => ACCEPT_DELAY,
-        false => PROGRESS,
-    };
+    let mut is_first = client.leg.is_opening();
     let driven = loop {
+        let wait = match std::mem::take(&mut is_first) {
+            true => ACCEPT_DELAY,
+            false => watch.told.turn(),
+        };
         let left = watch
             .idle
             .map_or(wait, |idle| wait.min(idle.saturating_sub(silent)));
@@ -108,7 +110,7 @@ pub(in crate::proxy) async fn drive(
             () = tokio::time::sleep(left) => {}
         }
         client.leg.accept_is_due();
-        wait = PROGRESS;
+        watch.told.answers(&transfer.carried());
         let now = transfer.bytes();
         silent = if now == before {
             silent + left

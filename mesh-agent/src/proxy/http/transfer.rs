@@ -15,7 +15,8 @@ use super::plan::Planned;
 use super::pump::{Kept, Message, Stuck};
 use super::tee::{SendCopies, Tee};
 use crate::http::h1::{
-    Asked, Bad, Framing, Lines, Parsed, Response, Scan, Side as Of, encode_response, response_head,
+    Asked, Bad, Framing, Lines, MAX_INFORMATIONAL, Parsed, Response, Scan, Side as Of,
+    encode_response, response_head,
 };
 use crate::http::hygiene;
 use crate::model::{ByteCounts, Edits, HeaderLine, HttpVersion};
@@ -101,6 +102,8 @@ pub(in crate::proxy) struct Transfer {
     scan: Scan,
     /// Of the last answer whose head has come.
     status: Option<u16>,
+    /// Answers before the answer.
+    informed: u32,
     /// What is to change of the final answer.
     edits: Edits,
     kept: Kept,
@@ -146,6 +149,7 @@ impl Transfer {
             answering: Answering::Head,
             scan: Scan::default(),
             status: None,
+            informed: 0,
             edits,
             kept: if again {
                 Kept::begin(MAX_KEPT)
@@ -426,6 +430,12 @@ impl Transfer {
                 let held = self.hold.as_ref().and_then(|hold| hold.held(&head));
                 if let Some(held) = held.filter(|_| self.status.is_none()) {
                     return Err(Fail::Held(held));
+                }
+                if head.informational {
+                    self.informed += 1;
+                    if self.informed > MAX_INFORMATIONAL {
+                        return Err(Fail::Answer(Bad::Informational));
+                    }
                 }
                 let mut answered = answered(&self.asked, &self.edits, &head, &bytes[..len])?;
                 if self.is_grpc {

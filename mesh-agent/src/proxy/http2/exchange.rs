@@ -28,8 +28,8 @@ use crate::proxy::request_report::{Begun, Heard, RequestReport, refused_by};
 
 /// How often a request that nobody took is decided anew.
 const MAX_TRIES: u16 = 4;
-/// Silence is looked for this often.
-const PROGRESS: Duration = Duration::from_secs(10);
+/// Who leaves later than this has waited for an answer.
+const AT_ONCE: Duration = Duration::from_secs(1);
 /// Who does not take an answer of the agent's own by then does not get it.
 const TELL: Duration = Duration::from_secs(10);
 
@@ -56,6 +56,10 @@ pub(in crate::proxy) trait Site: 'static {
 
     /// Where the endpoint of the last try was not reached, may it go to this one?
     fn may_retry(&self, load: &InFlight, attempt: &Attempt) -> bool;
+
+    /// Where the server of the last try had no room for it, may it go to this one, or
+    /// once more to the same?
+    fn may_repeat(&self, load: Option<&InFlight>) -> bool;
 }
 
 /// Where a request goes; or the agent's own answer, and what it is to log and metrics.
@@ -93,8 +97,16 @@ pub(in crate::proxy) struct Course<K> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum After {
     Done,
-    /// Its client did not want it any more.
-    LeftByClient,
+    /// Its client did not want it any more, sooner than most answers take.
+    TakenBack,
+}
+
+/// Why a request is decided anew, by what nobody can have seen any of it.
+enum Unseen {
+    /// Its endpoint was not reached.
+    NoLine(Refused),
+    /// Its server had no room for it.
+    NoRoom,
 }
 
 /// Why one try does not end well.
@@ -145,14 +157,17 @@ struct Running<S> {
 impl<S: Site> Running<S> {
     async fn serve(&mut self, parts: &http2::request::Parts) -> After {
         let (mut tries, mut attempt) = (0, Attempt::default());
-        let mut unreached = None;
+        let mut unseen = None;
         loop {
             tries += 1;
-            let decided = match self.decide(parts, &mut attempt, unreached.is_some()) {
+            let decided = match self.decide(parts, &mut attempt, unseen.as_ref()) {
                 Ok(Some(decided)) => decided,
                 Ok(None) => {
-                    let refused = unreached.unwrap_or_else(|| RefuseReason::Internal.into());
-                    return self.answer(refused).await;
+                    return match unseen {
+                        Some(Unseen::NoLine(refused)) => self.answer(refused).await,
+                        Some(Unseen::NoRoom) => self.pass_on(Reason::REFUSED_STREAM).await,
+                        None => self.answer(RefuseReason::Internal.into()).await,
+                    };
                 }
                 Err(bad) => {
                     let refused = Refused {
@@ -183,13 +198,21 @@ impl<S: Site> Running<S> {
                     continue;
                 }
             }
+            if matches!(broken, Broken::Stopped(Stop::Refused))
+                && !is_off
+                && !matches!(unseen, Some(Unseen::NoRoom))
+                && self.transfer.may_go_again()
+            {
+                unseen = Some(Unseen::NoRoom);
+                continue;
+            }
             if let Broken::NoLine(refused) = &broken
                 && self.told.may_help_elsewhere(refused)
                 && !is_off
                 && !attempt.is_second()
             {
                 self.blame(&line);
-                unreached = Some(refused.clone());
+                unseen = Some(Unseen::NoLine(refused.clone()));
                 continue;
             }
             return self.conclude(broken, is_outside, &line).await;
@@ -197,12 +220,12 @@ impl<S: Site> Running<S> {
     }
 
     /// Where it goes, or the answer that it gets here, and no server sees it. `None`:
-    /// nowhere else, for `again`, behind an endpoint that was not reached, it may not.
+    /// nowhere else, for behind what nobody has seen of it it may not.
     fn decide(
         &mut self,
         parts: &http2::request::Parts,
         attempt: &mut Attempt,
-        again: bool,
+        unseen: Option<&Unseen>,
     ) -> Result<Option<Choice<S::Kind>>, Bad> {
         let observe = &self.site.context().worker.observe;
         let mut lines = HeadLines::default();
@@ -231,8 +254,13 @@ impl<S: Site> Running<S> {
             self.transfer.is_grpc();
         }
         let decided = self.site.decide(&head, parts, attempt);
-        let may = |load: &InFlight| self.site.may_retry(load, attempt);
-        if again && !decided.load.as_ref().is_some_and(may) {
+        let load = decided.load.as_ref();
+        let may = match unseen {
+            Some(Unseen::NoLine(_)) => load.is_some_and(|load| self.site.may_retry(load, attempt)),
+            Some(Unseen::NoRoom) => self.site.may_repeat(load),
+            None => true,
+        };
+        if !may {
             return Ok(None);
         }
         let begun = Begun {
@@ -295,7 +323,8 @@ impl<S: Site> Running<S> {
         let watching = async {
             let mut run = std::pin::pin!(running);
             loop {
-                let left = idle.map_or(PROGRESS, |idle| PROGRESS.min(idle.saturating_sub(silent)));
+                let turn = told.turn();
+                let left = idle.map_or(turn, |idle| turn.min(idle.saturating_sub(silent)));
                 tokio::select! {
                     biased; // a cut must not wait for a busy exchange
                     reason = context.entry().cut.wait() => break Some(Broken::Cut(reason)),
@@ -307,6 +336,7 @@ impl<S: Site> Running<S> {
                     () = until(ends) => break Some(Broken::TimedOut),
                     () = tokio::time::sleep(left) => {}
                 }
+                told.answers(&view.carried());
                 let now = view.bytes();
                 silent = if now == before {
                     silent + left
@@ -325,7 +355,14 @@ impl<S: Site> Running<S> {
         // It must not take what it got for all there was.
         up.reset(match &broken {
             Broken::Stopped(Stop::Client(code)) => *code,
-            Broken::Stopped(Stop::NotTaken | Stop::Upstream(_) | Stop::Lost | Stop::Edit)
+            Broken::Stopped(
+                Stop::NotTaken
+                | Stop::Refused
+                | Stop::Upstream(_)
+                | Stop::Lost
+                | Stop::Answer(_)
+                | Stop::Edit,
+            )
             | Broken::NoLine(_)
             | Broken::Cut(_)
             | Broken::Idle
@@ -341,13 +378,16 @@ impl<S: Site> Running<S> {
             Broken::Stopped(Stop::Client(code)) => {
                 self.transfer.reset(code).await;
                 self.told.finish(carried, RequestEnd::Client);
-                return After::LeftByClient;
+                return match carried.answered.is_none() && self.began.elapsed() < AT_ONCE {
+                    true => After::TakenBack,
+                    false => After::Done,
+                };
             }
             Broken::Stopped(Stop::Upstream(code)) => {
                 return self.pass_on(code).await;
             }
             // The client may send it once more.
-            Broken::Stopped(Stop::NotTaken) if line.fault().is_none() => {
+            Broken::Stopped(Stop::NotTaken | Stop::Refused) if line.fault().is_none() => {
                 return self.pass_on(Reason::REFUSED_STREAM).await;
             }
             Broken::NoLine(refused) if is_outside && self.site.hub().is_fresh() => {
@@ -359,12 +399,16 @@ impl<S: Site> Running<S> {
                 self.blame(line);
                 refused
             }
-            Broken::Stopped(Stop::NotTaken | Stop::Lost) => match line.fault() {
+            Broken::Stopped(Stop::NotTaken | Stop::Refused | Stop::Lost) => match line.fault() {
                 Some(Fault::Refused(refused)) => {
                     self.blame(line);
                     *refused
                 }
                 Some(Fault::NotTaken) | None => RefuseReason::UpstreamClosed.into(),
+            },
+            Broken::Stopped(Stop::Answer(bad)) => Refused {
+                detail: Some(bad.detail()),
+                ..bad.reason(Of::Response).into()
             },
             Broken::Stopped(Stop::Edit) => RefuseReason::Internal.into(),
             Broken::Cut(reason) => {
@@ -441,7 +485,9 @@ fn is_untaken<K>(broken: &Broken, line: &Line<K>) -> bool {
     match broken {
         Broken::Stopped(Stop::NotTaken) => true,
         Broken::Stopped(Stop::Lost) => matches!(line.fault(), Some(Fault::NotTaken)),
-        Broken::Stopped(Stop::Client(_) | Stop::Upstream(_) | Stop::Edit)
+        Broken::Stopped(
+            Stop::Refused | Stop::Client(_) | Stop::Upstream(_) | Stop::Answer(_) | Stop::Edit,
+        )
         | Broken::NoLine(_)
         | Broken::Cut(_)
         | Broken::Idle

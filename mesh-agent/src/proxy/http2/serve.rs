@@ -2,7 +2,7 @@
 //! sees to its end.
 
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -26,9 +26,11 @@ const GOODBYE: Duration = Duration::from_secs(2);
 const PROGRESS: Duration = Duration::from_secs(10);
 /// Exchanges, also those whose client has reset them already.
 const MAX_EXCHANGES: usize = 2 * http2::STREAMS as usize;
-/// Of the last so many requests no more than three of four may be taken back by their
-/// client: one that hedges takes back every other one.
+/// Of so many requests within [`LATELY`] no more than three of four may be taken back at
+/// once by their client: one that hedges takes back every other one.
 const ABUSE: u32 = 500;
+/// What is slower costs little.
+const LATELY: Duration = Duration::from_secs(30);
 
 /// To the end of the client's connection; what does not end well is to be reset.
 pub(in crate::proxy) async fn serve<S: Site>(
@@ -58,7 +60,7 @@ pub(in crate::proxy) async fn serve<S: Site>(
                     exchanges: JoinSet::new(),
                     report,
                     seen: seen.clone(),
-                    conduct: Conduct::default(),
+                    conduct: Conduct::new(Instant::now()),
                 };
                 visit.run().await
             }
@@ -103,7 +105,7 @@ impl<S: Site> Visit<'_, '_, '_, S> {
                 }
                 Next::Request(came) => came.respond.reset(Reason::ENHANCE_YOUR_CALM),
                 Next::Ended(after) => {
-                    if self.conduct.is_abuse(after) {
+                    if self.conduct.is_abuse(after, Instant::now()) {
                         self.server.abort(Reason::ENHANCE_YOUR_CALM);
                         self.say().await;
                         break CloseReason::ProtocolError;
@@ -207,17 +209,29 @@ fn fault(error: &http2::Error, seen: &Seen) -> CloseReason {
     }
 }
 
-/// How many of its requests a client takes back, lately.
-#[derive(Debug, Default)]
+/// How many of its requests a client takes back at once, lately.
+#[derive(Debug)]
 struct Conduct {
+    since: Instant,
     ended: u32,
     taken_back: u32,
 }
 
 impl Conduct {
-    fn is_abuse(&mut self, after: After) -> bool {
+    fn new(now: Instant) -> Self {
+        Self {
+            since: now,
+            ended: 0,
+            taken_back: 0,
+        }
+    }
+
+    fn is_abuse(&mut self, after: After, now: Instant) -> bool {
+        if now.saturating_duration_since(self.since) >= LATELY {
+            *self = Self::new(now);
+        }
         self.ended += 1;
-        self.taken_back += u32::from(after == After::LeftByClient);
+        self.taken_back += u32::from(after == After::TakenBack);
         let is_abuse = self.ended >= ABUSE && self.taken_back > self.ended / 4 * 3;
         if self.ended >= 2 * ABUSE {
             self.ended /= 2;
@@ -231,25 +245,33 @@ impl Conduct {
 mod tests {
     use super::*;
 
-    fn first_abuse(afters: impl IntoIterator<Item = After>) -> Option<usize> {
-        let mut conduct = Conduct::default();
+    fn first_abuse(afters: impl IntoIterator<Item = After>, every: Duration) -> Option<usize> {
+        let begin = Instant::now();
+        let mut conduct = Conduct::new(begin);
+        let mut now = begin;
         let mut afters = afters.into_iter();
-        afters.position(|after| conduct.is_abuse(after))
+        afters.position(|after| {
+            now += every;
+            conduct.is_abuse(after, now)
+        })
     }
 
     #[test]
-    fn who_takes_back_most_of_its_requests_is_sent_away() {
-        assert_eq!(first_abuse([After::LeftByClient; 1000]), Some(499));
+    fn who_takes_back_most_of_its_requests_at_once_is_sent_away() {
+        const MS: Duration = Duration::from_millis(1);
+        assert_eq!(first_abuse([After::TakenBack; 1000], MS), Some(499));
         let every_other = |i| match i % 2 {
-            0 => After::LeftByClient,
+            0 => After::TakenBack,
             _ => After::Done,
         };
-        assert_eq!(first_abuse((0..10_000).map(every_other)), None);
+        assert_eq!(first_abuse((0..10_000).map(every_other), MS), None);
         let late = [After::Done; 10_000]
             .into_iter()
-            .chain([After::LeftByClient; 1100]);
+            .chain([After::TakenBack; 1100]);
         // What it did well is forgotten by halves, each time after as many as make it known.
-        let found = first_abuse(late).expect("it is found");
+        let found = first_abuse(late, MS).expect("it is found");
         assert!(found <= 10_000 + 2 * ABUSE as usize, "{found}");
+        let slow = Duration::from_millis(100);
+        assert_eq!(first_abuse([After::TakenBack; 10_000], slow), None);
     }
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::time::timeout;
 
 use crate::http::grpc::Messages;
-use crate::http::h1::InvalidEdit;
+use crate::http::h1::{Bad, InvalidEdit, MAX_INFORMATIONAL};
 use crate::http::h2 as http2;
 use crate::http::h2::{
     Answered, Cut, Fate, HeaderMap, Informed, Reason, Receiver, Respond, Sender, fate,
@@ -34,10 +34,14 @@ pub(super) enum Stop {
     Client(Reason),
     /// The upstream took nothing of it.
     NotTaken,
+    /// The same, but it takes others.
+    Refused,
     /// The upstream reset it.
     Upstream(Reason),
     /// The upstream's connection failed.
     Lost,
+    /// The upstream's answer is none.
+    Answer(Bad),
     /// An edit that cannot be made.
     Edit,
 }
@@ -46,6 +50,7 @@ impl Stop {
     fn of_upstream(error: &http2::Error) -> Self {
         match fate(error) {
             Fate::NotTaken => Self::NotTaken,
+            Fate::Refused => Self::Refused,
             Fate::ResetByPeer(code) => Self::Upstream(code),
             Fate::Unknown => Self::Lost,
         }
@@ -54,7 +59,7 @@ impl Stop {
     fn of_client(error: &http2::Error) -> Self {
         match fate(error) {
             Fate::ResetByPeer(code) => Self::Client(code),
-            Fate::NotTaken | Fate::Unknown => Self::Client(Reason::CANCEL),
+            Fate::NotTaken | Fate::Refused | Fate::Unknown => Self::Client(Reason::CANCEL),
         }
     }
 
@@ -150,6 +155,20 @@ impl View {
         }
     }
 
+    pub(super) fn carried(&self) -> Carried {
+        Carried {
+            status: self.status.get(),
+            grpc_status: self.grpc_status.get(),
+            bytes: self.bytes(),
+            messages: ByteCounts {
+                sent: self.messages[0].get().count(),
+                received: self.messages[1].get().count(),
+            },
+            request: self.whole.get(),
+            answered: self.answered.get(),
+        }
+    }
+
     fn look(&self, lines: &HeaderMap) {
         let value = lines.get("grpc-status");
         let status = value.and_then(|value| value.to_str().ok()?.parse().ok());
@@ -213,17 +232,7 @@ impl Transfer {
     }
 
     pub(super) fn carried(&self) -> Carried {
-        Carried {
-            status: self.view.status.get(),
-            grpc_status: self.view.grpc_status.get(),
-            bytes: self.view.bytes(),
-            messages: ByteCounts {
-                sent: self.view.messages[0].get().count(),
-                received: self.view.messages[1].get().count(),
-            },
-            request: self.view.whole.get(),
-            answered: self.view.answered.get(),
-        }
+        self.view.carried()
     }
 
     /// Until the client leaves.
@@ -426,6 +435,7 @@ async fn download(
     edits: &Edits,
     view: &View,
 ) -> Result<(), Stop> {
+    let mut before = 0;
     let (head, mut body) = loop {
         let informed = tokio::select! {
             biased; // nobody waits for an answer any more
@@ -433,7 +443,11 @@ async fn download(
             informed = answered.next() => informed,
         };
         match informed.map_err(|error| Stop::of_upstream(&error))? {
+            Informed::Informational(_) if before == MAX_INFORMATIONAL => {
+                return Err(Stop::Answer(Bad::Informational));
+            }
             Informed::Informational(head) => {
+                before += 1;
                 let head = http2::passed_back(head, &Edits::default())?;
                 if let Down::Waiting(respond) = down {
                     respond
@@ -495,7 +509,8 @@ async fn download(
 /// Behind the begin of an answer nothing is untaken.
 fn stopped_midway(error: &http2::Error) -> Stop {
     match Stop::of_upstream(error) {
-        Stop::NotTaken => Stop::Upstream(Reason::REFUSED_STREAM),
-        stop @ (Stop::Client(_) | Stop::Upstream(_) | Stop::Lost | Stop::Edit) => stop,
+        Stop::NotTaken | Stop::Refused => Stop::Upstream(Reason::REFUSED_STREAM),
+        stop
+        @ (Stop::Client(_) | Stop::Upstream(_) | Stop::Lost | Stop::Answer(_) | Stop::Edit) => stop,
     }
 }

@@ -229,6 +229,7 @@ impl Visit<'_> {
             cut: &self.context.entry().cut,
             report: self.report,
             totals: &mut self.totals,
+            told: &mut self.told,
             idle: self.context.worker.agent.config.idle_timeout,
             // The route's are the source's to keep.
             deadline: None,

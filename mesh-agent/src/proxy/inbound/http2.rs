@@ -76,6 +76,11 @@ impl Site for Requests {
         false
     }
 
+    fn may_repeat(&self, _load: Option<&InFlight>) -> bool {
+        // The budget is the source's to keep: its agent sends it once more.
+        !self.is_meshed()
+    }
+
     fn decide(
         &self,
         head: &RequestHead<'_>,

@@ -384,6 +384,7 @@ impl<'r> Requests<'r> {
             cut: &context.entry().cut,
             report: self.report,
             totals: &mut self.totals,
+            told: &mut self.told,
             idle: context.worker.agent.config.idle_timeout,
             deadline,
         };

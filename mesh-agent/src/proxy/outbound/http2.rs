@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::course::{Found, Http2, course};
 use super::flow;
-use super::reach::may_retry;
+use super::reach::{may_repeat, may_retry};
 use super::upstreams::{Upstream, Upstreams, Way};
 use crate::balance::{Attempt, InFlight};
 use crate::http::answer::{Answer, Client};
@@ -85,6 +85,10 @@ impl Site for Requests {
 
     fn may_retry(&self, load: &InFlight, attempt: &Attempt) -> bool {
         may_retry(&self.context, load, attempt)
+    }
+
+    fn may_repeat(&self, load: Option<&InFlight>) -> bool {
+        load.is_none_or(|load| may_repeat(&self.context, load))
     }
 
     fn decide(

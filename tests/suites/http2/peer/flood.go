@@ -18,6 +18,7 @@ func flood(to, kind string, count int) {
 	framer := http2.NewFramer(connection, connection)
 	framer.WriteSettings()
 	ended := make(chan string, 1)
+	answered := make(chan uint32, 1000)
 	go func() {
 		for {
 			frame, err := framer.ReadFrame()
@@ -29,15 +30,25 @@ func flood(to, kind string, count int) {
 				ended <- "goaway " + away.ErrCode.String()
 				return
 			}
+			if head, ok := frame.(*http2.HeadersFrame); ok {
+				answered <- head.StreamID
+			}
 			if ping, ok := frame.(*http2.PingFrame); ok && ping.IsAck() && string(ping.Data[:]) == "lastlast" {
 				ended <- "alive"
 				return
 			}
 		}
 	}()
+	path := "/x"
+	switch kind {
+	case "slow-reset":
+		path = "/silent"
+	case "leave":
+		path = "/open"
+	}
 	var block bytes.Buffer
 	encoder := hpack.NewEncoder(&block)
-	for _, field := range [][2]string{{":method", "GET"}, {":scheme", "http"}, {":path", "/x"}, {":authority", to}} {
+	for _, field := range [][2]string{{":method", "GET"}, {":scheme", "http"}, {":path", path}, {":authority", to}} {
 		encoder.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]})
 	}
 	head := block.Bytes()
@@ -62,6 +73,16 @@ func flood(to, kind string, count int) {
 			headers(stream, true, true)
 			time.Sleep(time.Millisecond)
 			err = framer.WriteRSTStream(stream, http2.ErrCodeCancel)
+		case "leave":
+			// Each has begun to answer before it is taken back.
+			headers(stream, true, true)
+			select {
+			case <-answered:
+				err = framer.WriteRSTStream(stream, http2.ErrCodeCancel)
+			case how := <-ended:
+				tell(how)
+				return
+			}
 		case "continuation":
 			err = framer.WriteContinuation(1, false, bytes.Repeat([]byte{0x40, 1, 'a', 1, 'b'}, 3000))
 		case "empty":

@@ -100,6 +100,10 @@ func answer(name string, w http.ResponseWriter, r *http.Request) {
 	case r.URL.Path == "/hints":
 		w.Header().Set("Link", "</a>")
 		w.WriteHeader(103)
+	case strings.HasPrefix(r.URL.Path, "/hints/"):
+		for range number(strings.Split(r.URL.Path, "/")[2]) {
+			w.WriteHeader(103)
+		}
 	case strings.HasPrefix(r.URL.Path, "/bytes/"):
 		size := number(strings.Split(r.URL.Path, "/")[2])
 		block := bytes.Repeat([]byte("0123456789abcdef"), 4096)
@@ -240,7 +244,11 @@ func httpClient(verb string, args []string) bool {
 			return nil
 		}}
 		ctx := httptrace.WithClientTrace(context.Background(), trace)
-		request, err := http.NewRequestWithContext(ctx, "GET", "http://"+args[0]+"/hints", nil)
+		path := "/hints"
+		if len(args) > 1 {
+			path = args[1]
+		}
+		request, err := http.NewRequestWithContext(ctx, "GET", "http://"+args[0]+path, nil)
 		check(err)
 		response, err := c.Do(request)
 		check(err)

@@ -183,7 +183,10 @@ fn requests_on_one_connection_arrive_as_they_were_sent() {
             assert_eq!(told["proto"], "HTTP/2.0");
             assert_eq!(told["path"], *path);
             assert_eq!(told["host"], to);
-            assert_eq!(told["connection"], 1, "one connection to the application");
+            assert_eq!(
+                told["connection"], 1,
+                "one connection to the application: {answers}"
+            );
             assert_eq!(answer["trailer"]["X-End"], json!(["yes"]), "{answer}");
             let peer = told["peer"].as_str().expect("an address");
             assert!(

@@ -4,12 +4,15 @@ use std::future::poll_fn;
 use std::io::{self, ErrorKind, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
+use std::os::fd::AsRawFd as _;
 use std::task::{Context, Poll, ready};
 
+use nix::sys::socket::{MsgFlags, recv};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use super::inbox::Inbox;
+use crate::detect;
 use crate::io::{read, room, with_scratch};
 use crate::tunnel::{Connection, Relay, StreamEnd};
 
@@ -178,4 +181,11 @@ pub(in crate::proxy) fn is_quiet(socket: &TcpStream) -> bool {
     let mut byte = [MaybeUninit::uninit()];
     let peeked = SockRef::from(socket).peek(&mut byte);
     peeked.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+}
+
+/// A server of HTTP/2 has greeted, and waits for its client all the same.
+pub(in crate::proxy) fn has_settings(socket: &TcpStream) -> bool {
+    let mut begin = [0; 9];
+    let peeked = recv(socket.as_raw_fd(), &mut begin, MsgFlags::MSG_PEEK);
+    peeked.is_ok_and(|n| detect::http2_settings(&begin[..n]) == Some(true))
 }

@@ -23,7 +23,7 @@ pub(super) use client::{Next, told};
 pub(super) use drive::{Driven, Totals, Watch, drive, silence};
 pub(super) use hold::{Held, Hold};
 pub(super) use inbox::Inbox;
-pub(super) use leg::{Leg, Side, is_quiet};
+pub(super) use leg::{Leg, Side, has_settings, is_quiet};
 pub(super) use plan::Planned;
 pub(super) use tee::{Rest, SendCopies, Tee};
 pub(super) use transfer::{Carried, Ended, Fail, Transfer};

@@ -19,7 +19,7 @@ use crate::proxy::authorize::Authorized;
 use crate::proxy::context::ConnectionContext;
 use crate::proxy::deliver::deliver;
 use crate::proxy::forward::ForwardEnd;
-use crate::proxy::http::{Inbox, Leg, Side, is_quiet};
+use crate::proxy::http::{Inbox, Leg, Side, has_settings, is_quiet};
 use crate::proxy::http2::{Course, Decided, Fault, Hub, Line, LineEnd, Lines, Opener, Site, serve};
 use crate::proxy::report::Report;
 use crate::proxy::request_report::refused_by;
@@ -134,7 +134,8 @@ impl Site for Requests {
 impl Requests {
     fn open(&self, authorized: Authorized) -> Rc<Line<()>> {
         let (worker, pod) = (&self.context.worker, &self.context.pod);
-        let open = self.open.take().filter(is_quiet);
+        let open = self.open.take();
+        let open = open.filter(|open| has_settings(open) || is_quiet(open));
         let (context, client) = (self.context.beside(), self.caller.address);
         let to = authorized.permit().destination();
         self.lines.open(to, |opener| {

@@ -176,7 +176,7 @@ impl Requests {
     fn open(&self, way: Way) -> Rc<Line<Kind>> {
         let (worker, pod) = (&self.context.worker, &self.context.pod);
         let mut open = self.open.borrow_mut();
-        let is_fit = |open: &mut Upstream| open.serves(&way, &self.context);
+        let is_fit = |open: &mut Upstream| open.begins_http2(&way, &self.context);
         let open = match open.as_mut().is_some_and(is_fit) {
             true => open.take(),
             false => None,

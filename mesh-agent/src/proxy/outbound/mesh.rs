@@ -152,13 +152,21 @@ impl MeshStream {
         Ok(first)
     }
 
-    /// May it carry another request to the peer?
-    pub(super) fn serves(&mut self, context: &ConnectionContext, peer: &MeshPeer) -> bool {
+    /// May it carry a request to the peer?
+    pub(super) fn is_for(&self, context: &ConnectionContext, peer: &MeshPeer) -> bool {
         let shown = self.connection.peer();
         shown.spiffe_id() == peer.expected()
             && still_trusted(&context.pod, shown).is_ok()
             && context.worker.peers.may_go_on(&self.connection)
-            && self.relay.is_quiet(&mut self.connection)
+    }
+
+    pub(super) fn is_quiet(&mut self) -> bool {
+        self.relay.is_quiet(&mut self.connection)
+    }
+
+    /// All that was heard of the application is that it speaks HTTP/2.
+    pub(super) fn has_settings(&self) -> bool {
+        detect::http2_settings(self.relay.early()) == Some(true)
     }
 
     /// After [`StreamEnd::NotTaken`]: the same stream on another connection.

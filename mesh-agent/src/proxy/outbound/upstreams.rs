@@ -16,7 +16,7 @@ use crate::model::{Flow, PeerRule, RefuseReason, Refused, TlsParameters, Workloa
 use crate::plan::{MayDial as _, MeshPeer, Outside};
 use crate::proxy::authorize::Authorized;
 use crate::proxy::context::ConnectionContext;
-use crate::proxy::http::{Again, Fail, Inbox, Leg, Side, Transfer, is_quiet};
+use crate::proxy::http::{Again, Fail, Inbox, Leg, Side, Transfer, has_settings, is_quiet};
 use crate::sys::socket;
 use crate::tls::PeerId;
 use crate::traffic::Asks;
@@ -113,25 +113,42 @@ impl Upstream {
 
     /// It carries another request of that way.
     pub(super) fn serves(&mut self, way: &Way, context: &ConnectionContext) -> bool {
+        self.is_for(way, context) && self.is_quiet()
+    }
+
+    /// A connection of HTTP/2 may begin on it; the server may have sent its settings.
+    pub(super) fn begins_http2(&mut self, way: &Way, context: &ConnectionContext) -> bool {
+        self.is_for(way, context) && (self.has_settings() || self.is_quiet())
+    }
+
+    fn is_quiet(&mut self) -> bool {
+        match &mut self.carrier {
+            Carrier::Mesh(stream) => stream.is_quiet(),
+            Carrier::Socket { stream, .. } => is_quiet(stream),
+        }
+    }
+
+    fn has_settings(&self) -> bool {
+        match &self.carrier {
+            Carrier::Mesh(stream) => stream.has_settings(),
+            Carrier::Socket { stream, .. } => has_settings(stream),
+        }
+    }
+
+    fn is_for(&self, way: &Way, context: &ConnectionContext) -> bool {
         if self.to != way.to() || !self.inbox.is_empty() {
             return false;
         }
-        match (&mut self.carrier, way) {
-            (Carrier::Mesh(stream), Way::Mesh(peer)) => stream.serves(context, peer),
+        match (&self.carrier, way) {
+            (Carrier::Mesh(stream), Way::Mesh(peer)) => stream.is_for(context, peer),
             (
                 Carrier::Socket {
-                    stream,
                     entered: Some(cookie),
+                    ..
                 },
                 Way::SameNode { workload, .. },
-            ) => is_quiet(stream) && context.worker.agent.is_pod(*cookie, workload),
-            (
-                Carrier::Socket {
-                    stream,
-                    entered: None,
-                },
-                Way::Plain(_),
-            ) => is_quiet(stream),
+            ) => context.worker.agent.is_pod(*cookie, workload),
+            (Carrier::Socket { entered: None, .. }, Way::Plain(_)) => true,
             (Carrier::Mesh(_), Way::SameNode { .. } | Way::Plain(_))
             | (Carrier::Socket { .. }, Way::Mesh(_) | Way::SameNode { .. } | Way::Plain(_)) => {
                 false

@@ -41,6 +41,7 @@ pub use net::Place;
 pub use packets::{Captured, PacketCapture};
 pub use peer::Peer;
 pub use pod::{APP_PORT, Pod};
+pub use servers::go;
 pub use steady::{Steady, failed};
 pub use wait::{all_fine, eventually, parse};
 pub use world::{Remains, World, plugin, program};

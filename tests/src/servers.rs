@@ -8,6 +8,14 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{Pod, World, eventually};
 
+/// The compiler of Go, which also builds the cluster of tests.
+#[must_use]
+pub fn go() -> Command {
+    const USUAL: &str = "/usr/local/go/bin/go";
+    let is_there = std::path::Path::new(USUAL).exists();
+    Command::new(if is_there { USUAL } else { "go" })
+}
+
 impl World {
     /// Starts a program that lives as long as the world, and waits for the
     /// pod to listen on `port`.

@@ -14,8 +14,6 @@ use std::time::Duration;
 use mesh_tests::{APP_PORT, Agent, Authority, Pod, World, eventually, parse};
 use serde_json::{Value, json};
 
-const GO: &str = "/usr/local/go/bin/go";
-
 /// The servers and clients, built once.
 fn peer() -> &'static str {
     static BUILT: OnceLock<String> = OnceLock::new();
@@ -31,13 +29,7 @@ fn h2spec() -> &'static str {
 fn built(name: &str, package: &str) -> String {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("suites/http2/peer");
     let to = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let usual = Path::new(GO);
-    let go = if usual.exists() {
-        usual
-    } else {
-        Path::new("go")
-    };
-    let built = Command::new(go)
+    let built = mesh_tests::go()
         .current_dir(source)
         .args(["build", "-o"])
         .args([to.as_os_str(), package.as_ref()])

@@ -21,6 +21,18 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
     ("openssl", "openssl", "openssl"),
     ("ps", "procps", "procps-ng"),
     ("python3", "python3", "python3"),
+    ("apache2", "apache2-bin", "httpd"),
+    (
+        "java",
+        "default-jre-headless",
+        "java-latest-openjdk-headless",
+    ),
+    // No program of PATH.
+    (
+        "/usr/share/tomcat10/bin/catalina.sh",
+        "tomcat10-common",
+        "tomcat",
+    ),
 ];
 
 const DEBIAN_COMPILER: &[&str] = &["rustc-web", "cargo-web", "rust-web-src"];

@@ -1,6 +1,7 @@
 //! Servers that others wrote, inside pods.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -37,15 +38,23 @@ impl World {
     /// nginx that answers every path with `NAME CLIENT SERVER\n`: its own
     /// name, the client's address, and the address it was reached at.
     pub fn nginx(&mut self, pod: &Pod, port: u16) -> Result<()> {
-        self.nginx_speaking(pod, port, "")
+        self.nginx_speaking(pod, port, "", "")
+    }
+
+    /// The same, that answers 503 while there is a file at the path that it returns.
+    pub fn nginx_that_breaks(&mut self, pod: &Pod, port: u16) -> Result<PathBuf> {
+        let broken = self.dir().join(format!("broken-{}", pod.name));
+        let breaks = format!("if (-f {}) {{ return 503; }}", broken.display());
+        self.nginx_speaking(pod, port, "", &breaks)?;
+        Ok(broken)
     }
 
     /// The same, that speaks HTTP/2 and nothing else.
     pub fn nginx_http2(&mut self, pod: &Pod, port: u16) -> Result<()> {
-        self.nginx_speaking(pod, port, " http2")
+        self.nginx_speaking(pod, port, " http2", "")
     }
 
-    fn nginx_speaking(&mut self, pod: &Pod, port: u16, protocol: &str) -> Result<()> {
+    fn nginx_speaking(&mut self, pod: &Pod, port: u16, protocol: &str, first: &str) -> Result<()> {
         let dir = self.dir().join(format!("nginx-{}", pod.name));
         fs::create_dir_all(&dir)?;
         let name = &pod.name;
@@ -62,7 +71,7 @@ http {{
   uwsgi_temp_path {at}/u; scgi_temp_path {at}/s;
   server {{
     listen {port} reuseport{protocol}; listen [::]:{port} reuseport{protocol};
-    location / {{ return 200 "{name} $remote_addr $server_addr:$server_port\n"; }}
+    location / {{ {first} return 200 "{name} $remote_addr $server_addr:$server_port\n"; }}
   }}
 }}
 "#

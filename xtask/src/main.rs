@@ -47,7 +47,7 @@ usage: cargo xtask <verb> [options]
                          lint's checks and all tests, or a part; ARGS go to the
                          test binaries
                          (--kube: in a real cluster, tests/kube/README.md)
-  demo [--keep]          two nodes, real traffic, a table of what was seen
+  demo [--keep]          two nodes, real traffic, tables of what was seen
   demo --kube            a real cluster with the mesh and a small shop, to play with
   conformance [--features F,…] [CASE...] [-- FLAGS]
                          the Gateway API suite against the mesh in a cluster; all

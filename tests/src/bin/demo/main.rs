@@ -1,6 +1,7 @@
 //! Two nodes with an agent each, pods, real programs, and a table of what was
 //! seen. Exits 0 only if all of it held.
 
+mod http;
 mod scene;
 mod steps;
 
@@ -12,7 +13,7 @@ use clap::Parser;
 use comfy_table::{Table, presets};
 
 use scene::Scene;
-use steps::STEPS;
+use steps::{STEPS, Step};
 
 #[derive(Parser)]
 #[command(about = "Two nodes, an agent each, real traffic, and what was seen")]
@@ -25,9 +26,19 @@ struct Cli {
 fn main() -> Result<ExitCode> {
     let cli = Cli::parse();
     mesh_tests::catch_interrupts()?;
-    println!("two nodes, an agent each, five pods, an authority; this takes about 30 seconds\n");
+    println!("two nodes, an agent each, seven pods, an authority; this takes about a minute\n");
     let mut scene = Scene::new()?;
-    let all_held = play(&mut scene);
+    let mut all_held = true;
+    for (title, steps) in [
+        ("Connections", STEPS),
+        (
+            "Requests: web on n1 asks the shop, two versions on n2",
+            http::STEPS,
+        ),
+        ("A node without its agent", steps::LAST),
+    ] {
+        all_held &= play(&mut scene, title, steps);
+    }
     println!("{}", scene.where_to_look()?);
     if cli.keep {
         println!("{}", scene.to_try());
@@ -41,13 +52,13 @@ fn main() -> Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
-/// Takes every step and prints the table; whether all held.
-fn play(scene: &mut Scene) -> bool {
+/// Takes the steps and prints their table; whether all held.
+fn play(scene: &mut Scene, title: &str, steps: &[Step]) -> bool {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);
     table.set_header(["what", "expected", "seen", ""]);
     let mut all_held = true;
-    for step in STEPS {
+    for step in steps {
         eprintln!("… {}", step.name);
         let (seen, held) = match (step.act)(scene) {
             Ok(seen) => (seen, true),
@@ -61,7 +72,11 @@ fn play(scene: &mut Scene) -> bool {
             if held { "ok" } else { "FAILED" },
         ]);
     }
-    println!("{table}\n");
+    println!("\n{title}\n\n{table}");
+    for shown in scene.shown.drain(..) {
+        println!("\n{shown}");
+    }
+    println!();
     all_held
 }
 

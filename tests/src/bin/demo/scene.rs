@@ -1,7 +1,9 @@
 //! What the demo's steps act on.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::http;
 use anyhow::{Context as _, Result, bail};
 use mesh_tests::{Agent, Authority, OnAgentDown, Pod, PodSpec, Port, Target, World};
 
@@ -9,6 +11,13 @@ use mesh_tests::{Agent, Authority, OnAgentDown, Pod, PodSpec, Port, Target, Worl
 pub(crate) const LOAD_PORT: u16 = 9000;
 /// Of certificates: so short that the demo sees them replaced.
 const LIFETIME: &str = "12s";
+
+/// nginx in a pod with a Service of its own, and one of all versions.
+pub(crate) struct Version {
+    pub(crate) pod: Pod,
+    /// It answers 503 while there is such a file.
+    pub(crate) broken: PathBuf,
+}
 
 pub(crate) struct Scene {
     pub(crate) world: World,
@@ -22,6 +31,10 @@ pub(crate) struct Scene {
     pub(crate) outside: Pod,
     /// Client on n2.
     pub(crate) job: Pod,
+    /// Two versions of a shop, on n2.
+    pub(crate) shop: [Version; 2],
+    /// What is shown below the table.
+    pub(crate) shown: Vec<String>,
     /// None while it is dead.
     pub(crate) near: Option<Agent>,
     pub(crate) far: Agent,
@@ -46,10 +59,25 @@ impl Scene {
         let files = enrolled("n1", "files")?;
         let api = enrolled("n2", "api")?;
         let job = enrolled("n2", "job")?;
+        let mut version = |name| {
+            let spec = PodSpec::new("n2", name)
+                .ports(ports())
+                .label("tier", "shop")
+                .only_v4();
+            world.add(&spec.enrolled(OnAgentDown::Closed))
+        };
+        let versions = [version("shop-v1")?, version("shop-v2")?];
         let outside = world.add(&PodSpec::new("n2", "outside").ports(ports()))?;
         world.python_http(&files, mesh_tests::APP_PORT)?;
         world.nginx(&api, mesh_tests::APP_PORT)?;
         world.nginx(&outside, mesh_tests::APP_PORT)?;
+        let mut shop = |pod: Pod| -> Result<Version> {
+            let broken = world.nginx_that_breaks(&pod, mesh_tests::APP_PORT)?;
+            Ok(Version { pod, broken })
+        };
+        let [v1, v2] = versions;
+        let shop = [shop(v1)?, shop(v2)?];
+        world.write_config("shop", &http::service())?;
         for pod in [&files, &api, &outside] {
             let mut serve = world.app(pod);
             serve.args(["load-server", &LOAD_PORT.to_string()]);
@@ -65,6 +93,8 @@ impl Scene {
             api,
             outside,
             job,
+            shop,
+            shown: Vec::new(),
             near,
             far,
             authority,

@@ -77,6 +77,9 @@ pub(crate) const STEPS: &[Step] = &[
         expected: "shown: one node, two nodes",
         act: latency,
     },
+];
+
+pub(crate) const LAST: &[Step] = &[
     Step {
         name: "kill -9 of n1's agent",
         expected: "its pods are refused, nothing passes",

@@ -70,11 +70,22 @@ struct Told {
     line: String,
 }
 
+/// By plural, namespace, name.
+type Objects = BTreeMap<(&'static str, String, String), Value>;
+
+/// What a server of several had heard of at a time.
+#[derive(Clone)]
+pub(crate) struct Memory {
+    version: u64,
+    objects: Objects,
+}
+
 #[derive(Default)]
 struct State {
     version: u64,
-    /// By plural, namespace, name.
-    objects: BTreeMap<(&'static str, String, String), Value>,
+    objects: Objects,
+    /// It has not heard of more.
+    memory: Option<Memory>,
     told: Vec<Told>,
     /// What was told before is forgotten.
     oldest: u64,
@@ -84,6 +95,14 @@ struct State {
     requests: Vec<String>,
     page: usize,
     is_unready: bool,
+}
+
+impl State {
+    /// Up to which it has heard of everything.
+    fn heard(&self) -> u64 {
+        let memory = self.memory.as_ref();
+        memory.map_or(self.version, |memory| memory.version)
+    }
 }
 
 /// Everything ends with it.
@@ -214,6 +233,24 @@ impl Scripted {
         for object in state.objects.values_mut() {
             object["metadata"]["resourceVersion"] = json!(version.to_string());
         }
+    }
+
+    pub(crate) fn version(&self) -> u64 {
+        self.state.lock().version
+    }
+
+    /// What there is.
+    pub(crate) fn memory(&self) -> Memory {
+        let state = self.state.lock();
+        Memory {
+            version: state.version,
+            objects: state.objects.clone(),
+        }
+    }
+
+    /// Where it answers from its memory it is behind, and stays so.
+    pub(crate) fn lag(&self, memory: Memory) {
+        self.state.lock().memory = Some(memory);
     }
 
     pub(crate) fn install(&self, plural: &'static str, is_there: bool) {
@@ -419,7 +456,7 @@ impl Shared {
         let version = query
             .get("resourceVersion")
             .and_then(|v| v.parse::<u64>().ok());
-        let now = self.state.lock().version;
+        let now = self.state.lock().heard();
         if version.is_some_and(|version| version > now) {
             let body = status(504, "Timeout", "Too large resource version: as told");
             return answer(stream, 504, &body).await;
@@ -439,7 +476,12 @@ impl Shared {
     ) -> Io {
         let body = {
             let state = self.state.lock();
-            let objects = state.objects.iter();
+            // As the API server: without a version what there is now, from elsewhere.
+            let is_paged = query.get("resourceVersion").is_none();
+            let memory = state.memory.as_ref().filter(|_| !is_paged);
+            let objects = memory.map_or(&state.objects, |memory| &memory.objects);
+            let version = memory.map_or(state.version, |memory| memory.version);
+            let objects = objects.iter();
             let all: Vec<&Value> = objects
                 .filter(|((plural, ..), _)| *plural == resource.plural)
                 .map(|(_, object)| object)
@@ -447,8 +489,6 @@ impl Shared {
             let begin = query
                 .get("continue")
                 .map_or(0, |at| at.parse().expect("a place"));
-            // As the API server: not where it answers from memory.
-            let is_paged = query.get("resourceVersion").is_none();
             let page = if is_paged { state.page } else { usize::MAX };
             let end = begin + page.min(all.len() - begin);
             let next = if end < all.len() {
@@ -463,7 +503,7 @@ impl Shared {
             }
             json!({
                 "kind": format!("{}List", resource.kind), "apiVersion": resource.api_version(),
-                "metadata": {"resourceVersion": state.version.to_string(), "continue": next},
+                "metadata": {"resourceVersion": version.to_string(), "continue": next},
                 "items": items,
             })
             .to_string()
@@ -541,7 +581,8 @@ impl Shared {
         if from < state.oldest {
             return None;
         }
-        let told = state.told.iter();
+        let now = state.heard();
+        let told = state.told.iter().filter(|told| told.version <= now);
         let new = told.filter(|told| told.plural == plural && told.version > from);
         let mut lines: Vec<String> = new.map(|told| format!("{}\n", told.line)).collect();
         let odd = state.odd.front().copied();
@@ -559,7 +600,7 @@ impl Shared {
             }
             _ => {}
         }
-        Some((lines, state.version))
+        Some((lines, now))
     }
 }
 

@@ -135,6 +135,11 @@ impl Copy {
         }
     }
 
+    /// It is to be listed for it, as what could not be told is.
+    pub(super) fn leave_out(&mut self, kind: usize) {
+        self.lost[kind] = true;
+    }
+
     /// Waits, for a while, until what was told is on disk.
     pub(super) async fn end(self) {
         drop(self.queue);

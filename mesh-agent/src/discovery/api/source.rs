@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -59,9 +60,16 @@ pub(super) struct Source {
     told_system: Option<String>,
     /// What is on disk turned out to be another cluster's.
     is_anothers: bool,
+    /// Until it has answered.
     look: Option<Look>,
     is_dirty: bool,
     published: Option<Instant>,
+}
+
+/// Those who tell of the kinds; they end with it.
+struct Following {
+    events: Events,
+    _tasks: JoinSet<()>,
 }
 
 struct Kind {
@@ -116,20 +124,20 @@ impl Source {
     }
 
     async fn follow(&mut self, access: &Access, patience: &Patience) {
-        let mut late = self.look_at_disk().await;
+        self.look_at_disk().await;
         let client = self.client(access, patience).await;
-        let mut events = self.followers(&client);
+        let mut following = self.followers(&client);
         let mut load: Option<Events> = None;
         let begun = Instant::now();
         loop {
             let wake = self.wake(begun, load.is_some());
             tokio::select! {
-                event = events.recv() => {
+                event = following.events.recv() => {
                     let Some((kind, event)) = event else { return };
                     self.take(From::Api, kind, event).await;
                     // What is told already is not told later.
                     for _ in 0..AT_ONCE {
-                        let Ok((kind, event)) = events.try_recv() else { break };
+                        let Ok((kind, event)) = following.events.try_recv() else { break };
                         self.take(From::Api, kind, event).await;
                     }
                 }
@@ -144,7 +152,10 @@ impl Source {
                     }
                     None => load = None,
                 },
-                found = next_found(&mut late) => self.take_found(found),
+                found = next_found(&mut self.look) => if self.take_late(found) {
+                    // What those before had to tell is left with them.
+                    following = self.followers(&client);
+                },
                 () = sleep_until(wake.into()) => {}
             }
             if self.is_anothers {
@@ -153,7 +164,9 @@ impl Source {
             if load.is_none() && self.needs_disk(begun) {
                 load = self.load();
             }
-            for kind in self.copy.wants() {
+            // A disk that has not answered yet takes nothing.
+            let wants = self.copy.wants().filter(|_| self.look.is_none());
+            for kind in wants {
                 self.watched.list_again(kind);
             }
             self.publish(Instant::now());
@@ -174,17 +187,50 @@ impl Source {
 
     /// What an agent before this one knew. A disk that does not answer is not waited
     /// for: what it says then comes late.
-    async fn look_at_disk(&mut self) -> Option<Look> {
-        let mut look = self.look.take()?;
-        match timeout(LOOK, &mut look).await {
-            Ok(found) => self.take_found(found.ok()),
-            Err(_) => {
-                self.watched
-                    .copy_failed("the disk does not answer".to_owned());
-                return Some(look);
+    async fn look_at_disk(&mut self) {
+        let Some(look) = &mut self.look else { return };
+        match timeout(LOOK, look).await {
+            Ok(found) => {
+                self.look = None;
+                self.take_found(found.ok());
             }
+            Err(_) => self
+                .watched
+                .copy_failed("the disk does not answer".to_owned()),
         }
-        None
+    }
+
+    /// True where what was listed meanwhile may be older than what an agent here has
+    /// seen: all is to be listed again, and what is older does not count as known.
+    fn take_late(&mut self, found: Option<Found>) -> bool {
+        self.take_found(found);
+        let seen: Vec<Option<String>> = (0..self.kinds.len()).map(|at| self.seen(at)).collect();
+        let mut is_behind = false;
+        for (at, (kind, seen)) in self.kinds.iter_mut().zip(seen).enumerate() {
+            let told = kind.told.to_string();
+            if seen.is_none_or(|seen| seen == told) {
+                continue;
+            }
+            is_behind = true;
+            kind.told = 0;
+            kind.places.is_whole = false;
+            let watched = &self.watched.kinds[at];
+            watched.is_whole.store(false, Ordering::Relaxed);
+        }
+        is_behind
+    }
+
+    /// The newest version of a kind that an agent here has seen, where the disk knows of
+    /// any.
+    fn seen(&self, at: usize) -> Option<String> {
+        let whole = self.found.as_ref()?.wholes.get(at)?;
+        let told = self.kinds.get(at)?.told;
+        let is_newer = whole.version.parse().is_ok_and(|seen: u64| told > seen);
+        let version = match is_newer {
+            true => told.to_string(),
+            false => whole.version.clone(),
+        };
+        (!version.is_empty()).then_some(version)
     }
 
     fn take_found(&mut self, found: Option<Found>) {
@@ -238,8 +284,9 @@ impl Source {
         }
     }
 
-    fn followers(&self, client: &Client) -> Events {
+    fn followers(&self, client: &Client) -> Following {
         let (sender, events) = mpsc::channel(QUEUE);
+        let mut tasks = JoinSet::new();
         for (at, kind) in self.watched.kinds.iter().enumerate() {
             let follower = Follower::new(
                 client.clone(),
@@ -249,16 +296,16 @@ impl Source {
                 (at, sender.clone()),
             );
             // Not back to before what an agent here has seen.
-            let seen = self.found.as_ref();
-            let seen = seen.and_then(|found| found.wholes.get(at));
-            let seen = seen.filter(|whole| !whole.version.is_empty());
-            let follower = match seen {
-                Some(whole) => follower.since(whole.version.clone()),
+            let follower = match self.seen(at) {
+                Some(version) => follower.since(version),
                 None => follower,
             };
-            tokio::spawn(follower.run());
+            tasks.spawn(follower.run());
         }
-        events
+        Following {
+            events,
+            _tasks: tasks,
+        }
     }
 
     fn is_whole(&self) -> bool {
@@ -341,7 +388,11 @@ impl Source {
                 self.kinds[at].told = version;
             }
             for told in told.into_iter().filter(|_| is_taken) {
-                self.copy.tell(at, told).await;
+                // It may be older than what the disk has.
+                match self.look {
+                    Some(_) => self.copy.leave_out(at),
+                    None => self.copy.tell(at, told).await,
+                }
             }
         } else if !kind.places.is_whole && !self.is_anothers {
             // What was listed meanwhile would be newer.
@@ -512,6 +563,49 @@ mod tests {
             );
         });
         (updates, cancel)
+    }
+
+    /// The disk has seen more than what an API server tells from its memory.
+    #[tokio::test]
+    async fn what_a_slow_disk_has_seen_is_not_taken_back_by_an_older_list() {
+        let server = Scripted::start(&resources::served()).await;
+        let service = |name: &str, ip: &str| {
+            let metadata = json!({"name": name, "namespace": name});
+            json!({"kind": "Service", "apiVersion": "v1", "metadata": metadata, "spec": {"clusterIP": ip, "ports": [{"port": 80}]}})
+        };
+        server.put("services", service("web", "10.96.0.1"));
+        let memory = server.memory();
+        server.put("services", service("db", "10.96.0.2"));
+        let seen = server.version();
+        let dir = tempfile::tempdir().expect("a directory");
+        let within = Duration::from_secs(20);
+        let knows = |names: &'static [&'static str]| {
+            move |update: &Update| {
+                let there = update.snapshot.namespaces();
+                update.is_known() && there.iter().map(|name| &**name).eq(names.iter().copied())
+            }
+        };
+        let (mut updates, cancel) = start(&server, dir.path(), Duration::ZERO).await;
+        let told = timeout(within, updates.wait_for(knows(&["db", "web"]))).await;
+        told.expect("in time").expect("it runs");
+        cancel.cancel();
+        let ended = timeout(within, updates.wait_for(|_| false)).await;
+        assert!(ended.expect("in time").is_err());
+        // Another replica, which has not heard of everything.
+        server.lag(memory);
+        let (mut updates, cancel) = start(&server, dir.path(), LOOK * 2).await;
+        let told = timeout(within, updates.wait_for(knows(&["web"]))).await;
+        told.expect("in time").expect("nobody knows better yet");
+        let told = timeout(within, updates.wait_for(knows(&["db", "web"]))).await;
+        told.expect("in time").expect("the disk knows better");
+        let services = "/api/v1/services?resourceVersion=";
+        let guarded = format!("{services}{seen}&resourceVersionMatch=NotOlderThan");
+        assert!(server.requests().contains(&guarded));
+        cancel.cancel();
+        let ended = timeout(within, updates.wait_for(|_| false)).await;
+        assert!(ended.expect("in time").is_err());
+        let kept = std::fs::read(dir.path().join("services.core")).expect("a file");
+        assert!(String::from_utf8_lossy(&kept).contains("10.96.0.2"));
     }
 
     /// As that of a large cluster, after the node was without power.

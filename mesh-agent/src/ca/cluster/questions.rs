@@ -14,7 +14,8 @@ use tokio::sync::oneshot;
 const AT_ONCE: usize = 16;
 const AT_ONCE_OF_ONE: usize = 4;
 const WAITING: usize = 256;
-const WAITING_OF_ONE: usize = 16;
+/// All nodes of a cluster may share an IPv6 network, which is one address here.
+const WAITING_OF_ONE: usize = 64;
 /// Less than a call to the authority may take.
 const WAIT: Duration = Duration::from_secs(3);
 
@@ -204,6 +205,19 @@ mod tests {
         assert_eq!(refused, 1_000 - WAITING_OF_ONE);
         let other = questions.turn(ip(2)).await;
         assert!(other.is_ok(), "at once");
+    }
+
+    /// They are one address here: an IPv6 host has a whole network to connect from.
+    #[tokio::test(start_paused = true)]
+    async fn many_nodes_of_one_network_that_start_at_once_are_all_asked_about() {
+        let questions = Arc::<Questions>::default();
+        let nodes: Vec<_> = (0..60).map(|_| ask(&questions, 1)).collect();
+        for node in nodes {
+            let turn = node.await.expect("it ran").expect("a turn");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            drop(turn);
+        }
+        assert!(is_empty(&questions));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,7 +1,8 @@
 //! Agents, by their service account's token: the API server says whose it is, and
 //! which pod on which node it was made for.
 //!
-//! While the API server is away, what it said of a token holds on: an agent whose
+//! While the API server is away, or too much is asked of it from an agent's network,
+//! what it said of a token holds on: an agent whose
 //! container starts again then shows the same token, and gets its certificates.
 //! For a quarter of an hour at most (`Cluster::stale`), and never past the token's end.
 
@@ -20,7 +21,7 @@ use zeroize::Zeroizing;
 use super::claims::Claims;
 use super::config::{Account, Cluster};
 use super::pods::{Of, Pods};
-use super::questions::{Busy, Questions};
+use super::questions::Questions;
 use crate::ca::errors::Refusal;
 use crate::ca::token::{Caller, Denied, Entitled, Proof};
 use crate::cluster::{Api, ApiError, Verb};
@@ -188,12 +189,7 @@ impl Reviews {
         }
         // Connections to an API server that is away may be silent, each for as long as
         // a call may take: the question goes on by itself.
-        let known = || {
-            self.pods
-                .is_known()
-                .then(|| self.kept(&hash, self.stale, now))?
-        };
-        let is_known = known().is_some();
+        let is_known = self.known(&hash, now).is_some();
         let (reviews, shown) = (self.clone(), Shown { hash, ends, now });
         let (token, source) = (Zeroizing::new(token.to_owned()), proof.source);
         let question = tokio::spawn(async move { reviews.question(source, &token, shown).await });
@@ -201,18 +197,20 @@ impl Reviews {
         match timeout(patience, question).await {
             Ok(answer) => answer.unwrap_or_else(|_| Err(Refusal::Internal.into())),
             // No answer is neither yes nor no. It may have come right now.
-            Err(_) => known().ok_or_else(unreviewed),
+            Err(_) => self.known(&hash, now).ok_or_else(unreviewed),
         }
     }
 
     /// Bounded by its turn, and by the time that a call may take.
     async fn question(&self, source: IpAddr, token: &str, of: Shown) -> Result<Reviewed, Denied> {
         let Shown { hash, ends, now } = of;
-        let turn = self.questions.turn(source).await;
-        let _turn = turn.map_err(|Busy| {
-            let said = "too many tokens from this address, or from all, are to be reviewed; try again in a few seconds";
-            denied(Refusal::RateLimit, said.to_owned())
-        })?;
+        // Not asked is not answered, either: noise of others takes nobody's word back.
+        let Ok(_turn) = self.questions.turn(source).await else {
+            return self.known(&hash, now).ok_or_else(|| {
+                let said = "too many tokens from this address, or from all, are to be reviewed; try again in a few seconds";
+                denied(Refusal::RateLimit, said.to_owned())
+            });
+        };
         // Asked meanwhile by another call of the same agent.
         if let Some(reviewed) = self.kept(&hash, self.fresh, now) {
             return Ok(reviewed);
@@ -232,11 +230,10 @@ impl Reviews {
                 Ok(reviewed)
             }
             Err(error) => {
-                // No answer is neither yes nor no; to be refused is an answer. What is
-                // known of the pods is as old as what is known of the token.
-                let known = matches!(error, ApiError::Away(_)) && self.pods.is_known();
-                let kept = known.then(|| self.kept(&hash, self.stale, now)).flatten();
-                kept.ok_or_else(|| {
+                // No answer is neither yes nor no; to be refused is an answer.
+                let is_away = matches!(error, ApiError::Away(_));
+                let known = is_away.then(|| self.known(&hash, now)).flatten();
+                known.ok_or_else(|| {
                     tracing::warn!(%error, "a token cannot be reviewed");
                     unreviewed()
                 })
@@ -308,6 +305,13 @@ impl Reviews {
                 "the cluster's pods are not known now".to_owned(),
             ),
         })
+    }
+
+    /// What holds of it while it cannot be asked about; what is known of the pods is as
+    /// old as that.
+    fn known(&self, hash: &Hash, now: u64) -> Option<Reviewed> {
+        let is_known = self.pods.is_known();
+        is_known.then(|| self.kept(hash, self.stale, now))?
     }
 
     fn kept(&self, hash: &Hash, age: Duration, now: u64) -> Option<Reviewed> {

@@ -341,7 +341,7 @@ async fn one_address_with_noise_does_not_keep_an_agent_from_being_reviewed() {
             reviews.check(&proof).await.err()
         })
     };
-    let noise: Vec<_> = (0..100)
+    let noise: Vec<_> = (0..200)
         .map(|n| show(jwt("mesh-agent-ca", 3600, &format!("noise-{n}")), 1))
         .collect();
     let asked = || slow.fake.calls("POST /apis/authentication");
@@ -365,4 +365,54 @@ async fn one_address_with_noise_does_not_keep_an_agent_from_being_reviewed() {
         }
     }
     good.abort();
+}
+
+/// The nodes of a cluster may share one IPv6 network, and noise comes from it as well.
+#[tokio::test]
+async fn a_known_agent_is_taken_where_its_network_asks_too_much() {
+    let slow = Arc::new(Slow {
+        fake: Fake::default(),
+        free: tokio::sync::Semaphore::new(1),
+    });
+    let soon = Cluster {
+        // An answer is asked for again after 330 ms.
+        stale: Duration::from_secs(30),
+        ..cluster()
+    };
+    let replica = Replica::at(slow.clone(), soon).await;
+    let (shown, other) = (agent_of(&slow.fake, "n1"), agent_of(&slow.fake, "n2"));
+    assert_eq!(replica.denies(&shown, None).await, None);
+    assert_eq!(slow.free.forget_permits(1), 1);
+    let (reviews, _) = replica.ca.cluster.clone().expect("a cluster");
+    let noise: Vec<_> = (0..200)
+        .map(|n| {
+            let reviews = reviews.clone();
+            let token = jwt("mesh-agent-ca", 3600, &format!("noise-{n}"));
+            tokio::spawn(async move {
+                let proof = Proof {
+                    token: Some(&token),
+                    node: None,
+                    source: IpAddr::from([127, 0, 0, 1]),
+                    now: seconds(SystemTime::now()),
+                };
+                reviews.check(&proof).await.err()
+            })
+        })
+        .collect();
+    until("no more of it is taken", || {
+        noise.iter().any(tokio::task::JoinHandle::is_finished)
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert_eq!(replica.denies(&shown, None).await, None);
+    assert_eq!(
+        replica.denies(&other, None).await,
+        Some(Refusal::RateLimit),
+        "nobody said anything of it"
+    );
+    slow.free.add_permits(1_000);
+    for asking in noise {
+        assert!(asking.await.expect("it ran").is_some());
+    }
+    replica.end().await;
 }

@@ -81,7 +81,7 @@ impl Reported {
 impl ca::Reports for Reported {
     fn take(&self, node: &str, report: Report) -> Answer {
         let in_force = report.in_force.into_iter();
-        let in_force = in_force.map(|one| (one.kind, one.version)).collect();
+        let in_force = in_force.map(|one| (one.kind, one.version));
         let Some(pace) = self.nodes.take(node, in_force, Instant::now()) else {
             return Answer::default();
         };
@@ -97,6 +97,7 @@ impl ca::Reports for Reported {
                 reason: pod.reason,
                 message: pod.message,
                 node: node.to_owned(),
+                path: String::new(),
             });
         }
         let millis = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);

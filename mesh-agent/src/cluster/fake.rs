@@ -38,6 +38,8 @@ struct State {
     /// Each list is too old.
     lists_are_gone: bool,
     calls: Vec<String>,
+    /// Paths of changes that are refused, and how.
+    refused: Vec<(String, u16)>,
     /// Changes that somebody else makes right before the next ones here.
     faster: Vec<(String, Value)>,
 }
@@ -174,6 +176,11 @@ impl Fake {
         state.faster.push((path.to_owned(), object));
     }
 
+    /// Changes are refused whose paths begin with this.
+    pub(crate) fn refuse(&self, begin: &str, code: u16) {
+        self.0.state.lock().refused.push((begin.to_owned(), code));
+    }
+
     /// All calls so far that begin with this, as `GET /path`.
     pub(crate) fn calls(&self, begin: &str) -> usize {
         let state = self.0.state.lock();
@@ -203,6 +210,16 @@ impl Fake {
         }
         if state.lists_are_gone && query.contains("limit=") {
             return Err(ApiError::Gone);
+        }
+        let mut refused = state.refused.iter();
+        if !matches!(verb, Verb::Get)
+            && let Some((_, code)) = refused.find(|(begin, _)| at.starts_with(begin.as_str()))
+        {
+            return Err(ApiError::Refused {
+                path: at.to_owned(),
+                code: *code,
+                message: "as the test wants".to_owned(),
+            });
         }
         if !matches!(verb, Verb::Get) {
             for (path, object) in std::mem::take(&mut state.faster) {

@@ -2,10 +2,12 @@
 //!
 //! Conditions carry the truth; an event is a hint that the API server forgets after an
 //! hour. So none is worth waiting for: of one object and one reason there is one in ten
-//! minutes, by its name, whichever replica and whichever node speaks; what finds no room
-//! is left out and comes again with the next report; and few are written in a second.
+//! minutes, by its name, whichever replica and whichever node speaks, and of few reasons;
+//! few are written in a second, in turn by who speaks. What finds no room, or is refused
+//! in its namespace, is left out for now: of a pod it comes again with the node's next
+//! report, of an object that is judged when its turn comes again.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -19,20 +21,22 @@ use tokio_util::sync::CancellationToken;
 use super::conditions::Condition;
 use super::object::Verdict;
 use super::parents::CONTROLLER;
+use super::told::{EACH, Told};
+use super::waiting::Waiting;
 use crate::cluster::{Api, ApiError, Verb};
 
-/// One event of an object and a reason.
-const EACH: Duration = Duration::from_secs(600);
-/// Those that wait.
-const MAX_WAITING: usize = 256;
-/// Those that are known to be written.
-const MAX_KNOWN: usize = 4_096;
+/// Objects that were left out and are looked at again.
+const MAX_LEFT_OUT: usize = 16_384;
+/// Namespaces in which nothing may be written for now.
+const MAX_BARRED: usize = 1_024;
 /// Between two writes.
 const PAUSE: Duration = Duration::from_millis(200);
 const AWAY: Duration = Duration::from_secs(5);
-/// After one that was refused: another one would be as well.
+/// In a namespace where one was refused: another one would be as well. And at most after
+/// several in a row, wherever they were.
 const REFUSED: Duration = Duration::from_secs(60);
 const MAX_NAME: usize = 200;
+const MAX_OBJECT: usize = 253;
 const MAX_REASON: usize = 64;
 const MAX_MESSAGE: usize = 1_000;
 
@@ -56,11 +60,32 @@ pub(crate) struct Warning {
     pub(crate) message: String,
     /// The node that says so, where one does.
     pub(crate) node: String,
+    /// Where the object is, if it is judged here.
+    pub(crate) path: String,
+}
+
+impl Warning {
+    /// Who says it may say anything.
+    fn cut(&mut self) {
+        let reason = self.reason.chars().filter(char::is_ascii_alphanumeric);
+        self.reason = reason.take(MAX_REASON).collect();
+        self.message = self.message.chars().take(MAX_MESSAGE).collect();
+        // As long as one of the API may be.
+        self.about.name = self.about.name.chars().take(MAX_OBJECT).collect();
+    }
+
+    /// Whose turn it is: nodes speak for their pods, namespaces for what is in them.
+    fn speaker(&self) -> String {
+        match self.node.is_empty() {
+            true => format!("/{}", self.about.namespace),
+            false => self.node.clone(),
+        }
+    }
 }
 
 /// Of an object of which something else is said than that it is as it should be; not
 /// that it is not in force yet.
-pub(super) fn warnings(object: &Value, verdict: &Verdict) -> Vec<Warning> {
+pub(super) fn warnings(path: &str, object: &Value, verdict: &Verdict) -> Vec<Warning> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let metadata = &object["metadata"];
     let about = About {
@@ -82,6 +107,7 @@ pub(super) fn warnings(object: &Value, verdict: &Verdict) -> Vec<Warning> {
         reason: one.reason.to_owned(),
         message: one.message.clone(),
         node: String::new(),
+        path: path.to_owned(),
     });
     warnings.collect()
 }
@@ -95,9 +121,35 @@ pub(crate) struct Events {
 
 #[derive(Default)]
 struct Inner {
-    waiting: VecDeque<(String, Warning)>,
-    /// By name, when each was taken.
-    known: HashMap<String, Instant>,
+    waiting: Waiting<(String, Warning)>,
+    told: Told,
+    /// By namespace, until when.
+    barred: HashMap<String, Instant>,
+    /// Paths of what is judged here.
+    left_out: BTreeSet<String>,
+}
+
+impl Inner {
+    fn is_barred(&self, namespace: &str, now: Instant) -> bool {
+        self.barred.get(namespace).is_some_and(|until| *until > now)
+    }
+
+    fn bar(&mut self, namespace: &str, now: Instant) {
+        if self.barred.len() >= MAX_BARRED {
+            self.barred.retain(|_, until| *until > now);
+        }
+        if self.barred.len() < MAX_BARRED {
+            self.barred.insert(namespace.to_owned(), now + REFUSED);
+        }
+    }
+
+    /// It may be told when it is said again.
+    fn leave_out(&mut self, warning: Warning) {
+        self.told.forget(&warning.about.uid, &warning.reason);
+        if !warning.path.is_empty() && self.left_out.len() < MAX_LEFT_OUT {
+            self.left_out.insert(warning.path);
+        }
+    }
 }
 
 impl std::fmt::Debug for Events {
@@ -107,30 +159,61 @@ impl std::fmt::Debug for Events {
 }
 
 impl Events {
-    pub(crate) fn note(&self, warning: Warning) {
-        let About { name, uid, .. } = &warning.about;
-        if name.is_empty() || uid.is_empty() || warning.about.namespace.is_empty() {
+    pub(crate) fn note(&self, mut warning: Warning) {
+        warning.cut();
+        let About {
+            name,
+            uid,
+            namespace,
+            ..
+        } = &warning.about;
+        if name.is_empty() || uid.is_empty() || namespace.is_empty() {
             return;
         }
         let (name, now) = (name_of(&warning, SystemTime::now()), Instant::now());
         let mut inner = self.inner.lock();
-        if inner.known.contains_key(&name) || inner.waiting.len() >= MAX_WAITING {
+        if inner.is_barred(namespace, now) {
+            return inner.leave_out(warning);
+        }
+        if !inner.told.is_new(uid, &warning.reason, &name, now) {
             return;
         }
-        if inner.known.len() >= MAX_KNOWN {
-            inner.known.retain(|_, at| at.elapsed() < EACH);
+        let speaker = warning.speaker();
+        if let Some((_, dropped)) = inner.waiting.push(speaker, (name, warning)) {
+            inner.leave_out(dropped);
         }
-        if inner.known.len() >= MAX_KNOWN {
-            return;
-        }
-        inner.known.insert(name.clone(), now);
-        inner.waiting.push_back((name, warning));
         drop(inner);
         self.more.notify_one();
     }
 
+    /// Those of which something was left out and finds room now. Once.
+    pub(super) fn left_out(&self, now: Instant) -> Vec<String> {
+        let mut inner = self.inner.lock();
+        let namespace = |path: &str| {
+            let behind = path.split_once("/namespaces/").map(|(_, behind)| behind);
+            let namespace = behind.and_then(|behind| behind.split('/').next());
+            namespace.unwrap_or_default().to_owned()
+        };
+        let open = |path: &&String| !inner.is_barred(&namespace(path), now);
+        let again = inner.left_out.iter().filter(open);
+        let again: Vec<String> = again.take(inner.waiting.room()).cloned().collect();
+        for path in &again {
+            inner.left_out.remove(path);
+        }
+        again
+    }
+
+    /// The next one that may be written.
     fn next(&self) -> Option<(String, Warning)> {
-        self.inner.lock().waiting.pop_front()
+        let now = Instant::now();
+        let mut inner = self.inner.lock();
+        loop {
+            let (name, warning) = inner.waiting.next()?;
+            if !inner.is_barred(&warning.about.namespace, now) {
+                return Some((name, warning));
+            }
+            inner.leave_out(warning);
+        }
     }
 
     /// Until cancelled.
@@ -142,6 +225,7 @@ impl Events {
     }
 
     async fn write_all(&self, api: &dyn Api) {
+        let mut refused = 0;
         loop {
             let more = self.more.notified();
             let Some((name, warning)) = self.next() else {
@@ -150,18 +234,46 @@ impl Events {
             };
             let list = format!("/api/v1/namespaces/{}/events", warning.about.namespace);
             let created = Verb::Create(object(&name, &warning, SystemTime::now()));
-            let pause = match api.call(&list, created).await {
-                Ok(_) => PAUSE,
-                // Said already; or its namespace is gone, or ends.
-                Err(ApiError::Exists(_) | ApiError::NotFound(_)) => PAUSE,
-                Err(ApiError::Away(_)) => AWAY,
-                Err(error) => {
-                    tracing::warn!(%error, list, "an event is not written");
-                    REFUSED
-                }
-            };
+            let written = api.call(&list, created).await;
+            let pause = self.note_written(written, (name, warning), &mut refused);
             sleep(pause).await;
         }
+    }
+
+    /// Gives how long to wait before the next one. `refused`: how many in a row.
+    fn note_written(
+        &self,
+        written: Result<String, ApiError>,
+        (name, warning): (String, Warning),
+        refused: &mut u32,
+    ) -> Duration {
+        let mut inner = self.inner.lock();
+        match written {
+            // Said already; or its namespace is gone.
+            Ok(_) | Err(ApiError::Exists(_) | ApiError::NotFound(_)) => *refused = 0,
+            Err(ApiError::Away(_)) => {
+                let speaker = warning.speaker();
+                if let Some((_, dropped)) = inner.waiting.put_back(speaker, (name, warning)) {
+                    inner.leave_out(dropped);
+                }
+                return AWAY;
+            }
+            // This one alone is not to be had.
+            Err(error @ ApiError::Refused { code: 422, .. }) => {
+                tracing::warn!(%error, name, "an event is not written");
+            }
+            // Where the namespace ends, or has its quota of them, or none may be written.
+            Err(error) => {
+                let namespace = warning.about.namespace.clone();
+                tracing::warn!(%error, namespace, "no event is written there for a while");
+                inner.bar(&namespace, Instant::now());
+                inner.leave_out(warning);
+                let pause = PAUSE.saturating_mul(1 << (*refused).min(16));
+                *refused = refused.saturating_add(1);
+                return pause.min(REFUSED);
+            }
+        }
+        PAUSE
     }
 }
 
@@ -190,9 +302,7 @@ fn object(name: &str, warning: &Warning, now: SystemTime) -> Value {
         name: of,
         uid,
     } = &warning.about;
-    let reason = warning.reason.chars().filter(char::is_ascii_alphanumeric);
-    let reason: String = reason.take(MAX_REASON).collect();
-    let message: String = warning.message.chars().take(MAX_MESSAGE).collect();
+    let (reason, message) = (&warning.reason, &warning.message);
     json!({
         "apiVersion": "v1", "kind": "Event",
         "metadata": {"name": name, "namespace": namespace},
@@ -210,6 +320,8 @@ fn object(name: &str, warning: &Warning, now: SystemTime) -> Value {
 mod tests {
     use super::*;
     use crate::cluster::fake::Fake;
+    use crate::status::told::{MAX_REASONS, MAX_TOLD};
+    use crate::status::waiting::{MAX_OF_ONE, MAX_WAITING};
 
     fn warning(pod: &str, reason: &str, node: &str) -> Warning {
         Warning {
@@ -223,6 +335,7 @@ mod tests {
             reason: reason.to_owned(),
             message: "its runtime class is a sandbox".to_owned(),
             node: node.to_owned(),
+            path: String::new(),
         }
     }
 
@@ -241,19 +354,119 @@ mod tests {
         );
         let long = warning(&"a.".repeat(126), "SandboxedRuntime", "n1");
         assert!(name(&long, 0).len() <= 253 && !name(&long, 0).contains(".."));
-        let one = object("n", &warning("web", "Bad word\n", "n1"), at(0));
+        let mut odd = warning("web", "Bad word\n", "n1");
+        odd.about.name = "ä".repeat(1_000);
+        odd.cut();
+        let one = object("n", &odd, at(0));
         assert_eq!(one["reason"], "Badword");
+    }
+
+    fn waiting(events: &Events) -> usize {
+        events.inner.lock().waiting.len()
     }
 
     #[test]
     fn more_than_there_is_room_for_are_left_out() {
         let events = Events::default();
         for n in 0..10_000 {
+            let node = format!("n{}", n % 100);
+            events.note(warning(&format!("p{n}"), "AnotherMesh", &node));
+        }
+        assert_eq!(waiting(&events), MAX_WAITING);
+        assert!(events.inner.lock().told.len() <= MAX_TOLD);
+    }
+
+    #[test]
+    fn one_node_fills_neither_the_queue_nor_what_is_said_of_one_pod() {
+        let events = Events::default();
+        for n in 0..1_000 {
+            events.note(warning("web", &format!("BecauseOf{n}"), "n1"));
+        }
+        assert_eq!(waiting(&events), MAX_REASONS, "whatever words it finds");
+        for n in 0..1_000 {
             events.note(warning(&format!("p{n}"), "AnotherMesh", "n1"));
         }
-        let inner = events.inner.lock();
-        assert_eq!(inner.waiting.len(), MAX_WAITING);
-        assert!(inner.known.len() <= MAX_KNOWN);
+        assert_eq!(waiting(&events), MAX_OF_ONE);
+        events.note(warning("other", "AnotherMesh", "n2"));
+        let first: Vec<String> = (0..2)
+            .filter_map(|_| events.next())
+            .map(|(_, one)| one.node)
+            .collect();
+        assert_eq!(first, ["n1", "n2"], "in turn");
+    }
+
+    #[test]
+    fn what_was_left_out_is_told_when_it_is_said_again() {
+        let events = Events::default();
+        let bad = |n: usize| Warning {
+            path: format!("/apis/x/v1/namespaces/shop/policies/p{n}"),
+            ..warning(&format!("p{n}"), "Invalid", "")
+        };
+        for n in 0..MAX_OF_ONE + 1 {
+            events.note(bad(n));
+        }
+        while events.next().is_some() {}
+        let again = events.left_out(Instant::now());
+        assert_eq!(again.len(), 1);
+        assert_eq!(again[0], bad(MAX_OF_ONE).path);
+        events.note(bad(MAX_OF_ONE));
+        assert_eq!(waiting(&events), 1);
+        assert!(events.left_out(Instant::now()).is_empty(), "once");
+    }
+
+    #[test]
+    fn an_event_that_is_refused_holds_up_its_namespace_or_itself_and_no_other() {
+        let events = Events::default();
+        let refused = |code| {
+            Err(ApiError::Refused {
+                path: "events".to_owned(),
+                code,
+                message: "as told".to_owned(),
+            })
+        };
+        let mut of_ending = warning("web", "AnotherMesh", "n1");
+        of_ending.path = "/apis/x/v1/namespaces/shop/policies/web".to_owned();
+        let mut other = warning("db", "AnotherMesh", "n1");
+        other.about.namespace = "bank".to_owned();
+        let mut in_a_row = 0;
+        for one in [
+            of_ending.clone(),
+            warning("too", "AnotherMesh", "n1"),
+            other,
+        ] {
+            events.note(one);
+        }
+        let first = events.next().expect("one");
+        let pause = events.note_written(refused(403), first, &mut in_a_row);
+        assert_eq!(pause, PAUSE);
+        let next = events.next().expect("the other namespace's");
+        assert_eq!(next.1.about.namespace, "bank");
+        // One that the API server finds no event at all.
+        let pause = events.note_written(refused(422), next, &mut in_a_row);
+        assert_eq!(pause, PAUSE);
+        events.note(of_ending.clone());
+        assert_eq!(waiting(&events), 0, "not for a while");
+        assert!(events.left_out(Instant::now()).is_empty());
+        let later = Instant::now() + REFUSED;
+        assert_eq!(events.left_out(later), [of_ending.path]);
+        // Where none may be written at all, few are tried.
+        let mut pause = PAUSE;
+        for n in 0..20 {
+            let mut one = warning("web", "AnotherMesh", "n1");
+            one.about.namespace = format!("ns{n}");
+            pause = events.note_written(refused(403), (String::new(), one), &mut in_a_row);
+        }
+        assert_eq!(pause, REFUSED);
+    }
+
+    #[test]
+    fn an_event_that_nobody_answered_is_written_later() {
+        let events = Events::default();
+        events.note(warning("web", "AnotherMesh", "n1"));
+        let one = events.next().expect("it");
+        let away = Err(ApiError::Away("as told".to_owned()));
+        assert_eq!(events.note_written(away, one.clone(), &mut 0), AWAY);
+        assert_eq!(events.next(), Some(one));
     }
 
     #[tokio::test]

@@ -15,7 +15,9 @@ mod parents;
 mod programmed;
 #[cfg(test)]
 mod tests;
+mod told;
 mod turns;
+mod waiting;
 mod writer;
 
 pub(crate) use conditions::{Condition, Holds};

@@ -38,6 +38,8 @@ pub(crate) struct Pace {
 #[derive(Default)]
 pub(crate) struct Nodes {
     agents: OnceLock<Where>,
+    /// Those that are counted, in order.
+    kinds: OnceLock<Vec<String>>,
     inner: Mutex<Inner>,
     pub(super) changed: Notify,
 }
@@ -51,8 +53,8 @@ struct Inner {
 
 struct Heard {
     at: Instant,
-    /// By kind.
-    in_force: Vec<(String, u64)>,
+    /// Of each kind that is counted; 0 where it said nothing of it.
+    in_force: Box<[u64]>,
 }
 
 impl std::fmt::Debug for Nodes {
@@ -67,13 +69,33 @@ impl Nodes {
         let _told_once = self.agents.set(agents);
     }
 
-    /// None: another replica takes them.
+    /// Those that are counted. To be told once, before any is.
+    pub(super) fn set_kinds(&self, kinds: impl Iterator<Item = String>) {
+        let _told_once = self.kinds.set(kinds.collect());
+    }
+
+    fn kinds(&self) -> &[String] {
+        self.kinds.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// None: another replica takes them. Of a kind that is named twice the older version
+    /// counts, once; of one that nobody counts, nothing.
     pub(crate) fn take(
         &self,
         node: &str,
-        in_force: Vec<(String, u64)>,
+        said: impl IntoIterator<Item = (String, u64)>,
         now: Instant,
     ) -> Option<Pace> {
+        let kinds = self.kinds();
+        let mut by_kind = BTreeMap::new();
+        for (kind, version) in said {
+            if let Some(at) = kinds.iter().position(|known| *known == kind) {
+                let known = by_kind.entry(at).or_insert(version);
+                *known = version.min(*known);
+            }
+        }
+        let of = |at| by_kind.get(&at).copied().unwrap_or(0);
+        let in_force = (0..kinds.len()).map(of).collect();
         let mut inner = self.inner.lock();
         inner.since?;
         let is_known = inner.heard.contains_key(node);
@@ -115,9 +137,12 @@ impl Nodes {
             let last = heard.map_or(since, |heard| heard.at);
             let is_silent = now.saturating_duration_since(last) > patience;
             tally.unheard += usize::from(is_silent && heard.is_none());
-            for (kind, version) in heard.into_iter().flat_map(|heard| &heard.in_force) {
-                let of_kind = tally.by_kind.entry(kind.clone()).or_default();
-                of_kind.push((*version, is_silent));
+            let versions = heard.into_iter().flat_map(|heard| &*heard.in_force);
+            for (kind, version) in self.kinds().iter().zip(versions) {
+                if *version > 0 {
+                    let of_kind = tally.by_kind.entry(kind.clone()).or_default();
+                    of_kind.push((*version, is_silent));
+                }
             }
         }
         Some(tally)
@@ -216,6 +241,7 @@ mod tests {
         let nodes = Nodes::default();
         let there = move || Some(names.iter().map(|name| (*name).into()).collect());
         nodes.set_agents(Box::new(there));
+        nodes.set_kinds([KIND.to_owned()].into_iter());
         nodes
     }
 
@@ -261,6 +287,30 @@ mod tests {
         assert!(said(&nodes, 99, begun).ends_with("0 of 2 nodes"));
         nodes.hold(false, begun);
         assert!(nodes.tally(begun).is_none());
+    }
+
+    #[test]
+    fn a_node_counts_once_whatever_it_says_of_a_kind() {
+        let (nodes, now) = (nodes(&["a", "b", "c"]), Instant::now());
+        nodes.hold(true, now);
+        let thrice = [9, 7, 8].map(|version| (KIND.to_owned(), version));
+        nodes.take("a", thrice, now);
+        assert_eq!(
+            said(&nodes, 7, now),
+            "False Pending: in force on 1 of 3 nodes"
+        );
+        assert!(
+            said(&nodes, 8, now).ends_with("0 of 3 nodes"),
+            "the least of it"
+        );
+        let others = (0..10_000).map(|n| (format!("kind{n}"), 9));
+        nodes.take("b", others, now);
+        let heard = nodes.inner.lock();
+        assert_eq!(
+            heard.heard["b"].in_force.len(),
+            1,
+            "what is counted is held"
+        );
     }
 
     #[test]

@@ -132,7 +132,7 @@ pub(super) enum Say {
 }
 
 /// A list's path as agents name the kind.
-fn kind(list: &str) -> Option<String> {
+pub(super) fn kind(list: &str) -> Option<String> {
     let mut parts = list.rsplit('/');
     let (plural, _version, group) = (parts.next()?, parts.next()?, parts.next()?);
     Some(format!("{plural}.{group}"))

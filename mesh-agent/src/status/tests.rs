@@ -88,6 +88,30 @@ fn writes(fake: &Fake) -> usize {
     fake.calls("PUT /apis/security.istio.io/")
 }
 
+/// As one that an admission webhook does not let pass, and a namespace that ends.
+#[tokio::test]
+async fn what_is_refused_of_one_object_keeps_no_other_from_being_told() {
+    let fake = Fake::default();
+    fake.refuse(&format!("{A}/status"), 422);
+    fake.refuse("/api/v1/namespaces/shop/events", 403);
+    fake.put(A, policy("a", 1, false));
+    fake.put(B, policy("b", 1, false));
+    let elsewhere = "/apis/security.istio.io/v1/namespaces/zoo/authorizationpolicies/z";
+    let mut of_zoo = policy("z", 1, false);
+    of_zoo["metadata"]["namespace"] = json!("zoo");
+    fake.put(elsewhere, of_zoo);
+    let writer = start(&fake, "x");
+    let events = || fake.calls("POST /api/v1/namespaces/zoo/events");
+    until("the others", || {
+        said(&fake, B).is_some() && said(&fake, elsewhere).is_some() && events() == 1
+    })
+    .await;
+    assert_eq!(said(&fake, A), None);
+    assert!(fake.calls("POST /api/v1/namespaces/shop/events") <= 1);
+    writer.cancel.cancel();
+    writer.task.await.expect("ended");
+}
+
 #[tokio::test]
 async fn each_object_is_told_what_becomes_of_it_once_and_foreign_entries_stay() {
     let fake = Fake::default();
@@ -261,7 +285,7 @@ async fn an_object_is_said_to_be_in_force_when_all_nodes_have_it_and_is_not_coun
     let mut labelled = fake.get(A).expect("it");
     labelled["metadata"]["labels"] = json!({"a": "b"});
     fake.put(A, labelled);
-    nodes.take("n2", Vec::new(), std::time::Instant::now());
+    nodes.take("n2", [], std::time::Instant::now());
     let mut next = fake.get(A).expect("it");
     next["metadata"]["generation"] = json!(2);
     fake.put(A, next);

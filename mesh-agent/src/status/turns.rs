@@ -44,6 +44,11 @@ impl Turns {
         self.written.insert(object.to_owned(), full + BETWEEN);
     }
 
+    /// Not before that.
+    pub(super) fn refused(&mut self, object: &str, until: Instant) {
+        self.written.insert(object.to_owned(), until + BETWEEN);
+    }
+
     fn due_at(&self, object: &str, now: Instant) -> Instant {
         let full = self.written.get(object);
         full.and_then(|full| full.checked_sub(BETWEEN))

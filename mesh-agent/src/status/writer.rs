@@ -24,7 +24,7 @@ const LEASE: &str = "mesh-agent-status";
 const PAUSE: Duration = Duration::from_millis(50);
 /// After a write that nobody answered.
 const AWAY: Duration = Duration::from_secs(2);
-/// After one that was refused: another one would be as well.
+/// Of one that was refused, until it is tried again; and at most after several in a row.
 const REFUSED: Duration = Duration::from_secs(30);
 /// How often the Lease is looked at.
 const LOOK: Duration = Duration::from_secs(LIFE.as_secs() / 3);
@@ -89,6 +89,10 @@ struct Writer {
     firsts: Firsts,
     /// What is not in force everywhere.
     pending: HashMap<String, Pending>,
+    /// Of which an event was left out.
+    untold: HashSet<String>,
+    /// Writes in a row that were refused.
+    refused: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -112,6 +116,10 @@ pub(crate) async fn run(
     cancel: CancellationToken,
 ) {
     let writer = Arc::new(Mutex::new(Writer::default()));
+    if let Some(nodes) = &config.nodes {
+        let lists = config.lists.iter().chain(&config.by_others);
+        nodes.set_kinds(lists.filter_map(|list| programmed::kind(list)));
+    }
     let counting = Arc::new(Counting::new(config.nodes));
     let changed = Arc::new(Notify::new());
     let tasks = TaskTracker::new();
@@ -190,7 +198,13 @@ pub(crate) async fn run(
                 writer.lock().count(&counting, false);
             }
             () = counting.changed(), if !is_reported => is_reported = true,
-            _ = count_all.tick(), if counting.counts() => writer.lock().count(&counting, true),
+            _ = count_all.tick() => {
+                let mut writer = writer.lock();
+                if counting.counts() {
+                    writer.count(&counting, true);
+                }
+                writer.tell_again(config.events.left_out(Instant::now()));
+            }
             _ = look.tick() => {
                 if let Err(error) = lease.look(&*api, now).await {
                     tracing::debug!(%error, "who writes status is not known");
@@ -222,7 +236,10 @@ async fn write_one(api: &dyn Api, judging: &Judging<'_>, writer: &Mutex<Writer>)
     let written = write(api, judging, writer, &path).await;
     let mut writer = writer.lock();
     match written {
-        Ok(true) => writer.turns.wrote(&path, now),
+        Ok(true) => {
+            writer.turns.wrote(&path, now);
+            writer.refused = 0;
+        }
         Ok(false) => {}
         // Somebody changed it: the watch brings that, and its turn comes then.
         Err(ApiError::Conflict(_) | ApiError::NotFound(_)) => {}
@@ -233,9 +250,12 @@ async fn write_one(api: &dyn Api, judging: &Judging<'_>, writer: &Mutex<Writer>)
         }
         Err(error) => {
             tracing::warn!(%error, path, "a status is not written");
-            writer.turns.wrote(&path, now);
+            writer.turns.refused(&path, now + REFUSED);
             writer.turns.add(&path);
-            return REFUSED;
+            // It may be this one alone, or all of them.
+            let pause = PAUSE.saturating_mul(1 << writer.refused.min(16));
+            writer.refused = writer.refused.saturating_add(1);
+            return pause.min(REFUSED);
         }
     }
     PAUSE
@@ -275,17 +295,22 @@ async fn write(
         let of = (&*list, version);
         programmed::add(of, &slim, (tally.as_deref(), Say::Now), &mut verdict);
     }
-    let Some((field, said)) = after(&slim, &verdict) else {
+    let said = after(&slim, &verdict);
+    let is_untold = writer.lock().untold.remove(path);
+    if said.is_none() && !is_untold {
         return Ok(false);
-    };
+    }
     let mut object: Value = serde_json::from_str(&json)?;
-    object["status"][field] = Value::Array(said);
-    let status = format!("{path}/status");
-    let told = warnings(&object, &verdict);
-    api.call(&status, Verb::Replace(object)).await?;
+    let told = warnings(path, &object, &verdict);
+    let is_due = said.is_some();
+    if let Some((field, said)) = said {
+        object["status"][field] = Value::Array(said);
+        let status = format!("{path}/status");
+        api.call(&status, Verb::Replace(object)).await?;
+    }
     told.into_iter()
         .for_each(|warning| judging.events.note(warning));
-    Ok(true)
+    Ok(is_due)
 }
 
 /// `None` for one that has no place.
@@ -373,6 +398,7 @@ impl Writer {
         self.turns.forget(path);
         self.firsts.forget(path);
         self.pending.remove(path);
+        self.untold.remove(path);
         self.look_again(&judge.hear(path, None));
     }
 
@@ -381,6 +407,16 @@ impl Writer {
         for path in others {
             if self.known.contains_key(path) {
                 self.turns.add(path);
+            }
+        }
+    }
+
+    /// They are judged again for the events of theirs that were left out.
+    fn tell_again(&mut self, left_out: Vec<String>) {
+        for path in left_out {
+            if self.known.contains_key(&path) {
+                self.turns.add(&path);
+                self.untold.insert(path);
             }
         }
     }

@@ -2,6 +2,9 @@
 //!
 //! HTTP by hand, so that it can also break off in the middle of anything.
 
+mod answers;
+mod odd;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,53 +19,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::resource::Resource;
-
-/// What it does once, to the next request that it fits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Odd {
-    /// A watch begins with 410 as its code.
-    GoneByCode,
-    /// A watch tells 410.
-    GoneByEvent,
-    /// A list breaks off after half of it.
-    HalfList,
-    /// A list takes its time.
-    SlowList,
-    /// Any request is answered so.
-    Refuse(u16),
-    /// Any request is not answered at all.
-    Stall,
-    /// A watch tells what is no event.
-    Garbage,
-    /// What a watch has to tell comes twice.
-    Repeat,
-    /// What a watch has to tell comes the other way round.
-    Reverse,
-}
-
-impl Odd {
-    /// What a server does that is on its way to be well again; a test may add to it.
-    pub(crate) const PASSING: [Self; 8] = [
-        Self::GoneByCode,
-        Self::GoneByEvent,
-        Self::HalfList,
-        Self::SlowList,
-        Self::Refuse(503),
-        Self::Garbage,
-        Self::Repeat,
-        Self::Reverse,
-    ];
-
-    fn fits(self, is_watch: bool) -> bool {
-        match self {
-            Self::GoneByCode | Self::GoneByEvent | Self::Garbage => is_watch,
-            // Chosen where events are.
-            Self::Repeat | Self::Reverse => false,
-            Self::HalfList | Self::SlowList => !is_watch,
-            Self::Refuse(_) | Self::Stall => true,
-        }
-    }
-}
+use answers::{Io, answer, answer_and_stay, begin_chunks, chunk, status};
+pub(crate) use odd::Odd;
 
 struct Told {
     version: u64,
@@ -350,8 +308,6 @@ struct Shared {
     changed: watch::Sender<u64>,
 }
 
-type Io = std::io::Result<()>;
-
 impl Shared {
     /// Up to what is listed or watched.
     async fn connection(&self, mut stream: TcpStream) -> Io {
@@ -602,39 +558,4 @@ impl Shared {
         }
         Some((lines, now))
     }
-}
-
-fn status(code: u16, reason: &str, message: &str) -> String {
-    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure",
-        "reason": reason, "message": message, "code": code})
-    .to_string()
-}
-
-async fn answer(stream: &mut TcpStream, code: u16, body: &str) -> Io {
-    answer_with(stream, code, "connection: close\r\n", body).await
-}
-
-async fn answer_and_stay(stream: &mut TcpStream, code: u16, body: &str) -> Io {
-    answer_with(stream, code, "", body).await
-}
-
-async fn answer_with(stream: &mut TcpStream, code: u16, header: &str, body: &str) -> Io {
-    let text = format!(
-        "HTTP/1.1 {code} X\r\ncontent-length: {}\r\n{header}\r\n{body}",
-        body.len()
-    );
-    stream.write_all(text.as_bytes()).await
-}
-
-async fn begin_chunks(stream: &mut TcpStream) -> Io {
-    let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n";
-    stream.write_all(head.as_bytes()).await
-}
-
-async fn chunk(stream: &mut TcpStream, bytes: &[u8]) -> Io {
-    stream
-        .write_all(format!("{:x}\r\n", bytes.len()).as_bytes())
-        .await?;
-    stream.write_all(bytes).await?;
-    stream.write_all(b"\r\n").await
 }

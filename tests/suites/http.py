@@ -450,6 +450,40 @@ def late(to, seconds):
     return response(s.makefile("rb"))[0]
 
 
+def parted(to, count, pause, *parts):
+    """So many connections at once, each part so long behind the one before: names of
+    the header lines that the application saw, or how it ended."""
+    told, lock = [], threading.Lock()
+
+    def one():
+        s = connect(to)
+        try:
+            for i, part in enumerate(parts):
+                time.sleep(float(pause) if i else 0)
+                s.sendall(part.encode().decode("unicode_escape").encode("latin-1"))
+            answer = response(s.makefile("rb"))
+            seen = [name for name, _ in json.loads(answer[2])["headers"]] if answer else "fin"
+        except (OSError, ValueError) as e:
+            seen = type(e).__name__
+        with lock:
+            told.append(seen)
+
+    join([threading.Thread(target=one) for _ in range(int(count))])
+    return told
+
+
+def teased(to, count, pause):
+    """So many connections that begin like a request, and end so long after that."""
+    def one(i):
+        s = connect(to)
+        s.sendall([b"", b"G", b"GET / HTTP/1.1"][i % 3])
+        time.sleep(float(pause))
+        s.close()
+
+    join([threading.Thread(target=one, args=(i,)) for i in range(int(count))])
+    return int(count)
+
+
 def load(to, seconds, connections, path="/"):
     """Requests on kept connections until the time is over: by status and by name."""
     end = time.monotonic() + float(seconds)

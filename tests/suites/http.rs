@@ -11,7 +11,9 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Child, ChildStdout, Stdio};
 use std::time::Duration;
 
-use mesh_tests::{APP_PORT, Agent, Authority, Pod, World, eventually, parse};
+use mesh_tests::{
+    APP_PORT, Agent, Authority, OnAgentDown, Pod, PodSpec, Port, Target, World, eventually, parse,
+};
 use serde_json::{Value, json};
 
 const SCRIPT: &str = include_str!("http.py");
@@ -301,6 +303,71 @@ fn a_client_that_asks_late_is_still_one_of_http() {
     let mesh = Mesh::new();
     for (_, to) in mesh.addresses() {
         assert_eq!(mesh.client(&["late", &to, "0.5"]), 200);
+    }
+}
+
+const FORGED: [&str; 3] = [
+    "GE",
+    "T / HTTP/1.1\\r\\nHost: a\\r\\n",
+    "X-Forwarded-Client-Cert: By=spiffe://x\\r\\n\\r\\n",
+];
+
+/// Also to the pod's own address, of which its Services tell.
+#[test]
+fn where_a_port_is_declared_http_no_request_passes_unseen_however_it_comes() {
+    let (mut world, a, servers) = declared("http-shop");
+    for pod in &servers {
+        let mut server = world.in_pod(pod, PYTHON);
+        server.args(["-c", SCRIPT, "serve", &pod.name, &APP_PORT.to_string()]);
+        world.start_server(pod, APP_PORT, server).expect("a server");
+    }
+    let mesh = Mesh::of(world, a, servers);
+    for (pod, to) in mesh.addresses() {
+        let parted = [&["parted", &to, "3", "1.3"], &FORGED[..]].concat();
+        let told = mesh.client(&parted);
+        assert_eq!(told, json!([["host"], ["host"], ["host"]]), "{to}");
+        // Servers skip what is before it; here it is no request.
+        let odd = [
+            "parted", &to, "2", "0", "\\n", FORGED[0], FORGED[1], FORGED[2],
+        ];
+        let told = mesh.client(&odd);
+        assert!(
+            !told.to_string().contains("client-cert"),
+            "{}: {told}",
+            pod.name
+        );
+        // Who only looks whether somebody is there is no fault.
+        assert_eq!(mesh.client(&["teased", &to, "3", "0"]), 3);
+    }
+    let refused = "reason=\"undecided_protocol\"";
+    let ended = mesh.agents[0].metric("mesh_agent_connections_ended_total", refused);
+    assert_eq!(ended.expect("a metric"), 2.0 * 6.0);
+}
+
+/// Client a on n1, servers b on n1 and c on n2, whose Services' ports have this name.
+fn declared(port: &'static str) -> (World, Pod, [Pod; 2]) {
+    let mut world = World::new(2).expect("a world");
+    let spec = |node, name| PodSpec::new(node, name).enrolled(OnAgentDown::Closed);
+    let a = world.add(&spec("n1", "a")).expect("a pod");
+    let servers = [("n1", "b"), ("n2", "c")].map(|(node, name)| {
+        let port = Port::new(port, 80, Target::Number(APP_PORT));
+        world.add(&spec(node, name).ports([port])).expect("a pod")
+    });
+    (world, a, servers)
+}
+
+#[test]
+fn clients_that_only_begin_a_request_teach_nobody_that_it_is_none() {
+    let mesh = Mesh::new();
+    for (pod, to) in mesh.addresses() {
+        // Each worker learns by itself.
+        mesh.client(&["teased", &to, "240", "1.2"]);
+        let whole = FORGED.concat();
+        for _ in 0..4 {
+            let told = mesh.client(&["parted", &to, "4", "0", &whole]);
+            let seen = json!([["host"], ["host"], ["host"], ["host"]]);
+            assert_eq!(told, seen, "{} at {to}", pod.name);
+        }
     }
 }
 

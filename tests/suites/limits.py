@@ -115,6 +115,34 @@ def each(host, port, count, pause):
     return told
 
 
+def parted(host, port, count, pause, first):
+    """So many connections at once: each says `first`, and the rest of a request so long
+    after it. Status of each; 0: none came."""
+    request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+    told, lock = [], threading.Lock()
+
+    def one():
+        status = 0
+        try:
+            with socket.create_connection((host, port), timeout=30) as s:
+                s.sendall(request[:first])
+                time.sleep(pause)
+                s.sendall(request[first:])
+                line = s.makefile("rb").readline()
+                status = int(line.split()[1]) if line else 0
+        except OSError:
+            pass
+        with lock:
+            told.append(status)
+
+    threads = [threading.Thread(target=one) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sorted(told)
+
+
 def echo(port):
     listener = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
     while True:
@@ -139,6 +167,8 @@ else:
         said = bytes_first(host, port, int(args[1]))
     elif verb == "each":
         said = each(host, port, int(args[1]), float(args[2]))
+    elif verb == "parted":
+        said = parted(host, port, int(args[1]), float(args[2]), int(args[3]))
     elif verb == "connect":
         said = connect(host, port, int(args[1]))
     print(json.dumps(said))

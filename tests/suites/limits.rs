@@ -279,6 +279,50 @@ fn connections_of_bytes_do_not_hide_the_requests_behind_them() {
     assert_eq!(passed, [[3, 3], [3, 3]]);
 }
 
+/// Nor does who takes long to say what it is, or to say anything.
+#[test]
+fn requests_that_come_late_or_in_parts_are_counted() {
+    let mesh = Mesh::new("serve");
+    mesh.limit("{name: few, requests: 1, interval: 1h, burst: 3}");
+    // So many bytes at once, and the rest so many seconds later.
+    for (client, (first, pause)) in [("0", "11"), ("1", "1.5"), ("10", "1.5")]
+        .into_iter()
+        .enumerate()
+    {
+        for server in &mesh.servers {
+            for to in [
+                server.vips()[0].clone(),
+                format!("{}:{APP_PORT}", server.v4()),
+            ] {
+                let args = ["parted", &to, "8", pause, first];
+                let told = mesh.client(&mesh.clients[client], &args);
+                let by_vip = to == server.vips()[0];
+                let expected = match by_vip {
+                    true => serde_json::json!([200, 200, 200, 429, 429, 429, 429, 429]),
+                    false => serde_json::json!([429, 429, 429, 429, 429, 429, 429, 429]),
+                };
+                assert_eq!(told, expected, "{first} bytes, then {pause} s, to {to}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_no_http_does_not_pass_a_limit_of_requests() {
+    let mesh = Mesh::new("echo");
+    mesh.limit("{name: few, requests: 1000}");
+    let carried = || {
+        mesh.servers
+            .each_ref()
+            .map(|server| mesh.client(&mesh.clients[0], &["connect", &server.vips()[0], "2"]))
+    };
+    let none = serde_json::json!([false, false]);
+    assert_eq!(carried(), [none.clone(), none]);
+    mesh.limit("{name: few, connections: 1000}");
+    let all = serde_json::json!([true, true]);
+    assert_eq!(carried(), [all.clone(), all]);
+}
+
 #[test]
 fn connections_of_http_count_as_all_others() {
     let mesh = Mesh::new("serve");

@@ -28,6 +28,14 @@ pub(crate) fn http2_settings(bytes: &[u8]) -> Option<bool> {
     }
 }
 
+/// The first bytes of an answer of HTTP/1, as far as they have come.
+#[must_use]
+pub(crate) fn may_be_answer(bytes: &[u8]) -> bool {
+    const BEGIN: &[u8] = b"HTTP/1.";
+    let shown = bytes.len().min(BEGIN.len());
+    bytes[..shown] == BEGIN[..shown]
+}
+
 /// What a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Spoken {

@@ -13,7 +13,7 @@ mod port;
 mod tests;
 
 use crate::model::PeerProtocol;
-pub(crate) use http::{MAX_REQUEST_LINE, Spoken, http, http2_settings};
+pub(crate) use http::{MAX_REQUEST_LINE, Spoken, http, http2_settings, may_be_answer};
 pub(crate) use port::{Expected, Learned, expected};
 
 /// Most bytes a caller need hold before the verdict is certain.

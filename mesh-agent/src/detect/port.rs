@@ -1,7 +1,7 @@
 //! What is to be expected of a port before anybody has spoken.
 //!
-//! An expectation says who is waited for, and never what a connection is: that is
-//! told by what the client speaks.
+//! An expectation says who is waited for, and how long; what a connection is is told by
+//! what the client speaks. Where something depends on requests nothing else goes on.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -20,6 +20,8 @@ const MAX_LEARNED: usize = 4096;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Expected {
+    /// HTTP, and nothing else: something depends on each of its requests.
+    Requests,
     /// The client speaks first, and most likely HTTP.
     Http,
     /// Bytes that are nobody's to look at.
@@ -30,20 +32,17 @@ pub(crate) enum Expected {
     Anything,
 }
 
-/// By what is declared of the port, or else its number, or else what it was before.
+/// By what is declared of the port, or else its number; `is_asked`: a route or a limit
+/// asks for requests there. `None`: by what it was before.
 #[must_use]
-pub(crate) fn expected(
-    declared: AppProtocol,
-    ports: [u16; 2],
-    learned: Option<Expected>,
-) -> Expected {
+pub(crate) fn expected(declared: AppProtocol, ports: [u16; 2], is_asked: bool) -> Option<Expected> {
     match declared {
-        AppProtocol::Http1 | AppProtocol::Http2 | AppProtocol::Grpc => Expected::Http,
-        AppProtocol::Tls | AppProtocol::Tcp => Expected::Opaque,
+        AppProtocol::Http1 | AppProtocol::Http2 | AppProtocol::Grpc => Some(Expected::Requests),
+        AppProtocol::Tls | AppProtocol::Tcp => Some(Expected::Opaque),
         AppProtocol::Unspecified if ports.iter().any(|port| OPAQUE.contains(port)) => {
-            Expected::Opaque
+            Some(Expected::Opaque)
         }
-        AppProtocol::Unspecified => learned.unwrap_or(Expected::Anything),
+        AppProtocol::Unspecified => is_asked.then_some(Expected::Requests),
     }
 }
 
@@ -66,22 +65,19 @@ enum Seen {
 pub(crate) struct Learned(HashMap<SocketAddr, Seen, foldhash::fast::RandomState>);
 
 impl Learned {
-    /// Of the next connection. `may_be_opaque`: nothing depends on whether it is HTTP.
-    pub(crate) fn next(
-        &mut self,
-        destination: SocketAddr,
-        may_be_opaque: bool,
-    ) -> Option<Expected> {
-        match self.0.get_mut(&destination)? {
-            Seen::Http => Some(Expected::Http),
-            Seen::Bytes(run) if !may_be_opaque || *run < OPAQUE_AFTER => None,
-            Seen::Bytes(run) if *run - OPAQUE_AFTER >= LOOK_EVERY => {
+    /// Of the next connection, on whose requests nothing depends.
+    pub(crate) fn next(&mut self, destination: SocketAddr) -> Expected {
+        match self.0.get_mut(&destination) {
+            Some(Seen::Http) => Expected::Http,
+            None => Expected::Anything,
+            Some(Seen::Bytes(run)) if *run < OPAQUE_AFTER => Expected::Anything,
+            Some(Seen::Bytes(run)) if *run - OPAQUE_AFTER >= LOOK_EVERY => {
                 *run = OPAQUE_AFTER;
-                None
+                Expected::Anything
             }
-            Seen::Bytes(run) => {
+            Some(Seen::Bytes(run)) => {
                 *run += 1;
-                Some(Expected::OpaqueSoFar)
+                Expected::OpaqueSoFar
             }
         }
     }
@@ -95,7 +91,7 @@ impl Learned {
         *self.entry(destination) = Seen::Http;
     }
 
-    /// It was looked at, and is no HTTP.
+    /// It was looked at, and is no HTTP: what might have become it does not count.
     pub(crate) fn was_bytes(&mut self, destination: SocketAddr) {
         match self.entry(destination) {
             Seen::Bytes(run) if *run < OPAQUE_AFTER => *run += 1,
@@ -118,19 +114,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_declared_wins_over_the_number_and_that_over_what_was_seen() {
-        let seen = Some(Expected::Http);
-        for (declared, port, learned, is) in [
-            (AppProtocol::Http1, 3306, None, Expected::Http),
-            (AppProtocol::Grpc, 80, None, Expected::Http),
-            (AppProtocol::Tcp, 80, seen, Expected::Opaque),
-            (AppProtocol::Tls, 443, seen, Expected::Opaque),
-            (AppProtocol::Unspecified, 3306, seen, Expected::Opaque),
-            (AppProtocol::Unspecified, 8080, seen, Expected::Http),
-            (AppProtocol::Unspecified, 80, None, Expected::Anything),
+    fn what_is_declared_wins_over_the_number_and_that_over_what_asks_for_requests() {
+        use Expected::{Opaque, Requests};
+        for (declared, port, is_asked, is) in [
+            (AppProtocol::Http1, 3306, false, Some(Requests)),
+            (AppProtocol::Http2, 80, true, Some(Requests)),
+            (AppProtocol::Grpc, 80, false, Some(Requests)),
+            (AppProtocol::Tcp, 80, true, Some(Opaque)),
+            (AppProtocol::Tls, 443, false, Some(Opaque)),
+            (AppProtocol::Unspecified, 3306, true, Some(Opaque)),
+            (AppProtocol::Unspecified, 8080, true, Some(Requests)),
+            (AppProtocol::Unspecified, 80, false, None),
         ] {
-            let found = expected(declared, [8080, port], learned);
-            assert_eq!(found, is, "{declared:?} {port} {learned:?}");
+            let found = expected(declared, [8080, port], is_asked);
+            assert_eq!(found, is, "{declared:?} {port} {is_asked}");
         }
     }
 
@@ -149,10 +146,10 @@ mod tests {
         for i in 0..3 * MAX_LEARNED {
             learned.was_http(to(i));
             assert!(learned.0.len() <= MAX_LEARNED);
-            assert_eq!(learned.next(to(i), true), Some(Expected::Http));
+            assert_eq!(learned.next(to(i)), Expected::Http);
         }
         learned.forget(to(0));
-        assert_eq!(learned.next(to(0), true), None);
+        assert_eq!(learned.next(to(0)), Expected::Anything);
     }
 
     #[test]
@@ -160,21 +157,19 @@ mod tests {
         let mut learned = Learned::default();
         let to = SocketAddr::from(([10, 0, 0, 1], 80));
         for _ in 0..OPAQUE_AFTER {
-            assert_eq!(learned.next(to, true), None);
+            assert_eq!(learned.next(to), Expected::Anything);
             learned.was_bytes(to);
         }
         for _ in 0..3 {
             for _ in 0..LOOK_EVERY {
-                assert_eq!(learned.next(to, true), Some(Expected::OpaqueSoFar));
+                assert_eq!(learned.next(to), Expected::OpaqueSoFar);
             }
-            assert_eq!(learned.next(to, true), None);
+            assert_eq!(learned.next(to), Expected::Anything);
             learned.was_bytes(to);
         }
-        // Where something depends on it, each is looked at.
-        assert_eq!(learned.next(to, false), None);
         learned.was_http(to);
-        assert_eq!(learned.next(to, true), Some(Expected::Http));
+        assert_eq!(learned.next(to), Expected::Http);
         learned.was_bytes(to);
-        assert_eq!(learned.next(to, true), None);
+        assert_eq!(learned.next(to), Expected::Anything);
     }
 }

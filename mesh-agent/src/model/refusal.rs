@@ -262,7 +262,7 @@ refusals! {
     RequestTimeout: "request_timeout", Upstream, Later, Timeout, TIMEOUT,
         "the application did not answer within the route's timeout";
     UndecidedProtocol: "undecided_protocol", Configuration, Never, Denied, FORBIDDEN,
-        "a policy about requests is in force for the port, and the connection is no HTTP";
+        "the port is for requests (it is declared so, or a policy, route or rate limit is about requests there), and the connection is no HTTP, or does not say in time";
     RateLimited: "rate_limited", Client, Later, RateLimited, TOO_MANY,
         "more than a rate limit of a TrafficPolicy of the destination's Service lets pass: the log's `rule` names it";
     => Tls(TlsFailure);

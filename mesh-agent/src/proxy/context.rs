@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use super::alarm::Alarm;
 use super::config::Config;
 use super::dice::Dice;
+use super::known_ports::KnownPorts;
 use super::metrics::Metrics;
 use super::places::{self, Places};
 use super::ports::PortRange;
@@ -116,6 +117,7 @@ pub(super) struct WorkerState {
     pub(super) balancer: RefCell<Balancer>,
     pub(super) dice: Dice,
     pub(super) rates: RefCell<KnownRates>,
+    pub(super) known_ports: RefCell<KnownPorts>,
     /// What connections to a destination turned out to be.
     pub(super) learned: RefCell<Learned>,
     /// Copies of requests that are under way.
@@ -155,6 +157,7 @@ impl WorkerState {
             )),
             dice: Dice::new(),
             rates: RefCell::default(),
+            known_ports: RefCell::default(),
             learned: RefCell::default(),
             mirrors: Cell::new(0),
             index,
@@ -189,10 +192,10 @@ impl WorkerState {
         self.rates.borrow_mut().admit(&now, to, asks)
     }
 
-    /// Something depends on whether a connection there is HTTP.
-    pub(super) fn counts_requests(&self, to: (&Workload, u16)) -> bool {
+    /// Of a pod's port: something depends on each request there.
+    pub(super) fn is_for_requests(&self, to: (&Workload, u16)) -> bool {
         let now = self.agent.published.load();
-        self.rates.borrow_mut().counts_requests(&now, to)
+        self.known_ports.borrow_mut().is_for_requests(&now, to)
     }
 
     /// Ends what was begun for a pod that is somebody else now, or gone.

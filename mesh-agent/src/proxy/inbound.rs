@@ -23,11 +23,14 @@ use super::context::Exchange;
 use super::deliver::deliver;
 use super::first::{self, First};
 use super::forward::ForwardEnd;
-use super::http::{Inbox, Leg, Side};
+use super::http::{HEAD_TIMEOUT, Inbox, Leg, Side};
+use super::registry::CutReason;
 use super::report::Report;
 use crate::detect::Expected;
 use crate::model::policy::PeerMode;
-use crate::model::{ByteCounts, RefuseReason, Refused, Security, TlsFailure, UpstreamAddr};
+use crate::model::{
+    ByteCounts, CloseReason, RefuseReason, Refused, Security, TlsFailure, UpstreamAddr,
+};
 use crate::plan::AuthzInput;
 use crate::policy::Permit;
 use crate::sys::socket;
@@ -125,8 +128,10 @@ async fn arrive(
 ) -> Result<Classified, Refused> {
     let context = accepted.context();
     admit_plaintext(accepted, report)?;
-    let Some(authorized) = authorized else {
-        let spoken = first::spoken(&accepted.client);
+    let expected = first::expected_here(&accepted.exchange, context.orig_dst);
+    // Whatever is expected: what the client speaks decides.
+    let Some(authorized) = authorized.filter(|_| expected != Expected::Requests) else {
+        let spoken = first::spoken(&accepted.client, HEAD_TIMEOUT);
         let first = Box::pin(first::insist(context, spoken)).await?;
         let ended = Box::pin(plaintext_requests(accepted, report, (first, None))).await;
         return Ok(Classified::Ended(ended));
@@ -169,23 +174,35 @@ async fn carry(
     let context = accepted.context();
     let expected = first::expected_here(&accepted.exchange, context.orig_dst);
     let watched = authorized.arrived();
-    if !matches!(expected, Expected::Opaque | Expected::OpaqueSoFar) {
-        // It is there, whoever speaks first.
-        let _shown_later = report.opened();
-        let spoke = first::spoken(&accepted.client);
-        let race = first::race(context, spoke, first::application_begins(&application));
-        match Box::pin(race).await {
-            Ok(first @ (First::Http | First::Http2)) => {
-                // From now on each request is judged by itself.
-                drop(watched);
-                let application = Some(application);
-                return Box::pin(plaintext_requests(accepted, report, (first, application))).await;
-            }
-            Ok(First::Bytes | First::Silence) => {}
-            Err(cut) => {
-                socket::reset_on_close(&application);
-                return (ByteCounts::default(), cut.close());
-            }
+    let spoke = |patience| first::spoken(&accepted.client, patience);
+    let first = match expected {
+        Expected::Opaque => Ok(First::Bytes),
+        Expected::Requests => Box::pin(first::insist(context, spoke(HEAD_TIMEOUT)))
+            .await
+            .map_err(|refused| CloseReason::Refused(refused.reason)),
+        // What has come with the connection is there to be looked at.
+        Expected::OpaqueSoFar if first::spoken_already(&accepted.client).is_none() => {
+            Ok(First::Bytes)
+        }
+        Expected::OpaqueSoFar | Expected::Http | Expected::Anything => {
+            // It is there, whoever speaks first.
+            let _shown_later = report.opened();
+            let begins = first::application_begins(&application);
+            let race = first::race(context, spoke(first::PART), begins);
+            Box::pin(race).await.map_err(CutReason::close)
+        }
+    };
+    match first {
+        Ok(first) if first.is_http() => {
+            // From now on each request is judged by itself.
+            drop(watched);
+            let asked = (first, Some(application));
+            return Box::pin(plaintext_requests(accepted, report, asked)).await;
+        }
+        Ok(_bytes) => {}
+        Err(reason) => {
+            socket::reset_on_close(&application);
+            return (ByteCounts::default(), reason);
         }
     }
     forward_between(accepted, report, &application).await
@@ -274,6 +291,6 @@ fn is_plaintext(sniffed: Sniffed) -> bool {
 /// The application has said something, or closed.
 async fn spoke(upstream: Option<&TcpStream>) {
     if let Some(upstream) = upstream {
-        first::application_begins(upstream).await;
+        let _begun = first::application_begins(upstream).await;
     }
 }

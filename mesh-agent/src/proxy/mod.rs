@@ -23,6 +23,7 @@ mod forward;
 mod http;
 mod http2;
 mod inbound;
+mod known_ports;
 mod load;
 mod metrics;
 mod outbound;
@@ -36,7 +37,6 @@ mod report;
 mod request_report;
 mod seen;
 mod spare;
-
 mod worker;
 mod workers;
 

@@ -49,7 +49,7 @@ async fn forwarded(
     }
     let expected = first::expected(exchange, context.orig_dst);
     let first = first::at_once(context, &accepted.client, expected).await?;
-    if matches!(first, First::Http | First::Http2) {
+    if first.is_http() {
         return Ok(requests(accepted, report, (first, None)).await);
     }
     if (expected, first) == (Expected::Http, First::Silence) {
@@ -67,16 +67,16 @@ async fn forwarded(
                 true => asks_soon(accepted).await,
                 false => First::Bytes,
             };
-            match asked {
-                First::Http | First::Http2 => Ok(requests(accepted, report, (asked, None)).await),
-                First::Bytes | First::Silence => Err(refused),
+            match asked.is_http() {
+                true => Ok(requests(accepted, report, (asked, None)).await),
+                false => Err(refused),
             }
         }
     }
 }
 
 async fn asks_soon(accepted: &Accepted) -> First {
-    let spoken = Box::pin(first::spoken(&accepted.client));
+    let spoken = Box::pin(first::spoken(&accepted.client, first::PART));
     tokio::select! {
         biased; // removal and drain win
         _reason = accepted.context().entry().cut.wait() => First::Bytes,
@@ -99,7 +99,7 @@ async fn requests(
     learned.borrow_mut().was_http(to);
     match first {
         First::Http2 => Box::pin(http2::requests(accepted, report, open)).await,
-        First::Http | First::Bytes | First::Silence => {
+        First::Http | First::Bytes | First::Silence | First::Unfinished | First::Ended => {
             Box::pin(Requests::new(accepted, report, open).serve()).await
         }
     }

@@ -31,6 +31,15 @@ pub(super) async fn look<T>(
     }
 }
 
+/// Judges what is there already; `None` also where nothing is.
+pub(super) fn look_now<T>(
+    client: &TcpStream,
+    most: usize,
+    judge: impl Fn(&[u8]) -> Option<T>,
+) -> Option<T> {
+    look_once(client, most, &mut 0, &judge).ok().flatten()
+}
+
 /// Judges what is there, if it is more than `seen` bytes; else the socket's
 /// readiness is cleared, so that the next bytes wake us.
 fn look_once<T>(

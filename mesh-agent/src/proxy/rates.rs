@@ -36,11 +36,6 @@ impl KnownRates {
         taken.map_err(|over| refused(over, now.snapshot.generation))
     }
 
-    /// A limit of requests holds there.
-    pub(super) fn counts_requests(&mut self, now: &InForce, to: (&Workload, u16)) -> bool {
-        !now.rates.is_empty() && self.of(now, to).iter().any(|rate| rate.counts_requests())
-    }
-
     fn of(&mut self, now: &InForce, to: (&Workload, u16)) -> Arc<[Arc<Rate>]> {
         let generation = now.snapshot.generation;
         if self.generation != generation || self.places.len() >= MAX_PLACES {

@@ -82,6 +82,11 @@ impl Rates {
         self.0.is_empty()
     }
 
+    /// Those that have any.
+    pub(crate) fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.0.values().map(|limited| &limited.service)
+    }
+
     /// As `snapshot` has it, which differs in these namespaces alone; `None`: anywhere.
     pub(crate) fn update(
         &self,
@@ -215,10 +220,6 @@ impl Rate {
             shown: format!("{}/{}", limit.policy, limit.name).into(),
             state,
         })
-    }
-
-    pub(crate) fn counts_requests(&self) -> bool {
-        self.limit.counts == Counts::Requests
     }
 
     /// `None` for what it does not count.

@@ -9,18 +9,16 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout, timeout_at};
 
-use super::drive::{ACCEPT_DELAY, silence};
+use super::drive::{ACCEPT_DELAY, HEAD_TIMEOUT, silence};
 use super::leg::Side;
-use crate::detect;
+use crate::detect::{self, Spoken};
 use crate::http::h1::{Bad, Lines, Parsed, Request, Scan, request_head};
 use crate::io::with_scratch;
 use crate::model::CloseReason;
-use crate::proxy::first::{First, PART};
+use crate::proxy::first::First;
 use crate::proxy::registry::Cut;
 use crate::tunnel::StreamEnd;
 
-/// A head that was begun is whole by then.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// Who still sends is read for this long, and this far, behind the last answer: a
 /// close over what is unread would take the answer back.
 const LINGER: Duration = Duration::from_secs(1);
@@ -78,8 +76,9 @@ impl Side<'_> {
     }
 
     /// What the client of a stream begins with: that stays in the inbox. An ACCEPT
-    /// that nothing follows goes alone meanwhile.
-    pub(in crate::proxy) async fn first(&mut self) -> First {
+    /// that nothing follows goes alone meanwhile. `patience`: for all of the first line
+    /// once it has begun.
+    pub(in crate::proxy) async fn first(&mut self, patience: Duration) -> First {
         let mut delay = pin!(sleep(ACCEPT_DELAY));
         let mut part = pin!(None);
         poll_fn(|cx| {
@@ -87,24 +86,26 @@ impl Side<'_> {
                 self.leg.accept_is_due();
             }
             loop {
-                match First::from(detect::http(self.inbox.bytes())) {
-                    First::Silence => {}
-                    told @ (First::Http | First::Http2 | First::Bytes) => return Poll::Ready(told),
+                match detect::http(self.inbox.bytes()) {
+                    Spoken::NeedMore => {}
+                    told @ (Spoken::Http1 | Spoken::Http2 | Spoken::Other) => {
+                        return Poll::Ready(First::from(told));
+                    }
                 }
                 match self.poll_fill(cx) {
                     Poll::Ready(Ok(true)) => {}
-                    Poll::Ready(Ok(false) | Err(_)) => return Poll::Ready(First::Bytes),
+                    Poll::Ready(Ok(false) | Err(_)) => return Poll::Ready(First::Ended),
                     Poll::Pending => break,
                 }
             }
             if !self.inbox.is_empty() && part.is_none() {
-                part.set(Some(sleep(PART)));
+                part.set(Some(sleep(patience)));
             }
             // It may wait for an answer to what it has said.
             if let Some(part) = part.as_mut().as_pin_mut()
                 && part.poll(cx).is_ready()
             {
-                return Poll::Ready(First::Bytes);
+                return Poll::Ready(First::Unfinished);
             }
             // A failure is found by who reads.
             let _on_its_way = self.leg.poll_flush(cx);

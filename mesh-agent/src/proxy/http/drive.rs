@@ -10,6 +10,8 @@ use crate::proxy::registry::{Cut, CutReason};
 use crate::proxy::report::Report;
 use crate::proxy::request_report::RequestReport;
 
+/// A head that was begun is whole by then.
+pub(in crate::proxy) const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// An ACCEPT that no answer follows for this long travels alone.
 pub(super) const ACCEPT_DELAY: Duration = Duration::from_millis(5);
 

@@ -20,7 +20,7 @@ mod transfer;
 
 pub(super) use again::{Again, is_safe};
 pub(super) use client::{Next, told};
-pub(super) use drive::{Driven, Totals, Watch, drive, silence};
+pub(super) use drive::{Driven, HEAD_TIMEOUT, Totals, Watch, drive, silence};
 pub(super) use hold::{Held, Hold};
 pub(super) use inbox::Inbox;
 pub(super) use leg::{Leg, Side, has_settings, is_quiet};

@@ -21,7 +21,7 @@ use crate::proxy::context::{ConnectionContext, Exchange};
 use crate::proxy::deliver::deliver;
 use crate::proxy::first::{self, First};
 use crate::proxy::forward::{Stopped, Tunnelled, forward};
-use crate::proxy::http::{Inbox, Leg, Side};
+use crate::proxy::http::{HEAD_TIMEOUT, Inbox, Leg, Side};
 use crate::proxy::registry::{CutReason, Watched};
 use crate::proxy::report::Report;
 use crate::sys::socket;
@@ -159,18 +159,17 @@ async fn stream(
     };
     // The peer's word of where its client wanted to go: no more than a hint.
     let expected = first::expected_here(&exchange, OrigDst::new(open.original));
+    // What came with the OPEN is there to be looked at.
     let first = match expected {
         Expected::Opaque => First::Bytes,
-        Expected::Http | Expected::Anything => First::from(detect::http(relay.early())),
-        // What came with the OPEN is there to be looked at; no more is waited for.
-        Expected::OpaqueSoFar => match First::from(detect::http(relay.early())) {
-            First::Silence => First::Bytes,
-            told @ (First::Http | First::Http2 | First::Bytes) => told,
-        },
+        Expected::OpaqueSoFar if relay.early().is_empty() => First::Bytes,
+        Expected::OpaqueSoFar | Expected::Requests | Expected::Http | Expected::Anything => {
+            First::from(detect::http(relay.early()))
+        }
     };
     let mut inbox = Inbox::default();
     let stream = (&mut *relay, &mut *connection, &mut inbox);
-    let reached = reach(&exchange, &mut report, &caller, (first, stream));
+    let reached = reach(&exchange, &mut report, &caller, (expected, first, stream));
     // The policy is asked again until the stream has ended.
     let (reached, watched) = match Box::pin(reached).await {
         Ok(reached) => reached,
@@ -193,13 +192,13 @@ async fn stream(
         let _shown_later = report.opened();
         let raced = race(context, (relay, connection, &mut inbox), &application);
         match Box::pin(raced).await {
-            Ok(first @ (First::Http | First::Http2)) => {
+            Ok(first) if first.is_http() => {
                 drop(watched);
                 let stream = (relay, connection, &mut inbox);
                 let asked = (first, Some(application));
                 return Box::pin(requests(context, stream, (report, caller), asked)).await;
             }
-            Ok(First::Bytes | First::Silence) => relay.unread(inbox.bytes()),
+            Ok(_bytes) => relay.unread(inbox.bytes()),
             Err(cut) => {
                 socket::reset_on_close(&application);
                 drop(application);
@@ -256,7 +255,7 @@ async fn race(
         inbox,
     };
     let spoke = first::application_begins(application);
-    first::race(context, client.first(), spoke).await
+    first::race(context, client.first(first::PART), spoke).await
 }
 
 /// Each is judged by itself; true when the connection may carry another stream.
@@ -304,23 +303,23 @@ async fn reach(
     exchange: &Exchange,
     report: &mut Report,
     caller: &Caller,
-    (first, (relay, connection, inbox)): (First, OfStream<'_>),
+    (expected, first, (relay, connection, inbox)): (Expected, First, OfStream<'_>),
 ) -> Result<(Reached, Option<Watched>), Refused> {
     let context = &exchange.context;
     let authorized = authorize_peer(exchange, report, caller.identity.clone())?;
     let to = (&*context.pod.workload, context.orig_dst.port());
     admit_connection(exchange, report, to, caller.identity.as_ref())?;
-    let Some(authorized) = authorized else {
-        // Whatever is expected: what the client speaks decides.
-        let leg = Leg::Stream { relay, connection };
-        let mut client = Side { leg, inbox };
-        let first = first::insist(context, client.first()).await?;
-        return Ok((Reached::Requests(first), None));
-    };
-    if matches!(first, First::Http | First::Http2) {
+    if first.is_http() {
         // Each is judged by itself.
         return Ok((Reached::Requests(first), None));
     }
+    let Some(authorized) = authorized.filter(|_| expected != Expected::Requests) else {
+        // Whatever is expected: what the client speaks decides.
+        let leg = Leg::Stream { relay, connection };
+        let mut client = Side { leg, inbox };
+        let first = first::insist(context, client.first(HEAD_TIMEOUT)).await?;
+        return Ok((Reached::Requests(first), None));
+    };
     let application = deliver(context, authorized.permit(), caller.address).await?;
     Ok((Reached::Application(application), authorized.arrived()))
 }

@@ -22,6 +22,7 @@ use crate::proxy::authorize::{Authorized, admit_connection, authorize_connection
 use crate::proxy::context::{ConnectionContext, Exchange};
 use crate::proxy::first::{self, First};
 use crate::proxy::forward::ForwardEnd;
+use crate::proxy::http::HEAD_TIMEOUT;
 use crate::proxy::load::Load;
 use crate::proxy::report::Report;
 use crate::route::{ConnectionDecision, ConnectionRefusal};
@@ -156,13 +157,14 @@ async fn carry_between(
     if first == First::Silence {
         // It is there, whoever speaks first.
         let _shown_later = report.opened();
-        let spoke = first::application_begins(&upstream);
-        match Box::pin(first::race(context, first::spoken(&accepted.client), spoke)).await {
-            Ok(first @ (First::Http | First::Http2)) => {
+        let spoke = first::spoken(&accepted.client, first::PART);
+        let begins = first::application_begins(&upstream);
+        match Box::pin(first::race(context, spoke, begins)).await {
+            Ok(first) if first.is_http() => {
                 let open = Upstream::of_socket(upstream, entered)?;
                 return Ok(Carried::Http(first, Some(open)));
             }
-            Ok(First::Bytes | First::Silence) => {}
+            Ok(_bytes) => {}
             Err(cut) => {
                 socket::reset_on_close(&upstream);
                 return Ok(Carried::Ended((ByteCounts::default(), cut.close())));
@@ -218,7 +220,7 @@ async fn to_mesh(
     carrying.is_trusted(context)?;
     let first = match first {
         First::Silence => Box::pin(carrying.race(accepted, report)).await,
-        First::Http | First::Http2 | First::Bytes => Ok(first),
+        First::Http | First::Http2 | First::Bytes | First::Unfinished | First::Ended => Ok(first),
     };
     if let Err(cut) = first {
         carrying.cut();
@@ -229,7 +231,9 @@ async fn to_mesh(
             false => Err(cut.refuse()),
         };
     }
-    if let Ok(first @ (First::Http | First::Http2)) = first {
+    if let Ok(first) = first
+        && first.is_http()
+    {
         return Ok(Carried::Http(first, Some(Upstream::of_stream(carrying))));
     }
     let carrying = after.insert(carrying);
@@ -263,7 +267,7 @@ async fn same_node(
     let authorized = authorize_here(&accepted.exchange, report, upstream, workload.clone())?;
     let Some(authorized) = authorized else {
         // Whatever is expected: what the client speaks decides.
-        let spoken = first::spoken(&accepted.client);
+        let spoken = first::spoken(&accepted.client, HEAD_TIMEOUT);
         let first = Box::pin(first::insist(accepted.context(), spoken)).await?;
         return Ok(Carried::Http(first, None));
     };
@@ -280,7 +284,8 @@ async fn same_node(
     carry_between(accepted, report, (stream, entered), first).await
 }
 
-/// The destination's policy, for a caller whose identity the kernel gives.
+/// The destination's policy, for a caller whose identity the kernel gives. `None`: it
+/// goes by requests.
 fn authorize_here(
     exchange: &Exchange,
     report: &mut Report,
@@ -294,6 +299,11 @@ fn authorize_here(
     let to = workload.clone();
     let input = authz_input(exchange, upstream, workload);
     let authorized = authorize_connection(exchange, report, input)?;
+    let is_for_requests = exchange
+        .context
+        .worker
+        .is_for_requests((&to, upstream.port()));
+    let authorized = authorized.filter(|_| !is_for_requests);
     // Where requests are asked for first, it is counted when it is opened for them.
     if authorized.is_some() {
         let source = &exchange.context.pod.spiffe_id;

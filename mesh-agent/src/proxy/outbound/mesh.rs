@@ -136,18 +136,27 @@ impl MeshStream {
             }
             let read = ready!(read);
             came = read.unwrap_or(0);
-            match detect::http2_settings(&bytes[..came]) {
-                Some(true) => Poll::Pending,
-                Some(false) | None => Poll::Ready(read.is_ok()),
+            match (detect::http2_settings(&bytes[..came]), read) {
+                (Some(true), _) => Poll::Pending,
+                (Some(false) | None, Ok(0)) => Poll::Ready(Some(First::Ended)),
+                (Some(false) | None, Ok(_)) => {
+                    Poll::Ready(Some(first::begun_by_application(&bytes[..came])))
+                }
+                (Some(false) | None, Err(_)) => Poll::Ready(None),
             }
         });
-        let spoke = async {
-            if !heard.await {
-                // A client of HTTP is told in its own words, if it is one that asks soon.
-                tokio::time::sleep(first::SOON).await;
+        let begins = async {
+            match heard.await {
+                Some(first) => first,
+                None => {
+                    // A client of HTTP is told in its own words, if it is one that asks soon.
+                    tokio::time::sleep(first::SOON).await;
+                    First::Ended
+                }
             }
         };
-        let first = first::race(accepted.context(), first::spoken(&accepted.client), spoke).await?;
+        let spoke = first::spoken(&accepted.client, first::PART);
+        let first = first::race(accepted.context(), spoke, begins).await?;
         self.relay.unread(&bytes[..came]);
         Ok(first)
     }

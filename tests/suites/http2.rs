@@ -322,6 +322,38 @@ fn a_canary_gets_its_share_of_the_requests_of_one_connection() {
     assert!((775..1025).contains(&of("c")), "{names}");
 }
 
+/// As on HTTP/1: by its codes, as long as all of it is kept, within the budget.
+#[test]
+fn a_route_has_requests_sent_again_and_grpcs_status_counts_as_one_of_http() {
+    let mesh = Mesh::of_http();
+    let retried = "retry: {codes: [503], attempts: 1, backoff: 1ms}";
+    for name in ["b", "c"] {
+        let rules = format!("[{{backendRefs: [{{name: {name}, port: 80}}], {retried}}}]");
+        let object = route("HTTPRoute", &rules).replace("name: b, namespace", "name: r, namespace");
+        let retries = || mesh.agents[0].metric("mesh_agent_retries_total", "");
+        mesh.policy("a-route", &object);
+        let to = &mesh.services()[0].1;
+        let before = retries().expect("a metric");
+        let asked = [
+            "/flaky/503/one",
+            "/flaky/500/two",
+            "/flaky-grpc/14/three",
+            "/flaky-grpc/13/four",
+        ];
+        let answers = mesh.client(&[&["get", to], &asked[..]].concat());
+        assert_eq!(answers[0]["status"], 200, "{answers}");
+        assert_eq!(answers[0]["told"]["name"], name, "{answers}");
+        assert_eq!(answers[1]["status"], 500, "not asked for: {answers}");
+        let of_grpc = |i: usize| answers[i]["header"]["Grpc-Status"][0].clone();
+        assert_eq!([of_grpc(2), of_grpc(3)], ["0", "13"], "{answers}");
+        let small = mesh.client(&["upload", to, "/flaky/503/small", "50000"]);
+        assert_eq!(small["told"]["body"], 50_000, "{small}");
+        let large = mesh.client(&["upload", to, "/flaky/503/large", "500000"]);
+        assert_eq!(large["status"], 503, "more than is kept: {large}");
+        assert_eq!(retries().expect("a metric") - before, 3.0, "to {name}");
+    }
+}
+
 #[test]
 fn a_request_without_a_route_is_told_so() {
     let mesh = Mesh::of_http();

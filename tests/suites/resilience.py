@@ -100,11 +100,12 @@ class Server:
                     s.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\nbegin")
                     f.read()
                     return
-                fails = self.mode == "fail" or (self.mode == "half" and count % 2)
+                fails = self.mode in ("fail", "later") or (self.mode == "half" and count % 2)
                 body = json.dumps([self.name, count]) + "\n"
                 if line.startswith(b"GET "):
                     status = "503 Service Unavailable" if fails else "200 OK"
-                    s.sendall(f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+                    after = "Retry-After: 4\r\n" if self.mode == "later" else ""
+                    s.sendall(f"HTTP/1.1 {status}\r\n{after}Content-Length: {len(body)}\r\n\r\n{body}"
                               .encode())
                 else:
                     s.sendall(body.encode())

@@ -297,6 +297,40 @@ fn an_answer_that_begins_well_brings_its_endpoint_back_however_long_it_takes() {
     assert!(is_back && goes_on, "{}", shop.agent.log());
 }
 
+fn route_to(server: &str) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\n\
+         metadata: {{name: s, namespace: shop}}\n\
+         spec:\n  parentRefs: [{{group: \"\", kind: Service, name: s}}]\n  rules:\n  \
+         - backendRefs: [{{name: {server}, port: 80}}]\n    retry: {{codes: [503], attempts: 1}}\n"
+    )
+}
+
+/// An endpoint may ask for seconds: what holds behind them is asked then.
+#[test]
+fn where_a_retry_goes_is_decided_when_it_goes() {
+    let shop = Shop::new();
+    shop.write("route", &route_to("b"));
+    shop.mode("b", "later");
+    let waits = shop
+        .world
+        .in_pod(&shop.a, PYTHON)
+        .args(["-c", SCRIPT, "calls", VIP, "http", "1", "60"])
+        .stdout(std::process::Stdio::piped())
+        .spawn();
+    let waits = waits.expect("a client");
+    let is_under_way = || {
+        let list = shop.agent.ask("/endpoints").expect("a page");
+        let rows = list["endpoints"].as_array().expect("rows").clone();
+        rows.iter().any(|row| row["in_flight"].as_u64() >= Some(1))
+    };
+    assert!(eventually(Duration::from_secs(10), is_under_way));
+    shop.write("route", &route_to("c"));
+    shop.mode("b", "ok");
+    let report = parse(&waits.wait_with_output().expect("its end")).expect("its report");
+    assert_eq!(report["servers"]["c"], 1, "{report}\n{}", shop.agent.log());
+}
+
 #[test]
 fn what_is_over_a_limit_is_told_its_name_at_once() {
     let shop = Shop::new();

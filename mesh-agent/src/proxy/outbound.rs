@@ -10,7 +10,7 @@ mod mesh;
 mod mirror;
 mod reach;
 mod retry;
-mod tries;
+mod sent;
 mod upstreams;
 
 use super::accepted::Accepted;

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use crate::http::answer::REASON;
-use crate::http::h1::Response;
 use crate::model::http_route::Retry;
 use crate::model::{REFUSE_REASONS, RefuseReason, Retry as Help};
+
+const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
 /// Which ones these are.
 #[derive(Debug, Default)]
@@ -22,7 +23,7 @@ pub(in crate::proxy) struct Held {
     pub(in crate::proxy) status: u16,
     /// Why the other agent did not reach its application, which saw nothing.
     pub(in crate::proxy) unseen: Option<RefuseReason>,
-    /// `Retry-After`, where it is a number.
+    /// How long it wants to be left alone.
     pub(in crate::proxy) after: Option<Duration>,
 }
 
@@ -36,16 +37,14 @@ impl Hold {
         }
     }
 
-    pub(super) fn held(&self, response: &Response<'_>) -> Option<Held> {
-        if response.informational {
-            return None;
-        }
-        let status = response.status;
-        let value = |name: &str| {
-            let mut lines = response.headers.iter();
-            let line = lines.find(|line| line.name.eq_ignore_ascii_case(name))?;
-            std::str::from_utf8(line.value).ok()
-        };
+    /// Of a final answer, before anything of it is passed on; `status`: in the words of
+    /// HTTP, `value`: of a line of its head by the line's name.
+    pub(in crate::proxy) fn held<'v>(
+        &self,
+        status: u16,
+        value: impl Fn(&str) -> Option<&'v [u8]>,
+    ) -> Option<Held> {
+        let value = |name: &str| std::str::from_utf8(value(name)?).ok();
         let unseen = (self.believes && status == 503)
             .then(|| value(REASON).and_then(unseen))
             .flatten();
@@ -53,11 +52,20 @@ impl Hold {
         is_held.then(|| Held {
             status,
             unseen,
-            after: value("retry-after")
-                .and_then(|text| text.trim().parse().ok())
-                .map(Duration::from_secs),
+            after: after(&value),
         })
     }
+}
+
+/// `Retry-After`, where it is a number, or what gRPC has for it: what is no time says
+/// that there is to be no retry.
+fn after<'v>(value: &impl Fn(&str) -> Option<&'v str>) -> Option<Duration> {
+    if let Some(pushback) = value(PUSHBACK) {
+        let millis = pushback.trim().parse().ok();
+        return Some(millis.map_or(Duration::MAX, Duration::from_millis));
+    }
+    let seconds = value("retry-after")?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
 }
 
 /// By the word of a reason: no application was reached.
@@ -72,6 +80,26 @@ fn unseen(label: &str) -> Option<RefuseReason> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_endpoint_says_how_long_it_wants_to_be_left_alone() {
+        let hold = Hold {
+            codes: [503].into(),
+            believes: false,
+        };
+        for (name, value, after) in [
+            ("retry-after", "3", Some(Duration::from_secs(3))),
+            ("retry-after", "Wed, 21 Oct 2015 07:28:00 GMT", None),
+            (PUSHBACK, "250", Some(Duration::from_millis(250))),
+            (PUSHBACK, "-1", Some(Duration::MAX)),
+            ("x", "3", None),
+        ] {
+            let line = |asked: &str| (asked == name).then_some(value.as_bytes());
+            let held = hold.held(503, line).expect("it is asked for");
+            assert_eq!(held.after, after, "{name}: {value}");
+            assert_eq!(hold.held(500, line), None);
+        }
+    }
 
     #[test]
     fn only_what_reached_no_application_is_taken_for_unseen() {

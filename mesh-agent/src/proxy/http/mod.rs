@@ -17,6 +17,7 @@ mod plan;
 mod pump;
 mod tee;
 mod transfer;
+mod tries;
 
 pub(super) use again::{Again, is_safe};
 pub(super) use client::{Next, told};
@@ -27,3 +28,4 @@ pub(super) use leg::{Leg, Side, has_settings, is_quiet};
 pub(super) use plan::Planned;
 pub(super) use tee::{Rest, SendCopies, Tee};
 pub(super) use transfer::{Carried, Ended, Fail, Transfer};
+pub(super) use tries::{Tries, Waited};

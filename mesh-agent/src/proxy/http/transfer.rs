@@ -427,8 +427,9 @@ impl Transfer {
         match parsed.map_err(Fail::Answer)? {
             Parsed::NeedMore => Ok(None),
             Parsed::Head { head, len } => {
-                let held = self.hold.as_ref().and_then(|hold| hold.held(&head));
-                if let Some(held) = held.filter(|_| self.status.is_none()) {
+                let is_first = self.status.is_none() && !head.informational;
+                let hold = self.hold.as_ref().filter(|_| is_first);
+                if let Some(held) = hold.and_then(|hold| held(hold, &head)) {
                     return Err(Fail::Held(held));
                 }
                 if head.informational {
@@ -543,6 +544,14 @@ fn answered(
     let mut head = Vec::with_capacity(bytes.len() + 64);
     encode_response(bytes, &changes, &mut head).map_err(|_| Fail::Edit)?;
     Ok((passed, Some(head)))
+}
+
+fn held(hold: &Hold, head: &Response<'_>) -> Option<Held> {
+    hold.held(head.status, |name| {
+        let mut lines = head.headers.iter();
+        let line = lines.find(|line| line.name.eq_ignore_ascii_case(name))?;
+        Some(line.value)
+    })
 }
 
 /// In the head, where that is all of an answer.

@@ -3,24 +3,23 @@
 //! It is decided on by itself, by the configuration that holds when it comes, and anew
 //! where nobody took it. A task of its own: what it waits for keeps no other.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::hub::Hub;
 use super::line::{Fault, Line};
+use super::retry::{Next, Retries};
+use super::site::{Choice, Course, Site};
 use super::transfer::{Stop, Transfer};
-use crate::balance::{Attempt, InFlight};
+use crate::balance::Attempt;
 use crate::http::answer::{Answer, Client};
 use crate::http::h1::{Bad, Side as Of};
 use crate::http::h2 as http2;
 use crate::http::h2::{Head, HeadLines, HeaderMap, Reason};
-use crate::model::http_route::Timeouts;
-use crate::model::{
-    Edits, Flow, RefuseReason, Refused, RequestEnd, RequestHead, RouteRef, RuleRef,
-};
-use crate::proxy::context::ConnectionContext;
-use crate::proxy::http::SendCopies;
+use crate::model::{Flow, RefuseReason, Refused, RequestEnd};
+use crate::proxy::http::{Held, Tries};
 use crate::proxy::load::Load;
 use crate::proxy::registry::{Cut, CutReason, Watched};
 use crate::proxy::report::secured;
@@ -32,66 +31,6 @@ const MAX_TRIES: u16 = 4;
 const AT_ONCE: Duration = Duration::from_secs(1);
 /// Who does not take an answer of the agent's own by then does not get it.
 const TELL: Duration = Duration::from_secs(10);
-
-/// Where requests of a client connection go, and by what leave.
-pub(in crate::proxy) trait Site: 'static {
-    /// What makes a line fit for a request.
-    type Kind: 'static;
-
-    fn context(&self) -> &Rc<ConnectionContext>;
-
-    fn hub(&self) -> &Hub;
-
-    /// Is the client in the mesh?
-    fn is_meshed(&self) -> bool;
-
-    /// By the configuration that holds now.
-    /// `attempt`: what was tried of it already.
-    fn decide(
-        &self,
-        head: &RequestHead<'_>,
-        parts: &http2::request::Parts,
-        attempt: &mut Attempt,
-    ) -> Decided<Self::Kind>;
-
-    /// Where the endpoint of the last try was not reached, may it go to this one?
-    fn may_retry(&self, load: &InFlight, attempt: &Attempt) -> bool;
-
-    /// Where the server of the last try had no room for it, may it go to this one, or
-    /// once more to the same?
-    fn may_repeat(&self, load: Option<&InFlight>) -> bool;
-}
-
-/// Where a request goes; or the agent's own answer, and what it is to log and metrics.
-type Choice<K> = Result<Course<K>, (Answer, RequestEnd)>;
-
-/// What was decided of a request by its head.
-pub(in crate::proxy) struct Decided<K> {
-    pub(in crate::proxy) course: Choice<K>,
-    /// Of the endpoint that was picked for it.
-    pub(in crate::proxy) load: Option<InFlight>,
-    pub(in crate::proxy) flow: Arc<Flow>,
-    pub(in crate::proxy) route: Option<RouteRef>,
-    /// The rule of a policy that said yes or no.
-    pub(in crate::proxy) rule: Option<RuleRef>,
-}
-
-/// A request that goes on.
-pub(in crate::proxy) struct Course<K> {
-    pub(in crate::proxy) line: Rc<Line<K>>,
-    pub(in crate::proxy) request: http2::request::Parts,
-    /// Of the answer.
-    pub(in crate::proxy) response: Edits,
-    pub(in crate::proxy) timeouts: Timeouts,
-    /// Of the first decision alone.
-    pub(in crate::proxy) copies: Option<SendCopies>,
-    /// Its route asks for no retry of any kind.
-    pub(in crate::proxy) is_off: bool,
-    /// Its leave, that may be taken back.
-    pub(in crate::proxy) watched: Option<Watched>,
-    /// Where a line that cannot be opened looks as it would without the mesh.
-    pub(in crate::proxy) is_outside: bool,
-}
 
 /// What the connection is told of one that is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,11 +95,15 @@ struct Running<S> {
 
 impl<S: Site> Running<S> {
     async fn serve(&mut self, parts: &http2::request::Parts) -> After {
-        let (mut tries, mut attempt) = (0, Attempt::default());
-        let mut unseen = None;
+        let (mut tries, mut unseen) = (0, None);
+        let mut retries = Retries {
+            parts,
+            tries: Tries::new(Attempt::default(), None),
+            next: None,
+        };
         loop {
             tries += 1;
-            let decided = match self.decide(parts, &mut attempt, unseen.as_ref()) {
+            let decided = match self.decide(&mut retries, unseen.as_ref()) {
                 Ok(Some(decided)) => decided,
                 Ok(None) => {
                     return match unseen {
@@ -183,7 +126,7 @@ impl<S: Site> Running<S> {
             };
             let line = course.line.clone();
             let (is_outside, is_off) = (course.is_outside, course.is_off);
-            let broken = match self.attempt(course).await {
+            let broken = match self.attempt(course, &mut retries).await {
                 Ok(()) => {
                     self.told
                         .finish(self.transfer.carried(), RequestEnd::Finished);
@@ -192,6 +135,10 @@ impl<S: Site> Running<S> {
                 }
                 Err(broken) => broken,
             };
+            if let Broken::Stopped(Stop::Again(held)) = broken {
+                self.told.failed(held.unseen);
+                continue;
+            }
             if is_untaken(&broken, &line) {
                 line.retire();
                 if tries < MAX_TRIES && self.transfer.may_go_again() {
@@ -209,7 +156,7 @@ impl<S: Site> Running<S> {
             if let Broken::NoLine(refused) = &broken
                 && self.told.may_help_elsewhere(refused)
                 && !is_off
-                && !attempt.is_second()
+                && !retries.tries.attempt.is_second()
             {
                 self.blame(&line);
                 unseen = Some(Unseen::NoLine(refused.clone()));
@@ -223,13 +170,12 @@ impl<S: Site> Running<S> {
     /// nowhere else, for behind what nobody has seen of it it may not.
     fn decide(
         &mut self,
-        parts: &http2::request::Parts,
-        attempt: &mut Attempt,
+        retries: &mut Retries<'_, S::Kind>,
         unseen: Option<&Unseen>,
     ) -> Result<Option<Choice<S::Kind>>, Bad> {
         let observe = &self.site.context().worker.observe;
         let mut lines = HeadLines::default();
-        let read = Head::of(parts, &mut lines).and_then(|head| match head.head.method {
+        let read = Head::of(retries.parts, &mut lines).and_then(|head| match head.head.method {
             "CONNECT" => Err(Bad::ConnectMethod),
             _ => Ok(head.head),
         });
@@ -253,9 +199,15 @@ impl<S: Site> Running<S> {
         if self.client.is_grpc {
             self.transfer.is_grpc();
         }
-        let decided = self.site.decide(&head, parts, attempt);
+        let is_allowed = retries.next.is_some();
+        let attempt = &mut retries.tries.attempt;
+        let decided = match retries.next.take() {
+            Some(Next(decided)) => decided,
+            None => self.site.decide(&head, retries.parts, attempt),
+        };
         let load = decided.load.as_ref();
         let may = match unseen {
+            _ if is_allowed => true,
             Some(Unseen::NoLine(_)) => load.is_some_and(|load| self.site.may_retry(load, attempt)),
             Some(Unseen::NoRoom) => self.site.may_repeat(load),
             None => true,
@@ -279,8 +231,14 @@ impl<S: Site> Running<S> {
         Ok(Some(decided.course))
     }
 
-    async fn attempt(&mut self, course: Course<S::Kind>) -> Result<(), Broken> {
+    async fn attempt(
+        &mut self,
+        course: Course<S::Kind>,
+        retries: &mut Retries<'_, S::Kind>,
+    ) -> Result<(), Broken> {
         let Course {
+            hold,
+            retry,
             line,
             request,
             response,
@@ -319,7 +277,16 @@ impl<S: Site> Running<S> {
         let view = transfer.view();
         let (mut silent, mut before) = (Duration::ZERO, view.bytes());
         let is_bare = transfer.is_bare();
-        let running = transfer.run((&mut up, is_bare), &mut answered, &response);
+        let (is_waiting, hold) = (Cell::new(false), told.has_load().then_some(hold));
+        retries.tries.retry = retry;
+        let again = async |held: Held| {
+            is_waiting.set(true);
+            let goes = retries.wait(&*site, &view, (held, whole)).await;
+            is_waiting.set(false);
+            goes
+        };
+        let judge = (hold.as_ref(), again);
+        let running = transfer.run((&mut up, is_bare), (&mut answered, &response), judge);
         let watching = async {
             let mut run = std::pin::pin!(running);
             loop {
@@ -333,7 +300,12 @@ impl<S: Site> Running<S> {
                         Ok(()) => break None,
                         Err(stop) => break Some(Broken::from(stop)),
                     },
-                    () = until(ends) => break Some(Broken::TimedOut),
+                    () = until(ends.filter(|_| !is_waiting.get())) => {
+                        // One that is answered, and waits for its next try, is over.
+                        if !is_waiting.get() {
+                            break Some(Broken::TimedOut);
+                        }
+                    }
                     () = tokio::time::sleep(left) => {}
                 }
                 told.answers(&view.carried());
@@ -358,6 +330,7 @@ impl<S: Site> Running<S> {
             Broken::Stopped(
                 Stop::NotTaken
                 | Stop::Refused
+                | Stop::Again(_)
                 | Stop::Upstream(_)
                 | Stop::Lost
                 | Stop::Answer(_)
@@ -410,7 +383,7 @@ impl<S: Site> Running<S> {
                 detail: Some(bad.detail()),
                 ..bad.reason(Of::Response).into()
             },
-            Broken::Stopped(Stop::Edit) => RefuseReason::Internal.into(),
+            Broken::Stopped(Stop::Edit | Stop::Again(_)) => RefuseReason::Internal.into(),
             Broken::Cut(reason) => {
                 self.told.forget_rule();
                 reason.refuse()
@@ -486,7 +459,12 @@ fn is_untaken<K>(broken: &Broken, line: &Line<K>) -> bool {
         Broken::Stopped(Stop::NotTaken) => true,
         Broken::Stopped(Stop::Lost) => matches!(line.fault(), Some(Fault::NotTaken)),
         Broken::Stopped(
-            Stop::Refused | Stop::Client(_) | Stop::Upstream(_) | Stop::Answer(_) | Stop::Edit,
+            Stop::Refused
+            | Stop::Again(_)
+            | Stop::Client(_)
+            | Stop::Upstream(_)
+            | Stop::Answer(_)
+            | Stop::Edit,
         )
         | Broken::NoLine(_)
         | Broken::Cut(_)

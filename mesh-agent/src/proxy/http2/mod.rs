@@ -11,12 +11,14 @@ mod copy;
 mod exchange;
 mod hub;
 mod line;
+mod retry;
 mod serve;
+mod site;
 mod transfer;
 mod wire;
 
 pub(super) use copy::{Uncopied, Whole, copy};
-pub(super) use exchange::{Course, Decided, Site};
 pub(super) use hub::Hub;
 pub(super) use line::{Fault, Line, LineEnd, Lines, Opener};
 pub(super) use serve::serve;
+pub(super) use site::{Course, Decided, Site};

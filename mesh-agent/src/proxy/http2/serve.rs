@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::exchange::{After, Site, exchange};
+use super::exchange::{After, exchange};
+use super::site::Site;
 use super::wire::{Seen, Wire};
 use crate::http::h2 as http2;
 use crate::http::h2::{Reason, Server};

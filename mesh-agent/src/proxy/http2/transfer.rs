@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::time::timeout;
 
-use crate::http::grpc::Messages;
+use crate::http::grpc::{self, Messages};
 use crate::http::h1::{Bad, InvalidEdit, MAX_INFORMATIONAL};
 use crate::http::h2 as http2;
 use crate::http::h2::{
     Answered, Cut, Fate, HeaderMap, Informed, Reason, Receiver, Respond, Sender, fate,
 };
 use crate::model::{ByteCounts, Edits};
-use crate::proxy::http::{Carried, SendCopies, Tee};
+use crate::proxy::http::{Carried, Held, Hold, SendCopies, Tee};
 
 /// Of a request's body, until its answer begins: as much as goes before the first word
 /// of the peer, so that one which did not take it can be left for another.
@@ -36,6 +36,8 @@ pub(super) enum Stop {
     NotTaken,
     /// The same, but it takes others.
     Refused,
+    /// Its answer is not passed on: it goes once more.
+    Again(Held),
     /// The upstream reset it.
     Upstream(Reason),
     /// The upstream's connection failed.
@@ -119,9 +121,16 @@ pub(super) struct View {
     grpc_status: Cell<Option<u32>>,
     whole: Cell<Option<Instant>>,
     answered: Cell<Option<Instant>>,
+    /// More of the request has gone than can be kept.
+    is_past_keeping: Cell<bool>,
 }
 
 impl View {
+    /// All that has gone of the request could go once more.
+    pub(super) fn is_kept(&self) -> bool {
+        !self.is_past_keeping.get()
+    }
+
     fn sent_data(&self, data: &[u8]) {
         self.sent(data.len());
         self.pass(0, data);
@@ -300,8 +309,8 @@ impl Transfer {
     pub(super) async fn run(
         &mut self,
         (up, is_bare): (&mut Sender, bool),
-        answered: &mut Answered,
-        edits: &Edits,
+        (answered, edits): (&mut Answered, &Edits),
+        judge: (Option<&Hold>, impl AsyncFnOnce(Held) -> bool),
     ) -> Result<(), Stop> {
         let Self {
             body,
@@ -315,7 +324,7 @@ impl Transfer {
         }
         let (mut is_sent, mut is_answered) = (is_bare, false);
         let mut upload = pin!(upload(body, kept, up, view));
-        let mut download = pin!(download(answered, down, edits, view));
+        let mut download = pin!(download((answered, judge), down, edits, view));
         while !(is_sent && is_answered) {
             tokio::select! {
                 biased; // the answer ends what the request may still wait for
@@ -393,6 +402,7 @@ async fn upload(
         match data {
             Some(Ok(data)) => {
                 kept.keep(&data, view.answered.get().is_some());
+                view.is_past_keeping.set(kept.data.is_none());
                 let passed = data.clone();
                 if up.send(data).await.is_err() {
                     return Ok(());
@@ -430,7 +440,10 @@ fn settle(kept: &mut Kept, body: &mut Receiver) -> Result<(), Stop> {
 }
 
 async fn download(
-    answered: &mut Answered,
+    (answered, (hold, again)): (
+        &mut Answered,
+        (Option<&Hold>, impl AsyncFnOnce(Held) -> bool),
+    ),
     down: &mut Down,
     edits: &Edits,
     view: &View,
@@ -459,6 +472,17 @@ async fn download(
         }
     };
     let is_end = body.is_end();
+    let hold = hold.filter(|_| before == 0 && view.is_kept());
+    if let Some(held) = hold.and_then(|hold| held(hold, &head, is_end)) {
+        let goes = tokio::select! {
+            biased; // nobody waits for an answer any more
+            left = down.left() => return Err(left),
+            goes = again(held) => goes,
+        };
+        if goes {
+            return Err(Stop::Again(held));
+        }
+    }
     view.answered.set(Some(Instant::now()));
     view.status.set(head.status.as_u16());
     view.look(&head.headers);
@@ -506,11 +530,29 @@ async fn download(
     }
 }
 
+/// An answer of gRPC that is a head alone counts as what its status is in HTTP.
+fn held(hold: &Hold, head: &http2::response::Parts, is_end: bool) -> Option<Held> {
+    let value = |name: &str| head.headers.get(name).map(|value| value.as_bytes());
+    let of_grpc = || {
+        let status = std::str::from_utf8(value("grpc-status")?).ok()?;
+        Some(grpc::http_status(status.parse().ok()?))
+    };
+    let status = match (head.status.as_u16(), is_end) {
+        (200, true) => of_grpc().unwrap_or(200),
+        (status, _) => status,
+    };
+    hold.held(status, value)
+}
+
 /// Behind the begin of an answer nothing is untaken.
 fn stopped_midway(error: &http2::Error) -> Stop {
     match Stop::of_upstream(error) {
         Stop::NotTaken | Stop::Refused => Stop::Upstream(Reason::REFUSED_STREAM),
-        stop
-        @ (Stop::Client(_) | Stop::Upstream(_) | Stop::Lost | Stop::Answer(_) | Stop::Edit) => stop,
+        stop @ (Stop::Client(_)
+        | Stop::Again(_)
+        | Stop::Upstream(_)
+        | Stop::Lost
+        | Stop::Answer(_)
+        | Stop::Edit) => stop,
     }
 }

@@ -19,7 +19,7 @@ use crate::proxy::authorize::Authorized;
 use crate::proxy::context::ConnectionContext;
 use crate::proxy::deliver::deliver;
 use crate::proxy::forward::ForwardEnd;
-use crate::proxy::http::{Inbox, Leg, Side, has_settings, is_quiet};
+use crate::proxy::http::{Held, Hold, Inbox, Leg, Side, has_settings, is_quiet};
 use crate::proxy::http2::{Course, Decided, Fault, Hub, Line, LineEnd, Lines, Opener, Site, serve};
 use crate::proxy::report::Report;
 use crate::proxy::request_report::refused_by;
@@ -76,6 +76,11 @@ impl Site for Requests {
         false
     }
 
+    fn may_again(&self, _load: &InFlight, _held: Held, _attempt: &Attempt) -> bool {
+        // There is one application.
+        false
+    }
+
     fn may_repeat(&self, _load: Option<&InFlight>) -> bool {
         // The budget is the source's to keep: its agent sends it once more.
         !self.is_meshed()
@@ -120,6 +125,8 @@ impl Site for Requests {
                 timeouts: Timeouts::default(),
                 copies: None,
                 is_off: true,
+                hold: Hold::default(),
+                retry: None,
                 watched,
                 is_outside: false,
             }),

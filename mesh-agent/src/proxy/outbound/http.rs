@@ -10,7 +10,7 @@ use std::time::Instant;
 use super::course::Found;
 use super::decided::{Decided, Going, Limits};
 use super::flow;
-use super::tries::Tries;
+use super::sent::Sent;
 use super::upstreams::{Upstream, Upstreams, Way};
 use crate::balance::Attempt;
 use crate::http::answer::{Answer, Client};
@@ -20,8 +20,8 @@ use crate::model::{CloseReason, Flow, RefuseReason, Refused, RequestEnd};
 use crate::proxy::accepted::Accepted;
 use crate::proxy::forward::ForwardEnd;
 use crate::proxy::http::{
-    Again, Carried, Driven, Ended, Fail, Hold, Inbox, Leg, Next, Side, Totals, Transfer, Watch,
-    drive, silence, told,
+    Again, Carried, Driven, Ended, Fail, Hold, Inbox, Leg, Next, Side, Totals, Transfer, Tries,
+    Watch, drive, silence, told,
 };
 use crate::proxy::load::Load;
 use crate::proxy::report::{Report, secured};
@@ -217,10 +217,13 @@ impl<'r> Requests<'r> {
         if let Some(copies) = copies {
             transfer.copy_to(copies);
         }
-        let mut tries = Tries::new(attempt, retry, original);
+        let mut sent = Sent {
+            tries: Tries::new(attempt, retry),
+            original,
+        };
         self.carry(
             client,
-            (&mut transfer, &mut tries),
+            (&mut transfer, &mut sent),
             upstream,
             (way, again, limits),
             to,
@@ -282,7 +285,7 @@ impl<'r> Requests<'r> {
     async fn carry(
         &mut self,
         client: &mut Side<'_>,
-        (transfer, tries): (&mut Transfer, &mut Tries),
+        (transfer, sent): (&mut Transfer, &mut Sent),
         mut upstream: Upstream,
         (mut way, mut again, limits): (Way, Again, Limits),
         to: Client,
@@ -292,7 +295,7 @@ impl<'r> Requests<'r> {
             let ends = limits.attempt(Instant::now());
             let driven = self.drive(client, transfer, &mut upstream, ends).await;
             if let Driven::Failed(Fail::Held(held)) = driven {
-                let waits = (&mut *tries, limits, held);
+                let waits = (&mut *sent, limits, held);
                 match self.again_elsewhere(client, transfer, waits).await {
                     Ok(Some(fresh)) => {
                         (way, again.is_reused) = (fresh.way, fresh.is_reused);

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::course::{Found, Http2, course};
 use super::flow;
-use super::reach::{may_repeat, may_retry};
+use super::reach::{may_again, may_repeat, may_retry};
 use super::upstreams::{Upstream, Upstreams, Way};
 use crate::balance::{Attempt, InFlight};
 use crate::http::answer::{Answer, Client};
@@ -20,7 +20,7 @@ use crate::peer::still_trusted;
 use crate::proxy::accepted::Accepted;
 use crate::proxy::context::{ConnectionContext, Exchange};
 use crate::proxy::forward::ForwardEnd;
-use crate::proxy::http::{Fail, Inbox, Leg, Side};
+use crate::proxy::http::{Fail, Held, Hold, Inbox, Leg, Side};
 use crate::proxy::http2::{Course, Decided, Fault, Hub, Line, LineEnd, Lines, Opener, Site, serve};
 use crate::proxy::report::Report;
 use crate::proxy::request_report::refused_by;
@@ -87,6 +87,10 @@ impl Site for Requests {
         may_retry(&self.context, load, attempt)
     }
 
+    fn may_again(&self, load: &InFlight, held: Held, attempt: &Attempt) -> bool {
+        may_again(&self.context, load, (held, attempt))
+    }
+
     fn may_repeat(&self, load: Option<&InFlight>) -> bool {
         load.is_none_or(|load| may_repeat(&self.context, load))
     }
@@ -126,6 +130,7 @@ impl Site for Requests {
             Way::Mesh(_) | Way::Plain(_) => (None, None),
         };
         let is_outside = matches!(way, Way::Plain(_));
+        let is_mesh = matches!(way, Way::Mesh(_));
         let line = self.lines.find(way.to(), |line| self.fits(line, &way));
         let before = line.as_ref().and_then(|line| line.flow.borrow().clone());
         let flow = flow::of(base.clone(), &found, Some(&way), before.as_ref());
@@ -137,6 +142,8 @@ impl Site for Requests {
                 timeouts: decided.timeouts,
                 copies: decided.copies,
                 is_off: decided.retry.as_ref().is_some_and(Retry::is_off),
+                hold: Hold::of(decided.retry.as_ref(), is_mesh),
+                retry: decided.retry,
                 watched,
                 is_outside,
             }),

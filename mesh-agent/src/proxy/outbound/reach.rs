@@ -14,6 +14,7 @@ use crate::model::traffic::HashOn;
 use crate::model::{Refused, RequestHead, UpstreamAddr, Workload};
 use crate::plan::{AuthzInput, MayDial, Source, Target};
 use crate::proxy::context::{ConnectionContext, Exchange};
+use crate::proxy::http::Held;
 
 pub(super) fn source(context: &ConnectionContext) -> Source<'_> {
     let pod = &context.pod.workload;
@@ -72,6 +73,19 @@ pub(super) fn another(
 /// It is for another endpoint, and the budget allows it: then it is a retry.
 pub(super) fn may_retry(context: &ConnectionContext, load: &InFlight, attempt: &Attempt) -> bool {
     !attempt.is_repeated() && may_repeat(context, load)
+}
+
+/// Behind an answer that is held: where no application saw the request it goes to
+/// another endpoint, and by its route also where there is no other.
+pub(super) fn may_again(
+    context: &ConnectionContext,
+    load: &InFlight,
+    (held, attempt): (Held, &Attempt),
+) -> bool {
+    match held.unseen {
+        Some(_) => may_retry(context, load, attempt),
+        None => may_repeat(context, load),
+    }
 }
 
 /// The budget allows it, wherever it goes: then it is a retry.

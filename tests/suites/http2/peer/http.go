@@ -22,6 +22,7 @@ import (
 )
 
 var connections, cancelled atomic.Int64
+var tried sync.Map
 
 type told struct {
 	Name    string              `json:"name"`
@@ -96,6 +97,23 @@ func answer(name string, w http.ResponseWriter, r *http.Request) {
 		seen.Lock()
 		defer seen.Unlock()
 		json.NewEncoder(w).Encode(seen.all)
+		return
+	case strings.HasPrefix(r.URL.Path, "/flaky/") || strings.HasPrefix(r.URL.Path, "/flaky-grpc/"):
+		// KIND/STATUS/NAME: fails the first time that the name comes, with all of its body.
+		size, _ := io.Copy(io.Discard, r.Body)
+		parts := strings.Split(r.URL.Path, "/")
+		_, again := tried.LoadOrStore(parts[3], true)
+		status := number(parts[2])
+		if parts[1] == "flaky-grpc" {
+			w.Header().Set("Content-Type", "application/grpc")
+			w.Header().Set("Grpc-Status", fmt.Sprint(map[bool]int{true: 0, false: status}[again]))
+			return
+		}
+		if !again {
+			http.Error(w, "not yet", status)
+			return
+		}
+		json.NewEncoder(w).Encode(told{Name: name, Body: size})
 		return
 	case r.URL.Path == "/hints":
 		w.Header().Set("Link", "</a>")

@@ -1,11 +1,11 @@
 //! What was tried of a request, and how long to wait before it is tried again.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::upstreams::{Upstream, Way};
+use super::hold::Held;
 use crate::balance::Attempt;
 use crate::model::http_route::Retry;
-use crate::proxy::http::Held;
+use crate::proxy::registry::{Cut, CutReason};
 
 /// Beside the first, where the route says nothing of how many.
 const ATTEMPTS: u32 = 2;
@@ -16,37 +16,60 @@ const LONGEST: u32 = 10;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What was tried of a request.
-pub(super) struct Tries {
-    pub(super) attempt: Attempt,
+pub(in crate::proxy) struct Tries {
+    pub(in crate::proxy) attempt: Attempt,
     /// Of its route.
-    pub(super) retry: Option<Retry>,
-    /// Its head as the client sent it, where it goes on as another.
-    pub(super) original: Option<Box<[u8]>>,
+    pub(in crate::proxy) retry: Option<Retry>,
     /// Retries by status so far.
-    pub(super) count: u32,
+    pub(in crate::proxy) count: u32,
 }
 
-/// Where it goes instead.
-pub(super) struct Fresh {
-    pub(super) way: Way,
-    pub(super) upstream: Upstream,
-    /// It has carried requests before.
-    pub(super) is_reused: bool,
-}
+/// The time before a retry is over: where it goes, and by what leave, is decided behind
+/// that.
+pub(in crate::proxy) struct Waited(());
 
 impl Tries {
-    pub(super) fn new(attempt: Attempt, retry: Option<Retry>, original: Option<Box<[u8]>>) -> Self {
+    pub(in crate::proxy) fn new(attempt: Attempt, retry: Option<Retry>) -> Self {
         Self {
             attempt,
             retry,
-            original,
             count: 0,
         }
     }
 
+    /// Until the request may be sent again whose answer is held; `None`: it is to have
+    /// that answer. `ends`: when all of it has to be over.
+    pub(in crate::proxy) async fn wait(
+        &self,
+        held: Held,
+        ends: Option<Instant>,
+        (random, cut): (impl Fn(u64) -> u64, &Cut),
+    ) -> Result<Option<Waited>, CutReason> {
+        let pause = match held.unseen {
+            Some(_) if !self.attempt.is_second() => Some(Duration::ZERO),
+            _ => self.pause(held, random),
+        };
+        let now = Instant::now();
+        let is_in_time = |pause: &Duration| ends.is_none_or(|ends| now + *pause < ends);
+        let Some(pause) = pause.filter(is_in_time) else {
+            return Ok(None);
+        };
+        if !pause.is_zero() {
+            tokio::select! {
+                biased; // a cut must not wait
+                reason = cut.wait() => return Err(reason),
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+        Ok(Some(Waited(())))
+    }
+
     /// For how long to wait before a retry by status; `None`: there is to be none.
-    pub(super) fn pause(&self, held: Held, random: impl Fn(u64) -> u64) -> Option<Duration> {
+    fn pause(&self, held: Held, random: impl Fn(u64) -> u64) -> Option<Duration> {
         let retry = self.retry.as_ref()?;
+        if !retry.codes.contains(&held.status) {
+            return None;
+        }
         if self.count >= retry.attempts.unwrap_or(ATTEMPTS) {
             return None;
         }
@@ -79,7 +102,7 @@ mod tests {
             attempts: Some(6),
             backoff: None,
         };
-        let mut tries = Tries::new(Attempt::default(), Some(retry), None);
+        let mut tries = Tries::new(Attempt::default(), Some(retry));
         let longest = |limit: u64| limit - 1;
         let mut pauses = vec![];
         while let Some(pause) = tries.pause(held(None), longest) {
@@ -92,7 +115,12 @@ mod tests {
         let asked = tries.pause(held(Some(3)), |_| 0);
         assert_eq!(asked, Some(Duration::from_secs(3)));
         assert_eq!(tries.pause(held(Some(60)), |_| 0), None);
-        let without = Tries::new(Attempt::default(), None, None);
+        let other = Held {
+            status: 500,
+            ..held(None)
+        };
+        assert_eq!(tries.pause(other, |_| 0), None);
+        let without = Tries::new(Attempt::default(), None);
         assert_eq!(without.pause(held(None), |_| 0), None, "nobody asks for it");
     }
 }

@@ -1,0 +1,62 @@
+//! A request that goes once more behind an answer that nobody has got, for its route asks
+//! for it, or no application has seen it.
+
+use std::time::Instant;
+
+use super::site::{Decided, Site};
+use super::transfer::View;
+use crate::http::h2::{Head, HeadLines, request};
+use crate::proxy::http::{Held, Tries, Waited};
+
+/// What was tried of a request.
+pub(super) struct Retries<'r, K> {
+    /// Its head.
+    pub(super) parts: &'r request::Parts,
+    pub(super) tries: Tries,
+    /// Where it goes now, which the budget allows.
+    pub(super) next: Option<Next<K>>,
+}
+
+/// It was decided on behind the wait for it.
+pub(super) struct Next<K>(pub(super) Decided<K>);
+
+impl<K> Retries<'_, K> {
+    /// Whether it goes once more; else it is to have the answer. `ends`: when all of it has
+    /// to be over.
+    pub(super) async fn wait<S: Site<Kind = K>>(
+        &mut self,
+        site: &S,
+        view: &View,
+        (held, ends): (Held, Option<Instant>),
+    ) -> bool {
+        let context = site.context();
+        let random = |limit| context.worker.dice.below(limit);
+        let by = (random, &context.entry().cut);
+        // Whoever runs the exchange watches for a cut as well.
+        let Ok(Some(waited)) = self.tries.wait(held, ends, by).await else {
+            return false;
+        };
+        if !view.is_kept() {
+            return false;
+        }
+        self.next = self.decided(site, held, waited);
+        self.tries.count += u32::from(self.next.is_some());
+        self.next.is_some()
+    }
+
+    fn decided<S: Site<Kind = K>>(
+        &mut self,
+        site: &S,
+        held: Held,
+        _waited: Waited,
+    ) -> Option<Next<K>> {
+        let (mut lines, attempt) = (HeadLines::default(), &mut self.tries.attempt);
+        let head = Head::of(self.parts, &mut lines).ok()?.head;
+        let mut decided = site.decide(&head, self.parts, attempt);
+        // Copies were sent with the first.
+        decided.course.as_mut().ok()?.copies = None;
+        let load = decided.load.as_ref()?;
+        let may = site.may_again(load, held, attempt);
+        may.then_some(Next(decided))
+    }
+}

@@ -1,0 +1,82 @@
+//! Who decides of a client connection's requests, and what is decided of one.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::hub::Hub;
+use super::line::Line;
+use crate::balance::{Attempt, InFlight};
+use crate::http::answer::Answer;
+use crate::http::h2 as http2;
+use crate::model::http_route::{Retry, Timeouts};
+use crate::model::{Edits, Flow, RequestEnd, RequestHead, RouteRef, RuleRef};
+use crate::proxy::context::ConnectionContext;
+use crate::proxy::http::{Held, Hold, SendCopies};
+use crate::proxy::registry::Watched;
+
+/// Where requests of a client connection go, and by what leave.
+pub(in crate::proxy) trait Site: 'static {
+    /// What makes a line fit for a request.
+    type Kind: 'static;
+
+    fn context(&self) -> &Rc<ConnectionContext>;
+
+    fn hub(&self) -> &Hub;
+
+    /// Is the client in the mesh?
+    fn is_meshed(&self) -> bool;
+
+    /// By the configuration that holds now.
+    /// `attempt`: what was tried of it already.
+    fn decide(
+        &self,
+        head: &RequestHead<'_>,
+        parts: &http2::request::Parts,
+        attempt: &mut Attempt,
+    ) -> Decided<Self::Kind>;
+
+    /// Where the endpoint of the last try was not reached, may it go to this one?
+    fn may_retry(&self, load: &InFlight, attempt: &Attempt) -> bool;
+
+    /// Where the answer of the last try is held, may it go to this one?
+    fn may_again(&self, load: &InFlight, held: Held, attempt: &Attempt) -> bool;
+
+    /// Where the server of the last try had no room for it, may it go to this one, or
+    /// once more to the same?
+    fn may_repeat(&self, load: Option<&InFlight>) -> bool;
+}
+
+/// Where a request goes; or the agent's own answer, and what it is to log and metrics.
+pub(super) type Choice<K> = Result<Course<K>, (Answer, RequestEnd)>;
+
+/// What was decided of a request by its head.
+pub(in crate::proxy) struct Decided<K> {
+    pub(in crate::proxy) course: Choice<K>,
+    /// Of the endpoint that was picked for it.
+    pub(in crate::proxy) load: Option<InFlight>,
+    pub(in crate::proxy) flow: Arc<Flow>,
+    pub(in crate::proxy) route: Option<RouteRef>,
+    /// The rule of a policy that said yes or no.
+    pub(in crate::proxy) rule: Option<RuleRef>,
+}
+
+/// A request that goes on.
+pub(in crate::proxy) struct Course<K> {
+    pub(in crate::proxy) line: Rc<Line<K>>,
+    pub(in crate::proxy) request: http2::request::Parts,
+    /// Of the answer.
+    pub(in crate::proxy) response: Edits,
+    pub(in crate::proxy) timeouts: Timeouts,
+    /// Of the first decision alone.
+    pub(in crate::proxy) copies: Option<SendCopies>,
+    /// Its route asks for no retry of any kind.
+    pub(in crate::proxy) is_off: bool,
+    /// Answers behind which it may go once more.
+    pub(in crate::proxy) hold: Hold,
+    /// Of its route.
+    pub(in crate::proxy) retry: Option<Retry>,
+    /// Its leave, that may be taken back.
+    pub(in crate::proxy) watched: Option<Watched>,
+    /// Where a line that cannot be opened looks as it would without the mesh.
+    pub(in crate::proxy) is_outside: bool,
+}

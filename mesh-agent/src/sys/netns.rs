@@ -2,6 +2,7 @@
 
 mod pace;
 mod search;
+mod table;
 
 use std::cell::OnceCell;
 use std::fs::File;
@@ -201,15 +202,21 @@ impl Netns {
 
     /// The IPv6 link-local addresses of its interfaces.
     pub fn link_locals(&self) -> io::Result<Vec<Ipv6Addr>> {
-        let table = match self.run(|| std::fs::read_to_string(IPV6_ADDRESSES))? {
-            // It has no IPv6.
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            table => table?,
+        let mut found = Vec::new();
+        let mut note = |line: &str| {
+            let digits = line
+                .get(..32)
+                .and_then(|d| u128::from_str_radix(d, 16).ok());
+            let ip = digits.map(Ipv6Addr::from);
+            found.extend(ip.filter(Ipv6Addr::is_unicast_link_local));
+            false
         };
-        let digits = table.lines().filter_map(|line| line.get(..32));
-        let ips = digits.filter_map(|digits| u128::from_str_radix(digits, 16).ok());
-        let ips = ips.map(Ipv6Addr::from);
-        Ok(ips.filter(Ipv6Addr::is_unicast_link_local).collect())
+        match self.run(|| table::any_line(IPV6_ADDRESSES, &mut note))? {
+            // It has no IPv6.
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+            Err(e) => Err(e),
+            Ok(_) => Ok(found),
+        }
     }
 
     /// Runs `f` with the calling thread inside the namespace (about 4 us for
@@ -259,16 +266,17 @@ fn files(reference: &NetnsRef) -> Result<Vec<PathBuf>, NetnsError> {
 fn is_address_here(ip: IpAddr) -> io::Result<bool> {
     match ip {
         // Where a foreign address can be bound as well, binding says nothing.
-        IpAddr::V4(ip) => Ok(can_bind(ip)?
-            && (!can_bind(NOBODYS)? || is_local_in(&std::fs::read_to_string(IPV4_ROUTES)?, ip))),
+        IpAddr::V4(ip) => {
+            Ok(can_bind(ip)?
+                && (!can_bind(NOBODYS)? || table::any_line(IPV4_ROUTES, is_local(ip))?))
+        }
         // Also one that is still being checked for duplicates.
         IpAddr::V6(ip) => {
             let own = digits(ip);
-            match std::fs::read_to_string(IPV6_ADDRESSES) {
-                Ok(table) => Ok(table.lines().any(|line| line.starts_with(&own))),
+            match table::any_line(IPV6_ADDRESSES, |line| line.starts_with(&own)) {
                 // It has no IPv6.
                 Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
-                Err(e) => Err(e),
+                found => found,
             }
         }
     }
@@ -294,15 +302,16 @@ fn can_bind(ip: Ipv4Addr) -> io::Result<bool> {
 const IPV4_ROUTES: &str = "/proc/thread-self/net/fib_trie";
 
 /// An address, and below it what it is, as the kernel prints its routes.
-fn is_local_in(routes: &str, ip: Ipv4Addr) -> bool {
+fn is_local(ip: Ipv4Addr) -> impl FnMut(&str) -> bool {
     let own = format!("|-- {ip}");
     let mut is_own = false;
-    routes.lines().map(str::trim).any(|line| {
+    move |line| {
+        let line = line.trim();
         if !line.starts_with('/') {
             is_own = line == own;
         }
         is_own && line == "/32 host LOCAL"
-    })
+    }
 }
 
 const IPV6_ADDRESSES: &str = "/proc/thread-self/net/if_inet6";
@@ -312,14 +321,11 @@ const IPV6_ADDRESSES: &str = "/proc/thread-self/net/if_inet6";
 /// or not in the kernel.
 fn lacks_ipv6(ip: Ipv6Addr) -> io::Result<bool> {
     const GLOBAL: &str = "00";
-    match std::fs::read_to_string(IPV6_ADDRESSES) {
+    let is_global = |line: &str| line.split_ascii_whitespace().nth(3) == Some(GLOBAL);
+    let own = digits(ip);
+    match table::any_line(IPV6_ADDRESSES, |l| is_global(l) || l.starts_with(&own)) {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(true),
-        Err(e) => Err(e),
-        Ok(table) => {
-            let is_global = |line: &str| line.split_ascii_whitespace().nth(3) == Some(GLOBAL);
-            let own = digits(ip);
-            Ok(!table.lines().any(|l| is_global(l) || l.starts_with(&own)))
-        }
+        found => found.map(|found| !found),
     }
 }
 
@@ -418,9 +424,10 @@ mod tests {
         };
         assert!(!has(other).expect("looked at"));
         let routes = "Main:\n  |-- 127.0.0.1\n     /32 link UNICAST\nLocal:\n  |-- 10.9.9.0\n     /24 link UNICAST\n  |-- 127.0.0.1\n     /32 host LOCAL\n  |-- 127.255.255.255\n     /32 link BROADCAST\n";
-        assert!(is_local_in(routes, own) && !is_local_in(routes, other));
-        assert!(!is_local_in(routes, Ipv4Addr::new(127, 255, 255, 255)));
-        assert!(!is_local_in(routes, Ipv4Addr::new(10, 9, 9, 0)));
+        let is_in = |ip| routes.lines().any(is_local(ip));
+        assert!(is_in(own) && !is_in(other));
+        assert!(!is_in(Ipv4Addr::new(127, 255, 255, 255)));
+        assert!(!is_in(Ipv4Addr::new(10, 9, 9, 0)));
     }
 
     #[test]

@@ -80,6 +80,9 @@ struct Kind {
     from_disk: bool,
     /// The version up to which the API server has told it, and that was taken.
     told: u64,
+    /// The version of the last that changed, or was listed. That nothing changed since
+    /// is worth no report of every node.
+    changed: u64,
 }
 
 impl Source {
@@ -92,6 +95,7 @@ impl Source {
             loading: None,
             from_disk: false,
             told: 0,
+            changed: 0,
         };
         Self {
             publisher,
@@ -212,7 +216,7 @@ impl Source {
                 continue;
             }
             is_behind = true;
-            kind.told = 0;
+            (kind.told, kind.changed) = (0, 0);
             kind.places.is_whole = false;
             let watched = &self.watched.kinds[at];
             watched.is_whole.store(false, Ordering::Relaxed);
@@ -370,8 +374,8 @@ impl Source {
     /// What was told and changed nothing is in force, too.
     fn note_in_force(&self) {
         if !self.is_dirty && self.is_whole() {
-            let told = self.kinds.iter().map(|kind| kind.told);
-            self.watched.note_in_force(told);
+            let changed = self.kinds.iter().map(|kind| kind.changed);
+            self.watched.note_in_force(changed);
         }
     }
 
@@ -383,9 +387,13 @@ impl Source {
             self.look_at_system(at, &event);
             let told = self.told(at, &event);
             let version = version(&event);
+            let is_change = !matches!(event, Event::Bookmark(_));
             let is_taken = self.apply(from, at, event);
             if let Some(version) = version.filter(|_| is_taken) {
                 self.kinds[at].told = version;
+                if is_change {
+                    self.kinds[at].changed = version;
+                }
             }
             for told in told.into_iter().filter(|_| is_taken) {
                 // It may be older than what the disk has.

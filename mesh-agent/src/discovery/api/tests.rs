@@ -436,6 +436,45 @@ async fn how_new_what_is_in_force_is_is_told_by_the_api_server_and_not_by_the_di
     assert_eq!(in_force(&agent), None);
 }
 
+/// Every node hears each minute that nothing changed, and each would report that.
+#[tokio::test]
+async fn that_nothing_changed_is_no_other_version_in_force() {
+    let (server, dir) = (server().await, tempfile::tempdir().expect("a directory"));
+    server.put("authorizationpolicies", policy("p", "DENY"));
+    let version = server.version();
+    let mut agent = Agent::start(server.kubeconfig(), dir.path()).await;
+    agent.until("it is known", |update| update.is_known()).await;
+    let of_policies = |agent: &Agent| {
+        let all = agent.watched.in_force().into_iter();
+        let mut of = all.filter(|(kind, _)| kind == "authorizationpolicies.security.istio.io");
+        of.next().map(|(_, version)| version)
+    };
+    agent
+        .until_state("it is in force", |_| of_policies(&agent) == Some(version))
+        .await;
+    // Of another kind; the watches come to their ends, each with a bookmark.
+    server.put("pods", pod("web", "10.0.0.1"));
+    let now = format!("resourceVersion={}&", server.version());
+    let is_of_policies = |path: &&String| {
+        path.contains("authorizationpolicies?watch") && path.contains(now.as_str())
+    };
+    agent
+        .until_state("it goes on from there", |_| {
+            server.requests().iter().any(|path| is_of_policies(&path))
+        })
+        .await;
+    agent
+        .until("the pod", |update| knows(update, &["web"]))
+        .await;
+    assert_eq!(of_policies(&agent), Some(version));
+    server.put("authorizationpolicies", policy("p", "ALLOW"));
+    let changed = server.version();
+    agent
+        .until_state("the change is", |_| of_policies(&agent) == Some(changed))
+        .await;
+    agent.end().await;
+}
+
 fn assert_written(state_dir: &Path, path: &str) {
     let bytes = std::fs::read(state_dir.join("pods.core")).expect("a copy");
     let text = String::from_utf8_lossy(&bytes);

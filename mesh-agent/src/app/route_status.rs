@@ -3,9 +3,9 @@
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use crate::discovery::Book;
+use crate::discovery::{self, Book};
 use crate::model::route::{RouteKey, RouteKind};
-use crate::status::{Condition, Parent, Verdict};
+use crate::status::{Condition, Holds, Parent, Verdict};
 use crate::traffic::TargetStatus;
 
 /// What is judged: in the version in which the API's own CRDs store them.
@@ -72,7 +72,7 @@ impl Routes {
         let object: Value = serde_json::from_str(json).unwrap_or_default();
         let text = |name: &str| object["metadata"][name].as_str().unwrap_or_default();
         let (namespace, name) = (text("namespace"), text("name"));
-        Some(match kind {
+        let mut verdict = match kind {
             Some(kind) => {
                 let (namespace, name) = (namespace.into(), name.into());
                 let key = RouteKey {
@@ -86,7 +86,11 @@ impl Routes {
                 let all = self.0.lock().traffic_status(namespace, name);
                 Verdict::Ancestors(all.into_iter().map(ancestor).collect())
             }
-        })
+        };
+        if let Verdict::Parents(all) | Verdict::Ancestors(all) = &mut verdict {
+            say_without_effect(all, &discovery::without_effect("object", json.as_bytes()));
+        }
+        Some(verdict)
     }
 
     fn parents(&self, key: &RouteKey, object: &Value) -> Vec<Parent> {
@@ -111,6 +115,20 @@ impl Routes {
                 .collect(),
         });
         parents.collect()
+    }
+}
+
+/// What is accepted is not all in force: fields that have no effect yet are named.
+fn say_without_effect(all: &mut [Parent], fields: &[String]) {
+    if fields.is_empty() {
+        return;
+    }
+    let fields = fields.join(", ");
+    let conditions = all.iter_mut().flat_map(|parent| &mut parent.conditions);
+    let is_accepted = |one: &&mut Condition| one.kind == "Accepted" && one.holds == Holds::True;
+    for condition in conditions.filter(is_accepted) {
+        let so_far = &condition.message;
+        condition.message = format!("{so_far}; read, but without effect yet: {fields}");
     }
 }
 
@@ -265,6 +283,35 @@ mod tests {
         );
         assert_eq!(all.hear(&b, None), [a.as_str()]);
         assert_eq!(said(&a, &of_a), "Accepted");
+    }
+
+    #[test]
+    fn a_field_that_has_no_effect_yet_is_named_where_the_policy_is_accepted() {
+        let all = Routes::default();
+        let service = json!({
+            "metadata": {"name": "web", "namespace": "shop"},
+            "spec": {"clusterIP": "10.96.0.1", "ports": [{"port": 80}]},
+        });
+        all.hear(SERVICE, Some(&service.to_string()));
+        let path = format!("{POLICIES}/a");
+        let message = |limits: Value| {
+            let text = traffic_policy("a", "2026-02-02T00:00:00Z");
+            let mut policy: Value = serde_json::from_str(&text).expect("JSON");
+            policy["spec"] = json!({"targetRefs": policy["spec"]["targetRefs"], "limits": limits});
+            let text = policy.to_string();
+            all.hear(&path, Some(&text));
+            match all.judge(&path, &text) {
+                Some(Verdict::Ancestors(mut all)) => all.remove(0).conditions.remove(0).message,
+                other => panic!("{other:?}"),
+            }
+        };
+        let said = message(json!({"maxConnections": 5, "maxPendingTime": "1s"}));
+        assert!(
+            said.ends_with("; read, but without effect yet: spec.limits.maxPendingTime"),
+            "{said}"
+        );
+        let said = message(json!({"maxConnections": 5}));
+        assert!(!said.contains("without effect"), "{said}");
     }
 
     #[test]

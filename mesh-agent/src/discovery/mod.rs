@@ -57,4 +57,4 @@ pub use publish::Update;
 pub use source::{Heard, Source};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use store::build;
-pub(crate) use verdict::mistakes;
+pub(crate) use verdict::{mistakes, without_effect};

@@ -45,7 +45,7 @@ use namespace::Namespace;
 pub(super) use part::{Part, Parts, Unknown};
 pub(super) use pod::Pod;
 pub(super) use reference_grant::Grant;
-pub(super) use route::{FOREIGN, GROUP as ROUTES, UNSERVED};
+pub(super) use route::{FOREIGN, GROUP as ROUTES, NOT_YET, UNSERVED};
 use route::{GRPCRoute, HTTPRoute, TCPRoute, TLSRoute};
 pub(super) use service::{Distribution, PortRef, ServicePort, ServiceSpec};
 use service_account::ServiceAccount;

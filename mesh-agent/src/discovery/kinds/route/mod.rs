@@ -25,7 +25,8 @@ use crate::discovery::tree::Node;
 use crate::model::route::{Route, RouteKey, RouteKind, Rules};
 pub(in crate::discovery) use reading::GROUP;
 use reading::Reading;
-pub(super) use reading::{Reading as RouteReading, UNSERVED as NOT_YET, duration, kind as kind_of};
+pub(in crate::discovery) use reading::UNSERVED as NOT_YET;
+pub(super) use reading::{Reading as RouteReading, duration, kind as kind_of};
 
 /// Its kinds that the mesh has nothing to do with, and those that it has not (yet).
 pub(in crate::discovery) const FOREIGN: [&str; 3] = ["Gateway", "GatewayClass", "ListenerSet"];

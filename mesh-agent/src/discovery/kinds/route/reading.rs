@@ -12,7 +12,7 @@ use crate::route::http::check_pattern;
 
 pub(in crate::discovery) const GROUP: &str = "gateway.networking.k8s.io";
 /// Said of what is read and checked, and not done.
-pub(in crate::discovery::kinds) const UNSERVED: &str = "is not served yet: it has no effect";
+pub(in crate::discovery) const UNSERVED: &str = "is not served yet: it has no effect";
 /// Longest text of any field.
 const MAX_TEXT: usize = 4_096;
 

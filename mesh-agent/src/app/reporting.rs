@@ -9,11 +9,13 @@ use tokio::sync::watch;
 
 use crate::discovery::{Update, Watched};
 use crate::enrol::PodStatus;
-use crate::identity::report::{InForce, MAX_PODS, PodTrouble, Report};
+use crate::identity::report::{InForce, PodTrouble, Report};
 use crate::model::WorkloadKey;
 
 /// What goes by in this time is a start, and no trouble.
 const LASTS: Duration = Duration::from_secs(10);
+/// Pods of a node of which it is told, some at a time.
+const MAX_TROUBLES: usize = 1_024;
 /// Longest text that is told of a pod.
 const MAX_MESSAGE: usize = 500;
 
@@ -65,7 +67,11 @@ impl Reporting {
             in_force: in_force
                 .map(|(kind, version)| InForce { kind, version })
                 .collect(),
-            pods: lasting.take(MAX_PODS).map(|(_, pod)| pod.clone()).collect(),
+            pods: lasting
+                .take(MAX_TROUBLES)
+                .map(|(_, pod)| pod.clone())
+                .collect(),
+            left_out: 0,
         };
         reports.send_if_modified(|told| {
             let is_other = *told != report;

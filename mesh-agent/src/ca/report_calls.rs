@@ -14,10 +14,7 @@ use tonic_prost::ProstCodec;
 use super::calls::{self, Peer, ToAnswer};
 use super::signer::Ca;
 use super::token::Entitled;
-use crate::identity::report::{Answer, MAX_KINDS, MAX_PODS, METHOD, Report, SERVICE};
-
-/// Of [`MAX_PODS`] troubles and [`MAX_KINDS`] kinds, with long names.
-const MAX_MESSAGE: usize = 128 * 1024;
+use crate::identity::report::{Answer, MAX_KINDS, MAX_MESSAGE, MAX_PODS, METHOD, Report, SERVICE};
 
 #[derive(Clone)]
 pub(super) struct Reporting(pub(super) Arc<Ca>);
@@ -72,6 +69,14 @@ async fn take(ca: Arc<Ca>, request: Request<Report>) -> Result<Response<Answer>,
         return Err(Status::unimplemented(""));
     };
     let mut report = request.into_inner();
+    if report.left_out > 0 {
+        let (node, left_out) = (&caller.node, report.left_out);
+        tracing::debug!(
+            node,
+            left_out,
+            "more pods than a report has room for are not enrolled"
+        );
+    }
     report.in_force.truncate(MAX_KINDS);
     report.pods.truncate(MAX_PODS);
     // Nobody speaks for another node's pods.

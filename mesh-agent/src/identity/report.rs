@@ -11,6 +11,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use prost::Message as _;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -27,6 +28,8 @@ pub const METHOD: &str = "/mesh_agent.v1.StatusService/Report";
 pub const MAX_PODS: usize = 64;
 /// Kinds in one report.
 pub const MAX_KINDS: usize = 64;
+/// Longer ones are refused whole.
+pub const MAX_MESSAGE: usize = 128 * 1024;
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Report {
@@ -34,6 +37,38 @@ pub struct Report {
     pub in_force: Vec<InForce>,
     #[prost(message, repeated, tag = "2")]
     pub pods: Vec<PodTrouble>,
+    /// Pods of which a later report tells: one has room for so many.
+    #[prost(uint32, tag = "3")]
+    pub left_out: u32,
+}
+
+impl Report {
+    /// As much of it as one report has room for, of its pods from that one on, and where
+    /// the next one is to go on.
+    fn part(&self, from: usize) -> (Self, usize) {
+        /// In front of each.
+        const HEAD: usize = 8;
+        let kinds = self.in_force.iter().take(MAX_KINDS).cloned();
+        let mut part = Self {
+            in_force: kinds.collect(),
+            pods: Vec::new(),
+            left_out: 0,
+        };
+        let mut size = part.encoded_len() + HEAD;
+        let from = if from < self.pods.len() { from } else { 0 };
+        let turned = self.pods[from..].iter().chain(&self.pods[..from]);
+        for pod in turned.take(MAX_PODS) {
+            size += pod.encoded_len() + HEAD;
+            if size > MAX_MESSAGE {
+                break;
+            }
+            part.pods.push(pod.clone());
+        }
+        let left_out = self.pods.len() - part.pods.len();
+        part.left_out = u32::try_from(left_out).unwrap_or(u32::MAX);
+        let next = (from + part.pods.len()) % self.pods.len().max(1);
+        (part, next)
+    }
 }
 
 /// All objects of a kind are in force as they were at a version of the API server.
@@ -87,8 +122,9 @@ const SPACING: Duration = Duration::from_secs(1);
 /// After one that nobody took.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LAST_PAUSE: Duration = Duration::from_secs(30);
-/// Where the authority has no such method.
-const NOT_SERVED: Duration = Duration::from_secs(600);
+/// Where no replica of the authority has such a method: it may be about to be replaced.
+const NOT_SERVED: Duration = Duration::from_secs(30);
+const LAST_NOT_SERVED: Duration = Duration::from_secs(600);
 
 enum Sent {
     Taken(Answer),
@@ -112,8 +148,10 @@ pub(super) async fn run(
 /// Ends when nobody makes reports any more.
 async fn tell(client: &Client, reports: &mut watch::Receiver<Report>) {
     let mut pause = FIRST_PAUSE;
+    let mut not_served = NOT_SERVED;
+    let mut from = 0;
     loop {
-        let report = reports.borrow_and_update().clone();
+        let (report, next) = reports.borrow_and_update().part(from);
         // Nothing is in force: there is nothing to be counted yet.
         if report.in_force.is_empty() && report.pods.is_empty() {
             match reports.changed().await {
@@ -126,7 +164,8 @@ async fn tell(client: &Client, reports: &mut watch::Receiver<Report>) {
         let answer = match sent {
             Ok(Sent::Taken(answer)) => answer,
             Ok(Sent::NotServed) => {
-                sleep(NOT_SERVED).await;
+                sleep(jittered(not_served)).await;
+                not_served = (not_served * 2).min(LAST_NOT_SERVED);
                 continue;
             }
             Ok(Sent::NotTaken) => {
@@ -141,7 +180,7 @@ async fn tell(client: &Client, reports: &mut watch::Receiver<Report>) {
                 continue;
             }
         };
-        pause = FIRST_PAUSE;
+        (pause, not_served, from) = (FIRST_PAUSE, NOT_SERVED, next);
         let (spread, again) = wanted(&answer);
         match timeout(jittered(again), reports.changed()).await {
             Ok(Ok(())) => {}
@@ -169,6 +208,7 @@ fn wanted(answer: &Answer) -> (Duration, Duration) {
 }
 
 async fn send(client: &Client, report: &Report) -> Result<Sent, SourceError> {
+    let mut is_served = false;
     for _ in 0..TRIES {
         let mut request = tonic::Request::new(report.clone());
         client.prove(request.metadata_mut()).await?;
@@ -185,19 +225,60 @@ async fn send(client: &Client, report: &Report) -> Result<Sent, SourceError> {
             Ok(answer) if answer.get_ref().is_taken => {
                 return Ok(Sent::Taken(answer.into_inner()));
             }
-            Ok(_) => {}
-            Err(status) if status.code() == tonic::Code::Unimplemented => {
-                return Ok(Sent::NotServed);
-            }
+            Ok(_) => is_served = true,
+            // An older replica: the next one may be another.
+            Err(status) if status.code() == tonic::Code::Unimplemented => {}
             Err(status) => return Err(client.refused(&status)),
         }
     }
-    Ok(Sent::NotTaken)
+    Ok(match is_served {
+        true => Sent::NotTaken,
+        false => Sent::NotServed,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn trouble(n: usize, message: &str) -> PodTrouble {
+        PodTrouble {
+            namespace: "n".repeat(63),
+            name: format!("pod-{n}"),
+            uid: format!("uid-{n}"),
+            reason: "AnotherMesh".to_owned(),
+            message: message.to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_report_is_never_longer_than_is_taken_and_all_pods_are_told_of_in_turn() {
+        for message in [String::new(), "\u{1f600}".repeat(500)] {
+            let all = Report {
+                in_force: vec![InForce {
+                    kind: "a.x".to_owned(),
+                    version: 7,
+                }],
+                pods: (0..200).map(|n| trouble(n, &message)).collect(),
+                left_out: 0,
+            };
+            let (mut from, mut told) = (0, std::collections::BTreeSet::new());
+            for _ in 0..5 {
+                let (part, next) = all.part(from);
+                assert!(part.encoded_len() <= MAX_MESSAGE && part.pods.len() <= MAX_PODS);
+                assert_eq!(part.left_out as usize + part.pods.len(), 200);
+                assert_eq!(part.in_force, all.in_force);
+                told.extend(part.pods.into_iter().map(|pod| pod.name));
+                from = next;
+            }
+            assert_eq!(told.len(), 200);
+        }
+        let few = Report {
+            pods: vec![trouble(0, "")],
+            ..Report::default()
+        };
+        assert_eq!(few.part(9), (few.clone(), 0));
+    }
 
     #[test]
     fn what_the_authority_asks_for_is_kept_within_bounds() {

@@ -262,6 +262,7 @@ fn said_of(kind: &str, version: u64, pods: &[(&str, &str)]) -> report::Report {
             version,
         }],
         pods: pods.iter().map(trouble).collect(),
+        left_out: 0,
     }
 }
 

@@ -20,7 +20,7 @@ class Server:
     def __init__(self, name, port, mode_file):
         self.name, self.port, self.mode_file = name, port, mode_file
         self.mode, self.count, self.lock = "", 0, threading.Lock()
-        self.listener, self.full = None, []
+        self.listener, self.full, self.open = None, [], set()
 
     def listen(self):
         for s in self.full:
@@ -51,9 +51,17 @@ class Server:
         if mode == self.mode:
             return
         self.mode = mode
-        if mode == "refuse":
+        if mode in ("refuse", "leave"):
             self.listener.close()
             self.listener = None
+            # Who leaves ends what it is at, and nothing else.
+            with self.lock:
+                leaves = list(self.open) if mode == "leave" else []
+            for s in leaves:
+                try:
+                    s.shutdown(socket.SHUT_RD)
+                except OSError:
+                    pass  # its client was faster
         elif mode == "blackhole":
             self.swallow()
         else:
@@ -82,6 +90,8 @@ class Server:
             threading.Thread(target=self.serve, args=(s,), daemon=True).start()
 
     def serve(self, s):
+        with self.lock:
+            self.open.add(s)
         try:
             f = s.makefile("rb")
             while line := f.readline():
@@ -112,6 +122,8 @@ class Server:
         except OSError:
             pass
         finally:
+            with self.lock:
+                self.open.discard(s)
             s.close()
 
 
@@ -165,7 +177,59 @@ def calls(to, kind, count, longest):
             "over_1s": sum(t > 1 for t in times)}
 
 
-if sys.argv[1] == "serve":
+def ask(f, s):
+    """One request on a connection that is kept: its status."""
+    s.sendall(b"GET / HTTP/1.1\r\nHost: s\r\n\r\n")
+    first, length = f.readline(), 0
+    while (line := f.readline()) not in (b"\r\n", b""):
+        name, value = line.decode().split(":", 1)
+        if name.lower() == "content-length":
+            length = int(value)
+    f.read(length)
+    return first.split(b" ")[1].decode() if first else "closed"
+
+
+def load(to, seconds):
+    """From several connections at once, half of them kept; until it is told to end."""
+    host, port = to.rsplit(":", 1)
+    results, lock, until = {}, threading.Lock(), time.monotonic() + seconds
+    ended = threading.Event()
+
+    def kept():
+        s = f = None
+        while not ended.is_set() and time.monotonic() < until:
+            if s is None:
+                s = socket.create_connection((host, int(port)), timeout=20)
+                f = s.makefile("rb")
+            try:
+                what = ask(f, s)
+            except OSError as e:
+                what = type(e).__name__
+            if what != "200":
+                s.close()
+                s = None
+            with lock:
+                results[what] = results.get(what, 0) + 1
+
+    def fresh():
+        while not ended.is_set() and time.monotonic() < until:
+            what, _ = call(to, "http", 20)
+            with lock:
+                results[what] = results.get(what, 0) + 1
+
+    threads = [threading.Thread(target=of) for of in (kept, fresh) * 4]
+    for thread in threads:
+        thread.start()
+    sys.stdin.readline()
+    ended.set()
+    for thread in threads:
+        thread.join()
+    return {"results": results}
+
+
+if sys.argv[1] == "load":
+    print(json.dumps(load(sys.argv[2], float(sys.argv[3]))))
+elif sys.argv[1] == "serve":
     Server(sys.argv[2], int(sys.argv[3]), sys.argv[4]).run()
 else:
     print(json.dumps(calls(sys.argv[2], sys.argv[3], int(sys.argv[4]), float(sys.argv[5]))))

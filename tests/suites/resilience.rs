@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::time::Duration;
 
 use mesh_tests::{APP_PORT, Agent, Authority, OnAgentDown, Pod, PodSpec, World, eventually, parse};
@@ -15,12 +16,19 @@ const VIP: &str = "10.96.1.1:80";
 /// never for longer than this.
 const RETURNS: Duration = Duration::from_secs(90);
 
+const SERVERS: [(&str, &str); 3] = [("n1", "b"), ("n2", "c"), ("n2", "d")];
+
+fn spec(node: &str, name: &str) -> PodSpec {
+    PodSpec::new(node, name).enrolled(OnAgentDown::Closed)
+}
+
 /// Client a and server b on n1, servers c and d on n2, all in the mesh and one Service.
 struct Shop {
     world: World,
     a: Pod,
+    servers: Vec<Pod>,
     agent: Agent,
-    _other: Agent,
+    other: Agent,
     _authority: Authority,
 }
 
@@ -45,9 +53,9 @@ impl Calls {
 impl Shop {
     fn new() -> Self {
         let mut world = World::new(2).expect("a world");
-        let spec = |node, name| PodSpec::new(node, name).enrolled(OnAgentDown::Closed);
         let a = world.add(&spec("n1", "a")).expect("a pod");
-        for (node, name) in [("n1", "b"), ("n2", "c"), ("n2", "d")] {
+        let mut servers = Vec::new();
+        for (node, name) in SERVERS {
             let pod = world.add(&spec(node, name).label("tier", "s"));
             let pod = pod.expect("a pod");
             let mode = mode_file(&world, name);
@@ -58,6 +66,7 @@ impl Shop {
             world
                 .start_server(&pod, APP_PORT, server)
                 .expect("a server");
+            servers.push(pod);
         }
         let service = format!(
             "apiVersion: v1\nkind: Service\nmetadata: {{name: s, namespace: shop}}\n\
@@ -73,8 +82,9 @@ impl Shop {
         Self {
             world,
             a,
+            servers,
             agent,
-            _other: other,
+            other,
             _authority: authority,
         }
     }
@@ -93,14 +103,35 @@ impl Shop {
 
     /// Writes objects and waits until they are in force.
     fn write(&self, name: &str, yaml: &str) {
-        let generation = || {
-            let status = self.agent.status().expect("a status");
-            status["generation"].as_u64().expect("a number")
+        self.change(|world| world.write_config(name, yaml).expect("a file"));
+    }
+
+    /// Changes the configuration and waits until both agents have it.
+    fn change(&self, how: impl FnOnce(&World)) {
+        let generations = || {
+            [&self.agent, &self.other].map(|agent| {
+                let status = agent.status().expect("a status");
+                status["generation"].as_u64().expect("a number")
+            })
         };
-        let before = generation();
-        self.world.write_config(name, yaml).expect("a file");
-        let newer = eventually(Duration::from_secs(5), || generation() > before);
+        let before = generations();
+        how(&self.world);
+        let newer = eventually(Duration::from_secs(5), || {
+            let now = generations();
+            now[0] > before[0] && now[1] > before[1]
+        });
         assert!(newer, "the configuration is not read");
+    }
+
+    /// From now on it is an endpoint, or none.
+    fn serves(&self, at: usize, is_endpoint: bool) {
+        let (node, name) = SERVERS[at];
+        let spec = match is_endpoint {
+            true => spec(node, name).label("tier", "s"),
+            false => spec(node, name),
+        };
+        let pod = &self.servers[at];
+        self.change(|world| world.configure(&spec, pod).expect("a file"));
     }
 
     fn calls(&self, kind: &str, count: u64) -> Calls {
@@ -361,6 +392,9 @@ fn what_is_over_a_limit_is_told_its_name_at_once() {
     assert_eq!(calls.of("max_requests"), 3, "{calls:?}");
     hangs.kill().expect("it ends");
     let _ended = hangs.wait();
+    // Nobody waits for it any more, so it goes nowhere else.
+    let is_over = || !is_under_way();
+    assert!(eventually(Duration::from_secs(10), is_over));
     for server in ["b", "c", "d"] {
         shop.mode(server, "ok");
     }
@@ -409,4 +443,42 @@ fn an_endpoint_that_swallows_connections_holds_up_few_and_fails_none() {
         shop.mode("c", "ok");
         shop.until_back(kind, "c");
     }
+}
+
+#[test]
+fn endpoints_that_are_replaced_one_by_one_lose_no_request() {
+    let shop = Shop::new();
+    let mut load = shop.world.in_pod(&shop.a, PYTHON);
+    load.args(["-c", SCRIPT, "load", VIP, "60"]);
+    load.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let load = load.spawn().expect("a load");
+    for turn in 0..12 {
+        let (at, name) = (turn % 3, SERVERS[turn % 3].1);
+        // Most take their time after they are no endpoint any more; some are faster
+        // than the news of it.
+        match turn % 2 {
+            0 => {
+                shop.serves(at, false);
+                shop.mode(name, "leave");
+            }
+            _ => {
+                shop.mode(name, "leave");
+                shop.serves(at, false);
+            }
+        }
+        shop.mode(name, "ok");
+        shop.serves(at, true);
+    }
+    // The end of its input ends it.
+    let report = parse(&load.wait_with_output().expect("a load")).expect("its report");
+    println!("{report}");
+    let ok = report["results"]["200"].as_u64().unwrap_or_default()
+        + report["results"]["ok"].as_u64().unwrap_or_default();
+    assert!(ok > 1_000, "{report}");
+    let kinds = report["results"].as_object().expect("counts");
+    let failed: Vec<_> = kinds
+        .keys()
+        .filter(|kind| !["200", "ok"].contains(&kind.as_str()))
+        .collect();
+    assert!(failed.is_empty(), "{report}\n{}", shop.agent.log());
 }

@@ -181,15 +181,15 @@ impl RequestReport {
         refused.reason.refusal().retry == Retry::Elsewhere
     }
 
-    /// Its answer is not passed on: it goes elsewhere. `unseen`: no application was reached.
-    pub(super) fn failed(&mut self, unseen: Option<RefuseReason>) {
+    /// Its answer is not passed on: it goes elsewhere. `lost`: it is none of an application.
+    pub(super) fn failed(&mut self, lost: Option<RefuseReason>) {
         let Some(current) = &mut self.current else {
             return;
         };
         let Some(load) = &mut current.load else {
             return;
         };
-        match unseen {
+        match lost {
             Some(reason) => load.refused(reason, &current.flow),
             None => load.tell(Outcome::Failure(Failure::Status), &current.flow),
         }

@@ -4,12 +4,11 @@
 use tokio::net::TcpStream;
 
 use super::transfer::Transfer;
-use crate::model::RequestHead;
 use crate::sys::socket;
 
 /// RFC 9110, section 9.2.1.
-pub(in crate::proxy) fn is_safe(head: &RequestHead<'_>) -> bool {
-    matches!(head.method, "GET" | "HEAD" | "OPTIONS" | "TRACE")
+pub(in crate::proxy) fn is_safe(method: &str) -> bool {
+    matches!(method, "GET" | "HEAD" | "OPTIONS" | "TRACE")
 }
 
 /// On a connection that waited for its next request the application may have closed

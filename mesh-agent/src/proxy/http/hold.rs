@@ -13,27 +13,42 @@ const PUSHBACK: &str = "grpc-retry-pushback-ms";
 pub(in crate::proxy) struct Hold {
     /// What the route's retries are for.
     pub(in crate::proxy) codes: Box<[u16]>,
-    /// The other agent is believed that its application saw nothing.
+    /// The other agent is believed what became of its application.
     pub(in crate::proxy) believes: bool,
+    /// The request asks for nothing to be done: it may be seen twice.
+    pub(in crate::proxy) is_safe: bool,
 }
 
 /// One of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) struct Held {
     pub(in crate::proxy) status: u16,
-    /// Why the other agent did not reach its application, which saw nothing.
-    pub(in crate::proxy) unseen: Option<RefuseReason>,
+    /// Why there is no answer of the application: it saw nothing of the request, or the
+    /// request is safe.
+    pub(in crate::proxy) lost: Option<RefuseReason>,
     /// How long it wants to be left alone.
     pub(in crate::proxy) after: Option<Duration>,
 }
 
+impl Held {
+    /// The upstream closed before it said anything.
+    pub(super) fn closed() -> Self {
+        Self {
+            status: 0,
+            lost: Some(RefuseReason::UpstreamClosed),
+            after: None,
+        }
+    }
+}
+
 impl Hold {
-    pub(in crate::proxy) fn of(retry: Option<&Retry>, believes: bool) -> Self {
+    pub(in crate::proxy) fn of(retry: Option<&Retry>, believes: bool, is_safe: bool) -> Self {
         let is_off = retry.is_some_and(Retry::is_off);
         let asked = retry.filter(|_| !is_off);
         Self {
             codes: asked.map(|retry| retry.codes.clone()).unwrap_or_default(),
             believes: believes && !is_off,
+            is_safe: is_safe && !is_off,
         }
     }
 
@@ -45,13 +60,13 @@ impl Hold {
         value: impl Fn(&str) -> Option<&'v [u8]>,
     ) -> Option<Held> {
         let value = |name: &str| std::str::from_utf8(value(name)?).ok();
-        let unseen = (self.believes && status == 503)
-            .then(|| value(REASON).and_then(unseen))
+        let lost = (self.believes && matches!(status, 502 | 503))
+            .then(|| value(REASON).and_then(|label| lost(label, self.is_safe)))
             .flatten();
-        let is_held = unseen.is_some() || self.codes.contains(&status);
+        let is_held = lost.is_some() || self.codes.contains(&status);
         is_held.then(|| Held {
             status,
-            unseen,
+            lost,
             after: after(&value),
         })
     }
@@ -68,12 +83,15 @@ fn after<'v>(value: &impl Fn(&str) -> Option<&'v str>) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
-/// By the word of a reason: no application was reached.
-fn unseen(label: &str) -> Option<RefuseReason> {
+/// By the word of a reason: no application was reached, or it closed before it said
+/// anything and may be asked twice.
+fn lost(label: &str, is_safe: bool) -> Option<RefuseReason> {
     let mut reasons = REFUSE_REASONS.iter().copied();
     reasons.find(|reason| {
         let refusal = reason.refusal();
-        refusal.label == label && refusal.retry == Help::Elsewhere && refusal.status.http == 503
+        let is_unseen = refusal.status.http == 503;
+        let may = is_unseen || (is_safe && *reason == RefuseReason::UpstreamClosed);
+        refusal.label == label && refusal.retry == Help::Elsewhere && may
     })
 }
 
@@ -86,6 +104,7 @@ mod tests {
         let hold = Hold {
             codes: [503].into(),
             believes: false,
+            is_safe: false,
         };
         for (name, value, after) in [
             ("retry-after", "3", Some(Duration::from_secs(3))),
@@ -102,23 +121,18 @@ mod tests {
     }
 
     #[test]
-    fn only_what_reached_no_application_is_taken_for_unseen() {
-        assert_eq!(
-            unseen("connect_refused"),
-            Some(RefuseReason::ConnectRefused)
-        );
-        assert_eq!(
-            unseen("connect_timeout"),
-            Some(RefuseReason::ConnectTimeout)
-        );
-        for seen in [
-            "upstream_closed",
-            "request_timeout",
-            "malformed_response",
-            "denied",
-            "x",
-        ] {
-            assert_eq!(unseen(seen), None, "{seen}");
+    fn only_what_reached_no_application_is_lost_and_what_is_safe_and_got_no_answer() {
+        for is_safe in [true, false] {
+            let refused = lost("connect_refused", is_safe);
+            assert_eq!(refused, Some(RefuseReason::ConnectRefused));
+            let late = lost("connect_timeout", is_safe);
+            assert_eq!(late, Some(RefuseReason::ConnectTimeout));
+        }
+        let closed = |is_safe| lost("upstream_closed", is_safe);
+        assert_eq!(closed(true), Some(RefuseReason::UpstreamClosed));
+        assert_eq!(closed(false), None);
+        for seen in ["request_timeout", "malformed_response", "denied", "x"] {
+            assert_eq!(lost(seen, true), None, "{seen}");
         }
     }
 }

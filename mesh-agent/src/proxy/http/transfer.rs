@@ -20,10 +20,21 @@ use crate::http::h1::{
 };
 use crate::http::hygiene;
 use crate::model::{ByteCounts, Edits, HeaderLine, HttpVersion};
-use crate::tunnel::StreamEnd;
+use crate::tunnel::{ResetReason, StreamEnd};
 
 /// What a client sends behind its request is read up to here before the answer.
 const PIPELINED: usize = 16 * 1024;
+
+/// The upstream went away, for no reason that another one would have too.
+fn is_closed(end: Option<StreamEnd>) -> bool {
+    match end {
+        None | Some(StreamEnd::ResetByApplication | StreamEnd::Lost) => true,
+        Some(StreamEnd::ResetByPeer(reason)) => reason == ResetReason::Aborted,
+        Some(
+            StreamEnd::Finished | StreamEnd::NotTaken | StreamEnd::Refused | StreamEnd::Protocol(_),
+        ) => false,
+    }
+}
 
 /// What is kept of a request, for sending it once more on another connection.
 const MAX_KEPT: usize = 16 * 1024;
@@ -209,7 +220,10 @@ impl Transfer {
     /// All of the request that was sent, for another upstream: only where this one
     /// said nothing. What was not sent yet is still to come.
     pub(in crate::proxy) fn begin_again(&mut self, upstream: &Side<'_>) -> Option<Vec<u8>> {
-        if self.has_answered() || self.status.is_some() || !upstream.inbox.is_empty() {
+        if self.client_ended || self.has_answered() || self.status.is_some() {
+            return None;
+        }
+        if !upstream.inbox.is_empty() {
             return None;
         }
         let sent = self.kept.take()?;
@@ -229,6 +243,23 @@ impl Transfer {
         self.hold = Some(hold);
     }
 
+    /// What may go elsewhere instead: an answer that is held, or none where the request
+    /// may be seen twice.
+    pub(in crate::proxy) fn held(&self, fail: Fail) -> Option<Held> {
+        match fail {
+            Fail::Held(held) => Some(held),
+            Fail::Upstream(end) if is_closed(end) => {
+                let may = self.hold.as_ref().is_some_and(|hold| hold.is_safe);
+                may.then(Held::closed)
+            }
+            Fail::Client(_)
+            | Fail::Request(_)
+            | Fail::Upstream(_)
+            | Fail::Answer(_)
+            | Fail::Edit => None,
+        }
+    }
+
     /// Whatever is held is passed on.
     pub(in crate::proxy) fn release(&mut self) {
         self.hold = None;
@@ -237,7 +268,8 @@ impl Transfer {
     /// What was sent so far, whose answer is held or will not come: its head, and
     /// behind that of its body; `None`: it can be sent no more.
     pub(in crate::proxy) fn recall(&mut self) -> Option<(Vec<u8>, usize)> {
-        if self.has_answered() || self.status.is_some() {
+        // An upstream that was told that nobody waits closes, and has not failed.
+        if self.client_ended || self.has_answered() || self.status.is_some() {
             return None;
         }
         let sent = self.kept.take()?;

@@ -45,7 +45,7 @@ impl Tries {
         ends: Option<Instant>,
         (random, cut): (impl Fn(u64) -> u64, &Cut),
     ) -> Result<Option<Waited>, CutReason> {
-        let pause = match held.unseen {
+        let pause = match held.lost {
             Some(_) if !self.attempt.is_second() => Some(Duration::ZERO),
             _ => self.pause(held, random),
         };
@@ -90,7 +90,7 @@ mod tests {
     fn held(after: Option<u64>) -> Held {
         Held {
             status: 503,
-            unseen: None,
+            lost: None,
             after: after.map(Duration::from_secs),
         }
     }

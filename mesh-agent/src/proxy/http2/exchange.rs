@@ -136,7 +136,7 @@ impl<S: Site> Running<S> {
                 Err(broken) => broken,
             };
             if let Broken::Stopped(Stop::Again(held)) = broken {
-                self.told.failed(held.unseen);
+                self.told.failed(held.lost);
                 continue;
             }
             if is_untaken(&broken, &line) {

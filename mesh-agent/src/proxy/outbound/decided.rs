@@ -88,7 +88,7 @@ impl Decided {
             client: to,
             len: bytes.len(),
             may_stay: request.persistent && request.framing == Framing::None,
-            is_safe: is_safe(&request.head),
+            is_safe: is_safe(request.head.method),
         }
     }
 }

@@ -206,7 +206,7 @@ impl<'r> Requests<'r> {
         let hold = self
             .told
             .has_load()
-            .then(|| Hold::of(retry.as_ref(), is_mesh));
+            .then(|| Hold::of(retry.as_ref(), is_mesh, again.is_safe));
         let original =
             (hold.is_some() && planned.is_rewritten()).then(|| client.inbox.bytes()[..len].into());
         let planned = planned.of_grpc(to.is_grpc);
@@ -294,22 +294,6 @@ impl<'r> Requests<'r> {
             self.show(&mut upstream);
             let ends = limits.attempt(Instant::now());
             let driven = self.drive(client, transfer, &mut upstream, ends).await;
-            if let Driven::Failed(Fail::Held(held)) = driven {
-                let waits = (&mut *sent, limits, held);
-                match self.again_elsewhere(client, transfer, waits).await {
-                    Ok(Some(fresh)) => {
-                        (way, again.is_reused) = (fresh.way, fresh.is_reused);
-                        let before = std::mem::replace(&mut upstream, fresh.upstream);
-                        self.upstreams.leave(before, Some(ResetReason::Aborted));
-                    }
-                    Ok(None) => transfer.release(),
-                    Err(refused) => {
-                        self.upstreams.leave(upstream, Some(ResetReason::Aborted));
-                        return self.answer(client, refused, to, false).await;
-                    }
-                }
-                continue;
-            }
             if let Driven::Failed(Fail::Upstream(end)) = driven {
                 let next = match end {
                     Some(StreamEnd::NotTaken) => {
@@ -327,6 +311,29 @@ impl<'r> Requests<'r> {
                     }
                     Ok(Err(kept)) => upstream = kept,
                     Err(refused) => return self.answer(client, refused, to, false).await,
+                }
+            }
+            if let Driven::Failed(fail) = driven
+                && let Some(held) = transfer.held(fail)
+            {
+                let waits = (&mut *sent, limits, held);
+                match self.again_elsewhere(client, transfer, waits).await {
+                    Ok(Some(fresh)) => {
+                        (way, again.is_reused) = (fresh.way, fresh.is_reused);
+                        let before = std::mem::replace(&mut upstream, fresh.upstream);
+                        self.upstreams.leave(before, Some(ResetReason::Aborted));
+                        continue;
+                    }
+                    Ok(None) if matches!(fail, Fail::Held(_)) => {
+                        transfer.release();
+                        continue;
+                    }
+                    // It is as it is.
+                    Ok(None) => {}
+                    Err(refused) => {
+                        self.upstreams.leave(upstream, Some(ResetReason::Aborted));
+                        return self.answer(client, refused, to, false).await;
+                    }
                 }
             }
             self.totals.settle(transfer);

@@ -20,7 +20,7 @@ use crate::peer::still_trusted;
 use crate::proxy::accepted::Accepted;
 use crate::proxy::context::{ConnectionContext, Exchange};
 use crate::proxy::forward::ForwardEnd;
-use crate::proxy::http::{Fail, Held, Hold, Inbox, Leg, Side};
+use crate::proxy::http::{Fail, Held, Hold, Inbox, Leg, Side, is_safe};
 use crate::proxy::http2::{Course, Decided, Fault, Hub, Line, LineEnd, Lines, Opener, Site, serve};
 use crate::proxy::report::Report;
 use crate::proxy::request_report::refused_by;
@@ -134,6 +134,7 @@ impl Site for Requests {
         let line = self.lines.find(way.to(), |line| self.fits(line, &way));
         let before = line.as_ref().and_then(|line| line.flow.borrow().clone());
         let flow = flow::of(base.clone(), &found, Some(&way), before.as_ref());
+        let is_safe = is_safe(decided.planned.parts.method.as_str());
         Decided {
             course: Ok(Course {
                 line: line.unwrap_or_else(|| self.open(way)),
@@ -142,7 +143,7 @@ impl Site for Requests {
                 timeouts: decided.timeouts,
                 copies: decided.copies,
                 is_off: decided.retry.as_ref().is_some_and(Retry::is_off),
-                hold: Hold::of(decided.retry.as_ref(), is_mesh),
+                hold: Hold::of(decided.retry.as_ref(), is_mesh, is_safe),
                 retry: decided.retry,
                 watched,
                 is_outside,

@@ -82,7 +82,7 @@ pub(super) fn may_again(
     load: &InFlight,
     (held, attempt): (Held, &Attempt),
 ) -> bool {
-    match held.unseen {
+    match held.lost {
         Some(_) => may_retry(context, load, attempt),
         None => may_repeat(context, load),
     }

@@ -54,7 +54,7 @@ impl Requests<'_> {
         let Some(decided) = self.decided_again(sent, (&bytes[..head_len], held), waited) else {
             return Ok(None);
         };
-        self.told.failed(held.unseen);
+        self.told.failed(held.lost);
         let again = (&*sent, &bytes[..], head_len);
         let fresh = self.begin_again(client, transfer, (decided, limits), again);
         let fresh = fresh.await?;

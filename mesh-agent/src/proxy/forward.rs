@@ -10,6 +10,7 @@ use tokio::time::sleep;
 use super::registry::Cut;
 use super::registry::CutReason;
 use super::report::Report;
+use super::silence::Silence;
 use crate::io;
 use crate::model::{ByteCounts, ByteMeter, CloseReason, Security};
 use crate::sys::socket;
@@ -138,12 +139,12 @@ pub(super) async fn forward<C: Forward>(
     if let Some(meter) = report.meter() {
         what.show(meter);
     }
-    let (mut silent, mut before) = (Duration::ZERO, what.bytes());
+    let mut silence = Silence::new(idle, what.bytes());
     let mut lasts = false;
     loop {
         take_up(what, report);
         let turn = if report.is_probe() { SOON } else { PROGRESS };
-        let left = idle.map_or(turn, |idle| idle.saturating_sub(silent).min(turn));
+        let left = silence.wait(turn);
         let failed = tokio::select! {
             biased; // a cut must not wait for a busy stream
             reason = cut.wait() => return Stopped::Cut(reason),
@@ -168,13 +169,7 @@ pub(super) async fn forward<C: Forward>(
             }
         }
         let now = what.bytes();
-        silent = if now == before {
-            silent + left
-        } else {
-            Duration::ZERO
-        };
-        before = now;
-        if idle.is_some_and(|idle| silent >= idle) {
+        if silence.is_too_long(left, now) {
             return Stopped::Idle;
         }
         report.progress(now);

@@ -36,6 +36,7 @@ mod registry;
 mod report;
 mod request_report;
 mod seen;
+mod silence;
 mod spare;
 mod worker;
 mod workers;

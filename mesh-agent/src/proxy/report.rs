@@ -79,6 +79,18 @@ impl Report {
         secured(self.flow(), tls, peer);
     }
 
+    /// The connection's record names the target of its first exchange.
+    pub(super) fn takes_from(&mut self, of: &Flow) {
+        let flow = self.flow();
+        flow.upstream = of.upstream;
+        flow.service.clone_from(&of.service);
+        flow.destination.clone_from(&of.destination);
+        flow.destination_principal
+            .clone_from(&of.destination_principal);
+        flow.direction = of.direction;
+        flow.security = of.security;
+    }
+
     /// Keeps what is known of the cause.
     pub(super) fn blame(&mut self, refused: &Refused) {
         let flow = self.flow();

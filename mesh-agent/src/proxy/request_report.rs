@@ -90,11 +90,34 @@ pub(super) fn cut_short(fail: Fail, refused: &Refused) -> RequestEnd {
     }
 }
 
+/// Who talks to whom, of a request that goes nowhere else.
+pub(super) struct Base(Arc<Flow>);
+
+impl Base {
+    pub(super) fn new(report: &Report, describe: impl FnOnce(&mut Flow)) -> Self {
+        let mut flow = Flow::clone(&report.flow);
+        // Each request is judged by itself.
+        flow.rule = None;
+        describe(&mut flow);
+        Self(Arc::new(flow))
+    }
+
+    /// By the configuration of that generation.
+    pub(super) fn at(&mut self, generation: Option<u64>) -> Arc<Flow> {
+        if let Some(generation) = generation
+            && self.0.generation != generation
+        {
+            Arc::make_mut(&mut self.0).generation = generation;
+        }
+        self.0.clone()
+    }
+}
+
 /// The exchange of a client connection that is under way, and what they all have in
 /// common.
 #[derive(Default)]
 pub(super) struct RequestReport {
-    base: Option<Arc<Flow>>,
+    base: Option<Base>,
     current: Option<Current>,
 }
 
@@ -131,17 +154,8 @@ impl RequestReport {
         generation: u64,
         describe: impl FnOnce(&mut Flow),
     ) -> Arc<Flow> {
-        let base = self.base.get_or_insert_with(|| {
-            let mut flow = Flow::clone(&report.flow);
-            // Each request is judged by itself.
-            flow.rule = None;
-            describe(&mut flow);
-            Arc::new(flow)
-        });
-        if base.generation != generation {
-            Arc::make_mut(base).generation = generation;
-        }
-        base.clone()
+        let base = self.base.get_or_insert_with(|| Base::new(report, describe));
+        base.at(Some(generation))
     }
 
     pub(super) fn begin(&mut self, observe: &observe::Local, begun: Begun) {

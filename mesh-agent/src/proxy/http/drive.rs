@@ -9,6 +9,7 @@ use crate::model::{ByteCounts, ByteMeter};
 use crate::proxy::registry::{Cut, CutReason};
 use crate::proxy::report::Report;
 use crate::proxy::request_report::RequestReport;
+use crate::proxy::silence::Silence;
 
 /// A head that was begun is whole by then.
 pub(in crate::proxy) const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
@@ -91,16 +92,14 @@ pub(in crate::proxy) async fn drive(
     upstream: &mut Side<'_>,
     watch: &mut Watch<'_>,
 ) -> Driven {
-    let (mut silent, mut before) = (Duration::ZERO, transfer.bytes());
+    let mut silence = Silence::new(watch.idle, transfer.bytes());
     let mut is_first = client.leg.is_opening();
     let driven = loop {
         let wait = match std::mem::take(&mut is_first) {
             true => ACCEPT_DELAY,
             false => watch.told.turn(),
         };
-        let left = watch
-            .idle
-            .map_or(wait, |idle| wait.min(idle.saturating_sub(silent)));
+        let left = silence.wait(wait);
         tokio::select! {
             biased; // a cut must not wait for a busy exchange
             reason = watch.cut.wait() => break Driven::Cut(reason),
@@ -113,14 +112,7 @@ pub(in crate::proxy) async fn drive(
         }
         client.leg.accept_is_due();
         watch.told.answers(&transfer.carried());
-        let now = transfer.bytes();
-        silent = if now == before {
-            silent + left
-        } else {
-            Duration::ZERO
-        };
-        before = now;
-        if watch.idle.is_some_and(|idle| silent >= idle) {
+        if silence.is_too_long(left, transfer.bytes()) {
             break Driven::Idle;
         }
         if upstream.leg.is_accepted() {

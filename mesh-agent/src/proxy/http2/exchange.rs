@@ -24,6 +24,7 @@ use crate::proxy::load::Load;
 use crate::proxy::registry::{Cut, CutReason, Watched};
 use crate::proxy::report::secured;
 use crate::proxy::request_report::{Begun, Heard, RequestReport, refused_by};
+use crate::proxy::silence::Silence;
 
 /// How often a request that nobody took is decided anew.
 const MAX_TRIES: u16 = 4;
@@ -275,7 +276,7 @@ impl<S: Site> Running<S> {
         show(told, &line, site.hub());
         let idle = context.worker.agent.config.idle_timeout;
         let view = transfer.view();
-        let (mut silent, mut before) = (Duration::ZERO, view.bytes());
+        let mut silence = Silence::new(idle, view.bytes());
         let is_bare = transfer.is_bare();
         let (is_waiting, hold) = (Cell::new(false), told.has_load().then_some(hold));
         retries.tries.retry = retry;
@@ -290,8 +291,7 @@ impl<S: Site> Running<S> {
         let watching = async {
             let mut run = std::pin::pin!(running);
             loop {
-                let turn = told.turn();
-                let left = idle.map_or(turn, |idle| turn.min(idle.saturating_sub(silent)));
+                let left = silence.wait(told.turn());
                 tokio::select! {
                     biased; // a cut must not wait for a busy exchange
                     reason = context.entry().cut.wait() => break Some(Broken::Cut(reason)),
@@ -309,14 +309,7 @@ impl<S: Site> Running<S> {
                     () = tokio::time::sleep(left) => {}
                 }
                 told.answers(&view.carried());
-                let now = view.bytes();
-                silent = if now == before {
-                    silent + left
-                } else {
-                    Duration::ZERO
-                };
-                before = now;
-                if idle.is_some_and(|idle| silent >= idle) {
+                if silence.is_too_long(left, view.bytes()) {
                     break Some(Broken::Idle);
                 }
             }

@@ -7,10 +7,11 @@ use tokio::sync::Notify;
 
 use crate::model::{Flow, Refused};
 use crate::proxy::report::Report;
+use crate::proxy::request_report::Base;
 
 /// Its exchanges tell it what the connection is to be told.
 pub(in crate::proxy) struct Hub {
-    base: RefCell<Arc<Flow>>,
+    base: RefCell<Base>,
     is_open: Cell<bool>,
     /// Whom the first one goes to.
     described: RefCell<Option<Arc<Flow>>>,
@@ -21,12 +22,8 @@ pub(in crate::proxy) struct Hub {
 impl Hub {
     /// `describe`: of a request that goes nowhere else.
     pub(in crate::proxy) fn new(report: &Report, describe: impl FnOnce(&mut Flow)) -> Self {
-        let mut base = Flow::clone(&report.flow);
-        // Each request is judged by itself.
-        base.rule = None;
-        describe(&mut base);
         Self {
-            base: RefCell::new(Arc::new(base)),
+            base: RefCell::new(Base::new(report, describe)),
             is_open: Cell::new(report.is_open()),
             described: RefCell::new(None),
             failed: RefCell::new(None),
@@ -36,13 +33,7 @@ impl Hub {
 
     /// Who talks to whom, of a request that goes nowhere else.
     pub(in crate::proxy) fn base(&self, generation: Option<u64>) -> Arc<Flow> {
-        let mut base = self.base.borrow_mut();
-        if let Some(generation) = generation
-            && base.generation != generation
-        {
-            Arc::make_mut(&mut base).generation = generation;
-        }
-        base.clone()
+        self.base.borrow_mut().at(generation)
     }
 
     /// No exchange has got anywhere.
@@ -80,14 +71,8 @@ impl Hub {
         if report.is_open() {
             return;
         }
+        report.takes_from(&of);
         let flow = report.flow();
-        flow.upstream = of.upstream;
-        flow.service.clone_from(&of.service);
-        flow.destination.clone_from(&of.destination);
-        flow.destination_principal
-            .clone_from(&of.destination_principal);
-        flow.direction = of.direction;
-        flow.security = of.security;
         flow.tls = of.tls;
         flow.peer_certificate.clone_from(&of.peer_certificate);
         let _shown_later = report.opened();

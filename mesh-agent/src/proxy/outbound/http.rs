@@ -271,14 +271,7 @@ impl<'r> Requests<'r> {
     /// The connection's record names the first exchange's target.
     fn describe(&mut self) {
         if let (false, Some(of)) = (self.report.is_open(), self.told.flow()) {
-            let flow = self.report.flow();
-            flow.upstream = of.upstream;
-            flow.service.clone_from(&of.service);
-            flow.destination.clone_from(&of.destination);
-            flow.destination_principal
-                .clone_from(&of.destination_principal);
-            flow.direction = of.direction;
-            flow.security = of.security;
+            self.report.takes_from(of);
         }
     }
 

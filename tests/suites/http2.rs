@@ -9,7 +9,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mesh_tests::{APP_PORT, Agent, Authority, Pod, World, eventually, parse};
 use serde_json::{Value, json};
@@ -52,10 +52,21 @@ struct Mesh {
 
 impl Mesh {
     fn of_http() -> Self {
-        Self::serving("serve-http", &[])
+        Self::of_http_with(&[])
+    }
+
+    /// Agents with these flags.
+    fn of_http_with(flags: &[&str]) -> Self {
+        let (world, pods) = Self::servers("serve-http", &[]);
+        Self::over_with(world, pods, flags)
     }
 
     fn serving(verb: &str, how: &[&str]) -> Self {
+        let (world, [a, b, c]) = Self::servers(verb, how);
+        Self::over(world, a, [b, c])
+    }
+
+    fn servers(verb: &str, how: &[&str]) -> (World, [Pod; 3]) {
         let (mut world, [a, b, c]) = World::of_three().expect("a world");
         for pod in [&b, &c] {
             let mut server = world.in_pod(pod, peer());
@@ -64,13 +75,18 @@ impl Mesh {
                 .args(how);
             world.start_server(pod, APP_PORT, server).expect("a server");
         }
-        Self::over(world, a, [b, c])
+        (world, [a, b, c])
     }
 
-    fn over(world: World, a: Pod, servers: [Pod; 2]) -> Self {
+    fn over(world: World, a: Pod, [b, c]: [Pod; 2]) -> Self {
+        Self::over_with(world, [a, b, c], &[])
+    }
+
+    fn over_with(world: World, [a, b, c]: [Pod; 3], flags: &[&str]) -> Self {
+        let servers = [b, c];
         let authority = world.authority(&[]).expect("an authority");
         let agents = ["n1", "n2"].map(|node| {
-            let agent = world.secure_agent(node, &authority, &[]);
+            let agent = world.secure_agent(node, &authority, flags);
             agent.expect("an agent")
         });
         Self {
@@ -120,6 +136,12 @@ impl Mesh {
             let status = agent.status().expect("a status");
             status["generation"].as_u64().expect("a number")
         })
+    }
+
+    /// Resident, of both agents.
+    fn memory(&self) -> [u64; 2] {
+        let rss = |agent: &Agent| agent.rss().expect("memory");
+        self.agents.each_ref().map(rss)
     }
 
     /// Each server, and an address of its Service.
@@ -460,6 +482,40 @@ fn a_client_that_floods_is_sent_away_and_its_neighbours_do_not_notice() {
     }
     let grown = mesh.agents[0].rss().expect("memory").saturating_sub(before);
     assert!(grown < 24 << 20, "grown by {grown} bytes");
+}
+
+#[test]
+fn what_many_clients_do_not_take_is_held_within_the_budget_and_others_proceed() {
+    const BUDGET: f64 = (8 << 20) as f64;
+    let mesh = Mesh::of_http_with(&["--max-buffer-mib", "8"]);
+    for (kind, connections, streams) in [("unread", "20", "100"), ("deaf", "20", "100")] {
+        for (pod, to) in mesh.services() {
+            let [before, _] = mesh.memory();
+            let hoard = mesh.held(&["hoard", &to, kind, connections, streams, "12"]);
+            let counted = eventually(Duration::from_secs(8), || {
+                let held = mesh.agents[0].metric("mesh_agent_buffer_bytes", "");
+                held.is_ok_and(|held| held > BUDGET / 4.0)
+            });
+            assert!(counted, "{kind} to {}", pod.name);
+            let begin = Instant::now();
+            for (other, to) in mesh.services() {
+                let told = mesh.client(&["names", &to, "100"]);
+                assert_eq!(told[&other.name], 100, "beside {kind}: {told}");
+            }
+            println!("{kind} to {}: others took {:?}", pod.name, begin.elapsed());
+            for agent in &mesh.agents {
+                let held = agent.metric("mesh_agent_buffer_bytes", "");
+                let held = held.expect("a metric");
+                println!("{kind} to {}: {held} bytes held", pod.name);
+                assert!(held <= BUDGET, "{kind} to {}: {held}", pod.name);
+            }
+            let [after, _] = mesh.memory();
+            let grown = after.saturating_sub(before);
+            println!("{kind} to {}: grown by {grown} bytes", pod.name);
+            assert!(grown < 64 << 20, "{kind} to {}: {grown}", pod.name);
+            hoard.end();
+        }
+    }
 }
 
 #[test]

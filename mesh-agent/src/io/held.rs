@@ -8,6 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 const LEAST: usize = 16 * 1024;
 /// One read takes at most this part of what is free.
 const PART: usize = 64;
+/// And what is reserved for one connection is at most this part of it.
+const SHARE: usize = 8;
+/// Less than this part of all is little.
+const LITTLE: usize = 16;
 
 #[derive(Debug)]
 struct Budget {
@@ -34,10 +38,26 @@ impl Budget {
         }
     }
 
-    fn room(&self, wanted: usize) -> usize {
+    fn free(&self) -> usize {
         let limit = self.limit.load(Ordering::Relaxed);
-        let free = limit.saturating_sub(self.held.load(Ordering::Relaxed));
-        wanted.min((free / PART).max(LEAST))
+        limit.saturating_sub(self.held.load(Ordering::Relaxed))
+    }
+
+    fn room(&self, wanted: usize) -> usize {
+        wanted.min((self.free() / PART).max(LEAST))
+    }
+
+    fn spare(&self, wanted: usize) -> usize {
+        wanted.min(self.free() / PART)
+    }
+
+    /// What one who has so much may have at most.
+    fn share(&self, has: usize) -> usize {
+        self.free().saturating_add(has) / SHARE
+    }
+
+    fn is_scarce(&self) -> bool {
+        self.free() < self.limit.load(Ordering::Relaxed) / LITTLE
     }
 }
 
@@ -57,6 +77,53 @@ pub(crate) fn held() -> usize {
 #[must_use]
 pub(crate) fn room(wanted: usize) -> usize {
     BUDGET.room(wanted)
+}
+
+/// How much of `wanted` may wait that does not have to; nothing, where all is held.
+#[must_use]
+pub(crate) fn spare(wanted: usize) -> usize {
+    BUDGET.spare(wanted)
+}
+
+/// Little is left: who may wait, or come again, is to.
+#[must_use]
+pub(crate) fn is_scarce() -> bool {
+    BUDGET.is_scarce()
+}
+
+/// Counted as held: what waits elsewhere, or may come without being asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Reserved(usize);
+
+impl Reserved {
+    /// So much, whatever is left.
+    pub(crate) fn of(bytes: usize) -> Self {
+        BUDGET.change(0, bytes);
+        Self(bytes)
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.0
+    }
+
+    /// As much, or what a fair share of what is free allows of it.
+    pub(crate) fn grow(&mut self, to: usize) {
+        let to = to.min(BUDGET.share(self.0)).max(self.0);
+        BUDGET.change(self.0, to);
+        self.0 = to;
+    }
+
+    pub(crate) fn shrink(&mut self, to: usize) {
+        let to = to.min(self.0);
+        BUDGET.change(self.0, to);
+        self.0 = to;
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        BUDGET.change(self.0, 0);
+    }
 }
 
 /// Bytes that wait; counted by the memory that they take.
@@ -138,6 +205,26 @@ mod tests {
         assert!(budget.held.load(Ordering::Relaxed) <= 64 << 20);
         budget.change(0, usize::MAX / 2);
         assert_eq!(budget.room(WANTED), LEAST, "full");
+    }
+
+    #[test]
+    fn what_is_reserved_is_a_share_of_what_is_free_and_never_all_of_it() {
+        let budget = Budget::new();
+        budget.limit.store(64 << 20, Ordering::Relaxed);
+        assert!(!budget.is_scarce());
+        for _ in 0..100 {
+            let share = budget.share(0);
+            assert!(share <= (64 << 20) / SHARE);
+            assert!(
+                budget.share(share) > budget.share(0),
+                "one that has may keep it"
+            );
+            budget.change(0, share);
+        }
+        assert!(budget.held.load(Ordering::Relaxed) <= 64 << 20);
+        assert!(budget.is_scarce());
+        budget.change(0, usize::MAX / 2);
+        assert_eq!((budget.share(0), budget.spare(WANTED)), (0, 0), "full");
     }
 
     #[test]

@@ -8,41 +8,66 @@ use std::task::{Context, Poll};
 
 use ::h2::Error;
 use ::h2::client::{Connection, ResponseFuture, SendRequest};
-use bytes::Bytes;
 use http::{Request, Response, response};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::counted::Counted;
 use super::limits::Leg;
+use super::queue::{Piece, Queue};
 use super::stream::{Live, Receiver, Sender};
+use super::window::{Unread, Window};
 
 /// Opens streams; cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
-    opener: SendRequest<Bytes>,
+    opener: SendRequest<Piece>,
     live: Arc<AtomicUsize>,
+    unread: Arc<Unread>,
+    queue: Arc<Queue>,
 }
 
 /// Does all of the connection's I/O: a task of its own, never awaited by an
 /// exchange. Dropping it ends every stream.
 #[derive(Debug)]
-pub(crate) struct Driver<T>(Connection<T, Bytes>)
+pub(crate) struct Driver<T>
 where
-    T: AsyncRead + AsyncWrite + Unpin;
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    connection: Connection<Counted<T>, Piece>,
+    window: Window,
+}
 
 pub(crate) async fn connect<T>(io: T, leg: Leg) -> Result<(Client, Driver<T>), Error>
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
+    let unread = Arc::<Unread>::default();
+    let io = Counted::new(io, unread.clone());
     let (opener, connection) = leg.client().handshake(io).await?;
-    let live = Arc::default();
-    Ok((Client { opener, live }, Driver(connection)))
+    let client = Client {
+        opener,
+        live: Arc::default(),
+        unread: unread.clone(),
+        queue: Arc::default(),
+    };
+    let driver = Driver {
+        connection,
+        window: leg.window(unread),
+    };
+    Ok((client, driver))
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Future for Driver<T> {
     type Output = Result<(), Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx)
+        let polled = Pin::new(&mut self.connection).poll(cx);
+        if polled.is_pending()
+            && let Some(size) = self.window.look(cx)
+        {
+            self.connection.set_target_window_size(size);
+        }
+        polled
     }
 }
 
@@ -78,15 +103,24 @@ impl Client {
     ) -> Result<(Answered, Sender), Error> {
         let (response, stream) = self.opener.send_request(head, end)?;
         let live = Live::new(&self.live);
-        let sender = Sender::new(stream, end).holding(live.clone());
-        Ok((Answered(response, live), sender))
+        let sender = Sender::new(stream, end, self.queue.clone()).holding(live.clone());
+        let answered = Answered {
+            response,
+            live,
+            unread: self.unread.clone(),
+        };
+        Ok((answered, sender))
     }
 }
 
 /// The answer that is waited for. Dropped before it came, the stream is reset with
 /// CANCEL as soon as its [`Sender`] is gone, too.
 #[derive(Debug)]
-pub(crate) struct Answered(ResponseFuture, Arc<Live>);
+pub(crate) struct Answered {
+    response: ResponseFuture,
+    live: Arc<Live>,
+    unread: Arc<Unread>,
+}
 
 /// What comes before an answer's body.
 #[derive(Debug)]
@@ -103,7 +137,7 @@ impl Answered {
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Informed, Error>> {
-        match self.0.poll_informational(cx) {
+        match self.response.poll_informational(cx) {
             Poll::Ready(Some(informational)) => {
                 let parts = |response: Response<()>| response.into_parts().0;
                 return Poll::Ready(informational.map(|r| Informed::Informational(parts(r))));
@@ -111,10 +145,11 @@ impl Answered {
             // None are left, or none is there yet: the final one wakes this task, too.
             Poll::Ready(None) | Poll::Pending => {}
         }
-        let live = &self.1;
-        Pin::new(&mut self.0).poll(cx).map_ok(|response| {
+        let (live, unread) = (&self.live, &self.unread);
+        Pin::new(&mut self.response).poll(cx).map_ok(|response| {
             let (parts, body) = response.into_parts();
-            Informed::Final(parts, Receiver::new(body).holding(live.clone()))
+            let body = Receiver::new(body, unread).holding(live.clone());
+            Informed::Final(parts, body)
         })
     }
 }

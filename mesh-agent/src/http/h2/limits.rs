@@ -1,5 +1,9 @@
 //! Windows and limits.
 
+use std::sync::Arc;
+
+use super::window::{Unread, Window};
+
 /// Between whom the connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Leg {
@@ -11,7 +15,7 @@ pub(crate) enum Leg {
 
 /// Most streams at once that a peer may open.
 pub(crate) const STREAMS: u32 = 1000;
-/// Streams that nobody reads and that stall no other.
+/// Streams that nobody reads and that stall no other, where there is memory for them.
 const UNREAD: u32 = 250;
 /// Unread data of one stream.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -26,7 +30,7 @@ const SEND_BUFFER: usize = 64 * 1024;
 pub(super) struct Limits {
     pub(super) streams: u32,
     pub(super) stream_window: u32,
-    /// Never the bottleneck: a few streams that nobody reads stall no other.
+    /// What it may grow to: a few streams that nobody reads stall no other.
     pub(super) connection_window: u32,
     /// Heads and trailers. A larger one is answered, or ends the connection, inside
     /// h2, unseen by log and metrics: wider than what is refused before.
@@ -56,12 +60,15 @@ impl Leg {
         }
     }
 
+    pub(super) fn window(self, unread: Arc<Unread>) -> Window {
+        Window::new(unread, self.limits().connection_window as usize)
+    }
+
     pub(super) fn server(self) -> ::h2::server::Builder {
         let limits = self.limits();
         let mut builder = ::h2::server::Builder::new();
         builder
             .initial_window_size(limits.stream_window)
-            .initial_connection_window_size(limits.connection_window)
             .max_concurrent_streams(limits.streams)
             .max_header_list_size(limits.header_list)
             .max_frame_size(FRAME)
@@ -75,7 +82,6 @@ impl Leg {
         let mut builder = ::h2::client::Builder::new();
         builder
             .initial_window_size(limits.stream_window)
-            .initial_connection_window_size(limits.connection_window)
             .max_header_list_size(limits.header_list)
             .max_frame_size(FRAME)
             .max_send_buffer_size(SEND_BUFFER)

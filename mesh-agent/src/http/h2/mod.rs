@@ -6,14 +6,17 @@
 //! own. Never: data queued beyond what the peer takes, or an empty frame of it.
 
 mod client;
+mod counted;
 mod edit;
 mod fate;
 mod head;
 mod limits;
+mod queue;
 mod server;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod window;
 
 pub(crate) use ::h2::{Error, Reason};
 pub(crate) use ::http::{HeaderMap, request, response};

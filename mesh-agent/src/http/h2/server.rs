@@ -1,20 +1,28 @@
 //! The end that clients, or another agent, opened.
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use ::h2::server::{Connection, SendResponse};
 use ::h2::{Error, Reason};
-use bytes::Bytes;
 use http::{Request, Response, request};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::counted::Counted;
 use super::limits::Leg;
+use super::queue::{Piece, Queue};
 use super::stream::{Receiver, Sender};
+use super::window::{Unread, Window};
 
 /// Dropping it ends every stream.
 #[derive(Debug)]
-pub(crate) struct Server<T>(Connection<T, Bytes>);
+pub(crate) struct Server<T> {
+    connection: Connection<Counted<T>, Piece>,
+    window: Window,
+    unread: Arc<Unread>,
+    queue: Arc<Queue>,
+}
 
 /// A request that came in.
 #[derive(Debug)]
@@ -29,42 +37,60 @@ pub(crate) async fn serve<T>(io: T, leg: Leg) -> Result<Server<T>, Error>
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
-    leg.server().handshake(io).await.map(Server)
+    let unread = Arc::<Unread>::default();
+    let io = Counted::new(io, unread.clone());
+    let connection = leg.server().handshake(io).await?;
+    Ok(Server {
+        connection,
+        window: leg.window(unread.clone()),
+        unread,
+        queue: Arc::default(),
+    })
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Server<T> {
     /// The next request; `None` when the connection is at its end. Does all of the
     /// connection's I/O: to be called until then, also while nothing is awaited.
     pub(crate) async fn accept(&mut self) -> Option<Result<Exchange, Error>> {
-        let accepted = poll_fn(|cx| self.0.poll_accept(cx)).await?;
-        Some(accepted.map(|(request, respond)| Exchange::of(request, respond)))
+        let accepted = poll_fn(|cx| {
+            let accepted = self.connection.poll_accept(cx);
+            if let Some(size) = self.window.look(cx) {
+                self.connection.set_target_window_size(size);
+            }
+            accepted
+        });
+        let accepted = accepted.await?;
+        Some(accepted.map(|(request, respond)| self.exchange(request, respond)))
     }
 
     /// GOAWAY in two steps: no request is lost. [`Server::accept`] gives those that
     /// are on their way, then `None`. A peer that never answers the PING keeps it
     /// open: whoever calls has a deadline.
     pub(crate) fn drain(&mut self) {
-        self.0.graceful_shutdown();
+        self.connection.graceful_shutdown();
     }
 
     /// GOAWAY, and the end of all streams.
     pub(crate) fn abort(&mut self, code: Reason) {
-        self.0.abrupt_shutdown(code);
+        self.connection.abrupt_shutdown(code);
     }
 
     pub(crate) fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.0.poll_closed(cx)
+        self.connection.poll_closed(cx)
     }
-}
 
-impl Exchange {
-    fn of(request: Request<::h2::RecvStream>, respond: SendResponse<Bytes>) -> Self {
+    fn exchange(
+        &self,
+        request: Request<::h2::RecvStream>,
+        respond: SendResponse<Piece>,
+    ) -> Exchange {
         let (head, body) = request.into_parts();
-        Self {
+        Exchange {
             head,
-            body: Receiver::new(body),
+            body: Receiver::new(body, &self.unread),
             respond: Respond {
                 stream: respond,
+                queue: self.queue.clone(),
                 answered: false,
             },
         }
@@ -74,7 +100,8 @@ impl Exchange {
 /// Dropped without an answer, the stream is reset with CANCEL.
 #[derive(Debug)]
 pub(crate) struct Respond {
-    stream: SendResponse<Bytes>,
+    stream: SendResponse<Piece>,
+    queue: Arc<Queue>,
     answered: bool,
 }
 
@@ -88,7 +115,7 @@ impl Respond {
     pub(crate) fn answer(mut self, head: Response<()>, end: bool) -> Result<Sender, Error> {
         self.answered = true;
         let stream = self.stream.send_response(head, end)?;
-        Ok(Sender::new(stream, end))
+        Ok(Sender::new(stream, end, self.queue.clone()))
     }
 
     pub(crate) fn reset(mut self, code: Reason) {

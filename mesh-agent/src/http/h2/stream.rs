@@ -1,7 +1,8 @@
 //! The two ways of a stream: what is sent waits for capacity, what is received
 //! takes it back when it was written on.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
@@ -11,6 +12,8 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use super::limits::PIECE;
+use super::queue::{Piece, Queue};
+use super::window::{Part, Unread};
 
 /// Why no more can be sent.
 #[derive(Debug)]
@@ -50,15 +53,17 @@ impl Drop for Live {
 /// Dropped before its end, the stream is reset with CANCEL.
 #[derive(Debug)]
 pub(crate) struct Sender {
-    stream: SendStream<Bytes>,
+    stream: SendStream<Piece>,
+    queue: Arc<Queue>,
     ended: bool,
     live: Option<Arc<Live>>,
 }
 
 impl Sender {
-    pub(super) fn new(stream: SendStream<Bytes>, ended: bool) -> Self {
+    pub(super) fn new(stream: SendStream<Piece>, ended: bool, queue: Arc<Queue>) -> Self {
         Self {
             stream,
+            queue,
             ended,
             live: None,
         }
@@ -77,10 +82,28 @@ impl Sender {
             self.stream.reserve_capacity(wanted);
             let granted = poll_fn(|cx| self.poll_granted(cx)).await?;
             let piece = data.split_to(granted.min(wanted));
-            self.stream.send_data(piece, false)?;
+            // Only now: who has its turn uses it.
+            self.room().await?;
+            self.stream.send_data(self.queue.piece(piece), false)?;
         }
         // What is reserved and not used is taken from all other streams.
         self.stream.reserve_capacity(0);
+        Ok(())
+    }
+
+    /// Until the connection's queue is short enough.
+    async fn room(&mut self) -> Result<(), Cut> {
+        let Self { stream, queue, .. } = self;
+        while queue.is_long() {
+            let mut shorter = pin!(queue.shorter());
+            poll_fn(|cx| {
+                if let Poll::Ready(code) = stream.poll_reset(cx) {
+                    return Poll::Ready(Err(code.map_or_else(Cut::from, Cut::Reset)));
+                }
+                shorter.as_mut().poll(cx).map(Ok)
+            })
+            .await?;
+        }
         Ok(())
     }
 
@@ -101,7 +124,7 @@ impl Sender {
     /// The message is whole.
     pub(crate) fn finish(&mut self) -> Result<(), Cut> {
         self.ended = true;
-        Ok(self.stream.send_data(Bytes::new(), true)?)
+        Ok(self.stream.send_data(Piece::default(), true)?)
     }
 
     /// The message is whole, with these lines at its end.
@@ -137,25 +160,36 @@ impl Drop for Sender {
 }
 
 #[derive(Debug)]
-pub(crate) struct Receiver(RecvStream, Option<Arc<Live>>);
+pub(crate) struct Receiver {
+    /// Goes before the stream does; `None`: there are no bytes of it.
+    part: Option<Part>,
+    stream: RecvStream,
+    live: Option<Arc<Live>>,
+}
 
 impl Receiver {
-    pub(super) fn new(stream: RecvStream) -> Self {
-        Self(stream, None)
+    pub(super) fn new(mut stream: RecvStream, unread: &Arc<Unread>) -> Self {
+        let part = (!stream.is_end_stream()).then(|| unread.part(&mut stream));
+        Self {
+            part,
+            stream,
+            live: None,
+        }
     }
 
     pub(super) fn holding(self, live: Arc<Live>) -> Self {
-        Self(self.0, Some(live))
+        let live = Some(live);
+        Self { live, ..self }
     }
 
     pub(crate) fn is_end(&self) -> bool {
-        self.0.is_end_stream()
+        self.stream.is_end_stream()
     }
 
     /// The next bytes; `None` at the end of the data. What has none is no frame to us.
     pub(crate) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
         loop {
-            match ready!(self.0.poll_data(cx)) {
+            match ready!(self.stream.poll_data(cx)) {
                 Some(Ok(data)) if data.is_empty() => {}
                 data => return Poll::Ready(data),
             }
@@ -168,11 +202,14 @@ impl Receiver {
 
     /// So many bytes were written on: the peer may send as many again.
     pub(crate) fn written(&mut self, count: usize) -> Result<(), Error> {
-        self.0.flow_control().release_capacity(count)
+        if let Some(part) = &self.part {
+            part.released(count);
+        }
+        self.stream.flow_control().release_capacity(count)
     }
 
     /// Behind the data.
     pub(crate) async fn trailers(&mut self) -> Result<Option<HeaderMap>, Error> {
-        poll_fn(|cx| self.0.poll_trailers(cx)).await
+        poll_fn(|cx| self.stream.poll_trailers(cx)).await
     }
 }

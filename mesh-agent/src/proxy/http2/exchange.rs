@@ -18,6 +18,7 @@ use crate::http::answer::{Answer, Client};
 use crate::http::h1::{Bad, Side as Of};
 use crate::http::h2 as http2;
 use crate::http::h2::{Head, HeadLines, HeaderMap, Reason};
+use crate::io::Reserved;
 use crate::model::{Flow, RefuseReason, Refused, RequestEnd};
 use crate::proxy::http::{Held, Tries};
 use crate::proxy::load::Load;
@@ -28,6 +29,8 @@ use crate::proxy::silence::Silence;
 
 /// How often a request that nobody took is decided anew.
 const MAX_TRIES: u16 = 4;
+/// A head that is larger counts as bytes that wait.
+const LARGE: usize = 4 * 1024;
 /// Who leaves later than this has waited for an answer.
 const AT_ONCE: Duration = Duration::from_secs(1);
 /// Who does not take an answer of the agent's own by then does not get it.
@@ -80,6 +83,7 @@ pub(super) async fn exchange<S: Site>(site: Rc<S>, came: http2::Exchange) -> Aft
         began: Instant::now(),
         head: size,
         site,
+        _large: (size > LARGE).then(|| Reserved::of(size)),
     };
     running.serve(&head).await
 }
@@ -92,6 +96,8 @@ struct Running<S> {
     began: Instant,
     /// Bytes of the request's head.
     head: usize,
+    /// The head's, as long as it is kept.
+    _large: Option<Reserved>,
 }
 
 impl<S: Site> Running<S> {

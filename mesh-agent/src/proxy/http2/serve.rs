@@ -12,6 +12,7 @@ use super::site::Site;
 use super::wire::{Seen, Wire};
 use crate::http::h2 as http2;
 use crate::http::h2::{Reason, Server};
+use crate::io::is_scarce;
 use crate::model::CloseReason;
 use crate::proxy::forward::ForwardEnd;
 use crate::proxy::http::{Side, silence};
@@ -27,6 +28,8 @@ const GOODBYE: Duration = Duration::from_secs(2);
 const PROGRESS: Duration = Duration::from_secs(10);
 /// Exchanges, also those whose client has reset them already.
 const MAX_EXCHANGES: usize = 2 * http2::STREAMS as usize;
+/// And where there is little memory for what waits.
+const MAX_SCARCE: usize = 16;
 /// Of so many requests within [`LATELY`] no more than three of four may be taken back at
 /// once by their client: one that hedges takes back every other one.
 const ABUSE: u32 = 500;
@@ -100,10 +103,12 @@ impl<S: Site> Visit<'_, '_, '_, S> {
         let mut is_draining = false;
         let reason = loop {
             match self.next(is_draining).await {
-                Next::Request(came) if self.exchanges.len() < MAX_EXCHANGES => {
+                Next::Request(came) if self.exchanges.len() < most() => {
                     let serving = exchange(self.site.clone(), *came);
                     self.exchanges.spawn_local(serving);
                 }
+                // It may come again.
+                Next::Request(came) if is_scarce() => came.respond.reset(Reason::REFUSED_STREAM),
                 Next::Request(came) => came.respond.reset(Reason::ENHANCE_YOUR_CALM),
                 Next::Ended(after) => {
                     if self.conduct.is_abuse(after, Instant::now()) {
@@ -199,6 +204,14 @@ impl<S: Site> Visit<'_, '_, '_, S> {
             meter.set(bytes);
         }
         self.report.progress(bytes);
+    }
+}
+
+/// Exchanges of a connection at once.
+fn most() -> usize {
+    match is_scarce() {
+        true => MAX_SCARCE,
+        false => MAX_EXCHANGES,
     }
 }
 

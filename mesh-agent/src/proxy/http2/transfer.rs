@@ -16,6 +16,7 @@ use crate::http::h2 as http2;
 use crate::http::h2::{
     Answered, Cut, Fate, HeaderMap, Informed, Reason, Receiver, Respond, Sender, fate,
 };
+use crate::io::{self, spare};
 use crate::model::{ByteCounts, Edits};
 use crate::proxy::http::{Carried, Held, Hold, SendCopies, Tee};
 
@@ -100,7 +101,7 @@ enum Down {
 /// What was passed on of a request, as long as it may have to go once more.
 struct Kept {
     /// `None`: more than can be kept.
-    data: Option<Vec<u8>>,
+    data: Option<io::Held>,
     trailers: Option<HeaderMap>,
     is_whole: bool,
     /// Bytes that the client may not replace yet.
@@ -200,7 +201,7 @@ impl Transfer {
             body,
             down: Down::Waiting(respond),
             kept: Kept {
-                data: Some(Vec::new()),
+                data: Some(io::Held::default()),
                 trailers: None,
                 is_whole: false,
                 owed: 0,
@@ -356,10 +357,10 @@ impl Kept {
         if let Some(tee) = &mut self.tee {
             tee.note(&[data], data.len());
         }
-        let has_room = |kept: &Vec<u8>| !answered && kept.len() + data.len() <= KEPT;
+        let has_room = |kept: &io::Held| !answered && kept.len() + data.len() <= spare(KEPT);
         self.data = self.data.take().filter(has_room);
         if let Some(kept) = &mut self.data {
-            kept.extend_from_slice(data);
+            kept.extend(data);
         }
     }
 }

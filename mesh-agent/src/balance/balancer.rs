@@ -80,7 +80,8 @@ impl Balancer {
         let list = self.list_of(candidates, at);
         let is_first = attempt.tried.is_empty();
         let probe = || list.probe(candidates, at);
-        let probed = is_first.then(probe).flatten();
+        let may_probe = attempt.may_probe();
+        let probed = (is_first && may_probe).then(probe).flatten();
         let others = (!is_first).then(|| list.others(candidates, attempt));
         let view = &list.views[candidates.kind()];
         let usable = others.as_deref().unwrap_or(&view.usable);
@@ -99,7 +100,8 @@ impl Balancer {
         let breaker = &here.states[number as usize].breaker;
         // Also of one that is used though its breaker is open.
         let of = &here.traffic.outlier_detection;
-        let is_probe = probed.is_some() || (!breaker.is_closed() && breaker.probe(of, at));
+        let is_tried = || may_probe && !breaker.is_closed() && breaker.probe(of, at);
+        let is_probe = probed.is_some() || is_tried();
         if is_probe {
             here.health.changed();
         }

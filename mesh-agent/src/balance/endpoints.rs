@@ -27,9 +27,24 @@ pub(crate) struct Attempt {
     pub(super) tried: SmallVec<[UpstreamAddr; 1]>,
     /// What a consistent hash of requests is of.
     hash: Option<u64>,
+    /// Nothing that becomes of it is told: it can show of no endpoint that it works.
+    is_copy: bool,
 }
 
 impl Attempt {
+    /// Of a copy, whose answer nobody looks at.
+    pub(crate) fn of_copy() -> Self {
+        Self {
+            is_copy: true,
+            ..Self::default()
+        }
+    }
+
+    /// It may be the one request that shows whether an ejected endpoint works again.
+    pub(super) fn may_probe(&self) -> bool {
+        !self.is_copy
+    }
+
     /// A consistent hash of the request is of this.
     pub(crate) fn hash_of(&mut self, value: Option<&[u8]>) {
         self.hash = value.map(|value| foldhash::quality::FixedState::default().hash_one(value));

@@ -198,6 +198,23 @@ fn a_probe_that_shows_nothing_is_followed_by_another() {
 }
 
 #[test]
+fn a_copy_of_a_request_is_no_probe() {
+    let snapshot = snapshot(1, &[(1, "a"), (2, "b")]);
+    let (service, now) = (only(&snapshot), Instant::now());
+    let mut balancer = balancer(0);
+    fail(&mut balancer, service, 1, now);
+    let later = now + Duration::from_secs(2);
+    for _ in 0..100 {
+        let attempt = (&mut Attempt::of_copy(), draw(later));
+        let picked = Picker::on("n1", None).begin(&mut balancer, service, attempt);
+        let (which, copy) = picked.expect("one");
+        assert!(which == 2 && !copy.is_probe());
+    }
+    let (which, probe) = begin(&mut balancer, service, later);
+    assert!(which == 1 && probe.is_probe());
+}
+
+#[test]
 fn half_are_left_out_at_most_and_the_only_one_never() {
     let pods: Vec<(u8, String)> = (1..=9).map(|n| (n, format!("uid-{n}"))).collect();
     for count in 1..=9 {

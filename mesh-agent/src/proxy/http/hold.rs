@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::http::answer::REASON;
 use crate::model::http_route::Retry;
 use crate::model::{REFUSE_REASONS, RefuseReason, Retry as Help};
+use crate::tunnel::{ResetReason, StreamEnd};
 
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
@@ -31,13 +32,24 @@ pub(in crate::proxy) struct Held {
 }
 
 impl Held {
-    /// The upstream closed before it said anything.
-    pub(super) fn closed() -> Self {
-        Self {
+    /// The upstream went away before it said anything, for no reason that another one
+    /// would have too.
+    pub(super) fn closed(end: Option<StreamEnd>) -> Option<Self> {
+        let is_closed = match end {
+            None | Some(StreamEnd::ResetByApplication | StreamEnd::Lost) => true,
+            Some(StreamEnd::ResetByPeer(reason)) => reason == ResetReason::Aborted,
+            Some(
+                StreamEnd::Finished
+                | StreamEnd::NotTaken
+                | StreamEnd::Refused
+                | StreamEnd::Protocol(_),
+            ) => false,
+        };
+        is_closed.then_some(Self {
             status: 0,
             lost: Some(RefuseReason::UpstreamClosed),
             after: None,
-        }
+        })
     }
 }
 

@@ -20,21 +20,10 @@ use crate::http::h1::{
 };
 use crate::http::hygiene;
 use crate::model::{ByteCounts, Edits, HeaderLine, HttpVersion};
-use crate::tunnel::{ResetReason, StreamEnd};
+use crate::tunnel::StreamEnd;
 
 /// What a client sends behind its request is read up to here before the answer.
 const PIPELINED: usize = 16 * 1024;
-
-/// The upstream went away, for no reason that another one would have too.
-fn is_closed(end: Option<StreamEnd>) -> bool {
-    match end {
-        None | Some(StreamEnd::ResetByApplication | StreamEnd::Lost) => true,
-        Some(StreamEnd::ResetByPeer(reason)) => reason == ResetReason::Aborted,
-        Some(
-            StreamEnd::Finished | StreamEnd::NotTaken | StreamEnd::Refused | StreamEnd::Protocol(_),
-        ) => false,
-    }
-}
 
 /// What is kept of a request, for sending it once more on another connection.
 const MAX_KEPT: usize = 16 * 1024;
@@ -248,15 +237,11 @@ impl Transfer {
     pub(in crate::proxy) fn held(&self, fail: Fail) -> Option<Held> {
         match fail {
             Fail::Held(held) => Some(held),
-            Fail::Upstream(end) if is_closed(end) => {
+            Fail::Upstream(end) => {
                 let may = self.hold.as_ref().is_some_and(|hold| hold.is_safe);
-                may.then(Held::closed)
+                may.then(|| Held::closed(end))?
             }
-            Fail::Client(_)
-            | Fail::Request(_)
-            | Fail::Upstream(_)
-            | Fail::Answer(_)
-            | Fail::Edit => None,
+            Fail::Client(_) | Fail::Request(_) | Fail::Answer(_) | Fail::Edit => None,
         }
     }
 
@@ -514,6 +499,12 @@ impl Transfer {
         }
     }
 
+    /// Takes note of a client that has left, as far as that is known now.
+    pub(in crate::proxy) async fn look_for(&mut self, client: &mut Side<'_>) {
+        let has_failed = poll_fn(|cx| Poll::Ready(self.poll_end(client, cx).is_err())).await;
+        self.client_ended |= has_failed;
+    }
+
     /// The request is whole, its answer is not: does the client still wait for it?
     fn watch(
         &mut self,
@@ -521,15 +512,22 @@ impl Transfer {
         upstream: &mut Side<'_>,
         cx: &mut Context<'_>,
     ) -> Result<(), Fail> {
+        if self.client_ended {
+            return Ok(());
+        }
+        let seen = self.poll_end(client, cx);
+        seen.map_err(|end| Fail::Client(Some(end)))?;
+        if self.client_ended {
+            // To most servers it says that nobody waits any more.
+            let _later = self.poll_finish(upstream, cx)?;
+        }
+        Ok(())
+    }
+
+    fn poll_end(&mut self, client: &mut Side<'_>, cx: &mut Context<'_>) -> Result<(), StreamEnd> {
         while !self.client_ended && client.inbox.bytes().len() < PIPELINED {
             match client.poll_fill(cx) {
-                Poll::Ready(Ok(true)) => {}
-                Poll::Ready(Ok(false)) => {
-                    self.client_ended = true;
-                    // To most servers it says that nobody waits any more.
-                    let _later = self.poll_finish(upstream, cx)?;
-                }
-                Poll::Ready(Err(end)) => return Err(Fail::Client(Some(end))),
+                Poll::Ready(more) => self.client_ended = !more?,
                 Poll::Pending => break,
             }
         }

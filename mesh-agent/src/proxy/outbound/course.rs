@@ -272,7 +272,7 @@ fn copy<C: Came>(
     let ticket = Ticket::take(exchange)?;
     let (own, mut found) = (ticket.exchange(exchange), Found::default());
     let edits = [edits.clone(), Edits::default()];
-    let tried = (&own, &mut Attempt::default(), &mut found);
+    let tried = (&own, &mut Attempt::of_copy(), &mut found);
     let Ok(Ok(course)) = go(tried, came, Some(mirrored.to), edits) else {
         ticket.ends(CopyEnd::Refused);
         return None;
@@ -281,6 +281,7 @@ fn copy<C: Came>(
     Some(Mirror {
         request: came.copy(course.planned),
         ticket,
+        generation: own.in_force.snapshot.generation,
         context: own.context,
         way: course.way,
         load,

@@ -86,6 +86,8 @@ pub(super) struct Mirror<C> {
     pub(super) ticket: Ticket,
     pub(super) context: Rc<ConnectionContext>,
     pub(super) way: Way,
+    /// Of the configuration that the way is by.
+    pub(super) generation: u64,
     /// Counts as load of its endpoint. What becomes of a copy says nothing of that.
     pub(super) load: Option<InFlight>,
     pub(super) request: C,
@@ -124,9 +126,16 @@ impl<C: Copied> Mirror<C> {
             ticket,
             context,
             way,
+            generation,
             load,
             request,
         } = self;
+        // The request may have taken hours. What goes over the mesh asks for an identity,
+        // and what stays on the node is watched: in clear there is nothing like it.
+        let now = context.worker.agent.published.load().snapshot.generation;
+        if matches!(way, Way::Plain(_)) && generation != now {
+            return ticket.ends(CopyEnd::Refused);
+        }
         let whole = request.whole(rest);
         let tracked = context.worker.tasks.clone();
         let tasks = context.pod.tasks.clone();

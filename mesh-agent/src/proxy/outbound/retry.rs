@@ -37,7 +37,7 @@ impl Requests<'_> {
     /// is to have that answer.
     pub(super) async fn again_elsewhere(
         &mut self,
-        client: &Side<'_>,
+        client: &mut Side<'_>,
         transfer: &mut Transfer,
         (sent, limits, held): (&mut Sent, Limits, Held),
     ) -> Result<Option<Fresh>, Refused> {
@@ -48,6 +48,8 @@ impl Requests<'_> {
         let Some(waited) = waited.map_err(CutReason::refuse)? else {
             return Ok(None);
         };
+        // Who left in the meantime may have asked anew: nobody waits for this one.
+        transfer.look_for(client).await;
         let Some((bytes, head_len)) = transfer.recall() else {
             return Ok(None);
         };

@@ -482,3 +482,44 @@ fn endpoints_that_are_replaced_one_by_one_lose_no_request() {
         .collect();
     assert!(failed.is_empty(), "{report}\n{}", shop.agent.log());
 }
+
+#[test]
+fn a_policy_ends_requests_and_connections_that_take_too_long() {
+    let shop = Shop::new();
+    for server in ["b", "c", "d"] {
+        shop.mode(server, "hang");
+    }
+    let allow = |timeouts: &str| {
+        shop.write(
+            "timeouts",
+            &format!(
+                "apiVersion: mesh-agent.io/v1alpha1\nkind: TrafficPolicy\n\
+                 metadata: {{name: s, namespace: shop}}\n\
+                 spec:\n  targetRefs: [{{group: \"\", kind: Service, name: s}}]\n  \
+                 outlierDetection: {{enabled: false}}\n  timeouts: {{{timeouts}}}\n"
+            ),
+        );
+    };
+    allow("request: 300ms");
+    let calls = shop.calls("http", 6);
+    assert_eq!(calls.report["results"]["504"], 6, "{calls:?}");
+    allow("idle: 300ms");
+    for kind in ["http", "tcp"] {
+        let calls = shop.calls(kind, 6);
+        // The agent ends it; the client itself would wait for 20 s.
+        assert_eq!(calls.ok, 0, "{kind}: {calls:?}");
+        let waited = &calls.report["results"]["TimeoutError"];
+        assert!(waited.is_null(), "{kind}: {calls:?}");
+    }
+    // A route's own wins, also where it says that there is none.
+    allow("request: 300ms");
+    shop.write(
+        "route",
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\n\
+         metadata: {name: s, namespace: shop}\n\
+         spec:\n  parentRefs: [{group: \"\", kind: Service, name: s}]\n  rules:\n  \
+         - backendRefs: [{name: s, port: 80}]\n    timeouts: {request: 0s}\n",
+    );
+    let calls = shop.calls_within("http", 1, "1.5");
+    assert_eq!(calls.report["results"]["TimeoutError"], 1, "{calls:?}");
+}

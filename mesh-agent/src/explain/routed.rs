@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use super::explaining::{Explaining, Ways, refused};
 use super::question::{Goal, Unanswerable};
 use super::request::Written;
+use crate::model::http_route::Longest;
 use crate::model::route::{BackendRef, RouteRule};
 use crate::model::{Edits, HeaderEdit, RefuseReason};
 use crate::observe::explanation::{Routed as Shown, Share, Way};
@@ -173,7 +174,7 @@ impl Routed {
         let mut changes = edits(&forward.request, "request");
         changes.extend(edits(&forward.response, "answer"));
         let timeouts = [
-            ("request", forward.timeouts.request),
+            ("request", forward.timeouts.request.and_then(Longest::time)),
             ("attempt", forward.timeouts.backend_request),
         ];
         for (of, longest) in timeouts {

@@ -176,10 +176,28 @@ pub struct Cors {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timeouts {
-    /// Of the whole exchange, with all its attempts; `None` is none.
-    pub request: Option<Duration>,
+    /// Of the whole exchange, with all its attempts; `None`: as the Service's
+    /// TrafficPolicy has it.
+    pub request: Option<Longest>,
     /// Of each attempt.
     pub backend_request: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Longest {
+    Within(Duration),
+    /// It is said that there is none.
+    Endless,
+}
+
+impl Longest {
+    #[must_use]
+    pub fn time(self) -> Option<Duration> {
+        match self {
+            Self::Within(time) => Some(time),
+            Self::Endless => None,
+        }
+    }
 }
 
 /// What a rule says of retries. That it says anything means retries where no

@@ -47,7 +47,8 @@ pub(super) async fn forward_between(
     report: &mut Report,
     upstream: &TcpStream,
 ) -> ForwardEnd {
-    let idle = accepted.context().worker.agent.config.idle_timeout;
+    let of_all = accepted.context().worker.agent.config.idle_timeout;
+    let idle = report.timeouts().idle.or(of_all);
     let cut = &accepted.context().entry().cut;
     forward_plain(&accepted.client, upstream, cut, report, idle).await
 }

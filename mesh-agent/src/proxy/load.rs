@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::context::ConnectionContext;
 use crate::balance::{Change, Failure, InFlight, Outcome};
+use crate::model::traffic::Timeouts;
 use crate::model::{ByteCounts, CloseReason, Flow, RefuseReason};
 
 /// Counts as load of its endpoint until it is dropped.
@@ -17,6 +18,10 @@ pub(super) struct Load {
 impl Load {
     pub(super) fn new(in_flight: InFlight, context: Rc<ConnectionContext>) -> Self {
         Self { in_flight, context }
+    }
+
+    pub(super) fn timeouts(&self) -> Timeouts {
+        self.in_flight.traffic().timeouts
     }
 
     /// What it says is waited for: a breaker depends on it.

@@ -38,6 +38,7 @@ mod request_report;
 mod seen;
 mod silence;
 mod spare;
+mod times;
 mod worker;
 mod workers;
 

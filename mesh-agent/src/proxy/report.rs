@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::context::Exchange;
 use super::load::Load;
+use crate::model::traffic::Timeouts;
 use crate::model::{
     ByteCounts, ByteMeter, CloseReason, Direction, Flow, Outcome, Refused, Retry, Security,
     TlsParameters, UnknownPeer,
@@ -103,6 +104,11 @@ impl Report {
     /// It goes to an endpoint that was picked for it; `None`: not it, or not any more.
     pub(super) fn goes_to(&mut self, load: Option<Load>) {
         self.load = load;
+    }
+
+    /// Of the Service that it goes to.
+    pub(super) fn timeouts(&self) -> Timeouts {
+        self.load.as_ref().map(Load::timeouts).unwrap_or_default()
     }
 
     /// What it tried has failed: may another endpoint help?

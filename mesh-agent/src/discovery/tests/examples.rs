@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::super::check;
+use crate::model::http_route::Longest;
 use crate::model::policy::MeshSettings;
 use crate::model::{
     Edits, HeaderEdit, HeaderLine, Host, HttpVersion, NormalPath, Path as RequestPath, RequestHead,
@@ -94,7 +95,10 @@ fn forwarded(forward: &Forward<'_>) -> (String, Vec<String>) {
     let seconds = |what: &str, time: Option<std::time::Duration>| {
         time.map(|time| format!("{what} {}s", time.as_secs()))
     };
-    all.extend(seconds("within", forward.timeouts.request));
+    all.extend(seconds(
+        "within",
+        forward.timeouts.request.and_then(Longest::time),
+    ));
     all.extend(seconds(
         "each attempt within",
         forward.timeouts.backend_request,

@@ -249,7 +249,7 @@ impl<S: Site> Running<S> {
             line,
             request,
             response,
-            timeouts,
+            times,
             watched,
             copies,
             ..
@@ -260,9 +260,7 @@ impl<S: Site> Running<S> {
         self.told.attempt();
         let alone = watched.as_ref().map(Watched::alone);
         let now = Instant::now();
-        let whole = timeouts.request.map(|longest| self.began + longest);
-        let one = timeouts.backend_request.map(|longest| now + longest);
-        let ends = [whole, one].into_iter().flatten().min();
+        let (whole, ends) = (times.whole(self.began), times.ends(self.began, now));
         let site = self.site.clone();
         let context = site.context();
         let Self { told, transfer, .. } = self;
@@ -280,7 +278,7 @@ impl<S: Site> Running<S> {
             (up, answered)
         };
         show(told, &line, site.hub());
-        let idle = context.worker.agent.config.idle_timeout;
+        let idle = times.idle.or(context.worker.agent.config.idle_timeout);
         let view = transfer.view();
         let mut silence = Silence::new(idle, view.bytes());
         let is_bare = transfer.is_bare();

@@ -8,11 +8,12 @@ use super::line::Line;
 use crate::balance::{Attempt, InFlight};
 use crate::http::answer::Answer;
 use crate::http::h2 as http2;
-use crate::model::http_route::{Retry, Timeouts};
+use crate::model::http_route::Retry;
 use crate::model::{Edits, Flow, RequestEnd, RequestHead, RouteRef, RuleRef};
 use crate::proxy::context::ConnectionContext;
 use crate::proxy::http::{Held, Hold, SendCopies};
 use crate::proxy::registry::Watched;
+use crate::proxy::times::Times;
 
 /// Where requests of a client connection go, and by what leave.
 pub(in crate::proxy) trait Site: 'static {
@@ -66,7 +67,7 @@ pub(in crate::proxy) struct Course<K> {
     pub(in crate::proxy) request: http2::request::Parts,
     /// Of the answer.
     pub(in crate::proxy) response: Edits,
-    pub(in crate::proxy) timeouts: Timeouts,
+    pub(in crate::proxy) times: Times,
     /// Of the first decision alone.
     pub(in crate::proxy) copies: Option<SendCopies>,
     /// Its route asks for no retry of any kind.

@@ -13,7 +13,6 @@ use crate::balance::{Attempt, InFlight};
 use crate::http::answer::{Answer, Client};
 use crate::http::h2 as http2;
 use crate::http::h2::request;
-use crate::model::http_route::Timeouts;
 use crate::model::{ClientAddr, Edits, RefuseReason, Refused, RequestHead};
 use crate::proxy::authorize::Authorized;
 use crate::proxy::context::ConnectionContext;
@@ -23,6 +22,7 @@ use crate::proxy::http::{Held, Hold, Inbox, Leg, Side, has_settings, is_quiet};
 use crate::proxy::http2::{Course, Decided, Fault, Hub, Line, LineEnd, Lines, Opener, Site, serve};
 use crate::proxy::report::Report;
 use crate::proxy::request_report::refused_by;
+use crate::proxy::times::Times;
 use crate::sys::socket;
 
 /// The requests of one client connection.
@@ -122,7 +122,7 @@ impl Site for Requests {
                 request: request.parts,
                 response: Edits::default(),
                 // The route's are the source's to keep.
-                timeouts: Timeouts::default(),
+                times: Times::default(),
                 copies: None,
                 is_off: true,
                 hold: Hold::default(),

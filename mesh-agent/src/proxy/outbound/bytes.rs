@@ -25,6 +25,7 @@ use crate::proxy::forward::ForwardEnd;
 use crate::proxy::http::HEAD_TIMEOUT;
 use crate::proxy::load::Load;
 use crate::proxy::report::Report;
+use crate::proxy::times::connected;
 use crate::route::{ConnectionDecision, ConnectionRefusal};
 use crate::sys::socket;
 use crate::tunnel::Unseen;
@@ -209,7 +210,8 @@ async fn to_mesh(
     (first, unseen): (First, Option<Unseen>),
 ) -> Result<Carried, Refused> {
     let context = accepted.context();
-    let mut carrying = mesh::begin(context, peer).await?;
+    let within = report.timeouts().connect;
+    let mut carrying = connected(within, mesh::begin(context, peer)).await?;
     if let Some(unseen) = unseen {
         carrying.begin_with(unseen);
     }
@@ -248,7 +250,8 @@ async fn plain(
     outside: &Outside,
     first: (First, Option<Unseen>),
 ) -> Result<Carried, Refused> {
-    let stream = dial_upstream(accepted.context(), outside).await?;
+    let within = report.timeouts().connect;
+    let stream = connected(within, dial_upstream(accepted.context(), outside)).await?;
     if entered_pod(accepted.context(), &stream, outside.to()).is_some() {
         // Meanwhile the address is that of a pod here, whose policy nobody asked.
         socket::reset_on_close(&stream);
@@ -272,7 +275,8 @@ async fn same_node(
         return Ok(Carried::Http(first, None));
     };
     let permit = authorized.permit();
-    let stream = dial_upstream(accepted.context(), permit).await?;
+    let within = report.timeouts().connect;
+    let stream = connected(within, dial_upstream(accepted.context(), permit)).await?;
     // The address may belong to another pod by now, enrolled or not.
     let entered = entered_pod(accepted.context(), &stream, permit.to());
     let agent = &accepted.context().worker.agent;

@@ -14,7 +14,7 @@ use crate::http::answer::{Answer, Client, REASON};
 use crate::http::h1::{Bad, InvalidEdit, Request, Side as Of};
 use crate::http::h2 as http2;
 use crate::http::h2::{Forwarded, Head, HeadLines, request};
-use crate::model::http_route::{Retry, Timeouts};
+use crate::model::http_route::Retry;
 use crate::model::route::BackendRef;
 use crate::model::{
     Edits, Path, RefuseReason, Refused, RequestEnd, RequestHead, RouteRef, SpiffeId,
@@ -24,6 +24,7 @@ use crate::proxy::authorize::{Permitted, authorize_request};
 use crate::proxy::context::Exchange;
 use crate::proxy::http::{Inbox, Planned, SendCopies};
 use crate::proxy::metrics::CopyEnd;
+use crate::proxy::times::Times;
 use crate::route::http::{Decision, Mirrored, Respond, RouteReason};
 
 /// Where a request goes, by what leave, and what changes of it.
@@ -32,7 +33,7 @@ pub(super) struct Course<P> {
     pub(super) planned: P,
     /// Of the final answer.
     pub(super) response: Edits,
-    pub(super) timeouts: Timeouts,
+    pub(super) times: Times,
     pub(super) retry: Option<Retry>,
     /// Sends the copies that a route wants elsewhere.
     pub(super) copies: Option<SendCopies>,
@@ -185,7 +186,7 @@ pub(super) fn course<C: Came>(
             let copies =
                 of_copies.and_then(|edits| copies(exchange, came, &forward.mirrors, &edits));
             Ok(course.map(|course| Course {
-                timeouts: forward.timeouts,
+                times: course.times.by_route(forward.timeouts),
                 retry: forward.retry.cloned(),
                 copies,
                 ..course
@@ -205,6 +206,7 @@ fn go<C: Came>(
         .decision_context()
         .transport(&target, Instant::now())?;
     let upstream = target.upstream;
+    let times = times(&target);
     found.target = Some(target);
     let plan = |edits: &Edits| {
         let planned = came.plan(edits);
@@ -240,10 +242,17 @@ fn go<C: Came>(
         way,
         planned,
         response,
-        timeouts: Timeouts::default(),
+        times,
         retry: None,
         copies: None,
     }))
+}
+
+/// What is said of the Service that it goes to.
+fn times(target: &Target) -> Times {
+    let load = target.load.as_ref();
+    load.map(|load| Times::of(load.traffic().timeouts))
+        .unwrap_or_default()
 }
 
 /// What may not go there, or cannot, is left out.

@@ -8,11 +8,12 @@ use super::upstreams::Way;
 use crate::balance::Attempt;
 use crate::http::answer::{Answer, Client};
 use crate::http::h1::{Framing, Request};
-use crate::model::http_route::{Retry, Timeouts};
+use crate::model::http_route::Retry;
 use crate::model::{Edits, Refused, RuleRef};
 use crate::proxy::context::{ConnectionContext, Exchange};
 use crate::proxy::http::{Planned, SendCopies, is_safe};
 use crate::proxy::request_report::{Heard, refused_by};
+use crate::proxy::times::Times;
 
 /// What was decided of a request by its head.
 pub(super) struct Decided {
@@ -42,22 +43,21 @@ pub(super) struct Going {
     pub(super) copies: Option<SendCopies>,
 }
 
-/// How long it may take, by its route.
+/// How long it may take.
 #[derive(Clone, Copy)]
 pub(super) struct Limits {
-    pub(super) timeouts: Timeouts,
+    pub(super) times: Times,
     pub(super) began: Instant,
 }
 
 impl Limits {
     pub(super) fn whole(self) -> Option<Instant> {
-        self.timeouts.request.map(|longest| self.began + longest)
+        self.times.whole(self.began)
     }
 
     /// When an attempt that begins now has to be over.
     pub(super) fn attempt(self, now: Instant) -> Option<Instant> {
-        let one = self.timeouts.backend_request.map(|longest| now + longest);
-        [self.whole(), one].into_iter().flatten().min()
+        self.times.ends(self.began, now)
     }
 }
 
@@ -108,7 +108,7 @@ fn going(
         planned: course.planned,
         response: course.response,
         limits: Limits {
-            timeouts: course.timeouts,
+            times: course.times,
             began: Instant::now(),
         },
         retry: course.retry,

@@ -232,7 +232,7 @@ impl<'r> Requests<'r> {
     }
 
     pub(super) async fn connect(&mut self, way: &Way, limits: Limits) -> Result<Upstream, Refused> {
-        let connecting = self.upstreams.connect(way);
+        let connecting = self.upstreams.connect(way, limits.times.connect);
         let Some(ends) = limits.attempt(Instant::now()) else {
             return connecting.await;
         };
@@ -286,14 +286,19 @@ impl<'r> Requests<'r> {
         loop {
             self.show(&mut upstream);
             let ends = limits.attempt(Instant::now());
-            let driven = self.drive(client, transfer, &mut upstream, ends).await;
+            let driven = self
+                .drive(client, transfer, &mut upstream, (ends, limits))
+                .await;
             if let Driven::Failed(Fail::Upstream(end)) = driven {
                 let next = match end {
                     Some(StreamEnd::NotTaken) => {
                         upstream.flow = None;
                         self.upstreams.replay(upstream, &way).await.map(Ok)
                     }
-                    end => self.again(transfer, upstream, (&way, again), end).await,
+                    end => {
+                        self.again(transfer, upstream, (&way, again, limits), end)
+                            .await
+                    }
                 };
                 match next {
                     Ok(Ok(fresh)) => {
@@ -342,7 +347,7 @@ impl<'r> Requests<'r> {
         &mut self,
         transfer: &mut Transfer,
         mut upstream: Upstream,
-        (way, again): (&Way, Again),
+        (way, again, limits): (&Way, Again, Limits),
         end: Option<StreamEnd>,
     ) -> Result<Result<Upstream, Upstream>, Refused> {
         if !again.is_reused || !upstream.may_go_again(end, again, transfer) {
@@ -352,7 +357,7 @@ impl<'r> Requests<'r> {
             return Ok(Err(upstream));
         };
         self.upstreams.leave(upstream, None);
-        let fresh = self.upstreams.connect(way).await?;
+        let fresh = self.upstreams.connect(way, limits.times.connect).await?;
         transfer.resend(&sent);
         Ok(Ok(fresh))
     }
@@ -380,7 +385,7 @@ impl<'r> Requests<'r> {
         client: &mut Side<'_>,
         transfer: &mut Transfer,
         upstream: &mut Upstream,
-        deadline: Option<Instant>,
+        (deadline, limits): (Option<Instant>, Limits),
     ) -> Driven {
         let context = self.accepted.context();
         let mut watch = Watch {
@@ -388,7 +393,10 @@ impl<'r> Requests<'r> {
             report: self.report,
             totals: &mut self.totals,
             told: &mut self.told,
-            idle: context.worker.agent.config.idle_timeout,
+            idle: limits
+                .times
+                .idle
+                .or(context.worker.agent.config.idle_timeout),
             deadline,
         };
         drive(transfer, client, &mut upstream.side(), &mut watch).await

@@ -4,7 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::course::{Found, Http2, course};
 use super::flow;
@@ -137,10 +137,10 @@ impl Site for Requests {
         let is_safe = is_safe(decided.planned.parts.method.as_str());
         Decided {
             course: Ok(Course {
-                line: line.unwrap_or_else(|| self.open(way)),
+                line: line.unwrap_or_else(|| self.open(way, decided.times.connect)),
                 request: decided.planned.parts,
                 response: decided.response,
-                timeouts: decided.timeouts,
+                times: decided.times,
                 copies: decided.copies,
                 is_off: decided.retry.as_ref().is_some_and(Retry::is_off),
                 hold: Hold::of(decided.retry.as_ref(), is_mesh, is_safe),
@@ -181,7 +181,7 @@ impl Requests {
         }
     }
 
-    fn open(&self, way: Way) -> Rc<Line<Kind>> {
+    fn open(&self, way: Way, within: Option<Duration>) -> Rc<Line<Kind>> {
         let (worker, pod) = (&self.context.worker, &self.context.pod);
         let mut open = self.open.borrow_mut();
         let is_fit = |open: &mut Upstream| open.begins_http2(&way, &self.context);
@@ -199,7 +199,7 @@ impl Requests {
         };
         let context = self.context.beside();
         self.lines.open(way.to(), |opener| {
-            let running = run(context, way, opener, open);
+            let running = run(context, (way, within), opener, open);
             pod.tasks.spawn_local(worker.tasks.track_future(running));
             kind
         })
@@ -216,14 +216,14 @@ impl Drop for Requests {
 /// A line's I/O. By a leave for one request it is opened, and no more: each has its own.
 async fn run(
     context: Rc<ConnectionContext>,
-    way: Way,
+    (way, within): (Way, Option<Duration>),
     opener: Opener<Kind>,
     open: Option<Upstream>,
 ) {
     let upstreams = Upstreams::new(&context, None);
     let connected = match open {
         Some(open) => Ok(open),
-        None => upstreams.connect(&way).await,
+        None => upstreams.connect(&way, within).await,
     };
     let mut upstream = match connected {
         Ok(upstream) => upstream,

@@ -266,7 +266,8 @@ pub(super) async fn stream(
     peer: &MeshPeer,
 ) -> Result<ForwardEnd, Refused> {
     let context = accepted.context();
-    let idle = context.worker.agent.config.idle_timeout;
+    let of_all = context.worker.agent.config.idle_timeout;
+    let idle = report.timeouts().idle.or(of_all);
     let stopped = loop {
         let tcp = carrying.connection.tcp().clone();
         let mut tunnelled = Tunnelled {

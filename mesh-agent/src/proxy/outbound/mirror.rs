@@ -155,7 +155,7 @@ async fn carry<C: Copied>(
 ) -> CopyEnd {
     let ends = tokio::time::Instant::now() + LONGEST;
     let upstreams = Upstreams::new(context, None);
-    let mut upstream = match timeout_at(ends, upstreams.connect(way)).await {
+    let mut upstream = match timeout_at(ends, upstreams.connect(way, None)).await {
         Ok(Ok(upstream)) => upstream,
         Ok(Err(_)) => return CopyEnd::Failed,
         Err(_late) => return CopyEnd::TimedOut,

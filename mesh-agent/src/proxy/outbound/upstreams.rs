@@ -17,6 +17,7 @@ use crate::plan::{MayDial as _, MeshPeer, Outside};
 use crate::proxy::authorize::Authorized;
 use crate::proxy::context::ConnectionContext;
 use crate::proxy::http::{Again, Fail, Inbox, Leg, Side, Transfer, has_settings, is_quiet};
+use crate::proxy::times::connected;
 use crate::sys::socket;
 use crate::tls::PeerId;
 use crate::traffic::Asks;
@@ -260,8 +261,16 @@ impl<'u> Upstreams<'u> {
         self.idle.push(upstream);
     }
 
-    /// A new one.
-    pub(super) async fn connect(&self, way: &Way) -> Result<Upstream, Refused> {
+    /// A new one, that is there `within` that time.
+    pub(super) async fn connect(
+        &self,
+        way: &Way,
+        within: Option<Duration>,
+    ) -> Result<Upstream, Refused> {
+        connected(within, self.reach(way)).await
+    }
+
+    async fn reach(&self, way: &Way) -> Result<Upstream, Refused> {
         let context = self.context;
         let carrier = match way {
             Way::Mesh(peer) => Carrier::Mesh(Box::pin(mesh::connect(context, peer)).await?),

@@ -9,8 +9,8 @@ use super::reading::{Reading, UNSERVED};
 use crate::discovery::tree::Node;
 use crate::model::Name;
 use crate::model::http_route::{
-    Filter, HttpMatch, HttpRule, PathMatch, PathModifier, Retry, SessionBy, SessionPersistence,
-    Timeouts,
+    Filter, HttpMatch, HttpRule, Longest, PathMatch, PathModifier, Retry, SessionBy,
+    SessionPersistence, Timeouts,
 };
 use crate::model::route::{ConnectionRule, RouteKind};
 
@@ -179,13 +179,14 @@ fn together(reading: &mut Reading<'_>, rule: &HttpRule, at: &str) {
 fn timeouts(reading: &mut Reading<'_>, rule: &Node<'_>, at: &str) -> Timeouts {
     let (value, at) = (&rule["timeouts"], format!("{at}.timeouts"));
     reading.known(value, &at, &["request", "backendRequest"]);
-    let mut duration = |field: &str| {
-        let duration = reading.duration(&value[field], &format!("{at}.{field}"));
-        // 0s switches it off.
-        duration.filter(|duration| !duration.is_zero())
-    };
-    let (request, backend_request) = (duration("request"), duration("backendRequest"));
-    if let (Some(all), Some(one)) = (request, backend_request)
+    let mut duration = |field: &str| reading.duration(&value[field], &format!("{at}.{field}"));
+    // 0s switches it off.
+    let request = duration("request").map(|time| match time.is_zero() {
+        true => Longest::Endless,
+        false => Longest::Within(time),
+    });
+    let backend_request = duration("backendRequest").filter(|time| !time.is_zero());
+    if let (Some(all), Some(one)) = (request.and_then(Longest::time), backend_request)
         && one > all
     {
         reading.wrong(

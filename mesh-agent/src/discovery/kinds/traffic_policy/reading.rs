@@ -39,7 +39,6 @@ pub(super) const UNSERVED: &[&str] = &[
     "limits.maxPendingTime",
     "loadBalancer.consistentHash.httpCookie",
     "loadBalancer.locality",
-    "timeouts",
 ];
 const MAX_TARGETS: usize = 16;
 const MAX_LIMITS: usize = 16;

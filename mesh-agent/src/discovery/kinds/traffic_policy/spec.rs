@@ -289,13 +289,15 @@ pub(super) struct MinRetryRate {
 #[cfg_attr(test, derive(JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct Timeouts {
-    /// Until an endpoint takes the connection. Default: the agent's `--connect-timeout`.
+    /// Until the endpoint, or its node's agent, takes the connection; no longer than the
+    /// agent's `--connect-timeout` in any case, which is the default.
     pub(super) connect: Option<Minute>,
-    /// A connection or a stream without a byte in either direction ends. Default: the
-    /// agent's `--idle-timeout`.
+    /// A connection without a byte in either direction ends, of HTTP a request that is
+    /// under way. Default: the agent's `--idle-timeout`.
     pub(super) idle: Option<Long>,
-    /// From the head of a request to the end of its answer. A route's own wins.
-    /// Default: no limit, so that no stream is ever cut.
+    /// From the head of a request to the end of its answer, with all its attempts. A
+    /// route's own wins, and its 0s switches this one off. Default: no limit, so that no
+    /// stream is ever cut.
     pub(super) request: Option<Long>,
 }
 

@@ -19,6 +19,7 @@ mod authority;
 mod behind;
 mod check;
 mod cni;
+mod convert;
 mod ending;
 mod log;
 mod out;
@@ -32,7 +33,7 @@ use clap::FromArgMatches as _;
 
 use crate::admin::Question;
 use crate::app;
-use crate::config::{self, Ca, Cli, Command, Exit, Folders, LogFormat, StatusOf};
+use crate::config::{self, Ca, Cli, Command, Convert, Exit, Folders, LogFormat, StatusOf};
 
 /// The program.
 #[must_use]
@@ -154,6 +155,7 @@ fn dispatch(command: Command) -> anyhow::Result<Exit> {
             ask::explain((&place.run_dir, directory), &question, json)
         }
         Command::CheckConfig { dir, mesh, json } => check::config(&dir, mesh.settings(), json),
+        Command::Convert(Convert::DestinationRule { file }) => convert::destination_rule(&file),
         Command::Ca(command) => authority::run(*command),
         Command::Cni { command: None } => Ok(cni::plugin()),
         Command::Cni {

@@ -145,6 +145,11 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Print what other meshes' configuration is called here, and on standard error what of
+    /// it was not translated, and why; exit code 4 when there is such a thing, 1 when it is
+    /// an error (nothing of its object is translated then), 3 when FILE cannot be read.
+    #[command(subcommand)]
+    Convert(Convert),
     /// The certificate authority.
     #[command(subcommand)]
     Ca(Box<Ca>),
@@ -159,6 +164,16 @@ pub enum Command {
     Doctor {
         #[command(flatten)]
         chain: Chain,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Convert {
+    /// Istio's DestinationRules to TrafficPolicies.
+    DestinationRule {
+        /// YAML documents: DestinationRules, and the Services whose ports they name. `-`:
+        /// standard input.
+        file: PathBuf,
     },
 }
 

@@ -11,6 +11,7 @@
 mod api;
 mod book;
 mod check;
+mod convert;
 mod core;
 mod directory;
 mod documents;
@@ -44,6 +45,7 @@ pub(crate) use api::{ApiAway, reference};
 pub(crate) use book::Book;
 pub use check::Checked;
 pub(crate) use check::check;
+pub use convert::Converted;
 pub use directory::Directory;
 #[cfg(test)]
 pub(crate) use documents::parse;

@@ -58,7 +58,7 @@ enum Mode {
     /// fin, rst, close, fill, addresses, failed (waits for an error without
     /// reading), fate ADDRESS (connects and reads; what comes of it, and when).
     Peer,
-    /// Server for load: echo on the port, bulk on the next, then HTTP.
+    /// Server for load: echo on the port, bulk on the next, then HTTP/1.1, then HTTP/2.
     LoadServer { port: u16 },
     /// Load; prints what was done as JSON.
     Load {

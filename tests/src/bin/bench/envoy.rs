@@ -18,12 +18,14 @@ use crate::mode::PORT;
 /// cgroup of each node's Envoy.
 pub(crate) const GROUP: &str = "envoy";
 const NODES: [(&str, &str); 2] = [("n1", "10.77.0.201"), ("n2", "10.77.0.202")];
-/// Listeners of n1 and n2: echo, bulk is the next, then HTTP.
+/// Listeners of n1 and n2: echo, bulk is the next, then HTTP/1.1, then HTTP/2.
 const PLAIN: u16 = 15001;
 const TLS: u16 = 15443;
 
-pub(crate) fn targets() -> [String; 3] {
-    [PLAIN, PLAIN + 1, PLAIN + 2].map(|port| format!("{}:{port}", NODES[0].1))
+const LISTENERS: [u16; 4] = [0, 1, 2, 3];
+
+pub(crate) fn targets() -> [String; 4] {
+    LISTENERS.map(|i| format!("{}:{}", NODES[0].1, PLAIN + i))
 }
 
 pub(crate) fn start(
@@ -33,16 +35,16 @@ pub(crate) fn start(
 ) -> Result<Vec<(&'static str, Child)>> {
     certificates(world.dir())?;
     let dir = world.dir().display().to_string();
-    let near = [0, 1, 2].map(|i| Hop {
-        is_http: i == HTTP,
+    let near = LISTENERS.map(|i| Hop {
+        codec: codec(i),
         log: format!("{dir}/requests-near.log"),
         listen: PLAIN + i,
         listen_tls: "",
         to: format!("{{address: {}, port_value: {}}}", NODES[1].1, TLS + i),
         to_tls: "UpstreamTlsContext",
     });
-    let far = [0, 1, 2].map(|i| Hop {
-        is_http: i == HTTP,
+    let far = LISTENERS.map(|i| Hop {
+        codec: codec(i),
         log: format!("{dir}/requests-far.log"),
         listen: TLS + i,
         listen_tls: "DownstreamTlsContext",
@@ -65,7 +67,7 @@ pub(crate) fn start(
             .stderr(log)
             .spawn()
             .context("start Envoy")?;
-        wait_for(world, node, address, hops[2].listen)?;
+        wait_for(world, node, address, hops[3].listen)?;
         children.push((node, child));
     }
     Ok(children)
@@ -104,11 +106,17 @@ fn certificates(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Which of the ports is HTTP.
-const HTTP: u16 = 2;
+/// What is spoken on which of the ports, where it is HTTP.
+fn codec(listener: u16) -> Option<&'static str> {
+    match listener {
+        2 => Some("HTTP1"),
+        3 => Some("HTTP2"),
+        _ => None,
+    }
+}
 
 struct Hop {
-    is_http: bool,
+    codec: Option<&'static str>,
     /// Of requests.
     log: String,
     listen: u16,
@@ -131,12 +139,16 @@ fn configuration(hops: &[Hop], address: &str, dir: &str) -> String {
             filter = filter(hop)
         ));
         let (to, tls) = (&hop.to, transport(hop.to_tls, dir));
+        let protocol = match hop.codec {
+            Some("HTTP2") => HTTP2_UPSTREAM,
+            _ => "",
+        };
         clusters.push_str(&format!(
             r"  - name: c{port}
     type: STATIC
     connect_timeout: 5s
-    circuit_breakers: {{thresholds: [{{max_connections: 100000, max_pending_requests: 100000}}]}}
-    load_assignment:
+    circuit_breakers: {{thresholds: [{{max_connections: 100000, max_pending_requests: 100000, max_requests: 100000}}]}}
+{protocol}    load_assignment:
       cluster_name: c{port}
       endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {to}}}}}}}]}}]
 {tls}"
@@ -145,11 +157,18 @@ fn configuration(hops: &[Hop], address: &str, dir: &str) -> String {
     format!("static_resources:\n  listeners:\n{listeners}  clusters:\n{clusters}")
 }
 
+/// Of a cluster; HTTP/1.1 is what one has by itself.
+const HTTP2_UPSTREAM: &str = r#"    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: {http2_protocol_options: {}}
+"#;
+
 /// What a listener does. Of HTTP as much as an agent does: a route, an access log and
 /// metrics by default; no timeout.
 fn filter(hop: &Hop) -> String {
     let port = hop.listen;
-    if !hop.is_http {
+    let Some(codec) = hop.codec else {
         return format!(
             r#"      - name: tcp
         typed_config:
@@ -158,13 +177,13 @@ fn filter(hop: &Hop) -> String {
           cluster: c{port}
 "#
         );
-    }
+    };
     format!(
         r#"      - name: http
         typed_config:
           "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
           stat_prefix: http
-          codec_type: HTTP1
+          codec_type: {codec}
           access_log:
           - name: file
             typed_config:

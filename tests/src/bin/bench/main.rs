@@ -1,12 +1,13 @@
 //! The same load without a mesh, over our agents, and over a pair of Envoys.
 //!
-//! Each cell of each mode has a cell of the direct path right beside it, before
-//! it in one round and after it in the next; ratios are within such a pair, of
-//! which the median over the rounds is shown with its range.
+//! Each cell of each mode has a cell of the direct path (or of what else it is compared
+//! with) right beside it, before it in one round and after it in the next; ratios are
+//! within such a pair, of which the median over the rounds is shown with its range.
 
 mod envoy;
 mod measure;
 mod mode;
+mod plan;
 mod profile;
 mod report;
 mod scale;
@@ -29,7 +30,8 @@ struct Cli {
     /// Also write the results there.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Only modes (and the direct ones that they are compared with) with this in their name.
+    /// Only modes (and those that they are compared with) with this in their name. `without`:
+    /// what the agents' defaults, policy, routes and log cost, which is left out else.
     #[arg(long)]
     only: Option<String>,
     /// Only loads with this in their name.

@@ -14,7 +14,7 @@ pub(crate) struct Cell {
     pub(crate) name: &'static str,
     kind: &'static str,
     width: usize,
-    /// 0 is echo, 1 is bulk, 2 is HTTP.
+    /// 0 is echo, 1 is bulk, 2 is HTTP/1.1, 3 is HTTP/2.
     target: usize,
 }
 
@@ -38,6 +38,9 @@ const CELLS: &[Cell] = &[
     cell("HTTP/1.1, 1 connection", "http", 1, 2),
     cell("HTTP/1.1, 32 connections", "http", 32, 2),
     cell("HTTP/1.1, 128 connections", "http", 128, 2),
+    cell("HTTP/2, 8 calls on 1 connection", "http2", 1, 3),
+    cell("HTTP/2, 8 calls on 16 connections", "http2", 16, 3),
+    cell("HTTP/2 bulk, 1 stream", "http2-bulk", 1, 3),
 ];
 
 /// Those with this in their name.
@@ -48,7 +51,7 @@ pub(crate) fn cells(only: Option<&str>) -> Vec<&'static Cell> {
 
 impl Cell {
     pub(crate) fn is_bulk(&self) -> bool {
-        self.target == 1
+        self.kind.ends_with("bulk")
     }
 }
 
@@ -70,9 +73,9 @@ pub(crate) struct Memory {
     pub(crate) per_connection: Vec<f64>,
 }
 
-/// All results, of each mode beside those of its direct path.
+/// All results, of each mode beside those of its baseline.
 pub(crate) struct Samples {
-    /// `[mode][round][cell]`; a direct mode has a row for each of its neighbours.
+    /// `[mode][round][cell]`; a baseline has a row for each of its neighbours.
     pub(crate) own: Vec<Vec<Vec<Sample>>>,
     pub(crate) direct: Vec<Vec<Vec<Sample>>>,
 }
@@ -85,7 +88,7 @@ impl Samples {
         }
     }
 
-    /// Every cell of every mode, and of the direct path before or after it.
+    /// Every cell of every mode, and of its baseline before or after it.
     pub(crate) fn round(
         &mut self,
         modes: &[Mode],
@@ -93,7 +96,7 @@ impl Samples {
         (round, time): (usize, Duration),
     ) -> Result<()> {
         for (i, mode) in modes.iter().enumerate() {
-            if mode.is_direct() {
+            if mode.is_baseline() {
                 continue;
             }
             let base = modes.iter().position(|m| m.name == mode.baseline);

@@ -1,5 +1,4 @@
-//! Modes: a topology and what carries its traffic. A new one is a new entry
-//! in [`PLANS`].
+//! Modes: a topology and what carries its traffic, as [`PLANS`] has them.
 
 use std::path::Path;
 use std::process::Child;
@@ -9,91 +8,19 @@ use anyhow::{Context as _, Result, bail};
 use mesh_tests::{Agent, Authority, OnAgentDown, Pod, PodSpec, World};
 
 use crate::envoy;
+use crate::plan::{Carrier, PLANS, Plan};
 
-/// The load server's echo port; bulk is the next, then HTTP.
+/// The load server's echo port; bulk is the next, then HTTP/1.1, then HTTP/2.
 pub(crate) const PORT: u16 = 9000;
 const OPENED: &str = "istio_tcp_connections_opened_total";
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Carrier {
-    Nothing,
-    /// Agents that speak plaintext to each other.
-    Agents,
-    /// Agents with certificates of the authority, and a policy.
-    SecureAgents,
-    Envoys,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Plan {
-    name: &'static str,
-    /// The direct mode of the same topology.
-    baseline: &'static str,
-    server_node: &'static str,
-    carrier: Carrier,
-}
-
-const PLANS: &[Plan] = &[
-    Plan {
-        name: "direct, one node",
-        baseline: "direct, one node",
-        server_node: "n1",
-        carrier: Carrier::Nothing,
-    },
-    Plan {
-        name: "agent, one node",
-        baseline: "direct, one node",
-        server_node: "n1",
-        carrier: Carrier::Agents,
-    },
-    Plan {
-        name: "direct, two nodes",
-        baseline: "direct, two nodes",
-        server_node: "n2",
-        carrier: Carrier::Nothing,
-    },
-    Plan {
-        name: "agents, two nodes, plaintext",
-        baseline: "direct, two nodes",
-        server_node: "n2",
-        carrier: Carrier::Agents,
-    },
-    Plan {
-        name: "agents, two nodes, mTLS",
-        baseline: "direct, two nodes",
-        server_node: "n2",
-        carrier: Carrier::SecureAgents,
-    },
-    Plan {
-        name: "envoys, two nodes, mTLS",
-        baseline: "direct, two nodes",
-        server_node: "n2",
-        carrier: Carrier::Envoys,
-    },
-];
-
-/// Who may connect, decided by the identity in the certificate.
-const POLICY: &str = "apiVersion: security.istio.io/v1
-kind: PeerAuthentication
-metadata: {name: default, namespace: shop}
-spec: {mtls: {mode: STRICT}}
----
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: server, namespace: shop}
-spec:
-  selector: {matchLabels: {app: server}}
-  action: ALLOW
-  rules: [{from: [{source: {principals: [cluster.local/ns/shop/sa/client]}}]}]
-";
 
 pub(crate) struct Mode {
     pub(crate) name: &'static str,
     pub(crate) baseline: &'static str,
     pub(crate) world: World,
     pub(crate) client: Pod,
-    /// Where clients connect to: echo, bulk, HTTP.
-    pub(crate) targets: [String; 3],
+    /// Where clients connect to: echo, bulk, HTTP/1.1, HTTP/2.
+    pub(crate) targets: [String; 4],
     pub(crate) carriers: Vec<Running>,
     /// Ends with the mode.
     _authority: Option<Authority>,
@@ -133,8 +60,13 @@ impl Drop for Running {
 }
 
 impl Mode {
-    pub(crate) fn is_direct(&self) -> bool {
+    /// Only there for others to be compared with.
+    pub(crate) fn is_baseline(&self) -> bool {
         self.name == self.baseline
+    }
+
+    pub(crate) fn is_direct(&self) -> bool {
+        self.carriers.is_empty()
     }
 
     /// Until connections get through: certificates come after readiness.
@@ -203,7 +135,7 @@ pub(crate) fn start_all(only: Option<&str>, envoy: Option<&Path>) -> Result<Vec<
     let wanted: Vec<&Plan> = PLANS
         .iter()
         .filter(has_carrier)
-        .filter(|p| only.is_none_or(|only| p.name.contains(only)))
+        .filter(|p| only.map_or(!p.setting.is_extra, |only| p.name.contains(only)))
         .collect();
     let is_baseline = |p: &Plan| wanted.iter().any(|w| w.baseline == p.name);
     let is_wanted = |p: &Plan| wanted.iter().any(|w| w.name == p.name);
@@ -219,8 +151,9 @@ fn start(plan: &Plan, envoy: Option<&Path>) -> Result<Mode> {
     mesh_tests::on_interrupt(world.remains());
     let is_enrolled = matches!(plan.carrier, Carrier::Agents | Carrier::SecureAgents);
     let spec = |node, name| {
-        let ports = [("echo", PORT), ("bulk", PORT + 1), ("http", PORT + 2)].map(|(name, port)| {
-            mesh_tests::Port::new(name, port, mesh_tests::Target::Number(port))
+        let named = [("echo", 0), ("bulk", 1), ("http", 2), ("grpc", 3)];
+        let ports = named.map(|(name, at)| {
+            mesh_tests::Port::new(name, PORT + at, mesh_tests::Target::Number(PORT + at))
         });
         let spec = PodSpec::new(node, name).ports(ports);
         if is_enrolled {
@@ -238,7 +171,7 @@ fn start(plan: &Plan, envoy: Option<&Path>) -> Result<Mode> {
     serve.args(["load-server", &PORT.to_string()]);
     world.start_and_read(serve, "serving")?;
     world.links_up()?;
-    let ports = [PORT, PORT + 1, PORT + 2];
+    let ports = [PORT, PORT + 1, PORT + 2, PORT + 3];
     let mut targets = ports.map(|port| format!("{}:{port}", server.v4()));
     let mut carriers = vec![];
     let mut authority = None;
@@ -248,13 +181,15 @@ fn start(plan: &Plan, envoy: Option<&Path>) -> Result<Mode> {
             let [vip, _] = server.vip_addresses();
             targets = ports.map(|port| format!("{vip}:{port}"));
             if plan.carrier == Carrier::SecureAgents {
-                world.write_config("bench", POLICY)?;
+                let configuration = plan.setting.configuration.join("---\n");
+                world.write_config("bench", &configuration)?;
                 authority = Some(world.authority(&[])?);
             }
+            let arguments = plan.setting.arguments;
             for node in nodes(plan) {
                 let agent = match &authority {
-                    Some(authority) => world.secure_agent(node, authority, &[])?,
-                    None => world.agent(node, &[])?,
+                    Some(authority) => world.secure_agent(node, authority, arguments)?,
+                    None => world.agent(node, arguments)?,
                 };
                 carriers.push(Running {
                     node,

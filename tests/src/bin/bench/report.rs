@@ -29,7 +29,7 @@ struct ModeReport {
 struct CellReport {
     name: &'static str,
     rate: Range,
-    /// To the direct path measured beside it.
+    /// To the baseline measured beside it.
     ratio: Range,
     p50_us: Option<Range>,
     p50_ratio: Option<Range>,
@@ -122,7 +122,7 @@ pub(crate) fn text(report: &Report, cells: &[&Cell]) -> String {
     let mut text = format!(
         "Linux {}, {} cores, load average {}; {} rounds of {} ms a cell.\n\
          Client, server and carriers share the cores. Median (least - most) over the rounds;\n\
-         ratios are to the direct path measured right beside it. CPU is that of all agents (or Envoys):\n\
+         ratios are to the direct path (or what the name says) measured right beside it. CPU is that of all agents (or Envoys):\n\
          microseconds a connection or exchange, seconds a GB. Envoy is connected to by its\n\
          address, without capture, which favours it.\n\n",
         report.kernel, report.cores, report.load_average, report.rounds, report.millis_per_cell

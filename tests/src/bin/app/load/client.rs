@@ -13,6 +13,7 @@ use mesh_tests::sys::epoll::Epoll;
 use serde_json::{Value, json};
 
 use super::SMALL;
+use super::calls;
 use super::http::{REQUEST, answer_end};
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -25,11 +26,15 @@ pub(crate) enum Kind {
     Bulk,
     /// Requests of HTTP/1.1, one after the other on each of `width` connections.
     Http,
+    /// Calls of HTTP/2, several at once on each of `width` connections.
+    Http2,
+    /// One long request of HTTP/2 on each of `width` connections.
+    Http2Bulk,
     /// Holds `width` connections until standard input ends.
     Idle,
 }
 
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) fn run(kind: Kind, to: SocketAddr, width: usize, time: Duration) -> Result<Value> {
     match kind {
@@ -38,14 +43,16 @@ pub(crate) fn run(kind: Kind, to: SocketAddr, width: usize, time: Duration) -> R
         Kind::Echo if width == 1 => echo_one(to, time),
         Kind::Echo => echo_many(to, width, time),
         Kind::Http => requests(to, width, time),
+        Kind::Http2 => calls::calls(to, width, time),
+        Kind::Http2Bulk => in_threads(width, || calls::long_body(to, time)),
         Kind::Idle => idle(to, width),
     }
 }
 
 #[derive(Default)]
-struct Done {
-    units: u64,
-    errors: u64,
+pub(super) struct Done {
+    pub(super) units: u64,
+    pub(super) errors: u64,
 }
 
 fn in_threads(width: usize, work: impl Fn() -> Result<Done> + Sync) -> Result<Value> {
@@ -64,7 +71,7 @@ fn in_threads(width: usize, work: impl Fn() -> Result<Done> + Sync) -> Result<Va
     Ok(json!({"units": done.units, "errors": done.errors, "seconds": seconds}))
 }
 
-fn connect(to: SocketAddr) -> std::io::Result<TcpStream> {
+pub(super) fn connect(to: SocketAddr) -> std::io::Result<TcpStream> {
     let stream = TcpStream::connect(to)?;
     stream.set_nodelay(true)?;
     Ok(stream)
@@ -108,15 +115,15 @@ fn bulk(to: SocketAddr, time: Duration) -> Result<Done> {
     })
 }
 
-fn histogram() -> Result<Histogram<u64>> {
+pub(super) fn histogram() -> Result<Histogram<u64>> {
     Ok(Histogram::new_with_bounds(1, 60_000_000_000, 3)?)
 }
 
-fn nanos(since: Instant) -> u64 {
+pub(super) fn nanos(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn latency(histogram: &Histogram<u64>, errors: u64, start: Instant) -> Value {
+pub(super) fn latency(histogram: &Histogram<u64>, errors: u64, start: Instant) -> Value {
     let us = |quantile| histogram.value_at_quantile(quantile) as f64 / 1000.0;
     json!({
         "units": histogram.len(), "errors": errors, "seconds": start.elapsed().as_secs_f64(),

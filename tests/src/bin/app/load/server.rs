@@ -1,12 +1,15 @@
 //! Two threads with an epoll set each, and the same listeners.
 
+use std::collections::HashMap;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd as _, RawFd};
 
 use mesh_tests::sys::epoll::Epoll;
 
+use super::SMALL;
 use super::http::{ANSWER, head_end};
+use super::http2::{Flow, Frame, PREFACE, Swallowed, answer as answer_of_http2, greeting, kind};
 use crate::serve::listen;
 
 const THREADS: usize = 2;
@@ -18,9 +21,10 @@ enum Role {
     Echo,
     Bulk,
     Http,
+    Http2,
 }
 
-const ROLES: [Role; 3] = [Role::Echo, Role::Bulk, Role::Http];
+const ROLES: [Role; 4] = [Role::Echo, Role::Bulk, Role::Http, Role::Http2];
 
 struct Connection {
     stream: TcpStream,
@@ -28,6 +32,15 @@ struct Connection {
     swallowed: u64,
     /// A request that is not whole yet.
     begun: Vec<u8>,
+    http2: Option<Box<Http2>>,
+}
+
+/// A connection of HTTP/2.
+struct Http2 {
+    flow: Flow,
+    /// Bytes of each request that is not whole yet.
+    swallowed: HashMap<u32, Swallowed>,
+    has_answered: bool,
 }
 
 type Listeners = Vec<(TcpListener, Role)>;
@@ -111,6 +124,7 @@ fn accept(
         role,
         swallowed: 0,
         begun: vec![],
+        http2: None,
     });
     Ok(())
 }
@@ -136,6 +150,7 @@ fn go_on(connection: &mut Option<Connection>, buffer: &mut [u8]) -> bool {
                 true
             }
             Role::Http => answer(connection, &buffer[..n]),
+            Role::Http2 => go_on_with_http2(connection, &buffer[..n]).is_some(),
         },
         Err(e) => e.kind() == ErrorKind::WouldBlock,
     }
@@ -152,4 +167,66 @@ fn answer(connection: &mut Connection, bytes: &[u8]) -> bool {
         answers.extend_from_slice(ANSWER);
     }
     connection.begun.len() <= MAX_HEAD && connection.stream.write_all(&answers).is_ok()
+}
+
+/// Each call that is whole, by one write; `None` when the client is gone, or says what
+/// it may not.
+fn go_on_with_http2(connection: &mut Connection, bytes: &[u8]) -> Option<()> {
+    let mut out = vec![];
+    connection.begun.extend_from_slice(bytes);
+    let mut begun = std::mem::take(&mut connection.begun);
+    let http2 = match &mut connection.http2 {
+        Some(http2) => http2,
+        none => {
+            if begun.len() < PREFACE.len() {
+                connection.begun = begun;
+                return Some(());
+            }
+            begun = begun.strip_prefix(PREFACE)?.to_vec();
+            greeting(&mut out);
+            none.insert(Box::new(Http2 {
+                flow: Flow::new(),
+                swallowed: HashMap::new(),
+                has_answered: false,
+            }))
+        }
+    };
+    let mut rest = begun.as_slice();
+    while let Some((frame, behind)) = Frame::split(rest) {
+        rest = behind;
+        http2.take(&frame, &mut out)?;
+    }
+    connection.begun = rest.to_vec();
+    connection.stream.write_all(&out).ok()
+}
+
+impl Http2 {
+    fn take(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) -> Option<()> {
+        if self.flow.heard(frame, out).ok()? {
+            return Some(());
+        }
+        match frame.kind {
+            kind::RST_STREAM => {
+                self.swallowed.remove(&frame.stream);
+            }
+            kind::HEADERS => {
+                self.swallowed.entry(frame.stream).or_default();
+            }
+            kind::DATA => self.swallowed.get_mut(&frame.stream)?.note(frame, out),
+            _ => {}
+        }
+        if frame.ends() {
+            let swallowed = self.swallowed.remove(&frame.stream)?;
+            // The first bytes say how much came.
+            let mut body = [7; SMALL];
+            body[..8].copy_from_slice(&swallowed.all.to_be_bytes());
+            self.flow.may_send -= SMALL as i64;
+            if self.flow.may_send < 0 {
+                return None;
+            }
+            let is_first = !std::mem::replace(&mut self.has_answered, true);
+            answer_of_http2(out, frame.stream, &body, is_first);
+        }
+        Some(())
+    }
 }

@@ -177,6 +177,37 @@ def calls(to, kind, count, longest):
             "over_1s": sum(t > 1 for t in times)}
 
 
+def offered(to, kind, seconds, rate, longest):
+    """So many calls a second, each at its time however long others take; latency is from
+    that time on."""
+    results, servers, times, lock = {}, {}, [], threading.Lock()
+    turns, begun = iter(range(int(seconds * rate))), time.monotonic() + 0.1
+
+    def one_after_another():
+        while True:
+            with lock:
+                turn = next(turns, None)
+            if turn is None:
+                return
+            due = begun + turn / rate
+            time.sleep(max(0, due - time.monotonic()))
+            what, who = call(to, kind, longest)
+            with lock:
+                times.append(time.monotonic() - due)
+                results[what] = results.get(what, 0) + 1
+                servers[str(who)] = servers.get(str(who), 0) + 1
+
+    # As many as wait at once where each third call takes as long as is allowed.
+    threads = [threading.Thread(target=one_after_another) for _ in range(int(rate * longest))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    times.sort()
+    return {"results": results, "servers": servers, "count": len(times),
+            "p50": times[len(times) // 2], "p99": times[len(times) * 99 // 100]}
+
+
 def ask(f, s):
     """One request on a connection that is kept: its status."""
     s.sendall(b"GET / HTTP/1.1\r\nHost: s\r\n\r\n")
@@ -229,6 +260,8 @@ def load(to, seconds):
 
 if sys.argv[1] == "load":
     print(json.dumps(load(sys.argv[2], float(sys.argv[3]))))
+elif sys.argv[1] == "offered":
+    print(json.dumps(offered(sys.argv[2], sys.argv[3], *map(float, sys.argv[4:7]))))
 elif sys.argv[1] == "serve":
     Server(sys.argv[2], int(sys.argv[3]), sys.argv[4]).run()
 else:

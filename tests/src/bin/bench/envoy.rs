@@ -73,7 +73,7 @@ pub(crate) fn start(
     Ok(children)
 }
 
-fn wait_for(world: &World, node: &str, address: &str, port: u16) -> Result<()> {
+pub(crate) fn wait_for(world: &World, node: &str, address: &str, port: u16) -> Result<()> {
     let up = eventually(Duration::from_secs(20), || {
         let mut probe = world.on_node(node, "bash");
         let script = format!("exec 3<>/dev/tcp/{address}/{port}");

@@ -5,6 +5,7 @@
 //! within such a pair, of which the median over the rounds is shown with its range.
 
 mod envoy;
+mod failing;
 mod measure;
 mod mode;
 mod plan;
@@ -55,6 +56,11 @@ struct Cli {
     /// agent (2000 20000 50000 unless given).
     #[arg(long, num_args = 0.., value_name = "PODS")]
     scale: Option<Vec<usize>>,
+    /// Instead: one of three endpoints fails in each of several ways; what clients see that
+    /// never try again, over our agents and over an Envoy with and without outlier
+    /// detection. Takes a quarter of an hour; --only and --cell choose carriers and ways.
+    #[arg(long)]
+    failing: bool,
     /// With --scale: pods of each namespace, which is one file.
     #[arg(long, default_value_t = 100)]
     pods_per_namespace: usize,
@@ -70,6 +76,10 @@ fn main() -> Result<()> {
             sizes.as_slice()
         };
         return scale::run(sizes, cli.pods_per_namespace);
+    }
+    if cli.failing {
+        let wanted = (cli.only.as_deref(), cli.cell.as_deref());
+        return failing::run(wanted, cli.envoy.as_deref().filter(|_| !cli.no_envoy));
     }
     let start = Instant::now();
     let (rounds, millis) = if cli.quick { (2, 500) } else { (5, 1500) };

@@ -1,0 +1,110 @@
+//! One Envoy beside the client, without TLS: it judges the endpoints themselves.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Stdio};
+
+use anyhow::{Context as _, Result};
+use mesh_tests::{APP_PORT, Pod, World};
+
+use crate::envoy::wait_for;
+
+const ADDRESS: &str = "10.77.0.201";
+const HTTP: u16 = 15001;
+const TCP: u16 = 15002;
+
+/// Ends with the value.
+pub(super) struct Envoy(Child);
+
+impl Drop for Envoy {
+    fn drop(&mut self) {
+        // Ended already: nothing to do.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Envoy {
+    pub(super) fn start(
+        world: &World,
+        servers: &[Pod],
+        detects: bool,
+        program: &Path,
+    ) -> Result<Self> {
+        let file = world.dir().join("envoy-n1.yaml");
+        fs::write(&file, configuration(servers, detects))?;
+        let log = fs::File::create(world.dir().join("envoy-n1.log"))?;
+        let child = world
+            .on_node("n1", program.to_str().context("its path")?)
+            .arg("-c")
+            .arg(&file)
+            .args(["--concurrency", "2", "--log-level", "warning"])
+            .args(["--disable-hot-restart"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .context("start Envoy")?;
+        let envoy = Self(child);
+        wait_for(world, "n1", ADDRESS, HTTP)?;
+        Ok(envoy)
+    }
+
+    pub(super) fn target(&self, kind: &str) -> String {
+        let port = if kind == "http" { HTTP } else { TCP };
+        format!("{ADDRESS}:{port}")
+    }
+}
+
+fn configuration(servers: &[Pod], detects: bool) -> String {
+    let endpoints: Vec<String> = servers
+        .iter()
+        .map(|pod| {
+            let (address, port) = (pod.v4(), APP_PORT);
+            format!("{{endpoint: {{address: {{socket_address: {{address: {address}, port_value: {port}}}}}}}}}")
+        })
+        .collect();
+    let endpoints = endpoints.join(", ");
+    let (policy, detection) = match detects {
+        // Five failures, looked at every 10 s, for 30 s and longer each time.
+        true => ("LEAST_REQUEST", "    outlier_detection: {}\n"),
+        false => ("ROUND_ROBIN", ""),
+    };
+    format!(
+        r#"static_resources:
+  listeners:
+  - address: {{socket_address: {{address: {ADDRESS}, port_value: {HTTP}}}}}
+    filter_chains:
+    - filters:
+      - name: http
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: http
+          http_filters:
+          - name: router
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
+          route_config:
+            virtual_hosts:
+            - name: all
+              domains: ["*"]
+              routes: [{{match: {{prefix: "/"}}, route: {{cluster: s, timeout: 0s}}}}]
+  - address: {{socket_address: {{address: {ADDRESS}, port_value: {TCP}}}}}
+    filter_chains:
+    - filters:
+      - name: tcp
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+          stat_prefix: tcp
+          cluster: s
+  clusters:
+  - name: s
+    type: STATIC
+    connect_timeout: 5s
+    lb_policy: {policy}
+{detection}    load_assignment:
+      cluster_name: s
+      endpoints: [{{lb_endpoints: [{endpoints}]}}]
+"#
+    )
+}

@@ -11,6 +11,8 @@ import time
 
 # Ten times and more what others take.
 SLOW = 0.1
+GET = b"GET / HTTP/1.1\r\nHost: s\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: s\r\nContent-Length: 0\r\n\r\n"
 RST = struct.pack("ii", 1, 0)
 
 
@@ -95,7 +97,8 @@ class Server:
         try:
             f = s.makefile("rb")
             while line := f.readline():
-                if line.startswith(b"GET "):
+                is_http = line.startswith((b"GET ", b"POST "))
+                if is_http:
                     while f.readline() not in (b"\r\n", b""):
                         pass
                 with self.lock:
@@ -112,7 +115,7 @@ class Server:
                     return
                 fails = self.mode in ("fail", "later") or (self.mode == "half" and count % 2)
                 body = json.dumps([self.name, count]) + "\n"
-                if line.startswith(b"GET "):
+                if is_http:
                     status = "503 Service Unavailable" if fails else "200 OK"
                     after = "Retry-After: 4\r\n" if self.mode == "later" else ""
                     s.sendall(f"HTTP/1.1 {status}\r\n{after}Content-Length: {len(body)}\r\n\r\n{body}"
@@ -143,7 +146,7 @@ def call(to, kind, longest):
             s.sendall(b"who\n")
             line = f.readline()
             return ("ok", json.loads(line)[0]) if line else ("closed", None)
-        s.sendall(b"GET / HTTP/1.1\r\nHost: s\r\n\r\n")
+        s.sendall(POST if kind == "post" else GET)
         first = f.readline()
         if not first:
             return "closed", None
@@ -210,7 +213,7 @@ def offered(to, kind, seconds, rate, longest):
 
 def ask(f, s):
     """One request on a connection that is kept: its status."""
-    s.sendall(b"GET / HTTP/1.1\r\nHost: s\r\n\r\n")
+    s.sendall(GET)
     first, length = f.readline(), 0
     while (line := f.readline()) not in (b"\r\n", b""):
         name, value = line.decode().split(":", 1)

@@ -209,6 +209,12 @@ impl RequestReport {
         }
     }
 
+    /// It shows whether its endpoint works again.
+    pub(super) fn is_probe(&self) -> bool {
+        let load = self.current.as_ref().and_then(|of| of.load.as_ref());
+        load.is_some_and(Load::is_probe)
+    }
+
     pub(super) fn has_load(&self) -> bool {
         self.current
             .as_ref()

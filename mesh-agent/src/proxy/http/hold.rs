@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::balance::Failure;
 use crate::http::answer::REASON;
 use crate::model::http_route::Retry;
 use crate::model::{REFUSE_REASONS, RefuseReason, Retry as Help};
@@ -18,6 +19,8 @@ pub(in crate::proxy) struct Hold {
     pub(in crate::proxy) believes: bool,
     /// The request asks for nothing to be done: it may be seen twice.
     pub(in crate::proxy) is_safe: bool,
+    /// Its endpoint is ejected, and this request shows whether it works again.
+    pub(in crate::proxy) is_probe: bool,
 }
 
 /// One of them.
@@ -27,6 +30,9 @@ pub(in crate::proxy) struct Held {
     /// Why there is no answer of the application: it saw nothing of the request, or the
     /// request is safe.
     pub(in crate::proxy) lost: Option<RefuseReason>,
+    /// It was the probe of an ejected endpoint that failed, and the request is safe: its
+    /// client is not to pay for the probe.
+    pub(in crate::proxy) spared: bool,
     /// How long it wants to be left alone.
     pub(in crate::proxy) after: Option<Duration>,
 }
@@ -48,6 +54,7 @@ impl Held {
         is_closed.then_some(Self {
             status: 0,
             lost: Some(RefuseReason::UpstreamClosed),
+            spared: false,
             after: None,
         })
     }
@@ -61,7 +68,12 @@ impl Hold {
             codes: asked.map(|retry| retry.codes.clone()).unwrap_or_default(),
             believes: believes && !is_off,
             is_safe: is_safe && !is_off,
+            is_probe: false,
         }
+    }
+
+    pub(in crate::proxy) fn of_probe(self, is_probe: bool) -> Self {
+        Self { is_probe, ..self }
     }
 
     /// Of a final answer, before anything of it is passed on; `status`: in the words of
@@ -75,10 +87,12 @@ impl Hold {
         let lost = (self.believes && matches!(status, 502 | 503))
             .then(|| value(REASON).and_then(|label| lost(label, self.is_safe)))
             .flatten();
-        let is_held = lost.is_some() || self.codes.contains(&status);
+        let spared = self.is_probe && self.is_safe && Failure::of_answer(status, None).is_some();
+        let is_held = lost.is_some() || spared || self.codes.contains(&status);
         is_held.then(|| Held {
             status,
             lost,
+            spared,
             after: after(&value),
         })
     }
@@ -115,8 +129,7 @@ mod tests {
     fn an_endpoint_says_how_long_it_wants_to_be_left_alone() {
         let hold = Hold {
             codes: [503].into(),
-            believes: false,
-            is_safe: false,
+            ..Hold::default()
         };
         for (name, value, after) in [
             ("retry-after", "3", Some(Duration::from_secs(3))),
@@ -130,6 +143,24 @@ mod tests {
             assert_eq!(held.after, after, "{name}: {value}");
             assert_eq!(hold.held(500, line), None);
         }
+    }
+
+    #[test]
+    fn a_failed_probe_is_held_where_the_request_is_safe() {
+        let none = |_: &str| None;
+        for (is_safe, is_probe) in [(true, true), (true, false), (false, true)] {
+            let hold = Hold::of(None, true, is_safe).of_probe(is_probe);
+            let held = hold.held(503, none);
+            assert_eq!(held.is_some_and(|held| held.spared), is_safe && is_probe);
+            assert_eq!(hold.held(404, none), None, "it works");
+        }
+        let off = Retry {
+            codes: [].into(),
+            attempts: Some(0),
+            backoff: None,
+        };
+        let hold = Hold::of(Some(&off), true, true).of_probe(true);
+        assert_eq!(hold.held(503, none), None, "the route wants none");
     }
 
     #[test]

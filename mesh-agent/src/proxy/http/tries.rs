@@ -45,9 +45,10 @@ impl Tries {
         ends: Option<Instant>,
         (random, cut): (impl Fn(u64) -> u64, &Cut),
     ) -> Result<Option<Waited>, CutReason> {
-        let pause = match held.lost {
-            Some(_) if !self.attempt.is_second() => Some(Duration::ZERO),
-            _ => self.pause(held, random),
+        let is_at_once = (held.lost.is_some() || held.spared) && !self.attempt.is_second();
+        let pause = match is_at_once {
+            true => Some(Duration::ZERO),
+            false => self.pause(held, random),
         };
         let now = Instant::now();
         let is_in_time = |pause: &Duration| ends.is_none_or(|ends| now + *pause < ends);
@@ -91,6 +92,7 @@ mod tests {
         Held {
             status: 503,
             lost: None,
+            spared: false,
             after: after.map(Duration::from_secs),
         }
     }

@@ -203,10 +203,9 @@ impl<'r> Requests<'r> {
             copies,
         } = going;
         let is_mesh = matches!(way, Way::Mesh(_));
-        let hold = self
-            .told
-            .has_load()
-            .then(|| Hold::of(retry.as_ref(), is_mesh, again.is_safe));
+        let hold = self.told.has_load().then(|| {
+            Hold::of(retry.as_ref(), is_mesh, again.is_safe).of_probe(self.told.is_probe())
+        });
         let original =
             (hold.is_some() && planned.is_rewritten()).then(|| client.inbox.bytes()[..len].into());
         let planned = planned.of_grpc(to.is_grpc);

@@ -135,6 +135,8 @@ impl Site for Requests {
         let before = line.as_ref().and_then(|line| line.flow.borrow().clone());
         let flow = flow::of(base.clone(), &found, Some(&way), before.as_ref());
         let is_safe = is_safe(decided.planned.parts.method.as_str());
+        let picked = found.target.as_ref().and_then(|to| to.load.as_ref());
+        let is_probe = picked.is_some_and(InFlight::is_probe);
         Decided {
             course: Ok(Course {
                 line: line.unwrap_or_else(|| self.open(way, decided.times.connect)),
@@ -143,7 +145,7 @@ impl Site for Requests {
                 times: decided.times,
                 copies: decided.copies,
                 is_off: decided.retry.as_ref().is_some_and(Retry::is_off),
-                hold: Hold::of(decided.retry.as_ref(), is_mesh, is_safe),
+                hold: Hold::of(decided.retry.as_ref(), is_mesh, is_safe).of_probe(is_probe),
                 retry: decided.retry,
                 watched,
                 is_outside,

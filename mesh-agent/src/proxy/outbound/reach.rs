@@ -75,16 +75,16 @@ pub(super) fn may_retry(context: &ConnectionContext, load: &InFlight, attempt: &
     !attempt.is_repeated() && may_repeat(context, load)
 }
 
-/// Behind an answer that is held: where no application saw the request it goes to
-/// another endpoint, and by its route also where there is no other.
+/// Behind an answer that is held: where no application saw the request, or it was a probe,
+/// it goes to another endpoint, and by its route also where there is no other.
 pub(super) fn may_again(
     context: &ConnectionContext,
     load: &InFlight,
     (held, attempt): (Held, &Attempt),
 ) -> bool {
-    match held.lost {
-        Some(_) => may_retry(context, load, attempt),
-        None => may_repeat(context, load),
+    match held.lost.is_some() || held.spared {
+        true => may_retry(context, load, attempt),
+        false => may_repeat(context, load),
     }
 }
 

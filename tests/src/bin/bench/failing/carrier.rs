@@ -20,7 +20,8 @@ const SERVERS: [(&str, &str); 3] = [("n1", "b"), ("n2", "c"), ("n2", "d")];
 pub(super) enum Carrier {
     /// Two agents with mutual TLS, nothing configured.
     Agents,
-    /// One Envoy beside the client; least request, outlier detection with its defaults.
+    /// One Envoy beside the client; least request, outlier detection with its defaults,
+    /// but that half of them may be out.
     EnvoyDetects,
     /// The same with round robin alone.
     EnvoyTurns,

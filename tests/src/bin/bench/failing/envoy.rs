@@ -66,8 +66,12 @@ fn configuration(servers: &[Pod], detects: bool) -> String {
         .collect();
     let endpoints = endpoints.join(", ");
     let (policy, detection) = match detects {
-        // Five failures, looked at every 10 s, for 30 s and longer each time.
-        true => ("LEAST_REQUEST", "    outlier_detection: {}\n"),
+        // Five failures in a row, for 30 s and longer each time. By default no more than a
+        // tenth may be out, which of three is nobody.
+        true => (
+            "LEAST_REQUEST",
+            "    outlier_detection: {max_ejection_percent: 50}\n",
+        ),
         false => ("ROUND_ROBIN", ""),
     };
     format!(

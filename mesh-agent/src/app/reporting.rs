@@ -65,7 +65,11 @@ impl Reporting {
             .filter(|(since, _)| now.saturating_duration_since(*since) >= LASTS);
         let report = Report {
             in_force: in_force
-                .map(|(kind, version)| InForce { kind, version })
+                .map(|one| InForce {
+                    kind: one.kind,
+                    version: one.version,
+                    held_back: one.held_back,
+                })
                 .collect(),
             pods: lasting
                 .take(MAX_TROUBLES)

@@ -81,7 +81,11 @@ impl Reported {
 impl ca::Reports for Reported {
     fn take(&self, node: &str, report: Report) -> Answer {
         let in_force = report.in_force.into_iter();
-        let in_force = in_force.map(|one| (one.kind, one.version));
+        let in_force = in_force.map(|one| status::Said {
+            kind: one.kind,
+            version: one.version,
+            held_back: one.held_back,
+        });
         let Some(pace) = self.nodes.take(node, in_force, Instant::now()) else {
             return Answer::default();
         };

@@ -44,6 +44,16 @@ impl Place {
         }
     }
 
+    /// Namespace and name of an object of the API that has one.
+    pub(super) fn namespaced(&self) -> Option<(&str, &str)> {
+        let Inner::Resource(path) = &*self.0 else {
+            return None;
+        };
+        let mut parts = path.rsplit('/');
+        let (name, _plural, namespace) = (parts.next()?, parts.next()?, parts.next()?);
+        (parts.next() == Some("namespaces")).then_some((namespace, name))
+    }
+
     /// The last part of its path.
     pub(super) fn name(&self) -> String {
         match &*self.0 {
@@ -242,6 +252,11 @@ mod tests {
     fn an_object_of_the_api_is_told_with_its_version() {
         let place = Place::resource("/api/v1/namespaces/shop/pods/web-0");
         assert_eq!(place.name(), "web-0");
+        assert_eq!(place.namespaced(), Some(("shop", "web-0")));
+        assert_eq!(
+            Place::resource("/api/v1/namespaces/shop").namespaced(),
+            None
+        );
         let origin = Origin::version(place, "1234");
         assert_eq!(
             origin.to_string(),

@@ -149,6 +149,18 @@ impl Identities {
         }
     }
 
+    /// Once, as it is.
+    #[cfg(test)]
+    pub(crate) async fn report_once(
+        &self,
+        report: &report::Report,
+    ) -> Result<report::Sent, String> {
+        let ca = self.ca.as_ref().expect("an authority");
+        report::send(ca, report)
+            .await
+            .map_err(|error| error.to_string())
+    }
+
     /// The identities of the pods that are here now, all of them. Those that
     /// are no longer named lose certificate and key.
     pub fn want(&self, wanted: &BTreeSet<SpiffeId>) {

@@ -48,12 +48,16 @@ impl Report {
     fn part(&self, from: usize) -> (Self, usize) {
         /// In front of each.
         const HEAD: usize = 8;
-        let kinds = self.in_force.iter().take(MAX_KINDS).cloned();
-        let mut part = Self {
-            in_force: kinds.collect(),
-            pods: Vec::new(),
-            left_out: 0,
-        };
+        let mut part = Self::default();
+        let mut size = HEAD;
+        // A kind that is left out is in force nowhere, which is never too much.
+        for kind in self.in_force.iter().take(MAX_KINDS) {
+            size += kind.encoded_len() + HEAD;
+            if size > MAX_MESSAGE / 2 {
+                break;
+            }
+            part.in_force.push(kind.clone());
+        }
         let mut size = part.encoded_len() + HEAD;
         let from = if from < self.pods.len() { from } else { 0 };
         let turned = self.pods[from..].iter().chain(&self.pods[..from]);
@@ -71,7 +75,8 @@ impl Report {
     }
 }
 
-/// All objects of a kind are in force as they were at a version of the API server.
+/// All objects of a kind are in force as they were at a version of the API server, but
+/// for those that are held back.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct InForce {
     /// As `PLURAL.GROUP`.
@@ -79,6 +84,10 @@ pub struct InForce {
     pub kind: String,
     #[prost(uint64, tag = "2")]
     pub version: u64,
+    /// As `NAMESPACE/NAME`: what they say now is not understood, and an older version of
+    /// theirs is in force, or none.
+    #[prost(string, repeated, tag = "3")]
+    pub held_back: Vec<String>,
 }
 
 /// A pod of the node that is to be in the mesh, and is not.
@@ -126,11 +135,41 @@ const LAST_PAUSE: Duration = Duration::from_secs(30);
 const NOT_SERVED: Duration = Duration::from_secs(30);
 const LAST_NOT_SERVED: Duration = Duration::from_secs(600);
 
-enum Sent {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sent {
     Taken(Answer),
     /// None of those that answered.
     NotTaken,
+    /// None has the method.
     NotServed,
+}
+
+/// Before the next try of what nobody took: longer each time.
+struct Pauses {
+    not_taken: Duration,
+    not_served: Duration,
+}
+
+impl Pauses {
+    const FIRST: Self = Self {
+        not_taken: FIRST_PAUSE,
+        not_served: NOT_SERVED,
+    };
+
+    /// `None`: it was taken, and later ones begin anew.
+    fn after<E>(&mut self, sent: &Result<Sent, E>) -> Option<Duration> {
+        let (pause, most) = match sent {
+            Ok(Sent::Taken(_)) => {
+                *self = Self::FIRST;
+                return None;
+            }
+            Ok(Sent::NotServed) => (&mut self.not_served, LAST_NOT_SERVED),
+            Ok(Sent::NotTaken) | Err(_) => (&mut self.not_taken, LAST_PAUSE),
+        };
+        let now = *pause;
+        *pause = (now * 2).min(most);
+        Some(now)
+    }
 }
 
 /// Tells each report, and again from time to time, until cancelled.
@@ -147,8 +186,7 @@ pub(super) async fn run(
 
 /// Ends when nobody makes reports any more.
 async fn tell(client: &Client, reports: &mut watch::Receiver<Report>) {
-    let mut pause = FIRST_PAUSE;
-    let mut not_served = NOT_SERVED;
+    let mut pauses = Pauses::FIRST;
     let mut from = 0;
     loop {
         let (report, next) = reports.borrow_and_update().part(from);
@@ -161,26 +199,16 @@ async fn tell(client: &Client, reports: &mut watch::Receiver<Report>) {
         }
         let told = Instant::now();
         let sent = send(client, &report).await;
-        let answer = match sent {
-            Ok(Sent::Taken(answer)) => answer,
-            Ok(Sent::NotServed) => {
-                sleep(jittered(not_served)).await;
-                not_served = (not_served * 2).min(LAST_NOT_SERVED);
-                continue;
-            }
-            Ok(Sent::NotTaken) => {
-                sleep(jittered(pause)).await;
-                pause = (pause * 2).min(LAST_PAUSE);
-                continue;
-            }
-            Err(error) => {
-                tracing::debug!(%error, "the authority is not told what is in force");
-                sleep(jittered(pause)).await;
-                pause = (pause * 2).min(LAST_PAUSE);
-                continue;
-            }
+        if let Err(error) = &sent {
+            tracing::debug!(%error, "the authority is not told what is in force");
+        }
+        if let Some(pause) = pauses.after(&sent) {
+            sleep(jittered(pause)).await;
+        }
+        let Ok(Sent::Taken(answer)) = sent else {
+            continue;
         };
-        (pause, not_served, from) = (FIRST_PAUSE, NOT_SERVED, next);
+        from = next;
         let (spread, again) = wanted(&answer);
         match timeout(jittered(again), reports.changed()).await {
             Ok(Ok(())) => {}
@@ -207,7 +235,7 @@ fn wanted(answer: &Answer) -> (Duration, Duration) {
     )
 }
 
-async fn send(client: &Client, report: &Report) -> Result<Sent, SourceError> {
+pub(super) async fn send(client: &Client, report: &Report) -> Result<Sent, SourceError> {
     let mut is_served = false;
     for _ in 0..TRIES {
         let mut request = tonic::Request::new(report.clone());
@@ -258,6 +286,7 @@ mod tests {
                 in_force: vec![InForce {
                     kind: "a.x".to_owned(),
                     version: 7,
+                    held_back: vec!["n".repeat(300); 16],
                 }],
                 pods: (0..200).map(|n| trouble(n, &message)).collect(),
                 left_out: 0,
@@ -278,6 +307,22 @@ mod tests {
             ..Report::default()
         };
         assert_eq!(few.part(9), (few.clone(), 0));
+    }
+
+    #[test]
+    fn an_authority_without_the_method_is_asked_far_less_often_than_one_that_is_away() {
+        let mut pauses = Pauses::FIRST;
+        let mut after = |sent: Result<Sent, ()>| {
+            let seconds = |pause: Duration| pause.as_secs();
+            let all = (0..7).map(|_| pauses.after(&sent).map_or(0, seconds));
+            all.collect::<Vec<_>>()
+        };
+        assert_eq!(after(Err(())), [1, 2, 4, 8, 16, 30, 30]);
+        let not_served = [30, 60, 120, 240, 480, 600, 600];
+        assert_eq!(after(Ok(Sent::NotServed)), not_served);
+        assert_eq!(after(Ok(Sent::NotTaken)), [30; 7]);
+        assert_eq!(after(Ok(Sent::Taken(Answer::default()))), [0; 7]);
+        assert_eq!(after(Ok(Sent::NotServed)), not_served, "it begins anew");
     }
 
     #[test]

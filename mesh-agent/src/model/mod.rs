@@ -70,3 +70,6 @@ pub use snapshot::{Part, Snapshot, Withheld};
 pub use workload::{
     Enrolment, NamedPort, NetnsRef, OnAgentDown, OnNode, Outside, Unfit, Workload, WorkloadKey,
 };
+
+/// Objects of a kind that an agent names as those of which it keeps an older version.
+pub const MAX_HELD_BACK: usize = 16;

@@ -22,7 +22,7 @@ mod writer;
 
 pub(crate) use conditions::{Condition, Holds};
 pub(crate) use events::{About, Events, Warning};
-pub(crate) use nodes::Nodes;
+pub(crate) use nodes::{Nodes, Said};
 pub(crate) use object::Verdict;
 pub(crate) use parents::Parent;
 pub(crate) use writer::{Config, Judge, run};

@@ -3,9 +3,12 @@
 //! An agent says up to which version of the API server each kind is in force with it.
 //! An object is in force on a node that has its kind as of the version in which it was
 //! first seen as it is now, or of a later one: versions of one kind only grow. What is
-//! held is a number for each node and kind, of nodes that have an agent.
+//! held is a number for each node and kind, of nodes that have an agent, and of the
+//! objects that an agent names as held back (it does not understand them as they are now)
+//! a digest.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -13,6 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::conditions::{Condition, Holds};
+use crate::model::MAX_HELD_BACK;
 
 /// Asked of the agents, where nothing changes, of few nodes and of each more.
 const AGAIN: Duration = Duration::from_secs(30);
@@ -40,6 +44,7 @@ pub(crate) struct Nodes {
     agents: OnceLock<Where>,
     /// Those that are counted, in order.
     kinds: OnceLock<Vec<String>>,
+    digests: RandomState,
     inner: Mutex<Inner>,
     pub(super) changed: Notify,
 }
@@ -53,8 +58,27 @@ struct Inner {
 
 struct Heard {
     at: Instant,
-    /// Of each kind that is counted; 0 where it said nothing of it.
-    in_force: Box<[u64]>,
+    /// Of each kind that is counted.
+    in_force: Box<[Has]>,
+}
+
+/// What a node has of a kind.
+#[derive(Clone, Debug, Default)]
+struct Has {
+    /// 0 where it said nothing of it.
+    version: u64,
+    /// Digests of the objects of which it has not what they say now.
+    held_back: Arc<[u64]>,
+}
+
+/// What an agent says of a kind.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Said {
+    /// As `PLURAL.GROUP`.
+    pub(crate) kind: String,
+    pub(crate) version: u64,
+    /// As `NAMESPACE/NAME`.
+    pub(crate) held_back: Vec<String>,
 }
 
 impl std::fmt::Debug for Nodes {
@@ -79,22 +103,35 @@ impl Nodes {
     }
 
     /// None: another replica takes them. Of a kind that is named twice the older version
-    /// counts, once; of one that nobody counts, nothing.
+    /// counts, once, and whatever either holds back; of one that nobody counts, nothing.
     pub(crate) fn take(
         &self,
         node: &str,
-        said: impl IntoIterator<Item = (String, u64)>,
+        said: impl IntoIterator<Item = Said>,
         now: Instant,
     ) -> Option<Pace> {
         let kinds = self.kinds();
-        let mut by_kind = BTreeMap::new();
-        for (kind, version) in said {
-            if let Some(at) = kinds.iter().position(|known| *known == kind) {
-                let known = by_kind.entry(at).or_insert(version);
-                *known = version.min(*known);
+        let mut by_kind: BTreeMap<usize, (u64, Vec<u64>)> = BTreeMap::new();
+        for one in said {
+            if let Some(at) = kinds.iter().position(|known| *known == one.kind) {
+                let known = by_kind.entry(at).or_insert((one.version, Vec::new()));
+                known.0 = one.version.min(known.0);
+                let held_back = one.held_back.iter().take(MAX_HELD_BACK + 1);
+                let digests = held_back.map(|object| self.digests.hash_one(object.as_str()));
+                known.1.extend(digests);
+                // Nothing of the kind is known to be in force there.
+                if known.1.len() > MAX_HELD_BACK {
+                    *known = (0, Vec::new());
+                }
             }
         }
-        let of = |at| by_kind.get(&at).copied().unwrap_or(0);
+        let of = |at| {
+            let (version, held_back) = by_kind.remove(&at).unwrap_or_default();
+            Has {
+                version,
+                held_back: held_back.into(),
+            }
+        };
         let in_force = (0..kinds.len()).map(of).collect();
         let mut inner = self.inner.lock();
         inner.since?;
@@ -131,17 +168,18 @@ impl Nodes {
             nodes: there.len(),
             unheard: 0,
             by_kind: BTreeMap::new(),
+            digests: self.digests.clone(),
         };
         for node in there {
             let heard = inner.heard.get(node);
             let last = heard.map_or(since, |heard| heard.at);
             let is_silent = now.saturating_duration_since(last) > patience;
             tally.unheard += usize::from(is_silent && heard.is_none());
-            let versions = heard.into_iter().flat_map(|heard| &*heard.in_force);
-            for (kind, version) in self.kinds().iter().zip(versions) {
-                if *version > 0 {
+            let all = heard.into_iter().flat_map(|heard| &*heard.in_force);
+            for (kind, has) in self.kinds().iter().zip(all) {
+                if has.version > 0 {
                     let of_kind = tally.by_kind.entry(kind.clone()).or_default();
-                    of_kind.push((*version, is_silent));
+                    of_kind.push((has.clone(), is_silent));
                 }
             }
         }
@@ -163,8 +201,9 @@ pub(super) struct Tally {
     nodes: usize,
     /// Silent ones of which nothing is known.
     unheard: usize,
-    /// Version of each node that has any, and whether it is silent now.
-    by_kind: BTreeMap<String, Vec<(u64, bool)>>,
+    /// Of each node that has any, and whether it is silent now.
+    by_kind: BTreeMap<String, Vec<(Has, bool)>>,
+    digests: RandomState,
 }
 
 /// Of one object.
@@ -177,10 +216,13 @@ pub(super) struct Count {
 }
 
 impl Tally {
-    pub(super) fn count(&self, kind: &str, version: u64) -> Count {
+    /// Of an object, as `NAMESPACE/NAME`, that was first seen at that version as it is now.
+    pub(super) fn count(&self, (kind, object): (&str, &str), version: u64) -> Count {
         let all = self.by_kind.get(kind).map_or(&[][..], |all| all);
-        let have = all.iter().filter(|(has, _)| *has >= version).count();
-        let lags = all.iter().filter(|(has, silent)| *has < version && *silent);
+        let digest = self.digests.hash_one(object);
+        let has_it = |has: &Has| has.version >= version && !has.held_back.contains(&digest);
+        let have = all.iter().filter(|(has, _)| has_it(has)).count();
+        let lags = all.iter().filter(|(has, silent)| *silent && !has_it(has));
         Count {
             nodes: self.nodes,
             have,
@@ -246,11 +288,24 @@ mod tests {
     }
 
     fn report(nodes: &Nodes, node: &str, version: u64, at: Instant) -> Option<Pace> {
-        nodes.take(node, vec![(KIND.to_owned(), version)], at)
+        nodes.take(node, [has(version, &[])], at)
+    }
+
+    fn has(version: u64, held_back: &[&str]) -> Said {
+        Said {
+            kind: KIND.to_owned(),
+            version,
+            held_back: held_back.iter().map(ToString::to_string).collect(),
+        }
     }
 
     fn said(nodes: &Nodes, version: u64, at: Instant) -> String {
-        let count = nodes.tally(at).expect("known").count(KIND, version);
+        said_of(nodes, "shop/web", version, at)
+    }
+
+    fn said_of(nodes: &Nodes, object: &str, version: u64, at: Instant) -> String {
+        let tally = nodes.tally(at).expect("known");
+        let count = tally.count((KIND, object), version);
         let Condition {
             holds,
             reason,
@@ -293,7 +348,7 @@ mod tests {
     fn a_node_counts_once_whatever_it_says_of_a_kind() {
         let (nodes, now) = (nodes(&["a", "b", "c"]), Instant::now());
         nodes.hold(true, now);
-        let thrice = [9, 7, 8].map(|version| (KIND.to_owned(), version));
+        let thrice = [9, 7, 8].map(|version| has(version, &[]));
         nodes.take("a", thrice, now);
         assert_eq!(
             said(&nodes, 7, now),
@@ -303,13 +358,48 @@ mod tests {
             said(&nodes, 8, now).ends_with("0 of 3 nodes"),
             "the least of it"
         );
-        let others = (0..10_000).map(|n| (format!("kind{n}"), 9));
+        let others = (0..10_000).map(|n| Said {
+            kind: format!("kind{n}"),
+            ..has(9, &[])
+        });
         nodes.take("b", others, now);
         let heard = nodes.inner.lock();
         assert_eq!(
             heard.heard["b"].in_force.len(),
             1,
             "what is counted is held"
+        );
+    }
+
+    /// An older agent does not know a field that is new, and goes on with what it knows.
+    #[test]
+    fn an_object_is_not_in_force_where_an_older_version_of_it_is_kept() {
+        let (nodes, now) = (nodes(&["a", "b"]), Instant::now());
+        nodes.hold(true, now);
+        nodes.take("a", [has(9, &["shop/other", "shop/web"])], now);
+        nodes.take("b", [has(9, &[])], now);
+        assert_eq!(
+            said(&nodes, 7, now),
+            "False Pending: in force on 1 of 2 nodes"
+        );
+        assert!(said_of(&nodes, "shop/api", 7, now).ends_with("2 of 2 nodes"));
+        // Named in either half of what it says twice.
+        nodes.take("a", [has(9, &["shop/web"]), has(9, &[])], now);
+        assert!(said(&nodes, 7, now).ends_with("1 of 2 nodes"));
+        nodes.take("a", [has(10, &[])], now);
+        assert!(said(&nodes, 7, now).starts_with("True"));
+        // More than are taken: nothing of it is known to be in force there.
+        let many: Vec<String> = (0..=MAX_HELD_BACK).map(|n| format!("shop/{n}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        nodes.take("a", [has(9, &many)], now);
+        assert!(said_of(&nodes, "shop/api", 7, now).ends_with("1 of 2 nodes"));
+        // Silent, it is not said to have it either.
+        nodes.take("a", [has(9, &["shop/web"])], now);
+        let late = now + Duration::from_secs(80);
+        nodes.take("b", [has(9, &[])], late);
+        assert_eq!(
+            said(&nodes, 7, late),
+            "Unknown NodesSilent: in force on 1 of 2 nodes; 1 not heard of"
         );
     }
 

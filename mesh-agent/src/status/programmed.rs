@@ -117,6 +117,8 @@ impl Firsts {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Pending {
     pub(super) kind: String,
+    /// As `NAMESPACE/NAME`.
+    pub(super) object: String,
     pub(super) version: u64,
     /// The last that was said of it.
     pub(super) said: Option<String>,
@@ -146,11 +148,13 @@ pub(super) fn add(
     verdict: &mut Verdict,
 ) -> Option<Pending> {
     let (kind, version) = (kind(list)?, version?);
-    let count = tally.map(|tally| tally.count(&kind, version));
+    let name = format!("{}/{}", object.metadata.namespace, object.metadata.name);
+    let count = tally.map(|tally| tally.count((&kind, &name), version));
     // Without an agent anywhere it is in force nowhere, and everywhere.
     let count = count.filter(|count| count.nodes > 0);
     let mut pending = Pending {
         kind,
+        object: name,
         version,
         said: None,
     };

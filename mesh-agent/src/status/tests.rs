@@ -245,13 +245,18 @@ fn programmed(fake: &Fake) -> Option<(String, String, i64)> {
 }
 
 /// Each node says what it has of the policies.
-fn report(nodes: &Nodes, fake: &Fake, node: &str) {
+fn report(nodes: &Nodes, fake: &Fake, (node, held_back): (&str, &[&str])) {
     let object = fake.get(A).expect("it");
     let version = object["metadata"]["resourceVersion"].as_str().expect("one");
     let version = version.parse().expect("a number");
     let kind = "authorizationpolicies.security.istio.io".to_owned();
     let now = std::time::Instant::now();
-    assert!(nodes.take(node, vec![(kind, version)], now).is_some());
+    let said = Said {
+        kind,
+        version,
+        held_back: held_back.iter().map(ToString::to_string).collect(),
+    };
+    assert!(nodes.take(node, [said], now).is_some());
 }
 
 #[tokio::test]
@@ -270,8 +275,13 @@ async fn an_object_is_said_to_be_in_force_when_all_nodes_have_it_and_is_not_coun
         programmed(&fake) == said("False", "0 of 2", 1)
     })
     .await;
-    report(&nodes, &fake, "n1");
-    report(&nodes, &fake, "n2");
+    report(&nodes, &fake, ("n1", &[]));
+    // It keeps what the policy said before, as an older agent does.
+    report(&nodes, &fake, ("n2", &["shop/a"]));
+    let tally = || nodes.tally(std::time::Instant::now()).expect("known");
+    let count = tally().count(("authorizationpolicies.security.istio.io", "shop/a"), 1);
+    assert_eq!((count.have, count.nodes), (1, 2));
+    report(&nodes, &fake, ("n2", &["shop/b"]));
     until("both have it", || {
         programmed(&fake) == said("True", "2 of 2", 1)
     })
@@ -442,7 +452,12 @@ async fn conditions_and_events_are_taken_by_a_real_api_server() {
             let version = a["metadata"]["resourceVersion"].as_str().expect("one");
             let version = version.parse().expect("versions are numbers");
             let kind = "authorizationpolicies.security.istio.io".to_owned();
-            nodes.take("n1", vec![(kind, version)], std::time::Instant::now());
+            let said = Said {
+                kind,
+                version,
+                held_back: Vec::new(),
+            };
+            nodes.take("n1", [said], std::time::Instant::now());
             let conditions = a["status"]["conditions"].to_string();
             let events = get("/api/v1/namespaces/shop/events").await.to_string();
             let is_told = events.contains("\"reason\":\"Invalid\"");

@@ -446,7 +446,7 @@ impl Writer {
             return;
         };
         for (path, pending) in &mut self.pending {
-            let count = tally.count(&pending.kind, pending.version);
+            let count = tally.count((&pending.kind, &pending.object), pending.version);
             let is_other = || pending.said.as_deref() != Some(&*count.message());
             if count.nodes > 0 && (count.is_everywhere() || all && is_other()) {
                 pending.said = Some(count.message());

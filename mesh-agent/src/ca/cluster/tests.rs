@@ -260,6 +260,7 @@ fn said_of(kind: &str, version: u64, pods: &[(&str, &str)]) -> report::Report {
         in_force: vec![report::InForce {
             kind: kind.to_owned(),
             version,
+            held_back: vec!["shop/one".to_owned()],
         }],
         pods: pods.iter().map(trouble).collect(),
         left_out: 0,
@@ -302,6 +303,70 @@ async fn what_an_agent_has_in_force_reaches_the_replica_that_takes_it() {
     assert_eq!(nodes.iter().map(|n| &**n).collect::<Vec<_>>(), ["n1"]);
     n1.stop().await;
     replica.end().await;
+}
+
+/// As a Service does: each connection to the next one.
+async fn in_turn(to: Vec<SocketAddr>) -> (SocketAddr, tokio::task::JoinHandle<()>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+    let listener = listener.expect("a listener");
+    let address = listener.local_addr().expect("its address");
+    let serving = tokio::spawn(async move {
+        let mut connections = tokio::task::JoinSet::new();
+        for to in to.into_iter().cycle() {
+            let Ok((mut from, _)) = listener.accept().await else {
+                return;
+            };
+            let Ok(mut to) = tokio::net::TcpStream::connect(to).await else {
+                return;
+            };
+            connections
+                .spawn(async move { tokio::io::copy_bidirectional(&mut from, &mut to).await });
+        }
+    });
+    (address, serving)
+}
+
+/// As in the middle of an upgrade, and before it.
+#[tokio::test]
+async fn an_older_authority_that_takes_no_reports_is_passed_over_for_a_newer_one() {
+    let (fake, dir) = (Fake::default(), tempfile::tempdir().expect("a directory"));
+    let token = agent_of(&fake, "n1");
+    std::fs::write(dir.path().join("token"), &token).expect("write");
+    let old = Replica::start(&fake).await;
+    until("roots are published", || fake.get(ROOTS).is_some()).await;
+    let taker = Arc::new(Taker::default());
+    let mut with = config();
+    with.reports = Some(taker.clone());
+    let new = Replica::with(Arc::new(fake.clone()), cluster(), with).await;
+    let said = said_of("a.x", 7, &[]);
+    for (to, is_taken) in [
+        (vec![old.address], false),
+        (vec![old.address, old.address, new.address], true),
+    ] {
+        let (address, serving) = in_turn(to).await;
+        let n1 = agent(&fake, dir.path(), address, "n1");
+        let known = async {
+            loop {
+                match n1.report_once(&said).await {
+                    // The roots are not known yet.
+                    Err(error) if error.contains("root") => {}
+                    sent => return sent,
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let known = tokio::time::timeout(Duration::from_secs(20), known).await;
+        let sent = known.expect("in time").expect("no error");
+        match is_taken {
+            true => assert!(matches!(sent, report::Sent::Taken(_)), "{sent:?}"),
+            false => assert_eq!(sent, report::Sent::NotServed),
+        }
+        n1.stop().await;
+        serving.abort();
+    }
+    assert_eq!(*taker.taken.lock(), [("n1".to_owned(), said)]);
+    old.end().await;
+    new.end().await;
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@
 
 mod copy;
 mod file;
+mod held_back;
 mod metrics;
 mod places;
 mod resources;

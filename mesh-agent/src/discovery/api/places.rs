@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::held_back::HeldBack;
 use crate::discovery::documents::document;
 use crate::discovery::intern::Interner;
 use crate::discovery::last_good::keep_last_good;
@@ -45,6 +46,7 @@ pub(super) struct Places {
     pub(super) is_whole: bool,
     /// There are more than can be held.
     pub(super) is_too_large: bool,
+    pub(super) held_back: HeldBack,
 }
 
 /// A list that has not come to its end.
@@ -65,12 +67,7 @@ pub(super) struct To<'t> {
 }
 
 impl To<'_> {
-    fn replace(&mut self, place: &Place, before: Option<&Held>, now: Option<&mut Held>) {
-        let (problems, now) = match now {
-            Some(now) => (now.problems.take(), Some(&*now)),
-            None => (None, None),
-        };
-        self.publisher.replace(&said(before), &said(now));
+    fn tell(&mut self, place: &Place, problems: Option<Box<[Problem]>>) {
         match problems {
             Some(problems) => self.problems.insert(place.clone(), problems),
             None => self.problems.remove(place),
@@ -89,6 +86,7 @@ impl Places {
             known: Map::default(),
             is_whole: false,
             is_too_large: false,
+            held_back: HeldBack::default(),
         }
     }
 
@@ -132,13 +130,11 @@ impl Places {
         let is_gone = |place: &&Place| !staged.contains_key(*place);
         let gone: Vec<Place> = self.known.keys().filter(is_gone).cloned().collect();
         for place in gone {
-            let before = self.known.remove(&place);
-            to.replace(&place, before.as_ref(), None);
+            self.drop(&place, to);
         }
         for (place, staged) in staged {
-            if let Staged::Other(mut held) = staged {
-                to.replace(&place, self.known.get(&place), Some(&mut held));
-                self.known.insert(place, held);
+            if let Staged::Other(held) = staged {
+                self.put(place, held, to);
             }
         }
         self.is_whole = true;
@@ -159,9 +155,26 @@ impl Places {
             return;
         }
         let objects = before.map_or(&[][..], |held| &held.objects);
-        let mut held = read(&place, item, objects, to.names);
-        to.replace(&place, before, Some(&mut held));
+        let held = read(&place, item, objects, to.names);
+        self.put(place, held, to);
+    }
+
+    fn put(&mut self, place: Place, mut held: Held, to: &mut To<'_>) {
+        let problems = held.problems.take();
+        let is_understood = !problems.iter().flatten().any(Problem::is_mistake);
+        let not_understood = (!is_understood).then_some(&*held.version);
+        self.held_back.note(&place, not_understood);
+        let before = self.known.get(&place);
+        to.publisher.replace(&said(before), &said(Some(&held)));
+        to.tell(&place, problems);
         self.known.insert(place, held);
+    }
+
+    fn drop(&mut self, place: &Place, to: &mut To<'_>) {
+        let before = self.known.remove(place);
+        self.held_back.note(place, None);
+        to.publisher.replace(&said(before.as_ref()), &said(None));
+        to.tell(place, None);
     }
 
     /// False where what is known of that name is another object, made since.
@@ -179,8 +192,7 @@ impl Places {
         if is_other {
             return false;
         }
-        let before = self.known.remove(&place);
-        to.replace(&place, before.as_ref(), None);
+        self.drop(&place, to);
         true
     }
 

@@ -372,10 +372,11 @@ impl Source {
     }
 
     /// What was told and changed nothing is in force, too.
-    fn note_in_force(&self) {
+    fn note_in_force(&mut self) {
         if !self.is_dirty && self.is_whole() {
-            let changed = self.kinds.iter().map(|kind| kind.changed);
-            self.watched.note_in_force(changed);
+            let kinds = self.kinds.iter_mut();
+            let in_force = kinds.map(|kind| kind.places.held_back.in_force(kind.changed));
+            self.watched.note_in_force(in_force);
         }
     }
 

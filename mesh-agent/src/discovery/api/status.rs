@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 use serde::Serialize;
 
+use super::held_back::Named;
 use crate::kube::{Cluster, Fault, Gate, Phase, Progress, Reason, Resource, Seen};
 
 /// Shared with who shows it.
@@ -17,8 +18,9 @@ pub struct Watched {
     pub(super) kinds: Vec<WatchedKind>,
     inner: Mutex<Inner>,
     /// Of each kind, the version up to which the API server's word is in force; 0
-    /// where it has not said anything, or what it said is not in force yet.
-    in_force: Mutex<Vec<u64>>,
+    /// where it has not said anything, or what it said is not in force yet. But for the
+    /// objects that are named.
+    in_force: Mutex<Vec<(u64, Named)>>,
     since: SystemTime,
 }
 
@@ -40,6 +42,17 @@ struct Inner {
     copy: Option<String>,
     /// Why a kind is not taken over.
     too_large: Option<&'static str>,
+}
+
+/// What of a kind is in force here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InForce {
+    /// As `PLURAL.GROUP`.
+    pub kind: String,
+    /// Of the API server: all that it said up to there, but for those that are held back.
+    pub version: u64,
+    /// As `NAMESPACE/NAME`: what they say now is not understood.
+    pub held_back: Vec<String>,
 }
 
 /// One kind, for people.
@@ -96,7 +109,7 @@ impl Watched {
             gate: Arc::default(),
             kinds: resources.iter().map(kind).collect(),
             inner: Mutex::default(),
-            in_force: Mutex::new(vec![0; resources.len()]),
+            in_force: Mutex::default(),
             since: SystemTime::now(),
         }
     }
@@ -131,22 +144,25 @@ impl Watched {
         self.inner.lock().copy = None;
     }
 
-    pub(super) fn note_in_force(&self, versions: impl Iterator<Item = u64>) {
+    pub(super) fn note_in_force(&self, in_force: impl Iterator<Item = (u64, Named)>) {
         let mut known = self.in_force.lock();
         known.clear();
-        known.extend(versions);
+        known.extend(in_force);
     }
 
-    /// Of the kinds that come with a CRD, as `PLURAL.GROUP`, the version of the API
-    /// server up to which all that it said of them is in force here.
+    /// Of the kinds that come with a CRD.
     #[must_use]
-    pub fn in_force(&self) -> Vec<(String, u64)> {
-        let versions = self.in_force.lock();
-        let all = self.kinds.iter().zip(versions.iter());
-        all.filter(|(kind, version)| kind.resource.optional && **version > 0)
-            .map(|(kind, version)| {
+    pub fn in_force(&self) -> Vec<InForce> {
+        let known = self.in_force.lock();
+        let all = self.kinds.iter().zip(known.iter());
+        all.filter(|(kind, (version, _))| kind.resource.optional && *version > 0)
+            .map(|(kind, (version, held_back))| {
                 let Resource { plural, group, .. } = kind.resource;
-                (format!("{plural}.{group}"), *version)
+                InForce {
+                    kind: format!("{plural}.{group}"),
+                    version: *version,
+                    held_back: held_back.iter().map(ToString::to_string).collect(),
+                }
             })
             .collect()
     }

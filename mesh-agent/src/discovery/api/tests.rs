@@ -314,6 +314,13 @@ async fn one_object_that_is_not_understood_keeps_its_last_version_and_is_told() 
             .all(|w| w.app.as_str() == w.key.name.as_str())
     );
     assert_eq!(told.policy.status().len(), 1);
+    let held_back = |agent: &Agent| {
+        let in_force = agent.watched.in_force().into_iter();
+        let mut policies = in_force.filter(|one| one.kind.starts_with("authorizationpolicies."));
+        policies.next().expect("policies").held_back
+    };
+    let is_told = |_: &ApiState| held_back(&agent) == ["shop/deny"];
+    agent.until_state("its older version is", is_told).await;
     // Also in a list, of which the others count.
     server.put("pods", pod("c", "10.0.0.3"));
     server.forget();
@@ -329,6 +336,8 @@ async fn one_object_that_is_not_understood_keeps_its_last_version_and_is_told() 
     agent
         .until("mended", |update| update.mistakes().count() == 0)
         .await;
+    let is_told = |_: &ApiState| held_back(&agent).is_empty();
+    agent.until_state("the newest of all is", is_told).await;
 }
 
 #[tokio::test]

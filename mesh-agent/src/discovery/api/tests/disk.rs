@@ -81,8 +81,8 @@ async fn how_new_what_is_in_force_is_is_told_by_the_api_server_and_not_by_the_di
     };
     let in_force = |agent: &Agent| {
         let all = agent.watched.in_force().into_iter();
-        let mut of = all.filter(|(kind, _)| kind == "authorizationpolicies.security.istio.io");
-        of.next().map(|(_, version)| version)
+        let mut of = all.filter(|one| one.kind == "authorizationpolicies.security.istio.io");
+        of.next().map(|one| one.version)
     };
     let agent = Agent::start(server.kubeconfig(), &state_dir).await;
     let is_in_force = |server: &Scripted, agent: &Agent| in_force(agent) >= newest(server);
@@ -119,8 +119,8 @@ async fn that_nothing_changed_is_no_other_version_in_force() {
     agent.until("it is known", |update| update.is_known()).await;
     let of_policies = |agent: &Agent| {
         let all = agent.watched.in_force().into_iter();
-        let mut of = all.filter(|(kind, _)| kind == "authorizationpolicies.security.istio.io");
-        of.next().map(|(_, version)| version)
+        let mut of = all.filter(|one| one.kind == "authorizationpolicies.security.istio.io");
+        of.next().map(|one| one.version)
     };
     agent
         .until_state("it is in force", |_| of_policies(&agent) == Some(version))

@@ -32,6 +32,9 @@ use crate::tls::{CaClient, CaName, CaStream, PrivateKey};
 /// within 5 s of its return includes this and the pause.
 const CONNECT: Duration = Duration::from_secs(2);
 const CALL: Duration = Duration::from_secs(5);
+/// Replicas that are asked, one after the other, where one cannot say: a Service leads to
+/// any, and one of two is missed once in 64 times.
+const REPLICAS: usize = 6;
 const MAX_ANSWER: usize = 256 * 1024;
 const MAX_MESSAGE: usize = 200;
 
@@ -83,6 +86,8 @@ pub(super) struct Client {
 struct Link {
     /// With the roots that it was made with.
     channel: Option<(Vec<u8>, Channel)>,
+    /// Which one it is.
+    number: u64,
     /// When the last attempt failed: who waited for it does not try again.
     failed: Option<Instant>,
     /// Roots of the last answer. The pinned file may be behind a rotation.
@@ -101,9 +106,33 @@ impl Client {
 
     async fn request(self: Arc<Self>, id: SpiffeId) -> Result<Fetched, SourceError> {
         let key = PrivateKey::generate()?;
-        let request = self.signed_request(&key, &id).await?;
-        let mut grpc =
-            tonic::client::Grpc::new(self.channel().await?).max_decoding_message_size(MAX_ANSWER);
+        let mut asked = 1;
+        loop {
+            match self.ask(&key, &id).await {
+                // While the API server is away, only who has seen the token knows it.
+                Err(error) if error.is_of_replica() && asked < REPLICAS => asked += 1,
+                Err(error) => return Err(error),
+                Ok((chain, roots, token)) => {
+                    return Ok(Fetched {
+                        chain,
+                        key,
+                        roots,
+                        token,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Chain, roots, and what is said of the token.
+    async fn ask(
+        &self,
+        key: &PrivateKey,
+        id: &SpiffeId,
+    ) -> Result<(String, Vec<u8>, Option<TokenLife>), SourceError> {
+        let request = self.signed_request(key, id).await?;
+        let (number, channel) = self.channel().await?;
+        let mut grpc = tonic::client::Grpc::new(channel).max_decoding_message_size(MAX_ANSWER);
         let call = async {
             grpc.ready().await?;
             let codec = ProstCodec::<CertificateRequest, CertificateResponse>::default();
@@ -117,7 +146,11 @@ impl Client {
             Err(_) => Err(SourceError::Timeout(self.config.address.clone())),
         };
         if answer.is_err() {
-            self.link.lock().await.channel = None;
+            let mut link = self.link.lock().await;
+            // Another call may have a better one by now.
+            if link.number == number {
+                link.channel = None;
+            }
         }
         let answer = answer?;
         let token = TokenLife::told(answer.metadata());
@@ -127,12 +160,7 @@ impl Client {
             return Err(SourceError::Incomplete);
         }
         self.link.lock().await.learned.clone_from(&roots);
-        Ok(Fetched {
-            chain: chain.join("\n"),
-            key,
-            roots,
-            token,
-        })
+        Ok((chain.join("\n"), roots, token))
     }
 
     /// The authority's own words, made safe to log.
@@ -209,14 +237,14 @@ impl Client {
     }
 
     /// The one channel, made anew when it broke or the pinned roots changed.
-    async fn channel(&self) -> Result<Channel, SourceError> {
+    async fn channel(&self) -> Result<(u64, Channel), SourceError> {
         let asked = Instant::now();
         let pinned = self.pinned().await?;
         let mut link = self.link.lock().await;
         if let Some((roots, channel)) = &link.channel
             && *roots == pinned
         {
-            return Ok(channel.clone());
+            return Ok((link.number, channel.clone()));
         }
         if link.failed.is_some_and(|failed| failed > asked) {
             return Err(SourceError::Timeout(self.config.address.clone()));
@@ -227,7 +255,8 @@ impl Client {
         match self.connect(&roots).await {
             Ok(channel) => {
                 link.channel = Some((pinned, channel.clone()));
-                Ok(channel)
+                link.number += 1;
+                Ok((link.number, channel))
             }
             Err(error) => {
                 link.failed = Some(Instant::now());

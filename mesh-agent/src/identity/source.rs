@@ -115,6 +115,11 @@ pub(super) enum SourceError {
 }
 
 impl SourceError {
+    /// Another replica of the authority may say something else.
+    pub(super) fn is_of_replica(&self) -> bool {
+        matches!(self, Self::Refused { code, .. } if *code == tonic::Code::Unavailable)
+    }
+
     /// What an operator can do about it.
     pub(super) fn remedy(&self) -> String {
         match self {

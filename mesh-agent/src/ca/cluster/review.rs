@@ -32,9 +32,9 @@ const MAX_KEPT: usize = 20_000;
 /// An answer is not asked for again for this part of `Cluster::stale`, 10 s of a
 /// quarter of an hour: the API server keeps its own as long.
 const FRESH: u32 = 90;
-/// So long the API server is waited for where something is known of the token; less
-/// than an agent waits for its certificate. Its answer counts when it comes.
-const PATIENCE: Duration = Duration::from_millis(1_500);
+/// So long the API server is waited for: another replica may know more of the token,
+/// and an agent is to have been at all of them soon. Its answer counts when it comes.
+const PATIENCE: Duration = Duration::from_millis(500);
 /// For a pod that the API server knows and this replica does not yet.
 pub(in crate::ca) const LAG: Duration = Duration::from_secs(2);
 
@@ -189,12 +189,10 @@ impl Reviews {
         }
         // Connections to an API server that is away may be silent, each for as long as
         // a call may take: the question goes on by itself.
-        let is_known = self.known(&hash, now).is_some();
         let (reviews, shown) = (self.clone(), Shown { hash, ends, now });
         let (token, source) = (Zeroizing::new(token.to_owned()), proof.source);
         let question = tokio::spawn(async move { reviews.question(source, &token, shown).await });
-        let patience = if is_known { PATIENCE } else { Duration::MAX };
-        match timeout(patience, question).await {
+        match timeout(PATIENCE, question).await {
             Ok(answer) => answer.unwrap_or_else(|_| Err(Refusal::Internal.into())),
             // No answer is neither yes nor no. It may have come right now.
             Err(_) => self.known(&hash, now).ok_or_else(unreviewed),

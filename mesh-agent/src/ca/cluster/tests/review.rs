@@ -243,9 +243,48 @@ async fn an_api_server_that_is_silent_keeps_no_known_agent_from_its_certificate(
     until("it was answered", || reviews() == 2).await;
     assert_eq!(
         replica.denies(&shown, None).await,
+        Some(Refusal::Unreviewed),
+        "it is not known to be good any more"
+    );
+    fake.delay_reviews(Duration::ZERO);
+    assert_eq!(
+        replica.denies(&shown, None).await,
         Some(Refusal::UnknownToken)
     );
     replica.end().await;
+}
+
+/// A Service leads an agent that starts again to any of them.
+#[tokio::test]
+async fn a_replica_that_does_not_know_the_token_holds_up_no_agent_that_another_one_knows() {
+    let (fake, dir) = (Fake::default(), tempfile::tempdir().expect("a directory"));
+    let soon = Cluster {
+        // An answer is asked for again after 330 ms.
+        stale: Duration::from_secs(30),
+        ..cluster()
+    };
+    let other = Replica::start_with(&fake, soon.clone()).await;
+    let knows = Replica::start_with(&fake, soon).await;
+    let token = agent_of(&fake, "n1");
+    pod(&fake, ("shop", "web-0"), "web", "n1");
+    std::fs::write(dir.path().join("token"), &token).expect("write");
+    until("roots are published", || fake.get(ROOTS).is_some()).await;
+    let before = agent(&fake, dir.path(), knows.address, "n1");
+    get(&before, "web", 10).await.expect("a certificate");
+    before.stop().await;
+    fake.delay_reviews(Duration::from_secs(60));
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    let replicas = vec![other.address, other.address, knows.address];
+    let (address, serving) = in_turn(replicas).await;
+    let again = agent(&fake, dir.path(), address, "n1");
+    let asked = Instant::now();
+    get(&again, "web", 20).await.expect("a certificate");
+    let took = asked.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    again.stop().await;
+    serving.abort();
+    other.end().await;
+    knows.end().await;
 }
 
 #[tokio::test]

@@ -56,12 +56,13 @@ class Server:
         if mode in ("refuse", "leave"):
             self.listener.close()
             self.listener = None
-            # Who leaves ends what it is at, and nothing else.
+            # Who leaves ends what it is at; who is gone has no connections either.
+            how = socket.SHUT_RD if mode == "leave" else socket.SHUT_RDWR
             with self.lock:
-                leaves = list(self.open) if mode == "leave" else []
-            for s in leaves:
+                ends = list(self.open)
+            for s in ends:
                 try:
-                    s.shutdown(socket.SHUT_RD)
+                    s.shutdown(how)
                 except OSError:
                     pass  # its client was faster
         elif mode == "blackhole":
@@ -104,7 +105,7 @@ class Server:
                 with self.lock:
                     self.count += 1
                     count = self.count
-                if self.mode == "hang":
+                if self.mode in ("hang", "blackhole"):
                     f.read()
                     return
                 if self.mode == "slow":
@@ -200,7 +201,7 @@ def offered(to, kind, seconds, rate, longest):
                 results[what] = results.get(what, 0) + 1
                 servers[str(who)] = servers.get(str(who), 0) + 1
 
-    # As many as wait at once where each third call takes as long as is allowed.
+    # More than wait at once where each third call takes as long as is allowed.
     threads = [threading.Thread(target=one_after_another) for _ in range(int(rate * longest))]
     for thread in threads:
         thread.start()

@@ -53,27 +53,44 @@ pub(crate) fn start(
     });
     let mut children = vec![];
     for (hops, (node, address)) in [near, far].iter().zip(NODES) {
-        let file = world.dir().join(format!("envoy-{node}.yaml"));
-        fs::write(&file, configuration(hops, address, &dir))?;
-        let log = fs::File::create(world.dir().join(format!("envoy-{node}.log")))?;
-        let child = world
-            .on_node_apart(node, GROUP, program)?
-            .arg("-c")
-            .arg(&file)
-            .args(["--concurrency", "2", "--log-level", "warning"])
-            .args(["--disable-hot-restart"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .context("start Envoy")?;
-        wait_for(world, node, address, hops[3].listen)?;
+        let config = configuration(hops, address, &dir);
+        let at = (address, hops[3].listen);
+        let child = spawn(world, (node, at), program, &config)?;
         children.push((node, child));
     }
     Ok(children)
 }
 
-pub(crate) fn wait_for(world: &World, node: &str, address: &str, port: u16) -> Result<()> {
+/// In a cgroup of its own on the node, once it listens there.
+pub(crate) fn spawn(
+    world: &World,
+    (node, (address, port)): (&str, (&str, u16)),
+    program: &Path,
+    config: &str,
+) -> Result<Child> {
+    let file = world.dir().join(format!("envoy-{node}.yaml"));
+    fs::write(&file, config)?;
+    let log = fs::File::create(world.dir().join(format!("envoy-{node}.log")))?;
+    let mut child = world
+        .on_node_apart(node, GROUP, program)?
+        .arg("-c")
+        .arg(&file)
+        .args(["--concurrency", "2", "--log-level", "warning"])
+        .args(["--disable-hot-restart"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .context("start Envoy")?;
+    if let Err(error) = wait_for(world, node, address, port) {
+        child.kill()?;
+        child.wait()?;
+        return Err(error);
+    }
+    Ok(child)
+}
+
+fn wait_for(world: &World, node: &str, address: &str, port: u16) -> Result<()> {
     let up = eventually(Duration::from_secs(20), || {
         let mut probe = world.on_node(node, "bash");
         let script = format!("exec 3<>/dev/tcp/{address}/{port}");

@@ -58,7 +58,7 @@ struct Cli {
     scale: Option<Vec<usize>>,
     /// Instead: one of three endpoints fails in each of several ways; what clients see that
     /// never try again, over our agents and over an Envoy with and without outlier
-    /// detection. Takes a quarter of an hour; --only and --cell choose carriers and ways.
+    /// detection. Takes half an hour; --only and --cell choose carriers and ways.
     #[arg(long)]
     failing: bool,
     /// With --scale: pods of each namespace, which is one file.

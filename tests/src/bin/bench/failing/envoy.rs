@@ -1,13 +1,12 @@
 //! One Envoy beside the client, without TLS: it judges the endpoints themselves.
 
-use std::fs;
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::Child;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use mesh_tests::{APP_PORT, Pod, World};
 
-use crate::envoy::wait_for;
+use crate::envoy::spawn;
 
 const ADDRESS: &str = "10.77.0.201";
 const HTTP: u16 = 15001;
@@ -31,23 +30,8 @@ impl Envoy {
         detects: bool,
         program: &Path,
     ) -> Result<Self> {
-        let file = world.dir().join("envoy-n1.yaml");
-        fs::write(&file, configuration(servers, detects))?;
-        let log = fs::File::create(world.dir().join("envoy-n1.log"))?;
-        let child = world
-            .on_node("n1", program.to_str().context("its path")?)
-            .arg("-c")
-            .arg(&file)
-            .args(["--concurrency", "2", "--log-level", "warning"])
-            .args(["--disable-hot-restart"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .context("start Envoy")?;
-        let envoy = Self(child);
-        wait_for(world, "n1", ADDRESS, HTTP)?;
-        Ok(envoy)
+        let config = configuration(servers, detects);
+        spawn(world, ("n1", (ADDRESS, HTTP)), program, &config).map(Self)
     }
 
     pub(super) fn target(&self, kind: &str) -> String {

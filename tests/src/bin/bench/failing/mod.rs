@@ -22,7 +22,8 @@ const RATE: u32 = 100;
 const LONGEST: &str = "2";
 /// Seconds of load: while all is well, when it begins to fail, and afterwards.
 const WELL: u32 = 3;
-const FAILING: u32 = 8;
+const BEGINS: u32 = 8;
+const GOES_ON: u32 = 20;
 /// Longest wait for the endpoint's return.
 const RETURNS: Duration = Duration::from_secs(90);
 /// The one that fails.
@@ -96,7 +97,7 @@ fn one(
     let load = |seconds: u32| load(shop, kind, seconds);
     let well = load(WELL)?;
     shop.mode(FAILS, mode)?;
-    let (begins, goes_on) = (load(FAILING)?, load(FAILING)?);
+    let (begins, goes_on) = (load(BEGINS)?, load(GOES_ON)?);
     shop.mode(FAILS, "ok")?;
     let healed = Instant::now();
     // A second of its usual share.
@@ -146,9 +147,9 @@ fn text(all: &[Seen]) -> String {
         "one of three".to_owned(),
         "carrier".to_owned(),
         "p99 before, ms".to_owned(),
-        format!("success, first {FAILING} s"),
+        format!("success, first {BEGINS} s"),
         "p99, ms".to_owned(),
-        format!("success, next {FAILING} s"),
+        format!("success, next {GOES_ON} s"),
         "p99, ms".to_owned(),
         "back after, s".to_owned(),
     ]);

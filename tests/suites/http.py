@@ -135,6 +135,9 @@ def serve_one(s, name, number):
             continue
         SEEN.append({"first": first, "body": got, "route": h.get("x-route"),
                      "length": h.get("content-length"), "type": h.get("content-type")})
+        if path.startswith("/busy/"):
+            answer(s, "503 Busy", "busy\n", [f"Retry-After: {path.split('/')[2]}"])
+            continue
         if path == "/until-close":
             s.sendall(b"HTTP/1.1 200 OK\r\nX-Number: 1\r\n\r\nall of it")
             return
@@ -352,6 +355,35 @@ def held(to, request):
         end = "reset"
     print(end, flush=True)
     return end
+
+
+def begun(to, path, count, size):
+    """So many uploads, half of each: the rest when the standard input ends. The answers'
+    statuses."""
+    half = int(size) // 2
+    request = f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {2 * half}\r\n\r\n"
+    open_now = [connect(to) for _ in range(int(count))]
+    for s in open_now:
+        s.sendall(request.encode() + half * b"x")
+    print("open", flush=True)
+    sys.stdin.read()
+    for s in open_now:
+        s.sendall(half * b"x")
+    print(json.dumps([response(s.makefile("rb"))[0] for s in open_now]), flush=True)
+
+
+def leaving(to, path):
+    """An upload whose answer is waited for until the standard input ends."""
+    s = connect(to)
+    s.sendall(f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi".encode())
+    print("open", flush=True)
+    sys.stdin.read()
+    s.setblocking(False)
+    try:
+        print(len(s.recv(100)), flush=True)
+    except BlockingIOError:
+        print("left", flush=True)
+    s.close()
 
 
 def deaf(to, path):
@@ -592,7 +624,7 @@ if __name__ == "__main__":
     if verb == "serve":
         greetings = {"greets": "ready", "names": args[0]}
         server(args[0], int(args[1]), next((greetings[arg] for arg in args[2:]), None))
-    elif verb in ("held", "deaf"):
+    elif verb in ("held", "deaf", "begun", "leaving"):
         globals()[verb](*args)
     else:
         print(json.dumps(globals()[verb](*args)))

@@ -4,6 +4,8 @@
 mod mirrors;
 #[path = "http/requests.rs"]
 mod requests;
+#[path = "http/retries.rs"]
+mod retries;
 #[path = "http/routes.rs"]
 mod routes;
 
@@ -47,9 +49,14 @@ impl Mesh {
     }
 
     fn of(world: World, a: Pod, servers: [Pod; 2]) -> Self {
+        Self::with(world, a, servers, &[])
+    }
+
+    /// `flags`: of both agents.
+    fn with(world: World, a: Pod, servers: [Pod; 2], flags: &[&str]) -> Self {
         let authority = world.authority(&[]).expect("an authority");
         let agents = ["n1", "n2"].map(|node| {
-            let agent = world.secure_agent(node, &authority, &[]);
+            let agent = world.secure_agent(node, &authority, flags);
             agent.expect("an agent")
         });
         Self {
@@ -68,6 +75,21 @@ impl Mesh {
         client.stdin(Stdio::null());
         let output = client.output().expect("python runs");
         parse(&output).unwrap_or_else(|problem| panic!("{args:?}: {problem:#}"))
+    }
+
+    /// A verb that waits for the end of its standard input, once it says that it does.
+    fn waiting(&self, args: &[&str]) -> Waiting {
+        let mut client = self.world.in_pod(&self.a, PYTHON);
+        client.args(["-c", SCRIPT]).args(args);
+        client.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut client = client.spawn().expect("python runs");
+        let out = client.stdout.take().expect("a pipe");
+        let mut waiting = Waiting {
+            client,
+            out: BufReader::new(out),
+        };
+        assert_eq!(waiting.line(), "open", "{args:?}");
+        waiting
     }
 
     /// What curl of the client's pod prints.
@@ -104,6 +126,33 @@ impl Mesh {
             let status = agent.status().expect("a status");
             status["generation"].as_u64().expect("a number")
         })
+    }
+}
+
+/// A client that waits; it ends with the test at the latest.
+struct Waiting {
+    client: Child,
+    out: BufReader<ChildStdout>,
+}
+
+impl Waiting {
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.out.read_line(&mut line).expect("a line");
+        line.trim().to_owned()
+    }
+
+    /// It goes on; what it says then.
+    fn goes_on(mut self) -> String {
+        drop(self.client.stdin.take());
+        self.line()
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let _ended_by_itself = self.client.kill();
+        let _status = self.client.wait();
     }
 }
 
@@ -531,30 +580,14 @@ fn a_change_of_policy_judges_the_requests_that_are_under_way() {
             );
             ["held", &to, &upgrade].map(str::to_owned)
         };
-        let [mut kept, mut cut] = ["/upgrade", "/admin/upgrade"].map(|path| {
+        let [kept, mut cut] = ["/upgrade", "/admin/upgrade"].map(|path| {
             let args = ask(path);
-            let mut client = mesh.world.in_pod(&mesh.a, PYTHON);
-            client.args(["-c", SCRIPT]).args(args);
-            client.stdin(Stdio::piped()).stdout(Stdio::piped());
-            let mut client = client.spawn().expect("python runs");
-            let out = client.stdout.take().expect("a pipe");
-            let mut out = BufReader::new(out);
-            let mut line = String::new();
-            out.read_line(&mut line).expect("a line");
-            assert_eq!(line.trim(), "open", "{path} of {}", pod.name);
-            (client, out)
+            mesh.waiting(&args.each_ref().map(String::as_str))
         });
         mesh.policy("no-admin", DENY_ADMIN);
-        let end = |(client, out): &mut (Child, BufReader<ChildStdout>)| {
-            // It says so when the server ends, or else when it is asked to.
-            let mut line = String::new();
-            out.read_line(&mut line).expect("a line");
-            let _ended = client.wait();
-            line.trim().to_owned()
-        };
-        assert_eq!(end(&mut cut), "reset", "{}", pod.name);
-        drop(kept.0.stdin.take());
-        assert_eq!(end(&mut kept), "fin", "{}", pod.name);
+        // It says so when the server ends, or else when it is asked to.
+        assert_eq!(cut.line(), "reset", "{}", pod.name);
+        assert_eq!(kept.goes_on(), "fin", "{}", pod.name);
         mesh.policy("no-admin", mesh_tests::mesh_mode("STRICT").as_str());
     }
 }

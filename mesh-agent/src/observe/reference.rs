@@ -110,7 +110,7 @@ pub(crate) fn labels() -> Vec<(&'static str, String)> {
         ("identity", "SPIFFE ids of this node's pods, 1,000 at most"),
         (
             "copy",
-            "`answered`; left out: `refused` (no leave, or no endpoint), `full` (too many under way), `too_long` (its body); `failed`, `timed_out`; `abandoned` (the request did not go to its end, or its pod went)",
+            "`answered`; left out: `refused` (no leave, or no endpoint), `full` (too many under way, or no room to keep it), `too_long` (its body); `failed`, `timed_out`; `abandoned` (the request did not go to its end, or its pod went)",
         ),
         ("share", "whose share of the places was taken: `node`, `pod`, `source`"),
         (

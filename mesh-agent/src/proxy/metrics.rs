@@ -20,6 +20,7 @@ pub(crate) struct Metrics {
     copies: Family<[(&'static str, &'static str); 1], Counter>,
     /// The series of it.
     copied: [Counter; CopyEnd::ALL.len()],
+    pub(super) copies_active: Gauge,
     held_bytes: Gauge,
     pub(super) held_limit: Gauge,
     ejections: Family<[(&'static str, &'static str); 1], Counter>,
@@ -72,6 +73,11 @@ impl Metrics {
                 "mesh_agent_mirrored_requests",
                 "Copies of requests that routes sent elsewhere too, by what became of them",
                 metrics.copies.clone(),
+            );
+            registry.register(
+                "mesh_agent_mirrored_requests_active",
+                "Copies of requests that are under way, or wait for the end of their request",
+                metrics.copies_active.clone(),
             );
             registry.register(
                 "mesh_agent_tunnel_replays",

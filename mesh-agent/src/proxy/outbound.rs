@@ -1,6 +1,7 @@
 //! From a local pod to elsewhere: target, transport, permit, upstream.
 
 mod bytes;
+mod copies;
 mod course;
 mod decided;
 mod flow;

@@ -79,6 +79,74 @@ fn a_copy_is_the_request_with_its_body_and_the_client_sees_the_servers_answer_al
     }
 }
 
+/// Nothing ends behind another protocol.
+#[test]
+fn what_goes_on_as_another_protocol_has_no_copy() {
+    let mesh = Mesh::new();
+    mesh.policy("route", &mirrored("b", "c", ""));
+    let vip = &mesh.servers[0].vips()[0];
+    for _ in 0..20 {
+        let told = mesh.client(&["upgrade", vip, "fin"]);
+        assert_eq!(told[1], "first frame", "{told}");
+    }
+    // What is begun has its place until it ends, and an end then.
+    let under_way = || {
+        let all = mesh.agents[0].metric("mesh_agent_mirrored_requests_active", "");
+        all.expect("a metric")
+    };
+    assert_eq!(under_way(), 0.0, "some are under way");
+    let ends = mesh.agents[0].metric("mesh_agent_mirrored_requests_total{", "");
+    assert_eq!(ends.expect("a metric"), 0.0, "some came to an end");
+    // There would be one of anything else.
+    mesh.client(&["keep_alive", vip, "1"]);
+    mesh.wait_for_copies("answered", 1);
+}
+
+/// How mutual TLS is used at server c.
+fn mode_of_c(mode: &str) -> String {
+    format!(
+        "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {{name: c, namespace: shop}}\n\
+         spec: {{selector: {{matchLabels: {{app: c}}}}, mtls: {{mode: {mode}}}}}\n"
+    )
+}
+
+/// In clear the server would refuse it.
+#[test]
+fn a_copy_goes_the_way_that_holds_when_it_is_sent() {
+    let mesh = Mesh::new();
+    mesh.policy("route", &mirrored("b", "c", ""));
+    mesh.policy("mode", &mode_of_c("DISABLE"));
+    let vip = &mesh.servers[0].vips()[0];
+    let upload = mesh.waiting(&["begun", vip, "/late", "1", "100"]);
+    mesh.policy("mode", &mode_of_c("STRICT"));
+    assert_eq!(upload.goes_on(), "[200]");
+    mesh.wait_for_copies("answered", 1);
+    let [of_b, of_c] = mesh.servers.each_ref().map(|server| {
+        let seen = mesh.seen(server).into_iter();
+        seen.filter(|one| one["first"] == "POST /late HTTP/1.1")
+            .collect::<Vec<_>>()
+    });
+    assert_eq!((of_b.len(), &of_b), (1, &of_c));
+}
+
+#[test]
+fn a_copy_that_waits_for_its_request_takes_nobodys_place() {
+    let mesh = Mesh::new();
+    mesh.policy("route", &mirrored("b", "c", ""));
+    let few = "apiVersion: mesh-agent.io/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: few, namespace: shop}\n\
+               spec: {targetRefs: [{group: \"\", kind: Service, name: c}], limits: {maxRequests: 2}}\n";
+    mesh.policy("few", few);
+    let [to_b, to_c] = mesh
+        .servers
+        .each_ref()
+        .map(|server| server.vips()[0].clone());
+    let uploads = mesh.waiting(&["begun", &to_b, "/late", "5", "100"]);
+    let told = mesh.client(&["keep_alive", &to_c, "5"]);
+    assert_eq!(told[4][1]["name"], "c", "{told}");
+    assert_eq!(uploads.goes_on(), "[200, 200, 200, 200, 200]");
+    mesh.wait_for_copies("answered", 2);
+}
+
 #[test]
 fn copies_are_made_in_their_share() {
     let mesh = Mesh::new();
@@ -119,10 +187,6 @@ fn whatever_becomes_of_a_copy_its_request_goes_on() {
     };
     let ended = eventually(Duration::from_secs(20), || all() == ASKED + 1);
     assert!(ended, "{} of {ASKED} and one", all());
-    // Nothing ends behind another protocol: there is no copy of it.
-    let told = mesh.client(&["upgrade", vip, "fin"]);
-    assert_eq!(told[1], "first frame", "{told}");
-    assert_eq!(all(), ASKED + 1);
     // A Service without an endpoint, and one that is not there.
     let empty = "apiVersion: v1\nkind: Service\nmetadata: {name: empty, namespace: shop}\nspec: {clusterIP: 10.96.9.9, ports: [{port: 80}]}\n";
     mesh.policy("empty", empty);

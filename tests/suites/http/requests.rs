@@ -16,7 +16,7 @@ spec:
 "#;
 
 /// Requests with these labels.
-fn counted(agent: &Agent, labels: &[&str]) -> u64 {
+pub(super) fn counted(agent: &Agent, labels: &[&str]) -> u64 {
     sum(agent, "istio_requests_total{", labels)
 }
 

@@ -19,6 +19,9 @@ use crate::proxy::first::First;
 use crate::proxy::registry::Cut;
 use crate::tunnel::StreamEnd;
 
+/// What a client sends behind its request is read up to here before the answer.
+const PIPELINED: usize = 16 * 1024;
+
 /// Who still sends is read for this long, and this far, behind the last answer: a
 /// close over what is unread would take the answer back.
 const LINGER: Duration = Duration::from_secs(1);
@@ -112,6 +115,24 @@ impl Side<'_> {
             Poll::Pending
         })
         .await
+    }
+
+    /// The client has ended, or failed, as far as that is known now. What it sends
+    /// meanwhile is read up to a bound.
+    pub(in crate::proxy) async fn has_ended(&mut self) -> bool {
+        let ended = poll_fn(|cx| Poll::Ready(self.poll_ended(cx))).await;
+        ended.unwrap_or(true)
+    }
+
+    pub(super) fn poll_ended(&mut self, cx: &mut Context<'_>) -> Result<bool, StreamEnd> {
+        while self.inbox.bytes().len() < PIPELINED {
+            match self.poll_fill(cx) {
+                Poll::Ready(more) if !more? => return Ok(true),
+                Poll::Ready(_) => {}
+                Poll::Pending => break,
+            }
+        }
+        Ok(false)
     }
 
     /// An answer of the agent's own.

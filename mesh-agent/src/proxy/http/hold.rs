@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::balance::Failure;
 use crate::http::answer::REASON;
 use crate::model::http_route::Retry;
-use crate::model::{REFUSE_REASONS, RefuseReason, Retry as Help};
+use crate::model::{REFUSE_REASONS, RefuseReason, Refused, Retry as Help};
 use crate::tunnel::{ResetReason, StreamEnd};
 
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
@@ -38,6 +38,16 @@ pub(in crate::proxy) struct Held {
 }
 
 impl Held {
+    /// Its endpoint was not reached.
+    pub(in crate::proxy) fn unreached(refused: &Refused) -> Self {
+        Self {
+            status: refused.reason.refusal().status.http,
+            lost: Some(refused.reason),
+            spared: false,
+            after: None,
+        }
+    }
+
     /// The upstream went away before it said anything, for no reason that another one
     /// would have too.
     pub(super) fn closed(end: Option<StreamEnd>) -> Option<Self> {

@@ -3,10 +3,10 @@
 use std::io::IoSlice;
 use std::task::{Context, Poll, ready};
 
+use super::kept::Kept;
 use super::leg::{Leg, Side};
-use super::tee::Tee;
 use crate::http::h1::{Bad, Body, Framing, Side as Of};
-use crate::io::{room, with_scratch};
+use crate::io::{Held, room, with_scratch};
 use crate::tunnel::StreamEnd;
 
 /// Reads before neighbours run.
@@ -15,8 +15,9 @@ const READS_PER_POLL: usize = 4;
 /// A message on its way.
 #[derive(Debug)]
 pub(super) struct Message {
-    /// A head that was written anew, and how much of it has gone.
-    head: Vec<u8>,
+    /// A head that was written anew, or what is sent once more, and how much of it has
+    /// gone.
+    head: Held,
     head_at: usize,
     /// The first bytes of the inbox that belong to the message, and may go.
     checked: usize,
@@ -40,7 +41,7 @@ impl Message {
     /// `head`: written anew; else the first `checked` bytes of the inbox are it.
     pub(super) fn new(head: Option<Vec<u8>>, checked: usize, framing: Framing, of: Of) -> Self {
         Self {
-            head: head.unwrap_or_default(),
+            head: head.map(Held::from).unwrap_or_default(),
             head_at: 0,
             checked,
             body: Body::new(framing, of),
@@ -73,15 +74,14 @@ impl Message {
     }
 
     /// Before what is still to come go bytes that went elsewhere in vain.
-    pub(super) fn resend(&mut self, sent: &[u8]) {
+    pub(super) fn resend(&mut self, mut sent: Held) {
         self.passed -= sent.len() as u64;
-        let rest = self.head.split_off(self.head_at);
-        self.head = [sent, &rest].concat();
-        self.head_at = 0;
+        sent.extend(&self.head[self.head_at..]);
+        (self.head, self.head_at) = (sent, 0);
     }
 
     /// From its begin: these bytes, and what is still to come.
-    pub(super) fn restart(&mut self, again: Vec<u8>, sent: usize) {
+    pub(super) fn restart(&mut self, again: Held, sent: usize) {
         self.passed -= sent as u64;
         (self.head, self.head_at) = (again, 0);
     }
@@ -148,7 +148,7 @@ impl Message {
             from.inbox.consume(n - of_head);
         }
         if !self.head.is_empty() {
-            (self.head, self.head_at) = (Vec::new(), 0);
+            (self.head, self.head_at) = (Held::default(), 0);
         }
         Poll::Ready(Ok(()))
     }
@@ -184,55 +184,5 @@ impl Message {
             self.checked = len - written;
             Poll::Ready(Ok(()))
         })
-    }
-}
-
-/// The begin of a request, for sending it once more.
-#[derive(Debug, Default)]
-pub(super) struct Kept {
-    bytes: Vec<u8>,
-    /// All that was sent is there.
-    is_whole: bool,
-    /// A request that has more is not sent twice.
-    most: usize,
-    /// Copies of the request are wanted.
-    pub(super) tee: Option<Tee>,
-}
-
-impl Kept {
-    pub(super) fn begin(most: usize) -> Self {
-        Self {
-            is_whole: true,
-            most,
-            ..Self::default()
-        }
-    }
-
-    /// The first `count` bytes of `parts` were taken.
-    fn note(&mut self, parts: &[&[u8]], mut count: usize) {
-        if let Some(tee) = &mut self.tee {
-            tee.note(parts, count);
-        }
-        if !self.is_whole {
-            return;
-        }
-        if self.bytes.len() + count > self.most {
-            (self.bytes, self.is_whole) = (Vec::new(), false);
-            return;
-        }
-        for part in parts {
-            let n = count.min(part.len());
-            self.bytes.extend_from_slice(&part[..n]);
-            count -= n;
-        }
-    }
-
-    /// All that was sent; `None` where that is not known any more.
-    pub(super) fn take(&mut self) -> Option<Vec<u8>> {
-        if let Some(tee) = &mut self.tee {
-            tee.begin_again();
-        }
-        let bytes = std::mem::take(&mut self.bytes);
-        std::mem::take(&mut self.is_whole).then_some(bytes)
     }
 }

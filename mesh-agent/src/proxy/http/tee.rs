@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::http::h2::HeaderMap;
-use crate::io::Held;
+use crate::io::{Held, spare};
 
 /// The body of a copy is at most this long: what it takes is held until the request
 /// has gone.
@@ -18,9 +18,18 @@ pub(in crate::proxy) struct Rest<'r> {
     pub(in crate::proxy) trailers: Option<HeaderMap>,
 }
 
-/// Who wants it: called once, with nothing where the body is too long. Dropped without
-/// a call where the request does not go to its end.
-pub(in crate::proxy) type SendCopies = Box<dyn FnOnce(Option<Rest<'_>>)>;
+/// Why there is nothing to be copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum Unkept {
+    /// The body is longer than any copy's.
+    TooLong,
+    /// There is no room for it now.
+    NoRoom,
+}
+
+/// Who wants it: called once. Dropped without a call where the request does not go to
+/// its end.
+pub(in crate::proxy) type SendCopies = Box<dyn FnOnce(Result<Rest<'_>, Unkept>)>;
 
 /// Sees what of a request is passed on.
 pub(in crate::proxy) struct Tee {
@@ -64,24 +73,21 @@ impl Tee {
         if self.then.is_none() || more.is_empty() {
             return;
         }
-        if self.body.len() + more.len() <= MAX_COPIED {
-            self.body.extend(more);
-            return;
-        }
+        let length = self.body.len() + more.len();
+        let why = match () {
+            () if length > MAX_COPIED => Unkept::TooLong,
+            () if length > spare(MAX_COPIED) => Unkept::NoRoom,
+            () => return self.body.extend(more),
+        };
         self.body.clear();
         if let Some(then) = self.then.take() {
-            then(None);
+            then(Err(why));
         }
     }
 
-    /// Another head goes first.
-    pub(super) fn of_head(mut self, head: usize) -> Self {
-        (self.head, self.skip) = (head, head);
-        self
-    }
-
-    /// All of it is passed on once more.
-    pub(super) fn begin_again(&mut self) {
+    /// All of it is passed on once more; `head`: with another one, of so many bytes.
+    pub(super) fn begin_again(&mut self, head: Option<usize>) {
+        self.head = head.unwrap_or(self.head);
         self.skip = self.head;
         self.body.clear();
     }
@@ -90,7 +96,7 @@ impl Tee {
     pub(in crate::proxy) fn finish(self, trailers: Option<HeaderMap>) {
         if let Some(then) = self.then {
             let body = &self.body;
-            then(Some(Rest { body, trailers }));
+            then(Ok(Rest { body, trailers }));
         }
     }
 }
@@ -102,12 +108,12 @@ mod tests {
 
     use super::*;
 
-    type Told = Rc<RefCell<Vec<Option<Vec<u8>>>>>;
+    type Told = Rc<RefCell<Vec<Result<Vec<u8>, Unkept>>>>;
 
     fn tee(head: usize) -> (Tee, Told) {
         let told = Told::default();
         let then = told.clone();
-        let then = move |rest: Option<Rest<'_>>| {
+        let then = move |rest: Result<Rest<'_>, Unkept>| {
             let body = rest.map(|rest| rest.body.to_vec());
             then.borrow_mut().push(body);
         };
@@ -121,28 +127,27 @@ mod tests {
         tee.note(&[b"e", b"adbo"], 4);
         tee.note(&[b"o", b"dy and more"], 3);
         tee.finish(None);
-        assert_eq!(*told.borrow(), [Some(b"body".to_vec())]);
+        assert_eq!(*told.borrow(), [Ok(b"body".to_vec())]);
     }
 
     #[test]
     fn what_goes_once_more_is_kept_once() {
         let (mut tee, told) = tee(2);
         tee.note(&[b"h1ab"], 4);
-        tee.begin_again();
+        tee.begin_again(None);
         tee.note(&[b"h1abc"], 5);
         tee.finish(None);
-        assert_eq!(*told.borrow(), [Some(b"abc".to_vec())]);
+        assert_eq!(*told.borrow(), [Ok(b"abc".to_vec())]);
     }
 
     #[test]
     fn what_goes_once_more_with_another_head_is_kept_without_it() {
         let (mut tee, told) = tee(2);
         tee.note(&[b"h1ab"], 4);
-        tee.begin_again();
-        let mut tee = tee.of_head(4);
+        tee.begin_again(Some(4));
         tee.note(&[b"head", b"abc"], 7);
         tee.finish(None);
-        assert_eq!(*told.borrow(), [Some(b"abc".to_vec())]);
+        assert_eq!(*told.borrow(), [Ok(b"abc".to_vec())]);
     }
 
     #[test]
@@ -151,7 +156,7 @@ mod tests {
         tee.note(&[&[b'x'; MAX_COPIED]], MAX_COPIED);
         assert_eq!(told.borrow().len(), 0);
         tee.note(&[b"x"], 1);
-        assert_eq!(*told.borrow(), [None]);
+        assert_eq!(*told.borrow(), [Err(Unkept::TooLong)]);
         tee.note(&[b"more"], 4);
         assert_eq!(tee.body.len(), 0);
         tee.finish(None);

@@ -10,9 +10,10 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use super::hold::{Held, Hold};
+use super::kept::{Kept, MAX_KEPT};
 use super::leg::Side;
 use super::plan::Planned;
-use super::pump::{Kept, Message, Stuck};
+use super::pump::{Message, Stuck};
 use super::tee::{SendCopies, Tee};
 use crate::http::h1::{
     Asked, Bad, Framing, Lines, MAX_INFORMATIONAL, Parsed, Response, Scan, Side as Of,
@@ -22,13 +23,9 @@ use crate::http::hygiene;
 use crate::model::{ByteCounts, Edits, HeaderLine, HttpVersion};
 use crate::tunnel::StreamEnd;
 
-/// What a client sends behind its request is read up to here before the answer.
-const PIPELINED: usize = 16 * 1024;
-
-/// What is kept of a request, for sending it once more on another connection.
-const MAX_KEPT: usize = 16 * 1024;
-/// And where its route asks for retries.
-const MAX_REPLAYED: usize = 64 * 1024;
+mod replay;
+#[cfg(test)]
+mod tests;
 
 /// Why an exchange does not end well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,86 +201,6 @@ impl Transfer {
     /// Something of an answer has reached the client.
     pub(in crate::proxy) fn has_answered(&self) -> bool {
         self.bytes().1 > 0
-    }
-
-    /// All of the request that was sent, for another upstream: only where this one
-    /// said nothing. What was not sent yet is still to come.
-    pub(in crate::proxy) fn begin_again(&mut self, upstream: &Side<'_>) -> Option<Vec<u8>> {
-        if self.client_ended || self.has_answered() || self.status.is_some() {
-            return None;
-        }
-        if !upstream.inbox.is_empty() {
-            return None;
-        }
-        let sent = self.kept.take()?;
-        self.is_stuck = false;
-        self.upstream_finished = false;
-        self.scan = Scan::default();
-        Some(sent)
-    }
-
-    /// Which answers are not passed on at once.
-    pub(in crate::proxy) fn hold(&mut self, hold: Hold) {
-        let most = match hold.codes.is_empty() {
-            true => MAX_KEPT,
-            false => MAX_REPLAYED,
-        };
-        self.kept = Kept::begin(most);
-        self.hold = Some(hold);
-    }
-
-    /// What may go elsewhere instead: an answer that is held, or none where the request
-    /// may be seen twice.
-    pub(in crate::proxy) fn held(&self, fail: Fail) -> Option<Held> {
-        match fail {
-            Fail::Held(held) => Some(held),
-            Fail::Upstream(end) => {
-                let may = self.hold.as_ref().is_some_and(|hold| hold.is_safe);
-                may.then(|| Held::closed(end))?
-            }
-            Fail::Client(_) | Fail::Request(_) | Fail::Answer(_) | Fail::Edit => None,
-        }
-    }
-
-    /// Whatever is held is passed on.
-    pub(in crate::proxy) fn release(&mut self) {
-        self.hold = None;
-    }
-
-    /// What was sent so far, whose answer is held or will not come: its head, and
-    /// behind that of its body; `None`: it can be sent no more.
-    pub(in crate::proxy) fn recall(&mut self) -> Option<(Vec<u8>, usize)> {
-        // An upstream that was told that nobody waits closes, and has not failed.
-        if self.client_ended || self.has_answered() || self.status.is_some() {
-            return None;
-        }
-        let sent = self.kept.take()?;
-        (sent.len() >= self.head_len).then_some((sent, self.head_len))
-    }
-
-    /// From its begin, with another head, for another upstream; `sent`: what was recalled.
-    pub(in crate::proxy) fn restart(
-        &mut self,
-        (planned, edits): (Planned, Edits),
-        (sent, head_len): (&[u8], usize),
-        original: &[u8],
-    ) {
-        let head = planned.head.as_deref();
-        let head = head.unwrap_or(&original[planned.skip.min(original.len())..]);
-        let again = [head, &sent[head_len..]].concat();
-        self.request.restart(again, sent.len());
-        self.head_len = head.len();
-        let tee = self.kept.tee.take().map(|tee| tee.of_head(head.len()));
-        self.kept = Kept::begin(MAX_REPLAYED);
-        self.kept.tee = tee;
-        (self.asked, self.edits) = (planned.asked, edits);
-        (self.is_stuck, self.upstream_finished) = (false, false);
-        self.scan = Scan::default();
-    }
-
-    /// What was sent to another upstream goes first.
-    pub(in crate::proxy) fn resend(&mut self, sent: &[u8]) {
-        self.request.resend(sent);
     }
 
     /// To the end. Cancel-safe.
@@ -525,11 +442,8 @@ impl Transfer {
     }
 
     fn poll_end(&mut self, client: &mut Side<'_>, cx: &mut Context<'_>) -> Result<(), StreamEnd> {
-        while !self.client_ended && client.inbox.bytes().len() < PIPELINED {
-            match client.poll_fill(cx) {
-                Poll::Ready(more) => self.client_ended = !more?,
-                Poll::Pending => break,
-            }
+        if !self.client_ended {
+            self.client_ended = client.poll_ended(cx)?;
         }
         Ok(())
     }

@@ -20,13 +20,29 @@ pub(in crate::proxy) struct Tries {
     pub(in crate::proxy) attempt: Attempt,
     /// Of its route.
     pub(in crate::proxy) retry: Option<Retry>,
-    /// Retries by status so far.
+    /// Retries so far.
     pub(in crate::proxy) count: u32,
+}
+
+/// Where a request may go once more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum Whither {
+    /// To another endpoint, at once: no application has done anything of it, or its answer
+    /// was for us to know.
+    Elsewhere,
+    /// To any: its route asks for it.
+    Anywhere,
 }
 
 /// The time before a retry is over: where it goes, and by what leave, is decided behind
 /// that.
-pub(in crate::proxy) struct Waited(());
+pub(in crate::proxy) struct Waited(Whither);
+
+impl Waited {
+    pub(in crate::proxy) fn whither(&self) -> Whither {
+        self.0
+    }
+}
 
 impl Tries {
     pub(in crate::proxy) fn new(attempt: Attempt, retry: Option<Retry>) -> Self {
@@ -37,18 +53,37 @@ impl Tries {
         }
     }
 
-    /// Until the request may be sent again whose answer is held; `None`: it is to have
-    /// that answer. `ends`: when all of it has to be over.
+    /// Its route wants no retries of any kind.
+    pub(in crate::proxy) fn is_off(&self) -> bool {
+        self.retry.as_ref().is_some_and(Retry::is_off)
+    }
+
+    /// Where the request whose answer is held may go first.
+    pub(in crate::proxy) fn first(&self, held: Held) -> Whither {
+        match (held.lost.is_some() || held.spared) && !self.attempt.is_second() {
+            true => Whither::Elsewhere,
+            false => Whither::Anywhere,
+        }
+    }
+
+    /// And behind that, where it was not sent.
+    pub(in crate::proxy) fn next(&self, last: Whither) -> Option<Whither> {
+        // Else it was the budget that did not allow it.
+        let is_alone = self.attempt.is_repeated();
+        (last == Whither::Elsewhere && is_alone).then_some(Whither::Anywhere)
+    }
+
+    /// Until it may be sent again; `None`: it is to have that answer. `ends`: when all of
+    /// it has to be over.
     pub(in crate::proxy) async fn wait(
         &self,
-        held: Held,
+        (held, whither): (Held, Whither),
         ends: Option<Instant>,
         (random, cut): (impl Fn(u64) -> u64, &Cut),
     ) -> Result<Option<Waited>, CutReason> {
-        let is_at_once = (held.lost.is_some() || held.spared) && !self.attempt.is_second();
-        let pause = match is_at_once {
-            true => Some(Duration::ZERO),
-            false => self.pause(held, random),
+        let pause = match whither {
+            Whither::Elsewhere => Some(Duration::ZERO),
+            Whither::Anywhere => self.pause(held, random),
         };
         let now = Instant::now();
         let is_in_time = |pause: &Duration| ends.is_none_or(|ends| now + *pause < ends);
@@ -62,13 +97,14 @@ impl Tries {
                 () = tokio::time::sleep(pause) => {}
             }
         }
-        Ok(Some(Waited(())))
+        Ok(Some(Waited(whither)))
     }
 
-    /// For how long to wait before a retry by status; `None`: there is to be none.
+    /// For how long to wait before a retry of the route's; `None`: there is to be none.
     fn pause(&self, held: Held, random: impl Fn(u64) -> u64) -> Option<Duration> {
         let retry = self.retry.as_ref()?;
-        if !retry.codes.contains(&held.status) {
+        // That a route asks for retries at all is for what was not reached.
+        if held.lost.is_none() && !retry.codes.contains(&held.status) {
             return None;
         }
         if self.count >= retry.attempts.unwrap_or(ATTEMPTS) {
@@ -87,6 +123,7 @@ impl Tries {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::RefuseReason;
 
     fn held(after: Option<u64>) -> Held {
         Held {
@@ -122,7 +159,17 @@ mod tests {
             ..held(None)
         };
         assert_eq!(tries.pause(other, |_| 0), None);
+        let lost = Held {
+            lost: Some(RefuseReason::ConnectRefused),
+            ..other
+        };
+        assert_eq!(
+            tries.pause(lost, |_| 0),
+            Some(Duration::ZERO),
+            "not reached"
+        );
         let without = Tries::new(Attempt::default(), None);
         assert_eq!(without.pause(held(None), |_| 0), None, "nobody asks for it");
+        assert_eq!(without.pause(lost, |_| 0), None, "nor for that");
     }
 }

@@ -44,14 +44,6 @@ pub(super) enum After {
     TakenBack,
 }
 
-/// Why a request is decided anew, by what nobody can have seen any of it.
-enum Unseen {
-    /// Its endpoint was not reached.
-    NoLine(Refused),
-    /// Its server had no room for it.
-    NoRoom,
-}
-
 /// Why one try does not end well.
 enum Broken {
     Stopped(Stop),
@@ -102,7 +94,8 @@ struct Running<S> {
 
 impl<S: Site> Running<S> {
     async fn serve(&mut self, parts: &http2::request::Parts) -> After {
-        let (mut tries, mut unseen) = (0, None);
+        // `no_room`: its server had none for it.
+        let (mut tries, mut no_room) = (0, false);
         let mut retries = Retries {
             parts,
             tries: Tries::new(Attempt::default(), None),
@@ -110,15 +103,9 @@ impl<S: Site> Running<S> {
         };
         loop {
             tries += 1;
-            let decided = match self.decide(&mut retries, unseen.as_ref()) {
+            let decided = match self.decide(&mut retries, no_room) {
                 Ok(Some(decided)) => decided,
-                Ok(None) => {
-                    return match unseen {
-                        Some(Unseen::NoLine(refused)) => self.answer(refused).await,
-                        Some(Unseen::NoRoom) => self.pass_on(Reason::REFUSED_STREAM).await,
-                        None => self.answer(RefuseReason::Internal.into()).await,
-                    };
-                }
+                Ok(None) => return self.pass_on(Reason::REFUSED_STREAM).await,
                 Err(bad) => {
                     let refused = Refused {
                         detail: Some(bad.detail()),
@@ -127,13 +114,15 @@ impl<S: Site> Running<S> {
                     return self.answer(refused).await;
                 }
             };
-            let course = match decided {
+            let mut course = match decided {
                 Ok(course) => course,
                 Err((answer, ended)) => return self.tell(&answer, ended).await,
             };
             let line = course.line.clone();
             let (is_outside, is_off) = (course.is_outside, course.is_off);
-            let broken = match self.attempt(course, &mut retries).await {
+            retries.tries.retry = course.retry.take();
+            let ends = course.times.whole(self.began);
+            let mut broken = match self.attempt(course, &mut retries).await {
                 Ok(()) => {
                     self.told
                         .finish(self.transfer.carried(), RequestEnd::Finished);
@@ -154,31 +143,47 @@ impl<S: Site> Running<S> {
             }
             if matches!(broken, Broken::Stopped(Stop::Refused))
                 && !is_off
-                && !matches!(unseen, Some(Unseen::NoRoom))
+                && !no_room
                 && self.transfer.may_go_again()
             {
-                unseen = Some(Unseen::NoRoom);
+                no_room = true;
                 continue;
             }
             if let Broken::NoLine(refused) = &broken
                 && self.told.may_help_elsewhere(refused)
                 && !is_off
-                && !retries.tries.attempt.is_second()
             {
-                self.blame(&line);
-                unseen = Some(Unseen::NoLine(refused.clone()));
-                continue;
+                let held = Held::unreached(refused);
+                match self.elsewhere(&mut retries, (held, ends)).await {
+                    Ok(true) => continue,
+                    Ok(false) => {}
+                    Err(left) => broken = left,
+                }
             }
             return self.conclude(broken, is_outside, &line).await;
         }
     }
 
+    /// Whether it goes elsewhere: its endpoint was not reached.
+    async fn elsewhere(
+        &mut self,
+        retries: &mut Retries<'_, S::Kind>,
+        held: (Held, Option<Instant>),
+    ) -> Result<bool, Broken> {
+        let (site, view) = (self.site.clone(), self.transfer.view());
+        tokio::select! {
+            biased; // nobody waits for an answer any more
+            left = self.transfer.left() => Err(left.into()),
+            goes = retries.wait(&*site, &view, held) => Ok(goes),
+        }
+    }
+
     /// Where it goes, or the answer that it gets here, and no server sees it. `None`:
-    /// nowhere else, for behind what nobody has seen of it it may not.
+    /// nowhere else, for its server had no room for it (`no_room`), and it may not.
     fn decide(
         &mut self,
         retries: &mut Retries<'_, S::Kind>,
-        unseen: Option<&Unseen>,
+        no_room: bool,
     ) -> Result<Option<Choice<S::Kind>>, Bad> {
         let observe = &self.site.context().worker.observe;
         let mut lines = HeadLines::default();
@@ -206,22 +211,17 @@ impl<S: Site> Running<S> {
         if self.client.is_grpc {
             self.transfer.is_grpc();
         }
-        let is_allowed = retries.next.is_some();
         let attempt = &mut retries.tries.attempt;
         let decided = match retries.next.take() {
             Some(Next(decided)) => decided,
-            None => self.site.decide(&head, retries.parts, attempt),
+            None => {
+                let decided = self.site.decide(&head, retries.parts, attempt);
+                if no_room && !self.site.may_repeat(decided.load.as_ref()) {
+                    return Ok(None);
+                }
+                decided
+            }
         };
-        let load = decided.load.as_ref();
-        let may = match unseen {
-            _ if is_allowed => true,
-            Some(Unseen::NoLine(_)) => load.is_some_and(|load| self.site.may_retry(load, attempt)),
-            Some(Unseen::NoRoom) => self.site.may_repeat(load),
-            None => true,
-        };
-        if !may {
-            return Ok(None);
-        }
         let begun = Begun {
             flow: decided.flow,
             heard: Heard::of(&head, self.client.is_grpc, observe),
@@ -245,7 +245,6 @@ impl<S: Site> Running<S> {
     ) -> Result<(), Broken> {
         let Course {
             hold,
-            retry,
             line,
             request,
             response,
@@ -283,7 +282,6 @@ impl<S: Site> Running<S> {
         let mut silence = Silence::new(idle, view.bytes());
         let is_bare = transfer.is_bare();
         let (is_waiting, hold) = (Cell::new(false), told.has_load().then_some(hold));
-        retries.tries.retry = retry;
         let again = async |held: Held| {
             is_waiting.set(true);
             let goes = retries.wait(&*site, &view, (held, whole)).await;

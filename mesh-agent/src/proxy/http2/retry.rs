@@ -31,32 +31,35 @@ impl<K> Retries<'_, K> {
     ) -> bool {
         let context = site.context();
         let random = |limit| context.worker.dice.below(limit);
-        let by = (random, &context.entry().cut);
-        // Whoever runs the exchange watches for a cut as well.
-        let Ok(Some(waited)) = self.tries.wait(held, ends, by).await else {
-            return false;
-        };
-        if !view.is_kept() {
-            return false;
+        let mut next = Some(self.tries.first(held));
+        while let Some(whither) = next {
+            let by = (random, &context.entry().cut);
+            // Whoever runs the exchange watches for a cut as well.
+            let waited = self.tries.wait((held, whither), ends, by).await;
+            let Ok(Some(waited)) = waited else {
+                return false;
+            };
+            if !view.is_kept() {
+                return false;
+            }
+            self.next = self.decided(site, &waited);
+            if self.next.is_some() {
+                self.tries.count += 1;
+                return true;
+            }
+            next = self.tries.next(whither);
         }
-        self.next = self.decided(site, held, waited);
-        self.tries.count += u32::from(self.next.is_some());
-        self.next.is_some()
+        false
     }
 
-    fn decided<S: Site<Kind = K>>(
-        &mut self,
-        site: &S,
-        held: Held,
-        _waited: Waited,
-    ) -> Option<Next<K>> {
+    fn decided<S: Site<Kind = K>>(&mut self, site: &S, waited: &Waited) -> Option<Next<K>> {
         let (mut lines, attempt) = (HeadLines::default(), &mut self.tries.attempt);
         let head = Head::of(self.parts, &mut lines).ok()?.head;
         let mut decided = site.decide(&head, self.parts, attempt);
         // Copies were sent with the first.
         decided.course.as_mut().ok()?.copies = None;
         let load = decided.load.as_ref()?;
-        let may = site.may_again(load, held, attempt);
+        let may = site.may_again(load, waited, attempt);
         may.then_some(Next(decided))
     }
 }

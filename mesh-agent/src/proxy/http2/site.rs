@@ -11,7 +11,7 @@ use crate::http::h2 as http2;
 use crate::model::http_route::Retry;
 use crate::model::{Edits, Flow, RequestEnd, RequestHead, RouteRef, RuleRef};
 use crate::proxy::context::ConnectionContext;
-use crate::proxy::http::{Held, Hold, SendCopies};
+use crate::proxy::http::{Hold, SendCopies, Waited};
 use crate::proxy::registry::Watched;
 use crate::proxy::times::Times;
 
@@ -36,11 +36,8 @@ pub(in crate::proxy) trait Site: 'static {
         attempt: &mut Attempt,
     ) -> Decided<Self::Kind>;
 
-    /// Where the endpoint of the last try was not reached, may it go to this one?
-    fn may_retry(&self, load: &InFlight, attempt: &Attempt) -> bool;
-
-    /// Where the answer of the last try is held, may it go to this one?
-    fn may_again(&self, load: &InFlight, held: Held, attempt: &Attempt) -> bool;
+    /// Where the last try got no answer that is passed on, may it go to this one?
+    fn may_again(&self, load: &InFlight, waited: &Waited, attempt: &Attempt) -> bool;
 
     /// Where the server of the last try had no room for it, may it go to this one, or
     /// once more to the same?

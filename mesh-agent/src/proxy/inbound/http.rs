@@ -209,7 +209,7 @@ impl Visit<'_> {
                     Ok(application) => application,
                     Err(refused) => return self.answer(client, refused, to, false).await,
                 };
-                transfer.resend(&sent);
+                transfer.resend(sent);
                 continue;
             }
             self.totals.settle(transfer);

@@ -18,7 +18,7 @@ use crate::proxy::authorize::Authorized;
 use crate::proxy::context::ConnectionContext;
 use crate::proxy::deliver::deliver;
 use crate::proxy::forward::ForwardEnd;
-use crate::proxy::http::{Held, Hold, Inbox, Leg, Side, has_settings, is_quiet};
+use crate::proxy::http::{Hold, Inbox, Leg, Side, Waited, has_settings, is_quiet};
 use crate::proxy::http2::{Course, Decided, Fault, Hub, Line, LineEnd, Lines, Opener, Site, serve};
 use crate::proxy::report::Report;
 use crate::proxy::request_report::refused_by;
@@ -71,12 +71,7 @@ impl Site for Requests {
         self.caller.identity.is_some()
     }
 
-    fn may_retry(&self, _load: &InFlight, _attempt: &Attempt) -> bool {
-        // There is one application.
-        false
-    }
-
-    fn may_again(&self, _load: &InFlight, _held: Held, _attempt: &Attempt) -> bool {
+    fn may_again(&self, _load: &InFlight, _waited: &Waited, _attempt: &Attempt) -> bool {
         // There is one application.
         false
     }

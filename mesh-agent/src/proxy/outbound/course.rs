@@ -6,10 +6,9 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use super::mirror::{Copied, Copy1, Mirror, Ticket, sending};
 use super::reach::{authz_input, target};
 use super::upstreams::Way;
-use crate::balance::{Attempt, Kind};
+use crate::balance::{Attempt, InFlight, Kind};
 use crate::http::answer::{Answer, Client, REASON};
 use crate::http::h1::{Bad, InvalidEdit, Request, Side as Of};
 use crate::http::h2 as http2;
@@ -22,10 +21,9 @@ use crate::model::{
 use crate::plan::{Target, Transport};
 use crate::proxy::authorize::{Permitted, authorize_request};
 use crate::proxy::context::Exchange;
-use crate::proxy::http::{Inbox, Planned, SendCopies};
-use crate::proxy::metrics::CopyEnd;
+use crate::proxy::http::Planned;
 use crate::proxy::times::Times;
-use crate::route::http::{Decision, Mirrored, Respond, RouteReason};
+use crate::route::http::{Decision, Respond, RouteReason};
 
 /// Where a request goes, by what leave, and what changes of it.
 pub(super) struct Course<P> {
@@ -35,8 +33,15 @@ pub(super) struct Course<P> {
     pub(super) response: Edits,
     pub(super) times: Times,
     pub(super) retry: Option<Retry>,
-    /// Sends the copies that a route wants elsewhere.
-    pub(super) copies: Option<SendCopies>,
+    /// Its route wants copies elsewhere.
+    pub(super) mirrored: Option<Wanted>,
+}
+
+/// Copies of a request.
+pub(super) struct Wanted {
+    pub(super) to: SmallVec<[BackendRef; 1]>,
+    /// Of the request.
+    pub(super) edits: Edits,
 }
 
 /// What is known of a request, whatever becomes of it.
@@ -55,14 +60,10 @@ pub(super) type Own = (Answer, RequestEnd);
 pub(super) trait Came {
     type Planned;
 
-    type Copy: Copied;
-
     fn head(&self) -> &RequestHead<'_>;
 
     /// Behind it there may be another protocol, and so no end: there is no copy of it.
     fn is_endless(&self) -> bool;
-
-    fn copy(&self, planned: Self::Planned) -> Self::Copy;
 
     fn plan(&self, edits: &Edits) -> Result<Self::Planned, InvalidEdit>;
 
@@ -79,7 +80,6 @@ pub(super) struct Http1<'r>(pub(super) &'r Request<'r>, pub(super) &'r [u8]);
 
 impl Came for Http1<'_> {
     type Planned = Planned;
-    type Copy = Copy1;
 
     fn head(&self) -> &RequestHead<'_> {
         &self.0.head
@@ -87,12 +87,6 @@ impl Came for Http1<'_> {
 
     fn is_endless(&self) -> bool {
         self.0.upgrade || self.0.head.method == "CONNECT"
-    }
-
-    fn copy(&self, planned: Planned) -> Copy1 {
-        let mut inbox = Inbox::default();
-        inbox.extend(self.1);
-        Copy1 { planned, inbox }
     }
 
     fn plan(&self, edits: &Edits) -> Result<Planned, InvalidEdit> {
@@ -115,7 +109,6 @@ pub(super) struct Http2<'r>(
 
 impl Came for Http2<'_> {
     type Planned = Forwarded;
-    type Copy = request::Parts;
 
     fn head(&self) -> &RequestHead<'_> {
         self.0
@@ -124,10 +117,6 @@ impl Came for Http2<'_> {
     /// CONNECT is refused.
     fn is_endless(&self) -> bool {
         false
-    }
-
-    fn copy(&self, planned: Forwarded) -> request::Parts {
-        planned.parts
     }
 
     fn plan(&self, edits: &Edits) -> Result<Forwarded, InvalidEdit> {
@@ -180,15 +169,15 @@ pub(super) fn course<C: Came>(
             found.route = Some(forward.rule.shown.clone());
             let edits = [forward.request, forward.response].map(Cow::into_owned);
             let to = Some(forward.backend);
-            let of_copies =
-                (!forward.mirrors.is_empty() && attempt.is_new()).then(|| edits[0].clone());
+            let mirrored = (!forward.mirrors.is_empty() && attempt.is_new()).then(|| Wanted {
+                to: forward.mirrors.iter().map(|to| to.to.clone()).collect(),
+                edits: edits[0].clone(),
+            });
             let course = go((exchange, attempt, found), came, to, edits)?;
-            let copies =
-                of_copies.and_then(|edits| copies(exchange, came, &forward.mirrors, &edits));
             Ok(course.map(|course| Course {
                 times: course.times.by_route(forward.timeouts),
                 retry: forward.retry.cloned(),
-                copies,
+                mirrored,
                 ..course
             }))
         }
@@ -244,7 +233,7 @@ fn go<C: Came>(
         response,
         times,
         retry: None,
-        copies: None,
+        mirrored: None,
     }))
 }
 
@@ -255,46 +244,21 @@ fn times(target: &Target) -> Times {
         .unwrap_or_default()
 }
 
-/// What may not go there, or cannot, is left out.
-fn copies<C: Came>(
+/// Where a copy goes, and by what leave; `None`: nowhere. By what holds when it is sent:
+/// whom it is for was decided with its request, and that may have been hours ago.
+pub(super) fn course_of_copy<C: Came>(
     exchange: &Exchange,
     came: &C,
-    mirrored: &[Mirrored<'_>],
-    edits: &Edits,
-) -> Option<SendCopies> {
-    if came.is_endless() || exchange.context.pod.is_retired() {
+    (to, edits): (&BackendRef, &Edits),
+) -> Option<(Course<C::Planned>, Option<InFlight>)> {
+    if exchange.context.pod.is_retired() {
         return None;
     }
-    let copies: SmallVec<_> = mirrored
-        .iter()
-        .filter_map(|mirrored| copy(exchange, came, mirrored, edits))
-        .collect();
-    (!copies.is_empty()).then(|| sending(copies))
-}
-
-fn copy<C: Came>(
-    exchange: &Exchange,
-    came: &C,
-    mirrored: &Mirrored<'_>,
-    edits: &Edits,
-) -> Option<Mirror<C::Copy>> {
-    let ticket = Ticket::take(exchange)?;
-    let (own, mut found) = (ticket.exchange(exchange), Found::default());
-    let edits = [edits.clone(), Edits::default()];
-    let tried = (&own, &mut Attempt::of_copy(), &mut found);
-    let Ok(Ok(course)) = go(tried, came, Some(mirrored.to), edits) else {
-        ticket.ends(CopyEnd::Refused);
-        return None;
-    };
-    let load = found.target.and_then(|target| target.load);
-    Some(Mirror {
-        request: came.copy(course.planned),
-        ticket,
-        generation: own.in_force.snapshot.generation,
-        context: own.context,
-        way: course.way,
-        load,
-    })
+    let mut found = Found::default();
+    let tried = (exchange, &mut Attempt::of_copy(), &mut found);
+    let course = go(tried, came, Some(to), [edits.clone(), Edits::default()]);
+    let course = course.ok()?.ok()?;
+    Some((course, found.target.and_then(|target| target.load)))
 }
 
 fn ended(reason: RouteReason, head: &RequestHead<'_>) -> RequestEnd {

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::time::Instant;
 
+use super::copies::copies;
 use super::course::{Found, Http1, Own, course};
 use super::upstreams::Way;
 use crate::balance::Attempt;
@@ -99,7 +100,9 @@ fn going(
     (request, bytes): (&Request<'_>, &[u8]),
     found: &mut Found,
 ) -> Result<Result<Going, Own>, Refused> {
-    let course = match course(tried, &Http1(request, bytes), found)? {
+    let (exchange, attempt) = tried;
+    let came = Http1(request, bytes);
+    let course = match course((exchange, attempt), &came, found)? {
         Ok(course) => course,
         Err(own) => return Ok(Err(own)),
     };
@@ -112,6 +115,8 @@ fn going(
             began: Instant::now(),
         },
         retry: course.retry,
-        copies: course.copies,
+        copies: course
+            .mirrored
+            .and_then(|wanted| copies(exchange, &came, wanted)),
     }))
 }

@@ -15,7 +15,7 @@ use super::upstreams::{Upstream, Upstreams, Way};
 use crate::balance::Attempt;
 use crate::http::answer::{Answer, Client};
 use crate::http::h1::{Bad, Request, Side as Of};
-use crate::model::http_route::Retry;
+use crate::io::{Held, spare};
 use crate::model::{CloseReason, Flow, RefuseReason, Refused, RequestEnd};
 use crate::proxy::accepted::Accepted;
 use crate::proxy::forward::ForwardEnd;
@@ -88,7 +88,10 @@ impl<'r> Requests<'r> {
             () = silence(idle) => return Err(CloseReason::IdleTimeout),
         };
         match next {
-            Next::Request(decided) => Box::pin(self.exchange(client, decided, attempt)).await,
+            Next::Request(decided) => {
+                let tries = Tries::new(attempt, None);
+                Box::pin(self.exchange(client, decided, tries)).await
+            }
             Next::End => {
                 client.linger().await;
                 Err(CloseReason::Finished)
@@ -107,7 +110,7 @@ impl<'r> Requests<'r> {
         &mut self,
         client: &mut Side<'_>,
         mut decided: Decided,
-        mut attempt: Attempt,
+        mut tries: Tries,
     ) -> GoesOn {
         let to = decided.client;
         let mut began = None;
@@ -122,12 +125,14 @@ impl<'r> Requests<'r> {
             };
             let limits = &mut going.limits;
             limits.began = *began.get_or_insert(limits.began);
+            let limits = *limits;
+            tries.retry = going.retry.take();
             self.describe();
             self.told.attempt();
             let is_reused = before.is_some();
             let upstream = match before {
                 Some(upstream) => Ok(upstream),
-                None => self.connect(&going.way, going.limits).await,
+                None => self.connect(&going.way, limits).await,
             };
             let refused = match upstream {
                 Ok(upstream) => {
@@ -136,19 +141,22 @@ impl<'r> Requests<'r> {
                         is_safe: decided.is_safe,
                     };
                     let sent = (going, again, decided.len);
-                    return self.pass(client, sent, attempt, (upstream, to)).await;
+                    return self.pass(client, sent, tries, (upstream, to)).await;
                 }
                 Err(refused) => refused,
             };
-            let is_off = going.retry.as_ref().is_some_and(Retry::is_off);
-            let elsewhere = self.elsewhere(client, &refused, (is_off, &mut attempt));
-            if let Some(another) = elsewhere.await {
-                decided = another;
-                if let Ok(instead) = &mut decided.course {
-                    instead.copies = going.copies;
+            let elsewhere = self.elsewhere(client, &refused, (&mut tries, limits));
+            let refused = match elsewhere.await {
+                Ok(Some(another)) => {
+                    decided = another;
+                    if let Ok(instead) = &mut decided.course {
+                        instead.copies = going.copies;
+                    }
+                    continue;
                 }
-                continue;
-            }
+                Ok(None) => refused,
+                Err(cut) => cut,
+            };
             // What is not the mesh's to speak for looks as it would without the mesh.
             if matches!(going.way, Way::Plain(_)) && !self.report.is_open() {
                 self.report.blame(&refused);
@@ -191,7 +199,7 @@ impl<'r> Requests<'r> {
         &mut self,
         client: &mut Side<'_>,
         (going, again, len): (Going, Again, usize),
-        attempt: Attempt,
+        tries: Tries,
         (upstream, to): (Upstream, Client),
     ) -> GoesOn {
         let Going {
@@ -199,15 +207,17 @@ impl<'r> Requests<'r> {
             planned,
             response,
             limits,
-            retry,
             copies,
+            retry: _,
         } = going;
         let is_mesh = matches!(way, Way::Mesh(_));
         let hold = self.told.has_load().then(|| {
-            Hold::of(retry.as_ref(), is_mesh, again.is_safe).of_probe(self.told.is_probe())
+            Hold::of(tries.retry.as_ref(), is_mesh, again.is_safe).of_probe(self.told.is_probe())
         });
-        let original =
-            (hold.is_some() && planned.is_rewritten()).then(|| client.inbox.bytes()[..len].into());
+        // Without room for what may have to go once more it goes once.
+        let hold = hold.filter(|_| !planned.is_rewritten() || spare(len) == len);
+        let original = (hold.is_some() && planned.is_rewritten())
+            .then(|| Held::copied(&client.inbox.bytes()[..len]));
         let planned = planned.of_grpc(to.is_grpc);
         let mut transfer = Transfer::new(planned, response, again.is_reused, client);
         if let Some(hold) = hold {
@@ -216,10 +226,7 @@ impl<'r> Requests<'r> {
         if let Some(copies) = copies {
             transfer.copy_to(copies);
         }
-        let mut sent = Sent {
-            tries: Tries::new(attempt, retry),
-            original,
-        };
+        let mut sent = Sent { tries, original };
         self.carry(
             client,
             (&mut transfer, &mut sent),
@@ -357,7 +364,7 @@ impl<'r> Requests<'r> {
         };
         self.upstreams.leave(upstream, None);
         let fresh = self.upstreams.connect(way, limits.times.connect).await?;
-        transfer.resend(&sent);
+        transfer.resend(sent);
         Ok(Ok(fresh))
     }
 

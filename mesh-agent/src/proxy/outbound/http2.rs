@@ -6,9 +6,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::copies::copies;
 use super::course::{Found, Http2, course};
 use super::flow;
-use super::reach::{may_again, may_repeat, may_retry};
+use super::reach::{may_again, may_repeat};
 use super::upstreams::{Upstream, Upstreams, Way};
 use crate::balance::{Attempt, InFlight};
 use crate::http::answer::{Answer, Client};
@@ -20,7 +21,7 @@ use crate::peer::still_trusted;
 use crate::proxy::accepted::Accepted;
 use crate::proxy::context::{ConnectionContext, Exchange};
 use crate::proxy::forward::ForwardEnd;
-use crate::proxy::http::{Fail, Held, Hold, Inbox, Leg, Side, is_safe};
+use crate::proxy::http::{Fail, Hold, Inbox, Leg, Side, Waited, is_safe};
 use crate::proxy::http2::{Course, Decided, Fault, Hub, Line, LineEnd, Lines, Opener, Site, serve};
 use crate::proxy::report::Report;
 use crate::proxy::request_report::refused_by;
@@ -83,12 +84,8 @@ impl Site for Requests {
         true
     }
 
-    fn may_retry(&self, load: &InFlight, attempt: &Attempt) -> bool {
-        may_retry(&self.context, load, attempt)
-    }
-
-    fn may_again(&self, load: &InFlight, held: Held, attempt: &Attempt) -> bool {
-        may_again(&self.context, load, (held, attempt))
+    fn may_again(&self, load: &InFlight, waited: &Waited, attempt: &Attempt) -> bool {
+        may_again(&self.context, load, (waited, attempt))
     }
 
     fn may_repeat(&self, load: Option<&InFlight>) -> bool {
@@ -112,7 +109,8 @@ impl Site for Requests {
             route: found.route,
             rule,
         };
-        let decided = match course((&exchange, attempt), &Http2(head, parts), &mut found) {
+        let came = Http2(head, parts);
+        let decided = match course((&exchange, attempt), &came, &mut found) {
             Ok(Ok(decided)) => decided,
             Ok(Err(own)) => return nowhere(own, found, None),
             Err(refused) => {
@@ -143,7 +141,9 @@ impl Site for Requests {
                 request: decided.planned.parts,
                 response: decided.response,
                 times: decided.times,
-                copies: decided.copies,
+                copies: decided
+                    .mirrored
+                    .and_then(|wanted| copies(&exchange, &came, wanted)),
                 is_off: decided.retry.as_ref().is_some_and(Retry::is_off),
                 hold: Hold::of(decided.retry.as_ref(), is_mesh, is_safe).of_probe(is_probe),
                 retry: decided.retry,

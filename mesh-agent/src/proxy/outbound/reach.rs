@@ -14,7 +14,7 @@ use crate::model::traffic::HashOn;
 use crate::model::{Refused, RequestHead, UpstreamAddr, Workload};
 use crate::plan::{AuthzInput, MayDial, Source, Target};
 use crate::proxy::context::{ConnectionContext, Exchange};
-use crate::proxy::http::Held;
+use crate::proxy::http::{Waited, Whither};
 
 pub(super) fn source(context: &ConnectionContext) -> Source<'_> {
     let pod = &context.pod.workload;
@@ -75,16 +75,16 @@ pub(super) fn may_retry(context: &ConnectionContext, load: &InFlight, attempt: &
     !attempt.is_repeated() && may_repeat(context, load)
 }
 
-/// Behind an answer that is held: where no application saw the request, or it was a probe,
-/// it goes to another endpoint, and by its route also where there is no other.
+/// Behind an answer that is held, or an endpoint that was not reached: it goes to another
+/// one, and by its route also where there is no other.
 pub(super) fn may_again(
     context: &ConnectionContext,
     load: &InFlight,
-    (held, attempt): (Held, &Attempt),
+    (waited, attempt): (&Waited, &Attempt),
 ) -> bool {
-    match held.lost.is_some() || held.spared {
-        true => may_retry(context, load, attempt),
-        false => may_repeat(context, load),
+    match waited.whither() {
+        Whither::Elsewhere => may_retry(context, load, attempt),
+        Whither::Anywhere => may_repeat(context, load),
     }
 }
 

@@ -1,0 +1,137 @@
+//! Requests that are sent again because their route asks for it.
+
+use super::*;
+
+/// Of that Service: to itself.
+fn retried(service: &str, retry: &str) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: {service}-again, namespace: shop}}\n\
+         spec:\n  parentRefs: [{{group: \"\", kind: Service, name: {service}, port: 80}}]\n  rules:\n  \
+         - backendRefs: [{{name: {service}, port: 80}}]\n    retry: {retry}\n"
+    )
+}
+
+/// Of the server's pod, a port where nobody listens.
+fn nobody(server: &Pod) -> String {
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: nobody, namespace: shop}}\n\
+         spec: {{clusterIP: 10.96.9.7, selector: {{app: {}}}, ports: [{{port: 80, targetPort: 9}}]}}\n",
+        server.name
+    )
+}
+
+impl Mesh {
+    fn retries(&self) -> u64 {
+        let metric = self.agents[0].metric("mesh_agent_retries_total", "");
+        metric.expect("a metric") as u64
+    }
+
+    /// How often the server has had a request with that first line.
+    fn had(&self, server: &Pod, first: &str) -> usize {
+        let url = format!("http://{}:{APP_PORT}/seen", server.v4());
+        let told: Value = serde_json::from_str(&self.curl(&[&url])).expect("a list");
+        let seen = told.as_array().expect("a list").iter();
+        seen.filter(|one| one["first"] == first).count()
+    }
+}
+
+/// On the client's node and on another one, whose agent says so.
+#[test]
+fn where_the_only_endpoint_refuses_connections_a_route_has_all_its_attempts() {
+    let mesh = Mesh::new();
+    let url = "http://10.96.9.7/x";
+    for server in &mesh.servers {
+        mesh.policy("nobody", &nobody(server));
+        for how in ["--http1.1", "--http2-prior-knowledge"] {
+            let ask = || {
+                mesh.curl(&[
+                    how,
+                    "-d",
+                    "a=b",
+                    "-o",
+                    "/dev/null",
+                    "-w",
+                    "%{http_code}",
+                    url,
+                ])
+            };
+            let before = mesh.retries();
+            assert_eq!(ask(), "503");
+            assert_eq!(mesh.retries(), before, "{how}: there is no other one");
+            for (retry, count) in [
+                ("{attempts: 3, backoff: 1ms}", 3),
+                ("{codes: [503], attempts: 4, backoff: 1ms}", 4),
+                ("{codes: [503], attempts: 0}", 0),
+            ] {
+                mesh.policy("route", &retried("nobody", retry));
+                let before = mesh.retries();
+                assert_eq!(ask(), "503", "{how}: {retry}");
+                assert_eq!(
+                    mesh.retries() - before,
+                    count,
+                    "{how} to {}: {retry}",
+                    server.name
+                );
+            }
+            mesh.policy("route", "");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_sent_again_for_a_client_that_leaves_before_that() {
+    let mesh = Mesh::new();
+    let first = "POST /busy/3 HTTP/1.1";
+    for server in &mesh.servers {
+        mesh.policy(
+            "route",
+            &retried(&server.name, "{codes: [503], attempts: 3}"),
+        );
+        let client = mesh.waiting(&["leaving", &server.vips()[0], "/busy/3"]);
+        let refused = eventually(Duration::from_secs(2), || mesh.had(server, first) == 1);
+        assert!(refused, "{}", mesh.had(server, first));
+        // Meanwhile the agent waits for as long as the server wants it to.
+        assert_eq!(client.goes_on(), "left");
+        let of = format!("destination_workload=\"{}\"", server.name);
+        let told = || {
+            let with = ["reporter=\"source\"", "response_code=\"503\"", &of];
+            requests::counted(&mesh.agents[0], &with)
+        };
+        let in_time = eventually(Duration::from_secs(10), || told() == 1);
+        assert!(in_time, "{}", told());
+        assert_eq!(mesh.had(server, first), 1, "{}", server.name);
+    }
+}
+
+#[test]
+fn what_there_is_no_room_to_keep_is_sent_once_and_not_copied() {
+    let (mut world, [a, b, c]) = World::of_three().expect("a world");
+    for pod in [&b, &c] {
+        let mut server = world.in_pod(pod, PYTHON);
+        server.args(["-c", SCRIPT, "serve", &pod.name, &APP_PORT.to_string()]);
+        world.start_server(pod, APP_PORT, server).expect("a server");
+    }
+    // A part of it is for each.
+    let mesh = Mesh::with(world, a, [b, c], &["--max-buffer-mib", "2"]);
+    let mirror = "[{type: RequestMirror, requestMirror: {backendRef: {name: c, port: 80}}}]";
+    let retry = format!("{{codes: [503], attempts: 1, backoff: 1ms}}\n    filters: {mirror}");
+    mesh.policy("route", &retried("b", &retry));
+    let url = |path: &str| format!("http://{}/{path}", mesh.servers[0].vips()[0]);
+    let ends = |end: &str| {
+        let with = format!("copy=\"{end}\"");
+        mesh.agents[0].metric("mesh_agent_mirrored_requests_total", &with)
+    };
+    for (path, size, times, end) in [
+        ("busy/0", 1_000, 2, "answered"),
+        ("busy/0?long", 40_000, 1, "full"),
+    ] {
+        let told = mesh.curl(&["-d", &"x".repeat(size), &url(path)]);
+        assert_eq!(told, "busy\n");
+        let first = format!("POST /{path} HTTP/1.1");
+        assert_eq!(mesh.had(&mesh.servers[0], &first), times, "{size} bytes");
+        let ended = eventually(Duration::from_secs(10), || {
+            ends(end).is_ok_and(|n| n == 1.0)
+        });
+        assert!(ended, "{end}");
+    }
+}

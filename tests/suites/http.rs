@@ -8,6 +8,8 @@ mod requests;
 mod retries;
 #[path = "http/routes.rs"]
 mod routes;
+#[path = "http/sessions.rs"]
+mod sessions;
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, ChildStdout, Stdio};

@@ -377,6 +377,35 @@ fn a_route_has_requests_sent_again_and_grpcs_status_counts_as_one_of_http() {
 }
 
 #[test]
+fn a_session_goes_on_where_it_began() {
+    let mesh = Mesh::of_http();
+    let kept = "sessionPersistence: {sessionName: at}";
+    let to = |name: &str| format!("{{name: {name}, port: 80}}");
+    let rule = format!("[{{{kept}, backendRefs: [{}, {}]}}]", to("b"), to("c"));
+    mesh.policy("b-route", &route("HTTPRoute", &rule));
+    let url = format!("http://{}/x", mesh.services()[0].1);
+    let ask = |cookie: &str| {
+        let mut curl = mesh.world.in_pod(&mesh.a, "curl");
+        curl.args(["-sS", "--max-time", "20", "--http2-prior-knowledge"]);
+        let what = "%{stderr}%header{set-cookie}";
+        let told = curl.args(["-w", what, "-H", cookie, &url]).output();
+        let told = told.expect("curl runs");
+        let body: Value = serde_json::from_slice(&told.stdout).expect("an answer");
+        let set = String::from_utf8_lossy(&told.stderr).into_owned();
+        (body["name"].as_str().expect("a name").to_owned(), set)
+    };
+    for _ in 0..4 {
+        let (name, set) = ask("x: y");
+        let pair = set.split(';').next().expect("a pair");
+        assert!(pair.starts_with("at="), "{set}");
+        for _ in 0..8 {
+            let again = ask(&format!("cookie: {pair}"));
+            assert_eq!(again, (name.clone(), String::new()));
+        }
+    }
+}
+
+#[test]
 fn a_request_without_a_route_is_told_so() {
     let mesh = Mesh::of_http();
     let only =

@@ -12,8 +12,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::choose::weight;
-use super::endpoints::{Candidates, Id};
+use super::endpoints::{Candidates, Id, weight};
 use crate::model::{Endpoint, Name, ServiceKey};
 
 /// Pairs of a client and a Service's port that are remembered; of its part the one

@@ -79,14 +79,19 @@ impl Balancer {
         let affinity = self.affinity.clone();
         let list = self.list_of(candidates, at);
         let is_first = attempt.tried.is_empty();
+        let goes_on = is_first
+            .then(|| list.of_session(candidates, attempt))
+            .flatten();
         let probe = || list.probe(candidates, at);
         let may_probe = attempt.may_probe();
-        let probed = (is_first && may_probe).then(probe).flatten();
+        let is_free = is_first && may_probe && goes_on.is_none();
+        let probed = is_free.then(probe).flatten();
         let others = (!is_first).then(|| list.others(candidates, attempt));
         let view = &list.views[candidates.kind()];
         let usable = others.as_deref().unwrap_or(&view.usable);
-        let chosen = match (probed, candidates.service.affinity) {
-            (Some(probed), _) => Some((probed, None)),
+        let kept = goes_on.or(probed);
+        let chosen = match (kept, candidates.service.affinity) {
+            (Some(kept), _) => Some((kept, None)),
             (None, Some(lasts)) => {
                 let kept = affinity.pick(candidates, usable, (draw.now, lasts));
                 kept.map(|at| (at, None))
@@ -95,7 +100,7 @@ impl Balancer {
         };
         let (number, other) = chosen?;
         let endpoint = candidates.port.endpoints.get(number as usize)?;
-        attempt.tried.push(endpoint.addr);
+        attempt.picked(endpoint);
         let here = &list.here;
         let breaker = &here.states[number as usize].breaker;
         // Also of one that is used though its breaker is open.
@@ -160,6 +165,20 @@ impl Balancer {
 }
 
 impl List {
+    /// Where the session goes on, if that may be picked.
+    fn of_session(&self, candidates: &Candidates<'_>, attempt: &Attempt) -> Option<u32> {
+        if !attempt.has_session() {
+            return None;
+        }
+        let mut usable = self.views[candidates.kind()].usable.iter();
+        let endpoints = &candidates.port.endpoints;
+        let is_wanted = |at: &&u32| {
+            let endpoint = endpoints.get(**at as usize);
+            endpoint.is_some_and(|endpoint| attempt.is_wanted(endpoint))
+        };
+        usable.find(is_wanted).copied()
+    }
+
     /// One that is left out and whose time has come.
     fn probe(&self, candidates: &Candidates<'_>, at: u64) -> Option<u32> {
         let view = &self.views[candidates.kind()];

@@ -1,10 +1,10 @@
 //! Which of those that may be picked: by what the policy says, and by chance.
 
 use std::cell::Cell;
-use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
 use std::sync::atomic::Ordering;
 
 use super::breaker::{Random, millis};
+use super::endpoints::weight;
 use super::health::State;
 use super::outcome::Kind;
 use crate::model::Endpoint;
@@ -127,16 +127,4 @@ impl Choice<'_> {
         // Smaller than a length.
         (self.random)(count as u64) as usize
     }
-}
-
-/// The endpoint with the most is the key's: another one that comes or goes changes
-/// nothing for the rest. The same in each process.
-pub(super) fn weight(key: u64, endpoint: &Endpoint) -> u64 {
-    let mut hasher = foldhash::quality::FixedState::default().build_hasher();
-    key.hash(&mut hasher);
-    match &endpoint.workload {
-        Some(pod) => (&pod.key, &pod.uid, endpoint.addr.port()).hash(&mut hasher),
-        None => endpoint.addr.hash(&mut hasher),
-    }
-    hasher.finish()
 }

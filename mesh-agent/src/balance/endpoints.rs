@@ -1,6 +1,6 @@
 //! Endpoints that may be picked, and by what they are known again.
 
-use std::hash::BuildHasher as _;
+use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -29,6 +29,14 @@ pub(crate) struct Attempt {
     hash: Option<u64>,
     /// Nothing that becomes of it is told: it can show of no endpoint that it works.
     is_copy: bool,
+    session: Option<Session>,
+}
+
+/// Of the requests that one client makes, by the hash of an endpoint.
+#[derive(Clone, Copy, Debug, Default)]
+struct Session {
+    wanted: Option<u64>,
+    got: Option<u64>,
 }
 
 impl Attempt {
@@ -48,6 +56,32 @@ impl Attempt {
     /// A consistent hash of the request is of this.
     pub(crate) fn hash_of(&mut self, value: Option<&[u8]>) {
         self.hash = value.map(|value| foldhash::quality::FixedState::default().hash_one(value));
+    }
+
+    /// It is of a session, which goes on at that endpoint if it can.
+    pub(crate) fn of_session(&mut self, endpoint: Option<u64>) {
+        self.session.get_or_insert_default().wanted = endpoint;
+    }
+
+    /// Where the session goes on.
+    pub(crate) fn session_at(&self) -> Option<u64> {
+        self.session?.got
+    }
+
+    pub(super) fn is_wanted(&self, endpoint: &Endpoint) -> bool {
+        let wanted = self.session.and_then(|session| session.wanted);
+        wanted == Some(session_hash(endpoint))
+    }
+
+    pub(super) fn has_session(&self) -> bool {
+        self.session.is_some_and(|session| session.wanted.is_some())
+    }
+
+    pub(super) fn picked(&mut self, endpoint: &Endpoint) {
+        self.tried.push(endpoint.addr);
+        if let Some(session) = &mut self.session {
+            session.got = Some(session_hash(endpoint));
+        }
     }
 
     pub(super) fn hash(&self) -> Option<u64> {
@@ -73,6 +107,23 @@ impl Attempt {
     pub(super) fn has_tried(&self, endpoint: &Endpoint) -> bool {
         self.tried.contains(&endpoint.addr)
     }
+}
+
+/// The endpoint with the most is the key's: another one that comes or goes changes
+/// nothing for the rest. The same in each process.
+pub(super) fn weight(key: u64, endpoint: &Endpoint) -> u64 {
+    let mut hasher = foldhash::quality::FixedState::default().build_hasher();
+    key.hash(&mut hasher);
+    match &endpoint.workload {
+        Some(pod) => (&pod.key, &pod.uid, endpoint.addr.port()).hash(&mut hasher),
+        None => endpoint.addr.hash(&mut hasher),
+    }
+    hasher.finish()
+}
+
+/// By what a client knows the endpoint of its session.
+fn session_hash(endpoint: &Endpoint) -> u64 {
+    weight(0, endpoint)
 }
 
 /// From where a Service's endpoints are taken.

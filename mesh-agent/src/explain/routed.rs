@@ -180,6 +180,7 @@ impl Routed {
         for (of, longest) in timeouts {
             changes.extend(longest.map(|longest| format!("timeout of the {of}: {longest:?}")));
         }
+        changes.extend(forward.session.as_ref().map(|session| session.shown()));
         let share = Share {
             changes,
             copies: forward.mirrors.iter().map(copy).collect(),

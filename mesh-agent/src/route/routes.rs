@@ -127,11 +127,23 @@ impl ServiceRoutes {
         &self,
         head: &RequestHead<'_>,
         caller_namespace: &str,
+        random: impl FnMut(u64) -> u64,
+    ) -> Decision<'_> {
+        self.decide_at(head, caller_namespace, None, random)
+    }
+
+    /// The same; sessions that last `now`, in seconds since 1970, go on.
+    #[must_use]
+    pub(crate) fn decide_at(
+        &self,
+        head: &RequestHead<'_>,
+        caller_namespace: &str,
+        now: Option<u64>,
         mut random: impl FnMut(u64) -> u64,
     ) -> Decision<'_> {
         match self.group(caller_namespace) {
             None => Decision::Implicit,
-            Some(Compiled::Http(group)) => group.decide(head, self.port, &mut random),
+            Some(Compiled::Http(group)) => group.decide(head, (self.port, now), &mut random),
             // What is for connections says the same of each request on one.
             Some(Compiled::Connections(group)) => {
                 Decision::of_connection(group.decide(None, &mut random))

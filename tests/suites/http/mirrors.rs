@@ -199,7 +199,7 @@ fn whatever_becomes_of_a_copy_its_request_goes_on() {
     }
 }
 
-const NO_A: &str = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: no-a, namespace: shop}\n\
+pub(super) const NO_A: &str = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: no-a, namespace: shop}\n\
      spec: {selector: {matchLabels: {app: @}}, action: DENY, rules: [{from: [{source: {principals: [\"*/sa/a\"]}}]}]}\n";
 
 #[test]

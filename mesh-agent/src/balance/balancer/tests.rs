@@ -270,6 +270,32 @@ fn a_second_attempt_goes_elsewhere_and_again_where_there_is_nobody_else() {
 }
 
 #[test]
+fn a_session_goes_on_at_its_endpoint_while_that_may_be_picked() {
+    let pods = snapshot(1, &[(1, "a"), (2, "b"), (3, "c")]);
+    let (mut balancer, now) = (balancer(0), Instant::now());
+    let ask = |balancer: &mut Balancer, wanted| {
+        let mut attempt = Attempt::default();
+        attempt.of_session(wanted);
+        let at = (&mut attempt, now);
+        let picked = Picker::on("n1", None).pick(balancer, only(&pods), at);
+        (
+            picked.expect("one"),
+            attempt.session_at().expect("a session"),
+        )
+    };
+    let (first, at) = ask(&mut balancer, None);
+    for _ in 0..100 {
+        assert_eq!(ask(&mut balancer, Some(at)), (first, at));
+    }
+    fail(&mut balancer, only(&pods), first, now);
+    let (other, elsewhere) = ask(&mut balancer, Some(at));
+    assert!(other != first && elsewhere != at);
+    let mut attempt = Attempt::default();
+    Picker::on("n1", None).pick(&mut balancer, only(&pods), (&mut attempt, now));
+    assert_eq!(attempt.session_at(), None, "it is of none");
+}
+
+#[test]
 fn where_the_hinted_ones_fail_others_are_used() {
     let pods: Vec<_> = [(1, "z"), (2, "y"), (3, "y")]
         .map(|(n, zone)| crate::balance::testing::hinted(endpoint(n, zone, "n2"), &[], &[zone]))

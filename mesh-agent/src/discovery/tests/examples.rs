@@ -108,6 +108,7 @@ fn forwarded(forward: &Forward<'_>) -> (String, Vec<String>) {
         let attempts = retry.attempts.unwrap_or_default();
         all.push(format!("{attempts} retries on {}", codes.join(" ")));
     }
+    all.extend(forward.session.as_ref().map(|session| session.shown()));
     (forward.backend.service.name.to_string(), all)
 }
 

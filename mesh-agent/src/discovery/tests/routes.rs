@@ -92,6 +92,7 @@ fn a_route_is_read_with_all_that_it_says() {
     - {name: web-v2, port: 80, filters: [{type: RequestHeaderModifier, requestHeaderModifier: {remove: [f]}}]}
     timeouts: {request: 10s, backendRequest: 2s}
     retry: {codes: [500, 503], attempts: 2, backoff: 100ms}
+    sessionPersistence: {type: Cookie, absoluteTimeout: 1h, idleTimeout: 10m, cookieConfig: {lifetimeType: Permanent}, cookie: {name: at, path: /shop}}
   - matches: [{path: {type: PathPrefix, value: /old}}]
     filters:
     - {type: RequestRedirect, requestRedirect: {scheme: https, hostname: a.example, port: 8443, statusCode: 301, path: {type: ReplacePrefixMatch, replacePrefixMatch: /new}}}
@@ -227,6 +228,26 @@ fn each_fault_is_named_with_its_field() {
         (
             "[{filters: [{type: RequestRedirect, requestRedirect: {hostname: evil.example/..}}]}]",
             "spec.rules[0].filters[0].requestRedirect.hostname: \"evil.example/..\" is no host",
+        ),
+        (
+            "[{sessionPersistence: {type: Header, sessionName: Content-Length}}]",
+            "spec.rules[0].sessionPersistence.sessionName: \"Content-Length\" is not",
+        ),
+        (
+            "[{sessionPersistence: {type: Header, header: {name: x-forwarded-client-cert}}}]",
+            "spec.rules[0].sessionPersistence.header.name: \"x-forwarded-client-cert\" is not",
+        ),
+        (
+            "[{sessionPersistence: {cookie: {name: \"a=b\"}}}]",
+            "spec.rules[0].sessionPersistence.cookie.name: \"a=b\" is no name",
+        ),
+        (
+            "[{sessionPersistence: {cookie: {name: a, path: /; Domain=x}}}]",
+            "spec.rules[0].sessionPersistence.cookie.path: is no path",
+        ),
+        (
+            "[{sessionPersistence: {cookieConfig: {lifetimeType: Permanent}}}]",
+            "spec.rules[0].sessionPersistence.cookieConfig.lifetimeType: Permanent needs",
         ),
     ] {
         let text = route("bad", rules);

@@ -2,11 +2,11 @@
 //! pod here whether it may, and what changes of it on the way.
 
 use std::borrow::Cow;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use smallvec::SmallVec;
 
-use super::reach::{authz_input, target};
+use super::reach::{authz_input, source, target};
 use super::upstreams::Way;
 use crate::balance::{Attempt, InFlight, Kind};
 use crate::http::answer::{Answer, Client, REASON};
@@ -153,7 +153,20 @@ pub(super) fn course<C: Came>(
     };
     let worker = &exchange.context.worker;
     let namespace = exchange.context.pod.workload.key.namespace.as_str();
-    match routes.decide(head, namespace, |limit| worker.dice.below(limit)) {
+    let now = unix_now();
+    let random = |limit| worker.dice.below(limit);
+    let mut decision = routes.decide_at(head, namespace, Some(now), random);
+    if let Decision::Forward(forward) = &decision
+        && forward
+            .session
+            .as_ref()
+            .is_some_and(|session| session.token.is_some())
+        && is_empty(exchange, forward.backend)
+    {
+        // A session that cannot go on goes elsewhere.
+        decision = routes.decide_at(head, namespace, None, random);
+    }
+    match decision {
         Decision::Implicit => go(
             (exchange, attempt, found),
             came,
@@ -173,7 +186,16 @@ pub(super) fn course<C: Came>(
                 to: forward.mirrors.iter().map(|to| to.to.clone()).collect(),
                 edits: edits[0].clone(),
             });
-            let course = go((exchange, attempt, found), came, to, edits)?;
+            if let Some(session) = &forward.session {
+                attempt.of_session(session.token.map(|token| token.endpoint));
+            }
+            let mut course = go((exchange, attempt, found), came, to, edits)?;
+            if let (Some(session), Some(endpoint)) = (forward.session, attempt.session_at())
+                && let Ok(course) = &mut course
+            {
+                let told = session.answer(endpoint, now);
+                course.response.headers.extend(told);
+            }
             Ok(course.map(|course| Course {
                 times: course.times.by_route(forward.timeouts),
                 retry: forward.retry.cloned(),
@@ -182,6 +204,20 @@ pub(super) fn course<C: Came>(
             }))
         }
     }
+}
+
+/// In seconds.
+fn unix_now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |since| since.as_secs())
+}
+
+/// No endpoint of it can be picked.
+fn is_empty(exchange: &Exchange, to: &BackendRef) -> bool {
+    let source = source(&exchange.context);
+    let context = exchange.decision_context();
+    let backends = context.backends_of(&source, (exchange.context.orig_dst, to));
+    backends.is_ok_and(|backends| backends.list(1).is_err())
 }
 
 fn go<C: Came>(

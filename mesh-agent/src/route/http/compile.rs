@@ -11,9 +11,10 @@ use super::filters::Static;
 use super::index::Place;
 use super::pattern;
 use super::query::path_decoded;
+use super::session::Session;
 use crate::model::http_route::{
     Cors, Filter, HttpMatch, HttpRule, NamedMatch, PathMatch, PathModifier, Redirect, Retry,
-    SessionPersistence, TextMatch, Timeouts,
+    TextMatch, Timeouts,
 };
 use crate::model::route::{Backend, BackendRef, BackendTarget, Route, RouteKind, RouteRule, Rules};
 use crate::route::attached::{Permits, age};
@@ -82,7 +83,7 @@ pub(super) struct Rule {
     pub(super) cors: Option<Cors>,
     pub(super) timeouts: Timeouts,
     pub(super) retry: Option<Retry>,
-    pub(super) session: Option<SessionPersistence>,
+    pub(super) session: Option<Session>,
 }
 
 #[derive(Debug)]
@@ -99,6 +100,8 @@ pub(super) struct Weighted {
     pub(super) total: u64,
     /// Of those with a weight.
     pub(super) backends: Box<[Weighed]>,
+    /// The others, of a rule with sessions: these stay where they are.
+    pub(super) resting: Box<[Weighed]>,
 }
 
 #[derive(Debug)]
@@ -288,7 +291,10 @@ fn rule(route: &Route, index: u32, rule: &HttpRule, permits: Permits<'_>) -> Rul
         cors,
         timeouts: rule.timeouts,
         retry: rule.retry.clone(),
-        session: rule.session.clone(),
+        session: rule
+            .session
+            .as_ref()
+            .map(|says| Session::new(says, &route.key, (index, rule.name.as_ref()))),
     }
 }
 
@@ -305,7 +311,15 @@ fn weighted(route: &Route, rule: &HttpRule, permits: Permits<'_>) -> Weighted {
         weighed(route, rule, backend, total, permits)
     });
     let backends = backends.collect();
-    Weighted { total, backends }
+    let others = rule.backends.iter().filter(|backend| backend.weight == 0);
+    let resting = others
+        .filter(|_| rule.session.is_some())
+        .map(|backend| weighed(route, rule, backend, total, permits));
+    Weighted {
+        total,
+        backends,
+        resting: resting.collect(),
+    }
 }
 
 fn weighed(

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::model::http_route::{Retry, SessionPersistence, Timeouts};
+use super::session::Sticky;
+use crate::model::http_route::{Retry, Timeouts};
 use crate::model::route::{BackendRef, RouteRule};
 use crate::model::{Edits, RefuseReason};
 use crate::route::connections::{ConnectionDecision, ConnectionRefusal};
@@ -30,7 +31,7 @@ pub(crate) struct Forward<'r> {
     pub(crate) mirrors: SmallVec<[Mirrored<'r>; 1]>,
     pub(crate) timeouts: Timeouts,
     pub(crate) retry: Option<&'r Retry>,
-    pub(crate) session: Option<&'r SessionPersistence>,
+    pub(crate) session: Option<Box<Sticky<'r>>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,6 +15,7 @@ use super::filters::modified;
 use super::index::Index;
 use super::query;
 use super::redirect::{self, location};
+use super::session::{Session, Token};
 use crate::model::route::{Route, RouteKind};
 use crate::model::{Edits, Path, RequestHead};
 use crate::route::attached::Permits;
@@ -62,21 +63,37 @@ impl HttpGroup {
         }
     }
 
-    /// `port`: the one that the request came to. `random` gives a number below
-    /// its argument.
+    /// `port`: the one that the request came to. `now`: in seconds since 1970, where
+    /// sessions go on. `random` gives a number below its argument.
     pub(in crate::route) fn decide(
         &self,
         head: &RequestHead<'_>,
-        port: u16,
+        (port, now): (u16, Option<u64>),
         random: &mut dyn FnMut(u64) -> u64,
     ) -> Decision<'_> {
-        match self.found(head, port) {
-            Found::Answered(answer) => Decision::Respond(answer),
-            Found::Shared(rule, entry, weighted) => match weighted.choose(random) {
-                None => Decision::Respond(Respond::of(RouteReason::NoBackend, Some(&rule.name))),
-                Some(chosen) => self.forward(rule, entry, chosen, head, random),
-            },
+        let (rule, entry, weighted) = match self.found(head, port) {
+            Found::Answered(answer) => return Decision::Respond(answer),
+            Found::Shared(rule, entry, weighted) => (rule, entry, weighted),
+        };
+        let session = rule.session.as_ref();
+        let goes_on = session.zip(now).and_then(|(session, now)| {
+            let token = session.came(head, now)?;
+            Some((weighted.of(session, &token)?, token))
+        });
+        let chosen = match goes_on {
+            Some((chosen, _)) => Some(chosen),
+            None => weighted.choose(random),
+        };
+        let Some(chosen) = chosen else {
+            return Decision::Respond(Respond::of(RouteReason::NoBackend, Some(&rule.name)));
+        };
+        let mut decision = self.forward(rule, entry, chosen, head, random);
+        if let Decision::Forward(forward) = &mut decision
+            && let Some(session) = &mut forward.session
+        {
+            session.token = goes_on.map(|(_, token)| token);
         }
+        decision
     }
 
     /// Each decision that there can be of the request, with its share.
@@ -87,6 +104,10 @@ impl HttpGroup {
     ) -> Vec<(Share, Decision<'_>)> {
         let (rule, entry, weighted) = match self.found(head, port) {
             Found::Answered(answer) => return vec![(Share::ALL, Decision::Respond(answer))],
+            Found::Shared(rule, _, weighted) if weighted.backends.is_empty() => {
+                let answer = Respond::of(RouteReason::NoBackend, Some(&rule.name));
+                return vec![(Share::ALL, Decision::Respond(answer))];
+            }
             Found::Shared(rule, entry, weighted) => (rule, entry, weighted),
         };
         let shares = Share::of(weighted.backends.iter().map(|one| one.below));
@@ -134,7 +155,9 @@ impl HttpGroup {
                 answer.headers.push(("location", location));
                 Found::Answered(answer)
             }
-            Action::Forward(weighted) if weighted.backends.is_empty() => {
+            Action::Forward(weighted)
+                if weighted.backends.is_empty() && weighted.resting.is_empty() =>
+            {
                 respond(RouteReason::NoBackend)
             }
             Action::Forward(weighted) => Found::Shared(rule, entry, weighted),
@@ -184,7 +207,10 @@ impl HttpGroup {
             mirrors,
             timeouts: rule.timeouts,
             retry: rule.retry.as_ref(),
-            session: rule.session.as_ref(),
+            session: rule
+                .session
+                .as_ref()
+                .map(|says| Box::new(says.sticky(backend))),
         })
     }
 
@@ -214,6 +240,15 @@ impl HttpGroup {
 }
 
 impl Weighted {
+    /// The backend of a session, also one that new sessions do not get.
+    fn of(&self, session: &Session, token: &Token) -> Option<&Weighed> {
+        let mut all = self.backends.iter().chain(&self.resting);
+        all.find(|one| match &one.to {
+            Chosen::Backend(to) => session.is_of(token, to),
+            Chosen::Invalid | Chosen::Unsupported => false,
+        })
+    }
+
     fn choose(&self, random: &mut dyn FnMut(u64) -> u64) -> Option<&Weighed> {
         let number = match &*self.backends {
             [] => return None,

@@ -16,6 +16,7 @@ mod index;
 mod pattern;
 mod query;
 mod redirect;
+mod session;
 #[cfg(test)]
 mod tests;
 

@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 use super::backends::backends;
 use super::filters::{Of, filters};
 use super::matches::matches;
-use super::reading::{Reading, UNSERVED};
+use super::reading::Reading;
 use crate::discovery::tree::Node;
-use crate::model::Name;
 use crate::model::http_route::{
     Filter, HttpMatch, HttpRule, Longest, PathMatch, PathModifier, Retry, SessionBy,
     SessionPersistence, Timeouts,
 };
 use crate::model::route::{ConnectionRule, RouteKind};
+use crate::model::{Name, header_name};
 
 const MAX_RULES: usize = 16;
 const MAX_MATCHES: usize = 128;
@@ -220,6 +220,24 @@ fn retry(reading: &mut Reading<'_>, rule: &Node<'_>, at: &str) -> Option<Retry> 
     })
 }
 
+/// Of a cookie, or of a header that is a route's to set.
+fn session_name(
+    reading: &mut Reading<'_>,
+    (value, at): (&Node<'_>, String),
+    is_cookie: bool,
+) -> Option<Box<str>> {
+    if value.is_null() {
+        return None;
+    }
+    let name = reading.header(value, &at)?;
+    let is_free = header_name::is_a_routes(name) && !header_name::is_identity(name);
+    if !is_cookie && (!is_free || name.eq_ignore_ascii_case("host")) {
+        reading.wrong(&at, format!("{name:?} is not a route's to set"));
+        return None;
+    }
+    Some(name.into())
+}
+
 fn session(reading: &mut Reading<'_>, rule: &Node<'_>, at: &str) -> Option<SessionPersistence> {
     let (value, at) = (
         &rule["sessionPersistence"],
@@ -255,12 +273,19 @@ fn session(reading: &mut Reading<'_>, rule: &Node<'_>, at: &str) -> Option<Sessi
     let part = if is_cookie { "cookie" } else { "header" };
     let part_at = format!("{at}.{part}");
     reading.known(&value[part], &part_at, &["name", "path"]);
-    let former = reading.text(&value["sessionName"], &format!("{at}.sessionName"));
-    let name = reading.text(&value[part]["name"], &format!("{part_at}.name"));
-    let path = reading.text(&value[part]["path"], &format!("{part_at}.path"));
-    reading.advise(&at, UNSERVED);
+    let name = match value[part]["name"].is_null() {
+        true => (&value["sessionName"], format!("{at}.sessionName")),
+        false => (&value[part]["name"], format!("{part_at}.name")),
+    };
+    let name = session_name(reading, name, is_cookie);
+    let path_at = format!("{part_at}.path");
+    let path = reading.text(&value[part]["path"], &path_at);
+    let is_plain = |b: u8| b.is_ascii_graphic() && b != b';';
+    if path.is_some_and(|path| !path.starts_with('/') || !path.bytes().all(is_plain)) {
+        reading.wrong(&path_at, "is no path of a cookie, such as /shop");
+    }
     Some(SessionPersistence {
-        name: name.or(former).map(Into::into),
+        name,
         by: match is_cookie {
             false => SessionBy::Header,
             true => SessionBy::Cookie {

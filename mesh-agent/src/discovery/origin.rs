@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
+use crate::model::Name;
 use crate::model::text::printable;
 
 /// What is read, and is replaced, as a whole: a file, or one object of the API.
@@ -15,8 +16,9 @@ pub struct Place(Arc<Inner>);
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Inner {
     File(PathBuf),
-    /// Path of the object in the API.
-    Resource(String),
+    /// An object of the API: where it is, with the last slash, and its name. Both are
+    /// texts that others have, too.
+    Resource(Name, Name),
 }
 
 impl Place {
@@ -27,8 +29,14 @@ impl Place {
 
     /// An object of the API, by its path there.
     #[must_use]
-    pub fn resource(path: impl Into<String>) -> Self {
-        Self(Arc::new(Inner::Resource(path.into())))
+    pub fn resource(path: &str) -> Self {
+        let (folder, name) = path.split_at(path.rfind('/').map_or(0, |at| at + 1));
+        Self::named(folder.into(), name.into())
+    }
+
+    /// The same, by the two parts of its path: up to the last slash, and behind it.
+    pub(super) fn named(folder: Name, name: Name) -> Self {
+        Self(Arc::new(Inner::Resource(folder, name)))
     }
 
     #[must_use]
@@ -40,17 +48,17 @@ impl Place {
     pub(super) fn as_file(&self) -> Option<&Path> {
         match &*self.0 {
             Inner::File(path) => Some(path),
-            Inner::Resource(_) => None,
+            Inner::Resource(..) => None,
         }
     }
 
     /// Namespace and name of an object of the API that has one.
     pub(super) fn namespaced(&self) -> Option<(&str, &str)> {
-        let Inner::Resource(path) = &*self.0 else {
+        let Inner::Resource(folder, name) = &*self.0 else {
             return None;
         };
-        let mut parts = path.rsplit('/');
-        let (name, _plural, namespace) = (parts.next()?, parts.next()?, parts.next()?);
+        let mut parts = folder.strip_suffix('/')?.rsplit('/');
+        let (_plural, namespace) = (parts.next()?, parts.next()?);
         (parts.next() == Some("namespaces")).then_some((namespace, name))
     }
 
@@ -61,7 +69,7 @@ impl Place {
                 let name = path.file_name().unwrap_or_default();
                 name.to_string_lossy().into_owned()
             }
-            Inner::Resource(path) => path.rsplit('/').next().unwrap_or_default().to_owned(),
+            Inner::Resource(_, name) => name.to_string(),
         }
     }
 }
@@ -71,7 +79,10 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &*self.0 {
             Inner::File(path) => f.write_str(&printable(&path.to_string_lossy())),
-            Inner::Resource(path) => f.write_str(&printable(path)),
+            Inner::Resource(folder, name) => {
+                f.write_str(&printable(folder))?;
+                f.write_str(&printable(name))
+            }
         }
     }
 }
@@ -90,7 +101,7 @@ pub(super) enum At {
     /// In the document that begins at the line, which is a list: path of the item.
     Item { line: u32, path: Box<str> },
     /// `resourceVersion` of an object of the API.
-    Version(Box<str>),
+    Version(Name),
 }
 
 impl Origin {
@@ -107,7 +118,7 @@ impl Origin {
     }
 
     /// One version of an object of the API.
-    pub(super) fn version(place: Place, version: impl Into<Box<str>>) -> Self {
+    pub(super) fn version(place: Place, version: impl Into<Name>) -> Self {
         let at = At::Version(version.into());
         Self { place, at }
     }
@@ -211,13 +222,13 @@ impl Serialize for Origin {
                 fields.serialize_field("column", &column)?;
                 fields.end()
             }
-            (Inner::Resource(path), at) => {
+            (Inner::Resource(folder, name), at) => {
                 let version = match at {
-                    At::Version(version) => Some(version),
+                    At::Version(version) => Some(version.as_str()),
                     At::Line { .. } | At::Item { .. } => None,
                 };
                 let mut fields = serializer.serialize_struct("Origin", 2)?;
-                fields.serialize_field("resource", path)?;
+                fields.serialize_field("resource", &format_args!("{folder}{name}"))?;
                 fields.serialize_field("version", &version)?;
                 fields.end()
             }

@@ -9,6 +9,7 @@ pub mod bpf;
 pub mod cgroup;
 pub mod errno;
 pub mod files;
+pub(crate) mod heap;
 pub mod kubepods;
 pub mod link;
 pub mod netns;

@@ -40,7 +40,7 @@ const MODULES: &[Module] = &[
     module("identity", 2, &["tls", "http", "cluster"]),
     module("kube", 2, &[]),
     module("cluster", 2, &["kube"]),
-    module("discovery", 2, &["kube"]),
+    module("discovery", 2, &["kube", "sys"]),
     module("tunnel", 2, &["tls", "identity", "io", "http"]),
     module("observe", 2, &["sys"]),
     module("ca", 3, &[]),

@@ -16,6 +16,7 @@ use tokio::time::{sleep, sleep_until, timeout};
 use super::file::{self, Of, Unusable, Whole, Writer};
 use super::status::Watched;
 use crate::kube::{Event, Item, Resource};
+use crate::sys::heap;
 
 /// What waits to be written.
 const QUEUE: usize = 1_024;
@@ -25,8 +26,11 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const RATE: u64 = 256 << 10;
 const SOONEST: Duration = Duration::from_secs(1);
 const LATEST: Duration = Duration::from_secs(600);
-/// Of what changed, and is not written yet.
-const MAX_CHANGES: usize = 8 << 20;
+/// Of what changed, and is not written yet: this part of the file, within bounds. So a
+/// byte that changes is written as one of eight at most, and memory is little.
+const CHANGES: u64 = 8;
+const MIN_CHANGES: u64 = 1 << 20;
+const MAX_CHANGES: u64 = 8 << 20;
 /// How often it is noted that nothing changed.
 const TOUCH: Duration = Duration::from_secs(30);
 /// How long the end waits for the disk; less than who ends the agent does.
@@ -356,7 +360,7 @@ impl Kind {
             Told::Changed(path, json) if self.is_current => {
                 self.bytes += path.len() + json.as_ref().map_or(0, Vec::len);
                 self.changes.insert(path, json);
-                if self.bytes > MAX_CHANGES {
+                if self.bytes > room(self.size) {
                     self.merge()?;
                 }
             }
@@ -416,10 +420,20 @@ impl Kind {
 
     fn merge(&mut self) -> Result<(), Unusable> {
         let changes = std::mem::take(&mut self.changes);
+        let is_much = self.bytes as u64 >= MIN_CHANGES;
         self.size = file::merge(&self.of, changes, &self.version)?;
         self.is_written(self.version.clone());
+        if is_much {
+            heap::give_back();
+        }
         Ok(())
     }
+}
+
+/// For changes of a file of that size.
+fn room(size: u64) -> usize {
+    let room = (size / CHANGES).clamp(MIN_CHANGES, MAX_CHANGES);
+    usize::try_from(room).unwrap_or(usize::MAX)
 }
 
 fn uid(json: &[u8]) -> Option<String> {
@@ -430,4 +444,17 @@ fn uid(json: &[u8]) -> Option<String> {
 /// How old what was found is: as old as the oldest of it.
 pub(super) fn as_of(found: &[Whole]) -> Option<SystemTime> {
     found.iter().map(|whole| whole.as_of).min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_to_be_written_is_a_small_part_of_the_file_and_bounded() {
+        let mib = |n: usize| n << 20;
+        assert_eq!(room(0), mib(1));
+        assert_eq!(room(24 << 20), mib(3));
+        assert_eq!(room(1 << 40), mib(8));
+    }
 }

@@ -60,7 +60,7 @@ mod tests {
 
     fn place(name: &str) -> Place {
         let path = format!("/apis/a.x/v1/namespaces/shop/things/{name}");
-        Place::resource(path)
+        Place::resource(&path)
     }
 
     fn names(named: &Named) -> Vec<&str> {

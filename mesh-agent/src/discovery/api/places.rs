@@ -16,6 +16,7 @@ use crate::discovery::publish::Publisher;
 use crate::discovery::store::Said;
 use crate::discovery::{Code, Problem};
 use crate::kube::{Head, Item, Resource};
+use crate::model::Name;
 
 /// Of one kind. More are not taken over at all: a part of them would be a lie.
 const MAX_OBJECTS: usize = 500_000;
@@ -23,17 +24,18 @@ const MAX_OBJECTS: usize = 500_000;
 /// One object of the API, as it was understood.
 #[derive(Debug)]
 struct Held {
-    version: Box<str>,
+    version: Name,
     /// With what its last good version said.
     objects: SmallVec<[Arc<Object>; 1]>,
-    problems: Option<Box<[Problem]>>,
 }
+
+type Problems = Option<Box<[Problem]>>;
 
 #[derive(Debug)]
 enum Staged {
     /// In the version that is known.
     Same,
-    Other(Held),
+    Other(Held, Problems),
 }
 
 type Map<V> = HashMap<Place, V, foldhash::fast::RandomState>;
@@ -67,7 +69,7 @@ pub(super) struct To<'t> {
 }
 
 impl To<'_> {
-    fn tell(&mut self, place: &Place, problems: Option<Box<[Problem]>>) {
+    fn tell(&mut self, place: &Place, problems: Problems) {
         match problems {
             Some(problems) => self.problems.insert(place.clone(), problems),
             None => self.problems.remove(place),
@@ -103,13 +105,12 @@ impl Places {
         let place = match item.head.name.is_empty() {
             true => {
                 to.nameless += 1;
-                let name = format!("?{}", to.nameless);
-                Place::resource(self.resource.path(None, &name))
+                Place::resource(&self.resource.path(None, &format!("?{}", to.nameless)))
             }
-            false => self.place(&item.head),
+            false => self.place(&item.head, names),
         };
         let version = &*item.head.version;
-        let staged = match self.known.get_key_value(&place) {
+        let (held, problems) = match self.known.get_key_value(&place) {
             Some((known, held)) if *held.version == *version && !version.is_empty() => {
                 to.objects.insert(known.clone(), Staged::Same);
                 return;
@@ -117,7 +118,7 @@ impl Places {
             Some((_, held)) => read(&place, item, &held.objects, names),
             None => read(&place, item, &[], names),
         };
-        to.objects.insert(place, Staged::Other(staged));
+        to.objects.insert(place, Staged::Other(held, problems));
     }
 
     /// The list is whole: it holds. False where it cannot.
@@ -133,8 +134,8 @@ impl Places {
             self.drop(&place, to);
         }
         for (place, staged) in staged {
-            if let Staged::Other(held) = staged {
-                self.put(place, held, to);
+            if let Staged::Other(held, problems) = staged {
+                self.put(place, (held, problems), to);
             }
         }
         self.is_whole = true;
@@ -143,7 +144,7 @@ impl Places {
 
     /// It is new, or not what it was.
     pub(super) fn change(&mut self, item: &Item, to: &mut To<'_>) {
-        let place = self.place(&item.head);
+        let place = self.place(&item.head, to.names);
         if self.known.len() >= MAX_OBJECTS && !self.known.contains_key(&place) {
             self.is_too_large = true;
             return;
@@ -159,8 +160,7 @@ impl Places {
         self.put(place, held, to);
     }
 
-    fn put(&mut self, place: Place, mut held: Held, to: &mut To<'_>) {
-        let problems = held.problems.take();
+    fn put(&mut self, place: Place, (held, problems): (Held, Problems), to: &mut To<'_>) {
         let is_understood = !problems.iter().flatten().any(Problem::is_mistake);
         let not_understood = (!is_understood).then_some(&*held.version);
         self.held_back.note(&place, not_understood);
@@ -179,7 +179,7 @@ impl Places {
 
     /// False where what is known of that name is another object, made since.
     pub(super) fn delete(&mut self, head: &Head, to: &mut To<'_>) -> bool {
-        let place = self.place(head);
+        let place = self.place(head, to.names);
         let Some(held) = self.known.get(&place) else {
             return true;
         };
@@ -196,13 +196,20 @@ impl Places {
         true
     }
 
-    fn place(&self, head: &Head) -> Place {
-        Place::resource(self.resource.path(head.namespace.as_deref(), &head.name))
+    fn place(&self, head: &Head, names: &mut Interner) -> Place {
+        let folder = self.resource.path(head.namespace.as_deref(), "");
+        Place::named(names.name(&folder), names.name(&head.name))
     }
 }
 
-fn read(place: &Place, item: &Item, before: &[Arc<Object>], names: &mut Interner) -> Held {
-    let origin = Origin::version(place.clone(), &*item.head.version);
+fn read(
+    place: &Place,
+    item: &Item,
+    before: &[Arc<Object>],
+    names: &mut Interner,
+) -> (Held, Problems) {
+    let version = Name::from(&*item.head.version);
+    let origin = Origin::version(place.clone(), version.clone());
     let text = String::from_utf8_lossy(&item.json);
     let is_text = matches!(text, std::borrow::Cow::Borrowed(_));
     let mut parsed = document(&origin, &text, is_text);
@@ -218,9 +225,10 @@ fn read(place: &Place, item: &Item, before: &[Arc<Object>], names: &mut Interner
     if parsed.problems.iter().any(Problem::is_mistake) {
         keep_last_good(&mut parsed, before);
     }
-    Held {
-        version: (*item.head.version).into(),
+    let held = Held {
+        version,
         objects: parsed.objects.into(),
-        problems: (!parsed.problems.is_empty()).then(|| parsed.problems.into()),
-    }
+    };
+    let problems = (!parsed.problems.is_empty()).then(|| parsed.problems.into());
+    (held, problems)
 }

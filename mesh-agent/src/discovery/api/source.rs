@@ -20,6 +20,7 @@ use crate::discovery::intern::Interner;
 use crate::discovery::origin::Place;
 use crate::discovery::publish::Publisher;
 use crate::kube::{Access, Client, Event, Follower, Item, Patience, Resource};
+use crate::sys::heap;
 
 /// Events that wait; each follower waits when there are more.
 const QUEUE: usize = 64;
@@ -32,6 +33,10 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How often it is looked whether something is to be listed for the disk, or
 /// nobody answers.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// After so many events, when they have come to an end, memory that they took is given
+/// back.
+const MUCH: usize = 1_000;
+const QUIET: Duration = Duration::from_secs(1);
 /// Events that are taken before it is looked whether something else is due.
 const AT_ONCE: usize = 256;
 
@@ -64,6 +69,9 @@ pub(super) struct Source {
     look: Option<Look>,
     is_dirty: bool,
     published: Option<Instant>,
+    /// Events since memory was given back, and when the last one came.
+    taken: usize,
+    taken_last: Instant,
 }
 
 /// Those who tell of the kinds; they end with it.
@@ -111,6 +119,8 @@ impl Source {
             look: Some(look),
             is_dirty: true,
             published: None,
+            taken: 0,
+            taken_last: Instant::now(),
         }
     }
 
@@ -173,8 +183,13 @@ impl Source {
             for kind in wants {
                 self.watched.list_again(kind);
             }
-            self.publish(Instant::now());
+            let now = Instant::now();
+            self.publish(now);
             self.note_in_force();
+            if self.gives_back().is_some_and(|due| due <= now) {
+                self.taken = 0;
+                heap::give_back();
+            }
         }
     }
 
@@ -349,7 +364,12 @@ impl Source {
             (true, None) => now,
             (false, _) => look,
         };
-        look.min(publish)
+        let wake = look.min(publish);
+        self.gives_back().map_or(wake, |due| due.min(wake))
+    }
+
+    fn gives_back(&self) -> Option<Instant> {
+        (self.taken >= MUCH).then(|| self.taken_last + QUIET)
     }
 
     fn publish(&mut self, now: Instant) {
@@ -381,6 +401,8 @@ impl Source {
     }
 
     async fn take(&mut self, from: From, at: usize, event: Event) {
+        self.taken += 1;
+        self.taken_last = Instant::now();
         let Some(kind) = self.kinds.get(at) else {
             return;
         };

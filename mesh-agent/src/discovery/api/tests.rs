@@ -1,6 +1,7 @@
 //! The API as the source, before an API server that misbehaves.
 
 mod disk;
+mod memory;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -229,8 +229,11 @@ impl Transfer {
             }
         }
         let mut answer = self.poll_answer(client, upstream, cx)?;
-        if request.is_pending() && (upstream.leg.is_accepted(), self.is_tunnel) != before {
-            // The credit is lifted, or the client may speak on.
+        let (was_accepted, was_tunnel) = before;
+        let is_lifted = request.is_pending() && upstream.leg.is_accepted() != was_accepted;
+        if is_lifted || self.is_tunnel != was_tunnel {
+            // The credit is lifted, or the client may speak on: that its request was
+            // whole says nothing of the other protocol's bytes.
             request = self.poll_request(client, upstream, cx)?;
         }
         if let Poll::Ready(Err(end)) = upstream.leg.poll_flush(cx) {

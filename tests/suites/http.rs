@@ -1,5 +1,7 @@
 //! HTTP through the agents: what clients and servers see of each other.
 
+#[path = "http/client_cert.rs"]
+mod client_cert;
 #[path = "http/mirrors.rs"]
 mod mirrors;
 #[path = "http/requests.rs"]

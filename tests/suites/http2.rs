@@ -1,5 +1,9 @@
 //! HTTP/2 and gRPC through the agents: what clients and servers of Go see of each other.
 
+#[path = "http2/both.rs"]
+mod both;
+#[path = "http2/client_cert.rs"]
+mod client_cert;
 #[path = "http2/grpc.rs"]
 mod grpc;
 #[path = "http2/mirrors.rs"]

@@ -82,6 +82,36 @@ fn an_enrolled_pod_needs_an_address_unless_it_is_starting() {
 }
 
 #[test]
+fn an_application_is_told_who_calls_where_its_pod_or_namespace_says_so() {
+    const ASKS: &str = "mesh-agent.io/forward-client-cert-details";
+    let annotated = |of_pod: Option<&str>, of_namespace: Option<&str>| {
+        let line = |value: &str| format!("annotations: {{{ASKS}: {value}");
+        let mut text = SHOP.to_owned();
+        if let Some(value) = of_pod {
+            text = text.replace("annotations: {", &format!("{}, ", line(value)));
+        }
+        if let Some(value) = of_namespace {
+            let before = "name: shop, labels";
+            assert!(text.contains(before), "the namespace's metadata");
+            text = text.replace(before, &format!("name: shop, {}}}, labels", line(value)));
+        }
+        let (snapshot, problems) = load(&text);
+        let pod = snapshot.workloads.values().next().expect("a pod");
+        (pod.on_node.forwards_client_cert, problems.len())
+    };
+    for (of_pod, of_namespace, expected) in [
+        (None, None, (false, 0)),
+        (Some("SANITIZE_SET"), None, (true, 0)),
+        (None, Some("SANITIZE_SET"), (true, 0)),
+        (Some("SANITIZE"), Some("SANITIZE_SET"), (false, 0)),
+        (Some("APPEND_FORWARD"), Some("SANITIZE_SET"), (false, 1)),
+    ] {
+        let found = annotated(of_pod, of_namespace);
+        assert_eq!(found, expected, "{of_pod:?} {of_namespace:?}");
+    }
+}
+
+#[test]
 fn only_addresses_that_are_not_the_pods_own_can_be_left_alone() {
     let annotated = |list: &str| {
         let text = SHOP.replace(

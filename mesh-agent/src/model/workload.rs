@@ -126,6 +126,9 @@ pub struct OnNode {
     /// Ports that its own probes and hooks name.
     pub probe_ports: Vec<u16>,
     pub unfit: Option<Unfit>,
+    /// Its application is told who calls, in `x-forwarded-client-cert`
+    /// (annotation `mesh-agent.io/forward-client-cert-details`).
+    pub forwards_client_cert: bool,
 }
 
 /// Why a pod cannot be the mesh's, whatever its labels say.

@@ -216,6 +216,7 @@ async fn plaintext_requests(
     let context = accepted.context_rc();
     let caller = Caller {
         identity: None,
+        peer: None,
         address: context.client_addr,
     };
     let mut inbox = Inbox::default();

@@ -13,6 +13,7 @@ mod accepted;
 mod alarm;
 mod authorize;
 mod background;
+mod client_cert;
 mod config;
 mod connection;
 mod context;

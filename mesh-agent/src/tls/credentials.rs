@@ -10,7 +10,7 @@ use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, UnixTime};
 
-use super::leaf::{Leaf, Role};
+use super::leaf::{Fingerprint, Leaf, Role};
 use super::schedule::SecretLog;
 use super::verify::{ClientVerifier, ServerVerifier};
 use super::{KeyError, PrivateKey, Trust, TrustError, provider};
@@ -115,6 +115,11 @@ impl Credentials {
     #[must_use]
     pub(crate) fn id(&self) -> &SpiffeId {
         &self.leaf.id
+    }
+
+    #[must_use]
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
+        self.leaf.fingerprint
     }
 
     #[must_use]

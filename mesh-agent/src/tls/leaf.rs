@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use sha2::{Digest as _, Sha256};
 use x509_parser::extensions::GeneralName;
 use x509_parser::oid_registry::OID_KEY_TYPE_EC_PUBLIC_KEY;
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
@@ -53,7 +54,11 @@ pub(super) struct Leaf {
     pub(super) name: CertificateName,
     pub(super) not_before: SystemTime,
     pub(super) not_after: SystemTime,
+    /// SHA-256 of all of it.
+    pub(super) fingerprint: Fingerprint,
 }
+
+pub(crate) type Fingerprint = [u8; 32];
 
 impl Leaf {
     /// Strict: exactly one URI SAN, which is an identity of a workload; an
@@ -72,6 +77,7 @@ impl Leaf {
             name: CertificateName::from_parsed(&certificate),
             not_before: system_time(validity.not_before),
             not_after: system_time(validity.not_after),
+            fingerprint: Sha256::digest(der).into(),
         })
     }
 }

@@ -49,6 +49,7 @@ pub(crate) use credentials::{Credentials, CredentialsError};
 pub(crate) use handshake::{Session, accept, connect};
 pub(crate) use key::{KeyError, PrivateKey};
 pub(crate) use keys::{HEAD, MAX_PLAINTEXT, RecordError, TAIL};
+pub(crate) use leaf::Fingerprint;
 pub(crate) use merge::{Merged, merge_crl};
 pub(crate) use peer::PeerId;
 pub(crate) use provider::warm;

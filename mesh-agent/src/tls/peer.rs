@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use rustls_pki_types::CertificateDer;
 use sha2::{Digest as _, Sha256};
 
-use super::leaf::{CertificateName, Leaf};
+use super::leaf::{CertificateName, Fingerprint, Leaf};
 use crate::model::{PeerCertificate, SpiffeId, TlsFailure};
 
 /// Peers that a thread keeps in mind, at most.
@@ -110,6 +110,7 @@ impl PeerId {
             name,
             not_before: SystemTime::UNIX_EPOCH,
             not_after,
+            fingerprint: [0; 32],
         };
         Self {
             inner: Arc::new(Proven::new(leaf, Box::new([]))),
@@ -119,6 +120,11 @@ impl PeerId {
     #[must_use]
     pub(crate) fn spiffe_id(&self) -> &SpiffeId {
         &self.inner.leaf.id
+    }
+
+    #[must_use]
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
+        self.inner.leaf.fingerprint
     }
 
     /// When its certificate ends, and with it the connection.

@@ -14,12 +14,14 @@ use crate::discovery::kinds::{ENROLLED, KindId, Part, Parts, Pod};
 use crate::discovery::objects::{Kind, Object};
 use crate::model::policy::{Action, AuthorizationPolicy, Scope};
 use crate::model::{
-    Enrolment, Labels, Name, NetnsRef, OnAgentDown, Outside, PodIps, Unfit, Workload, WorkloadKey,
+    Enrolment, Labels, Name, NetnsRef, OnAgentDown, OnNode, Outside, PodIps, Unfit, Workload,
+    WorkloadKey,
 };
 
 const EXCLUDED: &str = "mesh-agent.io/exclude-addresses";
 const MAX_EXCLUDED: usize = 16;
 const ON_AGENT_DOWN: &str = "mesh-agent.io/on-agent-down";
+const CLIENT_CERT: &str = "mesh-agent.io/forward-client-cert-details";
 /// Of a pod whose labels cannot be read; its value is the pod's name.
 const UNREADABLE: &str = "mesh-agent.io/unreadable";
 
@@ -188,7 +190,7 @@ impl<'s> Maker<'s> {
                 .map(PathBuf::from),
             excluded: self.excluded(),
             ports: pod.ports.clone(),
-            on_node: pod.on_node.clone(),
+            on_node: self.on_node(),
         };
         let whole = object.unread.is_empty() && self.contradicted.is_empty();
         // One that starts has none yet; who made it need not correct anything.
@@ -276,6 +278,25 @@ impl<'s> Maker<'s> {
                 OnAgentDown::Closed
             }
         })
+    }
+
+    /// With what its namespace may say instead of it. A value that is not understood
+    /// tells the application nothing.
+    fn on_node(&mut self) -> Arc<OnNode> {
+        let mut on_node = self.pod.on_node.clone();
+        match self.setting(Part::Annotations, CLIENT_CERT) {
+            Setting::Value("SANITIZE_SET") => {
+                Arc::make_mut(&mut on_node).forwards_client_cert = true;
+            }
+            Setting::None | Setting::Unknown | Setting::Value("SANITIZE") => {}
+            Setting::Value(other) => {
+                let message = format!(
+                    "{CLIENT_CERT} is {other:?}, expected \"SANITIZE\" or \"SANITIZE_SET\"; taken as \"SANITIZE\""
+                );
+                self.report("metadata.annotations", message);
+            }
+        }
+        on_node
     }
 
     /// Neither in the mesh nor outside of it: what says so has not been told yet.

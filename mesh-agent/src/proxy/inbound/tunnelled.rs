@@ -155,6 +155,7 @@ async fn stream(
     }
     let caller = Caller {
         identity: Some(connection.peer().spiffe_id().clone()),
+        peer: Some(connection.peer().clone()),
         address: ClientAddr::new(open.source),
     };
     // The peer's word of where its client wanted to go: no more than a hint.

@@ -20,6 +20,7 @@ use crate::model::{
 };
 use crate::plan::{Target, Transport};
 use crate::proxy::authorize::{Permitted, authorize_request};
+use crate::proxy::client_cert::{self, ProvenCaller};
 use crate::proxy::context::Exchange;
 use crate::proxy::http::Planned;
 use crate::proxy::times::Times;
@@ -253,8 +254,10 @@ fn go<C: Came>(
                 ..bad.reason(Of::Request).into()
             })?;
             let Permitted { authorized, target } = permitted?;
-            if target.is_some() {
-                edits.target = target;
+            let line = client_cert::line(exchange, &workload, || Some(own(exchange)));
+            if target.is_some() || line.is_some() {
+                edits.target = target.or(edits.target);
+                edits.headers.extend(line);
                 planned = plan(&edits)?;
             }
             Way::SameNode {
@@ -271,6 +274,16 @@ fn go<C: Came>(
         retry: None,
         mirrored: None,
     }))
+}
+
+/// The pod here that asks, as its connections prove it elsewhere.
+fn own(exchange: &Exchange) -> ProvenCaller {
+    let pod = &exchange.context.pod;
+    let credentials = pod.identity.current();
+    ProvenCaller {
+        identity: pod.spiffe_id.clone(),
+        certificate: credentials.map(|credentials| credentials.fingerprint()),
+    }
 }
 
 /// What is said of the Service that it goes to.

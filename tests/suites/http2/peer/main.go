@@ -35,6 +35,8 @@ func main() {
 		serveGRPC(args[0], args[1], args[2:])
 	case "flood":
 		flood(args[0], args[1], number(args[2]))
+	case "both":
+		duplex(args[0], args[1], number(args[2]))
 	case "hoard":
 		hoard(args[0], args[1], number(args[2]), number(args[3]), number(args[4]))
 	default:

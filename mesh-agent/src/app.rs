@@ -34,7 +34,7 @@ use crate::admin;
 use crate::balance::Health;
 use crate::capture::{self, Capture};
 use crate::config::{OnStop, Run};
-use crate::discovery::{Api, Directory, Heard, Source, Update};
+use crate::discovery::{Api, ConfigSource, Directory, Heard, Update};
 use crate::enrol::{self, DataPath, PodStatus, Recheck, Reconciler};
 use crate::explain::Explainer;
 use crate::identity::Identities;
@@ -302,15 +302,15 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
 async fn source(
     flags: &Run,
     node: &str,
-) -> anyhow::Result<(Source, tokio::sync::watch::Receiver<Update>)> {
+) -> anyhow::Result<(ConfigSource, tokio::sync::watch::Receiver<Update>)> {
     let here = Here::Node(node.to_owned());
     let settings = flags.mesh_settings();
     if let Some(config) = flags.api.config() {
         let (api, updates) = Api::start(config, settings, here).await?;
-        return Ok((Source::Api(api), updates));
+        return Ok((ConfigSource::Api(api), updates));
     }
     let (directory, updates) = Directory::start(flags.config_dir.clone(), settings, here)?;
-    Ok((Source::Directory(directory), updates))
+    Ok((ConfigSource::Directory(directory), updates))
 }
 
 /// False: it failed. One that reads what does not answer is left behind: it ends

@@ -104,7 +104,7 @@ pub trait Pages: Send + Sync + 'static {
 }
 
 /// Where the pages come from.
-pub trait Source: Pages {
+pub trait AdminSource: Pages {
     fn status(&self) -> Status;
     fn connections(&self, filter: &ConnectionFilter) -> ConnectionList;
     fn routes(&self) -> routes::RouteList;
@@ -255,7 +255,7 @@ pub fn socket_path(run_dir: &Path) -> PathBuf {
 pub async fn serve(
     (tcp, unix): (TcpListener, UnixListener),
     scrapes: Option<TcpListener>,
-    source: Arc<impl Source>,
+    source: Arc<impl AdminSource>,
     cancel: CancellationToken,
 ) {
     let state = Router::new()
@@ -267,7 +267,7 @@ pub async fn serve(
         .route("/endpoints", get(endpoints_of))
         .route("/readyz", get(ready_here))
         .route("/livez", get(alive))
-        .with_state(source.clone() as Arc<dyn Source>);
+        .with_state(source.clone() as Arc<dyn AdminSource>);
     tokio::join!(
         serve_pages(tcp, scrapes, source, cancel.clone()),
         listen::serve(unix, state, DEADLINES, cancel),
@@ -342,7 +342,7 @@ async fn ready(State(public): State<Public>) -> Response {
 }
 
 /// On the socket.
-async fn ready_here(State(source): State<Arc<dyn Source>>) -> Response {
+async fn ready_here(State(source): State<Arc<dyn AdminSource>>) -> Response {
     readiness(&source.problems())
 }
 
@@ -369,31 +369,31 @@ async fn beside<T: IntoResponse + Send + 'static>(
     answered.await.unwrap_or_else(failed)
 }
 
-async fn status(State(source): State<Arc<dyn Source>>) -> Response {
+async fn status(State(source): State<Arc<dyn AdminSource>>) -> Response {
     beside(move || Json(source.status())).await
 }
 
 async fn connections(
-    State(source): State<Arc<dyn Source>>,
+    State(source): State<Arc<dyn AdminSource>>,
     Query(filter): Query<ConnectionFilter>,
 ) -> Response {
     beside(move || Json(source.connections(&filter))).await
 }
 
-async fn endpoints_of(State(source): State<Arc<dyn Source>>) -> Response {
+async fn endpoints_of(State(source): State<Arc<dyn AdminSource>>) -> Response {
     beside(move || Json(source.endpoints())).await
 }
 
-async fn routes_of(State(source): State<Arc<dyn Source>>) -> Response {
+async fn routes_of(State(source): State<Arc<dyn AdminSource>>) -> Response {
     beside(move || Json(source.routes())).await
 }
 
-async fn traffic_of(State(source): State<Arc<dyn Source>>) -> Response {
+async fn traffic_of(State(source): State<Arc<dyn AdminSource>>) -> Response {
     beside(move || Json(source.traffic())).await
 }
 
 async fn explain(
-    State(source): State<Arc<dyn Source>>,
+    State(source): State<Arc<dyn AdminSource>>,
     Query(question): Query<Question>,
 ) -> Response {
     let answer = move || match source.explain(&question) {

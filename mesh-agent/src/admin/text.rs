@@ -9,7 +9,9 @@ use mesh_common::counter::Counter;
 use serde_json::Value;
 
 use super::{LeftAlone, Problem, Status};
-use crate::observe::explanation::{DryRun, Explanation, Policy, Routed, Side, Verdict, Way};
+use crate::observe::explanation::{
+    DryRun, EndpointPath, Explanation, Policy, Routed, Side, Verdict,
+};
 use crate::observe::{ConnectionInfo, ConnectionList};
 
 fn table(head: &[&str]) -> Table {
@@ -381,7 +383,7 @@ fn side(side: &Side) -> String {
     words.join(" ")
 }
 
-fn one_way(text: &mut String, way: &Way) {
+fn one_way(text: &mut String, way: &EndpointPath) {
     let workload = way.workload.as_ref().map(|w| format!("pod {w} "));
     let node = way.node.as_ref().map(|n| format!(" on {n}"));
     let part = |part: Option<String>| part.unwrap_or_default();
@@ -423,7 +425,7 @@ fn one_way(text: &mut String, way: &Way) {
     }
 }
 
-fn decision(way: &Way) -> String {
+fn decision(way: &EndpointPath) -> String {
     let rule = way.rule.as_ref().map(|r| match r.rule {
         Some(index) => format!(", by rule {index} of AuthorizationPolicy {}", r.policy),
         None => {

@@ -24,7 +24,7 @@ pub(super) enum Line {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct LedgerEntry {
     now: Option<Problem>,
     /// What the log says.
     told: Option<Problem>,
@@ -50,7 +50,7 @@ impl Now {
 
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
-    entries: BTreeMap<String, Entry>,
+    entries: BTreeMap<String, LedgerEntry>,
 }
 
 impl Ledger {
@@ -68,7 +68,7 @@ impl Ledger {
             let earlier = before.get(&problem.subject);
             problem.since = earlier.map_or_else(|| seconds(now.wall), |p| p.since);
             let entry = self.entries.entry(problem.subject.clone());
-            let entry = entry.or_insert(Entry {
+            let entry = entry.or_insert(LedgerEntry {
                 now: None,
                 told: None,
                 due: now.mono,
@@ -76,7 +76,7 @@ impl Ledger {
             entry.now = Some(problem);
         }
         let lines = self.lines(now.mono);
-        let whole = |e: &Entry| e.now.is_none() && e.told.is_none() && e.due <= now.mono;
+        let whole = |e: &LedgerEntry| e.now.is_none() && e.told.is_none() && e.due <= now.mono;
         self.entries.retain(|_, entry| !whole(entry));
         let mut all: Vec<_> = self
             .entries

@@ -275,7 +275,7 @@ impl admin::Pages for View {
     }
 }
 
-impl admin::Source for View {
+impl admin::AdminSource for View {
     fn status(&self) -> Status {
         let problems = self.look();
         let mut status = self.status.lock().clone();

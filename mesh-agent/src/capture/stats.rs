@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::Error;
 
-/// Live tuples are counted at most this often: a system call for each of them.
+/// LiveStats tuples are counted at most this often: a system call for each of them.
 const COUNT_EVERY: Duration = Duration::from_secs(15);
 
 /// Reads counters when it is asked, from any thread; cheap to clone.
@@ -20,18 +20,18 @@ pub struct Stats(Arc<Maps>);
 struct Maps {
     counters: PerCpuArray<MapData, u64>,
     tuples: HashMap<MapData, Tuple, u64>,
-    live: Mutex<Live>,
+    live: Mutex<LiveStats>,
 }
 
 /// How many tuples there were, and when that was last looked for.
 #[derive(Default)]
-struct Live {
+struct LiveStats {
     tuples: u64,
     asked: Option<Instant>,
     counting: bool,
 }
 
-impl Live {
+impl LiveStats {
     /// Is a count due? Then it is the caller's to make.
     fn begin(&mut self, now: Instant) -> bool {
         let recent = |at: Instant| now.saturating_duration_since(at) < COUNT_EVERY;
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn live_tuples_are_counted_by_one_at_a_time_and_once_in_a_while() {
-        let (mut live, start) = (Live::default(), Instant::now());
+        let (mut live, start) = (LiveStats::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
         assert!(live.begin(at(0)));
         assert!(!live.begin(at(60)), "the first one still counts");

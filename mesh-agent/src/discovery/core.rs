@@ -33,7 +33,7 @@ pub(super) fn object(
     let named = meta.is_some();
     let object = Object {
         origin: origin.clone(),
-        meta: meta.unwrap_or_else(|| Meta::salvaged(None, "?")),
+        meta: meta.unwrap_or_else(|| Meta::recovered(None, "?")),
         kind: kind.read_fact(value, &mut found)?,
         unread: found.unread,
     };

@@ -223,18 +223,18 @@ pub(super) fn document(origin: &Origin, document: &str, is_text: bool) -> Parsed
             let at = origin.exactly(e.place.line.saturating_sub(1), e.place.column);
             let problem = Problem::new(Code::Syntax, at, e.message);
             parsed.problems.push(problem);
-            salvage(origin, document, &mut parsed);
+            recover(origin, document, &mut parsed);
         }
-        None => salvage(origin, document, &mut parsed),
+        None => recover(origin, document, &mut parsed),
     }
     shorten(&origin.place, &mut parsed.problems);
     parsed
 }
 
 /// Policies must not vanish with a syntax error, nor pods be taken for outside.
-fn salvage(origin: &Origin, document: &str, parsed: &mut Parsed) {
+fn recover(origin: &Origin, document: &str, parsed: &mut Parsed) {
     parsed.hides = true;
-    for value in policies::salvage(document) {
+    for value in policies::recover(document) {
         parsed.documents += 1;
         let policy = policies::parse(origin, &value, &mut parsed.problems);
         parsed.objects.extend(policy.map(Arc::new));

@@ -17,7 +17,7 @@ pub(super) fn keep_last_good(now: &mut Parsed, before: &[Arc<Object>]) {
         let is_policy = object.kind.is_policy();
         let mut object = object.clone();
         if is_policy {
-            policies::restrict(Arc::make_mut(&mut object));
+            policies::fail_closed(Arc::make_mut(&mut object));
         }
         match names.get(&object.name()) {
             _ if matches!(&object.kind, Kind::Unknown(_)) => {}

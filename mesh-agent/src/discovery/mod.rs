@@ -56,7 +56,7 @@ pub(crate) use kinds::{KindId, definition, fields_page};
 pub(crate) use objects::Object;
 pub use problem::{Code, Problem, Severity};
 pub use publish::Update;
-pub use source::{Heard, Source};
+pub use source::{ConfigSource, Heard};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use store::build;
 pub(crate) use verdict::{mistakes, without_effect};

@@ -20,7 +20,7 @@ impl Object {
     pub(super) fn unknown(origin: &Origin, unknown: Unknown) -> Self {
         Self {
             origin: origin.clone(),
-            meta: Meta::salvaged(None, "?"),
+            meta: Meta::recovered(None, "?"),
             kind: Kind::Unknown(Box::new(unknown)),
             unread: Parts::default(),
         }

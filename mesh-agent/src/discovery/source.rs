@@ -11,7 +11,7 @@ use super::directory::Directory;
 use super::looked::Looked;
 use crate::plan::InForce;
 
-pub enum Source {
+pub enum ConfigSource {
     Directory(Directory),
     Api(Api),
 }
@@ -23,7 +23,7 @@ pub enum Heard {
     Api(Arc<Watched>),
 }
 
-impl Source {
+impl ConfigSource {
     #[must_use]
     pub fn published(&self) -> Arc<ArcSwap<InForce>> {
         match self {

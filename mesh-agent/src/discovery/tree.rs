@@ -65,11 +65,11 @@ enum Data<'t> {
 /// In the order of its keys.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Mapping<'t> {
-    entries: Vec<Entry<'t>>,
+    entries: Vec<MapEntry<'t>>,
 }
 
 #[derive(Clone, Debug)]
-struct Entry<'t> {
+struct MapEntry<'t> {
     key: Cow<'t, str>,
     place: Position,
     value: Node<'t>,
@@ -209,7 +209,7 @@ impl<'t> Node<'t> {
     /// Sets a field of a mapping.
     pub(super) fn put(&mut self, key: &'static str, value: Node<'t>) {
         if let Data::Mapping(map) = &mut self.data {
-            let entry = Entry {
+            let entry = MapEntry {
                 key: key.into(),
                 place: value.place,
                 value,
@@ -269,7 +269,7 @@ impl<'t> Node<'t> {
 
 impl<'t> Mapping<'t> {
     /// The second of two entries with one key is the error.
-    fn of(mut entries: Vec<Entry<'t>>) -> Result<Self, Entry<'t>> {
+    fn of(mut entries: Vec<MapEntry<'t>>) -> Result<Self, MapEntry<'t>> {
         // In order of the text where they are equal.
         entries.sort_by(|a, b| a.key.cmp(&b.key));
         let twice = entries.windows(2).position(|two| two[0].key == two[1].key);

@@ -11,7 +11,7 @@ use crate::model::route::BackendRef;
 use crate::model::{
     Name, OrigDst, PodIps, RefuseReason, RequestHead, RuleRef, Security, SpiffeId, Workload,
 };
-use crate::observe::explanation::{DryRun, Policy, Rule, Way};
+use crate::observe::explanation::{DryRun, EndpointPath, Policy, Rule};
 use crate::observe::{refuse_reason, security};
 use crate::plan::{
     AuthzInput, DecisionContext, InForce, Source, Target, Transport, Verdict as Asked,
@@ -29,7 +29,7 @@ const OUTSIDE: &str = "the destination is not in the mesh: it is reached in plai
 /// Bounded; with how many there are.
 #[derive(Default)]
 pub(super) struct Ways {
-    pub(super) ways: Vec<Way>,
+    pub(super) ways: Vec<EndpointPath>,
     pub(super) total: usize,
 }
 
@@ -54,7 +54,7 @@ pub(super) struct Explaining<'e> {
 impl Explaining<'_> {
     /// One for each endpoint that the data path would take in turn; at least one for
     /// each address, which says why there is none.
-    pub(super) fn ways(&mut self, goal: &Goal) -> Result<(Vec<Way>, usize), Unanswerable> {
+    pub(super) fn ways(&mut self, goal: &Goal) -> Result<(Vec<EndpointPath>, usize), Unanswerable> {
         let mut ways = Ways::default();
         for address in goal.addresses() {
             let targets = self.targets((*address, None), ways.left());
@@ -113,11 +113,15 @@ impl Explaining<'_> {
         listed
     }
 
-    fn way(&mut self, target: &Target, going_on: Option<&Written>) -> Result<Way, Unanswerable> {
+    fn way(
+        &mut self,
+        target: &Target,
+        going_on: Option<&Written>,
+    ) -> Result<EndpointPath, Unanswerable> {
         let to = target.upstream.get();
-        let mut way = Way {
+        let mut way = EndpointPath {
             destination: Some(to.to_string()),
-            ..Way::default()
+            ..EndpointPath::default()
         };
         if let Some(destination) = &target.destination {
             self.describe(&mut way, destination, to.port());
@@ -148,7 +152,7 @@ impl Explaining<'_> {
         own.is_some() && own == target.destination.as_ref().map(key) && target.service.is_none()
     }
 
-    fn describe(&self, way: &mut Way, destination: &Workload, port: u16) {
+    fn describe(&self, way: &mut EndpointPath, destination: &Workload, port: u16) {
         way.workload = Some(destination.key.to_string());
         way.node = Some(destination.node.to_string());
         if !destination.is_enrolled() {
@@ -178,7 +182,7 @@ impl Explaining<'_> {
     /// What the destination says.
     fn judge(
         &mut self,
-        way: &mut Way,
+        way: &mut EndpointPath,
         transport: Option<&Transport>,
         (destination, to): (Arc<Workload>, SocketAddr),
         going_on: Option<&Written>,
@@ -220,7 +224,7 @@ impl Explaining<'_> {
     /// Both need one; what is not of this node is known to another agent.
     fn certificates(
         &mut self,
-        way: &mut Way,
+        way: &mut EndpointPath,
         own: Option<&SpiffeId>,
         (peer, destination): (&SpiffeId, &Workload),
     ) {
@@ -264,14 +268,14 @@ fn asked(
     (considered, verdict)
 }
 
-pub(super) fn refused(reason: RefuseReason) -> Way {
-    Way {
+pub(super) fn refused(reason: RefuseReason) -> EndpointPath {
+    EndpointPath {
         refused: Some(refuse_reason(reason).to_owned()),
-        ..Way::default()
+        ..EndpointPath::default()
     }
 }
 
-fn tell(way: &mut Way, considered: &[Considered], verdict: &Asked) {
+fn tell(way: &mut EndpointPath, considered: &[Considered], verdict: &Asked) {
     let (rule, rehearsed) = match verdict {
         Asked::Permit(permit) => (permit.rule(), permit.dry_run()),
         Asked::Deny(refusal) => {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::model::{SpiffeId, TrustDomain};
-use crate::observe::explanation::{Explanation, Verdict, Way};
+use crate::observe::explanation::{EndpointPath, Explanation, Verdict};
 use crate::plan::{DecisionContext, InForce};
 use explaining::Explaining;
 use question::Question;
@@ -145,7 +145,7 @@ fn explain(
     })
 }
 
-fn verdict(ways: &[Way]) -> Verdict {
+fn verdict(ways: &[EndpointPath]) -> Verdict {
     let refused = ways.iter().filter(|w| w.refused.is_some()).count();
     let open = ways.iter().any(|w| w.needs_request);
     match refused {

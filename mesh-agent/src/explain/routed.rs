@@ -8,7 +8,7 @@ use super::request::Written;
 use crate::model::http_route::Longest;
 use crate::model::route::{BackendRef, RouteRule};
 use crate::model::{Edits, HeaderEdit, RefuseReason};
-use crate::observe::explanation::{Routed as Shown, Share, Way};
+use crate::observe::explanation::{EndpointPath, Routed as Shown, Share};
 use crate::route::http::{Decision, Forward, Mirrored, Respond};
 use crate::route::{ConnectionDecision, ConnectionRefusal, ServiceRoutes, Share as Part};
 
@@ -55,7 +55,7 @@ impl Explaining<'_> {
         &mut self,
         goal: &Goal,
         routed: &Routed,
-    ) -> Result<(Vec<Way>, usize), Unanswerable> {
+    ) -> Result<(Vec<EndpointPath>, usize), Unanswerable> {
         let mut ways = Ways::default();
         for (lead, share) in routed.lead.iter().zip(&routed.shown.shares) {
             let (to, edits) = match lead {
@@ -87,9 +87,9 @@ impl Explaining<'_> {
     }
 }
 
-fn answered(reason: Option<RefuseReason>, share: &Share) -> Way {
+fn answered(reason: Option<RefuseReason>, share: &Share) -> EndpointPath {
     let way = reason.map(refused).unwrap_or_default();
-    Way {
+    EndpointPath {
         details: share.why.clone(),
         ..way
     }

@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 use super::files::Stamp;
 use super::grpc::{CertificateRequest, CertificateResponse, METHOD};
 use super::roots::RootsFrom;
-use super::source::{Change, Fetch, Fetched, Source, SourceError, new_token, read};
+use super::source::{CertificateSource, Change, Fetch, Fetched, SourceError, new_token, read};
 use super::token::TokenLife;
 use crate::model::SpiffeId;
 use crate::tls::{CaClient, CaName, CaStream, PrivateKey};
@@ -301,7 +301,7 @@ async fn dial(client: CaClient, address: String) -> io::Result<CaStream> {
     client.connect(stream).await
 }
 
-impl Source for Client {
+impl CertificateSource for Client {
     fn name(&self) -> &'static str {
         "ca"
     }

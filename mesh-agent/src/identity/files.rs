@@ -9,7 +9,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
-use super::source::{Change, Fetch, Fetched, Source, SourceError, read};
+use super::source::{CertificateSource, Change, Fetch, Fetched, SourceError, read};
 use crate::model::SpiffeId;
 use crate::tls::PrivateKey;
 
@@ -63,7 +63,7 @@ impl Files {
     }
 }
 
-impl Source for Files {
+impl CertificateSource for Files {
     fn name(&self) -> &'static str {
         "files"
     }

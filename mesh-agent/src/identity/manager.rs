@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::files::Stamp;
 use super::handle::{Failure, Handle, IdentityError};
 use super::schedule::{Now, Plan};
-use super::source::{Change, Fetched, Source, SourceError, read_file};
+use super::source::{CertificateSource, Change, Fetched, SourceError, read_file};
 use super::token::TokenLife;
 use crate::model::{SpiffeId, TrustDomain};
 use crate::tls::{Credentials, Merged, Trust, merge_crl};
@@ -26,7 +26,7 @@ const TICK: Duration = Duration::from_millis(500);
 /// Largest file of revocation lists: of more than a million certificates.
 const MAX_CRL: u64 = 64 << 20;
 
-pub(super) struct Entry {
+pub(super) struct IdentityEntry {
     pub(super) handle: Arc<Handle>,
     pub(super) plan: Plan,
     pub(super) obtained: Option<SystemTime>,
@@ -34,7 +34,7 @@ pub(super) struct Entry {
 
 /// What the handle type and the task share.
 pub(super) struct Shared {
-    pub(super) entries: Mutex<BTreeMap<SpiffeId, Entry>>,
+    pub(super) entries: Mutex<BTreeMap<SpiffeId, IdentityEntry>>,
     pub(super) trust: ArcSwapOption<Trust>,
     pub(super) generation: watch::Sender<u64>,
     pub(super) wake: Arc<Notify>,
@@ -53,10 +53,10 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(source: Option<&dyn Source>) -> Self {
+    pub(super) fn new(source: Option<&dyn CertificateSource>) -> Self {
         Self {
             token: Mutex::default(),
-            new_token: source.map(Source::new_token).unwrap_or_default(),
+            new_token: source.map(CertificateSource::new_token).unwrap_or_default(),
             entries: Mutex::default(),
             trust: ArcSwapOption::empty(),
             generation: watch::Sender::new(0),
@@ -65,8 +65,8 @@ impl Shared {
             renewals: Mutex::default(),
             // From 5 ms to 10 s, the time that an attempt may take.
             durations: Histogram::new(exponential_buckets(0.005, 2.0, 12)),
-            source: source.map(Source::name),
-            renews: source.is_some_and(Source::renews),
+            source: source.map(CertificateSource::name),
+            renews: source.is_some_and(CertificateSource::renews),
         }
     }
 
@@ -80,7 +80,7 @@ impl Shared {
             stays
         });
         for id in wanted {
-            entries.entry(id.clone()).or_insert_with(|| Entry {
+            entries.entry(id.clone()).or_insert_with(|| IdentityEntry {
                 handle: Arc::new(self.make(id, None)),
                 plan: Plan::default(),
                 obtained: None,
@@ -123,7 +123,7 @@ pub(super) struct Crls {
 
 pub(super) struct Manager {
     shared: Arc<Shared>,
-    source: Arc<dyn Source>,
+    source: Arc<dyn CertificateSource>,
     trust_domain: TrustDomain,
     aliases: Vec<TrustDomain>,
     crl_file: Option<PathBuf>,
@@ -161,7 +161,7 @@ fn keep(bytes: &[u8], to: &Path) -> std::io::Result<()> {
 impl Manager {
     pub(super) fn new(
         shared: Arc<Shared>,
-        source: Arc<dyn Source>,
+        source: Arc<dyn CertificateSource>,
         (trust_domain, aliases): (TrustDomain, Vec<TrustDomain>),
         crls: Crls,
     ) -> Self {

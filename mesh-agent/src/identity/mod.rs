@@ -39,7 +39,7 @@ pub(crate) use handle::IdentityError;
 use manager::{Crls, Manager, Shared};
 use roots::Mirror;
 pub use roots::{ConfigMap, NotAConfigMap, RootsFrom};
-use source::Source;
+use source::CertificateSource;
 pub use status::{IdentityStatus, Status, TokenStatus};
 pub use token::TokenLife;
 
@@ -103,7 +103,7 @@ impl Identities {
         };
         let problem = mirror.as_ref().map(Mirror::problem).unwrap_or_default();
         let mut ca = None;
-        let source: Option<Arc<dyn Source>> = match config.source {
+        let source: Option<Arc<dyn CertificateSource>> = match config.source {
             SourceConfig::None => None,
             SourceConfig::Ca(config) => {
                 let client = Arc::new(client::Client::new(*config, problem));

@@ -23,7 +23,7 @@ pub(super) struct Fetched {
 
 pub(super) type Fetch = Pin<Box<dyn Future<Output = Result<Fetched, SourceError>> + Send>>;
 
-pub(super) trait Source: Send + Sync {
+pub(super) trait CertificateSource: Send + Sync {
     /// For status and metrics.
     fn name(&self) -> &'static str;
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
 use super::Identities;
-use super::manager::Entry;
+use super::manager::IdentityEntry;
 use super::token::is_ending;
 
 /// Of one identity.
@@ -95,7 +95,7 @@ impl Identities {
     }
 }
 
-fn describe(entry: &Entry, renews: bool, now: SystemTime) -> IdentityStatus {
+fn describe(entry: &IdentityEntry, renews: bool, now: SystemTime) -> IdentityStatus {
     let held = entry.handle.held();
     let left = held.as_ref().map(|c| seconds_until(c.not_after(), now));
     let failures = entry.plan.failures();
@@ -133,7 +133,7 @@ fn since_1970(time: SystemTime) -> u64 {
     since.unwrap_or_default().as_secs()
 }
 
-fn age(entry: &Entry, now: SystemTime) -> Option<Duration> {
+fn age(entry: &IdentityEntry, now: SystemTime) -> Option<Duration> {
     Some(now.duration_since(entry.obtained?).unwrap_or_default())
 }
 

@@ -30,7 +30,7 @@ pub struct Explanation {
     pub route: Option<Routed>,
     /// One for each endpoint that the connection may go to; some of them
     /// where there are more than `ways_total` tells.
-    pub ways: Vec<Way>,
+    pub ways: Vec<EndpointPath>,
     pub ways_total: usize,
     pub notes: Vec<String>,
 }
@@ -77,7 +77,7 @@ pub struct Share {
 
 /// One endpoint.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Way {
+pub struct EndpointPath {
     /// The backend of a route whose endpoint it is: `namespace/name:port`.
     #[serde(default)]
     pub backend: Option<String>,

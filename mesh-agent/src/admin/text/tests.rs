@@ -98,7 +98,7 @@ fn an_explanation_says_who_how_and_by_which_rule() {
                 ..Share::default()
             }],
         }),
-        ways: vec![Way {
+        ways: vec![EndpointPath {
             destination: Some("10.0.0.2:80".to_owned()),
             workload: Some("shop/api".to_owned()),
             node: Some("n2".to_owned()),
@@ -118,7 +118,7 @@ fn an_explanation_says_who_how_and_by_which_rule() {
                 problem: None,
             }],
             policies_total: 3,
-            ..Way::default()
+            ..EndpointPath::default()
         }],
         ways_total: 2,
         notes: vec![],

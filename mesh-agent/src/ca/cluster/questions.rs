@@ -30,13 +30,13 @@ pub(super) struct Questions(Mutex<State>);
 struct State {
     running: usize,
     waiting: usize,
-    sources: BTreeMap<IpAddr, Source>,
+    sources: BTreeMap<IpAddr, SourceQueue>,
     /// Addresses of which some wait, each once; the first one's turn is next.
     turns: VecDeque<IpAddr>,
 }
 
 #[derive(Debug, Default)]
-struct Source {
+struct SourceQueue {
     running: usize,
     waiting: VecDeque<oneshot::Sender<Turn>>,
 }

@@ -33,7 +33,7 @@ use crate::plan::InForce;
 use crate::policy;
 #[cfg(test)]
 pub(crate) use metrics::reference;
-use source::Source;
+use source::ApiSource;
 #[cfg(test)]
 pub(crate) use status::ApiAway;
 pub use status::{ApiState, KindRow, Watched};
@@ -110,7 +110,7 @@ impl Api {
     }
 
     async fn run(self, cancel: &CancellationToken) {
-        let source = Source::new(self.publisher, self.watched, self.state_dir);
+        let source = ApiSource::new(self.publisher, self.watched, self.state_dir);
         source.run(&self.access, &self.patience, cancel).await;
     }
 }

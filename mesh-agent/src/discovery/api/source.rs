@@ -50,7 +50,7 @@ enum From {
     Disk,
 }
 
-pub(super) struct Source {
+pub(super) struct ApiSource {
     publisher: Publisher,
     names: Interner,
     problems: BTreeMap<Place, Box<[Problem]>>,
@@ -93,7 +93,7 @@ struct Kind {
     changed: u64,
 }
 
-impl Source {
+impl ApiSource {
     pub(super) fn new(publisher: Publisher, watched: Arc<Watched>, state_dir: PathBuf) -> Self {
         let resources: Vec<Resource> = watched.kinds.iter().map(|kind| kind.resource).collect();
         let (copy, look) = Copy::start(&state_dir, &resources, &watched);

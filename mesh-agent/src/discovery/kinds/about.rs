@@ -106,7 +106,7 @@ pub(in crate::discovery) trait Policy: Clone + PartialEq {
     fn anything(namespace: &str, name: &str, why: &str) -> Self;
 
     /// What stays where nobody can say that it is meant: no grant.
-    fn restrict(&mut self, why: &str);
+    fn fail_closed(&mut self, why: &str);
 
     /// Says more than `now`, which has a mistake: it is to hold instead.
     fn is_better_than(&self, _now: &Self) -> bool {

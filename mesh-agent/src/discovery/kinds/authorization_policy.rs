@@ -55,7 +55,7 @@ impl Policy for AuthorizationPolicy {
     }
 
     /// A DENY stays as it is.
-    fn restrict(&mut self, why: &str) {
+    fn fail_closed(&mut self, why: &str) {
         if self.action == Action::Allow {
             self.rules.clear();
             self.broken.get_or_insert_with(|| why.to_owned());

@@ -70,7 +70,7 @@ fn is_there<'de, D: Deserializer<'de>>(value: D) -> Result<bool, D::Error> {
 
 impl Meta {
     /// Of an object whose metadata does not parse.
-    pub(in crate::discovery) fn salvaged(namespace: Option<&str>, name: &str) -> Self {
+    pub(in crate::discovery) fn recovered(namespace: Option<&str>, name: &str) -> Self {
         Self {
             name: name.into(),
             namespace: namespace.map(Name::from),
@@ -91,7 +91,7 @@ impl Meta {
         let name = name.filter(|n| !n.is_empty() && is_whole)?;
         // The API server writes "" for absent.
         let namespace = namespace_text.filter(|n| !n.is_empty());
-        let mut meta = Self::salvaged(namespace.as_deref(), &name);
+        let mut meta = Self::recovered(namespace.as_deref(), &name);
         let uid = found.text(&value["uid"], "metadata.uid", Part::Nothing);
         meta.uid = uid.map(Name::from);
         let labels = found.texts(&value["labels"], "metadata.labels", Part::Labels);

@@ -232,10 +232,10 @@ macro_rules! kinds {
             }
 
             /// Of a policy: what stays where nobody can say that it is meant.
-            pub(super) fn restrict(&mut self, why: &str) {
+            pub(super) fn fail_closed(&mut self, why: &str) {
                 match self {
                     $(Self::$fact(_) => {})*
-                    $(Self::$policy(policy) => policy.restrict(why),)*
+                    $(Self::$policy(policy) => policy.fail_closed(why),)*
                     Self::Unknown(_) => {}
                 }
             }

@@ -57,7 +57,7 @@ impl Policy for PeerAuthentication {
     }
 
     /// STRICT.
-    fn restrict(&mut self, why: &str) {
+    fn fail_closed(&mut self, why: &str) {
         self.broken.get_or_insert_with(|| why.to_owned());
     }
 

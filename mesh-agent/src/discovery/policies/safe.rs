@@ -12,7 +12,7 @@ const UNREADABLE: &str = "(unreadable)";
 
 /// A document that is not YAML but speaks of policy: something to deny by.
 /// One of each kind that it names, for a lost separator may have joined two.
-pub(in crate::discovery) fn salvage(text: &str) -> Vec<Node<'static>> {
+pub(in crate::discovery) fn recover(text: &str) -> Vec<Node<'static>> {
     let find = |key: &'static str| {
         let parts = text.lines().flat_map(|l| l.split([',', '{', '}']));
         parts
@@ -75,7 +75,7 @@ fn is_label(text: &str) -> bool {
 
 /// Stands for a file of which nothing is known: denies all, and asks for TLS.
 pub(in crate::discovery) fn unreadable(origin: &Origin) -> Vec<Object> {
-    let meta = Meta::salvaged(Some(UNREADABLE), &origin.place.name());
+    let meta = Meta::recovered(Some(UNREADABLE), &origin.place.name());
     let object = |kind| Object {
         origin: origin.clone(),
         meta: meta.clone(),
@@ -88,6 +88,6 @@ pub(in crate::discovery) fn unreadable(origin: &Origin) -> Vec<Object> {
 }
 
 /// What stays of a policy when its file no longer parses: DENY as it was, no grant.
-pub(in crate::discovery) fn restrict(object: &mut Object) {
-    object.kind.restrict("its file has mistakes");
+pub(in crate::discovery) fn fail_closed(object: &mut Object) {
+    object.kind.fail_closed("its file has mistakes");
 }

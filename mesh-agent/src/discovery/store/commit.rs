@@ -540,7 +540,7 @@ impl Store {
                 for object in twice::versions(&entry.given) {
                     let mut policy = object.kind.clone();
                     if let Some(why) = twice::doubt(entry.doubtful) {
-                        policy.restrict(why);
+                        policy.fail_closed(why);
                     }
                     policies.push(policy);
                 }

@@ -12,7 +12,7 @@ use crate::model::{Name, Workload};
 
 /// An object as it is given, and what was made of it.
 #[derive(Debug, Default)]
-pub(super) struct Entry {
+pub(super) struct ObjectEntry {
     /// Those that count come first.
     pub(super) given: SmallVec<[Given; 1]>,
     /// The version that the indexes stand for; `None` before the first commit.

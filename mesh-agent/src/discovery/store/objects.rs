@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::entry::Entry;
+use super::entry::ObjectEntry;
 use super::id::ObjectId;
 use crate::discovery::kinds::KindId;
 use crate::model::Name;
 
-type Named = BTreeMap<Name, Entry>;
+type Named = BTreeMap<Name, ObjectEntry>;
 
 /// In the order in which objects are made sense of. What many have in common,
 /// kind and namespace, is kept once.
@@ -19,16 +19,16 @@ impl Objects {
         self.0.is_empty()
     }
 
-    pub(super) fn get(&self, id: &ObjectId) -> Option<&Entry> {
+    pub(super) fn get(&self, id: &ObjectId) -> Option<&ObjectEntry> {
         self.0.get(&id.kind)?.get(&id.namespace)?.get(&id.name)
     }
 
-    pub(super) fn get_mut(&mut self, id: &ObjectId) -> Option<&mut Entry> {
+    pub(super) fn get_mut(&mut self, id: &ObjectId) -> Option<&mut ObjectEntry> {
         let of_kind = self.0.get_mut(&id.kind)?;
         of_kind.get_mut(&id.namespace)?.get_mut(&id.name)
     }
 
-    pub(super) fn get_or_default(&mut self, id: &ObjectId) -> &mut Entry {
+    pub(super) fn get_or_default(&mut self, id: &ObjectId) -> &mut ObjectEntry {
         let of_kind = self.0.entry(id.kind).or_default();
         let named = of_kind.entry(id.namespace.clone()).or_default();
         named.entry(id.name.clone()).or_default()
@@ -60,7 +60,7 @@ impl Objects {
         kinds.flat_map(|kind| self.of_kind(kind).map(|(id, _)| id))
     }
 
-    pub(super) fn of_kind(&self, kind: KindId) -> impl Iterator<Item = (ObjectId, &Entry)> {
+    pub(super) fn of_kind(&self, kind: KindId) -> impl Iterator<Item = (ObjectId, &ObjectEntry)> {
         let namespaces = self.0.get(&kind).into_iter().flatten();
         namespaces.flat_map(move |(namespace, named)| with_ids(kind, namespace, named))
     }
@@ -69,7 +69,7 @@ impl Objects {
         &'s self,
         kind: KindId,
         namespace: &Name,
-    ) -> impl Iterator<Item = (ObjectId, &'s Entry)> + use<'s> {
+    ) -> impl Iterator<Item = (ObjectId, &'s ObjectEntry)> + use<'s> {
         let of_kind = self.0.get(&kind);
         let named = of_kind.and_then(|of_kind| of_kind.get_key_value(namespace));
         let named = named.into_iter();
@@ -81,7 +81,7 @@ fn with_ids<'s>(
     kind: KindId,
     namespace: &'s Name,
     named: &'s Named,
-) -> impl Iterator<Item = (ObjectId, &'s Entry)> + use<'s> {
+) -> impl Iterator<Item = (ObjectId, &'s ObjectEntry)> + use<'s> {
     named.iter().map(move |(name, entry)| {
         let id = ObjectId {
             kind,

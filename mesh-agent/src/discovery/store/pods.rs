@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::address::Holder;
-use super::entry::{Entry, Made};
+use super::entry::{Made, ObjectEntry};
 use super::id::ObjectId;
 use super::state::{Step, Store};
 use crate::discovery::Problem;
@@ -140,7 +140,7 @@ impl Store {
     }
 }
 
-fn parts(entry: &Entry) -> Option<(&Entry, &Object, &Pod)> {
+fn parts(entry: &ObjectEntry) -> Option<(&ObjectEntry, &Object, &Pod)> {
     let object = entry.effective.as_deref()?;
     match &object.kind {
         Kind::Pod(pod) => Some((entry, object, pod)),

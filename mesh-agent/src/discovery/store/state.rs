@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::claims::Addresses;
-use super::entry::Entry;
+use super::entry::ObjectEntry;
 use super::id::ObjectId;
 use super::objects::Objects;
 use super::referring::Referring;
@@ -185,11 +185,11 @@ impl Store {
         &'s self,
         kind: KindId,
         namespace: &Name,
-    ) -> impl Iterator<Item = (ObjectId, &'s Entry)> + use<'s> {
+    ) -> impl Iterator<Item = (ObjectId, &'s ObjectEntry)> + use<'s> {
         self.objects.in_namespace(kind, namespace)
     }
 
-    pub(super) fn all_of(&self, kind: KindId) -> impl Iterator<Item = (ObjectId, &Entry)> {
+    pub(super) fn all_of(&self, kind: KindId) -> impl Iterator<Item = (ObjectId, &ObjectEntry)> {
         self.objects.of_kind(kind)
     }
 

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
-use super::{Data, Entry, MAX_DEPTH, MAX_NODES, Mapping, NULL, Node, Position};
+use super::{Data, MAX_DEPTH, MAX_NODES, MapEntry, Mapping, NULL, Node, Position};
 
 /// `None` for all that is not plainly right, or not kept as it is written:
 /// that is YAML's to read, which says what is wrong and where.
@@ -115,7 +115,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
         let mut entries = Vec::new();
         while let Some(key) = map.next_key::<Key<'de>>()? {
             seed.count()?;
-            entries.push(Entry {
+            entries.push(MapEntry {
                 key: key.0,
                 place: Position::default(),
                 value: map.next_value_seed(seed)?,

@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 
 use super::yaml::{Tagged, scalar};
-use super::{Data, Entry, MAX_DEPTH, MAX_NODES, Mapping, NULL, Node, Position};
+use super::{Data, MAX_DEPTH, MAX_NODES, MapEntry, Mapping, NULL, Node, Position};
 
 /// YAML has a bound of its own, which is higher.
 const MAX_KEY: usize = 256;
@@ -218,7 +218,7 @@ impl<'t> Lines<'t> {
         while let Some(line) = self.line.filter(|line| line.indent == indent) {
             let (key, rest) = line.key()?;
             self.count()?;
-            entries.push(Entry {
+            entries.push(MapEntry {
                 key,
                 place: line.place(),
                 value: self.value(rest, indent, Of::Key, depth)?,
@@ -445,7 +445,7 @@ impl<'t> Flow<'t, '_> {
             self.at += 1;
             self.count()?;
             let value = self.node(depth)?;
-            entries.push(Entry { key, place, value });
+            entries.push(MapEntry { key, place, value });
             if !self.takes(',') && !self.rest().starts_with('}') {
                 return None;
             }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use granit_parser::{Event, Marker, Options, Parser, ScalarStyle, Tag};
 
 use super::scalar::{self, Scalar};
-use super::{Data, Entry, Error, MAX_DEPTH, MAX_NODES, Mapping, NULL, Node, Position};
+use super::{Data, Error, MAX_DEPTH, MAX_NODES, MapEntry, Mapping, NULL, Node, Position};
 
 /// Reads one document; of nothing it is null.
 pub(in crate::discovery) fn yaml(text: &str) -> Result<Node<'_>, Error> {
@@ -41,7 +41,7 @@ struct Builder<'t> {
     /// Of all open lists: each has those from its start on.
     items: Vec<Node<'t>>,
     /// Of all open mappings.
-    entries: Vec<Entry<'t>>,
+    entries: Vec<MapEntry<'t>>,
     anchors: HashMap<usize, Anchored<'t>>,
     nodes: usize,
     /// How many values aliases may still repeat: as many as the document has
@@ -258,7 +258,7 @@ impl<'t> Builder<'t> {
             Some(Within::Mapping { key, merged, .. }) => {
                 match std::mem::replace(key, Key::Awaited) {
                     Key::Awaited => *key = name(node)?,
-                    Key::Named(key, place) => self.entries.push(Entry {
+                    Key::Named(key, place) => self.entries.push(MapEntry {
                         key,
                         place,
                         value: node,
@@ -295,7 +295,7 @@ fn flatten<'t>(node: Node<'t>, merged: &mut Vec<Node<'t>>) -> Result<(), Error> 
     }
 }
 
-fn mapping<'t>(own: Vec<Entry<'t>>, merged: Vec<Node<'t>>) -> Result<Mapping<'t>, Error> {
+fn mapping<'t>(own: Vec<MapEntry<'t>>, merged: Vec<Node<'t>>) -> Result<Mapping<'t>, Error> {
     let mut map = Mapping::of(own).map_err(|twice| {
         let message = format!("duplicate mapping key: {}", twice.key);
         error(twice.place, message)

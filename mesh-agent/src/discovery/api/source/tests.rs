@@ -20,7 +20,7 @@ async fn start(
     let cluster = client.expect("a client").cluster().clone();
     let watched = Arc::new(Watched::new(cluster, &resources::served()));
     let (publisher, updates) = Publisher::new(MeshSettings::default(), Here::default());
-    let mut source = Source::new(publisher, watched, state_dir.to_owned());
+    let mut source = ApiSource::new(publisher, watched, state_dir.to_owned());
     let (tell, told) = oneshot::channel();
     let look = source.look.replace(told).expect("it looks");
     let cancel = CancellationToken::new();

@@ -51,6 +51,11 @@ impl Budget {
         wanted.min(self.free() / PART)
     }
 
+    fn leisure(&self, wanted: usize) -> usize {
+        let half = self.limit.load(Ordering::Relaxed) / 2;
+        wanted.min(self.free().saturating_sub(half) / (PART / 2))
+    }
+
     /// What one who has so much may have at most.
     fn share(&self, has: usize) -> usize {
         self.free().saturating_add(has) / SHARE
@@ -83,6 +88,12 @@ pub(crate) fn room(wanted: usize) -> usize {
 #[must_use]
 pub(crate) fn spare(wanted: usize) -> usize {
     BUDGET.spare(wanted)
+}
+
+/// How much of `wanted` there is for what only makes things faster: of half of all.
+#[must_use]
+pub(crate) fn leisure(wanted: usize) -> usize {
+    BUDGET.leisure(wanted)
 }
 
 /// Little is left: who may wait, or come again, is to.
@@ -225,6 +236,20 @@ mod tests {
         assert!(budget.is_scarce());
         budget.change(0, usize::MAX / 2);
         assert_eq!((budget.share(0), budget.spare(WANTED)), (0, 0), "full");
+    }
+
+    #[test]
+    fn what_only_makes_things_faster_takes_half_of_all_at_most() {
+        let budget = Budget::new();
+        assert_eq!(budget.leisure(WANTED), WANTED, "without a limit");
+        budget.limit.store(64 << 20, Ordering::Relaxed);
+        assert_eq!(budget.leisure(64 << 20), 1 << 20);
+        for _ in 0..1_000 {
+            budget.change(0, budget.leisure(64 << 20));
+        }
+        assert!(budget.free() >= 32 << 20);
+        budget.change(0, 1 << 20);
+        assert_eq!(budget.leisure(WANTED), 0);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::counted::Counted;
 use super::limits::Leg;
 use super::queue::{Piece, Queue};
 use super::stream::{Live, Receiver, Sender};
-use super::window::{Unread, Window};
+use super::window::{Unread, Window, Windows};
 
 /// Opens streams; cheap to clone.
 #[derive(Clone, Debug)]
@@ -62,12 +62,21 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for Driver<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let polled = Pin::new(&mut self.connection).poll(cx);
-        if polled.is_pending()
-            && let Some(size) = self.window.look(cx)
-        {
-            self.connection.set_target_window_size(size);
+        if polled.is_pending() {
+            let Self { connection, window } = &mut *self;
+            window.look(connection, cx);
         }
         polled
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Windows for Connection<Counted<T>, Piece> {
+    fn set_connection(&mut self, size: u32) {
+        self.set_target_window_size(size);
+    }
+
+    fn set_streams(&mut self, size: u32) -> bool {
+        self.set_initial_window_size(size).is_ok()
     }
 }
 

@@ -17,7 +17,7 @@ pub(crate) enum Leg {
 pub(crate) const STREAMS: u32 = 1000;
 /// Streams that nobody reads and that stall no other, where there is memory for them.
 const UNREAD: u32 = 250;
-/// Unread data of one stream.
+/// Unread data of one stream; more only where all is read as fast as it comes.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const AGENTS_STREAM_WINDOW: u32 = 128 * 1024;
 /// Frames of data are not larger: the least that every peer takes.
@@ -61,7 +61,9 @@ impl Leg {
     }
 
     pub(super) fn window(self, unread: Arc<Unread>) -> Window {
-        Window::new(unread, self.limits().connection_window as usize)
+        let limits = self.limits();
+        let most = limits.connection_window as usize;
+        Window::new(unread, most, limits.stream_window as usize)
     }
 
     pub(super) fn server(self) -> ::h2::server::Builder {

@@ -13,7 +13,7 @@ use super::counted::Counted;
 use super::limits::Leg;
 use super::queue::{Piece, Queue};
 use super::stream::{Receiver, Sender};
-use super::window::{Unread, Window};
+use super::window::{Unread, Window, Windows};
 
 /// Dropping it ends every stream.
 #[derive(Debug)]
@@ -54,9 +54,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Server<T> {
     pub(crate) async fn accept(&mut self) -> Option<Result<Exchange, Error>> {
         let accepted = poll_fn(|cx| {
             let accepted = self.connection.poll_accept(cx);
-            if let Some(size) = self.window.look(cx) {
-                self.connection.set_target_window_size(size);
-            }
+            self.window.look(&mut self.connection, cx);
             accepted
         });
         let accepted = accepted.await?;
@@ -94,6 +92,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Server<T> {
                 answered: false,
             },
         }
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Windows for Connection<Counted<T>, Piece> {
+    fn set_connection(&mut self, size: u32) {
+        self.set_target_window_size(size);
+    }
+
+    fn set_streams(&mut self, size: u32) -> bool {
+        self.set_initial_window_size(size).is_ok()
     }
 }
 

@@ -1,10 +1,12 @@
 use std::future::poll_fn;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::*;
 use crate::http::answer::{Answer, Client as AskedBy};
@@ -21,6 +23,10 @@ struct Pair {
 
 async fn pair(leg: Leg) -> Pair {
     let (near, far) = tokio::io::duplex(64 * 1024);
+    over(near, far, leg).await
+}
+
+async fn over(near: DuplexStream, far: DuplexStream, leg: Leg) -> Pair {
     let (sender, exchanges) = mpsc::channel(64);
     let (drain, mut drains) = mpsc::channel(1);
     tokio::spawn(async move {
@@ -156,6 +162,95 @@ async fn downloads_that_nobody_reads_stall_no_other() {
         for (_, _, flood) in stalled {
             flood.abort();
         }
+    }
+}
+
+/// Both ends of a way of so much there and so much back, however wide.
+fn long_way(one_way: Duration) -> (DuplexStream, DuplexStream) {
+    const WIDE: usize = 64 * 1024 * 1024;
+    let ((near, a), (b, far)) = (tokio::io::duplex(WIDE), tokio::io::duplex(WIDE));
+    let (from_near, to_near) = tokio::io::split(a);
+    let (from_far, to_far) = tokio::io::split(b);
+    tokio::spawn(later(from_near, to_far, one_way));
+    tokio::spawn(later(from_far, to_near, one_way));
+    (near, far)
+}
+
+async fn later(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    one_way: Duration,
+) {
+    let (sender, mut waiting) = mpsc::channel(16 * 1024);
+    let reading = async {
+        let mut bytes = vec![0; 1024 * 1024];
+        while let Ok(n) = from.read(&mut bytes).await
+            && n > 0
+        {
+            let due = Instant::now() + one_way;
+            if sender.send((due, bytes[..n].to_vec())).await.is_err() {
+                return;
+            }
+        }
+    };
+    let writing = async {
+        while let Some((due, bytes)) = waiting.recv().await {
+            tokio::time::sleep_until(due).await;
+            if to.write_all(&bytes).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::join!(reading, writing);
+}
+
+/// Of one stream of 100 MB.
+async fn time_over(one_way: Duration, is_upload: bool) -> Duration {
+    const ALL: usize = 100_000_000;
+    let (near, far) = long_way(one_way);
+    let mut pair = over(near, far, Leg::Agents).await;
+    let (mut answered, mut up, came) = pair.exchange(false).await;
+    let begin = Instant::now();
+    let mut down = came.respond.answer(ok(), false).expect("sent");
+    let (_, mut from_far) = answer(&mut answered).await.expect("an answer");
+    let (sender, mut reader) = match is_upload {
+        true => (&mut up, came.body),
+        false => {
+            std::mem::swap(&mut up, &mut down);
+            (&mut up, std::mem::replace(&mut from_far, came.body))
+        }
+    };
+    let piece = Bytes::from(vec![7; 64 * 1024]);
+    let sending = async {
+        let mut left = ALL;
+        while left > 0 {
+            let part = piece.slice(..left.min(piece.len()));
+            left -= part.len();
+            sender.send(part).await.expect("taken");
+        }
+        sender.finish().expect("taken");
+    };
+    let reading = async {
+        let mut read = 0;
+        while let Some(data) = reader.data().await {
+            let data = data.expect("data");
+            read += data.len();
+            reader.written(data.len()).expect("room");
+        }
+        read
+    };
+    let ((), read) = tokio::join!(sending, reading);
+    assert_eq!(read, ALL);
+    begin.elapsed()
+}
+
+/// With the window that it begins with it would take 15 s.
+#[tokio::test(start_paused = true)]
+async fn a_long_way_makes_no_stream_slow_that_is_read() {
+    const WAY: Duration = Duration::from_millis(10);
+    for is_upload in [true, false] {
+        let time = time_over(WAY, is_upload).await;
+        assert!(time < Duration::from_secs(2), "{time:?}");
     }
 }
 

@@ -6,21 +6,36 @@
 //! what nobody reads fills what it has, so that a slow reader stalls no other stream,
 //! and less when that was read. Without budget a slow reader may stall its neighbours on
 //! its own connection, and nobody else.
+//!
+//! Where the reader keeps up the peer is given what it may have on its way, by the rate
+//! at which bytes are passed on: else a long way would be slow, however wide.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use ::h2::{FlowControl, RecvStream};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
-use crate::io::{Reserved, is_scarce};
+use crate::io::{Reserved, is_scarce, leisure};
 
 /// The protocol's own: a peer may send so much before it is told anything.
 pub(super) const BASE: usize = 65_535;
 /// There is to be room for as much again as is unread, and for no more than this.
 const SPARE: usize = 1024 * 1024;
+/// What is on its way comes within this time, there and back: of most ways.
+const REACH: Duration = Duration::from_millis(250);
+/// And is no more than this: a reader that stops has so much more unread.
+const FLIGHT: usize = 2 * 1024 * 1024;
+/// The rate is looked at no more often.
+const TURN: Duration = Duration::from_millis(10);
+/// Streams are told of less no more often: a rate may go up and down.
+const CALM: Duration = Duration::from_secs(1);
+/// While so much of the most is unread, streams have no more than at their begin.
+const CROWDED: usize = 8;
 
 /// What is unread of a connection: for its streams, and for its own task.
 #[derive(Debug, Default)]
@@ -86,11 +101,53 @@ impl Drop for Part {
     }
 }
 
+/// A connection of crate h2, as its windows go.
+pub(super) trait Windows {
+    fn set_connection(&mut self, size: u32);
+    /// Of each stream. False: the peer has not taken the last one yet.
+    fn set_streams(&mut self, size: u32) -> bool;
+}
+
+/// How fast bytes are passed on.
+#[derive(Debug)]
+struct Pace {
+    since: Instant,
+    /// Of [`Unread::released`], then.
+    released: usize,
+    /// What may be on its way at that rate.
+    flight: usize,
+}
+
+impl Pace {
+    fn new(now: Instant) -> Self {
+        Self {
+            since: now,
+            released: 0,
+            flight: 0,
+        }
+    }
+
+    fn look(&mut self, released: usize, now: Instant) {
+        let time = now.saturating_duration_since(self.since);
+        if time < TURN {
+            return;
+        }
+        let passed = released.wrapping_sub(self.released) as u128;
+        let flight = passed * REACH.as_micros() / time.as_micros();
+        self.flight = usize::try_from(flight).unwrap_or(FLIGHT).min(FLIGHT);
+        (self.since, self.released) = (now, released);
+    }
+}
+
 /// What the connection's task knows of it.
 #[derive(Debug)]
 pub(super) struct Window {
     unread: Arc<Unread>,
     most: usize,
+    pace: Pace,
+    /// Of each stream: at its begin, and now.
+    of_stream: [usize; 2],
+    told: Instant,
     /// What the peer is to have.
     size: usize,
     /// What it may use of that, or still of more, beyond [`BASE`].
@@ -112,10 +169,14 @@ struct Shrunk {
 }
 
 impl Window {
-    pub(super) fn new(unread: Arc<Unread>, most: usize) -> Self {
+    pub(super) fn new(unread: Arc<Unread>, most: usize, of_stream: usize) -> Self {
+        let now = Instant::now();
         Self {
             unread,
             most,
+            pace: Pace::new(now),
+            of_stream: [of_stream; 2],
+            told: now,
             size: BASE,
             reserved: Reserved::default(),
             shrunk: None,
@@ -125,25 +186,50 @@ impl Window {
         }
     }
 
-    /// The connection's task has had a turn. Gives what its window is to be from now on,
-    /// where that changes.
-    pub(super) fn look(&mut self, cx: &Context<'_>) -> Option<u32> {
+    /// The connection's task has had a turn: its windows are as they are to be from now on.
+    pub(super) fn look(&mut self, connection: &mut impl Windows, cx: &Context<'_>) {
         self.wait(cx);
         let read = self.unread.read.load(Ordering::Relaxed);
         let is_due = read.wrapping_sub(self.looked) >= self.due
             || self.unread.early.load(Ordering::Relaxed) >= BASE / 4
             || (self.is_short && !is_scarce());
         if !is_due {
-            return None;
+            return;
         }
         self.looked = read;
         self.unread.early.store(0, Ordering::Relaxed);
-        let unread = self.unread.bytes();
+        let (unread, now) = (self.unread.bytes(), Instant::now());
         let before = self.size;
-        self.fit(unread);
+        self.fit(unread, now);
         self.due = (self.size.saturating_sub(unread) / 4).max(BASE / 16);
-        let size = u32::try_from(self.size).ok()?;
-        (self.size != before).then_some(size)
+        if self.size != before
+            && let Ok(size) = u32::try_from(self.size)
+        {
+            connection.set_connection(size);
+        }
+        let size = self.fit_streams(unread, now);
+        if size != self.of_stream[1]
+            && let Ok(set) = u32::try_from(size)
+            && connection.set_streams(set)
+        {
+            (self.of_stream[1], self.told) = (size, now);
+            // It goes out with the next turn.
+            cx.waker().wake_by_ref();
+        }
+    }
+
+    /// Streams get more of a window that is wide for its rate, as long as little is unread.
+    fn fit_streams(&self, unread: usize, now: Instant) -> usize {
+        let [begin, size] = self.of_stream;
+        if unread > self.most / CROWDED {
+            return begin;
+        }
+        let wanted = self.size.min(self.pace.flight).max(begin);
+        let is_calm = now.saturating_duration_since(self.told) >= CALM;
+        match wanted >= 2 * size || (wanted <= size / 2 && is_calm) {
+            true => wanted,
+            false => size,
+        }
     }
 
     fn wait(&self, cx: &Context<'_>) {
@@ -153,10 +239,13 @@ impl Window {
         }
     }
 
-    fn fit(&mut self, unread: usize) {
+    fn fit(&mut self, unread: usize, now: Instant) {
         let released = self.unread.released.load(Ordering::Relaxed);
         self.settle(released);
-        let spare = unread.clamp(BASE, SPARE);
+        self.pace.look(released, now);
+        let has = self.reserved.bytes();
+        let flight = self.pace.flight.min(has.max(leisure(FLIGHT)));
+        let spare = unread.clamp(BASE, SPARE).max(flight);
         let wanted = (unread + spare).min(self.most);
         self.is_short = false;
         if self.size < wanted && self.size < unread + spare / 2 {
@@ -198,10 +287,11 @@ mod tests {
     #[test]
     fn a_window_grows_with_what_is_unread_and_is_kept_reserved_until_it_is_used() {
         let unread = Arc::<Unread>::default();
-        let mut window = Window::new(unread.clone(), 64 * MIB);
+        let mut window = Window::new(unread.clone(), 64 * MIB, MIB);
+        let now = window.pace.since;
         let mut fit = |bytes, released| {
             unread.released.fetch_add(released, Ordering::Relaxed);
-            window.fit(bytes);
+            window.fit(bytes, now);
             (window.size, window.reserved.bytes())
         };
         assert_eq!(fit(0, 0), (BASE, 0));
@@ -215,5 +305,33 @@ mod tests {
         assert_eq!(fit(BASE, 0), (2 * BASE, large - 5 * MIB - BASE));
         assert_eq!(fit(0, 6 * MIB), (2 * BASE, BASE));
         assert_eq!(fit(100 * MIB, 0).0, 64 * MIB, "the most");
+    }
+
+    #[test]
+    fn who_is_read_fast_may_have_more_on_its_way_and_who_is_not_read_may_not() {
+        let unread = Arc::<Unread>::default();
+        let mut window = Window::new(unread.clone(), 32 * MIB, 128 * 1024);
+        let mut now = window.pace.since;
+        let mut fit = |bytes, released| {
+            now += Duration::from_millis(100);
+            unread.released.fetch_add(released, Ordering::Relaxed);
+            window.fit(bytes, now);
+            let size = window.fit_streams(bytes, now);
+            if size != window.of_stream[1] {
+                (window.of_stream[1], window.told) = (size, now);
+            }
+            (window.size, size)
+        };
+        assert_eq!(fit(0, 1000), (BASE, 128 * 1024), "slow");
+        assert_eq!(fit(0, 200_000), (500_000, 500_000));
+        assert_eq!(fit(0, 100 * MIB), (FLIGHT, FLIGHT), "no more");
+        // Many that nobody reads.
+        assert_eq!(fit(6 * MIB, 100 * MIB).1, 128 * 1024);
+        assert_eq!(fit(0, 100 * MIB).1, FLIGHT);
+        assert_eq!(fit(0, 0), (BASE, FLIGHT), "slow for a moment");
+        for _ in 0..9 {
+            fit(0, 0);
+        }
+        assert_eq!(fit(0, 0), (BASE, 128 * 1024), "slow for long");
     }
 }

@@ -1,6 +1,7 @@
 //! One record for each exchange of HTTP: begun with its head, told once, when its
 //! answer is over.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -22,34 +23,59 @@ use crate::observe;
 pub(super) struct Heard {
     version: HttpVersion,
     protocol: RequestProtocol,
-    text: Option<Box<Text>>,
+    text: Option<Text>,
 }
 
+/// Method, target and host, in one piece of memory.
 #[derive(Debug)]
 struct Text {
-    method: Box<str>,
-    host: Option<Box<[u8]>>,
-    target: Box<[u8]>,
+    all: Box<[u8]>,
+    method: usize,
+    target: usize,
+    has_host: bool,
     trace: Option<TraceId>,
+}
+
+impl Text {
+    fn of(head: &RequestHead<'_>) -> Self {
+        let host = host(head);
+        let parts = [
+            head.method.as_bytes(),
+            head.target,
+            host.as_deref().unwrap_or_default(),
+        ];
+        Self {
+            all: parts.concat().into(),
+            method: parts[0].len(),
+            target: parts[0].len() + parts[1].len(),
+            has_host: host.is_some(),
+            trace: trace::id(head),
+        }
+    }
+
+    fn method(&self) -> &str {
+        // As it came out of a text.
+        std::str::from_utf8(&self.all[..self.method]).unwrap_or_default()
+    }
+
+    fn target(&self) -> &[u8] {
+        &self.all[self.method..self.target]
+    }
+
+    fn host(&self) -> Option<&[u8]> {
+        self.has_host.then(|| &self.all[self.target..])
+    }
 }
 
 impl Heard {
     pub(super) fn of(head: &RequestHead<'_>, is_grpc: bool, observe: &observe::Local) -> Self {
-        let text = || {
-            Box::new(Text {
-                method: head.method.into(),
-                host: host(head),
-                target: head.target.into(),
-                trace: trace::id(head),
-            })
-        };
         Self {
             version: head.version,
             protocol: match is_grpc {
                 true => RequestProtocol::Grpc,
                 false => RequestProtocol::Http,
             },
-            text: observe.logs_requests().then(text),
+            text: observe.logs_requests().then(|| Text::of(head)),
         }
     }
 
@@ -64,7 +90,7 @@ impl Heard {
 }
 
 /// As it came; of HTTP/2 `:authority`.
-fn host(head: &RequestHead<'_>) -> Option<Box<[u8]>> {
+fn host<'h>(head: &RequestHead<'h>) -> Option<Cow<'h, [u8]>> {
     if let Some(line) = head.values("host").next() {
         return Some(line.into());
     }
@@ -343,14 +369,14 @@ impl Current {
         let since = |at: Option<Instant>| at.map(|at| at.saturating_duration_since(self.began));
         let duration = now.saturating_duration_since(self.began);
         let started = SystemTime::now().checked_sub(duration);
-        let text = self.heard.text.as_deref();
+        let text = self.heard.text.as_ref();
         self.observe.request(&RequestRecord {
             flow: &self.flow,
             protocol: self.heard.protocol,
             version: self.heard.version,
-            method: text.map_or("", |text| &text.method),
-            host: text.and_then(|text| text.host.as_deref()),
-            target: text.map_or(b"", |text| &text.target),
+            method: text.map_or("", Text::method),
+            host: text.and_then(Text::host),
+            target: text.map_or(b"", Text::target),
             route: self.route.as_ref(),
             rule: self.rule.as_ref(),
             status: carried.status,

@@ -1,15 +1,13 @@
 //! One record as one JSON line.
 
-use std::io;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
-use serde_json::ser::Formatter;
 
 use super::super::labels::{TlsNames, close_reason, response_flags};
+use super::json::append_line;
 use super::parties::{Hex, Parties, shown, shown_if_some};
 use super::record::{End, Event, Record, verdict};
-use crate::model::text::{escape, is_hidden};
 use crate::model::{RuleRef, SpiffeId};
 
 #[derive(Serialize)]
@@ -180,17 +178,6 @@ pub(super) fn append(out: &mut Vec<u8>, node: &str, record: &Record) {
     append_line(out, &Line::of(node, record));
 }
 
-pub(super) fn append_line(out: &mut Vec<u8>, line: &impl Serialize) {
-    let before = out.len();
-    let mut serializer = serde_json::Serializer::with_formatter(&mut *out, Printable);
-    // Writing to memory does not fail; half a line must not be left if it did.
-    if line.serialize(&mut serializer).is_err() {
-        out.truncate(before);
-        return;
-    }
-    out.push(b'\n');
-}
-
 impl<'a> Line<'a> {
     fn of(node: &'a str, record: &'a Record) -> Self {
         let (live, flow) = (&*record.live, &*record.live.flow);
@@ -235,28 +222,4 @@ fn parts(event: Event) -> (&'static str, Option<Counts>, Option<End>) {
 pub(super) fn ms(duration: Duration) -> f64 {
     // Whole microseconds: more digits say nothing and make lines longer.
     (duration.as_micros() as f64) / 1e3
-}
-
-/// JSON that is also safe to show on a terminal: every control character is
-/// escaped, those that JSON itself would let through too.
-struct Printable;
-
-impl Formatter for Printable {
-    fn write_string_fragment<W: ?Sized + io::Write>(
-        &mut self,
-        writer: &mut W,
-        fragment: &str,
-    ) -> io::Result<()> {
-        // Nearly every one, and each request writes dozens.
-        if fragment.bytes().all(|b| (b' '..=b'~').contains(&b)) {
-            return writer.write_all(fragment.as_bytes());
-        }
-        let mut done = 0;
-        for (at, found) in fragment.char_indices().filter(|(_, c)| is_hidden(*c)) {
-            writer.write_all(&fragment.as_bytes()[done..at])?;
-            writer.write_all(escape(found).as_bytes())?;
-            done = at + found.len_utf8();
-        }
-        writer.write_all(&fragment.as_bytes()[done..])
-    }
 }

@@ -3,6 +3,7 @@
 //! Workers hand over small records through a bounded queue and never wait; what
 //! does not fit, or could not be written, is counted.
 
+mod json;
 pub(super) mod line;
 mod parties;
 mod record;
@@ -21,6 +22,7 @@ use prometheus_client::metrics::counter::Counter;
 
 use super::connections::Live;
 use crate::model::RequestRecord;
+use parties::Known;
 use record::Record;
 pub(super) use record::{End, Event};
 pub use target::{Events, Target};
@@ -147,16 +149,15 @@ impl Drop for AccessLog {
     }
 }
 
-fn run(node: &str, records: &Receiver<Queued>, mut writer: Writer, trouble: &Trouble) {
+fn run(node: &Arc<str>, records: &Receiver<Queued>, mut writer: Writer, trouble: &Trouble) {
     let mut piece = Vec::with_capacity(2 * PIECE);
+    let mut known = Known::new(node.clone());
     loop {
         let state = match records.try_recv() {
             Ok(queued) => {
                 match queued {
                     Queued::Connection(record) => line::append(&mut piece, node, &record),
-                    Queued::Request(entry) => {
-                        line::append_line(&mut piece, &request::Line::of(node, &entry));
-                    }
+                    Queued::Request(entry) => request::append(&mut piece, &mut known, &entry),
                 }
                 if piece.len() < PIECE {
                     continue;

@@ -1,13 +1,16 @@
 //! What every line begins with: when, where, and who talks to whom.
 
 use std::fmt::Display;
+use std::io::Write as _;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::{Serialize, Serializer};
 
 use super::super::flow::workload;
 use super::super::labels::{direction, security};
+use super::json::append_value;
 use crate::model::{ConnectionId, Flow, ServiceKey, SpiffeId, UpstreamAddr, Workload, WorkloadKey};
 
 #[derive(Serialize)]
@@ -15,6 +18,13 @@ pub(super) struct Parties<'a> {
     #[serde(serialize_with = "shown")]
     timestamp: humantime::Rfc3339Timestamp,
     event: &'static str,
+    #[serde(flatten)]
+    who: Who<'a>,
+}
+
+/// The same in all lines of one flow.
+#[derive(Serialize)]
+struct Who<'a> {
     node: &'a str,
     #[serde(serialize_with = "shown")]
     id: ConnectionId,
@@ -46,11 +56,19 @@ impl<'a> Parties<'a> {
         (at, event): (SystemTime, &'static str),
         flow: &'a Flow,
     ) -> Self {
-        let (source, destination) = (workload(&flow.source), workload(&flow.destination));
-        let account = |w: &'a Workload| w.service_account.as_str();
         Self {
             timestamp: humantime::format_rfc3339_millis(at),
             event,
+            who: Who::of(node, flow),
+        }
+    }
+}
+
+impl<'a> Who<'a> {
+    fn of(node: &'a str, flow: &'a Flow) -> Self {
+        let (source, destination) = (workload(&flow.source), workload(&flow.destination));
+        let account = |w: &'a Workload| w.service_account.as_str();
+        Self {
             node,
             id: flow.id,
             direction: direction(flow.direction),
@@ -66,6 +84,55 @@ impl<'a> Parties<'a> {
             service: flow.service.as_ref(),
             security: security(flow.security),
         }
+    }
+}
+
+/// What is the same in all lines of a flow, as text: of the last ones whose requests
+/// were told, for a connection carries many.
+pub(super) struct Known {
+    node: Arc<str>,
+    flows: Box<[Option<OfFlow>]>,
+}
+
+/// A flow, and its fields as text.
+type OfFlow = (Arc<Flow>, Vec<u8>);
+
+impl Known {
+    /// Flows that are kept.
+    const MOST: usize = 256;
+
+    pub(super) fn new(node: Arc<str>) -> Self {
+        let flows = std::iter::repeat_with(|| None).take(Self::MOST).collect();
+        Self { node, flows }
+    }
+
+    /// Begins a line, with an object that is not closed.
+    pub(super) fn begin(
+        &mut self,
+        out: &mut Vec<u8>,
+        (at, event): (SystemTime, &'static str),
+        flow: &Arc<Flow>,
+    ) {
+        let at = humantime::format_rfc3339_millis(at);
+        // Writing to memory does not fail.
+        let _written = write!(out, r#"{{"timestamp":"{at}","event":"{event}","#);
+        out.extend_from_slice(self.who(flow));
+    }
+
+    /// Fields without the object around them.
+    fn who(&mut self, flow: &Arc<Flow>) -> &[u8] {
+        // What is kept is not changed or freed: its address is its name.
+        let address = Arc::as_ptr(flow) as usize as u64;
+        let at = (address >> 4).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56;
+        let slot = &mut self.flows[at as usize % Self::MOST];
+        let is_known = matches!(slot, Some((known, _)) if Arc::ptr_eq(known, flow));
+        if !is_known {
+            let mut text = Vec::new();
+            append_value(&mut text, &Who::of(&self.node, flow));
+            let fields = text.strip_prefix(b"{").and_then(|t| t.strip_suffix(b"}"));
+            *slot = Some((flow.clone(), fields.unwrap_or_default().to_vec()));
+        }
+        slot.as_ref().map_or(&[], |(_, text)| text)
     }
 }
 

@@ -1,6 +1,5 @@
 //! One request as one JSON line.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -8,8 +7,9 @@ use serde::Serialize;
 
 use super::super::labels::close_reason;
 use super::super::requests;
+use super::json::append_value;
 use super::line::{Rule, ms};
-use super::parties::{Hex, Parties, shown_if_some};
+use super::parties::{Hex, Known, shown_if_some};
 use super::record::{ALLOWED, verdict_of};
 use crate::model::{
     ByteCounts, CloseReason, Flow, HttpVersion, RequestEnd, RequestRecord, RequestTiming, RouteRef,
@@ -25,9 +25,7 @@ pub(super) struct Entry {
     at: SystemTime,
     flow: Arc<Flow>,
     version: HttpVersion,
-    method: Box<str>,
-    host: Option<Box<str>>,
-    path: Box<str>,
+    text: Text,
     route: Option<RouteRef>,
     rule: Option<RuleRef>,
     status: u16,
@@ -48,9 +46,7 @@ impl Entry {
             at: SystemTime::now(),
             flow: record.flow.clone(),
             version: record.version,
-            method: short(record.method.as_bytes()),
-            host: record.host.map(short),
-            path: short(path),
+            text: Text::of([record.method.as_bytes(), path], record.host),
             route: record.route.cloned(),
             rule: record.rule.cloned(),
             status: record.status,
@@ -76,17 +72,68 @@ fn verdict(ended: RequestEnd) -> &'static str {
     }
 }
 
-fn short(bytes: &[u8]) -> Box<str> {
-    match String::from_utf8_lossy(&bytes[..bytes.len().min(LONGEST)]) {
-        Cow::Borrowed(text) => text.into(),
-        Cow::Owned(text) => text.into(),
+/// Method, path and host, in one piece of memory.
+#[derive(Debug)]
+struct Text {
+    all: String,
+    method: usize,
+    path: usize,
+    has_host: bool,
+}
+
+impl Text {
+    fn of([method, path]: [&[u8]; 2], host: Option<&[u8]>) -> Self {
+        let parts = [method, path, host.unwrap_or_default()];
+        let parts = parts.map(|part| &part[..part.len().min(LONGEST)]);
+        let mut all = String::with_capacity(parts.iter().map(|part| part.len()).sum());
+        let ends = parts.map(|part| {
+            part.utf8_chunks().for_each(|chunk| {
+                all.push_str(chunk.valid());
+                if !chunk.invalid().is_empty() {
+                    all.push(char::REPLACEMENT_CHARACTER);
+                }
+            });
+            all.len()
+        });
+        Self {
+            all,
+            method: ends[0],
+            path: ends[1],
+            has_host: host.is_some(),
+        }
+    }
+
+    fn method(&self) -> &str {
+        &self.all[..self.method]
+    }
+
+    fn path(&self) -> &str {
+        &self.all[self.method..self.path]
+    }
+
+    fn host(&self) -> Option<&str> {
+        self.has_host.then(|| &self.all[self.path..])
     }
 }
 
+/// Appends the entry's line, with its end.
+pub(super) fn append(out: &mut Vec<u8>, known: &mut Known, entry: &Entry) {
+    let before = out.len();
+    known.begin(out, (entry.at, "request"), &entry.flow);
+    let rest = out.len();
+    // The object that is begun goes on.
+    match append_value(out, &Rest::of(entry)) {
+        true => {
+            out[rest] = b',';
+            out.push(b'\n');
+        }
+        false => out.truncate(before),
+    }
+}
+
+/// Behind what lines of a flow have in common.
 #[derive(Serialize)]
-pub(super) struct Line<'a> {
-    #[serde(flatten)]
-    parties: Parties<'a>,
+struct Rest<'a> {
     version: &'static str,
     method: &'a str,
     host: Option<&'a str>,
@@ -118,19 +165,18 @@ struct Route<'a> {
     rule: &'a str,
 }
 
-impl<'a> Line<'a> {
-    pub(super) fn of(node: &'a str, entry: &'a Entry) -> Self {
+impl<'a> Rest<'a> {
+    fn of(entry: &'a Entry) -> Self {
         let flow = &*entry.flow;
         let (ended_by, reason, detail) = end(entry.ended);
         let timing = &entry.timing;
         let rule = entry.rule.as_ref().or(flow.rule.as_ref());
         let millis = |part: Option<Duration>| part.map(ms);
         Self {
-            parties: Parties::of(node, (entry.at, "request"), flow),
             version: version(entry.version),
-            method: &entry.method,
-            host: entry.host.as_deref(),
-            path: &entry.path,
+            method: entry.text.method(),
+            host: entry.text.host(),
+            path: entry.text.path(),
             route: entry.route.as_ref().map(|r| Route {
                 name: &r.route,
                 rule: &r.rule,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use prometheus_client::metrics::counter::Counter;
 use proptest::prelude::*;
 
+use super::parties::Known;
 use super::writer::{Trouble, Writer};
 use super::{AccessLog, End, Event, Events, QUEUE, Record, Target, line};
 use crate::model::*;
@@ -106,6 +107,31 @@ fn a_line_names_the_rule_that_decided_and_how_it_was_encrypted() {
             "cipher": "TLS_AES_128_GCM_SHA256",
         })
     );
+}
+
+#[test]
+fn each_request_has_the_parties_of_its_own_flow() {
+    let mut known = Known::new("n1".into());
+    let flows: Vec<Arc<Flow>> = (0..600)
+        .map(|number| {
+            let mut flow = (*live("web").flow).clone();
+            flow.id = ConnectionId::new(0, number);
+            Arc::new(flow)
+        })
+        .collect();
+    for flow in flows.iter().chain(&flows).chain(flows.iter().rev()) {
+        let mut line = Vec::new();
+        known.begin(
+            &mut line,
+            (std::time::SystemTime::UNIX_EPOCH, "request"),
+            flow,
+        );
+        line.push(b'}');
+        let line: serde_json::Value = serde_json::from_slice(&line).expect("JSON");
+        assert_eq!(line["id"], flow.id.to_string());
+        assert_eq!(line["event"], "request");
+        assert_eq!(line["security"], "mutual_tls");
+    }
 }
 
 #[test]

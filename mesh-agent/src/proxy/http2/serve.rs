@@ -105,7 +105,8 @@ impl<S: Site> Visit<'_, '_, '_, S> {
             match self.next(is_draining).await {
                 Next::Request(came) if self.exchanges.len() < most() => {
                     let serving = exchange(self.site.clone(), *came);
-                    self.exchanges.spawn_local(serving);
+                    // A task is moved several times; this one is large.
+                    self.exchanges.spawn_local(Box::pin(serving));
                 }
                 // It may come again.
                 Next::Request(came) if is_scarce() => came.respond.reset(Reason::REFUSED_STREAM),

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::io::{room, with_scratch};
 use crate::model::ByteCounts;
 use crate::proxy::http::Side;
 use crate::tunnel::StreamEnd;
@@ -70,9 +71,13 @@ impl AsyncRead for Wire<'_, '_> {
             add(&wire.seen.read, n);
             return Poll::Ready(Ok(()));
         }
-        let read = ready!(wire.side.leg.poll_read(buffer.initialize_unfilled(), cx));
-        let n = read.map_err(|end| wire.failed(end))?;
-        buffer.advance(n);
+        // Not into the buffer itself: all of it would have to be overwritten before.
+        let read = with_scratch(|scratch| {
+            let room = room(buffer.remaining()).min(scratch.len());
+            let read = ready!(wire.side.leg.poll_read(&mut scratch[..room], cx));
+            Poll::Ready(read.inspect(|n| buffer.put_slice(&scratch[..*n])))
+        });
+        let n = ready!(read).map_err(|end| wire.failed(end))?;
         add(&wire.seen.read, n);
         Poll::Ready(Ok(()))
     }

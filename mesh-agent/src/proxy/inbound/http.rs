@@ -59,8 +59,9 @@ impl Visit<'_> {
             if let Err(reason) = self.next(client).await {
                 break reason;
             }
-            // Those that a client sends in advance may be refused without a wait.
-            tokio::task::yield_now().await;
+            // Those that a client sends in advance may be refused without a wait: others run
+            // after some.
+            tokio::task::coop::consume_budget().await;
         };
         if let Some(application) = self.application.take()
             && reason != CloseReason::Finished

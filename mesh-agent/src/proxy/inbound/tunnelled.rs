@@ -120,8 +120,9 @@ async fn streams(context: &Rc<ConnectionContext>, mut connection: Box<Connection
                 if !stream(context, &mut connection, taken).await {
                     return;
                 }
-                // Those that a peer sends in advance may be refused without a wait.
-                tokio::task::yield_now().await;
+                // Those that a peer sends in advance may be refused without a wait: others run
+                // after some.
+                tokio::task::coop::consume_budget().await;
             }
             // The peer is done.
             Ok(None) => return,

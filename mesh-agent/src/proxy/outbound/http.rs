@@ -67,8 +67,9 @@ impl<'r> Requests<'r> {
             if let Err(reason) = self.next(client).await {
                 break reason;
             }
-            // Those that a client sends in advance may be refused without a wait.
-            tokio::task::yield_now().await;
+            // Those that a client sends in advance may be refused without a wait: others run
+            // after some.
+            tokio::task::coop::consume_budget().await;
         };
         (self.totals.bytes(), reason)
     }

@@ -8,6 +8,8 @@ mod client_cert;
 mod grpc;
 #[path = "http2/mirrors.rs"]
 mod mirrors;
+#[path = "http2/stalls.rs"]
+mod stalls;
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -422,10 +424,15 @@ fn a_request_without_a_route_is_told_so() {
 
 /// Requests with these labels.
 fn counted(agent: &Agent, labels: &[&str]) -> u64 {
+    counter(agent, "istio_requests_total", labels)
+}
+
+/// The sum of a counter's series with these labels.
+fn counter(agent: &Agent, name: &str, labels: &[&str]) -> u64 {
     let page = agent.metrics().expect("a page");
-    let is_of = |line: &&str| {
-        line.starts_with("istio_requests_total{") && labels.iter().all(|label| line.contains(label))
-    };
+    let begin = format!("{name}{{");
+    let is_of =
+        |line: &&str| line.starts_with(&begin) && labels.iter().all(|label| line.contains(label));
     let lines = page.lines().filter(is_of);
     let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
     values.sum::<f64>() as u64

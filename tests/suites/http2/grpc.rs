@@ -61,3 +61,35 @@ fn connections_that_a_server_lets_go_of_lose_no_call() {
         );
     }
 }
+
+#[test]
+fn messages_are_counted_by_each_agent_that_they_pass() {
+    let mesh = mesh();
+    let [near, far] = &mesh.agents;
+    for (pod, to) in mesh.services() {
+        assert_eq!(mesh.client(&["stream", &to, "70"]), true, "{}", pod.name);
+        // One message, and a status without any.
+        let told = mesh.client(&["call", &to, "/test.Echo/Fail"]);
+        assert_eq!(told[0], "FailedPrecondition", "{told}");
+    }
+    for (agent, reporter, name) in [
+        (near, "source", "b"),
+        (near, "source", "c"),
+        (far, "destination", "c"),
+    ] {
+        let labels = [
+            &format!("reporter=\"{reporter}\"")[..],
+            &format!("destination_workload=\"{name}\""),
+            "request_protocol=\"grpc\"",
+        ];
+        let counts = || {
+            [
+                "istio_request_messages_total",
+                "istio_response_messages_total",
+            ]
+            .map(|name| counter(agent, name, &labels))
+        };
+        let told = eventually(Duration::from_secs(5), || counts() == [71, 70]);
+        assert!(told, "{labels:?}: {:?}", counts());
+    }
+}

@@ -39,6 +39,10 @@ func main() {
 		duplex(args[0], args[1], number(args[2]))
 	case "hoard":
 		hoard(args[0], args[1], number(args[2]), number(args[3]), number(args[4]))
+	case "serve-stalls":
+		serveStalls(args[1])
+	case "beside":
+		beside(args[0], args[1])
 	default:
 		if !httpClient(verb, args) && !grpcClient(verb, args) {
 			fmt.Fprintln(os.Stderr, "no verb", verb)

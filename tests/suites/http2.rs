@@ -276,6 +276,22 @@ fn resets_and_early_answers_are_what_the_server_made_of_them() {
     }
 }
 
+/// Said of a stream alone it is a retry, once, within the budget; then the client is told
+/// the same, and its connection goes on.
+#[test]
+fn a_stream_that_the_server_refuses_goes_once_more_and_no_other_notices() {
+    let mesh = Mesh::serving("serve-unwilling", &[]);
+    for (pod, to) in mesh.services() {
+        let told = mesh.client(&["once", &to, "/x", "/once/a", "/x", "/refused", "/x"]);
+        assert_eq!(
+            told,
+            json!(["0", "1", "1", "reset REFUSED_STREAM", "3"]),
+            "{}",
+            pod.name
+        );
+    }
+}
+
 #[test]
 fn downloads_that_nobody_reads_hold_no_other_exchange() {
     let mesh = Mesh::of_http();

@@ -392,6 +392,7 @@ mod tests {
             unwatched: None,
             fails_open: false,
             warning: None,
+            reserved_bytes: 0,
         }
     }
 

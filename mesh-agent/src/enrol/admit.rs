@@ -96,6 +96,7 @@ impl<D: DataPath> Reconciler<D> {
             ips,
             dial_ports,
             active: before.map_or_else(Arc::default, |before| before.active.clone()),
+            account: before.map_or_else(Arc::default, |before| before.account.clone()),
             netns,
             identity,
             spiffe_id,

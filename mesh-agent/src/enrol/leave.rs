@@ -117,6 +117,7 @@ impl<D: DataPath> Reconciler<D> {
             ips: workload.ips,
             dial_ports: None,
             active: Arc::default(),
+            account: Arc::default(),
             identity: self.identities.handle(&spiffe_id),
             netns,
             spiffe_id,
@@ -333,5 +334,6 @@ fn stranger(cookie: u64, ips: PodIps, why: &str) -> PodStatus {
         unwatched: None,
         fails_open: false,
         warning: None,
+        reserved_bytes: 0,
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use crate::identity::Handle;
-use crate::io::{Limits, dial};
+use crate::io::{Account, Limits, dial};
 use crate::model::{Enrolment, OnAgentDown, PodIps, RefuseReason, SpiffeId, Workload};
 use crate::sys::netns::Netns;
 
@@ -26,6 +26,8 @@ pub(crate) struct LocalPod {
     pub(crate) dial_ports: Option<RangeInclusive<u16>>,
     /// Connections that it has on all workers.
     pub(crate) active: Arc<AtomicUsize>,
+    /// What is reserved for them, on all workers.
+    pub(crate) account: Arc<Account>,
 }
 
 impl LocalPod {

@@ -2,6 +2,7 @@
 //! for the whole process and bounded: the more is held, the less is read at once.
 
 use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Read at least this much: a TLS record.
@@ -10,11 +11,14 @@ const LEAST: usize = 16 * 1024;
 const PART: usize = 64;
 /// And what is reserved for one connection is at most this part of it.
 const SHARE: usize = 8;
+/// All that is reserved for one pod's is at most this part of what is free and what it
+/// has: alone half of all, and n pods together leave one part of n + 1.
+const POD_SHARE: usize = 2;
 /// Less than this part of all is little.
 const LITTLE: usize = 16;
 
 #[derive(Debug)]
-struct Budget {
+pub(crate) struct Budget {
     held: AtomicUsize,
     limit: AtomicUsize,
 }
@@ -57,8 +61,8 @@ impl Budget {
     }
 
     /// What one who has so much may have at most.
-    fn share(&self, has: usize) -> usize {
-        self.free().saturating_add(has) / SHARE
+    fn share(&self, has: usize, part: usize) -> usize {
+        self.free().saturating_add(has) / part
     }
 
     fn is_scarce(&self) -> bool {
@@ -102,8 +106,8 @@ pub(crate) fn is_scarce() -> bool {
     BUDGET.is_scarce()
 }
 
-/// Counted as held: what waits elsewhere, or may come without being asked for.
-#[derive(Debug, Default)]
+/// Counted as held: what waits elsewhere.
+#[derive(Debug)]
 pub(crate) struct Reserved(usize);
 
 impl Reserved {
@@ -112,28 +116,103 @@ impl Reserved {
         BUDGET.change(0, bytes);
         Self(bytes)
     }
-
-    pub(crate) fn bytes(&self) -> usize {
-        self.0
-    }
-
-    /// As much, or what a fair share of what is free allows of it.
-    pub(crate) fn grow(&mut self, to: usize) {
-        let to = to.min(BUDGET.share(self.0)).max(self.0);
-        BUDGET.change(self.0, to);
-        self.0 = to;
-    }
-
-    pub(crate) fn shrink(&mut self, to: usize) {
-        let to = to.min(self.0);
-        BUDGET.change(self.0, to);
-        self.0 = to;
-    }
 }
 
 impl Drop for Reserved {
     fn drop(&mut self) {
         BUDGET.change(self.0, 0);
+    }
+}
+
+/// What may come to all connections of one pod without being asked for: however many
+/// they are, others find room.
+#[derive(Debug)]
+pub(crate) struct Account {
+    of: &'static Budget,
+    held: AtomicUsize,
+}
+
+impl Default for Account {
+    fn default() -> Self {
+        Self::of(&BUDGET)
+    }
+}
+
+impl Account {
+    fn of(budget: &'static Budget) -> Self {
+        Self {
+            of: budget,
+            held: AtomicUsize::new(0),
+        }
+    }
+
+    /// With a budget of its own, of which `held` is held by others.
+    #[cfg(test)]
+    pub(crate) fn alone(limit: usize, held: usize) -> (Self, &'static AtomicUsize) {
+        let budget = Box::leak(Box::new(Budget::new()));
+        budget.limit.store(limit, Ordering::Relaxed);
+        budget.held.store(held, Ordering::Relaxed);
+        (Self::of(budget), &budget.held)
+    }
+
+    /// Bytes.
+    #[must_use]
+    pub(crate) fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    fn change(&self, before: usize, after: usize) {
+        self.of.change(before, after);
+        if after >= before {
+            self.held.fetch_add(after - before, Ordering::Relaxed);
+        } else {
+            self.held.fetch_sub(before - after, Ordering::Relaxed);
+        }
+    }
+
+    /// What one of its connections that has so much may have at most.
+    fn share(&self, has: usize) -> usize {
+        let all = self.held();
+        let others = all.saturating_sub(has);
+        let of_pod = self.of.share(all, POD_SHARE).saturating_sub(others);
+        self.of.share(has, SHARE).min(of_pod)
+    }
+}
+
+/// A connection's part of its pod's.
+#[derive(Debug)]
+pub(crate) struct Share {
+    of: Arc<Account>,
+    bytes: usize,
+}
+
+impl Share {
+    pub(crate) fn new(of: Arc<Account>) -> Self {
+        Self { of, bytes: 0 }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// As much, or what a fair share of what is free allows of it.
+    pub(crate) fn grow(&mut self, to: usize) {
+        self.set(to.min(self.of.share(self.bytes)).max(self.bytes));
+    }
+
+    pub(crate) fn shrink(&mut self, to: usize) {
+        self.set(to.min(self.bytes));
+    }
+
+    fn set(&mut self, to: usize) {
+        self.of.change(self.bytes, to);
+        self.bytes = to;
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.set(0);
     }
 }
 
@@ -224,10 +303,10 @@ mod tests {
         budget.limit.store(64 << 20, Ordering::Relaxed);
         assert!(!budget.is_scarce());
         for _ in 0..100 {
-            let share = budget.share(0);
+            let share = budget.share(0, SHARE);
             assert!(share <= (64 << 20) / SHARE);
             assert!(
-                budget.share(share) > budget.share(0),
+                budget.share(share, SHARE) > budget.share(0, SHARE),
                 "one that has may keep it"
             );
             budget.change(0, share);
@@ -235,7 +314,32 @@ mod tests {
         assert!(budget.held.load(Ordering::Relaxed) <= 64 << 20);
         assert!(budget.is_scarce());
         budget.change(0, usize::MAX / 2);
-        assert_eq!((budget.share(0), budget.spare(WANTED)), (0, 0), "full");
+        assert_eq!(
+            (budget.share(0, SHARE), budget.spare(WANTED)),
+            (0, 0),
+            "full"
+        );
+    }
+
+    #[test]
+    fn however_many_connections_a_pod_has_other_pods_find_room() {
+        const LIMIT: usize = 64 << 20;
+        let (first, held) = Account::alone(LIMIT, 0);
+        let first = Arc::new(first);
+        let grown = |of: &Arc<Account>| {
+            let mut share = Share::new(of.clone());
+            share.grow(LIMIT);
+            share
+        };
+        let many: Vec<Share> = (0..4_000).map(|_| grown(&first)).collect();
+        assert_eq!(first.held(), LIMIT / POD_SHARE, "alone");
+        assert_eq!(held.load(Ordering::Relaxed), first.held());
+        let second = Arc::new(Account::of(first.of));
+        let other = grown(&second);
+        let free = LIMIT - first.held();
+        assert_eq!(other.bytes(), free / SHARE, "as if the first had one");
+        drop((many, other));
+        assert_eq!((first.held(), held.load(Ordering::Relaxed)), (0, 0));
     }
 
     #[test]

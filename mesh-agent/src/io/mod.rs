@@ -19,7 +19,9 @@ mod rest;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use held::{Held, Reserved, held, is_scarce, leisure, limit_held, room, spare};
+pub(crate) use held::{
+    Account, Held, Reserved, Share, held, is_scarce, leisure, limit_held, room, spare,
+};
 pub(crate) use limits::{Limits, RECOMMENDED_OPEN_FILES};
 pub(crate) use pipe::keep_files_from;
 pub(crate) use pump::with_scratch;

@@ -15,6 +15,7 @@ use crate::observe::Observe;
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
     pub(super) replays: Counter,
+    pub(super) untaken: Counter,
     pub(super) places: Gauge,
     over_share: Family<[(&'static str, &'static str); 1], Counter>,
     copies: Family<[(&'static str, &'static str); 1], Counter>,
@@ -83,6 +84,11 @@ impl Metrics {
                 "mesh_agent_tunnel_replays",
                 "Streams that the other agent did not take, begun again",
                 metrics.replays.clone(),
+            );
+            registry.register(
+                "mesh_agent_http2_replays",
+                "Requests that a server provably did not take (GOAWAY), sent to a fresh connection",
+                metrics.untaken.clone(),
             );
         });
         metrics

@@ -16,8 +16,8 @@ fn calls_and_streams_pass_both_ways() {
         let told = mesh.client(&["call", &to, "/test.Echo/Fail"]);
         assert_eq!(told, json!(["FailedPrecondition", "not now: \u{e9}%"]));
         assert_eq!(
-            mesh.client(&["early", &to, "300"]),
-            json!({"whole": 300}),
+            mesh.client(&["early", &to, "2000"]),
+            json!({"whole": 2000}),
             "{}",
             pod.name
         );
@@ -48,17 +48,19 @@ fn a_denial_and_a_missing_route_have_their_status() {
 }
 
 #[test]
-fn connections_that_a_server_lets_go_of_lose_no_call() {
+fn connections_that_a_server_lets_go_of_lose_no_call_and_no_stream() {
     let mesh = Mesh::serving("serve-grpc", &["300"]);
     for (pod, to) in mesh.services() {
-        let told = mesh.client(&["load", &to, "4000"]);
-        let told = told.as_object().expect("counts");
+        let told = mesh.client(&["load", &to, "4000", "20"]);
+        let ends = told.as_object().expect("counts");
         assert_eq!(
-            told.keys().collect::<Vec<_>>(),
-            ["OK"],
-            "{}: {told:?}",
+            ends.keys().collect::<Vec<_>>(),
+            ["OK", "stream whole"],
+            "{}: {told}",
             pod.name
         );
+        assert_eq!(told["stream whole"], 20, "{}: {told}", pod.name);
+        println!("{}: {told}", pod.name);
     }
 }
 

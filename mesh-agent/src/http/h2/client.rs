@@ -16,6 +16,7 @@ use super::limits::Leg;
 use super::queue::{Piece, Queue};
 use super::stream::{Live, Receiver, Sender};
 use super::window::{Unread, Window, Windows};
+use crate::io::Account;
 
 /// Opens streams; cheap to clone.
 #[derive(Clone, Debug)]
@@ -37,7 +38,12 @@ where
     window: Window,
 }
 
-pub(crate) async fn connect<T>(io: T, leg: Leg) -> Result<(Client, Driver<T>), Error>
+/// `account`: of the pod that it is for.
+pub(crate) async fn connect<T>(
+    io: T,
+    leg: Leg,
+    account: Arc<Account>,
+) -> Result<(Client, Driver<T>), Error>
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
@@ -52,7 +58,7 @@ where
     };
     let driver = Driver {
         connection,
-        window: leg.window(unread),
+        window: leg.window(unread, account),
     };
     Ok((client, driver))
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::window::{Unread, Window};
+use crate::io::Account;
 
 /// Between whom the connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,10 +61,11 @@ impl Leg {
         }
     }
 
-    pub(super) fn window(self, unread: Arc<Unread>) -> Window {
+    pub(super) fn window(self, unread: Arc<Unread>, account: Arc<Account>) -> Window {
         let limits = self.limits();
         let most = limits.connection_window as usize;
-        Window::new(unread, most, limits.stream_window as usize)
+        let of_stream = limits.stream_window as usize;
+        Window::new(unread, account, [most, of_stream])
     }
 
     pub(super) fn server(self) -> ::h2::server::Builder {
@@ -88,6 +90,9 @@ impl Leg {
             .max_frame_size(FRAME)
             .max_send_buffer_size(SEND_BUFFER)
             .data_frame_budget(limits.small_frames)
+            // Answers that break HTTP/2 are counted over a connection's life, and each is
+            // its own exchange's end alone: how many is bounded by what is asked.
+            .max_local_error_reset_streams(None)
             .enable_push(false);
         if self == Self::Agents {
             // The other agent's, before it has said so.

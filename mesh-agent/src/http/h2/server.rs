@@ -14,6 +14,7 @@ use super::limits::Leg;
 use super::queue::{Piece, Queue};
 use super::stream::{Receiver, Sender};
 use super::window::{Unread, Window, Windows};
+use crate::io::Account;
 
 /// Dropping it ends every stream.
 #[derive(Debug)]
@@ -32,8 +33,8 @@ pub(crate) struct Exchange {
     pub(crate) respond: Respond,
 }
 
-/// After the preface and the settings of both sides.
-pub(crate) async fn serve<T>(io: T, leg: Leg) -> Result<Server<T>, Error>
+/// After the preface and the settings of both sides. `account`: of the pod that it is for.
+pub(crate) async fn serve<T>(io: T, leg: Leg, account: Arc<Account>) -> Result<Server<T>, Error>
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
@@ -42,7 +43,7 @@ where
     let connection = leg.server().handshake(io).await?;
     Ok(Server {
         connection,
-        window: leg.window(unread.clone()),
+        window: leg.window(unread.clone(), account),
         unread,
         queue: Arc::default(),
     })

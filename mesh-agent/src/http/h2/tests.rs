@@ -1,4 +1,6 @@
 use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +13,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::http::answer::{Answer, Client as AskedBy};
 use crate::http::h1::Bad;
+use crate::io::Account;
 use crate::model::{HeaderLine, HttpVersion, Path, RefuseReason, RequestHead};
 
 /// Both ends of a connection in memory, each driven by a task.
@@ -22,15 +25,24 @@ struct Pair {
 }
 
 async fn pair(leg: Leg) -> Pair {
-    let (near, far) = tokio::io::duplex(64 * 1024);
-    over(near, far, leg).await
+    pair_of(leg, Arc::default(), Arc::default()).await
 }
 
-async fn over(near: DuplexStream, far: DuplexStream, leg: Leg) -> Pair {
+/// Of a client and a server with these accounts.
+async fn pair_of(leg: Leg, client: Arc<Account>, server: Arc<Account>) -> Pair {
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    over([near, far], leg, [client, server]).await
+}
+
+async fn over(
+    [near, far]: [DuplexStream; 2],
+    leg: Leg,
+    [client, server]: [Arc<Account>; 2],
+) -> Pair {
     let (sender, exchanges) = mpsc::channel(64);
     let (drain, mut drains) = mpsc::channel(1);
     tokio::spawn(async move {
-        let mut server: Server<DuplexStream> = serve(far, leg).await.expect("a connection");
+        let mut server: Server<DuplexStream> = serve(far, leg, server).await.expect("a connection");
         let mut draining = false;
         loop {
             tokio::select! {
@@ -49,7 +61,7 @@ async fn over(near: DuplexStream, far: DuplexStream, leg: Leg) -> Pair {
             }
         }
     });
-    let (client, driver) = connect(near, leg).await.expect("a connection");
+    let (client, driver) = connect(near, leg, client).await.expect("a connection");
     Pair {
         client,
         exchanges,
@@ -208,7 +220,7 @@ async fn later(
 async fn time_over(one_way: Duration, is_upload: bool) -> Duration {
     const ALL: usize = 100_000_000;
     let (near, far) = long_way(one_way);
-    let mut pair = over(near, far, Leg::Agents).await;
+    let mut pair = over([near, far], Leg::Agents, Default::default()).await;
     let (mut answered, mut up, came) = pair.exchange(false).await;
     let begin = Instant::now();
     let mut down = came.respond.answer(ok(), false).expect("sent");
@@ -254,6 +266,43 @@ async fn a_long_way_makes_no_stream_slow_that_is_read() {
     }
 }
 
+/// One stream fills the connection's window and nobody reads it: its neighbour waits for
+/// budget, and goes on when others have given it back, though nothing comes any more.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_waits_for_budget_goes_on_when_it_is_there_again() {
+    const LIMIT: usize = 64 << 20;
+    for leg in [Leg::Edge, Leg::Agents] {
+        let (client, held) = Account::alone(LIMIT, LIMIT);
+        let mut pair = pair_of(leg, Arc::new(client), Arc::default()).await;
+        let (mut answered, _slow, exchange) = pair.exchange(true).await;
+        let mut down = exchange.respond.answer(ok(), false).expect("sent");
+        let unread = answer(&mut answered).await.expect("an answer");
+        let flood = tokio::spawn(async move {
+            let _cut = down.send(Bytes::from(vec![0; 4 << 20])).await;
+        });
+        let (mut answered, _sender, exchange) = pair.exchange(true).await;
+        let mut down = exchange.respond.answer(ok(), false).expect("sent");
+        let (_, mut body) = answer(&mut answered).await.expect("an answer");
+        let mut send = tokio::spawn(async move {
+            down.send(Bytes::from(vec![1; 1 << 20]))
+                .await
+                .expect("taken");
+            down.finish().expect("taken");
+        });
+        let mut received = Box::pin(whole(&mut body));
+        let waited = tokio::time::timeout(Duration::from_mins(1), &mut received).await;
+        assert!(waited.is_err(), "no budget");
+        assert!(!send.is_finished());
+        held.store(0, Ordering::Relaxed);
+        let received = tokio::time::timeout(Duration::from_secs(1), received).await;
+        let received = received.expect("soon").expect("whole");
+        assert_eq!(received.len(), 1 << 20);
+        (&mut send).await.expect("sent");
+        flood.abort();
+        drop(unread);
+    }
+}
+
 #[tokio::test]
 async fn small_messages_that_nobody_reads_and_empty_ones_end_nothing() {
     for leg in [Leg::Edge, Leg::Agents] {
@@ -272,6 +321,25 @@ async fn small_messages_that_nobody_reads_and_empty_ones_end_nothing() {
         down.finish().expect("taken");
         assert_eq!(whole(&mut body).await.expect("whole").len(), 3_000);
     }
+}
+
+#[tokio::test]
+async fn answers_that_break_http_2_end_their_own_exchange_however_many_they_were() {
+    let mut pair = pair(Leg::Edge).await;
+    for _ in 0..1_100 {
+        let (mut answered, _sender, exchange) = pair.exchange(true).await;
+        let mut head = ok();
+        let length = HeaderValue::from_static("5");
+        head.headers_mut().insert("content-length", length);
+        let mut down = exchange.respond.answer(head, false).expect("sent");
+        down.send(Bytes::from_static(b"12")).await.expect("taken");
+        let _reset = down.finish();
+        let (_, mut body) = answer(&mut answered).await.expect("a head");
+        assert!(whole(&mut body).await.is_err(), "it is too short");
+    }
+    let (mut answered, _sender, exchange) = pair.exchange(true).await;
+    drop(exchange.respond.answer(ok(), true).expect("sent"));
+    answer(&mut answered).await.expect("the connection lives");
 }
 
 #[tokio::test]

@@ -5,12 +5,14 @@
 //! budget for bytes that wait, for as long as the peer may use it. It is given more when
 //! what nobody reads fills what it has, so that a slow reader stalls no other stream,
 //! and less when that was read. Without budget a slow reader may stall its neighbours on
-//! its own connection, and nobody else.
+//! its own connection, and nobody else, until there is budget again.
 //!
 //! Where the reader keeps up the peer is given what it may have on its way, by the rate
 //! at which bytes are passed on: else a long way would be slow, however wide.
 
 use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Waker};
@@ -18,9 +20,9 @@ use std::time::Duration;
 
 use ::h2::{FlowControl, RecvStream};
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep};
 
-use crate::io::{Reserved, is_scarce, leisure};
+use crate::io::{Account, Share, leisure};
 
 /// The protocol's own: a peer may send so much before it is told anything.
 pub(super) const BASE: usize = 65_535;
@@ -32,6 +34,9 @@ const REACH: Duration = Duration::from_millis(250);
 const FLIGHT: usize = 2 * 1024 * 1024;
 /// The rate is looked at no more often.
 const TURN: Duration = Duration::from_millis(10);
+/// Nothing comes that would wake a connection whose window is full: it looks by itself
+/// for budget that others gave back, this often.
+const AGAIN: Duration = Duration::from_millis(250);
 /// Streams are told of less no more often: a rate may go up and down.
 const CALM: Duration = Duration::from_secs(1);
 /// While so much of the most is unread, streams have no more than at their begin.
@@ -151,10 +156,12 @@ pub(super) struct Window {
     /// What the peer is to have.
     size: usize,
     /// What it may use of that, or still of more, beyond [`BASE`].
-    reserved: Reserved,
+    reserved: Share,
     shrunk: Option<Shrunk>,
     /// It would have more, and there was no budget.
     is_short: bool,
+    /// As long as it is short: the next look, whatever comes.
+    again: Option<Pin<Box<Sleep>>>,
     /// Of [`Unread::read`]: at the last look, and how much more makes the next one due.
     looked: usize,
     due: usize,
@@ -169,7 +176,11 @@ struct Shrunk {
 }
 
 impl Window {
-    pub(super) fn new(unread: Arc<Unread>, most: usize, of_stream: usize) -> Self {
+    pub(super) fn new(
+        unread: Arc<Unread>,
+        account: Arc<Account>,
+        [most, of_stream]: [usize; 2],
+    ) -> Self {
         let now = Instant::now();
         Self {
             unread,
@@ -178,21 +189,22 @@ impl Window {
             of_stream: [of_stream; 2],
             told: now,
             size: BASE,
-            reserved: Reserved::default(),
+            reserved: Share::new(account),
             shrunk: None,
             is_short: false,
+            again: None,
             looked: 0,
             due: BASE / 4,
         }
     }
 
     /// The connection's task has had a turn: its windows are as they are to be from now on.
-    pub(super) fn look(&mut self, connection: &mut impl Windows, cx: &Context<'_>) {
+    pub(super) fn look(&mut self, connection: &mut impl Windows, cx: &mut Context<'_>) {
         self.wait(cx);
         let read = self.unread.read.load(Ordering::Relaxed);
         let is_due = read.wrapping_sub(self.looked) >= self.due
             || self.unread.early.load(Ordering::Relaxed) >= BASE / 4
-            || (self.is_short && !is_scarce());
+            || self.is_again(cx);
         if !is_due {
             return;
         }
@@ -201,6 +213,9 @@ impl Window {
         let (unread, now) = (self.unread.bytes(), Instant::now());
         let before = self.size;
         self.fit(unread, now);
+        self.again = self.is_short.then(|| Box::pin(sleep(AGAIN)));
+        // Only now it wakes the task; it cannot be over yet.
+        self.is_again(cx);
         self.due = (self.size.saturating_sub(unread) / 4).max(BASE / 16);
         if self.size != before
             && let Ok(size) = u32::try_from(self.size)
@@ -232,6 +247,11 @@ impl Window {
         }
     }
 
+    fn is_again(&mut self, cx: &mut Context<'_>) -> bool {
+        let again = self.again.as_mut();
+        again.is_some_and(|again| again.as_mut().poll(cx).is_ready())
+    }
+
     fn wait(&self, cx: &Context<'_>) {
         let mut task = self.unread.task.lock();
         if !task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
@@ -251,7 +271,7 @@ impl Window {
         if self.size < wanted && self.size < unread + spare / 2 {
             self.reserved.grow(wanted - BASE);
             self.size = wanted.min(BASE + self.reserved.bytes());
-            self.is_short = self.size < unread + spare / 2;
+            self.is_short = self.size < wanted && self.size < unread + spare / 2;
         } else if self.size / 2 > wanted {
             let before = BASE + self.reserved.bytes();
             self.size = wanted;
@@ -287,7 +307,7 @@ mod tests {
     #[test]
     fn a_window_grows_with_what_is_unread_and_is_kept_reserved_until_it_is_used() {
         let unread = Arc::<Unread>::default();
-        let mut window = Window::new(unread.clone(), 64 * MIB, MIB);
+        let mut window = Window::new(unread.clone(), Arc::default(), [64 * MIB, MIB]);
         let now = window.pace.since;
         let mut fit = |bytes, released| {
             unread.released.fetch_add(released, Ordering::Relaxed);
@@ -310,7 +330,7 @@ mod tests {
     #[test]
     fn who_is_read_fast_may_have_more_on_its_way_and_who_is_not_read_may_not() {
         let unread = Arc::<Unread>::default();
-        let mut window = Window::new(unread.clone(), 32 * MIB, 128 * 1024);
+        let mut window = Window::new(unread.clone(), Arc::default(), [32 * MIB, 128 * 1024]);
         let mut now = window.pace.since;
         let mut fit = |bytes, released| {
             now += Duration::from_millis(100);

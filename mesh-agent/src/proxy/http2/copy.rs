@@ -1,6 +1,7 @@
 //! A copy of a request of HTTP/2, over a connection of its own: it can stall nobody.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -36,7 +37,9 @@ pub(in crate::proxy) async fn copy(
 ) -> Result<(), Uncopied> {
     let seen = Rc::new(Seen::default());
     let failed = || Uncopied::Failed(seen.failed());
-    let connected = http2::connect(Wire::new(side, seen.clone()), leg).await;
+    let wire = Wire::new(side, seen.clone());
+    // An account of its own: the answer is read at once, and bounded.
+    let connected = http2::connect(wire, leg, Arc::default()).await;
     let (client, mut driver) = connected.map_err(|_| failed())?;
     let exchange = exchange(client, whole, most);
     let ended = tokio::select! {

@@ -27,7 +27,8 @@ use crate::proxy::report::secured;
 use crate::proxy::request_report::{Begun, Heard, RequestReport, refused_by};
 use crate::proxy::silence::Silence;
 
-/// How often a request that nobody took is decided anew.
+/// How often a request that nobody took is decided anew. Each time its connection is
+/// retired, so one that is going is asked once by each request that it left.
 const MAX_TRIES: u16 = 4;
 /// A head that is larger counts as bytes that wait.
 const LARGE: usize = 4 * 1024;
@@ -138,6 +139,9 @@ impl<S: Site> Running<S> {
             if is_untaken(&broken, &line) {
                 line.retire();
                 if tries < MAX_TRIES && self.transfer.may_go_again() {
+                    // No server has worked on it, so it is no retry: the budget for those
+                    // is for what makes servers work twice (RFC 9113, 8.7).
+                    self.site.context().worker.agent.metrics.untaken.inc();
                     continue;
                 }
             }

@@ -17,6 +17,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::wire::{Seen, Wire};
 use crate::http::h2 as http2;
 use crate::http::h2::Client;
+use crate::io::Account;
 use crate::model::{Flow, PeerRule, RefuseReason, Refused, TlsParameters};
 use crate::proxy::http::Side;
 use crate::proxy::registry::{Cut, CutReason};
@@ -212,12 +213,13 @@ impl<K> Opener<K> {
     pub(in crate::proxy) async fn drive(
         &self,
         side: &mut Side<'_>,
-        leg: http2::Leg,
+        (leg, account): (http2::Leg, Arc<Account>),
         cut: &Cut,
     ) -> LineEnd {
         let seen = Rc::new(Seen::default());
         let driving = async {
-            let (client, driver) = http2::connect(Wire::new(side, seen.clone()), leg).await?;
+            let wire = Wire::new(side, seen.clone());
+            let (client, driver) = http2::connect(wire, leg, account).await?;
             match self.line.upgrade() {
                 Some(line) => line.set(State::Open(client)),
                 None => drop(client),
@@ -381,7 +383,7 @@ mod tests {
             inbox: &mut inbox,
         };
         let cut = Cut::default();
-        let mut driving = Box::pin(opener.drive(side, http2::Leg::Edge, &cut));
+        let mut driving = Box::pin(opener.drive(side, (http2::Leg::Edge, Arc::default()), &cut));
         assert!(waits(&mut driving).await);
         drop((lines, first));
         let ended = tokio::time::timeout(10 * LAST, driving).await;

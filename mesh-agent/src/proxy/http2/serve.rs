@@ -46,7 +46,8 @@ pub(in crate::proxy) async fn serve<S: Site>(
     let seen = Rc::new(Seen::default());
     let reason = {
         let wire = Wire::new(client, seen.clone());
-        let greeting = timeout(HANDSHAKE, http2::serve(wire, leg));
+        let account = site.context().pod.account.clone();
+        let greeting = timeout(HANDSHAKE, http2::serve(wire, leg, account));
         let cut = &site.context().entry().cut;
         let greeted = tokio::select! {
             biased; // removal and drain win

@@ -169,7 +169,8 @@ async fn run(
         inbox: &mut inbox,
     };
     let cut = &context.entry().cut;
-    let refused = match opener.drive(side, http2::Leg::Edge, cut).await {
+    let leg = (http2::Leg::Edge, context.pod.account.clone());
+    let refused = match opener.drive(side, leg, cut).await {
         LineEnd::Finished => return,
         LineEnd::Cut(reason) => reason.refuse(),
         LineEnd::Failed(_) => RefuseReason::UpstreamClosed.into(),

@@ -241,7 +241,7 @@ async fn run(
     {
         entered.set(upstream.entered());
     }
-    let leg = way.http2_leg();
+    let leg = (way.http2_leg(), context.pod.account.clone());
     drop(way);
     let cut = &context.entry().cut;
     let failed = match opener.drive(&mut upstream.side(), leg, cut).await {

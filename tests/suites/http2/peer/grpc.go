@@ -100,6 +100,31 @@ func result(err error) []any {
 
 var both = &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}
 
+// A stream of messages that are answered one by one, until then; how it ended.
+func long(c *grpc.ClientConn, ends time.Time) string {
+	stream, err := c.NewStream(context.Background(), both, "/test.Echo/Stream")
+	if err != nil {
+		return err.Error()
+	}
+	message, reply := make([]byte, 100), []byte{}
+	for time.Now().Before(ends) {
+		if err := stream.SendMsg(&message); err != nil {
+			return err.Error()
+		}
+		if err := stream.RecvMsg(&reply); err != nil {
+			return err.Error()
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	if err := stream.CloseSend(); err != nil {
+		return err.Error()
+	}
+	if err := stream.RecvMsg(&reply); err != io.EOF {
+		return fmt.Sprint(err)
+	}
+	return "whole"
+}
+
 func grpcClient(verb string, args []string) bool {
 	c := connect(args[0])
 	background := context.Background()
@@ -168,6 +193,18 @@ func grpcClient(verb string, args []string) bool {
 		var all sync.WaitGroup
 		var lock sync.Mutex
 		counts := map[string]int{}
+		for i := range number(args[2]) {
+			all.Add(1)
+			go func() {
+				defer all.Done()
+				// They begin on several connections of the server.
+				time.Sleep(time.Duration(i) * 50 * time.Millisecond)
+				end := long(c, ends)
+				lock.Lock()
+				defer lock.Unlock()
+				counts["stream "+end]++
+			}()
+		}
 		for range 8 {
 			all.Add(1)
 			go func() {

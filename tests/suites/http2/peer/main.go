@@ -33,6 +33,10 @@ func main() {
 		serveHTTP(args[0], args[1])
 	case "serve-grpc":
 		serveGRPC(args[0], args[1], args[2:])
+	case "serve-unwilling":
+		serveUnwilling(args[1])
+	case "once":
+		once(args[0], args[1:])
 	case "flood":
 		flood(args[0], args[1], number(args[2]))
 	case "both":

@@ -72,6 +72,25 @@ def some(host, port, count, *lines):
     return answers
 
 
+def timed(host, port, count):
+    """Status of so many requests, one after the other, and how long each took."""
+    connection = http.client.HTTPConnection(host, port, timeout=60)
+    told = []
+    for _ in range(count):
+        begin = time.monotonic()
+        answer = ask(connection, {})
+        told.append([answer.status, time.monotonic() - begin])
+    return told
+
+
+def leave(host, port, seconds):
+    """Asks, and goes away before the answer."""
+    with socket.create_connection((host, port), timeout=5) as s:
+        s.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        time.sleep(seconds)
+    return True
+
+
 def connect(host, port, count):
     """Which of so many connections carry a byte there and back."""
     carried = []
@@ -169,6 +188,10 @@ else:
         said = each(host, port, int(args[1]), float(args[2]))
     elif verb == "parted":
         said = parted(host, port, int(args[1]), float(args[2]), int(args[3]))
+    elif verb == "timed":
+        said = timed(host, port, int(args[1]))
+    elif verb == "leave":
+        said = leave(host, port, float(args[1]))
     elif verb == "connect":
         said = connect(host, port, int(args[1]))
     print(json.dumps(said))

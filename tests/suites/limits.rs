@@ -1,5 +1,8 @@
 //! Rate limits of TrafficPolicies, kept where a Service's pods are.
 
+#[path = "limits/faults.rs"]
+mod faults;
+
 use std::time::Duration;
 
 use mesh_tests::{APP_PORT, Agent, Authority, Pod, World, eventually, parse};
@@ -46,11 +49,16 @@ impl Mesh {
 
     /// Limits of both servers' Services.
     fn limit(&self, limits: &str) {
+        self.says(&format!("rateLimits: [{limits}]"));
+    }
+
+    /// What the policy of both servers' Services says.
+    fn says(&self, says: &str) {
         let before = self.generations();
         let yaml = format!(
             "apiVersion: mesh-agent.io/v1alpha1\nkind: TrafficPolicy\nmetadata: {{name: servers, namespace: shop}}\n\
              spec:\n  targetRefs: [{{group: \"\", kind: Service, name: b}}, {{group: \"\", kind: Service, name: c}}]\n\
-             \x20 rateLimits: [{limits}]\n"
+             \x20 {says}\n"
         );
         self.world.write_config("limits", &yaml).expect("a file");
         let newer = eventually(Duration::from_secs(5), || {

@@ -1,5 +1,7 @@
 //! What `mesh-agent status traffic` shows.
 
+use std::time::SystemTime;
+
 use crate::admin::routes::{ConditionRow, MAX_ROWS};
 use crate::admin::traffic::{TrafficList, TrafficRow};
 use crate::model::traffic_policy::{PolicyTarget, TrafficPolicy};
@@ -11,7 +13,9 @@ pub(super) fn list(snapshot: &Snapshot) -> TrafficList {
     let total = policies().map(|policy| policy.targets.len()).sum();
     let rows = policies().flat_map(|policy| {
         let of_target = |status| row(snapshot, policy, status);
-        traffic::status(snapshot, policy).into_iter().map(of_target)
+        traffic::status(snapshot, policy, SystemTime::now())
+            .into_iter()
+            .map(of_target)
     });
     TrafficList {
         generation: snapshot.generation,
@@ -43,10 +47,11 @@ fn in_force(snapshot: &Snapshot, policy: &TrafficPolicy, target: &PolicyTarget) 
     let Some(service) = snapshot.services.get(&policy.target(target)) else {
         return Vec::new();
     };
+    let now = SystemTime::now();
     let named = |port: &&ServicePort| target.section.as_deref() == Some(&*port.name);
     match (&target.section, service.ports.iter().find(named)) {
-        (None, _) => traffic::words(&service.traffic),
-        (Some(_), Some(port)) => traffic::words(service.traffic(port)),
+        (None, _) => traffic::words(&service.traffic, now),
+        (Some(_), Some(port)) => traffic::words(service.traffic(port), now),
         (Some(_), None) => Vec::new(),
     }
 }

@@ -3,12 +3,13 @@
 use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use smallvec::SmallVec;
 
 use crate::model::traffic::{BalanceBy, HashOn, Traffic};
 use crate::model::{
-    Endpoint, Name, Service, ServicePort, Snapshot, Tier, UpstreamAddr, WorkloadKey,
+    Endpoint, Name, Refused, Service, ServicePort, Snapshot, Tier, UpstreamAddr, WorkloadKey,
 };
 
 /// Who connects, and from where.
@@ -30,6 +31,27 @@ pub(crate) struct Attempt {
     /// Nothing that becomes of it is told: it can show of no endpoint that it works.
     is_copy: bool,
     session: Option<Session>,
+    /// Faults that policies ask for.
+    injected: Injected,
+    /// Where the dice stood for its first decision.
+    pub(crate) luck: u64,
+}
+
+/// Whether a fault is injected is found out once, however often it is decided on.
+#[derive(Debug, Default)]
+enum Injected {
+    #[default]
+    Unknown,
+    Known,
+    Delayed(Box<Delayed>),
+}
+
+/// It is decided on anew behind a delay that is injected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Delayed {
+    pub(crate) lasts: Duration,
+    /// What is injected then, and until when.
+    pub(crate) then: Option<(Refused, SystemTime)>,
 }
 
 /// Of the requests that one client makes, by the hash of an endpoint.
@@ -45,6 +67,36 @@ impl Attempt {
         Self {
             is_copy: true,
             ..Self::default()
+        }
+    }
+
+    /// Is it to be found out now whether a fault is injected?
+    pub(crate) fn draws(&mut self) -> bool {
+        let is_first = self.is_new() && !self.is_copy && matches!(self.injected, Injected::Unknown);
+        if is_first {
+            self.injected = Injected::Known;
+        }
+        is_first
+    }
+
+    pub(crate) fn delay(&mut self, delayed: Delayed) {
+        self.injected = Injected::Delayed(Box::new(delayed));
+    }
+
+    /// It is to wait for so long.
+    pub(crate) fn delayed(&self) -> Option<Duration> {
+        match &self.injected {
+            Injected::Delayed(delayed) => Some(delayed.lasts),
+            Injected::Unknown | Injected::Known => None,
+        }
+    }
+
+    /// It has waited: what comes then.
+    pub(crate) fn has_waited(&mut self) -> Option<(Refused, SystemTime)> {
+        self.delayed()?;
+        match std::mem::replace(&mut self.injected, Injected::Known) {
+            Injected::Delayed(delayed) => delayed.then,
+            Injected::Unknown | Injected::Known => None,
         }
     }
 
@@ -186,7 +238,7 @@ impl<'s> Candidates<'s> {
     }
 
     /// What is said of how they are used.
-    pub(super) fn traffic(&self) -> &'s Arc<Traffic> {
+    pub(crate) fn traffic(&self) -> &'s Arc<Traffic> {
         self.service.traffic(self.port)
     }
 

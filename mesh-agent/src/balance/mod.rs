@@ -24,7 +24,7 @@ mod view;
 pub(crate) use affinity::Affinity;
 pub(crate) use balancer::{Balancer, Draw};
 pub(crate) use breaker::{Change, Phase};
-pub(crate) use endpoints::{Attempt, Candidates, Client, Reach};
+pub(crate) use endpoints::{Attempt, Candidates, Client, Delayed, Reach};
 pub(crate) use health::{Health, Standing};
 pub(crate) use in_flight::InFlight;
 pub(crate) use outcome::{Cause, Failure, Kind, Outcome};

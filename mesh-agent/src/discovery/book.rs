@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use super::documents::{Parsed, parse_again};
 use super::intern::Interner;
@@ -91,7 +91,7 @@ impl Book {
         let at = policies.binary_search_by(|policy| policy.name.as_str().cmp(name));
         at.map_or_else(
             |_| Vec::new(),
-            |at| traffic::status(snapshot, &policies[at]),
+            |at| traffic::status(snapshot, &policies[at], SystemTime::now()),
         )
     }
 

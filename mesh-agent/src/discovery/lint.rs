@@ -7,6 +7,7 @@ mod http_ports;
 mod known;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::SystemTime;
 
 use super::kinds::KindId;
 use super::objects::{Kind, Object};
@@ -140,7 +141,7 @@ impl Linter<'_> {
         if policy.fault.is_some() {
             return;
         }
-        let all = traffic::status(self.snapshot, policy).into_iter();
+        let all = traffic::status(self.snapshot, policy, SystemTime::now()).into_iter();
         for target in all.filter(|target| !target.is_accepted) {
             let code = match target.reason {
                 "Conflicted" => Code::Shadowed,

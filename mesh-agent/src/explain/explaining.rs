@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use super::question::{Caller, Goal, Unanswerable};
 use super::request::Written;
+use crate::model::injection::Injection;
 use crate::model::policy::{Action, PeerMode};
 use crate::model::route::BackendRef;
 use crate::model::{
@@ -17,6 +18,7 @@ use crate::plan::{
     AuthzInput, DecisionContext, InForce, Source, Target, Transport, Verdict as Asked,
 };
 use crate::policy::{Considered, DryRun as Rehearsed};
+use crate::traffic;
 
 /// Most endpoints of a service that are shown.
 pub(super) const MAX_WAYS: usize = 16;
@@ -106,11 +108,32 @@ impl Explaining<'_> {
             Some(to) => self.decision_context.backends_of(&source, (address, to))?,
             None => self.decision_context.backends(&source, address)?,
         };
+        let faults = backends.traffic().map(|traffic| traffic.faults.clone());
         let (rules, listed) = (backends.chosen_by(), backends.list(most));
+        self.note_faults(&faults.unwrap_or_default());
         for rule in rules {
             self.note(&rule);
         }
         listed
+    }
+
+    /// What is injected into requests of the caller, or was.
+    fn note_faults(&mut self, faults: &[Injection]) {
+        let settings = &self.decision_context.published.snapshot.settings;
+        let Some(caller) = self.caller.identity(self.decision_context.trust_domain) else {
+            return;
+        };
+        let now = SystemTime::now();
+        let notes: Vec<_> = faults
+            .iter()
+            .filter(|fault| {
+                self.caller.in_mesh() && fault.from.have(&caller, |name| settings.is_own(name))
+            })
+            .map(|fault| traffic::fault(fault, now))
+            .collect();
+        for note in notes {
+            self.note(&note);
+        }
     }
 
     fn way(

@@ -1,6 +1,6 @@
 //! Answers of the agent itself.
 
-use crate::model::{HeaderLine, Limited, RefuseReason, Refused, RequestHead};
+use crate::model::{HeaderLine, Limited, RefuseReason, Refused, RequestHead, Status};
 
 /// Where the word of the reason stands, for clients in the mesh.
 pub(crate) const REASON: &str = "x-mesh-reason";
@@ -37,11 +37,15 @@ pub(crate) struct Answer {
 impl Answer {
     /// Of a refusal.
     pub(crate) fn of(reason: RefuseReason, client: Client) -> Self {
+        Self::with(reason, reason.refusal().status, client)
+    }
+
+    fn with(reason: RefuseReason, status: Status, client: Client) -> Self {
         let refusal = reason.refusal();
         let mut answer = if client.is_grpc {
-            Self::grpc(refusal.status.grpc, refusal.label)
+            Self::grpc(status.grpc, refusal.label)
         } else {
-            Self::text(refusal.status.http, refusal.label, client.is_head)
+            Self::text(status.http, refusal.label, client.is_head)
         };
         if client.is_meshed {
             answer.headers.push((REASON, refusal.label.to_owned()));
@@ -51,7 +55,8 @@ impl Answer {
 
     /// Of a refusal with what is known of its cause.
     pub(crate) fn refused(refused: &Refused, client: Client) -> Self {
-        let mut answer = Self::of(refused.reason, client);
+        let status = refused.status.unwrap_or(refused.reason.refusal().status);
+        let mut answer = Self::with(refused.reason, status, client);
         if let Some(limited) = &refused.limited {
             answer.tell_limit(limited, client);
         }
@@ -245,6 +250,24 @@ mod tests {
         ] {
             assert!(grpc.contains(line), "{grpc}");
         }
+    }
+
+    #[test]
+    fn a_fault_has_the_status_that_it_asks_for() {
+        let refused = Refused {
+            status: Some(Status { http: 418, grpc: 9 }),
+            ..RefuseReason::FaultInjected.into()
+        };
+        let mut client = Client {
+            is_meshed: true,
+            ..Client::default()
+        };
+        let answer = Answer::refused(&refused, client);
+        assert_eq!(answer.status, 418);
+        let told = (REASON, "fault_injected".to_owned());
+        assert!(answer.headers.contains(&told), "{answer:?}");
+        client.is_grpc = true;
+        assert_eq!(Answer::refused(&refused, client).grpc_status(), Some(9));
     }
 
     #[test]

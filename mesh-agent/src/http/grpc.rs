@@ -2,24 +2,7 @@
 
 const PREFIX: usize = 5;
 
-/// What a status of gRPC is in HTTP, for what is said in the words of HTTP.
-pub(crate) fn http_status(status: u32) -> u16 {
-    match status {
-        0 => 200,
-        1 => 499,
-        3 | 9 | 11 => 400,
-        4 => 504,
-        5 => 404,
-        6 | 10 => 409,
-        7 => 403,
-        8 => 429,
-        12 => 501,
-        14 => 503,
-        16 => 401,
-        // UNKNOWN, INTERNAL, DATA_LOSS, and what nobody has heard of.
-        _ => 500,
-    }
-}
+pub(crate) use crate::model::grpc_status::http_status;
 
 /// A flag and a length of four bytes stand before each message.
 #[derive(Clone, Copy, Debug, Default)]

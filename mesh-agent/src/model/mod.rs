@@ -9,10 +9,12 @@ mod addr;
 #[allow(dead_code, reason = "the HTTP data path comes in parts")]
 mod backend;
 mod flow;
+pub mod grpc_status;
 pub mod header_name;
 #[allow(dead_code, reason = "the HTTP data path comes in parts")]
 pub mod http_route;
 mod identity;
+pub mod injection;
 #[allow(dead_code, reason = "the HTTP data path comes in parts")]
 mod kept_head;
 mod labels;
@@ -51,8 +53,8 @@ pub use peer_protocol::PeerProtocol;
 #[cfg(test)]
 pub(crate) use refusal::Refusal;
 pub use refusal::{
-    Fault, Limited, REFUSE_REASONS, RefuseReason, Refused, ResponseFlags, Retry, TLS_FAILURES,
-    TlsFailure, Told,
+    Fault, Limited, REFUSE_REASONS, RefuseReason, Refused, ResponseFlags, Retry, Status,
+    TLS_FAILURES, TlsFailure, Told,
 };
 #[allow(unused_imports, reason = "the HTTP data path comes in parts")]
 pub use request::{

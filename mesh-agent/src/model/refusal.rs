@@ -55,6 +55,8 @@ pub enum ResponseFlags {
     Overflow,
     /// A rate limit of the destination's Service.
     RateLimited,
+    /// A fault that a TrafficPolicy of the destination's Service asks for.
+    FaultInjected,
 }
 
 /// HTTP's and gRPC's word for a refusal, for a client that speaks one of them.
@@ -265,6 +267,8 @@ refusals! {
         "the port is for requests (it is declared so, or a policy, route or rate limit is about requests there), and the connection is no HTTP, or does not say in time";
     RateLimited: "rate_limited", Client, Later, RateLimited, TOO_MANY,
         "more than a rate limit of a TrafficPolicy of the destination's Service lets pass: the log's `rule` names it";
+    FaultInjected: "fault_injected", Configuration, Never, FaultInjected, UNAVAILABLE,
+        "on purpose: a TrafficPolicy of the destination's Service asks for this fault, the log's `rule` names it; the status is the one that it gives";
     => Tls(TlsFailure);
 }
 
@@ -369,6 +373,7 @@ impl RefuseReason {
             | Self::MalformedResponse
             | Self::UpstreamClosed
             | Self::RequestTimeout
+            | Self::FaultInjected
             | Self::Tls(_) => Told::ConnectFailed,
         }
     }
@@ -388,6 +393,8 @@ pub struct Refused {
     pub detail: Option<&'static str>,
     /// The rate limit that it is over.
     pub limited: Option<Arc<Limited>>,
+    /// Instead of the reason's own, of a fault that is injected.
+    pub status: Option<Status>,
 }
 
 /// What a client is told of a rate limit.
@@ -409,6 +416,7 @@ impl From<RefuseReason> for Refused {
             rule: None,
             detail: None,
             limited: None,
+            status: None,
         }
     }
 }

@@ -34,6 +34,8 @@ pub struct RequestRecord<'r> {
     /// Of gRPC.
     pub messages: ByteCounts,
     pub timing: RequestTiming,
+    /// For so long it was kept on purpose, before anything of it went on.
+    pub fault_delay: Option<Duration>,
     pub trace: Option<TraceId>,
 }
 

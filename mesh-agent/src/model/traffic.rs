@@ -7,6 +7,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use super::Name;
+use super::injection::Injection;
 
 /// Of a Service, or of one of its ports.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub struct Traffic {
     pub timeouts: Timeouts,
     /// Kept where the pods are; each by itself, and all of them must permit.
     pub rate_limits: Arc<[RateLimit]>,
+    /// Injected where the callers are, the first of them that hits.
+    pub faults: Arc<[Injection]>,
 }
 
 impl Traffic {
@@ -274,6 +277,6 @@ mod tests {
         let minimum = unset.retry_budget.min_retries;
         assert_eq!((unset.retry_budget.percent, minimum.count), (20, 10));
         assert_eq!(unset.timeouts.request, None, "a stream is never cut");
-        assert!(unset.rate_limits.is_empty());
+        assert!(unset.rate_limits.is_empty() && unset.faults.is_empty());
     }
 }

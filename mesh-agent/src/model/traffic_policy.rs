@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::injection::Injection;
 use super::traffic::{
     Limits, LoadBalancer, OutlierDetection, RateLimit, RetryBudget, Timeouts, Traffic,
 };
@@ -43,6 +44,7 @@ pub struct Says {
     pub retry_budget: Option<RetryBudget>,
     pub timeouts: Option<Timeouts>,
     pub rate_limits: Option<Arc<[RateLimit]>>,
+    pub faults: Option<Arc<[Injection]>>,
 }
 
 impl TrafficPolicy {
@@ -81,6 +83,7 @@ impl Says {
             retry_budget,
             timeouts,
             rate_limits,
+            faults,
         } = under;
         let said = self.clone();
         Traffic {
@@ -90,6 +93,7 @@ impl Says {
             retry_budget: said.retry_budget.unwrap_or(*retry_budget),
             timeouts: said.timeouts.unwrap_or(*timeouts),
             rate_limits: said.rate_limits.unwrap_or_else(|| rate_limits.clone()),
+            faults: said.faults.unwrap_or_else(|| faults.clone()),
         }
     }
 }

@@ -165,6 +165,7 @@ names! {
     ResponseFlags::Timeout => ("UT", "it took too long"),
     ResponseFlags::Overflow => ("UO", "a limit of the destination"),
     ResponseFlags::RateLimited => ("RL", "a rate limit of the destination's Service: `rate_limited`"),
+    ResponseFlags::FaultInjected => ("FI", "a fault that a TrafficPolicy injects"),
     ResponseFlags::Other => ("OTHER", "limits, drain, a pod that goes, a fault, a client that left: `reason` says which"),
 }
 

@@ -102,7 +102,7 @@ impl Kind {
             // What is above has no meaning, and an application may send any.
             status: record.status.min(600),
             grpc_status: grpc.filter(|_| record.protocol == RequestProtocol::Grpc),
-            flags: response_flags(record.ended),
+            flags: response_flags(record.ended, record.fault_delay.is_some()),
         }
     }
 }
@@ -123,13 +123,44 @@ pub(super) const REQUEST_FLAGS: &[(&str, &str)] = &[
     ("UC", "the connection to the application was lost"),
     ("UF", "no connection to the application"),
     ("RL", "a rate limit of the Service"),
+    ("FI", "a TrafficPolicy injects this answer"),
+    (
+        "DI",
+        "a TrafficPolicy injects a delay; what became of the request then stands behind it: `DI,FI`, `DI,DC`",
+    ),
     ("UH", "no endpoint that is ready"),
     ("UO", "a limit of the agent's"),
     ("UPE", "the application sent what is no answer"),
     ("UT", "it took too long"),
 ];
 
-pub(super) fn response_flags(ended: RequestEnd) -> &'static str {
+pub(super) fn response_flags(ended: RequestEnd, is_delayed: bool) -> &'static str {
+    let flags = flags(ended);
+    match is_delayed {
+        true => delayed(flags),
+        false => flags,
+    }
+}
+
+/// Labels are no place for texts that are put together.
+fn delayed(flags: &'static str) -> &'static str {
+    match flags {
+        "DC" => "DI,DC",
+        "DPE" => "DI,DPE",
+        "FI" => "DI,FI",
+        "NR" => "DI,NR",
+        "RL" => "DI,RL",
+        "UC" => "DI,UC",
+        "UF" => "DI,UF",
+        "UH" => "DI,UH",
+        "UO" => "DI,UO",
+        "UPE" => "DI,UPE",
+        "UT" => "DI,UT",
+        _ => "DI",
+    }
+}
+
+fn flags(ended: RequestEnd) -> &'static str {
     match ended {
         RequestEnd::Finished => "-",
         RequestEnd::Client => "DC",
@@ -151,6 +182,7 @@ pub(super) fn response_flags(ended: RequestEnd) -> &'static str {
             ResponseFlags::Timeout => "UT",
             ResponseFlags::Overflow => "UO",
             ResponseFlags::RateLimited => "RL",
+            ResponseFlags::FaultInjected => "FI",
         },
     }
 }

@@ -76,6 +76,7 @@ pub(super) fn request(flow: &Arc<Flow>) -> RequestRecord<'_> {
         grpc_status: Some(0),
         ended: RequestEnd::Finished,
         attempts: 1,
+        fault_delay: None,
         bytes: ByteCounts {
             sent: 100,
             received: 2_000,

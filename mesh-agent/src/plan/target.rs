@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::balance::{Attempt, Balancer, Candidates, Client, Draw, InFlight, Reach};
 use crate::model::route::BackendRef;
-use crate::model::traffic::HashOn;
+use crate::model::traffic::{HashOn, Traffic};
 use crate::model::{
     Endpoint, Name, OrigDst, PodIps, RefuseReason, ServiceKey, Snapshot, UpstreamAddr, Workload,
 };
@@ -145,6 +145,14 @@ impl Backends<'_> {
         match &self.kind {
             Kind::Direct(_) => None,
             Kind::Service(candidates) => candidates.hash_on(),
+        }
+    }
+
+    /// What its TrafficPolicy says, of a Service.
+    pub(crate) fn traffic(&self) -> Option<&Traffic> {
+        match &self.kind {
+            Kind::Direct(_) => None,
+            Kind::Service(candidates) => Some(candidates.traffic()),
         }
     }
 

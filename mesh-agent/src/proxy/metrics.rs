@@ -29,6 +29,14 @@ pub(crate) struct Metrics {
     ejected: Gauge,
     pub(super) retries: Counter,
     pub(super) over_budget: Counter,
+    faults: Family<[(&'static str, &'static str); 1], Counter>,
+}
+
+/// A fault that a TrafficPolicy asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Injected {
+    Delay,
+    Abort,
 }
 
 impl Metrics {
@@ -43,6 +51,9 @@ impl Metrics {
         }
         for result in ["success", "failure"] {
             let _zero = metrics.probes.get_or_create(&[("result", result)]);
+        }
+        for kind in [Injected::Delay, Injected::Abort] {
+            let _zero = metrics.faults.get_or_create(&kind_of(kind));
         }
         observe.register(|registry| metrics.register(registry));
         metrics.copied = CopyEnd::ALL.map(|end| {
@@ -120,6 +131,15 @@ impl Metrics {
             "Retries that were not made because there had been too many for the requests",
             self.over_budget.clone(),
         );
+        registry.register(
+            "mesh_agent_faults_injected",
+            "Faults injected into requests of pods of this node because a TrafficPolicy asks for them, by kind",
+            self.faults.clone(),
+        );
+    }
+
+    pub(super) fn injected(&self, kind: Injected) {
+        self.faults.get_or_create(&kind_of(kind)).inc();
     }
 
     /// A breaker has changed.
@@ -152,6 +172,14 @@ impl Metrics {
         let held = i64::try_from(io::held()).unwrap_or(i64::MAX);
         self.held_bytes.set(held);
     }
+}
+
+fn kind_of(injected: Injected) -> [(&'static str, &'static str); 1] {
+    let kind = match injected {
+        Injected::Delay => "delay",
+        Injected::Abort => "abort",
+    };
+    [("kind", kind)]
 }
 
 fn share(full: Full) -> [(&'static str, &'static str); 1] {

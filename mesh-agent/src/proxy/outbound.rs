@@ -4,6 +4,8 @@ mod bytes;
 mod copies;
 mod course;
 mod decided;
+mod delay;
+mod fault;
 mod flow;
 mod http;
 mod http2;

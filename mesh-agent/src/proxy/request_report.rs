@@ -156,6 +156,7 @@ struct Current {
     began: Instant,
     connected: Option<Instant>,
     attempts: u16,
+    fault_delay: Option<Duration>,
     /// Of its head, where that is all that was read.
     head: u64,
     /// Of the endpoint that was picked for it.
@@ -187,7 +188,9 @@ impl RequestReport {
     pub(super) fn begin(&mut self, observe: &observe::Local, begun: Begun) {
         // One that goes elsewhere is the same request.
         let before = self.current.take();
-        let (began, attempts) = before.map_or((begun.began, 0), |of| (of.began, of.attempts));
+        let (began, attempts, fault_delay) = before.map_or((begun.began, 0, None), |of| {
+            (of.began, of.attempts, of.fault_delay)
+        });
         self.current = Some(Current {
             observe: observe.clone(),
             flow: begun.flow,
@@ -197,6 +200,7 @@ impl RequestReport {
             began,
             connected: None,
             attempts,
+            fault_delay,
             head: begun.head as u64,
             load: None,
         });
@@ -269,6 +273,13 @@ impl RequestReport {
         let is_probe = current.load.as_ref().is_some_and(Load::is_probe);
         if is_probe && carried.status > 0 {
             current.tell_load(carried, RequestEnd::Finished);
+        }
+    }
+
+    /// It is kept for so long on purpose.
+    pub(super) fn delayed(&mut self, lasts: Duration) {
+        if let Some(current) = &mut self.current {
+            current.fault_delay = Some(lasts);
         }
     }
 
@@ -392,6 +403,7 @@ impl Current {
                 answered: since(carried.answered),
                 duration,
             },
+            fault_delay: self.fault_delay,
             trace: text.and_then(|text| text.trace),
         });
     }

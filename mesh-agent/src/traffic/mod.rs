@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 pub(crate) use rates::{Asks, Over, Rate, Rates, take};
 pub(crate) use status::{TargetStatus, status};
-pub(crate) use words::words;
+pub(crate) use words::{fault, words};
 
 use crate::model::traffic::Traffic;
 use crate::model::traffic_policy::TrafficPolicy;

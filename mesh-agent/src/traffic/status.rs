@@ -1,6 +1,8 @@
 //! How a TrafficPolicy fares with each Service that it names, in the API's words.
 
-use super::holder;
+use std::time::SystemTime;
+
+use super::{holder, words};
 use crate::model::Snapshot;
 use crate::model::traffic_policy::{PolicyTarget, TrafficPolicy};
 
@@ -17,10 +19,14 @@ pub(crate) struct TargetStatus {
 
 /// Of what a policy says now, beside all that the snapshot has. In the order of names.
 #[must_use]
-pub(crate) fn status(snapshot: &Snapshot, policy: &TrafficPolicy) -> Vec<TargetStatus> {
+pub(crate) fn status(
+    snapshot: &Snapshot,
+    policy: &TrafficPolicy,
+    now: SystemTime,
+) -> Vec<TargetStatus> {
     let targets = policy.targets.iter();
     let of_target = |target: &PolicyTarget| {
-        let (reason, message) = accepted(snapshot, policy, target);
+        let (reason, message) = accepted((snapshot, now), policy, target);
         TargetStatus {
             target: target.clone(),
             is_accepted: reason == "Accepted",
@@ -32,7 +38,7 @@ pub(crate) fn status(snapshot: &Snapshot, policy: &TrafficPolicy) -> Vec<TargetS
 }
 
 fn accepted(
-    snapshot: &Snapshot,
+    (snapshot, now): (&Snapshot, SystemTime),
     policy: &TrafficPolicy,
     target: &PolicyTarget,
 ) -> (&'static str, String) {
@@ -79,6 +85,9 @@ fn accepted(
                 ));
             }
         }
+    }
+    for fault in policy.says.faults.iter().flat_map(|all| all.iter()) {
+        message.push_str(&format!("; {}", words::fault(fault, now)));
     }
     ("Accepted", message)
 }

@@ -1,7 +1,9 @@
 //! What differs from the defaults, for people.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use crate::model::Name;
+use crate::model::injection::{Callers, Injection};
 use crate::model::traffic::{
     BalanceBy, Counts, HashOn, Limits, LoadBalancer, Locality, OutlierDetection, Prefer, RateKey,
     RateLimit, RetryBudget, Timeouts, Traffic,
@@ -9,7 +11,7 @@ use crate::model::traffic::{
 
 /// One sentence each; none where all is as without a policy.
 #[must_use]
-pub(crate) fn words(traffic: &Traffic) -> Vec<String> {
+pub(crate) fn words(traffic: &Traffic, now: SystemTime) -> Vec<String> {
     let mut all = Vec::new();
     load_balancer(&traffic.load_balancer, &mut all);
     outlier_detection(&traffic.outlier_detection, &mut all);
@@ -17,6 +19,7 @@ pub(crate) fn words(traffic: &Traffic) -> Vec<String> {
     retry_budget(&traffic.retry_budget, &mut all);
     timeouts(&traffic.timeouts, &mut all);
     all.extend(traffic.rate_limits.iter().map(rate_limit));
+    all.extend(traffic.faults.iter().map(|said| fault(said, now)));
     all
 }
 
@@ -165,4 +168,36 @@ fn rate_limit(said: &RateLimit) -> String {
         time(said.rate.per),
         said.burst
     )
+}
+
+/// What it does to whom, and until when; or that it does nothing any more.
+pub(crate) fn fault(said: &Injection, now: SystemTime) -> String {
+    let until = humantime::format_rfc3339_seconds(said.until);
+    let what = [
+        said.delay
+            .map(|delay| format!("a delay of {}", time(delay))),
+        said.abort
+            .map(|status| format!("an answer {} (gRPC: {})", status.http, status.grpc)),
+    ];
+    let what: Vec<_> = what.into_iter().flatten().collect();
+    let rest = format!(
+        "{} into {}% of the requests of {}",
+        what.join(", then "),
+        said.percent,
+        callers(&said.from)
+    );
+    match said.is_over(now) {
+        true => format!("fault {} is over since {until}: {rest}", said.name),
+        false => format!("fault {} until {until}: {rest}", said.name),
+    }
+}
+
+fn callers(said: &Callers) -> String {
+    let principals = said
+        .principals
+        .iter()
+        .map(|one| format!("{}{}", one.trust_domain, one.path));
+    let namespaces = said.namespaces.iter().map(Name::to_string);
+    let namespaces = namespaces.map(|name| format!("namespace {name}"));
+    principals.chain(namespaces).collect::<Vec<_>>().join(", ")
 }

@@ -1,8 +1,9 @@
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::*;
 use crate::balance::testing::{Picker, balancer, endpoint, hinted, last, of_tier, service};
-use crate::balance::{Attempt, Reach};
+use crate::balance::{Attempt, Delayed, Reach};
+use crate::model::RefuseReason;
 
 /// Those that a client may get, and that what is picked is of them.
 fn chosen(picker: &Picker, endpoints: &[Endpoint]) -> Vec<u8> {
@@ -96,4 +97,21 @@ fn a_second_attempt_goes_on_beyond_what_hints_say() {
     let mut pick = || picker.pick(&mut balancer, &service, (&mut attempt, Instant::now()));
     assert_eq!(pick(), Some(1));
     assert_ne!(pick(), Some(1));
+}
+
+#[test]
+fn a_fault_is_drawn_once_and_what_waits_for_it_is_told_once() {
+    let mut attempt = Attempt::default();
+    assert_eq!(attempt.has_waited(), None);
+    assert!(attempt.draws() && !attempt.draws());
+    let delayed = Delayed {
+        lasts: Duration::from_secs(1),
+        then: Some((RefuseReason::FaultInjected.into(), SystemTime::UNIX_EPOCH)),
+    };
+    attempt.delay(delayed.clone());
+    assert_eq!(attempt.delayed(), Some(delayed.lasts));
+    assert_eq!(attempt.has_waited(), delayed.then);
+    assert_eq!((attempt.delayed(), attempt.has_waited()), (None, None));
+    assert!(!attempt.draws(), "it was drawn before it waited");
+    assert!(!Attempt::of_copy().draws());
 }

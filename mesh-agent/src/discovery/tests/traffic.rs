@@ -1,7 +1,7 @@
 //! TrafficPolicies from their documents to what holds for a Service.
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::super::documents::parse_file;
 use super::super::last_good::keep_last_good;
@@ -36,12 +36,17 @@ fn load(policies: &[String]) -> (Snapshot, Vec<String>) {
     (snapshot, told.collect())
 }
 
+/// Before the faults of the examples are over.
+fn now() -> SystemTime {
+    humantime::parse_rfc3339("2026-01-01T00:00:00Z").expect("a time")
+}
+
 fn words_of(snapshot: &Snapshot, port: &str) -> Vec<String> {
     let service = snapshot.services.get(&ServiceKey::new("shop", "web"));
     let service = service.expect("the Service");
     let mut ports = service.ports.iter();
     let port = ports.find(|one| one.name == port).expect("the port");
-    words(service.traffic(port))
+    words(service.traffic(port), now())
 }
 
 #[test]
@@ -151,8 +156,43 @@ fn what_is_not_understood_is_told_with_its_field_and_changes_nothing() {
         assert_eq!(at, field, "{spec}: {mistakes:?}");
         assert_eq!(words_of(&snapshot, "http"), [] as [&str; 0], "{spec}");
         let all: Vec<_> = snapshot.traffic_policies.iter().collect();
-        let status = status(&snapshot, all[0]);
+        let status = status(&snapshot, all[0], now());
         assert_eq!(status[0].reason, "Invalid", "{spec}");
+    }
+    let fault = "name: a, from: {namespaces: [x]}, until: \"2026-12-31T17:30:00Z\"";
+    for (said, at) in [
+        ("name: a, until: \"2026-12-31T17:30:00Z\", delay: 1s", ""),
+        ("name: a, from: {namespaces: [x]}, delay: 1s", ""),
+        (fault, ""),
+        (
+            "name: a, from: {}, until: \"2026-12-31T17:30:00Z\", delay: 1s",
+            ".from",
+        ),
+        (
+            "name: a, from: {principals: [\"*\"]}, until: \"2026-12-31T17:30:00Z\", delay: 1s",
+            ".from.principals",
+        ),
+        (
+            "name: a, from: {namespaces: [x]}, until: 1h, delay: 1s",
+            ".until",
+        ),
+        (&format!("{fault}, delay: 2m"), ".delay"),
+        (&format!("{fault}, delay: 1s, percent: 0"), ".percent"),
+        (&format!("{fault}, abort: {{}}"), ".abort"),
+        (
+            &format!("{fault}, abort: {{httpStatus: 200}}"),
+            ".abort.httpStatus",
+        ),
+        (
+            &format!("{fault}, abort: {{grpcStatus: OK}}"),
+            ".abort.grpcStatus",
+        ),
+    ] {
+        let (snapshot, mistakes) = load(&[policy("p", "", &format!("faults: [{{{said}}}]"))]);
+        let told = mistakes.first().map(String::as_str).unwrap_or_default();
+        let field = format!("spec.faults[0]{at}");
+        assert!(told.starts_with(&field), "{said}: {mistakes:?}");
+        assert_eq!(words_of(&snapshot, "http"), [] as [&str; 0], "{said}");
     }
     let twice = policy(
         "p",
@@ -162,6 +202,30 @@ fn what_is_not_understood_is_told_with_its_field_and_changes_nothing() {
     assert_eq!(
         load(&[twice]).1,
         ["spec.rateLimits[1].name: is another limit's name"]
+    );
+}
+
+#[test]
+fn a_fault_is_for_named_callers_and_its_status_says_when_it_is_over() {
+    let said = "faults: [{name: slow, from: {namespaces: [test]}, percent: 10, until: \"2026-06-01T00:00:00Z\", delay: 200ms}, \
+                {name: down, from: {principals: [cluster.local/ns/shop/sa/cart]}, until: \"2026-06-01T00:00:00Z\", abort: {grpcStatus: UNAVAILABLE}}]";
+    let (snapshot, mistakes) = load(&[policy("p", "", said)]);
+    assert_eq!(mistakes, [] as [&str; 0]);
+    assert_eq!(
+        words_of(&snapshot, "http"),
+        [
+            "fault slow until 2026-06-01T00:00:00Z: a delay of 200ms into 10% of the requests of namespace test",
+            "fault down until 2026-06-01T00:00:00Z: an answer 503 (gRPC: 14) into 100% of the requests of cluster.local/ns/shop/sa/cart",
+        ]
+    );
+    let all: Vec<_> = snapshot.traffic_policies.iter().collect();
+    let over = now() + Duration::from_secs(365 * 86_400);
+    let told = |now| status(&snapshot, all[0], now)[0].message.clone();
+    assert!(told(now()).contains("fault slow until"), "{}", told(now()));
+    assert!(
+        told(over).contains("fault slow is over since 2026-06-01T00:00:00Z"),
+        "{}",
+        told(over)
     );
 }
 
@@ -207,7 +271,7 @@ fn a_version_with_a_mistake_leaves_the_last_good_one_in_force() {
     let snapshot = store.snapshot();
     assert_eq!(words_of(snapshot, "http"), ["at most 3 requests in flight"]);
     let all: Vec<_> = snapshot.traffic_policies.iter().collect();
-    let told = &status(snapshot, all[0])[0];
+    let told = &status(snapshot, all[0], now())[0];
     assert!(
         !told.is_accepted && told.message.contains("last good"),
         "{told:?}"
@@ -305,7 +369,7 @@ fn each_example_does_what_it_says() {
         assert_eq!(mistakes, [] as [&str; 0], "{name}");
         let snapshot = &update.snapshot;
         for policy in snapshot.traffic_policies.iter() {
-            let fares = status(snapshot, policy);
+            let fares = status(snapshot, policy, now());
             assert!(fares.iter().all(|one| one.is_accepted), "{name}: {fares:?}");
         }
         let text = std::fs::read_to_string(&path).expect("the example");
@@ -316,7 +380,7 @@ fn each_example_does_what_it_says() {
         let mut done: Vec<String> = Vec::new();
         for service in snapshot.services.values() {
             for port in &service.ports {
-                let all = words(service.traffic(port)).into_iter();
+                let all = words(service.traffic(port), now()).into_iter();
                 let place = format!("{} {} -> ", service.key.name, port.name);
                 // Where nothing is said of a port, it is as its Service's others.
                 if said.iter().any(|line| line.starts_with(&place)) {

@@ -34,6 +34,7 @@ pub(super) struct Entry {
     attempts: u16,
     bytes: ByteCounts,
     timing: RequestTiming,
+    fault_delay: Option<Duration>,
     trace: Option<TraceId>,
 }
 
@@ -55,6 +56,7 @@ impl Entry {
             attempts: record.attempts,
             bytes: record.bytes,
             timing: record.timing,
+            fault_delay: record.fault_delay,
             trace: record.trace,
         }
     }
@@ -155,6 +157,8 @@ struct Rest<'a> {
     reason: Option<&'static str>,
     detail: Option<&'static str>,
     response_flags: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fault_delay_ms: Option<f64>,
     #[serde(serialize_with = "shown_if_some")]
     trace_id: Option<Hex<'a>>,
 }
@@ -196,7 +200,8 @@ impl<'a> Rest<'a> {
             ended_by,
             reason,
             detail,
-            response_flags: requests::response_flags(entry.ended),
+            response_flags: requests::response_flags(entry.ended, entry.fault_delay.is_some()),
+            fault_delay_ms: millis(entry.fault_delay),
             trace_id: entry.trace.as_ref().map(|TraceId(id)| Hex(id)),
         }
     }
@@ -257,6 +262,10 @@ pub(crate) const FIELDS: &[(&str, &str)] = &[
     (
         "detail",
         "what is wrong with the message, in a word: the header or the part of it",
+    ),
+    (
+        "fault_delay_ms",
+        "for so long a TrafficPolicy's fault kept it, part of the times above; only where one did",
     ),
     ("trace_id", "of `traceparent`, or of B3"),
 ];

@@ -26,6 +26,8 @@ const PIPELINED: usize = 16 * 1024;
 /// close over what is unread would take the answer back.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 256 * 1024;
+/// Of a client whose request waits so much is read ahead.
+const AHEAD: usize = 16 * 1024;
 
 /// What a client does next.
 pub(in crate::proxy) enum Next<T> {
@@ -76,6 +78,21 @@ impl Side<'_> {
                 Ok(false) | Err(_) => return Next::Lost,
             }
         }
+    }
+
+    /// Until the client ends or fails. What it sends until then stays in the inbox, as far
+    /// as there is room for it. Cancel-safe.
+    pub(in crate::proxy) async fn gone(&mut self) {
+        poll_fn(|cx| {
+            while self.inbox.bytes().len() < AHEAD {
+                match ready!(self.poll_fill(cx)) {
+                    Ok(true) => {}
+                    Ok(false) | Err(_) => return Poll::Ready(()),
+                }
+            }
+            Poll::Pending
+        })
+        .await;
     }
 
     /// What the client of a stream begins with: that stays in the inbox. An ACCEPT

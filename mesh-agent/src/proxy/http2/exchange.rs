@@ -74,6 +74,7 @@ pub(super) async fn exchange<S: Site>(site: Rc<S>, came: http2::Exchange) -> Aft
         transfer: Transfer::new(body, respond, size),
         client: Client::default(),
         began: Instant::now(),
+        timed: Instant::now(),
         head: size,
         site,
         _large: (size > LARGE).then(|| Reserved::of(size)),
@@ -87,6 +88,8 @@ struct Running<S> {
     transfer: Transfer,
     client: Client,
     began: Instant,
+    /// What limits its time begins then.
+    timed: Instant,
     /// Bytes of the request's head.
     head: usize,
     /// The head's, as long as it is kept.
@@ -117,7 +120,16 @@ impl<S: Site> Running<S> {
             };
             let mut course = match decided {
                 Ok(course) => course,
-                Err((answer, ended)) => return self.tell(&answer, ended).await,
+                Err(own) => {
+                    let Some(lasts) = retries.tries.attempt.delayed() else {
+                        return self.tell(&own.0, own.1).await;
+                    };
+                    if let Some(after) = self.delay(lasts).await {
+                        return after;
+                    }
+                    tries = 0;
+                    continue;
+                }
             };
             let line = course.line.clone();
             let (is_outside, is_off) = (course.is_outside, course.is_off);
@@ -242,6 +254,45 @@ impl<S: Site> Running<S> {
         Ok(Some(decided.course))
     }
 
+    /// It waits on purpose; `Some`: it ends before it is decided on anew.
+    async fn delay(&mut self, lasts: Duration) -> Option<After> {
+        self.told.delayed(lasts);
+        let site = self.site.clone();
+        let stop = tokio::select! {
+            biased; // removal and drain win
+            reason = site.context().entry().cut.wait() => {
+                self.told.forget_rule();
+                return Some(self.answer(reason.refuse()).await);
+            }
+            stop = self.transfer.left() => stop,
+            () = tokio::time::sleep(lasts) => {
+                self.timed = Instant::now();
+                return None;
+            }
+        };
+        self.told.forget_rule();
+        match stop {
+            Stop::Client(code) => Some(self.left(code).await),
+            Stop::NotTaken
+            | Stop::Refused
+            | Stop::Again(_)
+            | Stop::Upstream(_)
+            | Stop::Lost
+            | Stop::Answer(_)
+            | Stop::Edit => Some(self.answer(RefuseReason::Internal.into()).await),
+        }
+    }
+
+    async fn left(&mut self, code: Reason) -> After {
+        let carried = self.transfer.carried();
+        self.transfer.reset(code).await;
+        self.told.finish(carried, RequestEnd::Client);
+        match carried.answered.is_none() && self.began.elapsed() < AT_ONCE {
+            true => After::TakenBack,
+            false => After::Done,
+        }
+    }
+
     async fn attempt(
         &mut self,
         course: Course<S::Kind>,
@@ -263,7 +314,7 @@ impl<S: Site> Running<S> {
         self.told.attempt();
         let alone = watched.as_ref().map(Watched::alone);
         let now = Instant::now();
-        let (whole, ends) = (times.whole(self.began), times.ends(self.began, now));
+        let (whole, ends) = (times.whole(self.timed), times.ends(self.timed, now));
         let site = self.site.clone();
         let context = site.context();
         let Self { told, transfer, .. } = self;
@@ -347,14 +398,7 @@ impl<S: Site> Running<S> {
         let carried = self.transfer.carried();
         let is_lost = matches!(broken, Broken::Stopped(Stop::Lost));
         let refused: Refused = match broken {
-            Broken::Stopped(Stop::Client(code)) => {
-                self.transfer.reset(code).await;
-                self.told.finish(carried, RequestEnd::Client);
-                return match carried.answered.is_none() && self.began.elapsed() < AT_ONCE {
-                    true => After::TakenBack,
-                    false => After::Done,
-                };
-            }
+            Broken::Stopped(Stop::Client(code)) => return self.left(code).await,
             Broken::Stopped(Stop::Upstream(code)) => {
                 return self.pass_on(code).await;
             }

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 
 use super::reach::{authz_input, source, target};
 use super::upstreams::Way;
+use super::fault;
 use crate::balance::{Attempt, InFlight, Kind};
 use crate::http::answer::{Answer, Client, REASON};
 use crate::http::h1::{Bad, InvalidEdit, Request, Side as Of};
@@ -144,6 +145,8 @@ pub(super) fn course<C: Came>(
     found: &mut Found,
 ) -> Result<Result<Course<C::Planned>, Own>, Refused> {
     let head = came.head();
+    let luck = fault::same_luck(attempt, &exchange.context.worker.dice);
+    fault::waited(exchange, attempt)?;
     let Some(routes) = exchange.in_force.routes_at(exchange.context.orig_dst) else {
         return go(
             (exchange, attempt, found),
@@ -152,10 +155,10 @@ pub(super) fn course<C: Came>(
             [Edits::default(), Edits::default()],
         );
     };
-    let worker = &exchange.context.worker;
+    let dice = luck.as_ref().unwrap_or(&exchange.context.worker.dice);
     let namespace = exchange.context.pod.workload.key.namespace.as_str();
     let now = unix_now();
-    let random = |limit| worker.dice.below(limit);
+    let random = |limit| dice.below(limit);
     let mut decision = routes.decide_at(head, namespace, Some(now), random);
     if let Decision::Forward(forward) = &decision
         && forward

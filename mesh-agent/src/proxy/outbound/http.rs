@@ -113,6 +113,10 @@ impl<'r> Requests<'r> {
         mut decided: Decided,
         mut tries: Tries,
     ) -> GoesOn {
+        if tries.attempt.delayed().is_some() {
+            let delayed = self.delayed(client, decided, &mut tries.attempt);
+            decided = Box::pin(delayed).await?;
+        }
         let to = decided.client;
         let mut began = None;
         loop {

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use tokio::net::TcpStream;
 
+use super::fault;
 use crate::balance::{Attempt, Draw, InFlight, Kind};
 use crate::io::dial;
 use crate::model::route::BackendRef;
@@ -41,6 +42,9 @@ pub(super) fn target(
     };
     if let (Some(HashOn::Header(name)), Some(head)) = (backends.hash_on(), head) {
         attempt.hash_of(head.joined(name).as_deref());
+    }
+    if let (Kind::Request, Some(traffic)) = (kind, backends.traffic()) {
+        fault::inject(exchange, traffic, attempt)?;
     }
     let mut balancer = context.worker.balancer.borrow_mut();
     let random = |limit| context.worker.dice.below(limit);

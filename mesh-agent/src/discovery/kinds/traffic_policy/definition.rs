@@ -123,6 +123,7 @@ fn values(field: &Value) -> String {
         (Some("integer"), least, _) => format!("number from {least} to {}", field["maximum"]),
         (Some("array"), _, most) => format!("at most {most}"),
         (Some("boolean"), ..) => "`true`, `false`".to_owned(),
+        (Some("string"), ..) if field["format"] == "date-time" => "time of day and date".to_owned(),
         (Some("string"), ..) => format!("text of at most {} signs", field["maxLength"]),
         _ => "object".to_owned(),
     }

@@ -7,6 +7,8 @@
 
 #[cfg(test)]
 mod definition;
+mod fault_spec;
+mod injected;
 mod reading;
 mod spec;
 mod values;

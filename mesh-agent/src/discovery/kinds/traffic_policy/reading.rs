@@ -24,6 +24,7 @@ use crate::model::{AppProtocol, Name};
 
 /// Those of [`spec::Spec`], which a test holds them to.
 pub(super) const FIELDS: &[&str] = &[
+    "faults",
     "limits",
     "loadBalancer",
     "outlierDetection",
@@ -100,17 +101,17 @@ pub(super) fn read(value: &Node<'_>, found: &mut Found) -> TrafficPolicy {
     }
 }
 
-struct Reading<'n, 't> {
+pub(super) struct Reading<'n, 't> {
     spec: &'n Node<'t>,
     mistakes: Vec<Mistake>,
 }
 
 impl<'n, 't> Reading<'n, 't> {
-    fn wrong(&mut self, at: &str, what: impl Into<String>) {
+    pub(super) fn wrong(&mut self, at: &str, what: impl Into<String>) {
         self.mistakes.push((at.to_owned(), what.into()));
     }
 
-    fn typed<T: DeserializeOwned>(&mut self, value: &Node<'_>, at: &str) -> Option<T> {
+    pub(super) fn typed<T: DeserializeOwned>(&mut self, value: &Node<'_>, at: &str) -> Option<T> {
         match typed(value, at) {
             Ok(part) => Some(part),
             Err(mistake) => {
@@ -130,7 +131,7 @@ impl<'n, 't> Reading<'n, 't> {
     }
 
     /// None of more than `most`.
-    fn list(&mut self, field: &str, most: usize) -> Option<&'n [Node<'t>]> {
+    pub(super) fn list(&mut self, field: &str, most: usize) -> Option<&'n [Node<'t>]> {
         let spec: &'n Node<'t> = self.spec;
         let at = format!("spec.{field}");
         match spec[field].view() {
@@ -181,6 +182,7 @@ impl<'n, 't> Reading<'n, 't> {
             retry_budget: self.part("retryBudget").map(retry_budget),
             timeouts: self.part("timeouts").map(timeouts),
             rate_limits: self.rate_limits(policy),
+            faults: self.faults(policy),
         }
     }
 

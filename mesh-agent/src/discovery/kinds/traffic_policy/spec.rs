@@ -5,6 +5,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::fault_spec::Fault;
 use super::values::{CookieName, CookiePath, HeaderName, Label, Time, Within};
 
 /// Up to two weeks: an idle stream.
@@ -50,6 +51,12 @@ pub(in crate::discovery::kinds) struct Spec {
     /// connection is closed.
     #[cfg_attr(test, schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])))]
     pub(super) rate_limits: Option<Vec<RateLimit>>,
+    /// Delays and wrong answers on purpose, to see how callers bear them. Of the named
+    /// callers' requests of HTTP and gRPC alone, until the time that it says; injected on
+    /// the caller's node, where nothing of the request has gone on. Of several the first
+    /// one that hits. Never tried again, and no breaker counts it.
+    #[cfg_attr(test, schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])))]
+    pub(super) faults: Option<Vec<Fault>>,
 }
 
 /// A Service of the policy's namespace.

@@ -1,12 +1,13 @@
 //! Values of fields that say themselves what they may be: what is read and what the
 //! CustomResourceDefinition has is one and the same.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
 use super::super::route::duration;
+use crate::model::SpiffeId;
 
 /// A whole number from here to there.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +43,21 @@ impl<'de, const LEAST: u64, const MOST: u64> Deserialize<'de> for Time<LEAST, MO
                 humantime::format_duration(most)
             ))),
         }
+    }
+}
+
+/// A second, in UTC.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Timestamp(pub(super) SystemTime);
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(value)?;
+        let time = humantime::parse_rfc3339(&text).ok();
+        // No parts of a second: as the pattern of the definition has it.
+        let time = time.filter(|_| text.len() == "2026-12-31T17:30:00Z".len());
+        let wrong = || format!("{text:?} is not a time such as 2026-12-31T17:30:00Z");
+        time.map(Self).ok_or_else(|| D::Error::custom(wrong()))
     }
 }
 
@@ -104,6 +120,11 @@ texts! {
     CookiePath: "^/[!-:<-~]*$", 1024, |text| {
         text.first() == Some(&b'/') && text.iter().all(|b| (b'!'..=b'~').contains(b) && *b != b';')
     }, "path of a cookie";
+    /// An identity, without `spiffe://`.
+    PrincipalName: "^[a-z0-9._-]+/ns/[A-Za-z0-9._-]+/sa/[A-Za-z0-9._-]+$", 512, |text| {
+        let text = std::str::from_utf8(text).unwrap_or_default();
+        SpiffeId::parse(&format!("spiffe://{text}")).is_ok()
+    }, "identity: TRUST_DOMAIN/ns/NAMESPACE/sa/ACCOUNT, without spiffe://";
 }
 
 #[cfg(test)]
@@ -112,7 +133,24 @@ mod schema {
 
     use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-    use super::{Time, Within};
+    use super::{Time, Timestamp, Within};
+
+    impl JsonSchema for Timestamp {
+        fn schema_name() -> Cow<'static, str> {
+            "Timestamp".into()
+        }
+
+        fn inline_schema() -> bool {
+            true
+        }
+
+        fn json_schema(_: &mut SchemaGenerator) -> Schema {
+            json_schema!({
+                "type": "string", "format": "date-time", "maxLength": 20,
+                "pattern": "^[0-9]{4}(-[0-9]{2}){2}T([0-9]{2}:){2}[0-9]{2}Z$",
+            })
+        }
+    }
 
     impl<const LEAST: u32, const MOST: u32> JsonSchema for Within<LEAST, MOST> {
         fn schema_name() -> Cow<'static, str> {
@@ -178,6 +216,28 @@ mod tests {
         for wrong in ["0s", "61s", "1", "1.5s", "-1s", ""] {
             let said = time(wrong).expect_err(wrong).to_string();
             assert!(said.contains("is not a duration"), "{said}");
+        }
+        let stamp = |text: &str| serde_json::from_value::<Timestamp>(json!(text)).is_ok();
+        assert!(stamp("2026-12-31T17:30:00Z"));
+        for wrong in [
+            "2026-12-31T17:30:00",
+            "2026-12-31T17:30:00+01:00",
+            "2026-12-31T17:30:00.5Z",
+            "2026-13-31T17:30:00Z",
+            "2026-12-31",
+            "1h",
+        ] {
+            assert!(!stamp(wrong), "{wrong}");
+        }
+        let principal = |text: &str| serde_json::from_value::<PrincipalName>(json!(text)).is_ok();
+        assert!(principal("cluster.local/ns/shop/sa/web"));
+        for wrong in [
+            "spiffe://cluster.local/ns/shop/sa/web",
+            "cluster.local/ns/shop/sa/*",
+            "*",
+            "cluster.local/ns/shop",
+        ] {
+            assert!(!principal(wrong), "{wrong}");
         }
         let label = |text: &str| serde_json::from_value::<Label>(json!(text)).is_ok();
         assert!(label("a-1") && label("a"));

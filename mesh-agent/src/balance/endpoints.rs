@@ -31,6 +31,8 @@ pub(crate) struct Attempt {
     /// Nothing that becomes of it is told: it can show of no endpoint that it works.
     is_copy: bool,
     session: Option<Session>,
+    /// The cookie that it is given, and its value.
+    given: Option<(u64, Box<str>)>,
     /// Faults that policies ask for.
     injected: Injected,
     /// Where the dice stood for its first decision.
@@ -138,6 +140,25 @@ impl Attempt {
 
     pub(super) fn hash(&self) -> Option<u64> {
         self.hash
+    }
+
+    #[cfg(test)]
+    pub(crate) fn hash_now(&self) -> Option<u64> {
+        self.hash
+    }
+
+    /// The cookie that it is given has this value.
+    pub(crate) fn given(&self) -> Option<u64> {
+        self.given.as_ref().map(|(value, _)| *value)
+    }
+
+    /// As its answer has it.
+    pub(crate) fn given_line(&self) -> Option<&str> {
+        self.given.as_ref().map(|(_, line)| &**line)
+    }
+
+    pub(crate) fn give(&mut self, value: u64, line: String) {
+        self.given = Some((value, line.into()));
     }
 
     /// Nothing was tried.

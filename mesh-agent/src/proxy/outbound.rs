@@ -1,6 +1,7 @@
 //! From a local pod to elsewhere: target, transport, permit, upstream.
 
 mod bytes;
+mod cookie;
 mod copies;
 mod course;
 mod decided;

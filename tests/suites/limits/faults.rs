@@ -209,3 +209,24 @@ fn who_leaves_during_a_delay_is_waited_for_no_longer() {
     );
     assert_eq!(mesh.injected("abort"), 0.0);
 }
+
+/// Whoever has no cookie gets one, over HTTP/1 and HTTP/2, and keeps it.
+#[test]
+fn a_consistent_hash_by_cookie_sets_the_cookie_where_it_is_missing() {
+    let mesh = Mesh::new("serve");
+    mesh.says(
+        "loadBalancer: {type: ConsistentHash, consistentHash: {httpCookie: {name: at, ttl: 1h}}}",
+    );
+    for server in &mesh.servers {
+        let to = &server.vips()[0];
+        let ask = |line: &str| {
+            let told = mesh.client(&mesh.clients[0], &["some", to, "1", line]);
+            told[0][1]["set-cookie"].as_str().map(str::to_owned)
+        };
+        let given = ask("a=b").expect("a cookie");
+        let (pair, rest) = given.split_once(';').expect("attributes");
+        assert!(pair.starts_with("at=") && pair.len() == 19, "{given}");
+        assert_eq!(rest, " Path=/; Max-Age=3600; HttpOnly");
+        assert_eq!(ask(&format!("Cookie=b=c; {pair}")), None);
+    }
+}

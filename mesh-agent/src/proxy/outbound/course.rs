@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::reach::{authz_input, source, target};
 use super::upstreams::Way;
-use super::fault;
+use super::{cookie, fault};
 use crate::balance::{Attempt, InFlight, Kind};
 use crate::http::answer::{Answer, Client, REASON};
 use crate::http::h1::{Bad, InvalidEdit, Request, Side as Of};
@@ -228,9 +228,10 @@ fn go<C: Came>(
     (exchange, attempt, found): (&Exchange, &mut Attempt, &mut Found),
     came: &C,
     to: Option<&BackendRef>,
-    [mut edits, response]: [Edits; 2],
+    [mut edits, mut response]: [Edits; 2],
 ) -> Result<Result<Course<C::Planned>, Own>, Refused> {
     let target = target(exchange, to, (Kind::Request, attempt), Some(came.head()))?;
+    cookie::set(attempt, &mut response);
     let transport = exchange
         .decision_context()
         .transport(&target, Instant::now())?;

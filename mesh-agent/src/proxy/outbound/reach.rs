@@ -7,11 +7,10 @@ use std::time::Instant;
 
 use tokio::net::TcpStream;
 
-use super::fault;
+use super::{cookie, fault};
 use crate::balance::{Attempt, Draw, InFlight, Kind};
 use crate::io::dial;
 use crate::model::route::BackendRef;
-use crate::model::traffic::HashOn;
 use crate::model::{Refused, RequestHead, UpstreamAddr, Workload};
 use crate::plan::{AuthzInput, MayDial, Source, Target};
 use crate::proxy::context::{ConnectionContext, Exchange};
@@ -40,8 +39,8 @@ pub(super) fn target(
         Some(to) => decision_context.backends_of(&source, (dst, to))?,
         None => decision_context.backends(&source, dst)?,
     };
-    if let (Some(HashOn::Header(name)), Some(head)) = (backends.hash_on(), head) {
-        attempt.hash_of(head.joined(name).as_deref());
+    if let (Some(on), Some(head)) = (backends.hash_on(), head) {
+        cookie::hash(on, head, attempt, &context.worker.dice);
     }
     if let (Kind::Request, Some(traffic)) = (kind, backends.traffic()) {
         fault::inject(exchange, traffic, attempt)?;

@@ -38,7 +38,6 @@ pub(super) const FIELDS: &[&str] = &[
 pub(super) const UNSERVED: &[&str] = &[
     "limits.maxPendingRequests",
     "limits.maxPendingTime",
-    "loadBalancer.consistentHash.httpCookie",
     "loadBalancer.locality",
 ];
 const MAX_TARGETS: usize = 16;

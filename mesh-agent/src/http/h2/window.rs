@@ -31,7 +31,7 @@ const SPARE: usize = 1024 * 1024;
 /// What is on its way comes within this time, there and back: of most ways.
 const REACH: Duration = Duration::from_millis(250);
 /// And is no more than this: a reader that stops has so much more unread.
-const FLIGHT: usize = 2 * 1024 * 1024;
+const FLIGHT: usize = 1024 * 1024;
 /// The rate is looked at no more often.
 const TURN: Duration = Duration::from_millis(10);
 /// Nothing comes that would wake a connection whose window is full: it looks by itself

@@ -166,6 +166,11 @@ impl Attempt {
         self.tried.is_empty()
     }
 
+    /// What was picked last was asked nothing.
+    pub(crate) fn was_not_taken(&mut self) {
+        self.tried.pop();
+    }
+
     /// Two were tried.
     pub(crate) fn is_second(&self) -> bool {
         self.tried.len() > 1

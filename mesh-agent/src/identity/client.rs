@@ -11,7 +11,7 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tonic::codegen::Service;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::codegen::http::{HeaderValue, Uri};
@@ -34,7 +34,9 @@ const CONNECT: Duration = Duration::from_secs(2);
 const CALL: Duration = Duration::from_secs(5);
 /// Replicas that are asked, one after the other, where one cannot say: a Service leads to
 /// any, and one of two is missed once in 64 times.
-const REPLICAS: usize = 6;
+const REPLICAS: u32 = 6;
+/// Before the next, and so much longer before each further one.
+const PAUSE: Duration = Duration::from_millis(50);
 const MAX_ANSWER: usize = 256 * 1024;
 const MAX_MESSAGE: usize = 200;
 
@@ -106,11 +108,17 @@ impl Client {
 
     async fn request(self: Arc<Self>, id: SpiffeId) -> Result<Fetched, SourceError> {
         let key = PrivateKey::generate()?;
-        let mut asked = 1;
+        let (mut asked, begun) = (1, Instant::now());
         loop {
             match self.ask(&key, &id).await {
-                // While the API server is away, only who has seen the token knows it.
-                Err(error) if error.is_of_replica() && asked < REPLICAS => asked += 1,
+                // While the API server is away, only who has seen the token knows it. Where
+                // there is one replica it is the same one, and has a moment.
+                Err(error)
+                    if error.is_of_replica() && asked < REPLICAS && begun.elapsed() < CALL =>
+                {
+                    sleep(PAUSE * asked).await;
+                    asked += 1;
+                }
                 Err(error) => return Err(error),
                 Ok((chain, roots, token)) => {
                     return Ok(Fetched {

@@ -236,7 +236,7 @@ fn wanted(answer: &Answer) -> (Duration, Duration) {
 }
 
 pub(super) async fn send(client: &Client, report: &Report) -> Result<Sent, SourceError> {
-    let mut is_served = false;
+    let (mut is_served, mut unavailable) = (false, None);
     for _ in 0..TRIES {
         let mut request = tonic::Request::new(report.clone());
         client.prove(request.metadata_mut()).await?;
@@ -256,8 +256,13 @@ pub(super) async fn send(client: &Client, report: &Report) -> Result<Sent, Sourc
             Ok(_) => is_served = true,
             // An older replica: the next one may be another.
             Err(status) if status.code() == tonic::Code::Unimplemented => {}
+            // One that cannot ask about the token now, which another may know.
+            Err(status) if status.code() == tonic::Code::Unavailable => unavailable = Some(status),
             Err(status) => return Err(client.refused(&status)),
         }
+    }
+    if let Some(status) = unavailable.filter(|_| !is_served) {
+        return Err(client.refused(&status));
     }
     Ok(match is_served {
         true => Sent::NotTaken,

@@ -74,4 +74,4 @@ pub use workload::{
 };
 
 /// Objects of a kind that an agent names as those of which it keeps an older version.
-pub const MAX_HELD_BACK: usize = 16;
+pub const MAX_HELD_BACK: usize = 128;

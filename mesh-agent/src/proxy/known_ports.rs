@@ -23,7 +23,8 @@ pub(super) struct KnownPorts {
 }
 
 impl KnownPorts {
-    /// It is declared so, or a limit of requests holds there.
+    /// It is declared so, a limit of requests holds there, or the application is told who
+    /// calls: what passed as bytes could say that itself.
     pub(super) fn is_for_requests(&mut self, now: &InForce, to: (&Workload, u16)) -> bool {
         let generation = now.snapshot.generation;
         if self.generation != generation || self.ports.len() >= MAX_PORTS {
@@ -38,17 +39,22 @@ impl KnownPorts {
 
 fn is_for_requests(now: &InForce, (workload, own): (&Workload, u16)) -> bool {
     let is_unreadable = now.snapshot.unreadable_pods.contains(&workload.key);
-    let says_so = |service: &Arc<Service>| {
+    let is_told = workload.on_node.forwards_client_cert;
+    let mut is_led_to = false;
+    let mut says_so = |service: &Arc<Service>| {
         let leading = policy::leading(service, workload, own, is_unreadable);
         let mut ports = leading.iter().filter_map(|port| service.port(*port));
         ports.any(|port| {
-            let counts = counts_requests(&service.traffic(port).rate_limits);
-            let expected = detect::expected(port.protocol, [port.port, own], counts);
+            is_led_to = true;
+            let is_asked = is_told || counts_requests(&service.traffic(port).rate_limits);
+            let expected = detect::expected(port.protocol, [port.port, own], is_asked);
             expected == Some(Expected::Requests)
         })
     };
     let services = &now.snapshot.services;
     let mut near = services.in_namespace(&workload.key.namespace);
     // One of another namespace can lead here by its endpoints: its limits hold as well.
-    near.any(says_so) || now.rates.services().any(says_so)
+    let is_said = near.any(&mut says_so) || now.rates.services().any(&mut says_so);
+    // What no Service speaks of is not declared to be anything else.
+    is_said || (is_told && !is_led_to)
 }

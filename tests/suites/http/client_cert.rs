@@ -79,3 +79,19 @@ fn an_application_that_does_not_ask_is_told_nothing() {
         assert_eq!(seen(&mesh, &url), Vec::<String>::new(), "{}", pod.name);
     }
 }
+
+/// Who begins as no client of HTTP does is not taken for one of another protocol: as bytes
+/// all that it says would arrive.
+#[test]
+fn what_an_application_that_asks_is_told_cannot_come_in_as_bytes() {
+    let mesh = mesh(Some("SANITIZE_SET"));
+    let lines = format!("Host: b\\r\\nConnection: close\\r\\n{FORGED}\\r\\n\\r\\n");
+    for (pod, to) in mesh.addresses() {
+        for begin in ["\\r\\n\\r\\nGET", "get", "\\r\\n\\r\\n\\r\\nget", "A:B"] {
+            let said = format!("{begin} /x HTTP/1.1\\r\\n{lines}");
+            let told = mesh.client(&["raw", &to, &said]);
+            let got = told["got"].as_str().expect("text");
+            assert!(!got.contains("king"), "{}, {begin}: {got}", pod.name);
+        }
+    }
+}

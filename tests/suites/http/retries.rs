@@ -135,3 +135,48 @@ fn what_there_is_no_room_to_keep_is_sent_once_and_not_copied() {
         assert!(ended, "{end}");
     }
 }
+
+#[test]
+fn nobody_waits_for_a_retry_of_what_cannot_be_sent_again() {
+    let mesh = Mesh::new();
+    for server in &mesh.servers {
+        mesh.policy(
+            "route",
+            &retried(&server.name, "{codes: [503], attempts: 3}"),
+        );
+        let url = format!("http://{}/busy/9", server.vips()[0]);
+        // More than is kept; the server wants nine seconds.
+        let long = "x".repeat(100_000);
+        let told = mesh.curl(&["--max-time", "7", "-d", &long, "-w", "%{http_code}", &url]);
+        assert_eq!(told, "busy\n503", "{}", server.name);
+    }
+}
+
+/// One backend gets another path than the other: each try begins with the client's own.
+#[test]
+fn each_try_is_made_of_what_the_client_sent() {
+    let mesh = Mesh::new();
+    let longer = "{type: ReplacePrefixMatch, replacePrefixMatch: /busy/0}";
+    mesh.policy(
+        "route",
+        &format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: b, namespace: shop}}\n\
+             spec:\n  parentRefs: [{{group: \"\", kind: Service, name: b, port: 80}}]\n  rules:\n  \
+             - matches: [{{path: {{type: PathPrefix, value: /busy}}}}]\n    backendRefs:\n    \
+             - {{name: b, port: 80}}\n    \
+             - {{name: c, port: 80, filters: [{{type: URLRewrite, urlRewrite: {{path: {longer}}}}}]}}\n    \
+             retry: {{codes: [503], attempts: 5, backoff: 1ms}}\n"
+        ),
+    );
+    let [b, c] = &mesh.servers;
+    let url = format!("http://{}/busy/0", b.vips()[0]);
+    for _ in 0..30 {
+        assert_eq!(mesh.curl(&[&url]), "busy\n");
+    }
+    let had = |server: &Pod, path: &str| mesh.had(server, &format!("GET {path} HTTP/1.1"));
+    assert!(had(b, "/busy/0") > 20 && had(c, "/busy/0/0") > 20);
+    for server in [b, c] {
+        assert_eq!(had(server, "/busy/0/0/0"), 0, "{}", server.name);
+    }
+    assert_eq!(had(b, "/busy/0/0"), 0, "b has what the client sent");
+}

@@ -52,7 +52,9 @@ struct Reviewed {
 }
 
 struct Kept {
-    reviewed: Reviewed,
+    /// `None`: it was refused.
+    reviewed: Option<Reviewed>,
+    /// When it was asked about.
     at: Instant,
     /// Of the token, in seconds since 1970.
     ends: u64,
@@ -206,7 +208,8 @@ impl Reviews {
         let Ok(_turn) = self.questions.turn(source).await else {
             return self.known(&hash, now).ok_or_else(|| {
                 let said = "too many tokens from this address, or from all, are to be reviewed; try again in a few seconds";
-                denied(Refusal::RateLimit, said.to_owned())
+                // Another replica may have room, or know the token.
+                denied(Refusal::Unreviewed, said.to_owned())
             });
         };
         // Asked meanwhile by another call of the same agent.
@@ -216,16 +219,14 @@ impl Reviews {
         let asked = Instant::now();
         match self.ask(token).await {
             Ok(answer) => {
-                // What was said before does not count any more, whatever is said now.
-                self.kept.lock().remove(&hash);
-                let reviewed = self.read(&answer.status)?;
+                let reviewed = self.read(&answer.status);
                 let kept = Kept {
-                    reviewed: reviewed.clone(),
+                    reviewed: reviewed.as_ref().ok().cloned(),
                     at: asked,
                     ends,
                 };
                 self.keep(hash, kept, now);
-                Ok(reviewed)
+                reviewed
             }
             Err(error) => {
                 // No answer is neither yes nor no; to be refused is an answer.
@@ -316,11 +317,23 @@ impl Reviews {
         let kept = self.kept.lock();
         let found = kept.get(hash)?;
         let good = found.at.elapsed() < age && found.ends > now;
-        good.then(|| found.reviewed.clone())
+        good.then(|| found.reviewed.clone())?
     }
 
+    /// What was said before does not count any more, whatever is said now; but for what was
+    /// asked after this. A refusal is kept of tokens only that were known: noise takes
+    /// nobody's place.
     fn keep(&self, hash: Hash, one: Kept, now: u64) {
         let mut kept = self.kept.lock();
+        match kept.get_mut(&hash) {
+            Some(before) if before.at > one.at => return,
+            Some(before) => {
+                *before = one;
+                return;
+            }
+            None if one.reviewed.is_none() => return,
+            None => {}
+        }
         if kept.len() >= MAX_KEPT {
             kept.retain(|_, k| k.ends > now && k.at.elapsed() < self.stale);
         }

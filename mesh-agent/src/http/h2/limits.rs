@@ -25,6 +25,8 @@ const AGENTS_STREAM_WINDOW: u32 = 128 * 1024;
 const FRAME: u32 = 16 * 1024;
 /// With its head of 9 bytes such a frame fills a record between agents.
 pub(super) const PIECE: usize = 16_375;
+/// Streams on which a server may break HTTP/2 in a connection's life: some MB of resets.
+const BROKEN: usize = 4096;
 /// Written data that waits for the socket, of one stream.
 const SEND_BUFFER: usize = 64 * 1024;
 
@@ -90,9 +92,10 @@ impl Leg {
             .max_frame_size(FRAME)
             .max_send_buffer_size(SEND_BUFFER)
             .data_frame_budget(limits.small_frames)
-            // Answers that break HTTP/2 are counted over a connection's life, and each is
-            // its own exchange's end alone: how many is bounded by what is asked.
-            .max_local_error_reset_streams(None)
+            // What breaks HTTP/2 on one stream is that exchange's end alone; but each is
+            // held until its reset has gone, and a peer may send on streams that are long
+            // over without reading any.
+            .max_local_error_reset_streams(Some(BROKEN))
             .enable_push(false);
         if self == Self::Agents {
             // The other agent's, before it has said so.

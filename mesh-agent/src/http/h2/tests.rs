@@ -325,7 +325,7 @@ async fn small_messages_that_nobody_reads_and_empty_ones_end_nothing() {
 }
 
 #[tokio::test]
-async fn answers_that_break_http_2_end_their_own_exchange_however_many_they_were() {
+async fn answers_that_break_http_2_end_their_own_exchange_also_where_they_are_many() {
     let mut pair = pair(Leg::Edge).await;
     for _ in 0..1_100 {
         let (mut answered, _sender, exchange) = pair.exchange(true).await;
@@ -341,6 +341,61 @@ async fn answers_that_break_http_2_end_their_own_exchange_however_many_they_were
     let (mut answered, _sender, exchange) = pair.exchange(true).await;
     drop(exchange.respond.answer(ok(), true).expect("sent"));
     answer(&mut answered).await.expect("the connection lives");
+}
+
+/// Answers each request, and lets `count` of them be.
+async fn answers_all(far: &mut DuplexStream, count: usize) {
+    const ANSWERED: u8 = 0x88; // `:status: 200`, of the static table
+    let mut preface = [0; 24];
+    far.read_exact(&mut preface).await.expect("a preface");
+    far.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0])
+        .await
+        .expect("settings");
+    let mut answered = 0;
+    while answered < count {
+        let mut head = [0; 9];
+        far.read_exact(&mut head).await.expect("a frame");
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut rest = vec![0; length as usize];
+        far.read_exact(&mut rest).await.expect("its payload");
+        let is_head = head[3] == 1;
+        if is_head {
+            let [a, b, c, d] = [head[5], head[6], head[7], head[8]];
+            let frame = [0, 0, 1, 1, 5, a, b, c, d, ANSWERED];
+            far.write_all(&frame).await.expect("an answer");
+            answered += 1;
+        }
+    }
+}
+
+/// Of each the end is held until it is written, and this server reads nothing.
+#[tokio::test]
+async fn a_server_that_goes_on_after_the_end_of_all_streams_is_left() {
+    const STREAMS: usize = 6_000;
+    let (near, mut far) = tokio::io::duplex(64 * 1024);
+    let server = tokio::spawn(async move {
+        answers_all(&mut far, STREAMS).await;
+        far
+    });
+    let (mut client, driver) = connect(near, Leg::Edge, Arc::default())
+        .await
+        .expect("a connection");
+    let ended = tokio::spawn(driver);
+    for _ in 0..STREAMS {
+        client.ready().await.expect("room");
+        let (mut answered, _sender) = client.send(get(), true).expect("sent");
+        answer(&mut answered).await.expect("an answer");
+    }
+    let mut far = server.await.expect("it answers");
+    for stream in 0..STREAMS {
+        let id = u32::try_from(2 * stream + 1).expect("an id").to_be_bytes();
+        let frame = [0, 0, 0, 0, 0, id[0], id[1], id[2], id[3]];
+        if far.write_all(&frame).await.is_err() {
+            break;
+        }
+    }
+    let ended = tokio::time::timeout(Duration::from_secs(10), ended).await;
+    assert!(ended.expect("it ends").expect("it ran").is_err());
 }
 
 #[tokio::test]

@@ -134,7 +134,7 @@ impl<S: Site> Running<S> {
             let line = course.line.clone();
             let (is_outside, is_off) = (course.is_outside, course.is_off);
             retries.tries.retry = course.retry.take();
-            let ends = course.times.whole(self.began);
+            let ends = course.times.whole(self.timed);
             let mut broken = match self.attempt(course, &mut retries).await {
                 Ok(()) => {
                     self.told
@@ -154,6 +154,8 @@ impl<S: Site> Running<S> {
                     // No server has worked on it, so it is no retry: the budget for those
                     // is for what makes servers work twice (RFC 9113, 8.7).
                     self.site.context().worker.agent.metrics.untaken.inc();
+                    // Its endpoint is none that failed: a session stays there.
+                    retries.tries.attempt.was_not_taken();
                     continue;
                 }
             }

@@ -2,7 +2,7 @@
 //!
 //! Found out once for each request, before an endpoint is picked for it: so none is
 //! asked, blamed, or counts it. What is delayed is decided on anew behind that, by
-//! the configuration of then. Never for copies, and nothing of it is tried again.
+//! the configuration of then, but for the answer of its fault, which stays. Never for copies, and nothing of it is tried again.
 
 use std::time::SystemTime;
 

@@ -329,6 +329,7 @@ impl<'r> Requests<'r> {
                 match self.again_elsewhere(client, transfer, waits).await {
                     Ok(Some(fresh)) => {
                         (way, again.is_reused) = (fresh.way, fresh.is_reused);
+                        transfer.goes_elsewhere(matches!(way, Way::Mesh(_)));
                         let before = std::mem::replace(&mut upstream, fresh.upstream);
                         self.upstreams.leave(before, Some(ResetReason::Aborted));
                         continue;

@@ -110,6 +110,10 @@ impl Requests<'_> {
     ) -> Result<Option<Decided>, Refused> {
         let mut next = Some(sent.tries.first(held));
         while let Some(whither) = next {
+            if transfer.sent().is_none() {
+                // Nobody waits for what cannot be sent.
+                return Ok(None);
+            }
             let waited = self.wait(&sent.tries, (held, whither), limits).await?;
             let Some(waited) = waited else {
                 return Ok(None);
@@ -147,7 +151,7 @@ impl Requests<'_> {
         client: &Side<'_>,
         transfer: &mut Transfer,
         (mut decided, limits): (Decided, Limits),
-        sent: &Sent,
+        sent: &mut Sent,
     ) -> Result<Fresh, Refused> {
         let before = self.begin(client, &mut decided);
         let going = decided.course.map_err(|_| RefuseReason::Internal)?;
@@ -157,6 +161,11 @@ impl Requests<'_> {
             Some(upstream) => upstream,
             None => self.connect(&going.way, limits).await?,
         };
+        if going.planned.is_rewritten() && sent.original.is_none() {
+            // The next try is decided on by what came, not by what it was made into.
+            let came = transfer.sent().map(|(bytes, len)| &bytes[..len]);
+            sent.original = came.map(crate::io::Held::copied);
+        }
         let planned = going.planned.of_grpc(decided.client.is_grpc);
         if !transfer.restart((planned, going.response), sent.original.as_deref()) {
             return Err(RefuseReason::Internal.into());

@@ -2,7 +2,9 @@
 //!
 //! A client keeps a token, in a cookie or a header, that names a rule, a backend and an
 //! endpoint by hashes, and when the session began. The agent keeps nothing. Who makes
-//! one up gets to an endpoint of the rule that any request can get to: a token is no leave.
+//! one up gets to an endpoint of the rule that it could get to by chance, or to one of a
+//! backend with the weight 0, where sessions may go on: a token is no leave, and a weight no
+//! lock.
 
 use std::hash::{BuildHasher as _, Hash};
 use std::time::Duration;

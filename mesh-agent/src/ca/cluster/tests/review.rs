@@ -397,7 +397,7 @@ async fn one_address_with_noise_does_not_keep_an_agent_from_being_reviewed() {
         let denied = asking.await.expect("it ran").expect("denied");
         match denied.why {
             Refusal::UnknownToken => {}
-            Refusal::RateLimit => {
+            Refusal::Unreviewed => {
                 assert!(denied.said.expect("told").contains("from this address"));
             }
             other => panic!("{other}"),
@@ -446,7 +446,7 @@ async fn a_known_agent_is_taken_where_its_network_asks_too_much() {
     assert_eq!(replica.denies(&shown, None).await, None);
     assert_eq!(
         replica.denies(&other, None).await,
-        Some(Refusal::RateLimit),
+        Some(Refusal::Unreviewed),
         "nobody said anything of it"
     );
     slow.free.add_permits(1_000);

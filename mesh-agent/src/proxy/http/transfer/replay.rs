@@ -34,6 +34,13 @@ impl Transfer {
         self.hold = Some(hold);
     }
 
+    /// It goes to another upstream than that which it was decided on for.
+    pub(in crate::proxy) fn goes_elsewhere(&mut self, is_mesh: bool) {
+        if let Some(hold) = &mut self.hold {
+            (hold.believes, hold.is_probe) = (is_mesh, false);
+        }
+    }
+
     /// What may go elsewhere instead: an answer that is held, or none where the request
     /// may be seen twice.
     pub(in crate::proxy) fn held(&self, fail: Fail) -> Option<Held> {

@@ -262,8 +262,8 @@ async fn a_long_way_makes_no_stream_slow_that_is_read() {
     const WAY: Duration = Duration::from_millis(10);
     for is_upload in [true, false] {
         let time = time_over(WAY, is_upload).await;
-        // 15 s with the windows of the begin; a window of 1 MiB each way there and back.
-        assert!(time < Duration::from_secs(3), "{time:?}");
+        // 15 s with the windows of the begin.
+        assert!(time < Duration::from_secs(6), "{time:?}");
     }
 }
 

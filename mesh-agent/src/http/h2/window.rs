@@ -31,7 +31,7 @@ const SPARE: usize = 1024 * 1024;
 /// What is on its way comes within this time, there and back: of most ways.
 const REACH: Duration = Duration::from_millis(250);
 /// And is no more than this: a reader that stops has so much more unread.
-const FLIGHT: usize = 1024 * 1024;
+const FLIGHT: usize = 512 * 1024;
 /// The rate is looked at no more often.
 const TURN: Duration = Duration::from_millis(10);
 /// Nothing comes that would wake a connection whose window is full: it looks by itself
@@ -330,7 +330,7 @@ mod tests {
     #[test]
     fn who_is_read_fast_may_have_more_on_its_way_and_who_is_not_read_may_not() {
         let unread = Arc::<Unread>::default();
-        let mut window = Window::new(unread.clone(), Arc::default(), [32 * MIB, 128 * 1024]);
+        let mut window = Window::new(unread.clone(), Arc::default(), [32 * MIB, 64 * 1024]);
         let mut now = window.pace.since;
         let mut fit = |bytes, released| {
             now += Duration::from_millis(100);
@@ -342,16 +342,16 @@ mod tests {
             }
             (window.size, size)
         };
-        assert_eq!(fit(0, 1000), (BASE, 128 * 1024), "slow");
-        assert_eq!(fit(0, 200_000), (500_000, 500_000));
+        assert_eq!(fit(0, 1000), (BASE, 64 * 1024), "slow");
+        assert_eq!(fit(0, 80_000), (200_000, 200_000));
         assert_eq!(fit(0, 100 * MIB), (FLIGHT, FLIGHT), "no more");
         // Many that nobody reads.
-        assert_eq!(fit(6 * MIB, 100 * MIB).1, 128 * 1024);
+        assert_eq!(fit(6 * MIB, 100 * MIB).1, 64 * 1024);
         assert_eq!(fit(0, 100 * MIB).1, FLIGHT);
         assert_eq!(fit(0, 0), (BASE, FLIGHT), "slow for a moment");
         for _ in 0..9 {
             fit(0, 0);
         }
-        assert_eq!(fit(0, 0), (BASE, 128 * 1024), "slow for long");
+        assert_eq!(fit(0, 0), (BASE, 64 * 1024), "slow for long");
     }
 }

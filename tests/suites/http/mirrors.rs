@@ -30,7 +30,7 @@ impl Mesh {
     }
 
     fn wait_for_copies(&self, end: &str, count: u64) {
-        let all = eventually(Duration::from_secs(20), || self.copies(end) >= count);
+        let all = eventually(Duration::from_secs(40), || self.copies(end) >= count);
         let metrics = self.agents[0].metrics().expect("metrics");
         let lines = metrics.lines().filter(|line| line.contains("mirrored"));
         assert!(all, "{end}: {:?}", lines.collect::<Vec<_>>());

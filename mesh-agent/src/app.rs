@@ -44,15 +44,15 @@ use crate::plan::Changes;
 use crate::policy::Here;
 use crate::proxy::{self, Workers};
 use crate::sys::process;
-pub use authority::authority;
-pub use doctor::doctor;
-pub use ledger::TARGET as PROBLEMS;
+pub(crate) use authority::authority;
+pub(crate) use doctor::doctor;
+pub(crate) use ledger::TARGET as PROBLEMS;
 use neighbours::Neighbours;
 use place::Place;
 use plugin::Plugin;
 pub(crate) use question::words;
 use reporting::Reporting;
-pub use uninstall::cleanup;
+pub(crate) use uninstall::cleanup;
 pub(crate) use uninstall::{plugin_away, uninstall};
 use view::View;
 
@@ -60,11 +60,13 @@ use view::View;
 const RETRY: Duration = Duration::from_secs(1);
 /// How often the kernel's side is looked after: lost links, refusals.
 const REFRESH: Duration = Duration::from_millis(500);
+/// A turn that takes longer is told: pods are neither enrolled nor looked at meanwhile.
+const SLOW: Duration = Duration::from_secs(2);
 /// How long the end waits for what reads the configuration.
 const LAST: Duration = Duration::from_secs(2);
 
 /// Runs the agent until SIGTERM or SIGINT.
-pub async fn run(flags: Run) -> anyhow::Result<()> {
+pub(crate) async fn run(flags: Run) -> anyhow::Result<()> {
     let begun = Instant::now();
     capture::check_privileges()?;
     let open_files = process::raise_open_files().context("raise the limit of open files")?;
@@ -213,6 +215,7 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
                 (false, is_due || reconciler.have_pods_moved())
             }
         };
+        let turn = Instant::now();
         if changed || look {
             let taken = {
                 let update = updates.borrow_and_update();
@@ -246,6 +249,7 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
         if let Some(begun) = start.take_if(|_| view.is_settled()) {
             view.tell_start(&flags, begun.elapsed());
         }
+        tell_slow(turn.elapsed());
     };
     drop(arrivals);
     if let Some(plugin) = plugin {
@@ -296,6 +300,16 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
     // Absent is fine.
     let _absent = std::fs::remove_file(admin::socket_path(&flags.place.run_dir));
     Ok(())
+}
+
+fn tell_slow(turn: Duration) {
+    if turn >= SLOW {
+        let seconds = turn.as_secs_f64();
+        tracing::warn!(
+            seconds,
+            "a look at the node's pods took long: changes had to wait"
+        );
+    }
 }
 
 /// Where the configuration is from.

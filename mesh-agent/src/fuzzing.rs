@@ -9,7 +9,7 @@ pub(crate) mod mutate;
 #[cfg(test)]
 mod tests;
 
-use crate::{ca, detect, discovery, http, proxy, tls, tunnel};
+use crate::{ca, detect, discovery, http, proxy, route, tls, tunnel};
 
 /// A parser of outside bytes.
 #[derive(Clone, Copy, Debug)]
@@ -45,10 +45,17 @@ pub const SNIFF: Target = target("sniff", proxy::fuzz_first_bytes);
 pub const CONFIG: Target = target("config", discovery::fuzz::config);
 /// Connections of HTTP/1 clients, held to what hyper reads of what is sent on.
 pub const HTTP_REQUEST: Target = target("http-request", http::fuzz::request);
-/// Answers of HTTP/1 applications.
+/// Answers of HTTP/1 applications, held to what hyper reads of what is sent back.
 pub const HTTP_RESPONSE: Target = target("http-response", http::fuzz::response);
 /// Paths and hosts.
 pub const HTTP_TARGET: Target = target("http-target", http::fuzz::target);
+
+/// What servers of HTTP/2 send, in pieces.
+pub const HTTP2_FRAMES: Target = target("http2-frames", http::h2::fuzz::frames);
+/// Heads of HTTP/2, held to what the HTTP/1 codec reads in them.
+pub const HTTP2_HEAD: Target = target("http2-head", http::h2::fuzz::head);
+/// What clients have of sessions.
+pub const SESSION: Target = target("session", route::http::fuzz_session::session);
 
 pub const TARGETS: &[Target] = &[
     FRAMES,
@@ -64,4 +71,7 @@ pub const TARGETS: &[Target] = &[
     HTTP_REQUEST,
     HTTP_RESPONSE,
     HTTP_TARGET,
+    HTTP2_FRAMES,
+    HTTP2_HEAD,
+    SESSION,
 ];

@@ -7,41 +7,30 @@
 #![deny(unsafe_code)]
 
 // L0
-#[expect(unreachable_pub, reason = "pub is still the default there")]
 mod model;
 // L1, pure
 mod balance;
 mod detect;
-#[allow(dead_code, reason = "comes in parts")]
 mod limit;
 mod plan;
-#[expect(unreachable_pub, reason = "pub is still the default there")]
 mod policy;
 mod route;
 mod traffic;
 // L2
-#[expect(unreachable_pub, reason = "pub is still the default there")]
 mod capture;
 mod cluster;
-#[expect(unreachable_pub, reason = "pub is still the default there")]
 mod discovery;
-#[allow(dead_code, reason = "the HTTP data path comes in parts")]
 mod http;
-#[expect(unreachable_pub, reason = "pub is still the default there")]
 mod identity;
 mod io;
 mod kube;
-#[expect(unreachable_pub, reason = "pub is still the default there")]
 mod observe;
 mod status;
-#[expect(unreachable_pub, reason = "pub is still the default there")]
 mod sys;
 mod tls;
 mod tunnel;
 // L3
-#[expect(unreachable_pub, reason = "pub is still the default there")]
 mod admin;
-#[expect(unreachable_pub, reason = "pub is still the default there")]
 mod ca;
 mod cni;
 mod enrol;
@@ -49,10 +38,8 @@ mod explain;
 mod peer;
 mod proxy;
 // L4
-#[expect(unreachable_pub, reason = "pub is still the default there")]
 mod app;
 pub mod cli;
-#[expect(unreachable_pub, reason = "pub is still the default there")]
 mod config;
 
 #[cfg(any(test, feature = "fuzzing"))]

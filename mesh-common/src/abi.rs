@@ -1,11 +1,14 @@
 //! Layout of everything that crosses the border between kernel and agent.
 //!
 //! `repr(C)`, fixed width, explicit padding, byte order in the name. Any
-//! change of a map or a type here must raise [`ABI_VERSION`]: it names the
-//! directory of pins, so two versions never read each other's maps.
+//! change of a map or a type here must raise the number in [`ABI_NAME`]: that is the
+//! directory of pins, so two versions never read each other's maps, but for one thing:
+//! an agent that takes over from one of another version makes itself known to it, and
+//! that to itself, while both run. So of every version are the same: the names `maps`,
+//! `links`, `links/netns-COOKIE` and `links/sockops-agent-CGROUP`, and the map `AGENTS`.
 
-/// Names the bpffs directory `abi-N` that all pins of this layout live in.
-pub const ABI_VERSION: u32 = 7;
+/// The bpffs directory that all pins of this layout live in.
+pub const ABI_NAME: &str = "abi-7";
 
 /// Mark of captured sockets and of deliveries, meaningful only inside a pod's
 /// network namespace (marks do not cross a veth). ASCII "mesh".
@@ -55,9 +58,9 @@ pub const TUPLE_THROUGH: u64 = u64::MAX - 1;
 /// name. No namespace has this cookie.
 pub const TUPLE_PROBED: u64 = u64::MAX - 2;
 
-/// Stands in `mesh_lookup` for the cookie of the namespace that a copy of the
-/// program is attached to: that program type has no helper that tells. The agent
-/// writes the cookie in its place and loads a copy for each pod.
+/// Stands in `mesh_lookup` for the address of the cookie of the namespace that a copy of
+/// the program is attached to: that program type has no helper that tells. The agent
+/// loads a copy for each pod, with a map in its place that holds the cookie alone.
 pub const NETNS_PLACEHOLDER: u64 = 0x6d65_7368_206e_6574;
 
 /// Set for a pod's own cgroup: processes in it may connect from that pod's

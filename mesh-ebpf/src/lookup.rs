@@ -14,6 +14,8 @@ use crate::maps::{ENROLLED, EXCLUDED, TUPLES, count, is_listening, is_probe_port
 const SK_DROP: u32 = 0;
 const SK_PASS: u32 = 1;
 const AF_INET: u32 = 2;
+/// `BPF_SK_LOOKUP_F_REPLACE`.
+const REPLACE: u64 = 1;
 
 pub fn steer(ctx: &SkLookupContext) -> u32 {
     let Some(packet) = read(ctx.lookup) else {
@@ -83,7 +85,10 @@ fn unassigned(key: &PodAddr, steered: Counter) -> (bool, Counter) {
 fn own_netns() -> u64 {
     // Opaque, so that the constant stays whole in one instruction, where the
     // agent finds it.
-    core::hint::black_box(NETNS_PLACEHOLDER)
+    let cookie = core::hint::black_box(NETNS_PLACEHOLDER) as *const u64;
+    // SAFETY: in each copy that is loaded it is the address of a map's value of eight
+    // bytes, which lives as long as the program.
+    unsafe { read_volatile(cookie) }
 }
 
 struct Packet {
@@ -129,9 +134,13 @@ fn read(ctx: *mut bpf_sk_lookup) -> Option<Packet> {
 }
 
 /// Gives the packet to the listener of that address here; false where there is none.
+/// Also where another program has chosen a socket, as that of an agent of another
+/// version does which this one takes over from.
 #[inline(always)]
 fn assign(ctx: &SkLookupContext, key: &PodAddr) -> bool {
     // SAFETY: the context is an sk_lookup's, and the socket is there until it is released.
-    let assigned = with_listener(key, |sk| unsafe { bpf_sk_assign(ctx.as_ptr(), sk, 0) });
+    let assigned = with_listener(key, |sk| unsafe {
+        bpf_sk_assign(ctx.as_ptr(), sk, REPLACE)
+    });
     assigned == Some(0)
 }

@@ -186,6 +186,37 @@ impl Agent {
         Ok(Duration::from_millis((user + system) * 10))
     }
 
+    /// Of the configuration in force.
+    pub fn generation(&self) -> Result<u64> {
+        let status = self.status()?;
+        status["generation"].as_u64().context("a generation")
+    }
+
+    /// Sum of the series of a counter that have all these labels.
+    pub fn counter(&self, family: &str, labels: &[&str]) -> Result<u64> {
+        let page = self.metrics()?;
+        let lines = page.lines().filter(|line| {
+            let rest = line.strip_prefix(family);
+            rest.is_some_and(|rest| rest.starts_with(['{', ' ']))
+                && labels.iter().all(|label| line.contains(label))
+        });
+        let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        // A whole number, written as one.
+        Ok(values.sum::<f64>() as u64)
+    }
+
+    /// Requests that it counted with all these labels.
+    pub fn requests(&self, labels: &[&str]) -> Result<u64> {
+        self.counter("istio_requests_total", labels)
+    }
+
+    /// To some endpoint of a Service something is in flight.
+    pub fn has_in_flight(&self) -> Result<bool> {
+        let list = self.ask("/endpoints")?;
+        let rows = list["endpoints"].as_array().context("rows")?;
+        Ok(rows.iter().any(|row| row["in_flight"].as_u64() >= Some(1)))
+    }
+
     /// CPU time of its cgroup so far, to the microsecond; of all agents of the
     /// node, one after the other.
     pub fn cpu(&self) -> Result<Duration> {
@@ -193,6 +224,10 @@ impl Agent {
     }
 
     pub fn kill9(mut self) -> Result<()> {
+        self.end_now()
+    }
+
+    pub(crate) fn end_now(&mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())

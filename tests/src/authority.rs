@@ -12,6 +12,12 @@ use crate::{Agent, net};
 
 const NAME: &str = "mesh-ca";
 const PORT: u16 = 15012;
+/// Whom the nodes may vouch for: the pods of suites.
+const ALLOWED: [&str; 3] = [
+    "shop/*",
+    "gateway-conformance-mesh/*",
+    "gateway-conformance-mesh-consumer/*",
+];
 
 /// A running `mesh-agent ca run`.
 pub struct Authority {
@@ -83,7 +89,9 @@ impl Authority {
     pub fn agent_args(&self, node: &str) -> Result<Vec<String>> {
         let file = self.tokens.join(node);
         if !file.exists() {
-            let token = self.tell(&["token", "create", "--node", node, "--allow", "shop/*"])?;
+            let mut create = vec!["token", "create", "--node", node];
+            create.extend(ALLOWED.iter().flat_map(|pods| ["--allow", pods]));
+            let token = self.tell(&create)?;
             fs::write(&file, token.stdout)?;
         }
         let root = self.state.join("bundle.pem").display().to_string();

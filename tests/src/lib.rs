@@ -5,6 +5,7 @@
 //! side by side. Nothing is made in the machine's own network namespace.
 
 mod agent;
+mod agents;
 mod authority;
 mod cgroup;
 mod chance;
@@ -27,6 +28,7 @@ mod wait;
 mod world;
 
 pub use agent::{Agent, rss};
+pub use agents::Agents;
 pub use authority::Authority;
 pub use chance::Chance;
 pub use closed::{ClosedPair, was_never_open};
@@ -36,12 +38,12 @@ pub use enrolled::{
 };
 pub use interrupt::{catch_interrupts, on_interrupt};
 pub use links::{attached_links, detach_links};
-pub use manifest::{OnAgentDown, PodSpec, Port, Target, mesh_mode};
+pub use manifest::{OnAgentDown, PodSpec, Port, Target, mesh_mode, traffic_policy};
 pub use net::Place;
 pub use packets::{Captured, PacketCapture};
 pub use peer::Peer;
 pub use pod::{APP_PORT, Pod};
-pub use servers::go;
-pub use steady::{Steady, failed};
-pub use wait::{all_fine, eventually, parse};
+pub use servers::{go, http2_peer};
+pub use steady::{Span, Steady, failed};
+pub use wait::{all_fine, eventually, figure, parse};
 pub use world::{Remains, World, plugin, program};

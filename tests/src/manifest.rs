@@ -337,3 +337,21 @@ spec: {{mtls: {{mode: {mode}}}}}
 "
     )
 }
+
+/// A TrafficPolicy for these Services of the namespace `shop`; `says`: the rest of its
+/// spec, each line but the first behind two blanks.
+#[must_use]
+pub fn traffic_policy(name: &str, services: &[&str], says: &str) -> String {
+    let target = |service: &&str| format!("{{group: \"\", kind: Service, name: {service}}}");
+    let targets: Vec<_> = services.iter().map(target).collect();
+    let targets = targets.join(", ");
+    format!(
+        "apiVersion: mesh-agent.io/v1alpha1
+kind: TrafficPolicy
+metadata: {{name: {name}, namespace: shop}}
+spec:
+  targetRefs: [{targets}]
+  {says}
+"
+    )
+}

@@ -1,7 +1,7 @@
 //! Servers that others wrote, inside pods.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -13,8 +13,25 @@ use crate::{Pod, World, eventually};
 #[must_use]
 pub fn go() -> Command {
     const USUAL: &str = "/usr/local/go/bin/go";
-    let is_there = std::path::Path::new(USUAL).exists();
+    let is_there = Path::new(USUAL).exists();
     Command::new(if is_there { USUAL } else { "go" })
+}
+
+/// Builds a package of the module of HTTP/2 and gRPC peers into the directory; the program.
+#[must_use]
+pub fn http2_peer(name: &str, package: &str, dir: &str) -> String {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("suites/http2/peer");
+    let to = Path::new(dir).join(name);
+    let built = go()
+        .current_dir(source)
+        .args(["build", "-o"])
+        .args([to.as_os_str(), package.as_ref()])
+        .env("CGO_ENABLED", "0")
+        .output()
+        .expect("Go is there");
+    let problem = String::from_utf8_lossy(&built.stderr);
+    assert!(built.status.success(), "{problem}");
+    to.into_os_string().into_string().expect("a path of UTF-8")
 }
 
 impl World {

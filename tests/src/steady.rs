@@ -5,6 +5,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::wait::eventually;
@@ -17,6 +19,22 @@ pub struct Steady {
     from: BufReader<ChildStdout>,
     /// Which time it is: [`Steady::begin_next`] begins another.
     pub time: usize,
+}
+
+/// When a stream, or what failed, began and ended: microseconds since 1970.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Span {
+    pub begun_us: u64,
+    pub ended_us: u64,
+    /// What the client was told.
+    pub how: String,
+}
+
+impl Span {
+    #[must_use]
+    pub fn life(&self) -> Duration {
+        Duration::from_micros(self.ended_us.saturating_sub(self.begun_us))
+    }
 }
 
 impl World {
@@ -44,7 +62,7 @@ impl Steady {
         })
     }
 
-    fn ask(&mut self, line: &str) -> Result<Vec<Value>> {
+    fn ask<T: DeserializeOwned>(&mut self, line: &str) -> Result<T> {
         writeln!(self.to, "{line}")?;
         let mut answer = String::new();
         if self.from.read_line(&mut answer)? == 0 {
@@ -56,16 +74,26 @@ impl Steady {
     /// From now on connections count to a new time.
     pub fn begin_next(&mut self) -> Result<()> {
         self.time += 1;
-        self.ask("next").map(drop)
+        self.ask::<Vec<Value>>("next").map(drop)
     }
 
     /// What became, so far, of the connections that began in that time.
     pub fn tally(&mut self, time: usize) -> Result<Value> {
-        let all = self.ask("show")?;
+        let all: Vec<Value> = self.ask("show")?;
         Ok(all
             .get(time)
             .cloned()
             .unwrap_or_else(|| Value::Object(Default::default())))
+    }
+
+    /// Those streams that have ended, of all times; the first few thousand.
+    pub fn streams(&mut self) -> Result<Vec<Span>> {
+        self.ask("streams")
+    }
+
+    /// What failed, of all times; the first few thousand.
+    pub fn failures(&mut self) -> Result<Vec<Span>> {
+        self.ask("failures")
     }
 
     /// Waits until so many outcomes of this time are `what`.

@@ -37,3 +37,13 @@ pub fn all_fine(report: &serde_json::Value, count: u64) {
     assert_eq!(report["wrong"], 0, "{report}");
     assert_eq!(report["lost"], 0, "{report}");
 }
+
+/// As much as the documentation's figures need (`MESH_STREAMS=long`), or as a run of all
+/// suites has time for.
+#[must_use]
+pub fn figure(long: &'static str, short: &'static str) -> &'static str {
+    match std::env::var("MESH_STREAMS").as_deref() {
+        Ok("long") => long,
+        _ => short,
+    }
+}

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
 
 use crate::agent::Agent;
 use crate::manifest::{OnAgentDown, PodSpec};
@@ -385,8 +386,19 @@ impl World {
     /// Starts an agent of the node's that takes over from another one, in a cgroup of
     /// its own.
     pub fn spawn_successor(&self, node: &str, group: &str, args: &[&str]) -> Result<Agent> {
+        self.spawn_successor_by(node, group, &[], args)
+    }
+
+    /// The same, by a program that becomes it.
+    pub fn spawn_successor_by(
+        &self,
+        node: &str,
+        group: &str,
+        by: &[&str],
+        args: &[&str],
+    ) -> Result<Agent> {
         let args = [&["--take-over"], args].concat();
-        self.spawn_agent_in(node, group, &[], &args)
+        self.spawn_agent_in(node, group, by, &args)
     }
 
     fn spawn_agent_in(&self, node: &str, group: &str, by: &[&str], args: &[&str]) -> Result<Agent> {
@@ -440,6 +452,16 @@ impl World {
     #[must_use]
     pub fn access_log(&self, node: &str) -> PathBuf {
         self.dir.path().join(format!("{node}-access.log"))
+    }
+
+    /// What is in it by now. It fails the test that a line is no JSON.
+    #[must_use]
+    pub fn logged(&self, node: &str) -> Vec<Value> {
+        let log = fs::read_to_string(self.access_log(node)).unwrap_or_default();
+        // The last one may be under way.
+        let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        let line = |line| serde_json::from_str(line).expect("a line of JSON");
+        whole.lines().map(line).collect()
     }
 
     #[must_use]

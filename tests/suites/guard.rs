@@ -121,7 +121,9 @@ fn the_same_holds_with_classifiers_where_the_kernel_has_no_tcx() {
         .args(["filter", "del", "dev", "v-a", "ingress"])
         .status();
     assert!(gone.expect("tc").success());
-    assert!(eventually(Duration::from_secs(3), || world.classifiers(&a) == 2));
+    assert!(eventually(Duration::from_secs(10), || world
+        .classifiers(&a)
+        == 2));
     assert!(agent.stop().expect("stop").success());
     assert_eq!(world.classifiers(&a), 0);
 }
@@ -299,7 +301,7 @@ fn a_program_behind_the_guard_still_decides_and_one_that_was_there_does_not_hide
     let drops = classifier(&world, "2");
     assert!(!call()["error"].is_null());
     end(drops);
-    let back = eventually(Duration::from_secs(3), || call()["error"].is_null());
+    let back = eventually(Duration::from_secs(10), || call()["error"].is_null());
     assert!(back, "{}", call());
 }
 
@@ -455,7 +457,7 @@ fn a_link_that_a_pod_is_given_later_is_guarded_when_its_own_is_replaced() {
     world.replace_link(&a).expect("a new link");
     let links = || std::fs::read_dir(world.pins("n1")).expect("pins").count();
     assert_eq!(links(), 1);
-    let guarded = eventually(Duration::from_secs(3), || {
+    let guarded = eventually(Duration::from_secs(10), || {
         readable(&world, &a, &out, &["packet"]).is_empty()
     });
     assert!(guarded, "the new link is not guarded");

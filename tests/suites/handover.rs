@@ -1,10 +1,17 @@
 //! Two agents at once: one takes over from another, which serves what it has until it
 //! is told to end, or stands still until it is ended.
 
-use std::path::PathBuf;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Stdio};
 use std::time::Duration;
 
-use mesh_tests::{Agent, Pod, Steady, World, eventually};
+use mesh_tests::{Agent, ClosedPair, OnAgentDown, Pod, PodSpec, Steady, World, eventually};
+use serde_json::Value;
+
+const SCRIPT: &str = include_str!("http.py");
+const PYTHON: &str = "/usr/bin/python3";
 
 /// Client a and server b on n1, both closed.
 fn pair() -> (World, Pod, Pod) {
@@ -26,7 +33,7 @@ fn steady(world: &World, from: &Pod, to: &Pod) -> Steady {
 }
 
 /// Every connection so far was carried; streams may have been cut.
-fn all_carried(client: &mut Steady, times: std::ops::RangeInclusive<usize>) {
+fn all_carried(world: &World, client: &mut Steady, times: std::ops::RangeInclusive<usize>) {
     for time in times {
         let tally = client.tally(time).expect("a tally");
         let keys = tally.as_object().expect("outcomes").keys();
@@ -38,8 +45,18 @@ fn all_carried(client: &mut Steady, times: std::ops::RangeInclusive<usize>) {
             "stream ended",
         ];
         let wrong: Vec<_> = keys.filter(|key| !known.contains(&key.as_str())).collect();
-        assert!(wrong.is_empty(), "{wrong:?} of {tally}");
+        assert!(wrong.is_empty(), "{wrong:?} of {tally}: {:#?}", cut(world));
     }
+}
+
+/// What agents ended before it was at its end, by their logs.
+fn cut(world: &World) -> Vec<Value> {
+    let lines = ["n1", "n2"].map(|node| world.logged(node));
+    let cut = lines.into_iter().flatten().filter(|line| {
+        let reason = line["reason"].as_str();
+        reason.is_some_and(|reason| reason != "finished")
+    });
+    cut.collect()
 }
 
 fn has_started(agent: &Agent) {
@@ -90,9 +107,162 @@ fn an_agent_takes_over_and_back_under_load_and_no_connection_fails() {
         agent = next;
     }
     let last = client.time;
-    all_carried(&mut client, 0..=last);
+    all_carried(&world, &mut client, 0..=last);
     assert!(agent.stop().expect("it ends").success());
     assert!(!world.pins("n1").exists());
+}
+
+/// Requests on kept connections, which nobody sends again.
+struct Kept {
+    child: Child,
+    told: BufReader<ChildStdout>,
+}
+
+impl Kept {
+    fn start(world: &World, from: &Pod, to: &Pod) -> Self {
+        let mut client = world.in_pod(from, PYTHON);
+        client.args(["-c", SCRIPT, "kept", &to.vips()[0], "16"]);
+        client.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = client.spawn().expect("a client");
+        let told = BufReader::new(child.stdout.take().expect("piped"));
+        Self { child, told }
+    }
+
+    fn line(&mut self) -> Value {
+        let mut line = String::new();
+        self.told.read_line(&mut line).expect("a line");
+        serde_json::from_str(&line).expect("JSON")
+    }
+
+    /// What became of all so far.
+    fn so_far(&mut self) -> Value {
+        let mut input = self.child.stdin.as_ref().expect("piped");
+        input.write_all(b"\n").expect("asked");
+        self.line()
+    }
+
+    fn wait_for(&mut self, more: u64) {
+        let answered = |told: &Value| told["200"].as_u64().unwrap_or_default();
+        let before = answered(&self.so_far());
+        let came = eventually(Duration::from_secs(20), || {
+            answered(&self.so_far()) >= before + more
+        });
+        assert!(came, "{}", self.so_far());
+    }
+}
+
+#[test]
+fn who_asks_on_kept_connections_loses_no_request_when_another_agent_takes_over() {
+    let mut world = World::new(1).expect("a world");
+    let spec = |name| PodSpec::new("n1", name).enrolled(OnAgentDown::Closed);
+    let [a, b] = ["a", "b"].map(|name| world.add(&spec(name)).expect("a pod"));
+    let mut server = world.in_pod(&b, PYTHON);
+    let port = mesh_tests::APP_PORT;
+    server.args(["-c", SCRIPT, "serve", "b", &port.to_string()]);
+    world.start_server(&b, port, server).expect("a server");
+    let args = ["--drain-timeout", "3s"];
+    let mut agent = world.agent("n1", &args).expect("an agent");
+    let mut client = Kept::start(&world, &a, &b);
+    client.wait_for(500);
+    for round in 0..4 {
+        let group = if round % 2 == 0 { "agent-2" } else { "agent" };
+        let next = world
+            .spawn_successor("n1", group, &args)
+            .expect("another agent");
+        has_started(&next);
+        client.wait_for(200);
+        // Whoever is told has asked once more: nobody is cut.
+        assert!(agent.stop().expect("it ends").success());
+        client.wait_for(200);
+        agent = next;
+    }
+    drop(client.child.stdin.take());
+    let told = client.line();
+    println!("{told}");
+    let keys: Vec<_> = told.as_object().expect("outcomes").keys().collect();
+    assert_eq!(keys, ["200", "connections"], "{told}");
+    let made = told["connections"].as_u64().expect("a count");
+    assert!(made >= 16 * 5, "each asked the next agent: {told}");
+    assert!(client.child.wait().expect("it ends").success());
+}
+
+/// An agent whose programs and maps are of another layout, as far as anybody can tell: a
+/// copy of this one that calls its directory of pins by another name.
+fn another_version(dir: &Path) -> String {
+    let own = std::env::var("MESH_AGENT_BIN").expect("the agent's program");
+    let mut program = std::fs::read(own).expect("read");
+    let name = b"abi-7";
+    let places: Vec<usize> = (0..program.len() - name.len())
+        .filter(|at| program[*at..].starts_with(name))
+        .collect();
+    assert!(!places.is_empty());
+    for at in places {
+        program[at + name.len() - 1] = b'8';
+    }
+    let copy = dir.join("another-agent");
+    std::fs::write(&copy, program).expect("written");
+    let executable = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(&copy, executable).expect("executable");
+    copy.display().to_string()
+}
+
+fn versions(world: &World) -> Vec<String> {
+    let dirs = std::fs::read_dir(world.pins("n1")).expect("pins");
+    let names = dirs.filter_map(|d| d.ok()?.file_name().into_string().ok());
+    names.collect()
+}
+
+#[test]
+fn an_agent_of_another_version_takes_over_and_back_and_no_connection_fails_or_is_open() {
+    let mut scene = ClosedPair::new(true).expect("a closed pair");
+    let b = scene.world.add_pod("n1", "b", Some("closed"));
+    let b = b.expect("a pod");
+    scene.world.serve(&b).expect("a server");
+    let other = another_version(scene.world.dir());
+    let becomes = format!("shift; exec {other} \"$@\"");
+    let by = ["sh", "-c", &becomes, "sh"];
+    let drain = ["--drain-timeout", "1s"];
+    let mut agent = scene.agent(&drain).expect("an agent");
+    let capture = scene.leaks_of(&[&scene.a, &scene.c]).expect("a capture");
+    // On one node, and from and to another one.
+    let ways = [(&scene.a, &b), (&scene.a, &scene.c), (&scene.c, &scene.a)];
+    let mut load = ways.map(|(from, to)| steady(&scene.world, from, to));
+    let goes_on = |load: &mut [Steady], agent: &Agent| {
+        for client in load {
+            client.begin_next().expect("told");
+            let carried = client.wait_for("carried", 200);
+            carried.unwrap_or_else(|error| panic!("{error}: {}", agent.log()));
+        }
+    };
+    goes_on(&mut load, &agent);
+    for round in 0..4 {
+        let (group, by) = if round % 2 == 0 {
+            ("agent-2", &by[..])
+        } else {
+            ("agent", &[][..])
+        };
+        let args = scene.authority.agent_args("n1").expect("a token");
+        let mut args: Vec<&str> = args.iter().map(String::as_str).collect();
+        args.extend(drain);
+        let next = scene.world.spawn_successor_by("n1", group, by, &args);
+        let next = next.expect("another agent");
+        has_started(&next);
+        goes_on(&mut load, &next);
+        // What the former one needs for what it has.
+        assert_eq!(versions(&scene.world).len(), 2, "{}", next.log());
+        assert!(agent.stop().expect("it ends").success());
+        goes_on(&mut load, &next);
+        let left = eventually(Duration::from_secs(5), || versions(&scene.world).len() == 1);
+        assert!(left, "{:?}: {}", versions(&scene.world), next.log());
+        agent = next;
+    }
+    for client in &mut load {
+        let last = client.time;
+        all_carried(&scene.world, client, 1..=last);
+    }
+    let captured = capture.stop().expect("a capture");
+    assert_eq!(captured.packets, 0, "in plaintext: {:?}", captured.flows);
+    assert!(agent.stop().expect("it ends").success());
 }
 
 #[test]
@@ -115,7 +285,7 @@ fn beside_an_agent_that_stands_still_another_waits_and_takes_over_when_it_is_end
     client.begin_next().expect("told");
     client.wait_for("carried", 100).expect("carried again");
     let last = client.time;
-    all_carried(&mut client, last..=last);
+    all_carried(&world, &mut client, last..=last);
     let one = eventually(Duration::from_secs(5), || agents_pins(&world).len() == 1);
     assert!(one, "{:?}", agents_pins(&world));
 }
@@ -150,7 +320,7 @@ fn two_agents_in_one_cgroup_are_refused() {
     );
     let mut client = steady(&world, &a, &b);
     client.wait_for("carried", 20).expect("carried");
-    all_carried(&mut client, 0..=0);
+    all_carried(&world, &mut client, 0..=0);
     agent.stop().expect("stopped");
 }
 

@@ -100,6 +100,12 @@ def serve_one(s, name, number):
         method, target, version = first.split(" ")
         path = target.split("?")[0]
         h = dict(headers)
+        if method == "CONNECT":
+            s.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
+            while piece := f.read1(65536):
+                s.sendall(piece)
+            s.sendall(b"bye")
+            return
         if path == "/early":
             answer(s, "413 Too Large", "too large\n", ["Connection: close"])
             return
@@ -333,6 +339,29 @@ def upgrade(to, end):
     return [first, frame, echoed, f.read().decode()]
 
 
+def tunnel(to, later=""):
+    """CONNECT: its status, and what becomes of bytes of another protocol behind it; where it
+    is refused, of the next request on the connection. Later: behind another request, when the
+    standard input ends."""
+    s = connect(to)
+    f = s.makefile("rb")
+    if later:
+        s.sendall(b"GET /first HTTP/1.1\r\nHost: a\r\n\r\n")
+        response(f)
+        print("open", flush=True)
+        sys.stdin.read()
+    s.sendall(b"CONNECT db:5432 HTTP/1.1\r\nHost: db:5432\r\n\r\n")
+    status, headers = head(f)
+    status = int(status.split(" ")[1])
+    if status // 100 == 2:
+        s.sendall(b"\0any bytes")
+        s.shutdown(socket.SHUT_WR)
+        return [status, f.read().decode("latin-1")]
+    b"".join(body(f, headers))
+    s.sendall(b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n")
+    return [status, response(f)[0]]
+
+
 def held(to, request):
     """Another protocol, until the server ends it or the standard input does."""
     s = connect(to)
@@ -546,6 +575,50 @@ def load(to, seconds, connections, path="/"):
     return {"statuses": statuses, "names": names}
 
 
+def kept(to, connections):
+    """Until input ends: GET and POST by turns every few ms on kept connections, without a try
+    again; whoever is told that its connection closes makes another one. At each line, and in
+    the end, what became of all of them is told, and how many connections were made."""
+    told, lock, over = {"connections": 0}, threading.Lock(), threading.Event()
+
+    def count(what):
+        with lock:
+            told[what] = told.get(what, 0) + 1
+
+    def one(n):
+        s, i = None, 0
+        while not over.is_set():
+            i += 1
+            try:
+                if s is None:
+                    s = connect(to)
+                    f = s.makefile("rb")
+                    count("connections")
+                line = "POST /" if i % 2 else "GET /"
+                s.sendall(f"{line} HTTP/1.1\r\nHost: a\r\nContent-Length: {i % 2}\r\n\r\n".encode()
+                          + i % 2 * b"x")
+                got = response(f)
+                count("closed" if got is None else str(got[0]))
+                if got is None or "close" in dict(got[1]).get("connection", ""):
+                    s = None
+            except OSError as e:
+                count(type(e).__name__)
+                s = None
+            # Some are idle when it happens, and some are not.
+            over.wait(0.005 * (n % 4))
+
+    threads = [threading.Thread(target=one, args=(n,)) for n in range(int(connections))]
+    for thread in threads:
+        thread.start()
+    for _ in sys.stdin:
+        with lock:
+            print(json.dumps(told), flush=True)
+    over.set()
+    for thread in threads:
+        thread.join()
+    print(json.dumps(told), flush=True)
+
+
 def counted(to, count, connections):
     """So many requests on that many connections: by the server's name, or how they ended."""
     names, lock = {}, threading.Lock()
@@ -577,9 +650,10 @@ def join(threads):
 def turns(to, seconds, connections, rate):
     """So many requests a second while the route changes: turn 2n leads to b, 2n+1 to
     c, and marks request and answer with its number. What does not belong together is
-    told, and how many were asked."""
-    asked, odd, seen, lock = [0], [], set(), threading.Lock()
+    told, and how many were right. Whoever is late asks all the same."""
+    right, odd, seen, lock = [0], [], set(), threading.Lock()
     begin, each = time.monotonic(), int(connections) / float(rate)
+    due = round(float(seconds) / each)
 
     def fault(told):
         if told is None:
@@ -595,28 +669,27 @@ def turns(to, seconds, connections, rate):
         return None, int(turn)
 
     def one():
-        s, next_at, own, turns_seen = connect(to), time.monotonic(), 0, set()
+        s, turns_seen, own_right = connect(to), set(), 0
         f = s.makefile("rb")
-        while next_at < begin + float(seconds):
-            time.sleep(max(0, next_at - time.monotonic()))
-            next_at += each
-            own += 1
+        for n in range(due):
+            time.sleep(max(0, begin + n * each - time.monotonic()))
             try:
                 s.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
                 what, turn = fault(response(f))
             except OSError as e:
                 what, turn = type(e).__name__, None
             turns_seen.add(turn)
+            own_right += what is None
             if what:
                 odd.append(what)
                 s = connect(to)
                 f = s.makefile("rb")
         with lock:
-            asked[0] += own
+            right[0] += own_right
             seen.update(turns_seen - {None})
 
     join([threading.Thread(target=one) for _ in range(int(connections))])
-    return {"asked": asked[0], "odd": odd[:20], "turns": len(seen)}
+    return {"right": right[0], "odd": odd[:20], "turns": len(seen)}
 
 
 if __name__ == "__main__":
@@ -624,7 +697,7 @@ if __name__ == "__main__":
     if verb == "serve":
         greetings = {"greets": "ready", "names": args[0]}
         server(args[0], int(args[1]), next((greetings[arg] for arg in args[2:]), None))
-    elif verb in ("held", "deaf", "begun", "leaving"):
+    elif verb in ("held", "deaf", "begun", "leaving", "kept"):
         globals()[verb](*args)
     else:
         print(json.dumps(globals()[verb](*args)))

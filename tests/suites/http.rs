@@ -2,8 +2,14 @@
 
 #[path = "http/client_cert.rs"]
 mod client_cert;
+#[path = "http/connect.rs"]
+mod connect;
+#[path = "http/greetings.rs"]
+mod greetings;
 #[path = "http/mirrors.rs"]
 mod mirrors;
+#[path = "http/plaintext.rs"]
+mod plaintext;
 #[path = "http/requests.rs"]
 mod requests;
 #[path = "http/retries.rs"]
@@ -18,7 +24,8 @@ use std::process::{Child, ChildStdout, Stdio};
 use std::time::Duration;
 
 use mesh_tests::{
-    APP_PORT, Agent, Authority, OnAgentDown, Pod, PodSpec, Port, Target, World, eventually, parse,
+    APP_PORT, Agents, OnAgentDown, Pod, PodSpec, Port, Target, World, eventually, parse,
+    traffic_policy,
 };
 use serde_json::{Value, json};
 
@@ -30,8 +37,7 @@ struct Mesh {
     world: World,
     a: Pod,
     servers: [Pod; 2],
-    agents: [Agent; 2],
-    _authority: Authority,
+    agents: Agents,
 }
 
 impl Mesh {
@@ -52,23 +58,38 @@ impl Mesh {
         Self::of(world, a, [b, c])
     }
 
+    /// The servers alone, b on n1 and c on n2, with this annotation.
+    fn annotated(annotation: Option<(&str, &str)>) -> Self {
+        let mut world = World::new(2).expect("a world");
+        let spec = |node, name| PodSpec::new(node, name).enrolled(OnAgentDown::Closed);
+        let a = world.add(&spec("n1", "a")).expect("a pod");
+        let servers = [("n1", "b"), ("n2", "c")].map(|(node, name)| {
+            let mut spec = spec(node, name);
+            if let Some((name, value)) = annotation {
+                spec = spec.annotation(name, value);
+            }
+            let pod = world.add(&spec).expect("a pod");
+            let mut server = world.in_pod(&pod, PYTHON);
+            server.args(["-c", SCRIPT, "serve", name, &APP_PORT.to_string()]);
+            let started = world.start_server(&pod, APP_PORT, server);
+            started.expect("a server");
+            pod
+        });
+        Self::of(world, a, servers)
+    }
+
     fn of(world: World, a: Pod, servers: [Pod; 2]) -> Self {
         Self::with(world, a, servers, &[])
     }
 
     /// `flags`: of both agents.
     fn with(world: World, a: Pod, servers: [Pod; 2], flags: &[&str]) -> Self {
-        let authority = world.authority(&[]).expect("an authority");
-        let agents = ["n1", "n2"].map(|node| {
-            let agent = world.secure_agent(node, &authority, flags);
-            agent.expect("an agent")
-        });
+        let agents = Agents::start(&world, flags).expect("agents");
         Self {
             world,
             a,
             servers,
             agents,
-            _authority: authority,
         }
     }
 
@@ -116,20 +137,8 @@ impl Mesh {
     }
 
     fn policy(&self, name: &str, yaml: &str) {
-        let before = self.generations();
-        self.world.write_config(name, yaml).expect("a file");
-        let newer = eventually(Duration::from_secs(5), || {
-            let now = self.generations();
-            now[0] > before[0] && now[1] > before[1]
-        });
-        assert!(newer, "the configuration is not read");
-    }
-
-    fn generations(&self) -> [u64; 2] {
-        self.agents.each_ref().map(|agent| {
-            let status = agent.status().expect("a status");
-            status["generation"].as_u64().expect("a number")
-        })
+        let read = self.agents.read_file(&self.world, name, yaml);
+        read.expect("in force");
     }
 }
 
@@ -224,7 +233,7 @@ fn requests_that_are_sent_in_advance_are_answered_in_order() {
 fn large_bodies_pass_whole_in_both_directions_and_are_not_held() {
     const SIZE: &str = "30000000";
     let mesh = Mesh::new();
-    let before = mesh.agents.each_ref().map(|a| a.rss().expect("memory"));
+    let before = mesh.agents.memory().expect("memory");
     for pod in &mesh.servers {
         let to = &pod.vips()[0];
         for chunked in ["chunked", "length"] {
@@ -237,10 +246,8 @@ fn large_bodies_pass_whole_in_both_directions_and_are_not_held() {
             assert_eq!(told[2], 200, "the connection is good for another request");
         }
     }
-    for (agent, before) in mesh.agents.iter().zip(before) {
-        let grown = agent.rss().expect("memory").saturating_sub(before);
-        assert!(grown < 8 << 20, "grown by {grown} bytes");
-    }
+    let grown = mesh.agents.grown_since(before).expect("memory");
+    assert!(grown.iter().all(|bytes| *bytes < 8 << 20), "{grown:?}");
 }
 
 #[test]
@@ -271,8 +278,8 @@ fn another_protocol_on_the_connection_passes_both_ways_to_its_end() {
 fn an_upload_that_is_answered_early_gets_its_answer() {
     let mesh = Mesh::new();
     for pod in &mesh.servers {
-        let told = mesh.client(&["early", &pod.vips()[0], "30"]);
-        assert_eq!(told, json!({"413": 30}), "{}", pod.name);
+        let told = mesh.client(&["early", &pod.vips()[0], "300"]);
+        assert_eq!(told, json!({"413": 300}), "{}", pod.name);
     }
 }
 
@@ -314,40 +321,6 @@ fn what_has_two_meanings_is_refused_and_ends_the_connection() {
             assert_eq!(status(&told), code, "{request}: {told}");
             assert_eq!(told["end"], "fin", "{request}: {told}");
         }
-    }
-}
-
-#[test]
-fn a_server_that_speaks_first_is_not_waited_for() {
-    let mesh = Mesh::serving(&["greets"]);
-    for (pod, to) in mesh.addresses() {
-        let times = mesh.client(&["greeted", &to, "20"]);
-        let mut times: Vec<f64> = times
-            .as_array()
-            .expect("times")
-            .iter()
-            .filter_map(Value::as_f64)
-            .collect();
-        println!("{} at {to}: {times:?}", pod.name);
-        times.sort_by(f64::total_cmp);
-        // A client that is waited for would cost a second.
-        assert!(times[10] < 100.0, "{times:?}");
-    }
-}
-
-#[test]
-fn a_stray_request_does_not_make_the_clients_of_another_protocol_wait() {
-    let mesh = Mesh::serving(&["greets"]);
-    for (pod, to) in mesh.addresses() {
-        // Each worker may get one.
-        let taken = mesh.client(&["stray", &to, "40"]);
-        assert_ne!(taken, 0, "none came before the server's greeting");
-        let times = mesh.client(&["greeted", &to, "20"]);
-        let times = times.as_array().expect("times").iter();
-        let slow = times.filter_map(Value::as_f64).filter(|ms| *ms > 500.0);
-        // One for each worker, which finds out then.
-        let slow: Vec<f64> = slow.collect();
-        assert!(slow.len() <= 8, "{} at {to}: {slow:?}", pod.name);
     }
 }
 
@@ -469,6 +442,17 @@ metadata: {name: no-admin, namespace: shop}
 spec: {action: DENY, rules: [{to: [{operation: {paths: ["/admin/*"]}}]}]}
 "#;
 
+/// Ways to write what is denied below `/admin`, and neighbours of it.
+const ADMIN_AND_NEIGHBOURS: [(&str, &str); 7] = [
+    ("/admin/secret", "403"),
+    ("//admin/secret", "403"),
+    ("/public/../admin/secret", "403"),
+    ("/%61dmin/secret", "403"),
+    ("/admin%2fsecret", "400"),
+    ("/administrator", "200"),
+    ("/public/admin/secret", "200"),
+];
+
 #[test]
 fn a_path_is_denied_and_its_neighbours_are_not() {
     let mesh = Mesh::new();
@@ -486,15 +470,7 @@ fn a_path_is_denied_and_its_neighbours_are_not() {
                 &url,
             ])
         };
-        for (path, code) in [
-            ("/admin/secret", "403"),
-            ("//admin/secret", "403"),
-            ("/public/../admin/secret", "403"),
-            ("/%61dmin/secret", "403"),
-            ("/admin%2fsecret", "400"),
-            ("/administrator", "200"),
-            ("/public/admin/secret", "200"),
-        ] {
+        for (path, code) in ADMIN_AND_NEIGHBOURS {
             assert_eq!(answer(path), code, "{path} of {}", pod.name);
         }
         // On one connection each request is judged by itself.

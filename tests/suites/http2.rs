@@ -4,47 +4,46 @@
 mod both;
 #[path = "http2/client_cert.rs"]
 mod client_cert;
+#[path = "http2/deadlines.rs"]
+mod deadlines;
+#[path = "http2/floods.rs"]
+mod floods;
 #[path = "http2/grpc.rs"]
 mod grpc;
+#[path = "http2/grpcio.rs"]
+mod grpcio;
+#[path = "http2/hedging.rs"]
+mod hedging;
 #[path = "http2/mirrors.rs"]
 mod mirrors;
 #[path = "http2/stalls.rs"]
 mod stalls;
+#[path = "http2/tunnels.rs"]
+mod tunnels;
+#[path = "http2/untaken.rs"]
+mod untaken;
 
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use mesh_tests::{APP_PORT, Agent, Authority, Pod, World, eventually, parse};
+use mesh_tests::{
+    APP_PORT, Agent, Agents, Pod, World, eventually, figure, http2_peer, parse, traffic_policy,
+};
 use serde_json::{Value, json};
 
 /// The servers and clients, built once.
 fn peer() -> &'static str {
     static BUILT: OnceLock<String> = OnceLock::new();
-    BUILT.get_or_init(|| built("http2-peer", "."))
+    BUILT.get_or_init(|| http2_peer("http2-peer", ".", env!("CARGO_TARGET_TMPDIR")))
 }
 
 /// The conformance run, built once.
 fn h2spec() -> &'static str {
     static BUILT: OnceLock<String> = OnceLock::new();
-    BUILT.get_or_init(|| built("h2spec", "github.com/summerwind/h2spec/cmd/h2spec"))
-}
-
-fn built(name: &str, package: &str) -> String {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("suites/http2/peer");
-    let to = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let built = mesh_tests::go()
-        .current_dir(source)
-        .args(["build", "-o"])
-        .args([to.as_os_str(), package.as_ref()])
-        .env("CGO_ENABLED", "0")
-        .output()
-        .expect("Go is there");
-    let problem = String::from_utf8_lossy(&built.stderr);
-    assert!(built.status.success(), "{problem}");
-    to.into_os_string().into_string().expect("a path of UTF-8")
+    let package = "github.com/summerwind/h2spec/cmd/h2spec";
+    BUILT.get_or_init(|| http2_peer("h2spec", package, env!("CARGO_TARGET_TMPDIR")))
 }
 
 /// Client a and server b on n1, server c on n2, all in the mesh.
@@ -52,8 +51,7 @@ struct Mesh {
     world: World,
     a: Pod,
     servers: [Pod; 2],
-    agents: [Agent; 2],
-    _authority: Authority,
+    agents: Agents,
 }
 
 impl Mesh {
@@ -90,17 +88,12 @@ impl Mesh {
 
     fn over_with(world: World, [a, b, c]: [Pod; 3], flags: &[&str]) -> Self {
         let servers = [b, c];
-        let authority = world.authority(&[]).expect("an authority");
-        let agents = ["n1", "n2"].map(|node| {
-            let agent = world.secure_agent(node, &authority, flags);
-            agent.expect("an agent")
-        });
+        let agents = Agents::start(&world, flags).expect("agents");
         Self {
             world,
             a,
             servers,
             agents,
-            _authority: authority,
         }
     }
 
@@ -128,26 +121,8 @@ impl Mesh {
     }
 
     fn policy(&self, name: &str, yaml: &str) {
-        let before = self.generations();
-        self.world.write_config(name, yaml).expect("a file");
-        let newer = eventually(Duration::from_secs(5), || {
-            let now = self.generations();
-            now[0] > before[0] && now[1] > before[1]
-        });
-        assert!(newer, "the configuration is not read");
-    }
-
-    fn generations(&self) -> [u64; 2] {
-        self.agents.each_ref().map(|agent| {
-            let status = agent.status().expect("a status");
-            status["generation"].as_u64().expect("a number")
-        })
-    }
-
-    /// Resident, of both agents.
-    fn memory(&self) -> [u64; 2] {
-        let rss = |agent: &Agent| agent.rss().expect("memory");
-        self.agents.each_ref().map(rss)
+        let read = self.agents.read_file(&self.world, name, yaml);
+        read.expect("in force");
     }
 
     /// Each server, and an address of its Service.
@@ -214,7 +189,7 @@ fn requests_on_one_connection_arrive_as_they_were_sent() {
                 "the client's own address: {peer}"
             );
         }
-        for agent in &mesh.agents {
+        for agent in mesh.agents.iter() {
             assert!(agent.is_ready());
         }
         let uploaded = mesh.client(&["upload", &to, "/up", "5000000"]);
@@ -270,22 +245,6 @@ fn resets_and_early_answers_are_what_the_server_made_of_them() {
         assert_eq!(
             mesh.client(&["leave", &to, "/silent", "5"]),
             "seen",
-            "{}",
-            pod.name
-        );
-    }
-}
-
-/// Said of a stream alone it is a retry, once, within the budget; then the client is told
-/// the same, and its connection goes on.
-#[test]
-fn a_stream_that_the_server_refuses_goes_once_more_and_no_other_notices() {
-    let mesh = Mesh::serving("serve-unwilling", &[]);
-    for (pod, to) in mesh.services() {
-        let told = mesh.client(&["once", &to, "/x", "/once/a", "/x", "/refused", "/x"]);
-        assert_eq!(
-            told,
-            json!(["0", "1", "1", "reset REFUSED_STREAM", "3"]),
             "{}",
             pod.name
         );
@@ -395,6 +354,27 @@ fn a_route_has_requests_sent_again_and_grpcs_status_counts_as_one_of_http() {
         let large = mesh.client(&["upload", to, "/flaky/503/large", "500000"]);
         assert_eq!(large["status"], 503, "more than is kept: {large}");
         assert_eq!(retries().expect("a metric") - before, 3.0, "to {name}");
+        // It is in flight once, however often it is tried.
+        let policy = |says: &str| traffic_policy("t", &[name], says);
+        mesh.policy("traffic", &policy("limits: {maxRequests: 1}"));
+        let asked = ["/flaky/503/five", "/flaky-grpc/14/six"];
+        let answers = mesh.client(&[&["get", to], &asked[..]].concat());
+        assert_eq!(answers[0]["told"]["name"], name, "{answers}");
+        assert_eq!(answers[1]["header"]["Grpc-Status"][0], "0", "{answers}");
+        // Without budget nobody waits for what is not sent.
+        mesh.policy(
+            "traffic",
+            &policy("retryBudget: {percent: 0, minRetryRate: {count: 0}}"),
+        );
+        mesh.policy("a-route", &object.replace("backoff: 1ms", "backoff: 20s"));
+        let began = Instant::now();
+        let asked = ["/flaky/503/seven", "/flaky-grpc/14/eight"];
+        let answers = mesh.client(&[&["get", to], &asked[..]].concat());
+        assert_eq!(answers[0]["status"], 503, "{answers}");
+        assert_eq!(answers[1]["header"]["Grpc-Status"][0], "14", "{answers}");
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(2), "to {name}: {took:?}");
+        mesh.policy("traffic", "");
     }
 }
 
@@ -440,24 +420,13 @@ fn a_request_without_a_route_is_told_so() {
 
 /// Requests with these labels.
 fn counted(agent: &Agent, labels: &[&str]) -> u64 {
-    counter(agent, "istio_requests_total", labels)
-}
-
-/// The sum of a counter's series with these labels.
-fn counter(agent: &Agent, name: &str, labels: &[&str]) -> u64 {
-    let page = agent.metrics().expect("a page");
-    let begin = format!("{name}{{");
-    let is_of =
-        |line: &&str| line.starts_with(&begin) && labels.iter().all(|label| line.contains(label));
-    let lines = page.lines().filter(is_of);
-    let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
-    values.sum::<f64>() as u64
+    agent.requests(labels).expect("a page")
 }
 
 #[test]
 fn each_request_is_counted_once_by_each_agent_that_it_passes() {
     let mesh = Mesh::of_http();
-    let [near, far] = &mesh.agents;
+    let [near, far] = &*mesh.agents;
     for (_, to) in mesh.services() {
         mesh.client(&["names", &to, "20"]);
     }
@@ -498,55 +467,12 @@ fn an_agent_that_drains_lets_go_of_its_clients_in_order() {
 }
 
 #[test]
-fn a_client_that_floods_is_sent_away_and_its_neighbours_do_not_notice() {
-    let mesh = Mesh::of_http();
-    let before = mesh.agents[0].rss().expect("memory");
-    for (_, to) in mesh.services() {
-        for (kind, count, ends) in [
-            ("reset", "5000", &["goaway ENHANCE_YOUR_CALM", "closed"][..]),
-            (
-                "slow-reset",
-                "2000",
-                &["goaway ENHANCE_YOUR_CALM", "closed"],
-            ),
-            (
-                "continuation",
-                "1000",
-                &["goaway ENHANCE_YOUR_CALM", "closed"],
-            ),
-            ("empty", "5000", &["goaway ENHANCE_YOUR_CALM", "closed"]),
-            ("window", "5", &["goaway FLOW_CONTROL_ERROR", "closed"]),
-            ("ping", "200000", &["alive"]),
-            // Answers that it does not want to the end are no flood.
-            ("leave", "1000", &["alive"]),
-            ("settings", "200000", &["alive"]),
-        ] {
-            let mut flooding = mesh.command(&["flood", &to, kind, count]);
-            let flooding = flooding.stdout(Stdio::piped()).spawn().expect("it runs");
-            let told = mesh.client(&["names", &to, "200"]);
-            let answered: u64 = ["b", "c"]
-                .iter()
-                .filter_map(|name| told[name].as_u64())
-                .sum();
-            assert_eq!(answered, 200, "beside {kind}: {told}");
-            let told = parse(&flooding.wait_with_output().expect("its end")).expect("a word");
-            assert!(
-                ends.iter().any(|end| told == *end),
-                "{kind} to {to}: {told}"
-            );
-        }
-    }
-    let grown = mesh.agents[0].rss().expect("memory").saturating_sub(before);
-    assert!(grown < 24 << 20, "grown by {grown} bytes");
-}
-
-#[test]
 fn what_many_clients_do_not_take_is_held_within_the_budget_and_others_proceed() {
     const BUDGET: f64 = (8 << 20) as f64;
     let mesh = Mesh::of_http_with(&["--max-buffer-mib", "8"]);
     for (kind, connections, streams) in [("unread", "20", "100"), ("deaf", "20", "100")] {
         for (pod, to) in mesh.services() {
-            let [before, _] = mesh.memory();
+            let before = mesh.agents.memory().expect("memory");
             let hoard = mesh.held(&["hoard", &to, kind, connections, streams, "12"]);
             let counted = eventually(Duration::from_secs(8), || {
                 let held = mesh.agents[0].metric("mesh_agent_buffer_bytes", "");
@@ -559,30 +485,17 @@ fn what_many_clients_do_not_take_is_held_within_the_budget_and_others_proceed() 
                 assert_eq!(told[&other.name], 100, "beside {kind}: {told}");
             }
             println!("{kind} to {}: others took {:?}", pod.name, begin.elapsed());
-            for agent in &mesh.agents {
+            for agent in mesh.agents.iter() {
                 let held = agent.metric("mesh_agent_buffer_bytes", "");
                 let held = held.expect("a metric");
                 println!("{kind} to {}: {held} bytes held", pod.name);
                 assert!(held <= BUDGET, "{kind} to {}: {held}", pod.name);
             }
-            let [after, _] = mesh.memory();
-            let grown = after.saturating_sub(before);
+            let [grown, _] = mesh.agents.grown_since(before).expect("memory");
             println!("{kind} to {}: grown by {grown} bytes", pod.name);
             assert!(grown < 64 << 20, "{kind} to {}: {grown}", pod.name);
             hoard.end();
         }
-    }
-}
-
-#[test]
-fn a_server_that_is_killed_is_told_of_and_the_connection_goes_on() {
-    let mesh = Mesh::of_http();
-    for (pod, to) in mesh.services() {
-        let held = mesh.held(&["hold", &to, "/open"]);
-        let _its_last = mesh.client(&["get", &to, "/die"]);
-        let told = held.end();
-        assert_eq!(told["end"], "reset INTERNAL_ERROR", "{}: {told}", pod.name);
-        assert_eq!(told["after"], 503, "{}: {told}", pod.name);
     }
 }
 

@@ -218,13 +218,13 @@ fn a_removed_pod_with_live_connections_leaves_no_descriptor_and_no_namespace() {
     );
     world.remove_pod(&a).expect("remove");
     holder.wait().expect("the client ends");
-    let freed = eventually(Duration::from_secs(2), || agent.open_fds() < base);
+    let freed = eventually(Duration::from_secs(4), || agent.open_fds() < base);
     assert!(
         freed,
         "{base} descriptors before, {} after",
         agent.open_fds()
     );
-    let gone = eventually(Duration::from_secs(2), || {
+    let gone = eventually(Duration::from_secs(10), || {
         let out = world
             .on_node("n1", "ip")
             .args(["link", "show", "v-a"])

@@ -15,10 +15,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def do_GET(self):
+        if self.path.startswith("/slow/"):
+            time.sleep(float(self.path.split("/")[2]))
         self.send_response(200)
         self.send_header("Content-Length", "2")
+        self.send_header("X-Target", self.path)
         self.end_headers()
         self.wfile.write(b"ok")
+
+    do_PUT = do_GET
 
     def log_message(self, *_):
         pass
@@ -70,6 +75,19 @@ def some(host, port, count, *lines):
         named = {name.lower(): value for name, value in answer.getheaders()}
         answers.append([answer.status, named])
     return answers
+
+
+def targets(host, port, *requests):
+    """Status of each of `METHOD TARGET`, and the target that the server got."""
+    connection = http.client.HTTPConnection(host, port, timeout=20)
+    told = []
+    for request in requests:
+        method, target = request.split(" ", 1)
+        connection.request(method, target)
+        answer = connection.getresponse()
+        answer.read()
+        told.append([answer.status, answer.getheader("x-target")])
+    return told
 
 
 def timed(host, port, count):
@@ -162,11 +180,59 @@ def parted(host, port, count, pause, first):
     return sorted(told)
 
 
+def crowd(host, port, count, seconds):
+    """So many requests, 50 ms one after the other, each of which takes the server so long.
+    Of each: status, the agent's reason, when its answer came."""
+    told, begin = [None] * count, time.monotonic()
+
+    def one(turn):
+        connection = http.client.HTTPConnection(host, port, timeout=20)
+        connection.request("GET", f"/slow/{seconds}")
+        answer = connection.getresponse()
+        answer.read()
+        told[turn] = [answer.status, answer.getheader("x-mesh-reason"), time.monotonic() - begin]
+
+    threads = [threading.Thread(target=one, args=(turn,)) for turn in range(count)]
+    for turn, thread in enumerate(threads):
+        time.sleep(max(0, begin + turn * 0.05 - time.monotonic()))
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return told
+
+
+def answered(s, seconds, says=b""):
+    s.settimeout(seconds)
+    try:
+        s.sendall(says)
+        return s.recv(5) == b"\x00echo"
+    except OSError as e:
+        return type(e).__name__
+
+
+def later(host, port):
+    """A connection that the agent has looked at before the next one comes."""
+    s = socket.create_connection((host, port), timeout=5)
+    time.sleep(0.3)
+    return s
+
+
+def turns(host, port):
+    """Three connections at once that are no HTTP, where there is a place for one, and for
+    another one that waits: what becomes of the third, of the second before the first has
+    ended, and behind that."""
+    a, b, c = (later(host, port) for _ in range(3))
+    a.sendall(b"\x00")
+    told = [answered(c, 5, b"\x00echo"), answered(b, 0.3, b"\x00echo"), answered(a, 5, b"echo")]
+    a.close()
+    return [*told, answered(b, 5)]
+
+
 def echo(port):
     listener = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
     while True:
         s, _ = listener.accept()
-        s.sendall(s.recv(5))
+        s.sendall(s.recv(5, socket.MSG_WAITALL))
         s.close()
 
 
@@ -182,6 +248,8 @@ else:
         said = pace(host, port, float(args[1]), float(args[2]))
     elif verb == "some":
         said = some(host, port, int(args[1]), *args[2:])
+    elif verb == "targets":
+        said = targets(host, port, *args[1:])
     elif verb == "bytes":
         said = bytes_first(host, port, int(args[1]))
     elif verb == "each":
@@ -192,6 +260,10 @@ else:
         said = timed(host, port, int(args[1]))
     elif verb == "leave":
         said = leave(host, port, float(args[1]))
+    elif verb == "crowd":
+        said = crowd(host, port, int(args[1]), float(args[2]))
+    elif verb == "turns":
+        said = turns(host, port)
     elif verb == "connect":
         said = connect(host, port, int(args[1]))
     print(json.dumps(said))

@@ -1,11 +1,21 @@
 //! Rate limits of TrafficPolicies, kept where a Service's pods are.
 
+#[path = "limits/changes.rs"]
+mod changes;
 #[path = "limits/faults.rs"]
 mod faults;
+#[path = "limits/greedy.rs"]
+mod greedy;
+#[path = "limits/matching.rs"]
+mod matching;
+#[path = "limits/plaintext.rs"]
+mod plaintext;
+#[path = "limits/queue.rs"]
+mod queue;
 
 use std::time::Duration;
 
-use mesh_tests::{APP_PORT, Agent, Authority, Pod, World, eventually, parse};
+use mesh_tests::{APP_PORT, Agents, Pod, World, eventually, parse, traffic_policy};
 use serde_json::Value;
 
 const SCRIPT: &str = include_str!("limits.py");
@@ -17,8 +27,7 @@ struct Mesh {
     world: World,
     clients: [Pod; 3],
     servers: [Pod; 2],
-    agents: [Agent; 2],
-    _authority: Authority,
+    agents: Agents,
 }
 
 impl Mesh {
@@ -33,17 +42,12 @@ impl Mesh {
             server.args(["-c", SCRIPT, verb, &APP_PORT.to_string()]);
             world.start_server(pod, APP_PORT, server).expect("a server");
         }
-        let authority = world.authority(&[]).expect("an authority");
-        let agents = ["n1", "n2"].map(|node| {
-            let agent = world.secure_agent(node, &authority, &[]);
-            agent.expect("an agent")
-        });
+        let agents = Agents::start(&world, &[]).expect("agents");
         Self {
             world,
             clients,
             servers,
             agents,
-            _authority: authority,
         }
     }
 
@@ -54,25 +58,9 @@ impl Mesh {
 
     /// What the policy of both servers' Services says.
     fn says(&self, says: &str) {
-        let before = self.generations();
-        let yaml = format!(
-            "apiVersion: mesh-agent.io/v1alpha1\nkind: TrafficPolicy\nmetadata: {{name: servers, namespace: shop}}\n\
-             spec:\n  targetRefs: [{{group: \"\", kind: Service, name: b}}, {{group: \"\", kind: Service, name: c}}]\n\
-             \x20 {says}\n"
-        );
-        self.world.write_config("limits", &yaml).expect("a file");
-        let newer = eventually(Duration::from_secs(5), || {
-            let now = self.generations();
-            now[0] > before[0] && now[1] > before[1]
-        });
-        assert!(newer, "the configuration is not read");
-    }
-
-    fn generations(&self) -> [u64; 2] {
-        self.agents.each_ref().map(|agent| {
-            let status = agent.status().expect("a status");
-            status["generation"].as_u64().expect("a number")
-        })
+        let yaml = traffic_policy("servers", &["b", "c"], says);
+        let read = self.agents.read_file(&self.world, "limits", &yaml);
+        read.expect("in force");
     }
 
     /// A verb of the script in a client's pod.
@@ -160,14 +148,11 @@ fn who_is_over_a_limit_is_told_which_and_when_to_ask_again() {
         let limited = agent.metric("istio_requests_total", "response_code=\"429\"");
         assert!(limited.expect("a metric") >= 2.0);
     }
-    let log = std::fs::read_to_string(mesh.world.access_log("n2")).expect("a log");
-    let lines = log
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let lines = mesh.world.logged("n2").into_iter();
     let told: Vec<Value> = lines
         .filter(|line| line["reason"] == "rate_limited")
         .collect();
-    assert_eq!(told.len(), 2, "{log}");
+    assert_eq!(told.len(), 2, "{told:?}");
     for line in told {
         assert_eq!(line["rule"]["policy"], "shop/servers/few", "{line}");
         assert_eq!(line["response_flags"], "RL", "{line}");

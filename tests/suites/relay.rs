@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use mesh_tests::{APP_PORT, Agent, Peer, Pod, World, eventually};
+use mesh_tests::{APP_PORT, Agents, Peer, Pod, World, eventually};
 
 /// Client a and server b on n1, server c on n2, all enrolled and fail-closed.
-fn world() -> (World, [Pod; 3], [Agent; 2]) {
+fn world() -> (World, [Pod; 3], Agents) {
     let (world, pods) = World::of_three().expect("a world");
-    let agents = ["n1", "n2"].map(|n| world.agent(n, &[]).expect("an agent"));
+    let agents = Agents::in_plaintext(&world, &[]).expect("agents");
     (world, pods, agents)
 }
 
@@ -114,11 +114,7 @@ fn a_reset_also_reaches_an_end_that_does_not_read() {
 #[test]
 fn a_reset_also_reaches_an_end_that_does_not_read_through_a_tunnel() {
     let (world, [a, _, c]) = World::of_three().expect("a world");
-    let authority = world.authority(&[]).expect("an authority");
-    let _agents = ["n1", "n2"].map(|node| {
-        let agent = world.secure_agent(node, &authority, &[]);
-        agent.expect("an agent")
-    });
+    let _agents = Agents::start(&world, &[]).expect("agents");
     a_reset_is_told_at_once(&world, &a, &c);
 }
 
@@ -128,13 +124,11 @@ fn a_stalled_reader_blocks_the_sender_and_not_the_agents_memory() {
     let (world, [a, b, c], agents) = world();
     for server in [&b, &c] {
         let (mut near, mut far) = connection(&world, &a, server);
-        let before = agents.each_ref().map(|a| a.rss().expect("memory"));
+        let before = agents.memory().expect("memory");
         let filled = near.ask("fill").expect("an answer");
         assert!(filled.starts_with("blocked "), "{filled}");
-        for (agent, before) in agents.iter().zip(before) {
-            let grown = agent.rss().expect("memory").saturating_sub(before);
-            assert!(grown < BOUND, "grown by {grown} bytes");
-        }
+        let grown = agents.grown_since(before).expect("memory");
+        assert!(grown.iter().all(|bytes| *bytes < BOUND), "{grown:?}");
         assert_eq!(near.ask("fin").expect("an answer"), "fin");
         let drained = far.ask("drain").expect("an answer");
         assert_eq!(content(&drained), content(&filled), "nothing is lost");

@@ -35,7 +35,8 @@ class Server:
 
     def swallow(self):
         """A queue that is full: what comes is not answered at all."""
-        self.listener.close()
+        if self.listener is not None:
+            self.listener.close()
         self.listener = None
         full = socket.create_server(
             ("::", self.port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=0)
@@ -65,7 +66,7 @@ class Server:
                     s.shutdown(how)
                 except OSError:
                     pass  # its client was faster
-        elif mode == "blackhole":
+        elif mode in ("blackhole", "gone"):
             self.swallow()
         else:
             self.listen()
@@ -84,6 +85,10 @@ class Server:
                 s, _ = self.listener.accept()
             except TimeoutError:
                 continue
+            except OSError:
+                self.listener.close()
+                self.listener = None
+                continue
             s.settimeout(None)
             s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self.mode == "reset":
@@ -96,25 +101,41 @@ class Server:
         with self.lock:
             self.open.add(s)
         try:
-            f = s.makefile("rb")
+            f, before = s.makefile("rb"), 0
             while line := f.readline():
                 is_http = line.startswith((b"GET ", b"POST "))
                 if is_http:
                     while f.readline() not in (b"\r\n", b""):
                         pass
+                if line.startswith(b"GET /state "):
+                    # Whatever it does else.
+                    with self.lock:
+                        body = json.dumps([self.count, len(self.open)])
+                    s.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+                    continue
                 with self.lock:
                     self.count += 1
                     count = self.count
-                if self.mode in ("hang", "blackhole"):
+                if self.mode == "die":
+                    # Who comes is refused from now on, before anybody sees the connection end.
+                    self.listener.shutdown(socket.SHUT_RDWR)
+                    return
+                before += 1
+                if self.mode == "turn" and before > 1:
+                    time.sleep(10 * SLOW)
+                    return
+                if self.mode == "gone":
+                    return
+                if self.mode in ("hang", "blackhole", "turn"):
                     f.read()
                     return
-                if self.mode == "slow":
+                if self.mode in ("slow", "tardy"):
                     time.sleep(SLOW)
                 if self.mode == "stream":
                     s.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\nbegin")
                     f.read()
                     return
-                fails = self.mode in ("fail", "later") or (self.mode == "half" and count % 2)
+                fails = self.mode in ("fail", "later", "tardy") or (self.mode == "half" and count % 2)
                 body = json.dumps([self.name, count]) + "\n"
                 if is_http:
                     status = "503 Service Unavailable" if fails else "200 OK"
@@ -220,8 +241,11 @@ def ask(f, s):
         name, value = line.decode().split(":", 1)
         if name.lower() == "content-length":
             length = int(value)
-    f.read(length)
-    return first.split(b" ")[1].decode() if first else "closed"
+    body = f.read(length)
+    if not first:
+        return "closed"
+    status = first.split(b" ")[1].decode()
+    return status if status == "200" else f"{status} {body.decode().strip()}"
 
 
 def load(to, seconds):
@@ -248,7 +272,8 @@ def load(to, seconds):
 
     def fresh():
         while not ended.is_set() and time.monotonic() < until:
-            what, _ = call(to, "http", 20)
+            what, who = call(to, "http", 20)
+            what = what if what == "ok" else f"{what} {who}"
             with lock:
                 results[what] = results.get(what, 0) + 1
 
@@ -262,7 +287,22 @@ def load(to, seconds):
     return {"results": results}
 
 
-if sys.argv[1] == "load":
+def kept(to, count):
+    """On so many connections once, and, when it is told to, once more: what came of that."""
+    host, port = to.rsplit(":", 1)
+    open_ones = [socket.create_connection((host, int(port)), timeout=20) for _ in range(count)]
+    files = [s.makefile("rb") for s in open_ones]
+    for f, s in zip(files, open_ones):
+        ask(f, s)
+    print(flush=True)
+    sys.stdin.readline()
+    results = [ask(f, s) for f, s in zip(files, open_ones)]
+    return {"results": results}
+
+
+if sys.argv[1] == "kept":
+    print(json.dumps(kept(sys.argv[2], int(sys.argv[3]))))
+elif sys.argv[1] == "load":
     print(json.dumps(load(sys.argv[2], float(sys.argv[3]))))
 elif sys.argv[1] == "offered":
     print(json.dumps(offered(sys.argv[2], sys.argv[3], *map(float, sys.argv[4:7]))))

@@ -1,12 +1,30 @@
 //! One of three endpoints fails: what a client sees that never tries again, with the
 //! defaults.
 
+#[path = "resilience/attempts.rs"]
+mod attempts;
+#[path = "resilience/budget.rs"]
+mod budget;
+#[path = "resilience/hedging.rs"]
+mod hedging;
+#[path = "resilience/locality.rs"]
+mod locality;
+#[path = "resilience/probes.rs"]
+mod probes;
+#[path = "resilience/storms.rs"]
+mod storms;
+#[path = "resilience/transitions.rs"]
+mod transitions;
+
 use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
-use mesh_tests::{APP_PORT, Agent, Authority, OnAgentDown, Pod, PodSpec, World, eventually, parse};
+use mesh_tests::{
+    APP_PORT, Agents, OnAgentDown, Pod, PodSpec, World, eventually, parse, traffic_policy,
+};
 use serde_json::Value;
 
 const SCRIPT: &str = include_str!("resilience.py");
@@ -27,9 +45,7 @@ struct Shop {
     world: World,
     a: Pod,
     servers: Vec<Pod>,
-    agent: Agent,
-    other: Agent,
-    _authority: Authority,
+    agents: Agents,
 }
 
 /// What came of so many calls.
@@ -68,24 +84,13 @@ impl Shop {
                 .expect("a server");
             servers.push(pod);
         }
-        let service = format!(
-            "apiVersion: v1\nkind: Service\nmetadata: {{name: s, namespace: shop}}\n\
-             spec:\n  clusterIP: 10.96.1.1\n  selector: {{tier: s}}\n  \
-             ports: [{{port: 80, targetPort: {APP_PORT}}}]\n"
-        );
-        world.write_config("s", &service).expect("a file");
-        let authority = world.authority(&[]).expect("an authority");
-        let [agent, other] = ["n1", "n2"].map(|node| {
-            let agent = world.secure_agent(node, &authority, &[]);
-            agent.expect("an agent")
-        });
+        world.write_config("s", &service("")).expect("a file");
+        let agents = Agents::start(&world, &[]).expect("agents");
         Self {
             world,
             a,
             servers,
-            agent,
-            other,
-            _authority: authority,
+            agents,
         }
     }
 
@@ -103,24 +108,12 @@ impl Shop {
 
     /// Writes objects and waits until they are in force.
     fn write(&self, name: &str, yaml: &str) {
-        self.change(|world| world.write_config(name, yaml).expect("a file"));
+        let read = self.agents.read_file(&self.world, name, yaml);
+        read.expect("in force");
     }
 
-    /// Changes the configuration and waits until both agents have it.
-    fn change(&self, how: impl FnOnce(&World)) {
-        let generations = || {
-            [&self.agent, &self.other].map(|agent| {
-                let status = agent.status().expect("a status");
-                status["generation"].as_u64().expect("a number")
-            })
-        };
-        let before = generations();
-        how(&self.world);
-        let newer = eventually(Duration::from_secs(5), || {
-            let now = generations();
-            now[0] > before[0] && now[1] > before[1]
-        });
-        assert!(newer, "the configuration is not read");
+    fn route(&self, more: &str) {
+        self.write("route", &route("s", more));
     }
 
     /// From now on it is an endpoint, or none.
@@ -131,7 +124,8 @@ impl Shop {
             false => spec(node, name),
         };
         let pod = &self.servers[at];
-        self.change(|world| world.configure(&spec, pod).expect("a file"));
+        let read = self.agents.read(|| self.world.configure(&spec, pod));
+        read.expect("in force");
     }
 
     fn calls(&self, kind: &str, count: u64) -> Calls {
@@ -158,9 +152,24 @@ impl Shop {
         Calls { count, ok, report }
     }
 
+    /// What the server knows itself: how often it was asked, and its connections now.
+    fn asked(&self, at: usize) -> (u64, u64) {
+        let url = format!("http://{}:{APP_PORT}/state", self.servers[at].v4());
+        let mut curl = self.world.in_pod(&self.a, "curl");
+        let out = curl.args(["-sS", "--max-time", "10", &url]).output();
+        let told: Value = parse(&out.expect("curl")).expect("a list");
+        let count = |at: usize| told[at].as_u64().expect("a count");
+        (count(0), count(1))
+    }
+
+    /// Of all servers.
+    fn asked_all(&self) -> u64 {
+        (0..SERVERS.len()).map(|at| self.asked(at).0).sum()
+    }
+
     fn metric(&self, name: &str, with: &str) -> u64 {
         // A count.
-        self.agent.metric(name, with).expect("a page") as u64
+        self.agents[0].metric(name, with).expect("a page") as u64
     }
 
     fn ejections(&self) -> u64 {
@@ -175,7 +184,7 @@ impl Shop {
             self.ejections() > before
         };
         let ejected = eventually(RETURNS, is_ejected);
-        assert!(ejected, "{calls:?}\n{}", self.agent.log());
+        assert!(ejected, "{calls:?}\n{}", self.agents[0].log());
         calls
     }
 
@@ -183,7 +192,7 @@ impl Shop {
     fn until_back(&self, kind: &str, server: &str) {
         let is_back = || self.calls(kind, 30).of(server) > 5;
         let back = eventually(RETURNS, is_back);
-        assert!(back, "{server} is not used again\n{}", self.agent.log());
+        assert!(back, "{server} is not used again\n{}", self.agents[0].log());
     }
 
     /// Of two requests of one failing server the second is the next one's.
@@ -205,12 +214,21 @@ impl Shop {
         assert!(
             after.failed() <= probes + 5 * ejected,
             "{after:?}\n{}",
-            self.agent.log()
+            self.agents[0].log()
         );
         self.mode(server, "ok");
         self.until_back(kind, server);
         assert_eq!(self.calls(kind, 100).failed(), 0);
     }
+}
+
+/// The Service of all servers; `more`: of its `spec`.
+fn service(more: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: s, namespace: shop}}\n\
+         spec:\n  clusterIP: 10.96.1.1\n  selector: {{tier: s}}\n  \
+         ports: [{{port: 80, targetPort: {APP_PORT}}}]\n  {more}\n"
+    )
 }
 
 fn mode_file(world: &World, server: &str) -> PathBuf {
@@ -278,17 +296,11 @@ fn where_all_fail_errors_pass_as_they_are_and_nobody_storms() {
 #[test]
 fn a_route_that_asks_for_retries_spares_its_clients() {
     let shop = Shop::new();
-    shop.write(
-        "route",
-        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\n\
-         metadata: {name: s, namespace: shop}\n\
-         spec:\n  parentRefs: [{group: \"\", kind: Service, name: s}]\n  rules:\n  \
-         - backendRefs: [{name: s, port: 80}]\n    retry: {codes: [503], attempts: 2, backoff: 1ms}\n",
-    );
+    shop.route("retry: {codes: [503], attempts: 2, backoff: 1ms}");
     for server in ["b", "c"] {
         shop.mode(server, "fail");
         let calls = shop.calls("http", 200);
-        assert_eq!(calls.failed(), 0, "{calls:?}\n{}", shop.agent.log());
+        assert_eq!(calls.failed(), 0, "{calls:?}\n{}", shop.agents[0].log());
         assert!(shop.metric("mesh_agent_retries_total", "") >= 7);
         shop.mode(server, "ok");
         shop.until_back("http", server);
@@ -323,8 +335,8 @@ fn what_may_not_be_asked_twice_has_the_answer_of_the_probe_that_it_was() {
         failed += shop.calls("post", 30).failed();
         probes() > before
     };
-    assert!(eventually(RETURNS, is_probed), "{}", shop.agent.log());
-    assert_eq!(failed, probes() - before, "{}", shop.agent.log());
+    assert!(eventually(RETURNS, is_probed), "{}", shop.agents[0].log());
+    assert_eq!(failed, probes() - before, "{}", shop.agents[0].log());
     assert_eq!(shop.metric("mesh_agent_retries_total", ""), retries);
 }
 
@@ -347,15 +359,16 @@ fn an_answer_that_begins_well_brings_its_endpoint_back_however_long_it_takes() {
     let goes_on = asks.try_wait().expect("its state").is_none();
     asks.kill().expect("it ends");
     let _ended = asks.wait();
-    assert!(is_back && goes_on, "{}", shop.agent.log());
+    assert!(is_back && goes_on, "{}", shop.agents[0].log());
 }
 
-fn route_to(server: &str) -> String {
+/// To that Service; its rule says this, too.
+fn route(service: &str, more: &str) -> String {
     format!(
         "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\n\
          metadata: {{name: s, namespace: shop}}\n\
          spec:\n  parentRefs: [{{group: \"\", kind: Service, name: s}}]\n  rules:\n  \
-         - backendRefs: [{{name: {server}, port: 80}}]\n    retry: {{codes: [503], attempts: 1}}\n"
+         - backendRefs: [{{name: {service}, port: 80}}]\n    {more}\n"
     )
 }
 
@@ -363,7 +376,7 @@ fn route_to(server: &str) -> String {
 #[test]
 fn where_a_retry_goes_is_decided_when_it_goes() {
     let shop = Shop::new();
-    shop.write("route", &route_to("b"));
+    shop.write("route", &route("b", "retry: {codes: [503], attempts: 1}"));
     shop.mode("b", "later");
     let waits = shop
         .world
@@ -372,28 +385,24 @@ fn where_a_retry_goes_is_decided_when_it_goes() {
         .stdout(std::process::Stdio::piped())
         .spawn();
     let waits = waits.expect("a client");
-    let is_under_way = || {
-        let list = shop.agent.ask("/endpoints").expect("a page");
-        let rows = list["endpoints"].as_array().expect("rows").clone();
-        rows.iter().any(|row| row["in_flight"].as_u64() >= Some(1))
-    };
+    let is_under_way = || shop.agents[0].has_in_flight().expect("a page");
     assert!(eventually(Duration::from_secs(10), is_under_way));
-    shop.write("route", &route_to("c"));
+    shop.write("route", &route("c", "retry: {codes: [503], attempts: 1}"));
     shop.mode("b", "ok");
     let report = parse(&waits.wait_with_output().expect("its end")).expect("its report");
-    assert_eq!(report["servers"]["c"], 1, "{report}\n{}", shop.agent.log());
+    assert_eq!(
+        report["servers"]["c"],
+        1,
+        "{report}\n{}",
+        shop.agents[0].log()
+    );
 }
 
 #[test]
 fn what_is_over_a_limit_is_told_its_name_at_once() {
     let shop = Shop::new();
-    shop.write(
-        "limits",
-        "apiVersion: mesh-agent.io/v1alpha1\nkind: TrafficPolicy\n\
-         metadata: {name: s, namespace: shop}\n\
-         spec:\n  targetRefs: [{group: \"\", kind: Service, name: s}]\n  \
-         limits: {maxRequests: 1}\n",
-    );
+    let one = "limits: {maxRequests: 1, maxPendingRequests: 0}";
+    shop.write("limits", &traffic_policy("s", &["s"], one));
     for server in ["b", "c", "d"] {
         shop.mode(server, "hang");
     }
@@ -403,11 +412,7 @@ fn what_is_over_a_limit_is_told_its_name_at_once() {
         .args(["-c", SCRIPT, "calls", VIP, "http", "1", "60"])
         .spawn();
     let mut hangs = hangs.expect("a client");
-    let is_under_way = || {
-        let list = shop.agent.ask("/endpoints").expect("a page");
-        let rows = list["endpoints"].as_array().expect("rows").clone();
-        rows.iter().any(|row| row["in_flight"] == 1)
-    };
+    let is_under_way = || shop.agents[0].has_in_flight().expect("a page");
     assert!(eventually(Duration::from_secs(10), is_under_way));
     let calls = shop.calls("http", 3);
     assert_eq!(calls.report["results"]["503"], 3, "{calls:?}");
@@ -432,7 +437,7 @@ fn an_endpoint_that_hangs_is_avoided_once_others_answer() {
         shop.mode("c", "hang");
         let calls = shop.calls_within(kind, 300, "1.5");
         println!("{kind}: {calls:?}");
-        assert!(calls.failed() <= 8, "{calls:?}\n{}", shop.agent.log());
+        assert!(calls.failed() <= 8, "{calls:?}\n{}", shop.agents[0].log());
         shop.mode("c", "ok");
         shop.until_back(kind, "c");
     }
@@ -445,7 +450,7 @@ fn an_endpoint_that_is_ten_times_slower_gets_little_until_it_is_quick_again() {
     shop.mode("c", "slow");
     let calls = shop.calls("http", 1_000);
     println!("slow: {calls:?}");
-    assert_eq!(calls.failed(), 0, "{calls:?}\n{}", shop.agent.log());
+    assert_eq!(calls.failed(), 0, "{calls:?}\n{}", shop.agents[0].log());
     assert!(calls.of("c") < 50, "{calls:?}");
     assert_eq!(shop.ejections(), 0, "what is slow does not fail");
     shop.mode("c", "ok");
@@ -460,10 +465,49 @@ fn an_endpoint_that_swallows_connections_holds_up_few_and_fails_none() {
         shop.mode("c", "blackhole");
         let calls = shop.calls(kind, 500);
         println!("blackhole, {kind}: {calls:?}");
-        assert_eq!(calls.failed(), 0, "{calls:?}\n{}", shop.agent.log());
+        assert_eq!(calls.failed(), 0, "{calls:?}\n{}", shop.agents[0].log());
         assert!(calls.report["over_1s"].as_u64() <= Some(2), "{calls:?}");
         shop.mode("c", "ok");
         shop.until_back(kind, "c");
+    }
+}
+
+#[test]
+fn what_two_of_three_refuse_is_taken_by_the_third() {
+    for kind in ["http", "tcp"] {
+        let shop = Shop::new();
+        for server in ["b", "c"] {
+            shop.mode(server, "refuse");
+        }
+        let calls = shop.calls(kind, 60);
+        assert_eq!(calls.failed(), 0, "{calls:?}\n{}", shop.agents[0].log());
+        assert_eq!(calls.of("d"), 60, "{calls:?}");
+    }
+}
+
+#[test]
+fn a_kept_connection_whose_server_dies_is_no_client_s_loss() {
+    for server in ["b", "c"] {
+        let shop = Shop::new();
+        let mut client = shop.world.in_pod(&shop.a, PYTHON);
+        client.args(["-c", SCRIPT, "kept", VIP, "12"]);
+        client.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut client = client.spawn().expect("a client");
+        let mut told = BufReader::new(client.stdout.take().expect("its output"));
+        let mut line = String::new();
+        told.read_line(&mut line).expect("all have their answer");
+        shop.mode(server, "die");
+        drop(client.stdin.take());
+        told.read_to_string(&mut line).expect("its report");
+        client.wait().expect("its end");
+        let report: Value = serde_json::from_str(&line).expect("a report");
+        let results = report["results"].as_array().expect("results");
+        let failed = results.iter().any(|result| result != "200");
+        assert!(
+            !failed && results.len() == 12,
+            "{report}\n{}",
+            shop.agents[0].log()
+        );
     }
 }
 
@@ -502,7 +546,16 @@ fn endpoints_that_are_replaced_one_by_one_lose_no_request() {
         .keys()
         .filter(|kind| !["200", "ok"].contains(&kind.as_str()))
         .collect();
-    assert!(failed.is_empty(), "{report}\n{}", shop.agent.log());
+    let lines = fs::read_to_string(shop.world.access_log("n1")).expect("a log");
+    let lines = lines
+        .lines()
+        .filter(|line| line.contains("UF") || line.contains("\"status\":503"));
+    let lines: Vec<_> = lines.collect();
+    assert!(
+        failed.is_empty(),
+        "{report}\n{}\n{lines:#?}",
+        shop.agents[0].log()
+    );
 }
 
 #[test]
@@ -512,15 +565,8 @@ fn a_policy_ends_requests_and_connections_that_take_too_long() {
         shop.mode(server, "hang");
     }
     let allow = |timeouts: &str| {
-        shop.write(
-            "timeouts",
-            &format!(
-                "apiVersion: mesh-agent.io/v1alpha1\nkind: TrafficPolicy\n\
-                 metadata: {{name: s, namespace: shop}}\n\
-                 spec:\n  targetRefs: [{{group: \"\", kind: Service, name: s}}]\n  \
-                 outlierDetection: {{enabled: false}}\n  timeouts: {{{timeouts}}}\n"
-            ),
-        );
+        let says = format!("outlierDetection: {{enabled: false}}\n  timeouts: {{{timeouts}}}");
+        shop.write("timeouts", &traffic_policy("s", &["s"], &says));
     };
     allow("request: 300ms");
     let calls = shop.calls("http", 6);
@@ -535,13 +581,7 @@ fn a_policy_ends_requests_and_connections_that_take_too_long() {
     }
     // A route's own wins, also where it says that there is none.
     allow("request: 300ms");
-    shop.write(
-        "route",
-        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\n\
-         metadata: {name: s, namespace: shop}\n\
-         spec:\n  parentRefs: [{group: \"\", kind: Service, name: s}]\n  rules:\n  \
-         - backendRefs: [{name: s, port: 80}]\n    timeouts: {request: 0s}\n",
-    );
+    shop.route("timeouts: {request: 0s}");
     let calls = shop.calls_within("http", 1, "1.5");
     assert_eq!(calls.report["results"]["TimeoutError"], 1, "{calls:?}");
 }

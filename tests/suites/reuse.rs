@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use mesh_tests::{Agent, Authority, Pod, World, eventually};
+use mesh_tests::{Agent, Agents, Pod, World, eventually};
 use serde_json::Value;
 
 const SCRIPT: &str = include_str!("reuse.py");
@@ -90,9 +90,8 @@ struct Scene {
     world: World,
     pods: Vec<Pod>,
     apps: Vec<App>,
-    agents: [Agent; 2],
+    agents: Agents,
     holder: Option<usize>,
-    _authority: Authority,
 }
 
 const FIXED: [usize; 2] = [0, 1];
@@ -117,18 +116,15 @@ impl Scene {
             world.remove_config(&pod.name).expect("its documents");
         }
         let apps = pods.iter().map(|pod| App::start(&world, pod)).collect();
-        let authority = world.authority(&[]).expect("an authority");
         // Who is not there where the address leads is waited for that long.
         let args = ["--connect-timeout", "1s"];
-        let agents =
-            ["n1", "n2"].map(|n| world.secure_agent(n, &authority, &args).expect("an agent"));
+        let agents = Agents::start(&world, &args).expect("agents");
         Self {
             world,
             pods,
             apps,
             agents,
             holder: None,
-            _authority: authority,
         }
     }
 
@@ -155,7 +151,8 @@ impl Scene {
     /// The whole configuration of the pods that change: each with its addresses.
     /// `owner`: who may use the guarded port.
     fn configure(&self, state: usize, owner: usize, pods: &[(usize, [String; 2])]) {
-        let before = self.generations();
+        let generations = || self.agents.each(Agent::generation).expect("a status");
+        let before = generations();
         let mut yaml = policy(&self.pods[owner].name);
         for (index, addresses) in pods {
             yaml += &pod_yaml(&self.pods[*index], addresses, state);
@@ -163,23 +160,11 @@ impl Scene {
         self.world.write_config("round", &yaml).expect("a file");
         let expected = pods.len() + FIXED.len();
         let settled = eventually(Duration::from_secs(10), || {
-            let now = self.generations();
+            let now = generations();
             let read = now[0] > before[0] && now[1] > before[1];
             read && self.enrolled() == expected
         });
-        let status = || {
-            self.agents
-                .each_ref()
-                .map(|a| a.status().expect("a status"))
-        };
-        assert!(settled, "{:#?}", status());
-    }
-
-    fn generations(&self) -> [u64; 2] {
-        self.agents.each_ref().map(|agent| {
-            let status = agent.status().expect("a status");
-            status["generation"].as_u64().expect("a number")
-        })
+        assert!(settled, "{:#?}", self.agents.each(Agent::status));
     }
 
     fn enrolled(&self) -> usize {
@@ -255,9 +240,7 @@ impl Scene {
     fn attributed(&self) -> Vec<(&'static str, Value)> {
         let mut found = vec![];
         for node in ["n1", "n2"] {
-            let log = std::fs::read_to_string(self.world.access_log(node)).expect("a log");
-            for line in log.lines() {
-                let line: Value = serde_json::from_str(line).expect("JSON");
+            for line in self.world.logged(node) {
                 let to = line["destination"].as_str().expect("an address");
                 let sender = OPEN
                     .iter()

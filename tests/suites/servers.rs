@@ -11,7 +11,7 @@ mod start;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use mesh_tests::{APP_PORT, Agent, Authority, Pod, PodSpec, World, eventually, parse};
+use mesh_tests::{APP_PORT, Agents, Pod, PodSpec, World, eventually, parse};
 use serde_json::Value;
 
 const SCRIPT: &str = include_str!("servers.py");
@@ -38,8 +38,7 @@ struct Shop {
     world: World,
     a: Pod,
     servers: Vec<Pod>,
-    agents: [Agent; 2],
-    _authority: Authority,
+    agents: Agents,
 }
 
 impl Shop {
@@ -57,17 +56,12 @@ impl Shop {
             servers.push(pod);
         }
         world.write_config("kept", POLICY).expect("a file");
-        let authority = world.authority(&[]).expect("an authority");
-        let agents = ["n1", "n2"].map(|node| {
-            let agent = world.secure_agent(node, &authority, &[]);
-            agent.expect("an agent")
-        });
+        let agents = Agents::start(&world, &[]).expect("agents");
         Self {
             world,
             a,
             servers,
             agents,
-            _authority: authority,
         }
     }
 
@@ -81,18 +75,10 @@ impl Shop {
 
     /// What the agents count as requests with this answer.
     fn counted(&self, code: &str) -> u64 {
-        let with = format!("reporter=\"destination\",response_code=\"{code}\"");
-        let of = |agent: &Agent| {
-            let page = agent.metrics().expect("a page");
-            let lines = page.lines().filter(|line| {
-                line.starts_with("istio_requests_total")
-                    && with.split(',').all(|label| line.contains(label))
-            });
-            let count = |line: &str| line.rsplit(' ').next()?.parse::<f64>().ok();
-            lines.filter_map(count).sum::<f64>()
-        };
-        // A count.
-        self.agents.iter().map(of).sum::<f64>() as u64
+        let code = format!("response_code=\"{code}\"");
+        let labels = ["reporter=\"destination\"", &code];
+        let each = self.agents.each(|agent| agent.requests(&labels));
+        each.expect("a page").iter().sum()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use mesh_tests::{Agent, OnAgentDown, Pod, PodSpec, Port, Target, World, eventually, parse};
+use mesh_tests::{Agents, OnAgentDown, Pod, PodSpec, Port, Target, World, eventually, parse};
 use serde_json::Value;
 
 const SCRIPT: &str = include_str!("services.py");
@@ -20,7 +20,7 @@ struct Shop {
     a: Pod,
     e: Pod,
     servers: [Pod; 3],
-    agents: [Agent; 2],
+    agents: Agents,
 }
 
 impl Shop {
@@ -39,7 +39,7 @@ impl Shop {
             world.serve(&pod).expect("a server");
             pod
         });
-        let agents = ["n1", "n2"].map(|node| world.agent(node, &[]).expect("an agent"));
+        let agents = Agents::in_plaintext(&world, &[]).expect("agents");
         Self {
             world,
             a,
@@ -51,19 +51,8 @@ impl Shop {
 
     /// Writes objects and waits until they are in force at both nodes.
     fn write(&self, name: &str, yaml: &str) {
-        let generations = || {
-            [&self.agents[0], &self.agents[1]].map(|agent| {
-                let status = agent.status().expect("a status");
-                status["generation"].as_u64().expect("a number")
-            })
-        };
-        let before = generations();
-        self.world.write_config(name, yaml).expect("a file");
-        let newer = eventually(Duration::from_secs(5), || {
-            let now = generations();
-            now[0] > before[0] && now[1] > before[1]
-        });
-        assert!(newer, "the configuration is not read");
+        let read = self.agents.read_file(&self.world, name, yaml);
+        read.expect("in force");
     }
 
     /// Who answered so many connections, one after the other.
@@ -207,10 +196,8 @@ fn a_client_keeps_its_endpoint_through_changes_and_a_restart_of_the_agent() {
     let more = "trafficDistribution: PreferClose\n  ";
     shop.write("s", &service(&VIPS, &spec("tier: s", more)));
     assert_eq!(shop.answers(&shop.a, to), of_a);
-    let [near, far] = shop.agents;
-    near.kill9().expect("a kill");
-    let near = shop.world.agent("n1", &[]).expect("an agent");
-    shop.agents = [near, far];
+    shop.agents.kill(0).expect("a kill");
+    shop.agents[0] = shop.world.agent("n1", &[]).expect("an agent");
     assert_eq!(shop.answers(&shop.a, to), of_a);
     // Its endpoint goes: another one, and that one for good.
     let gone = (0..3).find(|n| of_a.iter().any(|at| at.contains(&shop.servers[*n].v4())));

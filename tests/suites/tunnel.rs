@@ -2,9 +2,9 @@
 
 use std::process::Child;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use mesh_tests::{APP_PORT, Agent, Authority, Pod, World, eventually};
+use mesh_tests::{APP_PORT, Agent, Authority, Pod, PodSpec, World, eventually, is_enrolled};
 use nix::sys::signal::{Signal, kill};
 
 /// Client a and its agent on n1, server c on n2.
@@ -18,13 +18,21 @@ struct Mesh {
 
 impl Mesh {
     fn new() -> Self {
+        // One worker, one pool: what is counted does not depend on chance.
+        Self::of_workers("1")
+    }
+
+    fn of_workers(workers: &str) -> Self {
+        Self::with(&["--workers", workers])
+    }
+
+    fn with(flags: &[&str]) -> Self {
         let mut world = World::new(2).expect("a world");
         let a = world.add_pod("n1", "a", Some("closed")).expect("a pod");
         let c = world.add_pod("n2", "c", Some("closed")).expect("a pod");
         world.serve(&c).expect("a server");
         let authority = world.authority(&[]).expect("an authority");
-        // One worker, one pool: what is counted does not depend on chance.
-        let near = world.secure_agent("n1", &authority, &["--workers", "1"]);
+        let near = world.secure_agent("n1", &authority, flags);
         Self {
             near: near.expect("an agent"),
             world,
@@ -63,6 +71,56 @@ impl Mesh {
         signal(Signal::SIGCONT);
         holder
     }
+}
+
+/// Connections of pod a's agent that are there in the server's namespace, whoever has
+/// taken them.
+fn established(mesh: &Mesh) -> usize {
+    const ESTABLISHED: &str = "01";
+    let mut cat = mesh.world.in_pod(&mesh.c, "cat");
+    let out = cat.arg("/proc/net/tcp6").output().expect("cat");
+    let table = String::from_utf8(out.stdout).expect("text");
+    let port = format!(":{APP_PORT:04X}");
+    let at_server = |line: &&str| {
+        let mut columns = line.split_whitespace().skip(1);
+        let local = columns.next().is_some_and(|local| local.ends_with(&port));
+        local && columns.nth(1) == Some(ESTABLISHED)
+    };
+    table.lines().filter(at_server).count()
+}
+
+/// All at once would be late together where the agents are slow.
+#[test]
+fn a_burst_makes_some_handshakes_at_once_and_all_of_it_gets_through() {
+    const BURST: usize = 600;
+    const AT_ONCE: usize = 256;
+    /// Beside them, for streams to come.
+    const AHEAD: usize = 16;
+    // However slow this machine is while the far agent stands still.
+    let patient = ["--handshake-timeout", "60s", "--workers", "1"];
+    let mesh = Mesh::with(&patient);
+    let far = mesh.world.secure_agent("n2", &mesh.authority, &patient);
+    let far = far.expect("an agent");
+    far.pause().expect("it stands still");
+    let before = mesh.near.open_fds();
+    let mut held = mesh.burst(BURST);
+    // Each stream has a socket, and each handshake.
+    let taken = eventually(Duration::from_secs(30), || {
+        mesh.near.open_fds() >= before + BURST + AT_ONCE
+    });
+    assert!(taken, "{} and {before}", mesh.near.open_fds());
+    let at_once = established(&mesh);
+    assert!(at_once <= AT_ONCE + AHEAD, "{at_once}");
+    far.resume().expect("it goes on");
+    let through = eventually(Duration::from_secs(60), || {
+        mesh.count("tunnel_connects_total") >= BURST as u64
+    });
+    assert!(through, "{}", mesh.count("tunnel_connects_total"));
+    let lines = mesh.world.logged("n1");
+    let refused: Vec<_> = lines.iter().filter(|l| l["reason"].is_string()).collect();
+    assert!(refused.is_empty(), "{refused:?}");
+    drop(held.stdin.take());
+    held.wait().expect("the client ends");
 }
 
 #[test]
@@ -134,4 +192,31 @@ fn a_second_burst_finds_connections_made_ahead_and_single_streams_make_none() {
         drop(holder.stdin.take());
         holder.wait().expect("the client ends");
     }
+}
+
+#[test]
+fn a_pod_goes_within_two_seconds_whatever_the_other_end_of_its_streams_does() {
+    // Each of which has some of them.
+    let mesh = Mesh::of_workers("4");
+    let far = mesh.far();
+    let target = format!("{}:{APP_PORT}", mesh.c.v4());
+    let mut holder = mesh.world.hold(&mesh.a, &target, 40).expect("a client");
+    let held = eventually(Duration::from_secs(10), || {
+        mesh.count("connections_active") == 40
+    });
+    assert!(held, "{}", mesh.near.log());
+    far.pause().expect("it stands still");
+    let unwanted = PodSpec::new("n1", "a");
+    mesh.world.configure(&unwanted, &mesh.a).expect("written");
+    let begun = Instant::now();
+    let gone = eventually(Duration::from_secs(20), || {
+        !is_enrolled(&mesh.near, &mesh.a)
+    });
+    let took = begun.elapsed();
+    assert!(gone, "{}", mesh.near.log());
+    // The other agent's word is waited for a second, of all streams at once.
+    assert!(took < Duration::from_millis(2_500), "{took:?}");
+    holder.kill().expect("killed");
+    holder.wait().expect("it ends");
+    far.resume().expect("resumed");
 }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use mesh_tests::{APP_PORT, Agent, ClosedPair, Pod, PodSpec, World, eventually, was_never_open};
+use mesh_tests::{
+    APP_PORT, Agent, ClosedPair, OnAgentDown, Pod, PodSpec, World, becomes_enrolled, eventually,
+    is_enrolled, was_never_open,
+};
 
 #[test]
 fn an_agent_of_another_version_hands_its_pods_over_without_opening_them() {
@@ -55,6 +58,16 @@ fn held_by_another_version() -> (World, Pod, Pod) {
     (world, a, out)
 }
 
+/// A version's programs stay for as long as its pod is not found.
+fn is_not_found(world: &World, pod: &Pod) -> std::fs::File {
+    let unnamed = std::path::Path::new("/run/netns").join(pod.netns());
+    let there = std::fs::File::open(unnamed).expect("its namespace");
+    world.remove_netns(pod).expect("without a name");
+    let unreadable = "kind: Pod\nmetadata: [\n";
+    world.write_config("a", unreadable).expect("written");
+    there
+}
+
 /// What became of four connections from the one to the other's own addresses.
 fn reached(world: &World, from: &Pod, to: &Pod) -> serde_json::Value {
     let to = [
@@ -101,7 +114,9 @@ fn a_pod_that_stays_is_carried_whatever_guards_its_link_after_an_upgrade() {
         // And let go later.
         let unwanted = PodSpec::new("n1", "a");
         world.configure(&unwanted, &a).expect("written");
-        let gone = eventually(Duration::from_secs(5), || world.classifiers(&a) == 0);
+        let gone = eventually(Duration::from_secs(5), || {
+            world.classifiers(&a) == 0 && !is_enrolled(&agent, &a)
+        });
         assert!(gone, "{guard}: {}", agent.log());
         let report = reached(&world, &a, &out);
         assert_eq!(report["ok"], 4, "{guard}: {report}");
@@ -120,15 +135,31 @@ fn cleanup_takes_the_classifiers_of_every_version() {
 #[test]
 fn an_agent_that_ends_for_good_takes_the_classifiers_that_it_left_to_another_version() {
     let (world, a, _out) = held_by_another_version();
-    // A version's programs stay for as long as its pod is not found.
-    let unnamed = std::path::Path::new("/run/netns").join(a.netns());
-    let _there = std::fs::File::open(unnamed).expect("its namespace");
-    world.remove_netns(&a).expect("without a name");
-    let unreadable = "kind: Pod\nmetadata: [\n";
-    world.write_config("a", unreadable).expect("written");
+    let _there = is_not_found(&world, &a);
     let agent = world.agent("n1", &CLASSIFIERS).expect("an agent");
     assert_eq!(versions(&world).len(), 2, "{}", agent.log());
     assert_eq!(world.classifiers(&a), 2, "{}", agent.log());
     assert!(agent.stop().expect("stop").success());
     assert_eq!(world.classifiers(&a), 0);
+}
+
+#[test]
+fn a_pod_that_comes_while_another_versions_programs_stay_is_refused_until_it_is_enrolled() {
+    let (mut world, a, out) = held_by_another_version();
+    let late = PodSpec::new("n1", "late").enrolled(OnAgentDown::Closed);
+    let pod = world.add(&late).expect("a pod");
+    let group = pod.cgroup().display().to_string();
+    let late = late.annotation("mesh-agent.io/cgroup", &group);
+    let nowhere = late.clone().found_by("netns", "/run/netns/not-yet");
+    world.configure(&nowhere, &pod).expect("written");
+    let _there = is_not_found(&world, &a);
+    let agent = world.agent("n1", &CLASSIFIERS).expect("an agent");
+    assert_eq!(versions(&world).len(), 2, "{}", agent.log());
+    assert!(!is_enrolled(&agent, &pod));
+    let report = reached(&world, &pod, &out);
+    assert_eq!(report["ok"], 0, "{report}: {}", agent.log());
+    world.configure(&late, &pod).expect("written");
+    becomes_enrolled(&agent, &pod);
+    let report = reached(&world, &pod, &out);
+    assert_eq!(report["ok"], 4, "{report}: {}", agent.log());
 }

@@ -28,7 +28,7 @@ fn in_cluster(repo: &Repo) -> Result<()> {
     let images = kube::images(repo, "release")?;
     let mut command = kube::with_cluster(repo, &images)?;
     command.arg(kube::recipe(repo).join("demo.sh"));
-    command.arg(images.join("mesh-agent.tar"));
+    command.args(["mesh-agent.tar", "mesh-app.tar"].map(|image| images.join(image)));
     run_command(&mut command)
 }
 

@@ -48,7 +48,8 @@ usage: cargo xtask <verb> [options]
                          test binaries
                          (--kube: in a real cluster, tests/kube/README.md)
   demo [--keep]          two nodes, real traffic, tables of what was seen
-  demo --kube            a real cluster with the mesh and a small shop, to play with
+  demo --kube            a real cluster with the mesh and a small shop, to play with;
+                         without a terminal: tries and counts all, and ends
   conformance [--features F,…] [CASE...] [-- FLAGS]
                          the Gateway API suite against the mesh in a cluster; all
                          cases write docs/conformance.md

@@ -15,7 +15,11 @@ pub(crate) struct Repo {
 
 impl Repo {
     pub(crate) fn locate() -> Result<Self> {
-        let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+        // Whose program cargo runs, it says when it runs it: a target directory that was
+        // copied has a program in it that was built for another tree.
+        let built = env!("CARGO_MANIFEST_DIR");
+        let manifest =
+            env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| built.into(), PathBuf::from);
         let root = manifest
             .parent()
             .context("find the repository above xtask/")?

@@ -6,14 +6,15 @@
 //! more address that others reach (`--scrape-addr`). Runs on the control runtime, within
 //! bounds that no client can widen (`listen`); pages are made beside it.
 
-pub mod endpoints;
+pub(crate) mod endpoints;
+mod listed;
 mod listen;
 mod problem;
-pub mod routes;
+pub(crate) mod routes;
 mod shared;
 mod socket;
-pub mod text;
-pub mod traffic;
+pub(crate) mod text;
+pub(crate) mod traffic;
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
@@ -33,8 +34,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::observe::explanation::Explanation;
 use crate::observe::{ConnectionFilter, ConnectionList, page};
+pub(crate) use listed::MAX_ROWS;
 use listen::DEADLINES;
-pub use problem::Problem;
+pub(crate) use problem::Problem;
 use shared::SharedPage;
 
 /// How long an agent is waited for that does not take a connection, or says nothing.
@@ -42,61 +44,61 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What `status` shows.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Status {
-    pub version: String,
-    pub node: String,
+pub(crate) struct Status {
+    pub(crate) version: String,
+    pub(crate) node: String,
     /// No problem blocks the node.
-    pub ready: bool,
+    pub(crate) ready: bool,
     /// Ready, but `problems` is not empty.
-    pub degraded: bool,
+    pub(crate) degraded: bool,
     /// Everything that keeps the agent from being ready or whole; what blocks first.
-    pub problems: Vec<Problem>,
+    pub(crate) problems: Vec<Problem>,
     /// Hash of the configuration in force: the same on every node that has the same.
-    pub configuration: String,
+    pub(crate) configuration: String,
     /// Changes of it since the agent started.
-    pub generation: u64,
-    pub active_connections: usize,
+    pub(crate) generation: u64,
+    pub(crate) active_connections: usize,
     /// Where the configuration is from, and how far it is known.
-    pub source: serde_json::Value,
+    pub(crate) source: serde_json::Value,
     /// AuthorizationPolicies in force, and of how many these are.
-    pub policies: Vec<PolicyRow>,
-    pub policies_total: usize,
-    pub pods: serde_json::Value,
+    pub(crate) policies: Vec<PolicyRow>,
+    pub(crate) policies_total: usize,
+    pub(crate) pods: serde_json::Value,
     /// The node's pods that are outside of the mesh, and of how many these are.
     #[serde(default)]
-    pub left_alone: Vec<LeftAlone>,
+    pub(crate) left_alone: Vec<LeftAlone>,
     #[serde(default)]
-    pub left_alone_total: usize,
-    pub kernel: serde_json::Value,
-    pub identities: serde_json::Value,
+    pub(crate) left_alone_total: usize,
+    pub(crate) kernel: serde_json::Value,
+    pub(crate) identities: serde_json::Value,
     /// How the CNI plugin stands, where the agent keeps it in the node's chain.
     #[serde(default)]
-    pub cni_plugin: Option<String>,
+    pub(crate) cni_plugin: Option<String>,
 }
 
 /// A pod that is outside of the mesh.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LeftAlone {
-    pub pod: String,
+pub(crate) struct LeftAlone {
+    pub(crate) pod: String,
     /// In one word that stays the same.
-    pub reason: String,
-    pub message: String,
+    pub(crate) reason: String,
+    pub(crate) message: String,
 }
 
 /// One AuthorizationPolicy.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PolicyRow {
-    pub policy: String,
-    pub action: String,
-    pub dry_run: bool,
+pub(crate) struct PolicyRow {
+    pub(crate) policy: String,
+    pub(crate) action: String,
+    pub(crate) dry_run: bool,
     /// Pods that it selects, on all nodes.
-    pub workloads: usize,
+    pub(crate) workloads: usize,
     /// Why it does not do what it says.
-    pub problem: Option<String>,
+    pub(crate) problem: Option<String>,
 }
 
 /// What anybody on the node may read.
-pub trait Pages: Send + Sync + 'static {
+pub(crate) trait Pages: Send + Sync + 'static {
     /// Blocks for a moment: asked beside the control runtime.
     fn metrics(&self) -> String;
     /// What keeps it from being ready or whole.
@@ -104,7 +106,7 @@ pub trait Pages: Send + Sync + 'static {
 }
 
 /// Where the pages come from.
-pub trait AdminSource: Pages {
+pub(crate) trait AdminSource: Pages {
     fn status(&self) -> Status;
     fn connections(&self, filter: &ConnectionFilter) -> ConnectionList;
     fn routes(&self) -> routes::RouteList;
@@ -116,29 +118,29 @@ pub trait AdminSource: Pages {
 
 /// What `explain` is asked.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Question {
+pub(crate) struct Question {
     /// A pod, a SPIFFE id, or an address.
     #[serde(default)]
-    pub from: String,
+    pub(crate) from: String,
     /// A pod, a Service, or an address.
     #[serde(default)]
-    pub to: String,
+    pub(crate) to: String,
     #[serde(default)]
-    pub port: u16,
+    pub(crate) port: u16,
     /// A request to be sent: both, or a connection is asked about.
-    pub method: Option<String>,
-    pub url: Option<String>,
+    pub(crate) method: Option<String>,
+    pub(crate) url: Option<String>,
     /// Its header lines, one a line.
     #[serde(default)]
-    pub headers: String,
+    pub(crate) headers: String,
     /// Instead of the others: a connection.
-    pub id: Option<String>,
+    pub(crate) id: Option<String>,
 }
 
 impl Question {
     /// Its page.
     #[must_use]
-    pub fn page(&self) -> String {
+    pub(crate) fn page(&self) -> String {
         if let Some(id) = &self.id {
             return format!("/explain?id={}", escaped(id));
         }
@@ -155,7 +157,7 @@ impl Question {
 
 /// The page that lists those connections.
 #[must_use]
-pub fn connections_page(filter: &ConnectionFilter) -> String {
+pub(crate) fn connections_page(filter: &ConnectionFilter) -> String {
     let mut page = format!("/connections?limit={}", filter.limit);
     let ConnectionFilter {
         limit: _,
@@ -194,7 +196,7 @@ fn escaped(text: &str) -> String {
 
 /// Why the admin pages could not be opened.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     #[error(
         "--metrics-addr {0} is not a loopback address: the pages must not be reachable from pods"
     )]
@@ -206,7 +208,10 @@ pub enum Error {
 }
 
 /// Opens both listeners, so that mistakes show at start.
-pub async fn bind(addr: SocketAddr, run_dir: &Path) -> Result<(TcpListener, UnixListener), Error> {
+pub(crate) async fn bind(
+    addr: SocketAddr,
+    run_dir: &Path,
+) -> Result<(TcpListener, UnixListener), Error> {
     if !addr.ip().is_loopback() {
         return Err(Error::NotLoopback(addr));
     }
@@ -226,12 +231,12 @@ pub async fn bind(addr: SocketAddr, run_dir: &Path) -> Result<(TcpListener, Unix
 }
 
 /// A listening socket that nobody but its owner may connect to.
-pub fn private_socket(path: &Path) -> std::io::Result<std::os::unix::net::UnixListener> {
+pub(crate) fn private_socket(path: &Path) -> std::io::Result<std::os::unix::net::UnixListener> {
     socket::listen(path)
 }
 
 /// Opens the port of the pages that anybody on the node may read.
-pub async fn bind_pages(addr: SocketAddr) -> Result<TcpListener, Error> {
+pub(crate) async fn bind_pages(addr: SocketAddr) -> Result<TcpListener, Error> {
     if !addr.ip().is_loopback() {
         return Err(Error::NotLoopback(addr));
     }
@@ -240,19 +245,19 @@ pub async fn bind_pages(addr: SocketAddr) -> Result<TcpListener, Error> {
 }
 
 /// Opens the port where others than this node scrape metrics, if there is to be one.
-pub async fn bind_scrapes(addr: Option<SocketAddr>) -> Result<Option<TcpListener>, Error> {
+pub(crate) async fn bind_scrapes(addr: Option<SocketAddr>) -> Result<Option<TcpListener>, Error> {
     let Some(addr) = addr else { return Ok(None) };
     let failed = |e| Error::Listen(addr.to_string(), e);
     TcpListener::bind(addr).await.map(Some).map_err(failed)
 }
 
 #[must_use]
-pub fn socket_path(run_dir: &Path) -> PathBuf {
+pub(crate) fn socket_path(run_dir: &Path) -> PathBuf {
     run_dir.join("admin.sock")
 }
 
 /// Serves until cancelled.
-pub async fn serve(
+pub(crate) async fn serve(
     (tcp, unix): (TcpListener, UnixListener),
     scrapes: Option<TcpListener>,
     source: Arc<impl AdminSource>,
@@ -276,7 +281,7 @@ pub async fn serve(
 
 /// The pages that anybody on the node may read, and metrics where `scrapes` is, until
 /// cancelled.
-pub async fn serve_pages(
+pub(crate) async fn serve_pages(
     tcp: TcpListener,
     scrapes: Option<TcpListener>,
     pages: Arc<impl Pages>,
@@ -432,7 +437,7 @@ async fn loopback_host(request: Request, next: Next) -> Response {
 
 /// Why a page could not be had.
 #[derive(Debug, thiserror::Error)]
-pub enum FetchError {
+pub(crate) enum FetchError {
     #[error(transparent)]
     Io(#[from] std::io::Error),
     /// What the agent says.
@@ -441,7 +446,7 @@ pub enum FetchError {
 }
 
 /// Asks the running agent for a page on its Unix socket.
-pub fn fetch(run_dir: &Path, page: &str) -> Result<String, FetchError> {
+pub(crate) fn fetch(run_dir: &Path, page: &str) -> Result<String, FetchError> {
     use std::io::{Read as _, Write as _};
     let late = |error: std::io::Error| match error.kind() {
         ErrorKind::WouldBlock => ErrorKind::TimedOut.into(),

@@ -9,24 +9,24 @@ use crate::model::text::printable;
 /// What is wrong, what follows, what to do: shown by `status`, told by
 /// `/readyz`, and logged when it comes, changes and goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Problem {
+pub(crate) struct Problem {
     /// What it is about; no two have the same.
-    pub subject: String,
-    pub what: String,
-    pub effect: String,
-    pub remedy: String,
+    pub(crate) subject: String,
+    pub(crate) what: String,
+    pub(crate) effect: String,
+    pub(crate) remedy: String,
     /// Nothing works while it lasts: the node is not ready.
-    pub blocks: bool,
+    pub(crate) blocks: bool,
     /// Belongs to every start; it is not logged.
-    pub starting: bool,
+    pub(crate) starting: bool,
     /// Seconds since 1970 when it was first seen.
-    pub since: u64,
+    pub(crate) since: u64,
 }
 
 impl Problem {
     /// What comes from elsewhere in it (names, paths, answers) forges no line.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         subject: impl Into<String>,
         what: impl Into<String>,
         effect: impl Into<String>,
@@ -43,7 +43,7 @@ impl Problem {
     }
 
     #[must_use]
-    pub fn blocking(self) -> Self {
+    pub(crate) fn blocking(self) -> Self {
         Self {
             blocks: true,
             ..self
@@ -51,7 +51,7 @@ impl Problem {
     }
 
     #[must_use]
-    pub fn starting(self) -> Self {
+    pub(crate) fn starting(self) -> Self {
         Self {
             starting: true,
             ..self

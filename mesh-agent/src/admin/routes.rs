@@ -4,68 +4,61 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-/// Rows that are shown.
-pub const MAX_ROWS: usize = 5_000;
+use super::listed;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RouteList {
-    pub generation: u64,
-    pub routes: Vec<RouteRow>,
+pub(crate) struct RouteList {
+    pub(crate) generation: u64,
+    pub(crate) routes: Vec<RouteRow>,
     /// Of how many these are.
-    pub total: usize,
+    pub(crate) total: usize,
 }
 
 /// One route with one Service.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RouteRow {
+pub(crate) struct RouteRow {
     /// `HTTPRoute namespace/name`.
-    pub route: String,
+    pub(crate) route: String,
     /// `namespace/name`, with the port where one is named.
-    pub service: String,
-    pub conditions: Vec<ConditionRow>,
+    pub(crate) service: String,
+    pub(crate) conditions: Vec<ConditionRow>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ConditionRow {
+pub(crate) struct ConditionRow {
     #[serde(rename = "type")]
-    pub kind: String,
-    pub holds: bool,
-    pub reason: String,
-    pub message: String,
+    pub(crate) kind: String,
+    pub(crate) holds: bool,
+    pub(crate) reason: String,
+    pub(crate) message: String,
 }
 
 /// A line for each route and Service, and below it what is not as it should be.
 #[must_use]
-pub fn text(list: &RouteList) -> String {
-    let mut text = String::new();
-    if list.routes.is_empty() {
-        text.push_str("no route names a Service\n");
-    }
-    for row in &list.routes {
-        let reason = |kind: &str| {
-            let one = row.conditions.iter().find(|one| one.kind == kind);
-            one.map_or("-", |one| &*one.reason)
-        };
-        let _never = writeln!(
-            text,
-            "{}  for Service {}  {}, {}",
-            row.route,
-            row.service,
-            reason("Accepted"),
-            reason("ResolvedRefs"),
-        );
-        for one in &row.conditions {
-            let is_as_it_should_be = one.holds && one.kind == "ResolvedRefs";
-            if !is_as_it_should_be {
-                let _never = writeln!(text, "    {}", one.message);
-            }
+pub(crate) fn text(list: &RouteList) -> String {
+    let none = "no route names a Service\n";
+    listed::text(&list.routes, list.total, none, line)
+}
+
+fn line(text: &mut String, row: &RouteRow) {
+    let reason = |kind: &str| {
+        let one = row.conditions.iter().find(|one| one.kind == kind);
+        one.map_or("-", |one| &*one.reason)
+    };
+    let _never = writeln!(
+        text,
+        "{}  for Service {}  {}, {}",
+        row.route,
+        row.service,
+        reason("Accepted"),
+        reason("ResolvedRefs"),
+    );
+    for one in &row.conditions {
+        let is_as_it_should_be = one.holds && one.kind == "ResolvedRefs";
+        if !is_as_it_should_be {
+            let _never = writeln!(text, "    {}", one.message);
         }
     }
-    let left = list.total.saturating_sub(list.routes.len());
-    if left > 0 {
-        let _never = writeln!(text, "{left} more are not shown");
-    }
-    text
 }
 
 #[cfg(test)]

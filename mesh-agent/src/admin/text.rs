@@ -41,7 +41,7 @@ fn rows(table: &mut Table, items: &Value, fields: &[&str]) {
 /// For `mesh-agent status`: the state, what is wrong, then what there is; with
 /// `wide` also what the kernel counted.
 #[must_use]
-pub fn status(status: &Status, wide: bool, now: SystemTime) -> String {
+pub(crate) fn status(status: &Status, wide: bool, now: SystemTime) -> String {
     let state = match (status.ready, status.degraded || !status.problems.is_empty()) {
         (false, _) => "not ready",
         (true, true) => "ready, degraded",
@@ -243,7 +243,7 @@ fn kernel(status: &Status) -> Table {
 
 /// For `mesh-agent connections`.
 #[must_use]
-pub fn connections(list: &ConnectionList) -> String {
+pub(crate) fn connections(list: &ConnectionList) -> String {
     let mut table = table(&[
         "ID",
         "STATE",
@@ -298,7 +298,7 @@ fn security(connection: &ConnectionInfo) -> String {
 
 /// For `mesh-agent explain`.
 #[must_use]
-pub fn explanation(answer: &Explanation) -> String {
+pub(crate) fn explanation(answer: &Explanation) -> String {
     let verdict = match answer.verdict {
         Verdict::Allowed => "ALLOWED",
         Verdict::Refused => "REFUSED",

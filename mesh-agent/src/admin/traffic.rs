@@ -4,51 +4,48 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
+use super::listed;
 use super::routes::ConditionRow;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TrafficList {
-    pub generation: u64,
-    pub policies: Vec<TrafficRow>,
+pub(crate) struct TrafficList {
+    pub(crate) generation: u64,
+    pub(crate) policies: Vec<TrafficRow>,
     /// Of how many these are.
-    pub total: usize,
+    pub(crate) total: usize,
 }
 
 /// One policy with one of its targets.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TrafficRow {
+pub(crate) struct TrafficRow {
+    /// `TrafficPolicy`, `XBackendTrafficPolicy`.
+    pub(crate) kind: String,
     /// `namespace/name`.
-    pub policy: String,
+    pub(crate) policy: String,
     /// `namespace/name`, with the port where one is named.
-    pub service: String,
+    pub(crate) service: String,
     /// `Accepted`.
-    pub condition: ConditionRow,
+    pub(crate) condition: ConditionRow,
     /// What differs from the defaults on that Service or port now, a sentence each.
-    pub in_force: Vec<String>,
+    pub(crate) in_force: Vec<String>,
 }
 
 /// A line for each policy and target, and below it what it says.
 #[must_use]
-pub fn text(list: &TrafficList) -> String {
-    let mut text = String::new();
-    if list.policies.is_empty() {
-        text.push_str("no TrafficPolicy names a Service\n");
+pub(crate) fn text(list: &TrafficList) -> String {
+    let none = "no TrafficPolicy names a Service\n";
+    listed::text(&list.policies, list.total, none, line)
+}
+
+fn line(text: &mut String, row: &TrafficRow) {
+    let _never = writeln!(
+        text,
+        "{} {}  for Service {}  {}\n    {}",
+        row.kind, row.policy, row.service, row.condition.reason, row.condition.message
+    );
+    for one in &row.in_force {
+        let _never = writeln!(text, "    {one}");
     }
-    for row in &list.policies {
-        let _never = writeln!(
-            text,
-            "TrafficPolicy {}  for Service {}  {}\n    {}",
-            row.policy, row.service, row.condition.reason, row.condition.message
-        );
-        for one in &row.in_force {
-            let _never = writeln!(text, "    {one}");
-        }
-    }
-    let left = list.total.saturating_sub(list.policies.len());
-    if left > 0 {
-        let _never = writeln!(text, "{left} more are not shown");
-    }
-    text
 }
 
 #[cfg(test)]
@@ -60,6 +57,7 @@ mod tests {
         let list = TrafficList {
             generation: 1,
             policies: vec![TrafficRow {
+                kind: "TrafficPolicy".to_owned(),
                 policy: "shop/web".to_owned(),
                 service: "shop/web port \"http\"".to_owned(),
                 condition: ConditionRow {

@@ -59,7 +59,7 @@ impl admin::Pages for Pages {
 }
 
 /// Until SIGTERM or SIGINT.
-pub async fn authority(flags: RunCa) -> anyhow::Result<()> {
+pub(crate) async fn authority(flags: RunCa) -> anyhow::Result<()> {
     let begun = Instant::now();
     let listener = admin::bind_pages(flags.metrics_addr).await?;
     let metrics = listener.local_addr()?;

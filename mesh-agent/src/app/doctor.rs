@@ -14,13 +14,13 @@ use crate::sys::{cgroup, netns::Netns, process};
 
 /// One line of the report.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Check {
-    pub what: String,
-    pub present: bool,
+pub(crate) struct Check {
+    pub(crate) what: String,
+    pub(crate) present: bool,
     /// Without it the agent does not start; else it does less.
-    pub needed: bool,
+    pub(crate) needed: bool,
     /// What follows where it is not.
-    pub consequence: String,
+    pub(crate) consequence: String,
 }
 
 fn check(what: impl Into<String>, present: bool, consequence: impl Into<String>) -> Check {
@@ -67,7 +67,7 @@ struct Bpffs {
 }
 
 #[must_use]
-pub fn doctor(chain: &Chain) -> Vec<Check> {
+pub(crate) fn doctor(chain: &Chain) -> Vec<Check> {
     report(&Machine::look(chain))
 }
 

@@ -127,7 +127,7 @@ fn bounded(mut problems: Vec<Problem>) -> Vec<Problem> {
 }
 
 /// Target of these lines: they are changes already, and paced here.
-pub const TARGET: &str = "mesh_agent::problems";
+pub(crate) const TARGET: &str = "mesh_agent::problems";
 
 pub(super) fn write(lines: &[Line]) {
     for line in lines {

@@ -61,7 +61,7 @@ impl Neighbours {
     fn look(&self, state: &mut State) {
         let snapshot = self.published.load().snapshot.clone();
         let pods = snapshot.enrolled_on(&self.node);
-        let pods = pods.filter_map(|pod| pod.cgroup.as_deref());
+        let pods = pods.filter_map(|pod| pod.on_node.cgroup.as_deref());
         let dirs = std::iter::once(&*self.cgroup_root).chain(pods);
         match capture::neighbours(dirs) {
             Ok(found) if found != state.found => {

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use crate::config::{Exit, command};
-use crate::discovery::{KindId, definition, fields_page};
+use crate::discovery::{KindId, definition, fields_page, role_rules};
 use crate::identity::{Config, Identities, SourceConfig};
 use crate::model::TrustDomain;
 use crate::observe::{AccessLogTarget, LIVE_TUPLES, NodeState, Observe, reference};
@@ -17,6 +17,8 @@ use crate::{ca, enrol, peer, proxy};
 const WRITE: &str = "MESH_WRITE_REFERENCE";
 const FIELDS_BEGIN: &str = "<!-- made from the code by `cargo xtask gen` -->\n";
 const FIELDS_END: &str = "<!-- end of what is made -->\n";
+const RULES_BEGIN: &str = "# Made from the table of kinds by `cargo xtask gen`:\n";
+const RULES_END: &str = "# End of what is made.\n";
 
 /// Compares with the committed file of `docs/`, or writes it.
 fn hold(file: &str, text: &str) {
@@ -37,6 +39,15 @@ fn hold_at(file: &str, text: &str) {
         committed == text,
         "{file} is stale: run `cargo xtask gen` and commit"
     );
+}
+
+/// The same of what stands between two lines; the rest is written by people.
+fn hold_within(file: &str, [begin, end]: [&str; 2], text: &str) {
+    let path = root().join(file);
+    let page = std::fs::read_to_string(path).expect("the file");
+    let (before, rest) = page.split_once(begin).expect("the begin of it");
+    let (_, after) = rest.split_once(end).expect("its end");
+    hold_at(file, &format!("{before}{begin}{text}{end}{after}"));
 }
 
 /// For a cell of a table.
@@ -86,17 +97,16 @@ fn the_definition_of_trafficpolicies_is_what_the_code_reads() {
     hold_at("deploy/base/trafficpolicies.yaml", &definition());
 }
 
-/// The rest of the page is written by people.
 #[test]
 fn the_fields_of_a_trafficpolicy_are_all_in_the_documentation() {
-    let path = root().join("docs/traffic-policy.md");
-    let page = std::fs::read_to_string(path).expect("the page");
-    let (before, rest) = page
-        .split_once(FIELDS_BEGIN)
-        .expect("the begin of the fields");
-    let (_, after) = rest.split_once(FIELDS_END).expect("their end");
-    let text = format!("{before}{FIELDS_BEGIN}{}{FIELDS_END}{after}", fields_page());
-    hold("traffic-policy.md", &text);
+    let between = [FIELDS_BEGIN, FIELDS_END];
+    hold_within("docs/traffic-policy.md", between, &fields_page());
+}
+
+#[test]
+fn the_agents_role_lets_them_follow_the_kinds_of_the_table() {
+    let between = [RULES_BEGIN, RULES_END];
+    hold_within("deploy/base/agent-rbac.yaml", between, &role_rules());
 }
 
 #[test]

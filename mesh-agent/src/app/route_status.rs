@@ -5,20 +5,33 @@ use serde_json::{Value, json};
 
 use crate::discovery::{self, Book};
 use crate::model::route::{RouteKey, RouteKind};
+use crate::model::traffic_policy::PolicyKind;
 use crate::status::{Condition, Holds, Parent, Verdict};
 use crate::traffic::TargetStatus;
 
 /// What is judged: in the version in which the API's own CRDs store them.
 const ROOT: &str = "/apis/gateway.networking.k8s.io/v1";
-pub(super) const LISTS: [&str; 5] = [
+pub(super) const LISTS: [&str; 6] = [
     "/apis/gateway.networking.k8s.io/v1/grpcroutes",
     "/apis/gateway.networking.k8s.io/v1/httproutes",
     "/apis/gateway.networking.k8s.io/v1/tlsroutes",
     "/apis/gateway.networking.k8s.io/v1/tcproutes",
     "/apis/mesh-agent.io/v1alpha1/trafficpolicies",
+    "/apis/gateway.networking.x-k8s.io/v1alpha1/xbackendtrafficpolicies",
 ];
-const TRAFFIC_ROOT: &str = "/apis/mesh-agent.io/v1alpha1";
-const TRAFFIC: &str = "trafficpolicies";
+/// In the order of `PolicyKind`: kind, where it is, and what a list of it is called.
+const TRAFFIC: [(PolicyKind, &str, &str); 2] = [
+    (
+        PolicyKind::TrafficPolicy,
+        "/apis/mesh-agent.io/v1alpha1",
+        "trafficpolicies",
+    ),
+    (
+        PolicyKind::XBackendTrafficPolicy,
+        "/apis/gateway.networking.x-k8s.io/v1alpha1",
+        "xbackendtrafficpolicies",
+    ),
+];
 /// What it is judged by.
 pub(super) const BESIDE: [&str; 2] = [
     "/api/v1/services",
@@ -40,7 +53,7 @@ impl Routes {
     pub(super) fn hear(&self, path: &str, json: Option<&str>) -> Vec<String> {
         let plural = plural(path);
         let is_service = plural == Some("services");
-        let is_heard = is_service || matches!(plural, Some("referencegrants" | TRAFFIC));
+        let is_heard = is_service || plural == Some("referencegrants") || policy(path).is_some();
         if !is_heard && kind(path).is_none() {
             return Vec::new();
         }
@@ -51,8 +64,9 @@ impl Routes {
         let json = json.as_deref().map(str::as_bytes);
         let others = self.0.lock().hear(path, json);
         let policies = others.traffic_policies.iter();
-        let policies = policies.map(|(namespace, name)| {
-            format!("{TRAFFIC_ROOT}/namespaces/{namespace}/{TRAFFIC}/{name}")
+        let policies = policies.map(|(kind, namespace, name)| {
+            let (_, root, plural) = TRAFFIC[*kind as usize];
+            format!("{root}/namespaces/{namespace}/{plural}/{name}")
         });
         others
             .routes
@@ -64,16 +78,13 @@ impl Routes {
 
     /// `None` for what is neither.
     pub(super) fn judge(&self, path: &str, json: &str) -> Option<Verdict> {
-        let is_policy = plural(path) == Some(TRAFFIC);
-        let kind = kind(path);
-        if kind.is_none() && !is_policy {
-            return None;
-        }
+        let (kind, policy) = (kind(path), policy(path));
         let object: Value = serde_json::from_str(json).unwrap_or_default();
         let text = |name: &str| object["metadata"][name].as_str().unwrap_or_default();
         let (namespace, name) = (text("namespace"), text("name"));
-        let mut verdict = match kind {
-            Some(kind) => {
+        let mut verdict = match (kind, policy) {
+            (None, None) => return None,
+            (Some(kind), _) => {
                 let (namespace, name) = (namespace.into(), name.into());
                 let key = RouteKey {
                     kind,
@@ -82,8 +93,8 @@ impl Routes {
                 };
                 Verdict::Parents(self.parents(&key, &object))
             }
-            None => {
-                let all = self.0.lock().traffic_status(namespace, name);
+            (None, Some(policy)) => {
+                let all = self.0.lock().traffic_status(policy, (namespace, name));
                 Verdict::Ancestors(all.into_iter().map(ancestor).collect())
             }
         };
@@ -169,6 +180,12 @@ fn kind(path: &str) -> Option<RouteKind> {
     let plural = plural(path)?;
     let one = KINDS.iter().find(|(name, _)| *name == plural);
     one.map(|(_, kind)| *kind)
+}
+
+fn policy(path: &str) -> Option<PolicyKind> {
+    let plural = plural(path)?;
+    let one = TRAFFIC.iter().find(|(.., name)| *name == plural);
+    one.map(|(kind, ..)| *kind)
 }
 
 fn path(key: &RouteKey) -> String {
@@ -306,12 +323,47 @@ mod tests {
             }
         };
         let said = message(json!({"maxConnections": 5, "maxPendingTime": "1s"}));
-        assert!(
-            said.ends_with("; read, but without effect yet: spec.limits.maxPendingTime"),
-            "{said}"
-        );
-        let said = message(json!({"maxConnections": 5}));
         assert!(!said.contains("without effect"), "{said}");
+    }
+
+    #[test]
+    fn a_budget_of_the_gateway_api_is_judged_by_what_there_is_beside_it() {
+        let all = Routes::default();
+        let service = json!({
+            "metadata": {"name": "web", "namespace": "shop"},
+            "spec": {"clusterIP": "10.96.0.1", "ports": [{"port": 80}]},
+        });
+        all.hear(SERVICE, Some(&service.to_string()));
+        let path =
+            "/apis/gateway.networking.x-k8s.io/v1alpha1/namespaces/shop/xbackendtrafficpolicies/a";
+        let text = json!({
+            "apiVersion": "gateway.networking.x-k8s.io/v1alpha1", "kind": "XBackendTrafficPolicy",
+            "metadata": {"name": "a", "namespace": "shop"},
+            "spec": {
+                "targetRefs": [{"group": "", "kind": "Service", "name": "web"}],
+                "retryConstraint": {"budget": {"percent": 7}},
+                "sessionPersistence": {"type": "Cookie"},
+            },
+        })
+        .to_string();
+        let said = || match all.judge(path, &text) {
+            Some(Verdict::Ancestors(mut all)) => {
+                let condition = all.remove(0).conditions.remove(0);
+                (condition.reason, condition.message)
+            }
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(all.hear(path, Some(&text)), [path]);
+        assert_eq!(said().0, "Accepted");
+        let without = "without effect yet: spec.sessionPersistence";
+        assert!(said().1.ends_with(without), "{}", said().1);
+        let own = format!("{POLICIES}/a");
+        let mut budget: Value =
+            serde_json::from_str(&traffic_policy("a", "2026-02-02T00:00:00Z")).expect("JSON");
+        budget["spec"]["retryBudget"] = json!({"percent": 1});
+        let told = all.hear(&own, Some(&budget.to_string()));
+        assert_eq!(told, [own.as_str(), path], "both are told");
+        assert_eq!(said().0, "Conflicted");
     }
 
     #[test]

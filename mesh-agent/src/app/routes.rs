@@ -1,6 +1,7 @@
 //! What `mesh-agent status routes` shows.
 
-use crate::admin::routes::{ConditionRow, MAX_ROWS, RouteList, RouteRow};
+use crate::admin::MAX_ROWS;
+use crate::admin::routes::{ConditionRow, RouteList, RouteRow};
 use crate::model::Snapshot;
 use crate::model::route::{ParentRef, Route};
 use crate::route::{self, RouteCondition};

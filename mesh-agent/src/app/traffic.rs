@@ -2,7 +2,8 @@
 
 use std::time::SystemTime;
 
-use crate::admin::routes::{ConditionRow, MAX_ROWS};
+use crate::admin::MAX_ROWS;
+use crate::admin::routes::ConditionRow;
 use crate::admin::traffic::{TrafficList, TrafficRow};
 use crate::model::traffic_policy::{PolicyTarget, TrafficPolicy};
 use crate::model::{ServicePort, Snapshot};
@@ -31,6 +32,7 @@ fn row(snapshot: &Snapshot, policy: &TrafficPolicy, status: TargetStatus) -> Tra
     }
     let in_force = in_force(snapshot, policy, &status.target);
     TrafficRow {
+        kind: policy.kind.name().to_owned(),
         policy: format!("{}/{}", policy.namespace, policy.name),
         service,
         condition: ConditionRow {

@@ -22,7 +22,7 @@ const READ_BY_THEN: Duration = Duration::from_secs(2);
 const AGAIN: Duration = Duration::from_secs(10);
 
 /// Removes what agents left; gives the number of pods whose rules were removed.
-pub fn cleanup(bpffs_dir: &Path) -> anyhow::Result<usize> {
+pub(crate) fn cleanup(bpffs_dir: &Path) -> anyhow::Result<usize> {
     cleanup_seen(bpffs_dir, &netns::Names::default())
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -33,6 +33,7 @@ use crate::model::{Name, Part, Snapshot, SpiffeId};
 use crate::observe::explanation::Explanation;
 use crate::observe::{ConnectionFilter, ConnectionList, NodeState, Observe};
 use crate::plan::InForce;
+use crate::policy::Authorizer;
 
 /// Policies that are listed.
 const MAX_POLICIES: usize = 1_000;
@@ -64,6 +65,8 @@ pub(super) struct View {
     configuration: Arc<Configuration>,
     /// But for what is asked for anew each time.
     status: Mutex<Status>,
+    /// As of that; listed for who asks, for a change of one is not to cost all.
+    policy: ArcSwap<Authorizer>,
     ledger: Mutex<Ledger>,
     created: Instant,
 }
@@ -86,6 +89,7 @@ impl View {
             parts,
             configuration,
             status: Mutex::new(status),
+            policy: ArcSwap::default(),
             ledger: Mutex::default(),
             created: Instant::now(),
         }
@@ -103,15 +107,13 @@ impl View {
         problems.extend(update.policy_problems().map(problems::of_policy));
         problems.extend(pods.iter().flat_map(problems::of_pod));
         problems.extend(unsettled.map(problems::of_strangers));
-        let all = update.policy.status();
         if let Some(reporting) = &self.parts.reporting {
             reporting.note(update, pods, Instant::now());
         }
         let mut status = self.status.lock();
+        self.policy.store(update.policy.clone());
         status.generation = update.snapshot.generation;
         status.problems = problems;
-        status.policies_total = all.len();
-        status.policies = all.iter().take(MAX_POLICIES).map(policy).collect();
         status.pods = serde_json::json!(pods);
     }
 
@@ -192,7 +194,7 @@ impl View {
             node = status.node,
             pods,
             enrolled,
-            policies = status.policies_total,
+            policies = self.policy.load().status().len(),
             configuration = self.configuration.hash(),
             authority,
             metrics = %flags.metrics_addr,
@@ -278,7 +280,13 @@ impl admin::Pages for View {
 impl admin::AdminSource for View {
     fn status(&self) -> Status {
         let problems = self.look();
-        let mut status = self.status.lock().clone();
+        let (mut status, policies) = {
+            let status = self.status.lock();
+            (status.clone(), self.policy.load_full())
+        };
+        let policies = policies.status();
+        status.policies_total = policies.len();
+        status.policies = policies.iter().take(MAX_POLICIES).map(policy).collect();
         status.ready = !problems.iter().any(|p| p.blocks);
         status.degraded = status.ready && !problems.is_empty();
         status.problems = problems;
@@ -304,7 +312,13 @@ impl admin::AdminSource for View {
 
     fn endpoints(&self) -> admin::endpoints::EndpointList {
         let published = self.parts.published.load();
-        super::endpoints::list(&published.snapshot, &self.parts.health, Instant::now())
+        let of = &self.parts.explainer;
+        let zone = published
+            .snapshot
+            .zone_of(&of.node, of.node_zone.as_deref());
+        let seen = (&*self.parts.health, Instant::now());
+        let place = (&*of.node, zone);
+        super::endpoints::list(&published.snapshot, place, seen, SystemTime::now())
     }
 
     fn routes(&self) -> admin::routes::RouteList {

@@ -7,15 +7,19 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::affinity::Affinity;
+use super::attempt::Attempt;
 use super::breaker::Random;
 use super::choose::{Choice, Chosen, Field};
-use super::endpoints::{Attempt, Candidates, Fit};
+use super::endpoints::{Candidates, Distance};
 use super::health::Health;
-use super::in_flight::{Here, InFlight};
+use super::in_flight::{Going, Here, InFlight};
+use super::locality::{nearest, settled};
 use super::outcome::Kind;
+use super::patience;
+use super::place;
 use super::view::View;
 use crate::model::traffic::{BalanceBy, HashOn};
-use crate::model::{Endpoint, ServiceKey, Snapshot};
+use crate::model::{Endpoint, RefuseReason, ServiceKey, Snapshot, Tier};
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
@@ -54,6 +58,15 @@ pub(crate) struct Draw<'d> {
     pub(crate) random: Random<'d>,
 }
 
+/// Why none is picked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unpicked {
+    /// There is none.
+    Nobody,
+    /// There is no place for more; the attempt may wait for one.
+    Over(RefuseReason),
+}
+
 impl Balancer {
     /// `index`: of the worker.
     #[must_use]
@@ -74,10 +87,16 @@ impl Balancer {
         candidates: &Candidates<'s>,
         attempt: &mut Attempt,
         draw: Draw<'_>,
-    ) -> Option<(&'s Endpoint, InFlight)> {
+    ) -> Result<(&'s Endpoint, InFlight), Unpicked> {
         let at = self.health.at(draw.now);
         let affinity = self.affinity.clone();
         let list = self.list_of(candidates, at);
+        if list.views[candidates.kind()].usable.is_empty() {
+            return Err(Unpicked::Nobody);
+        }
+        let source = || candidates.client_hash();
+        let has_place = place::enter(&list.here, attempt, (draw.kind, draw.now), source);
+        let has_place = has_place.map_err(Unpicked::Over)?;
         let is_first = attempt.tried.is_empty();
         let goes_on = is_first
             .then(|| list.of_session(candidates, attempt))
@@ -88,21 +107,31 @@ impl Balancer {
         let probed = is_free.then(probe).flatten();
         let others = (!is_first).then(|| list.others(candidates, attempt));
         let view = &list.views[candidates.kind()];
-        let usable = others.as_deref().unwrap_or(&view.usable);
         let kept = goes_on.or(probed);
         let chosen = match (kept, candidates.service.affinity) {
-            (Some(kept), _) => Some((kept, None)),
+            (Some(kept), _) => Some((kept, probed.and_then(|probed| list.beside(view, probed)))),
             (None, Some(lasts)) => {
+                let nearest = || settled(&view.parts, &view.usable, None);
+                let usable = others.as_deref().unwrap_or_else(nearest);
                 let kept = affinity.pick(candidates, usable, (draw.now, lasts));
                 kept.map(|at| (at, None))
             }
-            (None, None) => list.choose(candidates, (attempt, draw, at), usable),
+            (None, None) => list.choose(candidates, (attempt, draw, at), others.as_deref()),
         };
-        let (number, other) = chosen?;
-        let endpoint = candidates.port.endpoints.get(number as usize)?;
-        attempt.picked(endpoint);
         let here = &list.here;
-        let breaker = &here.states[number as usize].breaker;
+        let found = chosen.and_then(|(number, other)| {
+            let endpoint = candidates.port.endpoints.get(number as usize)?;
+            Some((number, other, endpoint))
+        });
+        let Some((number, other, endpoint)) = found else {
+            if has_place {
+                here.destination.count(draw.kind).leave();
+            }
+            return Err(Unpicked::Nobody);
+        };
+        let state = &here.states[number as usize];
+        attempt.picked(endpoint, state.session);
+        let breaker = &state.breaker;
         // Also of one that is used though its breaker is open.
         let of = &here.traffic.outlier_detection;
         let is_tried = || may_probe && !breaker.is_closed() && breaker.probe(of, at);
@@ -110,8 +139,16 @@ impl Balancer {
         if is_probe {
             here.health.changed();
         }
-        let begun = InFlight::begin(here, (number, other), (draw.kind, is_probe), draw.now);
-        Some((endpoint, begun))
+        let going = Going {
+            kind: draw.kind,
+            is_probe,
+            has_place,
+            is_safe: attempt.is_safe(),
+            patience: list.patience(candidates, (number, is_probe), at),
+        };
+        let begun = InFlight::begin(here, (number, other), going, draw.now);
+        attempt.counts_at(here);
+        Ok((endpoint, begun))
     }
 
     /// Another configuration is in force: what is known of endpoints that it has
@@ -167,19 +204,13 @@ impl Balancer {
 impl List {
     /// Where the session goes on, if that may be picked.
     fn of_session(&self, candidates: &Candidates<'_>, attempt: &Attempt) -> Option<u32> {
-        if !attempt.has_session() {
-            return None;
-        }
+        let wanted = attempt.wanted()?;
         let mut usable = self.views[candidates.kind()].usable.iter();
-        let endpoints = &candidates.port.endpoints;
-        let is_wanted = |at: &&u32| {
-            let endpoint = endpoints.get(**at as usize);
-            endpoint.is_some_and(|endpoint| attempt.is_wanted(endpoint))
-        };
+        let is_wanted = |at: &&u32| self.here.states[**at as usize].session == wanted;
         usable.find(is_wanted).copied()
     }
 
-    /// One that is left out and whose time has come.
+    /// One that is left out, or passed by, and whose time has come.
     fn probe(&self, candidates: &Candidates<'_>, at: u64) -> Option<u32> {
         let view = &self.views[candidates.kind()];
         if at < view.probe_at {
@@ -187,16 +218,39 @@ impl List {
         }
         let of = &self.here.traffic.outlier_detection;
         let is_due = |number: &&u32| self.here.states[**number as usize].breaker.probe(of, at);
-        view.ejected.iter().find(is_due).copied()
+        view.tried.iter().find(is_due).copied()
+    }
+
+    /// What shows by comparison that a probe has failed whose client gives up.
+    fn beside(&self, view: &View, probed: u32) -> Option<u32> {
+        let works = |at: &u32| *at != probed && self.here.states[*at as usize].breaker.is_closed();
+        view.usable.iter().copied().find(works)
+    }
+
+    /// How long is waited for it before another is asked, in ms; 0: for as long as it takes.
+    fn patience(
+        &self,
+        candidates: &Candidates<'_>,
+        (number, is_probe): (u32, bool),
+        at: u64,
+    ) -> u32 {
+        let usable = self.views[candidates.kind()].usable.iter();
+        let others = usable.filter(|other| **other != number);
+        let states = others.map(|other| &*self.here.states[*other as usize]);
+        let patience = patience::of(&self.here.states[number as usize], is_probe, (states, at));
+        patience.map_or(0, |time| {
+            u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
+        })
     }
 
     fn choose(
         &self,
         candidates: &Candidates<'_>,
         (attempt, draw, at): (&Attempt, Draw<'_>, u64),
-        usable: &[u32],
+        others: Option<&[u32]>,
     ) -> Option<Chosen> {
-        let by = &self.here.traffic.load_balancer;
+        let traffic = &self.here.traffic;
+        let by = &traffic.load_balancer;
         let is_of_source = by.by == BalanceBy::ConsistentHash(HashOn::SourceIp);
         let choice = Choice {
             by,
@@ -208,21 +262,33 @@ impl List {
             now: at,
             random: draw.random,
         };
-        choice.of(Field {
+        let view = &self.views[candidates.kind()];
+        let field = |usable| Field {
             endpoints: &candidates.port.endpoints,
             states: &self.here.states,
             usable,
             turn: &self.turn,
-        })
+        };
+        let is_alike = view.parts.len() < 2;
+        let is_hash = matches!(by.by, BalanceBy::ConsistentHash(_));
+        match (others, choice.hash.filter(|_| is_hash)) {
+            // They are as near as each other.
+            (Some(others), _) => choice.of(field(others)),
+            (None, _) if is_alike => choice.of(field(&view.usable)),
+            // A key does not move because its endpoint has much to do.
+            (None, Some(hash)) => choice.of(field(settled(&view.parts, &view.usable, Some(hash)))),
+            (None, None) => nearest(&choice, field(&view.usable), (&view.parts, traffic)),
+        }
     }
 
     /// What was tried comes last, and what is left out before that: then the next best
     /// is better than the same again.
     fn others(&self, candidates: &Candidates<'_>, attempt: &Attempt) -> Vec<u32> {
         let view = &self.views[candidates.kind()];
-        let rank = |at: u32, endpoint: &Endpoint| -> Option<(bool, bool, Fit)> {
-            let fit = candidates.fit(endpoint)?;
-            Some((attempt.has_tried(endpoint), view.ejected.contains(&at), fit))
+        let rank = |at: u32, endpoint: &Endpoint| -> Option<(bool, bool, Tier, Distance)> {
+            let (tier, distance) = (candidates.fit(endpoint)?, candidates.distance(endpoint));
+            let is_out = view.ejected.contains(&at);
+            Some((attempt.has_tried(endpoint), is_out, tier, distance))
         };
         let endpoints = candidates.port.endpoints.iter().zip(0..);
         let ranked = endpoints.filter_map(|(endpoint, at)| Some((rank(at, endpoint)?, at)));

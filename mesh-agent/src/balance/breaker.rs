@@ -1,8 +1,10 @@
 //! When an endpoint is left out, and when it is tried again.
 //!
 //! Closed: it is used. Open: it is left out until a time. Then one real request goes
-//! there as a probe: its success closes the breaker, its failure opens it for twice as
-//! long. One word for all workers; each change of it is made once.
+//! there as a probe: its success closes the breaker (up to five in a row, where it was opened
+//! for a share of failures), its failure opens it for twice as long, and for four times
+//! where that was a client's loss and came soon. One word for all workers; each change of it
+//! is made once.
 
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -63,6 +65,8 @@ pub(crate) enum Change {
     },
     /// The probe failed: for so long again.
     StillFailing { failure: Failure, lasts: Duration },
+    /// The probe succeeded; so many more have to, and the next may go at once.
+    Works { more: u8 },
     /// The probe succeeded: it is used again.
     Returned,
 }
@@ -81,6 +85,8 @@ pub(super) struct Breaker {
     window: Window,
     cause: AtomicU8,
     last: AtomicU8,
+    /// Probes in a row that succeeded.
+    good: AtomicU8,
 }
 
 impl Breaker {
@@ -92,6 +98,7 @@ impl Breaker {
             window: Window::default(),
             cause: AtomicU8::new(0),
             last: AtomicU8::new(0),
+            good: AtomicU8::new(0),
         }
     }
 
@@ -101,6 +108,21 @@ impl Breaker {
 
     pub(super) fn is_closed(&self) -> bool {
         self.word().phase == Phase::Closed
+    }
+
+    /// For how long it is open at least, from its last failure on.
+    pub(super) fn lasts(&self, of: &OutlierDetection) -> Duration {
+        ejection(of, self.word().times)
+    }
+
+    /// Probes of it that failed since it was last used, or since it began to be open.
+    pub(super) fn failed_probes(&self) -> u32 {
+        u32::from(self.word().times.saturating_sub(1))
+    }
+
+    /// Requests in a row that failed.
+    pub(super) fn failed_requests(&self) -> u32 {
+        self.in_a_row[0].load(Ordering::Relaxed)
     }
 
     pub(super) fn since(&self) -> u64 {
@@ -126,8 +148,8 @@ impl Breaker {
         }
         let next = Word {
             phase: Phase::HalfOpen,
-            // One that says nothing for so long is one of several.
-            at: now.saturating_add(millis(ejection(of, found.times.saturating_add(1)))),
+            // One that says nothing for so long, which clients bear no longer, is one of several.
+            at: now.saturating_add(millis(ejection(of, found.times.saturating_add(2)))),
             ..found
         };
         self.change(found, next)
@@ -151,6 +173,16 @@ impl Breaker {
         if !is_probe || found.phase == Phase::Closed {
             return None;
         }
+        let good = self.good.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let more = self.has_to_show(of).saturating_sub(good);
+        if more > 0 {
+            let next = Word {
+                phase: Phase::Open,
+                at: now,
+                ..found
+            };
+            return self.change(found, next).then_some(Change::Works { more });
+        }
         let next = Word {
             phase: Phase::Closed,
             times: found.times,
@@ -162,10 +194,11 @@ impl Breaker {
         closed.then_some(Change::Returned)
     }
 
+    /// `is_loss`: its client has lost what it asked.
     pub(super) fn failed(
         &self,
         (of, kind, is_probe): (&OutlierDetection, Kind, bool),
-        failure: Failure,
+        (failure, is_loss): (Failure, bool),
         now: u64,
         random: Random<'_>,
     ) -> Option<Change> {
@@ -187,7 +220,11 @@ impl Breaker {
                 };
                 (times, Some(cause))
             }
-            Phase::Open | Phase::HalfOpen if is_probe => (found.times.saturating_add(1), None),
+            Phase::Open | Phase::HalfOpen if is_probe => {
+                let is_soon = ejection(of, found.times) < RARE;
+                let more = 1 + u8::from(is_loss && is_soon);
+                (found.times.saturating_add(more), None)
+            }
             // It began before.
             Phase::Open | Phase::HalfOpen => return None,
         };
@@ -202,6 +239,7 @@ impl Breaker {
             return None;
         }
         self.last.store(failure as u8, Ordering::Relaxed);
+        self.good.store(0, Ordering::Relaxed);
         self.in_a_row
             .iter()
             .for_each(|row| row.store(0, Ordering::Relaxed));
@@ -228,6 +266,15 @@ impl Breaker {
             ..found
         };
         found.phase == Phase::HalfOpen && self.change(found, next)
+    }
+
+    /// So many probes in a row: what fails now and then answers some of them by chance.
+    fn has_to_show(&self, of: &OutlierDetection) -> u8 {
+        match (self.cause().0, of.success_rate) {
+            (Cause::InARow, _) | (Cause::SuccessRate, None) => 1,
+            // It was asked often, and so they come soon.
+            (Cause::SuccessRate, Some(rate)) => probes(rate.threshold_percent),
+        }
     }
 
     /// Failures in a row, of requests and of connections: a request that got none, or
@@ -281,8 +328,27 @@ impl Breaker {
 /// One that has come back is judged by a quarter of the requests for so long, in ms.
 const PROBATION: u64 = 10_000;
 
+/// Probes that are so far apart are few, whomever they cost.
+const RARE: Duration = Duration::from_secs(8);
+
 /// A share of this much is added by chance, in percent.
 const JITTER: u64 = 50;
+
+/// So many that succeed in a row that one which does as well as it has to shows it with one
+/// of three tries, about; it would never with many of these where it may fail often.
+fn probes(threshold_percent: u32) -> u8 {
+    let (mut chance, mut probes) = (1.0, 0);
+    let each = f64::from(threshold_percent.min(100)) / 100.0;
+    while probes < MOST_PROBES && chance * each >= LIKELY {
+        chance *= each;
+        probes += 1;
+    }
+    probes.max(1)
+}
+
+const MOST_PROBES: u8 = 5;
+/// Five of what answers four of five are as likely.
+const LIKELY: f64 = 0.32;
 
 /// The `times`th in a row; without jitter.
 fn ejection(of: &OutlierDetection, times: u8) -> Duration {

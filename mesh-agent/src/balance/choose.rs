@@ -52,9 +52,9 @@ impl Choice<'_> {
             (BalanceBy::RoundRobin, _) => {
                 let turn = field.turn.get();
                 field.turn.set(turn.wrapping_add(1));
-                Some((usable[turn % usable.len()], None))
+                Some((self.warm_from(field, turn % usable.len()), None))
             }
-            (BalanceBy::Random, _) => Some((usable[self.below(usable.len())], None)),
+            (BalanceBy::Random, _) => Some((self.warm_from(field, self.below(usable.len())), None)),
             (BalanceBy::ConsistentHash(_), _) => match self.hash {
                 Some(hash) => {
                     let weight = |at: &&u32| weight(hash, &field.endpoints[**at as usize]);
@@ -106,6 +106,18 @@ impl Choice<'_> {
         }
     }
 
+    /// The one at that place, or the next one where it is new, and this is not for it.
+    fn warm_from(&self, field: Field<'_>, at: usize) -> u32 {
+        let (one, next) = (
+            field.usable[at],
+            field.usable[(at + 1) % field.usable.len()],
+        );
+        match self.is_warm(&field.states[one as usize]) {
+            true => one,
+            false => next,
+        }
+    }
+
     /// One that is new gets a part of what it would get.
     fn is_warm(&self, state: &State) -> bool {
         let Some(Warmup {
@@ -128,3 +140,6 @@ impl Choice<'_> {
         (self.random)(count as u64) as usize
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,14 +3,9 @@
 use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
-use smallvec::SmallVec;
-
-use crate::model::traffic::{BalanceBy, HashOn, Traffic};
-use crate::model::{
-    Endpoint, Name, Refused, Service, ServicePort, Snapshot, Tier, UpstreamAddr, WorkloadKey,
-};
+use crate::model::traffic::{BalanceBy, HashOn, Prefer, Traffic};
+use crate::model::{Endpoint, Name, Service, ServicePort, Snapshot, Tier, WorkloadKey};
 
 /// Who connects, and from where.
 #[derive(Clone, Copy, Debug)]
@@ -20,171 +15,6 @@ pub(crate) struct Client<'s> {
     pub(crate) node: &'s str,
     /// `None` where nobody says it: then no hint for zones is for it.
     pub(crate) zone: Option<&'s str>,
-}
-
-/// Endpoints that one exchange has tried already.
-#[derive(Debug, Default)]
-pub(crate) struct Attempt {
-    pub(super) tried: SmallVec<[UpstreamAddr; 1]>,
-    /// What a consistent hash of requests is of.
-    hash: Option<u64>,
-    /// Nothing that becomes of it is told: it can show of no endpoint that it works.
-    is_copy: bool,
-    session: Option<Session>,
-    /// The cookie that it is given, and its value.
-    given: Option<(u64, Box<str>)>,
-    /// Faults that policies ask for.
-    injected: Injected,
-    /// Where the dice stood for its first decision.
-    pub(crate) luck: u64,
-}
-
-/// Whether a fault is injected is found out once, however often it is decided on.
-#[derive(Debug, Default)]
-enum Injected {
-    #[default]
-    Unknown,
-    Known,
-    Delayed(Box<Delayed>),
-}
-
-/// It is decided on anew behind a delay that is injected.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Delayed {
-    pub(crate) lasts: Duration,
-    /// What is injected then, and until when.
-    pub(crate) then: Option<(Refused, SystemTime)>,
-}
-
-/// Of the requests that one client makes, by the hash of an endpoint.
-#[derive(Clone, Copy, Debug, Default)]
-struct Session {
-    wanted: Option<u64>,
-    got: Option<u64>,
-}
-
-impl Attempt {
-    /// Of a copy, whose answer nobody looks at.
-    pub(crate) fn of_copy() -> Self {
-        Self {
-            is_copy: true,
-            ..Self::default()
-        }
-    }
-
-    /// Is it to be found out now whether a fault is injected?
-    pub(crate) fn draws(&mut self) -> bool {
-        let is_first = self.is_new() && !self.is_copy && matches!(self.injected, Injected::Unknown);
-        if is_first {
-            self.injected = Injected::Known;
-        }
-        is_first
-    }
-
-    pub(crate) fn delay(&mut self, delayed: Delayed) {
-        self.injected = Injected::Delayed(Box::new(delayed));
-    }
-
-    /// It is to wait for so long.
-    pub(crate) fn delayed(&self) -> Option<Duration> {
-        match &self.injected {
-            Injected::Delayed(delayed) => Some(delayed.lasts),
-            Injected::Unknown | Injected::Known => None,
-        }
-    }
-
-    /// It has waited: what comes then.
-    pub(crate) fn has_waited(&mut self) -> Option<(Refused, SystemTime)> {
-        self.delayed()?;
-        match std::mem::replace(&mut self.injected, Injected::Known) {
-            Injected::Delayed(delayed) => delayed.then,
-            Injected::Unknown | Injected::Known => None,
-        }
-    }
-
-    /// It may be the one request that shows whether an ejected endpoint works again.
-    pub(super) fn may_probe(&self) -> bool {
-        !self.is_copy
-    }
-
-    /// A consistent hash of the request is of this.
-    pub(crate) fn hash_of(&mut self, value: Option<&[u8]>) {
-        self.hash = value.map(|value| foldhash::quality::FixedState::default().hash_one(value));
-    }
-
-    /// It is of a session, which goes on at that endpoint if it can.
-    pub(crate) fn of_session(&mut self, endpoint: Option<u64>) {
-        self.session.get_or_insert_default().wanted = endpoint;
-    }
-
-    /// Where the session goes on.
-    pub(crate) fn session_at(&self) -> Option<u64> {
-        self.session?.got
-    }
-
-    pub(super) fn is_wanted(&self, endpoint: &Endpoint) -> bool {
-        let wanted = self.session.and_then(|session| session.wanted);
-        wanted == Some(session_hash(endpoint))
-    }
-
-    pub(super) fn has_session(&self) -> bool {
-        self.session.is_some_and(|session| session.wanted.is_some())
-    }
-
-    pub(super) fn picked(&mut self, endpoint: &Endpoint) {
-        self.tried.push(endpoint.addr);
-        if let Some(session) = &mut self.session {
-            session.got = Some(session_hash(endpoint));
-        }
-    }
-
-    pub(super) fn hash(&self) -> Option<u64> {
-        self.hash
-    }
-
-    #[cfg(test)]
-    pub(crate) fn hash_now(&self) -> Option<u64> {
-        self.hash
-    }
-
-    /// The cookie that it is given has this value.
-    pub(crate) fn given(&self) -> Option<u64> {
-        self.given.as_ref().map(|(value, _)| *value)
-    }
-
-    /// As its answer has it.
-    pub(crate) fn given_line(&self) -> Option<&str> {
-        self.given.as_ref().map(|(_, line)| &**line)
-    }
-
-    pub(crate) fn give(&mut self, value: u64, line: String) {
-        self.given = Some((value, line.into()));
-    }
-
-    /// Nothing was tried.
-    pub(crate) fn is_new(&self) -> bool {
-        self.tried.is_empty()
-    }
-
-    /// What was picked last was asked nothing.
-    pub(crate) fn was_not_taken(&mut self) {
-        self.tried.pop();
-    }
-
-    /// Two were tried.
-    pub(crate) fn is_second(&self) -> bool {
-        self.tried.len() > 1
-    }
-
-    /// What was picked last had been tried before: there is nobody else.
-    pub(crate) fn is_repeated(&self) -> bool {
-        let last = self.tried.split_last();
-        last.is_some_and(|(last, before)| before.contains(last))
-    }
-
-    pub(super) fn has_tried(&self, endpoint: &Endpoint) -> bool {
-        self.tried.contains(&endpoint.addr)
-    }
 }
 
 /// The endpoint with the most is the key's: another one that comes or goes changes
@@ -200,7 +30,7 @@ pub(super) fn weight(key: u64, endpoint: &Endpoint) -> u64 {
 }
 
 /// By what a client knows the endpoint of its session.
-fn session_hash(endpoint: &Endpoint) -> u64 {
+pub(super) fn session_hash(endpoint: &Endpoint) -> u64 {
     weight(0, endpoint)
 }
 
@@ -213,27 +43,15 @@ pub(crate) enum Reach {
     Node,
 }
 
-/// How well an endpoint fits; only those that fit best are picked.
+/// How near an endpoint is to the client, or meant for it; the nearest are preferred.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Fit {
-    /// A hint is for the client's node.
-    HintedNode,
-    /// A hint is for its zone.
-    HintedZone,
-    Ready,
-    Terminating,
-    /// Of a pod that is not known.
-    Unknown,
-}
-
-impl Fit {
-    /// Of those that are as good but for the place that they are for.
-    pub(super) fn tier(self) -> Self {
-        match self {
-            Self::HintedNode | Self::HintedZone | Self::Ready => Self::Ready,
-            Self::Terminating | Self::Unknown => self,
-        }
-    }
+pub(super) enum Distance {
+    /// On its node, or a hint is for that.
+    Node,
+    /// In its zone, or a hint is for that.
+    Zone,
+    /// Anywhere.
+    Far,
 }
 
 /// The endpoints of one port of a Service, of one family.
@@ -291,50 +109,44 @@ impl<'s> Candidates<'s> {
     /// Each of them, in the configuration's order: taking a look is no pick.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &'s Endpoint> + use<'s> {
         let candidates = *self;
-        let best = self.fitting().map(|(_, fit)| fit).min();
+        let best = self.fitting().map(|(_, rank)| rank).min();
         let fitting = candidates.fitting();
         fitting
-            .filter(move |(_, fit)| Some(*fit) == best)
+            .filter(move |(_, rank)| Some(*rank) == best)
             .map(|(endpoint, _)| endpoint)
     }
 
-    fn fitting(&self) -> impl Iterator<Item = (&'s Endpoint, Fit)> + use<'s> {
-        let candidates = *self;
-        let all = candidates.port.endpoints.iter();
-        all.filter_map(move |endpoint| Some((endpoint, candidates.fit(endpoint)?)))
+    /// Those that are as good, and farther: they are used where the nearest are not enough.
+    pub(crate) fn farther(&self) -> impl Iterator<Item = &'s Endpoint> + use<'s> {
+        let best = self.fitting().map(|(_, rank)| rank).min();
+        let is_spare = move |(tier, distance)| {
+            best.is_some_and(|(best, nearest)| tier == best && distance > nearest)
+        };
+        let fitting = self.fitting();
+        fitting
+            .filter(move |(_, rank)| is_spare(*rank))
+            .map(|(endpoint, _)| endpoint)
     }
 
-    /// Which rule of the Service says that it is these, for people.
-    pub(crate) fn chosen_by(&self) -> Vec<String> {
-        let mut rules = Vec::new();
-        let name = &self.service.key;
-        if self.reach == Reach::Node {
-            rules.push(format!(
-                "internalTrafficPolicy of {name} is Local: only endpoints on the client's node are used"
-            ));
-        }
-        let best = self.fitting().map(|(_, fit)| fit).min();
-        rules.extend(match best {
-            Some(Fit::HintedNode) => Some(format!(
-                "hints of {name} keep to the client's node ({})",
-                self.client.node
-            )),
-            Some(Fit::HintedZone) => Some(format!(
-                "hints of {name} keep to the zone of the client's node ({})",
-                self.client.zone.unwrap_or_default()
-            )),
-            Some(Fit::Terminating) => Some(format!(
-                "{name} has no ready endpoint: the last that serve while they end are used"
-            )),
-            Some(Fit::Ready | Fit::Unknown) | None => None,
-        });
-        if let Some(lasts) = self.service.affinity {
-            rules.push(format!(
-                "sessionAffinity of {name}: a pod's connections go to one of these, until it makes none for {} s",
-                lasts.as_secs()
-            ));
-        }
-        rules
+    pub(super) fn fitting(
+        &self,
+    ) -> impl Iterator<Item = (&'s Endpoint, (Tier, Distance))> + use<'s> {
+        let candidates = *self;
+        let all = candidates.port.endpoints.iter();
+        all.filter_map(move |endpoint| {
+            let rank = (candidates.fit(endpoint)?, candidates.distance(endpoint));
+            Some((endpoint, rank))
+        })
+    }
+
+    /// `internalTrafficPolicy: Local`.
+    pub(super) fn keeps_to_node(&self) -> bool {
+        self.reach == Reach::Node
+    }
+
+    /// None of them may be picked.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.fitting().next().is_none()
     }
 
     /// Are there any, were it not for the node that they are on?
@@ -346,41 +158,52 @@ impl<'s> Candidates<'s> {
         anywhere.fitting().next().is_some()
     }
 
-    /// `None` where it may not be picked at all. As kube-proxy takes hints: those
-    /// for nodes first, either kind only where each ready endpoint has one, and
-    /// all endpoints where none of them is for the client.
-    pub(super) fn fit(&self, endpoint: &Endpoint) -> Option<Fit> {
-        if endpoint.addr.ip().is_ipv4() != self.is_ipv4 {
-            return None;
+    /// How good it is; `None` where it may not be picked at all.
+    pub(super) fn fit(&self, endpoint: &Endpoint) -> Option<Tier> {
+        let is_of_family = endpoint.addr.ip().is_ipv4() == self.is_ipv4;
+        let is_in_reach = self.reach == Reach::Cluster || self.is_on_node(endpoint);
+        (is_of_family && is_in_reach).then_some(endpoint.tier)
+    }
+
+    /// As its TrafficPolicy has it, else as hints do.
+    pub(super) fn distance(&self, endpoint: &Endpoint) -> Distance {
+        if self.reach == Reach::Node {
+            return Distance::Node;
         }
-        let is_near = || {
-            endpoint
-                .node()
-                .is_some_and(|node| *node == *self.client.node)
-        };
-        if self.reach == Reach::Node && !is_near() {
-            return None;
-        }
-        match endpoint.tier {
-            Tier::Ready if self.reach == Reach::Cluster => Some(self.hinted(endpoint)),
-            Tier::Ready => Some(Fit::Ready),
-            Tier::Terminating => Some(Fit::Terminating),
-            Tier::Unknown => Some(Fit::Unknown),
+        match self.traffic().load_balancer.locality.prefer {
+            Prefer::Hinted => self.hinted(endpoint),
+            Prefer::Node if self.is_on_node(endpoint) => Distance::Node,
+            Prefer::Node | Prefer::Zone if self.is_in_zone(endpoint) => Distance::Zone,
+            Prefer::Node | Prefer::Zone | Prefer::Nothing => Distance::Far,
         }
     }
 
-    fn hinted(&self, endpoint: &Endpoint) -> Fit {
+    fn is_on_node(&self, endpoint: &Endpoint) -> bool {
+        let node = endpoint.node();
+        node.is_some_and(|node| *node == *self.client.node)
+    }
+
+    fn is_in_zone(&self, endpoint: &Endpoint) -> bool {
+        let place = endpoint.place.as_deref();
+        let zone = place.and_then(|place| place.zone.as_deref());
+        zone.is_some() && zone == self.client.zone
+    }
+
+    /// As kube-proxy takes hints: those for nodes first, either kind only where each
+    /// ready endpoint has one.
+    fn hinted(&self, endpoint: &Endpoint) -> Distance {
         let hints = self.port.hinted.of_family(self.is_ipv4);
-        let Some(place) = endpoint.place.as_deref() else {
-            return Fit::Ready;
+        let place = endpoint.place.as_deref();
+        let Some(place) = place.filter(|_| endpoint.tier == Tier::Ready) else {
+            return Distance::Far;
         };
         let zone = self.client.zone;
         if hints.nodes && place.for_nodes.iter().any(|n| *n == *self.client.node) {
-            Fit::HintedNode
+            Distance::Node
         } else if hints.zones && place.for_zones.iter().any(|z| zone == Some(z.as_str())) {
-            Fit::HintedZone
+            Distance::Zone
         } else {
-            Fit::Ready
+            Distance::Far
         }
     }
 }

@@ -12,6 +12,8 @@ const DECAY: f32 = 10.0;
 const LOOK_AGAIN: f32 = 10.0;
 /// And not less than that, in seconds.
 const LOOK_AGAIN_LEAST: f32 = 0.1;
+/// Another worker's word may be so many ms ahead.
+const AHEAD: u32 = 60_000;
 
 /// Peak EWMA: what is longer counts at once, what is shorter by and by. Without news
 /// it decays, and after some time what comes next counts whatever it is.
@@ -59,9 +61,11 @@ impl Estimate {
 
     /// In seconds.
     fn age(self, now: u32) -> f32 {
-        // Another worker's word may be a moment ahead.
-        let passed = now.wrapping_sub(self.at) as i32;
-        passed.max(0) as f32 / 1000.0
+        let passed = now.wrapping_sub(self.at);
+        match passed > u32::MAX - AHEAD {
+            true => 0.0,
+            false => passed as f32 / 1000.0,
+        }
     }
 }
 

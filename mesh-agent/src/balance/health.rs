@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::breaker::{Breaker, Phase, millis};
-use super::endpoints::Id;
+use super::endpoints::{Id, session_hash};
 use super::ewma::Ewma;
+use super::history::{History, Transition};
+use super::mean::Mean;
 use super::outcome::{Cause, Failure, Kind};
 use crate::limit::{Budget, Cap};
 use crate::model::traffic::Traffic;
@@ -22,19 +24,27 @@ type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 pub(super) struct State {
     pub(super) breaker: Breaker,
     pub(super) latency: Ewma,
+    pub(super) mean: Mean,
     /// Connections and requests that are under way there.
     pub(super) pending: AtomicU32,
+    /// Those of them that it has not taken, or not begun to answer.
+    pub(super) waiting: AtomicU32,
     pub(super) voice: Voice,
     /// Since when it is known, in ms.
     pub(super) born: u64,
+    /// By what clients know it whose session goes on there.
+    pub(super) session: u64,
 }
 
 impl State {
-    fn new(now: u64) -> Self {
+    pub(super) fn new(endpoint: &Endpoint, now: u64) -> Self {
         Self {
+            session: session_hash(endpoint),
             breaker: Breaker::new(now),
             latency: Ewma::new(now),
+            mean: Mean::default(),
             pending: AtomicU32::new(0),
+            waiting: AtomicU32::new(0),
             voice: Voice::default(),
             born: now,
         }
@@ -65,14 +75,30 @@ impl Voice {
         }
     }
 
+    /// The last who was to hear it waited in vain, for what others do at once: it may have
+    /// stopped to answer.
+    pub(super) fn is_doubtful(&self) -> bool {
+        let missed = self.missed.load(Ordering::Relaxed);
+        missed > 0 && self.answered.load(Ordering::Relaxed) <= missed
+    }
+
+    /// Somebody has waited until now, in vain.
+    pub(super) fn missed(&self, now: u64) {
+        self.missed.fetch_max(now.max(1), Ordering::Relaxed);
+    }
+
+    /// It has answered nobody since then.
+    pub(super) fn is_silent(&self, since: u64) -> bool {
+        self.answered.load(Ordering::Relaxed) < since.max(1)
+    }
+
     /// Somebody who waited since then has left. It says something of the endpoint only
     /// where that answered nobody meanwhile; and who leaves all at once, or as long as
     /// others, says it once: each counts from where the last one ended.
     pub(super) fn is_missed(&self, since: u64, now: u64) -> bool {
         let missed = self.missed.load(Ordering::Relaxed);
-        let is_silent = self.answered.load(Ordering::Relaxed) < since.max(1);
         let is_next = missed <= since;
-        is_silent
+        self.is_silent(since)
             && is_next
             && self
                 .missed
@@ -97,6 +123,20 @@ impl Destination {
             Kind::Connection => &self.connections,
         }
     }
+
+    /// Who waits for a place does so by the limits that hold now; where there is nothing
+    /// left to go to, to be told so.
+    fn hear(&self, snapshot: &Snapshot, (service, port): (&ServiceKey, u16)) {
+        let service = snapshot.services.get(service);
+        let port = service.and_then(|service| Some((service, service.port(port)?)));
+        let limits = port
+            .filter(|(_, port)| !port.endpoints.is_empty())
+            .map(|(service, port)| &service.traffic(port).limits);
+        for kind in [Kind::Request, Kind::Connection] {
+            let most = limits.map_or(u32::MAX, |limits| kind.limit(limits).0);
+            self.count(kind).allow(most);
+        }
+    }
 }
 
 /// For the whole agent. Its tables are looked into when a worker first picks of a
@@ -106,6 +146,7 @@ pub(crate) struct Health {
     start: Instant,
     /// Changes of breakers so far.
     changes: AtomicU64,
+    history: History,
     known: Mutex<Known>,
 }
 
@@ -127,6 +168,8 @@ pub(crate) struct Standing {
     pub(crate) since: Duration,
     /// Until a request is sent there to see.
     pub(crate) next_probe: Option<Duration>,
+    /// For how long it is left alone between two of these, and half as long more by chance.
+    pub(crate) probe_interval: Option<Duration>,
     pub(crate) latency: Duration,
     pub(crate) in_flight: u32,
     /// Of requests, of late.
@@ -140,6 +183,7 @@ impl Health {
         Self {
             start,
             changes: AtomicU64::new(1),
+            history: History::default(),
             known: Mutex::default(),
         }
     }
@@ -162,9 +206,19 @@ impl Health {
         let known = &mut self.known.lock().endpoints;
         let one = |endpoint: &Endpoint| {
             let state = known.entry(Id::of(endpoint));
-            state.or_insert_with(|| Arc::new(State::new(now))).clone()
+            state
+                .or_insert_with(|| Arc::new(State::new(endpoint, now)))
+                .clone()
         };
         of.iter().map(one).collect()
+    }
+
+    /// `None` where one of them is not known: no worker has picked of them.
+    pub(super) fn known(&self, of: &[Endpoint]) -> Option<Vec<Arc<State>>> {
+        let known = &self.known.lock().endpoints;
+        of.iter()
+            .map(|endpoint| known.get(&Id::of(endpoint)).cloned())
+            .collect()
     }
 
     pub(super) fn destination(&self, service: &ServiceKey, port: u16) -> Arc<Destination> {
@@ -195,6 +249,19 @@ impl Health {
         known.destinations.retain(|(service, _), destination| {
             Arc::strong_count(destination) > 1 || snapshot.services.get(service).is_some()
         });
+        for ((service, port), destination) in &known.destinations {
+            destination.hear(snapshot, (service, *port));
+        }
+    }
+
+    /// A breaker has changed, which is to be told.
+    pub(crate) fn note(&self, transition: Transition) {
+        self.history.note(transition);
+    }
+
+    /// What changed of late, the newest first.
+    pub(crate) fn transitions(&self) -> Vec<Transition> {
+        self.history.all()
     }
 
     /// Endpoints whose breaker is open.
@@ -223,6 +290,7 @@ impl Health {
             cause: is_out.then(|| state.breaker.cause()),
             since: span(now.saturating_sub(state.breaker.since())),
             next_probe: is_out.then(|| span(word.at.saturating_sub(now))),
+            probe_interval: is_out.then(|| state.breaker.lasts(of)),
             latency: Duration::from_secs_f32(state.latency.seconds(now)),
             in_flight: state.pending.load(Ordering::Relaxed),
             succeeded,

@@ -3,13 +3,13 @@
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::breaker::{Change, Random};
 use super::health::{Destination, Health, State};
-use super::outcome::{Failure, Kind, LONG, MUCH, Outcome};
-use crate::model::RefuseReason;
-use crate::model::traffic::Traffic;
+use super::history::Transition;
+use super::outcome::{Failure, Kind, LONG, MUCH, Outcome, SHORT};
+use crate::model::traffic::{Timeouts, Traffic};
 
 /// Of a port, for the picks of one worker.
 #[derive(Debug)]
@@ -23,6 +23,21 @@ pub(super) struct Here {
 /// No endpoint's number: a list is never so long.
 const NONE: u32 = u32::MAX;
 
+/// How one goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Going {
+    pub(super) kind: Kind,
+    pub(super) is_probe: bool,
+    /// It counts as in flight at its destination; else the try before it does, of the same
+    /// request.
+    pub(super) has_place: bool,
+    /// It may be asked twice.
+    pub(super) is_safe: bool,
+    /// How long is waited for it before another endpoint is asked, in ms; 0: nobody doubts
+    /// that it answers.
+    pub(super) patience: u32,
+}
+
 /// Counts as load of its endpoint until it is dropped.
 #[derive(Debug)]
 pub(crate) struct InFlight {
@@ -32,10 +47,9 @@ pub(crate) struct InFlight {
     /// [`NONE`]: none.
     other: u32,
     begun: Instant,
-    kind: Kind,
-    is_probe: bool,
-    /// There are more than there may be.
-    is_over: bool,
+    going: Going,
+    /// Its endpoint has not taken it, or not begun to answer.
+    waits: bool,
     /// Its outcome is known.
     told: bool,
     /// How long its endpoint took, in seconds; less than 0 where that is not known.
@@ -46,26 +60,21 @@ impl InFlight {
     pub(super) fn begin(
         here: &Rc<Here>,
         (at, other): (u32, Option<u32>),
-        (kind, is_probe): (Kind, bool),
+        going: Going,
         now: Instant,
     ) -> Self {
-        let limits = &here.traffic.limits;
-        let most = match kind {
-            Kind::Request => limits.max_requests,
-            Kind::Connection => limits.max_connections.unwrap_or(u32::MAX),
-        };
         let begun = Self {
-            is_over: !here.destination.count(kind).enter(most),
             here: here.clone(),
             at,
             other: other.unwrap_or(NONE),
             begun: now,
-            kind,
-            is_probe,
+            going,
+            waits: true,
             told: false,
             took: -1.0,
         };
         begun.state().pending.fetch_add(1, Ordering::Relaxed);
+        begun.state().waiting.fetch_add(1, Ordering::Relaxed);
         begun
     }
 
@@ -73,18 +82,31 @@ impl InFlight {
         &self.here.states[self.at as usize]
     }
 
-    /// Which limit of its destination it is over.
-    pub(crate) fn over(&self) -> Option<RefuseReason> {
-        self.is_over.then_some(match self.kind {
-            Kind::Request => RefuseReason::MaxRequests,
-            Kind::Connection => RefuseReason::MaxConnections,
-        })
-    }
-
     /// It shows whether its endpoint works again.
     #[must_use]
     pub(crate) fn is_probe(&self) -> bool {
-        self.is_probe && !self.told
+        self.going.is_probe && !self.told
+    }
+
+    /// So long is waited for its answer, or for its connection, before another endpoint is
+    /// asked, where that may be: it is a probe, or goes where the last got no answer.
+    #[must_use]
+    pub(crate) fn patience(&self) -> Option<Duration> {
+        let patience = u64::from(self.going.patience);
+        (patience > 0).then(|| Duration::from_millis(patience))
+    }
+
+    /// As its destination has them, and that of a probe is not waited for beyond its patience.
+    /// One that is not ejected may be far away, and a session would move for good.
+    #[must_use]
+    pub(crate) fn timeouts(&self) -> Timeouts {
+        let own = self.here.traffic.timeouts;
+        let of_probe = self.patience().filter(|_| self.going.is_probe);
+        let connect = [own.connect, of_probe];
+        Timeouts {
+            connect: connect.into_iter().flatten().min(),
+            ..own
+        }
     }
 
     /// What became of it is known.
@@ -96,6 +118,24 @@ impl InFlight {
         &self.here.destination
     }
 
+    /// The try before it is over: it has the place of that.
+    pub(crate) fn takes_over(&mut self, before: Option<&mut Self>) {
+        if self.going.has_place {
+            return;
+        }
+        self.going.has_place = true;
+        let is_same = |before: &&mut Self| {
+            Arc::ptr_eq(&before.here.destination, &self.here.destination)
+                && before.going.kind == self.going.kind
+        };
+        let taken = before
+            .filter(is_same)
+            .is_some_and(|before| std::mem::take(&mut before.going.has_place));
+        if !taken {
+            self.here.destination.count(self.going.kind).enter_anyway();
+        }
+    }
+
     pub(crate) fn traffic(&self) -> &Traffic {
         &self.here.traffic
     }
@@ -103,16 +143,35 @@ impl InFlight {
     /// The connection that it goes over is there: how long that took says nothing of how
     /// long its endpoint takes for a request.
     pub(crate) fn goes(&mut self, now: Instant) {
-        if self.kind == Kind::Request {
+        if self.going.kind == Kind::Request {
             self.begun = now;
         }
     }
 
     /// It has taken the connection, or begun to answer.
     pub(crate) fn took(&mut self, now: Instant) {
-        let took = now.saturating_duration_since(self.begun).as_secs_f32();
+        self.waits_no_more();
+        let took = self.waited(now).as_secs_f32();
+        // One that takes connections, and says nothing on them, is not quick for that.
+        let is_all = self.going.kind == Kind::Request || !self.state().voice.is_doubtful();
+        match is_all {
+            true => self.note_latency(took, now),
+            false => self.took = took,
+        }
+    }
+
+    fn note_latency(&mut self, took: f32, now: Instant) {
         self.took = took;
-        self.state().latency.note(took, self.here.health.at(now));
+        let (state, now) = (self.state(), self.here.health.at(now));
+        state.latency.note(took, now);
+        state.mean.note(took, now);
+    }
+
+    /// From now on it is held, which is little for its endpoint.
+    fn waits_no_more(&mut self) {
+        if std::mem::take(&mut self.waits) {
+            self.state().waiting.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// What became of it; only the first word counts. It goes on counting as load.
@@ -125,41 +184,133 @@ impl InFlight {
         if std::mem::replace(&mut self.told, true) {
             return None;
         }
+        self.waits_no_more();
         let at = self.here.health.at(now);
-        let outcome = self.judge(outcome, now);
-        let (state, of) = (self.state(), &self.here.traffic.outlier_detection);
-        let by = (of, self.kind, self.is_probe);
-        let change = match outcome {
-            Outcome::Success => {
-                state.voice.heard(at);
-                let change = state.breaker.succeeded(by, at);
-                // What it took while it failed says nothing of now.
-                if change.is_some() && self.took >= 0.0 {
-                    state.latency.restart(self.took, at);
-                }
-                change
-            }
+        match self.judge(outcome, now) {
+            Outcome::Success => self.succeeded(at),
             Outcome::Failure(failure) => {
-                let change = state.breaker.failed(by, failure, at, random);
-                self.note_wait(failure, now);
-                change
+                let is_loss = self.is_loss(failure, now);
+                self.failed((failure, is_loss), now, random)
             }
-            Outcome::Abandoned | Outcome::Neutral => {
+            Outcome::Abandoned => {
+                self.shown_nothing(at);
+                // It would have taken longer still, and nobody else has heard it meanwhile.
+                if self.took < 0.0 && self.is_silent() {
+                    self.note_at_least(now);
+                }
+                None
+            }
+            Outcome::Neutral => {
                 self.shown_nothing(at);
                 None
             }
-        };
+        }
+    }
+
+    fn succeeded(&self, at: u64) -> Option<Change> {
+        let (state, going) = (self.state(), self.going);
+        let of = &self.here.traffic.outlier_detection;
+        let was_doubtful = state.voice.is_doubtful() && going.kind == Kind::Connection;
+        state.voice.heard(at);
+        let change = state
+            .breaker
+            .succeeded((of, going.kind, going.is_probe), at);
+        // What it took while it failed says nothing of now.
+        if (change.is_some() || was_doubtful) && self.took >= 0.0 {
+            state.latency.restart(self.took, at);
+            state.mean.restart(self.took, at);
+        }
+        self.changed(change)
+    }
+
+    fn failed(
+        &mut self,
+        (failure, is_loss): (Failure, bool),
+        now: Instant,
+        random: Random<'_>,
+    ) -> Option<Change> {
+        let (state, going) = (self.state(), self.going);
+        let of = &self.here.traffic.outlier_detection;
+        let at = self.here.health.at(now);
+        let by = (of, going.kind, going.is_probe);
+        if is_loss && self.waited(now) >= LONG {
+            state.voice.missed(at);
+        }
+        let change = state.breaker.failed(by, (failure, is_loss), at, random);
+        self.note_wait(failure, now);
+        self.changed(change)
+    }
+
+    fn changed(&self, change: Option<Change>) -> Option<Change> {
         if change.is_some() {
             self.here.health.changed();
         }
         change
     }
 
+    /// What changed by it, for people.
+    pub(crate) fn note(&self, transition: Transition) {
+        self.here.health.note(transition);
+    }
+
+    /// Its client has nothing for it: it cannot be helped elsewhere, or has left by now.
+    fn is_loss(&self, failure: Failure, now: Instant) -> bool {
+        let is_over = match failure {
+            Failure::Connect | Failure::Tls => false,
+            Failure::Reset | Failure::Status => !self.going.is_safe,
+            Failure::Timeout | Failure::Silent => true,
+        };
+        is_over || self.waited(now) >= LONG
+    }
+
+    fn is_asked_to_show(&self) -> bool {
+        self.going.is_probe && self.going.kind == Kind::Request
+    }
+
+    /// Its endpoint has answered nobody since this one began.
+    fn is_silent(&self) -> bool {
+        let since = self.here.health.at(self.begun);
+        self.state().voice.is_silent(since)
+    }
+
+    fn waited(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.begun)
+    }
+
+    /// It is cancelled, for another try was quicker. That is no success and no failure of its
+    /// endpoint; that it would have taken longer still is known.
+    pub(crate) fn gave_way(&mut self, now: Instant) {
+        self.waits_no_more();
+        if !std::mem::replace(&mut self.told, true) {
+            self.shown_nothing(self.here.health.at(now));
+            self.note_at_least(now);
+        }
+    }
+
+    /// The same, and the other one was asked because this one had no answer. Where that
+    /// answered the same request in less time than this one was given, a probe has failed,
+    /// and one that was doubtful is so the more. What its connection took does not count.
+    pub(crate) fn was_outrun(&mut self, now: Instant, random: Random<'_>) -> Option<Change> {
+        let waited = self.waited(now);
+        let given = self.patience();
+        let is_much = given.is_some_and(|given| waited >= given / 2 && waited <= given * 2);
+        if !is_much || self.told {
+            self.gave_way(now);
+            return None;
+        }
+        self.told = true;
+        self.waits_no_more();
+        self.failed((Failure::Silent, false), now, random)
+    }
+
     /// Who gave up on what others do much sooner was failed, where the endpoint answered
     /// nobody meanwhile: a stream may be silent for as long as it wants.
     fn judge(&self, outcome: Outcome, now: Instant) -> Outcome {
-        let waited = now.saturating_duration_since(self.begun);
-        if outcome != Outcome::Abandoned || waited < LONG {
+        let waited = self.waited(now);
+        // Who is a probe is asked to find out: where its client's time is short, the next one's
+        // would be as well.
+        let long = if self.is_asked_to_show() { SHORT } else { LONG };
+        if outcome != Outcome::Abandoned || waited < long {
             return outcome;
         }
         let health = &self.here.health;
@@ -179,17 +330,23 @@ impl InFlight {
     /// it would have: an endpoint that swallows connections is avoided after the first.
     /// What fails at once is not quick.
     fn note_wait(&mut self, failure: Failure, now: Instant) {
-        let waited = now.saturating_duration_since(self.begun).as_secs_f32();
-        let expected = self.state().latency.seconds(self.here.health.at(now));
         // It may have been quick to take a connection, and then said nothing.
         let is_known = self.took >= 0.0 && failure != Failure::Silent;
-        if !is_known && waited > expected {
-            self.took(now);
+        if !is_known {
+            self.note_at_least(now);
+        }
+    }
+
+    fn note_at_least(&mut self, now: Instant) {
+        let waited = self.waited(now).as_secs_f32();
+        let expected = self.state().latency.seconds(self.here.health.at(now));
+        if waited > expected {
+            self.note_latency(waited, now);
         }
     }
 
     fn shown_nothing(&self, at: u64) {
-        if self.is_probe && self.state().breaker.shown_nothing(at) {
+        if self.going.is_probe && self.state().breaker.shown_nothing(at) {
             self.here.health.changed();
         }
     }
@@ -197,8 +354,11 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
+        self.waits_no_more();
         self.state().pending.fetch_sub(1, Ordering::Relaxed);
-        self.here.destination.count(self.kind).leave();
+        if self.going.has_place {
+            self.here.destination.count(self.going.kind).leave();
+        }
         if !self.told {
             // Whenever that was: the next one may go at once.
             self.shown_nothing(self.here.health.at(self.begun));

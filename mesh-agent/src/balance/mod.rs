@@ -9,22 +9,36 @@
 //! routes, and picks nothing that the configuration in the caller's hand does not have.
 
 mod affinity;
+mod attempt;
 mod balancer;
 mod breaker;
 mod choose;
 mod endpoints;
 mod ewma;
 mod health;
+mod history;
 mod in_flight;
+mod leave;
+mod locality;
+mod mean;
 mod outcome;
+mod patience;
+mod place;
+mod portion;
+mod reasons;
 #[cfg(test)]
 mod testing;
+mod ticket;
 mod view;
 
 pub(crate) use affinity::Affinity;
-pub(crate) use balancer::{Balancer, Draw};
+pub(crate) use attempt::{Attempt, Delayed};
+pub(crate) use balancer::{Balancer, Draw, Unpicked};
 pub(crate) use breaker::{Change, Phase};
-pub(crate) use endpoints::{Attempt, Candidates, Client, Delayed, Reach};
+pub(crate) use endpoints::{Candidates, Client, Reach};
 pub(crate) use health::{Health, Standing};
+pub(crate) use history::Transition;
 pub(crate) use in_flight::InFlight;
+pub(crate) use leave::Leave;
 pub(crate) use outcome::{Cause, Failure, Kind, Outcome};
+pub(crate) use portion::Portion;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::model::traffic::Limits;
 use crate::model::{Fault, RefuseReason};
 
 /// What was tried.
@@ -9,6 +10,19 @@ use crate::model::{Fault, RefuseReason};
 pub(crate) enum Kind {
     Request,
     Connection,
+}
+
+impl Kind {
+    /// How many of it may be in flight, and what that limit is called.
+    pub(super) fn limit(self, of: &Limits) -> (u32, RefuseReason) {
+        match self {
+            Self::Request => (of.max_requests, RefuseReason::MaxRequests),
+            Self::Connection => (
+                of.max_connections.unwrap_or(u32::MAX),
+                RefuseReason::MaxConnections,
+            ),
+        }
+    }
 }
 
 /// How an endpoint failed.
@@ -59,7 +73,8 @@ impl Failure {
         // DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS.
         let failed = match grpc_status {
             Some(grpc) => matches!(grpc, 4 | 13 | 14 | 15),
-            None => status >= 500,
+            // As gRPC's UNIMPLEMENTED, 501 says something of the request.
+            None => status >= 500 && status != 501,
         };
         failed.then_some(Self::Status)
     }
@@ -116,5 +131,19 @@ pub(crate) enum Outcome {
 
 /// A client that waits for so long has waited long, whatever others take.
 pub(super) const LONG: Duration = Duration::from_secs(1);
+/// A probe is not given less than that.
+pub(super) const SHORT: Duration = Duration::from_millis(100);
 /// And others take less than this part of it.
 pub(super) const MUCH: f32 = 10.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_implemented_says_nothing_of_its_endpoint() {
+        let is_failure = |status, grpc| Failure::of_answer(status, grpc).is_some();
+        assert!(is_failure(500, None) && is_failure(503, None) && is_failure(200, Some(14)));
+        assert!(!is_failure(501, None) && !is_failure(404, None) && !is_failure(200, Some(12)));
+    }
+}

@@ -49,6 +49,17 @@ pub(super) fn hinted(endpoint: Endpoint, nodes: &[&str], zones: &[&str]) -> Endp
     }
 }
 
+pub(super) fn in_zone(endpoint: Endpoint, zone: &str) -> Endpoint {
+    let place = Place {
+        zone: Some(zone.into()),
+        ..Place::default()
+    };
+    Endpoint {
+        place: Some(Arc::new(place)),
+        ..endpoint
+    }
+}
+
 pub(super) fn of_tier(endpoint: Endpoint, tier: Tier) -> Endpoint {
     Endpoint { tier, ..endpoint }
 }
@@ -157,7 +168,7 @@ impl Picker {
         (attempt, draw): (&mut Attempt, Draw<'_>),
     ) -> Option<(u8, InFlight)> {
         let candidates = self.candidates(service);
-        let (endpoint, begun) = balancer.pick(&candidates, attempt, draw)?;
+        let (endpoint, begun) = balancer.pick(&candidates, attempt, draw).ok()?;
         Some((last(endpoint), begun))
     }
 }

@@ -1,8 +1,10 @@
 //! Which endpoints of a list a worker's clients may get now.
 
 use super::breaker::Phase;
-use super::endpoints::{Candidates, Fit};
+use super::endpoints::Candidates;
 use super::health::State;
+use super::locality::{Member, Part, parts};
+use crate::model::Tier;
 use std::sync::Arc;
 
 /// Made anew when a breaker has changed, and not for a pick.
@@ -10,10 +12,15 @@ use std::sync::Arc;
 pub(super) struct View {
     /// Changes of breakers that it has seen; 0: none.
     pub(super) seen: u64,
-    /// Those that fit best and are not left out.
+    /// Those that fit best and are not left out, the nearest first.
     pub(super) usable: Vec<u32>,
+    /// Those of them that are as near as each other.
+    pub(super) parts: Vec<Part>,
     /// Those that are left out.
     pub(super) ejected: Vec<u32>,
+    /// Those that a request is sent to, to see: these, and those that no request comes by
+    /// though they are not left out, for others work that are farther.
+    pub(super) tried: Vec<u32>,
     /// When the first of these is to be tried, in ms.
     pub(super) probe_at: u64,
 }
@@ -28,10 +35,10 @@ impl View {
     ) -> Self {
         let endpoints = candidates.port.endpoints.iter().zip(0..);
         let fitting = endpoints.filter_map(|(e, at)| Some((candidates.fit(e)?, at)));
-        let mut group: Vec<(Fit, u32)> = fitting.collect();
+        let mut group: Vec<(Tier, u32)> = fitting.collect();
         // Never one of a worse kind because all of a better one fail.
-        let best = group.iter().map(|(fit, _)| fit.tier()).min();
-        group.retain(|(fit, _)| Some(fit.tier()) == best);
+        let best = group.iter().map(|(tier, _)| *tier).min();
+        group.retain(|(tier, _)| Some(*tier) == best);
         let mut open: Vec<(u64, u32)> = group
             .iter()
             .map(|(_, at)| (&states[*at as usize].breaker, *at))
@@ -41,9 +48,15 @@ impl View {
         open.sort_unstable();
         open.truncate(may_be_ejected(group.len(), max_percent));
         let ejected: Vec<u32> = open.into_iter().map(|(_, at)| at).collect();
-        group.retain(|(_, at)| !ejected.contains(at));
-        let best = group.iter().map(|(fit, _)| *fit).min();
-        group.retain(|(fit, _)| Some(*fit) == best);
+        let member = |at: u32| Member {
+            at,
+            distance: candidates.distance(&candidates.port.endpoints[at as usize]),
+            works: states[at as usize].breaker.is_closed(),
+            is_used: !ejected.contains(&at),
+        };
+        let mut members: Vec<Member> = group.iter().map(|(_, at)| member(*at)).collect();
+        // Those of one distance stay in the configuration's order.
+        members.sort_by_key(|member| member.distance);
         let due = |at: &u32| {
             let word = states[*at as usize].breaker.word();
             match word.phase {
@@ -52,10 +65,23 @@ impl View {
                 Phase::Open | Phase::HalfOpen => word.at,
             }
         };
+        let parts = parts(&members);
+        let is_passed_by = |member: &&Member| {
+            let mut of = parts.iter().filter(|part| part.share == 0);
+            member.is_used && !member.works && of.any(|part| part.distance == member.distance)
+        };
+        let passed_by = members.iter().filter(is_passed_by).map(|member| member.at);
+        let tried: Vec<u32> = ejected.iter().copied().chain(passed_by).collect();
         Self {
             seen,
-            usable: group.into_iter().map(|(_, at)| at).collect(),
-            probe_at: ejected.iter().map(due).min().unwrap_or(u64::MAX),
+            usable: members
+                .iter()
+                .filter(|member| member.is_used)
+                .map(|member| member.at)
+                .collect(),
+            parts,
+            probe_at: tried.iter().map(due).min().unwrap_or(u64::MAX),
+            tried,
             ejected,
         }
     }

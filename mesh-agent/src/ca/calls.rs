@@ -1,31 +1,23 @@
 //! What agents ask for, from the call to its answer: who asks, may it, the answer,
 //! and what is written down of it.
 
-use std::convert::Infallible;
-use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Instant, SystemTime};
 
-use tonic::body::Body;
-use tonic::codegen::{Service, http};
-use tonic::server::{NamedService, UnaryService};
+use tonic::server::UnaryService;
 use tonic::{Request, Response, Status};
-use tonic_prost::ProstCodec;
 
 use super::audit::Who;
 use super::cluster::LAG;
 use super::csr;
 use super::errors::Refusal;
 use super::seats::{Seat, network};
+use super::served::{Method, ToAnswer};
 use super::signer::{Ca, Call};
 use super::token::{Authenticator as _, Caller, Denied, Entitled, Proof};
 use super::units::seconds;
 use crate::identity::grpc::{CertificateRequest, CertificateResponse, METHOD, SERVICE};
-
-const MAX_MESSAGE: usize = 16 * 1024;
 
 /// What a request knows of its connection.
 #[derive(Clone)]
@@ -34,40 +26,15 @@ pub(super) struct Peer {
     pub(super) seat: Arc<Seat>,
 }
 
-pub(super) type ToAnswer<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+/// Of Istio's protocol.
+pub(super) struct CreateCertificate;
 
-/// The service of Istio's protocol; `A` answers its one method.
-#[derive(Clone)]
-pub(super) struct Certificates<A>(pub(super) A);
-
-impl<A> NamedService for Certificates<A> {
-    const NAME: &'static str = SERVICE;
-}
-
-impl<A> Service<http::Request<Body>> for Certificates<A>
-where
-    A: UnaryService<CertificateRequest, Response = CertificateResponse> + Clone + Send + 'static,
-    A::Future: Send,
-{
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = ToAnswer<Result<Self::Response, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let answering = self.0.clone();
-        Box::pin(async move {
-            if request.uri().path() != METHOD {
-                return Ok(Status::unimplemented("").into_http());
-            }
-            let codec = ProstCodec::<CertificateResponse, CertificateRequest>::default();
-            let mut grpc = tonic::server::Grpc::new(codec).max_decoding_message_size(MAX_MESSAGE);
-            Ok(grpc.unary(answering, request).await)
-        })
-    }
+impl Method for CreateCertificate {
+    const SERVICE: &'static str = SERVICE;
+    const PATH: &'static str = METHOD;
+    const MAX_MESSAGE: usize = 16 * 1024;
+    type Question = CertificateRequest;
+    type Answer = CertificateResponse;
 }
 
 /// This authority.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 /// Why the authority or one of its commands cannot go on.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     #[error("{path}: {error}")]
     Io {
         path: PathBuf,
@@ -77,7 +77,7 @@ pub enum Error {
 impl Error {
     /// Was what the command is for done all the same?
     #[must_use]
-    pub fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         matches!(self, Self::Half { .. })
     }
 }
@@ -85,7 +85,7 @@ impl Error {
 /// Why a request is refused; the caller learns only the class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.label())]
-pub enum Refusal {
+pub(crate) enum Refusal {
     NoToken,
     UnknownToken,
     ExpiredToken,
@@ -113,7 +113,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    pub const ALL: [Self; 21] = [
+    pub(crate) const ALL: [Self; 21] = [
         Self::NoToken,
         Self::UnknownToken,
         Self::ExpiredToken,
@@ -139,7 +139,7 @@ impl Refusal {
 
     /// In the logs and on the metrics page.
     #[must_use]
-    pub fn label(self) -> &'static str {
+    pub(crate) fn label(self) -> &'static str {
         match self {
             Self::NoToken => "no_token",
             Self::UnknownToken => "unknown_token",

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::errors::Error;
 use super::records::{AUDIT, AUTHORITY, BUNDLE, CRL, ISSUED, Issued, REFUSED, REVOKED, TOKENS};
-use super::store::{Change, Documents, FileStamp, Live, Log, Stamp, Store};
+use super::store::{Change, Documents, FileStamp, LiveCertificates, Log, Stamp, Store};
 
 const MAX_LOG: u64 = 64 * 1024 * 1024;
 /// Former parts that are kept.
@@ -234,10 +234,10 @@ impl Store for Files {
         Ok(issued.into_iter().map(|i| i.caller).collect())
     }
 
-    fn live(&self, now: u64) -> Result<Live, Error> {
+    fn live(&self, now: u64) -> Result<LiveCertificates, Error> {
         let mut issued = self.lines::<Issued>(ISSUED)?;
         issued.retain(|i| i.not_after > now);
-        Ok(Live::Listed(issued))
+        Ok(LiveCertificates::Listed(issued))
     }
 
     fn write_down(&self, log: Log, line: &[u8]) -> Result<(), Error> {

@@ -23,18 +23,18 @@ const ROOT_SOON: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// Something an operator should know of.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trouble {
-    pub subject: &'static str,
-    pub what: String,
-    pub effect: String,
-    pub remedy: String,
+pub(crate) struct Trouble {
+    pub(crate) subject: &'static str,
+    pub(crate) what: String,
+    pub(crate) effect: String,
+    pub(crate) remedy: String,
     /// It signs nothing while this lasts.
-    pub blocks: bool,
+    pub(crate) blocks: bool,
 }
 
 /// A running authority, to be looked at.
 #[derive(Clone)]
-pub struct Handle {
+pub(crate) struct Handle {
     pub(super) ca: Arc<Ca>,
     pub(super) seats: Arc<Seats>,
 }
@@ -48,7 +48,7 @@ impl fmt::Debug for Handle {
 impl Handle {
     /// All that keeps it from signing, or will.
     #[must_use]
-    pub fn troubles(&self) -> Vec<Trouble> {
+    pub(crate) fn troubles(&self) -> Vec<Trouble> {
         let mut troubles = Vec::new();
         let failed = self.ca.metrics.failure();
         let loaded = self.ca.fresh();
@@ -135,7 +135,7 @@ impl Handle {
 
     /// The nodes of the cluster where an agent is; None while that is not known.
     #[must_use]
-    pub fn nodes(&self) -> Option<Vec<Arc<str>>> {
+    pub(crate) fn nodes(&self) -> Option<Vec<Arc<str>>> {
         let (_, pods) = self.ca.cluster.as_ref()?;
         let cluster = self.ca.config.cluster.as_ref()?;
         pods.nodes_of(&cluster.accounts)
@@ -143,7 +143,7 @@ impl Handle {
 
     /// The page, as OpenMetrics.
     #[must_use]
-    pub fn page(&self) -> String {
+    pub(crate) fn page(&self) -> String {
         let mut registry = Registry::default();
         self.register(&mut registry);
         let mut page = String::new();

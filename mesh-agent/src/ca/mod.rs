@@ -29,6 +29,7 @@ mod records;
 mod report_calls;
 mod reports;
 mod seats;
+mod served;
 mod server;
 mod show;
 mod signer;
@@ -40,21 +41,21 @@ mod token;
 mod tokens;
 mod units;
 
-pub use cluster::{Account, Cluster, NotAnAccount, STALE, in_cluster};
+pub(crate) use cluster::{Account, Cluster, NotAnAccount, STALE, in_cluster};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use csr::fuzz as fuzz_request;
-pub use errors::Error;
+pub(crate) use errors::Error;
 #[cfg(test)]
 pub(crate) use errors::Refusal;
-pub use handle::{Handle, Trouble};
-pub use ops::{Step, create_token, list_tokens, revoke, revoke_token, rotate};
-pub use place::Place;
+pub(crate) use handle::{Handle, Trouble};
+pub(crate) use ops::{Step, create_token, list_tokens, revoke, revoke_token, rotate};
+pub(crate) use place::Place;
 pub(crate) use reports::Reports;
-pub use server::run;
-pub use show::{Shown, show};
-pub use signer::Config;
+pub(crate) use server::run;
+pub(crate) use show::{Shown, show};
+pub(crate) use signer::Config;
 #[cfg(test)]
 pub(crate) use tests::{reference_page, request_seeds};
 #[cfg(test)]
 pub(crate) use token::Caller;
-pub use token::{Allowed, NotAllowed, Token, TokenState};
+pub(crate) use token::{Allowed, NotAllowed, Token, TokenState};

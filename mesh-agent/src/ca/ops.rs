@@ -10,7 +10,7 @@ use super::place::Place;
 use super::publish::publish;
 use super::records::{AUTHORITY, CRL, REVOKED, Revoked, RevokedFile, TOKENS};
 use super::state::{AuthorityFile, TokensFile, authority_file, next};
-use super::store::{Documents, Live, Store};
+use super::store::{Documents, LiveCertificates, Store};
 use super::token::{Allowed, Token};
 use super::units::{seconds, time};
 use crate::model::TrustDomain;
@@ -23,7 +23,7 @@ const UNKNOWN_LIFETIME: u64 = 30 * 24 * 3600;
 
 /// Of a rotation from A over A+B to B.
 #[derive(Clone, Debug)]
-pub enum Step {
+pub(crate) enum Step {
     /// Adds a new root (given, or made) to what workloads trust.
     Prepare(Option<(PathBuf, PathBuf)>),
     /// Signs with the new root.
@@ -34,13 +34,13 @@ pub enum Step {
 
 /// A token that was made.
 #[derive(Debug)]
-pub struct NewToken {
-    pub id: String,
+pub(crate) struct NewToken {
+    pub(crate) id: String,
     /// For the node; it is kept nowhere.
-    pub text: String,
+    pub(crate) text: String,
 }
 
-pub fn create_token(
+pub(crate) fn create_token(
     place: impl Into<Place>,
     node: &str,
     allowed: Vec<Allowed>,
@@ -80,11 +80,11 @@ fn forget(tokens: &mut Vec<Token>, now: u64) {
     }
 }
 
-pub fn list_tokens(place: impl Into<Place>) -> Result<Vec<Token>, Error> {
+pub(crate) fn list_tokens(place: impl Into<Place>) -> Result<Vec<Token>, Error> {
     tokens_of(&place.into().known()?.read()?)
 }
 
-pub fn revoke_token(place: impl Into<Place>, id: &str) -> Result<(), Error> {
+pub(crate) fn revoke_token(place: impl Into<Place>, id: &str) -> Result<(), Error> {
     let store = place.into().known()?;
     store.change(&mut |documents| {
         let mut tokens = tokens_of(documents)?;
@@ -124,12 +124,12 @@ fn audited(store: &dyn Store, event: &str, what: &str) -> Result<(), String> {
 
 /// What a step of a rotation did, and what comes next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rotated {
-    pub done: String,
-    pub next: String,
+pub(crate) struct Rotated {
+    pub(crate) done: String,
+    pub(crate) next: String,
 }
 
-pub fn rotate(place: impl Into<Place>, step: &Step, force: bool) -> Result<Rotated, Error> {
+pub(crate) fn rotate(place: impl Into<Place>, step: &Step, force: bool) -> Result<Rotated, Error> {
     let store = place.into().known()?;
     let now = SystemTime::now();
     let live = store.live(seconds(now))?;
@@ -153,7 +153,7 @@ pub fn rotate(place: impl Into<Place>, step: &Step, force: bool) -> Result<Rotat
 fn take(
     step: &Step,
     file: &mut AuthorityFile,
-    live: &Live,
+    live: &LiveCertificates,
     force: bool,
     now: SystemTime,
 ) -> Result<String, Error> {
@@ -220,7 +220,7 @@ fn prepare(
 }
 
 /// Where the revocation list is.
-pub fn revoke(
+pub(crate) fn revoke(
     place: impl Into<Place>,
     serial: &str,
     force: bool,
@@ -253,10 +253,10 @@ pub fn revoke(
 }
 
 /// When the certificate ends that is to be revoked.
-fn ends(live: &Live, serial: &str, force: bool, now: u64) -> Result<u64, Error> {
+fn ends(live: &LiveCertificates, serial: &str, force: bool, now: u64) -> Result<u64, Error> {
     let issued = match live {
-        Live::Listed(issued) => issued,
-        Live::Unlisted { longest, stale } => return Ok(now + longest + stale),
+        LiveCertificates::Listed(issued) => issued,
+        LiveCertificates::Unlisted { longest, stale } => return Ok(now + longest + stale),
     };
     match issued.iter().find(|i| i.serial == serial) {
         Some(issued) => Ok(issued.not_after),

@@ -9,7 +9,7 @@ use super::store::Store;
 
 /// Where an authority's state is.
 #[derive(Clone)]
-pub struct Place(Kept);
+pub(crate) struct Place(Kept);
 
 #[derive(Clone)]
 enum Kept {

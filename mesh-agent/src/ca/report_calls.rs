@@ -1,49 +1,30 @@
 //! What agents tell of their nodes: taken by the same proof as requests for
 //! certificates, and handed on to who writes status.
 
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use tonic::body::Body;
-use tonic::codegen::{Service, http};
-use tonic::server::{NamedService, UnaryService};
+use tonic::server::UnaryService;
 use tonic::{Request, Response, Status};
-use tonic_prost::ProstCodec;
 
-use super::calls::{self, Peer, ToAnswer};
+use super::calls::{self, Peer};
+use super::served::{Method, ToAnswer};
 use super::signer::Ca;
 use super::token::Entitled;
 use crate::identity::report::{Answer, MAX_KINDS, MAX_MESSAGE, MAX_PODS, METHOD, Report, SERVICE};
 
+/// What a node reports.
+pub(super) struct ReportStatus;
+
+impl Method for ReportStatus {
+    const SERVICE: &'static str = SERVICE;
+    const PATH: &'static str = METHOD;
+    const MAX_MESSAGE: usize = MAX_MESSAGE;
+    type Question = Report;
+    type Answer = Answer;
+}
+
 #[derive(Clone)]
 pub(super) struct Reporting(pub(super) Arc<Ca>);
-
-impl NamedService for Reporting {
-    const NAME: &'static str = SERVICE;
-}
-
-impl Service<http::Request<Body>> for Reporting {
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = ToAnswer<Result<Self::Response, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let answering = self.clone();
-        Box::pin(async move {
-            if request.uri().path() != METHOD {
-                return Ok(Status::unimplemented("").into_http());
-            }
-            let codec = ProstCodec::<Answer, Report>::default();
-            let mut grpc = tonic::server::Grpc::new(codec).max_decoding_message_size(MAX_MESSAGE);
-            Ok(grpc.unary(answering, request).await)
-        })
-    }
-}
 
 impl UnaryService<Report> for Reporting {
     type Response = Answer;

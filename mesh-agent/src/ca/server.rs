@@ -17,13 +17,14 @@ use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 
-use super::calls::{Certificates, Issuing, Peer};
+use super::calls::{CreateCertificate, Issuing, Peer};
 use super::cluster::{Cluster, InCluster, connect};
 use super::errors::Error;
 use super::handle::Handle;
 use super::publish::publish;
-use super::report_calls::Reporting;
+use super::report_calls::{ReportStatus, Reporting};
 use super::seats::{PROVE, Seat, Seats};
+use super::served::Served;
 use super::signer::{Ca, Config};
 use crate::cluster::Api;
 use crate::tls::{CaServer, CaStream, PrivateKey};
@@ -42,7 +43,7 @@ const NAME: &str = "mesh-ca";
 
 /// Serves until cancelled. `ready` is called with the address, and what there
 /// is to look at.
-pub async fn run(
+pub(crate) async fn run(
     config: Config,
     cancel: CancellationToken,
     ready: impl FnOnce(SocketAddr, Handle),
@@ -96,8 +97,8 @@ pub(super) async fn serve(
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .http2_max_header_list_size(16 * 1024)
-        .add_service(Certificates(Issuing(ca.clone())))
-        .add_service(Reporting(ca))
+        .add_service(Served::<CreateCertificate, _>::by(Issuing(ca.clone())))
+        .add_service(Served::<ReportStatus, _>::by(Reporting(ca)))
         .serve_with_incoming_shutdown(ReceiverStream::new(incoming), cancel.cancelled_owned());
     let (served, accepted) = tokio::join!(serving, accepting);
     stop.cancel();

@@ -10,38 +10,38 @@ use super::errors::Error;
 use super::place::Place;
 use super::records::{BUNDLE, CRL, REVOKED, RevokedFile, TOKENS};
 use super::state::{TokensFile, authority_file, next};
-use super::store::Live;
+use super::store::LiveCertificates;
 use super::token::TokenState;
 use super::units::{seconds, time};
 
 /// One root, or given authority.
 #[derive(Clone, Debug, Serialize)]
-pub struct Root {
-    pub id: String,
-    pub signing: bool,
-    pub added: String,
+pub(crate) struct Root {
+    pub(crate) id: String,
+    pub(crate) signing: bool,
+    pub(crate) added: String,
     /// When the first of its certificates, up to the root, ends.
-    pub expires: String,
-    pub expires_in_seconds: u64,
+    pub(crate) expires: String,
+    pub(crate) expires_in_seconds: u64,
     /// Where they are listed.
-    pub live_certificates: Option<usize>,
-    pub last_expires: Option<String>,
+    pub(crate) live_certificates: Option<usize>,
+    pub(crate) last_expires: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize)]
-pub struct Shown {
-    pub trust_domain: String,
-    pub authorities: Vec<Root>,
+pub(crate) struct Shown {
+    pub(crate) trust_domain: String,
+    pub(crate) authorities: Vec<Root>,
     /// Tokens that are good, expired, revoked.
-    pub tokens: [usize; 3],
-    pub revoked: Vec<String>,
-    pub bundle: PathBuf,
-    pub crl: PathBuf,
+    pub(crate) tokens: [usize; 3],
+    pub(crate) revoked: Vec<String>,
+    pub(crate) bundle: PathBuf,
+    pub(crate) crl: PathBuf,
     /// What an operator does next of a rotation.
-    pub next: String,
+    pub(crate) next: String,
 }
 
-pub fn show(place: impl Into<Place>) -> Result<Shown, Error> {
+pub(crate) fn show(place: impl Into<Place>) -> Result<Shown, Error> {
     let store = place.into().known()?;
     let documents = store.read()?;
     let file = authority_file(&documents)?;
@@ -66,8 +66,8 @@ pub fn show(place: impl Into<Place>) -> Result<Shown, Error> {
             expires_in_seconds: ends.saturating_sub(now),
             live_certificates: live.count(&record.id),
             last_expires: match live {
-                Live::Listed(_) => live.of_issuer(&record.id, 0, now).map(time),
-                Live::Unlisted { .. } => None,
+                LiveCertificates::Listed(_) => live.of_issuer(&record.id, 0, now).map(time),
+                LiveCertificates::Unlisted { .. } => None,
             },
         })
     };

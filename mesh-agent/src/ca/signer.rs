@@ -27,21 +27,21 @@ use crate::model::{SpiffeId, TrustDomain};
 
 /// How the authority runs.
 #[derive(Clone, Debug)]
-pub struct Config {
-    pub state_dir: PathBuf,
+pub(crate) struct Config {
+    pub(crate) state_dir: PathBuf,
     /// In a cluster there is no such directory.
-    pub cluster: Option<Cluster>,
-    pub listen: std::net::SocketAddr,
+    pub(crate) cluster: Option<Cluster>,
+    pub(crate) listen: std::net::SocketAddr,
     /// More names and addresses of its own.
-    pub names: Vec<String>,
-    pub trust_domain: TrustDomain,
+    pub(crate) names: Vec<String>,
+    pub(crate) trust_domain: TrustDomain,
     /// Certificate (with those above it) and key of a given authority.
-    pub given: Option<(PathBuf, PathBuf)>,
-    pub default_lifetime: Duration,
-    pub max_lifetime: Duration,
-    pub rate: u32,
-    pub burst: u32,
-    pub max_connections: usize,
+    pub(crate) given: Option<(PathBuf, PathBuf)>,
+    pub(crate) default_lifetime: Duration,
+    pub(crate) max_lifetime: Duration,
+    pub(crate) rate: u32,
+    pub(crate) burst: u32,
+    pub(crate) max_connections: usize,
     /// Who takes what agents report; in a cluster.
     pub(crate) reports: Option<Arc<dyn Reports>>,
 }

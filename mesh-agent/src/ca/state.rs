@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::authority::{Authority, Record};
 use super::errors::Error;
 use super::records::{AUTHORITY, TOKENS};
-use super::store::{Documents, Live, Stamp, Store};
+use super::store::{Documents, LiveCertificates, Stamp, Store};
 use super::token::Token;
 use super::units::time;
 use crate::model::TrustDomain;
@@ -77,7 +77,7 @@ pub(super) fn authority_file(documents: &Documents) -> Result<AuthorityFile, Err
     file.ok_or_else(|| Error::Empty(documents.place().to_owned()))
 }
 
-impl Live {
+impl LiveCertificates {
     /// When the last certificate ends whose holder may not know a root added then.
     pub(super) fn unaware(&self, added: u64, now: u64) -> Option<u64> {
         match self {
@@ -114,7 +114,7 @@ fn ahead(until: u64, now: u64) -> Option<u64> {
 }
 
 /// What an operator does next.
-pub(super) fn next(file: &AuthorityFile, live: &Live, now: u64) -> String {
+pub(super) fn next(file: &AuthorityFile, live: &LiveCertificates, now: u64) -> String {
     let when = |until: Option<u64>| match until {
         Some(until) => format!("from {} on", time(until)),
         None => "at once".to_owned(),
@@ -124,8 +124,9 @@ pub(super) fn next(file: &AuthorityFile, live: &Live, now: u64) -> String {
             "`mesh-agent ca rotate activate`, {}: by then every certificate in use came with both roots{}",
             when(live.unaware(new.added, now)),
             match live {
-                Live::Listed(_) => ". Copy bundle.pem to where the agents' --ca-root is",
-                Live::Unlisted { .. } => "",
+                LiveCertificates::Listed(_) =>
+                    ". Copy bundle.pem to where the agents' --ca-root is",
+                LiveCertificates::Unlisted { .. } => "",
             }
         ),
         [old, _] => format!(
@@ -133,8 +134,9 @@ pub(super) fn next(file: &AuthorityFile, live: &Live, now: u64) -> String {
             when(live.of_issuer(&old.id, file.signing_since, now)),
             old.id,
             match live {
-                Live::Listed(_) => ". Before it, bundle.pem must be where the agents' --ca-root is",
-                Live::Unlisted { .. } => "",
+                LiveCertificates::Listed(_) =>
+                    ". Before it, bundle.pem must be where the agents' --ca-root is",
+                LiveCertificates::Unlisted { .. } => "",
             }
         ),
         _ => "nothing; a rotation begins with `mesh-agent ca rotate prepare`".to_owned(),

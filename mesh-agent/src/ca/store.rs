@@ -32,7 +32,7 @@ pub(super) enum Log {
 }
 
 /// What is known of the certificates that live.
-pub(super) enum Live {
+pub(super) enum LiveCertificates {
     Listed(Vec<Issued>),
     /// Nobody lists those of all replicas. But none outlives its issue by
     /// `longest`, and none is signed by a state that is `stale` old; in seconds.
@@ -63,7 +63,7 @@ pub(super) trait Store: Send + Sync {
     /// The callers of all that is remembered, one for each.
     fn callers(&self) -> Result<Vec<String>, Error>;
 
-    fn live(&self, now: u64) -> Result<Live, Error>;
+    fn live(&self, now: u64) -> Result<LiveCertificates, Error>;
 
     /// One line; it is kept when this returns.
     fn write_down(&self, log: Log, line: &[u8]) -> Result<(), Error>;

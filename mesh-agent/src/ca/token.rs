@@ -18,7 +18,7 @@ const PREFIX: &str = "mesh1";
 /// Identities that a node may have: `NAMESPACE/SERVICE_ACCOUNT` or `NAMESPACE/*`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Allowed {
+pub(crate) struct Allowed {
     namespace: String,
     /// None: all of the namespace.
     account: Option<String>,
@@ -28,7 +28,7 @@ pub struct Allowed {
 #[error(
     "it is neither NAMESPACE/SERVICE_ACCOUNT nor NAMESPACE/*, with names as Kubernetes has them (a-z, 0-9, '-')"
 )]
-pub struct NotAllowed;
+pub(crate) struct NotAllowed;
 
 /// As given: names that no namespace and no account can have are mistakes.
 impl FromStr for Allowed {
@@ -86,52 +86,52 @@ impl Allowed {
 
 /// A caller that proved who it is.
 #[derive(Clone, Debug)]
-pub struct Caller {
+pub(crate) struct Caller {
     /// For limits and the audit log.
-    pub name: String,
-    pub node: String,
-    pub entitled: Entitled,
+    pub(crate) name: String,
+    pub(crate) node: String,
+    pub(crate) entitled: Entitled,
     /// How long what it showed is good, where that ends.
-    pub token: Option<TokenLife>,
+    pub(crate) token: Option<TokenLife>,
 }
 
 /// Which identities a caller may have.
 #[derive(Clone, Debug)]
-pub enum Entitled {
+pub(crate) enum Entitled {
     Named(Vec<Allowed>),
     /// Those of the pods that live on its node.
     PodsOfNode,
 }
 
 /// What a caller shows.
-pub struct Proof<'a> {
+pub(crate) struct Proof<'a> {
     /// After `Bearer `.
-    pub token: Option<&'a str>,
+    pub(crate) token: Option<&'a str>,
     /// The node that it says to be.
-    pub node: Option<&'a str>,
+    pub(crate) node: Option<&'a str>,
     /// Where the call comes from.
-    pub source: IpAddr,
+    pub(crate) source: IpAddr,
     /// Seconds since 1970.
-    pub now: u64,
+    pub(crate) now: u64,
 }
 
 /// Why a caller is not taken. Who shows the secret of a known token is told
 /// what is the matter with it; nobody else learns anything.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Denied {
-    pub why: Refusal,
+pub(crate) struct Denied {
+    pub(crate) why: Refusal,
     /// The token whose secret was shown.
-    pub token: Option<Shown>,
+    pub(crate) token: Option<Shown>,
     /// What is the matter, for who has shown a token that is authentic.
-    pub said: Option<String>,
+    pub(crate) said: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shown {
-    pub id: String,
+pub(crate) struct Shown {
+    pub(crate) id: String,
     /// The node that it is for.
-    pub node: String,
-    pub expires: u64,
+    pub(crate) node: String,
+    pub(crate) expires: u64,
 }
 
 impl From<Refusal> for Denied {
@@ -147,7 +147,7 @@ impl From<Refusal> for Denied {
 impl Denied {
     /// For who asked.
     #[must_use]
-    pub fn sentence(&self) -> String {
+    pub(crate) fn sentence(&self) -> String {
         let Some(Shown { id, node, expires }) = &self.token else {
             let said = self.said.as_deref();
             return said.unwrap_or("not authenticated").to_owned();
@@ -161,29 +161,29 @@ impl Denied {
     }
 }
 
-pub type Answer<'a> = Pin<Box<dyn Future<Output = Result<Caller, Denied>> + Send + 'a>>;
+pub(crate) type Answer<'a> = Pin<Box<dyn Future<Output = Result<Caller, Denied>> + Send + 'a>>;
 
 /// Join tokens here; an API server's token review is another one.
-pub trait Authenticator: Send + Sync {
+pub(crate) trait Authenticator: Send + Sync {
     fn authenticate<'a>(&'a self, proof: Proof<'a>) -> Answer<'a>;
 }
 
 /// One join token as it is kept: its secret only as a hash.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Token {
-    pub id: String,
+pub(crate) struct Token {
+    pub(crate) id: String,
     hash: String,
-    pub node: String,
-    pub allowed: Vec<Allowed>,
-    pub created: u64,
-    pub expires: u64,
-    pub revoked: bool,
+    pub(crate) node: String,
+    pub(crate) allowed: Vec<Allowed>,
+    pub(crate) created: u64,
+    pub(crate) expires: u64,
+    pub(crate) revoked: bool,
 }
 
 /// What a token is good for now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum TokenState {
+pub(crate) enum TokenState {
     Valid,
     Expired,
     Revoked,
@@ -191,7 +191,7 @@ pub enum TokenState {
 
 impl Token {
     #[must_use]
-    pub fn life(&self) -> TokenLife {
+    pub(crate) fn life(&self) -> TokenLife {
         TokenLife {
             created: self.created,
             expires: self.expires,
@@ -200,7 +200,7 @@ impl Token {
 
     /// `now` in seconds since 1970.
     #[must_use]
-    pub fn state(&self, now: u64) -> TokenState {
+    pub(crate) fn state(&self, now: u64) -> TokenState {
         match (self.revoked, self.expires <= now) {
             (true, _) => TokenState::Revoked,
             (false, true) => TokenState::Expired,

@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::{HashMap, MapData};
 
-use super::known::agent_pin;
-use super::{Capture, Error, absent_is_fine, cgroup_id, pins};
+use super::pins::{self, agent_pin};
+use super::{Capture, Error, absent_is_fine, cgroup_id};
 use crate::sys::cgroup;
 
-const MAP: &str = "AGENTS";
+pub(super) const MAP: &str = "AGENTS";
 
 impl Capture {
     /// From now on this agent is one.
@@ -24,7 +24,7 @@ impl Capture {
 
     /// Forgets the agents whose cgroups are gone or have no process any more; gives how
     /// many others are left.
-    pub fn forget_gone_agents(&mut self) -> Result<usize, Error> {
+    pub(crate) fn forget_gone_agents(&mut self) -> Result<usize, Error> {
         let own = cgroup_id(&self.config.agent_cgroup)?;
         let mut map = self.agents()?;
         let ids = map.keys().collect::<Result<Vec<u64>, _>>();
@@ -49,19 +49,23 @@ impl Capture {
     }
 
     /// This agent's last word, when its sockets are closed and another one is there.
-    pub fn leave_agents(&mut self) -> Result<(), Error> {
+    pub(crate) fn leave_agents(&mut self) -> Result<(), Error> {
         let own = cgroup_id(&self.config.agent_cgroup)?;
         absent_is_fine(MAP, self.agents()?.remove(&own))?;
         pins::unpin(&self.pins.link(&agent_pin(own)))
     }
 
-    fn agents(&self) -> Result<HashMap<MapData, u64, u8>, Error> {
+    pub(super) fn agents(&self) -> Result<HashMap<MapData, u64, u8>, Error> {
         self.map(MAP)
     }
 }
 
 /// The agent's cgroup, where it has a process; `Some(None)`: it is there, and not seen.
-fn look(tree: &Path, id: u64, seen: Option<PathBuf>) -> std::io::Result<Option<Option<PathBuf>>> {
+pub(super) fn look(
+    tree: &Path,
+    id: u64,
+    seen: Option<PathBuf>,
+) -> std::io::Result<Option<Option<PathBuf>>> {
     let is_it = |dir: &PathBuf| cgroup::id(dir).is_ok_and(|now| now == id);
     let dir = match seen.filter(is_it) {
         Some(dir) => Some(dir),

@@ -15,6 +15,14 @@ use super::recover;
 /// Type, key size, value size, entries, flags.
 type Shape = [u32; 5];
 
+/// Of all maps that are pinned.
+pub(super) fn names() -> Result<Vec<String>, Error> {
+    let object = Object::parse(OBJECT).map_err(|e| Error::Load(Box::new(e.into())))?;
+    let pinned = object.maps.iter();
+    let pinned = pinned.filter(|(_, map)| map.pinning() == PinningType::ByName);
+    Ok(pinned.map(|(name, _)| name.clone()).collect())
+}
+
 /// Puts back pins that are missing where the kernel has their maps, and compares
 /// every pin that is there. Gives the names of all maps that are pinned.
 pub(super) fn check(pins: &Pins) -> Result<Vec<String>, Error> {

@@ -12,7 +12,7 @@ use crate::sys::netns::Netns;
 
 impl Capture {
     /// What the kernel holds as enrolled, also what an earlier agent left.
-    pub fn enrolled(&self) -> Result<Vec<(u64, PodIps)>, Error> {
+    pub(crate) fn enrolled(&self) -> Result<Vec<(u64, PodIps)>, Error> {
         let map = self.enrolled_map()?;
         let entries = map.iter();
         let entries = entries.map(|entry| entry.map(|(cookie, pod)| (cookie, pod_ips(&pod))));
@@ -40,7 +40,7 @@ impl Capture {
 
     /// Follows a pod's link-local address, at which it may talk to itself: its
     /// link may come up, and be given another address, at any time.
-    pub fn follow_link_local(&mut self, netns: &Netns) -> Result<(), Error> {
+    pub(crate) fn follow_link_local(&mut self, netns: &Netns) -> Result<(), Error> {
         let mut map = self.enrolled_map()?;
         let Some(pod) = get(&map, netns.cookie())? else {
             return Ok(());

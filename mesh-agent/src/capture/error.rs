@@ -11,7 +11,7 @@ const AGAIN: &str = "it is tried again";
 
 /// Why capture could not be set up; each says what to do.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     #[error(
         "this agent was built without its kernel programs; run `cargo xtask build-ebpf` and build it again"
     )]

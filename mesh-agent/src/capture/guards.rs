@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use aya::maps::{HashMap, MapData, MapError};
 use mesh_common::abi::{GUARD_POD, Guard, MAX_CGROUP_DEPTH};
 
-use super::{CONNECT4, Capture, Error, Owner, cgroup_id, pins};
+use super::{CONNECT4, Capture, Error, Owner, cgroup_id, map_in, pins};
 use crate::sys::cgroup;
+
+const MAP: &str = "GUARDED";
 
 /// Of `--guard-cgroup`: no pod's. From the node's own namespace all of it may connect.
 fn plain(node_cookie: u64) -> Guard {
@@ -49,9 +51,31 @@ impl Capture {
         if self.config.hold.is_some() && !is_first && !self.was_held()? {
             self.config.hold = None;
         }
-        let hold = self.config.hold.iter();
+        self.others_capture = self.do_others_capture()?;
+        // An agent that runs watches whoever comes. Of one that does not nothing is
+        // carried that a hold would cut.
+        let others_watch = self.others_capture && self.do_others_run()?;
+        let hold = self.config.hold.iter().filter(|_| !others_watch);
         let dirs: Vec<PathBuf> = hold.chain(&self.config.guard_cgroups).cloned().collect();
         self.guard_configured(&dirs)
+    }
+
+    /// Before the programs of other versions go: until then who is enrolled there is not
+    /// refused until it is enrolled here.
+    pub(super) fn guard_in_place_of_others(&mut self) -> Result<(), Error> {
+        if !self.others_capture {
+            return Ok(());
+        }
+        let mut map = self.guarded()?;
+        for id in &self.guards_wait {
+            insert(&mut map, *id, pod_guard(0))?;
+        }
+        let hold = self.config.hold.iter();
+        let dirs: Vec<PathBuf> = hold.chain(&self.config.guard_cgroups).cloned().collect();
+        self.guard_configured(&dirs)?;
+        self.guards_wait.clear();
+        self.others_capture = false;
+        Ok(())
     }
 
     /// Did an earlier agent hold pods when it ended, or end before it could?
@@ -73,13 +97,13 @@ impl Capture {
 
     /// Are pods held of which it is not known yet whether they are to be closed?
     #[must_use]
-    pub fn holds(&self) -> bool {
+    pub(crate) fn holds(&self) -> bool {
         self.config.hold.is_some()
     }
 
     /// Of all pods that were held these are, still; the others are enrolled, watched by
     /// themselves, or known to be outside. With none the hold ends.
-    pub fn narrow_hold(&mut self, dirs: &[PathBuf]) -> Result<(), Error> {
+    pub(crate) fn narrow_hold(&mut self, dirs: &[PathBuf]) -> Result<(), Error> {
         if !self.holds() {
             return Ok(());
         }
@@ -96,22 +120,47 @@ impl Capture {
     /// Watches a pod's own cgroup from before its namespace is known: until
     /// [`Self::guard_enrolled`] processes in it reach nothing beyond loopback.
     /// What an earlier agent knew of it stays. Gives the cgroup's id.
-    pub fn guard_pod(&mut self, dir: &Path) -> Result<u64, Error> {
+    pub(crate) fn guard_pod(&mut self, dir: &Path) -> Result<u64, Error> {
         let id = watched_id(dir)?;
         let mut map = self.guarded()?;
         if get(&map, id)?.is_none_or(|guard| guard.flags & GUARD_POD == 0) {
-            insert(&mut map, id, pod_guard(0))?;
+            match self.others_capture && self.is_enrolled_by_others(id)? {
+                true => drop(self.guards_wait.insert(id)),
+                false => insert(&mut map, id, pod_guard(0))?,
+            }
         }
         Ok(id)
     }
 
+    /// Do programs of another version capture, or refuse, what connects in the cgroup? Of
+    /// maps that cannot be read nobody knows, and a pod that nobody knows is refused.
+    fn is_enrolled_by_others(&self, id: u64) -> Result<bool, Error> {
+        for version in self.pins.other_versions()? {
+            let theirs = map_in::<HashMap<MapData, u64, Guard>>(&pins::maps_of(&version), MAP);
+            let guard = theirs.and_then(|map| get(&map, id));
+            if let Ok(Some(guard)) = guard
+                && guard.flags & GUARD_POD != 0
+                && guard.netns_cookie != 0
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Lets processes in the pod's cgroup connect from this namespace, and no other.
-    pub fn guard_enrolled(&mut self, cgroup_id: u64, netns_cookie: u64) -> Result<(), Error> {
+    pub(crate) fn guard_enrolled(
+        &mut self,
+        cgroup_id: u64,
+        netns_cookie: u64,
+    ) -> Result<(), Error> {
+        self.guards_wait.remove(&cgroup_id);
         insert(&mut self.guarded()?, cgroup_id, pod_guard(netns_cookie))
     }
 
     /// Stops watching the cgroups of pods that are not in `kept`.
-    pub fn retain_pod_guards(&mut self, kept: &HashSet<u64>) -> Result<(), Error> {
+    pub(crate) fn retain_pod_guards(&mut self, kept: &HashSet<u64>) -> Result<(), Error> {
+        self.guards_wait.retain(|id| kept.contains(id));
         let mut map = self.guarded()?;
         for (id, guard) in entries(&map) {
             if guard.flags & GUARD_POD == 0 || kept.contains(&id) {
@@ -127,7 +176,7 @@ impl Capture {
     }
 
     fn guarded(&self) -> Result<HashMap<MapData, u64, Guard>, Error> {
-        self.map("GUARDED")
+        self.map(MAP)
     }
 }
 
@@ -154,10 +203,8 @@ fn pod_guard(netns_cookie: u64) -> Guard {
 }
 
 fn insert(map: &mut HashMap<MapData, u64, Guard>, id: u64, guard: Guard) -> Result<(), Error> {
-    map.insert(id, guard, 0).map_err(|source| Error::Map {
-        name: "GUARDED",
-        source,
-    })
+    map.insert(id, guard, 0)
+        .map_err(|source| Error::Map { name: MAP, source })
 }
 
 /// An error is not "there is none".
@@ -165,10 +212,7 @@ fn get(map: &HashMap<MapData, u64, Guard>, id: u64) -> Result<Option<Guard>, Err
     match map.get(&id, 0) {
         Ok(guard) => Ok(Some(guard)),
         Err(MapError::KeyNotFound) => Ok(None),
-        Err(source) => Err(Error::Map {
-            name: "GUARDED",
-            source,
-        }),
+        Err(source) => Err(Error::Map { name: MAP, source }),
     }
 }
 

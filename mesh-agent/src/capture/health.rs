@@ -14,11 +14,11 @@ use crate::sys::netns::{self, Netns};
 
 /// What a look at the node's own programs and pins came to.
 #[derive(Debug, Default)]
-pub struct Restored {
+pub(crate) struct Restored {
     /// Put back.
-    pub count: usize,
+    pub(crate) count: usize,
     /// Why something could not be looked at or put back.
-    pub failed: Vec<String>,
+    pub(crate) failed: Vec<String>,
 }
 
 impl Restored {
@@ -32,12 +32,13 @@ impl Restored {
 
 impl Capture {
     /// Puts back the node's own links and the maps' pins.
-    pub fn restore_node(&mut self) -> Restored {
+    pub(crate) fn restore_node(&mut self) -> Restored {
         let mut restored = Restored::default();
         restored.note(self.restore_map_pins());
         for at in 0..self.hooks.len() {
             restored.note(self.restore_hook(at));
         }
+        self.lookup.prepare();
         restored
     }
 
@@ -52,7 +53,7 @@ impl Capture {
     }
 
     /// Puts back an enrolled pod's link; was it missing?
-    pub fn restore_pod(&mut self, netns: &Netns) -> Result<bool, Error> {
+    pub(crate) fn restore_pod(&mut self, netns: &Netns) -> Result<bool, Error> {
         let cookie = netns.cookie();
         match self.pods.get(&cookie).map(|link| link.look()).transpose()? {
             Some(Found::Whole) => return Ok(false),
@@ -68,7 +69,7 @@ impl Capture {
     /// Puts back what was taken from the namespaces that are closed and that nobody
     /// serves. They are not held open, which would keep them from going: each is
     /// sought once something of it is missing.
-    pub fn restore_unserved(&mut self, is_served: impl Fn(u64) -> bool) -> Restored {
+    pub(crate) fn restore_unserved(&mut self, is_served: impl Fn(u64) -> bool) -> Restored {
         let mut restored = Restored::default();
         let mut missing = Vec::new();
         let unserved = self.pods.iter().filter(|(cookie, _)| !is_served(**cookie));
@@ -117,7 +118,7 @@ impl Capture {
     ///
     /// A program that is detached is no proof: root may have done it. Where a guard
     /// is at the pod's link, or something names the namespace, the pod is there.
-    pub fn sweep(&mut self, is_known: impl Fn(u64) -> bool) -> (Vec<u64>, Vec<u64>) {
+    pub(crate) fn sweep(&mut self, is_known: impl Fn(u64) -> bool) -> (Vec<u64>, Vec<u64>) {
         let others = self.pods.iter().filter(|(cookie, _)| !is_known(**cookie));
         let (gone, there): (Vec<_>, Vec<_>) = others
             .map(|(cookie, link)| (*cookie, link.look()))

@@ -18,11 +18,6 @@ pub(super) struct Probers {
 #[derive(Debug, Default)]
 pub(super) struct Others(pub(super) BTreeMap<u64, Option<PathBuf>>);
 
-/// Pin of the program that records what the agent with this cgroup dials and answers.
-pub(super) fn agent_pin(id: u64) -> String {
-    format!("sockops-agent-{id}")
-}
-
 /// Sockets that nobody has any more close within this time: the kernel repeats what they
 /// have not sent for a quarter of an hour at most.
 const CLOSED_WITHIN: Duration = Duration::from_secs(20 * 60);

@@ -20,7 +20,7 @@ use crate::sys::netns::Netns;
 
 impl Capture {
     /// Guards every link of the pod's that ends on this node; may be repeated.
-    pub fn guard_links(&mut self, netns: &Netns, ips: PodIps) -> Result<PodLinks, Error> {
+    pub(crate) fn guard_links(&mut self, netns: &Netns, ips: PodIps) -> Result<PodLinks, Error> {
         let links = link::of(netns).map_err(Error::Links)?;
         let cookie = netns.cookie();
         let peers: Vec<u32> = links.iter().filter_map(|link| link.peer).collect();
@@ -39,7 +39,7 @@ impl Capture {
     }
 
     /// Puts back what somebody took from the pod's links; gives how much was missing.
-    pub fn restore_links(&mut self, netns: &Netns, ips: PodIps) -> Result<usize, Error> {
+    pub(crate) fn restore_links(&mut self, netns: &Netns, ips: PodIps) -> Result<usize, Error> {
         let cookie = netns.cookie();
         let before = self.look_at_links(cookie);
         let mut mended = before.pinned_again;
@@ -147,7 +147,7 @@ impl Capture {
     }
 
     /// Leaves connections to these addresses of the pod's alone, and to no others.
-    pub fn exclude(&mut self, netns_cookie: u64, addresses: &[IpAddr]) -> Result<(), Error> {
+    pub(crate) fn exclude(&mut self, netns_cookie: u64, addresses: &[IpAddr]) -> Result<(), Error> {
         let mut map: HashMap<MapData, PodAddr, u8> = self.map("EXCLUDED")?;
         let wanted = addresses
             .iter()

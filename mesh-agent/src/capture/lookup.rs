@@ -1,13 +1,17 @@
-//! `mesh_lookup` for one pod: the program with that pod's namespace written in.
+//! `mesh_lookup` for one pod: a copy of the program that knows that pod's namespace.
 //!
 //! The kernel does not tell an `sk_lookup` program where it runs, so each pod has
 //! a copy that knows: it reads only that pod's listeners, and its mark in a tuple
-//! proves which pod a dial came to.
+//! proves which pod a dial came to. Each reads its namespace in a map of its own, which
+//! nobody writes any more, root neither, when the copy is attached. So copies can be
+//! loaded before their pods are there, which is most of the time that an enrolment takes.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
+use std::path::Path;
 
 use aya::maps::MapData;
 use aya_obj::Object;
@@ -16,12 +20,15 @@ use mesh_common::abi::NETNS_PLACEHOLDER;
 
 use super::error::Error;
 use super::object::OBJECT;
-use super::pins::Pins;
 use crate::sys::bpf;
 
 const NAME: &str = "mesh_lookup";
 /// `BPF_LD | BPF_DW | BPF_IMM`: a constant of 64 bits, the upper half in the next instruction.
 const LOAD_CONSTANT: u8 = 0x18;
+/// `BPF_PSEUDO_MAP_VALUE`: what is loaded is the address of a map's value.
+const MAP_VALUE: u8 = 2;
+/// Copies that wait for their pods.
+const SPARES: usize = 2;
 
 /// The program with its maps, and without a namespace yet.
 pub(super) struct Template {
@@ -29,10 +36,18 @@ pub(super) struct Template {
     license: CString,
     /// What the code refers to by descriptor.
     _maps: Vec<MapData>,
+    spares: RefCell<Vec<Loaded>>,
+}
+
+/// One that is loaded and has no namespace yet, and where that is to be written.
+struct Loaded {
+    program: OwnedFd,
+    netns: bpf::Word,
 }
 
 impl Template {
-    pub(super) fn new(pins: &Pins, pinned_maps: &[String]) -> Result<Self, Error> {
+    /// With the maps of these names that are pinned in the directory.
+    pub(super) fn new(maps: &Path, pinned_maps: &[String]) -> Result<Self, Error> {
         let mut object = Object::parse(OBJECT).map_err(|e| Error::Load(Box::new(e.into())))?;
         let missing = || Error::Missing(NAME.to_owned());
         let program = object.programs.get(NAME).ok_or_else(missing)?;
@@ -41,7 +56,7 @@ impl Template {
         others.remove(&own);
         object.programs.retain(|name, _| name == NAME);
         object.functions.retain(|key, _| !others.contains(key));
-        let maps = relocate(&mut object, pins, pinned_maps)?;
+        let maps = relocate(&mut object, maps, pinned_maps)?;
         let code = object
             .functions
             .remove(&own)
@@ -54,31 +69,52 @@ impl Template {
             code,
             license,
             _maps: maps,
+            spares: RefCell::default(),
         })
     }
 
-    /// Loads the copy for this namespace.
+    /// The copy for this namespace.
     pub(super) fn program(&self, netns_cookie: u64) -> io::Result<OwnedFd> {
-        let words = written(&self.code, netns_cookie);
-        bpf::load(&bpf::Code {
+        let spare = self.spares.borrow_mut().pop();
+        let Loaded { program, netns } = spare.map_or_else(|| self.load(), Ok)?;
+        netns.set_for_ever(netns_cookie)?;
+        Ok(program)
+    }
+
+    /// Loads what pods to come will need. Where that fails they do it for themselves,
+    /// and say why they cannot.
+    pub(super) fn prepare(&self) {
+        let mut spares = self.spares.borrow_mut();
+        while spares.len() < SPARES
+            && let Ok(loaded) = self.load()
+        {
+            spares.push(loaded);
+        }
+    }
+
+    fn load(&self) -> io::Result<Loaded> {
+        let netns = bpf::Word::new("mesh_netns")?;
+        let words = written(&self.code, netns.as_fd().as_raw_fd());
+        let program = bpf::load(&bpf::Code {
             kind: bpf_prog_type::BPF_PROG_TYPE_SK_LOOKUP as u32,
             attach: bpf_attach_type::BPF_SK_LOOKUP as u32,
             name: NAME,
             license: &self.license,
             instructions: &words,
-        })
+        })?;
+        Ok(Loaded { program, netns })
     }
 }
 
 fn relocate(
     object: &mut Object,
-    pins: &Pins,
+    dir: &Path,
     pinned_maps: &[String],
 ) -> Result<Vec<MapData>, Error> {
     let mut maps = Vec::new();
     let mut descriptors = Vec::new();
     for name in pinned_maps {
-        let path = pins.maps().join(name);
+        let path = dir.join(name);
         let failed = |source| Error::MapPin {
             path: path.clone(),
             source,
@@ -99,11 +135,13 @@ fn relocate(
     Ok(maps)
 }
 
-/// The code with the cookie in the placeholder's place.
-fn written(code: &[bpf_insn], netns_cookie: u64) -> Vec<u64> {
+/// The code with the address of that map's value in the placeholder's place.
+fn written(code: &[bpf_insn], map: RawFd) -> Vec<u64> {
     let mut new = code.to_vec();
     for at in places(code) {
-        [new[at].imm, new[at + 1].imm] = halves(netns_cookie);
+        new[at].set_src_reg(MAP_VALUE);
+        // The value's beginning.
+        [new[at].imm, new[at + 1].imm] = [map, 0];
     }
     new.iter().map(word).collect()
 }
@@ -154,14 +192,13 @@ mod tests {
     }
 
     #[test]
-    fn the_cookie_is_written_in_the_placeholders_place_and_nowhere_else() {
+    fn the_map_is_written_in_the_placeholders_place_and_nowhere_else() {
         let other = NETNS_PLACEHOLDER ^ 1;
         let code = [load(other), load(NETNS_PLACEHOLDER)].concat();
-        let words = written(&code, 0x1122_3344_5566_7788);
-        let expected = [load(other), load(0x1122_3344_5566_7788)].concat();
-        let expected: Vec<u64> = expected.iter().map(word).collect();
-        assert_eq!(words, expected);
-        assert_eq!(words[2], 0x5566_7788_0000_0318);
-        assert_eq!(words[3], 0x1122_3344_0000_0000);
+        let words = written(&code, 0x1122);
+        let [first, second] = load(other);
+        assert_eq!(words[..2], [word(&first), word(&second)]);
+        assert_eq!(words[2], 0x0000_1122_0000_2318);
+        assert_eq!(words[3], 0);
     }
 }

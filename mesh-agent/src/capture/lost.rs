@@ -18,7 +18,7 @@ impl Capture {
     /// Forgets what agents dialled that are gone, once no socket has it: a SYN like it
     /// would pass for theirs. `pods`: whose namespaces agents dial from, beside the
     /// node's own, in which this one is. Gives how many were forgotten.
-    pub fn forget_lost_tuples<'n>(
+    pub(crate) fn forget_lost_tuples<'n>(
         &mut self,
         pods: impl Iterator<Item = &'n Netns>,
     ) -> Result<usize, Error> {

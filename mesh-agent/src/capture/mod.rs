@@ -46,41 +46,41 @@ use mesh_common::abi::{PodAddr, RefusalEvent};
 use crate::model::{OnAgentDown, PodIps};
 use crate::sys::cgroup;
 use crate::sys::netns::{self, Netns};
-pub use error::Error;
+pub(crate) use error::Error;
 use links::{Found, Link, Spot, Target};
-pub use neighbours::{names, neighbours};
+pub(crate) use neighbours::{names, neighbours};
 use object::OBJECT;
-pub use owner::Owner;
+pub(crate) use owner::Owner;
 use pins::Pins;
 use posts::Post;
-pub use posts::{LinkGuard, PodLinks};
-pub use privileges::check_privileges;
-pub use probe::{Scratch, Tried, probe};
-pub use seat::Seat;
-pub use stats::Stats;
-pub use tuples::Tuples;
+pub(crate) use posts::{LinkGuard, PodLinks};
+pub(crate) use privileges::check_privileges;
+pub(crate) use probe::{Scratch, Tried, probe};
+pub(crate) use seat::Seat;
+pub(crate) use stats::Stats;
+pub(crate) use tuples::Tuples;
 
 /// Where to attach and pin.
 #[derive(Clone, Debug)]
-pub struct Config {
-    pub bpffs_dir: PathBuf,
+pub(crate) struct Config {
+    pub(crate) bpffs_dir: PathBuf,
     /// The node's, as far as the agent sees it.
-    pub cgroup_tree: PathBuf,
+    pub(crate) cgroup_tree: PathBuf,
     /// Connect hooks see every process below it: the node's cgroup2 root.
-    pub cgroup_root: PathBuf,
+    pub(crate) cgroup_root: PathBuf,
     /// The agent's own cgroup: exempt, and its dials are recorded.
-    pub agent_cgroup: PathBuf,
+    pub(crate) agent_cgroup: PathBuf,
     /// Below these, processes in unknown namespaces are refused.
-    pub guard_cgroups: Vec<PathBuf>,
+    pub(crate) guard_cgroups: Vec<PathBuf>,
     /// The same until [`Capture::narrow_hold`] ends it, where no earlier agent left
     /// anything, or one that held itself: as after a reboot, pods may run already that
     /// are to be closed.
-    pub hold: Option<PathBuf>,
+    pub(crate) hold: Option<PathBuf>,
     /// Of the node's own network namespace.
-    pub node_cookie: u64,
+    pub(crate) node_cookie: u64,
     /// Where namespaces are sought of which only the cookies are known.
-    pub names: netns::Names,
-    pub link_guard: LinkGuard,
+    pub(crate) names: netns::Names,
+    pub(crate) link_guard: LinkGuard,
 }
 
 /// A program of the node's own: where it is attached, under which name.
@@ -103,7 +103,7 @@ impl Config {
             kind,
         };
         let dir = &self.agent_cgroup;
-        let agent = sock_ops(known::agent_pin(cgroup_id(dir)?), AGENT, dir);
+        let agent = sock_ops(pins::agent_pin(cgroup_id(dir)?), AGENT, dir);
         let mut hooks = vec![agent];
         hooks.push(connect(CONNECT4, bpf_attach_type::BPF_CGROUP_INET4_CONNECT));
         hooks.push(connect(
@@ -128,7 +128,7 @@ fn sock_ops(pin: String, program: &'static str, dir: &Path) -> Hook {
 
 /// What stays in the kernel when the agent ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnStop {
+pub(crate) enum OnStop {
     /// Nothing: pods connect directly again.
     Remove,
     /// Everything: fail-closed pods are refused until the next agent is there.
@@ -137,16 +137,16 @@ pub enum OnStop {
 
 /// One pod to capture.
 #[derive(Debug)]
-pub struct EnrolPod<'a> {
-    pub netns: &'a Netns,
-    pub ips: PodIps,
-    pub on_agent_down: OnAgentDown,
+pub(crate) struct EnrolPod<'a> {
+    pub(crate) netns: &'a Netns,
+    pub(crate) ips: PodIps,
+    pub(crate) on_agent_down: OnAgentDown,
     /// For each address that has none yet, one member of its listener group.
-    pub listeners: &'a [(IpAddr, BorrowedFd<'a>)],
+    pub(crate) listeners: &'a [(IpAddr, BorrowedFd<'a>)],
 }
 
 /// The attached programs and their maps.
-pub struct Capture {
+pub(crate) struct Capture {
     ebpf: Ebpf,
     /// Of each pod's own program.
     lookup: lookup::Template,
@@ -163,6 +163,11 @@ pub struct Capture {
     pods: BTreeMap<u64, Link>,
     /// Maps that have a pin.
     pinned_maps: Vec<String>,
+    /// Connect programs of other versions are attached.
+    others_capture: bool,
+    /// Cgroups of pods that are enrolled there, to be guarded when these programs go,
+    /// where not before.
+    guards_wait: HashSet<u64>,
     /// cgroup ids of [`Config::guard_cgroups`].
     configured_guards: HashSet<u64>,
     /// By pod's namespace: the node's side of the links that are guarded.
@@ -181,7 +186,7 @@ pub struct Capture {
 
 impl Capture {
     /// `owner`: of the configured directory of pins.
-    pub fn start(config: &Config, owner: Owner) -> Result<Self, Error> {
+    pub(crate) fn start(config: &Config, owner: Owner) -> Result<Self, Error> {
         if OBJECT.is_empty() {
             return Err(Error::NoObject);
         }
@@ -206,7 +211,7 @@ impl Capture {
         let mut capture = Self {
             forward_log,
             ebpf,
-            lookup: lookup::Template::new(&pins, &pinned_maps)?,
+            lookup: lookup::Template::new(&pins.maps(), &pinned_maps)?,
             pins,
             owner: Some(owner),
             others: known::Others::default(),
@@ -216,6 +221,8 @@ impl Capture {
             probers: known::Probers::default(),
             pods: BTreeMap::new(),
             pinned_maps,
+            others_capture: false,
+            guards_wait: HashSet::new(),
             configured_guards: HashSet::new(),
             guarded_links: std::collections::HashMap::new(),
             guards: BTreeMap::new(),
@@ -228,6 +235,8 @@ impl Capture {
         capture.begin_hold()?;
         capture.read_probe_ports()?;
         capture.load_programs()?;
+        // Before anything is captured: what both dial must be known to both's programs.
+        capture.meet_other_versions()?;
         capture.take_over_pods()?;
         capture.relink_guards()?;
         for hook in config.hooks()? {
@@ -235,18 +244,15 @@ impl Capture {
             capture.hooks.push((hook, link));
         }
         capture.pins.remove_unfinished()?;
+        capture.lookup.prepare();
         Ok(capture)
     }
 
     fn map<T>(&self, name: &'static str) -> Result<T, Error>
     where
-        T: TryFrom<aya::maps::Map, Error = aya::maps::MapError>,
+        T: TryFrom<aya::maps::Map, Error = MapError>,
     {
-        // Opened by pin, not borrowed from the loader: typed views own their fd.
-        let path = self.pins.maps().join(name);
-        let data = MapData::from_pin(&path).map_err(|source| Error::MapPin { path, source })?;
-        let map = pins::typed(data).map_err(|source| Error::Map { name, source })?;
-        T::try_from(map).map_err(|source| Error::Map { name, source })
+        map_in(&self.pins.maps(), name)
     }
 
     fn load_programs(&mut self) -> Result<(), Error> {
@@ -342,14 +348,20 @@ impl Capture {
     /// Is the namespace's program detached, as it is where the namespace is gone? What
     /// cannot be looked at is not.
     #[must_use]
-    pub fn is_detached(&self, netns_cookie: u64) -> bool {
+    pub(crate) fn is_detached(&self, netns_cookie: u64) -> bool {
         let link = self.pods.get(&netns_cookie);
         link.is_some_and(|link| matches!(link.look(), Ok(Found::Detached)))
     }
 
+    /// Is our program at the namespace, as far as it is known?
+    #[must_use]
+    pub(crate) fn has_program(&self, netns_cookie: u64) -> bool {
+        self.pods.contains_key(&netns_cookie)
+    }
+
     /// Where namespaces are sought of which only the cookies are known.
     #[must_use]
-    pub fn names(&self) -> &netns::Names {
+    pub(crate) fn names(&self) -> &netns::Names {
         &self.config.names
     }
 
@@ -358,7 +370,7 @@ impl Capture {
     ///
     /// Order: listeners, then the namespace's program, then the connect hook's
     /// entry, so that no connection is taken before it can be served.
-    pub fn enrol(&mut self, pod: &EnrolPod<'_>) -> Result<(), Error> {
+    pub(crate) fn enrol(&mut self, pod: &EnrolPod<'_>) -> Result<(), Error> {
         let cookie = pod.netns.cookie();
         if !pod.listeners.is_empty() {
             self.must_have_recorded()?;
@@ -406,7 +418,7 @@ impl Capture {
     }
 
     /// A pod has these addresses no more; the listeners close afterwards.
-    pub fn drop_addresses(&mut self, cookie: u64, ips: &[IpAddr]) -> Result<(), Error> {
+    pub(crate) fn drop_addresses(&mut self, cookie: u64, ips: &[IpAddr]) -> Result<(), Error> {
         let mut listeners = self.listeners_map()?;
         for ip in ips {
             absent_is_fine("LISTENERS", listeners.remove(&pod_addr(cookie, *ip)))?;
@@ -415,7 +427,7 @@ impl Capture {
     }
 
     /// Lets go of a pod; what is already gone is fine.
-    pub fn withdraw(&mut self, cookie: u64, ips: PodIps) -> Result<(), Error> {
+    pub(crate) fn withdraw(&mut self, cookie: u64, ips: PodIps) -> Result<(), Error> {
         self.withdraw_links(cookie)?;
         self.forget_probe_ports(cookie)?;
         absent_is_fine("ENROLLED", self.enrolled_map()?.remove(&cookie))?;
@@ -425,6 +437,7 @@ impl Capture {
             None => pins::remove(&self.pins.pod(cookie))?,
         }
         self.pods.remove(&cookie);
+        self.forget_in_other_versions(cookie)?;
         let ips: Vec<IpAddr> = ips.iter().collect();
         self.drop_addresses(cookie, &ips)
     }
@@ -434,17 +447,17 @@ impl Capture {
     }
 
     /// For the pages: counters and sizes.
-    pub fn stats(&self) -> Result<Stats, Error> {
+    pub(crate) fn stats(&self) -> Result<Stats, Error> {
         Ok(Stats::new(self.map("COUNTERS")?, self.map("TUPLES")?))
     }
 
     /// For asking, from the data path, where the agent's own dials came to.
-    pub fn tuples_handle(&self) -> Result<Tuples, Error> {
+    pub(crate) fn tuples_handle(&self) -> Result<Tuples, Error> {
         Ok(Tuples::new(self.map("TUPLES")?))
     }
 
     /// Drains the refusal events that are there now, at most `limit`.
-    pub fn refusals(&self, limit: usize) -> Result<Vec<RefusalEvent>, Error> {
+    pub(crate) fn refusals(&self, limit: usize) -> Result<Vec<RefusalEvent>, Error> {
         let mut ring: RingBuf<MapData> = self.map("EVENTS")?;
         let mut events = Vec::new();
         while events.len() < limit
@@ -456,7 +469,7 @@ impl Capture {
     }
 
     /// Forwards what the programs logged since the last call.
-    pub fn forward_log(&mut self) {
+    pub(crate) fn forward_log(&mut self) {
         if let Some(forward) = &mut self.forward_log {
             forward();
         }
@@ -464,11 +477,11 @@ impl Capture {
 
     /// Lets another agent have the programs, and all that is pinned. What is attached
     /// stays so; this one changes nothing any more.
-    pub fn hand_over(&mut self) {
+    pub(crate) fn hand_over(&mut self) {
         self.owner = None;
     }
 
-    pub fn stop(self, on_stop: OnStop) -> Result<(), Error> {
+    pub(crate) fn stop(self, on_stop: OnStop) -> Result<(), Error> {
         match on_stop {
             OnStop::Keep => Ok(()),
             OnStop::Remove => remove_all(&self.config.bpffs_dir).map(drop),
@@ -478,7 +491,7 @@ impl Capture {
 
 /// Removes the pins of every version below `bpffs_dir`, and with them every attachment.
 /// Gives the netns cookies of the pods that were enrolled. Refused while an agent runs.
-pub fn cleanup(bpffs_dir: &Path) -> Result<Vec<u64>, Error> {
+pub(crate) fn cleanup(bpffs_dir: &Path) -> Result<Vec<u64>, Error> {
     if !pins::is_there(bpffs_dir)? {
         return Ok(Vec::new());
     }
@@ -496,6 +509,17 @@ fn remove_all(root: &Path) -> Result<Vec<u64>, Error> {
         clsact::remove_all(&maps)?;
     }
     pins::remove_tree(root)
+}
+
+/// Opened by pin, not borrowed from the loader: typed views own their fd.
+fn map_in<T>(maps: &Path, name: &'static str) -> Result<T, Error>
+where
+    T: TryFrom<aya::maps::Map, Error = MapError>,
+{
+    let path = maps.join(name);
+    let data = MapData::from_pin(&path).map_err(|source| Error::MapPin { path, source })?;
+    let map = pins::typed(data).map_err(|source| Error::Map { name, source })?;
+    T::try_from(map).map_err(|source| Error::Map { name, source })
 }
 
 fn pod_addr(netns_cookie: u64, ip: IpAddr) -> PodAddr {
@@ -539,7 +563,6 @@ fn forward_log(ebpf: &mut Ebpf) -> Option<Box<dyn FnMut() + Send>> {
 fn load(program: &mut aya::programs::Program) -> Result<(), aya::programs::ProgramError> {
     match program {
         aya::programs::Program::CgroupSockAddr(p) => p.load(),
-        aya::programs::Program::SkLookup(p) => p.load(),
         aya::programs::Program::SockOps(p) => p.load(),
         aya::programs::Program::SchedClassifier(p) => p.load(),
         _ => Ok(()),
@@ -548,6 +571,6 @@ fn load(program: &mut aya::programs::Program) -> Result<(), aya::programs::Progr
 
 /// Was this agent built with its kernel programs?
 #[must_use]
-pub fn has_programs() -> bool {
+pub(crate) fn has_programs() -> bool {
     !OBJECT.is_empty()
 }

@@ -19,7 +19,7 @@ const MAX_NAMES: usize = 8;
 
 /// Names of the others' programs that run when a process in one of these cgroups
 /// connects. A cgroup that is gone has none.
-pub fn neighbours<'d>(dirs: impl Iterator<Item = &'d Path>) -> io::Result<BTreeSet<String>> {
+pub(crate) fn neighbours<'d>(dirs: impl Iterator<Item = &'d Path>) -> io::Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
     for dir in dirs {
         let cgroup = match File::open(dir) {
@@ -44,7 +44,7 @@ pub fn neighbours<'d>(dirs: impl Iterator<Item = &'d Path>) -> io::Result<BTreeS
 
 /// Quoted, for a sentence.
 #[must_use]
-pub fn names(neighbours: &BTreeSet<String>) -> String {
+pub(crate) fn names(neighbours: &BTreeSet<String>) -> String {
     let named = neighbours.iter().take(MAX_NAMES).map(|name| match &**name {
         "" => "one without a name".to_owned(),
         name => name.escape_default().to_string(),

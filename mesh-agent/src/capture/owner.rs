@@ -15,7 +15,7 @@ use super::pins;
 
 /// The right to change what is below a directory of pins.
 #[derive(Debug)]
-pub struct Owner {
+pub(crate) struct Owner {
     dir: PathBuf,
     lock: Flock<File>,
     empty: bool,
@@ -23,7 +23,7 @@ pub struct Owner {
 
 impl Owner {
     /// Makes the directory where it is missing.
-    pub fn of(dir: &Path) -> Result<Self, Error> {
+    pub(crate) fn of(dir: &Path) -> Result<Self, Error> {
         let failed = |source| Error::Pins {
             dir: dir.to_owned(),
             source,

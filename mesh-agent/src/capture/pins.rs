@@ -6,12 +6,13 @@ use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use aya::maps::{Map, MapData, MapError, MapType};
-use mesh_common::abi::{ABI_VERSION, Addr, RefusalEvent};
+use mesh_common::abi::{ABI_NAME, Addr, RefusalEvent};
 
 use super::Error;
 use crate::sys::bpf;
 
 const POD_PREFIX: &str = "netns-";
+const AGENT_PREFIX: &str = "sockops-agent-";
 /// Of a link that is to replace another one's pin. (bpffs refuses names with dots.)
 const UNFINISHED: &str = "new-";
 
@@ -24,7 +25,7 @@ pub(super) struct Pins {
 impl Pins {
     /// Makes the directories, readable by root alone.
     pub(super) fn prepare(root: &Path) -> Result<Self, Error> {
-        let version = root.join(format!("abi-{ABI_VERSION}"));
+        let version = root.join(ABI_NAME);
         let failed = |source| Error::Pins {
             dir: root.to_owned(),
             source,
@@ -49,11 +50,11 @@ impl Pins {
     }
 
     pub(super) fn link(&self, name: &str) -> PathBuf {
-        self.version.join("links").join(name)
+        link_of(&self.version, name)
     }
 
     pub(super) fn pod(&self, cookie: u64) -> PathBuf {
-        self.link(&format!("{POD_PREFIX}{cookie}"))
+        pod_of(&self.version, cookie)
     }
 
     /// Of all pinned links.
@@ -85,7 +86,7 @@ impl Pins {
     pub(super) fn pods_of_other_versions(&self) -> Result<Vec<(u64, PathBuf)>, Error> {
         let mut pods = Vec::new();
         for dir in self.other_versions()? {
-            let pin = |cookie: u64| dir.join("links").join(format!("{POD_PREFIX}{cookie}"));
+            let pin = |cookie: u64| pod_of(&dir, cookie);
             pods.extend(pod_cookies(&dir)?.into_iter().map(|c| (c, pin(c))));
         }
         Ok(pods)
@@ -135,6 +136,43 @@ pub(super) fn map_directories(root: &Path) -> Result<Vec<PathBuf>, Error> {
 
 pub(super) fn maps_of(version: &Path) -> PathBuf {
     version.join("maps")
+}
+
+/// Pin of a link of that name.
+pub(super) fn link_of(version: &Path, name: &str) -> PathBuf {
+    version.join("links").join(name)
+}
+
+/// Pin of the program that records what the agent with this cgroup dials and answers.
+pub(super) fn agent_pin(id: u64) -> String {
+    format!("{AGENT_PREFIX}{id}")
+}
+
+/// Whose pin of that kind it is.
+fn agent_of(pin: &str) -> Option<u64> {
+    pin.strip_prefix(AGENT_PREFIX)?.parse().ok()
+}
+
+/// cgroup ids of agents of the version whose program is pinned.
+pub(super) fn agents_of(version: &Path) -> Result<Vec<u64>, Error> {
+    let names = names(&version.join("links"))?;
+    Ok(names.iter().filter_map(|name| agent_of(name)).collect())
+}
+
+/// Of a version whose agents still run: what they need for the connections that they
+/// have stays, which is the programs of pods and those that record what they dial.
+pub(super) fn narrow(version: &Path) -> Result<(), Error> {
+    for name in names(&version.join("links"))? {
+        if !name.starts_with(POD_PREFIX) && agent_of(&name).is_none() {
+            unpin(&link_of(version, &name))?;
+        }
+    }
+    Ok(())
+}
+
+/// Pin of the program of an enrolled namespace.
+pub(super) fn pod_of(version: &Path, cookie: u64) -> PathBuf {
+    link_of(version, &format!("{POD_PREFIX}{cookie}"))
 }
 
 fn pod_cookies(version: &Path) -> Result<Vec<u64>, Error> {

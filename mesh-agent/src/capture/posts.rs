@@ -11,7 +11,7 @@ use super::pins::Pins;
 
 /// How links are guarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LinkGuard {
+pub(crate) enum LinkGuard {
     /// Kernel links, beside others' (Linux 6.6).
     Tcx,
     /// Classifiers of a `clsact` discipline.
@@ -22,7 +22,7 @@ pub enum LinkGuard {
 impl LinkGuard {
     /// What this kernel has.
     #[must_use]
-    pub fn of_kernel() -> Self {
+    pub(crate) fn of_kernel() -> Self {
         let tcx = KernelVersion::current().is_ok_and(|now| now >= KernelVersion::new(6, 6, 0));
         if tcx { Self::Tcx } else { Self::Clsact }
     }
@@ -66,13 +66,13 @@ pub(super) struct Post {
 
 /// What is to be told of a pod's links.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PodLinks {
+pub(crate) struct PodLinks {
     /// Interfaces with the pod's addresses, or that lead out, without another end on this node.
-    pub unguarded: Vec<String>,
+    pub(crate) unguarded: Vec<String>,
     /// Guarded ones past whose guard a program may redirect.
-    pub redirecting: Vec<String>,
+    pub(crate) redirecting: Vec<String>,
     /// Addresses that are not the pod's, each with its interface.
-    pub beside: Vec<(String, IpAddr)>,
+    pub(crate) beside: Vec<(String, IpAddr)>,
 }
 
 impl Pins {

@@ -6,7 +6,7 @@ use super::Error;
 const NEEDED: [(u32, &str); 2] = [(12, "CAP_NET_ADMIN"), (21, "CAP_SYS_ADMIN")];
 
 /// Fails where a needed capability is missing; for root in a container as for anybody.
-pub fn check_privileges() -> Result<(), Error> {
+pub(crate) fn check_privileges() -> Result<(), Error> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     match missing(&status) {
         None => Ok(()),

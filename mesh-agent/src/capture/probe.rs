@@ -1,36 +1,41 @@
 //! What this kernel takes of all that capture needs, each tried once and for real.
 
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use aya::EbpfLoader;
 use aya::programs::links::{FdLink, LinkError};
 use aya::programs::{CgroupAttachMode, Program, ProgramError, SchedClassifier, TcAttachType, tc};
 
+use aya_obj::generated::bpf_attach_type;
+
+use super::lookup::Template;
 use super::posts::LinkGuard;
-use super::{OBJECT, load};
+use super::{OBJECT, definitions, load};
+use crate::sys::bpf;
 use crate::sys::netns::Netns;
 
 /// Where it is tried; both are the caller's to make and to remove.
 #[derive(Clone, Debug)]
-pub struct Scratch {
+pub(crate) struct Scratch {
     /// On a bpf file system.
-    pub pins: PathBuf,
+    pub(crate) pins: PathBuf,
     /// A cgroup2 directory without processes.
-    pub cgroup: Option<PathBuf>,
+    pub(crate) cgroup: Option<PathBuf>,
 }
 
 /// One thing that was tried.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tried {
-    pub what: String,
+pub(crate) struct Tried {
+    pub(crate) what: String,
     /// Why the kernel refused it.
-    pub refused: Option<String>,
+    pub(crate) refused: Option<String>,
 }
 
 /// Makes the maps, loads the programs, attaches them where nothing passes.
 /// What follows from something refused is not tried.
 #[must_use]
-pub fn probe(scratch: &Scratch) -> Vec<Tried> {
+pub(crate) fn probe(scratch: &Scratch) -> Vec<Tried> {
     let mut tried = Vec::new();
     let loaded = EbpfLoader::new()
         .default_map_pin_directory(&scratch.pins)
@@ -44,6 +49,10 @@ pub fn probe(scratch: &Scratch) -> Vec<Tried> {
         let Some(program) = ebpf.program_mut(&name) else {
             continue;
         };
+        // Each pod has a copy of that one, made otherwise.
+        if matches!(program, Program::SkLookup(_)) {
+            continue;
+        }
         let loaded = load(program);
         if note(&mut tried, &format!("program {name}"), loaded).is_none() {
             continue;
@@ -56,7 +65,18 @@ pub fn probe(scratch: &Scratch) -> Vec<Tried> {
             );
         }
     }
+    let loaded = copy_of_lookup(scratch);
+    if let Some(program) = note(&mut tried, "program mesh_lookup", loaded) {
+        let attached = in_a_namespace_of_its_own(&program, &scratch.pins.join("link-mesh_lookup"));
+        note(&mut tried, "attaching mesh_lookup, with a pin", attached);
+    }
     tried
+}
+
+/// As a pod's.
+fn copy_of_lookup(scratch: &Scratch) -> Result<OwnedFd, Failed> {
+    let template = Template::new(&scratch.pins, &definitions::names()?)?;
+    Ok(template.program(1)?)
 }
 
 fn to_cgroup(
@@ -70,7 +90,6 @@ fn to_cgroup(
 fn attach(program: &mut Program, name: &str, scratch: &Scratch) -> Option<Result<(), Failed>> {
     let pin = scratch.pins.join(format!("link-{name}"));
     match program {
-        Program::SkLookup(program) => Some(in_a_namespace_of_its_own(program, &pin)),
         Program::CgroupSockAddr(program) => Some(to_cgroup(scratch.cgroup.as_ref()?, |dir| {
             let id = program.attach(dir, CgroupAttachMode::Single)?;
             pinned(FdLink::try_from(program.take_link(id)?)?, &pin)
@@ -95,13 +114,13 @@ fn at_a_link_of_its_own(program: &mut SchedClassifier) -> Result<(), Failed> {
     })?
 }
 
-fn in_a_namespace_of_its_own(
-    program: &mut aya::programs::SkLookup,
-    pin: &Path,
-) -> Result<(), Failed> {
+/// Detached again with its pin.
+fn in_a_namespace_of_its_own(program: &OwnedFd, pin: &Path) -> Result<(), Failed> {
     let netns = Netns::fresh()?;
-    let id = program.attach(netns)?;
-    pinned(program.take_link(id)?.into(), pin)
+    let kind = bpf_attach_type::BPF_SK_LOOKUP as u32;
+    let link = bpf::link_create(program.as_fd(), netns.as_fd(), kind)?;
+    bpf::pin(link.as_fd(), pin)?;
+    Ok(std::fs::remove_file(pin)?)
 }
 
 /// Detached again with its pin.
@@ -119,6 +138,8 @@ enum Failed {
     Link(#[from] LinkError),
     #[error(transparent)]
     Classifier(#[from] tc::TcError),
+    #[error(transparent)]
+    Capture(#[from] super::Error),
     #[error(transparent)]
     Io(#[from] std::io::Error),
     #[error(transparent)]

@@ -16,7 +16,7 @@ impl Capture {
     /// Has the kernel record the connections of whoever is in the cgroup as probes.
     /// One that was made anew under the same path is another one. May be repeated;
     /// gives whether something was to be done.
-    pub fn follow_prober(&mut self, name: &str, dir: &Path) -> Result<bool, Error> {
+    pub(crate) fn follow_prober(&mut self, name: &str, dir: &Path) -> Result<bool, Error> {
         let id = cgroup_id(dir)?;
         if let Some((known, link)) = self.probers.links.get(name)
             && *known == id
@@ -33,7 +33,11 @@ impl Capture {
     }
 
     /// The pod's own probes name these ports, and no others.
-    pub fn set_probe_ports(&mut self, netns_cookie: u64, ports: &[u16]) -> Result<(), Error> {
+    pub(crate) fn set_probe_ports(
+        &mut self,
+        netns_cookie: u64,
+        ports: &[u16],
+    ) -> Result<(), Error> {
         let wanted: BTreeSet<u16> = ports.iter().copied().collect();
         let known = self.probers.ports.entry(netns_cookie).or_default();
         if *known == wanted {

@@ -11,12 +11,12 @@ use super::Error;
 /// The agent's own cgroup, in which no other agent is: what one of two dials there could
 /// not be told from what the other one does, and the first that leaves takes both away.
 #[derive(Debug)]
-pub struct Seat {
+pub(crate) struct Seat {
     _lock: Flock<File>,
 }
 
 impl Seat {
-    pub fn of(dir: &Path) -> Result<Self, Error> {
+    pub(crate) fn of(dir: &Path) -> Result<Self, Error> {
         let dir = dir.to_owned();
         let lock = File::open(&dir).map(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock));
         match lock {

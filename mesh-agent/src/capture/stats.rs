@@ -10,12 +10,12 @@ use parking_lot::Mutex;
 
 use super::Error;
 
-/// LiveStats tuples are counted at most this often: a system call for each of them.
+/// Live tuples are counted at most this often: a system call for each of them.
 const COUNT_EVERY: Duration = Duration::from_secs(15);
 
 /// Reads counters when it is asked, from any thread; cheap to clone.
 #[derive(Clone)]
-pub struct Stats(Arc<Maps>);
+pub(crate) struct Stats(Arc<Maps>);
 
 struct Maps {
     counters: PerCpuArray<MapData, u64>,
@@ -58,7 +58,7 @@ impl Stats {
 
     /// Counters summed over CPUs, in [`Counter::ALL`] order, and the number of
     /// live tuples as it was counted some seconds ago.
-    pub fn read(&self) -> Result<Vec<(&'static str, u64)>, Error> {
+    pub(crate) fn read(&self) -> Result<Vec<(&'static str, u64)>, Error> {
         let counter = |counter: &Counter| {
             let values = self.0.counters.get(&(*counter as u32), 0);
             let values = values.map_err(|source| Error::Map {

@@ -8,7 +8,7 @@ use mesh_common::abi::{TUPLE_AMBIGUOUS, TUPLE_DIALLED, TUPLE_THROUGH, Tuple};
 
 /// Reads the map of live tuples, from any thread; cheap to clone.
 #[derive(Clone)]
-pub struct Tuples(Arc<HashMap<MapData, Tuple, u64>>);
+pub(crate) struct Tuples(Arc<HashMap<MapData, Tuple, u64>>);
 
 impl Tuples {
     pub(super) fn new(map: HashMap<MapData, Tuple, u64>) -> Self {
@@ -20,7 +20,7 @@ impl Tuples {
     /// connect is done. None also where the kernel cannot be asked, and for a pod
     /// that took over the address and is not enrolled yet.
     #[must_use]
-    pub fn entered_pod(&self, source: SocketAddr, destination: SocketAddr) -> Option<u64> {
+    pub(crate) fn entered_pod(&self, source: SocketAddr, destination: SocketAddr) -> Option<u64> {
         let value = self.0.get(&Tuple::between(source, destination), 0).ok()?;
         (![TUPLE_DIALLED, TUPLE_AMBIGUOUS, TUPLE_THROUGH].contains(&value)).then_some(value)
     }

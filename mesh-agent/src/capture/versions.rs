@@ -1,13 +1,28 @@
 //! Other versions of the agent, whose pins are beside ours.
+//!
+//! Agents of two versions run at once while one takes over from the other: each has
+//! programs and maps of its own, to which what the other one dials would be a pod's, and
+//! steered to an agent again. So each is known to both's programs while both run. Of the
+//! former one's programs those stay that its connections need, until it has ended.
 
-use std::path::Path;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
 
-use super::{Capture, Error, LinkGuard, clsact, link_guard, links, pins};
+use aya::maps::{HashMap, MapData};
+use aya_obj::generated::bpf_attach_type;
+
+use super::links::{self, Link, Spot, Target};
+use super::pins::{self, agent_pin};
+use super::{
+    AGENT, CONNECT4, Capture, Error, LinkGuard, agents, cgroup_id, clsact, link_guard, map_in,
+    open_cgroup, sock_ops,
+};
+use crate::sys::{bpf, netns, programs};
 
 impl Capture {
     /// Cookies of the namespaces that are there and that other versions of the
     /// agent hold.
-    pub fn of_other_versions(&self) -> Result<Vec<u64>, Error> {
+    pub(crate) fn of_other_versions(&self) -> Result<Vec<u64>, Error> {
         let mut found = Vec::new();
         for (cookie, pin) in self.pins.pods_of_other_versions()? {
             if links::is_attached(&pin)? {
@@ -17,13 +32,119 @@ impl Capture {
         Ok(found)
     }
 
+    /// Makes agents of other versions that still run known to our programs, and this one
+    /// to theirs. One that cannot be met costs connections, and lets none past.
+    pub(super) fn meet_other_versions(&mut self) -> Result<(), Error> {
+        let mut met = false;
+        for version in self.pins.other_versions()? {
+            for (id, dir) in self.running(&version)? {
+                let meeting = dir.map_or(Ok(()), |dir| self.meet(&version, id, &dir));
+                let meeting = meeting.and_then(|()| match met {
+                    true => Ok(()),
+                    false => self.attach_beside_others(),
+                });
+                met = true;
+                if let Err(error) = meeting {
+                    tracing::warn!(%error, cgroup_id = id, "an agent of another version is not known to the programs of this one, or the other way round: connections may fail until it has ended");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Our program beside theirs in each pod, which steers nothing here before the pod is
+    /// enrolled: before the first one is, dials to the others are to be proved by it.
+    fn attach_beside_others(&mut self) -> Result<(), Error> {
+        let cookies = self.of_other_versions()?;
+        for netns in netns::find(&self.config.names, &cookies).found {
+            if !self.pods.contains_key(&netns.cookie()) {
+                let link = self.attach_pod(&netns)?;
+                self.pods.insert(netns.cookie(), link);
+            }
+        }
+        Ok(())
+    }
+
+    /// Are connect programs of other versions attached?
+    pub(super) fn do_others_capture(&self) -> Result<bool, Error> {
+        for version in self.pins.other_versions()? {
+            if links::is_attached(&pins::link_of(&version, CONNECT4))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Does an agent of another version run?
+    pub(super) fn do_others_run(&self) -> Result<bool, Error> {
+        for version in self.pins.other_versions()? {
+            if !self.running(&version)?.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn meet(&mut self, version: &Path, id: u64, dir: &Path) -> Result<(), Error> {
+        let failed = |source| Error::Map {
+            name: agents::MAP,
+            source,
+        };
+        self.agents()?.insert(id, 1, 0).map_err(failed)?;
+        // Held by its pin, until that agent is gone.
+        self.attach_hook(&sock_ops(agent_pin(id), AGENT, dir))?;
+        let own = cgroup_id(&self.config.agent_cgroup)?;
+        let cgroup = open_cgroup(&self.config.agent_cgroup)?;
+        let program = program_of(&pins::link_of(version, &agent_pin(id)))?;
+        let spot = Spot {
+            program: program.as_fd(),
+            target: Target::Object {
+                fd: cgroup.as_fd(),
+                id: own,
+            },
+            kind: bpf_attach_type::BPF_CGROUP_SOCK_OPS as u32,
+        };
+        Link::attach(pins::link_of(version, &agent_pin(own)), &spot)?;
+        let theirs = map_in::<HashMap<MapData, u64, u8>>(&pins::maps_of(version), agents::MAP);
+        theirs?.insert(own, 1, 0).map_err(failed)
+    }
+
+    /// Agents of the version that have a process, this one not among them, each with its
+    /// cgroup where that is seen. What cannot be looked at runs.
+    fn running(&self, version: &Path) -> Result<Vec<(u64, Option<PathBuf>)>, Error> {
+        let own = cgroup_id(&self.config.agent_cgroup)?;
+        let others = pins::agents_of(version)?;
+        let others = others.into_iter().filter(|id| *id != own);
+        let found = others.filter_map(|id| {
+            let seen = agents::look(&self.config.cgroup_tree, id, None);
+            Some((id, seen.unwrap_or(Some(None))?))
+        });
+        Ok(found.collect())
+    }
+
     /// The pins of other versions of the agent, and with them their programs: when
-    /// ours have taken their place, so that there is no moment without.
-    pub fn remove_other_versions(&mut self) -> Result<(), Error> {
+    /// ours have taken their place, so that there is no moment without. Gives whether
+    /// all are gone: where an agent of theirs still runs some stay.
+    pub(crate) fn remove_other_versions(&mut self) -> Result<bool, Error> {
+        self.guard_in_place_of_others()?;
+        let mut are_gone = true;
         for version in self.pins.other_versions()? {
             // First: their map is all that names them.
             self.settle_classifiers(&version)?;
-            pins::remove_tree(&version)?;
+            if self.running(&version)?.is_empty() {
+                pins::remove_tree(&version)?;
+            } else {
+                pins::narrow(&version)?;
+                are_gone = false;
+            }
+        }
+        Ok(are_gone)
+    }
+
+    /// Of a namespace that is let go: agents of other versions have it no more either.
+    pub(super) fn forget_in_other_versions(&self, cookie: u64) -> Result<(), Error> {
+        for version in self.pins.other_versions()? {
+            pins::unpin(&pins::pod_of(&version, cookie))?;
         }
         Ok(())
     }
@@ -46,4 +167,15 @@ impl Capture {
         }
         Ok(())
     }
+}
+
+/// The program of the link at the pin.
+fn program_of(pin: &Path) -> Result<std::os::fd::OwnedFd, Error> {
+    let failed = |source| Error::Link {
+        path: pin.to_owned(),
+        source,
+    };
+    let link = bpf::open_pin(pin).map_err(failed)?;
+    let id = bpf::link_program(link.as_fd()).map_err(failed)?;
+    programs::open(id).map_err(failed)
 }

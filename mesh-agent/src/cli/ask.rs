@@ -54,9 +54,9 @@ pub(super) fn traffic(run_dir: &Path, json: bool) -> anyhow::Result<Exit> {
 }
 
 /// Yes where none is left out.
-pub(super) fn endpoints(run_dir: &Path, json: bool) -> anyhow::Result<Exit> {
+pub(super) fn endpoints(run_dir: &Path, wide: bool, json: bool) -> anyhow::Result<Exit> {
     let list: EndpointList = ask(run_dir, "/endpoints")?;
-    show(&list, json, admin::endpoints::text)?;
+    show(&list, json, |list| admin::endpoints::text(list, wide))?;
     let mut endpoints = list.endpoints.iter();
     Ok(
         match endpoints.all(|row| row.next_probe_seconds.is_none()) {

@@ -109,9 +109,9 @@ fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Status {
             of: Some(StatusOf::Endpoints),
             place,
+            wide,
             json,
-            ..
-        } => ask::endpoints(&place.run_dir, json),
+        } => ask::endpoints(&place.run_dir, wide, json),
         Command::Status {
             of: None,
             place,

@@ -56,6 +56,7 @@ const fn everywhere(
 const POLICIES: &str = "security.istio.io";
 const ROUTES: &str = "gateway.networking.k8s.io";
 const OWN: &str = "mesh-agent.io";
+const EXPERIMENTS: &str = "gateway.networking.x-k8s.io";
 
 pub(crate) const RULES: &[Rule] = &[
     everywhere(
@@ -120,6 +121,18 @@ pub(crate) const RULES: &[Rule] = &[
     everywhere(
         OWN,
         &["trafficpolicies/status"],
+        &["update"],
+        "how each fares with each of its Services",
+    ),
+    everywhere(
+        EXPERIMENTS,
+        &["xbackendtrafficpolicies"],
+        &["list", "watch"],
+        "what is judged for its status",
+    ),
+    everywhere(
+        EXPERIMENTS,
+        &["xbackendtrafficpolicies/status"],
         &["update"],
         "how each fares with each of its Services",
     ),

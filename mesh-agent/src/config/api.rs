@@ -8,16 +8,16 @@ use crate::discovery::ApiConfig;
 use crate::kube::Access;
 
 #[derive(Clone, Debug, Args)]
-pub struct ApiFlags {
+pub(crate) struct ApiFlags {
     /// Take the configuration from the Kubernetes API, and not from a directory.
     #[arg(long, conflicts_with = "config_dir")]
-    pub kubernetes: bool,
+    pub(crate) kubernetes: bool,
     /// With --kubernetes: how the API server is reached [default: the service account of the agent's pod].
     #[arg(long, env = "KUBECONFIG")]
-    pub kubeconfig: Option<PathBuf>,
+    pub(crate) kubeconfig: Option<PathBuf>,
     /// With --kubernetes: where what the API says is kept for a start without it.
     #[arg(long, default_value = "/var/lib/mesh-agent")]
-    pub state_dir: PathBuf,
+    pub(crate) state_dir: PathBuf,
 }
 
 /// Without a kubeconfig by the service account of the pod that this runs in.
@@ -35,7 +35,7 @@ impl ApiFlags {
 
     /// `None` without `--kubernetes`.
     #[must_use]
-    pub fn config(&self) -> Option<ApiConfig> {
+    pub(crate) fn config(&self) -> Option<ApiConfig> {
         self.kubernetes.then(|| ApiConfig {
             access: self.access(),
             state_dir: self.state_dir.join("api"),

@@ -13,28 +13,28 @@ use crate::ca::{Account, Allowed, Cluster, Config, NotAllowed, NotAnAccount, STA
 use crate::model::{SpiffeError, TrustDomain};
 
 #[derive(Clone, Debug, Args)]
-pub struct State {
+pub(crate) struct State {
     /// State of the authority; closed to others.
     #[arg(long, default_value = "/var/lib/mesh-agent/ca")]
-    pub state_dir: PathBuf,
+    pub(crate) state_dir: PathBuf,
     /// The state is in a Secret of the cluster, not in --state-dir.
     #[arg(long, env = "MESH_KUBERNETES")]
-    pub kubernetes: bool,
+    pub(crate) kubernetes: bool,
     /// How the API server is reached [default: by the service account of the pod].
     #[arg(long, env = "KUBECONFIG")]
-    pub kubeconfig: Option<PathBuf>,
+    pub(crate) kubeconfig: Option<PathBuf>,
     /// Namespace of the mesh's own objects.
     #[arg(long, env = "MESH_NAMESPACE", default_value = "mesh-system")]
-    pub namespace: String,
+    pub(crate) namespace: String,
     /// The Secret.
     #[arg(long, env = "MESH_CA_SECRET", default_value = "mesh-agent-ca")]
-    pub ca_secret: String,
+    pub(crate) ca_secret: String,
 }
 
 impl State {
     /// None: a directory.
     #[must_use]
-    pub fn cluster(&self) -> Option<Cluster> {
+    pub(crate) fn cluster(&self) -> Option<Cluster> {
         self.kubernetes.then(|| Cluster {
             access: access(self.kubeconfig.clone()),
             namespace: self.namespace.clone(),
@@ -48,7 +48,7 @@ impl State {
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Ca {
+pub(crate) enum Ca {
     /// Serve certificates; makes its own root at the first start.
     Run(Box<RunCa>),
     /// Join tokens of nodes.
@@ -84,71 +84,71 @@ pub enum Ca {
 }
 
 #[derive(Debug, Args)]
-pub struct RunCa {
+pub(crate) struct RunCa {
     #[command(flatten)]
-    pub state: State,
+    pub(crate) state: State,
     #[command(flatten)]
-    pub log: Log,
+    pub(crate) log: Log,
     /// Where agents ask for certificates.
     #[arg(long, default_value = "0.0.0.0:15012")]
-    pub listen: SocketAddr,
+    pub(crate) listen: SocketAddr,
     /// Loopback address of /metrics, /readyz and /livez.
     #[arg(long, default_value = "127.0.0.1:15021")]
-    pub metrics_addr: SocketAddr,
+    pub(crate) metrics_addr: SocketAddr,
     /// Address, as ADDRESS:PORT, where a Prometheus elsewhere scrapes /metrics, and which
     /// has no other page [default: none]. Whoever reaches it may read it.
     #[arg(long, value_parser = super::names::address_and_port)]
-    pub scrape_addr: Option<SocketAddr>,
+    pub(crate) scrape_addr: Option<SocketAddr>,
     /// DNS name or IP address that agents call it by; may be repeated.
     #[arg(long)]
-    pub name: Vec<String>,
+    pub(crate) name: Vec<String>,
     /// Whose identities it signs.
     #[arg(long, default_value = "cluster.local", value_parser = |t: &str| -> Result<TrustDomain, SpiffeError> { TrustDomain::new(t) })]
-    pub trust_domain: TrustDomain,
+    pub(crate) trust_domain: TrustDomain,
     #[command(flatten)]
-    pub given: Given,
+    pub(crate) given: Given,
     #[command(flatten)]
-    pub agents: Agents,
+    pub(crate) agents: Agents,
     /// Of certificates for which no lifetime is asked.
     #[arg(long, default_value = "1h", value_parser = names::lifetime)]
-    pub default_lifetime: Duration,
+    pub(crate) default_lifetime: Duration,
     /// The longest that a certificate lives, whatever is asked.
     #[arg(long, default_value = "24h", value_parser = names::lifetime)]
-    pub max_lifetime: Duration,
+    pub(crate) max_lifetime: Duration,
     /// Requests per second of one token.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
-    pub rate: u32,
+    pub(crate) rate: u32,
     /// Requests of one token at once.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
-    pub burst: u32,
+    pub(crate) burst: u32,
     /// Most connections; half of them at most for clients without a good token yet.
     #[arg(long, default_value_t = 512, value_parser = names::count)]
-    pub max_connections: usize,
+    pub(crate) max_connections: usize,
 }
 
 /// Agents in a cluster.
 #[derive(Debug, Args)]
-pub struct Agents {
+pub(crate) struct Agents {
     /// ConfigMap for the roots, which agents watch.
     #[arg(long, default_value = "mesh-agent-ca-root")]
-    pub root_configmap: String,
+    pub(crate) root_configmap: String,
     /// What an agent's service account token must be for.
     #[arg(long, default_value = "mesh-agent-ca")]
-    pub token_audience: String,
+    pub(crate) token_audience: String,
     /// NAMESPACE/SERVICE_ACCOUNT of agents; may be repeated.
     #[arg(long, value_delimiter = ',', default_value = "mesh-system/mesh-agent", value_parser = |t: &str| -> Result<Account, NotAnAccount> { t.parse() })]
-    pub agent_account: Vec<Account>,
+    pub(crate) agent_account: Vec<Account>,
 }
 
 /// An authority made elsewhere.
 #[derive(Debug, Args)]
-pub struct Given {
+pub(crate) struct Given {
     /// Signing certificate, then those above it up to the root (PEM) [default: a new root].
     #[arg(long, requires = "ca_key")]
-    pub ca_cert: Option<PathBuf>,
+    pub(crate) ca_cert: Option<PathBuf>,
     /// Its private key (PEM).
     #[arg(long, requires = "ca_cert")]
-    pub ca_key: Option<PathBuf>,
+    pub(crate) ca_key: Option<PathBuf>,
 }
 
 impl Given {
@@ -158,7 +158,7 @@ impl Given {
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Token {
+pub(crate) enum Token {
     /// Make one; prints it, it cannot be shown again.
     Create {
         #[command(flatten)]
@@ -191,7 +191,7 @@ pub enum Token {
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Rotate {
+pub(crate) enum Rotate {
     /// First step: make a new root known to workloads.
     Prepare {
         #[command(flatten)]
@@ -206,7 +206,7 @@ pub enum Rotate {
 }
 
 #[derive(Debug, Args)]
-pub struct Forced {
+pub(crate) struct Forced {
     #[command(flatten)]
     state: State,
     /// Even while certificates live that break by it.
@@ -217,7 +217,7 @@ pub struct Forced {
 impl Rotate {
     /// State, step, forced or not.
     #[must_use]
-    pub fn step(self) -> (State, Step, bool) {
+    pub(crate) fn step(self) -> (State, Step, bool) {
         match self {
             Self::Prepare { state, given } => (state, Step::Prepare(given.pair()), false),
             Self::Activate(f) => (f.state, Step::Activate, f.force),
@@ -228,7 +228,7 @@ impl Rotate {
 
 impl RunCa {
     #[must_use]
-    pub fn config(self) -> Config {
+    pub(crate) fn config(self) -> Config {
         let cluster = self.state.cluster().map(|cluster| Cluster {
             configmap: self.agents.root_configmap,
             audience: self.agents.token_audience,

@@ -12,13 +12,13 @@ const SOCKET: &str = "cni.sock";
 
 /// Where the plugin is on the host, and what is left there for it.
 #[derive(Clone, Debug, Args)]
-pub struct Folders {
+pub(crate) struct Folders {
     /// The host's folder of CNI configurations [default: the first known one that has a network].
     #[arg(long, env = "MESH_CNI_CONF_DIR")]
-    pub cni_conf_dir: Option<PathBuf>,
+    pub(crate) cni_conf_dir: Option<PathBuf>,
     /// The host's folder of CNI plugins [default: the first known one that has those of the network].
     #[arg(long, env = "MESH_CNI_BIN_DIR")]
-    pub cni_bin_dir: Option<PathBuf>,
+    pub(crate) cni_bin_dir: Option<PathBuf>,
     /// What the agent leaves on the host for its plugin, for the time when no agent runs;
     /// the same path here and on the host, on a disk that outlives a reboot.
     #[arg(
@@ -26,7 +26,7 @@ pub struct Folders {
         env = "MESH_CNI_OUTSIDE_FILE",
         default_value = "/var/lib/mesh-agent/cni-outside.json"
     )]
-    pub cni_outside_file: PathBuf,
+    pub(crate) cni_outside_file: PathBuf,
 }
 
 impl Folders {
@@ -49,18 +49,18 @@ impl Folders {
 
 /// Where the plugin is put, and what it is told.
 #[derive(Clone, Debug, Args)]
-pub struct Chain {
+pub(crate) struct Chain {
     /// Where the host's root directory is seen from here: CNI folders are below it.
     #[arg(long, env = "MESH_CNI_HOST_DIR", default_value = "/")]
-    pub cni_host_dir: PathBuf,
+    pub(crate) cni_host_dir: PathBuf,
     #[command(flatten)]
-    pub folders: Folders,
+    pub(crate) folders: Folders,
     /// The plugin's program, which is copied to the host [default: mesh-agent-cni beside the agent's own].
     #[arg(long, env = "MESH_CNI_PLUGIN")]
-    pub cni_plugin: Option<PathBuf>,
+    pub(crate) cni_plugin: Option<PathBuf>,
     /// The namespace of the mesh itself: its pods start without an agent.
     #[arg(long, env = "MESH_NAMESPACE", default_value = "mesh-system")]
-    pub namespace: String,
+    pub(crate) namespace: String,
 }
 
 impl Chain {
@@ -93,7 +93,7 @@ fn program() -> PathBuf {
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Cni {
+pub(crate) enum Cni {
     /// Put the plugin into the node's chain of CNI plugins, where it is not; exit code 0 when
     /// it is there, 1 when it cannot be, 3 when the node has no network yet.
     Install {

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 /// How a verb ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
+pub(crate) enum Exit {
     /// Yes; or it was done.
     Yes,
     /// No; or it failed.
@@ -18,7 +18,7 @@ pub enum Exit {
 }
 
 impl Exit {
-    pub const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 5] = [
         Self::Yes,
         Self::No,
         Self::Usage,
@@ -27,7 +27,7 @@ impl Exit {
     ];
 
     #[must_use]
-    pub fn code(self) -> u8 {
+    pub(crate) fn code(self) -> u8 {
         match self {
             Self::Yes => 0,
             Self::No => 1,
@@ -39,7 +39,7 @@ impl Exit {
 
     /// For people; the same for all verbs.
     #[must_use]
-    pub fn means(self) -> &'static str {
+    pub(crate) fn means(self) -> &'static str {
         match self {
             Self::Yes => "yes, or done: ready, allowed, no mistakes, nothing is missing",
             Self::No => {
@@ -64,7 +64,7 @@ impl From<Exit> for ExitCode {
 
 /// For `--help`.
 #[must_use]
-pub fn help() -> String {
+pub(crate) fn help() -> String {
     let lines = Exit::ALL.map(|exit| format!("  {}  {}", exit.code(), exit.means()));
     format!("Exit codes of all commands:\n{}", lines.join("\n"))
 }

@@ -5,32 +5,32 @@ use std::path::PathBuf;
 use clap::Args;
 
 #[derive(Clone, Debug, Args)]
-pub struct Host {
+pub(crate) struct Host {
     /// Find pods as a kubelet's node has them: by UID, cgroup and address. Annotations
     /// that say where a pod lives are passed over, and the agent stays in its own cgroup.
     /// With --kubernetes always.
     #[arg(long)]
-    pub find_pods: bool,
+    pub(crate) find_pods: bool,
     /// Take over from an agent that runs on this node, or wait for its end; without, a
     /// second agent is refused.
     #[arg(long)]
-    pub take_over: bool,
+    pub(crate) take_over: bool,
     /// The node's cgroup2 tree, or the directory of a hybrid system that has it as
     /// `unified` [default: the cgroup2 mount that shows most].
     #[arg(long)]
-    pub host_cgroup_dir: Option<PathBuf>,
+    pub(crate) host_cgroup_dir: Option<PathBuf>,
     /// On the node's disk: notes that pods of the mesh are on this node, so that after a
     /// reboot none of them connects before they are enrolled. Only with --find-pods.
     #[arg(long, default_value = "/var/lib/mesh-agent/node")]
-    pub node_dir: PathBuf,
+    pub(crate) node_dir: PathBuf,
     /// The procfs that shows the node's processes.
     #[arg(long, default_value = "/proc")]
-    pub host_proc_dir: PathBuf,
+    pub(crate) host_proc_dir: PathBuf,
     /// The port that the kubelet listens on: who listens there is the one whose probes
     /// pass; 0: nobody is. Only with --find-pods.
     #[arg(long, default_value_t = 10250)]
-    pub kubelet_port: u16,
+    pub(crate) kubelet_port: u16,
     /// Where the container runtime has files of the pods' network namespaces.
     #[arg(long, default_value = "/run/netns")]
-    pub host_netns_dir: PathBuf,
+    pub(crate) host_netns_dir: PathBuf,
 }

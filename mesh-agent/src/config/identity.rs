@@ -11,42 +11,42 @@ use crate::kube::Access;
 use crate::model::{SpiffeError, TrustDomain};
 
 #[derive(Clone, Debug, Args)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// Who vouches for this mesh's identities.
     #[arg(long, default_value = "cluster.local", value_parser = trust_domain)]
-    pub trust_domain: TrustDomain,
+    pub(crate) trust_domain: TrustDomain,
     /// Another name of the trust domain, before and after it is renamed: in policies it means the
     /// same, and peers of it are the same workloads; may be repeated.
     #[arg(long, value_parser = trust_domain)]
-    pub trust_domain_alias: Vec<TrustDomain>,
+    pub(crate) trust_domain_alias: Vec<TrustDomain>,
     /// Certificate authority, HOST:PORT.
     #[arg(long, value_parser = names::address, requires_all = ["ca_roots", "ca_token_file"], conflicts_with = "identity_dir")]
-    pub ca_address: Option<String>,
+    pub(crate) ca_address: Option<String>,
     /// Name in the authority's certificate [default: the host of --ca-address].
     #[arg(long, requires = "ca_address")]
-    pub ca_server_name: Option<String>,
+    pub(crate) ca_server_name: Option<String>,
     /// Roots (PEM) that the authority's own certificate must come from; watched.
     #[arg(long, requires = "ca_address", group = "ca_roots")]
-    pub ca_root: Option<PathBuf>,
+    pub(crate) ca_root: Option<PathBuf>,
     /// The same in a ConfigMap, NAMESPACE/NAME[/KEY] (root.pem where no key is named): watched by
     /// the API server, with the revocation lists in crl.pem beside it, and kept for a start without it.
     #[arg(long, requires = "ca_address", group = "ca_roots", value_parser = |t: &str| -> Result<ConfigMap, NotAConfigMap> { t.parse() })]
-    pub ca_root_configmap: Option<ConfigMap>,
+    pub(crate) ca_root_configmap: Option<ConfigMap>,
     /// What an authority of several clusters calls this one (istiod's ClusterID).
     #[arg(long, requires = "ca_address")]
-    pub ca_cluster_id: Option<String>,
+    pub(crate) ca_cluster_id: Option<String>,
     /// Join token, or a projected token of the pod's service account; read again for each request.
     #[arg(long, requires = "ca_address")]
-    pub ca_token_file: Option<PathBuf>,
+    pub(crate) ca_token_file: Option<PathBuf>,
     /// Directory of NAMESPACE.SERVICE_ACCOUNT.crt and .key and ca.crt; watched.
     #[arg(long)]
-    pub identity_dir: Option<PathBuf>,
+    pub(crate) identity_dir: Option<PathBuf>,
     /// Revocation lists (PEM or DER); watched.
     #[arg(long)]
-    pub crl_file: Option<PathBuf>,
+    pub(crate) crl_file: Option<PathBuf>,
     /// Lifetime to ask for [default: the authority's].
     #[arg(long, value_parser = names::lifetime)]
-    pub certificate_lifetime: Option<Duration>,
+    pub(crate) certificate_lifetime: Option<Duration>,
 }
 
 pub(super) fn trust_domain(text: &str) -> Result<TrustDomain, SpiffeError> {

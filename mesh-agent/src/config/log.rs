@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// Lines for people; with colours where a terminal shows them.
     Text,
     /// One object a line.
@@ -11,8 +11,8 @@ pub enum LogFormat {
 }
 
 #[derive(Clone, Copy, Debug, Args)]
-pub struct Log {
+pub(crate) struct Log {
     /// How the process's own log, on standard error, is written.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
-    pub log_format: LogFormat,
+    pub(crate) log_format: LogFormat,
 }

@@ -22,31 +22,31 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use crate::model::TrustDomain;
 use crate::model::policy::MeshSettings;
 
-pub use api::ApiFlags;
+pub(crate) use api::ApiFlags;
 pub(crate) use api::access;
-pub use ca::{Ca, RunCa, State, Token};
-pub use cni::{Chain, Cni, Folders};
-pub use exit::{Exit, help as exit_codes};
-pub use host::Host;
-pub use identity::Identity;
-pub use log::{Log, LogFormat};
-pub use observing::{Lines, Listed};
+pub(crate) use ca::{Ca, RunCa, State, Token};
+pub(crate) use cni::{Chain, Cni, Folders};
+pub(crate) use exit::{Exit, help as exit_codes};
+pub(crate) use host::Host;
+pub(crate) use identity::Identity;
+pub(crate) use log::{Log, LogFormat};
+pub(crate) use observing::{Lines, Listed};
 
 #[derive(Debug, Parser)]
 #[command(name = "mesh-agent", version, about = "Node agent of the mesh", after_help = exit_codes())]
-pub struct Cli {
+pub(crate) struct Cli {
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
 }
 
 /// The command line.
 #[must_use]
-pub fn command() -> clap::Command {
+pub(crate) fn command() -> clap::Command {
     environment::of_flags(Cli::command())
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Carry the traffic of this node's pods.
     Run(Box<Run>),
     /// Remove every pin, rule and route that agents left, also after a crash.
@@ -76,7 +76,8 @@ pub enum Command {
         of: Option<StatusOf>,
         #[command(flatten)]
         place: Place,
-        /// Also what the kernel programs counted, and what each counter means.
+        /// Also what the kernel programs counted, and what each counter means; of `endpoints`
+        /// the last ejections, failed probes and returns, with their causes.
         #[arg(long)]
         wide: bool,
         /// For programs.
@@ -168,7 +169,7 @@ pub enum Command {
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Convert {
+pub(crate) enum Convert {
     /// Istio's DestinationRules to TrafficPolicies.
     DestinationRule {
         /// YAML documents: DestinationRules, and the Services whose ports they name. `-`:
@@ -178,7 +179,7 @@ pub enum Convert {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum StatusOf {
+pub(crate) enum StatusOf {
     /// The routes of the Gateway API, with each Service that they are for.
     Routes,
     /// The TrafficPolicies, with each Service that they are for.
@@ -188,7 +189,7 @@ pub enum StatusOf {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Probe {
+pub(crate) enum Probe {
     /// It carries connections: what `/readyz` says.
     Ready,
     /// It answers: what `/livez` says.
@@ -197,7 +198,7 @@ pub enum Probe {
 
 /// What a directory is held to, as an agent with the same flags would.
 #[derive(Clone, Debug, Args)]
-pub struct Mesh {
+pub(crate) struct Mesh {
     /// Namespace whose policies reach the whole mesh.
     #[arg(long, default_value = "istio-system")]
     root_namespace: String,
@@ -211,7 +212,7 @@ pub struct Mesh {
 
 impl Mesh {
     #[must_use]
-    pub fn settings(self) -> MeshSettings {
+    pub(crate) fn settings(self) -> MeshSettings {
         MeshSettings {
             root_namespace: self.root_namespace,
             trust_domain: self.trust_domain,
@@ -222,7 +223,7 @@ impl Mesh {
 
 impl Run {
     #[must_use]
-    pub fn mesh_settings(&self) -> MeshSettings {
+    pub(crate) fn mesh_settings(&self) -> MeshSettings {
         MeshSettings {
             root_namespace: self.root_namespace.clone(),
             trust_domain: self.identity.trust_domain.clone(),
@@ -242,122 +243,122 @@ fn access_log(text: &str) -> Result<String, String> {
 }
 
 #[derive(Clone, Debug, Args)]
-pub struct Place {
+pub(crate) struct Place {
     /// Directory for pins, on a bpf file system.
     #[arg(long, default_value = "/sys/fs/bpf/mesh-agent")]
-    pub bpffs_dir: PathBuf,
+    pub(crate) bpffs_dir: PathBuf,
     /// Directory for the admin socket.
     #[arg(long, default_value = "/run/mesh-agent")]
-    pub run_dir: PathBuf,
+    pub(crate) run_dir: PathBuf,
 }
 
 #[derive(Debug, Args)]
-pub struct Run {
+pub(crate) struct Run {
     #[command(flatten)]
-    pub place: Place,
+    pub(crate) place: Place,
     #[command(flatten)]
-    pub log: Log,
+    pub(crate) log: Log,
     #[command(flatten)]
-    pub identity: Identity,
+    pub(crate) identity: Identity,
     #[command(flatten)]
-    pub host: Host,
+    pub(crate) host: Host,
     #[command(flatten)]
-    pub api: ApiFlags,
+    pub(crate) api: ApiFlags,
     #[command(flatten)]
-    pub chain: Chain,
+    pub(crate) chain: Chain,
     /// Put the CNI plugin into the node's chain, keep it there, and answer it: a pod is
     /// enrolled before its first container starts.
     #[arg(long, env = "MESH_CNI")]
-    pub cni: bool,
+    pub(crate) cni: bool,
     /// This node's name, as in the pods' spec.nodeName [default: the host name].
     #[arg(long, value_parser = names::node)]
-    pub node_name: Option<String>,
+    pub(crate) node_name: Option<String>,
     /// This node's zone, for Services that keep traffic near (topology hints)
     /// [default: what EndpointSlices say of the endpoints on this node].
     #[arg(long, value_parser = names::zone)]
-    pub node_zone: Option<String>,
+    pub(crate) node_zone: Option<String>,
     /// Directory of Kubernetes YAML, unless --kubernetes is given.
     #[arg(long, default_value = "/etc/mesh-agent/config.d")]
-    pub config_dir: PathBuf,
+    pub(crate) config_dir: PathBuf,
     /// Namespace whose policies reach the whole mesh.
     #[arg(long, default_value = "istio-system")]
-    pub root_namespace: String,
+    pub(crate) root_namespace: String,
     /// cgroup2 directory whose processes are looked at [default: the cgroup2 mount].
     #[arg(long)]
-    pub cgroup_root: Option<PathBuf>,
+    pub(crate) cgroup_root: Option<PathBuf>,
     /// cgroup2 directory that the agent is in or moves to [default: its own, or mesh-agent below the root].
     #[arg(long)]
-    pub agent_cgroup: Option<PathBuf>,
+    pub(crate) agent_cgroup: Option<PathBuf>,
     /// cgroup2 directory of probers: their connections reach applications at the ports that
     /// a pod's own probes name. With --find-pods the kubelet's is found; may be repeated.
     #[arg(long)]
-    pub probe_cgroup: Vec<PathBuf>,
+    pub(crate) probe_cgroup: Vec<PathBuf>,
     /// cgroup2 directory below which unknown pods are refused; may be repeated.
     #[arg(long)]
-    pub guard_cgroup: Vec<PathBuf>,
+    pub(crate) guard_cgroup: Vec<PathBuf>,
     /// How the node's side of the pods' links is guarded.
     #[arg(long, value_enum, default_value_t = LinkGuard::Auto)]
-    pub link_guard: LinkGuard,
+    pub(crate) link_guard: LinkGuard,
     /// Loopback address of /metrics, /readyz and /livez.
     #[arg(long, default_value = "127.0.0.1:15020")]
-    pub metrics_addr: SocketAddr,
+    pub(crate) metrics_addr: SocketAddr,
     /// Address, as ADDRESS:PORT, where a Prometheus elsewhere scrapes /metrics, and which
     /// has no other page [default: none]. Whoever reaches it may read it.
     #[arg(long, value_parser = names::address_and_port)]
-    pub scrape_addr: Option<SocketAddr>,
+    pub(crate) scrape_addr: Option<SocketAddr>,
     /// Worker threads [default: one per CPU].
     #[arg(long, value_parser = names::count)]
-    pub workers: Option<usize>,
+    pub(crate) workers: Option<usize>,
     /// What stays in the kernel when the agent stops.
     #[arg(long, value_enum, default_value_t = OnStop::Remove)]
-    pub on_stop: OnStop,
+    pub(crate) on_stop: OnStop,
     /// At a stop, how long live connections may go on before they are cut.
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
-    pub drain_timeout: Duration,
+    pub(crate) drain_timeout: Duration,
     /// Longest wait for a server's answer.
     #[arg(long, default_value = "5s", value_parser = names::timeout)]
-    pub connect_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
     /// Ends connections without bytes for this long [default: never].
     #[arg(long, value_parser = names::timeout)]
-    pub idle_timeout: Option<Duration>,
+    pub(crate) idle_timeout: Option<Duration>,
     /// Access log: "off", "-" for standard output, or a file.
     #[arg(long, default_value = "off", value_parser = access_log)]
-    pub access_log: String,
+    pub(crate) access_log: String,
     /// Which lines the access log has.
     #[arg(long, value_enum, default_value_t = Lines::All)]
-    pub access_log_events: Lines,
+    pub(crate) access_log_events: Lines,
     /// Name of the cluster in metrics (source_cluster, destination_cluster).
     #[arg(long, default_value = crate::observe::DEFAULT_CLUSTER)]
-    pub cluster_id: String,
+    pub(crate) cluster_id: String,
     /// Metrics of requests without the label `route`: fewer series.
     #[arg(long)]
-    pub no_route_label: bool,
+    pub(crate) no_route_label: bool,
     /// Most connections that are carried at once; each takes two file descriptors
     /// [default: what the limit of open files gives, of 20000 about 9000].
     #[arg(long, value_parser = names::count)]
-    pub max_connections: Option<usize>,
+    pub(crate) max_connections: Option<usize>,
     /// Most connections of one pod [default: half of all]. Beside that each pod, and each source of
     /// connections from elsewhere, may have as many as are free: half of all alone.
     #[arg(long, value_parser = names::count)]
-    pub max_connections_per_pod: Option<usize>,
+    pub(crate) max_connections_per_pod: Option<usize>,
     /// Memory for what one side of a connection sent and the other did not take
     /// yet, of all connections, in MiB. Towards that they read less at a time.
     #[arg(long, default_value_t = 256, value_parser = names::count)]
-    pub max_buffer_mib: usize,
+    pub(crate) max_buffer_mib: usize,
     /// Longest TLS handshake, and longest wait for first bytes that decide.
     #[arg(long, default_value = "5s", value_parser = names::timeout)]
-    pub handshake_timeout: Duration,
+    pub(crate) handshake_timeout: Duration,
     /// Mutual TLS also between pods of this node.
     #[arg(long)]
-    pub same_node_tls: bool,
+    pub(crate) same_node_tls: bool,
     /// Source ports of connections that are handed to applications in a client's name, LOW-HIGH.
     /// The same on all nodes, and outside of every client's net.ipv4.ip_local_port_range.
     #[arg(long, default_value = "10000-32000", value_parser = ports::range)]
-    pub delivery_ports: RangeInclusive<u16>,
+    pub(crate) delivery_ports: RangeInclusive<u16>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LinkGuard {
+pub(crate) enum LinkGuard {
     /// What the kernel has: tcx from Linux 6.6 on, else clsact.
     Auto,
     Tcx,
@@ -367,7 +368,7 @@ pub enum LinkGuard {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum OnStop {
+pub(crate) enum OnStop {
     /// Nothing: pods connect directly again.
     Remove,
     /// Everything: fail-closed pods are refused until the next agent runs.

@@ -6,7 +6,7 @@ use crate::observe::{AccessLogEvents, ConnectionFilter};
 
 /// Which connections are listed.
 #[derive(Debug, Args)]
-pub struct Listed {
+pub(crate) struct Listed {
     /// Most that are listed.
     #[arg(long, default_value_t = 100)]
     limit: usize,
@@ -23,7 +23,7 @@ pub struct Listed {
 
 impl Listed {
     #[must_use]
-    pub fn filter(self) -> ConnectionFilter {
+    pub(crate) fn filter(self) -> ConnectionFilter {
         let state = self.state.and_then(|state| state.to_possible_value());
         ConnectionFilter {
             limit: self.limit,
@@ -44,7 +44,7 @@ pub(super) enum State {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Lines {
+pub(crate) enum Lines {
     /// Connections that were refused, or cut by a policy that changed.
     Refused,
     /// One for each connection, at its end.

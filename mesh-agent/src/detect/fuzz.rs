@@ -1,12 +1,16 @@
 //! Any bytes as the first ones of a connection.
 
-use super::{Hello, MAX_HELLO, MAX_NAME, MAX_REQUEST_LINE, Spoken, client_hello, http};
+use super::{Hello, MAX_HELLO, MAX_NAME, MAX_REQUEST_LINE, ServerName, Spoken, client_hello, http};
 
 /// A verdict for every input, and none that more bytes would change.
 pub(crate) fn hello(bytes: &[u8]) {
     let whole = client_hello(bytes);
-    if let Hello::OtherTls { sni: Some(name) } = &whole {
+    if let Hello::OtherTls {
+        server_name: ServerName::Is(name),
+    } = &whole
+    {
         assert!((1..=MAX_NAME).contains(&name.len()), "{name}");
+        assert_eq!(**name, name.to_ascii_lowercase());
     }
     if bytes.len() >= MAX_HELLO {
         assert_ne!(whole, Hello::NeedMore);

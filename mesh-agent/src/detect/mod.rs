@@ -39,9 +39,20 @@ pub(crate) enum Hello {
     /// TLS that offers the mesh's application protocol.
     Mesh,
     /// TLS of the application.
-    OtherTls { sni: Option<Box<str>> },
+    OtherTls { server_name: ServerName },
     /// Begins as TLS and goes on as something else, or is oversized: to be refused.
     Malformed,
+}
+
+/// What a hello asks for by `server_name`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum ServerName {
+    #[default]
+    Absent,
+    /// In small letters.
+    Is(Box<str>),
+    /// Several, or what no host is called: servers read it in different ways.
+    Odd,
 }
 
 /// Reads the first bytes of a connection.
@@ -75,7 +86,9 @@ fn hello(bytes: &[u8]) -> Result<Hello, Stop> {
     Ok(if found.mesh {
         Hello::Mesh
     } else {
-        Hello::OtherTls { sni: found.sni }
+        Hello::OtherTls {
+            server_name: found.server_name,
+        }
     })
 }
 
@@ -102,8 +115,8 @@ fn begins_as_hello(bytes: &[u8]) -> Result<(), Stop> {
 struct Found {
     mesh: bool,
     alpn_seen: bool,
-    sni_seen: bool,
-    sni: Option<Box<str>>,
+    name_seen: bool,
+    server_name: ServerName,
 }
 
 /// Reads handshake bytes across records.
@@ -207,7 +220,7 @@ impl Cursor<'_> {
     fn extension(&mut self, kind: usize, found: &mut Found) -> Result<(), Stop> {
         match kind {
             ALPN if std::mem::replace(&mut found.alpn_seen, true) => Err(Stop::Malformed),
-            SERVER_NAME if std::mem::replace(&mut found.sni_seen, true) => Err(Stop::Malformed),
+            SERVER_NAME if std::mem::replace(&mut found.name_seen, true) => Err(Stop::Malformed),
             ALPN => self.protocols(found),
             SERVER_NAME => self.server_name(found),
             _ => self.skip(self.left),
@@ -243,33 +256,42 @@ impl Cursor<'_> {
         Ok(name.and_then(PeerProtocol::of_alpn).is_some())
     }
 
-    /// RFC 6066, section 3: the first host name, if it can be one.
+    /// RFC 6066, section 3: a list, of which servers take one name of a host.
     fn server_name(&mut self, found: &mut Found) -> Result<(), Stop> {
         let length = self.short()?;
         self.within(length, |list| {
+            let mut name = None;
             while list.left > 0 {
                 let kind = list.byte()?;
                 let length = list.short()?;
-                list.within(length, |name| {
-                    if kind != 0 || found.sni.is_some() || !(1..=MAX_NAME).contains(&name.left) {
-                        return name.skip(name.left);
-                    }
-                    found.sni = name.host_name()?;
-                    Ok(())
-                })?;
+                let one = list.within(length, |one| one.host_name(kind))?;
+                name = Some(name.map_or(one, |_before| ServerName::Odd));
             }
+            found.server_name = name.unwrap_or(ServerName::Odd);
             Ok(())
         })
     }
 
-    fn host_name(&mut self) -> Result<Option<Box<str>>, Stop> {
-        let mut name = String::with_capacity(self.left);
-        let mut allowed = true;
-        while self.left > 0 {
-            let byte = self.byte()?;
-            allowed &= byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
-            name.push(char::from(byte));
+    fn host_name(&mut self, kind: u8) -> Result<ServerName, Stop> {
+        const HOST_NAME: u8 = 0;
+        if kind != HOST_NAME || self.left > MAX_NAME {
+            self.skip(self.left)?;
+            return Ok(ServerName::Odd);
         }
-        Ok(allowed.then(|| name.into_boxed_str()))
+        let mut name = String::with_capacity(self.left);
+        while self.left > 0 {
+            name.push(char::from(self.byte()?.to_ascii_lowercase()));
+        }
+        Ok(match is_host_name(&name) {
+            true => ServerName::Is(name.into_boxed_str()),
+            false => ServerName::Odd,
+        })
     }
+}
+
+/// As a hello has it: without a dot at its end.
+fn is_host_name(name: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+    let mut labels = name.split('.');
+    labels.all(|label| !label.is_empty() && label.bytes().all(allowed))
 }

@@ -11,7 +11,7 @@ const OPENSSL_TLS12: &[u8] = include_bytes!("corpus/openssl-tls12.bin");
 
 fn other(sni: &str) -> Hello {
     Hello::OtherTls {
-        sni: Some(sni.into()),
+        server_name: ServerName::Is(sni.into()),
     }
 }
 
@@ -109,15 +109,59 @@ fn an_oversized_hello_is_refused_and_not_waited_for() {
     assert_eq!(client_hello(&dribble), Hello::Malformed);
 }
 
+/// A hello with this list of names, or without one.
+fn asking(list: Option<&[(u8, &[u8])]>) -> Vec<u8> {
+    let sized = |bytes: &[u8]| {
+        let length = u16::try_from(bytes.len()).expect("short");
+        [&length.to_be_bytes(), bytes].concat()
+    };
+    let name = |(kind, name): &(u8, &[u8])| [&[*kind], &sized(name)[..]].concat();
+    let list: Option<Vec<u8>> = list.map(|list| list.iter().flat_map(name).collect());
+    let extension = |list: Vec<u8>| [&[0, 0], &sized(&sized(&list))[..]].concat();
+    let extensions = list.map(extension).unwrap_or_default();
+    let body = [
+        &[3, 3][..],
+        &[7; 32],
+        &[0],
+        &[0, 2, 0x13, 1],
+        &[1, 0],
+        &sized(&extensions),
+    ];
+    let message = [&[CLIENT_HELLO, 0][..], &sized(&body.concat())].concat();
+    [&[HANDSHAKE, 3, 1], &sized(&message)[..]].concat()
+}
+
 #[test]
-fn a_server_name_that_is_none_is_left_out() {
-    let at = OPENSSL_H2
-        .windows(4)
-        .position(|window| window == b"shop")
-        .expect("the name");
-    let mut changed = OPENSSL_H2.to_vec();
-    changed[at] = b'\n';
-    assert_eq!(client_hello(&changed), Hello::OtherTls { sni: None });
+fn only_one_name_that_a_host_can_have_is_one_and_all_others_are_odd() {
+    let long = [b'a'; MAX_NAME + 1];
+    let is = |name: &str| ServerName::Is(name.into());
+    for (list, expected) in [
+        (None, ServerName::Absent),
+        (Some(&[(0, &b"a.example"[..])][..]), is("a.example")),
+        (Some(&[(0, b"A.Example")]), is("a.example")),
+        (Some(&[(0, b"_x.a-b.example")]), is("_x.a-b.example")),
+        (Some(&[(0, &long[1..])]), is(&"a".repeat(MAX_NAME))),
+        (Some(&[(0, &long)]), ServerName::Odd),
+        (Some(&[]), ServerName::Odd),
+        (Some(&[(0, b"")]), ServerName::Odd),
+        (Some(&[(1, b"a.example")]), ServerName::Odd),
+        (Some(&[(0, b"a.example"), (0, b"b")]), ServerName::Odd),
+        (Some(&[(0, b"a.example"), (1, b"b")]), ServerName::Odd),
+        (Some(&[(1, b"b"), (0, b"a.example")]), ServerName::Odd),
+        (Some(&[(0, b"a.example.")]), ServerName::Odd),
+        (Some(&[(0, b".a.example")]), ServerName::Odd),
+        (Some(&[(0, b"a..example")]), ServerName::Odd),
+        (Some(&[(0, b".")]), ServerName::Odd),
+        (Some(&[(0, b"a.example\0.b")]), ServerName::Odd),
+        (Some(&[(0, b"a.\nexample")]), ServerName::Odd),
+        (Some(&[(0, b"*.example")]), ServerName::Odd),
+        (Some(&[(0, "\u{e4}.example".as_bytes())]), ServerName::Odd),
+        (Some(&[(0, b"[::1]")]), ServerName::Odd),
+    ] {
+        let hello = client_hello(&asking(list));
+        let server_name = expected;
+        assert_eq!(hello, Hello::OtherTls { server_name }, "{list:?}");
+    }
 }
 
 proptest! {

@@ -15,6 +15,7 @@ use super::origin::Place;
 use super::store::{Said, Store};
 use crate::model::Name;
 use crate::model::route::RouteKey;
+use crate::model::traffic_policy::{PolicyKind, TrafficPolicy};
 use crate::route::{self, ParentStatus};
 use crate::traffic::{self, TargetStatus};
 
@@ -30,8 +31,8 @@ pub(crate) struct Book {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Others {
     pub(crate) routes: BTreeSet<RouteKey>,
-    /// TrafficPolicies, by namespace and name.
-    pub(crate) traffic_policies: BTreeSet<(Name, Name)>,
+    /// By kind, namespace and name.
+    pub(crate) traffic_policies: BTreeSet<(PolicyKind, Name, Name)>,
 }
 
 impl Book {
@@ -78,17 +79,24 @@ impl Book {
         // Those name only Services of their own.
         for namespace in touched.namespaces.union(&touched.told) {
             let all = snapshot.traffic_policies.of(namespace).iter();
-            let keys = all.map(|policy| (policy.namespace.clone(), policy.name.clone()));
+            let keys =
+                all.map(|policy| (policy.kind, policy.namespace.clone(), policy.name.clone()));
             others.traffic_policies.extend(keys);
         }
         others
     }
 
     /// Of each of its targets, in the order of names.
-    pub(crate) fn traffic_status(&self, namespace: &str, name: &str) -> Vec<TargetStatus> {
+    pub(crate) fn traffic_status(
+        &self,
+        kind: PolicyKind,
+        (namespace, name): (&str, &str),
+    ) -> Vec<TargetStatus> {
         let snapshot = self.store.snapshot();
         let policies = snapshot.traffic_policies.of(namespace);
-        let at = policies.binary_search_by(|policy| policy.name.as_str().cmp(name));
+        let key =
+            |policy: &Arc<TrafficPolicy>| (policy.kind, policy.name.as_str()).cmp(&(kind, name));
+        let at = policies.binary_search_by(key);
         at.map_or_else(
             |_| Vec::new(),
             |at| traffic::status(snapshot, &policies[at], SystemTime::now()),

@@ -12,7 +12,7 @@ use crate::policy::{Here, PolicyStatus};
 
 /// What is wrong with a directory, each thing once, and how its policies fare.
 #[derive(Debug, serde::Serialize)]
-pub struct Checked {
+pub(crate) struct Checked {
     directory: PathBuf,
     mistakes: usize,
     warnings: usize,
@@ -42,7 +42,7 @@ struct Policy {
 }
 
 /// What an agent would make of `dir`, with the exact place of each problem.
-pub fn check(dir: &Path, settings: MeshSettings) -> Result<Update, Error> {
+pub(crate) fn check(dir: &Path, settings: MeshSettings) -> Result<Update, Error> {
     let (directory, updates) = Directory::start(dir.to_owned(), settings, Here::default())?;
     let mut update = updates.borrow().clone();
     let mut problems = update.problems.to_vec();
@@ -58,7 +58,7 @@ pub fn check(dir: &Path, settings: MeshSettings) -> Result<Update, Error> {
 }
 
 impl Checked {
-    pub fn of(dir: &Path, settings: MeshSettings) -> Result<Self, Error> {
+    pub(crate) fn of(dir: &Path, settings: MeshSettings) -> Result<Self, Error> {
         let update = check(dir, settings)?;
         let problems = update.problems.to_vec();
         let count = |severity| {
@@ -77,7 +77,7 @@ impl Checked {
 
     /// Nothing but warnings.
     #[must_use]
-    pub fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         self.mistakes == 0
     }
 }

@@ -66,10 +66,11 @@ fn filled(object: &mut Object, before: &Object, part: Part) -> bool {
         return false;
     }
     let under = |now: &mut Labels, before: &Labels| {
-        for (key, value) in before.iter() {
-            let now = now.make_mut();
-            now.entry(key.clone()).or_insert_with(|| value.clone());
-        }
+        now.change(|now| {
+            for (key, value) in before.iter() {
+                now.entry(key.clone()).or_insert_with(|| value.clone());
+            }
+        });
     };
     match part {
         Part::Labels => under(&mut object.meta.labels, &before.meta.labels),

@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -13,6 +14,7 @@ use super::files::{Error, Files};
 use super::looked::Looked;
 use super::origin::{Origin, Place};
 use super::publish::{Publisher, Update};
+use super::watcher::Told;
 use super::{Code, Problem, watcher};
 use crate::model::policy::MeshSettings;
 use crate::plan::InForce;
@@ -24,16 +26,18 @@ const DEBOUNCE: Duration = Duration::from_millis(50);
 const POLL: Duration = Duration::from_secs(10);
 
 /// A watched directory.
-pub struct Directory {
+pub(crate) struct Directory {
     dir: PathBuf,
     pub(super) files: Files,
     publisher: Publisher,
+    /// The last look came to nothing.
+    failed: bool,
     looked: Arc<Looked>,
 }
 
 impl Directory {
     /// Loads once; mistakes in files are problems of the update, not errors.
-    pub fn start(
+    pub(crate) fn start(
         dir: PathBuf,
         settings: MeshSettings,
         here: policy::Here,
@@ -43,9 +47,10 @@ impl Directory {
             dir,
             files: Files::default(),
             publisher,
+            failed: false,
             looked: Arc::new(Looked::new(Instant::now())),
         };
-        directory.take(Instant::now())?;
+        directory.take(&Told::Everything, Instant::now())?;
         Ok((directory, updates))
     }
 
@@ -55,18 +60,18 @@ impl Directory {
     }
 
     #[must_use]
-    pub fn published(&self) -> Arc<ArcSwap<InForce>> {
+    pub(crate) fn published(&self) -> Arc<ArcSwap<InForce>> {
         self.publisher.published()
     }
 
     #[must_use]
-    pub fn looked(&self) -> Arc<Looked> {
+    pub(crate) fn looked(&self) -> Arc<Looked> {
         self.looked.clone()
     }
 
     /// Follows changes until cancelled, on a thread of its own: however much is
     /// to be read, readiness and enrolment do not wait for it.
-    pub fn follow(self, cancel: CancellationToken) -> std::io::Result<JoinHandle<()>> {
+    pub(crate) fn follow(self, cancel: CancellationToken) -> std::io::Result<JoinHandle<()>> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()?;
@@ -76,7 +81,10 @@ impl Directory {
 
     async fn run(mut self, cancel: CancellationToken) {
         let (changed, mut changes) = mpsc::channel(1);
-        let watcher = watcher::start(&self.dir, move || {
+        let told = Arc::<Mutex<Told>>::default();
+        let noting = told.clone();
+        let watcher = watcher::start(&self.dir, move |what| {
+            noting.lock().merge(what);
             // Full means that a look is due already.
             let _due = changed.try_send(());
         });
@@ -88,29 +96,40 @@ impl Directory {
             let due = self.files.due().map_or(poll, |due| due.min(poll));
             // Also where the directory that it waits for is away.
             let due = due.max(Instant::now() + DEBOUNCE);
-            tokio::select! {
+            let what = tokio::select! {
                 () = cancel.cancelled() => return,
                 Some(()) = changes.recv() => {
                     tokio::time::sleep(DEBOUNCE).await;
                     // What was told meanwhile is looked at now, and not once more.
                     while changes.try_recv().is_ok() {}
+                    std::mem::take(&mut *told.lock())
                 }
-                () = tokio::time::sleep_until(due.into()) => {}
-            }
-            self.load(Instant::now());
+                () = tokio::time::sleep_until(due.into()) => Told::Everything,
+            };
+            self.look(&what, Instant::now());
             self.looked.note(Instant::now());
         }
     }
 
+    /// Looks at everything.
+    #[cfg(test)]
     pub(super) fn load(&mut self, now: Instant) {
-        if let Err(error) = self.take(now) {
+        self.look(&Told::Everything, now);
+    }
+
+    /// Looks at what was told; after an error at everything, for it may have been of that.
+    pub(super) fn look(&mut self, told: &Told, now: Instant) {
+        let told = if self.failed { &Told::Everything } else { told };
+        let taken = self.take(told, now);
+        self.failed = taken.is_err();
+        if let Err(error) = taken {
             self.keep(&error);
         }
     }
 
     /// Takes over what has changed; after an error nothing is taken over.
-    fn take(&mut self, now: Instant) -> Result<(), Error> {
-        for change in &self.files.load(&self.dir, now)? {
+    fn take(&mut self, told: &Told, now: Instant) -> Result<(), Error> {
+        for change in &self.files.load(&self.dir, told, now)? {
             self.publisher.replace(&change.before(), &change.now());
         }
         let skipped = self.files.skipped();

@@ -133,7 +133,7 @@ impl Document {
 /// Parses one file of YAML documents; `List` kinds are unpacked.
 #[cfg(test)]
 #[must_use]
-pub fn parse(file: &Path, bytes: &[u8]) -> (Vec<Arc<Object>>, Vec<Problem>) {
+pub(crate) fn parse(file: &Path, bytes: &[u8]) -> (Vec<Arc<Object>>, Vec<Problem>) {
     let parsed = parse_file(file, bytes);
     (parsed.objects, parsed.problems)
 }

@@ -5,7 +5,7 @@
 //! said before stays, policies in their restrictive form; a file that vanishes
 //! for a moment (an editor's rename, a ConfigMap's swap) is not gone yet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -20,6 +20,7 @@ use super::last_good::keep_last_good;
 use super::objects::Object;
 use super::origin::{Origin, Place};
 use super::store::Said;
+use super::watcher::Told;
 use super::{Code, Problem, policies, stat};
 
 const MAX_FILE: u64 = 8 << 20;
@@ -31,7 +32,7 @@ const TRIES: usize = 3;
 
 /// Nothing of the directory can be taken over.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     #[error("cannot read the configuration directory {dir}: {source}")]
     Unreadable {
         dir: PathBuf,
@@ -78,6 +79,8 @@ pub(super) struct File {
 struct Watched {
     /// `None` where it must be read each time.
     stat: Option<stat::Stat>,
+    /// What it leads to may change without a word of it.
+    is_link: bool,
     file: Arc<File>,
 }
 
@@ -114,18 +117,23 @@ fn said(file: Option<&File>) -> Said<'_> {
 }
 
 impl Files {
-    /// Takes over the directory as it is now, and gives what is not as before;
-    /// after an error nothing has changed.
-    pub(super) fn load(&mut self, dir: &Path, now: Instant) -> Result<Vec<Change>, Error> {
+    /// Takes over the directory as it is now, as far as was `told`, and gives what is not
+    /// as before; after an error nothing has changed.
+    pub(super) fn load(
+        &mut self,
+        dir: &Path,
+        told: &Told,
+        now: Instant,
+    ) -> Result<Vec<Change>, Error> {
         let mut names = std::mem::take(&mut self.names);
-        let loaded = self.load_with(dir, now, &mut names);
+        let loaded = self.load_with((dir, told), now, &mut names);
         self.names = names;
         loaded
     }
 
     fn load_with(
         &mut self,
-        dir: &Path,
+        (dir, told): (&Path, &Told),
         now: Instant,
         names: &mut Interner,
     ) -> Result<Vec<Change>, Error> {
@@ -134,7 +142,10 @@ impl Files {
             tries += 1;
             let swap = || std::fs::read_link(dir.join("..data")).ok();
             let before = swap();
-            let next = self.next(dir, now, names)?;
+            let next = match told {
+                Told::Everything => self.next(dir, now, names)?,
+                Told::Names(told) => self.next_of((dir, told), now, names)?,
+            };
             // Half of the files from before a swap and half from after it.
             if before == swap() || tries == TRIES {
                 let before = std::mem::replace(&mut self.files, next);
@@ -170,19 +181,7 @@ impl Files {
         let mut next = BTreeMap::new();
         let mut count = 0;
         for path in list(dir)? {
-            let before = self.files.get(path.as_os_str());
-            // Before it is read: what is written meanwhile makes another one.
-            let stat = stat::of(&path, SystemTime::now());
-            let watched = match before {
-                Some(same) if stat.is_some() && same.stat == stat && same.is_here() => same.clone(),
-                before => {
-                    let before = before.map(|watched| &watched.file);
-                    let file = self.read(&path, before, now, names);
-                    // Another one may have taken its place between.
-                    let stat = stat.filter(|_| stat::of(&path, SystemTime::now()) == stat);
-                    Watched { stat, file }
-                }
-            };
+            let watched = self.watched(&path, now, names);
             count += watched.file.count;
             if count > MAX_DOCUMENTS {
                 return Err(Error::TooManyDocuments(dir.to_owned()));
@@ -190,12 +189,74 @@ impl Files {
             next.insert(path.into_os_string(), watched);
         }
         for (path, watched) in &self.files {
-            if !next.contains_key(path) && waits(&watched.file, now) {
-                let file = away(&watched.file, now);
-                next.insert(path.clone(), Watched { stat: None, file });
+            if !next.contains_key(path) {
+                next.extend(watched.gone(now).map(|gone| (path.clone(), gone)));
             }
         }
         Ok(next)
+    }
+
+    /// The same where only files of these names are others, and links: all else is as it was.
+    fn next_of(
+        &self,
+        (dir, told): (&Path, &BTreeSet<OsString>),
+        now: Instant,
+        names: &mut Interner,
+    ) -> Result<BTreeMap<OsString, Watched>, Error> {
+        let must = |(_, watched): &(&OsString, &Watched)| watched.is_link || watched.stat.is_none();
+        let must = self.files.iter().filter(must);
+        let must = must.map(|(path, _)| PathBuf::from(path));
+        let told = told.iter().map(|name| dir.join(name));
+        let again: BTreeSet<PathBuf> = must
+            .chain(told.filter(|path| is_configuration(path)))
+            .collect();
+        let mut next = self.files.clone();
+        for path in again {
+            let seen = path.symlink_metadata();
+            let is_gone = seen.is_err_and(|error| error.kind() == ErrorKind::NotFound);
+            let now = match is_gone {
+                false => Some(self.watched(&path, now, names)),
+                true => next
+                    .get(path.as_os_str())
+                    .and_then(|before| before.gone(now)),
+            };
+            match now {
+                Some(watched) => next.insert(path.into_os_string(), watched),
+                None => next.remove(path.as_os_str()),
+            };
+        }
+        if next.len() > MAX_FILES {
+            return Err(Error::TooManyFiles(dir.to_owned()));
+        }
+        let count: usize = next.values().map(|watched| watched.file.count).sum();
+        if count > MAX_DOCUMENTS {
+            return Err(Error::TooManyDocuments(dir.to_owned()));
+        }
+        Ok(next)
+    }
+
+    /// A file that is there.
+    fn watched(&self, path: &Path, now: Instant, names: &mut Interner) -> Watched {
+        let before = self.files.get(path.as_os_str());
+        // Before it is read: what is written meanwhile makes another one.
+        let stat = stat::of(path, SystemTime::now());
+        if let Some(same) = before
+            && stat.is_some()
+            && same.stat == stat
+            && same.is_here()
+        {
+            return same.clone();
+        }
+        let is_link = !path.symlink_metadata().is_ok_and(|meta| meta.is_file());
+        let before = before.map(|watched| &watched.file);
+        let file = self.read(path, before, now, names);
+        // Another one may have taken its place between.
+        let stat = stat.filter(|_| stat::of(path, SystemTime::now()) == stat);
+        Watched {
+            stat,
+            is_link,
+            file,
+        }
     }
 
     fn read(
@@ -244,6 +305,15 @@ impl Watched {
     fn is_here(&self) -> bool {
         let file = &self.file;
         file.fault.is_none() && file.missing_since.is_none() && !file.unknown
+    }
+
+    /// What it is when it is there no more; `None` where that is so for long enough.
+    fn gone(&self, now: Instant) -> Option<Self> {
+        waits(&self.file, now).then(|| Self {
+            stat: None,
+            is_link: self.is_link,
+            file: away(&self.file, now),
+        })
     }
 }
 
@@ -346,6 +416,18 @@ fn file(
     })
 }
 
+/// By its name.
+fn is_configuration(path: &Path) -> bool {
+    let is_yaml = path
+        .extension()
+        .is_some_and(|e| e == "yaml" || e == "yml" || e == "json");
+    // Emacs' locks point nowhere.
+    let is_lock = path
+        .file_name()
+        .is_some_and(|n| n.as_encoded_bytes().starts_with(b".#"));
+    is_yaml && !is_lock
+}
+
 /// Configuration files by name, in order.
 fn list(dir: &Path) -> Result<Vec<PathBuf>, Error> {
     let unreadable = |source| Error::Unreadable {
@@ -355,14 +437,7 @@ fn list(dir: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
-        let is_yaml = path
-            .extension()
-            .is_some_and(|e| e == "yaml" || e == "yml" || e == "json");
-        // Emacs' locks point nowhere.
-        let is_lock = path
-            .file_name()
-            .is_some_and(|n| n.as_encoded_bytes().starts_with(b".#"));
-        if is_yaml && !is_lock {
+        if is_configuration(&path) {
             files.push(path);
         }
         if files.len() > MAX_FILES {

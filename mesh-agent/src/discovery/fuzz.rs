@@ -89,8 +89,16 @@ spec:
   outlierDetection: {consecutiveErrors: 3, successRate: {thresholdPercent: 90}}
   limits: {maxConnections: 10}
   retryBudget: {percent: 10, minRetryRate: {count: 1}}
+  hedging: {delay: 50ms, methods: [PUT], grpcMethods: [a.B/C]}
   timeouts: {connect: 1s500ms}
-  rateLimits: [{name: a, requests: 10, key: {type: Header, header: x-user}}]
+  rateLimits: [{name: a, requests: 10, key: {type: Header, header: x-user}, match: {methods: [P*], paths: [/a*, "/b/{*}/c"]}}]
+---
+apiVersion: gateway.networking.x-k8s.io/v1alpha1
+kind: XBackendTrafficPolicy
+metadata: {name: budget, namespace: foo}
+spec:
+  targetRefs: [{group: "", kind: Service, name: httpbin}]
+  retryConstraint: {budget: {percent: 10, interval: 1m}, minRetryRate: {count: 3, interval: 1s}}
 "#;
 
 /// One file: every mistake told within bounds, no DENY lifted, and read in one

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use crate::model::{Labels, Name, NamedPort, Place};
+use crate::model::{Labels, Name, NamedPort, OnNode, Place};
 
 /// What is in use, and some of what was a while ago.
 #[derive(Debug, Default)]
@@ -12,6 +12,7 @@ pub(super) struct Interner {
     names: Set<Name>,
     labels: Set<Labels>,
     ports: Set<Arc<[NamedPort]>>,
+    on_node: Set<Arc<OnNode>>,
     places: Set<Arc<Place>>,
 }
 
@@ -78,6 +79,10 @@ impl Interner {
         self.ports
             .share(ports, |ports| Arc::strong_count(ports) == 1);
     }
+
+    pub(super) fn share_on_node(&mut self, all: &mut Arc<OnNode>) {
+        self.on_node.share(all, |all| Arc::strong_count(all) == 1);
+    }
 }
 
 #[cfg(test)]
@@ -103,7 +108,7 @@ mod tests {
         let pod = |name: &str| {
             let text = format!(
                 "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: shop, labels: {{app: web, tier: front}}, \
-                 annotations: {{example.com/checksum: {name}}}}}\nspec: {{nodeName: n1, containers: [{{ports: [{{name: http, containerPort: 80}}]}}]}}\n"
+                 annotations: {{example.com/checksum: {name}}}}}\nspec: {{nodeName: n1, containers: [{{ports: [{{name: http, containerPort: 80}}], readinessProbe: {{httpGet: {{port: http}}}}}}]}}\n"
             );
             let (objects, _) = super::super::parse(std::path::Path::new("a"), text.as_bytes());
             (*objects[0]).clone()
@@ -114,13 +119,14 @@ mod tests {
             pod.share(&mut names);
             pod
         });
-        assert!(std::ptr::eq(&*a.meta.labels, &*b.meta.labels));
-        assert!(std::ptr::eq(&*a.meta.annotations, &*b.meta.annotations));
+        assert!(a.meta.labels.is_same(&b.meta.labels));
+        assert!(a.meta.annotations.is_same(&b.meta.annotations));
         assert!(std::ptr::eq(a.meta.namespace(), b.meta.namespace()));
         let (Kind::Pod(a), Kind::Pod(b)) = (&a.kind, &b.kind) else {
             panic!("pods");
         };
         assert!(Arc::ptr_eq(&a.ports, &b.ports));
+        assert!(Arc::ptr_eq(&a.on_node, &b.on_node) && !a.on_node.probe_ports.is_empty());
         assert!(std::ptr::eq(a.node_name.as_str(), b.node_name.as_str()));
     }
 }

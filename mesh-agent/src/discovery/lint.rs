@@ -111,9 +111,9 @@ impl Linter<'_> {
             KindId::AuthorizationPolicy,
             KindId::PeerAuthentication,
             KindId::Service,
-            KindId::TrafficPolicy,
         ]
         .into_iter()
+        .chain(KindId::TRAFFIC)
         .chain(KindId::ROUTES)
         {
             for object in store.in_namespace(kind, namespace) {
@@ -125,8 +125,10 @@ impl Linter<'_> {
                         self.peer(object, peer);
                     }
                     Kind::Service(_) => self.service(object),
-                    Kind::TrafficPolicy(policy) => self.traffic_policy(object, &policy.0),
                     kind => {
+                        if let Some(policy) = kind.traffic_policy() {
+                            self.traffic_policy(object, policy);
+                        }
                         if let Some(route) = kind.route() {
                             self.route(object, route);
                         }

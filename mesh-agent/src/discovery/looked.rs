@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 const STALLED: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
-pub struct Looked {
+pub(crate) struct Looked {
     begun: Instant,
     /// Milliseconds since `begun`.
     last: AtomicU64,
@@ -31,7 +31,7 @@ impl Looked {
 
     /// How long nothing was heard of the directory, where that is too long.
     #[must_use]
-    pub fn is_stalled(&self, now: Instant) -> Option<Duration> {
+    pub(crate) fn is_stalled(&self, now: Instant) -> Option<Duration> {
         let last = Duration::from_millis(self.last.load(Ordering::Relaxed));
         let silent = now.saturating_duration_since(self.begun + last);
         (silent > STALLED).then_some(silent)

@@ -39,24 +39,24 @@ mod tree;
 mod verdict;
 mod watcher;
 
-pub use api::{Api, ApiConfig, ApiState, KindRow, Watched};
+pub(crate) use api::{Api, ApiConfig, ApiState, KindRow, Watched};
 #[cfg(test)]
-pub(crate) use api::{ApiAway, reference};
+pub(crate) use api::{ApiAway, reference, role_rules};
 pub(crate) use book::Book;
-pub use check::Checked;
+pub(crate) use check::Checked;
 pub(crate) use check::check;
-pub use convert::Converted;
-pub use directory::Directory;
+pub(crate) use convert::Converted;
+pub(crate) use directory::Directory;
 #[cfg(test)]
 pub(crate) use documents::parse;
-pub use files::Error;
+pub(crate) use files::Error;
 #[cfg(test)]
 pub(crate) use kinds::{KindId, definition, fields_page};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use objects::Object;
-pub use problem::{Code, Problem, Severity};
-pub use publish::Update;
-pub use source::{ConfigSource, Heard};
+pub(crate) use problem::{Code, Problem, Severity};
+pub(crate) use publish::Update;
+pub(crate) use source::{ConfigSource, Heard};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use store::build;
 pub(crate) use verdict::{mistakes, without_effect};

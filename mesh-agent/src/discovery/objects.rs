@@ -8,12 +8,12 @@ use super::{Code, Problem};
 
 /// One parsed object.
 #[derive(Clone, Debug)]
-pub struct Object {
-    pub origin: Origin,
-    pub meta: Meta,
-    pub kind: Kind,
+pub(crate) struct Object {
+    pub(crate) origin: Origin,
+    pub(crate) meta: Meta,
+    pub(crate) kind: Kind,
     /// Of core kinds: what of it cannot be understood. Policies say so themselves.
-    pub unread: Parts,
+    pub(crate) unread: Parts,
 }
 
 impl Object {
@@ -34,7 +34,7 @@ impl Object {
 
     /// `Kind namespace/name`.
     #[must_use]
-    pub fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         match self.kind.id() {
             Some(kind) => {
                 let kind = kind.about().name;

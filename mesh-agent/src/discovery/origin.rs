@@ -11,11 +11,12 @@ use crate::model::text::printable;
 
 /// What is read, and is replaced, as a whole: a file, or one object of the API.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place(Arc<Inner>);
+pub(crate) struct Place(Inner);
 
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// There is one of each object: two words, and nothing of its own behind them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Inner {
-    File(PathBuf),
+    File(Arc<PathBuf>),
     /// An object of the API: where it is, with the last slash, and its name. Both are
     /// texts that others have, too.
     Resource(Name, Name),
@@ -23,30 +24,30 @@ enum Inner {
 
 impl Place {
     #[must_use]
-    pub fn file(path: &Path) -> Self {
-        Self(Arc::new(Inner::File(path.to_owned())))
+    pub(crate) fn file(path: &Path) -> Self {
+        Self(Inner::File(Arc::new(path.to_owned())))
     }
 
     /// An object of the API, by its path there.
     #[must_use]
-    pub fn resource(path: &str) -> Self {
+    pub(crate) fn resource(path: &str) -> Self {
         let (folder, name) = path.split_at(path.rfind('/').map_or(0, |at| at + 1));
         Self::named(folder.into(), name.into())
     }
 
     /// The same, by the two parts of its path: up to the last slash, and behind it.
     pub(super) fn named(folder: Name, name: Name) -> Self {
-        Self(Arc::new(Inner::Resource(folder, name)))
+        Self(Inner::Resource(folder, name))
     }
 
     #[must_use]
-    pub fn is_file(&self) -> bool {
+    pub(crate) fn is_file(&self) -> bool {
         self.as_file().is_some()
     }
 
     /// `None` for an object of the API.
     pub(super) fn as_file(&self) -> Option<&Path> {
-        match &*self.0 {
+        match &self.0 {
             Inner::File(path) => Some(path),
             Inner::Resource(..) => None,
         }
@@ -54,7 +55,7 @@ impl Place {
 
     /// Namespace and name of an object of the API that has one.
     pub(super) fn namespaced(&self) -> Option<(&str, &str)> {
-        let Inner::Resource(folder, name) = &*self.0 else {
+        let Inner::Resource(folder, name) = &self.0 else {
             return None;
         };
         let mut parts = folder.strip_suffix('/')?.rsplit('/');
@@ -64,7 +65,7 @@ impl Place {
 
     /// The last part of its path.
     pub(super) fn name(&self) -> String {
-        match &*self.0 {
+        match &self.0 {
             Inner::File(path) => {
                 let name = path.file_name().unwrap_or_default();
                 name.to_string_lossy().into_owned()
@@ -77,7 +78,7 @@ impl Place {
 /// On one line, whatever it is called.
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &*self.0 {
+        match &self.0 {
             Inner::File(path) => f.write_str(&printable(&path.to_string_lossy())),
             Inner::Resource(folder, name) => {
                 f.write_str(&printable(folder))?;
@@ -89,25 +90,78 @@ impl fmt::Display for Place {
 
 /// A place, and where in it or which version of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origin {
-    pub place: Place,
+pub(crate) struct Origin {
+    pub(crate) place: Place,
     pub(super) at: At,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum At {
     /// Line 0 is the place as a whole; column 0 is the document that begins there.
-    Line { line: u32, column: u32 },
-    /// In the document that begins at the line, which is a list: path of the item.
-    Item { line: u32, path: Box<str> },
+    Line {
+        line: u32,
+        column: u32,
+    },
+    Item(Box<ListItem>),
     /// `resourceVersion` of an object of the API.
-    Version(Name),
+    Version(Version),
+}
+
+/// In the document that begins at the line, which is a list: path of the item.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ListItem {
+    line: u32,
+    path: Box<str>,
+}
+
+/// `resourceVersion`. Clients are to take it for a text; it is kept as the number that
+/// it always is so far, which needs no memory of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Version {
+    Number(u64),
+    Text(Name),
+}
+
+impl From<&str> for Version {
+    fn from(text: &str) -> Self {
+        let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
+        let is_plain = is_plain && (text == "0" || !text.starts_with('0'));
+        match text.parse() {
+            Ok(number) if is_plain => Self::Number(number),
+            _ => Self::Text(text.into()),
+        }
+    }
+}
+
+impl Version {
+    /// None is said: it is the same as no other.
+    pub(super) fn is_empty(&self) -> bool {
+        matches!(self, Self::Text(text) if text.is_empty())
+    }
+
+    /// `None` where it is no number.
+    pub(super) fn as_number(&self) -> Option<u64> {
+        match self {
+            Self::Number(number) => Some(*number),
+            Self::Text(_) => None,
+        }
+    }
+}
+
+/// As it was told.
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Text(text) => text.fmt(f),
+        }
+    }
 }
 
 impl Origin {
     /// A place as a whole.
     #[must_use]
-    pub fn whole(place: Place) -> Self {
+    pub(crate) fn whole(place: Place) -> Self {
         Self::line(place, 0)
     }
 
@@ -118,15 +172,24 @@ impl Origin {
     }
 
     /// One version of an object of the API.
-    pub(super) fn version(place: Place, version: impl Into<Name>) -> Self {
-        let at = At::Version(version.into());
+    pub(super) fn version(place: Place, version: Version) -> Self {
+        let at = At::Version(version);
         Self { place, at }
+    }
+
+    /// `None` for what is of a file.
+    pub(super) fn api_version(&self) -> Option<&Version> {
+        match &self.at {
+            At::Version(version) => Some(version),
+            At::Line { .. } | At::Item(_) => None,
+        }
     }
 
     /// First line of the document, or the exact one; 0 is none.
     pub(super) fn first_line(&self) -> u32 {
-        match self.at {
-            At::Line { line, .. } | At::Item { line, .. } => line,
+        match &self.at {
+            At::Line { line, .. } => *line,
+            At::Item(item) => item.line,
             At::Version(_) => 0,
         }
     }
@@ -134,7 +197,7 @@ impl Origin {
     /// Path of the object in the document, where that is a list.
     pub(super) fn item(&self) -> &str {
         match &self.at {
-            At::Item { path, .. } => path,
+            At::Item(item) => &item.path,
             At::Line { .. } | At::Version(_) => "",
         }
     }
@@ -143,7 +206,7 @@ impl Origin {
     pub(super) fn is_document(&self) -> bool {
         match self.at {
             At::Line { line, column } => line != 0 && column == 0,
-            At::Item { .. } => true,
+            At::Item(_) => true,
             At::Version(_) => false,
         }
     }
@@ -151,10 +214,10 @@ impl Origin {
     /// By lines: the item of a list in the document that begins where this says.
     pub(super) fn with_item(&self, path: &str) -> Self {
         let at = match self.at {
-            At::Line { line, .. } | At::Item { line, .. } => At::Item {
-                line,
+            At::Line { .. } | At::Item(_) => At::Item(Box::new(ListItem {
+                line: self.first_line(),
                 path: path.into(),
-            },
+            })),
             At::Version(ref version) => At::Version(version.clone()),
         };
         let place = self.place.clone();
@@ -164,8 +227,8 @@ impl Origin {
     /// Exactly there: so many lines below the first one of the document.
     pub(super) fn exactly(&self, below: u32, column: u32) -> Self {
         let at = match self.at {
-            At::Line { line, .. } | At::Item { line, .. } => At::Line {
-                line: line.saturating_add(below),
+            At::Line { .. } | At::Item(_) => At::Line {
+                line: self.first_line().saturating_add(below),
                 column,
             },
             At::Version(ref version) => At::Version(version.clone()),
@@ -177,9 +240,12 @@ impl Origin {
     /// What begins at another line now; what is of no line stays.
     pub(super) fn moved(&self, from: u32, to: u32) -> Self {
         let mut moved = self.clone();
-        if let At::Line { line, .. } | At::Item { line, .. } = &mut moved.at
-            && *line != 0
-        {
+        let line = match &mut moved.at {
+            At::Line { line, .. } => line,
+            At::Item(item) => &mut item.line,
+            At::Version(_) => return moved,
+        };
+        if *line != 0 {
             *line = line.saturating_add(to).saturating_sub(from);
         }
         moved
@@ -189,7 +255,7 @@ impl Origin {
     pub(super) fn order(&self) -> (&Place, u32, u32) {
         let column = match self.at {
             At::Line { column, .. } => column,
-            At::Item { .. } | At::Version(_) => 0,
+            At::Item(_) | At::Version(_) => 0,
         };
         (&self.place, self.first_line(), column)
     }
@@ -200,7 +266,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.place)?;
         if let At::Version(version) = &self.at {
-            return write!(f, " (version {})", printable(version));
+            return write!(f, " (version {})", printable(&version.to_string()));
         }
         let (_, line, column) = self.order();
         for number in [line, column].into_iter().filter(|number| *number > 0) {
@@ -214,7 +280,7 @@ impl fmt::Display for Origin {
 impl Serialize for Origin {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let (_, line, column) = self.order();
-        match (&*self.place.0, &self.at) {
+        match (&self.place.0, &self.at) {
             (Inner::File(path), _) => {
                 let mut fields = serializer.serialize_struct("Origin", 3)?;
                 fields.serialize_field("file", path)?;
@@ -224,8 +290,8 @@ impl Serialize for Origin {
             }
             (Inner::Resource(folder, name), at) => {
                 let version = match at {
-                    At::Version(version) => Some(version.as_str()),
-                    At::Line { .. } | At::Item { .. } => None,
+                    At::Version(version) => Some(version.to_string()),
+                    At::Line { .. } | At::Item(_) => None,
                 };
                 let mut fields = serializer.serialize_struct("Origin", 2)?;
                 fields.serialize_field("resource", &format_args!("{folder}{name}"))?;
@@ -268,7 +334,7 @@ mod tests {
             Place::resource("/api/v1/namespaces/shop").namespaced(),
             None
         );
-        let origin = Origin::version(place, "1234");
+        let origin = Origin::version(place, "1234".into());
         assert_eq!(
             origin.to_string(),
             "/api/v1/namespaces/shop/pods/web-0 (version 1234)"
@@ -278,5 +344,25 @@ mod tests {
             r#"{"resource":"/api/v1/namespaces/shop/pods/web-0","version":"1234"}"#
         );
         assert_eq!(origin.exactly(2, 5), origin, "it has no lines");
+    }
+
+    #[test]
+    fn a_version_is_told_as_it_came() {
+        for text in [
+            "0",
+            "1234",
+            "18446744073709551615",
+            "18446744073709551616",
+            "007",
+            "+7",
+            "a1",
+            "",
+        ] {
+            let version = Version::from(text);
+            assert_eq!(version.to_string(), text);
+            assert_eq!(version.is_empty(), text.is_empty());
+        }
+        assert_eq!(Version::from("1234").as_number(), Some(1234));
+        assert_ne!(Version::from("7"), Version::from("007"));
     }
 }

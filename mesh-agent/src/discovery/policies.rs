@@ -6,7 +6,7 @@
 //! where the selection cannot be told it is the namespace, and where the
 //! metadata cannot be trusted the whole mesh.
 
-mod safe;
+mod recover;
 
 use super::Problem;
 use super::fields::{Mistake, nulls, typed, unknown};
@@ -14,7 +14,7 @@ use super::kinds::{KindId, Meta, OBJECT_META, Parts};
 use super::objects::Object;
 use super::origin::Origin;
 use super::tree::Node;
-pub(super) use safe::{fail_closed, recover, unreadable};
+pub(super) use recover::{fail_closed, recover, unreadable};
 
 /// Kinds of a group of policies that is no policy, and not served.
 const NO_POLICY: &str = "RequestAuthentication";

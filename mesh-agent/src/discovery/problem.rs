@@ -8,7 +8,7 @@ use crate::model::text::printable;
 /// How much it matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Severity {
+pub(crate) enum Severity {
     /// Something is not in force as it is written: the node is degraded.
     Mistake,
     /// All is in force as it is understood; somebody may have meant more.
@@ -18,7 +18,7 @@ pub enum Severity {
 /// What kind of problem, for programs: stable, one word each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Code {
+pub(crate) enum Code {
     /// The file cannot be read, or not as a whole.
     UnreadableFile,
     /// It is not YAML.
@@ -61,7 +61,7 @@ impl fmt::Display for Code {
 
 impl Code {
     #[must_use]
-    pub fn severity(self) -> Severity {
+    pub(crate) fn severity(self) -> Severity {
         match self {
             Self::UnreadableFile
             | Self::Syntax
@@ -94,15 +94,15 @@ impl Code {
 
 /// One problem of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Problem {
-    pub code: Code,
+pub(crate) struct Problem {
+    pub(crate) code: Code,
     #[serde(flatten)]
-    pub origin: Origin,
+    pub(crate) origin: Origin,
     /// `Kind namespace/name`; empty where the document did not get that far.
-    pub object: String,
+    pub(crate) object: String,
     /// Path of the field, for example `spec.ports[0].port`.
-    pub field: String,
-    pub message: String,
+    pub(crate) field: String,
+    pub(crate) message: String,
 }
 
 impl Problem {
@@ -118,7 +118,7 @@ impl Problem {
     }
 
     #[must_use]
-    pub fn is_mistake(&self) -> bool {
+    pub(crate) fn is_mistake(&self) -> bool {
         self.code.severity() == Severity::Mistake
     }
 }

@@ -23,13 +23,13 @@ use crate::policy;
 
 /// A new state of the configuration.
 #[derive(Clone, Debug, Default)]
-pub struct Update {
-    pub snapshot: Arc<Snapshot>,
-    pub policy: Arc<policy::Authorizer>,
+pub(crate) struct Update {
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) policy: Arc<policy::Authorizer>,
     /// Errors and warnings.
-    pub problems: Arc<[Problem]>,
+    pub(crate) problems: Arc<[Problem]>,
     /// Objects of kinds that are not ours: passed over.
-    pub skipped: usize,
+    pub(crate) skipped: usize,
     pending: Pending,
 }
 
@@ -47,19 +47,19 @@ impl Default for Pending {
 impl Update {
     /// The source has said all that there is.
     #[must_use]
-    pub fn is_known(&self) -> bool {
+    pub(crate) fn is_known(&self) -> bool {
         self.snapshot.generation > 0
     }
 
     /// For the one who follows: an update may stand for several. To be taken
     /// while the update is borrowed, so that none is taken with an older one.
     #[must_use]
-    pub fn take_changes(&self) -> Changes {
+    pub(crate) fn take_changes(&self) -> Changes {
         std::mem::take(&mut *self.pending.0.lock())
     }
 
     /// What policies do not do, where no mistake of theirs says so.
-    pub fn policy_problems(&self) -> impl Iterator<Item = String> {
+    pub(crate) fn policy_problems(&self) -> impl Iterator<Item = String> {
         let told = |name: &str| {
             let object = format!("AuthorizationPolicy {name}");
             self.mistakes().any(|mistake| mistake.object == object)
@@ -68,7 +68,7 @@ impl Update {
         all.filter_map(move |status| status.problem().filter(|_| !told(&status.policy)))
     }
 
-    pub fn mistakes(&self) -> impl Iterator<Item = &Problem> {
+    pub(crate) fn mistakes(&self) -> impl Iterator<Item = &Problem> {
         self.problems.iter().filter(|p| p.is_mistake())
     }
 }

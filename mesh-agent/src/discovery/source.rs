@@ -11,21 +11,21 @@ use super::directory::Directory;
 use super::looked::Looked;
 use crate::plan::InForce;
 
-pub enum ConfigSource {
+pub(crate) enum ConfigSource {
     Directory(Directory),
     Api(Api),
 }
 
 /// When something was last heard of it, and what.
 #[derive(Clone, Debug)]
-pub enum Heard {
+pub(crate) enum Heard {
     Directory(Arc<Looked>),
     Api(Arc<Watched>),
 }
 
 impl ConfigSource {
     #[must_use]
-    pub fn published(&self) -> Arc<ArcSwap<InForce>> {
+    pub(crate) fn published(&self) -> Arc<ArcSwap<InForce>> {
         match self {
             Self::Directory(directory) => directory.published(),
             Self::Api(api) => api.published(),
@@ -33,7 +33,7 @@ impl ConfigSource {
     }
 
     #[must_use]
-    pub fn heard(&self) -> Heard {
+    pub(crate) fn heard(&self) -> Heard {
         match self {
             Self::Directory(directory) => Heard::Directory(directory.looked()),
             Self::Api(api) => Heard::Api(api.watched()),
@@ -41,7 +41,7 @@ impl ConfigSource {
     }
 
     /// Follows changes until cancelled, on a thread of its own.
-    pub fn follow(self, cancel: CancellationToken) -> std::io::Result<JoinHandle<()>> {
+    pub(crate) fn follow(self, cancel: CancellationToken) -> std::io::Result<JoinHandle<()>> {
         match self {
             Self::Directory(directory) => directory.follow(cancel),
             Self::Api(api) => api.follow(cancel),

@@ -112,6 +112,23 @@ fn an_application_is_told_who_calls_where_its_pod_or_namespace_says_so() {
 }
 
 #[test]
+fn requests_of_connect_may_come_where_a_pod_says_so_in_so_many_words() {
+    for (value, expected) in [
+        (None, (false, 0)),
+        (Some("true"), (true, 0)),
+        (Some("false"), (false, 0)),
+        (Some("yes"), (false, 1)),
+    ] {
+        let line = value.map(|value| format!("mesh-agent.io/allow-connect: \"{value}\", "));
+        let line = format!("annotations: {{{}", line.unwrap_or_default());
+        let (snapshot, problems) = load(&SHOP.replace("annotations: {", &line));
+        let pod = snapshot.workloads.values().next().expect("a pod");
+        let found = (pod.on_node.allows_connect, problems.len());
+        assert_eq!(found, expected, "{value:?}");
+    }
+}
+
+#[test]
 fn only_addresses_that_are_not_the_pods_own_can_be_left_alone() {
     let annotated = |list: &str| {
         let text = SHOP.replace(
@@ -120,7 +137,7 @@ fn only_addresses_that_are_not_the_pods_own_can_be_left_alone() {
         );
         let (snapshot, problems) = load(&text);
         let pod = snapshot.workloads.values().next().expect("a pod");
-        (pod.excluded.clone(), problems.len())
+        (pod.on_node.excluded.clone(), problems.len())
     };
     let other = |text: &str| text.parse::<std::net::IpAddr>().expect("an address");
     let two = vec![other("10.9.0.5"), other("fd09::5")];

@@ -1,12 +1,13 @@
 //! Makes one pod what it is to be.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
 use super::{DataPath, Error, Failure, LocalPod, Reconciler, on_agent_down, ports};
 use crate::capture::EnrolPod;
-use crate::model::{OnAgentDown, Unfit, Workload};
+use crate::model::{OnAgentDown, Unfit, Workload, WorkloadKey};
 use crate::sys::{errno, route};
 
 impl<D: DataPath> Reconciler<D> {
@@ -58,6 +59,36 @@ impl<D: DataPath> Reconciler<D> {
             self.abandon(&before).await;
         }
         Ok(())
+    }
+
+    /// Of pods that an agent before this one captured, in its first look: what they connect
+    /// to each other comes here pod by pod, and each has to be known as the other end from
+    /// the first one on.
+    pub(super) fn expect(&mut self, wanted: &BTreeMap<WorkloadKey, Arc<Workload>>) -> Vec<u64> {
+        if !self.pods.is_empty() {
+            return Vec::new();
+        }
+        let mut expected = Vec::new();
+        for workload in wanted.values() {
+            if let Ok(pod) = self.local_pod(workload, None)
+                && self.capture.has_program(pod.netns.cookie())
+            {
+                self.workers.expect(&pod);
+                expected.push(pod.netns.cookie());
+            }
+        }
+        expected
+    }
+
+    /// Those of them that did not come to be served.
+    pub(super) async fn expect_no_more(&mut self, mut expected: Vec<u64>) {
+        let served: Vec<u64> = self.pods.values().map(LocalPod::cookie).collect();
+        expected.retain(|cookie| !served.contains(cookie));
+        for cookie in expected {
+            if let Err(error) = self.workers.remove_pod(cookie).await {
+                tracing::error!(cookie, %error, "cannot forget a pod that is not served");
+            }
+        }
     }
 
     /// What the configuration and the machine make of a workload.

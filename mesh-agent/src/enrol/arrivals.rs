@@ -52,7 +52,6 @@ pub(crate) enum Admission {
 
 /// What an arrival hears: at last an admission, until then what is waited for.
 #[derive(Clone, Debug)]
-#[allow(dead_code, reason = "as Arrivals::arrive")]
 enum Word {
     Waits(String),
     Said(Admission),
@@ -60,13 +59,12 @@ enum Word {
 
 /// For whoever hears of arrivals; cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct Arrivals(#[allow(dead_code, reason = "as Self::arrive")] mpsc::Sender<Arrived>);
+pub(crate) struct Arrivals(mpsc::Sender<Arrived>);
 
 impl Arrivals {
     /// Waits until the pod is enrolled, or known to be none of the mesh's, or
     /// cannot be enrolled; what is not decided by `within` is refused, with what
     /// it waited for. May be given up at any time: an arrival that nobody waits for is forgotten.
-    #[allow(dead_code, reason = "for the server of the CNI plugin")]
     pub(crate) async fn arrive(&self, arrival: Arrival, within: Duration) -> Admission {
         let waits = "the agent has not looked at it yet";
         let (told, mut word) = watch::channel(Word::Waits(waits.to_owned()));

@@ -30,6 +30,9 @@ pub(crate) enum ServeError {
 
 /// The workers, as far as enrolment knows them.
 pub(crate) trait DataPath {
+    /// It will be served in a moment: who connects to it is to know it by then.
+    fn expect(&self, pod: &LocalPod);
+
     /// Serves the pod, or has one that is served be what it is now: its
     /// listeners stay, and connections that were begun as somebody else are cut
     /// when this returns. Gives one member of each listener group that is new,

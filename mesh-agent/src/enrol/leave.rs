@@ -278,8 +278,9 @@ impl<D: DataPath> Reconciler<D> {
         let cookies: Vec<u64> = unknown.iter().copied().collect();
         if whole && self.let_go(&cookies, snapshot)?.len() == cookies.len() {
             // Nobody wants them: they go with the programs.
-            self.capture.remove_other_versions()?;
+            self.remove_other_versions()?;
             rules::remove(self.capture.names(), &cookies);
+            Ok(())
         } else {
             let search = netns::find(self.capture.names(), &cookies);
             for netns in search.found {
@@ -304,9 +305,14 @@ impl<D: DataPath> Reconciler<D> {
                 );
                 return Ok(());
             }
-            self.capture.remove_other_versions()?;
+            self.remove_other_versions()
         }
-        self.has_other_versions = false;
+    }
+
+    /// What an agent of another version still needs stays until that has ended.
+    fn remove_other_versions(&mut self) -> Result<(), Error> {
+        self.has_other_versions = !self.capture.remove_other_versions()?;
+        self.waits_for_others = self.has_other_versions;
         Ok(())
     }
 }

@@ -55,17 +55,17 @@ impl<D: DataPath> Reconciler<D> {
         // What an earlier agent left is not known: the first time it is said anew.
         let known = self.excluded.get(&workload.key);
         let known = known.filter(|(of, _)| *of == cookie);
-        if known.is_some_and(|(_, ips)| *ips == workload.excluded) {
+        if known.is_some_and(|(_, ips)| *ips == workload.on_node.excluded) {
             return Ok(());
         }
         let told = known.is_some();
         self.capture
-            .exclude(cookie, &workload.excluded)
+            .exclude(cookie, &workload.on_node.excluded)
             .map_err(|error| Failure {
                 error: error.into(),
                 is_served: true,
             })?;
-        let value = (cookie, workload.excluded.clone());
+        let value = (cookie, workload.on_node.excluded.clone());
         self.excluded.insert(workload.key.clone(), value);
         if told {
             self.guard_links(&netns, workload);
@@ -92,7 +92,7 @@ impl<D: DataPath> Reconciler<D> {
         } else {
             self.unguarded_links.remove(key);
         }
-        let excluded = &workload.excluded;
+        let excluded = &workload.on_node.excluded;
         let warning = warning(
             links.as_ref(),
             self.excluded.get(key).map_or(excluded, |e| &e.1),

@@ -39,9 +39,7 @@ use crate::model::{Snapshot, Workload, WorkloadKey};
 use crate::observe::Observe;
 use crate::sys::netns::Netns;
 use crate::sys::route;
-pub(crate) use arrivals::arrivals;
-#[allow(unused_imports, reason = "for the server of the CNI plugin")]
-pub(crate) use arrivals::{Admission, Arrival, Arrivals};
+pub(crate) use arrivals::{Admission, Arrival, Arrivals, arrivals};
 use arrivals::{Arrived, Refusal};
 pub(crate) use data_path::DataPath;
 pub(crate) use data_path::{Recheck, ServeError};
@@ -130,6 +128,8 @@ pub(crate) struct Reconciler<D> {
     unmended: String,
     /// Pins of other versions may still hold pods.
     has_other_versions: bool,
+    /// These have agents that run.
+    waits_for_others: bool,
     metrics: metrics::Metrics,
 }
 
@@ -163,6 +163,7 @@ impl<D: DataPath> Reconciler<D> {
             statuses: Vec::new(),
             unmended: String::new(),
             has_other_versions: true,
+            waits_for_others: false,
             metrics: metrics::Metrics::new(observe),
         })
     }
@@ -196,6 +197,7 @@ impl<D: DataPath> Reconciler<D> {
         let mut unguarded = self.guard(&wanted, snapshot);
         let mut statuses = Vec::with_capacity(wanted.len());
         let mut refusals = BTreeMap::new();
+        let expected = self.expect(&wanted);
         for workload in wanted.values() {
             let result = self.enrol(workload).await;
             if let Err(Failure { error, .. }) = &result {
@@ -226,6 +228,7 @@ impl<D: DataPath> Reconciler<D> {
                 ..self.status_after(workload, result)
             });
         }
+        self.expect_no_more(expected).await;
         let pods = &self.pods;
         let is_at = |key: &WorkloadKey, cookie: u64| {
             let pod = pods.get(key);

@@ -25,8 +25,11 @@ impl<D: DataPath> Reconciler<D> {
             .restore_unserved(|cookie| served.contains(&cookie));
         let mut missing = node.count + unserved.count;
         let mut failed = [node.failed, unserved.failed].concat();
-        if let Err(error) = self.capture.forget_gone_agents() {
-            failed.push(error.to_string());
+        match self.capture.forget_gone_agents() {
+            // What was kept for another one goes with the next look.
+            Ok(0) => self.status_is_old |= std::mem::take(&mut self.waits_for_others),
+            Ok(_) => {}
+            Err(error) => failed.push(error.to_string()),
         }
         let pods = self.pods.values().map(|pod| &*pod.netns);
         if let Err(error) = self.capture.forget_lost_tuples(pods) {

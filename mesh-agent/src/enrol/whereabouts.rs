@@ -54,9 +54,9 @@ impl<D: DataPath> Reconciler<D> {
         workload: &Workload,
         before: Option<&LocalPod>,
     ) -> Result<Arc<Netns>, Error> {
-        let reference = workload.netns.as_ref().ok_or(Error::NoNetns)?;
+        let reference = workload.on_node.netns.as_ref().ok_or(Error::NoNetns)?;
         if let Some(before) = before
-            && before.workload.netns.as_ref() == Some(reference)
+            && before.workload.on_node.netns.as_ref() == Some(reference)
             && before.workload.uid == workload.uid
             && !before.netns.has_moved(reference, workload.ips)
         {
@@ -122,7 +122,7 @@ impl<D: DataPath> Reconciler<D> {
                 let found = self.cgroups.get(workload.runtime_uid().as_str());
                 found.cloned().unwrap_or_default()
             }
-            None => workload.cgroup.clone().into_iter().collect(),
+            None => workload.on_node.cgroup.clone().into_iter().collect(),
         }
     }
 
@@ -152,7 +152,7 @@ impl<D: DataPath> Reconciler<D> {
         match &self.finder {
             Some(finder) => finder.is_due() && !finder.is_still(&pod.netns),
             None => {
-                let reference = pod.workload.netns.as_ref();
+                let reference = pod.workload.on_node.netns.as_ref();
                 reference.is_some_and(|reference| pod.netns.has_moved(reference, pod.workload.ips))
             }
         }

@@ -15,7 +15,7 @@ use crate::model::{
 use crate::observe::explanation::{DryRun, EndpointPath, Policy, Rule};
 use crate::observe::{refuse_reason, security};
 use crate::plan::{
-    AuthzInput, DecisionContext, InForce, Source, Target, Transport, Verdict as Asked,
+    AuthzInput, DecisionContext, InForce, SourcePod, Target, Transport, Verdict as Asked,
 };
 use crate::policy::{Considered, DryRun as Rehearsed};
 use crate::traffic;
@@ -81,7 +81,7 @@ impl Explaining<'_> {
         ways.total += count;
         for target in targets.into_iter().take(left) {
             ways.ways.push(match target {
-                Ok(target) => self.way(&target, going_on)?,
+                Ok(target) => self.endpoint_path(&target, going_on)?,
                 Err(reason) => refused(reason),
             });
         }
@@ -96,7 +96,7 @@ impl Explaining<'_> {
     ) -> Result<(Vec<Target>, usize), RefuseReason> {
         let caller = self.caller.clone();
         let nobody = Name::default();
-        let source = Source {
+        let source = SourcePod {
             own: match &caller.workload {
                 Some(workload) => workload.ips,
                 None => PodIps::from(caller.address),
@@ -136,7 +136,7 @@ impl Explaining<'_> {
         }
     }
 
-    fn way(
+    fn endpoint_path(
         &mut self,
         target: &Target,
         going_on: Option<&Written>,
@@ -237,6 +237,9 @@ impl Explaining<'_> {
         {
             return Err(Unanswerable::NeedsAddress(asks.policy.to_string()));
         }
+        if matches!(verdict, Asked::NeedsRequest) && input.needs(published).sni {
+            self.note(BY_NAME);
+        }
         tell(way, &considered, &verdict);
         if let Some(Transport::Mesh(peer)) = transport {
             self.certificates(way, identity.as_ref(), (peer.expected(), &destination));
@@ -275,6 +278,10 @@ impl Explaining<'_> {
         }
     }
 }
+
+/// Of what is no request a rule asks for the name.
+const BY_NAME: &str = "a rule asks for connection.sni: what is no HTTP is decided by the name that its TLS \
+                       hello asks for";
 
 /// The policies that were looked at, and what all say together.
 fn asked(

@@ -30,9 +30,6 @@ fn pod(name: &str, node: &str, ip: &str, enrolled: bool) -> Arc<Workload> {
             true => Enrolment::Yes(OnAgentDown::Closed),
             false => Enrolment::No(crate::model::Outside::NotAsked),
         },
-        netns: None,
-        cgroup: None,
-        excluded: Vec::new(),
         on_node: Arc::default(),
         ports: [].into(),
     })
@@ -380,6 +377,22 @@ fn what_keeps_a_connection_to_some_of_the_endpoints_is_said() {
     assert_eq!(reason, Some("no_local_endpoint"));
     let sticky = with(&|service| service.affinity = Some(std::time::Duration::from_secs(60)));
     assert!(sticky.notes[0].contains("60 s"), "{sticky:?}");
+}
+
+#[test]
+fn where_the_name_in_a_hello_decides_a_note_says_so() {
+    let name = crate::model::policy::Pattern::Exact("a.example".to_owned());
+    let mut by_name = deny("no-a", false, principal("a"));
+    by_name.rules[0].when = vec![crate::model::policy::Condition::Sni(Match {
+        values: vec![name],
+        not_values: vec![],
+    })];
+    let mut snapshot = snapshot();
+    snapshot.policies = vec![by_name].into();
+    let answer = ask(snapshot, "shop/a", "shop/c", 8080).expect("an answer");
+    assert_eq!(answer.verdict, Verdict::NeedsRequest);
+    let notes = answer.notes.join(" ");
+    assert!(notes.contains("connection.sni"), "{notes}");
 }
 
 #[test]

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use super::mutate::Mutator;
 use super::{
-    CERTIFICATE, CONFIG, FRAMES, HELLO, HTTP_REQUEST, HTTP_RESPONSE, HTTP_TARGET, IDENTITY,
-    RECORDS, REQUEST, SNIFF, SPOKEN, TARGETS, TRUST, Target,
+    CERTIFICATE, CONFIG, FRAMES, HELLO, HTTP_REQUEST, HTTP_RESPONSE, HTTP_TARGET, HTTP2_FRAMES,
+    HTTP2_HEAD, IDENTITY, RECORDS, REQUEST, SESSION, SNIFF, SPOKEN, TARGETS, TRUST, Target,
 };
-use crate::{ca, detect, discovery, http, tls, tunnel};
+use crate::{ca, detect, discovery, http, route, tls, tunnel};
 
 /// All corpora together, and one file.
 const MAX_CORPORA: usize = 300 * 1024;
@@ -110,13 +110,28 @@ fn an_application_never_reads_another_request_than_was_seen() {
 }
 
 #[test]
-fn no_bytes_as_an_answer_do_harm() {
+fn a_client_never_reads_another_answer_than_was_seen() {
     replay(HTTP_RESPONSE, 20_000);
 }
 
 #[test]
 fn a_normal_form_has_one_meaning() {
     replay(HTTP_TARGET, 60_000);
+}
+
+#[test]
+fn only_empty_frames_are_taken_out_however_a_server_sends_them() {
+    replay(HTTP2_FRAMES, 40_000);
+}
+
+#[test]
+fn a_head_of_http2_has_one_meaning_also_on_http1() {
+    replay(HTTP2_HEAD, 40_000);
+}
+
+#[test]
+fn no_bytes_as_a_session_outlive_it() {
+    replay(SESSION, 40_000);
 }
 
 #[test]
@@ -184,6 +199,9 @@ fn write_seeds() {
         (HTTP_REQUEST.name, named(http::fuzz::request_seeds())),
         (HTTP_RESPONSE.name, named(http::fuzz::response_seeds())),
         (HTTP_TARGET.name, named(http::fuzz::target_seeds())),
+        (HTTP2_FRAMES.name, named(http::h2::fuzz::frame_seeds())),
+        (HTTP2_HEAD.name, named(http::h2::fuzz::head_seeds())),
+        (SESSION.name, named(route::http::fuzz_session::seeds())),
     ]
     .into();
     for (target, seeds) in all {

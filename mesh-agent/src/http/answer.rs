@@ -36,6 +36,7 @@ pub(crate) struct Answer {
 
 impl Answer {
     /// Of a refusal.
+    #[cfg(test)]
     pub(crate) fn of(reason: RefuseReason, client: Client) -> Self {
         Self::with(reason, reason.refusal().status, client)
     }
@@ -173,6 +174,7 @@ fn phrase(status: u16) -> &'static str {
         429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
+        501 => "Not Implemented",
         502 => "Bad Gateway",
         503 => "Service Unavailable",
         504 => "Gateway Timeout",

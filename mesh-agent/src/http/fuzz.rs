@@ -167,6 +167,10 @@ fn answer_to(asked: &Asked, bytes: &[u8]) {
         panic!("{again:?}")
     };
     assert_eq!((again.status, again.framing), (head.status, head.framing));
+    if !asked.is_connect && !head.informational && head.status != 101 {
+        let method = if asked.is_head { "HEAD" } else { "GET" };
+        is_read_so(method, head.status, (&out, head.framing), &bytes[len..]);
+    }
     let mut whole = Body::new(head.framing, Side::Response);
     let mut halves = Body::new(head.framing, Side::Response);
     let body = &bytes[len..];
@@ -178,6 +182,27 @@ fn answer_to(asked: &Asked, bytes: &[u8]) {
         Ok(Followed { len, ..two })
     });
     assert_eq!(whole, halves);
+}
+
+/// A client reads the same status in what is sent back, and no other body.
+fn is_read_so(method: &str, status: u16, (head, framing): (&[u8], Framing), body: &[u8]) {
+    let mut follows = Body::new(framing, Side::Response);
+    let (len, is_whole) = match follows.follow(body) {
+        Ok(followed) => (followed.len, followed.ended || follows.has_ended()),
+        Err(_) => (0, false),
+    };
+    let is_whole = is_whole || framing == Framing::UntilClose;
+    let sent = [head, &body[..len]].concat();
+    let Some((read, content_read)) = oracle::answer(method, &sent) else {
+        return;
+    };
+    assert_eq!(read, status);
+    let content = is_whole.then(|| content(framing, &body[..len]));
+    // It may have narrower limits.
+    assert!(
+        content_read.is_none() || content_read == content,
+        "{content_read:?}, {content:?}"
+    );
 }
 
 /// Any bytes as a path, and as a host.
@@ -261,7 +286,7 @@ pub(crate) fn request_seeds() -> Vec<(&'static str, Vec<u8>)> {
 
 #[cfg(test)]
 pub(crate) fn response_seeds() -> Vec<(&'static str, Vec<u8>)> {
-    let seeds: [(&str, &str); 9] = [
+    let seeds: [(&str, &str); 10] = [
         ("length", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"),
         (
             "chunked",
@@ -283,6 +308,10 @@ pub(crate) fn response_seeds() -> Vec<(&'static str, Vec<u8>)> {
         (
             "both",
             "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
+        ),
+        (
+            "coding",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gz\u{e9}p, chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
         ),
         (
             "lengths",

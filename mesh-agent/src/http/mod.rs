@@ -11,7 +11,6 @@ pub(crate) mod answer;
 pub(crate) mod fuzz;
 pub(crate) mod grpc;
 pub(crate) mod h1;
-#[allow(unused_imports, reason = "the HTTP data path comes in parts")]
 pub(crate) mod h2;
 pub(crate) mod hygiene;
 pub(crate) mod names;

@@ -42,25 +42,25 @@ const MAX_MESSAGE: usize = 200;
 
 /// How to reach the authority.
 #[derive(Clone, Debug)]
-pub struct CaConfig {
+pub(crate) struct CaConfig {
     /// `HOST:PORT`.
-    pub address: String,
+    pub(crate) address: String,
     /// Name that its certificate must have.
-    pub server_name: String,
-    pub roots: Roots,
+    pub(crate) server_name: String,
+    pub(crate) roots: Roots,
     /// Read for each request.
-    pub token: PathBuf,
+    pub(crate) token: PathBuf,
     /// This node's name, told to the authority.
-    pub node: String,
+    pub(crate) node: String,
     /// What an authority of several clusters calls this one.
-    pub cluster_id: Option<String>,
+    pub(crate) cluster_id: Option<String>,
     /// Asked for; the authority may give less. None: its default.
-    pub lifetime: Option<Duration>,
+    pub(crate) lifetime: Option<Duration>,
 }
 
 /// Roots (PEM) that the authority's own certificate must come from.
 #[derive(Clone, Debug)]
-pub enum Roots {
+pub(crate) enum Roots {
     /// Read for each connection.
     File(PathBuf),
     ConfigMap(RootsFrom),

@@ -3,33 +3,33 @@
 
 use prost_types::{Struct, Value, value::Kind};
 
-pub const SERVICE: &str = "istio.v1.auth.IstioCertificateService";
-pub const METHOD: &str = "/istio.v1.auth.IstioCertificateService/CreateCertificate";
+pub(crate) const SERVICE: &str = "istio.v1.auth.IstioCertificateService";
+pub(crate) const METHOD: &str = "/istio.v1.auth.IstioCertificateService/CreateCertificate";
 /// Field of the metadata that names the identity asked for.
 const IMPERSONATED: &str = "ImpersonatedIdentity";
 
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct CertificateRequest {
+pub(crate) struct CertificateRequest {
     /// PEM.
     #[prost(string, tag = "1")]
-    pub csr: String,
+    pub(crate) csr: String,
     /// Seconds; 0 leaves it to the authority.
     #[prost(int64, tag = "3")]
-    pub validity_duration: i64,
+    pub(crate) validity_duration: i64,
     #[prost(message, optional, tag = "4")]
-    pub metadata: Option<Struct>,
+    pub(crate) metadata: Option<Struct>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct CertificateResponse {
+pub(crate) struct CertificateResponse {
     /// Leaf, intermediates, and last all roots in one element.
     #[prost(string, repeated, tag = "1")]
-    pub cert_chain: Vec<String>,
+    pub(crate) cert_chain: Vec<String>,
 }
 
 impl CertificateRequest {
     #[must_use]
-    pub fn new(csr: String, seconds: i64, identity: &str) -> Self {
+    pub(crate) fn new(csr: String, seconds: i64, identity: &str) -> Self {
         let kind = Some(Kind::StringValue(identity.to_owned()));
         let fields = [(IMPERSONATED.to_owned(), Value { kind })].into();
         Self {
@@ -41,7 +41,7 @@ impl CertificateRequest {
 
     /// The identity that the metadata names, when it names one;
     /// an error when the field is there and is no text.
-    pub fn impersonated(&self) -> Result<Option<&str>, NotText> {
+    pub(crate) fn impersonated(&self) -> Result<Option<&str>, NotText> {
         let field = self
             .metadata
             .as_ref()
@@ -57,4 +57,4 @@ impl CertificateRequest {
 /// The metadata names an identity, but not as text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the identity in the metadata is no text")]
-pub struct NotText;
+pub(crate) struct NotText;

@@ -14,7 +14,7 @@ use crate::tls::Credentials;
 
 /// Why a connection gets no certificate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum IdentityError {
+pub(crate) enum IdentityError {
     #[error("this agent has no source of certificates")]
     NoSource,
     #[error("the identity is not one of this node's pods")]
@@ -34,7 +34,7 @@ pub(super) struct Failure {
 /// The current certificate of one identity. Kept by a pod; without a lock on
 /// the way of a connection.
 #[derive(Debug)]
-pub struct Handle {
+pub(crate) struct Handle {
     id: SpiffeId,
     current: ArcSwapOption<Credentials>,
     waiting: AtomicUsize,
@@ -60,20 +60,20 @@ impl Handle {
     }
 
     #[must_use]
-    pub fn id(&self) -> &SpiffeId {
+    pub(crate) fn id(&self) -> &SpiffeId {
         &self.id
     }
 
     /// None when there is none or it has expired.
     #[must_use]
-    pub fn current(&self) -> Option<Arc<Credentials>> {
+    pub(crate) fn current(&self) -> Option<Arc<Credentials>> {
         self.current
             .load_full()
             .filter(|c| SystemTime::now() < c.not_after())
     }
 
     /// Waits for a certificate; this identity is then fetched before others.
-    pub async fn wait(&self, deadline: Instant) -> Result<Arc<Credentials>, IdentityError> {
+    pub(crate) async fn wait(&self, deadline: Instant) -> Result<Arc<Credentials>, IdentityError> {
         if let Some(credentials) = self.current() {
             return Ok(credentials);
         }

@@ -10,11 +10,11 @@
 
 mod client;
 mod files;
-pub mod grpc;
+pub(crate) mod grpc;
 mod handle;
 mod manager;
 mod metrics;
-pub mod report;
+pub(crate) mod report;
 mod roots;
 mod schedule;
 mod source;
@@ -32,16 +32,16 @@ use tokio_util::task::TaskTracker;
 
 use crate::model::{SpiffeId, TrustDomain};
 use crate::tls::Trust;
-pub use client::{CaConfig, Roots};
-pub use handle::Handle;
+pub(crate) use client::{CaConfig, Roots};
+pub(crate) use handle::Handle;
 #[cfg(test)]
 pub(crate) use handle::IdentityError;
 use manager::{Crls, Manager, Shared};
 use roots::Mirror;
-pub use roots::{ConfigMap, NotAConfigMap, RootsFrom};
+pub(crate) use roots::{ConfigMap, NotAConfigMap, RootsFrom};
 use source::CertificateSource;
-pub use status::{IdentityStatus, Status, TokenStatus};
-pub use token::TokenLife;
+pub(crate) use status::{IdentityStatus, Status, TokenStatus};
+pub(crate) use token::TokenLife;
 
 /// For who follows a ConfigMap by an API of its own.
 #[cfg(test)]
@@ -55,7 +55,7 @@ pub(crate) fn mirror_of(configmap: &str, dir: &std::path::Path) -> Mirror {
 
 /// Where certificates come from.
 #[derive(Clone, Debug)]
-pub enum SourceConfig {
+pub(crate) enum SourceConfig {
     /// No mTLS is possible: traffic that needs it is refused.
     None,
     Ca(Box<CaConfig>),
@@ -63,20 +63,20 @@ pub enum SourceConfig {
 }
 
 #[derive(Clone, Debug)]
-pub struct Config {
-    pub trust_domain: TrustDomain,
+pub(crate) struct Config {
+    pub(crate) trust_domain: TrustDomain,
     /// Other names of it, of peers.
-    pub trust_domain_aliases: Vec<TrustDomain>,
-    pub source: SourceConfig,
+    pub(crate) trust_domain_aliases: Vec<TrustDomain>,
+    pub(crate) source: SourceConfig,
     /// Revocation lists; watched. Without a readable one there is no certificate.
-    pub crl_file: Option<PathBuf>,
+    pub(crate) crl_file: Option<PathBuf>,
     /// Where those in force are kept, so that a restart does not go back either.
-    pub crl_kept: Option<PathBuf>,
+    pub(crate) crl_kept: Option<PathBuf>,
 }
 
 /// Cheap to clone.
 #[derive(Clone)]
-pub struct Identities {
+pub(crate) struct Identities {
     shared: Arc<Shared>,
     trust_domain: TrustDomain,
     /// The authority, where certificates come from one.
@@ -87,13 +87,13 @@ pub struct Identities {
 
 impl Identities {
     /// Adds the metrics of the certificates.
-    pub fn register(&self, registry: &mut Registry) {
+    pub(crate) fn register(&self, registry: &mut Registry) {
         metrics::register(&self.shared, registry);
     }
 
     /// Starts on the current (control) runtime. The source may be away.
     #[must_use]
-    pub fn start(config: Config) -> Self {
+    pub(crate) fn start(config: Config) -> Self {
         let mirror = match &config.source {
             SourceConfig::Ca(ca) => match &ca.roots {
                 Roots::ConfigMap(from) => Some(Mirror::new(from.clone())),
@@ -142,7 +142,7 @@ impl Identities {
 
     /// Tells the authority what is in force here, until stopped. Where certificates do
     /// not come from an authority, nobody is told.
-    pub fn report(&self, reports: watch::Receiver<report::Report>) {
+    pub(crate) fn report(&self, reports: watch::Receiver<report::Report>) {
         if let Some(ca) = &self.ca {
             let told = report::run(ca.clone(), reports, self.cancel.clone());
             self.tasks.spawn(told);
@@ -163,37 +163,37 @@ impl Identities {
 
     /// The identities of the pods that are here now, all of them. Those that
     /// are no longer named lose certificate and key.
-    pub fn want(&self, wanted: &BTreeSet<SpiffeId>) {
+    pub(crate) fn want(&self, wanted: &BTreeSet<SpiffeId>) {
         self.shared.want(wanted);
     }
 
     /// To be asked for after [`Identities::want`]; the handle of an identity that is
     /// not wanted gives nothing, also when it is wanted later.
     #[must_use]
-    pub fn handle(&self, id: &SpiffeId) -> Arc<Handle> {
+    pub(crate) fn handle(&self, id: &SpiffeId) -> Arc<Handle> {
         self.shared.handle(id)
     }
 
     /// None until the first certificate came.
     #[must_use]
-    pub fn trust(&self) -> Option<Arc<Trust>> {
+    pub(crate) fn trust(&self) -> Option<Arc<Trust>> {
         self.shared.trust.load_full()
     }
 
     /// Changes after each change of [`Identities::trust`]: roots or revocations.
     #[must_use]
-    pub fn trust_changes(&self) -> watch::Receiver<u64> {
+    pub(crate) fn trust_changes(&self) -> watch::Receiver<u64> {
         self.shared.generation.subscribe()
     }
 
     #[must_use]
-    pub fn trust_domain(&self) -> &TrustDomain {
+    pub(crate) fn trust_domain(&self) -> &TrustDomain {
         &self.trust_domain
     }
 
     /// Whether this agent holds a valid certificate for it.
     #[must_use]
-    pub fn is_valid(&self, id: &SpiffeId) -> bool {
+    pub(crate) fn is_valid(&self, id: &SpiffeId) -> bool {
         let entries = self.shared.entries.lock();
         entries
             .get(id)
@@ -201,7 +201,7 @@ impl Identities {
     }
 
     /// Ends the task and forgets every certificate.
-    pub async fn stop(&self) {
+    pub(crate) async fn stop(&self) {
         self.cancel.cancel();
         self.tasks.wait().await;
         self.want(&BTreeSet::new());

@@ -21,25 +21,25 @@ use tonic_prost::ProstCodec;
 use super::client::Client;
 use super::source::SourceError;
 
-pub const SERVICE: &str = "mesh_agent.v1.StatusService";
-pub const METHOD: &str = "/mesh_agent.v1.StatusService/Report";
+pub(crate) const SERVICE: &str = "mesh_agent.v1.StatusService";
+pub(crate) const METHOD: &str = "/mesh_agent.v1.StatusService/Report";
 
 /// Troubles of pods in one report.
-pub const MAX_PODS: usize = 64;
+pub(crate) const MAX_PODS: usize = 64;
 /// Kinds in one report.
-pub const MAX_KINDS: usize = 64;
+pub(crate) const MAX_KINDS: usize = 64;
 /// Longer ones are refused whole.
-pub const MAX_MESSAGE: usize = 128 * 1024;
+pub(crate) const MAX_MESSAGE: usize = 128 * 1024;
 
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct Report {
+pub(crate) struct Report {
     #[prost(message, repeated, tag = "1")]
-    pub in_force: Vec<InForce>,
+    pub(crate) in_force: Vec<InForce>,
     #[prost(message, repeated, tag = "2")]
-    pub pods: Vec<PodTrouble>,
+    pub(crate) pods: Vec<PodTrouble>,
     /// Pods of which a later report tells: one has room for so many.
     #[prost(uint32, tag = "3")]
-    pub left_out: u32,
+    pub(crate) left_out: u32,
 }
 
 impl Report {
@@ -52,11 +52,11 @@ impl Report {
         let mut size = HEAD;
         // A kind that is left out is in force nowhere, which is never too much.
         for kind in self.in_force.iter().take(MAX_KINDS) {
-            size += kind.encoded_len() + HEAD;
-            if size > MAX_MESSAGE / 2 {
-                break;
+            let with_it = size + kind.encoded_len() + HEAD;
+            if with_it <= MAX_MESSAGE / 2 {
+                size = with_it;
+                part.in_force.push(kind.clone());
             }
-            part.in_force.push(kind.clone());
         }
         let mut size = part.encoded_len() + HEAD;
         let from = if from < self.pods.len() { from } else { 0 };
@@ -78,45 +78,45 @@ impl Report {
 /// All objects of a kind are in force as they were at a version of the API server, but
 /// for those that are held back.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
-pub struct InForce {
+pub(crate) struct InForce {
     /// As `PLURAL.GROUP`.
     #[prost(string, tag = "1")]
-    pub kind: String,
+    pub(crate) kind: String,
     #[prost(uint64, tag = "2")]
-    pub version: u64,
+    pub(crate) version: u64,
     /// As `NAMESPACE/NAME`: what they say now is not understood, and an older version of
     /// theirs is in force, or none.
     #[prost(string, repeated, tag = "3")]
-    pub held_back: Vec<String>,
+    pub(crate) held_back: Vec<String>,
 }
 
 /// A pod of the node that is to be in the mesh, and is not.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
-pub struct PodTrouble {
+pub(crate) struct PodTrouble {
     #[prost(string, tag = "1")]
-    pub namespace: String,
+    pub(crate) namespace: String,
     #[prost(string, tag = "2")]
-    pub name: String,
+    pub(crate) name: String,
     #[prost(string, tag = "3")]
-    pub uid: String,
+    pub(crate) uid: String,
     /// In one word that stays the same.
     #[prost(string, tag = "4")]
-    pub reason: String,
+    pub(crate) reason: String,
     #[prost(string, tag = "5")]
-    pub message: String,
+    pub(crate) message: String,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// False: another replica takes reports.
     #[prost(bool, tag = "1")]
-    pub is_taken: bool,
+    pub(crate) is_taken: bool,
     /// Over how long the reports of all nodes about one change are to be spread.
     #[prost(uint32, tag = "2")]
-    pub spread_ms: u32,
+    pub(crate) spread_ms: u32,
     /// When it is to be heard again of a node where nothing changes.
     #[prost(uint32, tag = "3")]
-    pub again_ms: u32,
+    pub(crate) again_ms: u32,
 }
 
 const CALL: Duration = Duration::from_secs(5);
@@ -307,6 +307,22 @@ mod tests {
             }
             assert_eq!(told.len(), 200);
         }
+        let large = |kind: &str, held_back| InForce {
+            kind: kind.to_owned(),
+            version: 7,
+            held_back: vec!["n".repeat(317); held_back],
+        };
+        let kinds = [large("a.x", 128), large("b.x", 128), large("c.x", 1)];
+        let large = Report {
+            in_force: kinds.to_vec(),
+            ..Report::default()
+        };
+        let (part, _) = large.part(0);
+        assert_eq!(
+            part.in_force,
+            [kinds[0].clone(), kinds[2].clone()],
+            "no room for one"
+        );
         let few = Report {
             pods: vec![trouble(0, "")],
             ..Report::default()

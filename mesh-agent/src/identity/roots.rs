@@ -26,7 +26,7 @@ const AGAIN: Duration = Duration::from_secs(5);
 
 /// `NAMESPACE/NAME` or `NAMESPACE/NAME/KEY`, with the key `root.pem` where none is named.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigMap {
+pub(crate) struct ConfigMap {
     namespace: String,
     name: String,
     key: String,
@@ -34,7 +34,7 @@ pub struct ConfigMap {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("it is neither NAMESPACE/NAME nor NAMESPACE/NAME/KEY")]
-pub struct NotAConfigMap;
+pub(crate) struct NotAConfigMap;
 
 impl std::str::FromStr for ConfigMap {
     type Err = NotAConfigMap;
@@ -66,10 +66,10 @@ impl std::fmt::Display for ConfigMap {
 
 /// Roots in a ConfigMap, and the directory in which they are kept.
 #[derive(Clone, Debug)]
-pub struct RootsFrom {
-    pub configmap: ConfigMap,
+pub(crate) struct RootsFrom {
+    pub(crate) configmap: ConfigMap,
     pub(crate) access: Access,
-    pub dir: PathBuf,
+    pub(crate) dir: PathBuf,
 }
 
 impl RootsFrom {

@@ -9,55 +9,55 @@ use super::token::is_ending;
 
 /// Of one identity.
 #[derive(Clone, Debug, serde::Serialize)]
-pub struct IdentityStatus {
-    pub identity: String,
+pub(crate) struct IdentityStatus {
+    pub(crate) identity: String,
     /// `valid`, `expired`, `missing`.
-    pub state: &'static str,
+    pub(crate) state: &'static str,
     /// Hexadecimal.
-    pub serial: Option<String>,
-    pub expires: Option<String>,
-    pub expires_in_seconds: Option<i64>,
+    pub(crate) serial: Option<String>,
+    pub(crate) expires: Option<String>,
+    pub(crate) expires_in_seconds: Option<i64>,
     /// It will end soon, and its source does not make another one by itself.
-    pub is_ending: bool,
-    pub age_seconds: Option<u64>,
+    pub(crate) is_ending: bool,
+    pub(crate) age_seconds: Option<u64>,
     /// In a row.
-    pub failures: u32,
-    pub last_error: Option<String>,
+    pub(crate) failures: u32,
+    pub(crate) last_error: Option<String>,
     /// What to do about it.
-    pub remedy: Option<String>,
-    pub is_awaited: bool,
+    pub(crate) remedy: Option<String>,
+    pub(crate) is_awaited: bool,
 }
 
 /// Of the join token that was shown last.
 #[derive(Clone, Debug, serde::Serialize)]
-pub struct TokenStatus {
-    pub expires: String,
-    pub expires_in_seconds: i64,
+pub(crate) struct TokenStatus {
+    pub(crate) expires: String,
+    pub(crate) expires_in_seconds: i64,
     /// It has ended, or will soon.
-    pub is_ending: bool,
+    pub(crate) is_ending: bool,
     /// What to do then.
-    pub remedy: String,
+    pub(crate) remedy: String,
 }
 
 #[derive(Clone, Debug, serde::Serialize)]
-pub struct Status {
-    pub trust_domain: String,
+pub(crate) struct Status {
+    pub(crate) trust_domain: String,
     /// `ca`, `files`, `none`.
-    pub source: &'static str,
+    pub(crate) source: &'static str,
     /// Counts changes of roots and revocations.
-    pub trust_generation: u64,
+    pub(crate) trust_generation: u64,
     /// Why the newest revocation list is not in force.
-    pub revocations: Option<String>,
+    pub(crate) revocations: Option<String>,
     /// When the lists were to be replaced by newer ones, where that is past.
-    pub revocations_since: Option<String>,
+    pub(crate) revocations_since: Option<String>,
     /// None until the authority has told, and where it does not.
-    pub token: Option<TokenStatus>,
-    pub identities: Vec<IdentityStatus>,
+    pub(crate) token: Option<TokenStatus>,
+    pub(crate) identities: Vec<IdentityStatus>,
 }
 
 impl Identities {
     #[must_use]
-    pub fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         let now = SystemTime::now();
         let entries = self.shared.entries.lock();
         let renews = self.shared.renews;

@@ -19,26 +19,26 @@ pub(super) fn is_ending(created: u64, expires: u64, now: u64) -> bool {
 
 /// In seconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TokenLife {
-    pub created: u64,
-    pub expires: u64,
+pub(crate) struct TokenLife {
+    pub(crate) created: u64,
+    pub(crate) expires: u64,
 }
 
 impl TokenLife {
     /// It has ended, or the last tenth of its life is left.
     #[must_use]
-    pub fn is_ending(&self, now: u64) -> bool {
+    pub(crate) fn is_ending(&self, now: u64) -> bool {
         is_ending(self.created, self.expires, now)
     }
 
     #[must_use]
     #[cfg(test)]
-    pub fn has_ended(&self, now: u64) -> bool {
+    pub(crate) fn has_ended(&self, now: u64) -> bool {
         self.expires <= now
     }
 
     #[must_use]
-    pub fn end(&self) -> SystemTime {
+    pub(crate) fn end(&self) -> SystemTime {
         let until = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(self.expires));
         until.unwrap_or(SystemTime::UNIX_EPOCH)
     }
@@ -53,7 +53,7 @@ impl TokenLife {
     }
 
     /// Tells it with an answer.
-    pub fn tell(&self, metadata: &mut tonic::metadata::MetadataMap) {
+    pub(crate) fn tell(&self, metadata: &mut tonic::metadata::MetadataMap) {
         metadata.insert(CREATED, self.created.into());
         metadata.insert(EXPIRES, self.expires.into());
     }

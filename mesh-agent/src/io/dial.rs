@@ -8,7 +8,7 @@ use std::time::Duration;
 use socket2::Socket;
 use tokio::net::TcpStream;
 
-use super::limits::Limits;
+use super::limits::{Limits, is_anothers_spare};
 use crate::model::{RefuseReason, Refused};
 use crate::plan::MayDial;
 use crate::sys::{netns::Netns, socket};
@@ -49,7 +49,7 @@ pub(crate) fn start(
 ) -> io::Result<TcpStream> {
     let socket = netns.run(|| {
         let socket = make()?;
-        if limits.is_held_back(&socket) {
+        if limits.is_held_back(&socket) || is_anothers_spare() {
             return Err(io::Error::from_raw_os_error(libc::EMFILE));
         }
         match socket.connect(&to.into()) {

@@ -35,11 +35,7 @@ impl Budget {
     }
 
     fn change(&self, before: usize, after: usize) {
-        if after >= before {
-            self.held.fetch_add(after - before, Ordering::Relaxed);
-        } else {
-            self.held.fetch_sub(before - after, Ordering::Relaxed);
-        }
+        change(&self.held, before, after);
     }
 
     fn free(&self) -> usize {
@@ -56,8 +52,13 @@ impl Budget {
     }
 
     fn leisure(&self, wanted: usize) -> usize {
+        wanted.min(self.idle() / (PART / 2))
+    }
+
+    /// What is free of half of all.
+    fn idle(&self) -> usize {
         let half = self.limit.load(Ordering::Relaxed) / 2;
-        wanted.min(self.free().saturating_sub(half) / (PART / 2))
+        self.free().saturating_sub(half)
     }
 
     /// What one who has so much may have at most.
@@ -68,6 +69,14 @@ impl Budget {
     fn is_scarce(&self) -> bool {
         self.free() < self.limit.load(Ordering::Relaxed) / LITTLE
     }
+}
+
+/// One that counts for `before` counts for `after` from now on.
+fn change(count: &AtomicUsize, before: usize, after: usize) {
+    match after.checked_sub(before) {
+        Some(more) => count.fetch_add(more, Ordering::Relaxed),
+        None => count.fetch_sub(before - after, Ordering::Relaxed),
+    };
 }
 
 /// Sets the bound. What is held may be more by a record for each direction of a
@@ -92,12 +101,6 @@ pub(crate) fn room(wanted: usize) -> usize {
 #[must_use]
 pub(crate) fn spare(wanted: usize) -> usize {
     BUDGET.spare(wanted)
-}
-
-/// How much of `wanted` there is for what only makes things faster: of half of all.
-#[must_use]
-pub(crate) fn leisure(wanted: usize) -> usize {
-    BUDGET.leisure(wanted)
 }
 
 /// Little is left: who may wait, or come again, is to.
@@ -163,11 +166,7 @@ impl Account {
 
     fn change(&self, before: usize, after: usize) {
         self.of.change(before, after);
-        if after >= before {
-            self.held.fetch_add(after - before, Ordering::Relaxed);
-        } else {
-            self.held.fetch_sub(before - after, Ordering::Relaxed);
-        }
+        change(&self.held, before, after);
     }
 
     /// What one of its connections that has so much may have at most.
@@ -176,6 +175,14 @@ impl Account {
         let others = all.saturating_sub(has);
         let of_pod = self.of.share(all, POD_SHARE).saturating_sub(others);
         self.of.share(has, SHARE).min(of_pod)
+    }
+
+    /// The same of what only makes things faster: of half of all.
+    fn leisure(&self, has: usize, wanted: usize) -> usize {
+        let all = self.held();
+        let others = all.saturating_sub(has);
+        let of_pod = self.of.idle().saturating_add(all) / POD_SHARE;
+        self.of.leisure(wanted).min(of_pod.saturating_sub(others))
     }
 }
 
@@ -198,6 +205,11 @@ impl Share {
     /// As much, or what a fair share of what is free allows of it.
     pub(crate) fn grow(&mut self, to: usize) {
         self.set(to.min(self.of.share(self.bytes)).max(self.bytes));
+    }
+
+    /// How much of `wanted` there is for what only makes things faster.
+    pub(crate) fn leisure(&self, wanted: usize) -> usize {
+        self.of.leisure(self.bytes, wanted)
     }
 
     pub(crate) fn shrink(&mut self, to: usize) {
@@ -280,6 +292,13 @@ mod tests {
 
     const WANTED: usize = 256 * 1024;
 
+    /// A connection of a pod that has as much as it gets.
+    fn grown(of: &Arc<Account>, wanted: impl Fn(&Share) -> usize) -> Share {
+        let mut share = Share::new(of.clone());
+        share.grow(wanted(&share));
+        share
+    }
+
     #[test]
     fn the_more_is_held_the_less_is_read_and_always_a_record() {
         let budget = Budget::new();
@@ -326,11 +345,7 @@ mod tests {
         const LIMIT: usize = 64 << 20;
         let (first, held) = Account::alone(LIMIT, 0);
         let first = Arc::new(first);
-        let grown = |of: &Arc<Account>| {
-            let mut share = Share::new(of.clone());
-            share.grow(LIMIT);
-            share
-        };
+        let grown = |of: &Arc<Account>| grown(of, |_| LIMIT);
         let many: Vec<Share> = (0..4_000).map(|_| grown(&first)).collect();
         assert_eq!(first.held(), LIMIT / POD_SHARE, "alone");
         assert_eq!(held.load(Ordering::Relaxed), first.held());
@@ -354,6 +369,20 @@ mod tests {
         assert!(budget.free() >= 32 << 20);
         budget.change(0, 1 << 20);
         assert_eq!(budget.leisure(WANTED), 0);
+    }
+
+    #[test]
+    fn however_many_connections_a_pod_has_others_are_fast_too() {
+        const LIMIT: usize = 64 << 20;
+        let (first, _held) = Account::alone(LIMIT, 0);
+        let first = Arc::new(first);
+        let grown = |of: &Arc<Account>| grown(of, |share| share.leisure(WANTED));
+        let _many: Vec<Share> = (0..4_000).map(|_| grown(&first)).collect();
+        let half_of_half = LIMIT / 2 / POD_SHARE;
+        assert!(first.held() <= half_of_half, "{}", first.held());
+        assert!(first.held() > half_of_half - WANTED, "{}", first.held());
+        let other = grown(&Arc::new(Account::of(first.of)));
+        assert_eq!(other.bytes(), WANTED, "as if the first had none");
     }
 
     #[test]

@@ -4,12 +4,66 @@
 //! enrolment, looking after programs. The kernel gives the lowest number that is
 //! free, so a descriptor's number tells how many are in use, at no cost.
 
+use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd as _};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A connection is two descriptors, and two entries of the kernel's map of tuples.
 const MOST_CONNECTIONS: usize = 100_000;
 /// What a node should have (`mesh-agent doctor` asks for it).
 pub(crate) const RECOMMENDED_OPEN_FILES: u64 = 16_384;
+
+/// Spare descriptors of all workers that are given up just now, or were taken by others.
+static MISSING: AtomicUsize = AtomicUsize::new(0);
+
+/// A spare descriptor, which is given up for a moment and taken back.
+#[derive(Debug)]
+pub(crate) struct SpareFile(Option<File>);
+
+impl SpareFile {
+    pub(crate) fn new() -> Self {
+        MISSING.fetch_add(1, Ordering::SeqCst);
+        let mut spare = Self(None);
+        spare.take_back();
+        spare
+    }
+
+    pub(crate) fn give_up(&mut self) {
+        if let Some(file) = self.0.take() {
+            // Said before anybody can have it.
+            MISSING.fetch_add(1, Ordering::SeqCst);
+            drop(file);
+        }
+    }
+
+    /// If there is one.
+    pub(crate) fn take_back(&mut self) {
+        if self.0.is_none()
+            && let Some(next) = one_more()
+        {
+            self.0 = Some(next);
+            MISSING.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+}
+
+impl Drop for SpareFile {
+    fn drop(&mut self) {
+        if self.0.is_none() {
+            MISSING.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+}
+
+fn one_more() -> Option<File> {
+    File::open("/dev/null").ok()
+}
+
+/// Has the last descriptor been taken while a spare one is given up? Who keeps it leaves
+/// nobody able to refuse.
+pub(crate) fn is_anothers_spare() -> bool {
+    MISSING.load(Ordering::SeqCst) > 0 && one_more().is_none()
+}
 
 /// Bounds that follow from the number of files that may be open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

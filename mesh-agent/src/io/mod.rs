@@ -19,11 +19,9 @@ mod rest;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use held::{
-    Account, Held, Reserved, Share, held, is_scarce, leisure, limit_held, room, spare,
-};
-pub(crate) use limits::{Limits, RECOMMENDED_OPEN_FILES};
+pub(crate) use held::{Account, Held, Reserved, Share, held, is_scarce, limit_held, room, spare};
+pub(crate) use limits::{Limits, RECOMMENDED_OPEN_FILES, SpareFile, is_anothers_spare};
 pub(crate) use pipe::keep_files_from;
-pub(crate) use pump::with_scratch;
+pub(crate) use pump::{BYTES_PER_POLL, with_scratch};
 pub(crate) use read::read;
 pub(crate) use relay::{Relay, RelayEnd};

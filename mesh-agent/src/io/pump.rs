@@ -15,8 +15,10 @@ use super::rest::Rest;
 
 /// Fits the second-level cache: 128 to 256 KiB measured best.
 const SCRATCH_BYTES: usize = 256 * 1024;
-/// Reads per turn, so that a bulk stream lets its neighbours run.
+/// Reads per turn, so that a bulk stream lets its neighbours run; and no more once so
+/// much has passed, which takes about as long as a pod's turn.
 const READS_PER_POLL: usize = 4;
+pub(crate) const BYTES_PER_POLL: u64 = SCRATCH_BYTES as u64;
 
 thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice());
@@ -70,6 +72,7 @@ impl Pump {
         to: &TcpStream,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Side>> {
+        let begun = self.passed;
         for _ in 0..READS_PER_POLL {
             ready!(self.rest.poll_flush(to, &mut self.passed, cx)).map_err(|_| Side::To)?;
             match self.state {
@@ -83,6 +86,9 @@ impl Pump {
                     return Poll::Ready(Ok(()));
                 }
                 State::Open => ready!(self.poll_move(from, to, cx))?,
+            }
+            if self.passed - begun >= BYTES_PER_POLL {
+                break;
             }
         }
         cx.waker().wake_by_ref();

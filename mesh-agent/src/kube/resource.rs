@@ -13,6 +13,9 @@ pub(crate) struct Resource {
     pub(crate) plural: &'static str,
     /// Whoever runs the cluster may not have installed it.
     pub(crate) optional: bool,
+    /// What its objects say lets through no more and no less: where it may not be seen, or
+    /// is served in versions alone that are not understood, the node does without.
+    pub(crate) dispensable: bool,
     /// What of its objects nobody reads.
     pub(crate) cut: &'static Cut,
 }
@@ -61,6 +64,7 @@ impl Resource {
         kind: "Pod",
         plural: "pods",
         optional: false,
+        dispensable: false,
         cut: Cut::NOTHING,
     };
 }

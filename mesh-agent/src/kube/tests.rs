@@ -18,6 +18,7 @@ const WIDGETS: Resource = Resource {
     kind: "Widget",
     plural: "widgets",
     optional: true,
+    dispensable: false,
     cut: Cut::NOTHING,
 };
 /// Longer than any of it takes, also on a busy machine.

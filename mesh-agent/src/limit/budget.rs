@@ -39,6 +39,11 @@ impl Budget {
         may
     }
 
+    /// One that was allowed then is none after all.
+    pub(crate) fn give_back(&self, of: &RetryBudget, then: Instant) {
+        self.window.take_back(self.at(then), slot(of), [0, 1]);
+    }
+
     fn at(&self, now: Instant) -> u64 {
         micros(now.saturating_duration_since(self.start))
     }
@@ -74,6 +79,17 @@ mod tests {
         let later = start + Duration::from_secs(5);
         assert!(!budget.retry(&of, later));
         assert!(budget.retry(&of, start + Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn one_that_was_given_back_is_there_for_the_next() {
+        let (of, start) = (RetryBudget::default(), Instant::now());
+        let budget = Budget::new(start);
+        let granted = (0..1_000).filter(|_| budget.retry(&of, start)).count();
+        budget.give_back(&of, start);
+        let later = start + Duration::from_secs(3);
+        let again = (0..1_000).filter(|_| budget.retry(&of, later)).count();
+        assert_eq!([granted, again], [100, 1]);
     }
 
     proptest! {

@@ -7,9 +7,11 @@
 mod budget;
 mod cap;
 mod gcra;
+mod line;
 mod window;
 
 pub(crate) use budget::Budget;
-pub(crate) use cap::Cap;
+pub(crate) use cap::{Cap, Displaced};
 pub(crate) use gcra::{Limiter, Quota};
+pub(crate) use line::{Number, Source};
 pub(crate) use window::{SLOTS, Window};

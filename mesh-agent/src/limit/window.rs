@@ -42,10 +42,7 @@ fn turn_at(at: u64, slot: u64) -> u64 {
 impl Window {
     /// `at` and the length of a `slot` are in one unit.
     pub(crate) fn add(&self, at: u64, slot: u64, more: [u64; 2]) {
-        let turn = turn_at(at, slot);
-        // Below the number of slots.
-        let place = &self.0[(turn % SLOTS as u64) as usize];
-        let turn = turn % TICKS;
+        let (place, turn) = self.place(at, slot);
         let _always = place.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
             let mut found = Slot::of(word);
             if found.turn != turn {
@@ -57,6 +54,23 @@ impl Window {
             found.counts = [0, 1].map(|i| found.counts[i].saturating_add(more[i]));
             Some(found.word())
         });
+    }
+
+    /// What was added at that time was not so after all.
+    pub(crate) fn take_back(&self, at: u64, slot: u64, less: [u64; 2]) {
+        let (place, turn) = self.place(at, slot);
+        let _of_another_turn = place.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
+            let mut found = Slot::of(word);
+            found.counts = [0, 1].map(|i| found.counts[i].saturating_sub(less[i]));
+            (found.turn == turn).then(|| found.word())
+        });
+    }
+
+    /// Where a turn is counted, and how it is marked there.
+    fn place(&self, at: u64, slot: u64) -> (&AtomicU64, u64) {
+        let turn = turn_at(at, slot);
+        // Below the number of slots.
+        (&self.0[(turn % SLOTS as u64) as usize], turn % TICKS)
     }
 
     /// Of the last turns, the one that is under way included.
@@ -110,6 +124,21 @@ mod tests {
             }
             prop_assert_eq!(window.sum(now + SLOT * SLOTS as u64, SLOT), [0, 0]);
         }
+    }
+
+    #[test]
+    fn what_is_taken_back_was_never_there_and_nothing_else_changes() {
+        let window = Window::default();
+        window.add(5, 10, [2, 3]);
+        window.add(25, 10, [1, 1]);
+        window.take_back(5, 10, [0, 1]);
+        assert_eq!(window.sum(25, 10), [3, 3]);
+        window.take_back(25, 10, [9, 9]);
+        assert_eq!(window.sum(25, 10), [2, 2], "no less than none");
+        // Its turn is long over: the slot is another's by now.
+        window.add(105, 10, [0, 4]);
+        window.take_back(5, 10, [0, 1]);
+        assert_eq!(window.sum(105, 10), [0, 4]);
     }
 
     #[test]

@@ -7,28 +7,28 @@ macro_rules! role {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub struct $name(SocketAddr);
+        pub(crate) struct $name(SocketAddr);
 
         impl $name {
             /// Wraps `addr`; IPv4-mapped IPv6 addresses become IPv4.
             #[must_use]
-            pub fn new(addr: SocketAddr) -> Self {
+            pub(crate) fn new(addr: SocketAddr) -> Self {
                 Self(SocketAddr::new(addr.ip().to_canonical(), addr.port()))
             }
 
             #[must_use]
-            pub fn get(self) -> SocketAddr {
+            pub(crate) fn get(self) -> SocketAddr {
                 self.0
             }
 
             #[must_use]
-            pub fn ip(self) -> IpAddr {
+            pub(crate) fn ip(self) -> IpAddr {
                 self.0.ip()
             }
 
             #[allow(dead_code, reason = "not every role is asked for its port")]
             #[must_use]
-            pub fn port(self) -> u16 {
+            pub(crate) fn port(self) -> u16 {
                 self.0.port()
             }
         }
@@ -56,9 +56,9 @@ role!(
 
 /// The addresses of one pod, at most one per family (`status.podIPs`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct PodIps {
-    pub v4: Option<Ipv4Addr>,
-    pub v6: Option<Ipv6Addr>,
+pub(crate) struct PodIps {
+    pub(crate) v4: Option<Ipv4Addr>,
+    pub(crate) v6: Option<Ipv6Addr>,
 }
 
 /// One address and none of the other family.
@@ -80,7 +80,7 @@ impl From<IpAddr> for PodIps {
 impl PodIps {
     /// Of each family the first one.
     #[must_use]
-    pub fn first_of_each(ips: &[IpAddr]) -> Self {
+    pub(crate) fn first_of_each(ips: &[IpAddr]) -> Self {
         let ips = || ips.iter().map(IpAddr::to_canonical);
         Self {
             v4: ips().find_map(|ip| match ip {
@@ -95,7 +95,7 @@ impl PodIps {
     }
 
     #[must_use]
-    pub fn contains(&self, ip: IpAddr) -> bool {
+    pub(crate) fn contains(&self, ip: IpAddr) -> bool {
         match ip.to_canonical() {
             IpAddr::V4(ip) => self.v4 == Some(ip),
             IpAddr::V6(ip) => self.v6 == Some(ip),
@@ -104,14 +104,14 @@ impl PodIps {
 
     /// The pod's own address of the same family as `peer`.
     #[must_use]
-    pub fn same_family(&self, peer: IpAddr) -> Option<IpAddr> {
+    pub(crate) fn same_family(&self, peer: IpAddr) -> Option<IpAddr> {
         match peer {
             IpAddr::V4(_) => self.v4.map(IpAddr::V4),
             IpAddr::V6(_) => self.v6.map(IpAddr::V6),
         }
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = IpAddr> + use<> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = IpAddr> + use<> {
         self.v4
             .map(IpAddr::V4)
             .into_iter()
@@ -119,7 +119,7 @@ impl PodIps {
     }
 
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.v4.is_none() && self.v6.is_none()
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use super::ServiceKey;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BackendTarget {
+pub(crate) enum BackendTarget {
     Service(BackendRef),
     /// What is no Service: `group/kind name`. Its share is answered with an error.
     Invalid(Box<str>),
@@ -14,9 +14,9 @@ pub enum BackendTarget {
 /// A port of a Service, to which the implicit way of the Service applies: its
 /// own routes are not looked at again.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct BackendRef {
-    pub service: ServiceKey,
-    pub port: u16,
+pub(crate) struct BackendRef {
+    pub(crate) service: ServiceKey,
+    pub(crate) port: u16,
 }
 
 impl fmt::Display for BackendRef {

@@ -2,7 +2,7 @@
 
 /// What a status of gRPC is in HTTP, for what is said in the words of HTTP.
 #[must_use]
-pub fn http_status(status: u32) -> u16 {
+pub(crate) fn http_status(status: u32) -> u16 {
     match status {
         0 => 200,
         1 => 499,
@@ -23,7 +23,7 @@ pub fn http_status(status: u32) -> u16 {
 /// What a status of HTTP that is no answer of gRPC's is in gRPC, as its specification has
 /// it.
 #[must_use]
-pub fn grpc_status(status: u16) -> u8 {
+pub(crate) fn grpc_status(status: u16) -> u8 {
     match status {
         400 => 13,
         401 => 16,

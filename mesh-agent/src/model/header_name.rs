@@ -1,7 +1,7 @@
 //! Names of headers that mean something to an agent.
 
 /// Removed on each leg: they are about one connection.
-pub const HOP_BY_HOP: &[&str] = &[
+pub(crate) const HOP_BY_HOP: &[&str] = &[
     "connection",
     "keep-alive",
     "proxy-connection",
@@ -41,7 +41,7 @@ const OF_CONNECTION: &[&str] = &["te", "trailer", "upgrade"];
 
 /// May the client's `Connection` line name it?
 #[must_use]
-pub fn is_removable(name: &str) -> bool {
+pub(crate) fn is_removable(name: &str) -> bool {
     !is_one_of(name, NEVER_REMOVED)
         && !has_prefix_of(name, NEVER_REMOVED_PREFIXES)
         && !is_identity(name)
@@ -49,13 +49,13 @@ pub fn is_removable(name: &str) -> bool {
 
 /// Also with `_` for `-`: CGI and WSGI make one name of both.
 #[must_use]
-pub fn is_identity(name: &str) -> bool {
+pub(crate) fn is_identity(name: &str) -> bool {
     is_one_of(name, IDENTITY) || has_prefix_of(name, IDENTITY_PREFIXES)
 }
 
 /// Also with `_` for `-`.
 #[must_use]
-pub fn is_framing(name: &str) -> bool {
+pub(crate) fn is_framing(name: &str) -> bool {
     is_one_of(name, FRAMING)
 }
 
@@ -89,7 +89,7 @@ fn same_folded(name: &[u8], folded: &[u8]) -> bool {
 /// May a route's filter change it? Where a message ends and what is about one connection
 /// are not a route's to say. The host is, in its own way.
 #[must_use]
-pub fn is_a_routes(name: &str) -> bool {
+pub(crate) fn is_a_routes(name: &str) -> bool {
     let of_connection = HOP_BY_HOP.iter().chain(OF_CONNECTION);
     let mut of_connection = of_connection.map(|one| is_one_of(name, &[one]));
     let is_framing = is_framing(name) && !name.eq_ignore_ascii_case("host");

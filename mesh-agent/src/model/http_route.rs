@@ -1,45 +1,46 @@
 //! What HTTPRoute and GRPCRoute say of requests, as written.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Name;
 use super::backend::BackendTarget;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HttpRule {
-    pub name: Option<Name>,
+pub(crate) struct HttpRule {
+    pub(crate) name: Option<Name>,
     /// One of them is enough. Never empty: nothing said is the prefix `/`.
-    pub matches: Box<[HttpMatch]>,
+    pub(crate) matches: Box<[HttpMatch]>,
     /// In their order.
-    pub filters: Box<[Filter]>,
-    pub backends: Box<[Backend]>,
-    pub timeouts: Timeouts,
-    pub retry: Option<Retry>,
-    pub session: Option<SessionPersistence>,
+    pub(crate) filters: Box<[Filter]>,
+    pub(crate) backends: Box<[Backend]>,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) retry: Option<Retry>,
+    pub(crate) session: Option<SessionPersistence>,
 }
 
 /// One of the places that a rule leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Backend {
-    pub to: BackendTarget,
+pub(crate) struct Backend {
+    pub(crate) to: BackendTarget,
     /// Its share is this of the sum; 0 is none.
-    pub weight: u32,
+    pub(crate) weight: u32,
     /// After those of the rule.
-    pub filters: Box<[Filter]>,
+    pub(crate) filters: Box<[Filter]>,
 }
 
 /// All of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HttpMatch {
-    pub path: PathMatch,
-    pub method: Option<Box<str>>,
+pub(crate) struct HttpMatch {
+    pub(crate) path: PathMatch,
+    pub(crate) method: Option<Box<str>>,
     /// Each name once: of two only the first counts.
-    pub headers: Box<[NamedMatch]>,
-    pub query: Box<[NamedMatch]>,
+    pub(crate) headers: Box<[NamedMatch]>,
+    pub(crate) query: Box<[NamedMatch]>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PathMatch {
+pub(crate) enum PathMatch {
     Exact(Box<str>),
     /// By whole elements; a `/` at its end does not count.
     Prefix(Box<str>),
@@ -55,7 +56,7 @@ pub enum PathMatch {
 impl PathMatch {
     /// Does it hold of every path?
     #[must_use]
-    pub fn is_any(&self) -> bool {
+    pub(crate) fn is_any(&self) -> bool {
         match self {
             Self::Prefix(prefix) => prefix.trim_end_matches('/').is_empty(),
             Self::Grpc { service, method } => service.is_none() && method.is_none(),
@@ -66,14 +67,14 @@ impl PathMatch {
 
 /// Of the whole text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TextMatch {
+pub(crate) enum TextMatch {
     Exact(Box<str>),
     Regex(Box<str>),
 }
 
 impl TextMatch {
     #[must_use]
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         match self {
             Self::Exact(text) | Self::Regex(text) => text,
         }
@@ -82,13 +83,13 @@ impl TextMatch {
 
 /// Of a header or of a parameter of the query.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NamedMatch {
-    pub name: Box<str>,
-    pub value: TextMatch,
+pub(crate) struct NamedMatch {
+    pub(crate) name: Box<str>,
+    pub(crate) value: TextMatch,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Filter {
+pub(crate) enum Filter {
     RequestHeaders(HeaderModifier),
     ResponseHeaders(HeaderModifier),
     Redirect(Redirect),
@@ -102,30 +103,30 @@ pub enum Filter {
 
 /// A name is in one of the three only.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HeaderModifier {
-    pub set: Box<[(Box<str>, Box<str>)]>,
-    pub add: Box<[(Box<str>, Box<str>)]>,
-    pub remove: Box<[Box<str>]>,
+pub(crate) struct HeaderModifier {
+    pub(crate) set: Box<[(Box<str>, Box<str>)]>,
+    pub(crate) add: Box<[(Box<str>, Box<str>)]>,
+    pub(crate) remove: Box<[Box<str>]>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Redirect {
-    pub scheme: Option<Scheme>,
-    pub host: Option<Box<str>>,
-    pub path: Option<PathModifier>,
-    pub port: Option<u16>,
-    pub status: u16,
+pub(crate) struct Redirect {
+    pub(crate) scheme: Option<Scheme>,
+    pub(crate) host: Option<Box<str>>,
+    pub(crate) path: Option<PathModifier>,
+    pub(crate) port: Option<u16>,
+    pub(crate) status: u16,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scheme {
+pub(crate) enum Scheme {
     Http,
     Https,
 }
 
 impl Scheme {
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Http => "http",
             Self::Https => "https",
@@ -133,7 +134,7 @@ impl Scheme {
     }
 
     #[must_use]
-    pub fn port(self) -> u16 {
+    pub(crate) fn port(self) -> u16 {
         match self {
             Self::Http => 80,
             Self::Https => 443,
@@ -142,49 +143,49 @@ impl Scheme {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rewrite {
-    pub host: Option<Box<str>>,
-    pub path: Option<PathModifier>,
+pub(crate) struct Rewrite {
+    pub(crate) host: Option<Box<str>>,
+    pub(crate) path: Option<PathModifier>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PathModifier {
+pub(crate) enum PathModifier {
     Full(Box<str>),
     /// In place of the prefix by which the rule matched.
     Prefix(Box<str>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mirror {
-    pub to: BackendTarget,
+pub(crate) struct Mirror {
+    pub(crate) to: BackendTarget,
     /// So many of so many requests.
-    pub share: (u32, u32),
+    pub(crate) share: (u32, u32),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cors {
+pub(crate) struct Cors {
     /// `*`, whole origins, or origins with `*.` before the host.
-    pub origins: Box<[Box<str>]>,
-    pub credentials: bool,
+    pub(crate) origins: Box<[Box<str>]>,
+    pub(crate) credentials: bool,
     /// `*` is any.
-    pub methods: Box<[Box<str>]>,
-    pub headers: Box<[Box<str>]>,
-    pub expose: Box<[Box<str>]>,
+    pub(crate) methods: Box<[Box<str>]>,
+    pub(crate) headers: Box<[Box<str>]>,
+    pub(crate) expose: Box<[Box<str>]>,
     /// In seconds.
-    pub max_age: u32,
+    pub(crate) max_age: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Timeouts {
+pub(crate) struct Timeouts {
     /// Of the whole exchange, with all its attempts; `None`: as the Service's
     /// TrafficPolicy has it.
-    pub request: Option<Longest>,
+    pub(crate) request: Option<Longest>,
     /// Of each attempt.
-    pub backend_request: Option<Duration>,
+    pub(crate) backend_request: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Longest {
+pub(crate) enum Longest {
     Within(Duration),
     /// It is said that there is none.
     Endless,
@@ -192,7 +193,7 @@ pub enum Longest {
 
 impl Longest {
     #[must_use]
-    pub fn time(self) -> Option<Duration> {
+    pub(crate) fn time(self) -> Option<Duration> {
         match self {
             Self::Within(time) => Some(time),
             Self::Endless => None,
@@ -203,33 +204,33 @@ impl Longest {
 /// What a rule says of retries. That it says anything means retries where no
 /// connection could be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Retry {
-    pub codes: Box<[u16]>,
+pub(crate) struct Retry {
+    pub(crate) codes: Arc<[u16]>,
     /// Beside the first; 0 switches retries off, `None` is our own.
-    pub attempts: Option<u32>,
+    pub(crate) attempts: Option<u32>,
     /// The base interval between two.
-    pub backoff: Option<Duration>,
+    pub(crate) backoff: Option<Duration>,
 }
 
 impl Retry {
     /// The route wants none at all.
     #[must_use]
-    pub fn is_off(&self) -> bool {
+    pub(crate) fn is_off(&self) -> bool {
         self.attempts == Some(0)
     }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SessionPersistence {
+pub(crate) struct SessionPersistence {
     /// Of the cookie or the header.
-    pub name: Option<Box<str>>,
-    pub by: SessionBy,
-    pub absolute: Option<Duration>,
-    pub idle: Option<Duration>,
+    pub(crate) name: Option<Box<str>>,
+    pub(crate) by: SessionBy,
+    pub(crate) absolute: Option<Duration>,
+    pub(crate) idle: Option<Duration>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SessionBy {
+pub(crate) enum SessionBy {
     Header,
     /// `path`: as the cookie says it. `is_permanent`: it outlives the browser.
     Cookie {

@@ -11,7 +11,7 @@ const SCHEME: &str = "spiffe://";
 
 /// Why a text is no identity of a workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SpiffeError {
+pub(crate) enum SpiffeError {
     #[error("it does not begin with spiffe://")]
     Scheme,
     #[error("its trust domain is not 1 to 255 of a-z, 0-9, '.', '-', '_'")]
@@ -24,7 +24,7 @@ pub enum SpiffeError {
 
 /// The part of a SPIFFE ID that names who vouches for it, for example `cluster.local`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TrustDomain(Arc<str>);
+pub(crate) struct TrustDomain(Arc<str>);
 
 impl Default for TrustDomain {
     fn default() -> Self {
@@ -33,7 +33,7 @@ impl Default for TrustDomain {
 }
 
 impl TrustDomain {
-    pub fn new(name: &str) -> Result<Self, SpiffeError> {
+    pub(crate) fn new(name: &str) -> Result<Self, SpiffeError> {
         let allowed = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_');
         let fits = (1..=MAX_TRUST_DOMAIN).contains(&name.len());
         if fits && name.bytes().all(allowed) {
@@ -44,7 +44,7 @@ impl TrustDomain {
     }
 
     #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -59,7 +59,7 @@ impl fmt::Display for TrustDomain {
 ///
 /// Having one proves nothing: who presented it is `tls::PeerId`'s to say.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SpiffeId {
+pub(crate) struct SpiffeId {
     uri: Arc<str>,
     /// Ends of the trust domain and of the namespace in `uri`.
     trust_domain_end: u16,
@@ -67,7 +67,7 @@ pub struct SpiffeId {
 }
 
 impl SpiffeId {
-    pub fn new(
+    pub(crate) fn new(
         trust_domain: &TrustDomain,
         namespace: &str,
         service_account: &str,
@@ -79,7 +79,7 @@ impl SpiffeId {
 
     /// Strict: no percent escapes, no wildcards, no empty or relative
     /// segments, nothing before or after.
-    pub fn parse(uri: &str) -> Result<Self, SpiffeError> {
+    pub(crate) fn parse(uri: &str) -> Result<Self, SpiffeError> {
         if uri.len() > MAX_ID {
             return Err(SpiffeError::TooLong);
         }
@@ -104,29 +104,29 @@ impl SpiffeId {
     }
 
     #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.uri
     }
 
     /// Without `spiffe://`: Istio's form of a principal.
     #[must_use]
-    pub fn principal(&self) -> &str {
+    pub(crate) fn principal(&self) -> &str {
         &self.uri[SCHEME.len()..]
     }
 
     #[must_use]
-    pub fn trust_domain(&self) -> &str {
+    pub(crate) fn trust_domain(&self) -> &str {
         &self.uri[SCHEME.len()..usize::from(self.trust_domain_end)]
     }
 
     #[must_use]
-    pub fn namespace(&self) -> &str {
+    pub(crate) fn namespace(&self) -> &str {
         &self.uri
             [usize::from(self.trust_domain_end) + "/ns/".len()..usize::from(self.namespace_end)]
     }
 
     #[must_use]
-    pub fn service_account(&self) -> &str {
+    pub(crate) fn service_account(&self) -> &str {
         &self.uri[usize::from(self.namespace_end) + "/sa/".len()..]
     }
 }

@@ -8,60 +8,60 @@ use super::{Name, SpiffeId};
 
 /// Into requests of these callers, so many of a hundred, until then.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Injection {
+pub(crate) struct Injection {
     /// NAMESPACE/POLICY/NAME.
-    pub by: Arc<str>,
-    pub name: Name,
+    pub(crate) by: Arc<str>,
+    pub(crate) name: Name,
     /// Somebody.
-    pub from: Callers,
-    pub percent: u32,
+    pub(crate) from: Callers,
+    pub(crate) percent: u32,
     /// Before anything of the request goes on.
-    pub delay: Option<Duration>,
+    pub(crate) delay: Option<Duration>,
     /// The answer, which no server has given.
-    pub abort: Option<Abort>,
-    pub until: SystemTime,
+    pub(crate) abort: Option<Abort>,
+    pub(crate) until: SystemTime,
 }
 
 /// In the words of HTTP and of gRPC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Abort {
-    pub http: u16,
-    pub grpc: u8,
+pub(crate) struct Abort {
+    pub(crate) http: u16,
+    pub(crate) grpc: u8,
 }
 
 /// One of them is enough.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Callers {
-    pub principals: Box<[Principal]>,
-    pub namespaces: Box<[Name]>,
+pub(crate) struct Callers {
+    pub(crate) principals: Box<[Principal]>,
+    pub(crate) namespaces: Box<[Name]>,
 }
 
 /// `TRUST_DOMAIN/ns/NAMESPACE/sa/ACCOUNT`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Principal {
+pub(crate) struct Principal {
     /// One of the names of the mesh's own.
-    pub trust_domain: Box<str>,
+    pub(crate) trust_domain: Box<str>,
     /// What stands behind that, with its `/`.
-    pub path: Box<str>,
+    pub(crate) path: Box<str>,
 }
 
 impl Injection {
     /// From then on it has no effect.
     #[must_use]
-    pub fn is_over(&self, now: SystemTime) -> bool {
+    pub(crate) fn is_over(&self, now: SystemTime) -> bool {
         now >= self.until
     }
 }
 
 impl Callers {
     #[must_use]
-    pub fn is_nobody(&self) -> bool {
+    pub(crate) fn is_nobody(&self) -> bool {
         self.principals.is_empty() && self.namespaces.is_empty()
     }
 
     /// A workload of this mesh. `is_own`: of a trust domain.
     #[must_use]
-    pub fn have(&self, caller: &SpiffeId, is_own: impl Fn(&str) -> bool) -> bool {
+    pub(crate) fn have(&self, caller: &SpiffeId, is_own: impl Fn(&str) -> bool) -> bool {
         let by_namespace = || {
             let mut namespaces = self.namespaces.iter();
             namespaces.any(|namespace| *namespace == *caller.namespace())

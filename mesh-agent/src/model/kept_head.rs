@@ -7,7 +7,7 @@ use super::request::{HeaderLine, Host, HttpVersion, NormalPath, Path, PathProble
 /// An owned copy, in two pieces of memory and a list: as large as the head was, which the
 /// reader of heads bounds.
 #[derive(Clone, Debug)]
-pub struct KeptHead {
+pub(crate) struct KeptHead {
     version: HttpVersion,
     /// Method, normal path, host, names of headers.
     text: String,
@@ -34,7 +34,7 @@ enum KeptPath {
 
 impl KeptHead {
     #[must_use]
-    pub fn of(head: &RequestHead<'_>) -> Self {
+    pub(crate) fn of(head: &RequestHead<'_>) -> Self {
         // Each grows once, for each request comes here.
         let of_lines = |len: fn(&HeaderLine<'_>) -> usize| head.headers.iter().map(len).sum();
         let names: usize = of_lines(|line| line.name.len());
@@ -76,7 +76,7 @@ impl KeptHead {
     }
 
     /// The head as it was.
-    pub fn with<T>(&self, ask: impl FnOnce(&RequestHead<'_>) -> T) -> T {
+    pub(crate) fn with<T>(&self, ask: impl FnOnce(&RequestHead<'_>) -> T) -> T {
         let lines: Vec<HeaderLine<'_>> = self
             .headers
             .iter()

@@ -6,72 +6,68 @@
 //! address is never a bare `SocketAddr` across modules but carries its role.
 
 mod addr;
-#[allow(dead_code, reason = "the HTTP data path comes in parts")]
 mod backend;
+pub(crate) mod cookie;
 mod flow;
-pub mod grpc_status;
-pub mod header_name;
-#[allow(dead_code, reason = "the HTTP data path comes in parts")]
-pub mod http_route;
+pub(crate) mod grpc_status;
+pub(crate) mod header_name;
+pub(crate) mod http_route;
 mod identity;
-pub mod injection;
-#[allow(dead_code, reason = "the HTTP data path comes in parts")]
+pub(crate) mod injection;
 mod kept_head;
 mod labels;
 mod name;
 mod namespaced;
 mod outcome;
 mod peer_protocol;
-pub mod policy;
+pub(crate) mod policy;
 mod refusal;
-#[allow(dead_code, reason = "the HTTP data path comes in parts")]
 mod request;
 mod request_record;
-#[allow(dead_code, reason = "the HTTP data path comes in parts")]
-pub mod route;
+mod request_text;
+pub(crate) mod route;
 mod service;
 mod sharded;
 mod snapshot;
-pub mod text;
-#[allow(dead_code, reason = "resilience comes in parts")]
-pub mod traffic;
-pub mod traffic_policy;
+pub(crate) mod text;
+pub(crate) mod traffic;
+pub(crate) mod traffic_policy;
 mod workload;
 
-pub use addr::{ClientAddr, OrigDst, PodIps, UpstreamAddr};
-pub use flow::{
+pub(crate) use addr::{ClientAddr, OrigDst, PodIps, UpstreamAddr};
+pub(crate) use flow::{
     CipherSuite, ConnectionId, Direction, Flow, KeyExchange, PeerCertificate, PeerRule, RuleRef,
     Security, TlsParameters, TlsRole, UnknownPeer,
 };
-pub use identity::{SpiffeError, SpiffeId, TrustDomain};
-pub use kept_head::KeptHead;
-pub use labels::Labels;
-pub use name::Name;
-pub use namespaced::{ByNamespace, Namespaced};
-pub use outcome::{ByteCounts, ByteMeter, CloseReason, Outcome};
-pub use peer_protocol::PeerProtocol;
+pub(crate) use identity::{SpiffeError, SpiffeId, TrustDomain};
+pub(crate) use kept_head::KeptHead;
+pub(crate) use labels::Labels;
+pub(crate) use name::Name;
+pub(crate) use namespaced::{ByNamespace, Namespaced};
+pub(crate) use outcome::{ByteCounts, ByteMeter, CloseReason, Outcome};
+pub(crate) use peer_protocol::PeerProtocol;
 #[cfg(test)]
 pub(crate) use refusal::Refusal;
-pub use refusal::{
+pub(crate) use refusal::{
     Fault, Limited, REFUSE_REASONS, RefuseReason, Refused, ResponseFlags, Retry, Status,
     TLS_FAILURES, TlsFailure, Told,
 };
-#[allow(unused_imports, reason = "the HTTP data path comes in parts")]
-pub use request::{
+pub(crate) use request::{
     Edits, HeaderEdit, HeaderLine, Host, HttpVersion, NormalPath, Path, PathProblem, RequestHead,
     is_cookie,
 };
-pub use request_record::{
-    RequestEnd, RequestProtocol, RequestRecord, RequestTiming, RouteRef, TraceId,
+pub(crate) use request_record::{
+    Hedged, RequestEnd, RequestProtocol, RequestRecord, RequestTiming, RouteRef, TraceId,
 };
-pub use service::{
+pub(crate) use request_text::RequestText;
+pub(crate) use service::{
     AppProtocol, Endpoint, Hinted, Place, Service, ServiceKey, ServicePort, TargetPort, Tier,
 };
-pub use sharded::Sharded;
-pub use snapshot::{Part, Snapshot, Withheld};
-pub use workload::{
+pub(crate) use sharded::Sharded;
+pub(crate) use snapshot::{Part, Snapshot, Withheld};
+pub(crate) use workload::{
     Enrolment, NamedPort, NetnsRef, OnAgentDown, OnNode, Outside, Unfit, Workload, WorkloadKey,
 };
 
 /// Objects of a kind that an agent names as those of which it keeps an older version.
-pub const MAX_HELD_BACK: usize = 128;
+pub(crate) const MAX_HELD_BACK: usize = 128;

@@ -3,30 +3,31 @@
 use std::borrow::Borrow;
 use std::fmt;
 use std::ops::Deref;
-use std::sync::Arc;
+
+use arcstr::ArcStr;
 
 /// A text that is shared, not copied: of a namespace, a pod, a label.
 ///
 /// Compared, ordered and hashed as its text, whoever made it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Name(Arc<str>);
+pub(crate) struct Name(ArcStr);
 
 impl Name {
     #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 
     /// Nobody else has this very text.
     #[must_use]
-    pub fn is_unshared(&self) -> bool {
-        Arc::strong_count(&self.0) == 1
+    pub(crate) fn is_unshared(&self) -> bool {
+        ArcStr::strong_count(&self.0) == Some(1)
     }
 }
 
 impl Default for Name {
     fn default() -> Self {
-        Self("".into())
+        Self(ArcStr::new())
     }
 }
 

@@ -11,12 +11,12 @@ use super::route::ReferenceGrant;
 use super::{Name, Service, ServiceKey, Workload, WorkloadKey};
 
 /// Namespace and name.
-pub trait Key: Clone + Ord {
+pub(crate) trait Key: Clone + Ord {
     fn parts(&self) -> (&Name, &Name);
 }
 
 /// What says its own key.
-pub trait Keyed {
+pub(crate) trait Keyed {
     type Key: Key;
     fn key(&self) -> &Self::Key;
 }
@@ -53,7 +53,7 @@ impl Keyed for Service {
 pub(super) type Group<V> = BTreeMap<Name, Arc<V>>;
 
 /// Copies share the namespaces that are the same in both.
-pub struct Namespaced<V> {
+pub(crate) struct Namespaced<V> {
     namespaces: Arc<BTreeMap<Name, Arc<Group<V>>>>,
     len: usize,
 }
@@ -78,41 +78,41 @@ impl<V> Default for Namespaced<V> {
 
 impl<V: Keyed> Namespaced<V> {
     #[must_use]
-    pub fn get(&self, key: &V::Key) -> Option<&Arc<V>> {
+    pub(crate) fn get(&self, key: &V::Key) -> Option<&Arc<V>> {
         let (namespace, name) = key.parts();
         self.namespaces.get(namespace)?.get(name)
     }
 
     #[must_use]
-    pub fn contains_key(&self, key: &V::Key) -> bool {
+    pub(crate) fn contains_key(&self, key: &V::Key) -> bool {
         self.get(key).is_some()
     }
 
     #[must_use]
     #[cfg(any(test, feature = "fuzzing"))]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    pub fn values(&self) -> impl Iterator<Item = &Arc<V>> {
+    pub(crate) fn values(&self) -> impl Iterator<Item = &Arc<V>> {
         self.namespaces.values().flat_map(|names| names.values())
     }
 
     #[cfg(any(test, feature = "fuzzing"))]
-    pub fn keys(&self) -> impl Iterator<Item = &V::Key> {
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &V::Key> {
         self.values().map(|value| value.key())
     }
 
-    pub fn namespaces(&self) -> impl Iterator<Item = &Name> {
+    pub(crate) fn namespaces(&self) -> impl Iterator<Item = &Name> {
         self.namespaces.keys()
     }
 
-    pub fn in_namespace<'s>(
+    pub(crate) fn in_namespace<'s>(
         &'s self,
         namespace: &str,
     ) -> impl Iterator<Item = &'s Arc<V>> + use<'s, V> {
@@ -125,7 +125,7 @@ impl<V: Keyed> Namespaced<V> {
     }
 
     /// Under its own key; gives what was there.
-    pub fn insert(&mut self, value: Arc<V>) -> Option<Arc<V>> {
+    pub(crate) fn insert(&mut self, value: Arc<V>) -> Option<Arc<V>> {
         let (namespace, name) = value.key().parts();
         let (namespace, name) = (namespace.clone(), name.clone());
         let namespaces = Arc::make_mut(&mut self.namespaces);
@@ -136,7 +136,7 @@ impl<V: Keyed> Namespaced<V> {
     }
 
     /// What is not there is not copied for.
-    pub fn remove(&mut self, key: &V::Key) -> Option<Arc<V>> {
+    pub(crate) fn remove(&mut self, key: &V::Key) -> Option<Arc<V>> {
         if !self.contains_key(key) {
             return None;
         }
@@ -185,7 +185,7 @@ impl<V: Keyed> FromIterator<Arc<V>> for Namespaced<V> {
 
 /// Lists of one namespace each, in its order; copies share them.
 #[derive(PartialEq)]
-pub struct ByNamespace<T>(Arc<BTreeMap<Name, Arc<[T]>>>);
+pub(crate) struct ByNamespace<T>(Arc<BTreeMap<Name, Arc<[T]>>>);
 
 impl<T> Clone for ByNamespace<T> {
     fn clone(&self) -> Self {
@@ -200,28 +200,28 @@ impl<T> Default for ByNamespace<T> {
 }
 
 impl<T> ByNamespace<T> {
-    pub fn iter(&self) -> impl Iterator<Item = &T> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.0.values().flat_map(|list| list.iter())
     }
 
-    pub fn namespaces(&self) -> impl Iterator<Item = &Name> {
+    pub(crate) fn namespaces(&self) -> impl Iterator<Item = &Name> {
         self.0.keys()
     }
 
     #[must_use]
     #[cfg(any(test, feature = "fuzzing"))]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.values().map(|list| list.len()).sum()
     }
 
     #[must_use]
     #[cfg(any(test, feature = "fuzzing"))]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     #[must_use]
-    pub fn of(&self, namespace: &str) -> &[T] {
+    pub(crate) fn of(&self, namespace: &str) -> &[T] {
         self.0.get(namespace).map_or(&[], |list| &list[..])
     }
 
@@ -230,7 +230,7 @@ impl<T> ByNamespace<T> {
     }
 
     /// An empty list takes the namespace out.
-    pub fn set(&mut self, namespace: Name, list: Vec<T>) {
+    pub(crate) fn set(&mut self, namespace: Name, list: Vec<T>) {
         match list.is_empty() {
             true if !self.0.contains_key(&namespace) => {}
             true => drop(Arc::make_mut(&mut self.0).remove(&namespace)),
@@ -246,7 +246,7 @@ impl<T: fmt::Debug> fmt::Debug for ByNamespace<T> {
 }
 
 /// An object of which a namespace has a list.
-pub trait InNamespace {
+pub(crate) trait InNamespace {
     fn namespace(&self) -> &str;
 }
 

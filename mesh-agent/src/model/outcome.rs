@@ -8,7 +8,7 @@ use super::{Flow, RefuseReason};
 
 /// How a carried connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum CloseReason {
+pub(crate) enum CloseReason {
     /// Both sides sent FIN.
     Finished,
     /// The client (downstream) reset or vanished.
@@ -35,7 +35,7 @@ pub enum CloseReason {
 impl CloseReason {
     /// Why it was refused; `None` of what ended in another way.
     #[must_use]
-    pub const fn refused(self) -> Option<RefuseReason> {
+    pub(crate) const fn refused(self) -> Option<RefuseReason> {
         match self {
             Self::Refused(reason) => Some(reason),
             Self::Finished
@@ -55,29 +55,29 @@ impl CloseReason {
 
 /// Application bytes in each direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ByteCounts {
+pub(crate) struct ByteCounts {
     /// Client to server.
-    pub sent: u64,
+    pub(crate) sent: u64,
     /// Server to client.
-    pub received: u64,
+    pub(crate) received: u64,
 }
 
 /// Application bytes of a connection that is carried: its worker writes, and
 /// whoever looks at the connection reads.
 #[derive(Debug, Default)]
-pub struct ByteMeter {
+pub(crate) struct ByteMeter {
     sent: AtomicU64,
     received: AtomicU64,
 }
 
 impl ByteMeter {
-    pub fn set(&self, total: ByteCounts) {
+    pub(crate) fn set(&self, total: ByteCounts) {
         self.sent.store(total.sent, Ordering::Relaxed);
         self.received.store(total.received, Ordering::Relaxed);
     }
 
     #[must_use]
-    pub fn get(&self) -> ByteCounts {
+    pub(crate) fn get(&self) -> ByteCounts {
         ByteCounts {
             sent: self.sent.load(Ordering::Relaxed),
             received: self.received.load(Ordering::Relaxed),
@@ -86,11 +86,11 @@ impl ByteMeter {
 }
 
 #[derive(Clone, Debug)]
-pub struct Outcome {
-    pub flow: Arc<Flow>,
-    pub bytes: ByteCounts,
+pub(crate) struct Outcome {
+    pub(crate) flow: Arc<Flow>,
+    pub(crate) bytes: ByteCounts,
     /// From accept to the upstream's handshake; `None` when never connected.
-    pub connect_time: Option<Duration>,
-    pub duration: Duration,
-    pub reason: CloseReason,
+    pub(crate) connect_time: Option<Duration>,
+    pub(crate) duration: Duration,
+    pub(crate) reason: CloseReason,
 }

@@ -3,17 +3,17 @@
 /// A protocol between two agents on one connection; in the handshake it goes by
 /// its ALPN. Connections of different protocols do not stand in for each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PeerProtocol {
+pub(crate) enum PeerProtocol {
     /// One stream at a time (`docs/protocol.md`).
     Mesh1,
 }
 
 impl PeerProtocol {
     /// All that are accepted, the one that is liked best first.
-    pub const ALL: &'static [Self] = &[Self::Mesh1];
+    pub(crate) const ALL: &'static [Self] = &[Self::Mesh1];
 
     #[must_use]
-    pub const fn alpn(self) -> &'static [u8] {
+    pub(crate) const fn alpn(self) -> &'static [u8] {
         match self {
             Self::Mesh1 => b"mesh/1",
         }
@@ -21,7 +21,7 @@ impl PeerProtocol {
 
     /// `None` for what no agent speaks.
     #[must_use]
-    pub fn of_alpn(name: &[u8]) -> Option<Self> {
+    pub(crate) fn of_alpn(name: &[u8]) -> Option<Self> {
         let is_it = |protocol: &&Self| protocol.alpn() == name;
         Self::ALL.iter().find(is_it).copied()
     }

@@ -10,34 +10,34 @@ use std::time::SystemTime;
 use ipnet::IpNet;
 
 use super::{ServiceKey, TrustDomain};
-pub use host::HostPattern;
-pub use path::PathPattern;
-pub use pattern::Pattern;
+pub(crate) use host::HostPattern;
+pub(crate) use path::PathPattern;
+pub(crate) use pattern::Pattern;
 
 /// In a principal it means the mesh's own trust domain, whatever that is called.
 const CLUSTER_LOCAL: &str = "cluster.local";
 
 /// What holds for the whole mesh.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MeshSettings {
+pub(crate) struct MeshSettings {
     /// Policies in this namespace reach every namespace.
-    pub root_namespace: String,
+    pub(crate) root_namespace: String,
     /// Of every identity that is made here.
-    pub trust_domain: TrustDomain,
+    pub(crate) trust_domain: TrustDomain,
     /// Other names of it: former ones, or one to come.
-    pub trust_domain_aliases: Vec<TrustDomain>,
+    pub(crate) trust_domain_aliases: Vec<TrustDomain>,
 }
 
 impl MeshSettings {
     /// What the own trust domain may be called in a principal.
-    pub fn own_names(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn own_names(&self) -> impl Iterator<Item = &str> {
         let aliases = self.trust_domain_aliases.iter();
         let given = [&self.trust_domain].into_iter().chain(aliases);
         given.map(TrustDomain::as_str).chain([CLUSTER_LOCAL])
     }
 
     #[must_use]
-    pub fn is_own(&self, domain: &str) -> bool {
+    pub(crate) fn is_own(&self, domain: &str) -> bool {
         self.own_names().any(|name| name == domain)
     }
 }
@@ -53,14 +53,14 @@ impl Default for MeshSettings {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Action {
+pub(crate) enum Action {
     Allow,
     Deny,
 }
 
 /// Which workloads an object selects.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Scope {
+pub(crate) enum Scope {
     /// Whatever namespace the object is in: its metadata could not be read.
     Mesh,
     /// Its namespace; the whole mesh from the root namespace.
@@ -73,32 +73,32 @@ pub enum Scope {
 
 /// `security.istio.io` AuthorizationPolicy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AuthorizationPolicy {
-    pub namespace: String,
-    pub name: String,
-    pub action: Action,
+pub(crate) struct AuthorizationPolicy {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    pub(crate) action: Action,
     /// Evaluated and told, never enforced.
-    pub dry_run: bool,
-    pub scope: Scope,
-    pub rules: Vec<Rule>,
+    pub(crate) dry_run: bool,
+    pub(crate) scope: Scope,
+    pub(crate) rules: Vec<Rule>,
     /// Why it could not be understood. Then DENY denies all that it selects
     /// and ALLOW grants nothing.
-    pub broken: Option<String>,
+    pub(crate) broken: Option<String>,
 }
 
 /// All of: a source (if any is given), an operation (if any is given), every condition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rule {
-    pub from: Vec<Source>,
-    pub to: Vec<Operation>,
-    pub when: Vec<Condition>,
+pub(crate) struct Rule {
+    pub(crate) from: Vec<Source>,
+    pub(crate) to: Vec<Operation>,
+    pub(crate) when: Vec<Condition>,
 }
 
 /// One of `values` (unless empty), and none of `not_values`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Match<T> {
-    pub values: Vec<T>,
-    pub not_values: Vec<T>,
+pub(crate) struct Match<T> {
+    pub(crate) values: Vec<T>,
+    pub(crate) not_values: Vec<T>,
 }
 
 impl<T> Default for Match<T> {
@@ -112,48 +112,48 @@ impl<T> Default for Match<T> {
 
 impl<T> Match<T> {
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.values.is_empty() && self.not_values.is_empty()
     }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Source {
-    pub principals: Match<Pattern>,
-    pub namespaces: Match<Pattern>,
-    pub service_accounts: Match<ServiceAccount>,
-    pub ip_blocks: Match<IpNet>,
+pub(crate) struct Source {
+    pub(crate) principals: Match<Pattern>,
+    pub(crate) namespaces: Match<Pattern>,
+    pub(crate) service_accounts: Match<ServiceAccount>,
+    pub(crate) ip_blocks: Match<IpNet>,
     /// What X-Forwarded-For or the PROXY protocol says: a claim, and not served.
-    pub remote_ip_blocks: Match<IpNet>,
+    pub(crate) remote_ip_blocks: Match<IpNet>,
     /// From a token: not served.
-    pub request_principals: Match<String>,
+    pub(crate) request_principals: Match<String>,
 }
 
 impl Source {
     /// Asks for what is never known here.
     #[must_use]
-    pub fn is_unserved(&self) -> bool {
+    pub(crate) fn is_unserved(&self) -> bool {
         !self.remote_ip_blocks.is_empty() || !self.request_principals.is_empty()
     }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Operation {
-    pub ports: Match<u16>,
-    pub hosts: Match<HostPattern>,
-    pub methods: Match<Pattern>,
-    pub paths: Match<PathPattern>,
+pub(crate) struct Operation {
+    pub(crate) ports: Match<u16>,
+    pub(crate) hosts: Match<HostPattern>,
+    pub(crate) methods: Match<Pattern>,
+    pub(crate) paths: Match<PathPattern>,
 }
 
 impl Operation {
     #[must_use]
-    pub fn has_http(&self) -> bool {
+    pub(crate) fn has_http(&self) -> bool {
         !(self.hosts.is_empty() && self.methods.is_empty() && self.paths.is_empty())
     }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Condition {
+pub(crate) enum Condition {
     Principal(Match<Pattern>),
     Namespace(Match<Pattern>),
     ServiceAccount(Match<ServiceAccount>),
@@ -179,14 +179,14 @@ pub enum Condition {
 
 /// A service account of any trust domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServiceAccount {
-    pub namespace: String,
-    pub name: String,
+pub(crate) struct ServiceAccount {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
 }
 
 /// What an inbound port takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum PeerMode {
+pub(crate) enum PeerMode {
     /// Only mutual TLS.
     Strict,
     /// Mutual TLS and plaintext.
@@ -198,17 +198,17 @@ pub enum PeerMode {
 
 /// `security.istio.io` PeerAuthentication.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerAuthentication {
-    pub namespace: String,
-    pub name: String,
+pub(crate) struct PeerAuthentication {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
     /// `None` where no API server has seen it: files.
-    pub created: Option<SystemTime>,
+    pub(crate) created: Option<SystemTime>,
     /// Never [`Scope::Services`].
-    pub scope: Scope,
+    pub(crate) scope: Scope,
     /// `None` inherits.
-    pub mode: Option<PeerMode>,
+    pub(crate) mode: Option<PeerMode>,
     /// By the workload's port; only with a selector.
-    pub ports: BTreeMap<u16, Option<PeerMode>>,
+    pub(crate) ports: BTreeMap<u16, Option<PeerMode>>,
     /// Why it could not be understood: then STRICT for all that it selects.
-    pub broken: Option<String>,
+    pub(crate) broken: Option<String>,
 }

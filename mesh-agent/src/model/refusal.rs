@@ -9,7 +9,7 @@ use super::{PeerCertificate, RuleRef};
 
 /// Who has to change something before it works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// Who called: what it asked for is not there, or not allowed to it.
     Client,
     /// The application or the network that was called.
@@ -25,7 +25,7 @@ pub enum Fault {
 /// Nothing of a refused connection reached an application, so all may be tried
 /// again; this says where that may help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Retry {
+pub(crate) enum Retry {
     /// The answer would be the same.
     Never,
     /// At another endpoint, at once.
@@ -36,7 +36,7 @@ pub enum Retry {
 
 /// Istio's label `response_flags`: what became of a connection, in a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ResponseFlags {
+pub(crate) enum ResponseFlags {
     None,
     Denied,
     Connect,
@@ -61,66 +61,71 @@ pub enum ResponseFlags {
 
 /// HTTP's and gRPC's word for a refusal, for a client that speaks one of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Status {
-    pub http: u16,
-    pub grpc: u8,
+pub(crate) struct Status {
+    pub(crate) http: u16,
+    pub(crate) grpc: u8,
 }
 
 impl Status {
     /// 403, `PERMISSION_DENIED`.
-    pub const FORBIDDEN: Self = Self { http: 403, grpc: 7 };
+    pub(crate) const FORBIDDEN: Self = Self { http: 403, grpc: 7 };
     /// 503, `UNAVAILABLE`: also for what timed out while it connected, as Envoy (`UF`).
-    pub const UNAVAILABLE: Self = Self {
+    pub(crate) const UNAVAILABLE: Self = Self {
         http: 503,
         grpc: 14,
     };
     /// 400, `INTERNAL`: not understood, or with more than one meaning.
-    pub const BAD_REQUEST: Self = Self {
+    pub(crate) const BAD_REQUEST: Self = Self {
         http: 400,
         grpc: 13,
     };
     /// 404, `UNIMPLEMENTED`.
-    pub const NOT_FOUND: Self = Self {
+    pub(crate) const NOT_FOUND: Self = Self {
         http: 404,
         grpc: 12,
     };
     /// 405, `UNIMPLEMENTED`.
-    pub const METHOD: Self = Self {
+    pub(crate) const METHOD: Self = Self {
         http: 405,
         grpc: 12,
     };
     /// 408, `DEADLINE_EXCEEDED`.
-    pub const SLOW: Self = Self { http: 408, grpc: 4 };
+    pub(crate) const SLOW: Self = Self { http: 408, grpc: 4 };
     /// 414, `RESOURCE_EXHAUSTED`.
-    pub const LONG_TARGET: Self = Self { http: 414, grpc: 8 };
+    pub(crate) const LONG_TARGET: Self = Self { http: 414, grpc: 8 };
     /// 429, `RESOURCE_EXHAUSTED`.
-    pub const TOO_MANY: Self = Self { http: 429, grpc: 8 };
+    pub(crate) const TOO_MANY: Self = Self { http: 429, grpc: 8 };
     /// 431, `RESOURCE_EXHAUSTED`.
-    pub const LARGE_HEAD: Self = Self { http: 431, grpc: 8 };
+    pub(crate) const LARGE_HEAD: Self = Self { http: 431, grpc: 8 };
     /// 500, `UNAVAILABLE`.
-    pub const NO_BACKEND: Self = Self {
+    pub(crate) const NO_BACKEND: Self = Self {
         http: 500,
         grpc: 14,
     };
+    /// 501, `UNIMPLEMENTED`.
+    pub(crate) const NOT_IMPLEMENTED: Self = Self {
+        http: 501,
+        grpc: 12,
+    };
     /// 502, `UNAVAILABLE`.
-    pub const BAD_GATEWAY: Self = Self {
+    pub(crate) const BAD_GATEWAY: Self = Self {
         http: 502,
         grpc: 14,
     };
     /// 504, `DEADLINE_EXCEEDED`.
-    pub const TIMEOUT: Self = Self { http: 504, grpc: 4 };
+    pub(crate) const TIMEOUT: Self = Self { http: 504, grpc: 4 };
     /// 505, `UNIMPLEMENTED`.
-    pub const VERSION: Self = Self {
+    pub(crate) const VERSION: Self = Self {
         http: 505,
         grpc: 12,
     };
     /// 508, `INTERNAL`.
-    pub const LOOP: Self = Self {
+    pub(crate) const LOOP: Self = Self {
         http: 508,
         grpc: 13,
     };
     /// 500, `INTERNAL`.
-    pub const INTERNAL: Self = Self {
+    pub(crate) const INTERNAL: Self = Self {
         http: 500,
         grpc: 13,
     };
@@ -128,15 +133,15 @@ impl Status {
 
 /// What is to be known of a reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub(crate) struct Refusal {
     /// In labels and log.
-    pub label: &'static str,
-    pub fault: Fault,
-    pub retry: Retry,
-    pub flags: ResponseFlags,
-    pub status: Status,
+    pub(crate) label: &'static str,
+    pub(crate) fault: Fault,
+    pub(crate) retry: Retry,
+    pub(crate) flags: ResponseFlags,
+    pub(crate) status: Status,
     /// What it means, and what to do: a sentence for people.
-    pub means: &'static str,
+    pub(crate) means: &'static str,
 }
 
 /// Makes the enum, and the table with a row for each value.
@@ -149,7 +154,7 @@ macro_rules! refusals {
     ) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum $name {
+        pub(crate) enum $name {
             $(
                 #[doc = $means]
                 $(#[$what])*
@@ -163,7 +168,7 @@ macro_rules! refusals {
 
         impl $name {
             #[must_use]
-            pub const fn refusal(self) -> &'static Refusal {
+            pub(crate) const fn refusal(self) -> &'static Refusal {
                 match self {
                     $(Self::$value => &Refusal {
                         label: $label,
@@ -179,7 +184,7 @@ macro_rules! refusals {
         }
 
         /// Every value that has a row of its own.
-        pub const $all: &[$name] = &[$($name::$value),*];
+        pub(crate) const $all: &[$name] = &[$($name::$value),*];
     };
 }
 
@@ -208,6 +213,10 @@ refusals! {
         "as many requests to the Service are in flight from this node as `limits.maxRequests` of its TrafficPolicy allows";
     MaxConnections: "max_connections", Configuration, Later, Overflow, UNAVAILABLE,
         "as many connections to the Service from this node as `limits.maxConnections` of its TrafficPolicy allows";
+    MaxPendingRequests: "max_pending_requests", Configuration, Later, Overflow, UNAVAILABLE,
+        "as many requests or connections wait for a place at the Service, from this node, as `limits.maxPendingRequests` of its TrafficPolicy allows";
+    MaxPendingTime: "max_pending_time", Configuration, Later, Overflow, UNAVAILABLE,
+        "there was no place at the Service for as long as `limits.maxPendingTime` of its TrafficPolicy lets requests and connections wait: `maxRequests` or `maxConnections` are reached";
     /// The oldest of the source with the most.
     Displaced: "displaced", Client, Later, Other, UNAVAILABLE,
         "many connections that never say who they are; the oldest of the source with the most makes room: look at that source";
@@ -246,11 +255,13 @@ refusals! {
     TargetTooLong: "target_too_long", Client, Never, DownstreamProtocol, LONG_TARGET,
         "a request line of more than 64 KiB";
     HeadTooLarge: "head_too_large", Client, Never, DownstreamProtocol, LARGE_HEAD,
-        "a head of more than 64 KiB or 200 lines";
+        "a head of more than 64 KiB (over HTTP/2: 96 KiB) or 200 lines";
     HttpVersion: "http_version", Client, Never, DownstreamProtocol, VERSION,
         "neither HTTP/1.0 nor HTTP/1.1";
     ConnectMethod: "connect_method", Client, Never, DownstreamProtocol, METHOD,
-        "CONNECT is not allowed there";
+        "CONNECT where it is not allowed: the pod's annotation `mesh-agent.io/allow-connect`; over HTTP/2 never";
+    UpgradeNotOffered: "upgrade_not_offered", Client, Never, DownstreamProtocol, NOT_IMPLEMENTED,
+        "an upgrade over HTTP/2 (WebSocket) to a server whose settings do not offer it (extended CONNECT, RFC 8441)";
     SlowRequest: "slow_request", Client, Later, Timeout, SLOW,
         "the request's head did not come in time";
     NoRoute: "no_route", Configuration, Never, NoRoute, NOT_FOUND,
@@ -263,8 +274,10 @@ refusals! {
         "the application closed the connection before it answered";
     RequestTimeout: "request_timeout", Upstream, Later, Timeout, TIMEOUT,
         "the application did not answer within the route's timeout";
+    DeadlineExceeded: "deadline_exceeded", Client, Never, Timeout, TIMEOUT,
+        "the caller's own deadline (`grpc-timeout`) was over before the answer was: the application is slower than its caller's patience";
     UndecidedProtocol: "undecided_protocol", Configuration, Never, Denied, FORBIDDEN,
-        "the port is for requests (it is declared so, or a policy, route or rate limit is about requests there), and the connection is no HTTP, or does not say in time";
+        "the port is for requests (it is declared so, or a policy, route or rate limit is about requests there), and the connection is no HTTP, or does not say in time; or a policy goes by `connection.sni` there, and the name cannot be told (`authorization.md`)";
     RateLimited: "rate_limited", Client, Later, RateLimited, TOO_MANY,
         "more than a rate limit of a TrafficPolicy of the destination's Service lets pass: the log's `rule` names it";
     FaultInjected: "fault_injected", Configuration, Never, FaultInjected, UNAVAILABLE,
@@ -326,7 +339,7 @@ refusals! {
 /// What the other agent is told of a stream that is refused: no more than its
 /// client may know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
+pub(crate) enum Told {
     Denied,
     OverLimit,
     ConnectFailed,
@@ -334,12 +347,14 @@ pub enum Told {
 
 impl RefuseReason {
     #[must_use]
-    pub const fn told(self) -> Told {
+    pub(crate) const fn told(self) -> Told {
         match self {
             Self::Denied | Self::UndecidedProtocol => Told::Denied,
             Self::OverLimit
             | Self::MaxRequests
             | Self::MaxConnections
+            | Self::MaxPendingRequests
+            | Self::MaxPendingTime
             | Self::RateLimited
             | Self::SourcePortsExhausted => Told::OverLimit,
             Self::UnknownServicePort
@@ -367,12 +382,14 @@ impl RefuseReason {
             | Self::HeadTooLarge
             | Self::HttpVersion
             | Self::ConnectMethod
+            | Self::UpgradeNotOffered
             | Self::SlowRequest
             | Self::NoRoute
             | Self::NoBackend
             | Self::MalformedResponse
             | Self::UpstreamClosed
             | Self::RequestTimeout
+            | Self::DeadlineExceeded
             | Self::FaultInjected
             | Self::Tls(_) => Told::ConnectFailed,
         }
@@ -381,30 +398,30 @@ impl RefuseReason {
 
 /// A refusal with what is known of its cause.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
-    pub reason: RefuseReason,
+pub(crate) struct Refused {
+    pub(crate) reason: RefuseReason,
     /// The kernel's error, where that is the cause.
-    pub errno: Option<i32>,
+    pub(crate) errno: Option<i32>,
     /// What the peer's certificate says, where its handshake failed: a claim.
-    pub shown: Option<Arc<PeerCertificate>>,
+    pub(crate) shown: Option<Arc<PeerCertificate>>,
     /// The rule of a policy that said no.
-    pub rule: Option<RuleRef>,
+    pub(crate) rule: Option<RuleRef>,
     /// What is wrong with a message, in a word.
-    pub detail: Option<&'static str>,
+    pub(crate) detail: Option<&'static str>,
     /// The rate limit that it is over.
-    pub limited: Option<Arc<Limited>>,
+    pub(crate) limited: Option<Arc<Limited>>,
     /// Instead of the reason's own, of a fault that is injected.
-    pub status: Option<Status>,
+    pub(crate) status: Option<Status>,
 }
 
 /// What a client is told of a rate limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limited {
+pub(crate) struct Limited {
     /// NAMESPACE/POLICY/LIMIT.
-    pub by: Arc<str>,
+    pub(crate) by: Arc<str>,
     /// So many in so long.
-    pub quota: (u32, Duration),
-    pub retry_after: Duration,
+    pub(crate) quota: (u32, Duration),
+    pub(crate) retry_after: Duration,
 }
 
 impl From<RefuseReason> for Refused {

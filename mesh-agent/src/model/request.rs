@@ -9,11 +9,11 @@ mod path;
 
 use std::borrow::Cow;
 
-pub use host::Host;
-pub use path::{NormalPath, Path, PathProblem};
+pub(crate) use host::Host;
+pub(crate) use path::{NormalPath, Path, PathProblem};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum HttpVersion {
+pub(crate) enum HttpVersion {
     Http10,
     Http11,
     Http2,
@@ -21,26 +21,26 @@ pub enum HttpVersion {
 
 /// One header line; a name as it was written, a value without the blanks around it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HeaderLine<'h> {
-    pub name: &'h str,
-    pub value: &'h [u8],
+pub(crate) struct HeaderLine<'h> {
+    pub(crate) name: &'h str,
+    pub(crate) value: &'h [u8],
 }
 
 /// The head of a request, valid by its syntax.
 #[derive(Clone, Debug)]
-pub struct RequestHead<'h> {
-    pub version: HttpVersion,
+pub(crate) struct RequestHead<'h> {
+    pub(crate) version: HttpVersion,
     /// A token, with the case that it came with.
-    pub method: &'h str,
+    pub(crate) method: &'h str,
     /// The request target byte for byte as it came.
-    pub target: &'h [u8],
-    pub path: Path<'h>,
+    pub(crate) target: &'h [u8],
+    pub(crate) path: Path<'h>,
     /// Behind the first `?`, as it came.
-    pub query: Option<&'h [u8]>,
+    pub(crate) query: Option<&'h [u8]>,
     /// `None` only where the version allows it (HTTP/1.0).
-    pub host: Option<Host<'h>>,
+    pub(crate) host: Option<Host<'h>>,
     /// In the order that they came in; no pseudo-headers.
-    pub headers: &'h [HeaderLine<'h>],
+    pub(crate) headers: &'h [HeaderLine<'h>],
 }
 
 impl<'h> RequestHead<'h> {
@@ -48,7 +48,7 @@ impl<'h> RequestHead<'h> {
     /// came: what the application gets if a rule looked at the path. A fragment, and
     /// the scheme and authority of an absolute target, are gone then.
     #[must_use]
-    pub fn normal_target(&self) -> Option<String> {
+    pub(crate) fn normal_target(&self) -> Option<String> {
         let Path::Normal(path) = &self.path else {
             return None;
         };
@@ -75,7 +75,7 @@ impl<'h> RequestHead<'h> {
     }
 
     /// Each value of the lines with this name, whatever its case.
-    pub fn values(&self, name: &str) -> impl Iterator<Item = &'h [u8]> {
+    pub(crate) fn values(&self, name: &str) -> impl Iterator<Item = &'h [u8]> {
         let lines = self.headers.iter();
         let named = lines.filter(move |line| line.name.eq_ignore_ascii_case(name));
         named.map(|line| line.value)
@@ -84,7 +84,7 @@ impl<'h> RequestHead<'h> {
     /// The lines with this name as the one value that they are (RFC 9110, section 5.3;
     /// of cookies RFC 9113, section 8.2.3).
     #[must_use]
-    pub fn joined(&self, name: &str) -> Option<Cow<'h, [u8]>> {
+    pub(crate) fn joined(&self, name: &str) -> Option<Cow<'h, [u8]>> {
         let mut values = self.values(name);
         let first = values.next()?;
         let Some(second) = values.next() else {
@@ -108,7 +108,7 @@ fn separator(name: &str) -> &'static [u8] {
 }
 
 #[must_use]
-pub fn is_cookie(name: &str) -> bool {
+pub(crate) fn is_cookie(name: &str) -> bool {
     name.eq_ignore_ascii_case("cookie")
 }
 
@@ -134,24 +134,24 @@ impl<'h> RequestHead<'h> {
 
 /// What is to change of a head; everything else goes on as it came.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Edits {
+pub(crate) struct Edits {
     /// A new path and query.
-    pub target: Option<String>,
-    pub host: Option<String>,
+    pub(crate) target: Option<String>,
+    pub(crate) host: Option<String>,
     /// In this order, after the removals.
-    pub headers: Vec<HeaderEdit>,
+    pub(crate) headers: Vec<HeaderEdit>,
 }
 
 impl Edits {
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.target.is_none() && self.host.is_none() && self.headers.is_empty()
     }
 }
 
 /// Names are compared without regard to case.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HeaderEdit {
+pub(crate) enum HeaderEdit {
     /// One line with this value, instead of all that have the name.
     Set {
         name: String,

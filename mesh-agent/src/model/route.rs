@@ -6,14 +6,14 @@
 use std::fmt;
 use std::time::SystemTime;
 
-pub use super::backend::{BackendRef, BackendTarget};
-pub use super::http_route::Backend;
+pub(crate) use super::backend::{BackendRef, BackendTarget};
+pub(crate) use super::http_route::Backend;
 use super::http_route::HttpRule;
 use super::{Name, RouteRef, ServiceKey};
 
 /// In the order in which one wins over the next on one port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum RouteKind {
+pub(crate) enum RouteKind {
     Grpc,
     Http,
     Tls,
@@ -22,7 +22,7 @@ pub enum RouteKind {
 
 impl RouteKind {
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Grpc => "GRPCRoute",
             Self::Http => "HTTPRoute",
@@ -33,7 +33,7 @@ impl RouteKind {
 
     /// Does it look at requests, not only at connections?
     #[must_use]
-    pub fn is_http(self) -> bool {
+    pub(crate) fn is_http(self) -> bool {
         matches!(self, Self::Grpc | Self::Http)
     }
 }
@@ -45,10 +45,10 @@ impl fmt::Display for RouteKind {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RouteKey {
-    pub kind: RouteKind,
-    pub namespace: Name,
-    pub name: Name,
+pub(crate) struct RouteKey {
+    pub(crate) kind: RouteKind,
+    pub(crate) namespace: Name,
+    pub(crate) name: Name,
 }
 
 impl fmt::Display for RouteKey {
@@ -58,25 +58,25 @@ impl fmt::Display for RouteKey {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Route {
-    pub key: RouteKey,
+pub(crate) struct Route {
+    pub(crate) key: RouteKey,
     /// `None` where no API server has seen it: files. Those are the youngest.
-    pub created: Option<SystemTime>,
+    pub(crate) created: Option<SystemTime>,
     /// All that it names, in order; what is no Service is somebody else's.
-    pub parents: Box<[ParentRef]>,
+    pub(crate) parents: Box<[ParentRef]>,
     /// Lower case. Of TLS the names that are routed; of others they have no
     /// effect, for a Service is called by its address.
-    pub hostnames: Box<[Box<str>]>,
-    pub rules: Rules,
+    pub(crate) hostnames: Box<[Box<str>]>,
+    pub(crate) rules: Rules,
     /// What of its present version is not understood. Its rules are then those
     /// of the last version that was, or there are none.
-    pub fault: Option<Box<str>>,
+    pub(crate) fault: Option<Box<str>>,
     /// It has rules to go by: its own, or those of its last good version.
-    pub is_known: bool,
+    pub(crate) is_known: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Rules {
+pub(crate) enum Rules {
     /// Of HTTPRoute and GRPCRoute.
     Http(Box<[HttpRule]>),
     /// Of TLSRoute and TCPRoute.
@@ -84,29 +84,29 @@ pub enum Rules {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConnectionRule {
-    pub name: Option<Name>,
-    pub backends: Box<[Backend]>,
+pub(crate) struct ConnectionRule {
+    pub(crate) name: Option<Name>,
+    pub(crate) backends: Box<[Backend]>,
 }
 
 /// What a route says it is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ParentRef {
+pub(crate) struct ParentRef {
     /// Empty for the core.
-    pub group: Name,
-    pub kind: Name,
+    pub(crate) group: Name,
+    pub(crate) kind: Name,
     /// `None`: the route's own.
-    pub namespace: Option<Name>,
-    pub name: Name,
+    pub(crate) namespace: Option<Name>,
+    pub(crate) name: Name,
     /// The name of a port.
-    pub section: Option<Name>,
-    pub port: Option<u16>,
+    pub(crate) section: Option<Name>,
+    pub(crate) port: Option<u16>,
 }
 
 impl ParentRef {
     /// `None` for what is no Service. `own`: the route's namespace.
     #[must_use]
-    pub fn service(&self, own: &Name) -> Option<ServiceKey> {
+    pub(crate) fn service(&self, own: &Name) -> Option<ServiceKey> {
         (self.group.is_empty() && self.kind == "Service").then(|| ServiceKey {
             namespace: self.namespace.clone().unwrap_or_else(|| own.clone()),
             name: self.name.clone(),
@@ -116,24 +116,24 @@ impl ParentRef {
 
 /// `ReferenceGrant`: whose routes may lead to Services of its namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReferenceGrant {
-    pub namespace: Name,
-    pub name: Name,
-    pub from: Box<[GrantFrom]>,
+pub(crate) struct ReferenceGrant {
+    pub(crate) namespace: Name,
+    pub(crate) name: Name,
+    pub(crate) from: Box<[GrantFrom]>,
     /// Names of Services; `None` is all of the namespace.
-    pub to: Box<[Option<Name>]>,
+    pub(crate) to: Box<[Option<Name>]>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GrantFrom {
-    pub kind: RouteKind,
-    pub namespace: Name,
+pub(crate) struct GrantFrom {
+    pub(crate) kind: RouteKind,
+    pub(crate) namespace: Name,
 }
 
 impl ReferenceGrant {
     /// May `route` lead to the Service of this name in the grant's namespace?
     #[must_use]
-    pub fn permits(&self, route: &RouteKey, service: &str) -> bool {
+    pub(crate) fn permits(&self, route: &RouteKey, service: &str) -> bool {
         let is_from =
             |from: &GrantFrom| from.kind == route.kind && from.namespace == route.namespace;
         let is_to = |to: &Option<Name>| to.as_ref().is_none_or(|name| name == service);
@@ -143,18 +143,18 @@ impl ReferenceGrant {
 
 /// Which rule of which route decided.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct RouteRule {
-    pub route: RouteKey,
+pub(crate) struct RouteRule {
+    pub(crate) route: RouteKey,
     /// Counted from 0.
-    pub index: u32,
-    pub name: Option<Name>,
+    pub(crate) index: u32,
+    pub(crate) name: Option<Name>,
     /// For labels and log.
-    pub shown: RouteRef,
+    pub(crate) shown: RouteRef,
 }
 
 impl RouteRule {
     #[must_use]
-    pub fn new(route: RouteKey, index: u32, name: Option<Name>) -> Self {
+    pub(crate) fn new(route: RouteKey, index: u32, name: Option<Name>) -> Self {
         let rule = match &name {
             Some(name) => name.as_str().into(),
             None => index.to_string().into(),

@@ -21,7 +21,7 @@ type Shard<K, V> = HashMap<K, V, RandomState>;
 
 /// Copies share their shards until one of them is written to. The order of
 /// entries is not defined: who shows them sorts.
-pub struct Sharded<K, V> {
+pub(crate) struct Sharded<K, V> {
     shards: Arc<[Arc<Shard<K, V>>; SHARDS]>,
     len: usize,
     /// Of this map and all that were copied from it.
@@ -57,7 +57,7 @@ impl<K: Eq + Hash, V> Sharded<K, V> {
     }
 
     #[must_use]
-    pub fn get<Q>(&self, key: &Q) -> Option<&V>
+    pub(crate) fn get<Q>(&self, key: &Q) -> Option<&V>
     where
         K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
@@ -66,7 +66,7 @@ impl<K: Eq + Hash, V> Sharded<K, V> {
     }
 
     #[must_use]
-    pub fn contains_key<Q>(&self, key: &Q) -> bool
+    pub(crate) fn contains_key<Q>(&self, key: &Q) -> bool
     where
         K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
@@ -78,27 +78,27 @@ impl<K: Eq + Hash, V> Sharded<K, V> {
 impl<K, V> Sharded<K, V> {
     #[must_use]
     #[cfg(any(test, feature = "fuzzing"))]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
     #[must_use]
     #[cfg(any(test, feature = "fuzzing"))]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.shards.iter().flat_map(|shard| shard.iter())
     }
 
     #[cfg(any(test, feature = "fuzzing"))]
-    pub fn keys(&self) -> impl Iterator<Item = &K> {
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &K> {
         self.iter().map(|(key, _)| key)
     }
 
     #[cfg(any(test, feature = "fuzzing"))]
-    pub fn values(&self) -> impl Iterator<Item = &V> {
+    pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
         self.iter().map(|(_, value)| value)
     }
 
@@ -116,14 +116,14 @@ impl<K: Eq + Hash + Clone, V: Clone> Sharded<K, V> {
         Arc::make_mut(&mut Arc::make_mut(&mut self.shards)[at])
     }
 
-    pub fn insert(&mut self, key: K, value: V) -> Option<V> {
+    pub(crate) fn insert(&mut self, key: K, value: V) -> Option<V> {
         let old = self.shard_mut(&key).insert(key, value);
         self.len += usize::from(old.is_none());
         old
     }
 
     /// What is not there is not copied for.
-    pub fn remove<Q>(&mut self, key: &Q) -> Option<V>
+    pub(crate) fn remove<Q>(&mut self, key: &Q) -> Option<V>
     where
         K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
@@ -137,7 +137,7 @@ impl<K: Eq + Hash + Clone, V: Clone> Sharded<K, V> {
     }
 
     /// `None` takes it out.
-    pub fn set(&mut self, key: K, value: Option<V>) -> Option<V> {
+    pub(crate) fn set(&mut self, key: K, value: Option<V>) -> Option<V> {
         match value {
             Some(value) => self.insert(key, value),
             None => self.remove(&key),

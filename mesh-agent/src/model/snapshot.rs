@@ -22,7 +22,7 @@ const DEPARTED: Duration = Duration::from_secs(60);
 /// Why no plaintext goes to an address though no workload of the mesh is known
 /// to have it: what is not known never means "outside the mesh".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Withheld {
+pub(crate) enum Withheld {
     /// A pod of the mesh, or a Service, left it then; for a while it is nobody's.
     Departed(Instant),
     /// Several pods claim it, and one of them is in the mesh.
@@ -36,7 +36,7 @@ pub enum Withheld {
 
 impl Withheld {
     #[must_use]
-    pub fn is_over(self, now: Instant) -> bool {
+    pub(crate) fn is_over(self, now: Instant) -> bool {
         match self {
             Self::Departed(since) => now.saturating_duration_since(since) >= DEPARTED,
             Self::Contested | Self::Unreadable | Self::UnknownPod => false,
@@ -46,7 +46,7 @@ impl Withheld {
 
 /// What one namespace has.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Part {
+pub(crate) struct Part {
     workloads: Option<Arc<Group<Workload>>>,
     services: Option<Arc<Group<Service>>>,
     policies: Option<Arc<[Arc<AuthorizationPolicy>]>>,
@@ -59,7 +59,7 @@ pub struct Part {
 impl Part {
     /// The very same, not only equal.
     #[must_use]
-    pub fn is_shared_with(&self, other: &Self) -> bool {
+    pub(crate) fn is_shared_with(&self, other: &Self) -> bool {
         fn one<T: ?Sized>(a: &Option<Arc<T>>, b: &Option<Arc<T>>) -> bool {
             match (a, b) {
                 (Some(a), Some(b)) => Arc::ptr_eq(a, b),
@@ -80,63 +80,69 @@ impl Part {
 /// Immutable; swapped whole. A connection pins one for its life. A copy costs
 /// next to nothing, and shares what it has in common with the original.
 #[derive(Clone, Debug, Default)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     /// Counts up by one with each accepted change; 0 is "nothing loaded yet".
-    pub generation: u64,
-    pub workloads: Namespaced<Workload>,
-    pub by_ip: Sharded<IpAddr, Arc<Workload>>,
+    pub(crate) generation: u64,
+    pub(crate) workloads: Namespaced<Workload>,
+    pub(crate) by_ip: Sharded<IpAddr, Arc<Workload>>,
     /// Addresses of pods and Services that no plaintext goes to. The one place
     /// that says so; an address that `by_ip` gives to a workload of the mesh is
     /// that workload's all the same.
-    pub withheld: Sharded<IpAddr, Withheld>,
+    pub(crate) withheld: Sharded<IpAddr, Withheld>,
     /// Pods that may be in the mesh, on any node and with any address, for what
     /// is written of them cannot be understood in full. What is known of them
     /// is in `workloads`. They are never released.
-    pub unreadable_pods: Arc<BTreeSet<WorkloadKey>>,
+    pub(crate) unreadable_pods: Arc<BTreeSet<WorkloadKey>>,
     /// Something that may name further pods cannot be read at all: whatever the
     /// kernel holds enrolled is not known to be unwanted.
-    pub hides_pods: bool,
+    pub(crate) hides_pods: bool,
     /// Some of it is what the cluster said before this agent ran: by now there may
     /// be pods that it does not tell of.
-    pub is_dated: bool,
+    pub(crate) is_dated: bool,
     /// Something cannot be read of which nothing is known at all: any address that
     /// is nobody else's may be a mesh pod's or a Service's.
-    pub hides_addresses: bool,
+    pub(crate) hides_addresses: bool,
     /// Namespaces that can be read, and whose labels enrol nobody.
-    pub open_namespaces: Arc<BTreeSet<Name>>,
-    pub services: Namespaced<Service>,
-    pub by_vip: Sharded<IpAddr, Arc<Service>>,
+    pub(crate) open_namespaces: Arc<BTreeSet<Name>>,
+    pub(crate) services: Namespaced<Service>,
+    pub(crate) by_vip: Sharded<IpAddr, Arc<Service>>,
     /// Addresses that lead to a Service from outside, with its ports; the other
     /// ports are somebody else's (a node's).
-    pub by_external: Sharded<(IpAddr, u16), Arc<Service>>,
+    pub(crate) by_external: Sharded<(IpAddr, u16), Arc<Service>>,
     /// Addresses of nodes, as the pods that share them say it.
-    pub nodes: Sharded<IpAddr, ()>,
+    pub(crate) nodes: Sharded<IpAddr, ()>,
     /// Pods that are to be in the mesh and have their node's addresses, with the node:
     /// they are left alone.
-    pub asked_on_host: Arc<BTreeMap<WorkloadKey, Name>>,
+    pub(crate) asked_on_host: Arc<BTreeMap<WorkloadKey, Name>>,
     /// By the port that leads to it on each node.
-    pub by_node_port: Sharded<u16, Arc<Service>>,
+    pub(crate) by_node_port: Sharded<u16, Arc<Service>>,
     /// Of nodes, as the endpoints on them say it.
-    pub zones: Sharded<Name, Name>,
-    pub settings: MeshSettings,
+    pub(crate) zones: Sharded<Name, Name>,
+    pub(crate) settings: MeshSettings,
     /// In the order of names.
-    pub policies: ByNamespace<Arc<AuthorizationPolicy>>,
-    pub peer_authentications: ByNamespace<Arc<PeerAuthentication>>,
+    pub(crate) policies: ByNamespace<Arc<AuthorizationPolicy>>,
+    pub(crate) peer_authentications: ByNamespace<Arc<PeerAuthentication>>,
     /// In the order of kinds and names; also those that say nothing to go by.
-    pub routes: ByNamespace<Arc<Route>>,
+    pub(crate) routes: ByNamespace<Arc<Route>>,
     /// Whose routes may lead to Services of the namespace.
-    pub grants: ByNamespace<Arc<ReferenceGrant>>,
+    pub(crate) grants: ByNamespace<Arc<ReferenceGrant>>,
     /// The routes that name a Service, there or not, as their parent.
-    pub attached: Sharded<ServiceKey, Arc<[Arc<Route>]>>,
-    /// In the order of names. What follows from them is told with each Service.
-    pub traffic_policies: ByNamespace<Arc<TrafficPolicy>>,
+    pub(crate) attached: Sharded<ServiceKey, Arc<[Arc<Route>]>>,
+    /// In the order of kinds and names. What follows from them is told with each Service.
+    pub(crate) traffic_policies: ByNamespace<Arc<TrafficPolicy>>,
 }
 
 impl Snapshot {
+    /// The zone of a node; `told`: to its agent, which goes before what endpoints say.
+    #[must_use]
+    pub(crate) fn zone_of<'s>(&'s self, node: &str, told: Option<&'s str>) -> Option<&'s str> {
+        told.or_else(|| self.zones.get(node).map(Name::as_str))
+    }
+
     /// What it is made of beside what its namespaces have: the other indexes
     /// follow from these, the generation and what time alone changes are this
     /// node's own.
-    pub fn common(&self) -> impl PartialEq + fmt::Debug {
+    pub(crate) fn common(&self) -> impl PartialEq + fmt::Debug {
         let lasting = self.withheld.iter();
         let lasting = lasting.filter(|(_, why)| !matches!(why, Withheld::Departed(_)));
         let external = self.by_external.iter();
@@ -160,7 +166,7 @@ impl Snapshot {
 
     /// All namespaces that have anything.
     #[must_use]
-    pub fn namespaces(&self) -> BTreeSet<Name> {
+    pub(crate) fn namespaces(&self) -> BTreeSet<Name> {
         let objects = self
             .workloads
             .namespaces()
@@ -174,7 +180,7 @@ impl Snapshot {
 
     /// What a namespace has.
     #[must_use]
-    pub fn part(&self, namespace: &str) -> Part {
+    pub(crate) fn part(&self, namespace: &str) -> Part {
         Part {
             workloads: self.workloads.group(namespace).cloned(),
             services: self.services.group(namespace).cloned(),
@@ -188,7 +194,7 @@ impl Snapshot {
 
     /// Why plaintext must not go there: it may be a mesh pod's.
     #[must_use]
-    pub fn withholds(&self, ip: IpAddr, now: Instant) -> Option<RefuseReason> {
+    pub(crate) fn withholds(&self, ip: IpAddr, now: Instant) -> Option<RefuseReason> {
         let Some(why) = self.withheld.get(&ip).filter(|why| !why.is_over(now)) else {
             let is_hidden = self.hides_addresses && !self.by_ip.contains_key(&ip);
             return is_hidden.then_some(RefuseReason::Unreadable);
@@ -202,19 +208,22 @@ impl Snapshot {
 
     /// May there be pods that it does not tell of, or not all about?
     #[must_use]
-    pub fn may_hide_pods(&self) -> bool {
+    pub(crate) fn may_hide_pods(&self) -> bool {
         self.hides_pods || !self.unreadable_pods.is_empty()
     }
 
     /// May what it does not tell of be wanted all the same? Then nothing that the
     /// kernel holds is let go for not being told of.
     #[must_use]
-    pub fn may_lack_pods(&self) -> bool {
+    pub(crate) fn may_lack_pods(&self) -> bool {
         self.is_dated || self.may_hide_pods()
     }
 
     /// Enrolled workloads of `node`, in key order.
-    pub fn enrolled_on<'a>(&'a self, node: &'a str) -> impl Iterator<Item = &'a Arc<Workload>> {
+    pub(crate) fn enrolled_on<'a>(
+        &'a self,
+        node: &'a str,
+    ) -> impl Iterator<Item = &'a Arc<Workload>> {
         self.workloads
             .values()
             .filter(move |w| w.node == node && w.is_enrolled())

@@ -9,13 +9,13 @@ use super::{Labels, Name, PodIps, SpiffeError, SpiffeId, TrustDomain};
 
 /// Namespace and name of a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct WorkloadKey {
-    pub namespace: Name,
-    pub name: Name,
+pub(crate) struct WorkloadKey {
+    pub(crate) namespace: Name,
+    pub(crate) name: Name,
 }
 
 impl WorkloadKey {
-    pub fn new(namespace: impl Into<Name>, name: impl Into<Name>) -> Self {
+    pub(crate) fn new(namespace: impl Into<Name>, name: impl Into<Name>) -> Self {
         Self {
             namespace: namespace.into(),
             name: name.into(),
@@ -31,8 +31,8 @@ impl fmt::Display for WorkloadKey {
 
 /// Where a local workload's network namespace is found
 /// (annotations `mesh-agent.io/netns`, `/pid`, `/cgroup`).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NetnsRef {
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum NetnsRef {
     /// A namespace file, for example `/run/netns/NAME`.
     Path(PathBuf),
     /// A process that lives in the namespace.
@@ -44,7 +44,7 @@ pub enum NetnsRef {
 /// What an enrolled pod's new connections meet while no agent runs
 /// (annotation `mesh-agent.io/on-agent-down`, default `closed`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnAgentDown {
+pub(crate) enum OnAgentDown {
     /// Refused: EPERM outbound, ECONNREFUSED inbound.
     #[default]
     Closed,
@@ -54,7 +54,7 @@ pub enum OnAgentDown {
 
 /// Why a pod is outside of the mesh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Outside {
+pub(crate) enum Outside {
     /// Neither it nor its namespace has the label that enrols.
     NotAsked,
     /// The label says `"false"`.
@@ -68,7 +68,7 @@ pub enum Outside {
 impl Outside {
     /// In one word that stays the same.
     #[must_use]
-    pub fn reason(self) -> &'static str {
+    pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::NotAsked => "NotAsked",
             Self::OptedOut => "OptedOut",
@@ -80,60 +80,63 @@ impl Outside {
 
 /// Is the workload in the mesh, and how is it captured here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Enrolment {
+pub(crate) enum Enrolment {
     /// Not in the mesh.
     No(Outside),
     Yes(OnAgentDown),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct NamedPort {
-    pub name: String,
-    pub port: u16,
+pub(crate) struct NamedPort {
+    pub(crate) name: String,
+    pub(crate) port: u16,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Workload {
-    pub key: WorkloadKey,
+pub(crate) struct Workload {
+    pub(crate) key: WorkloadKey,
     /// `metadata.uid`; `namespace/name` where the source gives none.
-    pub uid: Name,
-    pub ips: PodIps,
+    pub(crate) uid: Name,
+    pub(crate) ips: PodIps,
     /// `spec.nodeName`.
-    pub node: Name,
-    pub service_account: Name,
+    pub(crate) node: Name,
+    pub(crate) service_account: Name,
     /// Owner-like name for metrics: label `app.kubernetes.io/name`, else `app`, else the pod's name.
-    pub app: Name,
-    pub labels: Labels,
-    pub enrolment: Enrolment,
-    /// Only of local interest.
-    pub netns: Option<NetnsRef>,
-    /// Annotation `mesh-agent.io/cgroup`, also when the namespace is given by path:
-    /// processes in it are refused until the namespace is enrolled.
-    pub cgroup: Option<PathBuf>,
-    /// Annotation `mesh-agent.io/exclude-addresses`: addresses of other interfaces,
-    /// connections to which are left alone.
-    pub excluded: Vec<IpAddr>,
-    pub ports: Arc<[NamedPort]>,
-    pub on_node: Arc<OnNode>,
+    pub(crate) app: Name,
+    pub(crate) labels: Labels,
+    pub(crate) enrolment: Enrolment,
+    pub(crate) ports: Arc<[NamedPort]>,
+    pub(crate) on_node: Arc<OnNode>,
 }
 
-/// What only the node asks for that a pod is on.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct OnNode {
+/// What only the node asks for that a pod is on. Pods that have the same of it, or nothing,
+/// share one: a cluster's pods are known to each node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct OnNode {
+    pub(crate) netns: Option<NetnsRef>,
+    /// Annotation `mesh-agent.io/cgroup`, also when the namespace is given by path:
+    /// processes in it are refused until the namespace is enrolled.
+    pub(crate) cgroup: Option<PathBuf>,
+    /// Annotation `mesh-agent.io/exclude-addresses`: addresses of other interfaces,
+    /// connections to which are left alone.
+    pub(crate) excluded: Vec<IpAddr>,
     /// UID by which the node knows it, where that is another one: of a static pod,
     /// whose object only mirrors it.
-    pub runtime_uid: Option<Name>,
+    pub(crate) runtime_uid: Option<Name>,
     /// Ports that its own probes and hooks name.
-    pub probe_ports: Vec<u16>,
-    pub unfit: Option<Unfit>,
+    pub(crate) probe_ports: Vec<u16>,
+    pub(crate) unfit: Option<Unfit>,
     /// Its application is told who calls, in `x-forwarded-client-cert`
     /// (annotation `mesh-agent.io/forward-client-cert-details`).
-    pub forwards_client_cert: bool,
+    pub(crate) forwards_client_cert: bool,
+    /// Requests of CONNECT may come to it, behind which there are bytes that no rule sees
+    /// (annotation `mesh-agent.io/allow-connect`).
+    pub(crate) allows_connect: bool,
 }
 
 /// Why a pod cannot be the mesh's, whatever its labels say.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Unfit {
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Unfit {
     /// Its runtime class: its connections do not pass the node's kernel.
     Sandboxed(Name),
     /// It is of another mesh, as its containers say, which stay for its life.
@@ -177,28 +180,25 @@ impl Workload {
             app: name.into(),
             labels: Labels::default(),
             enrolment: Enrolment::Yes(OnAgentDown::Closed),
-            netns: None,
-            cgroup: None,
-            excluded: Vec::new(),
             ports: Arc::default(),
             on_node: Arc::default(),
         }
     }
 
     #[must_use]
-    pub fn is_enrolled(&self) -> bool {
+    pub(crate) fn is_enrolled(&self) -> bool {
         matches!(self.enrolment, Enrolment::Yes(_))
     }
 
     /// As the node's runtime and kubelet know it.
     #[must_use]
-    pub fn runtime_uid(&self) -> &Name {
+    pub(crate) fn runtime_uid(&self) -> &Name {
         self.on_node.runtime_uid.as_ref().unwrap_or(&self.uid)
     }
 
     /// Who it is, and whom a connection to it must find there. A name that makes
     /// no identity is nobody's to prove.
-    pub fn spiffe_id(&self, trust_domain: &TrustDomain) -> Result<SpiffeId, SpiffeError> {
+    pub(crate) fn spiffe_id(&self, trust_domain: &TrustDomain) -> Result<SpiffeId, SpiffeError> {
         SpiffeId::new(trust_domain, &self.key.namespace, &self.service_account)
     }
 }

@@ -17,7 +17,7 @@ const MAX_REFUSED: usize = 256;
 
 /// What is remembered of a connection while it lives.
 #[derive(Debug)]
-pub(super) struct Live {
+pub(super) struct LiveConnection {
     pub(super) flow: Arc<Flow>,
     /// What became of it, as its labels say.
     pub(super) flags: ResponseFlags,
@@ -26,7 +26,7 @@ pub(super) struct Live {
     pub(super) counted: ByteMeter,
 }
 
-impl Live {
+impl LiveConnection {
     pub(super) fn new(flow: Arc<Flow>, flags: ResponseFlags) -> Self {
         Self {
             flow,
@@ -68,10 +68,10 @@ impl Live {
 
 /// What the handshake between the agents agreed on, by standard names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct TlsInfo {
-    pub version: String,
-    pub group: String,
-    pub cipher: String,
+pub(crate) struct TlsInfo {
+    pub(crate) version: String,
+    pub(crate) group: String,
+    pub(crate) cipher: String,
 }
 
 impl From<TlsParameters> for TlsInfo {
@@ -90,43 +90,43 @@ const REFUSED: &str = "refused";
 
 /// One line of `mesh-agent connections`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ConnectionInfo {
+pub(crate) struct ConnectionInfo {
     /// As in the access log.
-    pub id: String,
+    pub(crate) id: String,
     /// `open`, or `refused`: one that was not carried, lately.
-    pub state: String,
+    pub(crate) state: String,
     /// Why it was refused.
-    pub reason: Option<String>,
-    pub direction: String,
-    pub client: String,
-    pub destination: String,
-    pub upstream: Option<String>,
-    pub source_workload: Option<String>,
-    pub destination_workload: Option<String>,
-    pub service: Option<String>,
-    pub source_principal: Option<String>,
-    pub destination_principal: Option<String>,
-    pub security: String,
-    pub tls: Option<TlsInfo>,
+    pub(crate) reason: Option<String>,
+    pub(crate) direction: String,
+    pub(crate) client: String,
+    pub(crate) destination: String,
+    pub(crate) upstream: Option<String>,
+    pub(crate) source_workload: Option<String>,
+    pub(crate) destination_workload: Option<String>,
+    pub(crate) service: Option<String>,
+    pub(crate) source_principal: Option<String>,
+    pub(crate) destination_principal: Option<String>,
+    pub(crate) security: String,
+    pub(crate) tls: Option<TlsInfo>,
     /// Of the rule that decided, here or on the destination's node.
-    pub policy: Option<String>,
+    pub(crate) policy: Option<String>,
     /// From the client to the server, up to now.
-    pub request_bytes: u64,
-    pub response_bytes: u64,
-    pub age_seconds: f64,
+    pub(crate) request_bytes: u64,
+    pub(crate) response_bytes: u64,
+    pub(crate) age_seconds: f64,
 }
 
 /// Which connections are asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ConnectionFilter {
-    pub limit: usize,
+pub(crate) struct ConnectionFilter {
+    pub(crate) limit: usize,
     /// `namespace/name` of a pod at either end.
-    pub pod: Option<String>,
+    pub(crate) pod: Option<String>,
     /// SPIFFE id of either end, with or without `spiffe://`.
-    pub principal: Option<String>,
+    pub(crate) principal: Option<String>,
     /// `open` or `refused`; both where there is none.
-    pub state: Option<String>,
-    pub id: Option<String>,
+    pub(crate) state: Option<String>,
+    pub(crate) id: Option<String>,
 }
 
 impl ConnectionFilter {
@@ -134,7 +134,7 @@ impl ConnectionFilter {
         self.state.as_deref().is_none_or(|asked| asked == state)
     }
 
-    fn takes(&self, live: &Live) -> bool {
+    fn takes(&self, live: &LiveConnection) -> bool {
         let flow = &*live.flow;
         let pod = |asked: &String| {
             let mut ends = [&flow.source, &flow.destination].into_iter();
@@ -159,13 +159,13 @@ impl ConnectionFilter {
 /// Some of the connections that are carried now, or were refused lately, the
 /// oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct ConnectionList {
+pub(crate) struct ConnectionList {
     /// Carried now, listed or not.
-    pub total: u64,
-    pub connections: Vec<ConnectionInfo>,
+    pub(crate) total: u64,
+    pub(crate) connections: Vec<ConnectionInfo>,
 }
 
-type Map = HashMap<ConnectionId, Arc<Live>, foldhash::fast::RandomState>;
+type Map = HashMap<ConnectionId, Arc<LiveConnection>, foldhash::fast::RandomState>;
 
 /// The connections of one worker. Its locks are taken by this worker, and by
 /// another thread only while somebody asks for the list.
@@ -173,11 +173,11 @@ type Map = HashMap<ConnectionId, Arc<Live>, foldhash::fast::RandomState>;
 pub(super) struct Shard {
     live: Mutex<Map>,
     /// The last ones that were refused.
-    refused: Mutex<VecDeque<(Arc<Live>, CloseReason)>>,
+    refused: Mutex<VecDeque<(Arc<LiveConnection>, CloseReason)>>,
 }
 
 impl Shard {
-    pub(super) fn insert(&self, live: &Arc<Live>) {
+    pub(super) fn insert(&self, live: &Arc<LiveConnection>) {
         let map = &mut *self.live.lock();
         if map.len() < MAX_LISTED {
             map.insert(live.flow.id, live.clone());
@@ -188,7 +188,7 @@ impl Shard {
         self.live.lock().remove(&id);
     }
 
-    pub(super) fn refused(&self, live: Arc<Live>, reason: CloseReason) {
+    pub(super) fn refused(&self, live: Arc<LiveConnection>, reason: CloseReason) {
         let refused = &mut *self.refused.lock();
         if refused.len() >= MAX_REFUSED {
             refused.pop_front();
@@ -210,7 +210,7 @@ impl Connections {
 
     pub(super) fn list(&self, filter: &ConnectionFilter) -> Vec<ConnectionInfo> {
         let shards = self.0.lock().clone();
-        let mut found: Vec<(Arc<Live>, Option<CloseReason>)> = Vec::new();
+        let mut found: Vec<(Arc<LiveConnection>, Option<CloseReason>)> = Vec::new();
         // Cloned under the lock, looked at behind it.
         for shard in shards {
             if filter.wants(OPEN) {

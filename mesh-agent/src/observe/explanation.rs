@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// What would become of connections from here to there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
+pub(crate) enum Verdict {
     Allowed,
     Refused,
     /// Some endpoints take it and some do not.
@@ -16,126 +16,126 @@ pub enum Verdict {
 
 /// An answer of `mesh-agent explain`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Explanation {
-    pub verdict: Verdict,
+pub(crate) struct Explanation {
+    pub(crate) verdict: Verdict,
     /// The node whose agent answered, and the configuration that it went by.
-    pub node: String,
-    pub generation: u64,
-    pub from: Side,
-    pub to: Side,
-    pub port: u16,
+    pub(crate) node: String,
+    pub(crate) generation: u64,
+    pub(crate) from: Side,
+    pub(crate) to: Side,
+    pub(crate) port: u16,
     /// What the routes of the Service's port say; `None` where there are none for
     /// this caller.
     #[serde(default)]
-    pub route: Option<Routed>,
+    pub(crate) route: Option<Routed>,
     /// One for each endpoint that the connection may go to; some of them
     /// where there are more than `ways_total` tells.
-    pub ways: Vec<EndpointPath>,
-    pub ways_total: usize,
-    pub notes: Vec<String>,
+    pub(crate) ways: Vec<EndpointPath>,
+    pub(crate) ways_total: usize,
+    pub(crate) notes: Vec<String>,
 }
 
 /// One end, as the question named it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Side {
+pub(crate) struct Side {
     /// `pod`, `service` or `address`.
-    pub kind: String,
+    pub(crate) kind: String,
     /// `namespace/name`.
-    pub name: Option<String>,
-    pub address: Option<String>,
-    pub node: Option<String>,
+    pub(crate) name: Option<String>,
+    pub(crate) address: Option<String>,
+    pub(crate) node: Option<String>,
     /// Enrolled: its connections pass an agent.
-    pub in_mesh: bool,
-    pub identity: Option<String>,
+    pub(crate) in_mesh: bool,
+    pub(crate) identity: Option<String>,
 }
 
 /// What routes make of a request, or of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Routed {
+pub(crate) struct Routed {
     /// `kind/namespace/name`; `None` where no rule matches.
-    pub route: Option<String>,
+    pub(crate) route: Option<String>,
     /// The rule's name, or its number.
-    pub rule: Option<String>,
+    pub(crate) rule: Option<String>,
     /// What may become of it; the shares are of one sum.
-    pub shares: Vec<Share>,
+    pub(crate) shares: Vec<Share>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Share {
-    pub weight: u64,
-    pub of: u64,
+pub(crate) struct Share {
+    pub(crate) weight: u64,
+    pub(crate) of: u64,
     /// `namespace/name:port` of a Service; `None` where the agent answers.
-    pub backend: Option<String>,
+    pub(crate) backend: Option<String>,
     /// The agent's own answer: its status (0: a connection is reset), and why.
-    pub status: Option<u16>,
-    pub why: Option<String>,
+    pub(crate) status: Option<u16>,
+    pub(crate) why: Option<String>,
     /// What filters change of requests and of answers.
-    pub changes: Vec<String>,
+    pub(crate) changes: Vec<String>,
     /// Where copies go, with their share.
-    pub copies: Vec<String>,
+    pub(crate) copies: Vec<String>,
 }
 
 /// One endpoint.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct EndpointPath {
+pub(crate) struct EndpointPath {
     /// The backend of a route whose endpoint it is: `namespace/name:port`.
     #[serde(default)]
-    pub backend: Option<String>,
+    pub(crate) backend: Option<String>,
     /// Where it would be dialled; `None` when it does not get that far.
-    pub destination: Option<String>,
-    pub workload: Option<String>,
-    pub node: Option<String>,
-    pub identity: Option<String>,
+    pub(crate) destination: Option<String>,
+    pub(crate) workload: Option<String>,
+    pub(crate) node: Option<String>,
+    pub(crate) identity: Option<String>,
     /// As the label `connection_security_policy`: `mutual_tls`, `same_node`, `none`.
-    pub transport: Option<String>,
+    pub(crate) transport: Option<String>,
     /// What the port takes, `STRICT`, `PERMISSIVE` or `DISABLE`, and the
     /// PeerAuthentication that says so; `None` where none does.
-    pub mode: Option<String>,
-    pub mode_by: Option<String>,
+    pub(crate) mode: Option<String>,
+    pub(crate) mode_by: Option<String>,
     /// As the label `reason`; `None` where it is allowed.
-    pub refused: Option<String>,
+    pub(crate) refused: Option<String>,
     /// Neither allowed nor refused before there is a request.
     #[serde(default)]
-    pub needs_request: bool,
+    pub(crate) needs_request: bool,
     /// Of a policy's refusal, in Istio's words.
-    pub details: Option<String>,
+    pub(crate) details: Option<String>,
     /// The rule that decided; `None` where no policy did.
-    pub rule: Option<Rule>,
+    pub(crate) rule: Option<Rule>,
     /// Every policy that selects the destination, in the order of evaluation.
-    pub policies: Vec<Policy>,
-    pub policies_total: usize,
+    pub(crate) policies: Vec<Policy>,
+    pub(crate) policies_total: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Rule {
+pub(crate) struct Rule {
     /// `namespace/name`.
-    pub policy: String,
+    pub(crate) policy: String,
     /// Index into `spec.rules`; `None` where no single rule decided.
-    pub rule: Option<u16>,
+    pub(crate) rule: Option<u16>,
     /// Of the configuration that it comes from.
-    pub generation: u64,
+    pub(crate) generation: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Policy {
-    pub policy: String,
+pub(crate) struct Policy {
+    pub(crate) policy: String,
     /// `ALLOW` or `DENY`.
-    pub action: String,
-    pub matches: bool,
+    pub(crate) action: String,
+    pub(crate) matches: bool,
     /// One of its rules may match: the request says it.
     #[serde(default)]
-    pub needs_request: bool,
+    pub(crate) needs_request: bool,
     /// Index of the rule that matches.
-    pub rule: Option<u16>,
+    pub(crate) rule: Option<u16>,
     /// Only rehearsed: what it would have said.
-    pub dry_run: Option<DryRun>,
+    pub(crate) dry_run: Option<DryRun>,
     /// What it says and does not do.
-    pub problem: Option<String>,
+    pub(crate) problem: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum DryRun {
+pub(crate) enum DryRun {
     WouldAllow,
     WouldDeny,
     /// A DENY of which no rule matches.

@@ -12,7 +12,7 @@ use prometheus_client::registry::Registry;
 
 use super::access_log::AccessLog;
 use super::connections::Connections;
-use super::labels::{self, Ended, Handshake, OTHER, Policy, direction};
+use super::labels::{self, Handshake, OTHER, Policy, ReasonLabels};
 use super::node::Node;
 use super::process;
 use super::requests;
@@ -31,7 +31,9 @@ pub(super) struct Inner {
     pub(super) series: Arc<SeriesSet<tcp::Connection>>,
     pub(super) requests: Arc<SeriesSet<requests::Request>>,
     pub(super) timings: Arc<AllTimings>,
-    pub(super) ended: Family<Ended, Counter>,
+    pub(super) ended: Family<ReasonLabels, Counter>,
+    /// Requests that an agent answered itself, or cut, by why.
+    pub(super) refused: Family<ReasonLabels, Counter>,
     pub(super) handshakes: Family<Handshake, Counter>,
     pub(super) denied: Family<Policy, Counter>,
     pub(super) policies: parking_lot::Mutex<HashSet<Arc<str>>>,
@@ -54,6 +56,7 @@ impl Inner {
             requests: Arc::new(SeriesSet::new(requests::MAX_SETS)),
             timings: Arc::default(),
             ended: Family::default(),
+            refused: Family::default(),
             handshakes: Family::default(),
             denied: Family::default(),
             policies: parking_lot::Mutex::default(),
@@ -78,12 +81,13 @@ impl Inner {
     /// event of one is then an increase, which a rule can see.
     fn begin_series(&self) {
         for way in labels::ALL_DIRECTIONS {
-            for reason in labels::every_reason() {
-                let labels = Ended {
-                    direction: direction(way),
-                    reason,
-                };
+            for reason in labels::every_end() {
+                let labels = ReasonLabels::new(way, reason);
                 drop(self.ended.get_or_create(&labels));
+            }
+            for reason in labels::every_refusal() {
+                let labels = ReasonLabels::new(way, labels::refuse_reason(reason));
+                drop(self.refused.get_or_create(&labels));
             }
         }
         for labels in Handshake::every() {
@@ -107,13 +111,18 @@ impl Inner {
             self.ended.clone(),
         );
         r.register(
+            "mesh_agent_requests_refused",
+            "Requests that the agent answered itself, or cut, by why",
+            self.refused.clone(),
+        );
+        r.register(
             "mesh_agent_tls_handshakes",
             "Finished handshakes between agents, by what they agreed on",
             self.handshakes.clone(),
         );
         r.register(
             "mesh_agent_authz_denied",
-            "Connections that an authorization policy denied",
+            "Connections and requests that an authorization policy denied",
             self.denied.clone(),
         );
         r.register(

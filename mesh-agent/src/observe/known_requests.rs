@@ -22,9 +22,9 @@ pub(super) struct KnownRequests {
     /// Newest snapshot seen: what older ones knew is forgotten with them.
     generation: u64,
     /// By connection and route: each is kept alive here, so that its address is its own.
-    exact: Map<Exact, Entry>,
+    exact: Map<Exact, KnownSeries>,
     /// By all that decides on the labels.
-    alike: Map<u64, Entry>,
+    alike: Map<u64, KnownSeries>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,14 +35,14 @@ struct Exact {
 }
 
 #[derive(Clone, Debug)]
-struct Entry {
+struct KnownSeries {
     flow: Arc<Flow>,
     route: Option<Arc<str>>,
     kind: Kind,
     series: Arc<Counters>,
 }
 
-impl Entry {
+impl KnownSeries {
     fn is_of(&self, record: &RequestRecord<'_>, kind: Kind) -> bool {
         let route = record.route.map(|route| &route.route);
         self.kind == kind && self.route.as_ref() == route && flow::is_alike(&self.flow, record.flow)
@@ -68,7 +68,7 @@ impl KnownRequests {
             entry.series.count(record);
             return;
         }
-        let entry = Entry {
+        let entry = KnownSeries {
             flow: record.flow.clone(),
             ..self.alike(inner, record, kind)
         };
@@ -76,7 +76,7 @@ impl KnownRequests {
         self.exact.insert(exact, entry);
     }
 
-    fn alike(&mut self, inner: &Inner, record: &RequestRecord<'_>, kind: Kind) -> Entry {
+    fn alike(&mut self, inner: &Inner, record: &RequestRecord<'_>, kind: Kind) -> KnownSeries {
         let route = record.route.map(|route| route.route.clone());
         let mut hasher = self.state.build_hasher();
         flow::hash(&self.state, record.flow, ResponseFlags::None).hash(&mut hasher);
@@ -85,7 +85,7 @@ impl KnownRequests {
         if let Some(entry) = self.alike.get(&hash)
             && entry.is_of(record, kind)
         {
-            return Entry {
+            return KnownSeries {
                 // Of this record, whose address the caller keeps.
                 route,
                 ..entry.clone()
@@ -94,7 +94,7 @@ impl KnownRequests {
         let label = route.clone().unwrap_or_else(|| inner.no_policy.clone());
         let label = inner.route_label.then_some(label);
         let labels = Request::of(record, kind, label, &inner.cluster);
-        let entry = Entry {
+        let entry = KnownSeries {
             flow: record.flow.clone(),
             route,
             kind,

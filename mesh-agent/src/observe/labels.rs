@@ -14,9 +14,18 @@ use crate::model::{
 pub(super) const OTHER: &str = "other";
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(super) struct Ended {
-    pub(super) direction: &'static str,
-    pub(super) reason: &'static str,
+pub(super) struct ReasonLabels {
+    direction: &'static str,
+    reason: &'static str,
+}
+
+impl ReasonLabels {
+    pub(super) fn new(way: Direction, reason: &'static str) -> Self {
+        Self {
+            direction: direction(way),
+            reason,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -51,12 +60,28 @@ pub(super) struct Handshake {
 pub(super) const ALL_DIRECTIONS: [Direction; 3] =
     [Direction::Outbound, Direction::Inbound, Direction::SameNode];
 
-/// Every value of the label `reason`.
-pub(super) fn every_reason() -> impl Iterator<Item = &'static str> {
+/// Every value of the label `reason` of connections.
+pub(super) fn every_end() -> impl Iterator<Item = &'static str> {
     let closes = CLOSE_REASONS.iter().map(|(label, _)| *label);
-    let refusals = REFUSE_REASONS.iter().map(|reason| reason.refusal());
-    let tls = TLS_FAILURES.iter().map(|failure| failure.refusal());
-    closes.chain(refusals.chain(tls).map(|refusal| refusal.label))
+    let refusals = every_refusal().filter(|reason| !is_of_requests_alone(*reason));
+    closes.chain(refusals.map(refuse_reason))
+}
+
+/// Each may be why a request is refused.
+pub(super) fn every_refusal() -> impl Iterator<Item = RefuseReason> {
+    let tls = TLS_FAILURES.iter().copied().map(RefuseReason::Tls);
+    REFUSE_REASONS.iter().copied().chain(tls)
+}
+
+/// A connection never ends for it: a series of such ends would never move.
+fn is_of_requests_alone(reason: RefuseReason) -> bool {
+    matches!(
+        reason.refusal().flags,
+        ResponseFlags::DownstreamProtocol
+            | ResponseFlags::UpstreamProtocol
+            | ResponseFlags::FaultInjected
+            | ResponseFlags::Timeout
+    ) || reason == RefuseReason::MaxRequests
 }
 
 impl Handshake {
@@ -121,7 +146,7 @@ macro_rules! names {
 
 names! {
     /// Name of a direction in labels and log.
-    pub fn direction(value: Direction), DIRECTIONS:
+    pub(crate) fn direction(value: Direction), DIRECTIONS:
     Direction::Outbound => ("outbound", "from a pod of this node to elsewhere"),
     Direction::Inbound => ("inbound", "to a pod of this node from elsewhere"),
     Direction::SameNode => ("same_node", "both pods are on this node"),
@@ -129,7 +154,7 @@ names! {
 
 names! {
     /// Name of an end in labels and log.
-    pub fn close_reason(value: CloseReason), CLOSE_REASONS:
+    pub(crate) fn close_reason(value: CloseReason), CLOSE_REASONS:
     CloseReason::Finished => ("finished", "both sides said that they are done"),
     CloseReason::ResetByClient => ("reset_by_client", "the client reset it or vanished"),
     CloseReason::ResetByUpstream => ("reset_by_upstream", "the server reset it or vanished"),
@@ -146,7 +171,7 @@ names! {
 
 /// Name of a refusal in labels and log.
 #[must_use]
-pub fn refuse_reason(value: RefuseReason) -> &'static str {
+pub(crate) fn refuse_reason(value: RefuseReason) -> &'static str {
     value.refusal().label
 }
 
@@ -206,7 +231,7 @@ impl TlsNames {
 
 names! {
     /// Istio's label `connection_security_policy`.
-    pub fn security(value: Security), SECURITIES:
+    pub(crate) fn security(value: Security), SECURITIES:
     Security::Unknown => ("unknown", "refused before that was settled: nothing was carried"),
     Security::None => ("none", "plaintext"),
     Security::SameNode => ("same_node", "within the node: no TLS, identities from the kernel"),

@@ -9,12 +9,14 @@ use std::time::Instant;
 
 use prometheus_client::metrics::counter::Counter;
 
-use super::access_log::{End, Event};
-use super::connections::{Live, Shard};
+use super::access_log::{CloseRecord, Event};
+use super::connections::{LiveConnection, Shard};
 use super::flow;
 use super::inner::{Inner, MAX_POLICIES};
 use super::known_requests::KnownRequests;
-use super::labels::{Ended, Handshake, Policy, close_reason, direction, flags_of_refused};
+use super::labels::{
+    Handshake, Policy, ReasonLabels, close_reason, flags_of_refused, refuse_reason,
+};
 use super::tcp::{Connection, Counters};
 use super::timing::Timings;
 use crate::model::{
@@ -29,7 +31,7 @@ type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// One per worker thread, made there; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Local(Rc<Worker>);
+pub(crate) struct Recorder(Rc<Worker>);
 
 #[derive(Debug)]
 struct Worker {
@@ -38,6 +40,7 @@ struct Worker {
     shard: Arc<Shard>,
     known: RefCell<Known>,
     ended: RefCell<Map<(Direction, CloseReason), Counter>>,
+    refused: RefCell<Map<(Direction, RefuseReason), Counter>>,
     handshakes: RefCell<Map<(TlsRole, TlsParameters), Counter>>,
     denied: RefCell<Map<Arc<str>, Counter>>,
     requests: RefCell<KnownRequests>,
@@ -59,13 +62,14 @@ struct Set {
     series: Arc<Counters>,
 }
 
-impl Local {
+impl Recorder {
     pub(super) fn new(inner: Arc<Inner>) -> Self {
         Self(Rc::new(Worker {
             timings: inner.timings.worker(),
             shard: inner.connections.worker(),
             known: RefCell::default(),
             ended: RefCell::default(),
+            refused: RefCell::default(),
             handshakes: RefCell::default(),
             denied: RefCell::default(),
             requests: RefCell::default(),
@@ -76,15 +80,15 @@ impl Local {
     /// A connection reached its upstream. It is counted and listed as active
     /// until the guard is gone.
     #[must_use = "the connection ends when this is dropped"]
-    pub fn opened(&self, flow: Arc<Flow>) -> Open {
+    pub(crate) fn opened(&self, flow: Arc<Flow>) -> OpenConnection {
         let worker = &*self.0;
         let series = worker.known(&flow, ResponseFlags::None);
-        let live = Arc::new(Live::new(flow, ResponseFlags::None));
+        let live = Arc::new(LiveConnection::new(flow, ResponseFlags::None));
         series.opened();
         worker.inner.active.inc();
         worker.shard.insert(&live);
         worker.inner.log.send(&live, Event::Open);
-        Open {
+        OpenConnection {
             worker: self.0.clone(),
             live,
             series,
@@ -94,7 +98,7 @@ impl Local {
     }
 
     /// A handshake with another agent was finished.
-    pub fn handshake(&self, role: TlsRole, parameters: TlsParameters) {
+    pub(crate) fn handshake(&self, role: TlsRole, parameters: TlsParameters) {
         let mut handshakes = self.0.handshakes.borrow_mut();
         let counter = handshakes.entry((role, parameters)).or_insert_with(|| {
             let labels = Handshake::of(role, parameters);
@@ -104,30 +108,36 @@ impl Local {
     }
 
     /// A request and its answer have ended. Cheap: a look-up, once its series is known.
-    pub fn request(&self, record: &RequestRecord<'_>) {
+    pub(crate) fn request(&self, record: &RequestRecord<'_>) {
         let worker = &*self.0;
         worker.requests.borrow_mut().count(&worker.inner, record);
-        if let RequestEnd::Refused(RefuseReason::Denied, _) = record.ended {
-            worker.count_denied(record.rule.or(record.flow.rule.as_ref()));
+        if let RequestEnd::Refused(reason, _) = record.ended {
+            worker.count_refused(record.flow.direction, reason);
+            if reason == RefuseReason::Denied {
+                worker.count_denied(record.rule.or(record.flow.rule.as_ref()));
+            }
         }
         worker.inner.log.send_request(record);
     }
 
     /// Is there a line for a request? Only then its text is of use.
     #[must_use]
-    pub fn logs_requests(&self) -> bool {
+    pub(crate) fn logs_requests(&self) -> bool {
         self.0.inner.log.is_on()
     }
 
     /// A connection that never reached its upstream.
-    pub fn refused(&self, outcome: &Outcome) {
+    pub(crate) fn refused(&self, outcome: &Outcome) {
         let worker = &*self.0;
         worker.ended(outcome);
         let flags = flags_of_refused(outcome.reason);
         worker.known(&outcome.flow, flags).failed();
-        let live = Arc::new(Live::new(outcome.flow.clone(), flags));
+        let live = Arc::new(LiveConnection::new(outcome.flow.clone(), flags));
         live.meter.set(outcome.bytes);
-        worker.inner.log.send(&live, Event::Close(End::of(outcome)));
+        worker
+            .inner
+            .log
+            .send(&live, Event::Close(CloseRecord::of(outcome)));
         worker.shard.refused(live, outcome.reason);
     }
 }
@@ -170,11 +180,17 @@ impl Worker {
     fn count_end(&self, way: Direction, reason: CloseReason) {
         let mut ended = self.ended.borrow_mut();
         let counter = ended.entry((way, reason)).or_insert_with(|| {
-            let labels = Ended {
-                direction: direction(way),
-                reason: close_reason(reason),
-            };
+            let labels = ReasonLabels::new(way, close_reason(reason));
             self.inner.ended.get_or_create_owned(&labels)
+        });
+        counter.inc();
+    }
+
+    fn count_refused(&self, way: Direction, reason: RefuseReason) {
+        let mut refused = self.refused.borrow_mut();
+        let counter = refused.entry((way, reason)).or_insert_with(|| {
+            let labels = ReasonLabels::new(way, refuse_reason(reason));
+            self.inner.refused.get_or_create_owned(&labels)
         });
         counter.inc();
     }
@@ -205,23 +221,23 @@ impl Worker {
 /// A connection that is carried now. Dropped without an outcome (its task was
 /// cancelled or panicked) it ends as `internal`.
 #[derive(Debug)]
-pub struct Open {
+pub(crate) struct OpenConnection {
     worker: Rc<Worker>,
-    live: Arc<Live>,
+    live: Arc<LiveConnection>,
     series: Arc<Counters>,
     started: Instant,
     ended: bool,
 }
 
-impl Open {
+impl OpenConnection {
     /// Where the connection's bytes are to be seen while it lives.
     #[must_use]
-    pub fn meter(&self) -> Arc<ByteMeter> {
+    pub(crate) fn meter(&self) -> Arc<ByteMeter> {
         self.live.meter.clone()
     }
 
     /// Bytes carried so far, from time to time: counts them, and writes a log line.
-    pub fn progress(&self, total: ByteCounts) {
+    pub(crate) fn progress(&self, total: ByteCounts) {
         self.count(total);
         let event = Event::Progress {
             bytes: total,
@@ -231,11 +247,11 @@ impl Open {
     }
 
     /// The connection's end.
-    pub fn closed(mut self, outcome: &Outcome) {
+    pub(crate) fn closed(mut self, outcome: &Outcome) {
         self.ended = true;
         self.count(outcome.bytes);
         self.worker.ended(outcome);
-        let event = Event::Close(End::of(outcome));
+        let event = Event::Close(CloseRecord::of(outcome));
         self.worker.inner.log.send(&self.live, event);
     }
 
@@ -253,7 +269,7 @@ impl Open {
     }
 }
 
-impl Drop for Open {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         let worker = &*self.worker;
         if !self.ended {
@@ -262,7 +278,7 @@ impl Drop for Open {
             let bytes = self.live.meter.get();
             self.count(bytes);
             worker.count_end(self.live.flow.direction, reason);
-            let event = Event::Close(End {
+            let event = Event::Close(CloseRecord {
                 bytes,
                 connect_time: None,
                 duration,

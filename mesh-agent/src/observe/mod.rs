@@ -1,7 +1,7 @@
 //! Counters, the Prometheus page and the access log.
 //!
 //! Fed by one [`Flow`] and one [`Outcome`] per connection, through one
-//! [`Local`] per worker; never blocks the caller: a full log queue drops and
+//! [`Recorder`] per worker; never blocks the caller: a full log queue drops and
 //! counts. Label values come from the configuration and from verified
 //! identities only, and their sets are bounded.
 //!
@@ -12,14 +12,14 @@
 
 mod access_log;
 mod connections;
-pub mod explanation;
+pub(crate) mod explanation;
 mod flow;
 mod inner;
 mod known_requests;
 mod labels;
 mod local;
 mod node;
-pub mod page;
+pub(crate) mod page;
 mod process;
 #[cfg(test)]
 pub(crate) mod reference;
@@ -35,39 +35,39 @@ use std::sync::Arc;
 use prometheus_client::registry::Registry;
 
 use access_log::AccessLog;
-pub use access_log::{Events as AccessLogEvents, Target as AccessLogTarget};
-pub use connections::{ConnectionFilter, ConnectionInfo, ConnectionList};
+pub(crate) use access_log::{Events as AccessLogEvents, Target as AccessLogTarget};
+pub(crate) use connections::{ConnectionFilter, ConnectionInfo, ConnectionList};
 use inner::Inner;
-pub use labels::{refuse_reason, security};
-pub use local::{Local, Open};
+pub(crate) use labels::{refuse_reason, security};
+pub(crate) use local::{OpenConnection, Recorder};
 #[cfg(test)]
 pub(crate) use node::LIVE_TUPLES;
-pub use node::NodeState;
+pub(crate) use node::NodeState;
 
-/// Handle of the control side; workers take a [`Local`].
+/// Handle of the control side; workers take a [`Recorder`].
 #[derive(Clone, Debug)]
-pub struct Observe(Arc<Inner>);
+pub(crate) struct Observe(Arc<Inner>);
 
 /// What the agent is told of itself.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub(crate) struct Config {
     /// In every log line.
-    pub node: String,
+    pub(crate) node: String,
     /// Istio's labels `source_cluster` and `destination_cluster`.
-    pub cluster: String,
-    pub log: AccessLogTarget,
-    pub events: AccessLogEvents,
+    pub(crate) cluster: String,
+    pub(crate) log: AccessLogTarget,
+    pub(crate) events: AccessLogEvents,
     /// Request metrics have a label for the route.
-    pub route_label: bool,
+    pub(crate) route_label: bool,
 }
 
 /// Istio's name of a cluster that was given none, which Kiali expects.
-pub const DEFAULT_CLUSTER: &str = "Kubernetes";
+pub(crate) const DEFAULT_CLUSTER: &str = "Kubernetes";
 
 impl Observe {
     /// With the usual settings.
     #[cfg(test)]
-    pub fn new(node: &str, log: AccessLogTarget) -> Self {
+    pub(crate) fn new(node: &str, log: AccessLogTarget) -> Self {
         Self::start(Config {
             node: node.to_owned(),
             cluster: DEFAULT_CLUSTER.to_owned(),
@@ -78,7 +78,7 @@ impl Observe {
     }
 
     #[must_use]
-    pub fn start(config: Config) -> Self {
+    pub(crate) fn start(config: Config) -> Self {
         let log = AccessLog::start(&config.node, config.log, config.events);
         let inner = Inner::new(config.cluster, config.route_label, log);
         inner.register_all();
@@ -87,29 +87,29 @@ impl Observe {
 
     /// The view of one worker; made in its thread, once.
     #[must_use]
-    pub fn worker(&self) -> Local {
-        Local::new(self.0.clone())
+    pub(crate) fn worker(&self) -> Recorder {
+        Recorder::new(self.0.clone())
     }
 
     /// Lets another module add its metrics at set-up.
-    pub fn register(&self, f: impl FnOnce(&mut Registry)) {
+    pub(crate) fn register(&self, f: impl FnOnce(&mut Registry)) {
         f(&mut self.0.registry.lock());
     }
 
     /// The access log's file was renamed: go on in a new one.
-    pub fn reopen_log(&self) {
+    pub(crate) fn reopen_log(&self) {
         self.0.log.reopen();
     }
 
     /// Why lines of the access log are dropped now, where they are.
     #[must_use]
-    pub fn log_trouble(&self) -> Option<String> {
+    pub(crate) fn log_trouble(&self) -> Option<String> {
         self.0.log.trouble()
     }
 
     /// The oldest connections that the filter takes.
     #[must_use]
-    pub fn connections(&self, filter: &ConnectionFilter) -> ConnectionList {
+    pub(crate) fn connections(&self, filter: &ConnectionFilter) -> ConnectionList {
         ConnectionList {
             total: u64::try_from(self.0.active.get()).unwrap_or(0),
             connections: self.0.connections.list(filter),
@@ -119,7 +119,7 @@ impl Observe {
     /// The page, as OpenMetrics; [`page::to_text`] gives the older format.
     /// `kernel`: counters of the kernel programs.
     #[must_use]
-    pub fn page(&self, state: NodeState, kernel: &[(&'static str, u64)]) -> String {
+    pub(crate) fn page(&self, state: NodeState, kernel: &[(&'static str, u64)]) -> String {
         self.0.node.set(state, kernel);
         let mut page = String::new();
         if prometheus_client::encoding::text::encode(&mut page, &self.0.registry.lock()).is_err() {

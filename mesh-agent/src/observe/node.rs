@@ -15,14 +15,14 @@ pub(crate) const LIVE_TUPLES: &str = "live_tuples";
 
 /// As `status` has it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct NodeState {
-    pub ready: bool,
+pub(crate) struct NodeState {
+    pub(crate) ready: bool,
     /// Problems that `status` names.
-    pub problems: usize,
-    pub pods_enrolled: usize,
+    pub(crate) problems: usize,
+    pub(crate) pods_enrolled: usize,
     /// Wanted, and not enrolled.
-    pub pods_failed: usize,
-    pub generation: u64,
+    pub(crate) pods_failed: usize,
+    pub(crate) generation: u64,
 }
 
 /// Of the last scrape.

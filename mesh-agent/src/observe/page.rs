@@ -1,14 +1,14 @@
 //! The formats of the Prometheus page.
 
 /// Content type of the page as the agent makes it.
-pub const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub(crate) const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// Content type of [`to_text`]'s page.
-pub const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub(crate) const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Does the asker want OpenMetrics? Without a word about it the answer is no:
 /// a browser or an old scraper reads only the text format.
 #[must_use]
-pub fn wants_openmetrics(accept: &str) -> bool {
+pub(crate) fn wants_openmetrics(accept: &str) -> bool {
     accept.split(',').any(|range| {
         let mut parts = range.split(';').map(str::trim);
         let named = parts.next() == Some("application/openmetrics-text");
@@ -24,7 +24,7 @@ pub fn wants_openmetrics(accept: &str) -> bool {
 /// An OpenMetrics page in the text format 0.0.4, where a counter's family has
 /// the name of its samples.
 #[must_use]
-pub fn to_text(openmetrics: &str) -> String {
+pub(crate) fn to_text(openmetrics: &str) -> String {
     let mut text = String::with_capacity(openmetrics.len() + 4096);
     let mut help: Option<&str> = None;
     for line in openmetrics.lines() {

@@ -16,7 +16,10 @@ pub(crate) fn names() -> [(&'static str, Vec<(&'static str, &'static str)>); 7] 
     let handshakes = TLS_FAILURES.iter().map(|f| refusals(f.refusal()));
     [
         ("`reason`: how connections ended", CLOSE_REASONS.to_vec()),
-        ("`reason`: why connections were refused", refused.collect()),
+        (
+            "`reason`: why connections and requests were refused",
+            refused.collect(),
+        ),
         ("`reason`: why handshakes failed", handshakes.collect()),
         ("`direction`", DIRECTIONS.to_vec()),
         ("`response_flags` of connections", RESPONSE_FLAGS.to_vec()),
@@ -77,6 +80,10 @@ pub(crate) fn labels() -> Vec<(&'static str, String)> {
         (
             "route",
             "`kind/namespace/name` of the route that a request took; `none`, `other`; empty with `--no-route-label`",
+        ),
+        (
+            "end",
+            "of a wait for a place at a Service: `placed` (it had one), `late` (none in time), `displaced` (it made room for a pod with fewer that wait), `left` (its client, or its pod, was gone before)",
         ),
         (
             "kind",

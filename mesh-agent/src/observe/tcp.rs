@@ -85,13 +85,13 @@ impl Labels for Connection {
 
     /// How it is secured, and what became of it, are kept.
     fn into_other(self) -> Self {
-        let kept = Kept {
+        let kept = KeptLabels {
             reporter: self.reporter,
             protocol: self.request_protocol,
             response_flags: self.response_flags,
             security: self.connection_security_policy,
         };
-        let ends = [(); 2].map(|()| End::all(OTHER));
+        let ends = [(); 2].map(|()| EndLabels::all(OTHER));
         let other = || OTHER.to_owned();
         Self::put_together(
             kept,
@@ -137,7 +137,7 @@ pub(super) struct Connection {
 }
 
 /// Labels that come from closed sets: they are kept where there are too many sets.
-struct Kept {
+struct KeptLabels {
     reporter: &'static str,
     protocol: &'static str,
     response_flags: &'static str,
@@ -145,7 +145,7 @@ struct Kept {
 }
 
 /// What is said of one end.
-struct End {
+struct EndLabels {
     workload: String,
     namespace: String,
     canonical_service: String,
@@ -155,13 +155,13 @@ struct End {
     cluster: String,
 }
 
-impl End {
+impl EndLabels {
     fn of(workload: Option<&Workload>, cluster: &str) -> Self {
         let Some(w) = workload else {
             return Self::all(UNKNOWN);
         };
         let first = |names: &[&str], or: &str| {
-            let found = names.iter().find_map(|name| w.labels.get(*name));
+            let found = names.iter().find_map(|name| w.labels.get(name));
             found.map_or_else(|| or.to_owned(), Clone::clone)
         };
         let revision = [
@@ -217,8 +217,8 @@ impl Connection {
         };
         let principals = [&flow.source_principal, &flow.destination_principal]
             .map(|id| or_unknown(id.as_ref().map(SpiffeId::as_str)));
-        let ends = [source, destination].map(|end| End::of(end, cluster));
-        let kept = Kept {
+        let ends = [source, destination].map(|end| EndLabels::of(end, cluster));
+        let kept = KeptLabels {
             reporter: match flow.direction {
                 Direction::Outbound | Direction::SameNode => "source",
                 Direction::Inbound => "destination",
@@ -240,8 +240,8 @@ impl Connection {
     }
 
     fn put_together(
-        kept: Kept,
-        [source, destination]: [End; 2],
+        kept: KeptLabels,
+        [source, destination]: [EndLabels; 2],
         [service, service_name, service_namespace]: [String; 3],
         [source_principal, destination_principal]: [String; 2],
     ) -> Self {

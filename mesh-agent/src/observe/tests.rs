@@ -1,6 +1,6 @@
 mod requests;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
 use super::{AccessLogTarget, ConnectionFilter, NodeState, Observe};
@@ -25,9 +25,6 @@ pub(super) fn outcome(reason: CloseReason) -> Outcome {
         app: "web".into(),
         labels: Default::default(),
         enrolment: Enrolment::No(crate::model::Outside::NotAsked),
-        netns: None,
-        cgroup: None,
-        excluded: Vec::new(),
         on_node: Arc::default(),
         ports: [].into(),
     };
@@ -62,21 +59,30 @@ pub(super) fn outcome(reason: CloseReason) -> Outcome {
     }
 }
 
+static TEXT: LazyLock<Arc<RequestText>> = LazyLock::new(|| {
+    let host = [HeaderLine {
+        name: "host",
+        value: b"shop:80",
+    }];
+    let head = RequestHead::for_test("GET", "/cart?token=secret", &host);
+    Arc::new(RequestText::of(&head))
+});
+
 pub(super) fn request(flow: &Arc<Flow>) -> RequestRecord<'_> {
     RequestRecord {
         flow,
         protocol: RequestProtocol::Grpc,
         version: HttpVersion::Http11,
-        method: "GET",
-        host: Some(b"shop:80"),
-        target: b"/cart?token=secret",
+        text: Some(&TEXT),
         route: None,
         rule: None,
         status: 200,
         grpc_status: Some(0),
         ended: RequestEnd::Finished,
         attempts: 1,
+        hedged: None,
         fault_delay: None,
+        queued: None,
         bytes: ByteCounts {
             sent: 100,
             received: 2_000,
@@ -86,7 +92,6 @@ pub(super) fn request(flow: &Arc<Flow>) -> RequestRecord<'_> {
             received: 3,
         },
         timing: RequestTiming {
-            started: SystemTime::UNIX_EPOCH,
             request: Some(Duration::from_millis(1)),
             connected: Some(Duration::from_millis(2)),
             answered: Some(Duration::from_millis(4)),
@@ -352,10 +357,9 @@ fn dashboards_find_their_labels() {
     let mut flow = outcome(CloseReason::Finished).flow;
     let mut workload = flow.source.as_deref().expect("a workload").clone();
     for (label, value) in [("app", "storefront"), ("version", "v2")] {
-        workload
-            .labels
-            .make_mut()
-            .insert(label.to_owned(), value.to_owned());
+        workload.labels.change(|all| {
+            all.insert(label.to_owned(), value.to_owned());
+        });
     }
     Arc::make_mut(&mut flow).source = Ok(Arc::new(workload));
     let observe = Observe::new("n1", AccessLogTarget::Off);
@@ -481,8 +485,26 @@ fn series_of_closed_sets_are_there_before_their_first_event() {
         "mesh_agent_connections_ended_total{direction=\"inbound\",reason=\"tls_revoked\"} 0",
         "mesh_agent_connections_ended_total{direction=\"outbound\",reason=\"finished\"} 0",
         "mesh_agent_authz_denied_total{policy=\"none\"} 0",
+        "mesh_agent_requests_refused_total{direction=\"inbound\",reason=\"rate_limited\"} 0",
+        "mesh_agent_requests_refused_total{direction=\"outbound\",reason=\"tls_revoked\"} 0",
         "mesh_agent_tls_handshakes_total{role=\"server\",version=\"1.3\",group=\"X25519\",cipher=\"TLS_AES_128_GCM_SHA256\"} 0",
     ] {
         assert!(page.lines().any(|l| l == line), "{line} in {page}");
+    }
+    // One that can never move tells whoever watches it that all is well.
+    let ended = page
+        .lines()
+        .filter(|l| l.starts_with("mesh_agent_connections_ended_total"));
+    for line in ended {
+        let of_requests = [
+            "reason=\"malformed_",
+            "reason=\"ambiguous_",
+            "reason=\"max_requests\"",
+            "reason=\"request_timeout\"",
+        ];
+        assert!(
+            !of_requests.iter().any(|reason| line.contains(reason)),
+            "{line}"
+        );
     }
 }

@@ -10,6 +10,7 @@
 
 mod away;
 mod connect;
+mod gate;
 mod metrics;
 mod peers;
 mod proofs;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
 
 use super::away::Away;
+use super::gate::Gate;
 use super::metrics::Metrics;
 use super::proofs::{self, Pair, PeerSession, PeerValidity, Proof, Proofs, RenewalAction};
 use crate::enrol::LocalPod;
@@ -33,6 +34,8 @@ pub(crate) struct Preconnect {
 pub(crate) struct Config {
     pub(crate) connect_timeout: Duration,
     pub(crate) handshake_timeout: Duration,
+    /// Of one worker's streams of one pair.
+    pub(crate) handshakes_at_once: usize,
     /// Mutual TLS also between pods of this node.
     pub(crate) same_node_tls: bool,
     pub(crate) limits: Limits,
@@ -42,12 +45,14 @@ pub(crate) struct Config {
 /// One worker's.
 pub(crate) struct Peers {
     pub(super) config: Config,
-    pub(super) observe: observe::Local,
+    pub(super) observe: observe::Recorder,
     pub(super) metrics: Metrics,
     /// Those of all workers.
     pub(super) proofs: Arc<Proofs>,
     /// Idle connections.
     pub(super) pool: RefCell<Pool>,
+    /// Streams that wait for a handshake.
+    pub(super) gate: Gate,
     /// Agents that were not there.
     pub(super) away: RefCell<Away>,
     /// Connections to be made ahead.
@@ -59,12 +64,14 @@ pub(crate) struct Peers {
 impl Peers {
     pub(crate) fn new(
         config: Config,
-        observe: observe::Local,
+        observe: observe::Recorder,
         metrics: Metrics,
         proofs: Arc<Proofs>,
         preconnects: mpsc::Sender<Preconnect>,
     ) -> Self {
+        let silence = config.connect_timeout.min(config.handshake_timeout) / 2;
         Self {
+            gate: Gate::new(config.handshakes_at_once, silence),
             pool: RefCell::new(Pool::new(config.pool.clone())),
             config,
             observe,

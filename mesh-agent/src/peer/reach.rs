@@ -88,7 +88,7 @@ impl Peers {
         }
     }
 
-    /// A stream has to wait: it, and the next ones, for a handshake.
+    /// A stream has to wait: it, and the next ones, for a handshake, when it is its turn.
     pub(crate) async fn wait_for(
         &self,
         pod: &LocalPod,
@@ -97,7 +97,7 @@ impl Peers {
     ) -> Result<Connection, Refused> {
         let _waiting = Waiting::begin(self, key);
         self.request_preconnects(key, peer);
-        let connection = self.reach(pod, peer).await?;
+        let connection = self.gate.in_turn(key, self.reach(pod, peer)).await?;
         self.metrics.connects.inc();
         Ok(connection)
     }

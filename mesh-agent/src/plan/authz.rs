@@ -18,8 +18,6 @@ pub(crate) struct AuthzInput {
     destination_port: u16,
     /// It came in plaintext from elsewhere.
     plaintext: bool,
-    /// The name in the hello of the application's own TLS, where one was seen.
-    sni: Option<Box<str>>,
     carries: Carries,
 }
 
@@ -28,8 +26,8 @@ pub(crate) struct AuthzInput {
 enum Carries {
     /// Whatever comes.
     Bytes,
-    /// Requests, each by leave of its own.
-    Requests,
+    /// What begins with a hello that asks for this name, or for none where it is empty.
+    Named(Box<str>),
     Request(Arc<KeptHead>),
 }
 
@@ -91,7 +89,6 @@ impl AuthzInput {
             destination_ip: to.ip(),
             destination_port: to.port(),
             plaintext: false,
-            sni: None,
             carries: Carries::Bytes,
         }
     }
@@ -104,23 +101,13 @@ impl AuthzInput {
         }
     }
 
-    /// The hello of the application's own TLS asks for this name; empty where for none.
-    #[allow(dead_code, reason = "the HTTP data path comes in parts")]
-    pub(crate) fn with_sni(mut self, name: &str) -> Self {
-        self.sni = Some(name.into());
-        self
-    }
-
-    /// To be asked again of a connection on which nothing passes but requests, each with
-    /// leave of its own.
-    #[allow(dead_code, reason = "the HTTP data path comes in parts")]
-    pub(crate) fn for_requests(mut self) -> Self {
-        self.carries = Carries::Requests;
+    /// The name in the hello that it begins with; empty: it asks for none, or is none.
+    pub(crate) fn named(mut self, server_name: Box<str>) -> Self {
+        self.carries = Carries::Named(server_name);
         self
     }
 
     /// To be asked again of an open request.
-    #[allow(dead_code, reason = "the HTTP data path comes in parts")]
     pub(crate) fn for_request(mut self, head: &RequestHead<'_>) -> Self {
         self.carries = Carries::Request(KeptHead::of(head).into());
         self
@@ -130,8 +117,7 @@ impl AuthzInput {
     pub(crate) fn is_allowed_still(&self, now: &InForce) -> bool {
         let permits = |verdict| matches!(verdict, Verdict::Permit(_));
         match &self.carries {
-            Carries::Bytes => permits(self.of_now(now, None)),
-            Carries::Requests => !matches!(self.of_now(now, None), Verdict::Deny(_)),
+            Carries::Bytes | Carries::Named(_) => permits(self.of_now(now, None)),
             Carries::Request(kept) => kept.with(|head| permits(self.of_now(now, Some(head)))),
         }
     }
@@ -153,10 +139,20 @@ impl AuthzInput {
         self.both(pinned, now, Some(head))
     }
 
+    /// The name in a hello decides too, by either configuration.
+    pub(crate) fn needs_name(&self, pinned: &InForce, now: &InForce) -> bool {
+        self.needs(pinned).sni || self.needs(now).sni
+    }
+
     /// What of a request's head the verdict on one depends on.
-    #[allow(dead_code, reason = "the HTTP data path comes in parts")]
     pub(crate) fn needs(&self, pinned: &InForce) -> Needs {
         pinned.policy.needs(&self.request(&self.destination, None))
+    }
+
+    /// The destination by this configuration: its annotations may have changed since the
+    /// connection came.
+    pub(crate) fn destination_in<'c>(&self, in_force: &'c InForce) -> Option<&'c Arc<Workload>> {
+        in_force.snapshot.workloads.get(&self.destination.key)
     }
 
     fn both(&self, pinned: &InForce, now: &InForce, head: Option<&RequestHead<'_>>) -> Verdict {
@@ -187,7 +183,7 @@ impl AuthzInput {
 
     /// As it is configured now.
     fn of_now(&self, now: &InForce, head: Option<&RequestHead<'_>>) -> Verdict {
-        match now.snapshot.workloads.get(&self.destination.key) {
+        match self.destination_in(now) {
             Some(destination) => self.of(&now.policy, destination, head),
             None => Verdict::Deny(Refusal::Gone),
         }
@@ -213,13 +209,17 @@ impl AuthzInput {
         destination: &'c Workload,
         head: Option<&'c RequestHead<'c>>,
     ) -> Request<'c> {
+        let sni = match &self.carries {
+            Carries::Named(name) => Some(&**name),
+            Carries::Bytes | Carries::Request(_) => None,
+        };
         Request {
             source: self.source.as_ref(),
             source_ip: self.source_ip,
             destination,
             destination_ip: self.destination_ip,
             destination_port: self.destination_port,
-            sni: self.sni.as_deref(),
+            sni,
             http: head,
         }
     }
@@ -230,7 +230,7 @@ mod tests {
     use super::*;
     use crate::model::Snapshot;
     use crate::model::policy::{
-        Action, AuthorizationPolicy, Match, Operation, PathPattern, Rule, Scope,
+        Action, AuthorizationPolicy, Condition, Match, Operation, PathPattern, Pattern, Rule, Scope,
     };
 
     fn web() -> Arc<Workload> {
@@ -283,6 +283,7 @@ mod tests {
         assert!(!is_allowed(&denying, &open), "its own says no");
         assert!(!is_allowed(&open, &published(&[], false)), "it is gone");
     }
+
     fn get(path: &'static str) -> RequestHead<'static> {
         RequestHead::for_test("GET", path, &[])
     }
@@ -309,24 +310,58 @@ mod tests {
         let asked = || AuthzInput::new(None, [10, 0, 0, 2].into(), web(), to);
         let admin = asked().for_request(&get("/admin/x"));
         let public = asked().for_request(&get("/public"));
-        let (idle, bytes) = (asked().for_requests(), asked());
+        let bytes = asked();
         let open = published(&[web()], false);
         let denying = about(Action::Deny, "/admin*");
         let allowing = about(Action::Allow, "/public");
         let closed = published(&[web()], true);
         let gone = published(&[], false);
         for (now, expected) in [
-            // admin, public, between requests, no request
-            (open, [true; 4]),
-            (denying, [false, true, true, false]),
-            (allowing, [false, true, true, false]),
-            (closed, [false; 4]),
-            (gone, [false; 4]),
+            // admin, public, no request
+            (open, [true; 3]),
+            (denying, [false, true, false]),
+            (allowing, [false, true, false]),
+            (closed, [false; 3]),
+            (gone, [false; 3]),
         ] {
-            let all = [&admin, &public, &idle, &bytes];
+            let all = [&admin, &public, &bytes];
             let got = all.map(|check| check.is_allowed_still(&now));
             assert_eq!(got, expected, "{:?}", now.snapshot.policies);
         }
+    }
+
+    #[test]
+    fn what_came_by_a_name_is_asked_about_again_by_that() {
+        let by_name = |action, name: &str| {
+            let names = Match {
+                values: vec![Pattern::Exact(name.to_owned())],
+                not_values: vec![],
+            };
+            let rule = Rule {
+                when: vec![Condition::Sni(names)],
+                ..Rule::default()
+            };
+            in_force(&[web()], vec![policy(action, vec![rule])])
+        };
+        let to = SocketAddr::from(([10, 0, 0, 1], 80));
+        let asked = AuthzInput::new(None, [10, 0, 0, 2].into(), web(), to);
+        let open = published(&[web()], false);
+        let denying = by_name(Action::Deny, "a.example");
+        let allowing = by_name(Action::Allow, "a.example");
+        for (now, expected) in [
+            // a.example, b.example, no name, not looked at
+            (&open, [true; 4]),
+            (&denying, [false, true, true, false]),
+            (&allowing, [true, false, false, false]),
+            (&published(&[web()], true), [false; 4]),
+        ] {
+            let named = ["a.example", "b.example", ""].map(|n| asked.clone().named(n.into()));
+            let got = named.iter().chain([&asked]);
+            let got: Vec<bool> = got.map(|check| check.is_allowed_still(now)).collect();
+            assert_eq!(got, expected, "{:?}", now.snapshot.policies);
+        }
+        assert!(asked.needs_name(&denying, &open) && asked.needs_name(&open, &allowing));
+        assert!(!asked.needs_name(&open, &open));
     }
 
     #[test]

@@ -16,5 +16,5 @@ mod transport;
 pub(crate) use authz::{AuthzInput, Verdict};
 pub(crate) use changes::Changes;
 pub(crate) use in_force::InForce;
-pub(crate) use target::{Source, Target};
+pub(crate) use target::{SourcePod, Target};
 pub(crate) use transport::{DecisionContext, MayDial, MeshPeer, Outside, Transport};

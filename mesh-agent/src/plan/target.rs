@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::balance::{Attempt, Balancer, Candidates, Client, Draw, InFlight, Reach};
+use crate::balance::{Attempt, Balancer, Candidates, Client, Draw, InFlight, Reach, Unpicked};
 use crate::model::route::BackendRef;
 use crate::model::traffic::{HashOn, Traffic};
 use crate::model::{
     Endpoint, Name, OrigDst, PodIps, RefuseReason, ServiceKey, Snapshot, UpstreamAddr, Workload,
 };
-use crate::route::{self, RouteDecision, Way};
+use crate::route::{self, AddressKind, RouteDecision};
 
 /// Where the connection goes.
 pub(crate) struct Target {
@@ -37,7 +37,7 @@ enum Kind<'s> {
 }
 
 /// The source of a connection.
-pub(crate) struct Source<'s> {
+pub(crate) struct SourcePod<'s> {
     /// Addresses of the source pod, and the one that it came from.
     pub(crate) own: PodIps,
     pub(crate) address: IpAddr,
@@ -45,7 +45,7 @@ pub(crate) struct Source<'s> {
     pub(crate) pod: &'s Name,
 }
 
-impl Source<'_> {
+impl SourcePod<'_> {
     /// It is no connection of the pod's to elsewhere: whatever it says, nothing carries it.
     #[must_use]
     pub(crate) fn loops(&self, dst: OrigDst) -> bool {
@@ -57,7 +57,7 @@ impl Source<'_> {
 /// From a node, and its zone where that is known.
 pub(super) fn resolve<'p>(
     snapshot: &'p Snapshot,
-    source: &Source<'p>,
+    source: &SourcePod<'p>,
     (node, zone): (&'p str, Option<&'p str>),
     dst: OrigDst,
 ) -> Result<Backends<'p>, RefuseReason> {
@@ -69,13 +69,17 @@ pub(super) fn resolve<'p>(
         RouteDecision::Refused(reason) => return Err(reason),
         RouteDecision::External => Kind::Direct(None),
         RouteDecision::Workload(workload) => Kind::Direct(Some(workload)),
-        RouteDecision::Service { service, port, way } => {
+        RouteDecision::Service {
+            service,
+            port,
+            address,
+        } => {
             let pod = source.pod;
             let client = Client { pod, node, zone };
-            let reach = match way {
-                Way::Virtual if service.is_local => Reach::Node,
+            let reach = match address {
+                AddressKind::Virtual if service.is_local => Reach::Node,
                 // Whose policy is about what is not a pod.
-                Way::Virtual | Way::External => Reach::Cluster,
+                AddressKind::Virtual | AddressKind::External => Reach::Cluster,
             };
             Kind::Service(Candidates::new((service, port), (client, ip), reach))
         }
@@ -91,7 +95,7 @@ pub(super) fn resolve<'p>(
 /// What a route leads to: the port's own endpoints, of the family that the client called.
 pub(super) fn of_backend<'p>(
     snapshot: &'p Snapshot,
-    source: &Source<'p>,
+    source: &SourcePod<'p>,
     (node, zone): (&'p str, Option<&'p str>),
     (dst, to): (OrigDst, &BackendRef),
 ) -> Result<Backends<'p>, RefuseReason> {
@@ -128,10 +132,10 @@ impl Backends<'_> {
             Kind::Service(candidates) => {
                 balancer.hear(self.snapshot);
                 let picked = balancer.pick(candidates, attempt, draw);
-                let (endpoint, load) = picked.ok_or_else(|| nobody(candidates))?;
-                if let Some(over) = load.over() {
-                    return Err(over);
-                }
+                let (endpoint, load) = picked.map_err(|unpicked| match unpicked {
+                    Unpicked::Nobody => nobody(candidates),
+                    Unpicked::Over(limit) => limit,
+                })?;
                 Ok(Target {
                     load: Some(load),
                     ..self.endpoint(candidates, endpoint)
@@ -153,6 +157,14 @@ impl Backends<'_> {
         match &self.kind {
             Kind::Direct(_) => None,
             Kind::Service(candidates) => Some(candidates.traffic()),
+        }
+    }
+
+    /// None of it may be picked.
+    pub(crate) fn is_empty(&self) -> bool {
+        match &self.kind {
+            Kind::Direct(_) => false,
+            Kind::Service(candidates) => candidates.is_empty(),
         }
     }
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::in_force::InForce;
-use super::target::{self, Backends, Source, Target};
+use super::target::{self, Backends, SourcePod, Target};
 use crate::model::policy::PeerMode;
 use crate::model::route::BackendRef;
-use crate::model::{Name, OrigDst, RefuseReason, SpiffeId, TrustDomain, UpstreamAddr, Workload};
+use crate::model::{OrigDst, RefuseReason, SpiffeId, TrustDomain, UpstreamAddr, Workload};
 use crate::policy::Permit;
 
 /// How the bytes get there. Plaintext is chosen here, by what the
@@ -81,24 +81,22 @@ impl<'p> DecisionContext<'p> {
     /// Where a connection from here to there may go.
     pub(crate) fn backends(
         &self,
-        source: &Source<'p>,
+        source: &SourcePod<'p>,
         dst: OrigDst,
     ) -> Result<Backends<'p>, RefuseReason> {
         let snapshot = &*self.published.snapshot;
-        let said = || snapshot.zones.get(self.node).map(Name::as_str);
-        let zone = self.node_zone.or_else(said);
+        let zone = snapshot.zone_of(self.node, self.node_zone);
         target::resolve(snapshot, source, (self.node, zone), dst)
     }
 
     /// Where a request may go that a route sends `to`.
     pub(crate) fn backends_of(
         &self,
-        source: &Source<'p>,
+        source: &SourcePod<'p>,
         (dst, to): (OrigDst, &BackendRef),
     ) -> Result<Backends<'p>, RefuseReason> {
         let snapshot = &*self.published.snapshot;
-        let said = || snapshot.zones.get(self.node).map(Name::as_str);
-        let zone = self.node_zone.or_else(said);
+        let zone = snapshot.zone_of(self.node, self.node_zone);
         target::of_backend(snapshot, source, (self.node, zone), (dst, to))
     }
 

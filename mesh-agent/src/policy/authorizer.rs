@@ -8,15 +8,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::index::{Entry, Map, Policies, Resolver};
-use super::peer::{Decided, Modes, Peers, is_of_mesh};
+use super::index::{Map, Policies, Resolver, WorkloadPolicies};
+use super::peer::{Modes, PeerModeSource, Peers, is_of_mesh};
 use super::status::PolicyStatus;
 use crate::model::policy::{PeerAuthentication, PeerMode};
 use crate::model::{Name, Namespaced, Snapshot, Workload, WorkloadKey};
 
 /// Which pods connections are let in to here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Here {
+pub(crate) enum Here {
     /// Any, for whoever asks about all.
     #[default]
     Everywhere,
@@ -35,26 +35,26 @@ impl Here {
 
 /// Where something changed that policies go by.
 #[derive(Clone, Copy, Debug)]
-pub enum Where<'n> {
+pub(crate) enum Where<'n> {
     Anywhere,
     Namespaces(&'n BTreeSet<Name>),
 }
 
 /// Pods of which a connection may be judged differently now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rejudged(pub BTreeSet<WorkloadKey>);
+pub(crate) struct Rejudged(pub(crate) BTreeSet<WorkloadKey>);
 
 /// A pod that connections are let in to here.
 #[derive(Debug, PartialEq)]
 struct Resolved {
     workload: Arc<Workload>,
-    entry: Entry,
+    entry: WorkloadPolicies,
     modes: Modes,
 }
 
 /// All policies of one snapshot, compiled. A copy shares them.
 #[derive(Clone, Debug, Default)]
-pub struct Authorizer {
+pub(crate) struct Authorizer {
     pub(super) generation: u64,
     /// That have any.
     namespaces: Arc<BTreeMap<Name, Arc<Policies>>>,
@@ -78,7 +78,7 @@ type MeshCounts = Vec<(Name, Vec<(u32, usize)>)>;
 impl Authorizer {
     #[must_use]
     #[cfg(any(test, feature = "fuzzing"))]
-    pub fn compile(snapshot: &Snapshot) -> Self {
+    pub(crate) fn compile(snapshot: &Snapshot) -> Self {
         let all = Where::Anywhere;
         Self::default().update(snapshot, all, &Here::Everywhere).0
     }
@@ -86,7 +86,12 @@ impl Authorizer {
     /// The policies of `snapshot`, which differs from that of this authorizer in
     /// what is `changed` alone.
     #[must_use]
-    pub fn update(&self, snapshot: &Snapshot, changed: Where<'_>, here: &Here) -> (Self, Rejudged) {
+    pub(crate) fn update(
+        &self,
+        snapshot: &Snapshot,
+        changed: Where<'_>,
+        here: &Here,
+    ) -> (Self, Rejudged) {
         let mut next = Self {
             generation: snapshot.generation,
             workloads: snapshot.workloads.clone(),
@@ -311,7 +316,11 @@ impl Authorizer {
     }
 
     /// Reads the policies for a workload.
-    pub(super) fn with_entry<T>(&self, workload: &Workload, read: impl FnOnce(&Entry) -> T) -> T {
+    pub(super) fn with_entry<T>(
+        &self,
+        workload: &Workload,
+        read: impl FnOnce(&WorkloadPolicies) -> T,
+    ) -> T {
         if let Some(resolved) = self.resolved.get(&workload.key) {
             return read(&resolved.entry);
         }
@@ -328,7 +337,7 @@ impl Authorizer {
 
     /// What `port` of the workload takes.
     #[must_use]
-    pub fn peer_mode(&self, workload: &Workload, port: u16) -> PeerMode {
+    pub(crate) fn peer_mode(&self, workload: &Workload, port: u16) -> PeerMode {
         match self.resolved.get(&workload.key) {
             Some(resolved) => resolved.modes.of(port).mode,
             None => self.peers_of(workload).mode(self.known(workload), port),
@@ -337,7 +346,7 @@ impl Authorizer {
 
     /// What `port` of the workload takes, and the object that says so.
     #[must_use]
-    pub fn peer_mode_by(&self, workload: &Workload, port: u16) -> Decided {
+    pub(crate) fn peer_mode_by(&self, workload: &Workload, port: u16) -> PeerModeSource {
         self.peers_of(workload).decided(self.known(workload), port)
     }
 
@@ -350,7 +359,7 @@ impl Authorizer {
 
     /// Of all policies, by name.
     #[must_use]
-    pub fn status(&self) -> &[PolicyStatus] {
+    pub(crate) fn status(&self) -> &[PolicyStatus] {
         &self.status
     }
 }

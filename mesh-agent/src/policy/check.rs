@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::authorizer::Authorizer;
 use super::compile::{Compiled, Matched};
-use super::index::{Entry, Group};
+use super::index::{Group, WorkloadPolicies};
 use super::reach::Ports;
-use super::{Considered, Covers, Deny, DryRun, DryRuns, Needs, Permit, Request, Verdict};
+use super::{Considered, Deny, DryRun, DryRuns, Needs, Permit, Request, Verdict};
 use crate::model::RuleRef;
 use crate::model::policy::Action;
 
@@ -17,22 +17,17 @@ type Kind = fn(&Group) -> &[Arc<Compiled>];
 impl Authorizer {
     /// May this connection be, or this request on it? What is allowed or denied without
     /// a request is so with every one.
-    pub fn check(&self, request: &Request<'_>) -> Verdict {
+    pub(crate) fn check(&self, request: &Request<'_>) -> Verdict {
         let asked = Asked {
             request,
             generation: self.generation,
         };
         let destination = SocketAddr::new(request.destination_ip, request.destination_port);
-        let covers = match request.http {
-            Some(_) => Covers::Request,
-            None => Covers::Connection,
-        };
         self.with_entry(request.destination, |entry| {
             let dry_run = asked.rehearse(entry);
             match asked.enforce(entry) {
                 Said::Yes(rule) => Verdict::Permit(Permit {
                     destination,
-                    covers,
                     rule,
                     dry_run,
                 }),
@@ -46,7 +41,7 @@ impl Authorizer {
     /// connection alone decides it. The path and the host that a rule looks at go on
     /// to the application in the form that was looked at.
     #[must_use]
-    pub fn needs(&self, request: &Request<'_>) -> Needs {
+    pub(crate) fn needs(&self, request: &Request<'_>) -> Needs {
         let request = Request {
             http: None,
             ..*request
@@ -71,11 +66,11 @@ impl Authorizer {
 
     /// Every policy that selects the destination, and whether it matches.
     #[must_use]
-    pub fn explain(&self, request: &Request<'_>) -> Vec<Considered> {
+    pub(crate) fn explain(&self, request: &Request<'_>) -> Vec<Considered> {
         self.with_entry(request.destination, |entry| self.considered(entry, request))
     }
 
-    fn considered(&self, entry: &Entry, request: &Request<'_>) -> Vec<Considered> {
+    fn considered(&self, entry: &WorkloadPolicies, request: &Request<'_>) -> Vec<Considered> {
         let asked = Asked {
             request,
             generation: self.generation,
@@ -144,7 +139,7 @@ impl Asked<'_> {
 
     /// A DENY that matches, else the rule that allows. One that may match leaves open
     /// what would be allowed, and not what is denied.
-    fn enforce(&self, entry: &Entry) -> Said {
+    fn enforce(&self, entry: &WorkloadPolicies) -> Said {
         let mut may_deny = false;
         for (group, ports) in entry.groups(self.request.destination_port) {
             for policy in &group.deny {
@@ -166,7 +161,7 @@ impl Asked<'_> {
 
     /// What the workload's own policies let in, or else those of every Service that
     /// leads to the port.
-    fn let_in(&self, entry: &Entry) -> Said {
+    fn let_in(&self, entry: &WorkloadPolicies) -> Said {
         let by = Action::Allow;
         let mut groups = entry.groups(self.request.destination_port);
         let own = groups.next().and_then(|own| self.allowed(own));
@@ -216,7 +211,7 @@ impl Asked<'_> {
 
     /// Each dry-run policy by itself; an ALLOW that does not match would deny. What the
     /// head of a request decides is told of the request.
-    fn rehearse(&self, entry: &Entry) -> DryRuns {
+    fn rehearse(&self, entry: &WorkloadPolicies) -> DryRuns {
         let mut said = DryRuns::new();
         for (group, ports) in entry.groups(self.request.destination_port) {
             for policy in &group.dry_run {

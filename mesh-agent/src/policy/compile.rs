@@ -50,7 +50,7 @@ pub(super) fn name(policy: &AuthorizationPolicy) -> Arc<str> {
 }
 
 /// It is decided for each request.
-pub fn has_http(rule: &Rule) -> bool {
+pub(crate) fn has_http(rule: &Rule) -> bool {
     let by_head = |condition: &Condition| match condition {
         Condition::Host(_) | Condition::Method(_) | Condition::Header { .. } => true,
         Condition::Principal(_)
@@ -66,7 +66,7 @@ pub fn has_http(rule: &Rule) -> bool {
 }
 
 /// Parts of it are never known here.
-pub fn is_unserved(rule: &Rule) -> bool {
+pub(crate) fn is_unserved(rule: &Rule) -> bool {
     let is = |condition: &Condition| matches!(condition, Condition::Unserved { .. });
     rule.from.iter().any(Source::is_unserved) || rule.when.iter().any(is)
 }

@@ -3,7 +3,14 @@
 //! `None` everywhere: it depends on how the server reads it.
 
 use crate::model::policy::{HostPattern, PathPattern, Pattern};
+use crate::model::traffic::RequestMatch;
 use crate::model::{HttpVersion, Path, RequestHead, is_cookie};
+
+/// Is it one of those? Also where that depends on how the server reads it.
+pub(crate) fn may_be(of: &RequestMatch, head: &RequestHead<'_>) -> bool {
+    let by_method = of.methods.is_empty() || method(&of.methods, head) != Some(false);
+    by_method && (of.paths.is_empty() || path(&of.paths, head) != Some(false))
+}
 
 /// One that surely matches is enough; else one that may.
 fn either(each: impl Iterator<Item = Option<bool>>) -> Option<bool> {

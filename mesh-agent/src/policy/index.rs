@@ -16,7 +16,7 @@ pub(super) type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// The policies for one workload.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Entry {
+pub(super) struct WorkloadPolicies {
     own: Group,
     services: Vec<(Reach, Group)>,
 }
@@ -58,7 +58,7 @@ struct Target {
     policies: Vec<u32>,
 }
 
-impl Entry {
+impl WorkloadPolicies {
     /// The groups that a connection to `port` is of concern to, the workload's own first.
     pub(super) fn groups(&self, port: u16) -> impl Iterator<Item = (&Group, Ports<'_>)> {
         let bound = self.services.iter();
@@ -300,7 +300,7 @@ pub(super) struct Resolver<'e> {
 
 impl Resolver<'_> {
     /// The policies for a workload of the snapshot.
-    pub(super) fn entry(&self, workload: &Workload) -> Entry {
+    pub(super) fn entry(&self, workload: &Workload) -> WorkloadPolicies {
         let services = self.services(|target| {
             target.leads_to(workload).then(|| {
                 let is_unreadable = self.unreadable_pods.contains(&workload.key);
@@ -312,7 +312,7 @@ impl Resolver<'_> {
 
     /// A workload that the snapshot does not have (any more) is judged by its
     /// own labels. Which services it was behind is forgotten: take them all.
-    pub(super) fn forgotten(&self, workload: &Workload) -> Entry {
+    pub(super) fn forgotten(&self, workload: &Workload) -> WorkloadPolicies {
         let services = self.services(|target| {
             let is_near = target.service.key.namespace == workload.key.namespace;
             is_near.then_some(Reach::Unknown)
@@ -320,7 +320,7 @@ impl Resolver<'_> {
         self.with(workload, services)
     }
 
-    fn with(&self, workload: &Workload, services: Vec<(Reach, Group)>) -> Entry {
+    fn with(&self, workload: &Workload, services: Vec<(Reach, Group)>) -> WorkloadPolicies {
         let own = self.namespaces.iter().flat_map(|(namespace, policies)| {
             let is_here = *namespace == workload.key.namespace;
             match is_here || policies.is_of_mesh() {
@@ -328,7 +328,7 @@ impl Resolver<'_> {
                 false => Vec::new(),
             }
         });
-        Entry {
+        WorkloadPolicies {
             own: Group::make(own),
             services,
         }

@@ -31,40 +31,31 @@ use crate::model::RuleRef;
 use crate::model::policy::Action;
 #[cfg(test)]
 pub(crate) use authorizer::Rejudged;
-pub use authorizer::{Authorizer, Here, Where};
-pub use compile::{has_http, is_unserved};
-pub use peer::{Level, level, oldest, selects};
-pub use predicate::Needs;
-pub use principal::{localize, nobody};
-pub use reach::leading;
-pub use request::Request;
-pub use status::{PolicyStatus, UNSERVED};
+pub(crate) use authorizer::{Authorizer, Here, Where};
+pub(crate) use compile::{has_http, is_unserved};
+pub(crate) use head::may_be;
+pub(crate) use peer::{Level, level, oldest, selects};
+pub(crate) use predicate::Needs;
+pub(crate) use principal::{localize, nobody};
+pub(crate) use reach::leading;
+pub(crate) use request::Request;
+pub(crate) use status::{PolicyStatus, UNSERVED};
 
 /// What a dry-run policy would have said.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DryRun {
-    pub rule: RuleRef,
-    pub allowed: bool,
+pub(crate) struct DryRun {
+    pub(crate) rule: RuleRef,
+    pub(crate) allowed: bool,
 }
 
 type DryRuns = SmallVec<[DryRun; 1]>;
-
-/// What a permit is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Covers {
-    /// Whatever comes on it.
-    Connection,
-    /// The one request that was asked about.
-    Request,
-}
 
 /// Proof that policy lets a connection or a request arrive at one address and port of
 /// a pod; only [`Authorizer::check`] makes one, of the request that it checked: what it
 /// consists of is private.
 #[derive(Debug)]
-pub struct Permit {
+pub(crate) struct Permit {
     destination: SocketAddr,
-    covers: Covers,
     rule: Option<RuleRef>,
     dry_run: DryRuns,
 }
@@ -72,32 +63,25 @@ pub struct Permit {
 impl Permit {
     /// Where the connection may arrive, and nowhere else.
     #[must_use]
-    pub fn destination(&self) -> SocketAddr {
+    pub(crate) fn destination(&self) -> SocketAddr {
         self.destination
-    }
-
-    /// Bytes that are no request may go by one for the connection only.
-    #[must_use]
-    #[allow(dead_code, reason = "the HTTP data path comes in parts")]
-    pub fn covers(&self) -> Covers {
-        self.covers
     }
 
     /// The rule that allowed; `None` where no ALLOW policy selects the destination.
     #[must_use]
-    pub fn rule(&self) -> Option<&RuleRef> {
+    pub(crate) fn rule(&self) -> Option<&RuleRef> {
         self.rule.as_ref()
     }
 
     #[must_use]
-    pub fn dry_run(&self) -> &[DryRun] {
+    pub(crate) fn dry_run(&self) -> &[DryRun] {
         &self.dry_run
     }
 }
 
 /// Policy said no.
 #[derive(Debug)]
-pub struct Deny {
+pub(crate) struct Deny {
     rule: RuleRef,
     by: Action,
     dry_run: DryRuns,
@@ -107,13 +91,13 @@ impl Deny {
     /// The rule that denied; without index: an ALLOW policy of which no rule
     /// matched (the first by name), or a policy that is not understood.
     #[must_use]
-    pub fn rule(&self) -> &RuleRef {
+    pub(crate) fn rule(&self) -> &RuleRef {
         &self.rule
     }
 
     /// As Istio's access log says it, in the details of a 403.
     #[must_use]
-    pub fn details(&self) -> String {
+    pub(crate) fn details(&self) -> String {
         let by_rule = self.by == Action::Deny;
         let (namespace, policy) = self.rule.policy.split_once('/').unwrap_or_default();
         let matched = match self.rule.rule {
@@ -126,7 +110,7 @@ impl Deny {
     }
 
     #[must_use]
-    pub fn dry_run(&self) -> &[DryRun] {
+    pub(crate) fn dry_run(&self) -> &[DryRun] {
         &self.dry_run
     }
 }
@@ -134,7 +118,7 @@ impl Deny {
 /// What is said of a connection, or of a request on one, by policy or by all that
 /// a destination goes by: there are further reasons than policy to refuse.
 #[derive(Debug)]
-pub enum Verdict<D = Deny> {
+pub(crate) enum Verdict<D = Deny> {
     Permit(Permit),
     Deny(D),
     /// It depends on what comes: the head of a request, or the name in a TLS hello. It
@@ -160,16 +144,16 @@ impl<D> Verdict<D> {
 
 /// One policy that was looked at, for `explain`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Considered {
-    pub policy: Arc<str>,
-    pub action: Action,
-    pub dry_run: bool,
+pub(crate) struct Considered {
+    pub(crate) policy: Arc<str>,
+    pub(crate) action: Action,
+    pub(crate) dry_run: bool,
     /// The rule that matches, if any.
-    pub matched: Option<RuleRef>,
+    pub(crate) matched: Option<RuleRef>,
     /// A rule may match: the request says it.
-    pub needs_request: bool,
+    pub(crate) needs_request: bool,
     /// A rule of it looks at the caller's address.
-    pub asks_address: bool,
+    pub(crate) asks_address: bool,
     /// What it says and does not do.
-    pub problem: Option<String>,
+    pub(crate) problem: Option<String>,
 }

@@ -25,21 +25,21 @@ pub(super) struct Peers {
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Modes {
-    whole: Decided,
-    ports: BTreeMap<u16, Decided>,
+    whole: PeerModeSource,
+    ports: BTreeMap<u16, PeerModeSource>,
 }
 
 /// A mode, and who says so.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Decided {
-    pub mode: PeerMode,
+pub(crate) struct PeerModeSource {
+    pub(crate) mode: PeerMode,
     /// `namespace/name` of the PeerAuthentication; `None` where none says anything.
-    pub by: Option<Arc<str>>,
+    pub(crate) by: Option<Arc<str>>,
 }
 
 /// How an object selects, the nearest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
+pub(crate) enum Level {
     Workload,
     Namespace,
     Mesh,
@@ -47,7 +47,7 @@ pub enum Level {
 
 /// At which level it counts; `None` for a selector in the root namespace.
 #[must_use]
-pub fn level(peer: &PeerAuthentication, root: &str) -> Option<Level> {
+pub(crate) fn level(peer: &PeerAuthentication, root: &str) -> Option<Level> {
     match (&peer.scope, peer.namespace == root) {
         (Scope::Labels(_), true) => None,
         (Scope::Labels(_), false) => Some(Level::Workload),
@@ -58,7 +58,7 @@ pub fn level(peer: &PeerAuthentication, root: &str) -> Option<Level> {
 
 /// Of equals the one that holds alone; `None` where the strictest of all holds.
 #[must_use]
-pub fn oldest<'p>(equals: &[&'p PeerAuthentication]) -> Option<&'p PeerAuthentication> {
+pub(crate) fn oldest<'p>(equals: &[&'p PeerAuthentication]) -> Option<&'p PeerAuthentication> {
     if let [one] = equals {
         return Some(one);
     }
@@ -68,11 +68,11 @@ pub fn oldest<'p>(equals: &[&'p PeerAuthentication]) -> Option<&'p PeerAuthentic
 }
 
 impl Modes {
-    pub(super) fn of(&self, port: u16) -> &Decided {
+    pub(super) fn of(&self, port: u16) -> &PeerModeSource {
         self.ports.get(&port).unwrap_or(&self.whole)
     }
 
-    fn whole(decided: Decided) -> Self {
+    fn whole(decided: PeerModeSource) -> Self {
         Self {
             whole: decided,
             ports: BTreeMap::new(),
@@ -80,9 +80,9 @@ impl Modes {
     }
 
     /// What `peer` says, and what `above` says where it is silent.
-    fn said(peer: &PeerAuthentication, above: &Decided) -> Self {
-        let decided = |mode: Option<PeerMode>, above: &Decided| match mode {
-            Some(mode) => Decided::new(mode, peer),
+    fn said(peer: &PeerAuthentication, above: &PeerModeSource) -> Self {
+        let decided = |mode: Option<PeerMode>, above: &PeerModeSource| match mode {
+            Some(mode) => PeerModeSource::new(mode, peer),
             None => above.clone(),
         };
         let whole = decided(peer.mode, above);
@@ -108,7 +108,7 @@ impl Modes {
     }
 }
 
-impl Decided {
+impl PeerModeSource {
     fn new(mode: PeerMode, by: &PeerAuthentication) -> Self {
         let by = format!("{}/{}", by.namespace, by.name);
         Self {
@@ -173,7 +173,7 @@ impl Peers {
         self.with(workload, |modes| modes.of(port).mode)
     }
 
-    pub(super) fn decided(&self, workload: &Workload, port: u16) -> Decided {
+    pub(super) fn decided(&self, workload: &Workload, port: u16) -> PeerModeSource {
         self.with(workload, |modes| modes.of(port).clone())
     }
 
@@ -195,9 +195,9 @@ impl Peers {
     fn merged(&self, selecting: &[&PeerAuthentication]) -> Modes {
         // Whatever the others say: it may have been the one to go by.
         if let Some(broken) = selecting.iter().find(|p| p.broken.is_some()) {
-            return Modes::whole(Decided::new(PeerMode::Strict, broken));
+            return Modes::whole(PeerModeSource::new(PeerMode::Strict, broken));
         }
-        let mut modes = Modes::whole(Decided::default());
+        let mut modes = Modes::whole(PeerModeSource::default());
         for at in [Level::Mesh, Level::Namespace, Level::Workload] {
             let counts = |p: &&PeerAuthentication| level(p, &self.root) == Some(at);
             let equals: Vec<_> = selecting.iter().copied().filter(counts).collect();
@@ -215,7 +215,7 @@ impl Peers {
 }
 
 #[must_use]
-pub fn selects(peer: &PeerAuthentication, workload: &Workload, root: &str) -> bool {
+pub(crate) fn selects(peer: &PeerAuthentication, workload: &Workload, root: &str) -> bool {
     let near = peer.namespace == workload.key.namespace || peer.namespace == root;
     match &peer.scope {
         Scope::Mesh => true,

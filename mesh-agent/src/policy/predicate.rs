@@ -74,19 +74,18 @@ impl From<Option<bool>> for Found {
 
 /// What of a request's head an answer depends on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Needs {
-    pub path: bool,
-    pub host: bool,
-    pub method: bool,
-    pub headers: bool,
+pub(crate) struct Needs {
+    pub(crate) path: bool,
+    pub(crate) host: bool,
+    pub(crate) method: bool,
+    pub(crate) headers: bool,
     /// The name in a TLS hello.
-    pub sni: bool,
+    pub(crate) sni: bool,
 }
 
 impl Needs {
-    #[must_use]
-    #[allow(dead_code, reason = "the HTTP data path comes in parts")]
-    pub fn is_empty(&self) -> bool {
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 

@@ -14,7 +14,7 @@ const PATH: &str = "/ns/x/sa/x";
 /// Patterns for identities of the own trust domain that say what `written`
 /// says; none where no peer can have such a principal.
 #[must_use]
-pub fn localize(written: &Pattern, settings: &MeshSettings) -> Vec<Pattern> {
+pub(crate) fn localize(written: &Pattern, settings: &MeshSettings) -> Vec<Pattern> {
     let own = settings.trust_domain.as_str();
     match written {
         Pattern::Present => vec![Pattern::Present],
@@ -53,7 +53,7 @@ pub fn localize(written: &Pattern, settings: &MeshSettings) -> Vec<Pattern> {
 
 /// Why [`localize`] finds nobody, for people.
 #[must_use]
-pub fn nobody(written: &str, settings: &MeshSettings) -> String {
+pub(crate) fn nobody(written: &str, settings: &MeshSettings) -> String {
     let own = &settings.trust_domain;
     let domain = written.split_once('/').map(|(domain, _)| domain);
     let foreign = |domain: &&str| {

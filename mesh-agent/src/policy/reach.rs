@@ -3,7 +3,7 @@
 //! A policy for a Service is about the connections that arrive there. Which way
 //! they came is not to be seen at the destination, only the pod's port is.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::model::policy::{AuthorizationPolicy, Scope};
 use crate::model::{Service, ServiceKey, ServicePort, Snapshot, TargetPort, Workload};
@@ -81,7 +81,12 @@ impl Ports<'_> {
 
 /// The ports of the Service by which a connection to the workload's port `own` may
 /// have come: all where that cannot be told, none where the Service does not lead there.
-pub fn leading(service: &Service, workload: &Workload, own: u16, is_unreadable: bool) -> Vec<u16> {
+pub(crate) fn leading(
+    service: &Service,
+    workload: &Workload,
+    own: u16,
+    is_unreadable: bool,
+) -> Vec<u16> {
     if !leads_to(service, workload) {
         return Vec::new();
     }
@@ -104,13 +109,15 @@ pub(super) fn leads_to(service: &Service, workload: &Workload) -> bool {
 pub(super) fn is_selected(service: &Service, workload: &Workload) -> bool {
     !service.selector.is_empty()
         && workload.key.namespace == service.key.namespace
-        && has_labels(workload, &service.selector)
+        && has_labels(workload, service.selector.iter())
 }
 
-pub(super) fn has_labels(workload: &Workload, labels: &BTreeMap<String, String>) -> bool {
-    labels
-        .iter()
-        .all(|(k, v)| workload.labels.get(k) == Some(v))
+pub(super) fn has_labels<'l>(
+    workload: &Workload,
+    labels: impl IntoIterator<Item = (&'l String, &'l String)>,
+) -> bool {
+    let mut labels = labels.into_iter();
+    labels.all(|(k, v)| workload.labels.get(k) == Some(v))
 }
 
 /// Ports of the workload that `port` leads to: usually one.

@@ -7,22 +7,22 @@ use super::compile::{self, Compiled};
 use crate::model::policy::{Action, Rule};
 
 /// What [`compile::is_unserved`] finds, for people.
-pub const UNSERVED: &str = "a token or for what X-Forwarded-For says, which are not read";
+pub(crate) const UNSERVED: &str = "a token or for what X-Forwarded-For says, which are not read";
 
 /// How one policy fares.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PolicyStatus {
+pub(crate) struct PolicyStatus {
     /// `namespace/name`.
-    pub policy: Arc<str>,
-    pub action: Action,
-    pub dry_run: bool,
-    pub broken: Option<String>,
+    pub(crate) policy: Arc<str>,
+    pub(crate) action: Action,
+    pub(crate) dry_run: bool,
+    pub(crate) broken: Option<String>,
     /// Rules that are decided for each request: what is no HTTP is denied by them.
-    pub http_rules: usize,
+    pub(crate) http_rules: usize,
     /// Rules that ask for what is never known: they grant nothing (ALLOW), or deny as if
     /// these parts matched (DENY).
-    pub unserved_rules: usize,
-    pub workloads: usize,
+    pub(crate) unserved_rules: usize,
+    pub(crate) workloads: usize,
 }
 
 /// One line for `check-config`.
@@ -54,7 +54,7 @@ impl PolicyStatus {
 
     /// A sentence for people, where it does not do all that it says.
     #[must_use]
-    pub fn problem(&self) -> Option<String> {
+    pub(crate) fn problem(&self) -> Option<String> {
         let (name, action) = (&self.policy, self.action);
         if let Some(reason) = &self.broken {
             let effect = match action {

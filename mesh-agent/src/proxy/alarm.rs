@@ -12,12 +12,12 @@ pub(super) struct Alarm(watch::Sender<Option<String>>);
 
 /// Where the first end is told.
 #[derive(Debug)]
-pub(crate) struct Ended(watch::Receiver<Option<String>>);
+pub(crate) struct PartEnded(watch::Receiver<Option<String>>);
 
 impl Alarm {
-    pub(super) fn new() -> (Self, Ended) {
+    pub(super) fn new() -> (Self, PartEnded) {
         let (sender, receiver) = watch::channel(None);
-        (Self(sender), Ended(receiver))
+        (Self(sender), PartEnded(receiver))
     }
 
     /// Held by what must not end by a panic.
@@ -29,7 +29,7 @@ impl Alarm {
     }
 }
 
-impl Ended {
+impl PartEnded {
     /// Returns when something has ended by a panic, with its name. Cancel-safe.
     pub(crate) async fn wait(&mut self) -> String {
         match self.0.wait_for(Option::is_some).await {
@@ -65,7 +65,7 @@ impl Drop for Guard {
 mod tests {
     use super::*;
 
-    fn told(ended: &mut Ended) -> Option<String> {
+    fn told(ended: &mut PartEnded) -> Option<String> {
         ended.0.borrow_and_update().clone()
     }
 

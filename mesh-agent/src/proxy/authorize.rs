@@ -39,17 +39,27 @@ impl Authorized {
 /// Leave for one request.
 pub(super) struct Permitted {
     pub(super) authorized: Authorized,
-    /// What goes on instead of its target: a rule looked at the path in this form.
+    /// What goes on instead of its target: a rule or a limit looked at the path in this form.
     pub(super) target: Option<String>,
 }
 
-/// Of a request: only that one may go by it.
+/// Of a request: only that one may go by it. `counts`: by limits of rates.
 pub(super) fn authorize_request(
     exchange: &Exchange,
-    check: AuthzInput,
+    (check, counts): (AuthzInput, bool),
     head: &RequestHead<'_>,
 ) -> Result<Permitted, Refused> {
     let now = exchange.context.worker.agent.published.load();
+    let takes_connect = || {
+        let destination = check.destination_in(&now);
+        destination.is_some_and(|destination| destination.on_node.allows_connect)
+    };
+    if head.method == "CONNECT" && !takes_connect() {
+        return Err(Refused {
+            detail: Some(Bad::ConnectMethod.detail()),
+            ..RefuseReason::ConnectMethod.into()
+        });
+    }
     let by_path = check.needs(&exchange.in_force).path || check.needs(&now).path;
     if let (true, Path::Ambiguous(problem)) = (by_path, &head.path) {
         return Err(Refused {
@@ -64,14 +74,17 @@ pub(super) fn authorize_request(
                 principal,
                 head: Some(head),
             };
-            exchange.context.worker.admit(to, &asks)?;
+            if counts {
+                exchange.context.worker.admit(to, &asks)?;
+            }
+            let is_normal = by_path || exchange.context.worker.is_limited_by_path(&now, to);
             let watched = Watched::begin(exchange.context.entry(), check.for_request(head));
             Ok(Permitted {
                 authorized: Authorized {
                     permit,
                     watched: Some(watched),
                 },
-                target: by_path.then(|| head.normal_target()).flatten(),
+                target: is_normal.then(|| head.normal_target()).flatten(),
             })
         }
         Verdict::Deny(refusal) => Err(Refused {
@@ -83,12 +96,36 @@ pub(super) fn authorize_request(
     }
 }
 
-/// `None`: it depends on the request. The rule that decided is in the report either way.
+/// Leave for a connection.
+pub(super) enum Leave {
+    /// Whatever comes on it.
+    Given(Authorized),
+    /// It depends on each request.
+    ByRequest,
+    /// And, of what is no HTTP, on the name in a hello: to be asked with that.
+    ByName(Box<AuthzInput>),
+}
+
+/// Of a leave that is not given: what is to be asked with a name.
+pub(super) type ByName = Option<Box<AuthzInput>>;
+
+impl Leave {
+    /// Where something else asks for requests there, it is by those.
+    pub(super) fn unless(self, for_requests: bool) -> Result<Authorized, ByName> {
+        match self {
+            Self::Given(authorized) if !for_requests => Ok(authorized),
+            Self::ByName(check) if !for_requests => Err(Some(check)),
+            Self::Given(_) | Self::ByName(_) | Self::ByRequest => Err(None),
+        }
+    }
+}
+
+/// The rule that decided is in the report either way.
 pub(super) fn authorize_connection(
     exchange: &Exchange,
     report: &mut Report,
     check: AuthzInput,
-) -> Result<Option<Authorized>, Refused> {
+) -> Result<Leave, Refused> {
     let now = exchange.context.worker.agent.published.load();
     match check.verdict(&exchange.in_force, &now) {
         Verdict::Permit(permit) => {
@@ -96,7 +133,7 @@ pub(super) fn authorize_connection(
             // Without a wait since the newest configuration was asked: whoever
             // publishes another one finds this check.
             let watched = Watched::begin(exchange.context.entry(), check);
-            Ok(Some(Authorized {
+            Ok(Leave::Given(Authorized {
                 permit,
                 watched: Some(watched),
             }))
@@ -105,7 +142,23 @@ pub(super) fn authorize_connection(
             report.flow().rule = refusal.rule().cloned();
             Err(refusal.reason().into())
         }
-        Verdict::NeedsRequest => Ok(None),
+        Verdict::NeedsRequest if check.needs_name(&exchange.in_force, &now) => {
+            Ok(Leave::ByName(Box::new(check)))
+        }
+        Verdict::NeedsRequest => Ok(Leave::ByRequest),
+    }
+}
+
+/// Of what is no HTTP, once its name is known.
+pub(super) fn authorize_named(
+    exchange: &Exchange,
+    report: &mut Report,
+    check: AuthzInput,
+) -> Result<Authorized, Refused> {
+    match authorize_connection(exchange, report, check)? {
+        Leave::Given(authorized) => Ok(authorized),
+        // A rule asks for more than that.
+        Leave::ByRequest | Leave::ByName(_) => Err(RefuseReason::UndecidedProtocol.into()),
     }
 }
 

@@ -1,34 +1,36 @@
 //! `x-forwarded-client-cert`: who calls, told to the applications of pods that ask for
 //! it, in the form of Envoy. Whatever a client says in this header never arrives.
 
-use super::context::Exchange;
 use crate::model::{HeaderEdit, SpiffeId, Workload};
 use crate::tls::Fingerprint;
 
 const NAME: &str = "x-forwarded-client-cert";
 
 /// A caller that has proved who it is.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct ProvenCaller {
     pub(super) identity: SpiffeId,
     /// Of its certificate; `None` where it has none at the moment.
     pub(super) certificate: Option<Fingerprint>,
 }
 
-/// The line for a request to `pod`, if that one asks for it.
-pub(super) fn line(
-    exchange: &Exchange,
+/// What `pod`, whose identity is `own`, is told of the caller, if it asks for it.
+pub(super) fn told(
     pod: &Workload,
+    own: impl FnOnce() -> Option<SpiffeId>,
     caller: impl FnOnce() -> Option<ProvenCaller>,
-) -> Option<HeaderEdit> {
+) -> Option<String> {
     if !pod.on_node.forwards_client_cert {
         return None;
     }
-    let own = pod.spiffe_id(&exchange.context.worker.agent.trust_domain);
-    Some(HeaderEdit::Set {
+    Some(value(&own()?, &caller()?))
+}
+
+pub(super) fn line(value: String) -> HeaderEdit {
+    HeaderEdit::Set {
         name: NAME.to_owned(),
-        value: value(&own.ok()?, &caller()?),
-    })
+        value,
+    }
 }
 
 /// No character of a SPIFFE ID has to be quoted there.

@@ -7,6 +7,12 @@ use crate::io::{Limits, RECOMMENDED_OPEN_FILES};
 use crate::peer;
 use crate::tunnel::PoolConfig;
 
+/// Handshakes of a pod with one peer at once, of all workers: few enough that two busy
+/// agents get them done within the time that each has, and enough for a network that
+/// is slow.
+const HANDSHAKES: usize = 256;
+const LEAST_HANDSHAKES: usize = 16;
+
 /// Settings of the data path.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
@@ -66,6 +72,7 @@ impl Config {
         peer::Config {
             connect_timeout: self.connect_timeout,
             handshake_timeout: self.handshake_timeout,
+            handshakes_at_once: (HANDSHAKES / self.workers.max(1)).max(LEAST_HANDSHAKES),
             same_node_tls: self.same_node_tls,
             limits: self.limits,
             pool: self.pool.clone(),

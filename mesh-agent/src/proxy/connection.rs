@@ -80,5 +80,13 @@ mod tests {
         assert!(bytes <= 400, "{bytes} bytes");
         let kinds = super::sizes();
         assert!(kinds.iter().all(|bytes| *bytes <= 2_100), "{kinds:?}");
+        let silent = crate::proxy::outbound::sizes_of_silence();
+        // What lasts as long as a client's connection, and what is in the second of them
+        // while nobody has spoken.
+        let [outbound, ..] = kinds;
+        let [bytes, races @ ..] = silent;
+        assert!(outbound <= 800, "{kinds:?}");
+        assert!(bytes <= 2_900, "{silent:?}");
+        assert!(races.iter().all(|race| *race <= 900), "{silent:?}");
     }
 }

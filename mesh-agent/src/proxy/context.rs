@@ -8,9 +8,11 @@ use std::net::SocketAddr;
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -26,6 +28,7 @@ use super::rates::KnownRates;
 use super::registry::{ConnectionEntry, ConnectionRegistry, CutReason, Registration};
 use super::seen::Seen;
 use super::spare::Spare;
+use super::turns::{Share, Turns, by_turns};
 use crate::balance::{Affinity, Balancer, Health};
 use crate::detect::Learned;
 use crate::enrol::LocalPod;
@@ -102,16 +105,21 @@ impl AgentState {
     }
 }
 
+/// Longest time that an agent which drains leaves an idle connection of HTTP/1.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// State of one worker, shared by its tasks on one thread.
 pub(super) struct WorkerState {
     pub(super) agent: Arc<AgentState>,
-    pub(super) observe: observe::Local,
+    pub(super) observe: observe::Recorder,
     pub(super) connections: Rc<ConnectionRegistry>,
     pub(super) pre_auth: PreAuthLimiter,
     /// Other agents, and the connections to them.
     pub(super) peers: Peers,
     /// No new streams: idle connections say goodbye.
     pub(super) draining: CancellationToken,
+    /// While it drains, an idle connection of HTTP/1 may ask once more for this long.
+    pub(super) farewell: Cell<Duration>,
     pub(super) ports: PortRange,
     pub(super) spare: Spare,
     pub(super) balancer: RefCell<Balancer>,
@@ -124,6 +132,7 @@ pub(super) struct WorkerState {
     pub(super) mirrors: Cell<usize>,
     index: usize,
     next_id: Cell<u64>,
+    pub(super) turns: Rc<Turns>,
     /// Connections of all pods.
     pub(super) tasks: TaskTracker,
 }
@@ -148,6 +157,7 @@ impl WorkerState {
             connections: Rc::default(),
             pre_auth: PreAuthLimiter::new(&agent.config, count),
             draining: CancellationToken::new(),
+            farewell: Cell::default(),
             ports: PortRange::part(&agent.config.delivery_ports, index, count),
             spare: Spare::new(),
             balancer: RefCell::new(Balancer::new(
@@ -162,9 +172,23 @@ impl WorkerState {
             mirrors: Cell::new(0),
             index,
             next_id: Cell::new((index as u64) << 48),
+            turns: Turns::new(agent.metrics.turns.clone()),
             tasks: TaskTracker::new(),
             agent,
         }
+    }
+
+    /// Of `deadline` for what is under way idle clients may have half, and no more than
+    /// who asks often enough to be told by an answer has need of.
+    pub(super) fn drain(&self, deadline: Duration) {
+        self.farewell.set(FAREWELL.min(deadline / 2));
+        self.draining.cancel();
+    }
+
+    /// It drains, and whoever had something to ask on an idle connection has asked.
+    pub(super) async fn idle_is_over(&self) {
+        self.draining.cancelled().await;
+        tokio::time::sleep(self.farewell.get()).await;
     }
 
     /// Unique in this process.
@@ -192,6 +216,11 @@ impl WorkerState {
         self.rates.borrow_mut().admit(&now, to, asks)
     }
 
+    /// A limit of rates there depends on the path of a request.
+    pub(super) fn is_limited_by_path(&self, now: &InForce, to: (&Workload, u16)) -> bool {
+        self.rates.borrow_mut().is_by_path(now, to)
+    }
+
     /// Of a pod's port: something depends on each request there.
     pub(super) fn is_for_requests(&self, to: (&Workload, u16)) -> bool {
         let now = self.agent.published.load();
@@ -204,6 +233,11 @@ impl WorkerState {
         self.connections
             .cut_pod(pod.cookie(), CutReason::PodRemoved);
         self.peers.remove_pod(pod.cookie());
+    }
+
+    /// A task for the pod, whose end the worker waits for when it drains.
+    pub(super) fn spawn(&self, pod: &PodState, what: impl Future<Output = ()> + 'static) {
+        pod.spawn(self.tasks.track_future(what));
     }
 
     /// Keeps a connection to another agent for the pod's next stream.
@@ -221,6 +255,8 @@ pub(super) struct PodState {
     /// Ends the accept loops.
     pub(super) stop: CancellationToken,
     pub(super) tasks: TaskTracker,
+    /// Of the worker's time.
+    pub(super) share: Rc<Share>,
     /// Copies of its requests that are under way.
     pub(super) mirrors: Cell<usize>,
     /// It is somebody else now, or gone.
@@ -236,14 +272,33 @@ impl Deref for PodState {
 }
 
 impl PodState {
-    pub(super) fn new(pod: LocalPod, stop: CancellationToken, tasks: TaskTracker) -> Self {
+    pub(super) fn new(pod: LocalPod, share: Rc<Share>) -> Self {
         Self {
             pod,
-            stop,
-            tasks,
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            share,
             mirrors: Cell::new(0),
             retired: Cell::new(false),
         }
+    }
+
+    /// The pod is another one now, and what is under way goes on.
+    pub(super) fn followed_by(&self, pod: LocalPod) -> Self {
+        Self {
+            stop: self.stop.clone(),
+            tasks: self.tasks.clone(),
+            ..Self::new(pod, self.share.clone())
+        }
+    }
+
+    /// A task for the pod takes turns with those of others.
+    pub(super) fn spawn<F>(&self, what: F) -> JoinHandle<F::Output>
+    where
+        F: Future + 'static,
+        F::Output: 'static,
+    {
+        self.tasks.spawn_local(by_turns(self.share.clone(), what))
     }
 
     pub(super) fn places(&self) -> places::Pod<'_> {
@@ -290,6 +345,14 @@ impl ConnectionContext {
     pub(super) fn beside(&self) -> Rc<Self> {
         let (worker, pod) = (self.worker.clone(), self.pod.clone());
         Self::new(worker, pod, self.client_addr.get(), self.orig_dst.get())
+    }
+
+    /// A task for its pod that holds it.
+    pub(super) fn spawn<F>(self: &Rc<Self>, what: impl FnOnce(Rc<Self>) -> F)
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        self.worker.spawn(&self.pod, what(self.clone()));
     }
 
     pub(super) fn entry(&self) -> &Rc<ConnectionEntry> {

@@ -1,15 +1,16 @@
 //! Who speaks first on a connection, and what: neither side is waited for, unless
 //! something depends on the requests there.
 
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
 
 use super::context::{ConnectionContext, Exchange};
 use super::http::{HEAD_TIMEOUT, silence};
-use super::peek::{look, look_now};
+use super::peek::{peek_now, peek_until};
 use super::registry::CutReason;
-use crate::detect::{self, Expected, Hello, MAX_HELLO, MAX_REQUEST_LINE, Spoken};
+use crate::detect::{self, Expected, MAX_REQUEST_LINE, Spoken};
 use crate::model::route::RouteKind;
 use crate::model::traffic::counts_requests;
 use crate::model::{AppProtocol, OrigDst, RefuseReason, Refused, ServicePort, TargetPort};
@@ -118,7 +119,7 @@ fn target(port: &ServicePort) -> u16 {
 /// What the client begins with, without taking it; `patience`: for all of the first line
 /// once it has begun.
 pub(super) async fn spoken(client: &TcpStream, patience: Duration) -> First {
-    let begun = look(client, MAX_REQUEST_LINE, |bytes| Some(detect::http(bytes))).await;
+    let begun = peek_until(client, MAX_REQUEST_LINE, |bytes| Some(detect::http(bytes))).await;
     match begun {
         Some(Spoken::NeedMore) => tokio::time::timeout(patience, whole(client))
             .await
@@ -131,7 +132,7 @@ pub(super) async fn spoken(client: &TcpStream, patience: Duration) -> First {
 /// The same of what is there already, if anything is.
 pub(super) fn spoken_already(client: &TcpStream) -> Option<First> {
     let judge = |bytes: &[u8]| Some(First::from(detect::http(bytes)));
-    look_now(client, MAX_REQUEST_LINE, judge)
+    peek_now(client, MAX_REQUEST_LINE, judge)
 }
 
 async fn whole(client: &TcpStream) -> First {
@@ -139,7 +140,7 @@ async fn whole(client: &TcpStream) -> First {
         Spoken::NeedMore => None,
         told @ (Spoken::Http1 | Spoken::Http2 | Spoken::Other) => Some(First::from(told)),
     };
-    look(client, MAX_REQUEST_LINE, judge)
+    peek_until(client, MAX_REQUEST_LINE, judge)
         .await
         .unwrap_or(First::Ended)
 }
@@ -176,11 +177,12 @@ pub(super) async fn at_once(
     }
 }
 
-/// Both are connected: who speaks first?
+/// Both are connected: who speaks first? What is waited for stays with who asks: a future
+/// that is given away takes its room twice, for as long as the connection is silent.
 pub(super) async fn race(
     context: &ConnectionContext,
-    client_spoke: impl Future<Output = First>,
-    application_spoke: impl Future<Output = First>,
+    client_spoke: Pin<&mut impl Future<Output = First>>,
+    application_spoke: Pin<&mut impl Future<Output = First>>,
 ) -> Result<First, CutReason> {
     let idle = context.worker.agent.config.idle_timeout;
     let longest = idle.map_or(RACE, |idle| RACE.min(idle / 4));
@@ -195,6 +197,17 @@ pub(super) async fn race(
     Ok(first)
 }
 
+/// The same of a client and an application that are both at sockets.
+pub(super) async fn race_between(
+    context: &ConnectionContext,
+    client: &TcpStream,
+    application: &TcpStream,
+) -> Result<First, CutReason> {
+    let client_spoke = pin!(spoken(client, PART));
+    let application_spoke = pin!(application_begins(application));
+    race(context, client_spoke, application_spoke).await
+}
+
 /// Until the application begins, or ends. A server of HTTP/2 that sends its settings
 /// waits for its client all the same.
 pub(super) async fn application_begins(application: &TcpStream) -> First {
@@ -204,7 +217,7 @@ pub(super) async fn application_begins(application: &TcpStream) -> First {
         Some(true) => Some(First::Silence),
         Some(false) => Some(begun_by_application(bytes)),
     };
-    match look(application, HEAD, judge).await {
+    match peek_until(application, HEAD, judge).await {
         Some(First::Silence) => std::future::pending().await,
         first => first.unwrap_or(First::Ended),
     }
@@ -219,26 +232,6 @@ pub(super) fn begun_by_application(bytes: &[u8]) -> First {
     }
 }
 
-/// The name that the client's TLS asks for, in lower case; none of what is no TLS, or
-/// is silent.
-pub(super) async fn server_name(
-    context: &ConnectionContext,
-    client: &TcpStream,
-) -> Result<Option<String>, Refused> {
-    let judge = |bytes: &[u8]| match detect::client_hello(bytes) {
-        Hello::NeedMore => None,
-        Hello::OtherTls { sni } => Some(sni.map(|name| name.to_ascii_lowercase())),
-        Hello::NotTls | Hello::Mesh | Hello::Malformed => Some(None),
-    };
-    let deadline = context.worker.agent.config.handshake_timeout;
-    tokio::select! {
-        biased; // removal and drain win
-        reason = context.entry().cut.wait() => Err(reason.refuse()),
-        name = look(client, MAX_HELLO, judge) => Ok(name.flatten()),
-        () = tokio::time::sleep(deadline) => Ok(None),
-    }
-}
-
 /// Something depends on each request there: only a connection of HTTP goes on. It may be
 /// silent as long as one between two requests.
 pub(super) async fn insist(
@@ -250,7 +243,7 @@ pub(super) async fn insist(
         biased; // removal and drain win
         reason = context.entry().cut.wait() => return Err(reason.refuse()),
         first = client_spoke => first,
-        () = context.worker.draining.cancelled() => First::Ended,
+        () = context.worker.idle_is_over() => First::Ended,
         () = silence(idle) => First::Unfinished,
     };
     match first {

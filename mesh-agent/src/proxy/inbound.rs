@@ -18,14 +18,15 @@ use tokio::net::TcpStream;
 use self::caller::Caller;
 pub(crate) use self::sniff::{Sniffed, sniff};
 use super::accepted::{Accepted, forward_between};
-use super::authorize::{Authorized, admit_connection, authorize_connection};
+use super::authorize::{Authorized, ByName, Leave, admit_connection, authorize_connection};
 use super::context::Exchange;
 use super::deliver::deliver;
 use super::first::{self, First};
 use super::forward::ForwardEnd;
-use super::http::{HEAD_TIMEOUT, Inbox, Leg, Side};
+use super::http::{ByteStream, HEAD_TIMEOUT, Inbox, Side};
 use super::registry::CutReason;
 use super::report::Report;
+use super::server_name::{self, Decided};
 use crate::detect::Expected;
 use crate::model::policy::PeerMode;
 use crate::model::{
@@ -73,8 +74,8 @@ async fn classify(accepted: &Accepted, report: &mut Report) -> Result<Classified
         PeerMode::Strict => strict(accepted).await,
         PeerMode::Permissive => permissive(accepted, report).await,
         PeerMode::Disable => {
-            let authorized = authorize_plaintext(&accepted.exchange, report)?;
-            arrive(accepted, report, authorized).await
+            let leave = authorize_plaintext(&accepted.exchange, report)?;
+            arrive(accepted, report, leave).await
         }
     }
 }
@@ -102,18 +103,18 @@ async fn strict(accepted: &Accepted) -> Result<Classified, Refused> {
 
 async fn permissive(accepted: &Accepted, report: &mut Report) -> Result<Classified, Refused> {
     let exchange = &accepted.exchange;
-    let authorized = authorize_plaintext(exchange, report);
+    let leave = authorize_plaintext(exchange, report);
     let client = accepted.context().client_addr.ip();
     let known = exchange.in_force.snapshot.by_ip.get(&client);
     let from_mesh = known.is_some_and(|w| w.is_enrolled());
-    match authorized {
+    match leave {
         // Its server may be the one that speaks first: it is called at once.
-        Ok(Some(authorized)) if !from_mesh => race(accepted, report, authorized).await,
-        authorized => match inspect(accepted).await? {
+        Ok(Leave::Given(authorized)) if !from_mesh => race(accepted, report, authorized).await,
+        leave => match inspect(accepted).await? {
             // What plaintext may is not what this one is judged by.
             Sniffed::Mesh => Ok(Classified::Mesh),
             Sniffed::Plaintext | Sniffed::Silent | Sniffed::Closed => {
-                arrive(accepted, report, authorized?).await
+                arrive(accepted, report, leave?).await
             }
             Sniffed::Malformed => Err(MALFORMED.into()),
         },
@@ -124,28 +125,46 @@ async fn permissive(accepted: &Accepted, report: &mut Report) -> Result<Classifi
 async fn arrive(
     accepted: &Accepted,
     report: &mut Report,
-    authorized: Option<Authorized>,
+    leave: Leave,
 ) -> Result<Classified, Refused> {
     let context = accepted.context();
-    admit_plaintext(accepted, report)?;
     let expected = first::expected_here(&accepted.exchange, context.orig_dst);
-    // Whatever is expected: what the client speaks decides.
-    let Some(authorized) = authorized.filter(|_| expected != Expected::Requests) else {
-        let spoken = first::spoken(&accepted.client, HEAD_TIMEOUT);
-        let first = Box::pin(first::insist(context, spoken)).await?;
-        let ended = Box::pin(plaintext_requests(accepted, report, (first, None))).await;
-        return Ok(Classified::Ended(ended));
+    let decided = match leave.unless(expected == Expected::Requests) {
+        Ok(authorized) => Decided::Bytes(authorized),
+        Err(by_name) => Box::pin(enter(accepted, report, by_name)).await?,
+    };
+    // What is refused by its name leaves its place to others.
+    admit_plaintext(accepted, report)?;
+    let authorized = match decided {
+        Decided::Bytes(authorized) => authorized,
+        Decided::Requests(first) => {
+            let ended = Box::pin(plaintext_requests(accepted, report, (first, None))).await;
+            return Ok(Classified::Ended(ended));
+        }
     };
     let application = Box::pin(deliver(context, authorized.permit(), context.client_addr)).await?;
     let ended = Box::pin(carry(accepted, report, application, authorized)).await;
     Ok(Classified::Ended(ended))
 }
 
-/// The policy for a caller without identity.
-fn authorize_plaintext(
-    exchange: &Exchange,
+/// By what the client speaks, whatever is expected.
+async fn enter(
+    accepted: &Accepted,
     report: &mut Report,
-) -> Result<Option<Authorized>, Refused> {
+    by_name: ByName,
+) -> Result<Decided, Refused> {
+    let (exchange, context) = (&accepted.exchange, accepted.context());
+    let Some(check) = by_name else {
+        let spoken = first::spoken(&accepted.client, HEAD_TIMEOUT);
+        return first::insist(context, spoken).await.map(Decided::Requests);
+    };
+    let wait = context.worker.agent.config.handshake_timeout;
+    let opens = server_name::opens(&accepted.client, wait);
+    server_name::decide((exchange, report), *check, opens).await
+}
+
+/// The policy for a caller without identity.
+fn authorize_plaintext(exchange: &Exchange, report: &mut Report) -> Result<Leave, Refused> {
     let context = &exchange.context;
     report.flow().upstream = Some(UpstreamAddr::new(context.orig_dst.get()));
     report.flow().security = Security::None;
@@ -174,12 +193,13 @@ async fn carry(
     let context = accepted.context();
     let expected = first::expected_here(&accepted.exchange, context.orig_dst);
     let watched = authorized.arrived();
-    let spoke = |patience| first::spoken(&accepted.client, patience);
     let first = match expected {
         Expected::Opaque => Ok(First::Bytes),
-        Expected::Requests => Box::pin(first::insist(context, spoke(HEAD_TIMEOUT)))
-            .await
-            .map_err(|refused| CloseReason::Refused(refused.reason)),
+        Expected::Requests => {
+            let spoke = first::spoken(&accepted.client, HEAD_TIMEOUT);
+            let insisted = Box::pin(first::insist(context, spoke)).await;
+            insisted.map_err(|refused| CloseReason::Refused(refused.reason))
+        }
         // What has come with the connection is there to be looked at.
         Expected::OpaqueSoFar if first::spoken_already(&accepted.client).is_none() => {
             Ok(First::Bytes)
@@ -187,9 +207,8 @@ async fn carry(
         Expected::OpaqueSoFar | Expected::Http | Expected::Anything => {
             // It is there, whoever speaks first.
             let _shown_later = report.opened();
-            let begins = first::application_begins(&application);
-            let race = first::race(context, spoke(first::PART), begins);
-            Box::pin(race).await.map_err(CutReason::close)
+            let race = first::race_between(context, &accepted.client, &application);
+            race.await.map_err(CutReason::close)
         }
     };
     match first {
@@ -214,14 +233,10 @@ async fn plaintext_requests(
     (first, application): (First, Option<TcpStream>),
 ) -> ForwardEnd {
     let context = accepted.context_rc();
-    let caller = Caller {
-        identity: None,
-        peer: None,
-        address: context.client_addr,
-    };
+    let caller = Caller::unproven(context.client_addr);
     let mut inbox = Inbox::default();
     let client = &mut Side {
-        leg: Leg::Socket(&accepted.client),
+        stream: ByteStream::Socket(&accepted.client),
         inbox: &mut inbox,
     };
     requests::serve(context, client, (report, caller), (first, application)).await

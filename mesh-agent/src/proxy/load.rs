@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::context::ConnectionContext;
-use crate::balance::{Change, Failure, InFlight, Outcome};
+use crate::balance::{Change, Failure, InFlight, Outcome, Transition};
 use crate::model::traffic::Timeouts;
 use crate::model::{ByteCounts, CloseReason, Flow, RefuseReason};
 
@@ -20,8 +20,15 @@ impl Load {
         Self { in_flight, context }
     }
 
+    /// What was tried before it is over.
+    pub(super) fn behind(mut self, before: Option<Self>) -> Self {
+        let mut before = before.map(|load| load.in_flight);
+        self.in_flight.takes_over(before.as_mut());
+        self
+    }
+
     pub(super) fn timeouts(&self) -> Timeouts {
-        self.in_flight.traffic().timeouts
+        self.in_flight.timeouts()
     }
 
     /// What it says is waited for: a breaker depends on it.
@@ -45,12 +52,38 @@ impl Load {
 
     /// Only the first word counts.
     pub(super) fn tell(&mut self, outcome: Outcome, flow: &Flow) {
-        let worker = &self.context.worker;
-        let random = |limit| worker.dice.below(limit);
-        if let Some(change) = self.in_flight.end(outcome, Instant::now(), &random) {
-            worker.agent.metrics.breaker(change);
-            log(change, flow);
+        let dice = &self.context.worker.dice;
+        let random = |limit| dice.below(limit);
+        let now = Instant::now();
+        let change = self.in_flight.end(outcome, now, &random);
+        self.changed(change, flow, now);
+    }
+
+    fn changed(&self, change: Option<Change>, flow: &Flow, now: Instant) {
+        if let Some(change) = change {
+            self.context.worker.agent.metrics.breaker(change);
+            let transition = transition(change, flow, now);
+            log(&transition);
+            self.in_flight.note(transition);
         }
+    }
+
+    /// It is cancelled, for another try was quicker.
+    pub(super) fn gave_way(&mut self) {
+        self.in_flight.gave_way(Instant::now());
+    }
+
+    /// The same of a first try, which had no answer when the other one was asked.
+    pub(super) fn was_outrun(&mut self, flow: &Flow) {
+        let dice = &self.context.worker.dice;
+        let random = |limit| dice.below(limit);
+        let now = Instant::now();
+        let change = self.in_flight.was_outrun(now, &random);
+        self.changed(change, flow, now);
+    }
+
+    pub(super) fn context(&self) -> &ConnectionContext {
+        &self.context
     }
 
     /// It is refused, for a reason that may be the endpoint's.
@@ -101,16 +134,15 @@ fn outcome(bytes: ByteCounts, reason: CloseReason) -> Outcome {
 }
 
 /// One line for each change: these are bounded by the time that a breaker stays open.
-fn log(change: Change, flow: &Flow) {
-    let service = flow.service.as_ref().map(ToString::to_string);
-    let pod = flow
-        .destination
-        .as_ref()
-        .ok()
-        .map(|pod| pod.key.to_string());
-    let (service, pod) = (service.unwrap_or_default(), pod.unwrap_or_default());
-    let endpoint = flow.upstream.map(|at| at.to_string()).unwrap_or_default();
-    match change {
+fn log(transition: &Transition) {
+    let Transition {
+        service,
+        endpoint,
+        pod,
+        ..
+    } = transition;
+    let pod = pod.as_deref().unwrap_or_default();
+    match transition.change {
         Change::Ejected {
             cause,
             failure,
@@ -123,9 +155,24 @@ fn log(change: Change, flow: &Flow) {
             let last = failure.label();
             tracing::info!(%service, %endpoint, %pod, last, ?lasts, "endpoint still fails: it stays ejected");
         }
+        Change::Works { more } => {
+            tracing::info!(%service, %endpoint, %pod, more, "ejected endpoint works: more probes decide");
+        }
         Change::Returned => {
             tracing::info!(%service, %endpoint, %pod, "endpoint works again: it is used");
         }
+    }
+}
+
+fn transition(change: Change, flow: &Flow, at: Instant) -> Transition {
+    let pod = flow.destination.as_ref().ok();
+    let service = flow.service.as_ref().map(ToString::to_string);
+    Transition {
+        at,
+        service: service.unwrap_or_default(),
+        endpoint: flow.upstream.map(|at| at.to_string()).unwrap_or_default(),
+        pod: pod.map(|pod| pod.key.to_string()),
+        change,
     }
 }
 

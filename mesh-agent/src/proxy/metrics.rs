@@ -1,12 +1,15 @@
 //! What the workers count beside connections.
 
+use std::time::Duration;
+
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::places::Full;
+use super::turns::Waited;
 use crate::balance::{Cause, Change};
 use crate::io;
 
@@ -29,7 +32,55 @@ pub(crate) struct Metrics {
     ejected: Gauge,
     pub(super) retries: Counter,
     pub(super) over_budget: Counter,
+    hedges: Family<[(&'static str, &'static str); 1], Counter>,
+    /// The series of it.
+    hedged: [Counter; HedgeEnd::ALL.len()],
     faults: Family<[(&'static str, &'static str); 1], Counter>,
+    /// The series of it.
+    injected: [Counter; Injected::ALL.len()],
+    pub(super) turns: Waited,
+    pending: Pending,
+    waiting: Gauge,
+}
+
+type Histograms = Family<[(&'static str, &'static str); 1], Histogram, fn() -> Histogram>;
+
+/// How long requests and connections waited for a place, by how that ended.
+#[derive(Clone, Debug)]
+struct Pending(Histograms);
+
+impl Default for Pending {
+    fn default() -> Self {
+        // In seconds.
+        let times: fn() -> Histogram =
+            || Histogram::new([0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 3.0, 10.0, 60.0]);
+        Self(Family::new_with_constructor(times))
+    }
+}
+
+/// How the wait for a place at a destination ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PendingEnd {
+    Placed,
+    Late,
+    /// Another pod's has its room.
+    Displaced,
+    /// The client, or the connection, was gone before.
+    Left,
+}
+
+impl PendingEnd {
+    const ALL: [Self; 4] = [Self::Placed, Self::Late, Self::Displaced, Self::Left];
+
+    fn label(self) -> [(&'static str, &'static str); 1] {
+        let end = match self {
+            Self::Placed => "placed",
+            Self::Late => "late",
+            Self::Displaced => "displaced",
+            Self::Left => "left",
+        };
+        [("end", end)]
+    }
 }
 
 /// A fault that a TrafficPolicy asks for.
@@ -37,6 +88,10 @@ pub(crate) struct Metrics {
 pub(super) enum Injected {
     Delay,
     Abort,
+}
+
+impl Injected {
+    const ALL: [Self; 2] = [Self::Delay, Self::Abort];
 }
 
 impl Metrics {
@@ -52,8 +107,14 @@ impl Metrics {
         for result in ["success", "failure"] {
             let _zero = metrics.probes.get_or_create(&[("result", result)]);
         }
-        for kind in [Injected::Delay, Injected::Abort] {
-            let _zero = metrics.faults.get_or_create(&kind_of(kind));
+        metrics.injected =
+            Injected::ALL.map(|kind| metrics.faults.get_or_create_owned(&kind_of(kind)));
+        metrics.hedged = HedgeEnd::ALL.map(|end| {
+            let of = [("end", end.name())];
+            metrics.hedges.get_or_create_owned(&of)
+        });
+        for end in PendingEnd::ALL {
+            let _zero = metrics.pending.0.get_or_create(&end.label());
         }
         observe.register(|registry| metrics.register(registry));
         metrics.copied = CopyEnd::ALL.map(|end| {
@@ -132,14 +193,55 @@ impl Metrics {
             self.over_budget.clone(),
         );
         registry.register(
+            "mesh_agent_hedges",
+            "Second tries beside a first one that took long, by what became of them; those over_budget and nowhere were not sent",
+            self.hedges.clone(),
+        );
+        registry.register(
+            "mesh_agent_turns_waited",
+            "Times that a pod had used its time on a worker and a task of it waited for the next turn",
+            self.turns.times.clone(),
+        );
+        registry.register(
+            "mesh_agent_turn_wait_seconds",
+            "Time that tasks of pods that had used theirs on a worker waited for the next turn, in seconds",
+            self.turns.seconds.clone(),
+        );
+        registry.register(
             "mesh_agent_faults_injected",
             "Faults injected into requests of pods of this node because a TrafficPolicy asks for them, by kind",
             self.faults.clone(),
         );
+        registry.register(
+            "mesh_agent_pending_seconds",
+            "How long requests and connections waited for a place at a Service (maxRequests, maxConnections), in seconds, by how that ended",
+            self.pending.0.clone(),
+        );
+        registry.register(
+            "mesh_agent_pending",
+            "Requests and connections that wait for a place at a Service now",
+            self.waiting.clone(),
+        );
+    }
+
+    /// A wait for a place at a destination begins.
+    pub(super) fn waits(&self) {
+        self.waiting.inc();
+    }
+
+    /// It is over.
+    pub(super) fn pending(&self, end: PendingEnd, waited: Duration) {
+        self.waiting.dec();
+        let of = self.pending.0.get_or_create(&end.label());
+        of.observe(waited.as_secs_f64());
     }
 
     pub(super) fn injected(&self, kind: Injected) {
-        self.faults.get_or_create(&kind_of(kind)).inc();
+        self.injected[kind as usize].inc();
+    }
+
+    pub(super) fn hedge(&self, end: HedgeEnd) {
+        self.hedged[end as usize].inc();
     }
 
     /// A breaker has changed.
@@ -150,7 +252,7 @@ impl Metrics {
                 self.ejections.get_or_create(&by).inc();
             }
             Change::StillFailing { .. } => self.probe("failure"),
-            Change::Returned => self.probe("success"),
+            Change::Works { .. } | Change::Returned => self.probe("success"),
         }
     }
 
@@ -189,6 +291,41 @@ fn share(full: Full) -> [(&'static str, &'static str); 1] {
         Full::Source => "source",
     };
     [("share", of)]
+}
+
+/// What became of a second try beside the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HedgeEnd {
+    /// Its answer was the client's.
+    Won,
+    /// The first was answered before it, or the client left: it was cancelled.
+    Lost,
+    /// It had no answer that would do.
+    Failed,
+    /// There had been too many retries for the requests: it was not sent.
+    OverBudget,
+    /// There is no other endpoint that may be asked, or no place: it was not sent.
+    Nowhere,
+}
+
+impl HedgeEnd {
+    const ALL: [Self; 5] = [
+        Self::Won,
+        Self::Lost,
+        Self::Failed,
+        Self::OverBudget,
+        Self::Nowhere,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Won => "won",
+            Self::Lost => "lost",
+            Self::Failed => "failed",
+            Self::OverBudget => "over_budget",
+            Self::Nowhere => "nowhere",
+        }
+    }
 }
 
 /// What became of the copy of a request.

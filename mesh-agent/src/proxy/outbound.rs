@@ -3,17 +3,18 @@
 mod bytes;
 mod cookie;
 mod copies;
-mod course;
 mod decided;
 mod delay;
 mod fault;
 mod flow;
+mod hedge;
 mod http;
 mod http2;
 mod mesh;
 mod mirror;
 mod reach;
 mod retry;
+mod routed;
 mod sent;
 mod upstreams;
 
@@ -52,7 +53,8 @@ async fn forwarded(
         return Err(RefuseReason::Loop.into());
     }
     let expected = first::expected(exchange, context.orig_dst);
-    let first = first::at_once(context, &accepted.client, expected).await?;
+    // On the heap for this moment, so that what lasts has no room for it.
+    let first = Box::pin(first::at_once(context, &accepted.client, expected)).await?;
     if first.is_http() {
         return Ok(requests(accepted, report, (first, None)).await);
     }
@@ -68,7 +70,7 @@ async fn forwarded(
         Err(refused) => {
             let may_ask = first == First::Silence || expected == Expected::OpaqueSoFar;
             let asked = match may_ask {
-                true => asks_soon(accepted).await,
+                true => Box::pin(asks_soon(accepted)).await,
                 false => First::Bytes,
             };
             match asked.is_http() {
@@ -77,6 +79,36 @@ async fn forwarded(
             }
         }
     }
+}
+
+/// Of what waits while nobody has spoken: the stage of bytes, and the race for the first
+/// word to a mesh pod and to a socket.
+#[cfg(test)]
+pub(super) fn sizes_of_silence() -> [usize; 3] {
+    use super::context::ConnectionContext;
+    use tokio::net::TcpStream;
+
+    fn size<A, B, F>(_: impl Fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+    type After = Option<Box<MeshStream>>;
+    [
+        size(
+            |a: &'static Accepted, (r, s): (&'static mut Report, &'static mut After)| {
+                bytes(a, r, s, First::Silence)
+            },
+        ),
+        size(
+            |(s, a): (&'static mut MeshStream, &'static Accepted), r: &'static mut Report| {
+                s.race(a, r)
+            },
+        ),
+        size(
+            |c: &'static ConnectionContext, (a, b): (&'static TcpStream, &'static TcpStream)| {
+                first::race_between(c, a, b)
+            },
+        ),
+    ]
 }
 
 async fn asks_soon(accepted: &Accepted) -> First {

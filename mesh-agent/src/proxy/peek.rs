@@ -11,15 +11,22 @@ use crate::io::with_scratch;
 
 /// Looks at the first bytes, `most` of them, until `judge` can tell; `None` where
 /// the client ends its direction, or fails, before that.
-pub(super) async fn look<T>(
+pub(super) async fn peek_until<T>(
     client: &TcpStream,
     most: usize,
     judge: impl Fn(&[u8]) -> Option<T>,
 ) -> Option<T> {
     let mut seen = 0;
+    // Who looked before, in vain, has cleared the readiness for what is there.
+    match look(client, most, &mut seen, &judge) {
+        Ok(Some(told)) => return Some(told),
+        Ok(None) => {}
+        Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+        Err(_) => return None,
+    }
     loop {
         let ready = client.ready(Interest::READABLE).await.ok()?;
-        match look_once(client, most, &mut seen, &judge) {
+        match peek_once(client, most, &mut seen, &judge) {
             Ok(Some(told)) => return Some(told),
             Ok(None) => {}
             // The client's FIN behind part of it: nothing more will come, and this
@@ -32,17 +39,26 @@ pub(super) async fn look<T>(
 }
 
 /// Judges what is there already; `None` also where nothing is.
-pub(super) fn look_now<T>(
+pub(super) fn peek_now<T>(
     client: &TcpStream,
     most: usize,
     judge: impl Fn(&[u8]) -> Option<T>,
 ) -> Option<T> {
-    look_once(client, most, &mut 0, &judge).ok().flatten()
+    peek_once(client, most, &mut 0, &judge).ok().flatten()
 }
 
 /// Judges what is there, if it is more than `seen` bytes; else the socket's
 /// readiness is cleared, so that the next bytes wake us.
-fn look_once<T>(
+fn peek_once<T>(
+    client: &TcpStream,
+    most: usize,
+    seen: &mut usize,
+    judge: impl Fn(&[u8]) -> Option<T>,
+) -> io::Result<Option<T>> {
+    client.try_io(Interest::READABLE, || look(client, most, seen, judge))
+}
+
+fn look<T>(
     client: &TcpStream,
     most: usize,
     seen: &mut usize,
@@ -60,5 +76,28 @@ fn look_once<T>(
         Ok(judge(&buffer[..n]))
     };
     // The worker's own buffer: each connection pays for its bytes, not for the most.
-    with_scratch(|scratch| client.try_io(Interest::READABLE, || peek(&mut scratch[..most])))
+    with_scratch(|scratch| peek(&mut scratch[..most]))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::tls::tests::support::sockets;
+
+    #[tokio::test]
+    async fn what_somebody_looked_at_in_vain_is_there_for_the_next_one() {
+        let (mut client, server) = sockets().await;
+        client.write_all(b"begun").await.expect("write");
+        let never = peek_until(&server, 100, |_| None::<()>);
+        let waited = timeout(Duration::from_millis(50), never).await;
+        assert!(waited.is_err());
+        let length = peek_until(&server, 100, |bytes| Some(bytes.len()));
+        let told = timeout(Duration::from_secs(5), length).await;
+        assert_eq!(told.expect("in time"), Some(5));
+    }
 }

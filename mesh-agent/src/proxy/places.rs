@@ -236,6 +236,21 @@ mod tests {
     }
 
     #[test]
+    fn those_that_are_greedy_at_once_share_alike_and_leave_as_much() {
+        let places = Places::new(1_200, 1_200);
+        let pods = pods(3);
+        let mut held = vec![];
+        for _ in 0..1_200 {
+            held.extend(places.enter(pod(&pods[0]), None));
+            held.extend(places.enter(pod(&pods[1]), None));
+        }
+        let taken = |one: usize| pods[one].1.load(Ordering::Relaxed);
+        assert_eq!([taken(0), taken(1)], [400, 400]);
+        let (others, _full) = greedy(&places, pod(&pods[2]), None);
+        assert_eq!(others.len(), 200);
+    }
+
+    #[test]
     fn one_source_at_many_pods_cannot_take_all_places() {
         let places = Places::new(1_000, 1_000);
         let pods = pods(20);

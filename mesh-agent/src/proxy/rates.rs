@@ -22,6 +22,11 @@ pub(super) struct KnownRates {
 }
 
 impl KnownRates {
+    /// Something that a request is held to there depends on its path.
+    pub(super) fn is_by_path(&mut self, now: &InForce, to: (&Workload, u16)) -> bool {
+        !now.rates.is_empty() && self.of(now, to).iter().any(|rate| rate.is_by_path())
+    }
+
     /// One more for a port of a pod; nothing is taken of what is refused.
     pub(super) fn admit(
         &mut self,

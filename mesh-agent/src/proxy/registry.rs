@@ -74,7 +74,6 @@ impl Cut {
         }
     }
 
-    #[cfg(test)]
     pub(super) fn is_told(&self) -> bool {
         self.reason.get().is_some()
     }
@@ -194,10 +193,18 @@ impl ConnectionRegistry {
         }
     }
 
-    pub(super) fn cut_all(&self, reason: CutReason) {
-        for entry in self.entries.borrow().values() {
+    /// Cuts so many of those that are not cut yet, at most; gives how many are left.
+    pub(super) fn cut_some(&self, most: usize, reason: CutReason) -> usize {
+        let entries = self.entries.borrow();
+        let mut live = entries.values().filter(|entry| !entry.cut.is_told());
+        for entry in live.by_ref().take(most) {
             entry.cut.now(reason);
         }
+        live.count()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.borrow().len()
     }
 
     pub(super) fn cut_pod(&self, netns: u64, reason: CutReason) {
@@ -245,7 +252,7 @@ mod tests {
         let a = ConnectionRegistry::register(&connections, 1, 10);
         let b = ConnectionRegistry::register(&connections, 2, 20);
         connections.cut_pod(10, CutReason::PodRemoved);
-        connections.cut_all(CutReason::DrainDeadline);
+        assert_eq!(connections.cut_some(1, CutReason::DrainDeadline), 0);
         assert_eq!(a.entry.cut.wait().await, CutReason::PodRemoved);
         assert_eq!(b.entry.cut.wait().await, CutReason::DrainDeadline);
         drop((a, b));

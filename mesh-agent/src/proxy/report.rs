@@ -15,12 +15,12 @@ use crate::tls::PeerId;
 
 /// What is known so far; told as refused when nothing else is.
 pub(super) struct Report {
-    observe: observe::Local,
+    observe: observe::Recorder,
     /// Shared once it is told; what changes later is a copy's.
     pub(super) flow: Arc<Flow>,
     started: Instant,
     connect_time: Option<Duration>,
-    open: Option<observe::Open>,
+    open: Option<observe::OpenConnection>,
     /// Of the endpoint that was picked for the connection.
     load: Option<Load>,
 }
@@ -103,7 +103,8 @@ impl Report {
 
     /// It goes to an endpoint that was picked for it; `None`: not it, or not any more.
     pub(super) fn goes_to(&mut self, load: Option<Load>) {
-        self.load = load;
+        let before = self.load.take();
+        self.load = load.map(|load| load.behind(before));
     }
 
     /// Of the Service that it goes to.
@@ -138,7 +139,7 @@ impl Report {
 
     /// Where the bytes of one that is open are shown.
     pub(super) fn meter(&self) -> Option<Arc<ByteMeter>> {
-        self.open.as_ref().map(observe::Open::meter)
+        self.open.as_ref().map(observe::OpenConnection::meter)
     }
 
     pub(super) fn is_open(&self) -> bool {

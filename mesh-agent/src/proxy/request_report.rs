@@ -1,81 +1,45 @@
 //! One record for each exchange of HTTP: begun with its head, told once, when its
 //! answer is over.
 
-use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::forward::{PROGRESS, SOON};
-use super::http::{Carried, Fail};
+use super::http::{Carried, Fail, Held};
 use super::load::Load;
 use super::report::Report;
 use crate::balance::{Failure, Outcome};
 use crate::http::answer::Answer;
 use crate::http::trace;
 use crate::model::{
-    ByteCounts, Flow, HttpVersion, RefuseReason, Refused, RequestEnd, RequestHead, RequestProtocol,
-    RequestRecord, RequestTiming, Retry, RouteRef, RuleRef, TraceId,
+    ByteCounts, Flow, Hedged, HttpVersion, RefuseReason, Refused, RequestEnd, RequestHead,
+    RequestProtocol, RequestRecord, RequestText, RequestTiming, Retry, RouteRef, RuleRef, TraceId,
 };
 use crate::observe;
+
+/// Of gRPC: nobody waits any more.
+const DEADLINE_EXCEEDED: u32 = 4;
 
 /// What is kept of a request's head. The text is the access log's alone.
 #[derive(Debug)]
 pub(super) struct Heard {
     version: HttpVersion,
     protocol: RequestProtocol,
-    text: Option<Text>,
-}
-
-/// Method, target and host, in one piece of memory.
-#[derive(Debug)]
-struct Text {
-    all: Box<[u8]>,
-    method: usize,
-    target: usize,
-    has_host: bool,
+    text: Option<Arc<RequestText>>,
     trace: Option<TraceId>,
 }
 
-impl Text {
-    fn of(head: &RequestHead<'_>) -> Self {
-        let host = host(head);
-        let parts = [
-            head.method.as_bytes(),
-            head.target,
-            host.as_deref().unwrap_or_default(),
-        ];
-        Self {
-            all: parts.concat().into(),
-            method: parts[0].len(),
-            target: parts[0].len() + parts[1].len(),
-            has_host: host.is_some(),
-            trace: trace::id(head),
-        }
-    }
-
-    fn method(&self) -> &str {
-        // As it came out of a text.
-        std::str::from_utf8(&self.all[..self.method]).unwrap_or_default()
-    }
-
-    fn target(&self) -> &[u8] {
-        &self.all[self.method..self.target]
-    }
-
-    fn host(&self) -> Option<&[u8]> {
-        self.has_host.then(|| &self.all[self.target..])
-    }
-}
-
 impl Heard {
-    pub(super) fn of(head: &RequestHead<'_>, is_grpc: bool, observe: &observe::Local) -> Self {
+    pub(super) fn of(head: &RequestHead<'_>, is_grpc: bool, observe: &observe::Recorder) -> Self {
+        let logs = observe.logs_requests();
         Self {
             version: head.version,
             protocol: match is_grpc {
                 true => RequestProtocol::Grpc,
                 false => RequestProtocol::Http,
             },
-            text: observe.logs_requests().then(|| Text::of(head)),
+            text: logs.then(|| Arc::new(RequestText::of(head))),
+            trace: logs.then(|| trace::id(head)).flatten(),
         }
     }
 
@@ -85,21 +49,9 @@ impl Heard {
             version: HttpVersion::Http11,
             protocol: RequestProtocol::Http,
             text: None,
+            trace: None,
         }
     }
-}
-
-/// As it came; of HTTP/2 `:authority`.
-fn host<'h>(head: &RequestHead<'h>) -> Option<Cow<'h, [u8]>> {
-    if let Some(line) = head.values("host").next() {
-        return Some(line.into());
-    }
-    let host = head.host.as_ref()?;
-    let text = match host.port {
-        Some(port) => format!("{}:{port}", host.name),
-        None => host.name.to_string(),
-    };
-    Some(text.into_bytes().into())
 }
 
 /// How the agent's own answer ends an exchange.
@@ -145,10 +97,12 @@ impl Base {
 pub(super) struct RequestReport {
     base: Option<Base>,
     current: Option<Current>,
+    /// From then on its caller's own time is as good as over.
+    due: Option<Instant>,
 }
 
 struct Current {
-    observe: observe::Local,
+    observe: observe::Recorder,
     flow: Arc<Flow>,
     heard: Heard,
     route: Option<RouteRef>,
@@ -156,7 +110,9 @@ struct Current {
     began: Instant,
     connected: Option<Instant>,
     attempts: u16,
+    hedged: Option<Hedged>,
     fault_delay: Option<Duration>,
+    queued: Option<Duration>,
     /// Of its head, where that is all that was read.
     head: u64,
     /// Of the endpoint that was picked for it.
@@ -185,12 +141,15 @@ impl RequestReport {
         base.at(Some(generation))
     }
 
-    pub(super) fn begin(&mut self, observe: &observe::Local, begun: Begun) {
+    pub(super) fn begin(&mut self, observe: &observe::Recorder, begun: Begun) {
         // One that goes elsewhere is the same request.
         let before = self.current.take();
-        let (began, attempts, fault_delay) = before.map_or((begun.began, 0, None), |of| {
-            (of.began, of.attempts, of.fault_delay)
-        });
+        let (began, attempts, waited, load) =
+            before.map_or((begun.began, (0, None), [None; 2], None), |of| {
+                let attempts = (of.attempts, of.hedged);
+                (of.began, attempts, [of.fault_delay, of.queued], of.load)
+            });
+        let ([fault_delay, queued], (attempts, hedged)) = (waited, attempts);
         self.current = Some(Current {
             observe: observe.clone(),
             flow: begun.flow,
@@ -200,16 +159,19 @@ impl RequestReport {
             began,
             connected: None,
             attempts,
+            hedged,
             fault_delay,
+            queued,
             head: begun.head as u64,
-            load: None,
+            load,
         });
     }
 
     /// It goes to an endpoint that was picked for it.
     pub(super) fn goes_to(&mut self, load: Option<Load>) {
         if let Some(current) = &mut self.current {
-            current.load = load;
+            let before = current.load.take();
+            current.load = load.map(|load| load.behind(before));
         }
     }
 
@@ -225,18 +187,26 @@ impl RequestReport {
         refused.reason.refusal().retry == Retry::Elsewhere
     }
 
-    /// Its answer is not passed on: it goes elsewhere. `lost`: it is none of an application.
-    pub(super) fn failed(&mut self, lost: Option<RefuseReason>) {
+    /// Its answer is not passed on: it goes elsewhere.
+    pub(super) fn failed(&mut self, held: Held) {
         let Some(current) = &mut self.current else {
             return;
         };
         let Some(load) = &mut current.load else {
             return;
         };
-        match lost {
+        match held.lost {
             Some(reason) => load.refused(reason, &current.flow),
-            None => load.tell(Outcome::Failure(Failure::Status), &current.flow),
+            None => {
+                let told = (held.status, held.grpc);
+                load.tell(of_answer(told, self.due, Instant::now()), &current.flow);
+            }
         }
+    }
+
+    /// From then on its caller's own time is as good as over.
+    pub(super) fn is_due(&mut self, from: Option<Instant>) {
+        self.due = from;
     }
 
     /// It shows whether its endpoint works again.
@@ -272,7 +242,7 @@ impl RequestReport {
         };
         let is_probe = current.load.as_ref().is_some_and(Load::is_probe);
         if is_probe && carried.status > 0 {
-            current.tell_load(carried, RequestEnd::Finished);
+            current.tell_load(carried, RequestEnd::Finished, self.due);
         }
     }
 
@@ -280,6 +250,13 @@ impl RequestReport {
     pub(super) fn delayed(&mut self, lasts: Duration) {
         if let Some(current) = &mut self.current {
             current.fault_delay = Some(lasts);
+        }
+    }
+
+    /// So long it waited for a place at its destination.
+    pub(super) fn queued(&mut self, waited: Duration) {
+        if let Some(current) = &mut self.current {
+            current.queued = Some(waited);
         }
     }
 
@@ -295,8 +272,33 @@ impl RequestReport {
         if let Some(current) = &mut self.current {
             let now = Instant::now();
             current.connected.get_or_insert(now);
-            if let Some(load) = &mut current.load {
+            // A second try whose answer has come went before.
+            let is_answered = current.hedged == Some(Hedged::Won);
+            if let Some(load) = current.load.as_mut().filter(|_| !is_answered) {
                 load.goes(now);
+            }
+        }
+    }
+
+    /// A second try was sent beside the first.
+    pub(super) fn hedged(&mut self) {
+        self.attempt();
+        if let Some(current) = &mut self.current {
+            current.hedged = Some(Hedged::Lost);
+        }
+    }
+
+    /// The second try was answered first: the request is that one. `failed`: how the first
+    /// ended; else it is cancelled.
+    pub(super) fn hedge_won(&mut self, failed: Option<Outcome>) {
+        let Some(current) = &mut self.current else {
+            return;
+        };
+        current.hedged = Some(Hedged::Won);
+        if let Some(load) = &mut current.load {
+            match failed {
+                Some(outcome) => load.tell(outcome, &current.flow),
+                None => load.was_outrun(&current.flow),
             }
         }
     }
@@ -316,7 +318,7 @@ impl RequestReport {
     /// It is over.
     pub(super) fn finish(&mut self, carried: Carried, ended: RequestEnd) {
         if let Some(mut current) = self.current.take() {
-            current.tell_load(&carried, ended);
+            current.tell_load(&carried, ended, self.due);
             current.tell(carried, ended);
         }
     }
@@ -324,10 +326,11 @@ impl RequestReport {
     /// The agent has answered itself.
     pub(super) fn answered(&mut self, answer: &Answer, bytes: usize, ended: RequestEnd) {
         if let Some(mut current) = self.current.take() {
-            current.tell_load(&Carried::default(), ended);
+            current.tell_load(&Carried::default(), ended, self.due);
             let carried = Carried {
                 status: answer.status,
                 grpc_status: answer.grpc_status(),
+                is_broken_off: false,
                 bytes: ByteCounts {
                     sent: current.head,
                     received: bytes as u64,
@@ -350,7 +353,7 @@ impl Drop for RequestReport {
 }
 
 impl Current {
-    fn tell_load(&mut self, carried: &Carried, ended: RequestEnd) {
+    fn tell_load(&mut self, carried: &Carried, ended: RequestEnd, due: Option<Instant>) {
         let Some(load) = &mut self.load else {
             return;
         };
@@ -362,12 +365,16 @@ impl Current {
         }
         match (carried.answered, ended) {
             (Some(_), _) => {
-                let failure = Failure::of_answer(carried.status, carried.grpc_status);
-                let outcome = failure.map_or(Outcome::Success, Outcome::Failure);
-                load.tell(outcome, &self.flow);
+                // Its endpoint is judged by what that has said itself.
+                let of_grpc = carried.grpc_status.filter(|_| !carried.is_broken_off);
+                let told = (carried.status, of_grpc);
+                load.tell(of_answer(told, due, Instant::now()), &self.flow);
+            }
+            // Its caller had no more time for it, which is as if it had left.
+            (None, RequestEnd::Refused(RefuseReason::DeadlineExceeded, _) | RequestEnd::Client) => {
+                load.tell(Outcome::Abandoned, &self.flow);
             }
             (None, RequestEnd::Refused(reason, _)) => load.refused(reason, &self.flow),
-            (None, RequestEnd::Client) => load.tell(Outcome::Abandoned, &self.flow),
             (None, RequestEnd::Upstream) => {
                 load.tell(Outcome::Failure(Failure::Reset), &self.flow);
             }
@@ -379,32 +386,72 @@ impl Current {
         let now = Instant::now();
         let since = |at: Option<Instant>| at.map(|at| at.saturating_duration_since(self.began));
         let duration = now.saturating_duration_since(self.began);
-        let started = SystemTime::now().checked_sub(duration);
-        let text = self.heard.text.as_ref();
         self.observe.request(&RequestRecord {
             flow: &self.flow,
             protocol: self.heard.protocol,
             version: self.heard.version,
-            method: text.map_or("", Text::method),
-            host: text.and_then(Text::host),
-            target: text.map_or(b"", Text::target),
+            text: self.heard.text.as_ref(),
             route: self.route.as_ref(),
             rule: self.rule.as_ref(),
             status: carried.status,
             grpc_status: carried.grpc_status,
             ended,
             attempts: self.attempts,
+            hedged: self.hedged,
             bytes: carried.bytes,
             messages: carried.messages,
             timing: RequestTiming {
-                started: started.unwrap_or(SystemTime::UNIX_EPOCH),
                 request: since(carried.request),
                 connected: since(self.connected),
                 answered: since(carried.answered),
                 duration,
             },
             fault_delay: self.fault_delay,
-            trace: text.and_then(|text| text.trace),
+            queued: self.queued,
+            trace: self.heard.trace,
         });
+    }
+}
+
+/// What an answer says of its endpoint. A server that keeps its caller's time itself gives up
+/// at about the same moment as the agent, and has failed no more than where the agent is first.
+pub(super) fn of_answer(
+    (status, grpc): (u16, Option<u32>),
+    due: Option<Instant>,
+    now: Instant,
+) -> Outcome {
+    let is_late = match grpc {
+        Some(grpc) => grpc == DEADLINE_EXCEEDED,
+        None => status == 504,
+    };
+    if is_late && due.is_some_and(|due| due <= now) {
+        return Outcome::Abandoned;
+    }
+    Failure::of_answer(status, grpc).map_or(Outcome::Success, Outcome::Failure)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_keeps_its_callers_time_has_not_failed() {
+        let now = Instant::now();
+        let later = now + Duration::from_millis(1);
+        let failed = Outcome::Failure(Failure::Status);
+        for (told, due, outcome) in [
+            ((200, Some(4)), Some(now), Outcome::Abandoned),
+            ((200, Some(4)), Some(later), failed),
+            ((200, Some(4)), None, failed),
+            // As a retry has it, whose answer was a status alone.
+            ((504, None), Some(now), Outcome::Abandoned),
+            ((504, None), None, failed),
+            ((200, Some(14)), Some(now), failed),
+            ((503, None), Some(now), failed),
+            ((200, Some(0)), Some(now), Outcome::Success),
+            ((429, None), None, Outcome::Success),
+        ] {
+            assert_eq!(of_answer(told, due, now), outcome, "{told:?}");
+        }
     }
 }

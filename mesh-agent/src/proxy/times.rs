@@ -71,6 +71,19 @@ pub(super) async fn connected<T>(
     }
 }
 
+/// What is not there before a try is over is late.
+pub(super) async fn in_time<T>(
+    ends: Option<Instant>,
+    connecting: impl Future<Output = Result<T, Refused>>,
+) -> Result<T, Refused> {
+    match ends {
+        None => connecting.await,
+        Some(ends) => tokio::time::timeout_at(ends.into(), connecting)
+            .await
+            .unwrap_or(Err(RefuseReason::RequestTimeout.into())),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,17 +11,19 @@ use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::LocalSet;
+use tokio::task::{LocalSet, spawn_local};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::background::{preconnect, renew};
 use super::connection;
 use super::context::{AgentState, PodState, WorkerState};
-use super::registry::CutReason;
+use super::registry::{ConnectionRegistry, CutReason};
 use crate::enrol::{LocalPod, Recheck, ServeError};
+use crate::io::is_anothers_spare;
 use crate::peer::{Pair, Preconnect, RenewalAction};
 use crate::plan::Changes;
+use crate::sys::socket;
 use crate::tls;
 
 /// What the control runtime asks of a worker.
@@ -74,6 +76,11 @@ const MAX_PRECONNECTS: usize = 64;
 const ACCEPTS: usize = 16;
 /// Handshakes that a sweep starts to renew proofs.
 const RENEWALS: usize = 64;
+/// Connections that outlive the drain are ended within a tenth more of its time, or this.
+const SPREAD: Duration = Duration::from_secs(3);
+/// What was cut has ended by then: the other side of it is waited for no longer than two
+/// seconds.
+const CUT_ENDS: Duration = Duration::from_secs(3);
 
 impl WorkerState {
     fn recheck(&self, what: Recheck) {
@@ -104,6 +111,7 @@ impl WorkerState {
     fn sweep(&self) -> Vec<(Pair, SocketAddr)> {
         let (now, wall) = (std::time::Instant::now(), SystemTime::now());
         self.peers.sweep(now, wall);
+        self.spare.restore();
         self.agent.metrics.refresh(self.agent.health.ejected());
         let mut due = Vec::new();
         self.connections.recheck_sessions(|session| {
@@ -179,6 +187,7 @@ async fn run(
 ) {
     let mut pods: HashMap<u64, Served> = HashMap::new();
     let mut sweep = tokio::time::interval(SWEEP);
+    let _dealing = AbortOnDropHandle::new(spawn_local(deal(worker.clone())));
     loop {
         let command = tokio::select! {
             command = commands.recv() => command,
@@ -204,17 +213,29 @@ async fn run(
                 }
                 let _gone = done.send(());
             }
-            Some(Command::Remove(cookie, done)) => {
-                if let Some(served) = pods.remove(&cookie) {
-                    end_pod(&worker, &served.state()).await;
+            Some(Command::Remove(cookie, done)) => match pods.remove(&cookie) {
+                Some(served) => end_pod(&worker, served.state(), done),
+                None => {
+                    // The asker may have gone: the pod is removed all the same.
+                    let _gone = done.send(());
                 }
-                // The asker may have gone: the pod is removed all the same.
-                let _gone = done.send(());
-            }
+            },
             Some(Command::Recheck(what)) => worker.recheck(what),
             Some(Command::Drain(deadline)) => return drain(&worker, &pods, deadline).await,
         }
     }
+}
+
+/// Without it nobody whose turn is over would come to another one.
+async fn deal(worker: Rc<WorkerState>) {
+    let _vital = worker.agent.alarm.guard(thread_name());
+    worker.turns.deal().await;
+}
+
+/// Parts of a worker are told by one name: any may go first where it unwinds.
+fn thread_name() -> String {
+    let thread = std::thread::current();
+    thread.name().unwrap_or("a worker").to_owned()
 }
 
 /// Looks at all that lives, and starts the handshakes that are due.
@@ -223,8 +244,7 @@ fn renew_due(worker: &Rc<WorkerState>, pods: &HashMap<u64, Served>) {
         // One that is gone needs none.
         if let Some(pod) = pods.get(&pair.netns).map(Served::state) {
             let renewing = renew(worker.clone(), pod.clone(), pair, to);
-            let renewing = worker.tasks.track_future(renewing);
-            pod.tasks.spawn_local(renewing);
+            worker.spawn(&pod, renewing);
         }
     }
 }
@@ -233,7 +253,7 @@ fn preconnects_due(worker: &Rc<WorkerState>, pods: &HashMap<u64, Served>, reques
     match pods.get(&request.key.netns).map(Served::state) {
         Some(pod) => {
             let making = preconnect(worker.clone(), pod.clone(), request);
-            pod.tasks.spawn_local(worker.tasks.track_future(making));
+            worker.spawn(&pod, making);
         }
         // It went meanwhile.
         None => drop(worker.peers.under_way(&request)),
@@ -244,15 +264,37 @@ async fn drain(worker: &WorkerState, pods: &HashMap<u64, Served>, deadline: Dura
     for served in pods.values() {
         served.state().stop.cancel();
     }
-    worker.draining.cancel();
+    worker.drain(deadline);
     worker.peers.clear();
     worker.tasks.close();
     if tokio::time::timeout(deadline, worker.tasks.wait())
         .await
         .is_err()
     {
-        worker.connections.cut_all(CutReason::DrainDeadline);
-        worker.tasks.wait().await;
+        cut_one_by_one(&worker.connections, (deadline / 10).min(SPREAD)).await;
+        let left = left_over(&worker.tasks).await;
+        if left > 0 {
+            tracing::warn!(left, "connections do not end: they end with the agent");
+        }
+    }
+}
+
+/// In this time: their clients do not come back elsewhere all at once.
+async fn cut_one_by_one(connections: &ConnectionRegistry, within: Duration) {
+    const STEP: Duration = Duration::from_millis(10);
+    let steps = usize::try_from(within.as_millis() / STEP.as_millis()).unwrap_or(usize::MAX);
+    let at_once = connections.len().div_ceil(steps.max(1));
+    while connections.cut_some(at_once, CutReason::DrainDeadline) > 0 {
+        tokio::time::sleep(STEP).await;
+    }
+}
+
+/// Waits for what was cut; gives how many tasks have not ended in time.
+async fn left_over(tasks: &TaskTracker) -> usize {
+    tasks.close();
+    match tokio::time::timeout(CUT_ENDS, tasks.wait()).await {
+        Ok(()) => 0,
+        Err(_late) => tasks.len(),
     }
 }
 
@@ -263,10 +305,9 @@ fn put(
     listeners: Listeners,
 ) {
     let cookie = pod.netns.cookie();
-    let new = |stop, tasks| Rc::new(PodState::new(pod, stop, tasks));
     let served = match pods.entry(cookie) {
         Entry::Vacant(entry) => {
-            let state = new(CancellationToken::new(), TaskTracker::new());
+            let state = Rc::new(PodState::new(pod, worker.turns.join()));
             entry.insert(Served {
                 current: Rc::new(RefCell::new(state)),
                 listeners: Vec::new(),
@@ -275,7 +316,7 @@ fn put(
         Entry::Occupied(entry) => {
             let served = entry.into_mut();
             let before = served.state();
-            let state = new(before.stop.clone(), before.tasks.clone());
+            let state = Rc::new(before.followed_by(pod));
             served.current.replace(state.clone());
             if !state.is_still(&before) {
                 worker.retire(&before);
@@ -289,15 +330,23 @@ fn put(
         served.listeners.push((ip, stop.clone()));
         let listening = Listening { ip, listener, stop };
         let accepting = accept(worker.clone(), served.current.clone(), listening);
-        state.tasks.spawn_local(accepting);
+        state.spawn(accepting);
     }
 }
 
-async fn end_pod(worker: &WorkerState, pod: &PodState) {
+/// Ends all that is the pod's. What it waits for keeps nobody else of the worker waiting.
+fn end_pod(worker: &WorkerState, pod: Rc<PodState>, done: oneshot::Sender<()>) {
     pod.stop.cancel();
-    worker.retire(pod);
-    pod.tasks.close();
-    pod.tasks.wait().await;
+    worker.retire(&pod);
+    worker.tasks.spawn_local(async move {
+        let left = left_over(&pod.tasks).await;
+        if left > 0 {
+            let pod = &pod.workload.key;
+            tracing::warn!(%pod, left, "connections of a pod that goes do not end: they are not waited for");
+        }
+        // As above.
+        let _gone = done.send(());
+    });
 }
 
 /// A listener of a pod's, on one worker.
@@ -309,12 +358,7 @@ struct Listening {
 
 async fn accept(worker: Rc<WorkerState>, current: Rc<RefCell<Rc<PodState>>>, listening: Listening) {
     let Listening { ip, listener, stop } = listening;
-    // It goes first where the thread unwinds: both are told by one name.
-    let name = std::thread::current()
-        .name()
-        .unwrap_or("a worker")
-        .to_owned();
-    let _vital = worker.agent.alarm.guard(name);
+    let _vital = worker.agent.alarm.guard(thread_name());
     let (mut count, mut failing) = (0_usize, false);
     loop {
         let accepted = tokio::select! {
@@ -323,6 +367,11 @@ async fn accept(worker: Rc<WorkerState>, current: Rc<RefCell<Rc<PodState>>>, lis
             accepted = listener.accept() => accepted,
         };
         match accepted {
+            Ok((client, _)) if is_anothers_spare() => {
+                socket::reset_on_close(&client);
+                drop(client);
+                worker.spare.restore();
+            }
             Ok((client, peer)) => {
                 let pod = current.borrow().clone();
                 let over = worker.agent.config.limits.is_held_back(&client);
@@ -334,11 +383,10 @@ async fn accept(worker: Rc<WorkerState>, current: Rc<RefCell<Rc<PodState>>>, lis
                     // Refused before the next one is accepted: a burst would take
                     // more than what is held back.
                     // As a task, so that a panic costs the connection and not the listener.
-                    let _ended = pod.tasks.spawn_local(serving).await;
+                    let _ended = pod.spawn(serving).await;
                     continue;
                 }
-                let serving = worker.tasks.track_future(serving);
-                pod.tasks.spawn_local(serving);
+                worker.spawn(&pod, serving);
                 if std::mem::take(&mut failing) {
                     tracing::info!(pod = %pod.workload.key, "accepts again");
                 }
@@ -358,5 +406,54 @@ async fn accept(worker: Rc<WorkerState>, current: Rc<RefCell<Rc<PodState>>>, lis
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_that_outlive_the_drain_end_one_by_one() {
+        let connections = Rc::new(ConnectionRegistry::default());
+        let all: Vec<_> = (0..50)
+            .map(|id| ConnectionRegistry::register(&connections, id, 1))
+            .collect();
+        let begun = tokio::time::Instant::now();
+        let ended = async {
+            let mut times = Vec::new();
+            for one in &all {
+                times.push(async {
+                    one.entry.cut.wait().await;
+                    begun.elapsed()
+                });
+            }
+            futures::future::join_all(times).await
+        };
+        let cutting = cut_one_by_one(&connections, Duration::from_secs(1));
+        let (times, ()) = tokio::join!(ended, cutting);
+        let last = times.iter().max().expect("some");
+        assert!(*last >= Duration::from_millis(400), "{last:?}");
+        assert!(*last <= Duration::from_secs(1), "{last:?}");
+        let most = times
+            .iter()
+            .map(|t| times.iter().filter(|o| o == &t).count());
+        assert_eq!(most.max(), Some(1), "one at a time");
+        let rest = ConnectionRegistry::register(&connections, 99, 1);
+        cut_one_by_one(&connections, Duration::ZERO).await;
+        assert!(rest.entry.cut.is_told());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_cut_is_waited_for_and_never_for_ever() {
+        let (ends, stays) = (TaskTracker::new(), TaskTracker::new());
+        ends.spawn(tokio::time::sleep(CUT_ENDS / 2));
+        let stuck = stays.spawn(std::future::pending::<()>());
+        let begun = tokio::time::Instant::now();
+        assert_eq!(left_over(&ends).await, 0);
+        assert_eq!(begun.elapsed(), CUT_ENDS / 2);
+        assert_eq!(left_over(&stays).await, 1);
+        assert_eq!(begun.elapsed(), CUT_ENDS / 2 + CUT_ENDS);
+        stuck.abort();
     }
 }

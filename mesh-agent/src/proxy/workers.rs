@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::alarm::{Alarm, Ended};
+use super::alarm::{Alarm, PartEnded};
 use super::config::Config;
 use super::context::{AgentState, EnteredPod};
 use super::metrics::Metrics;
@@ -52,7 +52,10 @@ pub(crate) struct Workers {
 
 impl Workers {
     /// With them, where it is told that a part of them has ended.
-    pub(crate) fn start(config: Config, world: Environment) -> Result<(Self, Ended), StartError> {
+    pub(crate) fn start(
+        config: Config,
+        world: Environment,
+    ) -> Result<(Self, PartEnded), StartError> {
         let count = config.workers.max(1);
         let Environment {
             node,
@@ -95,14 +98,19 @@ impl Workers {
         Ok((workers, ended))
     }
 
-    /// Returns when each worker has done it.
+    /// Returns when each worker has done it: all at once, for one may wait for its
+    /// connections to end.
     async fn each(
         &self,
         command: impl Fn(oneshot::Sender<()>) -> Command,
     ) -> Result<(), ServeError> {
+        let mut waits = Vec::with_capacity(self.workers.len());
         for worker in &self.workers {
             let (done, wait) = oneshot::channel();
             worker.send(command(done)).await?;
+            waits.push(wait);
+        }
+        for wait in waits {
             wait.await.map_err(|_| ServeError::WorkerGone)?;
         }
         Ok(())
@@ -119,6 +127,12 @@ impl DataPath for Workers {
 
     fn delivery_ports(&self) -> &RangeInclusive<u16> {
         &self.agent.config.delivery_ports
+    }
+
+    fn expect(&self, pod: &LocalPod) {
+        self.agent.change_enrolled(|enrolled| {
+            enrolled.insert(pod.netns.cookie(), pod.workload.clone());
+        });
     }
 
     fn active(&self) -> usize {

@@ -5,24 +5,17 @@
 //! Service's callers is in [`Routes`], compiled with each change.
 
 mod attached;
-#[allow(dead_code, reason = "the HTTP data path comes in parts")]
 mod connections;
-#[allow(dead_code, reason = "the HTTP data path comes in parts")]
 pub(crate) mod http;
-#[allow(dead_code, reason = "the HTTP data path comes in parts")]
 mod routes;
 mod share;
-#[allow(dead_code, reason = "the HTTP data path comes in parts")]
 mod status;
 
 use std::sync::Arc;
 
-#[allow(unused_imports, reason = "the HTTP data path comes in parts")]
 pub(crate) use connections::{ConnectionDecision, ConnectionRefusal};
-#[allow(unused_imports, reason = "the HTTP data path comes in parts")]
 pub(crate) use routes::{Routes, ServiceRoutes};
 pub(crate) use share::Share;
-#[allow(unused_imports, reason = "the HTTP data path comes in parts")]
 pub(crate) use status::{ParentStatus, RouteCondition, status};
 
 use crate::model::{OrigDst, RefuseReason, Service, ServicePort, Snapshot, Workload};
@@ -34,7 +27,7 @@ pub(crate) enum RouteDecision<'s> {
     Service {
         service: &'s Arc<Service>,
         port: &'s ServicePort,
-        way: Way,
+        address: AddressKind,
     },
     /// The address of a known pod: dial it as it is.
     Workload(&'s Arc<Workload>),
@@ -45,7 +38,7 @@ pub(crate) enum RouteDecision<'s> {
 
 /// By which of its addresses a Service is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum AddressKind {
     /// A cluster IP.
     Virtual,
     /// One that leads to it from outside: `externalIPs`, a load balancer's, a node's.
@@ -57,8 +50,12 @@ pub(crate) fn resolve(snapshot: &Snapshot, dst: OrigDst) -> RouteDecision<'_> {
     if let Some(service) = snapshot.by_vip.get(&dst.ip()) {
         return match service.port(dst.port()) {
             Some(port) => {
-                let way = Way::Virtual;
-                RouteDecision::Service { service, port, way }
+                let address = AddressKind::Virtual;
+                RouteDecision::Service {
+                    service,
+                    port,
+                    address,
+                }
             }
             None => RouteDecision::Refused(RefuseReason::UnknownServicePort),
         };
@@ -71,8 +68,12 @@ pub(crate) fn resolve(snapshot: &Snapshot, dst: OrigDst) -> RouteDecision<'_> {
     let external = external.and_then(|service| Some((service, service.port(dst.port())?)));
     match external.or_else(|| node_port(snapshot, dst)) {
         Some((service, port)) => {
-            let way = Way::External;
-            RouteDecision::Service { service, port, way }
+            let address = AddressKind::External;
+            RouteDecision::Service {
+                service,
+                port,
+                address,
+            }
         }
         None => RouteDecision::External,
     }

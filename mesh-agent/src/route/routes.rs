@@ -111,7 +111,7 @@ impl ServiceRoutes {
     }
 
     /// Which kind of rules a caller gets: of [`RouteKind::Http`] and
-    /// [`RouteKind::Grpc`] `decide` is asked for each request, of the others
+    /// [`RouteKind::Grpc`] `decide_at` is asked for each request, of the others
     /// `decide_connection` for each connection.
     #[must_use]
     pub(crate) fn kind(&self, caller_namespace: &str) -> Option<RouteKind> {
@@ -121,8 +121,8 @@ impl ServiceRoutes {
         })
     }
 
-    /// `random` gives a number below its argument, each as often as any other.
-    #[must_use]
+    /// As [`Self::decide_at`], and no session goes on.
+    #[cfg(test)]
     pub(crate) fn decide(
         &self,
         head: &RequestHead<'_>,
@@ -132,13 +132,14 @@ impl ServiceRoutes {
         self.decide_at(head, caller_namespace, None, random)
     }
 
-    /// The same; sessions that last `now`, in seconds since 1970, go on.
+    /// Of one request. Sessions that last go on, by what `now` tells, in seconds since 1970;
+    /// `None`: none does. `random` gives a number below its argument, each as often as any other.
     #[must_use]
     pub(crate) fn decide_at(
         &self,
         head: &RequestHead<'_>,
         caller_namespace: &str,
-        now: Option<u64>,
+        now: Option<fn() -> u64>,
         mut random: impl FnMut(u64) -> u64,
     ) -> Decision<'_> {
         match self.group(caller_namespace) {

@@ -1,6 +1,7 @@
 //! bpf(2) calls that aya does not offer.
 
 pub(super) mod call;
+mod word;
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -8,22 +9,24 @@ use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
+pub(crate) use word::Word;
+
 /// A program for [`load`], its maps already in it by descriptor.
 #[derive(Debug)]
-pub struct Code<'c> {
+pub(crate) struct Code<'c> {
     /// `BPF_PROG_TYPE_*`.
-    pub kind: u32,
+    pub(crate) kind: u32,
     /// `BPF_*`, an attach type.
-    pub attach: u32,
+    pub(crate) attach: u32,
     /// At most 15 bytes.
-    pub name: &'c str,
-    pub license: &'c CStr,
+    pub(crate) name: &'c str,
+    pub(crate) license: &'c CStr,
     /// As the kernel takes them, one of eight bytes each.
-    pub instructions: &'c [u64],
+    pub(crate) instructions: &'c [u64],
 }
 
 /// Has the kernel verify and load a program (`BPF_PROG_LOAD`).
-pub fn load(code: &Code<'_>) -> io::Result<OwnedFd> {
+pub(crate) fn load(code: &Code<'_>) -> io::Result<OwnedFd> {
     const BPF_PROG_LOAD: libc::c_long = 5;
     #[repr(C)]
     struct Attr {
@@ -40,10 +43,6 @@ pub fn load(code: &Code<'_>) -> io::Result<OwnedFd> {
         ifindex: u32,
         attach: u32,
     }
-    let mut name = [0; 16];
-    for (to, from) in name.iter_mut().zip(code.name.bytes().take(15)) {
-        *to = from;
-    }
     let mut attr = Attr {
         kind: code.kind,
         instruction_count: u32::try_from(code.instructions.len()).unwrap_or(u32::MAX),
@@ -54,7 +53,7 @@ pub fn load(code: &Code<'_>) -> io::Result<OwnedFd> {
         log: 0,
         kernel_version: 0,
         flags: 0,
-        name,
+        name: name(code.name),
         ifindex: 0,
         attach: code.attach,
     };
@@ -63,8 +62,17 @@ pub fn load(code: &Code<'_>) -> io::Result<OwnedFd> {
     unsafe { call::open(BPF_PROG_LOAD, &mut attr) }
 }
 
+/// As the kernel takes names: at most 15 bytes, and a zero.
+fn name(text: &str) -> [u8; 16] {
+    let mut name = [0; 16];
+    for (to, from) in name.iter_mut().zip(text.bytes().take(15)) {
+        *to = from;
+    }
+    name
+}
+
 /// Attaches a program to a cgroup or a network namespace (`BPF_LINK_CREATE`, Linux 5.7).
-pub fn link_create(
+pub(crate) fn link_create(
     program: BorrowedFd<'_>,
     target: BorrowedFd<'_>,
     attach: u32,
@@ -74,7 +82,7 @@ pub fn link_create(
 
 /// Attaches a classifier to an interface of the calling thread's namespace, before
 /// all that are there (`BPF_LINK_CREATE` with `BPF_TCX_*`, Linux 6.6).
-pub fn link_create_first(
+pub(crate) fn link_create_first(
     program: BorrowedFd<'_>,
     ifindex: u32,
     attach: u32,
@@ -118,7 +126,7 @@ struct ObjectAttr {
 }
 
 /// Gives a link a name on a bpf file system (`BPF_OBJ_PIN`).
-pub fn pin(link: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+pub(crate) fn pin(link: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     const BPF_OBJ_PIN: libc::c_long = 6;
     let path = CString::new(path.as_os_str().as_bytes())?;
     let mut attr = ObjectAttr {
@@ -132,7 +140,7 @@ pub fn pin(link: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
 }
 
 /// Swaps the program of a live link (`BPF_LINK_UPDATE`, Linux 5.7): no moment without one.
-pub fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     const BPF_LINK_UPDATE: libc::c_long = 29;
     #[repr(C)]
     struct Attr {
@@ -153,7 +161,7 @@ pub fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<
 }
 
 /// Opens a pinned link (`BPF_OBJ_GET`).
-pub fn open_pin(path: &Path) -> io::Result<OwnedFd> {
+pub(crate) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     const BPF_OBJ_GET: libc::c_long = 7;
     let path = CString::new(path.as_os_str().as_bytes())?;
     let mut attr = ObjectAttr {
@@ -168,7 +176,7 @@ pub fn open_pin(path: &Path) -> io::Result<OwnedFd> {
 
 /// Detaches a link now (`BPF_LINK_DETACH`, Linux 5.9). Dropping its last
 /// reference detaches it too, but from a work queue: a moment later.
-pub fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
     const BPF_LINK_DETACH: libc::c_long = 34;
     let mut link_fd = link.as_raw_fd().unsigned_abs();
     // SAFETY: the link_detach member of `union bpf_attr` is one u32, which
@@ -191,7 +199,7 @@ struct LinkInfo {
 
 /// What a link is attached to: id of the cgroup, inode of the network namespace,
 /// or index of the interface; 0 once it is detached. For links of these three kinds.
-pub fn link_target(link: BorrowedFd<'_>) -> io::Result<u64> {
+pub(crate) fn link_target(link: BorrowedFd<'_>) -> io::Result<u64> {
     const BPF_LINK_TYPE_NETNS: u32 = 5;
     const BPF_LINK_TYPE_TCX: u32 = 11;
     let info = link_info(link)?;
@@ -206,7 +214,7 @@ pub fn link_target(link: BorrowedFd<'_>) -> io::Result<u64> {
 }
 
 /// Id of a link's program.
-pub fn link_program(link: BorrowedFd<'_>) -> io::Result<u32> {
+pub(crate) fn link_program(link: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(link_info(link)?.program_id)
 }
 

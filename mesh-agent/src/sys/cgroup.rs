@@ -13,7 +13,7 @@ const MAX_GROUPS: usize = 65_536;
 /// Where the node's whole cgroup2 tree is mounted: `/sys/fs/cgroup`, `…/unified` on
 /// hybrid systems, in a container wherever its pod mounts it. Of several mounts the
 /// one that shows most: a container's own shows its own group alone.
-pub fn cgroup2_mount() -> io::Result<PathBuf> {
+pub(crate) fn cgroup2_mount() -> io::Result<PathBuf> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
     let mut mounts: Vec<Mount> = mounts.lines().filter_map(Mount::parse).collect();
     mounts.sort_by_key(|mount| (!is_whole_tree(&mount.at), std::cmp::Reverse(mount.above)));
@@ -49,33 +49,33 @@ impl Mount {
 
 /// Is it the kernel's root of all groups? That one has a number of its own.
 #[must_use]
-pub fn is_whole_tree(dir: &Path) -> bool {
+pub(crate) fn is_whole_tree(dir: &Path) -> bool {
     const ROOT: u64 = 1;
     is_cgroup2(dir) && id(dir).is_ok_and(|id| id == ROOT)
 }
 
 /// Is it a directory of a cgroup2 file system?
 #[must_use]
-pub fn is_cgroup2(dir: &Path) -> bool {
+pub(crate) fn is_cgroup2(dir: &Path) -> bool {
     use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
     statfs(dir).is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC)
 }
 
 /// The calling process's own group, by the kernel's word, as far as `tree` shows it:
 /// `/proc/self/cgroup` says `/` to whom has a cgroup namespace of its own.
-pub fn own_cgroup(tree: &Path) -> io::Result<PathBuf> {
+pub(crate) fn own_cgroup(tree: &Path) -> io::Result<PathBuf> {
     let own = sock_diag::own_cgroup_id()?;
     find(tree, own)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
 }
 
 /// The group with that id, in `tree` or below.
-pub fn find(tree: &Path, wanted: u64) -> io::Result<Option<PathBuf>> {
+pub(crate) fn find(tree: &Path, wanted: u64) -> io::Result<Option<PathBuf>> {
     search(tree, |dir| id(dir).is_ok_and(|id| id == wanted), |_| true)
 }
 
 /// The first group for which `is_it`, the shallowest first. `enter`: may it be below
 /// that one? Groups that go meanwhile are passed over.
-pub fn search(
+pub(crate) fn search(
     tree: &Path,
     is_it: impl Fn(&Path) -> bool,
     enter: impl Fn(&Path) -> bool,
@@ -100,7 +100,7 @@ pub fn search(
 }
 
 /// The groups right below one, in the order of their names.
-pub fn below(dir: &Path) -> io::Result<Vec<PathBuf>> {
+pub(crate) fn below(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let mut dirs = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
@@ -113,19 +113,19 @@ pub fn below(dir: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// Is there a process in the group or below it?
-pub fn is_populated(dir: &Path) -> io::Result<bool> {
+pub(crate) fn is_populated(dir: &Path) -> io::Result<bool> {
     let events = std::fs::read_to_string(dir.join("cgroup.events"))?;
     Ok(events.lines().any(|line| line == "populated 1"))
 }
 
 /// The id that `bpf_get_current_cgroup_id` gives for processes in `dir`: its inode number.
-pub fn id(dir: &Path) -> io::Result<u64> {
+pub(crate) fn id(dir: &Path) -> io::Result<u64> {
     Ok(std::fs::metadata(dir)?.ino())
 }
 
 /// Levels between `dir` and the root of its mount, whose own is 0. That root is
 /// the kernel's where the agent sees the node's cgroups, as it must.
-pub fn depth(dir: &Path) -> io::Result<usize> {
+pub(crate) fn depth(dir: &Path) -> io::Result<usize> {
     let dir = dir.canonicalize()?;
     let above = dir.ancestors().take_while(|dir| is_cgroup2(dir)).count();
     above
@@ -134,7 +134,7 @@ pub fn depth(dir: &Path) -> io::Result<usize> {
 }
 
 /// Processes in `dir` and below (a pod's are in its containers' groups), at most `limit`.
-pub fn processes(dir: &Path, limit: usize) -> io::Result<Vec<u32>> {
+pub(crate) fn processes(dir: &Path, limit: usize) -> io::Result<Vec<u32>> {
     let mut found = Vec::new();
     let mut dirs = vec![dir.to_owned()];
     while let Some(dir) = dirs.pop() {
@@ -154,7 +154,7 @@ pub fn processes(dir: &Path, limit: usize) -> io::Result<Vec<u32>> {
 }
 
 /// Moves the calling process into `dir`, which is made if it is missing.
-pub fn enter(dir: &Path) -> io::Result<()> {
+pub(crate) fn enter(dir: &Path) -> io::Result<()> {
     std::fs::create_dir_all(dir)?;
     std::fs::write(dir.join("cgroup.procs"), std::process::id().to_string())
 }

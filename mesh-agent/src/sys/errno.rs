@@ -7,7 +7,7 @@ use std::io;
 /// or may not do it has no broken kernel, mount or pin. `otherwise`: where that
 /// tells nothing.
 #[must_use]
-pub fn remedy(error: &(dyn Error + 'static), otherwise: &'static str) -> &'static str {
+pub(crate) fn remedy(error: &(dyn Error + 'static), otherwise: &'static str) -> &'static str {
     match errno(error) {
         Some(libc::EMFILE) => "the agent has used up its open files: raise LimitNOFILE",
         Some(libc::ENFILE) => "the node has used up its open files: raise fs.file-max",
@@ -26,7 +26,7 @@ pub fn remedy(error: &(dyn Error + 'static), otherwise: &'static str) -> &'stati
 
 /// Does it say nothing of what was asked for? What was asked ran out of something.
 #[must_use]
-pub fn is_shortage(error: &(dyn Error + 'static)) -> bool {
+pub(crate) fn is_shortage(error: &(dyn Error + 'static)) -> bool {
     let short = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS];
     errno(error).is_some_and(|errno| short.contains(&errno))
 }
@@ -34,7 +34,7 @@ pub fn is_shortage(error: &(dyn Error + 'static)) -> bool {
 /// An error and what caused it. Some name only the call, and the kernel's word
 /// is their cause.
 #[must_use]
-pub fn told(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn told(error: &(dyn Error + 'static)) -> String {
     let causes = std::iter::successors(error.source(), |cause| (*cause).source());
     causes.fold(error.to_string(), |mut said, cause| {
         let cause = cause.to_string();

@@ -9,7 +9,7 @@ use std::path::Path;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
 /// Has two files change their names, at one moment for whoever looks.
-pub fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+pub(crate) fn exchange(one: &Path, other: &Path) -> io::Result<()> {
     let text = |path: &Path| CString::new(path.as_os_str().as_bytes());
     let (one, other) = (text(one)?, text(other)?);
     // SAFETY: both are strings with an end that outlive the call.
@@ -30,15 +30,15 @@ pub fn exchange(one: &Path, other: &Path) -> io::Result<()> {
 
 /// A message and the descriptors beside it, which are closed with it.
 #[derive(Debug)]
-pub struct Message {
-    pub length: usize,
-    pub descriptors: Vec<OwnedFd>,
+pub(crate) struct Message {
+    pub(crate) length: usize,
+    pub(crate) descriptors: Vec<OwnedFd>,
     /// Of the message or of its descriptors there was more.
-    pub is_cut: bool,
+    pub(crate) is_cut: bool,
 }
 
 /// Receives one message from a socket that keeps them apart.
-pub fn receive(socket: &impl AsFd, buffer: &mut [u8]) -> io::Result<Message> {
+pub(crate) fn receive(socket: &impl AsFd, buffer: &mut [u8]) -> io::Result<Message> {
     let mut space = nix::cmsg_space!([i32; 4]);
     let mut parts = [IoSliceMut::new(buffer)];
     let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;

@@ -11,13 +11,13 @@ use super::cgroup;
 
 /// The group that all pods of the node are below, where there is one: `kubepods`,
 /// `kubepods.slice`, or below a root of the kubelet's own.
-pub fn root(tree: &Path) -> io::Result<Option<PathBuf>> {
+pub(crate) fn root(tree: &Path) -> io::Result<Option<PathBuf>> {
     // What is below a pod is not the node's.
     cgroup::search(tree, is_root, |dir| uid(dir).is_none())
 }
 
 #[must_use]
-pub fn is_root(dir: &Path) -> bool {
+pub(crate) fn is_root(dir: &Path) -> bool {
     let name = name(dir);
     let name = name.strip_suffix(".slice").unwrap_or(name);
     name == "kubepods" || name.ends_with("-kubepods")
@@ -25,7 +25,7 @@ pub fn is_root(dir: &Path) -> bool {
 
 /// The groups of all pods, by UID; of a runtime that makes some of its own beside
 /// the kubelet's, several for one.
-pub fn pods(root: &Path) -> io::Result<BTreeMap<String, Vec<PathBuf>>> {
+pub(crate) fn pods(root: &Path) -> io::Result<BTreeMap<String, Vec<PathBuf>>> {
     let mut pods = BTreeMap::<_, Vec<_>>::new();
     // Right below, or below a class of service.
     for dir in cgroup::below(root)? {
@@ -54,7 +54,7 @@ fn uid(dir: &Path) -> Option<String> {
 }
 
 /// The UIDs of the pods whose groups a path leads through, the outermost first.
-pub fn uids(path: &str) -> impl Iterator<Item = String> {
+pub(crate) fn uids(path: &str) -> impl Iterator<Item = String> {
     path.split('/').filter_map(uid_in)
 }
 

@@ -16,17 +16,17 @@ use super::netns::Netns;
 
 /// An interface of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Link {
-    pub name: String,
-    pub addresses: Vec<IpAddr>,
+pub(crate) struct Link {
+    pub(crate) name: String,
+    pub(crate) addresses: Vec<IpAddr>,
     /// Index of the other end, in the calling thread's namespace; `None` where it
     /// has none there (ipvlan, macvlan, a device of its own, tunnels).
-    pub peer: Option<u32>,
+    pub(crate) peer: Option<u32>,
     /// It is a device of its own, or on one outside of the namespace (SR-IOV,
     /// macvlan, ipvlan): what leaves by it passes no link of the pod's.
-    pub leads_out: bool,
+    pub(crate) leads_out: bool,
     /// A program at it may send on what leaves by it before the other end has it (netkit).
-    pub redirects: bool,
+    pub(crate) redirects: bool,
 }
 
 /// What a namespace says of one of its interfaces.
@@ -44,7 +44,7 @@ struct Seen {
 
 /// The namespace's interfaces, beside loopback. An end is taken for a pod's only
 /// where both sides say so: what a pod's namespace says is the pod's to choose.
-pub fn of(netns: &Netns) -> io::Result<Vec<Link>> {
+pub(crate) fn of(netns: &Netns) -> io::Result<Vec<Link>> {
     let (inside, addresses) = netns.run(|| io::Result::Ok((all()?, addresses()?)))??;
     let mut links = Vec::new();
     for seen in inside {
@@ -172,23 +172,23 @@ fn seen(answer: RouteNetlinkMessage) -> Option<Seen> {
 }
 
 /// The interface's name, in the calling thread's namespace.
-pub fn name_of(ifindex: u32) -> io::Result<String> {
+pub(crate) fn name_of(ifindex: u32) -> io::Result<String> {
     let name = nix::net::if_::if_indextoname(ifindex)?;
     name.into_string().map_err(io::Error::other)
 }
 
 /// A classifier's place at an interface, for [`has_filter`].
 #[derive(Clone, Copy, Debug)]
-pub struct Place {
-    pub ifindex: u32,
+pub(crate) struct Place {
+    pub(crate) ifindex: u32,
     /// Frames that it receives, or frames that it sends.
-    pub ingress: bool,
-    pub priority: u16,
-    pub handle: u32,
+    pub(crate) ingress: bool,
+    pub(crate) priority: u16,
+    pub(crate) handle: u32,
 }
 
 /// Is there a bpf classifier at the place (`RTM_GETTFILTER`)?
-pub fn has_filter(place: Place) -> io::Result<bool> {
+pub(crate) fn has_filter(place: Place) -> io::Result<bool> {
     const ETH_P_ALL_BE: u32 = 0x0003_u16.to_be() as u32;
     let mut question = TcMessage::with_index(place.ifindex.cast_signed());
     question.header = TcHeader {

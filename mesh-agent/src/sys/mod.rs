@@ -5,18 +5,18 @@
 //! sound. Nothing here decides anything, it does what it is told once.
 #![expect(unsafe_code, reason = "this module is where it is allowed")]
 
-pub mod bpf;
-pub mod cgroup;
-pub mod errno;
-pub mod files;
+pub(crate) mod bpf;
+pub(crate) mod cgroup;
+pub(crate) mod errno;
+pub(crate) mod files;
 pub(crate) mod heap;
-pub mod kubepods;
-pub mod link;
-pub mod netns;
-pub mod process;
-pub mod programs;
-pub mod route;
-pub mod sock_diag;
-pub mod socket;
-pub mod splice;
-pub mod sysctl;
+pub(crate) mod kubepods;
+pub(crate) mod link;
+pub(crate) mod netns;
+pub(crate) mod process;
+pub(crate) mod programs;
+pub(crate) mod route;
+pub(crate) mod sock_diag;
+pub(crate) mod socket;
+pub(crate) mod splice;
+pub(crate) mod sysctl;

@@ -17,8 +17,8 @@ use nix::sched::{CloneFlags, setns};
 use super::cgroup;
 use super::errno::remedy;
 use crate::model::{NetnsRef, PodIps};
-pub use pace::Pace;
-pub use search::{Names, Search, find};
+pub(crate) use pace::Pace;
+pub(crate) use search::{Names, Search, find};
 
 /// Processes of a pod's cgroup that are looked at, at most.
 const MAX_PROCESSES: usize = 64;
@@ -28,7 +28,7 @@ const AGAIN: &str = "it is tried again";
 
 /// Why a namespace could not be opened.
 #[derive(Debug, thiserror::Error)]
-pub enum NetnsError {
+pub(crate) enum NetnsError {
     #[error(
         "cannot open the network namespace {path}: {source}; {}", remedy(.source, RUNNING)
     )]
@@ -51,7 +51,7 @@ pub enum NetnsError {
 
 /// An open network namespace. The fd keeps it alive: drop it with the pod.
 #[derive(Debug)]
-pub struct Netns {
+pub(crate) struct Netns {
     file: File,
     cookie: u64,
     inode: u64,
@@ -60,7 +60,7 @@ pub struct Netns {
 impl Netns {
     /// Opens a pod's namespace, which must have an address of the pod's: numbers
     /// of processes are used again, and a process may have gone elsewhere.
-    pub fn open(reference: &NetnsRef, ips: PodIps) -> Result<Self, NetnsError> {
+    pub(crate) fn open(reference: &NetnsRef, ips: PodIps) -> Result<Self, NetnsError> {
         let mut result = Err(match reference {
             NetnsRef::Cgroup(dir) => NetnsError::EmptyCgroup(dir.clone()),
             NetnsRef::Path(_) | NetnsRef::Pid(_) => NetnsError::Enter(ErrorKind::NotFound.into()),
@@ -76,7 +76,7 @@ impl Netns {
 
     /// One that somebody opened for a pod, who says which addresses the pod has in
     /// it; where none are said none are asked for.
-    pub fn of_pod(opened: OwnedFd, ips: PodIps) -> Result<Self, NetnsError> {
+    pub(crate) fn of_pod(opened: OwnedFd, ips: PodIps) -> Result<Self, NetnsError> {
         let netns = Self::of_file(opened.into(), Path::new("that was handed over"))?;
         if ips.is_empty() {
             return Ok(netns);
@@ -96,7 +96,7 @@ impl Netns {
     }
 
     /// Does any of these addresses belong to the namespace?
-    pub fn has_any(&self, ips: PodIps) -> io::Result<bool> {
+    pub(crate) fn has_any(&self, ips: PodIps) -> io::Result<bool> {
         let any = || -> io::Result<bool> {
             for ip in ips.iter() {
                 if is_address_here(ip)? {
@@ -111,7 +111,7 @@ impl Netns {
     /// Does the reference name another namespace by now, which is the pod's? What
     /// names none keeps this one: processes may still live in it.
     #[must_use]
-    pub fn has_moved(&self, reference: &NetnsRef, ips: PodIps) -> bool {
+    pub(crate) fn has_moved(&self, reference: &NetnsRef, ips: PodIps) -> bool {
         let Ok(files) = files(reference) else {
             return false;
         };
@@ -125,7 +125,7 @@ impl Netns {
 
     /// The addresses of the families that the namespace has. One without any of them is
     /// of a pod that ends, and says nothing of families: an error.
-    pub fn families(&self, ips: PodIps) -> io::Result<PodIps> {
+    pub(crate) fn families(&self, ips: PodIps) -> io::Result<PodIps> {
         let Some(v6) = ips.v6 else { return Ok(ips) };
         let look = || -> io::Result<PodIps> {
             if !lacks_ipv6(v6)? {
@@ -141,12 +141,12 @@ impl Netns {
     }
 
     /// The namespace of the calling thread.
-    pub fn current() -> Result<Self, NetnsError> {
+    pub(crate) fn current() -> Result<Self, NetnsError> {
         Self::at(Path::new("/proc/thread-self/ns/net"))
     }
 
     /// One that nobody else is in.
-    pub fn fresh() -> Result<Self, NetnsError> {
+    pub(crate) fn fresh() -> Result<Self, NetnsError> {
         // A thread of its own: the caller stays where it is.
         let made = std::thread::spawn(|| {
             nix::sched::unshare(CloneFlags::CLONE_NEWNET)
@@ -158,7 +158,7 @@ impl Netns {
     }
 
     /// The namespace at a path, whosever it is.
-    pub fn at(path: &Path) -> Result<Self, NetnsError> {
+    pub(crate) fn at(path: &Path) -> Result<Self, NetnsError> {
         let opened = |source| NetnsError::Open {
             path: path.to_owned(),
             source,
@@ -191,17 +191,17 @@ impl Netns {
 
     /// Never used twice while the system runs, unlike the inode (`SO_NETNS_COOKIE`, Linux 5.14).
     #[must_use]
-    pub fn cookie(&self) -> u64 {
+    pub(crate) fn cookie(&self) -> u64 {
         self.cookie
     }
 
     #[must_use]
-    pub fn inode(&self) -> u64 {
+    pub(crate) fn inode(&self) -> u64 {
         self.inode
     }
 
     /// The IPv6 link-local addresses of its interfaces.
-    pub fn link_locals(&self) -> io::Result<Vec<Ipv6Addr>> {
+    pub(crate) fn link_locals(&self) -> io::Result<Vec<Ipv6Addr>> {
         let mut found = Vec::new();
         let mut note = |line: &str| {
             let digits = line
@@ -222,7 +222,7 @@ impl Netns {
     /// Runs `f` with the calling thread inside the namespace (about 4 us for
     /// the way there and back). `f` must not be async: the thread's namespace
     /// is what the next task would see.
-    pub fn run<T>(&self, f: impl FnOnce() -> T) -> io::Result<T> {
+    pub(crate) fn run<T>(&self, f: impl FnOnce() -> T) -> io::Result<T> {
         thread_local! {
             // Each thread's own namespace, opened once.
             static HOME: OnceCell<File> = const { OnceCell::new() };

@@ -8,12 +8,12 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{SysconfVar, sysconf};
 
 /// How many files this process may ever have open: the hard limit.
-pub fn open_files() -> io::Result<u64> {
+pub(crate) fn open_files() -> io::Result<u64> {
     Ok(getrlimit(Resource::RLIMIT_NOFILE)?.1)
 }
 
 /// Takes all that the hard limit gives; how many that is.
-pub fn raise_open_files() -> io::Result<u64> {
+pub(crate) fn raise_open_files() -> io::Result<u64> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     if soft < hard {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
@@ -23,18 +23,18 @@ pub fn raise_open_files() -> io::Result<u64> {
 
 /// Use of resources, now.
 #[derive(Clone, Copy, Debug)]
-pub struct Usage {
+pub(crate) struct Usage {
     /// User and system time.
-    pub cpu: Duration,
-    pub resident_bytes: u64,
-    pub threads: u64,
-    pub open_fds: u64,
-    pub max_fds: u64,
+    pub(crate) cpu: Duration,
+    pub(crate) resident_bytes: u64,
+    pub(crate) threads: u64,
+    pub(crate) open_fds: u64,
+    pub(crate) max_fds: u64,
     /// When the process started, since 1970.
-    pub started: Duration,
+    pub(crate) started: Duration,
 }
 
-pub fn usage() -> io::Result<Usage> {
+pub(crate) fn usage() -> io::Result<Usage> {
     let stat = fs::read_to_string("/proc/self/stat")?;
     let fields = Stat::parse(&stat).ok_or(ErrorKind::InvalidData)?;
     let ticks = setting(SysconfVar::CLK_TCK)?;

@@ -13,7 +13,7 @@ const NAME: usize = 16;
 
 /// Ids of those that run for a process in the cgroup, its ancestors' too
 /// (`BPF_PROG_QUERY`).
-pub fn effective(cgroup: BorrowedFd<'_>, attach: u32) -> io::Result<Vec<u32>> {
+pub(crate) fn effective(cgroup: BorrowedFd<'_>, attach: u32) -> io::Result<Vec<u32>> {
     const BPF_PROG_QUERY: libc::c_long = 16;
     const BPF_F_QUERY_EFFECTIVE: u32 = 1;
     #[repr(C)]
@@ -45,7 +45,7 @@ pub fn effective(cgroup: BorrowedFd<'_>, attach: u32) -> io::Result<Vec<u32>> {
 }
 
 /// What a program calls itself; empty where it has no name.
-pub fn name(id: u32) -> io::Result<String> {
+pub(crate) fn name(id: u32) -> io::Result<String> {
     let program = open(id)?;
     /// The beginning of `struct bpf_prog_info`.
     #[repr(C)]
@@ -60,7 +60,8 @@ pub fn name(id: u32) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&info.name[..end]).into_owned())
 }
 
-fn open(id: u32) -> io::Result<OwnedFd> {
+/// The program with that id.
+pub(crate) fn open(id: u32) -> io::Result<OwnedFd> {
     const BPF_PROG_GET_FD_BY_ID: libc::c_long = 13;
     let mut attr = [id, 0, 0];
     // SAFETY: `attr` has the layout of the member of `union bpf_attr` that this call

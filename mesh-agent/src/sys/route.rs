@@ -28,7 +28,7 @@ const AGAIN: &str = "it is tried again";
 
 /// Which step failed.
 #[derive(Debug, thiserror::Error)]
-pub enum RouteError {
+pub(crate) enum RouteError {
     #[error("cannot enter the pod's network namespace: {}; {}", .0, remedy(.0, AGAIN))]
     Enter(#[source] io::Error),
     #[error(
@@ -62,7 +62,7 @@ pub enum RouteError {
 impl RouteError {
     /// Is it no answer? What is there was not seen, and nothing was changed.
     #[must_use]
-    pub fn is_unasked(&self) -> bool {
+    pub(crate) fn is_unasked(&self) -> bool {
         matches!(self, Self::Enter(_) | Self::Look { .. })
     }
 }
@@ -77,7 +77,7 @@ const REFLECT: [&str; 2] = ["net.ipv4.fwmark_reflect", "net.ipv6.fwmark_reflect"
 const OURS: u8 = 2;
 
 /// Sets rule, table and settings for each family that the pod has.
-pub fn install(netns: &Netns, ips: PodIps) -> Result<(), RouteError> {
+pub(crate) fn install(netns: &Netns, ips: PodIps) -> Result<(), RouteError> {
     in_netns(netns, || {
         change_settings(ips, |value| value | OURS)?;
         let mut netlink = Netlink::open()?;
@@ -89,7 +89,7 @@ pub fn install(netns: &Netns, ips: PodIps) -> Result<(), RouteError> {
 ///
 /// Asks where a marked packet would go, so that it also finds a rule in front
 /// of ours; that one is not ours to remove, and is an error.
-pub fn restore(netns: &Netns, ips: PodIps) -> Result<usize, RouteError> {
+pub(crate) fn restore(netns: &Netns, ips: PodIps) -> Result<usize, RouteError> {
     in_netns(netns, || {
         let mut missing = change_settings(ips, |value| value | OURS)?;
         let mut netlink = Netlink::open()?;
@@ -109,7 +109,7 @@ pub fn restore(netns: &Netns, ips: PodIps) -> Result<usize, RouteError> {
 
 /// Takes all of it away again; what is not there is fine, and a part that fails
 /// keeps no other from going.
-pub fn remove(netns: &Netns) -> Result<(), RouteError> {
+pub(crate) fn remove(netns: &Netns) -> Result<(), RouteError> {
     in_netns(netns, || {
         let mut result = Ok(());
         match Netlink::open() {

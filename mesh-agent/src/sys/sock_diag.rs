@@ -36,17 +36,17 @@ const CGROUP_ID: u16 = 21;
 
 /// A listening socket of the calling thread's network namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Listening {
-    pub port: u16,
+pub(crate) struct Listening {
+    pub(crate) port: u16,
     /// Of who made it.
-    pub uid: u32,
+    pub(crate) uid: u32,
     /// Of the cgroup that it was made in.
-    pub cgroup: u64,
+    pub(crate) cgroup: u64,
     inode: u32,
 }
 
 /// All that listen on a port, whatever the address.
-pub fn listening(port: u16) -> io::Result<Vec<Listening>> {
+pub(crate) fn listening(port: u16) -> io::Result<Vec<Listening>> {
     let mut found = Vec::new();
     dump(TCP_LISTEN, port, |body| {
         let cgroup = attribute(&body[ANSWER..], CGROUP_ID);
@@ -62,7 +62,7 @@ pub fn listening(port: u16) -> io::Result<Vec<Listening>> {
 
 /// Both ends of each TCP connection of the calling thread's network namespace, the own
 /// one first; those too whose process is gone.
-pub fn connected() -> io::Result<Vec<(SocketAddr, SocketAddr)>> {
+pub(crate) fn connected() -> io::Result<Vec<(SocketAddr, SocketAddr)>> {
     let mut found = Vec::new();
     dump(TCP_CONNECTED, 0, |body| {
         let end = |address, port| SocketAddr::new(ip_at(body, address), port_at(body, port));
@@ -72,7 +72,7 @@ pub fn connected() -> io::Result<Vec<(SocketAddr, SocketAddr)>> {
 }
 
 /// Id of the calling process's own cgroup: that of a socket that it makes.
-pub fn own_cgroup_id() -> io::Result<u64> {
+pub(crate) fn own_cgroup_id() -> io::Result<u64> {
     let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let inode = fstat(socket.as_fd())?.st_ino;
     let port = socket.local_addr()?.port();

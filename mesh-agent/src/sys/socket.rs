@@ -40,7 +40,7 @@ fn set_transparent(socket: &Socket, ip: IpAddr) -> io::Result<()> {
 
 /// `members` listeners on one loopback port, one for each worker; the kernel
 /// spreads connections over them although sk_lookup names only one.
-pub fn listener_group(family_of: IpAddr, members: usize) -> io::Result<Vec<TcpListener>> {
+pub(crate) fn listener_group(family_of: IpAddr, members: usize) -> io::Result<Vec<TcpListener>> {
     let loopback: IpAddr = match family_of {
         IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
@@ -76,7 +76,7 @@ pub fn listener_group(family_of: IpAddr, members: usize) -> io::Result<Vec<TcpLi
 
 /// Can a socket be held to a part of the namespace's ports?
 #[must_use]
-pub fn can_narrow_ports() -> bool {
+pub(crate) fn can_narrow_ports() -> bool {
     let narrowed = socket(Ipv4Addr::LOCALHOST.into()).and_then(|s| narrow(&s, &(32_768..=32_769)));
     narrowed.is_ok()
 }
@@ -93,7 +93,10 @@ fn narrow(socket: &Socket, ports: &RangeInclusive<u16>) -> io::Result<()> {
 
 /// A socket that will connect from `source`, the pod's own address; from one of
 /// `ports`, where not every port of the pod's will do.
-pub fn dial_socket(source: IpAddr, ports: Option<&RangeInclusive<u16>>) -> io::Result<Socket> {
+pub(crate) fn dial_socket(
+    source: IpAddr,
+    ports: Option<&RangeInclusive<u16>>,
+) -> io::Result<Socket> {
     let socket = socket(source)?;
     socket.set_tcp_nodelay(true)?;
     if let Some(ports) = ports {
@@ -107,7 +110,7 @@ pub fn dial_socket(source: IpAddr, ports: Option<&RangeInclusive<u16>>) -> io::R
 
 /// The same for a connection that the destination's agent must take, also where
 /// that is this one (TLS between pods of one node).
-pub fn dial_through_socket(
+pub(crate) fn dial_through_socket(
     source: IpAddr,
     ports: Option<&RangeInclusive<u16>>,
 ) -> io::Result<Socket> {
@@ -118,7 +121,7 @@ pub fn dial_through_socket(
 
 /// A socket that will connect as `source`, a client elsewhere, to an
 /// application in this namespace; the mark leads the replies back over `lo`.
-pub fn delivery_socket(source: SocketAddr) -> io::Result<Socket> {
+pub(crate) fn delivery_socket(source: SocketAddr) -> io::Result<Socket> {
     let socket = socket(source.ip())?;
     socket.set_tcp_nodelay(true)?;
     set_transparent(&socket, source.ip())?;
@@ -141,7 +144,7 @@ fn queue_errors(socket: &impl AsRawFd, ip: IpAddr, on: bool) -> io::Result<()> {
 }
 
 /// How the connect from `source` ended, once the socket says that it has.
-pub fn connected(socket: &(impl AsFd + AsRawFd), source: IpAddr) -> io::Result<()> {
+pub(crate) fn connected(socket: &(impl AsFd + AsRawFd), source: IpAddr) -> io::Result<()> {
     let known = SockRef::from(socket);
     if let Some(error) = known.take_error()? {
         return Err(error);
@@ -175,7 +178,7 @@ const RETRIES: u32 = 6;
 
 /// Notices a peer that is gone, while nothing is sent to it. Costs four system
 /// calls: for connections that last.
-pub fn keep_alive(socket: &impl AsFd) -> io::Result<()> {
+pub(crate) fn keep_alive(socket: &impl AsFd) -> io::Result<()> {
     // Switches it on as well.
     SockRef::from(socket).set_tcp_keepalive(
         &socket2::TcpKeepalive::new()
@@ -190,13 +193,21 @@ pub fn keep_alive(socket: &impl AsFd) -> io::Result<()> {
 ///
 /// Not `TCP_USER_TIMEOUT`: that also ends the connection of a peer that lives,
 /// answers, and does not read for that long (measured: `ETIMEDOUT`).
-pub fn is_abandoned(socket: &impl AsFd) -> bool {
+pub(crate) fn is_abandoned(socket: &impl AsFd) -> bool {
     // One that cannot be asked fails by itself.
     tcp_info(socket).is_ok_and(|info| {
         let silent = info.tcpi_last_ack_recv.min(info.tcpi_last_data_recv);
         let silent = Duration::from_millis(silent.into());
         leaves_unanswered(info.tcpi_retransmits, info.tcpi_probes, silent)
     })
+}
+
+/// Has either end said that it is done, or failed? Also where there is much before that is
+/// not read.
+pub(crate) fn has_ended(socket: &impl AsFd) -> bool {
+    const ESTABLISHED: u8 = 1;
+    // One that cannot be asked is none.
+    tcp_info(socket).map_or(true, |info| info.tcpi_state != ESTABLISHED)
 }
 
 /// A single probe of a closed window may be under way to a peer that lives: they
@@ -245,7 +256,7 @@ fn set_int(socket: &impl AsRawFd, level: i32, option: i32, value: libc::c_int) -
 }
 
 /// Carries our mark: an own delivery that came back to us.
-pub fn is_own_delivery(socket: &impl AsFd) -> bool {
+pub(crate) fn is_own_delivery(socket: &impl AsFd) -> bool {
     // A socket whose mark cannot be read is treated as ours: it is refused.
     SockRef::from(socket)
         .mark()
@@ -253,14 +264,14 @@ pub fn is_own_delivery(socket: &impl AsFd) -> bool {
 }
 
 /// Keeps the kernel from holding much that is not sent yet, where we hold more ourselves.
-pub fn bound_unsent(socket: &impl AsFd) {
+pub(crate) fn bound_unsent(socket: &impl AsFd) {
     const UNSENT_BYTES: u32 = 128 * 1024;
     // It can fail only for a socket that is already dead.
     let _dead = SockRef::from(socket).set_tcp_notsent_lowat(UNSENT_BYTES);
 }
 
 /// Bytes that were sent and that the peer's kernel has not acknowledged.
-pub fn unacknowledged(socket: &impl AsRawFd) -> io::Result<usize> {
+pub(crate) fn unacknowledged(socket: &impl AsRawFd) -> io::Result<usize> {
     let mut left: libc::c_int = 0;
     // SAFETY: TIOCOUTQ (SIOCOUTQ of a socket) writes one int to the given place.
     let rc = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut left) };
@@ -271,7 +282,7 @@ pub fn unacknowledged(socket: &impl AsRawFd) -> io::Result<usize> {
 }
 
 /// Makes closing the socket send RST instead of FIN.
-pub fn reset_on_close(socket: &impl AsFd) {
+pub(crate) fn reset_on_close(socket: &impl AsFd) {
     // It can fail only for a socket that is already dead.
     let _dead = SockRef::from(socket).set_linger(Some(Duration::ZERO));
 }

@@ -10,11 +10,11 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::sync::OnceLock;
 
 /// `name`: as `net.ipv4.tcp_fwmark_accept`.
-pub fn read(name: &str) -> io::Result<String> {
+pub(crate) fn read(name: &str) -> io::Result<String> {
     std::fs::read_to_string(format!("/proc/sys/{}", path(name)))
 }
 
-pub fn write(name: &str, value: &str) -> io::Result<()> {
+pub(crate) fn write(name: &str, value: &str) -> io::Result<()> {
     match std::fs::write(format!("/proc/sys/{}", path(name)), value) {
         Err(e) if e.raw_os_error() == Some(libc::EROFS) => {}
         written => return written,

@@ -16,7 +16,7 @@ pub(crate) use status::{TargetStatus, status};
 pub(crate) use words::{fault, words};
 
 use crate::model::traffic::Traffic;
-use crate::model::traffic_policy::TrafficPolicy;
+use crate::model::traffic_policy::{PolicyKind, TrafficPolicy};
 use crate::model::{AppProtocol, ServiceKey};
 
 /// The one that holds for all of the Service (`None`), or that names this port.
@@ -24,9 +24,9 @@ use crate::model::{AppProtocol, ServiceKey};
 pub(crate) fn holder<'p>(
     policies: &'p [Arc<TrafficPolicy>],
     service: &ServiceKey,
-    section: Option<&str>,
+    (kind, section): (PolicyKind, Option<&str>),
 ) -> Option<&'p Arc<TrafficPolicy>> {
-    let all = policies.iter();
+    let all = policies.iter().filter(|policy| policy.kind == kind);
     let named = all.filter(|policy| policy.is_for(service, section));
     named.min_by(|a, b| a.order().cmp(&b.order()))
 }
@@ -34,11 +34,12 @@ pub(crate) fn holder<'p>(
 /// Of all ports that no policy names.
 #[must_use]
 pub(crate) fn of_service(policies: &[Arc<TrafficPolicy>], service: &ServiceKey) -> Arc<Traffic> {
-    let unset = Traffic::unset();
-    match holder(policies, service, None) {
-        Some(policy) => Arc::new(policy.says.over(&unset)),
-        None => unset,
-    }
+    let of = |kind| holder(policies, service, (kind, None));
+    // What is this mesh's own goes first.
+    let said = [PolicyKind::XBackendTrafficPolicy, PolicyKind::TrafficPolicy].map(of);
+    let over =
+        |under: Arc<Traffic>, policy: &Arc<TrafficPolicy>| Arc::new(policy.says.over(&under));
+    said.into_iter().flatten().fold(Traffic::unset(), over)
 }
 
 /// What holds for a port that a policy names.
@@ -49,7 +50,7 @@ pub(crate) fn of_port(
     port: &str,
 ) -> Option<(Arc<Traffic>, Option<AppProtocol>)> {
     let (service, whole) = service;
-    let policy = holder(policies, service, Some(port))?;
+    let policy = holder(policies, service, (PolicyKind::TrafficPolicy, Some(port)))?;
     Some((Arc::new(policy.says.over(whole)), policy.says.protocol))
 }
 
@@ -64,6 +65,7 @@ mod tests {
     fn policy(name: &str, created: Option<u64>, section: Option<&str>) -> TrafficPolicy {
         let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         TrafficPolicy {
+            kind: PolicyKind::TrafficPolicy,
             namespace: "shop".into(),
             name: name.into(),
             created: created.map(at),
@@ -81,7 +83,8 @@ mod tests {
     fn held(policies: Vec<TrafficPolicy>) -> Option<String> {
         let policies: Vec<_> = policies.into_iter().map(Arc::new).collect();
         let web = ServiceKey::new("shop", "web");
-        holder(&policies, &web, None).map(|policy| policy.name.to_string())
+        holder(&policies, &web, (PolicyKind::TrafficPolicy, None))
+            .map(|policy| policy.name.to_string())
     }
 
     #[test]

@@ -225,9 +225,14 @@ impl Rate {
     /// `None` for what it does not count.
     fn key(&self, asks: &Asks<'_>) -> Option<u128> {
         let is_counted = match self.limit.counts {
-            Counts::Requests => asks.head.is_some(),
+            Counts::Requests => asks
+                .head
+                .is_some_and(|head| policy::may_be(&self.limit.matching, head)),
             Counts::Connections => asks.head.is_none(),
         };
+        if !is_counted {
+            return None;
+        }
         let [high, low] = self.state.hashers.each_ref().map(|hasher| {
             let mut hasher = hasher.build_hasher();
             match &self.limit.key {
@@ -240,7 +245,12 @@ impl Rate {
             }
             hasher.finish()
         });
-        is_counted.then(|| u128::from(high) << 64 | u128::from(low))
+        Some(u128::from(high) << 64 | u128::from(low))
+    }
+
+    /// What it lets pass depends on a request's path.
+    pub(crate) fn is_by_path(&self) -> bool {
+        !self.limit.matching.paths.is_empty() && !self.limit.dry_run
     }
 }
 
@@ -272,8 +282,11 @@ pub(crate) fn take(rates: &[Arc<Rate>], asks: &Asks<'_>, now: Instant) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::traffic::{Rate as Rated, Traffic};
-    use crate::model::{HeaderLine, HttpVersion, Labels, Path, ServicePort, TargetPort};
+    use crate::model::policy::{PathPattern, Pattern};
+    use crate::model::traffic::{Rate as Rated, RequestMatch, Traffic};
+    use crate::model::{
+        HeaderLine, HttpVersion, Labels, Path, PathProblem, ServicePort, TargetPort,
+    };
 
     const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -282,6 +295,7 @@ mod tests {
             policy: "shop/p".into(),
             name: name.into(),
             counts: Counts::Requests,
+            matching: RequestMatch::default(),
             rate: Rated {
                 count: 1,
                 per: HOUR,
@@ -428,6 +442,56 @@ mod tests {
         assert_eq!(passes(&rates, 8080, Some(&id("three"))), 0);
         let over: Vec<_> = rates.counted().map(|(l, over)| (&*l.name, over)).collect();
         assert_eq!(over, [("all", 18), ("own", 8)]);
+    }
+
+    #[test]
+    fn a_limit_counts_the_requests_that_it_names_and_what_could_be_one_of_them() {
+        let parse = |path: &str| PathPattern::parse(path).expect("a path");
+        let mut few = limit("few", 1);
+        few.matching.paths = ["/login", "/api/*"].map(parse).into();
+        few.matching.methods = [Pattern::parse("P*").expect("a pattern")].into();
+        let passes = |of: &RateLimit, head: &RequestHead<'_>| {
+            let rates = made(&web(std::slice::from_ref(of), None)).of(&pod("web"), 8080, false);
+            let asks = Asks {
+                principal: None,
+                head: Some(head),
+            };
+            let now = Instant::now();
+            [(); 2].iter().all(|()| take(&rates, &asks, now).is_ok())
+        };
+        for (method, path, is_free) in [
+            ("POST", "/login", false),
+            ("PUT", "/api/x", false),
+            ("GET", "/login", true),
+            ("POST", "/", true),
+            ("POST", "/login/x", true),
+            // Some servers take it for POST.
+            ("post", "/login", false),
+            ("post", "/", true),
+        ] {
+            let head = RequestHead::for_test(method, path, &[]);
+            assert_eq!(passes(&few, &head), is_free, "{method} {path}");
+        }
+        for path in [Path::Ambiguous(PathProblem::Control), Path::None] {
+            let mut head = RequestHead::for_test("POST", "/", &[]);
+            head.path = path;
+            assert!(!passes(&few, &head), "it may be any: {head:?}");
+        }
+        few.matching.methods = Arc::new([]);
+        assert!(!passes(&few, &RequestHead::for_test("GET", "/login", &[])));
+        few.matching.paths = Arc::new([]);
+        assert!(!passes(&few, &RequestHead::for_test("GET", "/", &[])));
+    }
+
+    #[test]
+    fn what_a_limit_counts_may_change_and_what_was_taken_stays() {
+        let get = Pattern::parse("GET").expect("a pattern");
+        let first = made(&web(&[limit("a", 3)], None));
+        assert_eq!(passes(&first, 8080, None), 3);
+        let mut other = limit("a", 3);
+        other.matching.methods = [get].into();
+        let second = first.update(&web(&[other], None), None, Instant::now());
+        assert_eq!(passes(&second, 8080, None), 0);
     }
 
     #[test]

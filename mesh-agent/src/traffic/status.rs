@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use super::{holder, words};
 use crate::model::Snapshot;
-use crate::model::traffic_policy::{PolicyTarget, TrafficPolicy};
+use crate::model::traffic_policy::{PolicyKind, PolicyTarget, TrafficPolicy};
 
 /// Of one of its targets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,9 +43,12 @@ fn accepted(
     target: &PolicyTarget,
 ) -> (&'static str, String) {
     if let Some(fault) = &policy.fault {
-        let instead = match policy.is_known {
-            true => "its last good version holds",
-            false => {
+        let instead = match (policy.is_known, policy.kind) {
+            (true, _) => "its last good version holds",
+            (false, PolicyKind::XBackendTrafficPolicy) => {
+                "it has no effect where no last good version is known"
+            }
+            (false, PolicyKind::TrafficPolicy) => {
                 "but for the rate limits that can be read it has no effect where no last good version is known"
             }
         };
@@ -63,11 +66,18 @@ fn accepted(
         return ("TargetNotFound", message);
     }
     let policies = snapshot.traffic_policies.of(&policy.namespace);
-    let is_it = |other: &TrafficPolicy| other.name == policy.name;
-    if let Some(other) = holder(policies, &key, section).filter(|other| !is_it(other)) {
+    let holds = holder(policies, &key, (policy.kind, section));
+    if let Some(other) = holds.filter(|other| !other.is(policy)) {
+        let message = format!("{} is older, and holds for the same", other.title());
+        return ("Conflicted", message);
+    }
+    let own = holder(policies, &key, (PolicyKind::TrafficPolicy, None));
+    if policy.kind == PolicyKind::XBackendTrafficPolicy
+        && let Some(own) = own.filter(|own| own.says.retry_budget.is_some())
+    {
         let message = format!(
-            "TrafficPolicy {}/{} is older, and holds for the same",
-            other.namespace, other.name
+            "{} says a retryBudget for the same, which goes first",
+            own.title()
         );
         return ("Conflicted", message);
     }
@@ -75,15 +85,19 @@ fn accepted(
         Some(name) => format!("it holds for port {name:?} of Service {key}"),
         None => format!("it holds for Service {key}"),
     };
-    if section.is_none() {
-        let ports = service.ports.iter();
-        for port in ports.filter(|port| !port.name.is_empty()) {
-            if let Some(other) = holder(policies, &key, Some(&port.name)) {
-                message.push_str(&format!(
-                    "; what TrafficPolicy {}/{} says of its port {:?} goes first there",
-                    other.namespace, other.name, port.name
-                ));
-            }
+    let ports = service.ports.iter().filter(|port| !port.name.is_empty());
+    for port in ports.filter(|_| section.is_none()) {
+        let own = (PolicyKind::TrafficPolicy, Some(&*port.name));
+        let other = holder(policies, &key, own).filter(|other| match policy.kind {
+            PolicyKind::TrafficPolicy => true,
+            PolicyKind::XBackendTrafficPolicy => other.says.retry_budget.is_some(),
+        });
+        if let Some(other) = other {
+            message.push_str(&format!(
+                "; what {} says of its port {:?} goes first there",
+                other.title(),
+                port.name
+            ));
         }
     }
     for fault in policy.says.faults.iter().flat_map(|all| all.iter()) {

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 use crate::model::Name;
 use crate::model::injection::{Callers, Injection};
 use crate::model::traffic::{
-    BalanceBy, Counts, HashOn, Limits, LoadBalancer, Locality, OutlierDetection, Prefer, RateKey,
-    RateLimit, RetryBudget, Timeouts, Traffic,
+    BalanceBy, Counts, HashOn, Hedging, Limits, LoadBalancer, Locality, OutlierDetection, Prefer,
+    RateKey, RateLimit, RetryBudget, Timeouts, Traffic,
 };
 
 /// One sentence each; none where all is as without a policy.
@@ -17,6 +17,7 @@ pub(crate) fn words(traffic: &Traffic, now: SystemTime) -> Vec<String> {
     outlier_detection(&traffic.outlier_detection, &mut all);
     limits(&traffic.limits, &mut all);
     retry_budget(&traffic.retry_budget, &mut all);
+    all.extend(traffic.hedging.as_ref().map(hedging));
     timeouts(&traffic.timeouts, &mut all);
     all.extend(traffic.rate_limits.iter().map(rate_limit));
     all.extend(traffic.faults.iter().map(|said| fault(said, now)));
@@ -51,6 +52,7 @@ fn load_balancer(said: &LoadBalancer, all: &mut Vec<String>) {
     }
     if said.locality != Locality::default() {
         let prefer = match said.locality.prefer {
+            Prefer::Hinted => "endpoints that hints are for are preferred",
             Prefer::Nothing => "no endpoint is preferred",
             Prefer::Zone => "endpoints of the zone are preferred",
             Prefer::Node => "endpoints of the node are preferred",
@@ -58,15 +60,21 @@ fn load_balancer(said: &LoadBalancer, all: &mut Vec<String>) {
         let percent = said.locality.spill_over_percent;
         all.push(match said.locality.prefer {
             Prefer::Nothing => prefer.to_owned(),
-            Prefer::Zone | Prefer::Node => format!("{prefer} up to {percent}% of the mean load"),
+            Prefer::Hinted | Prefer::Zone | Prefer::Node => {
+                format!("{prefer} up to {percent}% of the load of others")
+            }
         });
     }
-    if let Some(warmup) = said.warmup {
-        all.push(format!(
+    match (said.warmup, &said.by) {
+        (None, _) => {}
+        (Some(_), BalanceBy::ConsistentHash(_)) => {
+            all.push("warm-up has no effect beside a hash".to_owned());
+        }
+        (Some(warmup), _) => all.push(format!(
             "new endpoints warm up in {} from {}%",
             time(warmup.duration),
             warmup.minimum_percent
-        ));
+        )),
     }
 }
 
@@ -141,6 +149,19 @@ fn retry_budget(said: &RetryBudget, all: &mut Vec<String>) {
     }
 }
 
+fn hedging(said: &Hedging) -> String {
+    let named = |what: &str, names: &[Box<str>]| match names {
+        [] => String::new(),
+        names => format!(", {what}{}", names.join(", ")),
+    };
+    format!(
+        "another endpoint is asked as well after {}: GET, HEAD, OPTIONS{}{}",
+        time(said.delay),
+        named("", &said.methods),
+        named("gRPC ", &said.grpc_methods),
+    )
+}
+
 fn timeouts(said: &Timeouts, all: &mut Vec<String>) {
     let mut tell = |what: &str, after: Option<Duration>| {
         all.extend(after.map(|after| format!("{what} {}", time(after))));
@@ -160,9 +181,20 @@ fn rate_limit(said: &RateLimit) -> String {
         RateKey::Header(name) => format!("each value of {name}"),
         RateKey::Service => "all callers".to_owned(),
     };
+    let of = |what: &str, names: Vec<String>| match names.is_empty() {
+        true => String::new(),
+        false => format!(" {what} {}", names.join(", ")),
+    };
+    let methods = said.matching.methods.iter().map(ToString::to_string);
+    let paths = said
+        .matching
+        .paths
+        .iter()
+        .map(|path| path.written().to_owned());
+    let which = of("of", methods.collect()) + &of("to", paths.collect());
     let dry = if said.dry_run { ", only counted" } else { "" };
     format!(
-        "limit {}: {} {what} in {}, {} at once, for {who}{dry}",
+        "limit {}: {} {what}{which} in {}, {} at once, for {who}{dry}",
         said.name,
         said.rate.count,
         time(said.rate.per),

@@ -356,6 +356,11 @@ impl Relay {
         }
     }
 
+    /// Both ways.
+    fn carried(&self) -> u64 {
+        self.bytes.sent + self.bytes.received
+    }
+
     fn count_sent(&mut self, n: u64) {
         match self.role {
             Role::Client => self.bytes.sent += n,

@@ -86,6 +86,11 @@ impl Stream {
         self.receiving == Half::Open
     }
 
+    /// FIN came.
+    pub(super) fn has_fin(&self) -> bool {
+        self.receiving == Half::Ended
+    }
+
     /// Both directions have ended.
     pub(super) fn is_over(&self) -> bool {
         !self.may_send() && !self.may_receive()

@@ -133,7 +133,12 @@ impl<'c> Namespace<'c> {
     pub fn steady_at(&self, rate: &str, pod: &str, targets: &[String]) -> Result<Steady> {
         let mut args = vec!["steady", "--rate", rate];
         args.extend(targets.iter().map(String::as_str));
-        Steady::start(self.run_app(pod, &args))
+        self.steady_with(pod, &args)
+    }
+
+    /// The test application's mode `steady`, as these arguments say.
+    pub fn steady_with(&self, pod: &str, args: &[&str]) -> Result<Steady> {
+        Steady::start(self.run_app(pod, args))
     }
 
     /// Ends it, and waits until nothing of it is left.

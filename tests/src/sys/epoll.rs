@@ -33,15 +33,23 @@ impl Epoll {
         self.register(fd, 0)
     }
 
+    /// No longer tells of it.
+    pub fn remove(&self, fd: &impl AsRawFd) -> Result<()> {
+        self.control(libc::EPOLL_CTL_DEL, fd, 0)
+    }
+
     fn register(&self, fd: &impl AsRawFd, events: i32) -> Result<()> {
+        self.control(libc::EPOLL_CTL_ADD, fd, events)
+    }
+
+    fn control(&self, what: i32, fd: &impl AsRawFd, events: i32) -> Result<()> {
         let fd = fd.as_raw_fd();
         let mut event = libc::epoll_event {
             events: events.cast_unsigned(),
             u64: u64::from(fd.cast_unsigned()),
         };
         // SAFETY: the kernel reads `event` during the call only.
-        let rc =
-            unsafe { libc::epoll_ctl(self.0.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event) };
+        let rc = unsafe { libc::epoll_ctl(self.0.as_raw_fd(), what, fd, &raw mut event) };
         if rc < 0 {
             return Err(Error::last_os_error());
         }

@@ -5,24 +5,9 @@ use super::*;
 const ASKS: &str = "mesh-agent.io/forward-client-cert-details";
 const FORGED: &str = "X-Forwarded-Client-Cert: URI=spiffe://cluster.local/ns/shop/sa/king";
 
-/// Servers b on n1 and c on n2; `None`: they ask for nothing.
+/// `None`: the servers ask for nothing.
 fn mesh(asks: Option<&str>) -> Mesh {
-    let mut world = World::new(2).expect("a world");
-    let spec = |node, name| PodSpec::new(node, name).enrolled(OnAgentDown::Closed);
-    let a = world.add(&spec("n1", "a")).expect("a pod");
-    let servers = [("n1", "b"), ("n2", "c")].map(|(node, name)| {
-        let mut spec = spec(node, name);
-        if let Some(value) = asks {
-            spec = spec.annotation(ASKS, value);
-        }
-        let pod = world.add(&spec).expect("a pod");
-        let mut server = world.in_pod(&pod, PYTHON);
-        server.args(["-c", SCRIPT, "serve", name, &APP_PORT.to_string()]);
-        let started = world.start_server(&pod, APP_PORT, server);
-        started.expect("a server");
-        pod
-    });
-    Mesh::of(world, a, servers)
+    Mesh::annotated(asks.map(|value| (ASKS, value)))
 }
 
 /// What the application saw in the header, of a client that says it is somebody else.

@@ -133,9 +133,8 @@ fn a_copy_goes_the_way_that_holds_when_it_is_sent() {
 fn a_copy_that_waits_for_its_request_takes_nobodys_place() {
     let mesh = Mesh::new();
     mesh.policy("route", &mirrored("b", "c", ""));
-    let few = "apiVersion: mesh-agent.io/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: few, namespace: shop}\n\
-               spec: {targetRefs: [{group: \"\", kind: Service, name: c}], limits: {maxRequests: 2}}\n";
-    mesh.policy("few", few);
+    let few = traffic_policy("few", &["c"], "limits: {maxRequests: 2}");
+    mesh.policy("few", &few);
     let [to_b, to_c] = mesh
         .servers
         .each_ref()

@@ -1,5 +1,7 @@
 //! What the agents tell of each request: metrics and the access log.
 
+use mesh_tests::Agent;
+
 use super::*;
 
 const NAMED_RULE: &str = r#"apiVersion: gateway.networking.k8s.io/v1
@@ -17,20 +19,14 @@ spec:
 
 /// Requests with these labels.
 pub(super) fn counted(agent: &Agent, labels: &[&str]) -> u64 {
-    sum(agent, "istio_requests_total{", labels)
+    agent.requests(labels).expect("a page")
 }
 
-fn sum(agent: &Agent, family: &str, labels: &[&str]) -> u64 {
-    let page = agent.metrics().expect("a page");
-    let is_of =
-        |line: &&str| line.starts_with(family) && labels.iter().all(|label| line.contains(label));
-    let values = page
-        .lines()
-        .filter(is_of)
-        .filter_map(|l| l.rsplit(' ').next());
-    values
-        .filter_map(|value| value.parse::<f64>().ok())
-        .sum::<f64>() as u64
+/// Requests that it refused for this reason.
+fn refused(agent: &Agent, reason: &str) -> u64 {
+    let label = format!("reason=\"{reason}\"");
+    let counted = agent.counter("mesh_agent_requests_refused_total", &[&label]);
+    counted.expect("a page")
 }
 
 /// The last request is counted a moment after its client has the answer.
@@ -51,10 +47,9 @@ impl Mesh {
     /// Lines of requests for this path.
     fn told_of(&self, node: &str, path: &str) -> Vec<Value> {
         let lines = || -> Vec<Value> {
-            let log = std::fs::read_to_string(self.world.access_log(node)).unwrap_or_default();
-            let lines = log.lines().filter_map(|l| serde_json::from_str(l).ok());
+            let lines = self.world.logged(node).into_iter();
             lines
-                .filter(|l: &Value| l["event"] == "request" && l["path"] == path)
+                .filter(|l| l["event"] == "request" && l["path"] == path)
                 .collect()
         };
         let told = eventually(Duration::from_secs(5), || !lines().is_empty());
@@ -71,7 +66,7 @@ impl Mesh {
 fn each_request_is_counted_once_by_each_agent_that_it_passes() {
     const COUNT: u64 = 20;
     let mesh = Mesh::new();
-    let [near, far] = &mesh.agents;
+    let [near, far] = &*mesh.agents;
     let of_a = "source_workload=\"a\"";
     for pod in &mesh.servers {
         let told = mesh.client(&["keep_alive", &pod.vips()[0], &COUNT.to_string()]);
@@ -97,9 +92,12 @@ fn each_request_is_counted_once_by_each_agent_that_it_passes() {
             "istio_request_bytes_count",
             "istio_response_bytes_count",
         ] {
-            assert_eq!(sum(agent, family, &[]), count, "{family}");
+            let told = agent.counter(family, &[]).expect("a page");
+            assert_eq!(told, count, "{family}");
         }
-        let heads = sum(agent, "istio_request_bytes_sum", &[]);
+        let heads = agent
+            .counter("istio_request_bytes_sum", &[])
+            .expect("a page");
         let least = "GET /1 HTTP/1.1\r\nHost: server\r\n\r\n".len() as u64 * count;
         assert!((least..least + 2 * count).contains(&heads), "{heads}");
     }
@@ -108,7 +106,7 @@ fn each_request_is_counted_once_by_each_agent_that_it_passes() {
 #[test]
 fn what_the_agents_answer_themselves_is_counted_with_its_reason() {
     let mesh = Mesh::new();
-    let [near, far] = &mesh.agents;
+    let [near, far] = &*mesh.agents;
     mesh.policy("no-admin", DENY_ADMIN);
     let urls = mesh
         .servers
@@ -128,7 +126,12 @@ fn what_the_agents_answer_themselves_is_counted_with_its_reason() {
     }
     let by = "policy=\"shop/no-admin\"";
     for agent in [near, far] {
-        assert_eq!(sum(agent, "mesh_agent_authz_denied_total{", &[by]), 1);
+        assert_eq!(
+            agent
+                .counter("mesh_agent_authz_denied_total", &[by])
+                .expect("a page"),
+            1
+        );
     }
     for node in ["n1", "n2"] {
         let of_policy = mesh.told_of(node, "/admin/x").into_iter();
@@ -155,12 +158,21 @@ fn what_the_agents_answer_themselves_is_counted_with_its_reason() {
     is_counted(near, &bad, 1);
     // Nothing was sent to the other agent.
     assert_eq!(counted(far, &["response_code=\"400\""]), 0);
+    // Each by each agent that said no: what the other one answered is an answer.
+    for (agent, reason, count) in [
+        (near, "ambiguous_host", 1),
+        (far, "ambiguous_host", 0),
+        (near, "denied", 1),
+        (far, "denied", 1),
+    ] {
+        assert_eq!(refused(agent, reason), count, "{reason}");
+    }
 }
 
 #[test]
 fn a_requests_line_has_both_identities_its_route_and_its_rule() {
     let mesh = Mesh::new();
-    let [near, far] = &mesh.agents;
+    let [near, far] = &*mesh.agents;
     mesh.policy("route", NAMED_RULE);
     let url = format!("http://{}", mesh.servers[1].vips()[0]);
     let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -225,5 +237,6 @@ fn a_requests_line_has_both_identities_its_route_and_its_rule() {
         ],
         1,
     );
+    assert_eq!(refused(near, "no_route"), 1);
     is_counted(far, &[], 1);
 }

@@ -1,5 +1,6 @@
 //! Requests that are sent again because their route asks for it.
 
+use super::mirrors::NO_A;
 use super::*;
 
 /// Of that Service: to itself.
@@ -75,6 +76,109 @@ fn where_the_only_endpoint_refuses_connections_a_route_has_all_its_attempts() {
             }
             mesh.policy("route", "");
         }
+    }
+}
+
+/// Where nobody listens, and where the server's answer asks for it.
+#[test]
+fn without_budget_nobody_waits_for_a_retry_and_what_is_tried_again_is_in_flight_once() {
+    let mesh = Mesh::new();
+    let none = "retryBudget: {percent: 0, minRetryRate: {count: 0}}";
+    for server in &mesh.servers {
+        mesh.policy("nobody", &nobody(server));
+        let busy = format!("http://{}/busy/0", server.vips()[0]);
+        for (name, url) in [("nobody", "http://10.96.9.7/x"), (&server.name, &busy)] {
+            for how in ["--http1.1", "--http2-prior-knowledge"] {
+                if how != "--http1.1" && name != "nobody" {
+                    continue; // the server has no HTTP/2
+                }
+                let ask = || {
+                    let body = mesh.curl(&[how, "-w", " %{http_code} %{time_total}", url]);
+                    let mut told = body.rsplit(' ');
+                    let took: f64 = told.next().and_then(|s| s.parse().ok()).expect("a time");
+                    (
+                        told.next().expect("a status").to_owned(),
+                        took,
+                        mesh.retries(),
+                    )
+                };
+                mesh.policy("traffic", &traffic_policy("t", &[name], none));
+                mesh.policy(
+                    "route",
+                    &retried(name, "{codes: [503], attempts: 3, backoff: 20s}"),
+                );
+                let (status, took, before) = ask();
+                assert_eq!(status, "503", "{how} {name} {}", server.name);
+                assert!(took < 0.5, "{how} {name} {}: {took} s", server.name);
+                let one = traffic_policy("t", &[name], "limits: {maxRequests: 1}");
+                mesh.policy("traffic", &one);
+                mesh.policy(
+                    "route",
+                    &retried(name, "{codes: [503], attempts: 3, backoff: 1ms}"),
+                );
+                let (status, _, after) = ask();
+                assert_eq!(
+                    (status.as_str(), after - before),
+                    ("503", 3),
+                    "{how} {name} {}",
+                    server.name
+                );
+                mesh.policy("traffic", "");
+                mesh.policy("route", "");
+            }
+        }
+    }
+}
+
+/// On the client's node and on another one: the limit is for what the application sees.
+#[test]
+fn a_request_that_is_tried_again_counts_again_by_its_servers_limit() {
+    let mesh = Mesh::new();
+    let few = "rateLimits: [{name: few, requests: 1, interval: 1h, burst: 4}]";
+    let limit = traffic_policy("servers", &["b", "c"], few);
+    for server in &mesh.servers {
+        let again = retried(&server.name, "{codes: [503], attempts: 1, backoff: 1ms}");
+        mesh.policy("route", &again);
+        mesh.policy("limit", &limit);
+        let url = format!("http://{}/busy/0", server.vips()[0]);
+        let code = ["-o", "/dev/null", "-w", "%{http_code}", &url];
+        let told: Vec<String> = std::iter::repeat_with(|| mesh.curl(&code))
+            .take(3)
+            .collect();
+        assert_eq!(told, ["503", "503", "429"], "{}", server.name);
+        // What asks for that is limited as well.
+        mesh.policy("limit", "");
+        assert_eq!(mesh.had(server, "GET /busy/0 HTTP/1.1"), 4);
+    }
+}
+
+/// On one port nobody listens, and from the other one a policy keeps the client. It is said
+/// that they speak HTTP: else a client that is late is a connection, which is tried twice.
+#[test]
+fn what_may_go_nowhere_else_is_no_retry() {
+    let mesh = Mesh::new();
+    let b = &mesh.servers[0];
+    let slice = |port: u16| {
+        format!(
+            "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+             metadata: {{name: some-{port}, namespace: shop, labels: {{kubernetes.io/service-name: some}}}}\n\
+             addressType: IPv4\nports: [{{port: {port}}}]\n\
+             endpoints: [{{addresses: [{}], conditions: {{ready: true}}}}]\n",
+            b.v4()
+        )
+    };
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: some, namespace: shop}\n\
+                   spec: {clusterIP: 10.96.9.8, ports: [{port: 80, appProtocol: http}]}\n";
+    mesh.policy("some", &[service, &slice(APP_PORT), &slice(9)].concat());
+    let denied = format!("to: [{{operation: {{ports: [\"{APP_PORT}\"]}}}}], from:");
+    mesh.policy("no-a", &NO_A.replace('@', "b").replace("from:", &denied));
+    for how in ["--http1.1", "--http2-prior-knowledge"] {
+        let code = ["-o", "/dev/null", "-w", "%{http_code}"];
+        let ask = || mesh.curl(&[&code[..], &[how, "-d", "a=b", "http://10.96.9.8/x"]].concat());
+        for told in std::iter::repeat_with(ask).take(10) {
+            assert!(matches!(&*told, "403" | "503"), "{how}: {told}");
+        }
+        assert_eq!(mesh.retries(), 0, "{how}");
     }
 }
 

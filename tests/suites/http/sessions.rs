@@ -125,6 +125,27 @@ fn a_header_does_the_same_and_where_a_service_is_empty_another_follows() {
 }
 
 #[test]
+fn a_session_with_a_service_or_port_that_is_gone_goes_elsewhere() {
+    let mesh = Mesh::new();
+    let c = [mesh.servers[1].v4()];
+    let some = service(&c);
+    for gone in [String::new(), some.replace("port: 80", "port: 81")] {
+        mesh.policy("some", &some);
+        mesh.policy("route", &kept(COOKIE, &[("b", 0), ("some", 1)]));
+        let (name, cookie) = mesh.asked(&[]);
+        assert_eq!(name, "c");
+        let cookie = cookie.expect("a cookie");
+        let pair = format!("Cookie: {}", cookie.split(';').next().expect("a pair"));
+        mesh.policy("route", &kept(COOKIE, &[("b", 1), ("some", 0)]));
+        assert_eq!(mesh.asked(&["-H", &pair]), ("c".to_owned(), None));
+        mesh.policy("some", &gone);
+        let (name, cookie) = mesh.asked(&["-H", &pair]);
+        assert_eq!(name, "b", "{gone:?}");
+        assert!(cookie.is_some(), "it is told where it goes now");
+    }
+}
+
+#[test]
 fn a_session_keeps_to_one_endpoint_of_a_service() {
     let mesh = Mesh::new();
     let addresses = mesh.servers.each_ref().map(Pod::v4);

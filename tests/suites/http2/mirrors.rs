@@ -3,7 +3,7 @@
 use super::*;
 
 /// Of b's Service: to that server, and a copy to the other one.
-fn mirrored(kind: &str, server: &str, copy: &str) -> String {
+pub(super) fn mirrored(kind: &str, server: &str, copy: &str) -> String {
     let header = "{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: x-route, value: \"yes\"}]}}";
     let mirror = format!(
         "{{type: RequestMirror, requestMirror: {{backendRef: {{name: {copy}, port: 80}}}}}}"
@@ -33,13 +33,13 @@ impl Mesh {
     }
 
     /// How many copies came to that end.
-    fn copies(&self, end: &str) -> u64 {
+    pub(super) fn copies(&self, end: &str) -> u64 {
         let with = format!("copy=\"{end}\"");
         let metric = self.agents[0].metric("mesh_agent_mirrored_requests_total", &with);
         metric.expect("a metric") as u64
     }
 
-    fn wait_for_copies(&self, end: &str, count: u64) {
+    pub(super) fn wait_for_copies(&self, end: &str, count: u64) {
         let all = eventually(Duration::from_secs(30), || self.copies(end) >= count);
         let metrics = self.agents[0].metrics().expect("metrics");
         let lines = metrics.lines().filter(|line| line.contains("mirrored"));

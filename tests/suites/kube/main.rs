@@ -8,6 +8,7 @@ mod operate;
 mod outages;
 mod policy;
 mod probes;
+mod rollouts;
 mod scrape;
 mod services;
 mod shelf;

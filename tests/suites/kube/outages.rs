@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use mesh_tests::Steady;
 use mesh_tests::kube::{Mesh, Namespace, SYSTEM, mesh};
+use mesh_tests::{Span, Steady};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::traffic::shop;
 
@@ -20,25 +22,101 @@ fn none_failed(client: &mut Steady, what: &str) {
     let tally = client.tally(client.time).expect("a tally");
     let failed = mesh_tests::failed(&tally);
     println!("{what}: {tally}");
-    assert_eq!(failed, 0, "{what}: {tally}");
+    let failures = client.failures().expect("what failed");
+    assert_eq!(failed, 0, "{what}: {tally} {failures:?}");
 }
 
-fn roll(mesh: &Mesh, how: &str) {
+fn begin(mesh: &Mesh, how: &str) {
     mesh.cluster
         .kubectl(&format!("-n {SYSTEM} rollout {how} daemonset/mesh-agent"))
         .expect("it begins");
-    mesh.wait_rolled_out().expect("it ends");
+}
+
+/// When the first of the agents was told to end, to the second below.
+fn told_to_end(mesh: &Mesh) -> Duration {
+    let mut told = None;
+    let ends = || {
+        let agents = format!("-n {SYSTEM} pods -l app.kubernetes.io/name=mesh-agent");
+        let agents = mesh.cluster.get(&agents).expect("the agents");
+        let all = agents["items"].as_array().expect("a list");
+        let ends = all.iter().filter_map(|pod| {
+            let meta = &pod["metadata"];
+            // The end of its grace.
+            let last = OffsetDateTime::parse(meta["deletionTimestamp"].as_str()?, &Rfc3339);
+            let last = u64::try_from(last.ok()?.unix_timestamp()).ok()?;
+            Some(last - meta["deletionGracePeriodSeconds"].as_u64()?)
+        });
+        told = ends.min().map(Duration::from_secs);
+        told.is_some()
+    };
+    let waited = mesh
+        .cluster
+        .wait_until("an agent ends", Duration::from_secs(60), ends);
+    waited.expect("an upgrade");
+    told.expect("a moment")
+}
+
+/// Of the DaemonSet's settings.
+const DRAIN: Duration = Duration::from_secs(20);
+const STREAMS: usize = 100;
+
+/// Those from before the upgrade lived until the drain's end, and did not end in one
+/// moment: a client that is told to come back is not one of all.
+#[track_caller]
+fn ended_one_by_one(before: &[Span], told: Duration) {
+    let mut ends: Vec<_> = before
+        .iter()
+        .map(|stream| Duration::from_micros(stream.ended_us).saturating_sub(told))
+        .collect();
+    ends.sort();
+    let (first, last) = (ends[0], ends[ends.len() - 1]);
+    let within = |at: &Duration| {
+        let window = *at..*at + Duration::from_millis(100);
+        ends.iter().filter(|end| window.contains(*end)).count()
+    };
+    let most = ends.iter().map(within).max().expect("streams");
+    println!(
+        "{} streams from before ended {first:.2?} to {last:.2?} after the agent was told to, \
+         {most} at most within 100 ms",
+        ends.len()
+    );
+    assert!(first >= DRAIN, "{first:?} {:?}", before[0]);
+    // The second that the moment is rounded by, the spread, and a client that is slow to see it.
+    let latest = DRAIN + Duration::from_secs(1) + DRAIN / 10 + Duration::from_secs(2);
+    assert!(last <= latest, "{last:?}");
+    assert!(last - first >= Duration::from_millis(250), "{ends:?}");
+    assert!(most <= STREAMS / 2, "{most} at once: {ends:?}");
 }
 
 #[test]
-fn an_upgrade_and_its_rollback_fail_no_new_connection() {
+fn an_upgrade_and_its_rollback_fail_no_new_connection_and_end_streams_one_by_one() {
     let Some(mesh) = mesh() else { return };
     let (shop, [_, api]) = shop(mesh.cluster, "upgrade");
-    let mut client = client(&shop, &format!("{}:8080", api.v4()));
-    roll(&mesh, "restart");
-    none_failed(&mut client, "upgrade");
+    let (streams, target) = (STREAMS.to_string(), format!("{}:8080", api.v4()));
+    let args = ["steady", "--rate", "200", "--streams", &streams];
+    let args = [&args[..], &["--stream-pause", "50", &target]].concat();
+    let mut client = shop.steady_with("web", &args).expect("a client");
+    client.wait_for("carried", 20).expect("carried");
+    client.wait_for("stream", STREAMS as u64).expect("streams");
     client.begin_next().expect("an answer");
-    roll(&mesh, "undo");
+    begin(&mesh, "restart");
+    let told = told_to_end(&mesh);
+    let told_us = u64::try_from(told.as_micros()).expect("some centuries");
+    mesh.wait_rolled_out().expect("it ends");
+    none_failed(&mut client, "upgrade");
+    let mut before = Vec::new();
+    let all = || {
+        before = client.streams().expect("streams");
+        before.retain(|stream| stream.begun_us < told_us);
+        before.len() >= STREAMS
+    };
+    mesh.cluster
+        .wait_until("the streams have ended", DRAIN + DRAIN / 2, all)
+        .expect("they end");
+    ended_one_by_one(&before, told);
+    client.begin_next().expect("an answer");
+    begin(&mesh, "undo");
+    mesh.wait_rolled_out().expect("it ends");
     none_failed(&mut client, "rollback");
 }
 

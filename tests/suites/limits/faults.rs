@@ -25,13 +25,6 @@ impl Mesh {
         ));
     }
 
-    fn lines(&self) -> Vec<Value> {
-        let log = std::fs::read_to_string(self.world.access_log("n1")).expect("a log");
-        let lines = log.lines().map(serde_json::from_str);
-        // The last one may be under way.
-        lines.filter_map(Result::ok).collect()
-    }
-
     fn injected(&self, kind: &str) -> f64 {
         let labels = format!("kind=\"{kind}\"");
         let counted = self.agents[0].metric("mesh_agent_faults_injected_total", &labels);
@@ -78,7 +71,7 @@ fn a_share_of_the_named_callers_requests_is_aborted_and_nobody_elses() {
     assert_eq!(mesh.injected("abort"), aborted as f64);
     assert_eq!(mesh.injected("delay"), 0.0);
     let is_told = || {
-        let lines = mesh.lines();
+        let lines = mesh.world.logged("n1");
         lines
             .iter()
             .filter(|line| line["reason"] == "fault_injected")
@@ -86,7 +79,7 @@ fn a_share_of_the_named_callers_requests_is_aborted_and_nobody_elses() {
             == aborted
     };
     assert!(eventually(Duration::from_secs(5), is_told));
-    for line in mesh.lines() {
+    for line in mesh.world.logged("n1") {
         let is_fault = line["reason"] == "fault_injected";
         assert_eq!(line["response_flags"] == "FI", is_fault, "{line}");
         assert_eq!(line["status"] == 418, is_fault, "{line}");
@@ -165,7 +158,7 @@ fn a_delay_is_as_long_as_it_says_and_is_no_latency_of_the_endpoint() {
     let latency = |row: &Value| row["latency_milliseconds"].as_f64().expect("a time");
     assert!(all.iter().all(|row| latency(row) < 900.0), "{endpoints}");
     let delayed = || {
-        let lines = mesh.lines();
+        let lines = mesh.world.logged("n1");
         let delayed = lines.iter().filter(|line| line["response_flags"] == "DI");
         delayed
             .filter(|line| line["fault_delay_ms"] == 1000.0)
@@ -182,20 +175,20 @@ fn who_leaves_during_a_delay_is_waited_for_no_longer() {
     let client = &mesh.clients[0];
     mesh.client(client, &["leave", &mesh.servers[1].vips()[0], "0.2"]);
     let left = || {
-        let lines = mesh.lines();
+        let lines = mesh.world.logged("n1");
         lines.iter().any(|line| line["response_flags"] == "DI,DC")
     };
     assert!(
         eventually(Duration::from_secs(10), left),
         "{:?}",
-        mesh.lines()
+        mesh.world.logged("n1")
     );
     let mut curl = mesh.world.in_pod(client, "curl");
     curl.args(["-sS", "--http2-prior-knowledge", "--max-time", "1"]);
     curl.arg(format!("http://{}/", mesh.servers[0].vips()[0]));
     assert!(!curl.status().expect("curl runs").success());
     let both = || {
-        let lines = mesh.lines();
+        let lines = mesh.world.logged("n1");
         lines
             .iter()
             .filter(|line| line["response_flags"] == "DI,DC")
@@ -205,7 +198,7 @@ fn who_leaves_during_a_delay_is_waited_for_no_longer() {
     assert!(
         eventually(Duration::from_secs(10), both),
         "{:?}",
-        mesh.lines()
+        mesh.world.logged("n1")
     );
     assert_eq!(mesh.injected("abort"), 0.0);
 }
@@ -228,5 +221,34 @@ fn a_consistent_hash_by_cookie_sets_the_cookie_where_it_is_missing() {
         assert!(pair.starts_with("at=") && pair.len() == 19, "{given}");
         assert_eq!(rest, " Path=/; Max-Age=3600; HttpOnly");
         assert_eq!(ask(&format!("Cookie=b=c; {pair}")), None);
+    }
+}
+
+#[test]
+fn what_is_aborted_behind_its_delay_tells_its_route() {
+    let mesh = Mesh::new("serve");
+    let route = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: some, namespace: shop}\n\
+         spec:\n  parentRefs: [{group: \"\", kind: Service, name: b, port: 80}]\n  \
+         rules: [{backendRefs: [{name: b, port: 80}]}]\n";
+    mesh.world.write_config("route", route).expect("a file");
+    mesh.fault(&until(600), "delay: 100ms, abort: {httpStatus: 500}");
+    let server = &mesh.servers[0];
+    for version in ["1.1", "2"] {
+        // Until the route is in force.
+        let is_told = || {
+            let _first = match version {
+                "1.1" => mesh.timed(0, server, "1").len(),
+                _ => mesh.http2(server, "text/plain").len(),
+            };
+            mesh.world.logged("n1").iter().any(|line| {
+                let is_this = line["version"] == version && line["response_flags"] == "DI,FI";
+                is_this && line["route"]["name"] == "HTTPRoute/shop/some"
+            })
+        };
+        assert!(
+            eventually(Duration::from_secs(15), is_told),
+            "{version}: {:?}",
+            mesh.world.logged("n1").last()
+        );
     }
 }

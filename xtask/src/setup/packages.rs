@@ -1,6 +1,6 @@
 //! Programs that come from the distribution's packages.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,7 +10,7 @@ use super::Finding;
 use crate::command::{output, run_quietly, which};
 use crate::toolchain::Compiler;
 
-/// Program, Debian package, Fedora package.
+/// Program, or `module` of Python; Debian package, Fedora package.
 const PROGRAMS: &[(&str, &str, &str)] = &[
     ("ip", "iproute2", "iproute"),
     ("nft", "nftables", "nftables"),
@@ -33,6 +33,9 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
         "tomcat10-common",
         "tomcat",
     ),
+    ("slowhttptest", "slowhttptest", "slowhttptest"),
+    ("module grpc", "python3-grpcio", "python3-grpcio"),
+    ("module aiosmtpd", "python3-aiosmtpd", "python3-aiosmtpd"),
 ];
 
 const DEBIAN_COMPILER: &[&str] = &["rustc-web", "cargo-web", "rust-web-src"];
@@ -59,18 +62,28 @@ pub(super) fn findings() -> Vec<Finding> {
         .iter()
         .map(|(program, debian, fedora)| Finding {
             what: program,
-            state: which(program)
+            state: found(program)
                 .map(|path| path.display().to_string())
                 .ok_or_else(|| format!("install the package {debian} (Fedora: {fedora})")),
         })
         .collect()
 }
 
+/// Where it is: one of Python's modules as the distribution's Python finds it, as tests do.
+fn found(what: &str) -> Option<PathBuf> {
+    let Some(module) = what.strip_prefix("module ") else {
+        return which(what);
+    };
+    let ask = format!("import importlib.util as u; print(u.find_spec('{module}').origin)");
+    let place = output(Command::new("/usr/bin/python3").args(["-c", &ask]));
+    place.ok().map(|place| PathBuf::from(place.trim()))
+}
+
 /// Installs the programs that tests and the demo run.
 pub(super) fn ensure_programs() -> Result<()> {
     let missing: Vec<_> = PROGRAMS
         .iter()
-        .filter(|(program, ..)| which(program).is_none())
+        .filter(|(program, ..)| found(program).is_none())
         .collect();
     if missing.is_empty() {
         return Ok(());

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::*;
-use crate::balance::endpoints::Attempt;
+use crate::balance::Attempt;
 use crate::balance::testing::{Picker, endpoint, service};
 use crate::balance::{Balancer, Health};
 use crate::model::Service;

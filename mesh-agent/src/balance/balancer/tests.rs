@@ -1,3 +1,6 @@
+mod failing;
+mod hedges;
+mod locality;
 mod simulation;
 
 use std::net::IpAddr;
@@ -7,6 +10,7 @@ use super::*;
 use crate::balance::testing::{CALLED, Picker, chance, endpoint, only, service, snapshot};
 use crate::balance::{Change, Client, Failure, Outcome, Reach};
 use crate::model::Service;
+use crate::model::traffic::Traffic;
 
 fn balancer(index: usize) -> Balancer {
     crate::balance::testing::balancer(index, Instant::now())
@@ -425,8 +429,127 @@ fn nothing_is_picked_of_another_family_or_where_there_is_none() {
         let count = candidates.iter().count();
         let draw = draw(Instant::now());
         let picked = balancer.pick(&candidates, &mut Attempt::default(), draw);
-        (picked.is_some(), count)
+        (picked.is_ok(), count)
     };
     assert_eq!(pick(&mut balancer, ipv6), (false, 0));
     assert_eq!(pick(&mut balancer, CALLED), (true, 1));
+}
+
+fn limited(max_requests: u32, retries: u32) -> Arc<Service> {
+    let snapshot = snapshot(1, &[(1, "a"), (2, "b")]);
+    let mut service = Service::clone(only(&snapshot));
+    let mut traffic = Traffic::default();
+    traffic.limits.max_requests = max_requests;
+    traffic.retry_budget.percent = 0;
+    traffic.retry_budget.min_retries.count = retries;
+    traffic.retry_budget.min_retries.per = traffic.retry_budget.interval;
+    service.traffic = Arc::new(traffic);
+    Arc::new(service)
+}
+
+#[test]
+fn a_request_that_is_tried_again_is_in_flight_once() {
+    let (service, now) = (limited(1, 1), Instant::now());
+    let (mut balancer, picker) = (balancer(0), Picker::on("n1", None));
+    let mut attempt = Attempt::default();
+    let mut begin = |attempt: &mut Attempt| {
+        let begun = picker.begin(&mut balancer, &service, (attempt, draw(now)));
+        Some(begun?.1)
+    };
+    let mut first = begin(&mut attempt).expect("a place");
+    let mut second = begin(&mut attempt).expect("the same");
+    second.takes_over(Some(&mut first));
+    drop(first);
+    // As another one sees it.
+    assert!(begin(&mut Attempt::default()).is_none());
+    drop(begin(&mut attempt).expect("the same"));
+    assert!(begin(&mut Attempt::default()).is_none(), "it was not made");
+    drop(second);
+    let next = begin(&mut Attempt::default()).expect("a place");
+    // Whoever it was: nobody counts for less than none.
+    let mut late = begin(&mut attempt).expect("the same");
+    drop(next);
+    late.takes_over(None);
+    assert!(begin(&mut Attempt::default()).is_none());
+    drop(late);
+    assert!(begin(&mut Attempt::default()).is_some());
+}
+
+/// Those of one destination and of another: a place is of the one that was waited for.
+#[test]
+fn who_waits_for_a_place_has_it_when_it_is_decided_on_anew() {
+    let (service, other, now) = (limited(1, 1), limited(1, 1), Instant::now());
+    let mut other = Service::clone(&other);
+    other.key = crate::model::ServiceKey::new("shop", "other");
+    let (other, picker) = (Arc::new(other), Picker::on("n1", None));
+    let mut balancer = balancer(0);
+    let mut begin = |service: &Arc<Service>, attempt: &mut Attempt| {
+        let candidates = picker.candidates(service);
+        let begun = balancer.pick(&candidates, attempt, draw(now));
+        begun.map(|(_, load)| load)
+    };
+    let over = |begun: Result<InFlight, Unpicked>| begun.expect_err("it is full");
+    let poll = |attempt: &mut Attempt| {
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        attempt.poll_place(&mut context).is_ready()
+    };
+    let full = Unpicked::Over(RefuseReason::MaxRequests);
+    let first = begin(&service, &mut Attempt::default()).expect("a place");
+    let [mut a, mut b, mut c, mut d] = [(); 4].map(|()| Attempt::default());
+    for waits in [&mut a, &mut b, &mut c, &mut d] {
+        assert_eq!(over(begin(&service, waits)), full);
+        assert!(waits.queued().is_some() && waits.is_new() && !poll(waits));
+    }
+    assert_eq!(over(begin(&service, &mut Attempt::of_copy())), full);
+    drop(b);
+    drop(first);
+    assert!(poll(&mut a) && !poll(&mut c), "in their order");
+    assert!(!a.is_held_back() && a.is_decided_anew());
+    let newcomer = over(begin(&service, &mut Attempt::default()));
+    assert_eq!(newcomer, full, "who comes later does not overtake");
+    let placed = begin(&service, &mut a).expect("its place");
+    assert!(a.queued().is_none() && a.queued_since().is_some());
+    drop(placed);
+    // It goes elsewhere by now: its place is the next one's.
+    assert!(poll(&mut c) && !poll(&mut d));
+    let elsewhere = begin(&other, &mut c).expect("another place");
+    assert!(poll(&mut d));
+    drop(elsewhere);
+    d.leave_queue();
+    assert!(
+        begin(&service, &mut Attempt::default()).is_ok(),
+        "nobody has it"
+    );
+    // Nobody waits twice.
+    let first = begin(&service, &mut Attempt::default()).expect("a place");
+    assert_eq!(over(begin(&service, &mut d)), full);
+    assert!(d.queued().is_none());
+    drop(first);
+}
+
+#[test]
+fn leave_to_try_again_is_given_back_where_it_does_not_go() {
+    let (service, now) = (limited(10, 1), Instant::now());
+    let (mut balancer, picker) = (balancer(0), Picker::on("n1", None));
+    let mut attempt = Attempt::default();
+    assert!(attempt.ask_again(now).is_none(), "it has gone nowhere");
+    let begun = picker.begin(&mut balancer, &service, (&mut attempt, draw(now)));
+    let (_, load) = begun.expect("one");
+    drop(attempt.ask_again(now).expect("leave"));
+    let leave = attempt.ask_again(now).expect("leave");
+    assert!(attempt.ask_again(now).is_none(), "there is one");
+    assert!(leave.goes_to(&load));
+    assert!(attempt.ask_again(now).is_none(), "it was used");
+    let mut other = Service::clone(&limited(10, 1));
+    other.key = crate::model::ServiceKey::new("shop", "other");
+    let (other, mut attempt) = (Arc::new(other), Attempt::default());
+    let begun = picker.begin(&mut balancer, &other, (&mut attempt, draw(now)));
+    let (_, elsewhere) = begun.expect("one");
+    let leave = attempt.ask_again(now).expect("leave");
+    assert!(!leave.goes_to(&load), "it is of another");
+    assert!(
+        attempt
+            .ask_again(now)
+            .is_some_and(|leave| leave.goes_to(&elsewhere))
+    );
 }

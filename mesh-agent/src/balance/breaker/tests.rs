@@ -12,7 +12,7 @@ fn nothing(_: u64) -> u64 {
     0
 }
 
-const FAILED: Failure = Failure::Status;
+const FAILED: (Failure, bool) = (Failure::Status, false);
 
 #[test]
 fn seven_failures_of_requests_in_a_row_and_five_of_connections() {
@@ -30,7 +30,7 @@ fn seven_failures_of_requests_in_a_row_and_five_of_connections() {
             breaker.failed(by, FAILED, 0, &nothing),
             Some(Change::Ejected {
                 cause: Cause::InARow,
-                failure: FAILED,
+                failure: FAILED.0,
                 lasts: Duration::from_secs(1)
             })
         );
@@ -124,14 +124,64 @@ fn one_that_fails_soon_after_it_came_back_is_left_out_sooner_and_longer() {
         "{change:?}"
     );
     now = breaker.word().at;
-    assert!(breaker.probe(&of, now));
-    breaker.succeeded((&of, Kind::Request, true), now);
+    for more in [Some(4), Some(3), Some(2), Some(1), None] {
+        assert!(breaker.probe(&of, now));
+        assert!(!breaker.probe(&of, now), "one alone");
+        let works = more.map_or(Change::Returned, |more| Change::Works { more });
+        let change = breaker.succeeded((&of, Kind::Request, true), now);
+        assert_eq!(change, Some(works));
+    }
+    assert!(breaker.is_closed());
     // For long enough it worked.
     let change = fail(7, now + 10_001);
     assert!(
         matches!(change, Some(Change::Ejected { lasts, .. }) if lasts.as_secs() == 1),
         "{change:?}"
     );
+}
+
+/// Nobody is asked twice of what may be seen once: it is asked less often.
+#[test]
+fn probes_that_are_their_clients_loss_are_fewer() {
+    let (of, breaker) = (OutlierDetection::default(), Breaker::new(0));
+    let by = |is_probe| (&of, Kind::Connection, is_probe);
+    let lost = (Failure::Silent, true);
+    for _ in 0..5 {
+        breaker.failed(by(false), lost, 0, &nothing);
+    }
+    let mut lasted = vec![];
+    for _ in 0..5 {
+        lasted.push(breaker.lasts(&of).as_secs());
+        let at = breaker.word().at;
+        assert!(breaker.probe(&of, at));
+        breaker.failed(by(true), lost, at, &nothing);
+    }
+    assert_eq!(lasted, [1, 4, 16, 32, 60]);
+}
+
+/// One that fails every second time, and one that does by chance.
+#[test]
+fn what_fails_in_part_does_not_come_back_by_luck() {
+    let (of, breaker) = (OutlierDetection::default(), Breaker::new(0));
+    let by = |is_probe| (&of, Kind::Request, is_probe);
+    for turn in 0..20 {
+        match turn % 2 {
+            0 => breaker.succeeded(by(false), 0),
+            _ => breaker.failed(by(false), FAILED, 0, &nothing),
+        };
+    }
+    assert_eq!(breaker.cause().0, Cause::SuccessRate);
+    let mut turn = 0;
+    for _ in 0..20 {
+        let now = breaker.word().at;
+        assert!(breaker.probe(&of, now), "it is tried on");
+        turn += 1;
+        match turn % 2 {
+            0 => breaker.failed(by(true), FAILED, now, &nothing),
+            _ => breaker.succeeded(by(true), now),
+        };
+        assert!(!breaker.is_closed(), "after {turn}");
+    }
 }
 
 #[test]
@@ -156,6 +206,9 @@ struct Model {
     times: u32,
     open_until: Option<u64>,
     is_probed: bool,
+    /// For a share of failures; and probes in a row that worked.
+    by_share: bool,
+    good: u32,
     in_a_row: u32,
     told: Vec<(u64, bool)>,
 }
@@ -173,6 +226,10 @@ impl Model {
         self.told.push((now, ok));
         self.in_a_row = if ok { 0 } else { self.in_a_row + 1 };
         match (self.open_until, is_probe, ok) {
+            (Some(_), true, true) if self.by_share && self.good < 4 => {
+                self.good += 1;
+                self.open_until = Some(now);
+            }
             (Some(_), true, true) => {
                 self.open_until = None;
                 self.closed_since = now;
@@ -181,7 +238,7 @@ impl Model {
             (Some(_), true, false) => {
                 self.times += 1;
                 self.open_until = Some(now + self.lasts(self.times));
-                self.in_a_row = 0;
+                (self.in_a_row, self.good) = (0, 0);
             }
             (Some(_), false, _) | (None, _, true) => {}
             (None, _, false) => {
@@ -205,7 +262,8 @@ impl Model {
                     let well = closed > (2 * self.lasts(self.times)).max(10_000);
                     self.times = if well { 1 } else { self.times + 1 };
                     self.open_until = Some(now + self.lasts(self.times));
-                    self.in_a_row = 0;
+                    (self.in_a_row, self.good) = (0, 0);
+                    self.by_share = !in_a_row;
                 }
             }
         }
@@ -226,7 +284,7 @@ proptest! {
         let breaker = Breaker::new(0);
         let mut model = Model {
             of, closed_since: 0, times: 0, open_until: None, is_probed: false,
-            in_a_row: 0, told: vec![],
+            in_a_row: 0, told: vec![], by_share: false, good: 0,
         };
         let mut now = 0;
         for (pause, luck) in steps {
@@ -247,5 +305,29 @@ proptest! {
                 prop_assert_eq!(breaker.word().at, until);
             }
         }
+    }
+}
+
+/// What answers as many as it has to comes back as soon, whatever that share is.
+#[test]
+fn how_many_probes_have_to_succeed_goes_by_the_share_that_has_to() {
+    for (threshold_percent, probes) in
+        [(1, 1), (30, 1), (50, 1), (60, 2), (70, 3), (80, 5), (99, 5)]
+    {
+        let mut of = OutlierDetection::default();
+        let rate = of.success_rate.as_mut().expect("it is on");
+        rate.threshold_percent = threshold_percent;
+        of.consecutive_errors = None;
+        let breaker = Breaker::new(0);
+        let failed =
+            (0..20).find_map(|_| breaker.failed((&of, Kind::Request, false), FAILED, 0, &nothing));
+        assert!(failed.is_some(), "{threshold_percent} %");
+        let by = (&of, Kind::Request, true);
+        let works = (0..probes).map(|n| {
+            assert!(breaker.probe(&of, 1_000 + n));
+            breaker.succeeded(by, 1_000 + n)
+        });
+        let last = works.last().flatten();
+        assert_eq!(last, Some(Change::Returned), "{threshold_percent} %");
     }
 }

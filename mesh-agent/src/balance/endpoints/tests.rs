@@ -115,3 +115,23 @@ fn a_fault_is_drawn_once_and_what_waits_for_it_is_told_once() {
     assert!(!attempt.draws(), "it was drawn before it waited");
     assert!(!Attempt::of_copy().draws());
 }
+
+#[test]
+fn what_nobody_took_is_decided_anew_and_is_no_new_request() {
+    let (service, picker) = (
+        service(vec![endpoint(1, "1", "n1")], None),
+        Picker::on("n1", None),
+    );
+    let (mut balancer, mut attempt) = (balancer(0, Instant::now()), Attempt::default());
+    assert!(attempt.is_new());
+    picker.pick(&mut balancer, &service, (&mut attempt, Instant::now()));
+    assert!(!attempt.is_new());
+    attempt.was_not_taken();
+    assert!(
+        !attempt.is_new(),
+        "what is done once for a request was done"
+    );
+    assert!(!attempt.draws());
+    picker.pick(&mut balancer, &service, (&mut attempt, Instant::now()));
+    assert!(!attempt.is_repeated(), "it goes where it went");
+}

@@ -8,35 +8,35 @@ use crate::kube::Access;
 
 /// Where in the cluster the authority keeps and shows its state, and whom it serves.
 #[derive(Clone, Debug)]
-pub struct Cluster {
+pub(crate) struct Cluster {
     pub(crate) access: Access,
-    pub namespace: String,
+    pub(crate) namespace: String,
     /// With the state, keys included.
-    pub secret: String,
+    pub(crate) secret: String,
     /// With the roots, for agents.
-    pub configmap: String,
+    pub(crate) configmap: String,
     /// That an agent's token must be for.
-    pub audience: String,
+    pub(crate) audience: String,
     /// Of agents.
-    pub accounts: Vec<Account>,
+    pub(crate) accounts: Vec<Account>,
     /// So long the authority works by what it last saw of the cluster. Afterwards
     /// nothing is signed: a root may have been retired, a pod deleted.
-    pub stale: Duration,
+    pub(crate) stale: Duration,
 }
 
 /// Of `stale`, where nothing else is wanted.
-pub const STALE: Duration = Duration::from_secs(15 * 60);
+pub(crate) const STALE: Duration = Duration::from_secs(15 * 60);
 
 /// A service account, as `NAMESPACE/NAME`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Account {
-    pub namespace: String,
-    pub name: String,
+pub(crate) struct Account {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("it is no service account as NAMESPACE/NAME")]
-pub struct NotAnAccount;
+pub(crate) struct NotAnAccount;
 
 impl FromStr for Account {
     type Err = NotAnAccount;

@@ -29,7 +29,7 @@ use super::place::Place;
 use super::signer::Ca;
 use super::store::Store;
 use crate::cluster::{Api, ApiError, Client};
-pub use config::{Account, Cluster, NotAnAccount, STALE};
+pub(crate) use config::{Account, Cluster, NotAnAccount, STALE};
 pub(super) use pods::{Of, Pods};
 pub(super) use review::{LAG, Reviews};
 use secret::Secret;
@@ -103,7 +103,7 @@ pub(super) async fn connect(cluster: &Cluster) -> Result<Client, Error> {
 
 /// For the commands, which change the state as a running authority does: each in a
 /// thread that may wait for this runtime.
-pub async fn in_cluster(cluster: &Cluster) -> Result<Place, Error> {
+pub(crate) async fn in_cluster(cluster: &Cluster) -> Result<Place, Error> {
     let api = connect(cluster).await?;
     let runtime = tokio::runtime::Handle::current();
     let secret = Secret::new(Arc::new(api), cluster, runtime, false);

@@ -11,6 +11,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::json;
@@ -61,6 +63,8 @@ struct Kept {
 }
 
 type Hash = [u8; 32];
+/// One that is under way, for all who show the token meanwhile.
+type Question = Shared<BoxFuture<'static, Result<Reviewed, Denied>>>;
 
 pub(in crate::ca) struct Reviews {
     api: Arc<dyn Api>,
@@ -69,6 +73,8 @@ pub(in crate::ca) struct Reviews {
     pods: Arc<Pods>,
     kept: Mutex<HashMap<Hash, Kept>>,
     questions: Arc<Questions>,
+    /// By token. Each ends by itself, and is bounded by its turn.
+    running: Mutex<HashMap<Hash, Question>>,
     fresh: Duration,
     stale: Duration,
 }
@@ -139,6 +145,15 @@ struct Shown {
     now: u64,
 }
 
+/// Nobody joins a question that has ended.
+struct Over<'r>(&'r Mutex<HashMap<Hash, Question>>, Hash);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.lock().remove(&self.1);
+    }
+}
+
 impl Reviews {
     pub(super) fn new(api: Arc<dyn Api>, cluster: &Cluster, pods: Arc<Pods>) -> Self {
         Self {
@@ -148,6 +163,7 @@ impl Reviews {
             pods,
             kept: Mutex::default(),
             questions: Arc::default(),
+            running: Mutex::default(),
             fresh: cluster.stale / FRESH,
             stale: cluster.stale,
         }
@@ -189,16 +205,32 @@ impl Reviews {
         if let Some(reviewed) = self.kept(&hash, self.fresh, now) {
             return Ok(reviewed);
         }
-        // Connections to an API server that is away may be silent, each for as long as
-        // a call may take: the question goes on by itself.
-        let (reviews, shown) = (self.clone(), Shown { hash, ends, now });
-        let (token, source) = (Zeroizing::new(token.to_owned()), proof.source);
-        let question = tokio::spawn(async move { reviews.question(source, &token, shown).await });
+        let question = self.join(proof.source, token, Shown { hash, ends, now });
         match timeout(PATIENCE, question).await {
-            Ok(answer) => answer.unwrap_or_else(|_| Err(Refusal::Internal.into())),
+            Ok(answer) => answer,
             // No answer is neither yes nor no. It may have come right now.
             Err(_) => self.known(&hash, now).ok_or_else(unreviewed),
         }
+    }
+
+    /// The question about the token, which goes on by itself: connections to an API
+    /// server that is away may be silent, each for as long as a call may take. Who comes
+    /// again meanwhile, as an agent does that hears nothing, asks no second one.
+    fn join(self: &Arc<Self>, source: IpAddr, token: &str, of: Shown) -> Question {
+        let mut running = self.running.lock();
+        if let Some(question) = running.get(&of.hash) {
+            return question.clone();
+        }
+        let (token, reviews) = (Zeroizing::new(token.to_owned()), self.clone());
+        let task = tokio::spawn(async move {
+            // Also where it panics.
+            let _over = Over(&reviews.running, of.hash);
+            reviews.question(source, &token, of).await
+        });
+        let answer = async { task.await.unwrap_or_else(|_| Err(Refusal::Internal.into())) };
+        let question = answer.boxed().shared();
+        running.insert(of.hash, question.clone());
+        question
     }
 
     /// Bounded by its turn, and by the time that a call may take.

@@ -21,7 +21,7 @@ use super::published::Published;
 use crate::ca::errors::Error;
 use crate::ca::records::{AUTHORITY, BUNDLE, CRL, Issued, REVOKED, TOKENS};
 use crate::ca::state::authority_file;
-use crate::ca::store::{Change, Documents, Live, Log, Stamp, Store};
+use crate::ca::store::{Change, Documents, LiveCertificates, Log, Stamp, Store};
 use crate::cluster::{Api, ApiError, Metadata, Seen, Verb, decode, follow, read};
 
 const DOCUMENTS: [&str; 6] = [
@@ -346,8 +346,8 @@ impl Store for Secret {
         Ok(Vec::new())
     }
 
-    fn live(&self, _now: u64) -> Result<Live, Error> {
-        Ok(Live::Unlisted {
+    fn live(&self, _now: u64) -> Result<LiveCertificates, Error> {
+        Ok(LiveCertificates::Unlisted {
             longest: authority_file(&self.read()?)?.longest,
             stale: self.stale.as_secs(),
         })

@@ -11,8 +11,9 @@ use tonic::{Request, Response, Status};
 
 use super::*;
 use crate::ca::authority::{Authority, Record};
-use crate::ca::calls::Certificates;
+use crate::ca::calls::CreateCertificate;
 use crate::ca::csr;
+use crate::ca::served::Served;
 use crate::identity::Roots;
 use crate::identity::grpc::CertificateResponse;
 use crate::tls::{CaServer, CaStream};
@@ -188,7 +189,9 @@ async fn istiod_in_place_of_our_authority_gives_certificates_with_its_chain() {
     });
     let serving = tokio::spawn(
         tonic::transport::Server::builder()
-            .add_service(Certificates(Answering(istiod.clone())))
+            .add_service(Served::<CreateCertificate, _>::by(Answering(
+                istiod.clone(),
+            )))
             .serve_with_incoming(tokio_stream::wrappers::ReceiverStream::new(incoming)),
     );
     let agent = agent_of_istiod(dir.path(), address, Some("Kubernetes"));

@@ -94,10 +94,13 @@ impl Copy {
             }
         };
         let files: Vec<Of> = resources.iter().map(file).collect();
+        let kinds = files.iter().cloned().zip(resources);
         let (queue, told) = mpsc::channel(QUEUE);
         let (found, look) = oneshot::channel();
         let keeper = Keeper {
-            kinds: files.iter().cloned().map(Kind::new).collect(),
+            kinds: kinds
+                .map(|(of, resource)| Kind::new(of, resource))
+                .collect(),
             watched: watched.clone(),
         };
         let dir = dir.to_owned();
@@ -181,6 +184,7 @@ impl Copy {
                 });
                 let event = match read {
                     Ok(whole) => Event::End(whole.version),
+                    Err(Unusable::None) if resource.dispensable => Event::Absent,
                     Err(error) => {
                         watched.copy_failed(format!("{} {error}", of.path.display()));
                         Event::Abandoned
@@ -209,6 +213,8 @@ struct Keeper {
 /// The file of a kind, and what is to become of it.
 struct Kind {
     of: Of,
+    /// An agent that did not know it has written none.
+    is_dispensable: bool,
     /// Of a list that has not come to its end.
     list: Option<Writer>,
     changes: BTreeMap<String, Option<Vec<u8>>>,
@@ -253,7 +259,10 @@ impl Keeper {
                 }
                 Ok(())
             });
-            read.map_err(|error| (kind.of.path.display().to_string(), error))
+            match read {
+                Err(Unusable::None) if kind.is_dispensable => Ok(Whole::none()),
+                read => read.map_err(|error| (kind.of.path.display().to_string(), error)),
+            }
         };
         let wholes: Result<Vec<Whole>, _> = self.kinds.iter().map(look).collect();
         Ok(Disk {
@@ -317,9 +326,10 @@ impl Keeper {
 }
 
 impl Kind {
-    fn new(of: Of) -> Self {
+    fn new(of: Of, resource: &Resource) -> Self {
         Self {
             of,
+            is_dispensable: resource.dispensable,
             list: None,
             changes: BTreeMap::new(),
             bytes: 0,
@@ -354,6 +364,9 @@ impl Kind {
                     self.is_written(version);
                     self.is_current = true;
                     self.failed = None;
+                    if self.size >= MIN_CHANGES {
+                        heap::give_back();
+                    }
                 }
             }
             Told::Abandoned => self.list = None,

@@ -70,6 +70,18 @@ pub(super) struct Whole {
     pub(super) size: u64,
 }
 
+impl Whole {
+    /// Of a kind that nobody has written of yet.
+    pub(super) fn none() -> Self {
+        Self {
+            version: String::new(),
+            as_of: SystemTime::now(),
+            objects: 0,
+            size: 0,
+        }
+    }
+}
+
 /// Writes what is a copy when it is finished, and nothing otherwise.
 pub(super) struct Writer {
     of: Of,

@@ -20,13 +20,11 @@ pub(super) struct HeldBack {
 pub(super) type Named = Arc<[Box<str>]>;
 
 impl HeldBack {
-    /// `version`: one that is not understood; `None`: there is no such any more.
-    pub(super) fn note(&mut self, place: &Place, version: Option<&str>) {
+    /// `version`: of one that is not understood, 0 where it is no number; `None`: there is
+    /// no such any more.
+    pub(super) fn note(&mut self, place: &Place, version: Option<u64>) {
         let is_other = match version {
-            Some(version) => {
-                let version = version.parse().unwrap_or(0);
-                self.all.insert(place.clone(), version) != Some(version)
-            }
+            Some(version) => self.all.insert(place.clone(), version) != Some(version),
             None => self.all.remove(place).is_some(),
         };
         if is_other {
@@ -71,8 +69,8 @@ mod tests {
     fn those_that_are_not_understood_are_named_until_they_are() {
         let mut held_back = HeldBack::default();
         assert_eq!(held_back.in_force(9), (9, Named::default()));
-        held_back.note(&place("a"), Some("7"));
-        held_back.note(&place("b"), Some("8"));
+        held_back.note(&place("a"), Some(7));
+        held_back.note(&place("b"), Some(8));
         let (version, named) = held_back.in_force(9);
         assert_eq!((version, names(&named)), (9, vec!["shop/a", "shop/b"]));
         held_back.note(&place("a"), None);
@@ -84,7 +82,7 @@ mod tests {
     fn more_than_are_named_stop_the_kind_before_the_first_of_them() {
         let mut held_back = HeldBack::default();
         for at in 1..=MAX_HELD_BACK + 2 {
-            held_back.note(&place(&at.to_string()), Some(&(at * 10).to_string()));
+            held_back.note(&place(&at.to_string()), Some(at as u64 * 10));
         }
         let (version, named) = held_back.in_force(9_999);
         assert_eq!(named.len(), MAX_HELD_BACK, "the oldest");

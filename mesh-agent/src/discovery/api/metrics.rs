@@ -16,7 +16,7 @@ use crate::kube::{Phase, Seen};
 
 impl Watched {
     /// Adds its metrics.
-    pub fn register(self: &Arc<Self>, registry: &mut Registry) {
+    pub(crate) fn register(self: &Arc<Self>, registry: &mut Registry) {
         registry.register_collector(Box::new(Page(self.clone())));
     }
 }

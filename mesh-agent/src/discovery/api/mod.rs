@@ -9,12 +9,14 @@
 
 mod copy;
 mod file;
+mod held;
 mod held_back;
 mod metrics;
 mod places;
 mod resources;
 mod source;
 mod status;
+mod taken;
 #[cfg(test)]
 mod tests;
 
@@ -33,21 +35,23 @@ use crate::plan::InForce;
 use crate::policy;
 #[cfg(test)]
 pub(crate) use metrics::reference;
+#[cfg(test)]
+pub(crate) use resources::role_rules;
 use source::ApiSource;
 #[cfg(test)]
 pub(crate) use status::ApiAway;
-pub use status::{ApiState, KindRow, Watched};
+pub(crate) use status::{ApiState, KindRow, Watched};
 
 /// How the API server is asked.
 #[derive(Clone, Debug)]
-pub struct ApiConfig {
+pub(crate) struct ApiConfig {
     pub(crate) access: Access,
     /// Where what is known is kept for a start without the API server.
-    pub state_dir: PathBuf,
+    pub(crate) state_dir: PathBuf,
 }
 
 /// A followed API server.
-pub struct Api {
+pub(crate) struct Api {
     access: Access,
     patience: Patience,
     state_dir: PathBuf,
@@ -57,7 +61,7 @@ pub struct Api {
 
 impl Api {
     /// Asks nothing yet: that the API server does not answer is no error.
-    pub async fn start(
+    pub(crate) async fn start(
         config: ApiConfig,
         settings: MeshSettings,
         here: policy::Here,
@@ -87,17 +91,17 @@ impl Api {
     }
 
     #[must_use]
-    pub fn published(&self) -> Arc<ArcSwap<InForce>> {
+    pub(crate) fn published(&self) -> Arc<ArcSwap<InForce>> {
         self.publisher.published()
     }
 
     #[must_use]
-    pub fn watched(&self) -> Arc<Watched> {
+    pub(crate) fn watched(&self) -> Arc<Watched> {
         self.watched.clone()
     }
 
     /// Follows it until cancelled, on a thread of its own.
-    pub fn follow(self, cancel: CancellationToken) -> std::io::Result<JoinHandle<()>> {
+    pub(crate) fn follow(self, cancel: CancellationToken) -> std::io::Result<JoinHandle<()>> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;

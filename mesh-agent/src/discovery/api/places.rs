@@ -1,33 +1,23 @@
 //! The objects of one kind: those that are known, and those of a list that has
 //! not come to its end.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
+use super::held::Held;
 use super::held_back::HeldBack;
 use crate::discovery::documents::document;
 use crate::discovery::intern::Interner;
 use crate::discovery::last_good::keep_last_good;
 use crate::discovery::objects::Object;
-use crate::discovery::origin::{Origin, Place};
+use crate::discovery::origin::{Origin, Place, Version};
 use crate::discovery::publish::Publisher;
 use crate::discovery::store::Said;
 use crate::discovery::{Code, Problem};
 use crate::kube::{Head, Item, Resource};
-use crate::model::Name;
 
 /// Of one kind. More are not taken over at all: a part of them would be a lie.
 const MAX_OBJECTS: usize = 500_000;
-
-/// One object of the API, as it was understood.
-#[derive(Debug)]
-struct Held {
-    version: Name,
-    /// With what its last good version said.
-    objects: SmallVec<[Arc<Object>; 1]>,
-}
 
 type Problems = Option<Box<[Problem]>>;
 
@@ -43,7 +33,7 @@ type Map<V> = HashMap<Place, V, foldhash::fast::RandomState>;
 #[derive(Debug)]
 pub(super) struct Places {
     pub(super) resource: Resource,
-    known: Map<Held>,
+    known: HashSet<Held, foldhash::fast::RandomState>,
     /// All of them are known, as of some time.
     pub(super) is_whole: bool,
     /// There are more than can be held.
@@ -78,14 +68,14 @@ impl To<'_> {
 }
 
 fn said(held: Option<&Held>) -> Said<'_> {
-    held.map_or(Said::NOTHING, |held| Said::here(&held.objects))
+    held.map_or(Said::NOTHING, |held| Said::here(held.objects()))
 }
 
 impl Places {
     pub(super) fn new(resource: Resource) -> Self {
         Self {
             resource,
-            known: Map::default(),
+            known: HashSet::default(),
             is_whole: false,
             is_too_large: false,
             held_back: HeldBack::default(),
@@ -109,13 +99,13 @@ impl Places {
             }
             false => self.place(&item.head, names),
         };
-        let version = &*item.head.version;
-        let (held, problems) = match self.known.get_key_value(&place) {
-            Some((known, held)) if *held.version == *version && !version.is_empty() => {
-                to.objects.insert(known.clone(), Staged::Same);
+        let version = Version::from(&*item.head.version);
+        let (held, problems) = match self.known.get(&place) {
+            Some(held) if held.version() == Some(&version) => {
+                to.objects.insert(place, Staged::Same);
                 return;
             }
-            Some((_, held)) => read(&place, item, &held.objects, names),
+            Some(held) => read(&place, item, held.objects(), names),
             None => read(&place, item, &[], names),
         };
         to.objects.insert(place, Staged::Other(held, problems));
@@ -129,13 +119,14 @@ impl Places {
         }
         let staged = staging.objects;
         let is_gone = |place: &&Place| !staged.contains_key(*place);
-        let gone: Vec<Place> = self.known.keys().filter(is_gone).cloned().collect();
+        let known = self.known.iter().map(Held::place);
+        let gone: Vec<Place> = known.filter(is_gone).cloned().collect();
         for place in gone {
             self.drop(&place, to);
         }
         for (place, staged) in staged {
             if let Staged::Other(held, problems) = staged {
-                self.put(place, (held, problems), to);
+                self.put(&place, (held, problems), to);
             }
         }
         self.is_whole = true;
@@ -145,33 +136,37 @@ impl Places {
     /// It is new, or not what it was.
     pub(super) fn change(&mut self, item: &Item, to: &mut To<'_>) {
         let place = self.place(&item.head, to.names);
-        if self.known.len() >= MAX_OBJECTS && !self.known.contains_key(&place) {
+        if self.known.len() >= MAX_OBJECTS && !self.known.contains(&place) {
             self.is_too_large = true;
             return;
         }
         let before = self.known.get(&place);
-        let version = &*item.head.version;
+        let version = Version::from(&*item.head.version);
         // Told twice.
-        if before.is_some_and(|held| *held.version == *version && !version.is_empty()) {
+        if before.is_some_and(|held| held.version() == Some(&version)) {
             return;
         }
-        let objects = before.map_or(&[][..], |held| &held.objects);
+        let objects = before.map_or(&[][..], Held::objects);
         let held = read(&place, item, objects, to.names);
-        self.put(place, held, to);
+        self.put(&place, held, to);
     }
 
-    fn put(&mut self, place: Place, (held, problems): (Held, Problems), to: &mut To<'_>) {
+    fn put(&mut self, place: &Place, (mut held, problems): (Held, Problems), to: &mut To<'_>) {
         let is_understood = !problems.iter().flatten().any(Problem::is_mistake);
-        let not_understood = (!is_understood).then_some(&*held.version);
-        self.held_back.note(&place, not_understood);
-        let before = self.known.get(&place);
+        let version = held.version().and_then(Version::as_number).unwrap_or(0);
+        self.held_back
+            .note(place, (!is_understood).then_some(version));
+        let before = self.known.get(place);
+        if let Some(before) = before {
+            held.share(before);
+        }
         to.publisher.replace(&said(before), &said(Some(&held)));
-        to.tell(&place, problems);
-        self.known.insert(place, held);
+        to.tell(place, problems);
+        self.known.replace(held);
     }
 
     fn drop(&mut self, place: &Place, to: &mut To<'_>) {
-        let before = self.known.remove(place);
+        let before = self.known.take(place);
         self.held_back.note(place, None);
         to.publisher.replace(&said(before.as_ref()), &said(None));
         to.tell(place, None);
@@ -184,7 +179,7 @@ impl Places {
             return true;
         };
         let known = held
-            .objects
+            .objects()
             .iter()
             .find_map(|object| object.meta.uid.as_ref());
         let is_other =
@@ -208,7 +203,7 @@ fn read(
     before: &[Arc<Object>],
     names: &mut Interner,
 ) -> (Held, Problems) {
-    let version = Name::from(&*item.head.version);
+    let version = Version::from(&*item.head.version);
     let origin = Origin::version(place.clone(), version.clone());
     let text = String::from_utf8_lossy(&item.json);
     let is_text = matches!(text, std::borrow::Cow::Borrowed(_));
@@ -225,10 +220,7 @@ fn read(
     if parsed.problems.iter().any(Problem::is_mistake) {
         keep_last_good(&mut parsed, before);
     }
-    let held = Held {
-        version,
-        objects: parsed.objects.into(),
-    };
+    let held = Held::new(place, version, parsed.objects);
     let problems = (!parsed.problems.is_empty()).then(|| parsed.problems.into());
     (held, problems)
 }

@@ -14,6 +14,25 @@ pub(super) fn served() -> Vec<Resource> {
     kinds.map(|kind| resource(*kind)).collect()
 }
 
+/// What the agents' role says of it, a rule for each group.
+#[cfg(test)]
+pub(crate) fn role_rules() -> String {
+    let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
+    for kind in served() {
+        match groups.iter_mut().find(|(group, _)| *group == kind.group) {
+            Some((_, plurals)) => plurals.push(kind.plural),
+            None => groups.push((kind.group, vec![kind.plural])),
+        }
+    }
+    let rule = |(group, mut plurals): (&str, Vec<&str>)| {
+        plurals.sort_unstable();
+        let group = if group.is_empty() { "\"\"" } else { group };
+        let plurals = plurals.join(", ");
+        format!("- apiGroups: [{group}]\n  resources: [{plurals}]\n  verbs: [get, list, watch]\n")
+    };
+    groups.into_iter().map(rule).collect()
+}
+
 fn resource(kind: KindId) -> Resource {
     let about = kind.about();
     Resource {
@@ -22,6 +41,7 @@ fn resource(kind: KindId) -> Resource {
         kind: about.name,
         plural: about.plural,
         optional: !BUILT_IN.contains(&about.group),
+        dispensable: kind == KindId::XBackendTrafficPolicy,
         cut: match kind {
             KindId::Pod => &OF_PODS,
             _ => Cut::NOTHING,

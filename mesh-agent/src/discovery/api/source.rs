@@ -15,11 +15,12 @@ use super::copy::{Copy, Disk, Found, SYSTEM, Told, as_of};
 use super::file::Unusable;
 use super::places::{Places, Staging, To};
 use super::status::Watched;
+use super::taken::Taken;
 use crate::discovery::Problem;
 use crate::discovery::intern::Interner;
 use crate::discovery::origin::Place;
 use crate::discovery::publish::Publisher;
-use crate::kube::{Access, Client, Event, Follower, Item, Patience, Resource};
+use crate::kube::{Access, Client, Event, Follower, Patience, Resource};
 use crate::sys::heap;
 
 /// Events that wait; each follower waits when there are more.
@@ -33,10 +34,6 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How often it is looked whether something is to be listed for the disk, or
 /// nobody answers.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
-/// After so many events, when they have come to an end, memory that they took is given
-/// back.
-const MUCH: usize = 1_000;
-const QUIET: Duration = Duration::from_secs(1);
 /// Events that are taken before it is looked whether something else is due.
 const AT_ONCE: usize = 256;
 
@@ -69,9 +66,7 @@ pub(super) struct ApiSource {
     look: Option<Look>,
     is_dirty: bool,
     published: Option<Instant>,
-    /// Events since memory was given back, and when the last one came.
-    taken: usize,
-    taken_last: Instant,
+    taken: Taken,
 }
 
 /// Those who tell of the kinds; they end with it.
@@ -119,8 +114,7 @@ impl ApiSource {
             look: Some(look),
             is_dirty: true,
             published: None,
-            taken: 0,
-            taken_last: Instant::now(),
+            taken: Taken::default(),
         }
     }
 
@@ -186,8 +180,8 @@ impl ApiSource {
             let now = Instant::now();
             self.publish(now);
             self.note_in_force();
-            if self.gives_back().is_some_and(|due| due <= now) {
-                self.taken = 0;
+            if self.taken.gives_back().is_some_and(|due| due <= now) {
+                self.taken = Taken::default();
                 heap::give_back();
             }
         }
@@ -365,11 +359,7 @@ impl ApiSource {
             (false, _) => look,
         };
         let wake = look.min(publish);
-        self.gives_back().map_or(wake, |due| due.min(wake))
-    }
-
-    fn gives_back(&self) -> Option<Instant> {
-        (self.taken >= MUCH).then(|| self.taken_last + QUIET)
+        self.taken.gives_back().map_or(wake, |due| due.min(wake))
     }
 
     fn publish(&mut self, now: Instant) {
@@ -401,24 +391,23 @@ impl ApiSource {
     }
 
     async fn take(&mut self, from: From, at: usize, event: Event) {
-        self.taken += 1;
-        self.taken_last = Instant::now();
+        self.taken.add(Instant::now());
         let Some(kind) = self.kinds.get(at) else {
             return;
         };
         if from == From::Api {
             self.look_at_system(at, &event);
-            let told = self.told(at, &event);
             let version = version(&event);
             let is_change = !matches!(event, Event::Bookmark(_));
-            let is_taken = self.apply(from, at, event);
+            let is_taken = self.apply(from, at, &event);
             if let Some(version) = version.filter(|_| is_taken) {
                 self.kinds[at].told = version;
                 if is_change {
                     self.kinds[at].changed = version;
                 }
             }
-            for told in told.into_iter().filter(|_| is_taken) {
+            let told = is_taken.then(|| self.told(at, event));
+            for told in told.into_iter().flatten() {
                 // It may be older than what the disk has.
                 match self.look {
                     Some(_) => self.copy.leave_out(at),
@@ -427,7 +416,7 @@ impl ApiSource {
             }
         } else if !kind.places.is_whole && !self.is_anothers {
             // What was listed meanwhile would be newer.
-            self.apply(from, at, event);
+            self.apply(from, at, &event);
         }
         let kind = &self.kinds[at];
         let watched = &self.watched.kinds[at];
@@ -437,30 +426,29 @@ impl ApiSource {
     }
 
     /// What becomes of the copy on disk.
-    fn told(&self, at: usize, event: &Event) -> Vec<Told> {
+    fn told(&self, at: usize, event: Event) -> Vec<Told> {
         let resource = &self.kinds[at].places.resource;
         let path = |head: &crate::kube::Head| resource.path(head.namespace.as_deref(), &head.name);
-        let json = |item: &Item| item.json.clone();
         match event {
             Event::Begin => vec![Told::Begin],
-            Event::Listed(item) => vec![Told::Listed(path(&item.head), json(item))],
-            Event::End(version) => vec![Told::End(version.clone())],
+            Event::Listed(item) => vec![Told::Listed(path(&item.head), item.json)],
+            Event::End(version) => vec![Told::End(version)],
             Event::Abandoned => vec![Told::Abandoned],
             Event::Changed(item) => {
-                let changed = Told::Changed(path(&item.head), Some(json(item)));
-                vec![changed, Told::Version(item.head.version.clone())]
+                let changed = Told::Changed(path(&item.head), Some(item.json));
+                vec![changed, Told::Version(item.head.version)]
             }
             Event::Deleted(head) => {
-                let gone = Told::Changed(path(head), None);
-                vec![gone, Told::Version(head.version.clone())]
+                let gone = Told::Changed(path(&head), None);
+                vec![gone, Told::Version(head.version)]
             }
-            Event::Bookmark(version) => vec![Told::Version(version.clone())],
+            Event::Bookmark(version) => vec![Told::Version(version)],
             Event::Absent => vec![Told::Begin, Told::End(String::new())],
         }
     }
 
     /// False where the copy on disk is not to have it.
-    fn apply(&mut self, from: From, at: usize, event: Event) -> bool {
+    fn apply(&mut self, from: From, at: usize, event: &Event) -> bool {
         let Self {
             kinds,
             names,
@@ -482,7 +470,7 @@ impl ApiSource {
             Event::Begin => *staging = Some(Staging::default()),
             Event::Listed(item) => {
                 if let Some(staging) = staging {
-                    kind.places.stage(&item, staging, to.names);
+                    kind.places.stage(item, staging, to.names);
                 }
                 return true;
             }
@@ -500,11 +488,11 @@ impl ApiSource {
             }
             Event::Abandoned => *staging = None,
             Event::Changed(item) => {
-                kind.places.change(&item, &mut to);
+                kind.places.change(item, &mut to);
                 self.is_dirty = true;
             }
             Event::Deleted(head) => {
-                let is_taken = kind.places.delete(&head, &mut to);
+                let is_taken = kind.places.delete(head, &mut to);
                 self.is_dirty |= is_taken;
                 return is_taken;
             }

@@ -12,7 +12,7 @@ use crate::kube::{Cluster, Fault, Gate, Phase, Progress, Reason, Resource, Seen}
 
 /// Shared with who shows it.
 #[derive(Debug)]
-pub struct Watched {
+pub(crate) struct Watched {
     cluster: Arc<Cluster>,
     pub(super) gate: Arc<Gate>,
     pub(super) kinds: Vec<WatchedKind>,
@@ -46,54 +46,54 @@ struct Inner {
 
 /// What of a kind is in force here.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InForce {
+pub(crate) struct InForce {
     /// As `PLURAL.GROUP`.
-    pub kind: String,
+    pub(crate) kind: String,
     /// Of the API server: all that it said up to there, but for those that are held back.
-    pub version: u64,
+    pub(crate) version: u64,
     /// As `NAMESPACE/NAME`: what they say now is not understood.
-    pub held_back: Vec<String>,
+    pub(crate) held_back: Vec<String>,
 }
 
 /// One kind, for people.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct KindRow {
-    pub kind: &'static str,
-    pub group: &'static str,
-    pub state: Phase,
+pub(crate) struct KindRow {
+    pub(crate) kind: &'static str,
+    pub(crate) group: &'static str,
+    pub(crate) state: Phase,
     /// All of them are known, as of some time.
-    pub is_whole: bool,
-    pub objects: usize,
-    pub since: Option<String>,
-    pub last_event: Option<String>,
-    pub events: u64,
-    pub lists: u64,
-    pub fault: Option<String>,
+    pub(crate) is_whole: bool,
+    pub(crate) objects: usize,
+    pub(crate) since: Option<String>,
+    pub(crate) last_event: Option<String>,
+    pub(crate) events: u64,
+    pub(crate) lists: u64,
+    pub(crate) fault: Option<String>,
     /// For how long it has not been told.
-    pub failing_seconds: Option<u64>,
+    pub(crate) failing_seconds: Option<u64>,
 }
 
 /// Nobody answers.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct ApiAway {
-    pub why: String,
-    pub seconds: u64,
+pub(crate) struct ApiAway {
+    pub(crate) why: String,
+    pub(crate) seconds: u64,
 }
 
 /// As of now.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct ApiState {
-    pub source: &'static str,
-    pub server: String,
+pub(crate) struct ApiState {
+    pub(crate) source: &'static str,
+    pub(crate) server: String,
     /// Since it was first asked.
-    pub age_seconds: u64,
-    pub away: Option<ApiAway>,
+    pub(crate) age_seconds: u64,
+    pub(crate) away: Option<ApiAway>,
     /// Something is in force.
-    pub is_known: bool,
-    pub from_disk_age_seconds: Option<u64>,
-    pub copy: Option<String>,
-    pub too_large: Option<&'static str>,
-    pub kinds: Vec<KindRow>,
+    pub(crate) is_known: bool,
+    pub(crate) from_disk_age_seconds: Option<u64>,
+    pub(crate) copy: Option<String>,
+    pub(crate) too_large: Option<&'static str>,
+    pub(crate) kinds: Vec<KindRow>,
 }
 
 impl Watched {
@@ -152,7 +152,7 @@ impl Watched {
 
     /// Of the kinds that come with a CRD.
     #[must_use]
-    pub fn in_force(&self) -> Vec<InForce> {
+    pub(crate) fn in_force(&self) -> Vec<InForce> {
         let known = self.in_force.lock();
         let all = self.kinds.iter().zip(known.iter());
         all.filter(|(kind, (version, _))| kind.resource.optional && *version > 0)
@@ -174,7 +174,7 @@ impl Watched {
     }
 
     #[must_use]
-    pub fn state(&self) -> ApiState {
+    pub(crate) fn state(&self) -> ApiState {
         let inner = self.inner.lock();
         let age = |as_of: SystemTime| as_of.elapsed().unwrap_or_default().as_secs();
         ApiState {

@@ -196,7 +196,12 @@ async fn policies_that_are_forbidden_are_not_policies_that_are_not_there() {
 #[tokio::test]
 async fn kinds_that_are_not_installed_are_none_and_are_noticed_when_they_are() {
     let server = server().await;
-    let optional = ["authorizationpolicies", "peerauthentications", "httproutes"];
+    let optional = [
+        "authorizationpolicies",
+        "peerauthentications",
+        "httproutes",
+        "xbackendtrafficpolicies",
+    ];
     for plural in optional {
         server.install(plural, false);
     }
@@ -215,11 +220,48 @@ async fn kinds_that_are_not_installed_are_none_and_are_noticed_when_they_are() {
     }
     server.put("authorizationpolicies", policy("deny", "DENY"));
     server.put("httproutes", route("canary"));
+    server.put("xbackendtrafficpolicies", budget("web"));
     agent
         .until("in force", |update| {
-            update.policy.status().len() == 1 && update.snapshot.routes.len() == 1
+            update.policy.status().len() == 1
+                && update.snapshot.routes.len() == 1
+                && update.snapshot.traffic_policies.len() == 1
         })
         .await;
+}
+
+#[tokio::test]
+async fn what_restricts_nothing_keeps_no_node_without_configuration() {
+    let server = server().await;
+    server.forbid("xbackendtrafficpolicies", true);
+    server.put("xbackendtrafficpolicies", budget("web"));
+    server.put("pods", pod("a", "10.0.0.1"));
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut agent = Agent::start(server.kubeconfig(), dir.path()).await;
+    let update = agent.until("known", |update| knows(update, &["a"])).await;
+    assert_eq!(update.snapshot.traffic_policies.len(), 0);
+    let state = agent.watched.state();
+    assert!(
+        state.kinds.iter().any(|kind| kind.fault.is_some()),
+        "it is told: {state:?}"
+    );
+    server.forbid("xbackendtrafficpolicies", false);
+    agent
+        .until("in force", |update| {
+            update.snapshot.traffic_policies.len() == 1
+        })
+        .await;
+}
+
+fn budget(name: &str) -> Value {
+    json!({
+        "kind": "XBackendTrafficPolicy", "apiVersion": "gateway.networking.x-k8s.io/v1alpha1",
+        "metadata": {"name": name, "namespace": "shop", "creationTimestamp": "2026-01-02T03:04:05Z"},
+        "spec": {
+            "targetRefs": [{"group": "", "kind": "Service", "name": "web"}],
+            "retryConstraint": {"budget": {"percent": 10, "interval": "10s"}},
+        },
+    })
 }
 
 fn route(name: &str) -> Value {

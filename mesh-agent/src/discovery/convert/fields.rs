@@ -14,6 +14,7 @@ const TLS: &str = "the mesh would not do it: encryption or a check of the server
 const OUTER: &[&str] = &[
     "",
     "loadBalancer",
+    "loadBalancer.localityLbSetting",
     "loadBalancer.consistentHash",
     "loadBalancer.consistentHash.httpCookie",
     "loadBalancer.warmup",
@@ -28,8 +29,12 @@ const OUTER: &[&str] = &[
 /// What has no counterpart, and why.
 const LEFT: &[(&str, &str)] = &[
     (
-        "loadBalancer.localityLbSetting",
-        "the Service's trafficDistribution says which endpoints come first; others are used when those are ejected",
+        "loadBalancer.localityLbSetting.distribute",
+        "other zones have no shares: they are used where the nearer endpoints are ejected or have too much to do",
+    ),
+    (
+        "loadBalancer.localityLbSetting.failover",
+        "there are no regions: all other zones are alike",
     ),
     (
         "loadBalancer.consistentHash.httpQueryParameterName",
@@ -223,6 +228,30 @@ impl Fields {
                     self.cookie("ttl", &written(ttl));
                 }
             }
+            "localityLbSetting.enabled" => {
+                let prefer = match *value == false {
+                    true => "None",
+                    false => "Zone",
+                };
+                self.prefer(prefer, *value == true || *value == false)?;
+            }
+            "localityLbSetting.failoverPriority" => {
+                let View::List(labels) = value.view() else {
+                    return Err(No::Error("expected a list".to_owned()));
+                };
+                let labels: Vec<&str> = labels.iter().filter_map(|label| label.as_text()).collect();
+                let is_by_node = labels.contains(&"kubernetes.io/hostname");
+                self.prefer(if is_by_node { "Node" } else { "Zone" }, true)?;
+                let is_known = |label: &&str| {
+                    matches!(
+                        *label,
+                        "kubernetes.io/hostname" | "topology.kubernetes.io/zone"
+                    )
+                };
+                if !labels.iter().all(is_known) {
+                    return Err(No::Left("endpoints are preferred by node and zone alone"));
+                }
+            }
             "warmup.duration" | "warmupDurationSecs" => {
                 let duration = written(time(value)?);
                 self.warmup("duration", duration.into());
@@ -232,6 +261,22 @@ impl Fields {
                 self.warmup("minimumPercent", percent.into());
             }
             _ => return Err(No::Error(UNKNOWN.to_owned())),
+        }
+        Ok(())
+    }
+
+    /// Where nothing is preferred, no order of labels matters.
+    fn prefer(&mut self, prefer: &str, is_understood: bool) -> Result<(), No> {
+        if !is_understood {
+            return Err(No::Error("expected true or false".to_owned()));
+        }
+        let part = self.parts.entry("loadBalancer").or_default();
+        let locality = part
+            .entry("locality")
+            .or_insert_with(|| serde_json::json!({"prefer": prefer}));
+        // By label is nearer; keys come in their order, `enabled` first.
+        if prefer == "Node" && locality["prefer"] != "None" {
+            locality["prefer"] = prefer.into();
         }
         Ok(())
     }

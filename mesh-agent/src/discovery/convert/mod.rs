@@ -24,16 +24,16 @@ use super::tree::{self, Node};
 
 /// What became of a file.
 #[derive(Debug, Default)]
-pub struct Converted {
+pub(crate) struct Converted {
     /// YAML; empty where nothing could be translated.
-    pub policies: String,
-    pub notes: Vec<Note>,
+    pub(crate) policies: String,
+    pub(crate) notes: Vec<Note>,
 }
 
 impl Converted {
     /// Of YAML documents: DestinationRules, and Services, which say how ports are called.
     #[must_use]
-    pub fn of(text: &str) -> Self {
+    pub(crate) fn of(text: &str) -> Self {
         let mut converted = Self::default();
         let texts = documents(text);
         let mut objects = Vec::new();
@@ -67,7 +67,7 @@ impl Converted {
     }
 
     #[must_use]
-    pub fn has_errors(&self) -> bool {
+    pub(crate) fn has_errors(&self) -> bool {
         self.notes.iter().any(|note| note.is_error)
     }
 

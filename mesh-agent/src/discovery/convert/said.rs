@@ -5,13 +5,13 @@ use std::fmt;
 
 /// What is not translated.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Note {
+pub(crate) struct Note {
     /// `DestinationRule namespace/name`.
-    pub rule: String,
-    pub field: String,
-    pub why: String,
+    pub(crate) rule: String,
+    pub(crate) field: String,
+    pub(crate) why: String,
     /// Nothing of its rule is translated.
-    pub is_error: bool,
+    pub(crate) is_error: bool,
 }
 
 /// One TrafficPolicy to be.

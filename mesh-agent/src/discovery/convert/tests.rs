@@ -68,6 +68,24 @@ fn each_balancer_has_its_name_here() {
         let said = says(&format!("trafficPolicy: {{loadBalancer: {{{istio}}}}}"));
         assert_eq!(said, format!("  loadBalancer:\n    {here}\n"));
     }
+    for (istio, here) in [
+        ("{enabled: true}", "Zone"),
+        (
+            "{enabled: false, failoverPriority: [kubernetes.io/hostname]}",
+            "None",
+        ),
+        ("{failoverPriority: [topology.kubernetes.io/zone]}", "Zone"),
+        (
+            "{enabled: true, failoverPriority: [kubernetes.io/hostname, topology.kubernetes.io/zone]}",
+            "Node",
+        ),
+    ] {
+        let said = says(&format!(
+            "trafficPolicy: {{loadBalancer: {{localityLbSetting: {istio}}}}}"
+        ));
+        let here = format!("  loadBalancer:\n    locality:\n      prefer: {here}\n");
+        assert_eq!(said, here, "{istio}");
+    }
     let hash = "trafficPolicy: {loadBalancer: {consistentHash: {httpHeaderName: x-user}}}";
     assert_eq!(
         says(hash),
@@ -172,8 +190,16 @@ fn what_has_no_counterpart_is_told() {
     for (policy, field) in [
         ("loadBalancer: {simple: PASSTHROUGH}", "loadBalancer.simple"),
         (
-            "loadBalancer: {localityLbSetting: {enabled: true}}",
-            "loadBalancer.localityLbSetting",
+            "loadBalancer: {localityLbSetting: {distribute: [{from: a/*, to: {a/*: 100}}]}}",
+            "loadBalancer.localityLbSetting.distribute",
+        ),
+        (
+            "loadBalancer: {localityLbSetting: {failover: [{from: a, to: b}]}}",
+            "loadBalancer.localityLbSetting.failover",
+        ),
+        (
+            "loadBalancer: {localityLbSetting: {failoverPriority: [topology.kubernetes.io/region, kubernetes.io/hostname]}}",
+            "loadBalancer.localityLbSetting.failoverPriority",
         ),
         (
             "loadBalancer: {consistentHash: {httpQueryParameterName: a}}",

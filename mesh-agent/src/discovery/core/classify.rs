@@ -36,7 +36,7 @@ const UNSERVED: [(&str, &str); 2] = [
     ("security.istio.io/v1", "RequestAuthentication"),
     ("security.istio.io/v1beta1", "RequestAuthentication"),
 ];
-/// Nearly the group of routes, and another's.
+/// Nearly the group of routes: of its kinds few are ours.
 const EXPERIMENTS: &str = "gateway.networking.x-k8s.io";
 
 pub(in crate::discovery) fn classify(value: &Node<'_>) -> Class {
@@ -63,8 +63,9 @@ pub(in crate::discovery) fn classify(value: &Node<'_>) -> Class {
 fn is_of_gateways(api: &str, kind: &str) -> bool {
     match api.split_once('/') {
         Some((ROUTES, _)) => FOREIGN.contains(&kind),
-        Some((group, _)) => group == EXPERIMENTS,
-        None => false,
+        // In another version, one of ours is a mistake.
+        Some((EXPERIMENTS, _)) => KindId::ALL.iter().all(|id| id.about().name != kind),
+        Some(_) | None => false,
     }
 }
 

@@ -40,15 +40,15 @@ const HINTS: &[&str] = &["forNodes", "forZones"];
 const ENDPOINT_PORT: &[&str] = &["appProtocol", "name", "port", "protocol"];
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct EndpointSlice {
-    pub endpoints: Vec<Endpoint>,
+pub(crate) struct EndpointSlice {
+    pub(crate) endpoints: Vec<Endpoint>,
     /// TCP ports.
-    pub ports: Vec<EndpointPort>,
+    pub(crate) ports: Vec<EndpointPort>,
 }
 
 /// Whose addresses an endpoint has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum TargetRef {
+pub(crate) enum TargetRef {
     /// Nobody is named.
     #[default]
     None,
@@ -58,19 +58,19 @@ pub enum TargetRef {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Endpoint {
-    pub addresses: SmallVec<[IpAddr; 1]>,
-    pub ready: bool,
-    pub serving: bool,
-    pub terminating: bool,
-    pub place: Option<Arc<Place>>,
-    pub target: TargetRef,
+pub(crate) struct Endpoint {
+    pub(crate) addresses: SmallVec<[IpAddr; 1]>,
+    pub(crate) ready: bool,
+    pub(crate) serving: bool,
+    pub(crate) terminating: bool,
+    pub(crate) place: Option<Arc<Place>>,
+    pub(crate) target: TargetRef,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EndpointPort {
-    pub name: String,
-    pub port: u16,
+pub(crate) struct EndpointPort {
+    pub(crate) name: String,
+    pub(crate) port: u16,
 }
 
 impl Fact for EndpointSlice {

@@ -36,20 +36,20 @@ pub(in crate::discovery) const OBJECT_META: &[&str] = &[
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Meta {
+pub(crate) struct Meta {
     #[serde(deserialize_with = "name")]
-    pub name: Name,
+    pub(crate) name: Name,
     #[serde(default, deserialize_with = "some_name")]
     pub(in crate::discovery) namespace: Option<Name>,
     #[serde(default, deserialize_with = "some_name")]
-    pub uid: Option<Name>,
+    pub(crate) uid: Option<Name>,
     #[serde(default, deserialize_with = "labels")]
-    pub labels: Labels,
+    pub(crate) labels: Labels,
     #[serde(default, deserialize_with = "labels")]
-    pub annotations: Labels,
+    pub(crate) annotations: Labels,
     /// It has a `deletionTimestamp`: it ends.
     #[serde(default, rename = "deletionTimestamp", deserialize_with = "is_there")]
-    pub ends: bool,
+    pub(crate) ends: bool,
 }
 
 fn name<'de, D: Deserializer<'de>>(value: D) -> Result<Name, D::Error> {
@@ -122,7 +122,7 @@ impl Meta {
     }
 
     #[must_use]
-    pub fn namespace(&self) -> &str {
+    pub(crate) fn namespace(&self) -> &str {
         self.namespace.as_deref().unwrap_or("default")
     }
 }

@@ -49,7 +49,7 @@ pub(super) use route::{FOREIGN, GROUP as ROUTES, NOT_YET, UNSERVED};
 use route::{GRPCRoute, HTTPRoute, TCPRoute, TLSRoute};
 pub(super) use service::{Distribution, PortRef, ServicePort, ServiceSpec};
 use service_account::ServiceAccount;
-use traffic_policy::Traffic;
+use traffic_policy::{Backend, Traffic};
 #[cfg(test)]
 pub(crate) use traffic_policy::{definition, fields_page};
 
@@ -74,7 +74,7 @@ macro_rules! kinds {
 
         /// What an object says, by its kind.
         #[derive(Clone, Debug)]
-        pub enum Kind {
+        pub(crate) enum Kind {
             $($fact(Box<$fact_type>),)*
             $($policy(Box<$policy_type>),)*
             /// Something that may be any of these.
@@ -264,6 +264,7 @@ kinds! {
         TLSRoute(TLSRoute),
         TCPRoute(TCPRoute),
         TrafficPolicy(Traffic),
+        XBackendTrafficPolicy(Backend),
     }
     policies {
         AuthorizationPolicy(AuthorizationPolicy),
@@ -272,6 +273,9 @@ kinds! {
 }
 
 impl KindId {
+    /// In the order of `PolicyKind`.
+    pub(super) const TRAFFIC: [Self; 2] = [Self::TrafficPolicy, Self::XBackendTrafficPolicy];
+
     /// In the order of `RouteKind`.
     pub(super) const ROUTES: [Self; 4] = [
         Self::GRPCRoute,
@@ -303,6 +307,7 @@ impl Kind {
     pub(super) fn traffic_policy(&self) -> Option<&Arc<TrafficPolicy>> {
         match self {
             Self::TrafficPolicy(policy) => Some(&policy.0),
+            Self::XBackendTrafficPolicy(policy) => Some(&policy.0),
             _ => None,
         }
     }

@@ -9,7 +9,7 @@ const NAMESPACE: &[&str] = &["apiVersion", "kind", "metadata", "spec", "status"]
 
 /// Its metadata says it all.
 #[derive(Clone, Debug)]
-pub struct Namespace;
+pub(crate) struct Namespace;
 
 impl Fact for Namespace {
     const ABOUT: About = About {

@@ -26,8 +26,8 @@ pub(super) fn on_node(pod: &Node<'_>) -> Arc<OnNode> {
         runtime_uid: manifest_hash(pod),
         probe_ports: probe_ports(&pod["spec"]),
         unfit: unfit(pod),
-        // It may be its namespace that says so.
-        forwards_client_cert: false,
+        // Annotations, some of which its namespace may have: what is made of it has them.
+        ..OnNode::default()
     };
     match of_pod == **NOTHING {
         true => NOTHING.clone(),

@@ -8,7 +8,7 @@ use crate::model::WorkloadKey;
 
 /// What of an object cannot be understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Part {
+pub(crate) enum Part {
     Labels,
     Annotations,
     Node,
@@ -45,7 +45,7 @@ impl Part {
 /// Some of them. Each object has one, and most are empty: it is as small as one
 /// number.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-pub struct Parts(u16);
+pub(crate) struct Parts(u16);
 
 impl Parts {
     pub(in crate::discovery) fn insert(&mut self, part: Part) {
@@ -89,19 +89,19 @@ impl fmt::Debug for Parts {
 
 /// It may be a pod of the mesh, a Service, or a namespace in the mesh.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Unknown {
+pub(crate) struct Unknown {
     /// It may be about these, unless another object is.
-    pub addresses: BTreeSet<IpAddr>,
+    pub(crate) addresses: BTreeSet<IpAddr>,
     /// It may be about any address, unless another object is.
-    pub hides_addresses: bool,
+    pub(crate) hides_addresses: bool,
     /// Pods that it may be about.
-    pub pods: BTreeSet<WorkloadKey>,
+    pub(crate) pods: BTreeSet<WorkloadKey>,
     /// It may be about pods that it does not name.
-    pub hides_pods: bool,
+    pub(crate) hides_pods: bool,
     /// Namespaces that it may put into the mesh.
-    pub namespaces: BTreeSet<String>,
+    pub(crate) namespaces: BTreeSet<String>,
     /// It may put any namespace into the mesh.
-    pub hides_namespaces: bool,
+    pub(crate) hides_namespaces: bool,
 }
 
 impl Unknown {

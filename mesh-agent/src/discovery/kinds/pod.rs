@@ -117,27 +117,27 @@ const CONTAINER: &[&str] = &[
 const CONTAINER_PORT: &[&str] = &["containerPort", "hostIP", "hostPort", "name", "protocol"];
 
 #[derive(Clone, Debug, Default)]
-pub struct Pod {
-    pub node_name: Name,
-    pub service_account_name: Option<Name>,
-    pub host_network: bool,
+pub(crate) struct Pod {
+    pub(crate) node_name: Name,
+    pub(crate) service_account_name: Option<Name>,
+    pub(crate) host_network: bool,
     /// Named TCP ports of what runs as long as the pod.
-    pub ports: Arc<[NamedPort]>,
-    pub on_node: Arc<OnNode>,
-    pub phase: Option<Name>,
+    pub(crate) ports: Arc<[NamedPort]>,
+    pub(crate) on_node: Arc<OnNode>,
+    pub(crate) phase: Option<Name>,
     /// `None` where nobody says.
-    pub ready: Option<bool>,
-    pub ips: SmallVec<[IpAddr; 1]>,
+    pub(crate) ready: Option<bool>,
+    pub(crate) ips: SmallVec<[IpAddr; 1]>,
 }
 
 impl Pod {
     /// Its containers have ended for good: the address is another's.
-    pub fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         matches!(self.phase.as_deref(), Some("Succeeded" | "Failed"))
     }
 
     /// Its sandbox may not be there yet.
-    pub fn is_starting(&self) -> bool {
+    pub(crate) fn is_starting(&self) -> bool {
         self.phase.as_deref() == Some("Pending")
     }
 }
@@ -175,6 +175,7 @@ impl Fact for Pod {
             names.share(name);
         }
         names.share_ports(&mut self.ports);
+        names.share_on_node(&mut self.on_node);
     }
 
     fn strictness(meta: &Meta) -> u8 {
@@ -227,7 +228,9 @@ fn contradicted(a: (&Meta, &Pod), b: (&Meta, &Pod)) -> impl Iterator<Item = Part
     let labels = |meta: &Meta| {
         let mut labels = meta.labels.clone();
         // Of this one the stricter holds.
-        labels.make_mut().remove(ENROLLED);
+        if labels.get(ENROLLED).is_some() {
+            labels.change(|all| drop(all.remove(ENROLLED)));
+        }
         labels
     };
     let account = |pod: &Pod| match pod.service_account_name.as_deref() {

@@ -15,7 +15,7 @@ use crate::model::route::{GrantFrom, ReferenceGrant};
 const MAX_FROM: usize = 16;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Grant(pub(in crate::discovery) Arc<ReferenceGrant>);
+pub(crate) struct Grant(pub(in crate::discovery) Arc<ReferenceGrant>);
 
 impl Fact for Grant {
     const ABOUT: About = About {

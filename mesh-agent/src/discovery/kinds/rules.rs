@@ -184,7 +184,7 @@ fn condition(raw: RawCondition, at: &str, meta: &Meta) -> Result<Condition, Mist
         "source.ip" => Condition::SourceIp(f.take(v, n, block)?),
         "destination.ip" => Condition::DestinationIp(f.take(v, n, block)?),
         "destination.port" => Condition::DestinationPort(f.take(v, n, port)?),
-        "connection.sni" => Condition::Sni(f.take(v, n, pattern)?),
+        "connection.sni" => Condition::Sni(f.take(v, n, server_name)?),
         key if UNSERVED.iter().any(|k| key.starts_with(k)) => Condition::Unserved {
             key: key.to_owned(),
             values: f.take(v, n, plain)?,
@@ -206,6 +206,18 @@ fn header_name(text: &str) -> Result<String, String> {
         Some("authority" | "method") => Ok(text.to_owned()),
         Some("path") => Err("a path is named in to.operation.paths".to_owned()),
         _ => Err(format!("no header is called {text:?}")),
+    }
+}
+
+/// Of a hello, which is compared in small letters: a DENY of what no hello asks for would
+/// deny nobody.
+fn server_name(text: &str) -> Result<Pattern, String> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'*');
+    match text.bytes().all(allowed) && !text.ends_with('.') {
+        true => pattern(&text.to_ascii_lowercase()),
+        false => Err(format!(
+            "no TLS hello asks for {text:?}: it is a host's name, without a dot at its end"
+        )),
     }
 }
 

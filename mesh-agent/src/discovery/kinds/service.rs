@@ -50,28 +50,28 @@ const SERVICE_PORT: &[&str] = &[
 ];
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ServiceSpec {
-    pub is_external_name: bool,
+pub(crate) struct ServiceSpec {
+    pub(crate) is_external_name: bool,
     /// Empty for a headless service.
-    pub vips: Vec<IpAddr>,
+    pub(crate) vips: Vec<IpAddr>,
     /// `externalIPs` and addresses of load balancers: the Service's for its own
     /// ports alone.
-    pub external_ips: Vec<IpAddr>,
+    pub(crate) external_ips: Vec<IpAddr>,
     /// TCP ports.
-    pub ports: Vec<ServicePort>,
-    pub selector: Labels,
-    pub publish_not_ready: bool,
+    pub(crate) ports: Vec<ServicePort>,
+    pub(crate) selector: Labels,
+    pub(crate) publish_not_ready: bool,
     /// `internalTrafficPolicy: Local`.
-    pub is_local: bool,
+    pub(crate) is_local: bool,
     /// `sessionAffinity: ClientIP`: for how long.
-    pub affinity: Option<Duration>,
-    pub distribution: Distribution,
+    pub(crate) affinity: Option<Duration>,
+    pub(crate) distribution: Distribution,
 }
 
 /// `trafficDistribution`: what hints endpoints are given where nobody writes
 /// slices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Distribution {
+pub(crate) enum Distribution {
     #[default]
     All,
     SameZone,
@@ -79,19 +79,19 @@ pub enum Distribution {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PortRef {
+pub(crate) enum PortRef {
     Number(u16),
     Name(String),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServicePort {
-    pub name: String,
-    pub port: u16,
-    pub target_port: Option<PortRef>,
+pub(crate) struct ServicePort {
+    pub(crate) name: String,
+    pub(crate) port: u16,
+    pub(crate) target_port: Option<PortRef>,
     /// On all nodes' addresses.
-    pub node_port: Option<u16>,
-    pub app_protocol: Option<String>,
+    pub(crate) node_port: Option<u16>,
+    pub(crate) app_protocol: Option<String>,
 }
 
 impl Fact for ServiceSpec {

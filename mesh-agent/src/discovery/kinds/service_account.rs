@@ -14,7 +14,7 @@ const SERVICE_ACCOUNT: &[&str] = &[
 ];
 
 #[derive(Clone, Debug)]
-pub struct ServiceAccount;
+pub(crate) struct ServiceAccount;
 
 impl Fact for ServiceAccount {
     const ABOUT: About = About {

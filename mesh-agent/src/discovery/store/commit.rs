@@ -19,7 +19,7 @@ use crate::discovery::kinds::{ENROLLED, FactId, KindId, Part, TargetRef};
 use crate::discovery::objects::{Kind, Object};
 use crate::discovery::{Code, Problem};
 use crate::model::policy::AuthorizationPolicy;
-use crate::model::{Name, Service, ServiceKey, Snapshot, Withheld, WorkloadKey};
+use crate::model::{Name, Service, ServiceKey, WorkloadKey};
 
 impl Store {
     /// Makes the snapshot what the objects say. Its generation stays.
@@ -100,8 +100,7 @@ impl Store {
         let resolved = twice::resolve(&entry.given);
         let before = entry.effective.take();
         entry.effective.clone_from(&resolved.effective);
-        entry.doubtful = resolved.doubtful;
-        entry.contradicted = resolved.contradicted;
+        entry.resolve(resolved.doubtful, resolved.contradicted);
         let now = resolved.effective.as_deref();
         let uses = |object: Option<&Object>| object.map(claims::uses).unwrap_or_default();
         self.claim(id, &uses(before.as_deref()), &uses(now));
@@ -135,7 +134,9 @@ impl Store {
             Some(FactId::GRPCRoute | FactId::HTTPRoute | FactId::TLSRoute | FactId::TCPRoute) => {
                 self.settle_route(id, before, now);
             }
-            Some(FactId::TrafficPolicy) => self.settle_traffic_policy(id, before, now),
+            Some(FactId::TrafficPolicy | FactId::XBackendTrafficPolicy) => {
+                self.settle_traffic_policy(id, before, now);
+            }
             None => {
                 self.dirty.namespaces.insert(id.namespace.clone());
                 // What is told of it may be of another file now.
@@ -205,13 +206,13 @@ impl Store {
         let Some(entry) = self.objects.get_mut(id) else {
             return;
         };
-        if entry.left_out.is_empty() && now.is_empty() {
+        let before = entry.leave_out(now.iter().copied().collect());
+        if before.is_empty() && now.is_empty() {
             return;
         }
-        let before = std::mem::replace(&mut entry.left_out, now.iter().copied().collect());
         let what = Use::LeftOut(id.kind);
         let with = |ips: &mut dyn Iterator<Item = IpAddr>| ips.map(|ip| (ip, what)).collect();
-        let before: Vec<_> = with(&mut before.iter().copied());
+        let before: Vec<_> = with(&mut before.into_iter());
         let now: Vec<_> = with(&mut now.into_iter());
         self.claim(id, &before, &now);
     }
@@ -310,10 +311,17 @@ impl Store {
             let workload = Arc::make_mut(workload);
             self.names.share(&mut workload.app);
             self.names.share(&mut workload.service_account);
+            self.names.share_on_node(&mut workload.on_node);
         }
         let Some(entry) = self.objects.get_mut(&id) else {
             return;
         };
+        // The snapshot keeps what is as it was: one copy for both.
+        if let (Made::Pod(before), Made::Pod(now)) = (&entry.made, &mut made.made)
+            && before == now
+        {
+            now.clone_from(before);
+        }
         let before = std::mem::replace(&mut entry.made, made.made);
         let others = twice::resolve(&entry.given).left_out;
         let is_given = entry.effective.is_some();
@@ -493,40 +501,6 @@ impl Store {
         }
     }
 
-    /// An address that a pod of the mesh or a Service has left is nobody's for
-    /// a while.
-    fn withhold(&mut self, ip: IpAddr, before: &Snapshot, now: Instant) {
-        let withheld = self.withheld(ip);
-        let old = before.withheld.get(&ip).copied();
-        let departed = match old {
-            Some(Withheld::Departed(since)) => Some(since),
-            Some(_) => Some(now),
-            None => {
-                let pod = before.by_ip.get(&ip).is_some_and(|w| w.is_enrolled());
-                (pod || before.by_vip.contains_key(&ip)).then_some(now)
-            }
-        };
-        let departed = departed.map(Withheld::Departed);
-        let departed = departed.filter(|why| !why.is_over(now) && !self.is_known(ip));
-        let is_lasting = |why: &Withheld| !matches!(why, Withheld::Departed(_));
-        self.dirty.touched.snapshot |= old.filter(is_lasting) != withheld;
-        if let (None, Some(Withheld::Departed(since))) = (withheld, departed) {
-            self.departed.insert((since, ip));
-        }
-        self.snapshot.withheld.set(ip, withheld.or(departed));
-    }
-
-    /// Those for which the while is over are looked at again.
-    fn forget_departed(&mut self, now: Instant) {
-        while let Some((since, ip)) = self.departed.first().copied() {
-            if !Withheld::Departed(since).is_over(now) {
-                return;
-            }
-            self.departed.remove(&(since, ip));
-            self.dirty.addresses.insert(ip);
-        }
-    }
-
     fn settle_policies(&mut self, namespace: &Name) {
         for kind in KindId::policies() {
             let mut policies: Vec<Kind> = Vec::new();
@@ -539,7 +513,7 @@ impl Store {
             for (_, entry) in self.entries(kind, namespace) {
                 for object in twice::versions(&entry.given) {
                     let mut policy = object.kind.clone();
-                    if let Some(why) = twice::doubt(entry.doubtful) {
+                    if let Some(why) = twice::doubt(entry.is_doubtful()) {
                         policy.fail_closed(why);
                     }
                     policies.push(policy);

@@ -11,6 +11,7 @@
 mod address;
 mod claims;
 mod commit;
+mod departed;
 mod entry;
 mod id;
 mod objects;

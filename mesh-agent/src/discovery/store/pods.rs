@@ -21,6 +21,8 @@ use crate::model::{
 const EXCLUDED: &str = "mesh-agent.io/exclude-addresses";
 const MAX_EXCLUDED: usize = 16;
 const ON_AGENT_DOWN: &str = "mesh-agent.io/on-agent-down";
+const CGROUP: &str = "mesh-agent.io/cgroup";
+const ALLOW_CONNECT: &str = "mesh-agent.io/allow-connect";
 const CLIENT_CERT: &str = "mesh-agent.io/forward-client-cert-details";
 /// Of a pod whose labels cannot be read; its value is the pod's name.
 const UNREADABLE: &str = "mesh-agent.io/unreadable";
@@ -70,7 +72,7 @@ impl Store {
             store: self,
             object,
             pod,
-            contradicted: entry.contradicted,
+            contradicted: entry.contradicted(),
             namespace: self.effective(&namespace).map(|object| &**object),
             out: MadePod::default(),
         };
@@ -179,16 +181,10 @@ impl<'s> Maker<'s> {
             service_account: self.account(),
             app: ["app.kubernetes.io/name", "app"]
                 .iter()
-                .find_map(|l| meta.labels.get(*l).map(Name::from))
+                .find_map(|l| meta.labels.get(l).map(Name::from))
                 .unwrap_or_else(|| meta.name.clone()),
             labels: self.labels(),
             enrolment: self.enrolment(),
-            netns: self.netns(),
-            cgroup: meta
-                .annotations
-                .get("mesh-agent.io/cgroup")
-                .map(PathBuf::from),
-            excluded: self.excluded(),
             ports: pod.ports.clone(),
             on_node: self.on_node(),
         };
@@ -232,7 +228,7 @@ impl<'s> Maker<'s> {
         let mut labels = meta.labels.clone();
         if self.is_unread(Part::Labels) {
             let own = (UNREADABLE.to_owned(), meta.name.to_string());
-            labels.make_mut().extend([own.clone()]);
+            labels.change(|all| all.extend([own.clone()]));
             self.out.deny = Some(AuthorizationPolicy {
                 namespace: meta.namespace().to_owned(),
                 name: format!("(unreadable labels of Pod {})", meta.name),
@@ -283,20 +279,42 @@ impl<'s> Maker<'s> {
     /// With what its namespace may say instead of it. A value that is not understood
     /// tells the application nothing.
     fn on_node(&mut self) -> Arc<OnNode> {
-        let mut on_node = self.pod.on_node.clone();
-        match self.setting(Part::Annotations, CLIENT_CERT) {
-            Setting::Value("SANITIZE_SET") => {
-                Arc::make_mut(&mut on_node).forwards_client_cert = true;
-            }
-            Setting::None | Setting::Unknown | Setting::Value("SANITIZE") => {}
+        let of_pod = &self.pod.on_node;
+        let forwards_client_cert = match self.setting(Part::Annotations, CLIENT_CERT) {
+            Setting::Value("SANITIZE_SET") => true,
+            Setting::None | Setting::Unknown | Setting::Value("SANITIZE") => false,
             Setting::Value(other) => {
                 let message = format!(
                     "{CLIENT_CERT} is {other:?}, expected \"SANITIZE\" or \"SANITIZE_SET\"; taken as \"SANITIZE\""
                 );
                 self.report("metadata.annotations", message);
+                false
             }
+        };
+        let allows_connect = match self.setting(Part::Annotations, ALLOW_CONNECT) {
+            Setting::Value("true") => true,
+            Setting::None | Setting::Unknown | Setting::Value("false") => false,
+            Setting::Value(other) => {
+                let message = format!(
+                    "{ALLOW_CONNECT} is {other:?}, expected \"true\" or \"false\"; taken as \"false\""
+                );
+                self.report("metadata.annotations", message);
+                false
+            }
+        };
+        let annotations = &self.object.meta.annotations;
+        let all = OnNode {
+            netns: self.netns(),
+            cgroup: annotations.get(CGROUP).map(PathBuf::from),
+            excluded: self.excluded(),
+            forwards_client_cert,
+            allows_connect,
+            ..OnNode::clone(of_pod)
+        };
+        match all == **of_pod {
+            true => of_pod.clone(),
+            false => Arc::new(all),
         }
-        on_node
     }
 
     /// Neither in the mesh nor outside of it: what says so has not been told yet.
@@ -379,6 +397,6 @@ impl<'s> Maker<'s> {
             }
             return number.ok().map(NetnsRef::Pid);
         }
-        get("mesh-agent.io/cgroup").map(|dir| NetnsRef::Cgroup(dir.into()))
+        get(CGROUP).map(|dir| NetnsRef::Cgroup(dir.into()))
     }
 }

@@ -86,7 +86,7 @@ impl Store {
             slices: self.slices_of(key),
             problems: Vec::new(),
         };
-        let service = maker.make(key, entry.doubtful);
+        let service = maker.make(key, entry.is_doubtful());
         (Some(Arc::new(service)), maker.problems)
     }
 
@@ -292,7 +292,8 @@ impl Maker<'_> {
     /// With the hints that the EndpointSlice controller would give it.
     fn place_of_pod(&self, pod: &Workload, tier: Tier) -> Option<Arc<Place>> {
         let distribution = self.spec.distribution;
-        if distribution == Distribution::All {
+        let zone = pod.labels.get(ZONE).map(Name::from);
+        if distribution == Distribution::All && zone.is_none() {
             return None;
         }
         let hint = |is: bool, of: &Option<Name>| {
@@ -300,10 +301,9 @@ impl Maker<'_> {
             of.cloned().collect()
         };
         let node = Some(pod.node.clone()).filter(|node| !node.is_empty());
-        let zone = pod.labels.get(ZONE).map(Name::from);
         Some(Arc::new(Place {
             for_nodes: hint(distribution == Distribution::SameNode, &node),
-            for_zones: hint(true, &zone),
+            for_zones: hint(distribution != Distribution::All, &zone),
             node,
             zone,
         }))

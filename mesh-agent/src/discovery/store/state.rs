@@ -58,7 +58,7 @@ pub(in crate::discovery) struct Store {
     pub(super) doubtful_slices: BTreeSet<ObjectId>,
     pub(super) referring: Referring,
     /// The TrafficPolicies that name each Service, there or not.
-    pub(super) governed: Map<ServiceKey, BTreeSet<Name>>,
+    pub(super) governed: Map<ServiceKey, BTreeSet<(KindId, Name)>>,
     /// Pods of the mesh of which not all can be read.
     pub(super) unreadable_pods: BTreeSet<WorkloadKey>,
     /// What stands for all policies that may be about a pod with unread labels.

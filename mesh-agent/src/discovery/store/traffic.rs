@@ -21,21 +21,22 @@ impl Store {
                 continue;
             };
             for service in policy.targets.iter().map(|target| policy.target(target)) {
-                self.govern(&service, &id.name, is_there);
+                self.govern(&service, (id.kind, &id.name), is_there);
                 self.dirty.services.insert(service);
             }
         }
         self.dirty.traffic.insert(id.namespace.clone());
     }
 
-    fn govern(&mut self, service: &ServiceKey, policy: &Name, is_there: bool) {
+    fn govern(&mut self, service: &ServiceKey, policy: (KindId, &Name), is_there: bool) {
+        let policy = (policy.0, policy.1.clone());
         if is_there {
             let policies = self.governed.entry(service.clone()).or_default();
-            policies.insert(policy.clone());
+            policies.insert(policy);
             return;
         }
         let is_empty = self.governed.get_mut(service).is_some_and(|policies| {
-            policies.remove(policy);
+            policies.remove(&policy);
             policies.is_empty()
         });
         if is_empty {
@@ -46,9 +47,9 @@ impl Store {
     /// Those that name the Service.
     pub(super) fn traffic_policies(&self, service: &ServiceKey) -> Vec<Arc<TrafficPolicy>> {
         let names = self.governed.get(service).into_iter().flatten();
-        let policy = |name: &Name| {
+        let policy = |(kind, name): &(KindId, Name)| {
             let id = ObjectId {
-                kind: KindId::TrafficPolicy,
+                kind: *kind,
                 namespace: service.namespace.clone(),
                 name: name.clone(),
             };
@@ -60,7 +61,8 @@ impl Store {
     pub(super) fn settle_traffic(&mut self) {
         for namespace in std::mem::take(&mut self.dirty.traffic) {
             self.work += 1;
-            let entries = self.entries(KindId::TrafficPolicy, &namespace);
+            let kinds = KindId::TRAFFIC.into_iter();
+            let entries = kinds.flat_map(|kind| self.entries(kind, &namespace));
             let policies = entries.filter_map(|(_, entry)| {
                 let object = entry.effective.as_ref()?;
                 object.kind.traffic_policy().cloned()

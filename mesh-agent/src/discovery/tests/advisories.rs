@@ -149,13 +149,28 @@ fn a_name_that_nobody_can_have_is_a_mistake_and_denies() {
         ("serviceAccounts", "foo/*"),
         ("serviceAccounts", "a/foo/web"),
     ] {
-        let rules = source(field, value);
-        for spec in [format!("{{action: DENY, {rules}}}"), format!("{{{rules}}}")] {
-            let compiled = compile(&policy("foo", &spec));
-            assert_eq!(compiled.2.len(), 1, "{spec}: {:?}", compiled.2);
-            for from in ["foo/web", "bar/sleep", "nobody"] {
-                assert!(!may(&compiled, from, (HTTPBIN, 80)), "{spec}: {from}");
-            }
+        are_mistakes(&source(field, value));
+    }
+    for value in [
+        "a.example.",
+        "https://a",
+        "a:443",
+        "a/b",
+        "\u{e4}.example",
+        "a.*.b",
+        " a",
+    ] {
+        let when = format!("{{key: connection.sni, values: [\"{value}\"]}}");
+        are_mistakes(&format!("rules: [{{when: [{when}]}}]"));
+    }
+}
+
+fn are_mistakes(rules: &str) {
+    for spec in [format!("{{action: DENY, {rules}}}"), format!("{{{rules}}}")] {
+        let compiled = compile(&policy("foo", &spec));
+        assert_eq!(compiled.2.len(), 1, "{spec}: {:?}", compiled.2);
+        for from in ["foo/web", "bar/sleep", "nobody"] {
+            assert!(!may(&compiled, from, (HTTPBIN, 80)), "{spec}: {from}");
         }
     }
 }

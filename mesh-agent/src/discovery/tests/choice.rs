@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{SHOP, kubernetes, load};
 use crate::model::{Name, OrigDst, PodIps, RefuseReason, Service, Snapshot, TrustDomain};
-use crate::plan::{DecisionContext, InForce, Source};
+use crate::plan::{DecisionContext, InForce, SourcePod};
 use crate::policy::Authorizer;
 
 /// The endpoints that a pod on the node gets there, without their ports.
@@ -39,7 +39,7 @@ fn targets(
         false => "fd99::9",
     };
     let address = address.parse().expect("an address");
-    let source = Source {
+    let source = SourcePod {
         own: PodIps::from(address),
         address,
         pod: &Name::from("client"),

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use super::super::files::GRACE;
+use super::super::watcher::Told;
 use super::super::{Directory, Error, Update};
 use super::SHOP;
 use crate::model::RefuseReason;
@@ -60,6 +61,12 @@ impl Fixture {
         self.updates.borrow().clone()
     }
 
+    fn look_at(&mut self, names: &[&str]) -> Update {
+        let names = names.iter().map(std::ffi::OsString::from).collect();
+        self.directory.look(&Told::Names(names), self.now);
+        self.updates.borrow().clone()
+    }
+
     fn after_grace(&mut self) -> Update {
         self.now += GRACE;
         self.load()
@@ -103,6 +110,46 @@ fn a_file_that_breaks_keeps_what_it_said() {
     assert_eq!(update.snapshot.services.len(), 0);
     assert!(!update.snapshot.hides_pods);
     assert_eq!(messages(&update), Vec::<String>::new());
+}
+
+#[test]
+fn a_look_at_the_names_that_were_told_is_as_good_as_one_at_everything() {
+    let mut f = Fixture::new(&[("a.yaml", &policy("a", "DENY"))]);
+    f.load();
+    let known = |update: &Update| {
+        let names = policies(update)
+            .into_iter()
+            .map(|(name, ..)| name.to_owned());
+        names.collect::<Vec<_>>()
+    };
+    // What is no configuration, and what is not there at all.
+    std::fs::write(f.path("new"), policy("b", "DENY")).expect("write");
+    assert_eq!(known(&f.look_at(&["new", "never.yaml"])), ["a"]);
+    std::fs::rename(f.path("new"), f.path("b.yaml")).expect("renamed");
+    assert_eq!(known(&f.look_at(&["new", "b.yaml"])), ["a", "b"]);
+    // What a link leads to has another name, and none that is told.
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    let target = elsewhere.path().join("c");
+    std::fs::write(&target, policy("c", "DENY")).expect("write");
+    symlink(&target, f.path("c.yaml")).expect("a link");
+    assert_eq!(known(&f.look_at(&["c.yaml"])), ["a", "b", "c"]);
+    std::fs::write(&target, policy("d", "DENY")).expect("write");
+    assert_eq!(known(&f.look_at(&[])), ["a", "b", "d"]);
+    // One that goes is away for a moment first.
+    std::fs::remove_file(f.path("b.yaml")).expect("remove");
+    assert_eq!(known(&f.look_at(&["b.yaml"])), ["a", "b", "d"]);
+    f.now += GRACE;
+    assert_eq!(known(&f.look_at(&[])), ["a", "d"]);
+    // What is taken over is what a look at everything gives.
+    let generation = f.load().snapshot.generation;
+    assert_eq!(f.load().snapshot.generation, generation);
+    // A directory that cannot be read is told as ever, and looked at as a whole next.
+    let (dir, away) = (f.root.path().to_owned(), elsewhere.path().join("away"));
+    std::fs::rename(&dir, &away).expect("moved");
+    assert_eq!(f.load().mistakes().count(), 1);
+    std::fs::write(away.join("e.yaml"), policy("e", "DENY")).expect("write");
+    std::fs::rename(&away, &dir).expect("moved back");
+    assert_eq!(known(&f.look_at(&[])), ["a", "d", "e"]);
 }
 
 /// Names of what the snapshot has, and how many mistakes are told.

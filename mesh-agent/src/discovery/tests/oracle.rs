@@ -231,6 +231,14 @@ fn traffic_policy((ns, app): (&str, &str), way: usize, bits: u16) -> String {
     let odd = ["", ", odd: 1"][usize::from(bit(5) && bit(6))];
     let name = if bit(7) { 1 } else { 2 };
     let month = 1 + way % 3;
+    if bit(8) {
+        return format!(
+            "apiVersion: gateway.networking.x-k8s.io/v1alpha1\nkind: XBackendTrafficPolicy\n\
+             metadata: {{name: t{name}, namespace: {ns}, creationTimestamp: \"2026-0{month}-01T00:00:00Z\"}}\n\
+             spec: {{targetRefs: [{{group: \"\", kind: Service, name: {app}}}], \
+             retryConstraint: {{budget: {{percent: {way}}}}}{odd}}}\n"
+        );
+    }
     format!(
         "apiVersion: mesh-agent.io/v1alpha1\nkind: TrafficPolicy\n\
          metadata: {{name: t{name}, namespace: {ns}, creationTimestamp: \"2026-0{month}-01T00:00:00Z\"}}\n\

@@ -38,7 +38,7 @@ impl Source {
             r#"{{"apiVersion": "v1", "kind": "Pod", "metadata": {{"name": "web-0", "namespace": "shop", "labels": {labels}}},
             "status": {{"podIP": "10.0.0.5"}}}}"#
         );
-        let origin = Origin::version(Place::resource(PATH), version);
+        let origin = Origin::version(Place::resource(PATH), version.into());
         let mut now = document(&origin, &json, true);
         if !now.problems.is_empty() {
             keep_last_good(&mut now, &self.objects);

@@ -413,10 +413,6 @@ fn kinds_of_gateways_are_passed_over_and_those_not_served_are_told() {
         [0, 0]
     );
     assert_eq!(
-        of("XBackendTrafficPolicy", "gateway.networking.x-k8s.io"),
-        0
-    );
-    assert_eq!(
         ["BackendTLSPolicy", "UDPRoute", "HTTPRout"].map(|kind| of(kind, group)),
         [1, 1, 1]
     );

@@ -80,6 +80,7 @@ fn each_port_has_what_is_said_of_it_and_else_what_is_said_of_its_service() {
 /// Each mistake is told with its field, and none of what the policy says holds.
 #[test]
 fn what_is_not_understood_is_told_with_its_field_and_changes_nothing() {
+    let matching = |of: &str| format!("rateLimits: [{{name: a, requests: 1, match: {of}}}]");
     let (connections, key) = ("name: a, connections: 1", "spec.rateLimits[0].key");
     for (spec, field) in [
         ("loadBalancing: {}", "spec.loadBalancing"),
@@ -123,6 +124,25 @@ fn what_is_not_understood_is_told_with_its_field_and_changes_nothing() {
             "retryBudget: {minRetryRate: {}}",
             "spec.retryBudget.minRetryRate",
         ),
+        ("hedging: {}", "spec.hedging"),
+        ("hedging: {delay: 0s}", "spec.hedging.delay"),
+        ("hedging: {delay: 2m}", "spec.hedging.delay"),
+        (
+            "hedging: {delay: 50ms, attempts: 2}",
+            "spec.hedging.attempts",
+        ),
+        (
+            "hedging: {delay: 50ms, methods: [CONNECT]}",
+            "spec.hedging.methods[0]",
+        ),
+        (
+            "hedging: {delay: 50ms, methods: [PUT, PUT]}",
+            "spec.hedging.methods",
+        ),
+        (
+            "hedging: {delay: 50ms, grpcMethods: [\"/shop.Cart/Get\"]}",
+            "spec.hedging.grpcMethods[0]",
+        ),
         ("timeouts: {request: 5}", "spec.timeouts.request"),
         ("timeouts: {request: 0s}", "spec.timeouts.request"),
         ("protocol: HTTP", "spec.protocol"),
@@ -148,6 +168,32 @@ fn what_is_not_understood_is_told_with_its_field_and_changes_nothing() {
         (
             &format!("rateLimits: [{{{connections}, key: {{type: Header, header: x}}}}]"),
             key,
+        ),
+        (
+            &format!("rateLimits: [{{{connections}, match: {{paths: [/a]}}}}]"),
+            "spec.rateLimits[0].match",
+        ),
+        (&matching("{}"), "spec.rateLimits[0].match"),
+        (&matching("{paths: []}"), "spec.rateLimits[0].match.paths"),
+        (
+            &matching("{paths: [a]}"),
+            "spec.rateLimits[0].match.paths[0]",
+        ),
+        (
+            &matching("{paths: [/a, /a/../b]}"),
+            "spec.rateLimits[0].match.paths[1]",
+        ),
+        (
+            &matching("{paths: [/a, /a]}"),
+            "spec.rateLimits[0].match.paths",
+        ),
+        (
+            &matching("{methods: [get]}"),
+            "spec.rateLimits[0].match.methods[0]",
+        ),
+        (
+            &matching("{methods: [GET], hosts: [a]}"),
+            "spec.rateLimits[0].match.hosts",
         ),
     ] {
         let (snapshot, mistakes) = load(&[policy("p", "", spec)]);
@@ -393,4 +439,103 @@ fn each_example_does_what_it_says() {
         assert_eq!(done, said, "{name}");
     }
     assert!(examples >= 10, "{examples}");
+}
+
+fn backend_policy(name: &str, created: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: gateway.networking.x-k8s.io/v1alpha1\nkind: XBackendTrafficPolicy\n\
+         metadata: {{name: {name}, namespace: shop, creationTimestamp: \"{created}\"}}\n\
+         spec: {{targetRefs: [{{group: \"\", kind: Service, name: web}}, {{group: multicluster.x-k8s.io, kind: ServiceImport, name: far}}], {spec}}}\n"
+    )
+}
+
+/// Reason and message of each, in the order of kinds and names.
+fn fares(snapshot: &Snapshot) -> Vec<(String, &'static str, String)> {
+    let all = snapshot.traffic_policies.iter();
+    let one = |policy: &std::sync::Arc<crate::model::traffic_policy::TrafficPolicy>| {
+        let mut status = status(snapshot, policy, now());
+        assert_eq!(status.len(), 1, "what is no Service is somebody else's");
+        let status = status.remove(0);
+        (policy.title(), status.reason, status.message)
+    };
+    all.map(one).collect()
+}
+
+#[test]
+fn a_budget_of_the_gateway_api_holds_where_no_traffic_policy_says_one() {
+    let budget = "retryConstraint: {budget: {percent: 7}, minRetryRate: {count: 2}}";
+    let older = backend_policy("x", "2026-01-01T00:00:00Z", budget);
+    let younger = backend_policy("a", "2026-02-01T00:00:00Z", "retryConstraint: {}");
+    let (snapshot, mistakes) = load(&[older.clone(), younger.clone()]);
+    assert_eq!(mistakes, [] as [String; 0]);
+    let said = "retries are at most 7% of 10s, or 2 in 1s";
+    assert_eq!(words_of(&snapshot, "http"), [said]);
+    let fare = fares(&snapshot);
+    let told = [0, 1].map(|i: usize| (fare[i].0.as_str(), fare[i].1));
+    let [x, a] = ["x", "a"].map(|name| format!("XBackendTrafficPolicy shop/{name}"));
+    assert_eq!(told, [(a.as_str(), "Conflicted"), (x.as_str(), "Accepted")]);
+    assert!(fare[0].2.contains(&x), "{}", fare[0].2);
+
+    // A TrafficPolicy that says something else stands beside it, of the same name too.
+    let limits = policy("x", "", "limits: {maxConnections: 7}");
+    let (snapshot, mistakes) = load(&[older.clone(), limits]);
+    assert_eq!(mistakes, [] as [String; 0]);
+    assert_eq!(words_of(&snapshot, "http"), ["at most 7 connections", said]);
+    assert!(
+        fares(&snapshot)
+            .iter()
+            .all(|(_, reason, _)| *reason == "Accepted")
+    );
+
+    // For one port alone, one of its own goes first.
+    let ports = policy("db", ", sectionName: db", "retryBudget: {percent: 1}");
+    let (snapshot, _) = load(&[older.clone(), ports]);
+    assert_eq!(words_of(&snapshot, "http"), [said]);
+    assert_eq!(
+        words_of(&snapshot, "db"),
+        ["retries are at most 1% of 10s, or 10 in 1s"]
+    );
+    let fare = fares(&snapshot).pop().expect("the other kind's");
+    let goes = "it holds for Service shop/web; what TrafficPolicy shop/db says of its port \"db\" goes first there";
+    assert_eq!((fare.1, &*fare.2), ("Accepted", goes));
+
+    let own = policy("own", "", "retryBudget: {percent: 90}");
+    let (snapshot, _) = load(&[older, own]);
+    assert_eq!(
+        words_of(&snapshot, "http"),
+        ["retries are at most 90% of 10s, or 10 in 1s"]
+    );
+    let fare = fares(&snapshot);
+    assert_eq!((fare[0].1, fare[1].1), ("Accepted", "Conflicted"));
+    assert!(
+        fare[1].2.contains("TrafficPolicy shop/own"),
+        "{}",
+        fare[1].2
+    );
+}
+
+#[test]
+fn a_mistake_of_a_budget_of_the_gateway_api_is_told_and_it_has_no_effect() {
+    for (spec, field) in [
+        (
+            "retryConstraint: {budget: {percent: 101}}",
+            "spec.retryConstraint.budget.percent",
+        ),
+        (
+            "retryConstraint: {budget: {interval: 10ms}}",
+            "spec.retryConstraint.budget.interval",
+        ),
+        (
+            "retryConstraint: {minRetryRate: {count: 0}}",
+            "spec.retryConstraint.minRetryRate.count",
+        ),
+        ("retryConstraint: {odd: 1}", "spec.retryConstraint"),
+        ("odd: 1", "spec.odd"),
+    ] {
+        let one = backend_policy("x", "2026-01-01T00:00:00Z", spec);
+        let (snapshot, mistakes) = load(&[one]);
+        assert!(mistakes[0].starts_with(field), "{mistakes:?}");
+        assert_eq!(words_of(&snapshot, "http"), [] as [&str; 0]);
+        assert_eq!(fares(&snapshot)[0].1, "Invalid");
+    }
 }

@@ -37,7 +37,7 @@ fn error(place: Position, message: impl Into<String>) -> Error {
 
 struct Builder<'t> {
     /// Lists and mappings that have not ended, each in the one before.
-    open: Vec<Open<'t>>,
+    open: Vec<OpenNode<'t>>,
     /// Of all open lists: each has those from its start on.
     items: Vec<Node<'t>>,
     /// Of all open mappings.
@@ -51,7 +51,7 @@ struct Builder<'t> {
     root: Option<Node<'t>>,
 }
 
-struct Open<'t> {
+struct OpenNode<'t> {
     place: Position,
     anchor: usize,
     within: Within<'t>,
@@ -177,7 +177,7 @@ impl<'t> Builder<'t> {
     fn begin(&mut self, within: Within<'t>, anchor: usize, place: Position) -> Result<(), Error> {
         self.count(1, place)?;
         self.is_within(self.open.len() + 1, place)?;
-        self.open.push(Open {
+        self.open.push(OpenNode {
             place,
             anchor,
             within,

@@ -33,7 +33,6 @@ pub(super) struct Said<'b> {
     pub(super) keep_alive: bool,
     pub(super) connection_upgrade: bool,
     pub(super) upgrade: bool,
-    pub(super) expect_continue: bool,
     /// A name that some servers read as one of the framing's.
     pub(super) near_name: bool,
 }
@@ -55,9 +54,6 @@ impl<'b> Said<'b> {
         // By length first: nearly every line is none of these.
         match line.name.len() {
             4 if is("host") => self.more_hosts |= self.host.replace(line.value).is_some(),
-            6 if is("expect") => {
-                self.expect_continue |= line.value.eq_ignore_ascii_case(b"100-continue");
-            }
             7 if is("upgrade") => self.upgrade = true,
             10 if is("connection") => {
                 for option in names::list(line.value) {
@@ -146,7 +142,8 @@ fn of_equal_lengths(value: &[u8]) -> Result<Framing, Bad> {
     Ok(first)
 }
 
-/// Chunked once and last, or not at all: then until the end of the connection.
+/// Chunked once and last, or not at all: then until the end of the connection. One that is no
+/// word, or has parameters, has some clients read nothing of the line.
 fn of_codings(lines: &[HeaderLine<'_>]) -> Result<Framing, Bad> {
     let mut chunked = 0;
     let mut last = false;
@@ -154,6 +151,9 @@ fn of_codings(lines: &[HeaderLine<'_>]) -> Result<Framing, Bad> {
         .iter()
         .filter(|line| line.name.eq_ignore_ascii_case("transfer-encoding"));
     for coding in named.flat_map(|line| names::list(line.value)) {
+        if !coding.iter().all(|byte| names::is_token(*byte)) {
+            return Err(Bad::TransferEncoding);
+        }
         last = is_chunked(coding);
         chunked += usize::from(last);
     }

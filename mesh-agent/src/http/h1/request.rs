@@ -15,7 +15,6 @@ pub(crate) struct Request<'b> {
     pub(crate) framing: Framing,
     /// The client wants another request on the connection.
     pub(crate) persistent: bool,
-    pub(crate) expect_continue: bool,
     /// It offers another protocol, which an answer may take.
     pub(crate) upgrade: bool,
 }
@@ -201,7 +200,6 @@ fn request<'b>(
         start,
         framing,
         persistent: !said.close && (!line.is_http10 || said.keep_alive),
-        expect_continue: said.expect_continue && !line.is_http10,
         upgrade: said.upgrade && said.connection_upgrade && !line.is_http10 && offers_other(),
     })
 }

@@ -12,7 +12,6 @@ use crate::model::{HeaderLine, HttpVersion};
 /// One answer, as far as its head tells.
 #[derive(Debug)]
 pub(crate) struct Response<'b> {
-    pub(crate) version: HttpVersion,
     pub(crate) status: u16,
     pub(crate) headers: &'b [HeaderLine<'b>],
     pub(crate) framing: Framing,
@@ -125,7 +124,6 @@ fn response<'b>(
     };
     let ends_by_close = matches!(framing, Framing::UntilClose | Framing::Tunnel);
     Ok(Response {
-        version,
         status,
         headers: lines,
         framing,

@@ -3,19 +3,21 @@
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use ::h2::Error;
 use ::h2::client::{Connection, ResponseFuture, SendRequest};
-use http::{Request, Response, response};
+use http::{Request, response};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
 
 use super::counted::Counted;
-use super::limits::Leg;
+use super::limits::Hop;
 use super::queue::{Piece, Queue};
-use super::stream::{Live, Receiver, Sender};
+use super::stream::{ActiveStream, Receiver, Sender};
 use super::window::{Unread, Window, Windows};
+use crate::http::h1::Bad;
 use crate::io::Account;
 
 /// Opens streams; cheap to clone.
@@ -25,10 +27,13 @@ pub(crate) struct Client {
     live: Arc<AtomicUsize>,
     unread: Arc<Unread>,
     queue: Arc<Queue>,
+    greeted: watch::Receiver<bool>,
+    hop: Hop,
 }
 
 /// Does all of the connection's I/O: a task of its own, never awaited by an
-/// exchange. Dropping it ends every stream.
+/// exchange. Dropping it ends every stream. Ends by itself without any, where it keeps
+/// room that others lack.
 #[derive(Debug)]
 pub(crate) struct Driver<T>
 where
@@ -36,29 +41,42 @@ where
 {
     connection: Connection<Counted<T>, Piece>,
     window: Window,
+    /// The server's first frame was read, and its exchanges know of it.
+    came: Arc<AtomicBool>,
+    greets: Option<watch::Sender<bool>>,
+    live: Arc<AtomicUsize>,
+    queue: Arc<Queue>,
 }
 
 /// `account`: of the pod that it is for.
 pub(crate) async fn connect<T>(
     io: T,
-    leg: Leg,
+    hop: Hop,
     account: Arc<Account>,
 ) -> Result<(Client, Driver<T>), Error>
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let unread = Arc::<Unread>::default();
-    let io = Counted::new(io, unread.clone());
-    let (opener, connection) = leg.client().handshake(io).await?;
+    let came = Arc::<AtomicBool>::default();
+    let io = Counted::of_server(io, unread.clone(), came.clone());
+    let (opener, connection) = hop.client().handshake(io).await?;
+    let (greets, greeted) = watch::channel(false);
     let client = Client {
         opener,
         live: Arc::default(),
         unread: unread.clone(),
         queue: Arc::default(),
+        greeted,
+        hop,
     };
     let driver = Driver {
         connection,
-        window: leg.window(unread, account),
+        window: hop.window(unread, account),
+        came,
+        greets: Some(greets),
+        live: client.live.clone(),
+        queue: client.queue.clone(),
     };
     Ok((client, driver))
 }
@@ -68,11 +86,29 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for Driver<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let polled = Pin::new(&mut self.connection).poll(cx);
-        if polled.is_pending() {
-            let Self { connection, window } = &mut *self;
-            window.look(connection, cx);
+        if polled.is_ready() {
+            return polled;
         }
-        polled
+        self.tell();
+        let is_used = self.live.load(Ordering::Relaxed) > 0 || !self.queue.is_empty();
+        let Self {
+            connection, window, ..
+        } = &mut *self;
+        window.look(connection, cx);
+        match window.is_wasted(is_used, cx) {
+            true => Poll::Ready(Ok(())),
+            false => Poll::Pending,
+        }
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
+    /// All that was read has been looked at.
+    fn tell(&mut self) {
+        if self.greets.is_some() && self.came.load(Ordering::Relaxed) {
+            // Maybe nobody asks.
+            let _nobody = self.greets.take().map(|greets| greets.send(true));
+        }
     }
 }
 
@@ -99,6 +135,11 @@ impl Client {
         self.live.load(Ordering::Relaxed)
     }
 
+    /// Until the peer's settings have come, or its connection has ended.
+    pub(crate) async fn greeted(&mut self) {
+        let _over = self.greeted.wait_for(|came| *came).await.is_err();
+    }
+
     /// RFC 8441; known only when the peer's settings have come.
     pub(crate) fn takes_extended_connect(&self) -> bool {
         self.opener.is_extended_connect_protocol_enabled()
@@ -117,12 +158,13 @@ impl Client {
         end: bool,
     ) -> Result<(Answered, Sender), Error> {
         let (response, stream) = self.opener.send_request(head, end)?;
-        let live = Live::new(&self.live);
+        let live = ActiveStream::new(&self.live);
         let sender = Sender::new(stream, end, self.queue.clone()).holding(live.clone());
         let answered = Answered {
             response,
             live,
             unread: self.unread.clone(),
+            hop: self.hop,
         };
         Ok((answered, sender))
     }
@@ -133,8 +175,9 @@ impl Client {
 #[derive(Debug)]
 pub(crate) struct Answered {
     response: ResponseFuture,
-    live: Arc<Live>,
+    live: Arc<ActiveStream>,
     unread: Arc<Unread>,
+    hop: Hop,
 }
 
 /// What comes before an answer's body.
@@ -143,6 +186,8 @@ pub(crate) enum Informed {
     /// 1xx: the answer is still to come.
     Informational(response::Parts),
     Final(response::Parts, Receiver),
+    /// One of them that is not taken. It is the last.
+    Bad(Bad),
 }
 
 impl Answered {
@@ -154,17 +199,27 @@ impl Answered {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Informed, Error>> {
         match self.response.poll_informational(cx) {
             Poll::Ready(Some(informational)) => {
-                let parts = |response: Response<()>| response.into_parts().0;
-                return Poll::Ready(informational.map(|r| Informed::Informational(parts(r))));
+                return Poll::Ready(informational.map(|response| {
+                    let (parts, ()) = response.into_parts();
+                    match self.hop.check(&parts.headers, 0) {
+                        Ok(()) => Informed::Informational(parts),
+                        Err(bad) => Informed::Bad(bad),
+                    }
+                }));
             }
             // None are left, or none is there yet: the final one wakes this task, too.
             Poll::Ready(None) | Poll::Pending => {}
         }
-        let (live, unread) = (&self.live, &self.unread);
+        let (live, unread, hop) = (&self.live, &self.unread, self.hop);
         Pin::new(&mut self.response).poll(cx).map_ok(|response| {
             let (parts, body) = response.into_parts();
-            let body = Receiver::new(body, unread).holding(live.clone());
-            Informed::Final(parts, body)
+            match hop.check(&parts.headers, 0) {
+                Ok(()) => {
+                    let body = Receiver::new(body, (unread, hop)).holding(live.clone());
+                    Informed::Final(parts, body)
+                }
+                Err(bad) => Informed::Bad(bad),
+            }
         })
     }
 }

@@ -1,23 +1,36 @@
-//! A connection's bytes, counted as they are read.
+//! A connection's bytes, counted as they are read; of a server's, what says something.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::frames::Frames;
 use super::window::Unread;
 
 #[derive(Debug)]
 pub(super) struct Counted<T> {
     io: T,
     unread: Arc<Unread>,
+    frames: Option<Frames>,
 }
 
 impl<T> Counted<T> {
     pub(super) fn new(io: T, unread: Arc<Unread>) -> Self {
-        Self { io, unread }
+        Self {
+            io,
+            unread,
+            frames: None,
+        }
+    }
+
+    /// `greeted`: its first frame has come.
+    pub(super) fn of_server(io: T, unread: Arc<Unread>, greeted: Arc<AtomicBool>) -> Self {
+        let frames = Some(Frames::new(greeted));
+        Self { io, unread, frames }
     }
 }
 
@@ -28,7 +41,12 @@ impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.io).poll_read(cx, buffer))?;
+        let Self { io, frames, .. } = &mut *self;
+        let io = Pin::new(io);
+        ready!(match frames {
+            Some(frames) => frames.poll_read(io, cx, buffer),
+            None => io.poll_read(cx, buffer),
+        })?;
         self.unread.read(buffer.filled().len() - before);
         Poll::Ready(Ok(()))
     }

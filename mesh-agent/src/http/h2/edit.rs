@@ -1,6 +1,7 @@
 //! Heads and trailers on their way from one HTTP/2 connection to another: all lines in
 //! their order, but for what is to change and what nobody may send through a mesh.
 
+use ::h2::ext::Protocol;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, Version};
 use http::{request, response};
@@ -26,6 +27,9 @@ pub(crate) fn forwarded(parts: &request::Parts, edits: &Edits) -> Result<Forward
         Some(_) => Version::HTTP_2,
         None => Version::HTTP_11,
     };
+    if let Some(protocol) = parts.extensions.get::<Protocol>() {
+        request.extensions_mut().insert(protocol.clone());
+    }
     let renamed = edits.host.as_deref();
     let has_authority = parts.uri.authority().is_some();
     let goes = |name: &str| names::is_identity(name) || (name == "host" && renamed.is_some());

@@ -31,14 +31,3 @@ pub(crate) fn fate(error: &Error) -> Fate {
         _ => Fate::Unknown,
     }
 }
-
-impl Fate {
-    /// The code that the other side of an exchange is reset with.
-    pub(crate) const fn passed_on(self) -> Reason {
-        match self {
-            Self::NotTaken | Self::Refused => Reason::REFUSED_STREAM,
-            Self::ResetByPeer(code) => code,
-            Self::Unknown => Reason::INTERNAL_ERROR,
-        }
-    }
-}

@@ -3,8 +3,7 @@
 use ::h2::ext::Protocol;
 use http::uri::Scheme;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
-    request,
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, Version, request,
 };
 use smallvec::SmallVec;
 
@@ -20,9 +19,9 @@ pub(crate) struct HeadLines<'p>(SmallVec<[HeaderLine<'p>; 32]>);
 /// One request, as far as its head tells.
 #[derive(Debug)]
 pub(crate) struct Head<'h> {
+    /// An extended CONNECT (RFC 8441), HTTP/2's form of an upgrade, is a GET there as in
+    /// HTTP/1.
     pub(crate) head: RequestHead<'h>,
-    /// Of an extended CONNECT (RFC 8441).
-    pub(crate) protocol: Option<&'h str>,
 }
 
 impl<'p> Head<'p> {
@@ -39,10 +38,14 @@ impl<'p> Head<'p> {
             lines.0.push(line(name, value)?);
         }
         let protocol = parts.extensions.get::<Protocol>().map(Protocol::as_str);
-        let is_tunnel = parts.method == Method::CONNECT && protocol.is_none();
-        if is_tunnel && parts.headers.contains_key("content-length") {
+        let is_connect = parts.method == Method::CONNECT;
+        if is_connect && parts.headers.contains_key("content-length") {
             return Err(Bad::ConnectBody);
         }
+        if !protocol.is_none_or(is_protocol) {
+            return Err(Bad::Upgrade);
+        }
+        let is_tunnel = is_connect && protocol.is_none();
         let host = host(&parts.uri, &parts.headers)?;
         let target = parts.uri.path_and_query();
         let target = match (target, is_tunnel) {
@@ -72,15 +75,30 @@ impl<'p> Head<'p> {
         }
         let head = RequestHead {
             version: HttpVersion::Http2,
-            method: parts.method.as_str(),
+            method: match protocol {
+                Some(_) => "GET",
+                None => parts.method.as_str(),
+            },
             target,
             path,
             query,
             host: Some(host),
             headers: &lines.0,
         };
-        Ok(Head { head, protocol })
+        Ok(Head { head })
     }
+}
+
+/// Behind its head there is another protocol.
+pub(crate) fn is_tunnel(parts: &request::Parts) -> bool {
+    parts.extensions.get::<Protocol>().is_some()
+}
+
+/// As in `Upgrade` of HTTP/1: a name, and maybe its version.
+fn is_protocol(protocol: &str) -> bool {
+    let is_word = |word: &str| !word.is_empty() && word.bytes().all(names::is_token);
+    let mut words = protocol.splitn(2, '/');
+    words.all(is_word)
 }
 
 fn line<'p>(name: &'p HeaderName, value: &'p HeaderValue) -> Result<HeaderLine<'p>, Bad> {
@@ -123,27 +141,7 @@ fn host<'p>(uri: &'p Uri, headers: &'p HeaderMap) -> Result<Host<'p>, Bad> {
     }
 }
 
-/// The head of a request that came on HTTP/1 or HTTP/2, for an HTTP/2 leg; `target`
-/// is a path with its query. `None` of what HTTP/2 cannot say.
-pub(crate) fn request_of(head: &RequestHead<'_>, target: &[u8]) -> Option<Request<()>> {
-    let host = head.host.as_ref()?;
-    let authority = match host.port {
-        Some(port) => format!("{}:{port}", host.name),
-        None => host.name.clone().into_owned(),
-    };
-    let mut uri = Uri::builder().scheme(Scheme::HTTP).authority(authority);
-    uri = uri.path_and_query(target);
-    let mut request = Request::builder()
-        .version(Version::HTTP_2)
-        .method(head.method)
-        .uri(uri.build().ok()?)
-        .body(())
-        .ok()?;
-    *request.headers_mut() = map(head.headers)?;
-    Some(request)
-}
-
-/// The head of an answer for an HTTP/2 leg. `None` of what HTTP/2 cannot say.
+/// The head of an answer for an HTTP/2 hop. `None` of what HTTP/2 cannot say.
 pub(crate) fn response_of(status: u16, lines: &[HeaderLine<'_>]) -> Option<Response<()>> {
     let mut response = Response::new(());
     *response.version_mut() = Version::HTTP_2;

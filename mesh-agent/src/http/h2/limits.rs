@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use http::HeaderMap;
+
 use super::window::{Unread, Window};
+use crate::http::h1::{Bad, MAX_LINES};
 use crate::io::Account;
 
 /// Between whom the connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Leg {
+pub(crate) enum Hop {
     /// Clients and applications.
     Edge,
     /// Two agents.
@@ -18,6 +21,9 @@ pub(crate) enum Leg {
 pub(crate) const STREAMS: u32 = 1000;
 /// Streams that nobody reads and that stall no other, where there is memory for them.
 const UNREAD: u32 = 250;
+/// Most of a head, or of trailers, that clients and applications send; each line counts
+/// 32 bytes more than it has, as in SETTINGS.
+const HEAD: usize = 96 * 1024;
 /// Unread data of one stream; more only where all is read as fast as it comes.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const AGENTS_STREAM_WINDOW: u32 = 128 * 1024;
@@ -35,22 +41,23 @@ pub(super) struct Limits {
     pub(super) stream_window: u32,
     /// What it may grow to: a few streams that nobody reads stall no other.
     pub(super) connection_window: u32,
-    /// Heads and trailers. A larger one is answered, or ends the connection, inside
-    /// h2, unseen by log and metrics: wider than what is refused before.
+    /// Heads and trailers. A larger head is answered, or ends the connection, inside
+    /// h2, unseen by log and metrics, and of larger trailers h2 keeps some lines and says
+    /// nothing: far wider than what is refused here.
     pub(super) header_list: u32,
     /// What unread small frames may cost, the bytes that each lacks of 256; past it
     /// the connection ends. One slow reader of small messages must not reach it.
     pub(super) small_frames: usize,
 }
 
-impl Leg {
+impl Hop {
     pub(super) const fn limits(self) -> Limits {
         match self {
             Self::Edge => Limits {
                 streams: STREAMS,
                 stream_window: STREAM_WINDOW,
                 connection_window: UNREAD * STREAM_WINDOW,
-                header_list: 96 * 1024,
+                header_list: 512 * 1024,
                 small_frames: 16 * 1024 * 1024,
             },
             Self::Agents => Limits {
@@ -60,6 +67,24 @@ impl Leg {
                 header_list: 256 * 1024,
                 small_frames: 64 * 1024 * 1024,
             },
+        }
+    }
+
+    /// What is wrong with the size of a head, or of trailers, from this hop's other end;
+    /// `more`: bytes that are not in its lines. An agent has looked at what it sends.
+    pub(super) fn check(self, lines: &HeaderMap, more: usize) -> Result<(), Bad> {
+        if self == Self::Agents {
+            return Ok(());
+        }
+        if lines.len() > MAX_LINES {
+            return Err(Bad::TooManyLines);
+        }
+        let sizes = lines
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len() + 32);
+        match sizes.sum::<usize>() + more > HEAD {
+            true => Err(Bad::TooLong),
+            false => Ok(()),
         }
     }
 
@@ -79,7 +104,9 @@ impl Leg {
             .max_header_list_size(limits.header_list)
             .max_frame_size(FRAME)
             .max_send_buffer_size(SEND_BUFFER)
-            .data_frame_budget(limits.small_frames);
+            .data_frame_budget(limits.small_frames)
+            // Whether the server of a request does is found out for each.
+            .enable_connect_protocol();
         builder
     }
 

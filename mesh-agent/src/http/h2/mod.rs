@@ -1,4 +1,4 @@
-//! HTTP/2 on any stream of bytes: windows and limits by leg, heads checked beyond
+//! HTTP/2 on any stream of bytes: windows and limits by hop, heads checked beyond
 //! what crate h2 does, capacity by hand, and codes of resets kept.
 //!
 //! One connection is one fate: whatever can kill or stall all its exchanges is
@@ -9,6 +9,9 @@ mod client;
 mod counted;
 mod edit;
 mod fate;
+mod frames;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod head;
 mod limits;
 mod queue;
@@ -20,10 +23,10 @@ mod window;
 
 pub(crate) use ::h2::{Error, Reason};
 pub(crate) use ::http::{HeaderMap, request, response};
-pub(crate) use client::{Answered, Client, Driver, Informed, connect};
+pub(crate) use client::{Answered, Client, Informed, connect};
 pub(crate) use edit::{Forwarded, answer_trailers, forwarded, passed_back, request_trailers, size};
 pub(crate) use fate::{Fate, fate};
-pub(crate) use head::{Head, HeadLines, answer_head, request_of, response_of};
-pub(crate) use limits::{Leg, STREAMS};
+pub(crate) use head::{Head, HeadLines, answer_head, is_tunnel};
+pub(crate) use limits::{Hop, STREAMS};
 pub(crate) use server::{Exchange, Respond, Server, serve};
 pub(crate) use stream::{Cut, Receiver, Sender};

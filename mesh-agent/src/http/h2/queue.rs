@@ -42,6 +42,10 @@ impl Queue {
         bytes >= BASE && bytes - BASE >= spare(MORE)
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) == 0
+    }
+
     /// When a piece was written; for one of those who wait.
     pub(super) fn shorter(&self) -> Notified<'_> {
         self.shorter.notified()

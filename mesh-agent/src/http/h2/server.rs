@@ -10,10 +10,11 @@ use http::{Request, Response, request};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::counted::Counted;
-use super::limits::Leg;
+use super::limits::Hop;
 use super::queue::{Piece, Queue};
 use super::stream::{Receiver, Sender};
 use super::window::{Unread, Window, Windows};
+use crate::http::h1::Bad;
 use crate::io::Account;
 
 /// Dropping it ends every stream.
@@ -23,6 +24,7 @@ pub(crate) struct Server<T> {
     window: Window,
     unread: Arc<Unread>,
     queue: Arc<Queue>,
+    hop: Hop,
 }
 
 /// A request that came in.
@@ -31,21 +33,24 @@ pub(crate) struct Exchange {
     pub(crate) head: request::Parts,
     pub(crate) body: Receiver,
     pub(crate) respond: Respond,
+    /// What is wrong with the size of its head.
+    pub(crate) bad: Option<Bad>,
 }
 
 /// After the preface and the settings of both sides. `account`: of the pod that it is for.
-pub(crate) async fn serve<T>(io: T, leg: Leg, account: Arc<Account>) -> Result<Server<T>, Error>
+pub(crate) async fn serve<T>(io: T, hop: Hop, account: Arc<Account>) -> Result<Server<T>, Error>
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let unread = Arc::<Unread>::default();
     let io = Counted::new(io, unread.clone());
-    let connection = leg.server().handshake(io).await?;
+    let connection = hop.server().handshake(io).await?;
     Ok(Server {
         connection,
-        window: leg.window(unread.clone(), account),
+        window: hop.window(unread.clone(), account),
         unread,
         queue: Arc::default(),
+        hop,
     })
 }
 
@@ -74,19 +79,17 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Server<T> {
         self.connection.abrupt_shutdown(code);
     }
 
-    pub(crate) fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.connection.poll_closed(cx)
-    }
-
     fn exchange(
         &self,
         request: Request<::h2::RecvStream>,
         respond: SendResponse<Piece>,
     ) -> Exchange {
         let (head, body) = request.into_parts();
+        let target = head.uri.path_and_query().map_or(0, |to| to.as_str().len());
         Exchange {
+            bad: self.hop.check(&head.headers, target).err(),
             head,
-            body: Receiver::new(body, &self.unread),
+            body: Receiver::new(body, (&self.unread, self.hop)),
             respond: Respond {
                 stream: respond,
                 queue: self.queue.clone(),

@@ -11,7 +11,7 @@ use ::h2::{Error, Reason, RecvStream, SendStream};
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::limits::PIECE;
+use super::limits::{Hop, PIECE};
 use super::queue::{Piece, Queue};
 use super::window::{Part, Unread};
 
@@ -35,16 +35,16 @@ impl From<Error> for Cut {
 
 /// Counts the streams that live, by what an exchange still holds of them.
 #[derive(Debug)]
-pub(super) struct Live(Arc<AtomicUsize>);
+pub(super) struct ActiveStream(Arc<AtomicUsize>);
 
-impl Live {
+impl ActiveStream {
     pub(super) fn new(count: &Arc<AtomicUsize>) -> Arc<Self> {
         count.fetch_add(1, Ordering::Relaxed);
         Arc::new(Self(count.clone()))
     }
 }
 
-impl Drop for Live {
+impl Drop for ActiveStream {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -56,7 +56,7 @@ pub(crate) struct Sender {
     stream: SendStream<Piece>,
     queue: Arc<Queue>,
     ended: bool,
-    live: Option<Arc<Live>>,
+    live: Option<Arc<ActiveStream>>,
 }
 
 impl Sender {
@@ -69,7 +69,7 @@ impl Sender {
         }
     }
 
-    pub(super) fn holding(mut self, live: Arc<Live>) -> Self {
+    pub(super) fn holding(mut self, live: Arc<ActiveStream>) -> Self {
         self.live = Some(live);
         self
     }
@@ -164,22 +164,25 @@ pub(crate) struct Receiver {
     /// Goes before the stream does; `None`: there are no bytes of it.
     part: Option<Part>,
     stream: RecvStream,
-    live: Option<Arc<Live>>,
+    /// Counted as long as it is held.
+    _live: Option<Arc<ActiveStream>>,
+    hop: Hop,
 }
 
 impl Receiver {
-    pub(super) fn new(mut stream: RecvStream, unread: &Arc<Unread>) -> Self {
+    pub(super) fn new(mut stream: RecvStream, (unread, hop): (&Arc<Unread>, Hop)) -> Self {
         let part = (!stream.is_end_stream()).then(|| unread.part(&mut stream));
         Self {
             part,
             stream,
-            live: None,
+            _live: None,
+            hop,
         }
     }
 
-    pub(super) fn holding(self, live: Arc<Live>) -> Self {
-        let live = Some(live);
-        Self { live, ..self }
+    pub(super) fn holding(self, live: Arc<ActiveStream>) -> Self {
+        let _live = Some(live);
+        Self { _live, ..self }
     }
 
     pub(crate) fn is_end(&self) -> bool {
@@ -208,8 +211,13 @@ impl Receiver {
         self.stream.flow_control().release_capacity(count)
     }
 
-    /// Behind the data.
+    /// Behind the data. Too many of them are a failure of this side.
     pub(crate) async fn trailers(&mut self) -> Result<Option<HeaderMap>, Error> {
-        poll_fn(|cx| self.stream.poll_trailers(cx)).await
+        let trailers = poll_fn(|cx| self.stream.poll_trailers(cx)).await?;
+        let checked = trailers.as_ref().map(|lines| self.hop.check(lines, 0));
+        match checked {
+            Some(Err(_)) => Err(Reason::ENHANCE_YOUR_CALM.into()),
+            Some(Ok(())) | None => Ok(trailers),
+        }
     }
 }

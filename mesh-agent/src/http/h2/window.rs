@@ -22,7 +22,7 @@ use ::h2::{FlowControl, RecvStream};
 use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::io::{Account, Share, leisure};
+use crate::io::{Account, Share};
 
 /// The protocol's own: a peer may send so much before it is told anything.
 pub(super) const BASE: usize = 65_535;
@@ -31,7 +31,7 @@ const SPARE: usize = 1024 * 1024;
 /// What is on its way comes within this time, there and back: of most ways.
 const REACH: Duration = Duration::from_millis(250);
 /// And is no more than this: a reader that stops has so much more unread.
-const FLIGHT: usize = 512 * 1024;
+const FLIGHT: usize = 352 * 1024;
 /// The rate is looked at no more often.
 const TURN: Duration = Duration::from_millis(10);
 /// Nothing comes that would wake a connection whose window is full: it looks by itself
@@ -39,6 +39,8 @@ const TURN: Duration = Duration::from_millis(10);
 const AGAIN: Duration = Duration::from_millis(250);
 /// Streams are told of less no more often: a rate may go up and down.
 const CALM: Duration = Duration::from_secs(1);
+/// What is kept by a connection of no streams is looked at this often.
+const IDLE: Duration = Duration::from_secs(5);
 /// While so much of the most is unread, streams have no more than at their begin.
 const CROWDED: usize = 8;
 
@@ -165,6 +167,9 @@ pub(super) struct Window {
     /// Of [`Unread::read`]: at the last look, and how much more makes the next one due.
     looked: usize,
     due: usize,
+    /// The next look whether it is wasted; it had streams since the last one.
+    idle: Option<Pin<Box<Sleep>>>,
+    was_used: bool,
 }
 
 /// When it was made smaller.
@@ -195,6 +200,8 @@ impl Window {
             again: None,
             looked: 0,
             due: BASE / 4,
+            idle: None,
+            was_used: false,
         }
     }
 
@@ -233,6 +240,28 @@ impl Window {
         }
     }
 
+    /// It keeps room that nobody has used for a while, and others find none. A window cannot
+    /// be taken back: its connection has to go. `is_used`: it has streams.
+    pub(super) fn is_wasted(&mut self, is_used: bool, cx: &mut Context<'_>) -> bool {
+        if self.reserved.bytes() == 0 {
+            self.idle = None;
+            return false;
+        }
+        self.was_used |= is_used;
+        let idle = self.idle.get_or_insert_with(|| Box::pin(sleep(IDLE)));
+        if idle.as_mut().poll(cx).is_pending() {
+            return false;
+        }
+        let was_used = std::mem::replace(&mut self.was_used, is_used);
+        self.idle = None;
+        if was_used || self.reserved.leisure(FLIGHT) >= BASE {
+            // The next look.
+            cx.waker().wake_by_ref();
+            return false;
+        }
+        true
+    }
+
     /// Streams get more of a window that is wide for its rate, as long as little is unread.
     fn fit_streams(&self, unread: usize, now: Instant) -> usize {
         let [begin, size] = self.of_stream;
@@ -241,7 +270,7 @@ impl Window {
         }
         let wanted = self.size.min(self.pace.flight).max(begin);
         let is_calm = now.saturating_duration_since(self.told) >= CALM;
-        match wanted >= 2 * size || (wanted <= size / 2 && is_calm) {
+        match wanted >= size + size / 2 || (wanted <= size / 2 && is_calm) {
             true => wanted,
             false => size,
         }
@@ -264,14 +293,15 @@ impl Window {
         self.settle(released);
         self.pace.look(released, now);
         let has = self.reserved.bytes();
-        let flight = self.pace.flight.min(has.max(leisure(FLIGHT)));
+        let flight = self.pace.flight;
+        let flight = flight.min(has.max(self.reserved.leisure(FLIGHT)));
         let spare = unread.clamp(BASE, SPARE).max(flight);
         let wanted = (unread + spare).min(self.most);
         self.is_short = false;
-        if self.size < wanted && self.size < unread + spare / 2 {
+        if self.size < wanted && self.size < unread + spare * 2 / 3 {
             self.reserved.grow(wanted - BASE);
             self.size = wanted.min(BASE + self.reserved.bytes());
-            self.is_short = self.size < wanted && self.size < unread + spare / 2;
+            self.is_short = self.size < wanted && self.size < unread + spare * 2 / 3;
         } else if self.size / 2 > wanted {
             let before = BASE + self.reserved.bytes();
             self.size = wanted;
@@ -300,6 +330,9 @@ impl Window {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+    use std::task::Poll;
+
     use super::*;
 
     const MIB: usize = 1 << 20;
@@ -325,6 +358,32 @@ mod tests {
         assert_eq!(fit(BASE, 0), (2 * BASE, large - 5 * MIB - BASE));
         assert_eq!(fit(0, 6 * MIB), (2 * BASE, BASE));
         assert_eq!(fit(100 * MIB, 0).0, 64 * MIB, "the most");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn room_that_nobody_uses_is_wasted_only_where_others_have_none() {
+        let (account, held) = Account::alone(64 * MIB, 0);
+        let mut window = Window::new(Arc::default(), Arc::new(account), [64 * MIB, MIB]);
+        let mut looks = async |is_used, after| {
+            tokio::time::advance(after).await;
+            poll_fn(|cx| Poll::Ready(window.is_wasted(is_used, cx))).await
+        };
+        held.store(64 * MIB, Ordering::Relaxed);
+        assert!(!looks(false, 9 * IDLE).await, "it has no room");
+        held.store(0, Ordering::Relaxed);
+        window.reserved.grow(MIB);
+        let mut looks = async |is_used, after| {
+            tokio::time::advance(after).await;
+            poll_fn(|cx| Poll::Ready(window.is_wasted(is_used, cx))).await
+        };
+        assert!(!looks(false, IDLE).await, "its time begins");
+        assert!(!looks(false, 2 * IDLE).await, "others have room");
+        held.store(64 * MIB, Ordering::Relaxed);
+        assert!(!looks(true, IDLE / 2).await, "a stream");
+        assert!(!looks(false, 2 * IDLE).await, "that was there until now");
+        assert!(!looks(false, IDLE / 2).await);
+        assert!(!looks(false, IDLE / 2).await, "a while");
+        assert!(looks(false, 2 * IDLE).await);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::model::Host;
 /// Istio's way: the whole of `Host` or `:authority` is compared, port included,
 /// whatever the case: `example.com`, `example.com:*`, `*.example.com`, `*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostPattern {
+pub(crate) struct HostPattern {
     /// In lower case, without the dot at a name's end.
     whole: Pattern,
     /// Without the port, where one is written.
@@ -17,7 +17,7 @@ pub struct HostPattern {
 }
 
 impl HostPattern {
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let wrong = |why: &str| Err(format!("no host is like {text:?}: {why}"));
         let is_sign = |b: u8| b.is_ascii_alphanumeric() || b"-._*:[]".contains(&b);
         if !text.bytes().all(is_sign) {
@@ -59,7 +59,7 @@ impl HostPattern {
     /// `None` where it depends on how the server takes the port: a host that leaves it out
     /// may mean any, and many servers never look at it.
     #[must_use]
-    pub fn matches(&self, host: &Host<'_>) -> Option<bool> {
+    pub(crate) fn matches(&self, host: &Host<'_>) -> Option<bool> {
         let said = match host.port {
             None => self.whole.matches(&*host.name),
             Some(port) => {

@@ -6,7 +6,7 @@ use crate::model::NormalPath;
 /// An exact path, `/x*`, `*x`, `*`, or a template with `{*}` for one segment and
 /// at most one `{**}`, the last, for any rest.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PathPattern {
+pub(crate) struct PathPattern {
     written: Box<str>,
     /// With every escape decoded.
     decoded: Decoded,
@@ -35,7 +35,7 @@ const REST: &str = "{**}";
 impl PathPattern {
     /// What no path in its normal form can be like is a mistake: a DENY of it would
     /// deny nobody.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let decoded = Self::decoded(text);
         let decoded = decoded.map_err(|why| format!("no path is like {text:?}: {why}"))?;
         Ok(Self {
@@ -67,14 +67,13 @@ impl PathPattern {
         })
     }
 
-    #[cfg(test)]
     pub(crate) fn written(&self) -> &str {
         &self.written
     }
 
     /// `None` where it depends on how the server reads the path.
     #[must_use]
-    pub fn matches(&self, path: &NormalPath<'_>) -> Option<bool> {
+    pub(crate) fn matches(&self, path: &NormalPath<'_>) -> Option<bool> {
         let whole = self.decoded.matches(&path.decoded);
         let bare = path.without_parameters.as_deref();
         let bare = bare.map_or(whole, |bare| self.decoded.matches(bare));

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// `abc`, `abc*`, `*abc` or `*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Pattern {
+pub(crate) enum Pattern {
     Exact(String),
     Prefix(String),
     Suffix(String),
@@ -15,7 +15,7 @@ pub enum Pattern {
 impl Pattern {
     /// `None` when empty, or with a `*` that is neither first nor last, or both.
     #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let pattern = if text == "*" {
             return Some(Self::Present);
         } else if let Some(prefix) = text.strip_suffix('*') {
@@ -29,7 +29,7 @@ impl Pattern {
     }
 
     #[must_use]
-    pub fn matches(&self, text: impl AsRef<[u8]>) -> bool {
+    pub(crate) fn matches(&self, text: impl AsRef<[u8]>) -> bool {
         let text = text.as_ref();
         match self {
             Self::Exact(exact) => text == exact.as_bytes(),

@@ -5,18 +5,18 @@ use std::net::Ipv6Addr;
 
 /// `Host` or `:authority`, one value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Host<'h> {
+pub(crate) struct Host<'h> {
     /// Lower case, without port and without one dot at the end; an IPv6 address
     /// in brackets and in its short form.
-    pub name: Cow<'h, str>,
-    pub port: Option<u16>,
+    pub(crate) name: Cow<'h, str>,
+    pub(crate) port: Option<u16>,
 }
 
 impl<'h> Host<'h> {
     /// `None` of what is no `host[:port]`: user information, lists, blanks,
     /// escapes, bytes that are not ASCII, labels of no length.
     #[must_use]
-    pub fn parse(raw: &'h [u8]) -> Option<Self> {
+    pub(crate) fn parse(raw: &'h [u8]) -> Option<Self> {
         let raw = std::str::from_utf8(raw).ok()?;
         if let Some(bracketed) = raw.strip_prefix('[') {
             let (address, behind) = bracketed.split_once(']')?;
@@ -35,7 +35,7 @@ impl<'h> Host<'h> {
 
     /// The same host and port, where no port is the scheme's own.
     #[must_use]
-    pub fn is_same(&self, other: &Self, default_port: u16) -> bool {
+    pub(crate) fn is_same(&self, other: &Self, default_port: u16) -> bool {
         let port = |host: &Self| host.port.unwrap_or(default_port);
         self.name == other.name && port(self) == port(other)
     }

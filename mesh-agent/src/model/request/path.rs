@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 /// A path for matching (`docs/http.md` has the rules).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Path<'h> {
+pub(crate) enum Path<'h> {
     /// One meaning to every server.
     Normal(NormalPath<'h>),
     /// Servers differ on what it means: whoever has a rule about paths refuses it.
@@ -16,19 +16,19 @@ pub enum Path<'h> {
 
 /// The normal form, and what is compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NormalPath<'h> {
+pub(crate) struct NormalPath<'h> {
     /// What goes on to the application where a rule looked at the path.
-    pub normal: Cow<'h, str>,
+    pub(crate) normal: Cow<'h, str>,
     /// With every escape decoded: what a rule is compared with.
-    pub decoded: Cow<'h, [u8]>,
+    pub(crate) decoded: Cow<'h, [u8]>,
     /// The same with the `;parameters` of each segment cut, where it has any: a
     /// DENY matches by either form, an ALLOW by both.
-    pub without_parameters: Option<Box<[u8]>>,
+    pub(crate) without_parameters: Option<Box<[u8]>>,
 }
 
 /// Why a path has no one meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PathProblem {
+pub(crate) enum PathProblem {
     /// `%2F`, `%5C` or a backslash: a separator to some.
     EncodedSeparator,
     /// An escape without two hexadecimal digits.
@@ -48,7 +48,7 @@ pub enum PathProblem {
 impl PathProblem {
     /// Is it no path at all, whether or not a rule looks at it?
     #[must_use]
-    pub const fn is_malformed(self) -> bool {
+    pub(crate) const fn is_malformed(self) -> bool {
         matches!(self, Self::Control | Self::NotAbsolute)
     }
 }
@@ -56,7 +56,7 @@ impl PathProblem {
 impl<'h> Path<'h> {
     /// Of the path of a target in origin-form: no query, no fragment.
     #[must_use]
-    pub fn of(raw: &'h [u8]) -> Self {
+    pub(crate) fn of(raw: &'h [u8]) -> Self {
         match NormalPath::of(raw) {
             Ok(path) => Self::Normal(path),
             Err(problem) => Self::Ambiguous(problem),
@@ -66,7 +66,7 @@ impl<'h> Path<'h> {
 
 impl<'h> NormalPath<'h> {
     /// Of the path of a target in origin-form: no query, no fragment.
-    pub fn of(raw: &'h [u8]) -> Result<Self, PathProblem> {
+    pub(crate) fn of(raw: &'h [u8]) -> Result<Self, PathProblem> {
         if let Some(plain) = plain(raw) {
             return Ok(Self {
                 normal: Cow::Borrowed(plain),

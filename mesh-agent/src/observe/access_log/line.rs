@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 use super::super::labels::{TlsNames, close_reason, response_flags};
 use super::json::append_line;
 use super::parties::{Hex, Parties, shown, shown_if_some};
-use super::record::{End, Event, Record, verdict};
+use super::record::{CloseRecord, Event, Record, verdict};
 use crate::model::{RuleRef, SpiffeId};
 
 #[derive(Serialize)]
@@ -205,7 +205,7 @@ impl<'a> Line<'a> {
     }
 }
 
-fn parts(event: Event) -> (&'static str, Option<Counts>, Option<End>) {
+fn parts(event: Event) -> (&'static str, Option<Counts>, Option<CloseRecord>) {
     let (name, bytes, duration, end) = match event {
         Event::Open => return ("open", None, None),
         Event::Progress { bytes, duration } => ("progress", bytes, duration, None),

@@ -20,12 +20,12 @@ use std::time::{Duration, SystemTime};
 
 use prometheus_client::metrics::counter::Counter;
 
-use super::connections::Live;
+use super::connections::LiveConnection;
 use crate::model::RequestRecord;
 use parties::Known;
 use record::Record;
-pub(super) use record::{End, Event};
-pub use target::{Events, Target};
+pub(super) use record::{CloseRecord, Event};
+pub(crate) use target::{Events, Target};
 use writer::{Trouble, Writer};
 
 /// Records waiting for the thread; more are dropped and counted.
@@ -53,7 +53,7 @@ pub(super) struct AccessLog {
 #[derive(Debug)]
 enum Queued {
     Connection(Record),
-    Request(Box<request::Entry>),
+    Request(Box<request::RequestLine>),
 }
 
 impl AccessLog {
@@ -105,7 +105,7 @@ impl AccessLog {
         self.reopen.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn send(&self, live: &Arc<Live>, event: Event) {
+    pub(super) fn send(&self, live: &Arc<LiveConnection>, event: Event) {
         let Some(queue) = &self.queue else { return };
         if !self.events.want(&event) {
             return;
@@ -127,7 +127,7 @@ impl AccessLog {
         if self.events == Events::Refused && request::was_allowed(record.ended) {
             return;
         }
-        let entry = Box::new(request::Entry::of(record));
+        let entry = Box::new(request::RequestLine::of(record));
         self.queue(queue, Queued::Request(entry));
     }
 

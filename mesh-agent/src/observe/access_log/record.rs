@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::super::connections::Live;
+use super::super::connections::LiveConnection;
 use crate::model::{ByteCounts, CloseReason, Outcome, RefuseReason};
 
 /// What happened to a connection.
@@ -14,18 +14,18 @@ pub(in super::super) enum Event {
         bytes: ByteCounts,
         duration: Duration,
     },
-    Close(End),
+    Close(CloseRecord),
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(in super::super) struct End {
+pub(in super::super) struct CloseRecord {
     pub(in super::super) bytes: ByteCounts,
     pub(in super::super) connect_time: Option<Duration>,
     pub(in super::super) duration: Duration,
     pub(in super::super) reason: CloseReason,
 }
 
-impl End {
+impl CloseRecord {
     pub(in super::super) fn of(outcome: &Outcome) -> Self {
         Self {
             bytes: outcome.bytes,
@@ -44,7 +44,7 @@ impl End {
 #[derive(Debug)]
 pub(super) struct Record {
     pub(super) at: SystemTime,
-    pub(super) live: Arc<Live>,
+    pub(super) live: Arc<LiveConnection>,
     pub(super) event: Event,
 }
 
@@ -66,7 +66,7 @@ pub(super) fn verdict_of(reason: RefuseReason) -> &'static str {
 
 /// `denied`: a policy said no, here or at the destination; `refused`: it was not
 /// carried for another reason.
-pub(super) fn verdict(end: Option<End>) -> &'static str {
+pub(super) fn verdict(end: Option<CloseRecord>) -> &'static str {
     let Some(end) = end else { return ALLOWED };
     match end.reason.refused() {
         Some(reason) => verdict_of(reason),

@@ -12,51 +12,49 @@ use super::line::{Rule, ms};
 use super::parties::{Hex, Known, shown_if_some};
 use super::record::{ALLOWED, verdict_of};
 use crate::model::{
-    ByteCounts, CloseReason, Flow, HttpVersion, RequestEnd, RequestRecord, RequestTiming, RouteRef,
-    RuleRef, TraceId,
+    ByteCounts, CloseReason, Flow, Hedged, HttpVersion, RequestEnd, RequestRecord, RequestText,
+    RequestTiming, RouteRef, RuleRef, TraceId,
 };
-
-/// Longest path, host or method in a line.
-const LONGEST: usize = 2_048;
 
 /// What the log's thread is given.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct RequestLine {
     at: SystemTime,
     flow: Arc<Flow>,
     version: HttpVersion,
-    text: Text,
+    text: Option<Arc<RequestText>>,
     route: Option<RouteRef>,
     rule: Option<RuleRef>,
     status: u16,
     grpc_status: Option<u32>,
     ended: RequestEnd,
     attempts: u16,
+    hedged: Option<Hedged>,
     bytes: ByteCounts,
     timing: RequestTiming,
     fault_delay: Option<Duration>,
+    queued: Option<Duration>,
     trace: Option<TraceId>,
 }
 
-impl Entry {
+impl RequestLine {
     pub(super) fn of(record: &RequestRecord<'_>) -> Self {
-        // Queries hold what is nobody's business: tokens, names, mail addresses.
-        let path = record.target.split(|byte| matches!(byte, b'?' | b'#'));
-        let path = path.into_iter().next().unwrap_or_default();
         Self {
             at: SystemTime::now(),
             flow: record.flow.clone(),
             version: record.version,
-            text: Text::of([record.method.as_bytes(), path], record.host),
+            text: record.text.cloned(),
             route: record.route.cloned(),
             rule: record.rule.cloned(),
             status: record.status,
             grpc_status: record.grpc_status,
             ended: record.ended,
             attempts: record.attempts,
+            hedged: record.hedged,
             bytes: record.bytes,
             timing: record.timing,
             fault_delay: record.fault_delay,
+            queued: record.queued,
             trace: record.trace,
         }
     }
@@ -74,52 +72,8 @@ fn verdict(ended: RequestEnd) -> &'static str {
     }
 }
 
-/// Method, path and host, in one piece of memory.
-#[derive(Debug)]
-struct Text {
-    all: String,
-    method: usize,
-    path: usize,
-    has_host: bool,
-}
-
-impl Text {
-    fn of([method, path]: [&[u8]; 2], host: Option<&[u8]>) -> Self {
-        let parts = [method, path, host.unwrap_or_default()];
-        let parts = parts.map(|part| &part[..part.len().min(LONGEST)]);
-        let mut all = String::with_capacity(parts.iter().map(|part| part.len()).sum());
-        let ends = parts.map(|part| {
-            part.utf8_chunks().for_each(|chunk| {
-                all.push_str(chunk.valid());
-                if !chunk.invalid().is_empty() {
-                    all.push(char::REPLACEMENT_CHARACTER);
-                }
-            });
-            all.len()
-        });
-        Self {
-            all,
-            method: ends[0],
-            path: ends[1],
-            has_host: host.is_some(),
-        }
-    }
-
-    fn method(&self) -> &str {
-        &self.all[..self.method]
-    }
-
-    fn path(&self) -> &str {
-        &self.all[self.method..self.path]
-    }
-
-    fn host(&self) -> Option<&str> {
-        self.has_host.then(|| &self.all[self.path..])
-    }
-}
-
 /// Appends the entry's line, with its end.
-pub(super) fn append(out: &mut Vec<u8>, known: &mut Known, entry: &Entry) {
+pub(super) fn append(out: &mut Vec<u8>, known: &mut Known, entry: &RequestLine) {
     let before = out.len();
     known.begin(out, (entry.at, "request"), &entry.flow);
     let rest = out.len();
@@ -147,6 +101,8 @@ struct Rest<'a> {
     status: u16,
     grpc_status: Option<u32>,
     attempts: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hedge: Option<&'static str>,
     request_bytes: u64,
     response_bytes: u64,
     request_ms: Option<f64>,
@@ -159,6 +115,8 @@ struct Rest<'a> {
     response_flags: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     fault_delay_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    queued_ms: Option<f64>,
     #[serde(serialize_with = "shown_if_some")]
     trace_id: Option<Hex<'a>>,
 }
@@ -170,17 +128,17 @@ struct Route<'a> {
 }
 
 impl<'a> Rest<'a> {
-    fn of(entry: &'a Entry) -> Self {
+    fn of(entry: &'a RequestLine) -> Self {
         let flow = &*entry.flow;
         let (ended_by, reason, detail) = end(entry.ended);
-        let timing = &entry.timing;
+        let (timing, text) = (&entry.timing, entry.text.as_deref());
         let rule = entry.rule.as_ref().or(flow.rule.as_ref());
         let millis = |part: Option<Duration>| part.map(ms);
         Self {
             version: version(entry.version),
-            method: entry.text.method(),
-            host: entry.text.host(),
-            path: entry.text.path(),
+            method: text.map_or("", RequestText::method),
+            host: text.and_then(RequestText::host),
+            path: text.map_or("", RequestText::path),
             route: entry.route.as_ref().map(|r| Route {
                 name: &r.route,
                 rule: &r.rule,
@@ -191,6 +149,7 @@ impl<'a> Rest<'a> {
             status: entry.status,
             grpc_status: entry.grpc_status,
             attempts: entry.attempts,
+            hedge: entry.hedged.map(hedge),
             request_bytes: entry.bytes.sent,
             response_bytes: entry.bytes.received,
             request_ms: millis(timing.request),
@@ -202,6 +161,7 @@ impl<'a> Rest<'a> {
             detail,
             response_flags: requests::response_flags(entry.ended, entry.fault_delay.is_some()),
             fault_delay_ms: millis(entry.fault_delay),
+            queued_ms: millis(entry.queued),
             trace_id: entry.trace.as_ref().map(|TraceId(id)| Hex(id)),
         }
     }
@@ -222,6 +182,13 @@ fn end(
             let reason = close_reason(CloseReason::Refused(reason));
             (Some("agent"), Some(reason), detail)
         }
+    }
+}
+
+fn hedge(of: Hedged) -> &'static str {
+    match of {
+        Hedged::Won => "won",
+        Hedged::Lost => "lost",
     }
 }
 
@@ -251,6 +218,10 @@ pub(crate) const FIELDS: &[(&str, &str)] = &[
     ("grpc_status", "of gRPC, from the trailers or the head"),
     ("attempts", "endpoints that were tried"),
     (
+        "hedge",
+        "what became of a second try beside the first (TrafficPolicy `hedging`), which is one of the attempts: `won` (its answer was the client's), `lost`; only where one was sent",
+    ),
+    (
         "request_ms",
         "from its first byte until the request was whole",
     ),
@@ -266,6 +237,10 @@ pub(crate) const FIELDS: &[(&str, &str)] = &[
     (
         "fault_delay_ms",
         "for so long a TrafficPolicy's fault kept it, part of the times above; only where one did",
+    ),
+    (
+        "queued_ms",
+        "for so long it waited for a place at its Service (`limits.maxRequests`), part of the times above; only where it did",
     ),
     ("trace_id", "of `traceparent`, or of B3"),
 ];

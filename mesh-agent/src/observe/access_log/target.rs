@@ -6,7 +6,7 @@ use super::record::Event;
 
 /// Where the access log goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Target {
+pub(crate) enum Target {
     #[default]
     Off,
     Stdout,
@@ -15,7 +15,7 @@ pub enum Target {
 
 /// Which lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Events {
+pub(crate) enum Events {
     /// Connections that were refused, or cut by a policy that changed.
     Refused,
     /// One line for each connection, at its end.

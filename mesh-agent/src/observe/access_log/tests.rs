@@ -7,11 +7,11 @@ use proptest::prelude::*;
 
 use super::parties::Known;
 use super::writer::{Trouble, Writer};
-use super::{AccessLog, End, Event, Events, QUEUE, Record, Target, line};
+use super::{AccessLog, CloseRecord, Event, Events, QUEUE, Record, Target, line};
 use crate::model::*;
-use crate::observe::connections::Live;
+use crate::observe::connections::LiveConnection;
 
-fn live(account: &str) -> Arc<Live> {
+fn live(account: &str) -> Arc<LiveConnection> {
     let workload = Workload {
         key: WorkloadKey {
             namespace: "shop".into(),
@@ -24,9 +24,6 @@ fn live(account: &str) -> Arc<Live> {
         app: "web".into(),
         labels: Default::default(),
         enrolment: Enrolment::No(crate::model::Outside::NotAsked),
-        netns: None,
-        cgroup: None,
-        excluded: Vec::new(),
         on_node: Arc::default(),
         ports: [].into(),
     };
@@ -60,7 +57,7 @@ fn live(account: &str) -> Arc<Live> {
         started: std::time::SystemTime::UNIX_EPOCH,
         generation: 3,
     };
-    Arc::new(Live::new(Arc::new(flow), ResponseFlags::None))
+    Arc::new(LiveConnection::new(Arc::new(flow), ResponseFlags::None))
 }
 
 fn formatted(account: &str) -> String {
@@ -80,7 +77,7 @@ fn a_line_names_the_error_of_the_kernel() {
     flow.errno = Some(libc::EHOSTUNREACH);
     let record = Record {
         at: std::time::SystemTime::UNIX_EPOCH,
-        live: Arc::new(Live::new(Arc::new(flow), ResponseFlags::Connect)),
+        live: Arc::new(LiveConnection::new(Arc::new(flow), ResponseFlags::Connect)),
         event: Event::Open,
     };
     let mut out = Vec::new();
@@ -156,7 +153,7 @@ fn the_reference_names_every_field_in_its_order() {
 }
 
 fn end(reason: CloseReason, connected: bool) -> Event {
-    Event::Close(End {
+    Event::Close(CloseRecord {
         bytes: ByteCounts::default(),
         connect_time: connected.then_some(Duration::ZERO),
         duration: Duration::ZERO,

@@ -143,6 +143,48 @@ fn a_denied_request_is_counted_under_its_policy() {
 }
 
 #[test]
+fn a_refused_request_is_counted_by_its_reason_and_no_other_is() {
+    let observe = Observe::new("n1", AccessLogTarget::Off);
+    let flow = outcome(CloseReason::Finished).flow;
+    let worker = observe.worker();
+    let mut record = request(&flow);
+    for ended in [
+        RequestEnd::Finished,
+        RequestEnd::Client,
+        RequestEnd::Upstream,
+    ] {
+        record.ended = ended;
+        worker.request(&record);
+    }
+    let reasons = [
+        (RefuseReason::AmbiguousHost, 2),
+        (RefuseReason::NoRoute, 1),
+        (RefuseReason::MaxPendingTime, 3),
+        (RefuseReason::Tls(crate::model::TlsFailure::Revoked), 1),
+    ];
+    for (reason, count) in reasons {
+        record.ended = RequestEnd::Refused(reason, None);
+        (0..count).for_each(|_| worker.request(&record));
+    }
+    let page = observe.page(NodeState::default(), &[]);
+    let name = "mesh_agent_requests_refused_total";
+    for (reason, count) in reasons {
+        let label = format!("reason=\"{reason}\"");
+        let labels = ["direction=\"outbound\"", &label];
+        assert_eq!(
+            sample(&page, name, &labels),
+            Some(f64::from(count)),
+            "{reason}"
+        );
+    }
+    let all = page.lines().filter(|line| line.starts_with(name));
+    let all: f64 = all
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+        .sum();
+    assert_eq!(all, 7.0, "{page}");
+}
+
+#[test]
 fn a_request_has_one_line_without_its_query() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("access.log");

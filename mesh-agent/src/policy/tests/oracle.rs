@@ -278,9 +278,6 @@ impl Dice {
             app: "".into(),
             labels: self.labels().into(),
             enrolment: Enrolment::Yes(OnAgentDown::Closed),
-            netns: None,
-            cgroup: None,
-            excluded: Vec::new(),
             on_node: Arc::default(),
             ports: self
                 .some(2, |d| NamedPort {

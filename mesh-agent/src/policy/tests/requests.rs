@@ -1,6 +1,6 @@
 //! Rules about requests: what a connection may before one is seen, and what then.
 
-use super::super::{Authorizer, Covers, Needs, Request, Verdict};
+use super::super::{Authorizer, Needs, Request, Verdict};
 use super::verdicts::{id, policy, request, snapshot, workload};
 use crate::model::policy::{
     Action, AuthorizationPolicy, Condition, HostPattern, Match, Operation, PathPattern, Pattern,
@@ -71,14 +71,7 @@ impl Mesh {
             ..request(Some(&source), &self.web, 80)
         };
         match self.authorizer.check(&asked) {
-            Verdict::Permit(permit) => {
-                let expected = match http {
-                    Some(_) => Covers::Request,
-                    None => Covers::Connection,
-                };
-                assert_eq!(permit.covers(), expected);
-                "permit"
-            }
+            Verdict::Permit(_) => "permit",
             Verdict::Deny(_) => "deny",
             Verdict::NeedsRequest => "later",
         }

@@ -23,9 +23,6 @@ pub(super) fn workload(namespace: &str, name: &str, app: &str) -> Workload {
         app: app.into(),
         labels: [("app".to_owned(), app.to_owned())].into(),
         enrolment: Enrolment::Yes(OnAgentDown::Closed),
-        netns: None,
-        cgroup: None,
-        excluded: Vec::new(),
         on_node: Arc::default(),
         ports: [].into(),
     }

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::leg::Side;
-use super::transfer::{Ended, Fail, Transfer};
+use tokio_util::sync::CancellationToken;
+
+use super::byte_stream::Side;
+use super::transfer::{Fail, KeptOpen, Transfer};
 use crate::model::{ByteCounts, ByteMeter};
 use crate::proxy::registry::{Cut, CutReason};
 use crate::proxy::report::Report;
@@ -18,7 +20,7 @@ pub(super) const ACCEPT_DELAY: Duration = Duration::from_millis(5);
 
 /// Why the carrying stopped.
 pub(in crate::proxy) enum Driven {
-    Ended(Ended),
+    Ended(KeptOpen),
     Failed(Fail),
     Cut(CutReason),
     Idle,
@@ -84,6 +86,8 @@ pub(in crate::proxy) struct Watch<'w> {
     pub(in crate::proxy) idle: Option<Duration>,
     /// The whole exchange is over by then.
     pub(in crate::proxy) deadline: Option<Instant>,
+    /// Behind an answer that begins then the client's connection ends, and says so.
+    pub(in crate::proxy) draining: Option<&'w CancellationToken>,
 }
 
 pub(in crate::proxy) async fn drive(
@@ -93,7 +97,9 @@ pub(in crate::proxy) async fn drive(
     watch: &mut Watch<'_>,
 ) -> Driven {
     let mut silence = Silence::new(watch.idle, transfer.bytes());
-    let mut is_first = client.leg.is_opening();
+    let mut is_first = client.stream.is_opening();
+    let draining = watch.draining;
+    let is_last = || draining.is_some_and(CancellationToken::is_cancelled);
     let driven = loop {
         let wait = match std::mem::take(&mut is_first) {
             true => ACCEPT_DELAY,
@@ -103,26 +109,26 @@ pub(in crate::proxy) async fn drive(
         tokio::select! {
             biased; // a cut must not wait for a busy exchange
             reason = watch.cut.wait() => break Driven::Cut(reason),
-            ended = transfer.run(client, upstream) => break match ended {
+            ended = transfer.run(client, upstream, is_last) => break match ended {
                 Ok(ended) => Driven::Ended(ended),
                 Err(fail) => Driven::Failed(fail),
             },
             () = until(watch.deadline) => break Driven::TimedOut,
             () = tokio::time::sleep(left) => {}
         }
-        client.leg.accept_is_due();
+        client.stream.accept_is_due();
         watch.told.answers(&transfer.carried());
         if silence.is_too_long(left, transfer.bytes()) {
             break Driven::Idle;
         }
-        if upstream.leg.is_accepted() {
+        if upstream.stream.is_accepted() {
             watch.totals.open(watch.report);
         }
         let bytes = watch.totals.with(transfer);
         watch.totals.show(bytes);
         watch.report.progress(bytes);
     };
-    if upstream.leg.is_accepted() {
+    if upstream.stream.is_accepted() {
         watch.totals.open(watch.report);
     }
     driven

@@ -1,5 +1,6 @@
 //! Answers that are not passed on at once, for the request may go elsewhere.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::balance::Failure;
@@ -14,19 +15,26 @@ const PUSHBACK: &str = "grpc-retry-pushback-ms";
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct Hold {
     /// What the route's retries are for.
-    pub(in crate::proxy) codes: Box<[u16]>,
+    pub(in crate::proxy) codes: Arc<[u16]>,
     /// The other agent is believed what became of its application.
     pub(in crate::proxy) believes: bool,
     /// The request asks for nothing to be done: it may be seen twice.
     pub(in crate::proxy) is_safe: bool,
     /// Its endpoint is ejected, and this request shows whether it works again.
     pub(in crate::proxy) is_probe: bool,
+    /// Two tries run: each answer is held, for the other one may be the client's.
+    pub(in crate::proxy) races: bool,
+    /// This is the second, whose answers before the answer are for nobody.
+    pub(in crate::proxy) is_second: bool,
 }
 
 /// One of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) struct Held {
+    /// In the words of HTTP.
     pub(in crate::proxy) status: u16,
+    /// What gRPC called it.
+    pub(in crate::proxy) grpc: Option<u32>,
     /// Why there is no answer of the application: it saw nothing of the request, or the
     /// request is safe.
     pub(in crate::proxy) lost: Option<RefuseReason>,
@@ -42,6 +50,7 @@ impl Held {
     pub(in crate::proxy) fn unreached(refused: &Refused) -> Self {
         Self {
             status: refused.reason.refusal().status.http,
+            grpc: None,
             lost: Some(refused.reason),
             spared: false,
             after: None,
@@ -63,6 +72,7 @@ impl Held {
         };
         is_closed.then_some(Self {
             status: 0,
+            grpc: None,
             lost: Some(RefuseReason::UpstreamClosed),
             spared: false,
             after: None,
@@ -79,6 +89,8 @@ impl Hold {
             believes: believes && !is_off,
             is_safe: is_safe && !is_off,
             is_probe: false,
+            races: false,
+            is_second: false,
         }
     }
 
@@ -90,21 +102,31 @@ impl Hold {
     /// HTTP, `value`: of a line of its head by the line's name.
     pub(in crate::proxy) fn held<'v>(
         &self,
-        status: u16,
+        (status, grpc): (u16, Option<u32>),
         value: impl Fn(&str) -> Option<&'v [u8]>,
     ) -> Option<Held> {
         let value = |name: &str| std::str::from_utf8(value(name)?).ok();
         let lost = (self.believes && matches!(status, 502 | 503))
             .then(|| value(REASON).and_then(|label| lost(label, self.is_safe)))
             .flatten();
-        let spared = self.is_probe && self.is_safe && Failure::of_answer(status, None).is_some();
-        let is_held = lost.is_some() || spared || self.codes.contains(&status);
+        let spared = self.is_probe && self.is_safe && Failure::of_answer(status, grpc).is_some();
+        let is_held = self.races || lost.is_some() || spared || self.codes.contains(&status);
         is_held.then(|| Held {
             status,
+            grpc,
             lost,
             spared,
             after: after(&value),
         })
+    }
+}
+
+impl Hold {
+    /// Of two tries the one with this answer is the client's, whatever the other has.
+    pub(in crate::proxy) fn will_do(&self, held: &Held) -> bool {
+        let is_failure = Failure::of_answer(held.status, held.grpc).is_some();
+        let is_wanted = self.codes.contains(&held.status);
+        held.lost.is_none() && !held.spared && !is_failure && !is_wanted
     }
 }
 
@@ -149,10 +171,41 @@ mod tests {
             ("x", "3", None),
         ] {
             let line = |asked: &str| (asked == name).then_some(value.as_bytes());
-            let held = hold.held(503, line).expect("it is asked for");
+            let held = hold.held((503, None), line).expect("it is asked for");
             assert_eq!(held.after, after, "{name}: {value}");
-            assert_eq!(hold.held(500, line), None);
+            assert_eq!(hold.held((500, None), line), None);
         }
+    }
+
+    #[test]
+    fn of_two_tries_each_answer_is_held_and_a_failure_will_not_do() {
+        let mut hold = Hold {
+            codes: [429].into(),
+            believes: true,
+            ..Hold::default()
+        };
+        let none = |_: &str| None;
+        assert_eq!(hold.held((200, None), none), None);
+        hold.races = true;
+        for (status, will_do) in [
+            (200, true),
+            (304, true),
+            (404, true),
+            (429, false),
+            (500, false),
+            (501, true),
+            (503, false),
+        ] {
+            let held = hold.held((status, None), none).expect("it is held");
+            assert_eq!(hold.will_do(&held), will_do, "{status}");
+        }
+        for (grpc, will_do) in [(0, true), (2, true), (4, false), (14, false)] {
+            let held = hold.held((500, Some(grpc)), none).expect("it is held");
+            assert_eq!(hold.will_do(&held), will_do, "{grpc}");
+        }
+        let reason = |name: &str| (name == REASON).then_some(&b"connect_refused"[..]);
+        let held = hold.held((503, None), reason).expect("it is held");
+        assert!(!hold.will_do(&held));
     }
 
     #[test]
@@ -160,9 +213,11 @@ mod tests {
         let none = |_: &str| None;
         for (is_safe, is_probe) in [(true, true), (true, false), (false, true)] {
             let hold = Hold::of(None, true, is_safe).of_probe(is_probe);
-            let held = hold.held(503, none);
+            let held = hold.held((503, None), none);
             assert_eq!(held.is_some_and(|held| held.spared), is_safe && is_probe);
-            assert_eq!(hold.held(404, none), None, "it works");
+            assert_eq!(hold.held((404, None), none), None, "it works");
+            // UNKNOWN is an application's own word, and no failure of its endpoint's.
+            assert_eq!(hold.held((500, Some(2)), none), None);
         }
         let off = Retry {
             codes: [].into(),
@@ -170,7 +225,7 @@ mod tests {
             backoff: None,
         };
         let hold = Hold::of(Some(&off), true, true).of_probe(true);
-        assert_eq!(hold.held(503, none), None, "the route wants none");
+        assert_eq!(hold.held((503, None), none), None, "the route wants none");
     }
 
     #[test]

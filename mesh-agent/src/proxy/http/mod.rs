@@ -8,12 +8,12 @@
 //! look whole; behind one request the bytes of the next stay where they are.
 
 mod again;
+mod byte_stream;
 mod client;
 mod drive;
 mod hold;
 mod inbox;
 mod kept;
-mod leg;
 mod plan;
 mod pump;
 mod tee;
@@ -21,12 +21,12 @@ mod transfer;
 mod tries;
 
 pub(super) use again::{Again, is_safe};
+pub(super) use byte_stream::{ByteStream, Side, has_settings, is_quiet};
 pub(super) use client::{Next, told};
 pub(super) use drive::{Driven, HEAD_TIMEOUT, Totals, Watch, drive, silence};
 pub(super) use hold::{Held, Hold};
 pub(super) use inbox::Inbox;
-pub(super) use leg::{Leg, Side, has_settings, is_quiet};
 pub(super) use plan::Planned;
 pub(super) use tee::{Rest, SendCopies, Tee, Unkept};
-pub(super) use transfer::{Carried, Ended, Fail, Transfer};
-pub(super) use tries::{Tries, Waited, Whither};
+pub(super) use transfer::{Carried, Fail, KeptOpen, Transfer};
+pub(super) use tries::{RetryTo, Tries, Waited};

@@ -3,8 +3,8 @@
 use std::io::IoSlice;
 use std::task::{Context, Poll, ready};
 
+use super::byte_stream::{ByteStream, Side};
 use super::kept::Kept;
-use super::leg::{Leg, Side};
 use crate::http::h1::{Bad, Body, Framing, Side as Of};
 use crate::io::{Held, room, with_scratch};
 use crate::tunnel::StreamEnd;
@@ -73,16 +73,11 @@ impl Message {
         }
     }
 
-    /// Before what is still to come go bytes that went elsewhere in vain.
-    pub(super) fn resend(&mut self, mut sent: Held) {
-        self.passed -= sent.len() as u64;
-        sent.extend(&self.head[self.head_at..]);
-        (self.head, self.head_at) = (sent, 0);
-    }
-
-    /// From its begin: these bytes, and what is still to come.
-    pub(super) fn restart(&mut self, again: Held, sent: usize) {
+    /// From its begin: these bytes go instead of as many as were sent in vain, and then
+    /// what is still to come, be it of what goes once more already.
+    pub(super) fn restart(&mut self, mut again: Held, sent: usize) {
         self.passed -= sent as u64;
+        again.extend(&self.head[self.head_at..]);
         (self.head, self.head_at) = (again, 0);
     }
 
@@ -95,7 +90,7 @@ impl Message {
     pub(super) fn poll(
         &mut self,
         from: &mut Side<'_>,
-        to: &mut Leg<'_>,
+        to: &mut ByteStream<'_>,
         kept: &mut Kept,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Stuck>> {
@@ -132,7 +127,7 @@ impl Message {
     fn poll_pass(
         &mut self,
         from: &mut Side<'_>,
-        to: &mut Leg<'_>,
+        to: &mut ByteStream<'_>,
         kept: &mut Kept,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Stuck>> {
@@ -140,12 +135,7 @@ impl Message {
             let head = &self.head[self.head_at..];
             let parts = [head, &from.inbox.bytes()[..self.checked]];
             let n = ready!(to.poll_write(&parts.map(IoSlice::new), cx)).map_err(Stuck::Receiver)?;
-            kept.note(&parts, n);
-            self.passed += n as u64;
-            let of_head = n.min(head.len());
-            self.head_at += of_head;
-            self.checked -= n - of_head;
-            from.inbox.consume(n - of_head);
+            self.pass(from, kept, n);
         }
         if !self.head.is_empty() {
             (self.head, self.head_at) = (Held::default(), 0);
@@ -153,17 +143,28 @@ impl Message {
         Poll::Ready(Ok(()))
     }
 
+    /// So many bytes of what is checked have gone, or are kept as if they had.
+    pub(super) fn pass(&mut self, from: &mut Side<'_>, kept: &mut Kept, count: usize) {
+        let head = &self.head[self.head_at..];
+        let of_head = count.min(head.len());
+        kept.note(&[head, &from.inbox.bytes()[..self.checked]], count);
+        self.passed += count as u64;
+        self.head_at += of_head;
+        self.checked -= count - of_head;
+        from.inbox.consume(count - of_head);
+    }
+
     /// One read, passed on at once as far as that goes.
     fn poll_move(
         &mut self,
         from: &mut Side<'_>,
-        to: &mut Leg<'_>,
+        to: &mut ByteStream<'_>,
         kept: &mut Kept,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Stuck>> {
         with_scratch(|scratch| {
             let room = room(scratch.len());
-            let read = ready!(from.leg.poll_read(&mut scratch[..room], cx));
+            let read = ready!(from.stream.poll_read(&mut scratch[..room], cx));
             let n = read.map_err(|end| Stuck::Sender(Some(end)))?;
             if n == 0 {
                 self.closed = self.body.ends_with_the_connection();

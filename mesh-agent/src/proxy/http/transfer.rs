@@ -9,9 +9,9 @@ use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
+use super::byte_stream::Side;
 use super::hold::{Held, Hold};
 use super::kept::{Kept, MAX_KEPT};
-use super::leg::Side;
 use super::plan::Planned;
 use super::pump::{Message, Stuck};
 use super::tee::{SendCopies, Tee};
@@ -56,7 +56,7 @@ impl Fail {
 
 /// What both connections are good for after the exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::proxy) struct Ended {
+pub(in crate::proxy) struct KeptOpen {
     pub(in crate::proxy) keep_client: bool,
     pub(in crate::proxy) keep_upstream: bool,
 }
@@ -67,6 +67,8 @@ pub(in crate::proxy) struct Carried {
     /// 0 when no answer began.
     pub(in crate::proxy) status: u16,
     pub(in crate::proxy) grpc_status: Option<u32>,
+    /// That is an agent's word, in the place of the rest of an answer which had begun.
+    pub(in crate::proxy) is_broken_off: bool,
     pub(in crate::proxy) bytes: ByteCounts,
     /// Of gRPC.
     pub(in crate::proxy) messages: ByteCounts,
@@ -113,7 +115,7 @@ pub(in crate::proxy) struct Transfer {
     is_tunnel: bool,
     client_ended: bool,
     upstream_finished: bool,
-    ended: Ended,
+    ended: KeptOpen,
     is_grpc: bool,
     grpc_status: Option<u32>,
     whole: Option<Instant>,
@@ -157,7 +159,7 @@ impl Transfer {
             is_tunnel: false,
             client_ended: false,
             upstream_finished: false,
-            ended: Ended {
+            ended: KeptOpen {
                 keep_client: asked.persistent,
                 keep_upstream: false,
             },
@@ -190,6 +192,7 @@ impl Transfer {
         Carried {
             status: self.status.filter(is_final).unwrap_or_default(),
             grpc_status: self.grpc_status,
+            is_broken_off: false,
             bytes: ByteCounts { sent, received },
             // Frames of gRPC are not looked into on HTTP/1, which it does not speak.
             messages: ByteCounts::default(),
@@ -203,13 +206,21 @@ impl Transfer {
         self.bytes().1 > 0
     }
 
-    /// To the end. Cancel-safe.
+    /// To the end. Cancel-safe. An answer that begins when `is_last` says so is the last one
+    /// of its connection, and says that itself: whoever asks on does so on another.
     pub(in crate::proxy) async fn run(
         &mut self,
         client: &mut Side<'_>,
         upstream: &mut Side<'_>,
-    ) -> Result<Ended, Fail> {
-        poll_fn(|cx| self.poll(client, upstream, cx)).await
+        is_last: impl Fn() -> bool,
+    ) -> Result<KeptOpen, Fail> {
+        poll_fn(|cx| {
+            if is_last() {
+                self.is_the_last();
+            }
+            self.poll(client, upstream, cx)
+        })
+        .await
     }
 
     fn poll(
@@ -217,8 +228,8 @@ impl Transfer {
         client: &mut Side<'_>,
         upstream: &mut Side<'_>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Ended, Fail>> {
-        let before = (upstream.leg.is_accepted(), self.is_tunnel);
+    ) -> Poll<Result<KeptOpen, Fail>> {
+        let before = (upstream.stream.is_accepted(), self.is_tunnel);
         let mut request = self.poll_request(client, upstream, cx)?;
         if request.is_ready() {
             self.whole.get_or_insert_with(Instant::now);
@@ -228,19 +239,22 @@ impl Transfer {
                 tee.finish(None);
             }
         }
+        if self.is_stuck {
+            self.is_the_last();
+        }
         let mut answer = self.poll_answer(client, upstream, cx)?;
         let (was_accepted, was_tunnel) = before;
-        let is_lifted = request.is_pending() && upstream.leg.is_accepted() != was_accepted;
+        let is_lifted = request.is_pending() && upstream.stream.is_accepted() != was_accepted;
         if is_lifted || self.is_tunnel != was_tunnel {
             // The credit is lifted, or the client may speak on: that its request was
             // whole says nothing of the other protocol's bytes.
             request = self.poll_request(client, upstream, cx)?;
         }
-        if let Poll::Ready(Err(end)) = upstream.leg.poll_flush(cx) {
+        if let Poll::Ready(Err(end)) = upstream.stream.poll_flush(cx) {
             self.stuck(end)?;
             answer = self.poll_answer(client, upstream, cx)?;
         }
-        let told = client.leg.poll_flush(cx);
+        let told = client.stream.poll_flush(cx);
         let told = told.map_err(|end| Fail::Client(Some(end)))?;
         if answer.is_ready() && (!self.is_tunnel || request.is_ready()) {
             ready!(told);
@@ -252,9 +266,17 @@ impl Transfer {
         Poll::Pending
     }
 
-    fn end(&self, upstream: &Side<'_>) -> Ended {
+    /// The answer says so, where it has not begun.
+    fn is_the_last(&mut self) {
+        if matches!(self.answering, Answering::Head) {
+            self.asked.persistent = false;
+            self.ended.keep_client = false;
+        }
+    }
+
+    fn end(&self, upstream: &Side<'_>) -> KeptOpen {
         let whole = !self.is_tunnel && !self.is_stuck && self.request.is_over();
-        Ended {
+        KeptOpen {
             keep_client: self.ended.keep_client && whole,
             keep_upstream: self.ended.keep_upstream
                 && whole
@@ -274,7 +296,7 @@ impl Transfer {
         }
         let polled = self
             .request
-            .poll(client, &mut upstream.leg, &mut self.kept, cx);
+            .poll(client, &mut upstream.stream, &mut self.kept, cx);
         match ready!(polled) {
             Ok(()) if self.is_tunnel => self.poll_finish(upstream, cx),
             Ok(()) => Poll::Ready(Ok(())),
@@ -302,7 +324,7 @@ impl Transfer {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Fail>> {
         if !self.upstream_finished {
-            self.upstream_finished = ready!(upstream.leg.poll_finish(cx)).is_ok();
+            self.upstream_finished = ready!(upstream.stream.poll_finish(cx)).is_ok();
         }
         Poll::Ready(Ok(()))
     }
@@ -319,7 +341,7 @@ impl Transfer {
                 Answering::Head => ready!(self.poll_head(upstream, cx))?,
                 Answering::Passing { message, last } => {
                     let kept = &mut Kept::default();
-                    let passed = ready!(message.poll(upstream, &mut client.leg, kept, cx));
+                    let passed = ready!(message.poll(upstream, &mut client.stream, kept, cx));
                     passed.map_err(|stuck| match stuck {
                         Stuck::Sender(end) => Fail::Upstream(end),
                         Stuck::Bad(bad) => Fail::Answer(bad),
@@ -328,7 +350,7 @@ impl Transfer {
                     self.received += message.passed();
                     let last = *last;
                     if last && self.is_tunnel {
-                        let told = ready!(client.leg.poll_finish(cx));
+                        let told = ready!(client.stream.poll_finish(cx));
                         told.map_err(|end| Fail::Client(Some(end)))?;
                     }
                     self.answering = match last {
@@ -348,6 +370,10 @@ impl Transfer {
     ) -> Poll<Result<(), Fail>> {
         loop {
             if let Some((passed, len)) = self.parse(upstream.inbox.bytes())? {
+                if passed.0.informational && self.is_unheard() {
+                    upstream.inbox.consume(len);
+                    continue;
+                }
                 self.begin_answer(passed, len, upstream);
                 return Poll::Ready(Ok(()));
             }
@@ -384,6 +410,12 @@ impl Transfer {
         }
     }
 
+    /// An answer before the answer is for nobody: HTTP/1.0 knows none.
+    fn is_unheard(&self) -> bool {
+        let is_second = self.hold.as_ref().is_some_and(|hold| hold.is_second);
+        is_second || self.asked.version == HttpVersion::Http10
+    }
+
     fn begin_answer(&mut self, (passed, head): Answered, len: usize, upstream: &mut Side<'_>) {
         self.status = Some(passed.status);
         self.grpc_status = passed.grpc_status;
@@ -392,16 +424,13 @@ impl Transfer {
             true => Framing::None,
             false => passed.framing,
         };
-        // HTTP/1.0 knows no answer before the answer.
-        let unknown = passed.informational && self.asked.version == HttpVersion::Http10;
-        let checked = match (unknown, &head) {
-            (false, None) => len,
-            (true, _) | (_, Some(_)) => {
+        let checked = match &head {
+            None => len,
+            Some(_) => {
                 upstream.inbox.consume(len);
                 0
             }
         };
-        let head = head.filter(|_| !unknown);
         self.answering = Answering::Passing {
             message: Message::new(head, checked, framing, Of::Response),
             last: !passed.informational,
@@ -409,7 +438,7 @@ impl Transfer {
         if passed.informational {
             return;
         }
-        self.ended = Ended {
+        self.ended = KeptOpen {
             keep_client: passed.keeps,
             keep_upstream: passed.persistent,
         };
@@ -494,7 +523,7 @@ fn answered(
 }
 
 fn held(hold: &Hold, head: &Response<'_>) -> Option<Held> {
-    hold.held(head.status, |name| {
+    hold.held((head.status, None), |name| {
         let mut lines = head.headers.iter();
         let line = lines.find(|line| line.name.eq_ignore_ascii_case(name))?;
         Some(line.value)

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::wire::{Seen, Wire};
 use crate::http::h2 as http2;
 use crate::http::h2::{Client, HeaderMap, Informed, Receiver, Sender, request};
+use crate::io::Account;
 use crate::proxy::http::Side;
 use crate::tunnel::StreamEnd;
 
@@ -28,18 +29,18 @@ pub(in crate::proxy) struct Whole {
     pub(in crate::proxy) trailers: Option<HeaderMap>,
 }
 
-/// To the end of its answer, of which `most` bytes are read, and of the connection.
+/// To the end of its answer, and of the connection: `most` bytes of it are read, by the
+/// pod's `account`.
 pub(in crate::proxy) async fn copy(
     side: &mut Side<'_>,
-    leg: http2::Leg,
+    (hop, account): (http2::Hop, Arc<Account>),
     whole: Whole,
     most: u64,
 ) -> Result<(), Uncopied> {
     let seen = Rc::new(Seen::default());
     let failed = || Uncopied::Failed(seen.failed());
     let wire = Wire::new(side, seen.clone());
-    // An account of its own: the answer is read at once, and bounded.
-    let connected = http2::connect(wire, leg, Arc::default()).await;
+    let connected = http2::connect(wire, hop, account).await;
     let (client, mut driver) = connected.map_err(|_| failed())?;
     let exchange = exchange(client, whole, most);
     let ended = tokio::select! {
@@ -73,8 +74,10 @@ async fn exchange(mut client: Client, whole: Whole, most: u64) -> Result<bool, h
     };
     let reading = async {
         loop {
-            if let Informed::Final(_, body) = answered.next().await? {
-                return thrown_away(body, most).await;
+            match answered.next().await? {
+                Informed::Informational(_) => {}
+                Informed::Final(_, body) => return thrown_away(body, most).await,
+                Informed::Bad(_) => return Ok(false),
             }
         }
     };

@@ -8,24 +8,31 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::hub::Hub;
+use tokio::time::timeout;
+
+use super::broken::{Broken, is_untaken, open};
+use super::client_connection::ClientConnection;
+use super::deadline;
 use super::line::{Fault, Line};
 use super::retry::{Next, Retries};
-use super::site::{Choice, Course, Site};
+use super::site::{Choice, Site, UpstreamRequest};
 use super::transfer::{Stop, Transfer};
+use super::watch::{Watch, code, cut, until};
 use crate::balance::Attempt;
 use crate::http::answer::{Answer, Client};
 use crate::http::h1::{Bad, Side as Of};
 use crate::http::h2 as http2;
 use crate::http::h2::{Head, HeadLines, HeaderMap, Reason};
 use crate::io::Reserved;
-use crate::model::{Flow, RefuseReason, Refused, RequestEnd};
+use crate::model::{Flow, RefuseReason, Refused, RequestEnd, RequestHead};
 use crate::proxy::http::{Held, Tries};
 use crate::proxy::load::Load;
-use crate::proxy::registry::{Cut, CutReason, Watched};
+use crate::proxy::queue::{WaitEnd, wait_of_request};
+use crate::proxy::registry::Watched;
 use crate::proxy::report::secured;
 use crate::proxy::request_report::{Begun, Heard, RequestReport, refused_by};
-use crate::proxy::silence::Silence;
+
+mod hedge;
 
 /// How often a request that nobody took is decided anew. Each time its connection is
 /// retired, so one that is going is asked once by each request that it left.
@@ -45,28 +52,12 @@ pub(super) enum After {
     TakenBack,
 }
 
-/// Why one try does not end well.
-enum Broken {
-    Stopped(Stop),
-    /// No line could be opened.
-    NoLine(Refused),
-    Cut(CutReason),
-    Idle,
-    /// The route's timeout passed.
-    TimedOut,
-}
-
-impl From<Stop> for Broken {
-    fn from(stop: Stop) -> Self {
-        Self::Stopped(stop)
-    }
-}
-
 pub(super) async fn exchange<S: Site>(site: Rc<S>, came: http2::Exchange) -> After {
     let http2::Exchange {
         head,
         body,
         respond,
+        bad,
     } = came;
     let size = head.method.as_str().len() + head.uri.path().len() + http2::size(&head.headers);
     let mut running = Running {
@@ -75,8 +66,10 @@ pub(super) async fn exchange<S: Site>(site: Rc<S>, came: http2::Exchange) -> Aft
         client: Client::default(),
         began: Instant::now(),
         timed: Instant::now(),
+        deadline: None,
         head: size,
         site,
+        bad,
         _large: (size > LARGE).then(|| Reserved::of(size)),
     };
     running.serve(&head).await
@@ -90,16 +83,21 @@ struct Running<S> {
     began: Instant,
     /// What limits its time begins then.
     timed: Instant,
+    /// By its caller's word.
+    deadline: Option<Instant>,
     /// Bytes of the request's head.
     head: usize,
+    /// What is wrong with their number.
+    bad: Option<Bad>,
     /// The head's, as long as it is kept.
     _large: Option<Reserved>,
 }
 
 impl<S: Site> Running<S> {
     async fn serve(&mut self, parts: &http2::request::Parts) -> After {
-        // `no_room`: its server had none for it.
-        let (mut tries, mut no_room) = (0, false);
+        // `no_room`: its server had none for it, and it goes once more by the budget's leave;
+        // `was_full`: it had that chance.
+        let (mut tries, mut no_room, mut was_full) = (0, false, false);
         let mut retries = Retries {
             parts,
             tries: Tries::new(Attempt::default(), None),
@@ -107,7 +105,7 @@ impl<S: Site> Running<S> {
         };
         loop {
             tries += 1;
-            let decided = match self.decide(&mut retries, no_room) {
+            let decided = match self.decide(&mut retries, std::mem::take(&mut no_room)) {
                 Ok(Some(decided)) => decided,
                 Ok(None) => return self.pass_on(Reason::REFUSED_STREAM).await,
                 Err(bad) => {
@@ -118,24 +116,32 @@ impl<S: Site> Running<S> {
                     return self.answer(refused).await;
                 }
             };
-            let mut course = match decided {
-                Ok(course) => course,
+            let mut upstream = match decided {
+                Ok(upstream) => upstream,
                 Err(own) => {
-                    let Some(lasts) = retries.tries.attempt.delayed() else {
+                    let attempt = &mut retries.tries.attempt;
+                    if !attempt.is_held_back() {
                         return self.tell(&own.0, own.1).await;
-                    };
-                    if let Some(after) = self.delay(lasts).await {
+                    }
+                    if let Some(after) = Box::pin(self.hold_back(attempt)).await {
                         return after;
                     }
                     tries = 0;
                     continue;
                 }
             };
-            let line = course.line.clone();
-            let (is_outside, is_off) = (course.is_outside, course.is_off);
-            retries.tries.retry = course.retry.take();
-            let ends = course.times.whole(self.timed);
-            let mut broken = match self.attempt(course, &mut retries).await {
+            let mut line = upstream.line.clone();
+            let (is_outside, is_off) = (upstream.is_outside, upstream.is_off);
+            retries.tries.retry = upstream.retry.take();
+            let ends = self.by(upstream.times.whole(self.timed));
+            let attempted = match upstream.hedging {
+                None => self.attempt(upstream, &mut retries).await,
+                Some(delay) => {
+                    let by = (delay, &mut retries);
+                    Box::pin(self.hedged(upstream, by, &mut line)).await
+                }
+            };
+            let mut broken = match attempted {
                 Ok(()) => {
                     self.told
                         .finish(self.transfer.carried(), RequestEnd::Finished);
@@ -145,7 +151,7 @@ impl<S: Site> Running<S> {
                 Err(broken) => broken,
             };
             if let Broken::Stopped(Stop::Again(held)) = broken {
-                self.told.failed(held.lost);
+                self.told.failed(held);
                 continue;
             }
             if is_untaken(&broken, &line) {
@@ -161,10 +167,10 @@ impl<S: Site> Running<S> {
             }
             if matches!(broken, Broken::Stopped(Stop::Refused))
                 && !is_off
-                && !no_room
+                && !was_full
                 && self.transfer.may_go_again()
             {
-                no_room = true;
+                (no_room, was_full) = (true, true);
                 continue;
             }
             if let Broken::NoLine(refused) = &broken
@@ -178,11 +184,25 @@ impl<S: Site> Running<S> {
                     Err(left) => broken = left,
                 }
             }
+            if let Broken::TimedOut { is_sent } = broken
+                && ends.is_none_or(|ends| Instant::now() < ends)
+                && self.transfer.may_go_again()
+                && let Some(late) = retries.late(is_sent)
+            {
+                match self.elsewhere(&mut retries, (late, ends)).await {
+                    Ok(true) => {
+                        self.told.failed(late);
+                        continue;
+                    }
+                    Ok(false) => {}
+                    Err(left) => broken = left,
+                }
+            }
             return self.conclude(broken, is_outside, &line).await;
         }
     }
 
-    /// Whether it goes elsewhere: its endpoint was not reached.
+    /// Whether it goes elsewhere: its endpoint was not reached, or not in time.
     async fn elsewhere(
         &mut self,
         retries: &mut Retries<'_, S::Kind>,
@@ -205,7 +225,9 @@ impl<S: Site> Running<S> {
     ) -> Result<Option<Choice<S::Kind>>, Bad> {
         let observe = &self.site.context().worker.observe;
         let mut lines = HeadLines::default();
-        let read = Head::of(retries.parts, &mut lines).and_then(|head| match head.head.method {
+        let sized = self.bad.map_or(Ok(()), Err);
+        let read = sized.and_then(|()| Head::of(retries.parts, &mut lines));
+        let read = read.and_then(|head| match head.head.method {
             "CONNECT" => Err(Bad::ConnectMethod),
             _ => Ok(head.head),
         });
@@ -214,7 +236,7 @@ impl<S: Site> Running<S> {
             Err(bad) => {
                 self.client.is_meshed = self.site.is_meshed();
                 let begun = Begun {
-                    flow: self.site.hub().base(None),
+                    flow: self.site.connection().base(None),
                     heard: Heard::nothing(),
                     route: None,
                     rule: None,
@@ -228,6 +250,12 @@ impl<S: Site> Running<S> {
         self.client = Client::of(&head, self.site.is_meshed());
         if self.client.is_grpc {
             self.transfer.is_grpc();
+            let keeps = self.site.keeps_deadlines();
+            self.deadline = keeps
+                .then(|| deadline::of(&retries.parts.headers, self.began))
+                .flatten();
+            let due = self.deadline.map(|ends| deadline::due(self.began, ends));
+            self.told.is_due(due);
         }
         let attempt = &mut retries.tries.attempt;
         let decided = match retries.next.take() {
@@ -240,9 +268,18 @@ impl<S: Site> Running<S> {
                 decided
             }
         };
+        // Rules saw an upgrade.
+        let as_came = http2::is_tunnel(retries.parts).then(|| RequestHead {
+            method: retries.parts.method.as_str(),
+            ..head.clone()
+        });
         let begun = Begun {
             flow: decided.flow,
-            heard: Heard::of(&head, self.client.is_grpc, observe),
+            heard: Heard::of(
+                as_came.as_ref().unwrap_or(&head),
+                self.client.is_grpc,
+                observe,
+            ),
             route: decided.route,
             rule: decided.rule,
             began: self.began,
@@ -253,36 +290,37 @@ impl<S: Site> Running<S> {
         let context = self.site.context();
         self.told
             .goes_to(load.map(|load| Load::new(load, context.clone())));
-        Ok(Some(decided.course))
+        Ok(Some(decided.forward))
     }
 
-    /// It waits on purpose; `Some`: it ends before it is decided on anew.
-    async fn delay(&mut self, lasts: Duration) -> Option<After> {
-        self.told.delayed(lasts);
-        let site = self.site.clone();
-        let stop = tokio::select! {
-            biased; // removal and drain win
-            reason = site.context().entry().cut.wait() => {
-                self.told.forget_rule();
-                return Some(self.answer(reason.refuse()).await);
-            }
-            stop = self.transfer.left() => stop,
-            () = tokio::time::sleep(lasts) => {
-                self.timed = Instant::now();
-                return None;
+    /// It waits, on purpose or for a place; `Some`: it ends before it is decided on anew.
+    async fn hold_back(&mut self, attempt: &mut Attempt) -> Option<After> {
+        let is_delayed = attempt.delayed().is_some();
+        let (of, deadline) = ((&**self.site.context(), &mut self.told), self.deadline);
+        let left = async {
+            tokio::select! {
+                biased; // whatever ends it first is as good
+                stop = self.transfer.left() => Some(stop),
+                () = until(deadline) => None,
             }
         };
+        let ended = match wait_of_request(attempt, of, left).await {
+            WaitEnd::Over => {
+                if is_delayed {
+                    self.timed = Instant::now();
+                }
+                return None;
+            }
+            WaitEnd::Late(reason) => Err(reason.into()),
+            WaitEnd::Cut(reason) => Err(reason.refuse()),
+            WaitEnd::Left(None) => Err(RefuseReason::DeadlineExceeded.into()),
+            WaitEnd::Left(Some(stop)) => stop.client_code().ok_or(RefuseReason::Internal.into()),
+        };
         self.told.forget_rule();
-        match stop {
-            Stop::Client(code) => Some(self.left(code).await),
-            Stop::NotTaken
-            | Stop::Refused
-            | Stop::Again(_)
-            | Stop::Upstream(_)
-            | Stop::Lost
-            | Stop::Answer(_)
-            | Stop::Edit => Some(self.answer(RefuseReason::Internal.into()).await),
-        }
+        Some(match ended {
+            Ok(code) => self.left(code).await,
+            Err(refused) => self.answer(refused).await,
+        })
     }
 
     async fn left(&mut self, code: Reason) -> After {
@@ -297,10 +335,10 @@ impl<S: Site> Running<S> {
 
     async fn attempt(
         &mut self,
-        course: Course<S::Kind>,
+        upstream: UpstreamRequest<S::Kind>,
         retries: &mut Retries<'_, S::Kind>,
     ) -> Result<(), Broken> {
-        let Course {
+        let UpstreamRequest {
             hold,
             line,
             request,
@@ -309,14 +347,22 @@ impl<S: Site> Running<S> {
             watched,
             copies,
             ..
-        } = course;
+        } = upstream;
         if let Some(copies) = copies {
             self.transfer.copy_to(copies);
         }
         self.told.attempt();
         let alone = watched.as_ref().map(Watched::alone);
         let now = Instant::now();
-        let (whole, ends) = (times.whole(self.timed), times.ends(self.timed, now));
+        let whole = self.by(times.whole(self.timed));
+        let ends = self.by(times.ends(self.timed, now));
+        if self.is_late(now) {
+            return Err(Broken::TimedOut { is_sent: false });
+        }
+        let mut request = request;
+        if self.client.is_grpc {
+            deadline::shorten(&mut request.headers, ends, now);
+        }
         let site = self.site.clone();
         let context = site.context();
         let Self { told, transfer, .. } = self;
@@ -328,15 +374,13 @@ impl<S: Site> Running<S> {
                 reason = cut(alone.as_deref()) => Err(Broken::Cut(reason)),
                 opened = opening => opened,
                 left = transfer.left() => Err(left.into()),
-                () = until(ends) => Err(Broken::TimedOut),
+                () = until(ends) => Err(Broken::TimedOut { is_sent: false }),
             };
             let (answered, up) = ended?;
             (up, answered)
         };
-        show(told, &line, site.hub());
-        let idle = times.idle.or(context.worker.agent.config.idle_timeout);
+        show(told, &line, site.connection());
         let view = transfer.view();
-        let mut silence = Silence::new(idle, view.bytes());
         let is_bare = transfer.is_bare();
         let (is_waiting, hold) = (Cell::new(false), told.has_load().then_some(hold));
         let again = async |held: Held| {
@@ -347,52 +391,16 @@ impl<S: Site> Running<S> {
         };
         let judge = (hold.as_ref(), again);
         let running = transfer.run((&mut up, is_bare), (&mut answered, &response), judge);
-        let watching = async {
-            let mut run = std::pin::pin!(running);
-            loop {
-                let left = silence.wait(told.turn());
-                tokio::select! {
-                    biased; // a cut must not wait for a busy exchange
-                    reason = context.entry().cut.wait() => break Some(Broken::Cut(reason)),
-                    reason = cut(alone.as_deref()) => break Some(Broken::Cut(reason)),
-                    ended = &mut run => match ended {
-                        Ok(()) => break None,
-                        Err(stop) => break Some(Broken::from(stop)),
-                    },
-                    () = until(ends.filter(|_| !is_waiting.get())) => {
-                        // One that is answered, and waits for its next try, is over.
-                        if !is_waiting.get() {
-                            break Some(Broken::TimedOut);
-                        }
-                    }
-                    () = tokio::time::sleep(left) => {}
-                }
-                told.answers(&view.carried());
-                if silence.is_too_long(left, view.bytes()) {
-                    break Some(Broken::Idle);
-                }
-            }
+        let watch = Watch {
+            cuts: (&context.entry().cut, alone.as_deref()),
+            idle: times.idle.or(context.worker.agent.config.idle_timeout),
+            ends,
+            is_waiting: &is_waiting,
         };
-        let Some(broken) = watching.await else {
+        let Some(broken) = watch.run(running, (told, &view)).await else {
             return Ok(());
         };
-        // It must not take what it got for all there was.
-        up.reset(match &broken {
-            Broken::Stopped(Stop::Client(code)) => *code,
-            Broken::Stopped(
-                Stop::NotTaken
-                | Stop::Refused
-                | Stop::Again(_)
-                | Stop::Upstream(_)
-                | Stop::Lost
-                | Stop::Answer(_)
-                | Stop::Edit,
-            )
-            | Broken::NoLine(_)
-            | Broken::Cut(_)
-            | Broken::Idle
-            | Broken::TimedOut => Reason::CANCEL,
-        });
+        up.reset(code(&broken));
         Err(broken)
     }
 
@@ -408,9 +416,9 @@ impl<S: Site> Running<S> {
             Broken::Stopped(Stop::NotTaken | Stop::Refused) if line.fault().is_none() => {
                 return self.pass_on(Reason::REFUSED_STREAM).await;
             }
-            Broken::NoLine(refused) if is_outside && self.site.hub().is_fresh() => {
+            Broken::NoLine(refused) if is_outside && self.site.connection().is_fresh() => {
                 self.told.finish(carried, refused_by(&refused));
-                self.site.hub().fail(refused);
+                self.site.connection().fail(refused);
                 return After::Done;
             }
             Broken::NoLine(refused) => {
@@ -433,7 +441,11 @@ impl<S: Site> Running<S> {
                 self.told.forget_rule();
                 reason.refuse()
             }
-            Broken::Idle | Broken::TimedOut => RefuseReason::RequestTimeout.into(),
+            Broken::TimedOut { .. } if self.is_late(Instant::now()) => {
+                RefuseReason::DeadlineExceeded.into()
+            }
+            Broken::Idle | Broken::TimedOut { .. } => RefuseReason::RequestTimeout.into(),
+            Broken::NotOffered => RefuseReason::UpgradeNotOffered.into(),
         };
         if !self.transfer.has_answered() {
             return self.answer(refused).await;
@@ -445,6 +457,16 @@ impl<S: Site> Running<S> {
         self.break_off(&refused).await;
         self.told.finish(self.transfer.carried(), ended);
         After::Done
+    }
+
+    /// The sooner of that and what its caller says.
+    fn by(&self, ends: Option<Instant>) -> Option<Instant> {
+        [ends, self.deadline].into_iter().flatten().min()
+    }
+
+    /// Its caller waits no more.
+    fn is_late(&self, now: Instant) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= now)
     }
 
     fn blame(&mut self, line: &Line<S::Kind>) {
@@ -483,60 +505,22 @@ impl<S: Site> Running<S> {
     /// The agent's own answer.
     async fn tell(&mut self, answer: &Answer, ended: RequestEnd) -> After {
         if let Some(flow) = self.told.flow() {
-            self.site.hub().describe(flow);
+            self.site.connection().describe(flow);
         }
         let head = http2::answer_head(answer);
         let bytes = head.as_ref().map_or(0, |head| http2::size(head.headers())) + answer.body.len();
         self.told.answered(answer, bytes, ended);
         let telling = self.transfer.answer(head, answer.body.clone());
         // Who does not take it has it reset.
-        if tokio::time::timeout(TELL, telling).await.is_ok() {
+        if timeout(TELL, telling).await.is_ok() {
             self.transfer.linger().await;
         }
         After::Done
     }
 }
 
-/// No part of it was seen: by the peer's word, or by that of the agent that carries
-/// the line.
-fn is_untaken<K>(broken: &Broken, line: &Line<K>) -> bool {
-    match broken {
-        Broken::Stopped(Stop::NotTaken) => true,
-        Broken::Stopped(Stop::Lost) => matches!(line.fault(), Some(Fault::NotTaken)),
-        Broken::Stopped(
-            Stop::Refused
-            | Stop::Again(_)
-            | Stop::Client(_)
-            | Stop::Upstream(_)
-            | Stop::Answer(_)
-            | Stop::Edit,
-        )
-        | Broken::NoLine(_)
-        | Broken::Cut(_)
-        | Broken::Idle
-        | Broken::TimedOut => false,
-    }
-}
-
-async fn open<K>(
-    line: &Line<K>,
-    request: http2::request::Parts,
-    is_bare: bool,
-) -> Result<(http2::Answered, http2::Sender), Broken> {
-    let mut client = line.opened().await.map_err(|fault| match fault {
-        Fault::NotTaken => Broken::Stopped(Stop::NotTaken),
-        Fault::Refused(refused) => Broken::NoLine(*refused),
-    })?;
-    // What it is not given to cannot have seen it.
-    let untaken = |_: http2::Error| Broken::Stopped(Stop::NotTaken);
-    client.ready().await.map_err(untaken)?;
-    client
-        .send(::http::Request::from_parts(request, ()), is_bare)
-        .map_err(untaken)
-}
-
 /// It is known whom it goes to.
-fn show<K>(told: &mut RequestReport, line: &Line<K>, hub: &Hub) {
+fn show<K>(told: &mut RequestReport, line: &Line<K>, connection: &ClientConnection) {
     told.connected();
     let Some(flow) = told.flow() else {
         return;
@@ -549,19 +533,5 @@ fn show<K>(told: &mut RequestReport, line: &Line<K>, hub: &Hub) {
         }
         *last = Some(flow.clone());
     }
-    hub.describe(flow);
-}
-
-async fn cut(cut: Option<&Cut>) -> CutReason {
-    match cut {
-        Some(cut) => cut.wait().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
-        None => std::future::pending().await,
-    }
+    connection.describe(flow);
 }

@@ -213,13 +213,13 @@ impl<K> Opener<K> {
     pub(in crate::proxy) async fn drive(
         &self,
         side: &mut Side<'_>,
-        (leg, account): (http2::Leg, Arc<Account>),
+        (hop, account): (http2::Hop, Arc<Account>),
         cut: &Cut,
     ) -> LineEnd {
         let seen = Rc::new(Seen::default());
         let driving = async {
             let wire = Wire::new(side, seen.clone());
-            let (client, driver) = http2::connect(wire, leg, account).await?;
+            let (client, driver) = http2::connect(wire, hop, account).await?;
             match self.line.upgrade() {
                 Some(line) => line.set(State::Open(client)),
                 None => drop(client),
@@ -333,7 +333,7 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::proxy::http::{Inbox, Leg};
+    use crate::proxy::http::{ByteStream, Inbox};
 
     async fn waits(future: &mut Pin<Box<impl Future>>) -> bool {
         poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx).is_pending())).await
@@ -379,11 +379,11 @@ mod tests {
         while near.try_write(&[0; 65_536]).is_ok() {}
         let mut inbox = Inbox::default();
         let side = &mut Side {
-            leg: Leg::Socket(&near),
+            stream: ByteStream::Socket(&near),
             inbox: &mut inbox,
         };
         let cut = Cut::default();
-        let mut driving = Box::pin(opener.drive(side, (http2::Leg::Edge, Arc::default()), &cut));
+        let mut driving = Box::pin(opener.drive(side, (http2::Hop::Edge, Arc::default()), &cut));
         assert!(waits(&mut driving).await);
         drop((lines, first));
         let ended = tokio::time::timeout(10 * LAST, driving).await;

@@ -17,6 +17,7 @@ use crate::model::CloseReason;
 use crate::proxy::forward::ForwardEnd;
 use crate::proxy::http::{Side, silence};
 use crate::proxy::report::Report;
+use crate::proxy::turns::by_turns;
 
 /// Whoever has sent the preface has sent its settings by then.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -39,7 +40,7 @@ const LATELY: Duration = Duration::from_secs(30);
 /// To the end of the client's connection; what does not end well is to be reset.
 pub(in crate::proxy) async fn serve<S: Site>(
     client: &mut Side<'_>,
-    leg: http2::Leg,
+    hop: http2::Hop,
     site: Rc<S>,
     report: &mut Report,
 ) -> ForwardEnd {
@@ -47,7 +48,7 @@ pub(in crate::proxy) async fn serve<S: Site>(
     let reason = {
         let wire = Wire::new(client, seen.clone());
         let account = site.context().pod.account.clone();
-        let greeting = timeout(HANDSHAKE, http2::serve(wire, leg, account));
+        let greeting = timeout(HANDSHAKE, http2::serve(wire, hop, account));
         let cut = &site.context().entry().cut;
         let greeted = tokio::select! {
             biased; // removal and drain win
@@ -59,7 +60,7 @@ pub(in crate::proxy) async fn serve<S: Site>(
         };
         match greeted {
             Ok(server) => {
-                let mut visit = Visit {
+                let mut connection = ServerConnection {
                     site,
                     server,
                     exchanges: JoinSet::new(),
@@ -67,7 +68,7 @@ pub(in crate::proxy) async fn serve<S: Site>(
                     seen: seen.clone(),
                     conduct: Conduct::new(Instant::now()),
                 };
-                visit.run().await
+                connection.run().await
             }
             Err(reason) => reason,
         }
@@ -78,7 +79,7 @@ pub(in crate::proxy) async fn serve<S: Site>(
     (seen.bytes(), reason)
 }
 
-struct Visit<'v, 'w, 'l, S> {
+struct ServerConnection<'v, 'w, 'l, S> {
     site: Rc<S>,
     server: Server<Wire<'w, 'l>>,
     exchanges: JoinSet<After>,
@@ -99,15 +100,17 @@ enum Next {
     Over(CloseReason),
 }
 
-impl<S: Site> Visit<'_, '_, '_, S> {
+impl<S: Site> ServerConnection<'_, '_, '_, S> {
     async fn run(&mut self) -> CloseReason {
         let mut is_draining = false;
         let reason = loop {
             match self.next(is_draining).await {
                 Next::Request(came) if self.exchanges.len() < most() => {
+                    let share = self.site.context().pod.share.clone();
                     let serving = exchange(self.site.clone(), *came);
                     // A task is moved several times; this one is large.
-                    self.exchanges.spawn_local(Box::pin(serving));
+                    let serving = by_turns(share, Box::pin(serving));
+                    self.exchanges.spawn_local(serving);
                 }
                 // It may come again.
                 Next::Request(came) if is_scarce() => came.respond.reset(Reason::REFUSED_STREAM),
@@ -124,8 +127,8 @@ impl<S: Site> Visit<'_, '_, '_, S> {
                     self.server.drain();
                 }
                 Next::News => {
-                    self.site.hub().tell(self.report);
-                    if let Some(refused) = self.site.hub().take_failed() {
+                    self.site.connection().tell(self.report);
+                    if let Some(refused) = self.site.connection().take_failed() {
                         self.report.blame(&refused);
                         break CloseReason::Refused(refused.reason);
                     }
@@ -140,7 +143,7 @@ impl<S: Site> Visit<'_, '_, '_, S> {
             }
         };
         self.end().await;
-        self.site.hub().tell(self.report);
+        self.site.connection().tell(self.report);
         self.show();
         reason
     }
@@ -156,7 +159,7 @@ impl<S: Site> Visit<'_, '_, '_, S> {
         tokio::select! {
             biased; // a cut must not wait for a busy client
             reason = context.entry().cut.wait() => Next::Over(reason.close()),
-            () = self.site.hub().news() => Next::News,
+            () = self.site.connection().news() => Next::News,
             () = context.worker.draining.cancelled(), if !is_draining => Next::Drain,
             Some(ended) = self.exchanges.join_next() => {
                 Next::Ended(ended.unwrap_or(After::Done))

@@ -2,10 +2,11 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::hub::Hub;
+use super::client_connection::ClientConnection;
 use super::line::Line;
-use crate::balance::{Attempt, InFlight};
+use crate::balance::{Attempt, InFlight, Leave};
 use crate::http::answer::Answer;
 use crate::http::h2 as http2;
 use crate::model::http_route::Retry;
@@ -22,10 +23,14 @@ pub(in crate::proxy) trait Site: 'static {
 
     fn context(&self) -> &Rc<ConnectionContext>;
 
-    fn hub(&self) -> &Hub;
+    fn connection(&self) -> &ClientConnection;
 
     /// Is the client in the mesh?
     fn is_meshed(&self) -> bool;
+
+    /// Is the time that its callers give their requests this agent's to keep? At their
+    /// side it is, where it counts from.
+    fn keeps_deadlines(&self) -> bool;
 
     /// By the configuration that holds now.
     /// `attempt`: what was tried of it already.
@@ -34,10 +39,13 @@ pub(in crate::proxy) trait Site: 'static {
         head: &RequestHead<'_>,
         parts: &http2::request::Parts,
         attempt: &mut Attempt,
-    ) -> Decided<Self::Kind>;
+    ) -> RequestDecision<Self::Kind>;
+
+    /// May it be tried again, wherever? Asked before the wait for it.
+    fn leave(&self, attempt: &Attempt) -> Option<Leave>;
 
     /// Where the last try got no answer that is passed on, may it go to this one?
-    fn may_again(&self, load: &InFlight, waited: &Waited, attempt: &Attempt) -> bool;
+    fn may_again(&self, load: &InFlight, waited: Waited, attempt: &Attempt) -> bool;
 
     /// Where the server of the last try had no room for it, may it go to this one, or
     /// once more to the same?
@@ -45,11 +53,11 @@ pub(in crate::proxy) trait Site: 'static {
 }
 
 /// Where a request goes; or the agent's own answer, and what it is to log and metrics.
-pub(super) type Choice<K> = Result<Course<K>, (Answer, RequestEnd)>;
+pub(super) type Choice<K> = Result<UpstreamRequest<K>, (Answer, RequestEnd)>;
 
 /// What was decided of a request by its head.
-pub(in crate::proxy) struct Decided<K> {
-    pub(in crate::proxy) course: Choice<K>,
+pub(in crate::proxy) struct RequestDecision<K> {
+    pub(in crate::proxy) forward: Choice<K>,
     /// Of the endpoint that was picked for it.
     pub(in crate::proxy) load: Option<InFlight>,
     pub(in crate::proxy) flow: Arc<Flow>,
@@ -59,7 +67,7 @@ pub(in crate::proxy) struct Decided<K> {
 }
 
 /// A request that goes on.
-pub(in crate::proxy) struct Course<K> {
+pub(in crate::proxy) struct UpstreamRequest<K> {
     pub(in crate::proxy) line: Rc<Line<K>>,
     pub(in crate::proxy) request: http2::request::Parts,
     /// Of the answer.
@@ -73,6 +81,8 @@ pub(in crate::proxy) struct Course<K> {
     pub(in crate::proxy) hold: Hold,
     /// Of its route.
     pub(in crate::proxy) retry: Option<Retry>,
+    /// When it is not answered by then another endpoint is asked as well.
+    pub(in crate::proxy) hedging: Option<Duration>,
     /// Its leave, that may be taken back.
     pub(in crate::proxy) watched: Option<Watched>,
     /// Where a line that cannot be opened looks as it would without the mesh.

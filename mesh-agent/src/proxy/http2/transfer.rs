@@ -1,7 +1,6 @@
 //! One exchange between two streams: both bodies at once, each no faster than it is
 //! taken, with trailers, answers before the answer, and codes of resets.
 
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
@@ -10,14 +9,16 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::time::timeout;
 
-use crate::http::grpc::{self, Messages};
+use super::view::{Said, View, grpc_status};
+use crate::balance::Failure;
+use crate::http::grpc;
 use crate::http::h1::{Bad, InvalidEdit, MAX_INFORMATIONAL};
 use crate::http::h2 as http2;
 use crate::http::h2::{
     Answered, Cut, Fate, HeaderMap, Informed, Reason, Receiver, Respond, Sender, fate,
 };
 use crate::io::{self, spare};
-use crate::model::{ByteCounts, Edits};
+use crate::model::Edits;
 use crate::proxy::http::{Carried, Held, Hold, SendCopies, Tee};
 
 /// Of a request's body, until its answer begins: as much as goes before the first word
@@ -50,7 +51,21 @@ pub(super) enum Stop {
 }
 
 impl Stop {
-    fn of_upstream(error: &http2::Error) -> Self {
+    /// What its client said as it left.
+    pub(super) fn client_code(&self) -> Option<Reason> {
+        match self {
+            Self::Client(code) => Some(*code),
+            Self::NotTaken
+            | Self::Refused
+            | Self::Again(_)
+            | Self::Upstream(_)
+            | Self::Lost
+            | Self::Answer(_)
+            | Self::Edit => None,
+        }
+    }
+
+    pub(super) fn of_upstream(error: &http2::Error) -> Self {
         match fate(error) {
             Fate::NotTaken => Self::NotTaken,
             Fate::Refused => Self::Refused,
@@ -110,84 +125,6 @@ struct Kept {
     tee: Option<Tee>,
 }
 
-/// What is seen of it from outside.
-#[derive(Default)]
-pub(super) struct View {
-    sent: Cell<u64>,
-    received: Cell<u64>,
-    /// Of gRPC: both ways' messages.
-    is_grpc: Cell<bool>,
-    messages: [Cell<Messages>; 2],
-    status: Cell<u16>,
-    grpc_status: Cell<Option<u32>>,
-    whole: Cell<Option<Instant>>,
-    answered: Cell<Option<Instant>>,
-    /// More of the request has gone than can be kept.
-    is_past_keeping: Cell<bool>,
-}
-
-impl View {
-    /// All that has gone of the request could go once more.
-    pub(super) fn is_kept(&self) -> bool {
-        !self.is_past_keeping.get()
-    }
-
-    fn sent_data(&self, data: &[u8]) {
-        self.sent(data.len());
-        self.pass(0, data);
-    }
-
-    fn received_data(&self, data: &[u8]) {
-        self.received(data.len());
-        self.pass(1, data);
-    }
-
-    fn pass(&self, way: usize, data: &[u8]) {
-        if self.is_grpc.get() {
-            let mut messages = self.messages[way].get();
-            messages.pass(data);
-            self.messages[way].set(messages);
-        }
-    }
-
-    fn sent(&self, n: usize) {
-        self.sent.set(self.sent.get() + n as u64);
-    }
-
-    fn received(&self, n: usize) {
-        self.received.set(self.received.get() + n as u64);
-    }
-
-    pub(super) fn bytes(&self) -> ByteCounts {
-        ByteCounts {
-            sent: self.sent.get(),
-            received: self.received.get(),
-        }
-    }
-
-    pub(super) fn carried(&self) -> Carried {
-        Carried {
-            status: self.status.get(),
-            grpc_status: self.grpc_status.get(),
-            bytes: self.bytes(),
-            messages: ByteCounts {
-                sent: self.messages[0].get().count(),
-                received: self.messages[1].get().count(),
-            },
-            request: self.whole.get(),
-            answered: self.answered.get(),
-        }
-    }
-
-    fn look(&self, lines: &HeaderMap) {
-        let value = lines.get("grpc-status");
-        let status = value.and_then(|value| value.to_str().ok()?.parse().ok());
-        if status.is_some() {
-            self.grpc_status.set(status);
-        }
-    }
-}
-
 impl Transfer {
     /// `head`: bytes of the request's.
     pub(super) fn new(body: Receiver, respond: Respond, head: usize) -> Self {
@@ -195,7 +132,8 @@ impl Transfer {
         view.sent(head);
         let is_bare = body.is_end();
         if is_bare {
-            view.whole.set(Some(Instant::now()));
+            view.is_bare.set(true);
+            view.is_whole(None, None);
         }
         Self {
             body,
@@ -226,9 +164,10 @@ impl Transfer {
         self.view.answered.get().is_some()
     }
 
-    /// The request is there to be sent to another place.
+    /// The request is there to be sent to another place, and nothing of an answer has reached
+    /// the client.
     pub(super) fn may_go_again(&self) -> bool {
-        !self.has_answered() && self.kept.data.is_some()
+        !self.view.has_begun() && self.kept.data.is_some()
     }
 
     /// Its client speaks gRPC.
@@ -268,7 +207,7 @@ impl Transfer {
     /// Ends an answer that cannot become whole, with the agent's own word of it.
     pub(super) fn end_with(&mut self, trailers: HeaderMap) {
         if let Down::Passing(sender) = &mut self.down {
-            self.view.look(&trailers);
+            self.view.breaks_off_with(&trailers);
             let _gone = sender.trailers(trailers);
         }
     }
@@ -304,6 +243,15 @@ impl Transfer {
         };
         // Who goes on is reset.
         let _in_time = timeout(LINGER, draining).await;
+    }
+
+    /// To the end of an answer whose request is whole, and was sent elsewhere.
+    pub(super) async fn pass(
+        &mut self,
+        answer: (http2::response::Parts, Receiver),
+        edits: &Edits,
+    ) -> Result<(), Stop> {
+        pass(answer, (&mut self.down, edits), &self.view).await
     }
 
     /// To the end of both messages. Where it is dropped the upstream is to be reset.
@@ -418,7 +366,7 @@ async fn upload(
                 kept.trailers = trailers.map(http2::request_trailers);
                 kept.is_whole = true;
                 kept.copied();
-                view.whole.set(Some(Instant::now()));
+                view.is_whole(kept.data.as_deref(), kept.trailers.as_ref());
             }
         }
     }
@@ -450,7 +398,7 @@ async fn download(
     view: &View,
 ) -> Result<(), Stop> {
     let mut before = 0;
-    let (head, mut body) = loop {
+    let (head, body) = loop {
         let informed = tokio::select! {
             biased; // nobody waits for an answer any more
             left = down.left() => return Err(left),
@@ -467,14 +415,28 @@ async fn download(
                     respond
                         .inform(head)
                         .map_err(|error| Stop::of_client(&error))?;
+                    view.is_informed.set(true);
                 }
             }
             Informed::Final(head, body) => break (head, body),
+            Informed::Bad(bad) => return Err(Stop::Answer(bad)),
         }
     };
     let is_end = body.is_end();
     let hold = hold.filter(|_| before == 0 && view.is_kept());
-    if let Some(held) = hold.and_then(|hold| held(hold, &head, is_end)) {
+    let held = hold.and_then(|hold| held(hold, &head, is_end));
+    let said = said(&head, is_end);
+    if view.has_rival() && (held.is_some() || Failure::of_answer(said.0, said.1).is_some()) {
+        tokio::select! {
+            biased; // nobody waits for an answer any more
+            left = down.left() => return Err(left),
+            // A better one would be the client's.
+            () = view.rival_over(said) => {}
+        }
+    }
+    if let Some(held) = held {
+        // It may go once more by itself.
+        view.wants_rival(false);
         let goes = tokio::select! {
             biased; // nobody waits for an answer any more
             left = down.left() => return Err(left),
@@ -484,6 +446,16 @@ async fn download(
             return Err(Stop::Again(held));
         }
     }
+    pass((head, body), (down, edits), view).await
+}
+
+/// An answer, to its end.
+async fn pass(
+    (head, mut body): (http2::response::Parts, Receiver),
+    (down, edits): (&mut Down, &Edits),
+    view: &View,
+) -> Result<(), Stop> {
+    let is_end = body.is_end();
     view.answered.set(Some(Instant::now()));
     view.status.set(head.status.as_u16());
     view.look(&head.headers);
@@ -519,7 +491,7 @@ async fn download(
                 let trailers = body.trailers().await;
                 let ended = match trailers.map_err(|error| stopped_midway(&error))? {
                     Some(trailers) => {
-                        view.look(&trailers);
+                        view.ends_with(&trailers);
                         view.received(http2::size(&trailers));
                         sender.trailers(http2::answer_trailers(trailers))
                     }
@@ -531,18 +503,19 @@ async fn download(
     }
 }
 
+/// What a breaker goes by, as far as it is known with the head.
+pub(super) fn said(head: &http2::response::Parts, is_end: bool) -> Said {
+    let of_grpc = grpc_status(&head.headers).filter(|_| is_end);
+    (head.status.as_u16(), of_grpc)
+}
+
 /// An answer of gRPC that is a head alone counts as what its status is in HTTP.
-fn held(hold: &Hold, head: &http2::response::Parts, is_end: bool) -> Option<Held> {
+pub(super) fn held(hold: &Hold, head: &http2::response::Parts, is_end: bool) -> Option<Held> {
     let value = |name: &str| head.headers.get(name).map(|value| value.as_bytes());
-    let of_grpc = || {
-        let status = std::str::from_utf8(value("grpc-status")?).ok()?;
-        Some(grpc::http_status(status.parse().ok()?))
-    };
-    let status = match (head.status.as_u16(), is_end) {
-        (200, true) => of_grpc().unwrap_or(200),
-        (status, _) => status,
-    };
-    hold.held(status, value)
+    let status = head.status.as_u16();
+    let of_grpc = grpc_status(&head.headers).filter(|_| is_end && status == 200);
+    let in_http = of_grpc.map_or(status, grpc::http_status);
+    hold.held((in_http, of_grpc), value)
 }
 
 /// Behind the begin of an answer nothing is untaken.

@@ -74,7 +74,7 @@ impl AsyncRead for Wire<'_, '_> {
         // Not into the buffer itself: all of it would have to be overwritten before.
         let read = with_scratch(|scratch| {
             let room = room(buffer.remaining()).min(scratch.len());
-            let read = ready!(wire.side.leg.poll_read(&mut scratch[..room], cx));
+            let read = ready!(wire.side.stream.poll_read(&mut scratch[..room], cx));
             Poll::Ready(read.inspect(|n| buffer.put_slice(&scratch[..*n])))
         });
         let n = ready!(read).map_err(|end| wire.failed(end))?;
@@ -98,7 +98,7 @@ impl AsyncWrite for Wire<'_, '_> {
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let wire = self.get_mut();
-        let written = ready!(wire.side.leg.poll_write(parts, cx));
+        let written = ready!(wire.side.stream.poll_write(parts, cx));
         let n = written.map_err(|end| wire.failed(end))?;
         add(&wire.seen.written, n);
         Poll::Ready(Ok(n))
@@ -110,13 +110,13 @@ impl AsyncWrite for Wire<'_, '_> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let wire = self.get_mut();
-        let flushed = ready!(wire.side.leg.poll_flush(cx));
+        let flushed = ready!(wire.side.stream.poll_flush(cx));
         Poll::Ready(flushed.map_err(|end| wire.failed(end)))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let wire = self.get_mut();
-        let finished = ready!(wire.side.leg.poll_finish(cx));
+        let finished = ready!(wire.side.stream.poll_finish(cx));
         Poll::Ready(finished.map_err(|end| wire.failed(end)))
     }
 }

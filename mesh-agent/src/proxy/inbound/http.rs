@@ -16,15 +16,15 @@ use crate::proxy::context::ConnectionContext;
 use crate::proxy::deliver::deliver;
 use crate::proxy::forward::ForwardEnd;
 use crate::proxy::http::{
-    Again, Driven, Fail, Inbox, Leg, Next, Planned, Side, Totals, Transfer, Watch, drive, is_quiet,
-    is_safe, silence, told,
+    Again, ByteStream, Driven, Fail, Inbox, Next, Planned, Side, Totals, Transfer, Watch, drive,
+    is_quiet, is_safe, silence, told,
 };
 use crate::proxy::report::Report;
 use crate::proxy::request_report::{Begun, Heard, RequestReport, cut_short, refused_by};
 use crate::sys::socket;
 
 /// The requests of one client connection.
-pub(super) struct Visit<'v> {
+pub(super) struct Requests<'v> {
     pub(super) context: &'v Rc<ConnectionContext>,
     pub(super) caller: Caller,
     pub(super) report: &'v mut Report,
@@ -35,7 +35,7 @@ pub(super) struct Visit<'v> {
 }
 
 /// What was decided of a request by its head.
-struct Decided {
+struct InboundDecision {
     authorized: Result<Authorized, Refused>,
     planned: Result<Planned, RefuseReason>,
     heard: Heard,
@@ -52,7 +52,7 @@ struct Decided {
 /// The client's connection goes on, or how it ended.
 type GoesOn = Result<(), CloseReason>;
 
-impl Visit<'_> {
+impl Requests<'_> {
     /// To the end of the client's connection; what does not end well is to be reset.
     pub(super) async fn serve(mut self, client: &mut Side<'_>) -> ForwardEnd {
         let reason = loop {
@@ -74,12 +74,18 @@ impl Visit<'_> {
     async fn next(&mut self, client: &mut Side<'_>) -> GoesOn {
         let context = self.context;
         let idle = context.worker.agent.config.idle_timeout;
+        // The other agent knows that what comes now was not and will not be taken.
+        let is_application = client.stream.is_socket();
+        let farewell = async {
+            match is_application {
+                true => context.worker.idle_is_over().await,
+                false => context.worker.draining.cancelled().await,
+            }
+        };
         let next = tokio::select! {
             biased; // a cut must not wait for the next request
             reason = context.entry().cut.wait() => return Err(reason.close()),
-            next = client.next(|request, bytes| self.decide(request, bytes)) => next,
-            // Between two requests: none that comes now was or will be taken.
-            () = context.worker.draining.cancelled() => Next::End,
+            next = client.next_before(|request, bytes| self.decide(request, bytes), farewell) => next,
             () = silence(idle) => return Err(CloseReason::IdleTimeout),
         };
         match next {
@@ -100,15 +106,15 @@ impl Visit<'_> {
         }
     }
 
-    fn decide(&self, request: &Request<'_>, bytes: &[u8]) -> Decided {
-        let (generation, permitted) = authorize(self.context, &self.caller, &request.head);
+    fn decide(&self, request: &Request<'_>, bytes: &[u8]) -> InboundDecision {
+        let (generation, permitted) = authorize(self.context, &self.caller, (&request.head, true));
         let (authorized, edits) = match permitted {
             Ok((authorized, edits)) => (Ok(authorized), edits),
             Err(refused) => (Err(refused), None),
         };
         let planned = Planned::of(request, bytes, edits.as_ref());
-        let to = Client::of(&request.head, self.caller.identity.is_some());
-        Decided {
+        let to = Client::of(&request.head, self.caller.identity().is_some());
+        InboundDecision {
             authorized,
             planned: planned.map_err(|_| RefuseReason::Internal),
             heard: Heard::of(&request.head, to.is_grpc, &self.context.worker.observe),
@@ -120,7 +126,7 @@ impl Visit<'_> {
         }
     }
 
-    async fn exchange(&mut self, client: &mut Side<'_>, decided: Decided) -> GoesOn {
+    async fn exchange(&mut self, client: &mut Side<'_>, decided: InboundDecision) -> GoesOn {
         let to = decided.client;
         let rule = match &decided.authorized {
             Ok(authorized) => authorized.permit().rule().cloned(),
@@ -196,14 +202,15 @@ impl Visit<'_> {
         loop {
             let mut inbox = Inbox::default();
             let mut upstream = Side {
-                leg: Leg::Socket(&application),
+                stream: ByteStream::Socket(&application),
                 inbox: &mut inbox,
             };
             self.told.connected();
             let driven = self.drive(client, transfer, &mut upstream).await;
             if let Driven::Failed(Fail::Upstream(end)) = driven
                 && again.may(end.is_none(), &application, transfer)
-                && let Some(sent) = transfer.begin_again(&upstream)
+                && transfer.may_begin_again(&upstream)
+                && let Some(sent) = transfer.begin_again()
             {
                 again.is_reused = false;
                 application = match self.deliver(authorized).await {
@@ -234,6 +241,10 @@ impl Visit<'_> {
             idle: self.context.worker.agent.config.idle_timeout,
             // The route's are the source's to keep.
             deadline: None,
+            draining: client
+                .stream
+                .is_socket()
+                .then_some(&self.context.worker.draining),
         };
         drive(transfer, client, upstream, &mut watch).await
     }
@@ -299,7 +310,7 @@ impl Visit<'_> {
     /// What is no request, and so the connection's last.
     async fn refuse(&mut self, client: &mut Side<'_>, refused: Refused) -> GoesOn {
         let to = Client {
-            is_meshed: self.caller.identity.is_some(),
+            is_meshed: self.caller.identity().is_some(),
             ..Client::default()
         };
         let (generation, head) = (self.report.flow.generation, client.inbox.bytes().len());
@@ -316,6 +327,8 @@ impl Visit<'_> {
         stays: bool,
     ) -> GoesOn {
         let answer = Answer::refused(&refused, to);
+        let is_last = client.stream.is_socket() && self.context.worker.draining.is_cancelled();
+        let stays = stays && !is_last;
         let bytes = answer.bytes(!stays);
         self.totals.answered(bytes.len(), self.report);
         let idle = self.context.worker.agent.config.idle_timeout;

@@ -9,17 +9,20 @@ use std::rc::Rc;
 use tokio::net::TcpStream;
 
 use super::caller::{Caller, authorize};
-use crate::balance::{Attempt, InFlight};
+use crate::balance::{Attempt, InFlight, Leave};
 use crate::http::answer::{Answer, Client};
 use crate::http::h2 as http2;
 use crate::http::h2::request;
-use crate::model::{ClientAddr, Edits, RefuseReason, Refused, RequestHead};
+use crate::model::{ClientAddr, Edits, RefuseReason, Refused, RequestHead, UpstreamAddr};
 use crate::proxy::authorize::Authorized;
 use crate::proxy::context::ConnectionContext;
 use crate::proxy::deliver::deliver;
 use crate::proxy::forward::ForwardEnd;
-use crate::proxy::http::{Hold, Inbox, Leg, Side, Waited, has_settings, is_quiet};
-use crate::proxy::http2::{Course, Decided, Fault, Hub, Line, LineEnd, Lines, Opener, Site, serve};
+use crate::proxy::http::{ByteStream, Hold, Inbox, Side, Waited, has_settings, is_quiet};
+use crate::proxy::http2::{
+    ClientConnection, Fault, Line, LineEnd, Lines, Opener, RequestDecision, Site, UpstreamRequest,
+    serve,
+};
 use crate::proxy::report::Report;
 use crate::proxy::request_report::refused_by;
 use crate::proxy::times::Times;
@@ -29,7 +32,7 @@ use crate::sys::socket;
 struct Requests {
     context: Rc<ConnectionContext>,
     caller: Caller,
-    hub: Hub,
+    connection: ClientConnection,
     lines: Lines<()>,
     /// A connection that was there before the first request.
     open: RefCell<Option<TcpStream>>,
@@ -42,18 +45,18 @@ pub(super) async fn requests(
     (report, caller): (&mut Report, Caller),
     application: Option<TcpStream>,
 ) -> ForwardEnd {
-    let leg = match caller.identity {
-        Some(_) => http2::Leg::Agents,
-        None => http2::Leg::Edge,
+    let hop = match caller.identity() {
+        Some(_) => http2::Hop::Agents,
+        None => http2::Hop::Edge,
     };
     let site = Rc::new(Requests {
         context: context.clone(),
         caller,
-        hub: Hub::new(report, |_| {}),
+        connection: ClientConnection::new(report, |_| {}),
         lines: Lines::default(),
         open: RefCell::new(application),
     });
-    serve(client, leg, site, report).await
+    serve(client, hop, site, report).await
 }
 
 impl Site for Requests {
@@ -63,15 +66,24 @@ impl Site for Requests {
         &self.context
     }
 
-    fn hub(&self) -> &Hub {
-        &self.hub
+    fn connection(&self) -> &ClientConnection {
+        &self.connection
     }
 
     fn is_meshed(&self) -> bool {
-        self.caller.identity.is_some()
+        self.caller.identity().is_some()
     }
 
-    fn may_again(&self, _load: &InFlight, _waited: &Waited, _attempt: &Attempt) -> bool {
+    fn keeps_deadlines(&self) -> bool {
+        false
+    }
+
+    fn leave(&self, _attempt: &Attempt) -> Option<Leave> {
+        // There is one application.
+        None
+    }
+
+    fn may_again(&self, _load: &InFlight, _waited: Waited, _attempt: &Attempt) -> bool {
         // There is one application.
         false
     }
@@ -85,12 +97,14 @@ impl Site for Requests {
         &self,
         head: &RequestHead<'_>,
         parts: &request::Parts,
-        _attempt: &mut Attempt,
-    ) -> Decided<()> {
-        let (generation, permitted) = authorize(&self.context, &self.caller, head);
-        let flow = self.hub.base(Some(generation));
-        let nowhere = |refused: Refused| Decided {
-            course: Err((
+        attempt: &mut Attempt,
+    ) -> RequestDecision<()> {
+        let at = UpstreamAddr::new(self.context.orig_dst.get());
+        let asks = (head, attempt.is_to_count(at));
+        let (generation, permitted) = authorize(&self.context, &self.caller, asks);
+        let flow = self.connection.base(Some(generation));
+        let nowhere = |refused: Refused| RequestDecision {
+            forward: Err((
                 Answer::refused(&refused, Client::of(head, self.is_meshed())),
                 refused_by(&refused),
             )),
@@ -103,6 +117,7 @@ impl Site for Requests {
             Ok(permitted) => permitted,
             Err(refused) => return nowhere(refused),
         };
+        attempt.was_admitted(at);
         let edits = edits.unwrap_or_default();
         let Ok(request) = http2::forwarded(parts, &edits) else {
             return nowhere(RefuseReason::Internal.into());
@@ -111,8 +126,8 @@ impl Site for Requests {
         let rule = authorized.permit().rule().cloned();
         let to = authorized.permit().destination();
         let line = self.lines.find(to, |_| true);
-        Decided {
-            course: Ok(Course {
+        RequestDecision {
+            forward: Ok(UpstreamRequest {
                 line: line.unwrap_or_else(|| self.open(authorized)),
                 request: request.parts,
                 response: Edits::default(),
@@ -122,6 +137,7 @@ impl Site for Requests {
                 is_off: true,
                 hold: Hold::default(),
                 retry: None,
+                hedging: None,
                 watched,
                 is_outside: false,
             }),
@@ -142,7 +158,7 @@ impl Requests {
         let to = authorized.permit().destination();
         self.lines.open(to, |opener| {
             let running = run(context, (authorized, client), opener, open);
-            pod.tasks.spawn_local(worker.tasks.track_future(running));
+            worker.spawn(pod, running);
         })
     }
 }
@@ -165,12 +181,12 @@ async fn run(
     drop(authorized);
     let mut inbox = Inbox::default();
     let side = &mut Side {
-        leg: Leg::Socket(&application),
+        stream: ByteStream::Socket(&application),
         inbox: &mut inbox,
     };
     let cut = &context.entry().cut;
-    let leg = (http2::Leg::Edge, context.pod.account.clone());
-    let refused = match opener.drive(side, leg, cut).await {
+    let hop = (http2::Hop::Edge, context.pod.account.clone());
+    let refused = match opener.drive(side, hop, cut).await {
         LineEnd::Finished => return,
         LineEnd::Cut(reason) => reason.refuse(),
         LineEnd::Failed(_) => RefuseReason::UpstreamClosed.into(),

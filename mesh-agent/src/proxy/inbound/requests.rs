@@ -5,7 +5,7 @@ use std::rc::Rc;
 use tokio::net::TcpStream;
 
 use super::caller::Caller;
-use super::http::Visit;
+use super::http::Requests;
 use super::http2;
 use crate::proxy::context::ConnectionContext;
 use crate::proxy::first::First;
@@ -26,7 +26,7 @@ pub(super) async fn serve(
         let asked = (report, caller);
         return Box::pin(http2::requests(context, client, asked, application)).await;
     }
-    let visit = Visit {
+    let requests = Requests {
         context,
         caller,
         report,
@@ -34,5 +34,5 @@ pub(super) async fn serve(
         totals: Totals::default(),
         told: RequestReport::default(),
     };
-    Box::pin(visit.serve(client)).await
+    Box::pin(requests.serve(client)).await
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 
 use crate::detect::{Hello, MAX_HELLO, client_hello};
-use crate::proxy::peek::look;
+use crate::proxy::peek::peek_until;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sniffed {
@@ -29,7 +29,7 @@ pub(crate) async fn sniff(client: &TcpStream, deadline: Duration) -> Sniffed {
 }
 
 async fn inspect(client: &TcpStream) -> Sniffed {
-    let found = look(client, MAX_HELLO, judge).await;
+    let found = peek_until(client, MAX_HELLO, judge).await;
     found.unwrap_or(Sniffed::Closed)
 }
 

@@ -1,5 +1,6 @@
 //! Streams of another agent: handshake once, then one stream after the other.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -16,14 +17,15 @@ use crate::model::{
 use crate::peer::{credentials, still_trusted};
 use crate::plan::AuthzInput;
 use crate::proxy::accepted::Accepted;
-use crate::proxy::authorize::{Authorized, admit_connection, authorize_connection};
+use crate::proxy::authorize::{ByName, Leave, admit_connection, authorize_connection};
 use crate::proxy::context::{ConnectionContext, Exchange};
 use crate::proxy::deliver::deliver;
 use crate::proxy::first::{self, First};
 use crate::proxy::forward::{Stopped, Tunnelled, forward};
-use crate::proxy::http::{HEAD_TIMEOUT, Inbox, Leg, Side};
+use crate::proxy::http::{ByteStream, HEAD_TIMEOUT, Inbox, Side};
 use crate::proxy::registry::{CutReason, Watched};
 use crate::proxy::report::Report;
+use crate::proxy::server_name::{self, Decided};
 use crate::sys::socket;
 use crate::tls::{self, PeerId, Session};
 use crate::tunnel::{Connection, IncomingStream, Open, Relay, Reset, ResetReason, StreamEnd};
@@ -110,15 +112,27 @@ async fn streams(context: &Rc<ConnectionContext>, mut connection: Box<Connection
     loop {
         let taken = tokio::select! {
             biased; // a cut must not wait for the next stream
-            _reason = context.entry().cut.wait() => return,
+            // Behind a stream that was cut in order the peer may have begun the next one: it
+            // has to know that none is taken, as long as it may be told anything.
+            reason = context.entry().cut.wait() => match reason {
+                CutReason::PodRemoved
+                | CutReason::DrainDeadline
+                | CutReason::PolicyChanged
+                | CutReason::Displaced => break,
+                CutReason::Revoked
+                | CutReason::CertificateExpired
+                | CutReason::PeerCertificateExpired => return,
+            },
             () = context.worker.draining.cancelled() => break,
             () = tokio::time::sleep(IDLE) => break,
             taken = connection.accept() => taken,
         };
         match taken {
             Ok(Some(taken)) => {
-                if !stream(context, &mut connection, taken).await {
-                    return;
+                match stream(context, &mut connection, taken).await {
+                    AfterStream::Stream => {}
+                    AfterStream::Farewell => break,
+                    AfterStream::Close => return,
                 }
                 // Those that a peer sends in advance may be refused without a wait: others run
                 // after some.
@@ -139,12 +153,39 @@ async fn streams(context: &Rc<ConnectionContext>, mut connection: Box<Connection
     Box::pin(connection.go_away()).await;
 }
 
-/// One stream; true when the connection may carry the next.
+/// What becomes of a connection behind a stream.
+enum AfterStream {
+    /// It may carry the next one.
+    Stream,
+    /// The client still speaks, and nobody listens: its agent may take the stream for
+    /// over, and have begun the next one. It has to know that none is taken.
+    Farewell,
+    Close,
+}
+
+impl AfterStream {
+    /// All is said that is to be said.
+    fn behind(relay: &Relay, connection: &Connection) -> Self {
+        match relay.is_over(connection) {
+            true => Self::Stream,
+            false => Self::Farewell,
+        }
+    }
+
+    /// `is_settled`: both agents know that it is over.
+    fn reset(is_settled: bool) -> Self {
+        match is_settled {
+            true => Self::Stream,
+            false => Self::Close,
+        }
+    }
+}
+
 async fn stream(
     context: &Rc<ConnectionContext>,
     connection: &mut Connection,
     mut taken: Box<IncomingStream>,
-) -> bool {
+) -> AfterStream {
     let IncomingStream { open, relay } = &mut *taken;
     // Each stream is decided by the configuration that holds when it comes.
     let exchange = Exchange::begin(context);
@@ -152,13 +193,9 @@ async fn stream(
     if open.source.ip().to_canonical() != context.client_addr.ip() {
         // Only a pod's own agent opens streams for it, from its own address.
         report.refused(RefuseReason::Loop);
-        return false;
+        return AfterStream::Close;
     }
-    let caller = Caller {
-        identity: Some(connection.peer().spiffe_id().clone()),
-        peer: Some(connection.peer().clone()),
-        address: ClientAddr::new(open.source),
-    };
+    let caller = Caller::proven_by(connection.peer(), ClientAddr::new(open.source));
     // The peer's word of where its client wanted to go: no more than a hint.
     let expected = first::expected_here(&exchange, OrigDst::new(open.original));
     // What came with the OPEN is there to be looked at.
@@ -178,7 +215,9 @@ async fn stream(
         Err(refused) => {
             let reset_reason = reset_reason(refused.reason, open, &report);
             report.refused(refused);
-            return Box::pin(relay.finish_reset(connection, reset_reason)).await;
+            return AfterStream::reset(
+                Box::pin(relay.finish_reset(connection, reset_reason)).await,
+            );
         }
     };
     relay.accept();
@@ -193,7 +232,7 @@ async fn stream(
         // It is there, whoever speaks first.
         let _shown_later = report.opened();
         let raced = race(context, (relay, connection, &mut inbox), &application);
-        match Box::pin(raced).await {
+        match raced.await {
             Ok(first) if first.is_http() => {
                 drop(watched);
                 let stream = (relay, connection, &mut inbox);
@@ -205,7 +244,8 @@ async fn stream(
                 socket::reset_on_close(&application);
                 drop(application);
                 report.ended(Default::default(), cut.close());
-                return Box::pin(relay.finish_reset(connection, ResetReason::Cut)).await;
+                let resetting = Box::pin(relay.finish_reset(connection, ResetReason::Cut));
+                return AfterStream::reset(resetting.await);
             }
         }
     }
@@ -218,8 +258,8 @@ async fn stream(
     drop(application);
     report.ended(relay.bytes(), reason);
     match answer {
-        Some(answer) => Box::pin(relay.finish_reset(connection, answer)).await,
-        None => relay.is_over(connection),
+        Some(answer) => AfterStream::reset(Box::pin(relay.finish_reset(connection, answer)).await),
+        None => AfterStream::behind(relay, connection),
     }
 }
 
@@ -253,22 +293,23 @@ async fn race(
     application: &TcpStream,
 ) -> Result<First, CutReason> {
     let mut client = Side {
-        leg: Leg::Stream { relay, connection },
+        stream: ByteStream::Stream { relay, connection },
         inbox,
     };
-    let spoke = first::application_begins(application);
-    first::race(context, client.first(first::PART), spoke).await
+    let client_spoke = pin!(client.first(first::PART));
+    let application_spoke = pin!(first::application_begins(application));
+    first::race(context, client_spoke, application_spoke).await
 }
 
-/// Each is judged by itself; true when the connection may carry another stream.
+/// Each is judged by itself.
 async fn requests(
     context: &Rc<ConnectionContext>,
     (relay, connection, inbox): OfStream<'_>,
     (mut report, caller): (Report, Caller),
     asked: (First, Option<TcpStream>),
-) -> bool {
+) -> AfterStream {
     let client = &mut Side {
-        leg: Leg::Stream {
+        stream: ByteStream::Stream {
             relay: &mut *relay,
             connection: &mut *connection,
         },
@@ -278,7 +319,7 @@ async fn requests(
     let (bytes, reason) = ended;
     report.ended(bytes, reason);
     let answer = match reason {
-        CloseReason::Finished => return relay.is_over(connection),
+        CloseReason::Finished => return AfterStream::behind(relay, connection),
         CloseReason::ResetByUpstream => ResetReason::Aborted,
         CloseReason::ResetByClient | CloseReason::ProtocolError => ResetReason::Answer,
         CloseReason::IdleTimeout
@@ -290,7 +331,7 @@ async fn requests(
         | CloseReason::PeerCertificateExpired
         | CloseReason::Refused(_) => ResetReason::Cut,
     };
-    Box::pin(relay.finish_reset(connection, answer)).await
+    AfterStream::reset(Box::pin(relay.finish_reset(connection, answer)).await)
 }
 
 /// What a stream leads to.
@@ -308,22 +349,48 @@ async fn reach(
     (expected, first, (relay, connection, inbox)): (Expected, First, OfStream<'_>),
 ) -> Result<(Reached, Option<Watched>), Refused> {
     let context = &exchange.context;
-    let authorized = authorize_peer(exchange, report, caller.identity.clone())?;
-    let to = (&*context.pod.workload, context.orig_dst.port());
-    admit_connection(exchange, report, to, caller.identity.as_ref())?;
-    if first.is_http() {
+    let leave = authorize_peer(exchange, report, caller.identity().cloned())?;
+    let decided = match leave.unless(expected == Expected::Requests) {
         // Each is judged by itself.
-        return Ok((Reached::Requests(first), None));
-    }
-    let Some(authorized) = authorized.filter(|_| expected != Expected::Requests) else {
-        // Whatever is expected: what the client speaks decides.
-        let leg = Leg::Stream { relay, connection };
-        let mut client = Side { leg, inbox };
-        let first = first::insist(context, client.first(HEAD_TIMEOUT)).await?;
-        return Ok((Reached::Requests(first), None));
+        _ if first.is_http() => Decided::Requests(first),
+        Ok(authorized) => Decided::Bytes(authorized),
+        Err(by_name) => {
+            let stream = (&mut *relay, connection, &mut *inbox);
+            let decided = Box::pin(enter((exchange, report), by_name, stream)).await?;
+            if let Decided::Bytes(_) = decided {
+                relay.unread(inbox.bytes());
+                *inbox = Inbox::default();
+            }
+            decided
+        }
+    };
+    // What is refused by its name leaves its place to others.
+    let to = (&*context.pod.workload, context.orig_dst.port());
+    admit_connection(exchange, report, to, caller.identity())?;
+    let authorized = match decided {
+        Decided::Bytes(authorized) => authorized,
+        Decided::Requests(first) => return Ok((Reached::Requests(first), None)),
     };
     let application = deliver(context, authorized.permit(), caller.address).await?;
     Ok((Reached::Application(application), authorized.arrived()))
+}
+
+/// By what the client speaks, whatever is expected.
+async fn enter(
+    (exchange, report): (&Exchange, &mut Report),
+    by_name: ByName,
+    (relay, connection, inbox): OfStream<'_>,
+) -> Result<Decided, Refused> {
+    let context = &exchange.context;
+    let stream = ByteStream::Stream { relay, connection };
+    let mut client = Side { stream, inbox };
+    let Some(check) = by_name else {
+        let spoken = client.first(HEAD_TIMEOUT);
+        return first::insist(context, spoken).await.map(Decided::Requests);
+    };
+    let wait = context.worker.agent.config.handshake_timeout;
+    let opens = client.begins(|bytes| server_name::opening(bytes, wait));
+    server_name::decide((exchange, report), *check, opens).await
 }
 
 /// What the peer's agent is told: it has proved who it is, so of a denial it
@@ -368,7 +435,7 @@ fn authorize_peer(
     exchange: &Exchange,
     report: &mut Report,
     peer: Option<SpiffeId>,
-) -> Result<Option<Authorized>, Refused> {
+) -> Result<Leave, Refused> {
     let context = &exchange.context;
     let input = AuthzInput::new(
         peer,

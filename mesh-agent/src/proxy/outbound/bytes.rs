@@ -2,9 +2,11 @@
 //! connection comes. Where the client is silent it is seen meanwhile who speaks first.
 
 use std::io::ErrorKind;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::mesh::{self, MeshStream};
@@ -18,13 +20,15 @@ use crate::model::{
 };
 use crate::plan::{MayDial as _, MeshPeer, Outside, Target, Transport};
 use crate::proxy::accepted::{Accepted, forward_between};
-use crate::proxy::authorize::{Authorized, admit_connection, authorize_connection};
+use crate::proxy::authorize::{Authorized, ByName, admit_connection, authorize_connection};
 use crate::proxy::context::{ConnectionContext, Exchange};
 use crate::proxy::first::{self, First};
 use crate::proxy::forward::ForwardEnd;
 use crate::proxy::http::HEAD_TIMEOUT;
 use crate::proxy::load::Load;
+use crate::proxy::queue::{self, WaitEnd};
 use crate::proxy::report::Report;
+use crate::proxy::server_name::{self, Decided, Opening};
 use crate::proxy::times::connected;
 use crate::route::{ConnectionDecision, ConnectionRefusal};
 use crate::sys::socket;
@@ -47,31 +51,90 @@ pub(super) async fn bytes(
     let exchange = &accepted.exchange;
     let backend = Box::pin(backend(accepted)).await?;
     let mut attempt = Attempt::default();
-    let target = target(exchange, backend, (Kind::Connection, &mut attempt), None)?;
-    let result = to(accepted, report, after, target, (first, None)).await;
-    let Some(unseen) = unseen(&result, after, report) else {
-        return result;
+    let target = match target(exchange, backend, (Kind::Connection, &mut attempt), None) {
+        Ok(target) => target,
+        Err(refused) => {
+            let waiting = placed_or_asked(accepted, (backend, first), (&mut attempt, refused));
+            match Box::pin(waiting).await? {
+                Ok(target) => target,
+                Err(asked) => return Ok(Carried::Http(asked, None)),
+            }
+        }
     };
-    let Some(target) = another(exchange, backend, (Kind::Connection, &mut attempt)) else {
-        return result;
-    };
-    if let Some(before) = after.take() {
-        let (context, pod) = (accepted.context_rc().clone(), &accepted.context().pod);
-        let tracked = context.worker.tasks.clone();
-        let leaving = async move { before.give_back(&context).await };
-        pod.tasks.spawn_local(tracked.track_future(leaving));
+    let (mut target, mut first) = (target, first);
+    let mut kept = Some(Unseen::default());
+    loop {
+        let result = to(accepted, report, after, target, (first, &mut kept)).await;
+        let Some(unseen) = unseen(&result, (after, kept.take()), report) else {
+            return result;
+        };
+        let attempt = (Kind::Connection, &mut attempt);
+        let Some(another) = another(exchange, backend, attempt) else {
+            return result;
+        };
+        if let Some(before) = after.take() {
+            let context = accepted.context_rc();
+            context.spawn(|context| async move { before.give_back(&context).await });
+        }
+        if !unseen.bytes.is_empty() {
+            first = First::Bytes;
+        }
+        (target, kept) = (another, Some(unseen));
     }
-    let first = match unseen.bytes.is_empty() {
-        true => first,
-        false => First::Bytes,
-    };
-    to(accepted, report, after, target, (first, Some(unseen))).await
 }
 
-/// What nobody can have seen of a connection that another endpoint may help.
+/// Where it goes once there is a place for it. A client that turns out to be one of HTTP
+/// meanwhile needs none: its requests have their own.
+async fn placed_or_asked(
+    accepted: &Accepted,
+    (backend, first): (Option<&BackendRef>, First),
+    waiting: (&mut Attempt, Refused),
+) -> Result<Result<Target, First>, Refused> {
+    let mut placed = pin!(placed(accepted, backend, waiting));
+    if first != First::Silence {
+        return placed.await.map(Ok);
+    }
+    let spoke = tokio::select! {
+        biased; // who has a place goes
+        placed = &mut placed => return placed.map(Ok),
+        spoke = first::spoken(&accepted.client, first::PART) => spoke,
+    };
+    match spoke.is_http() {
+        true => Ok(Err(spoke)),
+        false => placed.await.map(Ok),
+    }
+}
+
+/// Where it goes once there is a place for it, if it waits for one.
+async fn placed(
+    accepted: &Accepted,
+    backend: Option<&BackendRef>,
+    (attempt, refused): (&mut Attempt, Refused),
+) -> Result<Target, Refused> {
+    if attempt.queued().is_none() {
+        return Err(refused);
+    }
+    // Who ends its own side may still wait; who has reset it does not.
+    let reset = accepted.client.ready(Interest::ERROR);
+    match queue::wait(attempt, accepted.context(), reset).await {
+        WaitEnd::Over => {}
+        WaitEnd::Late(reason) => return Err(reason.into()),
+        WaitEnd::Cut(reason) => return Err(reason.refuse()),
+        WaitEnd::Left(_reset) => return Err(refused),
+    }
+    target(
+        &accepted.exchange,
+        backend,
+        (Kind::Connection, attempt),
+        None,
+    )
+}
+
+/// What nobody can have seen of a connection that another endpoint may help. `kept`: what
+/// was not given to an upstream.
 fn unseen(
     result: &Result<Carried, Refused>,
-    after: &mut Option<Box<MeshStream>>,
+    (after, kept): (&mut Option<Box<MeshStream>>, Option<Unseen>),
     report: &mut Report,
 ) -> Option<Unseen> {
     let refused = match result {
@@ -85,7 +148,7 @@ fn unseen(
     }
     match after {
         Some(stream) => stream.take_unseen(),
-        None => Some(Unseen::default()),
+        None => kept,
     }
 }
 
@@ -94,7 +157,7 @@ async fn to(
     report: &mut Report,
     after: &mut Option<Box<MeshStream>>,
     target: Target,
-    (first, unseen): (First, Option<Unseen>),
+    (first, unseen): (First, &mut Option<Unseen>),
 ) -> Result<Carried, Refused> {
     let exchange = &accepted.exchange;
     let transport = exchange
@@ -126,7 +189,7 @@ async fn backend(accepted: &Accepted) -> Result<Option<&BackendRef>, Refused> {
     };
     let namespace = context.pod.workload.key.namespace.as_str();
     let name = match routes.kind(namespace) {
-        Some(RouteKind::Tls) => Box::pin(first::server_name(context, &accepted.client)).await?,
+        Some(RouteKind::Tls) => Box::pin(server_name::routed(context, &accepted.client)).await?,
         Some(RouteKind::Tcp | RouteKind::Http | RouteKind::Grpc) | None => None,
     };
     let dice = &context.worker.dice;
@@ -148,19 +211,18 @@ async fn carry_between(
     accepted: &Accepted,
     report: &mut Report,
     (upstream, entered): (TcpStream, Option<u64>),
-    (first, unseen): (First, Option<Unseen>),
+    (first, unseen): (First, &mut Option<Unseen>),
 ) -> Result<Carried, Refused> {
     let context = accepted.context();
-    let early = match unseen {
+    let early = match unseen.take() {
         Some(unseen) => pass(context, &upstream, &unseen.bytes).await?,
         None => 0,
     };
     if first == First::Silence {
         // It is there, whoever speaks first.
         let _shown_later = report.opened();
-        let spoke = first::spoken(&accepted.client, first::PART);
-        let begins = first::application_begins(&upstream);
-        match Box::pin(first::race(context, spoke, begins)).await {
+        // In the room that carrying will need: most that are silent for long stay so.
+        match first::race_between(context, &accepted.client, &upstream).await {
             Ok(first) if first.is_http() => {
                 let open = Upstream::of_socket(upstream, entered)?;
                 return Ok(Carried::Http(first, Some(open)));
@@ -207,21 +269,22 @@ async fn to_mesh(
     report: &mut Report,
     peer: &MeshPeer,
     after: &mut Option<Box<MeshStream>>,
-    (first, unseen): (First, Option<Unseen>),
+    (first, unseen): (First, &mut Option<Unseen>),
 ) -> Result<Carried, Refused> {
     let context = accepted.context();
     let within = report.timeouts().connect;
     let mut carrying = connected(within, mesh::begin(context, peer)).await?;
-    if let Some(unseen) = unseen {
-        carrying.begin_with(unseen);
-    }
     carrying.set_session(context);
     report.flow().destination_principal = Some(peer.expected().clone());
     let (tls, shown) = carrying.session();
     report.secured(tls, shown);
     carrying.is_trusted(context)?;
+    if let Some(unseen) = unseen.take() {
+        carrying.begin_with(unseen);
+    }
     let first = match first {
-        First::Silence => Box::pin(carrying.race(accepted, report)).await,
+        // In the room that carrying will need.
+        First::Silence => carrying.race(accepted, report).await,
         First::Http | First::Http2 | First::Bytes | First::Unfinished | First::Ended => Ok(first),
     };
     if let Err(cut) = first {
@@ -248,7 +311,7 @@ async fn plain(
     accepted: &Accepted,
     report: &mut Report,
     outside: &Outside,
-    first: (First, Option<Unseen>),
+    first: (First, &mut Option<Unseen>),
 ) -> Result<Carried, Refused> {
     let within = report.timeouts().connect;
     let stream = connected(within, dial_upstream(accepted.context(), outside)).await?;
@@ -265,15 +328,22 @@ async fn same_node(
     accepted: &Accepted,
     report: &mut Report,
     (upstream, workload): (UpstreamAddr, Arc<Workload>),
-    first: (First, Option<Unseen>),
+    first: (First, &mut Option<Unseen>),
 ) -> Result<Carried, Refused> {
-    let authorized = authorize_here(&accepted.exchange, report, upstream, workload.clone())?;
-    let Some(authorized) = authorized else {
-        // Whatever is expected: what the client speaks decides.
-        let spoken = first::spoken(&accepted.client, HEAD_TIMEOUT);
-        let first = Box::pin(first::insist(accepted.context(), spoken)).await?;
-        return Ok(Carried::Http(first, None));
+    let authorized = match authorize_here(&accepted.exchange, report, upstream, &workload)? {
+        Ok(authorized) => authorized,
+        Err(by_name) => {
+            let entering = enter(accepted, report, by_name, first.1.as_ref());
+            match Box::pin(entering).await? {
+                Decided::Bytes(authorized) => authorized,
+                // It is counted when it is opened for them.
+                Decided::Requests(first) => return Ok(Carried::Http(first, None)),
+            }
+        }
     };
+    let source = &accepted.context().pod.spiffe_id;
+    let to = (&*workload, upstream.port());
+    admit_connection(&accepted.exchange, report, to, Some(source))?;
     let permit = authorized.permit();
     let within = report.timeouts().connect;
     let stream = connected(within, dial_upstream(accepted.context(), permit)).await?;
@@ -288,30 +358,54 @@ async fn same_node(
     carry_between(accepted, report, (stream, entered), first).await
 }
 
-/// The destination's policy, for a caller whose identity the kernel gives. `None`: it
-/// goes by requests.
+/// By what the client speaks, whatever is expected. `unseen`: what was read of it for
+/// another endpoint.
+async fn enter(
+    accepted: &Accepted,
+    report: &mut Report,
+    by_name: ByName,
+    unseen: Option<&Unseen>,
+) -> Result<Decided, Refused> {
+    let exchange = &accepted.exchange;
+    let context = &exchange.context;
+    let wait = context.worker.agent.config.handshake_timeout;
+    let begun = unseen.filter(|unseen| !unseen.bytes.is_empty());
+    match (by_name, begun) {
+        (Some(check), Some(begun)) => {
+            let opens = async {
+                match server_name::opening(&begun.bytes, wait) {
+                    Ok(opening @ (Opening::Named(_) | Opening::Odd)) => Ok(opening),
+                    // Nobody else reads it as a request any more.
+                    Ok(Opening::Requests(_)) | Err(_) => Err(First::Unfinished),
+                }
+            };
+            server_name::decide((exchange, report), *check, opens).await
+        }
+        (Some(check), None) => {
+            let opens = server_name::opens(&accepted.client, wait);
+            server_name::decide((exchange, report), *check, opens).await
+        }
+        (None, Some(_)) => Err(RefuseReason::UndecidedProtocol.into()),
+        (None, None) => {
+            let spoken = first::spoken(&accepted.client, HEAD_TIMEOUT);
+            first::insist(context, spoken).await.map(Decided::Requests)
+        }
+    }
+}
+
+/// The destination's policy, for a caller whose identity the kernel gives.
 fn authorize_here(
     exchange: &Exchange,
     report: &mut Report,
     upstream: UpstreamAddr,
-    workload: Arc<Workload>,
-) -> Result<Option<Authorized>, Refused> {
+    workload: &Arc<Workload>,
+) -> Result<Result<Authorized, ByName>, Refused> {
     report.flow().direction = Direction::SameNode;
     report.flow().security = Security::SameNode;
     let expected = workload.spiffe_id(&exchange.context.worker.agent.trust_domain);
     report.flow().destination_principal = expected.ok();
-    let to = workload.clone();
-    let input = authz_input(exchange, upstream, workload);
-    let authorized = authorize_connection(exchange, report, input)?;
-    let is_for_requests = exchange
-        .context
-        .worker
-        .is_for_requests((&to, upstream.port()));
-    let authorized = authorized.filter(|_| !is_for_requests);
-    // Where requests are asked for first, it is counted when it is opened for them.
-    if authorized.is_some() {
-        let source = &exchange.context.pod.spiffe_id;
-        admit_connection(exchange, report, (&to, upstream.port()), Some(source))?;
-    }
-    Ok(authorized)
+    let input = authz_input(exchange, upstream, workload.clone());
+    let leave = authorize_connection(exchange, report, input)?;
+    let worker = &exchange.context.worker;
+    Ok(leave.unless(worker.is_for_requests((workload, upstream.port()))))
 }

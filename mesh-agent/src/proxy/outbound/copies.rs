@@ -1,18 +1,21 @@
 //! What copies are made of, by the version of HTTP.
 
+use std::rc::Rc;
+use std::sync::Arc;
+
 use bytes::Bytes;
 
-use super::course::{Came, Http1, Http2, Wanted, course_of_copy};
 use super::mirror::{Copied, Mirror, Sent, Ticket, sending};
-use super::upstreams::{Upstream, Way};
+use super::routed::{Http1, Http2, IncomingRequest, Wanted, routed_copy};
+use super::upstreams::{Transport, Upstream};
 use crate::http::h1::{Lines, Parsed, Scan, request_head};
 use crate::http::h2 as http2;
 use crate::http::h2::{Head, HeadLines, request};
-use crate::io::{Held, Reserved, spare};
+use crate::io::{Account, Held, Reserved, spare};
 use crate::model::Edits;
 use crate::model::route::BackendRef;
 use crate::proxy::context::Exchange;
-use crate::proxy::http::{Fail, Inbox, Leg, Rest, SendCopies, Side, Transfer};
+use crate::proxy::http::{ByteStream, Fail, Inbox, Rest, SendCopies, Side, Transfer};
 use crate::proxy::http2::{Uncopied, Whole, copy};
 use crate::proxy::metrics::CopyEnd;
 use crate::tunnel::{ResetReason, StreamEnd};
@@ -21,7 +24,7 @@ use crate::tunnel::{ResetReason, StreamEnd};
 const MAX_ANSWER: u64 = 1 << 20;
 
 /// A request that can be copied.
-pub(super) trait Copyable: Came {
+pub(super) trait Copyable: IncomingRequest {
     type Copy: Copied;
 
     /// Its head as it came; `None`: there is no room to keep it.
@@ -57,7 +60,7 @@ pub(super) fn copies<C: Copyable>(
     came: &C,
     wanted: Wanted,
 ) -> Option<SendCopies> {
-    if came.is_endless() || exchange.context.pod.is_retired() {
+    if exchange.context.pod.is_retired() {
         return None;
     }
     let Wanted { to, edits } = wanted;
@@ -69,7 +72,7 @@ pub(super) fn copies<C: Copyable>(
 fn mirror<C: Copyable>(
     exchange: &Exchange,
     came: &C,
-    (to, edits): (BackendRef, Edits),
+    (to, edits): (BackendRef, Rc<Edits>),
 ) -> Option<Mirror<C::Copy>> {
     let ticket = Ticket::take(exchange)?;
     let Some(request) = came.copy() else {
@@ -114,23 +117,23 @@ impl Copied for Copy1 {
         let Ok(Parsed::Head { head: request, .. }) = parsed else {
             return Err(CopyEnd::Failed);
         };
-        let course = course_of_copy(exchange, &Http1(&request, head), to);
-        let (course, load) = course.ok_or(CopyEnd::Refused)?;
+        let routed = routed_copy(exchange, &Http1(&request, head), to);
+        let (routed, load) = routed.ok_or(CopyEnd::Refused)?;
         let (mut inbox, mut answer) = (Inbox::default(), MAX_ANSWER);
         inbox.extend(head);
         inbox.extend(rest.body);
         let client = &mut Side {
-            leg: Leg::Nobody(&mut answer),
+            stream: ByteStream::Nobody(&mut answer),
             inbox: &mut inbox,
         };
-        let transfer = Transfer::new(course.planned, Edits::default(), false, client);
+        let transfer = Transfer::new(routed.planned, Edits::default(), false, client);
         Ok(Sent {
             whole: Copying {
                 transfer,
                 inbox,
                 answer,
             },
-            way: course.way,
+            via: routed.via,
             load,
         })
     }
@@ -138,13 +141,17 @@ impl Copied for Copy1 {
     async fn exchange(
         copying: &mut Copying,
         upstream: &mut Upstream,
-        _way: &Way,
+        (_via, _account): (&Transport, &Arc<Account>),
     ) -> Option<CopyEnd> {
         let client = &mut Side {
-            leg: Leg::Nobody(&mut copying.answer),
+            stream: ByteStream::Nobody(&mut copying.answer),
             inbox: &mut copying.inbox,
         };
-        match copying.transfer.run(client, &mut upstream.side()).await {
+        match copying
+            .transfer
+            .run(client, &mut upstream.side(), || false)
+            .await
+        {
             Ok(_) => Some(CopyEnd::Answered),
             // Nobody reads on: it is longer than anybody wants to know.
             Err(Fail::Client(_)) => Some(CopyEnd::TooLong),
@@ -178,16 +185,16 @@ impl Copied for Copy2 {
         }
         let mut lines = HeadLines::default();
         let head = Head::of(&self.parts, &mut lines).map_err(|_| CopyEnd::Failed)?;
-        let course = course_of_copy(exchange, &Http2(&head.head, &self.parts), to);
-        let (course, load) = course.ok_or(CopyEnd::Refused)?;
+        let routed = routed_copy(exchange, &Http2(&head.head, &self.parts), to);
+        let (routed, load) = routed.ok_or(CopyEnd::Refused)?;
         let whole = Whole {
-            head: course.planned.parts,
+            head: routed.planned.parts,
             body: Bytes::copy_from_slice(rest.body),
             trailers: rest.trailers.clone(),
         };
         Ok(Sent {
             whole: (whole, Reserved::of(size)),
-            way: course.way,
+            via: routed.via,
             load,
         })
     }
@@ -195,10 +202,10 @@ impl Copied for Copy2 {
     async fn exchange(
         (whole, _): &mut Self::Whole,
         upstream: &mut Upstream,
-        way: &Way,
+        (via, account): (&Transport, &Arc<Account>),
     ) -> Option<CopyEnd> {
-        let leg = way.http2_leg();
-        match copy(&mut upstream.side(), leg, whole.clone(), MAX_ANSWER).await {
+        let hop = (via.hop(), account.clone());
+        match copy(&mut upstream.side(), hop, whole.clone(), MAX_ANSWER).await {
             Ok(()) => Some(CopyEnd::Answered),
             Err(Uncopied::Enough) => Some(CopyEnd::TooLong),
             Err(Uncopied::Failed(end)) => failed(end),

@@ -82,12 +82,32 @@ pub(super) fn waited(exchange: &Exchange, attempt: &mut Attempt) -> Result<(), R
     Err(refused)
 }
 
-/// Of what is decided on behind a delay: the shares of routes fall as they did before
-/// it, for the fault is that of the backend that it was to go to.
+/// Of what is decided on behind a wait, or for a try beside another one: the shares of routes
+/// fall as they did before it, for the fault, the place, or the hedging, is that of the backend
+/// that it was to go to.
 pub(super) fn same_luck(attempt: &mut Attempt, dice: &Dice) -> Option<Dice> {
-    if attempt.delayed().is_some() {
+    if attempt.is_decided_anew() {
         return Some(Dice::at(attempt.luck));
     }
     attempt.luck = dice.stands();
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It is the backend's that opted in, and no other's of the same route.
+    #[test]
+    fn the_shares_of_a_try_beside_another_fall_as_those_of_that() {
+        let dice = Dice::new();
+        let mut attempt = Attempt::default();
+        assert!(same_luck(&mut attempt, &dice).is_none(), "it is drawn");
+        let drawn = [dice.below(1_000), dice.below(1_000)];
+        attempt.picked_nth(0);
+        let again = same_luck(&mut attempt.beside(), &dice).expect("not drawn anew");
+        assert_eq!([again.below(1_000), again.below(1_000)], drawn);
+        // A retry may go to any.
+        assert!(same_luck(&mut attempt, &dice).is_none());
+    }
 }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::course::Found;
-use super::upstreams::Way;
+use super::routed::Found;
+use super::upstreams::Transport;
 use crate::model::{Direction, Flow, Security, UnknownPeer, Workload};
 use crate::proxy::context::Exchange;
 
@@ -25,7 +25,7 @@ pub(super) fn base(exchange: &Exchange, flow: &mut Flow) {
 pub(super) fn of(
     base: Arc<Flow>,
     found: &Found,
-    way: Option<&Way>,
+    via: Option<&Transport>,
     before: Option<&Arc<Flow>>,
 ) -> Arc<Flow> {
     let Some(target) = &found.target else {
@@ -48,10 +48,10 @@ pub(super) fn of(
         flow.security = Security::SameNode;
         flow.destination_principal.clone_from(expected);
     }
-    match way {
-        Some(Way::Mesh(peer)) => flow.destination_principal = Some(peer.expected().clone()),
-        Some(Way::Plain(_)) => flow.security = Security::None,
-        Some(Way::SameNode { .. }) | None => {}
+    match via {
+        Some(Transport::Mesh(peer)) => flow.destination_principal = Some(peer.expected().clone()),
+        Some(Transport::Plain(_)) => flow.security = Security::None,
+        Some(Transport::SameNode { .. }) | None => {}
     }
     Arc::new(flow)
 }

@@ -7,11 +7,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::course::Found;
-use super::decided::{Decided, Going, Limits};
+use super::decided::{Decision, Going, Limits};
 use super::flow;
+use super::routed::Found;
 use super::sent::Sent;
-use super::upstreams::{Upstream, Upstreams, Way};
+use super::upstreams::{Transport, Upstream, Upstreams};
 use crate::balance::Attempt;
 use crate::http::answer::{Answer, Client};
 use crate::http::h1::{Bad, Request, Side as Of};
@@ -20,8 +20,8 @@ use crate::model::{CloseReason, Flow, RefuseReason, Refused, RequestEnd};
 use crate::proxy::accepted::Accepted;
 use crate::proxy::forward::ForwardEnd;
 use crate::proxy::http::{
-    Again, Carried, Driven, Ended, Fail, Hold, Inbox, Leg, Next, Side, Totals, Transfer, Tries,
-    Watch, drive, silence, told,
+    Again, ByteStream, Carried, Driven, Fail, Hold, Inbox, KeptOpen, Next, Side, Totals, Transfer,
+    Tries, Watch, drive, silence, told,
 };
 use crate::proxy::load::Load;
 use crate::proxy::report::{Report, secured};
@@ -32,13 +32,16 @@ use crate::tunnel::{ResetReason, StreamEnd};
 pub(super) struct Requests<'r> {
     pub(super) accepted: &'r Accepted,
     report: &'r mut Report,
-    upstreams: Upstreams<'r>,
+    pub(super) upstreams: Upstreams<'r>,
     totals: Totals,
     pub(super) told: RequestReport,
 }
 
+/// When a try has to be over, and its times.
+pub(super) type By = (Option<Instant>, Limits);
+
 /// The client's connection goes on, or how it ended.
-type GoesOn = Result<(), CloseReason>;
+pub(super) type GoesOn = Result<(), CloseReason>;
 
 impl<'r> Requests<'r> {
     /// `open`: an upstream that is there already.
@@ -60,7 +63,7 @@ impl<'r> Requests<'r> {
     pub(super) async fn serve(mut self) -> ForwardEnd {
         let mut inbox = Inbox::default();
         let client = &mut Side {
-            leg: Leg::Socket(&self.accepted.client),
+            stream: ByteStream::Socket(&self.accepted.client),
             inbox: &mut inbox,
         };
         let reason = loop {
@@ -79,13 +82,11 @@ impl<'r> Requests<'r> {
         let idle = context.worker.agent.config.idle_timeout;
         let (request, mut attempt) = (self.accepted.context_rc(), Attempt::default());
         let decide =
-            |asked: &Request<'_>, bytes: &[u8]| Decided::of(request, asked, bytes, &mut attempt);
+            |asked: &Request<'_>, bytes: &[u8]| Decision::of(request, asked, bytes, &mut attempt);
         let next = tokio::select! {
             biased; // a cut must not wait for the next request
             reason = context.entry().cut.wait() => return Err(reason.close()),
-            next = client.next(decide) => next,
-            // Between two requests.
-            () = context.worker.draining.cancelled() => Next::End,
+            next = client.next_before(decide, context.worker.idle_is_over()) => next,
             () = silence(idle) => return Err(CloseReason::IdleTimeout),
         };
         match next {
@@ -110,18 +111,21 @@ impl<'r> Requests<'r> {
     async fn exchange(
         &mut self,
         client: &mut Side<'_>,
-        mut decided: Decided,
+        mut decided: Decision,
         mut tries: Tries,
     ) -> GoesOn {
-        if tries.attempt.delayed().is_some() {
-            let delayed = self.delayed(client, decided, &mut tries.attempt);
-            decided = Box::pin(delayed).await?;
+        if tries.attempt.is_held_back() {
+            let held_back = self.held_back(client, decided, &mut tries.attempt);
+            decided = match Box::pin(held_back).await {
+                Ok(decided) => decided,
+                Err(goes_on) => return goes_on,
+            };
         }
         let to = decided.client;
-        let mut began = None;
+        let mut began = tries.attempt.queued_since();
         loop {
             let before = self.begin(client, &mut decided);
-            let mut going = match decided.course {
+            let mut going = match decided.forward {
                 Ok(going) => going,
                 Err((answer, ended)) => {
                     client.inbox.consume(decided.len);
@@ -135,9 +139,10 @@ impl<'r> Requests<'r> {
             self.describe();
             self.told.attempt();
             let is_reused = before.is_some();
+            let ends = limits.attempt(Instant::now());
             let upstream = match before {
                 Some(upstream) => Ok(upstream),
-                None => self.connect(&going.way, limits).await,
+                None => self.connect(&going.via, (ends, limits)).await,
             };
             let refused = match upstream {
                 Ok(upstream) => {
@@ -145,7 +150,7 @@ impl<'r> Requests<'r> {
                         is_reused,
                         is_safe: decided.is_safe,
                     };
-                    let sent = (going, again, decided.len);
+                    let sent = (going, (again, ends), decided.len);
                     return self.pass(client, sent, tries, (upstream, to)).await;
                 }
                 Err(refused) => refused,
@@ -154,7 +159,7 @@ impl<'r> Requests<'r> {
             let refused = match elsewhere.await {
                 Ok(Some(another)) => {
                     decided = another;
-                    if let Ok(instead) = &mut decided.course {
+                    if let Ok(instead) = &mut decided.forward {
                         instead.copies = going.copies;
                     }
                     continue;
@@ -163,7 +168,7 @@ impl<'r> Requests<'r> {
                 Err(cut) => cut,
             };
             // What is not the mesh's to speak for looks as it would without the mesh.
-            if matches!(going.way, Way::Plain(_)) && !self.report.is_open() {
+            if matches!(going.via, Transport::Plain(_)) && !self.report.is_open() {
                 self.report.blame(&refused);
                 self.told.finish(Carried::default(), refused_by(&refused));
                 return Err(CloseReason::Refused(refused.reason));
@@ -174,23 +179,8 @@ impl<'r> Requests<'r> {
     }
 
     /// Its record, and an idle upstream that goes where it is to go.
-    pub(super) fn begin(&mut self, client: &Side<'_>, decided: &mut Decided) -> Option<Upstream> {
-        let way = decided.course.as_ref().ok().map(|going| &going.way);
-        let before = way.and_then(|way| self.upstreams.take(way));
-        let rule = match way {
-            Some(Way::SameNode { authorized, .. }) => authorized.permit().rule().cloned(),
-            Some(Way::Mesh(_) | Way::Plain(_)) | None => decided.rule.take(),
-        };
-        let before_flow = before.as_ref().and_then(|upstream| upstream.flow.as_ref());
-        let flow = self.flow(&decided.found, way, before_flow, decided.generation);
-        let begun = Begun {
-            flow,
-            heard: std::mem::replace(&mut decided.heard, Heard::nothing()),
-            route: decided.found.route.take(),
-            rule,
-            began: client.inbox.began(),
-            head: decided.len,
-        };
+    pub(super) fn begin(&mut self, client: &Side<'_>, decided: &mut Decision) -> Option<Upstream> {
+        let (before, begun) = self.begun(client.inbox.began(), decided);
         let context = self.accepted.context_rc();
         self.told.begin(&context.worker.observe, begun);
         let target = decided.found.target.as_mut();
@@ -200,22 +190,48 @@ impl<'r> Requests<'r> {
         before
     }
 
+    /// The same, and nothing is told yet.
+    pub(super) fn begun(
+        &mut self,
+        began: Instant,
+        decided: &mut Decision,
+    ) -> (Option<Upstream>, Begun) {
+        let via = decided.forward.as_ref().ok().map(|going| &going.via);
+        let before = via.and_then(|via| self.upstreams.take(via));
+        let rule = match via {
+            Some(Transport::SameNode { authorized, .. }) => authorized.permit().rule().cloned(),
+            Some(Transport::Mesh(_) | Transport::Plain(_)) | None => decided.rule.take(),
+        };
+        let before_flow = before.as_ref().and_then(|upstream| upstream.flow.as_ref());
+        let flow = self.flow(&decided.found, via, before_flow, decided.generation);
+        let begun = Begun {
+            flow,
+            heard: std::mem::replace(&mut decided.heard, Heard::nothing()),
+            route: decided.found.route.take(),
+            rule,
+            began,
+            head: decided.len,
+        };
+        (before, begun)
+    }
+
     async fn pass(
         &mut self,
         client: &mut Side<'_>,
-        (going, again, len): (Going, Again, usize),
+        (going, (again, ends), len): (Going, (Again, Option<Instant>), usize),
         tries: Tries,
         (upstream, to): (Upstream, Client),
     ) -> GoesOn {
         let Going {
-            way,
+            via,
             planned,
             response,
             limits,
             copies,
             retry: _,
+            hedging,
         } = going;
-        let is_mesh = matches!(way, Way::Mesh(_));
+        let is_mesh = matches!(via, Transport::Mesh(_));
         let hold = self.told.has_load().then(|| {
             Hold::of(tries.retry.as_ref(), is_mesh, again.is_safe).of_probe(self.told.is_probe())
         });
@@ -231,25 +247,19 @@ impl<'r> Requests<'r> {
         if let Some(copies) = copies {
             transfer.copy_to(copies);
         }
-        let mut sent = Sent { tries, original };
+        let mut sent = Sent {
+            tries,
+            original,
+            hedging,
+        };
         self.carry(
             client,
             (&mut transfer, &mut sent),
             upstream,
-            (way, again, limits),
+            (via, again, (ends, limits)),
             to,
         )
         .await
-    }
-
-    pub(super) async fn connect(&mut self, way: &Way, limits: Limits) -> Result<Upstream, Refused> {
-        let connecting = self.upstreams.connect(way, limits.times.connect);
-        let Some(ends) = limits.attempt(Instant::now()) else {
-            return connecting.await;
-        };
-        tokio::time::timeout_at(ends.into(), connecting)
-            .await
-            .unwrap_or(Err(RefuseReason::RequestTimeout.into()))
     }
 
     /// Of what is no request, or none that is whole.
@@ -271,16 +281,16 @@ impl<'r> Requests<'r> {
     fn flow(
         &mut self,
         found: &Found,
-        way: Option<&Way>,
+        via: Option<&Transport>,
         before: Option<&Arc<Flow>>,
         generation: u64,
     ) -> Arc<Flow> {
         let base = base(&mut self.told, self.accepted, self.report, generation);
-        flow::of(base, found, way, before)
+        flow::of(base, found, via, before)
     }
 
     /// The connection's record names the first exchange's target.
-    fn describe(&mut self) {
+    pub(super) fn describe(&mut self) {
         if let (false, Some(of)) = (self.report.is_open(), self.told.flow()) {
             self.report.takes_from(of);
         }
@@ -291,25 +301,27 @@ impl<'r> Requests<'r> {
         client: &mut Side<'_>,
         (transfer, sent): (&mut Transfer, &mut Sent),
         mut upstream: Upstream,
-        (mut way, mut again, limits): (Way, Again, Limits),
+        (mut via, mut again, (mut ends, mut limits)): (Transport, Again, By),
         to: Client,
     ) -> GoesOn {
         loop {
             self.show(&mut upstream);
-            let ends = limits.attempt(Instant::now());
-            let driven = self
-                .drive(client, transfer, &mut upstream, (ends, limits))
-                .await;
+            let by = (ends, limits);
+            let mut driven = match sent.hedging {
+                None => self.drive(client, transfer, &mut upstream, by).await,
+                Some(delay) => {
+                    let to = (&mut upstream, &mut via, &mut again);
+                    let by = (delay, ends, limits);
+                    Box::pin(self.hedged(client, (transfer, sent), to, by)).await
+                }
+            };
             if let Driven::Failed(Fail::Upstream(end)) = driven {
                 let next = match end {
                     Some(StreamEnd::NotTaken) => {
                         upstream.flow = None;
-                        self.upstreams.replay(upstream, &way).await.map(Ok)
+                        self.replay(upstream, (&via, ends)).await.map(Ok)
                     }
-                    end => {
-                        self.again(transfer, upstream, (&way, again, limits), end)
-                            .await
-                    }
+                    end => self.again(transfer, upstream, (&via, again, by), end).await,
                 };
                 match next {
                     Ok(Ok(fresh)) => {
@@ -319,24 +331,47 @@ impl<'r> Requests<'r> {
                         continue;
                     }
                     Ok(Err(kept)) => upstream = kept,
-                    Err(refused) => return self.answer(client, refused, to, false).await,
+                    Err(refused) => {
+                        if end != Some(StreamEnd::NotTaken) {
+                            sent.tries.was_lost();
+                        }
+                        let waits = (&mut *sent, limits);
+                        match self.instead(client, transfer, waits, refused).await {
+                            Ok(fresh) => {
+                                (via, again.is_reused) = (fresh.via, fresh.is_reused);
+                                (ends, limits) = (fresh.ends, fresh.limits);
+                                transfer.goes_elsewhere(matches!(via, Transport::Mesh(_)));
+                                upstream = fresh.upstream;
+                                continue;
+                            }
+                            Err(refused) => return self.answer(client, refused, to, false).await,
+                        }
+                    }
                 }
             }
-            if let Driven::Failed(fail) = driven
-                && let Some(held) = transfer.held(fail)
-            {
-                let waits = (&mut *sent, limits, held);
+            let held = match driven {
+                Driven::Failed(fail) => transfer.held(fail),
+                Driven::TimedOut if limits.is_left(Instant::now()) => {
+                    let late = sent.tries.late(again.is_safe);
+                    late.filter(|_| transfer.may_go_elsewhere())
+                }
+                Driven::Ended(_) | Driven::Cut(_) | Driven::Idle | Driven::TimedOut => None,
+            };
+            if let Some(held) = held {
+                let (waits, since) = ((&mut *sent, limits, held), Instant::now());
                 match self.again_elsewhere(client, transfer, waits).await {
                     Ok(Some(fresh)) => {
-                        (way, again.is_reused) = (fresh.way, fresh.is_reused);
-                        transfer.goes_elsewhere(matches!(way, Way::Mesh(_)));
+                        (via, again.is_reused) = (fresh.via, fresh.is_reused);
+                        (ends, limits) = (fresh.ends, fresh.limits);
+                        transfer.goes_elsewhere(matches!(via, Transport::Mesh(_)));
                         let before = std::mem::replace(&mut upstream, fresh.upstream);
                         self.upstreams.leave(before, Some(ResetReason::Aborted));
                         continue;
                     }
-                    Ok(None) if matches!(fail, Fail::Held(_)) => {
+                    Ok(None) if matches!(driven, Driven::Failed(Fail::Held(_))) => {
                         transfer.release();
-                        continue;
+                        let by = (limits.behind(ends, since.elapsed()), limits);
+                        driven = self.drive(client, transfer, &mut upstream, by).await;
                     }
                     // It is as it is.
                     Ok(None) => {}
@@ -353,28 +388,7 @@ impl<'r> Requests<'r> {
         }
     }
 
-    /// Another upstream for a request that this one had not begun to answer, where it
-    /// may be sent once more; else gives it back.
-    async fn again(
-        &mut self,
-        transfer: &mut Transfer,
-        mut upstream: Upstream,
-        (way, again, limits): (&Way, Again, Limits),
-        end: Option<StreamEnd>,
-    ) -> Result<Result<Upstream, Upstream>, Refused> {
-        if !again.is_reused || !upstream.may_go_again(end, again, transfer) {
-            return Ok(Err(upstream));
-        }
-        let Some(sent) = transfer.begin_again(&upstream.side()) else {
-            return Ok(Err(upstream));
-        };
-        self.upstreams.leave(upstream, None);
-        let fresh = self.upstreams.connect(way, limits.times.connect).await?;
-        transfer.resend(sent);
-        Ok(Ok(fresh))
-    }
-
-    fn show(&mut self, upstream: &mut Upstream) {
+    pub(super) fn show(&mut self, upstream: &mut Upstream) {
         if let (false, Some((tls, peer))) = (self.report.is_open(), upstream.session()) {
             self.report.secured(tls, peer);
         }
@@ -392,12 +406,12 @@ impl<'r> Requests<'r> {
         upstream.flow = Some(flow.clone());
     }
 
-    async fn drive(
+    pub(super) async fn drive(
         &mut self,
         client: &mut Side<'_>,
         transfer: &mut Transfer,
         upstream: &mut Upstream,
-        (deadline, limits): (Option<Instant>, Limits),
+        (deadline, limits): By,
     ) -> Driven {
         let context = self.accepted.context();
         let mut watch = Watch {
@@ -410,6 +424,7 @@ impl<'r> Requests<'r> {
                 .idle
                 .or(context.worker.agent.config.idle_timeout),
             deadline,
+            draining: Some(&context.worker.draining),
         };
         drive(transfer, client, &mut upstream.side(), &mut watch).await
     }
@@ -423,7 +438,7 @@ impl<'r> Requests<'r> {
     ) -> GoesOn {
         let carried = transfer.carried();
         let fail = match driven {
-            Driven::Ended(Ended {
+            Driven::Ended(KeptOpen {
                 keep_client,
                 keep_upstream,
             }) => {
@@ -502,7 +517,7 @@ impl<'r> Requests<'r> {
     }
 
     /// The agent's own answer; `stays`: the client may ask on.
-    async fn answer(
+    pub(super) async fn answer(
         &mut self,
         client: &mut Side<'_>,
         refused: Refused,
@@ -521,9 +536,10 @@ impl<'r> Requests<'r> {
         ended: RequestEnd,
         stays: bool,
     ) -> GoesOn {
+        let context = self.accepted.context();
+        let stays = stays && !context.worker.draining.is_cancelled();
         let bytes = answer.bytes(!stays);
         self.totals.answered(bytes.len(), self.report);
-        let context = self.accepted.context();
         let idle = context.worker.agent.config.idle_timeout;
         let told = told(client, &bytes, &context.entry().cut, idle).await;
         self.told.answered(answer, bytes.len(), ended);

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::copies::copies;
-use super::course::{Found, Http2, course};
 use super::flow;
-use super::reach::{may_again, may_repeat};
-use super::upstreams::{Upstream, Upstreams, Way};
-use crate::balance::{Attempt, InFlight};
+use super::reach::{leave, may_again, may_repeat};
+use super::routed::{Found, Http2, routed};
+use super::upstreams::{Transport, Upstream, Upstreams};
+use crate::balance::{Attempt, InFlight, Leave};
 use crate::http::answer::{Answer, Client};
 use crate::http::h2 as http2;
 use crate::http::h2::request;
@@ -21,8 +21,11 @@ use crate::peer::still_trusted;
 use crate::proxy::accepted::Accepted;
 use crate::proxy::context::{ConnectionContext, Exchange};
 use crate::proxy::forward::ForwardEnd;
-use crate::proxy::http::{Fail, Hold, Inbox, Leg, Side, Waited, is_safe};
-use crate::proxy::http2::{Course, Decided, Fault, Hub, Line, LineEnd, Lines, Opener, Site, serve};
+use crate::proxy::http::{ByteStream, Fail, Hold, Inbox, Side, Waited, is_safe};
+use crate::proxy::http2::{
+    ClientConnection, Fault, Line, LineEnd, Lines, Opener, RequestDecision, Site, UpstreamRequest,
+    serve,
+};
 use crate::proxy::report::Report;
 use crate::proxy::request_report::refused_by;
 use crate::tls::PeerId;
@@ -31,7 +34,7 @@ use crate::tunnel::{ResetReason, StreamEnd};
 /// The requests of one client connection.
 struct Requests {
     context: Rc<ConnectionContext>,
-    hub: Hub,
+    connection: ClientConnection,
     lines: Lines<Kind>,
     /// An upstream that was there before the first request.
     open: RefCell<Option<Upstream>>,
@@ -57,16 +60,16 @@ pub(super) async fn requests(
 ) -> ForwardEnd {
     let site = Rc::new(Requests {
         context: accepted.context_rc().clone(),
-        hub: Hub::new(report, |flow| flow::base(&accepted.exchange, flow)),
+        connection: ClientConnection::new(report, |flow| flow::base(&accepted.exchange, flow)),
         lines: Lines::default(),
         open: RefCell::new(open),
     });
     let mut inbox = Inbox::default();
     let client = &mut Side {
-        leg: Leg::Socket(&accepted.client),
+        stream: ByteStream::Socket(&accepted.client),
         inbox: &mut inbox,
     };
-    serve(client, http2::Leg::Edge, site, report).await
+    serve(client, http2::Hop::Edge, site, report).await
 }
 
 impl Site for Requests {
@@ -76,15 +79,23 @@ impl Site for Requests {
         &self.context
     }
 
-    fn hub(&self) -> &Hub {
-        &self.hub
+    fn connection(&self) -> &ClientConnection {
+        &self.connection
     }
 
     fn is_meshed(&self) -> bool {
         true
     }
 
-    fn may_again(&self, load: &InFlight, waited: &Waited, attempt: &Attempt) -> bool {
+    fn keeps_deadlines(&self) -> bool {
+        true
+    }
+
+    fn leave(&self, attempt: &Attempt) -> Option<Leave> {
+        leave(&self.context, attempt)
+    }
+
+    fn may_again(&self, load: &InFlight, waited: Waited, attempt: &Attempt) -> bool {
         may_again(&self.context, load, (waited, attempt))
     }
 
@@ -97,20 +108,22 @@ impl Site for Requests {
         head: &RequestHead<'_>,
         parts: &request::Parts,
         attempt: &mut Attempt,
-    ) -> Decided<Kind> {
+    ) -> RequestDecision<Kind> {
         let exchange = Exchange::begin(&self.context);
-        let base = self.hub.base(Some(exchange.in_force.snapshot.generation));
+        let base = self
+            .connection
+            .base(Some(exchange.in_force.snapshot.generation));
         let mut found = Found::default();
         let load = |found: &mut Found| found.target.as_mut()?.load.take();
-        let nowhere = |own, mut found: Found, rule| Decided {
-            course: Err(own),
+        let nowhere = |own, mut found: Found, rule| RequestDecision {
+            forward: Err(own),
             load: load(&mut found),
             flow: flow::of(base.clone(), &found, None, None),
             route: found.route,
             rule,
         };
         let came = Http2(head, parts);
-        let decided = match course((&exchange, attempt), &came, &mut found) {
+        let decided = match routed((&exchange, attempt), &came, &mut found) {
             Ok(Ok(decided)) => decided,
             Ok(Err(own)) => return nowhere(own, found, None),
             Err(refused) => {
@@ -119,25 +132,25 @@ impl Site for Requests {
                 return nowhere(own, found, refused.rule);
             }
         };
-        let mut way = decided.way;
-        let (watched, rule) = match &mut way {
-            Way::SameNode { authorized, .. } => {
+        let mut via = decided.via;
+        let (watched, rule) = match &mut via {
+            Transport::SameNode { authorized, .. } => {
                 let rule = authorized.permit().rule().cloned();
                 (authorized.watch_apart(), rule)
             }
-            Way::Mesh(_) | Way::Plain(_) => (None, None),
+            Transport::Mesh(_) | Transport::Plain(_) => (None, None),
         };
-        let is_outside = matches!(way, Way::Plain(_));
-        let is_mesh = matches!(way, Way::Mesh(_));
-        let line = self.lines.find(way.to(), |line| self.fits(line, &way));
+        let is_outside = matches!(via, Transport::Plain(_));
+        let is_mesh = matches!(via, Transport::Mesh(_));
+        let line = self.lines.find(via.to(), |line| self.fits(line, &via));
         let before = line.as_ref().and_then(|line| line.flow.borrow().clone());
-        let flow = flow::of(base.clone(), &found, Some(&way), before.as_ref());
+        let flow = flow::of(base.clone(), &found, Some(&via), before.as_ref());
         let is_safe = is_safe(decided.planned.parts.method.as_str());
         let picked = found.target.as_ref().and_then(|to| to.load.as_ref());
         let is_probe = picked.is_some_and(InFlight::is_probe);
-        Decided {
-            course: Ok(Course {
-                line: line.unwrap_or_else(|| self.open(way, decided.times.connect)),
+        RequestDecision {
+            forward: Ok(UpstreamRequest {
+                line: line.unwrap_or_else(|| self.open(via, decided.times.connect)),
                 request: decided.planned.parts,
                 response: decided.response,
                 times: decided.times,
@@ -147,6 +160,7 @@ impl Site for Requests {
                 is_off: decided.retry.as_ref().is_some_and(Retry::is_off),
                 hold: Hold::of(decided.retry.as_ref(), is_mesh, is_safe).of_probe(is_probe),
                 retry: decided.retry,
+                hedging: decided.hedging,
                 watched,
                 is_outside,
             }),
@@ -159,50 +173,50 @@ impl Site for Requests {
 }
 
 impl Requests {
-    fn fits(&self, line: &Line<Kind>, way: &Way) -> bool {
+    fn fits(&self, line: &Line<Kind>, via: &Transport) -> bool {
         let agent = &self.context.worker.agent;
-        match (&line.kind, way) {
-            (Kind::Mesh(expected), Way::Mesh(peer)) => {
+        match (&line.kind, via) {
+            (Kind::Mesh(expected), Transport::Mesh(peer)) => {
                 let pod = &self.context.pod;
                 let is_trusted = |peer: &PeerId| still_trusted(pod, peer).is_ok();
                 expected == peer.expected()
                     && line.session().is_none_or(|(_, shown)| is_trusted(&shown))
             }
-            (Kind::SameNode { workload, entered }, Way::SameNode { workload: now, .. }) => {
+            (Kind::SameNode { workload, entered }, Transport::SameNode { workload: now, .. }) => {
                 match entered.get() {
                     Some(cookie) => agent.is_pod(cookie, now),
                     // Still to be found out, of the same pod.
                     None => Arc::ptr_eq(workload, now),
                 }
             }
-            (Kind::Plain, Way::Plain(_)) => true,
+            (Kind::Plain, Transport::Plain(_)) => true,
             (
                 Kind::Mesh(_) | Kind::SameNode { .. } | Kind::Plain,
-                Way::Mesh(_) | Way::SameNode { .. } | Way::Plain(_),
+                Transport::Mesh(_) | Transport::SameNode { .. } | Transport::Plain(_),
             ) => false,
         }
     }
 
-    fn open(&self, way: Way, within: Option<Duration>) -> Rc<Line<Kind>> {
+    fn open(&self, via: Transport, within: Option<Duration>) -> Rc<Line<Kind>> {
         let (worker, pod) = (&self.context.worker, &self.context.pod);
         let mut open = self.open.borrow_mut();
-        let is_fit = |open: &mut Upstream| open.begins_http2(&way, &self.context);
+        let is_fit = |open: &mut Upstream| open.begins_http2(&via, &self.context);
         let open = match open.as_mut().is_some_and(is_fit) {
             true => open.take(),
             false => None,
         };
-        let kind = match &way {
-            Way::Mesh(peer) => Kind::Mesh(peer.expected().clone()),
-            Way::SameNode { workload, .. } => Kind::SameNode {
+        let kind = match &via {
+            Transport::Mesh(peer) => Kind::Mesh(peer.expected().clone()),
+            Transport::SameNode { workload, .. } => Kind::SameNode {
                 workload: workload.clone(),
                 entered: Cell::new(None),
             },
-            Way::Plain(_) => Kind::Plain,
+            Transport::Plain(_) => Kind::Plain,
         };
         let context = self.context.beside();
-        self.lines.open(way.to(), |opener| {
-            let running = run(context, (way, within), opener, open);
-            pod.tasks.spawn_local(worker.tasks.track_future(running));
+        self.lines.open(via.to(), |opener| {
+            let running = run(context, (via, within), opener, open);
+            worker.spawn(pod, running);
             kind
         })
     }
@@ -218,14 +232,14 @@ impl Drop for Requests {
 /// A line's I/O. By a leave for one request it is opened, and no more: each has its own.
 async fn run(
     context: Rc<ConnectionContext>,
-    (way, within): (Way, Option<Duration>),
+    (via, within): (Transport, Option<Duration>),
     opener: Opener<Kind>,
     open: Option<Upstream>,
 ) {
     let upstreams = Upstreams::new(&context, None);
     let connected = match open {
         Some(open) => Ok(open),
-        None => upstreams.connect(&way, within).await,
+        None => upstreams.connect(&via, within).await,
     };
     let mut upstream = match connected {
         Ok(upstream) => upstream,
@@ -241,10 +255,10 @@ async fn run(
     {
         entered.set(upstream.entered());
     }
-    let leg = (way.http2_leg(), context.pod.account.clone());
-    drop(way);
+    let hop = (via.hop(), context.pod.account.clone());
+    drop(via);
     let cut = &context.entry().cut;
-    let failed = match opener.drive(&mut upstream.side(), leg, cut).await {
+    let failed = match opener.drive(&mut upstream.side(), hop, cut).await {
         LineEnd::Finished => None,
         LineEnd::Cut(reason) => {
             opener.over(Fault::Refused(Box::new(reason.refuse())));

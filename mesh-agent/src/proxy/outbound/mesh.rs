@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::proxy::accepted::Accepted;
 use crate::proxy::context::ConnectionContext;
 use crate::proxy::first::{self, First};
 use crate::proxy::forward::{ForwardEnd, Stopped, Tunnelled, forward};
-use crate::proxy::http::Leg;
+use crate::proxy::http::ByteStream;
 use crate::proxy::registry::CutReason;
 use crate::proxy::report::Report;
 use crate::tls::PeerId;
@@ -72,8 +73,8 @@ pub(super) async fn connect(
 }
 
 impl MeshStream {
-    pub(super) fn leg(&mut self) -> Leg<'_> {
-        Leg::Stream {
+    pub(super) fn byte_stream(&mut self) -> ByteStream<'_> {
+        ByteStream::Stream {
             relay: &mut self.relay,
             connection: &mut self.connection,
         }
@@ -114,16 +115,17 @@ impl MeshStream {
         accepted: &Accepted,
         report: &mut Report,
     ) -> Result<First, CutReason> {
-        let mut bytes = [0; 256];
-        let mut came = 0;
+        let mut is_http2 = false;
         let heard = poll_fn(|cx| {
             let Self {
                 relay, connection, ..
             } = &mut *self;
-            if came > 0 {
-                // A server of HTTP/2 waits for its client, whatever it has said.
+            if is_http2 {
+                // Its server waits for its client, whatever it has said.
                 return Poll::Pending;
             }
+            // Not part of what waits.
+            let mut bytes = [0; 256];
             // A failure is the relay's to tell, or to begin again after.
             let flushed = ready!(relay.poll_flush(connection, cx));
             let read = match flushed {
@@ -135,14 +137,16 @@ impl MeshStream {
                 let _shown_later = report.opened();
             }
             let read = ready!(read);
-            came = read.unwrap_or(0);
-            match (detect::http2_settings(&bytes[..came]), read) {
-                (Some(true), _) => Poll::Pending,
-                (Some(false) | None, Ok(0)) => Poll::Ready(Some(First::Ended)),
-                (Some(false) | None, Ok(_)) => {
-                    Poll::Ready(Some(first::begun_by_application(&bytes[..came])))
-                }
-                (Some(false) | None, Err(_)) => Poll::Ready(None),
+            let came = &bytes[..read.unwrap_or(0)];
+            relay.unread(came);
+            is_http2 = detect::http2_settings(came) == Some(true);
+            if is_http2 {
+                return Poll::Pending;
+            }
+            match read {
+                Ok(0) => Poll::Ready(Some(First::Ended)),
+                Ok(_) => Poll::Ready(Some(first::begun_by_application(came))),
+                Err(_) => Poll::Ready(None),
             }
         });
         let begins = async {
@@ -155,10 +159,9 @@ impl MeshStream {
                 }
             }
         };
-        let spoke = first::spoken(&accepted.client, first::PART);
-        let first = first::race(accepted.context(), spoke, begins).await?;
-        self.relay.unread(&bytes[..came]);
-        Ok(first)
+        let spoke = pin!(first::spoken(&accepted.client, first::PART));
+        let begins = pin!(begins);
+        first::race(accepted.context(), spoke, begins).await
     }
 
     /// May it carry a request to the peer?
@@ -215,8 +218,8 @@ impl MeshStream {
         match failed {
             Some(reason) => self.answer = self.answer.or(Some(reason)),
             None => {
-                let leg = &mut self.leg();
-                let _in_time = tokio::time::timeout(LEAVE, leg.leave()).await;
+                let stream = &mut self.byte_stream();
+                let _in_time = tokio::time::timeout(LEAVE, stream.leave()).await;
             }
         }
         self.give_back(context).await;

@@ -7,13 +7,15 @@
 //! answered is read and thrown away.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use smallvec::SmallVec;
 use tokio::time::{sleep_until, timeout_at};
 
-use super::upstreams::{Upstream, Upstreams, Way};
+use super::upstreams::{Transport, Upstream, Upstreams};
 use crate::balance::InFlight;
+use crate::io::Account;
 use crate::model::Edits;
 use crate::model::route::BackendRef;
 use crate::proxy::context::{ConnectionContext, Exchange, PodState, WorkerState};
@@ -80,7 +82,7 @@ pub(super) struct Mirror<C> {
     pub(super) context: Rc<ConnectionContext>,
     pub(super) to: BackendRef,
     /// Of the request.
-    pub(super) edits: Edits,
+    pub(super) edits: Rc<Edits>,
     /// As it came.
     pub(super) request: C,
 }
@@ -98,18 +100,19 @@ pub(super) trait Copied: 'static {
         rest: &Rest<'_>,
     ) -> Result<Sent<Self::Whole>, CopyEnd>;
 
-    /// To the end of its answer, over one upstream. `None`: nobody took it.
+    /// To the end of its answer, over one upstream, by the account of the pod. `None`:
+    /// nobody took it.
     async fn exchange(
         whole: &mut Self::Whole,
         upstream: &mut Upstream,
-        way: &Way,
+        to: (&Transport, &Arc<Account>),
     ) -> Option<CopyEnd>;
 }
 
 /// A copy that is sent.
 pub(super) struct Sent<W> {
     pub(super) whole: W,
-    pub(super) way: Way,
+    pub(super) via: Transport,
     /// Counts as load of its endpoint. What becomes of a copy says nothing of that.
     pub(super) load: Option<InFlight>,
 }
@@ -138,29 +141,26 @@ impl<C: Copied> Mirror<C> {
         } = self;
         let whole = request.whole(&Exchange::begin(&context), (&to, &edits), rest);
         drop(request);
-        let Sent { whole, way, load } = match whole {
+        let Sent { whole, via, load } = match whole {
             Ok(sent) => sent,
             Err(end) => return ticket.ends(end),
         };
-        let tracked = context.worker.tasks.clone();
-        let tasks = context.pod.tasks.clone();
-        let carrying = async move {
-            let end = Box::pin(carry::<C>(&context, &way, whole)).await;
+        context.spawn(|context| async move {
+            let end = Box::pin(carry::<C>(&context, &via, whole)).await;
             drop(load);
             ticket.ends(end);
-        };
-        tasks.spawn_local(tracked.track_future(carrying));
+        });
     }
 }
 
 async fn carry<C: Copied>(
     context: &Rc<ConnectionContext>,
-    way: &Way,
+    via: &Transport,
     mut whole: C::Whole,
 ) -> CopyEnd {
     let ends = tokio::time::Instant::now() + LONGEST;
-    let upstreams = Upstreams::new(context, None);
-    let mut upstream = match timeout_at(ends, upstreams.connect(way, None)).await {
+    let (upstreams, to) = (Upstreams::new(context, None), (via, &context.pod.account));
+    let mut upstream = match timeout_at(ends, upstreams.connect(via, None)).await {
         Ok(Ok(upstream)) => upstream,
         Ok(Err(_)) => return CopyEnd::Failed,
         Err(_late) => return CopyEnd::TimedOut,
@@ -169,12 +169,12 @@ async fn carry<C: Copied>(
         let end = tokio::select! {
             biased; // removal and drain win
             _reason = context.entry().cut.wait() => Some(CopyEnd::Abandoned),
-            end = C::exchange(&mut whole, &mut upstream, way) => end,
+            end = C::exchange(&mut whole, &mut upstream, to) => end,
             () = sleep_until(ends) => Some(CopyEnd::TimedOut),
         };
         let Some(end) = end else {
             // The other agent did not take it: on another connection it goes on.
-            match timeout_at(ends, upstreams.replay(upstream, way)).await {
+            match timeout_at(ends, upstreams.replay(upstream, via)).await {
                 Ok(Ok(fresh)) => upstream = fresh,
                 Ok(Err(_)) => return CopyEnd::Failed,
                 Err(_late) => return CopyEnd::TimedOut,
@@ -182,7 +182,7 @@ async fn carry<C: Copied>(
             continue;
         };
         // A pod's ports are not spent on the ends of copies.
-        let is_stream = matches!(way, Way::Mesh(_));
+        let is_stream = matches!(via, Transport::Mesh(_));
         let in_order = is_stream && end == CopyEnd::Answered;
         upstreams.leave(upstream, (!in_order).then_some(ResetReason::Aborted));
         // There is more of an answer than anybody wants to know.

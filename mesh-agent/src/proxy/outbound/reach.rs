@@ -8,17 +8,17 @@ use std::time::Instant;
 use tokio::net::TcpStream;
 
 use super::{cookie, fault};
-use crate::balance::{Attempt, Draw, InFlight, Kind};
+use crate::balance::{Attempt, Draw, InFlight, Kind, Leave};
 use crate::io::dial;
 use crate::model::route::BackendRef;
 use crate::model::{Refused, RequestHead, UpstreamAddr, Workload};
-use crate::plan::{AuthzInput, MayDial, Source, Target};
+use crate::plan::{AuthzInput, MayDial, SourcePod, Target};
 use crate::proxy::context::{ConnectionContext, Exchange};
-use crate::proxy::http::{Waited, Whither};
+use crate::proxy::http::{RetryTo, Waited, is_safe};
 
-pub(super) fn source(context: &ConnectionContext) -> Source<'_> {
+pub(super) fn source(context: &ConnectionContext) -> SourcePod<'_> {
     let pod = &context.pod.workload;
-    Source {
+    SourcePod {
         own: pod.ips,
         address: context.client_addr.ip(),
         pod: &pod.uid,
@@ -45,6 +45,7 @@ pub(super) fn target(
     if let (Kind::Request, Some(traffic)) = (kind, backends.traffic()) {
         fault::inject(exchange, traffic, attempt)?;
     }
+    attempt.of_request(head.is_some_and(|head| is_safe(head.method)));
     let mut balancer = context.worker.balancer.borrow_mut();
     let random = |limit| context.worker.dice.below(limit);
     let draw = Draw {
@@ -53,7 +54,12 @@ pub(super) fn target(
         random: &random,
     };
     let is_first = attempt.is_new();
-    let target = backends.pick(&mut balancer, attempt, draw)?;
+    let picked = backends.pick(&mut balancer, attempt, draw);
+    if let (Some((since, _)), Some(traffic)) = (attempt.queued(), backends.traffic()) {
+        let longest = traffic.timeouts.request.filter(|_| kind == Kind::Request);
+        attempt.has_to_end(longest.map(|longest| since + longest));
+    }
+    let target = picked?;
     if let Some(load) = target.load.as_ref().filter(|_| is_first) {
         let of = &load.traffic().retry_budget;
         load.destination().budget.request(of, draw.now);
@@ -68,6 +74,9 @@ pub(super) fn another(
     to: Option<&BackendRef>,
     (kind, attempt): (Kind, &mut Attempt),
 ) -> Option<Target> {
+    if attempt.has_tried_enough() {
+        return None;
+    }
     let target = target(exchange, to, (kind, attempt), None).ok()?;
     let load = target.load.as_ref()?;
     may_retry(&exchange.context, load, attempt).then_some(target)
@@ -83,12 +92,26 @@ pub(super) fn may_retry(context: &ConnectionContext, load: &InFlight, attempt: &
 pub(super) fn may_again(
     context: &ConnectionContext,
     load: &InFlight,
-    (waited, attempt): (&Waited, &Attempt),
+    (waited, attempt): (Waited, &Attempt),
 ) -> bool {
-    match waited.whither() {
-        Whither::Elsewhere => may_retry(context, load, attempt),
-        Whither::Anywhere => may_repeat(context, load),
+    if waited.to == RetryTo::Elsewhere {
+        return may_retry(context, load, attempt);
     }
+    if waited.leave.is_some_and(|leave| leave.goes_to(load)) {
+        context.worker.agent.metrics.retries.inc();
+        return true;
+    }
+    may_repeat(context, load)
+}
+
+/// Leave for another try, by the budget of where the last one went; asked before the wait
+/// for it.
+pub(super) fn leave(context: &ConnectionContext, attempt: &Attempt) -> Option<Leave> {
+    let leave = attempt.ask_again(Instant::now());
+    if leave.is_none() {
+        context.worker.agent.metrics.over_budget.inc();
+    }
+    leave
 }
 
 /// The budget allows it, wherever it goes: then it is a retry.

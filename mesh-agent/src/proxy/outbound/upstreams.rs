@@ -16,7 +16,7 @@ use crate::model::{Flow, PeerRule, RefuseReason, Refused, TlsParameters, Workloa
 use crate::plan::{MayDial as _, MeshPeer, Outside};
 use crate::proxy::authorize::Authorized;
 use crate::proxy::context::ConnectionContext;
-use crate::proxy::http::{Again, Fail, Inbox, Leg, Side, Transfer, has_settings, is_quiet};
+use crate::proxy::http::{Again, ByteStream, Fail, Inbox, Side, Transfer, has_settings, is_quiet};
 use crate::proxy::times::connected;
 use crate::sys::socket;
 use crate::tls::PeerId;
@@ -27,7 +27,7 @@ use crate::tunnel::{ResetReason, StreamEnd};
 const MAX_IDLE: usize = 4;
 
 /// How a request gets to where it goes, and by what leave.
-pub(super) enum Way {
+pub(super) enum Transport {
     Mesh(MeshPeer),
     SameNode {
         authorized: Authorized,
@@ -36,7 +36,7 @@ pub(super) enum Way {
     Plain(Outside),
 }
 
-impl Way {
+impl Transport {
     pub(super) fn to(&self) -> SocketAddr {
         match self {
             Self::Mesh(peer) => peer.to(),
@@ -46,10 +46,10 @@ impl Way {
     }
 
     /// Who is at the other end of HTTP/2 there.
-    pub(super) fn http2_leg(&self) -> http2::Leg {
+    pub(super) fn hop(&self) -> http2::Hop {
         match self {
-            Self::Mesh(_) => http2::Leg::Agents,
-            Self::SameNode { .. } | Self::Plain(_) => http2::Leg::Edge,
+            Self::Mesh(_) => http2::Hop::Agents,
+            Self::SameNode { .. } | Self::Plain(_) => http2::Hop::Edge,
         }
     }
 }
@@ -96,9 +96,9 @@ impl Upstream {
 
     pub(super) fn side(&mut self) -> Side<'_> {
         Side {
-            leg: match &mut self.carrier {
-                Carrier::Mesh(stream) => stream.leg(),
-                Carrier::Socket { stream, .. } => Leg::Socket(stream),
+            stream: match &mut self.carrier {
+                Carrier::Mesh(stream) => stream.byte_stream(),
+                Carrier::Socket { stream, .. } => ByteStream::Socket(stream),
             },
             inbox: &mut self.inbox,
         }
@@ -113,13 +113,13 @@ impl Upstream {
     }
 
     /// It carries another request of that way.
-    pub(super) fn serves(&mut self, way: &Way, context: &ConnectionContext) -> bool {
-        self.is_for(way, context) && self.is_quiet()
+    pub(super) fn serves(&mut self, via: &Transport, context: &ConnectionContext) -> bool {
+        self.is_for(via, context) && self.is_quiet()
     }
 
     /// A connection of HTTP/2 may begin on it; the server may have sent its settings.
-    pub(super) fn begins_http2(&mut self, way: &Way, context: &ConnectionContext) -> bool {
-        self.is_for(way, context) && (self.has_settings() || self.is_quiet())
+    pub(super) fn begins_http2(&mut self, via: &Transport, context: &ConnectionContext) -> bool {
+        self.is_for(via, context) && (self.has_settings() || self.is_quiet())
     }
 
     fn is_quiet(&mut self) -> bool {
@@ -136,24 +136,25 @@ impl Upstream {
         }
     }
 
-    fn is_for(&self, way: &Way, context: &ConnectionContext) -> bool {
-        if self.to != way.to() || !self.inbox.is_empty() {
+    fn is_for(&self, via: &Transport, context: &ConnectionContext) -> bool {
+        if self.to != via.to() || !self.inbox.is_empty() {
             return false;
         }
-        match (&self.carrier, way) {
-            (Carrier::Mesh(stream), Way::Mesh(peer)) => stream.is_for(context, peer),
+        match (&self.carrier, via) {
+            (Carrier::Mesh(stream), Transport::Mesh(peer)) => stream.is_for(context, peer),
             (
                 Carrier::Socket {
                     entered: Some(cookie),
                     ..
                 },
-                Way::SameNode { workload, .. },
+                Transport::SameNode { workload, .. },
             ) => context.worker.agent.is_pod(*cookie, workload),
-            (Carrier::Socket { entered: None, .. }, Way::Plain(_)) => true,
-            (Carrier::Mesh(_), Way::SameNode { .. } | Way::Plain(_))
-            | (Carrier::Socket { .. }, Way::Mesh(_) | Way::SameNode { .. } | Way::Plain(_)) => {
-                false
-            }
+            (Carrier::Socket { entered: None, .. }, Transport::Plain(_)) => true,
+            (Carrier::Mesh(_), Transport::SameNode { .. } | Transport::Plain(_))
+            | (
+                Carrier::Socket { .. },
+                Transport::Mesh(_) | Transport::SameNode { .. } | Transport::Plain(_),
+            ) => false,
         }
     }
 
@@ -236,14 +237,14 @@ impl<'u> Upstreams<'u> {
     }
 
     /// An idle one that goes where the request is to go.
-    pub(super) fn take(&mut self, way: &Way) -> Option<Upstream> {
+    pub(super) fn take(&mut self, via: &Transport) -> Option<Upstream> {
         let context = self.context;
         let found = self
             .idle
             .iter()
-            .rposition(|upstream| upstream.to == way.to())?;
+            .rposition(|upstream| upstream.to == via.to())?;
         let mut upstream = self.idle.remove(found);
-        if upstream.serves(way, context) {
+        if upstream.serves(via, context) {
             if let Carrier::Mesh(stream) = &upstream.carrier {
                 stream.set_session(context);
             }
@@ -264,17 +265,17 @@ impl<'u> Upstreams<'u> {
     /// A new one, that is there `within` that time.
     pub(super) async fn connect(
         &self,
-        way: &Way,
+        via: &Transport,
         within: Option<Duration>,
     ) -> Result<Upstream, Refused> {
-        connected(within, self.reach(way)).await
+        connected(within, self.reach(via)).await
     }
 
-    async fn reach(&self, way: &Way) -> Result<Upstream, Refused> {
+    async fn reach(&self, via: &Transport) -> Result<Upstream, Refused> {
         let context = self.context;
-        let carrier = match way {
-            Way::Mesh(peer) => Carrier::Mesh(Box::pin(mesh::connect(context, peer)).await?),
-            Way::Plain(outside) => {
+        let carrier = match via {
+            Transport::Mesh(peer) => Carrier::Mesh(Box::pin(mesh::connect(context, peer)).await?),
+            Transport::Plain(outside) => {
                 let stream = Box::pin(dial_upstream(context, outside)).await?;
                 if entered_pod(context, &stream, outside.to()).is_some() {
                     // Meanwhile the address is that of a pod here, whose policy nobody asked.
@@ -285,7 +286,7 @@ impl<'u> Upstreams<'u> {
                     entered: None,
                 }
             }
-            Way::SameNode {
+            Transport::SameNode {
                 authorized,
                 workload,
                 ..
@@ -308,7 +309,7 @@ impl<'u> Upstreams<'u> {
             }
         };
         Ok(Upstream {
-            to: way.to(),
+            to: via.to(),
             carrier,
             inbox: Inbox::default(),
             flow: None,
@@ -319,10 +320,10 @@ impl<'u> Upstreams<'u> {
     pub(super) async fn replay(
         &self,
         mut upstream: Upstream,
-        way: &Way,
+        via: &Transport,
     ) -> Result<Upstream, Refused> {
-        match (&mut upstream.carrier, way) {
-            (Carrier::Mesh(stream), Way::Mesh(peer)) => {
+        match (&mut upstream.carrier, via) {
+            (Carrier::Mesh(stream), Transport::Mesh(peer)) => {
                 Box::pin(stream.replay(self.context, peer)).await?;
                 Ok(upstream)
             }
@@ -334,12 +335,9 @@ impl<'u> Upstreams<'u> {
     pub(super) fn leave(&self, upstream: Upstream, failed: Option<ResetReason>) {
         match upstream.carrier {
             Carrier::Mesh(stream) => {
-                let context = self.context.clone();
-                let tracked = context.worker.tasks.clone();
-                let tasks = context.pod.tasks.clone();
                 // The other agent's end is waited for; the client is not kept for it.
-                let leaving = async move { stream.leave(&context, failed).await };
-                tasks.spawn_local(tracked.track_future(leaving));
+                self.context
+                    .spawn(|context| async move { stream.leave(&context, failed).await });
             }
             Carrier::Socket { stream, .. } => {
                 if failed.is_some() {

@@ -21,7 +21,7 @@ use crate::route::attached::{Permits, age};
 
 /// One way for a rule to match.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct CompiledMatch {
     pub(super) rule: u32,
     pub(super) place: Place,
     /// What the place does not say of the path.
@@ -131,7 +131,7 @@ pub(super) struct MirrorTo {
 pub(super) struct Compiled {
     pub(super) rules: Vec<Rule>,
     /// By precedence.
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<CompiledMatch>,
     /// Some rule goes by the path, or puts a part of it elsewhere.
     pub(super) looks_at_paths: bool,
 }
@@ -139,7 +139,7 @@ pub(super) struct Compiled {
 /// Routes of one kind, from the oldest to the youngest.
 pub(super) fn compile(routes: &[Arc<Route>], permits: Permits<'_>) -> Compiled {
     let mut rules = Vec::new();
-    let mut entries: Vec<(Rank, Entry)> = Vec::new();
+    let mut entries: Vec<(Rank, CompiledMatch)> = Vec::new();
     let mut looks_at_paths = false;
     for (nth, route) in routes.iter().enumerate() {
         let Rules::Http(of_route) = &route.rules else {
@@ -215,13 +215,13 @@ pub(super) fn elements(prefix: &str) -> usize {
     trimmed(prefix).matches('/').count()
 }
 
-fn entry(rule: u32, one: &HttpMatch) -> Entry {
+fn entry(rule: u32, one: &HttpMatch) -> CompiledMatch {
     let (place, path) = path(&one.path);
     let elements = match &one.path {
         PathMatch::Prefix(prefix) => elements(prefix),
         _ => 0,
     };
-    Entry {
+    CompiledMatch {
         rule,
         place,
         path,

@@ -120,6 +120,15 @@ impl RouteReason {
 }
 
 impl<'r> Decision<'r> {
+    /// `None` where there is none, or none matched.
+    pub(crate) fn rule(&self) -> Option<&'r Arc<RouteRule>> {
+        match self {
+            Self::Implicit => None,
+            Self::Forward(forward) => Some(forward.rule),
+            Self::Respond(respond) => respond.rule,
+        }
+    }
+
     /// What holds for the connection holds for each request on it.
     pub(in crate::route) fn of_connection(decision: ConnectionDecision<'r>) -> Self {
         let reason = match decision {

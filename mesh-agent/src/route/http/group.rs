@@ -6,8 +6,8 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::compile::{
-    Action, Chosen, Compiled, Entry, NamedTest, PathTest, Rule, ValueTest, Weighed, Weighted,
-    compile,
+    Action, Chosen, Compiled, CompiledMatch, NamedTest, PathTest, Rule, ValueTest, Weighed,
+    Weighted, compile,
 };
 use super::cors;
 use super::decision::{Decision, Forward, Mirrored, Respond, RouteReason};
@@ -27,7 +27,7 @@ pub(in crate::route) struct HttpGroup {
     pub(in crate::route) kind: RouteKind,
     rules: Box<[Rule]>,
     /// By precedence.
-    entries: Box<[Entry]>,
+    entries: Box<[CompiledMatch]>,
     index: Index,
     looks_at_paths: bool,
 }
@@ -35,7 +35,7 @@ pub(in crate::route) struct HttpGroup {
 /// What the rules say of a request before its backend is chosen.
 enum Found<'r> {
     Answered(Respond<'r>),
-    Shared(&'r Rule, &'r Entry, &'r Weighted),
+    Shared(&'r Rule, &'r CompiledMatch, &'r Weighted),
 }
 
 impl HttpGroup {
@@ -63,12 +63,12 @@ impl HttpGroup {
         }
     }
 
-    /// `port`: the one that the request came to. `now`: in seconds since 1970, where
+    /// `port`: the one that the request came to. `now`: tells seconds since 1970, where
     /// sessions go on. `random` gives a number below its argument.
     pub(in crate::route) fn decide(
         &self,
         head: &RequestHead<'_>,
-        (port, now): (u16, Option<u64>),
+        (port, now): (u16, Option<fn() -> u64>),
         random: &mut dyn FnMut(u64) -> u64,
     ) -> Decision<'_> {
         let (rule, entry, weighted) = match self.found(head, port) {
@@ -77,7 +77,7 @@ impl HttpGroup {
         };
         let session = rule.session.as_ref();
         let goes_on = session.zip(now).and_then(|(session, now)| {
-            let token = session.came(head, now)?;
+            let token = session.came(head, now())?;
             Some((weighted.of(session, &token)?, token))
         });
         let chosen = match goes_on {
@@ -167,7 +167,7 @@ impl HttpGroup {
     fn forward<'r>(
         &'r self,
         rule: &'r Rule,
-        entry: &'r Entry,
+        entry: &'r CompiledMatch,
         chosen: &'r Weighed,
         head: &RequestHead<'_>,
         random: &mut dyn FnMut(u64) -> u64,
@@ -217,7 +217,7 @@ impl HttpGroup {
     /// Where rules go by the path, the server gets the form that they saw.
     fn request<'r>(
         &self,
-        entry: &Entry,
+        entry: &CompiledMatch,
         chosen: &'r Weighed,
         head: &RequestHead<'_>,
     ) -> Cow<'r, Edits> {
@@ -259,7 +259,7 @@ impl Weighted {
     }
 }
 
-impl Entry {
+impl CompiledMatch {
     fn matches(&self, head: &RequestHead<'_>, path: Option<&[u8]>) -> bool {
         let method = self.method.as_deref();
         method.is_none_or(|method| method == head.method)

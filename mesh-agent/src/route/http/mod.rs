@@ -20,8 +20,8 @@ mod session;
 #[cfg(test)]
 mod tests;
 
-#[allow(unused_imports, reason = "the HTTP data path comes in parts")]
 pub(crate) use decision::{Decision, Forward, Mirrored, Respond, RouteReason};
 pub(super) use group::HttpGroup;
-#[allow(unused_imports, reason = "the HTTP data path comes in parts")]
 pub(crate) use pattern::check as check_pattern;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use session::fuzz as fuzz_session;

@@ -9,13 +9,20 @@
 use std::hash::{BuildHasher as _, Hash};
 use std::time::Duration;
 
+use crate::model::cookie::{self, SetCookie};
 use crate::model::http_route::{SessionBy, SessionPersistence};
 use crate::model::route::{BackendRef, RouteKey};
 use crate::model::{HeaderEdit, Name, RequestHead};
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
+
 /// Clocks of two nodes differ by less than that, in seconds. A token that is younger is
 /// made up.
 const SKEW: u64 = 300;
+/// What outlives the browser and has no end does so for as long as browsers keep a cookie:
+/// 400 days, in seconds (RFC 6265bis, section 5.5).
+const FOREVER: u64 = 400 * 24 * 60 * 60;
 
 /// Of a rule.
 #[derive(Debug)]
@@ -58,7 +65,11 @@ impl Session {
         let name = says.name.clone();
         Self {
             name: name.unwrap_or_else(|| format!("mesh-session-{:08x}", rule >> 32).into()),
-            says: says.clone(),
+            says: SessionPersistence {
+                absolute: lasting(says.absolute),
+                idle: lasting(says.idle),
+                ..says.clone()
+            },
             rule,
         }
     }
@@ -69,29 +80,16 @@ impl Session {
 
     /// Of a session that still lasts.
     pub(super) fn came(&self, head: &RequestHead<'_>, now: u64) -> Option<Token> {
-        let mut values = head.values(match self.says.by {
-            SessionBy::Header => &self.name,
-            SessionBy::Cookie { .. } => "cookie",
-        });
         let token = match self.says.by {
-            SessionBy::Header => Token::of(values.next()?),
-            SessionBy::Cookie { .. } => values.find_map(|line| {
-                let mut pairs = line.split(|byte| *byte == b';');
-                pairs.find_map(|pair| Token::of(self.cookie(pair.trim_ascii())?))
-            }),
+            SessionBy::Header => Token::of(head.values(&self.name).next()?),
+            SessionBy::Cookie { .. } => cookie::values(head, &self.name).find_map(Token::of),
         }?;
         let lasts = |longest: Option<Duration>, since: u64| {
-            let longest = longest.filter(|longest| !longest.is_zero());
             longest.is_none_or(|longest| Duration::from_secs(now.saturating_sub(since)) <= longest)
         };
         let is_past = token.begun.max(token.seen) <= now + SKEW;
         let is_live = lasts(self.says.absolute, token.begun) && lasts(self.says.idle, token.seen);
         (is_past && is_live).then_some(token)
-    }
-
-    fn cookie<'v>(&self, pair: &'v [u8]) -> Option<&'v [u8]> {
-        let value = pair.strip_prefix(self.name.as_bytes())?;
-        value.strip_prefix(b"=")
     }
 
     pub(super) fn is_of(&self, token: &Token, to: &BackendRef) -> bool {
@@ -171,17 +169,21 @@ impl Sticky<'_> {
                 value: text,
             });
         };
-        let path = path.as_deref().unwrap_or("/");
-        let mut value = format!("{name}={text}; Path={path}; HttpOnly; SameSite=Strict");
-        if let Some(longest) = says.absolute.filter(|_| *is_permanent) {
-            let left = (token.begun + longest.as_secs()).saturating_sub(now);
-            value.push_str(&format!("; Max-Age={left}"));
-        }
-        Some(HeaderEdit::Add {
-            name: "set-cookie".to_owned(),
-            value,
-        })
+        let ends = |longest: Duration| (token.begun + longest.as_secs()).saturating_sub(now);
+        let given = SetCookie {
+            name,
+            value: &text,
+            path: path.as_deref().unwrap_or("/"),
+            max_age: is_permanent.then(|| says.absolute.map_or(FOREVER, ends)),
+            is_strict: true,
+        };
+        Some(cookie::set(given.line()))
     }
+}
+
+/// Zero is no limit, as for the other timeouts of a route.
+fn lasting(longest: Option<Duration>) -> Option<Duration> {
+    longest.filter(|longest| !longest.is_zero())
 }
 
 /// The same in each process.
@@ -268,6 +270,8 @@ mod tests {
         assert_eq!(rest, " Path=/; HttpOnly; SameSite=Strict");
         let lines = format!("a=b; ss=1; s=no;{pair}; c=d");
         assert!(came(&session, "cookie", &lines, 100).is_some());
+        let quoted = pair.replace("s=", "s=\"") + "\"";
+        assert!(came(&session, "cookie", &quoted, 100).is_some());
         assert_eq!(came(&session, "cookie", "s=1", 100), None);
         assert_eq!(came(&session, "x", &lines, 100), None);
     }
@@ -307,9 +311,25 @@ mod tests {
         let session = session(by, Some(3600), None);
         let set = told(&session, None, 50).expect("a cookie");
         assert!(
-            set.ends_with("; Path=/shop; HttpOnly; SameSite=Strict; Max-Age=3600"),
+            set.ends_with("; Path=/shop; Max-Age=3600; HttpOnly; SameSite=Strict"),
             "{set}"
         );
+    }
+
+    #[test]
+    fn a_timeout_of_zero_is_none() {
+        let permanent = SessionBy::Cookie {
+            path: None,
+            is_permanent: true,
+        };
+        let session = session(permanent, Some(0), Some(0));
+        let set = told(&session, None, 50).expect("a cookie");
+        assert!(set.contains("; Max-Age=34560000;"), "{set}");
+        let pair = set.split(';').next().expect("a pair");
+        let (_, value) = pair.split_once('=').expect("a value");
+        let token = Token::of(value.as_bytes()).expect("a token");
+        assert_eq!(came(&session, "cookie", pair, 1_000_000), Some(token));
+        assert_eq!(told(&session, Some(token), 1_000_000), None, "it has it");
     }
 
     #[test]

@@ -10,7 +10,7 @@ const LONGEST: Duration = Duration::from_secs(10);
 /// whether it was not found or could not be mended, is sought again less and less
 /// often; what is new at once.
 #[derive(Debug, Default)]
-pub struct Pace {
+pub(crate) struct Pace {
     unsettled: Vec<u64>,
     again: Option<Instant>,
     wait: Duration,
@@ -19,13 +19,13 @@ pub struct Pace {
 impl Pace {
     /// Is one of these to be sought now?
     #[must_use]
-    pub fn is_due(&self, cookies: &[u64], now: Instant) -> bool {
+    pub(crate) fn is_due(&self, cookies: &[u64], now: Instant) -> bool {
         let is_new = cookies.iter().any(|c| !self.unsettled.contains(c));
         is_new || (!cookies.is_empty() && self.again.is_none_or(|at| at <= now))
     }
 
     /// A search is over, and this is what is still not as it is to be.
-    pub fn sought(&mut self, unsettled: Vec<u64>, now: Instant) {
+    pub(crate) fn sought(&mut self, unsettled: Vec<u64>, now: Instant) {
         let is_old = unsettled.iter().any(|c| self.unsettled.contains(c));
         self.wait = match is_old {
             true => (self.wait * 2).min(LONGEST),

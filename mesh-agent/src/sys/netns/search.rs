@@ -11,18 +11,18 @@ use super::{Netns, NetnsError};
 
 /// What a search for namespaces came to.
 #[derive(Debug)]
-pub struct Search {
-    pub found: Vec<Netns>,
+pub(crate) struct Search {
+    pub(crate) found: Vec<Netns>,
     /// Some could not be looked at: those that were not found may be there.
-    pub unasked: Option<NetnsError>,
+    pub(crate) unasked: Option<NetnsError>,
 }
 
 /// Where what gives names to the node's namespaces is seen from here. A container's own
 /// /proc shows the container's processes alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Names {
-    pub processes: PathBuf,
-    pub files: Vec<PathBuf>,
+pub(crate) struct Names {
+    pub(crate) processes: PathBuf,
+    pub(crate) files: Vec<PathBuf>,
 }
 
 impl Default for Names {
@@ -33,7 +33,7 @@ impl Default for Names {
 
 impl Names {
     #[must_use]
-    pub fn seen(processes: PathBuf, files: PathBuf) -> Self {
+    pub(crate) fn seen(processes: PathBuf, files: PathBuf) -> Self {
         let files = vec![files, "/var/run/netns".into()];
         Self { processes, files }
     }
@@ -41,7 +41,7 @@ impl Names {
 
 /// Opens those namespaces of `cookies` that a file or a process still gives a name to.
 #[must_use]
-pub fn find(at: &Names, cookies: &[u64]) -> Search {
+pub(crate) fn find(at: &Names, cookies: &[u64]) -> Search {
     let names = named(at);
     let mut search = Search {
         found: Vec::new(),

@@ -18,7 +18,7 @@ use crate::tunnel::stream::Role;
 
 impl Relay {
     /// Reads into `buffer`; 0 is the peer's FIN. What came before a failure is
-    /// given first.
+    /// given first, a FIN as well.
     pub(crate) fn poll_read(
         &mut self,
         buffer: &mut [u8],
@@ -28,8 +28,11 @@ impl Relay {
         if let Some(end) = self.failed {
             let buffer = Buffer::new(buffer);
             let _as_far_as_it_goes = self.poll_rest(&buffer, cx);
-            let n = buffer.filled();
-            return Poll::Ready(if n > 0 { Ok(n) } else { Err(end) });
+            return Poll::Ready(match buffer.filled() {
+                0 if self.is_read_to_end() => Ok(0),
+                0 => Err(end),
+                n => Ok(n),
+            });
         }
         if let Some(reason) = self.peer_reset.take() {
             return Poll::Ready(Err(self.fail(Fail::End(StreamEnd::ResetByPeer(reason)))));
@@ -41,15 +44,15 @@ impl Relay {
             Poll::Ready(Ok(())) | Poll::Pending => None,
         };
         match (buffer.filled(), failed) {
+            (0, _) if self.is_read_to_end() => Poll::Ready(Ok(0)),
             (0, Some(end)) => Poll::Ready(Err(end)),
-            (0, None) if self.is_read_to_end() => Poll::Ready(Ok(0)),
             (0, None) => Poll::Pending,
             (n, _) => Poll::Ready(Ok(n)),
         }
     }
 
     fn is_read_to_end(&self) -> bool {
-        !self.stream.may_receive() && self.rest.is_empty()
+        self.stream.has_fin() && self.rest.is_empty()
     }
 
     /// Sends of `parts` what can be sent now; the rest is the caller's to keep. What
@@ -153,6 +156,10 @@ impl Relay {
         connection: &mut Connection,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), StreamEnd>> {
+        // Who reads may have heard of no more than a FIN.
+        if let Some(end) = self.failed {
+            return Poll::Ready(Err(end));
+        }
         ready!(connection.poll_flush(cx)).map_err(|_| self.write_failed(connection))?;
         if self.resend.is_empty() {
             return Poll::Ready(Ok(()));
@@ -181,7 +188,7 @@ impl Relay {
     }
 
     fn write_failed(&mut self, connection: &mut Connection) -> StreamEnd {
-        // What is heard now is not read any more: the stream has failed.
+        // What is heard now is read behind this, before the stream's failure.
         let nobody = Buffer::new(&mut []);
         let fail = self.send_failed(&nobody, connection);
         self.fail(fail)

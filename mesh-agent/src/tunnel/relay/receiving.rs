@@ -7,14 +7,14 @@ use smallvec::SmallVec;
 
 use super::taker::Taker;
 use super::{Fail, Relay, StreamEnd};
-use crate::io::room;
+use crate::io::{BYTES_PER_POLL, room};
 use crate::tls::Opened;
 use crate::tunnel::ProtocolError;
 use crate::tunnel::connection::{Broken, Connection, with_received};
 use crate::tunnel::frame;
 use crate::tunnel::stream::{Event, Role, previous};
 
-/// Reads before neighbours run.
+/// Reads before neighbours run, where they are less than [`BYTES_PER_POLL`].
 const READS_PER_POLL: usize = 4;
 /// Frames, and records without any, before neighbours run: small ones cost by
 /// their number and not by their bytes.
@@ -34,7 +34,7 @@ impl Relay {
         connection: &mut Connection,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Fail>> {
-        let mut budget = FRAMES_PER_POLL;
+        let (mut budget, begun) = (FRAMES_PER_POLL, self.carried());
         for _ in 0..READS_PER_POLL {
             if let Some(application) = application {
                 ready!(self.poll_rest(application, cx)).map_err(|_| Fail::Application)?;
@@ -52,7 +52,7 @@ impl Relay {
                 // A RESET may still come, and the peer's end of the connection.
             }
             ready!(self.poll_records(application, connection, &mut budget, cx))?;
-            if budget == 0 {
+            if budget == 0 || self.carried() - begun >= BYTES_PER_POLL {
                 break;
             }
         }
@@ -122,7 +122,7 @@ impl Relay {
         })
     }
 
-    /// A connection that takes nothing more may have brought a GOAWAY or a RESET.
+    /// A connection that takes nothing more may have brought bytes, a GOAWAY or a RESET.
     pub(super) fn last_words(
         &mut self,
         application: &impl Taker,
@@ -158,35 +158,45 @@ impl Relay {
             let ended = self.stream.is_over() || self.peer_reset.is_some();
             let spent = *budget == 0;
             let opened = if ended || spent || gathered.len() >= GATHER {
-                Opened::NeedMore
+                Ok(Opened::NeedMore)
             } else {
-                let opened = connection.records.open(&mut buffer[*at..]);
-                opened.map_err(Broken::from)?
+                connection.records.open(&mut buffer[*at..])
             };
-            match opened {
-                Opened::Handled { consumed } => {
+            let failed = match opened {
+                Ok(Opened::Handled { consumed }) => {
                     *at += consumed;
                     *budget = budget.saturating_sub(1);
+                    continue;
                 }
-                Opened::Closed => return Err(Fail::Connection(Broken::Lost)),
-                Opened::Data {
+                Ok(Opened::Data {
                     plaintext,
                     consumed,
-                } => {
+                }) => {
                     let range = *at + plaintext.start..*at + plaintext.end;
                     *at += consumed;
-                    let frames = self.take(connection, buffer, range, &mut gathered)?;
-                    *budget = budget.saturating_sub(frames);
+                    match self.take(connection, buffer, range, &mut gathered) {
+                        Ok(frames) => {
+                            *budget = budget.saturating_sub(frames);
+                            continue;
+                        }
+                        Err(fail) => fail,
+                    }
                 }
-                Opened::NeedMore => {
+                Ok(Opened::NeedMore) => {
                     let more = gathered.len() >= GATHER;
                     let full = self.pass(application, buffer, &gathered)?;
                     gathered.clear();
                     if ended || full || spent || !more {
                         return Ok(());
                     }
+                    continue;
                 }
-            }
+                Ok(Opened::Closed) => Fail::Connection(Broken::Lost),
+                Err(error) => Broken::from(error).into(),
+            };
+            // What came before it is the application's all the same.
+            self.pass(application, buffer, &gathered)?;
+            return Err(failed);
         }
     }
 

@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 
 use super::taker::Taker;
 use super::{Fail, Relay, StreamEnd};
-use crate::io::room;
+use crate::io::{BYTES_PER_POLL, room};
 use crate::tunnel::connection::{Broken, Connection};
 use crate::tunnel::frame::Prefix;
 use crate::tunnel::outgoing::{Batch, Filled, with_batch};
@@ -15,7 +15,7 @@ use crate::tunnel::stream::Role;
 
 /// What a client sends on a used connection before the ACCEPT; kept for replay.
 pub(in crate::tunnel) const CREDIT_BYTES: usize = 16 * 1024;
-/// Turns before neighbours run.
+/// Reads before neighbours run, where they are less than [`BYTES_PER_POLL`].
 const READS_PER_POLL: usize = 4;
 
 impl Relay {
@@ -26,6 +26,7 @@ impl Relay {
         connection: &mut Connection,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Fail>> {
+        let begun = self.carried();
         for _ in 0..READS_PER_POLL {
             ready!(connection.poll_flush(cx))
                 .map_err(|_| self.send_failed(application, connection))?;
@@ -33,6 +34,9 @@ impl Relay {
                 return Poll::Ready(Ok(()));
             }
             ready!(self.poll_batch(application, connection, cx))?;
+            if self.carried() - begun >= BYTES_PER_POLL {
+                break;
+            }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
@@ -139,7 +143,7 @@ impl Relay {
 
     /// A failed write is the proof that the peer had closed before, and took
     /// nothing, while nothing of the stream was ever sent. After that only what
-    /// the peer has said counts.
+    /// the peer has said counts: it may have answered, and left what else was sent.
     pub(super) fn send_failed(
         &mut self,
         application: &impl Taker,
@@ -148,7 +152,7 @@ impl Relay {
         let untouched = self.role == Role::Client && self.replay.is_some();
         if untouched && !self.prefix.is_empty() && connection.unsent.is_empty() {
             Fail::End(StreamEnd::NotTaken)
-        } else if self.role == Role::Client && !self.stream.is_accepted() {
+        } else if self.role == Role::Client {
             self.last_words(application, connection)
         } else {
             Fail::Connection(Broken::Lost)

@@ -173,6 +173,45 @@ async fn a_reset_says_why_after_the_bytes_before_it() {
 }
 
 #[tokio::test]
+async fn what_came_before_a_farewell_is_read_though_both_come_at_once() {
+    for ends in [true, false] {
+        let (mut near, mut far) = stream().await;
+        far.relay.accept();
+        far.write(b"answer").await.expect("written");
+        if ends {
+            far.finish().await.expect("ended");
+        }
+        far.connection.go_away().await;
+        assert_eq!(near.read_exact(6).await, b"answer", "{ends}");
+        let end = near.read(&mut [0; 4]).await;
+        assert_eq!(end.is_ok(), ends, "{end:?}");
+    }
+}
+
+/// A server may have its say, and leave what the client still sends: so may its agent.
+#[tokio::test]
+async fn what_came_before_a_connection_broke_is_read_by_who_was_writing() {
+    for is_accepted in [false, true] {
+        let (mut near, mut far) = stream().await;
+        far.relay.accept();
+        if is_accepted {
+            far.write(b"1").await.expect("written");
+            assert_eq!(near.read_exact(1).await, b"1");
+        }
+        far.write(b"answer").await.expect("written");
+        far.connection.reset_on_close();
+        drop(far);
+        let end = loop {
+            if let Err(end) = near.write(&[0; 1_000]).await {
+                break end;
+            }
+        };
+        assert_eq!(near.read_exact(6).await, b"answer", "{is_accepted}");
+        assert_eq!(near.read(&mut [0; 4]).await, Err(end), "and no more");
+    }
+}
+
+#[tokio::test]
 async fn what_was_written_before_the_accept_is_begun_again_elsewhere() {
     // A used connection, whose server leaves before it takes the second stream.
     let (mut near, mut far) = stream().await;

@@ -5,6 +5,7 @@ mod load;
 mod peer;
 mod serve;
 mod steady;
+mod stop;
 mod storm;
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -36,21 +37,12 @@ enum Mode {
         #[arg(long)]
         own: Vec<IpAddr>,
     },
-    /// Connects all the time until standard input ends, and keeps streams going.
-    /// For each line there prints, as JSON, what became of those that began
+    /// Connects, or asks, all the time until standard input ends, and keeps streams
+    /// going. For each line there prints, as JSON, what became of those that began
     /// before the first, between the first and the second line, and so on; with
-    /// the line `next` a new such time begins.
-    Steady {
-        targets: Vec<SocketAddr>,
-        #[arg(long, default_value_t = 4)]
-        width: usize,
-        #[arg(long, default_value_t = 4)]
-        streams: usize,
-        /// Most connections a second [default: as many as there can be]. To one address
-        /// a client has a port for each, which is taken for a minute after its end.
-        #[arg(long)]
-        rate: Option<u32>,
-    },
+    /// the line `next` a new such time begins. `streams` and `failures` are answered
+    /// with when each stream, and each that failed, began and ended.
+    Steady(steady::Plan),
     /// Holds `count` idle connections to `target` until standard input ends.
     Hold { target: SocketAddr, count: usize },
     /// One end of a connection; steps come on standard input, one a line:
@@ -91,12 +83,7 @@ fn main() -> anyhow::Result<()> {
             println!("{}", storm.run(inflight)?);
             Ok(())
         }
-        Mode::Steady {
-            targets,
-            width,
-            streams,
-            rate,
-        } => steady::run(&targets, width, streams, rate),
+        Mode::Steady(plan) => steady::run(&plan),
         Mode::Hold { target, count } => hold(target, count),
         Mode::Peer => peer::run(),
         Mode::LoadServer { port } => load::serve(port),

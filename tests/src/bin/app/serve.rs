@@ -4,14 +4,19 @@
 //! `PEER_IP LOCAL_ADDR SHA256 PEER_PORT\n` and closes. So every exchange proves
 //! half-close, content and addresses.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd as _;
 
+use mesh_tests::sys::epoll::Epoll;
+use nix::sys::signalfd::SignalFd;
 use sha2::{Digest as _, Sha256};
 
 use crate::hex;
+use crate::stop::sigterm;
 
 pub(crate) fn run(ports: &[u16]) -> anyhow::Result<()> {
+    let stop = sigterm()?;
     let listeners = ports
         .iter()
         .map(|port| listen(*port))
@@ -19,8 +24,8 @@ pub(crate) fn run(ports: &[u16]) -> anyhow::Result<()> {
     println!("serving");
     std::thread::scope(|scope| {
         let servers: Vec<_> = listeners
-            .iter()
-            .map(|l| scope.spawn(|| accept(l)))
+            .into_iter()
+            .map(|l| scope.spawn(|| accept(l, &stop)))
             .collect();
         for server in servers {
             match server.join() {
@@ -42,14 +47,40 @@ pub(crate) fn listen(port: u16) -> std::io::Result<TcpListener> {
     Ok(listener.into())
 }
 
-fn accept(listener: &TcpListener) -> anyhow::Result<()> {
-    for stream in listener.incoming() {
-        let stream = stream?;
-        std::thread::Builder::new()
-            .stack_size(128 * 1024)
-            .spawn(move || answer(stream))?;
+/// Until SIGTERM, and then until the last answer is given.
+fn accept(listener: TcpListener, stop: &SignalFd) -> anyhow::Result<()> {
+    let epoll = Epoll::new()?;
+    listener.set_nonblocking(true)?;
+    epoll.add(&listener)?;
+    epoll.add(stop)?;
+    let mut ready = vec![];
+    std::thread::scope(|scope| {
+        loop {
+            epoll.wait(-1, &mut ready)?;
+            while let Some(stream) = take(&listener)? {
+                std::thread::Builder::new()
+                    .stack_size(128 * 1024)
+                    .spawn_scoped(scope, move || answer(stream))?;
+            }
+            // Nobody is in its queue: an end would refuse them.
+            if ready.contains(&stop.as_raw_fd()) {
+                drop(listener);
+                return Ok(());
+            }
+        }
+    })
+}
+
+/// The next connection that is there.
+pub(crate) fn take(listener: &TcpListener) -> std::io::Result<Option<TcpStream>> {
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => return Ok(Some(stream)),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(None),
+            Err(e) if e.kind() == ErrorKind::ConnectionAborted => {}
+            Err(e) => return Err(e),
+        }
     }
-    Ok(())
 }
 
 fn answer(mut stream: TcpStream) -> std::io::Result<()> {

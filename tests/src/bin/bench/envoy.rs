@@ -184,29 +184,44 @@ const HTTP2_UPSTREAM: &str = r#"    typed_extension_protocol_options:
 /// What a listener does. Of HTTP as much as an agent does: a route, an access log and
 /// metrics by default; no timeout.
 fn filter(hop: &Hop) -> String {
-    let port = hop.listen;
+    let cluster = format!("c{}", hop.listen);
     let Some(codec) = hop.codec else {
-        return format!(
-            r#"      - name: tcp
-        typed_config:
-          "@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-          stat_prefix: tcp
-          cluster: c{port}
-"#
-        );
+        return tcp_filter(&cluster);
     };
-    format!(
-        r#"      - name: http
-        typed_config:
-          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: http
-          codec_type: {codec}
+    let more = format!(
+        r#"          codec_type: {codec}
           access_log:
           - name: file
             typed_config:
               "@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog
               path: {log}
-          http_filters:
+"#,
+        log = hop.log
+    );
+    http_filter(&cluster, &more)
+}
+
+/// Of a listener whose bytes go to the cluster.
+pub(crate) fn tcp_filter(cluster: &str) -> String {
+    format!(
+        r#"      - name: tcp
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+          stat_prefix: tcp
+          cluster: {cluster}
+"#
+    )
+}
+
+/// Of a listener whose requests go to the cluster, without a timeout; `more`: fields of
+/// the connection manager.
+pub(crate) fn http_filter(cluster: &str, more: &str) -> String {
+    format!(
+        r#"      - name: http
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: http
+{more}          http_filters:
           - name: router
             typed_config:
               "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
@@ -214,9 +229,8 @@ fn filter(hop: &Hop) -> String {
             virtual_hosts:
             - name: all
               domains: ["*"]
-              routes: [{{match: {{prefix: "/"}}, route: {{cluster: c{port}, timeout: 0s}}}}]
-"#,
-        log = hop.log
+              routes: [{{match: {{prefix: "/"}}, route: {{cluster: {cluster}, timeout: 0s}}}}]
+"#
     )
 }
 

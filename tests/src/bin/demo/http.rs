@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -49,6 +50,11 @@ pub(crate) const STEPS: &[Step] = &[
         name: "a rate limit: each caller 5 requests in 10 s",
         expected: "5 times 200, then 429 with Retry-After",
         act: limit,
+    },
+    Step {
+        name: "a greedy pod of n1 asks with 100 connections as fast as it can",
+        expected: "300 of 300 requests of web, 100 a second, are answered beside it",
+        act: greedy,
     },
 ];
 
@@ -342,4 +348,63 @@ fn limit(scene: &mut Scene) -> Result<String> {
     let seconds = after.and_then(|after| after.parse::<u32>().ok());
     ensure!(seconds.is_some_and(|seconds| seconds > 0), "{told}");
     Ok(format!("5 times 200, then {told} s"))
+}
+
+/// Requests of web in three seconds.
+const QUIET: usize = 300;
+const GREEDY: usize = 100;
+
+impl Scene {
+    /// Web at its pace: how long the slowest but one of a hundred took, in ms.
+    fn quiet(&self) -> Result<f64> {
+        let what = "\n= %{http_code} %{time_total}\n";
+        let told = self.asking(&format!("/?[1-{QUIET}]"), &["--rate", "100/s", "-w", what])?;
+        let answered = told.lines().filter_map(|line| line.strip_prefix("= 200 "));
+        let times: std::result::Result<Vec<f64>, _> = answered.map(str::parse).collect();
+        let mut times = times?;
+        ensure!(times.len() == QUIET, "{} of {QUIET} answered", times.len());
+        times.sort_by(f64::total_cmp);
+        Ok(times[QUIET * 99 / 100] * 1e3)
+    }
+
+    fn requests_of_files(&self) -> Result<f64> {
+        let label = format!("source_workload=\"{}\"", self.files.name);
+        self.near()?.metric("istio_requests_total", &label)
+    }
+
+    /// Until it is ended.
+    fn floods(&self) -> Result<Child> {
+        let mut curl = self.world.in_pod(&self.files, "curl");
+        curl.args(["-s", "-Z", "--parallel-immediate"]);
+        curl.args(["--parallel-max", &GREEDY.to_string(), "-o", "/dev/null"]);
+        curl.arg(format!("http://{VIP}/?[1-1000000]"));
+        curl.stdout(Stdio::null()).stderr(Stdio::null());
+        curl.spawn().context("start curl")
+    }
+}
+
+fn greedy(scene: &mut Scene) -> Result<String> {
+    scene.apply("route", &route(&format!("[{{{}}}]", backends([1, 0]))))?;
+    let alone = scene.quiet()?;
+    let before = scene.requests_of_files()?;
+    let mut greedy = scene.floods()?;
+    let is_greedy = eventually(Duration::from_secs(10), || {
+        let now = scene.requests_of_files();
+        now.is_ok_and(|now| now - before > 2.0 * GREEDY as f64)
+    });
+    let beside = scene.quiet();
+    let goes_on = greedy.try_wait().is_ok_and(|ended| ended.is_none());
+    greedy.kill()?;
+    let _ended = greedy.wait();
+    let asked = scene.requests_of_files()? - before;
+    scene.world.remove_config("route")?;
+    let beside = beside?;
+    ensure!(is_greedy && goes_on, "the greedy one asked {asked} times");
+    ensure!(
+        asked > 3.0 * QUIET as f64,
+        "the greedy one asked {asked} times"
+    );
+    Ok(format!(
+        "{QUIET} of {QUIET} answered beside {asked} of the greedy one; p99 {beside:.1} ms, alone {alone:.1} ms"
+    ))
 }

@@ -2,21 +2,14 @@ package main
 
 import (
 	"bytes"
-	"net"
 	"time"
 
 	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 )
 
 // A client that keeps to the frames and to nothing else. Tells how it was sent away.
 func flood(to, kind string, count int) {
-	connection, err := net.Dial("tcp", to)
-	check(err)
-	connection.SetDeadline(time.Now().Add(20 * time.Second))
-	connection.Write([]byte(http2.ClientPreface))
-	framer := http2.NewFramer(connection, connection)
-	framer.WriteSettings()
+	framer := dialFrames(to, 20*time.Second)
 	ended := make(chan string, 1)
 	answered := make(chan uint32, 1000)
 	go func() {
@@ -30,7 +23,7 @@ func flood(to, kind string, count int) {
 				ended <- "goaway " + away.ErrCode.String()
 				return
 			}
-			if head, ok := frame.(*http2.HeadersFrame); ok {
+			if head, ok := frame.(*http2.MetaHeadersFrame); ok {
 				answered <- head.StreamID
 			}
 			if ping, ok := frame.(*http2.PingFrame); ok && ping.IsAck() && string(ping.Data[:]) == "lastlast" {
@@ -46,16 +39,23 @@ func flood(to, kind string, count int) {
 	case "leave":
 		path = "/open"
 	}
-	var block bytes.Buffer
-	encoder := hpack.NewEncoder(&block)
-	for _, field := range [][2]string{{":method", "GET"}, {":scheme", "http"}, {":path", path}, {":authority", to}} {
-		encoder.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]})
-	}
-	head := block.Bytes()
+	head := block(":method", "GET", ":scheme", "http", ":path", path, ":authority", to)
 	headers := func(stream uint32, end, whole bool) error {
 		return framer.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: head, EndStream: end, EndHeaders: whole})
 	}
+	// A large entry of the table, and a head that names it often.
+	entry := block(":method", "GET", ":scheme", "http", ":path", path, ":authority", to)
+	entry = append(entry, 0x40, 1, 'x', 0x7f, 0xa1, 0x1e)
+	entry = append(entry, bytes.Repeat([]byte{'y'}, 4000)...)
+	bomb := append([]byte{0x82, 0x86, 0x84, 0x01, byte(len(to))}, to...)
+	bomb = append(bomb, bytes.Repeat([]byte{0x80 | 62}, 16000)...)
 	switch kind {
+	case "bomb":
+		framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: entry, EndStream: true, EndHeaders: true})
+	case "table":
+		framer.ReadMetaHeaders.SetAllowedMaxDynamicTableSize(1<<32 - 1)
+	case "zero-window":
+		framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
 	case "continuation":
 		headers(1, true, false)
 	case "empty":
@@ -91,6 +91,22 @@ func flood(to, kind string, count int) {
 			err = framer.WritePing(false, [8]byte{})
 		case "settings":
 			err = framer.WriteSettings()
+		case "table":
+			size := []uint32{0, 1<<32 - 1}[i%2]
+			err = framer.WriteSettings(http2.Setting{ID: http2.SettingHeaderTableSize, Val: size})
+			if i%100 == 0 {
+				headers(uint32(2*(i/100)+1), true, true)
+			}
+		case "bomb":
+			err = framer.WriteHeaders(http2.HeadersFrameParam{StreamID: stream + 2, BlockFragment: bomb, EndStream: true, EndHeaders: true})
+		case "priority":
+			on := http2.PriorityParam{StreamDep: stream + 2, Weight: uint8(i), Exclusive: i%2 == 0}
+			err = framer.WritePriority(stream, on)
+		case "zero-window":
+			// Nobody takes the answer.
+			err = headers(stream, true, true)
+		case "byte-windows":
+			err = framer.WriteWindowUpdate(0, 1)
 		case "window":
 			// Nobody may have more than 2^31-1.
 			err = framer.WriteWindowUpdate(0, 1<<31-1)

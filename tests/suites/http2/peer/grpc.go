@@ -38,7 +38,20 @@ func serveGRPC(name, port string, flags []string) {
 			MaxConnectionAgeGrace: 10 * time.Second,
 		}))
 	}
-	check(grpc.NewServer(options...).Serve(listener))
+	check(grpc.NewServer(options...).Serve(counting{listener}))
+}
+
+// Connections that it took.
+var taken atomic.Int64
+
+type counting struct{ net.Listener }
+
+func (c counting) Accept() (net.Conn, error) {
+	connection, err := c.Listener.Accept()
+	if err == nil {
+		taken.Add(1)
+	}
+	return connection, err
 }
 
 func handle(name string, stream grpc.ServerStream) error {
@@ -73,8 +86,20 @@ func handle(name string, stream grpc.ServerStream) error {
 		<-stream.Context().Done()
 		left.Add(1)
 		return stream.Context().Err()
+	case "/test.Echo/Silent_" + name:
+		<-stream.Context().Done()
+		left.Add(1)
+		return stream.Context().Err()
+	case "/test.Echo/Silent_b", "/test.Echo/Silent_c":
+		if err := stream.RecvMsg(&message); err != nil {
+			return err
+		}
+		return stream.SendMsg(&message)
 	case "/test.Echo/Left":
 		message = []byte(fmt.Sprint(left.Load()))
+		return stream.SendMsg(&message)
+	case "/test.Echo/Taken":
+		message = []byte(fmt.Sprint(taken.Load()))
 		return stream.SendMsg(&message)
 	}
 	return status.Error(codes.Unimplemented, method)
@@ -188,43 +213,50 @@ func grpcClient(verb string, args []string) bool {
 		}
 		tell(counts)
 	case "load":
-		// Unary calls for so many milliseconds, beside long streams; how each ended.
-		ends := time.Now().Add(time.Duration(number(args[1])) * time.Millisecond)
-		var all sync.WaitGroup
-		var lock sync.Mutex
-		counts := map[string]int{}
-		for i := range number(args[2]) {
-			all.Add(1)
-			go func() {
-				defer all.Done()
-				// They begin on several connections of the server.
-				time.Sleep(time.Duration(i) * 50 * time.Millisecond)
-				end := long(c, ends)
-				lock.Lock()
-				defer lock.Unlock()
-				counts["stream "+end]++
-			}()
-		}
-		for range 8 {
-			all.Add(1)
-			go func() {
-				defer all.Done()
-				for time.Now().Before(ends) {
-					_, err := call(background, c, "/test.Echo/Unary", 100)
-					lock.Lock()
-					counts[status.Code(err).String()]++
-					if err != nil && len(counts) < 5 {
-						counts[err.Error()]++
-					}
-					lock.Unlock()
-					time.Sleep(4 * time.Millisecond)
-				}
-			}()
-		}
-		all.Wait()
-		tell(counts)
+		tell(load(c, number(args[1]), number(args[2]), number(args[3])))
 	default:
 		return false
 	}
 	return true
+}
+
+// So many unary calls a second for so many seconds, and long streams beside them: how each
+// ended, and connections that the server took. A call that is late is made all the same: there
+// are always as many, on a slow machine over a longer time.
+func load(c *grpc.ClientConn, rate, seconds, streams int) map[string]int {
+	const callers = 20
+	var all sync.WaitGroup
+	var lock sync.Mutex
+	counts := map[string]int{}
+	count := func(what string) {
+		lock.Lock()
+		defer lock.Unlock()
+		counts[what]++
+	}
+	began := time.Now()
+	ends := began.Add(time.Duration(seconds) * time.Second)
+	for i := range streams {
+		all.Go(func() {
+			// They begin on several connections of the server.
+			time.Sleep(time.Duration(i) * ends.Sub(began) / time.Duration(2*streams))
+			count("stream " + long(c, ends))
+		})
+	}
+	for i := range callers {
+		all.Go(func() {
+			for n := i; n < rate*seconds; n += callers {
+				time.Sleep(time.Until(began.Add(time.Duration(n) * time.Second / time.Duration(rate))))
+				_, err := call(context.Background(), c, "/test.Echo/Unary", 100)
+				count(status.Code(err).String())
+				if err != nil {
+					count(err.Error())
+				}
+			}
+		})
+	}
+	all.Wait()
+	reply, err := call(context.Background(), c, "/test.Echo/Taken", 0)
+	check(err)
+	counts["connections"] = number(string(reply))
+	return counts
 }

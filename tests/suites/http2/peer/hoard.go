@@ -1,35 +1,26 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
-	"net"
+	"runtime"
 	"time"
 
 	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 )
 
 // Clients that ask for more than they take, for so many seconds.
 // unread: they read the connection, and give no stream any window.
 // deaf: they give all the window there is, and read nothing.
 func hoard(to, kind string, connections, streams, seconds int) {
-	var block bytes.Buffer
-	encoder := hpack.NewEncoder(&block)
-	for _, field := range [][2]string{{":method", "GET"}, {":scheme", "http"}, {":path", "/bytes/100000000"}, {":authority", to}} {
-		encoder.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]})
-	}
+	var framers []*http2.Framer
 	for range connections {
-		connection, err := net.Dial("tcp", to)
-		check(err)
-		defer connection.Close()
-		connection.Write([]byte(http2.ClientPreface))
-		framer := http2.NewFramer(connection, connection)
 		window := uint32(0)
 		if kind == "deaf" {
 			window = 1<<31 - 1
 		}
-		framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: window})
+		patience := time.Duration(seconds)*time.Second + time.Minute
+		framer := dialFrames(to, patience, http2.Setting{ID: http2.SettingInitialWindowSize, Val: window})
+		framers = append(framers, framer)
 		if kind == "deaf" {
 			framer.WriteWindowUpdate(0, 1<<30)
 		} else {
@@ -42,11 +33,12 @@ func hoard(to, kind string, connections, streams, seconds int) {
 			}()
 		}
 		for i := range streams {
-			err := framer.WriteHeaders(http2.HeadersFrameParam{StreamID: uint32(2*i + 1), BlockFragment: block.Bytes(), EndStream: true, EndHeaders: true})
-			check(err)
+			getRequest(framer, uint32(2*i+1), to, "/bytes/100000000")
 		}
 	}
 	fmt.Println("open")
 	time.Sleep(time.Duration(seconds) * time.Second)
+	// What nobody has any more would be closed.
+	runtime.KeepAlive(framers)
 	tell("done")
 }

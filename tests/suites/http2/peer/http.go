@@ -22,6 +22,7 @@ import (
 )
 
 var connections, cancelled atomic.Int64
+var listening net.Listener
 var tried sync.Map
 
 type told struct {
@@ -48,6 +49,7 @@ type numbered struct{}
 func serveHTTP(name, port string) {
 	listener, err := net.Listen("tcp", ":"+port)
 	check(err)
+	listening = listener
 	server := &http2.Server{MaxConcurrentStreams: 1000}
 	for {
 		connection, err := listener.Accept()
@@ -67,6 +69,8 @@ func answer(name string, w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "too large", 413)
 		return
 	case r.URL.Path == "/die":
+		// The system may end its connections before it stops taking new ones.
+		listening.Close()
 		os.Exit(1)
 	case r.URL.Path == "/reset":
 		panic(http.ErrAbortHandler)
@@ -83,6 +87,16 @@ func answer(name string, w http.ResponseWriter, r *http.Request) {
 		w.(http.Flusher).Flush()
 		<-r.Context().Done()
 		cancelled.Add(1)
+		return
+	case r.URL.Path == "/late":
+		// Keeps its caller's deadline, a moment before anybody else.
+		var value int
+		var unit string
+		fmt.Sscanf(r.Header.Get("Grpc-Timeout"), "%d%s", &value, &unit)
+		scale := map[string]time.Duration{"m": time.Millisecond, "u": time.Microsecond, "S": time.Second}[unit]
+		time.Sleep(time.Duration(value)*scale - 8*time.Millisecond)
+		w.Header().Set("Content-Type", "application/grpc")
+		w.Header().Set("Grpc-Status", "4")
 		return
 	case r.URL.Path == "/slow":
 		w.Write([]byte("open\n"))
@@ -191,7 +205,10 @@ func failure(err error) string {
 }
 
 func get(c *http.Client, url string) map[string]any {
-	response, err := c.Get(url)
+	return read(c.Get(url))
+}
+
+func read(response *http.Response, err error) map[string]any {
 	if err != nil {
 		return map[string]any{"error": failure(err)}
 	}
@@ -229,11 +246,17 @@ func httpClient(verb string, args []string) bool {
 		}
 		tell(results)
 	case "names":
-		// How often each server answered, of so many requests on one connection.
+		// How often each server answered, of so many requests, or calls, on one connection.
 		c := client(args[0])
+		ask := func() (*http.Response, error) { return c.Get("http://" + args[0] + "/x") }
+		if len(args) > 2 {
+			ask = func() (*http.Response, error) {
+				return c.Post("http://"+args[0]+"/pkg.Echo/Echo", "application/grpc", strings.NewReader("x"))
+			}
+		}
 		counts := map[string]int{}
 		for range number(args[1]) {
-			result := get(c, "http://"+args[0]+"/x")
+			result := read(ask())
 			if t, ok := result["told"].(told); ok {
 				counts[t.Name]++
 			} else {

@@ -31,14 +31,20 @@ func main() {
 	switch verb {
 	case "serve-http":
 		serveHTTP(args[0], args[1])
+	case "serve-tunnels":
+		serveTunnels(args)
+	case "tunnels":
+		tunnels(args[0])
 	case "serve-grpc":
 		serveGRPC(args[0], args[1], args[2:])
 	case "serve-unwilling":
-		serveUnwilling(args[1])
+		serveUnwilling(args[0], args[1])
 	case "once":
 		once(args[0], args[1:])
 	case "flood":
 		flood(args[0], args[1], number(args[2]))
+	case "heads":
+		heads(args[0], args[1:])
 	case "both":
 		duplex(args[0], args[1], number(args[2]))
 	case "hoard":

@@ -1,60 +1,24 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 )
 
 // A server that sends what kills or stalls connections of HTTP/2, frame by frame:
 // /small 3,000 messages of one byte and no end, /empty/N so many empty frames before its
-// end, /fill/N a header and a trailer of N bytes. Its answer to all else is the number of the
-// connection.
+// end, /fill/N a header and a trailer of N bytes, /end/N such a trailer alone. Its answer to
+// all else is the number of the connection.
 func serveStalls(port string) {
-	listener, err := net.Listen("tcp", ":"+port)
-	check(err)
-	for number := 1; ; number++ {
-		connection, err := listener.Accept()
-		check(err)
-		go stalls(connection, fmt.Sprint(number))
-	}
-}
-
-func stalls(connection net.Conn, number string) {
-	defer connection.Close()
-	preface := make([]byte, len(http2.ClientPreface))
-	if _, err := io.ReadFull(connection, preface); err != nil {
-		return
-	}
-	framer := http2.NewFramer(connection, connection)
-	framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
-	framer.WriteSettings()
-	for {
-		frame, err := framer.ReadFrame()
-		if err != nil {
-			return
-		}
-		switch frame := frame.(type) {
-		case *http2.SettingsFrame:
-			if !frame.IsAck() {
-				framer.WriteSettingsAck()
-			}
-		case *http2.PingFrame:
-			if !frame.IsAck() {
-				framer.WritePing(true, frame.Data)
-			}
-		case *http2.MetaHeadersFrame:
-			stalling(framer, frame.StreamID, frame.PseudoValue("path"), number)
-		}
-	}
+	serveFrames(port, func(framer *http2.Framer, stream uint32, path string, number int) {
+		stalling(framer, stream, path, fmt.Sprint(number))
+	})
 }
 
 func stalling(framer *http2.Framer, stream uint32, path, number string) {
@@ -77,24 +41,14 @@ func stalling(framer *http2.Framer, stream uint32, path, number string) {
 		fields(framer, stream, false, ":status", "200", "trailer", "x-end", "x-begin", fill)
 		framer.WriteData(stream, false, []byte(number))
 		fields(framer, stream, true, "x-end", fill)
+	case strings.HasPrefix(path, "/end/"):
+		size, _ := strconv.Atoi(path[len("/end/"):])
+		fields(framer, stream, false, ":status", "200", "trailer", "x-end")
+		framer.WriteData(stream, false, []byte(number))
+		fields(framer, stream, true, "x-end", strings.Repeat("f", size))
 	default:
 		fields(framer, stream, false, ":status", "200")
 		framer.WriteData(stream, true, []byte(number))
-	}
-}
-
-// Headers in as many frames as they need.
-func fields(framer *http2.Framer, stream uint32, end bool, pairs ...string) {
-	var buffer bytes.Buffer
-	encoder := hpack.NewEncoder(&buffer)
-	for i := 0; i < len(pairs); i += 2 {
-		encoder.WriteField(hpack.HeaderField{Name: pairs[i], Value: pairs[i+1]})
-	}
-	begin := buffer.Next(16384)
-	framer.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: begin, EndStream: end, EndHeaders: buffer.Len() == 0})
-	for buffer.Len() > 0 {
-		next := buffer.Next(16384)
-		framer.WriteContinuation(stream, buffer.Len() == 0, next)
 	}
 }
 
@@ -126,7 +80,7 @@ func beside(to, kind string) {
 			ends[outcome(get(c, url+"/empty/20"))]++
 		}
 	case "empty-row":
-		ends[outcome(get(c, url+"/empty/101"))]++
+		ends[outcome(get(c, url+"/empty/10000"))]++
 	case "refused":
 		for range 1025 {
 			request, err := http.NewRequest("GET", url+"/x", nil)
@@ -146,8 +100,12 @@ func beside(to, kind string) {
 		response.Body.Close()
 		ends[fmt.Sprint(response.StatusCode)]++
 	default:
-		// A size.
-		result := get(c, url+"/fill/"+kind)
+		// A size, of the head as well or of the trailers alone.
+		path := "/fill/" + kind
+		if size, alone := strings.CutPrefix(kind, "end-"); alone {
+			path = "/end/" + size
+		}
+		result := get(c, url+path)
 		head, _ := result["header"].(http.Header)
 		trailer, _ := result["trailer"].(http.Header)
 		ends[fmt.Sprint(outcome(result), " ", len(head.Get("X-Begin")), len(trailer.Get("X-End")))]++

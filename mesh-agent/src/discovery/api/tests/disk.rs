@@ -1,5 +1,7 @@
 //! What an agent before knew, while the API server is away.
 
+use tempfile::TempDir;
+
 use super::*;
 
 #[tokio::test]
@@ -21,6 +23,10 @@ async fn an_agent_that_starts_while_the_api_server_is_away_works_from_disk() {
     assert!(agent.watched.state().copy.is_none());
     agent.end().await;
     assert_written(&state_dir, "/api/v1/namespaces/shop/pods/c");
+
+    // An agent that did not know this kind has written nothing of it.
+    let later = "xbackendtrafficpolicies.gateway.networking.x-k8s.io";
+    std::fs::remove_file(state_dir.join(later)).expect("its file");
 
     server.stop().await;
     let mut agent = Agent::start(server.kubeconfig(), &state_dir).await;
@@ -156,15 +162,21 @@ fn assert_written(state_dir: &Path, path: &str) {
     assert!(!text.contains("SECRET") && !text.contains("managedFields"));
 }
 
-#[tokio::test]
-async fn without_the_api_server_and_without_a_copy_nothing_is_known() {
-    let mut server = server().await;
+/// What an agent has left on its disk that knew pod a.
+async fn has_known_a(server: &Scripted, kubeconfig: PathBuf) -> (TempDir, PathBuf) {
     server.put("pods", pod("a", "10.0.0.1"));
     let dir = tempfile::tempdir().expect("a directory");
     let state_dir = dir.path().join("state");
-    let mut agent = Agent::start(server.kubeconfig(), &state_dir).await;
+    let mut agent = Agent::start(kubeconfig, &state_dir).await;
     agent.until("known", |update| knows(update, &["a"])).await;
     agent.end().await;
+    (dir, state_dir)
+}
+
+#[tokio::test]
+async fn without_the_api_server_and_without_a_copy_nothing_is_known() {
+    let mut server = server().await;
+    let (_dir, state_dir) = has_known_a(&server, server.kubeconfig()).await;
     assert_written(&state_dir, "/api/v1/namespaces/shop/pods/a");
     // One of the copies is damaged: none counts.
     let file = state_dir.join("services.core");
@@ -195,16 +207,12 @@ async fn begins_without_copy(agent: &mut Agent, server: &mut Scripted, why: &str
 #[tokio::test]
 async fn a_copy_of_another_cluster_at_the_same_address_is_not_used() {
     let mut server = server().await;
-    server.put("pods", pod("a", "10.0.0.1"));
-    let dir = tempfile::tempdir().expect("a directory");
-    let state_dir = dir.path().join("state");
     let root = |name: &str| {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
         here.join("src/discovery/api/clusters").join(name)
     };
-    let mut agent = Agent::start(server.kubeconfig_with(Some(&root("one.pem"))), &state_dir).await;
-    agent.until("known", |update| knows(update, &["a"])).await;
-    agent.end().await;
+    let one = server.kubeconfig_with(Some(&root("one.pem")));
+    let (_dir, state_dir) = has_known_a(&server, one).await;
     server.stop().await;
     let mut agent =
         Agent::start(server.kubeconfig_with(Some(&root("other.pem"))), &state_dir).await;
@@ -217,12 +225,7 @@ async fn a_copy_of_a_cluster_with_another_kube_system_is_not_used() {
     let system =
         || json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "kube-system"}});
     server.put("namespaces", system());
-    server.put("pods", pod("a", "10.0.0.1"));
-    let dir = tempfile::tempdir().expect("a directory");
-    let state_dir = dir.path().join("state");
-    let mut agent = Agent::start(server.kubeconfig(), &state_dir).await;
-    agent.until("known", |update| knows(update, &["a"])).await;
-    agent.end().await;
+    let (_dir, state_dir) = has_known_a(&server, server.kubeconfig()).await;
     // Made anew at the same address; of its pods it tells nothing yet.
     server.delete("namespaces", "", "kube-system");
     server.put("namespaces", system());

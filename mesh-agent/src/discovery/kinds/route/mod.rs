@@ -36,7 +36,7 @@ macro_rules! routes {
     ($($name:ident, $kind:ident, $plural:literal, $versions:expr, $meaning:literal;)*) => {
         $(
             #[derive(Clone, Debug, PartialEq, Eq)]
-            pub struct $name(pub(in crate::discovery) Arc<Route>);
+            pub(crate) struct $name(pub(in crate::discovery) Arc<Route>);
 
             impl Fact for $name {
                 const ABOUT: About = About {

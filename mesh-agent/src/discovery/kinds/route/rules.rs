@@ -12,7 +12,7 @@ use crate::model::http_route::{
     SessionPersistence, Timeouts,
 };
 use crate::model::route::{ConnectionRule, RouteKind};
-use crate::model::{Name, header_name};
+use crate::model::{Name, cookie, header_name};
 
 const MAX_RULES: usize = 16;
 const MAX_MATCHES: usize = 128;
@@ -280,8 +280,7 @@ fn session(reading: &mut Reading<'_>, rule: &Node<'_>, at: &str) -> Option<Sessi
     let name = session_name(reading, name, is_cookie);
     let path_at = format!("{part_at}.path");
     let path = reading.text(&value[part]["path"], &path_at);
-    let is_plain = |b: u8| b.is_ascii_graphic() && b != b';';
-    if path.is_some_and(|path| !path.starts_with('/') || !path.bytes().all(is_plain)) {
+    if path.is_some_and(|path| !cookie::is_path(path.as_bytes())) {
         reading.wrong(&path_at, "is no path of a cookie, such as /shop");
     }
     Some(SessionPersistence {

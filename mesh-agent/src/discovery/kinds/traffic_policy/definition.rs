@@ -7,7 +7,6 @@ use serde_json::{Map, Value, json};
 
 use super::super::about::Fact as _;
 use super::Traffic;
-use super::reading::UNSERVED;
 use super::spec::Spec;
 
 /// As an API server takes it, in YAML.
@@ -92,15 +91,7 @@ fn rows(page: &mut String, at: &str, schema: &Value) {
             false => (format!("{at}{name}"), field),
         };
         let what = field["description"].as_str().unwrap_or_default();
-        let later = match UNSERVED.contains(&path.trim_end_matches("[]")) {
-            true => " *Not served yet: it has no effect.*",
-            false => "",
-        };
-        let _never = writeln!(
-            page,
-            "| `{path}` | {}{required} | {what}{later} |",
-            values(field)
-        );
+        let _never = writeln!(page, "| `{path}` | {}{required} | {what} |", values(field));
         rows(page, &format!("{path}."), inner);
     }
 }

@@ -5,10 +5,12 @@
 //! same, for what restricts must not be lost by a slip elsewhere; all else has its
 //! default. Unknown fields and fields with nothing behind them are such faults.
 
+mod backend;
 #[cfg(test)]
 mod definition;
 mod fault_spec;
 mod injected;
+mod matching;
 mod reading;
 mod spec;
 mod values;
@@ -23,13 +25,14 @@ use crate::discovery::intern::Interner;
 use crate::discovery::tree::Node;
 use crate::model::traffic_policy::TrafficPolicy;
 
+pub(crate) use backend::Backend;
 #[cfg(test)]
 pub(crate) use definition::{definition, fields_page};
 
 pub(in crate::discovery) const GROUP: &str = "mesh-agent.io";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Traffic(pub(in crate::discovery) Arc<TrafficPolicy>);
+pub(crate) struct Traffic(pub(in crate::discovery) Arc<TrafficPolicy>);
 
 impl Fact for Traffic {
     const ABOUT: About = About {
@@ -47,21 +50,11 @@ impl Fact for Traffic {
 
     /// What its last version said that was understood, beside what is wrong now.
     fn fill(&mut self, before: &Self, part: Part) -> bool {
-        if part != Part::Route || !before.0.is_known {
-            return false;
-        }
-        let mut filled = (*before.0).clone();
-        filled.fault.clone_from(&self.0.fault);
-        self.0 = Arc::new(filled);
-        true
+        filled(&mut self.0, &before.0, part)
     }
 
     fn share(&mut self, names: &mut Interner) {
-        let policy = Arc::make_mut(&mut self.0);
-        names.share(&mut policy.namespace);
-        for target in &mut policy.targets {
-            names.share(&mut target.service);
-        }
+        shared(&mut self.0, names);
     }
 
     /// Of two that differ the first one holds: which is told.
@@ -70,5 +63,23 @@ impl Fact for Traffic {
             true => Contradiction::None,
             false => Contradiction::Whole,
         }
+    }
+}
+
+fn filled(now: &mut Arc<TrafficPolicy>, before: &TrafficPolicy, part: Part) -> bool {
+    if part != Part::Route || !before.is_known {
+        return false;
+    }
+    let mut filled = before.clone();
+    filled.fault.clone_from(&now.fault);
+    *now = Arc::new(filled);
+    true
+}
+
+fn shared(policy: &mut Arc<TrafficPolicy>, names: &mut Interner) {
+    let policy = Arc::make_mut(policy);
+    names.share(&mut policy.namespace);
+    for target in &mut policy.targets {
+        names.share(&mut target.service);
     }
 }

@@ -10,21 +10,21 @@ use serde::de::DeserializeOwned;
 
 use super::super::found::Found;
 use super::super::part::Part;
-use super::super::route::NOT_YET;
 use super::spec;
 use super::values::Label;
 use crate::discovery::fields::{Mistake, nulls, typed, unknown};
 use crate::discovery::tree::{Node, View};
 use crate::model::traffic::{
-    BalanceBy, Counts, HashOn, Limits, LoadBalancer, Locality, OutlierDetection, Prefer, Rate,
-    RateKey, RateLimit, RetryBudget, SuccessRate, Timeouts, Warmup,
+    BalanceBy, Counts, HashOn, Hedging, Limits, LoadBalancer, Locality, OutlierDetection, Prefer,
+    Rate, RateKey, RateLimit, RequestMatch, RetryBudget, SuccessRate, Timeouts, Warmup,
 };
-use crate::model::traffic_policy::{PolicyTarget, Says, TrafficPolicy};
+use crate::model::traffic_policy::{PolicyKind, PolicyTarget, Says, TrafficPolicy};
 use crate::model::{AppProtocol, Name};
 
 /// Those of [`spec::Spec`], which a test holds them to.
 pub(super) const FIELDS: &[&str] = &[
     "faults",
+    "hedging",
     "limits",
     "loadBalancer",
     "outlierDetection",
@@ -34,78 +34,95 @@ pub(super) const FIELDS: &[&str] = &[
     "targetRefs",
     "timeouts",
 ];
-/// Those that are read and checked, and not done.
-pub(super) const UNSERVED: &[&str] = &[
-    "limits.maxPendingRequests",
-    "limits.maxPendingTime",
-    "loadBalancer.locality",
-];
-const MAX_TARGETS: usize = 16;
+pub(super) const MAX_TARGETS: usize = 16;
 const MAX_LIMITS: usize = 16;
+const MAX_METHODS: usize = 4;
+const MAX_GRPC: usize = 64;
 const SECOND: Duration = Duration::from_secs(1);
 
 pub(super) fn read(value: &Node<'_>, found: &mut Found) -> TrafficPolicy {
-    let metadata = &value["metadata"];
-    let text = |field: &str| metadata[field].as_text().unwrap_or_default();
-    let namespace: Name = match text("namespace") {
-        "" => "default".into(),
-        namespace => namespace.into(),
-    };
-    let name: Name = text("name").into();
-    let mut reading = Reading {
-        spec: &value["spec"],
-        mistakes: Vec::new(),
-    };
-    let top = ["apiVersion", "kind", "metadata", "spec", "status"];
-    unknown(value, &top, "", &mut reading.mistakes);
-    match reading.spec.view() {
-        View::Mapping(_) => {
-            unknown(reading.spec, FIELDS, "spec", &mut reading.mistakes);
-            nulls(reading.spec, "spec", &mut reading.mistakes);
-        }
-        _ => reading.wrong("spec", "expected a mapping"),
-    }
+    let mut reading = Reading::begin(value, FIELDS);
     let targets = reading.targets();
-    let mut says = reading.says(&format!("{namespace}/{name}").into());
+    let mut says = reading.says(&reading.policy.clone());
     if says.protocol.is_some() && targets.iter().any(|target| target.section.is_none()) {
         let message = "is of a port: each targetRef needs a sectionName";
         reading.wrong("spec.protocol", message);
     }
-    for field in UNSERVED {
-        let value = field.split('.').fold(reading.spec, |at, name| &at[name]);
-        if !value.is_null() {
-            found.advise(&format!("spec.{field}"), NOT_YET);
-        }
-    }
-    let mistakes = reading.mistakes;
-    let fault = mistakes.first();
-    let fault = fault.map(|(at, what)| format!("{at}: {what}").into());
-    for (at, what) in mistakes {
-        found.mistake(&at, what, Part::Route);
-    }
-    if fault.is_some() {
+    if !reading.is_good() {
         says = Says {
             rate_limits: says.rate_limits,
             ..Says::default()
         };
     }
-    TrafficPolicy {
-        namespace,
-        name,
-        created: humantime::parse_rfc3339(text("creationTimestamp")).ok(),
-        targets,
-        says,
-        is_known: fault.is_none(),
-        fault,
-    }
+    reading.end(value, found, (PolicyKind::TrafficPolicy, targets, says))
 }
 
 pub(super) struct Reading<'n, 't> {
     spec: &'n Node<'t>,
+    namespace: Name,
+    name: Name,
+    /// `namespace/name`.
+    policy: Name,
     mistakes: Vec<Mistake>,
 }
 
 impl<'n, 't> Reading<'n, 't> {
+    /// `fields`: those that its spec may have.
+    pub(super) fn begin(value: &'n Node<'t>, fields: &[&str]) -> Self {
+        let metadata = &value["metadata"];
+        let text = |field: &str| metadata[field].as_text().unwrap_or_default();
+        let namespace = match text("namespace") {
+            "" => "default",
+            namespace => namespace,
+        };
+        let mut reading = Self {
+            spec: &value["spec"],
+            namespace: namespace.into(),
+            name: text("name").into(),
+            policy: format!("{namespace}/{}", text("name")).into(),
+            mistakes: Vec::new(),
+        };
+        let top = ["apiVersion", "kind", "metadata", "spec", "status"];
+        unknown(value, &top, "", &mut reading.mistakes);
+        match reading.spec.view() {
+            View::Mapping(_) => {
+                unknown(reading.spec, fields, "spec", &mut reading.mistakes);
+                nulls(reading.spec, "spec", &mut reading.mistakes);
+            }
+            _ => reading.wrong("spec", "expected a mapping"),
+        }
+        reading
+    }
+
+    /// What was read of it; `says` is what holds also where something is wrong.
+    pub(super) fn end(
+        self,
+        value: &Node<'_>,
+        found: &mut Found,
+        (kind, targets, says): (PolicyKind, Box<[PolicyTarget]>, Says),
+    ) -> TrafficPolicy {
+        let created = value["metadata"]["creationTimestamp"].as_text();
+        let fault = self.mistakes.first();
+        let fault = fault.map(|(at, what)| format!("{at}: {what}").into());
+        for (at, what) in self.mistakes {
+            found.mistake(&at, what, Part::Route);
+        }
+        TrafficPolicy {
+            kind,
+            namespace: self.namespace,
+            name: self.name,
+            created: humantime::parse_rfc3339(created.unwrap_or_default()).ok(),
+            targets,
+            says,
+            is_known: fault.is_none(),
+            fault,
+        }
+    }
+
+    pub(super) fn is_good(&self) -> bool {
+        self.mistakes.is_empty()
+    }
+
     pub(super) fn wrong(&mut self, at: &str, what: impl Into<String>) {
         self.mistakes.push((at.to_owned(), what.into()));
     }
@@ -121,7 +138,7 @@ impl<'n, 't> Reading<'n, 't> {
     }
 
     /// `None` also where nothing is said.
-    fn part<T: DeserializeOwned>(&mut self, field: &str) -> Option<T> {
+    pub(super) fn part<T: DeserializeOwned>(&mut self, field: &str) -> Option<T> {
         let value = &self.spec[field];
         match value.is_null() {
             true => None,
@@ -179,6 +196,7 @@ impl<'n, 't> Reading<'n, 't> {
             outlier_detection: self.outlier_detection(),
             limits: self.part("limits").map(limits),
             retry_budget: self.part("retryBudget").map(retry_budget),
+            hedging: self.hedging(),
             timeouts: self.part("timeouts").map(timeouts),
             rate_limits: self.rate_limits(policy),
             faults: self.faults(policy),
@@ -209,6 +227,40 @@ impl<'n, 't> Reading<'n, 't> {
                 minimum_percent: warmup.minimum_percent.map_or(10, |percent| percent.0),
             }),
         })
+    }
+
+    fn hedging(&mut self) -> Option<Hedging> {
+        let at = "spec.hedging";
+        let said: spec::Hedging = self.part("hedging")?;
+        let methods = said.methods.unwrap_or_default();
+        let methods = methods.into_iter().map(method);
+        let called = said.grpc_methods.unwrap_or_default();
+        let called = called.into_iter().map(|method| method.0.into());
+        Some(Hedging {
+            delay: said.delay.0,
+            methods: self.set(methods, (&format!("{at}.methods"), MAX_METHODS))?,
+            grpc_methods: self.set(called, (&format!("{at}.grpcMethods"), MAX_GRPC))?,
+        })
+    }
+
+    /// None of more than `most`, and none twice.
+    pub(super) fn set(
+        &mut self,
+        names: impl Iterator<Item = Box<str>>,
+        (at, most): (&str, usize),
+    ) -> Option<Arc<[Box<str>]>> {
+        let names: Vec<Box<str>> = names.collect();
+        let different: BTreeSet<&str> = names.iter().map(|name| &**name).collect();
+        if different.len() < names.len() {
+            self.wrong(at, "has one twice");
+            return None;
+        }
+        if names.len() > most {
+            let message = format!("{} are more than the {most} that are served", names.len());
+            self.wrong(at, message);
+            return None;
+        }
+        Some(names.into())
     }
 
     fn hash_on(&mut self, hash: spec::ConsistentHash) -> Option<HashOn> {
@@ -302,10 +354,20 @@ impl<'n, 't> Reading<'n, 't> {
                 return None;
             }
         };
+        let matching = match said.matching {
+            None => RequestMatch::default(),
+            Some(_) if counts == Counts::Connections => {
+                let message = "connections have no methods and paths";
+                self.wrong(&format!("{at}.match"), message);
+                return None;
+            }
+            Some(matching) => self.matching(matching, at)?,
+        };
         Some(RateLimit {
             policy: policy.clone(),
             name: said.name.0.into(),
             counts,
+            matching,
             rate: Rate {
                 count,
                 per: said.interval.map_or(SECOND, |time| time.0),
@@ -388,6 +450,16 @@ fn retry_budget(said: spec::RetryBudget) -> RetryBudget {
             per: rate.interval.map_or(SECOND, |time| time.0),
         }),
     }
+}
+
+fn method(said: spec::Method) -> Box<str> {
+    let name = match said {
+        spec::Method::DELETE => "DELETE",
+        spec::Method::PATCH => "PATCH",
+        spec::Method::POST => "POST",
+        spec::Method::PUT => "PUT",
+    };
+    name.into()
 }
 
 fn timeouts(said: spec::Timeouts) -> Timeouts {

@@ -6,7 +6,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::fault_spec::Fault;
-use super::values::{CookieName, CookiePath, HeaderName, Label, Time, Within};
+use super::values::{
+    CookieName, CookiePath, GrpcMethod, HeaderName, Label, MethodPattern, PathText, Time, Within,
+};
 
 /// Up to two weeks: an idle stream.
 pub(super) type Long = Time<1, 1_209_600_000>;
@@ -38,11 +40,17 @@ pub(in crate::discovery::kinds) struct Spec {
     pub(super) load_balancer: Option<LoadBalancer>,
     /// When an endpoint that fails is left out for a while (the circuit breaker).
     pub(super) outlier_detection: Option<OutlierDetection>,
-    /// How much may be under way at once, from all pods of a node together. What is
-    /// more is answered at once: 503, and the name of the limit.
+    /// How much may be under way at once, from all pods of a node together. What is more
+    /// waits for a place, as `maxPendingRequests` and `maxPendingTime` allow; what may not
+    /// wait is answered at once: 503, and the name of the limit.
     pub(super) limits: Option<Limits>,
     /// How many retries there may be beside requests, of all pods of a node together.
     pub(super) retry_budget: Option<RetryBudget>,
+    /// Where an endpoint takes long to answer a request, another one is asked as well, once;
+    /// the first answer that will do is the client's, and the other try is cancelled. Of GET,
+    /// HEAD and OPTIONS, and of what is named here. Counts as a retry: where the budget is
+    /// used up there is none. Default: a request has one try at a time.
+    pub(super) hedging: Option<Hedging>,
     /// How long things may take.
     pub(super) timeouts: Option<Timeouts>,
     /// How often callers may ask. Kept on the node of the pod that is asked, for all
@@ -113,9 +121,11 @@ pub(super) struct LoadBalancer {
     pub(super) by: Option<BalanceType>,
     /// What the key is.
     pub(super) consistent_hash: Option<ConsistentHash>,
-    /// Which endpoints come first, and when others are used, too.
+    /// Which endpoints come first, and when others are used, too: instead of the Service's
+    /// `trafficDistribution`.
     pub(super) locality: Option<Locality>,
-    /// A new endpoint's share grows slowly. Default: it has all of it at once.
+    /// A new endpoint's share grows slowly; not with ConsistentHash, whose keys would move
+    /// twice. Default: it has all of it at once.
     pub(super) warmup: Option<Warmup>,
 }
 
@@ -189,10 +199,11 @@ pub(super) struct HttpCookie {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct Locality {
     /// Node: endpoints of the client's node, then of its zone. Zone: those of its zone.
-    /// None: all alike. Default: Zone.
+    /// None: all alike. Default: those that the Service's `trafficDistribution` prefers.
     pub(super) prefer: Option<Prefer>,
-    /// Others are used as well when the preferred ones have this much of the mean load
-    /// of all, in percent. Default: 150.
+    /// Others are used as well where a preferred one has this much of the load of another
+    /// one, in percent: how long it takes, and what is in flight there; or this much of its
+    /// share of the limits. Default: 150.
     pub(super) spill_over_percent: Option<Within<100, 1_000>>,
 }
 
@@ -263,7 +274,8 @@ pub(super) struct Limits {
     pub(super) max_connections: Option<Count>,
     /// Requests in flight. Default: 100000.
     pub(super) max_requests: Option<Count>,
-    /// Requests that wait for a connection. Default: 10000.
+    /// Requests, and connections, that wait for a place where `maxRequests` or `maxConnections`
+    /// are reached, pods in turn and those of one in the order in which they came. 0: none waits. Default: 10000.
     pub(super) max_pending_requests: Option<Within<0, 1_000_000>>,
     /// How long they wait. Default: 3s.
     pub(super) max_pending_time: Option<Minute>,
@@ -295,6 +307,33 @@ pub(super) struct MinRetryRate {
 #[derive(Deserialize)]
 #[cfg_attr(test, derive(JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Hedging {
+    /// From when the first try goes until the second one does, if nothing of an answer has
+    /// come. What nearly all answers take (their 95th percentile) is a good one.
+    pub(super) delay: Minute,
+    /// Of DELETE, PATCH, POST and PUT those whose requests may be done twice, beside GET, HEAD
+    /// and OPTIONS. Default: none.
+    #[cfg_attr(test, schemars(length(max = 4), extend("x-kubernetes-list-type" = "set")))]
+    pub(super) methods: Option<Vec<Method>>,
+    /// Methods of gRPC whose calls of one message may be done twice, as
+    /// `package.Service/Method`. Default: none.
+    #[cfg_attr(test, schemars(length(max = 64), extend("x-kubernetes-list-type" = "set")))]
+    pub(super) grpc_methods: Option<Vec<GrpcMethod>>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+#[allow(clippy::upper_case_acronyms, reason = "as HTTP has them")]
+pub(super) enum Method {
+    DELETE,
+    PATCH,
+    POST,
+    PUT,
+}
+
+#[derive(Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct Timeouts {
     /// Until the endpoint, or its node's agent, takes the connection; no longer than the
     /// agent's `--connect-timeout` in any case, which is the default.
@@ -319,6 +358,10 @@ pub(super) struct Timeouts {
         "rule": "!has(self.connections) || !has(self.key) || self.key.type != 'Header'",
         "message": "connections have no headers",
     },
+    {
+        "rule": "!has(self.connections) || !has(self.match)",
+        "message": "connections have no methods and paths",
+    },
 ])))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct RateLimit {
@@ -334,6 +377,9 @@ pub(super) struct RateLimit {
     /// So many may come at once; behind them they come as the rate has it. Default: as
     /// many as in one interval.
     pub(super) burst: Option<Count>,
+    /// Which requests are counted. Default: all.
+    #[serde(rename = "match")]
+    pub(super) matching: Option<RateLimitMatch>,
     /// Who is counted by themselves. Default: each identity.
     pub(super) key: Option<RateLimitKey>,
     /// True: what is over it is only counted. Default: false.
@@ -355,6 +401,26 @@ pub(super) struct RateLimitKey {
     pub(super) by: KeyType,
     /// The header's name.
     pub(super) header: Option<HeaderName>,
+}
+
+/// Those with one of the methods and one of the paths, where both are said. What some server
+/// could take for one of them is counted, too.
+#[derive(Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+#[cfg_attr(test, schemars(extend("x-kubernetes-validations" = [{
+    "rule": "has(self.methods) || has(self.paths)",
+    "message": "needs methods or paths",
+}])))]
+#[serde(deny_unknown_fields)]
+pub(super) struct RateLimitMatch {
+    /// In capitals; `M*` and `*M` are a beginning and an end. Default: any.
+    #[cfg_attr(test, schemars(length(min = 1, max = 16), extend("x-kubernetes-list-type" = "set")))]
+    pub(super) methods: Option<Vec<MethodPattern>>,
+    /// As a policy has them: `/x`, `/x*`, `*x`, or segments of which `{*}` is one and `{**}`
+    /// any number; compared with the path in its normal form. Of gRPC
+    /// `/package.Service/Method`. Default: any.
+    #[cfg_attr(test, schemars(length(min = 1, max = 16), extend("x-kubernetes-list-type" = "set")))]
+    pub(super) paths: Option<Vec<PathText>>,
 }
 
 #[derive(Clone, Copy, Deserialize, PartialEq, Eq)]

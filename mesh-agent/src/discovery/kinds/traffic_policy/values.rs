@@ -7,7 +7,8 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
 use super::super::route::duration;
-use crate::model::SpiffeId;
+use crate::model::policy::Pattern;
+use crate::model::{SpiffeId, cookie};
 
 /// A whole number from here to there.
 #[derive(Clone, Copy, Debug)]
@@ -117,9 +118,28 @@ texts! {
     CookieName: "^[A-Za-z0-9!#$%&'*+\\-.^_`|~]+$", 256, |text| {
         text.iter().all(|b| is_token(*b))
     }, "name of a cookie";
-    CookiePath: "^/[!-:<-~]*$", 1024, |text| {
-        text.first() == Some(&b'/') && text.iter().all(|b| (b'!'..=b'~').contains(b) && *b != b';')
-    }, "path of a cookie";
+    CookiePath: "^/[!-:<-~]*$", 1024, |text| cookie::is_path(text), "path of a cookie";
+    /// `package.Service/Method`.
+    GrpcMethod: "^[A-Za-z_][A-Za-z0-9_.]*/[A-Za-z_][A-Za-z0-9_]*$", 512, |text| {
+        let is_begin = |b: &u8| b.is_ascii_alphabetic() || *b == b'_';
+        let is_word = |b: &u8| b.is_ascii_alphanumeric() || *b == b'_';
+        let text = std::str::from_utf8(text).unwrap_or_default();
+        text.split_once('/').is_some_and(|(service, method)| {
+            let begins = |name: &str| name.as_bytes().first().is_some_and(is_begin);
+            begins(service) && service.bytes().all(|b| is_word(&b) || b == b'.')
+                && begins(method) && method.bytes().all(|b| is_word(&b))
+        })
+    }, "method of gRPC: package.Service/Method";
+    /// With `*` at most as its first or last sign.
+    MethodPattern: "^(\\*|\\*?[A-Z-]+|[A-Z-]+\\*)$", 64, |text| {
+        let is_sign = |b: &u8| b.is_ascii_uppercase() || matches!(b, b'-' | b'*');
+        let text = std::str::from_utf8(text).unwrap_or_default();
+        text.bytes().all(|b| is_sign(&b)) && Pattern::parse(text).is_some()
+    }, "method: capitals, with \"*\" at most as first or last sign";
+    /// What it means is looked at where it is read.
+    PathText: "^[/*][^?#\\\\]*$", 1024, |text| {
+        matches!(text.first(), Some(b'/' | b'*')) && !text.iter().any(|b| b"?#\\".contains(b))
+    }, "path: it begins with \"/\" or \"*\", and has no query";
     /// An identity, without `spiffe://`.
     PrincipalName: "^[a-z0-9._-]+/ns/[A-Za-z0-9._-]+/sa/[A-Za-z0-9._-]+$", 512, |text| {
         let text = std::str::from_utf8(text).unwrap_or_default();
@@ -242,6 +262,27 @@ mod tests {
         let label = |text: &str| serde_json::from_value::<Label>(json!(text)).is_ok();
         assert!(label("a-1") && label("a"));
         assert!(!label("-a") && !label("A") && !label("") && !label(&"a".repeat(64)));
+        let grpc = |text: &str| serde_json::from_value::<GrpcMethod>(json!(text)).is_ok();
+        assert!(grpc("shop.v1.Cart/Get") && grpc("Cart/Get"));
+        for wrong in [
+            "/shop.Cart/Get",
+            "shop.Cart",
+            "shop.Cart/",
+            "a/b/c",
+            "a/*",
+            "1a/b",
+            "",
+        ] {
+            assert!(!grpc(wrong), "{wrong}");
+        }
+        let method = |text: &str| serde_json::from_value::<MethodPattern>(json!(text)).is_ok();
+        assert!(method("GET") && method("M-SEARCH") && method("P*") && method("*") && method("*T"));
+        assert!(
+            !method("get") && !method("*P*") && !method("") && !method("A B") && !method("P*T")
+        );
+        let text = |text: &str| serde_json::from_value::<PathText>(json!(text)).is_ok();
+        assert!(text("/a") && text("/a/{*}/b*") && text("*.txt"));
+        assert!(!text("a") && !text("/a?b") && !text("") && !text("/a#b") && !text("/a\\b"));
         let path = |text: &str| serde_json::from_value::<CookiePath>(json!(text)).is_ok();
         assert!(path("/a/b") && !path("a") && !path("/a;b") && !path("/a b"));
     }

@@ -40,6 +40,13 @@ pub(super) fn naive(snapshot: &Snapshot, request: &Request<'_>, head: Head<'_>) 
         }
 }
 
+fn has<'l>(
+    workload: &Workload,
+    mut labels: impl Iterator<Item = (&'l String, &'l String)>,
+) -> bool {
+    labels.all(|l| workload.labels.iter().any(|own| own == l))
+}
+
 /// No ports where the Service is missing, so that nobody knows which.
 fn concerns<'s>(
     snapshot: &'s Snapshot,
@@ -49,11 +56,6 @@ fn concerns<'s>(
     let workload = request.destination;
     let own = vec![request.destination_port];
     let near = policy.namespace == "istio-system" || policy.namespace == workload.key.namespace;
-    let has = |labels: &BTreeMap<String, String>| {
-        labels
-            .iter()
-            .all(|l| workload.labels.iter().any(|own| own == l))
-    };
     let of_workload = |selected: bool, ports| match selected {
         true => vec![(None, ports)],
         false => vec![],
@@ -65,7 +67,7 @@ fn concerns<'s>(
     match &policy.scope {
         Scope::Mesh => of_workload(true, own),
         Scope::Namespace => of_workload(near, own),
-        Scope::Labels(labels) => of_workload(near && has(labels), own),
+        Scope::Labels(labels) => of_workload(near && has(workload, labels.iter()), own),
         Scope::Services(names) if names.iter().any(|n| n.name == "gone") => {
             of_workload(near, vec![])
         }
@@ -73,7 +75,9 @@ fn concerns<'s>(
             .iter()
             .filter(|name| {
                 let selector = &snapshot.services[*name].selector;
-                name.namespace == workload.key.namespace && !selector.is_empty() && has(selector)
+                name.namespace == workload.key.namespace
+                    && !selector.is_empty()
+                    && has(workload, selector.iter())
             })
             .map(|name| (Some(name), leading(&snapshot.services[name], request)))
             .filter(|(name, ports)| !ports.is_empty() || is_name(name))

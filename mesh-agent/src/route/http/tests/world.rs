@@ -53,7 +53,6 @@ pub(super) fn service(namespace: &str, name: &str) -> Service {
 
 /// Routes of the Services `echo`, `echo-v1` and `echo-v2`.
 pub(super) struct World {
-    pub(super) snapshot: Snapshot,
     pub(super) routes: Routes,
 }
 
@@ -84,7 +83,7 @@ impl World {
         }
         snapshot.grants = ByNamespace::from(grants);
         let routes = Routes::compile(&snapshot);
-        Self { snapshot, routes }
+        Self { routes }
     }
 
     /// What a caller of the Service's own namespace gets at port 80.

@@ -26,7 +26,7 @@ struct Call {
     got: Option<usize>,
 }
 
-struct Caller {
+pub(crate) struct Caller {
     socket: TcpStream,
     flow: Flow,
     calls: Vec<Call>,
@@ -37,17 +37,30 @@ struct Caller {
 }
 
 impl Caller {
-    fn new(to: SocketAddr) -> Result<Self> {
+    pub(crate) fn new(to: SocketAddr) -> Result<Self> {
         let mut out = PREFACE.to_vec();
         greeting(&mut out);
+        let socket = connect(to)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
         Ok(Self {
-            socket: connect(to)?,
+            socket,
             flow: Flow::new(),
             calls: vec![],
             next: 1,
             begun: vec![],
             out,
         })
+    }
+
+    /// One call, to the end of its answer.
+    pub(crate) fn finish_one(&mut self) -> Result<()> {
+        self.call()?;
+        self.send()?;
+        while self.hear()?.is_empty() {
+            // The answers to what is about the connection.
+            self.send()?;
+        }
+        Ok(())
     }
 
     /// Written by the next [`Self::send`].
@@ -181,7 +194,6 @@ pub(super) fn long_body(to: SocketAddr, time: Duration) -> Result<Done> {
     } = Caller::new(to)?;
     socket.write_all(&out)?;
     out.clear();
-    socket.set_read_timeout(Some(PATIENCE))?;
     let begun = greeted(&mut socket, &mut flow, &mut out)?;
     request(&mut out, STREAM);
     socket.write_all(&std::mem::take(&mut out))?;

@@ -234,6 +234,29 @@ fn requests(to: SocketAddr, width: usize, time: Duration) -> Result<Value> {
     Ok(latency(&times, errors, start))
 }
 
+/// One that asks, and waits for the answer, again and again.
+pub(crate) struct Getter {
+    stream: TcpStream,
+    got: Vec<u8>,
+}
+
+impl Getter {
+    pub(crate) fn new(to: SocketAddr) -> Result<Self> {
+        let stream = connect(to)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(Self {
+            stream,
+            got: vec![],
+        })
+    }
+
+    pub(crate) fn get(&mut self) -> Result<()> {
+        self.stream.write_all(REQUEST)?;
+        while !heard(&mut self.stream, &mut self.got)? {}
+        Ok(())
+    }
+}
+
 /// Reads once; true when the answer is whole.
 fn heard(stream: &mut TcpStream, got: &mut Vec<u8>) -> Result<bool> {
     let mut buffer = [0; 4096];

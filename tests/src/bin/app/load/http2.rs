@@ -92,6 +92,12 @@ pub(super) fn greeting(out: &mut Vec<u8>) {
     frame(out, kind::WINDOW_UPDATE, 0, 0, &WINDOW.to_be_bytes());
 }
 
+/// No error, and `last` is the last stream that is answered.
+pub(super) fn goodbye(out: &mut Vec<u8>, last: u32) {
+    let payload = [last.to_be_bytes(), [0; 4]].concat();
+    frame(out, kind::GOAWAY, 0, 0, &payload);
+}
+
 /// A head of a request; the first one of its connection is longer.
 pub(super) fn request(out: &mut Vec<u8>, stream: u32) {
     let block = head(stream == 1, ASKED, REQUEST);

@@ -10,7 +10,8 @@ mod http;
 mod http2;
 mod server;
 
-pub(crate) use client::{Kind, run};
+pub(crate) use calls::Caller;
+pub(crate) use client::{Getter, Kind, run};
 pub(crate) use server::serve;
 
 /// Bytes of a small request and of its answer.

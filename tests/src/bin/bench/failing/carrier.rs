@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use mesh_tests::{APP_PORT, Agent, Authority, OnAgentDown, Pod, PodSpec, World, eventually};
+use mesh_tests::{APP_PORT, Agents, OnAgentDown, Pod, PodSpec, World, eventually};
 use serde_json::Value;
 
 use super::envoy::Envoy;
@@ -43,8 +43,7 @@ pub(super) struct Shop {
     world: World,
     client: Pod,
     envoy: Option<Envoy>,
-    _agents: Vec<Agent>,
-    _authority: Option<Authority>,
+    agents: Option<Agents>,
 }
 
 impl Shop {
@@ -76,8 +75,7 @@ impl Shop {
             world,
             client,
             envoy: None,
-            _agents: vec![],
-            _authority: None,
+            agents: None,
         };
         match carrier {
             Carrier::Agents => shop.agents()?,
@@ -101,12 +99,7 @@ impl Shop {
              ports: [{{port: 80, targetPort: {APP_PORT}}}]\n"
         );
         self.world.write_config("s", &service)?;
-        let authority = self.world.authority(&[])?;
-        for node in ["n1", "n2"] {
-            self._agents
-                .push(self.world.secure_agent(node, &authority, &[])?);
-        }
-        self._authority = Some(authority);
+        self.agents = Some(Agents::start(&self.world, &[])?);
         Ok(())
     }
 
@@ -128,6 +121,20 @@ impl Shop {
         let mut client = self.world.in_pod(&self.client, PYTHON);
         let out = client.args(["-c", SCRIPT]).args(args).output()?;
         mesh_tests::parse(&out)
+    }
+
+    /// Where it is ejected: when a probe goes there next, and how long it is left alone
+    /// between two of them, in seconds.
+    pub(super) fn probes(&self, server: &str) -> Result<Option<(f64, f64)>> {
+        let Some(agents) = &self.agents else {
+            return Ok(None);
+        };
+        let list = agents[0].ask("/endpoints")?;
+        let rows = list["endpoints"].as_array().context("rows")?;
+        let is_it = |row: &&Value| row["pod"] == format!("shop/{server}");
+        let row = rows.iter().find(is_it).context(server.to_owned())?;
+        let seconds = |name: &str| row[name].as_f64();
+        Ok(seconds("next_probe_seconds").zip(seconds("probe_interval_seconds")))
     }
 
     /// From now on the server does so.

@@ -6,7 +6,7 @@ use std::process::Child;
 use anyhow::Result;
 use mesh_tests::{APP_PORT, Pod, World};
 
-use crate::envoy::spawn;
+use crate::envoy::{http_filter, spawn, tcp_filter};
 
 const ADDRESS: &str = "10.77.0.201";
 const HTTP: u16 = 15001;
@@ -58,34 +58,17 @@ fn configuration(servers: &[Pod], detects: bool) -> String {
         ),
         false => ("ROUND_ROBIN", ""),
     };
+    let (http, tcp) = (http_filter("s", ""), tcp_filter("s"));
     format!(
-        r#"static_resources:
+        r"static_resources:
   listeners:
   - address: {{socket_address: {{address: {ADDRESS}, port_value: {HTTP}}}}}
     filter_chains:
     - filters:
-      - name: http
-        typed_config:
-          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: http
-          http_filters:
-          - name: router
-            typed_config:
-              "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
-          route_config:
-            virtual_hosts:
-            - name: all
-              domains: ["*"]
-              routes: [{{match: {{prefix: "/"}}, route: {{cluster: s, timeout: 0s}}}}]
-  - address: {{socket_address: {{address: {ADDRESS}, port_value: {TCP}}}}}
+{http}  - address: {{socket_address: {{address: {ADDRESS}, port_value: {TCP}}}}}
     filter_chains:
     - filters:
-      - name: tcp
-        typed_config:
-          "@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-          stat_prefix: tcp
-          cluster: s
-  clusters:
+{tcp}  clusters:
   - name: s
     type: STATIC
     connect_timeout: 5s
@@ -93,6 +76,6 @@ fn configuration(servers: &[Pod], detects: bool) -> String {
 {detection}    load_assignment:
       cluster_name: s
       endpoints: [{{lb_endpoints: [{endpoints}]}}]
-"#
+"
     )
 }

@@ -52,8 +52,12 @@ struct Seen {
     well: Load,
     begins: Load,
     goes_on: Load,
-    /// Seconds from its healing until it gets its share again; none within [`RETURNS`].
+    /// Seconds from its healing until the second in which it gets its share again is over;
+    /// none within [`RETURNS`].
     back: Option<f64>,
+    /// When it heals: seconds to its next probe, and between two of them. Without, it is not
+    /// ejected.
+    probes: Option<(f64, f64)>,
 }
 
 #[derive(Debug, Serialize)]
@@ -98,6 +102,7 @@ fn one(
     let well = load(WELL)?;
     shop.mode(FAILS, mode)?;
     let (begins, goes_on) = (load(BEGINS)?, load(GOES_ON)?);
+    let probes = shop.probes(FAILS)?;
     shop.mode(FAILS, "ok")?;
     let healed = Instant::now();
     // A second of its usual share.
@@ -110,6 +115,7 @@ fn one(
         begins,
         goes_on,
         back,
+        probes,
     })
 }
 
@@ -140,6 +146,18 @@ fn load(shop: &Shop, kind: &str, seconds: u32) -> Result<Load> {
     })
 }
 
+/// Are the aims met: 99.9 % once it is ejected, and back within two intervals of its probes?
+fn aims(seen: &Seen) -> String {
+    let met = |is_met: bool| if is_met { "yes" } else { "no" };
+    let is_back = match (seen.probes, seen.back) {
+        (None, _) => "-",
+        (Some(_), None) => "no",
+        // Measured is the end of a second in which it has its share.
+        (Some((_, interval)), Some(back)) => met(back - 1.0 <= 2.0 * interval),
+    };
+    format!("{} / {is_back}", met(seen.goes_on.success >= 0.999))
+}
+
 fn text(all: &[Seen]) -> String {
     let mut table = Table::new();
     table.load_style(ASCII_MARKDOWN);
@@ -152,6 +170,8 @@ fn text(all: &[Seen]) -> String {
         format!("success, next {GOES_ON} s"),
         "p99, ms".to_owned(),
         "back after, s".to_owned(),
+        "probe interval, s".to_owned(),
+        "99.9 % / 2 intervals".to_owned(),
     ]);
     for seen in all {
         let percent = |load: &Load| format!("{:.2} %", 100.0 * load.success);
@@ -164,7 +184,10 @@ fn text(all: &[Seen]) -> String {
             ms(&seen.begins),
             percent(&seen.goes_on),
             ms(&seen.goes_on),
-            seen.back.map_or("never".to_owned(), |s| format!("{s:.0}")),
+            seen.back.map_or("never".to_owned(), |s| format!("{s:.1}")),
+            seen.probes
+                .map_or("-".to_owned(), |(_, s)| format!("{s:.0}")),
+            aims(seen),
         ]);
     }
     let mut text = String::new();

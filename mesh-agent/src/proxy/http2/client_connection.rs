@@ -10,7 +10,7 @@ use crate::proxy::report::Report;
 use crate::proxy::request_report::Base;
 
 /// Its exchanges tell it what the connection is to be told.
-pub(in crate::proxy) struct Hub {
+pub(in crate::proxy) struct ClientConnection {
     base: RefCell<Base>,
     is_open: Cell<bool>,
     /// Whom the first one goes to.
@@ -19,7 +19,7 @@ pub(in crate::proxy) struct Hub {
     news: Notify,
 }
 
-impl Hub {
+impl ClientConnection {
     /// `describe`: of a request that goes nowhere else.
     pub(in crate::proxy) fn new(report: &Report, describe: impl FnOnce(&mut Flow)) -> Self {
         Self {

@@ -14,10 +14,11 @@ use tokio::net::TcpStream;
 use super::inbox::Inbox;
 use crate::detect;
 use crate::io::{read, room, with_scratch};
+use crate::sys::socket;
 use crate::tunnel::{Connection, Relay, StreamEnd};
 
 /// Duplex bytes, whatever carries them.
-pub(in crate::proxy) enum Leg<'l> {
+pub(in crate::proxy) enum ByteStream<'l> {
     Socket(&'l TcpStream),
     Stream {
         relay: &'l mut Relay,
@@ -27,16 +28,16 @@ pub(in crate::proxy) enum Leg<'l> {
     Nobody(&'l mut u64),
 }
 
-/// A leg, and what was read from it ahead.
+/// A stream, and what was read from it ahead.
 pub(in crate::proxy) struct Side<'l> {
-    pub(in crate::proxy) leg: Leg<'l>,
+    pub(in crate::proxy) stream: ByteStream<'l>,
     pub(in crate::proxy) inbox: &'l mut Inbox,
 }
 
 /// The most that one read adds to what nobody has looked at yet.
 const READ_AHEAD: usize = 16 * 1024;
 
-impl Leg<'_> {
+impl ByteStream<'_> {
     /// 0 is the end of what comes.
     pub(in crate::proxy) fn poll_read(
         &mut self,
@@ -94,10 +95,31 @@ impl Leg<'_> {
         if poll_fn(|cx| self.poll_finish(cx)).await.is_err() {
             return;
         }
-        let more = |leg: &mut Self, cx: &mut Context<'_>| {
-            with_scratch(|scratch| leg.poll_read(scratch, cx))
+        let more = |stream: &mut Self, cx: &mut Context<'_>| {
+            with_scratch(|scratch| stream.poll_read(scratch, cx))
         };
         while poll_fn(|cx| more(self, cx)).await.is_ok_and(|n| n > 0) {}
+    }
+
+    /// As [`socket::has_ended`]; of other legs that is seen by who reads.
+    pub(super) fn has_ended(&self) -> bool {
+        match self {
+            Self::Socket(of) => socket::has_ended(*of),
+            Self::Stream { .. } | Self::Nobody(_) => false,
+        }
+    }
+
+    /// Nothing has come that is not read, nor an end; of other legs that is seen by who reads.
+    pub(super) fn is_quiet(&self) -> bool {
+        match self {
+            Self::Socket(of) => is_quiet(of),
+            Self::Stream { .. } | Self::Nobody(_) => true,
+        }
+    }
+
+    /// It is an application's own connection, no stream between agents.
+    pub(in crate::proxy) fn is_socket(&self) -> bool {
+        matches!(self, Self::Socket(_))
     }
 
     /// The other end has taken the connection, as far as is known here.
@@ -129,7 +151,7 @@ impl Side<'_> {
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, StreamEnd>> {
         with_scratch(|scratch| {
             let room = room(READ_AHEAD).min(scratch.len());
-            let n = ready!(self.leg.poll_read(&mut scratch[..room], cx))?;
+            let n = ready!(self.stream.poll_read(&mut scratch[..room], cx))?;
             self.inbox.extend(&scratch[..n]);
             Poll::Ready(Ok(n > 0))
         })

@@ -1,0 +1,88 @@
+//! A second try beside a first one that takes long (TrafficPolicy `hedging`).
+
+use super::*;
+
+/// Both servers as one Service, of which the policy says so.
+fn hedged(mesh: &Mesh, says: &str) -> String {
+    let [b, c] = &mesh.servers;
+    let (b, c) = (b.v4(), c.v4());
+    mesh.policy(
+        "some",
+        &format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: some, namespace: shop}}\n\
+             spec: {{clusterIP: 10.96.9.8, ports: [{{port: 80}}]}}\n---\n\
+             apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+             metadata: {{name: some-1, namespace: shop, labels: {{kubernetes.io/service-name: some}}}}\n\
+             addressType: IPv4\nports: [{{port: {APP_PORT}}}]\nendpoints:\n\
+             - {{addresses: [{b}], conditions: {{ready: true}}}}\n\
+             - {{addresses: [{c}], conditions: {{ready: true}}}}\n---\n\
+             apiVersion: mesh-agent.io/v1alpha1\nkind: TrafficPolicy\nmetadata: {{name: some, namespace: shop}}\n\
+             spec:\n  targetRefs: [{{group: \"\", kind: Service, name: some}}]\n  {says}\n"
+        ),
+    );
+    "10.96.9.8:80".to_owned()
+}
+
+fn hedges(mesh: &Mesh, end: &str) -> u64 {
+    let metric = mesh.agents[0].metric("mesh_agent_hedges_total", &format!("end=\"{end}\""));
+    metric.expect("a metric") as u64
+}
+
+/// Until a server has been told that nobody waits any more, so often.
+fn cancelled(mesh: &Mesh, to: &str, expected: u64) -> bool {
+    eventually(Duration::from_secs(5), || {
+        let told = mesh.client(&["get", to, "/cancelled"]);
+        told[0]["body"] == format!("{expected}\n")
+    })
+}
+
+#[test]
+fn where_one_server_is_silent_another_one_is_asked_and_the_first_is_told() {
+    let mesh = Mesh::of_http();
+    let by = "loadBalancer: {type: RoundRobin}\n  limits: {maxRequests: 2, maxPendingRequests: 0}";
+    let to = hedged(&mesh, &format!("hedging: {{delay: 50ms}}\n  {by}"));
+    for (server, own) in mesh.services() {
+        let path = format!("/silent/{}", server.name);
+        let (won, begun) = (hedges(&mesh, "won"), Instant::now());
+        let mut asked = vec!["get", &to];
+        asked.extend([path.as_str(); 40]);
+        let answers = mesh.client(&asked);
+        let took = begun.elapsed();
+        for answer in answers.as_array().expect("answers") {
+            assert_eq!(answer["status"], 200, "{answer}");
+            assert_ne!(answer["told"]["name"], server.name, "{answer}");
+        }
+        let won = hedges(&mesh, "won") - won;
+        println!("{}: {won} of 40 hedged, {took:?}", server.name);
+        assert!(won >= 10 && took < Duration::from_millis(40 * 200), "{won}");
+        assert!(cancelled(&mesh, &own, won), "{}", server.name);
+    }
+    assert_eq!(hedges(&mesh, "failed") + hedges(&mesh, "over_budget"), 0);
+}
+
+/// A call of gRPC is a POST with a body: only where its method is named.
+#[test]
+fn a_call_of_grpc_is_hedged_where_its_method_is_named() {
+    let mesh = Mesh::serving("serve-grpc", &[]);
+    let by = "loadBalancer: {type: RoundRobin}";
+    let named = "hedging: {delay: 50ms, grpcMethods: [test.Echo/Silent_b]}";
+    let to = hedged(&mesh, &format!("{named}\n  {by}"));
+    for _ in 0..8 {
+        let told = mesh.client(&["call", &to, "/test.Echo/Silent_b"]);
+        assert_eq!(told, json!(["OK", ""]));
+    }
+    let won = hedges(&mesh, "won");
+    assert!((1..=8).contains(&won), "{won}");
+    let own = &mesh.services()[0].1;
+    let is_told = || {
+        let told = mesh.client(&["deadline", own, &(won + 1).to_string()]);
+        told[2] == "seen"
+    };
+    assert!(is_told(), "the silent one is told of {won}");
+    // Another method is asked once: one of two waits for its own deadline.
+    let ends: Vec<Value> = (0..2)
+        .map(|_| mesh.client(&["deadline", &to, "0"])[0].clone())
+        .collect();
+    assert_eq!(ends, ["DeadlineExceeded", "DeadlineExceeded"]);
+    assert_eq!(hedges(&mesh, "won"), won);
+}

@@ -23,6 +23,7 @@ mod lint;
 mod repo;
 mod setup;
 mod skips;
+mod stall;
 mod summary;
 mod test;
 mod tidy;

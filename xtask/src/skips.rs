@@ -6,13 +6,13 @@
 //! by [`SKIP_LOG`].
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
 use crate::command::describe;
+use crate::stall;
 
 pub(crate) const SKIP_LOG: &str = "MESH_SKIP_LOG";
 
@@ -72,17 +72,16 @@ pub(crate) fn run_tests(command: &mut Command, skip_log: &Path, tally: &mut Tall
         .with_context(|| format!("start `{}`", describe(command)))?;
     let stdout = child.stdout.take().context("take the tests' output")?;
     let mut counted = Tally::default();
-    for line in BufReader::new(stdout).split(b'\n') {
-        let line = line.context("read the tests' output")?;
-        let line = String::from_utf8_lossy(&line);
+    let all_ended = stall::read_lines(stdout, child.id(), stall::PATIENCE, |line| {
         println!("{line}");
-        counted.read_line(&line);
-    }
+        counted.read_line(line);
+    });
     for line in fs::read_to_string(skip_log).unwrap_or_default().lines() {
         counted.read_skip(line);
     }
     tally.add(counted);
     let status = child.wait().context("wait for the tests")?;
+    all_ended?;
     if !status.success() {
         bail!("`{}` failed: {status}", describe(command));
     }

@@ -45,7 +45,10 @@ impl Peer {
             }
             "accept" => {
                 let listener = self.listener.as_ref().context("not listening")?;
-                self.use_stream(listener.accept()?.0)?;
+                // Of a listener it is accept that ends then (socket(7)).
+                socket2::SockRef::from(listener).set_read_timeout(Some(PATIENCE))?;
+                let accepted = listener.accept().context("nobody was accepted")?;
+                self.use_stream(accepted.0)?;
                 Ok("accepted".to_owned())
             }
             "connect" => {
@@ -128,6 +131,10 @@ fn failed(stream: &TcpStream) -> Result<String> {
 fn send(stream: &mut TcpStream, count: usize) -> Result<String> {
     let mut bytes = vec![0_u8; count];
     rand::rng().fill(&mut bytes[..]);
+    // By chance it may not begin as a protocol that agents look for.
+    if let Some(first) = bytes.first_mut() {
+        *first = 0;
+    }
     stream.write_all(&bytes)?;
     Ok(format!("sent {count} {}", hex(&Sha256::digest(&bytes))))
 }

@@ -181,7 +181,7 @@ def parted(host, port, count, pause, first):
 
 
 def crowd(host, port, count, seconds):
-    """So many requests, 50 ms one after the other, each of which takes the server so long.
+    """So many requests, 200 ms one after the other, each of which takes the server so long.
     Of each: status, the agent's reason, when its answer came."""
     told, begin = [None] * count, time.monotonic()
 
@@ -194,7 +194,7 @@ def crowd(host, port, count, seconds):
 
     threads = [threading.Thread(target=one, args=(turn,)) for turn in range(count)]
     for turn, thread in enumerate(threads):
-        time.sleep(max(0, begin + turn * 0.05 - time.monotonic()))
+        time.sleep(max(0, begin + turn * 0.2 - time.monotonic()))
         thread.start()
     for thread in threads:
         thread.join()

@@ -214,8 +214,9 @@ fn a_pod_goes_within_two_seconds_whatever_the_other_end_of_its_streams_does() {
     });
     let took = begun.elapsed();
     assert!(gone, "{}", mesh.near.log());
-    // The other agent's word is waited for a second, of all streams at once.
-    assert!(took < Duration::from_millis(2_500), "{took:?}");
+    // The other agent's word is waited for a second, of all streams at once: one worker's
+    // after the other's it would take four.
+    assert!(took < Duration::from_millis(3_500), "{took:?}");
     holder.kill().expect("killed");
     holder.wait().expect("it ends");
     far.resume().expect("resumed");

@@ -512,7 +512,9 @@ impl HeldBack {
             .stderr(Stdio::null())
             .spawn()
             .expect("openssl");
-        self.answered.recv().expect("the server's flight");
+        self.answered
+            .recv_timeout(Duration::from_secs(60))
+            .expect("the server's flight");
         child
     }
 }

@@ -146,8 +146,15 @@ fn in_workspace(command: &mut Command) -> &mut Command {
 }
 
 fn unit(repo: &Repo, plan: &Plan, tally: &mut Tally) -> Result<()> {
-    let mut command = cargo(repo);
-    in_workspace(command.arg("test")).args(["--lib", "--bins", "--no-fail-fast"]);
+    let command = || {
+        let mut command = cargo(repo);
+        in_workspace(command.arg("test")).args(["--lib", "--bins"]);
+        command
+    };
+    // Building says nothing on the output by which a test that hangs is told.
+    run_command(command().arg("--no-run"))?;
+    let mut command = command();
+    command.arg("--no-fail-fast");
     with_rest(&mut command, &[], plan);
     run_tests(&mut command, &repo.target.join("skips.log"), tally)
 }

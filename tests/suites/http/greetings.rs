@@ -16,7 +16,7 @@ fn a_server_that_speaks_first_is_not_waited_for() {
         println!("{} at {to}: {times:?}", pod.name);
         times.sort_by(f64::total_cmp);
         // A client that is waited for would cost a second.
-        assert!(times[10] < 100.0, "{times:?}");
+        assert!(times[10] < 500.0, "{times:?}");
     }
 }
 
@@ -84,7 +84,7 @@ fn the_greeting_of_a_mail_server_comes_at_once_also_on_the_first_connection() {
         let with = waited(&mesh.world, &mesh.a, pod);
         let more = [0, 1].map(|which| with[which] - without[which]);
         println!("{}: {more:.2?} ms more than {without:.2?}", pod.name);
-        assert!(more[0] < 250.0 && more[1] < 100.0, "{}: {more:?}", pod.name);
+        assert!(more.iter().all(|ms| *ms < 500.0), "{}: {more:?}", pod.name);
         let mut client = mesh.world.in_pod(&mesh.a, PYTHON);
         client.args(["-c", SMTP, "mails", &format!("{}:{KNOWN}", pod.v4())]);
         let told = parse(&client.output().expect("python runs")).expect("an answer");

@@ -88,13 +88,13 @@ fn a_server_that_keeps_its_callers_deadline_itself_has_not_failed() {
     let mesh = Mesh::of_http();
     let mut by_server = 0;
     for (pod, to) in mesh.services() {
-        for _ in 0..40 {
-            let (told, _) = mesh.within(&format!("http://{to}/late"), "100m");
+        for _ in 0..12 {
+            let (told, _) = mesh.within(&format!("http://{to}/late"), "1S");
             assert!(told.contains("grpc-status: 4"), "{}: {told}", pod.name);
             by_server += u32::from(!told.contains("x-mesh-reason"));
         }
     }
-    assert!(by_server > 20, "{by_server} of 80 are the servers' own");
+    assert!(by_server > 12, "{by_server} of 24 are the servers' own");
     let ejections = "mesh_agent_outlier_ejections_total";
     assert_eq!(counted(&mesh, ejections, ""), 0, "no endpoint is at fault");
 }
@@ -105,23 +105,20 @@ fn a_deadline_counts_through_delays_and_the_sooner_of_it_and_the_routes_holds() 
     let policy = "apiVersion: mesh-agent.io/v1alpha1\nkind: TrafficPolicy\n\
         metadata: {name: slow, namespace: shop}\nspec:\n  \
         targetRefs: [{group: \"\", kind: Service, name: b}, {group: \"\", kind: Service, name: c}]\n  \
-        faults: [{name: test, from: {principals: [cluster.local/ns/shop/sa/a]}, until: \"2099-01-01T00:00:00Z\", delay: 500ms}]\n";
+        faults: [{name: test, from: {principals: [cluster.local/ns/shop/sa/a]}, until: \"2099-01-01T00:00:00Z\", delay: 5s}]\n";
     mesh.policy("slow", policy);
     for (pod, to) in mesh.services() {
-        let left = mesh.told(&to, "3S");
+        let left = mesh.told(&to, "20S");
         assert!(
-            (1_500_000..=2_500_000).contains(&left),
+            (10_000_000..=15_000_000).contains(&left),
             "{}: {left}",
             pod.name
         );
         let (told, took) = mesh.within(&format!("http://{to}/x"), "200m");
         assert!(told.contains("grpc-status: 4"), "{told}");
-        assert!(
-            took < Duration::from_millis(480),
-            "within the delay: {took:?}"
-        );
+        assert!(took < Duration::from_secs(4), "within the delay: {took:?}");
     }
-    mesh.policy("slow", &policy.replace("delay: 500ms", "delay: 1ms"));
+    mesh.policy("slow", &policy.replace("delay: 5s", "delay: 1ms"));
     let rules = "[{timeouts: {request: 400ms}, backendRefs: [{name: b, port: 80}]}]";
     mesh.policy("route", &route("HTTPRoute", rules));
     let to = &mesh.services()[0].1;

@@ -62,8 +62,8 @@ fn a_share_of_the_named_callers_requests_is_aborted_and_nobody_elses() {
     for server in &mesh.servers {
         let told = mesh.some(0, server, 1000, &[]);
         let count = told.iter().filter(|status| **status == 418).count();
-        // Four times the deviation: by chance one run of sixteen thousand is outside.
-        assert!((242..=358).contains(&count), "{count} of 1000");
+        // Five times the deviation: by chance one run in two million is outside.
+        assert!((228..=372).contains(&count), "{count} of 1000");
         assert!(told.iter().all(|status| matches!(status, 200 | 418)));
         aborted += count;
         assert_eq!(mesh.some(1, server, 50, &[]), [200; 50]);
@@ -125,10 +125,10 @@ fn a_fault_has_no_effect_from_the_time_on_that_it_says() {
         "{}",
         status()
     );
-    mesh.fault(&until(6), "abort: {httpStatus: 500}");
+    mesh.fault(&until(20), "abort: {httpStatus: 500}");
     assert_eq!(mesh.some(0, server, 1, &[]), [500]);
     let is_over = || mesh.some(0, server, 1, &[]) == [200];
-    assert!(eventually(Duration::from_secs(15), is_over));
+    assert!(eventually(Duration::from_secs(40), is_over));
     assert!(
         status().contains("fault test is over since"),
         "{}",

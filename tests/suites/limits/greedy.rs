@@ -16,7 +16,7 @@ fn a_quiet_pods_request_waits_its_turn_and_not_behind_all_of_a_greedy_ones() {
         let mut greedy = mesh.world.in_pod(&mesh.clients[0], PYTHON);
         let greedy = greedy.args(["-c", SCRIPT, "crowd", to, "30", "0.5"]);
         let mut greedy = greedy.spawn().expect("a client");
-        assert!(eventually(Duration::from_secs(10), || mesh.waits() == 20.0));
+        assert!(eventually(Duration::from_secs(10), || mesh.waits() >= 10.0));
         let told = mesh.client(&mesh.clients[1], &["crowd", to, "1", "0"]);
         let status = told[0][0].as_u64();
         assert_eq!(status, Some(200), "{}: {told}", server.name);

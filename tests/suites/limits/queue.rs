@@ -47,30 +47,30 @@ impl Mesh {
 fn requests_wait_for_a_place_in_their_order_and_no_longer_than_the_policy_says() {
     let mesh = Mesh::new("serve");
     for server in &mesh.servers {
-        mesh.says("limits: {maxRequests: 1, maxPendingRequests: 2, maxPendingTime: 5s}");
+        mesh.says("limits: {maxRequests: 1, maxPendingRequests: 2, maxPendingTime: 15s}");
         let before = mesh.waited("placed");
-        let told = mesh.crowd(server, "4", "0.6");
+        let told = mesh.crowd(server, "4", "2");
         assert_eq!(statuses(&told), [200, 200, 200, 503], "{told:?}");
         assert_eq!(told[3].1, "max_pending_requests", "{told:?}");
-        assert!(told[3].2 < 0.5, "at once: {told:?}");
+        assert!(told[3].2 < 1.6, "at once: {told:?}");
         assert!(told[0].2 < told[1].2 && told[1].2 < told[2].2, "{told:?}");
-        assert!(told[2].2 > 1.8, "one behind the other: {told:?}");
+        assert!(told[2].2 > 6.0, "one behind the other: {told:?}");
         assert_eq!(mesh.waited("placed") - before, 2.0);
 
         mesh.says("limits: {maxRequests: 1, maxPendingRequests: 2, maxPendingTime: 300ms}");
-        let told = mesh.crowd(server, "2", "1.5");
+        let told = mesh.crowd(server, "2", "3");
         assert_eq!(statuses(&told), [200, 503], "{told:?}");
         assert_eq!(told[1].1, "max_pending_time", "{told:?}");
-        assert!((0.35..1.0).contains(&told[1].2), "{told:?}");
+        assert!((0.5..2.5).contains(&told[1].2), "{told:?}");
 
         // What limits the time of a request counts that it waits, too.
         mesh.says("timeouts: {request: 700ms}\n  limits: {maxRequests: 1, maxPendingTime: 5s}");
         let told = mesh.crowd(server, "2", "5");
         assert_eq!(statuses(&told), [504, 504], "{told:?}");
-        assert!(told[1].2 < 1.5, "{told:?}");
+        assert!(told[1].2 < 4.0, "{told:?}");
 
         mesh.says("limits: {maxRequests: 1, maxPendingRequests: 0}");
-        let told = mesh.crowd(server, "2", "0.5");
+        let told = mesh.crowd(server, "2", "1.5");
         assert_eq!(statuses(&told), [200, 503], "{told:?}");
         assert_eq!(told[1].1, "max_requests", "{told:?}");
     }
@@ -91,7 +91,7 @@ fn requests_wait_for_a_place_in_their_order_and_no_longer_than_the_policy_says()
     }
     let late = of("max_pending_time")[0]["queued_ms"].as_f64();
     assert!(
-        late.is_some_and(|ms| (300.0..900.0).contains(&ms)),
+        late.is_some_and(|ms| (300.0..2300.0).contains(&ms)),
         "{late:?}"
     );
 }

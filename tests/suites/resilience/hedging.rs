@@ -40,7 +40,7 @@ fn where_one_server_hangs_others_are_asked_as_well() {
         println!("{server} hangs: {calls:?}, {} hedges", shop.sent() - sent);
         assert_eq!(calls.failed(), 0, "{calls:?}\n{}", shop.agents[0].log());
         let p99 = calls.report["p99"].as_f64().expect("a time");
-        assert!(p99 < 0.2, "{server}: {calls:?}");
+        assert!(p99 < 1.0, "{server}: {calls:?}");
         assert_eq!(calls.of(server), 0);
         assert!(shop.hedges("won") > won, "{server}");
         // None is ejected for what it was not let finish.

@@ -94,7 +94,7 @@ func answer(name string, w http.ResponseWriter, r *http.Request) {
 		var unit string
 		fmt.Sscanf(r.Header.Get("Grpc-Timeout"), "%d%s", &value, &unit)
 		scale := map[string]time.Duration{"m": time.Millisecond, "u": time.Microsecond, "S": time.Second}[unit]
-		time.Sleep(time.Duration(value)*scale - 8*time.Millisecond)
+		time.Sleep(time.Duration(value)*scale - 50*time.Millisecond)
 		w.Header().Set("Content-Type", "application/grpc")
 		w.Header().Set("Grpc-Status", "4")
 		return

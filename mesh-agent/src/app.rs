@@ -244,7 +244,7 @@ pub(crate) async fn run(flags: Run) -> anyhow::Result<()> {
             view.reconciled(&updates.borrow(), &pods, reconciler.unsettled());
         }
         reconciler.log_refusals();
-        view.carries(reconciler.active_connections());
+        view.carries(reconciler.carried());
         view.look();
         if let Some(begun) = start.take_if(|_| view.is_settled()) {
             view.tell_start(&flags, begun.elapsed());
@@ -403,6 +403,10 @@ fn proxy_config(flags: &Run, open_files: u64) -> proxy::Config {
     let limits = io::Limits::of(open_files, workers);
     let max_connections = flags.max_connections.unwrap_or(limits.connections);
     let per_pod = limits.connections_per_pod.min(max_connections);
+    let per_pod = flags.max_connections_per_pod.unwrap_or(per_pod);
+    let said = [flags.max_requests, flags.max_requests_per_pod];
+    let [max_requests, max_requests_per_pod] =
+        proxy::request_limits(said, [max_connections, per_pod]);
     defaults.pool.in_all = limits.pooled;
     defaults.pool.per_pod = defaults.pool.per_pod.min(limits.pooled);
     proxy::Config {
@@ -412,7 +416,9 @@ fn proxy_config(flags: &Run, open_files: u64) -> proxy::Config {
         connect_timeout: flags.connect_timeout,
         idle_timeout: flags.idle_timeout,
         max_connections,
-        max_connections_per_pod: flags.max_connections_per_pod.unwrap_or(per_pod),
+        max_connections_per_pod: per_pod,
+        max_requests,
+        max_requests_per_pod,
         max_buffer_bytes: flags.max_buffer_mib.saturating_mul(1 << 20),
         handshake_timeout: flags.handshake_timeout,
         same_node_tls: flags.same_node_tls,

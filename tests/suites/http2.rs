@@ -4,6 +4,8 @@
 mod both;
 #[path = "http2/client_cert.rs"]
 mod client_cert;
+#[path = "http2/crowds.rs"]
+mod crowds;
 #[path = "http2/deadlines.rs"]
 mod deadlines;
 #[path = "http2/floods.rs"]

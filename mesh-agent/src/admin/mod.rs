@@ -58,6 +58,9 @@ pub(crate) struct Status {
     /// Changes of it since the agent started.
     pub(crate) generation: u64,
     pub(crate) active_connections: usize,
+    /// In flight.
+    #[serde(default)]
+    pub(crate) active_requests: usize,
     /// Where the configuration is from, and how far it is known.
     pub(crate) source: serde_json::Value,
     /// AuthorizationPolicies in force, and of how many these are.

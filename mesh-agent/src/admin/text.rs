@@ -64,6 +64,7 @@ pub(crate) fn status(status: &Status, wide: bool, now: SystemTime) -> String {
         line(&mut text, "source", &source);
     }
     line(&mut text, "connections", &status.active_connections);
+    line(&mut text, "requests", &status.active_requests);
     if let Some(plugin) = &status.cni_plugin {
         line(&mut text, "CNI plugin", plugin);
     }
@@ -133,8 +134,10 @@ fn rough(seconds: u64) -> String {
 }
 
 fn pods(status: &Status) -> Table {
-    let mut pods = table(&["POD", "ENROLLED", "ADDRESSES", "IDENTITY"]);
-    let fields = ["pod", "enrolled", "addresses", "identity"];
+    let heads = ["POD", "ENROLLED", "ADDRESSES", "CONNECTIONS", "REQUESTS"];
+    let mut pods = table(&[&heads[..], &["IDENTITY"]].concat());
+    let fields = ["pod", "enrolled", "addresses", "connections", "requests"];
+    let fields = [&fields[..], &["identity"]].concat();
     rows(&mut pods, &status.pods, &fields);
     pods
 }

@@ -392,7 +392,6 @@ mod tests {
             unwatched: None,
             fails_open: false,
             warning: None,
-            reserved_bytes: 0,
         }
     }
 

@@ -25,7 +25,7 @@ use crate::capture;
 use crate::cni;
 use crate::config::Run;
 use crate::discovery::{Heard, Update};
-use crate::enrol::PodStatus;
+use crate::enrol::{Carried, PodStatus};
 use crate::explain::Explainer;
 use crate::identity::Identities;
 use crate::io;
@@ -67,6 +67,7 @@ pub(super) struct View {
     status: Mutex<Status>,
     /// As of that; listed for who asks, for a change of one is not to cost all.
     policy: ArcSwap<Authorizer>,
+    carried: Mutex<Carried>,
     ledger: Mutex<Ledger>,
     created: Instant,
 }
@@ -90,6 +91,7 @@ impl View {
             configuration,
             status: Mutex::new(status),
             policy: ArcSwap::default(),
+            carried: Mutex::default(),
             ledger: Mutex::default(),
             created: Instant::now(),
         }
@@ -124,8 +126,8 @@ impl View {
         pods.is_some_and(|pods| pods.iter().any(|pod| pod["enrolled"] == true))
     }
 
-    pub(super) fn carries(&self, connections: usize) {
-        self.status.lock().active_connections = connections;
+    pub(super) fn carries(&self, carried: Carried) {
+        *self.carried.lock() = carried;
     }
 
     /// Tells the authority what is new here.
@@ -249,6 +251,19 @@ impl View {
     }
 }
 
+/// Beside what is said of each pod.
+fn show(carried: &Carried, status: &mut Status) {
+    status.active_connections = carried.active.connections;
+    status.active_requests = carried.active.requests;
+    for row in status.pods.as_array_mut().into_iter().flatten() {
+        let of = row["pod"].as_str().and_then(|pod| carried.pods.get(pod));
+        let of = serde_json::json!(of.copied().unwrap_or_default());
+        if let (Some(row), serde_json::Value::Object(of)) = (row.as_object_mut(), of) {
+            row.extend(of);
+        }
+    }
+}
+
 fn state(problems: &[Problem]) -> &'static str {
     match (problems.iter().any(|p| p.blocks), problems.is_empty()) {
         (true, _) => "not ready",
@@ -284,6 +299,7 @@ impl admin::AdminSource for View {
             let status = self.status.lock();
             (status.clone(), self.policy.load_full())
         };
+        show(&self.carried.lock(), &mut status);
         let policies = policies.status();
         status.policies_total = policies.len();
         status.policies = policies.iter().take(MAX_POLICIES).map(policy).collect();

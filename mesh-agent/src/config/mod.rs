@@ -341,6 +341,15 @@ pub(crate) struct Run {
     /// connections from elsewhere, may have as many as are free: half of all alone.
     #[arg(long, value_parser = names::count)]
     pub(crate) max_connections_per_pod: Option<usize>,
+    /// Most requests (HTTP/1, HTTP/2, gRPC) that are in flight at once
+    /// [default: 100000, and no fewer than connections].
+    #[arg(long, value_parser = names::count)]
+    pub(crate) max_requests: Option<usize>,
+    /// Most requests of one pod in flight, as client and as server; more are answered with 503
+    /// (max_requests_per_pod) [default: half of all]. Beside that each pod, and each source of
+    /// connections from elsewhere, may have as many as are free: half of all alone.
+    #[arg(long, value_parser = names::count)]
+    pub(crate) max_requests_per_pod: Option<usize>,
     /// Memory for what one side of a connection sent and the other did not take
     /// yet, of all connections, in MiB. Towards that they read less at a time.
     #[arg(long, default_value_t = 256, value_parser = names::count)]

@@ -130,6 +130,8 @@ mod tests {
             ("--workers", "0"),
             ("--max-connections", "0"),
             ("--max-connections-per-pod", "0"),
+            ("--max-requests", "0"),
+            ("--max-requests-per-pod", "0"),
             ("--max-buffer-mib", "0"),
             ("--connect-timeout", "0s"),
             ("--handshake-timeout", "0s"),

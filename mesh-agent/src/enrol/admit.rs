@@ -127,6 +127,7 @@ impl<D: DataPath> Reconciler<D> {
             ips,
             dial_ports,
             active: before.map_or_else(Arc::default, |before| before.active.clone()),
+            requests: before.map_or_else(Arc::default, |before| before.requests.clone()),
             account: before.map_or_else(Arc::default, |before| before.account.clone()),
             netns,
             identity,

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::carried::Active;
 use super::local_pod::LocalPod;
 use crate::plan::Changes;
 use crate::tls::Trust;
@@ -54,8 +55,8 @@ pub(crate) trait DataPath {
     /// Source ports of deliveries.
     fn delivery_ports(&self) -> &RangeInclusive<u16>;
 
-    /// Connections carried now.
-    fn active(&self) -> usize;
+    /// What is carried now.
+    fn active(&self) -> Active;
 
     /// Stops accepting, lets connections end until `deadline`, cuts the rest, ends the threads.
     async fn drain(self, deadline: Duration);

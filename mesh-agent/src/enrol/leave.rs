@@ -117,6 +117,7 @@ impl<D: DataPath> Reconciler<D> {
             ips: workload.ips,
             dial_ports: None,
             active: Arc::default(),
+            requests: Arc::default(),
             account: Arc::default(),
             identity: self.identities.handle(&spiffe_id),
             netns,
@@ -340,6 +341,5 @@ fn stranger(cookie: u64, ips: PodIps, why: &str) -> PodStatus {
         unwatched: None,
         fails_open: false,
         warning: None,
-        reserved_bytes: 0,
     }
 }

@@ -26,6 +26,8 @@ pub(crate) struct LocalPod {
     pub(crate) dial_ports: Option<RangeInclusive<u16>>,
     /// Connections that it has on all workers.
     pub(crate) active: Arc<AtomicUsize>,
+    /// Requests of it, and to it from elsewhere, that are in flight on all workers.
+    pub(crate) requests: Arc<AtomicUsize>,
     /// What is reserved for them, on all workers.
     pub(crate) account: Arc<Account>,
 }

@@ -10,6 +10,7 @@
 
 mod admit;
 mod arrivals;
+mod carried;
 mod data_path;
 mod error;
 pub(crate) mod find;
@@ -32,6 +33,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::capture::{self, Capture};
 use crate::identity::Identities;
@@ -41,6 +43,7 @@ use crate::sys::netns::Netns;
 use crate::sys::route;
 pub(crate) use arrivals::{Admission, Arrival, Arrivals, arrivals};
 use arrivals::{Arrived, Refusal};
+pub(crate) use carried::{Active, Carried, OfPod};
 pub(crate) use data_path::DataPath;
 pub(crate) use data_path::{Recheck, ServeError};
 pub(crate) use error::Error;
@@ -268,9 +271,19 @@ impl<D: DataPath> Reconciler<D> {
         self.unsettled.as_deref()
     }
 
+    /// What is carried now.
     #[must_use]
-    pub(crate) fn active_connections(&self) -> usize {
-        self.workers.active()
+    pub(crate) fn carried(&self) -> Carried {
+        let of = |pod: &LocalPod| OfPod {
+            connections: pod.active.load(Ordering::Relaxed),
+            requests: pod.requests.load(Ordering::Relaxed),
+            reserved_bytes: pod.account.held(),
+        };
+        let pods = self.pods.iter();
+        Carried {
+            active: self.workers.active(),
+            pods: pods.map(|(key, pod)| (key.to_string(), of(pod))).collect(),
+        }
     }
 
     /// Another agent has the kernel's side from now on.

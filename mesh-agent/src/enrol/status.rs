@@ -27,8 +27,6 @@ pub(crate) struct PodStatus {
     pub(crate) fails_open: bool,
     /// What does not work for it though it is enrolled.
     pub(crate) warning: Option<String>,
-    /// Of the budget for bytes that wait: what its connections of HTTP/2 may have come.
-    pub(crate) reserved_bytes: usize,
 }
 
 impl PodStatus {

@@ -9,12 +9,6 @@ impl<D: DataPath> Reconciler<D> {
     #[must_use]
     pub(crate) fn statuses(&self) -> Vec<PodStatus> {
         let mut statuses = self.statuses.clone();
-        for (key, pod) in &self.pods {
-            let name = key.to_string();
-            if let Some(status) = statuses.iter_mut().find(|status| status.pod == name) {
-                status.reserved_bytes = pod.account.held();
-            }
-        }
         for (key, why) in &self.unseen {
             let name = key.to_string();
             if let Some(status) = statuses.iter_mut().find(|status| status.pod == name) {
@@ -73,7 +67,6 @@ impl<D: DataPath> Reconciler<D> {
             unwatched: None,
             fails_open: on_agent_down(workload) == OnAgentDown::Open,
             warning: (!warnings.is_empty()).then(|| warnings.join("; ")),
-            reserved_bytes: 0,
         }
     }
 }

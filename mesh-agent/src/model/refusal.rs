@@ -209,6 +209,9 @@ refusals! {
         "too many deliveries to one address at once: widen `--delivery-ports`";
     OverLimit: "over_limit", Agent, Later, Other, UNAVAILABLE,
         "`--max-connections`, `--max-connections-per-pod`, or open files";
+    /// Of requests.
+    MaxRequestsPerPod: "max_requests_per_pod", Agent, Later, Overflow, UNAVAILABLE,
+        "as many requests are in flight here of the pod as `--max-requests-per-pod` allows, or as its share of `--max-requests` is, or the share of the one who asks it; the log's `detail` says which: `pod`, `node`, `source`";
     MaxRequests: "max_requests", Configuration, Later, Overflow, UNAVAILABLE,
         "as many requests to the Service are in flight from this node as `limits.maxRequests` of its TrafficPolicy allows";
     MaxConnections: "max_connections", Configuration, Later, Overflow, UNAVAILABLE,
@@ -355,6 +358,7 @@ impl RefuseReason {
             | Self::MaxConnections
             | Self::MaxPendingRequests
             | Self::MaxPendingTime
+            | Self::MaxRequestsPerPod
             | Self::RateLimited
             | Self::SourcePortsExhausted => Told::OverLimit,
             Self::UnknownServicePort

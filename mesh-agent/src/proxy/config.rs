@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::io::{Limits, RECOMMENDED_OPEN_FILES};
+use crate::model::traffic;
 use crate::peer;
 use crate::tunnel::PoolConfig;
 
@@ -28,6 +29,10 @@ pub(crate) struct Config {
     /// Of one pod. Beside that each pod, and each source, may have as many as
     /// are free, so that busy ones do not starve their neighbours.
     pub(crate) max_connections_per_pod: usize,
+    /// In flight, of the whole agent.
+    pub(crate) max_requests: usize,
+    /// Of one pod. Shared as connections are.
+    pub(crate) max_requests_per_pod: usize,
     /// Bytes that all connections hold of what one side sent and the other did
     /// not take; towards that they read less at a time.
     pub(crate) max_buffer_bytes: usize,
@@ -49,6 +54,8 @@ impl Default for Config {
     fn default() -> Self {
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         let limits = Limits::of(RECOMMENDED_OPEN_FILES, workers);
+        let of = [limits.connections, limits.connections_per_pod];
+        let [max_requests, max_requests_per_pod] = request_limits([None, None], of);
         Self {
             workers,
             node_zone: None,
@@ -56,6 +63,8 @@ impl Default for Config {
             idle_timeout: None,
             max_connections: limits.connections,
             max_connections_per_pod: limits.connections_per_pod,
+            max_requests,
+            max_requests_per_pod,
             limits,
             max_buffer_bytes: 256 << 20,
             handshake_timeout: Duration::from_secs(5),
@@ -64,6 +73,15 @@ impl Default for Config {
             delivery_ports: 10_000..=32_000,
         }
     }
+}
+
+/// Requests in flight, of all pods and of one: as flags say, or as many as may be to one
+/// Service, and no fewer than connections, each of which may have one.
+pub(crate) fn request_limits(said: [Option<usize>; 2], connections: [usize; 2]) -> [usize; 2] {
+    let usual = traffic::Limits::default().max_requests as usize;
+    let in_all = said[0].unwrap_or(usual.max(connections[0]));
+    let half = in_all.div_ceil(2).max(connections[1]).min(in_all);
+    [in_all, said[1].unwrap_or(half)]
 }
 
 impl Config {
@@ -77,5 +95,20 @@ impl Config {
             limits: self.limits,
             pool: self.pool.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_has_half_of_the_requests_and_never_fewer_than_its_connections() {
+        let none = [None, None];
+        assert_eq!(request_limits(none, [9_000, 4_500]), [100_000, 50_000]);
+        assert_eq!(request_limits(none, [300_000, 200_000]), [300_000, 200_000]);
+        assert_eq!(request_limits([Some(8), None], [9_000, 4_500]), [8, 8]);
+        assert_eq!(request_limits([Some(8), Some(3)], [4, 2]), [8, 3]);
+        assert_eq!(request_limits([Some(8), None], [4, 2]), [8, 4]);
     }
 }

@@ -2,7 +2,7 @@
 //! pod's and the connection's own. All of it is owned, so that a task of its own
 //! may hold it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::ops::Deref;
@@ -57,6 +57,7 @@ pub(super) struct AgentState {
     /// Of the connections to other agents.
     pub(super) peers: peer::Metrics,
     pub(super) places: Places,
+    pub(super) request_places: Places,
     /// Which pod each enrolled namespace, by its cookie, is.
     pub(super) enrolled: ArcSwap<HashMap<u64, Arc<Workload>>>,
     pub(super) proofs: Arc<Proofs>,
@@ -92,6 +93,8 @@ impl AgentState {
     pub(super) fn show_limits(&self) {
         let shown = |limit: usize| i64::try_from(limit).unwrap_or(i64::MAX);
         self.metrics.places.set(shown(self.places.in_all()));
+        let requests = self.request_places.in_all();
+        self.metrics.request_places.set(shown(requests));
         let held = shown(self.config.max_buffer_bytes);
         self.metrics.held_limit.set(held);
     }
@@ -321,6 +324,8 @@ pub(super) struct ConnectionContext {
     pub(super) pod: Rc<PodState>,
     pub(super) client_addr: ClientAddr,
     pub(super) orig_dst: OrigDst,
+    /// Of a connection from elsewhere: whose places its requests take.
+    requests_of: OnceCell<Option<places::Source>>,
     /// As long as anything of the connection lives, it can be cut.
     registration: Registration,
 }
@@ -338,6 +343,7 @@ impl ConnectionContext {
             pod,
             client_addr: ClientAddr::new(client),
             orig_dst: OrigDst::new(orig_dst),
+            requests_of: OnceCell::new(),
         })
     }
 
@@ -363,6 +369,28 @@ impl ConnectionContext {
     pub(super) fn pre_auth(&self) -> Slot<'_> {
         let pre_auth = &self.worker.pre_auth;
         pre_auth.enter(self.pod.cookie(), self.client_addr.ip(), self.entry())
+    }
+
+    /// Whose places its requests take, beside the pod's.
+    pub(super) fn requests_of(&self) -> Option<&places::Source> {
+        let find = || {
+            let agent = &self.worker.agent;
+            let source = self.source(&agent.published.load());
+            let source = agent.request_places.source(source, self.pod.cookie());
+            Some(source)
+        };
+        let found = self.requests_of.get_or_init(|| match self.is_inbound() {
+            true => find(),
+            false => None,
+        });
+        found.as_ref()
+    }
+
+    /// Whose places a connection from elsewhere takes.
+    fn source(&self, in_force: &InForce) -> places::ClientSource {
+        let ip = self.client_addr.ip();
+        let by_ip = &in_force.snapshot.by_ip;
+        places::ClientSource::new(ip, by_ip.contains_key(&ip))
     }
 
     /// Does the connection come from elsewhere to the pod?
@@ -403,8 +431,6 @@ impl Exchange {
 
     /// Whose places a connection from elsewhere takes.
     pub(super) fn source(&self) -> places::ClientSource {
-        let ip = self.context.client_addr.ip();
-        let by_ip = &self.in_force.snapshot.by_ip;
-        places::ClientSource::new(ip, by_ip.contains_key(&ip))
+        self.context.source(&self.in_force)
     }
 }

@@ -21,6 +21,9 @@ pub(crate) struct Metrics {
     pub(super) untaken: Counter,
     pub(super) places: Gauge,
     over_share: Family<[(&'static str, &'static str); 1], Counter>,
+    pub(super) request_places: Gauge,
+    requests: Gauge,
+    requests_over_share: Family<[(&'static str, &'static str); 1], Counter>,
     copies: Family<[(&'static str, &'static str); 1], Counter>,
     /// The series of it.
     copied: [Counter; CopyEnd::ALL.len()],
@@ -100,6 +103,7 @@ impl Metrics {
         // Each series is there from the start.
         for full in [Full::Node, Full::Pod, Full::Source] {
             let _zero = metrics.over_share.get_or_create(&share(full));
+            let _zero = metrics.requests_over_share.get_or_create(&share(full));
         }
         for cause in [Cause::InARow, Cause::SuccessRate] {
             let _zero = metrics.ejections.get_or_create(&[("cause", cause.label())]);
@@ -131,6 +135,21 @@ impl Metrics {
                 "mesh_agent_connections_over_share",
                 "Connections refused because the node, their pod or their source had its share",
                 metrics.over_share.clone(),
+            );
+            registry.register(
+                "mesh_agent_requests_limit",
+                "Most requests that are in flight at once; a pod or a source may have as many as are free",
+                metrics.request_places.clone(),
+            );
+            registry.register(
+                "mesh_agent_requests_active",
+                "Requests that are in flight now, of all pods",
+                metrics.requests.clone(),
+            );
+            registry.register(
+                "mesh_agent_requests_over_share",
+                "Requests answered with max_requests_per_pod because the node, their pod or their source had its share",
+                metrics.requests_over_share.clone(),
             );
             registry.register(
                 "mesh_agent_buffer_bytes",
@@ -264,13 +283,19 @@ impl Metrics {
         self.over_share.get_or_create(&share(full)).inc();
     }
 
+    pub(super) fn requests_over_share(&self, full: Full) {
+        self.requests_over_share.get_or_create(&share(full)).inc();
+    }
+
     pub(super) fn copied(&self, end: CopyEnd) {
         self.copied[end as usize].inc();
     }
 
     /// Brings what is held up to date.
-    pub(super) fn refresh(&self, ejected: usize) {
+    pub(super) fn refresh(&self, ejected: usize, requests: usize) {
         self.ejected.set(i64::try_from(ejected).unwrap_or(i64::MAX));
+        self.requests
+            .set(i64::try_from(requests).unwrap_or(i64::MAX));
         let held = i64::try_from(io::held()).unwrap_or(i64::MAX);
         self.held_bytes.set(held);
     }
@@ -285,12 +310,7 @@ fn kind_of(injected: Injected) -> [(&'static str, &'static str); 1] {
 }
 
 fn share(full: Full) -> [(&'static str, &'static str); 1] {
-    let of = match full {
-        Full::Node => "node",
-        Full::Pod => "pod",
-        Full::Source => "source",
-    };
-    [("share", of)]
+    [("share", full.label())]
 }
 
 /// What became of a second try beside the first.

@@ -37,6 +37,7 @@ mod queue;
 mod rates;
 mod registry;
 mod report;
+mod request_place;
 mod request_report;
 mod seen;
 mod server_name;
@@ -47,7 +48,7 @@ mod turns;
 mod worker;
 mod workers;
 
-pub(crate) use config::Config;
+pub(crate) use config::{Config, request_limits};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use inbound::fuzz_first_bytes;
 #[cfg(test)]

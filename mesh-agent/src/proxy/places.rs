@@ -1,24 +1,26 @@
-//! The places that the node has for connections, and who holds them.
+//! The places that the node has for connections, and those for requests in flight, and
+//! who holds them.
 //!
-//! Each connection takes one. A pod may have as many as are free then, and so may
-//! the source of connections from elsewhere; at one pod, a source may have as many
-//! as that pod could still have. Alone a pod or a source gets half of all, a
-//! source at one pod a third; n together leave one part of n + 1. So there is
-//! always room for one that has few, whatever the others do, and nobody is kept
+//! Each connection takes one, each request one of the others. A pod may have as many as
+//! are free then, and so may the source of connections from elsewhere; at one pod, a
+//! source may have as many as that pod could still have. Alone a pod or a source gets
+//! half of all, a source at one pod a third; n together leave one part of n + 1. So
+//! there is always room for one that has few, whatever the others do, and nobody is kept
 //! short while there is room.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Locks that the sources are spread over; each is held for one look.
+/// Locks that the sources are spread over; each is held for one look, when a source's
+/// connection comes and when it goes.
 const SHARDS: usize = 16;
 
 /// A source at one pod (the cookie of its namespace), or at all.
 type Key = (Option<u64>, ClientSource);
-type Counts = HashMap<Key, usize, foldhash::fast::RandomState>;
-type Shard = Mutex<Counts>;
+type Counts = HashMap<Key, Arc<AtomicUsize>, foldhash::fast::RandomState>;
+type Shards = [Mutex<Counts>; SHARDS];
 
 /// Where a connection from elsewhere comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -57,13 +59,24 @@ pub(super) enum Full {
     Source,
 }
 
+impl Full {
+    /// In labels and log.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Node => "node",
+            Self::Pod => "pod",
+            Self::Source => "source",
+        }
+    }
+}
+
 /// All of the node.
 #[derive(Debug)]
 pub(super) struct Places {
     in_all: usize,
     per_pod: usize,
     taken: AtomicUsize,
-    sources: [Shard; SHARDS],
+    sources: Arc<Shards>,
 }
 
 /// A pod's places.
@@ -74,21 +87,37 @@ pub(super) struct Pod<'p> {
     pub(super) taken: &'p AtomicUsize,
 }
 
+/// What a source holds, of all and of one pod's: looked up once for whatever it takes.
+#[derive(Debug)]
+pub(super) struct Source {
+    known: Arc<Shards>,
+    keys: [Key; 2],
+    held: [Arc<AtomicUsize>; 2],
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        let mut counts = counts(&self.known, self.keys[0].1);
+        for (key, held) in self.keys.iter().zip(&self.held) {
+            // The table's and this one, which are given out under the lock alone.
+            if Arc::strong_count(held) == 2 {
+                counts.remove(key);
+            }
+        }
+    }
+}
+
 /// A connection's, given back when it ends.
 #[derive(Debug)]
 pub(super) struct Place<'p> {
     all: &'p Places,
     pod: Pod<'p>,
-    source: Option<ClientSource>,
+    source: Option<Source>,
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.all.taken.fetch_sub(1, Ordering::Relaxed);
-        self.pod.taken.fetch_sub(1, Ordering::Relaxed);
-        if let Some(source) = self.source {
-            self.all.may_dial(source, self.pod.netns);
-        }
+        self.all.give_back(self.pod.taken, self.source.as_ref());
     }
 }
 
@@ -98,7 +127,7 @@ impl Places {
             in_all,
             per_pod,
             taken: AtomicUsize::new(0),
-            sources: Default::default(),
+            sources: Arc::default(),
         }
     }
 
@@ -117,68 +146,88 @@ impl Places {
         pod: Pod<'p>,
         source: Option<ClientSource>,
     ) -> Result<Place<'p>, Full> {
-        let free = self.in_all.saturating_sub(self.taken());
-        let left = free.min(self.per_pod);
-        let left = left.saturating_sub(pod.taken.load(Ordering::Relaxed));
-        if free == 0 {
-            return Err(Full::Node);
-        }
-        if left == 0 {
-            return Err(Full::Pod);
-        }
-        if let Some(source) = source
-            && !self.join(source, pod.netns, free, left)
-        {
-            return Err(Full::Source);
-        }
-        let taken = self.taken.fetch_add(1, Ordering::Relaxed);
-        let of_pod = pod.taken.fetch_add(1, Ordering::Relaxed);
-        // Gives all of it back where it is not wanted.
-        let place = Place {
+        let shares = self.shares(pod.taken)?;
+        let source = source.map(|source| self.source(source, pod.netns));
+        self.count((pod.taken, source.as_ref()), shares)?;
+        Ok(Place {
             all: self,
             pod,
             source,
-        };
-        if taken >= self.in_all {
-            Err(Full::Node)
+        })
+    }
+
+    /// The same by counts that are at hand: it locks nothing. Whoever gets a place gives it
+    /// back.
+    pub(super) fn take(&self, pod: &AtomicUsize, source: Option<&Source>) -> Result<(), Full> {
+        let shares = self.shares(pod)?;
+        self.count((pod, source), shares)
+    }
+
+    pub(super) fn give_back(&self, pod: &AtomicUsize, source: Option<&Source>) {
+        self.taken.fetch_sub(1, Ordering::Relaxed);
+        pod.fetch_sub(1, Ordering::Relaxed);
+        for held in source.into_iter().flat_map(|source| &source.held) {
+            held.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// What a source holds, at all and at that pod.
+    pub(super) fn source(&self, source: ClientSource, netns: u64) -> Source {
+        let mut counts = counts(&self.sources, source);
+        let keys = [(None, source), (Some(netns), source)];
+        let held = keys.map(|key| counts.entry(key).or_default().clone());
+        drop(counts);
+        Source {
+            known: self.sources.clone(),
+            keys,
+            held,
+        }
+    }
+
+    /// What a source may have at most: of all, and of the pod's.
+    fn shares(&self, pod: &AtomicUsize) -> Result<[usize; 2], Full> {
+        let free = self.in_all.saturating_sub(self.taken());
+        let left = free.min(self.per_pod);
+        let left = left.saturating_sub(pod.load(Ordering::Relaxed));
+        match (free, left) {
+            (0, _) => Err(Full::Node),
+            (_, 0) => Err(Full::Pod),
+            shares => Ok(shares.into()),
+        }
+    }
+
+    fn count(
+        &self,
+        (pod, source): (&AtomicUsize, Option<&Source>),
+        shares: [usize; 2],
+    ) -> Result<(), Full> {
+        let held = || source.into_iter().flat_map(|source| &source.held);
+        let has_share =
+            |(held, share): (&Arc<AtomicUsize>, usize)| held.load(Ordering::Relaxed) >= share;
+        if held().zip(shares).any(has_share) {
+            return Err(Full::Source);
+        }
+        let taken = self.taken.fetch_add(1, Ordering::Relaxed);
+        let of_pod = pod.fetch_add(1, Ordering::Relaxed);
+        for held in held() {
+            held.fetch_add(1, Ordering::Relaxed);
+        }
+        let full = if taken >= self.in_all {
+            Full::Node
         } else if of_pod >= self.per_pod {
-            Err(Full::Pod)
+            Full::Pod
         } else {
-            Ok(place)
-        }
+            return Ok(());
+        };
+        self.give_back(pod, source);
+        Err(full)
     }
+}
 
-    /// False where it has its share already: of `free`, or of what the pod has left.
-    fn join(&self, source: ClientSource, netns: u64, free: usize, left: usize) -> bool {
-        let mut counts = self.counts(source);
-        let keys = [((None, source), free), ((Some(netns), source), left)];
-        let count = |key| counts.get(&key).copied().unwrap_or(0);
-        if keys.iter().any(|(key, share)| count(*key) >= *share) {
-            return false;
-        }
-        for (key, _) in keys {
-            *counts.entry(key).or_default() += 1;
-        }
-        true
-    }
-
-    fn may_dial(&self, source: ClientSource, netns: u64) {
-        let mut counts = self.counts(source);
-        for key in [(None, source), (Some(netns), source)] {
-            if let Some(count) = counts.get_mut(&key) {
-                *count -= 1;
-                if *count == 0 {
-                    counts.remove(&key);
-                }
-            }
-        }
-    }
-
-    fn counts(&self, source: ClientSource) -> MutexGuard<'_, Counts> {
-        // A count is whole also where another thread panicked.
-        let shard = &self.sources[source.shard()];
-        shard.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn counts(known: &Shards, source: ClientSource) -> MutexGuard<'_, Counts> {
+    // A count is whole also where another thread panicked.
+    let shard = &known[source.shard()];
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -266,8 +315,46 @@ mod tests {
         assert_eq!(more.err(), Some(Full::Source));
         assert!(places.enter(pod(&pods[19]), client(2)).is_ok());
         drop(held);
-        let empty = |shard: &Shard| shard.lock().expect("whole").is_empty();
-        assert!(places.sources.iter().all(empty));
+        assert!(is_empty(&places));
+    }
+
+    fn is_empty(places: &Places) -> bool {
+        let empty = |shard: &Mutex<Counts>| shard.lock().expect("whole").is_empty();
+        places.sources.iter().all(empty)
+    }
+
+    /// As requests take them: of a connection whose source is looked up once.
+    #[test]
+    fn what_is_taken_by_counts_at_hand_has_the_same_shares_and_is_given_back() {
+        let places = Places::new(1_200, 1_200);
+        let pods = pods(2);
+        let all = |pod: &AtomicUsize, source: Option<&Source>| {
+            let mut held = 0;
+            loop {
+                match places.take(pod, source) {
+                    Ok(()) => held += 1,
+                    Err(full) => return (held, full),
+                }
+            }
+        };
+        let key = client(1).expect("a source");
+        let [first, second] = [(); 2].map(|()| places.source(key, pods[0].0));
+        let (by_first, full) = all(&pods[0].1, Some(&first));
+        assert_eq!((by_first, full), (400, Full::Source), "alone, a third");
+        let by_second = all(&pods[0].1, Some(&second));
+        assert_eq!(by_second, (0, Full::Source), "of one client together");
+        let (others, full) = all(&pods[1].1, None);
+        assert_eq!((others, full), (400, Full::Pod), "half of what is free");
+        assert!(places.take(&AtomicUsize::new(0), None).is_ok());
+        for _ in 0..by_first {
+            places.give_back(&pods[0].1, Some(&first));
+        }
+        drop(first);
+        assert!(!is_empty(&places), "another connection of it is there");
+        assert!(places.take(&pods[0].1, Some(&second)).is_ok());
+        places.give_back(&pods[0].1, Some(&second));
+        drop(second);
+        assert!(is_empty(&places));
     }
 
     #[test]

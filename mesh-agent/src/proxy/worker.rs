@@ -112,7 +112,10 @@ impl WorkerState {
         let (now, wall) = (std::time::Instant::now(), SystemTime::now());
         self.peers.sweep(now, wall);
         self.spare.restore();
-        self.agent.metrics.refresh(self.agent.health.ejected());
+        let requests = self.agent.request_places.taken();
+        self.agent
+            .metrics
+            .refresh(self.agent.health.ejected(), requests);
         let mut due = Vec::new();
         self.connections.recheck_sessions(|session| {
             if session.own.current().is_none() {

@@ -19,7 +19,7 @@ use super::places::Places;
 use super::seen::Seen;
 use super::worker::{self, Command};
 use crate::balance::Health;
-use crate::enrol::{DataPath, LocalPod, Recheck, ServeError};
+use crate::enrol::{Active, DataPath, LocalPod, Recheck, ServeError};
 use crate::model::{PodIps, TrustDomain};
 use crate::observe::Observe;
 use crate::plan::InForce;
@@ -67,6 +67,7 @@ impl Workers {
             health,
         } = world;
         let places = Places::new(config.max_connections, config.max_connections_per_pod);
+        let request_places = Places::new(config.max_requests, config.max_requests_per_pod);
         io::limit_held(config.max_buffer_bytes);
         let (alarm, ended) = Alarm::new();
         let agent = Arc::new(AgentState {
@@ -80,6 +81,7 @@ impl Workers {
             peers: peer::Metrics::new(&observe),
             observe,
             places,
+            request_places,
             enrolled: ArcSwap::default(),
             proofs: Arc::default(),
             affinity: Arc::default(),
@@ -135,8 +137,11 @@ impl DataPath for Workers {
         });
     }
 
-    fn active(&self) -> usize {
-        self.agent.places.taken()
+    fn active(&self) -> Active {
+        Active {
+            connections: self.agent.places.taken(),
+            requests: self.agent.request_places.taken(),
+        }
     }
 
     async fn put_pod(&self, pod: &LocalPod) -> Result<Vec<(IpAddr, OwnedFd)>, ServeError> {

@@ -15,7 +15,7 @@ use super::client_connection::ClientConnection;
 use super::deadline;
 use super::line::{Fault, Line};
 use super::retry::{Next, Retries};
-use super::site::{Choice, Site, UpstreamRequest};
+use super::site::{Choice, RequestDecision, Site, UpstreamRequest};
 use super::transfer::{Stop, Transfer};
 use super::watch::{Watch, code, cut, until};
 use crate::balance::Attempt;
@@ -25,11 +25,13 @@ use crate::http::h2 as http2;
 use crate::http::h2::{Head, HeadLines, HeaderMap, Reason};
 use crate::io::Reserved;
 use crate::model::{Flow, RefuseReason, Refused, RequestEnd, RequestHead};
+use crate::proxy::context::ConnectionContext;
 use crate::proxy::http::{Held, Tries};
 use crate::proxy::load::Load;
 use crate::proxy::queue::{WaitEnd, wait_of_request};
 use crate::proxy::registry::Watched;
 use crate::proxy::report::secured;
+use crate::proxy::request_place::RequestPlace;
 use crate::proxy::request_report::{Begun, Heard, RequestReport, refused_by};
 
 mod hedge;
@@ -68,6 +70,7 @@ pub(super) async fn exchange<S: Site>(site: Rc<S>, came: http2::Exchange) -> Aft
         timed: Instant::now(),
         deadline: None,
         head: size,
+        place: None,
         site,
         bad,
         _large: (size > LARGE).then(|| Reserved::of(size)),
@@ -87,6 +90,8 @@ struct Running<S> {
     deadline: Option<Instant>,
     /// Bytes of the request's head.
     head: usize,
+    /// From its first decision on.
+    place: Option<RequestPlace>,
     /// What is wrong with their number.
     bad: Option<Bad>,
     /// The head's, as long as it is kept.
@@ -261,7 +266,10 @@ impl<S: Site> Running<S> {
         let decided = match retries.next.take() {
             Some(Next(decided)) => decided,
             None => {
-                let decided = self.site.decide(&head, retries.parts, attempt);
+                let decided = match enter(&mut self.place, self.site.context()) {
+                    Ok(()) => self.site.decide(&head, retries.parts, attempt),
+                    Err(refused) => nowhere(&refused, &*self.site, self.client),
+                };
                 if no_room && !self.site.may_repeat(decided.load.as_ref()) {
                     return Ok(None);
                 }
@@ -516,6 +524,25 @@ impl<S: Site> Running<S> {
             self.transfer.linger().await;
         }
         After::Done
+    }
+}
+
+/// Its place, which it has until it is over.
+fn enter(place: &mut Option<RequestPlace>, context: &Rc<ConnectionContext>) -> Result<(), Refused> {
+    if place.is_none() {
+        *place = Some(RequestPlace::take(context)?);
+    }
+    Ok(())
+}
+
+/// It is answered here, before anything is decided of it.
+fn nowhere<S: Site>(refused: &Refused, site: &S, client: Client) -> RequestDecision<S::Kind> {
+    RequestDecision {
+        forward: Err((Answer::refused(refused, client), refused_by(refused))),
+        load: None,
+        flow: site.connection().base(None),
+        route: None,
+        rule: None,
     }
 }
 

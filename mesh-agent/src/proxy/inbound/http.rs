@@ -12,7 +12,7 @@ use crate::http::answer::{Answer, Client};
 use crate::http::h1::{Framing, Request, Side as Of};
 use crate::model::{CloseReason, RefuseReason, Refused, RequestEnd, RuleRef};
 use crate::proxy::authorize::Authorized;
-use crate::proxy::context::ConnectionContext;
+use crate::proxy::context::{ConnectionContext, Exchange};
 use crate::proxy::deliver::deliver;
 use crate::proxy::forward::ForwardEnd;
 use crate::proxy::http::{
@@ -20,6 +20,7 @@ use crate::proxy::http::{
     is_quiet, is_safe, silence, told,
 };
 use crate::proxy::report::Report;
+use crate::proxy::request_place::RequestPlace;
 use crate::proxy::request_report::{Begun, Heard, RequestReport, cut_short, refused_by};
 use crate::sys::socket;
 
@@ -36,6 +37,8 @@ pub(super) struct Requests<'v> {
 
 /// What was decided of a request by its head.
 struct InboundDecision {
+    /// Until it is over.
+    place: Option<RequestPlace>,
     authorized: Result<Authorized, Refused>,
     planned: Result<Planned, RefuseReason>,
     heard: Heard,
@@ -107,7 +110,16 @@ impl Requests<'_> {
     }
 
     fn decide(&self, request: &Request<'_>, bytes: &[u8]) -> InboundDecision {
-        let (generation, permitted) = authorize(self.context, &self.caller, (&request.head, true));
+        let (place, (generation, permitted)) = match RequestPlace::take(self.context) {
+            Ok(place) => {
+                let asks = (&request.head, true);
+                (Some(place), authorize(self.context, &self.caller, asks))
+            }
+            Err(full) => {
+                let exchange = Exchange::begin(self.context);
+                (None, (exchange.in_force.snapshot.generation, Err(full)))
+            }
+        };
         let (authorized, edits) = match permitted {
             Ok((authorized, edits)) => (Ok(authorized), edits),
             Err(refused) => (Err(refused), None),
@@ -115,6 +127,7 @@ impl Requests<'_> {
         let planned = Planned::of(request, bytes, edits.as_ref());
         let to = Client::of(&request.head, self.caller.identity().is_some());
         InboundDecision {
+            place,
             authorized,
             planned: planned.map_err(|_| RefuseReason::Internal),
             heard: Heard::of(&request.head, to.is_grpc, &self.context.worker.observe),
@@ -127,6 +140,7 @@ impl Requests<'_> {
     }
 
     async fn exchange(&mut self, client: &mut Side<'_>, decided: InboundDecision) -> GoesOn {
+        let _place = decided.place;
         let to = decided.client;
         let rule = match &decided.authorized {
             Ok(authorized) => authorized.permit().rule().cloned(),

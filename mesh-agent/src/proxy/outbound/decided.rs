@@ -108,10 +108,29 @@ impl Decision {
         bytes: &[u8],
         attempt: &mut Attempt,
     ) -> Self {
+        Self::made(context, (request, bytes), |exchange, found| {
+            going((exchange, attempt), (request, bytes), found)
+        })
+    }
+
+    /// It goes nowhere.
+    pub(super) fn refused(
+        context: &Rc<ConnectionContext>,
+        came: (&Request<'_>, &[u8]),
+        refused: Refused,
+    ) -> Self {
+        Self::made(context, came, |_, _| Err(refused))
+    }
+
+    fn made(
+        context: &Rc<ConnectionContext>,
+        (request, bytes): (&Request<'_>, &[u8]),
+        going: impl FnOnce(&Exchange, &mut Found) -> Result<Result<Going, LocalReply>, Refused>,
+    ) -> Self {
         let exchange = Exchange::begin(context);
         let to = Client::of(&request.head, true);
         let (mut found, mut rule) = (Found::default(), None);
-        let routed = going((&exchange, attempt), (request, bytes), &mut found);
+        let routed = going(&exchange, &mut found);
         let routed = routed.unwrap_or_else(|refused| {
             let own = (Answer::refused(&refused, to), refused_by(&refused));
             rule = refused.rule;

@@ -25,6 +25,7 @@ use crate::proxy::http::{
 };
 use crate::proxy::load::Load;
 use crate::proxy::report::{Report, secured};
+use crate::proxy::request_place::RequestPlace;
 use crate::proxy::request_report::{Begun, Heard, RequestReport, cut_short, refused_by};
 use crate::tunnel::{ResetReason, StreamEnd};
 
@@ -81,14 +82,22 @@ impl<'r> Requests<'r> {
         let context = self.accepted.context();
         let idle = context.worker.agent.config.idle_timeout;
         let (request, mut attempt) = (self.accepted.context_rc(), Attempt::default());
-        let decide =
-            |asked: &Request<'_>, bytes: &[u8]| Decision::of(request, asked, bytes, &mut attempt);
+        let mut place = None;
+        let decide = |asked: &Request<'_>, bytes: &[u8]| match RequestPlace::take(request) {
+            Ok(taken) => {
+                place = Some(taken);
+                Decision::of(request, asked, bytes, &mut attempt)
+            }
+            Err(refused) => Decision::refused(request, (asked, bytes), refused),
+        };
         let next = tokio::select! {
             biased; // a cut must not wait for the next request
             reason = context.entry().cut.wait() => return Err(reason.close()),
             next = client.next_before(decide, context.worker.idle_is_over()) => next,
             () = silence(idle) => return Err(CloseReason::IdleTimeout),
         };
+        // Until what came is answered.
+        let _place = place;
         match next {
             Next::Request(decided) => {
                 let tries = Tries::new(attempt, None);

@@ -56,6 +56,8 @@ func main() {
 		heads(args[0], args[1:])
 	case "both":
 		duplex(args[0], args[1], number(args[2]))
+	case "crowd":
+		crowd(args[0], args[1], number(args[2]), number(args[3]))
 	case "hoard":
 		hoard(args[0], args[1], number(args[2]), number(args[3]), number(args[4]))
 	case "serve-stalls":

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::alarm::Alarm;
+use super::breaker_log::BreakerLog;
 use super::config::Config;
 use super::dice::Dice;
 use super::known_ports::KnownPorts;
@@ -127,6 +128,7 @@ pub(super) struct WorkerState {
     pub(super) spare: Spare,
     pub(super) balancer: RefCell<Balancer>,
     pub(super) dice: Dice,
+    pub(super) breaker_log: BreakerLog,
     pub(super) rates: RefCell<KnownRates>,
     pub(super) known_ports: RefCell<KnownPorts>,
     /// What connections to a destination turned out to be.
@@ -169,6 +171,7 @@ impl WorkerState {
                 agent.health.clone(),
             )),
             dice: Dice::new(),
+            breaker_log: BreakerLog::default(),
             rates: RefCell::default(),
             known_ports: RefCell::default(),
             learned: RefCell::default(),

@@ -63,7 +63,7 @@ impl Load {
         if let Some(change) = change {
             self.context.worker.agent.metrics.breaker(change);
             let transition = transition(change, flow, now);
-            log(&transition);
+            self.context.worker.breaker_log.tell(&transition);
             self.in_flight.note(transition);
         }
     }
@@ -130,37 +130,6 @@ fn outcome(bytes: ByteCounts, reason: CloseReason) -> Outcome {
         | CloseReason::CertificateExpired
         | CloseReason::PeerCertificateExpired
         | CloseReason::Refused(_) => Outcome::Neutral,
-    }
-}
-
-/// One line for each change: these are bounded by the time that a breaker stays open.
-fn log(transition: &Transition) {
-    let Transition {
-        service,
-        endpoint,
-        pod,
-        ..
-    } = transition;
-    let pod = pod.as_deref().unwrap_or_default();
-    match transition.change {
-        Change::Ejected {
-            cause,
-            failure,
-            lasts,
-        } => {
-            let (cause, last) = (cause.label(), failure.label());
-            tracing::warn!(%service, %endpoint, %pod, cause, last, ?lasts, "endpoint is ejected");
-        }
-        Change::StillFailing { failure, lasts } => {
-            let last = failure.label();
-            tracing::info!(%service, %endpoint, %pod, last, ?lasts, "endpoint still fails: it stays ejected");
-        }
-        Change::Works { more } => {
-            tracing::info!(%service, %endpoint, %pod, more, "ejected endpoint works: more probes decide");
-        }
-        Change::Returned => {
-            tracing::info!(%service, %endpoint, %pod, "endpoint works again: it is used");
-        }
     }
 }
 

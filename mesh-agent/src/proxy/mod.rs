@@ -13,6 +13,7 @@ mod accepted;
 mod alarm;
 mod authorize;
 mod background;
+mod breaker_log;
 mod client_cert;
 mod config;
 mod connection;

@@ -112,6 +112,7 @@ impl WorkerState {
         let (now, wall) = (std::time::Instant::now(), SystemTime::now());
         self.peers.sweep(now, wall);
         self.spare.restore();
+        self.breaker_log.sweep(now);
         let requests = self.agent.request_places.taken();
         self.agent
             .metrics

@@ -142,6 +142,9 @@ class Server:
                     after = "Retry-After: 4\r\n" if self.mode == "later" else ""
                     s.sendall(f"HTTP/1.1 {status}\r\n{after}Content-Length: {len(body)}\r\n\r\n{body}"
                               .encode())
+                elif fails and self.mode == "half":
+                    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST)
+                    return
                 else:
                     s.sendall(body.encode())
         except OSError:

@@ -6,7 +6,7 @@
 //! where that was a client's loss and came soon. One word for all workers; each change of it
 //! is made once.
 
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::outcome::{Cause, Failure, Kind};
@@ -81,8 +81,10 @@ pub(super) struct Breaker {
     since: AtomicU64,
     /// Of failures, of requests and of connections.
     in_a_row: [AtomicU32; 2],
-    /// Successes and failures.
+    /// Successes and failures: of requests, and of connections that carry none.
     window: Window,
+    /// What was counted last.
+    is_asked: AtomicBool,
     cause: AtomicU8,
     last: AtomicU8,
     /// Probes in a row that succeeded.
@@ -96,6 +98,7 @@ impl Breaker {
             since: AtomicU64::new(now),
             in_a_row: Default::default(),
             window: Window::default(),
+            is_asked: AtomicBool::new(false),
             cause: AtomicU8::new(0),
             last: AtomicU8::new(0),
             good: AtomicU8::new(0),
@@ -140,6 +143,19 @@ impl Breaker {
         self.window.sum(now, slot(of))
     }
 
+    /// Of late it was asked by requests.
+    pub(super) fn is_asked(&self, of: &OutlierDetection, now: u64) -> bool {
+        self.is_asked.load(Ordering::Relaxed) && self.lately(of, now) != [0, 0]
+    }
+
+    fn counts(&self, kind: Kind) {
+        let is_request = kind == Kind::Request;
+        // Nearly always it is what it was.
+        if self.is_asked.load(Ordering::Relaxed) != is_request {
+            self.is_asked.store(is_request, Ordering::Relaxed);
+        }
+    }
+
     /// Is there to be a probe? Then the caller's request is it.
     pub(super) fn probe(&self, of: &OutlierDetection, now: u64) -> bool {
         let found = self.word();
@@ -166,9 +182,8 @@ impl Breaker {
                 row.store(0, Ordering::Relaxed);
             }
         }
-        if kind == Kind::Request {
-            self.window.add(now, slot(of), [1, 0]);
-        }
+        self.counts(kind);
+        self.window.add(now, slot(of), [1, 0]);
         let found = self.word();
         if !is_probe || found.phase == Phase::Closed {
             return None;
@@ -203,14 +218,13 @@ impl Breaker {
         random: Random<'_>,
     ) -> Option<Change> {
         let in_a_row = self.count(kind, failure);
-        if kind == Kind::Request {
-            self.window.add(now, slot(of), [0, 1]);
-        }
+        self.counts(kind);
+        self.window.add(now, slot(of), [0, 1]);
         let found = self.word();
         let (times, cause) = match found.phase {
             _ if !of.is_on => return None,
             Phase::Closed => {
-                let cause = self.is_too_much((of, kind), found, (in_a_row, now))?;
+                let cause = self.is_too_much(of, found, (in_a_row, now))?;
                 // One that fails again soon has not recovered.
                 let well = now.saturating_sub(found.at);
                 let before = millis(ejection(of, found.times)).saturating_mul(2);
@@ -295,7 +309,7 @@ impl Breaker {
 
     fn is_too_much(
         &self,
-        (of, kind): (&OutlierDetection, Kind),
+        of: &OutlierDetection,
         found: Word,
         (in_a_row, now): ([u32; 2], u64),
     ) -> Option<Cause> {
@@ -304,7 +318,7 @@ impl Breaker {
         if rows.any(|(count, most)| most.is_some_and(|most| count >= most.get())) {
             return Some(Cause::InARow);
         }
-        let rate = of.success_rate.filter(|_| kind == Kind::Request)?;
+        let rate = of.success_rate?;
         let [good, bad] = self.lately(of, now);
         let is_on_probation = found.times > 0 && now.saturating_sub(found.at) < PROBATION;
         let volume = match is_on_probation {

@@ -172,7 +172,7 @@ pub(crate) struct Standing {
     pub(crate) probe_interval: Option<Duration>,
     pub(crate) latency: Duration,
     pub(crate) in_flight: u32,
-    /// Of requests, of late.
+    /// Of late: requests, and connections that carry none.
     pub(crate) succeeded: u64,
     pub(crate) failed: u64,
 }

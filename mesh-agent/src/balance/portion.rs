@@ -65,7 +65,7 @@ impl Health {
             return Vec::new();
         }
         let percent = traffic.load_balancer.locality.spill_over_percent;
-        let asked = |state: &Arc<State>| state.breaker.lately(of, now).iter().sum::<u64>() > 0;
+        let asked = |state: &Arc<State>| state.breaker.is_asked(of, now);
         let kind = match states.iter().any(asked) {
             true => Kind::Request,
             false => Kind::Connection,

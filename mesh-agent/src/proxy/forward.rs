@@ -18,7 +18,8 @@ use crate::tunnel::{self, Connection};
 
 /// A connection that lives longer is counted and logged this often.
 pub(super) const PROGRESS: Duration = Duration::from_secs(10);
-/// And what shows whether its endpoint works again is looked at so often.
+/// And what shows whether its endpoint works again is looked at so often; any other one for
+/// the first time, and then ever later, until its endpoint has answered.
 pub(super) const SOON: Duration = Duration::from_millis(100);
 /// Who takes nothing for this long does not take what a side that failed had sent.
 const STUCK: Duration = Duration::from_millis(50);
@@ -140,10 +141,10 @@ pub(super) async fn forward<C: Forward>(
         what.show(meter);
     }
     let mut silence = Silence::new(idle, what.bytes());
-    let mut lasts = false;
+    let (mut lasts, mut looks) = (false, Looks::default());
     loop {
         take_up(what, report);
-        let turn = if report.is_probe() { SOON } else { PROGRESS };
+        let turn = looks.next(report.is_probe(), report.waits_for_endpoint());
         let left = silence.wait(turn);
         let failed = tokio::select! {
             biased; // a cut must not wait for a busy stream
@@ -162,17 +163,62 @@ pub(super) async fn forward<C: Forward>(
         if let Some(side) = failed {
             return Box::pin(last_bytes(what, side, cut, report)).await;
         }
+        let now = what.bytes();
+        if silence.is_too_long(left, now) {
+            return Stopped::Idle;
+        }
+        report.carries(now);
+        if looks.passed() {
+            continue;
+        }
         if !std::mem::replace(&mut lasts, true) {
             for socket in sockets {
                 // It can fail only for a socket that is already dead.
                 let _dead = socket::keep_alive(socket);
             }
         }
-        let now = what.bytes();
-        if silence.is_too_long(left, now) {
-            return Stopped::Idle;
-        }
         report.progress(now);
+    }
+}
+
+/// When a connection is looked at. Failures are known at once: what others answer has to be
+/// known as soon, or a few failures would seem to be all that there is.
+#[derive(Default)]
+struct Looks {
+    /// So many until its endpoint has answered, each twice as late as the last; [`Self::OVER`]:
+    /// there are no more.
+    done: u8,
+    is_such: bool,
+}
+
+impl Looks {
+    const OVER: u8 = u8::MAX;
+
+    fn next(&mut self, is_probe: bool, waits: bool) -> Duration {
+        let (next, looked) = match self.done {
+            Self::OVER => (PROGRESS, Duration::ZERO),
+            done => {
+                let next = SOON * (1 << done);
+                (next, next - SOON)
+            }
+        };
+        let left = PROGRESS.saturating_sub(looked);
+        self.is_such = waits && next < left;
+        match self.is_such {
+            _ if is_probe => SOON,
+            true => next,
+            false => left,
+        }
+    }
+
+    /// It was no more than such a one.
+    fn passed(&mut self) -> bool {
+        self.done = if self.is_such {
+            self.done + 1
+        } else {
+            Self::OVER
+        };
+        self.is_such
     }
 }
 
@@ -250,4 +296,29 @@ pub(super) async fn forward_plain(
         socket::reset_on_close(upstream);
     }
     (plain.bytes(), reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_not_answered_is_looked_at_soon_and_ever_later_and_counted_every_ten_seconds() {
+        let mut looks = Looks::default();
+        let mut turn = |waits| {
+            let next = looks.next(false, waits).as_millis();
+            (next, looks.passed())
+        };
+        let such = [100, 200, 400, 800, 1_600, 3_200].map(|ms| (ms, true));
+        assert_eq!([(); 6].map(|()| turn(true)), such);
+        assert_eq!(turn(true), (3_700, false), "ten seconds in all");
+        assert_eq!([turn(true), turn(false)], [(10_000, false); 2]);
+        let mut looks = Looks::default();
+        assert_eq!(looks.next(false, true), SOON);
+        assert!(looks.passed());
+        assert_eq!(looks.next(false, false), PROGRESS - SOON, "it has answered");
+        assert!(!looks.passed());
+        assert_eq!(Looks::default().next(true, true), SOON);
+        assert_eq!(Looks::default().next(false, false), PROGRESS);
+    }
 }

@@ -127,6 +127,11 @@ impl Report {
         self.load.as_ref().is_some_and(Load::is_probe)
     }
 
+    /// What the connection says of its endpoint is not known.
+    pub(super) fn waits_for_endpoint(&self) -> bool {
+        self.load.as_ref().is_some_and(|load| !load.is_told())
+    }
+
     /// The upstream has taken the connection. Gives where its bytes are to be shown.
     pub(super) fn opened(&mut self) -> Arc<ByteMeter> {
         self.connect_time = Some(self.started.elapsed());
@@ -146,11 +151,16 @@ impl Report {
         self.open.is_some()
     }
 
-    /// Totals so far, of a connection that lives longer.
-    pub(super) fn progress(&mut self, bytes: ByteCounts) {
+    /// So much has passed: whose endpoint has answered works.
+    pub(super) fn carries(&mut self, bytes: ByteCounts) {
         if let Some(load) = &mut self.load {
             load.carries(bytes, &self.flow);
         }
+    }
+
+    /// Totals so far, of a connection that lives longer.
+    pub(super) fn progress(&mut self, bytes: ByteCounts) {
+        self.carries(bytes);
         if let Some(open) = &self.open {
             open.progress(bytes);
         }

@@ -114,6 +114,12 @@ fn a_server_that_fails_every_second_time_does_not_come_back_by_luck() {
     Shop::new().costs_no_more(("http", "c", "half"), 1);
 }
 
+/// It answers the others, so that there are never five failures in a row.
+#[test]
+fn a_server_that_resets_every_second_connection_costs_few_of_its_clients() {
+    Shop::new().costs_no_more(("tcp", "c", "half"), 5);
+}
+
 /// Each of its probes is a client's loss, and so there are few of them.
 #[test]
 fn a_server_that_fails_costs_those_little_that_may_be_asked_once() {

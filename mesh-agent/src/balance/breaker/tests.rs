@@ -38,9 +38,14 @@ fn seven_failures_of_requests_in_a_row_and_five_of_connections() {
 }
 
 #[test]
-fn less_than_four_of_five_requests_of_at_least_twenty_within_ten_seconds() {
+fn less_than_four_of_five_of_at_least_twenty_within_ten_seconds() {
+    less_than_four_of_five(Kind::Request);
+    less_than_four_of_five(Kind::Connection);
+}
+
+fn less_than_four_of_five(kind: Kind) {
     let (of, breaker) = (OutlierDetection::default(), Breaker::new(0));
-    let by = (&of, Kind::Request, false);
+    let by = (&of, kind, false);
     // 3 of 4: too few, but nothing is concluded of 19.
     let mut change = None;
     for request in 1..=20 {

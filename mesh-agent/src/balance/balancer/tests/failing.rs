@@ -301,8 +301,7 @@ fn what_may_be_asked_once_pays_for_few_probes() {
     for way in WAYS {
         costs_no_more(Asks::Once, way, 2);
     }
-    // Of connections no share of failures is counted.
-    for way in [Way::Fails, Way::Hangs, Way::Swallows] {
+    for way in WAYS {
         costs_no_more(Asks::Bytes, way, 2);
     }
 }

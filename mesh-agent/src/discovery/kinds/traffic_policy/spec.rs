@@ -241,7 +241,8 @@ pub(super) struct OutlierDetection {
     /// Connections in a row, of whatever protocol, that could not be made, or ended by a
     /// reset before a byte came back. 0: they do not count. Default: 5.
     pub(super) consecutive_local_origin_failures: Option<Within<0, 1_000>>,
-    /// Too few successes in a while.
+    /// Too few successes in a while: of requests, and of connections that carry none, which
+    /// have succeeded when a byte has come back.
     pub(super) success_rate: Option<SuccessRate>,
     /// For how long an endpoint is left out the first time; it doubles with each.
     /// Default: 1s.
@@ -260,7 +261,7 @@ pub(super) struct SuccessRate {
     /// Fewer successes than this are too few, in percent. 0: they do not count.
     /// Default: 80.
     pub(super) threshold_percent: Option<Within<0, 100>>,
-    /// Of fewer requests nothing is concluded. Default: 20.
+    /// Of fewer requests, or connections, nothing is concluded. Default: 20.
     pub(super) request_volume: Option<Count>,
     /// The time that is looked at. Default: 10s.
     pub(super) interval: Option<Minute>,

@@ -21,6 +21,12 @@ use crate::sys::netns::{Netns, NetnsError};
 
 /// All processes of the node are looked at no more often than this.
 const LOOK_AGAIN: Duration = Duration::from_millis(900);
+/// Of the processes that a pod has in a namespace so many are remembered: containers are
+/// restarted one by one, and the others say where the pod is until the next look.
+const PATHS: usize = 4;
+
+/// Where one namespace was seen, at most [`PATHS`].
+type Paths = Vec<PathBuf>;
 
 /// Where a node has what is searched.
 #[derive(Clone, Debug)]
@@ -65,8 +71,8 @@ pub(crate) enum NotFound {
 /// The processes of pods, as they were at one moment.
 #[derive(Debug, Default)]
 struct Census {
-    /// By pod: the namespaces that its processes are in, each with one of them.
-    places: BTreeMap<String, BTreeMap<u64, PathBuf>>,
+    /// By pod: the namespaces that its processes are in, each with some of them.
+    places: BTreeMap<String, BTreeMap<u64, Paths>>,
     /// By namespace: the pods that have a process in it.
     pods: BTreeMap<u64, BTreeSet<String>>,
     /// The pods that have a process in the node's own namespace.
@@ -80,7 +86,7 @@ pub(super) struct Finder {
     own: BTreeSet<u64>,
     census: Option<(Instant, Census)>,
     /// By cookie: where each namespace that was found was seen.
-    seen: BTreeMap<u64, PathBuf>,
+    seen: BTreeMap<u64, Paths>,
 }
 
 impl Finder {
@@ -98,8 +104,9 @@ impl Finder {
 
     /// Is it still to be seen where it was found?
     pub(super) fn is_still(&self, netns: &Netns) -> bool {
-        let at = self.seen.get(&netns.cookie());
-        at.is_some_and(|path| inode(path) == Some(netns.inode()))
+        let is_at = |path: &PathBuf| inode(path) == Some(netns.inode());
+        let seen = self.seen.get(&netns.cookie());
+        seen.is_some_and(|paths| paths.iter().any(is_at))
     }
 
     /// Forgets where namespaces were seen that nobody asks for any more.
@@ -145,21 +152,30 @@ impl Finder {
             .places
             .get(workload.runtime_uid().as_str())
             .unwrap_or(&none);
-        let mut found = Vec::new();
-        for path in places.values() {
-            found.extend(verified(path, workload.ips, &is_anothers)?);
+        let (mut found, mut have_ended) = (Vec::new(), false);
+        for (inode, paths) in places {
+            match verified((paths, *inode), workload.ips, &is_anothers)? {
+                Verified::Its(netns) => found.push((netns, paths.clone())),
+                Verified::Anothers => {}
+                Verified::Gone => have_ended = true,
+            }
         }
         if found.is_empty() && !places.is_empty() {
-            let ips = listed(workload.ips);
-            return Err(NotFound::WithoutAddress { ips });
+            // Those that came since may have it: the next look tells.
+            return Err(match have_ended {
+                true => NotFound::Nowhere,
+                false => NotFound::WithoutAddress {
+                    ips: listed(workload.ips),
+                },
+            });
         }
         if found.is_empty() && self.is_alone(workload)? {
             found = self.by_file(workload, &is_anothers)?;
         }
-        let (one, path) = found.pop().ok_or(NotFound::Nowhere)?;
+        let (one, paths) = found.pop().ok_or(NotFound::Nowhere)?;
         match found.is_empty() {
             true => {
-                self.seen.insert(one.cookie(), path);
+                self.seen.insert(one.cookie(), paths);
                 Ok(one)
             }
             false => Err(NotFound::Ambiguous {
@@ -216,10 +232,10 @@ impl Finder {
         let Some(places) = census.and_then(|(_, census)| census.places.get(uid)) else {
             return false;
         };
-        let Some(path) = places.get(&netns.inode()).cloned() else {
+        let Some(paths) = places.get(&netns.inode()).cloned() else {
             return true;
         };
-        self.seen.insert(netns.cookie(), path);
+        self.seen.insert(netns.cookie(), paths);
         false
     }
 
@@ -228,7 +244,7 @@ impl Finder {
         &self,
         workload: &Workload,
         is_anothers: &impl Fn(u64) -> bool,
-    ) -> Result<Vec<(Netns, PathBuf)>, NotFound> {
+    ) -> Result<Vec<(Netns, Paths)>, NotFound> {
         let looked = |source| NotFound::Look {
             what: "network namespaces",
             source,
@@ -246,8 +262,12 @@ impl Finder {
         for entry in entries {
             let path = entry.map_err(looked)?.path();
             let Some(inode) = inode(&path) else { continue };
-            if seen.insert(inode) && !lived_in(inode) {
-                found.extend(verified(&path, workload.ips, is_anothers)?);
+            if !seen.insert(inode) || lived_in(inode) {
+                continue;
+            }
+            let paths = vec![path];
+            if let Verified::Its(netns) = verified((&paths, inode), workload.ips, is_anothers)? {
+                found.push((netns, paths));
             }
         }
         Ok(found)
@@ -292,41 +312,58 @@ impl Finder {
                 }
                 census.pods.entry(inode).or_default().insert(uid.clone());
                 let of_pod = census.places.entry(uid).or_default();
-                of_pod.entry(inode).or_insert_with(|| path.clone());
+                let paths = of_pod.entry(inode).or_default();
+                if paths.len() < PATHS {
+                    paths.push(path.clone());
+                }
             }
         }
         Ok(census)
     }
 }
 
-/// The namespace at the path, where it is the pod's; `None` for one that is not, or
-/// that is gone meanwhile.
+/// Whose a namespace is.
+enum Verified {
+    Its(Netns),
+    Anothers,
+    /// It is at none of the paths any more.
+    Gone,
+}
+
+/// The namespace with this inode that was at the paths. What cannot be looked at is told
+/// only where no other path tells.
 fn verified(
-    path: &Path,
+    (paths, inode): (&[PathBuf], u64),
     ips: PodIps,
     is_anothers: &impl Fn(u64) -> bool,
-) -> Result<Option<(Netns, PathBuf)>, NotFound> {
+) -> Result<Verified, NotFound> {
     let looked = |source| NotFound::Look {
         what: "network namespaces",
         source,
     };
-    match Netns::at(path) {
-        Ok(netns) if is_anothers(netns.cookie()) => Ok(None),
-        Ok(netns) => {
-            let is_its = netns.has_any(ips).map_err(looked)?;
-            Ok(is_its.then(|| (netns, path.to_owned())))
+    let mut failed = None;
+    for path in paths {
+        match Netns::at(path) {
+            // Its process is elsewhere by now, or the number is another's.
+            Ok(netns) if netns.inode() != inode => {}
+            Ok(netns) if is_anothers(netns.cookie()) => return Ok(Verified::Anothers),
+            Ok(netns) => match netns.has_any(ips) {
+                Ok(true) => return Ok(Verified::Its(netns)),
+                Ok(false) => return Ok(Verified::Anothers),
+                Err(error) => failed = Some(error),
+            },
+            // Its process has ended.
+            Err(NetnsError::Open { source, .. })
+                if source.kind() == io::ErrorKind::NotFound || !path.exists() => {}
+            // It names no namespace (any more).
+            Err(NetnsError::NotANetns(_)) => {}
+            Err(NetnsError::Open { source, .. } | NetnsError::Enter(source)) => {
+                failed = Some(source);
+            }
+            Err(other) => failed = Some(io::Error::other(other.to_string())),
         }
-        // Its process has ended.
-        Err(NetnsError::Open { source, .. })
-            if source.kind() == io::ErrorKind::NotFound || !path.exists() =>
-        {
-            Ok(None)
-        }
-        // It names no namespace (any more).
-        Err(NetnsError::NotANetns(_)) => Ok(None),
-        Err(NetnsError::Open { source, .. } | NetnsError::Enter(source)) => Err(looked(source)),
-        Err(other) => Err(looked(io::Error::other(other.to_string()))),
     }
+    failed.map_or(Ok(Verified::Gone), |error| Err(looked(error)))
 }
 
 fn inode(path: &Path) -> Option<u64> {
@@ -336,4 +373,126 @@ fn inode(path: &Path) -> Option<u64> {
 fn listed(ips: PodIps) -> String {
     let ips: Vec<String> = ips.iter().map(|ip| ip.to_string()).collect();
     ips.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::{AsFd as _, AsRawFd as _};
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    const UID: &str = "0b1c2d3e-0000-4000-8000-000000000001";
+
+    /// A node's processes, and namespaces that a test made.
+    struct Processes(tempfile::TempDir);
+
+    impl Processes {
+        fn new() -> Self {
+            Self(tempfile::tempdir().expect("a directory"))
+        }
+
+        fn finder(&self) -> Finder {
+            let at = |name: &str| self.0.path().join(name);
+            Finder::new(Node {
+                cgroups: at("kubepods"),
+                proc_dir: self.0.path().to_owned(),
+                netns_dir: at("netns"),
+            })
+        }
+
+        fn start(&self, pid: u32, netns: &Netns) {
+            let dir = self.0.path().join(pid.to_string());
+            std::fs::create_dir_all(dir.join("ns")).expect("made");
+            let group = format!("0::/kubepods/burstable/pod{UID}/c1\n");
+            std::fs::write(dir.join("cgroup"), group).expect("written");
+            let own = format!("/proc/self/fd/{}", netns.as_fd().as_raw_fd());
+            symlink(own, dir.join("ns/net")).expect("linked");
+        }
+
+        fn end(&self, pid: u32) {
+            let dir = self.0.path().join(pid.to_string());
+            std::fs::remove_dir_all(dir).expect("removed");
+        }
+    }
+
+    /// A namespace with the pod's address; none without the privileges to make one.
+    fn sandbox() -> Option<Netns> {
+        let netns = Netns::fresh().ok()?;
+        let up = || {
+            let mut ip = std::process::Command::new("ip");
+            ip.args(["link", "set", "lo", "up"]).status()
+        };
+        let done = netns.run(up).expect("entered").expect("ip runs");
+        assert!(done.success());
+        Some(netns)
+    }
+
+    fn pod() -> Workload {
+        let mut pod = Workload::for_test("shop", "web");
+        pod.uid = UID.into();
+        pod.ips.v4 = Some(std::net::Ipv4Addr::LOCALHOST);
+        pod
+    }
+
+    fn nobodys(_: u64) -> bool {
+        false
+    }
+
+    #[test]
+    fn a_process_that_ends_leaves_the_others_to_say_where_the_pod_is() {
+        let Some(netns) = sandbox() else { return };
+        let node = Processes::new();
+        (41..=43).for_each(|pid| node.start(pid, &netns));
+        let mut finder = node.finder();
+        let found = finder.find(&pod(), nobodys).expect("it is found");
+        assert_eq!(found.cookie(), netns.cookie());
+        for pid in [41, 42] {
+            node.end(pid);
+            assert!(finder.is_still(&netns), "{pid}");
+            let found = finder.find(&pod(), nobodys).expect("it is found");
+            assert_eq!(found.cookie(), netns.cookie());
+        }
+        node.end(43);
+        assert!(!finder.is_still(&netns));
+    }
+
+    #[test]
+    fn processes_that_have_ended_since_they_were_seen_say_nothing() {
+        let Some(netns) = sandbox() else { return };
+        let node = Processes::new();
+        (41..=42).for_each(|pid| node.start(pid, &netns));
+        let mut finder = node.finder();
+        finder.find(&pod(), nobodys).expect("it is found");
+        (41..=42).for_each(|pid| node.end(pid));
+        let found = finder.find(&pod(), nobodys);
+        assert!(matches!(found, Err(NotFound::Nowhere)), "{found:?}");
+        // The number is another process' by now, which is elsewhere.
+        let Some(other) = sandbox() else { return };
+        node.start(41, &other);
+        let is_anothers = |cookie: u64| cookie == other.cookie();
+        let found = finder.find(&pod(), is_anothers);
+        assert!(found.is_err(), "{found:?}");
+        assert!(!finder.is_still(&netns));
+    }
+
+    #[test]
+    fn a_pod_none_of_whose_processes_has_its_address_is_without_it() {
+        let Ok(netns) = Netns::fresh() else { return };
+        let node = Processes::new();
+        node.start(41, &netns);
+        let found = node.finder().find(&pod(), nobodys);
+        let without = matches!(found, Err(NotFound::WithoutAddress { .. }));
+        assert!(without, "{found:?}");
+    }
+
+    #[test]
+    fn of_many_processes_a_few_are_remembered() {
+        let Some(netns) = sandbox() else { return };
+        let node = Processes::new();
+        (41..=60).for_each(|pid| node.start(pid, &netns));
+        let mut finder = node.finder();
+        finder.find(&pod(), nobodys).expect("it is found");
+        assert_eq!(finder.seen[&netns.cookie()].len(), PATHS);
+    }
 }

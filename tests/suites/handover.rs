@@ -369,14 +369,8 @@ fn what_a_killed_agent_dialled_is_forgotten_when_its_sockets_close_at_last() {
     let before = dialled(&world);
     assert!(!before.is_empty(), "{}", agent.log());
     // The end of its connection reaches nobody until the next agent is there.
-    let lo = |state: &str| {
-        for (pod, link) in [(&a, "lo"), (&b, "lo"), (&a, "eth0"), (&b, "eth0")] {
-            let mut ip = world.in_pod(pod, "ip");
-            let done = ip.args(["link", "set", link, state]).status();
-            assert!(done.expect("ip runs").success());
-        }
-    };
-    lo("down");
+    let of_both = [(&a, "lo"), (&b, "lo"), (&a, "eth0"), (&b, "eth0")];
+    links(&world, &of_both, "down");
     agent.kill9().expect("killed");
     let next = world
         .spawn_successor("n1", "agent-2", &[])
@@ -385,13 +379,52 @@ fn what_a_killed_agent_dialled_is_forgotten_when_its_sockets_close_at_last() {
     assert!(next.log().contains("an agent is gone"), "{}", next.log());
     let there = dialled(&world);
     assert!(there.iter().any(|key| before.contains(key)), "{there:?}");
-    lo("up");
-    let mut left = Vec::new();
-    let forgotten = eventually(Duration::from_secs(30), || {
-        left = dialled(&world);
-        left.iter().all(|key| !before.contains(key))
-    });
-    assert!(forgotten, "{left:?} of {before:?}: {}", next.log());
+    links(&world, &of_both, "up");
+    are_forgotten(&world, &before, &next);
     held.kill().expect("killed");
     held.wait().expect("it ends");
+}
+
+/// What one that drains has closed outlives it, too: the other end has not acknowledged it.
+#[test]
+fn what_an_agent_that_left_in_order_dialled_is_forgotten_when_its_sockets_close_at_last() {
+    let scene = ClosedPair::new(true).expect("a closed pair");
+    let drain = ["--drain-timeout", "1s"];
+    let agent = scene.agent(&drain).expect("an agent");
+    let target = [format!("{}:{}", scene.c.v4(), mesh_tests::APP_PORT)];
+    let report = scene.world.storm(&scene.a, &target, &["--count", "4"]);
+    assert_eq!(report.expect("a report")["ok"], 4, "{}", agent.log());
+    let before = dialled(&scene.world);
+    assert!(!before.is_empty(), "{}", agent.log());
+    let args = scene.authority.agent_args("n1").expect("a token");
+    let mut args: Vec<&str> = args.iter().map(String::as_str).collect();
+    args.extend(drain);
+    let next = scene.world.spawn_successor("n1", "agent-2", &args);
+    let next = next.expect("another agent");
+    has_started(&next);
+    links(&scene.world, &[(&scene.a, "eth0")], "down");
+    assert!(agent.stop().expect("it ends").success());
+    let there = dialled(&scene.world);
+    assert!(there.iter().any(|key| before.contains(key)), "{there:?}");
+    links(&scene.world, &[(&scene.a, "eth0")], "up");
+    are_forgotten(&scene.world, &before, &next);
+}
+
+fn links(world: &World, links: &[(&Pod, &str)], state: &str) {
+    for (pod, link) in links {
+        let mut ip = world.in_pod(pod, "ip");
+        let done = ip.args(["link", "set", link, state]).status();
+        assert!(done.expect("ip runs").success());
+    }
+}
+
+/// A client that is given such a port would not be answered: its SYN would pass for the
+/// agent's own.
+fn are_forgotten(world: &World, before: &[String], agent: &Agent) {
+    let mut left = Vec::new();
+    let forgotten = eventually(Duration::from_secs(30), || {
+        left = dialled(world);
+        left.iter().all(|key| !before.contains(key))
+    });
+    assert!(forgotten, "{left:?} of {before:?}: {}", agent.log());
 }

@@ -1,8 +1,9 @@
 //! The agents of the node: more than one while one takes over from another.
 //!
 //! Each is known by its cgroup: what it dials is not captured, and is recorded by a
-//! program at that cgroup. An agent stays known until it says goodbye, its sockets
-//! closed, or its cgroup is gone; a dead one's id must not exempt whoever comes next.
+//! program at that cgroup. An agent stays known until it says goodbye, or its cgroup is
+//! gone; a dead one's id must not exempt whoever comes next. Its sockets may outlive it
+//! either way: the other end has not acknowledged that they are closed.
 
 use std::path::{Path, PathBuf};
 
@@ -29,6 +30,12 @@ impl Capture {
         let mut map = self.agents()?;
         let ids = map.keys().collect::<Result<Vec<u64>, _>>();
         let ids = ids.map_err(|source| Error::Map { name: MAP, source })?;
+        // Those that have said goodbye: no program forgets their tuples any more.
+        let before = self.others.0.len();
+        self.others.0.retain(|id, _| ids.contains(id));
+        if self.others.0.len() < before {
+            self.lost.again();
+        }
         let mut left = 0;
         for id in ids.into_iter().filter(|id| *id != own) {
             let seen = self.others.0.remove(&id).flatten();

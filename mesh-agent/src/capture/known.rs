@@ -21,8 +21,13 @@ pub(super) struct Others(pub(super) BTreeMap<u64, Option<PathBuf>>);
 /// Sockets that nobody has any more close within this time: the kernel repeats what they
 /// have not sent for a quarter of an hour at most.
 const CLOSED_WITHIN: Duration = Duration::from_secs(20 * 60);
-/// Between looks for those that have.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// Nearly all that do not close with their agent do so within this time.
+const MOST_WITHIN: Duration = Duration::from_secs(30);
+/// Between looks for those that have: a client that is given such a port is not answered
+/// until then.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// The same, later.
+const LOOK_LATER: Duration = Duration::from_secs(5);
 
 /// When agents were found to be gone whose sockets may be there still.
 #[derive(Debug, Default)]
@@ -43,7 +48,10 @@ impl Lost {
         if is_over || self.next.is_some_and(|next| now < next) {
             return false;
         }
-        self.next = Some(now + LOOK_AGAIN);
+        let soon = self
+            .until
+            .is_some_and(|until| until - now > CLOSED_WITHIN - MOST_WITHIN);
+        self.next = Some(now + if soon { LOOK_AGAIN } else { LOOK_LATER });
         true
     }
 }

@@ -4,8 +4,9 @@
 //! change of a map or a type here must raise the number in [`ABI_NAME`]: that is the
 //! directory of pins, so two versions never read each other's maps, but for one thing:
 //! an agent that takes over from one of another version makes itself known to it, and
-//! that to itself, while both run. So of every version are the same: the names `maps`,
-//! `links`, `links/netns-COOKIE` and `links/sockops-agent-CGROUP`, and the map `AGENTS`.
+//! that to itself, while both run, and each prober to both. So of every version are the
+//! same: the names `maps`, `links`, `links/netns-COOKIE`, `links/sockops-agent-CGROUP` and
+//! `links/sockops-probe-NAME`, and the map `AGENTS`.
 
 /// The bpffs directory that all pins of this layout live in.
 pub const ABI_NAME: &str = "abi-7";

@@ -24,6 +24,7 @@ mod pod;
 mod servers;
 mod steady;
 pub mod sys;
+mod version;
 mod wait;
 mod world;
 
@@ -45,5 +46,6 @@ pub use peer::Peer;
 pub use pod::{APP_PORT, Pod};
 pub use servers::{go, http2_peer};
 pub use steady::{Span, Steady, failed};
+pub use version::ANOTHER_VERSION;
 pub use wait::{all_fine, eventually, figure, parse};
 pub use world::{Remains, World, plugin, program};

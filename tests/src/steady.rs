@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::wait::eventually;
+use crate::world::binary;
 use crate::{Pod, World};
 
 /// A client in a pod; see `mesh-app steady --help`.
@@ -44,7 +45,19 @@ impl World {
         command.arg("steady").args(targets);
         Steady::start(command)
     }
+
+    /// One that nobody captures, on a node in a cgroup of its own; without streams.
+    pub fn steady_apart(&self, node: &str, group: &str, targets: &[String]) -> Result<Steady> {
+        let program = binary("MESH_APP_BIN", "mesh-app");
+        let mut command = self.on_node_apart(node, group, &program)?;
+        command.args(["steady", "--streams", "0", "--rate", RATE]);
+        command.args(targets);
+        Steady::start(command)
+    }
 }
+
+/// A node has a port for each connection, which is taken for a minute after its end.
+const RATE: &str = "400";
 
 impl Steady {
     /// `command` is the application in its mode `steady`, somewhere.

@@ -2,8 +2,7 @@
 //! is told to end, or stands still until it is ended.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Stdio};
 use std::time::Duration;
 
@@ -186,30 +185,8 @@ fn who_asks_on_kept_connections_loses_no_request_when_another_agent_takes_over()
     assert!(client.child.wait().expect("it ends").success());
 }
 
-/// An agent whose programs and maps are of another layout, as far as anybody can tell: a
-/// copy of this one that calls its directory of pins by another name.
-fn another_version(dir: &Path) -> String {
-    let own = std::env::var("MESH_AGENT_BIN").expect("the agent's program");
-    let mut program = std::fs::read(own).expect("read");
-    let name = b"abi-7";
-    let places: Vec<usize> = (0..program.len() - name.len())
-        .filter(|at| program[*at..].starts_with(name))
-        .collect();
-    assert!(!places.is_empty());
-    for at in places {
-        program[at + name.len() - 1] = b'8';
-    }
-    let copy = dir.join("another-agent");
-    std::fs::write(&copy, program).expect("written");
-    let executable = std::fs::Permissions::from_mode(0o755);
-    std::fs::set_permissions(&copy, executable).expect("executable");
-    copy.display().to_string()
-}
-
-fn versions(world: &World) -> Vec<String> {
-    let dirs = std::fs::read_dir(world.pins("n1")).expect("pins");
-    let names = dirs.filter_map(|d| d.ok()?.file_name().into_string().ok());
-    names.collect()
+fn versions(world: &World) -> usize {
+    world.versions("n1").expect("pins").len()
 }
 
 #[test]
@@ -218,9 +195,8 @@ fn an_agent_of_another_version_takes_over_and_back_and_no_connection_fails_or_is
     let b = scene.world.add_pod("n1", "b", Some("closed"));
     let b = b.expect("a pod");
     scene.world.serve(&b).expect("a server");
-    let other = another_version(scene.world.dir());
-    let becomes = format!("shift; exec {other} \"$@\"");
-    let by = ["sh", "-c", &becomes, "sh"];
+    let by = scene.world.by_another_version().expect("a copy");
+    let by: Vec<&str> = by.iter().map(String::as_str).collect();
     let drain = ["--drain-timeout", "1s"];
     let mut agent = scene.agent(&drain).expect("an agent");
     let capture = scene.leaks_of(&[&scene.a, &scene.c]).expect("a capture");
@@ -249,10 +225,10 @@ fn an_agent_of_another_version_takes_over_and_back_and_no_connection_fails_or_is
         has_started(&next);
         goes_on(&mut load, &next);
         // What the former one needs for what it has.
-        assert_eq!(versions(&scene.world).len(), 2, "{}", next.log());
+        assert_eq!(versions(&scene.world), 2, "{}", next.log());
         assert!(agent.stop().expect("it ends").success());
         goes_on(&mut load, &next);
-        let left = eventually(Duration::from_secs(5), || versions(&scene.world).len() == 1);
+        let left = eventually(Duration::from_secs(5), || versions(&scene.world) == 1);
         assert!(left, "{:?}: {}", versions(&scene.world), next.log());
         agent = next;
     }
@@ -263,6 +239,83 @@ fn an_agent_of_another_version_takes_over_and_back_and_no_connection_fails_or_is
     let captured = capture.stop().expect("a capture");
     assert_eq!(captured.packets, 0, "in plaintext: {:?}", captured.flows);
     assert!(agent.stop().expect("it ends").success());
+}
+
+#[test]
+fn no_probe_fails_and_nothing_else_passes_while_an_agent_of_another_version_takes_over() {
+    let mut scene = ClosedPair::new(true).expect("a closed pair");
+    let port = mesh_tests::APP_PORT;
+    let b = PodSpec::new("n1", "b")
+        .enrolled(OnAgentDown::Closed)
+        .container(&format!("readinessProbe: {{tcpSocket: {{port: {port}}}}}"));
+    let b = scene.world.add(&b).expect("a pod");
+    scene.world.serve(&b).expect("a server");
+    let prober = scene.world.pod_cgroup("n1", "probe");
+    std::fs::create_dir_all(&prober).expect("a cgroup");
+    let prober = prober.display().to_string();
+    let args = scene.authority.agent_args("n1").expect("a token");
+    let mut args: Vec<&str> = args.iter().map(String::as_str).collect();
+    args.extend(["--drain-timeout", "3s", "--probe-cgroup", &prober]);
+    let by = scene.world.by_another_version().expect("a copy");
+    let by: Vec<&str> = by.iter().map(String::as_str).collect();
+    let mut agent = scene.world.agent("n1", &args).expect("an agent");
+    let to = [format!("{}:{port}", b.v4())];
+    let start = |group| scene.world.steady_apart("n1", group, &to);
+    let mut probes = start("probe").expect("a prober");
+    let mut others = start("other").expect("a client");
+    probes.wait_for("direct", 20).expect("passed");
+    let mut beside = Vec::new();
+    for round in 0..2 {
+        // What it carries keeps the former one until its time is over.
+        let mut held = scene.hold(1).expect("held");
+        probes.begin_next().expect("told");
+        probes.wait_for("direct", 50).expect("passed");
+        let (group, by) = match round {
+            0 => ("agent-2", &by[..]),
+            _ => ("agent", &[][..]),
+        };
+        let next = scene.world.spawn_successor_by("n1", group, by, &args);
+        let next = next.expect("another agent");
+        has_started(&next);
+        probes.begin_next().expect("told");
+        beside.push(probes.time);
+        probes.wait_for("direct", 200).expect("passed");
+        assert_eq!(versions(&scene.world), 2, "{}", next.log());
+        // Its listeners are gone, and its programs are not.
+        agent.terminate().expect("told");
+        let drains = eventually(Duration::from_secs(5), || agent.log().contains("stopping"));
+        assert!(drains, "{}", agent.log());
+        probes.begin_next().expect("told");
+        beside.push(probes.time);
+        probes.wait_for("direct", 200).expect("passed");
+        assert_eq!(versions(&scene.world), 2, "{}", next.log());
+        assert!(agent.stop().expect("it ends").success());
+        probes.begin_next().expect("told");
+        probes.wait_for("direct", 100).expect("passed");
+        held.kill().expect("killed");
+        held.wait().expect("it ends");
+        agent = next;
+    }
+    for time in beside {
+        let tally = probes.tally(time).expect("a tally");
+        let keys: Vec<_> = tally.as_object().expect("outcomes").keys().collect();
+        assert_eq!(
+            keys,
+            ["direct"],
+            "{tally} in time {time}: {:?}",
+            failures(&mut probes)
+        );
+    }
+    let tally = others.tally(0).expect("a tally");
+    assert!(tally["direct"].is_null(), "{tally}");
+}
+
+/// What failed, each time and how long it took, in milliseconds.
+fn failures(client: &mut Steady) -> Vec<(String, u64)> {
+    let failures = client.failures().expect("failures").into_iter();
+    let failures = failures.filter(|span| span.how != "direct");
+    let told = failures.map(|span| (span.how.clone(), span.begun_us / 1000 % 1_000_000));
+    told.collect()
 }
 
 #[test]

@@ -28,9 +28,7 @@ fn an_agent_of_another_version_hands_its_pods_over_without_opening_them() {
 }
 
 fn versions(world: &World) -> Vec<String> {
-    let dirs = std::fs::read_dir(world.pins("n1")).expect("pins");
-    let names = dirs.filter_map(|d| d.ok()?.file_name().into_string().ok());
-    names.collect()
+    world.versions("n1").expect("pins")
 }
 
 /// The pins of an agent that was killed become those of another version.

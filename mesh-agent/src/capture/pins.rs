@@ -12,7 +12,10 @@ use super::Error;
 use crate::sys::bpf;
 
 const POD_PREFIX: &str = "netns-";
+/// Of programs that record what agents and probers dial.
+const RECORDER_PREFIX: &str = "sockops-";
 const AGENT_PREFIX: &str = "sockops-agent-";
+const PROBER_PREFIX: &str = "sockops-probe-";
 /// Of a link that is to replace another one's pin. (bpffs refuses names with dots.)
 const UNFINISHED: &str = "new-";
 
@@ -159,11 +162,24 @@ pub(super) fn agents_of(version: &Path) -> Result<Vec<u64>, Error> {
     Ok(names.iter().filter_map(|name| agent_of(name)).collect())
 }
 
+/// Pin of the program that records what a prober dials.
+pub(super) fn prober_pin(name: &str) -> String {
+    format!("{PROBER_PREFIX}{name}")
+}
+
+/// Any pin of that program of the version.
+pub(super) fn a_prober_of(version: &Path) -> Result<Option<PathBuf>, Error> {
+    let mut names = names(&version.join("links"))?.into_iter();
+    let found = names.find(|name| name.starts_with(PROBER_PREFIX));
+    Ok(found.map(|name| link_of(version, &name)))
+}
+
 /// Of a version whose agents still run: what they need for the connections that they
-/// have stays, which is the programs of pods and those that record what they dial.
+/// have stays, which is the programs of pods, and with these all that record who dials:
+/// what those do not know is not let through to a pod by them.
 pub(super) fn narrow(version: &Path) -> Result<(), Error> {
     for name in names(&version.join("links"))? {
-        if !name.starts_with(POD_PREFIX) && agent_of(&name).is_none() {
+        if !name.starts_with(POD_PREFIX) && !name.starts_with(RECORDER_PREFIX) {
             unpin(&link_of(version, &name))?;
         }
     }
@@ -319,4 +335,36 @@ pub(super) fn event(bytes: &[u8]) -> Option<RefusalEvent> {
         destination_port: word(32),
         counter: word(36),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_version_whose_agents_run_all_that_records_dials_stays() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let links = dir.path().join("links");
+        std::fs::create_dir(&links).expect("links");
+        let kept = [
+            "netns-7",
+            "sockops-agent-7",
+            "sockops-probe-0",
+            "sockops-probe-kubelet",
+        ];
+        for name in kept
+            .iter()
+            .chain(&["mesh_connect4", "guard-1-2-mesh_enter"])
+        {
+            std::fs::write(links.join(name), "").expect("a pin");
+        }
+        narrow(dir.path()).expect("narrowed");
+        let there = std::fs::read_dir(&links).expect("links");
+        let there = there.map(|e| e.expect("one").file_name().into_string().expect("a name"));
+        let mut there: Vec<String> = there.collect();
+        there.sort_unstable();
+        assert_eq!(there, kept);
+        let prober = a_prober_of(dir.path()).expect("a look").expect("one");
+        assert!(prober.starts_with(&links));
+    }
 }

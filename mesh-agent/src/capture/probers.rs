@@ -10,7 +10,7 @@ use aya::maps::{HashMap, MapData};
 use mesh_common::abi::ProbePort;
 
 use super::links::Found;
-use super::{Capture, Error, Hook, absent_is_fine, cgroup_id, sock_ops};
+use super::{Capture, Error, Hook, absent_is_fine, cgroup_id, pins, sock_ops};
 
 impl Capture {
     /// Has the kernel record the connections of whoever is in the cgroup as probes.
@@ -27,7 +27,9 @@ impl Capture {
                 Found::Detached => {}
             }
         }
-        let link = self.attach_hook(&prober(name, dir))?;
+        let hook = prober(name, dir);
+        let link = self.attach_hook(&hook)?;
+        self.record_for_others(&hook)?;
         self.probers.links.insert(name.to_owned(), (id, link));
         Ok(true)
     }
@@ -82,7 +84,7 @@ impl Capture {
 const MAP: &str = "PROBE_PORTS";
 
 fn prober(name: &str, dir: &Path) -> Hook {
-    sock_ops(format!("sockops-probe-{name}"), "mesh_probes", dir)
+    sock_ops(pins::prober_pin(name), "mesh_probes", dir)
 }
 
 fn key(netns_cookie: u64, port: u16) -> ProbePort {

@@ -5,17 +5,16 @@
 //! steered to an agent again. So each is known to both's programs while both run. Of the
 //! former one's programs those stay that its connections need, until it has ended.
 
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use aya::maps::{HashMap, MapData};
-use aya_obj::generated::bpf_attach_type;
 
 use super::links::{self, Link, Spot, Target};
 use super::pins::{self, agent_pin};
 use super::{
-    AGENT, CONNECT4, Capture, Error, LinkGuard, agents, cgroup_id, clsact, link_guard, map_in,
-    open_cgroup, sock_ops,
+    AGENT, CONNECT4, Capture, Error, Hook, LinkGuard, agents, cgroup_id, clsact, link_guard,
+    map_in, open_cgroup, sock_ops,
 };
 use crate::sys::{bpf, netns, programs};
 
@@ -94,19 +93,22 @@ impl Capture {
         // Held by its pin, until that agent is gone.
         self.attach_hook(&sock_ops(agent_pin(id), AGENT, dir))?;
         let own = cgroup_id(&self.config.agent_cgroup)?;
-        let cgroup = open_cgroup(&self.config.agent_cgroup)?;
         let program = program_of(&pins::link_of(version, &agent_pin(id)))?;
-        let spot = Spot {
-            program: program.as_fd(),
-            target: Target::Object {
-                fd: cgroup.as_fd(),
-                id: own,
-            },
-            kind: bpf_attach_type::BPF_CGROUP_SOCK_OPS as u32,
-        };
-        Link::attach(pins::link_of(version, &agent_pin(own)), &spot)?;
+        let hook = sock_ops(agent_pin(own), AGENT, &self.config.agent_cgroup);
+        attach_theirs(version, &program, &hook)?;
         let theirs = map_in::<HashMap<MapData, u64, u8>>(&pins::maps_of(version), agents::MAP);
         theirs?.insert(own, 1, 0).map_err(failed)
+    }
+
+    /// Their programs at pods let nothing through that they do not know as a probe, and
+    /// their agents look after probers no more: one that moves is made known to them here.
+    pub(super) fn record_for_others(&self, prober: &Hook) -> Result<(), Error> {
+        for version in self.pins.other_versions()? {
+            if let Some(pin) = pins::a_prober_of(&version)? {
+                attach_theirs(&version, &program_of(&pin)?, prober)?;
+            }
+        }
+        Ok(())
     }
 
     /// Agents of the version that have a process, this one not among them, each with its
@@ -169,8 +171,22 @@ impl Capture {
     }
 }
 
+/// Their program where ours is, held by a pin of theirs.
+fn attach_theirs(version: &Path, program: &OwnedFd, at: &Hook) -> Result<(), Error> {
+    let cgroup = open_cgroup(&at.cgroup)?;
+    let spot = Spot {
+        program: program.as_fd(),
+        target: Target::Object {
+            fd: cgroup.as_fd(),
+            id: cgroup_id(&at.cgroup)?,
+        },
+        kind: at.kind as u32,
+    };
+    Link::attach(pins::link_of(version, &at.pin), &spot).map(drop)
+}
+
 /// The program of the link at the pin.
-fn program_of(pin: &Path) -> Result<std::os::fd::OwnedFd, Error> {
+fn program_of(pin: &Path) -> Result<OwnedFd, Error> {
     let failed = |source| Error::Link {
         path: pin.to_owned(),
         source,

@@ -1,6 +1,9 @@
 //! How the agent finds pods on a kubelet's node, where nobody says where they are;
 //! and where it is itself, in a container of its own.
 
+#[path = "pods/reboot.rs"]
+mod reboot;
+
 use std::time::Duration;
 
 use mesh_tests::{
@@ -467,86 +470,4 @@ fn an_address_of_before_takes_no_sandbox_that_is_new() {
     let why = pod_status(&agent, &before);
     assert_eq!(why["reason"], "SandboxNotFound", "{why}");
     assert_eq!(world.capture_rules(&new).expect("rules"), "");
-}
-
-/// A node after a reboot: pods of the mesh were here, and nothing is pinned.
-fn rebooted(world: &World) {
-    let dir = world.node_dir("n1");
-    std::fs::create_dir_all(&dir).expect("made");
-    std::fs::write(dir.join("has-pods"), "").expect("written");
-}
-
-#[test]
-fn after_a_reboot_a_pod_is_held_until_it_is_known_to_be_outside_and_no_other_is() {
-    let (mut world, a, b) = pair();
-    rebooted(&world);
-    let [outside, unknown] = ["outside", "unknown"].map(|name| {
-        let pod = world.add(&spec(name, BURSTABLE)).expect("a pod");
-        world.serve(&pod).expect("a process");
-        pod
-    });
-    world.remove_config("unknown").expect("removed");
-    let agent = finder(&world, &[], &[]);
-    becomes_enrolled(&agent, &a);
-    is_carried(&world, &agent, &a, &b);
-    let passes = eventually(Duration::from_secs(10), || {
-        reaches(&world, &outside, &outside)
-    });
-    assert!(passes, "{}", agent.log());
-    assert!(!reaches(&world, &unknown, &outside), "{}", agent.log());
-    // Whoever comes next holds it as well.
-    agent.kill9().expect("killed");
-    let agent = finder(&world, &[], &[]);
-    becomes_enrolled(&agent, &a);
-    assert!(reaches(&world, &outside, &outside), "{}", agent.log());
-    assert!(!reaches(&world, &unknown, &outside), "{}", agent.log());
-    world
-        .configure(&spec("unknown", BURSTABLE), &unknown)
-        .expect("written");
-    let passes = eventually(Duration::from_secs(10), || {
-        reaches(&world, &unknown, &outside)
-    });
-    assert!(passes, "{}", agent.log());
-}
-
-#[test]
-fn after_a_reboot_an_agent_that_knows_no_pod_and_is_killed_leaves_them_held() {
-    let (mut world, _a, _b) = pair();
-    rebooted(&world);
-    let outside = world.add(&spec("outside", BURSTABLE)).expect("a pod");
-    world.serve(&outside).expect("a process");
-    let nothing = world.dir().join("nothing");
-    std::fs::create_dir(&nothing).expect("made");
-    let nothing = nothing.display().to_string();
-    let flags = world.finding_flags("n1");
-    for _ in 0..2 {
-        let mut args: Vec<&str> = flags.iter().map(String::as_str).collect();
-        args.extend(["--config-dir", &nothing]);
-        let agent = world.agent("n1", &args).expect("an agent");
-        assert!(!reaches(&world, &outside, &outside), "{}", agent.log());
-        agent.kill9().expect("killed");
-        assert!(!reaches(&world, &outside, &outside));
-    }
-    let agent = finder(&world, &[], &[]);
-    let passes = eventually(Duration::from_secs(10), || {
-        reaches(&world, &outside, &outside)
-    });
-    assert!(passes, "{}", agent.log());
-}
-
-#[test]
-fn after_a_reboot_pods_are_held_also_where_the_kubelet_makes_their_group_later() {
-    let mut world = World::new(1).expect("a world");
-    rebooted(&world);
-    let tree = world.pod_cgroup("n1", "").display().to_string();
-    let agent = finder(&world, &[], &["--cgroup-root", &tree]);
-    let late = world.add(&spec("late", BURSTABLE)).expect("a pod");
-    world.remove_config("late").expect("removed");
-    world.serve(&late).expect("a process");
-    assert!(!reaches(&world, &late, &late), "{}", agent.log());
-    world
-        .configure(&spec("late", BURSTABLE), &late)
-        .expect("written");
-    let passes = eventually(Duration::from_secs(10), || reaches(&world, &late, &late));
-    assert!(passes, "{}", agent.log());
 }

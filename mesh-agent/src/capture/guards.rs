@@ -45,13 +45,15 @@ impl Capture {
 
     /// Watches the configured cgroups, and the node's pods where any of them may run
     /// that is to be closed: after a reboot, and where an agent that held them ended
-    /// before it knew them all.
+    /// before it knew them all. What programs of another version may hold is held by
+    /// nobody else, as long as ours did not take their place.
     pub(super) fn begin_hold(&mut self) -> Result<(), Error> {
         let is_first = self.owner.as_ref().is_some_and(Owner::found_nothing);
-        if self.config.hold.is_some() && !is_first && !self.was_held()? {
+        self.others_capture = self.do_others_capture()?;
+        let may_be_held = is_first || self.others_capture;
+        if self.config.hold.is_some() && !may_be_held && !self.was_held()? {
             self.config.hold = None;
         }
-        self.others_capture = self.do_others_capture()?;
         // An agent that runs watches whoever comes. Of one that does not nothing is
         // carried that a hold would cut.
         let others_watch = self.others_capture && self.do_others_run()?;

@@ -165,6 +165,8 @@ pub(crate) struct Capture {
     pinned_maps: Vec<String>,
     /// Connect programs of other versions are attached.
     others_capture: bool,
+    /// Agents of other versions run, and all are known to our programs, and this one to theirs.
+    has_met_others: bool,
     /// Cgroups of pods that are enrolled there, to be guarded when these programs go,
     /// where not before.
     guards_wait: HashSet<u64>,
@@ -222,6 +224,7 @@ impl Capture {
             pods: BTreeMap::new(),
             pinned_maps,
             others_capture: false,
+            has_met_others: false,
             guards_wait: HashSet::new(),
             configured_guards: HashSet::new(),
             guarded_links: std::collections::HashMap::new(),

@@ -16,7 +16,8 @@ use super::{
     AGENT, CONNECT4, Capture, Error, Hook, LinkGuard, agents, cgroup_id, clsact, link_guard,
     map_in, open_cgroup, sock_ops,
 };
-use crate::sys::{bpf, netns, programs};
+use crate::sys::netns::Netns;
+use crate::sys::{bpf, programs};
 
 impl Capture {
     /// Cookies of the namespaces that are there and that other versions of the
@@ -34,33 +35,44 @@ impl Capture {
     /// Makes agents of other versions that still run known to our programs, and this one
     /// to theirs. One that cannot be met costs connections, and lets none past.
     pub(super) fn meet_other_versions(&mut self) -> Result<(), Error> {
-        let mut met = false;
+        let (mut met, mut unmet) = (0, 0);
         for version in self.pins.other_versions()? {
             for (id, dir) in self.running(&version)? {
-                let meeting = dir.map_or(Ok(()), |dir| self.meet(&version, id, &dir));
-                let meeting = meeting.and_then(|()| match met {
-                    true => Ok(()),
-                    false => self.attach_beside_others(),
-                });
-                met = true;
-                if let Err(error) = meeting {
-                    tracing::warn!(%error, cgroup_id = id, "an agent of another version is not known to the programs of this one, or the other way round: connections may fail until it has ended");
+                let unseen = || Error::Cgroup {
+                    dir: self.config.cgroup_tree.clone(),
+                    source: std::io::ErrorKind::NotFound.into(),
+                };
+                let meeting = dir.ok_or_else(unseen);
+                match meeting.and_then(|dir| self.meet(&version, id, &dir)) {
+                    Ok(()) => met += 1,
+                    Err(error) => {
+                        unmet += 1;
+                        tracing::warn!(%error, cgroup_id = id, "an agent of another version is not known to the programs of this one, or the other way round: connections may fail until it has ended");
+                    }
                 }
             }
         }
+        self.has_met_others = met > 0 && unmet == 0;
         Ok(())
     }
 
-    /// Our program beside theirs in each pod, which steers nothing here before the pod is
-    /// enrolled: before the first one is, dials to the others are to be proved by it.
-    fn attach_beside_others(&mut self) -> Result<(), Error> {
-        let cookies = self.of_other_versions()?;
-        for netns in netns::find(&self.config.names, &cookies).found {
-            if !self.pods.contains_key(&netns.cookie()) {
-                let link = self.attach_pod(&netns)?;
-                self.pods.insert(netns.cookie(), link);
-            }
+    /// Cookies of the namespaces that agents which were met hold, and where our program is
+    /// not yet. An agent that was not met dials what our program would drop.
+    pub(crate) fn beside_others(&self) -> Result<Vec<u64>, Error> {
+        if !self.has_met_others {
+            return Ok(Vec::new());
         }
+        let mut cookies = self.of_other_versions()?;
+        cookies.retain(|cookie| !self.pods.contains_key(cookie));
+        Ok(cookies)
+    }
+
+    /// Our program beside theirs, which steers nothing here before the pod is enrolled: it
+    /// proves dials to it. Until then it drops what comes here, and loses to a program that
+    /// chose a socket; but what theirs passes without one it must know.
+    pub(crate) fn attach_beside(&mut self, netns: &Netns) -> Result<(), Error> {
+        let link = self.attach_pod(netns)?;
+        self.pods.insert(netns.cookie(), link);
         Ok(())
     }
 
@@ -144,7 +156,7 @@ impl Capture {
     }
 
     /// Of a namespace that is let go: agents of other versions have it no more either.
-    pub(super) fn forget_in_other_versions(&self, cookie: u64) -> Result<(), Error> {
+    pub(crate) fn forget_in_other_versions(&self, cookie: u64) -> Result<(), Error> {
         for version in self.pins.other_versions()? {
             pins::unpin(&pins::pod_of(&version, cookie))?;
         }

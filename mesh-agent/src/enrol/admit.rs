@@ -1,12 +1,12 @@
 //! Makes one pod what it is to be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
 use super::{DataPath, Error, Failure, LocalPod, Reconciler, on_agent_down, ports};
-use crate::capture::EnrolPod;
+use crate::capture::{self, EnrolPod};
 use crate::model::{OnAgentDown, Unfit, Workload, WorkloadKey};
 use crate::sys::{errno, route};
 
@@ -68,16 +68,40 @@ impl<D: DataPath> Reconciler<D> {
         if !self.pods.is_empty() {
             return Vec::new();
         }
+        let others = self.capture.beside_others().unwrap_or_else(|error| {
+            tracing::warn!(%error, "connections to pods may fail until they are enrolled");
+            Vec::new()
+        });
+        let others: BTreeSet<u64> = others.into_iter().collect();
+        if !others.is_empty() {
+            // What cannot be followed is told by the next look.
+            let _seen_again = self.probers.follow(&mut self.capture);
+        }
         let mut expected = Vec::new();
         for workload in wanted.values() {
-            if let Ok(pod) = self.local_pod(workload, None)
-                && self.capture.has_program(pod.netns.cookie())
+            let Ok(pod) = self.local_pod(workload, None) else {
+                continue;
+            };
+            if others.contains(&pod.cookie())
+                && let Err(error) = self.go_beside(&pod)
             {
+                tracing::warn!(pod = %workload.key, %error, "connections to it may fail until it is enrolled");
+            }
+            if self.capture.has_program(pod.cookie()) {
                 self.workers.expect(&pod);
-                expected.push(pod.netns.cookie());
+                expected.push(pod.cookie());
             }
         }
         expected
+    }
+
+    /// Our program at a pod of another version's: behind all that it has to let through.
+    fn go_beside(&mut self, pod: &LocalPod) -> Result<(), capture::Error> {
+        let on_node = &pod.workload.on_node;
+        self.capture.exclude(pod.cookie(), &on_node.excluded)?;
+        let ports = &on_node.probe_ports;
+        self.capture.set_probe_ports(pod.cookie(), ports)?;
+        self.capture.attach_beside(&pod.netns)
     }
 
     /// Those of them that did not come to be served.

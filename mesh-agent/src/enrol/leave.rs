@@ -280,6 +280,10 @@ impl<D: DataPath> Reconciler<D> {
         if whole && self.let_go(&cookies, snapshot)?.len() == cookies.len() {
             // Nobody wants them: they go with the programs.
             self.remove_other_versions()?;
+            for cookie in &cookies {
+                // Also of those whose agents still run.
+                self.capture.forget_in_other_versions(*cookie)?;
+            }
             rules::remove(self.capture.names(), &cookies);
             Ok(())
         } else {

@@ -63,8 +63,12 @@ impl Capture {
     }
 
     /// Before the programs of other versions go: until then who is enrolled there is not
-    /// refused until it is enrolled here.
-    pub(super) fn guard_in_place_of_others(&mut self) -> Result<(), Error> {
+    /// refused until it is enrolled here. Of pods that may be held these are; `None`: all,
+    /// as it cannot be told.
+    pub(super) fn guard_in_place_of_others(
+        &mut self,
+        held: Option<&[PathBuf]>,
+    ) -> Result<(), Error> {
         if !self.others_capture {
             return Ok(());
         }
@@ -72,9 +76,12 @@ impl Capture {
         for id in &self.guards_wait {
             insert(&mut map, *id, pod_guard(0))?;
         }
-        let hold = self.config.hold.iter();
-        let dirs: Vec<PathBuf> = hold.chain(&self.config.guard_cgroups).cloned().collect();
-        self.guard_configured(&dirs)?;
+        let held = match (&self.config.hold, held) {
+            (None, _) => Vec::new(),
+            (Some(_), Some(held)) => held.to_vec(),
+            (Some(all), None) => vec![all.clone()],
+        };
+        self.hold_these(&held)?;
         self.guards_wait.clear();
         self.others_capture = false;
         Ok(())
@@ -109,14 +116,19 @@ impl Capture {
         if !self.holds() {
             return Ok(());
         }
-        let is_there = |dir: &&PathBuf| dir.try_exists().unwrap_or(true);
-        let held = dirs.iter().filter(is_there);
-        let all: Vec<PathBuf> = held.chain(&self.config.guard_cgroups).cloned().collect();
-        self.guard_configured(&all)?;
+        self.hold_these(dirs)?;
         if dirs.is_empty() {
             self.config.hold = None;
         }
         Ok(())
+    }
+
+    /// As far as they are there still, beside the configured ones.
+    fn hold_these(&mut self, dirs: &[PathBuf]) -> Result<(), Error> {
+        let is_there = |dir: &&PathBuf| dir.try_exists().unwrap_or(true);
+        let held = dirs.iter().filter(is_there);
+        let all: Vec<PathBuf> = held.chain(&self.config.guard_cgroups).cloned().collect();
+        self.guard_configured(&all)
     }
 
     /// Watches a pod's own cgroup from before its namespace is known: until

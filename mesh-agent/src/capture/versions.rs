@@ -138,9 +138,13 @@ impl Capture {
 
     /// The pins of other versions of the agent, and with them their programs: when
     /// ours have taken their place, so that there is no moment without. Gives whether
-    /// all are gone: where an agent of theirs still runs some stay.
-    pub(crate) fn remove_other_versions(&mut self) -> Result<bool, Error> {
-        self.guard_in_place_of_others()?;
+    /// all are gone: where an agent of theirs still runs some stay. `held`: cgroups of
+    /// pods that are to be held from now on by ours, as far as it can be told.
+    pub(crate) fn remove_other_versions(
+        &mut self,
+        held: Option<&[PathBuf]>,
+    ) -> Result<bool, Error> {
+        self.guard_in_place_of_others(held)?;
         let mut are_gone = true;
         for version in self.pins.other_versions()? {
             // First: their map is all that names them.

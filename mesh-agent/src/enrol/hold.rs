@@ -11,15 +11,18 @@ impl<D: DataPath> Reconciler<D> {
     /// themselves, that are the host network's, or that are known to be outside. All
     /// others are held, whatever pods there are beside them.
     pub(super) fn narrow_hold(&mut self, snapshot: &Snapshot) {
-        if !self.capture.holds() || snapshot.generation == 0 {
-            return;
-        }
-        let Some(held) = self.unknown_cgroups(snapshot) else {
+        let Some(held) = self.held(snapshot) else {
             return;
         };
         if let Err(error) = self.capture.narrow_hold(&held) {
             tracing::error!(%error, "pods outside the mesh are held still");
         }
+    }
+
+    /// Cgroups of pods that are held, or are to be. `None`: none is, or it cannot be told.
+    pub(super) fn held(&mut self, snapshot: &Snapshot) -> Option<Vec<PathBuf>> {
+        let can_tell = self.capture.holds() && snapshot.generation != 0;
+        can_tell.then(|| self.unknown_cgroups(snapshot)).flatten()
     }
 
     /// Cgroups of pods of which it cannot be told that they are outside of the mesh,

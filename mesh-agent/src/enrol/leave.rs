@@ -279,7 +279,7 @@ impl<D: DataPath> Reconciler<D> {
         let cookies: Vec<u64> = unknown.iter().copied().collect();
         if whole && self.let_go(&cookies, snapshot)?.len() == cookies.len() {
             // Nobody wants them: they go with the programs.
-            self.remove_other_versions()?;
+            self.remove_other_versions(snapshot)?;
             for cookie in &cookies {
                 // Also of those whose agents still run.
                 self.capture.forget_in_other_versions(*cookie)?;
@@ -310,13 +310,15 @@ impl<D: DataPath> Reconciler<D> {
                 );
                 return Ok(());
             }
-            self.remove_other_versions()
+            self.remove_other_versions(snapshot)
         }
     }
 
     /// What an agent of another version still needs stays until that has ended.
-    fn remove_other_versions(&mut self) -> Result<(), Error> {
-        self.has_other_versions = !self.capture.remove_other_versions()?;
+    fn remove_other_versions(&mut self, snapshot: &Snapshot) -> Result<(), Error> {
+        let held = self.held(snapshot);
+        let are_gone = self.capture.remove_other_versions(held.as_deref())?;
+        self.has_other_versions = !are_gone;
         self.waits_for_others = self.has_other_versions;
         Ok(())
     }

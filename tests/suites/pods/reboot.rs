@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use mesh_tests::{ANOTHER_VERSION, Agent, World, becomes_enrolled, eventually, is_carried};
+use mesh_tests::{
+    ANOTHER_VERSION, APP_PORT, Agent, World, becomes_enrolled, counted, eventually, is_carried,
+};
 
 use super::{BURSTABLE, enrolled, finder, pair, reaches, spec};
 
@@ -142,4 +144,45 @@ fn a_pod_that_is_held_stays_so_when_who_takes_over_is_killed_before_it_knows_all
         reaches(&world, &outside, &outside)
     });
     assert!(passes, "{}", agent.log());
+}
+
+#[test]
+fn no_connect_of_a_pod_outside_fails_while_an_agent_of_another_version_takes_over() {
+    let (mut world, a, _b) = pair();
+    rebooted(&world);
+    let [outside, server] = ["outside", "server"].map(|name| {
+        let pod = world.add(&spec(name, BURSTABLE)).expect("a pod");
+        world.serve(&pod).expect("a server");
+        pod
+    });
+    let agent = finder(&world, &[], &[]);
+    becomes_enrolled(&agent, &a);
+    let passes = eventually(Duration::from_secs(10), || {
+        reaches(&world, &outside, &server)
+    });
+    assert!(passes, "{}", agent.log());
+    let to = [
+        format!("{}:{APP_PORT}", server.v4()),
+        format!("[{}]:{APP_PORT}", server.v6()),
+    ];
+    let mut client = world.steady(&outside, &to).expect("a client");
+    client.wait_for("direct", 50).expect("passed");
+    let next = successor_of_another_version(&world, &[]);
+    says(&next, "started: ready");
+    client.wait_for("direct", 400).expect("passed");
+    assert!(agent.stop().expect("it ends").success());
+    let settled = eventually(Duration::from_secs(10), || versions(&world) == 1);
+    assert!(settled, "{}", next.log());
+    client.begin_next().expect("told");
+    client.wait_for("direct", 100).expect("passed");
+    for time in 0..=client.time {
+        let tally = client.tally(time).expect("a tally");
+        let keys = tally.as_object().expect("outcomes").keys();
+        let wrong: Vec<_> = keys
+            .filter(|key| !["direct", "stream"].contains(&key.as_str()))
+            .collect();
+        assert!(wrong.is_empty(), "{tally}: {}", next.log());
+    }
+    let refused = counted(&next, "connect_refused_unknown_netns");
+    assert!(refused < 0.5, "{refused}");
 }

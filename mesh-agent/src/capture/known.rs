@@ -32,11 +32,23 @@ const LOOK_LATER: Duration = Duration::from_secs(5);
 /// When agents were found to be gone whose sockets may be there still.
 #[derive(Debug, Default)]
 pub(super) struct Lost {
+    /// The agents that were there at the last look.
+    known: BTreeSet<u64>,
     until: Option<Instant>,
     next: Option<Instant>,
 }
 
 impl Lost {
+    /// Of the agents of the last look those that are not among `now`.
+    pub(super) fn left(&mut self, now: &BTreeSet<u64>) -> Vec<u64> {
+        let before = std::mem::replace(&mut self.known, now.clone());
+        let left: Vec<u64> = before.difference(now).copied().collect();
+        if !left.is_empty() {
+            self.again();
+        }
+        left
+    }
+
     pub(super) fn again(&mut self) {
         self.until = Some(Instant::now() + CLOSED_WITHIN);
         self.next = None;

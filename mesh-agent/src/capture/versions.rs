@@ -87,7 +87,7 @@ impl Capture {
     }
 
     /// Does an agent of another version run?
-    pub(super) fn do_others_run(&self) -> Result<bool, Error> {
+    pub(crate) fn do_others_run(&mut self) -> Result<bool, Error> {
         for version in self.pins.other_versions()? {
             if !self.running(&version)?.is_empty() {
                 return Ok(true);
@@ -125,15 +125,9 @@ impl Capture {
 
     /// Agents of the version that have a process, this one not among them, each with its
     /// cgroup where that is seen. What cannot be looked at runs.
-    fn running(&self, version: &Path) -> Result<Vec<(u64, Option<PathBuf>)>, Error> {
+    fn running(&mut self, version: &Path) -> Result<Vec<(u64, Option<PathBuf>)>, Error> {
         let own = cgroup_id(&self.config.agent_cgroup)?;
-        let others = pins::agents_of(version)?;
-        let others = others.into_iter().filter(|id| *id != own);
-        let found = others.filter_map(|id| {
-            let seen = agents::look(&self.config.cgroup_tree, id, None);
-            Some((id, seen.unwrap_or(Some(None))?))
-        });
-        Ok(found.collect())
+        agents::running(&mut self.others, &self.config.cgroup_tree, version, own)
     }
 
     /// The pins of other versions of the agent, and with them their programs: when

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use mesh_common::counter::Counter;
 
 use super::{DataPath, Reconciler, on_agent_down};
-use crate::capture::EnrolPod;
+use crate::capture::{self, EnrolPod};
 use crate::model::{OnAgentDown, PodIps, WorkloadKey};
 use crate::sys::route::{self, RouteError};
 
@@ -25,11 +25,8 @@ impl<D: DataPath> Reconciler<D> {
             .restore_unserved(|cookie| served.contains(&cookie));
         let mut missing = node.count + unserved.count;
         let mut failed = [node.failed, unserved.failed].concat();
-        match self.capture.forget_gone_agents() {
-            // What was kept for another one goes with the next look.
-            Ok(0) => self.status_is_old |= std::mem::take(&mut self.waits_for_others),
-            Ok(_) => {}
-            Err(error) => failed.push(error.to_string()),
+        if let Err(error) = self.look_for_agents() {
+            failed.push(error.to_string());
         }
         let pods = self.pods.values().map(|pod| &*pod.netns);
         if let Err(error) = self.capture.forget_lost_tuples(pods) {
@@ -87,6 +84,17 @@ impl<D: DataPath> Reconciler<D> {
         self.broken = broken;
         self.unseen = unseen;
         changed
+    }
+
+    /// What was kept for agents of other versions goes with the next look when none runs any
+    /// more: by the word that keeps it, or it would be looked at again and again.
+    fn look_for_agents(&mut self) -> Result<(), capture::Error> {
+        self.capture.forget_gone_agents()?;
+        if self.waits_for_others && !self.capture.do_others_run()? {
+            self.waits_for_others = false;
+            self.status_is_old = true;
+        }
+        Ok(())
     }
 
     /// What a pod connects to is refused while its captured connections would go

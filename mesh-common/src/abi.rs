@@ -2,11 +2,17 @@
 //!
 //! `repr(C)`, fixed width, explicit padding, byte order in the name. Any
 //! change of a map or a type here must raise the number in [`ABI_NAME`]: that is the
-//! directory of pins, so two versions never read each other's maps, but for one thing:
-//! an agent that takes over from one of another version makes itself known to it, and
-//! that to itself, while both run, and each prober to both. So of every version are the
-//! same: the names `maps`, `links`, `links/netns-COOKIE`, `links/sockops-agent-CGROUP` and
-//! `links/sockops-probe-NAME`, and the map `AGENTS`.
+//! directory of pins, so two versions never read each other's maps, but for what an agent
+//! that takes over from one of another version must know. Of every version are the same:
+//! - the names `maps`, `links`, `links/netns-COOKIE`, `links/sockops-agent-CGROUP`,
+//!   `links/sockops-probe-NAME` (what begins with `sockops-` stays while an agent of the
+//!   version runs) and `links/mesh_connect4` (it captures and refuses while that is there);
+//! - the map `AGENTS`, cgroup id (`u64`) to a byte: each makes itself known to the other;
+//! - the map `GUARDED`, cgroup id (`u64`) to [`Guard`] with [`GUARD_POD`]: who holds a pod;
+//! - the map `LINKS`, interface (`u32`) to cookie (`u64`), and the place of a classifier at
+//!   an interface: these outlive pins.
+//!
+//! What else a version has is its own. `capture/versions.rs` has a test of each.
 
 /// The bpffs directory that all pins of this layout live in.
 pub const ABI_NAME: &str = "abi-7";

@@ -15,9 +15,11 @@ use super::posts::Direction;
 use crate::sys::link::{self, Place};
 
 /// The first to be asked; of those the newest, as every handle is in one list.
-const PRIORITY: u16 = 1;
+pub(super) const PRIORITY: u16 = 1;
+/// The map of links, in every version.
+pub(super) const LINKS: &str = "LINKS";
 /// Ours, whichever agent attached it: the next one replaces it.
-const HANDLE: TcHandle = TcHandle::new(0x6d65, 0x7368);
+pub(super) const HANDLE: TcHandle = TcHandle::new(0x6d65, 0x7368);
 
 /// Attaches the program, in the place of the one that an earlier agent attached.
 pub(super) fn attach(
@@ -88,7 +90,7 @@ pub(super) fn remove_all(maps: &Path) -> Result<(), Error> {
 
 /// The links that a version's pinned map names, each with its pod's namespace.
 pub(super) fn named(maps: &Path) -> Result<Vec<(u32, u64)>, Error> {
-    let path = maps.join("LINKS");
+    let path = maps.join(LINKS);
     // A version without it guards none.
     if !pins::is_there(&path)? {
         return Ok(Vec::new());

@@ -9,7 +9,7 @@ use mesh_common::abi::{GUARD_POD, Guard, MAX_CGROUP_DEPTH};
 use super::{CONNECT4, Capture, Error, Owner, cgroup_id, map_in, pins};
 use crate::sys::cgroup;
 
-const MAP: &str = "GUARDED";
+pub(super) const MAP: &str = "GUARDED";
 
 /// Of `--guard-cgroup`: no pod's. From the node's own namespace all of it may connect.
 fn plain(node_cookie: u64) -> Guard {

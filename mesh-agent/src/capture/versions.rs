@@ -205,3 +205,53 @@ fn program_of(pin: &Path) -> Result<OwnedFd, Error> {
     let id = bpf::link_program(link.as_fd()).map_err(failed)?;
     programs::open(id).map_err(failed)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::mem::offset_of;
+
+    use aya_obj::Object;
+    use mesh_common::abi::{ABI_NAME, GUARD_POD, Guard};
+
+    use super::*;
+    use crate::capture::guards;
+    use crate::capture::object::OBJECT;
+
+    /// As `mesh_common::abi` says: agents of other versions read it, also of those to come.
+    #[test]
+    fn what_other_versions_read_has_the_names_and_layouts_of_all_versions() {
+        let version = Path::new(ABI_NAME);
+        assert!(ABI_NAME.starts_with("abi-"));
+        let is = |path: PathBuf, name: &str| assert_eq!(path, version.join(name));
+        is(pins::pod_of(version, 7), "links/netns-7");
+        is(
+            pins::link_of(version, &agent_pin(7)),
+            "links/sockops-agent-7",
+        );
+        is(
+            pins::link_of(version, &pins::prober_pin("x")),
+            "links/sockops-probe-x",
+        );
+        is(pins::link_of(version, CONNECT4), "links/mesh_connect4");
+        let of_map = |name: &str| pins::maps_of(version).join(name);
+        is(of_map(agents::MAP), "maps/AGENTS");
+        is(of_map(guards::MAP), "maps/GUARDED");
+        is(of_map(clsact::LINKS), "maps/LINKS");
+        assert_eq!(size_of::<Guard>(), 16);
+        assert_eq!(offset_of!(Guard, netns_cookie), 0);
+        assert_eq!(offset_of!(Guard, flags), 8);
+        assert_eq!(GUARD_POD, 1);
+        assert_eq!(
+            (clsact::PRIORITY, u32::from(clsact::HANDLE)),
+            (1, 0x6d65_7368)
+        );
+        let Ok(object) = Object::parse(OBJECT) else {
+            assert!(OBJECT.is_empty(), "an object that can be read");
+            return;
+        };
+        for (name, key, value) in [("AGENTS", 8, 1), ("GUARDED", 8, 16), ("LINKS", 4, 8)] {
+            let map = &object.maps[name];
+            assert_eq!((map.key_size(), map.value_size()), (key, value), "{name}");
+        }
+    }
+}

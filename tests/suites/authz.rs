@@ -1,5 +1,7 @@
 //! Who may connect to whom, and what is taken in plaintext, at real pods.
 
+#[path = "authz/broken.rs"]
+mod broken;
 #[path = "authz/sni.rs"]
 mod sni;
 

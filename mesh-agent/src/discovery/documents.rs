@@ -236,7 +236,8 @@ fn recover(origin: &Origin, document: &str, parsed: &mut Parsed) {
     parsed.hides = true;
     for value in policies::recover(document) {
         parsed.documents += 1;
-        let policy = policies::parse(origin, &value, &mut parsed.problems);
+        // Its mistakes are of what was made for it, and not in the file.
+        let policy = policies::parse(origin, &value, &mut Vec::new());
         parsed.objects.extend(policy.map(Arc::new));
     }
     if let Some(unknown) = core::of_text(document) {

@@ -2,7 +2,7 @@
 
 use super::intern::Interner;
 pub(super) use super::kinds::Kind;
-use super::kinds::{Meta, Parts, Unknown};
+use super::kinds::{Meta, Part, Parts, Unknown};
 use super::origin::Origin;
 use super::{Code, Problem};
 
@@ -12,11 +12,17 @@ pub(crate) struct Object {
     pub(crate) origin: Origin,
     pub(crate) meta: Meta,
     pub(crate) kind: Kind,
-    /// Of core kinds: what of it cannot be understood. Policies say so themselves.
+    /// Of core kinds: what of it cannot be understood. Policies say so themselves, but for
+    /// which they are.
     pub(crate) unread: Parts,
 }
 
 impl Object {
+    /// It stands for a policy of which it is not known which one it is.
+    pub(super) fn is_guess(&self) -> bool {
+        self.unread.contains(Part::Name)
+    }
+
     pub(super) fn unknown(origin: &Origin, unknown: Unknown) -> Self {
         Self {
             origin: origin.clone(),

@@ -10,7 +10,7 @@ mod recover;
 
 use super::Problem;
 use super::fields::{Mistake, nulls, typed, unknown};
-use super::kinds::{KindId, Meta, OBJECT_META, Parts};
+use super::kinds::{KindId, Meta, OBJECT_META, Part, Parts};
 use super::objects::Object;
 use super::origin::Origin;
 use super::tree::Node;
@@ -69,37 +69,40 @@ pub(super) fn parse(
     }
     // A field too little indented has slipped out of the metadata or the spec.
     let whole = mistakes.len() == before;
-    let (meta, trusted) = metadata(value, &mut mistakes);
-    let trusted = trusted && whole;
+    let before = mistakes.len();
+    let (meta, unread) = metadata(value, &mut mistakes);
+    let trusted = mistakes.len() == before && whole;
     let kind = id.read_policy(value, (&meta, trusted), &mut mistakes)?;
     let object = Object {
         origin: origin.clone(),
         meta,
         kind,
-        unread: Parts::default(),
+        unread,
     };
     problems.extend(mistakes.into_iter().map(|(f, m)| object.problem(&f, m)));
     Some(object)
 }
 
-fn metadata(value: &Node<'_>, mistakes: &mut Vec<Mistake>) -> (Meta, bool) {
-    let before = mistakes.len();
+/// With what of it is not known: which policy it is, or nothing.
+fn metadata(value: &Node<'_>, mistakes: &mut Vec<Mistake>) -> (Meta, Parts) {
+    let unnamed = || Parts::from_iter([Part::Name]);
     unknown(&value["metadata"], OBJECT_META, "metadata", mistakes);
     match typed::<Meta>(&value["metadata"], "metadata") {
         Ok(meta) => {
             // It selects by its namespace.
-            if !is_label(meta.namespace()) {
-                let message = format!("{:?} is no name of a namespace", meta.namespace());
-                mistakes.push(("metadata.namespace".to_owned(), message));
+            if is_label(meta.namespace()) {
+                return (meta, Parts::default());
             }
-            (meta, mistakes.len() == before)
+            let message = format!("{:?} is no name of a namespace", meta.namespace());
+            mistakes.push(("metadata.namespace".to_owned(), message));
+            (meta, unnamed())
         }
         Err(mistake) => {
             mistakes.push(mistake);
             let text = |f: &str| value["metadata"][f].as_text();
             (
                 Meta::recovered(text("namespace"), text("name").unwrap_or("?")),
-                false,
+                unnamed(),
             )
         }
     }

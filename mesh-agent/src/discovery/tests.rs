@@ -5,6 +5,7 @@ mod cost;
 mod early;
 mod examples;
 mod files;
+mod guesses;
 mod istio;
 mod kinds;
 mod kubernetes;

@@ -21,12 +21,14 @@ pub(crate) enum Part {
     Endpoints,
     /// What a route, a grant or a TrafficPolicy says.
     Route,
+    /// Which object it is: a guess stands for it.
+    Name,
     /// Nothing is lost by it.
     Nothing,
 }
 
 impl Part {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Labels,
         Self::Annotations,
         Self::Node,
@@ -38,6 +40,7 @@ impl Part {
         Self::Selector,
         Self::Endpoints,
         Self::Route,
+        Self::Name,
         Self::Nothing,
     ];
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::discovery::kinds::{KindId, Meta, Parts};
+use crate::discovery::kinds::{KindId, Meta, Part, Parts};
 use crate::discovery::objects::Object;
 use crate::discovery::origin::Origin;
 use crate::discovery::tree::Node;
@@ -80,7 +80,7 @@ pub(in crate::discovery) fn unreadable(origin: &Origin) -> Vec<Object> {
         origin: origin.clone(),
         meta: meta.clone(),
         kind,
-        unread: Parts::default(),
+        unread: Parts::from_iter([Part::Name]),
     };
     let why = "the file cannot be read, and nothing is known of what it says";
     let anything = KindId::policies().filter_map(|kind| kind.anything(UNREADABLE, &meta.name, why));

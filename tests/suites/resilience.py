@@ -13,6 +13,8 @@ import time
 SLOW = 0.1
 GET = b"GET / HTTP/1.1\r\nHost: s\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: s\r\nContent-Length: 0\r\n\r\n"
+# More than an agent sends another one before that has taken any.
+LARGE = b"POST / HTTP/1.1\r\nHost: s\r\nContent-Length: 40000\r\n\r\n" + 40000 * b"x"
 RST = struct.pack("ii", 1, 0)
 
 
@@ -104,9 +106,7 @@ class Server:
             f, before = s.makefile("rb"), 0
             while line := f.readline():
                 is_http = line.startswith((b"GET ", b"POST "))
-                if is_http:
-                    while f.readline() not in (b"\r\n", b""):
-                        pass
+                length = lines(f) if is_http else 0
                 if line.startswith(b"GET /state "):
                     # Whatever it does else.
                     with self.lock:
@@ -120,6 +120,14 @@ class Server:
                     # Who comes is refused from now on, before anybody sees the connection end.
                     self.listener.shutdown(socket.SHUT_RDWR)
                     return
+                if self.mode == "early":
+                    body = json.dumps([self.name, count])
+                    s.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode())
+                    # What comes is the request, or nobody is answered any more.
+                    if f.read(length) != length * b"x":
+                        return
+                    s.sendall(body.encode())
+                    continue
                 before += 1
                 if self.mode == "turn" and before > 1:
                     time.sleep(10 * SLOW)
@@ -131,17 +139,25 @@ class Server:
                     return
                 if self.mode in ("slow", "tardy"):
                     time.sleep(SLOW)
+                # After so long, and the body behind that.
+                after = [float(s) for s in self.mode.split(":")[1:]]
+                if after:
+                    time.sleep(after[0])
                 if self.mode == "stream":
                     s.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\nbegin")
                     f.read()
                     return
-                fails = self.mode in ("fail", "later", "tardy") or (self.mode == "half" and count % 2)
+                fails = self.mode.split(":")[0] in ("fail", "later", "tardy") or (self.mode == "half" and count % 2)
                 body = json.dumps([self.name, count]) + "\n"
                 if is_http:
                     status = "503 Service Unavailable" if fails else "200 OK"
-                    after = "Retry-After: 4\r\n" if self.mode == "later" else ""
-                    s.sendall(f"HTTP/1.1 {status}\r\n{after}Content-Length: {len(body)}\r\n\r\n{body}"
-                              .encode())
+                    retry = "Retry-After: 4\r\n" if self.mode == "later" else ""
+                    head = f"HTTP/1.1 {status}\r\n{retry}Content-Length: {len(body)}\r\n\r\n"
+                    if after[1:]:
+                        s.sendall(head.encode())
+                        time.sleep(after[1])
+                        head = ""
+                    s.sendall((head + body).encode())
                 elif fails and self.mode == "half":
                     s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST)
                     return
@@ -153,6 +169,16 @@ class Server:
             with self.lock:
                 self.open.discard(s)
             s.close()
+
+
+def lines(f):
+    """Of a head, but for its first; how long its body is."""
+    length = 0
+    while (line := f.readline()) not in (b"\r\n", b""):
+        name, value = line.decode().split(":", 1)
+        if name.lower() == "content-length":
+            length = int(value)
+    return length
 
 
 # --- the client -----------------------------------------------------------
@@ -171,17 +197,19 @@ def call(to, kind, longest):
             s.sendall(b"who\n")
             line = f.readline()
             return ("ok", json.loads(line)[0]) if line else ("closed", None)
-        s.sendall(POST if kind == "post" else GET)
+        # With large ones another request comes behind, at once.
+        s.sendall({"post": POST, "large": LARGE + GET}.get(kind, GET))
+        if kind == "half":
+            # It has asked for all that it will ask for, and says so a while later.
+            time.sleep(6 * SLOW)
+            s.shutdown(socket.SHUT_WR)
         first = f.readline()
         if not first:
             return "closed", None
-        length = 0
-        while (line := f.readline()) not in (b"\r\n", b""):
-            name, value = line.decode().split(":", 1)
-            if name.lower() == "content-length":
-                length = int(value)
-        body = f.read(length)
+        body = f.read(lines(f))
         status = first.split(b" ")[1].decode()
+        if kind == "large":
+            status = max(status, answered(f)[0])
         who = json.loads(body)[0] if body.startswith(b"[") else body.decode().strip()
         return ("ok" if status == "200" else status), who
     except OSError as e:
@@ -236,19 +264,18 @@ def offered(to, kind, seconds, rate, longest):
             "p50": times[len(times) // 2], "p99": times[len(times) * 99 // 100]}
 
 
+def answered(f):
+    """The next answer: its status and body."""
+    first = f.readline()
+    body = f.read(lines(f))
+    return (first.split(b" ")[1].decode() if first else "closed"), body.decode().strip()
+
+
 def ask(f, s):
     """One request on a connection that is kept: its status."""
     s.sendall(GET)
-    first, length = f.readline(), 0
-    while (line := f.readline()) not in (b"\r\n", b""):
-        name, value = line.decode().split(":", 1)
-        if name.lower() == "content-length":
-            length = int(value)
-    body = f.read(length)
-    if not first:
-        return "closed"
-    status = first.split(b" ")[1].decode()
-    return status if status == "200" else f"{status} {body.decode().strip()}"
+    status, body = answered(f)
+    return status if status in ("200", "closed") else f"{status} {body}"
 
 
 def load(to, seconds):

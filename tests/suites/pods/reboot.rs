@@ -6,7 +6,7 @@ use mesh_tests::{
     ANOTHER_VERSION, APP_PORT, Agent, World, becomes_enrolled, counted, eventually, is_carried,
 };
 
-use super::{BURSTABLE, enrolled, finder, pair, reaches, spec};
+use super::{BURSTABLE, finder, pair, reaches, spec};
 
 /// A node after a reboot: pods of the mesh were here, and nothing is pinned.
 fn rebooted(world: &World) {

@@ -220,3 +220,25 @@ fn a_second_try_stays_with_the_backend_whose_policy_asked_for_it() {
     assert_eq!(shop.hedges("won"), 0, "{calls:?}");
     assert!(shop.sent() > 5, "{}", shop.sent());
 }
+
+/// It answers before it has read the request, of which not all has gone by then; its client has
+/// asked on.
+#[test]
+fn a_second_server_that_answers_early_gets_its_request_and_no_other() {
+    let shop = Shop::new();
+    let rest = "outlierDetection: {enabled: false}\n  loadBalancer: {type: RoundRobin}";
+    shop.write(
+        "traffic",
+        &policy(&format!(
+            "hedging: {{delay: 50ms, methods: [POST]}}\n  {rest}"
+        )),
+    );
+    shop.route("retry: {codes: [503], attempts: 1}");
+    shop.serves(2, false);
+    shop.mode("b", "hang");
+    shop.mode("c", "early");
+    let calls = shop.calls("large", 10);
+    let log = shop.agents[0].log();
+    assert_eq!((calls.ok, calls.of("c")), (10, 10), "{calls:?}\n{log}");
+    assert!(shop.hedges("won") > 0, "{calls:?}");
+}

@@ -4,6 +4,7 @@ use std::io::IoSlice;
 use std::task::{Context, Poll, ready};
 
 use super::byte_stream::{ByteStream, Side};
+use super::inbox::Inbox;
 use super::kept::Kept;
 use crate::http::h1::{Bad, Body, Framing, Side as Of};
 use crate::io::{Held, room, with_scratch};
@@ -81,6 +82,17 @@ impl Message {
         (self.head, self.head_at) = (again, 0);
     }
 
+    /// What is left of it is in this inbox, and comes from nowhere else. False where that is not
+    /// all of it.
+    pub(super) fn take_along(&mut self, from: &mut Inbox) -> bool {
+        let is_followed = self.follow(from).is_ok();
+        let rest = std::mem::take(&mut self.checked);
+        self.head.reserve_exact(rest);
+        self.head.extend(&from.bytes()[..rest]);
+        from.consume(rest);
+        is_followed && self.body.has_ended()
+    }
+
     fn is_passed_on(&self) -> bool {
         self.head_at == self.head.len() && self.checked == 0
     }
@@ -97,7 +109,7 @@ impl Message {
         let mut reads = 0;
         loop {
             // A head and what came of its body with it go on together.
-            self.follow(from)?;
+            self.follow(from.inbox)?;
             ready!(self.poll_pass(from, to, kept, cx))?;
             if self.is_over() {
                 return Poll::Ready(Ok(()));
@@ -115,8 +127,8 @@ impl Message {
     }
 
     /// Checks what was read ahead and is not checked yet.
-    fn follow(&mut self, from: &Side<'_>) -> Result<(), Stuck> {
-        let ahead = &from.inbox.bytes()[self.checked..];
+    fn follow(&mut self, from: &Inbox) -> Result<(), Stuck> {
+        let ahead = &from.bytes()[self.checked..];
         if !ahead.is_empty() && !self.body.has_ended() {
             self.checked += self.body.follow(ahead).map_err(Stuck::Bad)?.len;
         }

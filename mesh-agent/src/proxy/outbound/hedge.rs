@@ -127,6 +127,7 @@ impl Requests<'_> {
             ends,
             upstream: mut lent,
             transfer: own,
+            mut inbox,
             beside,
             begun,
             ..
@@ -143,7 +144,7 @@ impl Requests<'_> {
             Some(ResetReason::Aborted),
         );
         (*transfer, *via, again.is_reused) = (own, its_way, false);
-        transfer.release();
+        transfer.wins(&mut inbox);
         self.describe();
         self.show(upstream);
         self.drive(client, transfer, upstream, (ends, limits)).await

@@ -2,6 +2,7 @@
 
 use super::{Edits, Fail, Held, Hold, Kept, Planned, Scan, Side, Transfer};
 use crate::io;
+use crate::proxy::http::inbox::Inbox;
 use crate::proxy::http::kept::{MAX_KEPT, MAX_REPLAYED};
 
 impl Transfer {
@@ -81,6 +82,13 @@ impl Transfer {
             is_second: true,
             ..hold
         });
+    }
+
+    /// Its answer is the client's, which is on the other side from now on: of the request what
+    /// is left in `inbox` goes on, as behind any answer that comes early, and nothing else.
+    pub(in crate::proxy) fn wins(&mut self, inbox: &mut Inbox) {
+        self.is_stuck |= !self.request.take_along(inbox);
+        self.release();
     }
 
     /// The client gets that answer, whatever another try has.

@@ -324,6 +324,67 @@ async fn a_second_try_stops_at_its_answer_and_goes_on_where_that_is_the_clients(
     assert_eq!(transfer.bytes(), bytes, "as of any request");
 }
 
+/// An early answer wins, too. What had not gone by then is its request's, until that answer is
+/// over, and what its client has sent behind it is not.
+#[tokio::test]
+async fn behind_a_second_try_that_wins_early_goes_its_own_request_and_no_other() {
+    const NEXT: &[u8] = b"GET /next HTTP/1.1\r\nhost: a\r\n\r\n";
+    const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n";
+    let body = "x".repeat(60_000);
+    let sized = format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 60000\r\n\r\n{body}");
+    let chunked = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
+    let chunked = format!("{chunked}ea60\r\n{body}\r\n0\r\n\r\n");
+    for (asked, next, is_read) in [
+        (&sized, NEXT, true),
+        (&sized, &NEXT[..0], true),
+        (&chunked, NEXT, true),
+        (&sized, NEXT, false),
+        (&sized, &NEXT[..0], false),
+    ] {
+        let (mut upstream, mut server) = slow().await;
+        let mut inbox = Inbox::default();
+        inbox.extend(asked.as_bytes());
+        let mut nothing = 0;
+        let nobody = &mut Side {
+            stream: ByteStream::Nobody(&mut nothing),
+            inbox: &mut inbox,
+        };
+        let plan = planned(asked.as_bytes());
+        let mut transfer = Transfer::new(plan, Edits::default(), false, nobody);
+        transfer.second(Hold::default());
+        server.write_all(HEAD).await.expect("write");
+        let mut to = upstream.side();
+        let ended = transfer.run(nobody, &mut to, || false).await;
+        assert!(matches!(ended, Err(Fail::Held(held)) if transfer.will_do(&held)));
+        assert!(transfer.bytes().0 < asked.len() as u64, "not all has gone");
+        transfer.wins(nobody.inbox);
+        let (mut client, mut asking) = End::pair().await;
+        client.inbox.extend(next);
+        let serving = async {
+            let mut got = vec![];
+            if is_read {
+                got.resize(asked.len(), 0);
+                let read = server.read_exact(&mut got);
+                let read = tokio::time::timeout(Duration::from_secs(5), read).await;
+                let _all = read.expect("in time").expect("all of it");
+            }
+            server.write_all(b"body").await.expect("write");
+            got
+        };
+        let mut from = client.side();
+        let (ended, mut got) = tokio::join!(transfer.run(&mut from, &mut to, || false), serving);
+        let ended = ended.expect("an answer");
+        assert_eq!((ended.keep_client, ended.keep_upstream), (is_read, is_read));
+        assert_eq!(client.inbox.bytes(), next);
+        let answer = read_until(&mut asking, b"body").await;
+        assert_eq!(answer, [HEAD, b"body"].concat());
+        drop(upstream);
+        server.read_to_end(&mut got).await.expect("its end");
+        let is_all = got.len() == asked.len();
+        assert!(asked.as_bytes().starts_with(&got) && is_all == is_read);
+    }
+}
+
 /// What comes before it is for the client of the first try alone, as over HTTP/2.
 #[tokio::test]
 async fn answers_before_the_answer_of_a_second_try_are_for_nobody() {

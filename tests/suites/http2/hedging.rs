@@ -90,3 +90,45 @@ fn a_call_of_grpc_is_hedged_where_its_method_is_named() {
     assert_eq!(ends, ["DeadlineExceeded", "DeadlineExceeded"]);
     assert_eq!(hedges(&mesh, "won"), won);
 }
+
+impl Mesh {
+    /// Each of these in turn, with a body of so many bytes: what came of it.
+    fn timed(&self, to: &str, size: usize, paths: &[&str]) -> Vec<Value> {
+        let size = size.to_string();
+        let told = self.client(&[&["timed", to, &size], paths].concat());
+        told.as_array().expect("answers").clone()
+    }
+}
+
+/// It has begun for the client: what the other server has is of another one.
+#[test]
+fn an_answer_that_breaks_off_as_it_begins_is_not_mended_by_another_servers() {
+    let mesh = Mesh::serving("serve-timed", &[]);
+    let by = "loadBalancer: {type: RoundRobin}\n  outlierDetection: {enabled: false}";
+    let to = hedged(&mesh, &format!("hedging: {{delay: 50ms}}\n  {by}"));
+    let lines = || {
+        let log = mesh.world.access_log("n1");
+        let log = std::fs::read_to_string(log).unwrap_or_default();
+        let lines = log.lines().map(serde_json::from_str::<Value>);
+        let is_half = |line: &Value| {
+            let path = line["path"].as_str().unwrap_or_default();
+            line["event"] == "request" && path.starts_with("/half/")
+        };
+        let lines = lines.filter_map(Result::ok).filter(is_half);
+        lines.collect::<Vec<_>>()
+    };
+    for others in ["", "/250"] {
+        for (server, _) in mesh.services() {
+            let path = format!("/half/{}/150{others}", server.name);
+            for answer in mesh.timed(&to, 0, &[path.as_str(); 6]) {
+                assert_eq!(answer["status"], 200, "{path}: {answer}");
+                assert_eq!(answer["error"], "reset INTERNAL_ERROR", "{path}: {answer}");
+            }
+        }
+    }
+    let told = eventually(Duration::from_secs(5), || lines().len() == 24);
+    assert!(told, "{:?}", lines());
+    for line in lines() {
+        assert_eq!(line["ended_by"], "upstream", "{line}");
+    }
+}

@@ -62,6 +62,10 @@ func main() {
 		hoard(args[0], args[1], number(args[2]), number(args[3]), number(args[4]))
 	case "serve-stalls":
 		serveStalls(args[1])
+	case "serve-timed":
+		serveTimed(args[0], args[1])
+	case "timed":
+		timedCalls(args[0], number(args[1]), args[2:])
 	case "beside":
 		beside(args[0], args[1])
 	default:

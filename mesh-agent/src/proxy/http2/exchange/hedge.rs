@@ -121,7 +121,10 @@ impl<S: Site> Running<S> {
                 let failed = unfit.map(|said| of_answer(said, due, Instant::now()));
                 (Some((won, failed)), Ok(()))
             }
-            Raced::First(Err(broken)) if view.has_rival() && may_be_mended(&broken) => {
+            // What has begun for the client ends as it does.
+            Raced::First(Err(broken))
+                if view.has_rival() && !view.has_begun() && may_be_mended(&broken) =>
+            {
                 match self.second_alone(&mut second, whole).await {
                     Ok(Some(won)) => (Some((won, Some(outcome(&broken)))), Ok(())),
                     Ok(None) => (None, Err(broken)),

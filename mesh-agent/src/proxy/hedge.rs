@@ -3,13 +3,46 @@
 //! by leave of the budget of retries, and that it is told once how it ended.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::context::ConnectionContext;
 use super::load::Load;
 use super::metrics::HedgeEnd;
 use crate::balance::{Attempt, InFlight, Leave, Outcome};
 use crate::model::Flow;
+
+/// So many times the delay, at most, and no less than the first try took.
+const PATIENCE: u32 = 10;
+
+/// For how long what a first try has, or how it ended, is kept from the client for what the
+/// second may have.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    delay: Duration,
+    /// Of the first try.
+    began: Instant,
+    /// All of the request has to be over then.
+    whole: Option<Instant>,
+}
+
+impl Patience {
+    /// Of a first try that begins now.
+    pub(super) fn new(delay: Duration, whole: Option<Instant>) -> Self {
+        Self {
+            delay,
+            began: Instant::now(),
+            whole,
+        }
+    }
+
+    /// Behind a first try that is as far `now`.
+    pub(super) fn left(self, now: Instant) -> Duration {
+        let took = now.saturating_duration_since(self.began);
+        let most = self.delay.saturating_mul(PATIENCE).max(took);
+        let left = |whole: Instant| whole.saturating_duration_since(now);
+        self.whole.map_or(most, |whole| most.min(left(whole)))
+    }
+}
 
 /// Leave for a try beside that of `attempt`, by the budget of where that went.
 pub(super) fn ask(context: &ConnectionContext, attempt: &mut Attempt) -> Option<Leave> {
@@ -82,4 +115,26 @@ impl Drop for Beside {
 
 fn end(load: &Load, end: HedgeEnd) {
     load.context().worker.agent.metrics.hedge(end);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_kept_back_for_ten_delays_or_as_long_as_it_took_and_not_beyond_its_request() {
+        let ms = Duration::from_millis;
+        for (delay, took, whole, left) in [
+            (50, 60, None, 500),
+            (50, 2_000, None, 2_000),
+            (50, 60, Some(10_000), 500),
+            (50, 60, Some(100), 40),
+            (50, 60, Some(10), 0),
+        ] {
+            let mut patience = Patience::new(ms(delay), None);
+            patience.whole = whole.map(|whole| patience.began + ms(whole));
+            let now = patience.began + ms(took);
+            assert_eq!(patience.left(now), ms(left), "{delay} {took} {whole:?}");
+        }
+    }
 }

@@ -132,3 +132,24 @@ fn an_answer_that_breaks_off_as_it_begins_is_not_mended_by_another_servers() {
         assert_eq!(line["ended_by"], "upstream", "{line}");
     }
 }
+
+/// A failure that is there is not kept from the client for as long as another server is silent.
+#[test]
+fn a_failure_waits_for_a_silent_server_a_while_and_no_longer() {
+    let mesh = Mesh::serving("serve-timed", &[]);
+    let by = "loadBalancer: {type: RoundRobin}\n  outlierDetection: {enabled: false}";
+    let to = hedged(&mesh, &format!("hedging: {{delay: 50ms}}\n  {by}"));
+    let mut failed = 0;
+    for (server, _) in mesh.services() {
+        let path = format!("/fail/{}/150", server.name);
+        for answer in mesh.timed(&to, 0, &[path.as_str(); 3]) {
+            // Else the silent one was asked first, and nobody else has anything.
+            if answer["status"] == 503 {
+                failed += 1;
+                assert_eq!(answer["body"], "failed", "{answer}");
+                assert!(answer["head"].as_u64() < Some(2_000), "{answer}");
+            }
+        }
+    }
+    assert!(failed > 0, "of 6");
+}

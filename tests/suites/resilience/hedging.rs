@@ -121,14 +121,14 @@ fn a_client_that_keeps_to_one_server_has_no_second_try() {
 }
 
 /// Neither that of the second try, nor that of the first while the second may have a better
-/// one: however slow that is.
+/// one: slower by ten delays at most.
 #[test]
 fn of_two_answers_a_failure_is_not_the_clients() {
     let shop = Shop::new();
     let rest = "outlierDetection: {enabled: false}\n  loadBalancer: {type: RoundRobin}";
     shop.write(
         "traffic",
-        &policy(&format!("hedging: {{delay: 20ms}}\n  {rest}")),
+        &policy(&format!("hedging: {{delay: 50ms}}\n  {rest}")),
     );
     shop.serves(2, false);
     shop.mode("b", "slow");
@@ -241,4 +241,32 @@ fn a_second_server_that_answers_early_gets_its_request_and_no_other() {
     let log = shop.agents[0].log();
     assert_eq!((calls.ok, calls.of("c")), (10, 10), "{calls:?}\n{log}");
     assert!(shop.hedges("won") > 0, "{calls:?}");
+}
+
+/// What the client is to have in the end is not kept from it without end.
+#[test]
+fn a_failure_waits_for_a_server_that_hangs_a_while_and_no_longer() {
+    let shop = Shop::new();
+    let rest = "outlierDetection: {enabled: false}\n  loadBalancer: {type: RoundRobin}";
+    shop.write(
+        "traffic",
+        &policy(&format!("hedging: {{delay: 50ms}}\n  {rest}")),
+    );
+    shop.serves(2, false);
+    shop.mode("b", "tardy");
+    shop.mode("c", "hang");
+    let calls = shop.calls_within("http", 4, "2");
+    // Who asked c first waits for that.
+    let failed = calls.report["results"]["503"].as_u64().unwrap_or_default();
+    assert!(failed > 0 && calls.of("b") == failed, "{calls:?}");
+    // Of an answer that has only begun the rest has its time, too.
+    shop.route("timeouts: {backendRequest: 1s}");
+    shop.write(
+        "traffic",
+        &policy(&format!("hedging: {{delay: 100ms}}\n  {rest}")),
+    );
+    shop.mode("b", "fail:0.3:1.1");
+    let calls = shop.calls_within("http", 4, "5");
+    let failed = calls.report["results"]["503"].as_u64().unwrap_or_default();
+    assert!(failed > 0 && calls.of("b") == failed, "{calls:?}");
 }

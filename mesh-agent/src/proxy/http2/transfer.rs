@@ -436,7 +436,7 @@ async fn download(
     }
     if let Some(held) = held {
         // It may go once more by itself.
-        view.wants_rival(false);
+        view.wants_rival(None);
         let goes = tokio::select! {
             biased; // nobody waits for an answer any more
             left = down.left() => return Err(left),

@@ -11,7 +11,8 @@ use crate::http::grpc::Messages;
 use crate::http::h2::HeaderMap;
 use crate::io::{Held, spare};
 use crate::model::{ByteCounts, UpstreamAddr};
-use crate::proxy::http::Carried;
+use crate::proxy::hedge::Patience;
+use crate::proxy::http::{Carried, silence};
 
 /// What is seen of it from outside.
 #[derive(Default)]
@@ -42,8 +43,8 @@ pub(super) type Said = (u16, Option<u32>);
 /// A second try beside the first, as far as that has to know.
 #[derive(Default)]
 struct Rival {
-    /// It may be sent: what it needs is kept for it.
-    is_wanted: Cell<bool>,
+    /// It may be sent: what it needs is kept for it. How long it is waited for.
+    wanted: Cell<Option<Patience>>,
     /// What followed the head of a request that is whole.
     rest: RefCell<Option<Box<Whole>>>,
     /// Where it was sent, until the tries that follow know it.
@@ -68,12 +69,18 @@ impl View {
         !self.is_past_keeping.get()
     }
 
-    /// A second try may be sent beside the first, before that goes.
-    pub(super) fn wants_rival(&self, is_wanted: bool) {
-        self.rival.is_wanted.set(is_wanted);
-        if !is_wanted {
+    /// A second try may be sent beside the first, before that goes; `None`: not any more, and
+    /// what goes is not waited for.
+    pub(super) fn wants_rival(&self, wanted: Option<Patience>) {
+        self.rival.wanted.set(wanted);
+        if wanted.is_none() {
             self.rival.rest.take();
         }
+    }
+
+    /// It may be the client's.
+    pub(super) fn is_rival_wanted(&self) -> bool {
+        self.rival.wanted.get().is_some() && !self.has_begun()
     }
 
     /// It goes there.
@@ -89,17 +96,18 @@ impl View {
 
     /// What follows its head, if a second try may be sent now: of a request that is whole.
     pub(super) fn take_whole(&self) -> Option<Box<Whole>> {
-        match (self.rival.is_wanted.get(), self.is_bare.get()) {
-            (false, _) => None,
-            (true, true) => Some(Box::default()),
-            (true, false) => self.rival.rest.take(),
+        match (self.rival.wanted.get(), self.is_bare.get()) {
+            (None, _) => None,
+            (Some(_), true) => Some(Box::default()),
+            (Some(_), false) => self.rival.rest.take(),
         }
     }
 
     /// The request is whole; `data`: what is kept of it.
     pub(super) fn is_whole(&self, data: Option<&[u8]>, trailers: Option<&HeaderMap>) {
         self.whole.set(Some(Instant::now()));
-        if let Some(data) = data.filter(|data| self.rival.is_wanted.get() && has_room(data)) {
+        let is_wanted = self.rival.wanted.get().is_some();
+        if let Some(data) = data.filter(|data| is_wanted && has_room(data)) {
             self.rival.rest.replace(Some(Box::new(Whole {
                 data: Held::copied(data),
                 trailers: trailers.cloned(),
@@ -120,15 +128,27 @@ impl View {
         self.rival.runs.get()
     }
 
-    /// Until there is no second try any more; whoever runs both looks at this one then.
+    /// Until there is no second try any more, or it has taken too long; whoever runs both looks
+    /// at this one then.
     pub(super) async fn rival_over(&self, said: Said) {
-        self.rival.has_failed.set(Some(said));
-        poll_fn(|_| match self.rival.runs.get() {
+        let Rival {
+            runs,
+            wanted,
+            has_failed,
+            ..
+        } = &self.rival;
+        has_failed.set(Some(said));
+        let is_over = poll_fn(|_| match runs.get() {
             true => Poll::Pending,
             false => Poll::Ready(()),
-        })
-        .await;
-        self.rival.has_failed.set(None);
+        });
+        let patience = wanted.get().map(|patience| patience.left(Instant::now()));
+        tokio::select! {
+            biased; // what is over is not waited for
+            () = is_over => {}
+            () = silence(patience) => self.wants_rival(None),
+        }
+        has_failed.set(None);
     }
 
     /// The first has an answer that will not do.
@@ -214,6 +234,8 @@ fn has_room(data: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -249,10 +271,10 @@ mod tests {
         let view = View::default();
         view.is_whole(Some(b"body"), None);
         assert!(!kept(&view), "nobody asked for one");
-        view.wants_rival(true);
+        view.wants_rival(Some(Patience::new(Duration::ZERO, None)));
         view.is_whole(Some(b"body"), None);
         assert!(kept(&view));
-        view.wants_rival(false);
+        view.wants_rival(None);
         assert!(!kept(&view), "an answer takes its time");
         assert!(view.take_whole().is_none());
     }

@@ -18,7 +18,7 @@ use crate::http::h1::{Lines, Parsed, Scan, request_head};
 use crate::io::spare;
 use crate::model::RefuseReason;
 use crate::proxy::context::ConnectionContext;
-use crate::proxy::hedge::{self, Beside};
+use crate::proxy::hedge::{self, Beside, Patience};
 use crate::proxy::http::{Again, ByteStream, Driven, Fail, Hold, Inbox, Side, Transfer, silence};
 use crate::proxy::load::Load;
 use crate::proxy::request_report::Begun;
@@ -72,9 +72,9 @@ impl Requests<'_> {
         client: &mut Side<'_>,
         (transfer, sent): (&mut Transfer, &mut Sent),
         (upstream, via, again): (&mut Upstream, &mut Transport, &mut Again),
-        (delay, ends, limits): (Duration, Option<Instant>, Limits),
+        (delay, ends, limits): (Duration, &mut Option<Instant>, Limits),
     ) -> Driven {
-        let by = (ends, limits);
+        let (by, patience) = ((*ends, limits), Patience::new(delay, limits.whole()));
         let soon = tokio::select! {
             biased; // most are answered by then
             driven = self.drive(client, transfer, upstream, by) => Some(driven),
@@ -114,7 +114,12 @@ impl Requests<'_> {
                     }
                     return self.drive(client, transfer, upstream, by).await;
                 };
-                match self.second_alone(client, second, limits).await {
+                let since = Instant::now();
+                let by = (patience.left(since), limits);
+                let alone = self.second_alone(client, second, by).await;
+                // Its own time goes on behind that.
+                *ends = limits.behind(*ends, since.elapsed());
+                match alone {
                     Ok(Some(won)) => (won, Some(failed)),
                     Ok(None) => return driven,
                     Err(other) => return other,
@@ -150,23 +155,21 @@ impl Requests<'_> {
         self.drive(client, transfer, upstream, (ends, limits)).await
     }
 
-    /// The first try is over, and has nothing for the client.
+    /// The first try is over, and has nothing for the client that would do. `None`: nor has
+    /// the second, in time.
     async fn second_alone(
         &mut self,
         client: &mut Side<'_>,
         second: impl Future<Output = Option<Box<Second>>>,
-        limits: Limits,
+        (patience, limits): (Duration, Limits),
     ) -> Result<Option<Box<Second>>, Driven> {
         let context = self.accepted.context();
         let config = &context.worker.agent.config;
-        let late = limits
-            .whole()
-            .map(|ends| ends.saturating_duration_since(Instant::now()));
         tokio::select! {
             biased; // removal and drain win
             reason = context.entry().cut.wait() => Err(Driven::Cut(reason)),
             () = client.gone() => Err(Driven::Failed(Fail::Client(None))),
-            () = silence(late) => Err(Driven::TimedOut),
+            () = tokio::time::sleep(patience) => Ok(None),
             () = silence(limits.times.idle.or(config.idle_timeout)) => Err(Driven::Idle),
             won = second => Ok(won),
         }

@@ -320,7 +320,7 @@ impl<'r> Requests<'r> {
                 None => self.drive(client, transfer, &mut upstream, by).await,
                 Some(delay) => {
                     let to = (&mut upstream, &mut via, &mut again);
-                    let by = (delay, ends, limits);
+                    let by = (delay, &mut ends, limits);
                     Box::pin(self.hedged(client, (transfer, sent), to, by)).await
                 }
             };
@@ -330,7 +330,10 @@ impl<'r> Requests<'r> {
                         upstream.flow = None;
                         self.replay(upstream, (&via, ends)).await.map(Ok)
                     }
-                    end => self.again(transfer, upstream, (&via, again, by), end).await,
+                    end => {
+                        let by = (&via, again, (ends, limits));
+                        self.again(transfer, upstream, by, end).await
+                    }
                 };
                 match next {
                     Ok(Ok(fresh)) => {

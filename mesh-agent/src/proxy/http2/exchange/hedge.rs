@@ -19,7 +19,7 @@ use crate::balance::{Attempt, Failure, Outcome};
 use crate::http::h1::MAX_INFORMATIONAL;
 use crate::http::h2::{Answered, Head, HeadLines, Informed, Receiver, Sender, request, response};
 use crate::model::Edits;
-use crate::proxy::hedge::{self, Beside};
+use crate::proxy::hedge::{self, Beside, Patience};
 use crate::proxy::http::Hold;
 use crate::proxy::http2::broken::{Broken, open};
 use crate::proxy::http2::deadline;
@@ -109,12 +109,13 @@ impl<S: Site> Running<S> {
             is_sent: &is_sent,
         };
         let mut second = Some(Box::pin(second.run(delay)));
-        view.wants_rival(true);
+        let patience = Patience::new(delay, whole);
+        view.wants_rival(Some(patience));
         let raced = {
             let first = pin!(self.attempt(upstream, retries));
             race(first, &mut second, &view).await
         };
-        view.wants_rival(false);
+        view.wants_rival(None);
         let (won, ended) = match raced {
             Raced::Second(won) => {
                 let unfit = view.has_failed();
@@ -125,7 +126,7 @@ impl<S: Site> Running<S> {
             Raced::First(Err(broken))
                 if view.has_rival() && !view.has_begun() && may_be_mended(&broken) =>
             {
-                match self.second_alone(&mut second, whole).await {
+                match self.second_alone(&mut second, patience).await {
                     Ok(Some(won)) => (Some((won, Some(outcome(&broken)))), Ok(())),
                     Ok(None) => (None, Err(broken)),
                     Err(other) => (None, Err(other)),
@@ -148,11 +149,12 @@ impl<S: Site> Running<S> {
         }
     }
 
-    /// The first try is over, and has nothing for the client.
+    /// The first try is over, and has nothing for the client. `None`: nor has the second, in
+    /// time.
     async fn second_alone<T>(
         &mut self,
         second: &mut Runs<impl Future<Output = Option<T>>>,
-        whole: Option<Instant>,
+        patience: Patience,
     ) -> Result<Option<T>, Broken> {
         let Some(second) = second else {
             return Ok(None);
@@ -162,7 +164,7 @@ impl<S: Site> Running<S> {
             biased; // removal and drain win
             reason = site.context().entry().cut.wait() => Err(Broken::Cut(reason)),
             left = self.transfer.left() => Err(left.into()),
-            () = until(whole) => Err(Broken::TimedOut { is_sent: true }),
+            () = tokio::time::sleep(patience.left(Instant::now())) => Ok(None),
             won = second.as_mut() => Ok(won),
         }
     }
@@ -209,7 +211,7 @@ async fn race<T>(
             let Some(other) = second else {
                 return Poll::Pending;
             };
-            if !view.has_begun() {
+            if view.is_rival_wanted() {
                 match other.as_mut().poll(cx) {
                     Poll::Ready(Some(won)) => return Poll::Ready(Raced::Second(won)),
                     Poll::Ready(None) => {}
@@ -219,7 +221,7 @@ async fn race<T>(
             // The first may wait for that.
             *second = None;
             view.set_rival(false);
-            view.wants_rival(false);
+            view.wants_rival(None);
         }
     })
     .await
@@ -411,6 +413,7 @@ mod tests {
         view: &View,
     ) -> (Option<Raced<u8>>, bool) {
         view.set_rival(true);
+        view.wants_rival(Some(Patience::new(Duration::from_millis(50), None)));
         let (first, mut second) = (pin!(first), Some(Box::pin(second)));
         let within = Duration::from_secs(1);
         let raced = tokio::time::timeout(within, race(first, &mut second, view)).await;
@@ -432,6 +435,29 @@ mod tests {
         let (raced_to, goes_on) = raced(waits, ready(None), &view).await;
         assert!(matches!(raced_to, Some(Raced::First(Ok(())))) && !goes_on);
         assert!(!view.has_rival() && view.has_failed().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_will_not_do_is_kept_back_a_while_and_no_longer() {
+        let view = View::default();
+        let began = tokio::time::Instant::now();
+        let waits = async {
+            view.rival_over((503, None)).await;
+            assert!(!view.is_rival_wanted() && view.has_failed().is_none());
+            // And the other one is cancelled, however long this one takes.
+            pending().await
+        };
+        let (raced_to, goes_on) = raced(waits, pending(), &view).await;
+        assert!(raced_to.is_none() && !goes_on && !view.has_rival());
+        let silent = async {
+            view.rival_over((503, None)).await;
+            Ok(())
+        };
+        let before = began.elapsed();
+        let (raced_to, _) = raced(silent, pending(), &view).await;
+        assert!(matches!(raced_to, Some(Raced::First(Ok(())))));
+        let kept_back = (began.elapsed() - before).as_millis();
+        assert!((500..510).contains(&kept_back), "{kept_back}");
     }
 
     /// Be it an answer before the answer.

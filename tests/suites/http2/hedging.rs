@@ -153,3 +153,33 @@ fn a_failure_waits_for_a_silent_server_a_while_and_no_longer() {
     }
     assert!(failed > 0, "of 6");
 }
+
+/// Its time is over then, and what it has is its client's.
+#[test]
+fn who_has_answered_is_not_late_while_another_server_is_waited_for() {
+    let mesh = Mesh::serving("serve-timed", &[]);
+    let by = "loadBalancer: {type: RoundRobin}\n  outlierDetection: {enabled: false}";
+    let to = hedged(&mesh, &format!("hedging: {{delay: 100ms}}\n  {by}"));
+    mesh.policy(
+        "route",
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\n\
+         metadata: {name: some, namespace: shop}\n\
+         spec:\n  parentRefs: [{group: \"\", kind: Service, name: some}]\n  \
+         rules: [{backendRefs: [{name: some, port: 80}], timeouts: {backendRequest: 500ms}}]\n",
+    );
+    for kind in ["fail", "tardy"] {
+        let mut failed = 0;
+        for (server, _) in mesh.services() {
+            let path = format!("/{kind}/{}/250", server.name);
+            for answer in mesh.timed(&to, 0, &[path.as_str(); 4]) {
+                // Else the silent one was asked first.
+                if answer["status"] != 504 {
+                    assert_eq!(answer["status"], 503, "{answer}");
+                    assert_eq!(answer["body"], "failed", "{answer}");
+                    failed += 1;
+                }
+            }
+        }
+        assert!(failed > 0, "{kind}: of 8");
+    }
+}

@@ -403,6 +403,7 @@ impl<S: Site> Running<S> {
             cuts: (&context.entry().cut, alone.as_deref()),
             idle: times.idle.or(context.worker.agent.config.idle_timeout),
             ends,
+            whole,
             is_waiting: &is_waiting,
         };
         let Some(broken) = watch.run(running, (told, &view)).await else {

@@ -4,7 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::http::answer::REASON;
 use crate::http::grpc::Messages;
@@ -34,6 +34,8 @@ pub(super) struct View {
     pub(super) is_bare: Cell<bool>,
     /// An answer before the answer was passed on.
     pub(super) is_informed: Cell<bool>,
+    /// For so long its answer waited for what a second try had.
+    pub(super) waited: Cell<Duration>,
     rival: Rival,
 }
 
@@ -138,22 +140,29 @@ impl View {
             ..
         } = &self.rival;
         has_failed.set(Some(said));
+        let since = Instant::now();
         let is_over = poll_fn(|_| match runs.get() {
             true => Poll::Pending,
             false => Poll::Ready(()),
         });
-        let patience = wanted.get().map(|patience| patience.left(Instant::now()));
+        let patience = wanted.get().map(|patience| patience.left(since));
         tokio::select! {
             biased; // what is over is not waited for
             () = is_over => {}
             () = silence(patience) => self.wants_rival(None),
         }
+        self.waited.set(self.waited.get() + since.elapsed());
         has_failed.set(None);
     }
 
     /// The first has an answer that will not do.
     pub(super) fn has_failed(&self) -> Option<Said> {
         self.rival.has_failed.get()
+    }
+
+    /// The same of a first try that is over.
+    pub(super) fn take_failed(&self) -> Option<Said> {
+        self.rival.has_failed.take()
     }
 
     pub(super) fn sent_data(&self, data: &[u8]) {
@@ -234,8 +243,6 @@ fn has_room(data: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

@@ -16,9 +16,11 @@ pub(super) struct Watch<'w> {
     pub(super) cuts: (&'w Cut, Option<&'w Cut>),
     /// Longest silence.
     pub(super) idle: Option<Duration>,
-    /// It has to be over then.
+    /// It has to be over then, but for what it waits behind its answer; and all of the request.
     pub(super) ends: Option<Instant>,
-    /// It is answered, and waits for its next try: it is over, and its time with it.
+    pub(super) whole: Option<Instant>,
+    /// It is answered, and waits for its next try: it is over, and its time with it. So it is
+    /// where it waits for what the second try beside it has.
     pub(super) is_waiting: &'w Cell<bool>,
 }
 
@@ -33,9 +35,17 @@ impl Watch<'_> {
             cuts: (all, alone),
             idle,
             ends,
+            whole,
             is_waiting,
         } = self;
         let mut silence = Silence::new(idle, view.bytes());
+        let before = view.waited.get();
+        let is_answered = || is_waiting.get() || view.has_failed().is_some();
+        let ends = || {
+            let ends = ends.map(|ends| ends + view.waited.get().saturating_sub(before));
+            [ends, whole].into_iter().flatten().min()
+        };
+        let is_late = || ends().is_some_and(|ends| ends <= Instant::now());
         let mut run = std::pin::pin!(running);
         loop {
             let left = silence.wait(told.turn());
@@ -47,8 +57,8 @@ impl Watch<'_> {
                     Ok(()) => break None,
                     Err(stop) => break Some(Broken::from(stop)),
                 },
-                () = until(ends.filter(|_| !is_waiting.get())) => {
-                    if !is_waiting.get() {
+                () = until(ends().filter(|_| !is_answered())) => {
+                    if !is_answered() && is_late() {
                         break Some(Broken::TimedOut { is_sent: true });
                     }
                 }

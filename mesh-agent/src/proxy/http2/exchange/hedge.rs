@@ -118,7 +118,7 @@ impl<S: Site> Running<S> {
         view.wants_rival(None);
         let (won, ended) = match raced {
             Raced::Second(won) => {
-                let unfit = view.has_failed();
+                let unfit = view.take_failed();
                 let failed = unfit.map(|said| of_answer(said, due, Instant::now()));
                 (Some((won, failed)), Ok(()))
             }
@@ -185,6 +185,7 @@ impl<S: Site> Running<S> {
             cuts: (&context.entry().cut, alone),
             idle: won.idle,
             ends: won.ends,
+            whole: None,
             is_waiting: &is_waiting,
         };
         let running = transfer.pass(won.answer, &won.response);

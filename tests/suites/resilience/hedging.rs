@@ -270,3 +270,20 @@ fn a_failure_waits_for_a_server_that_hangs_a_while_and_no_longer() {
     let failed = calls.report["results"]["503"].as_u64().unwrap_or_default();
     assert!(failed > 0 && calls.of("b") == failed, "{calls:?}");
 }
+
+/// Who has only said that it asks for nothing more waits as before.
+#[test]
+fn a_client_that_has_ended_its_side_gets_what_the_second_server_has() {
+    let shop = Shop::new();
+    let rest = "outlierDetection: {enabled: false}\n  loadBalancer: {type: RoundRobin}";
+    shop.write(
+        "traffic",
+        &policy(&format!("hedging: {{delay: 200ms}}\n  {rest}")),
+    );
+    shop.serves(2, false);
+    shop.mode("b", "fail:0.4");
+    shop.mode("c", "ok:0.8");
+    let calls = shop.calls("half", 4);
+    assert_eq!((calls.ok, calls.of("c")), (4, 4), "{calls:?}");
+    assert!(shop.hedges("won") > 0, "{calls:?}");
+}

@@ -454,6 +454,16 @@ impl Transfer {
         self.client_ended |= has_failed;
     }
 
+    /// Until the client has failed, while its answer is waited for elsewhere: one that has only
+    /// ended its side waits on. Cancel-safe.
+    pub(in crate::proxy) async fn left(&mut self, client: &mut Side<'_>) -> Fail {
+        poll_fn(|cx| match self.poll_end(client, cx) {
+            Err(end) => Poll::Ready(Fail::Client(Some(end))),
+            Ok(()) => Poll::Pending,
+        })
+        .await
+    }
+
     /// The request is whole, its answer is not: does the client still wait for it?
     fn watch(
         &mut self,

@@ -116,7 +116,8 @@ impl Requests<'_> {
                 };
                 let since = Instant::now();
                 let by = (patience.left(since), limits);
-                let alone = self.second_alone(client, second, by).await;
+                let waits = (&mut *client, &mut *transfer);
+                let alone = self.second_alone(waits, second, by).await;
                 // Its own time goes on behind that.
                 *ends = limits.behind(*ends, since.elapsed());
                 match alone {
@@ -159,7 +160,7 @@ impl Requests<'_> {
     /// the second, in time.
     async fn second_alone(
         &mut self,
-        client: &mut Side<'_>,
+        (client, transfer): (&mut Side<'_>, &mut Transfer),
         second: impl Future<Output = Option<Box<Second>>>,
         (patience, limits): (Duration, Limits),
     ) -> Result<Option<Box<Second>>, Driven> {
@@ -168,7 +169,7 @@ impl Requests<'_> {
         tokio::select! {
             biased; // removal and drain win
             reason = context.entry().cut.wait() => Err(Driven::Cut(reason)),
-            () = client.gone() => Err(Driven::Failed(Fail::Client(None))),
+            left = transfer.left(client) => Err(Driven::Failed(left)),
             () = tokio::time::sleep(patience) => Ok(None),
             () = silence(limits.times.idle.or(config.idle_timeout)) => Err(Driven::Idle),
             won = second => Ok(won),

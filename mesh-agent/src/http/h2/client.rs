@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
-use ::h2::Error;
 use ::h2::client::{Connection, ResponseFuture, SendRequest};
+use ::h2::{Error, Reason};
 use http::{Request, response};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
@@ -41,6 +41,7 @@ where
 {
     connection: Connection<Counted<T>, Piece>,
     window: Window,
+    unread: Arc<Unread>,
     /// The server's first frame was read, and its exchanges know of it.
     came: Arc<AtomicBool>,
     greets: Option<watch::Sender<bool>>,
@@ -59,7 +60,7 @@ where
 {
     let unread = Arc::<Unread>::default();
     let came = Arc::<AtomicBool>::default();
-    let io = Counted::of_server(io, unread.clone(), came.clone());
+    let io = Counted::of_server(io, (unread.clone(), came.clone()), hop.block());
     let (opener, connection) = hop.client().handshake(io).await?;
     let (greets, greeted) = watch::channel(false);
     let client = Client {
@@ -72,7 +73,8 @@ where
     };
     let driver = Driver {
         connection,
-        window: hop.window(unread, account),
+        window: hop.window(unread.clone(), account),
+        unread,
         came,
         greets: Some(greets),
         live: client.live.clone(),
@@ -88,6 +90,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for Driver<T> {
         let polled = Pin::new(&mut self.connection).poll(cx);
         if polled.is_ready() {
             return polled;
+        }
+        if self.unread.is_too_much() {
+            return Poll::Ready(Err(Reason::ENHANCE_YOUR_CALM.into()));
         }
         self.tell();
         let is_used = self.live.load(Ordering::Relaxed) > 0 || !self.queue.is_empty();

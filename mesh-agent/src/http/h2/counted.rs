@@ -1,4 +1,5 @@
-//! A connection's bytes, counted as they are read; of a server's, what says something.
+//! A connection's bytes, counted as they are read, a turn's at a time; of a server's, what
+//! says something. Of lines no more go on than somebody would look at.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -8,29 +9,43 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::blocks::{Blocks, Most};
 use super::frames::Frames;
 use super::window::Unread;
+
+/// A client's bytes before its first frame.
+const PREFACE: usize = 24;
 
 #[derive(Debug)]
 pub(super) struct Counted<T> {
     io: T,
     unread: Arc<Unread>,
     frames: Option<Frames>,
+    blocks: Blocks,
 }
 
 impl<T> Counted<T> {
-    pub(super) fn new(io: T, unread: Arc<Unread>) -> Self {
+    pub(super) fn of_client(io: T, unread: Arc<Unread>, most: Most) -> Self {
         Self {
             io,
             unread,
             frames: None,
+            blocks: Blocks::new(most, PREFACE),
         }
     }
 
     /// `greeted`: its first frame has come.
-    pub(super) fn of_server(io: T, unread: Arc<Unread>, greeted: Arc<AtomicBool>) -> Self {
-        let frames = Some(Frames::new(greeted));
-        Self { io, unread, frames }
+    pub(super) fn of_server(
+        io: T,
+        (unread, greeted): (Arc<Unread>, Arc<AtomicBool>),
+        most: Most,
+    ) -> Self {
+        Self {
+            io,
+            unread,
+            frames: Some(Frames::new(greeted)),
+            blocks: Blocks::new(most, 0),
+        }
     }
 }
 
@@ -40,15 +55,30 @@ impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.unread.may_read(cx) {
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
-        let Self { io, frames, .. } = &mut *self;
+        let Self {
+            io,
+            frames,
+            unread,
+            blocks,
+        } = &mut *self;
         let io = Pin::new(io);
         ready!(match frames {
             Some(frames) => frames.poll_read(io, cx, buffer),
             None => io.poll_read(cx, buffer),
         })?;
-        self.unread.read(buffer.filled().len() - before);
-        Poll::Ready(Ok(()))
+        let came = &buffer.filled()[before..];
+        unread.read(came.len());
+        if blocks.pass(came) {
+            return Poll::Ready(Ok(()));
+        }
+        // It is all over, and whoever drives the connection is about to look.
+        unread.has_too_much();
+        buffer.set_filled(before);
+        Poll::Pending
     }
 }
 

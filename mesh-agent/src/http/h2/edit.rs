@@ -6,6 +6,7 @@ use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, Version};
 use http::{request, response};
 
+use super::blocks::LINE;
 use crate::http::h1::InvalidEdit;
 use crate::http::{hygiene, names};
 use crate::model::{Edits, HeaderEdit};
@@ -86,6 +87,12 @@ fn without(came: HeaderMap, goes: &impl Fn(&str) -> bool) -> HeaderMap {
 pub(crate) fn size(lines: &HeaderMap) -> usize {
     let line = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
     lines.iter().map(line).sum()
+}
+
+/// What a head takes here.
+pub(crate) fn held(head: &request::Parts) -> usize {
+    let target = head.uri.path_and_query().map_or(0, |to| to.as_str().len());
+    target + size(&head.headers) + head.headers.len() * LINE
 }
 
 fn uri(came: &Uri, edits: &Edits) -> Result<Uri, InvalidEdit> {

@@ -154,6 +154,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::super::counted::Counted;
+    use super::super::limits::Hop;
     use super::*;
 
     fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
@@ -171,7 +172,7 @@ mod tests {
             drop(far);
         };
         let greeted = Arc::<AtomicBool>::default();
-        let mut near = Counted::of_server(near, Arc::default(), greeted);
+        let mut near = Counted::of_server(near, (Arc::default(), greeted), Hop::Edge.block());
         let reading = async {
             let (mut all, mut buffer) = (Vec::new(), vec![0; room]);
             loop {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 
+use super::blocks::Most;
 use super::window::{Unread, Window};
 use crate::http::h1::{Bad, MAX_LINES};
 use crate::io::Account;
@@ -42,9 +43,14 @@ pub(super) struct Limits {
     /// What it may grow to: a few streams that nobody reads stall no other.
     pub(super) connection_window: u32,
     /// Heads and trailers. A larger head is answered, or ends the connection, inside
-    /// h2, unseen by log and metrics, and of larger trailers h2 keeps some lines and says
-    /// nothing: far wider than what is refused here.
+    /// h2, unseen by log and metrics, and of larger trailers h2 keeps the lines before one
+    /// that it leaves out, and says nothing: wider than what is refused here, and by more
+    /// than one line may be that [`Limits::block`] lets through (8 bits of 5).
     pub(super) header_list: u32,
+    /// What one of them may have as it is sent; past it the connection ends. h2 keeps it
+    /// decoded until somebody takes it, trailers as long as what comes before them waits,
+    /// and nothing counts that.
+    pub(super) block: Most,
     /// What unread small frames may cost, the bytes that each lacks of 256; past it
     /// the connection ends. One slow reader of small messages must not reach it.
     pub(super) small_frames: usize,
@@ -58,6 +64,10 @@ impl Hop {
                 stream_window: STREAM_WINDOW,
                 connection_window: UNREAD * STREAM_WINDOW,
                 header_list: 512 * 1024,
+                block: Most {
+                    lines: 512,
+                    bytes: 256 * 1024,
+                },
                 small_frames: 16 * 1024 * 1024,
             },
             Self::Agents => Limits {
@@ -65,6 +75,11 @@ impl Hop {
                 stream_window: AGENTS_STREAM_WINDOW,
                 connection_window: UNREAD * AGENTS_STREAM_WINDOW,
                 header_list: 256 * 1024,
+                // Of a route's edits there may be some more than came.
+                block: Most {
+                    lines: 1024,
+                    bytes: 256 * 1024,
+                },
                 small_frames: 64 * 1024 * 1024,
             },
         }
@@ -86,6 +101,10 @@ impl Hop {
             true => Err(Bad::TooLong),
             false => Ok(()),
         }
+    }
+
+    pub(super) const fn block(self) -> Most {
+        self.limits().block
     }
 
     pub(super) fn window(self, unread: Arc<Unread>, account: Arc<Account>) -> Window {

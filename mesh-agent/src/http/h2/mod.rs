@@ -5,6 +5,7 @@
 //! kept away from it. The connection's future does all I/O and has a task of its
 //! own. Never: data queued beyond what the peer takes, or an empty frame of it.
 
+mod blocks;
 mod client;
 mod counted;
 mod edit;
@@ -24,7 +25,9 @@ mod window;
 pub(crate) use ::h2::{Error, Reason};
 pub(crate) use ::http::{HeaderMap, request, response};
 pub(crate) use client::{Answered, Client, Informed, connect};
-pub(crate) use edit::{Forwarded, answer_trailers, forwarded, passed_back, request_trailers, size};
+pub(crate) use edit::{
+    Forwarded, answer_trailers, forwarded, held, passed_back, request_trailers, size,
+};
 pub(crate) use fate::{Fate, fate};
 pub(crate) use head::{Head, HeadLines, answer_head, is_tunnel};
 pub(crate) use limits::{Hop, STREAMS};

@@ -6,16 +6,20 @@ use std::task::{Context, Poll};
 
 use ::h2::server::{Connection, SendResponse};
 use ::h2::{Error, Reason};
-use http::{Request, Response, request};
+use http::{HeaderMap, Request, Response, Uri, request};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::counted::Counted;
+use super::edit::size;
 use super::limits::Hop;
 use super::queue::{Piece, Queue};
 use super::stream::{Receiver, Sender};
-use super::window::{Unread, Window, Windows};
+use super::window::{PAUSED, TURN_BYTES, Unread, Window, Windows};
 use crate::http::h1::Bad;
 use crate::io::Account;
+
+/// As h2 gives it.
+type Accepted = (Request<::h2::RecvStream>, SendResponse<Piece>);
 
 /// Dropping it ends every stream.
 #[derive(Debug)]
@@ -25,12 +29,17 @@ pub(crate) struct Server<T> {
     unread: Arc<Unread>,
     queue: Arc<Queue>,
     hop: Hop,
+    /// There may be requests that were read and are not given yet.
+    has_more: bool,
 }
 
 /// A request that came in.
 #[derive(Debug)]
 pub(crate) struct Exchange {
+    /// Without its lines and its target where their number or size is wrong.
     pub(crate) head: request::Parts,
+    /// Bytes that it came with.
+    pub(crate) size: usize,
     pub(crate) body: Receiver,
     pub(crate) respond: Respond,
     /// What is wrong with the size of its head.
@@ -42,8 +51,8 @@ pub(crate) async fn serve<T>(io: T, hop: Hop, account: Arc<Account>) -> Result<S
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
-    let unread = Arc::<Unread>::default();
-    let io = Counted::new(io, unread.clone());
+    let unread = Arc::new(Unread::by_turns());
+    let io = Counted::of_client(io, unread.clone(), hop.block());
     let connection = hop.server().handshake(io).await?;
     Ok(Server {
         connection,
@@ -51,6 +60,7 @@ where
         unread,
         queue: Arc::default(),
         hop,
+        has_more: false,
     })
 }
 
@@ -58,13 +68,30 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Server<T> {
     /// The next request; `None` when the connection is at its end. Does all of the
     /// connection's I/O: to be called until then, also while nothing is awaited.
     pub(crate) async fn accept(&mut self) -> Option<Result<Exchange, Error>> {
-        let accepted = poll_fn(|cx| {
-            let accepted = self.connection.poll_accept(cx);
-            self.window.look(&mut self.connection, cx);
-            accepted
-        });
-        let accepted = accepted.await?;
+        let accepted = poll_fn(|cx| self.poll_accept(cx)).await?;
         Some(accepted.map(|(request, respond)| self.exchange(request, respond)))
+    }
+
+    /// More is read when all that came before is given: what h2 keeps meanwhile is a turn's.
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Accepted, Error>>> {
+        let mut accepted = Poll::Pending;
+        if self.has_more {
+            self.unread.turn(PAUSED);
+            accepted = self.connection.poll_accept(cx);
+        }
+        if accepted.is_pending() {
+            self.unread.turn(TURN_BYTES);
+            accepted = self.connection.poll_accept(cx);
+        }
+        self.has_more = matches!(accepted, Poll::Ready(Some(Ok(_))));
+        self.window.look(&mut self.connection, cx);
+        if accepted.is_pending() && self.unread.is_too_much() {
+            self.abort(Reason::ENHANCE_YOUR_CALM);
+            // It goes out if there is room for it.
+            let _late = self.connection.poll_accept(cx);
+            return Poll::Ready(Some(Err(Reason::ENHANCE_YOUR_CALM.into())));
+        }
+        accepted
     }
 
     /// GOAWAY in two steps: no request is lost. [`Server::accept`] gives those that
@@ -84,11 +111,18 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Server<T> {
         request: Request<::h2::RecvStream>,
         respond: SendResponse<Piece>,
     ) -> Exchange {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         let target = head.uri.path_and_query().map_or(0, |to| to.as_str().len());
+        let size = head.method.as_str().len() + head.uri.path().len() + size(&head.headers);
+        let bad = self.hop.check(&head.headers, target).err();
+        if bad.is_some() {
+            // Nobody looks at them, and who does not take its answer keeps the rest.
+            (head.headers, head.uri) = (HeaderMap::new(), Uri::default());
+        }
         Exchange {
-            bad: self.hop.check(&head.headers, target).err(),
+            bad,
             head,
+            size,
             body: Receiver::new(body, (&self.unread, self.hop)),
             respond: Respond {
                 stream: respond,

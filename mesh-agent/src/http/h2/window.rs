@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -41,6 +41,10 @@ const AGAIN: Duration = Duration::from_millis(250);
 const CALM: Duration = Duration::from_secs(1);
 /// What is kept by a connection of no streams is looked at this often.
 const IDLE: Duration = Duration::from_secs(5);
+/// A turn in which nothing is read, and whose end is known to who asked for it.
+pub(super) const PAUSED: usize = usize::MAX;
+/// So much is read of a client before its requests are looked at.
+pub(super) const TURN_BYTES: usize = 64 * 1024;
 /// While so much of the most is unread, streams have no more than at their begin.
 const CROWDED: usize = 8;
 
@@ -57,6 +61,10 @@ pub(super) struct Unread {
     /// Bytes that were there before their stream was known here, since the last look.
     early: AtomicUsize,
     task: Mutex<Option<Waker>>,
+    /// A head, or trailers, of more than is taken from anybody: nothing is read any more.
+    has_too_much: AtomicBool,
+    /// Of a client's: what may be read of it in this turn.
+    turn: Option<AtomicUsize>,
 }
 
 /// One stream, as long as somebody may read of it.
@@ -67,6 +75,41 @@ pub(super) struct Part {
 }
 
 impl Unread {
+    /// Of a connection that is read by turns.
+    pub(super) fn by_turns() -> Self {
+        Self {
+            turn: Some(AtomicUsize::new(TURN_BYTES)),
+            ..Self::default()
+        }
+    }
+
+    /// So many bytes may be read now.
+    pub(super) fn turn(&self, bytes: usize) {
+        if let Some(turn) = &self.turn {
+            turn.store(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// Else whoever drives the connection has to look at what came before.
+    pub(super) fn may_read(&self, cx: &Context<'_>) -> bool {
+        if self.is_too_much() {
+            return false;
+        }
+        let turn = self.turn.as_ref().map(|turn| turn.load(Ordering::Relaxed));
+        if turn == Some(0) {
+            cx.waker().wake_by_ref();
+        }
+        !matches!(turn, Some(0 | PAUSED))
+    }
+
+    pub(super) fn has_too_much(&self) {
+        self.has_too_much.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_too_much(&self) -> bool {
+        self.has_too_much.load(Ordering::Relaxed)
+    }
+
     pub(super) fn part(self: &Arc<Self>, stream: &mut RecvStream) -> Part {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let control = stream.flow_control().clone();
@@ -86,6 +129,11 @@ impl Unread {
 
     pub(super) fn read(&self, bytes: usize) {
         self.read.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(turn) = &self.turn {
+            // One task reads, and it alone changes this.
+            let left = turn.load(Ordering::Relaxed).saturating_sub(bytes);
+            turn.store(left, Ordering::Relaxed);
+        }
     }
 
     /// Bytes that came, and were not passed on.

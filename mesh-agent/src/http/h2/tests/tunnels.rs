@@ -27,6 +27,7 @@ async fn both_ways_of_a_tunnel_end_by_themselves() {
             body: mut came,
             respond,
             bad: _,
+            size: _,
         } = pair.exchanges.recv().await.expect("a request");
         assert!(is_tunnel(&head));
         let on = forwarded(&head, &Edits::default())

@@ -128,3 +128,19 @@ fn a_deadline_counts_through_delays_and_the_sooner_of_it_and_the_routes_holds() 
     assert!(told.contains("grpc-status: 4"), "{told}");
     assert!(told.contains("x-mesh-reason: request_timeout"), "{told}");
 }
+
+/// It has its answer, and does not end its own side.
+#[test]
+fn who_waits_no_more_for_a_place_keeps_none_from_the_next() {
+    let mesh = Mesh::of_http();
+    let policy = "apiVersion: mesh-agent.io/v1alpha1\nkind: TrafficPolicy\n\
+        metadata: {name: one, namespace: shop}\nspec:\n  \
+        targetRefs: [{group: \"\", kind: Service, name: b}, {group: \"\", kind: Service, name: c}]\n  \
+        limits: {maxRequests: 1, maxPendingRequests: 2, maxPendingTime: 700ms}\n";
+    mesh.policy("one", policy);
+    for (pod, to) in mesh.services() {
+        let told = mesh.client(&["behind", &to]);
+        let expected = json!({"late": "200", "next": "200"});
+        assert_eq!(told, expected, "{}", pod.name);
+    }
+}

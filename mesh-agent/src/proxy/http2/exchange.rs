@@ -122,6 +122,10 @@ impl<S: Site> Running<S> {
                     return self.answer(refused).await;
                 }
             };
+            // Its place is taken now, or it is not for this one.
+            if !retries.tries.attempt.is_held_back() {
+                retries.tries.attempt.leave_queue();
+            }
             let mut upstream = match decided {
                 Ok(upstream) => upstream,
                 Err(own) => {
@@ -313,7 +317,12 @@ impl<S: Site> Running<S> {
                 () = until(deadline) => None,
             }
         };
-        let ended = match wait_of_request(attempt, of, left).await {
+        let ended = wait_of_request(attempt, of, left).await;
+        if !matches!(ended, WaitEnd::Over) {
+            // Whom it is told may take its time.
+            attempt.leave_queue();
+        }
+        let ended = match ended {
             WaitEnd::Over => {
                 if is_delayed {
                     self.timed = Instant::now();

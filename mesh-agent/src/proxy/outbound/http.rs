@@ -137,6 +137,8 @@ impl<'r> Requests<'r> {
             let mut going = match decided.forward {
                 Ok(going) => going,
                 Err((answer, ended)) => {
+                    // Whom it is told may take its time.
+                    tries.attempt.leave_queue();
                     client.inbox.consume(decided.len);
                     return self.tell(client, &answer, ended, decided.may_stay).await;
                 }

@@ -52,6 +52,8 @@ func main() {
 		once(args[0], args[1:])
 	case "flood":
 		flood(args[0], args[1], number(args[2]))
+	case "behind":
+		behind(args[0])
 	case "heads":
 		heads(args[0], args[1:])
 	case "both":

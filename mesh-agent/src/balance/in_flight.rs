@@ -96,6 +96,12 @@ impl InFlight {
         (patience > 0).then(|| Duration::from_millis(patience))
     }
 
+    /// For how long connections to its destination are waited for, whoever asks for them.
+    #[must_use]
+    pub(crate) fn connect_timeout(&self) -> Option<Duration> {
+        self.here.traffic.timeouts.connect
+    }
+
     /// As its destination has them, and that of a probe is not waited for beyond its patience.
     /// One that is not ejected may be far away, and a session would move for good.
     #[must_use]

@@ -57,16 +57,19 @@ pub(super) fn is_untaken<K>(broken: &Broken, line: &Line<K>) -> bool {
     }
 }
 
-/// Gives the request to the line's connection.
+/// Gives the request to the line's connection, if that is there `within` that time.
 pub(super) async fn open<K>(
     line: &Line<K>,
-    request: http2::request::Parts,
+    (request, within): (http2::request::Parts, Option<Duration>),
     is_bare: bool,
 ) -> Result<(http2::Answered, http2::Sender), Broken> {
-    let mut client = line.opened().await.map_err(|fault| match fault {
-        Fault::NotTaken => Broken::Stopped(Stop::NotTaken),
-        Fault::Refused(refused) => Broken::NoLine(*refused),
-    })?;
+    let mut client = line
+        .opened_within(within)
+        .await
+        .map_err(|fault| match fault {
+            Fault::NotTaken => Broken::Stopped(Stop::NotTaken),
+            Fault::Refused(refused) => Broken::NoLine(*refused),
+        })?;
     // What it is not given to cannot have seen it.
     let untaken = |_: http2::Error| Broken::Stopped(Stop::NotTaken);
     let is_tunnel = http2::is_tunnel(&request);

@@ -385,7 +385,7 @@ impl<S: Site> Running<S> {
         let context = site.context();
         let Self { told, transfer, .. } = self;
         let (mut up, mut answered) = {
-            let opening = open(&line, request, transfer.is_bare());
+            let opening = open(&line, (request, times.connect), transfer.is_bare());
             let ended = tokio::select! {
                 biased; // removal and drain win over a line just made
                 reason = context.entry().cut.wait() => Err(Broken::Cut(reason)),

@@ -21,6 +21,7 @@ use crate::io::Account;
 use crate::model::{Flow, PeerRule, RefuseReason, Refused, TlsParameters};
 use crate::proxy::http::Side;
 use crate::proxy::registry::{Cut, CutReason};
+use crate::proxy::times::connected;
 use crate::tls::PeerId;
 use crate::tunnel::StreamEnd;
 
@@ -96,7 +97,7 @@ impl<K> Line<K> {
     }
 
     /// When it is there. The handle is for one request.
-    pub(in crate::proxy) async fn opened(&self) -> Result<Client, Fault> {
+    async fn opened(&self) -> Result<Client, Fault> {
         let _waiting = Waiting::of(&self.waiting);
         loop {
             match &*self.state.borrow() {
@@ -106,6 +107,24 @@ impl<K> Line<K> {
             }
             // Nothing happens on this thread between the look and the wait.
             self.news.notified().await;
+        }
+    }
+
+    /// The same, for who waits no longer than that while it is dialled; others may.
+    pub(in crate::proxy) async fn opened_within(
+        &self,
+        longest: Option<Duration>,
+    ) -> Result<Client, Fault> {
+        let opened = async { Ok(self.opened().await) };
+        match connected(longest, opened).await {
+            Ok(opened) => opened,
+            Err(late) => {
+                if self.waiting.get() == 0 {
+                    // Who comes next has one that is dialled then.
+                    self.retire();
+                }
+                Err(Fault::Refused(Box::new(late)))
+            }
         }
     }
 
@@ -365,6 +384,28 @@ mod tests {
         assert!(lines.find(to(), |_| true).is_none(), "another is opened");
         waiting.pop();
         assert!(lines.find(to(), |_| true).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_no_longer_for_a_line_leaves_it_to_the_others() {
+        let lines = Lines::default();
+        let (line, opener) = line(&lines);
+        let mut other = Box::pin(line.opened_within(None));
+        assert!(waits(&mut other).await);
+        let late = line.opened_within(Some(Duration::from_millis(100))).await;
+        let Err(Fault::Refused(late)) = late else {
+            panic!("it is not open");
+        };
+        assert_eq!(late.reason, RefuseReason::ConnectTimeout);
+        assert!(waits(&mut other).await, "the line is dialled still");
+        let same = lines.find(to(), |_| true).expect("for others, too");
+        assert!(Rc::ptr_eq(&same, &line));
+        drop((other, same));
+        let late = line.opened_within(Some(Duration::from_millis(100))).await;
+        assert!(matches!(late, Err(Fault::Refused(_))));
+        assert!(lines.find(to(), |_| true).is_none(), "nobody waits for it");
+        opener.over(Fault::NotTaken);
+        assert!(matches!(line.opened().await, Err(Fault::NotTaken)));
     }
 
     #[tokio::test(start_paused = true)]

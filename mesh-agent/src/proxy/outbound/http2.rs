@@ -148,9 +148,11 @@ impl Site for Requests {
         let is_safe = is_safe(decided.planned.parts.method.as_str());
         let picked = found.target.as_ref().and_then(|to| to.load.as_ref());
         let is_probe = picked.is_some_and(InFlight::is_probe);
+        let connect = picked.and_then(InFlight::connect_timeout);
         RequestDecision {
             forward: Ok(UpstreamRequest {
-                line: line.unwrap_or_else(|| self.open(via, decided.times.connect)),
+                // Others join it: how long this one waits is its own.
+                line: line.unwrap_or_else(|| self.open(via, connect)),
                 request: decided.planned.parts,
                 response: decided.response,
                 times: decided.times,

@@ -252,7 +252,8 @@ impl<S: Site> Second<'_, S> {
             let alone = watched.alone();
             (watched, alone)
         });
-        let sent = (upstream.request, *rest, self.view.is_bare.get());
+        let request = (upstream.request, upstream.times.connect);
+        let sent = (request, *rest, self.view.is_bare.get());
         let ended = tokio::select! {
             biased; // a leave that is taken back wins
             _reason = cut(watched.as_ref().map(|(_, cut)| &**cut)) => Err(Outcome::Neutral),
@@ -318,7 +319,7 @@ impl<S: Site> Second<'_, S> {
 /// The answer to the second try, if it will do; what is none says so much of its endpoint.
 async fn answered<K>(
     (line, hold, due): (&Line<K>, &Hold, Option<Instant>),
-    (request, rest, is_bare): (request::Parts, Whole, bool),
+    (request, rest, is_bare): ((request::Parts, Option<Duration>), Whole, bool),
     beside: &mut Beside,
 ) -> Result<(Sender, AnswerHead), Outcome> {
     let opened = open(line, request, is_bare).await;

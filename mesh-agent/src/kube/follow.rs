@@ -341,9 +341,6 @@ impl Follower {
         if self.resource.optional && may_be_absent && self.look_for().await? {
             return Ok(true);
         }
-        if self.resource.dispensable && may_be_absent && !self.was_there {
-            self.tell(Event::Absent).await?;
-        }
         let asked = fault.retry_after().map(|after| after.min(LONGEST_PAUSE));
         let mut pause = self.backoff.pause();
         if fault.reason() == Reason::ServerError {

@@ -48,7 +48,8 @@ struct State {
     /// What was told before is forgotten.
     oldest: u64,
     absent: BTreeSet<&'static str>,
-    forbidden: BTreeSet<&'static str>,
+    /// With which code.
+    refused: BTreeMap<&'static str, u16>,
     odd: VecDeque<Odd>,
     requests: Vec<String>,
     page: usize,
@@ -225,10 +226,15 @@ impl Scripted {
     }
 
     pub(crate) fn forbid(&self, plural: &'static str, is_forbidden: bool) {
+        self.refuse(plural, is_forbidden.then_some(403));
+    }
+
+    /// Whatever is asked of the kind is answered so.
+    pub(crate) fn refuse(&self, plural: &'static str, code: Option<u16>) {
         let mut state = self.state.lock();
-        match is_forbidden {
-            true => state.forbidden.insert(plural),
-            false => state.forbidden.remove(plural),
+        match code {
+            Some(code) => state.refused.insert(plural, code),
+            None => state.refused.remove(plural),
         };
     }
 
@@ -393,9 +399,11 @@ impl Shared {
         query: &BTreeMap<&str, &str>,
     ) -> Io {
         let plural = resource.plural;
-        if self.state.lock().forbidden.contains(plural) {
-            let body = status(403, "Forbidden", "you may not");
-            return answer(stream, 403, &body).await;
+        let refused = self.state.lock().refused.get(plural).copied();
+        if let Some(code) = refused {
+            let reason = if code == 403 { "Forbidden" } else { "Refused" };
+            let body = status(code, reason, "you may not");
+            return answer(stream, code, &body).await;
         }
         if self.state.lock().absent.contains(plural) {
             return answer(stream, 404, "404 page not found\n").await;

@@ -27,7 +27,8 @@ use crate::sys::heap;
 const QUEUE: usize = 64;
 /// Between two snapshots, but for the first change after some quiet.
 const DEBOUNCE: Duration = Duration::from_millis(100);
-/// How long the API server is waited for before what is on disk is used.
+/// How long the API server is waited for before what is on disk is used, and before what
+/// restricts nothing is done without.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long the disk is waited for before the API server is asked.
 const LOOK: Duration = Duration::from_secs(1);
@@ -64,6 +65,8 @@ pub(super) struct ApiSource {
     is_anothers: bool,
     /// Until it has answered.
     look: Option<Look>,
+    /// What restricts nothing is waited for no longer, and the disk has no more of it.
+    does_without: bool,
     is_dirty: bool,
     published: Option<Instant>,
     taken: Taken,
@@ -86,6 +89,12 @@ struct Kind {
     /// The version of the last that changed, or was listed. That nothing changed since
     /// is worth no report of every node.
     changed: u64,
+}
+
+impl Kind {
+    fn is_dispensable(&self) -> bool {
+        self.places.resource.dispensable
+    }
 }
 
 impl ApiSource {
@@ -112,6 +121,7 @@ impl ApiSource {
             told_system: None,
             is_anothers: false,
             look: Some(look),
+            does_without: false,
             is_dirty: true,
             published: None,
             taken: Taken::default(),
@@ -172,6 +182,8 @@ impl ApiSource {
             if load.is_none() && self.needs_disk(begun) {
                 load = self.load();
             }
+            let waited = begun.elapsed() >= PATIENCE;
+            self.does_without = waited && load.is_none() && self.found.is_none();
             // A disk that has not answered yet takes nothing.
             let wants = self.copy.wants().filter(|_| self.look.is_none());
             for kind in wants {
@@ -325,6 +337,13 @@ impl ApiSource {
         self.kinds.iter().all(|kind| kind.places.is_whole)
     }
 
+    /// What is known is enough to be in force.
+    fn is_enough(&self) -> bool {
+        let is_enough =
+            |kind: &Kind| kind.places.is_whole || (self.does_without && kind.is_dispensable());
+        self.kinds.iter().all(is_enough)
+    }
+
     /// Does nobody tell what there is?
     fn needs_disk(&self, begun: Instant) -> bool {
         let waits = || self.watched.gate.away().is_some() || begun.elapsed() >= PATIENCE;
@@ -342,6 +361,8 @@ impl ApiSource {
             "the API server does not tell everything: what it does not tell is taken from disk, as old as that"
         );
         self.watched.note_from_disk(as_of);
+        // Whether anything that is in force is from there is told with the next.
+        self.is_dirty = true;
         Some(self.copy.load(&resources))
     }
 
@@ -353,7 +374,13 @@ impl ApiSource {
             true => (begun + PATIENCE).min(now + DEBOUNCE),
             false => now + LOOK_AGAIN,
         };
-        let publish = match (self.is_dirty && self.is_whole(), self.published) {
+        // Then some of it is not waited for any more.
+        let is_patient = !self.does_without && now < begun + PATIENCE;
+        let look = match self.is_dirty && is_patient {
+            true => look.min(begun + PATIENCE),
+            false => look,
+        };
+        let publish = match (self.is_dirty && self.is_enough(), self.published) {
             (true, Some(published)) => published + DEBOUNCE,
             (true, None) => now,
             (false, _) => look,
@@ -366,11 +393,13 @@ impl ApiSource {
         let is_soon = self
             .published
             .is_some_and(|published| now < published + DEBOUNCE);
-        if !self.is_dirty || !self.is_whole() || is_soon {
+        if !self.is_dirty || !self.is_enough() || is_soon {
             return;
         }
         self.is_dirty = false;
-        let is_dated = self.kinds.iter().any(|kind| kind.from_disk);
+        // Of what restricts nothing that is told by its own fault.
+        let is_dated = |kind: &Kind| kind.from_disk && !kind.is_dispensable();
+        let is_dated = self.kinds.iter().any(is_dated);
         self.publisher.note_dated(is_dated);
         let problems = self.problems.values().flat_map(|problems| &**problems);
         self.publisher.publish(problems, 0, now);
@@ -383,7 +412,7 @@ impl ApiSource {
 
     /// What was told and changed nothing is in force, too.
     fn note_in_force(&mut self) {
-        if !self.is_dirty && self.is_whole() {
+        if !self.is_dirty && self.is_enough() {
             let kinds = self.kinds.iter_mut();
             let in_force = kinds.map(|kind| kind.places.held_back.in_force(kind.changed));
             self.watched.note_in_force(in_force);

@@ -253,6 +253,56 @@ async fn what_restricts_nothing_keeps_no_node_without_configuration() {
         .await;
 }
 
+/// Whatever is the matter with it.
+#[tokio::test]
+async fn what_restricts_nothing_and_cannot_be_listed_keeps_no_node_without_configuration() {
+    let server = server().await;
+    server.refuse("xbackendtrafficpolicies", Some(500));
+    server.put("pods", pod("a", "10.0.0.1"));
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut agent = Agent::start(server.kubeconfig(), dir.path()).await;
+    let update = agent.until("known", |update| knows(update, &["a"])).await;
+    assert!(!update.snapshot.is_dated);
+    server.refuse("xbackendtrafficpolicies", None);
+    server.put("xbackendtrafficpolicies", budget("web"));
+    agent
+        .until("in force", |update| {
+            update.snapshot.traffic_policies.len() == 1
+        })
+        .await;
+}
+
+/// What was known of it stays, and nothing else is as old as that.
+#[tokio::test]
+async fn what_restricts_nothing_and_is_from_disk_makes_nothing_else_dated() {
+    let server = server().await;
+    server.put("pods", pod("a", "10.0.0.1"));
+    server.put("xbackendtrafficpolicies", budget("web"));
+    let dir = tempfile::tempdir().expect("a directory");
+    let state_dir = dir.path().join("state");
+    let has_both =
+        |update: &Update| knows(update, &["a"]) && update.snapshot.traffic_policies.len() == 1;
+    let mut agent = Agent::start(server.kubeconfig(), &state_dir).await;
+    agent.until("known", has_both).await;
+    agent.end().await;
+
+    server.forbid("xbackendtrafficpolicies", true);
+    let mut agent = Agent::start(server.kubeconfig(), &state_dir).await;
+    let update = agent.until("known again", has_both).await;
+    assert!(!update.snapshot.is_dated);
+    let is_told = |state: &ApiState| {
+        state.from_disk_age_seconds.is_none() && state.kinds.iter().any(|kind| kind.fault.is_some())
+    };
+    agent.until_state("its fault alone is told", is_told).await;
+    server.delete("xbackendtrafficpolicies", "shop", "web");
+    server.forbid("xbackendtrafficpolicies", false);
+    agent
+        .until("it is heard again", |update| {
+            update.snapshot.traffic_policies.is_empty()
+        })
+        .await;
+}
+
 fn budget(name: &str) -> Value {
     json!({
         "kind": "XBackendTrafficPolicy", "apiVersion": "gateway.networking.x-k8s.io/v1alpha1",

@@ -80,7 +80,6 @@ fn each_port_has_what_is_said_of_it_and_else_what_is_said_of_its_service() {
 /// Each mistake is told with its field, and none of what the policy says holds.
 #[test]
 fn what_is_not_understood_is_told_with_its_field_and_changes_nothing() {
-    let matching = |of: &str| format!("rateLimits: [{{name: a, requests: 1, match: {of}}}]");
     let (connections, key) = ("name: a, connections: 1", "spec.rateLimits[0].key");
     for (spec, field) in [
         ("loadBalancing: {}", "spec.loadBalancing"),
@@ -168,32 +167,6 @@ fn what_is_not_understood_is_told_with_its_field_and_changes_nothing() {
         (
             &format!("rateLimits: [{{{connections}, key: {{type: Header, header: x}}}}]"),
             key,
-        ),
-        (
-            &format!("rateLimits: [{{{connections}, match: {{paths: [/a]}}}}]"),
-            "spec.rateLimits[0].match",
-        ),
-        (&matching("{}"), "spec.rateLimits[0].match"),
-        (&matching("{paths: []}"), "spec.rateLimits[0].match.paths"),
-        (
-            &matching("{paths: [a]}"),
-            "spec.rateLimits[0].match.paths[0]",
-        ),
-        (
-            &matching("{paths: [/a, /a/../b]}"),
-            "spec.rateLimits[0].match.paths[1]",
-        ),
-        (
-            &matching("{paths: [/a, /a]}"),
-            "spec.rateLimits[0].match.paths",
-        ),
-        (
-            &matching("{methods: [get]}"),
-            "spec.rateLimits[0].match.methods[0]",
-        ),
-        (
-            &matching("{methods: [GET], hosts: [a]}"),
-            "spec.rateLimits[0].match.hosts",
         ),
     ] {
         let (snapshot, mistakes) = load(&[policy("p", "", spec)]);
@@ -338,6 +311,42 @@ fn without_a_good_version_the_rate_limits_that_can_be_read_hold() {
     assert_eq!(
         words_of(&snapshot, "http"),
         ["limit a: 5 requests in 1s, 1 at once, for each identity"]
+    );
+}
+
+/// Of what a limit is for: where nobody can say that, it is for all of it.
+#[test]
+fn a_rate_limit_whose_match_is_not_understood_leaves_no_request_out() {
+    let all = "limit a: 1 requests in 1s, 1 at once, for each identity";
+    let of_get = "limit a: 1 requests of GET in 1s, 1 at once, for each identity";
+    for (said, at, expected) in [
+        ("{}", "", all),
+        ("{paths: []}", ".paths", all),
+        ("{paths: [a]}", ".paths[0]", all),
+        ("{paths: [/a, /a/../b]}", ".paths[1]", all),
+        ("{paths: [/a*b]}", ".paths[0]", all),
+        ("{paths: [/a, /a]}", ".paths", all),
+        ("{methods: [get]}", ".methods[0]", all),
+        ("{methods: [GET], paths: [/%zz]}", ".paths[0]", of_get),
+        ("{methods: [GET], hosts: [a]}", ".hosts", all),
+        ("[]", "", all),
+    ] {
+        let spec = format!("rateLimits: [{{name: a, requests: 1, match: {said}}}]");
+        let (snapshot, mistakes) = load(&[policy("p", "", &spec)]);
+        let told = mistakes.first().map(String::as_str).unwrap_or_default();
+        let field = format!("spec.rateLimits[0].match{at}: ");
+        assert!(told.starts_with(&field), "{said}: {mistakes:?}");
+        assert_eq!(words_of(&snapshot, "http"), [expected], "{said}");
+    }
+    let spec = "rateLimits: [{name: a, connections: 1, match: {paths: [/a]}}]";
+    let (snapshot, mistakes) = load(&[policy("p", "", spec)]);
+    assert!(
+        mistakes[0].starts_with("spec.rateLimits[0].match: "),
+        "{mistakes:?}"
+    );
+    assert_eq!(
+        words_of(&snapshot, "http"),
+        ["limit a: 1 connections in 1s, 1 at once, for each identity"]
     );
 }
 

@@ -5,18 +5,28 @@ use std::sync::Arc;
 use super::reading::Reading;
 use super::spec::RateLimitMatch;
 use super::values::{MethodPattern, PathText};
+use crate::discovery::tree::Node;
 use crate::model::policy::{PathPattern, Pattern};
-use crate::model::traffic::RequestMatch;
+use crate::model::traffic::{Counts, RequestMatch};
 
 const MAX: usize = 16;
 
 impl Reading<'_, '_> {
-    /// `None`: it is wrong.
-    pub(super) fn matching(&mut self, said: RateLimitMatch, at: &str) -> Option<RequestMatch> {
+    /// Whatever is wrong with it leaves no request out.
+    pub(super) fn matching(&mut self, said: &Node<'_>, counts: Counts, at: &str) -> RequestMatch {
         let at = format!("{at}.match");
+        if said.is_null() {
+            return RequestMatch::default();
+        }
+        if counts == Counts::Connections {
+            self.wrong(&at, "connections have no methods and paths");
+            return RequestMatch::default();
+        }
+        let Some(said) = self.typed::<RateLimitMatch>(said, &at) else {
+            return RequestMatch::default();
+        };
         if said.methods.is_none() && said.paths.is_none() {
             self.wrong(&at, "needs methods or paths");
-            return None;
         }
         let methods = said
             .methods
@@ -27,10 +37,10 @@ impl Reading<'_, '_> {
         let pattern = |text: &str| Pattern::parse(text).ok_or_else(|| "is no method".to_owned());
         let methods = self.patterns(methods, &format!("{at}.methods"), pattern);
         let paths = self.patterns(paths, &format!("{at}.paths"), PathPattern::parse);
-        Some(RequestMatch {
-            methods: methods?,
-            paths: paths?,
-        })
+        RequestMatch {
+            methods: methods.unwrap_or_default(),
+            paths: paths.unwrap_or_default(),
+        }
     }
 
     /// Nothing said: none. `None`: they are wrong.

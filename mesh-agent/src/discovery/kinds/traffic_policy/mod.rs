@@ -2,8 +2,9 @@
 //!
 //! It says what there is: where its present version is not understood in full, its
 //! last good one holds. Without one its rate limits that can be read hold all the
-//! same, for what restricts must not be lost by a slip elsewhere; all else has its
-//! default. Unknown fields and fields with nothing behind them are such faults.
+//! same, for what restricts must not be lost by a slip elsewhere, and one whose `match`
+//! cannot counts all requests; all else has its default. Unknown fields and fields with
+//! nothing behind them are such faults.
 
 mod backend;
 #[cfg(test)]

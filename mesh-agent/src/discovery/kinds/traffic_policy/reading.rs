@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::super::found::Found;
 use super::super::part::Part;
@@ -310,17 +310,20 @@ impl<'n, 't> Reading<'n, 't> {
         Some(detection)
     }
 
-    /// Those that can be read, also where others cannot.
+    /// Those that can be read, also where others cannot. Of one that can be read but for
+    /// which requests it is for, none is left out.
     fn rate_limits(&mut self, policy: &Name) -> Option<Arc<[RateLimit]>> {
         let list = self.list("rateLimits", MAX_LIMITS)?;
         let mut names = BTreeSet::new();
         let mut limits = Vec::new();
         for (i, value) in list.iter().enumerate() {
             let at = format!("spec.rateLimits[{i}]");
-            let said = self.typed::<spec::RateLimit>(value, &at);
-            let Some(limit) = said.and_then(|said| self.rate_limit(said, &at, policy)) else {
+            let said = self.typed::<spec::RateLimit<IgnoredAny>>(value, &at);
+            let limit = said.and_then(|said| self.rate_limit(said, &at, policy));
+            let Some(mut limit) = limit else {
                 continue;
             };
+            limit.matching = self.matching(&value["match"], limit.counts, &at);
             match names.insert(limit.name.clone()) {
                 true => limits.push(limit),
                 false => self.wrong(&format!("{at}.name"), "is another limit's name"),
@@ -329,7 +332,12 @@ impl<'n, 't> Reading<'n, 't> {
         Some(limits.into())
     }
 
-    fn rate_limit(&mut self, said: spec::RateLimit, at: &str, policy: &Name) -> Option<RateLimit> {
+    fn rate_limit(
+        &mut self,
+        said: spec::RateLimit<IgnoredAny>,
+        at: &str,
+        policy: &Name,
+    ) -> Option<RateLimit> {
         let (counts, count) = match (said.requests, said.connections) {
             (Some(count), None) => (Counts::Requests, count.0),
             (None, Some(count)) => (Counts::Connections, count.0),
@@ -354,20 +362,11 @@ impl<'n, 't> Reading<'n, 't> {
                 return None;
             }
         };
-        let matching = match said.matching {
-            None => RequestMatch::default(),
-            Some(_) if counts == Counts::Connections => {
-                let message = "connections have no methods and paths";
-                self.wrong(&format!("{at}.match"), message);
-                return None;
-            }
-            Some(matching) => self.matching(matching, at)?,
-        };
         Some(RateLimit {
             policy: policy.clone(),
             name: said.name.0.into(),
             counts,
-            matching,
+            matching: RequestMatch::default(),
             rate: Rate {
                 count,
                 per: said.interval.map_or(SECOND, |time| time.0),

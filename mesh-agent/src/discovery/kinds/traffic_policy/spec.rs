@@ -365,7 +365,7 @@ pub(super) struct Timeouts {
     },
 ])))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub(super) struct RateLimit {
+pub(super) struct RateLimit<M = RateLimitMatch> {
     /// Its name in answers, metrics and log.
     pub(super) name: Label,
     /// So many requests of HTTP or gRPC in each interval.
@@ -378,9 +378,11 @@ pub(super) struct RateLimit {
     /// So many may come at once; behind them they come as the rate has it. Default: as
     /// many as in one interval.
     pub(super) burst: Option<Count>,
-    /// Which requests are counted. Default: all.
+    /// Which requests are counted. Default: all. Where what is said here is not understood, and
+    /// no former version is known that was, all as well.
     #[serde(rename = "match")]
-    pub(super) matching: Option<RateLimitMatch>,
+    #[allow(dead_code, reason = "it is read by itself, so that the others are")]
+    pub(super) matching: Option<M>,
     /// Who is counted by themselves. Default: each identity.
     pub(super) key: Option<RateLimitKey>,
     /// True: what is over it is only counted. Default: false.

@@ -62,9 +62,12 @@ impl<'de> Deserialize<'de> for Timestamp {
     }
 }
 
-/// A text of a certain form.
+/// A text of a certain form: `$pattern` is like it, and none of `$never`.
 macro_rules! texts {
-    ($($(#[$doc:meta])* $name:ident: $pattern:literal, $most:literal, $is:expr, $what:literal;)*) => {
+    ($(
+        $(#[$doc:meta])* $name:ident: $pattern:literal, $most:literal, $is:expr, $what:literal
+        $(, never $never:expr)?;
+    )*) => {
         $(
             $(#[$doc])*
             #[derive(Clone, Debug)]
@@ -74,7 +77,9 @@ macro_rules! texts {
                 fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
                     let text = String::deserialize(value)?;
                     let is: fn(&[u8]) -> bool = $is;
-                    match (1..=$most).contains(&text.len()) && is(text.as_bytes()) {
+                    // As an API server counts.
+                    let count = text.chars().count();
+                    match (1..=$most).contains(&count) && is(text.as_bytes()) {
                         true => Ok(Self(text)),
                         false => Err(D::Error::custom(format!("{text:?} is no {}", $what))),
                     }
@@ -92,14 +97,27 @@ macro_rules! texts {
                 }
 
                 fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                    schemars::json_schema!({
-                        "type": "string", "minLength": 1, "maxLength": $most, "pattern": $pattern,
-                    })
+                    let never: &[&[(&str, &str)]] = &[$($never)?];
+                    schema::of_text($pattern, $most, &never.concat())
                 }
             }
         )*
     };
 }
+
+/// What no path in its normal form has, and why: a regular expression each.
+#[cfg(test)]
+const OF_NO_PATH: &[(&str, &str)] = &[
+    ("//", "empty segments are taken out of a path"),
+    (
+        "/([.]|%2[eE]){1,2}(/|$)",
+        "'.' and '..' are taken out of a path",
+    ),
+    (
+        "%([^0-9a-fA-F]|.[^0-9a-fA-F]|.?$|00|2[fF]|5[cC])",
+        "'%' is followed by two digits, of no separator",
+    ),
+];
 
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
@@ -137,14 +155,15 @@ texts! {
         text.bytes().all(|b| is_sign(&b)) && Pattern::parse(text).is_some()
     }, "method: capitals, with \"*\" at most as first or last sign";
     /// What it means is looked at where it is read.
-    PathText: "^[/*][^?#\\\\]*$", 1024, |text| {
+    PathText: "^(/[^?#\\\\\\x00*{}]*[*]?|[*][^?#\\\\\\x00*{}]*|(/([^?#\\\\\\x00*{}/]*|[{][*][}]))*(/[{][*][*][}](/[^?#\\\\\\x00*{}/]*)*)?)$", 1024, |text| {
         matches!(text.first(), Some(b'/' | b'*')) && !text.iter().any(|b| b"?#\\".contains(b))
-    }, "path: it begins with \"/\" or \"*\", and has no query";
+    }, "path: it begins with \"/\" or \"*\", and has no query", never OF_NO_PATH;
     /// An identity, without `spiffe://`.
-    PrincipalName: "^[a-z0-9._-]+/ns/[A-Za-z0-9._-]+/sa/[A-Za-z0-9._-]+$", 512, |text| {
+    PrincipalName: "^[a-z0-9._-]{1,255}/ns/[A-Za-z0-9._-]+/sa/[A-Za-z0-9._-]+$", 512, |text| {
         let text = std::str::from_utf8(text).unwrap_or_default();
         SpiffeId::parse(&format!("spiffe://{text}")).is_ok()
-    }, "identity: TRUST_DOMAIN/ns/NAMESPACE/sa/ACCOUNT, without spiffe://";
+    }, "identity: TRUST_DOMAIN/ns/NAMESPACE/sa/ACCOUNT, without spiffe://",
+        never &[("/[.]{1,2}(/|$)", "'.' and '..' are no names")];
 }
 
 #[cfg(test)]
@@ -152,8 +171,25 @@ mod schema {
     use std::borrow::Cow;
 
     use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+    use serde_json::{Value, json};
 
     use super::{Time, Timestamp, Within};
+
+    /// The rules say what the pattern alone cannot, in words.
+    pub(super) fn of_text(pattern: &str, most: u32, never: &[(&str, &str)]) -> Schema {
+        let mut schema = json_schema!({
+            "type": "string", "minLength": 1, "maxLength": most, "pattern": pattern,
+        });
+        let rule = |(like, why): &(&str, &str)| {
+            let rule = format!("!self.matches('{like}')");
+            json!({"rule": rule, "message": why})
+        };
+        if !never.is_empty() {
+            let rules: Value = never.iter().map(rule).collect();
+            schema.insert("x-kubernetes-validations".to_owned(), rules);
+        }
+        schema
+    }
 
     impl JsonSchema for Timestamp {
         fn schema_name() -> Cow<'static, str> {
@@ -213,9 +249,150 @@ mod schema {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use std::fmt::Debug;
+
+    use proptest::prelude::*;
+    use regex::Regex;
+    use schemars::{JsonSchema, SchemaGenerator};
+    use serde::de::DeserializeOwned;
+    use serde_json::{Value, json};
 
     use super::*;
+    use crate::model::policy::PathPattern;
+
+    fn schema<T: JsonSchema>() -> Value {
+        T::json_schema(&mut SchemaGenerator::default()).to_value()
+    }
+
+    /// How an API server judges a text.
+    struct Judge {
+        least: u64,
+        most: u64,
+        like: Regex,
+        never: Vec<Regex>,
+    }
+
+    impl Judge {
+        fn of<T: JsonSchema>() -> Self {
+            let schema = schema::<T>();
+            let number = |name: &str| schema[name].as_u64().expect("a number");
+            let regex = |text: &str| Regex::new(text).expect("a pattern");
+            let never = |rule: &Value| {
+                let rule = rule["rule"].as_str().expect("a rule");
+                let never = rule.strip_prefix("!self.matches('");
+                let never = never.and_then(|rest| rest.strip_suffix("')"));
+                regex(never.expect("of this form"))
+            };
+            let rules = schema["x-kubernetes-validations"].as_array();
+            Self {
+                least: number("minLength"),
+                most: number("maxLength"),
+                like: regex(schema["pattern"].as_str().expect("a pattern")),
+                never: rules.into_iter().flatten().map(never).collect(),
+            }
+        }
+
+        fn takes(&self, text: &str) -> bool {
+            let count = text.chars().count() as u64;
+            (self.least..=self.most).contains(&count)
+                && self.like.is_match(text)
+                && !self.never.iter().any(|never| never.is_match(text))
+        }
+    }
+
+    /// What is taken is read.
+    fn is_read_if_taken<T: JsonSchema + DeserializeOwned + Debug>(texts: &[String]) {
+        let judge = Judge::of::<T>();
+        for text in texts.iter().filter(|text| judge.takes(text)) {
+            let read = serde_json::from_value::<T>(json!(text));
+            assert!(read.is_ok(), "{} {text:?}: {read:?}", T::schema_name());
+        }
+    }
+
+    fn texts_like<T: JsonSchema>() -> impl Strategy<Value = Vec<String>> {
+        let schema = schema::<T>();
+        let pattern = schema["pattern"].as_str().expect("a pattern");
+        let inner = pattern.trim_start_matches('^').trim_end_matches('$');
+        let one = proptest::string::string_regex(inner).expect("a pattern");
+        proptest::collection::vec(one, 8)
+    }
+
+    /// What is near to what a path may be.
+    fn path_texts() -> impl Strategy<Value = String> {
+        let part = proptest::sample::select(vec![
+            "/", "/", "/", "*", "{*}", "/{*}", "/{**}", ".", "..", "%2e", "%2E", "%2F", "%5c",
+            "%00", "%41", "%a", "%", "%zz", "a", "b c", "é", "{", "}", "?", "#", "\\", "\0", "\n",
+        ]);
+        let rest = proptest::collection::vec(part, 0..8);
+        let first = proptest::sample::select(vec!["/", "*", "/a", "/{*}", ""]);
+        (first, rest).prop_map(|(first, rest)| format!("{first}{}", rest.concat()))
+    }
+
+    proptest! {
+        /// Whatever the API server keeps, a node that has just started understands as well.
+        #[test]
+        fn what_the_definition_takes_is_understood(
+            header in texts_like::<HeaderName>(),
+            cookie in texts_like::<CookieName>(),
+            path in texts_like::<CookiePath>(),
+            label in texts_like::<Label>(),
+            grpc in texts_like::<GrpcMethod>(),
+            method in texts_like::<MethodPattern>(),
+            principal in texts_like::<PrincipalName>(),
+        ) {
+            is_read_if_taken::<HeaderName>(&header);
+            is_read_if_taken::<CookieName>(&cookie);
+            is_read_if_taken::<CookiePath>(&path);
+            is_read_if_taken::<Label>(&label);
+            is_read_if_taken::<GrpcMethod>(&grpc);
+            is_read_if_taken::<MethodPattern>(&method);
+            is_read_if_taken::<PrincipalName>(&principal);
+        }
+
+        #[test]
+        fn the_definition_takes_those_paths_that_are_understood(text in path_texts()) {
+            let read = serde_json::from_value::<PathText>(json!(text)).is_ok();
+            let is_understood = read && PathPattern::parse(&text).is_ok();
+            prop_assert_eq!(Judge::of::<PathText>().takes(&text), is_understood, "{}", text);
+        }
+    }
+
+    #[test]
+    fn the_definition_refuses_what_no_path_or_identity_is_like() {
+        let (path, principal) = (Judge::of::<PathText>(), Judge::of::<PrincipalName>());
+        for wrong in [
+            "/a*b",
+            "/a/../b",
+            "/a/%2e",
+            "/%zz",
+            "/a//b",
+            "/{a}",
+            "/{**}/{*}",
+            "/%2f",
+        ] {
+            assert!(!path.takes(wrong), "{wrong}");
+        }
+        let long = "é".repeat(1_023);
+        for right in [
+            "/",
+            "*",
+            "/a/.*",
+            "/a/{*}/b",
+            "*.txt",
+            "/{**}/b/",
+            &format!("/{long}"),
+        ] {
+            assert!(path.takes(right), "{right}");
+            assert!(
+                serde_json::from_value::<PathText>(json!(right)).is_ok(),
+                "{right}"
+            );
+        }
+        for wrong in ["a/ns/../sa/x", "a/ns/x/sa/."] {
+            assert!(!principal.takes(wrong), "{wrong}");
+        }
+        assert!(principal.takes("a/ns/.x/sa/x."));
+    }
 
     #[test]
     fn a_value_is_what_its_type_says_and_nothing_else() {

@@ -454,7 +454,7 @@ fn backend_policy(name: &str, created: &str, spec: &str) -> String {
     format!(
         "apiVersion: gateway.networking.x-k8s.io/v1alpha1\nkind: XBackendTrafficPolicy\n\
          metadata: {{name: {name}, namespace: shop, creationTimestamp: \"{created}\"}}\n\
-         spec: {{targetRefs: [{{group: \"\", kind: Service, name: web}}, {{group: multicluster.x-k8s.io, kind: ServiceImport, name: far}}], {spec}}}\n"
+         spec: {{targetRefs: [{{group: \"\", kind: Service, name: web}}, {{group: multicluster.x-k8s.io, kind: ServiceImport, name: far.example}}], {spec}}}\n"
     )
 }
 
@@ -525,6 +525,12 @@ fn a_budget_of_the_gateway_api_holds_where_no_traffic_policy_says_one() {
 
 #[test]
 fn a_mistake_of_a_budget_of_the_gateway_api_is_told_and_it_has_no_effect() {
+    let odd = backend_policy("x", "2026-01-01T00:00:00Z", "retryConstraint: {}");
+    let (_, mistakes) = load(&[odd.replace("name: web", "name: web.example")]);
+    assert!(
+        mistakes[0].starts_with("spec.targetRefs[0].name"),
+        "{mistakes:?}"
+    );
     for (spec, field) in [
         (
             "retryConstraint: {budget: {percent: 101}}",

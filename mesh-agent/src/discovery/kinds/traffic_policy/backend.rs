@@ -54,7 +54,9 @@ struct MinRate {
 struct Target {
     group: String,
     kind: String,
-    name: Label,
+    /// Looked at by itself: of another kind it may be longer, and of another form.
+    #[serde(rename = "name")]
+    _name: String,
 }
 
 impl Fact for Backend {
@@ -114,10 +116,15 @@ fn targets(reading: &mut Reading<'_, '_>) -> Box<[PolicyTarget]> {
     }
     for (i, value) in list.iter().enumerate() {
         let at = format!("spec.targetRefs[{i}]");
-        let target: Option<Target> = reading.typed(value, &at);
-        let is_service = |of: &Target| of.kind == "Service" && matches!(&*of.group, "" | "core");
-        targets.extend(target.filter(is_service).map(|of| PolicyTarget {
-            service: of.name.0.into(),
+        let Some(target) = reading.typed::<Target>(value, &at) else {
+            continue;
+        };
+        if target.kind != "Service" || !matches!(&*target.group, "" | "core") {
+            continue;
+        }
+        let name = reading.typed::<Label>(&value["name"], &format!("{at}.name"));
+        targets.extend(name.map(|Label(name)| PolicyTarget {
+            service: name.into(),
             section: None,
         }));
     }

@@ -50,6 +50,8 @@ pub(super) struct Explaining<'e> {
     pub(super) certified: &'e dyn Fn(&SpiffeId) -> bool,
     pub(super) caller: Caller,
     pub(super) request: Option<Written>,
+    /// A route of HTTP is for what the caller sends there.
+    pub(super) routes_requests: bool,
     pub(super) notes: Vec<String>,
 }
 
@@ -237,8 +239,16 @@ impl Explaining<'_> {
         {
             return Err(Unanswerable::NeedsAddress(asks.policy.to_string()));
         }
-        if matches!(verdict, Asked::NeedsRequest) && input.needs(published).sni {
-            self.note(BY_NAME);
+        let needs = input.needs(published);
+        if matches!(verdict, Asked::NeedsRequest) && needs.sni {
+            let to = (&*destination, to.port());
+            self.note(
+                match self.routes_requests || published.is_for_requests(to) {
+                    true => FOR_REQUESTS,
+                    false if needs.of_head() => BY_MORE,
+                    false => BY_NAME,
+                },
+            );
         }
         tell(way, &considered, &verdict);
         if let Some(Transport::Mesh(peer)) = transport {
@@ -282,6 +292,12 @@ impl Explaining<'_> {
 /// Of what is no request a rule asks for the name.
 const BY_NAME: &str = "a rule asks for connection.sni: what is no HTTP is decided by the name that its TLS \
                        hello asks for";
+/// And others for what only a request has.
+const BY_MORE: &str = "a rule asks for connection.sni, and one for what only a request has: what is no HTTP is \
+                       refused (undecided_protocol) unless the name that its TLS hello asks for decides it alone";
+/// Nobody looks at a name there.
+const FOR_REQUESTS: &str = "a rule asks for connection.sni, but the port is for requests: what is no HTTP is refused \
+                            (undecided_protocol), whatever name its TLS hello asks for";
 
 /// The policies that were looked at, and what all say together.
 fn asked(

@@ -123,6 +123,7 @@ fn explain(
         certified,
         caller: caller.clone(),
         request,
+        routes_requests: false,
         notes,
     };
     let route = explaining.routed(&goal);

@@ -7,7 +7,7 @@ use super::question::{Goal, Unanswerable};
 use super::request::Written;
 use crate::model::http_route::Longest;
 use crate::model::route::{BackendRef, RouteRule};
-use crate::model::{Edits, HeaderEdit, RefuseReason};
+use crate::model::{Edits, HeaderEdit, OrigDst, RefuseReason};
 use crate::observe::explanation::{EndpointPath, Routed as Shown, Share};
 use crate::route::http::{Decision, Forward, Mirrored, Respond};
 use crate::route::{ConnectionDecision, ConnectionRefusal, ServiceRoutes, Share as Part};
@@ -26,6 +26,7 @@ enum Lead {
 }
 
 const BY_REQUEST: &str = "requests of HTTP are routed one by one: add METHOD URL; what is no HTTP goes to the Service's own endpoints";
+const BY_REQUEST_ALONE: &str = "requests of HTTP are routed one by one: add METHOD URL; what is no HTTP is refused (undecided_protocol)";
 
 impl Explaining<'_> {
     /// `None`: it is the destination's own endpoints.
@@ -36,14 +37,19 @@ impl Explaining<'_> {
         }
         let published = self.decision_context.published;
         let mut addresses = goal.addresses().iter();
-        let routes = addresses.find_map(|address| published.routes_at(*address))?;
+        let routed = |address: &OrigDst| Some((*address, published.routes_at(*address)?));
+        let (address, routes) = addresses.find_map(routed)?;
         let identity = self.caller.identity(self.decision_context.trust_domain)?;
         let namespace = identity.namespace();
         match &self.request {
             Some(request) => request.with(|head| of_request(routes.every(head, namespace))),
             None => {
                 if routes.kind(namespace).is_some_and(|kind| kind.is_http()) {
-                    self.note(BY_REQUEST);
+                    self.routes_requests = published.is_called_for_requests(address, namespace);
+                    self.note(match self.routes_requests {
+                        true => BY_REQUEST_ALONE,
+                        false => BY_REQUEST,
+                    });
                 }
                 of_connection(routes, namespace)
             }

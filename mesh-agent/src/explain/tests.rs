@@ -11,8 +11,8 @@ use crate::model::policy::{
     Scope, Source,
 };
 use crate::model::{
-    Endpoint, Enrolment, OnAgentDown, Service, ServiceKey, ServicePort, Snapshot, TargetPort,
-    TrustDomain, UpstreamAddr, Workload, WorkloadKey,
+    AppProtocol, Endpoint, Enrolment, OnAgentDown, OnNode, Service, ServiceKey, ServicePort,
+    Snapshot, TargetPort, TrustDomain, UpstreamAddr, Workload, WorkloadKey,
 };
 use crate::observe::explanation::DryRun;
 use crate::policy::Authorizer;
@@ -379,34 +379,89 @@ fn what_keeps_a_connection_to_some_of_the_endpoints_is_said() {
     assert!(sticky.notes[0].contains("60 s"), "{sticky:?}");
 }
 
-#[test]
-fn where_the_name_in_a_hello_decides_a_note_says_so() {
+fn by_name() -> AuthorizationPolicy {
     let name = crate::model::policy::Pattern::Exact("a.example".to_owned());
     let mut by_name = deny("no-a", false, principal("a"));
     by_name.rules[0].when = vec![crate::model::policy::Condition::Sni(Match {
         values: vec![name],
         not_values: vec![],
     })];
+    by_name
+}
+
+#[test]
+fn where_the_name_in_a_hello_decides_a_note_says_so() {
     let mut snapshot = snapshot();
-    snapshot.policies = vec![by_name].into();
+    snapshot.policies = vec![by_name()].into();
     let answer = ask(snapshot, "shop/a", "shop/c", 8080).expect("an answer");
     assert_eq!(answer.verdict, Verdict::NeedsRequest);
     let notes = answer.notes.join(" ");
-    assert!(notes.contains("connection.sni"), "{notes}");
+    assert!(
+        notes.contains("connection.sni") && !notes.contains("undecided_protocol"),
+        "{notes}"
+    );
+}
+
+#[test]
+fn where_what_is_no_request_is_refused_whatever_its_name_a_note_says_so() {
+    let of = |to: &str, port, snapshot| {
+        let answer = ask(snapshot, "shop/a", to, port).expect("an answer");
+        assert_eq!(answer.verdict, Verdict::NeedsRequest);
+        let notes = answer.notes.join(" ");
+        assert!(
+            notes.contains("undecided_protocol") && !notes.contains("decided by the name"),
+            "{notes}"
+        );
+    };
+    let declared = || {
+        let mut snapshot = snapshot();
+        let service = snapshot.by_vip.values().next().expect("a service");
+        let mut service = (**service).clone();
+        service.ports[0].protocol = AppProtocol::Http1;
+        service.members = ["10.0.0.3".parse().expect("an address")].into();
+        let service = Arc::new(service);
+        snapshot.by_vip.insert(service.vips[0], service.clone());
+        snapshot.services.insert(service);
+        snapshot.policies = vec![by_name()].into();
+        snapshot
+    };
+    // By the Service, and at the pod that it leads to.
+    of("shop/all", 80, declared());
+    of("shop/c", 8080, declared());
+    let mut told = snapshot();
+    let mut c = (*pod("c", "n2", "10.0.0.3", true)).clone();
+    c.on_node = Arc::new(OnNode {
+        forwards_client_cert: true,
+        ..OnNode::default()
+    });
+    let c = Arc::new(c);
+    told.by_ip.extend(c.ips.iter().map(|ip| (ip, c.clone())));
+    told.workloads.insert(c);
+    told.policies = vec![by_name()].into();
+    of("shop/c", 8080, told);
+    let mut both = snapshot();
+    let mut policy = by_name();
+    policy.rules[0].to = vec![admin()];
+    both.policies = vec![policy].into();
+    of("shop/c", 8080, both);
+}
+
+fn admin() -> crate::model::policy::Operation {
+    let path = crate::model::policy::PathPattern::parse("/admin*").expect("a path");
+    crate::model::policy::Operation {
+        paths: Match {
+            values: vec![path],
+            not_values: vec![],
+        },
+        ..Default::default()
+    }
 }
 
 #[test]
 fn a_request_is_explained_where_the_connection_leaves_it_open() {
     let by_path = || {
         let mut by_path = deny("no-admin", false, principal("a"));
-        let path = crate::model::policy::PathPattern::parse("/admin*").expect("a path");
-        by_path.rules[0].to = vec![crate::model::policy::Operation {
-            paths: Match {
-                values: vec![path],
-                not_values: vec![],
-            },
-            ..Default::default()
-        }];
+        by_path.rules[0].to = vec![admin()];
         let mut snapshot = snapshot();
         snapshot.policies = vec![by_path].into();
         snapshot

@@ -9,6 +9,7 @@
 
 mod authz;
 mod changes;
+mod for_requests;
 mod in_force;
 mod target;
 mod transport;

@@ -89,6 +89,18 @@ impl Needs {
         *self == Self::default()
     }
 
+    /// What only a request has.
+    pub(crate) fn of_head(self) -> bool {
+        let Self {
+            path,
+            host,
+            method,
+            headers,
+            sni: _,
+        } = self;
+        path || host || method || headers
+    }
+
     pub(super) fn add(&mut self, what: &What) {
         match what {
             What::Path(_) => self.path = true,

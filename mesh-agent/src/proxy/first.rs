@@ -11,9 +11,7 @@ use super::http::{HEAD_TIMEOUT, silence};
 use super::peek::{peek_now, peek_until};
 use super::registry::CutReason;
 use crate::detect::{self, Expected, MAX_REQUEST_LINE, Spoken};
-use crate::model::route::RouteKind;
-use crate::model::traffic::counts_requests;
-use crate::model::{AppProtocol, OrigDst, RefuseReason, Refused, ServicePort, TargetPort};
+use crate::model::{AppProtocol, OrigDst, RefuseReason, Refused};
 use crate::route::{self, RouteDecision};
 
 /// A client of HTTP sends its request by then; else the application is called.
@@ -70,20 +68,18 @@ impl First {
 pub(super) fn expected(exchange: &Exchange, to: OrigDst) -> Expected {
     let (context, in_force) = (&exchange.context, &exchange.in_force);
     let worker = &context.worker;
-    let (port, is_asked) = match route::resolve(&in_force.snapshot, to) {
+    let by_number = |is_asked| detect::expected(AppProtocol::Unspecified, [to.port(); 2], is_asked);
+    let expected = match route::resolve(&in_force.snapshot, to) {
         RouteDecision::Service { service, port, .. } => {
             let namespace = context.pod.workload.key.namespace.as_str();
-            let routes = in_force.routes.of(&service.key, port.port);
-            let kind = routes.and_then(|routes| routes.kind(namespace));
-            let counts = counts_requests(&service.traffic(port).rate_limits);
-            (Some(port), counts || kind.is_some_and(RouteKind::is_http))
+            in_force.expected_of((service, port), (to.port(), namespace))
         }
-        RouteDecision::Workload(workload) => (None, worker.is_for_requests((workload, to.port()))),
-        RouteDecision::External | RouteDecision::Refused(_) => (None, false),
+        RouteDecision::Workload(workload) => {
+            by_number(worker.is_for_requests((workload, to.port())))
+        }
+        RouteDecision::External | RouteDecision::Refused(_) => by_number(false),
     };
-    let declared = port.map_or(AppProtocol::Unspecified, |port| port.protocol);
-    let ports = [to.port(), port.map_or(to.port(), target)];
-    detect::expected(declared, ports, is_asked).unwrap_or_else(|| {
+    expected.unwrap_or_else(|| {
         let mut learned = worker.learned.borrow_mut();
         learned.next(context.orig_dst.get())
     })
@@ -106,13 +102,6 @@ fn learn(context: &ConnectionContext, first: First) {
     if first == First::Bytes {
         let mut learned = context.worker.learned.borrow_mut();
         learned.was_bytes(context.orig_dst.get());
-    }
-}
-
-fn target(port: &ServicePort) -> u16 {
-    match port.target {
-        TargetPort::Number(number) => number,
-        TargetPort::Name(_) => port.port,
     }
 }
 

@@ -30,7 +30,7 @@ const MODULES: &[Module] = &[
     module(
         "plan",
         1,
-        &["route", "policy", "balance", "limit", "traffic"],
+        &["detect", "route", "policy", "balance", "limit", "traffic"],
     ),
     module("sys", 2, &[]),
     module("capture", 2, &["sys"]),

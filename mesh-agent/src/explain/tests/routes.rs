@@ -196,12 +196,9 @@ fn a_connection_is_told_that_requests_are_routed_or_where_its_own_route_leads() 
     let published = in_force(&[ROUTE]);
     let answer = ask(&published, "shop/web-0", None);
     assert_eq!(answer.route, None);
-    assert!(
-        answer
-            .notes
-            .iter()
-            .any(|note| note.contains("add METHOD URL"))
-    );
+    let says_so =
+        |note: &String| note.contains("add METHOD URL") && note.contains("undecided_protocol");
+    assert!(answer.notes.iter().any(says_so), "{:?}", answer.notes);
     let tcp = ROUTE.split("---").next().expect("the Service").to_owned()
         + r#"---
 apiVersion: gateway.networking.k8s.io/v1

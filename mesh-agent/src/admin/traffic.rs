@@ -18,7 +18,9 @@ pub(crate) struct TrafficList {
 /// One policy with one of its targets.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TrafficRow {
-    /// `TrafficPolicy`, `XBackendTrafficPolicy`.
+    /// `TrafficPolicy`, `XBackendTrafficPolicy`. An agent of before knew the first alone, and
+    /// does not say it.
+    #[serde(default = "own_kind")]
     pub(crate) kind: String,
     /// `namespace/name`.
     pub(crate) policy: String,
@@ -28,6 +30,10 @@ pub(crate) struct TrafficRow {
     pub(crate) condition: ConditionRow,
     /// What differs from the defaults on that Service or port now, a sentence each.
     pub(crate) in_force: Vec<String>,
+}
+
+fn own_kind() -> String {
+    "TrafficPolicy".to_owned()
 }
 
 /// A line for each policy and target, and below it what it says.
@@ -51,6 +57,17 @@ fn line(text: &mut String, row: &TrafficRow) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The command of a new agent is asked of one that runs already.
+    #[test]
+    fn what_an_agent_of_before_says_is_read() {
+        let row = serde_json::json!({
+            "policy": "shop/web", "service": "shop/web", "in_force": [],
+            "condition": {"type": "Accepted", "holds": true, "reason": "Accepted", "message": ""},
+        });
+        let row: TrafficRow = serde_json::from_value(row).expect("a row");
+        assert_eq!(row.kind, "TrafficPolicy");
+    }
 
     #[test]
     fn a_policy_is_told_with_what_becomes_of_it_below() {

@@ -83,7 +83,7 @@ pub(crate) fn labels() -> Vec<(&'static str, String)> {
         ),
         (
             "end",
-            "of a wait for a place at a Service: `placed` (it had one), `late` (none in time), `displaced` (it made room for a pod with fewer that wait), `left` (its client, or its pod, was gone before)",
+            "of a wait for a place at a Service (`mesh_agent_pending_seconds`): `placed` (it had one), `late` (none in time), `displaced` (it made room for a pod with fewer that wait), `left` (its client, or its pod, was gone before); of a second try (`mesh_agent_hedges_total`): `won` (its answer was the client's), `lost` (the first was answered before it, or the client left), `failed` (it had no answer that would do); not sent: `over_budget` (too many retries for the requests), `nowhere` (no other endpoint that may be asked, or no place)",
         ),
         (
             "kind",

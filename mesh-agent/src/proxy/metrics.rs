@@ -50,14 +50,20 @@ type Histograms = Family<[(&'static str, &'static str); 1], Histogram, fn() -> H
 
 /// How long requests and connections waited for a place, by how that ended.
 #[derive(Clone, Debug)]
-struct Pending(Histograms);
+struct Pending {
+    family: Histograms,
+    /// The series of it.
+    ended: [Histogram; PendingEnd::ALL.len()],
+}
 
 impl Default for Pending {
     fn default() -> Self {
         // In seconds.
         let times: fn() -> Histogram =
             || Histogram::new([0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 3.0, 10.0, 60.0]);
-        Self(Family::new_with_constructor(times))
+        let family = Histograms::new_with_constructor(times);
+        let ended = PendingEnd::ALL.map(|end| family.get_or_create_owned(&end.label()));
+        Self { family, ended }
     }
 }
 
@@ -117,9 +123,6 @@ impl Metrics {
             let of = [("end", end.name())];
             metrics.hedges.get_or_create_owned(&of)
         });
-        for end in PendingEnd::ALL {
-            let _zero = metrics.pending.0.get_or_create(&end.label());
-        }
         observe.register(|registry| metrics.register(registry));
         metrics.copied = CopyEnd::ALL.map(|end| {
             let of = [("copy", end.name())];
@@ -234,7 +237,7 @@ impl Metrics {
         registry.register(
             "mesh_agent_pending_seconds",
             "How long requests and connections waited for a place at a Service (maxRequests, maxConnections), in seconds, by how that ended",
-            self.pending.0.clone(),
+            self.pending.family.clone(),
         );
         registry.register(
             "mesh_agent_pending",
@@ -251,8 +254,7 @@ impl Metrics {
     /// It is over.
     pub(super) fn pending(&self, end: PendingEnd, waited: Duration) {
         self.waiting.dec();
-        let of = self.pending.0.get_or_create(&end.label());
-        of.observe(waited.as_secs_f64());
+        self.pending.ended[end as usize].observe(waited.as_secs_f64());
     }
 
     pub(super) fn injected(&self, kind: Injected) {

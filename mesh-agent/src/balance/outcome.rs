@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::model::grpc_status::{DATA_LOSS, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE};
 use crate::model::traffic::Limits;
 use crate::model::{Fault, RefuseReason};
 
@@ -70,9 +71,11 @@ impl Failure {
     /// Of an answer; `None`: it is none.
     #[must_use]
     pub(crate) fn of_answer(status: u16, grpc_status: Option<u32>) -> Option<Self> {
-        // DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS.
         let failed = match grpc_status {
-            Some(grpc) => matches!(grpc, 4 | 13 | 14 | 15),
+            Some(grpc) => matches!(
+                u8::try_from(grpc),
+                Ok(DEADLINE_EXCEEDED | INTERNAL | UNAVAILABLE | DATA_LOSS)
+            ),
             // As gRPC's UNIMPLEMENTED, 501 says something of the request.
             None => status >= 500 && status != 501,
         };
@@ -127,6 +130,14 @@ pub(crate) enum Outcome {
     Abandoned,
     /// Nothing.
     Neutral,
+}
+
+impl Outcome {
+    /// Of what went wrong; `None`: that says nothing of the endpoint.
+    #[must_use]
+    pub(crate) fn of_failure(failure: Option<Failure>) -> Self {
+        failure.map_or(Self::Neutral, Self::Failure)
+    }
 }
 
 /// A client that waits for so long has waited long, whatever others take.

@@ -1,6 +1,6 @@
 //! Names of headers that mean something to an agent.
 
-/// Removed on each leg: they are about one connection.
+/// Never go on to the next connection: they are about one.
 pub(crate) const HOP_BY_HOP: &[&str] = &[
     "connection",
     "keep-alive",

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{PeerCertificate, RuleRef};
+use super::{PeerCertificate, RuleRef, grpc_status};
 
 /// Who has to change something before it works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -68,66 +68,84 @@ pub(crate) struct Status {
 
 impl Status {
     /// 403, `PERMISSION_DENIED`.
-    pub(crate) const FORBIDDEN: Self = Self { http: 403, grpc: 7 };
+    pub(crate) const FORBIDDEN: Self = Self {
+        http: 403,
+        grpc: grpc_status::PERMISSION_DENIED,
+    };
     /// 503, `UNAVAILABLE`: also for what timed out while it connected, as Envoy (`UF`).
     pub(crate) const UNAVAILABLE: Self = Self {
         http: 503,
-        grpc: 14,
+        grpc: grpc_status::UNAVAILABLE,
     };
     /// 400, `INTERNAL`: not understood, or with more than one meaning.
     pub(crate) const BAD_REQUEST: Self = Self {
         http: 400,
-        grpc: 13,
+        grpc: grpc_status::INTERNAL,
     };
     /// 404, `UNIMPLEMENTED`.
     pub(crate) const NOT_FOUND: Self = Self {
         http: 404,
-        grpc: 12,
+        grpc: grpc_status::UNIMPLEMENTED,
     };
     /// 405, `UNIMPLEMENTED`.
     pub(crate) const METHOD: Self = Self {
         http: 405,
-        grpc: 12,
+        grpc: grpc_status::UNIMPLEMENTED,
     };
     /// 408, `DEADLINE_EXCEEDED`.
-    pub(crate) const SLOW: Self = Self { http: 408, grpc: 4 };
+    pub(crate) const SLOW: Self = Self {
+        http: 408,
+        grpc: grpc_status::DEADLINE_EXCEEDED,
+    };
     /// 414, `RESOURCE_EXHAUSTED`.
-    pub(crate) const LONG_TARGET: Self = Self { http: 414, grpc: 8 };
+    pub(crate) const LONG_TARGET: Self = Self {
+        http: 414,
+        grpc: grpc_status::RESOURCE_EXHAUSTED,
+    };
     /// 429, `RESOURCE_EXHAUSTED`.
-    pub(crate) const TOO_MANY: Self = Self { http: 429, grpc: 8 };
+    pub(crate) const TOO_MANY: Self = Self {
+        http: 429,
+        grpc: grpc_status::RESOURCE_EXHAUSTED,
+    };
     /// 431, `RESOURCE_EXHAUSTED`.
-    pub(crate) const LARGE_HEAD: Self = Self { http: 431, grpc: 8 };
+    pub(crate) const LARGE_HEAD: Self = Self {
+        http: 431,
+        grpc: grpc_status::RESOURCE_EXHAUSTED,
+    };
     /// 500, `UNAVAILABLE`.
     pub(crate) const NO_BACKEND: Self = Self {
         http: 500,
-        grpc: 14,
+        grpc: grpc_status::UNAVAILABLE,
     };
     /// 501, `UNIMPLEMENTED`.
     pub(crate) const NOT_IMPLEMENTED: Self = Self {
         http: 501,
-        grpc: 12,
+        grpc: grpc_status::UNIMPLEMENTED,
     };
     /// 502, `UNAVAILABLE`.
     pub(crate) const BAD_GATEWAY: Self = Self {
         http: 502,
-        grpc: 14,
+        grpc: grpc_status::UNAVAILABLE,
     };
     /// 504, `DEADLINE_EXCEEDED`.
-    pub(crate) const TIMEOUT: Self = Self { http: 504, grpc: 4 };
+    pub(crate) const TIMEOUT: Self = Self {
+        http: 504,
+        grpc: grpc_status::DEADLINE_EXCEEDED,
+    };
     /// 505, `UNIMPLEMENTED`.
     pub(crate) const VERSION: Self = Self {
         http: 505,
-        grpc: 12,
+        grpc: grpc_status::UNIMPLEMENTED,
     };
     /// 508, `INTERNAL`.
     pub(crate) const LOOP: Self = Self {
         http: 508,
-        grpc: 13,
+        grpc: grpc_status::INTERNAL,
     };
     /// 500, `INTERNAL`.
     pub(crate) const INTERNAL: Self = Self {
         http: 500,
-        grpc: 13,
+        grpc: grpc_status::INTERNAL,
     };
 }
 

@@ -88,8 +88,7 @@ impl Load {
 
     /// It is refused, for a reason that may be the endpoint's.
     pub(super) fn refused(&mut self, reason: RefuseReason, flow: &Flow) {
-        let failure = Failure::of_reason(reason);
-        self.tell(failure.map_or(Outcome::Neutral, Outcome::Failure), flow);
+        self.tell(Outcome::of_failure(Failure::of_reason(reason)), flow);
     }
 
     /// A connection has passed on so much, and goes on.

@@ -11,14 +11,12 @@ use super::report::Report;
 use crate::balance::{Failure, Outcome};
 use crate::http::answer::Answer;
 use crate::http::trace;
+use crate::model::grpc_status::DEADLINE_EXCEEDED;
 use crate::model::{
     ByteCounts, Flow, Hedged, HttpVersion, RefuseReason, Refused, RequestEnd, RequestHead,
     RequestProtocol, RequestRecord, RequestText, RequestTiming, Retry, RouteRef, RuleRef, TraceId,
 };
 use crate::observe;
-
-/// Of gRPC: nobody waits any more.
-const DEADLINE_EXCEEDED: u32 = 4;
 
 /// What is kept of a request's head. The text is the access log's alone.
 #[derive(Debug)]
@@ -421,7 +419,7 @@ pub(super) fn of_answer(
     now: Instant,
 ) -> Outcome {
     let is_late = match grpc {
-        Some(grpc) => grpc == DEADLINE_EXCEEDED,
+        Some(grpc) => grpc == u32::from(DEADLINE_EXCEEDED),
         None => status == 504,
     };
     if is_late && due.is_some_and(|due| due <= now) {

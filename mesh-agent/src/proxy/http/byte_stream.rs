@@ -101,7 +101,7 @@ impl ByteStream<'_> {
         while poll_fn(|cx| more(self, cx)).await.is_ok_and(|n| n > 0) {}
     }
 
-    /// As [`socket::has_ended`]; of other legs that is seen by who reads.
+    /// As [`socket::has_ended`]; of all others that is seen by who reads.
     pub(super) fn has_ended(&self) -> bool {
         match self {
             Self::Socket(of) => socket::has_ended(*of),
@@ -109,7 +109,7 @@ impl ByteStream<'_> {
         }
     }
 
-    /// Nothing has come that is not read, nor an end; of other legs that is seen by who reads.
+    /// Nothing has come that is not read, nor an end; of all others that is seen by who reads.
     pub(super) fn is_quiet(&self) -> bool {
         match self {
             Self::Socket(of) => is_quiet(of),

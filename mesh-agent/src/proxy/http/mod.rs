@@ -1,5 +1,5 @@
-//! Exchanges of HTTP/1 between two legs, each a socket or a stream of a connection
-//! between agents.
+//! Exchanges of HTTP/1 between a client's side and a server's, each a socket or a stream of a
+//! connection between agents.
 //!
 //! A head is looked at where it comes, decided on by the caller, and goes on with
 //! its body as the bytes that came; the caller says where to, and what becomes of

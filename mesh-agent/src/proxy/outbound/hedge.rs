@@ -318,10 +318,9 @@ fn outcome(fail: Fail) -> Outcome {
         Fail::Upstream(_) => Some(Failure::Reset),
         Fail::Answer(_) => Some(Failure::Status),
     };
-    failure.map_or(Outcome::Neutral, Outcome::Failure)
+    Outcome::of_failure(failure)
 }
 
 fn of_reason(reason: RefuseReason) -> Outcome {
-    let failure = Failure::of_reason(reason);
-    failure.map_or(Outcome::Neutral, Outcome::Failure)
+    Outcome::of_failure(Failure::of_reason(reason))
 }

@@ -397,7 +397,7 @@ fn outcome(broken: &Broken) -> Outcome {
         | Broken::Cut(_)
         | Broken::NotOffered => None,
     };
-    failure.map_or(Outcome::Neutral, Outcome::Failure)
+    Outcome::of_failure(failure)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@ tries again, for the suite `resilience`."""
 
 import json
 import os
+import select
 import socket
 import struct
 import sys
@@ -113,6 +114,12 @@ class Server:
                         body = json.dumps([self.count, len(self.open)])
                     s.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
                     continue
+                if line.startswith((b"GET /slow ", b"torn")):
+                    # As servers that look after their clients: who hangs up is not answered.
+                    if select.select([s], [], [], 200 * SLOW)[0] and not s.recv(1, socket.MSG_PEEK):
+                        if line.startswith(b"torn"):
+                            s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST)
+                        return
                 with self.lock:
                     self.count += 1
                     count = self.count
@@ -199,9 +206,9 @@ def call(to, kind, longest):
             return ("ok", json.loads(line)[0]) if line else ("closed", None)
         # With large ones another request comes behind, at once.
         s.sendall({"post": POST, "large": LARGE + GET}.get(kind, GET))
-        if kind == "half":
-            # It has asked for all that it will ask for, and says so a while later.
-            time.sleep(6 * SLOW)
+        if kind in ("half", "ended"):
+            # It has asked for all that it will ask for, and says so: a while later, or at once.
+            time.sleep(6 * SLOW if kind == "half" else 0)
             s.shutdown(socket.SHUT_WR)
         first = f.readline()
         if not first:
@@ -231,6 +238,16 @@ def calls(to, kind, count, longest):
     return {"results": results, "servers": servers, "took": time.monotonic() - begun,
             "p50": times[len(times) // 2], "p99": times[len(times) * 99 // 100],
             "over_1s": sum(t > 1 for t in times)}
+
+
+def leave(to, kind, count, after):
+    """Asks for what takes long, and hangs up so many seconds later, one after the other."""
+    host, port = to.rsplit(":", 1)
+    for _ in range(count):
+        with socket.create_connection((host, int(port)), timeout=20) as s:
+            s.sendall(b"torn\n" if kind == "tcp" else GET.replace(b"/ ", b"/slow ", 1))
+            time.sleep(after)
+    return {"left": count}
 
 
 def offered(to, kind, seconds, rate, longest):
@@ -336,6 +353,8 @@ elif sys.argv[1] == "load":
     print(json.dumps(load(sys.argv[2], float(sys.argv[3]))))
 elif sys.argv[1] == "offered":
     print(json.dumps(offered(sys.argv[2], sys.argv[3], *map(float, sys.argv[4:7]))))
+elif sys.argv[1] == "leave":
+    print(json.dumps(leave(*sys.argv[2:4], int(sys.argv[4]), float(sys.argv[5]))))
 elif sys.argv[1] == "serve":
     Server(sys.argv[2], int(sys.argv[3]), sys.argv[4]).run()
 else:

@@ -7,6 +7,8 @@ mod attempts;
 mod budget;
 #[path = "resilience/hedging.rs"]
 mod hedging;
+#[path = "resilience/leavers.rs"]
+mod leavers;
 #[path = "resilience/locality.rs"]
 mod locality;
 #[path = "resilience/probes.rs"]

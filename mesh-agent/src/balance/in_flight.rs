@@ -54,6 +54,9 @@ pub(crate) struct InFlight {
     told: bool,
     /// How long its endpoint took, in seconds; less than 0 where that is not known.
     took: f32,
+    /// How long its client stayed, in seconds, where it was seen to leave before it was over;
+    /// less than 0 where it was not.
+    stayed: f32,
 }
 
 impl InFlight {
@@ -72,6 +75,7 @@ impl InFlight {
             waits: true,
             told: false,
             took: -1.0,
+            stayed: -1.0,
         };
         begun.state().pending.fetch_add(1, Ordering::Relaxed);
         begun.state().waiting.fetch_add(1, Ordering::Relaxed);
@@ -180,6 +184,12 @@ impl InFlight {
         }
     }
 
+    /// Its client left then: what it waited for is no longer than that.
+    pub(crate) fn left(&mut self, then: Option<Instant>) {
+        let stayed = then.map(|then| then.saturating_duration_since(self.begun));
+        self.stayed = stayed.map_or(-1.0, |stayed| stayed.as_secs_f32());
+    }
+
     /// What became of it; only the first word counts. It goes on counting as load.
     pub(crate) fn end(
         &mut self,
@@ -280,7 +290,9 @@ impl InFlight {
     }
 
     fn waited(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.begun)
+        let stayed = Duration::try_from_secs_f32(self.stayed);
+        let until = stayed.map_or(now, |stayed| self.begun + stayed);
+        until.saturating_duration_since(self.begun)
     }
 
     /// It is cancelled, for another try was quicker. That is no success and no failure of its

@@ -65,6 +65,11 @@ impl Pump {
         self.passed
     }
 
+    /// FIN came.
+    pub(super) fn has_ended(&self) -> bool {
+        self.state != State::Open
+    }
+
     /// Moves what can be moved. Ready when FIN has been passed on.
     pub(super) fn poll(
         &mut self,

@@ -36,6 +36,12 @@ impl Relay {
         }
     }
 
+    /// The client has ended its side.
+    #[must_use]
+    pub(crate) fn client_has_ended(&self) -> bool {
+        self.sent.has_ended()
+    }
+
     /// Shows the bytes there from now on, after each turn.
     pub(crate) fn show(&mut self, meter: Arc<ByteMeter>) {
         meter.set(self.bytes());

@@ -114,7 +114,10 @@ pub(super) const REQUEST_FLAGS: &[(&str, &str)] = &[
         "-",
         "it was answered by the application, or a policy said no (403)",
     ),
-    ("DC", "the client left before it had the answer"),
+    (
+        "DC",
+        "the client left, or ended its side and the upstream then closed, before it had the answer",
+    ),
     (
         "DPE",
         "the client sent what is no request, or one with two meanings",

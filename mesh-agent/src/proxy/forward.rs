@@ -292,6 +292,9 @@ pub(super) async fn forward_plain(
         Stopped::Idle => CloseReason::IdleTimeout,
         Stopped::Cut(reason) => reason.close(),
     };
+    if reason == CloseReason::ResetByUpstream && plain.relay.client_has_ended() {
+        report.reset_behind_end(plain.bytes());
+    }
     if reason != CloseReason::Finished {
         socket::reset_on_close(upstream);
     }

@@ -50,6 +50,11 @@ impl Load {
         self.in_flight.took(then);
     }
 
+    /// Its client left then; `None`: just now.
+    pub(super) fn left(&mut self, then: Option<Instant>) {
+        self.in_flight.left(then);
+    }
+
     /// Only the first word counts.
     pub(super) fn tell(&mut self, outcome: Outcome, flow: &Flow) {
         let dice = &self.context.worker.dice;
@@ -165,5 +170,8 @@ mod tests {
         );
         let answered = outcome(bytes(10, 1), CloseReason::ResetByUpstream);
         assert_eq!(answered, Outcome::Success);
+        let unasked = outcome(bytes(0, 0), CloseReason::Finished);
+        assert_eq!(unasked, Outcome::Neutral);
+        assert_eq!(silent(CloseReason::ProtocolError), failed);
     }
 }

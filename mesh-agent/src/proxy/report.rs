@@ -158,6 +158,14 @@ impl Report {
         }
     }
 
+    /// The upstream resets what its client had ended: it may do so for that, and a server that
+    /// closes over what it has not read does. For its endpoint both have ended in order.
+    pub(super) fn reset_behind_end(&mut self, bytes: ByteCounts) {
+        if let Some(load) = &mut self.load {
+            load.closed(bytes, CloseReason::Finished, &self.flow);
+        }
+    }
+
     /// Totals so far, of a connection that lives longer.
     pub(super) fn progress(&mut self, bytes: ByteCounts) {
         self.carries(bytes);

@@ -336,6 +336,7 @@ impl RequestReport {
                 messages: ByteCounts::default(),
                 request: None,
                 answered: Some(Instant::now()),
+                left: None,
             };
             current.tell(carried, ended);
         }
@@ -370,6 +371,8 @@ impl Current {
             }
             // Its caller had no more time for it, which is as if it had left.
             (None, RequestEnd::Refused(RefuseReason::DeadlineExceeded, _) | RequestEnd::Client) => {
+                // What its endpoint did behind that says nothing of it.
+                load.left(carried.left);
                 load.tell(Outcome::Abandoned, &self.flow);
             }
             (None, RequestEnd::Refused(reason, _)) => load.refused(reason, &self.flow),

@@ -212,6 +212,12 @@ impl Relay {
         self.bytes
     }
 
+    /// The application here has ended its side.
+    #[must_use]
+    pub(crate) fn application_has_ended(&self) -> bool {
+        self.application_ended
+    }
+
     /// The peer's application accepted the stream.
     #[must_use]
     pub(crate) fn is_accepted(&self) -> bool {

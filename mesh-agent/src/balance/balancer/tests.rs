@@ -413,6 +413,33 @@ fn who_gives_up_time_and_again_on_one_that_answers_nobody_was_failed() {
 }
 
 #[test]
+fn what_becomes_of_a_request_behind_its_client_is_no_longer_wait() {
+    let is_ejected = |left: Duration| {
+        let snapshot = snapshot(1, &[(1, "a"), (2, "b")]);
+        let (service, mut now, mut balancer) = (only(&snapshot), Instant::now(), balancer(0));
+        let mut changes = Vec::new();
+        for round in 0..200 {
+            now += Duration::from_secs(60);
+            let both: Vec<_> = (0..8).map(|_| begin(&mut balancer, service, now)).collect();
+            for (which, mut load) in both {
+                let over = now + Duration::from_secs(2);
+                let outcome = if which == 1 && round > 0 {
+                    load.left(Some(now + left));
+                    Outcome::Abandoned
+                } else {
+                    load.took(now + Duration::from_millis(1));
+                    Outcome::Success
+                };
+                changes.extend(load.end(outcome, over, &random));
+            }
+        }
+        !changes.is_empty()
+    };
+    assert!(is_ejected(Duration::from_secs(2)));
+    assert!(!is_ejected(Duration::from_millis(100)));
+}
+
+#[test]
 fn nothing_is_picked_of_another_family_or_where_there_is_none() {
     let mut balancer = balancer(0);
     let snapshot = snapshot(1, &[(1, "a")]);

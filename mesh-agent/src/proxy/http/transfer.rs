@@ -21,7 +21,7 @@ use crate::http::h1::{
 };
 use crate::http::hygiene;
 use crate::model::{ByteCounts, Edits, HeaderLine, HttpVersion};
-use crate::tunnel::StreamEnd;
+use crate::tunnel::{ResetReason, StreamEnd};
 
 mod replay;
 #[cfg(test)]
@@ -30,7 +30,8 @@ mod tests;
 /// Why an exchange does not end well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) enum Fail {
-    /// The client failed, or ended within its request (`None`).
+    /// The client failed; or it ended (`None`), within its request, or behind it where its
+    /// upstream then had no answer.
     Client(Option<StreamEnd>),
     /// The client's body is none.
     Request(Bad),
@@ -76,6 +77,8 @@ pub(in crate::proxy) struct Carried {
     pub(in crate::proxy) request: Option<Instant>,
     /// When the answer began.
     pub(in crate::proxy) answered: Option<Instant>,
+    /// When the client ended its side, behind a whole request that had no answer.
+    pub(in crate::proxy) left: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -113,7 +116,8 @@ pub(in crate::proxy) struct Transfer {
     received: u64,
     /// Another protocol is spoken from now on.
     is_tunnel: bool,
-    client_ended: bool,
+    /// When it was seen.
+    client_ended: Option<Instant>,
     upstream_finished: bool,
     ended: KeptOpen,
     is_grpc: bool,
@@ -157,7 +161,7 @@ impl Transfer {
             },
             received: 0,
             is_tunnel: false,
-            client_ended: false,
+            client_ended: None,
             upstream_finished: false,
             ended: KeptOpen {
                 keep_client: asked.persistent,
@@ -198,6 +202,7 @@ impl Transfer {
             messages: ByteCounts::default(),
             request: self.whole,
             answered: self.answered,
+            left: self.client_ended,
         }
     }
 
@@ -377,9 +382,39 @@ impl Transfer {
                 self.begin_answer(passed, len, upstream);
                 return Poll::Ready(Ok(()));
             }
-            if !ready!(upstream.poll_fill(cx)).map_err(|end| Fail::Upstream(Some(end)))? {
-                return Poll::Ready(Err(Fail::Upstream(None)));
-            }
+            let end = match ready!(upstream.poll_fill(cx)) {
+                Ok(true) => continue,
+                Ok(false) => None,
+                Err(end) => Some(end),
+            };
+            return Poll::Ready(Err(self.unanswered(end)));
+        }
+    }
+
+    /// The upstream has ended, and there is no answer. Who closes behind the client's FIN may
+    /// do so for that: most servers take it for a client that has left. What else ends a
+    /// stream is the other agent's word, or a connection that broke.
+    fn unanswered(&self, end: Option<StreamEnd>) -> Fail {
+        let may_follow = match end {
+            None | Some(StreamEnd::ResetByApplication) => true,
+            Some(StreamEnd::ResetByPeer(reason)) => match reason {
+                ResetReason::Aborted | ResetReason::Answer => true,
+                ResetReason::Denied
+                | ResetReason::ConnectFailed
+                | ResetReason::OverLimit
+                | ResetReason::Cut => false,
+            },
+            Some(
+                StreamEnd::Finished
+                | StreamEnd::NotTaken
+                | StreamEnd::Lost
+                | StreamEnd::Refused
+                | StreamEnd::Protocol(_),
+            ) => false,
+        };
+        match may_follow && self.client_ended.is_some() {
+            true => Fail::Client(None),
+            false => Fail::Upstream(end),
         }
     }
 
@@ -450,8 +485,9 @@ impl Transfer {
 
     /// Takes note of a client that has left, as far as that is known now.
     pub(in crate::proxy) async fn look_for(&mut self, client: &mut Side<'_>) {
-        let has_failed = poll_fn(|cx| Poll::Ready(self.poll_end(client, cx).is_err())).await;
-        self.client_ended |= has_failed;
+        if poll_fn(|cx| Poll::Ready(self.poll_end(client, cx).is_err())).await {
+            self.client_ended.get_or_insert_with(Instant::now);
+        }
     }
 
     /// Until the client has failed, while its answer is waited for elsewhere: one that has only
@@ -471,12 +507,9 @@ impl Transfer {
         upstream: &mut Side<'_>,
         cx: &mut Context<'_>,
     ) -> Result<(), Fail> {
-        if self.client_ended {
-            return Ok(());
-        }
         let seen = self.poll_end(client, cx);
         seen.map_err(|end| Fail::Client(Some(end)))?;
-        if self.client_ended {
+        if self.client_ended.is_some() && !self.upstream_finished {
             // To most servers it says that nobody waits any more.
             let _later = self.poll_finish(upstream, cx)?;
         }
@@ -484,8 +517,8 @@ impl Transfer {
     }
 
     fn poll_end(&mut self, client: &mut Side<'_>, cx: &mut Context<'_>) -> Result<(), StreamEnd> {
-        if !self.client_ended {
-            self.client_ended = client.poll_ended(cx)?;
+        if self.client_ended.is_none() && client.poll_ended(cx)? {
+            self.client_ended = Some(Instant::now());
         }
         Ok(())
     }

@@ -210,6 +210,7 @@ impl View {
             },
             request: self.whole.get(),
             answered: self.answered.get(),
+            left: None,
         }
     }
 

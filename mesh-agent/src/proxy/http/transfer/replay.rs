@@ -161,7 +161,7 @@ impl Transfer {
 
     /// An upstream that was told that nobody waits closes, and has not failed.
     fn is_waited_for(&self) -> bool {
-        !self.client_ended && !self.has_answered() && self.status.is_none()
+        self.client_ended.is_none() && !self.has_answered() && self.status.is_none()
     }
 
     fn keeps_anew(&mut self) {

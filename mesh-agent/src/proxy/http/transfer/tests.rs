@@ -442,3 +442,60 @@ async fn an_answer_that_begins_while_the_agent_drains_says_that_it_is_the_last()
         assert_eq!(told.contains("connection: close\r\n"), is_last, "{told}");
     }
 }
+
+#[tokio::test]
+async fn an_upstream_that_closes_behind_its_clients_end_has_not_failed() {
+    const ASKED: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+    const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+    const HINTS: &[u8] = b"HTTP/1.1 103 Early Hints\r\n\r\n";
+    // Whether the client ends its side, what the server says, and whether it resets.
+    let cases: [(bool, &[u8], bool); 8] = [
+        (true, b"", false),
+        (true, b"", true),
+        (true, HINTS, false),
+        (true, &ANSWER[..20], false),
+        (true, ANSWER, false),
+        (false, b"", false),
+        (false, b"", true),
+        (false, HINTS, false),
+    ];
+    for (ends, says, resets) in cases {
+        let (mut client, mut asking) = End::pair().await;
+        let (mut upstream, mut server) = End::pair().await;
+        asking.write_all(ASKED).await.expect("write");
+        if ends {
+            asking.shutdown().await.expect("an end");
+        }
+        let mut side = client.side();
+        let head = side.next(|_, bytes| bytes.to_vec()).await;
+        let crate::proxy::http::Next::Request(head) = head else {
+            panic!("no request");
+        };
+        let mut transfer = Transfer::new(planned(&head), Edits::default(), false, &mut side);
+        let (mut from, mut to) = (client.side(), upstream.side());
+        let serving = async {
+            read_until(&mut server, ASKED).await;
+            if ends {
+                // It is passed on as it is: who answers is heard.
+                assert_eq!(server.read(&mut [0]).await.expect("an end"), 0);
+            }
+            server.write_all(says).await.expect("write");
+            if resets {
+                let linger = Some(Duration::ZERO);
+                socket2::SockRef::from(&server)
+                    .set_linger(linger)
+                    .expect("asked for");
+            }
+            drop(server);
+        };
+        let (ended, ()) = tokio::join!(transfer.run(&mut from, &mut to, || false), serving);
+        let carried = transfer.carried();
+        assert_eq!(carried.left.is_some(), ends);
+        match (ended, says == ANSWER) {
+            (Ok(ended), true) => assert!(!ended.keep_upstream && carried.status == 200),
+            (Err(Fail::Client(None)), false) => assert!(ends && carried.status == 0),
+            (Err(Fail::Upstream(_)), false) => assert!(!ends && carried.status == 0),
+            (ended, _) => panic!("{ends} {says:?} {resets}: {ended:?}"),
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! Agents whose kernel programs and maps are of another layout, and the pins of each.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -24,9 +24,13 @@ impl World {
         for at in places {
             program[at..at + OWN.len()].copy_from_slice(ANOTHER_VERSION.as_bytes());
         }
-        let copy = self.dir().join("another-agent");
-        std::fs::write(&copy, program)?;
-        std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o755))?;
+        let [made, copy] = ["another-agent.made", "another-agent"].map(|n| self.dir().join(n));
+        std::fs::write(&made, program)?;
+        // Written by another process: one that another test starts meanwhile would have it open
+        // for writing as this one, and it could not be run.
+        let mut install = Command::new("install");
+        let installed = install.args(["-m", "755"]).args([&made, &copy]).status()?;
+        ensure!(installed.success(), "install: {installed}");
         let becomes = format!("shift; exec {} \"$@\"", copy.display());
         Ok(["sh", "-c", &becomes, "sh"].map(str::to_owned).into())
     }

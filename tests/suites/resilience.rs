@@ -240,11 +240,12 @@ fn mode_file(world: &World, server: &str) -> PathBuf {
 #[test]
 fn all_endpoints_are_used_while_they_work() {
     let shop = Shop::new();
+    // For long enough that one that was late once is looked at again.
     for kind in ["http", "tcp"] {
-        let calls = shop.calls(kind, 200);
+        let calls = shop.calls(kind, 2_000);
         assert_eq!(calls.failed(), 0, "{calls:?}");
         for server in ["b", "c", "d"] {
-            assert!(calls.of(server) > 20, "{calls:?}");
+            assert!(calls.of(server) > 200, "{calls:?}");
         }
     }
     assert_eq!(shop.ejections(), 0);

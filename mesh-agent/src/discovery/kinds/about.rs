@@ -58,6 +58,16 @@ pub(in crate::discovery) enum Contradiction {
     Whole,
 }
 
+impl Contradiction {
+    /// Of kinds that have no parts.
+    pub(in crate::discovery) fn unless(are_same: bool) -> Self {
+        match are_same {
+            true => Self::None,
+            false => Self::Whole,
+        }
+    }
+}
+
 /// A kind that says what there is.
 pub(in crate::discovery) trait Fact: Sized {
     const ABOUT: About;

@@ -112,10 +112,7 @@ impl Fact for EndpointSlice {
     }
 
     fn contradiction(one: (&Meta, &Self), other: (&Meta, &Self)) -> Contradiction {
-        match one.1 == other.1 && one.0.labels == other.0.labels {
-            true => Contradiction::None,
-            false => Contradiction::Whole,
-        }
+        Contradiction::unless(one.1 == other.1 && one.0.labels == other.0.labels)
     }
 }
 

@@ -58,10 +58,7 @@ impl Fact for Grant {
     }
 
     fn contradiction(one: (&Meta, &Self), other: (&Meta, &Self)) -> Contradiction {
-        match one.1 == other.1 {
-            true => Contradiction::None,
-            false => Contradiction::Whole,
-        }
+        Contradiction::unless(one.1 == other.1)
     }
 }
 

@@ -124,10 +124,7 @@ impl Fact for ServiceSpec {
 
     /// Which pods are behind it is not known by two that differ.
     fn contradiction(one: (&Meta, &Self), other: (&Meta, &Self)) -> Contradiction {
-        match one.1 == other.1 {
-            true => Contradiction::None,
-            false => Contradiction::Whole,
-        }
+        Contradiction::unless(one.1 == other.1)
     }
 }
 

@@ -83,10 +83,7 @@ impl Fact for Backend {
 
     /// Of two that differ the first one holds: which is told.
     fn contradiction(one: (&Meta, &Self), other: (&Meta, &Self)) -> Contradiction {
-        match one.1 == other.1 {
-            true => Contradiction::None,
-            false => Contradiction::Whole,
-        }
+        Contradiction::unless(one.1 == other.1)
     }
 }
 

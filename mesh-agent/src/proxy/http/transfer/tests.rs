@@ -288,29 +288,26 @@ async fn behind_a_head_that_was_not_sent_whole_no_other_request_goes() {
     assert!(got.len() as u64 <= gone, "{} of {gone}", got.len());
 }
 
-/// All that a second try beside another one is: it has no client until it has won.
-#[tokio::test]
-async fn a_second_try_stops_at_its_answer_and_goes_on_where_that_is_the_clients() {
-    const ASKED: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
-    const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nbody";
+/// A second try beside another one, which has no client until its answer, held, has won: how
+/// it went, what its server got, and what its client gets until `end`.
+async fn won(asked: &[u8], answer: &[u8], end: &[u8]) -> (Transfer, [Vec<u8>; 2]) {
     let (mut upstream, mut server) = End::pair().await;
     let mut inbox = Inbox::default();
-    inbox.extend(ASKED);
+    inbox.extend(asked);
     let mut nothing = 0;
     let nobody = &mut Side {
         stream: ByteStream::Nobody(&mut nothing),
         inbox: &mut inbox,
     };
-    let mut transfer = Transfer::new(planned(ASKED), Edits::default(), false, nobody);
+    let mut transfer = Transfer::new(planned(asked), Edits::default(), false, nobody);
     transfer.second(Hold::default());
     let serving = async {
         let got = read_until(&mut server, b"\r\n\r\n").await;
-        server.write_all(ANSWER).await.expect("write");
+        server.write_all(answer).await.expect("write");
         got
     };
     let mut to = upstream.side();
     let (ended, got) = tokio::join!(transfer.run(nobody, &mut to, || false), serving);
-    assert_eq!(got, ASKED);
     let Err(Fail::Held(held)) = ended else {
         panic!("{ended:?}");
     };
@@ -319,7 +316,17 @@ async fn a_second_try_stops_at_its_answer_and_goes_on_where_that_is_the_clients(
     let (mut client, mut asking) = End::pair().await;
     let ended = transfer.run(&mut client.side(), &mut to, || false).await;
     assert!(ended.is_ok_and(|ended| ended.keep_client && ended.keep_upstream));
-    assert_eq!(read_until(&mut asking, b"body").await, ANSWER);
+    let told = read_until(&mut asking, end).await;
+    (transfer, [got, told])
+}
+
+/// All that a second try beside another one is: it has no client until it has won.
+#[tokio::test]
+async fn a_second_try_stops_at_its_answer_and_goes_on_where_that_is_the_clients() {
+    const ASKED: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+    const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nbody";
+    let (transfer, passed) = won(ASKED, ANSWER, b"body").await;
+    assert_eq!(passed, [ASKED, ANSWER]);
     let bytes = (ASKED.len() as u64, ANSWER.len() as u64);
     assert_eq!(transfer.bytes(), bytes, "as of any request");
 }
@@ -389,31 +396,11 @@ async fn behind_a_second_try_that_wins_early_goes_its_own_request_and_no_other()
 #[tokio::test]
 async fn answers_before_the_answer_of_a_second_try_are_for_nobody() {
     let asked = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
-    let (mut upstream, mut server) = End::pair().await;
-    let mut inbox = Inbox::default();
-    inbox.extend(asked);
-    let mut nothing = 0;
-    let nobody = &mut Side {
-        stream: ByteStream::Nobody(&mut nothing),
-        inbox: &mut inbox,
-    };
-    let mut transfer = Transfer::new(planned(asked), Edits::default(), false, nobody);
-    transfer.second(Hold::default());
     let early = b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n";
     let answer = b"HTTP/1.1 204 None\r\n\r\n";
     let all = [&early[..], early, answer].concat();
-    server.write_all(&all).await.expect("write");
-    let mut to = upstream.side();
-    let ended = transfer.run(nobody, &mut to, || false).await;
-    let Err(Fail::Held(held)) = ended else {
-        panic!("{ended:?}");
-    };
-    assert!(transfer.will_do(&held) && !transfer.has_answered());
-    transfer.release();
-    let (mut client, mut asking) = End::pair().await;
-    let ended = transfer.run(&mut client.side(), &mut to, || false).await;
-    assert!(ended.is_ok_and(|ended| ended.keep_client && ended.keep_upstream));
-    assert_eq!(read_until(&mut asking, b"\r\n\r\n").await, answer);
+    let (transfer, [_, told]) = won(asked, &all, b"\r\n\r\n").await;
+    assert_eq!(told, answer);
     assert_eq!(transfer.carried().status, 204);
 }
 

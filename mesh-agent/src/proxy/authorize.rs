@@ -74,10 +74,11 @@ pub(super) fn authorize_request(
                 principal,
                 head: Some(head),
             };
-            if counts {
-                exchange.context.worker.admit(to, &asks)?;
+            let rates = exchange.context.worker.rates(&now, to);
+            if let Some(rates) = rates.as_ref().filter(|_| counts) {
+                rates.admit(&asks)?;
             }
-            let is_normal = by_path || exchange.context.worker.is_limited_by_path(&now, to);
+            let is_normal = by_path || rates.is_some_and(|rates| rates.is_by_path());
             let watched = Watched::begin(exchange.context.entry(), check.for_request(head));
             Ok(Permitted {
                 authorized: Authorized {

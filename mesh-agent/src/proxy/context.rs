@@ -25,7 +25,7 @@ use super::metrics::Metrics;
 use super::places::{self, Places};
 use super::ports::PortRange;
 use super::pre_auth::{PreAuthLimiter, Slot};
-use super::rates::KnownRates;
+use super::rates::{KnownRates, RatesHere};
 use super::registry::{ConnectionEntry, ConnectionRegistry, CutReason, Registration};
 use super::seen::Seen;
 use super::spare::Spare;
@@ -216,15 +216,16 @@ impl WorkerState {
         ConnectionRegistry::register(&self.connections, self.next_id(), pod.cookie())
     }
 
+    /// The rate limits of a port of a pod as `now` has them.
+    pub(super) fn rates(&self, now: &InForce, to: (&Workload, u16)) -> Option<RatesHere> {
+        self.rates.borrow_mut().of(now, to)
+    }
+
     /// One more for a port of a pod, by the rate limits that hold now.
     pub(super) fn admit(&self, to: (&Workload, u16), asks: &Asks<'_>) -> Result<(), Refused> {
         let now = self.agent.published.load();
-        self.rates.borrow_mut().admit(&now, to, asks)
-    }
-
-    /// A limit of rates there depends on the path of a request.
-    pub(super) fn is_limited_by_path(&self, now: &InForce, to: (&Workload, u16)) -> bool {
-        self.rates.borrow_mut().is_by_path(now, to)
+        self.rates(&now, to)
+            .map_or(Ok(()), |rates| rates.admit(asks))
     }
 
     /// Of a pod's port: something depends on each request there.

@@ -22,26 +22,11 @@ pub(super) struct KnownRates {
 }
 
 impl KnownRates {
-    /// Something that a request is held to there depends on its path.
-    pub(super) fn is_by_path(&mut self, now: &InForce, to: (&Workload, u16)) -> bool {
-        !now.rates.is_empty() && self.of(now, to).iter().any(|rate| rate.is_by_path())
-    }
-
-    /// One more for a port of a pod; nothing is taken of what is refused.
-    pub(super) fn admit(
-        &mut self,
-        now: &InForce,
-        to: (&Workload, u16),
-        asks: &Asks<'_>,
-    ) -> Result<(), Refused> {
+    /// Of a port of a pod; `None`: nothing limits rates, there or elsewhere.
+    pub(super) fn of(&mut self, now: &InForce, to: (&Workload, u16)) -> Option<RatesHere> {
         if now.rates.is_empty() {
-            return Ok(());
+            return None;
         }
-        let taken = take(&self.of(now, to), asks, Instant::now());
-        taken.map_err(|over| refused(over, now.snapshot.generation))
-    }
-
-    fn of(&mut self, now: &InForce, to: (&Workload, u16)) -> Arc<[Arc<Rate>]> {
         let generation = now.snapshot.generation;
         if self.generation != generation || self.places.len() >= MAX_PLACES {
             self.places.clear();
@@ -53,7 +38,27 @@ impl KnownRates {
             let is_unreadable = now.snapshot.unreadable_pods.contains(&workload.key);
             now.rates.of(workload, port, is_unreadable)
         };
-        place.or_insert_with(look).clone()
+        let rates = place.or_insert_with(look).clone();
+        Some(RatesHere { rates, generation })
+    }
+}
+
+/// What one request or connection is held to.
+pub(super) struct RatesHere {
+    rates: Arc<[Arc<Rate>]>,
+    generation: u64,
+}
+
+impl RatesHere {
+    /// Something that a request is held to depends on its path.
+    pub(super) fn is_by_path(&self) -> bool {
+        self.rates.iter().any(|rate| rate.is_by_path())
+    }
+
+    /// One more; nothing is taken of what is refused.
+    pub(super) fn admit(&self, asks: &Asks<'_>) -> Result<(), Refused> {
+        let taken = take(&self.rates, asks, Instant::now());
+        taken.map_err(|over| refused(over, self.generation))
     }
 }
 

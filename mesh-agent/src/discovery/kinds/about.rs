@@ -118,6 +118,11 @@ pub(in crate::discovery) trait Policy: Clone + PartialEq {
     /// What stays where nobody can say that it is meant: no grant.
     fn fail_closed(&mut self, why: &str);
 
+    /// It is in force, and not only tried.
+    fn restricts(&self) -> bool {
+        true
+    }
+
     /// Says more than `now`, which has a mistake: it is to hold instead.
     fn is_better_than(&self, _now: &Self) -> bool {
         false

@@ -62,6 +62,10 @@ impl Policy for AuthorizationPolicy {
         }
     }
 
+    fn restricts(&self) -> bool {
+        !self.dry_run
+    }
+
     /// Not the DENY of everything that stands for what is not understood: what
     /// it denied before is known.
     fn is_better_than(&self, now: &Self) -> bool {

@@ -240,6 +240,15 @@ macro_rules! kinds {
                 }
             }
 
+            /// A policy that is in force, and not only tried.
+            pub(super) fn restricts(&self) -> bool {
+                match self {
+                    $(Self::$fact(_) => false,)*
+                    $(Self::$policy(policy) => policy.restricts(),)*
+                    Self::Unknown(_) => false,
+                }
+            }
+
             /// A policy that is to hold instead of `now`, which has a mistake.
             pub(super) fn is_better_than(&self, now: &Self) -> bool {
                 match (self, now) {

@@ -80,6 +80,55 @@ fn a_guess_ends_when_it_is_known_what_it_stood_for_also_with_another_mistake() {
     }
 }
 
+/// In force beside another policy.
+#[test]
+fn a_guess_stands_whatever_becomes_of_what_stood_beside_it() {
+    let both = [half(DENY), "\n", STRICT].concat();
+    let strict = "PeerAuthentication shop/strict";
+    let is_guess = |name: &String| name.ends_with('?');
+    let begun = after(&[&both]);
+    assert_eq!(begun.iter().filter(|n| is_guess(n)).count(), 1, "{begun:?}");
+    // The other one goes, or is called by another name.
+    for next in [half(DENY).to_owned(), both.replace("strict", "other")] {
+        let all = after(&[&both, &next]);
+        assert_eq!(all.iter().filter(|n| is_guess(n)).count(), 1, "{all:?}");
+    }
+    // More breaks, or nothing can be read.
+    for next in ["{", "kind: ["] {
+        let all = after(&[&both, next]);
+        assert_eq!(all.iter().filter(|n| is_guess(n)).count(), 1, "{all:?}");
+        assert!(all.iter().any(|name| name == strict), "{all:?}");
+        let all = after(&[&both, next, next, &both]);
+        assert_eq!(all.iter().filter(|n| is_guess(n)).count(), 1, "{all:?}");
+    }
+    // One of another kind is not it.
+    let all = after(&[STRICT, half(DENY)]);
+    assert_eq!(all.iter().filter(|n| is_guess(n)).count(), 1, "{all:?}");
+    // Nor where another one has come in the place of what is named no more.
+    let renamed = [&DENY.replace("deny", "denies"), "---\n", half(DENY)].concat();
+    let all = after(&[DENY, &renamed]);
+    assert_eq!(all.iter().filter(|n| is_guess(n)).count(), 1, "{all:?}");
+}
+
+#[test]
+fn what_was_only_tried_says_nothing_for_what_is_to_hold() {
+    let tried = "namespace: shop, annotations: {istio.io/dry-run: \"true\"}";
+    let tried = DENY.replace("namespace: shop", tried);
+    let all = after(&[&tried, half(DENY)]);
+    assert!(all.iter().any(|name| name.ends_with('?')), "{all:?}");
+}
+
+#[test]
+fn a_guess_is_not_taken_for_one_of_the_default_namespace() {
+    let known = DENY.replace(", namespace: shop", "");
+    let all = [&known, "---\n", half(DENY)].concat();
+    for order in [all, [half(DENY), "\n---\n", &known].concat()] {
+        let all = after(&[&known, &order]);
+        assert_eq!(all.len(), 2, "{all:?}");
+        assert!(all.iter().any(|name| name.ends_with('?')), "{all:?}");
+    }
+}
+
 #[test]
 fn a_guess_holds_while_nothing_more_is_known() {
     let guessed = after(&[half(DENY)]);

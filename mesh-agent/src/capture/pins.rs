@@ -215,6 +215,16 @@ fn names(dir: &Path) -> Result<Vec<String>, Error> {
     Ok(names)
 }
 
+/// Removes the pins of a version beside this one. The programs of its pods go first: one whose
+/// recorder is gone before it takes what this agent dials for a stranger's, and refuses it.
+pub(super) fn remove_version(version: &Path) -> Result<(), Error> {
+    for cookie in pod_cookies(version)? {
+        unpin(&pod_of(version, cookie))?;
+    }
+    remove_tree(version)?;
+    Ok(())
+}
+
 /// Removes a directory of pins; gives the cookies of pods found in it.
 pub(super) fn remove_tree(dir: &Path) -> Result<Vec<u64>, Error> {
     if !is_there(dir)? {

@@ -144,7 +144,7 @@ impl Capture {
             // First: their map is all that names them.
             self.settle_classifiers(&version)?;
             if self.running(&version)?.is_empty() {
-                pins::remove_tree(&version)?;
+                pins::remove_version(&version)?;
             } else {
                 pins::narrow(&version)?;
                 are_gone = false;

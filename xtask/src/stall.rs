@@ -33,7 +33,9 @@ pub(crate) fn read_lines(
             }
             Err(RecvTimeoutError::Timeout) => match end_tests(root)? {
                 tests if tests.is_empty() => {
-                    bail!("no test runs, and nothing came for {patience:?}")
+                    bail!(
+                        "no test runs, and nothing came for {patience:?}; ended before: {ended:?}"
+                    )
                 }
                 tests => ended.extend(tests),
             },

@@ -25,6 +25,11 @@ const UNREAD: u32 = 250;
 /// Most of a head, or of trailers, that clients and applications send; each line counts
 /// 32 bytes more than it has, as in SETTINGS.
 const HEAD: usize = 96 * 1024;
+/// Most of them as they are sent. Bytes beyond ASCII take up to 28 bits in Huffman's code, which
+/// is used whether or not it makes a text shorter: what came as [`HEAD`] may go as this.
+const BLOCK: usize = 4 * HEAD;
+/// What HTTP/2 is told that a list may have, and holds it to.
+const LIST: u32 = 640 * 1024;
 /// Unread data of one stream; more only where all is read as fast as it comes.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const AGENTS_STREAM_WINDOW: u32 = 128 * 1024;
@@ -63,10 +68,10 @@ impl Hop {
                 streams: STREAMS,
                 stream_window: STREAM_WINDOW,
                 connection_window: UNREAD * STREAM_WINDOW,
-                header_list: 512 * 1024,
+                header_list: LIST,
                 block: Most {
                     lines: 512,
-                    bytes: 256 * 1024,
+                    bytes: BLOCK,
                 },
                 small_frames: 16 * 1024 * 1024,
             },
@@ -74,11 +79,11 @@ impl Hop {
                 streams: STREAMS,
                 stream_window: AGENTS_STREAM_WINDOW,
                 connection_window: UNREAD * AGENTS_STREAM_WINDOW,
-                header_list: 256 * 1024,
+                header_list: LIST,
                 // Of a route's edits there may be some more than came.
                 block: Most {
                     lines: 1024,
-                    bytes: 256 * 1024,
+                    bytes: BLOCK,
                 },
                 small_frames: 64 * 1024 * 1024,
             },

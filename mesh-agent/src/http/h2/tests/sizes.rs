@@ -50,6 +50,34 @@ async fn what_is_too_large_of_a_client_or_an_application_ends_its_own_exchange()
     answer(&mut beside).await.expect("the connection lives");
 }
 
+/// Each byte is sent as 28 bits, as agents send all text.
+#[tokio::test]
+async fn what_a_client_may_send_passes_between_agents_however_long_it_is_there() {
+    let mut pair = pair(Hop::Agents).await;
+    let long = || {
+        let value = HeaderValue::from_bytes(&[0xf9; 90_000]).expect("a value");
+        HeaderMap::from_iter([(http::HeaderName::from_static("x-large"), value)])
+    };
+    let mut request = get();
+    request.headers_mut().extend(long());
+    pair.client.ready().await.expect("room");
+    let (mut answered, mut up) = pair.client.send(request, false).expect("sent");
+    let mut came = pair.exchanges.recv().await.expect("a request");
+    assert_eq!(came.head.headers["x-large"].len(), 90_000);
+    up.trailers(long()).expect("taken");
+    assert!(came.body.data().await.is_none());
+    assert_eq!(came.body.trailers().await.ok().flatten(), Some(long()));
+    let mut head = ok();
+    head.headers_mut().extend(long());
+    let mut down = came.respond.answer(head, false).expect("sent");
+    let Informed::Final(_, mut back) = answered.next().await.expect("an answer") else {
+        panic!("another answer");
+    };
+    down.trailers(long()).expect("taken");
+    assert!(back.data().await.is_none());
+    assert_eq!(back.trailers().await.ok().flatten(), Some(long()));
+}
+
 #[tokio::test]
 async fn so_do_more_lines_than_a_head_may_have() {
     let mut pair = pair(Hop::Edge).await;

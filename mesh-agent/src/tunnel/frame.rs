@@ -64,6 +64,14 @@ pub(crate) enum ResetReason {
 }
 
 impl ResetReason {
+    /// What the other end's application did; all else is its agent's own word.
+    pub(crate) fn is_of_application(self) -> bool {
+        match self {
+            Self::Aborted | Self::Answer => true,
+            Self::Denied | Self::ConnectFailed | Self::OverLimit | Self::Cut => false,
+        }
+    }
+
     fn from_byte(byte: u8) -> Self {
         match byte {
             1 => Self::Denied,

@@ -21,7 +21,7 @@ use crate::http::h1::{
 };
 use crate::http::hygiene;
 use crate::model::{ByteCounts, Edits, HeaderLine, HttpVersion};
-use crate::tunnel::{ResetReason, StreamEnd};
+use crate::tunnel::StreamEnd;
 
 mod replay;
 #[cfg(test)]
@@ -211,6 +211,12 @@ impl Transfer {
         self.bytes().1 > 0
     }
 
+    /// There is no answer, behind the end of the client's side, and what ended it may follow
+    /// from that; see [`Fail::Client`].
+    pub(in crate::proxy) fn is_closed_behind_end(&self) -> bool {
+        self.client_ended.is_some() && !self.has_answered()
+    }
+
     /// To the end. Cancel-safe. An answer that begins when `is_last` says so is the last one
     /// of its connection, and says that itself: whoever asks on does so on another.
     pub(in crate::proxy) async fn run(
@@ -397,13 +403,7 @@ impl Transfer {
     fn unanswered(&self, end: Option<StreamEnd>) -> Fail {
         let may_follow = match end {
             None | Some(StreamEnd::ResetByApplication) => true,
-            Some(StreamEnd::ResetByPeer(reason)) => match reason {
-                ResetReason::Aborted | ResetReason::Answer => true,
-                ResetReason::Denied
-                | ResetReason::ConnectFailed
-                | ResetReason::OverLimit
-                | ResetReason::Cut => false,
-            },
+            Some(StreamEnd::ResetByPeer(reason)) => reason.is_of_application(),
             Some(
                 StreamEnd::Finished
                 | StreamEnd::NotTaken

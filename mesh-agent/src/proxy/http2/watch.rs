@@ -11,6 +11,9 @@ use crate::proxy::registry::{Cut, CutReason};
 use crate::proxy::request_report::RequestReport;
 use crate::proxy::silence::Silence;
 
+/// How often a try is looked at whose answer is held.
+const HELD: Duration = Duration::from_millis(100);
+
 pub(super) struct Watch<'w> {
     /// Of the connection, and of this request's own leave.
     pub(super) cuts: (&'w Cut, Option<&'w Cut>),
@@ -48,7 +51,12 @@ impl Watch<'_> {
         let is_late = || ends().is_some_and(|ends| ends <= Instant::now());
         let mut run = std::pin::pin!(running);
         loop {
-            let left = silence.wait(told.turn());
+            let turn = match is_answered() {
+                // Nothing tells when it goes on, and with it its time.
+                true => HELD.min(told.turn()),
+                false => told.turn(),
+            };
+            let left = silence.wait(turn);
             tokio::select! {
                 biased; // a cut must not wait for a busy exchange
                 reason = all.wait() => break Some(Broken::Cut(reason)),

@@ -299,6 +299,10 @@ fn mended(driven: &Driven, transfer: &Transfer, is_reused: bool) -> Option<Outco
             (!transfer.has_answered()).then(|| outcome(*fail))
         }
         Driven::TimedOut if !transfer.has_answered() => Some(Outcome::Failure(Failure::Timeout)),
+        // Closed behind the end of its client's side, who may wait for an answer yet.
+        Driven::Failed(Fail::Client(None)) if transfer.is_closed_behind_end() => {
+            Some(Outcome::Abandoned)
+        }
         Driven::Failed(Fail::Client(_) | Fail::Request(_) | Fail::Edit)
         | Driven::TimedOut
         | Driven::Ended(_)

@@ -295,9 +295,13 @@ pub(super) async fn stream(
             .replay_on(&mut carrying.connection, &open(context));
     };
     let (reason, answer) = close_reason(&stopped, carrying.relay.is_accepted());
-    let is_reset = matches!(stopped, Stopped::Ended(StreamEnd::ResetByPeer(_)));
-    let is_reset = is_reset && reason == CloseReason::ResetByUpstream;
-    if is_reset && carrying.relay.application_has_ended() {
+    // What an agent says by itself is no answer to that.
+    let is_reset = matches!(
+        stopped,
+        Stopped::Ended(StreamEnd::ResetByPeer(reason)) if reason.is_of_application()
+    );
+    if is_reset && reason == CloseReason::ResetByUpstream && carrying.relay.application_has_ended()
+    {
         report.reset_behind_end(carrying.relay.bytes());
     }
     carrying.answer = answer;

@@ -39,12 +39,17 @@ pub(super) async fn wait<L>(
             None => place(attempt, &context.worker.agent.metrics).await,
         }
     };
-    tokio::select! {
+    let ended = tokio::select! {
         biased; // removal and drain win
         reason = context.entry().cut.wait() => WaitEnd::Cut(reason),
         left = left => WaitEnd::Left(left),
         waited = waiting => waited.map_or_else(WaitEnd::Late, |()| WaitEnd::Over),
+    };
+    if !matches!(ended, WaitEnd::Over) {
+        // Whom it is told may take its time.
+        attempt.leave_queue();
     }
+    ended
 }
 
 /// The same of a request, which is told how long it was.
@@ -85,10 +90,7 @@ async fn place(attempt: &mut Attempt, metrics: &Metrics) -> Result<(), RefuseRea
     let (end, ended) = match placed {
         Ok(Ok(())) => (PendingEnd::Placed, Ok(())),
         Ok(Err(displaced)) => (PendingEnd::Displaced, Err(displaced)),
-        Err(_late) => {
-            attempt.leave_queue();
-            (PendingEnd::Late, Err(reason))
-        }
+        Err(_late) => (PendingEnd::Late, Err(reason)),
     };
     waiting.end = end;
     ended

@@ -317,12 +317,7 @@ impl<S: Site> Running<S> {
                 () = until(deadline) => None,
             }
         };
-        let ended = wait_of_request(attempt, of, left).await;
-        if !matches!(ended, WaitEnd::Over) {
-            // Whom it is told may take its time.
-            attempt.leave_queue();
-        }
-        let ended = match ended {
+        let ended = match wait_of_request(attempt, of, left).await {
             WaitEnd::Over => {
                 if is_delayed {
                     self.timed = Instant::now();

@@ -210,14 +210,12 @@ def call(to, kind, longest):
             # It has asked for all that it will ask for, and says so: a while later, or at once.
             time.sleep(6 * SLOW if kind == "half" else 0)
             s.shutdown(socket.SHUT_WR)
-        first = f.readline()
-        if not first:
-            return "closed", None
-        body = f.read(lines(f))
-        status = first.split(b" ")[1].decode()
+        status, body = answered(f)
+        if status == "closed":
+            return status, None
         if kind == "large":
             status = max(status, answered(f)[0])
-        who = json.loads(body)[0] if body.startswith(b"[") else body.decode().strip()
+        who = json.loads(body)[0] if body.startswith("[") else body
         return ("ok" if status == "200" else status), who
     except OSError as e:
         return type(e).__name__, None

@@ -102,11 +102,9 @@ fn a_server_that_keeps_its_callers_deadline_itself_has_not_failed() {
 #[test]
 fn a_deadline_counts_through_delays_and_the_sooner_of_it_and_the_routes_holds() {
     let mesh = Mesh::of_http();
-    let policy = "apiVersion: mesh-agent.io/v1alpha1\nkind: TrafficPolicy\n\
-        metadata: {name: slow, namespace: shop}\nspec:\n  \
-        targetRefs: [{group: \"\", kind: Service, name: b}, {group: \"\", kind: Service, name: c}]\n  \
-        faults: [{name: test, from: {principals: [cluster.local/ns/shop/sa/a]}, until: \"2099-01-01T00:00:00Z\", delay: 5s}]\n";
-    mesh.policy("slow", policy);
+    let faults = "faults: [{name: test, from: {principals: [cluster.local/ns/shop/sa/a]}, until: \"2099-01-01T00:00:00Z\", delay: 5s}]";
+    let policy = traffic_policy("slow", &["b", "c"], faults);
+    mesh.policy("slow", &policy);
     for (pod, to) in mesh.services() {
         let left = mesh.told(&to, "20S");
         assert!(
@@ -133,11 +131,8 @@ fn a_deadline_counts_through_delays_and_the_sooner_of_it_and_the_routes_holds() 
 #[test]
 fn who_waits_no_more_for_a_place_keeps_none_from_the_next() {
     let mesh = Mesh::of_http();
-    let policy = "apiVersion: mesh-agent.io/v1alpha1\nkind: TrafficPolicy\n\
-        metadata: {name: one, namespace: shop}\nspec:\n  \
-        targetRefs: [{group: \"\", kind: Service, name: b}, {group: \"\", kind: Service, name: c}]\n  \
-        limits: {maxRequests: 1, maxPendingRequests: 2, maxPendingTime: 700ms}\n";
-    mesh.policy("one", policy);
+    let one = "limits: {maxRequests: 1, maxPendingRequests: 2, maxPendingTime: 700ms}";
+    mesh.policy("one", &traffic_policy("one", &["b", "c"], one));
     for (pod, to) in mesh.services() {
         let told = mesh.client(&["behind", &to]);
         let expected = json!({"late": "200", "next": "200"});

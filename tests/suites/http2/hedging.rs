@@ -15,9 +15,8 @@ fn hedged(mesh: &Mesh, says: &str) -> String {
              metadata: {{name: some-1, namespace: shop, labels: {{kubernetes.io/service-name: some}}}}\n\
              addressType: IPv4\nports: [{{port: {APP_PORT}}}]\nendpoints:\n\
              - {{addresses: [{b}], conditions: {{ready: true}}}}\n\
-             - {{addresses: [{c}], conditions: {{ready: true}}}}\n---\n\
-             apiVersion: mesh-agent.io/v1alpha1\nkind: TrafficPolicy\nmetadata: {{name: some, namespace: shop}}\n\
-             spec:\n  targetRefs: [{{group: \"\", kind: Service, name: some}}]\n  {says}\n"
+             - {{addresses: [{c}], conditions: {{ready: true}}}}\n---\n{}",
+            traffic_policy("some", &["some"], says)
         ),
     );
     "10.96.9.8:80".to_owned()
@@ -92,10 +91,18 @@ fn a_call_of_grpc_is_hedged_where_its_method_is_named() {
 }
 
 impl Mesh {
-    /// Each of these in turn, with a body of so many bytes: what came of it.
-    fn timed(&self, to: &str, size: usize, paths: &[&str]) -> Vec<Value> {
-        let size = size.to_string();
-        let told = self.client(&[&["timed", to, &size], paths].concat());
+    /// Of servers that answer when the path says so, each asked in its turn and never left out;
+    /// with their Service.
+    fn of_timed(delay: &str) -> (Self, String) {
+        let mesh = Self::serving("serve-timed", &[]);
+        let by = "loadBalancer: {type: RoundRobin}\n  outlierDetection: {enabled: false}";
+        let to = hedged(&mesh, &format!("hedging: {{delay: {delay}}}\n  {by}"));
+        (mesh, to)
+    }
+
+    /// Each of these in turn: what came of it.
+    fn timed(&self, to: &str, paths: &[&str]) -> Vec<Value> {
+        let told = self.client(&[&["timed", to], paths].concat());
         told.as_array().expect("answers").clone()
     }
 }
@@ -103,24 +110,19 @@ impl Mesh {
 /// It has begun for the client: what the other server has is of another one.
 #[test]
 fn an_answer_that_breaks_off_as_it_begins_is_not_mended_by_another_servers() {
-    let mesh = Mesh::serving("serve-timed", &[]);
-    let by = "loadBalancer: {type: RoundRobin}\n  outlierDetection: {enabled: false}";
-    let to = hedged(&mesh, &format!("hedging: {{delay: 50ms}}\n  {by}"));
+    let (mesh, to) = Mesh::of_timed("50ms");
     let lines = || {
-        let log = mesh.world.access_log("n1");
-        let log = std::fs::read_to_string(log).unwrap_or_default();
-        let lines = log.lines().map(serde_json::from_str::<Value>);
-        let is_half = |line: &Value| {
+        let mut lines = mesh.world.logged("n1");
+        lines.retain(|line| {
             let path = line["path"].as_str().unwrap_or_default();
             line["event"] == "request" && path.starts_with("/half/")
-        };
-        let lines = lines.filter_map(Result::ok).filter(is_half);
-        lines.collect::<Vec<_>>()
+        });
+        lines
     };
     for others in ["", "/250"] {
         for (server, _) in mesh.services() {
             let path = format!("/half/{}/150{others}", server.name);
-            for answer in mesh.timed(&to, 0, &[path.as_str(); 6]) {
+            for answer in mesh.timed(&to, &[path.as_str(); 6]) {
                 assert_eq!(answer["status"], 200, "{path}: {answer}");
                 assert_eq!(answer["error"], "reset INTERNAL_ERROR", "{path}: {answer}");
             }
@@ -136,13 +138,11 @@ fn an_answer_that_breaks_off_as_it_begins_is_not_mended_by_another_servers() {
 /// A failure that is there is not kept from the client for as long as another server is silent.
 #[test]
 fn a_failure_waits_for_a_silent_server_a_while_and_no_longer() {
-    let mesh = Mesh::serving("serve-timed", &[]);
-    let by = "loadBalancer: {type: RoundRobin}\n  outlierDetection: {enabled: false}";
-    let to = hedged(&mesh, &format!("hedging: {{delay: 50ms}}\n  {by}"));
+    let (mesh, to) = Mesh::of_timed("50ms");
     let mut failed = 0;
     for (server, _) in mesh.services() {
         let path = format!("/fail/{}/150", server.name);
-        for answer in mesh.timed(&to, 0, &[path.as_str(); 3]) {
+        for answer in mesh.timed(&to, &[path.as_str(); 3]) {
             // Else the silent one was asked first, and nobody else has anything.
             if answer["status"] == 503 {
                 failed += 1;
@@ -157,9 +157,7 @@ fn a_failure_waits_for_a_silent_server_a_while_and_no_longer() {
 /// Its time is over then, and what it has is its client's.
 #[test]
 fn who_has_answered_is_not_late_while_another_server_is_waited_for() {
-    let mesh = Mesh::serving("serve-timed", &[]);
-    let by = "loadBalancer: {type: RoundRobin}\n  outlierDetection: {enabled: false}";
-    let to = hedged(&mesh, &format!("hedging: {{delay: 100ms}}\n  {by}"));
+    let (mesh, to) = Mesh::of_timed("100ms");
     mesh.policy(
         "route",
         "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\n\
@@ -171,7 +169,7 @@ fn who_has_answered_is_not_late_while_another_server_is_waited_for() {
         let mut failed = 0;
         for (server, _) in mesh.services() {
             let path = format!("/{kind}/{}/250", server.name);
-            for answer in mesh.timed(&to, 0, &[path.as_str(); 4]) {
+            for answer in mesh.timed(&to, &[path.as_str(); 4]) {
                 // Else the silent one was asked first.
                 if answer["status"] != 504 {
                     assert_eq!(answer["status"], 503, "{answer}");

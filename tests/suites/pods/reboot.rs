@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mesh_tests::{
-    ANOTHER_VERSION, APP_PORT, Agent, World, becomes_enrolled, counted, eventually, is_carried,
+    ANOTHER_VERSION, APP_PORT, Agent, Pod, World, becomes_enrolled, counted, eventually, is_carried,
 };
 
 use super::{BURSTABLE, finder, pair, reaches, spec};
@@ -15,23 +15,29 @@ fn rebooted(world: &World) {
     std::fs::write(dir.join("has-pods"), "").expect("written");
 }
 
+fn served<const N: usize>(world: &mut World, names: [&str; N]) -> [Pod; N] {
+    names.map(|name| {
+        let pod = world.add(&spec(name, BURSTABLE)).expect("a pod");
+        world.serve(&pod).expect("a process");
+        pod
+    })
+}
+
+fn comes_through(world: &World, agent: &Agent, from: &Pod, to: &Pod) {
+    let passes = eventually(Duration::from_secs(10), || reaches(world, from, to));
+    assert!(passes, "{}", agent.log());
+}
+
 #[test]
 fn after_a_reboot_a_pod_is_held_until_it_is_known_to_be_outside_and_no_other_is() {
     let (mut world, a, b) = pair();
     rebooted(&world);
-    let [outside, unknown] = ["outside", "unknown"].map(|name| {
-        let pod = world.add(&spec(name, BURSTABLE)).expect("a pod");
-        world.serve(&pod).expect("a process");
-        pod
-    });
+    let [outside, unknown] = served(&mut world, ["outside", "unknown"]);
     world.remove_config("unknown").expect("removed");
     let agent = finder(&world, &[], &[]);
     becomes_enrolled(&agent, &a);
     is_carried(&world, &agent, &a, &b);
-    let passes = eventually(Duration::from_secs(10), || {
-        reaches(&world, &outside, &outside)
-    });
-    assert!(passes, "{}", agent.log());
+    comes_through(&world, &agent, &outside, &outside);
     assert!(!reaches(&world, &unknown, &outside), "{}", agent.log());
     // Whoever comes next holds it as well.
     agent.kill9().expect("killed");
@@ -42,18 +48,14 @@ fn after_a_reboot_a_pod_is_held_until_it_is_known_to_be_outside_and_no_other_is(
     world
         .configure(&spec("unknown", BURSTABLE), &unknown)
         .expect("written");
-    let passes = eventually(Duration::from_secs(10), || {
-        reaches(&world, &unknown, &outside)
-    });
-    assert!(passes, "{}", agent.log());
+    comes_through(&world, &agent, &unknown, &outside);
 }
 
 #[test]
 fn after_a_reboot_an_agent_that_knows_no_pod_and_is_killed_leaves_them_held() {
     let (mut world, _a, _b) = pair();
     rebooted(&world);
-    let outside = world.add(&spec("outside", BURSTABLE)).expect("a pod");
-    world.serve(&outside).expect("a process");
+    let [outside] = served(&mut world, ["outside"]);
     let nothing = world.dir().join("nothing");
     std::fs::create_dir(&nothing).expect("made");
     let nothing = nothing.display().to_string();
@@ -67,10 +69,7 @@ fn after_a_reboot_an_agent_that_knows_no_pod_and_is_killed_leaves_them_held() {
         assert!(!reaches(&world, &outside, &outside));
     }
     let agent = finder(&world, &[], &[]);
-    let passes = eventually(Duration::from_secs(10), || {
-        reaches(&world, &outside, &outside)
-    });
-    assert!(passes, "{}", agent.log());
+    comes_through(&world, &agent, &outside, &outside);
 }
 
 #[test]
@@ -86,8 +85,7 @@ fn after_a_reboot_pods_are_held_also_where_the_kubelet_makes_their_group_later()
     world
         .configure(&spec("late", BURSTABLE), &late)
         .expect("written");
-    let passes = eventually(Duration::from_secs(10), || reaches(&world, &late, &late));
-    assert!(passes, "{}", agent.log());
+    comes_through(&world, &agent, &late, &late);
 }
 
 /// An agent of another version, in another cgroup, that takes over from one that runs.
@@ -114,11 +112,7 @@ fn versions(world: &World) -> usize {
 fn a_pod_that_is_held_stays_so_when_who_takes_over_is_killed_before_it_knows_all() {
     let (mut world, a, _b) = pair();
     rebooted(&world);
-    let [outside, unknown] = ["outside", "unknown"].map(|name| {
-        let pod = world.add(&spec(name, BURSTABLE)).expect("a pod");
-        world.serve(&pod).expect("a process");
-        pod
-    });
+    let [outside, unknown] = served(&mut world, ["outside", "unknown"]);
     world.remove_config("unknown").expect("removed");
     let agent = finder(&world, &[], &[]);
     becomes_enrolled(&agent, &a);
@@ -140,27 +134,17 @@ fn a_pod_that_is_held_stays_so_when_who_takes_over_is_killed_before_it_knows_all
     let settled = eventually(Duration::from_secs(10), || versions(&world) == 1);
     assert!(settled, "{}", agent.log());
     assert!(!reaches(&world, &unknown, &outside), "{}", agent.log());
-    let passes = eventually(Duration::from_secs(10), || {
-        reaches(&world, &outside, &outside)
-    });
-    assert!(passes, "{}", agent.log());
+    comes_through(&world, &agent, &outside, &outside);
 }
 
 #[test]
 fn no_connect_of_a_pod_outside_fails_while_an_agent_of_another_version_takes_over() {
     let (mut world, a, _b) = pair();
     rebooted(&world);
-    let [outside, server] = ["outside", "server"].map(|name| {
-        let pod = world.add(&spec(name, BURSTABLE)).expect("a pod");
-        world.serve(&pod).expect("a server");
-        pod
-    });
+    let [outside, server] = served(&mut world, ["outside", "server"]);
     let agent = finder(&world, &[], &[]);
     becomes_enrolled(&agent, &a);
-    let passes = eventually(Duration::from_secs(10), || {
-        reaches(&world, &outside, &server)
-    });
-    assert!(passes, "{}", agent.log());
+    comes_through(&world, &agent, &outside, &server);
     let to = [
         format!("{}:{APP_PORT}", server.v4()),
         format!("[{}]:{APP_PORT}", server.v6()),

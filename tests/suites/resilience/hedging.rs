@@ -3,13 +3,24 @@
 use super::*;
 
 pub(super) fn policy(says: &str) -> String {
-    format!(
-        "apiVersion: mesh-agent.io/v1alpha1\nkind: TrafficPolicy\nmetadata: {{name: s, namespace: shop}}\n\
-         spec:\n  targetRefs: [{{group: \"\", kind: Service, name: s}}]\n  {says}\n"
-    )
+    traffic_policy("s", &["s"], says)
 }
 
 impl Shop {
+    /// Of servers b and c alone, each in its turn and never left out.
+    fn hedged(by: &str) -> Self {
+        let shop = Self::new();
+        shop.hedges_by(by);
+        shop.serves(2, false);
+        shop
+    }
+
+    fn hedges_by(&self, by: &str) {
+        let rest = "outlierDetection: {enabled: false}\n  loadBalancer: {type: RoundRobin}";
+        let says = format!("hedging: {{{by}}}\n  {rest}");
+        self.write("traffic", &policy(&says));
+    }
+
     fn hedges(&self, end: &str) -> u64 {
         self.metric("mesh_agent_hedges_total", &format!("end=\"{end}\""))
     }
@@ -124,13 +135,7 @@ fn a_client_that_keeps_to_one_server_has_no_second_try() {
 /// one: slower by ten delays at most.
 #[test]
 fn of_two_answers_a_failure_is_not_the_clients() {
-    let shop = Shop::new();
-    let rest = "outlierDetection: {enabled: false}\n  loadBalancer: {type: RoundRobin}";
-    shop.write(
-        "traffic",
-        &policy(&format!("hedging: {{delay: 50ms}}\n  {rest}")),
-    );
-    shop.serves(2, false);
+    let shop = Shop::hedged("delay: 50ms");
     shop.mode("b", "slow");
     shop.mode("c", "fail");
     let calls = shop.calls("http", 50);
@@ -169,11 +174,7 @@ fn a_request_that_was_hedged_is_one_line_of_the_log() {
     shop.serves(2, false);
     shop.mode("b", "hang");
     assert_eq!(shop.calls("http", 4).of("c"), 4);
-    let lines = || {
-        let log = fs::read_to_string(shop.world.access_log("n1")).unwrap_or_default();
-        let lines = log.lines().map(serde_json::from_str::<Value>);
-        lines.filter_map(Result::ok).collect::<Vec<_>>()
-    };
+    let lines = || shop.world.logged("n1");
     let hedged = || lines().into_iter().filter(|line| line["hedge"] == "won");
     let won = shop.hedges("won");
     let told = eventually(Duration::from_secs(5), || hedged().count() as u64 == won);
@@ -225,16 +226,8 @@ fn a_second_try_stays_with_the_backend_whose_policy_asked_for_it() {
 /// asked on.
 #[test]
 fn a_second_server_that_answers_early_gets_its_request_and_no_other() {
-    let shop = Shop::new();
-    let rest = "outlierDetection: {enabled: false}\n  loadBalancer: {type: RoundRobin}";
-    shop.write(
-        "traffic",
-        &policy(&format!(
-            "hedging: {{delay: 50ms, methods: [POST]}}\n  {rest}"
-        )),
-    );
+    let shop = Shop::hedged("delay: 50ms, methods: [POST]");
     shop.route("retry: {codes: [503], attempts: 1}");
-    shop.serves(2, false);
     shop.mode("b", "hang");
     shop.mode("c", "early");
     let calls = shop.calls("large", 10);
@@ -246,13 +239,7 @@ fn a_second_server_that_answers_early_gets_its_request_and_no_other() {
 /// What the client is to have in the end is not kept from it without end.
 #[test]
 fn a_failure_waits_for_a_server_that_hangs_a_while_and_no_longer() {
-    let shop = Shop::new();
-    let rest = "outlierDetection: {enabled: false}\n  loadBalancer: {type: RoundRobin}";
-    shop.write(
-        "traffic",
-        &policy(&format!("hedging: {{delay: 50ms}}\n  {rest}")),
-    );
-    shop.serves(2, false);
+    let shop = Shop::hedged("delay: 50ms");
     shop.mode("b", "tardy");
     shop.mode("c", "hang");
     let calls = shop.calls_within("http", 4, "2");
@@ -261,10 +248,7 @@ fn a_failure_waits_for_a_server_that_hangs_a_while_and_no_longer() {
     assert!(failed > 0 && calls.of("b") == failed, "{calls:?}");
     // Of an answer that has only begun the rest has its time, too.
     shop.route("timeouts: {backendRequest: 1s}");
-    shop.write(
-        "traffic",
-        &policy(&format!("hedging: {{delay: 100ms}}\n  {rest}")),
-    );
+    shop.hedges_by("delay: 100ms");
     shop.mode("b", "fail:0.3:1.1");
     let calls = shop.calls_within("http", 4, "5");
     let failed = calls.report["results"]["503"].as_u64().unwrap_or_default();
@@ -274,13 +258,7 @@ fn a_failure_waits_for_a_server_that_hangs_a_while_and_no_longer() {
 /// Who has only said that it asks for nothing more waits as before.
 #[test]
 fn a_client_that_has_ended_its_side_gets_what_the_second_server_has() {
-    let shop = Shop::new();
-    let rest = "outlierDetection: {enabled: false}\n  loadBalancer: {type: RoundRobin}";
-    shop.write(
-        "traffic",
-        &policy(&format!("hedging: {{delay: 200ms}}\n  {rest}")),
-    );
-    shop.serves(2, false);
+    let shop = Shop::hedged("delay: 200ms");
     shop.mode("b", "fail:0.4");
     shop.mode("c", "ok:0.8");
     let calls = shop.calls("half", 4);

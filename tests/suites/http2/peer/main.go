@@ -67,7 +67,7 @@ func main() {
 	case "serve-timed":
 		serveTimed(args[0], args[1])
 	case "timed":
-		timedCalls(args[0], number(args[1]), args[2:])
+		timedCalls(args[0], args[1:])
 	case "beside":
 		beside(args[0], args[1])
 	default:

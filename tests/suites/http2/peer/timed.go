@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -15,8 +14,7 @@ import (
 // A server whose answers come when their path says so, /KIND/NAME/MS: it gives that answer
 // so many ms after the head of the request, and the one that has not this name says nothing,
 // or answers with 200 after /KIND/NAME/MS/OTHERS. Of kind `half` are the begin of an answer
-// and its reset, in one write; `fail` is 503, `tardy` one whose body comes 400 ms later; `eager` is an answer that begins then, before
-// anything is read of the request, whose size is its body. Streams begin with little room.
+// and its reset, in one write; `fail` is 503, `tardy` one whose body comes 400 ms later.
 func serveTimed(name, port string) {
 	listener, err := net.Listen("tcp", ":"+port)
 	check(err)
@@ -33,9 +31,7 @@ func timed(name string, connection net.Conn) {
 	if _, err := io.ReadFull(connection, preface); err != nil {
 		return
 	}
-	const room = 1024
-	framer := framing(connection, http2.Setting{ID: http2.SettingInitialWindowSize, Val: room})
-	sizes := map[uint32]int{}
+	framer := framing(connection)
 	for {
 		frame, err := next(framer)
 		if err != nil {
@@ -47,15 +43,6 @@ func timed(name string, connection net.Conn) {
 			path := strings.Split(frame.PseudoValue("path"), "/")
 			isMine, after := path[2] == name, number(path[3])
 			switch {
-			case isMine && path[1] == "eager":
-				sizes[stream] = 0
-				later(connection, after, func(framer *http2.Framer) {
-					fields(framer, stream, false, ":status", "200")
-				})
-				// All of it, much later.
-				later(connection, after+2000, func(framer *http2.Framer) {
-					framer.WriteWindowUpdate(stream, 1<<20)
-				})
 			case isMine && path[1] == "half":
 				later(connection, after, func(framer *http2.Framer) {
 					fields(framer, stream, false, ":status", "200")
@@ -79,21 +66,6 @@ func timed(name string, connection net.Conn) {
 					framer.WriteData(stream, true, []byte("whole"))
 				})
 			}
-			if _, isEager := sizes[stream]; !isEager {
-				framer.WriteWindowUpdate(stream, 1<<20)
-			}
-		case *http2.DataFrame:
-			if size := len(frame.Data()); size > 0 {
-				framer.WriteWindowUpdate(0, uint32(size))
-			}
-			size, isEager := sizes[stream]
-			if !isEager {
-				continue
-			}
-			sizes[stream] = size + len(frame.Data())
-			if frame.StreamEnded() {
-				framer.WriteData(stream, true, []byte(fmt.Sprint(sizes[stream])))
-			}
 		}
 	}
 }
@@ -107,19 +79,14 @@ func later(connection net.Conn, ms int, says func(framer *http2.Framer)) {
 	})
 }
 
-// Each path in turn with a body of that size, on one connection, for up to 4 s: what came of it,
-// and after how many ms the head of its answer did.
-func timedCalls(to string, size int, paths []string) {
+// Each path in turn, on one connection, for up to 4 s: what came of it, and after how many ms
+// the head of its answer did.
+func timedCalls(to string, paths []string) {
 	c := client(to)
 	c.Timeout = 4 * time.Second
 	results := []any{}
 	for _, path := range paths {
-		var body io.Reader
-		method := "GET"
-		if size > 0 {
-			body, method = struct{ io.Reader }{&pattern{size}}, "POST"
-		}
-		request, err := http.NewRequest(method, "http://"+to+path, body)
+		request, err := http.NewRequest("GET", "http://"+to+path, nil)
 		check(err)
 		begun := time.Now()
 		response, err := c.Do(request)

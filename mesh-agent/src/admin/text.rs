@@ -134,11 +134,16 @@ fn rough(seconds: u64) -> String {
 }
 
 fn pods(status: &Status) -> Table {
-    let heads = ["POD", "ENROLLED", "ADDRESSES", "CONNECTIONS", "REQUESTS"];
-    let mut pods = table(&[&heads[..], &["IDENTITY"]].concat());
-    let fields = ["pod", "enrolled", "addresses", "connections", "requests"];
-    let fields = [&fields[..], &["identity"]].concat();
-    rows(&mut pods, &status.pods, &fields);
+    let columns = [
+        ("POD", "pod"),
+        ("ENROLLED", "enrolled"),
+        ("ADDRESSES", "addresses"),
+        ("CONNECTIONS", "connections"),
+        ("REQUESTS", "requests"),
+        ("IDENTITY", "identity"),
+    ];
+    let mut pods = table(&columns.map(|(head, _)| head));
+    rows(&mut pods, &status.pods, &columns.map(|(_, field)| field));
     pods
 }
 

@@ -259,9 +259,13 @@ fn a_failure_waits_for_a_server_that_hangs_a_while_and_no_longer() {
 #[test]
 fn a_client_that_has_ended_its_side_gets_what_the_second_server_has() {
     let shop = Shop::hedged("delay: 200ms");
-    shop.mode("b", "fail:0.4");
     shop.mode("c", "ok:0.8");
-    let calls = shop.calls("half", 4);
-    assert_eq!((calls.ok, calls.of("c")), (4, 4), "{calls:?}");
-    assert!(shop.hedges("won") > 0, "{calls:?}");
+    // One that fails, and one that closes when its client has ended.
+    for first in ["fail:0.4", "hang"] {
+        let won = shop.hedges("won");
+        shop.mode("b", first);
+        let calls = shop.calls("half", 4);
+        assert_eq!((calls.ok, calls.of("c")), (4, 4), "{first}: {calls:?}");
+        assert!(shop.hedges("won") > won, "{first}: {calls:?}");
+    }
 }

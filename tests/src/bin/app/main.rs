@@ -60,6 +60,9 @@ enum Mode {
         width: usize,
         #[arg(long, default_value_t = 1000)]
         millis: u64,
+        /// Requests a second of all connections together, with `paced`.
+        #[arg(long, default_value_t = 1000)]
+        rate: u32,
     },
 }
 
@@ -92,9 +95,10 @@ fn main() -> anyhow::Result<()> {
             target,
             width,
             millis,
+            rate,
         } => {
             let time = std::time::Duration::from_millis(millis);
-            println!("{}", load::run(kind, target, width, time)?);
+            println!("{}", load::run(kind, target, (width, rate), time)?);
             Ok(())
         }
     }

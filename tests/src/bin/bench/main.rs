@@ -86,7 +86,7 @@ fn main() -> Result<()> {
     let (rounds, millis) = (cli.rounds.unwrap_or(rounds), cli.millis.unwrap_or(millis));
     let envoy = cli.envoy.as_deref().filter(|_| !cli.no_envoy);
     let cells = measure::cells(cli.cell.as_deref());
-    let mut modes = mode::start_all(cli.only.as_deref(), envoy)?;
+    let modes = mode::start_all(cli.only.as_deref(), envoy)?;
     if cli.profile {
         println!(
             "{}",
@@ -95,7 +95,7 @@ fn main() -> Result<()> {
         return Ok(());
     }
     let mut memory: Vec<Option<Memory>> = vec![];
-    for mode in &mut modes {
+    for mode in &modes {
         eprintln!("idle memory: {}", mode.name);
         memory.push(measure::memory(mode).with_context(|| mode.name.to_owned())?);
     }

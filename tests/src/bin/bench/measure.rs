@@ -16,6 +16,8 @@ pub(crate) struct Cell {
     width: usize,
     /// 0 is echo, 1 is bulk, 2 is HTTP/1.1, 3 is HTTP/2.
     target: usize,
+    /// Requests a second, where the kind has a pace.
+    rate: u32,
 }
 
 const fn cell(name: &'static str, kind: &'static str, width: usize, target: usize) -> Cell {
@@ -24,6 +26,14 @@ const fn cell(name: &'static str, kind: &'static str, width: usize, target: usiz
         kind,
         width,
         target,
+        rate: 0,
+    }
+}
+
+const fn paced(name: &'static str, width: usize, rate: u32) -> Cell {
+    Cell {
+        rate,
+        ..cell(name, "paced", width, 2)
     }
 }
 
@@ -38,6 +48,7 @@ const CELLS: &[Cell] = &[
     cell("HTTP/1.1, 1 connection", "http", 1, 2),
     cell("HTTP/1.1, 32 connections", "http", 32, 2),
     cell("HTTP/1.1, 128 connections", "http", 128, 2),
+    paced("HTTP/1.1, 4,000 a second on 32 connections", 32, 4000),
     cell("HTTP/2, 8 calls on 1 connection", "http2", 1, 3),
     cell("HTTP/2, 8 calls on 16 connections", "http2", 16, 3),
     cell("HTTP/2 bulk, 1 stream", "http2-bulk", 1, 3),
@@ -71,6 +82,7 @@ pub(crate) struct Sample {
 pub(crate) struct Memory {
     pub(crate) idle: Vec<u64>,
     pub(crate) per_connection: Vec<f64>,
+    pub(crate) per_http_connection: Vec<f64>,
 }
 
 /// All results, of each mode beside those of its baseline.
@@ -132,6 +144,7 @@ pub(crate) fn run(mode: &Mode, cell: &Cell, time: Duration) -> Result<Sample> {
         .app(&mode.client)
         .args(["load", cell.kind, &mode.targets[cell.target]])
         .args(["--width", &cell.width.to_string()])
+        .args(["--rate", &cell.rate.to_string()])
         .args(["--millis", &time.as_millis().to_string()])
         .output()?;
     let report = mesh_tests::parse(&out).with_context(|| cell.name)?;
@@ -153,18 +166,43 @@ pub(crate) fn run(mode: &Mode, cell: &Cell, time: Duration) -> Result<Sample> {
 }
 
 /// Resident memory without load, and with idle connections; None for direct.
-pub(crate) fn memory(mode: &mut Mode) -> Result<Option<Memory>> {
-    const HELD: usize = 2000;
+pub(crate) fn memory(mode: &Mode) -> Result<Option<Memory>> {
     if mode.is_direct() {
         return Ok(None);
     }
-    let rss = |mode: &Mode| -> Result<Vec<u64>> { mode.carriers.iter().map(|c| c.rss()).collect() };
     let idle = rss(mode)?;
+    Ok(Some(Memory {
+        per_connection: of_each(mode, &idle, "idle", &mode.targets[0])?,
+        per_http_connection: of_each(mode, &idle, "idle-http", &mode.targets[2])?,
+        idle,
+    }))
+}
+
+fn rss(mode: &Mode) -> Result<Vec<u64>> {
+    mode.carriers.iter().map(|c| c.rss()).collect()
+}
+
+/// What an idle connection takes of each carrier, beside what it had without load. Memory
+/// that those before left counts as well: at most so much it is.
+fn of_each(mode: &Mode, idle: &[u64], kind: &str, target: &str) -> Result<Vec<f64>> {
+    const HELD: usize = 2000;
+    let full = with_idle(mode, (kind, HELD), target, || rss(mode))?;
+    let each = (idle.iter().zip(&full))
+        .map(|(idle, full)| full.saturating_sub(*idle) as f64 / HELD as f64);
+    Ok(each.collect())
+}
+
+fn with_idle<T>(
+    mode: &Mode,
+    (kind, count): (&str, usize),
+    target: &str,
+    look: impl Fn() -> Result<T>,
+) -> Result<T> {
     let mut holder = mode
         .world
         .app(&mode.client)
-        .args(["load", "idle", &mode.targets[0]])
-        .args(["--width", &HELD.to_string()])
+        .args(["load", kind, target])
+        .args(["--width", &count.to_string()])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;
@@ -172,18 +210,10 @@ pub(crate) fn memory(mode: &mut Mode) -> Result<Option<Memory>> {
     let mut out = BufReader::new(holder.stdout.take().context("output")?);
     out.read_line(&mut line)?;
     if line.trim() != "held" {
-        bail!("{HELD} idle connections are not held: {}", mode.why());
+        bail!("{count} idle connections are not held: {}", mode.why());
     }
-    let full = rss(mode)?;
+    let seen = look()?;
     drop(holder.stdin.take());
     holder.wait()?;
-    let per_connection = idle
-        .iter()
-        .zip(&full)
-        .map(|(idle, full)| full.saturating_sub(*idle) as f64 / HELD as f64)
-        .collect();
-    Ok(Some(Memory {
-        idle,
-        per_connection,
-    }))
+    Ok(seen)
 }

@@ -184,6 +184,7 @@ fn memory_table(report: &Report) -> Table {
         "mode",
         "idle, MB each",
         "per idle connection, KiB each",
+        "per idle connection of HTTP/1.1",
         "enrol a pod, ms",
     ]);
     for mode in &report.modes {
@@ -193,12 +194,12 @@ fn memory_table(report: &Report) -> Table {
             .idle
             .iter()
             .map(|b| format!("{:.1}", *b as f64 / 1e6));
-        let per = memory.per_connection.iter();
-        let per = per.map(|b| format!("{:.1}", b / 1024.0));
+        let kib = |of: &[f64]| of.iter().map(|b| format!("{:.1}", b / 1024.0)).collect();
         table.add_row([
             mode.name.to_owned(),
             join(idle.collect()),
-            join(per.collect()),
+            join(kib(&memory.per_connection)),
+            join(kib(&memory.per_http_connection)),
             mode.enrolment_ms
                 .map_or("-".to_owned(), |ms| format!("{ms:.2}")),
         ]);

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd as _, RawFd};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -26,26 +27,45 @@ pub(crate) enum Kind {
     Bulk,
     /// Requests of HTTP/1.1, one after the other on each of `width` connections.
     Http,
+    /// The same, as many a second as asked for, each counted from when it was due.
+    Paced,
     /// Calls of HTTP/2, several at once on each of `width` connections.
     Http2,
     /// One long request of HTTP/2 on each of `width` connections.
     Http2Bulk,
     /// Holds `width` connections until standard input ends.
     Idle,
+    /// The same, each with one request of HTTP/1.1 behind it.
+    IdleHttp,
 }
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
-pub(crate) fn run(kind: Kind, to: SocketAddr, width: usize, time: Duration) -> Result<Value> {
+pub(crate) fn run(
+    kind: Kind,
+    to: SocketAddr,
+    (width, rate): (usize, u32),
+    time: Duration,
+) -> Result<Value> {
     match kind {
         Kind::Connections => in_threads(width, || connections(to, time)),
         Kind::Bulk => in_threads(width, || bulk(to, time)),
         Kind::Echo if width == 1 => echo_one(to, time),
         Kind::Echo => echo_many(to, width, time),
         Kind::Http => requests(to, width, time),
+        Kind::Paced => paced(to, (width, rate), time),
         Kind::Http2 => calls::calls(to, width, time),
         Kind::Http2Bulk => in_threads(width, || calls::long_body(to, time)),
-        Kind::Idle => idle(to, width),
+        Kind::Idle => idle(width, || {
+            let mut stream = connect(to)?;
+            exchange(&mut stream)?;
+            Ok(stream)
+        }),
+        Kind::IdleHttp => idle(width, || {
+            let mut getter = Getter::new(to)?;
+            getter.get()?;
+            Ok(getter)
+        }),
     }
 }
 
@@ -234,6 +254,52 @@ fn requests(to: SocketAddr, width: usize, time: Duration) -> Result<Value> {
     Ok(latency(&times, errors, start))
 }
 
+/// A thread for each connection. What is late is not left out: its time begins when it
+/// was due, so that one that stalls is seen in all that it held back.
+fn paced(to: SocketAddr, (width, rate): (usize, u32), time: Duration) -> Result<Value> {
+    let step = Duration::from_secs(1) * u32::try_from(width)? / rate.max(1);
+    let times = Mutex::new(histogram()?);
+    let connections: Vec<Getter> = (0..width)
+        .map(|_| {
+            let mut getter = Getter::new(to)?;
+            getter.get()?;
+            Ok(getter)
+        })
+        .collect::<Result<_>>()?;
+    let start = Instant::now();
+    let errors = std::thread::scope(|scope| {
+        let ask = |(at, mut getter): (usize, Getter)| {
+            let mut own = histogram()?;
+            // Spread over the first step, not all at once.
+            let mut due = start + step * u32::try_from(at)? / u32::try_from(width)?;
+            while due < start + time {
+                std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                getter.get()?;
+                own.saturating_record(nanos(due));
+                due += step;
+            }
+            let mut all = times.lock().unwrap_or_else(PoisonError::into_inner);
+            all.add(own).context("the same bounds")
+        };
+        let threads: Vec<_> = connections
+            .into_iter()
+            .enumerate()
+            .map(|getter| scope.spawn(move || ask(getter)))
+            .collect();
+        let failed = threads.into_iter().map(|thread| match thread.join() {
+            Ok(Ok(())) => 0,
+            Ok(Err(why)) => {
+                eprintln!("{why:#}");
+                1
+            }
+            Err(_) => 1,
+        });
+        failed.sum()
+    });
+    let times = times.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok(latency(&times, errors, start))
+}
+
 /// One that asks, and waits for the answer, again and again.
 pub(crate) struct Getter {
     stream: TcpStream,
@@ -274,13 +340,8 @@ fn heard(stream: &mut TcpStream, got: &mut Vec<u8>) -> Result<bool> {
     }
 }
 
-fn idle(to: SocketAddr, width: usize) -> Result<Value> {
-    let mut held = Vec::with_capacity(width);
-    for _ in 0..width {
-        let mut stream = connect(to)?;
-        exchange(&mut stream)?;
-        held.push(stream);
-    }
+fn idle<T>(width: usize, hold: impl Fn() -> Result<T>) -> Result<Value> {
+    let held = (0..width).map(|_| hold()).collect::<Result<Vec<_>>>()?;
     println!("held");
     std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
     Ok(json!({"units": held.len(), "errors": 0}))

@@ -18,6 +18,8 @@ mod grpcio;
 mod hedging;
 #[path = "http2/mirrors.rs"]
 mod mirrors;
+#[path = "http2/smuggled.rs"]
+mod smuggled;
 #[path = "http2/stalls.rs"]
 mod stalls;
 #[path = "http2/tunnels.rs"]

@@ -366,6 +366,8 @@ func httpClient(verb string, args []string) bool {
 			time.Sleep(20 * time.Millisecond)
 		}
 		tell(get(c, "http://"+args[0]+"/cancelled"))
+	case "smuggle":
+		smuggle(args[0])
 	case "hold":
 		// A request that is open, until its end.
 		c := client(args[0])

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Both servers as one Service, of which the policy says so.
-fn hedged(mesh: &Mesh, says: &str) -> String {
+pub(super) fn hedged(mesh: &Mesh, says: &str) -> String {
     let [b, c] = &mesh.servers;
     let (b, c) = (b.v4(), c.v4());
     mesh.policy(

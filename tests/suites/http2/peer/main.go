@@ -68,6 +68,8 @@ func main() {
 		serveTimed(args[0], args[1])
 	case "timed":
 		timedCalls(args[0], args[1:])
+	case "ends":
+		ends(args[0], args[1], number(args[2]))
 	case "beside":
 		beside(args[0], args[1])
 	default:

@@ -71,3 +71,43 @@ fn heads_and_trailers_of_many_kilobytes_of_a_client() {
         assert_eq!(told, expected, "{}", pod.name);
     }
 }
+
+/// What the connection to the application survives is the exchange's alone; what it does not,
+/// of all exchanges that the same connection of the client has there. Another connection of
+/// the same pod, which has the same one between the agents, notices neither.
+#[test]
+fn an_answer_that_nobody_can_read_is_no_matter_of_another_connection() {
+    const CUT: &str = "reset INTERNAL_ERROR";
+    let mesh = Mesh::serving("serve-stalls", &[]);
+    for (pod, to) in mesh.services() {
+        for (path, killer, is_whole) in [
+            ("/fill/400000", "502", true),
+            ("/end/400000", CUT, true),
+            ("/bad/connection", "502", true),
+            ("/bad/pseudo", "502", true),
+            ("/bad/length", CUT, true),
+            // More on the wire than is read, more lines, what is no header line, and a state
+            // of the lines' compression that is lost.
+            ("/fill/1000000", "502", false),
+            ("/end/1000000", CUT, false),
+            ("/bad/lines", "502", false),
+            ("/bad/name", "502", false),
+            ("/bad/upper", "502", false),
+            ("/bad/value", "502", false),
+            ("/bad/trailer", CUT, false),
+            ("/bad/status", "502", false),
+            ("/bad/index", "502", false),
+            ("/bad/huffman", "502", false),
+            ("/bad/table", "502", false),
+        ] {
+            let told = mesh.client(&["kill", &to, path]);
+            let own = match is_whole {
+                true => json!(["end", "200", true]),
+                false => json!([CUT, "200", false]),
+            };
+            let other = json!(["end", "200", true]);
+            let expected = json!({"killer": killer, "own": own, "other": other});
+            assert_eq!(told, expected, "{path} of {}", pod.name);
+        }
+    }
+}

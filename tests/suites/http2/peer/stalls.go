@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -14,11 +15,107 @@ import (
 // A server that sends what kills or stalls connections of HTTP/2, frame by frame:
 // /small 3,000 messages of one byte and no end, /empty/N so many empty frames before its
 // end, /fill/N a header and a trailer of N bytes, /end/N such a trailer alone. Its answer to
-// all else is the number of the connection.
+// all else is the number of the connection. /held is open until the same connection is asked
+// for /go.
 func serveStalls(port string) {
+	var lock sync.Mutex
+	held := map[int][]uint32{}
 	serveFrames(port, func(framer *http2.Framer, stream uint32, path string, number int) {
-		stalling(framer, stream, path, fmt.Sprint(number))
+		lock.Lock()
+		defer lock.Unlock()
+		switch path {
+		case "/held":
+			held[number] = append(held[number], stream)
+			fields(framer, stream, false, ":status", "200")
+			framer.WriteData(stream, false, []byte("begin "))
+			return
+		case "/go":
+			for _, other := range held[number] {
+				framer.WriteData(other, true, []byte("end"))
+			}
+		}
+		if !killing(framer, stream, path) {
+			stalling(framer, stream, path, fmt.Sprint(number))
+		}
 	})
+}
+
+// Answers that no receiver takes as they are.
+func killing(framer *http2.Framer, stream uint32, path string) bool {
+	raw := func(more ...byte) {
+		head := append(block(":status", "200"), more...)
+		framer.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: head, EndStream: true, EndHeaders: true})
+	}
+	switch path {
+	case "/bad/name":
+		fields(framer, stream, true, ":status", "200", "x a", "b")
+	case "/bad/upper":
+		fields(framer, stream, true, ":status", "200", "X-A", "b")
+	case "/bad/value":
+		fields(framer, stream, true, ":status", "200", "x-a", "b\r\nx-c: d")
+	case "/bad/trailer":
+		fields(framer, stream, false, ":status", "200")
+		fields(framer, stream, true, "x-a", "b\nc")
+	case "/bad/connection":
+		fields(framer, stream, true, ":status", "200", "connection", "close")
+	case "/bad/status":
+		fields(framer, stream, true, ":status", "2x0")
+	case "/bad/pseudo":
+		fields(framer, stream, true, ":status", "200", "x-a", "b", ":path", "/")
+	case "/bad/length":
+		fields(framer, stream, false, ":status", "200", "content-length", "3")
+		framer.WriteData(stream, true, []byte("longer"))
+	case "/bad/index":
+		// Of a table that has no such entry.
+		raw(0xff, 0x80, 0x01)
+	case "/bad/huffman":
+		raw(0x00, 0x01, 'x', 0x84, 0xff, 0xff, 0xff, 0xff)
+	case "/bad/table":
+		// Larger than it was told.
+		raw(0x3f, 0xe1, 0xff, 0xff, 0x7f)
+	case "/bad/lines":
+		lines := []string{":status", "200"}
+		for range 2000 {
+			lines = append(lines, "x-a", "b")
+		}
+		fields(framer, stream, true, lines...)
+	default:
+		return false
+	}
+	return true
+}
+
+// A killer beside an exchange of the same connection and one of another: what came of the
+// killer, of either exchange, and of a request behind it on each connection.
+func kill(to, path string) {
+	url := "http://" + to
+	type side struct {
+		client *http.Client
+		held   *http.Response
+		number any
+	}
+	sides := map[string]*side{"own": {}, "other": {}}
+	for _, one := range sides {
+		one.client = client(to)
+		one.client.Timeout = 20 * time.Second
+		one.number = get(one.client, url+"/x")["body"]
+		var err error
+		one.held, err = one.client.Get(url + "/held")
+		check(err)
+		_, err = io.ReadFull(one.held.Body, make([]byte, len("begin ")))
+		check(err)
+	}
+	told := map[string]any{"killer": outcome(get(sides["own"].client, url+path))}
+	for name, one := range sides {
+		after := get(one.client, url+"/go")
+		rest, err := io.ReadAll(one.held.Body)
+		end := string(rest)
+		if err != nil {
+			end = failure(err)
+		}
+		told[name] = []any{end, outcome(after), after["body"] == one.number}
+	}
+	tell(told)
 }
 
 func stalling(framer *http2.Framer, stream uint32, path, number string) {

@@ -95,6 +95,9 @@ class Server:
             s.settimeout(None)
             s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self.mode == "reset":
+                # As it sees it, that was a request.
+                with self.lock:
+                    self.count += 1
                 s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST)
                 s.close()
                 continue
@@ -293,11 +296,17 @@ def ask(f, s):
     return status if status in ("200", "closed") else f"{status} {body}"
 
 
-def load(to, seconds):
-    """From several connections at once, half of them kept; until it is told to end."""
+def load(to, seconds, kinds):
+    """From two clients of each kind and more at once, `kept` for GETs on connections that are
+    kept; until it is told to end: what came of those of each kind."""
     host, port = to.rsplit(":", 1)
     results, lock, until = {}, threading.Lock(), time.monotonic() + seconds
     ended = threading.Event()
+
+    def count(kind, what):
+        with lock:
+            of = results.setdefault(kind, {})
+            of[what] = of.get(what, 0) + 1
 
     def kept():
         s = f = None
@@ -312,17 +321,15 @@ def load(to, seconds):
             if what != "200":
                 s.close()
                 s = None
-            with lock:
-                results[what] = results.get(what, 0) + 1
+            count("kept", "ok" if what == "200" else what)
 
-    def fresh():
+    def fresh(kind):
         while not ended.is_set() and time.monotonic() < until:
-            what, who = call(to, "http", 20)
-            what = what if what == "ok" else f"{what} {who}"
-            with lock:
-                results[what] = results.get(what, 0) + 1
+            what, who = call(to, kind, 20)
+            count(kind, what if what == "ok" else f"{what} {who}")
 
-    threads = [threading.Thread(target=of) for of in (kept, fresh) * 4]
+    each = [(kept, ()) if kind == "kept" else (fresh, (kind,)) for kind in kinds]
+    threads = [threading.Thread(target=of, args=args) for of, args in 8 // len(each) * each]
     for thread in threads:
         thread.start()
     sys.stdin.readline()
@@ -348,7 +355,7 @@ def kept(to, count):
 if sys.argv[1] == "kept":
     print(json.dumps(kept(sys.argv[2], int(sys.argv[3]))))
 elif sys.argv[1] == "load":
-    print(json.dumps(load(sys.argv[2], float(sys.argv[3]))))
+    print(json.dumps(load(sys.argv[2], float(sys.argv[3]), sys.argv[4:])))
 elif sys.argv[1] == "offered":
     print(json.dumps(offered(sys.argv[2], sys.argv[3], *map(float, sys.argv[4:7]))))
 elif sys.argv[1] == "leave":

@@ -13,6 +13,8 @@ mod leavers;
 mod locality;
 #[path = "resilience/probes.rs"]
 mod probes;
+#[path = "resilience/rollouts.rs"]
+mod rollouts;
 #[path = "resilience/storms.rs"]
 mod storms;
 #[path = "resilience/transitions.rs"]
@@ -24,6 +26,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
+use anyhow::Result;
 use mesh_tests::{
     APP_PORT, Agents, OnAgentDown, Pod, PodSpec, World, eventually, parse, traffic_policy,
 };
@@ -120,14 +123,17 @@ impl Shop {
 
     /// From now on it is an endpoint, or none.
     fn serves(&self, at: usize, is_endpoint: bool) {
+        let read = self.agents.read(|| self.configure(at, is_endpoint));
+        read.expect("in force");
+    }
+
+    fn configure(&self, at: usize, is_endpoint: bool) -> Result<()> {
         let (node, name) = SERVERS[at];
         let spec = match is_endpoint {
             true => spec(node, name).label("tier", "s"),
             false => spec(node, name),
         };
-        let pod = &self.servers[at];
-        let read = self.agents.read(|| self.world.configure(&spec, pod));
-        read.expect("in force");
+        self.world.configure(&spec, &self.servers[at])
     }
 
     fn calls(&self, kind: &str, count: u64) -> Calls {
@@ -512,53 +518,6 @@ fn a_kept_connection_whose_server_dies_is_no_client_s_loss() {
             shop.agents[0].log()
         );
     }
-}
-
-#[test]
-fn endpoints_that_are_replaced_one_by_one_lose_no_request() {
-    let shop = Shop::new();
-    let mut load = shop.world.in_pod(&shop.a, PYTHON);
-    load.args(["-c", SCRIPT, "load", VIP, "60"]);
-    load.stdin(Stdio::piped()).stdout(Stdio::piped());
-    let load = load.spawn().expect("a load");
-    for turn in 0..12 {
-        let (at, name) = (turn % 3, SERVERS[turn % 3].1);
-        // Most take their time after they are no endpoint any more; some are faster
-        // than the news of it.
-        match turn % 2 {
-            0 => {
-                shop.serves(at, false);
-                shop.mode(name, "leave");
-            }
-            _ => {
-                shop.mode(name, "leave");
-                shop.serves(at, false);
-            }
-        }
-        shop.mode(name, "ok");
-        shop.serves(at, true);
-    }
-    // The end of its input ends it.
-    let report = parse(&load.wait_with_output().expect("a load")).expect("its report");
-    println!("{report}");
-    let ok = report["results"]["200"].as_u64().unwrap_or_default()
-        + report["results"]["ok"].as_u64().unwrap_or_default();
-    assert!(ok > 1_000, "{report}");
-    let kinds = report["results"].as_object().expect("counts");
-    let failed: Vec<_> = kinds
-        .keys()
-        .filter(|kind| !["200", "ok"].contains(&kind.as_str()))
-        .collect();
-    let lines = fs::read_to_string(shop.world.access_log("n1")).expect("a log");
-    let lines = lines
-        .lines()
-        .filter(|line| line.contains("UF") || line.contains("\"status\":503"));
-    let lines: Vec<_> = lines.collect();
-    assert!(
-        failed.is_empty(),
-        "{report}\n{}\n{lines:#?}",
-        shop.agents[0].log()
-    );
 }
 
 #[test]

@@ -1,12 +1,11 @@
 //! Endpoints that are near come first, and others take over.
 
-use std::process::Stdio;
 use std::time::Duration;
 
-use mesh_tests::{eventually, parse};
+use mesh_tests::eventually;
 use serde_json::Value;
 
-use super::{PYTHON, RETURNS, SCRIPT, Shop, VIP, service};
+use super::{RETURNS, Shop, service};
 
 const POLICY: &str = "apiVersion: mesh-agent.io/v1alpha1\nkind: TrafficPolicy\n\
      metadata: {name: s, namespace: shop}\n\
@@ -52,10 +51,7 @@ fn comes_first(shop: &Shop) {
 
 fn dies_and_returns(shop: &Shop) {
     comes_first(shop);
-    let mut load = shop.world.in_pod(&shop.a, PYTHON);
-    load.args(["-c", SCRIPT, "load", VIP, "240"]);
-    load.stdin(Stdio::piped()).stdout(Stdio::piped());
-    let load = load.spawn().expect("a load");
+    let load = shop.load(&["kept", "http"]);
     for mode in ["refuse", "reset"] {
         shop.mode("b", mode);
         let is_left = || {
@@ -72,19 +68,7 @@ fn dies_and_returns(shop: &Shop) {
         let is_back = || shop.calls("http", 30).of("b") >= 29;
         assert!(eventually(RETURNS, is_back), "{}", shop.agents[0].log());
     }
-    // The end of its input ends it.
-    let report = parse(&load.wait_with_output().expect("a load")).expect("its report");
-    println!("{report}");
-    let counts = report["results"].as_object().expect("counts");
-    let is_good = |kind: &&String| ["200", "ok"].contains(&kind.as_str());
-    let failed: Vec<_> = counts.keys().filter(|kind| !is_good(kind)).collect();
-    let lines = shop.world.logged("n1").into_iter();
-    let lines: Vec<_> = lines.filter(|line| line["reason"].is_string()).collect();
-    assert!(
-        failed.is_empty(),
-        "{report}\n{lines:?}\n{}",
-        shop.agents[0].log()
-    );
+    shop.all_fine(&shop.asked_by(load), &["kept", "http"]);
 }
 
 #[test]

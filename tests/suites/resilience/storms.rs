@@ -60,3 +60,67 @@ fn where_all_are_silent_servers_see_little_more_than_was_asked_of_them() {
     println!("hang: {seen} of {calls:?}");
     assert!((30..=35).contains(&seen), "{seen} of {calls:?}");
 }
+
+impl Shop {
+    /// Resets that its pod has sent: each connection that is refused has one.
+    fn refused(&self, at: usize) -> u64 {
+        let mut cat = self.world.in_pod(&self.servers[at], "cat");
+        let out = cat.arg("/proc/net/snmp").output().expect("cat");
+        let text = String::from_utf8(out.stdout).expect("a text");
+        let mut lines = text.lines().filter(|line| line.starts_with("Tcp: "));
+        let (names, counts) = (lines.next().expect("names"), lines.next().expect("counts"));
+        let mut columns = names.split(' ').zip(counts.split(' '));
+        let sent = columns.find(|(name, _)| *name == "OutRsts");
+        sent.expect("a column").1.parse().expect("a count")
+    }
+}
+
+/// Neither what may be asked twice nor what nobody has seen storms where it goes nowhere.
+#[test]
+fn where_all_break_off_or_refuse_servers_see_little_more_than_was_asked_of_them() {
+    for (kind, mode) in [
+        ("http", "reset"),
+        ("tcp", "reset"),
+        ("post", "reset"),
+        ("http", "refuse"),
+        ("tcp", "refuse"),
+        ("post", "refuse"),
+    ] {
+        let shop = Shop::new();
+        for server in ["b", "c", "d"] {
+            shop.mode(server, mode);
+        }
+        let all = 0..SERVERS.len();
+        let refused = || all.clone().map(|at| shop.refused(at)).sum::<u64>();
+        let (before, retries) = (refused(), shop.metric("mesh_agent_retries_total", ""));
+        let calls = shop.calls(kind, 1_000);
+        let retries = shop.metric("mesh_agent_retries_total", "") - retries;
+        let mut seen = refused() - before;
+        for server in ["b", "c", "d"] {
+            shop.mode(server, "ok");
+        }
+        if mode == "reset" {
+            seen = shop.asked_all();
+        }
+        println!("{kind} {mode}: {seen}, {retries} retries, of {calls:?}");
+        assert_eq!(calls.ok, 0, "{kind} {mode}: {calls:?}");
+        assert!(seen >= 1_000, "{kind} {mode}: {seen} of {calls:?}");
+        // Connections are counted here, of which one or the other of the agents' own is none of
+        // a retry.
+        assert!(
+            seen as f64 <= most(&calls) + 10.0,
+            "{kind} {mode}: {seen} of {calls:?}"
+        );
+        // What nobody has seen goes elsewhere, and what may be asked twice.
+        if mode == "refuse" || kind == "http" {
+            assert!(retries > 0, "{kind} {mode}: {calls:?}");
+        }
+        assert!(
+            retries as f64 <= most(&calls) - 1_000.0,
+            "{kind} {mode}: {retries} of {calls:?}"
+        );
+        for server in ["b", "c", "d"] {
+            shop.until_back(kind, server);
+        }
+    }
+}

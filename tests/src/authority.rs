@@ -12,9 +12,12 @@ use crate::{Agent, net};
 
 const NAME: &str = "mesh-ca";
 const PORT: u16 = 15012;
-/// Whom the nodes may vouch for: the pods of suites.
-const ALLOWED: [&str; 3] = [
+/// Whom the nodes may vouch for: the pods of suites, and those of the examples of `docs/`.
+const ALLOWED: [&str; 6] = [
     "shop/*",
+    "admin/*",
+    "records/*",
+    "tests/*",
     "gateway-conformance-mesh/*",
     "gateway-conformance-mesh-consumer/*",
 ];

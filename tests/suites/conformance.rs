@@ -3,6 +3,8 @@
 
 #[path = "conformance/asks.rs"]
 mod asks;
+#[path = "conformance/examples.rs"]
+mod examples;
 #[path = "conformance/explained.rs"]
 mod explained;
 #[path = "conformance/filters.rs"]

@@ -168,7 +168,7 @@ def serve_one(s, name, number):
             "connection": number, "asked": asked,
             "peer": s.getpeername()[0],
         }
-        answer(s, "200 OK", json.dumps(told) + "\n")
+        answer(s, "200 OK", json.dumps(told) + "\n", [v for n, v in headers if n == "x-answer"])
         if h.get("connection") == "close":
             return
 
@@ -250,6 +250,23 @@ def keep_alive(to, count, host="server"):
         s.sendall(f"GET /{i} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
         status, _, text = response(f)
         answers.append([status, json.loads(text) if status == 200 else text])
+    return answers
+
+
+def asked(to, count, text):
+    """The same request so often on one connection: of each status (0: the connection was reset),
+    headers, and what the server says of it."""
+    s = connect(to)
+    f = s.makefile("rb")
+    answers = []
+    for _ in range(int(count)):
+        s.sendall(text.encode().decode("unicode_escape").encode("latin-1"))
+        try:
+            status, headers, body = response(f, text.startswith("HEAD "))
+        except ConnectionResetError:
+            return [{"status": 0, "headers": [], "told": {}}]
+        told = json.loads(body) if body.startswith("{") else {}
+        answers.append({"status": status, "headers": headers, "told": told})
     return answers
 
 
@@ -485,6 +502,11 @@ def name_of(to):
     return connect(to).recv(100).decode().split()[1]
 
 
+def names_of(to, count):
+    """The same, of so many connections: how often each."""
+    return collections.Counter(name_of(to) for _ in range(int(count)))
+
+
 def name_by_hello(to, name):
     """The same, where the client's TLS asks for a name before that; how it ended
     where it is not taken."""
@@ -498,7 +520,7 @@ def name_by_hello(to, name):
     try:
         s = connect(to)
         s.sendall(out.read())
-        return s.recv(9).decode().split()[1]
+        return s.makefile("rb").readline().decode().split()[1]
     except (OSError, IndexError) as e:
         return type(e).__name__
 

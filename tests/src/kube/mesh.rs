@@ -45,6 +45,10 @@ pub fn mesh() -> Option<MutexGuard<'static, Mesh>> {
     Some(mesh)
 }
 
+fn traces(cluster: &Cluster) -> Result<Vec<Vec<String>>> {
+    NODES.map(|node| cluster.traces(node)).into_iter().collect()
+}
+
 fn skip(why: &str) {
     println!("SKIPPED {why}");
     let log = std::env::var_os("MESH_SKIP_LOG");
@@ -61,12 +65,17 @@ impl Mesh {
     fn new(cluster: &'static Cluster) -> Result<Self> {
         cluster.load_image("mesh-agent")?;
         cluster.load_image("mesh-app")?;
-        let before = NODES.map(|node| cluster.traces(node));
         Ok(Self {
             cluster,
-            before: before.into_iter().collect::<Result<_>>()?,
+            before: traces(cluster)?,
             applied: Instant::now(),
         })
+    }
+
+    /// What is there now is what has to be there afterwards.
+    pub fn remember(&mut self) -> Result<()> {
+        self.before = traces(self.cluster)?;
+        Ok(())
     }
 
     fn is_there(&self) -> Result<bool> {
@@ -121,8 +130,8 @@ impl Mesh {
     /// What is on the nodes that was not before the mesh, or is not any more.
     pub fn left_behind(&self) -> Result<Vec<String>> {
         let mut all = Vec::new();
-        for (node, before) in NODES.into_iter().zip(&self.before) {
-            let after = self.cluster.traces(node)?;
+        let after = traces(self.cluster)?;
+        for ((node, before), after) in NODES.into_iter().zip(&self.before).zip(&after) {
             let after: BTreeSet<&String> = after.iter().collect();
             let before: BTreeSet<&String> = before.iter().collect();
             let new = after

@@ -39,22 +39,40 @@ fn the_first_mutual_tls_request_between_nodes_comes_within_a_minute_of_the_insta
     mesh.wait_rolled_out().expect("ready");
 }
 
+/// Also in the pods, which are there before it and after it.
 #[test]
 fn uninstalled_the_mesh_leaves_nodes_and_pods_as_they_were() {
-    let Some(mesh) = mesh() else { return };
+    let Some(mut mesh) = mesh() else { return };
+    mesh.uninstall().expect("uninstalled");
+    // Namespaces of tests before this one may still be going.
+    let is_clean = || mesh.left_behind().is_ok_and(|left| left.is_empty());
+    let clean = mesh.cluster.wait_until("as before the mesh", AIM, is_clean);
+    clean.unwrap_or_else(|error| panic!("{error:#}: {:?}", mesh.left_behind()));
     let shop = Namespace::new(mesh.cluster, "leaving", true).expect("a namespace");
     shop.add_app("web", 1).expect("a pod");
     shop.add_app("api", 2).expect("a pod");
     let api = shop.app("api").expect("a pod");
     shop.app("web").expect("a pod");
     let target = [format!("{}:8080", api.v4())];
-    let meshed = shop.storm("web", &target, 5).expect("a report");
-    assert_eq!(meshed["ok"], 5, "{meshed}");
+    let storm = || {
+        let report = shop.storm("web", &target, 5).expect("a report");
+        assert_eq!(report["ok"], 5, "{report}");
+    };
+    storm();
+    mesh.remember().expect("a look");
+    mesh.install().expect("installed");
+    mesh.wait_rolled_out().expect("ready");
+    let is_enrolled = || {
+        storm();
+        let metrics = mesh.cluster.agent_metrics(2).unwrap_or_default();
+        metrics.contains("ns/leaving/sa/web")
+    };
+    let enrolled = mesh.cluster.wait_until("enrolled", AIM, is_enrolled);
+    enrolled.expect("pods that ran before it come into the mesh");
     mesh.uninstall().expect("uninstalled");
     // Running pods go on without it.
-    let plain = shop.storm("web", &target, 5).expect("a report");
-    assert_eq!(plain["ok"], 5, "{plain}");
-    shop.delete().expect("deleted");
+    storm();
     let left = mesh.left_behind().expect("a look");
     assert!(left.is_empty(), "left behind:\n{}", left.join("\n"));
+    shop.delete().expect("deleted");
 }

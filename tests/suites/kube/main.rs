@@ -3,6 +3,7 @@
 mod absence;
 mod conformance;
 mod deploy;
+mod enrol;
 mod install;
 mod operate;
 mod outages;
@@ -12,6 +13,7 @@ mod rollouts;
 mod scrape;
 mod services;
 mod shelf;
+mod status;
 mod told;
 mod traffic;
 mod workloads;

@@ -12,6 +12,14 @@ use crate::plan::{Carrier, PLANS, Plan};
 
 /// The load server's echo port; bulk is the next, then HTTP/1.1, then HTTP/2.
 pub(crate) const PORT: u16 = 9000;
+const PORTS: [(&str, u16); 4] = [
+    ("echo", PORT),
+    ("bulk", PORT + 1),
+    ("http", PORT + 2),
+    ("grpc", PORT + 3),
+];
+/// Address of the Service of several servers.
+const ALL: &str = "10.96.1.1";
 const OPENED: &str = "istio_tcp_connections_opened_total";
 
 pub(crate) struct Mode {
@@ -151,11 +159,11 @@ fn start(plan: &Plan, envoy: Option<&Path>) -> Result<Mode> {
     mesh_tests::on_interrupt(world.remains());
     let is_enrolled = matches!(plan.carrier, Carrier::Agents | Carrier::SecureAgents);
     let spec = |node, name| {
-        let named = [("echo", 0), ("bulk", 1), ("http", 2), ("grpc", 3)];
-        let ports = named.map(|(name, at)| {
-            mesh_tests::Port::new(name, PORT + at, mesh_tests::Target::Number(PORT + at))
+        let ports = PORTS.map(|(name, port)| {
+            mesh_tests::Port::new(name, port, mesh_tests::Target::Number(port))
         });
-        let spec = PodSpec::new(node, name).ports(ports);
+        let role = if name == "client" { "client" } else { "server" };
+        let spec = PodSpec::new(node, name).ports(ports).label("role", role);
         if is_enrolled {
             spec.enrolled(OnAgentDown::Closed)
         } else {
@@ -164,14 +172,24 @@ fn start(plan: &Plan, envoy: Option<&Path>) -> Result<Mode> {
     };
     let client = world.add(&spec("n1", "client"))?;
     let server = world.add(&spec(plan.server_node, "server"))?;
-    for place in [(&client).into(), (&server).into(), "n1".into(), "n2".into()] {
+    // Where there is one endpoint, there is nothing to choose from.
+    let others = match plan.setting.is_extra {
+        true => &["server-2", "server-3"][..],
+        false => &[],
+    };
+    let others = others.iter().map(|name| spec(plan.server_node, name));
+    let others: Vec<Pod> = others.map(|of| world.add(&of)).collect::<Result<_>>()?;
+    for place in [(&client).into(), "n1".into(), "n2".into()] {
         many_ports(&world, place)?;
     }
-    let mut serve = world.app(&server);
-    serve.args(["load-server", &PORT.to_string()]);
-    world.start_and_read(serve, "serving")?;
+    for pod in std::iter::once(&server).chain(&others) {
+        many_ports(&world, pod.into())?;
+        let mut serve = world.app(pod);
+        serve.args(["load-server", &PORT.to_string()]);
+        world.start_and_read(serve, "serving")?;
+    }
     world.links_up()?;
-    let ports = [PORT, PORT + 1, PORT + 2, PORT + 3];
+    let ports = PORTS.map(|(_, port)| port);
     let mut targets = ports.map(|port| format!("{}:{port}", server.v4()));
     let mut carriers = vec![];
     let mut authority = None;
@@ -180,6 +198,10 @@ fn start(plan: &Plan, envoy: Option<&Path>) -> Result<Mode> {
         Carrier::Agents | Carrier::SecureAgents => {
             let [vip, _] = server.vip_addresses();
             targets = ports.map(|port| format!("{vip}:{port}"));
+            if plan.setting.is_extra {
+                world.write_config("all", &of_all())?;
+                targets = ports.map(|port| format!("{ALL}:{port}"));
+            }
             if plan.carrier == Carrier::SecureAgents {
                 let configuration = plan.setting.configuration.join("---\n");
                 world.write_config("bench", &configuration)?;
@@ -226,6 +248,16 @@ fn start(plan: &Plan, envoy: Option<&Path>) -> Result<Mode> {
         mode.is_mutual_tls()?;
     }
     Ok(mode)
+}
+
+/// The Service `all`, of all servers.
+fn of_all() -> String {
+    let port = |(name, port)| format!("{{name: {name}, port: {port}, targetPort: {port}}}");
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: all, namespace: shop}}\n\
+         spec:\n  clusterIP: {ALL}\n  selector: {{role: server}}\n  ports: [{}]\n",
+        PORTS.map(port).join(", ")
+    )
 }
 
 fn nodes(plan: &Plan) -> &'static [&'static str] {

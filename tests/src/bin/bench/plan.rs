@@ -25,7 +25,8 @@ pub(crate) struct Plan {
 pub(crate) struct Setting {
     pub(crate) configuration: &'static [&'static str],
     pub(crate) arguments: &'static [&'static str],
-    /// About one question: not part of the whole, but where it is named.
+    /// About one question: not part of the whole, but where it is named. Its requests go to
+    /// the Service of three pods, `all`.
     pub(crate) is_extra: bool,
 }
 
@@ -136,7 +137,7 @@ apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
 metadata: {name: server, namespace: shop}
 spec:
-  selector: {matchLabels: {app: server}}
+  selector: {matchLabels: {role: server}}
   action: ALLOW
   rules: [{from: [{source: {principals: [cluster.local/ns/shop/sa/client]}}]}]
 ";
@@ -144,9 +145,9 @@ spec:
 /// The breaker off, and the endpoint by chance.
 const NO_BALANCING: &str = "apiVersion: mesh-agent.io/v1alpha1
 kind: TrafficPolicy
-metadata: {name: server, namespace: shop}
+metadata: {name: all, namespace: shop}
 spec:
-  targetRefs: [{group: \"\", kind: Service, name: server}]
+  targetRefs: [{group: \"\", kind: Service, name: all}]
   loadBalancer: {type: Random}
   outlierDetection: {enabled: false}
 ";
@@ -154,33 +155,33 @@ spec:
 /// Several rules, of which the last one matches, and a policy about paths.
 const ROUTES: &str = "apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
-metadata: {name: server, namespace: shop}
+metadata: {name: all, namespace: shop}
 spec:
-  parentRefs: [{group: \"\", kind: Service, name: server, port: 9002}]
+  parentRefs: [{group: \"\", kind: Service, name: all, port: 9002}]
   rules:
   - matches: [{path: {type: Exact, value: /health}}]
-    backendRefs: [{name: server, port: 9002}]
+    backendRefs: [{name: all, port: 9002}]
   - matches: [{headers: [{name: x-canary, value: always}]}]
-    backendRefs: [{name: server, port: 9002}]
+    backendRefs: [{name: all, port: 9002}]
   - matches: [{path: {type: PathPrefix, value: /}}]
-    backendRefs: [{name: server, port: 9002}]
+    backendRefs: [{name: all, port: 9002}]
 ---
 apiVersion: gateway.networking.k8s.io/v1
 kind: GRPCRoute
-metadata: {name: server, namespace: shop}
+metadata: {name: all, namespace: shop}
 spec:
-  parentRefs: [{group: \"\", kind: Service, name: server, port: 9003}]
+  parentRefs: [{group: \"\", kind: Service, name: all, port: 9003}]
   rules:
   - matches: [{method: {service: bench.Other}}]
-    backendRefs: [{name: server, port: 9003}]
+    backendRefs: [{name: all, port: 9003}]
   - matches: [{method: {service: bench.Bench}}]
-    backendRefs: [{name: server, port: 9003}]
+    backendRefs: [{name: all, port: 9003}]
 ---
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
 metadata: {name: no-admin, namespace: shop}
 spec:
-  selector: {matchLabels: {app: server}}
+  selector: {matchLabels: {role: server}}
   action: DENY
   rules:
   - to: [{operation: {paths: [/admin, /admin/*], ports: [\"9002\", \"9003\"]}}]

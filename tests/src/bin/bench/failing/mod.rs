@@ -38,6 +38,7 @@ const WAYS: &[(&str, &str, &str)] = &[
     ("http", "refuse", "HTTP: refuses connections"),
     ("http", "blackhole", "HTTP: swallows connections"),
     ("tcp", "reset", "TCP: resets connections"),
+    ("tcp", "half", "TCP: resets every second connection"),
     ("tcp", "hang", "TCP: never answers"),
     ("tcp", "slow", "TCP: takes 100 ms"),
     ("tcp", "refuse", "TCP: refuses connections"),

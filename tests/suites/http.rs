@@ -18,6 +18,8 @@ mod retries;
 mod routes;
 #[path = "http/sessions.rs"]
 mod sessions;
+#[path = "http/ways.rs"]
+mod ways;
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, ChildStdout, Stdio};

@@ -26,7 +26,7 @@ use std::process::{Child, ChildStdout, Stdio};
 use std::time::Duration;
 
 use mesh_tests::{
-    APP_PORT, Agents, OnAgentDown, Pod, PodSpec, Port, Target, World, eventually, parse,
+    APP_PORT, Agents, OnAgentDown, Pod, PodSpec, Port, Target, World, eventually, figure, parse,
     traffic_policy,
 };
 use serde_json::{Value, json};

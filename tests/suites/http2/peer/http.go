@@ -277,6 +277,17 @@ func httpClient(verb string, args []string) bool {
 		var parsed told
 		json.Unmarshal(text, &parsed)
 		tell(map[string]any{"status": response.StatusCode, "told": parsed, "trailer": response.Trailer})
+	case "early":
+		// Large uploads on one connection that are answered before they are whole: how often
+		// each answer.
+		c := client(args[0])
+		counts := map[string]int{}
+		for range number(args[1]) {
+			body := struct{ io.Reader }{&pattern{10_000_000}}
+			result := read(c.Post("http://"+args[0]+"/early", "text/plain", body))
+			counts[fmt.Sprint(outcome(result), " ", result["body"])]++
+		}
+		tell(counts)
 	case "hints":
 		c := client(args[0])
 		statuses := []int{}

@@ -115,6 +115,12 @@ impl Drop for Slow {
     }
 }
 
+/// Until nothing is left of what slow or greedy clients did; `short` where other suites run
+/// beside it.
+fn recovery(short: &'static str) -> Duration {
+    Duration::from_secs(number(figure("2", short)))
+}
+
 fn number(text: &str) -> u64 {
     text.parse().expect("a number")
 }
@@ -262,7 +268,8 @@ fn slow_clients_cost_little_and_are_forgotten_when_they_go() {
         let told = slow.end();
         let ended = Instant::now();
         assert_eq!(told["opened"], each, "{mode}: {told}");
-        let whole = eventually(Duration::from_secs(4), settled);
+        let whole = eventually(recovery("4"), settled);
+        println!("{mode}: {:?} until all had gone", ended.elapsed());
         assert!(whole, "{mode}: {:?} later", ended.elapsed());
         assert_eq!(
             mesh.client(&mesh.a, &["asks_again", far, "0"]),
@@ -380,15 +387,21 @@ fn a_greedy_pod_takes_nothing_from_a_quiet_one() {
         of(&beside[which]) / of(&alone[which])
     };
     let machine = times(2, "p50").max(1.0);
+    let worst = times(2, "p99").max(1.0);
     for (which, (way, ..)) in ways.iter().enumerate() {
         let (alone, beside) = (&alone[which], &beside[which]);
         let (half, most) = (times(which, "p50"), times(which, "p99"));
         println!("{way}: alone {alone}\nbeside {beside}\np50 x {half:.1}, p99 x {most:.1}");
-        // Of the slowest ones, the machine decides as much as the agents.
-        let bound = 12.0 * machine;
-        assert!(half < bound, "{way}: half of the requests take x {half:.1}");
         for told in [alone, beside] {
             assert_eq!(told["failed"], 0, "{told}");
+        }
+        // Of the slowest ones, the machine decides as much as the agents: beside other suites
+        // they say nothing.
+        let bound = 12.0 * machine;
+        assert!(half < bound, "{way}: half of the requests take x {half:.1}");
+        if figure("long", "short") == "long" {
+            let bound = 3.0 * worst;
+            assert!(most <= bound, "{way}: x {most:.1} of at most {bound:.1}");
         }
     }
 }
@@ -407,6 +420,7 @@ fn descriptors_that_run_out_are_refused_and_come_back() {
             .status();
         assert!(set.expect("prlimit").success());
     }
+    let memory = mesh.agents.memory().expect("memory");
     let slow = mesh.slow(&far, "body", "1000");
     let before = mesh.all(Agent::cpu);
     let told = mesh.client(&mesh.d, &["paced", &near, "50", SECONDS]);
@@ -420,10 +434,17 @@ fn descriptors_that_run_out_are_refused_and_come_back() {
         );
         assert!(agent.status().is_ok(), "nobody answers");
     }
+    let grown = mesh.agents.grown_since(memory).expect("memory");
+    println!("{grown:?} bytes more");
+    // No more than as many slow clients as there are descriptors, whoever asks again.
+    assert!(
+        grown.iter().all(|bytes| *bytes < 600 * 64 * 1024),
+        "{grown:?}"
+    );
     let slow = slow.end();
     let ended = Instant::now();
     let asks = || mesh.client(&mesh.a, &["asks_again", &far, "0"]);
-    let whole = eventually(Duration::from_secs(4), || asks() == json!([200, 200]));
+    let whole = eventually(recovery("4"), || asks() == json!([200, 200]));
     println!("{slow}; whole {:?} later", ended.elapsed());
     assert!(whole, "{}", asks());
     let after = mesh.client(&mesh.d, &["paced", &near, "50", "1"]);

@@ -57,8 +57,18 @@ fn its_attacks_cost_little_and_a_quiet_client_is_served_beside_them() {
             _ => open() >= idle + count.parse::<usize>().expect("a number"),
         };
         assert!(eventually(Duration::from_secs(30), has_begun), "{way}");
+        let cpu = mesh.all(Agent::cpu);
         let quiet = mesh.client(&mesh.d, &["paced", near, "50", seconds]);
+        let spent = mesh.all(Agent::cpu);
         assert_eq!(quiet["failed"], 0, "{way}: {quiet}");
+        for (i, agent) in mesh.agents.iter().enumerate() {
+            let spent = spent[i] - cpu[i];
+            println!("{way}: {spent:?} of CPU in {seconds} s");
+            // A byte of each a second is work; a spin is a core.
+            let bound = Duration::from_secs(number(seconds)).mul_f64(0.6);
+            assert!(spent < bound, "{way}: {spent:?}");
+            assert!(agent.is_ready(), "{way}");
+        }
         let grown = mesh.agents.grown_since(memory).expect("memory");
         println!(
             "{way}: {grown:?} bytes for {:?} connections; {quiet}",
@@ -72,7 +82,7 @@ fn its_attacks_cost_little_and_a_quiet_client_is_served_beside_them() {
         let left = || mesh.agents[0].metric("mesh_agent_connections_active", "");
         let is_over = || left().is_ok_and(|left| left < 1.0);
         let gone = Instant::now();
-        let settled = eventually(Duration::from_secs(10), is_over);
+        let settled = eventually(recovery("10"), is_over);
         assert!(settled, "{way}: {:?} left", left());
         println!(
             "{way}: {} ms until all had gone",

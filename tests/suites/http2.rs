@@ -8,6 +8,8 @@ mod client_cert;
 mod crowds;
 #[path = "http2/deadlines.rs"]
 mod deadlines;
+#[path = "http2/differs.rs"]
+mod differs;
 #[path = "http2/ejection.rs"]
 mod ejection;
 #[path = "http2/floods.rs"]

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"io"
 	"net"
 	"time"
@@ -40,7 +41,16 @@ func serveFrames(port string, answer func(framer *http2.Framer, stream uint32, p
 				if err != nil {
 					return
 				}
-				if head, is := frame.(*http2.MetaHeadersFrame); is {
+				if head, is := frame.(*http2.MetaHeadersFrame); is && head.PseudoValue("path") == "/head" {
+					// What it is asked, line by line.
+					lines := [][2]string{}
+					for _, field := range head.RegularFields() {
+						lines = append(lines, [2]string{field.Name, field.Value})
+					}
+					body, _ := json.Marshal(lines)
+					fields(framer, head.StreamID, false, ":status", "200")
+					framer.WriteData(head.StreamID, true, body)
+				} else if is {
 					answer(framer, head.StreamID, head.PseudoValue("path"), number)
 				}
 			}

@@ -53,3 +53,16 @@ func ended(framer *http2.Framer, stream uint32, trailers bool) string {
 	}
 	return fmt.Sprint(status, " ", len(strings.Join(lines[name], "")))
 }
+
+// The lines that the server saw of a head with these, in the order of names and values.
+func lines(to string, pairs []string) {
+	framer := dialFrames(to, 20*time.Second)
+	head := []string{":method", "GET", ":scheme", "http", ":path", "/head", ":authority", to}
+	fields(framer, 1, true, append(head, pairs...)...)
+	_, body, cut := answered(framer, 1)
+	if cut != "" {
+		tell(cut)
+		return
+	}
+	tell(json.RawMessage(body))
+}

@@ -377,6 +377,8 @@ func httpClient(verb string, args []string) bool {
 			time.Sleep(20 * time.Millisecond)
 		}
 		tell(get(c, "http://"+args[0]+"/cancelled"))
+	case "lines":
+		lines(args[0], args[1:])
 	case "kill":
 		kill(args[0], args[1])
 	case "smuggle":

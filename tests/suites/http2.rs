@@ -250,7 +250,7 @@ fn resets_and_early_answers_are_what_the_server_made_of_them() {
         assert_eq!(answers[2]["status"], 200, "the connection lives");
         let early = mesh.client(&["upload", &to, "/early", "50000000"]);
         assert_eq!(early["status"], 413, "{early}");
-        let early = mesh.client(&["early", &to, "300"]);
+        let early = mesh.client(&["refused-uploads", &to, "300"]);
         assert_eq!(early, json!({"413 too large\n": 300}), "{}", pod.name);
         assert_eq!(
             mesh.client(&["leave", &to, "/silent", "5"]),

@@ -277,7 +277,7 @@ func httpClient(verb string, args []string) bool {
 		var parsed told
 		json.Unmarshal(text, &parsed)
 		tell(map[string]any{"status": response.StatusCode, "told": parsed, "trailer": response.Trailer})
-	case "early":
+	case "refused-uploads":
 		// Large uploads on one connection that are answered before they are whole: how often
 		// each answer.
 		c := client(args[0])

@@ -72,3 +72,18 @@ fn one_connection_of_a_client_is_one_of_each_server() {
         assert!(first, "{name}: {connections:?}");
     }
 }
+
+/// More of them where one has no room for another exchange.
+#[test]
+fn a_full_connection_of_the_application_gets_another_one_beside_it() {
+    let mesh = Mesh::serving("serve-stalls", &["10"]);
+    for (pod, to) in mesh.services() {
+        let told = mesh.client(&["spread", &to, "25"]);
+        let counts = told.as_object().expect("counts").values();
+        let counts: Vec<u64> = counts.filter_map(Value::as_u64).collect();
+        println!("{}: {told}", pod.name);
+        assert_eq!(counts.iter().sum::<u64>(), 25, "{}: {told}", pod.name);
+        assert!(counts.len() >= 3, "{}: {told}", pod.name);
+        assert!(counts.iter().all(|n| *n <= 10), "{}: {told}", pod.name);
+    }
+}

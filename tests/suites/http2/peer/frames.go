@@ -23,7 +23,7 @@ func dialFrames(to string, patience time.Duration, settings ...http2.Setting) *h
 }
 
 // A server's: what becomes of each request, and the number of its connection.
-func serveFrames(port string, answer func(framer *http2.Framer, stream uint32, path string, number int)) {
+func serveFrames(port string, answer func(framer *http2.Framer, stream uint32, path string, number int), settings ...http2.Setting) {
 	listener, err := net.Listen("tcp", ":"+port)
 	check(err)
 	for number := 1; ; number++ {
@@ -35,7 +35,7 @@ func serveFrames(port string, answer func(framer *http2.Framer, stream uint32, p
 			if _, err := io.ReadFull(connection, preface); err != nil {
 				return
 			}
-			framer := framing(connection)
+			framer := framing(connection, settings...)
 			for {
 				frame, err := next(framer)
 				if err != nil {

@@ -379,6 +379,8 @@ func httpClient(verb string, args []string) bool {
 		tell(get(c, "http://"+args[0]+"/cancelled"))
 	case "lines":
 		lines(args[0], args[1:])
+	case "spread":
+		spread(args[0], number(args[1]))
 	case "kill":
 		kill(args[0], args[1])
 	case "smuggle":

@@ -63,7 +63,7 @@ func main() {
 	case "hoard":
 		hoard(args[0], args[1], number(args[2]), number(args[3]), number(args[4]))
 	case "serve-stalls":
-		serveStalls(args[1])
+		serveStalls(args[1], args[2:])
 	case "serve-timed":
 		serveTimed(args[0], args[1])
 	case "timed":

@@ -16,8 +16,12 @@ import (
 // /small 3,000 messages of one byte and no end, /empty/N so many empty frames before its
 // end, /fill/N a header and a trailer of N bytes, /end/N such a trailer alone. Its answer to
 // all else is the number of the connection. /held is open until the same connection is asked
-// for /go.
-func serveStalls(port string) {
+// for /go, and tells the number of that in its head. Most: so many streams at once on one.
+func serveStalls(port string, most []string) {
+	settings := []http2.Setting{}
+	for _, most := range most {
+		settings = append(settings, http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: uint32(number(most))})
+	}
 	var lock sync.Mutex
 	held := map[int][]uint32{}
 	serveFrames(port, func(framer *http2.Framer, stream uint32, path string, number int) {
@@ -26,7 +30,7 @@ func serveStalls(port string) {
 		switch path {
 		case "/held":
 			held[number] = append(held[number], stream)
-			fields(framer, stream, false, ":status", "200")
+			fields(framer, stream, false, ":status", "200", "x-number", fmt.Sprint(number))
 			framer.WriteData(stream, false, []byte("begin "))
 			return
 		case "/go":
@@ -37,7 +41,7 @@ func serveStalls(port string) {
 		if !killing(framer, stream, path) {
 			stalling(framer, stream, path, fmt.Sprint(number))
 		}
-	})
+	}, settings...)
 }
 
 // Answers that no receiver takes as they are.
@@ -209,4 +213,19 @@ func beside(to, kind string) {
 	}
 	after := get(c, url+"/x")
 	tell(map[string]any{"ends": ends, "after": after["status"], "same": before["body"] == after["body"]})
+}
+
+// So many exchanges open at once on one connection: how many on each of the application's.
+func spread(to string, count int) {
+	c := client(to)
+	// The application's settings come with its first answer.
+	get(c, "http://"+to+"/x")
+	numbers := map[string]int{}
+	for range count {
+		response, err := c.Get("http://" + to + "/held")
+		check(err)
+		defer response.Body.Close()
+		numbers[response.Header.Get("X-Number")]++
+	}
+	tell(numbers)
 }

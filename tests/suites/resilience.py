@@ -297,7 +297,7 @@ def ask(f, s):
 
 
 def load(to, seconds, kinds):
-    """From two clients of each kind and more at once, `kept` for GETs on connections that are
+    """From eight clients at most, as many of each kind, `kept` for GETs on connections that are
     kept; until it is told to end: what came of those of each kind."""
     host, port = to.rsplit(":", 1)
     results, lock, until = {}, threading.Lock(), time.monotonic() + seconds

@@ -10,6 +10,10 @@ use super::*;
 /// From one replacement to the next.
 const PACE: Duration = Duration::from_millis(200);
 
+fn turns() -> usize {
+    figure("150", "30").parse().expect("a number")
+}
+
 /// Who leaves knows it before the agents do, or behind them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Leaves {
@@ -40,8 +44,7 @@ impl Shop {
         for kind in kinds {
             let of = results[kind].as_object().expect("counts");
             let failed = of.keys().any(|what| what != "ok");
-            let lines = self.world.logged("n1").into_iter();
-            let lines: Vec<_> = lines.filter(|line| line["reason"].is_string()).collect();
+            let lines = self.failures();
             assert!(
                 !failed && of["ok"].as_u64() > Some(200),
                 "{kind}: {results}\n{}\n{lines:#?}",
@@ -50,10 +53,17 @@ impl Shop {
         }
     }
 
+    /// Lines of the client's node about what did not end well.
+    fn failures(&self) -> Vec<Value> {
+        let mut lines = self.world.logged("n1");
+        lines.retain(|line| !["finished", "-"].contains(&line["reason"].as_str().unwrap_or("-")));
+        lines
+    }
+
     /// Replaces all in turn while clients ask; what came of their calls, by kind.
-    fn replaced(&self, leaves: impl Fn(usize) -> Leaves) -> Value {
-        let load = self.load(&["kept", "http", "post", "tcp"]);
-        let turns: usize = figure("150", "30").parse().expect("a number");
+    fn replaced(&self, kinds: &[&str], leaves: impl Fn(usize) -> Leaves) -> Value {
+        let load = self.load(kinds);
+        let turns = turns();
         let begun = Instant::now();
         let mut late = 0;
         for turn in 0..turns {
@@ -88,8 +98,9 @@ impl Shop {
 #[test]
 fn endpoints_that_are_replaced_one_by_one_and_end_in_order_lose_nothing() {
     let shop = Shop::new();
-    let results = shop.replaced(|_| Leaves::Afterwards);
-    shop.all_fine(&results, &["kept", "http", "post", "tcp"]);
+    let kinds = ["kept", "http", "post", "tcp"];
+    let results = shop.replaced(&kinds, |_| Leaves::Afterwards);
+    shop.all_fine(&results, &kinds);
 }
 
 /// Requests that ask for nothing to be done are asked again. Of others, and of bytes, those
@@ -97,30 +108,32 @@ fn endpoints_that_are_replaced_one_by_one_and_end_in_order_lose_nothing() {
 #[test]
 fn endpoints_that_are_replaced_one_by_one_lose_no_request() {
     let shop = Shop::new();
-    let results = shop.replaced(|turn| match turn % 2 {
+    let leaves = |turn| match turn % 2 {
         0 => Leaves::Afterwards,
         _ => Leaves::AtOnce,
-    });
-    shop.all_fine(&results, &["kept", "http"]);
-    let broke = |kind: &str, how: &[&str]| {
-        let of = results[kind].as_object().expect("counts");
-        let other = |what: &&String| *what != "ok" && !how.iter().any(|how| what.starts_with(how));
-        let other: Vec<_> = of.keys().filter(other).collect();
-        assert!(
-            other.is_empty() && of["ok"].as_u64() > Some(200),
-            "{kind}: {results}\n{}",
-            shop.agents[0].log()
-        );
-        of.iter()
-            .filter(|(what, _)| *what != "ok")
-            .filter_map(|(_, count)| count.as_u64())
-            .sum::<u64>()
     };
-    // What could not reach an endpoint goes to another one, and has no 503.
-    let posts = broke("post", &["502"]);
-    let bytes = broke("tcp", &["closed", "ConnectionResetError"]);
-    println!("{posts} POSTs and {bytes} connections broke");
-    // Those that were under way as one left: at most as many as there are clients.
-    let most = 2 * figure("75", "15").parse::<u64>().expect("a number");
-    assert!(posts <= most && bytes <= most, "{results}");
+    let broke = |results: &Value, (kind, clients): (&str, usize), how: &[&str]| {
+        // At most one of each client with each that leaves at once.
+        let most = u64::try_from(clients * turns() / 2).expect("a few");
+        let of = results[kind].as_object().expect("counts");
+        let failed = of.iter().filter(|(what, _)| *what != "ok");
+        let is_known = |what: &str| how.iter().any(|how| what.starts_with(how));
+        let others = failed.clone().filter(|(what, _)| !is_known(what)).count();
+        let failed: u64 = failed.filter_map(|(_, count)| count.as_u64()).sum();
+        println!("{kind}: {failed} broke");
+        assert!(
+            others == 0 && failed <= most && of["ok"].as_u64() > Some(200),
+            "{kind}: {results}\n{}\n{:#?}",
+            shop.agents[0].log(),
+            shop.failures()
+        );
+    };
+    // A client of HTTP is waited for: else a server that ends before it asks ends it as well.
+    shop.write("traffic", &traffic_policy("s", &["s"], "protocol: HTTP"));
+    let results = shop.replaced(&["kept", "http", "post"], leaves);
+    shop.all_fine(&results, &["kept", "http"]);
+    broke(&results, ("post", 2), &["502"]);
+    shop.write("traffic", "");
+    let results = shop.replaced(&["tcp"], leaves);
+    broke(&results, ("tcp", 8), &["closed", "ConnectionResetError"]);
 }

@@ -52,6 +52,23 @@ fn lines_of_one_name_come_together_and_say_the_same() {
     }
 }
 
+#[test]
+fn lines_of_one_name_stay_when_another_is_taken_out() {
+    let mesh = Mesh::serving("serve-stalls", &[]);
+    for (pod, to) in mesh.services() {
+        let forged = ("x-envoy-original-path", "/y");
+        let with: Vec<_> = SENT[..2]
+            .iter()
+            .chain([&forged])
+            .chain(&SENT[2..])
+            .copied()
+            .collect();
+        let seen = mesh.lines_seen(&to, &with);
+        let sent = SENT.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(said(&seen), said(&sent), "{}", pod.name);
+    }
+}
+
 /// One for each endpoint that its requests go to, for as long as it lasts.
 #[test]
 fn one_connection_of_a_client_is_one_of_each_server() {

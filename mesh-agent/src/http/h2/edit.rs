@@ -113,7 +113,8 @@ fn uri(came: &Uri, edits: &Edits) -> Result<Uri, InvalidEdit> {
 fn kept(came: &HeaderMap, goes: &impl Fn(&str) -> bool) -> HeaderMap {
     let mut map = HeaderMap::with_capacity(came.len());
     let lines = came.iter().filter(|(name, _)| !goes(name.as_str()));
-    map.extend(lines.map(|(name, value)| (Some(name.clone()), value.clone())));
+    // One behind the other: a name as an `Option` would take the place of those before.
+    map.extend(lines.map(|(name, value)| (name.clone(), value.clone())));
     map
 }
 
@@ -202,6 +203,38 @@ mod tests {
         assert!(!relative.is_changed);
         assert_eq!(relative.parts.version, Version::HTTP_11);
         assert_eq!(shown(&relative.parts.headers), ["host: shop"]);
+    }
+
+    #[test]
+    fn lines_of_one_name_stay_when_another_goes_or_is_changed() {
+        let lines = [
+            ("cookie", "a=1"),
+            ("x-envoy-internal", "true"),
+            ("cookie", "b=2"),
+            ("x-a", "1"),
+            ("x-a", "2"),
+        ];
+        let kept = ["cookie: a=1", "cookie: b=2", "x-a: 1", "x-a: 2"];
+        let came = parts("http://shop/a", &lines);
+        let request = forwarded(&came, &Edits::default()).expect("it can go");
+        assert_eq!(shown(&request.parts.headers), kept);
+        let edits = Edits {
+            headers: vec![set("x-b", "3")],
+            ..Edits::default()
+        };
+        let request = forwarded(&came, &edits).expect("it can go");
+        assert_eq!(
+            shown(&request.parts.headers),
+            [&kept[..], &["x-b: 3"]].concat()
+        );
+        let mut answer = Response::new(());
+        *answer.headers_mut() = came.headers.clone();
+        let answer = passed_back(answer.into_parts().0, &edits).expect("it can go");
+        assert_eq!(answer.headers().get_all("cookie").iter().count(), 2);
+        let mut trailers = came.headers;
+        trailers.append("content-length", HeaderValue::from_static("3"));
+        assert_eq!(shown(&request_trailers(trailers.clone())), kept);
+        assert_eq!(answer_trailers(trailers).get_all("x-a").iter().count(), 2);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 const HEAD: usize = 9;
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 const PADDED: u8 = 8;
 const PRIORITY: u8 = 0x20;
@@ -17,7 +18,12 @@ pub(super) const LINE: usize = 72;
 pub(super) struct Most {
     pub(super) lines: usize,
     pub(super) bytes: usize,
+    /// What of trailers may be kept of a connection, for what comes before them is not read.
+    pub(super) kept: usize,
 }
+
+/// What so little is kept of is not counted.
+const SMALL: usize = 4096;
 
 /// Of what one peer sends.
 #[derive(Debug)]
@@ -36,6 +42,9 @@ pub(super) struct Blocks {
     lines: usize,
     bytes: usize,
     is_end: bool,
+    /// Of a block: its stream, and whether it ends that, as trailers do.
+    stream: u32,
+    ends: bool,
     at: At,
 }
 
@@ -85,12 +94,19 @@ impl Blocks {
             lines: 0,
             bytes: 0,
             is_end: false,
+            stream: 0,
+            ends: false,
             at: At::Begin,
         }
     }
 
-    /// False: there is a block of more than may be.
-    pub(super) fn pass(&mut self, mut bytes: &[u8]) -> bool {
+    pub(super) fn most(&self) -> Most {
+        self.most
+    }
+
+    /// False: there is a block of more than may be. `ended`: what is kept of one that ends its
+    /// stream, as far as it has come, where that is much.
+    pub(super) fn pass(&mut self, mut bytes: &[u8], mut ended: impl FnMut(u32, usize)) -> bool {
         while let Some(first) = bytes.first() {
             let came;
             if self.before > 0 {
@@ -115,6 +131,10 @@ impl Blocks {
                 if self.lines > self.most.lines || self.bytes > self.most.bytes {
                     return false;
                 }
+                let kept = self.bytes + self.lines * LINE;
+                if self.ends && kept > SMALL {
+                    ended(self.stream, kept);
+                }
             } else if self.behind > 0 {
                 came = self.behind.min(bytes.len());
                 self.behind -= came;
@@ -134,7 +154,7 @@ impl Blocks {
 
     /// A frame.
     fn begins(&mut self) {
-        let [a, b, c, kind, flags, ..] = self.head;
+        let [a, b, c, kind, flags, stream @ ..] = self.head;
         let left = u32::from_be_bytes([0, a, b, c]) as usize;
         match kind {
             HEADERS | CONTINUATION => {}
@@ -145,6 +165,10 @@ impl Blocks {
         }
         if kind == HEADERS || self.is_end {
             (self.lines, self.bytes, self.at) = (0, 0, At::Begin);
+        }
+        if kind == HEADERS {
+            self.ends = flags & END_STREAM != 0;
+            self.stream = u32::from_be_bytes(stream) & !(1 << 31);
         }
         self.is_end = flags & END_HEADERS != 0;
         self.of_block = left;
@@ -237,10 +261,11 @@ mod tests {
             let most = Most {
                 lines: usize::MAX,
                 bytes: usize::MAX,
+                kept: usize::MAX,
             };
             let mut blocks = Blocks::new(most, 3);
-            assert!(blocks.pass(b"PRI"));
-            assert!(bytes.chunks(piece).all(|piece| blocks.pass(piece)));
+            assert!(blocks.pass(b"PRI", |_, _| {}));
+            assert!(bytes.chunks(piece).all(|p| blocks.pass(p, |_, _| {})));
             (blocks.lines, blocks.bytes)
         };
         let all = of(bytes.len());
@@ -289,8 +314,9 @@ mod tests {
         let most = Most {
             lines: 3,
             bytes: 10,
+            kept: 0,
         };
-        let takes = |bytes: &[u8]| Blocks::new(most, 0).pass(bytes);
+        let takes = |bytes: &[u8]| Blocks::new(most, 0).pass(bytes, |_, _| {});
         let three = frame(HEADERS, END_HEADERS, &[0x82; 3]);
         assert!(takes(&three.repeat(9)), "each counts alone");
         assert!(!takes(&frame(HEADERS, 0, &[0x82; 4])));
@@ -303,5 +329,37 @@ mod tests {
         )));
         assert!(takes(&frame(HEADERS, END_HEADERS, &[])));
         assert!(takes(&frame(HEADERS, PADDED | PRIORITY, &[255])));
+    }
+    #[test]
+    fn much_that_ends_its_stream_is_told_as_it_comes() {
+        let most = Most {
+            lines: 512,
+            bytes: 1 << 20,
+            kept: 0,
+        };
+        let told = |bytes: &[u8]| {
+            let mut told = vec![];
+            let passed = Blocks::new(most, 0).pass(bytes, |stream, kept| told.push((stream, kept)));
+            assert!(passed);
+            told
+        };
+        let line = [&[0x40, 1, b'x', 0x7f, 0xa9, 0x26][..], &[b'y'; 5032]].concat();
+        let whole = |flags| frame(HEADERS, flags, &line);
+        let kept = line.len() + LINE;
+        assert_eq!(told(&whole(END_HEADERS)), [], "a head: somebody takes it");
+        assert_eq!(told(&whole(END_HEADERS | END_STREAM)), [(1, kept)]);
+        assert_eq!(
+            told(&frame(HEADERS, END_HEADERS | END_STREAM, &[0x82; 9])),
+            []
+        );
+        let lines = frame(HEADERS, END_STREAM | END_HEADERS, &[0x82; 100]);
+        assert_eq!(
+            told(&lines),
+            [(1, 100 + 100 * LINE)],
+            "lines cost more than bytes"
+        );
+        // However it is cut, and before its end.
+        let parts = [&whole(END_STREAM)[..], &frame(CONTINUATION, 0, &[0x82; 9])].concat();
+        assert_eq!(told(&parts), [(1, kept), (1, kept + 9 + 9 * LINE)]);
     }
 }

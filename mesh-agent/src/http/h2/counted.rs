@@ -72,7 +72,10 @@ impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
         })?;
         let came = &buffer.filled()[before..];
         unread.read(came.len());
-        if blocks.pass(came) {
+        let most = blocks.most().kept;
+        if blocks.pass(came, |stream, kept| unread.ends(stream, kept, most))
+            && !unread.is_too_much()
+        {
             return Poll::Ready(Ok(()));
         }
         // It is all over, and whoever drives the connection is about to look.

@@ -28,8 +28,9 @@ const HEAD: usize = 96 * 1024;
 /// Most of them as they are sent. Bytes beyond ASCII take up to 28 bits in Huffman's code, which
 /// is used whether or not it makes a text shorter: what came as [`HEAD`] may go as this.
 const BLOCK: usize = 4 * HEAD;
-/// What HTTP/2 is told that a list may have, and holds it to.
-const LIST: u32 = 640 * 1024;
+/// What HTTP/2 is told that a list may have, and holds it to: see [`Limits::header_list`].
+const LIST: u32 = 768 * 1024;
+const _: () = assert!(LIST as usize > HEAD + BLOCK * 8 / 5);
 /// Unread data of one stream; more only where all is read as fast as it comes.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const AGENTS_STREAM_WINDOW: u32 = 128 * 1024;
@@ -53,8 +54,8 @@ pub(super) struct Limits {
     /// than one line may be that [`Limits::block`] lets through (8 bits of 5).
     pub(super) header_list: u32,
     /// What one of them may have as it is sent; past it the connection ends. h2 keeps it
-    /// decoded until somebody takes it, trailers as long as what comes before them waits,
-    /// and nothing counts that.
+    /// decoded until somebody takes it, trailers as long as what comes before them waits:
+    /// so that has a bound of its own, for all streams together.
     pub(super) block: Most,
     /// What unread small frames may cost, the bytes that each lacks of 256; past it
     /// the connection ends. One slow reader of small messages must not reach it.
@@ -72,6 +73,7 @@ impl Hop {
                 block: Most {
                     lines: 512,
                     bytes: BLOCK,
+                    kept: 1024 * 1024,
                 },
                 small_frames: 16 * 1024 * 1024,
             },
@@ -84,6 +86,8 @@ impl Hop {
                 block: Most {
                     lines: 1024,
                     bytes: BLOCK,
+                    // What a client sent may be longer here.
+                    kept: 4 * 1024 * 1024,
                 },
                 small_frames: 64 * 1024 * 1024,
             },
@@ -91,7 +95,7 @@ impl Hop {
     }
 
     /// What is wrong with the size of a head, or of trailers, from this hop's other end;
-    /// `more`: bytes that are not in its lines. An agent has looked at what it sends.
+    /// `more`: bytes that are not in its lines, for they are sent on in the same way. An agent has looked at what it sends.
     pub(super) fn check(self, lines: &HeaderMap, more: usize) -> Result<(), Bad> {
         if self == Self::Agents {
             return Ok(());

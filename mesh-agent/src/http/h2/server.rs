@@ -112,9 +112,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Server<T> {
         respond: SendResponse<Piece>,
     ) -> Exchange {
         let (mut head, body) = request.into_parts();
-        let target = head.uri.path_and_query().map_or(0, |to| to.as_str().len());
+        let bad = self.hop.check(&head.headers, first_line(&head)).err();
         let size = head.method.as_str().len() + head.uri.path().len() + size(&head.headers);
-        let bad = self.hop.check(&head.headers, target).err();
         if bad.is_some() {
             // Nobody looks at them, and who does not take its answer keeps the rest.
             (head.headers, head.uri) = (HeaderMap::new(), Uri::default());
@@ -131,6 +130,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Server<T> {
             },
         }
     }
+}
+
+/// Bytes of what HTTP/1 has in its first line: of none of it there is a bound in HTTP/2.
+fn first_line(head: &http::request::Parts) -> usize {
+    let protocol = head.extensions.get::<::h2::ext::Protocol>();
+    let authority = head.uri.authority().map_or(0, |of| of.as_str().len());
+    let target = head.uri.path_and_query().map_or(0, |to| to.as_str().len());
+    let protocol = protocol.map_or(0, |of| of.as_str().len());
+    head.method.as_str().len() + authority + target + protocol
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Windows for Connection<Counted<T>, Piece> {

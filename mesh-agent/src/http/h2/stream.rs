@@ -214,6 +214,9 @@ impl Receiver {
     /// Behind the data. Too many of them are a failure of this side.
     pub(crate) async fn trailers(&mut self) -> Result<Option<HeaderMap>, Error> {
         let trailers = poll_fn(|cx| self.stream.poll_trailers(cx)).await?;
+        if let (Some(part), Some(_)) = (&self.part, &trailers) {
+            part.took_trailers();
+        }
         let checked = trailers.as_ref().map(|lines| self.hop.check(lines, 0));
         match checked {
             Some(Err(_)) => Err(Reason::ENHANCE_YOUR_CALM.into()),

@@ -52,8 +52,9 @@ const CROWDED: usize = 8;
 #[derive(Debug, Default)]
 pub(super) struct Unread {
     /// The streams that somebody may read of.
-    streams: Mutex<HashMap<usize, FlowControl, foldhash::fast::RandomState>>,
-    next: AtomicUsize,
+    streams: Mutex<HashMap<u32, FlowControl, foldhash::fast::RandomState>>,
+    /// What of large trailers may wait behind unread data: of which stream, and how much.
+    trailers: Mutex<Vec<(u32, usize)>>,
     /// Bytes that were passed on, ever.
     released: AtomicUsize,
     /// Bytes that were read off the connection, ever.
@@ -71,7 +72,7 @@ pub(super) struct Unread {
 #[derive(Debug)]
 pub(super) struct Part {
     of: Arc<Unread>,
-    number: usize,
+    stream: u32,
 }
 
 impl Unread {
@@ -110,8 +111,28 @@ impl Unread {
         self.has_too_much.load(Ordering::Relaxed)
     }
 
+    /// So much is kept of what ends a stream, until somebody takes it or the stream is over;
+    /// of one connection no more than `most`.
+    pub(super) fn ends(&self, stream: u32, kept: usize, most: usize) {
+        let mut trailers = self.trailers.lock();
+        match trailers.last_mut() {
+            Some(last) if last.0 == stream => last.1 = kept,
+            Some(_) | None => trailers.push((stream, kept)),
+        }
+        let sum = |of: &[(u32, usize)]| of.iter().map(|(_, kept)| kept).sum::<usize>();
+        if sum(&trailers) <= most {
+            return;
+        }
+        // Nobody holds a head that ended its stream: it was taken when it came.
+        let streams = self.streams.lock();
+        trailers.retain(|(of, _)| *of == stream || streams.contains_key(of));
+        if sum(&trailers) > most {
+            self.has_too_much();
+        }
+    }
+
     pub(super) fn part(self: &Arc<Self>, stream: &mut RecvStream) -> Part {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let number = stream.stream_id().as_u32();
         let control = stream.flow_control().clone();
         let early = control.used_capacity();
         self.streams.lock().insert(number, control);
@@ -123,7 +144,7 @@ impl Unread {
         }
         Part {
             of: self.clone(),
-            number,
+            stream: number,
         }
     }
 
@@ -147,11 +168,16 @@ impl Part {
     pub(super) fn released(&self, bytes: usize) {
         self.of.released.fetch_add(bytes, Ordering::Relaxed);
     }
+
+    /// Its trailers are its reader's now.
+    pub(super) fn took_trailers(&self) {
+        self.of.trailers.lock().retain(|(of, _)| *of != self.stream);
+    }
 }
 
 impl Drop for Part {
     fn drop(&mut self) {
-        let control = self.of.streams.lock().remove(&self.number);
+        let control = self.of.streams.lock().remove(&self.stream);
         drop(control);
     }
 }

@@ -78,6 +78,61 @@ async fn what_a_client_may_send_passes_between_agents_however_long_it_is_there()
     assert_eq!(back.trailers().await.ok().flatten(), Some(long()));
 }
 
+/// Where agents sent them on, the connection between them would end.
+#[tokio::test]
+async fn a_long_method_or_host_counts_as_lines_do() {
+    let mut pair = pair(Hop::Edge).await;
+    let method = http::Method::from_bytes(&[b'|'; 60_000]).expect("a method");
+    let host: http::Uri = format!("http://{}/", "~".repeat(60_000))
+        .parse()
+        .expect("a host");
+    for (method, uri) in [
+        (method, "http://a/".parse().expect("a host")),
+        (http::Method::GET, host),
+    ] {
+        let mut request = get();
+        (*request.method_mut(), *request.uri_mut()) = (method, uri);
+        let value = HeaderValue::from_bytes(&[0xf9; 60_000]).expect("a value");
+        request.headers_mut().insert("x-large", value);
+        pair.client.ready().await.expect("room");
+        let _sent = pair.client.send(request, true).expect("sent");
+        let came = pair.exchanges.recv().await.expect("a request");
+        assert_eq!(came.bad, Some(Bad::TooLong));
+    }
+}
+
+/// h2 keeps trailers as long as what comes before them, and no window is about them.
+#[tokio::test]
+async fn large_trailers_behind_what_nobody_reads_end_their_connection_when_they_are_many() {
+    let mut pair = pair(Hop::Edge).await;
+    let mut ask = async |read: bool| -> Option<(Exchange, Answered)> {
+        pair.client.ready().await.ok()?;
+        let (answered, mut up) = pair.client.send(get(), false).ok()?;
+        let mut came = pair.exchanges.recv().await?;
+        up.send(Bytes::from_static(b"data")).await.ok()?;
+        up.trailers(large(60_000)).ok()?;
+        if read {
+            assert!(came.body.data().await.is_some());
+            assert!(came.body.data().await.is_none());
+            assert_eq!(came.body.trailers().await.ok()?, Some(large(60_000)));
+        }
+        Some((came, answered))
+    };
+    let mut held = vec![];
+    for _ in 0..50 {
+        held.push(ask(true).await.expect("what is read waits nowhere"));
+    }
+    let mut unread = 0;
+    while unread < 100
+        && let Some(came) = ask(false).await
+    {
+        held.push(came);
+        unread += 1;
+    }
+    // `a` takes 5 bits of 8.
+    assert!((20..40).contains(&unread), "{unread}");
+}
+
 #[tokio::test]
 async fn so_do_more_lines_than_a_head_may_have() {
     let mut pair = pair(Hop::Edge).await;

@@ -218,8 +218,12 @@ fn names(dir: &Path) -> Result<Vec<String>, Error> {
 /// Removes the pins of a version beside this one. The programs of its pods go first: one whose
 /// recorder is gone before it takes what this agent dials for a stranger's, and refuses it.
 pub(super) fn remove_version(version: &Path) -> Result<(), Error> {
-    for cookie in pod_cookies(version)? {
-        unpin(&pod_of(version, cookie))?;
+    for name in names(&version.join("links"))? {
+        // Also one that an agent was about to put in the other's place when it was killed.
+        let name_of_it = name.strip_prefix(UNFINISHED).unwrap_or(&name);
+        if name_of_it.starts_with(POD_PREFIX) {
+            unpin(&link_of(version, &name))?;
+        }
     }
     remove_tree(version)?;
     Ok(())

@@ -57,6 +57,7 @@ impl Watch<'_> {
                 false => told.turn(),
             };
             let left = silence.wait(turn);
+            let since = tokio::time::Instant::now();
             tokio::select! {
                 biased; // a cut must not wait for a busy exchange
                 reason = all.wait() => break Some(Broken::Cut(reason)),
@@ -73,7 +74,8 @@ impl Watch<'_> {
                 () = tokio::time::sleep(left) => {}
             }
             told.answers(&view.carried());
-            if silence.is_too_long(left, view.bytes()) {
+            // What it was to be over by may have come, and it may go on behind its answer.
+            if silence.is_too_long(since.elapsed(), view.bytes()) {
                 break Some(Broken::Idle);
             }
         }

@@ -1,4 +1,4 @@
-//! The node agent: carries the TCP traffic of its node's enrolled pods.
+//! The node agent: carries the TCP and HTTP traffic of its node's enrolled pods.
 //!
 //! Modules are layered (L0 model … L4 app); one uses only modules of a lower layer
 //! or its own, which `cargo xtask tidy` checks. See `docs/architecture.md`. Nothing

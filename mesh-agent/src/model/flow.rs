@@ -1,4 +1,4 @@
-//! Who talks to whom: one record for log, list, labels and (later) spans.
+//! Who talks to whom: one record for log, list and labels.
 
 use std::fmt;
 use std::sync::Arc;

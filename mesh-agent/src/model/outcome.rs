@@ -1,4 +1,4 @@
-//! How a connection ended: one record feeds metrics, access log and (later) span.
+//! How a connection ended: one record feeds metrics and access log.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

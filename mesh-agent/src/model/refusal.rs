@@ -1,5 +1,5 @@
-//! Why a connection (later: a request) is not carried: one table, from which
-//! labels, log, answers and documents come.
+//! Why a connection or a request is not carried: one table, from which labels, log,
+//! answers and documents come.
 
 use std::fmt;
 use std::sync::Arc;

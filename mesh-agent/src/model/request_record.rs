@@ -1,5 +1,4 @@
-//! How one exchange of HTTP went: one record feeds metrics, access log and (later)
-//! span.
+//! How one exchange of HTTP went: one record feeds metrics and access log.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -77,7 +77,7 @@ impl Part {
     }
 }
 
-/// Immutable; swapped whole. A connection pins one for its life. A copy costs
+/// Immutable; swapped whole. An exchange pins one for its life. A copy costs
 /// next to nothing, and shares what it has in common with the original.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshot {

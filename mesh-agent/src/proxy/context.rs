@@ -403,8 +403,8 @@ impl ConnectionContext {
     }
 }
 
-/// What is decided on as one: a TCP stream. All its stages see one
-/// configuration; the next stream of a connection may see another.
+/// What is decided on as one: a TCP stream, or a request of HTTP. All its stages see
+/// one configuration; the next one of a connection may see another.
 pub(super) struct Exchange {
     pub(super) context: Rc<ConnectionContext>,
     pub(super) in_force: Arc<InForce>,

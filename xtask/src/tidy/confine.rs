@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn pure_rooms_take_time_as_an_argument() {
+    fn pure_modules_take_time_as_an_argument() {
         let text = "fn f(now: Instant) {}\nlet t = Instant::now();\n";
         let found = messages("mesh-agent/src/balance/mod.rs", text);
         assert_eq!(found.len(), 1);
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn tests_of_pure_rooms_may_be_impure() {
+    fn tests_of_pure_modules_may_be_impure() {
         let text = "#[cfg(test)]\nmod tests {\n    use std::fs;\n}\n";
         assert!(messages("mesh-agent/src/route/mod.rs", text).is_empty());
     }

@@ -263,11 +263,11 @@ mod tests {
     }
 
     #[test]
-    fn rooms_follow_from_paths() {
+    fn top_modules_follow_from_paths() {
         let top_module = |name| Source::new(name, "").top_module();
         assert_eq!(top_module("mesh-agent/src/sys/mod.rs"), Some(("sys", 1)));
         assert_eq!(top_module("mesh-agent/src/sys/bpf.rs"), Some(("sys", 2)));
-        assert_eq!(top_module("mesh-agent/src/drain.rs"), Some(("drain", 1)));
+        assert_eq!(top_module("mesh-agent/src/app.rs"), Some(("app", 1)));
         assert_eq!(top_module("mesh-agent/src/lib.rs"), None);
         assert_eq!(top_module("xtask/src/main.rs"), None);
     }

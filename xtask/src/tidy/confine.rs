@@ -34,9 +34,10 @@ const CONFINED: &[(&[&str], &[&str])] = &[
         ],
     ),
     (&["httparse"], &["mesh-agent/src/http"]),
+    (&["h2"], &["mesh-agent/src/http"]),
     (&["tower"], &["mesh-agent/src/kube"]),
     (
-        &["hyper", "http_body_util", "h2"],
+        &["hyper", "http_body_util"],
         &[
             "mesh-agent/src/http",
             "mesh-agent/src/admin",
@@ -131,11 +132,19 @@ fn confined_crate(name: &str, code: &str) -> Option<String> {
 fn names_crate(code: &str, name: &str) -> bool {
     find_word(code, name).is_some_and(|at| {
         let (before, after) = (&code[..at], &code[at + name.len()..]);
+        // `::h2` is the crate, `crate::h2` is not.
+        let before = before.strip_suffix("::").filter(|root| !ends_path(root));
+        let before = before.unwrap_or(&code[..at]);
         let begins_path = after.trim_start().starts_with("::") && !before.ends_with("::");
         let imported =
             before.trim_end().ends_with("use") || before.trim_end().ends_with("extern crate");
         begins_path || imported
     })
+}
+
+/// Does what follows belong to a path that has begun?
+fn ends_path(code: &str) -> bool {
+    code.ends_with(|c: char| c.is_alphanumeric() || "_>".contains(c))
 }
 
 fn impurity(source: &Source<'_>, code: &str) -> Option<String> {
@@ -174,6 +183,16 @@ mod tests {
     fn an_own_module_with_the_name_of_a_crate_is_no_use_of_it() {
         let text = "use crate::http::Head;\nlet kube = 1;\ncrate::kube::x();\n";
         assert!(messages("mesh-agent/src/proxy/mod.rs", text).is_empty());
+    }
+
+    #[test]
+    fn h2_stays_in_http() {
+        let text = "use ::h2::{Error, Reason};\n";
+        assert!(messages("mesh-agent/src/http/h2/server.rs", text).is_empty());
+        for name in ["admin/mod.rs", "kube/client.rs", "proxy/http2/serve.rs"] {
+            let found = messages(&format!("mesh-agent/src/{name}"), text);
+            assert_eq!(found.len(), 1, "{name}");
+        }
     }
 
     #[test]

@@ -20,7 +20,6 @@ const fn module(name: &'static str, layer: u8, beside: &'static [&'static str]) 
 
 const MODULES: &[Module] = &[
     module("model", 0, &[]),
-    module("drain", 0, &[]),
     module("detect", 1, &[]),
     module("route", 1, &[]),
     module("policy", 1, &[]),
@@ -112,6 +111,17 @@ pub(super) fn check(source: &Source<'_>) -> Vec<(usize, String)> {
         .collect();
     findings.extend(climbs(source, depth));
     findings
+}
+
+/// Rows of the table above that no file belongs to.
+pub(super) fn without_files(sources: &[Source<'_>]) -> Vec<String> {
+    let has_file = |module: &&Module| {
+        let mut tops = sources.iter().filter_map(Source::top_module);
+        tops.any(|(name, _)| name == module.name)
+    };
+    let gone = MODULES.iter().filter(|module| !has_file(module));
+    gone.map(|module| format!("module '{}' has a layer and no file", module.name))
+        .collect()
 }
 
 fn refusal(module: &Module, used: &str) -> Option<String> {
@@ -269,6 +279,16 @@ mod tests {
     fn a_new_module_must_get_a_layer() {
         let found = messages("mesh-agent/src/cellar/mod.rs", "");
         assert!(found[0].1.contains("'cellar' has no layer"));
+    }
+
+    #[test]
+    fn a_layer_without_a_module_is_a_mistake() {
+        let path = |module: &Module| format!("mesh-agent/src/{}/mod.rs", module.name);
+        let names: Vec<String> = MODULES.iter().map(path).collect();
+        let sources: Vec<_> = names.iter().map(|name| Source::new(name, "")).collect();
+        assert_eq!(without_files(&sources), Vec::<String>::new());
+        let found = without_files(&sources[1..]);
+        assert_eq!(found, ["module 'model' has a layer and no file"]);
     }
 
     #[test]

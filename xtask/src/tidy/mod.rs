@@ -54,6 +54,7 @@ pub(crate) fn check(repo: &Repo) -> Result<()> {
     let graph = Graph::of(&sources);
     findings.extend(circles::check(&graph));
     findings.extend(never::check(&graph));
+    findings.extend(without_module(&sources));
     findings.extend(check_documents(repo)?);
     findings.extend(check_deploy(repo)?);
     findings.sort();
@@ -76,6 +77,11 @@ fn check_file(source: &Source<'_>) -> Vec<Finding> {
         .iter()
         .flat_map(|rule| located(source.name, rule(source)))
         .collect()
+}
+
+fn without_module(sources: &[Source<'_>]) -> impl Iterator<Item = Finding> {
+    let found = layers::without_files(sources).into_iter();
+    located("xtask/src/tidy/layers.rs", found.map(|m| (1, m)).collect())
 }
 
 fn check_documents(repo: &Repo) -> Result<Vec<Finding>> {

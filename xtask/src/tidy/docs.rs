@@ -13,8 +13,11 @@ const ROOTS: [&str; 2] = ["", "mesh-agent/src"];
 /// Line, and what is there.
 type Located = (usize, String);
 
+/// It has the picture of a connection's way.
+const PICTURED: &str = "docs/architecture.md";
+
 /// Line and message of each path in the document that is not below `repo`.
-pub(super) fn check(repo: &Path, document: &str) -> Vec<Located> {
+pub(super) fn check(repo: &Path, name: &str, document: &str) -> Vec<Located> {
     let is_there = |path: &str| {
         ROOTS.iter().any(|root| {
             let whole = repo.join(root).join(path);
@@ -30,6 +33,10 @@ pub(super) fn check(repo: &Path, document: &str) -> Vec<Located> {
     };
     let (paths, mut findings) = paths(document);
     findings.extend(paths.into_iter().filter_map(missing));
+    let pictures = document.lines().filter(|line| line.trim() == MARKER);
+    if name == PICTURED && pictures.count() != 1 {
+        findings.push((1, format!("path: one picture stands below {MARKER}")));
+    }
     findings
 }
 
@@ -106,13 +113,23 @@ mod tests {
     }
 
     #[test]
+    fn the_picture_of_the_way_is_marked() {
+        let findings = |name, text: &str| check(Path::new("/"), name, text).len();
+        let marked = format!("{MARKER}\n```\n```\n");
+        assert_eq!(findings(PICTURED, "```\n```\n"), 1);
+        assert_eq!(findings("docs/a.md", "```\n```\n"), 0);
+        assert_eq!(findings(PICTURED, &marked), 0);
+        assert_eq!(findings(PICTURED, &format!("{marked}{marked}")), 1);
+    }
+
+    #[test]
     fn a_path_is_found_from_the_root_and_from_the_agents_source() {
         let dir = std::env::temp_dir().join(format!("tidy-docs-{}", std::process::id()));
         let module = dir.join("mesh-agent/src/proxy");
         std::fs::create_dir_all(&module).expect("make the module");
         std::fs::write(module.join("worker.rs"), "").expect("write the file");
         let text = "`proxy/worker.rs` `mesh-agent/src/proxy/worker.rs` `proxy/`\n`proxy/gone.rs` `gone/` `proxy/worker.rs/`\n";
-        let found = check(&dir, text);
+        let found = check(&dir, "docs/a.md", text);
         std::fs::remove_dir_all(&dir).expect("remove it");
         let messages: Vec<&str> = found.iter().map(|(_, message)| message.as_str()).collect();
         let gone = ["proxy/gone.rs", "gone/", "proxy/worker.rs/"];

@@ -84,16 +84,23 @@ fn without_module(sources: &[Source<'_>]) -> impl Iterator<Item = Finding> {
     located("xtask/src/tidy/layers.rs", found.map(|m| (1, m)).collect())
 }
 
+/// Those at the root and in docs/.
 fn check_documents(repo: &Repo) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
-    for entry in fs::read_dir(repo.root.join("docs")).context("list docs")? {
-        let path = entry.context("list docs")?.path();
-        if path.extension().is_some_and(|e| e == "md") {
+    for directory in [repo.root.clone(), repo.root.join("docs")] {
+        let entries =
+            fs::read_dir(&directory).with_context(|| format!("list {}", directory.display()))?;
+        for entry in entries {
+            let entry = entry.with_context(|| format!("list {}", directory.display()))?;
+            let path = entry.path();
+            if path.extension().is_none_or(|e| e != "md") {
+                continue;
+            }
             let text =
                 fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
             let name = path.strip_prefix(&repo.root).unwrap_or(&path);
-            let found = docs::check(&repo.root, &text);
-            findings.extend(located(&name.to_string_lossy(), found));
+            let name = name.to_string_lossy();
+            findings.extend(located(&name, docs::check(&repo.root, &name, &text)));
         }
     }
     Ok(findings)

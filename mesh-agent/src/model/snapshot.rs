@@ -67,13 +67,22 @@ impl Part {
                 _ => false,
             }
         }
-        one(&self.workloads, &other.workloads)
-            && one(&self.services, &other.services)
-            && one(&self.policies, &other.policies)
-            && one(&self.peer_authentications, &other.peer_authentications)
-            && one(&self.routes, &other.routes)
-            && one(&self.grants, &other.grants)
-            && one(&self.traffic_policies, &other.traffic_policies)
+        let Self {
+            workloads,
+            services,
+            policies,
+            peer_authentications,
+            routes,
+            grants,
+            traffic_policies,
+        } = self;
+        one(workloads, &other.workloads)
+            && one(services, &other.services)
+            && one(policies, &other.policies)
+            && one(peer_authentications, &other.peer_authentications)
+            && one(routes, &other.routes)
+            && one(grants, &other.grants)
+            && one(traffic_policies, &other.traffic_policies)
     }
 }
 
@@ -139,26 +148,47 @@ impl Snapshot {
         told.or_else(|| self.zones.get(node).map(Name::as_str))
     }
 
-    /// What it is made of beside what its namespaces have: the other indexes
-    /// follow from these, the generation and what time alone changes are this
-    /// node's own.
+    /// What it is made of beside what its namespaces have.
     pub(crate) fn common(&self) -> impl PartialEq + fmt::Debug {
-        let lasting = self.withheld.iter();
+        let Self {
+            // Of each namespace: `part`.
+            workloads: _,
+            services: _,
+            policies: _,
+            peer_authentications: _,
+            routes: _,
+            grants: _,
+            traffic_policies: _,
+            // They follow from those.
+            by_ip: _,
+            by_vip: _,
+            by_node_port: _,
+            attached: _,
+            // This node's own.
+            generation: _,
+            is_dated: _,
+            withheld,
+            unreadable_pods,
+            hides_pods,
+            hides_addresses,
+            open_namespaces,
+            by_external,
+            nodes,
+            asked_on_host,
+            zones,
+            settings,
+        } = self;
+        // What time alone changes is this node's own, too.
+        let lasting = withheld.iter();
         let lasting = lasting.filter(|(_, why)| !matches!(why, Withheld::Departed(_)));
-        let external = self.by_external.iter();
         (
-            (
-                &self.unreadable_pods,
-                (self.hides_pods, self.hides_addresses),
-                &self.settings,
-                self.zones.iter().collect::<BTreeMap<_, _>>(),
-                self.nodes
-                    .iter()
-                    .map(|(ip, ())| ip)
-                    .collect::<BTreeSet<_>>(),
-            ),
+            (unreadable_pods, (hides_pods, hides_addresses), settings),
+            (open_namespaces, asked_on_host),
+            zones.iter().collect::<BTreeMap<_, _>>(),
+            nodes.iter().map(|(ip, ())| ip).collect::<BTreeSet<_>>(),
             lasting.collect::<BTreeMap<_, _>>(),
-            external
+            by_external
+                .iter()
                 .map(|(at, s)| (at, &s.key))
                 .collect::<BTreeMap<_, _>>(),
         )
@@ -167,14 +197,37 @@ impl Snapshot {
     /// All namespaces that have anything.
     #[must_use]
     pub(crate) fn namespaces(&self) -> BTreeSet<Name> {
-        let objects = self
-            .workloads
-            .namespaces()
-            .chain(self.services.namespaces());
-        let policies = self.policies.namespaces();
-        let policies = policies.chain(self.peer_authentications.namespaces());
-        let policies = policies.chain(self.traffic_policies.namespaces());
-        let routes = self.routes.namespaces().chain(self.grants.namespaces());
+        let Self {
+            workloads,
+            services,
+            policies,
+            peer_authentications,
+            routes,
+            grants,
+            traffic_policies,
+            // What is not in the order of namespaces.
+            generation: _,
+            by_ip: _,
+            withheld: _,
+            unreadable_pods: _,
+            hides_pods: _,
+            is_dated: _,
+            hides_addresses: _,
+            open_namespaces: _,
+            by_vip: _,
+            by_external: _,
+            nodes: _,
+            asked_on_host: _,
+            by_node_port: _,
+            zones: _,
+            settings: _,
+            attached: _,
+        } = self;
+        let objects = workloads.namespaces().chain(services.namespaces());
+        let policies = policies.namespaces();
+        let policies = policies.chain(peer_authentications.namespaces());
+        let policies = policies.chain(traffic_policies.namespaces());
+        let routes = routes.namespaces().chain(grants.namespaces());
         objects.chain(policies).chain(routes).cloned().collect()
     }
 

@@ -353,36 +353,58 @@ fn objects(step: &Step) -> Vec<Arc<Object>> {
 
 /// All of it, in an order.
 fn content(snapshot: &Snapshot) -> Vec<String> {
+    let Snapshot {
+        // Counts the steps.
+        generation: _,
+        workloads,
+        by_ip,
+        withheld,
+        unreadable_pods,
+        hides_pods,
+        is_dated,
+        hides_addresses,
+        open_namespaces,
+        services,
+        by_vip,
+        by_external,
+        nodes,
+        asked_on_host,
+        by_node_port,
+        zones,
+        settings,
+        policies,
+        peer_authentications,
+        routes,
+        grants,
+        attached,
+        traffic_policies,
+    } = snapshot;
     let mut all = Vec::new();
-    all.extend(snapshot.workloads.values().map(|w| format!("{w:?}")));
-    all.extend(snapshot.services.values().map(|s| format!("{s:?}")));
-    let endpoints = snapshot.services.values().flat_map(|s| &s.ports);
+    all.extend(workloads.values().map(|w| format!("{w:?}")));
+    all.extend(services.values().map(|s| format!("{s:?}")));
+    let endpoints = services.values().flat_map(|s| &s.ports);
     let endpoints = endpoints.flat_map(|p| p.endpoints.iter());
     all.extend(endpoints.map(|e| format!("{:?}", e.workload)));
-    all.extend(snapshot.policies.iter().map(|p| format!("{p:?}")));
-    all.extend(
-        snapshot
-            .peer_authentications
-            .iter()
-            .map(|p| format!("{p:?}")),
-    );
+    all.extend(policies.iter().map(|p| format!("{p:?}")));
+    all.extend(peer_authentications.iter().map(|p| format!("{p:?}")));
     all.push(format!(
-        "{:?} {} {}",
-        snapshot.unreadable_pods, snapshot.hides_pods, snapshot.hides_addresses
+        "{unreadable_pods:?} {hides_pods} {hides_addresses} {is_dated}"
     ));
-    all.extend(snapshot.routes.iter().map(|r| format!("{r:?}")));
-    all.extend(snapshot.grants.iter().map(|g| format!("{g:?}")));
-    let traffic = snapshot.traffic_policies.iter();
-    all.extend(traffic.map(|p| format!("{p:?}")));
+    all.push(format!(
+        "{open_namespaces:?} {asked_on_host:?} {settings:?}"
+    ));
+    all.extend(routes.iter().map(|r| format!("{r:?}")));
+    all.extend(grants.iter().map(|g| format!("{g:?}")));
+    all.extend(traffic_policies.iter().map(|p| format!("{p:?}")));
     let mut maps: Vec<String> = Vec::new();
-    maps.extend(snapshot.attached.iter().map(|e| format!("{e:?}")));
-    maps.extend(snapshot.by_ip.iter().map(|e| format!("{e:?}")));
-    maps.extend(snapshot.by_vip.iter().map(|e| format!("{e:?}")));
-    maps.extend(snapshot.by_external.iter().map(|e| format!("{e:?}")));
-    maps.extend(snapshot.by_node_port.iter().map(|e| format!("{e:?}")));
-    maps.extend(snapshot.nodes.iter().map(|e| format!("{e:?}")));
-    maps.extend(snapshot.zones.iter().map(|e| format!("{e:?}")));
-    let lasting = snapshot.withheld.iter();
+    maps.extend(attached.iter().map(|e| format!("{e:?}")));
+    maps.extend(by_ip.iter().map(|e| format!("{e:?}")));
+    maps.extend(by_vip.iter().map(|e| format!("{e:?}")));
+    maps.extend(by_external.iter().map(|e| format!("{e:?}")));
+    maps.extend(by_node_port.iter().map(|e| format!("{e:?}")));
+    maps.extend(nodes.iter().map(|e| format!("{e:?}")));
+    maps.extend(zones.iter().map(|e| format!("{e:?}")));
+    let lasting = withheld.iter();
     let lasting = lasting.filter(|(_, why)| !matches!(why, Withheld::Departed(_)));
     maps.extend(lasting.map(|e| format!("{e:?}")));
     maps.sort();

@@ -10,7 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use super::metrics::{Node, State};
+use super::metrics::{Metrics, Node, State};
 use super::seats::Seats;
 use super::signer::Ca;
 use super::state::Loaded;
@@ -154,7 +154,15 @@ impl Handle {
     }
 
     fn register(&self, r: &mut Registry) {
-        let metrics = &self.ca.metrics;
+        let Metrics {
+            issued,
+            refused,
+            duration,
+            // `status` and `mesh_ca_ready` have these.
+            failure: _,
+            unpublished: _,
+            unrooted: _,
+        } = &self.ca.metrics;
         let version = vec![("version", env!("CARGO_PKG_VERSION"))];
         r.register(
             "mesh_ca_build",
@@ -164,17 +172,17 @@ impl Handle {
         r.register(
             "mesh_ca_certificates_issued",
             "Certificates that were signed",
-            metrics.issued.clone(),
+            issued.clone(),
         );
         r.register(
             "mesh_ca_requests_refused",
             "Requests that were refused, by reason",
-            metrics.refused.clone(),
+            refused.clone(),
         );
         r.register(
             "mesh_ca_request_duration_seconds",
             "Time from a request to its answer",
-            metrics.duration.clone(),
+            duration.clone(),
         );
         let gauge = |value: f64| {
             let gauge = Gauge::<f64, AtomicU64>::default();

@@ -31,11 +31,11 @@ pub(super) struct Metrics {
     pub(super) refused: Family<Reason, Counter>,
     pub(super) duration: Histogram,
     /// Why it cannot sign, until it can.
-    failure: Mutex<Option<String>>,
+    pub(super) failure: Mutex<Option<String>>,
     /// Why its own certificate and the revocation lists are not made anew.
-    unpublished: Mutex<Option<String>>,
+    pub(super) unpublished: Mutex<Option<String>>,
     /// Why the ConfigMap with the roots is not what it should be.
-    unrooted: Mutex<Option<String>>,
+    pub(super) unrooted: Mutex<Option<String>>,
 }
 
 impl Default for Metrics {

@@ -51,21 +51,26 @@ pub(crate) fn register(observe: &Observe) -> Metrics {
         // From the start there, at nought.
         drop(metrics.adds.get_or_create(&Labels { outcome }));
     }
+    let Metrics {
+        adds,
+        seconds,
+        writes,
+    } = &metrics;
     observe.register(|registry| {
         registry.register(
             "mesh_agent_cni_adds",
             "New sandboxes of pods that the CNI plugin asked about, by what it was answered",
-            metrics.adds.clone(),
+            adds.clone(),
         );
         registry.register(
             "mesh_agent_cni_add_seconds",
             "Time from the CNI plugin's question to the answer, in seconds",
-            metrics.seconds.clone(),
+            seconds.clone(),
         );
         registry.register(
             "mesh_agent_cni_chain_writes",
             "Times that the plugin was put into the node's CNI configuration: one for each start of a network that is written anew",
-            metrics.writes.clone(),
+            writes.clone(),
         );
     });
     metrics

@@ -13,8 +13,11 @@ pub(super) struct Metrics {
 
 impl Metrics {
     pub(super) fn new(observe: &Observe) -> Self {
-        let enrol = Histogram::new(exponential_buckets(0.000_125, 2.0, 12));
-        let reattached = Counter::default();
+        let metrics = Self {
+            enrol: Histogram::new(exponential_buckets(0.000_125, 2.0, 12)),
+            reattached: Counter::default(),
+        };
+        let Self { enrol, reattached } = &metrics;
         observe.register(|registry| {
             registry.register(
                 "mesh_agent_enrol_seconds",
@@ -27,6 +30,6 @@ impl Metrics {
                 reattached.clone(),
             );
         });
-        Self { enrol, reattached }
+        metrics
     }
 }

@@ -97,8 +97,27 @@ impl Inner {
         drop(self.denied.get_or_create(&Policy { policy }));
     }
 
+    /// All of them: the compiler tells of one that is left out.
     pub(super) fn register_all(&self) {
-        let mut registry = self.registry.lock();
+        let Self {
+            cluster: _,
+            registry,
+            route_label: _,
+            series,
+            requests,
+            timings,
+            ended,
+            refused,
+            handshakes,
+            denied,
+            policies: _,
+            no_policy: _,
+            active,
+            node,
+            connections: _,
+            log,
+        } = self;
+        let mut registry = registry.lock();
         let r = &mut *registry;
         r.register(
             "mesh_agent_build",
@@ -108,37 +127,37 @@ impl Inner {
         r.register(
             "mesh_agent_connections_ended",
             "Accepted connections that ended, by how",
-            self.ended.clone(),
+            ended.clone(),
         );
         r.register(
             "mesh_agent_requests_refused",
             "Requests that the agent answered itself, or cut, by why",
-            self.refused.clone(),
+            refused.clone(),
         );
         r.register(
             "mesh_agent_tls_handshakes",
             "Finished handshakes between agents, by what they agreed on",
-            self.handshakes.clone(),
+            handshakes.clone(),
         );
         r.register(
             "mesh_agent_authz_denied",
             "Connections and requests that an authorization policy denied",
-            self.denied.clone(),
+            denied.clone(),
         );
         r.register(
             "mesh_agent_connections_active",
             "Connections that are carried now",
-            self.active.clone(),
+            active.clone(),
         );
         r.register(
             "mesh_agent_log_lines_dropped",
             "Access log lines that found the queue full, or could not be written",
-            self.log.dropped(),
+            log.dropped(),
         );
-        r.register_collector(Box::new(self.series.clone()));
-        r.register_collector(Box::new(self.requests.clone()));
-        r.register_collector(Box::new(self.timings.clone()));
-        r.register_collector(Box::new(self.node.clone()));
+        r.register_collector(Box::new(series.clone()));
+        r.register_collector(Box::new(requests.clone()));
+        r.register_collector(Box::new(timings.clone()));
+        r.register_collector(Box::new(node.clone()));
         r.register_collector(Box::new(process::Process));
         drop(registry);
         self.begin_series();

@@ -38,22 +38,29 @@ impl Node {
 impl Collector for Node {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let (state, kernel) = self.0.lock().clone();
+        let NodeState {
+            ready,
+            problems,
+            pods_enrolled,
+            pods_failed,
+            generation,
+        } = state;
         let tuples = kernel.iter().find(|(name, _)| *name == LIVE_TUPLES);
         let gauges = [
             (
                 "mesh_agent_ready",
                 "1 when every wanted pod was tried and the node can be used, else 0",
-                u64::from(state.ready),
+                u64::from(ready),
             ),
             (
                 "mesh_agent_problems",
                 "Problems that `status` names: mistakes of the configuration, certificates, pods",
-                state.problems as u64,
+                problems as u64,
             ),
             (
                 "mesh_agent_configuration_generation",
                 "Changes of the configuration that this process has taken",
-                state.generation,
+                generation,
             ),
             (
                 "mesh_agent_kernel_tuples",
@@ -69,10 +76,7 @@ impl Collector for Node {
         let help = "Pods of this node that are wanted in the mesh, by whether they are enrolled";
         let mut pods =
             encoder.encode_descriptor("mesh_agent_pods", help, None, MetricType::Gauge)?;
-        let states = [
-            ("enrolled", state.pods_enrolled),
-            ("failed", state.pods_failed),
-        ];
+        let states = [("enrolled", pods_enrolled), ("failed", pods_failed)];
         for (state, count) in states {
             let labels = PodState { state };
             pods.encode_family(&labels)?.encode_gauge(&(count as u64))?;

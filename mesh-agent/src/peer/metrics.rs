@@ -13,16 +13,20 @@ pub(crate) struct Metrics {
 impl Metrics {
     pub(crate) fn new(observe: &Observe) -> Self {
         let metrics = Self::default();
+        let Self {
+            connects,
+            connects_ahead,
+        } = &metrics;
         observe.register(|registry| {
             registry.register(
                 "mesh_agent_tunnel_connects",
                 "Connections to other agents that a stream waited for",
-                metrics.connects.clone(),
+                connects.clone(),
             );
             registry.register(
                 "mesh_agent_tunnel_connects_ahead",
                 "Connections to other agents made before a stream asked",
-                metrics.connects_ahead.clone(),
+                connects_ahead.clone(),
             );
         });
         metrics

@@ -123,126 +123,153 @@ impl Metrics {
             let of = [("end", end.name())];
             metrics.hedges.get_or_create_owned(&of)
         });
-        observe.register(|registry| metrics.register(registry));
         metrics.copied = CopyEnd::ALL.map(|end| {
             let of = [("copy", end.name())];
             metrics.copies.get_or_create_owned(&of)
         });
-        observe.register(|registry| {
-            registry.register(
-                "mesh_agent_connections_limit",
-                "Most connections that are carried at once; a pod or a source may have as many as are free",
-                metrics.places.clone(),
-            );
-            registry.register(
-                "mesh_agent_connections_over_share",
-                "Connections refused because the node, their pod or their source had its share",
-                metrics.over_share.clone(),
-            );
-            registry.register(
-                "mesh_agent_requests_limit",
-                "Most requests that are in flight at once; a pod or a source may have as many as are free",
-                metrics.request_places.clone(),
-            );
-            registry.register(
-                "mesh_agent_requests_active",
-                "Requests that are in flight now, of all pods",
-                metrics.requests.clone(),
-            );
-            registry.register(
-                "mesh_agent_requests_over_share",
-                "Requests answered with max_requests_per_pod because the node, their pod or their source had its share",
-                metrics.requests_over_share.clone(),
-            );
-            registry.register(
-                "mesh_agent_buffer_bytes",
-                "What one side sent and the other did not take, in bytes",
-                metrics.held_bytes.clone(),
-            );
-            registry.register(
-                "mesh_agent_buffer_limit_bytes",
-                "Limit of that, in bytes; towards it, connections read less at a time",
-                metrics.held_limit.clone(),
-            );
-            registry.register(
-                "mesh_agent_mirrored_requests",
-                "Copies of requests that routes sent elsewhere too, by what became of them",
-                metrics.copies.clone(),
-            );
-            registry.register(
-                "mesh_agent_mirrored_requests_active",
-                "Copies of requests that are under way, or wait for the end of their request",
-                metrics.copies_active.clone(),
-            );
-            registry.register(
-                "mesh_agent_tunnel_replays",
-                "Streams that the other agent did not take, begun again",
-                metrics.replays.clone(),
-            );
-            registry.register(
-                "mesh_agent_http2_replays",
-                "Requests that a server provably did not take (GOAWAY), sent to a fresh connection",
-                metrics.untaken.clone(),
-            );
-        });
+        observe.register(|registry| metrics.register(registry));
         metrics
     }
 
+    /// All of them: the compiler tells of one that is left out.
     fn register(&self, registry: &mut Registry) {
+        let Self {
+            replays,
+            untaken,
+            places,
+            over_share,
+            request_places,
+            requests,
+            requests_over_share,
+            copies,
+            copied: _,
+            copies_active,
+            held_bytes,
+            held_limit,
+            ejections,
+            probes,
+            ejected,
+            retries,
+            over_budget,
+            hedges,
+            hedged: _,
+            faults,
+            injected: _,
+            turns,
+            pending,
+            waiting,
+        } = self;
+        let Waited { times, seconds } = turns;
+        let Pending { family, ended: _ } = pending;
         registry.register(
             "mesh_agent_outlier_ejections",
             "Times that an endpoint was left out because it failed, by the rule that said so",
-            self.ejections.clone(),
+            ejections.clone(),
         );
         registry.register(
             "mesh_agent_outlier_probes",
             "Requests and connections that showed whether an ejected endpoint works again",
-            self.probes.clone(),
+            probes.clone(),
         );
         registry.register(
             "mesh_agent_endpoints_ejected",
             "Endpoints whose breaker is open now",
-            self.ejected.clone(),
+            ejected.clone(),
         );
         registry.register(
             "mesh_agent_retries",
             "Requests and connections that were tried at another endpoint",
-            self.retries.clone(),
+            retries.clone(),
         );
         registry.register(
             "mesh_agent_retry_budget_exhausted",
             "Retries that were not made because there had been too many for the requests",
-            self.over_budget.clone(),
+            over_budget.clone(),
         );
         registry.register(
             "mesh_agent_hedges",
             "Second tries beside a first one that took long, by what became of them; those over_budget and nowhere were not sent",
-            self.hedges.clone(),
+            hedges.clone(),
         );
         registry.register(
             "mesh_agent_turns_waited",
             "Times that a pod had used its time on a worker and a task of it waited for the next turn",
-            self.turns.times.clone(),
+            times.clone(),
         );
         registry.register(
             "mesh_agent_turn_wait_seconds",
             "Time that tasks of pods that had used theirs on a worker waited for the next turn, in seconds",
-            self.turns.seconds.clone(),
+            seconds.clone(),
         );
         registry.register(
             "mesh_agent_faults_injected",
             "Faults injected into requests of pods of this node because a TrafficPolicy asks for them, by kind",
-            self.faults.clone(),
+            faults.clone(),
         );
         registry.register(
             "mesh_agent_pending_seconds",
             "How long requests and connections waited for a place at a Service (maxRequests, maxConnections), in seconds, by how that ended",
-            self.pending.family.clone(),
+            family.clone(),
         );
         registry.register(
             "mesh_agent_pending",
             "Requests and connections that wait for a place at a Service now",
-            self.waiting.clone(),
+            waiting.clone(),
+        );
+        registry.register(
+            "mesh_agent_connections_limit",
+            "Most connections that are carried at once; a pod or a source may have as many as are free",
+            places.clone(),
+        );
+        registry.register(
+            "mesh_agent_connections_over_share",
+            "Connections refused because the node, their pod or their source had its share",
+            over_share.clone(),
+        );
+        registry.register(
+            "mesh_agent_requests_limit",
+            "Most requests that are in flight at once; a pod or a source may have as many as are free",
+            request_places.clone(),
+        );
+        registry.register(
+            "mesh_agent_requests_active",
+            "Requests that are in flight now, of all pods",
+            requests.clone(),
+        );
+        registry.register(
+            "mesh_agent_requests_over_share",
+            "Requests answered with max_requests_per_pod because the node, their pod or their source had its share",
+            requests_over_share.clone(),
+        );
+        registry.register(
+            "mesh_agent_buffer_bytes",
+            "What one side sent and the other did not take, in bytes",
+            held_bytes.clone(),
+        );
+        registry.register(
+            "mesh_agent_buffer_limit_bytes",
+            "Limit of that, in bytes; towards it, connections read less at a time",
+            held_limit.clone(),
+        );
+        registry.register(
+            "mesh_agent_mirrored_requests",
+            "Copies of requests that routes sent elsewhere too, by what became of them",
+            copies.clone(),
+        );
+        registry.register(
+            "mesh_agent_mirrored_requests_active",
+            "Copies of requests that are under way, or wait for the end of their request",
+            copies_active.clone(),
+        );
+        registry.register(
+            "mesh_agent_tunnel_replays",
+            "Streams that the other agent did not take, begun again",
+            replays.clone(),
+        );
+        registry.register(
+            "mesh_agent_http2_replays",
+            "Requests that a server provably did not take (GOAWAY), sent to a fresh connection",
+            untaken.clone(),
         );
     }
 

@@ -49,8 +49,8 @@ pub(crate) use peer_protocol::PeerProtocol;
 #[cfg(test)]
 pub(crate) use refusal::Refusal;
 pub(crate) use refusal::{
-    Fault, Limited, REFUSE_REASONS, RefuseReason, Refused, ResponseFlags, Retry, Status,
-    TLS_FAILURES, TlsFailure, Told,
+    Fault, Limited, REFUSE_REASONS, RefusalScope, RefuseReason, Refused, ResponseFlags, Retry,
+    Status, TLS_FAILURES, TlsFailure, Told,
 };
 pub(crate) use request::{
     Edits, HeaderEdit, HeaderLine, Host, HttpVersion, NormalPath, Path, PathProblem, RequestHead,

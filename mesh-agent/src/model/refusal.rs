@@ -149,11 +149,21 @@ impl Status {
     };
 }
 
+/// What is refused for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum RefusalScope {
+    /// Connections, and requests too.
+    Any,
+    /// A connection never ends for it.
+    Requests,
+}
+
 /// What is to be known of a reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
     /// In labels and log.
     pub(crate) label: &'static str,
+    pub(crate) scope: RefusalScope,
     pub(crate) fault: Fault,
     pub(crate) retry: Retry,
     pub(crate) flags: ResponseFlags,
@@ -167,7 +177,7 @@ macro_rules! refusals {
     (
         $(#[$doc:meta])*
         $name:ident, $all:ident:
-        $($(#[$what:meta])* $value:ident: $label:literal, $fault:ident, $retry:ident, $flags:ident, $status:ident, $means:literal;)*
+        $($(#[$what:meta])* $value:ident: $label:literal, $scope:ident, $fault:ident, $retry:ident, $flags:ident, $status:ident, $means:literal;)*
         $(=> $nested:ident($inner:ty);)?
     ) => {
         $(#[$doc])*
@@ -190,6 +200,7 @@ macro_rules! refusals {
                 match self {
                     $(Self::$value => &Refusal {
                         label: $label,
+                        scope: RefusalScope::$scope,
                         fault: Fault::$fault,
                         retry: Retry::$retry,
                         flags: ResponseFlags::$flags,
@@ -209,99 +220,98 @@ macro_rules! refusals {
 refusals! {
     /// Why a connection was not carried.
     RefuseReason, REFUSE_REASONS:
-    // value: label, whose fault, where a retry may help, response_flags, status, what it means
-    UnknownServicePort: "unknown_service_port", Client, Never, Connect, UNAVAILABLE,
+    // value: label, of what, whose fault, where a retry may help, response_flags, status, what it means
+    UnknownServicePort: "unknown_service_port", Any, Client, Never, Connect, UNAVAILABLE,
         "the Service has no such port";
-    NoEndpoint: "no_endpoint", Upstream, Later, Connect, UNAVAILABLE,
+    NoEndpoint: "no_endpoint", Any, Upstream, Later, Connect, UNAVAILABLE,
         "no ready pod of that address family; check selector and readiness";
-    NoLocalEndpoint: "no_local_endpoint", Configuration, Later, Connect, UNAVAILABLE,
+    NoLocalEndpoint: "no_local_endpoint", Any, Configuration, Later, Connect, UNAVAILABLE,
         "the Service's `internalTrafficPolicy` is Local, and none of its ready pods is on the client's node";
-    ConnectRefused: "connect_refused", Upstream, Elsewhere, Connect, UNAVAILABLE,
+    ConnectRefused: "connect_refused", Any, Upstream, Elsewhere, Connect, UNAVAILABLE,
         "the application does not listen";
-    ConnectTimeout: "connect_timeout", Upstream, Elsewhere, Connect, UNAVAILABLE,
+    ConnectTimeout: "connect_timeout", Any, Upstream, Elsewhere, Connect, UNAVAILABLE,
         "no answer: network, routes, NetworkPolicy";
     /// `EHOSTUNREACH`, `ENETUNREACH`, `EACCES` …
-    Unreachable: "unreachable", Upstream, Elsewhere, Connect, UNAVAILABLE,
+    Unreachable: "unreachable", Any, Upstream, Elsewhere, Connect, UNAVAILABLE,
         "no route, or a firewall said so: network, routes, NetworkPolicy";
-    SourcePortsExhausted: "source_ports_exhausted", Agent, Elsewhere, Other, UNAVAILABLE,
+    SourcePortsExhausted: "source_ports_exhausted", Any, Agent, Elsewhere, Other, UNAVAILABLE,
         "too many deliveries to one address at once: widen `--delivery-ports`";
-    OverLimit: "over_limit", Agent, Later, Other, UNAVAILABLE,
+    OverLimit: "over_limit", Any, Agent, Later, Other, UNAVAILABLE,
         "`--max-connections`, `--max-connections-per-pod`, or open files";
-    /// Of requests.
-    MaxRequestsPerPod: "max_requests_per_pod", Agent, Later, Overflow, UNAVAILABLE,
+    MaxRequestsPerPod: "max_requests_per_pod", Requests, Agent, Later, Overflow, UNAVAILABLE,
         "as many requests are in flight here of the pod as `--max-requests-per-pod` allows, or as its share of `--max-requests` is, or the share of the one who asks it; the log's `detail` says which: `pod`, `node`, `source`";
-    MaxRequests: "max_requests", Configuration, Later, Overflow, UNAVAILABLE,
+    MaxRequests: "max_requests", Requests, Configuration, Later, Overflow, UNAVAILABLE,
         "as many requests to the Service are in flight from this node as `limits.maxRequests` of its TrafficPolicy allows";
-    MaxConnections: "max_connections", Configuration, Later, Overflow, UNAVAILABLE,
+    MaxConnections: "max_connections", Any, Configuration, Later, Overflow, UNAVAILABLE,
         "as many connections to the Service from this node as `limits.maxConnections` of its TrafficPolicy allows";
-    MaxPendingRequests: "max_pending_requests", Configuration, Later, Overflow, UNAVAILABLE,
+    MaxPendingRequests: "max_pending_requests", Any, Configuration, Later, Overflow, UNAVAILABLE,
         "as many requests or connections wait for a place at the Service, from this node, as `limits.maxPendingRequests` of its TrafficPolicy allows";
-    MaxPendingTime: "max_pending_time", Configuration, Later, Overflow, UNAVAILABLE,
+    MaxPendingTime: "max_pending_time", Any, Configuration, Later, Overflow, UNAVAILABLE,
         "there was no place at the Service for as long as `limits.maxPendingTime` of its TrafficPolicy lets requests and connections wait: `maxRequests` or `maxConnections` are reached";
     /// The oldest of the source with the most.
-    Displaced: "displaced", Client, Later, Other, UNAVAILABLE,
+    Displaced: "displaced", Any, Client, Later, Other, UNAVAILABLE,
         "many connections that never say who they are; the oldest of the source with the most makes room: look at that source";
-    Loop: "loop", Configuration, Never, Other, LOOP,
+    Loop: "loop", Any, Configuration, Never, Other, LOOP,
         "the connection leads back to an agent, or a peer spoke for another address";
-    Denied: "denied", Client, Never, Denied, FORBIDDEN,
+    Denied: "denied", Any, Client, Never, Denied, FORBIDDEN,
         "the policy that the access log names: `explain`";
     /// `PeerAuthentication` of mode STRICT.
-    PlaintextRefused: "plaintext_refused", Client, Never, Denied, FORBIDDEN,
+    PlaintextRefused: "plaintext_refused", Any, Client, Never, Denied, FORBIDDEN,
         "the pod is STRICT and the client is not in the mesh";
     /// Yet, or any more.
-    NoCertificate: "no_certificate", Agent, Later, Identity, UNAVAILABLE,
+    NoCertificate: "no_certificate", Any, Agent, Later, Identity, UNAVAILABLE,
         "no source of certificates, or the authority does not answer: `status`";
-    Unreadable: "destination_unreadable", Configuration, Never, Connect, UNAVAILABLE,
+    Unreadable: "destination_unreadable", Any, Configuration, Never, Connect, UNAVAILABLE,
         "what the configuration says of the address cannot be understood, and it may be in the mesh: see `mesh-agent check-config`";
-    UnknownPod: "unknown_pod", Configuration, Elsewhere, Connect, UNAVAILABLE,
+    UnknownPod: "unknown_pod", Any, Configuration, Elsewhere, Connect, UNAVAILABLE,
         "an EndpointSlice gives the address to a Pod that is not known here (yet), or not with that address";
-    WrongWorkload: "wrong_workload", Configuration, Elsewhere, Identity, UNAVAILABLE,
+    WrongWorkload: "wrong_workload", Any, Configuration, Elsewhere, Identity, UNAVAILABLE,
         "the address belongs to another pod than the configuration says, is claimed by two, or was a mesh pod's that left within the last minute";
-    RefusedByPeer: "refused_by_peer", Client, Never, Denied, FORBIDDEN,
+    RefusedByPeer: "refused_by_peer", Any, Client, Never, Denied, FORBIDDEN,
         "the destination's policy denied: the log's `denied_by` names it, as does the log of the node there";
-    Draining: "draining", Agent, Later, Other, UNAVAILABLE,
+    Draining: "draining", Any, Agent, Later, Other, UNAVAILABLE,
         "the agent stops";
-    PodRemoved: "refused_pod_removed", Agent, Never, Other, UNAVAILABLE,
+    PodRemoved: "refused_pod_removed", Any, Agent, Never, Other, UNAVAILABLE,
         "the pod leaves the mesh or goes away";
-    Internal: "internal", Agent, Later, Other, INTERNAL,
+    Internal: "internal", Any, Agent, Later, Other, INTERNAL,
         "a fault of the agent: report it, with its log";
-    MalformedRequest: "malformed_request", Client, Never, DownstreamProtocol, BAD_REQUEST,
+    MalformedRequest: "malformed_request", Requests, Client, Never, DownstreamProtocol, BAD_REQUEST,
         "the request's head or body breaks HTTP's syntax; the log's `detail` says where";
-    AmbiguousFraming: "ambiguous_framing", Client, Never, DownstreamProtocol, BAD_REQUEST,
+    AmbiguousFraming: "ambiguous_framing", Requests, Client, Never, DownstreamProtocol, BAD_REQUEST,
         "servers differ on where the request ends: `Content-Length` and `Transfer-Encoding` together, several, or unclear";
-    AmbiguousHost: "ambiguous_host", Client, Never, DownstreamProtocol, BAD_REQUEST,
+    AmbiguousHost: "ambiguous_host", Requests, Client, Never, DownstreamProtocol, BAD_REQUEST,
         "no `Host`, several, one that differs from the target, or one that is no host";
-    AmbiguousPath: "ambiguous_path", Client, Never, DownstreamProtocol, BAD_REQUEST,
+    AmbiguousPath: "ambiguous_path", Requests, Client, Never, DownstreamProtocol, BAD_REQUEST,
         "servers differ on what the path means, and a route or a policy looks at it";
-    TargetTooLong: "target_too_long", Client, Never, DownstreamProtocol, LONG_TARGET,
+    TargetTooLong: "target_too_long", Requests, Client, Never, DownstreamProtocol, LONG_TARGET,
         "a request line of more than 64 KiB";
-    HeadTooLarge: "head_too_large", Client, Never, DownstreamProtocol, LARGE_HEAD,
+    HeadTooLarge: "head_too_large", Requests, Client, Never, DownstreamProtocol, LARGE_HEAD,
         "a head of more than 64 KiB (over HTTP/2: 96 KiB) or 200 lines";
-    HttpVersion: "http_version", Client, Never, DownstreamProtocol, VERSION,
+    HttpVersion: "http_version", Requests, Client, Never, DownstreamProtocol, VERSION,
         "neither HTTP/1.0 nor HTTP/1.1";
-    ConnectMethod: "connect_method", Client, Never, DownstreamProtocol, METHOD,
+    ConnectMethod: "connect_method", Requests, Client, Never, DownstreamProtocol, METHOD,
         "CONNECT where it is not allowed: the pod's annotation `mesh-agent.io/allow-connect`; over HTTP/2 never";
-    UpgradeNotOffered: "upgrade_not_offered", Client, Never, DownstreamProtocol, NOT_IMPLEMENTED,
+    UpgradeNotOffered: "upgrade_not_offered", Requests, Client, Never, DownstreamProtocol, NOT_IMPLEMENTED,
         "an upgrade over HTTP/2 (WebSocket) to a server whose settings do not offer it (extended CONNECT, RFC 8441)";
-    SlowRequest: "slow_request", Client, Later, Timeout, SLOW,
+    SlowRequest: "slow_request", Requests, Client, Later, Timeout, SLOW,
         "the request's head did not come in time";
-    NoRoute: "no_route", Configuration, Never, NoRoute, NOT_FOUND,
+    NoRoute: "no_route", Any, Configuration, Never, NoRoute, NOT_FOUND,
         "none of the routes of the Service's port matches the request: `explain`";
-    NoBackend: "no_backend", Configuration, Never, NoRoute, NO_BACKEND,
+    NoBackend: "no_backend", Any, Configuration, Never, NoRoute, NO_BACKEND,
         "the route's backend does not exist, or may not be used: `status routes`";
-    MalformedResponse: "malformed_response", Upstream, Never, UpstreamProtocol, BAD_GATEWAY,
+    MalformedResponse: "malformed_response", Requests, Upstream, Never, UpstreamProtocol, BAD_GATEWAY,
         "the application's answer breaks HTTP's syntax, or where it ends is unclear; the log's `detail` says where";
-    UpstreamClosed: "upstream_closed", Upstream, Elsewhere, UpstreamReset, BAD_GATEWAY,
+    UpstreamClosed: "upstream_closed", Any, Upstream, Elsewhere, UpstreamReset, BAD_GATEWAY,
         "the application closed the connection before it answered";
-    RequestTimeout: "request_timeout", Upstream, Later, Timeout, TIMEOUT,
+    RequestTimeout: "request_timeout", Requests, Upstream, Later, Timeout, TIMEOUT,
         "the application did not answer within the route's timeout";
-    DeadlineExceeded: "deadline_exceeded", Client, Never, Timeout, TIMEOUT,
+    DeadlineExceeded: "deadline_exceeded", Requests, Client, Never, Timeout, TIMEOUT,
         "the caller's own deadline (`grpc-timeout`) was over before the answer was: the application is slower than its caller's patience";
-    UndecidedProtocol: "undecided_protocol", Configuration, Never, Denied, FORBIDDEN,
+    UndecidedProtocol: "undecided_protocol", Any, Configuration, Never, Denied, FORBIDDEN,
         "the port is for requests (it is declared so, or a policy, route or rate limit is about requests there), and the connection is no HTTP, or does not say in time; or a policy goes by `connection.sni` there, and the name cannot be told (`authorization.md`)";
-    RateLimited: "rate_limited", Client, Later, RateLimited, TOO_MANY,
+    RateLimited: "rate_limited", Any, Client, Later, RateLimited, TOO_MANY,
         "more than a rate limit of a TrafficPolicy of the destination's Service lets pass: the log's `rule` names it";
-    FaultInjected: "fault_injected", Configuration, Never, FaultInjected, UNAVAILABLE,
+    FaultInjected: "fault_injected", Requests, Configuration, Never, FaultInjected, UNAVAILABLE,
         "on purpose: a TrafficPolicy of the destination's Service asks for this fault, the log's `rule` names it; the status is the one that it gives";
     => Tls(TlsFailure);
 }
@@ -309,51 +319,51 @@ refusals! {
 refusals! {
     /// Why the handshake between two agents failed.
     TlsFailure, TLS_FAILURES:
-    NoCertificate: "tls_no_certificate", Peer, Never, TlsFailure, UNAVAILABLE,
+    NoCertificate: "tls_no_certificate", Any, Peer, Never, TlsFailure, UNAVAILABLE,
         "the peer showed no certificate";
     /// Self-signed ones included.
-    UnknownIssuer: "tls_unknown_issuer", Peer, Elsewhere, TlsFailure, UNAVAILABLE,
+    UnknownIssuer: "tls_unknown_issuer", Any, Peer, Elsewhere, TlsFailure, UNAVAILABLE,
         "another mesh, or a root that is not known here yet";
-    Expired: "tls_expired", Peer, Elsewhere, TlsFailure, UNAVAILABLE,
+    Expired: "tls_expired", Any, Peer, Elsewhere, TlsFailure, UNAVAILABLE,
         "clocks, or an authority that is away";
-    NotYetValid: "tls_not_yet_valid", Peer, Elsewhere, TlsFailure, UNAVAILABLE,
+    NotYetValid: "tls_not_yet_valid", Any, Peer, Elsewhere, TlsFailure, UNAVAILABLE,
         "clocks";
     /// The extended key usage does not fit the role.
-    WrongUsage: "tls_wrong_usage", Peer, Elsewhere, TlsFailure, UNAVAILABLE,
+    WrongUsage: "tls_wrong_usage", Any, Peer, Elsewhere, TlsFailure, UNAVAILABLE,
         "a certificate that the authority must not make so";
     /// No URI SAN.
-    NoIdentity: "tls_no_identity", Peer, Elsewhere, TlsFailure, UNAVAILABLE,
+    NoIdentity: "tls_no_identity", Any, Peer, Elsewhere, TlsFailure, UNAVAILABLE,
         "as above";
     /// More than one URI SAN.
-    SeveralIdentities: "tls_several_identities", Peer, Elsewhere, TlsFailure, UNAVAILABLE,
+    SeveralIdentities: "tls_several_identities", Any, Peer, Elsewhere, TlsFailure, UNAVAILABLE,
         "as above";
     /// A URI SAN that is no SPIFFE ID of a workload.
-    MalformedIdentity: "tls_malformed_identity", Peer, Elsewhere, TlsFailure, UNAVAILABLE,
+    MalformedIdentity: "tls_malformed_identity", Any, Peer, Elsewhere, TlsFailure, UNAVAILABLE,
         "as above";
-    ForeignTrustDomain: "tls_foreign_trust_domain", Peer, Elsewhere, TlsFailure, UNAVAILABLE,
+    ForeignTrustDomain: "tls_foreign_trust_domain", Any, Peer, Elsewhere, TlsFailure, UNAVAILABLE,
         "another mesh: compare `--trust-domain`";
     /// A valid certificate of another workload than the address belongs to.
-    UnexpectedIdentity: "tls_unexpected_identity", Configuration, Elsewhere, TlsFailure, UNAVAILABLE,
+    UnexpectedIdentity: "tls_unexpected_identity", Any, Configuration, Elsewhere, TlsFailure, UNAVAILABLE,
         "the address has another service account than configured";
-    Revoked: "tls_revoked", Peer, Elsewhere, TlsFailure, UNAVAILABLE,
+    Revoked: "tls_revoked", Any, Peer, Elsewhere, TlsFailure, UNAVAILABLE,
         "revoked: meant, or renew the pod's certificate";
-    ChainTooLarge: "tls_chain_too_large", Peer, Elsewhere, TlsFailure, UNAVAILABLE,
+    ChainTooLarge: "tls_chain_too_large", Any, Peer, Elsewhere, TlsFailure, UNAVAILABLE,
         "more or larger certificates than a mesh peer sends";
-    BadCertificate: "tls_bad_certificate", Peer, Elsewhere, TlsFailure, UNAVAILABLE,
+    BadCertificate: "tls_bad_certificate", Any, Peer, Elsewhere, TlsFailure, UNAVAILABLE,
         "a certificate or signature that does not parse or verify";
     /// No common TLS version, cipher suite or application protocol.
-    NoCommonProtocol: "tls_no_common_protocol", Peer, Elsewhere, TlsFailure, UNAVAILABLE,
+    NoCommonProtocol: "tls_no_common_protocol", Any, Peer, Elsewhere, TlsFailure, UNAVAILABLE,
         "the other end is no agent of this mesh";
     /// It sent an alert.
-    RefusedByPeer: "tls_refused_by_peer", Peer, Elsewhere, TlsFailure, UNAVAILABLE,
+    RefusedByPeer: "tls_refused_by_peer", Any, Peer, Elsewhere, TlsFailure, UNAVAILABLE,
         "the reason is in the other agent's log";
     /// Bytes that are not TLS, or TLS out of order.
-    Malformed: "tls_malformed", Peer, Elsewhere, TlsFailure, UNAVAILABLE,
+    Malformed: "tls_malformed", Any, Peer, Elsewhere, TlsFailure, UNAVAILABLE,
         "the other end is no agent of this mesh";
-    Timeout: "tls_timeout", Peer, Elsewhere, TlsFailure, UNAVAILABLE,
+    Timeout: "tls_timeout", Any, Peer, Elsewhere, TlsFailure, UNAVAILABLE,
         "network, or an overloaded peer";
     /// Closed or reset during the handshake.
-    Closed: "tls_closed", Peer, Elsewhere, TlsFailure, UNAVAILABLE,
+    Closed: "tls_closed", Any, Peer, Elsewhere, TlsFailure, UNAVAILABLE,
         "network, or a peer that ends or refused without an alert";
 }
 
@@ -496,6 +506,30 @@ mod tests {
             assert_eq!(refusal.status == Status::FORBIDDEN, denied, "{refusal:?}");
             assert!(!denied || refusal.retry == Retry::Never, "{refusal:?}");
             assert!(refusal.flags != ResponseFlags::None, "{refusal:?}");
+        }
+    }
+
+    #[test]
+    fn what_only_a_request_can_be_refused_for_ends_no_connection() {
+        for refusal in all() {
+            let is_of_a_message = match refusal.flags {
+                ResponseFlags::DownstreamProtocol
+                | ResponseFlags::UpstreamProtocol
+                | ResponseFlags::Timeout
+                | ResponseFlags::FaultInjected => true,
+                ResponseFlags::Overflow => refusal.label.starts_with("max_requests"),
+                ResponseFlags::None
+                | ResponseFlags::Denied
+                | ResponseFlags::Connect
+                | ResponseFlags::TlsFailure
+                | ResponseFlags::Identity
+                | ResponseFlags::Other
+                | ResponseFlags::UpstreamReset
+                | ResponseFlags::NoRoute
+                | ResponseFlags::RateLimited => false,
+            };
+            let is_alone = refusal.scope == RefusalScope::Requests;
+            assert_eq!(is_alone, is_of_a_message, "{refusal:?}");
         }
     }
 

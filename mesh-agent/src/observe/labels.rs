@@ -6,8 +6,8 @@ use prometheus_client::encoding::EncodeLabelSet;
 use serde::Serialize;
 
 use crate::model::{
-    CipherSuite, CloseReason, Direction, KeyExchange, REFUSE_REASONS, RefuseReason, ResponseFlags,
-    Security, TLS_FAILURES, TlsParameters, TlsRole,
+    CipherSuite, CloseReason, Direction, KeyExchange, REFUSE_REASONS, RefusalScope, RefuseReason,
+    ResponseFlags, Security, TLS_FAILURES, TlsParameters, TlsRole,
 };
 
 /// Value of the labels that count for all that are too many.
@@ -63,7 +63,11 @@ pub(super) const ALL_DIRECTIONS: [Direction; 3] =
 /// Every value of the label `reason` of connections.
 pub(super) fn every_end() -> impl Iterator<Item = &'static str> {
     let closes = CLOSE_REASONS.iter().map(|(label, _)| *label);
-    let refusals = every_refusal().filter(|reason| !is_of_requests_alone(*reason));
+    let refusals = every_refusal().filter(|reason| match reason.refusal().scope {
+        RefusalScope::Any => true,
+        // A series of such ends would never move.
+        RefusalScope::Requests => false,
+    });
     closes.chain(refusals.map(refuse_reason))
 }
 
@@ -71,17 +75,6 @@ pub(super) fn every_end() -> impl Iterator<Item = &'static str> {
 pub(super) fn every_refusal() -> impl Iterator<Item = RefuseReason> {
     let tls = TLS_FAILURES.iter().copied().map(RefuseReason::Tls);
     REFUSE_REASONS.iter().copied().chain(tls)
-}
-
-/// A connection never ends for it: a series of such ends would never move.
-fn is_of_requests_alone(reason: RefuseReason) -> bool {
-    matches!(
-        reason.refusal().flags,
-        ResponseFlags::DownstreamProtocol
-            | ResponseFlags::UpstreamProtocol
-            | ResponseFlags::FaultInjected
-            | ResponseFlags::Timeout
-    ) || reason == RefuseReason::MaxRequests
 }
 
 impl Handshake {

@@ -460,7 +460,15 @@ fn named(policy: &AuthorizationPolicy) -> Vec<(String, Who<'_>)> {
                 Condition::Principal(l) => list(&mut named, l, &values, &not, Who::Principal),
                 Condition::Namespace(l) => list(&mut named, l, &values, &not, Who::Namespace),
                 Condition::ServiceAccount(l) => list(&mut named, l, &values, &not, Who::Account),
-                _ => {}
+                // They name nobody.
+                Condition::SourceIp(_)
+                | Condition::DestinationIp(_)
+                | Condition::DestinationPort(_)
+                | Condition::Sni(_)
+                | Condition::Host(_)
+                | Condition::Method(_)
+                | Condition::Header { .. }
+                | Condition::Unserved { .. } => {}
             }
         }
     }

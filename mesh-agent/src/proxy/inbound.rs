@@ -143,7 +143,7 @@ async fn arrive(
         }
     };
     let application = Box::pin(deliver(context, authorized.permit(), context.client_addr)).await?;
-    let ended = Box::pin(carry(accepted, report, application, authorized)).await;
+    let ended = Box::pin(forward_plaintext(accepted, report, application, authorized)).await;
     Ok(Classified::Ended(ended))
 }
 
@@ -184,7 +184,7 @@ fn admit_plaintext(accepted: &Accepted, report: &mut Report) -> Result<(), Refus
 }
 
 /// Bytes between client and application, or its requests.
-async fn carry(
+async fn forward_plaintext(
     accepted: &Accepted,
     report: &mut Report,
     application: TcpStream,
@@ -264,7 +264,7 @@ async fn race(
             admit_plaintext(accepted, report).inspect_err(|_| {
                 socket::reset_on_close(&upstream);
             })?;
-            let ended = Box::pin(carry(accepted, report, upstream, authorized)).await;
+            let ended = Box::pin(forward_plaintext(accepted, report, upstream, authorized)).await;
             Ok(Classified::Ended(ended))
         }
     }

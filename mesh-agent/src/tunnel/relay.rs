@@ -291,7 +291,7 @@ impl Relay {
             tokio::task::yield_now().await;
             self.prefix_due = true;
         }
-        self.carry(application, connection).await
+        self.step(application, connection).await
     }
 
     /// To the end.
@@ -308,7 +308,7 @@ impl Relay {
         }
     }
 
-    async fn carry(
+    async fn step(
         &mut self,
         application: &TcpStream,
         connection: &mut Connection,

@@ -174,7 +174,7 @@ impl Requests<'_> {
             is_reused,
             is_safe: decided.is_safe,
         };
-        self.carry(client, &mut transfer, application, (&authorized, again), to)
+        self.forward_request(client, &mut transfer, application, (&authorized, again), to)
             .await
     }
 
@@ -205,7 +205,7 @@ impl Requests<'_> {
         .await
     }
 
-    async fn carry(
+    async fn forward_request(
         &mut self,
         client: &mut Side<'_>,
         transfer: &mut Transfer,

@@ -263,7 +263,7 @@ impl<'r> Requests<'r> {
             original,
             hedging,
         };
-        self.carry(
+        self.forward_request(
             client,
             (&mut transfer, &mut sent),
             upstream,
@@ -307,7 +307,7 @@ impl<'r> Requests<'r> {
         }
     }
 
-    async fn carry(
+    async fn forward_request(
         &mut self,
         client: &mut Side<'_>,
         (transfer, sent): (&mut Transfer, &mut Sent),

@@ -146,14 +146,14 @@ impl<C: Copied> Mirror<C> {
             Err(end) => return ticket.ends(end),
         };
         context.spawn(|context| async move {
-            let end = Box::pin(carry::<C>(&context, &via, whole)).await;
+            let end = Box::pin(send_copy::<C>(&context, &via, whole)).await;
             drop(load);
             ticket.ends(end);
         });
     }
 }
 
-async fn carry<C: Copied>(
+async fn send_copy<C: Copied>(
     context: &Rc<ConnectionContext>,
     via: &Transport,
     mut whole: C::Whole,

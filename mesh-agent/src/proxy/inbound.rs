@@ -26,7 +26,7 @@ use super::forward::ForwardEnd;
 use super::http::{ByteStream, HEAD_TIMEOUT, Inbox, Side};
 use super::registry::CutReason;
 use super::report::Report;
-use super::server_name::{self, Decided};
+use super::server_name::{self, ConnectionProtocol};
 use crate::detect::Expected;
 use crate::model::policy::PeerMode;
 use crate::model::{
@@ -130,14 +130,14 @@ async fn arrive(
     let context = accepted.context();
     let expected = first::expected_here(&accepted.exchange, context.orig_dst);
     let decided = match leave.unless(expected == Expected::Requests) {
-        Ok(authorized) => Decided::Bytes(authorized),
+        Ok(authorized) => ConnectionProtocol::Bytes(authorized),
         Err(by_name) => Box::pin(enter(accepted, report, by_name)).await?,
     };
     // What is refused by its name leaves its place to others.
     admit_plaintext(accepted, report)?;
     let authorized = match decided {
-        Decided::Bytes(authorized) => authorized,
-        Decided::Requests(first) => {
+        ConnectionProtocol::Bytes(authorized) => authorized,
+        ConnectionProtocol::Requests(first) => {
             let ended = Box::pin(plaintext_requests(accepted, report, (first, None))).await;
             return Ok(Classified::Ended(ended));
         }
@@ -152,15 +152,17 @@ async fn enter(
     accepted: &Accepted,
     report: &mut Report,
     by_name: ByName,
-) -> Result<Decided, Refused> {
+) -> Result<ConnectionProtocol, Refused> {
     let (exchange, context) = (&accepted.exchange, accepted.context());
     let Some(check) = by_name else {
         let spoken = first::spoken(&accepted.client, HEAD_TIMEOUT);
-        return first::insist(context, spoken).await.map(Decided::Requests);
+        return first::insist(context, spoken)
+            .await
+            .map(ConnectionProtocol::Requests);
     };
     let wait = context.worker.agent.config.handshake_timeout;
-    let opens = server_name::opens(&accepted.client, wait);
-    server_name::decide((exchange, report), *check, opens).await
+    let first_bytes = server_name::peek_first_bytes(&accepted.client, wait);
+    server_name::decide((exchange, report), *check, first_bytes).await
 }
 
 /// The policy for a caller without identity.

@@ -17,7 +17,7 @@ use crate::plan::AuthzInput;
 
 /// What a connection begins with whose leave depends on a name.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Opening {
+pub(super) enum FirstBytes {
     Requests(First),
     /// Empty: TLS that asks for no name, or another protocol.
     Named(Box<str>),
@@ -26,15 +26,15 @@ pub(super) enum Opening {
 }
 
 /// What it is then.
-pub(super) enum Decided {
+pub(super) enum ConnectionProtocol {
     Requests(First),
     Bytes(Authorized),
 }
 
 /// Tells what it is, or how long the rest is waited for.
-pub(super) fn opening(bytes: &[u8], hello: Duration) -> Result<Opening, Duration> {
+pub(super) fn first_bytes(bytes: &[u8], hello: Duration) -> Result<FirstBytes, Duration> {
     match detect::http(bytes) {
-        told @ (Spoken::Http1 | Spoken::Http2) => return Ok(Opening::Requests(told.into())),
+        told @ (Spoken::Http1 | Spoken::Http2) => return Ok(FirstBytes::Requests(told.into())),
         Spoken::NeedMore => return Err(HEAD_TIMEOUT),
         Spoken::Other => {}
     }
@@ -42,15 +42,15 @@ pub(super) fn opening(bytes: &[u8], hello: Duration) -> Result<Opening, Duration
         Hello::NeedMore => Err(hello),
         // Servers take more for a record than is looked for here: other versions, an alert
         // before the hello.
-        Hello::NotTls if bytes.first().is_some_and(is_record) => Ok(Opening::Odd),
-        Hello::NotTls => Ok(Opening::Named(Box::default())),
+        Hello::NotTls if bytes.first().is_some_and(is_record) => Ok(FirstBytes::Odd),
+        Hello::NotTls => Ok(FirstBytes::Named(Box::default())),
         Hello::OtherTls { server_name } => Ok(match server_name {
-            ServerName::Absent => Opening::Named(Box::default()),
-            ServerName::Is(name) => Opening::Named(name),
-            ServerName::Odd => Opening::Odd,
+            ServerName::Absent => FirstBytes::Named(Box::default()),
+            ServerName::Is(name) => FirstBytes::Named(name),
+            ServerName::Odd => FirstBytes::Odd,
         }),
         // No server of the application's own takes it for one of its hellos.
-        Hello::Mesh | Hello::Malformed => Ok(Opening::Odd),
+        Hello::Mesh | Hello::Malformed => Ok(FirstBytes::Odd),
     }
 }
 
@@ -60,13 +60,16 @@ fn is_record(kind: &u8) -> bool {
 }
 
 /// Of a client at a socket, without taking it.
-pub(super) async fn opens(client: &TcpStream, hello: Duration) -> Result<Opening, First> {
-    let begun = peek_until(client, MAX_HELLO, |bytes| Some(opening(bytes, hello))).await;
+pub(super) async fn peek_first_bytes(
+    client: &TcpStream,
+    hello: Duration,
+) -> Result<FirstBytes, First> {
+    let begun = peek_until(client, MAX_HELLO, |bytes| Some(first_bytes(bytes, hello))).await;
     let patience = match begun.ok_or(First::Ended)? {
-        Ok(opening) => return Ok(opening),
+        Ok(told) => return Ok(told),
         Err(patience) => patience,
     };
-    let whole = peek_until(client, MAX_HELLO, |bytes| opening(bytes, hello).ok());
+    let whole = peek_until(client, MAX_HELLO, |bytes| first_bytes(bytes, hello).ok());
     match tokio::time::timeout(patience, whole).await {
         Ok(whole) => whole.ok_or(First::Ended),
         Err(_) => Err(First::Unfinished),
@@ -78,27 +81,29 @@ pub(super) async fn opens(client: &TcpStream, hello: Duration) -> Result<Opening
 pub(super) async fn decide(
     (exchange, report): (&Exchange, &mut Report),
     check: AuthzInput,
-    opens: impl Future<Output = Result<Opening, First>>,
-) -> Result<Decided, Refused> {
-    let mut opened = None;
+    first_bytes: impl Future<Output = Result<FirstBytes, First>>,
+) -> Result<ConnectionProtocol, Refused> {
+    let mut named = None;
     let spoken = async {
-        match opens.await {
-            Ok(Opening::Requests(first)) => first,
-            Ok(opening) => {
-                opened = Some(opening);
+        match first_bytes.await {
+            Ok(FirstBytes::Requests(first)) => first,
+            Ok(told) => {
+                named = Some(told);
                 First::Bytes
             }
             Err(first) => first,
         }
     };
     let insisted = insist(&exchange.context, spoken).await;
-    match opened {
-        Some(Opening::Named(name)) => {
+    match named {
+        Some(FirstBytes::Named(name)) => {
             let authorized = authorize_named(exchange, report, check.named(name))?;
-            Ok(Decided::Bytes(authorized))
+            Ok(ConnectionProtocol::Bytes(authorized))
         }
-        Some(Opening::Odd | Opening::Requests(_)) => Err(RefuseReason::UndecidedProtocol.into()),
-        None => insisted.map(Decided::Requests),
+        Some(FirstBytes::Odd | FirstBytes::Requests(_)) => {
+            Err(RefuseReason::UndecidedProtocol.into())
+        }
+        None => insisted.map(ConnectionProtocol::Requests),
     }
 }
 
@@ -140,8 +145,8 @@ mod tests {
     const MESH: &[u8] = include_bytes!("../detect/corpus/openssl-mesh.bin");
     const WAIT: Duration = Duration::from_secs(5);
 
-    fn named(name: &str) -> Result<Opening, First> {
-        Ok(Opening::Named(name.into()))
+    fn named(name: &str) -> Result<FirstBytes, First> {
+        Ok(FirstBytes::Named(name.into()))
     }
 
     #[tokio::test]
@@ -154,14 +159,14 @@ mod tests {
                     tokio::task::yield_now().await;
                 }
             };
-            let (told, ()) = tokio::join!(opens(&server, WAIT), sending);
+            let (told, ()) = tokio::join!(peek_first_bytes(&server, WAIT), sending);
             assert_eq!(told, named("shop.example.com"), "{at}");
         }
     }
 
     #[tokio::test]
     async fn what_is_no_hello_has_no_name_and_an_odd_one_none_that_can_be_told() {
-        let requests = |first| Ok(Opening::Requests(first));
+        let requests = |first| Ok(FirstBytes::Requests(first));
         let mut odd = HELLO.to_vec();
         let at = HELLO.windows(4).position(|part| part == b"shop");
         odd[at.expect("the name")] = b'\n';
@@ -179,17 +184,17 @@ mod tests {
         for (bytes, expected) in [
             (&b"SSH-2.0-OpenSSH_9\r\n"[..], named("")),
             (b"\x80\x2e\x01\x03\x01", named("")),
-            (b"\x16\x02", Ok(Opening::Odd)),
-            (&newer, Ok(Opening::Odd)),
-            (&newest, Ok(Opening::Odd)),
-            (&other, Ok(Opening::Odd)),
-            (&alert, Ok(Opening::Odd)),
-            (&empty, Ok(Opening::Odd)),
+            (b"\x16\x02", Ok(FirstBytes::Odd)),
+            (&newer, Ok(FirstBytes::Odd)),
+            (&newest, Ok(FirstBytes::Odd)),
+            (&other, Ok(FirstBytes::Odd)),
+            (&alert, Ok(FirstBytes::Odd)),
+            (&empty, Ok(FirstBytes::Odd)),
             (b"GET / HTTP/1.1\r\n", requests(First::Http)),
             (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", requests(First::Http2)),
-            (&odd, Ok(Opening::Odd)),
-            (&oversized, Ok(Opening::Odd)),
-            (MESH, Ok(Opening::Odd)),
+            (&odd, Ok(FirstBytes::Odd)),
+            (&oversized, Ok(FirstBytes::Odd)),
+            (MESH, Ok(FirstBytes::Odd)),
             (&HELLO[..50], Err(First::Ended)),
             (b"GET /", Err(First::Ended)),
             (b"", Err(First::Ended)),
@@ -197,7 +202,7 @@ mod tests {
             let (mut client, server) = sockets().await;
             client.write_all(bytes).await.expect("write");
             client.shutdown().await.expect("end");
-            assert_eq!(opens(&server, WAIT).await, expected, "{bytes:?}");
+            assert_eq!(peek_first_bytes(&server, WAIT).await, expected, "{bytes:?}");
         }
     }
 
@@ -211,7 +216,10 @@ mod tests {
             let (mut client, server) = sockets().await;
             client.write_all(begun).await.expect("write");
             let now = tokio::time::Instant::now();
-            assert_eq!(opens(&server, WAIT).await, Err(First::Unfinished));
+            assert_eq!(
+                peek_first_bytes(&server, WAIT).await,
+                Err(First::Unfinished)
+            );
             assert!((wait..wait + WAIT).contains(&now.elapsed()), "{begun:?}");
         }
     }

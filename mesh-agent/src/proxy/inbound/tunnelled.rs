@@ -25,7 +25,7 @@ use crate::proxy::forward::{Stopped, Tunnelled, forward};
 use crate::proxy::http::{ByteStream, HEAD_TIMEOUT, Inbox, Side};
 use crate::proxy::registry::{CutReason, Watched};
 use crate::proxy::report::Report;
-use crate::proxy::server_name::{self, Decided};
+use crate::proxy::server_name::{self, ConnectionProtocol};
 use crate::sys::socket;
 use crate::tls::{self, PeerId, Session};
 use crate::tunnel::{Connection, IncomingStream, Open, Relay, Reset, ResetReason, StreamEnd};
@@ -352,12 +352,12 @@ async fn reach(
     let leave = authorize_peer(exchange, report, caller.identity().cloned())?;
     let decided = match leave.unless(expected == Expected::Requests) {
         // Each is judged by itself.
-        _ if first.is_http() => Decided::Requests(first),
-        Ok(authorized) => Decided::Bytes(authorized),
+        _ if first.is_http() => ConnectionProtocol::Requests(first),
+        Ok(authorized) => ConnectionProtocol::Bytes(authorized),
         Err(by_name) => {
             let stream = (&mut *relay, connection, &mut *inbox);
             let decided = Box::pin(enter((exchange, report), by_name, stream)).await?;
-            if let Decided::Bytes(_) = decided {
+            if let ConnectionProtocol::Bytes(_) = decided {
                 relay.unread(inbox.bytes());
                 *inbox = Inbox::default();
             }
@@ -368,8 +368,8 @@ async fn reach(
     let to = (&*context.pod.workload, context.orig_dst.port());
     admit_connection(exchange, report, to, caller.identity())?;
     let authorized = match decided {
-        Decided::Bytes(authorized) => authorized,
-        Decided::Requests(first) => return Ok((Reached::Requests(first), None)),
+        ConnectionProtocol::Bytes(authorized) => authorized,
+        ConnectionProtocol::Requests(first) => return Ok((Reached::Requests(first), None)),
     };
     let application = deliver(context, authorized.permit(), caller.address).await?;
     Ok((Reached::Application(application), authorized.arrived()))
@@ -380,17 +380,19 @@ async fn enter(
     (exchange, report): (&Exchange, &mut Report),
     by_name: ByName,
     (relay, connection, inbox): OfStream<'_>,
-) -> Result<Decided, Refused> {
+) -> Result<ConnectionProtocol, Refused> {
     let context = &exchange.context;
     let stream = ByteStream::Stream { relay, connection };
     let mut client = Side { stream, inbox };
     let Some(check) = by_name else {
         let spoken = client.first(HEAD_TIMEOUT);
-        return first::insist(context, spoken).await.map(Decided::Requests);
+        return first::insist(context, spoken)
+            .await
+            .map(ConnectionProtocol::Requests);
     };
     let wait = context.worker.agent.config.handshake_timeout;
-    let opens = client.begins(|bytes| server_name::opening(bytes, wait));
-    server_name::decide((exchange, report), *check, opens).await
+    let first_bytes = client.begins(|bytes| server_name::first_bytes(bytes, wait));
+    server_name::decide((exchange, report), *check, first_bytes).await
 }
 
 /// What the peer's agent is told: it has proved who it is, so of a denial it

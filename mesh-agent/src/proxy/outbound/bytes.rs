@@ -28,7 +28,7 @@ use crate::proxy::http::HEAD_TIMEOUT;
 use crate::proxy::load::Load;
 use crate::proxy::queue::{self, WaitEnd};
 use crate::proxy::report::Report;
-use crate::proxy::server_name::{self, Decided, Opening};
+use crate::proxy::server_name::{self, ConnectionProtocol, FirstBytes};
 use crate::proxy::times::connected;
 use crate::route::{ConnectionDecision, ConnectionRefusal};
 use crate::sys::socket;
@@ -335,9 +335,9 @@ async fn same_node(
         Err(by_name) => {
             let entering = enter(accepted, report, by_name, first.1.as_ref());
             match Box::pin(entering).await? {
-                Decided::Bytes(authorized) => authorized,
+                ConnectionProtocol::Bytes(authorized) => authorized,
                 // It is counted when it is opened for them.
-                Decided::Requests(first) => return Ok(Carried::Http(first, None)),
+                ConnectionProtocol::Requests(first) => return Ok(Carried::Http(first, None)),
             }
         }
     };
@@ -365,30 +365,32 @@ async fn enter(
     report: &mut Report,
     by_name: ByName,
     unseen: Option<&Unseen>,
-) -> Result<Decided, Refused> {
+) -> Result<ConnectionProtocol, Refused> {
     let exchange = &accepted.exchange;
     let context = &exchange.context;
     let wait = context.worker.agent.config.handshake_timeout;
     let begun = unseen.filter(|unseen| !unseen.bytes.is_empty());
     match (by_name, begun) {
         (Some(check), Some(begun)) => {
-            let opens = async {
-                match server_name::opening(&begun.bytes, wait) {
-                    Ok(opening @ (Opening::Named(_) | Opening::Odd)) => Ok(opening),
+            let first_bytes = async {
+                match server_name::first_bytes(&begun.bytes, wait) {
+                    Ok(told @ (FirstBytes::Named(_) | FirstBytes::Odd)) => Ok(told),
                     // Nobody else reads it as a request any more.
-                    Ok(Opening::Requests(_)) | Err(_) => Err(First::Unfinished),
+                    Ok(FirstBytes::Requests(_)) | Err(_) => Err(First::Unfinished),
                 }
             };
-            server_name::decide((exchange, report), *check, opens).await
+            server_name::decide((exchange, report), *check, first_bytes).await
         }
         (Some(check), None) => {
-            let opens = server_name::opens(&accepted.client, wait);
-            server_name::decide((exchange, report), *check, opens).await
+            let first_bytes = server_name::peek_first_bytes(&accepted.client, wait);
+            server_name::decide((exchange, report), *check, first_bytes).await
         }
         (None, Some(_)) => Err(RefuseReason::UndecidedProtocol.into()),
         (None, None) => {
             let spoken = first::spoken(&accepted.client, HEAD_TIMEOUT);
-            first::insist(context, spoken).await.map(Decided::Requests)
+            first::insist(context, spoken)
+                .await
+                .map(ConnectionProtocol::Requests)
         }
     }
 }

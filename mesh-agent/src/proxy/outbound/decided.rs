@@ -18,7 +18,7 @@ use crate::proxy::request_report::{Heard, refused_by};
 use crate::proxy::times::Times;
 
 /// What was decided of a request by its head.
-pub(super) struct Decision {
+pub(super) struct Http1Decision {
     pub(super) forward: Result<Going, LocalReply>,
     pub(super) found: Found,
     pub(super) heard: Heard,
@@ -88,7 +88,7 @@ impl Limits {
     }
 }
 
-impl Decision {
+impl Http1Decision {
     /// Where the last try got no answer that is passed on: it goes there, if it may, and the
     /// budget allows it.
     pub(super) fn may_again(

@@ -1,7 +1,7 @@
 //! A request that goes nowhere yet: a TrafficPolicy delays it on purpose, or there is no
 //! place for it at its destination.
 
-use super::decided::Decision;
+use super::decided::Http1Decision;
 use super::http::{GoesOn, Requests};
 use crate::balance::Attempt;
 use crate::http::h1::Request;
@@ -15,9 +15,9 @@ impl Requests<'_> {
     pub(super) async fn held_back(
         &mut self,
         client: &mut Side<'_>,
-        mut decided: Decision,
+        mut decided: Http1Decision,
         attempt: &mut Attempt,
-    ) -> Result<Decision, GoesOn> {
+    ) -> Result<Http1Decision, GoesOn> {
         while attempt.is_held_back() {
             let (to, len, may_stay) = (decided.client, decided.len, decided.may_stay);
             // It goes nowhere yet: there is no upstream.
@@ -59,10 +59,10 @@ impl Requests<'_> {
         &self,
         client: &mut Side<'_>,
         attempt: &mut Attempt,
-    ) -> Result<Decision, CloseReason> {
+    ) -> Result<Http1Decision, CloseReason> {
         let context = self.accepted.context_rc();
         let decide =
-            |asked: &Request<'_>, bytes: &[u8]| Decision::of(context, asked, bytes, attempt);
+            |asked: &Request<'_>, bytes: &[u8]| Http1Decision::of(context, asked, bytes, attempt);
         // It is in the inbox still.
         match client.next(decide).await {
             Next::Request(decided) => Ok(decided),

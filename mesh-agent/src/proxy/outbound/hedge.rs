@@ -9,7 +9,7 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::decided::{Decision, Limits};
+use super::decided::{Http1Decision, Limits};
 use super::http::Requests;
 use super::sent::Sent;
 use super::upstreams::{Transport, Upstream, Upstreams};
@@ -192,7 +192,7 @@ impl Requests<'_> {
         let Ok(Parsed::Head { head: request, len }) = parsed else {
             return None;
         };
-        let mut decided = Decision::of(context, &request, &head[..len], &mut attempt);
+        let mut decided = Http1Decision::of(context, &request, &head[..len], &mut attempt);
         let target = decided.found.target.as_mut();
         let load = target.and_then(|target| target.load.take());
         let load = load.filter(|_| decided.forward.is_ok());

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::decided::{Decision, Going, Limits};
+use super::decided::{Going, Http1Decision, Limits};
 use super::flow;
 use super::routed::Found;
 use super::sent::Sent;
@@ -86,9 +86,9 @@ impl<'r> Requests<'r> {
         let decide = |asked: &Request<'_>, bytes: &[u8]| match RequestPlace::take(request) {
             Ok(taken) => {
                 place = Some(taken);
-                Decision::of(request, asked, bytes, &mut attempt)
+                Http1Decision::of(request, asked, bytes, &mut attempt)
             }
-            Err(refused) => Decision::refused(request, (asked, bytes), refused),
+            Err(refused) => Http1Decision::refused(request, (asked, bytes), refused),
         };
         let next = tokio::select! {
             biased; // a cut must not wait for the next request
@@ -120,7 +120,7 @@ impl<'r> Requests<'r> {
     async fn exchange(
         &mut self,
         client: &mut Side<'_>,
-        mut decided: Decision,
+        mut decided: Http1Decision,
         mut tries: Tries,
     ) -> GoesOn {
         if tries.attempt.is_held_back() {
@@ -190,7 +190,11 @@ impl<'r> Requests<'r> {
     }
 
     /// Its record, and an idle upstream that goes where it is to go.
-    pub(super) fn begin(&mut self, client: &Side<'_>, decided: &mut Decision) -> Option<Upstream> {
+    pub(super) fn begin(
+        &mut self,
+        client: &Side<'_>,
+        decided: &mut Http1Decision,
+    ) -> Option<Upstream> {
         let (before, begun) = self.begun(client.inbox.began(), decided);
         let context = self.accepted.context_rc();
         self.told.begin(&context.worker.observe, begun);
@@ -205,7 +209,7 @@ impl<'r> Requests<'r> {
     pub(super) fn begun(
         &mut self,
         began: Instant,
-        decided: &mut Decision,
+        decided: &mut Http1Decision,
     ) -> (Option<Upstream>, Begun) {
         let via = decided.forward.as_ref().ok().map(|going| &going.via);
         let before = via.and_then(|via| self.upstreams.take(via));

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use super::decided::{Decision, Limits};
+use super::decided::{Http1Decision, Limits};
 use super::http::{By, Requests};
 use super::reach::leave;
 use super::sent::{Fresh, Sent};
@@ -23,7 +23,7 @@ impl Requests<'_> {
         client: &mut Side<'_>,
         refused: &Refused,
         (tries, limits): (&mut Tries, Limits),
-    ) -> Result<Option<Decision>, Refused> {
+    ) -> Result<Option<Http1Decision>, Refused> {
         let Some(held) = self.unreached(refused, (tries, limits)) else {
             return Ok(None);
         };
@@ -178,10 +178,10 @@ impl Requests<'_> {
         client: &mut Side<'_>,
         tries: &mut Tries,
         waited: Waited,
-    ) -> Option<Decision> {
+    ) -> Option<Http1Decision> {
         let (context, attempt) = (self.accepted.context_rc(), &mut tries.attempt);
         let decide =
-            |asked: &Request<'_>, bytes: &[u8]| Decision::of(context, asked, bytes, attempt);
+            |asked: &Request<'_>, bytes: &[u8]| Http1Decision::of(context, asked, bytes, attempt);
         let Next::Request(decided) = client.next(decide).await else {
             return None;
         };
@@ -194,7 +194,7 @@ impl Requests<'_> {
         client: &mut Side<'_>,
         transfer: &mut Transfer,
         (sent, limits, held): (&mut Sent, Limits, Held),
-    ) -> Result<Option<Decision>, Refused> {
+    ) -> Result<Option<Http1Decision>, Refused> {
         let mut next = Some(sent.tries.first(held));
         while let Some(to) = next {
             if transfer.sent().is_none() {
@@ -218,7 +218,7 @@ impl Requests<'_> {
         Ok(None)
     }
 
-    fn decided_of(&self, sent: &mut Sent, head: &[u8], waited: Waited) -> Option<Decision> {
+    fn decided_of(&self, sent: &mut Sent, head: &[u8], waited: Waited) -> Option<Http1Decision> {
         let context = self.accepted.context_rc();
         let head = sent.original.as_deref().unwrap_or(head);
         let (mut scan, mut lines) = (Scan::default(), Lines::new());
@@ -227,7 +227,7 @@ impl Requests<'_> {
             return None;
         };
         let attempt = &mut sent.tries.attempt;
-        let decided = Decision::of(context, &request, &head[..len], attempt);
+        let decided = Http1Decision::of(context, &request, &head[..len], attempt);
         decided.may_again(context, (waited, attempt))
     }
 
@@ -235,7 +235,7 @@ impl Requests<'_> {
         &mut self,
         client: &Side<'_>,
         transfer: &mut Transfer,
-        (mut decided, limits): (Decision, Limits),
+        (mut decided, limits): (Http1Decision, Limits),
         sent: &mut Sent,
     ) -> Result<Fresh, Refused> {
         let before = self.begin(client, &mut decided);

@@ -7,7 +7,6 @@
 //! Invariants: an idle connection has no memory here; what is cut is never made to
 //! look whole; behind one request the bytes of the next stay where they are.
 
-mod again;
 mod byte_stream;
 mod client;
 mod drive;
@@ -16,17 +15,18 @@ mod inbox;
 mod kept;
 mod plan;
 mod pump;
+mod replayable;
 mod tee;
 mod transfer;
 mod tries;
 
-pub(super) use again::{Again, is_safe};
 pub(super) use byte_stream::{ByteStream, Side, has_settings, is_quiet};
 pub(super) use client::{Next, told};
 pub(super) use drive::{Driven, HEAD_TIMEOUT, Totals, Watch, drive, silence};
 pub(super) use hold::{Held, Hold};
 pub(super) use inbox::Inbox;
 pub(super) use plan::Planned;
+pub(super) use replayable::{Replayable, is_safe};
 pub(super) use tee::{Rest, SendCopies, Tee, Unkept};
 pub(super) use transfer::{Carried, Fail, KeptOpen, Transfer};
 pub(super) use tries::{RetryTo, Tries, Waited};

@@ -86,7 +86,7 @@ impl Tee {
     }
 
     /// All of it is passed on once more; `head`: with another one, of so many bytes.
-    pub(super) fn begin_again(&mut self, head: Option<usize>) {
+    pub(super) fn rewind(&mut self, head: Option<usize>) {
         self.head = head.unwrap_or(self.head);
         self.skip = self.head;
         self.body.clear();
@@ -134,7 +134,7 @@ mod tests {
     fn what_goes_once_more_is_kept_once() {
         let (mut tee, told) = tee(2);
         tee.note(&[b"h1ab"], 4);
-        tee.begin_again(None);
+        tee.rewind(None);
         tee.note(&[b"h1abc"], 5);
         tee.finish(None);
         assert_eq!(*told.borrow(), [Ok(b"abc".to_vec())]);
@@ -144,7 +144,7 @@ mod tests {
     fn what_goes_once_more_with_another_head_is_kept_without_it() {
         let (mut tee, told) = tee(2);
         tee.note(&[b"h1ab"], 4);
-        tee.begin_again(Some(4));
+        tee.rewind(Some(4));
         tee.note(&[b"head", b"abc"], 7);
         tee.finish(None);
         assert_eq!(*told.borrow(), [Ok(b"abc".to_vec())]);

@@ -166,7 +166,7 @@ impl<S: Site> Running<S> {
             }
             if is_untaken(&broken, &line) {
                 line.retire();
-                if tries < MAX_TRIES && self.transfer.may_go_again() {
+                if tries < MAX_TRIES && self.transfer.may_replay() {
                     // No server has worked on it, so it is no retry: the budget for those
                     // is for what makes servers work twice (RFC 9113, 8.7).
                     self.site.context().worker.agent.metrics.untaken.inc();
@@ -178,7 +178,7 @@ impl<S: Site> Running<S> {
             if matches!(broken, Broken::Stopped(Stop::Refused))
                 && !is_off
                 && !was_full
-                && self.transfer.may_go_again()
+                && self.transfer.may_replay()
             {
                 (no_room, was_full) = (true, true);
                 continue;
@@ -196,7 +196,7 @@ impl<S: Site> Running<S> {
             }
             if let Broken::TimedOut { is_sent } = broken
                 && ends.is_none_or(|ends| Instant::now() < ends)
-                && self.transfer.may_go_again()
+                && self.transfer.may_replay()
                 && let Some(late) = retries.late(is_sent)
             {
                 match self.elsewhere(&mut retries, (late, ends)).await {

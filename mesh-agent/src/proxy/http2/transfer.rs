@@ -166,7 +166,7 @@ impl Transfer {
 
     /// The request is there to be sent to another place, and nothing of an answer has reached
     /// the client.
-    pub(super) fn may_go_again(&self) -> bool {
+    pub(super) fn may_replay(&self) -> bool {
         !self.view.has_begun() && self.kept.data.is_some()
     }
 

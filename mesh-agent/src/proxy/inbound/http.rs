@@ -16,8 +16,8 @@ use crate::proxy::context::{ConnectionContext, Exchange};
 use crate::proxy::deliver::deliver;
 use crate::proxy::forward::ForwardEnd;
 use crate::proxy::http::{
-    Again, ByteStream, Driven, Fail, Inbox, Next, Planned, Side, Totals, Transfer, Watch, drive,
-    is_quiet, is_safe, silence, told,
+    ByteStream, Driven, Fail, Inbox, Next, Planned, Replayable, Side, Totals, Transfer, Watch,
+    drive, is_quiet, is_safe, silence, told,
 };
 use crate::proxy::report::Report;
 use crate::proxy::request_place::RequestPlace;
@@ -170,12 +170,18 @@ impl Requests<'_> {
         }
         let planned = planned.of_grpc(to.is_grpc);
         let mut transfer = Transfer::new(planned, Default::default(), is_reused, client);
-        let again = Again {
+        let replayable = Replayable {
             is_reused,
             is_safe: decided.is_safe,
         };
-        self.forward_request(client, &mut transfer, application, (&authorized, again), to)
-            .await
+        self.forward_request(
+            client,
+            &mut transfer,
+            application,
+            (&authorized, replayable),
+            to,
+        )
+        .await
     }
 
     fn begin(
@@ -210,7 +216,7 @@ impl Requests<'_> {
         client: &mut Side<'_>,
         transfer: &mut Transfer,
         mut application: TcpStream,
-        (authorized, mut again): (&Authorized, Again),
+        (authorized, mut replayable): (&Authorized, Replayable),
         to: Client,
     ) -> GoesOn {
         loop {
@@ -222,11 +228,11 @@ impl Requests<'_> {
             self.told.connected();
             let driven = self.drive(client, transfer, &mut upstream).await;
             if let Driven::Failed(Fail::Upstream(end)) = driven
-                && again.may(end.is_none(), &application, transfer)
-                && transfer.may_begin_again(&upstream)
-                && let Some(sent) = transfer.begin_again()
+                && replayable.may(end.is_none(), &application, transfer)
+                && transfer.may_replay(&upstream)
+                && let Some(sent) = transfer.replay()
             {
-                again.is_reused = false;
+                replayable.is_reused = false;
                 application = match self.deliver(authorized).await {
                     Ok(application) => application,
                     Err(refused) => return self.answer(client, refused, to, false).await,

@@ -19,7 +19,9 @@ use crate::io::spare;
 use crate::model::RefuseReason;
 use crate::proxy::context::ConnectionContext;
 use crate::proxy::hedge::{self, Beside, Patience};
-use crate::proxy::http::{Again, ByteStream, Driven, Fail, Hold, Inbox, Side, Transfer, silence};
+use crate::proxy::http::{
+    ByteStream, Driven, Fail, Hold, Inbox, Replayable, Side, Transfer, silence,
+};
 use crate::proxy::load::Load;
 use crate::proxy::request_report::Begun;
 use crate::tunnel::{ResetReason, StreamEnd};
@@ -71,7 +73,7 @@ impl Requests<'_> {
         &mut self,
         client: &mut Side<'_>,
         (transfer, sent): (&mut Transfer, &mut Sent),
-        (upstream, via, again): (&mut Upstream, &mut Transport, &mut Again),
+        (upstream, via, replayable): (&mut Upstream, &mut Transport, &mut Replayable),
         (delay, ends, limits): (Duration, &mut Option<Instant>, Limits),
     ) -> Driven {
         let (by, patience) = ((*ends, limits), Patience::new(delay, limits.whole()));
@@ -106,7 +108,7 @@ impl Requests<'_> {
                 return self.drive(client, transfer, upstream, by).await;
             }
             Raced::First(driven) => {
-                let Some(failed) = mended(&driven, transfer, again.is_reused) else {
+                let Some(failed) = mended(&driven, transfer, replayable.is_reused) else {
                     // It is cancelled before anything is passed on.
                     drop(second);
                     if !matches!(driven, Driven::Failed(Fail::Held(_))) {
@@ -149,7 +151,7 @@ impl Requests<'_> {
             std::mem::replace(upstream, fresh),
             Some(ResetReason::Aborted),
         );
-        (*transfer, *via, again.is_reused) = (own, its_way, false);
+        (*transfer, *via, replayable.is_reused) = (own, its_way, false);
         transfer.wins(&mut inbox);
         self.describe();
         self.show(upstream);

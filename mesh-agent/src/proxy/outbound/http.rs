@@ -20,8 +20,8 @@ use crate::model::{CloseReason, Flow, RefuseReason, Refused, RequestEnd};
 use crate::proxy::accepted::Accepted;
 use crate::proxy::forward::ForwardEnd;
 use crate::proxy::http::{
-    Again, ByteStream, Carried, Driven, Fail, Hold, Inbox, KeptOpen, Next, Side, Totals, Transfer,
-    Tries, Watch, drive, silence, told,
+    ByteStream, Carried, Driven, Fail, Hold, Inbox, KeptOpen, Next, Replayable, Side, Totals,
+    Transfer, Tries, Watch, drive, silence, told,
 };
 use crate::proxy::load::Load;
 use crate::proxy::report::{Report, secured};
@@ -157,11 +157,11 @@ impl<'r> Requests<'r> {
             };
             let refused = match upstream {
                 Ok(upstream) => {
-                    let again = Again {
+                    let replayable = Replayable {
                         is_reused,
                         is_safe: decided.is_safe,
                     };
-                    let sent = (going, (again, ends), decided.len);
+                    let sent = (going, (replayable, ends), decided.len);
                     return self.pass(client, sent, tries, (upstream, to)).await;
                 }
                 Err(refused) => refused,
@@ -233,7 +233,7 @@ impl<'r> Requests<'r> {
     async fn pass(
         &mut self,
         client: &mut Side<'_>,
-        (going, (again, ends), len): (Going, (Again, Option<Instant>), usize),
+        (going, (replayable, ends), len): (Going, (Replayable, Option<Instant>), usize),
         tries: Tries,
         (upstream, to): (Upstream, Client),
     ) -> GoesOn {
@@ -248,14 +248,15 @@ impl<'r> Requests<'r> {
         } = going;
         let is_mesh = matches!(via, Transport::Mesh(_));
         let hold = self.told.has_load().then(|| {
-            Hold::of(tries.retry.as_ref(), is_mesh, again.is_safe).of_probe(self.told.is_probe())
+            Hold::of(tries.retry.as_ref(), is_mesh, replayable.is_safe)
+                .of_probe(self.told.is_probe())
         });
         // Without room for what may have to go once more it goes once.
         let hold = hold.filter(|_| !planned.is_rewritten() || spare(len) == len);
         let original = (hold.is_some() && planned.is_rewritten())
             .then(|| Held::copied(&client.inbox.bytes()[..len]));
         let planned = planned.of_grpc(to.is_grpc);
-        let mut transfer = Transfer::new(planned, response, again.is_reused, client);
+        let mut transfer = Transfer::new(planned, response, replayable.is_reused, client);
         if let Some(hold) = hold {
             transfer.hold(hold);
         }
@@ -271,7 +272,7 @@ impl<'r> Requests<'r> {
             client,
             (&mut transfer, &mut sent),
             upstream,
-            (via, again, (ends, limits)),
+            (via, replayable, (ends, limits)),
             to,
         )
         .await
@@ -316,7 +317,7 @@ impl<'r> Requests<'r> {
         client: &mut Side<'_>,
         (transfer, sent): (&mut Transfer, &mut Sent),
         mut upstream: Upstream,
-        (mut via, mut again, (mut ends, mut limits)): (Transport, Again, By),
+        (mut via, mut replayable, (mut ends, mut limits)): (Transport, Replayable, By),
         to: Client,
     ) -> GoesOn {
         loop {
@@ -325,7 +326,7 @@ impl<'r> Requests<'r> {
             let mut driven = match sent.hedging {
                 None => self.drive(client, transfer, &mut upstream, by).await,
                 Some(delay) => {
-                    let to = (&mut upstream, &mut via, &mut again);
+                    let to = (&mut upstream, &mut via, &mut replayable);
                     let by = (delay, &mut ends, limits);
                     Box::pin(self.hedged(client, (transfer, sent), to, by)).await
                 }
@@ -337,15 +338,15 @@ impl<'r> Requests<'r> {
                         self.replay(upstream, (&via, ends)).await.map(Ok)
                     }
                     end => {
-                        let by = (&via, again, (ends, limits));
-                        self.again(transfer, upstream, by, end).await
+                        let by = (&via, replayable, (ends, limits));
+                        self.replay_on_fresh(transfer, upstream, by, end).await
                     }
                 };
                 match next {
                     Ok(Ok(fresh)) => {
                         upstream = fresh;
                         self.told.attempt();
-                        again.is_reused = false;
+                        replayable.is_reused = false;
                         continue;
                     }
                     Ok(Err(kept)) => upstream = kept,
@@ -356,7 +357,7 @@ impl<'r> Requests<'r> {
                         let waits = (&mut *sent, limits);
                         match self.instead(client, transfer, waits, refused).await {
                             Ok(fresh) => {
-                                (via, again.is_reused) = (fresh.via, fresh.is_reused);
+                                (via, replayable.is_reused) = (fresh.via, fresh.is_reused);
                                 (ends, limits) = (fresh.ends, fresh.limits);
                                 transfer.goes_elsewhere(matches!(via, Transport::Mesh(_)));
                                 upstream = fresh.upstream;
@@ -370,16 +371,16 @@ impl<'r> Requests<'r> {
             let held = match driven {
                 Driven::Failed(fail) => transfer.held(fail),
                 Driven::TimedOut if limits.is_left(Instant::now()) => {
-                    let late = sent.tries.late(again.is_safe);
+                    let late = sent.tries.late(replayable.is_safe);
                     late.filter(|_| transfer.may_go_elsewhere())
                 }
                 Driven::Ended(_) | Driven::Cut(_) | Driven::Idle | Driven::TimedOut => None,
             };
             if let Some(held) = held {
                 let (waits, since) = ((&mut *sent, limits, held), Instant::now());
-                match self.again_elsewhere(client, transfer, waits).await {
+                match self.retry_elsewhere(client, transfer, waits).await {
                     Ok(Some(fresh)) => {
-                        (via, again.is_reused) = (fresh.via, fresh.is_reused);
+                        (via, replayable.is_reused) = (fresh.via, fresh.is_reused);
                         (ends, limits) = (fresh.ends, fresh.limits);
                         transfer.goes_elsewhere(matches!(via, Transport::Mesh(_)));
                         let before = std::mem::replace(&mut upstream, fresh.upstream);

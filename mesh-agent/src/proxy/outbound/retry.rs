@@ -10,7 +10,7 @@ use super::sent::{Fresh, Sent};
 use super::upstreams::{Transport, Upstream};
 use crate::http::h1::{Lines, Parsed, Request, Scan, request_head};
 use crate::model::{RefuseReason, Refused};
-use crate::proxy::http::{Again, Held, Next, RetryTo, Side, Transfer, Tries, Waited};
+use crate::proxy::http::{Held, Next, Replayable, RetryTo, Side, Transfer, Tries, Waited};
 use crate::proxy::registry::CutReason;
 use crate::proxy::times::in_time;
 use crate::tunnel::StreamEnd;
@@ -49,7 +49,7 @@ impl Requests<'_> {
 
     /// Another upstream for a request that was sent, and whose answer is held; `None`: it
     /// is to have that answer.
-    pub(super) async fn again_elsewhere(
+    pub(super) async fn retry_elsewhere(
         &mut self,
         client: &mut Side<'_>,
         transfer: &mut Transfer,
@@ -58,13 +58,13 @@ impl Requests<'_> {
         transfer.keep_head(client);
         let mut last = None;
         loop {
-            let again = self.decided_again(client, transfer, (sent, limits, held));
-            let Some(decided) = again.await? else {
+            let decided = self.decided_for_retry(client, transfer, (sent, limits, held));
+            let Some(decided) = decided.await? else {
                 return last.map_or(Ok(None), Err);
             };
             self.told.failed(held);
             sent.tries.count += 1;
-            let begun = self.begin_again(client, transfer, (decided, limits), sent);
+            let begun = self.begin_retry(client, transfer, (decided, limits), sent);
             match begun.await {
                 Ok(fresh) => {
                     // A try like that has no second one beside it.
@@ -99,7 +99,7 @@ impl Requests<'_> {
             return Err(refused);
         };
         let waits = (sent, limits, held);
-        let fresh = self.again_elsewhere(client, transfer, waits).await?;
+        let fresh = self.retry_elsewhere(client, transfer, waits).await?;
         fresh.ok_or(refused)
     }
 
@@ -134,23 +134,23 @@ impl Requests<'_> {
 
     /// Another upstream for a request that this one had not begun to answer, where it
     /// may be sent once more; else gives it back.
-    pub(super) async fn again(
+    pub(super) async fn replay_on_fresh(
         &mut self,
         transfer: &mut Transfer,
         mut upstream: Upstream,
-        (via, again, by): (&Transport, Again, By),
+        (via, replayable, by): (&Transport, Replayable, By),
         end: Option<StreamEnd>,
     ) -> Result<Result<Upstream, Upstream>, Refused> {
-        if !again.is_reused
-            || !upstream.may_go_again(end, again, transfer)
-            || !transfer.may_begin_again(&upstream.side())
+        if !replayable.is_reused
+            || !upstream.may_replay(end, replayable, transfer)
+            || !transfer.may_replay(&upstream.side())
         {
             return Ok(Err(upstream));
         }
         self.upstreams.leave(upstream, None);
         // First: what finds nobody there may go elsewhere.
         let fresh = self.connect(via, by).await?;
-        let sent = transfer.begin_again().ok_or(RefuseReason::Internal)?;
+        let sent = transfer.replay().ok_or(RefuseReason::Internal)?;
         transfer.resend(sent);
         Ok(Ok(fresh))
     }
@@ -189,7 +189,7 @@ impl Requests<'_> {
     }
 
     /// Where it goes now, behind a wait; the budget allows it.
-    async fn decided_again(
+    async fn decided_for_retry(
         &self,
         client: &mut Side<'_>,
         transfer: &mut Transfer,
@@ -231,7 +231,7 @@ impl Requests<'_> {
         decided.may_again(context, (waited, attempt))
     }
 
-    async fn begin_again(
+    async fn begin_retry(
         &mut self,
         client: &Side<'_>,
         transfer: &mut Transfer,

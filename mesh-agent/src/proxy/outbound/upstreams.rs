@@ -16,7 +16,9 @@ use crate::model::{Flow, PeerRule, RefuseReason, Refused, TlsParameters, Workloa
 use crate::plan::{MayDial as _, MeshPeer, Outside};
 use crate::proxy::authorize::Authorized;
 use crate::proxy::context::ConnectionContext;
-use crate::proxy::http::{Again, ByteStream, Fail, Inbox, Side, Transfer, has_settings, is_quiet};
+use crate::proxy::http::{
+    ByteStream, Fail, Inbox, Replayable, Side, Transfer, has_settings, is_quiet,
+};
 use crate::proxy::times::connected;
 use crate::sys::socket;
 use crate::tls::PeerId;
@@ -160,15 +162,15 @@ impl Upstream {
 
     /// The request may go once more. An agent that ends a stream in order between two
     /// exchanges has not passed on what comes behind.
-    pub(super) fn may_go_again(
+    pub(super) fn may_replay(
         &self,
         end: Option<StreamEnd>,
-        again: Again,
+        replayable: Replayable,
         transfer: &Transfer,
     ) -> bool {
         match &self.carrier {
-            Carrier::Mesh(_) => end.is_none() || again.is_safe,
-            Carrier::Socket { stream, .. } => again.may(end.is_none(), stream, transfer),
+            Carrier::Mesh(_) => end.is_none() || replayable.is_safe,
+            Carrier::Socket { stream, .. } => replayable.may(end.is_none(), stream, transfer),
         }
     }
 

@@ -8,13 +8,13 @@ use crate::proxy::http::kept::{MAX_KEPT, MAX_REPLAYED};
 impl Transfer {
     /// Another upstream may have all of the request that was sent: only where this one said
     /// nothing.
-    pub(in crate::proxy) fn may_begin_again(&self, upstream: &Side<'_>) -> bool {
+    pub(in crate::proxy) fn may_replay(&self, upstream: &Side<'_>) -> bool {
         self.is_waited_for() && upstream.inbox.is_empty() && self.kept.sent().is_some()
     }
 
     /// All of the request that was sent, for another upstream. What was not sent yet is
     /// still to come.
-    pub(in crate::proxy) fn begin_again(&mut self) -> Option<io::Held> {
+    pub(in crate::proxy) fn replay(&mut self) -> Option<io::Held> {
         let sent = self.kept.take()?;
         self.begins_anew();
         Some(sent)
@@ -27,7 +27,7 @@ impl Transfer {
             self.keeps_anew();
         }
         if let Some(tee) = &mut self.kept.tee {
-            tee.begin_again(None);
+            tee.rewind(None);
         }
         let len = sent.len();
         self.request.restart(sent, len);
@@ -152,7 +152,7 @@ impl Transfer {
         self.request.restart(again, sent.len());
         self.keeps_anew();
         if let Some(tee) = &mut self.kept.tee {
-            tee.begin_again(Some(self.head_len));
+            tee.rewind(Some(self.head_len));
         }
         (self.asked, self.edits) = (planned.asked, edits);
         self.begins_anew();

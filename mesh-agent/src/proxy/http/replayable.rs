@@ -14,13 +14,13 @@ pub(in crate::proxy) fn is_safe(method: &str) -> bool {
 /// On a connection that waited for its next request the application may have closed
 /// just when that was sent.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::proxy) struct Again {
+pub(in crate::proxy) struct Replayable {
     /// The connection has carried requests before.
     pub(in crate::proxy) is_reused: bool,
     pub(in crate::proxy) is_safe: bool,
 }
 
-impl Again {
+impl Replayable {
     /// `by_fin`: the application ended in order, with no byte of an answer. Then what
     /// its kernel did not acknowledge it did not get; a reset proves nothing.
     pub(in crate::proxy) fn may(

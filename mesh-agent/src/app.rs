@@ -60,7 +60,7 @@ use view::View;
 const RETRY: Duration = Duration::from_secs(1);
 /// How often the kernel's side is looked after: lost links, refusals.
 const REFRESH: Duration = Duration::from_millis(500);
-/// A turn that takes longer is told: pods are neither enrolled nor looked at meanwhile.
+/// A pass that takes longer is told: pods are neither enrolled nor looked at meanwhile.
 const SLOW: Duration = Duration::from_secs(2);
 /// How long the end waits for what reads the configuration.
 const LAST: Duration = Duration::from_secs(2);
@@ -215,7 +215,7 @@ pub(crate) async fn run(flags: Run) -> anyhow::Result<()> {
                 (false, is_due || reconciler.have_pods_moved())
             }
         };
-        let turn = Instant::now();
+        let pass = Instant::now();
         if changed || look {
             let taken = {
                 let update = updates.borrow_and_update();
@@ -249,7 +249,7 @@ pub(crate) async fn run(flags: Run) -> anyhow::Result<()> {
         if let Some(begun) = start.take_if(|_| view.is_settled()) {
             view.tell_start(&flags, begun.elapsed());
         }
-        tell_slow(turn.elapsed());
+        tell_slow(pass.elapsed());
     };
     drop(arrivals);
     if let Some(plugin) = plugin {
@@ -302,9 +302,9 @@ pub(crate) async fn run(flags: Run) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn tell_slow(turn: Duration) {
-    if turn >= SLOW {
-        let seconds = turn.as_secs_f64();
+fn tell_slow(pass: Duration) {
+    if pass >= SLOW {
+        let seconds = pass.as_secs_f64();
         tracing::warn!(
             seconds,
             "a look at the node's pods took long: changes had to wait"

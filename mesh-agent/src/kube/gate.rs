@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::sync::Mutex as Turn;
+use tokio::sync::Mutex as AsyncMutex;
 
 use super::backoff::{Backoff, jittered};
 use super::client::Client;
@@ -22,7 +22,8 @@ pub(crate) struct Gate {
     away: Mutex<Option<(Instant, Fault)>>,
     /// What is installed.
     pub(super) groups: Groups,
-    turn: Turn<()>,
+    /// Whoever has it tries for all.
+    probing: AsyncMutex<()>,
 }
 
 impl Gate {
@@ -48,7 +49,7 @@ impl Gate {
     /// Until somebody answers, whatever he says.
     pub(super) async fn wait(&self, client: &Client) {
         let mut backoff = Backoff::new(FIRST, client.patience().away);
-        let turn = self.turn.lock().await;
+        let probing = self.probing.lock().await;
         while self.away().is_some() {
             tokio::time::sleep(backoff.pause()).await;
             match client.get(PROBE, 64 << 10).await {
@@ -56,7 +57,7 @@ impl Gate {
                 _ => self.note_there(),
             }
         }
-        drop(turn);
+        drop(probing);
         tokio::time::sleep(jittered(SPREAD)).await;
     }
 }

@@ -9,45 +9,45 @@ const COUNT: u32 = 20;
 const MOST: u64 = (1 << COUNT) - 1;
 const TICKS: u64 = 1 << (64 - 2 * COUNT);
 
-/// A ring of slots: each has the number of its turn, and both counts, in one word, so
+/// A ring of slots: each has the number of its period, and both counts, in one word, so
 /// that none is ever read half.
 #[derive(Debug, Default)]
 pub(crate) struct Window([AtomicU64; SLOTS]);
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Slot {
-    turn: u64,
+    period: u64,
     counts: [u64; 2],
 }
 
 impl Slot {
     fn of(word: u64) -> Self {
         Self {
-            turn: word >> (2 * COUNT),
+            period: word >> (2 * COUNT),
             counts: [(word >> COUNT) & MOST, word & MOST],
         }
     }
 
     fn word(self) -> u64 {
         let [first, second] = self.counts.map(|count| count.min(MOST));
-        (self.turn << (2 * COUNT)) | (first << COUNT) | second
+        (self.period << (2 * COUNT)) | (first << COUNT) | second
     }
 }
 
-/// Time in slots; the first turn is 1, so that an empty slot is of none.
-fn turn_at(at: u64, slot: u64) -> u64 {
+/// Time in slots; the first period is 1, so that an empty slot is of none.
+fn period_at(at: u64, slot: u64) -> u64 {
     at / slot.max(1) + 1
 }
 
 impl Window {
     /// `at` and the length of a `slot` are in one unit.
     pub(crate) fn add(&self, at: u64, slot: u64, more: [u64; 2]) {
-        let (place, turn) = self.place(at, slot);
+        let (place, period) = self.place(at, slot);
         let _always = place.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
             let mut found = Slot::of(word);
-            if found.turn != turn {
+            if found.period != period {
                 found = Slot {
-                    turn,
+                    period,
                     counts: [0, 0],
                 };
             }
@@ -58,31 +58,31 @@ impl Window {
 
     /// What was added at that time was not so after all.
     pub(crate) fn take_back(&self, at: u64, slot: u64, less: [u64; 2]) {
-        let (place, turn) = self.place(at, slot);
-        let _of_another_turn = place.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
+        let (place, period) = self.place(at, slot);
+        let _of_another_period = place.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
             let mut found = Slot::of(word);
             found.counts = [0, 1].map(|i| found.counts[i].saturating_sub(less[i]));
-            (found.turn == turn).then(|| found.word())
+            (found.period == period).then(|| found.word())
         });
     }
 
-    /// Where a turn is counted, and how it is marked there.
+    /// Where a period is counted, and how it is marked there.
     fn place(&self, at: u64, slot: u64) -> (&AtomicU64, u64) {
-        let turn = turn_at(at, slot);
+        let period = period_at(at, slot);
         // Below the number of slots.
-        (&self.0[(turn % SLOTS as u64) as usize], turn % TICKS)
+        (&self.0[(period % SLOTS as u64) as usize], period % TICKS)
     }
 
-    /// Of the last turns, the one that is under way included.
+    /// Of the last periods, the one that is under way included.
     pub(crate) fn sum(&self, at: u64, slot: u64) -> [u64; 2] {
-        let now = turn_at(at, slot);
+        let now = period_at(at, slot);
         let slots = self
             .0
             .iter()
             .map(|word| Slot::of(word.load(Ordering::Relaxed)));
         let is_late = |found: &Slot| {
-            let mut turns = (0..SLOTS as u64).filter_map(|ago| now.checked_sub(ago));
-            found.turn != 0 && turns.any(|turn| turn % TICKS == found.turn)
+            let mut periods = (0..SLOTS as u64).filter_map(|ago| now.checked_sub(ago));
+            found.period != 0 && periods.any(|period| period % TICKS == found.period)
         };
         slots
             .filter(is_late)
@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(window.sum(25, 10), [3, 3]);
         window.take_back(25, 10, [9, 9]);
         assert_eq!(window.sum(25, 10), [2, 2], "no less than none");
-        // Its turn is long over: the slot is another's by now.
+        // Its period is long over: the slot is another's by now.
         window.add(105, 10, [0, 4]);
         window.take_back(5, 10, [0, 1]);
         assert_eq!(window.sum(105, 10), [0, 4]);

@@ -1,8 +1,8 @@
 //! Only so many handshakes with one peer are under way at once; other streams of the
-//! pair wait for a turn.
+//! pair wait for a permit.
 //!
 //! What begins together ends together: a burst that is more than two agents get done
-//! within a handshake's time would all be late, and none done. Who waits for a turn
+//! within a handshake's time would all be late, and none done. Who waits for a permit
 //! waits as long as the peer answers at all: one that is silent is not waited for by
 //! one after the other.
 
@@ -35,7 +35,7 @@ pub(super) struct Gate {
 #[derive(Debug)]
 struct Queue {
     /// Closed when the peer is found silent.
-    turns: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     /// What was made since the queue began.
     made: Cell<u64>,
     /// Why nobody of this queue is to wait any longer.
@@ -66,11 +66,11 @@ impl Gate {
         making: impl Future<Output = Result<T, Refused>>,
     ) -> Result<T, Refused> {
         let since = Instant::now();
-        let (queued, _turn) = loop {
+        let (queued, _permit) = loop {
             let queued = self.enter(key);
-            // A turn outlives neither this stream nor its queue.
-            match queued.queue.turns.clone().acquire_owned().await {
-                Ok(turn) => break (queued, turn),
+            // A permit outlives neither this stream nor its queue.
+            match queued.queue.permits.clone().acquire_owned().await {
+                Ok(permit) => break (queued, permit),
                 // Who came but now has not seen the silence of the others.
                 Err(_closed) if since.elapsed() < self.silence => {}
                 Err(_closed) => return Err(queued.why()),
@@ -93,7 +93,7 @@ impl Gate {
         let mut queues = self.queues.borrow_mut();
         let queue = queues.entry(key).or_insert_with(|| {
             Rc::new(Queue {
-                turns: Arc::new(Semaphore::new(self.at_once)),
+                permits: Arc::new(Semaphore::new(self.at_once)),
                 made: Cell::new(0),
                 silent: OnceCell::new(),
             })
@@ -110,7 +110,7 @@ impl Queued<'_> {
     /// All that wait are told; who comes later begins a queue anew.
     fn give_up(&self, refused: &Refused) {
         let _first_word_holds = self.queue.silent.set(refused.clone());
-        self.queue.turns.close();
+        self.queue.permits.close();
         self.leave();
     }
 

@@ -144,8 +144,8 @@ pub(super) async fn forward<C: Forward>(
     let (mut lasts, mut looks) = (false, Looks::default());
     loop {
         take_up(what, report);
-        let turn = looks.next(report.is_probe(), report.waits_for_endpoint());
-        let left = silence.wait(turn);
+        let pause = looks.next(report.is_probe(), report.waits_for_endpoint());
+        let left = silence.wait(pause);
         let failed = tokio::select! {
             biased; // a cut must not wait for a busy stream
             reason = cut.wait() => return Stopped::Cut(reason),
@@ -308,14 +308,14 @@ mod tests {
     #[test]
     fn what_has_not_answered_is_looked_at_soon_and_ever_later_and_counted_every_ten_seconds() {
         let mut looks = Looks::default();
-        let mut turn = |waits| {
+        let mut pause = |waits| {
             let next = looks.next(false, waits).as_millis();
             (next, looks.passed())
         };
         let such = [100, 200, 400, 800, 1_600, 3_200].map(|ms| (ms, true));
-        assert_eq!([(); 6].map(|()| turn(true)), such);
-        assert_eq!(turn(true), (3_700, false), "ten seconds in all");
-        assert_eq!([turn(true), turn(false)], [(10_000, false); 2]);
+        assert_eq!([(); 6].map(|()| pause(true)), such);
+        assert_eq!(pause(true), (3_700, false), "ten seconds in all");
+        assert_eq!([pause(true), pause(false)], [(10_000, false); 2]);
         let mut looks = Looks::default();
         assert_eq!(looks.next(false, true), SOON);
         assert!(looks.passed());

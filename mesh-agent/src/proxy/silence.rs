@@ -20,10 +20,11 @@ impl<B: PartialEq> Silence<B> {
         }
     }
 
-    /// How long until the next look, which is due after `turn`.
-    pub(super) fn wait(&self, turn: Duration) -> Duration {
+    /// How long until the next look, which is due after `pause`.
+    pub(super) fn wait(&self, pause: Duration) -> Duration {
         let left = |longest: Duration| longest.saturating_sub(self.lasts);
-        self.longest.map_or(turn, |longest| turn.min(left(longest)))
+        self.longest
+            .map_or(pause, |longest| pause.min(left(longest)))
     }
 
     /// So long after the last look. Is it too long?

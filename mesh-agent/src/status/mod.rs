@@ -13,10 +13,10 @@ mod nodes;
 mod object;
 mod parents;
 mod programmed;
+mod rotation;
 #[cfg(test)]
 mod tests;
 mod told;
-mod turns;
 mod waiting;
 mod writer;
 

@@ -11,7 +11,7 @@ pub(super) const MAX_OF_ONE: usize = 64;
 pub(super) struct Waiting<T> {
     by_speaker: BTreeMap<String, VecDeque<T>>,
     /// Speakers of whom something waits, each once; the first one's turn is next.
-    turns: VecDeque<String>,
+    speakers: VecDeque<String>,
     len: usize,
 }
 
@@ -19,7 +19,7 @@ impl<T> Default for Waiting<T> {
     fn default() -> Self {
         Self {
             by_speaker: BTreeMap::new(),
-            turns: VecDeque::new(),
+            speakers: VecDeque::new(),
             len: 0,
         }
     }
@@ -56,7 +56,7 @@ impl<T> Waiting<T> {
     }
 
     pub(super) fn next(&mut self) -> Option<T> {
-        let speaker = self.turns.pop_front()?;
+        let speaker = self.speakers.pop_front()?;
         let of = self.by_speaker.get_mut(&speaker)?;
         let one = of.pop_front()?;
         self.len -= 1;
@@ -64,7 +64,7 @@ impl<T> Waiting<T> {
             true => {
                 self.by_speaker.remove(&speaker);
             }
-            false => self.turns.push_back(speaker),
+            false => self.speakers.push_back(speaker),
         }
         Some(one)
     }
@@ -72,7 +72,7 @@ impl<T> Waiting<T> {
     fn of(&mut self, speaker: String) -> &mut VecDeque<T> {
         self.len += 1;
         if !self.by_speaker.contains_key(&speaker) {
-            self.turns.push_back(speaker.clone());
+            self.speakers.push_back(speaker.clone());
         }
         self.by_speaker.entry(speaker).or_default()
     }

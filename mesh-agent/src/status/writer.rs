@@ -15,7 +15,7 @@ use super::lease::{LIFE, Lease};
 use super::nodes::Nodes;
 use super::object::{Slim, Verdict, after};
 use super::programmed::{self, Counting, Firsts, Pending, Say};
-use super::turns::Turns;
+use super::rotation::Rotation;
 use crate::cluster::{Api, ApiError, Metadata, Seen, Verb, escape, follow, read};
 
 /// The Lease of who writes.
@@ -85,7 +85,7 @@ struct Judged {
 struct Writer {
     /// Path, and number of the list.
     known: HashMap<String, usize>,
-    turns: Turns,
+    rotation: Rotation,
     firsts: Firsts,
     /// What is not in force everywhere.
     pending: HashMap<String, Pending>,
@@ -185,7 +185,7 @@ pub(crate) async fn run(
     loop {
         let now = Instant::now();
         let due = match lease.is_held(now) {
-            true => writer.lock().turns.due(now).map(|due| due.max(free)),
+            true => writer.lock().rotation.due(now).map(|due| due.max(free)),
             false => None,
         };
         let wake = due.unwrap_or(now + LIFE);
@@ -230,14 +230,14 @@ struct Judging<'r> {
 /// Gives how long to wait before the next one.
 async fn write_one(api: &dyn Api, judging: &Judging<'_>, writer: &Mutex<Writer>) -> Duration {
     let now = Instant::now();
-    let Some(path) = writer.lock().turns.next(now) else {
+    let Some(path) = writer.lock().rotation.next(now) else {
         return Duration::ZERO;
     };
     let written = write(api, judging, writer, &path).await;
     let mut writer = writer.lock();
     match written {
         Ok(true) => {
-            writer.turns.wrote(&path, now);
+            writer.rotation.wrote(&path, now);
             writer.refused = 0;
         }
         Ok(false) => {}
@@ -245,13 +245,13 @@ async fn write_one(api: &dyn Api, judging: &Judging<'_>, writer: &Mutex<Writer>)
         Err(ApiError::Conflict(_) | ApiError::NotFound(_)) => {}
         Err(ApiError::Away(why)) => {
             tracing::debug!(why, path, "a status is not written");
-            writer.turns.add(&path);
+            writer.rotation.add(&path);
             return AWAY;
         }
         Err(error) => {
             tracing::warn!(%error, path, "a status is not written");
-            writer.turns.refused(&path, now + REFUSED);
-            writer.turns.add(&path);
+            writer.rotation.refused(&path, now + REFUSED);
+            writer.rotation.add(&path);
             // It may be this one alone, or all of them.
             let pause = PAUSE.saturating_mul(1 << writer.refused.min(16));
             writer.refused = writer.refused.saturating_add(1);
@@ -395,7 +395,7 @@ impl Writer {
 
     fn forget(&mut self, path: &str, judge: &dyn Judge) {
         self.known.remove(path);
-        self.turns.forget(path);
+        self.rotation.forget(path);
         self.firsts.forget(path);
         self.pending.remove(path);
         self.untold.remove(path);
@@ -406,7 +406,7 @@ impl Writer {
     fn look_again(&mut self, others: &[String]) {
         for path in others {
             if self.known.contains_key(path) {
-                self.turns.add(path);
+                self.rotation.add(path);
             }
         }
     }
@@ -415,7 +415,7 @@ impl Writer {
     fn tell_again(&mut self, left_out: Vec<String>) {
         for path in left_out {
             if self.known.contains_key(&path) {
-                self.turns.add(&path);
+                self.rotation.add(&path);
                 self.untold.insert(path);
             }
         }
@@ -425,8 +425,8 @@ impl Writer {
         let others = one.others.iter().filter(|other| **other != one.path);
         self.look_again(&others.cloned().collect::<Vec<_>>());
         match one.is_due {
-            true => self.turns.add(&one.path),
-            false => self.turns.leave(&one.path),
+            true => self.rotation.add(&one.path),
+            false => self.rotation.leave(&one.path),
         }
         self.firsts.note(&one.path, &one.object);
         match one.pending {
@@ -450,7 +450,7 @@ impl Writer {
             let is_other = || pending.said.as_deref() != Some(&*count.message());
             if count.nodes > 0 && (count.is_everywhere() || all && is_other()) {
                 pending.said = Some(count.message());
-                self.turns.add(path);
+                self.rotation.add(path);
             }
         }
     }

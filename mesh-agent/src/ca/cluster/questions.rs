@@ -32,36 +32,36 @@ struct State {
     waiting: usize,
     sources: BTreeMap<IpAddr, SourceQueue>,
     /// Addresses of which some wait, each once; the first one's turn is next.
-    turns: VecDeque<IpAddr>,
+    queue: VecDeque<IpAddr>,
 }
 
 #[derive(Debug, Default)]
 struct SourceQueue {
     running: usize,
-    waiting: VecDeque<oneshot::Sender<Turn>>,
+    waiting: VecDeque<oneshot::Sender<Permit>>,
 }
 
 /// The right to ask one question; ends when dropped.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub(super) struct Permit {
     of: Arc<Questions>,
     source: IpAddr,
 }
 
 impl Questions {
-    /// Waits for a turn, for a while. May be given up at any time.
-    pub(super) async fn turn(self: &Arc<Self>, source: IpAddr) -> Result<Turn, Busy> {
-        let (given, turn) = oneshot::channel();
+    /// Waits for a permit, for a while. May be given up at any time.
+    pub(super) async fn permit(self: &Arc<Self>, source: IpAddr) -> Result<Permit, Busy> {
+        let (given, permit) = oneshot::channel();
         self.0.lock().enter(source, given)?;
         self.go_on();
         // One that comes while nobody waits any more is dropped, and so goes on.
-        match tokio::time::timeout(WAIT, turn).await {
-            Ok(Ok(turn)) => Ok(turn),
+        match tokio::time::timeout(WAIT, permit).await {
+            Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) | Err(_) => Err(Busy),
         }
     }
 
-    /// Gives the turns that are free.
+    /// Gives the permits that are free.
     fn go_on(self: &Arc<Self>) {
         loop {
             let mut state = self.0.lock();
@@ -70,16 +70,16 @@ impl Questions {
             };
             // One that nobody takes ends here, which locks again.
             drop(state);
-            let turn = Turn {
+            let permit = Permit {
                 of: self.clone(),
                 source,
             };
-            let _unwanted = given.send(turn);
+            let _unwanted = given.send(permit);
         }
     }
 }
 
-impl Drop for Turn {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.of.0.lock().leave(self.source);
         self.of.go_on();
@@ -87,7 +87,7 @@ impl Drop for Turn {
 }
 
 impl State {
-    fn enter(&mut self, source: IpAddr, given: oneshot::Sender<Turn>) -> Result<(), Busy> {
+    fn enter(&mut self, source: IpAddr, given: oneshot::Sender<Permit>) -> Result<(), Busy> {
         if self.waiting >= WAITING || self.waits(source) >= WAITING_OF_ONE {
             self.forget_given_up();
         }
@@ -109,7 +109,7 @@ impl State {
         }
         let of = self.sources.entry(source).or_default();
         if of.waiting.is_empty() {
-            self.turns.push_back(source);
+            self.queue.push_back(source);
         }
         of.waiting.push_back(given);
         self.waiting += 1;
@@ -127,12 +127,12 @@ impl State {
         self.sources
             .retain(|_, of| of.running > 0 || !of.waiting.is_empty());
         let waits = |ip: &IpAddr| self.sources.get(ip).is_some_and(|s| !s.waiting.is_empty());
-        self.turns.retain(waits);
+        self.queue.retain(waits);
         self.waiting = self.sources.values().map(|of| of.waiting.len()).sum();
     }
 
     /// The next one that waits, of the address whose turn it is.
-    fn next(&mut self) -> Option<(IpAddr, oneshot::Sender<Turn>)> {
+    fn next(&mut self) -> Option<(IpAddr, oneshot::Sender<Permit>)> {
         if self.running >= AT_ONCE {
             return None;
         }
@@ -140,15 +140,15 @@ impl State {
             let of = self.sources.get(ip);
             of.is_some_and(|of| of.running < AT_ONCE_OF_ONE)
         };
-        let at = self.turns.iter().position(may_run)?;
-        let source = self.turns.remove(at)?;
+        let at = self.queue.iter().position(may_run)?;
+        let source = self.queue.remove(at)?;
         let of = self.sources.get_mut(&source)?;
         let given = of.waiting.pop_front()?;
         of.running += 1;
         self.running += 1;
         self.waiting -= 1;
         if !of.waiting.is_empty() {
-            self.turns.push_back(source);
+            self.queue.push_back(source);
         }
         Some((source, given))
     }
@@ -176,9 +176,9 @@ mod tests {
         Ipv4Addr::from_bits(0x0a00_0000 + n).into()
     }
 
-    fn ask(questions: &Arc<Questions>, n: u32) -> JoinHandle<Result<Turn, Busy>> {
+    fn ask(questions: &Arc<Questions>, n: u32) -> JoinHandle<Result<Permit, Busy>> {
         let questions = questions.clone();
-        tokio::spawn(async move { questions.turn(ip(n)).await })
+        tokio::spawn(async move { questions.permit(ip(n)).await })
     }
 
     async fn settle() {
@@ -192,7 +192,7 @@ mod tests {
         state.running == 0
             && state.waiting == 0
             && state.sources.is_empty()
-            && state.turns.is_empty()
+            && state.queue.is_empty()
     }
 
     #[tokio::test(start_paused = true)]
@@ -201,9 +201,9 @@ mod tests {
         let flood: Vec<_> = (0..1_000).map(|_| ask(&questions, 1)).collect();
         settle().await;
         let refused = flood.iter().filter(|asking| asking.is_finished()).count();
-        // Those that run have their turn; of the others few may wait.
+        // Those that run have their permit; of the others few may wait.
         assert_eq!(refused, 1_000 - WAITING_OF_ONE);
-        let other = questions.turn(ip(2)).await;
+        let other = questions.permit(ip(2)).await;
         assert!(other.is_ok(), "at once");
     }
 
@@ -213,9 +213,9 @@ mod tests {
         let questions = Arc::<Questions>::default();
         let nodes: Vec<_> = (0..60).map(|_| ask(&questions, 1)).collect();
         for node in nodes {
-            let turn = node.await.expect("it ran").expect("a turn");
+            let permit = node.await.expect("it ran").expect("a permit");
             tokio::time::sleep(Duration::from_millis(20)).await;
-            drop(turn);
+            drop(permit);
         }
         assert!(is_empty(&questions));
     }
@@ -226,7 +226,7 @@ mod tests {
         let mut held = Vec::new();
         for n in 0..4 {
             for _ in 0..AT_ONCE_OF_ONE {
-                held.push(questions.turn(ip(n)).await.expect("a turn"));
+                held.push(questions.permit(ip(n)).await.expect("a permit"));
             }
         }
         let waiting: Vec<_> = (0..WAITING_OF_ONE).map(|_| ask(&questions, 0)).collect();
@@ -268,7 +268,7 @@ mod tests {
         let questions = Arc::<Questions>::default();
         let mut held = Vec::new();
         for _ in 0..AT_ONCE_OF_ONE {
-            held.push(questions.turn(ip(1)).await.expect("a turn"));
+            held.push(questions.permit(ip(1)).await.expect("a permit"));
         }
         let gone: Vec<_> = (0..WAITING_OF_ONE).map(|_| ask(&questions, 1)).collect();
         settle().await;

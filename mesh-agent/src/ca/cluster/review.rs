@@ -73,7 +73,7 @@ pub(in crate::ca) struct Reviews {
     pods: Arc<Pods>,
     kept: Mutex<HashMap<Hash, Kept>>,
     questions: Arc<Questions>,
-    /// By token. Each ends by itself, and is bounded by its turn.
+    /// By token. Each ends by itself, and is bounded by its permit.
     running: Mutex<HashMap<Hash, Question>>,
     fresh: Duration,
     stale: Duration,
@@ -233,11 +233,11 @@ impl Reviews {
         question
     }
 
-    /// Bounded by its turn, and by the time that a call may take.
+    /// Bounded by its permit, and by the time that a call may take.
     async fn question(&self, source: IpAddr, token: &str, of: Shown) -> Result<Reviewed, Denied> {
         let Shown { hash, ends, now } = of;
         // Not asked is not answered, either: noise of others takes nobody's word back.
-        let Ok(_turn) = self.questions.turn(source).await else {
+        let Ok(_permit) = self.questions.permit(source).await else {
             return self.known(&hash, now).ok_or_else(|| {
                 let said = "too many tokens from this address, or from all, are to be reviewed; try again in a few seconds";
                 // Another replica may have room, or know the token.

@@ -1,4 +1,4 @@
-//! A connection's bytes, counted as they are read, a turn's at a time; of a server's, what
+//! A connection's bytes, counted as they are read, a budget's at a time; of a server's, what
 //! says something. Of lines no more go on than somebody would look at.
 
 use std::io::{self, IoSlice};

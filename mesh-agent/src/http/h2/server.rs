@@ -14,7 +14,7 @@ use super::edit::size;
 use super::limits::Hop;
 use super::queue::{Piece, Queue};
 use super::stream::{Receiver, Sender};
-use super::window::{PAUSED, TURN_BYTES, Unread, Window, Windows};
+use super::window::{PAUSED, READ_BUDGET, Unread, Window, Windows};
 use crate::http::h1::Bad;
 use crate::io::Account;
 
@@ -51,7 +51,7 @@ pub(crate) async fn serve<T>(io: T, hop: Hop, account: Arc<Account>) -> Result<S
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
-    let unread = Arc::new(Unread::by_turns());
+    let unread = Arc::new(Unread::by_budget());
     let io = Counted::of_client(io, unread.clone(), hop.block());
     let connection = hop.server().handshake(io).await?;
     Ok(Server {
@@ -72,15 +72,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Server<T> {
         Some(accepted.map(|(request, respond)| self.exchange(request, respond)))
     }
 
-    /// More is read when all that came before is given: what h2 keeps meanwhile is a turn's.
+    /// More is read when all that came before is given: what h2 keeps meanwhile is a budget's.
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Accepted, Error>>> {
         let mut accepted = Poll::Pending;
         if self.has_more {
-            self.unread.turn(PAUSED);
+            self.unread.allow(PAUSED);
             accepted = self.connection.poll_accept(cx);
         }
         if accepted.is_pending() {
-            self.unread.turn(TURN_BYTES);
+            self.unread.allow(READ_BUDGET);
             accepted = self.connection.poll_accept(cx);
         }
         self.has_more = matches!(accepted, Poll::Ready(Some(Ok(_))));

@@ -41,10 +41,10 @@ const AGAIN: Duration = Duration::from_millis(250);
 const CALM: Duration = Duration::from_secs(1);
 /// What is kept by a connection of no streams is looked at this often.
 const IDLE: Duration = Duration::from_secs(5);
-/// A turn in which nothing is read, and whose end is known to who asked for it.
+/// A budget by which nothing is read, and whose end is known to who asked for it.
 pub(super) const PAUSED: usize = usize::MAX;
 /// So much is read of a client before its requests are looked at.
-pub(super) const TURN_BYTES: usize = 64 * 1024;
+pub(super) const READ_BUDGET: usize = 64 * 1024;
 /// While so much of the most is unread, streams have no more than at their begin.
 const CROWDED: usize = 8;
 
@@ -64,8 +64,8 @@ pub(super) struct Unread {
     task: Mutex<Option<Waker>>,
     /// A head, or trailers, of more than is taken from anybody: nothing is read any more.
     has_too_much: AtomicBool,
-    /// Of a client's: what may be read of it in this turn.
-    turn: Option<AtomicUsize>,
+    /// Of a client's: what may still be read of it before its requests are looked at.
+    budget: Option<AtomicUsize>,
 }
 
 /// One stream, as long as somebody may read of it.
@@ -76,18 +76,18 @@ pub(super) struct Part {
 }
 
 impl Unread {
-    /// Of a connection that is read by turns.
-    pub(super) fn by_turns() -> Self {
+    /// Of a connection that is read by budgets.
+    pub(super) fn by_budget() -> Self {
         Self {
-            turn: Some(AtomicUsize::new(TURN_BYTES)),
+            budget: Some(AtomicUsize::new(READ_BUDGET)),
             ..Self::default()
         }
     }
 
     /// So many bytes may be read now.
-    pub(super) fn turn(&self, bytes: usize) {
-        if let Some(turn) = &self.turn {
-            turn.store(bytes, Ordering::Relaxed);
+    pub(super) fn allow(&self, bytes: usize) {
+        if let Some(budget) = &self.budget {
+            budget.store(bytes, Ordering::Relaxed);
         }
     }
 
@@ -96,11 +96,14 @@ impl Unread {
         if self.is_too_much() {
             return false;
         }
-        let turn = self.turn.as_ref().map(|turn| turn.load(Ordering::Relaxed));
-        if turn == Some(0) {
+        let budget = self
+            .budget
+            .as_ref()
+            .map(|budget| budget.load(Ordering::Relaxed));
+        if budget == Some(0) {
             cx.waker().wake_by_ref();
         }
-        !matches!(turn, Some(0 | PAUSED))
+        !matches!(budget, Some(0 | PAUSED))
     }
 
     pub(super) fn has_too_much(&self) {
@@ -150,10 +153,10 @@ impl Unread {
 
     pub(super) fn read(&self, bytes: usize) {
         self.read.fetch_add(bytes, Ordering::Relaxed);
-        if let Some(turn) = &self.turn {
+        if let Some(budget) = &self.budget {
             // One task reads, and it alone changes this.
-            let left = turn.load(Ordering::Relaxed).saturating_sub(bytes);
-            turn.store(left, Ordering::Relaxed);
+            let left = budget.load(Ordering::Relaxed).saturating_sub(bytes);
+            budget.store(left, Ordering::Relaxed);
         }
     }
 

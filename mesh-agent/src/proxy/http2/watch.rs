@@ -51,12 +51,12 @@ impl Watch<'_> {
         let is_late = || ends().is_some_and(|ends| ends <= Instant::now());
         let mut run = std::pin::pin!(running);
         loop {
-            let turn = match is_answered() {
+            let pause = match is_answered() {
                 // Nothing tells when it goes on, and with it its time.
                 true => HELD.min(told.turn()),
                 false => told.turn(),
             };
-            let left = silence.wait(turn);
+            let left = silence.wait(pause);
             let since = tokio::time::Instant::now();
             tokio::select! {
                 biased; // a cut must not wait for a busy exchange

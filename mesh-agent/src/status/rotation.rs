@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 const BETWEEN: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
-pub(super) struct Turns {
+pub(super) struct Rotation {
     /// Each at most once, by its place.
     waiting: BTreeMap<u64, String>,
     places: HashMap<String, u64>,
@@ -17,7 +17,7 @@ pub(super) struct Turns {
     written: HashMap<String, Instant>,
 }
 
-impl Turns {
+impl Rotation {
     /// Takes its place at the end, unless it has one.
     pub(super) fn add(&mut self, object: &str) {
         if !self.places.contains_key(object) {
@@ -84,26 +84,26 @@ mod tests {
 
     #[test]
     fn one_that_changes_all_the_time_is_not_written_more_than_its_share_and_keeps_none_waiting() {
-        let (mut turns, begun) = (Turns::default(), Instant::now());
+        let (mut rotation, begun) = (Rotation::default(), Instant::now());
         let mut written: HashMap<String, usize> = HashMap::new();
         for name in ["a", "b", "c"] {
-            turns.add(name);
+            rotation.add(name);
         }
         for second in 0..100 {
             let now = begun + Duration::from_secs(second);
-            turns.add("a");
-            if let Some(name) = turns.next(now) {
-                turns.wrote(&name, now);
+            rotation.add("a");
+            if let Some(name) = rotation.next(now) {
+                rotation.wrote(&name, now);
                 *written.entry(name).or_default() += 1;
             }
         }
         assert_eq!(written["a"], 11);
         assert_eq!((written["b"], written["c"]), (1, 1));
-        turns.add("b");
-        turns.add("b");
-        assert_eq!(turns.due(begun), Some(begun + Duration::from_secs(1)));
-        turns.forget("b");
-        turns.forget("a");
-        assert_eq!(turns.due(begun), None);
+        rotation.add("b");
+        rotation.add("b");
+        assert_eq!(rotation.due(begun), Some(begun + Duration::from_secs(1)));
+        rotation.forget("b");
+        rotation.forget("a");
+        assert_eq!(rotation.due(begun), None);
     }
 }

@@ -1,17 +1,14 @@
 //! What of the table of kinds the API is asked for.
 
-use crate::discovery::kinds::KindId;
+use crate::discovery::kinds::{Followed, KindId};
 use crate::kube::{Cut, Resource};
 
 /// Groups that every cluster has; the others come with a CRD.
 const BUILT_IN: [&str; 2] = ["", "discovery.k8s.io"];
 
-/// All kinds but accounts: a pod says its own, and an account says nothing more.
 pub(super) fn served() -> Vec<Resource> {
-    let kinds = KindId::ALL
-        .iter()
-        .filter(|kind| **kind != KindId::ServiceAccount);
-    kinds.map(|kind| resource(*kind)).collect()
+    let kinds = KindId::ALL.iter();
+    kinds.filter_map(|kind| resource(*kind)).collect()
 }
 
 /// What the agents' role says of it, a rule for each group.
@@ -33,71 +30,25 @@ pub(crate) fn role_rules() -> String {
     groups.into_iter().map(rule).collect()
 }
 
-fn resource(kind: KindId) -> Resource {
+/// `None` for one that the API is not asked for.
+fn resource(kind: KindId) -> Option<Resource> {
     let about = kind.about();
-    Resource {
+    let (cut, dispensable) = match about.followed {
+        Followed::Whole => (Cut::NOTHING, false),
+        Followed::Without(cut) => (cut, false),
+        Followed::Dispensable => (Cut::NOTHING, true),
+        Followed::Never => return None,
+    };
+    Some(Resource {
         group: about.group,
         versions: about.versions,
         kind: about.name,
         plural: about.plural,
         optional: !BUILT_IN.contains(&about.group),
-        dispensable: kind == KindId::XBackendTrafficPolicy,
-        cut: match kind {
-            KindId::Pod => &OF_PODS,
-            _ => Cut::NOTHING,
-        },
-    }
+        dispensable,
+        cut,
+    })
 }
-
-/// What is large and says nothing to the mesh. Not what a probe or a hook says,
-/// nor what may be asked of a pod that is to be enrolled.
-const OF_PODS: Cut = Cut {
-    out: &[],
-    inside: &[
-        (
-            "spec",
-            Cut {
-                out: &[
-                    "affinity",
-                    "imagePullSecrets",
-                    "nodeSelector",
-                    "tolerations",
-                    "topologySpreadConstraints",
-                    "volumes",
-                ],
-                inside: &[
-                    ("containers", OF_CONTAINERS),
-                    ("initContainers", OF_CONTAINERS),
-                    ("ephemeralContainers", OF_CONTAINERS),
-                ],
-            },
-        ),
-        (
-            "status",
-            Cut {
-                out: &[
-                    "containerStatuses",
-                    "ephemeralContainerStatuses",
-                    "initContainerStatuses",
-                ],
-                inside: &[],
-            },
-        ),
-    ],
-};
-
-const OF_CONTAINERS: Cut = Cut {
-    out: &[
-        "args",
-        "command",
-        "env",
-        "envFrom",
-        "resources",
-        "volumeDevices",
-        "volumeMounts",
-    ],
-    inside: &[],
-};
 
 #[cfg(test)]
 mod tests {

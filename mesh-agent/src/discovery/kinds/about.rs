@@ -14,6 +14,7 @@ use super::part::Part;
 use crate::discovery::fields::Mistake;
 use crate::discovery::intern::Interner;
 use crate::discovery::tree::Node;
+use crate::kube::Cut;
 use crate::model::{ByNamespace, Snapshot};
 
 /// A kind, as the API has it.
@@ -26,9 +27,23 @@ pub(crate) struct About {
     pub(crate) versions: &'static [&'static str],
     pub(crate) plural: &'static str,
     pub(crate) namespaced: bool,
+    pub(crate) followed: Followed,
     /// For people: what the mesh takes from it.
     #[cfg_attr(not(test), expect(dead_code, reason = "for the documentation"))]
     pub(crate) meaning: &'static str,
+}
+
+/// What the API is asked for of a kind.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Followed {
+    Whole,
+    /// But for what is large and says nothing to the mesh.
+    Without(&'static Cut),
+    /// What its objects say lets through no more and no less: where it cannot be listed,
+    /// the node does without.
+    Dispensable,
+    /// Not for it: other kinds say all that counts.
+    Never,
 }
 
 impl About {

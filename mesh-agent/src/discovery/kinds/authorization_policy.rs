@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::about::{About, Policy};
+use super::about::{About, Followed, Policy};
 use super::meta::Meta;
 use super::rules::rule;
 use super::scope::scope;
@@ -18,6 +18,7 @@ impl Policy for AuthorizationPolicy {
         versions: &["v1", "v1beta1"],
         plural: "authorizationpolicies",
         namespaced: true,
+        followed: Followed::Whole,
         meaning: "who may connect to whom: ALLOW and DENY, for a namespace, labels or Services",
     };
 

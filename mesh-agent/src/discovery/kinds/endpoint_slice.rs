@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::about::{About, Contradiction, Fact};
+use super::about::{About, Contradiction, Fact, Followed};
 use super::found::Found;
 use super::meta::Meta;
 use super::part::Part;
@@ -80,6 +80,7 @@ impl Fact for EndpointSlice {
         versions: &["v1"],
         plural: "endpointslices",
         namespaced: true,
+        followed: Followed::Whole,
         meaning: "which addresses and TCP ports are behind a Service, which of them are ready, where they are and for whom",
     };
 

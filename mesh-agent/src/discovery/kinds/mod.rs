@@ -24,6 +24,7 @@ mod scope;
 mod service;
 mod service_account;
 mod traffic_policy;
+mod unread;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -35,8 +36,8 @@ use crate::model::policy::{AuthorizationPolicy, PeerAuthentication};
 use crate::model::route::Route;
 use crate::model::traffic_policy::TrafficPolicy;
 use crate::model::{ByNamespace, Name, Snapshot};
-pub(crate) use about::About;
 pub(super) use about::Contradiction;
+pub(crate) use about::{About, Followed};
 use about::{Fact, Policy};
 pub(super) use endpoint_slice::{Endpoint, EndpointPort, EndpointSlice, TargetRef};
 pub(super) use found::Found;

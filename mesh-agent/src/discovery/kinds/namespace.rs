@@ -1,6 +1,6 @@
 //! Namespace: its labels and annotations are those of its pods, too.
 
-use super::about::{About, Fact};
+use super::about::{About, Fact, Followed};
 use super::found::Found;
 use super::meta::Meta;
 use crate::discovery::tree::Node;
@@ -18,6 +18,7 @@ impl Fact for Namespace {
         versions: &["v1"],
         plural: "namespaces",
         namespaced: false,
+        followed: Followed::Whole,
         meaning: "labels and annotations that hold for its pods: whether they are in the mesh, and what becomes of them without an agent",
     };
 

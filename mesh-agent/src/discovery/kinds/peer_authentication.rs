@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use serde::Deserialize;
 
-use super::about::{About, Policy};
+use super::about::{About, Followed, Policy};
 use super::meta::Meta;
 use super::rules::port;
 use super::scope::scope;
@@ -28,6 +28,7 @@ impl Policy for PeerAuthentication {
         versions: &["v1", "v1beta1"],
         plural: "peerauthentications",
         namespaced: true,
+        followed: Followed::Whole,
         meaning: "whether pods take plaintext: STRICT, PERMISSIVE, DISABLE, also by port",
     };
 

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::about::{About, Contradiction, Fact};
+use super::about::{About, Contradiction, Fact, Followed};
 use super::found::Found;
 use super::meta::{ENROLLED, Meta};
 use super::part::Part;
+use super::unread;
 use crate::discovery::intern::Interner;
 use crate::discovery::tree::Node;
 use crate::model::{Name, NamedPort, OnNode};
@@ -149,6 +150,7 @@ impl Fact for Pod {
         versions: &["v1"],
         plural: "pods",
         namespaced: true,
+        followed: Followed::Without(&unread::OF_PODS),
         meaning: "node, account, labels, addresses, named ports, readiness; by its label and annotations whether it is in the mesh, where it lives, and what becomes of it without an agent",
     };
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::about::{About, Contradiction, Fact};
+use super::about::{About, Contradiction, Fact, Followed};
 use super::found::Found;
 use super::meta::Meta;
 use super::part::Part;
@@ -24,6 +24,7 @@ impl Fact for Grant {
         versions: &["v1", "v1beta1"],
         plural: "referencegrants",
         namespaced: true,
+        followed: Followed::Whole,
         meaning: "routes of which namespaces may lead to Services of its own",
     };
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::about::{About, Contradiction, Fact};
+use super::about::{About, Contradiction, Fact, Followed};
 use super::found::Found;
 use super::meta::Meta;
 use super::part::Part;
@@ -101,6 +101,7 @@ impl Fact for ServiceSpec {
         versions: &["v1"],
         plural: "services",
         namespaced: true,
+        followed: Followed::Whole,
         meaning: "virtual and external addresses, TCP ports, selector, which endpoints a client gets",
     };
 

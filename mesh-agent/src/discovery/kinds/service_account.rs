@@ -1,6 +1,6 @@
 //! ServiceAccount: said to be there, and no more; pods name theirs.
 
-use super::about::{About, Fact};
+use super::about::{About, Fact, Followed};
 use super::found::Found;
 use crate::discovery::tree::Node;
 
@@ -23,6 +23,7 @@ impl Fact for ServiceAccount {
         versions: &["v1"],
         plural: "serviceaccounts",
         namespaced: true,
+        followed: Followed::Never,
         meaning: "nothing: pods name theirs, and it is checked alone",
     };
 

@@ -16,7 +16,7 @@ mod targets;
 
 use std::sync::Arc;
 
-use super::about::{About, Contradiction, Fact};
+use super::about::{About, Contradiction, Fact, Followed};
 use super::found::Found;
 use super::meta::Meta;
 use super::part::Part;
@@ -45,6 +45,7 @@ macro_rules! routes {
                     versions: &$versions,
                     plural: $plural,
                     namespaced: true,
+                    followed: Followed::Whole,
                     meaning: $meaning,
                 };
 

@@ -15,7 +15,7 @@ use super::values::{Label, Time, Within};
 use super::{filled, shared};
 use crate::discovery::intern::Interner;
 use crate::discovery::kinds::NOT_YET;
-use crate::discovery::kinds::about::{About, Contradiction, Fact};
+use crate::discovery::kinds::about::{About, Contradiction, Fact, Followed};
 use crate::discovery::kinds::found::Found;
 use crate::discovery::kinds::meta::Meta;
 use crate::discovery::kinds::part::Part;
@@ -66,6 +66,7 @@ impl Fact for Backend {
         versions: &["v1alpha1"],
         plural: "xbackendtrafficpolicies",
         namespaced: true,
+        followed: Followed::Dispensable,
         meaning: "the retry budget of Services that no TrafficPolicy gives one: `docs/traffic-policy.md`",
     };
 

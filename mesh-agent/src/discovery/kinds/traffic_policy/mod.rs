@@ -18,7 +18,7 @@ mod values;
 
 use std::sync::Arc;
 
-use super::about::{About, Contradiction, Fact};
+use super::about::{About, Contradiction, Fact, Followed};
 use super::found::Found;
 use super::meta::Meta;
 use super::part::Part;
@@ -42,6 +42,7 @@ impl Fact for Traffic {
         versions: &["v1alpha1"],
         plural: "trafficpolicies",
         namespaced: true,
+        followed: Followed::Whole,
         meaning: "how connections and requests to a Service are spread, limited and ended: `docs/traffic-policy.md`",
     };
 

@@ -265,7 +265,7 @@ pub(crate) async fn run(flags: Run) -> anyhow::Result<()> {
         asker.tell().await;
         tracing::info!("another agent takes over; this one serves what it has");
         let rest = handover::Rest {
-            reconciler: &reconciler,
+            reconciler: &mut reconciler,
             identities: &identities,
             updates: &mut updates,
             bpffs_dir: &place.capture.bpffs_dir,

@@ -1,6 +1,8 @@
 //! How the agent finds pods on a kubelet's node, where nobody says where they are;
 //! and where it is itself, in a container of its own.
 
+#[path = "pods/handed_over.rs"]
+mod handed_over;
 #[path = "pods/reboot.rs"]
 mod reboot;
 

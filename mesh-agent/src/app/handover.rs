@@ -136,15 +136,16 @@ pub(super) async fn certificates(identities: &Identities, snapshot: &Snapshot, n
 
 /// What an agent that has handed over still does.
 pub(super) struct Rest<'r, D> {
-    pub(super) reconciler: &'r Reconciler<D>,
+    pub(super) reconciler: &'r mut Reconciler<D>,
     pub(super) identities: &'r Identities,
     pub(super) updates: &'r mut watch::Receiver<Update>,
     pub(super) bpffs_dir: &'r Path,
 }
 
 impl<D: DataPath> Rest<'_, D> {
-    /// What is forbidden now is cut here, too. Ends only with an error: where the other
-    /// agent is gone, nobody looks after the node, and this one is to begin anew.
+    /// What is forbidden now is cut here, too, and pods that come are watched: the other
+    /// agent may need a while until it knows any, or end before. Ends only with an error:
+    /// where the other one is gone, nobody looks after the node, and this one is to begin anew.
     pub(super) async fn serve(self) -> anyhow::Error {
         let mut trust = self.identities.trust_changes();
         let mut look = tokio::time::interval(Duration::from_millis(500));
@@ -155,9 +156,13 @@ impl<D: DataPath> Rest<'_, D> {
                     if changed.is_err() {
                         return anyhow::anyhow!("the thread that follows the configuration has ended by itself");
                     }
-                    let changes = self.updates.borrow_and_update().take_changes();
+                    let (update, changes) = {
+                        let update = self.updates.borrow_and_update();
+                        (update.clone(), update.take_changes())
+                    };
                     let what = Recheck::Policy(std::sync::Arc::new(changes));
                     self.reconciler.recheck(&what).await;
+                    self.reconciler.guard_newcomers(&update.snapshot);
                 }
                 changed = trust.changed() => {
                     if changed.is_err() {
@@ -168,6 +173,8 @@ impl<D: DataPath> Rest<'_, D> {
                     }
                 }
                 _ = look.tick() => {
+                    let snapshot = self.updates.borrow().snapshot.clone();
+                    self.reconciler.guard_newcomers(&snapshot);
                     // Taken for a moment only.
                     let is_free = Owner::of(self.bpffs_dir).is_ok();
                     free_since = is_free.then(|| free_since.unwrap_or_else(std::time::Instant::now));

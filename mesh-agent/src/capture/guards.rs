@@ -1,6 +1,7 @@
 //! Which cgroups are watched: the node's by flag, and each pod's own.
 
 use std::collections::HashSet;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use aya::maps::{HashMap, MapData, MapError};
@@ -10,6 +11,9 @@ use super::{CONNECT4, Capture, Error, Owner, cgroup_id, map_in, pins};
 use crate::sys::cgroup;
 
 pub(super) const MAP: &str = "GUARDED";
+
+/// `BPF_NOEXIST`: of a key that is there the value stays.
+const NO_EXIST: u64 = 1;
 
 /// Of `--guard-cgroup`: no pod's. From the node's own namespace all of it may connect.
 fn plain(node_cookie: u64) -> Guard {
@@ -54,8 +58,9 @@ impl Capture {
         if self.config.hold.is_some() && !may_be_held && !self.was_held()? {
             self.config.hold = None;
         }
-        // An agent that runs watches whoever comes. Of one that does not nothing is
-        // carried that a hold would cut.
+        // An agent that runs watches whoever comes, also when it has handed over
+        // ([`Self::guard_newcomer`]): nobody has to be held until this one does. Of one
+        // that does not run nothing is carried that a hold would cut.
         let others_watch = self.others_capture && self.do_others_run()?;
         let hold = self.config.hold.iter().filter(|_| !others_watch);
         let dirs: Vec<PathBuf> = hold.chain(&self.config.guard_cgroups).cloned().collect();
@@ -144,6 +149,20 @@ impl Capture {
             }
         }
         Ok(id)
+    }
+
+    /// As [`Self::guard_pod`], of an agent that has handed over: what is there already is
+    /// its successor's word and stays.
+    pub(crate) fn guard_newcomer(&self, dir: &Path) -> Result<u64, Error> {
+        let id = watched_id(dir)?;
+        match self.guarded()?.insert(id, pod_guard(0), NO_EXIST) {
+            Err(MapError::SyscallError(e)) if e.io_error.kind() == ErrorKind::AlreadyExists => {
+                Ok(id)
+            }
+            inserted => inserted
+                .map(|()| id)
+                .map_err(|source| Error::Map { name: MAP, source }),
+        }
     }
 
     /// Do programs of another version capture, or refuse, what connects in the cgroup? Of

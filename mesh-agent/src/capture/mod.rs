@@ -479,7 +479,7 @@ impl Capture {
     }
 
     /// Lets another agent have the programs, and all that is pinned. What is attached
-    /// stays so; this one changes nothing any more.
+    /// stays so; this one changes nothing any more, and adds guards of new pods alone.
     pub(crate) fn hand_over(&mut self) {
         self.owner = None;
     }

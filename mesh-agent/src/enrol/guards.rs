@@ -84,6 +84,37 @@ impl<D: DataPath> Reconciler<D> {
         failed
     }
 
+    /// After a hand-over: watches the cgroups of wanted pods that come, as the successor
+    /// may need a while until it does, or end before. It takes their guards over with all
+    /// others, and enrols them; what it says of a cgroup itself stays.
+    pub(crate) fn guard_newcomers(&mut self, snapshot: &Snapshot) {
+        self.look_at_cgroups();
+        for workload in snapshot.enrolled_on(&self.node) {
+            let pod = self.pods.get(&workload.key);
+            let is_enrolled = pod.is_some_and(|pod| pod.workload.uid == workload.uid);
+            // As in [`Self::guard`]: nobody has found its address in the group yet.
+            if is_enrolled || workload.on_node.runtime_uid.is_some() {
+                continue;
+            }
+            for dir in self.cgroups_of(workload) {
+                if self.is_guarded(&workload.key, std::slice::from_ref(&dir)) {
+                    continue;
+                }
+                match self.capture.guard_newcomer(&dir) {
+                    Ok(id) => {
+                        tracing::debug!(pod = %workload.key, "it is watched until the other agent has enrolled it");
+                        let watched = self.guards.entry(workload.key.clone()).or_default();
+                        watched.push(Watched { dir, id });
+                    }
+                    // Tried again with the next look: no line for each.
+                    Err(error) => {
+                        tracing::debug!(pod = %workload.key, %error, "cannot watch its cgroup");
+                    }
+                }
+            }
+        }
+    }
+
     /// Are the cgroups that are watched for the pod the ones that are there now? One
     /// that is gone has no processes to watch.
     pub(super) fn is_guarded(&self, key: &WorkloadKey, dirs: &[PathBuf]) -> bool {

@@ -30,6 +30,9 @@ const DEBOUNCE: Duration = Duration::from_millis(100);
 /// How long the API server is waited for before what is on disk is used, and before what
 /// restricts nothing is done without.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long what restricts nothing is waited for while it is read from disk: one that
+/// hangs keeps no node without configuration.
+const LOAD: Duration = Duration::from_secs(10);
 /// How long the disk is waited for before the API server is asked.
 const LOOK: Duration = Duration::from_secs(1);
 /// How often it is looked whether something is to be listed for the disk, or
@@ -65,11 +68,19 @@ pub(super) struct ApiSource {
     is_anothers: bool,
     /// Until it has answered.
     look: Option<Look>,
-    /// What restricts nothing is waited for no longer, and the disk has no more of it.
+    /// What is being read from disk.
+    load: Option<Load>,
+    /// What restricts nothing is waited for no longer.
     does_without: bool,
     is_dirty: bool,
     published: Option<Instant>,
     taken: Taken,
+}
+
+/// What the disk tells.
+struct Load {
+    events: Events,
+    since: Instant,
 }
 
 /// Those who tell of the kinds; they end with it.
@@ -121,6 +132,7 @@ impl ApiSource {
             told_system: None,
             is_anothers: false,
             look: Some(look),
+            load: None,
             does_without: false,
             is_dirty: true,
             published: None,
@@ -145,10 +157,9 @@ impl ApiSource {
         self.look_at_disk().await;
         let client = self.client(access, patience).await;
         let mut following = self.followers(&client);
-        let mut load: Option<Events> = None;
         let begun = Instant::now();
         loop {
-            let wake = self.wake(begun, load.is_some());
+            let wake = self.wake(begun);
             tokio::select! {
                 event = following.events.recv() => {
                     let Some((kind, event)) = event else { return };
@@ -159,16 +170,17 @@ impl ApiSource {
                         self.take(From::Api, kind, event).await;
                     }
                 }
-                event = next(&mut load) => match event {
+                event = next(&mut self.load) => match event {
                     Some((kind, event)) => {
                         self.take(From::Disk, kind, event).await;
                         for _ in 0..AT_ONCE {
-                            let next = load.as_mut().and_then(|load| load.try_recv().ok());
+                            let load = self.load.as_mut();
+                            let next = load.and_then(|load| load.events.try_recv().ok());
                             let Some((kind, event)) = next else { break };
                             self.take(From::Disk, kind, event).await;
                         }
                     }
-                    None => load = None,
+                    None => self.load = None,
                 },
                 found = next_found(&mut self.look) => if self.take_late(found) {
                     // What those before had to tell is left with them.
@@ -177,13 +189,12 @@ impl ApiSource {
                 () = sleep_until(wake.into()) => {}
             }
             if self.is_anothers {
-                load = None;
+                self.load = None;
             }
-            if load.is_none() && self.needs_disk(begun) {
-                load = self.load();
+            if self.load.is_none() && self.needs_disk(begun) {
+                self.load = self.load();
             }
-            let waited = begun.elapsed() >= PATIENCE;
-            self.does_without = waited && load.is_none() && self.found.is_none();
+            self.does_without = self.found.is_none() && self.waits_until(begun) <= Instant::now();
             // A disk that has not answered yet takes nothing.
             let wants = self.copy.wants().filter(|_| self.look.is_none());
             for kind in wants {
@@ -350,7 +361,14 @@ impl ApiSource {
         self.found.is_some() && !self.is_whole() && waits()
     }
 
-    fn load(&mut self) -> Option<Events> {
+    /// For what restricts nothing.
+    fn waits_until(&self, begun: Instant) -> Instant {
+        let heard = begun + PATIENCE;
+        let load = self.load.as_ref();
+        load.map_or(heard, |load| heard.max(load.since + LOAD))
+    }
+
+    fn load(&mut self) -> Option<Load> {
         let found = self.found.take()?;
         let resources: Vec<Resource> = self.kinds.iter().map(|kind| kind.places.resource).collect();
         let as_of = as_of(&found.wholes);
@@ -363,21 +381,24 @@ impl ApiSource {
         self.watched.note_from_disk(as_of);
         // Whether anything that is in force is from there is told with the next.
         self.is_dirty = true;
-        Some(self.copy.load(&resources))
+        Some(Load {
+            events: self.copy.load(&resources),
+            since: Instant::now(),
+        })
     }
 
     /// When there is something to do without an event.
-    fn wake(&self, begun: Instant, is_loading: bool) -> Instant {
+    fn wake(&self, begun: Instant) -> Instant {
         let now = Instant::now();
-        let look = match self.found.is_some() && !is_loading && !self.is_whole() {
+        let look = match self.found.is_some() && self.load.is_none() && !self.is_whole() {
             // Whether nobody answers is noticed as soon as that.
             true => (begun + PATIENCE).min(now + DEBOUNCE),
             false => now + LOOK_AGAIN,
         };
         // Then some of it is not waited for any more.
-        let is_patient = !self.does_without && now < begun + PATIENCE;
-        let look = match self.is_dirty && is_patient {
-            true => look.min(begun + PATIENCE),
+        let patient = self.waits_until(begun);
+        let look = match self.is_dirty && !self.does_without && now < patient {
+            true => look.min(patient),
             false => look,
         };
         let publish = match (self.is_dirty && self.is_enough(), self.published) {
@@ -555,9 +576,9 @@ fn version(event: &Event) -> Option<u64> {
     Some(version.parse().unwrap_or(0))
 }
 
-async fn next(load: &mut Option<Events>) -> Option<(usize, Event)> {
+async fn next(load: &mut Option<Load>) -> Option<(usize, Event)> {
     match load {
-        Some(load) => load.recv().await,
+        Some(load) => load.events.recv().await,
         None => std::future::pending().await,
     }
 }

@@ -9,18 +9,26 @@ use crate::kube::scripted::Scripted;
 use crate::model::policy::MeshSettings;
 use crate::policy::Here;
 
+async fn source(
+    server: &Scripted,
+    state_dir: &Path,
+) -> (ApiSource, Access, tokio::sync::watch::Receiver<Update>) {
+    let access = Access::Kubeconfig(server.kubeconfig());
+    let client = Client::new(&access, Patience::default()).await;
+    let cluster = client.expect("a client").cluster().clone();
+    let watched = Arc::new(Watched::new(cluster, &resources::served()));
+    let (publisher, updates) = Publisher::new(MeshSettings::default(), Here::default());
+    let source = ApiSource::new(publisher, watched, state_dir.to_owned());
+    (source, access, updates)
+}
+
 /// One that hears from the disk when `late` is over.
 async fn start(
     server: &Scripted,
     state_dir: &Path,
     late: Duration,
 ) -> (tokio::sync::watch::Receiver<Update>, CancellationToken) {
-    let access = Access::Kubeconfig(server.kubeconfig());
-    let client = Client::new(&access, Patience::default()).await;
-    let cluster = client.expect("a client").cluster().clone();
-    let watched = Arc::new(Watched::new(cluster, &resources::served()));
-    let (publisher, updates) = Publisher::new(MeshSettings::default(), Here::default());
-    let mut source = ApiSource::new(publisher, watched, state_dir.to_owned());
+    let (mut source, access, updates) = source(server, state_dir).await;
     let (tell, told) = oneshot::channel();
     let look = source.look.replace(told).expect("it looks");
     let cancel = CancellationToken::new();
@@ -100,5 +108,23 @@ async fn a_disk_that_is_slow_is_used_when_it_has_answered() {
     let (mut updates, cancel) = start(&server, dir.path(), LOOK * 2).await;
     let told = timeout(within, updates.wait_for(known)).await;
     assert!(told.is_ok(), "from disk, though late");
+    cancel.cancel();
+}
+
+#[tokio::test]
+async fn what_restricts_nothing_is_not_waited_for_until_a_disk_that_hangs_has_told_it() {
+    let server = Scripted::start(&resources::served()).await;
+    server.forbid("xbackendtrafficpolicies", true);
+    let dir = tempfile::tempdir().expect("a directory");
+    let (mut source, access, mut updates) = source(&server, dir.path()).await;
+    let (_tells_nothing, events) = mpsc::channel(1);
+    // Most of the time is over.
+    let since = Instant::now() + PATIENCE - LOAD;
+    source.load = Some(Load { events, since });
+    let cancel = CancellationToken::new();
+    let ends = cancel.clone();
+    tokio::spawn(async move { source.run(&access, &Patience::default(), &ends).await });
+    let known = timeout(Duration::from_secs(20), updates.wait_for(Update::is_known)).await;
+    assert!(known.is_ok(), "it waits for the disk");
     cancel.cancel();
 }

@@ -213,7 +213,7 @@ struct Keeper {
 /// The file of a kind, and what is to become of it.
 struct Kind {
     of: Of,
-    /// An agent that did not know it has written none.
+    /// It restricts nothing, and an agent that did not know it has written none.
     is_dispensable: bool,
     /// Of a list that has not come to its end.
     list: Option<Writer>,
@@ -248,7 +248,8 @@ impl Keeper {
         }
     }
 
-    /// All files, or why not.
+    /// All files, or why not. Of what restricts nothing one that is no good is as none: the
+    /// others tell all that has to be known.
     fn look(&self, dir: &Path) -> Found {
         file::directory(dir).map_err(|error| (dir.display().to_string(), error))?;
         let mut system = None;
@@ -259,9 +260,15 @@ impl Keeper {
                 }
                 Ok(())
             });
+            let path = kind.of.path.display();
             match read {
                 Err(Unusable::None) if kind.is_dispensable => Ok(Whole::none()),
-                read => read.map_err(|error| (kind.of.path.display().to_string(), error)),
+                Err(error) if kind.is_dispensable => {
+                    tracing::warn!("a part of the copy of the configuration on disk is not used: {path} {error}");
+                    self.watched.copy_failed(format!("{path} {error}"));
+                    Ok(Whole::none())
+                }
+                read => read.map_err(|error| (path.to_string(), error)),
             }
         };
         let wholes: Result<Vec<Whole>, _> = self.kinds.iter().map(look).collect();

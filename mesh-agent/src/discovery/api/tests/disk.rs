@@ -191,6 +191,33 @@ async fn without_the_api_server_and_without_a_copy_nothing_is_known() {
         .await;
 }
 
+#[tokio::test]
+async fn a_damaged_copy_of_what_restricts_nothing_costs_that_alone_and_is_told() {
+    let mut server = server().await;
+    server.put("xbackendtrafficpolicies", budget("web"));
+    let (_dir, state_dir) = has_known_a(&server, server.kubeconfig()).await;
+    let name = "xbackendtrafficpolicies.gateway.networking.x-k8s.io";
+    let file = state_dir.join(name);
+    let mut bytes = std::fs::read(&file).expect("read");
+    bytes[20] ^= 1;
+    std::fs::write(&file, bytes).expect("written");
+    server.stop().await;
+    let mut agent = Agent::start(server.kubeconfig(), &state_dir).await;
+    let update = agent
+        .until("from disk", |update| knows(update, &["a"]))
+        .await;
+    assert_eq!(update.snapshot.traffic_policies.len(), 0);
+    let told = agent.watched.state().copy.expect("told");
+    assert!(told.contains(&format!("{name} is damaged")), "{told}");
+    server.start_again().await;
+    agent
+        .until("back", |update| update.snapshot.traffic_policies.len() == 1)
+        .await;
+    agent
+        .until_state("written anew", |state| state.copy.is_none())
+        .await;
+}
+
 /// Nothing is known, and it is told why, until the API server is there.
 async fn begins_without_copy(agent: &mut Agent, server: &mut Scripted, why: &str) {
     let state = agent

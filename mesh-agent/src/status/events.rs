@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::conditions::Condition;
 use super::object::Verdict;
-use super::parents::CONTROLLER;
+use super::parents::{CONTROLLER, Kept};
 use super::told::{EACH, Told};
 use super::waiting::Waiting;
 use crate::cluster::{Api, ApiError, Verb};
@@ -83,18 +83,36 @@ impl Warning {
     }
 }
 
-/// Of an object of which something else is said than that it is as it should be; not
-/// that it is not in force yet.
-pub(super) fn warnings(path: &str, object: &Value, verdict: &Verdict) -> Vec<Warning> {
+/// Some of what is to be said of it finds no room in its status.
+pub(super) fn full(path: &str, object: &Value, (count, kept): (usize, Kept)) -> Warning {
+    Warning {
+        about: about(object),
+        reason: "StatusListFull".to_owned(),
+        message: format!(
+            "of {count} of its {} nothing is said: the list in its status has {} places at most, and entries of other controllers count; what is in force does not depend on it (name fewer in one object, or remove entries of controllers that are gone)",
+            kept.list, kept.most
+        ),
+        node: String::new(),
+        path: path.to_owned(),
+    }
+}
+
+fn about(object: &Value) -> About {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let metadata = &object["metadata"];
-    let about = About {
+    About {
         api_version: text(&object["apiVersion"]),
         kind: text(&object["kind"]),
         namespace: text(&metadata["namespace"]),
         name: text(&metadata["name"]),
         uid: text(&metadata["uid"]),
-    };
+    }
+}
+
+/// Of an object of which something else is said than that it is as it should be; not
+/// that it is not in force yet.
+pub(super) fn warnings(path: &str, object: &Value, verdict: &Verdict) -> Vec<Warning> {
+    let about = about(object);
     let all: Vec<&Condition> = match verdict {
         Verdict::Conditions(all) => all.iter().collect(),
         Verdict::Parents(all) | Verdict::Ancestors(all) => {

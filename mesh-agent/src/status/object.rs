@@ -59,6 +59,21 @@ pub(super) fn after(object: &Slim, wanted: &Verdict) -> Option<(&'static str, Ve
     }
 }
 
+/// Of those that are to be said of how many nothing is, and how long the list may be.
+pub(super) fn left_out(object: &Slim, wanted: &Verdict) -> Option<(usize, Kept)> {
+    let status = object.status.as_ref();
+    let (kept, before, wanted) = match wanted {
+        Verdict::Conditions(_) => return None,
+        Verdict::Parents(wanted) => (PARENTS, status.and_then(|s| s.parents.as_deref()), wanted),
+        Verdict::Ancestors(wanted) => {
+            let before = status.and_then(|s| s.ancestors.as_deref());
+            (ANCESTORS, before, wanted)
+        }
+    };
+    let count = parents::left_out(kept, before.unwrap_or_default(), wanted);
+    (count > 0).then_some((count, kept))
+}
+
 fn of_list(
     kept: Kept,
     before: Option<&[Value]>,

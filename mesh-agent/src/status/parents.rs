@@ -13,7 +13,7 @@ pub(super) struct Kept {
     pub(super) list: &'static str,
     /// In an entry, whom it is about.
     pub(super) reference: &'static str,
-    most: usize,
+    pub(super) most: usize,
 }
 
 pub(super) const PARENTS: Kept = Kept {
@@ -71,13 +71,22 @@ pub(super) fn merge(
     let new = missing
         .iter()
         .map(|parent| said(kept, (parent, None), generation, now));
-    // Of more there is no room beside the others'.
+    // Of more there is no room beside the others': [`left_out`] says so.
     let room = kept.most.saturating_sub(after.len());
     after.extend(new.take(room));
     match is_same(kept, before, &after) {
         true => Err(Leave::Same),
         false => Ok(after),
     }
+}
+
+/// For how many of them there is no room beside the others' entries.
+pub(super) fn left_out(kept: Kept, before: &[Value], wanted: &[Parent]) -> usize {
+    let others = before
+        .iter()
+        .filter(|entry| entry["controllerName"] != CONTROLLER);
+    let room = kept.most.saturating_sub(others.count());
+    wanted.len().saturating_sub(room)
 }
 
 fn conditions(entry: &Value) -> &[Value] {
@@ -183,5 +192,10 @@ mod tests {
         let wanted: Vec<Parent> = (0..5).map(|n| parent(&n.to_string(), true)).collect();
         let after = merge(PARENTS, &before, &wanted, 1, NOW).expect("a change");
         assert_eq!(after.len(), 32);
+        assert_eq!(left_out(PARENTS, &before, &wanted), 4);
+        // Its own places are taken anew.
+        assert_eq!(left_out(PARENTS, &after, &wanted), 4);
+        assert_eq!(left_out(PARENTS, &before[4..], &wanted), 0);
+        assert_eq!(left_out(ANCESTORS, &before, &wanted), 5);
     }
 }

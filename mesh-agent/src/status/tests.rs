@@ -48,6 +48,14 @@ fn start(fake: &Fake, me: &str) -> Running {
 }
 
 fn start_with(fake: &Fake, me: &str, nodes: Option<Arc<Nodes>>) -> Running {
+    start_by(fake, me, (Arc::new(ByTheBook), nodes))
+}
+
+fn start_by(
+    fake: &Fake,
+    me: &str,
+    (judge, nodes): (Arc<dyn Judge>, Option<Arc<Nodes>>),
+) -> Running {
     let config = Config {
         namespace: "mesh-system".to_owned(),
         me: me.to_owned(),
@@ -59,7 +67,7 @@ fn start_with(fake: &Fake, me: &str, nodes: Option<Arc<Nodes>>) -> Running {
     };
     let cancel = CancellationToken::new();
     let api = Arc::new(fake.clone());
-    let task = tokio::spawn(run(api, Arc::new(ByTheBook), config, cancel.clone()));
+    let task = tokio::spawn(run(api, judge, config, cancel.clone()));
     Running { cancel, task }
 }
 
@@ -214,6 +222,33 @@ async fn what_is_said_is_of_all_that_the_object_says_and_not_of_its_generation()
         said(&fake, A) == Some(("False".to_owned(), 1))
     })
     .await;
+    writer.cancel.cancel();
+    writer.task.await.expect("ended");
+}
+
+/// Other controllers have taken all places.
+struct Crowded;
+
+impl Judge for Crowded {
+    fn judge(&self, _path: &str, _json: &str) -> Verdict {
+        Verdict::Parents(vec![Parent {
+            reference: json!({"group": "", "kind": "Service", "name": "web"}),
+            conditions: Vec::new(),
+        }])
+    }
+}
+
+#[tokio::test]
+async fn a_status_without_room_is_told_beside_the_object() {
+    let fake = Fake::default();
+    let entry = |n: usize| json!({"controllerName": "o/c", "parentRef": {"name": n.to_string()}});
+    let mut full = policy("a", 1, true);
+    full["status"]["parents"] = (0..32).map(entry).collect();
+    fake.put(A, full.clone());
+    let writer = start_by(&fake, "x", (Arc::new(Crowded), None));
+    let events = || fake.calls("POST /api/v1/namespaces/shop/events");
+    until("it is told", || events() == 1).await;
+    assert_eq!(fake.get(A).expect("it")["status"], full["status"]);
     writer.cancel.cancel();
     writer.task.await.expect("ended");
 }

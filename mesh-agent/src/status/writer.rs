@@ -10,10 +10,10 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::events::{Events, warnings};
+use super::events::{Events, full, warnings};
 use super::lease::{LIFE, Lease};
 use super::nodes::Nodes;
-use super::object::{Slim, Verdict, after};
+use super::object::{Slim, Verdict, after, left_out};
 use super::programmed::{self, Counting, Firsts, Pending, Say};
 use super::rotation::Rotation;
 use crate::cluster::{Api, ApiError, Metadata, Seen, Verb, escape, follow, read};
@@ -72,6 +72,8 @@ struct Judged {
     object: Slim,
     /// Its status says something else.
     is_due: bool,
+    /// Its status has no room for all of it, which is told.
+    is_full: bool,
     pending: Option<Pending>,
     /// Other objects that are to be looked at again.
     others: Vec<String>,
@@ -89,7 +91,7 @@ struct Writer {
     firsts: Firsts,
     /// What is not in force everywhere.
     pending: HashMap<String, Pending>,
-    /// Of which an event was left out.
+    /// Of which an event was left out, or is due without a write.
     untold: HashSet<String>,
     /// Writes in a row that were refused.
     refused: u32,
@@ -301,7 +303,8 @@ async fn write(
         return Ok(false);
     }
     let mut object: Value = serde_json::from_str(&json)?;
-    let told = warnings(path, &object, &verdict);
+    let mut told = warnings(path, &object, &verdict);
+    told.extend(left_out(&slim, &verdict).map(|left_out| full(path, &object, left_out)));
     let is_due = said.is_some();
     if let Some((field, said)) = said {
         object["status"][field] = Value::Array(said);
@@ -331,6 +334,7 @@ fn judged(
         path,
         object: slim,
         is_due: false,
+        is_full: false,
         pending: None,
         others,
     };
@@ -344,6 +348,7 @@ fn judged(
             one.pending = programmed::add(of, &one.object, tally, &mut verdict);
         }
         one.is_due = after(&one.object, &verdict).is_some();
+        one.is_full = left_out(&one.object, &verdict).is_some();
     }
     one.object.status = None;
     Ok(Some(one))
@@ -424,9 +429,12 @@ impl Writer {
     fn put(&mut self, list: usize, one: Judged) {
         let others = one.others.iter().filter(|other| **other != one.path);
         self.look_again(&others.cloned().collect::<Vec<_>>());
-        match one.is_due {
+        match one.is_due || one.is_full {
             true => self.rotation.add(&one.path),
             false => self.rotation.leave(&one.path),
+        }
+        if one.is_full {
+            self.untold.insert(one.path.clone());
         }
         self.firsts.note(&one.path, &one.object);
         match one.pending {

@@ -98,7 +98,8 @@ impl Routes {
                 Verdict::Ancestors(all.into_iter().map(ancestor).collect())
             }
         };
-        if let Verdict::Parents(all) | Verdict::Ancestors(all) = &mut verdict {
+        // A policy for Services says so itself.
+        if let Verdict::Parents(all) = &mut verdict {
             say_without_effect(all, &discovery::without_effect("object", json.as_bytes()));
         }
         Some(verdict)

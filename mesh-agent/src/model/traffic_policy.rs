@@ -41,6 +41,8 @@ pub(crate) struct TrafficPolicy {
     /// What of its present version is not understood. What it says is then what its
     /// last good version did; without one no more than the rate limits that can be read.
     pub(crate) fault: Option<Box<str>>,
+    /// Fields that are read and have no effect yet.
+    pub(crate) without_effect: Box<[Box<str>]>,
     /// It has something to go by: its own, or that of its last good version.
     pub(crate) is_known: bool,
 }

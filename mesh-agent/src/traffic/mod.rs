@@ -77,6 +77,7 @@ mod tests {
             says: Says::default(),
             fault: None,
             is_known: true,
+            without_effect: [].into(),
         }
     }
 

@@ -103,5 +103,9 @@ fn accepted(
     for fault in policy.says.faults.iter().flat_map(|all| all.iter()) {
         message.push_str(&format!("; {}", words::fault(fault, now)));
     }
+    if !policy.without_effect.is_empty() {
+        let fields = policy.without_effect.join(", ");
+        message.push_str(&format!("; read, but without effect yet: {fields}"));
+    }
     ("Accepted", message)
 }

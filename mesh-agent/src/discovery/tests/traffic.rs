@@ -554,3 +554,17 @@ fn a_mistake_of_a_budget_of_the_gateway_api_is_told_and_it_has_no_effect() {
         assert_eq!(fares(&snapshot)[0].1, "Invalid");
     }
 }
+
+#[test]
+fn a_field_of_the_gateway_api_that_has_no_effect_yet_is_told_where_the_rest_holds() {
+    let both = "retryConstraint: {}, sessionPersistence: {type: Cookie}";
+    let policy = backend_policy("x", "2026-01-01T00:00:00Z", both);
+    let (snapshot, mistakes) = load(&[policy]);
+    assert_eq!(mistakes, [] as [String; 0]);
+    let (_, reason, message) = &fares(&snapshot)[0];
+    let told = "; read, but without effect yet: spec.sessionPersistence";
+    assert!(
+        *reason == "Accepted" && message.ends_with(told),
+        "{message}"
+    );
+}

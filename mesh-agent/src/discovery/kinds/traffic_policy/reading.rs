@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::de::{DeserializeOwned, IgnoredAny};
 
+use super::super::NOT_YET;
 use super::super::found::Found;
 use super::super::part::Part;
 use super::spec;
@@ -104,6 +105,8 @@ impl<'n, 't> Reading<'n, 't> {
         let created = value["metadata"]["creationTimestamp"].as_text();
         let fault = self.mistakes.first();
         let fault = fault.map(|(at, what)| format!("{at}: {what}").into());
+        let idle = found.advisories.iter().filter(|(_, what)| what == NOT_YET);
+        let without_effect = idle.map(|(at, _)| at.as_str().into()).collect();
         for (at, what) in self.mistakes {
             found.mistake(&at, what, Part::Route);
         }
@@ -115,6 +118,7 @@ impl<'n, 't> Reading<'n, 't> {
             targets,
             says,
             is_known: fault.is_none(),
+            without_effect,
             fault,
         }
     }

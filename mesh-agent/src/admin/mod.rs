@@ -136,6 +136,8 @@ pub(crate) struct Question {
     /// Its header lines, one a line.
     #[serde(default)]
     pub(crate) headers: String,
+    /// Of a connection: the name that the hello of its own TLS asks for.
+    pub(crate) sni: Option<String>,
     /// Instead of the others: a connection.
     pub(crate) id: Option<String>,
 }
@@ -153,6 +155,9 @@ impl Question {
             let headers = escaped(&self.headers);
             let (method, url) = (escaped(method), escaped(url));
             page.push_str(&format!("&method={method}&url={url}&headers={headers}"));
+        }
+        if let Some(sni) = &self.sni {
+            page.push_str(&format!("&sni={}", escaped(sni)));
         }
         page
     }

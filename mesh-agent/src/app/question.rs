@@ -14,5 +14,6 @@ pub(crate) fn words(question: &admin::Question) -> explain::Words<'_> {
             url,
             headers: &question.headers,
         }),
+        sni: question.sni.as_deref(),
     }
 }

@@ -131,6 +131,7 @@ fn dispatch(command: Command) -> anyhow::Result<Exit> {
             method,
             url,
             headers,
+            sni,
             place,
             config_dir,
             mesh,
@@ -144,6 +145,7 @@ fn dispatch(command: Command) -> anyhow::Result<Exit> {
                     method,
                     url,
                     headers: headers.join("\n"),
+                    sni,
                     id: None,
                 },
                 _ => Question {

@@ -124,6 +124,15 @@ pub(crate) enum Command {
         /// A header line of the request, NAME: VALUE; may be repeated.
         #[arg(long = "header", short = 'H', requires = "url")]
         headers: Vec<String>,
+        /// Of a connection that is TLS of the application's own: the name that its hello asks
+        /// for; empty: none.
+        #[arg(
+            long,
+            value_name = "NAME",
+            requires = "port",
+            conflicts_with = "method"
+        )]
+        sni: Option<String>,
         #[command(flatten)]
         place: Place,
         /// Answer by a directory of Kubernetes YAML, without an agent.

@@ -289,6 +289,15 @@ impl Cursor<'_> {
     }
 }
 
+/// A name as a hello may ask for it, in small letters; empty: it asks for none. `None`:
+/// what no host is called.
+#[must_use]
+pub(crate) fn server_name(text: &str) -> Option<Box<str>> {
+    let name = text.to_ascii_lowercase();
+    let is_one = name.len() <= MAX_NAME && is_host_name(&name);
+    (name.is_empty() || is_one).then(|| name.into_boxed_str())
+}
+
 /// As a hello has it: without a dot at its end.
 fn is_host_name(name: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');

@@ -50,6 +50,8 @@ pub(super) struct Explaining<'e> {
     pub(super) certified: &'e dyn Fn(&SpiffeId) -> bool,
     pub(super) caller: Caller,
     pub(super) request: Option<Written>,
+    /// What the hello of the application's own TLS asks for, in small letters.
+    pub(super) server_name: Option<Box<str>>,
     /// A route of HTTP is for what the caller sends there.
     pub(super) routes_requests: bool,
     pub(super) notes: Vec<String>,
@@ -229,6 +231,10 @@ impl Explaining<'_> {
             ),
         };
         way.transport = Some(security(how).to_owned());
+        let input = match &self.server_name {
+            Some(name) => input.named(name.clone()),
+            None => input,
+        };
         let published = self.decision_context.published;
         let (considered, verdict) = match going_on.or(self.request.as_ref()) {
             None => asked(published, &input, &destination, None),
@@ -240,17 +246,24 @@ impl Explaining<'_> {
             return Err(Unanswerable::NeedsAddress(asks.policy.to_string()));
         }
         let needs = input.needs(published);
-        if matches!(verdict, Asked::NeedsRequest) && needs.sni {
-            let to = (&*destination, to.port());
-            self.note(
-                match self.routes_requests || published.is_for_requests(to) {
-                    true => FOR_REQUESTS,
-                    false if needs.of_head() => BY_MORE,
-                    false => BY_NAME,
-                },
-            );
-        }
+        let for_requests =
+            || self.routes_requests || published.is_for_requests((&*destination, to.port()));
+        let is_open = matches!(verdict, Asked::NeedsRequest);
+        // It is known to be no HTTP, and nothing more of it is read.
+        let is_undecided = self.server_name.is_some()
+            && (is_open || matches!(verdict, Asked::Permit(_)) && for_requests());
+        let note = match for_requests() {
+            true => FOR_REQUESTS,
+            false if needs.of_head() => BY_MORE,
+            false => BY_NAME,
+        };
         tell(way, &considered, &verdict);
+        if is_undecided {
+            way.needs_request = false;
+            way.refused = Some(refuse_reason(RefuseReason::UndecidedProtocol).to_owned());
+        } else if is_open && needs.sni {
+            self.note(note);
+        }
         if let Some(Transport::Mesh(peer)) = transport {
             self.certificates(way, identity.as_ref(), (peer.expected(), &destination));
         }

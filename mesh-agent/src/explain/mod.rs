@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use crate::detect;
 use crate::model::{SpiffeId, TrustDomain};
 use crate::observe::explanation::{EndpointPath, Explanation, Verdict};
 use crate::plan::{DecisionContext, InForce};
@@ -35,6 +36,8 @@ pub(crate) struct Words<'q> {
     pub(crate) port: u16,
     /// Without it the question is about a connection.
     pub(crate) request: Option<RequestWords<'q>>,
+    /// What the hello of its own TLS asks for, of a connection that begins with one.
+    pub(crate) sni: Option<&'q str>,
 }
 
 /// Answers for one agent.
@@ -102,6 +105,14 @@ fn explain(
         .request
         .map(|words| words.written(&host))
         .transpose()?;
+    if request.is_some() && words.sni.is_some() {
+        return Err(Unanswerable::NameOfRequest);
+    }
+    let named = |text: &str| {
+        let name = detect::server_name(text);
+        name.ok_or_else(|| Unanswerable::ServerName(text.to_owned()))
+    };
+    let server_name = words.sni.map(named).transpose()?;
     // An identity without a pod is on none.
     let node = caller.workload.as_ref().map_or("", |w| &w.node);
     let decision_context = DecisionContext {
@@ -123,6 +134,7 @@ fn explain(
         certified,
         caller: caller.clone(),
         request,
+        server_name,
         routes_requests: false,
         notes,
     };

@@ -25,6 +25,14 @@ pub(crate) enum Unanswerable {
     ForeignTrustDomain(SpiffeId, String),
     #[error("this is no request that an agent would take: {0}")]
     Request(String),
+    #[error(
+        "'{0}' is no name of a host: a hello that asks for it is refused where a rule or a route goes by names"
+    )]
+    ServerName(String),
+    #[error(
+        "a request is read in the open, and no hello with it: ask by METHOD URL, or by the name"
+    )]
+    NameOfRequest,
     #[error("the port must be 1 to 65535")]
     Port,
     #[error("the configuration has no pod {0}")]

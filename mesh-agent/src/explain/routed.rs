@@ -36,22 +36,29 @@ impl Explaining<'_> {
             return None;
         }
         let published = self.decision_context.published;
+        let identity = self.caller.identity(self.decision_context.trust_domain)?;
+        let namespace = identity.namespace();
+        if self.server_name.is_some() {
+            let mut addresses = goal.addresses().iter();
+            self.routes_requests =
+                addresses.any(|to| published.is_called_for_requests(*to, namespace));
+        }
         let mut addresses = goal.addresses().iter();
         let routed = |address: &OrigDst| Some((*address, published.routes_at(*address)?));
         let (address, routes) = addresses.find_map(routed)?;
-        let identity = self.caller.identity(self.decision_context.trust_domain)?;
-        let namespace = identity.namespace();
         match &self.request {
             Some(request) => request.with(|head| of_request(routes.every(head, namespace))),
             None => {
                 if routes.kind(namespace).is_some_and(|kind| kind.is_http()) {
                     self.routes_requests = published.is_called_for_requests(address, namespace);
-                    self.note(match self.routes_requests {
-                        true => BY_REQUEST_ALONE,
-                        false => BY_REQUEST,
-                    });
+                    // What has a name is no request.
+                    match (self.server_name.is_some(), self.routes_requests) {
+                        (true, _) => {}
+                        (false, true) => self.note(BY_REQUEST_ALONE),
+                        (false, false) => self.note(BY_REQUEST),
+                    }
                 }
-                of_connection(routes, namespace)
+                of_connection(routes, namespace, self.server_name.as_deref())
             }
         }
     }
@@ -113,9 +120,9 @@ fn of_request(decisions: Vec<(Part, Decision<'_>)>) -> Option<Routed> {
     Some(all)
 }
 
-fn of_connection(routes: &ServiceRoutes, namespace: &str) -> Option<Routed> {
+fn of_connection(routes: &ServiceRoutes, namespace: &str, sni: Option<&str>) -> Option<Routed> {
     let mut all = Routed::new();
-    for (part, decision) in routes.every_connection(namespace) {
+    for (part, decision) in routes.every_connection(namespace, sni) {
         match decision {
             ConnectionDecision::Implicit => return None,
             ConnectionDecision::Forward { rule, backend } => {
@@ -127,7 +134,14 @@ fn of_connection(routes: &ServiceRoutes, namespace: &str) -> Option<Routed> {
                 let (reason, why) = match why {
                     ConnectionRefusal::NoRouteMatched => (
                         RefuseReason::NoRoute,
-                        "no route has the name that the client asks for: without one it is reset",
+                        match sni {
+                            Some(_) => {
+                                "no route has the name that the client asks for: it is reset"
+                            }
+                            None => {
+                                "no route has the name that the client asks for: without one it is reset"
+                            }
+                        },
                     ),
                     ConnectionRefusal::InvalidBackend | ConnectionRefusal::NoBackend => (
                         RefuseReason::NoBackend,

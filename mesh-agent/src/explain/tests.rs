@@ -142,6 +142,7 @@ fn ask_with(
         to,
         port,
         request: None,
+        sni: None,
     };
     ask_words(snapshot, certified, words)
 }
@@ -403,6 +404,53 @@ fn where_the_name_in_a_hello_decides_a_note_says_so() {
 }
 
 #[test]
+fn a_connection_is_explained_by_the_name_that_its_hello_asks_for() {
+    let words = |sni| Words {
+        from: "shop/a",
+        to: "shop/c",
+        port: 8080,
+        request: None,
+        sni: Some(sni),
+    };
+    let of = |policy: AuthorizationPolicy, sni| {
+        let mut snapshot = snapshot();
+        snapshot.policies = vec![policy].into();
+        ask_words(snapshot, &|_| true, words(sni))
+    };
+    let denied = of(by_name(), "A.example").expect("an answer");
+    assert_eq!(denied.verdict, Verdict::Refused);
+    assert_eq!(denied.ways[0].refused.as_deref(), Some("denied"));
+    assert!(denied.ways[0].policies[0].matches, "{denied:?}");
+    for name in ["b.example", ""] {
+        let allowed = of(by_name(), name).expect("an answer");
+        assert_eq!(allowed.verdict, Verdict::Allowed, "{name}");
+        assert_eq!(allowed.notes, Vec::<String>::new(), "{name}");
+    }
+    // What only a request has cannot be told of it.
+    let mut by_more = by_name();
+    by_more.rules[0].to = vec![admin()];
+    let refused = of(by_more, "a.example").expect("an answer");
+    assert_eq!(refused.verdict, Verdict::Refused);
+    let reason = refused.ways[0].refused.as_deref();
+    assert_eq!(reason, Some("undecided_protocol"));
+    for odd in ["a.example.", "*.example", "a b"] {
+        let no_name = of(by_name(), odd);
+        assert!(matches!(no_name, Err(Unanswerable::ServerName(_))), "{odd}");
+    }
+    let request = RequestWords {
+        method: "GET",
+        url: "/",
+        headers: "",
+    };
+    let both = Words {
+        request: Some(request),
+        ..words("a.example")
+    };
+    let both = ask_words(snapshot(), &|_| true, both);
+    assert!(matches!(both, Err(Unanswerable::NameOfRequest)));
+}
+
+#[test]
 fn where_what_is_no_request_is_refused_whatever_its_name_a_note_says_so() {
     let of = |to: &str, port, snapshot| {
         let answer = ask(snapshot, "shop/a", to, port).expect("an answer");
@@ -412,6 +460,19 @@ fn where_what_is_no_request_is_refused_whatever_its_name_a_note_says_so() {
             notes.contains("undecided_protocol") && !notes.contains("decided by the name"),
             "{notes}"
         );
+    };
+    let is_refused = |snapshot| {
+        let words = Words {
+            from: "shop/a",
+            to: "shop/all",
+            port: 80,
+            request: None,
+            sni: Some("b.example"),
+        };
+        let answer = ask_words(snapshot, &|_| true, words).expect("an answer");
+        let reasons = answer.ways.iter().map(|way| way.refused.as_deref());
+        let reasons: Vec<_> = reasons.collect();
+        assert!(reasons.contains(&Some("undecided_protocol")), "{answer:?}");
     };
     let declared = || {
         let mut snapshot = snapshot();
@@ -427,6 +488,7 @@ fn where_what_is_no_request_is_refused_whatever_its_name_a_note_says_so() {
     };
     // By the Service, and at the pod that it leads to.
     of("shop/all", 80, declared());
+    is_refused(declared());
     of("shop/c", 8080, declared());
     let mut told = snapshot();
     let mut c = (*pod("c", "n2", "10.0.0.3", true)).clone();
@@ -475,6 +537,7 @@ fn a_request_is_explained_where_the_connection_leaves_it_open() {
             url,
             headers: "",
         }),
+        sni: None,
     };
     let connection = ask(by_path(), "shop/a", "shop/c", 8080).expect("an answer");
     assert_eq!(connection.verdict, Verdict::NeedsRequest);

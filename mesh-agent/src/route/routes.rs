@@ -185,15 +185,17 @@ impl ServiceRoutes {
         }
     }
 
-    /// Each decision that there can be of the connection, with its share, for people.
+    /// Each decision that there can be of the connection, with its share, for people. `sni`:
+    /// lower case.
     #[must_use]
     pub(crate) fn every_connection(
         &self,
         caller_namespace: &str,
+        sni: Option<&str>,
     ) -> Vec<(Share, ConnectionDecision<'_>)> {
         match self.group(caller_namespace) {
             None | Some(Compiled::Http(_)) => vec![(Share::ALL, ConnectionDecision::Implicit)],
-            Some(Compiled::Connections(group)) => group.every(None),
+            Some(Compiled::Connections(group)) => group.every(sni),
         }
     }
 }

@@ -65,6 +65,7 @@ fn each_example_of_authorization_does_what_it_says() {
                 to: "service/shop/api",
                 port: 80,
                 request,
+                sni: None,
             };
             let answer = offline(&published, &trust_domain, words).expect("an answer");
             let expected = match said {

@@ -82,6 +82,7 @@ fn ask(published: &InForce, from: &str, url: Option<&str>) -> Explanation {
         to: "service/shop/api",
         port: 80,
         request,
+        sni: None,
     };
     offline(published, &trust_domain, words).expect("an answer")
 }
@@ -217,5 +218,44 @@ spec:
             backends(&routed.shares),
             [(3, Some("shop/api:80")), (1, Some("shop/api-v2:80"))]
         );
+    }
+}
+
+const NAMED: &str = r#"
+apiVersion: gateway.networking.k8s.io/v1
+kind: TLSRoute
+metadata: {name: named, namespace: shop}
+spec:
+  parentRefs: [{group: "", kind: Service, name: api, port: 80}]
+  hostnames: [a.example]
+  rules: [{backendRefs: [{name: api, port: 80}]}]
+"#;
+
+#[test]
+fn a_connection_goes_by_the_route_of_the_name_that_it_asks_for() {
+    let published = in_force(&[NAMED]);
+    let trust_domain = TrustDomain::new("cluster.local").expect("a trust domain");
+    let of = |sni| {
+        let words = Words {
+            from: "shop/web-0",
+            to: "service/shop/api",
+            port: 80,
+            request: None,
+            sni,
+        };
+        offline(&published, &trust_domain, words).expect("an answer")
+    };
+    let leads = |answer: &Explanation| {
+        let routed = answer.route.as_ref().expect("a route");
+        backends(&routed.shares)[0].1.map(str::to_owned)
+    };
+    assert_eq!(
+        leads(&of(Some("A.example"))).as_deref(),
+        Some("shop/api:80")
+    );
+    for unknown in [None, Some(""), Some("b.example")] {
+        let answer = of(unknown);
+        assert_eq!(leads(&answer), None, "{unknown:?}");
+        assert_eq!(answer.ways[0].refused.as_deref(), Some("no_route"));
     }
 }

@@ -14,7 +14,7 @@ use super::kinds::{KindId, Meta, OBJECT_META, Part, Parts};
 use super::objects::Object;
 use super::origin::Origin;
 use super::tree::Node;
-pub(super) use recover::{fail_closed, recover, unreadable};
+pub(super) use recover::{NAMELESS, fail_closed, recover, unreadable};
 
 /// Kinds of a group of policies that is no policy, and not served.
 const NO_POLICY: &str = "RequestAuthentication";
@@ -101,7 +101,7 @@ fn metadata(value: &Node<'_>, mistakes: &mut Vec<Mistake>) -> (Meta, Parts) {
             mistakes.push(mistake);
             let text = |f: &str| value["metadata"][f].as_text();
             (
-                Meta::recovered(text("namespace"), text("name").unwrap_or("?")),
+                Meta::recovered(text("namespace"), text("name").unwrap_or(NAMELESS)),
                 unnamed(),
             )
         }

@@ -23,12 +23,17 @@ pub(crate) enum Part {
     Route,
     /// Which object it is: a guess stands for it.
     Name,
+    /// Of a policy that is kept without being named: whether it is what cannot be read.
+    Hidden,
+    /// Of a policy that is kept without being named, nothing: it is in its place no more, and
+    /// is kept only while there are mistakes.
+    Gone,
     /// Nothing is lost by it.
     Nothing,
 }
 
 impl Part {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 15] = [
         Self::Labels,
         Self::Annotations,
         Self::Node,
@@ -41,6 +46,8 @@ impl Part {
         Self::Endpoints,
         Self::Route,
         Self::Name,
+        Self::Hidden,
+        Self::Gone,
         Self::Nothing,
     ];
 }

@@ -1,6 +1,8 @@
 //! Builds the agent, in the order in which its parts need each other, and ends it.
 
 mod authority;
+#[cfg(test)]
+mod deployed;
 mod doctor;
 mod endpoints;
 mod handover;

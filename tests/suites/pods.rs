@@ -174,25 +174,42 @@ fn a_sandbox_that_is_made_anew_is_found_though_nobody_says_so() {
     is_carried(&world, &agent, &a, &b);
 }
 
+/// What the agent's container is given in the cluster, as `setpriv` writes it.
+fn capabilities() -> String {
+    let daemonset = include_str!("../../deploy/base/agent.yaml");
+    let (_, rest) = daemonset
+        .split_once("            add:\n")
+        .expect("its capabilities");
+    let items = rest
+        .lines()
+        .map_while(|line| line.trim().strip_prefix("- "));
+    let names = items.filter_map(|item| item.split_whitespace().next());
+    let added: String = names
+        .map(|name| format!(",+{}", name.to_lowercase()))
+        .collect();
+    assert!(added.contains(",+sys_admin"), "{added}");
+    format!("-all{added}")
+}
+
 /// As a container of the agent's own: its cgroup namespace, only its own group where
 /// cgroups usually are, no writable /proc/sys, few open files, no more capabilities
 /// than it is given in the cluster.
-const CONTAINER: [&str; 6] = [
-    "unshare",
-    "--cgroup",
-    "--mount",
-    "sh",
-    "-c",
-    "mount --bind /proc/sys /proc/sys && mount -o remount,ro,bind /proc/sys && \
-     ulimit -Sn 1024 && exec setpriv --bounding-set=-all,+bpf,+net_admin,+sys_admin,+sys_ptrace,+dac_override,+dac_read_search,+perfmon \
-     --inh-caps=-all \"$0\" \"$@\"",
-];
+fn container() -> [String; 6] {
+    let script = format!(
+        "mount --bind /proc/sys /proc/sys && mount -o remount,ro,bind /proc/sys && \
+         ulimit -Sn 1024 && exec setpriv --bounding-set={} --inh-caps=-all \"$0\" \"$@\"",
+        capabilities()
+    );
+    ["unshare", "--cgroup", "--mount", "sh", "-c", &script].map(str::to_owned)
+}
 
 #[test]
 fn an_agent_in_a_container_knows_its_cgroup_and_stays_there() {
     let (world, a, b) = pair();
     let own = world.pod_cgroup("n1", "agent").join("cgroup.procs");
-    let agent = finder(&world, &CONTAINER, &[]);
+    let container = container();
+    let by: Vec<&str> = container.iter().map(String::as_str).collect();
+    let agent = finder(&world, &by, &[]);
     let pids = std::fs::read_to_string(&own).expect("its cgroup");
     assert_eq!(pids.trim(), agent.pid().to_string(), "it has not moved");
     for pod in [&a, &b] {

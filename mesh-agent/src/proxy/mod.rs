@@ -57,4 +57,6 @@ pub(crate) use inbound::{Sniffed, sniff};
 #[cfg(test)]
 pub(crate) use metrics::Metrics;
 pub(crate) use seen::Seen;
+#[cfg(test)]
+pub(crate) use worker::longest_drain;
 pub(crate) use workers::{Environment, Workers};

@@ -264,6 +264,17 @@ fn preconnects_due(worker: &Rc<WorkerState>, pods: &HashMap<u64, Served>, reques
     }
 }
 
+/// Over how long what outlives a drain is ended.
+fn spread(deadline: Duration) -> Duration {
+    (deadline / 10).min(SPREAD)
+}
+
+/// How long after a drain has begun the last connection is gone.
+#[cfg(test)]
+pub(crate) fn longest_drain(deadline: Duration) -> Duration {
+    deadline + spread(deadline) + CUT_ENDS
+}
+
 async fn drain(worker: &WorkerState, pods: &HashMap<u64, Served>, deadline: Duration) {
     for served in pods.values() {
         served.state().stop.cancel();
@@ -275,7 +286,7 @@ async fn drain(worker: &WorkerState, pods: &HashMap<u64, Served>, deadline: Dura
         .await
         .is_err()
     {
-        cut_one_by_one(&worker.connections, (deadline / 10).min(SPREAD)).await;
+        cut_one_by_one(&worker.connections, spread(deadline)).await;
         let left = left_over(&worker.tasks).await;
         if left > 0 {
             tracing::warn!(left, "connections do not end: they end with the agent");

@@ -1,0 +1,92 @@
+//! What `deploy/` gives the agent's container, and what the documentation says of it.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::proxy::longest_drain;
+
+const DAEMONSET: &str = include_str!("../../../deploy/base/agent.yaml");
+const BASE: &str = include_str!("../../../deploy/base/kustomization.yaml");
+const PAGE: &str = include_str!("../../../docs/kubernetes.md");
+/// For what an agent does after its last connection, and on a busy node.
+const MARGIN: Duration = Duration::from_secs(7);
+
+fn read(yaml: &str) -> Value {
+    serde_saphyr::from_str(yaml).expect("YAML")
+}
+
+fn pod() -> Value {
+    read(DAEMONSET)["spec"]["template"]["spec"].clone()
+}
+
+fn list<'v>(value: &'v Value, what: &str) -> &'v [Value] {
+    let all = value[what].as_array();
+    all.unwrap_or_else(|| panic!("{what} of {value}"))
+}
+
+/// How long a kustomization lets the agent drain.
+fn drain(kustomization: &Value) -> Duration {
+    let settings = &list(kustomization, "configMapGenerator")[0];
+    let literals = list(settings, "literals").iter();
+    let mut literals = literals.filter_map(|one| one.as_str()?.split_once('='));
+    let (_, time) = literals
+        .find(|(name, _)| *name == "MESH_DRAIN_TIMEOUT")
+        .expect("the time of a drain");
+    humantime::parse_duration(time).expect("a time")
+}
+
+fn is_long_enough(pod: &Value, drain: Duration) {
+    let grace = pod["terminationGracePeriodSeconds"].as_u64();
+    let grace = Duration::from_secs(grace.expect("a time of grace"));
+    let needed = longest_drain(drain) + MARGIN;
+    assert!(grace >= needed, "{grace:?}, and {needed:?} are needed");
+}
+
+#[test]
+fn an_agent_has_ended_its_connections_before_the_kubelet_kills_it() {
+    is_long_enough(&pod(), drain(&read(BASE)));
+}
+
+#[test]
+fn the_documented_example_gives_a_longer_drain_the_grace_that_it_needs() {
+    let blocks = PAGE.split("```yaml\n").skip(1);
+    let blocks = blocks.filter_map(|block| block.split("```").next());
+    let example = blocks
+        .map(read)
+        .find(|block| block["kind"] == "Kustomization");
+    let example = example.expect("an example");
+    let patch = list(&example, "patches")[0]["patch"].as_str();
+    let patch = read(patch.expect("a patch"));
+    is_long_enough(&patch["spec"]["template"]["spec"], drain(&example));
+}
+
+#[test]
+fn the_agents_container_may_do_what_is_documented_and_takes_no_port_of_the_node() {
+    let pod = pod();
+    assert_eq!(pod["hostNetwork"], true);
+    let [container] = list(&pod, "containers") else {
+        panic!("one container");
+    };
+    assert_eq!(
+        container["ports"],
+        Value::Null,
+        "each is a port of the node"
+    );
+    let context = &container["securityContext"];
+    assert_eq!(context["readOnlyRootFilesystem"], true);
+    assert_eq!(context["privileged"], Value::Null);
+    assert_eq!(context["seccompProfile"]["type"], "RuntimeDefault");
+    let capabilities = &context["capabilities"];
+    assert_eq!(list(capabilities, "drop"), ["ALL"]);
+    let given: BTreeSet<&str> = list(capabilities, "add")
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
+    let section = PAGE.split("## What it may do\n").nth(1).expect("it");
+    let section = section.split("\n## ").next().expect("its text");
+    let words = section.split(|c: char| !c.is_ascii_uppercase() && c != '_');
+    let documented: BTreeSet<&str> = words.filter(|word| word.contains('_')).collect();
+    assert_eq!(given, documented);
+}

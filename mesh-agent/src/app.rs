@@ -168,6 +168,10 @@ pub(crate) async fn run(flags: Run) -> anyhow::Result<()> {
         health,
         neighbours,
         plugin: plugin.as_ref().map(Plugin::keeper),
+        without_plugin: problems::WithoutPlugin {
+            is_guarded: !flags.guard_cgroup.is_empty(),
+            is_ready: flags.ready_without_cni,
+        },
     };
     let view = Arc::new(View::new(parts));
     let cancel = CancellationToken::new();

@@ -7,8 +7,8 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use mesh_tests::{
-    Agent, OnAgentDown, Pod, PodSpec, World, eventually, is_enrolled, is_found_after_restart,
-    plugin, program,
+    Agent, OnAgentDown, Pod, PodSpec, World, becomes_enrolled, eventually, is_enrolled,
+    is_found_after_restart, plugin, program,
 };
 
 const LIST: &str = "{\n  \"cniVersion\": \"1.0.0\",\n  \"name\": \"pods\",\n  \"plugins\": [\n    {\"type\": \"ptp\"}\n  ]\n}\n";
@@ -306,6 +306,75 @@ fn status_and_doctor_say_how_the_plugin_stands() {
     assert!(eventually(Duration::from_secs(5), || host
         .entry()
         .is_some()));
+}
+
+#[test]
+fn an_agent_is_ready_when_its_plugin_was_in_the_chain_once_and_holds_nothing_up_before() {
+    let (world, host, b) = world();
+    // The node's network comes later than its first pods, and the agent is one of them.
+    fs::remove_file(host.list()).expect("removed");
+    let flags = host.flags();
+    let mut args = vec!["--cni"];
+    args.extend(flags.iter().map(String::as_str));
+    world.links_up().expect("links");
+    let agent = world.spawn_agent("n1", &args).expect("an agent");
+    let said = |words: &str| {
+        let is_said = || {
+            let (code, text) = agent.probe("ready").unwrap_or_default();
+            code == 1 && text.contains(words)
+        };
+        assert!(
+            eventually(Duration::from_secs(10), is_said),
+            "{:?}\n{}",
+            agent.probe("ready"),
+            agent.log()
+        );
+    };
+    said("the CNI plugin is not in the node's chain: the node has no network");
+    said("--ready-without-cni");
+    // It does its work meanwhile, and nobody is to start it anew.
+    becomes_enrolled(&agent, &b);
+    assert_eq!(agent.probe("live").expect("a probe").0, 0);
+    let is_logged = || {
+        let log = agent.log();
+        log.contains("problem: the CNI plugin is not in the node's chain")
+    };
+    assert!(
+        eventually(Duration::from_secs(5), is_logged),
+        "{}",
+        agent.log()
+    );
+    // The network that it cannot be in, then one that it can.
+    fs::write(host.list(), LIST.replace("1.0.0", "0.1.0")).expect("written");
+    said("the CNI plugin is not in the node's chain: /etc/cni/net.d/10-pods.conflist");
+    fs::write(host.list(), LIST).expect("written");
+    let is_ready = || agent.probe("ready").is_ok_and(|(code, _)| code == 0);
+    assert!(
+        eventually(Duration::from_secs(15), is_ready),
+        "{}",
+        agent.log()
+    );
+    // Whoever takes it out afterwards makes the node no worse than degraded.
+    fs::write(host.list(), LIST.replace("1.0.0", "0.1.0")).expect("written");
+    let is_told = || {
+        let told = agent.status_text();
+        told.is_ok_and(|(code, text)| code == 4 && text.contains("not in the node's chain"))
+    };
+    assert!(
+        eventually(Duration::from_secs(15), is_told),
+        "{}",
+        agent.log()
+    );
+    assert!(is_ready());
+    agent.stop().expect("stopped");
+
+    // Switched off, and still told.
+    args.push("--ready-without-cni");
+    let agent = world.agent("n1", &args).expect("ready");
+    let told = || agent.status_text().expect("a status");
+    let is_told = || told().1.contains("not in the node's chain");
+    assert!(eventually(Duration::from_secs(10), is_told), "{}", told().1);
+    assert_eq!(told().0, 4, "{}", told().1);
 }
 
 #[test]

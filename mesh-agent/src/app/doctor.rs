@@ -120,7 +120,7 @@ fn neighbours(found: &BTreeSet<String>) -> Option<Check> {
 
 fn plugin(standing: &cni::Standing) -> Check {
     let what = "CNI plugin in the node's chain";
-    let late = "a new pod's first containers start before it is enrolled";
+    let late = "a new pod's first containers start before it is enrolled, in plaintext until then";
     match standing {
         cni::Standing::In(file) => wish(format!("{what} ({})", file.display()), true, ""),
         other => wish(

@@ -147,9 +147,32 @@ pub(super) fn of_pod(pod: &PodStatus) -> Vec<Problem> {
     problems
 }
 
-/// Of the CNI plugin's place in the node's chain.
-pub(super) fn of_plugin(report: &cni::Report) -> Vec<Problem> {
-    const LATE: &str = "a new pod's first containers start before it is enrolled, and its connections are refused until then";
+/// What becomes of a node whose chain the CNI plugin is not in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WithoutPlugin {
+    /// Some of the node's cgroups are closed to pods that nobody knows (`--guard-cgroup`).
+    pub(super) is_guarded: bool,
+    /// Its agent is ready all the same (`--ready-without-cni`).
+    pub(super) is_ready: bool,
+}
+
+impl WithoutPlugin {
+    /// What a pod meets between its start and its enrolment.
+    fn effect(self) -> &'static str {
+        match self.is_guarded {
+            false => {
+                "a new pod's first containers start before it is found and enrolled: until then it connects, and is reached, in plaintext and by no policy"
+            }
+            true => {
+                "a new pod's first containers start before it is found and enrolled: until then what it connects to below --guard-cgroup is refused, and it is reached in plaintext and by no policy"
+            }
+        }
+    }
+}
+
+/// Of the CNI plugin's place in the node's chain. The node is ready when it was there once.
+pub(super) fn of_plugin(report: &cni::Report, without: WithoutPlugin) -> Vec<Problem> {
+    let blocks = !report.was_whole && !without.is_ready;
     let mut problems = Vec::new();
     let remedy = match &report.standing {
         cni::Standing::Unknown | cni::Standing::In(_) => None,
@@ -168,7 +191,33 @@ pub(super) fn of_plugin(report: &cni::Report) -> Vec<Problem> {
             "the CNI plugin is not in the node's chain: {}",
             report.standing
         );
-        problems.push(Problem::new("CNI plugin", what, LATE, remedy));
+        problems.push(match blocks {
+            false => Problem::new("CNI plugin", what, without.effect(), remedy),
+            true => Problem::new(
+                "CNI plugin",
+                what,
+                format!(
+                    "{}; the agent is not ready until it was there once",
+                    without.effect()
+                ),
+                format!("{remedy}; or let the agent be ready without it: --ready-without-cni"),
+            )
+            .blocking(),
+        });
+    } else if let Some(why) = &report.unheard {
+        problems.push(Problem {
+            blocks,
+            ..Problem::new(
+                "CNI plugin's socket",
+                format!("the agent does not hear its CNI plugin: {why}"),
+                "new pods that are enrolled wait for an agent, and do not start",
+                "have --run-dir be the same folder here and on the host; it is tried again every second",
+            )
+        });
+    } else if blocks {
+        let what = "starting: the node's chain of CNI plugins is not yet looked at";
+        let starting = Problem::new("CNI plugin", what, "", "wait for a moment");
+        problems.push(starting.blocking().starting());
     }
     if !report.broken.is_empty() {
         problems.push(Problem::new(
@@ -393,6 +442,57 @@ mod tests {
             fails_open: false,
             warning: None,
         }
+    }
+
+    const PLAIN: WithoutPlugin = WithoutPlugin {
+        is_guarded: false,
+        is_ready: false,
+    };
+
+    fn standing(standing: cni::Standing) -> cni::Report {
+        cni::Report {
+            standing,
+            ..cni::Report::default()
+        }
+    }
+
+    #[test]
+    fn what_a_pod_meets_without_the_plugin_is_what_its_node_does() {
+        let report = standing(cni::Standing::NoNetwork(Vec::new()));
+        let told = |is_guarded| {
+            let without = WithoutPlugin {
+                is_guarded,
+                ..PLAIN
+            };
+            of_plugin(&report, without)[0].effect.clone()
+        };
+        assert!(told(false).contains("until then it connects, and is reached, in plaintext"));
+        assert!(!told(false).contains("refused"), "{}", told(false));
+        assert!(told(true).contains("below --guard-cgroup is refused"));
+    }
+
+    #[test]
+    fn a_node_is_ready_when_its_plugin_was_in_the_chain_and_heard_once() {
+        let blocks = |report: &cni::Report, is_ready| {
+            let without = WithoutPlugin { is_ready, ..PLAIN };
+            let problems = of_plugin(report, without);
+            problems.iter().any(|problem| problem.blocks)
+        };
+        let mut report = standing(cni::Standing::Unknown);
+        assert!(blocks(&report, false) && of_plugin(&report, PLAIN)[0].starting);
+        report.standing = cni::Standing::Waits("/etc/cni/net.d/10".into());
+        assert!(blocks(&report, false) && !blocks(&report, true));
+        let told = of_plugin(&report, PLAIN)[0].to_string();
+        assert!(told.contains("--ready-without-cni"), "{told}");
+        report.standing = cni::Standing::In("/etc/cni/net.d/10".into());
+        assert!(blocks(&report, false), "nobody has heard it yet");
+        report.unheard = Some("it is silent".to_owned());
+        assert!(blocks(&report, false) && !blocks(&report, true));
+        (report.was_whole, report.unheard) = (true, None);
+        assert_eq!(of_plugin(&report, PLAIN), []);
+        // Taken out again: told, and the node goes on.
+        report.standing = cni::Standing::Waits("/etc/cni/net.d/10".into());
+        assert!(!blocks(&report, false) && of_plugin(&report, PLAIN).len() == 1);
     }
 
     #[test]

@@ -58,6 +58,7 @@ pub(super) struct Parts {
     pub(super) reporting: Option<Reporting>,
     /// Where the agent keeps its CNI plugin in the node's chain.
     pub(super) plugin: Option<Arc<cni::Keeper>>,
+    pub(super) without_plugin: problems::WithoutPlugin,
 }
 
 pub(super) struct View {
@@ -164,7 +165,8 @@ impl View {
         let log = self.parts.observe.log_trouble();
         problems.extend(log.map(problems::of_access_log));
         if let Some(plugin) = &self.parts.plugin {
-            problems.extend(problems::of_plugin(&plugin.report()));
+            let without = self.parts.without_plugin;
+            problems.extend(problems::of_plugin(&plugin.report(), without));
         }
         problems.extend(problems::of_identities(&self.parts.identities.status()));
         let (problems, lines) = self.ledger.lock().note(problems, Now::read());

@@ -16,12 +16,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::chain::{self, Looked, May, Standing};
 use super::metrics::Metrics;
+use super::server;
 use super::settings::Settings;
 
 /// A program that writes a file is given this long to end it.
 const SETTLE: Duration = Duration::from_millis(100);
 /// A folder that was itself replaced is not told by its watch.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// Until the agent has heard itself where the plugin asks.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// Writes within `SPAN` that are not slowed down, and the longest pause after that.
 const FREE: usize = 3;
 const SPAN: Duration = Duration::from_secs(600);
@@ -34,6 +37,11 @@ pub(crate) struct Report {
     pub(crate) broken: Vec<String>,
     /// Why what is outside the mesh is not left on the node.
     pub(crate) unwritten: Option<String>,
+    /// It was in the chain once, and the agent answered where the plugin asks. Who takes
+    /// it out afterwards takes nothing of that back.
+    pub(crate) was_whole: bool,
+    /// Why the agent does not hear the plugin that is in the chain.
+    pub(crate) unheard: Option<String>,
 }
 
 impl Default for Report {
@@ -42,6 +50,8 @@ impl Default for Report {
             standing: Standing::Unknown,
             broken: Vec::new(),
             unwritten: None,
+            was_whole: false,
+            unheard: None,
         }
     }
 }
@@ -97,11 +107,18 @@ impl Keeper {
             // What changed before the watch began is seen by one more look.
             let is_watched = watch.follow(&looked.folders);
             is_first &= !matches!(looked.standing, Standing::In(_));
+            let is_in = matches!(looked.standing, Standing::In(_));
             self.take(looked, &mut pace);
+            let is_unheard = is_in
+                && tokio::select! {
+                    () = cancel.cancelled() => return,
+                    is_heard = self.hears_itself() => !is_heard,
+                };
             if !is_watched {
                 continue;
             }
             let again = match pace.pause(Instant::now()) {
+                _ if is_unheard => ASK_AGAIN,
                 Duration::ZERO => LOOK_AGAIN,
                 pause => pause.min(LOOK_AGAIN),
             };
@@ -111,6 +128,20 @@ impl Keeper {
                 () = changed.notified() => tokio::time::sleep(SETTLE).await,
             }
         }
+    }
+
+    /// Does the agent answer where the plugin asks? Once is enough.
+    async fn hears_itself(&self) -> bool {
+        if self.report.lock().was_whole {
+            return true;
+        }
+        let socket = &self.settings.entry.socket;
+        let heard = server::hears_itself(socket).await;
+        let why = heard.err();
+        let mut report = self.report.lock();
+        report.was_whole = why.is_none();
+        report.unheard = why.map(|why| format!("{}: {why}", socket.display()));
+        report.was_whole
     }
 
     fn take(&self, looked: Looked, pace: &mut Pace) {

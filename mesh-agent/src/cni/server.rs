@@ -33,6 +33,9 @@ const HEAD: Duration = Duration::from_secs(2);
 /// way of the answer.
 const LONGEST: Duration = Duration::from_secs(60);
 const MARGIN: Duration = Duration::from_millis(500);
+/// What the agent asks itself, and what it answers: no plugin says either.
+const ARE_YOU_THERE: &[u8] = b"are you there?";
+const HERE: &[u8] = b"here";
 /// After an accept that failed, for want of a descriptor for example.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -54,6 +57,42 @@ pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
     socket.listen(BACKLOG)?;
     std::fs::rename(&unfinished, path)?;
     UnixListener::from_std(OwnedFd::from(socket).into())
+}
+
+/// Is it this agent that answers at `path`?
+pub(super) async fn hears_itself(path: &Path) -> io::Result<()> {
+    let asked = tokio::time::timeout(HEAD, ask_itself(path));
+    asked
+        .await
+        .unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))
+}
+
+async fn ask_itself(path: &Path) -> io::Result<()> {
+    let kind = Type::SEQPACKET.nonblocking().cloexec();
+    let socket = Socket::new(Domain::UNIX, kind, None)?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    let server = UnixStream::from_std(OwnedFd::from(socket).into())?;
+    let own = i32::try_from(std::process::id()).ok();
+    if server.peer_cred()?.pid() != own {
+        return Err(io::Error::other("another program listens there"));
+    }
+    send(&server, ARE_YOU_THERE).await?;
+    let mut buffer = [0; HERE.len()];
+    let message = server
+        .async_io(Interest::READABLE, || files::receive(&server, &mut buffer))
+        .await?;
+    match &buffer[..message.length] == HERE {
+        true => Ok(()),
+        false => Err(io::Error::other("it answers something else")),
+    }
+}
+
+async fn send(to: &UnixStream, bytes: &[u8]) -> io::Result<()> {
+    to.async_io(Interest::WRITABLE, || {
+        socket2::SockRef::from(to).send_with_flags(bytes, libc::MSG_NOSIGNAL)
+    })
+    .await?;
+    Ok(())
 }
 
 /// Who decides about an arrival.
@@ -113,7 +152,9 @@ async fn one(client: &UnixStream, decide: impl Decide, metrics: &Metrics) -> io:
     if client.peer_cred()?.uid() != nix::unistd::getuid().as_raw() {
         return Err(ErrorKind::PermissionDenied.into());
     }
-    let question = tokio::time::timeout(HEAD, question(client)).await??;
+    let Some(question) = tokio::time::timeout(HEAD, question(client)).await?? else {
+        return send(client, HERE).await;
+    };
     let begun = Instant::now();
     let admission = match question {
         Ok((request, netns)) => {
@@ -148,13 +189,7 @@ async fn one(client: &UnixStream, decide: impl Decide, metrics: &Metrics) -> io:
         ),
     };
     metrics.answered(outcome, begun.elapsed().as_secs_f64());
-    let bytes = serde_json::to_vec(&answer)?;
-    client
-        .async_io(Interest::WRITABLE, || {
-            socket2::SockRef::from(client).send_with_flags(&bytes, libc::MSG_NOSIGNAL)
-        })
-        .await?;
-    Ok(())
+    send(client, &serde_json::to_vec(&answer)?).await
 }
 
 /// A message has a greatest length, and an event a reader.
@@ -168,7 +203,8 @@ fn shortened(mut why: String) -> String {
 
 type Question = Result<(Request, OwnedFd), String>;
 
-async fn question(client: &UnixStream) -> io::Result<Question> {
+/// `None`: the agent asks itself.
+async fn question(client: &UnixStream) -> io::Result<Option<Question>> {
     let mut buffer = vec![0; MAX_BYTES];
     let message = client
         .async_io(Interest::READABLE, || files::receive(client, &mut buffer))
@@ -177,17 +213,21 @@ async fn question(client: &UnixStream) -> io::Result<Question> {
         return Err(ErrorKind::UnexpectedEof.into());
     }
     if message.is_cut {
-        return Ok(Err("the plugin's question is too long".to_owned()));
+        return Ok(Some(Err("the plugin's question is too long".to_owned())));
     }
-    let request = match Request::read(&buffer[..message.length]) {
+    let bytes = &buffer[..message.length];
+    if bytes == ARE_YOU_THERE {
+        return Ok(None);
+    }
+    let request = match Request::read(bytes) {
         Ok(request) => request,
-        Err(why) => return Ok(Err(why)),
+        Err(why) => return Ok(Some(Err(why))),
     };
     let mut descriptors = message.descriptors.into_iter();
-    Ok(match (descriptors.next(), descriptors.next()) {
+    Ok(Some(match (descriptors.next(), descriptors.next()) {
         (Some(netns), None) => Ok((request, netns)),
         _ => Err("the plugin's question has not one network namespace beside it".to_owned()),
-    })
+    }))
 }
 
 /// The plugin has given up, or says more than it may.
@@ -317,6 +357,22 @@ mod tests {
         let received = std::fs::File::from(first.netns.try_clone().expect("a descriptor"));
         let own = std::fs::metadata("/proc/self/ns/net").expect("own");
         assert_eq!(received.metadata().expect("a file").ino(), own.ino());
+    }
+
+    #[tokio::test]
+    async fn an_agent_hears_itself_where_it_answers_and_nobody_in_its_place() {
+        let served = start();
+        let path = served.dir.path().join("cni.sock");
+        hears_itself(&path).await.expect("it answers");
+        assert!(served.decide.0.lock().expect("no panic").is_empty());
+        assert!(!served.counted("refused") && !served.counted("outside"));
+        served.cancel.cancel();
+        served.task.await.expect("it ends");
+        assert!(hears_itself(&path).await.is_err(), "nobody listens");
+        // One that is bound, and that nobody serves.
+        let _silent = bind(&path).expect("it listens");
+        let why = hears_itself(&path).await.expect_err("it is silent");
+        assert_eq!(why.kind(), ErrorKind::TimedOut);
     }
 
     #[tokio::test]

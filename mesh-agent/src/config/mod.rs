@@ -279,6 +279,10 @@ pub(crate) struct Run {
     /// enrolled before its first container starts.
     #[arg(long, env = "MESH_CNI")]
     pub(crate) cni: bool,
+    /// With --cni: be ready also while the plugin was not in the node's chain yet, or does not
+    /// reach the agent. New pods of the node start before they are enrolled then.
+    #[arg(long)]
+    pub(crate) ready_without_cni: bool,
     /// This node's name, as in the pods' spec.nodeName [default: the host name].
     #[arg(long, value_parser = names::node)]
     pub(crate) node_name: Option<String>,

@@ -90,3 +90,17 @@ fn the_agents_container_may_do_what_is_documented_and_takes_no_port_of_the_node(
     let documented: BTreeSet<&str> = words.filter(|word| word.contains('_')).collect();
     assert_eq!(given, documented);
 }
+
+#[test]
+fn the_kinds_of_routes_are_installed_in_the_version_that_is_tested() {
+    let of = |text: &str, before: &str| {
+        let (_, rest) = text.split_once(before).expect("it is named");
+        let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '.');
+        rest[..end.unwrap_or(rest.len())].to_owned()
+    };
+    let tested = include_str!("../../../tests/kube/conformance/go.mod");
+    assert_eq!(
+        of(PAGE, "gateway-api/releases/download/"),
+        of(tested, "sigs.k8s.io/gateway-api ")
+    );
+}

@@ -32,7 +32,8 @@ const CORE: [&str; 14] = [
     "Secret",
 ];
 /// Kinds of our groups that are known, and not served (yet).
-const UNSERVED: [(&str, &str); 2] = [
+const UNSERVED: [(&str, &str); 3] = [
+    ("gateway.networking.x-k8s.io/v1alpha1", "XMesh"),
     ("security.istio.io/v1", "RequestAuthentication"),
     ("security.istio.io/v1beta1", "RequestAuthentication"),
 ];
@@ -47,11 +48,11 @@ pub(in crate::discovery) fn classify(value: &Node<'_>) -> Class {
     match served {
         Some(id) => Class::Served(*id),
         None if api == "v1" && CORE.contains(&kind) => Class::Foreign,
-        None if is_of_gateways(api, kind) => Class::Foreign,
-        None if is_foreign(api, kind) => Class::Foreign,
         None if is_unserved(api, kind) => {
             Class::Unserved(format!("{kind} is not served: it has no effect"))
         }
+        None if is_of_gateways(api, kind) => Class::Foreign,
+        None if is_foreign(api, kind) => Class::Foreign,
         None => Class::Wrong(format!(
             "kind {kind:?} of {api:?} is not served; {}",
             served_are()

@@ -402,11 +402,12 @@ fn on_one_port_the_losing_kind_is_told() {
 
 #[test]
 fn kinds_of_gateways_are_passed_over_and_those_not_served_are_told() {
-    let of = |kind: &str, group: &str| {
+    let of_version = |kind: &str, version: &str| {
         let text =
-            format!("apiVersion: {group}/v1\nkind: {kind}\nmetadata: {{name: x}}\nspec: {{}}\n");
+            format!("apiVersion: {version}\nkind: {kind}\nmetadata: {{name: x}}\nspec: {{}}\n");
         load(&text).1.len()
     };
+    let of = |kind: &str, group: &str| of_version(kind, &format!("{group}/v1"));
     let group = "gateway.networking.k8s.io";
     assert_eq!(
         ["Gateway", "GatewayClass"].map(|kind| of(kind, group)),
@@ -416,6 +417,8 @@ fn kinds_of_gateways_are_passed_over_and_those_not_served_are_told() {
         ["BackendTLSPolicy", "UDPRoute", "HTTPRout"].map(|kind| of(kind, group)),
         [1, 1, 1]
     );
+    let of = |kind| of_version(kind, "gateway.networking.x-k8s.io/v1alpha1");
+    assert_eq!(["XMesh", "XListenerSet"].map(of), [1, 0]);
 }
 
 /// Counted in what is looked at.

@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::command::run as run_command;
+use crate::command::{output, run as run_command};
 use crate::repo::Repo;
 use crate::test::PROFILE;
 use crate::{build_ebpf, kube, setup, test};
@@ -46,10 +47,13 @@ pub(crate) fn run(repo: &Repo, args: &[String]) -> Result<()> {
     kube::build(repo)?;
     let images = kube::images(repo, PROFILE)?;
     let out = repo.target.join("conformance");
+    let commit = commit(repo)?;
+    let version = concat!("v", env!("CARGO_PKG_VERSION"));
     let mut command = kube::with_cluster(repo, &images)?;
     command
         .arg(kube::recipe(repo).join("conformance.sh"))
         .env("CONFORMANCE_OUT", &out)
+        .env("CONFORMANCE_VERSION", format!("{version}-{commit}"))
         .env("CONFORMANCE_INSTALL", images.join("mesh-agent.tar"));
     if let Some(features) = &plan.features {
         command.env("CONFORMANCE_FEATURES", features);
@@ -68,8 +72,11 @@ pub(crate) fn run(repo: &Repo, args: &[String]) -> Result<()> {
     }
     let claimed = claimed(&kube::recipe(repo).join(CLAIMED))?;
     if plan.cases.is_empty() {
-        let path = repo.root.join(PAGE);
-        fs::write(&path, page(&outcomes, &claimed))?;
+        let path = out.join("report.yaml");
+        let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        let report = Report::read(&text);
+        let page = page((version, &commit), &report, (&outcomes, &claimed));
+        fs::write(repo.root.join(PAGE), page)?;
         println!("{PAGE}: written");
         judge(&outcomes, &claimed)
     } else {
@@ -125,7 +132,96 @@ fn judge(outcomes: &BTreeMap<String, Outcome>, wanted: &[String]) -> Result<()> 
     Ok(())
 }
 
-fn page(outcomes: &BTreeMap<String, Outcome>, claimed: &[String]) -> String {
+/// Of what is run; with a mark where files differ from it.
+fn commit(repo: &Repo) -> Result<String> {
+    let mut git = Command::new("git");
+    git.args([
+        "describe",
+        "--always",
+        "--abbrev=12",
+        "--dirty",
+        "--exclude=*",
+    ]);
+    let commit = output(git.current_dir(&repo.root))?;
+    Ok(commit.trim().to_owned())
+}
+
+/// Passed, failed, skipped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts([u32; 3]);
+
+impl Counts {
+    fn text(self) -> String {
+        let Self([passed, failed, skipped]) = self;
+        match (failed, skipped) {
+            (0, 0) => format!("{passed} of {passed}"),
+            _ => format!("{passed} passed, {failed} failed, {skipped} skipped"),
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Profile {
+    name: String,
+    core: Counts,
+    extended: Counts,
+    features: Vec<String>,
+}
+
+/// As far as it is shown, of the suite's own report.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Report {
+    date: String,
+    channel: String,
+    api: String,
+    profiles: Vec<Profile>,
+}
+
+impl Report {
+    /// Its keys are in the order of the alphabet, so that a profile's name ends it.
+    fn read(text: &str) -> Self {
+        let mut report = Self::default();
+        let (mut profile, mut is_extended, mut list) = (Profile::default(), false, "");
+        for line in text.lines() {
+            let item = line.trim();
+            let line = item.strip_prefix("- ").unwrap_or(item);
+            let Some((key, value)) = line.split_once(':') else {
+                if list == "supportedFeatures" {
+                    profile.features.push(line.to_owned());
+                }
+                continue;
+            };
+            list = key;
+            let value = value.trim().trim_matches('"');
+            let counts = match is_extended {
+                false => &mut profile.core.0,
+                true => &mut profile.extended.0,
+            };
+            match key {
+                "date" => report.date = value.to_owned(),
+                "gatewayAPIChannel" => report.channel = value.to_owned(),
+                "gatewayAPIVersion" => report.api = value.to_owned(),
+                "core" => is_extended = false,
+                "extended" => is_extended = true,
+                "Passed" => counts[0] = value.parse().unwrap_or(0),
+                "Failed" => counts[1] = value.parse().unwrap_or(0),
+                "Skipped" => counts[2] = value.parse().unwrap_or(0),
+                "name" => {
+                    profile.name = value.to_owned();
+                    report.profiles.push(std::mem::take(&mut profile));
+                }
+                _other => {}
+            }
+        }
+        report
+    }
+}
+
+fn page(
+    (version, commit): (&str, &str),
+    report: &Report,
+    (outcomes, claimed): (&BTreeMap<String, Outcome>, &[String]),
+) -> String {
     let mut text = String::from(
         "# Gateway API conformance\n\n\
          <!-- made by `cargo xtask conformance`: do not edit -->\n\n\
@@ -133,8 +229,24 @@ fn page(outcomes: &BTreeMap<String, Outcome>, claimed: &[String]) -> String {
          the mesh in a real cluster, in enrolled namespaces. A case that is claimed must pass\n\
          (`tests/kube/conformance/claimed`; the suite `kube` runs those). One that passes and is\n\
          not claimed may do so by chance: without any mesh four of them do.\n\n\
-         | case | result | claimed |\n| --- | --- | --- |\n",
+         | version | commit | Gateway API | date |\n| --- | --- | --- | --- |\n",
     );
+    let Report {
+        date, channel, api, ..
+    } = report;
+    text.push_str(&format!(
+        "| {version} | `{commit}` | {api}, {channel} | {date} |\n\n\
+         | profile | core | extended | its features |\n| --- | --- | --- | --- |\n"
+    ));
+    for profile in &report.profiles {
+        let (core, extended) = (profile.core.text(), profile.extended.text());
+        let features = profile.features.join(", ");
+        text.push_str(&format!(
+            "| {} | {core} | {extended} | {features} |\n",
+            profile.name
+        ));
+    }
+    text.push_str("\n| case | result | claimed |\n| --- | --- | --- |\n");
     for (case, outcome) in outcomes {
         let outcome = match outcome {
             Outcome::Passed => "passed",
@@ -161,6 +273,66 @@ mod tests {
     --- SKIP: TestConformance/MeshPorts (0.00s)
     --- SKIP: TestConformance/GatewayModifyListeners (0.00s)
 ";
+
+    const REPORT: &str = "\
+apiVersion: gateway.networking.k8s.io/v1
+date: \"2026-11-29T10:00:00Z\"
+gatewayAPIChannel: standard
+gatewayAPIVersion: v1.6.3
+implementation:
+  contact:
+  - local
+  project: mesh-agent
+  version: v0.1.0-abc
+kind: ConformanceReport
+mode: default
+profiles:
+- core:
+    result: success
+    statistics:
+      Failed: 0
+      Passed: 2
+      Skipped: 0
+  name: MESH-GRPC
+  summary: Core tests succeeded.
+- core:
+    result: partial
+    skippedTests:
+    - MeshHTTPRouteMatching
+    statistics:
+      Failed: 0
+      Passed: 6
+      Skipped: 1
+  extended:
+    result: success
+    statistics:
+      Failed: 0
+      Passed: 2
+      Skipped: 0
+    supportedFeatures:
+    - MeshA
+    - MeshB
+    unsupportedFeatures:
+    - MeshC
+  name: MESH-HTTP
+  summary: Core tests partially succeeded with 1 test skips. Extended tests
+    succeeded.
+";
+
+    #[test]
+    fn a_profile_has_its_counts_and_the_features_that_it_supports() {
+        let report = Report::read(REPORT);
+        let [grpc, http] = &report.profiles[..] else {
+            panic!("{report:?}");
+        };
+        assert_eq!((&*grpc.name, grpc.core), ("MESH-GRPC", Counts([2, 0, 0])));
+        assert_eq!((grpc.extended, grpc.features.len()), (Counts::default(), 0));
+        assert_eq!(
+            (http.core, http.extended),
+            (Counts([6, 0, 1]), Counts([2, 0, 0]))
+        );
+        assert_eq!(http.features, ["MeshA", "MeshB"]);
+    }
 
     fn words(text: &str) -> Vec<String> {
         text.split_whitespace().map(str::to_owned).collect()
@@ -196,7 +368,13 @@ mod tests {
 
     #[test]
     fn the_page_says_which_cases_are_claimed() {
-        let page = page(&outcomes(LOG), &words("MeshBasic"));
+        let report = Report::read(REPORT);
+        let (outcomes, claimed) = (outcomes(LOG), words("MeshBasic"));
+        let page = page(("v0.1.0", "abc"), &report, (&outcomes, &claimed));
+        let head = "| v0.1.0 | `abc` | v1.6.3, standard | 2026-11-29T10:00:00Z |\n";
+        assert!(page.contains(head), "{page}");
+        let http = "| MESH-HTTP | 6 passed, 0 failed, 1 skipped | 2 of 2 | MeshA, MeshB |\n";
+        assert!(page.contains(http), "{page}");
         assert!(page.contains("| MeshBasic | passed | yes |\n"), "{page}");
         assert!(
             page.contains("| MeshHTTPRouteWeight | failed |  |\n"),

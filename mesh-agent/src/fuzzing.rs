@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 pub(crate) mod mutate;
+mod routed;
 #[cfg(test)]
 mod tests;
 
@@ -54,6 +55,10 @@ pub const HTTP_TARGET: Target = target("http-target", http::fuzz::target);
 pub const HTTP2_FRAMES: Target = target("http2-frames", http::h2::fuzz::frames);
 /// Heads of HTTP/2, held to what the HTTP/1 codec reads in them.
 pub const HTTP2_HEAD: Target = target("http2-head", http::h2::fuzz::head);
+/// What HTTP/2 peers send, in pieces: lines are counted as h2 reads them.
+pub const HTTP2_BLOCKS: Target = target("http2-blocks", http::h2::fuzz::blocks);
+/// Requests that rules of routes rewrite and redirect, with a time and a trace.
+pub const ROUTED: Target = target("routed", routed::routed);
 /// What clients have of sessions.
 pub const SESSION: Target = target("session", route::http::fuzz_session::session);
 
@@ -73,5 +78,7 @@ pub const TARGETS: &[Target] = &[
     HTTP_TARGET,
     HTTP2_FRAMES,
     HTTP2_HEAD,
+    HTTP2_BLOCKS,
+    ROUTED,
     SESSION,
 ];

@@ -8,7 +8,7 @@ use super::last_good::keep_last_good;
 use super::tree::agree;
 use super::{Object, Problem, build};
 use crate::model::policy::PeerMode;
-use crate::model::{SpiffeId, Workload};
+use crate::model::{Snapshot, SpiffeId, Workload};
 use crate::policy::{Authorizer, Request};
 
 /// One mistake more than are told says that there are more.
@@ -100,6 +100,13 @@ spec:
   targetRefs: [{group: "", kind: Service, name: httpbin}]
   retryConstraint: {budget: {percent: 10, interval: 1m}, minRetryRate: {count: 3, interval: 1s}}
 "#;
+
+/// Of a file without a mistake.
+pub(crate) fn snapshot(text: &str) -> Snapshot {
+    let file = parse_file(Path::new("good.yaml"), text.as_bytes());
+    assert_eq!(file.problems, []);
+    build(file.objects.iter()).0
+}
 
 /// One file: every mistake told within bounds, no DENY lifted, and read in one
 /// way whoever reads it.

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use super::mutate::Mutator;
 use super::{
-    CERTIFICATE, CONFIG, FRAMES, HELLO, HTTP_REQUEST, HTTP_RESPONSE, HTTP_TARGET, HTTP2_FRAMES,
-    HTTP2_HEAD, IDENTITY, RECORDS, REQUEST, SESSION, SNIFF, SPOKEN, TARGETS, TRUST, Target,
+    CERTIFICATE, CONFIG, FRAMES, HELLO, HTTP_REQUEST, HTTP_RESPONSE, HTTP_TARGET, HTTP2_BLOCKS,
+    HTTP2_FRAMES, HTTP2_HEAD, IDENTITY, RECORDS, REQUEST, ROUTED, SESSION, SNIFF, SPOKEN, TARGETS,
+    TRUST, Target, routed,
 };
 use crate::{ca, detect, discovery, http, route, tls, tunnel};
 
@@ -130,6 +131,16 @@ fn a_head_of_http2_has_one_meaning_also_on_http1() {
 }
 
 #[test]
+fn lines_of_a_block_are_counted_as_h2_reads_them_however_it_comes() {
+    replay(HTTP2_BLOCKS, 40_000);
+}
+
+#[test]
+fn what_a_rule_makes_of_a_request_is_read_as_the_rule_says() {
+    replay(ROUTED, 40_000);
+}
+
+#[test]
 fn no_bytes_as_a_session_outlive_it() {
     replay(SESSION, 40_000);
 }
@@ -201,6 +212,8 @@ fn write_seeds() {
         (HTTP_TARGET.name, named(http::fuzz::target_seeds())),
         (HTTP2_FRAMES.name, named(http::h2::fuzz::frame_seeds())),
         (HTTP2_HEAD.name, named(http::h2::fuzz::head_seeds())),
+        (HTTP2_BLOCKS.name, named(http::h2::fuzz::block_seeds())),
+        (ROUTED.name, named(routed::seeds())),
         (SESSION.name, named(route::http::fuzz_session::seeds())),
     ]
     .into();

@@ -2,6 +2,9 @@
 //! a line, which takes [`LINE`] bytes where h2 keeps it, until somebody takes it from there.
 //! What has more than anybody would look at does not get that far.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzz;
+
 const HEAD: usize = 9;
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;

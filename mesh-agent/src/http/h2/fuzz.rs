@@ -10,6 +10,9 @@ use ::h2::ext::Protocol;
 use http::{Request, Version, request};
 use tokio::io::{AsyncRead, ReadBuf};
 
+#[cfg(test)]
+pub(crate) use super::blocks::fuzz::block_seeds;
+pub(crate) use super::blocks::fuzz::blocks;
 use super::edit::forwarded;
 use super::frames::Frames;
 use super::head::{Head, HeadLines};

@@ -236,6 +236,12 @@ pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
             "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: web, namespace: foo}\nautomountServiceAccountToken: false\n"
                 .to_owned(),
         ),
+        (
+            "runtime-class",
+            "apiVersion: node.k8s.io/v1\nkind: RuntimeClass\nmetadata: {name: secure}\nhandler: runsc\n---\n\
+             apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: foo}\nspec: {runtimeClassName: secure}\n"
+                .to_owned(),
+        ),
         ("routes", ROUTES.to_owned()),
         ("bomb", bomb),
         ("deep", format!("{}1{}", "[".repeat(3_000), "]".repeat(3_000))),

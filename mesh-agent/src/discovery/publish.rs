@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use super::Problem;
 use super::lint::Lint;
-use super::store::{Said, Store, Touched};
+use super::store::{Listed, Said, Store, Touched};
 use crate::model::Snapshot;
 use crate::model::policy::MeshSettings;
 use crate::plan::{Changes, InForce};
@@ -112,6 +112,12 @@ impl Publisher {
     /// namespace it has not told is not all.
     pub(super) fn expect_namespaces(&mut self) {
         self.store.expect_namespaces();
+    }
+
+    /// What the source has told of runtime classes as a whole.
+    pub(super) fn note_classes(&mut self, listed: Listed) {
+        self.store.note_classes(listed);
+        self.due = true;
     }
 
     /// What is in force, for those who look at it.

@@ -19,6 +19,7 @@ mod policies;
 mod recover;
 mod resources;
 mod routes;
+mod sandboxes;
 mod slices;
 mod targets;
 mod traffic;

@@ -123,8 +123,9 @@ impl<D: DataPath> Reconciler<D> {
     ) -> Result<LocalPod, Error> {
         let is_itself = before.is_some_and(|before| before.workload.uid == workload.uid);
         match &workload.on_node.unfit {
-            // Anybody may write that who may write the pod: it lets no pod go.
-            Some(Unfit::Claimed(_)) if is_itself => {}
+            // Anybody may write that who may write the pod: it lets no pod go. Nor does a
+            // class that is not told any more: its handler was known, and cannot change.
+            Some(Unfit::Claimed(_) | Unfit::UnknownRuntime(_)) if is_itself => {}
             Some(unfit) => return Err(Error::Unfit(unfit.clone())),
             None => {}
         }

@@ -42,7 +42,11 @@ pub(crate) enum Error {
 impl Error {
     /// As long as the pod is what it is.
     pub(super) fn lasts(&self) -> bool {
-        matches!(self, Self::Unfit(_) | Self::HostNetwork | Self::Identity(_))
+        match self {
+            // Its class may be told after it.
+            Self::Unfit(unfit) => !matches!(unfit, Unfit::UnknownRuntime(_)),
+            _ => matches!(self, Self::HostNetwork | Self::Identity(_)),
+        }
     }
 
     /// The same word whatever the message says, for programs that wait for one.
@@ -55,6 +59,7 @@ impl Error {
             Self::NotFound(NotFound::Ambiguous { .. }) => "AmbiguousNamespace",
             Self::NotFound(NotFound::Look { .. } | NotFound::Unseen(_)) => "NodeUnreadable",
             Self::Unfit(Unfit::Sandboxed(_)) => "SandboxedRuntime",
+            Self::Unfit(Unfit::UnknownRuntime(_)) => "UnknownRuntime",
             Self::Unfit(Unfit::AnotherMesh(_) | Unfit::Claimed(_)) => "AnotherMesh",
             Self::NoAddress => NO_ADDRESS,
             Self::Identity(_) => "InvalidIdentity",

@@ -13,8 +13,9 @@ pub(crate) struct Resource {
     pub(crate) plural: &'static str,
     /// Whoever runs the cluster may not have installed it.
     pub(crate) optional: bool,
-    /// What its objects say lets through no more and no less: where it cannot be listed, for
-    /// whatever reason, the node has what the disk knows of it, or does without.
+    /// What its objects say lets through no more and no less, or what they do not say lets
+    /// through no more: where it cannot be listed, for whatever reason, the node has what the
+    /// disk knows of it, or does without.
     pub(crate) dispensable: bool,
     /// What of its objects nobody reads.
     pub(crate) cut: &'static Cut,

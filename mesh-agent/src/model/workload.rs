@@ -139,6 +139,8 @@ pub(crate) struct OnNode {
 pub(crate) enum Unfit {
     /// Its runtime class: its connections do not pass the node's kernel.
     Sandboxed(Name),
+    /// Its runtime class, of which it is not known whether they do.
+    UnknownRuntime(Name),
     /// It is of another mesh, as its containers say, which stay for its life.
     AnotherMesh(Name),
     /// It is in the mesh and another one claims it, as this annotation says, which may
@@ -152,6 +154,11 @@ impl fmt::Display for Unfit {
             Self::Sandboxed(class) => write!(
                 f,
                 "its runtime class {} is a sandbox: its connections do not pass the node's kernel and cannot be captured; give it another class, or the label mesh-agent.io/enrolled=false",
+                class.as_str()
+            ),
+            Self::UnknownRuntime(class) => write!(
+                f,
+                "its runtime class {} is not known, and so whether its connections pass the node's kernel: there is no such RuntimeClass, or agents may not list them (ClusterRole mesh-agent, runtimeclasses of node.k8s.io); mend that, or give the pod the label mesh-agent.io/enrolled=false",
                 class.as_str()
             ),
             Self::AnotherMesh(sign) => write!(f, "it is a pod of another mesh ({})", sign.as_str()),

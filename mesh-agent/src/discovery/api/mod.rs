@@ -7,6 +7,7 @@
 //! understood is one of its own; an API server that does not answer leaves in
 //! force what was. `file` and `copy` keep on disk what is known.
 
+mod classes;
 mod copy;
 mod file;
 mod held;
@@ -29,6 +30,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::publish::{Publisher, Update};
+use super::store::Listed;
 use crate::kube::{Access, AccessError, Client, Patience};
 use crate::model::policy::MeshSettings;
 use crate::plan::InForce;
@@ -80,6 +82,7 @@ impl Api {
         let client = Client::new(&access, patience.clone()).await?;
         let (mut publisher, updates) = Publisher::new(settings, here);
         publisher.expect_namespaces();
+        publisher.note_classes(Listed::Not);
         let api = Self {
             access,
             patience,

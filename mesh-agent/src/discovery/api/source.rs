@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::classes;
 use super::copy::{Copy, Disk, Found, SYSTEM, Told, as_of};
 use super::file::Unusable;
 use super::places::{Places, Staging, To};
@@ -20,6 +21,7 @@ use crate::discovery::Problem;
 use crate::discovery::intern::Interner;
 use crate::discovery::origin::Place;
 use crate::discovery::publish::Publisher;
+use crate::discovery::store::Listed;
 use crate::kube::{Access, Client, Event, Follower, Patience, Resource};
 use crate::sys::heap;
 
@@ -317,6 +319,9 @@ impl ApiSource {
         for kind in &mut self.kinds {
             kind.loading = None;
             kind.places.is_whole &= !kind.from_disk;
+            if kind.from_disk && classes::are(&kind.places.resource) {
+                self.publisher.note_classes(Listed::Not);
+            }
         }
     }
 
@@ -527,14 +532,14 @@ impl ApiSource {
             Event::End(_) => {
                 if let Some(staging) = staging.take() {
                     let is_taken = kind.places.take(staging, &mut to);
-                    self.settled(at, from, is_taken);
+                    self.settled(at, (from, event), is_taken);
                     return is_taken;
                 }
             }
             Event::Absent => {
                 kind.listing = None;
                 let is_taken = kind.places.take(Staging::default(), &mut to);
-                self.settled(at, from, is_taken);
+                self.settled(at, (from, event), is_taken);
             }
             Event::Abandoned => *staging = None,
             Event::Changed(item) => {
@@ -552,10 +557,14 @@ impl ApiSource {
     }
 
     /// A list has come to its end.
-    fn settled(&mut self, at: usize, from: From, is_taken: bool) {
+    fn settled(&mut self, at: usize, (from, event): (From, &Event), is_taken: bool) {
         self.is_dirty = true;
         if is_taken {
             self.kinds[at].from_disk = from == From::Disk;
+            if classes::are(&self.kinds[at].places.resource) {
+                let listed = classes::listed(event, from == From::Disk);
+                self.publisher.note_classes(listed);
+            }
         }
         let mut kinds = self.kinds.iter();
         let too_large = kinds.find(|kind| kind.places.is_too_large);

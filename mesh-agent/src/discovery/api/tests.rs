@@ -1,5 +1,6 @@
 //! The API as the source, before an API server that misbehaves.
 
+mod classes;
 mod disk;
 mod memory;
 

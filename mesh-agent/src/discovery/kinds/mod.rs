@@ -20,6 +20,7 @@ mod pod;
 mod reference_grant;
 mod route;
 mod rules;
+mod runtime_class;
 mod scope;
 mod service;
 mod service_account;
@@ -48,6 +49,7 @@ pub(super) use pod::Pod;
 pub(super) use reference_grant::Grant;
 pub(super) use route::{FOREIGN, GROUP as ROUTES, NOT_YET, UNSERVED};
 use route::{GRPCRoute, HTTPRoute, TCPRoute, TLSRoute};
+pub(super) use runtime_class::{RuntimeClass, unfit_by_name};
 pub(super) use service::{Distribution, PortRef, ServicePort, ServiceSpec};
 use service_account::ServiceAccount;
 use traffic_policy::{Backend, Traffic};
@@ -265,6 +267,7 @@ kinds! {
     facts {
         Namespace(Namespace),
         ServiceAccount(ServiceAccount),
+        RuntimeClass(RuntimeClass),
         Pod(Pod),
         EndpointSlice(EndpointSlice),
         Service(ServiceSpec),

@@ -17,8 +17,6 @@ const MANIFEST_HASH: &str = "kubernetes.io/config.hash";
 const PROXIES: [&str; 2] = ["istio-proxy", "linkerd-proxy"];
 const SIDECAR: &str = "sidecar.istio.io/status";
 const REDIRECTED: &str = "ambient.istio.io/redirection";
-/// In names of runtime classes whose pods have a kernel, or a network stack, of their own.
-const SANDBOXES: [&str; 3] = ["gvisor", "runsc", "kata"];
 
 pub(super) fn on_node(pod: &Node<'_>) -> Arc<OnNode> {
     static NOTHING: LazyLock<Arc<OnNode>> = LazyLock::new(Arc::default);
@@ -26,7 +24,8 @@ pub(super) fn on_node(pod: &Node<'_>) -> Arc<OnNode> {
         runtime_uid: manifest_hash(pod),
         probe_ports: probe_ports(&pod["spec"]),
         unfit: unfit(pod),
-        // Annotations, some of which its namespace may have: what is made of it has them.
+        // Annotations, some of which its namespace may have, and what its runtime class
+        // comes to: what is made of it has them.
         ..OnNode::default()
     };
     match of_pod == **NOTHING {
@@ -68,10 +67,7 @@ fn unfit(pod: &Node<'_>) -> Option<Unfit> {
             return Some(Unfit::Claimed(name.into()));
         }
     }
-    let class = text(&pod["spec"]["runtimeClassName"])?;
-    let lower = class.to_ascii_lowercase();
-    let is_sandbox = SANDBOXES.iter().any(|name| lower.contains(name));
-    is_sandbox.then(|| Unfit::Sandboxed(class.into()))
+    None
 }
 
 /// Those of probes and of HTTP hooks, whatever host they name; of what runs as long as
@@ -201,7 +197,7 @@ spec:
     }
 
     #[test]
-    fn a_pod_of_another_mesh_and_one_in_a_sandbox_are_told() {
+    fn a_pod_of_another_mesh_is_told() {
         let unfit = |text: &str| read(text).unfit.map(|unfit| unfit.to_string());
         for (text, said) in [
             (
@@ -220,16 +216,10 @@ spec:
                 "metadata: {annotations: {ambient.istio.io/redirection: enabled}}",
                 REDIRECTED,
             ),
-            ("spec: {runtimeClassName: gVisor}", "gVisor"),
-            ("spec: {runtimeClassName: kata-qemu}", "kata-qemu"),
         ] {
             let told = unfit(text).unwrap_or_default();
             assert!(told.contains(said), "{text}: {told}");
         }
-        assert_eq!(
-            unfit("spec: {runtimeClassName: runc, containers: [{name: app}]}"),
-            None
-        );
         assert_eq!(
             unfit("metadata: {annotations: {ambient.istio.io/redirection: disabled}}"),
             None

@@ -19,6 +19,8 @@ pub(crate) enum Part {
     Ports,
     Selector,
     Endpoints,
+    /// A pod's runtime class, and the handler of one.
+    Class,
     /// What a route, a grant or a TrafficPolicy says.
     Route,
     /// Which object it is: a guess stands for it.
@@ -33,7 +35,7 @@ pub(crate) enum Part {
 }
 
 impl Part {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 16] = [
         Self::Labels,
         Self::Annotations,
         Self::Node,
@@ -44,6 +46,7 @@ impl Part {
         Self::Ports,
         Self::Selector,
         Self::Endpoints,
+        Self::Class,
         Self::Route,
         Self::Name,
         Self::Hidden,

@@ -122,6 +122,7 @@ pub(crate) struct Pod {
     pub(crate) node_name: Name,
     pub(crate) service_account_name: Option<Name>,
     pub(crate) host_network: bool,
+    pub(crate) runtime_class: Option<Name>,
     /// Named TCP ports of what runs as long as the pod.
     pub(crate) ports: Arc<[NamedPort]>,
     pub(crate) on_node: Arc<OnNode>,
@@ -172,7 +173,11 @@ impl Fact for Pod {
 
     fn share(&mut self, names: &mut Interner) {
         names.share(&mut self.node_name);
-        let optional = [&mut self.service_account_name, &mut self.phase];
+        let optional = [
+            &mut self.service_account_name,
+            &mut self.runtime_class,
+            &mut self.phase,
+        ];
         for name in optional.into_iter().flatten() {
             names.share(name);
         }
@@ -208,6 +213,7 @@ impl Pod {
             }
             Part::HostNetwork => self.host_network = before.host_network,
             Part::Ports => self.ports.clone_from(&before.ports),
+            Part::Class => self.runtime_class.clone_from(&before.runtime_class),
             Part::Phase => {
                 self.phase.clone_from(&before.phase);
                 self.ready = before.ready;
@@ -241,14 +247,25 @@ fn contradicted(a: (&Meta, &Pod), b: (&Meta, &Pod)) -> impl Iterator<Item = Part
     };
     let is_account = account(a.1) != account(b.1);
     let is_labels = labels(a.0) != labels(b.0);
-    let parts = [(is_account, Part::Account), (is_labels, Part::Labels)];
+    let is_class = a.1.runtime_class != b.1.runtime_class;
+    let parts = [
+        (is_account, Part::Account),
+        (is_labels, Part::Labels),
+        (is_class, Part::Class),
+    ];
     parts
         .into_iter()
         .filter_map(|(is, part)| is.then_some(part))
 }
 
 fn spec(spec: &Node<'_>, pod: &mut Pod, found: &mut Found) {
-    let all = [Part::Node, Part::Account, Part::HostNetwork, Part::Ports];
+    let all = [
+        Part::Node,
+        Part::Account,
+        Part::HostNetwork,
+        Part::Ports,
+        Part::Class,
+    ];
     found.is_mapping(spec, "spec", &all);
     found.names(spec, "spec", POD_SPEC);
     let node = found.name(&spec["nodeName"], "spec.nodeName", Part::Node);
@@ -258,6 +275,10 @@ fn spec(spec: &Node<'_>, pod: &mut Pod, found: &mut Found) {
     pod.service_account_name = account.map(Name::from);
     let host = found.flag(&spec["hostNetwork"], "spec.hostNetwork", Part::HostNetwork);
     pod.host_network = host.unwrap_or_default();
+    let class = "spec.runtimeClassName";
+    let class = found.name(&spec["runtimeClassName"], class, Part::Class);
+    let class = class.filter(|class| !class.is_empty());
+    pod.runtime_class = class.map(Name::from);
     let mut named = Vec::new();
     for field in ["containers", "initContainers"] {
         let at = format!("spec.{field}");

@@ -115,6 +115,7 @@ impl Store {
                 self.settle_open(id, now);
             }
             Some(FactId::ServiceAccount) => {}
+            Some(FactId::RuntimeClass) => self.settle_class(id, before, now),
             Some(FactId::Pod) => {
                 self.dirty.pods.insert(id.workload_key());
             }

@@ -10,10 +10,12 @@
 
 mod address;
 mod claims;
+mod classes;
 mod commit;
 mod departed;
 mod entry;
 mod id;
+mod listed;
 mod objects;
 mod pods;
 mod referring;
@@ -24,6 +26,7 @@ mod traffic;
 mod twice;
 mod zones;
 
+pub(super) use listed::Listed;
 pub(super) use state::{Said, Store, Touched};
 
 /// Of all objects at once.

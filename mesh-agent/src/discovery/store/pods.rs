@@ -307,6 +307,7 @@ impl<'s> Maker<'s> {
             netns: self.netns(),
             cgroup: annotations.get(CGROUP).map(PathBuf::from),
             excluded: self.excluded(),
+            unfit: self.unfit(),
             forwards_client_cert,
             allows_connect,
             ..OnNode::clone(of_pod)
@@ -315,6 +316,19 @@ impl<'s> Maker<'s> {
             true => of_pod.clone(),
             false => Arc::new(all),
         }
+    }
+
+    /// By itself, or by its runtime class.
+    fn unfit(&self) -> Option<Unfit> {
+        let of_pod = self.pod.on_node.unfit.clone();
+        if of_pod.is_some() {
+            return of_pod;
+        }
+        if self.is_unread(Part::Class) {
+            return Some(Unfit::UnknownRuntime("(unreadable)".into()));
+        }
+        let class = self.pod.runtime_class.as_ref()?;
+        self.store.unfit_by_class(class)
     }
 
     /// Neither in the mesh nor outside of it: what says so has not been told yet.

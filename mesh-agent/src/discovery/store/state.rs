@@ -8,6 +8,7 @@ use std::time::Instant;
 use super::claims::Addresses;
 use super::entry::ObjectEntry;
 use super::id::ObjectId;
+use super::listed::Listed;
 use super::objects::Objects;
 use super::referring::Referring;
 use super::twice::{self, Given};
@@ -47,6 +48,7 @@ pub(in crate::discovery) struct Store {
     pub(super) hidden: Hidden,
     /// Each namespace that is is told: one that is not there is not known yet.
     pub(super) tells_namespaces: bool,
+    pub(super) classes: Listed,
     pub(super) names: Interner,
     pub(super) addresses: Addresses,
     pub(super) zones: Zones,

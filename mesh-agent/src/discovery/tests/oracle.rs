@@ -24,7 +24,7 @@ const APPS: [&str; 2] = ["web", "db"];
 fn document() -> impl Strategy<Value = String> {
     let pick = |n: usize| 0..n;
     let numbers = (pick(3), pick(2), pick(4), pick(4), pick(8), any::<u16>());
-    (pick(13), numbers).prop_map(|(kind, (ns, name, ip, other, way, bits))| {
+    (pick(14), numbers).prop_map(|(kind, (ns, name, ip, other, way, bits))| {
         let (ns, app) = (NAMESPACES[ns], APPS[name]);
         let (ip, other) = (ADDRESSES[ip], ADDRESSES[other]);
         let bit = |n: u16| bits >> n & 1 == 1;
@@ -38,6 +38,7 @@ fn document() -> impl Strategy<Value = String> {
             9 | 10 => route((ns, app), way, bits),
             11 => grant(ns, way),
             12 => traffic_policy((ns, app), way, bits),
+            13 => runtime_class(way, bits),
             _ if bit(0) => format!("kind: [Pod\nmetadata: {{name: p{name}, namespace: {ns}}}\n"),
             _ => format!("apiVersion: v1\nkind: Pdo\nmetadata: {{name: p{name}, namespace: {ns}}}\nstatus: {{podIP: {ip}}}\n"),
         }
@@ -80,10 +81,23 @@ fn pod(
     let port = ["http", "other"][usize::from(bit(9))];
     let account = ["x", "y"][usize::from(bit(10))];
     let ready = ["True", "False"][usize::from(bit(11) && bit(12))];
+    let class = match (bit(13), bit(14)) {
+        (false, _) => "",
+        (true, false) => "runtimeClassName: fast, ",
+        (true, true) => "runtimeClassName: safe, ",
+    };
     format!(
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: p{name}, namespace: {ns}, {labels}{ends}}}\n\
-         spec: {{{host}nodeName: {node}, serviceAccountName: {account}, containers: [{{ports: [{{name: {port}, containerPort: 8080}}]}}]}}\n\
+         spec: {{{host}{class}nodeName: {node}, serviceAccountName: {account}, containers: [{{ports: [{{name: {port}, containerPort: 8080}}]}}]}}\n\
          status: {{phase: {phase}, {ips}, conditions: [{{type: Ready, status: \"{ready}\"}}]}}\n"
+    )
+}
+
+fn runtime_class(way: usize, bits: u16) -> String {
+    let name = ["fast", "safe"][usize::from(bits & 1 == 1)];
+    let handler = ["runc", "runsc", "[x]"][way % 3];
+    format!(
+        "apiVersion: node.k8s.io/v1\nkind: RuntimeClass\nmetadata: {{name: {name}}}\nhandler: {handler}\n"
     )
 }
 

@@ -1,5 +1,6 @@
 //! Builds the agent, in the order in which its parts need each other, and ends it.
 
+mod api_callers;
 mod authority;
 #[cfg(test)]
 mod deployed;

@@ -95,7 +95,9 @@ pub(crate) async fn authority(flags: RunCa) -> anyhow::Result<()> {
         let me = format!("{}-{:08x}", host_name(), rand::random::<u32>());
         let namespace = flags.state.namespace.clone();
         let of = (namespace, me);
-        let writing = super::status::write(access, of, reported.clone(), cancel.clone());
+        let settings = flags.mesh_settings();
+        let reported = reported.clone();
+        let writing = super::status::write(access, settings, of, reported, cancel.clone());
         tokio::spawn(writing)
     });
     let mut config = flags.config();

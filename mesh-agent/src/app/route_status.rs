@@ -3,6 +3,7 @@
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+use super::api_callers::with_kind;
 use crate::discovery::{self, Book};
 use crate::model::route::{RouteKey, RouteKind};
 use crate::model::traffic_policy::PolicyKind;
@@ -58,7 +59,7 @@ impl Routes {
             return Vec::new();
         }
         let json = json.map(|json| match is_service {
-            true => of_service(json),
+            true => with_kind(json, "v1", "Service"),
             false => json.to_owned(),
         });
         let json = json.as_deref().map(str::as_bytes);
@@ -159,16 +160,6 @@ fn ancestor(status: TargetStatus) -> Parent {
             message: status.message,
         }],
     }
-}
-
-/// In a list of the API's own kinds each item leaves out what it is.
-fn of_service(json: &str) -> String {
-    let mut object: Value = serde_json::from_str(json).unwrap_or_default();
-    if object.is_object() {
-        object["kind"] = "Service".into();
-        object["apiVersion"] = "v1".into();
-    }
-    object.to_string()
 }
 
 /// The last but one part of a path.

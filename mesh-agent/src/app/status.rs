@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::route_status;
+use super::{api_callers, route_status};
 use crate::ca;
 use crate::cluster::{Access, Client};
 use crate::discovery;
 use crate::identity::report::{Answer, Report};
+use crate::model::policy::MeshSettings;
 use crate::status::{self, About, Condition, Events, Holds, Judge, Nodes, Verdict, Warning};
 
 /// What is judged.
@@ -116,6 +117,7 @@ impl ca::Reports for Reported {
 /// Until cancelled. `me`: another one for each replica.
 pub(super) async fn write(
     access: Access,
+    settings: MeshSettings,
     (namespace, me): (String, String),
     reported: Arc<Reported>,
     cancel: CancellationToken,
@@ -130,7 +132,11 @@ pub(super) async fn write(
         nodes: Some(reported.nodes.clone()),
         events: reported.events.clone(),
     };
-    status::run(api, Arc::new(Reader::default()), config, cancel).await;
+    let warning = api_callers::warn(api.clone(), settings, config.events.clone(), cancel.clone());
+    tokio::join!(
+        status::run(api, Arc::new(Reader::default()), config, cancel),
+        warning
+    );
     Ok(())
 }
 

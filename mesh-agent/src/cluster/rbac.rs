@@ -137,6 +137,27 @@ pub(crate) const RULES: &[Rule] = &[
         "how each fares with each of its Services",
     ),
     everywhere(
+        "admissionregistration.k8s.io",
+        &[
+            "mutatingwebhookconfigurations",
+            "validatingwebhookconfigurations",
+        ],
+        &["list", "watch"],
+        "which Services the API server calls",
+    ),
+    everywhere(
+        "apiregistration.k8s.io",
+        &["apiservices"],
+        &["list", "watch"],
+        "which Services the API server calls",
+    ),
+    everywhere(
+        "",
+        &["namespaces"],
+        &["list"],
+        "whether pods of these Services are in the mesh",
+    ),
+    everywhere(
         "",
         &["events"],
         &["create"],

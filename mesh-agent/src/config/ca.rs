@@ -10,6 +10,7 @@ use super::api::access;
 use super::log::Log;
 use super::names;
 use crate::ca::{Account, Allowed, Cluster, Config, NotAllowed, NotAnAccount, STALE, Step};
+use crate::model::policy::MeshSettings;
 use crate::model::{SpiffeError, TrustDomain};
 
 #[derive(Clone, Debug, Args)]
@@ -105,6 +106,10 @@ pub(crate) struct RunCa {
     /// Whose identities it signs.
     #[arg(long, default_value = "cluster.local", value_parser = |t: &str| -> Result<TrustDomain, SpiffeError> { TrustDomain::new(t) })]
     pub(crate) trust_domain: TrustDomain,
+    /// Namespace whose policies reach the whole mesh, as agents have it: for what is
+    /// told of Services that the API server calls.
+    #[arg(long, default_value = "istio-system")]
+    pub(crate) root_namespace: String,
     #[command(flatten)]
     pub(crate) given: Given,
     #[command(flatten)]
@@ -227,6 +232,15 @@ impl Rotate {
 }
 
 impl RunCa {
+    #[must_use]
+    pub(crate) fn mesh_settings(&self) -> MeshSettings {
+        MeshSettings {
+            root_namespace: self.root_namespace.clone(),
+            trust_domain: self.trust_domain.clone(),
+            trust_domain_aliases: Vec::new(),
+        }
+    }
+
     #[must_use]
     pub(crate) fn config(self) -> Config {
         let cluster = self.state.cluster().map(|cluster| Cluster {

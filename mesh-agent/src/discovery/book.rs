@@ -13,9 +13,11 @@ use super::intern::Interner;
 use super::objects::Object;
 use super::origin::Place;
 use super::store::{Said, Store};
-use crate::model::Name;
+use crate::model::policy::{MeshSettings, PeerMode};
 use crate::model::route::RouteKey;
 use crate::model::traffic_policy::{PolicyKind, TrafficPolicy};
+use crate::model::{Name, ServiceKey};
+use crate::policy;
 use crate::route::{self, ParentStatus};
 use crate::traffic::{self, TargetStatus};
 
@@ -35,7 +37,24 @@ pub(crate) struct Others {
     pub(crate) traffic_policies: BTreeSet<(PolicyKind, Name, Name)>,
 }
 
+/// What of a Service's port takes mutual TLS alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Closed {
+    /// Of its pods.
+    pub(crate) port: u16,
+    /// `namespace/name` of the PeerAuthentication that says so.
+    pub(crate) by: Option<Arc<str>>,
+}
+
 impl Book {
+    /// Of a mesh with these settings.
+    pub(crate) fn of(settings: MeshSettings) -> Self {
+        Self {
+            store: Store::new(settings),
+            ..Self::default()
+        }
+    }
+
     /// What the API server has at `path`; `None` is nothing.
     pub(crate) fn hear(&mut self, path: &str, json: Option<&[u8]>) -> Others {
         let place = Place::resource(path);
@@ -84,6 +103,29 @@ impl Book {
             others.traffic_policies.extend(keys);
         }
         others
+    }
+
+    pub(crate) fn has_enrolled(&self) -> bool {
+        let mut pods = self.store.snapshot().workloads.values();
+        pods.any(|pod| pod.is_enrolled())
+    }
+
+    /// Where whoever is outside of the mesh is refused at one of the pods behind that
+    /// port, as the agents of these decide it.
+    pub(crate) fn closed(&self, service: &ServiceKey, port: u16) -> Option<Closed> {
+        let snapshot = self.store.snapshot();
+        let authorizer = policy::Authorizer::compile(snapshot);
+        let port = snapshot.services.get(service)?.port(port)?;
+        port.endpoints.iter().find_map(|endpoint| {
+            let pod = endpoint.workload.as_ref().filter(|pod| pod.is_enrolled())?;
+            let port = endpoint.addr.port();
+            let decided = authorizer.peer_mode_by(pod, port);
+            let is_closed = decided.mode == PeerMode::Strict;
+            is_closed.then_some(Closed {
+                port,
+                by: decided.by,
+            })
+        })
     }
 
     /// Of each of its targets, in the order of names.

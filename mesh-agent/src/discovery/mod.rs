@@ -42,7 +42,7 @@ mod watcher;
 pub(crate) use api::{Api, ApiConfig, ApiState, KindRow, Watched};
 #[cfg(test)]
 pub(crate) use api::{ApiAway, reference, role_rules};
-pub(crate) use book::Book;
+pub(crate) use book::{Book, Closed};
 pub(crate) use check::Checked;
 pub(crate) use check::check;
 pub(crate) use convert::Converted;

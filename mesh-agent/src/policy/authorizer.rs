@@ -76,8 +76,8 @@ pub(crate) struct Authorizer {
 type MeshCounts = Vec<(Name, Vec<(u32, usize)>)>;
 
 impl Authorizer {
+    /// By itself, for whoever asks once.
     #[must_use]
-    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn compile(snapshot: &Snapshot) -> Self {
         let all = Where::Anywhere;
         Self::default().update(snapshot, all, &Here::Everywhere).0

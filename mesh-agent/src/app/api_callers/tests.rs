@@ -88,7 +88,8 @@ async fn a_port_is_told_of_where_the_data_path_takes_mutual_tls_alone() {
     let pod_at = "/api/v1/namespaces/shop/pods/hook-0";
     let plain = json!({"metadata": {"name": "shop"}});
     // What is changed, the Service's port, and the port of the pods that is told of.
-    let cases: [(&str, Option<(&str, Value)>, u16, Option<u16>); 10] = [
+    type Case<'c> = (&'c str, Option<(&'c str, Value)>, u16, Option<u16>);
+    let cases: [Case<'_>; 10] = [
         ("all is STRICT", None, 443, Some(9443)),
         ("its other port", None, 8443, Some(8443)),
         ("no port of its", None, 444, None),

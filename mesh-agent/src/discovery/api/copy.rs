@@ -264,7 +264,9 @@ impl Keeper {
             match read {
                 Err(Unusable::None) if kind.is_dispensable => Ok(Whole::none()),
                 Err(error) if kind.is_dispensable => {
-                    tracing::warn!("a part of the copy of the configuration on disk is not used: {path} {error}");
+                    tracing::warn!(
+                        "a part of the copy of the configuration on disk is not used: {path} {error}"
+                    );
                     self.watched.copy_failed(format!("{path} {error}"));
                     Ok(Whole::none())
                 }

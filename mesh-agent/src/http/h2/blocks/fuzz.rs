@@ -15,16 +15,19 @@ use super::*;
 const ENDLESS: Most = Most {
     lines: usize::MAX,
     bytes: usize::MAX,
+    kept: usize::MAX,
 };
 /// So that some block has more.
 const SMALL: [Most; 2] = [
     Most {
         lines: 2,
         bytes: 1_000,
+        kept: usize::MAX,
     },
     Most {
         lines: 1_000,
         bytes: 20,
+        kept: usize::MAX,
     },
 ];
 /// The preface, and empty settings.
@@ -38,8 +41,15 @@ pub(crate) fn blocks(bytes: &[u8]) {
     let (piece, all) = (usize::from(*piece).max(1), frames.len().max(1));
     let passed = |piece, most| {
         let mut blocks = Blocks::new(most, 0);
-        let is_taken = frames.chunks(piece).all(|bytes| blocks.pass(bytes));
-        (is_taken, blocks)
+        // Of each block that ends its stream: what is kept of it, as told last.
+        let mut ended = BTreeMap::new();
+        let mut told = |stream, kept| {
+            ended.insert(stream, kept);
+        };
+        let is_taken = frames
+            .chunks(piece)
+            .all(|bytes| blocks.pass(bytes, &mut told));
+        (is_taken, (blocks, ended))
     };
     let ((is_taken, whole), (_, pieces)) = (passed(all, ENDLESS), passed(piece, ENDLESS));
     assert!(is_taken, "nothing is too much");
@@ -63,7 +73,7 @@ fn heads(mut rest: &[u8]) -> BTreeMap<u32, usize> {
         let Some((frame, behind)) = rest.split_at_checked(whole) else {
             break;
         };
-        assert!(blocks.pass(frame));
+        assert!(blocks.pass(frame, |_, _| {}));
         if kind == HEADERS {
             stream = u32::from_be_bytes([d & 0x7f, e, f, g]);
         }

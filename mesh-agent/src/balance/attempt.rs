@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use super::in_flight::Here;
 use super::leave::Leave;
 use super::ticket::{Queued, Ticket};
-use crate::limit::Displaced;
+use crate::limit::Evicted;
 use crate::model::{Endpoint, RefuseReason, Refused, UpstreamAddr};
 
 /// At so many endpoints is tried what no application has seen: while all of a Service are
@@ -343,7 +343,7 @@ impl Attempt {
     /// waits instead of it.
     pub(crate) fn poll_place(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RefuseReason>> {
         if let Queued::Waits(ticket) = &self.queued
-            && let Err(Displaced) = ready!(ticket.poll(cx))
+            && let Err(Evicted) = ready!(ticket.poll(cx))
         {
             self.leave_queue();
             return Poll::Ready(Err(RefuseReason::MaxPendingRequests));

@@ -7,7 +7,7 @@ use super::attempt::Attempt;
 use super::in_flight::Here;
 use super::outcome::Kind;
 use super::ticket::{Queued, Ticket};
-use crate::limit::Source;
+use crate::limit::WaiterOf;
 use crate::model::RefuseReason;
 
 /// A place for the attempt, which is in flight then; false: the try before it has one. The
@@ -17,7 +17,7 @@ pub(super) fn enter(
     here: &Rc<Here>,
     attempt: &mut Attempt,
     (kind, now): (Kind, Instant),
-    source: impl FnOnce() -> Source,
+    source: impl FnOnce() -> WaiterOf,
 ) -> Result<bool, RefuseReason> {
     if attempt.has_place(here) {
         return Ok(false);

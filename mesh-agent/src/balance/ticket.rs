@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::in_flight::Here;
 use super::outcome::Kind;
-use crate::limit::{Cap, Displaced, Number};
+use crate::limit::{Cap, Evicted, Number};
 
 /// One that waits in the queue of a destination: that is over when this is dropped.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ impl Ticket {
         self.here.traffic.limits.max_pending_time
     }
 
-    pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<(), Displaced>> {
+    pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<(), Evicted>> {
         self.cap().poll(self.number, cx)
     }
 

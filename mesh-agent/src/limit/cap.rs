@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use super::line::{Line, Number, Source, Stand, Was};
+use super::line::{Line, Number, Stand, WaiterOf, Was};
 
 /// Of one destination, for all workers of the node.
 ///
@@ -30,7 +30,7 @@ struct Queue {
 
 /// Others have its room among those that wait: of its source there were the most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Displaced;
+pub(crate) struct Evicted;
 
 type Wakers = SmallVec<[Waker; 2]>;
 
@@ -71,14 +71,14 @@ impl Cap {
 
     /// Waits, by the number that it gives; `None`: they are `room` already, and this
     /// source's no fewer than another one's.
-    pub(crate) fn wait(&self, most: u32, room: u32, source: Source) -> Option<Number> {
+    pub(crate) fn wait(&self, most: u32, room: u32, source: WaiterOf) -> Option<Number> {
         let mut queue = self.queue.lock();
         queue.most = most;
         let mut wakers = self.hand_over(&mut queue);
         let entered = queue.line.enter(source, room as usize);
         self.count_waiting(&queue);
-        let number = entered.map(|(number, displaced)| {
-            wakers.extend(displaced);
+        let number = entered.map(|(number, evicted)| {
+            wakers.extend(evicted);
             number
         });
         // Somebody may have left before it was seen to wait.
@@ -89,14 +89,14 @@ impl Cap {
     }
 
     /// It has a place; else its task is woken then.
-    pub(crate) fn poll(&self, number: Number, cx: &mut Context<'_>) -> Poll<Result<(), Displaced>> {
+    pub(crate) fn poll(&self, number: Number, cx: &mut Context<'_>) -> Poll<Result<(), Evicted>> {
         match self.queue.lock().line.stand(number) {
             Stand::Waits(waker) => {
                 *waker = Some(cx.waker().clone());
                 Poll::Pending
             }
             Stand::HasPlace => Poll::Ready(Ok(())),
-            Stand::Displaced => Poll::Ready(Err(Displaced)),
+            Stand::Evicted => Poll::Ready(Err(Evicted)),
         }
     }
 
@@ -113,7 +113,7 @@ impl Cap {
         drop(queue);
         match was {
             Was::Placed => self.leave(),
-            Was::Waiting(_) | Was::Displaced => {}
+            Was::Waiting(_) | Was::Evicted => {}
         }
     }
 

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::task::Waker;
 
 /// Whom it is of who waits. Two that have the same one share a turn.
-pub(crate) type Source = u64;
+pub(crate) type WaiterOf = u64;
 
 /// One that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Number {
-    source: Source,
+    source: WaiterOf,
     number: u64,
 }
 
@@ -19,7 +19,7 @@ pub(super) enum Stand<'l> {
     Waits(&'l mut Option<Waker>),
     HasPlace,
     /// Another one has its room.
-    Displaced,
+    Evicted,
 }
 
 /// What one was that waits no more.
@@ -28,7 +28,7 @@ pub(super) enum Was {
     /// To be dropped where nothing is locked.
     Waiting(#[expect(dead_code, reason = "until it is dropped")] Option<Waker>),
     Placed,
-    Displaced,
+    Evicted,
 }
 
 /// Sources come in turn, those of one in the order in which they came.
@@ -37,11 +37,11 @@ pub(super) struct Line {
     next: u64,
     len: usize,
     /// By number. None is empty.
-    sources: BTreeMap<Source, BTreeMap<u64, Option<Waker>>>,
+    sources: BTreeMap<WaiterOf, BTreeMap<u64, Option<Waker>>>,
     /// All of them, each once; whose turn is next comes first.
-    turns: VecDeque<Source>,
+    turns: VecDeque<WaiterOf>,
     /// Who does not know it yet.
-    displaced: BTreeSet<u64>,
+    evicted: BTreeSet<u64>,
 }
 
 impl Line {
@@ -51,10 +51,14 @@ impl Line {
 
     /// At its end, if there is room. Where there is none, the last one of the source with
     /// the most makes some for a source that has fewer: that is to be woken.
-    pub(super) fn enter(&mut self, source: Source, room: usize) -> Option<(Number, Option<Waker>)> {
-        let displaced = match self.len < room {
+    pub(super) fn enter(
+        &mut self,
+        source: WaiterOf,
+        room: usize,
+    ) -> Option<(Number, Option<Waker>)> {
+        let evicted = match self.len < room {
             true => None,
-            false => self.displace(source)?,
+            false => self.evict(source)?,
         };
         let number = self.next;
         self.next += 1;
@@ -64,16 +68,16 @@ impl Line {
             self.turns.push_back(source);
         }
         of.insert(number, None);
-        Some((Number { source, number }, displaced))
+        Some((Number { source, number }, evicted))
     }
 
     /// `None`: none has more than this source would have.
-    fn displace(&mut self, by: Source) -> Option<Option<Waker>> {
+    fn evict(&mut self, by: WaiterOf) -> Option<Option<Waker>> {
         let own = self.sources.get(&by).map_or(0, BTreeMap::len);
         let greedy = self.sources.iter_mut().max_by_key(|(_, of)| of.len());
         let (_, of) = greedy.filter(|(_, of)| of.len() > own + 1)?;
         let (number, waker) = of.pop_last()?;
-        self.displaced.insert(number);
+        self.evicted.insert(number);
         self.len -= 1;
         Some(waker)
     }
@@ -95,15 +99,15 @@ impl Line {
         let waits = self.sources.get_mut(&source);
         match waits.and_then(|of| of.get_mut(&number)) {
             Some(waker) => Stand::Waits(waker),
-            None if self.displaced.contains(&number) => Stand::Displaced,
+            None if self.evicted.contains(&number) => Stand::Evicted,
             None => Stand::HasPlace,
         }
     }
 
     /// It is out of the line.
     pub(super) fn forget(&mut self, Number { source, number }: Number) -> Was {
-        if self.displaced.remove(&number) {
-            return Was::Displaced;
+        if self.evicted.remove(&number) {
+            return Was::Evicted;
         }
         let Some(of) = self.sources.get_mut(&source) else {
             return Was::Placed;

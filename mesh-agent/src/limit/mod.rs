@@ -11,7 +11,7 @@ mod line;
 mod window;
 
 pub(crate) use budget::Budget;
-pub(crate) use cap::{Cap, Displaced};
+pub(crate) use cap::{Cap, Evicted};
 pub(crate) use gcra::{Limiter, Quota};
-pub(crate) use line::{Number, Source};
+pub(crate) use line::{Number, WaiterOf};
 pub(crate) use window::{SLOTS, Window};

@@ -329,7 +329,7 @@ pub(super) struct ConnectionContext {
     pub(super) client_addr: ClientAddr,
     pub(super) orig_dst: OrigDst,
     /// Of a connection from elsewhere: whose places its requests take.
-    requests_of: OnceCell<Option<places::Source>>,
+    requests_of: OnceCell<Option<places::HeldBySource>>,
     /// As long as anything of the connection lives, it can be cut.
     registration: Registration,
 }
@@ -376,7 +376,7 @@ impl ConnectionContext {
     }
 
     /// Whose places its requests take, beside the pod's.
-    pub(super) fn requests_of(&self) -> Option<&places::Source> {
+    pub(super) fn requests_of(&self) -> Option<&places::HeldBySource> {
         let find = || {
             let agent = &self.worker.agent;
             let source = self.source(&agent.published.load());

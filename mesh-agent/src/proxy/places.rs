@@ -9,6 +9,7 @@
 //! short while there is room.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,8 +20,15 @@ const SHARDS: usize = 16;
 
 /// A source at one pod (the cookie of its namespace), or at all.
 type Key = (Option<u64>, ClientSource);
-type Counts = HashMap<Key, Arc<AtomicUsize>, foldhash::fast::RandomState>;
+type Counts = HashMap<Key, Known, foldhash::fast::RandomState>;
 type Shards = [Mutex<Counts>; SHARDS];
+
+/// What a source holds, and how many look at it: who comes and goes does so under the lock.
+#[derive(Debug, Default)]
+struct Known {
+    held: Arc<AtomicUsize>,
+    users: usize,
+}
 
 /// Where a connection from elsewhere comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -89,19 +97,21 @@ pub(super) struct Pod<'p> {
 
 /// What a source holds, of all and of one pod's: looked up once for whatever it takes.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(super) struct HeldBySource {
     known: Arc<Shards>,
     keys: [Key; 2],
     held: [Arc<AtomicUsize>; 2],
 }
 
-impl Drop for Source {
+impl Drop for HeldBySource {
     fn drop(&mut self) {
         let mut counts = counts(&self.known, self.keys[0].1);
-        for (key, held) in self.keys.iter().zip(&self.held) {
-            // The table's and this one, which are given out under the lock alone.
-            if Arc::strong_count(held) == 2 {
-                counts.remove(key);
+        for key in self.keys {
+            if let Entry::Occupied(mut entry) = counts.entry(key) {
+                entry.get_mut().users -= 1;
+                if entry.get().users == 0 {
+                    entry.remove();
+                }
             }
         }
     }
@@ -112,7 +122,7 @@ impl Drop for Source {
 pub(super) struct Place<'p> {
     all: &'p Places,
     pod: Pod<'p>,
-    source: Option<Source>,
+    source: Option<HeldBySource>,
 }
 
 impl Drop for Place<'_> {
@@ -158,12 +168,16 @@ impl Places {
 
     /// The same by counts that are at hand: it locks nothing. Whoever gets a place gives it
     /// back.
-    pub(super) fn take(&self, pod: &AtomicUsize, source: Option<&Source>) -> Result<(), Full> {
+    pub(super) fn take(
+        &self,
+        pod: &AtomicUsize,
+        source: Option<&HeldBySource>,
+    ) -> Result<(), Full> {
         let shares = self.shares(pod)?;
         self.count((pod, source), shares)
     }
 
-    pub(super) fn give_back(&self, pod: &AtomicUsize, source: Option<&Source>) {
+    pub(super) fn give_back(&self, pod: &AtomicUsize, source: Option<&HeldBySource>) {
         self.taken.fetch_sub(1, Ordering::Relaxed);
         pod.fetch_sub(1, Ordering::Relaxed);
         for held in source.into_iter().flat_map(|source| &source.held) {
@@ -172,12 +186,16 @@ impl Places {
     }
 
     /// What a source holds, at all and at that pod.
-    pub(super) fn source(&self, source: ClientSource, netns: u64) -> Source {
+    pub(super) fn source(&self, source: ClientSource, netns: u64) -> HeldBySource {
         let mut counts = counts(&self.sources, source);
         let keys = [(None, source), (Some(netns), source)];
-        let held = keys.map(|key| counts.entry(key).or_default().clone());
+        let held = keys.map(|key| {
+            let known = counts.entry(key).or_default();
+            known.users += 1;
+            known.held.clone()
+        });
         drop(counts);
-        Source {
+        HeldBySource {
             known: self.sources.clone(),
             keys,
             held,
@@ -198,7 +216,7 @@ impl Places {
 
     fn count(
         &self,
-        (pod, source): (&AtomicUsize, Option<&Source>),
+        (pod, source): (&AtomicUsize, Option<&HeldBySource>),
         shares: [usize; 2],
     ) -> Result<(), Full> {
         let held = || source.into_iter().flat_map(|source| &source.held);
@@ -328,7 +346,7 @@ mod tests {
     fn what_is_taken_by_counts_at_hand_has_the_same_shares_and_is_given_back() {
         let places = Places::new(1_200, 1_200);
         let pods = pods(2);
-        let all = |pod: &AtomicUsize, source: Option<&Source>| {
+        let all = |pod: &AtomicUsize, source: Option<&HeldBySource>| {
             let mut held = 0;
             loop {
                 match places.take(pod, source) {
@@ -355,6 +373,19 @@ mod tests {
         places.give_back(&pods[0].1, Some(&second));
         drop(second);
         assert!(is_empty(&places));
+    }
+
+    /// Whichever of two that go at once is the last one clears the table: the other one may
+    /// have looked, and have its counts still.
+    #[test]
+    fn of_two_that_go_at_once_nothing_is_left() {
+        let (places, key) = (Places::new(10, 10), client(1).expect("a source"));
+        let [first, second] = [(); 2].map(|()| places.source(key, 1));
+        let not_dropped_yet = first.held.clone();
+        drop(first);
+        drop(second);
+        assert!(is_empty(&places));
+        drop(not_dropped_yet);
     }
 
     #[test]

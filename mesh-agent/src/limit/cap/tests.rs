@@ -47,7 +47,7 @@ fn there_are_never_more_than_may_be_whoever_asks() {
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Enter,
-    Wait(Source),
+    Wait(WaiterOf),
     Leave,
     Forget(usize),
     Limit(u32),
@@ -69,7 +69,7 @@ fn step() -> impl Strategy<Value = Step> {
 enum How {
     Waits,
     HasPlace,
-    Displaced,
+    Evicted,
 }
 
 const ROOM: usize = 4;
@@ -78,7 +78,7 @@ const ROOM: usize = 4;
 #[derive(Default)]
 struct Model {
     there: u32,
-    turns: VecDeque<(Source, VecDeque<usize>)>,
+    turns: VecDeque<(WaiterOf, VecDeque<usize>)>,
     how: BTreeMap<usize, How>,
 }
 
@@ -101,7 +101,7 @@ impl Model {
     }
 
     /// False: there is no room for it.
-    fn wait(&mut self, who: usize, source: Source) -> bool {
+    fn wait(&mut self, who: usize, source: WaiterOf) -> bool {
         if self.waiting() >= ROOM {
             let own = self.turns.iter().find(|(other, _)| *other == source);
             let own = own.map_or(0, |(_, of)| of.len());
@@ -113,7 +113,7 @@ impl Model {
             let greedy = self.turns.iter_mut().filter(|(_, of)| of.len() == most);
             let (_, of) = greedy.max_by_key(|(source, _)| *source).expect("one");
             let last = of.pop_back().expect("more than one");
-            self.how.insert(last, How::Displaced);
+            self.how.insert(last, How::Evicted);
         }
         match self.turns.iter_mut().find(|(other, _)| *other == source) {
             Some((_, of)) => of.push_back(who),
@@ -139,7 +139,7 @@ fn how(cap: &Cap, number: Number) -> How {
     match cap.poll(number, &mut Context::from_waker(Waker::noop())) {
         Poll::Pending => How::Waits,
         Poll::Ready(Ok(())) => How::HasPlace,
-        Poll::Ready(Err(Displaced)) => How::Displaced,
+        Poll::Ready(Err(Evicted)) => How::Evicted,
     }
 }
 
@@ -213,7 +213,7 @@ fn however_many_of_one_source_wait_another_one_is_next_but_one() {
     let quiet = cap
         .wait(1, 10, 2)
         .expect("room that another one has too much of");
-    assert_eq!(how(&cap, many[9]), How::Displaced, "the last one");
+    assert_eq!(how(&cap, many[9]), How::Evicted, "the last one");
     cap.leave();
     assert_eq!(
         [many[0], quiet].map(|n| how(&cap, n)),

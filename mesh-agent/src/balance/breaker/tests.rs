@@ -214,8 +214,17 @@ struct Model {
     /// For a share of failures; and probes in a row that worked.
     by_share: bool,
     good: u32,
-    in_a_row: u32,
+    /// Requests that failed, and what was not reached or lost.
+    in_a_row: [u32; 2],
     told: Vec<(u64, bool)>,
+}
+
+/// What becomes of one that is asked.
+#[derive(Clone, Copy)]
+struct Asked {
+    kind: Kind,
+    /// `None`: it succeeds.
+    failed: Option<(Failure, bool)>,
 }
 
 impl Model {
@@ -226,10 +235,21 @@ impl Model {
             .min(most.max(base))
     }
 
-    fn request(&mut self, ok: bool, now: u64) {
+    fn ask(&mut self, Asked { kind, failed }: Asked, now: u64) {
         let is_probe = std::mem::take(&mut self.is_probed);
+        let ok = failed.is_none();
         self.told.push((now, ok));
-        self.in_a_row = if ok { 0 } else { self.in_a_row + 1 };
+        let is_request = kind == Kind::Request;
+        let counts = match failed {
+            None => [false; 2],
+            Some((Failure::Status | Failure::Timeout | Failure::Silent, _)) => {
+                [is_request, !is_request]
+            }
+            Some((Failure::Connect | Failure::Tls | Failure::Reset, _)) => [is_request, true],
+        };
+        for (row, counts) in self.in_a_row.iter_mut().zip(counts) {
+            *row = if ok { 0 } else { *row + u32::from(counts) };
+        }
         match (self.open_until, is_probe, ok) {
             (Some(_), true, true) if self.by_share && self.good < 4 => {
                 self.good += 1;
@@ -241,9 +261,11 @@ impl Model {
                 self.told.clear();
             }
             (Some(_), true, false) => {
-                self.times += 1;
+                let is_loss = failed.is_some_and(|(_, is_loss)| is_loss);
+                let is_soon = self.lasts(self.times) < 8_000;
+                self.times += if is_loss && is_soon { 2 } else { 1 };
                 self.open_until = Some(now + self.lasts(self.times));
-                (self.in_a_row, self.good) = (0, 0);
+                (self.in_a_row, self.good) = ([0; 2], 0);
             }
             (Some(_), false, _) | (None, _, true) => {}
             (None, _, false) => {
@@ -261,13 +283,18 @@ impl Model {
                     true => rate.request_volume.div_ceil(4),
                     false => rate.request_volume,
                 };
-                let in_a_row = self.in_a_row >= self.of.consecutive_errors.expect("some").get();
+                let most = [
+                    self.of.consecutive_errors,
+                    self.of.consecutive_local_origin_failures,
+                ];
+                let most = most.map(|most| most.expect("some").get());
+                let in_a_row = [0, 1].iter().any(|of| self.in_a_row[*of] >= most[*of]);
                 let too_few = all >= volume && good * 100 < all * rate.threshold_percent;
                 if in_a_row || too_few {
                     let well = closed > (2 * self.lasts(self.times)).max(10_000);
                     self.times = if well { 1 } else { self.times + 1 };
                     self.open_until = Some(now + self.lasts(self.times));
-                    (self.in_a_row, self.good) = (0, 0);
+                    (self.in_a_row, self.good) = ([0; 2], 0);
                     self.by_share = !in_a_row;
                 }
             }
@@ -278,33 +305,38 @@ impl Model {
 proptest! {
     #[test]
     fn it_does_what_the_documentation_says(
-        steps in prop::collection::vec((0_u64..3_000, 0_u8..10), 1..400),
+        steps in prop::collection::vec(
+            (0_u64..3_000, 0_u8..10, 0_u8..6, any::<[bool; 2]>()),
+            1..400,
+        ),
         share in 0_u8..10,
-        most in 2_u32..9,
+        [most, most_local] in prop::array::uniform2(2_u32..9),
     ) {
         let of = OutlierDetection {
             consecutive_errors: NonZeroU32::new(most),
+            consecutive_local_origin_failures: NonZeroU32::new(most_local),
             ..OutlierDetection::default()
         };
         let breaker = Breaker::new(0);
         let mut model = Model {
             of, closed_since: 0, times: 0, open_until: None, is_probed: false,
-            in_a_row: 0, told: vec![], by_share: false, good: 0,
+            in_a_row: [0; 2], told: vec![], by_share: false, good: 0,
         };
         let mut now = 0;
-        for (pause, luck) in steps {
+        for (pause, luck, failure, [is_request, is_loss]) in steps {
             now += pause / 10;
             let expected = model.open_until.is_some_and(|until| now >= until);
             let is_probe = breaker.probe(&of, now);
             prop_assert_eq!(is_probe, expected);
             model.is_probed = is_probe;
-            let (ok, by) = (luck >= share, (&of, Kind::Request, is_probe));
-            if ok {
-                breaker.succeeded(by, now);
-            } else {
-                breaker.failed(by, FAILED, now, &nothing);
-            }
-            model.request(ok, now);
+            let kind = if is_request { Kind::Request } else { Kind::Connection };
+            let failed = (luck < share).then(|| (Failure::of(failure), is_loss));
+            let by = (&of, kind, is_probe);
+            match failed {
+                None => breaker.succeeded(by, now),
+                Some(failed) => breaker.failed(by, failed, now, &nothing),
+            };
+            model.ask(Asked { kind, failed }, now);
             prop_assert_eq!(!breaker.is_closed(), model.open_until.is_some());
             if let Some(until) = model.open_until {
                 prop_assert_eq!(breaker.word().at, until);

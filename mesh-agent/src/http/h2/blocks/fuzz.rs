@@ -1,14 +1,14 @@
 //! Any bytes as what a client of HTTP/2 sends, held to what crate h2 reads in it.
 
 use std::collections::BTreeMap;
-use std::io::Cursor;
-use std::pin::pin;
+use std::io;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
 use ::h2::ext::Protocol;
 use bytes::Bytes;
 use http::{Method, request};
-use tokio::io::{join, sink};
+use tokio::io::{AsyncRead, ReadBuf, join, sink};
 
 use super::*;
 
@@ -85,12 +85,31 @@ fn heads(mut rest: &[u8]) -> BTreeMap<u32, usize> {
     heads
 }
 
+/// A client that says this, and waits: of one that ends h2 hands nothing on.
+struct Said<'b>(&'b [u8]);
+
+impl AsyncRead for Said<'_> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.0.is_empty() {
+            return Poll::Pending;
+        }
+        let (now, rest) = self.0.split_at(self.0.len().min(buffer.remaining()));
+        buffer.put_slice(now);
+        self.0 = rest;
+        Poll::Ready(Ok(()))
+    }
+}
+
 /// The streams that h2 has requests of, with how many lines their heads have.
 fn read(frames: &[u8]) -> Vec<(u32, usize)> {
     let bytes = [GREETING, frames].concat();
     let mut builder = ::h2::server::Builder::new();
     builder.enable_connect_protocol();
-    let io = join(Cursor::new(bytes), sink());
+    let io = join(Said(&bytes), sink());
     let mut handshake = pin!(builder.handshake::<_, Bytes>(io));
     let mut cx = Context::from_waker(Waker::noop());
     let Poll::Ready(Ok(mut connection)) = handshake.as_mut().poll(&mut cx) else {

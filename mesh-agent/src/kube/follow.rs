@@ -48,6 +48,20 @@ pub(crate) enum Event {
     Absent,
 }
 
+impl Event {
+    /// Up to which the kind is told with it. 0 for one that is no number: it is compared
+    /// with none.
+    pub(crate) fn version(&self) -> Option<u64> {
+        let version = match self {
+            Self::End(version) | Self::Bookmark(version) => version,
+            Self::Changed(item) => &item.head.version,
+            Self::Deleted(head) => &head.version,
+            Self::Begin | Self::Listed(_) | Self::Abandoned | Self::Absent => return None,
+        };
+        Some(version.parse().unwrap_or(0))
+    }
+}
+
 /// How new a list must be. Chosen as client-go does: what is asked for by its
 /// version comes from the API server's memory, whatever is asked for in pages,
 /// or without a version, from etcd.

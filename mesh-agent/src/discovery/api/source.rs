@@ -452,7 +452,7 @@ impl ApiSource {
         };
         if from == From::Api {
             self.look_at_system(at, &event);
-            let version = version(&event);
+            let version = event.version();
             let is_change = !matches!(event, Event::Bookmark(_));
             let is_taken = self.apply(from, at, &event);
             if let Some(version) = version.filter(|_| is_taken) {
@@ -571,18 +571,6 @@ impl ApiSource {
         let too_large = too_large.map(|kind| kind.places.resource.kind);
         self.watched.note_too_large(too_large);
     }
-}
-
-/// Up to which the kind is told with this event. 0 for one that is no number: it is
-/// compared with none.
-fn version(event: &Event) -> Option<u64> {
-    let version = match event {
-        Event::End(version) | Event::Bookmark(version) => version,
-        Event::Changed(item) => &item.head.version,
-        Event::Deleted(head) => &head.version,
-        Event::Begin | Event::Listed(_) | Event::Abandoned | Event::Absent => return None,
-    };
-    Some(version.parse().unwrap_or(0))
 }
 
 async fn next(load: &mut Option<Load>) -> Option<(usize, Event)> {

@@ -60,7 +60,9 @@ pub(crate) fn blocks(bytes: &[u8]) {
     }
     let counted = heads(frames);
     for (stream, lines) in read(frames) {
-        assert_eq!(counted.get(&stream), Some(&lines), "of stream {stream}");
+        // Of a name that may stand once h2 keeps one.
+        let counted = counted.get(&stream).copied().unwrap_or(0);
+        assert!(counted >= lines, "of stream {stream}: {counted} of {lines}");
     }
 }
 

@@ -281,7 +281,8 @@ impl Shop {
                 _ if i == 0 && part.starts_with(|c: char| c.is_ascii_digit()) => {
                     let (status, location) = part.split_once(' ').unwrap_or((part, ""));
                     let found = values(&answers[0]["headers"], "location");
-                    answers[0]["status"].to_string() == status && found.concat() == location
+                    answers[0]["status"].as_u64() == status.parse().ok()
+                        && found.concat() == location
                 }
                 _ if i == 0 && !part.ends_with('%') => {
                     names(part.strip_prefix("implicit").map_or(part, |_| "web")) == count

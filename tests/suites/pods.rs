@@ -394,7 +394,7 @@ fn a_sandbox_is_known_by_the_handler_of_its_class_and_an_unknown_class_is_refuse
         )
     };
     world
-        .write_config("secure", &class("secure", "runsc"))
+        .write_config("secure-class", &class("secure", "runsc"))
         .expect("a class");
     let [secure, late] = ["secure", "late"].map(|name| {
         let pod = enrolled(name, BURSTABLE).spec(&format!("runtimeClassName: {name}"));

@@ -1,6 +1,7 @@
 //! Heads: as rules see them, and as h2 sends them.
 
 use ::h2::ext::Protocol;
+use http::header::CONTENT_LENGTH;
 use http::uri::Scheme;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, Version, request,
@@ -35,6 +36,10 @@ impl<'p> Head<'p> {
     {
         lines.0.clear();
         for (name, value) in &parts.headers {
+            // h2 takes that for 0, if what comes behind the head is not there yet.
+            if *name == CONTENT_LENGTH && value.is_empty() {
+                return Err(Bad::ContentLength);
+            }
             lines.0.push(line(name, value)?);
         }
         let protocol = parts.extensions.get::<Protocol>().map(Protocol::as_str);

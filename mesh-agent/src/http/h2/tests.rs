@@ -400,6 +400,10 @@ fn a_head_has_one_meaning() {
             Bad::FramingName,
         ),
         (
+            get("http://shop/").header("content-length", ""),
+            Bad::ContentLength,
+        ),
+        (
             Request::connect("shop:443").header("content-length", "0"),
             Bad::ConnectBody,
         ),

@@ -21,7 +21,13 @@ fn smuggle(mesh: &Mesh, pod: &Pod, to: &str) -> u64 {
         let end = end(case);
         end == "400" || end.starts_with("reset ") || end.starts_with("goaway ")
     };
-    let passed: Vec<_> = odd.iter().filter(|case| !is_refused(case)).collect();
+    // A server may have answered a head that was clear before the rest was seen.
+    let is_answered = |case: &&&Value| {
+        let name = case["name"].as_str().unwrap_or_default();
+        name.starts_with("late: ") && end(case) == "200"
+    };
+    let is_passed = |case: &&&Value| !is_refused(case) && !is_answered(case);
+    let passed: Vec<_> = odd.iter().filter(is_passed).collect();
     assert!(passed.is_empty(), "{}: {passed:#?}", pod.name);
     let refused: Vec<_> = clear.iter().filter(|case| end(case) != "200").collect();
     assert!(refused.is_empty(), "{}: {refused:#?}", pod.name);

@@ -93,7 +93,7 @@ func oddOnes(to string) []odd {
 	// What is wrong comes behind a head that is clear: that may have gone on.
 	late := func(name string, more []string, body string, trailers ...string) {
 		lines := post(append(more, ":path", "/behind")...)
-		all = append(all, odd{name: name, lines: lines, body: body, trailers: trailers})
+		all = append(all, odd{name: "late: " + name, lines: lines, body: body, trailers: trailers})
 	}
 	late("longer than its length", []string{"content-length", "3"}, "abcGET /smuggled"+second)
 	late("shorter than its length", []string{"content-length", "300"}, "abc")

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # What a mesh could leave on this node, a line for each thing: links, rules, routes,
 # sysctls, qdiscs, programs at cgroups, links and namespaces, pins, CNI files, other files, mounts. Without what
-# the container runtime's own plugins note of each pod.
+# the container runtime's own plugins note of each pod, and keys that the kernel makes up at
+# their first use.
 # Run it in the node's namespaces (node.sh exec N); compare two runs.
 set -u
 export LC_ALL=C
@@ -15,7 +16,7 @@ network() {
 		"$@" ip "$family" rule | sed "s/^/$name rule $family /"
 		"$@" ip -o "$family" route show table all | sed -E 's/ (expires|pref|hoplimit) .*//' | sed "s/^/$name route $family /"
 	done
-	"$@" sysctl -a 2>/dev/null | grep -E '^net\.ipv[46]\.' | grep -vE 'stable_secret|flush|_max_orphans' | sed "s/^/$name sysctl /"
+	"$@" sysctl -a 2>/dev/null | grep -E '^net\.ipv[46]\.' | grep -vE 'stable_secret|fastopen_key|flush|_max_orphans' | sed "s/^/$name sysctl /"
 	"$@" tc qdisc show | sed "s/^/$name qdisc /"
 	for link in $("$@" ip -o link | sed -E 's/^[0-9]+: ([^:@]+).*/\1/'); do
 		for way in ingress egress; do

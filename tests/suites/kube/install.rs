@@ -59,6 +59,16 @@ fn uninstalled_the_mesh_leaves_nodes_and_pods_as_they_were() {
         assert_eq!(report["ok"], 5, "{report}");
     };
     storm();
+    // Until the kernel has looked whether others have them, addresses have no routes.
+    let is_settled = || {
+        [1, 2].iter().all(|node| {
+            let words = ["ip", "-6", "address", "show", "tentative"];
+            let pending = mesh.cluster.on_node(*node, &words);
+            pending.is_ok_and(|pending| pending.trim().is_empty())
+        })
+    };
+    let settled = mesh.cluster.wait_until("addresses", AIM, is_settled);
+    settled.expect("the pods' addresses are theirs");
     mesh.remember().expect("a look");
     mesh.install().expect("installed");
     mesh.wait_rolled_out().expect("ready");

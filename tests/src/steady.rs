@@ -46,6 +46,14 @@ impl World {
         Steady::start(command)
     }
 
+    /// At most so many connections a second, each from a port of its own; without streams.
+    pub fn steady_at(&self, rate: &str, pod: &Pod, targets: &[String]) -> Result<Steady> {
+        let mut command = self.app(pod);
+        command.args(["steady", "--streams", "0", "--rate", rate]);
+        command.args(targets);
+        Steady::start(command)
+    }
+
     /// One that nobody captures, on a node in a cgroup of its own; without streams.
     pub fn steady_apart(&self, node: &str, group: &str, targets: &[String]) -> Result<Steady> {
         let program = binary("MESH_APP_BIN", "mesh-app");

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use mesh_tests::{
-    APP_PORT, Agent, OnAgentDown, Pod, PodSpec, Port, Target, World, all_fine, eventually, parse,
+    APP_PORT, Agent, OnAgentDown, Pod, PodSpec, Port, Target, World, all_fine, eventually, failed,
+    parse,
 };
 
 /// Client a and server b on n1, server c on n2, all enrolled and fail-closed.
@@ -317,6 +318,22 @@ fn a_pod_whose_ports_overlap_the_delivery_ports_loses_no_connection() {
     );
     drop(holder.stdin.take());
     holder.wait().expect("the client ends");
+}
+
+#[test]
+fn a_client_that_binds_its_ports_is_told_apart_from_the_agent_that_dials_for_it() {
+    let (world, [a, b, _]) = world();
+    // On one node the agent dials from the client's address and namespace. A port that
+    // were both the client's and the dial's would look like a call past the agent.
+    world
+        .set_sysctl(&a, "net.ipv4.ip_local_port_range", "50000 51999")
+        .expect("a setting");
+    let _agents = ["n1", "n2"].map(|n| world.agent(n, &[]).expect("an agent"));
+    let vip = b.vips()[..1].to_vec();
+    let mut client = world.steady_at("200", &a, &vip).expect("a client");
+    client.wait_for("carried", 800).expect("so many");
+    let tally = client.tally(0).expect("a tally");
+    assert_eq!(failed(&tally), 0, "{tally}");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 
-use self::exchange::{Client, What};
+use self::exchange::{Client, Ports, What};
 use crate::errno;
 
 #[derive(Args)]
@@ -29,8 +29,8 @@ pub(crate) struct Plan {
     /// Milliseconds from what is written to a stream, 1 KiB, to the next.
     #[arg(long, default_value_t = 2)]
     stream_pause: u64,
-    /// Most connections a second [default: as many as there can be]. To one address
-    /// a client has a port for each, which is taken for a minute after its end.
+    /// Most connections a second [default: as many as there can be]. Each has a port of
+    /// its own then, which is taken for a minute after its end.
     #[arg(long)]
     rate: Option<u32>,
 }
@@ -69,10 +69,15 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
     // Of each of the threads.
     let pace = |rate: u32| Duration::from_secs_f64(plan.width as f64 / f64::from(rate.max(1)));
     let pace = plan.rate.map(pace).unwrap_or_default();
+    let ports = match plan.rate {
+        Some(_) => Ports::Own,
+        // There are not enough of them.
+        None => Ports::Any,
+    };
     let pause = Duration::from_millis(plan.stream_pause);
     std::thread::scope(|scope| {
         for i in 0..plan.width {
-            let client = Client::new(targets[i % targets.len()], plan.what);
+            let client = Client::new(targets[i % targets.len()], plan.what, ports);
             let steady = &steady;
             scope.spawn(move || steady.repeat(client, pace));
         }

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;
 
 use crate::cgroup;
-use crate::wait::eventually;
+use crate::wait::{PATIENCE, eventually};
 use crate::world::binary;
 
 /// A running agent.
@@ -25,7 +25,7 @@ pub struct Agent {
 
 impl Agent {
     pub fn wait_ready(&self) -> Result<()> {
-        let ready = eventually(Duration::from_secs(10), || {
+        let ready = eventually(Duration::from_secs(30), || {
             self.status().is_ok_and(|s| s["ready"] == true)
         });
         if !ready {
@@ -155,6 +155,23 @@ impl Agent {
             .sum())
     }
 
+    /// The same as soon as it has come to `least`: a client sees how its connection or
+    /// request ends, and a moment later the agent counts it.
+    ///
+    /// # Panics
+    /// Where it does not come to that.
+    #[track_caller]
+    #[must_use]
+    pub fn comes_to(&self, name: &str, with: &str, least: f64) -> f64 {
+        let mut now = 0.0;
+        let done = eventually(PATIENCE, || {
+            now = self.metric(name, with).unwrap_or_default();
+            now >= least
+        });
+        assert!(done, "{name} {with}: {now}, not {least}");
+        now
+    }
+
     #[must_use]
     pub fn open_fds(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.child.id())).map_or(0, Iterator::count)
@@ -203,6 +220,22 @@ impl Agent {
         let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
         // A whole number, written as one.
         Ok(values.sum::<f64>() as u64)
+    }
+
+    /// The same as soon as it has come to `least`, as [`Agent::comes_to`].
+    ///
+    /// # Panics
+    /// Where it does not come to that.
+    #[track_caller]
+    #[must_use]
+    pub fn counter_comes_to(&self, family: &str, labels: &[&str], least: u64) -> u64 {
+        let mut now = 0;
+        let done = eventually(PATIENCE, || {
+            now = self.counter(family, labels).unwrap_or_default();
+            now >= least
+        });
+        assert!(done, "{family} {labels:?}: {now}, not {least}");
+        now
     }
 
     /// Requests that it counted with all these labels.

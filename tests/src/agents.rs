@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use crate::{Agent, Authority, World, eventually};
+use crate::{Agent, Authority, PATIENCE, World, eventually};
 
 /// Both nodes' agents, that of n1 first; they end with the value.
 pub struct Agents {
@@ -59,7 +59,7 @@ impl Agents {
             let now = self.each(Agent::generation);
             now.is_ok_and(|now| now[0] > before[0] && now[1] > before[1])
         };
-        if !eventually(Duration::from_secs(5), is_newer) {
+        if !eventually(PATIENCE, is_newer) {
             bail!("the configuration is not read");
         }
         Ok(())

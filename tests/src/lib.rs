@@ -34,8 +34,8 @@ pub use authority::Authority;
 pub use chance::Chance;
 pub use closed::{ClosedPair, was_never_open};
 pub use enrolled::{
-    becomes_enrolled, captured, counted, is_carried, is_enrolled, is_found_after_restart,
-    pod_status,
+    becomes_enrolled, captured, counted, has_left, is_carried, is_enrolled, is_found_after_restart,
+    loses_its_rules, pod_status,
 };
 pub use interrupt::{catch_interrupts, on_interrupt};
 pub use links::{attached_links, detach_links};
@@ -47,5 +47,5 @@ pub use pod::{APP_PORT, Pod};
 pub use servers::{go, http2_peer};
 pub use steady::{Span, Steady, failed};
 pub use version::ANOTHER_VERSION;
-pub use wait::{all_fine, eventually, figure, parse};
+pub use wait::{PATIENCE, all_fine, eventually, figure, parse};
 pub use world::{Remains, World, plugin, program};

@@ -6,10 +6,11 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{Place, World};
+use crate::{Place, World, eventually};
 
 /// A running tcpdump.
 pub struct PacketCapture {
@@ -81,6 +82,8 @@ impl PacketCapture {
 
     /// Ends the recording and reads it.
     pub fn stop(mut self) -> Result<Captured> {
+        // It ends without what it has not read yet. It sleeps only when it has read all.
+        let _always_more = eventually(Duration::from_secs(10), || self.sleeps());
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id())?);
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT)?;
         let mut said = String::new();
@@ -94,6 +97,16 @@ impl PacketCapture {
         let mut captured = parse(fs::read(&self.file)?)?;
         captured.dropped = dropped;
         Ok(captured)
+    }
+}
+
+impl PacketCapture {
+    fn sleeps(&self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
+        let stat = stat.unwrap_or_default();
+        // Behind the name, which may hold anything.
+        let state = stat.rsplit_once(") ").map(|(_, fields)| fields);
+        state.is_some_and(|fields| fields.starts_with('S'))
     }
 }
 

@@ -46,7 +46,8 @@ impl World {
             .with_context(|| format!("start {:?}", command.get_program()))?;
         self.children.push(child);
         let pid = self.children.last().map_or(0, std::process::Child::id);
-        if eventually(Duration::from_secs(10), || listens(pid, port)) {
+        // One of Java's needs seconds even where nothing else runs.
+        if eventually(Duration::from_secs(60), || listens(pid, port)) {
             return Ok(());
         }
         bail!("nothing listens on port {port} of {}", pod.name)

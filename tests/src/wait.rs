@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
+/// For what comes in a moment, on a machine that is busy with other tests.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
 /// Waits for a condition; false when the deadline passes first.
 pub fn eventually(deadline: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + deadline;

@@ -5,8 +5,8 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use mesh_tests::{
-    APP_PORT, Agent, Chance, ClosedPair, OnAgentDown, Pod, PodSpec, World, eventually, pod_status,
-    was_never_open,
+    APP_PORT, Agent, Chance, ClosedPair, OnAgentDown, Pod, PodSpec, World, eventually, has_left,
+    pod_status, was_never_open,
 };
 
 /// On a busy machine three a second. With 1,000 it was run by hand.
@@ -47,7 +47,7 @@ impl Slot {
     fn is_settled(&self, agent: &Agent) -> bool {
         match self.there && self.enrolled {
             true => self.state(agent)["enrolled"] == true,
-            false => self.state(agent).is_null(),
+            false => has_left(agent, &self.pod),
         }
     }
 

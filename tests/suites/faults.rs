@@ -20,6 +20,8 @@ const ERRORS: [i32; 5] = [24, 12, 28, 1, 16];
 const MODES: [&str; 2] = ["once", "from"];
 /// Of one part of the suite, where errors take turns.
 const BUDGET: Duration = Duration::from_secs(60);
+/// Of starts, and of calls that failed.
+const ENOUGH: usize = 20;
 
 #[derive(Clone, Copy, Debug)]
 struct Fault {
@@ -70,7 +72,7 @@ fn faults(calls: usize) -> Vec<Fault> {
 
 /// A run in which next to nothing failed shows nothing; a part may be small.
 fn is_enough(injected: usize) {
-    let least = if part().is_some() { 0 } else { 20 };
+    let least = if part().is_some() { 0 } else { ENOUGH };
     assert!(injected > least, "only {injected}");
 }
 
@@ -145,7 +147,8 @@ fn whatever_fails_at_a_start_a_closed_pod_stays_closed() {
     let (mut injected, mut starts) = (0, 0);
     let end = Instant::now() + BUDGET;
     for fault in faults(calls) {
-        if part().is_none() && Instant::now() > end {
+        // On a slow machine it takes longer than that.
+        if part().is_none() && Instant::now() > end && starts > ENOUGH {
             break;
         }
         let mut agent = supervisor.start(&scene, Some(fault));
@@ -155,7 +158,7 @@ fn whatever_fails_at_a_start_a_closed_pod_stays_closed() {
         agent.kill9().expect("kill");
     }
     println!("{injected} calls failed in {starts} starts of {calls} calls each");
-    assert!(starts > 20, "only {starts} starts");
+    assert!(starts > ENOUGH, "only {starts} starts");
     let agent = scene.agent(&[]).expect("an agent that is whole");
     load[0].begin_next().expect("told");
     load[0].wait_for("carried", 20).expect("carried again");
@@ -185,7 +188,7 @@ impl<'s> Run<'s> {
     }
 
     fn start_again(&mut self) {
-        let ended = eventually(Duration::from_secs(5), || {
+        let ended = eventually(Duration::from_secs(20), || {
             self.agent.ended().is_ok_and(|ended| ended.is_some())
         });
         assert!(ended, "no supervisor, and no end: {}", self.agent.log());
@@ -199,7 +202,7 @@ impl<'s> Run<'s> {
         let mut injected = 0;
         let end = Instant::now() + BUDGET;
         for (turn, fault) in faults(calls).into_iter().enumerate() {
-            if part().is_none() && Instant::now() > end {
+            if part().is_none() && Instant::now() > end && injected > ENOUGH {
                 break;
             }
             let arm = format!("arm {}", fault.text());
@@ -379,7 +382,7 @@ fn whatever_fails_while_what_root_took_is_put_back_a_closed_pod_stays_closed() {
     let (mut injected, mut turns) = (0, 0);
     let end = Instant::now() + BUDGET;
     for (turn, fault) in faults(calls).into_iter().enumerate() {
-        if part().is_none() && Instant::now() > end {
+        if part().is_none() && Instant::now() > end && injected > ENOUGH {
             break;
         }
         run.supervisor.ask(&format!("arm {} returns", fault.text()));

@@ -98,7 +98,7 @@ fn an_answer_that_could_not_be_noted_leaves_when_it_is_repeated() {
     agent.pause().expect("it does not put it back");
     detach_links(&notes.expect("a pin")).expect("detached");
     let clients = ports(&a).map(|to| started(&world, &out, &["patient", "", &to, "hello"]));
-    let asked = eventually(Duration::from_secs(5), || half_open(&world, &a) == 2);
+    let asked = eventually(Duration::from_secs(20), || half_open(&world, &a) == 2);
     assert!(asked, "no SYN came");
     agent.resume().expect("it looks after its programs");
     for client in clients {
@@ -153,7 +153,7 @@ fn what_comes_with_a_syn_is_taken_once_its_client_has_proved_its_address() {
         .write_config("strict", &strict)
         .expect("written");
     for to in ports(&scene.a) {
-        let refused = eventually(Duration::from_secs(5), || {
+        let refused = eventually(Duration::from_secs(20), || {
             let answer = in_pod(&scene.world, &scene.p, &["early", "", &to, "forbidden"]);
             !answer["error"].is_null()
         });

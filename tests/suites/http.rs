@@ -368,8 +368,8 @@ fn where_a_port_is_declared_http_no_request_passes_unseen_however_it_comes() {
         assert_eq!(mesh.client(&["teased", &to, "3", "0"]), 3);
     }
     let refused = "reason=\"undecided_protocol\"";
-    let ended = mesh.agents[0].metric("mesh_agent_connections_ended_total", refused);
-    assert_eq!(ended.expect("a metric"), 2.0 * 6.0);
+    let ended = mesh.agents[0].comes_to("mesh_agent_connections_ended_total", refused, 12.0);
+    assert_eq!(ended, 2.0 * 6.0);
 }
 
 /// Client a on n1, servers b on n1 and c on n2, whose Services' ports have this name.

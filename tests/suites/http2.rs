@@ -455,7 +455,7 @@ fn each_request_is_counted_once_by_each_agent_that_it_passes() {
             "source_workload=\"a\"",
             "response_code=\"200\"",
         ];
-        let told = eventually(Duration::from_secs(5), || counted(agent, &labels) == 20);
+        let told = eventually(Duration::from_secs(20), || counted(agent, &labels) == 20);
         assert!(told, "{labels:?}: {}", counted(agent, &labels));
     }
 }

@@ -9,8 +9,8 @@ mod reboot;
 use std::time::Duration;
 
 use mesh_tests::{
-    Agent, OnAgentDown, Pod, PodSpec, World, becomes_enrolled, counted, eventually, is_carried,
-    is_found_after_restart, pod_status,
+    Agent, OnAgentDown, Pod, PodSpec, World, becomes_enrolled, counted, eventually, has_left,
+    is_carried, is_found_after_restart, loses_its_rules, pod_status,
 };
 
 const BURSTABLE: &str = "kubepods/burstable/pod{uid}/c1";
@@ -152,8 +152,9 @@ fn a_label_enrols_a_running_pod_and_lets_it_go_again() {
         becomes_enrolled(&agent, &a);
         is_carried(&world, &agent, &a, &b);
         world.configure(&spec("a", BURSTABLE), &a).expect("written");
-        let gone = eventually(Duration::from_secs(10), || pod_status(&agent, &a).is_null());
+        let gone = eventually(Duration::from_secs(10), || has_left(&agent, &a));
         assert!(gone, "{}", pod_status(&agent, &a));
+        // It is told of no more when all of it is gone.
         assert_eq!(world.capture_rules(&a).expect("rules"), "");
         let report = world.storm(&a, &a.targets()[2..], &["--count", "4"]);
         assert_eq!(report.expect("a report")["ok"], 4);
@@ -327,7 +328,7 @@ fn a_kubelets_probes_pass_to_what_the_pods_own_probes_name_and_to_nothing_else()
         for to in [at(&bare, port), at(&web, 8081)] {
             assert_ne!(probed(&world, "system/kubelet", &to), "passed", "{to}");
         }
-        let is_counted = eventually(Duration::from_secs(5), || {
+        let is_counted = eventually(Duration::from_secs(20), || {
             counted(&agent, "steer_probe_elsewhere") >= elsewhere + 2.0
         });
         assert!(is_counted, "{}", counted(&agent, "steer_probe_elsewhere"));
@@ -335,7 +336,7 @@ fn a_kubelets_probes_pass_to_what_the_pods_own_probes_name_and_to_nothing_else()
         kubelet.kill().expect("killed");
         kubelet.wait().expect("it ends");
         let group = world.pod_cgroup("n1", "system/kubelet");
-        let gone = eventually(Duration::from_secs(5), || {
+        let gone = eventually(Duration::from_secs(20), || {
             std::fs::remove_dir(&group).is_ok()
         });
         assert!(gone, "the kubelet's cgroup stays");
@@ -442,7 +443,7 @@ fn a_pod_whose_object_is_gone_stays_closed_for_as_long_as_its_containers_run() {
     becomes_enrolled(&agent, &a);
     is_carried(&world, &agent, &a, &b);
     world.remove_config("a").expect("removed");
-    let gone = eventually(Duration::from_secs(10), || pod_status(&agent, &a).is_null());
+    let gone = eventually(Duration::from_secs(10), || has_left(&agent, &a));
     assert!(gone, "{}", pod_status(&agent, &a));
     let refused = counted(&agent, "connect_refused_no_agent");
     assert!(!reaches(&world, &a, &b), "{}", agent.log());
@@ -456,7 +457,7 @@ fn a_pod_whose_object_is_gone_stays_closed_for_as_long_as_its_containers_run() {
     world.configure(&spec("a", BURSTABLE), &a).expect("written");
     let goes = eventually(Duration::from_secs(10), || reaches(&world, &a, &b));
     assert!(goes, "{}", agent.log());
-    assert_eq!(world.capture_rules(&a).expect("rules"), "");
+    loses_its_rules(&world, &a);
 }
 
 #[test]

@@ -224,7 +224,7 @@ fn nothing_of_ended_connections_stays_in_the_agents() {
         let (mut near, mut far) = connection(&world, &a, &b);
         passes_whole(&mut near, &mut far, 10_000);
     }
-    let freed = eventually(Duration::from_secs(5), || agents[0].open_fds() <= fds + 2);
+    let freed = eventually(Duration::from_secs(20), || agents[0].open_fds() <= fds + 2);
     assert!(freed, "{fds} descriptors, then {}", agents[0].open_fds());
 }
 

@@ -161,7 +161,7 @@ class Server:
                 body = json.dumps([self.name, count]) + "\n"
                 if is_http:
                     status = "503 Service Unavailable" if fails else "200 OK"
-                    retry = "Retry-After: 4\r\n" if self.mode == "later" else ""
+                    retry = "Retry-After: 8\r\n" if self.mode == "later" else ""
                     head = f"HTTP/1.1 {status}\r\n{retry}Content-Length: {len(body)}\r\n\r\n"
                     if after[1:]:
                         s.sendall(head.encode())

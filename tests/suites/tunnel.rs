@@ -4,7 +4,7 @@ use std::process::Child;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use mesh_tests::{APP_PORT, Agent, Authority, Pod, PodSpec, World, eventually, is_enrolled};
+use mesh_tests::{APP_PORT, Agent, Authority, Pod, PodSpec, World, eventually, has_left};
 use nix::sys::signal::{Signal, kill};
 
 /// Client a and its agent on n1, server c on n2.
@@ -177,6 +177,9 @@ fn a_second_burst_finds_connections_made_ahead_and_single_streams_make_none() {
             mesh.count("tunnel_connects_ahead_total"),
         )
     };
+    // The last one is over for its client first.
+    let over = eventually(Duration::from_secs(20), || counts().0 == 0);
+    assert!(over, "{:?}", counts());
     assert_eq!(counts(), (0, 1, 0), "one after the other");
     let first = mesh.burst(BURST as usize);
     let ready = eventually(Duration::from_secs(10), || {
@@ -209,9 +212,7 @@ fn a_pod_goes_within_two_seconds_whatever_the_other_end_of_its_streams_does() {
     let unwanted = PodSpec::new("n1", "a");
     mesh.world.configure(&unwanted, &mesh.a).expect("written");
     let begun = Instant::now();
-    let gone = eventually(Duration::from_secs(20), || {
-        !is_enrolled(&mesh.near, &mesh.a)
-    });
+    let gone = eventually(Duration::from_secs(20), || has_left(&mesh.near, &mesh.a));
     let took = begun.elapsed();
     assert!(gone, "{}", mesh.near.log());
     // The other agent's word is waited for a second, of all streams at once: one worker's

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mesh_tests::{
     APP_PORT, Agent, ClosedPair, OnAgentDown, Pod, PodSpec, World, becomes_enrolled, eventually,
-    is_enrolled, was_never_open,
+    has_left, is_enrolled, was_never_open,
 };
 
 #[test]
@@ -21,7 +21,9 @@ fn an_agent_of_another_version_hands_its_pods_over_without_opening_them() {
         agent = scene.agent(&[]).expect("an agent");
         load[0].begin_next().expect("told");
         load[0].wait_for("carried", 50).expect("carried");
-        let left = eventually(Duration::from_secs(5), || versions(&scene.world).len() == 1);
+        let left = eventually(Duration::from_secs(20), || {
+            versions(&scene.world).len() == 1
+        });
         assert!(left, "{:?} {}", versions(&scene.world), agent.log());
     }
     was_never_open(capture, &mut load).expect("closed all the time");
@@ -77,7 +79,7 @@ fn reached(world: &World, from: &Pod, to: &Pod) -> serde_json::Value {
 }
 
 fn is_taken_over(world: &World, agent: &Agent) {
-    let left = eventually(Duration::from_secs(5), || versions(world).len() == 1);
+    let left = eventually(Duration::from_secs(20), || versions(world).len() == 1);
     assert!(left, "{:?} {}", versions(world), agent.log());
 }
 
@@ -112,8 +114,8 @@ fn a_pod_that_stays_is_carried_whatever_guards_its_link_after_an_upgrade() {
         // And let go later.
         let unwanted = PodSpec::new("n1", "a");
         world.configure(&unwanted, &a).expect("written");
-        let gone = eventually(Duration::from_secs(5), || {
-            world.classifiers(&a) == 0 && !is_enrolled(&agent, &a)
+        let gone = eventually(Duration::from_secs(20), || {
+            world.classifiers(&a) == 0 && has_left(&agent, &a)
         });
         assert!(gone, "{guard}: {}", agent.log());
         let report = reached(&world, &a, &out);

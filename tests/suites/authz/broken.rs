@@ -30,7 +30,7 @@ impl Mesh {
             })
         };
         let both = || self.agents.iter().all(told);
-        assert!(eventually(Duration::from_secs(5), both), "{words:?}");
+        assert!(eventually(Duration::from_secs(20), both), "{words:?}");
     }
 
     /// The policies that the agents say they hold to.

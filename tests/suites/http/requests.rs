@@ -22,16 +22,17 @@ pub(super) fn counted(agent: &Agent, labels: &[&str]) -> u64 {
     agent.requests(labels).expect("a page")
 }
 
-/// Requests that it refused for this reason.
-fn refused(agent: &Agent, reason: &str) -> u64 {
+/// So many requests it refused for this reason.
+#[track_caller]
+fn are_refused(agent: &Agent, reason: &str, count: u64) {
     let label = format!("reason=\"{reason}\"");
-    let counted = agent.counter("mesh_agent_requests_refused_total", &[&label]);
-    counted.expect("a page")
+    let refused = agent.counter_comes_to("mesh_agent_requests_refused_total", &[&label], count);
+    assert_eq!(refused, count, "{reason}");
 }
 
 /// The last request is counted a moment after its client has the answer.
 fn is_counted(agent: &Agent, labels: &[&str], count: u64) {
-    let told = eventually(Duration::from_secs(5), || counted(agent, labels) >= count);
+    let told = eventually(Duration::from_secs(20), || counted(agent, labels) >= count);
     let page = || {
         let page = agent.metrics().expect("a page");
         let lines = page
@@ -52,7 +53,7 @@ impl Mesh {
                 .filter(|l| l["event"] == "request" && l["path"] == path)
                 .collect()
         };
-        let told = eventually(Duration::from_secs(5), || !lines().is_empty());
+        let told = eventually(Duration::from_secs(20), || !lines().is_empty());
         assert!(told, "no line for {path} at {node}");
         lines()
     }
@@ -92,7 +93,7 @@ fn each_request_is_counted_once_by_each_agent_that_it_passes() {
             "istio_request_bytes_count",
             "istio_response_bytes_count",
         ] {
-            let told = agent.counter(family, &[]).expect("a page");
+            let told = agent.counter_comes_to(family, &[], count);
             assert_eq!(told, count, "{family}");
         }
         let heads = agent
@@ -126,12 +127,8 @@ fn what_the_agents_answer_themselves_is_counted_with_its_reason() {
     }
     let by = "policy=\"shop/no-admin\"";
     for agent in [near, far] {
-        assert_eq!(
-            agent
-                .counter("mesh_agent_authz_denied_total", &[by])
-                .expect("a page"),
-            1
-        );
+        let denied = agent.counter_comes_to("mesh_agent_authz_denied_total", &[by], 1);
+        assert_eq!(denied, 1);
     }
     for node in ["n1", "n2"] {
         let of_policy = mesh.told_of(node, "/admin/x").into_iter();
@@ -165,7 +162,7 @@ fn what_the_agents_answer_themselves_is_counted_with_its_reason() {
         (near, "denied", 1),
         (far, "denied", 1),
     ] {
-        assert_eq!(refused(agent, reason), count, "{reason}");
+        are_refused(agent, reason, count);
     }
 }
 
@@ -237,6 +234,6 @@ fn a_requests_line_has_both_identities_its_route_and_its_rule() {
         ],
         1,
     );
-    assert_eq!(refused(near, "no_route"), 1);
+    are_refused(near, "no_route", 1);
     is_counted(far, &[], 1);
 }

@@ -185,14 +185,14 @@ fn what_may_go_nowhere_else_is_no_retry() {
 #[test]
 fn nothing_is_sent_again_for_a_client_that_leaves_before_that() {
     let mesh = Mesh::new();
-    let first = "POST /busy/3 HTTP/1.1";
+    let first = "POST /busy/9 HTTP/1.1";
     for server in &mesh.servers {
         mesh.policy(
             "route",
             &retried(&server.name, "{codes: [503], attempts: 3}"),
         );
-        let client = mesh.waiting(&["leaving", &server.vips()[0], "/busy/3"]);
-        let refused = eventually(Duration::from_secs(2), || mesh.had(server, first) == 1);
+        let client = mesh.waiting(&["leaving", &server.vips()[0], "/busy/9"]);
+        let refused = eventually(Duration::from_secs(8), || mesh.had(server, first) == 1);
         assert!(refused, "{}", mesh.had(server, first));
         // Meanwhile the agent waits for as long as the server wants it to.
         assert_eq!(client.goes_on(), "left");

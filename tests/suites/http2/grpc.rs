@@ -94,7 +94,7 @@ fn messages_are_counted_by_each_agent_that_they_pass() {
             ]
             .map(|name| agent.counter(name, &labels).expect("a page"))
         };
-        let told = eventually(Duration::from_secs(5), || counts() == [71, 70]);
+        let told = eventually(Duration::from_secs(20), || counts() == [71, 70]);
         assert!(told, "{labels:?}: {:?}", counts());
     }
 }

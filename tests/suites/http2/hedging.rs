@@ -29,7 +29,7 @@ fn hedges(mesh: &Mesh, end: &str) -> u64 {
 
 /// Until a server has been told that nobody waits any more, so often.
 fn cancelled(mesh: &Mesh, to: &str, expected: u64) -> bool {
-    eventually(Duration::from_secs(5), || {
+    eventually(Duration::from_secs(20), || {
         let told = mesh.client(&["get", to, "/cancelled"]);
         told[0]["body"] == format!("{expected}\n")
     })
@@ -54,7 +54,8 @@ fn where_one_server_is_silent_another_one_is_asked_and_the_first_is_told() {
         }
         let won = hedges(&mesh, "won") - won;
         println!("{}: {won} of 40 hedged, {took:?}", server.name);
-        assert!(won >= 10 && took < Duration::from_millis(40 * 200), "{won}");
+        // Who is not asked beside the silent one waits for it without end.
+        assert!(won >= 10 && took < Duration::from_millis(40 * 500), "{won}");
         // Where the other one took long, the silent one was asked behind it.
         let lost = hedges(&mesh, "lost") - lost;
         assert!(cancelled(&mesh, &own, won + lost), "{}", server.name);
@@ -128,7 +129,7 @@ fn an_answer_that_breaks_off_as_it_begins_is_not_mended_by_another_servers() {
             }
         }
     }
-    let told = eventually(Duration::from_secs(5), || lines().len() == 24);
+    let told = eventually(Duration::from_secs(20), || lines().len() == 24);
     assert!(told, "{:?}", lines());
     for line in lines() {
         assert_eq!(line["ended_by"], "upstream", "{line}");

@@ -144,10 +144,10 @@ fn calls_of_grpc_have_copies_and_a_stream_once_it_ends() {
         let status = format!("grpc_response_status=\"{status}\"");
         counted(&mesh.agents[1], &[of_c[0], of_c[1], &status])
     };
-    let told = eventually(Duration::from_secs(5), || served("0") == 2);
+    let told = eventually(Duration::from_secs(20), || served("0") == 2);
     assert!(told, "{}", served("0"));
     let told = mesh.client(&["call", to, "/test.Echo/Fail"]);
     assert_eq!(told[0], "FailedPrecondition", "{told}");
-    let told = eventually(Duration::from_secs(5), || served("9") == 1);
+    let told = eventually(Duration::from_secs(20), || served("9") == 1);
     assert!(told, "{}", served("9"));
 }

@@ -60,7 +60,7 @@ fn nginx_sees_no_request_in_what_a_head_says() {
             .dir()
             .join(format!("nginx-{}/access.log", pod.name));
         let log = || std::fs::read_to_string(&log).unwrap_or_default();
-        let over = eventually(Duration::from_secs(5), || log().contains(" /over "));
+        let over = eventually(Duration::from_secs(20), || log().contains(" /over "));
         assert!(over, "{}", pod.name);
         let path = |line: &str| line.split(' ').nth(6).unwrap_or_default().to_owned();
         let paths: Vec<String> = log().lines().map(path).collect();

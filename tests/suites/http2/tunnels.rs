@@ -19,7 +19,7 @@ fn a_tunnel_passes_both_ways_and_rules_see_the_upgrade_that_it_is() {
         });
         assert_eq!(told, expected, "{}", pod.name);
         // The server is told that the client of the last one has left.
-        let seen = eventually(Duration::from_secs(5), || {
+        let seen = eventually(Duration::from_secs(20), || {
             mesh.client(&["get", &to, "/cancelled"])[0]["body"] != "0\n"
         });
         assert!(seen, "{}", pod.name);
@@ -30,7 +30,7 @@ fn a_tunnel_passes_both_ways_and_rules_see_the_upgrade_that_it_is() {
             lines.find(|line| line["path"] == "/echo")
         };
         assert!(
-            eventually(Duration::from_secs(5), || line().is_some()),
+            eventually(Duration::from_secs(20), || line().is_some()),
             "{node}"
         );
         let line = line().expect("a line");

@@ -1,6 +1,11 @@
 //! Metrics for a Prometheus that is elsewhere.
 
+use std::time::Duration;
+
 use mesh_tests::kube::{Mesh, mesh};
+
+/// A pod that is told to end has half a minute for that.
+const LONG: Duration = Duration::from_secs(60);
 
 /// As much of the Prometheus Operator's kind as deploy/ uses; fields that are not here
 /// are refused.
@@ -103,13 +108,21 @@ fn metrics_are_scraped_from_another_node_and_nothing_else_is_there() {
     assert!(not_connected, "{refused:#}");
     // The authority's pods have theirs.
     let list = "-n mesh-system get pods -l app.kubernetes.io/name=mesh-agent-ca --field-selector status.phase=Running -o jsonpath={.items[*].status.podIP}";
-    let addresses = mesh.cluster.kubectl(list).expect("addresses");
-    let address = addresses.split_whitespace().next().expect("one");
-    let (code, metrics) = ask(&mesh, "GET", &format!("http://{address}:15090/metrics"));
-    assert!(
-        code == "200" && metrics.contains("mesh_ca_"),
-        "{code} {metrics}"
-    );
+    // One that was replaced is there for a while, and answers nobody any more.
+    let mut said = Vec::new();
+    let theirs = mesh.cluster.wait_until("their pages", LONG, || {
+        let addresses = mesh.cluster.kubectl(list).expect("addresses");
+        said.clear();
+        for address in addresses.split_whitespace() {
+            let url = format!("http://{address}:15090/metrics");
+            let page = mesh
+                .cluster
+                .in_network(1, &["curl", "-sSf", "-m", "5", &url]);
+            said.push(page.unwrap_or_else(|error| format!("{error:#}")));
+        }
+        !said.is_empty() && said.iter().all(|page| page.contains("mesh_ca_"))
+    });
+    theirs.unwrap_or_else(|error| panic!("{error:#}: {said:?}"));
     mesh.apply_overlay("tests/kube/mesh").expect("applied");
     mesh.wait_rolled_out().expect("ready");
 }

@@ -78,7 +78,7 @@ fn a_share_of_the_named_callers_requests_is_aborted_and_nobody_elses() {
             .count()
             == aborted
     };
-    assert!(eventually(Duration::from_secs(5), is_told));
+    assert!(eventually(Duration::from_secs(20), is_told));
     for line in mesh.world.logged("n1") {
         let is_fault = line["reason"] == "fault_injected";
         assert_eq!(line["response_flags"] == "FI", is_fault, "{line}");
@@ -165,7 +165,7 @@ fn a_delay_is_as_long_as_it_says_and_is_no_latency_of_the_endpoint() {
             .count()
             >= 6
     };
-    assert!(eventually(Duration::from_secs(5), delayed));
+    assert!(eventually(Duration::from_secs(20), delayed));
 }
 
 #[test]

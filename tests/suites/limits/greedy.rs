@@ -40,7 +40,7 @@ fn a_client_of_http_does_not_wait_for_a_place_among_connections() {
             let rows = list["endpoints"].as_array().expect("rows").clone();
             rows.iter().any(|row| row["in_flight"] == 1)
         };
-        assert!(eventually(Duration::from_secs(5), is_held));
+        assert!(eventually(Duration::from_secs(20), is_held));
         // The client waits for no more than 5 s.
         assert_eq!(mesh.passed(0, server, "0.1"), 10, "{}", server.name);
         holding.kill().expect("it ends");

@@ -60,12 +60,17 @@ fn where_one_server_hangs_others_are_asked_as_well() {
         assert!(hedged <= 60 + 100, "{server}: {hedged}");
         let alone = || shop.asked(at).1 == 1;
         assert!(
-            eventually(Duration::from_secs(5), alone),
+            eventually(Duration::from_secs(20), alone),
             "{server} keeps {:?}",
             shop.asked(at)
         );
         shop.mode(server, "ok");
-        assert_eq!(shop.asked_all() - asked, 300 + hedged);
+        // A try that another one was quicker than may be taken back before its server reads it.
+        let seen = shop.asked_all() - asked;
+        assert!(
+            (300..=300 + hedged).contains(&seen),
+            "{server}: {seen} and {hedged}"
+        );
         assert_eq!(shop.calls("http", 20).failed(), 0);
     }
 }
@@ -89,7 +94,9 @@ fn there_are_no_more_second_tries_than_the_budget_has_and_none_of_what_may_not_b
     let gets = shop.calls("http", 20);
     assert_eq!(gets.failed(), 0, "{gets:?}");
     assert_eq!((shop.sent(), shop.hedges("over_budget")), (5, 15));
-    assert_eq!(shop.asked_all(), 20 + 20 + 5);
+    // One that was taken back before its server read it is not seen there.
+    let seen = shop.asked_all();
+    assert!((20 + 20..=20 + 20 + 5).contains(&seen), "{seen}");
     // Named, it may be.
     shop.write(
         "traffic",
@@ -143,9 +150,11 @@ fn of_two_answers_a_failure_is_not_the_clients() {
     // Whoever meets c first has its answer before anybody else is asked, on an idle machine.
     assert_eq!(calls.of("b") + calls.of("c"), 50);
     assert_eq!(calls.ok, calls.of("b"), "{calls:?}");
-    let (failed, won) = (shop.hedges("failed"), shop.hedges("won"));
-    assert!(failed >= 10, "{failed}, {won}: {calls:?}");
-    assert_eq!(failed + won, calls.of("b"), "{calls:?}");
+    // On a busy machine c has no answer yet when b has.
+    let [failed, won, lost] = ["failed", "won", "lost"].map(|end| shop.hedges(end));
+    let said = format!("{failed}, {won}, {lost}: {calls:?}");
+    assert!(failed > 0 && failed + lost >= 10, "{said}");
+    assert_eq!(failed + won + lost, calls.of("b"), "{said}");
     shop.mode("c", "tardy");
     let calls = shop.calls("http", 50);
     println!("c fails late: {calls:?}");
@@ -177,7 +186,7 @@ fn a_request_that_was_hedged_is_one_line_of_the_log() {
     let lines = || shop.world.logged("n1");
     let hedged = || lines().into_iter().filter(|line| line["hedge"] == "won");
     let won = shop.hedges("won");
-    let told = eventually(Duration::from_secs(5), || hedged().count() as u64 == won);
+    let told = eventually(Duration::from_secs(20), || hedged().count() as u64 == won);
     assert!(told && won > 0, "{won}: {:?}", lines());
     for line in hedged() {
         assert_eq!(

@@ -82,7 +82,7 @@ fn its_attacks_cost_little_and_a_quiet_client_is_served_beside_them() {
         let left = || mesh.agents[0].metric("mesh_agent_connections_active", "");
         let is_over = || left().is_ok_and(|left| left < 1.0);
         let gone = Instant::now();
-        let settled = eventually(recovery("10"), is_over);
+        let settled = eventually(recovery("20"), is_over);
         assert!(settled, "{way}: {:?} left", left());
         println!(
             "{way}: {} ms until all had gone",

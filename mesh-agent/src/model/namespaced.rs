@@ -239,6 +239,23 @@ impl<T> ByNamespace<T> {
     }
 }
 
+impl<T: PartialEq> ByNamespace<Arc<T>> {
+    /// What is as it was, stays the very same. Is anything not?
+    pub(crate) fn put(&mut self, namespace: &Name, mut list: Vec<Arc<T>>) -> bool {
+        let before = self.of(namespace);
+        for one in &mut list {
+            if let Some(same) = before.iter().find(|same| *same == one) {
+                one.clone_from(same);
+            }
+        }
+        let is_changed = list != before;
+        if is_changed {
+            self.set(namespace.clone(), list);
+        }
+        is_changed
+    }
+}
+
 impl<T: fmt::Debug> fmt::Debug for ByNamespace<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

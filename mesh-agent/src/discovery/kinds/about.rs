@@ -2,7 +2,8 @@
 //!
 //! There are two natures. A fact says what there is: what cannot be understood
 //! of it is not known, is filled by its last good version, and without one means
-//! the closed of two possibilities. A policy restricts: what cannot be
+//! the closed of two possibilities. A record is a fact of which the store makes no more
+//! than it says. A policy restricts: what cannot be
 //! understood of it restricts most, and its loss grants nothing.
 
 use std::net::IpAddr;
@@ -15,7 +16,7 @@ use crate::discovery::fields::Mistake;
 use crate::discovery::intern::Interner;
 use crate::discovery::tree::Node;
 use crate::kube::Cut;
-use crate::model::{ByNamespace, Snapshot};
+use crate::model::{ByNamespace, Name, Snapshot};
 
 /// A kind, as the API has it.
 #[derive(Debug)]
@@ -111,6 +112,30 @@ pub(in crate::discovery) trait Fact: Sized {
     fn contradiction(_one: (&Meta, &Self), _other: (&Meta, &Self)) -> Contradiction {
         Contradiction::None
     }
+}
+
+/// The records of a kind in one namespace.
+pub(in crate::discovery) type Records<'r, R> = dyn Iterator<Item = &'r R> + 'r;
+
+/// A fact that stands in the snapshot, if at all, as it is read, beside those of its
+/// namespace. Of the others the store makes more.
+pub(in crate::discovery) trait Record: Fact {
+    const FOLLOWERS: Followers;
+
+    /// Makes `all` those of the namespace; were there others?
+    fn publish(_snapshot: &mut Snapshot, _namespace: &Name, _all: &mut Records<'_, Self>) -> bool {
+        false
+    }
+}
+
+/// What is to be looked at again where records of a namespace are others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::discovery) enum Followers {
+    Nobody,
+    /// Pods that name a runtime class.
+    PodsWithClass,
+    /// Routes of other namespaces that name something of it, and their Services.
+    RoutesNaming,
 }
 
 /// A kind that restricts.

@@ -36,10 +36,10 @@ use super::tree::Node;
 use crate::model::policy::{AuthorizationPolicy, PeerAuthentication};
 use crate::model::route::Route;
 use crate::model::traffic_policy::TrafficPolicy;
-use crate::model::{ByNamespace, Name, Snapshot};
-pub(super) use about::Contradiction;
+use crate::model::{Name, Snapshot};
 pub(crate) use about::{About, Followed};
-use about::{Fact, Policy};
+pub(super) use about::{Contradiction, Followers};
+use about::{Fact, Policy, Record};
 pub(super) use endpoint_slice::{Endpoint, EndpointPort, EndpointSlice, TargetRef};
 pub(super) use found::Found;
 pub(super) use meta::{ENROLLED, Meta, OBJECT_META};
@@ -59,17 +59,27 @@ pub(crate) use traffic_policy::{definition, fields_page};
 /// Variant, which is the kind's name, and the type that is made of it.
 macro_rules! kinds {
     (
+        records { $($record:ident($record_type:ty),)* }
         facts { $($fact:ident($fact_type:ty),)* }
         policies { $($policy:ident($policy_type:ty),)* }
     ) => {
         /// In the order in which objects are made sense of.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub(crate) enum KindId {
+            $($record,)*
             $($fact,)*
             $($policy,)*
         }
 
-        /// One that says what there is.
+        /// What a kind is to the store.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(super) enum Nature {
+            Record,
+            Fact(FactId),
+            Policy,
+        }
+
+        /// One that says what there is, and of which the store makes more than it says.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(super) enum FactId {
             $($fact,)*
@@ -78,6 +88,7 @@ macro_rules! kinds {
         /// What an object says, by its kind.
         #[derive(Clone, Debug)]
         pub(crate) enum Kind {
+            $($record(Box<$record_type>),)*
             $($fact(Box<$fact_type>),)*
             $($policy(Box<$policy_type>),)*
             /// Something that may be any of these.
@@ -85,26 +96,43 @@ macro_rules! kinds {
         }
 
         impl KindId {
-            pub(crate) const ALL: &[Self] = &[$(Self::$fact,)* $(Self::$policy,)*];
+            pub(crate) const ALL: &[Self] = &[
+                $(Self::$record,)*
+                $(Self::$fact,)*
+                $(Self::$policy,)*
+            ];
 
             pub(crate) fn about(self) -> &'static About {
                 match self {
+                    $(Self::$record => &<$record_type as Fact>::ABOUT,)*
                     $(Self::$fact => &<$fact_type as Fact>::ABOUT,)*
                     $(Self::$policy => &<$policy_type as Policy>::ABOUT,)*
                 }
             }
 
-            /// `None` for a policy.
-            pub(super) fn as_fact(self) -> Option<FactId> {
+            pub(super) fn nature(self) -> Nature {
                 match self {
-                    $(Self::$fact => Some(FactId::$fact),)*
-                    $(Self::$policy => None,)*
+                    $(Self::$record => Nature::Record,)*
+                    $(Self::$fact => Nature::Fact(FactId::$fact),)*
+                    $(Self::$policy => Nature::Policy,)*
+                }
+            }
+
+            /// Of records.
+            pub(super) fn followers(self) -> Followers {
+                match self {
+                    $(Self::$record => <$record_type as Record>::FOLLOWERS,)*
+                    $(Self::$fact => Followers::Nobody,)*
+                    $(Self::$policy => Followers::Nobody,)*
                 }
             }
 
             /// `None` for a policy.
             pub(super) fn read_fact(self, value: &Node<'_>, found: &mut Found) -> Option<Kind> {
                 match self {
+                    $(Self::$record => {
+                        Some(Kind::$record(Box::new(<$record_type as Fact>::read(value, found))))
+                    })*
                     $(Self::$fact => {
                         Some(Kind::$fact(Box::new(<$fact_type as Fact>::read(value, found))))
                     })*
@@ -120,6 +148,7 @@ macro_rules! kinds {
                 mistakes: &mut Vec<Mistake>,
             ) -> Option<Kind> {
                 match self {
+                    $(Self::$record => None,)*
                     $(Self::$fact => None,)*
                     $(Self::$policy => {
                         let policy = <$policy_type as Policy>::read(value, meta, is_trusted, mistakes);
@@ -131,6 +160,7 @@ macro_rules! kinds {
             /// Has the spec fields that only this policy has?
             pub(super) fn is_in(self, spec: &Node<'_>) -> bool {
                 match self {
+                    $(Self::$record => false,)*
                     $(Self::$fact => false,)*
                     $(Self::$policy => <$policy_type as Policy>::is_in(spec),)*
                 }
@@ -139,6 +169,7 @@ macro_rules! kinds {
             /// Does a text that is no document speak of this policy?
             pub(super) fn is_spoken_of(self, text: &str) -> bool {
                 match self {
+                    $(Self::$record => false,)*
                     $(Self::$fact => false,)*
                     $(Self::$policy => <$policy_type as Policy>::is_spoken_of(text),)*
                 }
@@ -147,11 +178,32 @@ macro_rules! kinds {
             /// Stands for whatever there may be of this policy.
             pub(super) fn anything(self, namespace: &str, name: &str, why: &str) -> Option<Kind> {
                 match self {
+                    $(Self::$record => None,)*
                     $(Self::$fact => None,)*
                     $(Self::$policy => {
                         let policy = <$policy_type as Policy>::anything(namespace, name, why);
                         Some(Kind::$policy(Box::new(policy)))
                     })*
+                }
+            }
+
+            /// Of a record: makes `all` those of the namespace; were there others?
+            pub(super) fn publish_records<'a>(
+                self,
+                snapshot: &mut Snapshot,
+                namespace: &Name,
+                all: impl Iterator<Item = &'a Kind>,
+            ) -> bool {
+                match self {
+                    $(Self::$record => {
+                        let mut of_kind = all.filter_map(|kind| match kind {
+                            Kind::$record(record) => Some(&**record),
+                            _ => None,
+                        });
+                        <$record_type as Record>::publish(snapshot, namespace, &mut of_kind)
+                    })*
+                    $(Self::$fact => false,)*
+                    $(Self::$policy => false,)*
                 }
             }
 
@@ -163,6 +215,7 @@ macro_rules! kinds {
                 policies: Vec<Kind>,
             ) -> bool {
                 match self {
+                    $(Self::$record => false,)*
                     $(Self::$fact => false,)*
                     $(Self::$policy => {
                         let of_kind = policies.into_iter().filter_map(|kind| match kind {
@@ -170,7 +223,7 @@ macro_rules! kinds {
                             _ => None,
                         });
                         let all = <$policy_type as Policy>::of(snapshot);
-                        put(all, namespace, of_kind.map(Arc::new).collect())
+                        all.put(namespace, of_kind.map(Arc::new).collect())
                     })*
                 }
             }
@@ -180,6 +233,7 @@ macro_rules! kinds {
             /// `None` for what may be any.
             pub(super) fn id(&self) -> Option<KindId> {
                 Some(match self {
+                    $(Self::$record(_) => KindId::$record,)*
                     $(Self::$fact(_) => KindId::$fact,)*
                     $(Self::$policy(_) => KindId::$policy,)*
                     Self::Unknown(_) => return None,
@@ -189,6 +243,7 @@ macro_rules! kinds {
             /// False where it has no such part, or is a policy.
             pub(super) fn fill(&mut self, before: &Self, part: Part) -> bool {
                 match (self, before) {
+                    $((Self::$record(now), Self::$record(before)) => now.fill(before, part),)*
                     $((Self::$fact(now), Self::$fact(before)) => now.fill(before, part),)*
                     _ => false,
                 }
@@ -196,6 +251,7 @@ macro_rules! kinds {
 
             pub(super) fn share(&mut self, names: &mut Interner) {
                 match self {
+                    $(Self::$record(record) => record.share(names),)*
                     $(Self::$fact(fact) => fact.share(names),)*
                     $(Self::$policy(_) => {})*
                     Self::Unknown(_) => {}
@@ -204,6 +260,7 @@ macro_rules! kinds {
 
             pub(super) fn strictness(&self, meta: &Meta) -> u8 {
                 match self {
+                    $(Self::$record(_) => <$record_type as Fact>::strictness(meta),)*
                     $(Self::$fact(_) => <$fact_type as Fact>::strictness(meta),)*
                     $(Self::$policy(_) => 0,)*
                     Self::Unknown(_) => 0,
@@ -214,6 +271,7 @@ macro_rules! kinds {
             /// count.
             pub(super) fn addresses(&self) -> Vec<IpAddr> {
                 match self {
+                    $(Self::$record(record) => record.addresses(),)*
                     $(Self::$fact(fact) => fact.addresses(),)*
                     $(Self::$policy(_) => Vec::new(),)*
                     Self::Unknown(_) => Vec::new(),
@@ -226,6 +284,9 @@ macro_rules! kinds {
                 other: (&Meta, &Self),
             ) -> Contradiction {
                 match (one.1, other.1) {
+                    $((Self::$record(a), Self::$record(b)) => {
+                        <$record_type as Fact>::contradiction((one.0, a), (other.0, b))
+                    })*
                     $((Self::$fact(a), Self::$fact(b)) => {
                         <$fact_type as Fact>::contradiction((one.0, a), (other.0, b))
                     })*
@@ -237,6 +298,7 @@ macro_rules! kinds {
             /// Of a policy: what stays where nobody can say that it is meant.
             pub(super) fn fail_closed(&mut self, why: &str) {
                 match self {
+                    $(Self::$record(_) => {})*
                     $(Self::$fact(_) => {})*
                     $(Self::$policy(policy) => policy.fail_closed(why),)*
                     Self::Unknown(_) => {}
@@ -246,6 +308,7 @@ macro_rules! kinds {
             /// A policy that is in force, and not only tried.
             pub(super) fn restricts(&self) -> bool {
                 match self {
+                    $(Self::$record(_) => false,)*
                     $(Self::$fact(_) => false,)*
                     $(Self::$policy(policy) => policy.restricts(),)*
                     Self::Unknown(_) => false,
@@ -264,14 +327,16 @@ macro_rules! kinds {
 }
 
 kinds! {
-    facts {
-        Namespace(Namespace),
+    records {
         ServiceAccount(ServiceAccount),
         RuntimeClass(RuntimeClass),
+        ReferenceGrant(Grant),
+    }
+    facts {
+        Namespace(Namespace),
         Pod(Pod),
         EndpointSlice(EndpointSlice),
         Service(ServiceSpec),
-        ReferenceGrant(Grant),
         GRPCRoute(GRPCRoute),
         HTTPRoute(HTTPRoute),
         TLSRoute(TLSRoute),
@@ -298,7 +363,7 @@ impl KindId {
     ];
 
     pub(super) fn is_policy(self) -> bool {
-        self.as_fact().is_none()
+        self.nature() == Nature::Policy
     }
 
     pub(super) fn policies() -> impl Iterator<Item = Self> {
@@ -328,23 +393,4 @@ impl Kind {
     pub(super) fn is_policy(&self) -> bool {
         self.id().is_some_and(KindId::is_policy)
     }
-}
-
-/// What is as it was, stays the very same. Is anything not?
-pub(super) fn put<P: PartialEq>(
-    all: &mut ByNamespace<Arc<P>>,
-    namespace: &Name,
-    mut policies: Vec<Arc<P>>,
-) -> bool {
-    let before = all.of(namespace);
-    for policy in &mut policies {
-        if let Some(same) = before.iter().find(|same| *same == policy) {
-            policy.clone_from(same);
-        }
-    }
-    let is_changed = policies != before;
-    if is_changed {
-        all.set(namespace.clone(), policies);
-    }
-    is_changed
 }

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use super::about::{About, Contradiction, Fact, Followed};
+use super::about::{About, Contradiction, Fact, Followed, Followers, Record, Records};
 use super::found::Found;
 use super::meta::Meta;
 use super::part::Part;
 use super::route::{GROUP, RouteReading, kind_of};
 use crate::discovery::intern::Interner;
 use crate::discovery::tree::Node;
-use crate::model::Name;
 use crate::model::route::{GrantFrom, ReferenceGrant};
+use crate::model::{Name, Snapshot};
 
 const MAX_FROM: usize = 16;
 
@@ -60,6 +60,15 @@ impl Fact for Grant {
 
     fn contradiction(one: (&Meta, &Self), other: (&Meta, &Self)) -> Contradiction {
         Contradiction::unless(one.1 == other.1)
+    }
+}
+
+impl Record for Grant {
+    const FOLLOWERS: Followers = Followers::RoutesNaming;
+
+    fn publish(snapshot: &mut Snapshot, namespace: &Name, all: &mut Records<'_, Self>) -> bool {
+        let all = all.map(|grant| grant.0.clone());
+        snapshot.grants.put(namespace, all.collect())
     }
 }
 

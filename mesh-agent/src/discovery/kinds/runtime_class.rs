@@ -1,7 +1,7 @@
 //! RuntimeClass: what runs the pods of that class, and so whether their sockets are the
 //! node's.
 
-use super::about::{About, Contradiction, Fact, Followed};
+use super::about::{About, Contradiction, Fact, Followed, Followers, Record};
 use super::found::Found;
 use super::meta::Meta;
 use super::part::Part;
@@ -60,6 +60,10 @@ impl Fact for RuntimeClass {
     fn contradiction(one: (&Meta, &Self), other: (&Meta, &Self)) -> Contradiction {
         Contradiction::unless(one.1 == other.1)
     }
+}
+
+impl Record for RuntimeClass {
+    const FOLLOWERS: Followers = Followers::PodsWithClass;
 }
 
 impl RuntimeClass {

@@ -1,6 +1,6 @@
 //! ServiceAccount: said to be there, and no more; pods name theirs.
 
-use super::about::{About, Fact, Followed};
+use super::about::{About, Fact, Followed, Followers, Record};
 use super::found::Found;
 use crate::discovery::tree::Node;
 
@@ -31,6 +31,10 @@ impl Fact for ServiceAccount {
         found.names(value, "", SERVICE_ACCOUNT);
         Self
     }
+}
+
+impl Record for ServiceAccount {
+    const FOLLOWERS: Followers = Followers::Nobody;
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ impl Store {
     pub(in crate::discovery) fn note_classes(&mut self, listed: Listed) {
         if self.classes != listed {
             self.classes = listed;
-            self.look_at_pods_with_class(None);
+            self.look_at_pods_with_class();
         }
     }
 
@@ -42,26 +42,13 @@ impl Store {
         }
     }
 
-    pub(super) fn settle_class(
-        &mut self,
-        id: &ObjectId,
-        before: Option<&Object>,
-        now: Option<&Object>,
-    ) {
-        // With the first one, and without the last, the others are looked at as well.
-        let is_all = self.classes == Listed::AsGiven && before.is_some() != now.is_some();
-        self.look_at_pods_with_class((!is_all).then_some(&id.name));
-    }
-
-    /// With any class, where none is named.
-    fn look_at_pods_with_class(&mut self, class: Option<&Name>) {
+    /// With any class: with the first one, and without the last, all are judged differently.
+    pub(super) fn look_at_pods_with_class(&mut self) {
         let pods = self.all_of(KindId::Pod).filter_map(|(id, entry)| {
             let Kind::Pod(pod) = &entry.effective.as_ref()?.kind else {
                 return None;
             };
-            let of_pod = pod.runtime_class.as_ref()?;
-            let is_it = class.is_none_or(|class| class == of_pod);
-            is_it.then(|| id.workload_key())
+            pod.runtime_class.is_some().then(|| id.workload_key())
         });
         let pods: Vec<WorkloadKey> = pods.collect();
         self.dirty.pods.extend(pods);

@@ -15,7 +15,7 @@ use super::entry::Made;
 use super::id::ObjectId;
 use super::state::{Hidden, SERVICE_NAME, Step, Store, Touched};
 use super::twice;
-use crate::discovery::kinds::{ENROLLED, FactId, KindId, Part, TargetRef};
+use crate::discovery::kinds::{ENROLLED, FactId, KindId, Nature, Part, TargetRef};
 use crate::discovery::objects::{Kind, Object};
 use crate::discovery::{Code, Problem};
 use crate::model::policy::AuthorizationPolicy;
@@ -32,6 +32,10 @@ impl Store {
         for id in std::mem::take(&mut self.dirty.objects) {
             self.work += 1;
             self.settle(&id);
+        }
+        for (kind, namespace) in std::mem::take(&mut self.dirty.records) {
+            self.work += 1;
+            self.settle_records(kind, &namespace);
         }
         for key in std::mem::take(&mut self.dirty.pods) {
             self.work += 1;
@@ -109,36 +113,16 @@ impl Store {
         let mut left_out = resolved.left_out;
         left_out.extend(now.map(claims::left_out).unwrap_or_default());
         let before = before.as_deref();
-        match id.kind.as_fact() {
-            Some(FactId::Namespace) => {
-                self.settle_namespace(id, before, now);
-                self.settle_open(id, now);
+        match id.kind.nature() {
+            Nature::Record => {
+                let records = (id.kind, id.namespace.clone());
+                self.dirty.records.insert(records);
             }
-            Some(FactId::ServiceAccount) => {}
-            Some(FactId::RuntimeClass) => self.settle_class(id, before, now),
-            Some(FactId::Pod) => {
-                self.dirty.pods.insert(id.workload_key());
+            Nature::Fact(fact) => {
+                let is_doubtful = resolved.doubtful;
+                problems.extend(self.settle_fact(id, fact, (before, now), is_doubtful));
             }
-            Some(FactId::EndpointSlice) => {
-                problems.extend(self.settle_slice(id, before, now, resolved.doubtful));
-            }
-            Some(FactId::Service) => {
-                let key = id.service_key();
-                // A policy may be for it, and it may be gone.
-                self.dirty.externals.extend(externals(before, now));
-                self.settle_node_ports(&key, before, now);
-                self.dirty.services.insert(key);
-            }
-            Some(FactId::ReferenceGrant) => {
-                self.dirty.grants.insert(id.namespace.clone());
-            }
-            Some(FactId::GRPCRoute | FactId::HTTPRoute | FactId::TLSRoute | FactId::TCPRoute) => {
-                self.settle_route(id, before, now);
-            }
-            Some(FactId::TrafficPolicy | FactId::XBackendTrafficPolicy) => {
-                self.settle_traffic_policy(id, before, now);
-            }
-            None => {
+            Nature::Policy => {
                 self.dirty.namespaces.insert(id.namespace.clone());
                 // What is told of it may be of another file now.
                 let touched = &mut self.dirty.touched.namespaces;
@@ -153,6 +137,40 @@ impl Store {
         if now.is_none() && !matches!(id.kind, KindId::Pod) {
             self.objects.remove(id);
         }
+    }
+
+    /// What it says of others.
+    fn settle_fact(
+        &mut self,
+        id: &ObjectId,
+        fact: FactId,
+        (before, now): (Option<&Object>, Option<&Object>),
+        is_doubtful: bool,
+    ) -> Option<Problem> {
+        match fact {
+            FactId::Namespace => {
+                self.settle_namespace(id, before, now);
+                self.settle_open(id, now);
+            }
+            FactId::Pod => {
+                self.dirty.pods.insert(id.workload_key());
+            }
+            FactId::EndpointSlice => return self.settle_slice(id, before, now, is_doubtful),
+            FactId::Service => {
+                let key = id.service_key();
+                // A policy may be for it, and it may be gone.
+                self.dirty.externals.extend(externals(before, now));
+                self.settle_node_ports(&key, before, now);
+                self.dirty.services.insert(key);
+            }
+            FactId::GRPCRoute | FactId::HTTPRoute | FactId::TLSRoute | FactId::TCPRoute => {
+                self.settle_route(id, before, now);
+            }
+            FactId::TrafficPolicy | FactId::XBackendTrafficPolicy => {
+                self.settle_traffic_policy(id, before, now);
+            }
+        }
+        None
     }
 
     fn settle_node_ports(

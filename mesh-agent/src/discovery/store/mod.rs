@@ -18,6 +18,7 @@ mod id;
 mod listed;
 mod objects;
 mod pods;
+mod records;
 mod referring;
 mod routes;
 mod services;

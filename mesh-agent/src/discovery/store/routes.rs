@@ -1,12 +1,12 @@
-//! Routes and grants: which of them there are, and what they are for.
+//! Routes: which of them there are, and what they are for.
 
 use std::sync::Arc;
 
 use super::id::ObjectId;
 use super::referring::parents;
 use super::state::Store;
-use crate::discovery::kinds::{KindId, put};
-use crate::discovery::objects::{Kind, Object};
+use crate::discovery::kinds::KindId;
+use crate::discovery::objects::Object;
 use crate::model::route::Route;
 use crate::model::{Name, ServiceKey};
 
@@ -29,10 +29,6 @@ impl Store {
 
     /// After Services: what is told of these is in the snapshot by then.
     pub(super) fn settle_routes(&mut self) {
-        for namespace in std::mem::take(&mut self.dirty.grants) {
-            self.work += 1;
-            self.settle_grants(&namespace);
-        }
         for namespace in std::mem::take(&mut self.dirty.routes) {
             self.settle_routes_of(&namespace);
         }
@@ -42,17 +38,8 @@ impl Store {
         }
     }
 
-    fn settle_grants(&mut self, namespace: &Name) {
-        let entries = self.entries(KindId::ReferenceGrant, namespace);
-        let grants = entries.filter_map(|(_, entry)| match &entry.effective.as_ref()?.kind {
-            Kind::ReferenceGrant(grant) => Some(grant.0.clone()),
-            _ => None,
-        });
-        let grants = grants.collect();
-        if !put(&mut self.snapshot.grants, namespace, grants) {
-            return;
-        }
-        self.dirty.touched.snapshot = true;
+    /// Of what they name in `namespace` something else is true now.
+    pub(super) fn look_at_routes_naming(&mut self, namespace: &Name) {
         self.dirty.touched.told.insert(namespace.clone());
         let routes = self.referring.to(namespace);
         let routes: Vec<ObjectId> = routes.cloned().collect();

@@ -253,9 +253,10 @@ pub(super) struct Dirty {
     pub(super) externals: BTreeSet<(IpAddr, u16)>,
     pub(super) node_ports: BTreeSet<u16>,
     pub(super) services: BTreeSet<ServiceKey>,
-    /// Namespaces whose routes, or whose grants, may be others.
+    /// Kinds and namespaces of which the records may be others.
+    pub(super) records: BTreeSet<(KindId, Name)>,
+    /// Namespaces whose routes may be others.
     pub(super) routes: BTreeSet<Name>,
-    pub(super) grants: BTreeSet<Name>,
     /// Services of which the routes may be others.
     pub(super) attached: BTreeSet<ServiceKey>,
     /// Namespaces whose TrafficPolicies may be others.

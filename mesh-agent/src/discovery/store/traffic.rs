@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::id::ObjectId;
 use super::state::Store;
-use crate::discovery::kinds::{KindId, put};
+use crate::discovery::kinds::KindId;
 use crate::discovery::objects::Object;
 use crate::model::traffic_policy::TrafficPolicy;
 use crate::model::{Name, ServiceKey};
@@ -68,8 +68,8 @@ impl Store {
                 object.kind.traffic_policy().cloned()
             });
             let policies = policies.collect();
-            self.dirty.touched.snapshot |=
-                put(&mut self.snapshot.traffic_policies, &namespace, policies);
+            let all = &mut self.snapshot.traffic_policies;
+            self.dirty.touched.snapshot |= all.put(&namespace, policies);
             // What is told of one may be of another file now.
             self.dirty.touched.told.insert(namespace);
         }

@@ -190,6 +190,7 @@ pub(crate) async fn run(flags: Run) -> anyhow::Result<()> {
     updates.mark_changed();
     let mut retry: Option<tokio::time::Instant> = None;
     let mut start = Some(begun);
+    let mut appearing = enrol::Appearing::start();
     let asker = loop {
         // What to look at again for: a change, or something of this node's own.
         let (changed, look) = tokio::select! {
@@ -216,8 +217,13 @@ pub(crate) async fn run(flags: Run) -> anyhow::Result<()> {
                 }
                 (false, false)
             }
+            Some(()) = appearing.next() => {
+                appearing.follow(&reconciler.above_pods());
+                (false, reconciler.have_pods_moved())
+            }
             _ = refresh.tick() => {
                 view.report();
+                appearing.follow(&reconciler.above_pods());
                 let is_due = retry.is_some_and(|at| at <= tokio::time::Instant::now());
                 (false, is_due || reconciler.have_pods_moved())
             }
@@ -275,6 +281,7 @@ pub(crate) async fn run(flags: Run) -> anyhow::Result<()> {
             reconciler: &mut reconciler,
             identities: &identities,
             updates: &mut updates,
+            appearing: &mut appearing,
             bpffs_dir: &place.capture.bpffs_dir,
         };
         tokio::select! {

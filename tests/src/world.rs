@@ -87,6 +87,20 @@ impl World {
 
     /// A pod as described, with a service in front of it.
     pub fn add(&mut self, spec: &PodSpec) -> Result<Pod> {
+        let pod = self.plan(spec);
+        self.add_again(spec, &pod)?;
+        Ok(pod)
+    }
+
+    /// A pod that the node is told of, and that it has not made yet; as a kubelet does,
+    /// [`World::add_again`] makes its group first, then its network.
+    pub fn announce(&mut self, spec: &PodSpec) -> Result<Pod> {
+        let pod = self.plan(spec);
+        self.configure(spec, &pod)?;
+        Ok(pod)
+    }
+
+    fn plan(&mut self, spec: &PodSpec) -> Pod {
         let uid = spec.cgroup.is_some().then(|| self.new_uid(spec));
         let group = match (&spec.cgroup, &uid) {
             (Some(group), Some(uid)) => group
@@ -105,8 +119,7 @@ impl World {
             headless: spec.headless,
         };
         self.pods.push(pod.clone());
-        self.add_again(spec, &pod)?;
-        Ok(pod)
+        pod
     }
 
     /// Like no other's on this machine.

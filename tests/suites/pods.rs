@@ -9,8 +9,8 @@ mod reboot;
 use std::time::Duration;
 
 use mesh_tests::{
-    Agent, OnAgentDown, Pod, PodSpec, World, becomes_enrolled, counted, eventually, has_left,
-    is_carried, is_found_after_restart, loses_its_rules, pod_status,
+    APP_PORT, Agent, OnAgentDown, Pod, PodSpec, World, becomes_enrolled, counted, eventually,
+    has_left, is_carried, is_found_after_restart, loses_its_rules, pod_status,
 };
 
 const BURSTABLE: &str = "kubepods/burstable/pod{uid}/c1";
@@ -428,6 +428,28 @@ fn a_sandbox_is_known_by_the_handler_of_its_class_and_an_unknown_class_is_refuse
     });
     assert!(told, "{}", pod_status(&agent, &late));
     is_carried(&world, &agent, &late, &b);
+}
+
+#[test]
+fn nothing_of_a_pod_that_comes_without_the_plugin_passes_before_it_is_enrolled() {
+    let (mut world, a, b) = pair();
+    let agent = finder(&world, &[], &[]);
+    becomes_enrolled(&agent, &a);
+    let server = [format!("{}:{APP_PORT}", b.v4())];
+    for n in 0..6 {
+        let spec = enrolled(&format!("late{n}"), BURSTABLE);
+        let late = world.announce(&spec).expect("a pod");
+        let is_known = eventually(Duration::from_secs(10), || {
+            !pod_status(&agent, &late).is_null()
+        });
+        assert!(is_known, "{}", agent.log());
+        world.add_again(&spec, &late).expect("a sandbox");
+        // Its first process; the server says by which port it is called from who calls.
+        let mut client = world.steady_at("200", &late, &server).expect("a client");
+        client.wait_for("carried", 5).expect("it is enrolled");
+        let tally = client.tally(0).expect("a tally");
+        assert!(tally.get("direct").is_none(), "{tally} {}", agent.log());
+    }
 }
 
 /// Past every hook: does the pod reach the other one's own address?

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use crate::admin;
 use crate::capture::{self, Owner};
 use crate::discovery::Update;
-use crate::enrol::{DataPath, Recheck, Reconciler};
+use crate::enrol::{Appearing, DataPath, Recheck, Reconciler};
 use crate::identity::Identities;
 use crate::model::Snapshot;
 
@@ -139,6 +139,7 @@ pub(super) struct Rest<'r, D> {
     pub(super) reconciler: &'r mut Reconciler<D>,
     pub(super) identities: &'r Identities,
     pub(super) updates: &'r mut watch::Receiver<Update>,
+    pub(super) appearing: &'r mut Appearing,
     pub(super) bpffs_dir: &'r Path,
 }
 
@@ -172,7 +173,13 @@ impl<D: DataPath> Rest<'_, D> {
                         self.reconciler.recheck(&Recheck::Trust(trust)).await;
                     }
                 }
+                Some(()) = self.appearing.next() => {
+                    self.appearing.follow(&self.reconciler.above_pods());
+                    let snapshot = self.updates.borrow().snapshot.clone();
+                    self.reconciler.guard_newcomers(&snapshot);
+                }
                 _ = look.tick() => {
+                    self.appearing.follow(&self.reconciler.above_pods());
                     let snapshot = self.updates.borrow().snapshot.clone();
                     self.reconciler.guard_newcomers(&snapshot);
                     // Taken for a moment only.

@@ -120,17 +120,28 @@ impl Finder {
             what: "cgroups",
             source,
         };
-        let mut root = self.node.cgroups.clone();
-        if !kubepods::is_root(&root) {
-            match kubepods::root(&root).map_err(looked)? {
-                Some(found) => root = found,
-                None => return Ok(BTreeMap::new()),
-            }
-        }
+        let Some(root) = self.root().map_err(looked)? else {
+            return Ok(BTreeMap::new());
+        };
         match kubepods::pods(&root) {
             // The kubelet makes it with the first pod.
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
             pods => pods.map_err(looked),
+        }
+    }
+
+    /// The groups that those of pods are made in, as far as they can be seen.
+    pub(super) fn above_pods(&self) -> Vec<PathBuf> {
+        let root = self.root().ok().flatten();
+        root.and_then(|root| kubepods::above_pods(&root).ok())
+            .unwrap_or_default()
+    }
+
+    fn root(&self) -> io::Result<Option<PathBuf>> {
+        let root = &self.node.cgroups;
+        match kubepods::is_root(root) {
+            true => Ok(Some(root.clone())),
+            false => kubepods::root(root),
         }
     }
 

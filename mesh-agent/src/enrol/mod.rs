@@ -9,6 +9,7 @@
 //! - a failure of one pod never stops the others, and is tried again.
 
 mod admit;
+mod appearing;
 mod arrivals;
 mod carried;
 mod data_path;
@@ -41,6 +42,7 @@ use crate::model::{Snapshot, Workload, WorkloadKey};
 use crate::observe::Observe;
 use crate::sys::netns::Netns;
 use crate::sys::route;
+pub(crate) use appearing::Appearing;
 pub(crate) use arrivals::{Admission, Arrival, Arrivals, arrivals};
 use arrivals::{Arrived, Refusal};
 pub(crate) use carried::{Active, Carried, OfPod};

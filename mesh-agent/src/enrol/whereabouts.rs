@@ -115,6 +115,12 @@ impl<D: DataPath> Reconciler<D> {
         changed
     }
 
+    /// The cgroups that those of pods are made in.
+    pub(crate) fn above_pods(&self) -> Vec<PathBuf> {
+        let finder = self.finder.as_ref();
+        finder.map(find::Finder::above_pods).unwrap_or_default()
+    }
+
     /// The cgroups whose processes are the pod's.
     pub(super) fn cgroups_of(&self, workload: &Workload) -> Vec<PathBuf> {
         match self.finder {

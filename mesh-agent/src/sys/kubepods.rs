@@ -47,6 +47,14 @@ pub(crate) fn pods(root: &Path) -> io::Result<BTreeMap<String, Vec<PathBuf>>> {
     Ok(pods)
 }
 
+/// The groups that those of pods are made in: `root`, and each class of service.
+pub(crate) fn above_pods(root: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut groups = cgroup::below(root)?;
+    groups.retain(|dir| uid(dir).is_none());
+    groups.push(root.to_owned());
+    Ok(groups)
+}
+
 /// Of whose pod the group is: `podUID`, `kubepods-burstable-podUID_WITH_.slice`, or
 /// the same before a colon.
 fn uid(dir: &Path) -> Option<String> {

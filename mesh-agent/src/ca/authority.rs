@@ -19,7 +19,7 @@ use super::files::check_private;
 use super::units::{hex, seconds};
 use crate::model::{SpiffeId, TrustDomain};
 
-const ROOT_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+pub(super) const ROOT_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Clocks differ.
 pub(super) const BACKDATE: Duration = Duration::from_secs(60);
 const CRL_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -227,6 +227,11 @@ fn serial() -> SerialNumber {
 }
 
 impl Authority {
+    /// When its signing certificate begins.
+    pub(super) fn begins(&self) -> SystemTime {
+        self.not_before
+    }
+
     /// When the first of its certificates ends.
     pub(super) fn ends(&self) -> SystemTime {
         self.ends

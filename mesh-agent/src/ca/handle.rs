@@ -88,7 +88,7 @@ impl Handle {
         if let Ok(loaded) = &loaded {
             troubles.extend(self.tokens(loaded, seconds(now)));
         }
-        if let Ok(loaded) = loaded
+        if let Ok(loaded) = &loaded
             && let Ok(signing) = loaded.signing()
             && signing.ends() <= now + ROOT_SOON
         {
@@ -106,8 +106,14 @@ impl Handle {
                         signing.id
                     ),
                 },
-                effect: "no certificate outlives them".to_owned(),
-                remedy: "`mesh-agent ca rotate prepare`, then activate and retire".to_owned(),
+                effect: match ended {
+                    true => "no node gets or renews a certificate; none outlived them".to_owned(),
+                    false => "no certificate outlives them".to_owned(),
+                },
+                remedy: match loaded.authorities.len() {
+                    1 => "`mesh-agent ca rotate prepare`, then activate and retire".to_owned(),
+                    _ => "`mesh-agent ca rotate activate`, then retire".to_owned(),
+                },
                 blocks: ended,
             });
         }

@@ -165,7 +165,11 @@ impl Port {
         cancel: CancellationToken,
     ) -> Result<(), Error> {
         let slots = Arc::new(Semaphore::new(self.ca.config.max_connections));
-        self.refresh()?;
+        match self.refresh() {
+            // It waits for the step of a rotation that gives it one.
+            Err(Error::AuthorityExpired) => tracing::error!("{}", Error::AuthorityExpired),
+            refreshed => drop(refreshed?),
+        }
         loop {
             let slot = slots.clone().acquire_owned();
             let accepted = async { (slot.await, listener.accept().await) };
@@ -211,7 +215,8 @@ impl Port {
     }
 
     /// What keeps it from being made anew keeps it from signing, and is told as
-    /// that; the one that there is serves while it is valid.
+    /// that; the one that there is serves while it is valid. Where its root has ended, it
+    /// tells agents so.
     fn server(&mut self) -> Option<CaServer> {
         self.refresh().ok().or_else(|| {
             let (server, _, since) = self.own.as_ref()?;
@@ -219,21 +224,16 @@ impl Port {
         })
     }
 
-    /// The own certificate comes from the oldest root, so that who pinned it
-    /// needs another one only when it is retired.
     fn refresh(&mut self) -> Result<CaServer, Error> {
+        let now = SystemTime::now();
         let loaded = self.ca.fresh()?;
-        let oldest = loaded
-            .authorities
-            .first()
-            .ok_or(Error::Stage("there is no signing key"))?;
+        let serving = loaded.serving(now)?;
         if let Some((server, issuer, since)) = &self.own
-            && *issuer == oldest.id
+            && *issuer == serving.id
             && since.elapsed() < REFRESH
         {
             return Ok(server.clone());
         }
-        let now = SystemTime::now();
         let key = rcgen::KeyPair::generate()?;
         let mut names = vec![NAME.to_owned(), "localhost".to_owned()];
         let ip = self.ca.config.listen.ip();
@@ -241,11 +241,11 @@ impl Port {
             names.push(ip.to_string());
         }
         names.extend(self.ca.config.names.iter().cloned());
-        let signed = oldest.sign_server(&names, &key, OWN_LIFETIME, now)?;
-        let chain = signed.pem + &oldest.intermediates.concat();
+        let signed = serving.sign_server(&names, &key, OWN_LIFETIME, now)?;
+        let chain = signed.pem + &serving.intermediates.concat();
         let key = zeroize::Zeroizing::new(key.serialize_pem());
         let server = CaServer::new(&chain, &PrivateKey::from_pem(key.as_bytes())?)?;
-        self.own = Some((server.clone(), oldest.id.clone(), Instant::now()));
+        self.own = Some((server.clone(), serving.id.clone(), Instant::now()));
         Ok(server)
     }
 }

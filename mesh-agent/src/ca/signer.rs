@@ -176,10 +176,13 @@ impl Ca {
         }
     }
 
-    /// What keeps the authority from working is shown until it works again.
+    /// What keeps the authority from working is shown until it works again. That it has
+    /// ended is seen in its state, also when another one signs and nobody has asked yet.
     fn internal(&self, error: &Error) -> Refusal {
         tracing::error!(%error, "cannot sign");
-        self.metrics.fails(error);
+        if !matches!(error, Error::AuthorityExpired) {
+            self.metrics.fails(error);
+        }
         Refusal::Internal
     }
 

@@ -1,5 +1,7 @@
 //! What the documents mean together.
 
+use std::time::SystemTime;
+
 use serde::{Deserialize, Serialize};
 
 use super::authority::{Authority, Record};
@@ -43,6 +45,19 @@ impl Loaded {
         self.authorities
             .get(self.signing)
             .ok_or(Error::Stage("there is no signing key"))
+    }
+
+    /// The one that the authority's own certificate comes from: the oldest that is valid,
+    /// so that who pinned it needs another one only when it ends or is retired. Where none
+    /// is, the oldest that has not ended: the clock that says so may be this one.
+    pub(super) fn serving(&self, now: SystemTime) -> Result<&Authority, Error> {
+        let lasting = || self.authorities.iter().filter(|a| a.ends() > now);
+        let valid = lasting().find(|a| a.begins() <= now);
+        let serving = valid.or_else(|| lasting().next());
+        serving.ok_or(match self.authorities.is_empty() {
+            true => Error::Stage("there is no signing key"),
+            false => Error::AuthorityExpired,
+        })
     }
 
     pub(super) fn bundle(&self) -> String {

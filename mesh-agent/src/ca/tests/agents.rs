@@ -96,6 +96,57 @@ async fn roots_and_revocations_change_while_everything_runs() {
     ca.task.await.expect("ended").expect("well");
 }
 
+/// The state of an authority whose root ended a day ago, after so many steps.
+pub(super) fn after_its_root_ended(dir: &Path, steps: &[Step]) {
+    let ca = Ca::open(config(dir)).expect("an authority");
+    let domain = TrustDomain::new("cluster.local").expect("a domain");
+    let long_ago = SystemTime::now() - authority::ROOT_LIFETIME - Duration::from_secs(86_400);
+    let ended = authority::Record::generate(&domain, long_ago).expect("a root");
+    let change = ca.store.change(&mut |documents| {
+        let mut file = state::authority_file(documents)?;
+        file.signing.clone_from(&ended.id);
+        file.authorities = vec![ended.clone()];
+        documents.put(records::AUTHORITY, &file)
+    });
+    change.expect("changed");
+    let state = ca.config.state_dir.clone();
+    drop(ca);
+    for step in steps {
+        rotate(&state, step, false).expect("nothing lives that could break");
+    }
+}
+
+#[tokio::test]
+async fn an_authority_whose_old_root_has_ended_serves_by_the_new_one_at_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    after_its_root_ended(dir.path(), &[Step::Prepare(None), Step::Activate]);
+    let ca = start(config(dir.path())).await;
+    token(dir.path());
+    let n1 = agent(dir.path(), ca.address, "n1");
+    let got = get(&n1, "web", 10).await.expect("credentials");
+    got.is_trusted().expect("trusted");
+    n1.stop().await;
+    ca.cancel.cancel();
+    ca.task.await.expect("ended").expect("well");
+}
+
+#[tokio::test]
+async fn an_authority_whose_only_root_has_ended_runs_until_another_one_is_there() {
+    let dir = tempfile::tempdir().expect("a directory");
+    after_its_root_ended(dir.path(), &[]);
+    let ca = start(config(dir.path())).await;
+    token(dir.path());
+    let n1 = agent(dir.path(), ca.address, "n1");
+    get(&n1, "web", 1).await.expect_err("nothing signs");
+    for step in [Step::Prepare(None), Step::Activate] {
+        rotate(&dir.path().join("ca"), &step, false).expect("nothing lives that could break");
+    }
+    get(&n1, "web", 10).await.expect("credentials");
+    n1.stop().await;
+    ca.cancel.cancel();
+    ca.task.await.expect("ended").expect("well");
+}
+
 #[tokio::test]
 async fn an_agent_starts_without_its_authority_and_recovers_when_it_comes() {
     let dir = tempfile::tempdir().expect("a directory");

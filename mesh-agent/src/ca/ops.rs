@@ -173,10 +173,10 @@ fn take(
                 return Err(Error::Stage("the new root signs already"));
             }
             // Who got a certificate before the new root was known may not know it yet.
-            let (before, new) = (new.added, new.id.clone());
+            let blocking = file.unaware(live, seconds(now));
+            let new = new.id.clone();
             file.signing.clone_from(&new);
             file.signing_since = seconds(now);
-            let blocking = live.unaware(before, seconds(now));
             (blocking, format!("authority {new} signs now"))
         }
         Step::Retire => {
@@ -186,11 +186,11 @@ fn take(
             if file.signing != new.id {
                 return Err(Error::Stage("the new root does not sign yet"));
             }
+            let blocking = file.of_old(live, seconds(now));
             let old = old.id.clone();
             file.authorities.retain(|a| a.id != old);
             let done =
                 format!("authority {old} is forgotten: nothing that it signed is trusted any more");
-            let blocking = live.of_issuer(&old, file.signing_since, seconds(now));
             (blocking, done)
         }
     };

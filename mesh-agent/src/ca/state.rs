@@ -9,7 +9,7 @@ use super::errors::Error;
 use super::records::{AUTHORITY, TOKENS};
 use super::store::{Documents, LiveCertificates, Stamp, Store};
 use super::token::Token;
-use super::units::time;
+use super::units::{seconds, time};
 use crate::model::TrustDomain;
 
 #[derive(Serialize, Deserialize)]
@@ -124,6 +124,29 @@ impl LiveCertificates {
     }
 }
 
+impl AuthorityFile {
+    /// Until when a root that is new may be unknown to a certificate's holder.
+    pub(super) fn unaware(&self, live: &LiveCertificates, now: u64) -> Option<u64> {
+        let [old, new] = &self.authorities[..] else {
+            return None;
+        };
+        within(old, live.unaware(new.added, now), now)
+    }
+
+    /// When the last certificate of the old root ends, which signs no more.
+    pub(super) fn of_old(&self, live: &LiveCertificates, now: u64) -> Option<u64> {
+        let old = self.authorities.first()?;
+        within(old, live.of_issuer(&old.id, self.signing_since, now), now)
+    }
+}
+
+/// No certificate outlives who signed it.
+fn within(signer: &Record, until: Option<u64>, now: u64) -> Option<u64> {
+    // One that cannot be read has no end that is known.
+    let ends = signer.load().map_or(u64::MAX, |a| seconds(a.ends()));
+    ahead(until?.min(ends), now)
+}
+
 fn ahead(until: u64, now: u64) -> Option<u64> {
     (until > now).then_some(until)
 }
@@ -135,9 +158,9 @@ pub(super) fn next(file: &AuthorityFile, live: &LiveCertificates, now: u64) -> S
         None => "at once".to_owned(),
     };
     match &file.authorities[..] {
-        [old, new] if file.signing == old.id => format!(
+        [old, _] if file.signing == old.id => format!(
             "`mesh-agent ca rotate activate`, {}: by then every certificate in use came with both roots{}",
-            when(live.unaware(new.added, now)),
+            when(file.unaware(live, now)),
             match live {
                 LiveCertificates::Listed(_) =>
                     ". Copy bundle.pem to where the agents' --ca-root is",
@@ -146,7 +169,7 @@ pub(super) fn next(file: &AuthorityFile, live: &LiveCertificates, now: u64) -> S
         ),
         [old, _] => format!(
             "`mesh-agent ca rotate retire`, {}: by then no certificate of {} is in use{}",
-            when(live.of_issuer(&old.id, file.signing_since, now)),
+            when(file.of_old(live, now)),
             old.id,
             match live {
                 LiveCertificates::Listed(_) =>

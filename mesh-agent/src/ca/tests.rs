@@ -488,6 +488,35 @@ fn the_oldest_root_that_is_valid_serves() {
 }
 
 #[test]
+fn no_step_waits_for_certificates_of_a_root_that_has_ended() {
+    let domain = TrustDomain::new("cluster.local").expect("a domain");
+    let now = SystemTime::now();
+    let of = |made: SystemTime| authority::Record::generate(&domain, made).expect("a root");
+    let ended = of(now - authority::ROOT_LIFETIME - Duration::from_secs(86_400));
+    for old in [ended.clone(), of(now)] {
+        let new = of(now);
+        // As in a cluster, where nobody knows which certificates live.
+        let live = store::LiveCertificates::Unlisted {
+            longest: 7_200,
+            stale: 600,
+        };
+        let mut file = state::AuthorityFile {
+            trust_domain: domain.to_string(),
+            signing: old.id.clone(),
+            signing_since: seconds(now),
+            longest: 7_200,
+            authorities: vec![old.clone(), new.clone()],
+        };
+        for step in ["activate", "retire"] {
+            let next = state::next(&file, &live, seconds(now));
+            let at_once = next.contains(&format!("{step}`, at once"));
+            assert_eq!(at_once, old.id == ended.id, "{next}");
+            file.signing.clone_from(&new.id);
+        }
+    }
+}
+
+#[test]
 fn a_draft_that_a_crash_left_is_removed() {
     let dir = tempfile::tempdir().expect("a directory");
     let ca = Ca::open(config(dir.path())).expect("an authority");

@@ -288,9 +288,16 @@ impl Client {
         let name = CaName::Server(self.config.server_name.clone());
         let client = CaClient::new(roots, &name).map_err(SourceError::Pinned)?;
         let address = self.config.address.clone();
-        let unreachable = |error| SourceError::Unreachable {
-            address: address.clone(),
-            error,
+        let unreachable = |error| match CaClient::mistrust(&error) {
+            Some(failure) => SourceError::Mistrusted {
+                address: address.clone(),
+                failure,
+                error,
+            },
+            None => SourceError::Unreachable {
+                address: address.clone(),
+                error,
+            },
         };
         let stream = timeout(CONNECT, dial(client, address.clone()))
             .await

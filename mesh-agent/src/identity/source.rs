@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use super::token::TokenLife;
-use crate::model::SpiffeId;
+use crate::model::{SpiffeId, TlsFailure};
 use crate::tls::{CredentialsError, CrlError, KeyError, PrivateKey, TrustError};
 
 /// What a source gave for one identity, not yet checked.
@@ -72,6 +72,13 @@ pub(super) enum SourceError {
     #[error("cannot reach the certificate authority {address}: {error}")]
     Unreachable {
         address: String,
+        error: std::io::Error,
+    },
+    /// It answers, and its certificate is not to be believed.
+    #[error("{}", mistrusted(.address, *.failure, .error))]
+    Mistrusted {
+        address: String,
+        failure: TlsFailure,
         error: std::io::Error,
     },
     #[error("the certificate authority {0} does not answer in time")]
@@ -146,6 +153,21 @@ impl SourceError {
             Self::Refused { .. } | Self::Incomplete => {
                 "see the log of the authority, and its refused.jsonl".to_owned()
             }
+            Self::Mistrusted { failure, address, .. } => match failure {
+                TlsFailure::Expired => format!(
+                    "where `mesh-agent ca show` says that its root has ended too: `mesh-agent ca rotate prepare`, then activate, and have its bundle.pem where --ca-root names it; else set the clock of this node, and see what is at {address}"
+                ),
+                TlsFailure::NotYetValid => {
+                    "set the clocks of this node and of the authority".to_owned()
+                }
+                _ => format!(
+                    "see that the authority is what is at {address}, and have its bundle.pem where --ca-root names it"
+                ),
+            },
+            // It is there: one without a valid certificate closes what comes.
+            Self::Unreachable { address, error } if is_closed(error) => format!(
+                "see what `/readyz` of the authority at {address} says: where its root has ended, it serves nobody"
+            ),
             Self::Unreachable { address, .. } | Self::Timeout(address) => format!(
                 "see that `mesh-agent ca run` runs at {address} and can be reached from this node"
             ),
@@ -166,6 +188,28 @@ impl SourceError {
             }
         }
     }
+}
+
+fn mistrusted(address: &str, failure: TlsFailure, error: &io::Error) -> String {
+    let of = format!("the certificate of the certificate authority {address}");
+    match failure {
+        TlsFailure::Expired => format!("{of} has expired: {error}"),
+        TlsFailure::NotYetValid => format!("{of} is not valid yet: {error}"),
+        TlsFailure::UnknownIssuer => format!("{of} is of no root that this node knows"),
+        _ => format!("{of} cannot be used: {error}"),
+    }
+}
+
+/// By the other side, after it was connected.
+fn is_closed(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let closed = [
+        BrokenPipe,
+        ConnectionAborted,
+        ConnectionReset,
+        UnexpectedEof,
+    ];
+    closed.contains(&error.kind())
 }
 
 /// Largest file of certificates, keys or tokens.

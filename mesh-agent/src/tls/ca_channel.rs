@@ -13,8 +13,10 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
 
+use super::failure::from_rustls;
 use super::trust::certificates;
 use super::{CredentialsError, PrivateKey, TrustError, provider};
+use crate::model::TlsFailure;
 
 const H2: &[u8] = b"h2";
 
@@ -49,6 +51,15 @@ impl CaClient {
             connector: Arc::new(config).into(),
             name,
         })
+    }
+
+    /// What the client holds against the server's certificate, where that is why it did
+    /// not connect.
+    pub(crate) fn mistrust(error: &io::Error) -> Option<TlsFailure> {
+        match error.get_ref()?.downcast_ref()? {
+            error @ rustls::Error::InvalidCertificate(_) => Some(from_rustls(error)),
+            _ => None,
+        }
     }
 
     /// The caller sets the deadline.

@@ -48,8 +48,10 @@ pub(super) fn from_rustls(error: &Error) -> TlsFailure {
 
 fn from_certificate_error(error: &CertificateError) -> TlsFailure {
     match error {
-        CertificateError::Expired => TlsFailure::Expired,
-        CertificateError::NotValidYet => TlsFailure::NotYetValid,
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => TlsFailure::Expired,
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            TlsFailure::NotYetValid
+        }
         CertificateError::Revoked => TlsFailure::Revoked,
         CertificateError::UnknownIssuer => TlsFailure::UnknownIssuer,
         CertificateError::InvalidPurpose => TlsFailure::WrongUsage,

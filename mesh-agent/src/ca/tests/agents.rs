@@ -148,6 +148,55 @@ async fn an_authority_whose_only_root_has_ended_runs_until_another_one_is_there(
 }
 
 #[tokio::test]
+async fn a_certificate_of_the_authority_that_has_ended_or_is_of_an_unknown_root_is_told_as_that() {
+    let dir = tempfile::tempdir().expect("a directory");
+    drop(Ca::open(config(dir.path())).expect("an authority"));
+    token(dir.path());
+    let (now, day) = (SystemTime::now(), Duration::from_secs(86_400));
+    let stranger = tempfile::tempdir().expect("a directory");
+    let stranger = stranger.path();
+    for (of, made, parts) in [
+        (
+            dir.path(),
+            now - 2 * day,
+            ["has expired", "ca rotate prepare", "clock"],
+        ),
+        (dir.path(), now + 2 * day, ["not valid yet", "clocks", ""]),
+        (
+            stranger,
+            now,
+            ["no root that this node knows", "bundle.pem", "--ca-root"],
+        ),
+    ] {
+        let ca = Ca::open(config(of)).expect("an authority");
+        let loaded = ca.fresh().expect("a state");
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let names = ["mesh-ca".to_owned()];
+        let signed = loaded.authorities[0].sign_server(&names, &key, day, made);
+        let own = PrivateKey::from_pem(key.serialize_pem().as_bytes()).expect("a key");
+        let server = crate::tls::CaServer::new(&signed.expect("signed").pem, &own);
+        let server = server.expect("a server");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+        let listener = listener.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let serving = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let _refused = server.accept(stream).await;
+            }
+        });
+        let n1 = agent(dir.path(), address, "n1");
+        get(&n1, "web", 1).await.expect_err("it is not believed");
+        let told = n1.status().identities.remove(0);
+        let told = [told.last_error, told.remedy].map(Option::unwrap_or_default);
+        let told = told.join("; ");
+        assert!(parts.iter().all(|part| told.contains(part)), "{told}");
+        assert!(!told.contains("can be reached from"), "{told}");
+        n1.stop().await;
+        serving.abort();
+    }
+}
+
+#[tokio::test]
 async fn an_agent_starts_without_its_authority_and_recovers_when_it_comes() {
     let dir = tempfile::tempdir().expect("a directory");
     let first = start(config(dir.path())).await;

@@ -74,8 +74,7 @@ pub(crate) async fn run(flags: Run) -> anyhow::Result<()> {
     capture::check_privileges()?;
     let open_files = process::raise_open_files().context("raise the limit of open files")?;
     let proxy_config = proxy_config(&flags, open_files);
-    let shortage = problems::of_limits(&proxy_config);
-    let limits = proxy_config.limits;
+    let proxy = proxy_config.clone();
     let node = node_name(flags.node_name.as_deref())?;
     let mut place = Place::new(&flags)?;
     // Before anything that another agent on this node may use.
@@ -162,8 +161,7 @@ pub(crate) async fn run(flags: Run) -> anyhow::Result<()> {
         identities: identities.clone(),
         explainer,
         published: source.published(),
-        shortage,
-        limits,
+        proxy,
         heard: source.heard(),
         reporting,
         health,

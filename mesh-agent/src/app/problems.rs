@@ -27,22 +27,47 @@ pub(super) fn stopping() -> Problem {
     Problem::new("stop", what, "", "").blocking().starting()
 }
 
-/// Of a limit of open files that is low, or lower than what the flags ask for.
-pub(super) fn of_limits(config: &proxy::Config) -> Option<Problem> {
+/// Of a limit of open files that is low, lower than what the flags ask for, or nearly
+/// used up by so many enrolled pods. What it says changes with few of their numbers: the
+/// log has each change.
+pub(super) fn of_limits(config: &proxy::Config, pods: usize) -> Option<Problem> {
     let limits = &config.limits;
-    if !limits.is_short(config.max_connections) {
+    let (files, connections) = (limits.open_files(), limits.connections_beside(0));
+    let left = limits.connections_beside(pods);
+    let (of_pod, full) = (limits.files_of_pod(), limits.pods_that_fill());
+    let is_near = left < connections / 4;
+    if !limits.is_short(config.max_connections) && !is_near && left > 0 {
         return None;
     }
-    let (files, connections) = (limits.open_files(), limits.connections);
-    Some(Problem::new(
-        "open files",
-        format!("{files} open files are enough for about {connections} connections at once"),
-        "further connections are refused (over_limit)",
-        format!(
-            "raise LimitNOFILE to {} or more, or to two for each of --max-connections",
-            io::RECOMMENDED_OPEN_FILES
+    let (what, effect) = match (left, is_near) {
+        (0, _) => (
+            format!(
+                "{files} open files leave none for connections: a part is held back for control, and the agent has about {} open of itself and {of_pod} for each enrolled pod",
+                limits.own_files(0)
+            ),
+            "connections are refused (over_limit), and pods may fail to be enrolled",
         ),
-    ))
+        (_, true) => (
+            format!(
+                "{files} open files leave few for connections: the agent has about {of_pod} open for each enrolled pod, and with about {full} pods none is left"
+            ),
+            "further connections are refused (over_limit), with more pods all",
+        ),
+        (_, false) => (
+            format!(
+                "{files} open files are enough for about {connections} connections at once, less {} for each enrolled pod",
+                of_pod.div_ceil(2)
+            ),
+            "further connections are refused (over_limit)",
+        ),
+    };
+    Some(Problem::new("open files", what, effect, raise(limits)))
+}
+
+/// By how much the limit is to be more.
+fn raise(limits: &io::Limits) -> String {
+    let enough = io::RECOMMENDED_OPEN_FILES.max(limits.open_files() as u64 * 2);
+    format!("raise LimitNOFILE to {enough} or more, or to two for each of --max-connections")
 }
 
 /// Of a configuration directory that has not answered for so long.
@@ -58,8 +83,8 @@ pub(super) fn of_stalled(silent: Duration) -> Problem {
     )
 }
 
-/// Of descriptors that are in use now.
-pub(super) fn of_open_files(limits: &io::Limits) -> Option<Problem> {
+/// Of descriptors that are in use now, beside so many enrolled pods.
+pub(super) fn of_open_files(limits: &io::Limits, pods: usize) -> Option<Problem> {
     let used_up = || {
         Problem::new(
             "open files in use",
@@ -68,7 +93,12 @@ pub(super) fn of_open_files(limits: &io::Limits) -> Option<Problem> {
                 limits.open_files()
             ),
             "further connections are refused (over_limit), and pods may fail to be enrolled",
-            "`mesh-agent connections` shows whose they are; or raise LimitNOFILE",
+            match limits.are_own(pods) {
+                true => format!("most are the agent's own and its pods': {}", raise(limits)),
+                false => {
+                    "`mesh-agent connections` shows whose they are; or raise LimitNOFILE".to_owned()
+                }
+            },
         )
     };
     limits.are_used_up().then(used_up)

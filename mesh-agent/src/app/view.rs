@@ -28,12 +28,12 @@ use crate::discovery::{Heard, Update};
 use crate::enrol::{Carried, PodStatus};
 use crate::explain::Explainer;
 use crate::identity::Identities;
-use crate::io;
 use crate::model::{Name, Part, Snapshot, SpiffeId};
 use crate::observe::explanation::Explanation;
 use crate::observe::{ConnectionFilter, ConnectionList, NodeState, Observe};
 use crate::plan::InForce;
 use crate::policy::Authorizer;
+use crate::proxy;
 
 /// Policies that are listed.
 const MAX_POLICIES: usize = 1_000;
@@ -48,9 +48,8 @@ pub(super) struct Parts {
     pub(super) identities: Identities,
     pub(super) explainer: Explainer,
     pub(super) published: Arc<ArcSwap<InForce>>,
-    /// What follows from a low limit of open files.
-    pub(super) shortage: Option<Problem>,
-    pub(super) limits: io::Limits,
+    /// How the data path runs.
+    pub(super) proxy: proxy::Config,
     pub(super) heard: Heard,
     pub(super) health: Arc<Health>,
     pub(super) neighbours: Neighbours,
@@ -122,9 +121,7 @@ impl View {
 
     /// Is a pod of this node enrolled?
     pub(super) fn has_pods(&self) -> bool {
-        let status = self.status.lock();
-        let pods = status.pods.as_array();
-        pods.is_some_and(|pods| pods.iter().any(|pod| pod["enrolled"] == true))
+        enrolled(&self.status.lock()) > 0
     }
 
     pub(super) fn carries(&self, carried: Carried) {
@@ -151,9 +148,13 @@ impl View {
 
     /// Looks at what is wrong now; logs what changed.
     pub(super) fn look(&self) -> Vec<Problem> {
-        let mut problems = self.status.lock().problems.clone();
-        problems.extend(self.parts.shortage.clone());
-        problems.extend(problems::of_open_files(&self.parts.limits));
+        let (mut problems, pods) = {
+            let status = self.status.lock();
+            (status.problems.clone(), enrolled(&status))
+        };
+        let proxy = &self.parts.proxy;
+        problems.extend(problems::of_limits(proxy, pods));
+        problems.extend(problems::of_open_files(&proxy.limits, pods));
         problems.extend(self.parts.neighbours.problem());
         match &self.parts.heard {
             Heard::Directory(looked) => {
@@ -185,9 +186,7 @@ impl View {
         let problems = self.look();
         let status = self.status.lock();
         let pods = status.pods.as_array().map_or(0, Vec::len);
-        let is_enrolled = |p: &&serde_json::Value| p["enrolled"] == true;
-        let enrolled = status.pods.as_array();
-        let enrolled = enrolled.map_or(0, |all| all.iter().filter(is_enrolled).count());
+        let enrolled = enrolled(&status);
         let authority = match (&flags.identity.ca_address, &flags.identity.identity_dir) {
             (Some(address), _) => address.clone(),
             (None, Some(dir)) => dir.display().to_string(),
@@ -214,7 +213,7 @@ impl View {
         let problems = self.look();
         let status = self.status.lock();
         let pods = status.pods.as_array().map_or(&[][..], Vec::as_slice);
-        let pods_enrolled = pods.iter().filter(|pod| pod["enrolled"] == true).count();
+        let pods_enrolled = enrolled(&status);
         NodeState {
             ready: !problems.iter().any(|p| p.blocks),
             problems: problems.len(),
@@ -251,6 +250,12 @@ impl View {
             Vec::new()
         })
     }
+}
+
+/// How many pods of this node are enrolled.
+fn enrolled(status: &Status) -> usize {
+    let pods = status.pods.as_array().into_iter().flatten();
+    pods.filter(|pod| pod["enrolled"] == true).count()
 }
 
 /// Beside what is said of each pod.

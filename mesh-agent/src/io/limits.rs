@@ -13,6 +13,13 @@ const MOST_CONNECTIONS: usize = 100_000;
 /// What a node should have (`mesh-agent doctor` asks for it).
 pub(crate) const RECOMMENDED_OPEN_FILES: u64 = 16_384;
 
+/// What an agent has open without a pod: programs, maps, listeners, files, spare ones
+/// (about 80 of two workers, counted).
+const OWN_FILES: usize = 80;
+/// What it has open for an enrolled pod, beside a listener of each worker: its network
+/// namespace, and what holds its programs.
+const FILES_OF_POD: usize = 6;
+
 /// Spare descriptors of all workers that are given up just now, or were taken by others.
 static MISSING: AtomicUsize = AtomicUsize::new(0);
 
@@ -71,6 +78,7 @@ pub(crate) struct Limits {
     open_files: usize,
     /// Descriptors of this number and above are control's.
     data_files: usize,
+    workers: usize,
     /// Of the whole agent.
     pub(crate) connections: usize,
     /// Of one pod, so that a busy one does not starve its neighbours.
@@ -92,10 +100,49 @@ impl Limits {
         Self {
             open_files,
             data_files,
+            workers,
             connections,
             connections_per_pod: connections.div_ceil(2),
             pooled,
         }
+    }
+
+    /// How many there is room for, about, beside what the agent has open of itself and of
+    /// so many enrolled pods.
+    #[must_use]
+    pub(crate) fn connections_beside(&self, pods: usize) -> usize {
+        let left = self.for_connections().saturating_sub(self.own_files(pods));
+        (left / 2).min(self.connections)
+    }
+
+    /// With how many enrolled pods there is none, about.
+    #[must_use]
+    pub(crate) fn pods_that_fill(&self) -> usize {
+        let shared = self.for_connections().saturating_sub(OWN_FILES);
+        shared.div_ceil(self.files_of_pod())
+    }
+
+    /// What the agent has open of itself and of so many enrolled pods, about.
+    #[must_use]
+    pub(crate) fn own_files(&self, pods: usize) -> usize {
+        OWN_FILES.saturating_add(pods.saturating_mul(self.files_of_pod()))
+    }
+
+    #[must_use]
+    pub(crate) fn files_of_pod(&self) -> usize {
+        FILES_OF_POD + self.workers
+    }
+
+    /// Is more than half of what is not held back the agent's own?
+    #[must_use]
+    pub(crate) fn are_own(&self, pods: usize) -> bool {
+        self.own_files(pods).saturating_mul(2) > self.data_files
+    }
+
+    /// What connections may have, but for those that idle between agents.
+    fn for_connections(&self) -> usize {
+        let idle = self.pooled.saturating_mul(self.workers);
+        self.data_files.saturating_sub(idle)
     }
 
     /// Is it one that is held back for control?

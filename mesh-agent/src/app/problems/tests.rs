@@ -258,3 +258,66 @@ fn many_identities_with_one_fault_are_one_problem() {
     assert_eq!(all.len(), 1);
     assert!(all[0].what.contains("and 47 more"), "{}", all[0]);
 }
+
+fn limited(open_files: u64) -> proxy::Config {
+    let limits = io::Limits::of(open_files, 2);
+    proxy::Config {
+        limits,
+        max_connections: limits.connections,
+        ..proxy::Config::default()
+    }
+}
+
+#[test]
+fn a_limit_of_open_files_that_leaves_no_connection_is_not_called_enough_for_some() {
+    let none = of_limits(&limited(200), 6).expect("a problem");
+    let enough = none.what.contains("enough");
+    assert!(
+        !enough && none.what.contains("none for connections"),
+        "{}",
+        none.what
+    );
+    assert!(none.remedy.contains("LimitNOFILE") && none.effect.contains("over_limit"));
+    let few = of_limits(&limited(1024), 0).expect("a problem");
+    assert!(
+        few.what.contains("enough for about 392 connections"),
+        "{}",
+        few.what
+    );
+    assert!(of_limits(&limited(20_000), 0).is_none());
+}
+
+#[test]
+fn pods_that_leave_little_room_for_connections_are_told_once_and_before_there_is_none() {
+    let config = limited(1024);
+    let said = |pods| of_limits(&config, pods).expect("a problem").what;
+    assert_eq!(said(0), said(30), "the log is not to say it for each pod");
+    let near = said(80);
+    assert!(
+        near.contains("98 pods") && !near.contains("none for connections"),
+        "{near}"
+    );
+    assert_eq!(near, said(97));
+    assert_ne!(near, said(30));
+    let none = said(98);
+    assert!(none.contains("none for connections"), "{none}");
+    assert_eq!(none, said(300));
+    // Also of a limit that is not low.
+    let config = limited(20_000);
+    assert!(of_limits(&config, 1_000).is_none());
+    let near = of_limits(&config, 1_900).expect("a problem").what;
+    assert!(near.contains("pods"), "{near}");
+}
+
+#[test]
+fn who_uses_the_open_files_up_is_said_as_it_is() {
+    // Less than is held back for control: whatever is open is over it.
+    let limits = io::Limits::of(64, 1);
+    let used_up = of_open_files(&limits, 0).expect("a problem");
+    assert!(
+        !used_up.remedy.contains("mesh-agent connections"),
+        "{}",
+        used_up.remedy
+    );
+    assert!(used_up.remedy.contains("LimitNOFILE"), "{}", used_up.remedy);
+}

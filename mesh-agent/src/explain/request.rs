@@ -84,9 +84,15 @@ fn unanswerable(why: &str) -> Unanswerable {
     Unanswerable::Request(why.to_owned())
 }
 
-/// The host that a URL names, and what a client sends of it.
+/// The host that a URL names, and what a client sends of it. What is no URL of HTTP
+/// goes as it came: it is the reader's to refuse.
 fn split(url: &str) -> (Option<&str>, &str) {
-    let Some((_, rest)) = url.split_once("://").filter(|_| !url.starts_with('/')) else {
+    let is_http = |scheme: &str| {
+        ["http", "https"]
+            .iter()
+            .any(|s| scheme.eq_ignore_ascii_case(s))
+    };
+    let Some((_, rest)) = url.split_once("://").filter(|(s, _)| is_http(s)) else {
         return (None, url);
     };
     match rest.find(['/', '?', '#']) {
@@ -117,6 +123,8 @@ mod tests {
             ("/a/../b?q", "", "web.shop", "/b"),
             ("http://X.example:81/a", "", "x.example", "/a"),
             ("http://x.example", "", "x.example", "/"),
+            ("HTTPS://x.example/a", "", "x.example", "/a"),
+            ("/a?u=ftp://y/", "", "web.shop", "/a"),
             ("/", "host: y.example\nx-role: admin", "y.example", "/"),
         ] {
             let kept = head("GET", url, headers).expect(url);
@@ -137,6 +145,9 @@ mod tests {
             ("GET", "/ b", ""),
             ("GET", "b", ""),
             ("GET", "/%00", ""),
+            ("GET", "ftp://x/y", ""),
+            ("GET", "://x/y", ""),
+            ("GET", "x/?u=http://y/", ""),
             ("GET", "/", "no line"),
             ("GET", "/", "host: a\nhost: b"),
         ] {

@@ -3,7 +3,9 @@
 //! Who may change the programs holds a lock on their directory. An agent that starts
 //! beside another asks for it, when all that it can have without is there; the other
 //! lets go, and from then on serves what it has until it is told to end. What is
-//! captured meanwhile goes to the listeners of one or the other, never to none.
+//! captured meanwhile goes to the listeners of one or the other. Where the newcomer dies
+//! before the other has ended, it goes to none and is refused, for as long as a lock may be
+//! free until the other sees itself orphaned, ends and is started anew.
 
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};

@@ -2,6 +2,7 @@
 
 mod api_callers;
 mod authority;
+mod connections;
 #[cfg(test)]
 mod deployed;
 mod doctor;

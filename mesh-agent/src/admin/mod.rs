@@ -111,7 +111,8 @@ pub(crate) trait Pages: Send + Sync + 'static {
 /// Where the pages come from.
 pub(crate) trait AdminSource: Pages {
     fn status(&self) -> Status;
-    fn connections(&self, filter: &ConnectionFilter) -> ConnectionList;
+    /// The error is a sentence for who asked.
+    fn connections(&self, filter: &ConnectionFilter) -> Result<ConnectionList, String>;
     fn routes(&self) -> routes::RouteList;
     fn traffic(&self) -> traffic::TrafficList;
     fn endpoints(&self) -> endpoints::EndpointList;
@@ -390,7 +391,11 @@ async fn connections(
     State(source): State<Arc<dyn AdminSource>>,
     Query(filter): Query<ConnectionFilter>,
 ) -> Response {
-    beside(move || Json(source.connections(&filter))).await
+    let answer = move || match source.connections(&filter) {
+        Ok(list) => Json(list).into_response(),
+        Err(why) => (StatusCode::BAD_REQUEST, why).into_response(),
+    };
+    beside(answer).await
 }
 
 async fn endpoints_of(State(source): State<Arc<dyn AdminSource>>) -> Response {

@@ -329,8 +329,9 @@ impl admin::AdminSource for View {
         status
     }
 
-    fn connections(&self, filter: &ConnectionFilter) -> ConnectionList {
-        self.parts.observe.connections(filter)
+    fn connections(&self, filter: &ConnectionFilter) -> Result<ConnectionList, String> {
+        let found = self.parts.observe.connections(filter);
+        super::connections::list(found, filter, &self.parts.published.load().snapshot)
     }
 
     fn endpoints(&self) -> admin::endpoints::EndpointList {

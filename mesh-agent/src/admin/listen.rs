@@ -41,7 +41,7 @@ pub(super) const DEADLINES: Deadlines = Deadlines {
     whole: Duration::from_secs(10),
 };
 /// Longest head of a request.
-const HEAD_BYTES: usize = 16 * 1024;
+pub(super) const HEAD_BYTES: usize = 16 * 1024;
 /// After an accept that failed, for want of memory for example.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Descriptors that each port holds for the time when there is no other.

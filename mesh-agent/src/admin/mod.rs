@@ -448,6 +448,9 @@ async fn loopback_host(request: Request, next: Next) -> Response {
     }
 }
 
+/// Longest name of a page that is asked for: the rest of a request's head has room beside.
+const MAX_PAGE: usize = listen::HEAD_BYTES - 1024;
+
 /// Why a page could not be had.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FetchError {
@@ -461,6 +464,12 @@ pub(crate) enum FetchError {
 /// Asks the running agent for a page on its Unix socket.
 pub(crate) fn fetch(run_dir: &Path, page: &str) -> Result<String, FetchError> {
     use std::io::{Read as _, Write as _};
+    if page.len() > MAX_PAGE {
+        return Err(FetchError::Refused(format!(
+            "the question is too long: {} bytes as it is sent, where `/`, letters and figures are one and others three; at most {MAX_PAGE} are taken",
+            page.len()
+        )));
+    }
     let late = |error: std::io::Error| match error.kind() {
         ErrorKind::WouldBlock => ErrorKind::TimedOut.into(),
         _ => error,
@@ -538,6 +547,24 @@ mod tests {
         }
         cancel.cancel();
         serving.await.expect("it ends");
+    }
+
+    #[test]
+    fn a_question_that_no_agent_reads_is_not_asked() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let listener = private_socket(&socket_path(dir.path())).expect("a socket");
+        let question = |length| Question {
+            method: Some("GET".to_owned()),
+            url: Some("/".repeat(length)),
+            ..Question::default()
+        };
+        let refused = fetch(dir.path(), &question(100_000).page());
+        let Err(FetchError::Refused(why)) = refused else {
+            panic!("{refused:?}");
+        };
+        assert!(why.contains("too long") && why.contains("at most"), "{why}");
+        listener.set_nonblocking(true).expect("set");
+        assert!(listener.accept().is_err(), "nobody was connected to");
     }
 
     #[test]

@@ -158,7 +158,7 @@ impl fmt::Display for Unfit {
             ),
             Self::UnknownRuntime(class) => write!(
                 f,
-                "its runtime class {} is not known, and so whether its connections pass the node's kernel: there is no such RuntimeClass, or agents may not list them (ClusterRole mesh-agent, runtimeclasses of node.k8s.io); mend that, or give the pod the label mesh-agent.io/enrolled=false",
+                "its runtime class {} is not known, and so whether its connections pass the node's kernel: no RuntimeClass that can be understood says so (it is not there, has a mistake, or is given twice and differently; of an API server also: agents may not list runtimeclasses of node.k8s.io, ClusterRole mesh-agent); mend that, or give the pod the label mesh-agent.io/enrolled=false",
                 class.as_str()
             ),
             Self::AnotherMesh(sign) => write!(f, "it is a pod of another mesh ({})", sign.as_str()),

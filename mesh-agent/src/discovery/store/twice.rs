@@ -75,10 +75,11 @@ pub(super) fn resolve(given: &[Given]) -> Resolved {
     };
     for other in others {
         let object = &other.object;
-        let message = "the object is given twice; this one is ignored".to_owned();
+        let contradiction = contradiction(&first.object, object);
+        let message = said(object, &contradiction).to_owned();
         let problem = object.problem("metadata.name", message);
         resolved.problems.push(problem);
-        match contradiction(&first.object, object) {
+        match contradiction {
             Contradiction::None => {}
             Contradiction::Whole => resolved.doubtful = true,
             Contradiction::Parts(parts) => resolved.contradicted.extend(parts),
@@ -86,6 +87,19 @@ pub(super) fn resolve(given: &[Given]) -> Resolved {
         resolved.left_out.extend(object.kind.addresses());
     }
     resolved
+}
+
+/// What becomes of it.
+fn said(object: &Object, contradiction: &Contradiction) -> &'static str {
+    match (&object.kind, contradiction) {
+        (Kind::RuntimeClass(_), Contradiction::Whole) => {
+            "the object is given twice, and differently: none of them counts"
+        }
+        (kind, Contradiction::Whole) if kind.is_policy() => {
+            "the object is given twice, and differently: each restricts and none grants"
+        }
+        _ => "the object is given twice; this one is ignored",
+    }
 }
 
 fn contradiction(first: &Object, object: &Object) -> Contradiction {

@@ -76,6 +76,34 @@ fn what_a_class_leads_to_is_not_known_where_it_is_not_understood_or_said_in_two_
 }
 
 #[test]
+fn of_a_class_that_is_given_twice_it_is_said_what_counts() {
+    let of = |other: &str| {
+        let classes = class("secure", "runc") + &class("secure", other);
+        let (snapshot, problems) = build(objects(&(pod("secure") + &classes)).iter());
+        let [problem] = &problems[..] else {
+            panic!("{problems:?}");
+        };
+        (unfit(&snapshot), problem.to_string())
+    };
+    let (unfit, problem) = of("crun");
+    assert!(
+        problem.contains("differently: none of them counts"),
+        "{problem}"
+    );
+    assert!(!problem.contains("ignored"), "{problem}");
+    assert!(unfit.contains("given twice"), "{unfit}");
+    assert!(
+        !unfit.contains("there is no such RuntimeClass, or"),
+        "{unfit}"
+    );
+    let (unfit, problem) = of("runc");
+    assert!(
+        unfit.is_empty() && problem.contains("this one is ignored"),
+        "{problem}"
+    );
+}
+
+#[test]
 fn pods_are_looked_at_again_where_their_class_changes_comes_or_goes() {
     let pods = objects(&pod("secure"));
     let mut store = Store::default();

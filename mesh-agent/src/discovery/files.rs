@@ -33,11 +33,8 @@ const TRIES: usize = 3;
 /// Nothing of the directory can be taken over.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("cannot read the configuration directory {dir}: {source}")]
-    Unreadable {
-        dir: PathBuf,
-        source: std::io::Error,
-    },
+    #[error("cannot read the configuration directory {dir}: {error}")]
+    Unreadable { dir: PathBuf, error: std::io::Error },
     #[error("{0} holds more than {MAX_FILES} configuration files: none is taken over")]
     TooManyFiles(PathBuf),
     #[error("{0} holds more than {MAX_DOCUMENTS} objects: none is taken over")]
@@ -430,9 +427,9 @@ fn is_configuration(path: &Path) -> bool {
 
 /// Configuration files by name, in order.
 fn list(dir: &Path) -> Result<Vec<PathBuf>, Error> {
-    let unreadable = |source| Error::Unreadable {
+    let unreadable = |error| Error::Unreadable {
         dir: dir.to_owned(),
-        source,
+        error,
     };
     let mut files = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(unreadable)? {

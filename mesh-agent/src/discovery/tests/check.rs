@@ -141,3 +141,12 @@ fn a_principal_is_held_to_the_trust_domain_and_its_aliases() {
         "DIR: no mistakes, no warnings"
     );
 }
+
+#[test]
+fn a_directory_that_is_not_there_is_told_once() {
+    let root = tempfile::tempdir().expect("a directory");
+    let absent = root.path().join("absent");
+    let error = Checked::of(&absent, MeshSettings::default()).expect_err("there is none");
+    let said = format!("{:#}", anyhow::Error::new(error));
+    assert_eq!(said.matches("No such file").count(), 1, "{said}");
+}

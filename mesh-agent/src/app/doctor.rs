@@ -132,13 +132,18 @@ fn plugin(standing: &cni::Standing) -> Check {
 }
 
 fn open_files(limit: u64) -> Check {
-    let connections = Limits::of(limit, 1).connections;
+    let limits = Limits::of(limit, 1);
+    let enough = match limits.connections_beside(0) {
+        0 => "they leave none for connections".to_owned(),
+        some => format!(
+            "enough for about {some} connections at once, less {} for each enrolled pod, the rest is refused",
+            limits.files_of_pod().div_ceil(2)
+        ),
+    };
     wish(
         format!("{RECOMMENDED_OPEN_FILES} open files or more (here {limit})"),
         limit >= RECOMMENDED_OPEN_FILES,
-        format!(
-            "enough for about {connections} connections at once, the rest is refused; raise LimitNOFILE"
-        ),
+        format!("{enough}; raise LimitNOFILE"),
     )
 }
 
@@ -302,7 +307,7 @@ mod tests {
     #[test]
     fn each_lack_is_one_line_that_says_what_follows() {
         type Lack = (fn(&mut Machine), &'static str);
-        let lacks: [Lack; 14] = [
+        let lacks: [Lack; 16] = [
             (|m| m.release = "5.16.9".to_owned(), "looped SYNs"),
             (|m| m.release = "4.19".to_owned(), "looped SYNs"),
             (|m| m.privileged = false, "as root"),
@@ -311,6 +316,8 @@ mod tests {
             (|m| m.fwmark_accept = false, "cannot be enrolled"),
             (|m| m.ipv6 = false, "IPv4 alone"),
             (|m| m.open_files = 1024, "LimitNOFILE"),
+            (|m| m.open_files = 1024, "392 connections at once, less 4"),
+            (|m| m.open_files = 128, "none for connections"),
             (|m| m.programs = false, "cargo xtask build-ebpf"),
             (|m| m.bpffs = None, "mount -t bpf"),
             (|m| bpffs_of(m).writable = false, "remount,rw"),

@@ -290,3 +290,26 @@ fn a_pod_that_is_given_twice_and_differently_is_nobody_and_lets_nobody_in() {
     assert_eq!(pod.service_account, "default", "the same twice is known");
     assert!(snapshot.policies.is_empty());
 }
+
+#[test]
+fn of_policies_that_are_given_twice_and_differently_none_is_called_ignored() {
+    let policy = |action: &str| {
+        format!(
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+             metadata: {{name: p, namespace: shop}}\nspec: {{action: {action}, rules: [{{}}]}}\n"
+        )
+    };
+    let said = |one: &str, other: &str| {
+        let (_, problems) = load(&format!("{}---\n{}", policy(one), policy(other)));
+        let twice = |p: &String| p.contains("given twice");
+        problems.into_iter().find(twice).expect("a problem")
+    };
+    let differ = said("ALLOW", "DENY");
+    assert!(!differ.contains("ignored"), "{differ}");
+    assert!(
+        differ.contains("each restricts and none grants"),
+        "{differ}"
+    );
+    let same = said("DENY", "DENY");
+    assert!(same.contains("this one is ignored"), "{same}");
+}

@@ -119,8 +119,7 @@ fn goes_on(request: &Request<'_>, bytes: &[u8], forward: &Forward<'_>) {
     let (host, own) = (name(&again.head.host), name(&request.head.host));
     match &edits.host {
         Some(_) => assert_eq!(host.as_deref(), Some(HOST)),
-        // One of HTTP/1.0 that stood in the target alone goes with it.
-        None => assert!(host.is_none() || host == own, "{sent:?}"),
+        None => assert_eq!(host, own, "{sent:?}"),
     }
     // Rules go by the path here: it goes on as they saw it, or as they say.
     assert_eq!(again.head.normal_target(), None, "{sent:?}");

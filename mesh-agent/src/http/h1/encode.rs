@@ -2,6 +2,7 @@
 
 use smallvec::SmallVec;
 
+use super::request::split_absolute;
 use crate::http::names;
 use crate::model::{Edits, HeaderEdit};
 
@@ -22,16 +23,28 @@ pub(crate) fn encode_request(
     check(edits)?;
     let head = head.strip_prefix(b"\r\n").unwrap_or(head);
     let (line, rest) = split_line(head);
-    match (&edits.target, request_line(line)) {
-        (Some(target), Some((method, version))) => {
-            for part in [method, target.as_bytes(), version] {
+    let parts = request_line(line);
+    let absolute = parts.and_then(|(_, came, _)| split_absolute(came));
+    // An absolute target would speak of another host than the new one.
+    let origin = absolute.filter(|_| edits.host.is_some());
+    let (root, target): (&[u8], &[u8]) = match (edits.target.as_deref(), origin) {
+        (Some(target), _) => (b"", target.as_bytes()),
+        (None, Some((_, path @ [b'/', ..]))) => (b"", path),
+        (None, Some((_, query))) => (b"/", query),
+        (None, None) => (b"", b""),
+    };
+    match parts {
+        _ if edits.target.is_none() && origin.is_none() => out.extend_from_slice(line),
+        Some((method, _, version)) => {
+            for part in [method, root, target, version] {
                 out.extend_from_slice(part);
             }
         }
-        (Some(_), None) => return Err(InvalidEdit),
-        (None, _) => out.extend_from_slice(line),
+        None => return Err(InvalidEdit),
     }
-    lines(rest, edits, out);
+    // HTTP/1.0 may say its host there alone: it does not go with the rest.
+    let host = absolute.filter(|_| edits.target.is_some());
+    lines(rest, edits, host.map(|(authority, _)| authority), out);
     Ok(())
 }
 
@@ -44,24 +57,28 @@ pub(crate) fn encode_response(
     check(edits)?;
     let (line, rest) = split_line(head);
     out.extend_from_slice(line);
-    lines(rest, edits, out);
+    lines(rest, edits, None, out);
     Ok(())
 }
 
-/// Method and version with the blanks on the target's side.
-fn request_line(line: &[u8]) -> Option<(&[u8], &[u8])> {
+/// Method and version with the blanks on the target's side, and the target between.
+fn request_line(line: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let first = line.iter().position(|byte| *byte == b' ')?;
     let last = line.iter().rposition(|byte| *byte == b' ')?;
-    (first < last).then(|| (&line[..=first], &line[last..]))
+    (first < last).then(|| {
+        let came = line[first..last].trim_ascii();
+        (&line[..=first], came, &line[last..])
+    })
 }
 
-fn lines(mut rest: &[u8], edits: &Edits, out: &mut Vec<u8>) {
+/// `own`: the host where no line says one.
+fn lines(mut rest: &[u8], edits: &Edits, own: Option<&[u8]>, out: &mut Vec<u8>) {
     let mut written = Written::default();
     loop {
         let (line, behind) = split_line(rest);
         let end = line.strip_suffix(b"\n").unwrap_or(line);
         if end.is_empty() || end == b"\r" || line.is_empty() {
-            written.missing(edits, out);
+            written.missing(edits, own, out);
             out.extend_from_slice(line);
             return;
         }
@@ -76,7 +93,8 @@ fn split_line(bytes: &[u8]) -> (&[u8], &[u8]) {
     bytes.split_at(end.map_or(bytes.len(), |at| at + 1))
 }
 
-/// Which of the edits that stand instead of a line were written.
+/// Which of the edits that stand instead of a line were written, and whether there was
+/// a line of the host.
 #[derive(Default)]
 struct Written {
     host: bool,
@@ -86,13 +104,14 @@ struct Written {
 impl Written {
     fn line(&mut self, line: &[u8], edits: &Edits, out: &mut Vec<u8>) {
         let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
-        if let Some(host) = &edits.host
-            && name.eq_ignore_ascii_case(b"host")
-        {
-            if !std::mem::replace(&mut self.host, true) {
-                push_line(name, host.as_bytes(), out);
+        if name.eq_ignore_ascii_case(b"host") {
+            let is_first = !std::mem::replace(&mut self.host, true);
+            if let Some(host) = &edits.host {
+                if is_first {
+                    push_line(name, host.as_bytes(), out);
+                }
+                return;
             }
-            return;
         }
         let mut keeps = true;
         for (at, edit) in edits.headers.iter().enumerate() {
@@ -115,9 +134,10 @@ impl Written {
     }
 
     /// Behind the last line: what had no line to stand instead of, and what is new.
-    fn missing(&self, edits: &Edits, out: &mut Vec<u8>) {
-        if let Some(host) = edits.host.as_ref().filter(|_| !self.host) {
-            push_line(b"host", host.as_bytes(), out);
+    fn missing(&self, edits: &Edits, own: Option<&[u8]>, out: &mut Vec<u8>) {
+        let host = edits.host.as_deref().map(str::as_bytes).or(own);
+        if let Some(host) = host.filter(|_| !self.host) {
+            push_line(b"host", host, out);
         }
         for (at, edit) in edits.headers.iter().enumerate() {
             match edit {

@@ -237,8 +237,7 @@ impl<'b> Target<'b> {
         host: Option<Host<'b>>,
     ) -> Result<(Self, Option<Host<'b>>), Bad> {
         let (rest, default_port) = scheme(target).ok_or(Bad::Target)?;
-        let end = rest.iter().position(|byte| b"/?#".contains(byte));
-        let (authority, path) = rest.split_at(end.unwrap_or(rest.len()));
+        let (authority, path) = split_authority(rest);
         let asked = Host::parse(authority).ok_or(Bad::Host)?;
         if host.is_some_and(|host| !asked.is_same(&host, default_port)) {
             return Err(Bad::OtherHost);
@@ -261,6 +260,18 @@ impl<'b> Target<'b> {
             path => Ok(Self { path, query }),
         }
     }
+}
+
+fn split_authority(rest: &[u8]) -> (&[u8], &[u8]) {
+    let end = rest.iter().position(|byte| b"/?#".contains(byte));
+    rest.split_at(end.unwrap_or(rest.len()))
+}
+
+/// Of a target with a scheme: its authority, and the rest without the fragment.
+pub(super) fn split_absolute(target: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (authority, rest) = split_authority(scheme(target)?.0);
+    let end = rest.iter().position(|byte| *byte == b'#');
+    Some((authority, &rest[..end.unwrap_or(rest.len())]))
 }
 
 /// Without it, and its own port.

@@ -66,6 +66,54 @@ fn target_and_host_are_replaced() {
     );
 }
 
+/// A rule decided by the host, and the application must see the same one.
+#[test]
+fn the_host_of_an_absolute_target_stays_when_the_target_is_another() {
+    let edits = Edits {
+        target: Some("/n".to_owned()),
+        ..Edits::default()
+    };
+    for (head, sent) in [
+        (
+            "GET http://x:81/a HTTP/1.0\r\nA: b\r\n\r\n",
+            "GET /n HTTP/1.0\r\nA: b\r\nhost: x:81\r\n\r\n",
+        ),
+        (
+            "GET HTTPS://x?a HTTP/1.0\r\n\r\n",
+            "GET /n HTTP/1.0\r\nhost: x\r\n\r\n",
+        ),
+        (
+            "GET http://x/a HTTP/1.1\r\nHOST: x:80\r\n\r\n",
+            "GET /n HTTP/1.1\r\nHOST: x:80\r\n\r\n",
+        ),
+        ("GET /a HTTP/1.0\r\n\r\n", "GET /n HTTP/1.0\r\n\r\n"),
+    ] {
+        assert_eq!(encoded(head, &edits), sent);
+    }
+}
+
+#[test]
+fn beside_another_host_no_absolute_target_contradicts_it() {
+    let edits = Edits {
+        host: Some("y".to_owned()),
+        ..Edits::default()
+    };
+    for (target, sent) in [
+        ("http://x/a/../b?c#d", "/a/../b?c"),
+        ("http://x?c", "/?c"),
+        ("http://x", "/"),
+        ("http://x#d", "/"),
+        ("/a?b", "/a?b"),
+        ("*", "*"),
+    ] {
+        let head = format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_eq!(
+            encoded(&head, &edits),
+            format!("GET {sent} HTTP/1.1\r\nHost: y\r\n\r\n")
+        );
+    }
+}
+
 #[test]
 fn of_two_that_set_one_name_the_later_stands() {
     let head = "GET / HTTP/1.1\r\nA: 1\r\nA: 2\r\n\r\n";

@@ -91,6 +91,9 @@ impl Directory {
         if let Err(error) = &watcher {
             tracing::warn!(%error, "cannot watch the configuration directory; looking every {POLL:?}");
         }
+        // What was written before the watch stood was told to nobody.
+        self.look(&Told::Everything, Instant::now());
+        self.looked.note(Instant::now());
         loop {
             let poll = Instant::now() + POLL;
             let due = self.files.due().map_or(poll, |due| due.min(poll));

@@ -3,7 +3,8 @@
 //!
 //! Invariants: one file's fault is that file's problem; what a file at fault
 //! said before stays, policies in their restrictive form; a file that vanishes
-//! for a moment (an editor's rename, a ConfigMap's swap) is not gone yet.
+//! for a moment (an editor's rename, a ConfigMap's swap) is not gone yet, and what
+//! one that is written in place does not say for a moment is not taken back yet.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::documents::{self, Document, MAX_DOCUMENTS, Parsed};
 use super::intern::Interner;
 use super::kinds::Unknown;
-use super::last_good::keep_last_good;
+use super::last_good::{keep_last_good, says_less};
 use super::objects::Object;
 use super::origin::{Origin, Place};
 use super::store::Said;
@@ -25,7 +26,7 @@ use super::{Code, Problem, policies, stat};
 
 const MAX_FILE: u64 = 8 << 20;
 const MAX_FILES: usize = 10_000;
-/// For how long a file may be away before what it said is forgotten.
+/// For how long a file, or one of its objects, may be away before what it said is forgotten.
 pub(super) const GRACE: Duration = Duration::from_millis(500);
 /// How often a directory is read again whose ConfigMap is swapped meanwhile.
 const TRIES: usize = 3;
@@ -50,6 +51,9 @@ enum Fault {
     TooLarge,
     #[error("is not text")]
     NotText,
+    /// Of one that said something: whoever writes in place begins so, and may not go on.
+    #[error("is empty: what it said before stays until it is removed, or says something")]
+    Empty,
     #[error("cannot be read: {0}")]
     Io(ErrorKind),
 }
@@ -78,6 +82,7 @@ struct Watched {
     stat: Option<stat::Stat>,
     /// What it leads to may change without a word of it.
     is_link: bool,
+    inode: Option<stat::Inode>,
     file: Arc<File>,
 }
 
@@ -245,21 +250,26 @@ impl Files {
             return same.clone();
         }
         let is_link = !path.symlink_metadata().is_ok_and(|meta| meta.is_file());
+        let inode = stat::inode(path);
+        let is_in_place = before.is_some_and(|before| before.inode == inode);
         let before = before.map(|watched| &watched.file);
-        let file = self.read(path, before, now, names);
+        let file = self.read(path, (before, is_in_place), now, names);
         // Another one may have taken its place between.
         let stat = stat.filter(|_| stat::of(path, SystemTime::now()) == stat);
         Watched {
             stat,
             is_link,
+            inode,
             file,
         }
     }
 
+    /// `is_in_place`: it is the very file that was there before, which may be being written.
+    /// Another one in its place is whole.
     fn read(
         &self,
         path: &Path,
-        before: Option<&Arc<File>>,
+        (before, is_in_place): (Option<&Arc<File>>, bool),
         now: Instant,
         names: &mut Interner,
     ) -> Arc<File> {
@@ -272,7 +282,19 @@ impl Files {
             {
                 unknown(path, fault)
             }
-            (found, before) => file(path, found, before, names),
+            (Err(Fault::Empty), before)
+                if !is_in_place || before.is_none_or(|f| f.objects.is_empty()) =>
+            {
+                file(path, Ok(Vec::new()), before, names)
+            }
+            (found, before) => {
+                let says = file(path, found, before, names);
+                let cut = before.filter(|before| is_in_place && is_cut(&says, before));
+                match cut.filter(|before| waits(before, now)) {
+                    Some(before) => away(before, now),
+                    None => says,
+                }
+            }
         }
     }
 
@@ -309,6 +331,7 @@ impl Watched {
         waits(&self.file, now).then(|| Self {
             stat: None,
             is_link: self.is_link,
+            inode: self.inode,
             file: away(&self.file, now),
         })
     }
@@ -320,7 +343,7 @@ fn hides_content(fault: Fault) -> bool {
         Fault::TooLarge | Fault::NotText => true,
         // A link to nothing says nothing.
         Fault::Io(kind) => kind != ErrorKind::NotFound,
-        Fault::NotAFile => false,
+        Fault::NotAFile | Fault::Empty => false,
     }
 }
 
@@ -341,6 +364,16 @@ fn unknown(path: &Path, fault: Fault) -> Arc<File> {
         missing_since: None,
         unknown: true,
     })
+}
+
+/// It may be being written: it is empty, or says less than it did.
+fn is_cut(now: &File, before: &File) -> bool {
+    let is_empty = |file: &File| file.fault == Some(Fault::Empty);
+    match now.fault {
+        Some(Fault::Empty) => !is_empty(before),
+        Some(_) => false,
+        None => !before.unknown && says_less(&now.objects, &before.objects),
+    }
 }
 
 fn waits(file: &File, now: Instant) -> bool {
@@ -463,6 +496,9 @@ fn read(path: &Path) -> Result<Vec<u8>, Fault> {
     file.take(MAX_FILE + 1)
         .read_to_end(&mut bytes)
         .map_err(io)?;
+    if bytes.is_empty() {
+        return Err(Fault::Empty);
+    }
     if bytes.len() as u64 > MAX_FILE {
         return Err(Fault::TooLarge);
     }

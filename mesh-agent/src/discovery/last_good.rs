@@ -57,6 +57,19 @@ pub(super) fn keep_last_good(now: &mut Parsed, before: &[Arc<Object>]) {
     now.objects.extend(missing);
 }
 
+/// Was something said before that is not said now? What is the very same memory, at the
+/// beginning and at the end, is not looked at.
+pub(super) fn says_less(now: &[Arc<Object>], before: &[Arc<Object>]) -> bool {
+    let same = |(a, b): &(&Arc<Object>, &Arc<Object>)| Arc::ptr_eq(a, b);
+    let begin = now.iter().zip(before).take_while(same).count();
+    let (now, before) = (&now[begin..], &before[begin..]);
+    let ends = now.iter().rev().zip(before.iter().rev());
+    let end = ends.take_while(same).count();
+    let (now, before) = (&now[..now.len() - end], &before[..before.len() - end]);
+    let said = by_name(now);
+    by_name(before).keys().any(|name| !said.contains_key(name))
+}
+
 /// A guess has no name of its own, nor has what may be anything.
 fn by_name(objects: &[Arc<Object>]) -> ByName {
     let mut names = ByName::new();

@@ -19,6 +19,15 @@ pub(super) struct Stat {
     changed: (i64, i64),
 }
 
+/// Which file it is, whatever is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Inode(u64, u64);
+
+pub(super) fn inode(path: &Path) -> Option<Inode> {
+    let meta = std::fs::metadata(path).ok()?;
+    Some(Inode(meta.dev(), meta.ino()))
+}
+
 /// `None` where it does not say so for sure: it must be read.
 pub(super) fn of(path: &Path, now: SystemTime) -> Option<Stat> {
     let meta = std::fs::metadata(path).ok().filter(|meta| meta.is_file())?;

@@ -46,7 +46,15 @@ impl Fixture {
         self.root.path().join(name)
     }
 
+    /// Another file in its place.
     fn write(&mut self, name: &str, text: impl AsRef<[u8]>) -> Update {
+        let new = self.path(&format!("{name}.new"));
+        std::fs::write(&new, text).expect("write");
+        std::fs::rename(new, self.path(name)).expect("rename");
+        self.load()
+    }
+
+    fn write_in_place(&mut self, name: &str, text: impl AsRef<[u8]>) -> Update {
         std::fs::write(self.path(name), text).expect("write");
         self.load()
     }
@@ -71,6 +79,67 @@ impl Fixture {
         self.now += GRACE;
         self.load()
     }
+}
+
+/// As `> file` and a slow producer make it.
+#[test]
+fn a_file_that_is_written_in_place_takes_nothing_back_meanwhile() {
+    let (deny, other) = (policy("deny", "DENY"), policy("other", "DENY"));
+    let both = format!("{deny}---\n{other}");
+    let mut fixture = Fixture::new(&[("p.yaml", &both)]);
+    let denied = |update: &Update| update.snapshot.policies.len();
+    let update = fixture.load();
+    let whole = (denied(&update), messages(&update));
+    assert_eq!(whole.0, 2);
+    for cut in ["", "# nothing yet\n", &deny] {
+        let update = fixture.write_in_place("p.yaml", cut);
+        assert_eq!((denied(&update), messages(&update)), whole, "{cut:?}");
+        fixture.now += GRACE / 2;
+        assert_eq!(denied(&fixture.load()), 2, "{cut:?}");
+        let update = fixture.write_in_place("p.yaml", &both);
+        assert_eq!((denied(&update), messages(&update)), whole);
+    }
+    // What stays out is taken back, as by who deletes a file.
+    fixture.write_in_place("p.yaml", &deny);
+    assert_eq!(denied(&fixture.after_grace()), 1);
+    // An empty file is nobody's word: a disk may be full, or a producer slow.
+    fixture.write_in_place("p.yaml", "");
+    for _ in 0..3 {
+        let update = fixture.after_grace();
+        assert_eq!(denied(&update), 1);
+        let said = messages(&update);
+        assert!(
+            said.iter().any(|said| said.contains("is empty")),
+            "{said:?}"
+        );
+    }
+    fixture.remove("p.yaml");
+    let update = fixture.after_grace();
+    assert_eq!((denied(&update), messages(&update)), (0, vec![]));
+    // One that never said anything says nothing.
+    let update = fixture.write_in_place("new.yaml", "");
+    assert_eq!(messages(&update), [""; 0]);
+}
+
+/// The watch begins after the first look: what is written between is seen by it.
+#[tokio::test]
+async fn what_is_written_before_the_watch_stands_is_seen_when_it_does() {
+    let Fixture {
+        root,
+        directory,
+        mut updates,
+        ..
+    } = Fixture::new(&[]);
+    updates.mark_unchanged();
+    std::fs::write(root.path().join("p.yaml"), policy("deny", "DENY")).expect("write");
+    let cancel = tokio_util::sync::CancellationToken::new();
+    let thread = directory.follow(cancel.clone()).expect("a thread");
+    // Much less than the time of a look without a word.
+    let changed = tokio::time::timeout(std::time::Duration::from_secs(5), updates.changed());
+    assert!(changed.await.is_ok(), "not seen");
+    assert_eq!(updates.borrow().snapshot.policies.len(), 1);
+    cancel.cancel();
+    thread.join().expect("it ends");
 }
 
 fn messages(update: &Update) -> Vec<String> {
@@ -133,7 +202,9 @@ fn a_look_at_the_names_that_were_told_is_as_good_as_one_at_everything() {
     std::fs::write(&target, policy("c", "DENY")).expect("write");
     symlink(&target, f.path("c.yaml")).expect("a link");
     assert_eq!(known(&f.look_at(&["c.yaml"])), ["a", "b", "c"]);
-    std::fs::write(&target, policy("d", "DENY")).expect("write");
+    let new = elsewhere.path().join("d");
+    std::fs::write(&new, policy("d", "DENY")).expect("write");
+    std::fs::rename(new, &target).expect("renamed");
     assert_eq!(known(&f.look_at(&[])), ["a", "b", "d"]);
     // One that goes is away for a moment first.
     std::fs::remove_file(f.path("b.yaml")).expect("remove");

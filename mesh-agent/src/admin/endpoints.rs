@@ -8,7 +8,7 @@ use super::listed;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct EndpointList {
-    /// Those that are left out come first.
+    /// Those that are ejected or failing come first.
     pub(crate) endpoints: Vec<EndpointRow>,
     /// Of how many these are.
     pub(crate) total: usize,
@@ -47,10 +47,12 @@ pub(crate) struct EndpointRow {
     pub(crate) endpoint: String,
     /// `namespace/name`.
     pub(crate) pod: Option<String>,
-    /// `used`, `ejected`, or `probed`: a request is under way that shows whether it
-    /// works again.
+    /// `used`; `ejected`; `probed`: ejected, and a request is under way that shows whether it
+    /// works again; or `failing`: as one that is ejected, and used all the same, for of this
+    /// Service no more may be.
     pub(crate) state: String,
-    /// Why it is left out: the rule, and the last failure.
+    /// Why it is not `used`: the rule, the last failure, and of one that is `failing` why it is
+    /// not ejected.
     pub(crate) why: Option<String>,
     pub(crate) since_seconds: f64,
     /// Until a request is sent there to see.

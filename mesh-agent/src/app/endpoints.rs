@@ -8,8 +8,9 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::admin::MAX_ROWS;
 use crate::admin::endpoints::{EndpointList, EndpointRow, TransitionRow};
 use crate::balance::{
-    Candidates, Change, Client, Health, Phase, Portion, Reach, Standing, Transition,
+    Candidates, Change, Client, Health, Kept, Phase, Portion, Reach, Standing, Transition,
 };
+use crate::model::traffic::OutlierDetection;
 use crate::model::{Endpoint, Name, Service, ServicePort, Snapshot};
 
 /// As the pods of this node, in this zone, see them.
@@ -20,25 +21,27 @@ pub(super) fn list(
     clock: SystemTime,
 ) -> EndpointList {
     let mut rows = Vec::new();
+    let (nobody, (node, zone)) = (Name::default(), place);
+    let client = Client {
+        pod: &nobody,
+        node,
+        zone,
+    };
     for service in snapshot.services.values() {
         for port in &service.ports {
-            let of = service.traffic(port);
-            let mut portions = portions((service, port), place, (health, now));
-            let known = port
-                .endpoints
-                .iter()
-                .enumerate()
-                .filter_map(|(at, endpoint)| {
-                    let standing = health.standing(endpoint, of, now)?;
-                    let mut row = row((service, port), endpoint, &standing);
-                    if let Some(portion) = portions.remove(&at) {
-                        row.place = Some(portion.place.to_owned());
-                        row.place_percent = Some(portion.percent);
-                        row.place_why = Some(portion.why);
-                    }
-                    Some(row)
-                });
-            rows.extend(known);
+            let families = families((service, port), client);
+            let portions = families.iter().map(|of| health.portions(of, now));
+            let mut portions: HashMap<usize, Portion> = portions.flatten().collect();
+            let known = health.standings(&families, now).into_iter();
+            rows.extend(known.map(|(at, standing)| {
+                let mut row = row((service, port), &port.endpoints[at], &standing);
+                if let Some(portion) = portions.remove(&at) {
+                    row.place = Some(portion.place.to_owned());
+                    row.place_percent = Some(portion.percent);
+                    row.place_why = Some(portion.why);
+                }
+                row
+            }));
         }
     }
     let is_used = |row: &EndpointRow| row.next_probe_seconds.is_none();
@@ -112,19 +115,29 @@ fn state(phase: Phase) -> &'static str {
     }
 }
 
-/// By the number of the endpoint, where one is nearer than another.
-fn portions(
-    (service, port): (&Arc<Service>, &ServicePort),
-    (node, zone): (&str, Option<&str>),
-    (health, now): (&Health, Instant),
-) -> HashMap<usize, Portion> {
-    let nobody = Name::default();
-    let client = Client {
-        pod: &nobody,
-        node,
-        zone,
-    };
-    let reach = match service.is_local {
+/// Of a breaker that is open, and whose endpoint is used, also while a request is under way
+/// that shows whether it works again.
+fn state_of(standing: &Standing) -> &'static str {
+    match standing.kept {
+        Some(_) => "failing",
+        None => state(standing.phase),
+    }
+}
+
+fn used_all_the_same(kept: Kept, of: &OutlierDetection) -> String {
+    let Kept { ejected, of: all } = kept;
+    let percent = of.max_ejection_percent;
+    format!(
+        "; used all the same: {ejected} of {all} ejected, more may not be (maxEjectionPercent {percent})"
+    )
+}
+
+/// Those that a client of the Service may have, of each family.
+fn families<'s>(
+    of: (&'s Arc<Service>, &'s ServicePort),
+    client: Client<'s>,
+) -> [Candidates<'s>; 2] {
+    let reach = match of.0.is_local {
         true => Reach::Node,
         false => Reach::Cluster,
     };
@@ -132,11 +145,7 @@ fn portions(
         IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     ];
-    let of = |family| {
-        let candidates = Candidates::new((service, port), (client, family), reach);
-        health.portions(&candidates, now)
-    };
-    families.into_iter().flat_map(of).collect()
+    families.map(|family| Candidates::new(of, (client, family), reach))
 }
 
 fn row(
@@ -145,14 +154,17 @@ fn row(
     standing: &Standing,
 ) -> EndpointRow {
     let pod = endpoint.workload.as_ref();
-    let why = standing
-        .cause
-        .map(|(cause, last)| format!("{}, the last by {}", cause.label(), last.label()));
+    let of = &service.traffic(port).outlier_detection;
+    let why = standing.cause.map(|(cause, last)| {
+        let kept = standing.kept.map(|kept| used_all_the_same(kept, of));
+        let kept = kept.unwrap_or_default();
+        format!("{}, the last by {}{kept}", cause.label(), last.label())
+    });
     EndpointRow {
         service: format!("{}:{}", service.key, port.port),
         endpoint: endpoint.addr.to_string(),
         pod: pod.map(|pod| pod.key.to_string()),
-        state: state(standing.phase).to_owned(),
+        state: state_of(standing).to_owned(),
         why,
         since_seconds: standing.since.as_secs_f64(),
         next_probe_seconds: standing.next_probe.as_ref().map(Duration::as_secs_f64),

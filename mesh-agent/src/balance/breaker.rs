@@ -54,6 +54,30 @@ impl Word {
     }
 }
 
+/// A breaker at one moment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Glance {
+    pub(super) word: Word,
+    /// When it left the closed state, or came back to it.
+    pub(super) since: u64,
+}
+
+impl Glance {
+    /// Of an endpoint that nobody knows.
+    pub(super) const CLOSED: Self = Self {
+        word: Word {
+            phase: Phase::Closed,
+            times: 0,
+            at: 0,
+        },
+        since: 0,
+    };
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.word.phase == Phase::Closed
+    }
+}
+
 /// What has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
@@ -111,6 +135,13 @@ impl Breaker {
 
     pub(super) fn is_closed(&self) -> bool {
         self.word().phase == Phase::Closed
+    }
+
+    pub(super) fn glance(&self) -> Glance {
+        Glance {
+            word: self.word(),
+            since: self.since(),
+        }
     }
 
     /// For how long it is open at least, from its last failure on.

@@ -3,18 +3,17 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::breaker::{Breaker, Phase, millis};
+use super::breaker::{Breaker, millis};
 use super::endpoints::{Id, session_hash};
 use super::ewma::Ewma;
 use super::history::{History, Transition};
 use super::mean::Mean;
-use super::outcome::{Cause, Failure, Kind};
+use super::outcome::Kind;
 use crate::limit::{Budget, Cap};
-use crate::model::traffic::Traffic;
 use crate::model::{Endpoint, ServiceKey, Snapshot};
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
@@ -158,25 +157,6 @@ struct Known {
     destinations: Map<(ServiceKey, u16), Arc<Destination>>,
 }
 
-/// How an endpoint stands, for people.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Standing {
-    pub(crate) phase: Phase,
-    /// Why it is left out.
-    pub(crate) cause: Option<(Cause, Failure)>,
-    /// For how long it has been so.
-    pub(crate) since: Duration,
-    /// Until a request is sent there to see.
-    pub(crate) next_probe: Option<Duration>,
-    /// For how long it is left alone between two of these, and half as long more by chance.
-    pub(crate) probe_interval: Option<Duration>,
-    pub(crate) latency: Duration,
-    pub(crate) in_flight: u32,
-    /// Of late: requests, and connections that carry none.
-    pub(crate) succeeded: u64,
-    pub(crate) failed: u64,
-}
-
 impl Health {
     #[must_use]
     pub(crate) fn new(start: Instant) -> Self {
@@ -215,6 +195,11 @@ impl Health {
 
     /// `None` where one of them is not known: no worker has picked of them.
     pub(super) fn known(&self, of: &[Endpoint]) -> Option<Vec<Arc<State>>> {
+        self.each(of).into_iter().collect()
+    }
+
+    /// `None` of those that nobody has ever asked.
+    pub(super) fn each(&self, of: &[Endpoint]) -> Vec<Option<Arc<State>>> {
         let known = &self.known.lock().endpoints;
         of.iter()
             .map(|endpoint| known.get(&Id::of(endpoint)).cloned())
@@ -269,33 +254,6 @@ impl Health {
         let known = &self.known.lock().endpoints;
         let is_out = |state: &&Arc<State>| !state.breaker.is_closed();
         known.values().filter(is_out).count()
-    }
-
-    /// `None`: nobody has ever asked for it.
-    pub(crate) fn standing(
-        &self,
-        endpoint: &Endpoint,
-        traffic: &Traffic,
-        now: Instant,
-    ) -> Option<Standing> {
-        let state = self.known.lock().endpoints.get(&Id::of(endpoint))?.clone();
-        let now = self.at(now);
-        let word = state.breaker.word();
-        let span = |ms: u64| Duration::from_millis(ms);
-        let is_out = word.phase != Phase::Closed;
-        let of = &traffic.outlier_detection;
-        let [succeeded, failed] = state.breaker.lately(of, now);
-        Some(Standing {
-            phase: word.phase,
-            cause: is_out.then(|| state.breaker.cause()),
-            since: span(now.saturating_sub(state.breaker.since())),
-            next_probe: is_out.then(|| span(word.at.saturating_sub(now))),
-            probe_interval: is_out.then(|| state.breaker.lasts(of)),
-            latency: Duration::from_secs_f32(state.latency.seconds(now)),
-            in_flight: state.pending.load(Ordering::Relaxed),
-            succeeded,
-            failed,
-        })
     }
 
     #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Which endpoints of a list a worker's clients may get now.
 
-use super::breaker::Phase;
+use super::breaker::{Glance, Phase};
 use super::endpoints::Candidates;
 use super::health::State;
 use super::locality::{Member, Part, parts};
@@ -28,11 +28,18 @@ pub(super) struct View {
 impl View {
     /// No more are left out than the policy allows, whoever failed first; where a
     /// breaker is open beyond that its endpoint is used, and errors pass as they are.
-    pub(super) fn of(
+    pub(super) fn of(candidates: &Candidates<'_>, states: &[Arc<State>], by: (u64, u32)) -> Self {
+        let breakers = states.iter().map(|state| state.breaker.glance());
+        Self::by(candidates, &breakers.collect::<Vec<_>>(), by)
+    }
+
+    /// By what breakers are at one moment.
+    pub(super) fn by(
         candidates: &Candidates<'_>,
-        states: &[Arc<State>],
+        breakers: &[Glance],
         (seen, max_percent): (u64, u32),
     ) -> Self {
+        let breaker = |at: u32| &breakers[at as usize];
         let endpoints = candidates.port.endpoints.iter().zip(0..);
         let fitting = endpoints.filter_map(|(e, at)| Some((candidates.fit(e)?, at)));
         let mut group: Vec<(Tier, u32)> = fitting.collect();
@@ -41,9 +48,8 @@ impl View {
         group.retain(|(tier, _)| Some(*tier) == best);
         let mut open: Vec<(u64, u32)> = group
             .iter()
-            .map(|(_, at)| (&states[*at as usize].breaker, *at))
-            .filter(|(breaker, _)| !breaker.is_closed())
-            .map(|(breaker, at)| (breaker.since(), at))
+            .filter(|(_, at)| !breaker(*at).is_closed())
+            .map(|(_, at)| (breaker(*at).since, *at))
             .collect();
         open.sort_unstable();
         open.truncate(may_be_ejected(group.len(), max_percent));
@@ -51,14 +57,14 @@ impl View {
         let member = |at: u32| Member {
             at,
             distance: candidates.distance(&candidates.port.endpoints[at as usize]),
-            works: states[at as usize].breaker.is_closed(),
+            works: breaker(at).is_closed(),
             is_used: !ejected.contains(&at),
         };
         let mut members: Vec<Member> = group.iter().map(|(_, at)| member(*at)).collect();
         // Those of one distance stay in the configuration's order.
         members.sort_by_key(|member| member.distance);
         let due = |at: &u32| {
-            let word = states[*at as usize].breaker.word();
+            let word = breaker(*at).word;
             match word.phase {
                 // It is closed since.
                 Phase::Closed => 0,

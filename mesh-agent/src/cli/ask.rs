@@ -53,7 +53,7 @@ pub(super) fn traffic(run_dir: &Path, json: bool) -> anyhow::Result<Exit> {
     })
 }
 
-/// Yes where none is left out.
+/// Yes where none is ejected or failing.
 pub(super) fn endpoints(run_dir: &Path, wide: bool, json: bool) -> anyhow::Result<Exit> {
     let list: EndpointList = ask(run_dir, "/endpoints")?;
     show(&list, json, |list| admin::endpoints::text(list, wide))?;

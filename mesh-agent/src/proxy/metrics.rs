@@ -163,7 +163,7 @@ impl Metrics {
         let Pending { family, ended: _ } = pending;
         registry.register(
             "mesh_agent_outlier_ejections",
-            "Times that an endpoint was left out because it failed, by the rule that said so",
+            "Times that an endpoint was ejected because it failed, by the rule that said so; also where it is used all the same, for no more may be",
             ejections.clone(),
         );
         registry.register(
@@ -173,7 +173,7 @@ impl Metrics {
         );
         registry.register(
             "mesh_agent_endpoints_ejected",
-            "Endpoints whose breaker is open now",
+            "Endpoints whose breaker is open now: ejected, or failing and used all the same, for no more may be ejected",
             ejected.clone(),
         );
         registry.register(

@@ -116,10 +116,12 @@ impl Sim {
 
     /// `None`: it is not ejected.
     fn probe_interval(&self) -> Option<Duration> {
-        let port = &self.service.ports[0];
-        let (endpoint, traffic) = (&port.endpoints[0], self.service.traffic(port));
-        let standing = self.balancer.health.standing(endpoint, traffic, self.now);
-        standing.expect("it was used").probe_interval
+        let picker = Picker::on("n1", None);
+        let candidates = [picker.candidates(&self.service)];
+        let standings = self.balancer.health.standings(&candidates, self.now);
+        let (number, standing) = standings.first().expect("it was used");
+        assert_eq!(*number, 0);
+        standing.probe_interval
     }
 
     fn ask(&mut self, mut attempt: Attempt, begun: Instant) {

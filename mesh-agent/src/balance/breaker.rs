@@ -304,10 +304,20 @@ impl Breaker {
 
     /// The probe has shown nothing: another one may, at once.
     pub(super) fn shown_nothing(&self, now: u64) -> bool {
+        self.is_open_until(self.word(), now)
+    }
+
+    /// The same, and another one may when it has been open for as long again.
+    pub(super) fn put_off(&self, of: &OutlierDetection, now: u64, random: Random<'_>) -> bool {
         let found = self.word();
+        let lasts = jittered(ejection(of, found.times), random);
+        self.is_open_until(found, now.saturating_add(millis(lasts)))
+    }
+
+    fn is_open_until(&self, found: Word, at: u64) -> bool {
         let next = Word {
             phase: Phase::Open,
-            at: now,
+            at,
             ..found
         };
         found.phase == Phase::HalfOpen && self.change(found, next)
@@ -394,6 +404,15 @@ fn probes(threshold_percent: u32) -> u8 {
 const MOST_PROBES: u8 = 5;
 /// Five of what answers four of five are as likely.
 const LIKELY: f64 = 0.32;
+
+/// One that fails is left out some time, by what fails of it there.
+pub(super) fn ejects(of: &OutlierDetection, kind: Kind) -> bool {
+    let in_a_row = match kind {
+        Kind::Request => of.consecutive_errors,
+        Kind::Connection => of.consecutive_local_origin_failures,
+    };
+    of.is_on && (in_a_row.is_some() || of.success_rate.is_some())
+}
 
 /// The `times`th in a row; without jitter.
 fn ejection(of: &OutlierDetection, times: u8) -> Duration {

@@ -88,6 +88,14 @@ impl Choice<'_> {
             (cost(self, state) * (pending as f32 + 1.0), pending)
         };
         let ((cost_a, pending_a), (cost_b, pending_b)) = (of(a), of(b));
+        let is_passed_by = |at: u32| field.states[at as usize].is_passed_by(self.now);
+        match (is_passed_by(a), is_passed_by(b)) {
+            // What fails at once is neither quick nor idle for that; and one that is warming up
+            // works.
+            (true, false) => return (b, Some(a)),
+            (false, true) => return (a, Some(b)),
+            (true, true) | (false, false) => {}
+        }
         let is_like = cost_a <= cost_b * LIKE && cost_b <= cost_a * LIKE;
         // The order of the two is by chance already.
         let is_a = match is_like {

@@ -110,6 +110,11 @@ impl Ewma {
                 .compare_exchange(word, next.word(), Ordering::Relaxed, Ordering::Relaxed);
     }
 
+    /// What was known, or supposed, is so still.
+    pub(super) fn keep(&self, now: u64) {
+        self.restart(Estimate::of(self.0.load(Ordering::Relaxed)).seconds, now);
+    }
+
     /// Nothing that was before counts.
     pub(super) fn restart(&self, seconds: f32, now: u64) {
         let next = Estimate {
@@ -154,6 +159,11 @@ mod tests {
         assert!(!ewma.is_stale(12_099) && ewma.is_stale(12_100));
         ewma.restart(0.002, 20_000);
         assert_eq!(ewma.seconds(20_000), 0.002);
+        ewma.keep(30_000);
+        assert!(ewma.seconds(30_000) == 0.002 && !ewma.is_stale(30_000));
+        let unknown = Ewma::new(0);
+        unknown.keep(1);
+        assert!(unknown.seconds(1) == START && !unknown.is_stale(1));
     }
 
     proptest! {

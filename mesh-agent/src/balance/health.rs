@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use super::aside::Aside;
 use super::breaker::{Breaker, millis};
 use super::endpoints::{Id, session_hash};
 use super::ewma::Ewma;
@@ -29,6 +30,7 @@ pub(super) struct State {
     /// Those of them that it has not taken, or not begun to answer.
     pub(super) waiting: AtomicU32,
     pub(super) voice: Voice,
+    pub(super) aside: Aside,
     /// Since when it is known, in ms.
     pub(super) born: u64,
     /// By what clients know it whose session goes on there.
@@ -45,8 +47,20 @@ impl State {
             pending: AtomicU32::new(0),
             waiting: AtomicU32::new(0),
             voice: Voice::default(),
+            aside: Aside::default(),
             born: now,
         }
+    }
+
+    /// It refuses for now, and no breaker sees to it.
+    pub(super) fn refuses(&self, now: u64) -> bool {
+        let pending = self.pending.load(Ordering::Relaxed);
+        self.aside.is_passed_by(now, pending)
+    }
+
+    /// Others are asked first: it refuses, or its breaker is open, and it is used all the same.
+    pub(super) fn is_passed_by(&self, now: u64) -> bool {
+        !self.breaker.is_closed() || self.refuses(now)
     }
 }
 

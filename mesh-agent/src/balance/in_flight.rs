@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::breaker::{Change, Random};
+use super::breaker::{Change, Random, ejects};
 use super::health::{Destination, Health, State};
 use super::history::Transition;
 use super::outcome::{Failure, Kind, LONG, MUCH, Outcome, SHORT};
@@ -162,8 +162,9 @@ impl InFlight {
     pub(crate) fn took(&mut self, now: Instant) {
         self.waits_no_more();
         let took = self.waited(now).as_secs_f32();
-        // One that takes connections, and says nothing on them, is not quick for that.
-        let is_all = self.going.kind == Kind::Request || !self.state().voice.is_doubtful();
+        // One that takes connections, and says nothing on them, is not quick for that; what an
+        // answer took counts by what it says.
+        let is_all = self.going.kind == Kind::Connection && !self.state().voice.is_doubtful();
         match is_all {
             true => self.note_latency(took, now),
             false => self.took = took,
@@ -203,16 +204,30 @@ impl InFlight {
         self.waits_no_more();
         let at = self.here.health.at(now);
         match self.judge(outcome, now) {
-            Outcome::Success => self.succeeded(at),
+            Outcome::Success => {
+                self.state().aside.worked();
+                self.note_answer(now);
+                self.succeeded(at)
+            }
+            Outcome::Shed => {
+                self.note_refusal(now);
+                self.succeeded(at)
+            }
             Outcome::Failure(failure) => {
                 let is_loss = self.is_loss(failure, now);
                 self.failed((failure, is_loss), now, random)
             }
+            Outcome::Overflow => {
+                self.note_refusal(now);
+                self.put_off(at, random);
+                None
+            }
             Outcome::Abandoned => {
                 self.shown_nothing(at);
+                self.note_answer(now);
                 // It would have taken longer still, and nobody else has heard it meanwhile.
                 if self.took < 0.0 && self.is_silent() {
-                    self.note_at_least(now);
+                    self.note_at_least(self.waited(now), now);
                 }
                 None
             }
@@ -253,6 +268,9 @@ impl InFlight {
             state.voice.missed(at);
         }
         let change = state.breaker.failed(by, (failure, is_loss), at, random);
+        if !ejects(of, going.kind) {
+            state.aside.refused(at);
+        }
         self.note_wait(failure, now);
         self.changed(change)
     }
@@ -301,7 +319,7 @@ impl InFlight {
         self.waits_no_more();
         if !std::mem::replace(&mut self.told, true) {
             self.shown_nothing(self.here.health.at(now));
-            self.note_at_least(now);
+            self.note_at_least(self.waited(now), now);
         }
     }
 
@@ -350,16 +368,56 @@ impl InFlight {
     fn note_wait(&mut self, failure: Failure, now: Instant) {
         // It may have been quick to take a connection, and then said nothing.
         let is_known = self.took >= 0.0 && failure != Failure::Silent;
-        if !is_known {
-            self.note_at_least(now);
+        match (is_known, self.going.kind) {
+            (true, Kind::Request) => self.note_no_less(now),
+            (true, Kind::Connection) => {}
+            (false, _) => {
+                self.note_at_least(self.waited(now), now);
+            }
         }
     }
 
-    fn note_at_least(&mut self, now: Instant) {
-        let waited = self.waited(now).as_secs_f32();
+    /// An answer that does what was asked, or has no time left to.
+    fn note_answer(&mut self, now: Instant) {
+        if self.going.kind == Kind::Request && self.took >= 0.0 {
+            self.note_latency(self.took, now);
+        }
+    }
+
+    /// It was refused, and others are asked first.
+    fn note_refusal(&mut self, now: Instant) {
+        self.state().aside.refused(self.here.health.at(now));
+        self.note_no_less(now);
+    }
+
+    /// An answer that does nothing took no less than one that does would have. It is news all
+    /// the same: who knows nothing of an endpoint asks it first.
+    fn note_no_less(&mut self, now: Instant) {
+        if self.going.kind == Kind::Connection {
+            return;
+        }
+        let took = Duration::try_from_secs_f32(self.took).unwrap_or_default();
+        if !self.note_at_least(took, now) {
+            self.state().latency.keep(self.here.health.at(now));
+        }
+    }
+
+    /// False: that is no more than it would have taken.
+    fn note_at_least(&mut self, waited: Duration, now: Instant) -> bool {
+        let waited = waited.as_secs_f32();
         let expected = self.state().latency.seconds(self.here.health.at(now));
-        if waited > expected {
+        let is_more = waited > expected;
+        if is_more {
             self.note_latency(waited, now);
+        }
+        is_more
+    }
+
+    /// As one that has shown nothing; the next one would show as little now.
+    fn put_off(&self, at: u64, random: Random<'_>) {
+        let of = &self.here.traffic.outlier_detection;
+        if self.going.is_probe && self.state().breaker.put_off(of, at, random) {
+            self.here.health.changed();
         }
     }
 

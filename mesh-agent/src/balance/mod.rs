@@ -9,6 +9,7 @@
 //! routes, and picks nothing that the configuration in the caller's hand does not have.
 
 mod affinity;
+mod aside;
 mod attempt;
 mod balancer;
 mod breaker;
@@ -41,6 +42,6 @@ pub(crate) use health::Health;
 pub(crate) use history::Transition;
 pub(crate) use in_flight::InFlight;
 pub(crate) use leave::Leave;
-pub(crate) use outcome::{Cause, Failure, Kind, Outcome};
+pub(crate) use outcome::{Cause, Failure, Kind, Outcome, Said, is_overflow};
 pub(crate) use portion::Portion;
 pub(crate) use standing::{Kept, Standing};

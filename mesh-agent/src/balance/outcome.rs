@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use crate::model::grpc_status::{DATA_LOSS, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE};
+use crate::model::grpc_status::{
+    DATA_LOSS, DEADLINE_EXCEEDED, INTERNAL, RESOURCE_EXHAUSTED, UNAVAILABLE,
+};
 use crate::model::traffic::Limits;
-use crate::model::{Fault, RefuseReason};
+use crate::model::{Fault, RefuseReason, Told};
 
 /// What was tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,9 +127,13 @@ impl Cause {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Success,
+    /// It answered that it takes no more: it works, and others are asked first.
+    Shed,
     Failure(Failure),
     /// The client left, and no answer had begun.
     Abandoned,
+    /// An agent had no room for it, and the endpoint has not seen it: others are asked first.
+    Overflow,
     /// Nothing.
     Neutral,
 }
@@ -138,6 +144,45 @@ impl Outcome {
     pub(crate) fn of_failure(failure: Option<Failure>) -> Self {
         failure.map_or(Self::Neutral, Self::Failure)
     }
+
+    /// Of what the agent gives as the reason. What a rate limit refuses is its client's.
+    #[must_use]
+    pub(crate) fn of_reason(reason: RefuseReason) -> Self {
+        match Failure::of_reason(reason) {
+            Some(failure) => Self::Failure(failure),
+            None if is_overflow(reason) => Self::Overflow,
+            None => Self::Neutral,
+        }
+    }
+
+    #[must_use]
+    pub(crate) fn of_answer(said: Said) -> Self {
+        let is_shed = match said.grpc {
+            Some(grpc) => grpc == u32::from(RESOURCE_EXHAUSTED),
+            None => said.status == 429,
+        };
+        match Failure::of_answer(said.status, said.grpc) {
+            _ if said.is_overflow => Self::Overflow,
+            Some(failure) => Self::Failure(failure),
+            None if is_shed => Self::Shed,
+            None => Self::Success,
+        }
+    }
+}
+
+/// An answer, as far as it says something of its endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Said {
+    pub(crate) status: u16,
+    pub(crate) grpc: Option<u32>,
+    /// It is the other agent's, which had no room for the request.
+    pub(crate) is_overflow: bool,
+}
+
+/// An agent had no room for it.
+#[must_use]
+pub(crate) fn is_overflow(reason: RefuseReason) -> bool {
+    reason.told() == Told::OverLimit && reason.refusal().status.http == 503
 }
 
 /// A client that waits for so long has waited long, whatever others take.
@@ -150,6 +195,24 @@ pub(super) const MUCH: f32 = 10.0;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Its own refusals would be its endpoints' failures else, and all would be ejected for it.
+    #[test]
+    fn what_an_agent_has_no_room_for_says_nothing_of_its_endpoint() {
+        for (reason, outcome) in [
+            (RefuseReason::OverLimit, Outcome::Overflow),
+            (RefuseReason::MaxRequestsPerPod, Outcome::Overflow),
+            (RefuseReason::SourcePortsExhausted, Outcome::Overflow),
+            (RefuseReason::RateLimited, Outcome::Neutral),
+            (RefuseReason::Denied, Outcome::Neutral),
+            (
+                RefuseReason::ConnectRefused,
+                Outcome::Failure(Failure::Connect),
+            ),
+        ] {
+            assert_eq!(Outcome::of_reason(reason), outcome, "{reason}");
+        }
+    }
 
     #[test]
     fn what_is_not_implemented_says_nothing_of_its_endpoint() {

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Affinity, Attempt, Balancer, Candidates, Client, Draw, Health, InFlight, Kind, Reach};
+use super::{
+    Affinity, Attempt, Balancer, Candidates, Client, Draw, Health, InFlight, Kind, Outcome, Reach,
+};
 use crate::model::{
     Endpoint, Hinted, Name, Place, Service, ServiceKey, ServicePort, Snapshot, TargetPort, Tier,
     UpstreamAddr, Workload,
@@ -171,6 +173,12 @@ impl Picker {
         let (endpoint, begun) = balancer.pick(&candidates, attempt, draw).ok()?;
         Some((last(endpoint), begun))
     }
+}
+
+/// Its answer has come, and is a good one; it goes on counting as load.
+pub(super) fn answered(load: &mut InFlight, at: Instant) {
+    load.took(at);
+    load.end(Outcome::Success, at, &chance);
 }
 
 /// As chance has it, the same in each run.

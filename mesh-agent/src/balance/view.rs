@@ -18,8 +18,8 @@ pub(super) struct View {
     pub(super) parts: Vec<Part>,
     /// Those that are left out.
     pub(super) ejected: Vec<u32>,
-    /// Those that a request is sent to, to see: these, and those that no request comes by
-    /// though they are not left out, for others work that are farther.
+    /// Those that a request is sent to, to see: these, and those that no request may come by
+    /// though they are not left out, for others work.
     pub(super) tried: Vec<u32>,
     /// When the first of these is to be tried, in ms.
     pub(super) probe_at: u64,
@@ -72,10 +72,8 @@ impl View {
             }
         };
         let parts = parts(&members);
-        let is_passed_by = |member: &&Member| {
-            let mut of = parts.iter().filter(|part| part.share == 0);
-            member.is_used && !member.works && of.any(|part| part.distance == member.distance)
-        };
+        let some_work = members.iter().any(|member| member.works);
+        let is_passed_by = |member: &&Member| member.is_used && !member.works && some_work;
         let passed_by = members.iter().filter(is_passed_by).map(|member| member.at);
         let tried: Vec<u32> = ejected.iter().copied().chain(passed_by).collect();
         Self {

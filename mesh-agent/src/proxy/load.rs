@@ -93,7 +93,7 @@ impl Load {
 
     /// It is refused, for a reason that may be the endpoint's.
     pub(super) fn refused(&mut self, reason: RefuseReason, flow: &Flow) {
-        self.tell(Outcome::of_failure(Failure::of_reason(reason)), flow);
+        self.tell(Outcome::of_reason(reason), flow);
     }
 
     /// A connection has passed on so much, and goes on.

@@ -8,13 +8,14 @@ use super::forward::{PROGRESS, SOON};
 use super::http::{Carried, Fail, Held};
 use super::load::Load;
 use super::report::Report;
-use crate::balance::{Failure, Outcome};
+use crate::balance::{Failure, Outcome, Said};
 use crate::http::answer::Answer;
 use crate::http::trace;
 use crate::model::grpc_status::DEADLINE_EXCEEDED;
 use crate::model::{
     ByteCounts, Flow, Hedged, HttpVersion, RefuseReason, Refused, RequestEnd, RequestHead,
-    RequestProtocol, RequestRecord, RequestText, RequestTiming, Retry, RouteRef, RuleRef, TraceId,
+    RequestProtocol, RequestRecord, RequestText, RequestTiming, Retry, RouteRef, RuleRef, Security,
+    TraceId,
 };
 use crate::observe;
 
@@ -196,8 +197,8 @@ impl RequestReport {
         match held.lost {
             Some(reason) => load.refused(reason, &current.flow),
             None => {
-                let told = (held.status, held.grpc);
-                load.tell(of_answer(told, self.due, Instant::now()), &current.flow);
+                let outcome = of_answer(held.said(), self.due, Instant::now());
+                load.tell(outcome, &current.flow);
             }
         }
     }
@@ -329,6 +330,7 @@ impl RequestReport {
                 status: answer.status,
                 grpc_status: answer.grpc_status(),
                 is_broken_off: false,
+                is_overflow: false,
                 bytes: ByteCounts {
                     sent: current.head,
                     received: bytes as u64,
@@ -366,8 +368,13 @@ impl Current {
             (Some(_), _) => {
                 // Its endpoint is judged by what that has said itself.
                 let of_grpc = carried.grpc_status.filter(|_| !carried.is_broken_off);
-                let told = (carried.status, of_grpc);
-                load.tell(of_answer(told, due, Instant::now()), &self.flow);
+                let said = Said {
+                    status: carried.status,
+                    grpc: of_grpc,
+                    // Whoever has no agent speaks for none.
+                    is_overflow: carried.is_overflow && self.flow.security == Security::MutualTls,
+                };
+                load.tell(of_answer(said, due, Instant::now()), &self.flow);
             }
             // Its caller had no more time for it, which is as if it had left.
             (None, RequestEnd::Refused(RefuseReason::DeadlineExceeded, _) | RequestEnd::Client) => {
@@ -416,19 +423,15 @@ impl Current {
 
 /// What an answer says of its endpoint. A server that keeps its caller's time itself gives up
 /// at about the same moment as the agent, and has failed no more than where the agent is first.
-pub(super) fn of_answer(
-    (status, grpc): (u16, Option<u32>),
-    due: Option<Instant>,
-    now: Instant,
-) -> Outcome {
-    let is_late = match grpc {
+pub(super) fn of_answer(said: Said, due: Option<Instant>, now: Instant) -> Outcome {
+    let is_late = match said.grpc {
         Some(grpc) => grpc == u32::from(DEADLINE_EXCEEDED),
-        None => status == 504,
+        None => said.status == 504,
     };
     if is_late && due.is_some_and(|due| due <= now) {
         return Outcome::Abandoned;
     }
-    Failure::of_answer(status, grpc).map_or(Outcome::Success, Outcome::Failure)
+    Outcome::of_answer(said)
 }
 
 #[cfg(test)]
@@ -450,9 +453,20 @@ mod tests {
             ((200, Some(14)), Some(now), failed),
             ((503, None), Some(now), failed),
             ((200, Some(0)), Some(now), Outcome::Success),
-            ((429, None), None, Outcome::Success),
+            ((429, None), None, Outcome::Shed),
+            ((200, Some(8)), None, Outcome::Shed),
         ] {
-            assert_eq!(of_answer(told, due, now), outcome, "{told:?}");
+            let said = |is_overflow| Said {
+                status: told.0,
+                grpc: told.1,
+                is_overflow,
+            };
+            assert_eq!(of_answer(said(false), due, now), outcome, "{told:?}");
+            // Whatever status an agent's own word has that it had no room.
+            if due.is_none() {
+                let outcome = of_answer(said(true), due, now);
+                assert_eq!(outcome, Outcome::Overflow, "{told:?}");
+            }
         }
     }
 }

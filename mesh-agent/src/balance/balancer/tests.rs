@@ -1,13 +1,16 @@
 mod failing;
 mod hedges;
 mod locality;
+mod refusing;
 mod simulation;
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use super::*;
-use crate::balance::testing::{CALLED, Picker, chance, endpoint, only, service, snapshot};
+use crate::balance::testing::{
+    CALLED, Picker, answered, chance, endpoint, only, service, snapshot,
+};
 use crate::balance::{Change, Client, Failure, Outcome, Reach};
 use crate::model::Service;
 use crate::model::traffic::Traffic;
@@ -71,7 +74,7 @@ fn a_slow_one_gets_little_and_what_is_under_way_counts() {
     for _ in 0..20 {
         let (which, mut load) = begin(&mut balancer, service, now);
         let took = if which == 1 { 100 } else { 5 };
-        load.took(now + Duration::from_millis(took));
+        answered(&mut load, now + Duration::from_millis(took));
         held.push(load);
     }
     drop(held);
@@ -98,7 +101,7 @@ fn one_slow_answer_keeps_an_endpoint_out_for_a_moment_only() {
         used[usize::from(which)] += 1;
         let is_first = which == 1 && used[1] == 1;
         now += Duration::from_millis(if is_first { 50 } else { 1 });
-        load.took(now);
+        answered(&mut load, now);
     }
     assert!(used[1] > 500 && used[2] > 500, "{used:?}");
 }
@@ -113,7 +116,7 @@ fn a_slow_one_is_looked_at_by_few_requests() {
     while now < start + Duration::from_secs(10) {
         let is_over = |(_, ends): &(InFlight, Instant)| *ends <= now;
         for (mut load, ends) in held.extract_if(.., |of| is_over(of)) {
-            load.took(ends);
+            answered(&mut load, ends);
         }
         let (which, load) = begin(&mut balancer, service, now);
         used[usize::from(which)] += 1;
@@ -136,7 +139,7 @@ fn one_that_swallows_connections_is_avoided_after_the_first() {
         now += Duration::from_millis(if which == 1 { 5_000 } else { 2 });
         match which {
             1 => drop(load.end(Outcome::Failure(Failure::Connect), now, &random)),
-            _ => load.took(now),
+            _ => answered(&mut load, now),
         }
     }
     assert_eq!(used[1], 1, "{used:?}");
@@ -151,7 +154,7 @@ fn how_long_a_connection_takes_says_nothing_of_a_requests_endpoint() {
         let (which, mut load) = begin(&mut balancer, service, now);
         let there = now + Duration::from_millis(if which == 1 { 500 } else { 0 });
         load.goes(there);
-        load.took(there + Duration::from_millis(1));
+        answered(&mut load, there + Duration::from_millis(1));
     }
     let [_, one, other, _] = shares(&mut balancer, service, now);
     assert!(one > 400 && other > 400, "{one} {other}");

@@ -37,6 +37,50 @@ fn seven_failures_of_requests_in_a_row_and_five_of_connections() {
     }
 }
 
+/// Why who picks does not spare an endpoint before its breaker is open: what it did well
+/// before goes out of the window, and fewer failures are too large a share.
+#[test]
+fn one_that_fails_and_is_hardly_asked_is_ejected_after_fewer_failures() {
+    let failures = |pause: u64| {
+        let (of, breaker) = (OutlierDetection::default(), Breaker::new(0));
+        let by = (&of, Kind::Request, false);
+        for request in 0..50 {
+            breaker.succeeded(by, 800 + request * 6);
+        }
+        let mut now = 1_100;
+        for failures in 1.. {
+            if let Some(Change::Ejected { cause, .. }) = breaker.failed(by, FAILED, now, &nothing) {
+                return (failures, cause);
+            }
+            now += pause;
+        }
+        unreachable!()
+    };
+    assert_eq!(failures(2), (7, Cause::InARow));
+    let (seldom, cause) = failures(1_800);
+    assert!(seldom < 7 && cause == Cause::SuccessRate, "{seldom}");
+}
+
+#[test]
+fn a_probe_that_nobody_had_room_for_is_put_off_and_is_no_failure() {
+    let (of, breaker) = (OutlierDetection::default(), Breaker::new(0));
+    let by = (&of, Kind::Request, false);
+    assert!(!breaker.put_off(&of, 0, &nothing), "it is closed");
+    for _ in 0..7 {
+        breaker.failed(by, FAILED, 0, &nothing);
+    }
+    assert!(breaker.probe(&of, 1_000));
+    assert!(breaker.put_off(&of, 1_200, &nothing));
+    assert_eq!(
+        (breaker.word().phase, breaker.word().at),
+        (Phase::Open, 2_200)
+    );
+    assert_eq!(breaker.failed_probes(), 0);
+    assert!(!breaker.probe(&of, 2_199) && breaker.probe(&of, 2_200));
+    let back = breaker.succeeded((&of, Kind::Request, true), 2_201);
+    assert_eq!(back, Some(Change::Returned));
+}
+
 #[test]
 fn less_than_four_of_five_of_at_least_twenty_within_ten_seconds() {
     less_than_four_of_five(Kind::Request);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::balance::Failure;
+use crate::balance::{Failure, Said, is_overflow};
 use crate::http::answer::REASON;
 use crate::model::http_route::Retry;
 use crate::model::{REFUSE_REASONS, RefuseReason, Refused, Retry as Help};
@@ -41,6 +41,8 @@ pub(in crate::proxy) struct Held {
     /// It was the probe of an ejected endpoint that failed, and the request is safe: its
     /// client is not to pay for the probe.
     pub(in crate::proxy) spared: bool,
+    /// It is the other agent's, which had no room for the request.
+    pub(in crate::proxy) is_overflow: bool,
     /// How long it wants to be left alone.
     pub(in crate::proxy) after: Option<Duration>,
 }
@@ -53,7 +55,17 @@ impl Held {
             grpc: None,
             lost: Some(refused.reason),
             spared: false,
+            is_overflow: false,
             after: None,
+        }
+    }
+
+    /// What it says of its endpoint.
+    pub(in crate::proxy) fn said(&self) -> Said {
+        Said {
+            status: self.status,
+            grpc: self.grpc,
+            is_overflow: self.is_overflow,
         }
     }
 
@@ -75,6 +87,7 @@ impl Held {
             grpc: None,
             lost: Some(RefuseReason::UpstreamClosed),
             spared: false,
+            is_overflow: false,
             after: None,
         })
     }
@@ -116,6 +129,7 @@ impl Hold {
             grpc,
             lost,
             spared,
+            is_overflow: self.believes && value(REASON).is_some_and(says_overflow),
             after: after(&value),
         })
     }
@@ -139,6 +153,12 @@ fn after<'v>(value: &impl Fn(&str) -> Option<&'v str>) -> Option<Duration> {
     }
     let seconds = value("retry-after")?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds))
+}
+
+/// By the word of a reason: the agent that gives it had no room.
+pub(in crate::proxy) fn says_overflow(label: &str) -> bool {
+    let mut reasons = REFUSE_REASONS.iter().copied();
+    reasons.any(|reason| reason.refusal().label == label && is_overflow(reason))
 }
 
 /// By the word of a reason: no application was reached, or it closed before it said
@@ -175,6 +195,27 @@ mod tests {
             assert_eq!(held.after, after, "{name}: {value}");
             assert_eq!(hold.held((500, None), line), None);
         }
+    }
+
+    #[test]
+    fn an_agent_without_room_is_known_by_its_word_where_it_is_one() {
+        let of = |believes, label: &'static str| {
+            let hold = Hold {
+                codes: [503].into(),
+                believes,
+                ..Hold::default()
+            };
+            let reason = |name: &str| (name == REASON).then_some(label.as_bytes());
+            let held = hold.held((503, None), reason).expect("it is asked for");
+            (held.lost, held.said().is_overflow)
+        };
+        assert_eq!(of(true, "max_requests_per_pod"), (None, true));
+        assert_eq!(of(true, "over_limit"), (None, true));
+        assert_eq!(of(false, "max_requests_per_pod"), (None, false));
+        assert_eq!(of(true, "draining"), (None, false));
+        assert_eq!(of(true, "rate_limited"), (None, false));
+        let lost = Some(RefuseReason::ConnectRefused);
+        assert_eq!(of(true, "connect_refused"), (lost, false));
     }
 
     #[test]

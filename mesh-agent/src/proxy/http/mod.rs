@@ -23,7 +23,7 @@ mod tries;
 pub(super) use byte_stream::{ByteStream, Side, has_settings, is_quiet};
 pub(super) use client::{Next, told};
 pub(super) use drive::{Driven, HEAD_TIMEOUT, Totals, Watch, drive, silence};
-pub(super) use hold::{Held, Hold};
+pub(super) use hold::{Held, Hold, says_overflow};
 pub(super) use inbox::Inbox;
 pub(super) use plan::Planned;
 pub(super) use replayable::{Replayable, is_safe};

@@ -10,11 +10,12 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use super::byte_stream::Side;
-use super::hold::{Held, Hold};
+use super::hold::{Held, Hold, says_overflow};
 use super::kept::{Kept, MAX_KEPT};
 use super::plan::Planned;
 use super::pump::{Message, Stuck};
 use super::tee::{SendCopies, Tee};
+use crate::http::answer::REASON;
 use crate::http::h1::{
     Asked, Bad, Framing, Lines, MAX_INFORMATIONAL, Parsed, Response, Scan, Side as Of,
     encode_response, response_head,
@@ -70,6 +71,8 @@ pub(in crate::proxy) struct Carried {
     pub(in crate::proxy) grpc_status: Option<u32>,
     /// That is an agent's word, in the place of the rest of an answer which had begun.
     pub(in crate::proxy) is_broken_off: bool,
+    /// It says of itself that it is an agent's, which had no room for the request.
+    pub(in crate::proxy) is_overflow: bool,
     pub(in crate::proxy) bytes: ByteCounts,
     /// Of gRPC.
     pub(in crate::proxy) messages: ByteCounts,
@@ -122,6 +125,7 @@ pub(in crate::proxy) struct Transfer {
     ended: KeptOpen,
     is_grpc: bool,
     grpc_status: Option<u32>,
+    is_overflow: bool,
     whole: Option<Instant>,
     answered: Option<Instant>,
 }
@@ -169,6 +173,7 @@ impl Transfer {
             },
             is_grpc,
             grpc_status: None,
+            is_overflow: false,
             whole: None,
             answered: None,
             asked,
@@ -197,6 +202,7 @@ impl Transfer {
             status: self.status.filter(is_final).unwrap_or_default(),
             grpc_status: self.grpc_status,
             is_broken_off: false,
+            is_overflow: self.is_overflow,
             bytes: ByteCounts { sent, received },
             // Frames of gRPC are not looked into on HTTP/1, which it does not speak.
             messages: ByteCounts::default(),
@@ -440,6 +446,9 @@ impl Transfer {
                 if self.is_grpc {
                     answered.0.grpc_status = grpc_status(head.headers);
                 }
+                if self.is_grpc || head.status == 503 {
+                    self.is_overflow = is_overflow(head.headers);
+                }
                 Ok(Some((answered, len)))
             }
         }
@@ -567,15 +576,21 @@ fn answered(
 
 fn held(hold: &Hold, head: &Response<'_>) -> Option<Held> {
     hold.held((head.status, None), |name| {
-        let mut lines = head.headers.iter();
-        let line = lines.find(|line| line.name.eq_ignore_ascii_case(name))?;
-        Some(line.value)
+        value(head.headers, name).map(str::as_bytes)
     })
 }
 
 /// In the head, where that is all of an answer.
 fn grpc_status(lines: &[HeaderLine<'_>]) -> Option<u32> {
-    let is_named = |line: &&HeaderLine<'_>| line.name.eq_ignore_ascii_case("grpc-status");
-    let line = lines.iter().find(is_named)?;
-    std::str::from_utf8(line.value).ok()?.parse().ok()
+    value(lines, "grpc-status")?.parse().ok()
+}
+
+fn is_overflow(lines: &[HeaderLine<'_>]) -> bool {
+    value(lines, REASON).is_some_and(says_overflow)
+}
+
+fn value<'l>(lines: &[HeaderLine<'l>], name: &str) -> Option<&'l str> {
+    let mut lines = lines.iter();
+    let line = lines.find(|line| line.name.eq_ignore_ascii_case(name))?;
+    std::str::from_utf8(line.value).ok()
 }

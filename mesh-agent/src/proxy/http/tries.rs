@@ -168,6 +168,7 @@ mod tests {
             grpc: None,
             lost: None,
             spared: false,
+            is_overflow: false,
             after: after.map(Duration::from_secs),
         }
     }

@@ -4,13 +4,13 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::timeout;
 
-use super::view::{Said, View, grpc_status};
-use crate::balance::Failure;
+use super::view::{View, grpc_status, is_overflow};
+use crate::balance::{Failure, Said};
 use crate::http::grpc;
 use crate::http::h1::{Bad, InvalidEdit, MAX_INFORMATIONAL};
 use crate::http::h2 as http2;
@@ -442,10 +442,11 @@ async fn download(
         }
     };
     let is_end = body.is_end();
+    let said = said(hold, &head, is_end);
     let hold = hold.filter(|_| before == 0 && view.is_kept());
     let held = hold.and_then(|hold| held(hold, &head, is_end));
-    let said = said(&head, is_end);
-    if view.has_rival() && (held.is_some() || Failure::of_answer(said.0, said.1).is_some()) {
+    let is_failure = Failure::of_answer(said.status, said.grpc).is_some();
+    if view.has_rival() && (held.is_some() || is_failure) {
         tokio::select! {
             biased; // nobody waits for an answer any more
             left = down.left() => return Err(left),
@@ -475,9 +476,7 @@ async fn pass(
     view: &View,
 ) -> Result<(), Stop> {
     let is_end = body.is_end();
-    view.answered.set(Some(Instant::now()));
-    view.status.set(head.status.as_u16());
-    view.look(&head.headers);
+    view.begins_with(&head);
     view.received(http2::size(&head.headers) + "HTTP/2 200\r\n\r\n".len());
     let head = http2::passed_back(head, edits)?;
     let Down::Waiting(respond) = std::mem::replace(down, Down::Over) else {
@@ -523,9 +522,12 @@ async fn pass(
 }
 
 /// What a breaker goes by, as far as it is known with the head.
-pub(super) fn said(head: &http2::response::Parts, is_end: bool) -> Said {
-    let of_grpc = grpc_status(&head.headers).filter(|_| is_end);
-    (head.status.as_u16(), of_grpc)
+pub(super) fn said(hold: Option<&Hold>, head: &http2::response::Parts, is_end: bool) -> Said {
+    Said {
+        status: head.status.as_u16(),
+        grpc: grpc_status(&head.headers).filter(|_| is_end),
+        is_overflow: hold.is_some_and(|hold| hold.believes) && is_overflow(head),
+    }
 }
 
 /// An answer of gRPC that is a head alone counts as what its status is in HTTP.

@@ -6,13 +6,14 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use crate::balance::Said;
 use crate::http::answer::REASON;
 use crate::http::grpc::Messages;
-use crate::http::h2::HeaderMap;
+use crate::http::h2::{HeaderMap, response};
 use crate::io::{Held, spare};
 use crate::model::{ByteCounts, UpstreamAddr};
 use crate::proxy::hedge::Patience;
-use crate::proxy::http::{Carried, silence};
+use crate::proxy::http::{Carried, says_overflow, silence};
 
 /// What is seen of it from outside.
 #[derive(Default)]
@@ -26,6 +27,8 @@ pub(super) struct View {
     grpc_status: Cell<Option<u32>>,
     /// That is an agent's word.
     is_broken_off: Cell<bool>,
+    /// It says of itself that it is an agent's, which had no room for the request.
+    is_overflow: Cell<bool>,
     pub(super) whole: Cell<Option<Instant>>,
     pub(super) answered: Cell<Option<Instant>>,
     /// More of the request has gone than can be kept.
@@ -38,9 +41,6 @@ pub(super) struct View {
     pub(super) waited: Cell<Duration>,
     rival: Rival,
 }
-
-/// The status of an answer, and gRPC's where that is all of it.
-pub(super) type Said = (u16, Option<u32>);
 
 /// A second try beside the first, as far as that has to know.
 #[derive(Default)]
@@ -203,6 +203,7 @@ impl View {
             status: self.status.get(),
             grpc_status: self.grpc_status.get(),
             is_broken_off: self.is_broken_off.get(),
+            is_overflow: self.is_overflow.get(),
             bytes: self.bytes(),
             messages: ByteCounts {
                 sent: self.messages[0].get().count(),
@@ -226,7 +227,15 @@ impl View {
         self.is_broken_off.set(true);
     }
 
-    pub(super) fn look(&self, lines: &HeaderMap) {
+    /// The head of its answer.
+    pub(super) fn begins_with(&self, head: &response::Parts) {
+        self.answered.set(Some(Instant::now()));
+        self.status.set(head.status.as_u16());
+        self.is_overflow.set(is_overflow(head));
+        self.look(&head.headers);
+    }
+
+    fn look(&self, lines: &HeaderMap) {
         let status = grpc_status(lines);
         if status.is_some() {
             self.grpc_status.set(status);
@@ -236,6 +245,15 @@ impl View {
 
 pub(super) fn grpc_status(lines: &HeaderMap) -> Option<u32> {
     lines.get("grpc-status")?.to_str().ok()?.parse().ok()
+}
+
+/// An agent says that it had no room for the request.
+pub(super) fn is_overflow(head: &response::Parts) -> bool {
+    let reason = head
+        .headers
+        .get(REASON)
+        .and_then(|value| value.to_str().ok());
+    reason.is_some_and(says_overflow)
 }
 
 fn has_room(data: &[u8]) -> bool {

@@ -16,7 +16,6 @@ use super::upstreams::{Transport, Upstream, Upstreams};
 use crate::balance::{Failure, Outcome};
 use crate::http::h1::{Lines, Parsed, Scan, request_head};
 use crate::io::spare;
-use crate::model::RefuseReason;
 use crate::proxy::context::ConnectionContext;
 use crate::proxy::hedge::{self, Beside, Patience};
 use crate::proxy::http::{
@@ -266,7 +265,7 @@ impl Second {
             let upstreams = Upstreams::new(&context, None);
             let within = self.limits.times.connect;
             let fresh = upstreams.connect(&self.via, within).await;
-            let fresh = fresh.map_err(|refused| of_reason(refused.reason))?;
+            let fresh = fresh.map_err(|refused| Outcome::of_reason(refused.reason))?;
             self.upstream.upstream = Some(fresh);
         }
         let Some(upstream) = &mut self.upstream.upstream else {
@@ -316,6 +315,7 @@ fn mended(driven: &Driven, transfer: &Transfer, is_reused: bool) -> Option<Outco
 /// What it says of its endpoint.
 fn outcome(fail: Fail) -> Outcome {
     let failure = match fail {
+        Fail::Held(held) if held.is_overflow => return Outcome::Overflow,
         Fail::Held(held) => Failure::of_answer(held.status, held.grpc),
         Fail::Upstream(Some(StreamEnd::NotTaken))
         | Fail::Client(_)
@@ -325,8 +325,4 @@ fn outcome(fail: Fail) -> Outcome {
         Fail::Answer(_) => Some(Failure::Status),
     };
     Outcome::of_failure(failure)
-}
-
-fn of_reason(reason: RefuseReason) -> Outcome {
-    Outcome::of_failure(Failure::of_reason(reason))
 }

@@ -245,12 +245,12 @@ impl Sim {
         self.changes.extend(change.map(|change| (at, change)));
         match outcome {
             _ if matches!(heard, Heard::Left(_)) => {}
-            Outcome::Success => self.longest = self.longest.max(at - begun),
+            Outcome::Success | Outcome::Shed => self.longest = self.longest.max(at - begun),
             // As the proxy does: nobody has seen it, or it may be seen twice.
             Outcome::Failure(_) if heard == Heard::Unreached || (is_safe && is_probe) => {
                 self.ask(attempt, begun);
             }
-            Outcome::Failure(_) | Outcome::Abandoned | Outcome::Neutral => {
+            Outcome::Failure(_) | Outcome::Abandoned | Outcome::Overflow | Outcome::Neutral => {
                 assert_eq!(to, FAILS);
                 self.lost.push((begun, is_probe));
             }

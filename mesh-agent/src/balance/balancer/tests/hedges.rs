@@ -101,7 +101,7 @@ fn a_cancelled_one_is_no_quicker_for_that() {
     let mut both = [(); 2].map(|()| first(&mut balancer, service, start));
     assert_ne!(both[0].1, both[1].1);
     both.iter_mut()
-        .for_each(|(_, _, load)| load.took(start + 100 * MS));
+        .for_each(|(_, _, load)| answered(load, start + 100 * MS));
     drop(both);
     for _ in 0..100 {
         let (_, which, mut load) = first(&mut balancer, service, start + 100 * MS);

@@ -260,7 +260,7 @@ fn what_is_held_and_answered_sends_nobody_far() {
                 let attempt = (&mut Attempt::default(), draw);
                 let (which, mut load) =
                     picker.begin(&mut balancer, &service, attempt).expect("one");
-                load.took(now + Duration::from_millis(1));
+                answered(&mut load, now + Duration::from_millis(1));
                 near += usize::from(which <= 2);
                 held.push(load);
             }
@@ -336,7 +336,7 @@ fn what_a_place_earns_is_told_with_why() {
         let attempt = (&mut Attempt::default(), draw(now));
         let picked = picker.begin(&mut balancer, &service, attempt);
         let (which, mut load) = picked.expect("one");
-        load.took(if which == 2 { slow } else { now });
+        answered(&mut load, if which == 2 { slow } else { now });
     }
     let told = told(slow);
     assert!(

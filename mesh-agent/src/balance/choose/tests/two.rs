@@ -6,6 +6,8 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::*;
+use crate::balance::outcome::Failure;
+use crate::model::traffic::OutlierDetection;
 
 /// An endpoint as a case has it; times in ms.
 #[derive(Clone, Debug)]
@@ -14,6 +16,10 @@ struct One {
     told: Option<(u32, u64)>,
     in_flight: u32,
     age: u64,
+    /// It failed seven times in a row just now, and is used all the same.
+    is_open: bool,
+    /// How long ago it last refused what it was asked.
+    refused: Option<u64>,
 }
 
 impl One {
@@ -23,6 +29,18 @@ impl One {
             state.latency.note(took as f32 / 1e6, NOW - ago);
         }
         state.pending.store(self.in_flight, Ordering::Relaxed);
+        if self.is_open {
+            let of = OutlierDetection::default();
+            let by = (&of, Kind::Request, false);
+            for _ in 0..7 {
+                let _change = state
+                    .breaker
+                    .failed(by, (Failure::Status, false), NOW, &|_| 0);
+            }
+        }
+        if let Some(ago) = self.refused {
+            state.aside.refused(NOW - ago);
+        }
         Arc::new(state)
     }
 
@@ -47,6 +65,20 @@ impl One {
     fn late(&self) -> f64 {
         let (seconds, age) = self.known();
         seconds * (-(age as f64) / 10_000.0).exp()
+    }
+
+    /// Others are asked first: it fails, or it refuses. After a second one request looks
+    /// whether it still does.
+    fn is_passed_by(&self) -> bool {
+        self.is_open
+            || self
+                .refused
+                .is_some_and(|ago| ago < 1_000 || self.in_flight > 0)
+    }
+
+    /// One that came, or opened, just now is to be warmed up.
+    fn warms_for(&self) -> u64 {
+        if self.is_open { 0 } else { self.age }
     }
 
     /// One more request is to look at it: there was none, or none for ten times as long
@@ -75,6 +107,14 @@ fn plain(
     let first = rest.remove((draws[0] % rest.len() as u64) as usize);
     let second = rest[(draws[1] % rest.len() as u64) as usize];
     let [a, b] = [first, second].map(|at| &all[at as usize]);
+    if a.is_passed_by() != b.is_passed_by() {
+        let (one, other) = if a.is_passed_by() {
+            (second, first)
+        } else {
+            (first, second)
+        };
+        return Some(((one, other), 2));
+    }
     let [cost_a, cost_b] = [a, b].map(|one| one.cost(&by.by, kind));
     let (cheap, dear) = (cost_a.min(cost_b), cost_a.max(cost_b));
     let patience = |one: &One| (one.known().0 * 10_000.0).clamp(100.0, 10_000.0);
@@ -98,7 +138,7 @@ fn plain(
         return Some(((one, other), 2));
     };
     // In thousandths of its whole share.
-    let grown = all[one as usize].age * 1000 / warmup.duration.as_millis() as u64;
+    let grown = all[one as usize].warms_for() * 1000 / warmup.duration.as_millis() as u64;
     let share = grown.max(u64::from(warmup.minimum_percent) * 10);
     if share >= 1000 {
         return Some(((one, other), 2));
@@ -115,12 +155,19 @@ fn endpoint() -> impl Strategy<Value = One> {
     let took = prop_oneof![0..5_000_u32, 0..200_000_u32, 0..20_000_000_u32];
     let ago = prop_oneof![0..300_u64, 0..20_000_u64];
     let in_flight = prop_oneof![0..3_u32, 0..100_u32];
-    (option::weighted(0.8, (took, ago)), in_flight, 0..40_000_u64).prop_map(
-        |(told, in_flight, older)| One {
+    let told = option::weighted(0.8, (took, ago));
+    let fails = (
+        prop::bool::weighted(0.2),
+        option::weighted(0.2, 0..2_000_u64),
+    );
+    (told, in_flight, 0..40_000_u64, fails).prop_map(
+        |(told, in_flight, older, (is_open, refused))| One {
             told,
             in_flight,
             // It was there before it was asked.
             age: told.map_or(0, |(_, ago)| ago) + older,
+            is_open,
+            refused,
         },
     )
 }

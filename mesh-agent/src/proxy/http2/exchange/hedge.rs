@@ -333,9 +333,9 @@ async fn answered<K>(
     // Where the peer wants no more of the request its answer may still come.
     let ((), head) = tokio::join!(sending, head(&mut answered));
     let (head, body) = head?;
-    let said = said(&head, body.is_end());
+    let said = said(Some(hold), &head, body.is_end());
     let outcome = of_answer(said, due, Instant::now());
-    if outcome != Outcome::Success {
+    if !matches!(outcome, Outcome::Success | Outcome::Shed) {
         return Err(outcome);
     }
     match held(hold, &head, body.is_end()) {
@@ -387,7 +387,7 @@ fn may_be_mended(broken: &Broken) -> bool {
 /// What it says of its endpoint.
 fn outcome(broken: &Broken) -> Outcome {
     let failure = match broken {
-        Broken::NoLine(refused) => Failure::of_reason(refused.reason),
+        Broken::NoLine(refused) => return Outcome::of_reason(refused.reason),
         Broken::TimedOut { .. } | Broken::Idle => Some(Failure::Timeout),
         Broken::Stopped(Stop::Upstream(_) | Stop::Lost) => Some(Failure::Reset),
         Broken::Stopped(Stop::Answer(_)) => Some(Failure::Status),
@@ -405,6 +405,7 @@ mod tests {
     use std::future::{pending, ready};
 
     use super::*;
+    use crate::balance::Said;
     use crate::http::h2::Reason;
 
     type Ended = Result<(), Broken>;
@@ -422,6 +423,12 @@ mod tests {
         (raced.ok(), second.is_some())
     }
 
+    const UNFIT: Said = Said {
+        status: 503,
+        grpc: None,
+        is_overflow: false,
+    };
+
     #[tokio::test(start_paused = true)]
     async fn the_first_to_have_something_for_the_client_wins() {
         let view = View::default();
@@ -431,7 +438,7 @@ mod tests {
         assert!(matches!(raced_to, Some(Raced::Second(2))));
         // A second one that fails leaves the first alone.
         let waits = async {
-            view.rival_over((503, None)).await;
+            view.rival_over(UNFIT).await;
             Ok(())
         };
         let (raced_to, goes_on) = raced(waits, ready(None), &view).await;
@@ -444,7 +451,7 @@ mod tests {
         let view = View::default();
         let began = tokio::time::Instant::now();
         let waits = async {
-            view.rival_over((503, None)).await;
+            view.rival_over(UNFIT).await;
             assert!(!view.is_rival_wanted() && view.has_failed().is_none());
             // And the other one is cancelled, however long this one takes.
             pending().await
@@ -452,7 +459,7 @@ mod tests {
         let (raced_to, goes_on) = raced(waits, pending(), &view).await;
         assert!(raced_to.is_none() && !goes_on && !view.has_rival());
         let silent = async {
-            view.rival_over((503, None)).await;
+            view.rival_over(UNFIT).await;
             Ok(())
         };
         let before = began.elapsed();

@@ -1,0 +1,53 @@
+//! Endpoints that refuse, and are not ejected for it: others are asked first.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// After so many ms one request looks whether it is still so: as long as an ejection lasts at
+/// first.
+const LOOK_AGAIN: u64 = 1_000;
+
+/// When an endpoint last refused what it was asked, in ms since the agent's start, and 1 at
+/// least; 0: what it was asked last it did. One that says no in a millisecond looks quicker
+/// than others, and has less in flight: without this it would get what they can do.
+#[derive(Debug, Default)]
+pub(super) struct Aside(AtomicU64);
+
+impl Aside {
+    pub(super) fn refused(&self, now: u64) {
+        self.0.store(now.max(1), Ordering::Relaxed);
+    }
+
+    pub(super) fn worked(&self) {
+        // Nearly always there is nothing to write.
+        if self.0.load(Ordering::Relaxed) != 0 {
+            self.0.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Others are asked first. `pending`: in flight there; one request at a time looks again.
+    pub(super) fn is_passed_by(&self, now: u64, pending: u32) -> bool {
+        let refused = self.0.load(Ordering::Relaxed);
+        let is_looked_at = now.saturating_sub(refused) >= LOOK_AGAIN && pending == 0;
+        refused > 0 && !is_looked_at
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_refuses_is_looked_at_by_one_request_after_a_while_and_an_answer_ends_it() {
+        let aside = Aside::default();
+        assert!(!aside.is_passed_by(5_000, 9));
+        aside.refused(5_000);
+        assert!(aside.is_passed_by(5_000, 0) && aside.is_passed_by(5_999, 0));
+        assert!(!aside.is_passed_by(6_000, 0) && aside.is_passed_by(6_000, 1));
+        // Of a worker whose clock is a moment behind.
+        assert!(aside.is_passed_by(4_999, 0));
+        aside.worked();
+        assert!(!aside.is_passed_by(5_001, 9));
+        aside.refused(0);
+        assert!(aside.is_passed_by(0, 0), "also in the first moment");
+    }
+}

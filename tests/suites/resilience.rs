@@ -305,6 +305,26 @@ fn where_all_fail_errors_pass_as_they_are_and_nobody_storms() {
     }
 }
 
+/// No more than one of three may be ejected. To fail at once is not to be quick.
+#[test]
+fn where_two_of_three_fail_at_once_the_one_that_works_gets_nearly_all() {
+    let shop = Shop::new();
+    shop.mode("d", "ok:0.05");
+    for server in ["b", "c"] {
+        shop.mode(server, "fail");
+    }
+    shop.until_ejected("http");
+    let calls = shop.calls("http", 300);
+    println!("two of three fail: {calls:?}");
+    assert!(calls.failed() <= 60, "{calls:?}\n{}", shop.agents[0].log());
+    for server in ["b", "c"] {
+        shop.mode(server, "ok");
+    }
+    for server in ["b", "c"] {
+        shop.until_back("http", server);
+    }
+}
+
 #[test]
 fn a_route_that_asks_for_retries_spares_its_clients() {
     let shop = Shop::new();

@@ -93,8 +93,12 @@ impl Pair {
             self.ejections() > 0
         };
         assert!(eventually(RETURNS, is_ejected), "{what}: {failed} failed");
-        // Seven in a row; the calls behind these are the other one's already.
-        assert_eq!(failed, 7, "{what}");
+        // Seven in a row; the calls behind these are the other one's already. Of one that was
+        // asked less before, as it is slower, fewer are a fifth of all that it was asked.
+        let good = well.of(server);
+        let is_a_fifth = good + failed >= 20 && good * 100 < (good + failed) * 80;
+        let is_enough = failed == 7 || (failed < 7 && is_a_fifth);
+        assert!(is_enough, "{what}: {failed} behind {good}");
         assert_eq!(self.left_out(), [format!("shop/{server}")], "{what}");
         // Until it was asked again: a loss makes the time to the next one four times as long.
         let wanted = if is_lost { 1 } else { 2 };

@@ -24,11 +24,18 @@ impl Aside {
         }
     }
 
-    /// Others are asked first. `pending`: in flight there; one request at a time looks again.
-    pub(super) fn is_passed_by(&self, now: u64, pending: u32) -> bool {
+    /// Others are asked first.
+    pub(super) fn is_passed_by(&self, now: u64) -> bool {
         let refused = self.0.load(Ordering::Relaxed);
-        let is_looked_at = now.saturating_sub(refused) >= LOOK_AGAIN && pending == 0;
-        refused > 0 && !is_looked_at
+        refused > 0 && now.saturating_sub(refused) < LOOK_AGAIN
+    }
+
+    /// It is asked something. Where others were asked first, that is the look at it, and the
+    /// next one is as much later, however long this one takes.
+    pub(super) fn asked(&self, now: u64) {
+        if self.0.load(Ordering::Relaxed) != 0 && !self.is_passed_by(now) {
+            self.refused(now);
+        }
     }
 }
 
@@ -37,17 +44,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_that_refuses_is_looked_at_by_one_request_after_a_while_and_an_answer_ends_it() {
+    fn one_that_refuses_is_looked_at_by_one_request_a_second_and_an_answer_ends_it() {
         let aside = Aside::default();
-        assert!(!aside.is_passed_by(5_000, 9));
+        aside.asked(4_000);
+        assert!(!aside.is_passed_by(5_000));
         aside.refused(5_000);
-        assert!(aside.is_passed_by(5_000, 0) && aside.is_passed_by(5_999, 0));
-        assert!(!aside.is_passed_by(6_000, 0) && aside.is_passed_by(6_000, 1));
+        assert!(aside.is_passed_by(5_000) && aside.is_passed_by(5_999));
         // Of a worker whose clock is a moment behind.
-        assert!(aside.is_passed_by(4_999, 0));
+        assert!(aside.is_passed_by(4_999));
+        // Who has no other asks it all the same, and puts no look off.
+        aside.asked(5_500);
+        assert!(!aside.is_passed_by(6_000));
+        // One looks, and may take for ever.
+        aside.asked(6_000);
+        assert!(aside.is_passed_by(6_000) && aside.is_passed_by(6_999));
+        assert!(!aside.is_passed_by(7_000));
         aside.worked();
-        assert!(!aside.is_passed_by(5_001, 9));
+        assert!(!aside.is_passed_by(7_001));
         aside.refused(0);
-        assert!(aside.is_passed_by(0, 0), "also in the first moment");
+        assert!(aside.is_passed_by(0), "also in the first moment");
     }
 }

@@ -52,15 +52,9 @@ impl State {
         }
     }
 
-    /// It refuses for now, and no breaker sees to it.
-    pub(super) fn refuses(&self, now: u64) -> bool {
-        let pending = self.pending.load(Ordering::Relaxed);
-        self.aside.is_passed_by(now, pending)
-    }
-
     /// Others are asked first: it refuses, or its breaker is open, and it is used all the same.
     pub(super) fn is_passed_by(&self, now: u64) -> bool {
-        !self.breaker.is_closed() || self.refuses(now)
+        !self.breaker.is_closed() || self.aside.is_passed_by(now)
     }
 }
 

@@ -77,6 +77,7 @@ impl InFlight {
             took: -1.0,
             stayed: -1.0,
         };
+        begun.state().aside.asked(here.health.at(now));
         begun.state().pending.fetch_add(1, Ordering::Relaxed);
         begun.state().waiting.fetch_add(1, Ordering::Relaxed);
         begun
@@ -207,18 +208,26 @@ impl InFlight {
             Outcome::Success => {
                 self.state().aside.worked();
                 self.note_answer(now);
-                self.succeeded(at)
+                let change = self.succeeded(at);
+                // What it took while it failed says nothing of now.
+                if let Some(took) = change.1.then_some(self.took).filter(|took| *took >= 0.0) {
+                    self.state().latency.restart(took, at);
+                    self.state().mean.restart(took, at);
+                }
+                self.changed(change.0)
             }
             Outcome::Shed => {
-                self.note_refusal(now);
-                self.succeeded(at)
+                self.state().aside.refused(at);
+                self.note_no_less(now);
+                let (change, _) = self.succeeded(at);
+                self.changed(change)
             }
             Outcome::Failure(failure) => {
                 let is_loss = self.is_loss(failure, now);
                 self.failed((failure, is_loss), now, random)
             }
             Outcome::Overflow => {
-                self.note_refusal(now);
+                self.note_no_less(now);
                 self.put_off(at, random);
                 None
             }
@@ -238,7 +247,8 @@ impl InFlight {
         }
     }
 
-    fn succeeded(&self, at: u64) -> Option<Change> {
+    /// Also whether it did not work before.
+    fn succeeded(&self, at: u64) -> (Option<Change>, bool) {
         let (state, going) = (self.state(), self.going);
         let of = &self.here.traffic.outlier_detection;
         let was_doubtful = state.voice.is_doubtful() && going.kind == Kind::Connection;
@@ -246,12 +256,8 @@ impl InFlight {
         let change = state
             .breaker
             .succeeded((of, going.kind, going.is_probe), at);
-        // What it took while it failed says nothing of now.
-        if (change.is_some() || was_doubtful) && self.took >= 0.0 {
-            state.latency.restart(self.took, at);
-            state.mean.restart(self.took, at);
-        }
-        self.changed(change)
+        let is_back = change.is_some() || was_doubtful;
+        (change, is_back)
     }
 
     fn failed(
@@ -382,12 +388,6 @@ impl InFlight {
         if self.going.kind == Kind::Request && self.took >= 0.0 {
             self.note_latency(self.took, now);
         }
-    }
-
-    /// It was refused, and others are asked first.
-    fn note_refusal(&mut self, now: Instant) {
-        self.state().aside.refused(self.here.health.at(now));
-        self.note_no_less(now);
     }
 
     /// An answer that does nothing took no less than one that does would have. It is news all

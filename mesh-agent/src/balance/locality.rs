@@ -127,8 +127,6 @@ pub(super) struct Burden {
     pub(super) latency: Option<f32>,
     /// There is no news of it.
     is_stale: bool,
-    /// For now, for a reason of its own.
-    pub(super) refuses: bool,
     pub(super) pending: u32,
     /// Of these: has neither taken nor answered them.
     waiting: u32,
@@ -142,7 +140,6 @@ impl Burden {
         Self {
             latency: known.map(|known| known.max(ALIKE[kind as usize])),
             is_stale: state.latency.is_stale(now),
-            refuses: state.refuses(now),
             pending: state.pending.load(Ordering::Relaxed),
             waiting: state.waiting.load(Ordering::Relaxed),
             most,
@@ -166,7 +163,7 @@ impl Burden {
     pub(super) fn is_little(&self, kind: Kind, percent: u32) -> bool {
         let least = ALIKE[kind as usize];
         let load = self.latency.unwrap_or(least) * self.queue();
-        !self.is_over() && !self.refuses && load * 100.0 <= least * percent as f32
+        !self.is_over() && load * 100.0 <= least * percent as f32
     }
 
     /// How many times the load of that one it has.
@@ -183,7 +180,7 @@ impl Burden {
 /// of the load of the far one goes there by chance, and the more the more that is: so it is
 /// not left at once, and does not get all again when it is quick for that.
 pub(super) fn keeps(near: &Burden, far: &Burden, percent: u32) -> u64 {
-    if (near.is_over() && !far.is_over()) || (near.refuses && !far.refuses) {
+    if near.is_over() && !far.is_over() {
         return 0;
     }
     // It is looked at, by one request at a time.

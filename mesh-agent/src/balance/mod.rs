@@ -42,6 +42,6 @@ pub(crate) use health::Health;
 pub(crate) use history::Transition;
 pub(crate) use in_flight::InFlight;
 pub(crate) use leave::Leave;
-pub(crate) use outcome::{Cause, Failure, Kind, Outcome, Said, is_overflow};
+pub(crate) use outcome::{Cause, Failure, Kind, Outcome, Said, is_over_limit};
 pub(crate) use portion::Portion;
 pub(crate) use standing::{Kept, Standing};

@@ -132,7 +132,7 @@ pub(crate) enum Outcome {
     Failure(Failure),
     /// The client left, and no answer had begun.
     Abandoned,
-    /// An agent had no room for it, and the endpoint has not seen it: others are asked first.
+    /// An agent refused it by a limit, and the endpoint has not seen it.
     Overflow,
     /// Nothing.
     Neutral,
@@ -175,14 +175,19 @@ impl Outcome {
 pub(crate) struct Said {
     pub(crate) status: u16,
     pub(crate) grpc: Option<u32>,
-    /// It is the other agent's, which had no room for the request.
+    /// It is the other agent's, which refused by a limit of its own or of the caller's.
     pub(crate) is_overflow: bool,
 }
 
 /// An agent had no room for it.
-#[must_use]
-pub(crate) fn is_overflow(reason: RefuseReason) -> bool {
+fn is_overflow(reason: RefuseReason) -> bool {
     reason.told() == Told::OverLimit && reason.refusal().status.http == 503
+}
+
+/// Where the other agent says so: for what it has no room, and what its caller may not.
+#[must_use]
+pub(crate) fn is_over_limit(reason: RefuseReason) -> bool {
+    reason.told() == Told::OverLimit
 }
 
 /// A client that waits for so long has waited long, whatever others take.

@@ -146,13 +146,12 @@ impl Known<'_> {
             if given_away * 20.0 < one.share {
                 continue;
             }
-            one.why = match (near.refuses, near.is_over()) {
-                (true, _) => "it refuses what it is asked: farther ones are used, too".to_owned(),
-                (false, true) => format!(
+            one.why = match near.is_over() {
+                true => format!(
                     "{} in flight are its share of the limit: farther ones are used, too",
                     near.pending
                 ),
-                (false, false) => format!(
+                false => format!(
                     "it has {:.1} times the load of a farther one: these are used, too",
                     near.times(far)
                 ),

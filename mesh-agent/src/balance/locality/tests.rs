@@ -53,7 +53,6 @@ fn burden(milliseconds: Option<u32>, waiting: u32) -> Burden {
     Burden {
         latency: milliseconds.map(|ms| ms as f32 / 1000.0),
         is_stale: milliseconds.is_none(),
-        refuses: false,
         pending: waiting,
         waiting,
         most: u32::MAX,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::balance::{Failure, Said, is_overflow};
+use crate::balance::{Failure, Said, is_over_limit};
 use crate::http::answer::REASON;
 use crate::model::http_route::Retry;
 use crate::model::{REFUSE_REASONS, RefuseReason, Refused, Retry as Help};
@@ -155,10 +155,10 @@ fn after<'v>(value: &impl Fn(&str) -> Option<&'v str>) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
-/// By the word of a reason: the agent that gives it had no room.
+/// By the word of a reason: the agent that gives it refused by a limit.
 pub(in crate::proxy) fn says_overflow(label: &str) -> bool {
     let mut reasons = REFUSE_REASONS.iter().copied();
-    reasons.any(|reason| reason.refusal().label == label && is_overflow(reason))
+    reasons.any(|reason| reason.refusal().label == label && is_over_limit(reason))
 }
 
 /// By the word of a reason: no application was reached, or it closed before it said
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_without_room_is_known_by_its_word_where_it_is_one() {
+    fn an_agent_that_refuses_by_a_limit_is_known_by_its_word_where_it_is_one() {
         let of = |believes, label: &'static str| {
             let hold = Hold {
                 codes: [503].into(),
@@ -213,7 +213,7 @@ mod tests {
         assert_eq!(of(true, "over_limit"), (None, true));
         assert_eq!(of(false, "max_requests_per_pod"), (None, false));
         assert_eq!(of(true, "draining"), (None, false));
-        assert_eq!(of(true, "rate_limited"), (None, false));
+        assert_eq!(of(true, "rate_limited"), (None, true), "one caller's limit");
         let lost = Some(RefuseReason::ConnectRefused);
         assert_eq!(of(true, "connect_refused"), (lost, false));
     }

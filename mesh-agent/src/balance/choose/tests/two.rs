@@ -67,13 +67,9 @@ impl One {
         seconds * (-(age as f64) / 10_000.0).exp()
     }
 
-    /// Others are asked first: it fails, or it refuses. After a second one request looks
-    /// whether it still does.
+    /// Others are asked first: it fails, or it refused within the last second.
     fn is_passed_by(&self) -> bool {
-        self.is_open
-            || self
-                .refused
-                .is_some_and(|ago| ago < 1_000 || self.in_flight > 0)
+        self.is_open || self.refused.is_some_and(|ago| ago < 1_000)
     }
 
     /// One that came, or opened, just now is to be warmed up.

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::documents::{self, Document, MAX_DOCUMENTS, Parsed};
 use super::intern::Interner;
 use super::kinds::Unknown;
-use super::last_good::{keep_last_good, says_less};
+use super::last_good::{keep_last_good, not_said};
 use super::objects::Object;
 use super::origin::{Origin, Place};
 use super::store::Said;
@@ -51,8 +51,12 @@ enum Fault {
     TooLarge,
     #[error("is not text")]
     NotText,
-    /// Of one that said something: whoever writes in place begins so, and may not go on.
-    #[error("is empty: what it said before stays until it is removed, or says something")]
+    /// Of one that said something, or may have before a start: whoever writes in place begins
+    /// so, and may not go on.
+    #[error(
+        "is empty: what is known of what it said restricts on until it says something or is \
+         removed, and grants nothing"
+    )]
     Empty,
     #[error("cannot be read: {0}")]
     Io(ErrorKind),
@@ -70,6 +74,9 @@ pub(super) struct File {
     /// Of kinds that are not ours.
     skipped: usize,
     missing_since: Option<Instant>,
+    /// Since then it says less than it did, and may be being written: what it does not say is
+    /// said for it.
+    cut_since: Option<Instant>,
     /// It was there at the start and could not be read: its objects stand for
     /// what it may say.
     unknown: bool,
@@ -282,27 +289,35 @@ impl Files {
             {
                 unknown(path, fault)
             }
-            (Err(Fault::Empty), before)
-                if !is_in_place || before.is_none_or(|f| f.objects.is_empty()) =>
-            {
+            (Err(Fault::Empty), before) if self.is_void(before, is_in_place) => {
                 file(path, Ok(Vec::new()), before, names)
             }
             (found, before) => {
                 let says = file(path, found, before, names);
-                let cut = before.filter(|before| is_in_place && is_cut(&says, before));
-                match cut.filter(|before| waits(before, now)) {
-                    Some(before) => away(before, now),
+                match before.filter(|before| is_in_place && !before.unknown) {
+                    Some(before) => completed(says, before, now),
                     None => says,
                 }
             }
         }
     }
 
+    /// Does an empty file say that it says nothing? Of one that is there at a start nobody
+    /// knows what it said.
+    fn is_void(&self, before: Option<&Arc<File>>, is_in_place: bool) -> bool {
+        let said_nothing =
+            |file: &Arc<File>| file.objects.is_empty() && file.fault != Some(Fault::Empty);
+        before.map_or(self.started, |file| !is_in_place || said_nothing(file))
+    }
+
     /// When a file that is away is forgotten.
     pub(super) fn due(&self) -> Option<Instant> {
         let files = self.files.values();
-        let missing = files.filter_map(|watched| watched.file.missing_since);
-        missing.min().map(|since| since + GRACE)
+        let waiting = files.filter_map(|watched| {
+            let file = &watched.file;
+            file.missing_since.or(file.cut_since)
+        });
+        waiting.min().map(|since| since + GRACE)
     }
 
     /// How many objects are of kinds that are not ours.
@@ -323,7 +338,8 @@ impl Watched {
     /// It was read, and as a whole.
     fn is_here(&self) -> bool {
         let file = &self.file;
-        file.fault.is_none() && file.missing_since.is_none() && !file.unknown
+        let is_whole = file.missing_since.is_none() && file.cut_since.is_none();
+        file.fault.is_none() && is_whole && !file.unknown
     }
 
     /// What it is when it is there no more; `None` where that is so for long enough.
@@ -362,18 +378,40 @@ fn unknown(path: &Path, fault: Fault) -> Arc<File> {
         count: 0,
         skipped: 0,
         missing_since: None,
+        cut_since: None,
         unknown: true,
     })
 }
 
-/// It may be being written: it is empty, or says less than it did.
-fn is_cut(now: &File, before: &File) -> bool {
-    let is_empty = |file: &File| file.fault == Some(Fault::Empty);
-    match now.fault {
-        Some(Fault::Empty) => !is_empty(before),
-        Some(_) => false,
-        None => !before.unknown && says_less(&now.objects, &before.objects),
+/// The very file that was there says less than it did, or is empty: it may be being written.
+/// What it says now counts, and for [`GRACE`] what it does not say any more does, too.
+fn completed(says: Arc<File>, before: &File, now: Instant) -> Arc<File> {
+    let since = before.cut_since.unwrap_or(now);
+    if now.saturating_duration_since(since) >= GRACE {
+        return says;
     }
+    let is_empty = says.fault == Some(Fault::Empty) && before.fault != Some(Fault::Empty);
+    let missing = match says.fault {
+        Some(_) if is_empty => before.objects.to_vec(),
+        Some(_) => return says,
+        None => not_said(&says.objects, &before.objects),
+    };
+    if missing.is_empty() {
+        return says;
+    }
+    let from = if is_empty { before } else { &*says };
+    let own: &[Arc<Object>] = if is_empty { &[] } else { &says.objects };
+    Arc::new(File {
+        fault: from.fault,
+        documents: from.documents.clone(),
+        objects: own.iter().chain(&missing).cloned().collect(),
+        problems: from.problems.clone(),
+        count: from.count,
+        skipped: from.skipped,
+        missing_since: None,
+        cut_since: Some(since),
+        unknown: false,
+    })
 }
 
 fn waits(file: &File, now: Instant) -> bool {
@@ -393,6 +431,7 @@ fn away(before: &Arc<File>, now: Instant) -> Arc<File> {
         count: before.count,
         skipped: before.skipped,
         missing_since: Some(now),
+        cut_since: None,
         unknown: before.unknown,
     })
 }
@@ -416,6 +455,7 @@ fn file(
         let same = documents.iter().zip(&*file.documents);
         file.fault == fault
             && file.missing_since.is_none()
+            && file.cut_since.is_none()
             && file.documents.len() == documents.len()
             && same.into_iter().all(|(now, before)| now.is_same(before))
     };
@@ -442,6 +482,7 @@ fn file(
         count: parsed.documents,
         skipped: parsed.skipped,
         missing_since: None,
+        cut_since: None,
         unknown: false,
     })
 }

@@ -57,9 +57,9 @@ pub(super) fn keep_last_good(now: &mut Parsed, before: &[Arc<Object>]) {
     now.objects.extend(missing);
 }
 
-/// Was something said before that is not said now? What is the very same memory, at the
-/// beginning and at the end, is not looked at.
-pub(super) fn says_less(now: &[Arc<Object>], before: &[Arc<Object>]) -> bool {
+/// Of what was said before, what has no object of its name now. What is the very same memory,
+/// at the beginning and at the end, is not looked at.
+pub(super) fn not_said(now: &[Arc<Object>], before: &[Arc<Object>]) -> Vec<Arc<Object>> {
     let same = |(a, b): &(&Arc<Object>, &Arc<Object>)| Arc::ptr_eq(a, b);
     let begin = now.iter().zip(before).take_while(same).count();
     let (now, before) = (&now[begin..], &before[begin..]);
@@ -67,7 +67,11 @@ pub(super) fn says_less(now: &[Arc<Object>], before: &[Arc<Object>]) -> bool {
     let end = ends.take_while(same).count();
     let (now, before) = (&now[..now.len() - end], &before[..before.len() - end]);
     let said = by_name(now);
-    by_name(before).keys().any(|name| !said.contains_key(name))
+    let missing = by_name(before)
+        .into_iter()
+        .filter(|(name, _)| !said.contains_key(name));
+    let missing = missing.flat_map(|(_, all)| all);
+    missing.map(|at| before[at].clone()).collect()
 }
 
 /// A guess has no name of its own, nor has what may be anything.

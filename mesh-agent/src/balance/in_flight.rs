@@ -22,6 +22,8 @@ pub(super) struct Here {
 
 /// No endpoint's number: a list is never so long.
 const NONE: u32 = u32::MAX;
+/// No time, in seconds.
+const UNKNOWN: f32 = -1.0;
 
 /// How one goes.
 #[derive(Clone, Copy, Debug)]
@@ -74,8 +76,8 @@ impl InFlight {
             going,
             waits: true,
             told: false,
-            took: -1.0,
-            stayed: -1.0,
+            took: UNKNOWN,
+            stayed: UNKNOWN,
         };
         begun.state().aside.asked(here.health.at(now));
         begun.state().pending.fetch_add(1, Ordering::Relaxed);
@@ -189,7 +191,7 @@ impl InFlight {
     /// Its client left then: what it waited for is no longer than that.
     pub(crate) fn left(&mut self, then: Option<Instant>) {
         let stayed = then.map(|then| then.saturating_duration_since(self.begun));
-        self.stayed = stayed.map_or(-1.0, |stayed| stayed.as_secs_f32());
+        self.stayed = stayed.map_or(UNKNOWN, |stayed| stayed.as_secs_f32());
     }
 
     /// What became of it; only the first word counts. It goes on counting as load.
@@ -208,19 +210,12 @@ impl InFlight {
             Outcome::Success => {
                 self.state().aside.worked();
                 self.note_answer(now);
-                let change = self.succeeded(at);
-                // What it took while it failed says nothing of now.
-                if let Some(took) = change.1.then_some(self.took).filter(|took| *took >= 0.0) {
-                    self.state().latency.restart(took, at);
-                    self.state().mean.restart(took, at);
-                }
-                self.changed(change.0)
+                self.succeeded(self.took, at)
             }
             Outcome::Shed => {
                 self.state().aside.refused(at);
                 self.note_no_less(now);
-                let (change, _) = self.succeeded(at);
-                self.changed(change)
+                self.succeeded(UNKNOWN, at)
             }
             Outcome::Failure(failure) => {
                 let is_loss = self.is_loss(failure, now);
@@ -247,8 +242,8 @@ impl InFlight {
         }
     }
 
-    /// Also whether it did not work before.
-    fn succeeded(&self, at: u64) -> (Option<Change>, bool) {
+    /// `took`: an answer that does what was asked.
+    fn succeeded(&self, took: f32, at: u64) -> Option<Change> {
         let (state, going) = (self.state(), self.going);
         let of = &self.here.traffic.outlier_detection;
         let was_doubtful = state.voice.is_doubtful() && going.kind == Kind::Connection;
@@ -256,8 +251,12 @@ impl InFlight {
         let change = state
             .breaker
             .succeeded((of, going.kind, going.is_probe), at);
-        let is_back = change.is_some() || was_doubtful;
-        (change, is_back)
+        // What it took while it failed says nothing of now.
+        if (change.is_some() || was_doubtful) && took >= 0.0 {
+            state.latency.restart(took, at);
+            state.mean.restart(took, at);
+        }
+        self.changed(change)
     }
 
     fn failed(

@@ -181,7 +181,7 @@ pub(crate) struct Said {
 
 /// An agent had no room for it.
 fn is_overflow(reason: RefuseReason) -> bool {
-    reason.told() == Told::OverLimit && reason.refusal().status.http == 503
+    is_over_limit(reason) && reason.refusal().status.http == 503
 }
 
 /// Where the other agent says so: for what it has no room, and what its caller may not.

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::documents::{self, Document, MAX_DOCUMENTS, Parsed};
 use super::intern::Interner;
 use super::kinds::Unknown;
-use super::last_good::{keep_last_good, not_said};
+use super::last_good::{keep_last_good, says_less};
 use super::objects::Object;
 use super::origin::{Origin, Place};
 use super::store::Said;
@@ -74,7 +74,7 @@ pub(super) struct File {
     /// Of kinds that are not ours.
     skipped: usize,
     missing_since: Option<Instant>,
-    /// Since then it says less than it did, and may be being written: what it does not say is
+    /// Since then it says less than it did, and may be being written: what it said before is
     /// said for it.
     cut_since: Option<Instant>,
     /// It was there at the start and could not be read: its objects stand for
@@ -383,31 +383,25 @@ fn unknown(path: &Path, fault: Fault) -> Arc<File> {
     })
 }
 
-/// The very file that was there says less than it did, or is empty: it may be being written.
-/// What it says now counts, and for [`GRACE`] what it does not say any more does, too.
+/// The very file that was there says less than it did, or is empty: it may be being written,
+/// and any of its documents may be half. For [`GRACE`] it says what it said before.
 fn completed(says: Arc<File>, before: &File, now: Instant) -> Arc<File> {
     let since = before.cut_since.unwrap_or(now);
-    if now.saturating_duration_since(since) >= GRACE {
-        return says;
-    }
-    let is_empty = says.fault == Some(Fault::Empty) && before.fault != Some(Fault::Empty);
-    let missing = match says.fault {
-        Some(_) if is_empty => before.objects.to_vec(),
-        Some(_) => return says,
-        None => not_said(&says.objects, &before.objects),
+    let is_cut = match says.fault {
+        Some(Fault::Empty) => before.fault != Some(Fault::Empty),
+        Some(_) => false,
+        None => says_less(&says.objects, &before.objects),
     };
-    if missing.is_empty() {
+    if !is_cut || now.saturating_duration_since(since) >= GRACE {
         return says;
     }
-    let from = if is_empty { before } else { &*says };
-    let own: &[Arc<Object>] = if is_empty { &[] } else { &says.objects };
     Arc::new(File {
-        fault: from.fault,
-        documents: from.documents.clone(),
-        objects: own.iter().chain(&missing).cloned().collect(),
-        problems: from.problems.clone(),
-        count: from.count,
-        skipped: from.skipped,
+        fault: before.fault,
+        documents: before.documents.clone(),
+        objects: before.objects.clone(),
+        problems: before.problems.clone(),
+        count: before.count,
+        skipped: before.skipped,
         missing_since: None,
         cut_since: Some(since),
         unknown: false,

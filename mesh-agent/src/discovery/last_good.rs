@@ -57,9 +57,9 @@ pub(super) fn keep_last_good(now: &mut Parsed, before: &[Arc<Object>]) {
     now.objects.extend(missing);
 }
 
-/// Of what was said before, what has no object of its name now. What is the very same memory,
+/// Has something that was said before no object of its name now? What is the very same memory,
 /// at the beginning and at the end, is not looked at.
-pub(super) fn not_said(now: &[Arc<Object>], before: &[Arc<Object>]) -> Vec<Arc<Object>> {
+pub(super) fn says_less(now: &[Arc<Object>], before: &[Arc<Object>]) -> bool {
     let same = |(a, b): &(&Arc<Object>, &Arc<Object>)| Arc::ptr_eq(a, b);
     let begin = now.iter().zip(before).take_while(same).count();
     let (now, before) = (&now[begin..], &before[begin..]);
@@ -67,11 +67,7 @@ pub(super) fn not_said(now: &[Arc<Object>], before: &[Arc<Object>]) -> Vec<Arc<O
     let end = ends.take_while(same).count();
     let (now, before) = (&now[..now.len() - end], &before[..before.len() - end]);
     let said = by_name(now);
-    let missing = by_name(before)
-        .into_iter()
-        .filter(|(name, _)| !said.contains_key(name));
-    let missing = missing.flat_map(|(_, all)| all);
-    missing.map(|at| before[at].clone()).collect()
+    by_name(before).keys().any(|name| !said.contains_key(name))
 }
 
 /// A guess has no name of its own, nor has what may be anything.

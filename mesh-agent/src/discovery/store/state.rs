@@ -119,7 +119,7 @@ impl Store {
         if let Some(entry) = self.objects.get_mut(&id) {
             entry
                 .given
-                .retain(|given| !Arc::ptr_eq(&given.object, object));
+                .retain(|given| given.nth != nth || !Arc::ptr_eq(&given.object, object));
         }
         self.dirty.objects.insert(id);
     }

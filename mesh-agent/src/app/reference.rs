@@ -6,12 +6,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 
 use crate::config::{Exit, command};
 use crate::discovery::{KindId, definition, fields_page, role_rules};
 use crate::identity::{Config, Identities, SourceConfig};
 use crate::model::TrustDomain;
+use crate::observe::reference::Label;
 use crate::observe::{AccessLogTarget, LIVE_TUPLES, NodeState, Observe, reference};
+use crate::plan::InForce;
+use crate::traffic::reference_rates;
 use crate::{ca, enrol, peer, proxy};
 
 const WRITE: &str = "MESH_WRITE_REFERENCE";
@@ -62,7 +68,7 @@ fn table(names: &[(&str, &str)]) -> String {
     })
 }
 
-/// All families, with a sample where they need one.
+/// All families, with a sample of each that has labels: one rate limit is in force.
 fn page() -> String {
     let observe = Observe::new("n1", AccessLogTarget::Off);
     let identities = Identities::start(Config {
@@ -76,7 +82,11 @@ fn page() -> String {
     enrol::register(&observe);
     observe.register(crate::discovery::reference);
     let _adds = crate::cni::register(&observe);
-    super::view::register(&observe, &std::sync::Arc::default());
+    let published = Arc::new(ArcSwap::from_pointee(InForce {
+        rates: Arc::new(reference_rates()),
+        ..InForce::default()
+    }));
+    super::view::register(&observe, &published);
     let _counters = (proxy::Metrics::new(&observe), peer::Metrics::new(&observe));
     reference::fill(&observe);
     let events: Vec<_> = mesh_common::counter::Counter::ALL
@@ -126,9 +136,19 @@ fn the_metrics_reference_is_what_the_page_shows() {
         "\n## Of the certificate authority\n\nOn `http://127.0.0.1:15021/metrics` of `mesh-agent ca run` (`--metrics-addr`).\n\n\
          | name | type | unit | labels | what |\n| --- | --- | --- | --- | --- |\n",
     );
-    for metric in metrics(&ca::reference_page()) {
+    let authority = ca::reference_page();
+    for metric in metrics(&authority) {
         text.push_str(&metric);
     }
+    text.push('\n');
+    let refused = ca::refusals().map(|label| format!("`{label}`"));
+    let refused = refused.collect::<Vec<_>>().join(", ");
+    let refused = format!("as in `refused.jsonl` of the authority: {refused}");
+    text.push_str(&labels_table(AUTHORITY_LABELS));
+    let _never = writeln!(
+        text,
+        "| `reason` | `mesh_ca_requests_refused_total` | {refused} |"
+    );
     let of = labels_of(&page, "istio_tcp_connections_opened_total{");
     let _never = writeln!(text, "\n## Labels of a connection\n\n{}.", of.join(", "));
     let more = labels_of(&page, "istio_requests_total{");
@@ -141,11 +161,10 @@ fn the_metrics_reference_is_what_the_page_shows() {
         "\n## Labels of a request\n\nThose of a connection, and {}.",
         more.join(", ")
     );
-    text.push_str("\n## Values of labels\n\n| label | values |\n| --- | --- |\n");
-    for (label, values) in reference::labels() {
-        let _never = writeln!(text, "| `{label}` | {} |", cell(&values));
-    }
-    text.push_str("| `event` | see below |\n");
+    text.push_str(
+        "\n## Values of labels\n\nWhere no metric is named, of all that have the label.\n\n",
+    );
+    text.push_str(&labels_table(reference::LABELS));
     for (title, names) in reference::names() {
         let _never = write!(
             text,
@@ -167,7 +186,7 @@ fn the_metrics_reference_is_what_the_page_shows() {
 /// name has one.
 #[test]
 fn every_metric_says_what_it_counts_and_in_which_unit() {
-    let page = page();
+    let page = page() + &ca::reference_page();
     for line in page.lines() {
         let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|l| l.split_once(' '))
         else {
@@ -264,67 +283,142 @@ fn labels_of(page: &str, begin: &str) -> Vec<String> {
         .collect()
 }
 
-#[test]
-fn each_label_of_the_page_says_what_it_can_be() {
-    // `a, _b` stands for `a` and `a_b`.
-    let mut described: BTreeSet<String> = ["event", "le"].map(str::to_owned).into();
-    for (labels, _) in reference::labels() {
-        let mut parts = labels.split(", ");
-        let first = parts.next().unwrap_or_default();
-        described.insert(first.to_owned());
-        described.extend(parts.map(|part| match part.starts_with('_') {
-            true => format!("{first}{part}"),
-            false => part.to_owned(),
-        }));
+/// Of the authority; its reasons to refuse are made from the code.
+const AUTHORITY_LABELS: &[Label] = &[
+    Label::of(&["mesh_ca_build_info"], "version", "of the authority"),
+    Label::of(
+        &["mesh_ca_connections"],
+        "state",
+        "`unproven` (no good token yet), `proven`",
+    ),
+    Label::of(
+        &["mesh_ca_tokens"],
+        "state",
+        "`valid`, `expired`, `revoked`",
+    ),
+    Label::anywhere("node", "that the token is bound to, 1,000 at most"),
+];
+
+fn labels_table(labels: &[Label]) -> String {
+    let mut text = String::from("| label | of | values |\n| --- | --- | --- |\n");
+    for Label { of, names, values } in labels {
+        let of: Vec<_> = of.iter().map(|metric| format!("`{metric}`")).collect();
+        let _never = writeln!(text, "| `{names}` | {} | {} |", of.join(", "), cell(values));
     }
-    let page = page();
-    let samples = page.lines().filter(|line| !line.starts_with('#'));
-    let sets = samples.filter_map(|line| Some(line.split_once('{')?.1));
-    let pairs = sets.flat_map(|set| set.split("\","));
-    let labels = pairs.filter_map(|pair| Some(pair.split_once("=\"")?.0.to_owned()));
-    let all: BTreeSet<String> = labels.collect();
-    let missing: Vec<_> = all.difference(&described).collect();
-    assert!(
-        missing.is_empty(),
-        "describe in observe/reference.rs: {missing:?}"
-    );
+    text
 }
 
-/// Rows of the table, in the order of the names.
-fn metrics(page: &str) -> Vec<String> {
-    let mut kinds: BTreeMap<&str, (&str, &str)> = BTreeMap::new();
-    let mut labels: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    let mut family = "";
-    for line in page.lines() {
-        if let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|l| l.split_once(' ')) {
-            family = name;
-            kinds.entry(name).or_default().1 = help;
-        } else if let Some((name, kind)) =
-            line.strip_prefix("# TYPE ").and_then(|l| l.split_once(' '))
-        {
-            kinds.entry(name).or_default().0 = kind;
-        } else if let Some((_, rest)) = line.split_once('{') {
-            let names = rest.split("\",").filter_map(|pair| pair.split('=').next());
-            let names = names.filter(|name| *name != "le" && !name.contains('}'));
-            labels.entry(family).or_default().extend(names);
+/// Whether one of the names of a row is this.
+fn names_label(row: &Label, label: &str) -> bool {
+    let mut parts = row.names.split(", ");
+    let first = parts.next().unwrap_or_default();
+    first == label
+        || parts.any(|part| match part.starts_with('_') {
+            true => label.strip_suffix(part) == Some(first),
+            false => part == label,
+        })
+}
+
+/// Whether a row is about the metric.
+fn is_about(row: &Label, metric: &str) -> bool {
+    let is_named = |of: &&str| match of.strip_suffix('*') {
+        Some(begin) => metric.starts_with(begin),
+        None => metric == *of,
+    };
+    row.of.is_empty() || row.of.iter().any(is_named)
+}
+
+#[test]
+fn each_label_of_each_metric_says_once_what_it_can_be() {
+    let authority: Vec<_> = AUTHORITY_LABELS.iter().collect();
+    let reason = Label::of(&["mesh_ca_requests_refused_total"], "reason", "");
+    let authority = authority.into_iter().chain([&reason]).collect();
+    let agent: Vec<_> = reference::LABELS.iter().collect();
+    for (page, rows) in [(page(), agent), (ca::reference_page(), authority)] {
+        let families = families(&page);
+        let pairs: Vec<(String, &str)> = families
+            .iter()
+            .flat_map(|(name, family)| {
+                let exposed = family.exposed(name);
+                family.labels.iter().map(move |l| (exposed.clone(), *l))
+            })
+            .collect();
+        for (metric, label) in &pairs {
+            let about = rows.iter().filter(|row| names_label(row, label));
+            let here: Vec<_> = about.filter(|row| is_about(row, metric)).collect();
+            assert!(here.len() == 1, "{metric}{{{label}}}: {here:?}");
+        }
+        for row in rows {
+            let is_used =
+                |(metric, label): &(String, &str)| names_label(row, label) && is_about(row, metric);
+            let certificate = row.names == "identity";
+            assert!(
+                certificate || pairs.iter().any(is_used),
+                "of nothing: {row:?}"
+            );
         }
     }
-    let row = |(name, (kind, help)): (&&str, &(&str, &str))| {
-        let suffix = match *kind {
+}
+
+#[test]
+fn what_has_labels_shows_them_in_the_reference() {
+    fn labels<'p>(page: &'p str, name: &str) -> Vec<&'p str> {
+        let families = families(page);
+        families[name].labels.iter().copied().collect()
+    }
+    let (page, authority) = (page(), ca::reference_page());
+    let limited = labels(&page, "mesh_agent_rate_limited");
+    assert_eq!(limited, ["dry_run", "limit", "policy"]);
+    let token = labels(&authority, "mesh_ca_token_expiry_timestamp_seconds");
+    assert_eq!(token, ["node"]);
+}
+
+/// What a page says of the samples of one name.
+#[derive(Debug, Default)]
+struct Family<'p> {
+    kind: &'p str,
+    help: &'p str,
+    labels: BTreeSet<&'p str>,
+}
+
+impl Family<'_> {
+    /// The name of its samples.
+    fn exposed(&self, name: &str) -> String {
+        let suffix = match self.kind {
             "counter" => "_total",
             "info" => "_info",
             _ => "",
         };
-        let unit = ["milliseconds", "seconds", "bytes"]
-            .into_iter()
-            .find(|unit| name.ends_with(unit));
-        let unlabelled = BTreeSet::new();
-        let mut labels: Vec<_> = labels
-            .get(name)
-            .unwrap_or(&unlabelled)
-            .iter()
-            .copied()
-            .collect();
+        format!("{name}{suffix}")
+    }
+}
+
+fn families(page: &str) -> BTreeMap<&str, Family<'_>> {
+    let mut families: BTreeMap<&str, Family<'_>> = BTreeMap::new();
+    let mut family = "";
+    for line in page.lines() {
+        if let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|l| l.split_once(' ')) {
+            family = name;
+            families.entry(name).or_default().help = help;
+        } else if let Some((name, kind)) =
+            line.strip_prefix("# TYPE ").and_then(|l| l.split_once(' '))
+        {
+            families.entry(name).or_default().kind = kind;
+        } else if let Some((_, rest)) = line.split_once('{') {
+            let names = rest.split("\",").filter_map(|pair| pair.split('=').next());
+            let names = names.filter(|name| *name != "le" && !name.contains('}'));
+            families.entry(family).or_default().labels.extend(names);
+        }
+    }
+    families
+}
+
+/// Rows of the table, in the order of the names.
+fn metrics(page: &str) -> Vec<String> {
+    let row = |(name, family): (&&str, &Family<'_>)| {
+        let units = ["milliseconds", "seconds", "bytes"];
+        let unit = units.into_iter().find(|unit| name.ends_with(unit));
+        let mut labels: Vec<_> = family.labels.iter().copied().collect();
         // No certificate is at hand here.
         if name.starts_with("mesh_agent_certificate_")
             && name.ends_with("_timestamp_seconds")
@@ -339,14 +433,16 @@ fn metrics(page: &str) -> Vec<String> {
         } else {
             labels.iter().map(|l| format!("`{l}`")).collect()
         };
-        let help = cell(help.trim_end_matches('.'));
         format!(
-            "| `{name}{suffix}` | {kind} | {} | {} | {help} |\n",
+            "| `{}` | {} | {} | {} | {} |\n",
+            family.exposed(name),
+            family.kind,
             unit.unwrap_or(""),
-            labels.join(", ")
+            labels.join(", "),
+            cell(family.help.trim_end_matches('.'))
         )
     };
-    kinds.iter().map(row).collect()
+    families(page).iter().map(row).collect()
 }
 
 #[test]

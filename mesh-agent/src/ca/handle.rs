@@ -187,7 +187,7 @@ impl Handle {
         );
         r.register(
             "mesh_ca_request_duration_seconds",
-            "Time from a request to its answer",
+            "Time from a request to its answer, in seconds",
             duration.clone(),
         );
         let gauge = |value: f64| {
@@ -253,7 +253,7 @@ impl Handle {
             ends.set(seconds(signing.ends()) as f64);
             r.register(
                 "mesh_ca_root_expiration_timestamp_seconds",
-                "When the first certificate of the signing authority ends, seconds since 1970",
+                "When the first certificate of the signing authority ends, in seconds since 1970",
                 ends,
             );
         }

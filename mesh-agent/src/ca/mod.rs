@@ -55,7 +55,7 @@ pub(crate) use server::run;
 pub(crate) use show::{Shown, show};
 pub(crate) use signer::Config;
 #[cfg(test)]
-pub(crate) use tests::{reference_page, request_seeds};
+pub(crate) use tests::{reference_page, refusals, request_seeds};
 #[cfg(test)]
 pub(crate) use token::Caller;
 pub(crate) use token::{Allowed, NotAllowed, Token, TokenState};

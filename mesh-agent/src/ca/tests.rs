@@ -394,9 +394,17 @@ fn handle(dir: &Path) -> Handle {
     }
 }
 
-/// The page of a new authority, for the reference of metrics.
+/// The page of a new authority with one token, for the reference of metrics.
 pub(crate) fn reference_page() -> String {
-    handle(tempfile::tempdir().expect("a directory").path()).page()
+    let dir = tempfile::tempdir().expect("a directory");
+    let handle = handle(dir.path());
+    token(dir.path());
+    handle.page()
+}
+
+/// Every reason to refuse, as the page has it.
+pub(crate) fn refusals() -> impl Iterator<Item = &'static str> {
+    Refusal::ALL.into_iter().map(Refusal::label)
 }
 
 #[test]

@@ -11,6 +11,8 @@ mod words;
 
 use std::sync::Arc;
 
+#[cfg(test)]
+pub(crate) use rates::reference as reference_rates;
 pub(crate) use rates::{Asks, Over, Rate, Rates, take};
 pub(crate) use status::{TargetStatus, status};
 pub(crate) use words::{fault, words};

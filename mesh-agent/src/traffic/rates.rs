@@ -14,6 +14,9 @@ use crate::model::traffic::{Counts, RateKey, RateLimit};
 use crate::model::{Name, RequestHead, Service, ServiceKey, Snapshot, SpiffeId, Workload};
 use crate::policy;
 
+#[cfg(test)]
+pub(crate) use tests::reference;
+
 /// Callers that are told apart by one limit.
 const MAX_KEYS: usize = 16_384;
 
@@ -355,6 +358,11 @@ mod tests {
 
     fn made(snapshot: &Snapshot) -> Rates {
         Rates::default().update(snapshot, None, Instant::now())
+    }
+
+    /// One limit, for the reference of metrics.
+    pub(crate) fn reference() -> Rates {
+        made(&web(&[limit("a", 1)], None))
     }
 
     fn head<'h>(headers: &'h [HeaderLine<'h>]) -> RequestHead<'h> {

@@ -2,7 +2,8 @@
 //!
 //! Layers of the agent's modules, circles of files, crates confined to one module,
 //! pure modules that stay pure, where `unsafe` may stand, sizes, front doors,
-//! leftover work, paths that documents name, settings that deploy/ makes.
+//! leftover work, paths that documents name, settings that deploy/ makes, metrics that
+//! either names.
 
 mod circles;
 mod confine;
@@ -10,6 +11,7 @@ mod deploy;
 mod docs;
 mod graph;
 mod layers;
+mod metrics;
 mod never;
 mod paths;
 mod shape;
@@ -57,6 +59,7 @@ pub(crate) fn check(repo: &Repo) -> Result<()> {
     findings.extend(without_module(&sources));
     findings.extend(check_documents(repo)?);
     findings.extend(check_deploy(repo)?);
+    findings.extend(check_metrics(repo)?);
     findings.sort();
     for Finding {
         file,
@@ -116,6 +119,32 @@ fn check_deploy(repo: &Repo) -> Result<Vec<Finding>> {
         let name = path.strip_prefix(&repo.root).unwrap_or(&path);
         let found = deploy::check(&reference, &text);
         findings.extend(located(&name.to_string_lossy(), found));
+    }
+    Ok(findings)
+}
+
+/// The reference of metrics, and what has the names of former ones.
+const NOT_OF_METRICS: [&str; 2] = ["docs/metrics.md", "CHANGELOG.md"];
+
+/// What people write of metrics: documents, alerts, dashboards.
+fn check_metrics(repo: &Repo) -> Result<Vec<Finding>> {
+    let [reference, _] = NOT_OF_METRICS;
+    let reference = repo.root.join(reference);
+    let reference =
+        fs::read_to_string(&reference).with_context(|| format!("read {}", reference.display()))?;
+    let reference = metrics::Reference::read(&reference);
+    let mut paths = files(&repo.root, "md")?;
+    paths.extend(files(&repo.root.join("deploy"), "yaml")?);
+    paths.extend(files(&repo.root.join("deploy"), "json")?);
+    let mut findings = Vec::new();
+    for path in paths {
+        let name = path.strip_prefix(&repo.root).unwrap_or(&path);
+        let name = name.to_string_lossy();
+        if NOT_OF_METRICS.contains(&&*name) {
+            continue;
+        }
+        let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        findings.extend(located(&name, metrics::check(&reference, &text)));
     }
     Ok(findings)
 }

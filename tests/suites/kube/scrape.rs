@@ -7,9 +7,9 @@ use mesh_tests::kube::{Mesh, mesh};
 /// A pod that is told to end has half a minute for that.
 const LONG: Duration = Duration::from_secs(60);
 
-/// As much of the Prometheus Operator's kind as deploy/ uses; fields that are not here
+/// As much of the Prometheus Operator's kinds as deploy/ uses; fields that are not here
 /// are refused.
-const PODMONITOR: &str = "
+const KINDS: &str = "
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
 metadata: {name: podmonitors.monitoring.coreos.com}
@@ -57,23 +57,63 @@ spec:
                           action: {type: string}
                           targetLabel: {type: string}
                           replacement: {type: string}
+---
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: prometheusrules.monitoring.coreos.com}
+spec:
+  group: monitoring.coreos.com
+  scope: Namespaced
+  names: {kind: PrometheusRule, listKind: PrometheusRuleList, plural: prometheusrules, singular: prometheusrule}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    schema:
+      openAPIV3Schema:
+        type: object
+        properties:
+          spec:
+            type: object
+            properties:
+              groups:
+                type: array
+                items:
+                  type: object
+                  required: [name]
+                  properties:
+                    name: {type: string}
+                    rules:
+                      type: array
+                      items:
+                        type: object
+                        required: [expr]
+                        properties:
+                          alert: {type: string}
+                          expr: {type: string}
+                          for: {type: string}
+                          labels: {type: object, additionalProperties: {type: string}}
+                          annotations: {type: object, additionalProperties: {type: string}}
 ";
 
-/// Its kind, until this is dropped.
+const NAMES: &str =
+    "crd/podmonitors.monitoring.coreos.com crd/prometheusrules.monitoring.coreos.com";
+
+/// Its kinds, until this is dropped.
 pub(crate) struct Operator<'m>(&'m Mesh);
 
 pub(crate) fn prometheus_operator(mesh: &Mesh) -> Operator<'_> {
-    mesh.cluster.apply(PODMONITOR).expect("a kind");
-    let wait = "wait --for=condition=Established crd/podmonitors.monitoring.coreos.com";
-    mesh.cluster.kubectl(wait).expect("it is served");
+    mesh.cluster.apply(KINDS).expect("kinds");
+    let wait = format!("wait --for=condition=Established {NAMES}");
+    mesh.cluster.kubectl(&wait).expect("they are served");
     Operator(mesh)
 }
 
 impl Drop for Operator<'_> {
     fn drop(&mut self) {
-        let delete = "delete crd podmonitors.monitoring.coreos.com --wait=true";
-        // Its objects go with it.
-        let _ = self.0.cluster.kubectl(delete);
+        let delete = format!("delete {NAMES} --wait=true");
+        // Their objects go with them.
+        let _ = self.0.cluster.kubectl(&delete);
     }
 }
 

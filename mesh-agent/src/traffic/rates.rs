@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use smallvec::SmallVec;
+
 use crate::limit::{Limiter, Quota};
 use crate::model::traffic::{Counts, RateKey, RateLimit};
 use crate::model::{Name, RequestHead, Service, ServiceKey, Snapshot, SpiffeId, Workload};
@@ -259,19 +261,19 @@ impl Rate {
 
 /// Takes one of each; of none where one of them has none left.
 pub(crate) fn take(rates: &[Arc<Rate>], asks: &Asks<'_>, now: Instant) -> Result<(), Over> {
-    for (at, rate) in rates.iter().enumerate() {
+    let mut taken: SmallVec<[(&Rate, u128); 4]> = SmallVec::new();
+    for rate in rates {
         let Some(key) = rate.key(asks) else { continue };
         let Err(wait) = rate.state.limiter.take(&key, now) else {
+            taken.push((rate, key));
             continue;
         };
         rate.state.over.fetch_add(1, Ordering::Relaxed);
         if rate.limit.dry_run {
             continue;
         }
-        for taken in rates[..at].iter().filter(|rate| !rate.limit.dry_run) {
-            if let Some(key) = taken.key(asks) {
-                taken.state.limiter.give_back(&key);
-            }
+        for (rate, key) in taken {
+            rate.state.limiter.give_back(&key);
         }
         return Err(Over {
             limit: rate.shown.clone(),
@@ -509,6 +511,23 @@ mod tests {
         let rates = made(&web(&[dry], None));
         assert_eq!(passes(&rates, 8080, None), 10);
         assert_eq!(rates.counted().next().expect("one").1, 9);
+    }
+
+    /// Whichever of the two comes first.
+    #[test]
+    fn a_dry_run_does_not_count_what_another_limit_refuses() {
+        for is_first in [true, false] {
+            let mut dry = limit("dry", 5);
+            dry.dry_run = true;
+            let both = match is_first {
+                true => [dry, limit("real", 2)],
+                false => [limit("real", 2), dry],
+            };
+            let rates = made(&web(&both, None));
+            assert_eq!(passes(&rates, 8080, None), 2);
+            let over: BTreeMap<_, _> = rates.counted().map(|(l, over)| (&*l.name, over)).collect();
+            assert_eq!(over, [("dry", 0), ("real", 8)].into(), "{is_first}");
+        }
     }
 
     #[test]

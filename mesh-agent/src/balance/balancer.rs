@@ -134,6 +134,7 @@ impl Balancer {
         let breaker = &state.breaker;
         // Also of one that is used though its breaker is open.
         let of = &here.traffic.outlier_detection;
+        let may_probe = may_probe && of.is_on;
         let is_tried = || may_probe && !breaker.is_closed() && breaker.probe(of, at);
         let is_probe = probed.is_some() || is_tried();
         if is_probe {
@@ -194,8 +195,8 @@ impl Balancer {
         let changes = health.changes();
         let view = &mut list.views[candidates.kind()];
         if view.seen != changes {
-            let most = list.here.traffic.outlier_detection.max_ejection_percent;
-            *view = View::of(candidates, &list.here.states, (changes, most));
+            let of = &list.here.traffic.outlier_detection;
+            *view = View::of(candidates, &list.here.states, (changes, of));
         }
         list
     }
@@ -259,6 +260,7 @@ impl List {
                 true => Some(candidates.client_hash()),
                 false => attempt.hash(),
             },
+            has_breakers: traffic.outlier_detection.is_on,
             now: at,
             random: draw.random,
         };

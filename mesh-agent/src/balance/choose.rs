@@ -26,6 +26,8 @@ pub(super) struct Choice<'c> {
     pub(super) kind: Kind,
     /// What a consistent hash is of, where there is one.
     pub(super) hash: Option<u64>,
+    /// Whose breaker is open is passed by.
+    pub(super) has_breakers: bool,
     /// In ms.
     pub(super) now: u64,
     pub(super) random: Random<'c>,
@@ -77,6 +79,12 @@ impl Choice<'_> {
         self.by.by == BalanceBy::PeakEwma && state.latency.is_stale(self.now)
     }
 
+    /// Others are asked first: it refuses, or its breaker is open, and it is used all the same.
+    fn is_passed_by(&self, state: &State) -> bool {
+        let is_open = self.has_breakers && !state.breaker.is_closed();
+        is_open || state.aside.is_passed_by(self.now)
+    }
+
     fn better_of_two(&self, field: Field<'_>, cost: impl Fn(&Self, &State) -> f32) -> Chosen {
         let usable = field.usable;
         let first = self.below(usable.len());
@@ -88,7 +96,7 @@ impl Choice<'_> {
             (cost(self, state) * (pending as f32 + 1.0), pending)
         };
         let ((cost_a, pending_a), (cost_b, pending_b)) = (of(a), of(b));
-        let is_passed_by = |at: u32| field.states[at as usize].is_passed_by(self.now);
+        let is_passed_by = |at: u32| self.is_passed_by(&field.states[at as usize]);
         match (is_passed_by(a), is_passed_by(b)) {
             // What fails at once is neither quick nor idle for that; and one that is warming up
             // works.
@@ -107,10 +115,10 @@ impl Choice<'_> {
             false => cost_a < cost_b,
         };
         let (better, other) = if is_a { (a, b) } else { (b, a) };
-        let state = &field.states[better as usize];
-        match self.is_warm(state) {
-            true => (better, Some(other)),
-            false => (other, Some(better)),
+        let state = |at: u32| &*field.states[at as usize];
+        match self.gives_way(state(better), state(other)) {
+            false => (better, Some(other)),
+            true => (other, Some(better)),
         }
     }
 
@@ -120,27 +128,29 @@ impl Choice<'_> {
             field.usable[at],
             field.usable[(at + 1) % field.usable.len()],
         );
-        match self.is_warm(&field.states[one as usize]) {
-            true => one,
-            false => next,
+        let state = |at: u32| &*field.states[at as usize];
+        match self.gives_way(state(one), state(next)) {
+            false => one,
+            true => next,
         }
     }
 
-    /// One that is new gets a part of what it would get.
-    fn is_warm(&self, state: &State) -> bool {
-        let Some(Warmup {
-            duration,
-            minimum_percent,
-        }) = self.by.warmup
-        else {
-            return true;
+    /// One that is new gets a part of what it would get, and another one the rest that has
+    /// warmed up for longer: where all are new nobody gives way.
+    fn gives_way(&self, one: &State, to: &State) -> bool {
+        let Some(warmup) = self.by.warmup else {
+            return false;
         };
-        let age = self
-            .now
-            .saturating_sub(state.born.max(state.breaker.since()));
-        let whole = millis(duration).max(1);
-        let share = (age * 1000 / whole).max(u64::from(minimum_percent) * 10);
-        share >= 1000 || (self.random)(1000) < share
+        let [own, others] = [one, to].map(|state| self.warmth(state, warmup));
+        own < others && (self.random)(others) >= own
+    }
+
+    /// Its part of what it would get, in thousandths.
+    fn warmth(&self, state: &State, warmup: Warmup) -> u64 {
+        let born = state.born.max(state.breaker.since());
+        let age = self.now.saturating_sub(born);
+        let grown = age * 1000 / millis(warmup.duration).max(1);
+        grown.max(u64::from(warmup.minimum_percent) * 10).min(1000)
     }
 
     fn below(&self, count: usize) -> usize {

@@ -51,11 +51,6 @@ impl State {
             born: now,
         }
     }
-
-    /// Others are asked first: it refuses, or its breaker is open, and it is used all the same.
-    pub(super) fn is_passed_by(&self, now: u64) -> bool {
-        !self.breaker.is_closed() || self.aside.is_passed_by(now)
-    }
 }
 
 /// When an endpoint was last heard, and missed. All times are in ms since the agent's

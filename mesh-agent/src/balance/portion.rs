@@ -54,7 +54,7 @@ impl Health {
         };
         let (traffic, now) = (candidates.traffic(), self.at(now));
         let of = &traffic.outlier_detection;
-        let view = View::of(candidates, &states, (0, of.max_ejection_percent));
+        let view = View::of(candidates, &states, (0, of));
         let fitting = candidates.fitting();
         let places: BTreeSet<(Tier, Distance)> = fitting.map(|(_, rank)| rank).collect();
         let Some((tier, nearest)) = places.first().copied() else {

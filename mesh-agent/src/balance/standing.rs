@@ -57,7 +57,7 @@ impl Health {
         // Read once: of one that changes meanwhile all that is told is of the same moment.
         let breakers = states.iter().map(|state| {
             let state = state.as_deref();
-            state.map_or(Glance::CLOSED, |state| state.breaker.glance())
+            state.map_or(Glance::CLOSED, |state| of.sees(state.breaker.glance()))
         });
         let breakers: Vec<Glance> = breakers.collect();
         let by = (0, of.max_ejection_percent);

@@ -5,6 +5,7 @@ use super::endpoints::Candidates;
 use super::health::State;
 use super::locality::{Member, Part, parts};
 use crate::model::Tier;
+use crate::model::traffic::OutlierDetection;
 use std::sync::Arc;
 
 /// Made anew when a breaker has changed, and not for a pick.
@@ -28,8 +29,13 @@ pub(super) struct View {
 impl View {
     /// No more are left out than the policy allows, whoever failed first; where a
     /// breaker is open beyond that its endpoint is used, and errors pass as they are.
-    pub(super) fn of(candidates: &Candidates<'_>, states: &[Arc<State>], by: (u64, u32)) -> Self {
-        let breakers = states.iter().map(|state| state.breaker.glance());
+    pub(super) fn of(
+        candidates: &Candidates<'_>,
+        states: &[Arc<State>],
+        (seen, of): (u64, &OutlierDetection),
+    ) -> Self {
+        let breakers = states.iter().map(|state| of.sees(state.breaker.glance()));
+        let by = (seen, of.max_ejection_percent);
         Self::by(candidates, &breakers.collect::<Vec<_>>(), by)
     }
 
@@ -87,6 +93,17 @@ impl View {
             probe_at: tried.iter().map(due).min().unwrap_or(u64::MAX),
             tried,
             ejected,
+        }
+    }
+}
+
+impl OutlierDetection {
+    /// An endpoint's breaker, for a Service with this policy: another one's may have opened it,
+    /// or this one's from before it was switched off.
+    pub(super) fn sees(&self, breaker: Glance) -> Glance {
+        match self.is_on {
+            true => breaker,
+            false => Glance::CLOSED,
         }
     }
 }

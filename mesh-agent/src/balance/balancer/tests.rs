@@ -3,6 +3,7 @@ mod hedges;
 mod locality;
 mod refusing;
 mod simulation;
+mod switched_off;
 
 use std::net::IpAddr;
 use std::time::Duration;

@@ -46,6 +46,7 @@ fn chosen(
             by,
             kind: Kind::Request,
             hash: hash(n),
+            has_breakers: true,
             now: NOW,
             random: &random,
         };
@@ -120,6 +121,7 @@ fn a_key_keeps_its_endpoint_and_one_that_goes_moves_its_own_keys_alone() {
             by: &hashed,
             kind: Kind::Request,
             hash: Some(key.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+            has_breakers: true,
             now: NOW,
             random: &random,
         };
@@ -141,6 +143,24 @@ fn a_key_keeps_its_endpoint_and_one_that_goes_moves_its_own_keys_alone() {
     }
     assert_eq!(moved, each[2], "all of its own");
     assert!(each.iter().all(|n| (850..1_150).contains(n)), "{each:?}");
+}
+
+/// As behind a rollout, or a start of the agent.
+#[test]
+fn where_all_are_new_the_better_one_is_taken() {
+    let warm = LoadBalancer {
+        warmup: Some(Warmup {
+            duration: Duration::from_secs(10),
+            minimum_percent: 10,
+        }),
+        ..by(BalanceBy::LeastRequest)
+    };
+    let (endpoints, _) = world(2, 0);
+    let states = endpoints.iter().map(|e| Arc::new(State::new(e, NOW)));
+    let world = (endpoints.clone(), states.collect::<Vec<_>>());
+    world.1[0].pending.store(9, Ordering::Relaxed);
+    let turns = chosen(&warm, &world, &[0, 1], (1_000, |_| None));
+    assert_eq!(turns, [0, 1_000]);
 }
 
 #[test]

@@ -133,13 +133,17 @@ fn plain(
     let Some(warmup) = by.warmup else {
         return Some(((one, other), 2));
     };
-    // In thousandths of its whole share.
-    let grown = all[one as usize].warms_for() * 1000 / warmup.duration.as_millis() as u64;
-    let share = grown.max(u64::from(warmup.minimum_percent) * 10);
-    if share >= 1000 {
+    // In thousandths of their whole shares: who has warmed up for longer gets what the other
+    // one does not.
+    let share = |at: u32| {
+        let grown = all[at as usize].warms_for() * 1000 / warmup.duration.as_millis() as u64;
+        let least = u64::from(warmup.minimum_percent) * 10;
+        grown.clamp(least, 1000)
+    };
+    if share(one) >= share(other) {
         return Some(((one, other), 2));
     }
-    let chosen = if draws[2] % 1000 < share {
+    let chosen = if draws[2] % share(other) < share(one) {
         (one, other)
     } else {
         (other, one)
@@ -208,7 +212,8 @@ proptest! {
             drawn.set(drawn.get() + 1);
             draws[drawn.get() - 1] % limit
         };
-        let choice = Choice { by: &by, kind, hash: None, now: NOW, random: &random };
+        let (hash, has_breakers) = (None, true);
+        let choice = Choice { by: &by, kind, hash, has_breakers, now: NOW, random: &random };
         let field = Field { endpoints: &endpoints, states: &states, usable: &usable, turn: &turn };
         let chosen = choice.of(field).map(|(one, other)| ((one, other.expect("of two")), drawn.get()));
         prop_assert_eq!(chosen, wanted);

@@ -30,10 +30,10 @@ use mesh::MeshStream;
 use reach::source;
 use upstreams::Upstream;
 
-pub(super) async fn serve(accepted: Accepted) {
+pub(super) async fn serve(mut accepted: Accepted) {
     let mut report = accepted.exchange.report();
     let mut after = None;
-    let result = forwarded(&accepted, &mut report, &mut after).await;
+    let result = forwarded(&mut accepted, &mut report, &mut after).await;
     let context = accepted.exchange.context.clone();
     accepted.conclude(report, result);
     if let Some(carrying) = after {
@@ -42,7 +42,7 @@ pub(super) async fn serve(accepted: Accepted) {
 }
 
 async fn forwarded(
-    accepted: &Accepted,
+    accepted: &mut Accepted,
     report: &mut Report,
     after: &mut Option<Box<MeshStream>>,
 ) -> Result<ForwardEnd, Refused> {
@@ -94,7 +94,7 @@ pub(super) fn sizes_of_silence() -> [usize; 3] {
     type After = Option<Box<MeshStream>>;
     [
         size(
-            |a: &'static Accepted, (r, s): (&'static mut Report, &'static mut After)| {
+            |a: &'static mut Accepted, (r, s): (&'static mut Report, &'static mut After)| {
                 bytes(a, r, s, First::Silence)
             },
         ),

@@ -9,6 +9,7 @@ use std::time::Instant;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
+use super::fault::same_luck;
 use super::mesh::{self, MeshStream};
 use super::reach::{another, authz_input, dial_upstream, entered_pod, target};
 use super::upstreams::Upstream;
@@ -43,25 +44,30 @@ pub(super) enum Carried {
 
 /// Carried as they are, as far as it is known.
 pub(super) async fn bytes(
-    accepted: &Accepted,
+    accepted: &mut Accepted,
     report: &mut Report,
     after: &mut Option<Box<MeshStream>>,
     first: First,
 ) -> Result<Carried, Refused> {
-    let exchange = &accepted.exchange;
-    let backend = Box::pin(backend(accepted)).await?;
     let mut attempt = Attempt::default();
-    let target = match target(exchange, backend, (Kind::Connection, &mut attempt), None) {
-        Ok(target) => target,
+    let decided = Box::pin(decided(accepted, &mut attempt)).await?;
+    let decided = match decided.target {
+        Ok(target) => (decided.backend, target),
         Err(refused) => {
-            let waiting = placed_or_asked(accepted, (backend, first), (&mut attempt, refused));
-            match Box::pin(waiting).await? {
-                Ok(target) => target,
-                Err(asked) => return Ok(Carried::Http(asked, None)),
+            let waiting = placed_or_asked(accepted, first, (&mut attempt, refused));
+            if let Some(asked) = Box::pin(waiting).await? {
+                return Ok(Carried::Http(asked, None));
             }
+            // What it was decided by may have been a minute ago: where to, and whether encrypted.
+            accepted.exchange = Exchange::begin(&accepted.exchange.context);
+            report.flow().generation = accepted.exchange.in_force.snapshot.generation;
+            let decided = Box::pin(self::decided(accepted, &mut attempt)).await?;
+            (decided.backend, decided.target?)
         }
     };
-    let (mut target, mut first) = (target, first);
+    let accepted = &*accepted;
+    let exchange = &accepted.exchange;
+    let ((backend, mut target), mut first) = (decided, first);
     let mut kept = Some(Unseen::default());
     loop {
         let result = to(accepted, report, after, target, (first, &mut kept)).await;
@@ -83,51 +89,61 @@ pub(super) async fn bytes(
     }
 }
 
-/// Where it goes once there is a place for it. A client that turns out to be one of HTTP
-/// meanwhile needs none: its requests have their own.
+/// By one configuration.
+struct Decided<'a> {
+    /// Where a route leads.
+    backend: Option<&'a BackendRef>,
+    target: Result<Target, Refused>,
+}
+
+async fn decided<'a>(
+    accepted: &'a Accepted,
+    attempt: &mut Attempt,
+) -> Result<Decided<'a>, Refused> {
+    let backend = backend(accepted, attempt).await?;
+    let by = (Kind::Connection, attempt);
+    let target = target(&accepted.exchange, backend, by, None);
+    Ok(Decided { backend, target })
+}
+
+/// To when there is a place for it. A client that turns out to be one of HTTP meanwhile needs
+/// none: its requests have their own.
 async fn placed_or_asked(
     accepted: &Accepted,
-    (backend, first): (Option<&BackendRef>, First),
+    first: First,
     waiting: (&mut Attempt, Refused),
-) -> Result<Result<Target, First>, Refused> {
-    let mut placed = pin!(placed(accepted, backend, waiting));
+) -> Result<Option<First>, Refused> {
+    let mut placed = pin!(placed(accepted, waiting));
     if first != First::Silence {
-        return placed.await.map(Ok);
+        return placed.await.map(|()| None);
     }
     let spoke = tokio::select! {
         biased; // who has a place goes
-        placed = &mut placed => return placed.map(Ok),
+        placed = &mut placed => return placed.map(|()| None),
         spoke = first::spoken(&accepted.client, first::PART) => spoke,
     };
     match spoke.is_http() {
-        true => Ok(Err(spoke)),
-        false => placed.await.map(Ok),
+        true => Ok(Some(spoke)),
+        false => placed.await.map(|()| None),
     }
 }
 
-/// Where it goes once there is a place for it, if it waits for one.
+/// To when there is a place for it, if it waits for one.
 async fn placed(
     accepted: &Accepted,
-    backend: Option<&BackendRef>,
     (attempt, refused): (&mut Attempt, Refused),
-) -> Result<Target, Refused> {
+) -> Result<(), Refused> {
     if attempt.queued().is_none() {
         return Err(refused);
     }
     // Who ends its own side may still wait; who has reset it does not.
     let reset = accepted.client.ready(Interest::ERROR);
     match queue::wait(attempt, accepted.context(), reset).await {
-        WaitEnd::Over => {}
-        WaitEnd::Late(reason) => return Err(reason.into()),
-        WaitEnd::Cut(reason) => return Err(reason.refuse()),
-        WaitEnd::Left(_reset) => return Err(refused),
+        WaitEnd::Over => Ok(()),
+        WaitEnd::Late(reason) => Err(reason.into()),
+        WaitEnd::Cut(reason) => Err(reason.refuse()),
+        WaitEnd::Left(_reset) => Err(refused),
     }
-    target(
-        &accepted.exchange,
-        backend,
-        (Kind::Connection, attempt),
-        None,
-    )
 }
 
 /// What nobody can have seen of a connection that another endpoint may help. `kept`: what
@@ -181,7 +197,10 @@ async fn to(
 }
 
 /// Where a route for connections leads; else the Service's own endpoints it is.
-async fn backend(accepted: &Accepted) -> Result<Option<&BackendRef>, Refused> {
+async fn backend<'a>(
+    accepted: &'a Accepted,
+    attempt: &mut Attempt,
+) -> Result<Option<&'a BackendRef>, Refused> {
     let exchange = &accepted.exchange;
     let context = &exchange.context;
     let Some(routes) = exchange.in_force.routes_at(context.orig_dst) else {
@@ -193,6 +212,8 @@ async fn backend(accepted: &Accepted) -> Result<Option<&BackendRef>, Refused> {
         Some(RouteKind::Tcp | RouteKind::Http | RouteKind::Grpc) | None => None,
     };
     let dice = &context.worker.dice;
+    let same = same_luck(attempt, dice);
+    let dice = same.as_ref().unwrap_or(dice);
     let decision = routes.decide_connection(name.as_deref(), namespace, |limit| dice.below(limit));
     match decision {
         ConnectionDecision::Implicit => Ok(None),

@@ -26,17 +26,23 @@ impl Aside {
 
     /// Others are asked first.
     pub(super) fn is_passed_by(&self, now: u64) -> bool {
-        let refused = self.0.load(Ordering::Relaxed);
-        refused > 0 && now.saturating_sub(refused) < LOOK_AGAIN
+        is_recent(self.0.load(Ordering::Relaxed), now)
     }
 
     /// It is asked something. Where others were asked first, that is the look at it, and the
     /// next one is as much later, however long this one takes.
     pub(super) fn asked(&self, now: u64) {
-        if self.0.load(Ordering::Relaxed) != 0 && !self.is_passed_by(now) {
-            self.refused(now);
+        let refused = self.0.load(Ordering::Relaxed);
+        if refused != 0 && !is_recent(refused, now) {
+            // What another worker has heard meanwhile is newer than this look.
+            let (is, at) = (Ordering::Relaxed, now.max(1));
+            let _newer = self.0.compare_exchange(refused, at, is, is);
         }
     }
+}
+
+fn is_recent(refused: u64, now: u64) -> bool {
+    refused > 0 && now.saturating_sub(refused) < LOOK_AGAIN
 }
 
 #[cfg(test)]

@@ -226,6 +226,12 @@ impl InFlight {
                 self.put_off(at, random);
                 None
             }
+            Outcome::OverRate => {
+                // The next one, of another caller, may show it.
+                self.note_no_less(now);
+                self.shown_nothing(at);
+                None
+            }
             Outcome::Abandoned => {
                 self.shown_nothing(at);
                 self.note_answer(now);

@@ -132,8 +132,10 @@ pub(crate) enum Outcome {
     Failure(Failure),
     /// The client left, and no answer had begun.
     Abandoned,
-    /// An agent refused it by a limit, and the endpoint has not seen it.
+    /// An agent had no room for it, and the endpoint has not seen it.
     Overflow,
+    /// An agent refused it by what its caller may ask, and the endpoint has not seen it.
+    OverRate,
     /// Nothing.
     Neutral,
 }
@@ -145,12 +147,13 @@ impl Outcome {
         failure.map_or(Self::Neutral, Self::Failure)
     }
 
-    /// Of what the agent gives as the reason. What a rate limit refuses is its client's.
+    /// Of what the agent gives as the reason.
     #[must_use]
     pub(crate) fn of_reason(reason: RefuseReason) -> Self {
         match Failure::of_reason(reason) {
             Some(failure) => Self::Failure(failure),
             None if is_overflow(reason) => Self::Overflow,
+            None if reason == RefuseReason::RateLimited => Self::OverRate,
             None => Self::Neutral,
         }
     }
@@ -162,6 +165,7 @@ impl Outcome {
             None => said.status == 429,
         };
         match Failure::of_answer(said.status, said.grpc) {
+            _ if said.is_overflow && is_shed => Self::OverRate,
             _ if said.is_overflow => Self::Overflow,
             Some(failure) => Self::Failure(failure),
             None if is_shed => Self::Shed,
@@ -208,7 +212,7 @@ mod tests {
             (RefuseReason::OverLimit, Outcome::Overflow),
             (RefuseReason::MaxRequestsPerPod, Outcome::Overflow),
             (RefuseReason::SourcePortsExhausted, Outcome::Overflow),
-            (RefuseReason::RateLimited, Outcome::Neutral),
+            (RefuseReason::RateLimited, Outcome::OverRate),
             (RefuseReason::Denied, Outcome::Neutral),
             (
                 RefuseReason::ConnectRefused,

@@ -186,14 +186,18 @@ impl RequestReport {
         refused.reason.refusal().retry == Retry::Elsewhere
     }
 
-    /// Its answer is not passed on: it goes elsewhere.
+    /// Its answer is held, or there is none: it may go elsewhere. To be told at once, for what
+    /// it waits for behind that is not its endpoint's.
     pub(super) fn failed(&mut self, held: Held) {
         let Some(current) = &mut self.current else {
             return;
         };
-        let Some(load) = &mut current.load else {
+        let Some(load) = current.load.as_mut().filter(|load| !load.is_told()) else {
             return;
         };
+        if held.is_answer() {
+            load.took(Instant::now());
+        }
         match held.lost {
             Some(reason) => load.refused(reason, &current.flow),
             None => {
@@ -462,10 +466,12 @@ mod tests {
                 is_overflow,
             };
             assert_eq!(of_answer(said(false), due, now), outcome, "{told:?}");
-            // Whatever status an agent's own word has that it had no room.
+            // Whatever status an agent's own word has that it had no room; what its caller may
+            // not is the caller's.
             if due.is_none() {
-                let outcome = of_answer(said(true), due, now);
-                assert_eq!(outcome, Outcome::Overflow, "{told:?}");
+                let is_rate = matches!(outcome, Outcome::Shed);
+                let expected = if is_rate { Outcome::OverRate } else { Outcome::Overflow };
+                assert_eq!(of_answer(said(true), due, now), expected, "{told:?}");
             }
         }
     }

@@ -60,6 +60,11 @@ impl Held {
         }
     }
 
+    /// Its endpoint has spoken, or the agent in front of it.
+    pub(in crate::proxy) fn is_answer(&self) -> bool {
+        self.lost.is_none() && self.status != 0
+    }
+
     /// What it says of its endpoint.
     pub(in crate::proxy) fn said(&self) -> Said {
         Said {
@@ -140,7 +145,8 @@ impl Hold {
     pub(in crate::proxy) fn will_do(&self, held: &Held) -> bool {
         let is_failure = Failure::of_answer(held.status, held.grpc).is_some();
         let is_wanted = self.codes.contains(&held.status);
-        held.lost.is_none() && !held.spared && !is_failure && !is_wanted
+        let is_own = held.lost.is_none() && !held.is_overflow;
+        is_own && !held.spared && !is_failure && !is_wanted
     }
 }
 
@@ -244,9 +250,13 @@ mod tests {
             let held = hold.held((500, Some(grpc)), none).expect("it is held");
             assert_eq!(hold.will_do(&held), will_do, "{grpc}");
         }
-        let reason = |name: &str| (name == REASON).then_some(&b"connect_refused"[..]);
-        let held = hold.held((503, None), reason).expect("it is held");
-        assert!(!hold.will_do(&held));
+        // Another agent's word, and no application's answer; the first try may have one yet.
+        hold.codes = [].into();
+        for (status, label) in [(503, "connect_refused"), (429, "rate_limited")] {
+            let reason = |name: &str| (name == REASON).then_some(label.as_bytes());
+            let held = hold.held((status, None), reason).expect("it is held");
+            assert!(!hold.will_do(&held), "{label}");
+        }
     }
 
     #[test]

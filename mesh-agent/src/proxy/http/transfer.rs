@@ -446,7 +446,8 @@ impl Transfer {
                 if self.is_grpc {
                     answered.0.grpc_status = grpc_status(head.headers);
                 }
-                if self.is_grpc || head.status == 503 {
+                // With one of these an agent says that there is no room, or what its caller may not.
+                if self.is_grpc || matches!(head.status, 429 | 503) {
                     self.is_overflow = is_overflow(head.headers);
                 }
                 Ok(Some((answered, len)))

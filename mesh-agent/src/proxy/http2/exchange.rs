@@ -395,11 +395,11 @@ impl<S: Site> Running<S> {
         show(told, &line, site.connection());
         let view = transfer.view();
         let is_bare = transfer.is_bare();
-        let (is_waiting, hold) = (Cell::new(false), told.has_load().then_some(hold));
+        let (waits_behind, hold) = (Cell::new(None), told.has_load().then_some(hold));
         let again = async |held: Held| {
-            is_waiting.set(true);
+            waits_behind.set(Some(held));
             let goes = retries.wait(&*site, &view, (held, whole)).await;
-            is_waiting.set(false);
+            waits_behind.set(None);
             goes
         };
         let judge = (hold.as_ref(), again);
@@ -409,7 +409,7 @@ impl<S: Site> Running<S> {
             idle: times.idle.or(context.worker.agent.config.idle_timeout),
             ends,
             whole,
-            is_waiting: &is_waiting,
+            waits_behind: &waits_behind,
         };
         let Some(broken) = watch.run(running, (told, &view)).await else {
             return Ok(());

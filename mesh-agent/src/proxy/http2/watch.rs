@@ -1,12 +1,14 @@
 //! What may end a try from outside, while it runs.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::time::{Duration, Instant};
 
 use super::broken::Broken;
 use super::transfer::Stop;
 use super::view::View;
 use crate::http::h2::Reason;
+use crate::proxy::http::Held;
 use crate::proxy::registry::{Cut, CutReason};
 use crate::proxy::request_report::RequestReport;
 use crate::proxy::silence::Silence;
@@ -22,9 +24,9 @@ pub(super) struct Watch<'w> {
     /// It has to be over then, but for what it waits behind its answer; and all of the request.
     pub(super) ends: Option<Instant>,
     pub(super) whole: Option<Instant>,
-    /// It is answered, and waits for its next try: it is over, and its time with it. So it is
-    /// where it waits for what the second try beside it has.
-    pub(super) is_waiting: &'w Cell<bool>,
+    /// The answer behind which it waits for its next try: it is over, and its time with it. So it
+    /// is where it waits for what the second try beside it has.
+    pub(super) waits_behind: &'w Cell<Option<Held>>,
 }
 
 impl Watch<'_> {
@@ -39,11 +41,11 @@ impl Watch<'_> {
             idle,
             ends,
             whole,
-            is_waiting,
+            waits_behind,
         } = self;
         let mut silence = Silence::new(idle, view.bytes());
         let before = view.waited.get();
-        let is_answered = || is_waiting.get() || view.has_failed().is_some();
+        let is_answered = || waits_behind.get().is_some() || view.has_failed().is_some();
         let ends = || {
             let ends = ends.map(|ends| ends + view.waited.get().saturating_sub(before));
             [ends, whole].into_iter().flatten().min()
@@ -58,11 +60,18 @@ impl Watch<'_> {
             };
             let left = silence.wait(pause);
             let since = tokio::time::Instant::now();
+            let ended = poll_fn(|cx| {
+                let ended = run.as_mut().poll(cx);
+                if let Some(held) = waits_behind.get() {
+                    told.failed(held);
+                }
+                ended
+            });
             tokio::select! {
                 biased; // a cut must not wait for a busy exchange
                 reason = all.wait() => break Some(Broken::Cut(reason)),
                 reason = cut(alone) => break Some(Broken::Cut(reason)),
-                ended = &mut run => match ended {
+                ended = ended => match ended {
                     Ok(()) => break None,
                     Err(stop) => break Some(Broken::from(stop)),
                 },

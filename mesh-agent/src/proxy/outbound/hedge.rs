@@ -315,7 +315,7 @@ fn mended(driven: &Driven, transfer: &Transfer, is_reused: bool) -> Option<Outco
 /// What it says of its endpoint.
 fn outcome(fail: Fail) -> Outcome {
     let failure = match fail {
-        Fail::Held(held) if held.is_overflow => return Outcome::Overflow,
+        Fail::Held(held) if held.is_overflow => return Outcome::of_answer(held.said()),
         Fail::Held(held) => Failure::of_answer(held.status, held.grpc),
         Fail::Upstream(Some(StreamEnd::NotTaken))
         | Fail::Client(_)

@@ -369,7 +369,10 @@ impl<'r> Requests<'r> {
                 }
             }
             let held = match driven {
-                Driven::Failed(fail) => transfer.held(fail),
+                Driven::Failed(fail) => {
+                    let held = transfer.held(fail);
+                    held.inspect(|held| self.told.failed(*held))
+                }
                 Driven::TimedOut if limits.is_left(Instant::now()) => {
                     let late = sent.tries.late(replayable.is_safe);
                     late.filter(|_| transfer.may_go_elsewhere())

@@ -250,7 +250,11 @@ impl Sim {
             Outcome::Failure(_) if heard == Heard::Unreached || (is_safe && is_probe) => {
                 self.ask(attempt, begun);
             }
-            Outcome::Failure(_) | Outcome::Abandoned | Outcome::Overflow | Outcome::Neutral => {
+            Outcome::Failure(_)
+            | Outcome::Abandoned
+            | Outcome::Overflow
+            | Outcome::OverRate
+            | Outcome::Neutral => {
                 assert_eq!(to, FAILS);
                 self.lost.push((begun, is_probe));
             }

@@ -181,6 +181,24 @@ fn an_agent_without_room_ejects_nobody() {
     assert_eq!(sim.balancer.health.ejected(), 0);
 }
 
+/// Another caller may have no limit there, or not reached it.
+#[test]
+fn a_probe_that_meets_its_callers_rate_limit_is_followed_by_another() {
+    let snapshot = snapshot(1, &[(1, "a"), (2, "b"), (3, "c")]);
+    let (service, now) = (only(&snapshot), Instant::now());
+    for (outcome, is_next) in [(Outcome::OverRate, true), (Outcome::Overflow, false)] {
+        let mut balancer = balancer(0);
+        fail(&mut balancer, service, 2, now);
+        let later = now + Duration::from_secs(2);
+        let (which, mut probe) = begin(&mut balancer, service, later);
+        assert!(which == 2 && probe.is_probe());
+        assert_eq!(probe.end(outcome, later, &random), None);
+        drop(probe);
+        let (which, next) = begin(&mut balancer, service, later);
+        assert_eq!(which == 2 && next.is_probe(), is_next, "{outcome:?}");
+    }
+}
+
 /// A retry goes where it may help: to the one that works, and not to another that fails.
 #[test]
 fn a_retry_goes_to_the_one_that_works() {

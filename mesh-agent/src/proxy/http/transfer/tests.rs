@@ -93,6 +93,28 @@ async fn read_until(from: &mut TcpStream, end: &[u8]) -> Vec<u8> {
     got
 }
 
+/// It says nothing of its endpoint, as one of 503 with such a word does not.
+#[tokio::test]
+async fn a_rate_limits_429_is_known_for_the_other_agents() {
+    for (reason, is_agents) in [("rate_limited", true), ("connect_refused", false)] {
+        let (mut client, mut asking) = End::pair().await;
+        let (mut upstream, mut server) = End::pair().await;
+        asking.write_all(HEAD).await.expect("write");
+        let (mut transfer, _copied) = held(&mut client).await;
+        let answer = format!(
+            "HTTP/1.1 429 No\r\n{}: {reason}\r\ncontent-length: 4\r\n\r\n",
+            crate::http::answer::REASON
+        );
+        server.write_all(answer.as_bytes()).await.expect("write");
+        drop((server, asking));
+        let _cut = transfer
+            .run(&mut client.side(), &mut upstream.side(), || false)
+            .await;
+        let carried = transfer.carried();
+        assert_eq!((carried.status, carried.is_overflow), (429, is_agents));
+    }
+}
+
 #[tokio::test]
 async fn a_copy_is_whole_of_a_request_whose_held_answer_is_passed_on_after_all() {
     let (mut client, mut asking) = End::pair().await;

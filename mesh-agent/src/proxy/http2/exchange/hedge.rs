@@ -179,14 +179,14 @@ impl<S: Site> Running<S> {
         self.told.goes_to(won.beside.won());
         let Self { told, transfer, .. } = self;
         show(told, &won.line, site.connection());
-        let (view, is_waiting) = (transfer.view(), Cell::new(false));
+        let (view, waits_behind) = (transfer.view(), Cell::new(None));
         let alone = won.watched.as_ref().map(|(_, cut)| &**cut);
         let watch = Watch {
             cuts: (&context.entry().cut, alone),
             idle: won.idle,
             ends: won.ends,
             whole: None,
-            is_waiting: &is_waiting,
+            waits_behind: &waits_behind,
         };
         let running = transfer.pass(won.answer, &won.response);
         let Some(broken) = watch.run(running, (told, &view)).await else {

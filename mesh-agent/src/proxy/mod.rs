@@ -49,6 +49,7 @@ mod turns;
 mod worker;
 mod workers;
 
+pub(crate) use alarm::PartEnded;
 pub(crate) use config::{Config, request_limits};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use inbound::fuzz_first_bytes;

@@ -470,7 +470,11 @@ mod tests {
             // not is the caller's.
             if due.is_none() {
                 let is_rate = matches!(outcome, Outcome::Shed);
-                let expected = if is_rate { Outcome::OverRate } else { Outcome::Overflow };
+                let expected = if is_rate {
+                    Outcome::OverRate
+                } else {
+                    Outcome::Overflow
+                };
                 assert_eq!(of_answer(said(true), due, now), expected, "{told:?}");
             }
         }

@@ -117,7 +117,7 @@ fn killed_and_started(world: &World, agent: Agent, load: &mut Load) -> (Agent, [
 }
 
 #[test]
-fn killed_under_load_it_lets_nothing_past_and_is_back_within_a_second() {
+fn killed_under_load_it_lets_nothing_past_and_is_soon_back() {
     let mut world = World::new(1).expect("a world");
     let mut pod = |name, down| world.add_pod("n1", name, down).expect("a pod");
     let closed = pod("closed", Some("closed"));

@@ -313,7 +313,7 @@ fn a_server_that_closes_idle_connections_loses_no_request() {
 /// one pod; another one beside it. The row without agents is what the machine itself
 /// does to it.
 #[test]
-fn a_greedy_pod_takes_nothing_from_a_quiet_one() {
+fn beside_a_greedy_pod_a_quiet_one_loses_nothing_and_waits_little_longer_than_for_the_machine() {
     let mut mesh = Mesh::new();
     let flood = mesh.world.add_pod("n2", "flood", Some("closed"));
     let flood = flood.expect("a pod");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mesh_tests::kube::{Namespace, mesh};
+use mesh_tests::kube::{Mesh, Namespace, mesh};
 
 pub(crate) const STRICT: &str = "
 apiVersion: security.istio.io/v1
@@ -47,6 +47,24 @@ spec:
     livenessProbe: {grpc: {port: 7070}, periodSeconds: 1, timeoutSeconds: 2, failureThreshold: 3}
 ";
 
+/// Of the probes of readiness and liveness, by the node's kernel: what is let through once
+/// may be a race that was won.
+fn ten_of_each(mesh: &Mesh) {
+    let passed = || {
+        let page = mesh.cluster.agent_metrics(1).expect("its metrics");
+        let is_it = |line: &&str| line.contains("event=\"steer_passed_probe\"");
+        let line = page.lines().find(is_it).expect("a counter");
+        let (_, count) = line.rsplit_once(' ').expect("a number");
+        count.parse::<f64>().expect("a number")
+    };
+    let before = passed();
+    let is_so = || passed() >= before + 20.0;
+    let waited = mesh
+        .cluster
+        .wait_until("probed", Duration::from_secs(60), is_so);
+    waited.expect("the kubelet probes each second");
+}
+
 #[test]
 fn grpc_probes_pass_where_only_mutual_tls_is_taken() {
     let Some(mesh) = mesh() else { return };
@@ -60,8 +78,7 @@ fn grpc_probes_pass_where_only_mutual_tls_is_taken() {
         let ready = all.iter().find(|c| c["type"] == "Ready").expect("one");
         (ready["status"].clone(), ready["lastTransitionTime"].clone())
     };
-    // Ten of each: what is let through once may be a race that was won.
-    std::thread::sleep(Duration::from_secs(10));
+    ten_of_each(&mesh);
     let state = ns.get("pod grpc").expect("the pod");
     assert_eq!(changed(&state), changed(&ready));
     let container = &state["status"]["containerStatuses"][0];
@@ -80,9 +97,8 @@ fn probes_pass_where_only_mutual_tls_is_taken_and_nobody_else_of_the_node_does()
     ns.apply(STRICT).expect("a policy");
     ns.apply(PROBED).expect("a pod");
     let pod = ns.app("probed").expect("it is ready");
-    // Ten of each: what is let through once may be a race that was won.
     let failures = "-n probes get events --field-selector reason=Unhealthy -o name";
-    std::thread::sleep(Duration::from_secs(10));
+    ten_of_each(&mesh);
     assert_eq!(mesh.cluster.kubectl(failures).expect("events"), "");
     let state = ns.get("pod probed").expect("the pod");
     let container = &state["status"]["containerStatuses"][0];

@@ -300,6 +300,16 @@ impl World {
         self.command(&pod.netns, &pod.cgroup, binary("MESH_APP_BIN", "mesh-app"))
     }
 
+    /// The same, which takes the CPU that nobody else wants: how pods share that is the kernel's
+    /// affair, and not what is looked at.
+    #[must_use]
+    pub fn yielding_app(&self, pod: &Pod) -> Command {
+        let mut app = self.in_pod(pod, "nice");
+        app.args(["-n", "19"])
+            .arg(binary("MESH_APP_BIN", "mesh-app"));
+        app
+    }
+
     /// Any program, inside a pod.
     #[must_use]
     pub fn in_pod(&self, pod: &Pod, program: &str) -> Command {

@@ -317,7 +317,7 @@ fn beside_a_greedy_pod_a_quiet_one_loses_nothing_and_waits_little_longer_than_fo
     let mut mesh = Mesh::new();
     let flood = mesh.world.add_pod("n2", "flood", Some("closed"));
     let flood = flood.expect("a pod");
-    let mut server = mesh.world.app(&flood);
+    let mut server = mesh.world.yielding_app(&flood);
     server.args(["load-server", &APP_PORT.to_string()]);
     mesh.world
         .start_and_read(server, "serving")
@@ -344,7 +344,7 @@ fn beside_a_greedy_pod_a_quiet_one_loses_nothing_and_waits_little_longer_than_fo
         |(_, from, to): &(&str, &Pod, String)| mesh.client(from, &["paced", to, "100", seconds]);
     let alone = ways.each_ref().map(quiet);
     let args = |kind: &str, to: &str, width: &str| {
-        let mut load = mesh.world.app(&mesh.a);
+        let mut load = mesh.world.yielding_app(&mesh.a);
         load.args([
             "load",
             kind,

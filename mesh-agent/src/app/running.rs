@@ -229,6 +229,10 @@ impl Running {
             }
             Some(one) = self.arrived.next() => {
                 self.reconciler.arrived(one);
+                for _ in 0..enrol::MAX_ARRIVALS {
+                    let Some(one) = self.arrived.waiting() else { break };
+                    self.reconciler.arrived(one);
+                }
                 passes(false, true)
             }
             changed = self.trust.changed() => {

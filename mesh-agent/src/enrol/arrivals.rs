@@ -19,7 +19,7 @@ use crate::model::{PodIps, Snapshot, Workload, WorkloadKey};
 use crate::sys::netns::Netns;
 
 /// Arrivals that wait to be taken up, and of whose pods a place is remembered.
-const WAITING: usize = 64;
+pub(crate) const MAX_ARRIVALS: usize = 64;
 const MAX_PLACES: usize = mesh_common::abi::MAX_PODS as usize;
 
 /// What the runtime says of a pod's new sandbox.
@@ -112,11 +112,17 @@ impl Queue {
     pub(crate) async fn next(&mut self) -> Option<Arrived> {
         self.0.recv().await
     }
+
+    /// One more that has come already: of a burst, as when a node starts, all are taken up by
+    /// one pass.
+    pub(crate) fn waiting(&mut self) -> Option<Arrived> {
+        self.0.try_recv().ok()
+    }
 }
 
 #[must_use]
 pub(crate) fn arrivals() -> (Arrivals, Queue) {
-    let (sender, receiver) = mpsc::channel(WAITING);
+    let (sender, receiver) = mpsc::channel(MAX_ARRIVALS);
     (Arrivals(sender), Queue(receiver))
 }
 

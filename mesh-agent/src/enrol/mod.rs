@@ -43,7 +43,9 @@ use crate::observe::Observe;
 use crate::sys::netns::Netns;
 use crate::sys::route;
 pub(crate) use appearing::Appearing;
-pub(crate) use arrivals::{Admission, Arrival, Arrivals, Queue as Arrivees, arrivals};
+pub(crate) use arrivals::{
+    Admission, Arrival, Arrivals, MAX_ARRIVALS, Queue as Arrivees, arrivals,
+};
 use arrivals::{Arrived, Refusal};
 pub(crate) use carried::{Active, Carried, OfPod};
 pub(crate) use data_path::DataPath;

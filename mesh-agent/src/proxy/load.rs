@@ -20,7 +20,7 @@ impl Load {
         Self { in_flight, context }
     }
 
-    /// What was tried before it is over.
+    /// Ends the previous attempt: this one takes over its place in the counts.
     pub(super) fn behind(mut self, before: Option<Self>) -> Self {
         let mut before = before.map(|load| load.in_flight);
         self.in_flight.takes_over(before.as_mut());

@@ -1,7 +1,7 @@
 //! The places that the node has for connections, and those for requests in flight, and
 //! who holds them.
 //!
-//! Each connection takes one, each request one of the others. A pod may have as many as
+//! Each connection takes one, each request takes one of the request places. A pod may have as many as
 //! are free then, and so may the source of connections from elsewhere; at one pod, a
 //! source may have as many as that pod could still have. Alone a pod or a source gets
 //! half of all, a source at one pod a third; n together leave one part of n + 1. So

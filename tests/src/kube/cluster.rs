@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
+use super::late::LateAgents;
 use crate::packets::PacketCapture;
 use crate::wait::eventually;
 
@@ -205,11 +206,18 @@ impl Cluster {
         self.on_node(node, &["curl", "-sS", "-m", "5", url])
     }
 
-    /// Everything that runs on it ends, and all that a reboot takes is gone.
-    pub fn reboot(&self, node: usize) -> Result<()> {
-        let node = node.to_string();
-        self.run("node.sh", &["down", &node])?;
-        self.run("node.sh", &["up", &node])
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Everything that runs on it ends, and all that a reboot takes is gone; its agent comes
+    /// when what this gives is dropped, and not with the kubelet.
+    pub fn reboot(&self, node: usize) -> Result<LateAgents> {
+        let number = node.to_string();
+        self.run("node.sh", &["down", &number])?;
+        let late = LateAgents::of(self, node);
+        self.run("node.sh", &["up", &number])?;
+        Ok(late)
     }
 
     fn run(&self, script: &str, args: &[&str]) -> Result<()> {

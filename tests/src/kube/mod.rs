@@ -6,10 +6,12 @@
 
 mod absence;
 mod cluster;
+mod late;
 mod mesh;
 mod namespace;
 
 pub use absence::Absence;
 pub use cluster::{Cluster, SYSTEM};
+pub use late::LateAgents;
 pub use mesh::{Mesh, cluster, mesh};
 pub use namespace::{AppPod, Namespace};

@@ -1,9 +1,10 @@
 //! Upgrades, and a node that is away for a while.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mesh_tests::kube::{Mesh, Namespace, SYSTEM, mesh};
 use mesh_tests::{Span, Steady};
+use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -120,6 +121,23 @@ fn an_upgrade_and_its_rollback_fail_no_new_connection_and_end_streams_one_by_one
     none_failed(&mut client, "rollback");
 }
 
+/// How much later than the kubelet the agent of a rebooted node comes.
+const LATE: Duration = Duration::from_secs(60);
+
+/// Names of pods that have a container that runs.
+fn running_on<'p>(pods: &'p Value, node: &str) -> Vec<&'p str> {
+    let all = pods["items"].as_array().expect("a list");
+    let there = all.iter().filter(|pod| pod["spec"]["nodeName"] == node);
+    let runs = |pod: &&Value| {
+        let containers = pod["status"]["containerStatuses"].as_array();
+        containers.is_some_and(|all| all.iter().any(|one| one["state"]["running"].is_object()))
+    };
+    let names = there
+        .filter(runs)
+        .map(|pod| pod["metadata"]["name"].as_str());
+    names.map(|name| name.expect("a name")).collect()
+}
+
 #[test]
 fn after_a_reboot_nothing_of_an_enrolled_pod_passes_in_plaintext() {
     let Some(mesh) = mesh() else { return };
@@ -129,7 +147,20 @@ fn after_a_reboot_nothing_of_an_enrolled_pod_passes_in_plaintext() {
     drop(from_web);
     let filter = "tcp and (net 10.244.0.0/16 or net fd00:244::/32)";
     let capture = mesh.cluster.capture_packets(2, filter).expect("tcpdump");
-    mesh.cluster.reboot(2).expect("rebooted");
+    let late = mesh.cluster.reboot(2).expect("rebooted");
+    let up = Instant::now();
+    let waits = || {
+        let events = "-n reboot get events --field-selector reason=FailedCreatePodSandBox -o json";
+        let events = mesh.cluster.kubectl(events).expect("events");
+        events.contains("mesh-agent") && up.elapsed() >= LATE
+    };
+    mesh.cluster
+        .wait_until("the kubelet says what pods wait for", 2 * LATE, waits)
+        .expect("they wait for the agent");
+    let pods = shop.get("pods").expect("the pods");
+    let there = running_on(&pods, "node2");
+    assert_eq!(there, Vec::<&str>::new(), "started without the agent");
+    drop(late);
     let carried = || {
         // Its address is another one.
         let now = shop.app("api").expect("the pod");

@@ -46,7 +46,7 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 /// Who does not take an answer of the agent's own by then does not get it.
 const TELL: Duration = Duration::from_secs(10);
 
-/// What the connection is told of one that is over.
+/// What the connection's task learns when an exchange ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum After {
     Done,
@@ -85,9 +85,9 @@ struct Running<S> {
     transfer: Transfer,
     client: Client,
     began: Instant,
-    /// What limits its time begins then.
+    /// Start of the timeouts of route and policy; later than `began` behind an injected delay.
     timed: Instant,
-    /// By its caller's word.
+    /// From the caller's `grpc-timeout`.
     deadline: Option<Instant>,
     /// Bytes of the request's head.
     head: usize,

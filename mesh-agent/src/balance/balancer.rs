@@ -134,7 +134,6 @@ impl Balancer {
         let breaker = &state.breaker;
         // Also of one that is used though its breaker is open.
         let of = &here.traffic.outlier_detection;
-        let may_probe = may_probe && of.is_on;
         let is_tried = || may_probe && !breaker.is_closed() && breaker.probe(of, at);
         let is_probe = probed.is_some() || is_tried();
         if is_probe {

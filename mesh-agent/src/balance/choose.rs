@@ -147,7 +147,11 @@ impl Choice<'_> {
 
     /// Its part of what it would get, in thousandths.
     fn warmth(&self, state: &State, warmup: Warmup) -> u64 {
-        let born = state.born.max(state.breaker.since());
+        let back = match self.has_breakers {
+            true => state.breaker.since(),
+            false => 0,
+        };
+        let born = state.born.max(back);
         let age = self.now.saturating_sub(born);
         let grown = age * 1000 / millis(warmup.duration).max(1);
         grown.max(u64::from(warmup.minimum_percent) * 10).min(1000)

@@ -22,6 +22,8 @@ pub(super) struct Here {
 
 /// No endpoint's number: a list is never so long.
 const NONE: u32 = u32::MAX;
+/// Behind a probe that met its caller's own limit, in ms: one caller must not pay for each.
+const PAUSE: u64 = 1_000;
 /// No time, in seconds.
 const UNKNOWN: f32 = -1.0;
 
@@ -227,9 +229,9 @@ impl InFlight {
                 None
             }
             Outcome::OverRate => {
-                // The next one, of another caller, may show it.
+                // The next one, of another caller, may show it soon.
                 self.note_no_less(now);
-                self.shown_nothing(at);
+                self.shown_nothing(at.saturating_add(PAUSE));
                 None
             }
             Outcome::Abandoned => {

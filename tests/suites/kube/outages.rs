@@ -152,7 +152,18 @@ fn after_a_reboot_nothing_of_an_enrolled_pod_passes_in_plaintext() {
     let waits = || {
         let events = "-n reboot get events --field-selector reason=FailedCreatePodSandBox -o json";
         let events = mesh.cluster.kubectl(events).expect("events");
-        events.contains("mesh-agent") && up.elapsed() >= LATE
+        let since = OffsetDateTime::now_utc() - up.elapsed();
+        let events: Value = serde_json::from_str(&events).expect("events");
+        let mut events = events["items"].as_array().expect("a list").iter();
+        let is_told = events.any(|event| {
+            let last = event["lastTimestamp"].as_str().unwrap_or_default();
+            let is_new = OffsetDateTime::parse(last, &Rfc3339).is_ok_and(|last| last > since);
+            is_new
+                && event["message"]
+                    .as_str()
+                    .is_some_and(|m| m.contains("mesh-agent"))
+        });
+        is_told && up.elapsed() >= LATE
     };
     mesh.cluster
         .wait_until("the kubelet says what pods wait for", 2 * LATE, waits)

@@ -199,6 +199,9 @@ impl<S: Site> Running<S> {
                 && self.transfer.may_replay()
                 && let Some(late) = retries.late(is_sent)
             {
+                if !self.is_late(Instant::now()) {
+                    self.told.failed(late);
+                }
                 match self.elsewhere(&mut retries, (late, ends)).await {
                     Ok(true) => {
                         self.told.failed(late);

@@ -445,7 +445,8 @@ async fn download(
     let said = said(hold, &head, is_end);
     let hold = hold.filter(|_| before == 0 && view.is_kept());
     let held = hold.and_then(|hold| held(hold, &head, is_end));
-    let is_failure = Failure::of_answer(said.status, said.grpc).is_some();
+    // An agent's word is no application's answer either.
+    let is_failure = said.is_overflow || Failure::of_answer(said.status, said.grpc).is_some();
     if view.has_rival() && (held.is_some() || is_failure) {
         tokio::select! {
             biased; // nobody waits for an answer any more

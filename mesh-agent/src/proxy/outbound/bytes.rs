@@ -49,8 +49,9 @@ pub(super) async fn bytes(
     after: &mut Option<Box<MeshStream>>,
     first: First,
 ) -> Result<Carried, Refused> {
-    let mut attempt = Attempt::default();
-    let decided = Box::pin(decided(accepted, &mut attempt)).await?;
+    let (mut attempt, mut name) = (Attempt::default(), None);
+    let by = (&mut attempt, &mut name);
+    let decided = Box::pin(decided(accepted, by)).await?;
     let decided = match decided.target {
         Ok(target) => (decided.backend, target),
         Err(refused) => {
@@ -61,7 +62,10 @@ pub(super) async fn bytes(
             // What it was decided by may have been a minute ago: where to, and whether encrypted.
             accepted.exchange = Exchange::begin(&accepted.exchange.context);
             report.flow().generation = accepted.exchange.in_force.snapshot.generation;
-            let decided = Box::pin(self::decided(accepted, &mut attempt)).await?;
+            let by = (&mut attempt, &mut name);
+            let decided = Box::pin(self::decided(accepted, by)).await?;
+            // Where it goes to no Service any more, the place is not its.
+            attempt.leave_queue();
             (decided.backend, decided.target?)
         }
     };
@@ -96,11 +100,14 @@ struct Decided<'a> {
     target: Result<Target, Refused>,
 }
 
+/// The name that its client asks for, once somebody has looked.
+type Asked = Option<Option<Box<str>>>;
+
 async fn decided<'a>(
     accepted: &'a Accepted,
-    attempt: &mut Attempt,
+    (attempt, name): (&mut Attempt, &mut Asked),
 ) -> Result<Decided<'a>, Refused> {
-    let backend = backend(accepted, attempt).await?;
+    let backend = backend(accepted, (attempt, name)).await?;
     let by = (Kind::Connection, attempt);
     let target = target(&accepted.exchange, backend, by, None);
     Ok(Decided { backend, target })
@@ -199,22 +206,28 @@ async fn to(
 /// Where a route for connections leads; else the Service's own endpoints it is.
 async fn backend<'a>(
     accepted: &'a Accepted,
-    attempt: &mut Attempt,
+    (attempt, asked): (&mut Attempt, &mut Asked),
 ) -> Result<Option<&'a BackendRef>, Refused> {
     let exchange = &accepted.exchange;
     let context = &exchange.context;
+    let dice = &context.worker.dice;
+    let same = same_luck(attempt, dice);
+    let dice = same.as_ref().unwrap_or(dice);
     let Some(routes) = exchange.in_force.routes_at(context.orig_dst) else {
         return Ok(None);
     };
     let namespace = context.pod.workload.key.namespace.as_str();
     let name = match routes.kind(namespace) {
-        Some(RouteKind::Tls) => Box::pin(server_name::routed(context, &accepted.client)).await?,
+        Some(RouteKind::Tls) => {
+            if asked.is_none() {
+                let look = Box::pin(server_name::routed(context, &accepted.client));
+                *asked = Some(look.await?);
+            }
+            asked.as_ref().and_then(Option::as_deref)
+        }
         Some(RouteKind::Tcp | RouteKind::Http | RouteKind::Grpc) | None => None,
     };
-    let dice = &context.worker.dice;
-    let same = same_luck(attempt, dice);
-    let dice = same.as_ref().unwrap_or(dice);
-    let decision = routes.decide_connection(name.as_deref(), namespace, |limit| dice.below(limit));
+    let decision = routes.decide_connection(name, namespace, |limit| dice.below(limit));
     match decision {
         ConnectionDecision::Implicit => Ok(None),
         ConnectionDecision::Forward { backend, .. } => Ok(Some(backend)),

@@ -369,10 +369,7 @@ impl<'r> Requests<'r> {
                 }
             }
             let held = match driven {
-                Driven::Failed(fail) => {
-                    let held = transfer.held(fail);
-                    held.inspect(|held| self.told.failed(*held))
-                }
+                Driven::Failed(fail) => transfer.held(fail),
                 Driven::TimedOut if limits.is_left(Instant::now()) => {
                     let late = sent.tries.late(replayable.is_safe);
                     late.filter(|_| transfer.may_go_elsewhere())
@@ -380,6 +377,10 @@ impl<'r> Requests<'r> {
                 Driven::Ended(_) | Driven::Cut(_) | Driven::Idle | Driven::TimedOut => None,
             };
             if let Some(held) = held {
+                // At once; of an answer that has begun the head counts, however it ends.
+                if !transfer.has_answered() {
+                    self.told.failed(held);
+                }
                 let (waits, since) = ((&mut *sent, limits, held), Instant::now());
                 match self.retry_elsewhere(client, transfer, waits).await {
                     Ok(Some(fresh)) => {

@@ -183,17 +183,28 @@ fn an_agent_without_room_ejects_nobody() {
 
 /// Another caller may have no limit there, or not reached it.
 #[test]
-fn a_probe_that_meets_its_callers_rate_limit_is_followed_by_another() {
+fn a_probe_that_meets_its_callers_rate_limit_is_followed_by_another_soon() {
     let snapshot = snapshot(1, &[(1, "a"), (2, "b"), (3, "c")]);
     let (service, now) = (only(&snapshot), Instant::now());
     for (outcome, is_next) in [(Outcome::OverRate, true), (Outcome::Overflow, false)] {
         let mut balancer = balancer(0);
-        fail(&mut balancer, service, 2, now);
-        let later = now + Duration::from_secs(2);
+        // Ejected for the third time, so that a second is soon.
+        let mut later = now;
+        fail(&mut balancer, service, 2, later);
+        for _ in 0..2 {
+            later += Duration::from_secs(100);
+            let (which, mut probe) = begin(&mut balancer, service, later);
+            assert!(which == 2 && probe.is_probe());
+            let failed = probe.end(Outcome::Failure(Failure::Status), later, &random);
+            assert!(failed.is_some());
+        }
+        later += Duration::from_secs(100);
         let (which, mut probe) = begin(&mut balancer, service, later);
         assert!(which == 2 && probe.is_probe());
         assert_eq!(probe.end(outcome, later, &random), None);
         drop(probe);
+        assert_ne!(begin(&mut balancer, service, later).0, 2, "not at once");
+        later += Duration::from_secs(1);
         let (which, next) = begin(&mut balancer, service, later);
         assert_eq!(which == 2 && next.is_probe(), is_next, "{outcome:?}");
     }

@@ -59,8 +59,8 @@ impl Base {
         let observe = Observe::start(observe_config(&flags, &node));
         let identities = Identities::start(flags.identity.config(
             &node,
-            &flags.place.run_dir,
-            (flags.api.access(), &flags.api.state_dir),
+            &flags.place,
+            (flags.api.access(), flags.on_disk.ca_root()),
         ));
         observe.register(|registry| identities.register(registry));
         let owner = match owner {
@@ -98,7 +98,7 @@ async fn source(
 ) -> anyhow::Result<(ConfigSource, watch::Receiver<Update>)> {
     let here = Here::Node(node.to_owned());
     let settings = flags.mesh_settings();
-    if let Some(config) = flags.api.config() {
+    if let Some(config) = flags.api.config(&flags.on_disk) {
         let (api, updates) = Api::start(config, settings, here).await?;
         return Ok((ConfigSource::Api(api), updates));
     }

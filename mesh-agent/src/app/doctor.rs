@@ -67,8 +67,8 @@ struct Bpffs {
 }
 
 #[must_use]
-pub(crate) fn doctor(chain: &Chain) -> Vec<Check> {
-    report(&Machine::look(chain))
+pub(crate) fn doctor(chain: &Chain, run_dir: &Path) -> Vec<Check> {
+    report(&Machine::look(chain, run_dir))
 }
 
 fn report(machine: &Machine) -> Vec<Check> {
@@ -192,7 +192,7 @@ fn bpffs(found: Option<&Bpffs>) -> Vec<Check> {
 }
 
 impl Machine {
-    fn look(chain: &Chain) -> Self {
+    fn look(chain: &Chain, run_dir: &Path) -> Self {
         let release = nix::sys::utsname::uname()
             .map(|u| u.release().to_string_lossy().into_owned())
             .unwrap_or_default();
@@ -208,7 +208,7 @@ impl Machine {
             programs: capture::has_programs(),
             bpffs: Bpffs::look(cgroup2.as_deref()),
             neighbours: cgroup2.as_deref().map(others).unwrap_or_default(),
-            plugin: cni::standing(&chain.settings(Path::new("/run/mesh-agent"))),
+            plugin: cni::standing(&chain.settings(run_dir)),
             cgroup2,
         }
     }

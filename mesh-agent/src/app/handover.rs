@@ -33,7 +33,7 @@ const CERTIFICATES: Duration = Duration::from_secs(10);
 const ORPHANED: Duration = Duration::from_secs(3);
 const DONE: &[u8] = b"yours\n";
 
-fn path(run_dir: &Path) -> PathBuf {
+pub(super) fn path(run_dir: &Path) -> PathBuf {
     run_dir.join("handover.sock")
 }
 

@@ -57,16 +57,15 @@ impl Place {
             proc_dir: flags.host.host_proc_dir.clone(),
             netns_dir: flags.host.host_netns_dir.clone(),
         };
+        let mark = flags.on_disk.has_pods();
         Ok(Self {
             capture: capture::Config {
                 // Of a node that never had a pod of the mesh nothing was promised. Before
                 // the kubelet has made the group of all pods it may be anywhere.
-                hold: mark(flags)
-                    .exists()
-                    .then(|| pods.unwrap_or_else(|| root.clone())),
+                hold: mark.exists().then(|| pods.unwrap_or_else(|| root.clone())),
                 ..config(flags, root, own)?
             },
-            mark: Some(mark(flags)),
+            mark: Some(mark),
             find: Some(find),
             probers,
         })
@@ -109,10 +108,6 @@ impl Place {
             mark: None,
         })
     }
-}
-
-fn mark(flags: &Run) -> PathBuf {
-    flags.host.node_dir.join("has-pods")
 }
 
 /// The node's cgroup2 tree.

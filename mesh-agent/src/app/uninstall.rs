@@ -1,21 +1,22 @@
 //! Takes all that agents left off a node: kernel state, the CNI plugin, files.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::handover;
+use crate::admin;
 use crate::capture;
 use crate::cni::{self, Left};
-use crate::config::Folders;
+use crate::config::{OnDisk, Place, Uninstall};
 use crate::sys::{netns, route};
 
-/// What is removed as a whole, below the node's root.
-const OWN: [&str; 2] = ["var/lib/mesh-agent", "run/mesh-agent"];
-const PINS: &str = "sys/fs/bpf/mesh-agent";
-const RUN_DIR: &str = "/run/mesh-agent";
+/// A directory of this name is the agents' alone and goes as a whole. Of another one only
+/// what agents write goes, and itself where nothing else is in it.
+const OWN: &str = "mesh-agent";
 /// Runtimes read a changed configuration at once, and tell nobody when they have.
 const READ_BY_THEN: Duration = Duration::from_secs(2);
 /// How often a program that had to stay is looked at.
@@ -49,15 +50,15 @@ pub(crate) struct Uninstalled {
     pub(crate) plugin: Left,
 }
 
-/// `host`: where the node's root is seen from here. Refused while an agent runs; may be
-/// repeated.
+/// Refused while an agent runs; may be repeated.
 ///
 /// What cannot be removed from a pod does not keep the plugin in the node's chain:
 /// there it would hold up every new pod.
-pub(crate) fn uninstall(host: &Path, folders: &Folders) -> anyhow::Result<Uninstalled> {
+pub(crate) fn uninstall(flags: &Uninstall) -> anyhow::Result<Uninstalled> {
+    let host = &flags.host_dir;
     let mut names = netns::Names::seen(host.join("proc"), host.join("run/netns"));
     names.files.push("/run/netns".into());
-    let pods = cleanup_seen(&host.join(PINS), &names);
+    let pods = cleanup_seen(&seen(host, &flags.place.bpffs_dir), &names);
     if let Err(error) = &pods
         && let Some(capture::Error::Owned { .. }) = error.downcast_ref()
     {
@@ -66,22 +67,75 @@ pub(crate) fn uninstall(host: &Path, folders: &Folders) -> anyhow::Result<Uninst
             plugin: Left::default(),
         });
     }
-    let plugin = take_out(host, folders)?;
-    for own in OWN {
-        let dir = host.join(own);
-        match std::fs::remove_dir_all(&dir) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error).with_context(|| format!("remove {}", dir.display())),
-        }
-    }
+    let plugin = take_out(flags)?;
+    remove_files(host, &flags.place, &flags.on_disk)?;
     let pods = pods?;
     Ok(Uninstalled { pods, plugin })
 }
 
+/// A path of the node, as it is seen from here.
+fn seen(host: &Path, path: &Path) -> PathBuf {
+    host.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+/// The plugin's own are gone by then.
+fn remove_files(host: &Path, place: &Place, on_disk: &OnDisk) -> anyhow::Result<()> {
+    let written = [
+        (&on_disk.node_dir, vec![on_disk.has_pods()]),
+        (&on_disk.state_dir, vec![on_disk.api(), on_disk.ca_root()]),
+        (
+            &place.run_dir,
+            vec![
+                admin::socket_path(&place.run_dir),
+                handover::path(&place.run_dir),
+                place.crl(),
+            ],
+        ),
+    ];
+    for (dir, files) in written {
+        let dir = seen(host, dir);
+        if dir.file_name().is_some_and(|name| name == OWN) {
+            remove(&dir)?;
+            continue;
+        }
+        for file in files {
+            remove(&seen(host, &file))?;
+        }
+        match std::fs::remove_dir(&dir) {
+            Err(error) if !is_left(&error) => {
+                return Err(error).with_context(|| format!("remove {}", dir.display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// It is gone, or others have it.
+fn is_left(error: &io::Error) -> bool {
+    use io::ErrorKind::{DirectoryNotEmpty, NotFound, ResourceBusy};
+    matches!(error.kind(), NotFound | DirectoryNotEmpty | ResourceBusy)
+}
+
+/// A file, or a directory with all that is in it.
+fn remove(path: &Path) -> anyhow::Result<()> {
+    let removed = match std::fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => std::fs::remove_dir_all(path),
+        Ok(_) => std::fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The program goes when no runtime can have the old configuration in mind any more.
-fn take_out(host: &Path, folders: &Folders) -> anyhow::Result<Left> {
-    let settings = folders.settings(host, Path::new(RUN_DIR));
+fn take_out(flags: &Uninstall) -> anyhow::Result<Left> {
+    let run_dir = &flags.place.run_dir;
+    let settings = flags.folders.settings(&flags.host_dir, run_dir);
     let mut left = cni::uninstall(&settings, false).context("take out the CNI plugin")?;
     if left.changed.is_empty() || left.kept.is_empty() {
         return Ok(left);
@@ -98,8 +152,7 @@ fn take_out(host: &Path, folders: &Folders) -> anyhow::Result<Left> {
 /// Stays until SIGTERM or SIGINT. A program of the plugin that had to stay is removed
 /// when nothing needs it any more; `told` of what is done.
 pub(crate) async fn plugin_away(
-    host: &Path,
-    folders: &Folders,
+    flags: &Uninstall,
     left: &Left,
     told: impl Fn(&Left),
 ) -> anyhow::Result<()> {
@@ -111,8 +164,8 @@ pub(crate) async fn plugin_away(
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
             () = tokio::time::sleep(AGAIN), if is_kept => {
-                let (host, folders) = (host.to_owned(), folders.clone());
-                let look = move || take_out(&host, &folders);
+                let flags = flags.clone();
+                let look = move || take_out(&flags);
                 let left = tokio::task::spawn_blocking(look).await??;
                 is_kept = !left.kept.is_empty();
                 if !is_kept || !left.changed.is_empty() {
@@ -120,5 +173,87 @@ pub(crate) async fn plugin_away(
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use clap::FromArgMatches as _;
+
+    use super::*;
+    use crate::config::{self, Cli, Command};
+
+    fn flags(words: &[&str]) -> Uninstall {
+        let words = [&["mesh-agent", "uninstall"], words].concat();
+        let matches = config::command().try_get_matches_from(words);
+        let cli = Cli::from_arg_matches(&matches.expect("flags")).expect("flags");
+        match cli.command {
+            Command::Uninstall(flags) => *flags,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// With a file in it at each of these paths.
+    fn host(files: &[&str]) -> tempfile::TempDir {
+        let host = tempfile::tempdir().expect("a directory");
+        for file in files {
+            let file = seen(host.path(), Path::new(file));
+            fs::create_dir_all(file.parent().expect("a directory")).expect("made");
+            fs::write(file, "").expect("written");
+        }
+        host
+    }
+
+    fn removed(host: &tempfile::TempDir, words: &[&str]) {
+        let flags = flags(words);
+        for _ in 0..2 {
+            remove_files(host.path(), &flags.place, &flags.on_disk).expect("removed");
+        }
+    }
+
+    #[test]
+    fn the_agents_own_directories_go_as_a_whole() {
+        let host = host(&[
+            "/var/lib/mesh-agent/api/pods.core",
+            "/var/lib/mesh-agent/node/has-pods",
+            "/var/lib/mesh-agent/of-another-version",
+            "/run/mesh-agent/admin.sock",
+            "/run/other",
+        ]);
+        removed(&host, &[]);
+        let is_there = |path: &str| seen(host.path(), Path::new(path)).exists();
+        assert!(!is_there("/var/lib/mesh-agent") && !is_there("/run/mesh-agent"));
+        assert!(is_there("/run/other"));
+    }
+
+    #[test]
+    fn what_agents_wrote_elsewhere_goes_and_what_others_have_there_stays() {
+        let host = host(&[
+            "/srv/api/pods.core",
+            "/srv/ca-root/roots.pem",
+            "/srv/somebody",
+            "/srv/node/has-pods",
+            "/srv/run/admin.sock",
+            "/srv/run/handover.sock",
+            "/srv/run/crl",
+        ]);
+        let elsewhere = [
+            ["--state-dir", "/srv"],
+            ["--node-dir", "/srv/node"],
+            ["--run-dir", "/srv/run"],
+        ];
+        removed(&host, &elsewhere.concat());
+        let left = fs::read_dir(host.path().join("srv")).expect("a directory");
+        let left: Vec<_> = left.map(|one| one.expect("an entry").file_name()).collect();
+        assert_eq!(left, ["somebody"]);
+    }
+
+    #[test]
+    fn the_pins_are_looked_for_where_agents_had_them() {
+        let flags = flags(&["--host-dir", "/host", "--bpffs-dir", "/sys/fs/bpf/m"]);
+        let pins = seen(&flags.host_dir, &flags.place.bpffs_dir);
+        assert_eq!(pins, Path::new("/host/sys/fs/bpf/m"));
     }
 }

@@ -22,8 +22,8 @@ pub(super) fn config(dir: &Path, settings: MeshSettings, json: bool) -> anyhow::
 }
 
 /// Each line: what, is it there, and what follows if not.
-pub(super) fn doctor(chain: &Chain) -> Exit {
-    let checks = app::doctor(chain);
+pub(super) fn doctor(chain: &Chain, run_dir: &Path) -> Exit {
+    let checks = app::doctor(chain, run_dir);
     for check in &checks {
         match (check.present, check.needed) {
             (true, _) => say!("ok       {}", check.what),

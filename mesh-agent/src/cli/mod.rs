@@ -26,14 +26,13 @@ mod out;
 mod repeats;
 mod runtime;
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use clap::FromArgMatches as _;
 
 use crate::admin::Question;
 use crate::app;
-use crate::config::{self, Ca, Cli, Command, Convert, Exit, Folders, LogFormat, StatusOf};
+use crate::config::{self, Ca, Cli, Command, Convert, Exit, LogFormat, StatusOf, Uninstall};
 
 /// The program.
 #[must_use]
@@ -89,11 +88,7 @@ fn dispatch(command: Command) -> anyhow::Result<Exit> {
             );
             Ok(Exit::Yes)
         }
-        Command::Uninstall {
-            host_dir,
-            folders,
-            stay,
-        } => uninstall(&host_dir, &folders, stay),
+        Command::Uninstall(flags) => uninstall(&flags),
         Command::Status {
             of: Some(StatusOf::Routes),
             place,
@@ -163,19 +158,19 @@ fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Cni {
             command: Some(command),
         } => cni::run(*command),
-        Command::Doctor { chain } => Ok(check::doctor(&chain)),
+        Command::Doctor { chain, run_dir } => Ok(check::doctor(&chain, &run_dir)),
     }
 }
 
-fn uninstall(host: &Path, folders: &Folders, stay: bool) -> anyhow::Result<Exit> {
-    let uninstalled = app::uninstall(host, folders)?;
+fn uninstall(flags: &Uninstall) -> anyhow::Result<Exit> {
+    let uninstalled = app::uninstall(flags)?;
     say!(
         "removed what agents left, and the rules of {} pods",
         uninstalled.pods
     );
     cni::told(&uninstalled.plugin);
-    if stay {
-        let ended = app::plugin_away(host, folders, &uninstalled.plugin, |left| {
+    if flags.stay {
+        let ended = app::plugin_away(flags, &uninstalled.plugin, |left| {
             cni::told(left);
         });
         runtime::control()?.block_on(ended)?;

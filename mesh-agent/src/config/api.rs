@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::host::OnDisk;
 use crate::discovery::ApiConfig;
 use crate::kube::Access;
 
@@ -15,9 +16,6 @@ pub(crate) struct ApiFlags {
     /// With --kubernetes: how the API server is reached [default: the service account of the agent's pod].
     #[arg(long, env = "KUBECONFIG")]
     pub(crate) kubeconfig: Option<PathBuf>,
-    /// With --kubernetes: where what the API says is kept for a start without it.
-    #[arg(long, default_value = "/var/lib/mesh-agent")]
-    pub(crate) state_dir: PathBuf,
 }
 
 /// Without a kubeconfig by the service account of the pod that this runs in.
@@ -35,10 +33,10 @@ impl ApiFlags {
 
     /// `None` without `--kubernetes`.
     #[must_use]
-    pub(crate) fn config(&self) -> Option<ApiConfig> {
+    pub(crate) fn config(&self, on_disk: &OnDisk) -> Option<ApiConfig> {
         self.kubernetes.then(|| ApiConfig {
             access: self.access(),
-            state_dir: self.state_dir.join("api"),
+            state_dir: on_disk.api(),
         })
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
+use super::place::RUN_DIR;
 use crate::cni::Settings;
 
 /// In the agent's run directory.
@@ -100,7 +101,7 @@ pub(crate) enum Cni {
         #[command(flatten)]
         chain: Chain,
         /// Directory of the agent's socket for the plugin, here and on the host.
-        #[arg(long, default_value = "/run/mesh-agent")]
+        #[arg(long, default_value = RUN_DIR)]
         run_dir: PathBuf,
         /// How long a network of the node is waited for.
         #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
@@ -112,7 +113,7 @@ pub(crate) enum Cni {
         #[command(flatten)]
         chain: Chain,
         /// Directory of the agent's socket for the plugin, here and on the host.
-        #[arg(long, default_value = "/run/mesh-agent")]
+        #[arg(long, default_value = RUN_DIR)]
         run_dir: PathBuf,
         /// Remove the program too, whatever needs it. CRI-O cannot take away sandboxes then
         /// that were made with it; containerd can.

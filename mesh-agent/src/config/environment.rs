@@ -1,13 +1,22 @@
 //! The environment variable of each flag: how a DaemonSet or a unit sets it.
 //!
 //! One rule, so that nobody has to look it up: `--drain-timeout` of a process that
-//! stays is `MESH_DRAIN_TIMEOUT`; so are the directories that all verbs share. A
-//! variable that has a flag on the command line beside it does not count.
+//! stays is `MESH_DRAIN_TIMEOUT`; so are the directories that all verbs share, and what
+//! a configuration is held to. A variable that has a flag on the command line beside it
+//! does not count.
 
 use clap::{Arg, ArgAction, Command};
 
-/// Where agents and the verbs that ask them meet.
-const SHARED: [&str; 2] = ["bpffs_dir", "run_dir"];
+/// Of every verb that has them: where processes that stay and the verbs that ask them
+/// meet, and what of the mesh is not in its configuration.
+const SHARED: [&str; 6] = [
+    "bpffs_dir",
+    "run_dir",
+    "metrics_addr",
+    "root_namespace",
+    "trust_domain",
+    "trust_domain_alias",
+];
 
 /// The command line with the variables of its flags.
 pub(super) fn of_flags(command: Command) -> Command {
@@ -87,6 +96,40 @@ mod tests {
         };
         assert_eq!(env("run_dir").expect("a variable"), "MESH_RUN_DIR");
         assert_eq!(env("json"), None);
+    }
+
+    #[test]
+    fn a_verb_reads_the_variables_that_the_process_reads_whose_flags_it_shares() {
+        let command = command();
+        let verbs: [(&[&str], &[&str]); 4] = [
+            (&["cleanup"], &["run"]),
+            (&["uninstall"], &["run"]),
+            (&["doctor"], &["run"]),
+            (&["check-config"], &["run"]),
+        ];
+        for (verb, process) in verbs {
+            let process = of(&command, process);
+            let mut shared = 0;
+            for arg in of(&command, verb).get_arguments() {
+                let mut all = process.get_arguments();
+                let Some(same) = all.find(|one| one.get_id() == arg.get_id()) else {
+                    continue;
+                };
+                assert_eq!(arg.get_env(), same.get_env(), "{verb:?}: {}", arg.get_id());
+                assert_eq!(arg.get_default_values(), same.get_default_values());
+                shared += 1;
+            }
+            assert!(shared > 0, "{verb:?}");
+        }
+        // A directory of the agent's own is not what this one asks by.
+        let explain = of(&command, &["explain"]);
+        let env = |id: &str| {
+            let arg = explain.get_arguments().find(|arg| arg.get_id() == id);
+            arg.expect(id).get_env().map(std::ffi::OsStr::to_owned)
+        };
+        assert_eq!(env("config_dir"), None);
+        let root = env("root_namespace").expect("a variable");
+        assert_eq!(root, "MESH_ROOT_NAMESPACE");
     }
 
     #[test]

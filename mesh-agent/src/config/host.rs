@@ -19,10 +19,6 @@ pub(crate) struct Host {
     /// `unified` [default: the cgroup2 mount that shows most].
     #[arg(long)]
     pub(crate) host_cgroup_dir: Option<PathBuf>,
-    /// On the node's disk: notes that pods of the mesh are on this node, so that after a
-    /// reboot none of them connects before they are enrolled. Only with --find-pods.
-    #[arg(long, default_value = "/var/lib/mesh-agent/node")]
-    pub(crate) node_dir: PathBuf,
     /// The procfs that shows the node's processes.
     #[arg(long, default_value = "/proc")]
     pub(crate) host_proc_dir: PathBuf,
@@ -33,4 +29,40 @@ pub(crate) struct Host {
     /// Where the container runtime has files of the pods' network namespaces.
     #[arg(long, default_value = "/run/netns")]
     pub(crate) host_netns_dir: PathBuf,
+}
+
+/// What an agent keeps on the node's disk.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct OnDisk {
+    /// With --kubernetes: where what the API says is kept for a start without it.
+    #[arg(long, env = "MESH_STATE_DIR", default_value = "/var/lib/mesh-agent")]
+    pub(crate) state_dir: PathBuf,
+    /// On the node's disk: notes that pods of the mesh are on this node, so that after a
+    /// reboot none of them connects before they are enrolled. Only with --find-pods.
+    #[arg(
+        long,
+        env = "MESH_NODE_DIR",
+        default_value = "/var/lib/mesh-agent/node"
+    )]
+    pub(crate) node_dir: PathBuf,
+}
+
+impl OnDisk {
+    /// What the API said.
+    #[must_use]
+    pub(crate) fn api(&self) -> PathBuf {
+        self.state_dir.join("api")
+    }
+
+    /// The authority's roots, as the API said them.
+    #[must_use]
+    pub(crate) fn ca_root(&self) -> PathBuf {
+        self.state_dir.join("ca-root")
+    }
+
+    /// A file that is there once a pod of the mesh was.
+    #[must_use]
+    pub(crate) fn has_pods(&self) -> PathBuf {
+        self.node_dir.join("has-pods")
+    }
 }

@@ -1,11 +1,12 @@
 //! Where the pods' certificates come from.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 
 use super::names;
+use super::place::Place;
 use crate::identity::{CaConfig, Config, ConfigMap, NotAConfigMap, Roots, RootsFrom, SourceConfig};
 use crate::kube::Access;
 use crate::model::{SpiffeError, TrustDomain};
@@ -54,21 +55,21 @@ pub(super) fn trust_domain(text: &str) -> Result<TrustDomain, SpiffeError> {
 }
 
 impl Identity {
-    fn roots(&self, (access, state_dir): (Access, &Path)) -> Option<Roots> {
+    fn roots(&self, (access, dir): (Access, PathBuf)) -> Option<Roots> {
         let configmap = self.ca_root_configmap.clone().map(|configmap| {
             Roots::ConfigMap(RootsFrom {
                 configmap,
                 access,
-                dir: state_dir.join("ca-root"),
+                dir,
             })
         });
         configmap.or_else(|| self.ca_root.clone().map(Roots::File))
     }
 
     /// For the agent of `node`. `cluster`: how it reaches the API server, and where it
-    /// keeps what it saw there.
+    /// keeps the roots that it saw there.
     #[must_use]
-    pub(crate) fn config(&self, node: &str, run_dir: &Path, cluster: (Access, &Path)) -> Config {
+    pub(crate) fn config(&self, node: &str, place: &Place, cluster: (Access, PathBuf)) -> Config {
         let source = match (&self.ca_address, self.roots(cluster), &self.ca_token_file) {
             (Some(address), Some(roots), Some(token)) => SourceConfig::Ca(Box::new(CaConfig {
                 server_name: self
@@ -92,7 +93,7 @@ impl Identity {
             trust_domain_aliases: self.trust_domain_alias.clone(),
             source,
             crl_file: self.crl_file.clone(),
-            crl_kept: Some(run_dir.join("crl")),
+            crl_kept: Some(place.crl()),
         }
     }
 }

@@ -10,7 +10,10 @@ mod identity;
 mod log;
 mod names;
 mod observing;
+mod place;
 mod ports;
+mod probe;
+mod uninstall;
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -21,16 +24,20 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::model::TrustDomain;
 use crate::model::policy::MeshSettings;
+use place::RUN_DIR;
 
 pub(crate) use api::ApiFlags;
 pub(crate) use api::access;
 pub(crate) use ca::{Ca, RunCa, State, Token};
-pub(crate) use cni::{Chain, Cni, Folders};
+pub(crate) use cni::{Chain, Cni};
 pub(crate) use exit::{Exit, help as exit_codes};
-pub(crate) use host::Host;
+pub(crate) use host::{Host, OnDisk};
 pub(crate) use identity::Identity;
 pub(crate) use log::{Log, LogFormat};
 pub(crate) use observing::{Lines, Listed};
+pub(crate) use place::Place;
+pub(crate) use probe::Probe;
+pub(crate) use uninstall::Uninstall;
 
 #[derive(Debug, Parser)]
 #[command(name = "mesh-agent", version, about = "Node agent of the mesh", after_help = exit_codes())]
@@ -57,17 +64,7 @@ pub(crate) enum Command {
     /// Take all that agents left off this node: what `cleanup` removes, the CNI plugin, and
     /// their files. On a node with CRI-O the plugin's program stays while sandboxes that
     /// were made with it are there, and does nothing any more.
-    Uninstall {
-        /// Where the node's root directory is seen from here.
-        #[arg(long, env = "MESH_HOST_DIR", default_value = "/")]
-        host_dir: PathBuf,
-        #[command(flatten)]
-        folders: Folders,
-        /// Then stay until it is ended, for a DaemonSet; a program of the plugin that had to
-        /// stay is removed when nothing needs it any more.
-        #[arg(long)]
-        stay: bool,
-    },
+    Uninstall(Box<Uninstall>),
     /// Show state and health of the running agent; exit code 0 when it is ready,
     /// 4 when it is ready and not whole, 1 when it is not ready, 3 when no agent answers.
     Status {
@@ -174,6 +171,9 @@ pub(crate) enum Command {
     Doctor {
         #[command(flatten)]
         chain: Chain,
+        /// Directory of the agent's socket for the plugin, here and on the host.
+        #[arg(long, default_value = RUN_DIR)]
+        run_dir: PathBuf,
     },
 }
 
@@ -195,14 +195,6 @@ pub(crate) enum StatusOf {
     Traffic,
     /// The endpoints of Services that pods of this node use, and which of them are left out.
     Endpoints,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Probe {
-    /// It carries connections: what `/readyz` says.
-    Ready,
-    /// It answers: what `/livez` says.
-    Live,
 }
 
 /// What a directory is held to, as an agent with the same flags would.
@@ -251,16 +243,6 @@ fn access_log(text: &str) -> Result<String, String> {
     }
 }
 
-#[derive(Clone, Debug, Args)]
-pub(crate) struct Place {
-    /// Directory for pins, on a bpf file system.
-    #[arg(long, default_value = "/sys/fs/bpf/mesh-agent")]
-    pub(crate) bpffs_dir: PathBuf,
-    /// Directory for the admin socket.
-    #[arg(long, default_value = "/run/mesh-agent")]
-    pub(crate) run_dir: PathBuf,
-}
-
 #[derive(Debug, Args)]
 pub(crate) struct Run {
     #[command(flatten)]
@@ -271,6 +253,8 @@ pub(crate) struct Run {
     pub(crate) identity: Identity,
     #[command(flatten)]
     pub(crate) host: Host,
+    #[command(flatten)]
+    pub(crate) on_disk: OnDisk,
     #[command(flatten)]
     pub(crate) api: ApiFlags,
     #[command(flatten)]

@@ -16,7 +16,7 @@ mod socket;
 pub(crate) mod text;
 pub(crate) mod traffic;
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -463,18 +463,34 @@ pub(crate) enum FetchError {
 
 /// Asks the running agent for a page on its Unix socket.
 pub(crate) fn fetch(run_dir: &Path, page: &str) -> Result<String, FetchError> {
-    use std::io::{Read as _, Write as _};
     if page.len() > MAX_PAGE {
         return Err(FetchError::Refused(format!(
             "the question is too long: {} bytes as it is sent, where `/`, letters and figures are one and others three; at most {MAX_PAGE} are taken",
             page.len()
         )));
     }
-    let late = |error: std::io::Error| match error.kind() {
+    fetch_on(
+        socket::connect(&socket_path(run_dir), PATIENCE).map_err(late)?,
+        page,
+    )
+}
+
+/// Asks for a page that is for anybody on the node.
+pub(crate) fn fetch_at(pages: SocketAddr, page: &str) -> Result<String, FetchError> {
+    let stream = std::net::TcpStream::connect_timeout(&pages, PATIENCE).map_err(late)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    fetch_on(stream, page)
+}
+
+fn late(error: std::io::Error) -> std::io::Error {
+    match error.kind() {
         ErrorKind::WouldBlock => ErrorKind::TimedOut.into(),
         _ => error,
-    };
-    let mut stream = socket::connect(&socket_path(run_dir), PATIENCE).map_err(late)?;
+    }
+}
+
+fn fetch_on(mut stream: impl Read + Write, page: &str) -> Result<String, FetchError> {
     // HTTP/1.0: the answer ends with the connection and is never chunked.
     write!(stream, "GET {page} HTTP/1.0\r\nHost: localhost\r\n\r\n").map_err(late)?;
     let mut answer = String::new();
@@ -547,6 +563,49 @@ mod tests {
         }
         cancel.cancel();
         serving.await.expect("it ends");
+    }
+
+    /// It cannot do its work.
+    struct Blocked;
+
+    impl Pages for Blocked {
+        fn metrics(&self) -> String {
+            "# EOF\n".to_owned()
+        }
+
+        fn problems(&self) -> Vec<Problem> {
+            vec![Problem::new("signing", "it cannot sign", "none", "mend it").blocking()]
+        }
+    }
+
+    async fn probed(pages: impl Pages, page: &'static str) -> Result<String, FetchError> {
+        let anywhere = "127.0.0.1:0".parse().expect("an address");
+        let tcp = bind_pages(anywhere).await.expect("a port");
+        let address = tcp.local_addr().expect("an address");
+        let cancel = CancellationToken::new();
+        let serving = serve_pages(tcp, None, Arc::new(pages), cancel.clone());
+        let serving = tokio::spawn(serving);
+        let asked = tokio::task::spawn_blocking(move || fetch_at(address, page));
+        let answer = asked.await.expect("it ends");
+        cancel.cancel();
+        serving.await.expect("it ends");
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_probe_is_told_whether_the_work_can_be_done_and_not_whether_a_port_is_open() {
+        let ready = probed(Page, "/readyz").await;
+        assert_eq!(ready.expect("an answer"), "ready\n");
+        let refused = probed(Blocked, "/readyz").await;
+        let Err(FetchError::Refused(why)) = refused else {
+            panic!("{refused:?}");
+        };
+        assert!(why.contains("it cannot sign"), "{why}");
+        // It answers, and a start anew would not mend it.
+        probed(Blocked, "/livez").await.expect("an answer");
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr());
+        let gone = fetch_at(nobody.expect("an address"), "/livez");
+        assert!(matches!(gone, Err(FetchError::Io(_))), "{gone:?}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -50,10 +50,10 @@ impl Handle {
     #[must_use]
     pub(crate) fn troubles(&self) -> Vec<Trouble> {
         let mut troubles = Vec::new();
-        let failed = self.ca.metrics.failure();
         let loaded = self.ca.fresh();
-        let failed = failed.or(loaded.as_ref().err().map(ToString::to_string));
-        if let Some(what) = failed {
+        let unread = loaded.as_ref().err().map(|error| (error.to_string(), true));
+        let failed = unread.or_else(|| self.ca.metrics.failure(Instant::now()));
+        if let Some((what, is_blocking)) = failed {
             troubles.push(Trouble {
                 subject: "signing",
                 what: format!("the authority cannot sign: {what}"),
@@ -61,7 +61,7 @@ impl Handle {
                     "no node gets or renews a certificate; those that live are used until they end"
                         .to_owned(),
                 remedy: "mend what the message names; the next request tries again".to_owned(),
-                blocks: true,
+                blocks: is_blocking,
             });
         }
         if let Some(what) = self.ca.metrics.unpublished() {
@@ -195,7 +195,8 @@ impl Handle {
             gauge.set(value);
             gauge
         };
-        let blocked = self.troubles().iter().any(|t| t.blocks);
+        let failed = self.ca.metrics.failure(Instant::now()).is_some();
+        let blocked = failed || self.troubles().iter().any(|t| t.blocks);
         r.register(
             "mesh_ca_ready",
             "1 where it can sign, else 0",

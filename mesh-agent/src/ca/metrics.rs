@@ -1,6 +1,6 @@
 //! What the authority counts.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -9,6 +9,10 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 use super::errors::{Error, Refusal};
+
+/// How long one that failed is not ready. Whoever is not ready is not asked, and only who
+/// is asked finds out that it works again.
+const NEWS: Duration = Duration::from_secs(15);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct Reason {
@@ -30,8 +34,8 @@ pub(super) struct Metrics {
     pub(super) issued: Counter,
     pub(super) refused: Family<Reason, Counter>,
     pub(super) duration: Histogram,
-    /// Why it cannot sign, until it can.
-    pub(super) failure: Mutex<Option<String>>,
+    /// Why it cannot sign, until it can, and when that was seen last.
+    pub(super) failure: Mutex<Option<(String, Instant)>>,
     /// Why its own certificate and the revocation lists are not made anew.
     pub(super) unpublished: Mutex<Option<String>>,
     /// Why the ConfigMap with the roots is not what it should be.
@@ -76,8 +80,11 @@ impl Metrics {
         self.failure.lock().take();
     }
 
-    pub(super) fn failure(&self) -> Option<String> {
-        self.failure.lock().clone()
+    /// Why it cannot sign, and whether that is news at `now`.
+    pub(super) fn failure(&self, now: Instant) -> Option<(String, bool)> {
+        let failure = self.failure.lock();
+        let (what, seen) = failure.as_ref()?;
+        Some((what.clone(), now.saturating_duration_since(*seen) < NEWS))
     }
 
     pub(super) fn rooted(&self, error: Option<String>) {
@@ -97,6 +104,26 @@ impl Metrics {
     }
 
     pub(super) fn fails(&self, error: &Error) {
-        *self.failure.lock() = Some(error.to_string());
+        *self.failure.lock() = Some((error.to_string(), Instant::now()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_failed_is_told_until_it_works_and_keeps_it_from_being_asked_for_a_while_only() {
+        let metrics = Metrics::default();
+        let now = Instant::now();
+        assert_eq!(metrics.failure(now), None);
+        metrics.fails(&Error::Cluster("no answer".to_owned()));
+        let (what, is_news) = metrics.failure(now).expect("a failure");
+        assert!(is_news && what.contains("no answer"), "{what}");
+        let later = now + NEWS + Duration::from_secs(1);
+        let (_, is_news) = metrics.failure(later).expect("a failure");
+        assert!(!is_news);
+        metrics.works();
+        assert_eq!(metrics.failure(later), None);
     }
 }

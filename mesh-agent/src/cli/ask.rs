@@ -1,6 +1,7 @@
 //! Verbs that ask the running agent.
 
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -137,14 +138,35 @@ fn on_one_line(answer: &mut serde_json::Value) {
 
 /// What it says stands in the event of a probe that failed.
 pub(super) fn probe(run_dir: &Path, what: Probe) -> anyhow::Result<Exit> {
-    let page = match what {
+    probed(admin::fetch(run_dir, page_of(what)), |error| {
+        no_answer(run_dir, error)
+    })
+}
+
+/// The same of an authority.
+pub(super) fn probe_authority(pages: SocketAddr, what: Probe) -> anyhow::Result<Exit> {
+    probed(admin::fetch_at(pages, page_of(what)), |error| {
+        CannotAsk(format!(
+            "{pages}: no authority answers here, or its --metrics-addr is another: {error}"
+        ))
+    })
+}
+
+fn page_of(what: Probe) -> &'static str {
+    match what {
         Probe::Ready => "/readyz",
         Probe::Live => "/livez",
-    };
-    let (said, exit) = match admin::fetch(run_dir, page) {
+    }
+}
+
+fn probed(
+    answer: Result<String, FetchError>,
+    no_answer: impl Fn(&std::io::Error) -> CannotAsk,
+) -> anyhow::Result<Exit> {
+    let (said, exit) = match answer {
         Ok(said) => (said, Exit::Yes),
         Err(FetchError::Refused(why)) => (why, Exit::No),
-        Err(FetchError::Io(error)) => return Err(no_answer(run_dir, &error).into()),
+        Err(FetchError::Io(error)) => return Err(no_answer(&error).into()),
     };
     say!("{}", said.trim_end());
     Ok(exit)

@@ -12,6 +12,9 @@ use crate::config::{Ca, Exit, State, Token};
 use crate::{app, ca};
 
 pub(super) fn run(command: Ca) -> anyhow::Result<Exit> {
+    if let Ca::Probe { what, metrics_addr } = command {
+        return super::ask::probe_authority(metrics_addr, what);
+    }
     tell(command).map_err(|error| match error.downcast_ref::<ca::Error>() {
         Some(ca::Error::Empty(_)) => CannotAsk(format!("{error:#}")).into(),
         _ => error,
@@ -45,6 +48,7 @@ fn tell(command: Ca) -> anyhow::Result<()> {
                 false => say_part!("{}", show(&shown)),
             }
         }
+        Ca::Probe { .. } => {}
         Ca::Rotate { step } => {
             let (state, step, force) = step.step();
             let rotated = on(&state, move |place| ca::rotate(place, &step, force))?;

@@ -9,9 +9,13 @@ use clap::{Args, Subcommand};
 use super::api::access;
 use super::log::Log;
 use super::names;
+use super::probe::Probe;
 use crate::ca::{Account, Allowed, Cluster, Config, NotAllowed, NotAnAccount, STALE, Step};
 use crate::model::policy::MeshSettings;
 use crate::model::{SpiffeError, TrustDomain};
+
+/// Where its pages are.
+const PAGES: &str = "127.0.0.1:15021";
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct State {
@@ -64,6 +68,15 @@ pub(crate) enum Ca {
         #[arg(long)]
         json: bool,
     },
+    /// For the probes of a container: exit code 0 when the running authority can sign, or
+    /// answers; else what is wrong, and 1 or 3.
+    Probe {
+        #[arg(value_enum)]
+        what: Probe,
+        /// Loopback address of its pages.
+        #[arg(long, default_value = PAGES)]
+        metrics_addr: SocketAddr,
+    },
     /// Replace the root in three steps.
     Rotate {
         #[command(subcommand)]
@@ -94,7 +107,7 @@ pub(crate) struct RunCa {
     #[arg(long, default_value = "0.0.0.0:15012")]
     pub(crate) listen: SocketAddr,
     /// Loopback address of /metrics, /readyz and /livez.
-    #[arg(long, default_value = "127.0.0.1:15021")]
+    #[arg(long, default_value = PAGES)]
     pub(crate) metrics_addr: SocketAddr,
     /// Address, as ADDRESS:PORT, where a Prometheus elsewhere scrapes /metrics, and which
     /// has no other page [default: none]. Whoever reaches it may read it.

@@ -101,11 +101,12 @@ mod tests {
     #[test]
     fn a_verb_reads_the_variables_that_the_process_reads_whose_flags_it_shares() {
         let command = command();
-        let verbs: [(&[&str], &[&str]); 4] = [
+        let verbs: [(&[&str], &[&str]); 5] = [
             (&["cleanup"], &["run"]),
             (&["uninstall"], &["run"]),
             (&["doctor"], &["run"]),
             (&["check-config"], &["run"]),
+            (&["ca", "probe"], &["ca", "run"]),
         ];
         for (verb, process) in verbs {
             let process = of(&command, process);

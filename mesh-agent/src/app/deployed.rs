@@ -9,6 +9,8 @@ use crate::proxy::longest_drain;
 
 const DAEMONSET: &str = include_str!("../../../deploy/base/agent.yaml");
 const BASE: &str = include_str!("../../../deploy/base/kustomization.yaml");
+const UNIT: &str = include_str!("../../../deploy/vm/mesh-agent.service");
+const VM_PAGE: &str = include_str!("../../../deploy/vm/README.md");
 const PAGE: &str = include_str!("../../../docs/kubernetes.md");
 /// For what an agent does after its last connection, and on a busy node.
 const MARGIN: Duration = Duration::from_secs(7);
@@ -39,7 +41,10 @@ fn drain(kustomization: &Value) -> Duration {
 
 fn is_long_enough(pod: &Value, drain: Duration) {
     let grace = pod["terminationGracePeriodSeconds"].as_u64();
-    let grace = Duration::from_secs(grace.expect("a time of grace"));
+    suffices(Duration::from_secs(grace.expect("a time of grace")), drain);
+}
+
+fn suffices(grace: Duration, drain: Duration) {
     let needed = longest_drain(drain) + MARGIN;
     assert!(grace >= needed, "{grace:?}, and {needed:?} are needed");
 }
@@ -47,6 +52,21 @@ fn is_long_enough(pod: &Value, drain: Duration) {
 #[test]
 fn an_agent_has_ended_its_connections_before_the_kubelet_kills_it() {
     is_long_enough(&pod(), drain(&read(BASE)));
+}
+
+/// What stands after `name` in the text, up to white space.
+fn time_after(text: &str, name: &str) -> Duration {
+    let (_, rest) = text.split_once(name).expect("it is there");
+    let word = rest.split_whitespace().next().expect("a word");
+    humantime::parse_duration(word).expect("a time")
+}
+
+#[test]
+fn an_agent_has_ended_its_connections_before_systemd_kills_it() {
+    let grace = time_after(UNIT, "\nTimeoutStopSec=");
+    for text in [UNIT, VM_PAGE] {
+        suffices(grace, time_after(text, "--drain-timeout="));
+    }
 }
 
 #[test]

@@ -236,35 +236,48 @@ fn the_reference_of_the_access_log_is_what_its_lines_have() {
 fn the_reference_of_labels_has_every_name_that_the_code_takes() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(root.join("../docs/labels.md")).expect("the reference");
-    let mut sources = String::new();
-    let mut directories = vec![root.join("src/discovery"), root.join("src/observe")];
-    while let Some(directory) = directories.pop() {
-        for entry in std::fs::read_dir(directory).expect("a directory") {
-            let path = entry.expect("an entry").path();
-            let is_test = path.to_string_lossy().contains("tests");
-            if path.is_dir() && !is_test {
-                directories.push(path);
-            } else if !is_test && path.extension().is_some_and(|e| e == "rs") {
-                sources.push_str(&std::fs::read_to_string(&path).expect("a source"));
+    let read = |directory: &str, ending: &str| {
+        let mut sources = String::new();
+        let mut directories = vec![root.join(directory)];
+        while let Some(directory) = directories.pop() {
+            for entry in std::fs::read_dir(directory).expect("a directory") {
+                let path = entry.expect("an entry").path();
+                let is_test = path.to_string_lossy().contains("tests");
+                if path.is_dir() && !is_test {
+                    directories.push(path);
+                } else if !is_test && path.extension().is_some_and(|e| e == ending) {
+                    sources.push_str(&std::fs::read_to_string(&path).expect("a source"));
+                }
             }
         }
-    }
-    let quoted = sources.split('"').filter(|word| {
+        sources
+    };
+    let is_name = |word: &str, known: &[&str]| {
         let (domain, name) = word.split_once('/').unwrap_or_default();
-        let known = [
-            "mesh-agent.io",
-            "istio.io",
-            "service.istio.io",
-            "app.kubernetes.io",
-        ];
         let allowed = |c: char| c.is_ascii_lowercase() || c == '-';
         known.contains(&domain) && !name.is_empty() && name.chars().all(allowed)
-    });
+    };
+    let known = [
+        "mesh-agent.io",
+        "istio.io",
+        "service.istio.io",
+        "app.kubernetes.io",
+        "topology.kubernetes.io",
+    ];
+    let sources = read("src/discovery", "rs") + &read("src/observe", "rs");
+    let quoted = sources.split('"').filter(|word| is_name(word, &known));
+    // What objects of deploy/ select by: others' labels there are only its own.
+    let deployed = read("../deploy/base", "yaml");
+    let words = deployed.split(|c: char| !c.is_ascii_alphanumeric() && !"-./".contains(c));
+    let selected = words.filter(|word| is_name(word, &["mesh-agent.io"]));
     // The agent's own mark of a pod that it cannot read; nobody writes it.
     let names: BTreeSet<_> = quoted
+        .chain(selected)
         .filter(|n| *n != "mesh-agent.io/unreadable")
         .collect();
-    assert!(names.contains("mesh-agent.io/enrolled"), "{names:?}");
+    for name in ["mesh-agent.io/enrolled", "mesh-agent.io/probe-hosts"] {
+        assert!(names.contains(name), "{names:?}");
+    }
     for name in names {
         assert!(
             text.contains(&format!("`{name}`")),

@@ -9,6 +9,7 @@ use crate::proxy::longest_drain;
 
 const DAEMONSET: &str = include_str!("../../../deploy/base/agent.yaml");
 const BASE: &str = include_str!("../../../deploy/base/kustomization.yaml");
+const AUTHORITY: &str = include_str!("../../../deploy/base/ca.yaml");
 const UNIT: &str = include_str!("../../../deploy/vm/mesh-agent.service");
 const VM_PAGE: &str = include_str!("../../../deploy/vm/README.md");
 const PAGE: &str = include_str!("../../../docs/kubernetes.md");
@@ -66,6 +67,47 @@ fn an_agent_has_ended_its_connections_before_systemd_kills_it() {
     let grace = time_after(UNIT, "\nTimeoutStopSec=");
     for text in [UNIT, VM_PAGE] {
         suffices(grace, time_after(text, "--drain-timeout="));
+    }
+}
+
+#[test]
+fn the_authority_is_told_what_the_agents_are_told_where_both_have_to_agree() {
+    let authority = AUTHORITY.split("---").next().expect("a document");
+    let pod = read(authority)["spec"]["template"]["spec"].clone();
+    let mut given = BTreeSet::new();
+    for variable in list(&list(&pod, "containers")[0], "env") {
+        let name = variable["name"].as_str().expect("a name");
+        let from = &variable["valueFrom"]["configMapKeyRef"];
+        assert_eq!(from["name"], "mesh-agent-settings", "{name}");
+        assert_eq!(from["key"], name);
+        // The map of a mesh may have none, and the default holds for both.
+        assert_eq!(from["optional"], true, "{name}");
+        given.insert(name.to_owned());
+    }
+    let variables = |verb: &[&str]| {
+        let mut command = crate::config::command();
+        for name in verb {
+            command = command.find_subcommand(name).expect("a verb").clone();
+        }
+        let all = command.get_arguments().filter_map(|arg| {
+            let env = arg.get_env()?.to_str()?;
+            Some((env.to_owned(), arg.get_default_values().to_owned()))
+        });
+        all.collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let (agent, authority) = (variables(&["run"]), variables(&["ca", "run"]));
+    for name in &given {
+        let of_agent = agent.get(name);
+        assert_eq!(of_agent, authority.get(name), "{name}");
+        assert!(of_agent.is_some(), "{name}");
+    }
+    for name in [
+        "MESH_NAMESPACE",
+        "MESH_ROOT_NAMESPACE",
+        "MESH_TRUST_DOMAIN",
+        "MESH_TRUST_DOMAIN_ALIAS",
+    ] {
+        assert!(given.contains(name), "{name}");
     }
 }
 

@@ -119,6 +119,9 @@ pub(crate) struct RunCa {
     /// Whose identities it signs.
     #[arg(long, default_value = "cluster.local", value_parser = |t: &str| -> Result<TrustDomain, SpiffeError> { TrustDomain::new(t) })]
     pub(crate) trust_domain: TrustDomain,
+    /// Another name of it, as agents have it: for what is told of policies; may be repeated.
+    #[arg(long, value_parser = |t: &str| -> Result<TrustDomain, SpiffeError> { TrustDomain::new(t) })]
+    pub(crate) trust_domain_alias: Vec<TrustDomain>,
     /// Namespace whose policies reach the whole mesh, as agents have it: for what is
     /// told of Services that the API server calls.
     #[arg(long, default_value = "istio-system")]
@@ -250,7 +253,7 @@ impl RunCa {
         MeshSettings {
             root_namespace: self.root_namespace.clone(),
             trust_domain: self.trust_domain.clone(),
-            trust_domain_aliases: Vec::new(),
+            trust_domain_aliases: self.trust_domain_alias.clone(),
         }
     }
 

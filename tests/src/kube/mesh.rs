@@ -12,6 +12,8 @@ use super::cluster::{Cluster, NODES, SYSTEM};
 /// deploy/ and deploy/uninstall with the images of this build.
 const OVERLAY: &str = "tests/kube/mesh";
 const UNINSTALL: &str = "tests/kube/uninstall";
+/// Not where somebody else has them: a step of its own.
+const KINDS: &str = "deploy/components/istio-crds";
 
 /// The installed mesh.
 pub struct Mesh {
@@ -101,7 +103,7 @@ impl Mesh {
         self.kubectl_kustomize("apply", overlay)
     }
 
-    /// As docs/operations.md says.
+    /// As docs/kubernetes.md says; the kinds of policies stay, and the policies.
     pub fn uninstall(&self) -> Result<()> {
         if !self.is_there()? {
             return Ok(());
@@ -111,6 +113,13 @@ impl Mesh {
         let waited = self.cluster.kubectl(&wait);
         waited.with_context(|| self.cluster.state())?;
         self.kubectl_kustomize("delete", UNINSTALL)
+    }
+
+    /// The last step, of a cluster without Istio: its kinds, and with them all policies.
+    pub fn remove_kinds(&self) -> Result<()> {
+        let kinds = self.cluster.file(KINDS);
+        let delete = ["delete", "--ignore-not-found", "-k", &kinds];
+        self.cluster.kubectl_args(&delete).map(drop)
     }
 
     fn kubectl_kustomize(&self, verb: &str, overlay: &str) -> Result<()> {

@@ -11,6 +11,7 @@ const AIM: Duration = Duration::from_secs(60);
 fn the_first_mutual_tls_request_between_nodes_comes_within_a_minute_of_the_install() {
     let Some(mut mesh) = mesh() else { return };
     mesh.uninstall().expect("without a mesh");
+    mesh.remove_kinds().expect("without kinds");
     mesh.install().expect("applied");
     let shop = Namespace::new(mesh.cluster, "first", true).expect("a namespace");
     shop.add_app("web", 1).expect("a pod");
@@ -39,11 +40,22 @@ fn the_first_mutual_tls_request_between_nodes_comes_within_a_minute_of_the_insta
     mesh.wait_rolled_out().expect("ready");
 }
 
+/// Of kinds that Istio has, too.
+const POLICY: &str = "
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: somebodys, namespace: @NS@}
+spec:
+  selector: {matchLabels: {app: nobody}}
+  rules: [{}]
+";
+
 /// Also in the pods, which are there before it and after it.
 #[test]
-fn uninstalled_the_mesh_leaves_nodes_and_pods_as_they_were() {
+fn uninstalled_the_mesh_leaves_nodes_and_pods_as_they_were_and_policies_where_they_are() {
     let Some(mut mesh) = mesh() else { return };
     mesh.uninstall().expect("uninstalled");
+    mesh.remove_kinds().expect("removed");
     // Namespaces of tests before this one may still be going.
     let is_clean = || mesh.left_behind().is_ok_and(|left| left.is_empty());
     let clean = mesh.cluster.wait_until("as before the mesh", AIM, is_clean);
@@ -79,10 +91,17 @@ fn uninstalled_the_mesh_leaves_nodes_and_pods_as_they_were() {
     };
     let enrolled = mesh.cluster.wait_until("enrolled", AIM, is_enrolled);
     enrolled.expect("pods that ran before it come into the mesh");
+    shop.apply(POLICY).expect("a policy");
     mesh.uninstall().expect("uninstalled");
+    let policy = "-n leaving get authorizationpolicies.security.istio.io -o name";
+    let kept = mesh.cluster.kubectl(policy).expect("the kind is there");
+    assert!(kept.contains("/somebodys"), "{kept}");
     // Running pods go on without it.
     storm();
     let left = mesh.left_behind().expect("a look");
     assert!(left.is_empty(), "left behind:\n{}", left.join("\n"));
+    mesh.remove_kinds().expect("removed");
+    let kinds = mesh.cluster.kubectl("get crds -o name").expect("a list");
+    assert!(!kinds.contains(".security.istio.io"), "{kinds}");
     shop.delete().expect("deleted");
 }

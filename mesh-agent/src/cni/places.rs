@@ -90,3 +90,50 @@ pub(super) fn bin_dir<'k>(
             )
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BASE: &str = include_str!("../../../deploy/base/agent.yaml");
+    const GKE: &str = include_str!("../../../deploy/components/gke/kustomization.yaml");
+    const K3S: &str = include_str!("../../../deploy/components/k3s/kustomization.yaml");
+    const MICROK8S: &str = include_str!("../../../deploy/components/microk8s/kustomization.yaml");
+
+    /// The host's path is seen below `/host`, at the same path.
+    fn is_mounted(file: &str, folder: &str) -> bool {
+        let after = |key: &str| -> Vec<String> {
+            let ends = |c: char| c == ',' || c == '}' || c.is_whitespace();
+            let rests = file.split(key).skip(1);
+            let words = rests.filter_map(|rest| rest.split(ends).next());
+            words.map(str::to_owned).collect()
+        };
+        let seen = after("mountPath: ");
+        let of_host = after("hostPath: {path: ");
+        of_host.iter().any(|path| {
+            Path::new(folder).starts_with(path) && seen.contains(&format!("/host{path}"))
+        })
+    }
+
+    #[test]
+    fn the_folders_that_are_looked_for_are_mounted_by_the_base_or_a_platforms_component() {
+        let files = [(BASE, 0, 0), (GKE, 0, 1), (K3S, 1, 0), (MICROK8S, 2, 0)];
+        for (file, row, program) in files {
+            let (conf, bins) = KNOWN[row];
+            // A component adds to the base, and takes from it where its own are others.
+            let is_base = file == BASE;
+            let by_base = !is_base && is_mounted(BASE, conf);
+            assert!(by_base || is_mounted(file, conf), "{conf}");
+            assert!(is_mounted(file, bins[program]), "{}", bins[program]);
+        }
+        assert_eq!(KNOWN.len(), 3, "one more needs a component, too");
+    }
+
+    #[test]
+    fn the_folders_that_a_component_names_are_known_ones() {
+        let (conf, bins) = KNOWN[1];
+        for (name, folder) in [("MESH_CNI_CONF_DIR", conf), ("MESH_CNI_BIN_DIR", bins[0])] {
+            assert!(K3S.contains(&format!("- {name}={folder}\n")), "{name}");
+        }
+    }
+}

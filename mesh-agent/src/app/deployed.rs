@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::proxy::longest_drain;
 
 const DAEMONSET: &str = include_str!("../../../deploy/base/agent.yaml");
+const PROBE_HOSTS: &str = include_str!("../../../deploy/base/probe-hosts.yaml");
 const BASE: &str = include_str!("../../../deploy/base/kustomization.yaml");
 const AUTHORITY: &str = include_str!("../../../deploy/base/ca.yaml");
 const UNIT: &str = include_str!("../../../deploy/vm/mesh-agent.service");
@@ -151,6 +152,30 @@ fn the_agents_container_may_do_what_is_documented_and_takes_no_port_of_the_node(
     let words = section.split(|c: char| !c.is_ascii_uppercase() && c != '_');
     let documented: BTreeSet<&str> = words.filter(|word| word.contains('_')).collect();
     assert_eq!(given, documented);
+}
+
+#[test]
+fn static_pods_and_the_clusters_own_may_name_the_host_of_a_probe_and_nobody_else_may() {
+    let mut documents = PROBE_HOSTS.split("\n---\n").map(read);
+    let policy = documents.next().expect("the policy");
+    assert_eq!(policy["spec"]["failurePolicy"], "Fail");
+    let conditions = list(&policy["spec"], "matchConditions").iter();
+    let mut conditions: Vec<&str> = conditions
+        .filter_map(|one| one["expression"].as_str())
+        .collect();
+    conditions.sort_unstable();
+    // Of a node alone, and for a mirror alone: the kubelet asks what its own file says.
+    let expected = [
+        "!('system:nodes' in request.userInfo.groups && has(object.metadata.annotations) && 'kubernetes.io/config.mirror' in object.metadata.annotations)",
+        "request.namespace != 'kube-system'",
+    ];
+    assert_eq!(conditions, expected);
+    let binding = documents.next().expect("its binding");
+    let selector = &binding["spec"]["matchResources"]["namespaceSelector"];
+    let [label] = list(selector, "matchExpressions") else {
+        panic!("one label: {selector}");
+    };
+    assert_eq!(label["key"], "mesh-agent.io/probe-hosts");
 }
 
 #[test]

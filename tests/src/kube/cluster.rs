@@ -70,6 +70,13 @@ impl Cluster {
         self.apply_with(&["apply", "--dry-run=server", "-f", "-"], yaml)
     }
 
+    /// Would the API server take it from this user? Nothing is made.
+    pub fn try_create_as(&self, (user, group): (&str, &str), yaml: &str) -> Result<()> {
+        let (user, group) = (format!("--as={user}"), format!("--as-group={group}"));
+        let create = ["create", "--dry-run=server", &user, &group, "-f", "-"];
+        self.apply_with(&create, yaml)
+    }
+
     fn apply_with(&self, args: &[&str], yaml: &str) -> Result<()> {
         let mut child = Command::new("kubectl")
             .args(args)

@@ -189,3 +189,40 @@ fn a_pod_that_would_have_the_kubelet_ask_somebody_else_is_refused_by_the_api_ser
         .kubectl(&format!("-n {} label pod asks a=b", ns.name))
         .expect("the old one can be changed");
 }
+
+#[test]
+fn static_pods_have_their_mirrors_and_kube_system_its_pods_whatever_host_their_probes_name() {
+    const REFUSED: &str = "names the host of somebody else";
+    let Some(mesh) = mesh() else { return };
+    let ns = Namespace::new(mesh.cluster, "static", false).expect("a namespace");
+    let node = mesh.cluster.get("node node1").expect("the node");
+    let uid = node["metadata"]["uid"].as_str().expect("its UID");
+    let pod = |namespace: &str, mirror: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata:\n  name: static-node1\n  namespace: {namespace}\n  {mirror}\n  \
+             ownerReferences: [{{apiVersion: v1, kind: Node, name: node1, uid: {uid}, controller: true}}]\nspec:\n  nodeName: node1\n  \
+             containers: [{{name: app, image: x, livenessProbe: {{httpGet: {{port: 6443, host: 10.0.0.1}}}}}}]\n"
+        )
+    };
+    let mirror =
+        "annotations: {kubernetes.io/config.mirror: '1', kubernetes.io/config.source: file}";
+    let refused = |yaml: &str| {
+        let said = mesh.cluster.try_apply(yaml).err();
+        said.is_some_and(|error| format!("{error:#}").contains(REFUSED))
+    };
+    // An API server takes a policy up a moment after it has it.
+    let begins = mesh
+        .cluster
+        .wait_until("refused", Duration::from_secs(30), || {
+            refused(&pod(&ns.name, ""))
+        });
+    begins.expect("a foreign host is refused");
+    // The annotation alone anybody could write.
+    assert!(refused(&pod(&ns.name, mirror)));
+    let kubelet = ("system:node:node1", "system:nodes");
+    let as_kubelet = |yaml: &str| mesh.cluster.try_create_as(kubelet, yaml);
+    as_kubelet(&pod(&ns.name, mirror)).expect("a mirror of a static pod");
+    as_kubelet(&pod(&ns.name, "")).expect_err("a node makes no other pods");
+    let own = pod("kube-system", "");
+    mesh.cluster.try_apply(&own).expect("the cluster's own");
+}

@@ -74,13 +74,8 @@ impl Place {
     /// A pod of the mesh is on this node: after a reboot nothing passes before it is known
     /// which ones are.
     pub(super) fn note_pods(&mut self) {
-        let Some(mark) = self.mark.take().filter(|mark| !mark.exists()) else {
-            return;
-        };
-        let dir = mark.parent().unwrap_or(&mark);
-        let made = std::fs::create_dir_all(dir).and_then(|()| std::fs::write(&mark, ""));
-        if let Err(error) = made {
-            tracing::warn!(%error, file = %mark.display(), "cannot note that pods of the mesh are here: after a reboot they may connect before they are enrolled");
+        if let Some(mark) = self.mark.take() {
+            tokio::task::spawn_blocking(move || note(&mark));
         }
     }
 
@@ -107,6 +102,17 @@ impl Place {
             find: None,
             mark: None,
         })
+    }
+}
+
+fn note(mark: &Path) {
+    if mark.exists() {
+        return;
+    }
+    let dir = mark.parent().unwrap_or(mark);
+    let made = std::fs::create_dir_all(dir).and_then(|()| std::fs::write(mark, ""));
+    if let Err(error) = made {
+        tracing::warn!(%error, file = %mark.display(), "cannot note that pods of the mesh are here: after a reboot they may connect before they are enrolled");
     }
 }
 

@@ -265,7 +265,7 @@ pub(super) fn of_plugin(report: &cni::Report, without: WithoutPlugin) -> Vec<Pro
             "CNI plugin's file",
             format!("what is outside the mesh cannot be left on the node for its CNI plugin: {why}"),
             "while no agent runs new pods wait for one, or those that were outside the mesh before are taken to be so",
-            "mend what the message names; it is written again when pods or namespaces change",
+            "mend what the message names; it is tried again every 10 seconds",
         ));
     }
     problems

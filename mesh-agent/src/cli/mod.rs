@@ -77,7 +77,7 @@ fn log_format(command: &Command) -> LogFormat {
 fn dispatch(command: Command) -> anyhow::Result<Exit> {
     match command {
         Command::Run(flags) => {
-            runtime::control()?.block_on(app::run(*flags))?;
+            runtime::run(app::run(*flags))?;
             Ok(Exit::Yes)
         }
         Command::Cleanup { place } => {

@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::Deserialize;
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Access, Api, Client, Metadata, Seen, follow, read};
@@ -82,6 +84,30 @@ impl RootsFrom {
     }
 }
 
+/// What the files are to say.
+#[derive(Debug)]
+struct Good {
+    roots: String,
+    lists: Option<String>,
+}
+
+impl Good {
+    /// Lists before roots: who has the roots has what they revoked.
+    fn keep(&self, at: &RootsFrom) -> Result<(), String> {
+        if let Some(lists) = &self.lists {
+            keep(lists.as_bytes(), &at.lists())?;
+        }
+        keep(self.roots.as_bytes(), &at.roots())
+    }
+}
+
+/// What was seen last.
+#[derive(Debug, Default)]
+struct Last {
+    good: Option<Arc<Good>>,
+    problem: Option<String>,
+}
+
 #[derive(Deserialize)]
 struct Object {
     metadata: Metadata,
@@ -136,25 +162,47 @@ impl Mirror {
         } = &self.from.configmap;
         let path = format!("/api/v1/namespaces/{namespace}/configmaps");
         let named = format!("fieldSelector=metadata.name%3D{name}");
-        follow(api, (&path, &named), read::<Object>, |seen| {
-            self.see(seen);
-        })
-        .await;
+        let (last, news) = watch::channel(Last::default());
+        let following = follow(api, (&path, &named), read::<Object>, |seen| {
+            self.see(seen, &last);
+        });
+        tokio::join!(following, self.keep(news));
     }
 
-    fn see(&self, seen: Seen<'_, Object>) {
+    /// Writes in the background what is good, one at a time: a disk that does not answer
+    /// holds up nothing else. Of what was seen meanwhile the newest counts.
+    async fn keep(&self, mut news: watch::Receiver<Last>) {
+        while news.changed().await.is_ok() {
+            let (good, problem) = {
+                let last = news.borrow_and_update();
+                (last.good.clone(), last.problem.clone())
+            };
+            let mut kept = Ok(());
+            if let Some(good) = good {
+                let from = self.from.clone();
+                let written = spawn_blocking(move || good.keep(&from)).await;
+                kept = written.unwrap_or_else(|error| Err(error.to_string()));
+            }
+            self.tell(problem.or(kept.err()));
+        }
+    }
+
+    fn see(&self, seen: Seen<'_, Object>, last: &watch::Sender<Last>) {
         let is_it = |object: &Object| object.metadata.name == self.from.configmap.name;
-        let problem = match seen {
+        let seen = match seen {
             Seen::All(all) => match all.into_iter().find(is_it) {
-                Some(object) => self.take(&object).err(),
-                None => Some("there is none".to_owned()),
+                Some(object) => self.good(&object),
+                None => Err("there is none".to_owned()),
             },
-            Seen::Is(object) if is_it(&object) => self.take(&object).err(),
-            Seen::IsGone(object) if is_it(&object) => Some("it is gone".to_owned()),
+            Seen::Is(object) if is_it(&object) => self.good(&object),
+            Seen::IsGone(object) if is_it(&object) => Err("it is gone".to_owned()),
             Seen::Is(_) | Seen::IsGone(_) | Seen::Same => return,
-            Seen::Failed(error) => Some(error.to_string()),
+            Seen::Failed(error) => Err(error.to_string()),
         };
-        self.tell(problem);
+        last.send_modify(|last| match seen {
+            Ok(good) => (last.good, last.problem) = (Some(Arc::new(good)), None),
+            Err(problem) => last.problem = Some(problem),
+        });
     }
 
     fn tell(&self, problem: Option<String>) {
@@ -166,18 +214,18 @@ impl Mirror {
         }
     }
 
-    /// Lists before roots: who has the roots has what they revoked.
-    fn take(&self, object: &Object) -> Result<(), String> {
+    fn good(&self, object: &Object) -> Result<Good, String> {
         let key = &self.from.configmap.key;
         let roots = object.data.get(key).filter(|text| !text.trim().is_empty());
         let roots = roots.ok_or_else(|| format!("it has no {key}"))?;
         let name = CaName::Server("any".to_owned());
         CaClient::new(roots.as_bytes(), &name)
             .map_err(|error| format!("its {key} cannot be used: {error}"))?;
-        if let Some(lists) = object.data.get(LISTS).filter(|text| !text.is_empty()) {
-            keep(lists.as_bytes(), &self.from.lists())?;
-        }
-        keep(roots.as_bytes(), &self.from.roots())
+        let lists = object.data.get(LISTS).filter(|text| !text.is_empty());
+        Ok(Good {
+            roots: roots.clone(),
+            lists: lists.cloned(),
+        })
     }
 }
 
@@ -277,6 +325,49 @@ mod tests {
         assert_eq!(kept(), b);
         assert!(from.lists().exists(), "lists that are not there revoke on");
         following.abort();
+    }
+
+    /// Follows until the test ends, and answers who asks whether anything else goes on.
+    async fn followed(fake: Fake, mirror: Mirror, asked: std::sync::mpsc::Receiver<()>) {
+        let answering = async {
+            while asked.try_recv().is_err() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::select! {
+            () = mirror.follow(&fake) => {}
+            () = answering => {}
+        }
+    }
+
+    #[test]
+    fn a_disk_that_does_not_answer_holds_up_nothing_beside_the_roots() {
+        let (fake, dir) = (Fake::default(), tempfile::tempdir().expect("a directory"));
+        let from = RootsFrom {
+            configmap: "mesh-system/mesh-agent-ca-root".parse().expect("one"),
+            access: Access::InCluster,
+            dir: dir.path().to_owned(),
+        };
+        fake.put(PATH, configmap(json!({"root.pem": root("a")})));
+        // Whoever reads it waits for what a writer says.
+        let fifo = from.roots();
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("a FIFO");
+        let (ask, asked) = std::sync::mpsc::channel();
+        let (end, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let mut builder = tokio::runtime::Builder::new_current_thread();
+            let runtime = builder.enable_all().build().expect("a runtime");
+            runtime.block_on(followed(fake, Mirror::new(from), asked));
+            runtime.shutdown_background();
+            end.send(()).expect("it is waited for");
+        });
+        let _writer = fs::OpenOptions::new()
+            .write(true)
+            .open(&fifo)
+            .expect("it reads");
+        ask.send(()).expect("it listens");
+        let within = ended.recv_timeout(Duration::from_secs(10));
+        assert_eq!(within, Ok(()), "it does nothing else");
     }
 
     #[test]

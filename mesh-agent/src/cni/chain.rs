@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use mesh_cni::PLUGIN;
 
-use super::folder::{CHANGED, Content, Folder};
+use super::folder::{self, CHANGED, Content, Folder};
 use super::list::{self, Network};
 use super::settings::Settings;
 use super::{binary, places};
@@ -131,10 +131,19 @@ fn first(
 ) -> io::Result<Option<Standing>> {
     let names = folder.names()?.into_iter();
     for name in names.filter(|name| list::is_configuration(name)) {
-        let content = match folder.read(&name) {
-            Ok(content) => content,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(error),
-            Err(error) => {
+        let place = dir.join(&name);
+        let link = folder.link(&name);
+        let content = match (
+            content(settings, folder, (&name, &place), link.as_deref()),
+            &link,
+        ) {
+            (Ok(content), _) => content,
+            (Err(error), None) if error.kind() == io::ErrorKind::NotFound => return Err(error),
+            // Where it leads may not be mounted here.
+            (Err(error), Some(to)) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Some(linked(place, to)));
+            }
+            (Err(error), _) => {
                 looked.broken.push(format!("{name}: {error}"));
                 continue;
             }
@@ -147,34 +156,51 @@ fn first(
                 continue;
             }
         };
+        if let Some(to) = &link {
+            return Ok(Some(linked(place, to)));
+        }
         let found = Found {
             name: &name,
             content: &content,
             network: &network,
-            place: dir.join(&name),
+            place,
         };
-        let bin = match programs(settings, dir, &network) {
-            Err(why) => return Ok(Some(found.failed(why))),
-            Ok(bin) => bin,
-        };
-        looked.folders.push(settings.seen(&bin));
-        let standing = match may {
-            May::Look => found.look(settings, &bin),
-            May::Add | May::Update => {
-                let (standing, is_changed) = found.put(settings, folder, (&bin, may))?;
-                looked.is_changed = is_changed;
-                standing
-            }
-        };
-        return Ok(Some(standing));
+        return found.stands(settings, folder, (dir, may), looked).map(Some);
     }
     Ok(None)
 }
 
+/// A file as the runtime reads it: by a link, too.
+fn content(
+    settings: &Settings,
+    folder: &Folder,
+    (name, place): (&str, &Path),
+    link: Option<&Path>,
+) -> io::Result<Content> {
+    match link {
+        None => folder.read(name),
+        Some(_) => folder::read(&settings.seen(place)),
+    }
+}
+
+/// The network is what a link leads to, which is another program's: that is not changed,
+/// and no runtime reads the files behind it.
+fn linked(place: PathBuf, to: &Path) -> Standing {
+    let why = format!(
+        "it is a link to {}, and what a link leads to is not changed: have a file in its place",
+        to.display()
+    );
+    Standing::Failed { place, why }
+}
+
 /// Where the programs of a network are that our plugin can be in.
-fn programs(settings: &Settings, dir: &Path, network: &Network<'_>) -> Result<PathBuf, String> {
+fn programs(
+    settings: &Settings,
+    dir: &Path,
+    network: &Network<'_>,
+) -> Result<Vec<PathBuf>, String> {
     network.may_chain().map_err(|why| why.to_string())?;
-    places::bin_dir(settings, dir, network.others())
+    places::programs_of(settings, dir, network.others())
 }
 
 /// The network that the node's runtime uses.
@@ -191,11 +217,33 @@ impl Found<'_> {
         Standing::Failed { place, why }
     }
 
-    fn look(self, settings: &Settings, bin: &Path) -> Standing {
-        let has_program = binary::is_executable(&settings.seen(bin).join(PLUGIN));
-        match (self.network.has_ours(), has_program) {
-            (true, true) => Standing::In(self.place),
-            (true, false) => self.failed(format!("its program is not in {}", bin.display())),
+    /// How the plugin stands in it, and is put into it where that may be.
+    fn stands(
+        self,
+        settings: &Settings,
+        folder: &Folder,
+        (dir, may): (&Path, May),
+        looked: &mut Looked,
+    ) -> io::Result<Standing> {
+        let bins = match programs(settings, dir, self.network) {
+            Err(why) => return Ok(self.failed(why)),
+            Ok(bins) => bins,
+        };
+        let seen = bins.iter().map(|bin| settings.seen(bin));
+        looked.folders.extend(seen);
+        if may == May::Look {
+            return Ok(self.look(settings, &bins));
+        }
+        let (standing, is_changed) = self.put(settings, folder, (&bins, may))?;
+        looked.is_changed = is_changed;
+        Ok(standing)
+    }
+
+    fn look(self, settings: &Settings, bins: &[PathBuf]) -> Standing {
+        let lacks = |bin: &&PathBuf| !binary::is_executable(&settings.seen(bin).join(PLUGIN));
+        match (self.network.has_ours(), bins.iter().find(lacks)) {
+            (true, None) => Standing::In(self.place),
+            (true, Some(bin)) => self.failed(format!("its program is not in {}", bin.display())),
             (false, _) => Standing::Waits(self.place),
         }
     }
@@ -205,16 +253,19 @@ impl Found<'_> {
         self,
         settings: &Settings,
         folder: &Folder,
-        (bin, may): (&Path, May),
+        (bins, may): (&[PathBuf], May),
     ) -> io::Result<(Standing, bool)> {
         // The program first: a configuration that names what is not there stops the
         // node's network.
-        let seen = settings.seen(bin);
-        let is_there = may != May::Update && binary::is_executable(&seen.join(PLUGIN));
-        if !is_there && let Err(error) = binary::install(&settings.program, &seen) {
-            let (from, to) = (settings.program.display(), bin.display());
-            let why = format!("the plugin's program cannot be copied from {from} to {to}: {error}");
-            return Ok((self.failed(why), false));
+        for bin in bins {
+            let seen = settings.seen(bin);
+            let is_there = may != May::Update && binary::is_executable(&seen.join(PLUGIN));
+            if !is_there && let Err(error) = binary::install(&settings.program, &seen) {
+                let (from, to) = (settings.program.display(), bin.display());
+                let why =
+                    format!("the plugin's program cannot be copied from {from} to {to}: {error}");
+                return Ok((self.failed(why), false));
+            }
         }
         let is_right = match may {
             May::Update => self.network.has(&settings.entry),

@@ -51,6 +51,25 @@ fn locked(mut folder: File) -> io::Result<Flock<File>> {
     Err(io::Error::other("another agent is at work in it"))
 }
 
+/// Only a file of its own: what a link leads to may be another program's.
+pub(super) fn read(path: &Path) -> io::Result<Content> {
+    let mut options = OpenOptions::new();
+    options
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    let file = options.open(path)?;
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    if meta.len() > MAX_BYTES {
+        return Err(ErrorKind::FileTooLarge.into());
+    }
+    let mut text = String::new();
+    file.take(MAX_BYTES).read_to_string(&mut text)?;
+    Ok(Content { text, meta })
+}
+
 /// Somebody else changed the file meanwhile: it is looked at again.
 pub(super) const CHANGED: ErrorKind = ErrorKind::ResourceBusy;
 
@@ -80,23 +99,13 @@ impl Folder {
         Ok(names)
     }
 
-    /// Only a file of its own: what a link leads to may be another program's.
     pub(super) fn read(&self, name: &str) -> io::Result<Content> {
-        let mut options = OpenOptions::new();
-        options
-            .read(true)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
-        let file = options.open(self.path.join(name))?;
-        let meta = file.metadata()?;
-        if !meta.is_file() {
-            return Err(io::Error::other("it is no regular file"));
-        }
-        if meta.len() > MAX_BYTES {
-            return Err(ErrorKind::FileTooLarge.into());
-        }
-        let mut text = String::new();
-        file.take(MAX_BYTES).read_to_string(&mut text)?;
-        Ok(Content { text, meta })
+        read(&self.path.join(name))
+    }
+
+    /// Where it leads, of a link.
+    pub(super) fn link(&self, name: &str) -> Option<PathBuf> {
+        fs::read_link(self.path.join(name)).ok()
     }
 
     /// Writes another text into a file that is as it was `before`, mode and owner kept.

@@ -7,9 +7,12 @@
 
 mod binary;
 mod chain;
+#[cfg(test)]
+mod distributions;
 mod folder;
 mod keeper;
 mod known;
+mod links;
 mod list;
 mod metrics;
 mod places;

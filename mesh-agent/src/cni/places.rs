@@ -1,5 +1,7 @@
 //! Where the node's container runtime has its CNI configuration and programs.
 
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::settings::Settings;
@@ -49,46 +51,55 @@ pub(super) fn bin_dirs(settings: &Settings) -> Vec<PathBuf> {
     }
 }
 
-/// The folder that has the programs of the other plugins of a network: there the
-/// runtime looks.
-pub(super) fn bin_dir<'k>(
+/// The folders that have the programs of the other plugins of a network: in one of them
+/// the runtime looks, and nobody says in which.
+pub(super) fn programs_of<'k>(
     settings: &Settings,
     conf_dir: &Path,
     kinds: impl Iterator<Item = &'k str>,
-) -> Result<PathBuf, String> {
+) -> Result<Vec<PathBuf>, String> {
+    if let Some(dir) = &settings.bin_dir {
+        return Ok(vec![dir.clone()]);
+    }
     let kinds: Vec<&str> = kinds.collect();
-    let candidates: Vec<PathBuf> = match &settings.bin_dir {
-        Some(dir) => return Ok(dir.clone()),
-        None => {
-            let of_conf = KNOWN.iter().filter(|(conf, _)| Path::new(conf) == conf_dir);
-            let mut all: Vec<_> = of_conf.flat_map(|(_, bins)| *bins).collect();
-            if all.is_empty() {
-                all = KNOWN.iter().flat_map(|(_, bins)| *bins).collect();
-            }
-            all.into_iter().map(PathBuf::from).collect()
+    let candidates = beside(conf_dir);
+    let has = |dir: &&PathBuf| kinds.iter().all(|kind| has_program(settings, dir, kind));
+    let found: Vec<PathBuf> = candidates.iter().filter(has).cloned().collect();
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    let places = candidates.iter().map(|dir| dir.display().to_string());
+    Err(format!(
+        "the programs of its plugins ({}) are not in {}: name their folder with --cni-bin-dir (MESH_CNI_BIN_DIR)",
+        kinds.join(", "),
+        places.collect::<Vec<_>>().join(" or ")
+    ))
+}
+
+/// Where the programs of a configuration in this folder may be.
+fn beside(conf_dir: &Path) -> Vec<PathBuf> {
+    let of_conf = KNOWN.iter().filter(|(conf, _)| Path::new(conf) == conf_dir);
+    let mut bins: Vec<_> = of_conf.flat_map(|(_, bins)| *bins).collect();
+    if bins.is_empty() {
+        bins = KNOWN.iter().flat_map(|(_, bins)| *bins).collect();
+    }
+    bins.into_iter().map(PathBuf::from).collect()
+}
+
+/// A link counts also where what it leads to is not mounted here: on the host it is there,
+/// or the node had no network.
+fn has_program(settings: &Settings, dir: &Path, kind: &str) -> bool {
+    // A name with a path in it is none of a plugin's.
+    if kind.contains('/') {
+        return false;
+    }
+    match fs::symlink_metadata(settings.seen(&dir.join(kind))) {
+        Ok(meta) => meta.is_file(),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            settings.seen(dir).join(kind).is_symlink()
         }
-    };
-    let has = |dir: &PathBuf| {
-        let dir = settings.seen(dir);
-        let mut kinds = kinds.iter();
-        // A name with a path in it is none of a plugin's.
-        kinds.all(|kind| !kind.contains('/') && dir.join(kind).is_file())
-    };
-    candidates
-        .iter()
-        .find(|dir| has(dir))
-        .cloned()
-        .ok_or_else(|| {
-            let places: Vec<_> = candidates
-                .iter()
-                .map(|dir| dir.display().to_string())
-                .collect();
-            format!(
-                "the programs of its plugins ({}) are not in {}",
-                kinds.join(", "),
-                places.join(" or ")
-            )
-        })
+        Err(_) => false,
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use mesh_cni::Entry;
 
+use super::links;
+
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     /// Where the host's root is seen from here.
@@ -17,8 +19,8 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// A path of the host's, as it is seen from here.
+    /// A path of the host's, as it is seen from here: by its links, as they lead there.
     pub(super) fn seen(&self, path: &Path) -> PathBuf {
-        self.host.join(path.strip_prefix("/").unwrap_or(path))
+        links::followed(&self.host, path)
     }
 }

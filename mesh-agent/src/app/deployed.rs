@@ -8,6 +8,8 @@ use serde_json::Value;
 use crate::proxy::longest_drain;
 
 const DAEMONSET: &str = include_str!("../../../deploy/base/agent.yaml");
+const UNINSTALL: &str = include_str!("../../../deploy/uninstall/agent.yaml");
+const WITHOUT_CNI: &str = include_str!("../../../deploy/components/no-cni/kustomization.yaml");
 const PROBE_HOSTS: &str = include_str!("../../../deploy/base/probe-hosts.yaml");
 const BASE: &str = include_str!("../../../deploy/base/kustomization.yaml");
 const AUTHORITY: &str = include_str!("../../../deploy/base/ca.yaml");
@@ -143,15 +145,42 @@ fn the_agents_container_may_do_what_is_documented_and_takes_no_port_of_the_node(
     assert_eq!(context["seccompProfile"]["type"], "RuntimeDefault");
     let capabilities = &context["capabilities"];
     assert_eq!(list(capabilities, "drop"), ["ALL"]);
-    let given: BTreeSet<&str> = list(capabilities, "add")
-        .iter()
-        .filter_map(Value::as_str)
-        .collect();
+    let given = added(context);
     let section = PAGE.split("## What it may do\n").nth(1).expect("it");
     let section = section.split("\n## ").next().expect("its text");
     let words = section.split(|c: char| !c.is_ascii_uppercase() && c != '_');
-    let documented: BTreeSet<&str> = words.filter(|word| word.contains('_')).collect();
+    let is_capability = |word: &&str| word.len() > 4 && (word.contains('_') || *word == "CHOWN");
+    let documented: BTreeSet<&str> = words.filter(is_capability).collect();
     assert_eq!(given, documented);
+}
+
+/// The capabilities that a container is given.
+fn added(context: &Value) -> BTreeSet<&str> {
+    let all = list(&context["capabilities"], "add").iter();
+    all.filter_map(Value::as_str).collect()
+}
+
+#[test]
+fn who_writes_to_the_nodes_folders_may_write_to_those_of_another_owner() {
+    let (pod, uninstall) = (pod(), read(UNINSTALL));
+    let agent = &list(&pod, "containers")[0]["securityContext"];
+    let given = added(agent);
+    assert!(given.is_superset(&["DAC_OVERRIDE", "CHOWN"].into()));
+    // What an agent wrote its uninstall takes out again.
+    let removing = &uninstall["spec"]["template"]["spec"];
+    for containers in ["initContainers", "containers"] {
+        let context = &list(removing, containers)[0]["securityContext"];
+        assert_eq!(added(context), given, "{containers}");
+    }
+    // Who writes to none of them needs neither.
+    let component = read(WITHOUT_CNI);
+    let patch = list(&component, "patches")[0]["patch"].as_str();
+    let patch = read(patch.expect("a patch"));
+    let patched = &patch["spec"]["template"]["spec"];
+    let without = added(&list(patched, "containers")[0]["securityContext"]);
+    let files = ["DAC_OVERRIDE", "CHOWN"].into();
+    assert_eq!(&without | &files, given);
+    assert!(without.is_disjoint(&files));
 }
 
 #[test]

@@ -1,14 +1,15 @@
 //! Nodes as distributions of Kubernetes lay them out.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::path::Path;
 
 use mesh_cni::PLUGIN;
 
 use super::chain::{self, May};
+use super::folder::Folder;
 use super::samples::{FLANNEL, KINDNET};
-use super::tests::{BIN, Host, in_file};
+use super::tests::{BIN, CONF, Host, in_file};
 use super::*;
 
 const K3S: &str = "var/lib/rancher/k3s";
@@ -140,4 +141,35 @@ fn a_link_that_the_runtime_takes_for_the_network_is_told_and_no_other_file_is_ch
     let looked = chain::look(&host.settings, May::Add);
     assert_eq!(looked.standing, in_file("20-kindnet.conflist"));
     assert!(looked.broken[0].starts_with("10-a.conflist"), "{looked:?}");
+}
+
+#[test]
+fn a_file_of_another_owner_is_changed_by_who_may_not_give_it_back_to_him() {
+    const OTHER: u32 = 12_345;
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let host = Host::new(&[("10-kindnet.conflist", KINDNET)]);
+    let file = host.conf("10-kindnet.conflist");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).expect("set");
+    let folder = host.root().join(CONF);
+    for dir in folder
+        .ancestors()
+        .take_while(|dir| dir.starts_with(host.root()))
+    {
+        chown(dir, Some(OTHER), Some(OTHER)).expect("given");
+    }
+    // Of the thread alone: it is not root for files, as without the capabilities.
+    let changed = std::thread::spawn(move || {
+        let open = Folder::open(&folder).expect("a folder");
+        let name = "10-kindnet.conflist";
+        let before = open.read(name).expect("read");
+        nix::unistd::setfsuid(OTHER.into());
+        open.replace(name, &before, "{}")
+            .map_err(|error| error.to_string())
+    });
+    assert_eq!(changed.join().expect("no panic"), Ok(()));
+    assert_eq!(fs::read_to_string(&file).expect("read"), "{}");
+    let meta = fs::metadata(&file).expect("there");
+    assert_eq!((meta.mode() & 0o7777, meta.uid()), (0o644, OTHER));
 }

@@ -70,6 +70,19 @@ pub(super) fn read(path: &Path) -> io::Result<Content> {
     Ok(Content { text, meta })
 }
 
+/// Owner and group of the file before, where they may be given. Else it is of who writes
+/// it, with the same mode: a container runtime, which is root, reads it all the same.
+fn give(file: &File, like: &Metadata) -> io::Result<()> {
+    match fchown(file, Some(like.uid()), Some(like.gid())) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            let (uid, gid) = (like.uid(), like.gid());
+            tracing::warn!(%error, uid, gid, "the owner of the node's CNI configuration cannot be kept: CAP_CHOWN is missing");
+            Ok(())
+        }
+        given => given,
+    }
+}
+
 /// Somebody else changed the file meanwhile: it is looked at again.
 pub(super) const CHANGED: ErrorKind = ErrorKind::ResourceBusy;
 
@@ -213,8 +226,9 @@ impl Folder {
         let mut options = OpenOptions::new();
         options.write(true).create_new(true).mode(0o600);
         let mut file = options.open(path)?;
-        fchown(&file, Some(like.uid()), Some(like.gid()))?;
+        // Before it is another's: to set his mode takes one more capability.
         file.set_permissions(fs::Permissions::from_mode(like.mode() & 0o7777))?;
+        give(&file, like)?;
         self.step()?;
         file.write_all(text.as_bytes())?;
         file.sync_all()

@@ -17,7 +17,7 @@ use super::uninstall::leave;
 use super::*;
 use crate::observe::{AccessLogTarget, Observe};
 
-const CONF: &str = "etc/cni/net.d";
+pub(super) const CONF: &str = "etc/cni/net.d";
 pub(super) const BIN: &str = "opt/cni/bin";
 
 pub(super) struct Host {

@@ -10,6 +10,8 @@ use crate::proxy::longest_drain;
 const DAEMONSET: &str = include_str!("../../../deploy/base/agent.yaml");
 const UNINSTALL: &str = include_str!("../../../deploy/uninstall/agent.yaml");
 const WITHOUT_CNI: &str = include_str!("../../../deploy/components/no-cni/kustomization.yaml");
+const AUTHORITY: &str = include_str!("../../../deploy/base/ca.yaml");
+const CONSTRAINTS: &str = include_str!("../../../deploy/components/openshift/constraints.yaml");
 const PROBE_HOSTS: &str = include_str!("../../../deploy/base/probe-hosts.yaml");
 const BASE: &str = include_str!("../../../deploy/base/kustomization.yaml");
 const AUTHORITY: &str = include_str!("../../../deploy/base/ca.yaml");
@@ -181,6 +183,47 @@ fn who_writes_to_the_nodes_folders_may_write_to_those_of_another_owner() {
     let files = ["DAC_OVERRIDE", "CHOWN"].into();
     assert_eq!(&without | &files, given);
     assert!(without.is_disjoint(&files));
+}
+
+#[test]
+fn a_node_with_selinux_does_not_confine_the_agent_nor_its_uninstall() {
+    let pod = pod();
+    let options = &pod["securityContext"]["seLinuxOptions"];
+    assert_eq!(options["type"], "spc_t");
+    let uninstall = read(UNINSTALL);
+    let patched = &uninstall["spec"]["template"]["spec"];
+    assert_eq!(patched["securityContext"], Value::Null, "the base's stays");
+}
+
+#[test]
+fn on_openshift_the_accounts_that_run_may_use_the_constraint_that_admits_them_and_no_other() {
+    let documents: Vec<Value> = CONSTRAINTS.split("\n---\n").map(read).collect();
+    let of = |account: &Value| {
+        let of_account = |one: &&Value| one["subjects"][0]["name"] == *account;
+        let bindings: Vec<&Value> = documents.iter().filter(of_account).collect();
+        let [binding] = bindings[..] else {
+            panic!("one binding of {account}");
+        };
+        let role = &binding["roleRef"]["name"];
+        let is_role = |one: &&Value| one["kind"] == "Role" && one["metadata"]["name"] == *role;
+        let role = documents.iter().find(is_role).expect("its role");
+        let [rule] = list(role, "rules") else {
+            panic!("one rule: {role}");
+        };
+        assert_eq!(rule["verbs"], serde_json::json!(["use"]));
+        rule["resourceNames"].clone()
+    };
+    assert_eq!(
+        of(&pod()["serviceAccountName"]),
+        serde_json::json!(["privileged"])
+    );
+    let authority = AUTHORITY.split("\n---\n").next().map(read);
+    let authority = &authority.expect("a Deployment")["spec"]["template"]["spec"];
+    assert_eq!(
+        of(&authority["serviceAccountName"]),
+        serde_json::json!(["nonroot-v2"])
+    );
+    assert_eq!(authority["securityContext"]["runAsNonRoot"], true);
 }
 
 #[test]

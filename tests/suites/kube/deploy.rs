@@ -14,7 +14,7 @@ fn every_overlay_is_accepted_by_the_api_server() {
     let names = all.map(|one| one.expect("an entry").file_name());
     let overlays = names.map(|name| format!("overlays/{}", name.to_string_lossy()));
     let overlays: Vec<_> = overlays.collect();
-    assert!(overlays.len() >= 7, "{overlays:?}");
+    assert!(overlays.len() >= 8, "{overlays:?}");
     let others = ["", "uninstall"].map(str::to_owned);
     for overlay in overlays.into_iter().chain(others) {
         let folder = mesh.cluster.file(&format!("deploy/{overlay}"));

@@ -271,6 +271,24 @@ pub(super) fn of_plugin(report: &cni::Report, without: WithoutPlugin) -> Vec<Pro
     problems
 }
 
+/// Of pods that the container runtime made without the plugin that is in its chain.
+pub(super) fn of_passed_over(
+    pods: &[&str],
+    standing: &cni::Standing,
+    without: WithoutPlugin,
+) -> Option<Problem> {
+    let first = pods.first()?;
+    Some(Problem::new(
+        "CNI plugin's chain",
+        format!(
+            "the CNI plugin is {standing}, and the container runtime does not go by that file: since then it made {} pods of the mesh without calling it, such as {first}",
+            pods.len()
+        ),
+        without.effect(),
+        "have the runtime use that file (CRI-O: cni_default_network may name another one), or name its folder with --cni-conf-dir, and make these pods anew",
+    ))
+}
+
 /// Of what earlier agents left and nobody wants.
 pub(super) fn of_strangers(why: &str) -> Problem {
     Problem::new(

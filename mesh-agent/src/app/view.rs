@@ -68,6 +68,8 @@ pub(super) struct View {
     /// As of that; listed for who asks, for a change of one is not to cost all.
     policy: ArcSwap<Authorizer>,
     carried: Mutex<Carried>,
+    /// Pods that no runtime told of, each with a time at which it was not there yet.
+    untold: Mutex<Vec<(String, Instant)>>,
     ledger: Mutex<Ledger>,
     created: Instant,
 }
@@ -92,6 +94,7 @@ impl View {
             status: Mutex::new(status),
             policy: ArcSwap::default(),
             carried: Mutex::default(),
+            untold: Mutex::default(),
             ledger: Mutex::default(),
             created: Instant::now(),
         }
@@ -112,11 +115,23 @@ impl View {
         if let Some(reporting) = &self.parts.reporting {
             reporting.note(update, pods, Instant::now());
         }
+        *self.untold.lock() = self.untold_of(pods);
         let mut status = self.status.lock();
         self.policy.store(update.policy.clone());
         status.generation = update.snapshot.generation;
         status.problems = problems;
         status.pods = serde_json::json!(pods);
+    }
+
+    /// Those that their runtime was to call the plugin for, and did not.
+    fn untold_of(&self, pods: &[PodStatus]) -> Vec<(String, Instant)> {
+        let Some(plugin) = &self.parts.plugin else {
+            return Vec::new();
+        };
+        let is_own = |pod: &str| pod.split('/').next().is_some_and(|ns| plugin.is_own(ns));
+        let pods = pods.iter().filter(|status| !is_own(&status.pod));
+        pods.filter_map(|status| Some((status.pod.clone(), status.untold?)))
+            .collect()
     }
 
     /// Is a pod of this node enrolled?
@@ -167,7 +182,11 @@ impl View {
         problems.extend(log.map(problems::of_access_log));
         if let Some(plugin) = &self.parts.plugin {
             let without = self.parts.without_plugin;
-            problems.extend(problems::of_plugin(&plugin.report(), without));
+            let report = plugin.report();
+            problems.extend(problems::of_plugin(&report, without));
+            let untold = self.untold.lock();
+            let passed = report.passed_over(&untold);
+            problems.extend(problems::of_passed_over(&passed, &report.standing, without));
         }
         problems.extend(problems::of_identities(&self.parts.identities.status()));
         let (problems, lines) = self.ledger.lock().note(problems, Now::read());

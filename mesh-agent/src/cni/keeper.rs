@@ -23,6 +23,8 @@ use super::settings::Settings;
 const SETTLE: Duration = Duration::from_millis(100);
 /// A folder that was itself replaced is not told by its watch.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// By then a runtime has read what was written.
+const READ_BY_THEN: Duration = Duration::from_secs(10);
 /// Until the agent has heard itself where the plugin asks.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// Writes within `SPAN` that are not slowed down, and the longest pause after that.
@@ -42,6 +44,8 @@ pub(crate) struct Report {
     pub(crate) was_whole: bool,
     /// Why the agent does not hear the plugin that is in the chain.
     pub(crate) unheard: Option<String>,
+    /// Since when it is in this file's chain, unchanged.
+    pub(crate) in_since: Option<Instant>,
 }
 
 impl Default for Report {
@@ -52,7 +56,21 @@ impl Default for Report {
             unwritten: None,
             was_whole: false,
             unheard: None,
+            in_since: None,
         }
+    }
+}
+
+impl Report {
+    /// Of pods that no runtime told of, by a time at which they were not there yet: those
+    /// that the plugin was in the chain for, so that the runtime uses another one.
+    pub(crate) fn passed_over<'p>(&self, untold: &'p [(String, Instant)]) -> Vec<&'p str> {
+        let Some(since) = self.in_since else {
+            return Vec::new();
+        };
+        let is_passed = |(_, not_before): &&(String, Instant)| *not_before >= since + READ_BY_THEN;
+        let passed = untold.iter().filter(is_passed);
+        passed.map(|(pod, _)| pod.as_str()).collect()
     }
 }
 
@@ -74,6 +92,11 @@ impl Keeper {
 
     pub(crate) fn report(&self) -> Report {
         self.report.lock().clone()
+    }
+
+    /// Its pods start without a word of the plugin's.
+    pub(crate) fn is_own(&self, namespace: &str) -> bool {
+        self.settings.entry.mesh_namespace == namespace
     }
 
     pub(crate) fn tell_unwritten(&self, why: Option<String>) {
@@ -151,6 +174,8 @@ impl Keeper {
         }
         let mut last = self.report.lock();
         if last.standing != looked.standing || looked.is_changed {
+            let is_in = matches!(looked.standing, Standing::In(_));
+            last.in_since = is_in.then(Instant::now);
             match &looked.standing {
                 Standing::In(file) => {
                     tracing::info!(file = %file.display(), added = looked.is_changed, "the CNI plugin is in the node's chain");
@@ -266,6 +291,20 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pod_is_passed_over_where_it_came_when_the_chain_had_long_been_read() {
+        let begun = Instant::now();
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        let mut report = Report::default();
+        let pods = [
+            ("shop/old".to_owned(), at(9)),
+            ("shop/new".to_owned(), at(10)),
+        ];
+        assert!(report.passed_over(&pods).is_empty(), "it is in no chain");
+        report.in_since = Some(begun);
+        assert_eq!(report.passed_over(&pods), ["shop/new"]);
+    }
 
     #[test]
     fn who_is_taken_out_again_and_again_comes_back_ever_slower_and_never_gives_up() {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mesh_cni::{Entry, PLUGIN};
 use tokio_util::sync::CancellationToken;
@@ -397,6 +397,13 @@ async fn the_plugin_is_put_back_however_the_file_is_rewritten_or_moved() {
     let task = tokio::spawn(keeper.clone().keep(cancel.clone()));
     let none = || matches!(keeper.report().standing, Standing::NoNetwork(_));
     becomes("no network is seen", none).await;
+    let later = || {
+        [(
+            "shop/web".to_owned(),
+            Instant::now() + Duration::from_secs(10),
+        )]
+    };
+    assert!(keeper.report().passed_over(&later()).is_empty());
 
     // Moved into place from another folder, as AWS's does.
     let elsewhere = host.dir.path().join("10-aws.conflist");
@@ -420,6 +427,8 @@ async fn the_plugin_is_put_back_however_the_file_is_rewritten_or_moved() {
     assert_eq!(host.runs(), ["ptp", "portmap", PLUGIN]);
     let reported = || keeper.report().standing == in_file("05-cilium.conflist");
     becomes("reported", reported).await;
+    // Who made a pod without it afterwards goes by another file.
+    assert_eq!(keeper.report().passed_over(&later()), ["shop/web"]);
     // Another version's entry is not fought over.
     let other = Entry {
         patience_seconds: Some(9),

@@ -103,6 +103,13 @@ pub(crate) struct Arrived {
     told: watch::Sender<Word>,
 }
 
+impl Arrived {
+    /// As the runtime knows it.
+    pub(super) fn uid(&self) -> &str {
+        &self.arrival.uid
+    }
+}
+
 /// The reconciler's end.
 #[derive(Debug)]
 pub(crate) struct Queue(mpsc::Receiver<Arrived>);

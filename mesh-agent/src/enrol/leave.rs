@@ -346,6 +346,7 @@ fn stranger(cookie: u64, ips: PodIps, why: &str) -> PodStatus {
         unknown: None,
         unwatched: None,
         fails_open: false,
+        untold: None,
         warning: None,
     }
 }

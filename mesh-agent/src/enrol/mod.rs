@@ -9,6 +9,7 @@
 //! - a failure of one pod never stops the others, and is tried again.
 
 mod admit;
+mod announced;
 mod appearing;
 mod arrivals;
 mod carried;
@@ -105,6 +106,7 @@ pub(crate) struct Reconciler<D> {
     pods: BTreeMap<WorkloadKey, LocalPod>,
     /// Where pods are, as the container runtime said.
     places: arrivals::Places,
+    announced: announced::Announced,
     /// Namespaces that are closed and served by nobody: of pods that are in
     /// another one now, or whose enrolment failed half-way.
     closed: BTreeMap<u64, Closed>,
@@ -154,6 +156,7 @@ impl<D: DataPath> Reconciler<D> {
             cgroups_unseen: None,
             pods: BTreeMap::new(),
             places: arrivals::Places::default(),
+            announced: announced::Announced::default(),
             closed: BTreeMap::new(),
             guards: BTreeMap::new(),
             enrol_seconds: BTreeMap::new(),
@@ -259,6 +262,8 @@ impl<D: DataPath> Reconciler<D> {
 
     /// Takes up an arrival; [`Reconciler::apply`] says what becomes of it.
     pub(crate) fn arrived(&mut self, arrived: Arrived) {
+        self.announced
+            .tell(arrived.uid(), std::time::Instant::now());
         self.places.take(arrived, &self.host);
     }
 

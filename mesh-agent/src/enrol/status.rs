@@ -1,6 +1,7 @@
 //! What is told of one of the node's pods.
 
 use std::net::IpAddr;
+use std::time::Instant;
 
 use serde::Serialize;
 
@@ -25,6 +26,9 @@ pub(crate) struct PodStatus {
     pub(crate) unwatched: Option<String>,
     /// It asks to be outside of the mesh where no agent serves it.
     pub(crate) fails_open: bool,
+    /// No container runtime told of it: a time at which it was not there yet.
+    #[serde(skip)]
+    pub(crate) untold: Option<Instant>,
     /// What does not work for it though it is enrolled.
     pub(crate) warning: Option<String>,
 }

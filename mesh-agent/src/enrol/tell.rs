@@ -66,6 +66,7 @@ impl<D: DataPath> Reconciler<D> {
             unknown: None,
             unwatched: None,
             fails_open: on_agent_down(workload) == OnAgentDown::Open,
+            untold: pod.and_then(|_| self.announced.untold(workload.runtime_uid())),
             warning: (!warnings.is_empty()).then(|| warnings.join("; ")),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::{DataPath, Error, LocalPod, Reconciler, find};
 use crate::model::Workload;
@@ -109,6 +110,9 @@ impl<D: DataPath> Reconciler<D> {
             Ok(now) => (now, None),
             Err(error) => (self.cgroups.clone(), Some(error.to_string())),
         };
+        if error.is_none() {
+            self.announced.look(Instant::now(), &now);
+        }
         self.cgroups_unseen = error;
         let changed = now != self.cgroups;
         self.cgroups = now;

@@ -45,6 +45,7 @@ fn pod() -> PodStatus {
         unknown: None,
         unwatched: None,
         fails_open: false,
+        untold: None,
         warning: None,
     }
 }
@@ -98,6 +99,17 @@ fn a_node_is_ready_when_its_plugin_was_in_the_chain_and_heard_once() {
     // Taken out again: told, and the node goes on.
     report.standing = cni::Standing::Waits("/etc/cni/net.d/10".into());
     assert!(!blocks(&report, false) && of_plugin(&report, PLAIN).len() == 1);
+}
+
+#[test]
+fn a_runtime_that_goes_by_another_file_than_the_plugin_is_in_is_told() {
+    let standing = cni::Standing::In("/etc/cni/net.d/10-a.conflist".into());
+    assert_eq!(of_passed_over(&[], &standing, PLAIN), None);
+    let told = of_passed_over(&["shop/web", "shop/api"], &standing, PLAIN);
+    let told = told.expect("a problem").to_string();
+    for word in ["10-a.conflist", "2 pods", "shop/web", "cni_default_network"] {
+        assert!(told.contains(word), "{word}: {told}");
+    }
 }
 
 #[test]

@@ -33,8 +33,8 @@ struct State {
     reviews: HashMap<String, Value>,
     /// Instead of any answer about a token.
     unreviewed: Option<ApiError>,
-    /// Answers about tokens come so late.
-    late_reviews: Duration,
+    /// Answers come so late whose paths begin with this.
+    late: HashMap<String, Duration>,
     /// Each list is too old.
     lists_are_gone: bool,
     calls: Vec<String>,
@@ -163,7 +163,22 @@ impl Fake {
 
     /// Answers about tokens are as late as that.
     pub(crate) fn delay_reviews(&self, by: Duration) {
-        self.0.state.lock().late_reviews = by;
+        self.delay(REVIEWS, by);
+    }
+
+    /// Each answer is as late as that whose path begins with this.
+    pub(crate) fn delay(&self, begin: &str, by: Duration) {
+        let mut state = self.0.state.lock();
+        state.late.insert(begin.to_owned(), by);
+    }
+
+    fn late(&self, path: &str) -> Duration {
+        let state = self.0.state.lock();
+        let late = state
+            .late
+            .iter()
+            .filter(|(begin, _)| path.starts_with(begin.as_str()));
+        late.map(|(_, by)| *by).max().unwrap_or_default()
     }
 
     pub(crate) fn say_gone_to_lists(&self) {
@@ -274,8 +289,8 @@ impl Fake {
 impl Api for Fake {
     fn call<'a>(&'a self, path: &'a str, verb: Verb) -> Answer<'a, String> {
         Box::pin(async move {
-            let late = self.0.state.lock().late_reviews;
-            if path == REVIEWS && !late.is_zero() {
+            let late = self.late(path);
+            if !late.is_zero() {
                 tokio::time::sleep(late).await;
             }
             self.answer(path, verb)

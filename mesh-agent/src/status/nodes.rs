@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::conditions::{Condition, Holds};
+use super::lease::LIFE;
 use crate::model::MAX_HELD_BACK;
 
 /// Asked of the agents, where nothing changes, of few nodes and of each more.
@@ -51,9 +52,17 @@ pub(crate) struct Nodes {
 
 #[derive(Default)]
 struct Inner {
-    /// Since when this replica takes reports, where it does.
+    /// Since when this replica takes reports.
     since: Option<Instant>,
+    /// Since when it does not any more.
+    lost: Option<Instant>,
     heard: HashMap<Box<str>, Heard>,
+}
+
+impl Inner {
+    fn held_since(&self) -> Option<Instant> {
+        self.since.filter(|_| self.lost.is_none())
+    }
 }
 
 struct Heard {
@@ -134,7 +143,7 @@ impl Nodes {
         };
         let in_force = (0..kinds.len()).map(of).collect();
         let mut inner = self.inner.lock();
-        inner.since?;
+        inner.held_since()?;
         let is_known = inner.heard.contains_key(node);
         if is_known || inner.heard.len() < MAX_NODES {
             let heard = Heard { at: now, in_force };
@@ -146,13 +155,20 @@ impl Nodes {
         Some(pace)
     }
 
-    /// What was heard before is not known of any more where it is not held.
+    /// Where it is not held nothing is taken or counted. What was heard before is kept for
+    /// one life of the Lease: an API server that is slow for a moment loses it, nodes where
+    /// nothing changes are heard of again late, and what they have does not get older.
     pub(super) fn hold(&self, is_held: bool, now: Instant) {
         let mut inner = self.inner.lock();
+        let lost = inner.lost;
+        if lost.is_some_and(|lost| now.saturating_duration_since(lost) >= LIFE) {
+            *inner = Inner::default();
+        }
         match (is_held, inner.since) {
             (true, None) => inner.since = Some(now),
-            (false, Some(_)) => *inner = Inner::default(),
-            _ => {}
+            (true, Some(_)) => inner.lost = None,
+            (false, Some(_)) => inner.lost = inner.lost.or(Some(now)),
+            (false, None) => {}
         }
     }
 
@@ -160,7 +176,7 @@ impl Nodes {
     pub(super) fn tally(&self, now: Instant) -> Option<Tally> {
         let agents = (self.agents.get()?)()?;
         let mut inner = self.inner.lock();
-        let since = inner.since?;
+        let since = inner.held_since()?;
         let there: HashSet<&str> = agents.iter().map(|node| &**node).collect();
         inner.heard.retain(|node, _| there.contains(&**node));
         let patience = pace(there.len()).again * MISSED / MISSED_OF;
@@ -342,6 +358,34 @@ mod tests {
         assert!(said(&nodes, 99, begun).ends_with("0 of 2 nodes"));
         nodes.hold(false, begun);
         assert!(nodes.tally(begun).is_none());
+    }
+
+    #[test]
+    fn what_nodes_said_is_kept_for_one_life_of_a_lease_that_is_lost_and_not_counted_meanwhile() {
+        let (nodes, begun) = (nodes(&["a", "b"]), Instant::now());
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        nodes.hold(true, at(0));
+        report(&nodes, "a", 7, at(1));
+        nodes.hold(false, at(10));
+        assert!(nodes.tally(at(11)).is_none());
+        assert_eq!(
+            report(&nodes, "b", 7, at(11)),
+            None,
+            "another one may take them"
+        );
+        nodes.hold(false, at(15));
+        nodes.hold(true, at(24));
+        assert!(said(&nodes, 7, at(24)).ends_with("1 of 2 nodes"));
+        nodes.hold(false, at(30));
+        nodes.hold(false, at(45));
+        assert!(nodes.inner.lock().heard.is_empty());
+        nodes.hold(true, at(46));
+        assert!(said(&nodes, 7, at(46)).ends_with("0 of 2 nodes"));
+        // Nobody looked meanwhile.
+        report(&nodes, "a", 7, at(46));
+        nodes.hold(false, at(50));
+        nodes.hold(true, at(65));
+        assert!(said(&nodes, 7, at(65)).ends_with("0 of 2 nodes"));
     }
 
     #[test]

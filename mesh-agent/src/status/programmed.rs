@@ -55,9 +55,9 @@ impl Counting {
         tally
     }
 
-    pub(super) fn hold(&self, is_held: bool) {
+    pub(super) fn hold(&self, is_held: bool, now: Instant) {
         if let Some(nodes) = &self.nodes {
-            nodes.hold(is_held, Instant::now());
+            nodes.hold(is_held, now);
         }
     }
 

@@ -351,6 +351,67 @@ async fn an_object_is_said_to_be_in_force_when_all_nodes_have_it_and_is_not_coun
     writer.task.await.expect("ended");
 }
 
+/// A report that was taken, of a writer that has the Lease.
+async fn held_with_a_report(fake: &Fake) -> (Running, Arc<Nodes>) {
+    let nodes = Arc::new(Nodes::default());
+    nodes.set_agents(Box::new(|| Some(vec!["n1".into()])));
+    let writer = start_with(fake, "x", Some(nodes.clone()));
+    until("it has the Lease", || is_taken(&nodes, 7)).await;
+    (writer, nodes)
+}
+
+const POLICIES: &str = "authorizationpolicies.security.istio.io";
+
+fn is_taken(nodes: &Nodes, version: u64) -> bool {
+    let said = Said {
+        kind: POLICIES.to_owned(),
+        version,
+        held_back: Vec::new(),
+    };
+    let now = tokio::time::Instant::now().into_std();
+    nodes.take("n1", [said], now).is_some()
+}
+
+/// Nodes that are known to have this version; None while nothing is counted.
+fn have(nodes: &Nodes, version: u64) -> Option<usize> {
+    let now = tokio::time::Instant::now().into_std();
+    let tally = nodes.tally(now)?;
+    Some(tally.count((POLICIES, "shop/a"), version).have)
+}
+
+/// Of an API server that is busy: both calls of a renewal together are longer than it is
+/// from one look to the next.
+#[tokio::test(start_paused = true)]
+async fn a_renewal_that_is_slow_does_not_lose_the_lease() {
+    let fake = Fake::default();
+    let (writer, nodes) = held_with_a_report(&fake).await;
+    // The second renewal is at 5 s, the third at 10 s.
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    fake.delay("/apis/coordination.k8s.io", Duration::from_secs(3));
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(fake.calls("PUT /apis/coordination"), 2, "at 5 and at 10 s");
+    assert!(is_taken(&nodes, 7), "it takes no reports any more");
+    assert_eq!(have(&nodes, 7), Some(1));
+    writer.cancel.cancel();
+    writer.task.await.expect("ended");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_is_lost_for_a_moment_forgets_no_nodes_report() {
+    let fake = Fake::default();
+    let (writer, nodes) = held_with_a_report(&fake).await;
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    fake.set_away(true);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(!is_taken(&nodes, 8), "another one may have it by now");
+    assert_eq!(have(&nodes, 7), None);
+    fake.set_away(false);
+    until("it has it again", || have(&nodes, 7).is_some()).await;
+    assert_eq!(have(&nodes, 7), Some(1));
+    writer.cancel.cancel();
+    writer.task.await.expect("ended");
+}
+
 const ROUTES: &str = "/apis/gateway.networking.k8s.io/v1/httproutes";
 const ROUTE: &str = "/apis/gateway.networking.k8s.io/v1/namespaces/shop/httproutes/r";
 const SERVICES: &str = "/api/v1/services";

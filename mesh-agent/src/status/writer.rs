@@ -182,10 +182,10 @@ pub(crate) async fn run(
     let mut count = tokio::time::interval(COUNT);
     count.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut count_all = tokio::time::interval(COUNT_ALL);
-    let mut free = Instant::now();
+    let mut free = clock();
     let mut is_reported = false;
     loop {
-        let now = Instant::now();
+        let now = clock();
         let due = match lease.is_held(now) {
             true => writer.lock().rotation.due(now).map(|due| due.max(free)),
             false => None,
@@ -205,21 +205,29 @@ pub(crate) async fn run(
                 if counting.counts() {
                     writer.count(&counting, true);
                 }
-                writer.tell_again(config.events.left_out(Instant::now()));
+                writer.tell_again(config.events.left_out(clock()));
             }
             _ = look.tick() => {
-                if let Err(error) = lease.look(&*api, now).await {
+                // Of this moment: what is renewed now is good for as long as from now on.
+                if let Err(error) = lease.look(&*api, clock()).await {
                     tracing::debug!(%error, "who writes status is not known");
                 }
-                counting.hold(lease.is_held(Instant::now()));
+                let now = clock();
+                counting.hold(lease.is_held(now), now);
             }
             () = tokio::time::sleep_until(wake.into()), if due.is_some() => {
-                free = Instant::now() + write_one(&*api, &judging, &writer).await;
+                let pause = write_one(&*api, &judging, &writer).await;
+                free = clock() + pause;
             }
         }
     }
     tasks.wait().await;
     lease.give_up(&*api).await;
+}
+
+/// The time that waits go by.
+fn clock() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 /// By what it is decided what is said.
@@ -231,7 +239,7 @@ struct Judging<'r> {
 
 /// Gives how long to wait before the next one.
 async fn write_one(api: &dyn Api, judging: &Judging<'_>, writer: &Mutex<Writer>) -> Duration {
-    let now = Instant::now();
+    let now = clock();
     let Some(path) = writer.lock().rotation.next(now) else {
         return Duration::ZERO;
     };

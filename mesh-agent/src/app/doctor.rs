@@ -10,7 +10,7 @@ use crate::capture::{self, Scratch, Tried};
 use crate::cni;
 use crate::config::Chain;
 use crate::io::{Limits, RECOMMENDED_OPEN_FILES};
-use crate::sys::{cgroup, netns::Netns, process};
+use crate::sys::{cgroup, kubepods, netns::Netns, process};
 
 /// One line of the report.
 #[derive(Debug, PartialEq, Eq)]
@@ -52,6 +52,8 @@ struct Machine {
     open_files: u64,
     programs: bool,
     bpffs: Option<Bpffs>,
+    /// Of a pod that is in another part of the cgroups than the kubelet's pods.
+    astray: Option<PathBuf>,
     /// Programs of others that run where pods connect.
     neighbours: BTreeSet<String>,
     /// How the CNI plugin stands, where there is a chain for it.
@@ -103,9 +105,20 @@ fn report(machine: &Machine) -> Vec<Check> {
         ),
     ];
     checks.extend(bpffs(machine.bpffs.as_ref()));
+    checks.extend(machine.astray.as_deref().map(astray));
     checks.extend(neighbours(&machine.neighbours));
     checks.extend(machine.plugin.as_ref().map(plugin));
     checks
+}
+
+/// Said only where there is one.
+fn astray(group: &Path) -> Check {
+    let what = format!(
+        "pods' processes are below the kubelet's group of all pods ({} is not)",
+        group.display()
+    );
+    let consequence = "what such a pod connects to is not captured, and the pod is not enrolled: where the kubelet's cgroup driver is systemd, give the container runtime the same (containerd: SystemdCgroup = true; CRI-O: cgroup_manager = \"systemd\"), restart it, and the pods";
+    wish(what, false, consequence)
 }
 
 /// Said only where there are any: most machines have none.
@@ -207,6 +220,9 @@ impl Machine {
             open_files: process::open_files().unwrap_or(0),
             programs: capture::has_programs(),
             bpffs: Bpffs::look(cgroup2.as_deref()),
+            astray: cgroup2
+                .as_deref()
+                .and_then(|tree| kubepods::elsewhere(tree).ok().flatten()),
             neighbours: cgroup2.as_deref().map(others).unwrap_or_default(),
             plugin: cni::standing(&chain.settings(run_dir)),
             cgroup2,
@@ -289,6 +305,7 @@ mod tests {
                 writable: true,
                 tried: vec![tried("maps"), tried("program mesh_lookup")],
             }),
+            astray: None,
             neighbours: BTreeSet::new(),
             plugin: Some(cni::Standing::In("/etc/cni/net.d/10-a.conflist".into())),
         }
@@ -307,7 +324,7 @@ mod tests {
     #[test]
     fn each_lack_is_one_line_that_says_what_follows() {
         type Lack = (fn(&mut Machine), &'static str);
-        let lacks: [Lack; 16] = [
+        let lacks: [Lack; 17] = [
             (|m| m.release = "5.16.9".to_owned(), "looped SYNs"),
             (|m| m.release = "4.19".to_owned(), "looped SYNs"),
             (|m| m.privileged = false, "as root"),
@@ -324,6 +341,10 @@ mod tests {
             (
                 |m| bpffs_of(m).tried[1].refused = Some("invalid argument".to_owned()),
                 "will not start: invalid argument",
+            ),
+            (
+                |m| m.astray = Some("/sys/fs/cgroup/system.slice/x".into()),
+                "SystemdCgroup = true",
             ),
             (
                 |m| m.neighbours.extend(["cil_sock4_connect".to_owned()]),

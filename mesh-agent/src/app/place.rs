@@ -52,8 +52,10 @@ impl Place {
             kubelet_port: (port != 0).then_some(port),
             ..probers(flags, tree.clone())
         };
+        let captured = captured(&tree, &root);
         let find = find::Node {
             cgroups: pods.clone().unwrap_or(tree),
+            captured,
             proc_dir: flags.host.host_proc_dir.clone(),
             netns_dir: flags.host.host_netns_dir.clone(),
         };
@@ -114,6 +116,17 @@ fn note(mark: &Path) {
     if let Err(error) = made {
         tracing::warn!(%error, file = %mark.display(), "cannot note that pods of the mesh are here: after a reboot they may connect before they are enrolled");
     }
+}
+
+/// Where processes are captured with programs at `root`; told of each by its path.
+fn captured(tree: &Path, root: &Path) -> Option<find::Captured> {
+    let own = cgroup::own_cgroup(tree).ok()?;
+    // Whichever mount shows it: in the same tree.
+    let below = cgroup::find(tree, cgroup::id(root).ok()?).ok()??;
+    Some(find::Captured {
+        below,
+        shown_root: cgroup::shown_root(&own)?,
+    })
 }
 
 /// The node's cgroup2 tree.

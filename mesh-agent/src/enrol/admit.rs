@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
+use super::find::NotFound;
 use super::{DataPath, Error, Failure, LocalPod, Reconciler, on_agent_down, ports};
 use crate::capture::{self, EnrolPod};
 use crate::model::{OnAgentDown, Unfit, Workload, WorkloadKey};
@@ -19,7 +20,14 @@ impl<D: DataPath> Reconciler<D> {
             Ok(pod) => pod,
             Err(error) => {
                 self.keep_closed(workload, before.as_ref()).await;
-                if matches!(error, Error::Unfit(_)) {
+                let is_served = self.pods.contains_key(&workload.key);
+                let is_uncaptured = match &error {
+                    Error::Unfit(_) => true,
+                    // What the guards of the links of one that is served let out does not change.
+                    Error::NotFound(NotFound::Elsewhere { .. }) => !is_served,
+                    _ => false,
+                };
+                if is_uncaptured {
                     self.close_unfit(workload).await;
                 }
                 return Err(error.into());
@@ -134,6 +142,7 @@ impl<D: DataPath> Reconciler<D> {
         }
         let spiffe_id = workload.spiffe_id(self.identities.trust_domain())?;
         let netns = self.netns_of(workload, before)?;
+        self.check_captured(workload, before)?;
         let before = before.filter(|before| before.netns.cookie() == netns.cookie());
         let identity = match before {
             Some(before) if before.spiffe_id == spiffe_id => before.identity.clone(),

@@ -58,6 +58,7 @@ impl Error {
             Self::NotFound(NotFound::WithoutAddress { .. }) => "AddressNotFound",
             Self::NotFound(NotFound::Ambiguous { .. }) => "AmbiguousNamespace",
             Self::NotFound(NotFound::Look { .. } | NotFound::Unseen(_)) => "NodeUnreadable",
+            Self::NotFound(NotFound::Elsewhere { .. }) => "CgroupElsewhere",
             Self::Unfit(Unfit::Sandboxed(_)) => "SandboxedRuntime",
             Self::Unfit(Unfit::UnknownRuntime(_)) => "UnknownRuntime",
             Self::Unfit(Unfit::AnotherMesh(_) | Unfit::Claimed(_)) => "AnotherMesh",

@@ -16,11 +16,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::model::{PodIps, Workload};
-use crate::sys::kubepods;
 use crate::sys::netns::{Netns, NetnsError};
+use crate::sys::{cgroup, kubepods};
 
 /// All processes of the node are looked at no more often than this.
 const LOOK_AGAIN: Duration = Duration::from_millis(900);
+/// And where all pods are as they are to be, as often as this.
+const LOOK_SELDOM: Duration = Duration::from_secs(30);
 /// Of the processes that a pod has in a namespace so many are remembered: containers are
 /// restarted one by one, and the others say where the pod is until the next look.
 const PATHS: usize = 4;
@@ -37,6 +39,25 @@ pub(crate) struct Node {
     pub(crate) proc_dir: PathBuf,
     /// Files of network namespaces.
     pub(crate) netns_dir: PathBuf,
+    /// Where connects are captured; `None` where it cannot be told of a process.
+    pub(crate) captured: Option<Captured>,
+}
+
+/// The part of the node's cgroups that the programs are attached at.
+#[derive(Clone, Debug)]
+pub(crate) struct Captured {
+    /// Its group: what is below it is captured.
+    pub(crate) below: PathBuf,
+    /// What `/` in `/proc/PID/cgroup` is, in the same tree.
+    pub(crate) shown_root: PathBuf,
+}
+
+impl Captured {
+    /// The group, where it is there and not captured. One that is gone has no process.
+    fn misses(&self, shown: &str) -> Option<PathBuf> {
+        let dir = cgroup::at(&self.shown_root, shown);
+        (!dir.starts_with(&self.below) && dir.is_dir()).then_some(dir)
+    }
 }
 
 /// A cgroup that is watched.
@@ -66,6 +87,10 @@ pub(crate) enum NotFound {
     },
     #[error("{0}; until then its processes are not told from others")]
     Unseen(String),
+    #[error(
+        "a process of it is in the cgroup {group}, and connects are captured below {captured}: what it connects to is not seen. Where the kubelet's cgroup driver is systemd, the container runtime's has to be (containerd: SystemdCgroup = true; CRI-O: cgroup_manager = \"systemd\"); then restart the runtime, and the pod"
+    )]
+    Elsewhere { group: String, captured: String },
 }
 
 /// The processes of pods, as they were at one moment.
@@ -77,6 +102,14 @@ struct Census {
     pods: BTreeMap<u64, BTreeSet<String>>,
     /// The pods that have a process in the node's own namespace.
     on_host: BTreeSet<String>,
+    /// By pod: a group with a process of it whose connects are not captured.
+    elsewhere: BTreeMap<String, PathBuf>,
+}
+
+impl Census {
+    fn has_process(&self, uid: &str) -> bool {
+        self.places.contains_key(uid) || self.on_host.contains(uid)
+    }
 }
 
 #[derive(Debug)]
@@ -147,8 +180,51 @@ impl Finder {
 
     /// May all processes be looked at again?
     pub(super) fn is_due(&self) -> bool {
+        self.is_older(LOOK_AGAIN)
+    }
+
+    fn is_older(&self, age: Duration) -> bool {
         let at = self.census.as_ref().map(|(at, _)| *at);
-        at.is_none_or(|at| at.elapsed() >= LOOK_AGAIN)
+        at.is_none_or(|at| at.elapsed() >= age)
+    }
+
+    /// Are all processes of the pod where the programs see what they connect to, as far as
+    /// they have been looked at?
+    pub(super) fn check_captured(&mut self, uid: &str) -> Result<(), NotFound> {
+        let Some(captured) = self.node.captured.clone() else {
+            return Ok(());
+        };
+        match self.census()?.elsewhere.get(uid) {
+            None => Ok(()),
+            Some(group) => Err(NotFound::Elsewhere {
+                group: group.display().to_string(),
+                captured: captured.below.display().to_string(),
+            }),
+        }
+    }
+
+    /// Those of the pods that have a process whose connects are not captured. All processes
+    /// are looked at again while one of the pods had none, and else seldom.
+    pub(super) fn elsewhere<'u>(
+        &mut self,
+        uids: impl Iterator<Item = &'u str> + Clone,
+    ) -> Result<BTreeSet<&'u str>, NotFound> {
+        if self.node.captured.is_none() {
+            return Ok(BTreeSet::new());
+        }
+        let census = self.census.as_ref().map(|(_, census)| census);
+        let knows = |uid: &str| census.is_some_and(|census| census.has_process(uid));
+        let is_due = match uids.clone().all(knows) {
+            true => self.is_older(LOOK_SELDOM),
+            false => true,
+        };
+        if is_due {
+            self.census()?;
+        }
+        let census = self.census.as_ref().map(|(_, census)| census);
+        let is_elsewhere =
+            |uid: &&str| census.is_some_and(|census| census.elsewhere.contains_key(*uid));
+        Ok(uids.filter(is_elsewhere).collect())
     }
 
     /// The pod's namespace. `is_anothers`: by cookie, of those that pods are known to be in.
@@ -202,12 +278,8 @@ impl Finder {
             return Ok(false);
         };
         let own = workload.runtime_uid().as_str();
-        let has_process =
-            |uid: &str| census.places.contains_key(uid) || census.on_host.contains(uid);
-        Ok(self
-            .cgroups()?
-            .keys()
-            .all(|uid| uid == own || has_process(uid)))
+        let mut uids = self.cgroups()?.into_keys();
+        Ok(uids.all(|uid| uid == own || census.has_process(&uid)))
     }
 
     /// The pods that have a process in the namespace with this inode.
@@ -314,12 +386,18 @@ impl Finder {
             let Ok(groups) = std::fs::read_to_string(entry.path().join("cgroup")) else {
                 continue;
             };
-            let group = groups.lines().find_map(|line| line.strip_prefix("0::"));
-            for uid in group.into_iter().flat_map(kubepods::uids) {
+            let Some(group) = cgroup::named(&groups) else {
+                continue;
+            };
+            for uid in kubepods::uids(group) {
                 let Some(inode) = inode(&path) else { continue };
                 if self.own.contains(&inode) {
                     census.on_host.insert(uid);
                     continue;
+                }
+                let captured = self.node.captured.as_ref();
+                if let Some(dir) = captured.and_then(|captured| captured.misses(group)) {
+                    census.elsewhere.insert(uid.clone(), dir);
                 }
                 census.pods.entry(inode).or_default().insert(uid.clone());
                 let of_pod = census.places.entry(uid).or_default();
@@ -409,14 +487,29 @@ mod tests {
                 cgroups: at("kubepods"),
                 proc_dir: self.0.path().to_owned(),
                 netns_dir: at("netns"),
+                captured: Some(Captured {
+                    below: at("kubepods"),
+                    shown_root: at("kubepods/burstable/podagent/c0"),
+                }),
             })
         }
 
+        /// A group that is there.
+        fn make_group(&self, path: &str) -> PathBuf {
+            let dir = self.0.path().join(path);
+            std::fs::create_dir_all(&dir).expect("made");
+            dir
+        }
+
         fn start(&self, pid: u32, netns: &Netns) {
+            self.start_in(pid, netns, &format!("/../../pod{UID}/c1"));
+        }
+
+        /// `group`: as the agent is shown it.
+        fn start_in(&self, pid: u32, netns: &Netns, group: &str) {
             let dir = self.0.path().join(pid.to_string());
             std::fs::create_dir_all(dir.join("ns")).expect("made");
-            let group = format!("0::/kubepods/burstable/pod{UID}/c1\n");
-            std::fs::write(dir.join("cgroup"), group).expect("written");
+            std::fs::write(dir.join("cgroup"), format!("0::{group}\n")).expect("written");
             let own = format!("/proc/self/fd/{}", netns.as_fd().as_raw_fd());
             symlink(own, dir.join("ns/net")).expect("linked");
         }
@@ -495,6 +588,43 @@ mod tests {
         let found = node.finder().find(&pod(), nobodys);
         let without = matches!(found, Err(NotFound::WithoutAddress { .. }));
         assert!(without, "{found:?}");
+    }
+
+    /// As with a kubelet on systemd, and containerd left on cgroupfs.
+    #[test]
+    fn a_pod_with_a_process_whose_connects_are_not_captured_is_told_with_both_groups() {
+        let Some(netns) = sandbox() else { return };
+        let node = Processes::new();
+        node.make_group(&format!("kubepods/burstable/pod{UID}/c1"));
+        node.start(41, &netns);
+        let mut finder = node.finder();
+        finder.check_captured(UID).expect("it is below kubepods");
+        let slice = format!("kubepods-burstable-pod{}.slice", UID.replace('-', "_"));
+        let path = format!("system.slice/containerd.service/{slice}:cri-containerd:c2");
+        let group = node.make_group(&path);
+        node.start_in(42, &netns, &format!("/../../../../{path}"));
+        let mut finder = node.finder();
+        finder.find(&pod(), nobodys).expect("it is found");
+        let told = finder.check_captured(UID).expect_err("it is not captured");
+        assert!(matches!(told, NotFound::Elsewhere { .. }), "{told:?}");
+        let told = told.to_string();
+        let captured = node.0.path().join("kubepods");
+        for named in [group, captured] {
+            assert!(told.contains(&*named.display().to_string()), "{told}");
+        }
+        assert!(told.contains("SystemdCgroup = true"), "{told}");
+        let others = [UID, "0b1c2d3e-0000-4000-8000-000000000002"];
+        let elsewhere = finder.elsewhere(others.into_iter());
+        assert_eq!(elsewhere.expect("looked at"), BTreeSet::from([UID]));
+    }
+
+    #[test]
+    fn a_process_whose_group_is_gone_or_cannot_be_seen_is_not_said_to_be_elsewhere() {
+        let Some(netns) = sandbox() else { return };
+        let node = Processes::new();
+        let path = format!("/../../../../system.slice/pod{UID}:cri-containerd:c2");
+        node.start_in(41, &netns, &path);
+        node.finder().check_captured(UID).expect("it has ended");
     }
 
     #[test]

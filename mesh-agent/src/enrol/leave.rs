@@ -95,7 +95,7 @@ impl<D: DataPath> Reconciler<D> {
         self.guard_links(&pod.netns, &pod.workload);
     }
 
-    /// It is wanted, and can never be served: nothing of it passes, as far as it is found.
+    /// It is wanted, and cannot be served as it is: nothing of it passes, as far as it is found.
     pub(super) async fn close_unfit(&mut self, workload: &Arc<Workload>) {
         if self
             .closed

@@ -132,6 +132,8 @@ pub(crate) struct Reconciler<D> {
     unsettled: Option<String>,
     /// Pods whose captured connections would not come to the agent.
     astray: BTreeSet<WorkloadKey>,
+    /// Pods with a process whose connects are not captured.
+    elsewhere: BTreeSet<WorkloadKey>,
     statuses: Vec<PodStatus>,
     /// What of the node's own programs could not be looked at or put back, as last told.
     unmended: String,
@@ -170,6 +172,7 @@ impl<D: DataPath> Reconciler<D> {
             strangers: Vec::new(),
             unsettled: None,
             astray: BTreeSet::new(),
+            elsewhere: BTreeSet::new(),
             statuses: Vec::new(),
             unmended: String::new(),
             has_other_versions: true,
@@ -190,6 +193,7 @@ impl<D: DataPath> Reconciler<D> {
         self.link_warnings.retain(|key, _| is_known(key));
         self.unguarded_links.retain(|key| is_known(key));
         self.excluded.retain(|key, _| is_known(key));
+        self.elsewhere.retain(|key| is_known(key));
         let served: BTreeSet<u64> = self.pods.values().map(LocalPod::cookie).collect();
         if let Some(finder) = &mut self.finder {
             finder.retain(|cookie| served.contains(&cookie));

@@ -50,6 +50,46 @@ impl<D: DataPath> Reconciler<D> {
             .forget(|uid, netns, since| finder.has_left(uid, netns, since))
     }
 
+    /// A process of it that is not below the group where connects are captured is nobody's
+    /// to capture. Of a pod that is served, what cannot be looked at is as it was.
+    pub(super) fn check_captured(
+        &mut self,
+        workload: &Workload,
+        before: Option<&LocalPod>,
+    ) -> Result<(), Error> {
+        let Some(finder) = &mut self.finder else {
+            return Ok(());
+        };
+        let is_itself = before.is_some_and(|before| before.workload.uid == workload.uid);
+        let checked = match finder.check_captured(workload.runtime_uid().as_str()) {
+            Err(find::NotFound::Look { .. }) if is_itself => return Ok(()),
+            checked => checked,
+        };
+        match checked {
+            Err(find::NotFound::Elsewhere { .. }) => {
+                self.elsewhere.insert(workload.key.clone());
+            }
+            _ => drop(self.elsewhere.remove(&workload.key)),
+        }
+        Ok(checked?)
+    }
+
+    /// Is another one of the enrolled pods not captured than was told of?
+    fn is_another_elsewhere(&mut self) -> bool {
+        let Some(finder) = &mut self.finder else {
+            return false;
+        };
+        let uid = |pod: &'_ LocalPod| pod.workload.runtime_uid().clone();
+        let uids: Vec<_> = self.pods.values().map(uid).collect();
+        let Ok(elsewhere) = finder.elsewhere(uids.iter().map(|uid| uid.as_str())) else {
+            return false;
+        };
+        self.pods.iter().any(|(key, pod)| {
+            let is_elsewhere = elsewhere.contains(pod.workload.runtime_uid().as_str());
+            is_elsewhere != self.elsewhere.contains(key)
+        })
+    }
+
     fn annotated(
         &self,
         workload: &Workload,
@@ -145,6 +185,7 @@ impl<D: DataPath> Reconciler<D> {
         let left = self.doubt_places();
         changed
             || left
+            || self.is_another_elsewhere()
             || self.have_closed_changed()
             || self.status_is_old
             || self.pods.iter().any(|(key, pod)| {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::sock_diag;
 
@@ -66,6 +66,41 @@ pub(crate) fn is_cgroup2(dir: &Path) -> bool {
 pub(crate) fn own_cgroup(tree: &Path) -> io::Result<PathBuf> {
     let own = sock_diag::own_cgroup_id()?;
     find(tree, own)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+}
+
+/// The cgroup2 group that a text of `/proc/PID/cgroup` names.
+pub(crate) fn named(text: &str) -> Option<&str> {
+    text.lines().find_map(|line| line.strip_prefix("0::"))
+}
+
+/// What `/` in `/proc/PID/cgroup` is for this process, whose own group is `own`: with a
+/// cgroup namespace of its own it is shown paths as they are from the root of that.
+pub(crate) fn shown_root(own: &Path) -> Option<PathBuf> {
+    let text = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    above(own, named(&text)?)
+}
+
+fn above(own: &Path, shown: &str) -> Option<PathBuf> {
+    let shown = Path::new(shown.trim_start_matches('/'));
+    let is_below = shown
+        .components()
+        .all(|part| matches!(part, Component::Normal(_)));
+    let levels = shown.components().count();
+    let is_it = is_below && own.ends_with(shown);
+    is_it.then(|| own.ancestors().nth(levels).map(Path::to_owned))?
+}
+
+/// The directory of a group by its path as it is shown there.
+pub(crate) fn at(shown_root: &Path, shown: &str) -> PathBuf {
+    let mut dir = shown_root.to_owned();
+    for part in Path::new(shown).components() {
+        match part {
+            Component::ParentDir => drop(dir.pop()),
+            Component::Normal(name) => dir.push(name),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    dir
 }
 
 /// The group with that id, in `tree` or below.
@@ -162,6 +197,36 @@ pub(crate) fn enter(dir: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_group_is_found_by_what_a_container_is_shown_of_it() {
+        let root = |own: &str, shown: &str| above(Path::new(own), shown);
+        let host = || Some(PathBuf::from("/cg"));
+        assert_eq!(
+            root(
+                "/cg/system.slice/agent.service",
+                "/system.slice/agent.service"
+            ),
+            host()
+        );
+        let own = "/cg/kubepods/podx/c1";
+        assert_eq!(
+            root(own, "/"),
+            Some(own.into()),
+            "a cgroup namespace of its own"
+        );
+        assert_eq!(root(own, "/c1"), Some("/cg/kubepods/podx".into()));
+        assert_eq!(root(own, "/../c2"), None, "it left its namespace's root");
+        assert_eq!(root(own, "/elsewhere"), None);
+        for (root, shown, dir) in [
+            ("/cg", "/kubepods/pody/c2", "/cg/kubepods/pody/c2"),
+            (own, "/../../pody/c2", "/cg/kubepods/pody/c2"),
+            (own, "/../../../system.slice/a", "/cg/system.slice/a"),
+        ] {
+            assert_eq!(at(Path::new(root), shown), Path::new(dir));
+        }
+        assert_eq!(named("12:cpu:/x\n0::/a b\n"), Some("/a b"));
+    }
 
     #[test]
     fn of_several_mounts_the_roots_tell_which_shows_more() {

@@ -47,6 +47,17 @@ pub(crate) fn pods(root: &Path) -> io::Result<BTreeMap<String, Vec<PathBuf>>> {
     Ok(pods)
 }
 
+/// A pod's group with processes that is not below the group of all pods: as containerd makes
+/// them with the cgroup driver `cgroupfs` where the kubelet's is `systemd`.
+pub(crate) fn elsewhere(tree: &Path) -> io::Result<Option<PathBuf>> {
+    if root(tree)?.is_none() {
+        return Ok(None);
+    }
+    let is_in_use = |dir: &Path| uid(dir).is_some() && cgroup::is_populated(dir).unwrap_or(false);
+    // What is below a pod is not the node's.
+    cgroup::search(tree, is_in_use, |dir| !is_root(dir) && uid(dir).is_none())
+}
+
 /// The groups that those of pods are made in: `root`, and each class of service.
 pub(crate) fn above_pods(root: &Path) -> io::Result<Vec<PathBuf>> {
     let mut groups = cgroup::below(root)?;
@@ -114,6 +125,27 @@ mod tests {
         ] {
             assert_eq!(uid_in(name), None, "{name}");
         }
+    }
+
+    #[test]
+    fn a_pods_group_beside_the_group_of_all_pods_is_found_where_it_has_processes() {
+        let tree = tempfile::tempdir().expect("a directory");
+        let make = |path: &str, populated: u8| {
+            let dir = tree.path().join(path);
+            std::fs::create_dir_all(&dir).expect("made");
+            let events = format!("populated {populated}\nfrozen 0\n");
+            std::fs::write(dir.join("cgroup.events"), events).expect("written");
+            dir
+        };
+        let found = || elsewhere(tree.path()).expect("looked at");
+        let astray = "system.slice/containerd.service/kubepods-podab_1.slice:cri-containerd:c1";
+        make(astray, 1);
+        assert_eq!(found(), None, "no kubelet has made its group");
+        make("kubepods.slice/kubepods-podab_1.slice", 0);
+        make("kubepods.slice/kubepods-podcd_2.slice/kubepods/podef-3", 1);
+        assert_eq!(found(), Some(tree.path().join(astray)));
+        make(astray, 0);
+        assert_eq!(found(), None);
     }
 
     #[test]

@@ -14,7 +14,6 @@ const AUTHORITY: &str = include_str!("../../../deploy/base/ca.yaml");
 const CONSTRAINTS: &str = include_str!("../../../deploy/components/openshift/constraints.yaml");
 const PROBE_HOSTS: &str = include_str!("../../../deploy/base/probe-hosts.yaml");
 const BASE: &str = include_str!("../../../deploy/base/kustomization.yaml");
-const AUTHORITY: &str = include_str!("../../../deploy/base/ca.yaml");
 const UNIT: &str = include_str!("../../../deploy/vm/mesh-agent.service");
 const VM_PAGE: &str = include_str!("../../../deploy/vm/README.md");
 const PAGE: &str = include_str!("../../../docs/kubernetes.md");

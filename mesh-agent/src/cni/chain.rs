@@ -9,7 +9,7 @@ use mesh_cni::PLUGIN;
 use super::folder::{self, CHANGED, Content, Folder};
 use super::list::{self, Network};
 use super::settings::Settings;
-use super::{binary, places};
+use super::{binary, own, places, uninstall};
 
 /// A file that somebody writes to all the time is left for the next look.
 const ATTEMPTS: usize = 5;
@@ -130,7 +130,8 @@ fn first(
     looked: &mut Looked,
 ) -> io::Result<Option<Standing>> {
     let names = folder.names()?.into_iter();
-    for name in names.filter(|name| list::is_configuration(name)) {
+    let is_networks = |name: &String| list::is_configuration(name) && name != own::FILE;
+    for name in names.filter(is_networks) {
         let place = dir.join(&name);
         let link = folder.link(&name);
         let content = match (
@@ -156,16 +157,22 @@ fn first(
                 continue;
             }
         };
-        if let Some(to) = &link {
+        let has_own = settings.own_file && own::comes_before(&name);
+        if let Some(to) = link.as_ref().filter(|_| !has_own) {
             return Ok(Some(linked(place, to)));
         }
         let found = Found {
             name: &name,
             content: &content,
             network: &network,
+            has_own,
             place,
         };
         return found.stands(settings, folder, (dir, may), looked).map(Some);
+    }
+    // Of a network that is gone; one that cannot be read may be written just now.
+    if may != May::Look && looked.broken.is_empty() {
+        looked.is_changed = folder.remove(own::FILE)?;
     }
     Ok(None)
 }
@@ -208,6 +215,8 @@ struct Found<'f> {
     name: &'f str,
     content: &'f Content,
     network: &'f Network<'f>,
+    /// Our entry is to be in a file of our own, which is taken before this one.
+    has_own: bool,
     place: PathBuf,
 }
 
@@ -232,20 +241,42 @@ impl Found<'_> {
         let seen = bins.iter().map(|bin| settings.seen(bin));
         looked.folders.extend(seen);
         if may == May::Look {
-            return Ok(self.look(settings, &bins));
+            return self.look(settings, folder, &bins);
         }
         let (standing, is_changed) = self.put(settings, folder, (&bins, may))?;
         looked.is_changed = is_changed;
         Ok(standing)
     }
 
-    fn look(self, settings: &Settings, bins: &[PathBuf]) -> Standing {
+    fn look(self, settings: &Settings, folder: &Folder, bins: &[PathBuf]) -> io::Result<Standing> {
         let lacks = |bin: &&PathBuf| !binary::is_executable(&settings.seen(bin).join(PLUGIN));
-        match (self.network.has_ours(), bins.iter().find(lacks)) {
-            (true, None) => Standing::In(self.place),
+        let has_ours = match self.has_own {
+            true => own::is_alike(&self.found_own(folder), &self.own_text(settings)?),
+            false => self.network.has_ours(),
+        };
+        Ok(match (has_ours, bins.iter().find(lacks)) {
+            (true, None) => Standing::In(self.entrys_place()),
             (true, Some(bin)) => self.failed(format!("its program is not in {}", bin.display())),
-            (false, _) => Standing::Waits(self.place),
+            (false, _) => Standing::Waits(self.entrys_place()),
+        })
+    }
+
+    /// The file that has our entry, or is to have it.
+    fn entrys_place(&self) -> PathBuf {
+        match self.has_own {
+            true => self.place.with_file_name(own::FILE),
+            false => self.place.clone(),
         }
+    }
+
+    fn own_text(&self, settings: &Settings) -> io::Result<String> {
+        own::text((self.name, self.network), &settings.entry).map_err(io::Error::other)
+    }
+
+    /// Nothing where there is none, or what it is cannot be read.
+    fn found_own(&self, folder: &Folder) -> String {
+        let found = folder.read(own::FILE);
+        found.map(|content| content.text).unwrap_or_default()
     }
 
     /// True with it: the file was changed.
@@ -267,6 +298,41 @@ impl Found<'_> {
                 return Ok((self.failed(why), false));
             }
         }
+        if self.has_own {
+            return self.put_own(settings, folder, may);
+        }
+        let (standing, is_changed) = self.put_entry(settings, folder, may)?;
+        // Of an agent that had it so.
+        let is_left = folder.remove(own::FILE)?;
+        Ok((standing, is_changed || is_left))
+    }
+
+    fn put_own(
+        self,
+        settings: &Settings,
+        folder: &Folder,
+        may: May,
+    ) -> io::Result<(Standing, bool)> {
+        let wanted = self.own_text(settings)?;
+        let found = self.found_own(folder);
+        let is_right = match may {
+            May::Update => found == wanted,
+            May::Add | May::Look => own::is_alike(&found, &wanted),
+        };
+        if !is_right {
+            folder.put(own::FILE, &wanted, self.content)?;
+        }
+        // Behind it: of an agent that had it in the network's own file.
+        let is_left = self.network.has_ours() && uninstall::leave_file(folder, self.name)?;
+        Ok((Standing::In(self.entrys_place()), !is_right || is_left))
+    }
+
+    fn put_entry(
+        self,
+        settings: &Settings,
+        folder: &Folder,
+        may: May,
+    ) -> io::Result<(Standing, bool)> {
         let is_right = match may {
             May::Update => self.network.has(&settings.entry),
             May::Add | May::Look => self.network.has_ours(),

@@ -152,6 +152,24 @@ impl Folder {
         self.settle()
     }
 
+    /// Writes a file of our own, readable as that one is.
+    pub(super) fn put(&self, name: &str, text: &str, like: &Content) -> io::Result<()> {
+        let unfinished = self.unfinished(name);
+        self.write(&unfinished, text, &like.meta)?;
+        self.step()?;
+        fs::rename(&unfinished, self.path.join(name))?;
+        self.settle()
+    }
+
+    /// False: there is none.
+    pub(super) fn remove(&self, name: &str) -> io::Result<bool> {
+        match fs::remove_file(self.path.join(name)) {
+            Ok(()) => self.settle().map(|()| true),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Puts a list in the place of a file with a single plugin: first beside it, where
     /// the old one comes first still, then the old one gets a name that nobody reads.
     pub(super) fn supersede(

@@ -15,6 +15,7 @@ mod known;
 mod links;
 mod list;
 mod metrics;
+mod own;
 mod places;
 #[cfg(test)]
 mod samples;

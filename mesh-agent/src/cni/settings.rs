@@ -13,6 +13,8 @@ pub(crate) struct Settings {
     /// Folders of the host; looked for where they are not given.
     pub(crate) conf_dir: Option<PathBuf>,
     pub(crate) bin_dir: Option<PathBuf>,
+    /// Our entry is in a file of our own, where that comes first.
+    pub(crate) own_file: bool,
     /// The plugin's program, as it is copied to the host.
     pub(crate) program: PathBuf,
     pub(crate) entry: Entry,

@@ -41,6 +41,7 @@ impl Host {
             host: dir.path().to_owned(),
             conf_dir: None,
             bin_dir: None,
+            own_file: false,
             program,
             entry: Entry {
                 outside_file: dir.path().join("state/outside.json"),
@@ -62,7 +63,7 @@ impl Host {
         self.dir.path().join(CONF).join(name)
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub(super) fn write(&self, name: &str, text: &str) {
         fs::write(self.conf(name), text).expect("written");
     }
 
@@ -74,7 +75,7 @@ impl Host {
         self.dir.path().join(BIN).join(PLUGIN)
     }
 
-    fn folder(&self) -> Folder {
+    pub(super) fn folder(&self) -> Folder {
         Folder::open(&self.dir.path().join(CONF)).expect("a folder")
     }
 
@@ -87,13 +88,13 @@ impl Host {
         names.map(|name| (name.clone(), self.read(&name))).collect()
     }
 
-    fn is_in(&self, name: &str) -> bool {
+    pub(super) fn is_in(&self, name: &str) -> bool {
         let text = self.read(name);
         Network::read(name, &text).is_ok_and(|network| network.has_ours())
     }
 
     /// What a runtime would do now: which plugins it would call, all of them there.
-    fn runs(&self) -> Vec<String> {
+    pub(super) fn runs(&self) -> Vec<String> {
         let mut names = self.folder().names().expect("listed").into_iter();
         let first = names.find(|name| list::is_configuration(name));
         let first = first.expect("a configuration");

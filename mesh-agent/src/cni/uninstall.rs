@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::binary;
 use super::folder::{CHANGED, Folder};
 use super::list::{self, Network};
+use super::own;
 use super::places;
 use super::settings::Settings;
 
@@ -88,6 +89,9 @@ fn ends_by_configuration(settings: &Settings) -> bool {
 pub(super) fn leave(folder: &Folder) -> io::Result<Vec<String>> {
     folder.tidy()?;
     let mut changed = Vec::new();
+    if folder.remove(own::FILE)? {
+        changed.push(own::FILE.to_owned());
+    }
     for name in folder.names()? {
         for attempt in 1.. {
             match leave_file(folder, &name) {
@@ -106,7 +110,8 @@ pub(super) fn leave(folder: &Folder) -> io::Result<Vec<String>> {
     Ok(changed)
 }
 
-fn leave_file(folder: &Folder, name: &str) -> io::Result<bool> {
+/// False: it has no entry of ours.
+pub(super) fn leave_file(folder: &Folder, name: &str) -> io::Result<bool> {
     // What is no list of plugins has no entry of ours.
     let Ok(content) = folder.read(name) else {
         return Ok(false);

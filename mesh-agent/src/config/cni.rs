@@ -38,6 +38,7 @@ impl Folders {
             host: host.to_owned(),
             conf_dir: self.cni_conf_dir.clone(),
             bin_dir: self.cni_bin_dir.clone(),
+            own_file: false,
             program: program(),
             entry: mesh_cni::Entry {
                 socket: here(&run_dir.join(SOCKET)),
@@ -56,6 +57,12 @@ pub(crate) struct Chain {
     pub(crate) cni_host_dir: PathBuf,
     #[command(flatten)]
     pub(crate) folders: Folders,
+    /// Write a configuration of the mesh's own, 00-mesh-agent.conflist, which has the network's
+    /// chain and the plugin, and leave the network's file as it is. For networks whose agent
+    /// writes its file anew when a node starts; not with Multus, which would take it for the
+    /// cluster's network.
+    #[arg(long, env = "MESH_CNI_OWN_FILE")]
+    pub(crate) cni_own_file: bool,
     /// The plugin's program, which is copied to the host [default: mesh-agent-cni beside the agent's own].
     #[arg(long, env = "MESH_CNI_PLUGIN")]
     pub(crate) cni_plugin: Option<PathBuf>,
@@ -72,6 +79,7 @@ impl Chain {
             host: self.cni_host_dir.clone(),
             conf_dir: folders.cni_conf_dir.clone(),
             bin_dir: folders.cni_bin_dir.clone(),
+            own_file: self.cni_own_file,
             program: self.cni_plugin.clone().unwrap_or_else(program),
             entry: mesh_cni::Entry {
                 socket: run_dir.join(SOCKET),

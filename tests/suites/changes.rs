@@ -250,6 +250,100 @@ fn a_pod_without_ipv6_is_enrolled_with_the_family_that_it_has() {
     assert_eq!(world.capture_rules(&b).expect("rules"), "");
 }
 
+/// Says as whom each client came, at an address that no document names.
+const OUTSIDE: &str = "
+import socket
+listener = socket.create_server(('10.77.0.201', 9000))
+print('serving', flush=True)
+while True:
+    client, peer = listener.accept()
+    client.sendall(peer[0].encode())
+    client.close()
+";
+
+/// Connects, and says what it is told or what became of it; bound, where an address is said.
+const CONNECT: &str = "
+import errno, socket, sys
+client = socket.socket(socket.AF_INET)
+client.settimeout(5)
+try:
+    if sys.argv[3:]: client.bind((sys.argv[3], 0))
+    client.connect((sys.argv[1], int(sys.argv[2])))
+    client.sendall(b'x')
+    print(client.recv(64).decode() or 'closed')
+except OSError as error:
+    print(errno.errorcode.get(error.errno, error))
+";
+
+fn said(mut command: std::process::Command, args: &[&str]) -> String {
+    let out = command.args(["-c", CONNECT]).args(args).output();
+    let out = out.expect("python3 runs").stdout;
+    String::from_utf8_lossy(&out).trim().to_owned()
+}
+
+/// As in an IPv6 cluster of EKS: beside its IPv6 address it has one that is translated on its
+/// way out of the node.
+#[test]
+fn a_pod_leaves_the_mesh_by_an_address_that_its_network_gave_it_for_that_and_is_not_reached_there()
+{
+    let mut world = World::new(1).expect("a world");
+    let b = world.add_pod("n1", "b", Some("closed")).expect("a pod");
+    world.serve(&b).expect("a server");
+    let a = world.add(&spec().only_v6()).expect("a pod");
+    world.serve(&a).expect("a server");
+    let egress = "ip -4 addr flush dev eth0; ip addr add 169.254.172.5/22 dev eth0; \
+                  ip addr add 169.254.172.6/22 dev eth0; ip route add default dev eth0";
+    let inside = world.in_pod(&a, "sh").args(["-ec", egress]).status();
+    assert!(inside.expect("a shell").success());
+    let gateway = ["addr", "add", "169.254.172.1/22", "dev", "br0"];
+    let on_node = world.on_node("n1", "ip").args(gateway).status();
+    assert!(on_node.expect("ip runs").success());
+    let mut outside = world.on_node("n1", "python3");
+    outside
+        .args(["-c", OUTSIDE])
+        .stdout(std::process::Stdio::piped());
+    let mut outside = outside.spawn().expect("python3 runs");
+    let mut line = String::new();
+    let stdout = outside.stdout.take().expect("a pipe");
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).expect("a line");
+    let agent = world.agent("n1", &[]).expect("an agent");
+    becomes(&agent, true);
+    let from_a = |args: &[&str]| said(world.in_pod(&a, "python3"), args);
+    assert_eq!(
+        from_a(&["10.77.0.201", "9000"]),
+        "169.254.172.5",
+        "{}",
+        agent.log()
+    );
+    let captured = agent.comes_to(
+        "mesh_agent_kernel_events_total",
+        "\"connect_captured\"",
+        1.0,
+    );
+    assert!(captured >= 1.0, "{captured}");
+    // Whoever it is must not be told by that address, nor may it speak as another one.
+    assert_eq!(from_a(&[&b.v4(), "8080"]), "ECONNRESET");
+    assert_eq!(from_a(&["10.77.0.201", "9000", "169.254.172.6"]), "EPERM");
+    for address in ["169.254.172.5", "169.254.172.6"] {
+        let reached = said(world.on_node("n1", "python3"), &[address, "8080"]);
+        let is_refused = ["ECONNRESET", "ECONNREFUSED", "timed out"].contains(&&*reached);
+        assert!(is_refused, "{address}: {reached}");
+    }
+    let warning = &status_of(&agent, "shop/a")["warning"];
+    assert!(warning.is_null(), "{warning}");
+    // With another one it goes on.
+    let other = "ip -4 addr flush dev eth0; ip addr add 169.254.172.6/22 dev eth0; \
+                 ip route add default dev eth0";
+    let inside = world.in_pod(&a, "sh").args(["-ec", other]).status();
+    assert!(inside.expect("a shell").success());
+    let goes_on = eventually(Duration::from_secs(10), || {
+        from_a(&["10.77.0.201", "9000"]) == "169.254.172.6"
+    });
+    assert!(goes_on, "{}", agent.log());
+    outside.kill().expect("killed");
+    outside.wait().expect("ended");
+}
+
 /// The wire's view of one that has its other address from one moment to the next.
 #[test]
 fn a_fail_open_pod_whose_only_address_is_replaced_is_open_at_no_moment() {

@@ -6,9 +6,10 @@ use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
 use super::find::NotFound;
-use super::{DataPath, Error, Failure, LocalPod, Reconciler, on_agent_down, ports};
+use super::{DataPath, Error, Failure, LocalPod, Reconciler, local_pod, on_agent_down, ports};
 use crate::capture::{self, EnrolPod};
-use crate::model::{OnAgentDown, Unfit, Workload, WorkloadKey};
+use crate::model::{OnAgentDown, PodIps, Unfit, Workload, WorkloadKey};
+use crate::sys::netns::Netns;
 use crate::sys::{errno, route};
 
 impl<D: DataPath> Reconciler<D> {
@@ -151,7 +152,12 @@ impl<D: DataPath> Reconciler<D> {
         let served = before.filter(|before| before.workload.ips == workload.ips);
         // What cannot be told is as it was seen last, and counts as there before that.
         let ips = netns.families(workload.ips);
-        let ips = ips.unwrap_or_else(|_| served.map_or(workload.ips, |before| before.ips));
+        let ips = ips.unwrap_or_else(|_| served.map_or(workload.ips, LocalPod::own));
+        let leaves_by = self.egress_of(workload, &netns, served);
+        let ips = PodIps {
+            v4: ips.v4.or(leaves_by.v4),
+            v6: ips.v6.or(leaves_by.v6),
+        };
         let dial_ports = match ports::overlap(&netns, self.workers.delivery_ports()) {
             Ok(overlap) => overlap.and_then(|overlap| overlap.clear()),
             Err(_) => before.and_then(|before| before.dial_ports.clone()),
@@ -167,6 +173,25 @@ impl<D: DataPath> Reconciler<D> {
             identity,
             spiffe_id,
         })
+    }
+
+    /// Looked at when it comes, and where it was seen to be another.
+    fn egress_of(
+        &mut self,
+        workload: &Workload,
+        netns: &Netns,
+        served: Option<&LocalPod>,
+    ) -> PodIps {
+        let is_another = self.egress_changed.remove(&workload.key);
+        let excluded = &workload.on_node.excluded;
+        let served = served.filter(|before| before.workload.on_node.excluded == *excluded);
+        match served.map(LocalPod::egress) {
+            Some(before) if !is_another => before,
+            before => {
+                let now = local_pod::egress(netns, workload);
+                now.unwrap_or_else(|_| before.unwrap_or_default())
+            }
+        }
     }
 
     /// `before`: what it was in the same namespace.

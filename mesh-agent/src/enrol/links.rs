@@ -4,10 +4,10 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::capture::{self, PodLinks};
-use crate::model::Workload;
+use crate::model::{PodIps, Workload};
 use crate::sys::netns::Netns;
 
-use super::{DataPath, Failure, Reconciler};
+use super::{DataPath, Failure, LocalPod, Reconciler, local_pod};
 
 /// Other addresses that are told, at most.
 const TOLD: usize = 4;
@@ -41,7 +41,25 @@ impl<D: DataPath> Reconciler<D> {
         for (netns, workload) in &due {
             self.guard_links(netns, workload);
         }
+        if all {
+            self.status_is_old |= self.look_at_egress(|_| true);
+        }
         missing
+    }
+
+    /// Do pods leave by other addresses than they did? Of those `of` which it is asked. What
+    /// cannot be looked at is as it was.
+    pub(super) fn look_at_egress(&mut self, of: impl Fn(&LocalPod) -> bool) -> bool {
+        let is_another = |pod: &LocalPod| {
+            let now = local_pod::egress(&pod.netns, &pod.workload);
+            now.is_ok_and(|now| now != pod.egress())
+        };
+        let pods = self.pods.iter();
+        let changed = pods.filter(|(_, pod)| of(pod) && is_another(pod));
+        let changed: Vec<_> = changed.map(|(key, _)| key.clone()).collect();
+        let is_any = !changed.is_empty();
+        self.egress_changed.extend(changed);
+        is_any
     }
 
     /// Follows the annotation that leaves addresses of an enrolled pod alone. Where
@@ -93,10 +111,10 @@ impl<D: DataPath> Reconciler<D> {
             self.unguarded_links.remove(key);
         }
         let excluded = &workload.on_node.excluded;
-        let warning = warning(
-            links.as_ref(),
-            self.excluded.get(key).map_or(excluded, |e| &e.1),
-        );
+        let mut told = self.excluded.get(key).map_or(excluded, |e| &e.1).clone();
+        // That nothing is reached at it is what it is for.
+        told.extend(netns.egress(workload.ips).unwrap_or_default().iter());
+        let warning = warning((links.as_ref(), workload.ips), &told);
         if self.link_warnings.get(key) == warning.as_ref() {
             return;
         }
@@ -114,7 +132,11 @@ impl<D: DataPath> Reconciler<D> {
     }
 }
 
-fn warning(links: Result<&PodLinks, &capture::Error>, excluded: &[IpAddr]) -> Option<String> {
+/// `told`: addresses of which nothing has to be said.
+fn warning(
+    (links, own): (Result<&PodLinks, &capture::Error>, PodIps),
+    told: &[IpAddr],
+) -> Option<String> {
     let links = match links {
         Ok(links) => links,
         Err(error) => return Some(format!("its links are not guarded: {error}")),
@@ -134,7 +156,10 @@ fn warning(links: Result<&PodLinks, &capture::Error>, excluded: &[IpAddr]) -> Op
             links.redirecting.join(", ")
         ));
     }
-    let beside = links.beside.iter().filter(|(_, ip)| !excluded.contains(ip));
+    let beside = links.beside.iter().filter(|(_, ip)| !told.contains(ip));
+    let lacking = beside
+        .clone()
+        .find(|(_, ip)| own.same_family(*ip).is_none());
     let mut beside: Vec<String> = beside
         .take(TOLD + 1)
         .map(|(name, ip)| format!("{ip} ({name})"))
@@ -149,6 +174,14 @@ fn warning(links: Result<&PodLinks, &capture::Error>, excluded: &[IpAddr]) -> Op
             beside.join(", ")
         ));
     }
+    if let Some((_, ip)) = lacking {
+        let family = if ip.is_ipv4() { "IPv4" } else { "IPv6" };
+        parts.push(format!(
+            "it has no {family} address in status.podIPs, so what it connects to by {family} is \
+             refused, whatever is excluded; its network has to give it one there, or an address \
+             that is only to leave by (169.254.0.0/16, fd00::ac:0/118)"
+        ));
+    }
     (!parts.is_empty()).then(|| parts.join("; "))
 }
 
@@ -158,14 +191,17 @@ mod tests {
 
     #[test]
     fn a_warning_names_interfaces_and_a_few_addresses() {
-        assert_eq!(warning(Ok(&PodLinks::default()), &[]), None);
+        let own = PodIps::from(IpAddr::from([10, 0, 0, 5]));
+        assert_eq!(warning((Ok(&PodLinks::default()), own), &[]), None);
         let beside = |n: u8| ("net1".to_owned(), [10, 9, 0, n].into());
         let links = PodLinks {
             unguarded: vec!["eth0".to_owned()],
             redirecting: vec!["nk0".to_owned()],
             beside: (1..=6).map(beside).collect(),
         };
-        let text = warning(Ok(&links), &[[10, 9, 0, 1].into()]).expect("a warning");
+        let told = [[10, 9, 0, 1].into()];
+        let text = warning((Ok(&links), own), &told).expect("a warning");
+        assert!(!text.contains("no IPv4"), "{text}");
         assert!(text.contains("interface eth0"), "{text}");
         assert!(text.contains("interface nk0 is a netkit"), "{text}");
         assert!(text.contains("10.9.0.5 (net1), others"), "{text}");
@@ -173,5 +209,17 @@ mod tests {
             !text.contains("10.9.0.1") && !text.contains("10.9.0.6"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_pod_without_an_address_of_a_family_is_told_what_that_means_and_what_helps() {
+        let own = PodIps::from("fd77::1".parse::<IpAddr>().expect("an address"));
+        let links = PodLinks {
+            beside: vec![("net1".to_owned(), [10, 9, 0, 5].into())],
+            ..PodLinks::default()
+        };
+        let text = warning((Ok(&links), own), &[]).expect("a warning");
+        assert!(text.contains("no IPv4 address"), "{text}");
+        assert!(text.contains("by IPv4 is refused"), "{text}");
     }
 }

@@ -118,6 +118,8 @@ pub(crate) struct Reconciler<D> {
     unguarded_links: BTreeSet<WorkloadKey>,
     /// Addresses that are left alone, each pod's with its namespace.
     excluded: BTreeMap<WorkloadKey, (u64, Vec<IpAddr>)>,
+    /// Pods that leave by another address than when they were enrolled.
+    egress_changed: BTreeSet<WorkloadKey>,
     /// When all pods' links were last looked at.
     links_seen: std::time::Instant,
     /// Something of a pod's status has changed since it was last given.
@@ -165,6 +167,7 @@ impl<D: DataPath> Reconciler<D> {
             link_warnings: BTreeMap::new(),
             unguarded_links: BTreeSet::new(),
             excluded: BTreeMap::new(),
+            egress_changed: BTreeSet::new(),
             links_seen: std::time::Instant::now(),
             status_is_old: false,
             broken: BTreeMap::new(),
@@ -193,6 +196,7 @@ impl<D: DataPath> Reconciler<D> {
         self.link_warnings.retain(|key, _| is_known(key));
         self.unguarded_links.retain(|key| is_known(key));
         self.excluded.retain(|key, _| is_known(key));
+        self.egress_changed.retain(|key| is_known(key));
         self.elsewhere.retain(|key| is_known(key));
         let served: BTreeSet<u64> = self.pods.values().map(LocalPod::cookie).collect();
         if let Some(finder) = &mut self.finder {

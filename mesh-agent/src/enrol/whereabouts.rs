@@ -183,15 +183,18 @@ impl<D: DataPath> Reconciler<D> {
     pub(crate) fn have_pods_moved(&mut self) -> bool {
         let changed = self.look_at_cgroups();
         let left = self.doubt_places();
+        // Others are given one seldom.
+        let leaves = self.look_at_egress(|pod| !pod.egress().is_empty());
         changed
             || left
+            || leaves
             || self.is_another_elsewhere()
             || self.have_closed_changed()
             || self.status_is_old
             || self.pods.iter().any(|(key, pod)| {
                 let families = pod.netns.families(pod.workload.ips);
                 self.has_moved(pod)
-                    || families.is_ok_and(|ips| ips != pod.ips)
+                    || families.is_ok_and(|ips| ips != pod.own())
                     || !self.is_guarded(key, &self.cgroups_of(&pod.workload))
             })
     }

@@ -106,6 +106,7 @@ impl Explaining<'_> {
                 None => PodIps::from(caller.address),
             },
             address: caller.address,
+            egress: PodIps::default(),
             pod: caller.workload.as_ref().map_or(&nobody, |w| &w.uid),
         };
         let backends = match to {

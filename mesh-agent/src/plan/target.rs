@@ -41,6 +41,8 @@ pub(crate) struct SourcePod<'s> {
     /// Addresses of the source pod, and the one that it came from.
     pub(crate) own: PodIps,
     pub(crate) address: IpAddr,
+    /// Those that it only leaves by: as one of them it is known to nobody in the mesh.
+    pub(crate) egress: PodIps,
     /// Its pod's `uid`.
     pub(crate) pod: &'s Name,
 }
@@ -49,8 +51,18 @@ impl SourcePod<'_> {
     /// It is no connection of the pod's to elsewhere: whatever it says, nothing carries it.
     #[must_use]
     pub(crate) fn loops(&self, dst: OrigDst) -> bool {
-        let (ip, foreign) = (dst.ip(), !self.own.contains(self.address));
-        foreign || ip.is_loopback() || ip.is_unspecified() || ip.is_multicast()
+        let ip = dst.ip();
+        let foreign = !self.own.contains(self.address) && !self.leaves();
+        foreign
+            || self.egress.contains(ip)
+            || ip.is_loopback()
+            || ip.is_unspecified()
+            || ip.is_multicast()
+    }
+
+    /// Is it for what is outside of the mesh alone?
+    fn leaves(&self) -> bool {
+        self.egress.contains(self.address)
     }
 }
 
@@ -68,6 +80,10 @@ pub(super) fn resolve<'p>(
     let kind = match route::resolve(snapshot, dst) {
         RouteDecision::Refused(reason) => return Err(reason),
         RouteDecision::External => Kind::Direct(None),
+        // Nobody there could tell who it is by its address.
+        RouteDecision::Workload(_) | RouteDecision::Service { .. } if source.leaves() => {
+            return Err(RefuseReason::Unreachable);
+        }
         RouteDecision::Workload(workload) => Kind::Direct(Some(workload)),
         RouteDecision::Service {
             service,

@@ -26,6 +26,11 @@ pub(crate) enum Transport {
 /// is dialled.
 pub(crate) trait MayDial {
     fn to(&self) -> SocketAddr;
+
+    /// It is outside of the mesh.
+    fn leaves(&self) -> bool {
+        false
+    }
 }
 
 /// The destination's own policy was asked.
@@ -64,6 +69,10 @@ pub(crate) struct Outside(UpstreamAddr);
 impl MayDial for Outside {
     fn to(&self) -> SocketAddr {
         self.0.get()
+    }
+
+    fn leaves(&self) -> bool {
+        true
     }
 }
 

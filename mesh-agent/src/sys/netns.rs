@@ -1,5 +1,6 @@
 //! Network namespaces: opened once, named by cookie, entered for a moment.
 
+mod egress;
 mod pace;
 mod search;
 mod table;

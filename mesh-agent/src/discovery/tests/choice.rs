@@ -1,5 +1,6 @@
 //! Which of a Service's endpoints a client gets.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,25 @@ fn chosen(snapshot: &Snapshot, (node, zone): (&str, Option<&str>), to: &str) -> 
 
 fn targets(
     snapshot: &Snapshot,
+    place: (&str, Option<&str>),
+    to: &str,
+) -> Result<Vec<String>, RefuseReason> {
+    let address = match to.starts_with('[') {
+        false => "10.9.9.9",
+        true => "fd99::9",
+    };
+    let address = address.parse().expect("an address");
+    targets_from(snapshot, place, (PodIps::from(address), address), to)
+}
+
+/// An address that it only leaves by.
+const EGRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 172, 5));
+
+/// `own`: its addresses, and the one that it came from.
+fn targets_from(
+    snapshot: &Snapshot,
     (node, zone): (&str, Option<&str>),
+    (own, address): (PodIps, IpAddr),
     to: &str,
 ) -> Result<Vec<String>, RefuseReason> {
     let published = InForce {
@@ -34,14 +53,10 @@ fn targets(
         same_node_tls: false,
     };
     let to = OrigDst::new(to.parse().expect("an address"));
-    let address = match to.ip().is_ipv4() {
-        true => "10.9.9.9",
-        false => "fd99::9",
-    };
-    let address = address.parse().expect("an address");
     let source = SourcePod {
-        own: PodIps::from(address),
+        own,
         address,
+        egress: EGRESS.into(),
         pod: &Name::from("client"),
     };
     let backends = decision_context.backends(&source, to)?;
@@ -52,6 +67,36 @@ fn targets(
         .collect();
     ips.sort();
     Ok(ips)
+}
+
+/// Two pods may have the same, and nobody in the mesh could tell whose it is.
+#[test]
+fn by_an_address_that_a_pod_only_leaves_by_it_reaches_what_is_outside_of_the_mesh_and_nothing_else()
+{
+    let (snapshot, _) = load(&[SHOP, "---\n", &slices([""; 3], [""; 3], "")].concat());
+    let own = PodIps::from("fd99::9".parse::<IpAddr>().expect("an address"));
+    let from = |source: &str, to: &str| {
+        let source = source.parse().expect("an address");
+        targets_from(&snapshot, ("n1", None), (own, source), to)
+    };
+    let egress = EGRESS.to_string();
+    let outside = from(&egress, "203.0.113.7:443").expect("it leaves");
+    assert_eq!(outside, ["203.0.113.7"]);
+    for (what, to) in [
+        ("a Service", "10.96.0.9:80"),
+        ("a pod of the mesh", "10.0.0.5:8080"),
+        ("its external address", "192.0.2.9:80"),
+    ] {
+        let refused = from(&egress, to);
+        assert_eq!(refused, Err(RefuseReason::Unreachable), "{what}");
+    }
+    // What came to that address, and from one that is nobody's.
+    let to_itself = from(&egress, &format!("{egress}:8080"));
+    assert_eq!(to_itself, Err(RefuseReason::Loop));
+    let foreign = from("169.254.172.6", &format!("{egress}:8080"));
+    assert_eq!(foreign, Err(RefuseReason::Loop));
+    let bound = from("169.254.172.6", "203.0.113.7:443");
+    assert_eq!(bound, Err(RefuseReason::Loop));
 }
 
 /// Pods .1 and .2 on n1 and n2 of zone a, .3 on n3 of zone b, in slices.

@@ -21,6 +21,7 @@ pub(super) fn source(context: &ConnectionContext) -> SourcePod<'_> {
     SourcePod {
         own: pod.ips,
         address: context.client_addr.ip(),
+        egress: context.pod.egress(),
         pod: &pod.uid,
     }
 }
@@ -156,9 +157,11 @@ pub(super) async fn dial_upstream(
     may_dial: &impl MayDial,
 ) -> Result<TcpStream, Refused> {
     let config = &context.worker.agent.config;
-    let from = context
-        .pod
-        .dial_from(may_dial.to().ip(), false, &config.limits)?;
+    let (pod, to, limits) = (&context.pod, may_dial.to().ip(), &config.limits);
+    let from = match may_dial.leaves() {
+        true => pod.leave_from(to, limits)?,
+        false => pod.dial_from(to, false, limits)?,
+    };
     tokio::select! {
         biased; // removal and drain win over a connection just made
         reason = context.entry().cut.wait() => Err(reason.refuse()),

@@ -77,6 +77,53 @@ fn a_pod_is_found_by_its_uid_in_every_spelling() {
     }
 }
 
+/// As with a kubelet on systemd, and containerd left on cgroupfs; by an agent that sees the
+/// node's cgroups, and by one in a cgroup namespace of its own, as a container's is.
+#[test]
+fn a_pod_whose_processes_are_not_below_the_kubelets_group_is_not_said_to_be_captured() {
+    const ASTRAY: &str =
+        "system.slice/containerd.service/kubepods-burstable-pod{uid_}.slice:cri-containerd:c1";
+    for by in [&[][..], &["unshare", "--cgroup"]] {
+        let mut world = World::new(1).expect("a world");
+        let slice = "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{uid_}.slice/c1";
+        let b = world.add(&enrolled("b", slice)).expect("a pod");
+        let a = world.add(&enrolled("a", ASTRAY)).expect("a pod");
+        world.serve(&b).expect("a server");
+        world.serve(&a).expect("a process");
+        let flags = world.finding_flags("n1");
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        world.links_up().expect("links");
+        let agent = world.spawn_agent_by("n1", by, &flags).expect("an agent");
+        becomes_enrolled(&agent, &b);
+        let is_told = eventually(Duration::from_secs(10), || {
+            pod_status(&agent, &a)["reason"] == "CgroupElsewhere"
+        });
+        let status = pod_status(&agent, &a);
+        assert!(is_told, "{status}");
+        assert_eq!(status["enrolled"], false, "{status}");
+        let told = status["message"].as_str().unwrap_or_default();
+        assert!(told.contains("containerd.service"), "{told}");
+        assert!(told.contains("n1/kubepods.slice:"), "{told}");
+        let problems = agent.status().expect("a status")["problems"].to_string();
+        assert!(
+            problems.contains("Pod shop/a is not enrolled"),
+            "{problems}"
+        );
+        // What it sends is not captured, and the guard of its link lets out none of it.
+        let args = ["--count", "2", "--inflight", "2"];
+        let report = world.storm(&a, &b.targets()[2..], &args).expect("a report");
+        assert_eq!(report["ok"], 0, "{report}");
+        // Moved, as when it was made anew after the runtime's cgroup driver was set.
+        let right = world.pod_cgroup("n1", &slice.replace("{uid_}", &a.uid().replace('-', "_")));
+        let groups = std::fs::read_to_string(a.cgroup().join("cgroup.procs")).expect("processes");
+        std::fs::create_dir_all(&right).expect("made");
+        for pid in groups.lines() {
+            std::fs::write(right.join("cgroup.procs"), pid).expect("moved");
+        }
+        becomes_enrolled(&agent, &a);
+    }
+}
+
 /// Client a and server b, both found by their cgroups.
 fn pair() -> (World, Pod, Pod) {
     let mut world = World::new(1).expect("a world");

@@ -15,7 +15,7 @@ use tokio::time::{sleep, sleep_until, timeout};
 
 use super::file::{self, Of, Unusable, Whole, Writer};
 use super::status::Watched;
-use crate::kube::{Event, Item, Resource};
+use crate::kube::{Event, Head, Item, Resource};
 use crate::sys::heap;
 
 /// What waits to be written.
@@ -50,6 +50,29 @@ pub(super) enum Told {
     Changed(String, Option<Vec<u8>>),
     /// Nothing else has changed up to this version.
     Version(String),
+}
+
+impl Told {
+    /// What an event is to the copy.
+    pub(super) fn of(resource: &Resource, event: Event) -> Vec<Self> {
+        let path = |head: &Head| resource.path(head.namespace.as_deref(), &head.name);
+        match event {
+            Event::Begin => vec![Self::Begin],
+            Event::Listed(item) => vec![Self::Listed(path(&item.head), item.json)],
+            Event::End(version) => vec![Self::End(version)],
+            Event::Abandoned => vec![Self::Abandoned],
+            Event::Changed(item) => {
+                let changed = Self::Changed(path(&item.head), Some(item.json));
+                vec![changed, Self::Version(item.head.version)]
+            }
+            Event::Deleted(head) => {
+                let gone = Self::Changed(path(&head), None);
+                vec![gone, Self::Version(head.version)]
+            }
+            Event::Bookmark(version) => vec![Self::Version(version)],
+            Event::Absent => vec![Self::Begin, Self::End(String::new())],
+        }
+    }
 }
 
 /// The end of who follows.

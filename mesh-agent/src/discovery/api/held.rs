@@ -8,7 +8,7 @@ use crate::discovery::objects::Object;
 use crate::discovery::origin::{Place, Version};
 
 /// In a set by its place, which is said by itself: there are very many of the first sort.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Held {
     /// Whole, in the version and of the place that it says itself.
     One(Arc<Object>),
@@ -16,7 +16,7 @@ pub(super) enum Held {
 }
 
 /// With what its last good version said.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Other {
     place: Place,
     version: Version,
@@ -48,6 +48,11 @@ impl Held {
             let uid = &mut Arc::make_mut(now).meta.uid;
             uid.clone_from(&before.meta.uid);
         }
+    }
+
+    /// Is it the very same one?
+    pub(super) fn is(&self, other: &Self) -> bool {
+        matches!((self, other), (Self::One(one), Self::One(other)) if Arc::ptr_eq(one, other))
     }
 
     pub(super) fn place(&self) -> &Place {

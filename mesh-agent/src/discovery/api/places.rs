@@ -50,6 +50,16 @@ pub(super) struct Staging {
     is_too_large: bool,
 }
 
+impl Staging {
+    /// Of that version, and without a mistake.
+    fn told(&self, place: &Place, version: &Version) -> Option<&Held> {
+        match self.objects.get(place)? {
+            Staged::Other(held, None) => Some(held).filter(|held| held.version() == Some(version)),
+            Staged::Other(..) | Staged::Same => None,
+        }
+    }
+}
+
 /// Where the changes go.
 pub(super) struct To<'t> {
     pub(super) publisher: &'t mut Publisher,
@@ -86,8 +96,14 @@ impl Places {
         self.known.len()
     }
 
-    /// One object of a list.
-    pub(super) fn stage(&self, item: &Item, to: &mut Staging, names: &mut Interner) {
+    /// One object of a list. `other`: what somebody else tells of the same kind at the same
+    /// time; what that has of the same version is held once.
+    pub(super) fn stage(
+        &self,
+        item: &Item,
+        (to, other): (&mut Staging, Option<&Staging>),
+        names: &mut Interner,
+    ) {
         if to.objects.len() >= MAX_OBJECTS {
             to.is_too_large = true;
             return;
@@ -100,13 +116,15 @@ impl Places {
             false => self.place(&item.head, names),
         };
         let version = Version::from(&*item.head.version);
-        let (held, problems) = match self.known.get(&place) {
-            Some(held) if held.version() == Some(&version) => {
-                to.objects.insert(place, Staged::Same);
-                return;
-            }
-            Some(held) => read(&place, item, held.objects(), names),
-            None => read(&place, item, &[], names),
+        let known = self.known.get(&place);
+        if known.is_some_and(|held| held.version() == Some(&version)) {
+            to.objects.insert(place, Staged::Same);
+            return;
+        }
+        let told = other.and_then(|other| other.told(&place, &version));
+        let (held, problems) = match told {
+            Some(held) => (held.clone(), None),
+            None => read(&place, item, known.map_or(&[], Held::objects), names),
         };
         to.objects.insert(place, Staged::Other(held, problems));
     }
@@ -125,7 +143,11 @@ impl Places {
             self.drop(&place, to);
         }
         for (place, staged) in staged {
-            if let Staged::Other(held, problems) = staged {
+            let Staged::Other(held, problems) = staged else {
+                continue;
+            };
+            // The disk's end has put it there meanwhile.
+            if !self.known.get(&place).is_some_and(|known| known.is(&held)) {
                 self.put(&place, (held, problems), to);
             }
         }
@@ -223,4 +245,41 @@ fn read(
     let held = Held::new(place, version, parsed.objects);
     let problems = (!parsed.problems.is_empty()).then(|| parsed.problems.into());
     (held, problems)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::discovery::api::resources;
+
+    fn item(resource: &Resource, version: &str) -> Item {
+        let json = format!(
+            r#"{{"metadata":{{"name":"web","namespace":"shop","resourceVersion":"{version}"}},"spec":{{}}}}"#
+        );
+        Item::read(resource, json.as_bytes())
+    }
+
+    fn object(staging: &Staging) -> &Arc<Object> {
+        match staging.objects.values().next() {
+            Some(Staged::Other(held, _)) => &held.objects()[0],
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_told_twice_at_the_same_time_in_one_version_is_held_once() {
+        let resource = resources::served().into_iter().find(|r| r.plural == "pods");
+        let resource = resource.expect("pods");
+        let (places, mut names) = (Places::new(resource), Interner::default());
+        let mut listing = Staging::default();
+        places.stage(&item(&resource, "7"), (&mut listing, None), &mut names);
+        for (version, is_one) in [("7", true), ("6", false)] {
+            let mut loading = Staging::default();
+            let to = (&mut loading, Some(&listing));
+            places.stage(&item(&resource, version), to, &mut names);
+            assert_eq!(Arc::ptr_eq(object(&listing), object(&loading)), is_one);
+        }
+    }
 }

@@ -182,7 +182,7 @@ impl ApiSource {
                             self.take(From::Disk, kind, event).await;
                         }
                     }
-                    None => self.load = None,
+                    None => self.end_load(),
                 },
                 found = next_found(&mut self.look) => if self.take_late(found) {
                     // What those before had to tell is left with them.
@@ -190,8 +190,8 @@ impl ApiSource {
                 },
                 () = sleep_until(wake.into()) => {}
             }
-            if self.is_anothers {
-                self.load = None;
+            if self.load.is_some() && (self.is_anothers || self.is_whole()) {
+                self.end_load();
             }
             if self.load.is_none() && self.needs_disk(begun) {
                 self.load = self.load();
@@ -317,7 +317,6 @@ impl ApiSource {
         self.is_anothers = true;
         // Nothing more of it is put in force: each kind is listed first.
         for kind in &mut self.kinds {
-            kind.loading = None;
             kind.places.is_whole &= !kind.from_disk;
             if kind.from_disk && classes::are(&kind.places.resource) {
                 self.publisher.note_classes(Listed::Not);
@@ -392,6 +391,14 @@ impl ApiSource {
         })
     }
 
+    /// Nobody needs it any more, or it tells no more: what it told in part is nothing.
+    fn end_load(&mut self) {
+        self.load = None;
+        for kind in &mut self.kinds {
+            kind.loading = None;
+        }
+    }
+
     /// When there is something to do without an event.
     fn wake(&self, begun: Instant) -> Instant {
         let now = Instant::now();
@@ -461,7 +468,8 @@ impl ApiSource {
                     self.kinds[at].changed = version;
                 }
             }
-            let told = is_taken.then(|| self.told(at, event));
+            let resource = &self.kinds[at].places.resource;
+            let told = is_taken.then(|| Told::of(resource, event));
             for told in told.into_iter().flatten() {
                 // It may be older than what the disk has.
                 match self.look {
@@ -480,28 +488,6 @@ impl ApiSource {
         watched.is_whole.store(is_whole, Ordering::Relaxed);
     }
 
-    /// What becomes of the copy on disk.
-    fn told(&self, at: usize, event: Event) -> Vec<Told> {
-        let resource = &self.kinds[at].places.resource;
-        let path = |head: &crate::kube::Head| resource.path(head.namespace.as_deref(), &head.name);
-        match event {
-            Event::Begin => vec![Told::Begin],
-            Event::Listed(item) => vec![Told::Listed(path(&item.head), item.json)],
-            Event::End(version) => vec![Told::End(version)],
-            Event::Abandoned => vec![Told::Abandoned],
-            Event::Changed(item) => {
-                let changed = Told::Changed(path(&item.head), Some(item.json));
-                vec![changed, Told::Version(item.head.version)]
-            }
-            Event::Deleted(head) => {
-                let gone = Told::Changed(path(&head), None);
-                vec![gone, Told::Version(head.version)]
-            }
-            Event::Bookmark(version) => vec![Told::Version(version)],
-            Event::Absent => vec![Told::Begin, Told::End(String::new())],
-        }
-    }
-
     /// False where the copy on disk is not to have it.
     fn apply(&mut self, from: From, at: usize, event: &Event) -> bool {
         let Self {
@@ -512,9 +498,11 @@ impl ApiSource {
             ..
         } = self;
         let kind = &mut kinds[at];
-        let staging = match from {
-            From::Api => &mut kind.listing,
-            From::Disk => &mut kind.loading,
+        // Until its file is whole the disk is not believed: what the API server tells is
+        // never taken from there.
+        let (staging, listed) = match from {
+            From::Api => (&mut kind.listing, None),
+            From::Disk => (&mut kind.loading, kind.listing.as_ref()),
         };
         let mut to = To {
             publisher,
@@ -525,7 +513,7 @@ impl ApiSource {
             Event::Begin => *staging = Some(Staging::default()),
             Event::Listed(item) => {
                 if let Some(staging) = staging {
-                    kind.places.stage(item, staging, to.names);
+                    kind.places.stage(item, (staging, listed), to.names);
                 }
                 return true;
             }
@@ -537,7 +525,7 @@ impl ApiSource {
                 }
             }
             Event::Absent => {
-                kind.listing = None;
+                *staging = None;
                 let is_taken = kind.places.take(Staging::default(), &mut to);
                 self.settled(at, (from, event), is_taken);
             }
@@ -560,7 +548,10 @@ impl ApiSource {
     fn settled(&mut self, at: usize, (from, event): (From, &Event), is_taken: bool) {
         self.is_dirty = true;
         if is_taken {
-            self.kinds[at].from_disk = from == From::Disk;
+            let kind = &mut self.kinds[at];
+            kind.from_disk = from == From::Disk;
+            // The disk tells no more of it, nor would an end.
+            kind.loading = None;
             if classes::are(&self.kinds[at].places.resource) {
                 let listed = classes::listed(event, from == From::Disk);
                 self.publisher.note_classes(listed);

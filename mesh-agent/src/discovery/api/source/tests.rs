@@ -5,6 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::discovery::Update;
 use crate::discovery::api::resources;
+use crate::kube::Item;
 use crate::kube::scripted::Scripted;
 use crate::model::policy::MeshSettings;
 use crate::policy::Here;
@@ -127,4 +128,76 @@ async fn what_restricts_nothing_is_not_waited_for_until_a_disk_that_hangs_has_to
     let known = timeout(Duration::from_secs(20), updates.wait_for(Update::is_known)).await;
     assert!(known.is_ok(), "it waits for the disk");
     cancel.cancel();
+}
+
+fn at(source: &ApiSource, plural: &str) -> usize {
+    let mut kinds = source.kinds.iter();
+    let at = kinds.position(|kind| kind.places.resource.plural == plural);
+    at.expect("it is served")
+}
+
+fn listed(source: &ApiSource, at: usize, name: &str) -> Event {
+    let metadata = json!({"name": name, "namespace": "shop", "resourceVersion": "7"});
+    let object = json!({ "metadata": metadata, "spec": {} }).to_string();
+    let resource = &source.kinds[at].places.resource;
+    Event::Listed(Item::read(resource, object.as_bytes()))
+}
+
+/// It would be held for the agent's life, each object a second time.
+#[tokio::test]
+async fn what_the_disk_has_told_in_part_goes_when_the_api_server_has_told_all() {
+    let server = Scripted::start(&resources::served()).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let (mut source, _access, _updates) = source(&server, dir.path()).await;
+    let pods = at(&source, "pods");
+    for (from, names) in [(From::Disk, &["web"][..]), (From::Api, &["web", "db"])] {
+        source.take(from, pods, Event::Begin).await;
+        for name in names {
+            let one = listed(&source, pods, name);
+            source.take(from, pods, one).await;
+        }
+    }
+    assert!(source.kinds[pods].loading.is_some(), "it may be needed");
+    source.take(From::Api, pods, Event::End("7".into())).await;
+    assert!(source.kinds[pods].loading.is_none());
+    assert_eq!(source.kinds[pods].places.len(), 2);
+}
+
+#[tokio::test]
+async fn the_disk_is_read_no_further_when_the_api_server_has_told_all() {
+    let server = Scripted::start(&resources::served()).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let (mut source, access, _updates) = source(&server, dir.path()).await;
+    let (disk, events) = mpsc::channel(4);
+    let pods = at(&source, "pods");
+    let told = [Event::Begin, listed(&source, pods, "web")];
+    for event in told {
+        disk.send((pods, event)).await.expect("room");
+    }
+    let since = Instant::now();
+    source.load = Some(Load { events, since });
+    let patience = Patience::default();
+    let ended = tokio::select! {
+        () = source.follow(&access, &patience) => false,
+        ended = timeout(Duration::from_secs(20), disk.closed()) => ended.is_ok(),
+    };
+    assert!(ended, "it is read on");
+    assert!(source.is_whole() && source.load.is_none());
+    assert!(source.kinds.iter().all(|kind| kind.loading.is_none()));
+}
+
+/// An agent that did not know the kind has left no file of it.
+#[tokio::test]
+async fn a_list_that_is_under_way_is_not_lost_to_a_disk_that_knows_nothing_of_the_kind() {
+    let server = Scripted::start(&resources::served()).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let (mut source, _access, _updates) = source(&server, dir.path()).await;
+    let budgets = at(&source, "xbackendtrafficpolicies");
+    let one = listed(&source, budgets, "web");
+    source.take(From::Api, budgets, Event::Begin).await;
+    source.take(From::Api, budgets, one).await;
+    source.take(From::Disk, budgets, Event::Absent).await;
+    let end = Event::End("7".into());
+    source.take(From::Api, budgets, end).await;
+    assert_eq!(source.kinds[budgets].places.len(), 1);
 }

@@ -42,7 +42,7 @@ fn held(pods: usize, lists: usize) -> isize {
         let mut staging = Staging::default();
         for n in 0..pods {
             let item = Item::read(&resource, json(n, list * 1_000_000).as_bytes());
-            places.stage(&item, &mut staging, &mut names);
+            places.stage(&item, (&mut staging, None), &mut names);
         }
         let mut to = To {
             publisher: &mut publisher,

@@ -26,6 +26,11 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const RATE: u64 = 256 << 10;
 const SOONEST: Duration = Duration::from_secs(1);
 const LATEST: Duration = Duration::from_secs(600);
+/// Where nothing changes for so long, what changed before is written sooner than that, and
+/// waits in memory no longer:
+const QUIET: Duration = Duration::from_secs(3);
+/// as much ahead of the rate as comes to this time.
+const AHEAD: Duration = Duration::from_secs(600);
 /// Of what changed, and is not written yet: this part of the file, within bounds. So a
 /// byte that changes is written as one of eight at most, and memory is little.
 const CHANGES: u64 = 8;
@@ -245,6 +250,10 @@ struct Kind {
     version: String,
     size: u64,
     written: Instant,
+    /// When the last of `changes` came.
+    changed: Instant,
+    /// When what was written is made up for, at the rate that is allowed.
+    owed: Instant,
     touched: Instant,
     /// The file and the changes together are what is known.
     is_current: bool,
@@ -368,6 +377,8 @@ impl Kind {
             version: String::new(),
             size: 0,
             written: Instant::now(),
+            changed: Instant::now(),
+            owed: Instant::now(),
             touched: Instant::now(),
             is_current: false,
             failed: None,
@@ -404,6 +415,8 @@ impl Kind {
             Told::Abandoned => self.list = None,
             Told::Changed(path, json) if self.is_current => {
                 self.bytes += path.len() + json.as_ref().map_or(0, Vec::len);
+                self.changed = Instant::now();
+                let (path, json) = copied(&path, json.as_deref());
                 self.changes.insert(path, json);
                 if self.bytes > room(self.size) {
                     self.merge()?;
@@ -437,11 +450,25 @@ impl Kind {
         if self.list.is_some() {
             return None;
         }
-        let pause = Duration::from_secs(self.size / RATE).clamp(SOONEST, LATEST);
-        let changed = (!self.changes.is_empty()).then(|| self.written + pause);
-        let touch = self.is_current.then(|| self.touched + TOUCH);
+        let next = || (self.written + self.pause()).min(self.when_quiet());
+        let changed = (!self.changes.is_empty()).then(next);
+        // With changes that wait it is not as new as now.
+        let is_newest = self.is_current && self.changes.is_empty();
+        let touch = is_newest.then(|| self.touched + TOUCH);
         let retry = self.failed.map(|failed| failed + RETRY);
         [changed, touch, retry].into_iter().flatten().min()
+    }
+
+    /// Between two writes, at the rate that is allowed.
+    fn pause(&self) -> Duration {
+        Duration::from_secs(self.size / RATE).clamp(SOONEST, LATEST)
+    }
+
+    /// When what changed may be written sooner, if nothing more does.
+    fn when_quiet(&self) -> Instant {
+        let quiet = self.changed + QUIET;
+        let owed = self.owed.saturating_duration_since(quiet);
+        quiet + owed.saturating_sub(AHEAD)
     }
 
     fn write(&mut self, now: Instant, all: bool) -> Result<(), Unusable> {
@@ -454,7 +481,10 @@ impl Kind {
         }
         let written = match self.changes.is_empty() {
             true => file::touch(&self.of).map_err(Unusable::from),
-            false => self.merge(),
+            false => {
+                self.owed = self.owed.max(now) + self.pause();
+                self.merge()
+            }
         };
         self.touched = Instant::now();
         if written.is_err() {
@@ -473,6 +503,12 @@ impl Kind {
         }
         Ok(())
     }
+}
+
+/// What waits is in the memory of the thread that keeps it, apart from the objects that are
+/// held for long and with nothing to spare: when it is written it leaves no holes there.
+fn copied(path: &str, json: Option<&[u8]>) -> (String, Option<Vec<u8>>) {
+    (path.to_owned(), json.map(<[u8]>::to_vec))
 }
 
 /// For changes of a file of that size.
@@ -494,6 +530,69 @@ pub(super) fn as_of(found: &[Whole]) -> Option<SystemTime> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn kind(dir: &Path, size: u64) -> Kind {
+        let of = Of {
+            path: dir.join("pods"),
+            cluster: Arc::new(crate::kube::Cluster {
+                server: "https://10.96.0.1/".to_owned(),
+                roots: Vec::new(),
+            }),
+        };
+        let list = Writer::create(&of).expect("created");
+        list.finish("7").expect("finished");
+        let resources = super::super::resources::served();
+        let resource = resources.iter().find(|r| r.plural == "pods");
+        Kind {
+            size,
+            is_current: true,
+            ..Kind::new(of, resource.expect("pods"))
+        }
+    }
+
+    fn change(kind: &mut Kind, at: Instant) {
+        let told = Told::Changed("/a".to_owned(), Some(b"{}".to_vec()));
+        kind.take(told).expect("taken");
+        kind.changed = at;
+    }
+
+    #[test]
+    fn what_changed_is_written_when_it_is_quiet_and_waits_in_memory_no_longer() {
+        let dir = tempfile::tempdir().expect("a directory");
+        // Not to be written again for 400 s at the rate.
+        let mut kind = kind(dir.path(), 400 * RATE);
+        let at = kind.written + Duration::from_secs(20);
+        change(&mut kind, at);
+        assert_eq!(kind.due(), Some(at + QUIET));
+        let later = at + Duration::from_secs(2);
+        change(&mut kind, later);
+        assert_eq!(kind.due(), Some(later + QUIET), "not while it changes");
+        kind.write(later + QUIET, false).expect("written");
+        assert!(kind.changes.is_empty());
+        let text = std::fs::read(&kind.of.path).expect("there");
+        assert!(String::from_utf8_lossy(&text).contains("/a"));
+    }
+
+    #[test]
+    fn what_changes_again_and_again_is_written_no_more_than_the_rate_allows_in_the_long_run() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let size = 400 * RATE;
+        let mut kind = kind(dir.path(), size);
+        let begun = kind.written;
+        let (mut now, mut written) = (begun, 0);
+        for _ in 0..2_000 {
+            change(&mut kind, now);
+            now += Duration::from_secs(10);
+            if kind.due().is_some_and(|due| due <= now) {
+                kind.write(now, false).expect("written");
+                (kind.size, kind.written) = (size, now);
+                written += size;
+            }
+        }
+        let allowed = RATE * ((now - begun) + AHEAD).as_secs() + 2 * size;
+        assert!(written <= allowed, "{written} of {allowed}");
+        assert!(written >= RATE * (now - begun).as_secs() / 2, "{written}");
+    }
 
     #[test]
     fn what_waits_to_be_written_is_a_small_part_of_the_file_and_bounded() {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -22,9 +23,10 @@ pub(super) struct Plugin {
     /// The configuration that `known` says.
     generation: u64,
     keeper: Arc<Keeper>,
-    /// The plugin is in the chain from the first configuration on: what it asks before
-    /// that nobody could answer.
-    is_kept: bool,
+    /// Has what is outside the mesh been left on the disk, or is it told why not? The plugin is
+    /// in the chain from then on: what it asks before nobody could answer, and without the file
+    /// it takes the node for one that never had a mesh. `None`: it is being put there.
+    left: Option<watch::Receiver<bool>>,
     tasks: JoinSet<()>,
     cancel: CancellationToken,
 }
@@ -56,13 +58,17 @@ impl Plugin {
         let (known, writer) = Known::new(&settings.entry.outside_file);
         let keeper = Arc::new(Keeper::new(settings, metrics));
         let told = keeper.clone();
-        tasks.spawn(writer.run(move |why| told.tell_unwritten(why)));
+        let (is_left, left) = watch::channel(false);
+        tasks.spawn(writer.run(move |why| {
+            told.tell_unwritten(why);
+            is_left.send_replace(true);
+        }));
         Ok(Some(Self {
             node: node.to_owned(),
             known,
             generation: 0,
             keeper,
-            is_kept: false,
+            left: Some(left),
             tasks,
             cancel,
         }))
@@ -80,9 +86,16 @@ impl Plugin {
         }
         self.generation = snapshot.generation;
         self.known.keep(snapshot, &self.node);
-        if !std::mem::replace(&mut self.is_kept, true) {
-            let keeper = Keeper::clone(&self.keeper);
-            self.tasks.spawn(keeper.keep(self.cancel.clone()));
+        if let Some(mut left) = self.left.take() {
+            let (keeper, cancel) = (Keeper::clone(&self.keeper), self.cancel.clone());
+            self.tasks.spawn(async move {
+                tokio::select! {
+                    () = cancel.cancelled() => return,
+                    // One that can say it no more has ended with the agent.
+                    _left = left.wait_for(|is_left| *is_left) => {}
+                }
+                keeper.keep(cancel).await;
+            });
         }
     }
 

@@ -11,12 +11,15 @@ use super::handover;
 use crate::admin;
 use crate::capture;
 use crate::cni::{self, Left};
-use crate::config::{OnDisk, Place, Uninstall};
+use crate::config::{AUTHORITY_DIR, OnDisk, Place, RUN_DIR, STATE_DIR, Uninstall};
+use crate::discovery;
+use crate::identity;
 use crate::sys::{netns, route};
 
-/// A directory of this name is the agents' alone and goes as a whole. Of another one only
-/// what agents write goes, and itself where nothing else is in it.
-const OWN: &str = "mesh-agent";
+/// These are the agents' alone, and go with all that is in them, but for what the authority of
+/// the mesh has there. Of another directory only what agents write goes, and itself where nothing
+/// else is in it: it may be anybody's.
+const OWN: [&str; 2] = [STATE_DIR, RUN_DIR];
 /// Runtimes read a changed configuration at once, and tell nobody when they have.
 const READ_BY_THEN: Duration = Duration::from_secs(2);
 /// How often a program that had to stay is looked at.
@@ -80,27 +83,33 @@ fn seen(host: &Path, path: &Path) -> PathBuf {
 
 /// The plugin's own are gone by then.
 fn remove_files(host: &Path, place: &Place, on_disk: &OnDisk) -> anyhow::Result<()> {
+    let (run_dir, state_dir) = (&place.run_dir, &on_disk.state_dir);
+    let sockets = vec![
+        admin::socket_path(run_dir),
+        handover::path(run_dir),
+        place.crl(),
+    ];
+    let api = on_disk.api();
+    let copies = discovery::copies(&seen(host, &api));
+    let copies = copies.with_context(|| format!("read {}", api.display()))?;
+    let copies = copies.iter().map(|name| api.join(name)).collect();
+    let roots = identity::root_files(&on_disk.ca_root());
     let written = [
-        (&on_disk.node_dir, vec![on_disk.has_pods()]),
-        (&on_disk.state_dir, vec![on_disk.api(), on_disk.ca_root()]),
-        (
-            &place.run_dir,
-            vec![
-                admin::socket_path(&place.run_dir),
-                handover::path(&place.run_dir),
-                place.crl(),
-            ],
-        ),
+        (on_disk.node_dir.clone(), vec![on_disk.has_pods()]),
+        (api, copies),
+        (on_disk.ca_root(), roots.to_vec()),
+        (state_dir.clone(), vec![]),
+        (run_dir.clone(), sockets),
     ];
     for (dir, files) in written {
-        let dir = seen(host, dir);
-        if dir.file_name().is_some_and(|name| name == OWN) {
-            remove(&dir)?;
-            continue;
-        }
+        let files: Vec<PathBuf> = match OWN.iter().any(|own| dir == Path::new(own)) {
+            true => all_but_the_authoritys(&seen(host, &dir))?,
+            false => files.iter().map(|file| seen(host, file)).collect(),
+        };
         for file in files {
-            remove(&seen(host, &file))?;
+            remove(&file)?;
         }
+        let dir = seen(host, &dir);
         match std::fs::remove_dir(&dir) {
             Err(error) if !is_left(&error) => {
                 return Err(error).with_context(|| format!("remove {}", dir.display()));
@@ -109,6 +118,25 @@ fn remove_files(host: &Path, place: &Place, on_disk: &OnDisk) -> anyhow::Result<
         }
     }
     Ok(())
+}
+
+/// What is in a directory of the agents'.
+fn all_but_the_authoritys(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let all = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        all => all.with_context(|| format!("read {}", dir.display()))?,
+    };
+    let authoritys = Path::new(AUTHORITY_DIR).file_name();
+    let mut paths = Vec::new();
+    for entry in all {
+        let path = entry
+            .with_context(|| format!("read {}", dir.display()))?
+            .path();
+        if path.file_name() != authoritys {
+            paths.push(path);
+        }
+    }
+    Ok(paths)
 }
 
 /// It is gone, or others have it.
@@ -228,11 +256,28 @@ mod tests {
         assert!(is_there("/run/other"));
     }
 
+    /// Its root key, tokens and audit trail: on a machine that is node and authority.
+    #[test]
+    fn the_authoritys_state_and_a_directory_that_only_has_the_name_stay() {
+        let host = host(&[
+            "/var/lib/mesh-agent/api/pods.core",
+            "/var/lib/mesh-agent/ca/root.key",
+            "/opt/mesh-agent/bin/mesh-agent",
+            "/opt/mesh-agent/admin.sock",
+        ]);
+        removed(&host, &["--run-dir", "/opt/mesh-agent"]);
+        let is_there = |path: &str| seen(host.path(), Path::new(path)).exists();
+        assert!(is_there("/var/lib/mesh-agent/ca/root.key"));
+        assert!(!is_there("/var/lib/mesh-agent/api"));
+        assert!(is_there("/opt/mesh-agent/bin/mesh-agent"));
+        assert!(!is_there("/opt/mesh-agent/admin.sock"));
+    }
+
     #[test]
     fn what_agents_wrote_elsewhere_goes_and_what_others_have_there_stays() {
         let host = host(&[
-            "/srv/api/pods.core",
-            "/srv/ca-root/roots.pem",
+            "/srv/api/of-somebody",
+            "/srv/ca-root/root.pem",
             "/srv/somebody",
             "/srv/node/has-pods",
             "/srv/run/admin.sock",
@@ -244,10 +289,14 @@ mod tests {
             ["--node-dir", "/srv/node"],
             ["--run-dir", "/srv/run"],
         ];
+        let copy = host.path().join("srv/api/pods.core");
+        fs::write(&copy, "mesh-agent api 2 and more").expect("written");
         removed(&host, &elsewhere.concat());
         let left = fs::read_dir(host.path().join("srv")).expect("a directory");
         let left: Vec<_> = left.map(|one| one.expect("an entry").file_name()).collect();
-        assert_eq!(left, ["somebody"]);
+        let left: std::collections::BTreeSet<_> = left.into_iter().collect();
+        assert_eq!(left, ["api".into(), "somebody".into()].into());
+        assert!(!copy.exists() && host.path().join("srv/api/of-somebody").exists());
     }
 
     #[test]

@@ -170,8 +170,8 @@ fn first(
         };
         return found.stands(settings, folder, (dir, may), looked).map(Some);
     }
-    // Of a network that is gone; one that cannot be read may be written just now.
-    if may != May::Look && looked.broken.is_empty() {
+    // Ours outlasts the network's file, which may be away for a moment only.
+    if may != May::Look && !settings.own_file {
         looked.is_changed = folder.remove(own::FILE)?;
     }
     Ok(None)

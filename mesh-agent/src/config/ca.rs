@@ -14,13 +14,16 @@ use crate::ca::{Account, Allowed, Cluster, Config, NotAllowed, NotAnAccount, STA
 use crate::model::policy::MeshSettings;
 use crate::model::{SpiffeError, TrustDomain};
 
+/// What the authority of the mesh keeps.
+pub(crate) const AUTHORITY_DIR: &str = "/var/lib/mesh-agent/ca";
+
 /// Where its pages are.
 const PAGES: &str = "127.0.0.1:15021";
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct State {
     /// State of the authority; closed to others.
-    #[arg(long, default_value = "/var/lib/mesh-agent/ca")]
+    #[arg(long, default_value = AUTHORITY_DIR)]
     pub(crate) state_dir: PathBuf,
     /// The state is in a Secret of the cluster, not in --state-dir.
     #[arg(long, env = "MESH_KUBERNETES")]

@@ -31,11 +31,14 @@ pub(crate) struct Host {
     pub(crate) host_netns_dir: PathBuf,
 }
 
+/// Of agents, and of the authority below it.
+pub(crate) const STATE_DIR: &str = "/var/lib/mesh-agent";
+
 /// What an agent keeps on the node's disk.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct OnDisk {
     /// With --kubernetes: where what the API says is kept for a start without it.
-    #[arg(long, env = "MESH_STATE_DIR", default_value = "/var/lib/mesh-agent")]
+    #[arg(long, env = "MESH_STATE_DIR", default_value = STATE_DIR)]
     pub(crate) state_dir: PathBuf,
     /// On the node's disk: notes that pods of the mesh are on this node, so that after a
     /// reboot none of them connects before they are enrolled. Only with --find-pods.

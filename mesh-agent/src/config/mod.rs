@@ -24,18 +24,17 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::model::TrustDomain;
 use crate::model::policy::MeshSettings;
-use place::RUN_DIR;
 
 pub(crate) use api::ApiFlags;
 pub(crate) use api::access;
-pub(crate) use ca::{Ca, RunCa, State, Token};
+pub(crate) use ca::{AUTHORITY_DIR, Ca, RunCa, State, Token};
 pub(crate) use cni::{Chain, Cni};
 pub(crate) use exit::{Exit, help as exit_codes};
-pub(crate) use host::{Host, OnDisk};
+pub(crate) use host::{Host, OnDisk, STATE_DIR};
 pub(crate) use identity::Identity;
 pub(crate) use log::{Log, LogFormat};
 pub(crate) use observing::{Lines, Listed};
-pub(crate) use place::Place;
+pub(crate) use place::{Place, RUN_DIR};
 pub(crate) use probe::Probe;
 pub(crate) use uninstall::Uninstall;
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 /// Where agents, the plugin and the verbs that ask agents meet.
-pub(super) const RUN_DIR: &str = "/run/mesh-agent";
+pub(crate) const RUN_DIR: &str = "/run/mesh-agent";
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Place {

@@ -39,7 +39,7 @@ mod tree;
 mod verdict;
 mod watcher;
 
-pub(crate) use api::{Api, ApiConfig, ApiState, KindRow, Watched};
+pub(crate) use api::{Api, ApiConfig, ApiState, KindRow, Watched, copies};
 #[cfg(test)]
 pub(crate) use api::{ApiAway, reference, role_rules};
 pub(crate) use book::{Book, Closed};

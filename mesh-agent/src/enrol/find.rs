@@ -118,6 +118,8 @@ pub(super) struct Finder {
     /// The node's own namespace, and the agent's, where that is another one.
     own: BTreeSet<u64>,
     census: Option<(Instant, Census)>,
+    /// How long until all processes are looked at again for pods that have none.
+    patience: Duration,
     /// By cookie: where each namespace that was found was seen.
     seen: BTreeMap<u64, Paths>,
 }
@@ -131,6 +133,7 @@ impl Finder {
             node,
             own,
             census: None,
+            patience: LOOK_AGAIN,
             seen: BTreeMap::new(),
         }
     }
@@ -189,12 +192,19 @@ impl Finder {
     }
 
     /// Are all processes of the pod where the programs see what they connect to, as far as
-    /// they have been looked at?
-    pub(super) fn check_captured(&mut self, uid: &str) -> Result<(), NotFound> {
+    /// they have been looked at? `is_told`: the runtime has said where it is, and its processes
+    /// are not looked for; whoever looks next sees them.
+    pub(super) fn check_captured(&mut self, uid: &str, is_told: bool) -> Result<(), NotFound> {
         let Some(captured) = self.node.captured.clone() else {
             return Ok(());
         };
-        match self.census()?.elsewhere.get(uid) {
+        let is_enough = |census: &Census| is_told || census.has_process(uid);
+        let census = match &self.census {
+            Some((_, census)) if is_enough(census) => census,
+            None if is_told => return Ok(()),
+            Some(_) | None => self.census()?,
+        };
+        match census.elsewhere.get(uid) {
             None => Ok(()),
             Some(group) => Err(NotFound::Elsewhere {
                 group: group.display().to_string(),
@@ -204,7 +214,7 @@ impl Finder {
     }
 
     /// Those of the pods that have a process whose connects are not captured. All processes
-    /// are looked at again while one of the pods had none, and else seldom.
+    /// are looked at again while one of the pods had none, ever later, and else seldom.
     pub(super) fn elsewhere<'u>(
         &mut self,
         uids: impl Iterator<Item = &'u str> + Clone,
@@ -214,11 +224,15 @@ impl Finder {
         }
         let census = self.census.as_ref().map(|(_, census)| census);
         let knows = |uid: &str| census.is_some_and(|census| census.has_process(uid));
-        let is_due = match uids.clone().all(knows) {
-            true => self.is_older(LOOK_SELDOM),
-            false => true,
+        if uids.clone().all(knows) {
+            self.patience = LOOK_AGAIN;
+        }
+        let pause = match uids.clone().all(knows) {
+            true => LOOK_SELDOM,
+            false => self.patience,
         };
-        if is_due {
+        if self.is_older(pause) {
+            self.patience = (self.patience * 2).min(LOOK_SELDOM);
             self.census()?;
         }
         let census = self.census.as_ref().map(|(_, census)| census);

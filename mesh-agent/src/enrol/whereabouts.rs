@@ -61,7 +61,8 @@ impl<D: DataPath> Reconciler<D> {
             return Ok(());
         };
         let is_itself = before.is_some_and(|before| before.workload.uid == workload.uid);
-        let checked = match finder.check_captured(workload.runtime_uid().as_str()) {
+        let is_told = self.places.of(workload).is_some();
+        let checked = match finder.check_captured(workload.runtime_uid().as_str(), is_told) {
             Err(find::NotFound::Look { .. }) if is_itself => return Ok(()),
             checked => checked,
         };

@@ -38,7 +38,7 @@ pub(crate) use handle::Handle;
 pub(crate) use handle::IdentityError;
 use manager::{Crls, Manager, Shared};
 use roots::Mirror;
-pub(crate) use roots::{ConfigMap, NotAConfigMap, RootsFrom};
+pub(crate) use roots::{ConfigMap, NotAConfigMap, RootsFrom, root_files};
 use source::CertificateSource;
 pub(crate) use status::{IdentityStatus, Status, TokenStatus};
 pub(crate) use token::TokenLife;

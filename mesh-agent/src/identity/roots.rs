@@ -84,6 +84,15 @@ impl RootsFrom {
     }
 }
 
+/// What is written into such a directory, finished or not.
+#[must_use]
+pub(crate) fn root_files(dir: &Path) -> [PathBuf; 4] {
+    let (roots, lists) = (dir.join("root.pem"), dir.join(LISTS));
+    let unfinished = [&roots, &lists].map(|file| file.with_extension("new"));
+    let [new_roots, new_lists] = unfinished;
+    [roots, lists, new_roots, new_lists]
+}
+
 /// What the files are to say.
 #[derive(Debug)]
 struct Good {

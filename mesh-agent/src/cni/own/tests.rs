@@ -77,9 +77,10 @@ fn where_a_network_comes_before_ours_its_file_has_the_entry() {
     assert!(host.is_in("00-first.conflist") && host.read(FILE).is_empty());
 }
 
+/// Some agents of networks remove it first.
 #[test]
-fn ours_goes_with_its_network_and_not_while_that_is_being_written() {
-    let host = host();
+fn a_network_that_is_half_written_or_away_leaves_ours_as_it_was() {
+    let mut host = host();
     host.install();
     host.write(NETWORK, "{");
     chain::look(&host.settings, May::Add);
@@ -87,6 +88,9 @@ fn ours_goes_with_its_network_and_not_while_that_is_being_written() {
     fs::remove_file(host.conf(NETWORK)).expect("removed");
     let looked = chain::look(&host.settings, May::Add);
     assert!(matches!(looked.standing, Standing::NoNetwork(_)));
+    assert_eq!(host.runs(), ["ptp", "portmap", PLUGIN]);
+    host.settings.own_file = false;
+    assert!(chain::look(&host.settings, May::Add).is_changed);
     assert!(host.read(FILE).is_empty());
 }
 

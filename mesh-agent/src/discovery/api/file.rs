@@ -5,6 +5,7 @@
 //! written as it comes; of a change no more is held than what changed.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -16,6 +17,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::kube::Cluster;
 
+/// So all of them begin, whatever their version.
+const OURS: &[u8] = b"mesh-agent api ";
 /// First bytes, with the version of what follows.
 const MAGIC: &[u8; 16] = b"mesh-agent api 2";
 const DIGEST: usize = 32;
@@ -191,6 +194,29 @@ impl Writer {
 pub(super) fn touch(of: &Of) -> io::Result<()> {
     let file = File::options().write(true).open(&of.path)?;
     file.set_modified(SystemTime::now())
+}
+
+/// The names of those that are in a directory, also of one that was never finished.
+pub(crate) fn copies(dir: &Path) -> io::Result<Vec<OsString>> {
+    let all = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        all => all?,
+    };
+    let mut names = Vec::new();
+    for entry in all {
+        let entry = entry?;
+        if entry.file_type()?.is_file() && begins(&entry.path(), OURS)? {
+            names.push(entry.file_name());
+        }
+    }
+    Ok(names)
+}
+
+fn begins(path: &Path, with: &[u8]) -> io::Result<bool> {
+    let mut first = Vec::new();
+    let length = u64::try_from(with.len()).unwrap_or(u64::MAX);
+    File::open(path)?.take(length).read_to_end(&mut first)?;
+    Ok(first == with)
 }
 
 /// A directory that is root's alone; made where it is not there.

@@ -35,6 +35,7 @@ use crate::kube::{Access, AccessError, Client, Patience};
 use crate::model::policy::MeshSettings;
 use crate::plan::InForce;
 use crate::policy;
+pub(crate) use file::copies;
 #[cfg(test)]
 pub(crate) use metrics::reference;
 #[cfg(test)]

@@ -130,14 +130,18 @@ fn a_pod_with_a_process_whose_connects_are_not_captured_is_told_with_both_groups
     node.make_group(&format!("kubepods/burstable/pod{UID}/c1"));
     node.start(41, &netns);
     let mut finder = node.finder();
-    finder.check_captured(UID).expect("it is below kubepods");
+    finder
+        .check_captured(UID, false)
+        .expect("it is below kubepods");
     let slice = format!("kubepods-burstable-pod{}.slice", UID.replace('-', "_"));
     let path = format!("system.slice/containerd.service/{slice}:cri-containerd:c2");
     let group = node.make_group(&path);
     node.start_in(42, &netns, &format!("/../../../../{path}"));
     let mut finder = node.finder();
     finder.find(&pod(), nobodys).expect("it is found");
-    let told = finder.check_captured(UID).expect_err("it is not captured");
+    let told = finder
+        .check_captured(UID, false)
+        .expect_err("it is not captured");
     assert!(matches!(told, NotFound::Elsewhere { .. }), "{told:?}");
     let told = told.to_string();
     let captured = node.0.path().join("kubepods");
@@ -156,7 +160,9 @@ fn a_process_whose_group_is_gone_or_cannot_be_seen_is_not_said_to_be_elsewhere()
     let node = Processes::new();
     let path = format!("/../../../../system.slice/pod{UID}:cri-containerd:c2");
     node.start_in(41, &netns, &path);
-    node.finder().check_captured(UID).expect("it has ended");
+    node.finder()
+        .check_captured(UID, false)
+        .expect("it has ended");
 }
 
 #[test]

@@ -329,11 +329,17 @@ fn where_two_of_three_fail_at_once_the_one_that_works_gets_nearly_all() {
 fn a_route_that_asks_for_retries_spares_its_clients() {
     let shop = Shop::new();
     shop.route("retry: {codes: [503], attempts: 2, backoff: 1ms}");
+    // One that nobody knows when it fails is asked little, and not ejected for that.
+    assert_eq!(shop.calls("http", 100).failed(), 0);
+    let retried = || shop.metric("mesh_agent_retries_total", "");
     for server in ["b", "c"] {
+        let before = retried();
         shop.mode(server, "fail");
         let calls = shop.calls("http", 200);
         assert_eq!(calls.failed(), 0, "{calls:?}\n{}", shop.agents[0].log());
-        assert!(shop.metric("mesh_agent_retries_total", "") >= 7);
+        // By seven in a row, or by its share where it was asked seldom before.
+        let retries = retried() - before;
+        assert!(retries >= 5, "{retries} {calls:?}");
         shop.mode(server, "ok");
         shop.until_back("http", server);
     }

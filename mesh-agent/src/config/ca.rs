@@ -11,7 +11,7 @@ use super::log::Log;
 use super::names;
 use super::probe::Probe;
 use crate::ca::{Account, Allowed, Cluster, Config, NotAllowed, NotAnAccount, STALE, Step};
-use crate::model::policy::MeshSettings;
+use crate::model::policy::{MeshSettings, ROOT_NAMESPACE};
 use crate::model::{SpiffeError, TrustDomain};
 
 /// What the authority of the mesh keeps.
@@ -120,14 +120,14 @@ pub(crate) struct RunCa {
     #[arg(long)]
     pub(crate) name: Vec<String>,
     /// Whose identities it signs.
-    #[arg(long, default_value = "cluster.local", value_parser = |t: &str| -> Result<TrustDomain, SpiffeError> { TrustDomain::new(t) })]
+    #[arg(long, default_value = TrustDomain::DEFAULT, value_parser = |t: &str| -> Result<TrustDomain, SpiffeError> { TrustDomain::new(t) })]
     pub(crate) trust_domain: TrustDomain,
     /// Another name of it, as agents have it: for what is told of policies; may be repeated.
     #[arg(long, value_parser = |t: &str| -> Result<TrustDomain, SpiffeError> { TrustDomain::new(t) })]
     pub(crate) trust_domain_alias: Vec<TrustDomain>,
     /// Namespace whose policies reach the whole mesh, as agents have it: for what is
     /// told of Services that the API server calls.
-    #[arg(long, default_value = "istio-system")]
+    #[arg(long, default_value = ROOT_NAMESPACE)]
     pub(crate) root_namespace: String,
     #[command(flatten)]
     pub(crate) given: Given,

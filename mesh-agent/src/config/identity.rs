@@ -14,7 +14,7 @@ use crate::model::{SpiffeError, TrustDomain};
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Identity {
     /// Who vouches for this mesh's identities.
-    #[arg(long, default_value = "cluster.local", value_parser = trust_domain)]
+    #[arg(long, default_value = TrustDomain::DEFAULT, value_parser = trust_domain)]
     pub(crate) trust_domain: TrustDomain,
     /// Another name of the trust domain, before and after it is renamed: in policies it means the
     /// same, and peers of it are the same workloads; may be repeated.

@@ -23,7 +23,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::model::TrustDomain;
-use crate::model::policy::MeshSettings;
+use crate::model::policy::{MeshSettings, ROOT_NAMESPACE};
 
 pub(crate) use api::ApiFlags;
 pub(crate) use api::access;
@@ -200,10 +200,10 @@ pub(crate) enum StatusOf {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Mesh {
     /// Namespace whose policies reach the whole mesh.
-    #[arg(long, default_value = "istio-system")]
+    #[arg(long, default_value = ROOT_NAMESPACE)]
     root_namespace: String,
     /// Who vouches for the mesh's identities.
-    #[arg(long, default_value = "cluster.local", value_parser = identity::trust_domain)]
+    #[arg(long, default_value = TrustDomain::DEFAULT, value_parser = identity::trust_domain)]
     trust_domain: TrustDomain,
     /// Another name of the trust domain; may be repeated.
     #[arg(long, value_parser = identity::trust_domain)]
@@ -277,7 +277,7 @@ pub(crate) struct Run {
     #[arg(long, default_value = "/etc/mesh-agent/config.d")]
     pub(crate) config_dir: PathBuf,
     /// Namespace whose policies reach the whole mesh.
-    #[arg(long, default_value = "istio-system")]
+    #[arg(long, default_value = ROOT_NAMESPACE)]
     pub(crate) root_namespace: String,
     /// cgroup2 directory whose processes are looked at [default: the cgroup2 mount].
     #[arg(long)]

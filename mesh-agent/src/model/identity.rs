@@ -26,9 +26,14 @@ pub(crate) enum SpiffeError {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct TrustDomain(Arc<str>);
 
+impl TrustDomain {
+    /// Its name where nobody says otherwise, as in Istio.
+    pub(crate) const DEFAULT: &str = "cluster.local";
+}
+
 impl Default for TrustDomain {
     fn default() -> Self {
-        Self("cluster.local".into())
+        Self(Self::DEFAULT.into())
     }
 }
 

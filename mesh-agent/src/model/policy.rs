@@ -14,8 +14,10 @@ pub(crate) use host::HostPattern;
 pub(crate) use path::PathPattern;
 pub(crate) use pattern::Pattern;
 
+/// Whose policies reach the whole mesh where nobody says otherwise, as in Istio.
+pub(crate) const ROOT_NAMESPACE: &str = "istio-system";
 /// In a principal it means the mesh's own trust domain, whatever that is called.
-const CLUSTER_LOCAL: &str = "cluster.local";
+const CLUSTER_LOCAL: &str = TrustDomain::DEFAULT;
 
 /// What holds for the whole mesh.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +47,7 @@ impl MeshSettings {
 impl Default for MeshSettings {
     fn default() -> Self {
         Self {
-            root_namespace: "istio-system".to_owned(),
+            root_namespace: ROOT_NAMESPACE.to_owned(),
             trust_domain: TrustDomain::default(),
             trust_domain_aliases: Vec::new(),
         }

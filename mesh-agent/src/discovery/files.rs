@@ -62,7 +62,7 @@ enum Fault {
     Io(ErrorKind),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct File {
     /// Why it cannot be read at all.
     fault: Option<Fault>,
@@ -396,15 +396,10 @@ fn completed(says: Arc<File>, before: &File, now: Instant) -> Arc<File> {
         return says;
     }
     Arc::new(File {
-        fault: before.fault,
-        documents: before.documents.clone(),
-        objects: before.objects.clone(),
-        problems: before.problems.clone(),
-        count: before.count,
-        skipped: before.skipped,
         missing_since: None,
         cut_since: Some(since),
         unknown: false,
+        ..before.clone()
     })
 }
 
@@ -418,15 +413,9 @@ fn away(before: &Arc<File>, now: Instant) -> Arc<File> {
         return before.clone();
     }
     Arc::new(File {
-        fault: before.fault,
-        documents: before.documents.clone(),
-        objects: before.objects.clone(),
-        problems: before.problems.clone(),
-        count: before.count,
-        skipped: before.skipped,
         missing_since: Some(now),
         cut_since: None,
-        unknown: before.unknown,
+        ..File::clone(before)
     })
 }
 

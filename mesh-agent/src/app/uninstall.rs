@@ -102,7 +102,9 @@ fn remove_files(host: &Path, place: &Place, on_disk: &OnDisk) -> anyhow::Result<
         (run_dir.clone(), sockets),
     ];
     for (dir, files) in written {
-        let files: Vec<PathBuf> = match OWN.iter().any(|own| dir == Path::new(own)) {
+        let is_own = OWN.iter().any(|own| dir == Path::new(own));
+        // What a link leads to may be anybody's.
+        let files: Vec<PathBuf> = match is_own && !seen(host, &dir).is_symlink() {
             true => all_but_the_authoritys(&seen(host, &dir))?,
             false => files.iter().map(|file| seen(host, file)).collect(),
         };
@@ -141,14 +143,25 @@ fn all_but_the_authoritys(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
 
 /// It is gone, or others have it.
 fn is_left(error: &io::Error) -> bool {
-    use io::ErrorKind::{DirectoryNotEmpty, NotFound, ResourceBusy};
-    matches!(error.kind(), NotFound | DirectoryNotEmpty | ResourceBusy)
+    use io::ErrorKind::{DirectoryNotEmpty, NotADirectory, NotFound, ResourceBusy};
+    let kind = error.kind();
+    matches!(
+        kind,
+        NotFound | DirectoryNotEmpty | NotADirectory | ResourceBusy
+    )
 }
 
 /// A file, or a directory with all that is in it.
 fn remove(path: &Path) -> anyhow::Result<()> {
     let removed = match std::fs::symlink_metadata(path) {
-        Ok(meta) if meta.is_dir() => std::fs::remove_dir_all(path),
+        Ok(meta) if meta.is_dir() => {
+            anyhow::ensure!(
+                !has_mount(path)?,
+                "{} has a mounted file system in it: unmount that first",
+                path.display()
+            );
+            std::fs::remove_dir_all(path)
+        }
         Ok(_) => std::fs::remove_file(path),
         Err(error) => Err(error),
     };
@@ -158,6 +171,14 @@ fn remove(path: &Path) -> anyhow::Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// What is mounted there is somebody else's, and not removed with the directory.
+fn has_mount(dir: &Path) -> anyhow::Result<bool> {
+    let dir = dir.canonicalize()?;
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").context("read the mounts")?;
+    let mut at = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    Ok(at.any(|at| Path::new(at).starts_with(&dir)))
 }
 
 /// The program goes when no runtime can have the old configuration in mind any more.
@@ -271,6 +292,17 @@ mod tests {
         assert!(!is_there("/var/lib/mesh-agent/api"));
         assert!(is_there("/opt/mesh-agent/bin/mesh-agent"));
         assert!(!is_there("/opt/mesh-agent/admin.sock"));
+    }
+
+    #[test]
+    fn what_a_link_in_the_place_of_a_directory_leads_to_stays() {
+        let host = host(&["/home/data/theirs", "/home/data/admin.sock"]);
+        fs::create_dir_all(host.path().join("run")).expect("made");
+        std::os::unix::fs::symlink("../home/data", host.path().join("run/mesh-agent"))
+            .expect("a link");
+        removed(&host, &[]);
+        assert!(host.path().join("home/data/theirs").exists());
+        assert!(!host.path().join("home/data/admin.sock").exists());
     }
 
     #[test]

@@ -49,10 +49,13 @@ pub(crate) struct Left {
 pub(crate) fn uninstall(settings: &Settings, also_program: bool) -> io::Result<Left> {
     let mut left = Left::default();
     let dirs = places::conf_dirs(settings);
+    let mut is_linked = false;
     for dir in &dirs {
-        for name in leave(&Folder::open(&settings.seen(dir))?)? {
+        let folder = Folder::open(&settings.seen(dir))?;
+        for name in leave(&folder)? {
             left.changed.push(dir.join(name));
         }
+        is_linked |= is_named_behind_a_link(settings, dir, &folder)?;
     }
     // Without it the plugin holds nobody up: a runtime may call it still.
     binary::gone(&settings.entry.outside_file)?;
@@ -60,7 +63,7 @@ pub(crate) fn uninstall(settings: &Settings, also_program: bool) -> io::Result<L
     left.sandboxes = sandboxes(&settings.seen(Path::new(CACHE)))?;
     let is_noted = left.sandboxes > 0 && !ends_by_configuration(settings);
     // A runtime that has not read the change yet would call what is gone.
-    let is_in_use = is_noted || !left.changed.is_empty();
+    let is_in_use = is_noted || is_linked || !left.changed.is_empty();
     for dir in places::bin_dirs(settings) {
         let program = dir.join(PLUGIN);
         if !settings.seen(&program).exists() {
@@ -74,6 +77,17 @@ pub(crate) fn uninstall(settings: &Settings, also_program: bool) -> io::Result<L
         left.removed.push(program);
     }
     Ok(left)
+}
+
+/// What a link leads to is another program's and not changed, and a runtime follows it: one that
+/// names a program which is gone starts no pod.
+fn is_named_behind_a_link(settings: &Settings, dir: &Path, folder: &Folder) -> io::Result<bool> {
+    let names = folder.names()?.into_iter();
+    let mut linked = names.filter(|name| folder.link(name).is_some());
+    Ok(linked.any(|name| {
+        let content = super::folder::read(&settings.seen(&dir.join(name)));
+        content.is_ok_and(|content| content.text.contains(PLUGIN))
+    }))
 }
 
 /// Does the node's runtime take a sandbox away by what is configured at that time?
@@ -207,6 +221,23 @@ fn decoded(text: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cni::samples::KINDNET;
+    use crate::cni::tests::{BIN, Host};
+
+    #[test]
+    fn the_program_stays_while_a_link_leads_to_a_chain_that_names_it() {
+        let host = Host::new(&[("10-n.conflist", KINDNET)]);
+        host.install();
+        let moved = host.root().join("moved");
+        fs::rename(host.conf("10-n.conflist"), &moved).expect("moved");
+        std::os::unix::fs::symlink("/moved", host.conf("10-n.conflist")).expect("a link");
+        let left = uninstall(&host.settings, false).expect("left");
+        assert_eq!((left.kept.len(), left.removed.len()), (1, 0));
+        assert!(host.root().join(BIN).join(PLUGIN).exists());
+        fs::remove_file(host.conf("10-n.conflist")).expect("removed");
+        let left = uninstall(&host.settings, false).expect("left");
+        assert_eq!(left.removed.len(), 1);
+    }
 
     #[test]
     fn a_sandbox_that_was_made_with_the_plugin_is_known_by_the_runtimes_own_notes() {

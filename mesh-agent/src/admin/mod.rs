@@ -20,7 +20,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -41,6 +41,10 @@ use shared::SharedPage;
 
 /// How long an agent is waited for that does not take a connection, or says nothing.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// All of an answer has come by then.
+const LONGEST: Duration = Duration::from_secs(30);
+/// No page is longer, in bytes.
+const MAX_ANSWER: usize = 256 << 20;
 
 /// What `status` shows.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -493,14 +497,34 @@ fn late(error: std::io::Error) -> std::io::Error {
 fn fetch_on(mut stream: impl Read + Write, page: &str) -> Result<String, FetchError> {
     // HTTP/1.0: the answer ends with the connection and is never chunked.
     write!(stream, "GET {page} HTTP/1.0\r\nHost: localhost\r\n\r\n").map_err(late)?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).map_err(late)?;
+    let answer = read_whole(stream, Instant::now() + LONGEST).map_err(late)?;
+    let answer =
+        String::from_utf8(answer).map_err(|_| std::io::Error::from(ErrorKind::InvalidData))?;
     let (head, body) = answer
         .split_once("\r\n\r\n")
         .ok_or(std::io::Error::from(ErrorKind::InvalidData))?;
     match head.split(' ').nth(1) {
         Some("200") => Ok(body.to_owned()),
         _ => Err(FetchError::Refused(body.trim_end().to_owned())),
+    }
+}
+
+/// However little of it comes at a time, and no more than any page has.
+fn read_whole(mut stream: impl Read, until: Instant) -> std::io::Result<Vec<u8>> {
+    let (mut answer, mut part) = (Vec::new(), vec![0; 64 << 10]);
+    loop {
+        let count = match stream.read(&mut part) {
+            Ok(0) => return Ok(answer),
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            count => count?,
+        };
+        answer.extend_from_slice(&part[..count]);
+        if answer.len() > MAX_ANSWER {
+            return Err(ErrorKind::FileTooLarge.into());
+        }
+        if Instant::now() >= until {
+            return Err(ErrorKind::TimedOut.into());
+        }
     }
 }
 

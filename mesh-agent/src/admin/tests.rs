@@ -145,3 +145,23 @@ fn only_a_loopback_host_is_taken() {
         assert!(!is_loopback(host), "{host}");
     }
 }
+
+/// Says the same for ever.
+struct Endless(usize);
+
+impl std::io::Read for Endless {
+    fn read(&mut self, to: &mut [u8]) -> std::io::Result<usize> {
+        let count = to.len().min(self.0);
+        to[..count].fill(b'x');
+        Ok(count)
+    }
+}
+
+#[test]
+fn an_answer_without_end_is_left_by_its_size_and_by_its_time() {
+    let later = Instant::now() + Duration::from_secs(600);
+    let much = read_whole(Endless(usize::MAX), later).expect_err("too much");
+    assert_eq!(much.kind(), ErrorKind::FileTooLarge);
+    let slow = read_whole(Endless(1), Instant::now()).expect_err("too late");
+    assert_eq!(slow.kind(), ErrorKind::TimedOut);
+}

@@ -460,9 +460,16 @@ fn good_beside(kinds: &[Unfinished], args: &[&str]) -> (Wire, Agent) {
 #[test]
 fn two_thousand_handshakes_that_are_never_finished_hurt_nobody() {
     use Unfinished::{Drip, HalfHello, Hello, Silent};
-    let (_wire, far) = good_beside(&[Silent, HalfHello, Hello, Drip], &[]);
+    let (wire, far) = good_beside(&[Silent, HalfHello, Hello, Drip], &[]);
     let timed_out = ended(&far, "inbound", "tls_timeout");
     assert!(timed_out >= 200.0, "{timed_out}");
+    // Whoever reads the log learns how long they were waited for.
+    for line in wire.world.logged("n2") {
+        if line["direction"] == "inbound" && line["reason"] == "tls_timeout" {
+            let millis = line["duration_ms"].as_f64().expect("a time");
+            assert!(millis >= 7_900.0, "{line}");
+        }
+    }
 }
 
 #[test]

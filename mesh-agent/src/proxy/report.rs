@@ -75,6 +75,12 @@ impl Report {
         Arc::make_mut(&mut self.flow)
     }
 
+    /// It is about what has taken time before: its record says how long.
+    pub(super) fn began(&mut self, at: Instant) {
+        self.started = at;
+        self.flow().started = SystemTime::now() - at.elapsed();
+    }
+
     /// Both agents have proved who they are: only now is it mutual TLS.
     pub(super) fn secured(&mut self, tls: TlsParameters, peer: &PeerId) {
         secured(self.flow(), tls, peer);

@@ -36,11 +36,15 @@ const IDLE: Duration = Duration::from_secs(60);
 pub(in crate::proxy) async fn serve(accepted: Accepted) {
     let Accepted { client, exchange } = accepted;
     let context = exchange.context.clone();
-    match Box::pin(handshake(&context, &client)).await {
+    // Not kept while there are streams.
+    let timed = async { (Instant::now(), handshake(&context, &client).await) };
+    let (begun, shaken) = Box::pin(timed).await;
+    match shaken {
         Ok((session, not_after)) => {
             stand_on(&context, &session.peer);
             if let Err(reason) = still_trusted(&context.pod, &session.peer) {
                 let mut report = exchange.report();
+                report.began(begun);
                 report.secured(session.parameters, &session.peer);
                 come_from(&exchange, &mut report, &session.peer);
                 return report.refused(reason);
@@ -57,6 +61,7 @@ pub(in crate::proxy) async fn serve(accepted: Accepted) {
         }
         Err(refused) => {
             let mut report = exchange.report();
+            report.began(begun);
             // Nothing is proven: whose address it is, and what it claimed to be.
             report.flow().source = exchange.workload_of_client();
             // No RST: it could overtake the alert that says why.

@@ -7,6 +7,7 @@
 
 mod addr;
 mod backend;
+mod by_ip;
 pub(crate) mod cookie;
 mod flow;
 pub(crate) mod grpc_status;
@@ -35,6 +36,7 @@ pub(crate) mod traffic_policy;
 mod workload;
 
 pub(crate) use addr::{ClientAddr, OrigDst, PodIps, UpstreamAddr};
+pub(crate) use by_ip::ByIp;
 pub(crate) use flow::{
     CipherSuite, ConnectionId, Direction, Flow, KeyExchange, PeerCertificate, PeerRule, RuleRef,
     Security, TlsParameters, TlsRole, UnknownPeer,

@@ -11,7 +11,7 @@ use super::policy::{AuthorizationPolicy, MeshSettings, PeerAuthentication};
 use super::route::{ReferenceGrant, Route};
 use super::traffic_policy::TrafficPolicy;
 use super::{
-    ByNamespace, Name, Namespaced, RefuseReason, Service, ServiceKey, Sharded, Workload,
+    ByIp, ByNamespace, Name, Namespaced, RefuseReason, Service, ServiceKey, Sharded, Workload,
     WorkloadKey,
 };
 
@@ -93,7 +93,7 @@ pub(crate) struct Snapshot {
     /// Counts up by one with each accepted change; 0 is "nothing loaded yet".
     pub(crate) generation: u64,
     pub(crate) workloads: Namespaced<Workload>,
-    pub(crate) by_ip: Sharded<IpAddr, Arc<Workload>>,
+    pub(crate) by_ip: ByIp<Arc<Workload>>,
     /// Addresses of pods and Services that no plaintext goes to. The one place
     /// that says so; an address that `by_ip` gives to a workload of the mesh is
     /// that workload's all the same.

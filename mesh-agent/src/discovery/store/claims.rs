@@ -1,16 +1,18 @@
 //! What objects have to do with addresses.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::collections::hash_map::{Entry, HashMap};
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use super::id::ObjectId;
 use crate::discovery::kinds::{EndpointSlice, KindId, Part, ServiceSpec};
 use crate::discovery::objects::{Kind, Object};
 use crate::model::{Name, ServiceKey, WorkloadKey};
 
-type Map<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
+type Map<K> = HashMap<K, Claims, foldhash::fast::RandomState>;
 
 /// What an object has to do with an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,35 +38,97 @@ struct Claim {
     name: Name,
 }
 
-/// In order; a pod's address is its own and that of an endpoint.
-type Claims = SmallVec<[Claim; 2]>;
+/// In order. Each pod of the cluster has one entry, and a table has up to twice the room
+/// that it needs, so one claim is kept small: several are elsewhere. A pod's address is its
+/// own and that of an endpoint, where it is of a Service.
+#[derive(Debug)]
+enum Claims {
+    One(Claim),
+    /// Two at least.
+    More(Box<SmallVec<[Claim; 2]>>),
+}
 
+impl Claims {
+    fn all(&self) -> &[Claim] {
+        match self {
+            Self::One(claim) => std::slice::from_ref(claim),
+            Self::More(claims) => claims,
+        }
+    }
+
+    fn add(&mut self, claim: Claim) {
+        let Err(at) = self.all().binary_search(&claim) else {
+            return;
+        };
+        match self {
+            Self::One(one) => {
+                let mut both = smallvec![one.clone()];
+                both.insert(at, claim);
+                *self = Self::More(Box::new(both));
+            }
+            Self::More(claims) => claims.insert(at, claim),
+        }
+    }
+
+    /// False where none is left.
+    fn remove(&mut self, claim: &Claim) -> bool {
+        match self {
+            Self::One(one) => return one != claim,
+            Self::More(claims) => claims.retain(|one| one != claim),
+        }
+        if let [last] = self.all() {
+            *self = Self::One(last.clone());
+        }
+        true
+    }
+}
+
+/// Each family has its own: a key that may be of either is as large as an IPv6 address.
 #[derive(Debug, Default)]
-pub(super) struct Addresses(Map<IpAddr, Claims>);
+pub(super) struct Addresses {
+    v4: Map<Ipv4Addr>,
+    v6: Map<Ipv6Addr>,
+}
+
+fn add<K: Eq + Hash>(all: &mut Map<K>, ip: K, claim: Claim) {
+    match all.entry(ip) {
+        Entry::Occupied(mut claims) => claims.get_mut().add(claim),
+        Entry::Vacant(none) => {
+            none.insert(Claims::One(claim));
+        }
+    }
+}
+
+fn remove<K: Eq + Hash>(all: &mut Map<K>, ip: &K, claim: &Claim) {
+    let is_last = all.get_mut(ip).is_some_and(|claims| !claims.remove(claim));
+    if is_last {
+        all.remove(ip);
+    }
+}
 
 impl Addresses {
     pub(super) fn add(&mut self, ip: IpAddr, what: Use, id: &ObjectId) {
         let claim = Claim::of(what, id);
-        let claims = self.0.entry(ip).or_default();
-        if let Err(at) = claims.binary_search(&claim) {
-            claims.insert(at, claim);
+        match ip {
+            IpAddr::V4(ip) => add(&mut self.v4, ip, claim),
+            IpAddr::V6(ip) => add(&mut self.v6, ip, claim),
         }
     }
 
     pub(super) fn remove(&mut self, ip: IpAddr, what: Use, id: &ObjectId) {
-        let Some(claims) = self.0.get_mut(&ip) else {
-            return;
-        };
-        if let Ok(at) = claims.binary_search(&Claim::of(what, id)) {
-            claims.remove(at);
-        }
-        if claims.is_empty() {
-            self.0.remove(&ip);
+        let claim = Claim::of(what, id);
+        match ip {
+            IpAddr::V4(ip) => remove(&mut self.v4, &ip, &claim),
+            IpAddr::V6(ip) => remove(&mut self.v6, &ip, &claim),
         }
     }
 
     fn of(&self, ip: IpAddr) -> &[Claim] {
-        self.0.get(&ip).map_or(&[], |claims| claims)
+        let claims = match ip {
+            IpAddr::V4(ip) => self.v4.get(&ip),
+            IpAddr::V6(ip) => self.v6.get(&ip),
+        };
+        claims.map_or(&[], Claims::all)
     }
 
     pub(super) fn pods(&self, ip: IpAddr) -> impl Iterator<Item = WorkloadKey> {
@@ -185,4 +249,43 @@ pub(super) fn left_out(object: &Object) -> BTreeSet<IpAddr> {
         }
     }
     left_out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn one_claim_is_small() {
+        assert_eq!(size_of::<(Ipv4Addr, Claims)>(), 32);
+    }
+
+    proptest! {
+        #[test]
+        fn claims_are_in_order_and_those_that_were_added_and_not_taken(
+            ops in proptest::collection::vec((any::<bool>(), 0_u8..4, 0_u8..4, 0_u8..3), 0..100),
+        ) {
+            let (mut addresses, mut plain) = (Addresses::default(), BTreeMap::<_, BTreeSet<_>>::new());
+            let ips = ["10.0.0.1", "10.0.0.2", "::ffff:10.0.0.1", "fd00::1"];
+            let ips = ips.map(|ip| ip.parse::<IpAddr>().expect("address"));
+            let uses = [Use::Pod, Use::External(80), Use::Endpoint, Use::LeftOut(KindId::Pod)];
+            for (adds, ip, what, name) in ops {
+                let (ip, what) = (ips[usize::from(ip)], uses[usize::from(what)]);
+                let key = WorkloadKey::new("shop", name.to_string());
+                let id = ObjectId::pod(&key);
+                let claims = plain.entry(ip).or_default();
+                match adds {
+                    true => { claims.insert(Claim::of(what, &id)); addresses.add(ip, what, &id) }
+                    false => { claims.remove(&Claim::of(what, &id)); addresses.remove(ip, what, &id) }
+                }
+                prop_assert!(addresses.of(ip).iter().eq(claims.iter()));
+            }
+            let has_any = |ip: &&IpAddr| !plain.get(*ip).is_none_or(BTreeSet::is_empty);
+            prop_assert_eq!(addresses.v4.len() + addresses.v6.len(), ips.iter().filter(has_any).count());
+        }
+    }
 }

@@ -7,7 +7,9 @@ use super::id::ObjectId;
 use crate::discovery::kinds::KindId;
 use crate::model::Name;
 
-type Named = BTreeMap<Name, ObjectEntry>;
+/// Of objects that come in the order of their names a tree's leaves stay half empty: what is
+/// held of each is elsewhere, so that little is left free.
+type Named = BTreeMap<Name, Box<ObjectEntry>>;
 
 /// In the order in which objects are made sense of. What many have in common,
 /// kind and namespace, is kept once.
@@ -20,12 +22,14 @@ impl Objects {
     }
 
     pub(super) fn get(&self, id: &ObjectId) -> Option<&ObjectEntry> {
-        self.0.get(&id.kind)?.get(&id.namespace)?.get(&id.name)
+        let named = self.0.get(&id.kind)?.get(&id.namespace)?;
+        named.get(&id.name).map(|entry| &**entry)
     }
 
     pub(super) fn get_mut(&mut self, id: &ObjectId) -> Option<&mut ObjectEntry> {
         let of_kind = self.0.get_mut(&id.kind)?;
-        of_kind.get_mut(&id.namespace)?.get_mut(&id.name)
+        let named = of_kind.get_mut(&id.namespace)?;
+        named.get_mut(&id.name).map(|entry| &mut **entry)
     }
 
     pub(super) fn get_or_default(&mut self, id: &ObjectId) -> &mut ObjectEntry {
@@ -88,6 +92,6 @@ fn with_ids<'s>(
             namespace: namespace.clone(),
             name: name.clone(),
         };
-        (id, entry)
+        (id, &**entry)
     })
 }

@@ -515,8 +515,8 @@ proptest! {
                 }
             }
             for (ip, pod) in before.by_ip.iter().filter(|(_, pod)| pod.is_enrolled()) {
-                let known = snapshot.by_ip.contains_key(ip) || snapshot.by_vip.contains_key(ip);
-                let withheld = snapshot.withholds(*ip, now).is_some();
+                let known = snapshot.by_ip.contains_key(&ip) || snapshot.by_vip.contains_key(&ip);
+                let withheld = snapshot.withholds(ip, now).is_some();
                 prop_assert!(known || withheld, "{ip} of {} is nobody's at once", pod.key);
             }
         }

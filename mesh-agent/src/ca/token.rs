@@ -12,6 +12,7 @@ use super::errors::Refusal;
 use super::units::{hex, time};
 use crate::identity::TokenLife;
 use crate::model::SpiffeId;
+use crate::model::kubernetes_name::{is_label, is_subdomain};
 
 const PREFIX: &str = "mesh1";
 
@@ -57,17 +58,6 @@ impl TryFrom<String> for Allowed {
             account: (account != "*").then(|| account.to_owned()),
         })
     }
-}
-
-/// Of RFC 1123, as Kubernetes has them.
-pub(super) fn is_label(text: &str) -> bool {
-    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    let edges = !text.starts_with('-') && !text.ends_with('-');
-    (1..=63).contains(&text.len()) && edges && text.bytes().all(allowed)
-}
-
-pub(super) fn is_subdomain(text: &str) -> bool {
-    text.len() <= 253 && text.split('.').all(is_label)
 }
 
 impl From<Allowed> for String {

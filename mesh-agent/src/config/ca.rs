@@ -32,10 +32,10 @@ pub(crate) struct State {
     #[arg(long, env = "KUBECONFIG")]
     pub(crate) kubeconfig: Option<PathBuf>,
     /// Namespace of the mesh's own objects.
-    #[arg(long, env = "MESH_NAMESPACE", default_value = "mesh-system")]
+    #[arg(long, env = "MESH_NAMESPACE", default_value = "mesh-system", value_parser = names::namespace)]
     pub(crate) namespace: String,
     /// The Secret.
-    #[arg(long, env = "MESH_CA_SECRET", default_value = "mesh-agent-ca")]
+    #[arg(long, env = "MESH_CA_SECRET", default_value = "mesh-agent-ca", value_parser = names::object)]
     pub(crate) ca_secret: String,
 }
 
@@ -117,7 +117,7 @@ pub(crate) struct RunCa {
     #[arg(long, value_parser = super::names::address_and_port)]
     pub(crate) scrape_addr: Option<SocketAddr>,
     /// DNS name or IP address that agents call it by; may be repeated.
-    #[arg(long)]
+    #[arg(long, value_parser = names::host)]
     pub(crate) name: Vec<String>,
     /// Whose identities it signs.
     #[arg(long, default_value = TrustDomain::DEFAULT, value_parser = |t: &str| -> Result<TrustDomain, SpiffeError> { TrustDomain::new(t) })]
@@ -127,7 +127,7 @@ pub(crate) struct RunCa {
     pub(crate) trust_domain_alias: Vec<TrustDomain>,
     /// Namespace whose policies reach the whole mesh, as agents have it: for what is
     /// told of Services that the API server calls.
-    #[arg(long, default_value = ROOT_NAMESPACE)]
+    #[arg(long, default_value = ROOT_NAMESPACE, value_parser = names::namespace)]
     pub(crate) root_namespace: String,
     #[command(flatten)]
     pub(crate) given: Given,
@@ -154,10 +154,10 @@ pub(crate) struct RunCa {
 #[derive(Debug, Args)]
 pub(crate) struct Agents {
     /// ConfigMap for the roots, which agents watch.
-    #[arg(long, default_value = "mesh-agent-ca-root")]
+    #[arg(long, default_value = "mesh-agent-ca-root", value_parser = names::object)]
     pub(crate) root_configmap: String,
     /// What an agent's service account token must be for.
-    #[arg(long, default_value = "mesh-agent-ca")]
+    #[arg(long, default_value = "mesh-agent-ca", value_parser = names::word)]
     pub(crate) token_audience: String,
     /// NAMESPACE/SERVICE_ACCOUNT of agents; may be repeated.
     #[arg(long, value_delimiter = ',', default_value = "mesh-system/mesh-agent", value_parser = |t: &str| -> Result<Account, NotAnAccount> { t.parse() })]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
+use super::names;
 use super::place::RUN_DIR;
 use crate::cni::Settings;
 
@@ -67,7 +68,7 @@ pub(crate) struct Chain {
     #[arg(long, env = "MESH_CNI_PLUGIN")]
     pub(crate) cni_plugin: Option<PathBuf>,
     /// The namespace of the mesh itself: its pods start without an agent.
-    #[arg(long, env = "MESH_NAMESPACE", default_value = "mesh-system")]
+    #[arg(long, env = "MESH_NAMESPACE", default_value = "mesh-system", value_parser = names::namespace)]
     pub(crate) namespace: String,
 }
 

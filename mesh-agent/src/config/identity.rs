@@ -24,7 +24,7 @@ pub(crate) struct Identity {
     #[arg(long, value_parser = names::address, requires_all = ["ca_roots", "ca_token_file"], conflicts_with = "identity_dir")]
     pub(crate) ca_address: Option<String>,
     /// Name in the authority's certificate [default: the host of --ca-address].
-    #[arg(long, requires = "ca_address")]
+    #[arg(long, requires = "ca_address", value_parser = names::host)]
     pub(crate) ca_server_name: Option<String>,
     /// Roots (PEM) that the authority's own certificate must come from; watched.
     #[arg(long, requires = "ca_address", group = "ca_roots")]
@@ -34,7 +34,7 @@ pub(crate) struct Identity {
     #[arg(long, requires = "ca_address", group = "ca_roots", value_parser = |t: &str| -> Result<ConfigMap, NotAConfigMap> { t.parse() })]
     pub(crate) ca_root_configmap: Option<ConfigMap>,
     /// What an authority of several clusters calls this one (istiod's ClusterID).
-    #[arg(long, requires = "ca_address")]
+    #[arg(long, requires = "ca_address", value_parser = names::word)]
     pub(crate) ca_cluster_id: Option<String>,
     /// Join token, or a projected token of the pod's service account; read again for each request.
     #[arg(long, requires = "ca_address")]

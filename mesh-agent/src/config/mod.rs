@@ -200,7 +200,7 @@ pub(crate) enum StatusOf {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Mesh {
     /// Namespace whose policies reach the whole mesh.
-    #[arg(long, default_value = ROOT_NAMESPACE)]
+    #[arg(long, default_value = ROOT_NAMESPACE, value_parser = names::namespace)]
     root_namespace: String,
     /// Who vouches for the mesh's identities.
     #[arg(long, default_value = TrustDomain::DEFAULT, value_parser = identity::trust_domain)]
@@ -277,7 +277,7 @@ pub(crate) struct Run {
     #[arg(long, default_value = "/etc/mesh-agent/config.d")]
     pub(crate) config_dir: PathBuf,
     /// Namespace whose policies reach the whole mesh.
-    #[arg(long, default_value = ROOT_NAMESPACE)]
+    #[arg(long, default_value = ROOT_NAMESPACE, value_parser = names::namespace)]
     pub(crate) root_namespace: String,
     /// cgroup2 directory whose processes are looked at [default: the cgroup2 mount].
     #[arg(long)]
@@ -324,7 +324,7 @@ pub(crate) struct Run {
     #[arg(long, value_enum, default_value_t = Lines::All)]
     pub(crate) access_log_events: Lines,
     /// Name of the cluster in metrics (source_cluster, destination_cluster).
-    #[arg(long, default_value = crate::observe::DEFAULT_CLUSTER)]
+    #[arg(long, default_value = crate::observe::DEFAULT_CLUSTER, value_parser = names::word)]
     pub(crate) cluster_id: String,
     /// Metrics of requests without the label `route`: fewer series.
     #[arg(long)]

@@ -3,6 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use rustls_pki_types::ServerName;
+
+use crate::model::kubernetes_name::{is_label, is_subdomain};
+
 /// Longest name of a node, as Kubernetes has it.
 const MAX_NODE: usize = 253;
 /// Longest value of a label.
@@ -16,6 +20,18 @@ pub(super) enum ValueError {
     Node,
     #[error("a zone is the value of a label: up to {MAX_LABEL} letters, digits, '-', '.' or '_'")]
     Zone,
+    #[error(
+        "a namespace's name has 1 to 63 small letters, digits or '-', and none of these '-' at an end"
+    )]
+    Namespace,
+    #[error(
+        "an object's name has small letters, digits, '-' or '.', up to 253, each part between dots as a namespace's name"
+    )]
+    Object,
+    #[error("1 to {MAX_NODE} printable characters of ASCII are expected, without spaces")]
+    Word,
+    #[error("a DNS name or an IP address is expected")]
+    Host,
     #[error("{0}")]
     Duration(#[from] humantime::DurationError),
     #[error("between 1s and 10 years are expected")]
@@ -43,6 +59,30 @@ fn is_of_name(b: u8) -> bool {
 pub(super) fn node(text: &str) -> Result<String, ValueError> {
     let good = (1..=MAX_NODE).contains(&text.len()) && text.bytes().all(is_of_name);
     good.then(|| text.to_owned()).ok_or(ValueError::Node)
+}
+
+/// One that no namespace can have would be looked for in vain, and nothing told.
+pub(super) fn namespace(text: &str) -> Result<String, ValueError> {
+    let named = is_label(text).then(|| text.to_owned());
+    named.ok_or(ValueError::Namespace)
+}
+
+/// A Secret or a ConfigMap: it stands in paths of the API.
+pub(super) fn object(text: &str) -> Result<String, ValueError> {
+    let named = is_subdomain(text).then(|| text.to_owned());
+    named.ok_or(ValueError::Object)
+}
+
+/// What others named, and what goes into labels, headers and claims as it is.
+pub(super) fn word(text: &str) -> Result<String, ValueError> {
+    let good = (1..=MAX_NODE).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+    good.then(|| text.to_owned()).ok_or(ValueError::Word)
+}
+
+/// In a certificate.
+pub(super) fn host(text: &str) -> Result<String, ValueError> {
+    let good = ServerName::try_from(text).is_ok();
+    good.then(|| text.to_owned()).ok_or(ValueError::Host)
 }
 
 pub(super) fn lifetime(text: &str) -> Result<Duration, ValueError> {
@@ -111,6 +151,57 @@ mod tests {
         for bad in ["a b", "a/b", "a\n", &"a".repeat(64)] {
             assert_eq!(zone(bad), Err(ValueError::Zone), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_name_that_nothing_can_have_is_a_mistake_of_the_command_line() {
+        let long = "a".repeat(64);
+        let verbs: [(&[&str], &[&str]); 6] = [
+            (
+                &["run", "--root-namespace"],
+                &["Istio-System", "", "a/b", "a b"],
+            ),
+            (&["run", "--namespace"], &["mesh_system", &long]),
+            (&["check-config", "dir", "--root-namespace"], &["a-", "a."]),
+            (&["ca", "run", "--root-namespace"], &["a\n"]),
+            (&["ca", "show", "--namespace"], &["../kube-system"]),
+            (&["cni", "install", "--namespace"], &["A"]),
+        ];
+        for (verb, names) in verbs {
+            for name in names {
+                let words = [&["mesh-agent"], verb, &[*name]].concat();
+                let error = crate::config::Cli::try_parse_from(words).expect_err(name);
+                assert_eq!(error.exit_code(), 2, "{verb:?} {name:?}");
+                let said = error.to_string();
+                assert!(said.contains("a namespace's name"), "{said}");
+            }
+            let words = [&["mesh-agent"], verb, &["mesh-system"]].concat();
+            assert!(
+                crate::config::Cli::try_parse_from(words).is_ok(),
+                "{verb:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn objects_words_and_hosts_are_what_can_be_one() {
+        let ca = |flag: &str, value: &str| {
+            crate::config::Cli::try_parse_from(["mesh-agent", "ca", "run", flag, value])
+                .map(drop)
+                .map_err(|error| error.exit_code())
+        };
+        for (flag, good, bad) in [
+            ("--ca-secret", "mesh.ca-2", "a/../b"),
+            ("--root-configmap", "mesh-agent-ca-root", ""),
+            ("--token-audience", "https://mesh.example/ca", "a b"),
+            ("--name", "ca.example.org", "a b"),
+            ("--name", "10.0.0.1", "https://ca"),
+        ] {
+            assert_eq!(ca(flag, good), Ok(()), "{flag}");
+            assert_eq!(ca(flag, bad), Err(2), "{flag}");
+        }
+        assert_eq!(word("eu-1/prod").as_deref(), Ok("eu-1/prod"));
+        assert_eq!(word("a\u{1b}"), Err(ValueError::Word));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::kinds::{KindId, Meta, OBJECT_META, Part, Parts};
 use super::objects::Object;
 use super::origin::Origin;
 use super::tree::Node;
+use crate::model::kubernetes_name::is_label;
 pub(super) use recover::{NAMELESS, fail_closed, recover, unreadable};
 
 /// Kinds of a group of policies that is no policy, and not served.
@@ -106,11 +107,4 @@ fn metadata(value: &Node<'_>, mistakes: &mut Vec<Mistake>) -> (Meta, Parts) {
             )
         }
     }
-}
-
-/// A DNS label.
-fn is_label(text: &str) -> bool {
-    let allowed = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-');
-    let inner = !text.starts_with('-') && !text.ends_with('-');
-    (1..=63).contains(&text.len()) && inner && text.bytes().all(allowed)
 }

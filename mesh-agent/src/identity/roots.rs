@@ -19,6 +19,7 @@ use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Access, Api, Client, Metadata, Seen, follow, read};
+use crate::model::kubernetes_name::{is_label, is_subdomain};
 use crate::tls::{CaClient, CaName};
 
 /// Revocation lists beside the roots, where the authority publishes them.
@@ -50,7 +51,7 @@ impl std::str::FromStr for ConfigMap {
         };
         let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
         let plain = |t: &str| (1..=253).contains(&t.len()) && t.bytes().all(allowed);
-        let good = plain(namespace) && plain(name) && plain(key);
+        let good = is_label(namespace) && is_subdomain(name) && plain(key);
         good.then(|| Self {
             namespace: namespace.to_owned(),
             name: name.to_owned(),

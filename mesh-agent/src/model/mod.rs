@@ -16,6 +16,7 @@ pub(crate) mod http_route;
 mod identity;
 pub(crate) mod injection;
 mod kept_head;
+pub(crate) mod kubernetes_name;
 mod labels;
 mod name;
 mod namespaced;

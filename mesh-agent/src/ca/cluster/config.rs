@@ -3,8 +3,8 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::ca::token::{is_label, is_subdomain};
 use crate::kube::Access;
+use crate::model::kubernetes_name::{is_label, is_subdomain};
 
 /// Where in the cluster the authority keeps and shows its state, and whom it serves.
 #[derive(Clone, Debug)]

@@ -6,6 +6,7 @@ use crate::discovery::kinds::{KindId, Meta, Part, Parts};
 use crate::discovery::objects::Object;
 use crate::discovery::origin::Origin;
 use crate::discovery::tree::Node;
+use crate::model::kubernetes_name::is_label;
 
 /// In place of a namespace, or of a name; none is called so.
 const UNREADABLE: &str = "(unreadable)";
@@ -147,16 +148,6 @@ fn unquoted(text: &str) -> &str {
         text.strip_suffix(mark)
     });
     bare.unwrap_or(text)
-}
-
-/// A DNS label, as every namespace is called.
-fn is_label(text: &str) -> bool {
-    let is_word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    (1..=63).contains(&text.len())
-        && text.bytes().all(|b| is_word(b) || b == b'-')
-        && [text.bytes().next(), text.bytes().last()]
-            .into_iter()
-            .all(|b| b.is_some_and(is_word))
 }
 
 /// Stands for a file of which nothing is known: denies all, and asks for TLS.

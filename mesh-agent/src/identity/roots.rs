@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Access, Api, Client, Metadata, Seen, follow, read};
@@ -130,6 +132,24 @@ pub(crate) struct Mirror {
     from: RootsFrom,
     /// Why there is nothing newer.
     problem: Arc<Mutex<Option<String>>>,
+    pace: Pace,
+}
+
+/// Of what goes to the disk.
+struct Pace {
+    /// From when on a write that goes on is told.
+    slow: Duration,
+    /// How long after a write that failed the next one comes: at first, and at last.
+    again: Range<Duration>,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            slow: Duration::from_secs(5),
+            again: Duration::from_secs(1)..Duration::from_secs(60),
+        }
+    }
 }
 
 impl Mirror {
@@ -137,6 +157,7 @@ impl Mirror {
         Self {
             from,
             problem: Arc::default(),
+            pace: Pace::default(),
         }
     }
 
@@ -180,21 +201,53 @@ impl Mirror {
     }
 
     /// Writes in the background what is good, one at a time: a disk that does not answer
-    /// holds up nothing else. Of what was seen meanwhile the newest counts.
+    /// holds up nothing else. Of what was seen meanwhile the newest counts. What failed is
+    /// written again, ever later.
     async fn keep(&self, mut news: watch::Receiver<Last>) {
-        while news.changed().await.is_ok() {
+        let Range { start, end } = self.pace.again.clone();
+        let (mut pause, mut is_kept) = (start, true);
+        loop {
+            let changed = match is_kept {
+                true => news.changed().await,
+                // Nothing new, but time to try again.
+                false => timeout(pause, news.changed()).await.unwrap_or(Ok(())),
+            };
+            if changed.is_err() {
+                return;
+            }
             let (good, problem) = {
                 let last = news.borrow_and_update();
                 (last.good.clone(), last.problem.clone())
             };
-            let mut kept = Ok(());
-            if let Some(good) = good {
-                let from = self.from.clone();
-                let written = spawn_blocking(move || good.keep(&from)).await;
-                kept = written.unwrap_or_else(|error| Err(error.to_string()));
-            }
+            let kept = match good {
+                Some(good) => self.write(good, problem.as_ref()).await,
+                None => Ok(()),
+            };
+            pause = match (kept.is_ok(), is_kept) {
+                (true, _) | (false, true) => start,
+                (false, false) => (pause * 2).min(end),
+            };
+            is_kept = kept.is_ok();
             self.tell(problem.or(kept.err()));
         }
+    }
+
+    /// Tells of one that goes on and on, while it does.
+    async fn write(&self, good: Arc<Good>, problem: Option<&String>) -> Result<(), String> {
+        let from = self.from.clone();
+        let mut writing = spawn_blocking(move || good.keep(&from));
+        let written = match timeout(self.pace.slow, &mut writing).await {
+            Ok(written) => written,
+            Err(_) => {
+                let slow = || {
+                    let dir = self.from.dir.display();
+                    format!("it is not kept in {dir} yet: the disk does not answer")
+                };
+                self.tell(Some(problem.cloned().unwrap_or_else(slow)));
+                writing.await
+            }
+        };
+        written.unwrap_or_else(|error| Err(error.to_string()))
     }
 
     fn see(&self, seen: Seen<'_, Object>, last: &watch::Sender<Last>) {
@@ -291,6 +344,77 @@ mod tests {
             }
         });
         assert!(waited.await.is_ok(), "{what}");
+    }
+
+    fn from(dir: &Path) -> RootsFrom {
+        RootsFrom {
+            configmap: "mesh-system/mesh-agent-ca-root".parse().expect("one"),
+            access: Access::InCluster,
+            dir: dir.to_owned(),
+        }
+    }
+
+    /// One whose time is short.
+    fn hurried(from: &RootsFrom) -> Mirror {
+        let again = Duration::from_millis(1)..Duration::from_millis(20);
+        let slow = Duration::from_millis(20);
+        Mirror {
+            pace: Pace { slow, again },
+            ..Mirror::new(from.clone())
+        }
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_written_is_written_when_the_disk_is_well_again() {
+        let (fake, dir) = (Fake::default(), tempfile::tempdir().expect("a directory"));
+        // A file in the place of the directory.
+        let from = from(&dir.path().join("ca"));
+        fs::write(&from.dir, "").expect("written");
+        let mirror = hurried(&from);
+        let (problem, api) = (mirror.problem(), fake.clone());
+        let following = tokio::spawn(async move { mirror.follow(&api).await });
+        let a = root("a");
+        fake.put(PATH, configmap(json!({"root.pem": a})));
+        let is_told = |words: &str| problem.lock().as_ref().is_some_and(|p| p.contains(words));
+        until("it is told", || is_told("it is not kept in")).await;
+        fs::remove_file(&from.dir).expect("removed");
+        let kept = || fs::read_to_string(from.roots()).unwrap_or_default();
+        until("it is kept", || kept() == a && problem.lock().is_none()).await;
+        following.abort();
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_does_not_answer_is_told_while_it_does_not() {
+        let (fake, dir) = (Fake::default(), tempfile::tempdir().expect("a directory"));
+        let from = from(dir.path());
+        // Nobody reads from it: who opens it waits.
+        let draft = from.roots().with_extension("new");
+        nix::unistd::mkfifo(&draft, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+        let mirror = hurried(&from);
+        let (problem, api) = (mirror.problem(), fake.clone());
+        let following = tokio::spawn(async move { mirror.follow(&api).await });
+        let a = root("a");
+        fake.put(PATH, configmap(json!({"root.pem": a})));
+        let is_told = || {
+            problem
+                .lock()
+                .as_ref()
+                .is_some_and(|p| p.contains("does not answer"))
+        };
+        let told = timeout(Duration::from_secs(10), async {
+            while !is_told() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        let was_told = told.await.is_ok();
+        // Before anything fails: who waits for a reader keeps the runtime from its end.
+        let reader = fs::File::open(&draft).expect("the pipe's other end");
+        fs::remove_file(&draft).expect("removed");
+        assert!(was_told);
+        let kept = || fs::read_to_string(from.roots()).unwrap_or_default();
+        until("it is kept", || kept() == a && problem.lock().is_none()).await;
+        drop(reader);
+        following.abort();
     }
 
     #[tokio::test]

@@ -4,17 +4,19 @@ use crate::admin::MAX_ROWS;
 use crate::admin::routes::{ConditionRow, RouteList, RouteRow};
 use crate::model::Snapshot;
 use crate::model::route::{ParentRef, Route};
-use crate::route::{self, RouteCondition};
+use crate::route::{self, Firsts, RouteCondition};
 
 pub(super) fn list(snapshot: &Snapshot) -> RouteList {
     let routes = snapshot.routes.iter();
+    let mut firsts = Firsts::default();
     let mut rows = routes.flat_map(|route| {
         let of_parent = |status: route::ParentStatus| RouteRow {
             route: route.key.to_string(),
             service: service(route, &status.parent),
             conditions: status.conditions.into_iter().map(condition).collect(),
         };
-        route::status(snapshot, route).into_iter().map(of_parent)
+        let all = route::status_by(&mut firsts, snapshot, route).into_iter();
+        all.map(of_parent)
     });
     let shown: Vec<RouteRow> = rows.by_ref().take(MAX_ROWS).collect();
     let total = shown.len() + rows.count();

@@ -7,16 +7,17 @@ use crate::admin::routes::ConditionRow;
 use crate::admin::traffic::{TrafficList, TrafficRow};
 use crate::model::traffic_policy::{PolicyTarget, TrafficPolicy};
 use crate::model::{ServicePort, Snapshot};
-use crate::traffic::{self, TargetStatus};
+use crate::traffic::{self, Holders, TargetStatus};
 
 pub(super) fn list(snapshot: &Snapshot) -> TrafficList {
     let policies = || snapshot.traffic_policies.iter();
     let total = policies().map(|policy| policy.targets.len()).sum();
+    let now = SystemTime::now();
+    let mut holders = Holders::default();
     let rows = policies().flat_map(|policy| {
-        let of_target = |status| row(snapshot, policy, status);
-        traffic::status(snapshot, policy, SystemTime::now())
-            .into_iter()
-            .map(of_target)
+        holders.follow(snapshot, &policy.namespace);
+        let all = holders.status(snapshot, policy, now).into_iter();
+        all.map(|status| row(snapshot, policy, status))
     });
     TrafficList {
         generation: snapshot.generation,

@@ -18,8 +18,8 @@ use crate::model::route::RouteKey;
 use crate::model::traffic_policy::{PolicyKind, TrafficPolicy};
 use crate::model::{Name, ServiceKey};
 use crate::policy;
-use crate::route::{self, ParentStatus};
-use crate::traffic::{self, TargetStatus};
+use crate::route::{Firsts, ParentStatus, status_by};
+use crate::traffic::{Holders, TargetStatus};
 
 #[derive(Default)]
 pub(crate) struct Book {
@@ -27,6 +27,10 @@ pub(crate) struct Book {
     /// By path.
     held: HashMap<Box<str>, Vec<Arc<Object>>>,
     names: Interner,
+    /// Of the namespace that was asked for last.
+    holders: Holders,
+    /// Of the snapshot of now.
+    firsts: Firsts,
 }
 
 /// What may fare differently now.
@@ -80,6 +84,7 @@ impl Book {
         if !touched.snapshot {
             return others;
         }
+        self.firsts = Firsts::default();
         let snapshot = self.store.snapshot();
         let routes = &mut others.routes;
         let attached = touched
@@ -130,7 +135,7 @@ impl Book {
 
     /// Of each of its targets, in the order of names.
     pub(crate) fn traffic_status(
-        &self,
+        &mut self,
         kind: PolicyKind,
         (namespace, name): (&str, &str),
     ) -> Vec<TargetStatus> {
@@ -138,18 +143,22 @@ impl Book {
         let policies = snapshot.traffic_policies.of(namespace);
         let key =
             |policy: &Arc<TrafficPolicy>| (policy.kind, policy.name.as_str()).cmp(&(kind, name));
-        let at = policies.binary_search_by(key);
-        at.map_or_else(
-            |_| Vec::new(),
-            |at| traffic::status(snapshot, &policies[at], SystemTime::now()),
-        )
+        let Ok(at) = policies.binary_search_by(key) else {
+            return Vec::new();
+        };
+        self.holders.follow(snapshot, namespace);
+        let now = SystemTime::now();
+        self.holders.status(snapshot, &policies[at], now)
     }
 
     /// Of each of its parents that is a Service, in its own order.
-    pub(crate) fn status(&self, key: &RouteKey) -> Vec<ParentStatus> {
+    pub(crate) fn status(&mut self, key: &RouteKey) -> Vec<ParentStatus> {
         let snapshot = self.store.snapshot();
         let routes = snapshot.routes.of(&key.namespace);
         let at = routes.binary_search_by(|route| route.key.cmp(key));
-        at.map_or_else(|_| Vec::new(), |at| route::status(snapshot, &routes[at]))
+        at.map_or_else(
+            |_| Vec::new(),
+            |at| status_by(&mut self.firsts, snapshot, &routes[at]),
+        )
     }
 }

@@ -20,8 +20,8 @@ use crate::model::route::Route;
 use crate::model::traffic_policy::TrafficPolicy;
 use crate::model::{Name, Service, Snapshot, TargetPort, Workload};
 use crate::policy::{self, Authorizer, Level};
-use crate::route::status;
-use crate::traffic;
+use crate::route::{Firsts, status_by};
+use crate::traffic::Holders;
 use known::Known;
 
 /// Problems of objects that parse, by what the configuration has beside them:
@@ -73,6 +73,8 @@ impl Lint {
             snapshot,
             known: &self.known,
             selected: status.map(|s| (&*s.policy, s.workloads)).collect(),
+            holders: Holders::default(),
+            firsts: Firsts::default(),
             problems: Vec::new(),
         };
         let mut is_changed = false;
@@ -94,6 +96,9 @@ struct Linter<'s> {
     known: &'s Known,
     /// How many workloads each policy selects.
     selected: HashMap<&'s str, usize>,
+    /// Of the namespace that is looked at.
+    holders: Holders,
+    firsts: Firsts,
     problems: Vec<Problem>,
 }
 
@@ -143,8 +148,10 @@ impl Linter<'_> {
         if policy.fault.is_some() {
             return;
         }
-        let all = traffic::status(self.snapshot, policy, SystemTime::now()).into_iter();
-        for target in all.filter(|target| !target.is_accepted) {
+        self.holders.follow(self.snapshot, &policy.namespace);
+        let now = SystemTime::now();
+        let all = self.holders.status(self.snapshot, policy, now);
+        for target in all.into_iter().filter(|target| !target.is_accepted) {
             let code = match target.reason {
                 "Conflicted" => Code::Shadowed,
                 _ => Code::Ignored,
@@ -158,7 +165,7 @@ impl Linter<'_> {
         if route.fault.is_some() {
             return;
         }
-        let parents = status(self.snapshot, route).into_iter();
+        let parents = status_by(&mut self.firsts, self.snapshot, route).into_iter();
         let conditions = parents.flat_map(|parent| parent.conditions);
         let mut told = BTreeSet::new();
         for condition in conditions.filter(|one| !one.holds) {

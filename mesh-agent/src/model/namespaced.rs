@@ -225,7 +225,7 @@ impl<T> ByNamespace<T> {
         self.0.get(namespace).map_or(&[], |list| &list[..])
     }
 
-    pub(super) fn group(&self, namespace: &str) -> Option<&Arc<[T]>> {
+    pub(crate) fn group(&self, namespace: &str) -> Option<&Arc<[T]>> {
         self.0.get(namespace)
     }
 
@@ -240,11 +240,18 @@ impl<T> ByNamespace<T> {
 }
 
 impl<T: PartialEq> ByNamespace<Arc<T>> {
-    /// What is as it was, stays the very same. Is anything not?
-    pub(crate) fn put(&mut self, namespace: &Name, mut list: Vec<Arc<T>>) -> bool {
+    /// What is as it was, stays the very same; by a key that each of the list has for itself.
+    /// Is anything not?
+    pub(crate) fn put<K: Ord>(
+        &mut self,
+        namespace: &Name,
+        mut list: Vec<Arc<T>>,
+        key: impl Fn(&T) -> K,
+    ) -> bool {
         let before = self.of(namespace);
+        let known: BTreeMap<K, &Arc<T>> = before.iter().map(|one| (key(one), one)).collect();
         for one in &mut list {
-            if let Some(same) = before.iter().find(|same| *same == one) {
+            if let Some(same) = known.get(&key(one)).filter(|same| **same == one) {
                 one.clone_from(same);
             }
         }

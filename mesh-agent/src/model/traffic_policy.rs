@@ -9,6 +9,12 @@ use super::traffic::{
 };
 use super::{AppProtocol, Name, ServiceKey};
 
+#[cfg(test)]
+thread_local! {
+    /// How often a policy was compared with another one: more policies take so much longer.
+    pub(crate) static COMPARED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 /// Of whose API it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum PolicyKind {
@@ -102,6 +108,8 @@ impl TrafficPolicy {
 
     /// Of two for the same the lesser holds: the older, then the first by name.
     pub(crate) fn order(&self) -> impl Ord + '_ {
+        #[cfg(test)]
+        COMPARED.with(|count| count.set(count.get() + 1));
         (self.created.is_none(), self.created, &self.name)
     }
 }

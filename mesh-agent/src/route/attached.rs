@@ -21,11 +21,19 @@ pub(super) struct Group {
     pub(super) routes: Vec<Arc<Route>>,
 }
 
+#[cfg(test)]
+thread_local! {
+    /// How often a route was looked at for a port: more routes take so much longer.
+    pub(crate) static LOOKED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 /// By the namespace of the callers; that of the Service stands for all others.
 pub(super) fn groups(snapshot: &Snapshot, service: &Service, port: u16) -> BTreeMap<Name, Group> {
     let mut groups: BTreeMap<Name, Group> = BTreeMap::new();
     let attached = snapshot.attached.get(&service.key);
     for route in attached.iter().flat_map(|routes| routes.iter()) {
+        #[cfg(test)]
+        LOOKED.with(|count| count.set(count.get() + 1));
         if !route.is_known || !is_attached(route, service, port) {
             continue;
         }

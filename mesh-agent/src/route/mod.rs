@@ -13,10 +13,14 @@ mod status;
 
 use std::sync::Arc;
 
+#[cfg(test)]
+pub(crate) use attached::LOOKED;
 pub(crate) use connections::{ConnectionDecision, ConnectionRefusal};
 pub(crate) use routes::{Routes, ServiceRoutes};
 pub(crate) use share::Share;
-pub(crate) use status::{ParentStatus, RouteCondition, status};
+#[cfg(test)]
+pub(crate) use status::status;
+pub(crate) use status::{Firsts, ParentStatus, RouteCondition, status_by};
 
 use crate::model::{OrigDst, RefuseReason, Service, ServicePort, Snapshot, Workload};
 

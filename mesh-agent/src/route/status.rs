@@ -1,8 +1,10 @@
 //! How a route fares with each Service that it names, in the API's words.
 
+use std::collections::{BTreeMap, HashMap};
+
 use super::attached::{self, ports};
 use crate::model::http_route::{Filter, HttpRule};
-use crate::model::route::{BackendTarget, ParentRef, Route, RouteKind, Rules};
+use crate::model::route::{BackendTarget, ParentRef, Route, RouteKey, RouteKind, Rules};
 use crate::model::{Name, Service, ServiceKey, Snapshot};
 
 /// Of one of its parents; those that are no Services are somebody else's.
@@ -39,14 +41,50 @@ const RESOLVED_REFS: &str = "ResolvedRefs";
 const PARTIALLY_INVALID: &str = "PartiallyInvalid";
 const UNSUPPORTED_VALUE: &str = "UnsupportedValue";
 
-/// Of what a route says now, beside all that the snapshot has.
-#[must_use]
+/// Which route is the first of each group on the ports of Services, of one snapshot: found once
+/// for all routes of a port. To look at all of them for each takes minutes where there are tens of
+/// thousands.
+#[derive(Debug, Default)]
+pub(crate) struct Firsts(HashMap<(ServiceKey, u16), BTreeMap<Name, First>>);
+
+#[derive(Debug)]
+struct First {
+    kind: RouteKind,
+    key: RouteKey,
+}
+
+impl Firsts {
+    fn of(&mut self, snapshot: &Snapshot, service: &Service, port: u16) -> &BTreeMap<Name, First> {
+        let found = self.0.entry((service.key.clone(), port));
+        found.or_insert_with(|| {
+            let groups = attached::groups(snapshot, service, port).into_iter();
+            let first = |(namespace, group): (Name, attached::Group)| {
+                let (kind, key) = (group.kind, group.routes.first()?.key.clone());
+                Some((namespace, First { kind, key }))
+            };
+            groups.filter_map(first).collect()
+        })
+    }
+}
+
+/// Of one route alone.
+#[cfg(test)]
 pub(crate) fn status(snapshot: &Snapshot, route: &Route) -> Vec<ParentStatus> {
+    status_by(&mut Firsts::default(), snapshot, route)
+}
+
+/// Of what a route says now, beside all that the snapshot has: the one of which `firsts` are.
+#[must_use]
+pub(crate) fn status_by(
+    firsts: &mut Firsts,
+    snapshot: &Snapshot,
+    route: &Route,
+) -> Vec<ParentStatus> {
     let own = &route.key.namespace;
     let parents = route.parents.iter();
     let parents = parents.filter_map(|parent| Some((parent, parent.service(own)?)));
     let of_parent = |(parent, service): (&ParentRef, ServiceKey)| {
-        let accepted = accepted(snapshot, route, parent, &service);
+        let accepted = accepted((snapshot, &mut *firsts), route, parent, &service);
         let is_accepted = accepted.holds;
         let mut conditions = vec![accepted, resolved(snapshot, route, &service)];
         let dropped = unserved(route);
@@ -67,7 +105,7 @@ pub(crate) fn status(snapshot: &Snapshot, route: &Route) -> Vec<ParentStatus> {
 }
 
 fn accepted(
-    snapshot: &Snapshot,
+    (snapshot, firsts): (&Snapshot, &mut Firsts),
     route: &Route,
     parent: &ParentRef,
     key: &ServiceKey,
@@ -94,7 +132,7 @@ fn accepted(
             format!("Service {key} has no such port"),
         );
     }
-    let lost = lost(snapshot, route, service, &named);
+    let lost = lost((snapshot, firsts), route, service, &named);
     if let Some((_, to)) = lost.first()
         && lost.len() == named.len()
     {
@@ -127,19 +165,18 @@ fn accepted(
 
 /// The ports on which another route of its group holds instead, and which one.
 fn lost(
-    snapshot: &Snapshot,
+    (snapshot, firsts): (&Snapshot, &mut Firsts),
     route: &Route,
     service: &Service,
     named: &[u16],
 ) -> Vec<(u16, String)> {
     let of_port = |port: &u16| {
-        let groups = attached::groups(snapshot, service, *port);
-        let group = groups.get(&route.key.namespace)?;
-        let first = group.routes.first()?;
+        let groups = firsts.of(snapshot, service, *port);
+        let first = groups.get(&route.key.namespace)?;
         let is_in = match route.key.kind {
             // Of these one alone holds.
             RouteKind::Tcp => first.key == route.key,
-            _ => group.kind == route.key.kind,
+            _ => first.kind == route.key.kind,
         };
         (!is_in).then(|| (*port, first.key.to_string()))
     };

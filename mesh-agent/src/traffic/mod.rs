@@ -5,25 +5,30 @@
 //! understood, for which one it is must be the same on every node. A port has, part
 //! by part, what the policy that names it says, then what that of its Service says.
 
+mod holders;
 mod rates;
 mod status;
 mod words;
 
 use std::sync::Arc;
 
+pub(crate) use holders::Holders;
 #[cfg(test)]
 pub(crate) use rates::reference as reference_rates;
 pub(crate) use rates::{Asks, Over, Rate, Rates, take};
-pub(crate) use status::{TargetStatus, status};
+pub(crate) use status::TargetStatus;
+#[cfg(test)]
+pub(crate) use status::status;
 pub(crate) use words::{fault, words};
 
 use crate::model::traffic::Traffic;
 use crate::model::traffic_policy::{PolicyKind, TrafficPolicy};
 use crate::model::{AppProtocol, ServiceKey};
 
-/// The one that holds for all of the Service (`None`), or that names this port.
+/// The one that holds for all of the Service (`None`), or that names this port: of a Service's
+/// own policies. Who asks for each policy of a namespace has [`Holders`].
 #[must_use]
-pub(crate) fn holder<'p>(
+fn holder<'p>(
     policies: &'p [Arc<TrafficPolicy>],
     service: &ServiceKey,
     (kind, section): (PolicyKind, Option<&str>),

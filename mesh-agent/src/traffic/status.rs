@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use super::{holder, words};
+use super::{Holders, words};
 use crate::model::Snapshot;
 use crate::model::traffic_policy::{PolicyKind, PolicyTarget, TrafficPolicy};
 
@@ -17,28 +17,42 @@ pub(crate) struct TargetStatus {
     pub(crate) message: String,
 }
 
-/// Of what a policy says now, beside all that the snapshot has. In the order of names.
-#[must_use]
+impl Holders {
+    /// Of what a policy of their namespace says now, beside all that the snapshot has. In the
+    /// order of names.
+    #[must_use]
+    pub(crate) fn status(
+        &self,
+        snapshot: &Snapshot,
+        policy: &TrafficPolicy,
+        now: SystemTime,
+    ) -> Vec<TargetStatus> {
+        let targets = policy.targets.iter();
+        let of_target = |target: &PolicyTarget| {
+            let (reason, message) = accepted((snapshot, self, now), policy, target);
+            TargetStatus {
+                target: target.clone(),
+                is_accepted: reason == "Accepted",
+                reason,
+                message,
+            }
+        };
+        targets.map(of_target).collect()
+    }
+}
+
+/// Of one policy alone.
+#[cfg(test)]
 pub(crate) fn status(
     snapshot: &Snapshot,
     policy: &TrafficPolicy,
     now: SystemTime,
 ) -> Vec<TargetStatus> {
-    let targets = policy.targets.iter();
-    let of_target = |target: &PolicyTarget| {
-        let (reason, message) = accepted((snapshot, now), policy, target);
-        TargetStatus {
-            target: target.clone(),
-            is_accepted: reason == "Accepted",
-            reason,
-            message,
-        }
-    };
-    targets.map(of_target).collect()
+    Holders::new(snapshot, &policy.namespace).status(snapshot, policy, now)
 }
 
 fn accepted(
-    (snapshot, now): (&Snapshot, SystemTime),
+    (snapshot, holders, now): (&Snapshot, &Holders, SystemTime),
     policy: &TrafficPolicy,
     target: &PolicyTarget,
 ) -> (&'static str, String) {
@@ -65,13 +79,12 @@ fn accepted(
         let message = format!("Service {key} has no port {name:?}");
         return ("TargetNotFound", message);
     }
-    let policies = snapshot.traffic_policies.of(&policy.namespace);
-    let holds = holder(policies, &key, (policy.kind, section));
+    let holds = holders.of(&key.name, (policy.kind, section));
     if let Some(other) = holds.filter(|other| !other.is(policy)) {
         let message = format!("{} is older, and holds for the same", other.title());
         return ("Conflicted", message);
     }
-    let own = holder(policies, &key, (PolicyKind::TrafficPolicy, None));
+    let own = holders.of(&key.name, (PolicyKind::TrafficPolicy, None));
     if policy.kind == PolicyKind::XBackendTrafficPolicy
         && let Some(own) = own.filter(|own| own.says.retry_budget.is_some())
     {
@@ -88,7 +101,8 @@ fn accepted(
     let ports = service.ports.iter().filter(|port| !port.name.is_empty());
     for port in ports.filter(|_| section.is_none()) {
         let own = (PolicyKind::TrafficPolicy, Some(&*port.name));
-        let other = holder(policies, &key, own).filter(|other| match policy.kind {
+        let other = holders.of(&key.name, own);
+        let other = other.filter(|other| match policy.kind {
             PolicyKind::TrafficPolicy => true,
             PolicyKind::XBackendTrafficPolicy => other.says.retry_budget.is_some(),
         });

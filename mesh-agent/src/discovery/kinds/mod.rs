@@ -223,7 +223,8 @@ macro_rules! kinds {
                             _ => None,
                         });
                         let all = <$policy_type as Policy>::of(snapshot);
-                        all.put(namespace, of_kind.map(Arc::new).collect())
+                        let list = of_kind.map(Arc::new).collect();
+                        all.put(namespace, list, |policy| policy.name.clone())
                     })*
                 }
             }

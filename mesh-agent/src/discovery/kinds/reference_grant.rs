@@ -68,7 +68,9 @@ impl Record for Grant {
 
     fn publish(snapshot: &mut Snapshot, namespace: &Name, all: &mut Records<'_, Self>) -> bool {
         let all = all.map(|grant| grant.0.clone());
-        snapshot.grants.put(namespace, all.collect())
+        snapshot
+            .grants
+            .put(namespace, all.collect(), |grant| grant.name.clone())
     }
 }
 

@@ -69,7 +69,8 @@ impl Store {
             });
             let policies = policies.collect();
             let all = &mut self.snapshot.traffic_policies;
-            self.dirty.touched.snapshot |= all.put(&namespace, policies);
+            self.dirty.touched.snapshot |=
+                all.put(&namespace, policies, |one| (one.kind, one.name.clone()));
             // What is told of one may be of another file now.
             self.dirty.touched.told.insert(namespace);
         }

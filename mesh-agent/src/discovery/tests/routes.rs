@@ -11,7 +11,7 @@ use super::Changing;
 use crate::model::policy::MeshSettings;
 use crate::model::route::{RouteKind, Rules};
 use crate::model::{ServiceKey, Snapshot};
-use crate::route::{Routes, status};
+use crate::route::{LOOKED, Routes, status};
 
 const SERVICES: &str = r#"
 apiVersion: v1
@@ -490,4 +490,21 @@ fn what_a_route_names_and_is_not_there_is_told_with_its_place() {
         "{lost:?}"
     );
     assert_eq!(told(&route("r", TO_V2)), [] as [&str; 0]);
+}
+
+#[test]
+fn each_route_of_one_service_is_looked_at_a_few_times_however_many_there_are() {
+    const ROUTES: usize = 200;
+    let all: Vec<String> = (0..ROUTES)
+        .map(|at| route(&format!("r{at}"), TO_V2))
+        .collect();
+    let text = format!("{SERVICES}---\n{}", all.join("---\n"));
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::write(dir.path().join("r.yaml"), text).expect("written");
+    let looked = || LOOKED.with(std::cell::Cell::get);
+    let before = looked();
+    let update = check(dir.path(), MeshSettings::default()).expect("a directory");
+    assert_eq!(update.snapshot.routes.len(), ROUTES);
+    let each = (looked() - before) / ROUTES;
+    assert!((1..20).contains(&each), "{each} times");
 }

@@ -9,6 +9,7 @@ use super::super::store::{Said, Store};
 use super::super::{Code, build, check, parse};
 use crate::model::policy::MeshSettings;
 use crate::model::traffic::Traffic;
+use crate::model::traffic_policy::COMPARED;
 use crate::model::{AppProtocol, ServiceKey, Snapshot};
 use crate::traffic::{status, words};
 
@@ -567,4 +568,21 @@ fn a_field_of_the_gateway_api_that_has_no_effect_yet_is_told_where_the_rest_hold
         *reason == "Accepted" && message.ends_with(told),
         "{message}"
     );
+}
+
+#[test]
+fn each_policy_for_one_service_is_compared_a_few_times_however_many_there_are() {
+    const POLICIES: usize = 300;
+    let all = (0..POLICIES).map(|at| policy(&format!("p{at}"), "", "limits: {maxConnections: 7}"));
+    let text = format!("{WEB}---\n{}", all.collect::<Vec<_>>().join("---\n"));
+    let compared = || COMPARED.with(std::cell::Cell::get);
+    let before = compared();
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::write(dir.path().join("t.yaml"), text).expect("written");
+    let update = check(dir.path(), MeshSettings::default()).expect("a directory");
+    let problems = update.problems.iter();
+    let shadowed = problems.filter(|problem| problem.code == Code::Shadowed);
+    assert_eq!(shadowed.count(), POLICIES - 1);
+    let each = (compared() - before) / POLICIES;
+    assert!(each < 20, "{each} times");
 }

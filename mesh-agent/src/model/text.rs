@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 #[must_use]
 pub(crate) fn is_hidden(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// On one line.
@@ -58,11 +58,11 @@ mod tests {
 
     #[test]
     fn what_would_begin_a_line_or_steer_a_terminal_is_written_out() {
-        let text = "shop\nready\u{1b}[2J\u{9b}1m\u{202e}pohs\r\t\u{7f}";
+        let text = "shop\nready\u{1b}[2J\u{9b}1m\u{202e}po\u{61c}hs\r\t\u{7f}";
         let shown = printable(text);
         assert_eq!(
             shown,
-            "shop\\u000aready\\u001b[2J\\u009b1m\\u202epohs\\u000d\\u0009\\u007f"
+            "shop\\u000aready\\u001b[2J\\u009b1m\\u202epo\\u061chs\\u000d\\u0009\\u007f"
         );
         assert!(!shown.contains(is_hidden));
         assert!(printable_lines("a\nb\u{1b}").starts_with("a\nb\\u001b"));

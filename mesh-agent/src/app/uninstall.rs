@@ -48,9 +48,11 @@ fn cleanup_seen(bpffs_dir: &Path, names: &netns::Names) -> anyhow::Result<usize>
 
 /// What an uninstall came to.
 pub(crate) struct Uninstalled {
-    /// Whose rules were removed.
-    pub(crate) pods: usize,
+    /// Whose rules were removed; nobody knows where that failed.
+    pub(crate) pods: Option<usize>,
     pub(crate) plugin: Left,
+    /// What else could not be done, by its path: all the rest was.
+    pub(crate) failures: Vec<String>,
 }
 
 /// Refused while an agent runs; may be repeated.
@@ -61,19 +63,21 @@ pub(crate) fn uninstall(flags: &Uninstall) -> anyhow::Result<Uninstalled> {
     let host = &flags.host_dir;
     let mut names = netns::Names::seen(host.join("proc"), host.join("run/netns"));
     names.files.push("/run/netns".into());
-    let pods = cleanup_seen(&seen(host, &flags.place.bpffs_dir), &names);
-    if let Err(error) = &pods
-        && let Some(capture::Error::Owned { .. }) = error.downcast_ref()
-    {
-        return pods.map(|pods| Uninstalled {
-            pods,
-            plugin: Left::default(),
-        });
-    }
-    let plugin = take_out(flags)?;
-    remove_files(host, &flags.place, &flags.on_disk)?;
-    let pods = pods?;
-    Ok(Uninstalled { pods, plugin })
+    let pods = match cleanup_seen(&seen(host, &flags.place.bpffs_dir), &names) {
+        Err(error) if matches!(error.downcast_ref(), Some(capture::Error::Owned { .. })) => {
+            return Err(error);
+        }
+        pods => pods,
+    };
+    let plugin = take_out(flags);
+    let mut failures = remove_files(host, &flags.place, &flags.on_disk);
+    let pods = pods.map_err(|error| failures.push(error)).ok();
+    let failures = failures.iter().map(|error| format!("{error:#}")).collect();
+    Ok(Uninstalled {
+        pods,
+        plugin,
+        failures,
+    })
 }
 
 /// A path of the node, as it is seen from here.
@@ -81,8 +85,9 @@ fn seen(host: &Path, path: &Path) -> PathBuf {
     host.join(path.strip_prefix("/").unwrap_or(path))
 }
 
-/// The plugin's own are gone by then.
-fn remove_files(host: &Path, place: &Place, on_disk: &OnDisk) -> anyhow::Result<()> {
+/// The plugin's own are gone by then. Gives what could not be removed.
+fn remove_files(host: &Path, place: &Place, on_disk: &OnDisk) -> Vec<anyhow::Error> {
+    let mut failures = Vec::new();
     let (run_dir, state_dir) = (&place.run_dir, &on_disk.state_dir);
     let sockets = vec![
         admin::socket_path(run_dir),
@@ -91,7 +96,11 @@ fn remove_files(host: &Path, place: &Place, on_disk: &OnDisk) -> anyhow::Result<
     ];
     let api = on_disk.api();
     let copies = discovery::copies(&seen(host, &api));
-    let copies = copies.with_context(|| format!("read {}", api.display()))?;
+    let copies = copies.unwrap_or_else(|error| {
+        let place = seen(host, &api);
+        failures.push(anyhow::Error::new(error).context(format!("read {}", place.display())));
+        Vec::new()
+    });
     let copies = copies.iter().map(|name| api.join(name)).collect();
     let roots = identity::root_files(&on_disk.ca_root());
     let written = [
@@ -103,23 +112,34 @@ fn remove_files(host: &Path, place: &Place, on_disk: &OnDisk) -> anyhow::Result<
     ];
     for (dir, files) in written {
         let is_own = OWN.iter().any(|own| dir == Path::new(own));
-        // What a link leads to may be anybody's.
-        let files: Vec<PathBuf> = match is_own && !seen(host, &dir).is_symlink() {
-            true => all_but_the_authoritys(&seen(host, &dir))?,
-            false => files.iter().map(|file| seen(host, file)).collect(),
-        };
-        for file in files {
-            remove(&file)?;
-        }
         let dir = seen(host, &dir);
-        match std::fs::remove_dir(&dir) {
-            Err(error) if !is_left(&error) => {
-                return Err(error).with_context(|| format!("remove {}", dir.display()));
-            }
-            _ => {}
-        }
+        // What a link leads to may be anybody's.
+        let files = match is_own && !dir.is_symlink() {
+            true => all_but_the_authoritys(&dir),
+            false => Ok(files.iter().map(|file| seen(host, file)).collect()),
+        };
+        failures.extend(remove_all(&dir, files));
     }
-    Ok(())
+    failures
+}
+
+/// These files of a directory, and the directory where nothing else is in it. One that cannot be
+/// removed does not keep the others.
+fn remove_all(dir: &Path, files: anyhow::Result<Vec<PathBuf>>) -> Vec<anyhow::Error> {
+    let files = match files {
+        Ok(files) => files,
+        Err(error) => return vec![error],
+    };
+    let removed = files.iter().map(|file| remove(file));
+    let mut failures: Vec<_> = removed.filter_map(Result::err).collect();
+    match std::fs::remove_dir(dir) {
+        Err(error) if !is_left(&error) => {
+            let why = format!("remove {}", dir.display());
+            failures.push(anyhow::Error::new(error).context(why));
+        }
+        _ => {}
+    }
+    failures
 }
 
 /// What is in a directory of the agents'.
@@ -175,27 +195,28 @@ fn remove(path: &Path) -> anyhow::Result<()> {
 
 /// What is mounted there is somebody else's, and not removed with the directory.
 fn has_mount(dir: &Path) -> anyhow::Result<bool> {
-    let dir = dir.canonicalize()?;
+    let seen = dir.canonicalize();
+    let dir = seen.with_context(|| format!("look at {}", dir.display()))?;
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").context("read the mounts")?;
     let mut at = mounts.lines().filter_map(|line| line.split(' ').nth(4));
     Ok(at.any(|at| Path::new(at).starts_with(&dir)))
 }
 
 /// The program goes when no runtime can have the old configuration in mind any more.
-fn take_out(flags: &Uninstall) -> anyhow::Result<Left> {
+fn take_out(flags: &Uninstall) -> Left {
     let run_dir = &flags.place.run_dir;
     let settings = flags.folders.settings(&flags.host_dir, run_dir);
-    let mut left = cni::uninstall(&settings, false).context("take out the CNI plugin")?;
+    let mut left = cni::uninstall(&settings, false);
     if left.changed.is_empty() || left.kept.is_empty() {
-        return Ok(left);
+        return left;
     }
     std::thread::sleep(READ_BY_THEN);
-    let again = cni::uninstall(&settings, false).context("remove the CNI plugin")?;
+    let again = cni::uninstall(&settings, false);
     left.changed.extend(again.changed);
-    Ok(Left {
+    Left {
         changed: left.changed,
         ..again
-    })
+    }
 }
 
 /// Stays until SIGTERM or SIGINT. A program of the plugin that had to stay is removed
@@ -215,7 +236,7 @@ pub(crate) async fn plugin_away(
             () = tokio::time::sleep(AGAIN), if is_kept => {
                 let flags = flags.clone();
                 let look = move || take_out(&flags);
-                let left = tokio::task::spawn_blocking(look).await??;
+                let left = tokio::task::spawn_blocking(look).await?;
                 is_kept = !left.kept.is_empty();
                 if !is_kept || !left.changed.is_empty() {
                     told(&left);
@@ -258,8 +279,28 @@ mod tests {
     fn removed(host: &tempfile::TempDir, words: &[&str]) {
         let flags = flags(words);
         for _ in 0..2 {
-            remove_files(host.path(), &flags.place, &flags.on_disk).expect("removed");
+            let failures = remove_files(host.path(), &flags.place, &flags.on_disk);
+            assert!(failures.is_empty(), "{failures:?}");
         }
+    }
+
+    #[test]
+    fn what_cannot_be_removed_keeps_nothing_else_and_is_told_by_its_path() {
+        let host = host(&[
+            "/srv/run/admin.sock/in-a-directory",
+            "/srv/state/ca-root/root.pem",
+        ]);
+        // A directory cannot be read as one: what is in the state is unknown.
+        fs::write(host.path().join("srv/state/api"), "").expect("written");
+        fs::create_dir_all(host.path().join("srv/run")).expect("made");
+        fs::write(host.path().join("srv/run/handover.sock"), "").expect("written");
+        let words = ["--state-dir", "/srv/state", "--run-dir", "/srv/run"];
+        let flags = flags(&words);
+        let failures = remove_files(host.path(), &flags.place, &flags.on_disk);
+        assert_eq!(failures.len(), 1, "{failures:?}");
+        assert!(format!("{:#}", failures[0]).contains("srv/state/api"));
+        assert!(!host.path().join("srv/run").exists());
+        assert!(!host.path().join("srv/state/ca-root/root.pem").exists());
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub(super) fn run(command: Cni) -> anyhow::Result<Exit> {
             run_dir,
             also_program,
         } => {
-            let left = cni::uninstall(&chain.settings(&run_dir), also_program)?;
+            let left = cni::uninstall(&chain.settings(&run_dir), also_program);
             Ok(told(&left))
         }
     }
@@ -68,14 +68,67 @@ pub(super) fn told(left: &Left) -> Exit {
         say!("removed {}", program.display());
     }
     for program in &left.kept {
-        say!(
-            "kept {}: it does nothing any more, and {} sandboxes that were made with it may need it to be taken away; run this again when they are gone",
-            program.display(),
-            left.sandboxes
+        say!("{}", kept(program, left));
+    }
+    for failure in &left.failures {
+        super::out::complain(format_args!("{failure}"));
+    }
+    match (left.failures.is_empty(), left.kept.is_empty()) {
+        (false, _) => Exit::No,
+        (true, true) => Exit::Yes,
+        (true, false) => Exit::Degraded,
+    }
+}
+
+fn kept(program: &Path, left: &Left) -> String {
+    let needs: Vec<String> = left.needs.iter().map(ToString::to_string).collect();
+    format!(
+        "kept {}: it does nothing any more, and {}; run this again when that is over",
+        program.display(),
+        needs.join(", and ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cni::{Failure, Need};
+
+    fn left(needs: Vec<Need>) -> Left {
+        Left {
+            kept: vec!["/opt/cni/bin/mesh-agent-cni".into()],
+            needs,
+            ..Left::default()
+        }
+    }
+
+    #[test]
+    fn a_program_that_stays_is_told_with_what_needs_it_and_nothing_else() {
+        let of = |needs| kept(Path::new("/opt/cni/bin/mesh-agent-cni"), &left(needs));
+        let said = of(vec![Need::JustChanged]);
+        assert!(
+            said.starts_with("kept /opt/cni/bin/mesh-agent-cni: "),
+            "{said}"
+        );
+        assert!(!said.contains("sandbox"), "{said}");
+        let said = of(vec![Need::Sandboxes(2), Need::Link("/etc/a".into())]);
+        assert!(
+            said.contains("2 sandboxes") && said.contains("/etc/a"),
+            "{said}"
         );
     }
-    match left.kept.is_empty() {
-        true => Exit::Yes,
-        false => Exit::Degraded,
+
+    #[test]
+    fn what_could_not_be_done_is_a_failure_also_where_the_rest_was_done() {
+        assert_eq!(told(&left(vec![Need::JustChanged])), Exit::Degraded);
+        let failed = Left {
+            failures: vec![Failure {
+                place: "/etc/a".into(),
+                why: "why".to_owned(),
+            }],
+            ..left(vec![Need::Unsure])
+        };
+        assert_eq!(told(&failed), Exit::No);
+        assert_eq!(told(&Left::default()), Exit::Yes);
     }
 }

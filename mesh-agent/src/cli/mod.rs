@@ -164,11 +164,19 @@ fn dispatch(command: Command) -> anyhow::Result<Exit> {
 
 fn uninstall(flags: &Uninstall) -> anyhow::Result<Exit> {
     let uninstalled = app::uninstall(flags)?;
-    say!(
-        "removed what agents left, and the rules of {} pods",
-        uninstalled.pods
-    );
-    cni::told(&uninstalled.plugin);
+    if let Some(pods) = uninstalled.pods.filter(|_| uninstalled.failures.is_empty()) {
+        say!(
+            "removed what agents left on {}, and the rules of {pods} pods",
+            flags.host_dir.display()
+        );
+    }
+    for failure in &uninstalled.failures {
+        out::complain(format_args!("{failure}"));
+    }
+    let plugin = cni::told(&uninstalled.plugin);
+    if plugin == Exit::No || !uninstalled.failures.is_empty() {
+        return Ok(Exit::No);
+    }
     if flags.stay {
         let ended = app::plugin_away(flags, &uninstalled.plugin, |left| {
             cni::told(left);

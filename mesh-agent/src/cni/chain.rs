@@ -109,11 +109,13 @@ fn in_folder(
     looked: &mut Looked,
 ) -> io::Result<Option<Standing>> {
     let folder = Folder::open(&settings.seen(dir))?;
+    let mut stuck = Vec::new();
     if may != May::Look {
-        folder.tidy()?;
+        let all = folder.tidy()?.into_iter();
+        stuck.extend(all.map(|(name, error)| format!("{name}: {error}")));
     }
     for _ in 0..ATTEMPTS {
-        looked.broken.clear();
+        looked.broken.clone_from(&stuck);
         match first(settings, &folder, (dir, may), looked) {
             // Written to meanwhile, or gone.
             Err(error) if matches!(error.kind(), CHANGED | io::ErrorKind::NotFound) => {}
@@ -144,9 +146,15 @@ fn first(
             (Err(error), Some(to)) if error.kind() == io::ErrorKind::NotFound => {
                 return Ok(Some(linked(place, to)));
             }
-            (Err(error), _) => {
+            // No runtime takes a folder for a configuration.
+            (Err(error), None) if !folder.is_file(&name)? => {
                 looked.broken.push(format!("{name}: {error}"));
                 continue;
+            }
+            // The runtime may read what we cannot: the next one is not the network then.
+            (Err(error), _) => {
+                let why = error.to_string();
+                return Ok(Some(Standing::Failed { place, why }));
             }
         };
         let network = match Network::read(&name, &content.text) {
@@ -172,9 +180,21 @@ fn first(
     }
     // Ours outlasts the network's file, which may be away for a moment only.
     if may != May::Look && !settings.own_file {
-        looked.is_changed = folder.remove(own::FILE)?;
+        looked.is_changed = leave_own(folder, looked)?;
     }
     Ok(None)
+}
+
+/// Removes the file of our own. False: there is none.
+fn leave_own(folder: &Folder, looked: &mut Looked) -> io::Result<bool> {
+    match folder.remove(own::FILE) {
+        // No runtime takes a folder for a configuration.
+        Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+            looked.broken.push(error.to_string());
+            Ok(false)
+        }
+        removed => removed,
+    }
 }
 
 /// A file as the runtime reads it: by a link, too.
@@ -243,8 +263,13 @@ impl Found<'_> {
         if may == May::Look {
             return self.look(settings, folder, &bins);
         }
+        let has_own = self.has_own;
         let (standing, is_changed) = self.put(settings, folder, (&bins, may))?;
         looked.is_changed = is_changed;
+        if !has_own && matches!(standing, Standing::In(_)) {
+            // Of an agent that had it so.
+            looked.is_changed |= leave_own(folder, looked)?;
+        }
         Ok(standing)
     }
 
@@ -298,13 +323,10 @@ impl Found<'_> {
                 return Ok((self.failed(why), false));
             }
         }
-        if self.has_own {
-            return self.put_own(settings, folder, may);
+        match self.has_own {
+            true => self.put_own(settings, folder, may),
+            false => self.put_entry(settings, folder, may),
         }
-        let (standing, is_changed) = self.put_entry(settings, folder, may)?;
-        // Of an agent that had it so.
-        let is_left = folder.remove(own::FILE)?;
-        Ok((standing, is_changed || is_left))
     }
 
     fn put_own(

@@ -11,9 +11,9 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::sys::files::exchange;
 
-/// Most of one file, and most files that are looked at.
-const MAX_BYTES: u64 = 1 << 20;
-const MAX_FILES: usize = 1_000;
+/// Most of one file that is read, and so most that is written; and most files of a folder.
+pub(super) const MAX_BYTES: u64 = 1 << 20;
+pub(super) const MAX_FILES: usize = 1_000;
 const LOCK_ATTEMPTS: usize = 40;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// Of our own files beside the others': no runtime reads such a name. One that a
@@ -62,12 +62,22 @@ pub(super) fn read(path: &Path) -> io::Result<Content> {
     if !meta.is_file() {
         return Err(io::Error::other("it is no regular file"));
     }
-    if meta.len() > MAX_BYTES {
-        return Err(ErrorKind::FileTooLarge.into());
+    let mut bytes = Vec::new();
+    // It may have grown since.
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    let length = meta.len().max(bytes.len() as u64);
+    if length > MAX_BYTES {
+        let why = format!("it has {length} bytes, and no more than {MAX_BYTES} are read");
+        return Err(io::Error::new(ErrorKind::FileTooLarge, why));
     }
-    let mut text = String::new();
-    file.take(MAX_BYTES).read_to_string(&mut text)?;
+    let text = String::from_utf8(bytes);
+    let text = text.map_err(|error| io::Error::new(ErrorKind::InvalidData, error.utf8_error()))?;
     Ok(Content { text, meta })
+}
+
+/// The same, with what it is about.
+pub(super) fn at(path: &Path) -> impl Fn(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 /// Owner and group of the file before, where they may be given. Else it is of who writes
@@ -101,15 +111,29 @@ impl Folder {
         })
     }
 
-    /// The names of its files, in the order in which runtimes take them.
+    /// The names of its files, in the order in which runtimes take them. All or none: one that
+    /// is not looked at may be the one that counts.
     pub(super) fn names(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
-        for entry in fs::read_dir(&self.path)?.take(MAX_FILES) {
+        for (at, entry) in fs::read_dir(&self.path)?.enumerate() {
+            if at == MAX_FILES {
+                let why = format!("it has more than {MAX_FILES} files");
+                return Err(io::Error::new(ErrorKind::QuotaExceeded, why));
+            }
             // A name that is no text is none of a configuration.
             names.extend(entry?.file_name().into_string());
         }
         names.sort();
         Ok(names)
+    }
+
+    /// A folder, a link or a socket is not, and what is gone is not.
+    pub(super) fn is_file(&self, name: &str) -> io::Result<bool> {
+        match fs::symlink_metadata(self.path.join(name)) {
+            Ok(meta) => Ok(meta.is_file()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     pub(super) fn read(&self, name: &str) -> io::Result<Content> {
@@ -126,8 +150,8 @@ impl Folder {
     /// The old and the new file change their names at one moment, and the old one is
     /// looked at after that: what somebody else wrote meanwhile is not lost.
     pub(super) fn replace(&self, name: &str, before: &Content, text: &str) -> io::Result<()> {
-        let (path, unfinished) = (self.path.join(name), self.unfinished(name));
-        self.write(&unfinished, text, &before.meta)?;
+        let path = self.path.join(name);
+        let unfinished = self.write(name, text, &before.meta)?;
         self.step()?;
         match exchange(&unfinished, &path) {
             Ok(()) => {}
@@ -140,7 +164,7 @@ impl Folder {
                 fs::rename(&unfinished, &path)?;
                 return self.settle();
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(at(&path)(error)),
         }
         self.step()?;
         let was = fs::read(&unfinished)?;
@@ -154,19 +178,20 @@ impl Folder {
 
     /// Writes a file of our own, readable as that one is.
     pub(super) fn put(&self, name: &str, text: &str, like: &Content) -> io::Result<()> {
-        let unfinished = self.unfinished(name);
-        self.write(&unfinished, text, &like.meta)?;
+        let unfinished = self.write(name, text, &like.meta)?;
         self.step()?;
-        fs::rename(&unfinished, self.path.join(name))?;
+        let path = self.path.join(name);
+        fs::rename(&unfinished, &path).map_err(at(&path))?;
         self.settle()
     }
 
     /// False: there is none.
     pub(super) fn remove(&self, name: &str) -> io::Result<bool> {
-        match fs::remove_file(self.path.join(name)) {
+        let path = self.path.join(name);
+        match fs::remove_file(&path) {
             Ok(()) => self.settle().map(|()| true),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
+            Err(error) => Err(at(&path)(error)),
         }
     }
 
@@ -178,10 +203,10 @@ impl Folder {
         list: &str,
         text: &str,
     ) -> io::Result<()> {
-        let unfinished = self.unfinished(list);
-        self.write(&unfinished, text, &before.meta)?;
+        let unfinished = self.write(list, text, &before.meta)?;
         self.step()?;
-        fs::rename(&unfinished, self.path.join(list))?;
+        let path = self.path.join(list);
+        fs::rename(&unfinished, &path).map_err(at(&path))?;
         self.settle()?;
         self.step()?;
         let replaced = self.path.join(format!("{single}{REPLACED}"));
@@ -211,32 +236,56 @@ impl Folder {
     }
 
     /// The file with a single plugin that a list stands for.
-    pub(super) fn single_of(&self, list: &str) -> Option<(String, Content)> {
-        let stem = list.strip_suffix(".conflist")?;
-        [".conf", ".json"].iter().find_map(|ending| {
-            let single = format!("{stem}{ending}");
-            let replaced = self.read(&format!("{single}{REPLACED}"));
-            let content = replaced.or_else(|_| self.read(&single)).ok()?;
-            Some((single, content))
-        })
-    }
-
-    /// Removes what a crash left.
-    pub(super) fn tidy(&self) -> io::Result<()> {
-        for name in self.names()? {
-            if name.ends_with(UNFINISHED) {
-                fs::remove_file(self.path.join(name))?;
+    pub(super) fn single_of(&self, list: &str) -> io::Result<Option<(String, Content)>> {
+        let Some(stem) = list.strip_suffix(".conflist") else {
+            return Ok(None);
+        };
+        for single in [".conf", ".json"].map(|ending| format!("{stem}{ending}")) {
+            for name in [format!("{single}{REPLACED}"), single.clone()] {
+                match self.read(&name) {
+                    Ok(content) => return Ok(Some((single, content))),
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    Err(error) => return Err(at(&self.path.join(name))(error)),
+                }
             }
         }
-        Ok(())
+        Ok(None)
     }
 
-    fn unfinished(&self, name: &str) -> PathBuf {
-        self.path.join(format!(".{name}{UNFINISHED}"))
+    /// Removes what a crash left; gives what cannot be removed, and why.
+    pub(super) fn tidy(&self) -> io::Result<Vec<(String, io::Error)>> {
+        let mut stuck = Vec::new();
+        for name in self.names()? {
+            if !name.ends_with(UNFINISHED) {
+                continue;
+            }
+            match fs::remove_file(self.path.join(&name)) {
+                Err(error) if error.kind() != ErrorKind::NotFound => stuck.push((name, error)),
+                _ => {}
+            }
+        }
+        Ok(stuck)
     }
 
-    fn write(&self, path: &Path, text: &str, like: &Metadata) -> io::Result<()> {
+    /// A file beside the one of that name, which it is to become.
+    fn write(&self, name: &str, text: &str, like: &Metadata) -> io::Result<PathBuf> {
         self.step()?;
+        if text.len() as u64 > MAX_BYTES {
+            // Who wrote it could not take it out again.
+            let why = format!(
+                "{} would have {} bytes, and no more than {MAX_BYTES} are read again",
+                self.path.join(name).display(),
+                text.len()
+            );
+            return Err(io::Error::new(ErrorKind::FileTooLarge, why));
+        }
+        let unfinished = self.path.join(format!(".{name}{UNFINISHED}"));
+        self.fill(&unfinished, text, like)
+            .map_err(at(&unfinished))?;
+        Ok(unfinished)
+    }
+
+    fn fill(&self, path: &Path, text: &str, like: &Metadata) -> io::Result<()> {
         match fs::remove_file(path) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}

@@ -24,6 +24,8 @@ mod settings;
 #[cfg(test)]
 mod tests;
 mod uninstall;
+#[cfg(test)]
+mod unreadable;
 
 pub(crate) use chain::Standing;
 pub(crate) use keeper::{Keeper, Report};
@@ -31,6 +33,8 @@ pub(crate) use known::Known;
 pub(crate) use metrics::register;
 pub(crate) use server::{bind, serve};
 pub(crate) use settings::Settings;
+#[cfg(test)]
+pub(crate) use uninstall::{Failure, Need};
 pub(crate) use uninstall::{Left, uninstall};
 
 /// How the plugin stands, without a change of anything; `None` where no folder of a

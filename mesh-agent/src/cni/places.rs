@@ -39,7 +39,17 @@ pub(super) fn conf_dirs(settings: &Settings) -> Vec<PathBuf> {
         return vec![dir.clone()];
     }
     let known = KNOWN.iter().map(|(conf, _)| PathBuf::from(conf));
-    known.filter(|dir| settings.seen(dir).is_dir()).collect()
+    known
+        .filter(|dir| may_be_there(&settings.seen(dir)))
+        .collect()
+}
+
+/// What cannot be looked at may be: who opens it says why not.
+fn may_be_there(dir: &Path) -> bool {
+    match fs::metadata(dir) {
+        Ok(meta) => meta.is_dir(),
+        Err(error) => !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
+    }
 }
 
 /// Every folder that may have our program.

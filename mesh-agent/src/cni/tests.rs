@@ -112,6 +112,13 @@ impl Host {
     }
 }
 
+/// What it was taken out of.
+pub(super) fn left(host: &Host) -> Vec<String> {
+    let took = leave(&host.folder());
+    assert!(took.failed.is_empty(), "{took:?}");
+    took.changed
+}
+
 pub(super) fn in_file(name: &str) -> Standing {
     Standing::In(Path::new("/").join(CONF).join(name))
 }
@@ -262,7 +269,7 @@ fn a_crash_between_any_two_steps_of_an_install_leaves_a_network_and_is_made_good
             assert_eq!(ours, 1, "{names:?}");
             assert!(!names.iter().any(|n| n.ends_with("-new")), "{names:?}");
             // And out again, as if it had never been there.
-            leave(&host.folder()).expect("left");
+            left(host);
             assert_eq!(
                 host.all(),
                 BTreeMap::from([(name.to_owned(), text.to_owned())])
@@ -283,14 +290,17 @@ fn a_crash_between_any_two_steps_of_an_uninstall_leaves_a_network_and_is_made_go
         ),
     ] {
         let prepare = |host: &Host| assert!(matches!(host.install(), Standing::In(_)));
-        let work = |_: &Host, folder: Folder| leave(&folder).map(drop);
+        let work = |_: &Host, folder: Folder| {
+            let failed = leave(&folder).failed.into_iter().next();
+            failed.map_or(Ok(()), |(_, error)| Err(error))
+        };
         let whole = |host: &Host| {
-            leave(&host.folder()).expect("left");
+            left(host);
             assert_eq!(
                 host.all(),
                 BTreeMap::from([(name.to_owned(), text.to_owned())])
             );
-            assert_eq!(leave(&host.folder()).expect("twice"), [""; 0]);
+            assert_eq!(left(host), [""; 0]);
         };
         crashed_at_each_step(&[(name, text)], prepare, work, whole, network);
     }
@@ -306,7 +316,7 @@ fn a_single_plugin_that_is_written_anew_is_taken_into_the_list_again() {
     assert_eq!(host.install(), in_file("80-openshift-network.conflist"));
     assert_eq!(host.runs(), ["openshift-sdn", PLUGIN]);
     assert!(host.read("80-openshift-network.conflist").contains("0.4.0"));
-    leave(&host.folder()).expect("left");
+    left(&host);
     let name = "80-openshift-network.conf".to_owned();
     assert_eq!(host.all(), BTreeMap::from([(name, newer)]));
 }
@@ -327,7 +337,7 @@ fn an_uninstall_leaves_the_files_as_they_were_and_the_program_while_it_may_be_ca
     fs::create_dir_all(outside.parent().expect("a folder")).expect("made");
     fs::write(&outside, "{}").expect("written");
 
-    let left = uninstall(&host.settings, false).expect("uninstalled");
+    let left = uninstall(&host.settings, false);
     assert_eq!(left.changed.len(), 3, "{left:?}");
     assert_eq!(host.read("05-cilium.conflist"), CILIUM);
     assert_eq!(host.read("10-kindnet.conflist"), KINDNET);
@@ -341,19 +351,14 @@ fn an_uninstall_leaves_the_files_as_they_were_and_the_program_while_it_may_be_ca
     fs::create_dir_all(&cache).expect("made");
     let note = r#"{"config":"eyJwbHVnaW5zIjpbeyJ0eXBlIjoibWVzaC1hZ2VudC1jbmkifV19"}"#;
     fs::write(cache.join("pods-1-eth0"), note).expect("written");
-    let left = uninstall(&host.settings, false).expect("again");
-    assert_eq!(
-        (left.sandboxes, left.kept.len(), left.changed.len()),
-        (1, 1, 0)
-    );
+    let left = uninstall(&host.settings, false);
+    assert_eq!((left.kept.len(), left.changed.len()), (1, 0), "{left:?}");
+    assert_eq!(left.needs, [Need::Sandboxes(1)]);
     fs::remove_file(cache.join("pods-1-eth0")).expect("removed");
-    let left = uninstall(&host.settings, false).expect("again");
+    let left = uninstall(&host.settings, false);
     assert_eq!((left.kept.len(), left.removed.len()), (0, 1));
     assert!(!host.program().exists());
-    assert_eq!(
-        uninstall(&host.settings, false).expect("again"),
-        Left::default()
-    );
+    assert_eq!(uninstall(&host.settings, false), Left::default());
 }
 
 #[test]
@@ -369,13 +374,16 @@ fn a_program_that_sandboxes_were_made_with_goes_at_once_where_the_runtime_is_con
     add("/run/containerd/containerd.sock", "");
     add("/run/crio/crio.sock", "");
     host.install();
-    let left = uninstall(&host.settings, false).expect("uninstalled");
+    let left = uninstall(&host.settings, false);
     assert_eq!((left.changed.len(), left.kept.len()), (1, 1), "{left:?}");
-    let left = uninstall(&host.settings, false).expect("again");
-    assert_eq!((left.sandboxes, left.kept.len()), (1, 1), "{left:?}");
+    let left = uninstall(&host.settings, false);
+    assert_eq!(
+        (&left.needs[..], left.kept.len()),
+        (&[Need::Sandboxes(1)][..], 1)
+    );
     fs::remove_file(host.settings.seen(Path::new("/run/crio/crio.sock"))).expect("removed");
-    let left = uninstall(&host.settings, false).expect("again");
-    assert_eq!((left.sandboxes, left.removed.len()), (1, 1), "{left:?}");
+    let left = uninstall(&host.settings, false);
+    assert_eq!((left.kept.len(), left.removed.len()), (0, 1), "{left:?}");
     assert!(!host.program().exists());
 }
 

@@ -117,7 +117,8 @@ pub(crate) enum Cni {
         wait: Duration,
     },
     /// Take the plugin out of the node's chain again. Its program stays while sandboxes
-    /// that were made with it may need it, and does nothing any more; exit code 4 then.
+    /// that were made with it may need it, and does nothing any more; exit code 4 then. It stays
+    /// also while a configuration cannot be read, which may name it; exit code 1 then.
     Uninstall {
         #[command(flatten)]
         chain: Chain,
@@ -125,7 +126,7 @@ pub(crate) enum Cni {
         #[arg(long, default_value = RUN_DIR)]
         run_dir: PathBuf,
         /// Remove the program too, whatever needs it. CRI-O cannot take away sandboxes then
-        /// that were made with it; containerd can.
+        /// that were made with it; containerd can. Not while a configuration cannot be read.
         #[arg(long)]
         also_program: bool,
     },

@@ -6,8 +6,7 @@ use super::FILE;
 use crate::cni::Standing;
 use crate::cni::chain::{self, May};
 use crate::cni::samples::{CILIUM, KINDNET};
-use crate::cni::tests::{Host, in_file};
-use crate::cni::uninstall::leave;
+use crate::cni::tests::{Host, in_file, left};
 
 const NETWORK: &str = "10-kindnet.conflist";
 
@@ -98,7 +97,7 @@ fn a_network_that_is_half_written_or_away_leaves_ours_as_it_was() {
 fn it_goes_at_an_uninstall() {
     let host = host();
     host.install();
-    assert_eq!(leave(&host.folder()).expect("left"), [FILE]);
+    assert_eq!(left(&host), [FILE]);
     assert_eq!(host.read(NETWORK), KINDNET);
     assert_eq!(host.runs(), ["ptp", "portmap"]);
 }

@@ -61,6 +61,9 @@ pub(crate) struct Uninstalled {
 /// there it would hold up every new pod.
 pub(crate) fn uninstall(flags: &Uninstall) -> anyhow::Result<Uninstalled> {
     let host = &flags.host_dir;
+    let is_there = std::fs::metadata(host).map(|meta| meta.is_dir());
+    let is_there = is_there.with_context(|| format!("look at {}", host.display()))?;
+    anyhow::ensure!(is_there, "{} is no directory", host.display());
     let mut names = netns::Names::seen(host.join("proc"), host.join("run/netns"));
     names.files.push("/run/netns".into());
     let pods = match cleanup_seen(&seen(host, &flags.place.bpffs_dir), &names) {
@@ -281,6 +284,17 @@ mod tests {
         for _ in 0..2 {
             let failures = remove_files(host.path(), &flags.place, &flags.on_disk);
             assert!(failures.is_empty(), "{failures:?}");
+        }
+    }
+
+    #[test]
+    fn a_host_directory_that_is_not_there_is_no_clean_host() {
+        let host = host(&["/file"]);
+        for name in ["none", "file"] {
+            let dir = host.path().join(name).display().to_string();
+            let said = uninstall(&flags(&["--host-dir", &dir])).err();
+            let said = format!("{:#}", said.expect("refused"));
+            assert!(said.contains(&dir), "{said}");
         }
     }
 

@@ -79,6 +79,13 @@ pub(super) fn look(settings: &Settings, may: May) -> Looked {
         broken: Vec::new(),
         folders: Vec::new(),
     };
+    if let Err(error) = settings.sees_host() {
+        looked.standing = Standing::Failed {
+            place: settings.host.clone(),
+            why: error.to_string(),
+        };
+        return looked;
+    }
     let dirs = places::conf_dirs(settings);
     for dir in &dirs {
         looked.folders.push(settings.seen(dir));

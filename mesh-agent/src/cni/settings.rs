@@ -1,5 +1,7 @@
 //! What the plugin's place in the node's chain depends on.
 
+use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use mesh_cni::Entry;
@@ -21,6 +23,14 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
+    /// Where there is no such directory, nothing of the host is known.
+    pub(super) fn sees_host(&self) -> io::Result<()> {
+        match fs::metadata(&self.host)?.is_dir() {
+            true => Ok(()),
+            false => Err(ErrorKind::NotADirectory.into()),
+        }
+    }
+
     /// A path of the host's, as it is seen from here: by its links, as they lead there.
     pub(super) fn seen(&self, path: &Path) -> PathBuf {
         links::followed(&self.host, path)

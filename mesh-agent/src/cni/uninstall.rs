@@ -108,6 +108,10 @@ pub(crate) struct Left {
 /// `also_program`: also where sandboxes still name it.
 pub(crate) fn uninstall(settings: &Settings, also_program: bool) -> Left {
     let mut left = Left::default();
+    if let Err(error) = settings.sees_host() {
+        left.failures.push(failure(&settings.host, &error));
+        return left;
+    }
     for dir in places::conf_dirs(settings) {
         leave_folder(settings, &dir, &mut left);
     }

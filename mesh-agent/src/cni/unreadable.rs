@@ -178,6 +178,15 @@ fn a_folder_with_more_files_than_are_looked_at_keeps_the_program() {
 }
 
 #[test]
+fn a_host_that_is_not_there_is_named() {
+    let mut host = Host::new(&[]);
+    host.settings.host = host.root().join("none");
+    failed_at(&uninstall(&host.settings, false), "none");
+    let said = host.install().to_string();
+    assert!(said.contains("none"), "{said}");
+}
+
+#[test]
 fn notes_of_the_runtime_that_cannot_be_read_keep_the_program_and_are_named() {
     let host = Host::new(&[(NETWORK, KINDNET)]);
     host.install();

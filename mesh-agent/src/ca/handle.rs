@@ -218,6 +218,11 @@ impl Handle {
             "Open connections; proven ones have shown a good token",
             connections,
         );
+        r.register(
+            "mesh_ca_connections_displaced",
+            "Connections that had shown no good token and were closed to make room for others",
+            self.seats.displaced(),
+        );
         if let Ok(loaded) = self.ca.fresh() {
             self.register_state(r, &loaded);
         }

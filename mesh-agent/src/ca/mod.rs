@@ -16,6 +16,7 @@ mod authority;
 mod book;
 mod calls;
 mod cluster;
+mod connection;
 mod csr;
 mod errors;
 mod files;

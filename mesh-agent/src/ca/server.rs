@@ -1,29 +1,25 @@
 //! The authority's port.
 
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
-use tonic::transport::server::Connected;
 
-use super::calls::{CreateCertificate, Issuing, Peer};
+use super::calls::{CreateCertificate, Issuing};
 use super::cluster::{Cluster, InCluster, connect};
+use super::connection::{Connection, proof};
 use super::errors::Error;
 use super::handle::Handle;
 use super::publish::publish;
 use super::report_calls::{ReportStatus, Reporting};
-use super::seats::{PROVE, Seat, Seats};
+use super::seats::Seats;
 use super::served::Served;
 use super::signer::{Ca, Config};
 use crate::cluster::Api;
@@ -155,7 +151,7 @@ struct Port {
     /// Own certificate, its issuer, since when.
     own: Option<(CaServer, String, Instant)>,
     tasks: TaskTracker,
-    connections: mpsc::Sender<io::Result<Connection>>,
+    connections: mpsc::Sender<io::Result<Connection<CaStream>>>,
 }
 
 impl Port {
@@ -192,24 +188,22 @@ impl Port {
     }
 
     fn admit(&mut self, stream: TcpStream, peer: SocketAddr, slot: OwnedSemaphorePermit) {
-        let Some(seat) = self.seats.take(peer.ip()) else {
-            tracing::debug!(%peer, "too many connections that prove nothing: one more is closed");
-            return;
-        };
+        let seat = self.seats.take(peer.ip());
         let Some(server) = self.server() else { return };
         let connections = self.connections.clone();
-        let proof = Box::pin(tokio::time::sleep(PROVE));
-        self.tasks.spawn(async move {
+        let displaced = seat.displaced();
+        let proof = proof();
+        let shaking = async move {
             // What fails here is the caller's to see.
             if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, server.accept(stream)).await {
-                let connection = Connection {
-                    stream,
-                    peer,
-                    seat,
-                    proof,
-                    _slot: slot,
-                };
+                let connection = Connection::new(stream, peer, seat, proof, slot);
                 let _ended = connections.send_timeout(Ok(connection), HANDSHAKE).await;
+            }
+        };
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = displaced => {}
+                () = shaking => {}
             }
         });
     }
@@ -247,56 +241,5 @@ impl Port {
         let server = CaServer::new(&chain, &PrivateKey::from_pem(key.as_bytes())?)?;
         self.own = Some((server.clone(), serving.id.clone(), Instant::now()));
         Ok(server)
-    }
-}
-
-/// Holds its slot until it ends; ends soon where nothing is proven.
-struct Connection {
-    stream: CaStream,
-    peer: SocketAddr,
-    seat: Arc<Seat>,
-    proof: Pin<Box<tokio::time::Sleep>>,
-    _slot: OwnedSemaphorePermit,
-}
-
-impl Connected for Connection {
-    type ConnectInfo = Peer;
-
-    fn connect_info(&self) -> Peer {
-        Peer {
-            address: self.peer,
-            seat: self.seat.clone(),
-        }
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if !self.seat.is_proven() && self.proof.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

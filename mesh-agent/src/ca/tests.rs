@@ -1,4 +1,5 @@
 mod agents;
+mod flood;
 mod istiod;
 mod roots;
 
@@ -284,49 +285,6 @@ fn former_parts_of_a_log_are_kept_up_to_a_bound() {
     let parts = ["log", "log.1", "log.2", "log.3", "log.4"].map(read);
     let line = |n: u32| Some(format!("{n}\n"));
     assert_eq!(parts, [None, line(8), line(7), line(6), None]);
-}
-
-#[tokio::test]
-async fn a_client_that_proves_nothing_is_cut_and_one_that_did_stays() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let ca = start(config(dir.path())).await;
-    token(dir.path());
-    let n1 = agent(dir.path(), ca.address, "n1");
-    get(&n1, "web", 10).await.expect("credentials");
-    let mut silent = Vec::new();
-    for _ in 0..20 {
-        let stream = tokio::net::TcpStream::connect(ca.address).await;
-        silent.push(stream.expect("connect"));
-    }
-    let roots = std::fs::read(dir.path().join("ca").join(BUNDLE)).expect("roots");
-    let name = crate::tls::CaName::Server("mesh-ca".to_owned());
-    // The share of one address is taken by those that do not even shake hands:
-    // they go after 5 s, and make room.
-    let begun = Instant::now();
-    let shaken = loop {
-        let client = crate::tls::CaClient::new(&roots, &name).expect("a client");
-        let stream = tokio::net::TcpStream::connect(ca.address).await;
-        match client.connect(stream.expect("connect")).await {
-            Ok(stream) => break stream,
-            Err(_) => assert!(begun.elapsed() < Duration::from_secs(10)),
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    };
-    let ended = async {
-        let mut stream = shaken;
-        let mut bytes = [0; 64];
-        while matches!(
-            tokio::io::AsyncReadExt::read(&mut stream, &mut bytes).await,
-            Ok(1..)
-        ) {}
-    };
-    let ended = tokio::time::timeout(seats::PROVE + Duration::from_secs(3), ended).await;
-    assert!(ended.is_ok(), "it is cut after {:?}", seats::PROVE);
-    n1.want(&BTreeSet::new());
-    get(&n1, "web", 10).await.expect("credentials");
-    n1.stop().await;
-    ca.cancel.cancel();
-    ca.task.await.expect("ended").expect("well");
 }
 
 #[tokio::test]

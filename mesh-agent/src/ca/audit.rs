@@ -3,20 +3,19 @@
 //! They are apart: refusals can be caused by anybody, and must not roll away the
 //! lines of certificates. Those are bounded for each caller (`book`).
 
-use std::time::{Instant, SystemTime};
+use std::io;
+use std::sync::Arc;
+use std::time::SystemTime;
 
-use parking_lot::Mutex;
+use prometheus_client::metrics::counter::Counter;
 use serde::Serialize;
 
 use super::errors::{Error, Refusal};
-use super::limit::Limit;
 use super::records::Issued;
+use super::refusals::{Refusals, Writing};
 use super::store::{Log, Store};
 use super::token::{Caller, Denied};
 use super::units::{seconds, time};
-
-/// Refusals per second that are written down; more are only counted.
-const WRITTEN: u32 = 20;
 
 #[derive(Serialize)]
 struct Line<'a> {
@@ -80,19 +79,9 @@ impl<'a> From<&'a Denied> for Who<'a> {
     }
 }
 
+#[derive(Default)]
 pub(super) struct Trail {
-    started: Instant,
-    /// Which refusals are written, and how many were not since the last one.
-    refusals: Mutex<(Limit, u64)>,
-}
-
-impl Default for Trail {
-    fn default() -> Self {
-        Self {
-            started: Instant::now(),
-            refusals: Mutex::new((Limit::new(WRITTEN, WRITTEN), 0)),
-        }
-    }
+    refusals: Refusals,
 }
 
 impl Trail {
@@ -117,37 +106,39 @@ impl Trail {
         write(store, Log::Audit, &line)
     }
 
-    pub(super) fn refused(
-        &self,
-        store: &dyn Store,
-        who: Who<'_>,
-        identity: &str,
-        refusal: Refusal,
-        peer: &str,
-    ) {
-        let mut refusals = self.refusals.lock();
-        if !refusals.0.admits("", self.started.elapsed()) {
-            refusals.1 += 1;
-            return;
-        }
-        let unwritten = std::mem::take(&mut refusals.1);
-        drop(refusals);
-        let line = Line {
-            time: time(seconds(SystemTime::now())),
-            event: "refused",
-            caller: who.caller,
-            node: who.node,
-            identity,
-            serial: "",
-            not_after: String::new(),
-            reason: match unwritten {
-                0 => refusal.to_string(),
-                n => format!("{refusal} (and {n} refusals before that were not written)"),
-            },
-            peer,
-        };
-        if let Err(error) = write(store, Log::Refused, &line) {
-            tracing::error!(%error, "cannot write down a refusal");
-        }
+    /// Until then refusals are only counted.
+    pub(super) fn begin(&self, store: Arc<dyn Store>) -> io::Result<Writing> {
+        let write = move |line: &[u8]| store.write_down(Log::Refused, line);
+        self.refusals.begin(write)
+    }
+
+    /// Waits, for a while, until the last ones are written.
+    pub(super) async fn end(&self, writing: Writing) {
+        self.refusals.end(writing).await;
+    }
+
+    /// Refusals without a line.
+    pub(super) fn unwritten(&self) -> Counter {
+        self.refusals.unwritten()
+    }
+
+    /// Waits for nothing: anybody can cause it.
+    pub(super) fn refused(&self, who: Who<'_>, identity: &str, refusal: Refusal, peer: &str) {
+        self.refusals.tell(|unwritten| {
+            serde_json::to_vec(&Line {
+                time: time(seconds(SystemTime::now())),
+                event: "refused",
+                caller: who.caller,
+                node: who.node,
+                identity,
+                serial: "",
+                not_after: String::new(),
+                reason: match unwritten {
+                    0 => refusal.to_string(),
+                    n => format!("{refusal} (and {n} refusals before that were not written)"),
+                },
+                peer,
+            })
+        });
     }
 }

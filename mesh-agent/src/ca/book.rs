@@ -2,7 +2,10 @@
 //! lines of the audit trail. Nobody can fill either alone. Pure.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::limit::Limit;
 
@@ -19,12 +22,44 @@ const CLEAN_EVERY: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub(super) struct Book {
-    total: usize,
-    by_caller: HashMap<String, usize>,
+    counts: Remembered,
     /// Lines that start a clean-up.
     clean_at: usize,
     cleaned: Option<Duration>,
     daily: Limit,
+}
+
+/// How many certificates are remembered. Its lock is held for a moment only, whatever
+/// the book waits for.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Remembered(Arc<Mutex<Counts>>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    total: usize,
+    by_caller: HashMap<String, usize>,
+}
+
+impl Remembered {
+    /// Does it have certificates that are remembered?
+    pub(super) fn knows(&self, caller: &str) -> bool {
+        self.0.lock().by_caller.contains_key(caller)
+    }
+
+    pub(super) fn total(&self) -> usize {
+        self.0.lock().total
+    }
+}
+
+impl Counts {
+    fn add(&mut self, caller: &str) {
+        self.total += 1;
+        *self.by_caller.entry(caller.to_owned()).or_default() += 1;
+    }
+
+    fn of(&self, caller: &str) -> usize {
+        self.by_caller.get(caller).copied().unwrap_or(0)
+    }
 }
 
 /// What a new certificate needs first.
@@ -42,8 +77,7 @@ pub(super) enum Room {
 impl Book {
     pub(super) fn new<'a>(callers: impl Iterator<Item = &'a str>) -> Self {
         let mut book = Self {
-            total: 0,
-            by_caller: HashMap::new(),
+            counts: Remembered::default(),
             clean_at: 0,
             cleaned: None,
             daily: Limit::per(DAY, PER_DAY, PER_DAY / 2),
@@ -54,12 +88,12 @@ impl Book {
 
     /// `now` since some fixed moment.
     pub(super) fn room(&self, caller: &str, now: Duration) -> Room {
-        let of_one = self.by_caller.get(caller).copied().unwrap_or(0);
-        let full = self.total >= MAX_ISSUED || of_one >= MAX_OF_ONE;
+        let counts = self.counts.0.lock();
+        let full = counts.total >= MAX_ISSUED || counts.of(caller) >= MAX_OF_ONE;
         let recently = self
             .cleaned
             .is_some_and(|at| now.saturating_sub(at) < CLEAN_EVERY);
-        match (full, self.total >= self.clean_at) {
+        match (full, counts.total >= self.clean_at) {
             (true, _) if recently => Room::Full,
             (true, _) => Room::Clean,
             (false, true) if !recently => Room::Clean,
@@ -71,8 +105,7 @@ impl Book {
     pub(super) fn add(&mut self, caller: &str, now: Duration) -> Room {
         match self.room(caller, now) {
             Room::There if self.daily.admits(caller, now) => {
-                self.total += 1;
-                *self.by_caller.entry(caller.to_owned()).or_default() += 1;
+                self.counts.0.lock().add(caller);
                 Room::There
             }
             Room::There => Room::TooOften,
@@ -87,22 +120,14 @@ impl Book {
     }
 
     fn replace<'a>(&mut self, callers: impl Iterator<Item = &'a str>) {
-        self.by_caller.clear();
-        self.total = 0;
-        for caller in callers {
-            self.total += 1;
-            *self.by_caller.entry(caller.to_owned()).or_default() += 1;
-        }
-        self.clean_at = self.total.max(512) * 2;
+        let mut counts = Counts::default();
+        callers.for_each(|caller| counts.add(caller));
+        self.clean_at = counts.total.max(512) * 2;
+        *self.counts.0.lock() = counts;
     }
 
-    /// Does it have certificates that are remembered?
-    pub(super) fn knows(&self, caller: &str) -> bool {
-        self.by_caller.contains_key(caller)
-    }
-
-    pub(super) fn total(&self) -> usize {
-        self.total
+    pub(super) fn remembered(&self) -> Remembered {
+        self.counts.clone()
     }
 }
 

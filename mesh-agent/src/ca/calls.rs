@@ -69,7 +69,7 @@ async fn answer(
     let peer = connection.as_ref().map(|p| p.address.to_string());
     let peer = peer.unwrap_or_default();
     let refused = |who: Who<'_>, asked: &str, refusal, said: Option<String>| {
-        ca.audit.refused(&*ca.store, who, asked, refusal, &peer);
+        ca.audit.refused(who, asked, refusal, &peer);
         (refusal, status(refusal, said))
     };
     let caller = match authenticate(ca, &request).await {

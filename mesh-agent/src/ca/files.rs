@@ -27,8 +27,10 @@ const WRITTEN: [&str; 5] = [AUTHORITY, TOKENS, REVOKED, CRL, BUNDLE];
 
 pub(super) struct Files {
     dir: PathBuf,
-    /// One line at a time: a log is begun anew when it is too large.
-    logging: Mutex<()>,
+    /// One line at a time: a log is begun anew when it is too large. One for each
+    /// log: who signs does not wait for refusals.
+    auditing: Mutex<()>,
+    refusing: Mutex<()>,
 }
 
 impl Files {
@@ -36,7 +38,8 @@ impl Files {
     pub(super) fn open(dir: &Path) -> Result<Self, Error> {
         let store = Self {
             dir: dir.to_owned(),
-            logging: Mutex::default(),
+            auditing: Mutex::default(),
+            refusing: Mutex::default(),
         };
         let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
         made.map_err(|e| store.failed("", e))?;
@@ -241,11 +244,11 @@ impl Store for Files {
     }
 
     fn write_down(&self, log: Log, line: &[u8]) -> Result<(), Error> {
-        let (name, parts) = match log {
-            Log::Audit => (AUDIT, AUDIT_PARTS),
-            Log::Refused => (REFUSED, REFUSED_PARTS),
+        let (name, parts, logging) = match log {
+            Log::Audit => (AUDIT, AUDIT_PARTS, &self.auditing),
+            Log::Refused => (REFUSED, REFUSED_PARTS, &self.refusing),
         };
-        let _logging = self.logging.lock();
+        let _logging = logging.lock();
         self.rotate_log(name, MAX_LOG, parts)?;
         self.append(name, line)
     }

@@ -121,8 +121,8 @@ impl Handle {
     }
 
     fn tokens(&self, loaded: &Loaded, now: u64) -> Option<Trouble> {
-        let book = self.ca.book.lock();
-        let (first, nodes) = tokens::ending(&loaded.tokens, |id| book.knows(id), now)?;
+        let known = &self.ca.remembered;
+        let (first, nodes) = tokens::ending(&loaded.tokens, |id| known.knows(id), now)?;
         let what = match first <= now {
             true => "ended",
             false => "ends",
@@ -186,6 +186,11 @@ impl Handle {
             refused.clone(),
         );
         r.register(
+            "mesh_ca_refusals_unwritten",
+            "Refusals without a line in the log of them: more than 20 in a second, or it stands still",
+            self.ca.audit.unwritten(),
+        );
+        r.register(
             "mesh_ca_request_duration_seconds",
             "Time from a request to its answer, in seconds",
             duration.clone(),
@@ -205,7 +210,7 @@ impl Handle {
         r.register(
             "mesh_ca_records",
             "Certificates that are remembered; expired ones until the next clean-up",
-            gauge(self.ca.book.lock().total() as f64),
+            gauge(self.ca.remembered.total() as f64),
         );
         let (unproven, proven) = self.seats.count();
         let connections = Family::<State, Gauge>::default();

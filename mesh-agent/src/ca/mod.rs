@@ -27,6 +27,7 @@ mod ops;
 mod place;
 mod publish;
 mod records;
+mod refusals;
 mod report_calls;
 mod reports;
 mod seats;

@@ -18,6 +18,7 @@ use super::connection::{Connection, proof};
 use super::errors::Error;
 use super::handle::Handle;
 use super::publish::publish;
+use super::records::REFUSED;
 use super::report_calls::{ReportStatus, Reporting};
 use super::seats::Seats;
 use super::served::Served;
@@ -64,6 +65,11 @@ pub(super) async fn serve(
         error,
     };
     let listener = TcpListener::bind(listen).await.map_err(failed)?;
+    let writing = ca.audit.begin(ca.store.clone());
+    let writing = writing.map_err(|error| Error::Io {
+        path: ca.store.path(REFUSED),
+        error,
+    })?;
     let handle = Handle {
         ca: ca.clone(),
         seats: seats.clone(),
@@ -94,12 +100,13 @@ pub(super) async fn serve(
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .http2_max_header_list_size(16 * 1024)
         .add_service(Served::<CreateCertificate, _>::by(Issuing(ca.clone())))
-        .add_service(Served::<ReportStatus, _>::by(Reporting(ca)))
+        .add_service(Served::<ReportStatus, _>::by(Reporting(ca.clone())))
         .serve_with_incoming_shutdown(ReceiverStream::new(incoming), cancel.cancelled_owned());
     let (served, accepted) = tokio::join!(serving, accepting);
     stop.cancel();
     tasks.close();
     tasks.wait().await;
+    ca.audit.end(writing).await;
     served?;
     accepted
 }

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::audit::Trail;
 use super::authority::{Record, import};
-use super::book::{Book, Room};
+use super::book::{Book, Remembered, Room};
 use super::cluster::{Cluster, Of, Pods, Reviews};
 use super::csr;
 use super::errors::{Error, Refusal};
@@ -53,7 +53,10 @@ pub(super) struct Ca {
     pub(super) loaded: Mutex<Arc<Loaded>>,
     pub(super) limit: Mutex<Limit>,
     pub(super) audit: Trail,
+    /// Held while the disk is written: for threads that may wait.
     pub(super) book: Mutex<Book>,
+    /// What the book says, for who may not.
+    pub(super) remembered: Remembered,
     pub(super) metrics: Metrics,
     /// In a cluster: who calls, and what runs where.
     pub(super) cluster: Option<(Arc<Reviews>, Arc<Pods>)>,
@@ -82,6 +85,7 @@ impl Ca {
             loaded,
             limit: Mutex::new(Limit::new(config.rate, config.burst)),
             audit: Trail::default(),
+            remembered: book.remembered(),
             book: Mutex::new(book),
             metrics: Metrics::default(),
             cluster: None,

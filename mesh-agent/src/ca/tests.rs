@@ -2,6 +2,7 @@ mod agents;
 mod flood;
 mod istiod;
 mod roots;
+mod still;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

@@ -54,16 +54,16 @@ async fn an_agent_gets_the_identities_of_its_node_and_no_other() {
         matches!(&refused, Err(IdentityError::Unavailable(why)) if why.contains("Unauthenticated")),
         "{refused:?}"
     );
+    n1.stop().await;
+    n2.stop().await;
+    ca.cancel.cancel();
+    ca.task.await.expect("ended").expect("well");
     let read = |name| std::fs::read_to_string(dir.path().join("ca").join(name)).expect("a log");
     assert!(read(AUDIT).contains("\"issued\""));
     for word in ["identity_not_allowed", "other_node"] {
         assert!(read(REFUSED).contains(word), "{word} in {}", read(REFUSED));
         assert!(!read(AUDIT).contains(word), "refusals are not in the trail");
     }
-    n1.stop().await;
-    n2.stop().await;
-    ca.cancel.cancel();
-    ca.task.await.expect("ended").expect("well");
 }
 
 #[tokio::test]

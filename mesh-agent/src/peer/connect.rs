@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::peers::{PROTOCOL, Peers};
 use crate::enrol::LocalPod;
 use crate::io::dial;
-use crate::model::{RefuseReason, Refused, TlsFailure, TlsRole};
+use crate::model::{RefuseReason, Refused, TlsRole};
 use crate::plan::{MayDial as _, MeshPeer};
 use crate::sys::socket;
 use crate::tls::{self, Credentials, PeerId};
@@ -49,12 +49,11 @@ pub(crate) async fn credentials(
     waited.map_err(|_| RefuseReason::NoCertificate)
 }
 
-/// Once the connection is registered, so that a revocation is either seen here
-/// or cuts it: also one that came during the handshake, or in the pool.
+/// Once the connection is registered, so that a revocation, or the removal of a root, is
+/// either seen here or cuts it: also one that came during the handshake, or in the pool.
 pub(crate) fn still_trusted(pod: &LocalPod, peer: &PeerId) -> Result<(), RefuseReason> {
     match pod.identity.current() {
         None => Err(RefuseReason::NoCertificate),
-        Some(own) if own.trust().is_revoked(peer) => Err(RefuseReason::Tls(TlsFailure::Revoked)),
-        Some(_) => Ok(()),
+        Some(own) => own.trust().still_trusts(peer).map_err(RefuseReason::Tls),
     }
 }

@@ -16,7 +16,7 @@ use crate::io::Limits;
 use crate::model::PeerProtocol;
 use crate::observe;
 use crate::plan::MeshPeer;
-use crate::tls::{PeerId, Trust};
+use crate::tls::{Credentials, PeerId, Trust};
 use crate::tunnel::{Connection, Key, Pool, PoolConfig};
 
 /// What streams are carried by.
@@ -116,16 +116,18 @@ impl Peers {
         self.pool.borrow_mut().sweep(now, wall);
     }
 
-    /// Closes idle connections to peers that are revoked.
+    /// Closes idle connections to peers that are not trusted any more.
     pub(crate) fn distrust(&self, trust: &Trust) {
         let mut pool = self.pool.borrow_mut();
-        pool.retain_peers(|peer| !trust.is_revoked(peer));
+        pool.retain_peers(|peer| trust.still_trusts(peer).is_ok());
     }
 
-    /// Is what the connection's peer showed, here or lately elsewhere, revoked?
-    pub(crate) fn is_revoked(&self, session: &PeerSession, trust: &Trust) -> bool {
+    /// Is what the connection's peer showed, here and lately elsewhere, still believed?
+    pub(crate) fn is_trusted(&self, session: &PeerSession, trust: &Trust) -> bool {
         let newest = self.proofs.get(&session.validity.pair);
-        trust.is_revoked(&session.peer) || newest.is_some_and(|proof| trust.is_revoked(&proof.peer))
+        let shown = newest.iter().map(|proof| &proof.peer);
+        let mut shown = shown.chain([&session.peer]);
+        shown.all(|peer| trust.still_trusts(peer).is_ok())
     }
 
     /// `may_renew`: there is room for another handshake now.
@@ -135,9 +137,10 @@ impl Peers {
         now: SystemTime,
         may_renew: bool,
     ) -> RenewalAction {
-        session
-            .validity
-            .renewal_action(&self.proofs, now, may_renew)
+        let own = session.own.current();
+        let trusted = |peer: &PeerId| is_trusted_by(own.as_deref(), peer);
+        let by = (&*self.proofs, &trusted as &dyn Fn(&PeerId) -> bool);
+        session.validity.renewal_action(by, now, may_renew)
     }
 
     /// What a stream to the other agent is judged by while it lives.
@@ -170,7 +173,10 @@ impl Peers {
             peer: peer.clone(),
             due: self.due(now, with.expires()),
         };
-        self.proofs.note_proof(pair(pod, peer_ip, peer), proof, now);
+        let own = pod.identity.current();
+        let trusted = |peer: &PeerId| is_trusted_by(own.as_deref(), peer);
+        let pair = pair(pod, peer_ip, peer);
+        self.proofs.note_proof(pair, proof, (now, &trusted));
     }
 
     /// When a handshake that was made now is to be followed by another.
@@ -179,6 +185,10 @@ impl Peers {
         self.spread.set(spread.wrapping_add(1));
         proofs::due(now, expires, spread)
     }
+}
+
+fn is_trusted_by(own: Option<&Credentials>, peer: &PeerId) -> bool {
+    own.is_some_and(|own| own.trust().still_trusts(peer).is_ok())
 }
 
 fn pair(pod: &LocalPod, peer_ip: IpAddr, peer: &PeerId) -> Pair {

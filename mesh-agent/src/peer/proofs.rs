@@ -47,6 +47,15 @@ struct Known {
     not_before: SystemTime,
 }
 
+impl Known {
+    fn take(&mut self, proof: Proof, trusted: &dyn Fn(&PeerId) -> bool) {
+        let known = &self.proof.peer;
+        if known.not_after() <= proof.peer.not_after() || !trusted(known) {
+            self.proof = proof;
+        }
+    }
+}
+
 #[derive(Default)]
 struct Table {
     known: HashMap<Pair, Known>,
@@ -59,16 +68,19 @@ struct Table {
 pub(crate) struct Proofs(Mutex<Table>);
 
 impl Proofs {
-    /// A handshake was verified. What ends sooner than what is known says nothing.
-    pub(crate) fn note_proof(&self, pair: Pair, proof: Proof, now: SystemTime) {
+    /// A handshake was verified. What ends sooner than what is known says nothing, while
+    /// that is still `trusted`.
+    pub(crate) fn note_proof(
+        &self,
+        pair: Pair,
+        proof: Proof,
+        (now, trusted): (SystemTime, &dyn Fn(&PeerId) -> bool),
+    ) {
         let mut table = self.0.lock();
         table.tidy(now);
         let full = table.known.len() >= MAX;
         match table.known.get_mut(&pair) {
-            Some(known) if known.proof.peer.not_after() <= proof.peer.not_after() => {
-                known.proof = proof;
-            }
-            Some(_) => {}
+            Some(known) => known.take(proof, trusted),
             None if full => {}
             None => {
                 let not_before = SystemTime::UNIX_EPOCH;
@@ -166,17 +178,19 @@ impl PeerValidity {
         }
     }
 
-    /// `may_renew`: there is room for another handshake now.
+    /// `may_renew`: there is room for another handshake now. What is not `trusted` any
+    /// more proves nothing.
     pub(crate) fn renewal_action(
         &mut self,
-        proofs: &Proofs,
+        (proofs, trusted): (&Proofs, &dyn Fn(&PeerId) -> bool),
         now: SystemTime,
         may_renew: bool,
     ) -> RenewalAction {
         if now < self.due {
             return RenewalAction::Nothing;
         }
-        if let Some(proof) = proofs.get(&self.pair) {
+        let proof = proofs.get(&self.pair);
+        if let Some(proof) = proof.filter(|proof| trusted(&proof.peer)) {
             self.until = self.until.max(proof.peer.not_after());
             self.due = match self.renew_at {
                 Some(_) => self.due.max(proof.due),
@@ -226,6 +240,11 @@ mod tests {
         }
     }
 
+    /// No root was removed.
+    fn believed(_: &PeerId) -> bool {
+        true
+    }
+
     fn there() -> SocketAddr {
         ([10, 0, 0, 1], 80).into()
     }
@@ -243,21 +262,21 @@ mod tests {
     #[test]
     fn a_server_cuts_when_no_newer_certificate_of_the_pair_was_seen() {
         let proofs = Proofs::default();
-        proofs.note_proof(pair(1), proof(0, 100), at(0));
+        proofs.note_proof(pair(1), proof(0, 100), (at(0), &believed));
         let mut stream = PeerValidity::server(pair(1), at(100));
-        let mut renewal_action = |now| stream.renewal_action(&proofs, at(now), true);
+        let mut renewal_action = |now| stream.renewal_action((&proofs, &believed), at(now), true);
         assert_eq!(
             renewal_action(104),
             RenewalAction::Nothing,
             "within the grace"
         );
         // Of others: another pod here, another address there.
-        proofs.note_proof(pair(2), proof(90, 200), at(90));
+        proofs.note_proof(pair(2), proof(90, 200), (at(90), &believed));
         let mut elsewhere = pair(1);
         elsewhere.peer_ip = [10, 0, 0, 2].into();
-        proofs.note_proof(elsewhere, proof(90, 200), at(90));
+        proofs.note_proof(elsewhere, proof(90, 200), (at(90), &believed));
         assert_eq!(renewal_action(105), RenewalAction::Cut);
-        proofs.note_proof(pair(1), proof(90, 200), at(90));
+        proofs.note_proof(pair(1), proof(90, 200), (at(90), &believed));
         assert_eq!(renewal_action(105), RenewalAction::Nothing);
         assert_eq!(renewal_action(204), RenewalAction::Nothing);
         assert_eq!(renewal_action(205), RenewalAction::Cut);
@@ -267,34 +286,37 @@ mod tests {
     fn a_client_renews_once_for_all_streams_of_a_pair_and_again_if_that_failed() {
         let proofs = Proofs::default();
         let first = proof(0, 300);
-        proofs.note_proof(pair(1), first.clone(), at(0));
+        proofs.note_proof(pair(1), first.clone(), (at(0), &believed));
         let mut streams =
             [0, 1].map(|_| PeerValidity::client(pair(1), at(300), there(), first.due));
         let renew = RenewalAction::Renew(pair(1), there());
         assert_eq!(
-            streams[0].renewal_action(&proofs, at(199), true),
+            streams[0].renewal_action((&proofs, &believed), at(199), true),
             RenewalAction::Nothing
         );
         assert_eq!(
-            streams[0].renewal_action(&proofs, at(200), false),
+            streams[0].renewal_action((&proofs, &believed), at(200), false),
             RenewalAction::Nothing,
             "no room"
         );
-        assert_eq!(streams[0].renewal_action(&proofs, at(200), true), renew);
         assert_eq!(
-            streams[1].renewal_action(&proofs, at(201), true),
+            streams[0].renewal_action((&proofs, &believed), at(200), true),
+            renew
+        );
+        assert_eq!(
+            streams[1].renewal_action((&proofs, &believed), at(201), true),
             RenewalAction::Nothing,
             "under way"
         );
         assert_eq!(
-            streams[1].renewal_action(&proofs, at(211), true),
+            streams[1].renewal_action((&proofs, &believed), at(211), true),
             renew,
             "it failed"
         );
-        proofs.note_proof(pair(1), proof(211, 600), at(211));
+        proofs.note_proof(pair(1), proof(211, 600), (at(211), &believed));
         for stream in &mut streams {
             assert_eq!(
-                stream.renewal_action(&proofs, at(400), true),
+                stream.renewal_action((&proofs, &believed), at(400), true),
                 RenewalAction::Nothing
             );
         }
@@ -303,8 +325,21 @@ mod tests {
     #[test]
     fn an_older_certificate_takes_nothing_back() {
         let proofs = Proofs::default();
-        proofs.note_proof(pair(1), proof(0, 200), at(0));
-        proofs.note_proof(pair(1), proof(1, 100), at(1));
+        proofs.note_proof(pair(1), proof(0, 200), (at(0), &believed));
+        proofs.note_proof(pair(1), proof(1, 100), (at(1), &believed));
+        let known = proofs.get(&pair(1)).expect("known");
+        assert_eq!(known.peer.not_after(), at(200));
+    }
+
+    #[test]
+    fn what_is_not_trusted_any_more_proves_nothing_and_makes_way() {
+        let proofs = Proofs::default();
+        let distrusted = |peer: &PeerId| peer.not_after() < at(900);
+        proofs.note_proof(pair(1), proof(0, 900), (at(0), &believed));
+        let mut stream = PeerValidity::server(pair(1), at(100));
+        let action = stream.renewal_action((&proofs, &distrusted), at(105), true);
+        assert_eq!(action, RenewalAction::Cut, "its own certificate is over");
+        proofs.note_proof(pair(1), proof(90, 200), (at(90), &distrusted));
         let known = proofs.get(&pair(1)).expect("known");
         assert_eq!(known.peer.not_after(), at(200));
     }
@@ -313,11 +348,11 @@ mod tests {
     fn memory_is_bounded_and_expired_pairs_make_room() {
         let proofs = Proofs::default();
         for netns in 0..MAX as u64 + 10 {
-            proofs.note_proof(pair(netns), proof(0, 100), at(0));
+            proofs.note_proof(pair(netns), proof(0, 100), (at(0), &believed));
         }
         assert_eq!(proofs.0.lock().known.len(), MAX);
         assert!(proofs.get(&pair(MAX as u64)).is_none());
-        proofs.note_proof(pair(MAX as u64), proof(200, 300), at(200));
+        proofs.note_proof(pair(MAX as u64), proof(200, 300), (at(200), &believed));
         assert_eq!(proofs.0.lock().known.len(), 1);
     }
 }

@@ -88,8 +88,8 @@ impl WorkerState {
             Recheck::Policy(changes) => self.recheck_policy(&changes),
             Recheck::Trust(trust) => {
                 self.connections.recheck_sessions(|session| {
-                    let revoked = self.peers.is_revoked(session, &trust);
-                    revoked.then_some(CutReason::Revoked)
+                    let trusted = self.peers.is_trusted(session, &trust);
+                    (!trusted).then_some(CutReason::Revoked)
                 });
                 self.peers.distrust(&trust);
             }

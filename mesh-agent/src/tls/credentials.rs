@@ -82,12 +82,13 @@ impl Credentials {
         let (first, _) = chain
             .split_first()
             .ok_or(CredentialsError::ChainUnreadable)?;
-        let leaf = Leaf::parse(first).map_err(CredentialsError::Rejected)?;
+        let mut leaf = Leaf::parse(first).map_err(CredentialsError::Rejected)?;
         let certified = Arc::new(CertifiedKey::new(chain, key.signing_key()?));
         certified
             .keys_match()
             .map_err(|_| CredentialsError::KeyMismatch)?;
-        verify_own(&certified, &trust).map_err(CredentialsError::Rejected)?;
+        // Peers believe it no longer than the whole path.
+        leaf.not_after = verify_own(&certified, &trust).map_err(CredentialsError::Rejected)?;
         Self::build(leaf, certified, trust)
     }
 
@@ -145,7 +146,7 @@ impl Credentials {
 
     /// Would a peer with the same trust accept this certificate now?
     pub(crate) fn is_trusted(&self) -> Result<(), TlsFailure> {
-        verify_own(&self.certified, &self.trust)
+        verify_own(&self.certified, &self.trust).map(|_ends| ())
     }
 
     pub(super) fn server_config(&self) -> Arc<ServerConfig> {
@@ -171,16 +172,16 @@ impl Credentials {
     }
 }
 
-/// A workload's certificate is used on both sides.
-fn verify_own(certified: &CertifiedKey, trust: &Trust) -> Result<(), TlsFailure> {
+/// A workload's certificate is used on both sides; gives when the first of its path ends.
+fn verify_own(certified: &CertifiedKey, trust: &Trust) -> Result<SystemTime, TlsFailure> {
     let (leaf, intermediates) = certified
         .cert
         .split_first()
         .ok_or(TlsFailure::NoCertificate)?;
-    for role in [Role::Client, Role::Server] {
-        trust.verify(leaf, intermediates, role, UnixTime::now())?;
-    }
-    Ok(())
+    let verify = |role| trust.verify(leaf, intermediates, role, UnixTime::now());
+    let (_, as_client) = verify(Role::Client)?;
+    let (_, as_server) = verify(Role::Server)?;
+    Ok(as_client.ends.min(as_server.ends))
 }
 
 /// Expects nobody until [`Credentials::client_config`] says whom.

@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 
 use super::failure::from_rustls;
 use super::keys::HEAD;
+use super::path::{self, Path};
 use super::peer::PeerId;
 use super::records::{MAX_CIPHERTEXT, Records};
 use super::schedule::{self, CapturedSecrets};
@@ -130,6 +131,7 @@ async fn drive<S: Side>(
         outgoing: Vec::new(),
         received: 0,
         captured: CapturedSecrets::default(),
+        verified: None,
     };
     match tokio::time::timeout(deadline, driver.run()).await {
         Ok(Ok(())) => driver.finish().map_err(Failed::from),
@@ -155,6 +157,8 @@ struct Driver<'a, S> {
     outgoing: Vec<u8>,
     received: usize,
     captured: CapturedSecrets,
+    /// What the peer's chain was verified by.
+    verified: Option<Path>,
 }
 
 impl<S: Side> Driver<'_, S> {
@@ -190,7 +194,9 @@ impl<S: Side> Driver<'_, S> {
 
     fn step(&mut self) -> Result<Step, rustls::Error> {
         let (connection, incoming) = (&mut self.connection, &mut self.incoming[..self.fed]);
-        let status = schedule::capture(&mut self.captured, || connection.process(incoming));
+        let status = path::capture(&mut self.verified, || {
+            schedule::capture(&mut self.captured, || connection.process(incoming))
+        });
         let (discard, step) = S::advance(status, &mut self.outgoing);
         self.incoming.drain(..discard);
         self.fed -= discard;
@@ -276,7 +282,9 @@ impl<S: Side> Driver<'_, S> {
         let common = self.connection.common();
         let protocol = common.alpn_protocol().and_then(PeerProtocol::of_alpn);
         let parameters = provider::parameters(common).ok_or(TlsFailure::NoCommonProtocol)?;
-        let peer = PeerId::from_verified(common.peer_certificates().unwrap_or_default())?;
+        let verified = self.verified.ok_or(TlsFailure::NoCertificate)?;
+        let chain = common.peer_certificates().unwrap_or_default();
+        let peer = PeerId::from_verified(chain, verified)?;
         let mut records = self.connection.into_records(self.captured)?;
         let Some(protocol) = protocol else {
             if let Ok(alert) = records.fatal_alert(NO_APPLICATION_PROTOCOL) {

@@ -89,6 +89,11 @@ fn parse(der: &[u8]) -> Result<X509Certificate<'_>, TlsFailure> {
     }
 }
 
+/// When a certificate ends.
+pub(super) fn not_after(der: &[u8]) -> Result<SystemTime, TlsFailure> {
+    Ok(system_time(parse(der)?.validity().not_after))
+}
+
 fn identity(certificate: &X509Certificate<'_>) -> Result<SpiffeId, TlsFailure> {
     let names = certificate
         .subject_alternative_name()

@@ -32,6 +32,7 @@ mod key;
 mod keys;
 mod leaf;
 mod merge;
+mod path;
 mod peer;
 mod provider;
 mod records;

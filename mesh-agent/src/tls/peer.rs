@@ -3,19 +3,20 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustls_pki_types::CertificateDer;
 use sha2::{Digest as _, Sha256};
 
 use super::leaf::{CertificateName, Fingerprint, Leaf};
+use super::path::{AnchorId, Path};
 use crate::model::{PeerCertificate, SpiffeId, TlsFailure};
 
 /// Peers that a thread keeps in mind, at most.
 const MAX_PROVEN: usize = 4096;
 
 thread_local! {
-    /// By the SHA-256 of the chain.
+    /// By the SHA-256 of the chain and what it was verified by.
     static PROVEN: RefCell<HashMap<[u8; 32], Weak<Proven>>> = RefCell::default();
 }
 
@@ -29,12 +30,14 @@ pub(crate) struct PeerId {
 struct Proven {
     leaf: Leaf,
     chain: Box<[CertificateName]>,
+    /// The root that it was verified by.
+    anchor: AnchorId,
     /// What the log says of it, made once.
     certificate: Arc<PeerCertificate>,
 }
 
 impl Proven {
-    fn new(leaf: Leaf, chain: Box<[CertificateName]>) -> Self {
+    fn new(leaf: Leaf, chain: Box<[CertificateName]>, anchor: AnchorId) -> Self {
         let certificate = Arc::new(PeerCertificate {
             principal: Some(leaf.id.clone()),
             serial: leaf.name.short_serial(),
@@ -42,6 +45,7 @@ impl Proven {
         Self {
             leaf,
             chain,
+            anchor,
             certificate,
         }
     }
@@ -50,17 +54,24 @@ impl Proven {
 impl PeerId {
     /// From a chain that the verifier has passed. What the same chain says is
     /// kept once for all connections of this thread that have it.
-    pub(super) fn from_verified(chain: &[CertificateDer<'_>]) -> Result<Self, TlsFailure> {
+    pub(super) fn from_verified(
+        chain: &[CertificateDer<'_>],
+        path: Path,
+    ) -> Result<Self, TlsFailure> {
         let mut digest = Sha256::new();
         for der in chain {
             digest.update(u64::try_from(der.len()).unwrap_or(u64::MAX).to_be_bytes());
             digest.update(der);
         }
+        // The same chain may be verified by another root, or another way, by now.
+        digest.update(path.anchor.bytes());
+        let ends = path.ends.duration_since(UNIX_EPOCH).unwrap_or_default();
+        digest.update(ends.as_secs().to_be_bytes());
         let digest: [u8; 32] = digest.finalize().into();
         if let Some(inner) = PROVEN.with_borrow(|proven| proven.get(&digest)?.upgrade()) {
             return Ok(Self { inner });
         }
-        let peer = Self::parse(chain)?;
+        let peer = Self::parse(chain, path)?;
         PROVEN.with_borrow_mut(|proven| {
             if proven.len() >= MAX_PROVEN {
                 proven.retain(|_, peer| peer.strong_count() > 0);
@@ -72,14 +83,15 @@ impl PeerId {
         Ok(peer)
     }
 
-    fn parse(chain: &[CertificateDer<'_>]) -> Result<Self, TlsFailure> {
-        let leaf = Leaf::parse(chain.first().ok_or(TlsFailure::NoCertificate)?)?;
+    fn parse(chain: &[CertificateDer<'_>], path: Path) -> Result<Self, TlsFailure> {
+        let mut leaf = Leaf::parse(chain.first().ok_or(TlsFailure::NoCertificate)?)?;
+        leaf.not_after = leaf.not_after.min(path.ends);
         let chain = chain
             .iter()
             .map(|der| CertificateName::of(der))
             .collect::<Result<_, _>>()?;
         Ok(Self {
-            inner: Arc::new(Proven::new(leaf, chain)),
+            inner: Arc::new(Proven::new(leaf, chain, path.anchor)),
         })
     }
 
@@ -94,7 +106,7 @@ impl PeerId {
         };
         let chain = self.inner.chain.clone();
         Self {
-            inner: Arc::new(Proven::new(leaf, chain)),
+            inner: Arc::new(Proven::new(leaf, chain, self.inner.anchor)),
         }
     }
 
@@ -113,7 +125,7 @@ impl PeerId {
             fingerprint: [0; 32],
         };
         Self {
-            inner: Arc::new(Proven::new(leaf, Box::new([]))),
+            inner: Arc::new(Proven::new(leaf, Box::new([]), AnchorId::none())),
         }
     }
 
@@ -127,7 +139,7 @@ impl PeerId {
         self.inner.leaf.fingerprint
     }
 
-    /// When its certificate ends, and with it the connection.
+    /// When the first certificate of its path ends, and with it the connection.
     #[must_use]
     pub(crate) fn not_after(&self) -> SystemTime {
         self.inner.leaf.not_after
@@ -141,5 +153,9 @@ impl PeerId {
 
     pub(super) fn chain(&self) -> &[CertificateName] {
         &self.inner.chain
+    }
+
+    pub(super) fn anchor(&self) -> AnchorId {
+        self.inner.anchor
     }
 }

@@ -1,5 +1,6 @@
 //! Whom we believe: roots, revocations and the trust domain.
 
+use std::ptr;
 use std::time::SystemTime;
 
 use rustls_pki_types::pem::PemObject;
@@ -8,7 +9,8 @@ use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::failure::from_webpki;
-use super::leaf::{CertificateName, Leaf, Role, system_time};
+use super::leaf::{CertificateName, Leaf, Role, not_after, system_time};
+use super::path::{AnchorId, Path};
 use super::peer::PeerId;
 use super::provider;
 use super::revocation::{CrlError, Revocations, is_pem};
@@ -43,6 +45,8 @@ pub(crate) struct Trust {
     /// Other names of it: who is of one is taken for the same workload here.
     aliases: Vec<TrustDomain>,
     anchors: Vec<TrustAnchor<'static>>,
+    /// Of each of them.
+    anchor_ids: Vec<AnchorId>,
     revocations: Revocations,
     roots_end: Option<SystemTime>,
 }
@@ -58,10 +62,11 @@ impl Trust {
         crl: Option<&[u8]>,
     ) -> Result<Self, TrustError> {
         let roots = certificates(roots)?;
-        let anchors = roots.iter().map(anchor).collect::<Result<_, _>>()?;
+        let anchors = roots.iter().map(anchor).collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             trust_domain,
             aliases: Vec::new(),
+            anchor_ids: anchors.iter().map(AnchorId::of).collect(),
             anchors,
             revocations: match crl {
                 Some(crl) => Revocations::parse(crl, &roots)?,
@@ -89,31 +94,42 @@ impl Trust {
         self.revocations.next_update()
     }
 
-    /// Is the peer's certificate, or one that it was verified through, revoked by now?
-    #[must_use]
-    pub(crate) fn is_revoked(&self, peer: &PeerId) -> bool {
-        peer.chain()
-            .iter()
-            .any(|name| self.revocations.contains(name))
+    /// Is what the peer showed believed by now? Not where a certificate of its chain is
+    /// revoked, and not where the root that it was verified by is none any more: another
+    /// one that may have signed it too is not looked for, a new handshake does that.
+    pub(crate) fn still_trusts(&self, peer: &PeerId) -> Result<(), TlsFailure> {
+        let mut chain = peer.chain().iter();
+        chain.try_for_each(|name| self.check_revocation(name))?;
+        match self.anchor_ids.contains(&peer.anchor()) {
+            true => Ok(()),
+            false => Err(TlsFailure::UnknownIssuer),
+        }
     }
 
-    /// The whole check of a peer's chain, but for whom we expect.
+    /// The whole check of a peer's chain, but for whom we expect. The leaf's end is that
+    /// of the first certificate of its path.
     pub(super) fn verify(
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         role: Role,
         now: UnixTime,
-    ) -> Result<Leaf, TlsFailure> {
+    ) -> Result<(Leaf, Path), TlsFailure> {
         check_sizes(leaf, intermediates)?;
-        self.verify_path(leaf, intermediates, role, now)?;
+        let (anchor, path_ends) = self.verify_path(leaf, intermediates, role, now)?;
         let facts = Leaf::parse(leaf)?;
         self.check_revocation(&facts.name)?;
         for intermediate in intermediates {
             self.check_revocation(&CertificateName::of(intermediate)?)?;
         }
         let id = self.localize(&facts.id)?;
-        Ok(Leaf { id, ..facts })
+        let ends = path_ends.map_or(facts.not_after, |end| end.min(facts.not_after));
+        let leaf = Leaf {
+            id,
+            not_after: ends,
+            ..facts
+        };
+        Ok((leaf, Path { anchor, ends }))
     }
 
     /// The identity as one of the own trust domain.
@@ -137,32 +153,44 @@ impl Trust {
         }
     }
 
+    /// The root of the path, and when the first of its intermediates ends.
     fn verify_path(
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         role: Role,
         now: UnixTime,
-    ) -> Result<(), TlsFailure> {
+    ) -> Result<(AnchorId, Option<SystemTime>), TlsFailure> {
         let usage = match role {
             Role::Client => KeyUsage::client_auth(),
             Role::Server => KeyUsage::server_auth(),
         };
         let algorithms = provider::chain_algorithms().all;
-        EndEntityCert::try_from(leaf)
-            .and_then(|leaf| {
-                leaf.verify_for_usage(
-                    algorithms,
-                    &self.anchors,
-                    intermediates,
-                    now,
-                    usage,
-                    None,
-                    None,
-                )
-                .map(|_| ())
-            })
-            .map_err(|error| from_webpki(&error))
+        let leaf = EndEntityCert::try_from(leaf).map_err(|error| from_webpki(&error))?;
+        let path = leaf
+            .verify_for_usage(
+                algorithms,
+                &self.anchors,
+                intermediates,
+                now,
+                usage,
+                None,
+                None,
+            )
+            .map_err(|error| from_webpki(&error))?;
+        let mut ends = None;
+        for intermediate in path.intermediate_certificates() {
+            let end = not_after(&intermediate.der())?;
+            ends = Some(ends.map_or(end, |first: SystemTime| first.min(end)));
+        }
+        Ok((self.anchor_id(path.anchor()), ends))
+    }
+
+    /// It is one of ours: its hash was made with the bundle.
+    fn anchor_id(&self, anchor: &TrustAnchor<'_>) -> AnchorId {
+        let at = self.anchors.iter().position(|ours| ptr::eq(ours, anchor));
+        let known = at.and_then(|at| self.anchor_ids.get(at)).copied();
+        known.unwrap_or_else(|| AnchorId::of(anchor))
     }
 }
 

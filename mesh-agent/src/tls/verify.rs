@@ -10,6 +10,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::failure::to_rustls;
 use super::leaf::Role;
+use super::path;
 use super::provider;
 use super::shown;
 use super::trust::Trust;
@@ -39,9 +40,11 @@ impl ClientCertVerifier for ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.trust
+        let (_, verified) = self
+            .trust
             .verify(end_entity, intermediates, Role::Client, now)
             .map_err(|failure| refuse(end_entity, failure))?;
+        path::note(verified);
         Ok(ClientCertVerified::assertion())
     }
 
@@ -77,13 +80,14 @@ impl ServerCertVerifier for ServerVerifier {
         _: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let leaf = self
+        let (leaf, verified) = self
             .trust
             .verify(end_entity, intermediates, Role::Server, now)
             .map_err(|failure| refuse(end_entity, failure))?;
         if !self.expected.contains(&leaf.id) {
             return Err(refuse(end_entity, TlsFailure::UnexpectedIdentity));
         }
+        path::note(verified);
         Ok(ServerCertVerified::assertion())
     }
 

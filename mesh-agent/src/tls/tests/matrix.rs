@@ -334,7 +334,13 @@ async fn a_live_peer_is_known_as_revoked_by_the_next_list() {
         let config = client_peer(Some(shown(name)), &[PeerProtocol::Mesh1.alpn()]);
         let (ended, _) = open.accept_from(config).await;
         let peer = ended.expect("a peer");
-        assert!(!open.ours.trust().is_revoked(&peer));
-        assert_eq!(world.pki.trust.is_revoked(&peer), is_revoked, "{name}");
+        assert_eq!(open.ours.trust().still_trusts(&peer), Ok(()));
+        let now = world.pki.trust.still_trusts(&peer);
+        let expected = if is_revoked {
+            Err(TlsFailure::Revoked)
+        } else {
+            Ok(())
+        };
+        assert_eq!(now, expected, "{name}");
     }
 }

@@ -3,17 +3,19 @@
 use std::sync::Arc;
 
 use rcgen::{
-    CertificateRevocationListParams, CertificateSigningRequestParams, DnType, KeyIdMethod, KeyPair,
-    SanType, SerialNumber, date_time_ymd,
+    CertificateRevocationListParams, CertificateSigningRequestParams, CertifiedIssuer, DnType,
+    KeyIdMethod, KeyPair, SanType, SerialNumber, date_time_ymd,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use x509_parser::prelude::{FromDer, X509CertificationRequest};
 
-use super::support::{credentials, domain, id, private, root, sockets, trust, workload_params};
-use crate::model::{TlsFailure, TrustDomain};
+use super::support::{
+    DEADLINE, ca_params, credentials, domain, id, private, root, sockets, trust, workload_params,
+};
+use crate::model::{PeerProtocol, TlsFailure, TrustDomain};
 use crate::tls::{
-    CaClient, CaName, CaServer, Credentials, CredentialsError, CrlError, PrivateKey, Trust,
-    TrustError, merge_crl, warm,
+    CaClient, CaName, CaServer, Credentials, CredentialsError, CrlError, PeerId, PrivateKey, Trust,
+    TrustError, accept, connect, merge_crl, warm,
 };
 
 #[test]
@@ -280,4 +282,90 @@ async fn the_ca_is_known_by_its_name() {
             "{expected:?}"
         );
     }
+}
+
+/// `root` and `other`, as one bundle.
+fn trust_of(roots: &[&super::support::Issuer]) -> Arc<Trust> {
+    let pem: String = roots.iter().map(|root| root.pem()).collect();
+    Arc::new(Trust::new(domain(), pem.as_bytes(), None).expect("a trust"))
+}
+
+/// Who a client with that chain is to a server under that trust.
+async fn shown(
+    chain: &str,
+    key: &KeyPair,
+    (by, trust): (&Arc<Credentials>, &Arc<Trust>),
+) -> PeerId {
+    warm();
+    let client = Credentials::new(&id("web"), chain, &private(key), Arc::clone(trust));
+    let client = client.expect("credentials");
+    let server = by.with_trust(Arc::clone(trust)).expect("credentials");
+    let (c, s) = sockets().await;
+    let expected = [id("db")];
+    let (session, _) = tokio::join!(
+        accept(&s, &server, DEADLINE),
+        connect(&c, &client, &expected, PeerProtocol::Mesh1, DEADLINE)
+    );
+    session.expect("a session").peer
+}
+
+#[tokio::test]
+async fn who_was_verified_by_a_root_is_believed_as_long_as_that_root_is_there() {
+    let (old, new) = (root("root"), root("root"));
+    let both = trust_of(&[&old, &new]);
+    let key = KeyPair::generate().expect("a key");
+    let server = credentials(&new, "db");
+    for (signed_by, other) in [(&old, &new), (&new, &old)] {
+        let chain = workload_params(id("web").as_str()).signed_by(&key, signed_by);
+        let chain = chain.expect("a certificate").pem();
+        let peer = shown(&chain, &key, (&server, &both)).await;
+        for stays in [&[signed_by, other][..], &[other, signed_by], &[signed_by]] {
+            assert_eq!(trust_of(stays).still_trusts(&peer), Ok(()));
+        }
+        let gone = trust_of(&[other]).still_trusts(&peer);
+        assert_eq!(gone, Err(TlsFailure::UnknownIssuer));
+    }
+}
+
+#[tokio::test]
+async fn a_chain_that_another_root_signed_too_is_believed_after_a_new_handshake() {
+    let (old, new) = (root("old"), root("new"));
+    let key = KeyPair::generate().expect("a key");
+    let middle_key = || KeyPair::from_pem(&key.serialize_pem()).expect("the same key");
+    // One intermediate, with a certificate of either root.
+    let by = |root| CertifiedIssuer::signed_by(ca_params("middle"), middle_key(), root);
+    let (by_old, by_new) = (by(&old).expect("one"), by(&new).expect("one"));
+    let leaf_key = KeyPair::generate().expect("a key");
+    let leaf = workload_params(id("web").as_str()).signed_by(&leaf_key, &by_old);
+    let leaf = leaf.expect("a certificate").pem();
+    let chain = [leaf, by_old.pem(), by_new.pem()].concat();
+    let (only_old, only_new) = (trust_of(&[&old]), trust_of(&[&new]));
+    // The server's own chain is of no account: it shows what its client trusts.
+    let before = shown(&chain, &leaf_key, (&credentials(&old, "db"), &only_old)).await;
+    assert_eq!(only_old.still_trusts(&before), Ok(()));
+    let gone = only_new.still_trusts(&before);
+    assert_eq!(gone, Err(TlsFailure::UnknownIssuer), "fails closed");
+    // While the first one is still in mind.
+    let after = shown(&chain, &leaf_key, (&credentials(&new, "db"), &only_new)).await;
+    assert_eq!(only_new.still_trusts(&after), Ok(()));
+}
+
+#[tokio::test]
+async fn a_peer_counts_no_longer_than_the_first_certificate_of_its_path() {
+    let root = root("root");
+    let mut params = ca_params("middle");
+    params.not_after = date_time_ymd(2040, 1, 1);
+    let ends: std::time::SystemTime = params.not_after.into();
+    let middle = CertifiedIssuer::signed_by(params, KeyPair::generate().expect("a key"), &root);
+    let middle = middle.expect("an intermediate");
+    let key = KeyPair::generate().expect("a key");
+    let mut params = workload_params(id("web").as_str());
+    params.not_after = date_time_ymd(2090, 1, 1);
+    let leaf = params.signed_by(&key, &middle).expect("a certificate");
+    let chain = [leaf.pem(), middle.pem()].concat();
+    let server = credentials(&root, "db");
+    let peer = shown(&chain, &key, (&server, &trust(&root))).await;
+    assert_eq!(peer.not_after(), ends);
+    let own = Credentials::new(&id("web"), &chain, &private(&key), trust(&root));
+    assert_eq!(own.expect("credentials").not_after(), ends);
 }

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -78,8 +78,8 @@ impl Roots {
 pub(super) struct Client {
     /// Why roots are not followed.
     unrooted: Arc<parking_lot::Mutex<Option<String>>>,
-    /// The token's file when it was last looked at.
-    seen: parking_lot::Mutex<Option<Stamp>>,
+    /// The token's file, and that of the roots, when they were last looked at.
+    seen: parking_lot::Mutex<(Option<Stamp>, Option<Stamp>)>,
     config: CaConfig,
     link: Mutex<Link>,
 }
@@ -100,7 +100,10 @@ impl Client {
     pub(super) fn new(config: CaConfig, unrooted: Arc<parking_lot::Mutex<Option<String>>>) -> Self {
         Self {
             unrooted,
-            seen: parking_lot::Mutex::new(Stamp::of(&config.token)),
+            seen: parking_lot::Mutex::new((
+                Stamp::of(&config.token),
+                Stamp::of(&config.roots.file()),
+            )),
             config,
             link: Mutex::default(),
         }
@@ -330,17 +333,27 @@ impl CertificateSource for Client {
     }
 
     fn look(&self) -> Change {
-        let now = Stamp::of(&self.config.token);
-        let before = std::mem::replace(&mut *self.seen.lock(), now.clone());
-        match now.is_some() && now != before {
-            true => Change::Token,
-            false => Change::Nothing,
+        let (token, roots) = &mut *self.seen.lock();
+        if is_another(token, &self.config.token) {
+            // The roots are looked at next time.
+            Change::Token
+        } else if is_another(roots, &self.config.roots.file()) {
+            Change::Roots
+        } else {
+            Change::Nothing
         }
     }
 
     fn new_token(&self) -> String {
         new_token(&self.config.node, &self.config.token)
     }
+}
+
+/// Is there another file than before?
+fn is_another(seen: &mut Option<Stamp>, path: &Path) -> bool {
+    let now = Stamp::of(path);
+    let before = std::mem::replace(seen, now.clone());
+    now.is_some() && now != before
 }
 
 /// Gives the one connection that was made; the next one is made with what is
@@ -360,5 +373,39 @@ impl Service<Uri> for Once {
         let stream = self.0.take();
         let gone = || io::Error::from(io::ErrorKind::NotConnected);
         Box::pin(async move { stream.map(TokioIo::new).ok_or_else(gone) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_roots_in_the_file_and_another_token_are_seen_once_each() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let [token, roots] = ["token", "root.pem"].map(|name| dir.path().join(name));
+        std::fs::write(&token, "t").expect("written");
+        let client = Client::new(
+            CaConfig {
+                address: "127.0.0.1:1".to_owned(),
+                server_name: "ca".to_owned(),
+                roots: Roots::File(roots.clone()),
+                token: token.clone(),
+                node: "n1".to_owned(),
+                cluster_id: None,
+                lifetime: None,
+            },
+            Arc::default(),
+        );
+        assert_eq!(client.look(), Change::Nothing);
+        std::fs::write(&roots, "A+B").expect("written");
+        std::fs::write(&token, "longer").expect("written");
+        for seen in [Change::Token, Change::Roots, Change::Nothing] {
+            assert_eq!(client.look(), seen);
+        }
+        std::fs::write(&roots, "B").expect("written");
+        assert_eq!(client.look(), Change::Roots);
+        std::fs::remove_file(&roots).expect("removed");
+        assert_eq!(client.look(), Change::Nothing, "nothing else is known");
     }
 }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::files::Stamp;
 use super::handle::{Failure, Handle, IdentityError};
-use super::schedule::{Now, Plan};
+use super::schedule::{Inquiry, Now, Plan};
 use super::source::{CertificateSource, Change, Fetched, SourceError, read_file};
 use super::token::TokenLife;
 use crate::model::{SpiffeId, TrustDomain};
@@ -139,6 +139,8 @@ pub(super) struct Manager {
     fetches: JoinSet<Result<Fetched, SourceError>>,
     running: HashMap<Id, (SpiffeId, u64, Instant)>,
     number: u64,
+    /// After the roots, where others change.
+    inquiry: Inquiry,
 }
 
 /// The lists that were in force before a restart: verified with the roots then.
@@ -189,6 +191,7 @@ impl Manager {
             fetches: JoinSet::new(),
             running: HashMap::new(),
             number: 0,
+            inquiry: Inquiry::default(),
         };
         manager.look_at_crl();
         manager
@@ -221,12 +224,13 @@ impl Manager {
 
     fn look(&mut self) {
         self.look_at_crl();
-        let change = self.source.look();
+        let (change, now) = (self.source.look(), self.now());
         let mut entries = self.shared.entries.lock();
         let all = entries.values_mut().map(|entry| &mut entry.plan);
         match change {
             Change::Nothing => {}
             Change::Certificates => all.for_each(Plan::hurry),
+            Change::Roots => self.inquiry.begin(now, rand::random()),
             // What was refused, and one more, which shows whether the token is good.
             Change::Token => {
                 let failing = |(n, plan): &(usize, &mut Plan)| *n == 0 || plan.failures() > 0;
@@ -234,6 +238,13 @@ impl Manager {
                     .filter(failing)
                     .for_each(|(_, plan)| plan.try_again());
             }
+        }
+        // One answer tells the roots for all.
+        let plans = entries.values_mut().map(|entry| &mut entry.plan);
+        if self.inquiry.is_due(now)
+            && let Some(plan) = plans.min_by_key(|plan| (plan.in_flight, plan.failures()))
+        {
+            plan.hurry();
         }
     }
 
@@ -425,5 +436,81 @@ impl Manager {
                 Err(error)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::source::Fetch;
+
+    /// Gives nothing; says once that the roots have changed.
+    #[derive(Default)]
+    struct Quiet {
+        changed: Mutex<bool>,
+    }
+
+    impl CertificateSource for Quiet {
+        fn name(&self) -> &'static str {
+            "ca"
+        }
+
+        fn renews(&self) -> bool {
+            true
+        }
+
+        fn fetch(self: Arc<Self>, _: SpiffeId) -> Fetch {
+            Box::pin(async { Err(SourceError::Incomplete) })
+        }
+
+        fn look(&self) -> Change {
+            match std::mem::take(&mut *self.changed.lock()) {
+                true => Change::Roots,
+                false => Change::Nothing,
+            }
+        }
+
+        fn new_token(&self) -> String {
+            String::new()
+        }
+    }
+
+    fn manager(crl: Option<&Path>) -> (Manager, Arc<Quiet>) {
+        let source = Arc::new(Quiet::default());
+        let domain = TrustDomain::new("cluster.local").expect("a trust domain");
+        let crls = Crls {
+            file: crl.map(Path::to_owned),
+            from_cluster: None,
+            kept: None,
+        };
+        let shared = Arc::new(Shared::new(Some(&*source)));
+        let manager = Manager::new(shared, source.clone(), (domain, Vec::new()), crls);
+        (manager, source)
+    }
+
+    #[tokio::test]
+    async fn other_roots_elsewhere_hurry_one_certificate_a_while_later() {
+        let (mut manager, source) = manager(None);
+        let ids = ["db", "web"].map(crate::tls::tests::support::id);
+        manager.shared.want(&ids.into_iter().collect());
+        let now = manager.now();
+        let year = Duration::from_secs(365 * 86_400);
+        for entry in manager.shared.entries.lock().values_mut() {
+            entry.plan.succeeded(now, now.wall + year, true, 0.5);
+        }
+        let due = |manager: &Manager| {
+            let entries = manager.shared.entries.lock();
+            let due = entries
+                .values()
+                .filter(|e| e.plan.due(now, false).is_some());
+            due.count()
+        };
+        *source.changed.lock() = true;
+        manager.look();
+        assert_eq!(due(&manager), 0, "all agents would ask at once");
+        // As if the time were over.
+        manager.started -= Duration::from_secs(60);
+        manager.look();
+        assert_eq!(due(&manager), 1, "its answer tells the roots");
     }
 }

@@ -8,6 +8,10 @@ const MAX_BACKOFF: Duration = Duration::from_secs(150);
 /// Longest pause while something needs the certificate: an outage's end must
 /// be noticed within 5 s.
 const URGENT_BACKOFF: Duration = Duration::from_secs(2);
+/// The authority's replicas know by then what one of them has published.
+const FIRST_INQUIRY: Duration = Duration::from_secs(2);
+/// All agents have asked after the roots within this time more.
+const INQUIRIES: Duration = Duration::from_secs(28);
 
 /// Both clocks: the wall may jump, the other one only runs.
 #[derive(Clone, Copy, Debug)]
@@ -124,6 +128,26 @@ impl Plan {
     }
 }
 
+/// A question after the roots: elsewhere there are others.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Inquiry {
+    due: Option<Duration>,
+}
+
+impl Inquiry {
+    /// Not at once: all agents of the mesh see the change in the same moment. `chance`
+    /// from 0 to 1.
+    pub(super) fn begin(&mut self, now: Now, chance: f64) {
+        let wait = FIRST_INQUIRY + INQUIRIES.mul_f64(chance.clamp(0.0, 1.0));
+        self.due.get_or_insert(now.mono + wait);
+    }
+
+    /// Once for each beginning.
+    pub(super) fn is_due(&mut self, now: Now) -> bool {
+        self.due.take_if(|due| *due <= now.mono).is_some()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,6 +173,19 @@ mod tests {
         assert_eq!(plan.due(at(0), false), Some(Priority::Prefetch));
         assert_eq!(plan.due(at(0), true), Some(Priority::OnDemand));
         assert!(Priority::OnDemand < Priority::Renewal && Priority::Renewal < Priority::Prefetch);
+    }
+
+    #[test]
+    fn agents_ask_after_other_roots_within_half_a_minute_and_not_all_at_once() {
+        for (chance, seconds) in [(0.0, 2), (0.5, 16), (1.0, 30)] {
+            let mut inquiry = Inquiry::default();
+            assert!(!inquiry.is_due(at(1_000)), "nothing has changed");
+            inquiry.begin(at(0), chance);
+            inquiry.begin(at(1), 1.0);
+            assert!(!inquiry.is_due(at(seconds - 1)), "{chance}");
+            assert!(inquiry.is_due(at(seconds)), "{chance}");
+            assert!(!inquiry.is_due(at(seconds)), "once");
+        }
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub(super) enum Change {
     Nothing,
     /// There may be other certificates.
     Certificates,
+    /// The authority may have other roots.
+    Roots,
     /// There is another token: what failed may succeed with it.
     Token,
 }

@@ -150,6 +150,14 @@ fn kept(path: &Path) -> Option<Vec<u8>> {
     merged.ok().map(|merged| merged.lists)
 }
 
+/// Another look at the same file would say the same.
+fn is_final(read: &std::io::Result<Vec<u8>>) -> bool {
+    match read {
+        Ok(_) => true,
+        Err(error) => error.kind() == std::io::ErrorKind::FileTooLarge,
+    }
+}
+
 /// By rename: half a list is none.
 fn keep(bytes: &[u8], to: &Path) -> std::io::Result<()> {
     if std::fs::read(to).is_ok_and(|kept| kept == bytes) {
@@ -395,6 +403,11 @@ impl Manager {
         }
         let name = path.display().to_string();
         let read = read_file(&path, MAX_CRL);
+        // What is no good is so until there is another file, or there are other roots:
+        // of many lists it takes long to find that out.
+        if is_final(&read) {
+            self.crl_stamp = stamp;
+        }
         let result = read
             .map_err(|error| SourceError::File { path, error })
             .and_then(|bytes| self.take_crl(&bytes));
@@ -406,9 +419,6 @@ impl Manager {
             )),
             Err(error) => Some(error.to_string()),
         };
-        if result.is_ok() {
-            self.crl_stamp = stamp;
-        }
     }
 
     /// The last good ones stay in force when this one cannot be read; gives the
@@ -486,6 +496,29 @@ mod tests {
         let shared = Arc::new(Shared::new(Some(&*source)));
         let manager = Manager::new(shared, source.clone(), (domain, Vec::new()), crls);
         (manager, source)
+    }
+
+    #[test]
+    fn a_list_that_cannot_be_used_is_told_and_not_read_again_until_it_is_another() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("crl.pem");
+        std::fs::write(&file, "noise").expect("written");
+        let (mut manager, _) = manager(Some(&file));
+        let told = |manager: &Manager| manager.shared.problem.lock().is_some();
+        assert!(told(&manager));
+        assert!(manager.crl_stamp.is_some() && manager.crl_stamp == Stamp::of(&file));
+        // Were it read, this would be told again.
+        *manager.shared.problem.lock() = None;
+        manager.look_at_crl();
+        assert!(!told(&manager), "it is read again");
+        std::fs::write(&file, "other noise").expect("written");
+        manager.look_at_crl();
+        assert!(told(&manager));
+        std::fs::remove_file(&file).expect("removed");
+        manager.look_at_crl();
+        *manager.shared.problem.lock() = None;
+        manager.look_at_crl();
+        assert!(told(&manager), "what is not there may come at any time");
     }
 
     #[tokio::test]

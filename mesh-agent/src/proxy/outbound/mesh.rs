@@ -190,8 +190,13 @@ impl MeshStream {
         context.worker.agent.metrics.replays.inc();
         self.connection.hang_up();
         let reaching = context.worker.peers.reach(&context.pod, peer);
-        self.connection = unless_cut(context, reaching).await?;
+        self.connection = Box::pin(unless_cut(context, reaching)).await?;
         self.set_session(context);
+        if let Err(reason) = self.is_trusted(context) {
+            // No stream was begun on it that could be ended in order.
+            self.connection.hang_up();
+            return Err(reason.into());
+        }
         self.relay.replay_on(&mut self.connection, &open(context));
         Ok(())
     }
@@ -284,15 +289,9 @@ pub(super) async fn stream(
         if !matches!(stopped, Stopped::Ended(StreamEnd::NotTaken)) {
             break stopped;
         }
-        context.worker.agent.metrics.replays.inc();
-        carrying.connection.hang_up();
-        let reaching = context.worker.peers.reach(&context.pod, peer);
-        carrying.connection = Box::pin(unless_cut(context, reaching)).await?;
-        carrying.set_session(context);
+        let replayed = Box::pin(carrying.replay(context, peer)).await;
         report.secured(carrying.connection.tls(), carrying.connection.peer());
-        carrying
-            .relay
-            .replay_on(&mut carrying.connection, &open(context));
+        replayed?;
     };
     let (reason, answer) = close_reason(&stopped, carrying.relay.is_accepted());
     // What an agent says by itself is no answer to that.

@@ -15,6 +15,7 @@ mod odd;
 mod oracle;
 mod parts;
 mod peers;
+mod plaintext;
 mod policies;
 mod recover;
 mod resources;

@@ -28,8 +28,8 @@ pub(crate) trait MayDial {
     fn to(&self) -> SocketAddr;
 
     /// It is outside of the mesh.
-    fn leaves(&self) -> bool {
-        false
+    fn leaves(&self) -> Option<&Outside> {
+        None
     }
 }
 
@@ -64,15 +64,19 @@ impl MayDial for MeshPeer {
 /// Plaintext, as the configuration says of the destination. Only a decision on
 /// it makes one.
 #[derive(Debug)]
-pub(crate) struct Outside(UpstreamAddr);
+pub(crate) struct Outside {
+    to: UpstreamAddr,
+    /// Whose port is set to DISABLE; where there is none, nobody in the mesh is there.
+    disabled: Option<Arc<Workload>>,
+}
 
 impl MayDial for Outside {
     fn to(&self) -> SocketAddr {
-        self.0.get()
+        self.to.get()
     }
 
-    fn leaves(&self) -> bool {
-        true
+    fn leaves(&self) -> Option<&Outside> {
+        Some(self)
     }
 }
 
@@ -117,8 +121,11 @@ impl<'p> DecisionContext<'p> {
         let snapshot = &self.published.snapshot;
         let Some(workload) = target.destination.as_ref().filter(|w| w.is_enrolled()) else {
             let withheld = snapshot.withholds(target.upstream.ip(), now);
-            let outside = Transport::Plain(Outside(target.upstream));
-            return withheld.map_or(Ok(outside), Err);
+            let outside = Outside {
+                to: target.upstream,
+                disabled: None,
+            };
+            return withheld.map_or(Ok(Transport::Plain(outside)), Err);
         };
         let policy = &self.published.policy;
         let mode = policy.peer_mode(workload, target.upstream.port());
@@ -128,11 +135,33 @@ impl<'p> DecisionContext<'p> {
             return Ok(Transport::SameNode(workload.clone()));
         }
         match mode {
-            PeerMode::Disable => Ok(Transport::Plain(Outside(target.upstream))),
+            PeerMode::Disable => Ok(Transport::Plain(Outside {
+                to: target.upstream,
+                disabled: Some(workload.clone()),
+            })),
             PeerMode::Strict | PeerMode::Permissive => {
                 let peer = self.mesh_peer(workload, target.upstream);
                 peer.map(Transport::Mesh).ok_or(RefuseReason::NoCertificate)
             }
+        }
+    }
+
+    /// Is it to be plaintext by this configuration, too? It may be newer than the one
+    /// that has chosen it: a client may have been silent, or endpoints away, since then.
+    pub(crate) fn still_outside(
+        &self,
+        outside: &Outside,
+        now: Instant,
+    ) -> Result<(), RefuseReason> {
+        let snapshot = &self.published.snapshot;
+        let (ip, port) = (outside.to.ip(), outside.to.port());
+        let there = snapshot.by_ip.get(&ip).or(outside.disabled.as_ref());
+        let Some(workload) = there.filter(|w| w.is_enrolled()) else {
+            return snapshot.withholds(ip, now).map_or(Ok(()), Err);
+        };
+        match self.published.policy.peer_mode(workload, port) {
+            PeerMode::Disable => Ok(()),
+            PeerMode::Strict | PeerMode::Permissive => Err(RefuseReason::WrongWorkload),
         }
     }
 

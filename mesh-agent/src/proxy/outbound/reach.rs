@@ -11,10 +11,11 @@ use super::{cookie, fault};
 use crate::balance::{Attempt, Draw, InFlight, Kind, Leave};
 use crate::io::dial;
 use crate::model::route::BackendRef;
-use crate::model::{Refused, RequestHead, UpstreamAddr, Workload};
-use crate::plan::{AuthzInput, MayDial, SourcePod, Target};
+use crate::model::{RefuseReason, Refused, RequestHead, UpstreamAddr, Workload};
+use crate::plan::{AuthzInput, MayDial, Outside, SourcePod, Target};
 use crate::proxy::context::{ConnectionContext, Exchange};
 use crate::proxy::http::{RetryTo, Waited, is_safe};
+use crate::sys::socket;
 
 pub(super) fn source(context: &ConnectionContext) -> SourcePod<'_> {
     let pod = &context.pod.workload;
@@ -151,7 +152,8 @@ pub(super) fn authz_input(
     )
 }
 
-/// From the pod's address; ends early when the connection is cut.
+/// From the pod's address; ends early when the connection is cut. What leaves the mesh is
+/// asked of the newest configuration, behind all that was waited for: nothing was said yet.
 pub(super) async fn dial_upstream(
     context: &ConnectionContext,
     may_dial: &impl MayDial,
@@ -159,12 +161,28 @@ pub(super) async fn dial_upstream(
     let config = &context.worker.agent.config;
     let (pod, to, limits) = (&context.pod, may_dial.to().ip(), &config.limits);
     let from = match may_dial.leaves() {
-        true => pod.leave_from(to, limits)?,
-        false => pod.dial_from(to, false, limits)?,
+        Some(_) => pod.leave_from(to, limits)?,
+        None => pod.dial_from(to, false, limits)?,
     };
-    tokio::select! {
+    let stream = tokio::select! {
         biased; // removal and drain win over a connection just made
-        reason = context.entry().cut.wait() => Err(reason.refuse()),
-        connected = dial::dial(may_dial, from, config.connect_timeout) => connected,
+        reason = context.entry().cut.wait() => return Err(reason.refuse()),
+        connected = dial::dial(may_dial, from, config.connect_timeout) => connected?,
+    };
+    if let Some(outside) = may_dial.leaves()
+        && let Err(reason) = still_outside(context, outside)
+    {
+        socket::reset_on_close(&stream);
+        return Err(reason.into());
     }
+    Ok(stream)
+}
+
+/// Is plaintext with it still what the configuration says?
+fn still_outside(context: &ConnectionContext, outside: &Outside) -> Result<(), RefuseReason> {
+    let agent = &context.worker.agent;
+    let published = agent.published.load();
+    agent
+        .decision_context(&published)
+        .still_outside(outside, Instant::now())
 }

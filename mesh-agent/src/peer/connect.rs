@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::peers::{PROTOCOL, Peers};
+use super::proofs::Source;
 use crate::enrol::LocalPod;
 use crate::io::dial;
 use crate::model::{RefuseReason, Refused, TlsRole};
@@ -31,7 +32,8 @@ impl Peers {
         let session = handshake.await?;
         self.observe.handshake(TlsRole::Client, session.parameters);
         let connection = Connection::new(tcp, session, credentials.not_after(), Instant::now());
-        self.note_proof(pod, to.to().ip(), &connection);
+        let source = Source::Pod(pod.cookie());
+        self.note_proof((pod, to.to().ip()), Some(source), &connection);
         Ok(connection)
     }
 }

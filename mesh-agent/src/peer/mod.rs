@@ -20,4 +20,4 @@ mod renew;
 pub(crate) use connect::{credentials, still_trusted};
 pub(crate) use metrics::Metrics;
 pub(crate) use peers::{Config, Peers, Preconnect};
-pub(crate) use proofs::{Pair, PeerSession, Proofs, RenewalAction};
+pub(crate) use proofs::{Pair, PeerSession, Proofs, RenewalAction, Source};

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::away::Away;
 use super::gate::Gate;
 use super::metrics::Metrics;
-use super::proofs::{self, Pair, PeerSession, PeerValidity, Proof, Proofs, RenewalAction};
+use super::proofs::{self, Pair, PeerSession, PeerValidity, Proof, Proofs, RenewalAction, Source};
 use crate::enrol::LocalPod;
 use crate::io::Limits;
 use crate::model::PeerProtocol;
@@ -166,8 +166,14 @@ impl Peers {
         }
     }
 
-    /// A handshake that was verified proves the peer's identity for all streams of the pair.
-    pub(crate) fn note_proof(&self, pod: &LocalPod, peer_ip: IpAddr, with: &Connection) {
+    /// A handshake that was verified proves the peer's identity for all streams of the
+    /// pair. `source`: where nothing was known of the pair, it is from now on.
+    pub(crate) fn note_proof(
+        &self,
+        (pod, peer_ip): (&LocalPod, IpAddr),
+        source: Option<Source>,
+        with: &Connection,
+    ) {
         let (now, peer) = (SystemTime::now(), with.peer());
         let proof = Proof {
             peer: peer.clone(),
@@ -176,7 +182,8 @@ impl Peers {
         let own = pod.identity.current();
         let trusted = |peer: &PeerId| is_trusted_by(own.as_deref(), peer);
         let pair = pair(pod, peer_ip, peer);
-        self.proofs.note_proof(pair, proof, (now, &trusted));
+        self.proofs
+            .note_proof((pair, source), proof, (now, &trusted));
     }
 
     /// When a handshake that was made now is to be followed by another.

@@ -13,16 +13,19 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 
 use crate::identity::Handle;
-use crate::model::SpiffeId;
+use crate::model::{Name, SpiffeId};
 use crate::tls::PeerId;
 
 /// A peer's stream outlives its certificate by this: clocks differ, and the
 /// client may need a second try.
 pub(crate) const GRACE: Duration = Duration::from_secs(5);
-/// Pairs that are remembered. Streams of others end with their certificate.
+/// Pairs that are remembered. Streams of others end with their certificate: those of who
+/// has the most pairs.
 const MAX: usize = 32_768;
 /// Least number of pairs at which expired ones are looked for.
 const FEW: usize = 1024;
+/// Between two looks for them, at least.
+const TIDY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Who proved itself to whom.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -41,8 +44,20 @@ pub(crate) struct Proof {
     pub(crate) due: SystemTime,
 }
 
+/// Who has a pair remembered: one that has many makes others lose none.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Source {
+    /// A pod of this node, by its namespace: it has connected.
+    Pod(u64),
+    /// Another node, whose pod has.
+    Node(Name),
+    /// Who is of no node that is known.
+    Unknown,
+}
+
 struct Known {
     proof: Proof,
+    source: Source,
     /// No other renewal begins before this.
     not_before: SystemTime,
 }
@@ -59,8 +74,12 @@ impl Known {
 #[derive(Default)]
 struct Table {
     known: HashMap<Pair, Known>,
+    /// How many each has.
+    sources: HashMap<Source, usize>,
     /// Number of pairs at which expired ones are dropped.
     tidy_at: usize,
+    /// When that was done last: in a table that is full of live ones it helps nobody.
+    tidied: Option<SystemTime>,
 }
 
 /// The proofs of all workers: the next handshake of a pair may come to another.
@@ -69,23 +88,21 @@ pub(crate) struct Proofs(Mutex<Table>);
 
 impl Proofs {
     /// A handshake was verified. What ends sooner than what is known says nothing, while
-    /// that is still `trusted`.
+    /// that is still `trusted`. A pair that is not known is remembered as its source's,
+    /// where there is one.
     pub(crate) fn note_proof(
         &self,
-        pair: Pair,
+        (pair, source): (Pair, Option<Source>),
         proof: Proof,
         (now, trusted): (SystemTime, &dyn Fn(&PeerId) -> bool),
     ) {
         let mut table = self.0.lock();
         table.tidy(now);
-        let full = table.known.len() >= MAX;
-        match table.known.get_mut(&pair) {
-            Some(known) => known.take(proof, trusted),
-            None if full => {}
-            None => {
-                let not_before = SystemTime::UNIX_EPOCH;
-                table.known.insert(pair, Known { proof, not_before });
-            }
+        if let Some(known) = table.known.get_mut(&pair) {
+            return known.take(proof, trusted);
+        }
+        if let Some(source) = source.filter(|source| table.has_room(source)) {
+            table.insert(pair, source, proof);
         }
     }
 
@@ -109,12 +126,58 @@ impl Proofs {
 }
 
 impl Table {
+    /// Makes some at the cost of the source with the most, unless that is the one.
+    fn has_room(&mut self, source: &Source) -> bool {
+        if self.known.len() < MAX {
+            return true;
+        }
+        let own = self.sources.get(source).copied().unwrap_or_default();
+        let most = self.sources.iter().max_by_key(|(_, has)| **has);
+        let Some(most) = most.filter(|(_, has)| **has > own + 1) else {
+            return false;
+        };
+        let of_most = |(_, known): &(&Pair, &Known)| known.source == *most.0;
+        let displaced = self.known.iter().find(of_most);
+        let displaced = displaced.map(|(pair, _)| pair.clone());
+        displaced.is_some_and(|pair| self.remove(&pair))
+    }
+
+    fn insert(&mut self, pair: Pair, source: Source, proof: Proof) {
+        *self.sources.entry(source.clone()).or_default() += 1;
+        let known = Known {
+            proof,
+            source,
+            not_before: SystemTime::UNIX_EPOCH,
+        };
+        self.known.insert(pair, known);
+    }
+
+    fn remove(&mut self, pair: &Pair) -> bool {
+        let Some(known) = self.known.remove(pair) else {
+            return false;
+        };
+        if let Some(has) = self.sources.get_mut(&known.source) {
+            *has -= 1;
+            if *has == 0 {
+                self.sources.remove(&known.source);
+            }
+        }
+        true
+    }
+
     fn tidy(&mut self, now: SystemTime) {
-        if self.known.len() < self.tidy_at.max(FEW) {
+        let since = self.tidied.and_then(|at| now.duration_since(at).ok());
+        let is_lately = since.is_some_and(|since| since < TIDY_PAUSE);
+        if self.known.len() < self.tidy_at.max(FEW) || is_lately {
             return;
         }
+        self.tidied = Some(now);
         let live = |known: &Known| now < known.proof.peer.not_after() + GRACE;
         self.known.retain(|_, known| live(known));
+        self.sources.clear();
+        for known in self.known.values() {
+            *self.sources.entry(known.source.clone()).or_default() += 1;
+        }
         self.tidy_at = (self.known.len() * 2).clamp(FEW, MAX);
     }
 }
@@ -240,6 +303,10 @@ mod tests {
         }
     }
 
+    fn here() -> Option<Source> {
+        Some(Source::Pod(1))
+    }
+
     /// No root was removed.
     fn believed(_: &PeerId) -> bool {
         true
@@ -262,7 +329,7 @@ mod tests {
     #[test]
     fn a_server_cuts_when_no_newer_certificate_of_the_pair_was_seen() {
         let proofs = Proofs::default();
-        proofs.note_proof(pair(1), proof(0, 100), (at(0), &believed));
+        proofs.note_proof((pair(1), here()), proof(0, 100), (at(0), &believed));
         let mut stream = PeerValidity::server(pair(1), at(100));
         let mut renewal_action = |now| stream.renewal_action((&proofs, &believed), at(now), true);
         assert_eq!(
@@ -271,12 +338,12 @@ mod tests {
             "within the grace"
         );
         // Of others: another pod here, another address there.
-        proofs.note_proof(pair(2), proof(90, 200), (at(90), &believed));
+        proofs.note_proof((pair(2), here()), proof(90, 200), (at(90), &believed));
         let mut elsewhere = pair(1);
         elsewhere.peer_ip = [10, 0, 0, 2].into();
-        proofs.note_proof(elsewhere, proof(90, 200), (at(90), &believed));
+        proofs.note_proof((elsewhere, here()), proof(90, 200), (at(90), &believed));
         assert_eq!(renewal_action(105), RenewalAction::Cut);
-        proofs.note_proof(pair(1), proof(90, 200), (at(90), &believed));
+        proofs.note_proof((pair(1), here()), proof(90, 200), (at(90), &believed));
         assert_eq!(renewal_action(105), RenewalAction::Nothing);
         assert_eq!(renewal_action(204), RenewalAction::Nothing);
         assert_eq!(renewal_action(205), RenewalAction::Cut);
@@ -286,7 +353,7 @@ mod tests {
     fn a_client_renews_once_for_all_streams_of_a_pair_and_again_if_that_failed() {
         let proofs = Proofs::default();
         let first = proof(0, 300);
-        proofs.note_proof(pair(1), first.clone(), (at(0), &believed));
+        proofs.note_proof((pair(1), here()), first.clone(), (at(0), &believed));
         let mut streams =
             [0, 1].map(|_| PeerValidity::client(pair(1), at(300), there(), first.due));
         let renew = RenewalAction::Renew(pair(1), there());
@@ -313,7 +380,7 @@ mod tests {
             renew,
             "it failed"
         );
-        proofs.note_proof(pair(1), proof(211, 600), (at(211), &believed));
+        proofs.note_proof((pair(1), here()), proof(211, 600), (at(211), &believed));
         for stream in &mut streams {
             assert_eq!(
                 stream.renewal_action((&proofs, &believed), at(400), true),
@@ -325,8 +392,8 @@ mod tests {
     #[test]
     fn an_older_certificate_takes_nothing_back() {
         let proofs = Proofs::default();
-        proofs.note_proof(pair(1), proof(0, 200), (at(0), &believed));
-        proofs.note_proof(pair(1), proof(1, 100), (at(1), &believed));
+        proofs.note_proof((pair(1), here()), proof(0, 200), (at(0), &believed));
+        proofs.note_proof((pair(1), here()), proof(1, 100), (at(1), &believed));
         let known = proofs.get(&pair(1)).expect("known");
         assert_eq!(known.peer.not_after(), at(200));
     }
@@ -335,11 +402,51 @@ mod tests {
     fn what_is_not_trusted_any_more_proves_nothing_and_makes_way() {
         let proofs = Proofs::default();
         let distrusted = |peer: &PeerId| peer.not_after() < at(900);
-        proofs.note_proof(pair(1), proof(0, 900), (at(0), &believed));
+        proofs.note_proof((pair(1), here()), proof(0, 900), (at(0), &believed));
         let mut stream = PeerValidity::server(pair(1), at(100));
         let action = stream.renewal_action((&proofs, &distrusted), at(105), true);
         assert_eq!(action, RenewalAction::Cut, "its own certificate is over");
-        proofs.note_proof(pair(1), proof(90, 200), (at(90), &distrusted));
+        proofs.note_proof((pair(1), here()), proof(90, 200), (at(90), &distrusted));
+        let known = proofs.get(&pair(1)).expect("known");
+        assert_eq!(known.peer.not_after(), at(200));
+    }
+
+    /// Pairs of one source, all of them different from those of others.
+    fn note_many(proofs: &Proofs, source: &Source, count: usize) {
+        let from = match source {
+            Source::Pod(n) => *n << 32,
+            Source::Node(_) | Source::Unknown => 0,
+        };
+        for n in 0..count as u64 {
+            let noted = (pair(from + n), Some(source.clone()));
+            proofs.note_proof(noted, proof(0, 100), (at(0), &believed));
+        }
+    }
+
+    #[test]
+    fn who_has_most_pairs_takes_no_room_from_others() {
+        let (proofs, greedy) = (Proofs::default(), Source::Node(Name::from("n9")));
+        note_many(&proofs, &greedy, MAX + 10);
+        for pod in [1, 2] {
+            note_many(&proofs, &Source::Pod(pod), 3);
+        }
+        note_many(&proofs, &greedy, MAX);
+        for pod in [1, 2] {
+            assert!((0..3).all(|n| proofs.get(&pair((pod << 32) + n)).is_some()));
+        }
+        let table = proofs.0.lock();
+        assert_eq!(table.known.len(), MAX);
+        assert_eq!(table.sources[&greedy], MAX - 6);
+        assert_eq!(table.sources.values().sum::<usize>(), MAX);
+    }
+
+    #[test]
+    fn a_handshake_renews_what_is_known_and_makes_nothing_known_without_a_stream() {
+        let proofs = Proofs::default();
+        proofs.note_proof((pair(1), None), proof(0, 100), (at(0), &believed));
+        assert!(proofs.get(&pair(1)).is_none());
+        proofs.note_proof((pair(1), here()), proof(0, 100), (at(0), &believed));
+        proofs.note_proof((pair(1), None), proof(50, 200), (at(50), &believed));
         let known = proofs.get(&pair(1)).expect("known");
         assert_eq!(known.peer.not_after(), at(200));
     }
@@ -348,11 +455,15 @@ mod tests {
     fn memory_is_bounded_and_expired_pairs_make_room() {
         let proofs = Proofs::default();
         for netns in 0..MAX as u64 + 10 {
-            proofs.note_proof(pair(netns), proof(0, 100), (at(0), &believed));
+            proofs.note_proof((pair(netns), here()), proof(0, 100), (at(0), &believed));
         }
         assert_eq!(proofs.0.lock().known.len(), MAX);
         assert!(proofs.get(&pair(MAX as u64)).is_none());
-        proofs.note_proof(pair(MAX as u64), proof(200, 300), (at(200), &believed));
+        proofs.note_proof(
+            (pair(MAX as u64), here()),
+            proof(200, 300),
+            (at(200), &believed),
+        );
         assert_eq!(proofs.0.lock().known.len(), 1);
     }
 }

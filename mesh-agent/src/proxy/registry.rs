@@ -99,6 +99,8 @@ pub(super) struct ConnectionEntry {
     next_check: Cell<u32>,
     /// Of a connection between agents.
     session: RefCell<Option<PeerSession>>,
+    /// Such a one has carried a stream that was permitted.
+    pub(super) had_stream: Cell<bool>,
 }
 
 #[derive(Debug)]

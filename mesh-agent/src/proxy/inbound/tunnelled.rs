@@ -14,7 +14,7 @@ use crate::model::{
     ClientAddr, CloseReason, OrigDst, PeerProtocol, RefuseReason, Refused, SpiffeId, TlsRole, Told,
     UnknownPeer, UpstreamAddr, Workload,
 };
-use crate::peer::{credentials, still_trusted};
+use crate::peer::{Source, credentials, still_trusted};
 use crate::plan::AuthzInput;
 use crate::proxy::accepted::Accepted;
 use crate::proxy::authorize::{ByName, Leave, admit_connection, authorize_connection};
@@ -77,7 +77,8 @@ fn stand_on(context: &ConnectionContext, peer: &PeerId) {
     context.entry().set_session(session);
 }
 
-/// The connection for streams; what its handshake proved is noted for those of others.
+/// The connection for streams; what its handshake proved is noted for those of others
+/// that live. Before a stream was permitted it makes nothing known.
 fn begin(
     context: &ConnectionContext,
     client: TcpStream,
@@ -86,8 +87,24 @@ fn begin(
 ) -> Box<Connection> {
     let connection = Box::new(Connection::new(client, session, not_after, Instant::now()));
     let peers = &context.worker.peers;
-    peers.note_proof(&context.pod, context.client_addr.ip(), &connection);
+    peers.note_proof((&context.pod, context.client_addr.ip()), None, &connection);
     connection
+}
+
+/// A stream was permitted, the first of the connection: what it is judged by while it
+/// lives has to be known.
+fn note_permitted(exchange: &Exchange, connection: &Connection) {
+    let context = &exchange.context;
+    if context.entry().had_stream.replace(true) {
+        return;
+    }
+    let ip = context.client_addr.ip();
+    let source = match exchange.workload_of_client() {
+        Ok(workload) => Source::Node(workload.node.clone()),
+        Err(UnknownPeer) => Source::Unknown,
+    };
+    let peers = &context.worker.peers;
+    peers.note_proof((&context.pod, ip), Some(source), connection);
 }
 
 async fn handshake(
@@ -226,6 +243,7 @@ async fn stream(
         }
     };
     relay.accept();
+    note_permitted(&exchange, connection);
     let application = match reached {
         Reached::Application(application) => application,
         Reached::Requests(first) => {

@@ -266,7 +266,7 @@ refusals! {
     UnknownPod: "unknown_pod", Any, Configuration, Elsewhere, Connect, UNAVAILABLE,
         "an EndpointSlice gives the address to a Pod that is not known here (yet), or not with that address";
     WrongWorkload: "wrong_workload", Any, Configuration, Elsewhere, Identity, UNAVAILABLE,
-        "the address belongs to another pod than the configuration says, is claimed by two, or was a mesh pod's that left within the last minute";
+        "the address belongs to another pod than the configuration says, is claimed by two, or was a mesh pod's that left within the last minute; or plaintext was chosen and mutual TLS was set for it before it was connected";
     RefusedByPeer: "refused_by_peer", Any, Client, Never, Denied, FORBIDDEN,
         "the destination's policy denied: the log's `denied_by` names it, as does the log of the node there";
     Draining: "draining", Any, Agent, Later, Other, UNAVAILABLE,

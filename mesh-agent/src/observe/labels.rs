@@ -155,7 +155,7 @@ names! {
     CloseReason::DrainDeadline => ("drain_deadline", "the agent stopped; longer `--drain-timeout` waits longer"),
     CloseReason::PodRemoved => ("pod_removed", "the pod left the mesh or went away"),
     CloseReason::PolicyChanged => ("policy_changed", "a policy that changed meanwhile says no: `explain`"),
-    CloseReason::Revoked => ("revoked", "the peer's certificate was revoked meanwhile"),
+    CloseReason::Revoked => ("revoked", "the peer's certificate was revoked meanwhile, or the root that it was verified by was removed"),
     CloseReason::CertificateExpired => ("certificate_expired", "a certificate ended without a new one: `status`, and the authority"),
     CloseReason::PeerCertificateExpired => ("peer_certificate_expired", "the peer showed no newer certificate: its agent or authority is away, or the two cannot connect any more"),
     CloseReason::ProtocolError => ("protocol_error", "the other agent broke the protocol: compare versions, report it"),

@@ -109,8 +109,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
-
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
     use tokio::sync::Semaphore;
 
@@ -125,13 +123,16 @@ mod tests {
         let (stream, other) = tokio::io::duplex(1);
         let slot = Arc::new(Semaphore::new(1)).acquire_owned().await;
         let peer = SocketAddr::from(([10, 0, 0, 1], 1));
-        let seat = seats.take(peer.ip());
+        let seat = seats.take(peer.ip()).expect("a place");
         let connection = Connection::new(stream, peer, seat, proof(), slot.expect("a slot"));
         (connection, other)
     }
 
-    fn another() -> IpAddr {
-        [10, 0, 0, 2].into()
+    /// The `n`th from another address: those before it have had their time.
+    fn another(n: u32, seats: &Arc<Seats>) -> Arc<Seat> {
+        let later = std::time::Instant::now() + n * PROVE;
+        let seat = seats.take_at([10, 0, 0, 2].into(), later);
+        seat.expect("a place")
     }
 
     #[tokio::test(start_paused = true)]
@@ -140,10 +141,11 @@ mod tests {
         let begun = tokio::time::Instant::now();
         let (mut reads, _other) = connection(&seats).await;
         let mut byte = [0];
-        let (ended, _seat) = tokio::join!(reads.read(&mut byte), async { seats.take(another()) });
+        let (ended, seat) = tokio::join!(reads.read(&mut byte), async { another(1, &seats) });
         ended.expect_err("its place is another's");
+        drop(seat);
         let (mut writes, _other) = connection(&seats).await;
-        let (ended, _seat) = tokio::join!(writes.write_all(b"ab"), async { seats.take(another()) });
+        let (ended, _seat) = tokio::join!(writes.write_all(b"ab"), async { another(1, &seats) });
         ended.expect_err("its place is another's");
         assert_eq!(begun.elapsed().as_millis(), 0, "at once");
     }
@@ -162,7 +164,7 @@ mod tests {
         let seats = Seats::new(ALL);
         let (mut proven, mut other) = connection(&seats).await;
         assert!(proven.seat.prove("t"));
-        let _more = [seats.take(another()), seats.take(another())];
+        let _more = [another(1, &seats), another(2, &seats)];
         tokio::time::sleep(2 * PROVE).await;
         proven.write_all(b"a").await.expect("written");
         other.write_all(b"b").await.expect("written");

@@ -228,6 +228,11 @@ impl Handle {
             "Connections that had shown no good token and were closed to make room for others",
             self.seats.displaced(),
         );
+        r.register(
+            "mesh_ca_connections_refused",
+            "Connections that were closed at once: too many had shown no good token yet",
+            self.seats.refused(),
+        );
         if let Ok(loaded) = self.ca.fresh() {
             self.register_state(r, &loaded);
         }

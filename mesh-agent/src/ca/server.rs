@@ -195,7 +195,9 @@ impl Port {
     }
 
     fn admit(&mut self, stream: TcpStream, peer: SocketAddr, slot: OwnedSemaphorePermit) {
-        let seat = self.seats.take(peer.ip());
+        let Some(seat) = self.seats.take(peer.ip()) else {
+            return;
+        };
         let Some(server) = self.server() else { return };
         let connections = self.connections.clone();
         let displaced = seat.displaced();

@@ -36,7 +36,7 @@ async fn a_client_that_proves_nothing_is_cut_and_one_that_did_stays() {
     get(&n1, "web", 10).await.expect("credentials");
     let mut silent = Vec::new();
     for _ in 0..20 {
-        silent.push(connect(ca.address, [127, 0, 0, 1]).await);
+        silent.push(connect(ca.address, [127, 0, 0, 2]).await);
     }
     // Those that do not even shake hands make room.
     let shaken = shake(dir.path(), ca.address, [127, 0, 0, 1]).await;

@@ -155,9 +155,19 @@ impl<'p> DecisionContext<'p> {
     ) -> Result<(), RefuseReason> {
         let snapshot = &self.published.snapshot;
         let (ip, port) = (outside.to.ip(), outside.to.port());
-        let there = snapshot.by_ip.get(&ip).or(outside.disabled.as_ref());
+        let here = snapshot.by_ip.get(&ip);
+        if !here.is_some_and(|w| w.is_enrolled()) {
+            if let Some(reason) = snapshot.withholds(ip, now) {
+                return Err(reason);
+            }
+            // By now it leads to pods.
+            if snapshot.by_vip.contains_key(&ip) {
+                return Err(RefuseReason::WrongWorkload);
+            }
+        }
+        let there = here.or(outside.disabled.as_ref());
         let Some(workload) = there.filter(|w| w.is_enrolled()) else {
-            return snapshot.withholds(ip, now).map_or(Ok(()), Err);
+            return Ok(());
         };
         match self.published.policy.peer_mode(workload, port) {
             PeerMode::Disable => Ok(()),

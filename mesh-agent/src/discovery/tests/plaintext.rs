@@ -9,12 +9,16 @@ use crate::model::{Name, OrigDst, PodIps, RefuseReason, Snapshot, TrustDomain};
 use crate::plan::{DecisionContext, InForce, Outside, SourcePod, Transport};
 use crate::policy::Authorizer;
 
-/// SHOP, and what its pods are set to.
-fn shop(mode: &str) -> Snapshot {
-    let (snapshot, problems) = load(&format!(
-        "{SHOP}\n---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\n\
+/// What the pods of SHOP are set to.
+fn set_to(mode: &str) -> String {
+    format!(
+        "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\n\
          metadata: {{name: m, namespace: shop}}\nspec: {{mtls: {{mode: {mode}}}}}\n"
-    ));
+    )
+}
+
+fn shop(mode: &str) -> Snapshot {
+    let (snapshot, problems) = load(&format!("{SHOP}\n---\n{}", set_to(mode)));
     assert_eq!(problems, [""; 0]);
     snapshot
 }
@@ -61,7 +65,13 @@ fn plaintext_goes_nowhere_that_is_in_mutual_tls_by_now() {
     let not_enrolled = SHOP.replace("\"true\"", "\"false\"");
     let (outsider, _) = load(&not_enrolled);
     let (disabled, strict, permissive) = (shop("DISABLE"), shop("STRICT"), shop("PERMISSIVE"));
-    let (contested, _) = load(&format!("{SHOP}\n---\n{}", SHOP.replace("web-0", "web-1")));
+    let twice = format!("{SHOP}\n---\n{}", SHOP.replace("web-0", "web-1"));
+    let (contested, _) = load(&twice);
+    let (contested_plain, _) = load(&format!("{twice}\n---\n{}", set_to("DISABLE")));
+    let (service, _) = load(
+        "apiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: shop}\n\
+         spec: {clusterIP: 10.0.0.5, ports: [{port: 8080}]}\n",
+    );
     let (nobody, _) = load("");
     let refused = Err(RefuseReason::WrongWorkload);
     for (what, chosen_by, in_force, expected) in [
@@ -73,6 +83,8 @@ fn plaintext_goes_nowhere_that_is_in_mutual_tls_by_now() {
         ("it joined", &outsider, &strict, refused),
         ("it joined", &outsider, &permissive, refused),
         ("two pods claim it", &outsider, &contested, refused),
+        ("two pods claim it", &disabled, &contested_plain, refused),
+        ("it is a Service's", &outsider, &service, refused),
         ("it is strict", &disabled, &strict, refused),
         ("it takes mutual TLS", &disabled, &permissive, refused),
     ] {

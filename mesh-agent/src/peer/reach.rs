@@ -67,13 +67,18 @@ impl Peers {
         }
     }
 
-    /// An idle connection, for a stream that begins now.
-    pub(crate) fn pooled(&self, key: Key, peer: &MeshPeer) -> Option<Connection> {
+    /// An idle connection, for a stream that begins now. One whose peer is not trusted
+    /// any more is closed: what was made before a root went is no fault of the peer's.
+    pub(crate) fn pooled(&self, pod: &LocalPod, key: Key, peer: &MeshPeer) -> Option<Connection> {
         let (now, wall) = (Instant::now(), SystemTime::now());
         let expected = peer.expected();
-        let taken = self.pool.borrow_mut().take(key, expected, now, wall)?;
-        self.request_preconnects(key, peer);
-        Some(taken)
+        loop {
+            let taken = self.pool.borrow_mut().take(key, expected, now, wall)?;
+            if still_trusted(pod, taken.peer()).is_ok() {
+                self.request_preconnects(key, peer);
+                return Some(taken);
+            }
+        }
     }
 
     /// Asks the worker for as many connections as the pool finds missing.

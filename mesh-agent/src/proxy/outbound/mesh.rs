@@ -40,7 +40,7 @@ pub(super) async fn begin(
     peer: &MeshPeer,
 ) -> Result<Box<MeshStream>, Refused> {
     let (peers, key) = (&context.worker.peers, Peers::key(&context.pod, peer));
-    let connection = match peers.pooled(key, peer) {
+    let connection = match peers.pooled(&context.pod, key, peer) {
         Some(connection) => connection,
         None => {
             let waiting = peers.wait_for(&context.pod, key, peer);

@@ -3,7 +3,8 @@
 //! One rule, so that nobody has to look it up: `--drain-timeout` of a process that
 //! stays is `MESH_DRAIN_TIMEOUT`; so are the directories that all verbs share, and what
 //! a configuration is held to. A variable that has a flag on the command line beside it
-//! does not count.
+//! does not count, nor does one that is empty: a file of settings names what it leaves
+//! to the default so.
 
 use clap::{Arg, ArgAction, Command};
 
@@ -20,11 +21,25 @@ const SHARED: [&str; 6] = [
 
 /// The command line with the variables of its flags.
 pub(super) fn of_flags(command: Command) -> Command {
-    everywhere(command)
+    let command = everywhere(command)
         .mut_subcommand("run", |run| run.mut_args(settable))
         .mut_subcommand("ca", |ca| {
             ca.mut_subcommand("run", |run| run.mut_args(settable))
-        })
+        });
+    without_empty(command)
+}
+
+/// Whatever gave a flag its variable.
+fn without_empty(command: Command) -> Command {
+    let is_empty = |arg: &Arg| {
+        let value = arg.get_env().and_then(std::env::var_os);
+        value.is_some_and(|value| value.is_empty())
+    };
+    let command = command.mut_args(|arg| match is_empty(&arg) {
+        true => arg.env(clap::builder::Resettable::Reset),
+        false => arg,
+    });
+    command.mut_subcommands(without_empty)
 }
 
 fn everywhere(mut command: Command) -> Command {
@@ -131,6 +146,62 @@ mod tests {
         assert_eq!(env("config_dir"), None);
         let root = env("root_namespace").expect("a variable");
         assert_eq!(root, "MESH_ROOT_NAMESPACE");
+    }
+
+    /// Every variable of the agent's, set to nothing.
+    fn all_empty(command: &Command, of: &mut std::collections::BTreeMap<std::ffi::OsString, &str>) {
+        let names = command.get_arguments().filter_map(Arg::get_env);
+        of.extend(names.map(|name| (name.to_owned(), "")));
+        for verb in command.get_subcommands() {
+            all_empty(verb, of);
+        }
+    }
+
+    #[test]
+    fn an_empty_variable_is_as_one_that_is_not_set() {
+        const IN_A_PROCESS: &str = "TEST_OF_EMPTY_VARIABLES";
+        if std::env::var_os(IN_A_PROCESS).is_none() {
+            // A variable is the whole process's: of one that other tests are not in.
+            let mut variables = std::collections::BTreeMap::new();
+            all_empty(&command(), &mut variables);
+            for name in ["MESH_CA_CLUSTER_ID", "MESH_CLUSTER_ID", "MESH_STATE_DIR"] {
+                assert!(variables.contains_key(std::ffi::OsStr::new(name)), "{name}");
+            }
+            let own = std::env::current_exe().expect("this program");
+            let name = "config::environment::tests::an_empty_variable_is_as_one_that_is_not_set";
+            let ended = std::process::Command::new(own)
+                .args(["--exact", name])
+                .envs(variables)
+                .env(IN_A_PROCESS, "yes")
+                .output();
+            let ended = ended.expect("it ran");
+            let said = String::from_utf8_lossy(&ended.stdout);
+            assert!(
+                ended.status.success() && said.contains("1 passed"),
+                "{said}"
+            );
+            return;
+        }
+        for verb in [
+            &["run"][..],
+            &["ca", "run"],
+            &["uninstall"],
+            &["cni", "install"],
+        ] {
+            let words = [&["mesh-agent"], verb].concat();
+            let parsed = command().try_get_matches_from(words);
+            parsed.unwrap_or_else(|error| panic!("{verb:?}: {error}"));
+        }
+        let words = ["mesh-agent", "run", "--cluster-id", "given"];
+        let parsed = command().try_get_matches_from(words).expect("flags");
+        let (_, run) = parsed.subcommand().expect("a verb");
+        let text = |id: &str| run.get_one::<String>(id).map(String::as_str);
+        assert_eq!(text("cluster_id"), Some("given"));
+        assert_eq!(
+            text("root_namespace"),
+            Some(crate::model::policy::ROOT_NAMESPACE)
+        );
+        assert_eq!(text("ca_cluster_id"), None);
     }
 
     #[test]

@@ -117,7 +117,7 @@ pub(crate) struct RunCa {
     #[arg(long, value_parser = super::names::address_and_port)]
     pub(crate) scrape_addr: Option<SocketAddr>,
     /// DNS name or IP address that agents call it by; may be repeated.
-    #[arg(long, value_parser = names::host)]
+    #[arg(long, value_parser = names::certified)]
     pub(crate) name: Vec<String>,
     /// Whose identities it signs.
     #[arg(long, default_value = TrustDomain::DEFAULT, value_parser = |t: &str| -> Result<TrustDomain, SpiffeError> { TrustDomain::new(t) })]

@@ -79,7 +79,16 @@ pub(super) fn word(text: &str) -> Result<String, ValueError> {
     good.then(|| text.to_owned()).ok_or(ValueError::Word)
 }
 
-/// In a certificate.
+/// In the authority's own certificate: also a pattern of names, and names that no certificate
+/// could be asked for, of which the last part is a number.
+pub(super) fn certified(text: &str) -> Result<String, ValueError> {
+    let name = text.strip_prefix("*.").unwrap_or(text);
+    // What is refused of a number is its place alone.
+    let good = host(name).is_ok() || host(&format!("{name}.a")).is_ok();
+    good.then(|| text.to_owned()).ok_or(ValueError::Host)
+}
+
+/// In a certificate of another's.
 pub(super) fn host(text: &str) -> Result<String, ValueError> {
     let good = ServerName::try_from(text).is_ok();
     good.then(|| text.to_owned()).ok_or(ValueError::Host)
@@ -196,10 +205,16 @@ mod tests {
             ("--token-audience", "https://mesh.example/ca", "a b"),
             ("--name", "ca.example.org", "a b"),
             ("--name", "10.0.0.1", "https://ca"),
+            ("--name", "*.ca.example.org", "*"),
+            ("--name", "ca.1", "*.*.example.org"),
+            ("--name", "ca_1.", "a,b"),
         ] {
             assert_eq!(ca(flag, good), Ok(()), "{flag}");
             assert_eq!(ca(flag, bad), Err(2), "{flag}");
         }
+        // One of these is asked for: a pattern is none.
+        assert!(host("ca.example.org").is_ok());
+        assert_eq!(host("*.ca.example.org"), Err(ValueError::Host));
         assert_eq!(word("eu-1/prod").as_deref(), Ok("eu-1/prod"));
         assert_eq!(word("a\u{1b}"), Err(ValueError::Word));
     }

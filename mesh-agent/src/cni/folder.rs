@@ -9,11 +9,16 @@ use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 
+use super::list;
 use crate::sys::files::exchange;
 
-/// Most of one file that is read, and so most that is written; and most files of a folder.
+/// Most of one file that is read, and so most that is written; and most files of a folder that
+/// a runtime may read, or an agent left.
 pub(super) const MAX_BYTES: u64 = 1 << 20;
 pub(super) const MAX_FILES: usize = 1_000;
+/// Most of one that is searched for a name.
+const MAX_SEARCHED: u64 = 64 << 20;
+const SEARCHED_AT_ONCE: u64 = 1 << 16;
 const LOCK_ATTEMPTS: usize = 40;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// Of our own files beside the others': no runtime reads such a name. One that a
@@ -52,16 +57,21 @@ fn locked(mut folder: File) -> io::Result<Flock<File>> {
 }
 
 /// Only a file of its own: what a link leads to may be another program's.
-pub(super) fn read(path: &Path) -> io::Result<Content> {
+fn opened(path: &Path) -> io::Result<(File, Metadata)> {
     let mut options = OpenOptions::new();
     options
         .read(true)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
     let file = options.open(path)?;
     let meta = file.metadata()?;
-    if !meta.is_file() {
-        return Err(io::Error::other("it is no regular file"));
+    match meta.is_file() {
+        true => Ok((file, meta)),
+        false => Err(io::Error::other("it is no regular file")),
     }
+}
+
+pub(super) fn read(path: &Path) -> io::Result<Content> {
+    let (file, meta) = opened(path)?;
     let mut bytes = Vec::new();
     // It may have grown since.
     file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
@@ -73,6 +83,31 @@ pub(super) fn read(path: &Path) -> io::Result<Content> {
     let text = String::from_utf8(bytes);
     let text = text.map_err(|error| io::Error::new(ErrorKind::InvalidData, error.utf8_error()))?;
     Ok(Content { text, meta })
+}
+
+/// Are these words in it? Also of a file that is no text, or larger than what is read.
+pub(super) fn has(path: &Path, words: &str) -> io::Result<bool> {
+    let (file, _) = opened(path)?;
+    let mut rest = file.take(MAX_SEARCHED);
+    let mut bytes = Vec::new();
+    loop {
+        let read = (&mut rest).take(SEARCHED_AT_ONCE).read_to_end(&mut bytes)?;
+        if bytes.windows(words.len()).any(|at| at == words.as_bytes()) {
+            return Ok(true);
+        }
+        if read == 0 {
+            break;
+        }
+        // They may have begun here.
+        bytes.drain(..bytes.len().saturating_sub(words.len()));
+    }
+    match rest.limit() {
+        0 => {
+            let why = format!("no more than {MAX_SEARCHED} bytes are searched");
+            Err(io::Error::new(ErrorKind::FileTooLarge, why))
+        }
+        _ => Ok(false),
+    }
 }
 
 /// The same, with what it is about.
@@ -91,6 +126,11 @@ fn give(file: &File, like: &Metadata) -> io::Result<()> {
         }
         given => given,
     }
+}
+
+/// Does a runtime read it, or did an agent leave it?
+fn counts(name: &str) -> bool {
+    list::is_configuration(name) || [UNFINISHED, REPLACED].iter().any(|end| name.ends_with(end))
 }
 
 /// Somebody else changed the file meanwhile: it is looked at again.
@@ -112,16 +152,23 @@ impl Folder {
     }
 
     /// The names of its files, in the order in which runtimes take them. All or none: one that
-    /// is not looked at may be the one that counts.
+    /// is not looked at may be the one that counts. What other programs leave half-made does not
+    /// count towards the most: it may grow for ever.
     pub(super) fn names(&self) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for (at, entry) in fs::read_dir(&self.path)?.enumerate() {
-            if at == MAX_FILES {
-                let why = format!("it has more than {MAX_FILES} files");
+        let (mut names, mut count) = (Vec::new(), 0);
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            // A name that is no text is none of a configuration.
+            let Ok(name) = entry.file_name().into_string() else {
+                continue;
+            };
+            let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
+            count += usize::from(is_link || counts(&name));
+            if count > MAX_FILES {
+                let why = format!("it has more than {MAX_FILES} configurations and links");
                 return Err(io::Error::new(ErrorKind::QuotaExceeded, why));
             }
-            // A name that is no text is none of a configuration.
-            names.extend(entry?.file_name().into_string());
+            names.push(name);
         }
         names.sort();
         Ok(names)
@@ -138,6 +185,10 @@ impl Folder {
 
     pub(super) fn read(&self, name: &str) -> io::Result<Content> {
         read(&self.path.join(name))
+    }
+
+    pub(super) fn has(&self, name: &str, words: &str) -> io::Result<bool> {
+        has(&self.path.join(name), words)
     }
 
     /// Where it leads, of a link.
@@ -235,21 +286,19 @@ impl Folder {
         self.settle()
     }
 
-    /// The file with a single plugin that a list stands for.
-    pub(super) fn single_of(&self, list: &str) -> io::Result<Option<(String, Content)>> {
-        let Some(stem) = list.strip_suffix(".conflist") else {
-            return Ok(None);
-        };
-        for single in [".conf", ".json"].map(|ending| format!("{stem}{ending}")) {
-            for name in [format!("{single}{REPLACED}"), single.clone()] {
-                match self.read(&name) {
-                    Ok(content) => return Ok(Some((single, content))),
-                    Err(error) if error.kind() == ErrorKind::NotFound => {}
-                    Err(error) => return Err(at(&self.path.join(name))(error)),
-                }
-            }
-        }
-        Ok(None)
+    /// The file with a single plugin that a list stands for. What cannot be read is none:
+    /// nothing could be put back from it.
+    pub(super) fn single_of(&self, list: &str) -> Option<(String, Content)> {
+        let stem = list.strip_suffix(".conflist")?;
+        let singles = [".conf", ".json"].map(|ending| format!("{stem}{ending}"));
+        singles.into_iter().find_map(|single| {
+            let content = match self.read(&format!("{single}{REPLACED}")) {
+                // A crash came before it got that name.
+                Err(error) if error.kind() == ErrorKind::NotFound => self.read(&single),
+                replaced => replaced,
+            };
+            content.ok().map(|content| (single, content))
+        })
     }
 
     /// Removes what a crash left; gives what cannot be removed, and why.

@@ -10,6 +10,8 @@ mod chain;
 #[cfg(test)]
 mod distributions;
 mod folder;
+#[cfg(test)]
+mod harmless;
 mod keeper;
 mod known;
 mod links;

@@ -12,6 +12,8 @@ use super::links;
 pub(crate) struct Settings {
     /// Where the host's root is seen from here.
     pub(crate) host: PathBuf,
+    /// All of it is: what is not there is not on the host either.
+    pub(crate) is_whole: bool,
     /// Folders of the host; looked for where they are not given.
     pub(crate) conf_dir: Option<PathBuf>,
     pub(crate) bin_dir: Option<PathBuf>,

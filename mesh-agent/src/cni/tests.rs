@@ -39,6 +39,7 @@ impl Host {
         fs::write(&program, "the plugin").expect("written");
         let settings = Settings {
             host: dir.path().to_owned(),
+            is_whole: false,
             conf_dir: None,
             bin_dir: None,
             own_file: false,

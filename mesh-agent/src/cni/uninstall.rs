@@ -9,7 +9,7 @@ use mesh_cni::PLUGIN;
 use serde::Deserialize;
 
 use super::binary;
-use super::folder::{CHANGED, Folder};
+use super::folder::{self, CHANGED, Content, Folder};
 use super::list::{self, Network};
 use super::own;
 use super::places;
@@ -27,7 +27,7 @@ const CONTAINERD: [&str; 4] = [
     "/var/snap/microk8s/common/run/containerd.sock",
 ];
 const CRIO: &str = "/run/crio/crio.sock";
-const MAX_CACHED: usize = 10_000;
+pub(super) const MAX_CACHED: usize = 10_000;
 const MAX_CACHED_BYTES: u64 = 4 << 20;
 const ATTEMPTS: usize = 5;
 
@@ -58,8 +58,12 @@ pub(crate) enum Need {
     Unsure,
     /// This leads to a configuration that names it.
     Link(PathBuf),
+    /// This configuration names it elsewhere than where an agent put it.
+    Named(PathBuf),
     /// So many were made with it.
     Sandboxes(usize),
+    /// So many notes of sandboxes are there that they are not counted.
+    ManyNotes,
     /// A runtime that has not read the change yet would call what is gone.
     JustChanged,
 }
@@ -75,6 +79,11 @@ impl fmt::Display for Need {
                     link.display()
                 )
             }
+            Self::Named(file) => write!(f, "{} names it still", file.display()),
+            Self::ManyNotes => write!(
+                f,
+                "{CACHE} has more than {MAX_CACHED} files, and a sandbox of them may need it to be taken away"
+            ),
             Self::Sandboxes(1) => {
                 f.write_str("a sandbox that was made with it may need it to be taken away")
             }
@@ -90,7 +99,7 @@ impl fmt::Display for Need {
 }
 
 /// What an uninstall came to.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Left {
     /// Configurations that our entry was taken out of.
     pub(crate) changed: Vec<PathBuf>,
@@ -144,16 +153,18 @@ pub(crate) fn uninstall(settings: &Settings, also_program: bool) -> Left {
 
 impl Left {
     fn count_sandboxes(&mut self, settings: &Settings) {
+        // The notes do not matter there, nor that they cannot be read.
+        if ends_by_configuration(settings) {
+            return;
+        }
         let cache = Path::new(CACHE);
-        let is_noted = match sandboxes(&settings.seen(cache)) {
-            Ok(count) => (count > 0).then_some(Need::Sandboxes(count)),
+        match sandboxes(&settings.seen(cache)) {
+            Ok(need) => self.needs.extend(need),
             Err(error) => {
                 self.failures.push(failure(cache, &error));
-                Some(Need::Unsure)
+                self.needs.push(Need::Unsure);
             }
-        };
-        self.needs
-            .extend(is_noted.filter(|_| !ends_by_configuration(settings)));
+        }
     }
 
     fn leave_program(&mut self, settings: &Settings, dir: &Path) {
@@ -189,49 +200,76 @@ fn leave_folder(settings: &Settings, dir: &Path, left: &mut Left) {
             true => failure(dir, why),
             false => failure(&dir.join(name), why),
         }));
-    match links(settings, dir, &folder) {
-        Ok((needs, failed)) => {
-            left.needs.extend(needs);
-            left.failures.extend(failed);
-        }
+    let names = match folder.names() {
+        Ok(names) => names,
         // Told above.
-        Err(_) if !left.failures.is_empty() => {}
-        Err(error) => left.failures.push(failure(dir, &error)),
+        Err(_) if !left.failures.is_empty() => return,
+        Err(error) => return left.failures.push(failure(dir, &error)),
+    };
+    for name in names {
+        // Told above.
+        if took.failed.iter().any(|(failed, _)| *failed == name) {
+            continue;
+        }
+        match still_needs(settings, dir, &folder, &name) {
+            Ok(need) => left.needs.extend(need),
+            Err(error) => left.failures.push(failure(&dir.join(&name), &error)),
+        }
     }
 }
 
-/// What a link leads to is another program's and not changed, and a runtime follows it: one that
-/// names a program which is gone starts no pod.
-fn links(
+/// What names the program where our entry is not: one that does, and the program gone, starts
+/// no pod.
+fn still_needs(
     settings: &Settings,
     dir: &Path,
     folder: &Folder,
-) -> io::Result<(Vec<Need>, Vec<Failure>)> {
-    let (mut needs, mut failed) = (Vec::new(), Vec::new());
-    for name in folder.names()? {
-        if folder.link(&name).is_none() {
-            continue;
-        }
-        let link = dir.join(&name);
-        match names_program(&settings.seen(&link), list::is_configuration(&name)) {
-            Ok(true) => needs.push(Need::Link(link)),
-            Ok(false) => {}
-            Err(error) => failed.push(failure(&link, &format!("what it leads to: {error}"))),
-        }
+    name: &str,
+) -> io::Result<Option<Need>> {
+    let place = dir.join(name);
+    let is_configuration = list::is_configuration(name);
+    // What a link leads to is another program's and not changed, and a runtime follows it.
+    if folder.link(name).is_some() {
+        let names_it = match link_names_program(settings, &place, is_configuration) {
+            // No runtime reads it.
+            Err(_) if !is_configuration => Ok(false),
+            Err(error) => Err(io::Error::other(format!("what it leads to: {error}"))),
+            names_it => names_it,
+        };
+        return Ok(names_it?.then_some(Need::Link(place)));
     }
-    Ok((needs, failed))
+    if !is_configuration || !folder.is_file(name)? {
+        return Ok(None);
+    }
+    // Another program may have taken the network over with all its plugins (Multus' delegates).
+    match folder.has(name, &format!("\"{PLUGIN}\"")) {
+        // Gone meanwhile.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        has => Ok(has?.then_some(Need::Named(place))),
+    }
 }
 
-/// `is_configuration`: a runtime reads it, and what it leads to may not be mounted here.
-fn names_program(path: &Path, is_configuration: bool) -> io::Result<bool> {
-    match fs::metadata(path) {
-        Ok(meta) if !meta.is_file() => return Ok(false),
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !is_configuration => {
-            return Ok(false);
-        }
-        _ => {}
+fn link_names_program(
+    settings: &Settings,
+    link: &Path,
+    is_configuration: bool,
+) -> io::Result<bool> {
+    let path = settings.seen(link);
+    match fs::metadata(&path) {
+        Ok(meta) if !meta.is_file() => Ok(false),
+        // Else what it leads to may not be mounted here.
+        Err(error) if settings.is_whole && leads_nowhere(&error) => Ok(false),
+        Err(error) => Err(error),
+        Ok(_) if is_configuration => folder::has(&path, PLUGIN),
+        // It may be put in a configuration's place; a program or an archive never is.
+        Ok(_) => folder::read(&path).map(|content| content.text.contains(PLUGIN)),
     }
-    super::folder::read(path).map(|content| content.text.contains(PLUGIN))
+}
+
+/// To nothing, through a file, or round and round: no runtime reads anything there.
+fn leads_nowhere(error: &io::Error) -> bool {
+    use io::ErrorKind::{NotADirectory, NotFound};
+    matches!(error.kind(), NotFound | NotADirectory) || error.raw_os_error() == Some(libc::ELOOP)
 }
 
 /// Does the node's runtime take a sandbox away by what is configured at that time?
@@ -294,16 +332,10 @@ pub(super) fn leave(folder: &Folder) -> Took {
 
 /// False: it has no entry of ours. An error: it may have, for all that can be known.
 pub(super) fn leave_file(folder: &Folder, name: &str) -> io::Result<bool> {
-    if !folder.is_file(name)? {
+    let Some(content) = content(folder, name)? else {
         return Ok(false);
-    }
-    let content = match folder.read(name) {
-        Ok(content) => content,
-        // Gone meanwhile.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(error),
     };
-    let network = match Network::read(&as_list(name), &content.text) {
+    let network = match read_as_any(name, &content.text) {
         Ok(network) => network,
         // A runtime may understand more of it.
         Err(why) if list::is_configuration(name) && content.text.contains(PLUGIN) => {
@@ -317,7 +349,7 @@ pub(super) fn leave_file(folder: &Folder, name: &str) -> io::Result<bool> {
         return Ok(false);
     }
     if list::is_configuration(name)
-        && let Some((single, before)) = folder.single_of(name)?
+        && let Some((single, before)) = folder.single_of(name)
         && network.is_made_of(&before.text)
     {
         folder.restore(&single, name)?;
@@ -327,30 +359,54 @@ pub(super) fn leave_file(folder: &Folder, name: &str) -> io::Result<bool> {
     Ok(true)
 }
 
-/// A file that was put aside is read as what it was.
-fn as_list(name: &str) -> String {
-    match list::is_configuration(name) {
-        true => name.to_owned(),
-        false => format!("{name}.conflist"),
+/// Nothing where it has no entry of ours for certain, or where no runtime reads it.
+fn content(folder: &Folder, name: &str) -> io::Result<Option<Content>> {
+    use io::ErrorKind::{FileTooLarge, InvalidData, NotFound};
+    let content = match folder.is_file(name) {
+        Ok(false) => return Ok(None),
+        Ok(true) => folder.read(name),
+        Err(error) => Err(error),
+    };
+    match content {
+        Ok(content) => Ok(Some(content)),
+        Err(_) if !list::is_configuration(name) => Ok(None),
+        Err(error) => match error.kind() {
+            // Gone meanwhile.
+            NotFound => Ok(None),
+            // What cannot be changed need not be, where it does not name the plugin.
+            InvalidData | FileTooLarge if matches!(folder.has(name, PLUGIN), Ok(false)) => Ok(None),
+            _ => Err(error),
+        },
     }
 }
 
-/// How many sandboxes were made with our plugin.
-fn sandboxes(cache: &Path) -> io::Result<usize> {
+/// A file that was put aside is read as what it was, and a copy of a list as a list, whatever
+/// its name says.
+fn read_as_any<'a>(name: &str, text: &'a str) -> Result<Network<'a>, list::Unfit> {
+    let as_list = format!("{name}.conflist");
+    let as_named = match list::is_configuration(name) {
+        true => name,
+        false => &as_list,
+    };
+    Network::read(as_named, text).or_else(|why| Network::read(&as_list, text).map_err(|_| why))
+}
+
+/// What sandboxes that were made with our plugin need.
+fn sandboxes(cache: &Path) -> io::Result<Option<Need>> {
     let entries = match fs::read_dir(cache) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
     let mut count = 0;
     for (at, entry) in entries.enumerate() {
+        // Runtimes may leave them behind for ever.
         if at == MAX_CACHED {
-            let why = format!("it has more than {MAX_CACHED} files");
-            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, why));
+            return Ok(Some(Need::ManyNotes));
         }
         count += usize::from(names_ours(&entry?.path()));
     }
-    Ok(count)
+    Ok((count > 0).then_some(Need::Sandboxes(count)))
 }
 
 /// One that cannot be read may.
@@ -433,7 +489,7 @@ mod tests {
         let note = |name: &str, text: &str| {
             std::fs::write(dir.path().join(name), text).expect("written");
         };
-        assert_eq!(sandboxes(dir.path()).expect("read"), 0);
+        assert_eq!(sandboxes(dir.path()).expect("read"), None);
         // {"plugins":[{"type":"mesh-agent-cni"}]}
         note(
             "pods-1-eth0",
@@ -446,7 +502,8 @@ mod tests {
         );
         note("pods-3-eth0", r#"{"cniVersion":"0.3.1"}"#);
         note("pods-4-eth0", "nonsense");
-        assert_eq!(sandboxes(dir.path()).expect("read"), 1);
-        assert_eq!(sandboxes(&dir.path().join("none")).expect("read"), 0);
+        let need = sandboxes(dir.path()).expect("read");
+        assert_eq!(need, Some(Need::Sandboxes(1)));
+        assert_eq!(sandboxes(&dir.path().join("none")).expect("read"), None);
     }
 }

@@ -165,11 +165,11 @@ fn a_link_whose_end_cannot_be_read_keeps_the_program() {
 }
 
 #[test]
-fn a_folder_with_more_files_than_are_looked_at_keeps_the_program() {
+fn a_folder_with_more_configurations_than_are_looked_at_keeps_the_program() {
     let host = Host::new(&[(NETWORK, KINDNET)]);
     host.install();
     for at in 0..MAX_FILES {
-        host.write(&format!("{at}.log"), "");
+        host.write(&format!("{at}.conf"), "");
     }
     let left = uninstall(&host.settings, false);
     failed_at(&left, CONF);

@@ -37,6 +37,7 @@ impl Folders {
         let here = |path: &Path| host.join(path.strip_prefix("/").unwrap_or(path));
         Settings {
             host: host.to_owned(),
+            is_whole: true,
             conf_dir: self.cni_conf_dir.clone(),
             bin_dir: self.cni_bin_dir.clone(),
             own_file: false,
@@ -78,6 +79,8 @@ impl Chain {
         let folders = &self.folders;
         Settings {
             host: self.cni_host_dir.clone(),
+            // CNI folders alone, in a container.
+            is_whole: false,
             conf_dir: folders.cni_conf_dir.clone(),
             bin_dir: folders.cni_bin_dir.clone(),
             own_file: self.cni_own_file,

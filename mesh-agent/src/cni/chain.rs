@@ -1,6 +1,7 @@
 //! Our entry in the network that the node's runtime uses.
 
 use std::fmt;
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -154,6 +155,10 @@ fn first(
                 return Ok(Some(linked(place, to)));
             }
             // No runtime takes a folder for a configuration.
+            (Err(error), Some(_)) if leads_to_no_file(&settings.seen(&place)) => {
+                looked.broken.push(format!("{name}: {error}"));
+                continue;
+            }
             (Err(error), None) if !folder.is_file(&name)? => {
                 looked.broken.push(format!("{name}: {error}"));
                 continue;
@@ -215,6 +220,11 @@ fn content(
         None => folder.read(name),
         Some(_) => folder::read(&settings.seen(place)),
     }
+}
+
+/// A folder or the like, for certain.
+fn leads_to_no_file(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|meta| !meta.is_file())
 }
 
 /// The network is what a link leads to, which is another program's: that is not changed,

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use mesh_cni::PLUGIN;
 
+use super::chain::{self, May};
 use super::folder::{MAX_BYTES, MAX_FILES};
 use super::samples::KINDNET;
 use super::tests::{BIN, CONF, Host, in_file};
@@ -200,4 +201,14 @@ fn a_copy_of_our_list_that_is_named_as_a_single_plugin_is_a_list_all_the_same() 
     uninstalled(&host);
     assert_eq!(host.read("50-copy.conf"), KINDNET);
     assert!(is_gone(&host));
+}
+
+#[test]
+fn a_link_to_a_folder_before_the_network_is_told_and_passed_over() {
+    let host = Host::new(&[(NETWORK, KINDNET)]);
+    fs::create_dir(host.root().join("folder")).expect("made");
+    symlink("/folder", host.conf("00-x.conf")).expect("linked");
+    let looked = chain::look(&host.settings, May::Update);
+    assert_eq!(looked.standing, in_file(NETWORK));
+    assert!(looked.broken[0].contains("00-x.conf"), "{looked:?}");
 }

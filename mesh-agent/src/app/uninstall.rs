@@ -222,31 +222,42 @@ fn take_out(flags: &Uninstall) -> Left {
     }
 }
 
-/// Stays until SIGTERM or SIGINT. A program of the plugin that had to stay is removed
-/// when nothing needs it any more; `told` of what is done.
+/// Stays until SIGTERM or SIGINT; gives what is left then. A program of the plugin that had to
+/// stay is removed when nothing needs it any more, and what failed is tried again; `told` of
+/// what is done, and of other failures than before.
 pub(crate) async fn plugin_away(
     flags: &Uninstall,
-    left: &Left,
+    mut left: Left,
     told: impl Fn(&Left),
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Left> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut is_kept = !left.kept.is_empty();
     loop {
+        let is_done = is_done(&left);
         tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            () = tokio::time::sleep(AGAIN), if is_kept => {
+            _ = terminate.recv() => return Ok(left),
+            _ = interrupt.recv() => return Ok(left),
+            () = tokio::time::sleep(AGAIN), if !is_done => {
                 let flags = flags.clone();
                 let look = move || take_out(&flags);
-                let left = tokio::task::spawn_blocking(look).await?;
-                is_kept = !left.kept.is_empty();
-                if !is_kept || !left.changed.is_empty() {
-                    told(&left);
+                let now = tokio::task::spawn_blocking(look).await?;
+                if is_news(&now, &left) {
+                    told(&now);
                 }
+                left = now;
             }
         }
     }
+}
+
+fn is_done(left: &Left) -> bool {
+    left.kept.is_empty() && left.failures.is_empty()
+}
+
+/// What stays as it was is not told each time.
+fn is_news(now: &Left, before: &Left) -> bool {
+    let is_any = !now.changed.is_empty() || !now.removed.is_empty();
+    is_any || is_done(now) || now.failures != before.failures
 }
 
 #[cfg(test)]
@@ -384,6 +395,33 @@ mod tests {
         let left: std::collections::BTreeSet<_> = left.into_iter().collect();
         assert_eq!(left, ["api".into(), "somebody".into()].into());
         assert!(!copy.exists() && host.path().join("srv/api/of-somebody").exists());
+    }
+
+    /// A program that is there still, and what is told of it while it is looked after.
+    #[tokio::test(start_paused = true)]
+    async fn what_could_not_be_done_of_the_plugin_is_tried_again_and_told_when_it_is_done() {
+        let host = host(&["/opt/cni/bin/mesh-agent-cni"]);
+        let flags = flags(&["--host-dir", &host.path().display().to_string()]);
+        let failed = Left {
+            failures: vec![cni::Failure {
+                place: "/opt/cni/bin/mesh-agent-cni".into(),
+                why: "an I/O error".to_owned(),
+            }],
+            ..Left::default()
+        };
+        assert!(!is_news(&failed, &failed.clone()), "told already");
+        assert!(is_news(&failed, &Left::default()));
+        let (tell, mut told) = tokio::sync::mpsc::channel(1);
+        let tell = |left: &Left| tell.try_send(left.clone()).expect("heard");
+        let away = plugin_away(&flags, failed, tell);
+        let told = async { tokio::time::timeout(AGAIN * 3, told.recv()).await };
+        let told = tokio::select! {
+            _ = away => panic!("it ended"),
+            told = told => told.expect("in time").expect("told"),
+        };
+        assert_eq!(told.removed.len(), 1, "{told:?}");
+        assert_eq!(told.failures, []);
+        assert!(!host.path().join("opt/cni/bin/mesh-agent-cni").exists());
     }
 
     #[test]

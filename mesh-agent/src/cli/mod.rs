@@ -173,16 +173,21 @@ fn uninstall(flags: &Uninstall) -> anyhow::Result<Exit> {
     for failure in &uninstalled.failures {
         out::complain(format_args!("{failure}"));
     }
-    let plugin = cni::told(&uninstalled.plugin);
-    if plugin == Exit::No || !uninstalled.failures.is_empty() {
+    cni::told(&uninstalled.plugin);
+    if !uninstalled.failures.is_empty() {
         return Ok(Exit::No);
     }
+    let mut plugin = uninstalled.plugin;
     if flags.stay {
-        let ended = app::plugin_away(flags, &uninstalled.plugin, |left| {
+        // Also what failed of it is tried again.
+        let ended = app::plugin_away(flags, plugin, |left| {
             cni::told(left);
         });
-        runtime::control()?.block_on(ended)?;
+        plugin = runtime::control()?.block_on(ended)?;
     }
     // A program that does nothing is no fault: who waits for this one goes on.
-    Ok(Exit::Yes)
+    Ok(match plugin.failures.is_empty() {
+        true => Exit::Yes,
+        false => Exit::No,
+    })
 }

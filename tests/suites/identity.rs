@@ -89,6 +89,39 @@ fn a_revoked_certificate_ends_its_live_connections_and_gets_no_new_ones() {
     assert!(named, "no line names {old}");
 }
 
+/// Whoever has its key could have signed anybody's, so no list tells which.
+#[test]
+fn a_root_that_is_taken_away_ends_what_it_has_proved() {
+    let (world, [a, _, c]) = world();
+    let authority = world.authority(&[]).expect("an authority");
+    let agents = Agents::of(&world, &authority, &[]).expect("agents");
+    let mut client = world.peer(&a).expect("a peer");
+    let connect = format!("connect {}:{APP_PORT}", c.v4());
+    assert_eq!(client.ask(&connect).expect("an answer"), "connected");
+    // By way of the other agent.
+    let _told = agents[0].comes_to("mesh_agent_tls_handshakes_total", "role=\"client\"", 1.0);
+    for step in [
+        &["prepare"][..],
+        &["activate", "--force"],
+        &["retire", "--force"],
+    ] {
+        let words = [&["rotate"], step].concat();
+        authority.tell(&words).expect("done");
+    }
+    let removed = Instant::now();
+    let said = client.ask("drain").expect("an answer");
+    assert!(said.contains("reset"), "{said}");
+    // Agents ask after other roots within half a minute, not all at once.
+    println!("cut {:?} after the root was taken away", removed.elapsed());
+    let args = ["--count", "10", "--inflight", "1"];
+    let is_whole = || {
+        let report = world.storm(&a, &c.targets()[2..3], &args);
+        report.expect("a report")["ok"] == 10
+    };
+    let whole = eventually(Duration::from_secs(20), is_whole);
+    assert!(whole, "with the new root alone nothing goes on");
+}
+
 #[test]
 fn roots_rotate_and_the_authority_goes_away_for_a_while_and_no_connection_fails() {
     let (world, [a, _, c]) = world();

@@ -89,35 +89,24 @@ impl Seats {
     pub(super) fn take_at(self: &Arc<Self>, source: IpAddr, now: Instant) -> Option<Arc<Seat>> {
         let source = network(source);
         let mut held = self.held.lock();
-        let room = held.room(source, now, (self.unproven, self.unproven_of_one));
-        let from = match &room {
+        let displaces = match held.room(source, now, (self.unproven, self.unproven_of_one)) {
             Room::Free => None,
-            Room::Of(from) | Room::None(from) => Some(*from),
-        };
-        let oldest = match room {
-            Room::Of(from) => held.leave_unproven(from, None),
-            Room::Free | Room::None(_) => None,
-        };
-        let seat = (!matches!(room, Room::None(_))).then(|| {
-            let displaced = CancellationToken::new();
-            let sequence = held.add(source, now, displaced.clone());
-            (sequence, displaced)
-        });
-        drop(held);
-        match (&oldest, &seat) {
-            (Some(oldest), _) => {
-                oldest.displaced.cancel();
-                self.displaced.inc();
-            }
-            (None, None) => {
+            Room::Of(from) => held.leave_unproven(from, None).map(|oldest| (from, oldest)),
+            Room::None(from) => {
+                drop(held);
                 self.refused.inc();
+                self.tell(from);
+                return None;
             }
-            (None, Some(_)) => {}
-        }
-        if let Some(from) = from {
+        };
+        let displaced = CancellationToken::new();
+        let sequence = held.add(source, now, displaced.clone());
+        drop(held);
+        if let Some((from, oldest)) = displaces {
+            oldest.displaced.cancel();
+            self.displaced.inc();
             self.tell(from);
         }
-        let (sequence, displaced) = seat?;
         Some(Arc::new(Seat {
             seats: self.clone(),
             source,

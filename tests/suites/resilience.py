@@ -147,6 +147,11 @@ class Server:
                 if self.mode in ("hang", "blackhole", "turn"):
                     f.read()
                     return
+                if self.mode == "spurn":
+                    # Behind the client's end.
+                    f.read()
+                    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST)
+                    return
                 if self.mode in ("slow", "tardy"):
                     time.sleep(SLOW)
                 # After so long, and the body behind that.
@@ -203,8 +208,10 @@ def call(to, kind, longest):
     try:
         s.settimeout(longest)
         f = s.makefile("rb")
-        if kind == "tcp":
+        if kind in ("tcp", "said"):
             s.sendall(b"who\n")
+            if kind == "said":
+                s.shutdown(socket.SHUT_WR)
             line = f.readline()
             return ("ok", json.loads(line)[0]) if line else ("closed", None)
         # With large ones another request comes behind, at once.

@@ -142,6 +142,7 @@ impl Balancer {
         let going = Going {
             kind: draw.kind,
             is_probe,
+            is_by_chance: is_probe || list.is_by_chance(candidates),
             has_place,
             is_safe: attempt.is_safe(),
             patience: list.patience(candidates, (number, is_probe), at),
@@ -225,6 +226,17 @@ impl List {
     fn beside(&self, view: &View, probed: u32) -> Option<u32> {
         let works = |at: &u32| *at != probed && self.here.states[*at as usize].breaker.is_closed();
         view.usable.iter().copied().find(works)
+    }
+
+    /// Whoever comes may go to any of several: nothing of a client decides where.
+    fn is_by_chance(&self, candidates: &Candidates<'_>) -> bool {
+        let is_drawn = match self.here.traffic.load_balancer.by {
+            BalanceBy::PeakEwma | BalanceBy::LeastRequest | BalanceBy::Random => true,
+            // Clients that come in turn may meet the same one each time.
+            BalanceBy::RoundRobin | BalanceBy::ConsistentHash(_) => false,
+        };
+        let has_several = self.views[candidates.kind()].usable.len() > 1;
+        is_drawn && has_several && candidates.service.affinity.is_none()
     }
 
     /// How long is waited for it before another is asked, in ms; 0: for as long as it takes.

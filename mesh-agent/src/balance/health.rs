@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use super::aside::Aside;
 use super::breaker::{Breaker, millis};
 use super::endpoints::{Id, session_hash};
+use super::ends::Ends;
 use super::ewma::Ewma;
 use super::history::{History, Transition};
 use super::mean::Mean;
@@ -116,6 +117,8 @@ pub(crate) struct Destination {
     /// In flight.
     requests: Cap,
     connections: Cap,
+    /// Of clients that had ended their side.
+    pub(super) ends: Ends,
 }
 
 impl Destination {
@@ -216,6 +219,7 @@ impl Health {
                 budget: Budget::new(self.start),
                 requests: Cap::default(),
                 connections: Cap::default(),
+                ends: Ends::default(),
             })
         };
         known

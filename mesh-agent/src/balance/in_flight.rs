@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::breaker::{Change, Random, ejects};
+use super::ends::Reset;
 use super::health::{Destination, Health, State};
 use super::history::Transition;
 use super::outcome::{Failure, Kind, LONG, MUCH, Outcome, SHORT};
@@ -32,6 +33,8 @@ const UNKNOWN: f32 = -1.0;
 pub(super) struct Going {
     pub(super) kind: Kind,
     pub(super) is_probe: bool,
+    /// Whoever comes may go there: chance decides, and nothing that the client has or does.
+    pub(super) is_by_chance: bool,
     /// It counts as in flight at its destination; else the try before it does, of the same
     /// request.
     pub(super) has_place: bool,
@@ -212,6 +215,7 @@ impl InFlight {
             Outcome::Success => {
                 self.state().aside.worked();
                 self.note_answer(now);
+                self.note_end_answered();
                 self.succeeded(self.took, at)
             }
             Outcome::Shed => {
@@ -234,8 +238,12 @@ impl InFlight {
                 self.shown_nothing(at.saturating_add(PAUSE));
                 None
             }
-            Outcome::Abandoned => {
-                self.shown_nothing(at);
+            outcome @ (Outcome::Abandoned | Outcome::ResetBehindEnd) => {
+                match outcome {
+                    // The next one may be such a client as well.
+                    Outcome::ResetBehindEnd => self.put_off(at, random),
+                    _ => self.shown_nothing(at),
+                }
                 self.note_answer(now);
                 // It would have taken longer still, and nobody else has heard it meanwhile.
                 if self.took < 0.0 && self.is_silent() {
@@ -352,15 +360,26 @@ impl InFlight {
         self.failed((Failure::Silent, false), now, random)
     }
 
+    /// What it says by comparison with others.
+    fn judge(&self, outcome: Outcome, now: Instant) -> Outcome {
+        match outcome {
+            Outcome::Abandoned | Outcome::ResetBehindEnd if self.waited_in_vain(now) => {
+                Outcome::Failure(Failure::Silent)
+            }
+            Outcome::ResetBehindEnd if self.is_alone_in_it(now) => Outcome::Failure(Failure::Reset),
+            outcome => outcome,
+        }
+    }
+
     /// Who gave up on what others do much sooner was failed, where the endpoint answered
     /// nobody meanwhile: a stream may be silent for as long as it wants.
-    fn judge(&self, outcome: Outcome, now: Instant) -> Outcome {
+    fn waited_in_vain(&self, now: Instant) -> bool {
         let waited = self.waited(now);
         // Who is a probe is asked to find out: where its client's time is short, the next one's
         // would be as well.
         let long = if self.is_asked_to_show() { SHORT } else { LONG };
-        if outcome != Outcome::Abandoned || waited < long {
-            return outcome;
+        if waited < long {
+            return false;
         }
         let health = &self.here.health;
         let other = self.here.states.get(self.other as usize);
@@ -369,10 +388,22 @@ impl InFlight {
             other.voice.answers() && waited.as_secs_f32() > others * MUCH
         });
         let (since, now_ms) = (health.at(self.begun), health.at(now));
-        match is_much && self.state().voice.is_missed(since, now_ms) {
-            true => Outcome::Failure(Failure::Silent),
-            false => outcome,
-        }
+        is_much && self.state().voice.is_missed(since, now_ms)
+    }
+
+    /// It resets those that end their side, and others answer these.
+    fn is_alone_in_it(&self, now: Instant) -> bool {
+        let (state, health) = (self.state(), &self.here.health);
+        let of = Reset {
+            endpoint: state.session,
+            begun: health.at(self.begun),
+            now: health.at(now),
+            is_by_chance: self.going.is_by_chance,
+        };
+        let is_silent = |since| state.voice.is_silent(since);
+        let stands = self.here.destination.ends.reset(of, is_silent);
+        // A probe is sent there although it fails, and whatever others do meanwhile.
+        stands.is_long && (stands.counts || self.going.is_probe)
     }
 
     /// Whoever waited for so long and then failed has waited, as far as that is more than
@@ -418,6 +449,15 @@ impl InFlight {
             self.note_latency(waited, now);
         }
         is_more
+    }
+
+    /// Where others reset those that have ended their side it works.
+    fn note_end_answered(&self) {
+        if self.going.kind == Kind::Connection {
+            let begun = self.here.health.at(self.begun);
+            let ends = &self.here.destination.ends;
+            ends.answered(self.state().session, begun);
+        }
     }
 
     /// As one that has shown nothing; the next one would show as little now.

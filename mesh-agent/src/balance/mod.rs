@@ -15,6 +15,7 @@ mod balancer;
 mod breaker;
 mod choose;
 mod endpoints;
+mod ends;
 mod ewma;
 mod health;
 mod history;

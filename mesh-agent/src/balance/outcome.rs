@@ -132,6 +132,9 @@ pub(crate) enum Outcome {
     Failure(Failure),
     /// The client left, and no answer had begun.
     Abandoned,
+    /// The client had ended its side, and the connection was reset for an answer: for that, or
+    /// as the endpoint does with every one.
+    ResetBehindEnd,
     /// An agent had no room for it, and the endpoint has not seen it.
     Overflow,
     /// An agent refused it by what its caller may ask, and the endpoint has not seen it.

@@ -103,12 +103,24 @@ impl Load {
         }
     }
 
+    /// It was reset behind the end of its client.
+    pub(super) fn reset_behind_end(&mut self, bytes: ByteCounts, flow: &Flow) {
+        self.tell(behind_end(bytes), flow);
+    }
+
     /// A connection is over.
     pub(super) fn closed(&mut self, bytes: ByteCounts, reason: CloseReason, flow: &Flow) {
         if let CloseReason::Refused(reason) = reason {
             return self.refused(reason, flow);
         }
         self.tell(outcome(bytes, reason), flow);
+    }
+}
+
+fn behind_end(bytes: ByteCounts) -> Outcome {
+    match bytes.received == 0 && bytes.sent > 0 {
+        true => Outcome::ResetBehindEnd,
+        false => outcome(bytes, CloseReason::Finished),
     }
 }
 
@@ -173,5 +185,8 @@ mod tests {
         let unasked = outcome(bytes(0, 0), CloseReason::Finished);
         assert_eq!(unasked, Outcome::Neutral);
         assert_eq!(silent(CloseReason::ProtocolError), failed);
+        assert_eq!(behind_end(bytes(10, 0)), Outcome::ResetBehindEnd);
+        assert_eq!(behind_end(bytes(10, 1)), Outcome::Success);
+        assert_eq!(behind_end(bytes(0, 0)), Outcome::Neutral);
     }
 }

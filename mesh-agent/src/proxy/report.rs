@@ -165,10 +165,10 @@ impl Report {
     }
 
     /// The upstream resets what its client had ended: it may do so for that, and a server that
-    /// closes over what it has not read does. For its endpoint both have ended in order.
+    /// closes over what it has not read does. What that says of its endpoint others show.
     pub(super) fn reset_behind_end(&mut self, bytes: ByteCounts) {
         if let Some(load) = &mut self.load {
-            load.closed(bytes, CloseReason::Finished, &self.flow);
+            load.reset_behind_end(bytes, &self.flow);
         }
     }
 

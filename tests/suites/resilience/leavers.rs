@@ -71,6 +71,25 @@ fn a_server_that_resets_a_connection_whose_client_has_ended_it_has_not_failed() 
     assert_eq!(shop.ejections(), 0, "{list}");
 }
 
+/// Its clients wait for an answer: others give one.
+#[test]
+fn a_server_that_resets_whoever_ends_its_side_is_left_out_where_others_answer() {
+    for server in ["b", "c"] {
+        let shop = Shop::new();
+        assert_eq!(shop.calls("said", 60).failed(), 0);
+        shop.mode(server, "spurn");
+        let before = shop.calls("said", 100);
+        println!("{server}: begins {before:?}");
+        let told = shop.agents[0].ask("/endpoints").expect("a list");
+        assert_eq!(shop.ejections(), 1, "{before:?} {told}");
+        let calls = shop.calls("said", 1_000);
+        println!("{server}: then {calls:?}");
+        assert!(calls.failed() <= 3, "{calls:?}\n{}", shop.agents[0].log());
+        shop.mode(server, "ok");
+        shop.until_back("said", server);
+    }
+}
+
 #[test]
 fn a_client_that_has_said_all_it_will_is_answered() {
     let shop = Shop::new();

@@ -1,3 +1,4 @@
+mod ends;
 mod failing;
 mod hedges;
 mod locality;

@@ -41,6 +41,8 @@ enum Asks {
     /// Requests that may not.
     Once,
     Bytes,
+    /// The same, and the client ends its side at once.
+    Ended,
 }
 
 /// Under way, and when the next thing is heard of it.
@@ -127,7 +129,7 @@ impl Sim {
     fn ask(&mut self, mut attempt: Attempt, begun: Instant) {
         let kind = match self.asks {
             Asks::Safe | Asks::Once => Kind::Request,
-            Asks::Bytes => Kind::Connection,
+            Asks::Bytes | Asks::Ended => Kind::Connection,
         };
         attempt.of_request(self.asks == Asks::Safe);
         let draw = Draw {
@@ -159,12 +161,13 @@ impl Sim {
             Way::Half => chance(2) == 0,
             Way::Well | Way::Hangs | Way::Swallows | Way::Slow(_) => false,
         };
-        if self.asks == Asks::Bytes && way != Way::Swallows {
+        if matches!(self.asks, Asks::Bytes | Asks::Ended) && way != Way::Swallows {
             load.took(self.now);
         }
         let failure = match self.asks {
-            Asks::Bytes => Failure::Reset,
-            Asks::Safe | Asks::Once => Failure::Status,
+            Asks::Bytes => Outcome::Failure(Failure::Reset),
+            Asks::Ended => Outcome::ResetBehindEnd,
+            Asks::Safe | Asks::Once => Outcome::Failure(Failure::Status),
         };
         let silent = match (way, self.asks) {
             // Its agent says so when it has waited long enough.
@@ -177,7 +180,7 @@ impl Sim {
                 begun + LONGEST,
                 Heard::Left(Outcome::Failure(Failure::Reset)),
             ),
-            (_, Asks::Bytes) => (begun + LONGEST, Heard::Left(Outcome::Abandoned)),
+            (_, Asks::Bytes | Asks::Ended) => (begun + LONGEST, Heard::Left(Outcome::Abandoned)),
         };
         let patience = match way {
             Way::Swallows => load.timeouts().connect,
@@ -185,7 +188,7 @@ impl Sim {
         };
         let patience = patience.map(|patience| self.now + patience);
         match (way, patience) {
-            _ if fails => (answered, Heard::Outcome(Outcome::Failure(failure))),
+            _ if fails => (answered, Heard::Outcome(failure)),
             (Way::Swallows, Some(then)) if then < silent.0 => (then, Heard::Unreached),
             (Way::Hangs, Some(then)) if self.asks == Asks::Safe && then < silent.0 => {
                 (then, Heard::Patience)
@@ -252,6 +255,7 @@ impl Sim {
             }
             Outcome::Failure(_)
             | Outcome::Abandoned
+            | Outcome::ResetBehindEnd
             | Outcome::Overflow
             | Outcome::OverRate
             | Outcome::Neutral => {
@@ -310,6 +314,7 @@ fn what_may_be_asked_once_pays_for_few_probes() {
     for way in WAYS {
         costs_no_more(Asks::Bytes, way, 2);
     }
+    costs_no_more(Asks::Ended, Way::Fails, 2);
 }
 
 #[test]
@@ -328,24 +333,25 @@ fn nobody_waits_long_for_what_may_be_asked_twice() {
 /// when it is looked at again.
 #[test]
 fn one_that_heals_has_its_share_within_two_intervals_of_its_probes() {
-    for asks in [Asks::Safe, Asks::Once, Asks::Bytes] {
-        for way in WAYS {
-            let (mut sim, _) = cost(asks, way);
-            let interval = sim.probe_interval().unwrap_or(Duration::from_secs(10));
-            let healed = sim.now;
-            sim.way = Way::Well;
-            let longest = interval * 2 + Duration::from_secs(2);
-            loop {
-                let before = sim.asked[1];
-                sim.run(1);
-                if sim.asked[1] - before > 16 {
-                    break;
-                }
-                assert!(
-                    sim.now - healed <= longest,
-                    "{asks:?}, {way:?}: {interval:?}"
-                );
+    let ended = (Asks::Ended, Way::Fails);
+    let each = |asks| WAYS.map(|way| (asks, way));
+    let all = [Asks::Safe, Asks::Once, Asks::Bytes].map(each);
+    for (asks, way) in all.into_iter().flatten().chain([ended]) {
+        let (mut sim, _) = cost(asks, way);
+        let interval = sim.probe_interval().unwrap_or(Duration::from_secs(10));
+        let healed = sim.now;
+        sim.way = Way::Well;
+        let longest = interval * 2 + Duration::from_secs(2);
+        loop {
+            let before = sim.asked[1];
+            sim.run(1);
+            if sim.asked[1] - before > 16 {
+                break;
             }
+            assert!(
+                sim.now - healed <= longest,
+                "{asks:?}, {way:?}: {interval:?}"
+            );
         }
     }
 }

@@ -300,13 +300,12 @@ impl World {
         self.command(&pod.netns, &pod.cgroup, binary("MESH_APP_BIN", "mesh-app"))
     }
 
-    /// The same, which takes the CPU that nobody else wants: how pods share that is the kernel's
-    /// affair, and not what is looked at.
+    /// The same, run by another program: `nice` or `taskset`.
     #[must_use]
-    pub fn yielding_app(&self, pod: &Pod) -> Command {
-        let mut app = self.in_pod(pod, "nice");
-        app.args(["-n", "19"])
-            .arg(binary("MESH_APP_BIN", "mesh-app"));
+    pub fn app_by(&self, pod: &Pod, by: [&str; 3]) -> Command {
+        let [program, args @ ..] = by;
+        let mut app = self.in_pod(pod, program);
+        app.args(args).arg(binary("MESH_APP_BIN", "mesh-app"));
         app
     }
 

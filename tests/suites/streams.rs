@@ -115,6 +115,20 @@ impl Drop for Slow {
     }
 }
 
+/// Which CPU a greedy pod has: what nobody else wants, for how pods share that is the kernel's
+/// affair, and not what is looked at; or a core of its own and no other (`MESH_STREAMS_A=core`),
+/// as a kubelet's static CPU manager has it.
+fn greedy() -> [&'static str; 3] {
+    match is_on_a_core() {
+        true => ["taskset", "-c", "0"],
+        false => ["nice", "-n", "19"],
+    }
+}
+
+fn is_on_a_core() -> bool {
+    std::env::var("MESH_STREAMS_A").is_ok_and(|where_it_is| where_it_is == "core")
+}
+
 /// Until nothing is left of what slow or greedy clients did; `short` where other suites run
 /// beside it.
 fn recovery(short: &'static str) -> Duration {
@@ -318,7 +332,7 @@ fn beside_a_greedy_pod_a_quiet_one_has_each_of_its_answers() {
     let mut mesh = Mesh::new();
     let flood = mesh.world.add_pod("n2", "flood", Some("closed"));
     let flood = flood.expect("a pod");
-    let mut server = mesh.world.yielding_app(&flood);
+    let mut server = mesh.world.app_by(&flood, greedy());
     server.args(["load-server", &APP_PORT.to_string()]);
     mesh.world
         .start_and_read(server, "serving")
@@ -345,7 +359,7 @@ fn beside_a_greedy_pod_a_quiet_one_has_each_of_its_answers() {
         |(_, from, to): &(&str, &Pod, String)| mesh.client(from, &["paced", to, "100", seconds]);
     let alone = ways.each_ref().map(quiet);
     let args = |kind: &str, to: &str, width: &str| {
-        let mut load = mesh.world.yielding_app(&mesh.a);
+        let mut load = mesh.world.app_by(&mesh.a, greedy());
         load.args([
             "load",
             kind,

@@ -26,6 +26,8 @@ const fn target(name: &'static str, body: fn(&[u8])) -> Target {
 
 /// `mesh/1`: frames, OPEN, and the states of streams.
 pub const FRAMES: Target = target("frames", tunnel::fuzz::frames);
+/// `mesh-shared/1`: frames, and the states of channels.
+pub const SHARED: Target = target("shared", tunnel::fuzz_shared::shared);
 /// TLS records after the handshake.
 pub const RECORDS: Target = target("records", tls::fuzz::records);
 /// Certificates and chains of peers.
@@ -64,6 +66,7 @@ pub const SESSION: Target = target("session", route::http::fuzz_session::session
 
 pub const TARGETS: &[Target] = &[
     FRAMES,
+    SHARED,
     RECORDS,
     CERTIFICATE,
     TRUST,

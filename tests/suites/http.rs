@@ -18,6 +18,8 @@ mod retries;
 mod routes;
 #[path = "http/sessions.rs"]
 mod sessions;
+#[path = "http/shared.rs"]
+mod shared;
 #[path = "http/ways.rs"]
 mod ways;
 

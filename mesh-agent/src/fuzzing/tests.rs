@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use super::mutate::Mutator;
 use super::{
     CERTIFICATE, CONFIG, FRAMES, HELLO, HTTP_REQUEST, HTTP_RESPONSE, HTTP_TARGET, HTTP2_BLOCKS,
-    HTTP2_FRAMES, HTTP2_HEAD, IDENTITY, RECORDS, REQUEST, ROUTED, SESSION, SNIFF, SPOKEN, TARGETS,
-    TRUST, Target, routed,
+    HTTP2_FRAMES, HTTP2_HEAD, IDENTITY, RECORDS, REQUEST, ROUTED, SESSION, SHARED, SNIFF, SPOKEN,
+    TARGETS, TRUST, Target, routed,
 };
 use crate::{ca, detect, discovery, http, route, tls, tunnel};
 
@@ -58,6 +58,11 @@ fn replay(target: Target, mutations: usize) {
 #[test]
 fn frames_of_a_peer_never_break_the_states_of_a_stream() {
     replay(FRAMES, 60_000);
+}
+
+#[test]
+fn frames_of_a_peer_never_mix_channels() {
+    replay(SHARED, 40_000);
 }
 
 #[test]
@@ -198,6 +203,7 @@ fn write_seeds() {
     let hellos = detect::fuzz::seeds();
     let all: BTreeMap<&str, Seeds> = [
         (FRAMES.name, named(tunnel::fuzz::seeds())),
+        (SHARED.name, named(tunnel::fuzz_shared::seeds())),
         (RECORDS.name, named(tls::fuzz::record_seeds())),
         (TRUST.name, named(tls::fuzz::trust_seeds(&root))),
         (CERTIFICATE.name, named(certificates)),

@@ -248,9 +248,28 @@ impl Held {
         self.change(|bytes| bytes.extend_from_slice(more));
     }
 
+    /// Without its first so many bytes.
+    pub(crate) fn drop_front(&mut self, bytes: usize) {
+        self.0.drain(..bytes);
+    }
+
     /// Gives the memory back.
     pub(crate) fn clear(&mut self) {
         self.change(|bytes| *bytes = Vec::new());
+    }
+
+    /// Without its bytes; the memory stays for the next ones where it is no more than `most`.
+    #[must_use]
+    pub(crate) fn emptied(mut self, most: usize) -> Self {
+        if self.0.capacity() > most {
+            return Self::default();
+        }
+        self.0.clear();
+        self
+    }
+
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
+        &mut self.0
     }
 
     #[cfg(any(test, feature = "fuzzing"))]
@@ -261,7 +280,10 @@ impl Held {
     fn change(&mut self, change: impl FnOnce(&mut Vec<u8>)) {
         let before = self.0.capacity();
         change(&mut self.0);
-        BUDGET.change(before, self.0.capacity());
+        let after = self.0.capacity();
+        if after != before {
+            BUDGET.change(before, after);
+        }
     }
 }
 

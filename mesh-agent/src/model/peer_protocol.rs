@@ -6,16 +6,28 @@
 pub(crate) enum PeerProtocol {
     /// One stream at a time (`docs/protocol.md`).
     Mesh1,
+    /// Channels, each of which carries what a connection of its own would.
+    Shared1,
 }
 
 impl PeerProtocol {
     /// All that are accepted, the one that is liked best first.
-    pub(crate) const ALL: &'static [Self] = &[Self::Mesh1];
+    pub(crate) const ALL: &'static [Self] = &[Self::Shared1, Self::Mesh1];
 
     #[must_use]
     pub(crate) const fn alpn(self) -> &'static [u8] {
         match self {
             Self::Mesh1 => b"mesh/1",
+            Self::Shared1 => b"mesh-shared/1",
+        }
+    }
+
+    /// What a client offers that wants to speak it: who does not speak it speaks the last one.
+    #[must_use]
+    pub(crate) const fn offered(self) -> &'static [Self] {
+        match self {
+            Self::Mesh1 => &[Self::Mesh1],
+            Self::Shared1 => Self::ALL,
         }
     }
 

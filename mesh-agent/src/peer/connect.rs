@@ -1,25 +1,66 @@
 //! A new connection to another agent.
 
+use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::net::TcpStream;
 
 use super::peers::{PROTOCOL, Peers};
 use super::proofs::Source;
 use crate::enrol::LocalPod;
 use crate::io::dial;
-use crate::model::{RefuseReason, Refused, TlsRole};
+use crate::model::{PeerProtocol, RefuseReason, Refused, TlsRole};
 use crate::plan::{MayDial as _, MeshPeer};
 use crate::sys::socket;
-use crate::tls::{self, Credentials, PeerId};
-use crate::tunnel::Connection;
+use crate::tls::{self, Credentials, PeerId, Session};
+use crate::tunnel::{Connection, SharedConnection};
+
+/// A new connection that was to be shared.
+pub(crate) enum Reached {
+    Shared(Rc<SharedConnection>),
+    /// The other agent carries one stream at a time.
+    Alone(Box<Connection>),
+}
 
 impl Peers {
-    /// Verified, and noted as a proof.
+    /// One that carries one stream at a time.
     pub(super) async fn connect(
         &self,
         pod: &LocalPod,
         to: &MeshPeer,
     ) -> Result<Connection, Refused> {
+        let (tcp, session, not_after) = self.handshake(pod, to, PROTOCOL).await?;
+        Ok(Connection::new(tcp, session, not_after, Instant::now()))
+    }
+
+    /// One that is shared, where the other agent knows how to.
+    pub(super) async fn connect_shared(
+        &self,
+        pod: &LocalPod,
+        to: &MeshPeer,
+    ) -> Result<Reached, Refused> {
+        let handshake = self.handshake(pod, to, PeerProtocol::Shared1);
+        let (tcp, session, not_after) = handshake.await?;
+        Ok(match session.protocol {
+            PeerProtocol::Shared1 => {
+                let account = pod.account.clone();
+                Reached::Shared(SharedConnection::client(tcp, session, not_after, account))
+            }
+            PeerProtocol::Mesh1 => {
+                let connection = Connection::new(tcp, session, not_after, Instant::now());
+                Reached::Alone(Box::new(connection))
+            }
+        })
+    }
+
+    /// Verified, and noted as a proof; with the end of the own certificate.
+    async fn handshake(
+        &self,
+        pod: &LocalPod,
+        to: &MeshPeer,
+        protocol: PeerProtocol,
+    ) -> Result<(TcpStream, Session, SystemTime), Refused> {
         let config = &self.config;
         let credentials = credentials(pod, config.handshake_timeout).await?;
         let from = pod.dial_from(to.to().ip(), config.same_node_tls, &config.limits)?;
@@ -28,13 +69,14 @@ impl Peers {
         socket::keep_alive(&tcp).map_err(|_| RefuseReason::ConnectRefused)?;
         let expected = std::slice::from_ref(to.expected());
         let deadline = config.handshake_timeout;
-        let handshake = tls::connect(&tcp, &credentials, expected, PROTOCOL, deadline);
+        let handshake = tls::connect(&tcp, &credentials, expected, protocol, deadline);
         let session = handshake.await?;
         self.observe.handshake(TlsRole::Client, session.parameters);
-        let connection = Connection::new(tcp, session, credentials.not_after(), Instant::now());
-        let source = Source::Pod(pod.cookie());
-        self.note_proof((pod, to.to().ip()), Some(source), &connection);
-        Ok(connection)
+        let not_after = credentials.not_after();
+        let (peer, source) = (&session.peer, Source::Pod(pod.cookie()));
+        let shown = (peer, not_after.min(peer.not_after()));
+        self.note_proof((pod, to.to().ip()), Some(source), shown);
+        Ok((tcp, session, not_after))
     }
 }
 

@@ -16,8 +16,10 @@ mod peers;
 mod proofs;
 mod reach;
 mod renew;
+mod sharing;
 
-pub(crate) use connect::{credentials, still_trusted};
+pub(crate) use connect::{Reached, credentials, still_trusted};
 pub(crate) use metrics::Metrics;
 pub(crate) use peers::{Config, Peers, Preconnect};
 pub(crate) use proofs::{Pair, PeerSession, Proofs, RenewalAction, Source};
+pub(crate) use sharing::{Found, Making, Sharer};

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -11,16 +12,20 @@ use super::away::Away;
 use super::gate::Gate;
 use super::metrics::Metrics;
 use super::proofs::{self, Pair, PeerSession, PeerValidity, Proof, Proofs, RenewalAction, Source};
+use super::sharing::Sharing;
 use crate::enrol::LocalPod;
 use crate::io::Limits;
 use crate::model::PeerProtocol;
 use crate::observe;
 use crate::plan::MeshPeer;
 use crate::tls::{Credentials, PeerId, Trust};
-use crate::tunnel::{Connection, Key, Pool, PoolConfig};
+use crate::tunnel::{Connection, Key, Pool, PoolConfig, SharedConnection};
 
-/// What streams are carried by.
+/// What streams are carried by, where they have a connection to themselves.
 pub(super) const PROTOCOL: PeerProtocol = PeerProtocol::Mesh1;
+
+/// What a handshake has shown: who the peer is, and when either certificate ends.
+pub(crate) type Shown<'c> = (&'c PeerId, SystemTime);
 
 /// A connection that is to be made.
 #[derive(Debug)]
@@ -55,6 +60,8 @@ pub(crate) struct Peers {
     pub(super) gate: Gate,
     /// Agents that were not there.
     pub(super) away: RefCell<Away>,
+    /// Connections that streams share.
+    pub(crate) sharing: Rc<Sharing>,
     /// Connections to be made ahead.
     pub(super) preconnects: mpsc::Sender<Preconnect>,
     /// Parts the renewals of what began together.
@@ -78,6 +85,7 @@ impl Peers {
             metrics,
             proofs,
             away: RefCell::default(),
+            sharing: Rc::default(),
             preconnects,
             spread: Cell::new(0),
         }
@@ -96,8 +104,17 @@ impl Peers {
 
     /// How long it may carry more messages.
     pub(crate) fn may_go_on_for(&self, connection: &Connection) -> Duration {
-        let age = connection.age(Instant::now());
-        let valid = connection.expires().duration_since(SystemTime::now());
+        self.left_of(connection.age(Instant::now()), connection.expires())
+    }
+
+    /// The same of one that is shared, for a new channel.
+    pub(crate) fn may_take_more(&self, shared: &SharedConnection) -> bool {
+        let left = self.left_of(shared.age(Instant::now()), shared.expires());
+        !left.is_zero()
+    }
+
+    fn left_of(&self, age: Duration, expires: SystemTime) -> Duration {
+        let valid = expires.duration_since(SystemTime::now());
         let left = self.config.pool.max_age.saturating_sub(age);
         left.min(valid.unwrap_or_default())
     }
@@ -105,10 +122,12 @@ impl Peers {
     /// Closes all idle connections of a pod.
     pub(crate) fn remove_pod(&self, netns: u64) {
         self.pool.borrow_mut().remove_pod(netns);
+        self.sharing.remove_pod(netns);
     }
 
     pub(crate) fn clear(&self) {
         self.pool.borrow_mut().clear();
+        self.sharing.clear();
     }
 
     /// Closes idle connections that are of no use any more.
@@ -144,10 +163,11 @@ impl Peers {
     }
 
     /// What a stream to the other agent is judged by while it lives.
-    pub(crate) fn session(&self, pod: &LocalPod, to: SocketAddr, with: &Connection) -> PeerSession {
-        let peer = with.peer().clone();
+    pub(crate) fn session(&self, pod: &LocalPod, to: SocketAddr, with: Shown<'_>) -> PeerSession {
+        let (peer, expires) = with;
+        let peer = peer.clone();
         let pair = pair(pod, to.ip(), &peer);
-        let due = self.due(SystemTime::now(), with.expires());
+        let due = self.due(SystemTime::now(), expires);
         PeerSession {
             own: pod.identity.clone(),
             validity: PeerValidity::client(pair, peer.not_after(), to, due),
@@ -172,12 +192,12 @@ impl Peers {
         &self,
         (pod, peer_ip): (&LocalPod, IpAddr),
         source: Option<Source>,
-        with: &Connection,
+        (peer, expires): Shown<'_>,
     ) {
-        let (now, peer) = (SystemTime::now(), with.peer());
+        let now = SystemTime::now();
         let proof = Proof {
             peer: peer.clone(),
-            due: self.due(now, with.expires()),
+            due: self.due(now, expires),
         };
         let own = pod.identity.current();
         let trusted = |peer: &PeerId| is_trusted_by(own.as_deref(), peer);

@@ -6,10 +6,10 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::connect::still_trusted;
+use super::connect::{Reached, still_trusted};
 use super::peers::{PROTOCOL, Peers, Preconnect};
 use crate::enrol::LocalPod;
-use crate::model::{RefuseReason, Refused, TlsFailure};
+use crate::model::{PeerProtocol, RefuseReason, Refused, TlsFailure};
 use crate::plan::{MayDial as _, MeshPeer};
 use crate::tunnel::{Connection, Key};
 
@@ -67,6 +67,22 @@ impl Peers {
         }
     }
 
+    /// A new connection that is to be shared, when it is its turn.
+    pub(crate) async fn wait_for_shared(
+        &self,
+        pod: &LocalPod,
+        peer: &MeshPeer,
+    ) -> Result<Reached, Refused> {
+        let key = Key {
+            protocol: PeerProtocol::Shared1,
+            ..Self::key(pod, peer)
+        };
+        let reaching = self.reach_by(peer, || self.connect_shared(pod, peer));
+        let reached = self.gate.in_turn(key, reaching).await?;
+        self.metrics.connects.inc();
+        Ok(reached)
+    }
+
     /// An idle connection, for a stream that begins now. One whose peer is not trusted
     /// any more is closed: what was made before a root went is no fault of the peer's.
     pub(crate) fn pooled(&self, pod: &LocalPod, key: Key, peer: &MeshPeer) -> Option<Connection> {
@@ -117,11 +133,18 @@ impl Peers {
         pod: &LocalPod,
         peer: &MeshPeer,
     ) -> Result<Connection, Refused> {
+        self.reach_by(peer, || self.connect(pod, peer)).await
+    }
+
+    async fn reach_by<T, F>(&self, peer: &MeshPeer, connect: impl Fn() -> F) -> Result<T, Refused>
+    where
+        F: Future<Output = Result<T, Refused>>,
+    {
         let until = Instant::now() + self.config.connect_timeout;
         let (mut pause, mut dropped) = (FIRST_PAUSE, false);
         let agent = peer.to().ip();
         loop {
-            let result = self.connect(pod, peer).await;
+            let result = connect().await;
             let away = match result.as_ref().map_err(|refused| refused.reason) {
                 Err(RefuseReason::ConnectRefused) => true,
                 Err(RefuseReason::Tls(TlsFailure::Closed)) => {

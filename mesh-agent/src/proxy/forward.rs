@@ -128,11 +128,14 @@ fn take_up<C: Forward>(what: &mut C, report: &mut Report) {
     }
 }
 
+/// The two that bytes are carried between; none for one that others have in common.
+pub(super) type Sockets<'s> = (&'s TcpStream, Option<&'s TcpStream>);
+
 /// Carries between the `sockets` that `what` has; `idle`: longest silence,
 /// `None` for ever.
 pub(super) async fn forward<C: Forward>(
     what: &mut C,
-    sockets: [&TcpStream; 2],
+    sockets: Sockets<'_>,
     cut: &Cut,
     report: &mut Report,
     idle: Option<Duration>,
@@ -172,7 +175,7 @@ pub(super) async fn forward<C: Forward>(
             continue;
         }
         if !std::mem::replace(&mut lasts, true) {
-            for socket in sockets {
+            for socket in [Some(sockets.0), sockets.1].into_iter().flatten() {
                 // It can fail only for a socket that is already dead.
                 let _dead = socket::keep_alive(socket);
             }
@@ -224,15 +227,25 @@ impl Looks {
 
 /// The socket that fails, also one that nobody reads from or writes to now, for
 /// its bytes wait for the other one. The error is left for whoever does.
-async fn failure([first, second]: [&TcpStream; 2]) -> Side {
+async fn failure((first, second): Sockets<'_>) -> Side {
+    let second = async {
+        match second {
+            Some(second) => second.ready(Interest::ERROR).await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
         _ready = first.ready(Interest::ERROR) => Side::First,
-        _ready = second.ready(Interest::ERROR) => Side::Second,
+        _ready = second => Side::Second,
     }
 }
 
-fn abandoned([first, second]: [&TcpStream; 2]) -> Option<Side> {
-    let second = || socket::is_abandoned(second).then_some(Side::Second);
+fn abandoned((first, second): Sockets<'_>) -> Option<Side> {
+    let second = || {
+        second
+            .is_some_and(socket::is_abandoned)
+            .then_some(Side::Second)
+    };
     let first = socket::is_abandoned(first).then_some(Side::First);
     first.or_else(second)
 }
@@ -284,7 +297,7 @@ pub(super) async fn forward_plain(
         client,
         upstream,
     };
-    let sockets = [client, upstream];
+    let sockets = (client, Some(upstream));
     let reason = match forward(&mut plain, sockets, cut, report, idle).await {
         Stopped::Ended(io::RelayEnd::Finished) => CloseReason::Finished,
         Stopped::Ended(io::RelayEnd::ResetByClient) => CloseReason::ResetByClient,

@@ -7,6 +7,7 @@ mod caller;
 mod http;
 mod http2;
 mod requests;
+mod shared;
 mod sniff;
 pub(super) mod tunnelled;
 

@@ -42,6 +42,7 @@ mod request_place;
 mod request_report;
 mod seen;
 mod server_name;
+mod shared;
 mod silence;
 mod spare;
 mod times;

@@ -16,6 +16,7 @@ mod reach;
 mod retry;
 mod routed;
 mod sent;
+mod shared;
 mod upstreams;
 
 use super::accepted::Accepted;
@@ -136,7 +137,8 @@ async fn requests(
     match first {
         First::Http2 => Box::pin(http2::requests(accepted, report, open)).await,
         First::Http | First::Bytes | First::Silence | First::Unfinished | First::Ended => {
-            Box::pin(Requests::new(accepted, report, open).serve()).await
+            // Kept once: what a future takes with it is in it twice.
+            Box::pin(async { Requests::new(accepted, report, open).serve().await }).await
         }
     }
 }

@@ -161,7 +161,7 @@ impl Credentials {
         protocol: PeerProtocol,
     ) -> Arc<ClientConfig> {
         let mut config = self.client.clone();
-        config.alpn_protocols = vec![protocol.alpn().to_vec()];
+        config.alpn_protocols = names(protocol.offered());
         config
             .dangerous()
             .set_certificate_verifier(Arc::new(ServerVerifier {
@@ -205,6 +205,11 @@ fn client_config(
     Ok(config)
 }
 
+fn names(protocols: &[PeerProtocol]) -> Vec<Vec<u8>> {
+    let names = protocols.iter().map(|protocol| protocol.alpn().to_vec());
+    names.collect()
+}
+
 fn server_config(
     certified: &Arc<CertifiedKey>,
     trust: &Arc<Trust>,
@@ -216,8 +221,7 @@ fn server_config(
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::new(verifier))
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(certified))));
-    let all = PeerProtocol::ALL.iter();
-    config.alpn_protocols = all.map(|protocol| protocol.alpn().to_vec()).collect();
+    config.alpn_protocols = names(PeerProtocol::ALL);
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.enable_secret_extraction = true;

@@ -3,21 +3,22 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
-use std::net::Shutdown;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant, SystemTime};
 
-use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use super::ProtocolError;
 use super::frame::{self, GENERATIONS, HEADER, Kind, MAX_RESET, Open};
+use super::layer::Layer;
 use super::relay::Relay;
+use super::shared::Channel;
 use super::stream::{self, Between};
-use crate::io::{Held, read};
+use super::wire::Wire;
+use crate::io::Held;
 use crate::model::TlsParameters;
-use crate::tls::{HEAD, MAX_CIPHERTEXT, Opened, PeerId, RecordError, Records, Session, TAIL};
+use crate::tls::{HEAD, MAX_CIPHERTEXT, Opened, PeerId, RecordError, Session, TAIL};
 
 /// After a GOAWAY the peer's close is waited for this long.
 pub(super) const LINGER: Duration = Duration::from_millis(500);
@@ -72,9 +73,8 @@ pub(crate) struct IncomingStream {
 
 /// A verified TLS connection that carries streams one after the other.
 pub(crate) struct Connection {
-    /// Shared with who waits for its failure.
-    pub(super) tcp: Arc<TcpStream>,
-    pub(super) records: Records,
+    wire: Wire,
+    pub(super) layer: Layer,
     peer: PeerId,
     tls: TlsParameters,
     /// Ciphertext received and not opened yet; without memory when empty.
@@ -105,9 +105,9 @@ impl Connection {
         now: Instant,
     ) -> Self {
         Self {
-            tcp: Arc::new(tcp),
+            wire: Wire::Socket(Arc::new(tcp)),
             expires: own_not_after.min(session.peer.not_after()),
-            records: session.records,
+            layer: Layer::Tls(session.records),
             peer: session.peer,
             tls: session.parameters,
             received: session.early.into(),
@@ -122,9 +122,43 @@ impl Connection {
         }
     }
 
+    /// One whose streams a channel of a shared connection carries.
+    #[must_use]
+    pub(crate) fn on(channel: Channel) -> Self {
+        let shared = channel.connection();
+        Self {
+            expires: shared.expires(),
+            layer: Layer::Bare,
+            peer: shared.peer().clone(),
+            tls: shared.tls(),
+            received: Held::default(),
+            unsent: Held::default(),
+            unsent_at: 0,
+            generation: GENERATIONS - 1,
+            // What carries it may have been there for long.
+            used: true,
+            crossed: false,
+            going_away: false,
+            opened: shared.opened(),
+            wire: Wire::Channel(channel),
+        }
+    }
+
+    /// Others' streams have it in common.
+    #[must_use]
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self.wire, Wire::Channel(_))
+    }
+
     #[must_use]
     pub(crate) fn peer(&self) -> &PeerId {
         &self.peer
+    }
+
+    /// Who is at the other end, and when either certificate ends.
+    #[must_use]
+    pub(crate) fn shown(&self) -> (&PeerId, SystemTime) {
+        (&self.peer, self.expires)
     }
 
     /// What its handshake agreed on.
@@ -133,9 +167,13 @@ impl Connection {
         self.tls
     }
 
+    /// Its socket, where it has one to itself.
     #[must_use]
-    pub(crate) fn tcp(&self) -> &Arc<TcpStream> {
-        &self.tcp
+    pub(crate) fn tcp(&self) -> Option<&Arc<TcpStream>> {
+        match &self.wire {
+            Wire::Socket(socket) => Some(socket),
+            Wire::Channel(_) => None,
+        }
     }
 
     #[must_use]
@@ -178,7 +216,7 @@ impl Connection {
             let mut len = self.restore(buffer);
             let mut at = 0;
             loop {
-                match self.records.open(&mut buffer[at..len])? {
+                match self.layer.open(&mut buffer[at..len])? {
                     Opened::NeedMore => {}
                     Opened::Closed => return Poll::Ready(Err(Broken::Lost)),
                     Opened::Handled { consumed } => {
@@ -260,12 +298,12 @@ impl Connection {
 
     /// May a stream begin on this idle connection? Looks at what came meanwhile.
     pub(crate) fn is_idle_and_whole(&mut self) -> bool {
-        if self.going_away || !self.unsent.is_empty() {
+        if self.going_away || !self.unsent.is_empty() || !self.wire.is_whole() {
             return false;
         }
         with_received(|buffer| {
             let mut len = self.restore(buffer);
-            match read(&self.tcp, &mut buffer[len..]) {
+            match self.wire.try_read(&mut buffer[len..]) {
                 Ok(0) => return false,
                 Ok(n) => len += n,
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {}
@@ -273,7 +311,7 @@ impl Connection {
             }
             let mut at = 0;
             loop {
-                match self.records.open(&mut buffer[at..len]) {
+                match self.layer.open(&mut buffer[at..len]) {
                     Ok(Opened::NeedMore) => break,
                     Ok(Opened::Handled { consumed }) => at += consumed,
                     Ok(Opened::Data {
@@ -319,8 +357,8 @@ impl Connection {
         if self.queue(Kind::Goaway, last, &[last, 0]).is_err() {
             return;
         }
-        if let Ok(alert) = self.records.close_notify() {
-            self.unsent.extend(&alert);
+        if let Some(alert) = self.layer.close_notify() {
+            self.unsent.extend(alert.as_ref());
         }
         // A peer that does not read, or stays, finds the connection closed.
         let _in_time = tokio::time::timeout(LINGER, self.farewell()).await;
@@ -347,14 +385,12 @@ impl Connection {
 
     /// Ends the own direction, so that the peer need not wait for the close.
     pub(crate) fn hang_up(&self) {
-        // Fails only where the peer has closed already.
-        let _gone = SockRef::from(&*self.tcp).shutdown(Shutdown::Write);
+        self.wire.hang_up();
     }
 
     /// Closing will send RST, past what the peer has not read.
     pub(super) fn reset_on_close(&self) {
-        // Fails only for a socket that is dead already.
-        let _dead = SockRef::from(&*self.tcp).set_linger(Some(Duration::ZERO));
+        self.wire.reset_on_close();
     }
 
     /// Takes what had arrived before the connection failed, whatever the
@@ -364,7 +400,7 @@ impl Connection {
         let mut part = [0; 4096];
         while room > 0 {
             let len = part.len().min(room);
-            match io::Read::read(&mut &*SockRef::from(&*self.tcp), &mut part[..len]) {
+            match self.wire.read_rest(&mut part[..len]) {
                 Ok(0) | Err(_) => return,
                 Ok(n) => {
                     self.received.extend(&part[..n]);
@@ -388,14 +424,14 @@ impl Connection {
         frame::put_header(plaintext, kind, generation, len);
         plaintext[HEADER..HEADER + len].copy_from_slice(&payload[..len]);
         self.before_seal()?;
-        let sealed = self.records.seal(&mut record, HEADER + len)?;
+        let sealed = self.layer.seal(&mut record, HEADER + len)?;
         self.unsent.extend(&record[..sealed]);
         Ok(())
     }
 
     /// What the record layer itself must say before anything else is sealed.
     pub(super) fn before_seal(&mut self) -> Result<(), Broken> {
-        if let Some(bytes) = self.records.take_outgoing()? {
+        if let Some(bytes) = self.layer.take_outgoing()? {
             self.unsent.extend(&bytes);
         }
         Ok(())
@@ -404,7 +440,7 @@ impl Connection {
     /// Sends `sealed` behind what is unsent; what the socket does not take is kept.
     pub(super) fn send(&mut self, sealed: &[u8]) -> io::Result<()> {
         let taken = if self.unsent.is_empty() {
-            match self.tcp.try_write(sealed) {
+            match self.wire.try_write(sealed) {
                 Ok(n) => n,
                 Err(e) if e.kind() == ErrorKind::WouldBlock => 0,
                 Err(e) => return Err(e),
@@ -420,6 +456,16 @@ impl Connection {
         Ok(())
     }
 
+    /// Nothing is known of an end of what carries it.
+    pub(super) fn is_whole(&self) -> bool {
+        self.wire.is_whole()
+    }
+
+    /// It has ended, and nothing that was written to it ever left.
+    pub(super) fn nothing_was_sent(&self) -> bool {
+        self.wire.nothing_was_sent()
+    }
+
     /// Everything was handed to the socket.
     pub(super) fn is_flushed(&self) -> bool {
         self.unsent.is_empty()
@@ -427,8 +473,8 @@ impl Connection {
 
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.unsent_at < self.unsent.len() {
-            ready!(self.tcp.poll_write_ready(cx))?;
-            match self.tcp.try_write(&self.unsent[self.unsent_at..]) {
+            ready!(self.wire.poll_write_ready(cx))?;
+            match self.wire.try_write(&self.unsent[self.unsent_at..]) {
                 Ok(n) => self.unsent_at += n,
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {}
                 Err(e) => return Poll::Ready(Err(e)),
@@ -448,16 +494,10 @@ impl Connection {
         buffer: &mut [u8],
         cx: &mut Context<'_>,
     ) -> Poll<Result<usize, Broken>> {
-        loop {
-            ready!(self.tcp.poll_read_ready(cx))?;
-            match read(&self.tcp, buffer) {
-                Ok(0) => return Poll::Ready(Err(Broken::Lost)),
-                Ok(n) => return Poll::Ready(Ok(n)),
-                // Readiness was stale and is cleared now: the next poll registers.
-                Err(e) if e.kind() == ErrorKind::WouldBlock => {}
-                Err(_) => return Poll::Ready(Err(Broken::Lost)),
-            }
-        }
+        Poll::Ready(match ready!(self.wire.poll_read(buffer, cx)) {
+            Ok(0) | Err(_) => Err(Broken::Lost),
+            Ok(n) => Ok(n),
+        })
     }
 
     /// Puts what was kept at the front of `buffer`; gives its length.
@@ -482,6 +522,19 @@ impl std::fmt::Debug for Connection {
             .field("generation", &self.generation)
             .finish_non_exhaustive()
     }
+}
+
+/// What tells a client that nothing of its stream was taken, the first one on a channel.
+pub(super) fn goaway_before_the_first() -> Vec<u8> {
+    const LAST: u8 = GENERATIONS - 1;
+    let payload = [LAST, 0];
+    let mut record = [0; HEAD + HEADER + 2];
+    frame::put_header(&mut record[HEAD..], Kind::Goaway, LAST, payload.len());
+    record[HEAD + HEADER..].copy_from_slice(&payload);
+    let len = HEADER + payload.len();
+    // There is nothing that could fail.
+    let _sealed = Layer::Bare.seal(&mut record, len);
+    record.to_vec()
 }
 
 /// This thread's buffer for ciphertext.

@@ -16,21 +16,29 @@ mod connection;
 mod frame;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+mod layer;
 mod outgoing;
 mod pool;
 mod relay;
 mod reset;
+mod shared;
 #[cfg(test)]
 mod specification;
 mod stream;
 #[cfg(test)]
 pub(crate) mod tests;
+mod wire;
 
 pub(crate) use connection::{Connection, IncomingStream};
 pub(crate) use frame::{Open, ResetReason};
 pub(crate) use pool::{Config as PoolConfig, Key, Pool};
 pub(crate) use relay::{Relay, StreamEnd, Unseen};
 pub(crate) use reset::Reset;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use shared::fuzz as fuzz_shared;
+pub(crate) use shared::{Channel, SharedConnection};
+
+use connection::goaway_before_the_first;
 
 /// The peer broke the protocol; the connection is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,4 +61,6 @@ pub(crate) enum ProtocolError {
     OutOfPlace,
     #[error("a TLS record that does not open")]
     Record,
+    #[error("more on a channel than its window allows")]
+    Window,
 }

@@ -14,7 +14,8 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::frame::{self, HEADER, Kind};
-use crate::tls::{HEAD, MAX_PLAINTEXT, RecordError, Records, TAIL};
+use super::layer::Layer;
+use crate::tls::{HEAD, MAX_PLAINTEXT, RecordError, TAIL};
 
 /// Records of one batch: 256 KiB measured best.
 const RECORDS: usize = 16;
@@ -181,7 +182,7 @@ impl Batch {
     /// Makes records of prefix, data and, when the stream `ends`, FIN.
     pub(super) fn seal(
         &mut self,
-        records: &mut Records,
+        layer: &mut Layer,
         generation: u8,
         ends: bool,
     ) -> Result<&[u8], RecordError> {
@@ -202,8 +203,13 @@ impl Batch {
                 fin = false;
             }
             if end > start {
-                // All records before this one are full: there is no gap.
-                sealed = i * STRIDE + records.seal(&mut self.bytes[i * STRIDE..], end - start)?;
+                // All records before this one are full; sealed, they leave no gap.
+                let at = i * STRIDE;
+                let n = layer.seal(&mut self.bytes[at..], end - start)?;
+                if sealed < at {
+                    self.bytes.copy_within(at..at + n, sealed);
+                }
+                sealed += n;
             }
             if left == 0 {
                 break;
@@ -212,7 +218,7 @@ impl Batch {
         if fin {
             // It did not fit behind the last data: right behind that record.
             frame::put_header(&mut self.bytes[sealed + HEAD..], Kind::Fin, generation, 0);
-            sealed += records.seal(&mut self.bytes[sealed..], HEADER)?;
+            sealed += layer.seal(&mut self.bytes[sealed..], HEADER)?;
         }
         Ok(&self.bytes[..sealed])
     }

@@ -10,6 +10,7 @@ use super::relay::{
     ACCEPT_DELAY, CREDIT_BYTES, FRAMES_PER_POLL, MAX_REPLAYS, RESET_TIMEOUT, UPLOAD_BYTES,
 };
 use super::reset::{MAX_POLICY, Reset};
+use super::shared::limits as shared;
 use crate::model::PeerProtocol;
 use crate::model::RuleRef;
 use crate::tls::MAX_PLAINTEXT;
@@ -55,6 +56,11 @@ fn the_example_is_what_goes_over_the_wire() {
         shown(Kind::Reset, &Reset::denied(Some(&rule)).encode()),
         shown(Kind::Goaway, &[0, 0]),
     ];
+    let on_a_channel = shared::example();
+    let expected: Vec<String> = expected
+        .into_iter()
+        .chain(on_a_channel.iter().map(|frame| line(frame)))
+        .collect();
     let (_, example) = TEXT.split_once("## Example").expect("an example");
     let lines: Vec<&str> = example.lines().filter(|l| l.starts_with("    ")).collect();
     assert_eq!(lines, expected);
@@ -101,6 +107,32 @@ fn every_limit_in_the_specification_is_the_codes() {
             "oldest connection for a new stream, s",
             u128::from(pool.max_age.as_secs()),
         ),
+        (
+            "header on a shared connection, bytes",
+            shared::CHANNEL_FRAME as u128,
+        ),
+        (
+            "channels of a shared connection",
+            shared::MAX_CHANNELS as u128,
+        ),
+        ("highest channel", u128::from(shared::UNSAID - 1)),
+        (
+            "window of a channel at first, bytes",
+            u128::from(shared::WINDOW),
+        ),
+        (
+            "window of a channel at most, bytes",
+            u128::from(shared::MAX_WINDOW),
+        ),
+        (
+            "parts of a window, of which one is read before that is told",
+            u128::from(shared::PARTS),
+        ),
+        ("data that waits to be sealed, bytes", shared::FULL as u128),
+        (
+            "what waits when nothing more is read, bytes",
+            shared::FLOODED as u128,
+        ),
     ];
     let (_, table) = TEXT.split_once("## Limits").expect("limits");
     let (table, _) = table.split_once("\n\nThe ").expect("the table's end");
@@ -111,5 +143,13 @@ fn every_limit_in_the_specification_is_the_codes() {
         .collect();
     assert_eq!(rows.collect::<Vec<_>>(), expected);
     assert_eq!(PeerProtocol::Mesh1.alpn(), b"mesh/1");
+    assert_eq!(PeerProtocol::Shared1.alpn(), b"mesh-shared/1");
+    let both = [PeerProtocol::Shared1, PeerProtocol::Mesh1];
+    assert_eq!(PeerProtocol::Shared1.offered(), both);
+    assert_eq!(
+        shared::FRAMES_PER_POLL,
+        FRAMES_PER_POLL,
+        "one row is for both"
+    );
     assert!(TEXT.contains(&format!("OPEN's version must be {VERSION}.")));
 }

@@ -4,11 +4,12 @@
 mod bytes;
 mod floods;
 mod replay;
+mod shared;
 pub(crate) mod support;
 mod told;
 
 use std::net::SocketAddr;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -16,9 +17,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
-use crate::tls::tests::support::{DEADLINE, credentials, id, root, sockets};
-use crate::tls::{accept, connect, warm};
-use support::settle;
+use crate::model::PeerProtocol;
+use crate::tls::Session;
+use crate::tls::tests::support::{DEADLINE, sockets};
+use support::{sessions, settle, until};
 
 fn reset_on_close(stream: &TcpStream) {
     let linger = Some(std::time::Duration::ZERO);
@@ -28,29 +30,12 @@ fn reset_on_close(stream: &TcpStream) {
 }
 
 async fn connections() -> (Connection, Connection) {
-    warm();
-    let root = root("root");
-    let (web, db) = (credentials(&root, "web"), credentials(&root, "db"));
-    let (client, server) = sockets().await;
-    let expected = [id("db")];
-    let (c, s) = tokio::join!(
-        connect(
-            &client,
-            &web,
-            &expected,
-            crate::model::PeerProtocol::Mesh1,
-            DEADLINE
-        ),
-        accept(&server, &db, DEADLINE)
-    );
-    let end = |tcp, session: crate::tls::Session| {
-        let until = SystemTime::now() + DEADLINE;
-        Connection::new(tcp, session, until, Instant::now())
-    };
-    (
-        end(client, c.expect("a session")),
-        end(server, s.expect("a session")),
-    )
+    let (client, server) = sessions(PeerProtocol::Mesh1).await;
+    (alone(client), alone(server))
+}
+
+fn alone((tcp, session): (TcpStream, Session)) -> Connection {
+    Connection::new(tcp, session, until(), Instant::now())
 }
 
 /// The stream that the other end opens.
@@ -145,7 +130,7 @@ fn terms(seed: u64, up: u32, down: u32, script: Script) -> [u8; 17] {
 async fn backend() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
     let address = listener.local_addr().expect("its address");
-    tokio::spawn(async move {
+    tokio::task::spawn_local(async move {
         while let Ok((stream, _)) = listener.accept().await {
             tokio::spawn(answer(stream));
         }
@@ -227,11 +212,11 @@ async fn client(mut stream: TcpStream, seed: u64, up: usize, down: usize, script
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn streams_follow_each_other_on_one_connection() {
     let (mut near, far) = connections().await;
     let backend = backend().await;
-    let served = tokio::spawn(serve(far, backend));
+    let served = tokio::task::spawn_local(serve(far, backend));
     for (i, (up, down)) in [
         (0, 0),
         (1, 0),
@@ -258,10 +243,10 @@ async fn streams_follow_each_other_on_one_connection() {
 }
 
 /// FIN behind a record that it does not fit into was once sent with a gap.
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn every_size_around_a_full_record_arrives_with_its_end() {
     let (mut near, far) = connections().await;
-    let served = tokio::spawn(serve(far, backend().await));
+    let served = tokio::task::spawn_local(serve(far, backend().await));
     for size in (16_340..16_400).chain(32_700..32_780) {
         let (app, agent) = sockets().await;
         let (_, (end, whole)) = tokio::join!(
@@ -274,10 +259,10 @@ async fn every_size_around_a_full_record_arrives_with_its_end() {
     assert_eq!(served.await.expect("no panic"), Ok(()));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn both_directions_at_once_carry_many_megabytes_unchanged() {
     let (mut near, far) = connections().await;
-    let served = tokio::spawn(serve(far, backend().await));
+    let served = tokio::task::spawn_local(serve(far, backend().await));
     let (app, agent) = sockets().await;
     let size = 24 << 20;
     let (_, (end, _)) = tokio::join!(
@@ -298,7 +283,7 @@ fn resets_and_reuse_never_mix_streams() {
             scope.spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()
-                    .build()
+                    .build_local(Default::default())
                     .expect("a runtime");
                 runtime.block_on(mix(thread));
             });
@@ -319,7 +304,7 @@ async fn mix(thread: u64) {
             }
             None => {
                 let (near, far) = connections().await;
-                tokio::spawn(serve(far, backend));
+                tokio::task::spawn_local(serve(far, backend));
                 near
             }
         };
@@ -345,19 +330,19 @@ async fn mix(thread: u64) {
     );
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_reader_that_stalls_stops_the_sender_and_memory_stays_bounded() {
     let (mut near, mut far) = connections().await;
     let (mut app, agent) = sockets().await;
     let (reader, delivered) = sockets().await;
-    let far_side = tokio::spawn(async move {
+    let far_side = tokio::task::spawn_local(async move {
         let mut relay = taken(&mut far).await;
         relay.accept();
         let stalled = tokio::time::timeout(DEADLINE / 5, relay.run(&delivered, &mut far)).await;
         assert!(stalled.is_err(), "it cannot end");
         (relay.held(), far.held())
     });
-    let writer = tokio::spawn(async move {
+    let writer = tokio::task::spawn_local(async move {
         let chunk = vec![1; 64 * 1024];
         let mut written = 0_usize;
         while tokio::time::timeout(DEADLINE / 10, app.write_all(&chunk))
@@ -380,14 +365,18 @@ async fn a_reader_that_stalls_stops_the_sender_and_memory_stays_bounded() {
     drop(reader);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn an_idle_connection_that_the_peer_left_is_not_used() {
     let (mut near, far) = connections().await;
     assert!(near.is_idle_and_whole());
-    let leaving = tokio::spawn(far.go_away());
+    let leaving = tokio::task::spawn_local(far.go_away());
     let left = async {
         loop {
-            near.tcp().readable().await.expect("readable");
+            near.tcp()
+                .expect("a socket")
+                .readable()
+                .await
+                .expect("readable");
             if !near.is_idle_and_whole() {
                 return;
             }
@@ -399,7 +388,7 @@ async fn an_idle_connection_that_the_peer_left_is_not_used() {
 }
 
 /// Frames in records that are well sealed and make no sense.
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn frames_out_of_order_close_the_connection() {
     use frame::Kind;
     let cases: &[&[(Kind, u8)]] = &[
@@ -415,7 +404,7 @@ async fn frames_out_of_order_close_the_connection() {
     ];
     for case in cases {
         let (mut near, far) = connections().await;
-        let served = tokio::spawn(serve(far, backend().await));
+        let served = tokio::task::spawn_local(serve(far, backend().await));
         for (kind, generation) in *case {
             if *kind == Kind::Open {
                 near.inject(&open().encode(*generation));
@@ -435,13 +424,13 @@ async fn frames_out_of_order_close_the_connection() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn random_frames_neither_panic_nor_hang_the_peer() {
     let mut rng = SmallRng::seed_from_u64(1);
     let backend = backend().await;
     for _ in 0..200 {
         let (mut near, far) = connections().await;
-        let served = tokio::spawn(serve(far, backend));
+        let served = tokio::task::spawn_local(serve(far, backend));
         for _ in 0..rng.random_range(1..6) {
             let mut bytes = if rng.random_bool(0.5) {
                 open().encode(0).to_vec()
@@ -471,7 +460,7 @@ impl Connection {
         record.extend_from_slice(plaintext);
         record.resize(record.len() + crate::tls::TAIL, 0);
         let n = self
-            .records
+            .layer
             .seal(&mut record, plaintext.len())
             .expect("a record");
         self.unsent.extend(&record[..n]);

@@ -174,7 +174,7 @@ impl World {
         let mut clients = JoinSet::new();
         for _ in 0..BATCH {
             let (client, server) = sockets().await;
-            served.spawn(serve(server, self.own.clone(), self.backend));
+            served.spawn_local(serve(server, self.own.clone(), self.backend));
             clients.spawn(attack(&mut self.mutator, client));
         }
         // What clients hold open is held until every server has ended.
@@ -200,7 +200,7 @@ impl World {
     }
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test(flavor = "local", start_paused = true)]
 async fn changed_first_flights_end_by_the_deadline() {
     let mut world = World::new(1).await;
     let hellos = corpus(HELLO);
@@ -249,7 +249,7 @@ async fn tamper(client: TcpStream, server: TcpStream, mut mutator: Mutator, piec
     back.abort();
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test(flavor = "local", start_paused = true)]
 async fn changed_second_flights_end_by_the_deadline() {
     let mut world = World::new(2).await;
     let client = credentials(&world.root, "web");
@@ -281,7 +281,7 @@ async fn changed_second_flights_end_by_the_deadline() {
     assert!(world.count(Came::Refused) > 60, "{:?}", world.came);
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test(flavor = "local", start_paused = true)]
 async fn a_peer_with_a_good_certificate_may_send_anything_and_holds_nothing_up() {
     let mut world = World::new(3).await;
     let client = credentials(&world.root, "web");

@@ -30,6 +30,13 @@ pub(crate) struct Asked {
     pub(super) upgrade: Option<Box<[u8]>>,
 }
 
+impl Asked {
+    /// What follows may be another protocol.
+    pub(crate) fn may_become_another(&self) -> bool {
+        self.is_connect || self.upgrade.is_some()
+    }
+}
+
 impl Request<'_> {
     pub(crate) fn asked(&self) -> Asked {
         let offered = || {

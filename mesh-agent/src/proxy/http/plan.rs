@@ -59,6 +59,17 @@ impl Planned {
         }
     }
 
+    /// It is known to be no longer than so many bytes, behind its head, and to be followed by
+    /// no other protocol.
+    pub(in crate::proxy) fn is_small(&self, most: u64) -> bool {
+        let is_short = match self.framing {
+            Framing::None => true,
+            Framing::Length(bytes) => bytes <= most,
+            Framing::Chunked | Framing::UntilClose | Framing::Tunnel => false,
+        };
+        is_short && !self.asked.may_become_another()
+    }
+
     /// Its head goes on as another.
     pub(in crate::proxy) fn is_rewritten(&self) -> bool {
         self.head.is_some()

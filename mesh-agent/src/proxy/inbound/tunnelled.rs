@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::net::TcpStream;
 
 use super::caller::Caller;
-use super::requests;
+use super::{requests, shared};
 use crate::detect::{self, Expected};
 use crate::model::{
     ClientAddr, CloseReason, OrigDst, PeerProtocol, RefuseReason, Refused, SpiffeId, TlsRole, Told,
@@ -57,6 +57,9 @@ pub(in crate::proxy) async fn serve(accepted: Accepted) {
                     let connection = begin(&context, client, session, not_after);
                     streams(&context, connection).await;
                 }
+                PeerProtocol::Shared1 => {
+                    Box::pin(shared::serve(&context, client, session, not_after)).await;
+                }
             }
         }
         Err(refused) => {
@@ -71,7 +74,7 @@ pub(in crate::proxy) async fn serve(accepted: Accepted) {
 }
 
 /// What the peer's streams are judged by while they live.
-fn stand_on(context: &ConnectionContext, peer: &PeerId) {
+pub(super) fn stand_on(context: &ConnectionContext, peer: &PeerId) {
     let peers = &context.worker.peers;
     let session = peers.session_of(&context.pod, context.client_addr.ip(), peer);
     context.entry().set_session(session);
@@ -87,7 +90,11 @@ fn begin(
 ) -> Box<Connection> {
     let connection = Box::new(Connection::new(client, session, not_after, Instant::now()));
     let peers = &context.worker.peers;
-    peers.note_proof((&context.pod, context.client_addr.ip()), None, &connection);
+    peers.note_proof(
+        (&context.pod, context.client_addr.ip()),
+        None,
+        connection.shown(),
+    );
     connection
 }
 
@@ -104,7 +111,7 @@ fn note_permitted(exchange: &Exchange, connection: &Connection) {
         Err(UnknownPeer) => Source::Unknown,
     };
     let peers = &context.worker.peers;
-    peers.note_proof((&context.pod, ip), Some(source), connection);
+    peers.note_proof((&context.pod, ip), Some(source), connection.shown());
 }
 
 async fn handshake(
@@ -130,7 +137,7 @@ async fn handshake(
     Ok((session, not_after))
 }
 
-async fn streams(context: &Rc<ConnectionContext>, mut connection: Box<Connection>) {
+pub(super) async fn streams(context: &Rc<ConnectionContext>, mut connection: Box<Connection>) {
     loop {
         let taken = tokio::select! {
             biased; // a cut must not wait for the next stream
@@ -255,7 +262,7 @@ async fn stream(
         // It is there, whoever speaks first.
         let _shown_later = report.opened();
         let raced = race(context, (relay, connection, &mut inbox), &application);
-        match raced.await {
+        match Box::pin(raced).await {
             Ok(first) if first.is_http() => {
                 drop(watched);
                 let stream = (relay, connection, &mut inbox);
@@ -272,8 +279,9 @@ async fn stream(
             }
         }
     }
-    let ended = bytes(context, relay, connection, &mut report, &application).await;
-    let (reason, answer) = ended;
+    // Each on the heap for as long as it lasts: requests have no room for it.
+    let carrying = bytes(context, relay, connection, &mut report, &application);
+    let (reason, answer) = Box::pin(carrying).await;
     // The application, the log and the peer are told, in that order.
     if reason != CloseReason::Finished {
         socket::reset_on_close(&application);
@@ -295,13 +303,13 @@ async fn bytes(
     application: &TcpStream,
 ) -> (CloseReason, Option<ResetReason>) {
     let idle = context.worker.agent.config.idle_timeout;
-    let tcp = connection.tcp().clone();
+    let tcp = connection.tcp().cloned();
     let mut tunnelled = Tunnelled {
         relay,
         application,
         connection,
     };
-    let sockets = [application, &*tcp];
+    let sockets = (application, tcp.as_deref());
     let cut = &context.entry().cut;
     close_reason(&forward(&mut tunnelled, sockets, cut, report, idle).await)
 }
@@ -442,7 +450,7 @@ fn report(exchange: &Exchange, open: &Open, connection: &Connection) -> Report {
 }
 
 /// Who the peer has proved to be.
-fn come_from(exchange: &Exchange, report: &mut Report, peer: &PeerId) {
+pub(super) fn come_from(exchange: &Exchange, report: &mut Report, peer: &PeerId) {
     let id = peer.spiffe_id();
     // The address gives the pod's name only where it agrees with the proof.
     report.flow().source = exchange.workload_of_client().and_then(|w| {

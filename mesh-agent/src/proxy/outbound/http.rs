@@ -11,7 +11,7 @@ use super::decided::{Going, Http1Decision, Limits};
 use super::flow;
 use super::routed::Found;
 use super::sent::Sent;
-use super::upstreams::{Transport, Upstream, Upstreams};
+use super::upstreams::{LARGE, Transport, Upstream, Upstreams};
 use crate::balance::Attempt;
 use crate::http::answer::{Answer, Client};
 use crate::http::h1::{Bad, Request, Side as Of};
@@ -61,7 +61,7 @@ impl<'r> Requests<'r> {
     }
 
     /// To the end of the client's connection; what does not end well is to be reset.
-    pub(super) async fn serve(mut self) -> ForwardEnd {
+    pub(super) async fn serve(&mut self) -> ForwardEnd {
         let mut inbox = Inbox::default();
         let client = &mut Side {
             stream: ByteStream::Socket(&self.accepted.client),
@@ -83,12 +83,13 @@ impl<'r> Requests<'r> {
         let idle = context.worker.agent.config.idle_timeout;
         let (request, mut attempt) = (self.accepted.context_rc(), Attempt::default());
         let mut place = None;
+        // Moved about as a pointer, and no part of what waits.
         let decide = |asked: &Request<'_>, bytes: &[u8]| match RequestPlace::take(request) {
             Ok(taken) => {
                 place = Some(taken);
-                Http1Decision::of(request, asked, bytes, &mut attempt)
+                Box::new(Http1Decision::of(request, asked, bytes, &mut attempt))
             }
-            Err(refused) => Http1Decision::refused(request, (asked, bytes), refused),
+            Err(refused) => Box::new(Http1Decision::refused(request, (asked, bytes), refused)),
         };
         let next = tokio::select! {
             biased; // a cut must not wait for the next request
@@ -107,11 +108,11 @@ impl<'r> Requests<'r> {
                 client.linger().await;
                 Err(CloseReason::Finished)
             }
-            Next::Bad(bad) => self.refuse(client, bad).await,
+            Next::Bad(bad) => Box::pin(self.refuse(client, bad)).await,
             Next::Slow => {
                 let slow = RefuseReason::SlowRequest.into();
                 self.begin_nothing(client);
-                self.answer(client, slow, Client::default(), false).await
+                Box::pin(self.answer(client, slow, Client::default(), false)).await
             }
             Next::Lost => Err(CloseReason::ResetByClient),
         }
@@ -120,13 +121,13 @@ impl<'r> Requests<'r> {
     async fn exchange(
         &mut self,
         client: &mut Side<'_>,
-        mut decided: Http1Decision,
+        mut decided: Box<Http1Decision>,
         mut tries: Tries,
     ) -> GoesOn {
         if tries.attempt.is_held_back() {
-            let held_back = self.held_back(client, decided, &mut tries.attempt);
+            let held_back = self.held_back(client, *decided, &mut tries.attempt);
             decided = match Box::pin(held_back).await {
-                Ok(decided) => decided,
+                Ok(decided) => Box::new(decided),
                 Err(goes_on) => return goes_on,
             };
         }
@@ -140,7 +141,8 @@ impl<'r> Requests<'r> {
                     // Whom it is told may take its time.
                     tries.attempt.leave_queue();
                     client.inbox.consume(decided.len);
-                    return self.tell(client, &answer, ended, decided.may_stay).await;
+                    let telling = self.tell(client, &answer, ended, decided.may_stay);
+                    return Box::pin(telling).await;
                 }
             };
             let limits = &mut going.limits;
@@ -153,7 +155,7 @@ impl<'r> Requests<'r> {
             let ends = limits.attempt(Instant::now());
             let upstream = match before {
                 Some(upstream) => Ok(upstream),
-                None => self.connect(&going.via, (ends, limits)).await,
+                None => Box::pin(self.connect(&going.via, (ends, limits))).await,
             };
             let refused = match upstream {
                 Ok(upstream) => {
@@ -161,15 +163,19 @@ impl<'r> Requests<'r> {
                         is_reused,
                         is_safe: decided.is_safe,
                     };
-                    let sent = (going, (replayable, ends), decided.len);
-                    return self.pass(client, sent, tries, (upstream, to)).await;
+                    let by = (ends, limits);
+                    let (mut transfer, mut sent, via) =
+                        self.prepare(client, (going, replayable), tries, (decided.len, to));
+                    let what = (&mut transfer, &mut sent);
+                    let way = (via, replayable, by);
+                    return self.forward_request(client, what, upstream, way, to).await;
                 }
                 Err(refused) => refused,
             };
             let elsewhere = self.elsewhere(client, &refused, (&mut tries, limits));
-            let refused = match elsewhere.await {
+            let refused = match Box::pin(elsewhere).await {
                 Ok(Some(another)) => {
-                    decided = another;
+                    *decided = another;
                     if let Ok(instead) = &mut decided.forward {
                         instead.copies = going.copies;
                     }
@@ -185,7 +191,8 @@ impl<'r> Requests<'r> {
                 return Err(CloseReason::Refused(refused.reason));
             }
             client.inbox.consume(decided.len);
-            return self.answer(client, refused, to, decided.may_stay).await;
+            let answering = self.answer(client, refused, to, decided.may_stay);
+            return Box::pin(answering).await;
         }
     }
 
@@ -211,6 +218,9 @@ impl<'r> Requests<'r> {
         began: Instant,
         decided: &mut Http1Decision,
     ) -> (Option<Upstream>, Begun) {
+        if let Ok(going) = &decided.forward {
+            self.upstreams.next_is(going.planned.is_small(LARGE));
+        }
         let via = decided.forward.as_ref().ok().map(|going| &going.via);
         let before = via.and_then(|via| self.upstreams.take(via));
         let rule = match via {
@@ -230,18 +240,19 @@ impl<'r> Requests<'r> {
         (before, begun)
     }
 
-    async fn pass(
-        &mut self,
+    /// All that carries a request which goes on: `len` is its head's.
+    fn prepare(
+        &self,
         client: &mut Side<'_>,
-        (going, (replayable, ends), len): (Going, (Replayable, Option<Instant>), usize),
+        (going, replayable): (Going, Replayable),
         tries: Tries,
-        (upstream, to): (Upstream, Client),
-    ) -> GoesOn {
+        (len, to): (usize, Client),
+    ) -> (Transfer, Sent, Transport) {
         let Going {
             via,
             planned,
             response,
-            limits,
+            limits: _,
             copies,
             retry: _,
             hedging,
@@ -263,19 +274,12 @@ impl<'r> Requests<'r> {
         if let Some(copies) = copies {
             transfer.copy_to(copies);
         }
-        let mut sent = Sent {
+        let sent = Sent {
             tries,
             original,
             hedging,
         };
-        self.forward_request(
-            client,
-            (&mut transfer, &mut sent),
-            upstream,
-            (via, replayable, (ends, limits)),
-            to,
-        )
-        .await
+        (transfer, sent, via)
     }
 
     /// Of what is no request, or none that is whole.
@@ -335,11 +339,13 @@ impl<'r> Requests<'r> {
                 let next = match end {
                     Some(StreamEnd::NotTaken) => {
                         upstream.flow = None;
-                        self.replay(upstream, (&via, ends)).await.map(Ok)
+                        let replaying = self.replay(upstream, (&via, ends));
+                        Box::pin(replaying).await.map(Ok)
                     }
                     end => {
                         let by = (&via, replayable, (ends, limits));
-                        self.replay_on_fresh(transfer, upstream, by, end).await
+                        let replaying = self.replay_on_fresh(transfer, upstream, by, end);
+                        Box::pin(replaying).await
                     }
                 };
                 match next {
@@ -355,7 +361,8 @@ impl<'r> Requests<'r> {
                             sent.tries.was_lost();
                         }
                         let waits = (&mut *sent, limits);
-                        match self.instead(client, transfer, waits, refused).await {
+                        let instead = self.instead(client, transfer, waits, refused);
+                        match Box::pin(instead).await {
                             Ok(fresh) => {
                                 (via, replayable.is_reused) = (fresh.via, fresh.is_reused);
                                 (ends, limits) = (fresh.ends, fresh.limits);
@@ -363,7 +370,10 @@ impl<'r> Requests<'r> {
                                 upstream = fresh.upstream;
                                 continue;
                             }
-                            Err(refused) => return self.answer(client, refused, to, false).await,
+                            Err(refused) => {
+                                let answering = self.answer(client, refused, to, false);
+                                return Box::pin(answering).await;
+                            }
                         }
                     }
                 }
@@ -382,7 +392,7 @@ impl<'r> Requests<'r> {
                     self.told.failed(held);
                 }
                 let (waits, since) = ((&mut *sent, limits, held), Instant::now());
-                match self.retry_elsewhere(client, transfer, waits).await {
+                match Box::pin(self.retry_elsewhere(client, transfer, waits)).await {
                     Ok(Some(fresh)) => {
                         (via, replayable.is_reused) = (fresh.via, fresh.is_reused);
                         (ends, limits) = (fresh.ends, fresh.limits);
@@ -400,7 +410,8 @@ impl<'r> Requests<'r> {
                     Ok(None) => {}
                     Err(refused) => {
                         self.upstreams.leave(upstream, Some(ResetReason::Aborted));
-                        return self.answer(client, refused, to, false).await;
+                        let answering = self.answer(client, refused, to, false);
+                        return Box::pin(answering).await;
                     }
                 }
             }
@@ -465,7 +476,7 @@ impl<'r> Requests<'r> {
                 keep_client,
                 keep_upstream,
             }) => {
-                match keep_upstream {
+                match keep_upstream && self.upstreams.may_keep(&upstream, carried.bytes.received) {
                     true => self.upstreams.keep(upstream),
                     false => self.upstreams.leave(upstream, None),
                 }
@@ -497,7 +508,7 @@ impl<'r> Requests<'r> {
                     return Err(CloseReason::ResetByUpstream);
                 }
                 let late = RefuseReason::RequestTimeout.into();
-                return self.answer(client, late, to, false).await;
+                return Box::pin(self.answer(client, late, to, false)).await;
             }
             Driven::Failed(fail) => fail,
         };
@@ -522,7 +533,7 @@ impl<'r> Requests<'r> {
             self.told.finish(carried, cut_short(fail, &refused));
             return Err(close);
         }
-        self.answer(client, refused, to, false).await
+        Box::pin(self.answer(client, refused, to, false)).await
     }
 
     /// What is no request, and so the connection's last.

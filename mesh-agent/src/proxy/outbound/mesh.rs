@@ -6,9 +6,10 @@ use std::pin::pin;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
+use super::shared;
 use crate::detect;
 use crate::model::{CloseReason, PeerRule, RefuseReason, Refused, TlsFailure, TlsParameters};
-use crate::peer::{Peers, still_trusted};
+use crate::peer::{Peers, Sharer, still_trusted};
 use crate::plan::MeshPeer;
 use crate::proxy::accepted::Accepted;
 use crate::proxy::context::ConnectionContext;
@@ -31,6 +32,8 @@ pub(super) struct MeshStream {
     relay: Relay,
     /// What the peer is told when the application has been told of the end.
     answer: Option<ResetReason>,
+    /// Counts it among those that may share.
+    sharer: Option<Sharer>,
 }
 
 /// A stream on a pooled connection, or else on a new one. Large while it
@@ -47,13 +50,13 @@ pub(super) async fn begin(
             Box::pin(unless_cut(context, waiting)).await?
         }
     };
-    Ok(MeshStream::begin(context, key, connection))
+    Ok(MeshStream::begin(context, key, connection, None))
 }
 
-async fn unless_cut(
+pub(super) async fn unless_cut<T>(
     context: &ConnectionContext,
-    connecting: impl Future<Output = Result<Connection, Refused>>,
-) -> Result<Connection, Refused> {
+    connecting: impl Future<Output = Result<T, Refused>>,
+) -> Result<T, Refused> {
     tokio::select! {
         biased; // removal and drain win over a connection just made
         reason = context.entry().cut.wait() => Err(reason.refuse()),
@@ -61,12 +64,27 @@ async fn unless_cut(
     }
 }
 
-/// A stream for requests.
+/// A stream for requests; one that `shares` may have its connection in common with others.
 pub(super) async fn connect(
     context: &ConnectionContext,
     peer: &MeshPeer,
+    shares: bool,
 ) -> Result<Box<MeshStream>, Refused> {
-    let stream = begin(context, peer).await?;
+    let (peers, key) = (&context.worker.peers, Peers::key(&context.pod, peer));
+    let sharer = shares.then(|| peers.sharing.join(key));
+    let others = sharer.as_ref().filter(|sharer| !sharer.is_alone());
+    let shared = match others {
+        Some(sharer) => Box::pin(shared::connect(context, peer, sharer)).await?,
+        None => None,
+    };
+    let stream = match shared {
+        Some(connection) => MeshStream::begin(context, key, connection, sharer),
+        None => {
+            let mut stream = begin(context, peer).await?;
+            stream.sharer = sharer;
+            stream
+        }
+    };
     stream.set_session(context);
     stream.is_trusted(context)?;
     Ok(stream)
@@ -220,6 +238,8 @@ impl MeshStream {
         context: &ConnectionContext,
         failed: Option<ResetReason>,
     ) {
+        // Whoever comes while it ends is not beside it.
+        self.sharer = None;
         match failed {
             Some(reason) => self.answer = self.answer.or(Some(reason)),
             None => {
@@ -230,20 +250,31 @@ impl MeshStream {
         self.give_back(context).await;
     }
 
-    fn begin(context: &ConnectionContext, key: Key, mut connection: Connection) -> Box<Self> {
+    /// Others' streams have its connection in common.
+    pub(super) fn is_shared(&self) -> bool {
+        self.connection.is_shared()
+    }
+
+    fn begin(
+        context: &ConnectionContext,
+        key: Key,
+        mut connection: Connection,
+        sharer: Option<Sharer>,
+    ) -> Box<Self> {
         let relay = connection.open(&open(context));
         Box::new(Self {
             key,
             connection,
             relay,
             answer: None,
+            sharer,
         })
     }
 
     /// What the stream is judged by while it lives.
     pub(super) fn set_session(&self, context: &ConnectionContext) {
         let (to, peers) = (self.key.destination, &context.worker.peers);
-        let session = peers.session(&context.pod, to, &self.connection);
+        let session = peers.session(&context.pod, to, self.connection.shown());
         context.entry().set_session(session);
     }
 
@@ -261,7 +292,9 @@ impl MeshStream {
         };
         // What was cut is not trusted with another stream.
         let cut = *answer == Some(ResetReason::Cut);
-        if reusable && !cut && !context.worker.draining.is_cancelled() {
+        // Another channel costs nothing.
+        let is_own = !self.connection.is_shared();
+        if reusable && is_own && !cut && !context.worker.draining.is_cancelled() {
             context.worker.keep(&context.pod, self.key, self.connection);
         }
     }
@@ -277,13 +310,13 @@ pub(super) async fn stream(
     let of_all = context.worker.agent.config.idle_timeout;
     let idle = report.timeouts().idle.or(of_all);
     let stopped = loop {
-        let tcp = carrying.connection.tcp().clone();
+        let tcp = carrying.connection.tcp().cloned();
         let mut tunnelled = Tunnelled {
             relay: &mut carrying.relay,
             application: &accepted.client,
             connection: &mut carrying.connection,
         };
-        let sockets = [&accepted.client, &*tcp];
+        let sockets = (&accepted.client, tcp.as_deref());
         let stopped = forward(&mut tunnelled, sockets, &context.entry().cut, report, idle).await;
         drop(tcp);
         if !matches!(stopped, Stopped::Ended(StreamEnd::NotTaken)) {

@@ -106,6 +106,14 @@ impl Upstream {
         }
     }
 
+    /// Others' streams have its connection in common.
+    fn is_shared(&self) -> bool {
+        match &self.carrier {
+            Carrier::Mesh(stream) => stream.is_shared(),
+            Carrier::Socket { .. } => false,
+        }
+    }
+
     /// What its handshake agreed on, and with whom.
     pub(super) fn session(&self) -> Option<(TlsParameters, &PeerId)> {
         match &self.carrier {
@@ -228,14 +236,35 @@ pub(super) struct Upstreams<'u> {
     context: &'u Rc<ConnectionContext>,
     /// The one used last is the last.
     idle: Vec<Upstream>,
+    /// What goes next is small, so that it may have a connection in common with others'.
+    shares: bool,
+    /// Its answers are not.
+    is_large: bool,
 }
+
+/// A request or an answer beyond this would hold up those that it shares a connection with.
+pub(super) const LARGE: u64 = 64 * 1024;
 
 impl<'u> Upstreams<'u> {
     pub(super) fn new(context: &'u Rc<ConnectionContext>, open: Option<Upstream>) -> Self {
         Self {
             context,
             idle: open.into_iter().collect(),
+            shares: false,
+            is_large: false,
         }
+    }
+
+    /// Of what goes next.
+    pub(super) fn next_is(&mut self, small: bool) {
+        self.shares = small && !self.is_large;
+    }
+
+    /// An answer of so many bytes came on that one: is it kept? Where they are large the next
+    /// one has a connection to itself.
+    pub(super) fn may_keep(&mut self, upstream: &Upstream, bytes: u64) -> bool {
+        self.is_large |= upstream.is_shared() && bytes > LARGE;
+        !(self.is_large && upstream.is_shared())
     }
 
     /// An idle one that goes where the request is to go.
@@ -246,7 +275,8 @@ impl<'u> Upstreams<'u> {
             .iter()
             .rposition(|upstream| upstream.to == via.to())?;
         let mut upstream = self.idle.remove(found);
-        if upstream.serves(via, context) {
+        let may_carry = self.shares || !upstream.is_shared();
+        if may_carry && upstream.serves(via, context) {
             if let Carrier::Mesh(stream) = &upstream.carrier {
                 stream.set_session(context);
             }
@@ -261,6 +291,8 @@ impl<'u> Upstreams<'u> {
             let oldest = self.idle.remove(0);
             self.leave(oldest, None);
         }
+        // Most clients have one, and a list grows by four.
+        self.idle.reserve_exact(1);
         self.idle.push(upstream);
     }
 
@@ -276,7 +308,9 @@ impl<'u> Upstreams<'u> {
     async fn reach(&self, via: &Transport) -> Result<Upstream, Refused> {
         let context = self.context;
         let carrier = match via {
-            Transport::Mesh(peer) => Carrier::Mesh(Box::pin(mesh::connect(context, peer)).await?),
+            Transport::Mesh(peer) => {
+                Carrier::Mesh(Box::pin(mesh::connect(context, peer, self.shares)).await?)
+            }
             Transport::Plain(outside) => {
                 let stream = Box::pin(dial_upstream(context, outside)).await?;
                 if entered_pod(context, &stream, outside.to()).is_some() {

@@ -32,7 +32,7 @@ fn secrets((secret, iv): Secret) -> (u64, ConnectionTrafficSecrets) {
 
 impl Records {
     /// Client and server, always with the same keys.
-    pub(in crate::tls) fn pair() -> (Self, Self) {
+    pub(crate) fn pair() -> (Self, Self) {
         let captured = || {
             let mut captured = CapturedSecrets::default();
             capture(&mut captured, || {

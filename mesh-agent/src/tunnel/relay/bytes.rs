@@ -12,7 +12,7 @@ use super::sending::CREDIT_BYTES;
 use super::taker::Buffer;
 use super::{Fail, Relay, StreamEnd};
 use crate::io::room;
-use crate::tunnel::connection::Connection;
+use crate::tunnel::connection::{Broken, Connection};
 use crate::tunnel::outgoing::{Filled, with_batch};
 use crate::tunnel::stream::Role;
 
@@ -40,6 +40,9 @@ impl Relay {
         let buffer = Buffer::new(buffer);
         let polled = self.poll_receive(Some(&buffer), connection, cx);
         let failed = match polled {
+            Poll::Ready(Err(Fail::Connection(Broken::Lost))) if self.was_never_sent(connection) => {
+                Some(self.fail(Fail::End(StreamEnd::NotTaken)))
+            }
             Poll::Ready(Err(fail)) => Some(self.fail(fail)),
             Poll::Ready(Ok(())) | Poll::Pending => None,
         };
@@ -49,6 +52,11 @@ impl Relay {
             (0, None) => Poll::Pending,
             (n, _) => Poll::Ready(Ok(n)),
         }
+    }
+
+    /// A client's stream that is kept whole, of which nothing ever left.
+    fn was_never_sent(&self, connection: &Connection) -> bool {
+        self.role == Role::Client && self.replay.is_some() && connection.nothing_was_sent()
     }
 
     fn is_read_to_end(&self) -> bool {
@@ -148,6 +156,7 @@ impl Relay {
         self.stream.may_send()
             && !connection.going_away
             && connection.is_flushed()
+            && connection.is_whole()
             && self.poll_read(&mut [0], connection, cx).is_pending()
     }
 

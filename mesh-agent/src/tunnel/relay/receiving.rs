@@ -160,7 +160,7 @@ impl Relay {
             let opened = if ended || spent || gathered.len() >= GATHER {
                 Ok(Opened::NeedMore)
             } else {
-                connection.records.open(&mut buffer[*at..])
+                connection.layer.open(&mut buffer[*at..])
             };
             let failed = match opened {
                 Ok(Opened::Handled { consumed }) => {

@@ -109,7 +109,7 @@ impl Relay {
         connection.before_seal()?;
         let ends = filled == Filled::End;
         let generation = self.stream.generation();
-        let sealed = batch.seal(&mut connection.records, generation, ends)?;
+        let sealed = batch.seal(&mut connection.layer, generation, ends)?;
         connection.send(sealed)?;
         self.prefix = Prefix::new();
         self.count_sent(batch.data_len() as u64);
@@ -150,7 +150,8 @@ impl Relay {
         connection: &mut Connection,
     ) -> Fail {
         let untouched = self.role == Role::Client && self.replay.is_some();
-        if untouched && !self.prefix.is_empty() && connection.unsent.is_empty() {
+        let never_begun = !self.prefix.is_empty() && connection.unsent.is_empty();
+        if untouched && (never_begun || connection.nothing_was_sent()) {
             Fail::End(StreamEnd::NotTaken)
         } else if self.role == Role::Client {
             self.last_words(application, connection)

@@ -69,7 +69,7 @@ async fn begun(mut connection: Connection, mut far: Connection) -> (End, End) {
     (near, far)
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn bytes_arrive_as_they_were_written_and_fin_is_behind_them() {
     let (mut near, mut far) = stream().await;
     far.relay.accept();
@@ -95,7 +95,7 @@ async fn bytes_arrive_as_they_were_written_and_fin_is_behind_them() {
     let _next_stream = begun(near, far).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn an_accept_goes_with_the_first_bytes_back_or_alone_where_it_is_due() {
     let (mut near, mut far) = stream().await;
     far.relay.accept();
@@ -123,7 +123,7 @@ async fn an_accept_goes_with_the_first_bytes_back_or_alone_where_it_is_due() {
     tokio::time::timeout(DEADLINE, told).await.expect("told");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_reader_that_takes_little_holds_up_the_writer_and_holds_one_read() {
     let (mut near, mut far) = stream().await;
     far.relay.accept();
@@ -154,7 +154,7 @@ async fn a_reader_that_takes_little_holds_up_the_writer_and_holds_one_read() {
     assert!(rest == pattern(2, 10, at - 10));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_reset_says_why_after_the_bytes_before_it() {
     let (mut near, mut far) = stream().await;
     far.relay.accept();
@@ -172,7 +172,7 @@ async fn a_reset_says_why_after_the_bytes_before_it() {
     assert_eq!(tokio::join!(resetting, reading), (true, true));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn what_came_before_a_farewell_is_read_though_both_come_at_once() {
     for ends in [true, false] {
         let (mut near, mut far) = stream().await;
@@ -189,7 +189,7 @@ async fn what_came_before_a_farewell_is_read_though_both_come_at_once() {
 }
 
 /// A server may have its say, and leave what the client still sends: so may its agent.
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn what_came_before_a_connection_broke_is_read_by_who_was_writing() {
     for is_accepted in [false, true] {
         let (mut near, mut far) = stream().await;
@@ -211,7 +211,7 @@ async fn what_came_before_a_connection_broke_is_read_by_who_was_writing() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn what_was_written_before_the_accept_is_begun_again_elsewhere() {
     // A used connection, whose server leaves before it takes the second stream.
     let (mut near, mut far) = stream().await;
@@ -222,7 +222,7 @@ async fn what_was_written_before_the_accept_is_begun_again_elsewhere() {
     assert_eq!(far.read(&mut [0]).await, Ok(0));
     near.relay = near.connection.open(&open());
     near.write(b"one").await.expect("written");
-    let leaving = tokio::spawn(far.connection.go_away());
+    let leaving = tokio::task::spawn_local(far.connection.go_away());
     assert_eq!(near.read(&mut [0; 9]).await, Err(StreamEnd::NotTaken));
     near.connection.hang_up();
     leaving.await.expect("no panic");
@@ -239,7 +239,7 @@ async fn what_was_written_before_the_accept_is_begun_again_elsewhere() {
     assert_eq!(far.read_exact(7).await, b"one two");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_used_connection_takes_no_more_than_can_be_sent_again_before_the_accept() {
     let (mut near, mut far) = stream().await;
     far.relay.accept();
@@ -260,7 +260,7 @@ async fn a_used_connection_takes_no_more_than_can_be_sent_again_before_the_accep
     );
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_stream_is_quiet_between_two_messages_and_not_behind_a_fin() {
     let (mut near, mut far) = stream().await;
     far.relay.accept();
@@ -268,6 +268,11 @@ async fn a_stream_is_quiet_between_two_messages_and_not_behind_a_fin() {
     near.read_exact(6).await;
     assert!(near.relay.is_quiet(&mut near.connection));
     far.finish().await.expect("ended");
-    near.connection.tcp().readable().await.expect("readable");
+    near.connection
+        .tcp()
+        .expect("a socket")
+        .readable()
+        .await
+        .expect("readable");
     assert!(!near.relay.is_quiet(&mut near.connection));
 }

@@ -35,7 +35,7 @@ fn flood(near: &mut Connection, far: &mut Connection, plaintext: &[u8]) -> usize
     records
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn more_than_one_reset_between_two_streams_breaks_the_protocol() {
     let (mut near, mut far) = connections().await;
     let last = frame::GENERATIONS - 1;
@@ -59,7 +59,7 @@ async fn more_than_one_reset_between_two_streams_breaks_the_protocol() {
     assert!(!far.is_idle_and_whole());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_peer_goes_away_once() {
     let (mut near, mut far) = connections().await;
     near.inject(&open().encode(0));
@@ -83,7 +83,7 @@ async fn turns(plaintext: &[u8], data: usize) -> Vec<u64> {
     relay.accept();
     let all = (flood(&mut near, &mut far, plaintext) * data) as u64;
     let (mut app, agent) = sockets().await;
-    let reading = tokio::spawn(async move { while app.read_u8().await.is_ok() {} });
+    let reading = tokio::task::spawn_local(async move { while app.read_u8().await.is_ok() {} });
     let (mut turns, mut passed) = (Vec::new(), 0);
     while passed < all {
         {
@@ -99,7 +99,7 @@ async fn turns(plaintext: &[u8], data: usize) -> Vec<u64> {
     turns
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn small_frames_let_the_neighbours_run_by_their_number() {
     let one = frame_of(Kind::Data, 0, &[7]);
     // Each in a record, and as many in a record as it holds.

@@ -2,12 +2,12 @@
 
 use super::*;
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_stream_that_the_peer_did_not_take_is_sent_once_more_elsewhere() {
     let (mut near, mut far) = connections().await;
     let backend = backend().await;
     // One stream, then goodbye.
-    let leaving = tokio::spawn(async move {
+    let leaving = tokio::task::spawn_local(async move {
         let mut relay = taken(&mut far).await;
         let application = TcpStream::connect(backend).await.expect("the backend");
         relay.accept();
@@ -33,7 +33,7 @@ async fn a_stream_that_the_peer_did_not_take_is_sent_once_more_elsewhere() {
 
 async fn finish_elsewhere(mut relay: Relay, agent: TcpStream, backend: SocketAddr) {
     let (mut second, far) = connections().await;
-    tokio::spawn(serve(far, backend));
+    tokio::task::spawn_local(serve(far, backend));
     relay.replay_on(&mut second, &open());
     assert_eq!(relay.run(&agent, &mut second).await, StreamEnd::Finished);
 }
@@ -48,7 +48,14 @@ async fn run_until_unread(
 ) {
     let mut seen = vec![0; bytes];
     let unread = async {
-        while far.tcp().peek(&mut seen).await.expect("bytes") < bytes {
+        while far
+            .tcp()
+            .expect("a socket")
+            .peek(&mut seen)
+            .await
+            .expect("bytes")
+            < bytes
+        {
             tokio::task::yield_now().await;
         }
     };
@@ -58,28 +65,32 @@ async fn run_until_unread(
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn an_open_that_crosses_the_servers_goodbye_is_sent_again_elsewhere() {
     let (mut near, far) = connections().await;
     let (app, agent) = sockets().await;
     let request = tokio::spawn(client(app, 2, 3_000, 3_000, Script::Whole));
     let mut relay = near.open(&open());
     run_until_unread(&mut relay, &agent, &mut near, &far, 1).await;
-    let leaving = tokio::spawn(far.go_away());
+    let leaving = tokio::task::spawn_local(far.go_away());
     assert_eq!(relay.run(&agent, &mut near).await, StreamEnd::NotTaken);
     near.hang_up();
     tokio::time::timeout(DEADLINE, leaving)
         .await
         .expect("the server closes behind its client")
         .expect("no panic");
-    let reset = near.tcp().take_error().expect("a socket");
+    let reset = near
+        .tcp()
+        .expect("a socket")
+        .take_error()
+        .expect("a socket");
     assert!(reset.is_none(), "{reset:?}");
     finish_elsewhere(relay, agent, backend().await).await;
     request.await.expect("the answer is whole");
 }
 
 /// The RST of a server that closes over an unread OPEN: what it said before counts.
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_goaway_is_heard_though_the_next_write_fails() {
     let (mut near, mut far) = connections().await;
     let (mut app, agent) = sockets().await;
@@ -113,7 +124,7 @@ async fn a_goaway_is_heard_though_the_next_write_fails() {
     assert_eq!(&got, b"one two");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_stream_is_begun_again_a_few_times_and_no_more() {
     let (mut app, agent) = sockets().await;
     app.write_all(b"hello").await.expect("a write");
@@ -128,7 +139,7 @@ async fn a_stream_is_begun_again_a_few_times_and_no_more() {
             }
         };
         run_until_unread(&mut stream, &agent, &mut near, &far, 1).await;
-        tokio::spawn(far.go_away());
+        tokio::task::spawn_local(far.go_away());
         let expected = match attempt {
             relay::MAX_REPLAYS => StreamEnd::Lost,
             _ => StreamEnd::NotTaken,
@@ -138,7 +149,7 @@ async fn a_stream_is_begun_again_a_few_times_and_no_more() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn what_a_new_connection_sent_beyond_the_credit_is_not_replayed() {
     let (mut near, far) = connections().await;
     let (mut app, agent) = sockets().await;
@@ -146,14 +157,14 @@ async fn what_a_new_connection_sent_beyond_the_credit_is_not_replayed() {
     app.write_all(&much).await.expect("a write");
     let mut relay = near.open(&open());
     run_until_unread(&mut relay, &agent, &mut near, &far, much.len()).await;
-    tokio::spawn(far.go_away());
+    tokio::task::spawn_local(far.go_away());
     assert_eq!(relay.run(&agent, &mut near).await, StreamEnd::Lost);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_connection_that_breaks_in_a_stream_is_never_replayed() {
     let (mut near, mut far) = connections().await;
-    let breaking = tokio::spawn(async move {
+    let breaking = tokio::task::spawn_local(async move {
         let taken = far.accept().await.expect("a stream").expect("a stream");
         drop((taken, far));
     });

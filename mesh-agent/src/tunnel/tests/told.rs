@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::model::{ByteMeter, PeerRule, RuleRef};
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_denial_names_its_rule_to_a_client_that_takes_it_and_another_gets_the_reason_alone() {
     for takes_rule in [true, false] {
         let (mut near, mut far) = connections().await;
@@ -44,7 +44,7 @@ async fn a_denial_names_its_rule_to_a_client_that_takes_it_and_another_gets_the_
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn the_acceptance_is_told_once_and_bytes_show_while_the_stream_lasts() {
     let (mut near, mut far) = connections().await;
     let (agent, mut application) = sockets().await;

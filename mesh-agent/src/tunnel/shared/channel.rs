@@ -1,0 +1,102 @@
+//! One channel of a shared connection, for who reads and writes it; closed when dropped.
+
+use std::cell::Cell;
+use std::io::{self, ErrorKind};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use super::SharedConnection;
+
+#[derive(Debug)]
+pub(crate) struct Channel {
+    connection: Rc<SharedConnection>,
+    /// Another one once it has said something.
+    id: Cell<u32>,
+}
+
+impl Channel {
+    pub(super) fn new(connection: Rc<SharedConnection>, id: u32) -> Self {
+        let id = Cell::new(id);
+        Self { connection, id }
+    }
+
+    pub(crate) fn connection(&self) -> &SharedConnection {
+        &self.connection
+    }
+
+    /// 0 once the peer has closed it, or what carries it has ended, and all was read.
+    pub(in crate::tunnel) fn poll_read(
+        &self,
+        buffer: &mut [u8],
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        match self.try_read(buffer) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                if let Some(pipe) = self.connection.state.borrow_mut().pipe(self.id.get()) {
+                    pipe.read_by(cx.waker());
+                }
+                Poll::Pending
+            }
+            done => Poll::Ready(done),
+        }
+    }
+
+    pub(in crate::tunnel) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut state = self.connection.state.borrow_mut();
+        let is_readable = state
+            .pipe(self.id.get())
+            .is_none_or(|pipe| pipe.is_readable());
+        match is_readable {
+            true => Ok(state.read(self.id.get(), buffer)),
+            false => Err(ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    pub(in crate::tunnel) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        let mut state = self.connection.state.borrow_mut();
+        let pipe = state.pipe(self.id.get());
+        if pipe.is_none_or(|pipe| pipe.is_closed) {
+            return Err(ErrorKind::BrokenPipe.into());
+        }
+        match state.write(&self.id, bytes) {
+            0 if !bytes.is_empty() => Err(ErrorKind::WouldBlock.into()),
+            sent => Ok(sent),
+        }
+    }
+
+    pub(in crate::tunnel) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut state = self.connection.state.borrow_mut();
+        match state.may_write(self.id.get(), cx.waker()) {
+            true => Poll::Ready(Ok(())),
+            false => Poll::Pending,
+        }
+    }
+
+    /// The peer is told that nothing of what it has opened the channel for was looked at.
+    pub(crate) fn refuse(self) {
+        self.connection.state.borrow_mut().refuse(self.id.get());
+    }
+
+    /// Nothing that was written ever left, and nothing will.
+    pub(in crate::tunnel) fn nothing_was_sent(&self) -> bool {
+        let mut state = self.connection.state.borrow_mut();
+        let was_sent = state.pipe(self.id.get()).is_none_or(|pipe| pipe.was_sent);
+        state.is_broken() && !was_sent
+    }
+
+    /// Neither it nor what carries it has ended, as far as that can be known now.
+    pub(in crate::tunnel) fn is_whole(&self) -> bool {
+        let mut state = self.connection.state.borrow_mut();
+        let is_open = state
+            .pipe(self.id.get())
+            .is_some_and(|pipe| !pipe.is_closed);
+        drop(state);
+        is_open && self.connection.is_whole()
+    }
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        self.connection.state.borrow_mut().close(self.id.get());
+    }
+}

@@ -57,7 +57,7 @@ type GoesOn = Result<(), CloseReason>;
 
 impl Requests<'_> {
     /// To the end of the client's connection; what does not end well is to be reset.
-    pub(super) async fn serve(mut self, client: &mut Side<'_>) -> ForwardEnd {
+    pub(super) async fn serve(&mut self, client: &mut Side<'_>) -> ForwardEnd {
         let reason = loop {
             if let Err(reason) = self.next(client).await {
                 break reason;
@@ -92,7 +92,8 @@ impl Requests<'_> {
             () = silence(idle) => return Err(CloseReason::IdleTimeout),
         };
         match next {
-            Next::Request(decided) => self.exchange(client, decided).await,
+            // No part of what waits for the next one.
+            Next::Request(decided) => Box::pin(self.exchange(client, decided)).await,
             Next::End => {
                 client.linger().await;
                 Err(CloseReason::Finished)
@@ -102,9 +103,12 @@ impl Requests<'_> {
                     detail: Some(bad.detail()),
                     ..bad.reason(Of::Request).into()
                 };
-                self.refuse(client, refused).await
+                Box::pin(self.refuse(client, refused)).await
             }
-            Next::Slow => self.refuse(client, RefuseReason::SlowRequest.into()).await,
+            Next::Slow => {
+                let slow = RefuseReason::SlowRequest.into();
+                Box::pin(self.refuse(client, slow)).await
+            }
             Next::Lost => Err(CloseReason::ResetByClient),
         }
     }
@@ -152,9 +156,12 @@ impl Requests<'_> {
             (Ok(authorized), Ok(planned)) => (authorized, planned),
             (Err(refused), _) => {
                 client.inbox.consume(decided.len);
-                return self.answer(client, refused, to, decided.may_stay).await;
+                let answering = self.answer(client, refused, to, decided.may_stay);
+                return Box::pin(answering).await;
             }
-            (_, Err(reason)) => return self.answer(client, reason.into(), to, false).await,
+            (_, Err(reason)) => {
+                return Box::pin(self.answer(client, reason.into(), to, false)).await;
+            }
         };
         let before = self.application.take().filter(is_quiet);
         let is_reused = before.is_some();
@@ -162,7 +169,9 @@ impl Requests<'_> {
             Some(application) => application,
             None => match self.deliver(&authorized).await {
                 Ok(application) => application,
-                Err(refused) => return self.answer(client, refused, to, false).await,
+                Err(refused) => {
+                    return Box::pin(self.answer(client, refused, to, false)).await;
+                }
             },
         };
         if is_reused {
@@ -235,7 +244,9 @@ impl Requests<'_> {
                 replayable.is_reused = false;
                 application = match self.deliver(authorized).await {
                     Ok(application) => application,
-                    Err(refused) => return self.answer(client, refused, to, false).await,
+                    Err(refused) => {
+                        return Box::pin(self.answer(client, refused, to, false)).await;
+                    }
                 };
                 transfer.resend(sent);
                 continue;
@@ -324,7 +335,7 @@ impl Requests<'_> {
             self.told.finish(carried, cut_short(fail, &refused));
             return Err(close);
         }
-        self.answer(client, refused, to, false).await
+        Box::pin(self.answer(client, refused, to, false)).await
     }
 
     /// What is no request, and so the connection's last.

@@ -26,7 +26,8 @@ pub(super) async fn serve(
         let asked = (report, caller);
         return Box::pin(http2::requests(context, client, asked, application)).await;
     }
-    let requests = Requests {
+    // Kept once: what a future takes with it is in it twice.
+    let requests = &mut Requests {
         context,
         caller,
         report,
@@ -34,5 +35,5 @@ pub(super) async fn serve(
         totals: Totals::default(),
         told: RequestReport::default(),
     };
-    Box::pin(requests.serve(client)).await
+    requests.serve(client).await
 }

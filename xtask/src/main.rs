@@ -41,7 +41,7 @@ usage: cargo xtask <verb> [options]
   setup [--check]        install what building and testing needs; --check only reports
   build-ebpf [--debug-log]
                          kernel programs -> target/bpf/mesh-ebpf.o
-  build                  kernel programs, the release agent, its CNI plugin
+  build                  kernel programs, the agent as shipped, its CNI plugin
   image [--name NAME:TAG] [--profile P]
                          the agent as a container image: target/image/mesh-agent.tar
   test [--unit | --net | --kube | SUITE...] [-- ARGS]

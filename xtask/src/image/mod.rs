@@ -14,7 +14,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::command::{cargo, output, run as run_command, run_quietly};
+use crate::command::{output, run_quietly};
 use crate::repo::Repo;
 use crate::{build, build_ebpf, setup};
 use layout::Settings;
@@ -26,7 +26,7 @@ const USAGE: &str = "usage: cargo xtask image [--name NAME:TAG] [--profile PROFI
 const NOBODY: u32 = 65532;
 
 pub(crate) fn run(repo: &Repo, args: &[String]) -> Result<()> {
-    let (mut name, mut profile) = (default_name(), "release".to_owned());
+    let (mut name, mut profile) = (default_name(), build::SHIPPED.to_owned());
     for pair in args.chunks(2) {
         match pair {
             [flag, value] if flag == "--name" => name.clone_from(value),
@@ -36,10 +36,9 @@ pub(crate) fn run(repo: &Repo, args: &[String]) -> Result<()> {
     }
     setup::ensure_toolchain(repo)?;
     build_ebpf::build(repo, false)?;
-    let build = ["build", "--package", "mesh-agent", "--profile", &profile];
-    run_command(cargo(repo).args(build))?;
+    let program = build::agent(repo, &profile)?;
     let archive = repo.target.join("image/mesh-agent.tar");
-    let made = agent(repo, &repo.binary(&profile, "mesh-agent"), &name, &archive)?;
+    let made = agent(repo, &program, &name, &archive)?;
     println!(
         "{}\n{name}\n{} ({} bytes)",
         archive.display(),

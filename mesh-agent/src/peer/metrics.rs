@@ -8,6 +8,7 @@ use crate::observe::Observe;
 pub(crate) struct Metrics {
     pub(super) connects: Counter,
     pub(crate) connects_ahead: Counter,
+    pub(crate) channels: Counter,
 }
 
 impl Metrics {
@@ -16,6 +17,7 @@ impl Metrics {
         let Self {
             connects,
             connects_ahead,
+            channels,
         } = &metrics;
         observe.register(|registry| {
             registry.register(
@@ -27,6 +29,11 @@ impl Metrics {
                 "mesh_agent_tunnel_connects_ahead",
                 "Connections to other agents made before a stream asked",
                 connects_ahead.clone(),
+            );
+            registry.register(
+                "mesh_agent_tunnel_channels",
+                "Streams that began on a connection which they share with others",
+                channels.clone(),
             );
         });
         metrics

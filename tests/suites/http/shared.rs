@@ -112,6 +112,8 @@ fn clients_of_one_pod_share_a_connection_between_agents() {
     assert_eq!(many.clients.rounds(50, "POST", 3_000), CLIENTS * 50);
     let carriers = many.carriers();
     assert!((1..=MOST).contains(&carriers), "{carriers}");
+    let channels = many.agents[0].counter("mesh_agent_tunnel_channels_total", &[]);
+    assert!(channels.expect("a figure") as usize >= CLIENTS - MOST);
     // Each is delivered, counted and judged by itself, from its client's own address.
     let labels = ["reporter=\"destination\"", "response_code=\"200\""];
     let counted = many.agents[1].requests(&labels).expect("a figure");

@@ -30,7 +30,10 @@ pub(super) async fn connect(
             Found::Unknown(_) => return Ok(None),
             Found::Pending(pending) => pending,
             Found::Open(shared) => match channel(context, peer, &shared) {
-                Some(channel) => return Ok(Some(Connection::on(channel))),
+                Some(channel) => {
+                    context.worker.agent.peers.channels.inc();
+                    return Ok(Some(Connection::on(channel)));
+                }
                 None if shared.is_full() => return Ok(None),
                 None => {
                     shared.close_when_empty();

@@ -133,6 +133,10 @@ fn every_limit_in_the_specification_is_the_codes() {
             "what waits when nothing more is read, bytes",
             shared::FLOODED as u128,
         ),
+        (
+            "silence of a shared connection's peer that was sent something, s",
+            u128::from(shared::GONE.as_secs()),
+        ),
     ];
     let (_, table) = TEXT.split_once("## Limits").expect("limits");
     let (table, _) = table.split_once("\n\nThe ").expect("the table's end");

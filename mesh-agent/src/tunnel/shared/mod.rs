@@ -38,12 +38,12 @@ use self::state::{State, Wakers};
 /// As `docs/protocol.md` has them.
 #[cfg(test)]
 pub(super) mod limits {
-    pub(in crate::tunnel) use super::FRAMES_PER_POLL;
     pub(in crate::tunnel) use super::frame::HEADER as CHANNEL_FRAME;
     pub(in crate::tunnel) use super::outbox::{FLOODED, FULL};
     pub(in crate::tunnel) use super::pipe::{MAX_WINDOW, PARTS, WINDOW};
     pub(in crate::tunnel) use super::state::{MAX_CHANNELS, UNSAID};
     pub(in crate::tunnel) use super::tests::example;
+    pub(in crate::tunnel) use super::{FRAMES_PER_POLL, GONE};
 }
 use super::connection::{Broken, LINGER, with_received};
 use super::stream::Role;
@@ -61,6 +61,8 @@ pub(in crate::tunnel) const FRAMES_PER_POLL: usize = 1024;
 const FRESH: Duration = Duration::from_millis(2);
 /// Nothing new begins on one that has not acknowledged what it was sent for so long.
 const SILENT: Duration = Duration::from_secs(3);
+/// And who has asked on it is told then: it carries small requests, and others may be asked.
+pub(in crate::tunnel) const GONE: Duration = Duration::from_secs(20);
 /// It is looked at this often.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -213,7 +215,7 @@ impl SharedConnection {
             // Nor one that takes nothing of what it asks for.
             let is_flooded = self.state.borrow().outbox.is_flooded();
             let is_stuck = std::mem::replace(&mut was_flooded, is_flooded) && is_flooded;
-            if is_stuck || socket::is_abandoned(&self.tcp) {
+            if is_stuck || socket::is_unanswered(&self.tcp, GONE) {
                 self.end();
             }
             idle_since = match self.open_channels() {

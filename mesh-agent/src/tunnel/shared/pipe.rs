@@ -10,7 +10,7 @@ use crate::tunnel::ProtocolError;
 pub(in crate::tunnel) const WINDOW: u32 = 8 * 1024;
 /// The most that may come for a reader that keeps up; reserved of its pod's part of what is
 /// free.
-pub(in crate::tunnel) const MAX_WINDOW: u32 = 128 * 1024;
+pub(in crate::tunnel) const MAX_WINDOW: u32 = 64 * 1024;
 /// Its reader's progress is told once it is one part of so many of the window.
 pub(in crate::tunnel) const PARTS: u32 = 2;
 

@@ -461,6 +461,11 @@ impl Connection {
         self.wire.is_whole()
     }
 
+    /// What is worth being read for it at once: more would wait here.
+    pub(crate) fn takes_at_once(&self) -> usize {
+        self.wire.takes_at_once()
+    }
+
     /// It has ended, and nothing that was written to it ever left.
     pub(super) fn nothing_was_sent(&self) -> bool {
         self.wire.nothing_was_sent()

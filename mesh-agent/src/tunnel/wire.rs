@@ -84,6 +84,14 @@ impl Wire {
         }
     }
 
+    /// What is worth being read for it at once. A socket's buffers are the kernel's.
+    pub(super) fn takes_at_once(&self) -> usize {
+        match self {
+            Self::Socket(_) => usize::MAX,
+            Self::Channel(channel) => channel.takes_at_once(),
+        }
+    }
+
     /// It has ended, and nothing that was written to it ever left. What goes into a socket may
     /// have arrived.
     pub(super) fn nothing_was_sent(&self) -> bool {

@@ -64,6 +64,14 @@ impl ByteStream<'_> {
         }
     }
 
+    /// What is worth being read for it at once: more would wait here.
+    pub(in crate::proxy) fn takes_at_once(&self) -> usize {
+        match self {
+            Self::Socket(_) | Self::Nobody(_) => usize::MAX,
+            Self::Stream { connection, .. } => connection.takes_at_once(),
+        }
+    }
+
     /// What was taken is on its way.
     pub(in crate::proxy) fn poll_flush(
         &mut self,

@@ -175,7 +175,7 @@ impl Message {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Stuck>> {
         with_scratch(|scratch| {
-            let room = room(scratch.len());
+            let room = room(scratch.len()).min(to.takes_at_once());
             let read = ready!(from.stream.poll_read(&mut scratch[..room], cx));
             let n = read.map_err(|end| Stuck::Sender(Some(end)))?;
             if n == 0 {

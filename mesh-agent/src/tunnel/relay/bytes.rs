@@ -75,7 +75,7 @@ impl Relay {
         if !self.stream.may_send() {
             return Poll::Ready(Err(self.fail(Fail::Application)));
         }
-        let credit = self.credit();
+        let credit = self.credit().min(connection.takes_at_once());
         if credit == 0 {
             // The ACCEPT will wake who reads.
             return Poll::Pending;

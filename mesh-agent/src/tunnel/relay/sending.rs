@@ -49,7 +49,7 @@ impl Relay {
         connection: &mut Connection,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Fail>> {
-        let credit = self.credit();
+        let credit = self.credit().min(connection.takes_at_once());
         if credit == 0 && self.resend.is_empty() {
             // The ACCEPT will wake us: it is read by this task.
             return Poll::Pending;

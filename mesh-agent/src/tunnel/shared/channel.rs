@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::SharedConnection;
+use crate::tls::MAX_PLAINTEXT;
 
 #[derive(Debug)]
 pub(crate) struct Channel {
@@ -75,6 +76,14 @@ impl Channel {
     /// The peer is told that nothing of what it has opened the channel for was looked at.
     pub(crate) fn refuse(self) {
         self.connection.state.borrow_mut().refuse(self.id.get());
+    }
+
+    /// What it takes at once, as far as is known now: more would wait here. At least a record, for
+    /// who has nothing to wait for.
+    pub(in crate::tunnel) fn takes_at_once(&self) -> usize {
+        let mut state = self.connection.state.borrow_mut();
+        let to_go = state.pipe(self.id.get()).map_or(0, |pipe| pipe.to_go());
+        to_go.max(MAX_PLAINTEXT)
     }
 
     /// Nothing that was written ever left, and nothing will.

@@ -25,3 +25,5 @@ pub(crate) use pipe::keep_files_from;
 pub(crate) use pump::{BYTES_PER_POLL, with_scratch};
 pub(crate) use read::read;
 pub(crate) use relay::{Relay, RelayEnd};
+
+pub(crate) use crate::sys::socket::is_unanswered;

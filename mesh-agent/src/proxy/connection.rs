@@ -51,7 +51,7 @@ pub(super) async fn serve(
     if !inbound {
         Box::pin(outbound::serve(accepted)).await;
     } else if let Some(peer) = Box::pin(inbound::serve(accepted)).await {
-        Box::pin(inbound::tunnelled::serve(peer)).await;
+        Box::pin(inbound::session::serve(peer)).await;
     }
 }
 
@@ -64,7 +64,7 @@ fn sizes() -> [usize; 3] {
     [
         size(outbound::serve),
         size(inbound::serve),
-        size(inbound::tunnelled::serve),
+        size(inbound::session::serve),
     ]
 }
 

@@ -369,6 +369,18 @@ impl ConnectionContext {
         &self.registration.entry
     }
 
+    /// What is made for it; removal and drain win over a connection just made.
+    pub(super) async fn unless_cut<T>(
+        &self,
+        making: impl Future<Output = Result<T, Refused>>,
+    ) -> Result<T, Refused> {
+        tokio::select! {
+            biased;
+            reason = self.entry().cut.wait() => Err(reason.refuse()),
+            made = making => made,
+        }
+    }
+
     /// Its place among those that have not shown who they are.
     pub(super) fn pre_auth(&self) -> Slot<'_> {
         let pre_auth = &self.worker.pre_auth;

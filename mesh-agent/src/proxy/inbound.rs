@@ -7,9 +7,10 @@ mod caller;
 mod http;
 mod http2;
 mod requests;
+pub(super) mod session;
 mod shared;
 mod sniff;
-pub(super) mod tunnelled;
+mod tunnelled;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use self::sniff::fuzz as fuzz_first_bytes;
@@ -46,7 +47,7 @@ enum Classified {
     Mesh,
 }
 
-/// Gives a mesh peer's connection back, for [`tunnelled::serve`].
+/// Gives a mesh peer's connection back, for [`session::serve`].
 pub(super) async fn serve(accepted: Accepted) -> Option<Accepted> {
     let mut report = accepted.exchange.report();
     let result = match classify(&accepted, &mut report).await {

@@ -1,6 +1,5 @@
 //! One connection between two agents, between its streams.
 
-use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -10,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::net::TcpStream;
 
 use super::ProtocolError;
+use super::broken::{Broken, LINGER, RECEIVE_BYTES, with_received};
 use super::frame::{self, GENERATIONS, HEADER, Kind, MAX_RESET, Open};
 use super::layer::Layer;
 use super::relay::Relay;
@@ -18,51 +18,11 @@ use super::stream::{self, Between};
 use super::wire::Wire;
 use crate::io::Held;
 use crate::model::TlsParameters;
-use crate::tls::{HEAD, MAX_CIPHERTEXT, Opened, PeerId, RecordError, Session, TAIL};
+use crate::tls::{HEAD, MAX_CIPHERTEXT, Opened, PeerId, Session, TAIL};
 
-/// After a GOAWAY the peer's close is waited for this long.
-pub(super) const LINGER: Duration = Duration::from_millis(500);
-/// Ciphertext read in one go; 128 to 256 KiB measured best.
-pub(super) const RECEIVE_BYTES: usize = 256 * 1024;
-
-/// The same between streams: an OPEN and what follows it, no more than is
+/// Ciphertext read in one go between streams: an OPEN and what follows it, no more than is
 /// looked at before others run.
 const BETWEEN_BYTES: usize = 2 * MAX_CIPHERTEXT;
-
-thread_local! {
-    static RECEIVE: RefCell<Box<[u8]>> = RefCell::new(vec![0; RECEIVE_BYTES].into_boxed_slice());
-}
-
-/// Why a connection cannot go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Broken {
-    /// Closed or reset by the peer, or the network.
-    Lost,
-    /// The peer ended TLS with an alert: it does not want us.
-    Refused,
-    Protocol(ProtocolError),
-}
-
-impl From<ProtocolError> for Broken {
-    fn from(error: ProtocolError) -> Self {
-        Self::Protocol(error)
-    }
-}
-
-impl From<io::Error> for Broken {
-    fn from(_: io::Error) -> Self {
-        Self::Lost
-    }
-}
-
-impl From<RecordError> for Broken {
-    fn from(error: RecordError) -> Self {
-        match error {
-            RecordError::Alert(_) => Self::Refused,
-            _ => Self::Protocol(ProtocolError::Record),
-        }
-    }
-}
 
 /// A stream that the peer opened.
 #[derive(Debug)]
@@ -527,22 +487,4 @@ impl std::fmt::Debug for Connection {
             .field("generation", &self.generation)
             .finish_non_exhaustive()
     }
-}
-
-/// What tells a client that nothing of its stream was taken, the first one on a channel.
-pub(super) fn goaway_before_the_first() -> Vec<u8> {
-    const LAST: u8 = GENERATIONS - 1;
-    let payload = [LAST, 0];
-    let mut record = [0; HEAD + HEADER + 2];
-    frame::put_header(&mut record[HEAD..], Kind::Goaway, LAST, payload.len());
-    record[HEAD + HEADER..].copy_from_slice(&payload);
-    let len = HEADER + payload.len();
-    // There is nothing that could fail.
-    let _sealed = Layer::Bare.seal(&mut record, len);
-    record.to_vec()
-}
-
-/// This thread's buffer for ciphertext.
-pub(super) fn with_received<T>(f: impl FnOnce(&mut [u8]) -> T) -> T {
-    RECEIVE.with_borrow_mut(|buffer| f(buffer))
 }

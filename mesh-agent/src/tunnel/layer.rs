@@ -1,6 +1,7 @@
 //! What a connection's frames are wrapped in: TLS records of its own, or, on a channel of a
 //! shared connection, which is sealed as a whole, records that are not sealed.
 
+use super::frame::{self, GENERATIONS, Kind};
 use crate::tls::{HEAD, MAX_PLAINTEXT, Opened, RecordError, Records};
 
 /// Both directions of a connection.
@@ -50,6 +51,19 @@ impl Layer {
             Self::Bare => None,
         }
     }
+}
+
+/// What tells a client that nothing of its stream was taken, the first one on a channel.
+pub(super) fn goaway_before_the_first() -> Vec<u8> {
+    const LAST: u8 = GENERATIONS - 1;
+    let payload = [LAST, 0];
+    let mut record = [0; HEAD + frame::HEADER + 2];
+    frame::put_header(&mut record[HEAD..], Kind::Goaway, LAST, payload.len());
+    record[HEAD + frame::HEADER..].copy_from_slice(&payload);
+    let len = frame::HEADER + payload.len();
+    // There is nothing that could fail.
+    let _sealed = Layer::Bare.seal(&mut record, len);
+    record.to_vec()
 }
 
 fn open_bare(buffer: &[u8]) -> Result<Opened, RecordError> {

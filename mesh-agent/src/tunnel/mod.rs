@@ -12,6 +12,7 @@
 //! taken in place, in turns that end by the number of frames and not only of
 //! bytes, and what means nothing may come only so often as it must.
 
+mod broken;
 mod connection;
 mod frame;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -37,8 +38,6 @@ pub(crate) use reset::Reset;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use shared::fuzz as fuzz_shared;
 pub(crate) use shared::{Channel, SharedConnection};
-
-use connection::goaway_before_the_first;
 
 /// The peer broke the protocol; the connection is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

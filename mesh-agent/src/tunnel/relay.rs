@@ -22,7 +22,8 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 pub(super) use {receiving::FRAMES_PER_POLL, sending::CREDIT_BYTES};
 
 use super::ProtocolError;
-use super::connection::{Broken, Connection};
+use super::broken::Broken;
+use super::connection::Connection;
 use super::frame::{self, HEADER, Kind, Prefix, ResetReason};
 use super::reset::{self, Reset};
 use super::stream::{Event, Role, Stream};

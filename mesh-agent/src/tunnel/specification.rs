@@ -1,6 +1,6 @@
 //! `docs/protocol.md` says what the code does.
 
-use super::connection::LINGER;
+use super::broken::LINGER;
 use super::frame::{
     GENERATIONS, HEADER, Kind, MAX_HOPS, MAX_OPEN, MAX_RESET, Open, ResetReason, VERSION,
     put_header,

@@ -1,4 +1,4 @@
-//! Streams of another agent: handshake once, then one stream after the other.
+//! Streams of another agent, one after the other, on a connection or a channel.
 
 use std::pin::pin;
 use std::rc::Rc;
@@ -8,15 +8,14 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::net::TcpStream;
 
 use super::caller::Caller;
-use super::{requests, shared};
+use super::requests;
 use crate::detect::{self, Expected};
 use crate::model::{
-    ClientAddr, CloseReason, OrigDst, PeerProtocol, RefuseReason, Refused, SpiffeId, TlsRole, Told,
-    UnknownPeer, UpstreamAddr, Workload,
+    ClientAddr, CloseReason, OrigDst, RefuseReason, Refused, SpiffeId, Told, UnknownPeer,
+    UpstreamAddr, Workload,
 };
-use crate::peer::{Source, credentials, still_trusted};
+use crate::peer::Source;
 use crate::plan::AuthzInput;
-use crate::proxy::accepted::Accepted;
 use crate::proxy::authorize::{ByName, Leave, admit_connection, authorize_connection};
 use crate::proxy::context::{ConnectionContext, Exchange};
 use crate::proxy::deliver::deliver;
@@ -27,51 +26,11 @@ use crate::proxy::registry::{CutReason, Watched};
 use crate::proxy::report::Report;
 use crate::proxy::server_name::{self, ConnectionProtocol};
 use crate::sys::socket;
-use crate::tls::{self, PeerId, Session};
+use crate::tls::{PeerId, Session};
 use crate::tunnel::{Connection, IncomingStream, Open, Relay, Reset, ResetReason, StreamEnd};
 
 /// The peer's pool closes sooner: this is for peers that vanished.
 const IDLE: Duration = Duration::from_secs(60);
-
-pub(in crate::proxy) async fn serve(accepted: Accepted) {
-    let Accepted { client, exchange } = accepted;
-    let context = exchange.context.clone();
-    // Not kept while there are streams.
-    let timed = async { (Instant::now(), handshake(&context, &client).await) };
-    let (begun, shaken) = Box::pin(timed).await;
-    match shaken {
-        Ok((session, not_after)) => {
-            stand_on(&context, &session.peer);
-            if let Err(reason) = still_trusted(&context.pod, &session.peer) {
-                let mut report = exchange.report();
-                report.began(begun);
-                report.secured(session.parameters, &session.peer);
-                come_from(&exchange, &mut report, &session.peer);
-                return report.refused(reason);
-            }
-            // Each stream sees the configuration that holds when it comes; between
-            // two of them none is kept.
-            drop(exchange);
-            match session.protocol {
-                PeerProtocol::Mesh1 => {
-                    let connection = begin(&context, client, session, not_after);
-                    streams(&context, connection).await;
-                }
-                PeerProtocol::Shared1 => {
-                    Box::pin(shared::serve(&context, client, session, not_after)).await;
-                }
-            }
-        }
-        Err(refused) => {
-            let mut report = exchange.report();
-            report.began(begun);
-            // Nothing is proven: whose address it is, and what it claimed to be.
-            report.flow().source = exchange.workload_of_client();
-            // No RST: it could overtake the alert that says why.
-            report.refused(refused);
-        }
-    }
-}
 
 /// What the peer's streams are judged by while they live.
 pub(super) fn stand_on(context: &ConnectionContext, peer: &PeerId) {
@@ -82,7 +41,7 @@ pub(super) fn stand_on(context: &ConnectionContext, peer: &PeerId) {
 
 /// The connection for streams; what its handshake proved is noted for those of others
 /// that live. Before a stream was permitted it makes nothing known.
-fn begin(
+pub(super) fn begin(
     context: &ConnectionContext,
     client: TcpStream,
     session: Session,
@@ -112,29 +71,6 @@ fn note_permitted(exchange: &Exchange, connection: &Connection) {
     };
     let peers = &context.worker.peers;
     peers.note_proof((&context.pod, ip), Some(source), connection.shown());
-}
-
-async fn handshake(
-    context: &ConnectionContext,
-    client: &TcpStream,
-) -> Result<(Session, SystemTime), Refused> {
-    let _slot = context.pre_auth();
-    let deadline = context.worker.agent.config.handshake_timeout;
-    let accepting = async {
-        let credentials = credentials(&context.pod, deadline).await?;
-        socket::bound_unsent(client);
-        let accepted = tls::accept(client, &credentials, deadline).await;
-        let session = accepted?;
-        Ok::<_, Refused>((session, credentials.not_after()))
-    };
-    let (session, not_after) = tokio::select! {
-        biased; // removal and drain win
-        reason = context.entry().cut.wait() => return Err(reason.refuse()),
-        accepted = accepting => accepted?,
-    };
-    let observe = &context.worker.observe;
-    observe.handshake(TlsRole::Server, session.parameters);
-    Ok((session, not_after))
 }
 
 pub(super) async fn streams(context: &Rc<ConnectionContext>, mut connection: Box<Connection>) {

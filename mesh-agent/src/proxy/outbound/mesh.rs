@@ -47,21 +47,10 @@ pub(super) async fn begin(
         Some(connection) => connection,
         None => {
             let waiting = peers.wait_for(&context.pod, key, peer);
-            Box::pin(unless_cut(context, waiting)).await?
+            Box::pin(context.unless_cut(waiting)).await?
         }
     };
     Ok(MeshStream::begin(context, key, connection, None))
-}
-
-pub(super) async fn unless_cut<T>(
-    context: &ConnectionContext,
-    connecting: impl Future<Output = Result<T, Refused>>,
-) -> Result<T, Refused> {
-    tokio::select! {
-        biased; // removal and drain win over a connection just made
-        reason = context.entry().cut.wait() => Err(reason.refuse()),
-        connected = connecting => connected,
-    }
 }
 
 /// A stream for requests; one that `shares` may have its connection in common with others.
@@ -208,7 +197,7 @@ impl MeshStream {
         context.worker.agent.metrics.replays.inc();
         self.connection.hang_up();
         let reaching = context.worker.peers.reach(&context.pod, peer);
-        self.connection = Box::pin(unless_cut(context, reaching)).await?;
+        self.connection = Box::pin(context.unless_cut(reaching)).await?;
         self.set_session(context);
         if let Err(reason) = self.is_trusted(context) {
             // No stream was begun on it that could be ended in order.

@@ -3,7 +3,6 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::mesh::unless_cut;
 use crate::model::Refused;
 use crate::peer::{Found, Making, Peers, Reached, Sharer, still_trusted};
 use crate::plan::{MayDial as _, MeshPeer};
@@ -49,7 +48,7 @@ pub(super) async fn connect(
             }
         };
         let waiting = pending.wait();
-        Box::pin(unless_cut(context, waiting)).await?;
+        Box::pin(context.unless_cut(waiting)).await?;
     }
     Ok(None)
 }

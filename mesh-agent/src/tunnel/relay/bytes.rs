@@ -12,7 +12,8 @@ use super::sending::CREDIT_BYTES;
 use super::taker::Buffer;
 use super::{Fail, Relay, StreamEnd};
 use crate::io::room;
-use crate::tunnel::connection::{Broken, Connection};
+use crate::tunnel::broken::Broken;
+use crate::tunnel::connection::Connection;
 use crate::tunnel::outgoing::{Filled, with_batch};
 use crate::tunnel::stream::Role;
 

@@ -10,7 +10,8 @@ use super::{Fail, Relay, StreamEnd};
 use crate::io::{BYTES_PER_POLL, room};
 use crate::tls::Opened;
 use crate::tunnel::ProtocolError;
-use crate::tunnel::connection::{Broken, Connection, with_received};
+use crate::tunnel::broken::{Broken, with_received};
+use crate::tunnel::connection::Connection;
 use crate::tunnel::frame;
 use crate::tunnel::stream::{Event, Role, previous};
 

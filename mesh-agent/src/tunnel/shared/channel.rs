@@ -1,6 +1,7 @@
 //! One channel of a shared connection, for who reads and writes it; closed when dropped.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -13,6 +14,24 @@ pub(crate) struct Channel {
     connection: Rc<SharedConnection>,
     /// Another one once it has said something.
     id: Cell<u32>,
+}
+
+impl SharedConnection {
+    /// Another channel, where there is room for it.
+    pub(crate) fn open(self: &Rc<Self>) -> Option<Channel> {
+        if !self.is_whole() {
+            return None;
+        }
+        let id = self.state.borrow_mut().open()?;
+        Some(Channel::new(self.clone(), id))
+    }
+
+    /// Carries what the channels say, until the peer opens one: `None` at the connection's
+    /// end. Has to run all the time, by one task. Cancel-safe.
+    pub(crate) async fn next(self: &Rc<Self>) -> Option<Channel> {
+        let id = poll_fn(|cx| self.poll_next(true, cx)).await?;
+        Some(Channel::new(self.clone(), id))
+    }
 }
 
 impl Channel {

@@ -9,7 +9,7 @@ use super::outbox::FLOODED;
 use super::pipe::{MAX_WINDOW, WINDOW};
 use super::state::{MAX_CHANNELS, State, Wakers};
 use crate::tls::MAX_PLAINTEXT;
-use crate::tunnel::goaway_before_the_first;
+use crate::tunnel::layer::goaway_before_the_first;
 use crate::tunnel::stream::Role;
 
 /// Plaintext of a record in the input is at most this long.

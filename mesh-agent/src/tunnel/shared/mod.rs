@@ -45,12 +45,12 @@ pub(super) mod limits {
     pub(in crate::tunnel) use super::tests::example;
     pub(in crate::tunnel) use super::{FRAMES_PER_POLL, GONE};
 }
-use super::connection::{Broken, LINGER, with_received};
+use super::ProtocolError;
+use super::broken::{Broken, LINGER, with_received};
+use super::layer::goaway_before_the_first;
 use super::stream::Role;
-use super::{ProtocolError, goaway_before_the_first};
-use crate::io::{Account, Held, read};
+use crate::io::{Account, Held, is_unanswered, read};
 use crate::model::TlsParameters;
-use crate::sys::socket;
 use crate::tls::{Opened, PeerId, Records, Session};
 
 /// Reads before neighbours run.
@@ -178,15 +178,6 @@ impl SharedConnection {
         self.open_channels() >= state::MAX_CHANNELS
     }
 
-    /// Another channel, where there is room for it.
-    pub(crate) fn open(self: &Rc<Self>) -> Option<Channel> {
-        if !self.is_whole() {
-            return None;
-        }
-        let id = self.state.borrow_mut().open()?;
-        Some(Channel::new(self.clone(), id))
-    }
-
     /// There are no more channels; those that are open go on, and it ends behind the last.
     pub(crate) fn close_when_empty(&self) {
         self.state.borrow_mut().close_when_empty();
@@ -215,7 +206,7 @@ impl SharedConnection {
             // Nor one that takes nothing of what it asks for.
             let is_flooded = self.state.borrow().outbox.is_flooded();
             let is_stuck = std::mem::replace(&mut was_flooded, is_flooded) && is_flooded;
-            if is_stuck || socket::is_unanswered(&self.tcp, GONE) {
+            if is_stuck || is_unanswered(&self.tcp, GONE) {
                 self.end();
             }
             idle_since = match self.open_channels() {
@@ -226,13 +217,6 @@ impl SharedConnection {
                 self.close_when_empty();
             }
         }
-    }
-
-    /// Carries what the channels say, until the peer opens one: `None` at the connection's
-    /// end. Has to run all the time, by one task. Cancel-safe.
-    pub(crate) async fn next(self: &Rc<Self>) -> Option<Channel> {
-        let id = poll_fn(|cx| self.poll_next(true, cx)).await?;
-        Some(Channel::new(self.clone(), id))
     }
 
     /// Behind the last channel, for who takes them: the peer closes first, or what it has sent
@@ -266,7 +250,7 @@ impl SharedConnection {
         if silent < FRESH {
             return true;
         }
-        if silent > SILENT && socket::is_unanswered(&self.tcp, SILENT) {
+        if silent > SILENT && is_unanswered(&self.tcp, SILENT) {
             return false;
         }
         let mut byte = [MaybeUninit::uninit()];

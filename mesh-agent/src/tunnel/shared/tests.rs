@@ -12,8 +12,9 @@ use super::pipe::{MAX_WINDOW, WINDOW};
 use super::state::{MAX_CHANNELS, State, Wakers};
 use super::{FRESH, SharedConnection};
 use crate::io::Account;
+use crate::tunnel::ProtocolError;
+use crate::tunnel::layer::goaway_before_the_first;
 use crate::tunnel::stream::Role;
-use crate::tunnel::{ProtocolError, goaway_before_the_first};
 
 const WHOLE: usize = WINDOW as usize;
 

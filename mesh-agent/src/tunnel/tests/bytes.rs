@@ -147,7 +147,7 @@ async fn a_reader_that_takes_little_holds_up_the_writer_and_holds_one_read() {
     assert!(at < sent.len(), "all {at} were taken");
     assert_eq!(far.read_exact(10).await, pattern(2, 0, 10));
     let held = far.relay.rest_capacity();
-    assert!(held <= connection::RECEIVE_BYTES, "{held} bytes");
+    assert!(held <= broken::RECEIVE_BYTES, "{held} bytes");
     let rest = far.read_exact(at - 10);
     let (rest, flushed) = tokio::join!(rest, near.flush());
     flushed.expect("sent");

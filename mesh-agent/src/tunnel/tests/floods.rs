@@ -9,7 +9,7 @@ use crate::tunnel::frame::{HEADER, Kind, put_header};
 use crate::tunnel::relay::FRAMES_PER_POLL;
 
 /// Most that a connection has received and not looked at.
-const READ: usize = connection::RECEIVE_BYTES;
+const READ: usize = broken::RECEIVE_BYTES;
 
 fn frame_of(kind: Kind, generation: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0; HEADER];

@@ -21,7 +21,7 @@ mod tests;
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::rc::Rc;
@@ -290,7 +290,11 @@ impl SharedConnection {
         let (mut budget, mut reads) = (FRAMES_PER_POLL, 0);
         loop {
             // What comes is read whether or not the socket takes more, within a bound.
-            let flushed = self.poll_flush(io, wakers, cx)?;
+            let flushed = self.poll_flush(io, wakers, cx);
+            if let Poll::Ready(Err(broken)) = flushed {
+                self.last_words(io, wakers);
+                return Poll::Ready(Err(broken));
+            }
             if is_last && self.state.borrow().is_over() {
                 return Poll::Ready(Err(Broken::Lost));
             }
@@ -342,6 +346,25 @@ impl SharedConnection {
                 return Poll::Ready(Ok(()));
             }
         }
+    }
+
+    /// A socket that takes nothing more may have brought answers, or a word of what was not
+    /// taken: no more than is ever read in one go, whatever the readiness says.
+    fn last_words(&self, io: &mut Io, wakers: &mut Wakers) {
+        with_received(|buffer| {
+            let before = std::mem::take(&mut io.received);
+            let mut len = before.len();
+            buffer[..len].copy_from_slice(&before);
+            while let Ok(n @ 1..) =
+                io::Read::read(&mut &*SockRef::from(&self.tcp), &mut buffer[len..])
+            {
+                len += n;
+            }
+            // How it ended is known already.
+            let mut budget = usize::MAX;
+            let input = (&mut budget, wakers);
+            let _ended = self.open_all(io, &mut buffer[..len], &mut 0, input);
+        });
     }
 
     /// One read of ciphertext, and everything in it.

@@ -1,6 +1,7 @@
 //! Streams of many clients on one connection, over a real socket and real TLS.
 
 use std::future::{Future as _, poll_fn};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -379,4 +380,25 @@ async fn a_peer_that_reads_none_of_its_answers_is_not_read_either() {
     }
     assert_eq!(far.unsealed(), kept, "nothing more is read");
     assert!(kept < 2 * FLOODED, "{kept}");
+}
+
+/// A socket that takes nothing more may have brought answers, or a word of what was not taken.
+#[tokio::test(flavor = "local")]
+async fn what_came_before_a_failure_is_read_where_a_write_finds_the_failure() {
+    let (near, far) = shared_connections().await;
+    let mut cx = Context::from_waker(Waker::noop());
+    let channel = near.open().expect("room");
+    assert_eq!(channel.try_write(b"asked").expect("room"), 5);
+    assert!(pin!(near.next()).poll(&mut cx).is_pending());
+    let taken = far.next().await.expect("a channel");
+    assert_eq!(taken.try_write(b"answer").expect("room"), 6);
+    assert!(pin!(far.next()).poll(&mut cx).is_pending());
+    reset_on_close(far.tcp());
+    drop((taken, far));
+    assert_eq!(channel.try_write(b"more").expect("not known yet"), 4);
+    assert!(near.next().await.is_none());
+    let mut read = [0; 16];
+    assert_eq!(channel.try_read(&mut read).expect("an answer"), 6);
+    assert_eq!(&read[..6], b"answer");
+    assert_eq!(channel.try_read(&mut read).expect("its end"), 0);
 }

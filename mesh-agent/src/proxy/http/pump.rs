@@ -187,15 +187,17 @@ impl Message {
             }
             let len = self.body.follow(&scratch[..n]).map_err(Stuck::Bad)?.len;
             let part = [&scratch[..len]];
-            let written = match to.poll_write(&part.map(IoSlice::new), cx) {
-                Poll::Ready(written) => written.map_err(Stuck::Receiver)?,
-                Poll::Pending => 0,
+            let (written, failed) = match to.poll_write(&part.map(IoSlice::new), cx) {
+                Poll::Ready(Ok(written)) => (written, None),
+                Poll::Ready(Err(end)) => (0, Some(Stuck::Receiver(end))),
+                Poll::Pending => (0, None),
             };
             kept.note(&part, written);
             self.passed += written as u64;
+            // Also for another receiver: the sender has it no more.
             from.inbox.extend(&scratch[written..n]);
             self.checked = len - written;
-            Poll::Ready(Ok(()))
+            Poll::Ready(failed.map_or(Ok(()), Err))
         })
     }
 }

@@ -81,9 +81,11 @@ impl Relay {
             // The ACCEPT will wake who reads.
             return Poll::Pending;
         }
+        let kept = self.replay.as_ref().map_or(0, Vec::len);
         let sent = with_batch(|batch| {
             batch.begin(&self.prefix);
             let n = batch.gather(parts, room(credit));
+            // Sealing is done in place: afterwards it is too late.
             self.keep(batch);
             let filled = if n == 0 {
                 Filled::Nothing
@@ -92,6 +94,12 @@ impl Relay {
             };
             self.seal_and_send(batch, filled, connection).map(|()| n)
         });
+        if sent.is_err()
+            && let Some(replay) = &mut self.replay
+        {
+            // The caller still has what was not taken: kept as well, it would go twice.
+            replay.truncate(kept);
+        }
         Poll::Ready(sent.map_err(|_| self.write_failed(connection)))
     }
 

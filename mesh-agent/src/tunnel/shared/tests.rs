@@ -35,7 +35,7 @@ impl SharedConnection {
     }
 
     /// Memory of what readers have not taken.
-    pub(in crate::tunnel) fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.state.borrow().held()
     }
 

@@ -13,6 +13,12 @@ struct End {
 }
 
 impl End {
+    /// A client's stream.
+    fn over(mut connection: Connection) -> Self {
+        let relay = connection.open(&open());
+        Self { relay, connection }
+    }
+
     async fn read(&mut self, buffer: &mut [u8]) -> Result<usize, StreamEnd> {
         poll_fn(|cx| self.relay.poll_read(buffer, &mut self.connection, cx)).await
     }
@@ -56,9 +62,8 @@ async fn stream() -> (End, End) {
     begun(connection, far).await
 }
 
-async fn begun(mut connection: Connection, mut far: Connection) -> (End, End) {
-    let relay = connection.open(&open());
-    let mut near = End { relay, connection };
+async fn begun(connection: Connection, mut far: Connection) -> (End, End) {
+    let mut near = End::over(connection);
     near.write(b"hello").await.expect("written");
     let relay = taken(&mut far).await;
     let mut far = End {
@@ -237,6 +242,33 @@ async fn what_was_written_before_the_accept_is_begun_again_elsewhere() {
         connection: far,
     };
     assert_eq!(far.read_exact(7).await, b"one two");
+}
+
+/// Who writes has it still, and writes it again.
+#[tokio::test(flavor = "local")]
+async fn what_a_failed_write_did_not_take_is_not_sent_by_the_replay_as_well() {
+    let (connection, far) = connections().await;
+    far.reset_on_close();
+    drop(far);
+    let mut near = End::over(connection);
+    near.connection
+        .tcp()
+        .expect("a socket")
+        .ready(tokio::io::Interest::ERROR)
+        .await
+        .expect("it fails");
+    assert_eq!(near.write(b"hello").await, Err(StreamEnd::NotTaken));
+    let (connection, mut far) = connections().await;
+    near.connection = connection;
+    near.relay.replay_on(&mut near.connection, &open());
+    near.write(b"hello").await.expect("written");
+    near.finish().await.expect("ended");
+    let mut far = End {
+        relay: taken(&mut far).await,
+        connection: far,
+    };
+    assert_eq!(far.read_exact(5).await, b"hello");
+    assert_eq!(far.read(&mut [0; 9]).await, Ok(0), "and no more");
 }
 
 #[tokio::test(flavor = "local")]

@@ -1,3 +1,5 @@
+mod untaken;
+
 use std::cell::RefCell;
 use std::net::Ipv4Addr;
 use std::rc::Rc;

@@ -1,0 +1,183 @@
+//! What was read for an upstream that failed before it took it goes to the next one.
+
+use std::pin::pin;
+use std::task::Waker;
+
+use tokio::io::Interest;
+use tokio::task::{spawn_local, yield_now};
+use tokio::time::timeout;
+
+use super::*;
+use crate::tls::tests::support::DEADLINE;
+use crate::tunnel::tests::support::shared_connections;
+use crate::tunnel::{Channel, Connection, IncomingStream, Open, Relay, SharedConnection};
+
+const BODY: usize = 20 * 1024;
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+
+/// A request's head, and its body.
+fn request() -> (Vec<u8>, Vec<u8>) {
+    let head = format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {BODY}\r\n\r\n");
+    let body = (0..BODY).map(|at| b'a' + (at % 23) as u8).collect();
+    (head.into_bytes(), body)
+}
+
+/// One turn of the exchange.
+fn turn(
+    transfer: &mut Transfer,
+    client: &mut Side<'_>,
+    upstream: &mut Side<'_>,
+) -> Poll<Result<KeptOpen, Fail>> {
+    let mut context = Context::from_waker(Waker::noop());
+    pin!(transfer.run(client, upstream, || false)).poll(&mut context)
+}
+
+/// The channel that was opened meanwhile, if any.
+fn carried(shared: &Rc<SharedConnection>) -> Option<Channel> {
+    let mut context = Context::from_waker(Waker::noop());
+    match pin!(shared.next()).poll(&mut context) {
+        Poll::Ready(opened) => opened,
+        Poll::Pending => None,
+    }
+}
+
+async fn drive(shared: Rc<SharedConnection>) {
+    while shared.next().await.is_some() {}
+}
+
+fn open() -> Open {
+    Open {
+        original: "10.96.0.1:80".parse().expect("an address"),
+        source: "10.0.0.5:40000".parse().expect("an address"),
+        hops: 1,
+        takes_rule: true,
+        trace: None,
+    }
+}
+
+fn side<'s>(
+    relay: &'s mut Relay,
+    connection: &'s mut Connection,
+    inbox: &'s mut Inbox,
+) -> Side<'s> {
+    Side {
+        stream: ByteStream::Stream { relay, connection },
+        inbox,
+    }
+}
+
+/// Takes the next channel's stream, `len` bytes of it, and answers.
+async fn serve(far: Rc<SharedConnection>, len: usize) -> Vec<u8> {
+    let channel = far.next().await.expect("a channel");
+    spawn_local(drive(far));
+    let mut connection = Connection::on(channel);
+    let taken = connection.accept().await.expect("a stream");
+    let IncomingStream { mut relay, .. } = *taken.expect("a stream");
+    relay.accept();
+    let mut inbox = Inbox::default();
+    let mut from = side(&mut relay, &mut connection, &mut inbox);
+    from.stream.accept_is_due();
+    poll_fn(|cx| from.stream.poll_flush(cx))
+        .await
+        .expect("it waits");
+    let (mut got, mut buffer) = (vec![], [0; 4096]);
+    while got.len() < len {
+        let read = poll_fn(|cx| from.stream.poll_read(&mut buffer, cx));
+        let n = read.await.expect("more");
+        got.extend(&buffer[..n]);
+    }
+    let answer = [std::io::IoSlice::new(ANSWER)];
+    let written = poll_fn(|cx| from.stream.poll_write(&answer, cx)).await;
+    assert_eq!(written, Ok(ANSWER.len()));
+    poll_fn(|cx| from.stream.poll_flush(cx))
+        .await
+        .expect("it waits");
+    got
+}
+
+/// Its word and more of the body are there at once.
+#[tokio::test(flavor = "local")]
+async fn a_body_that_comes_with_the_refusal_of_its_channel_goes_elsewhere_whole() {
+    let (head, body) = request();
+    let (near, far) = shared_connections().await;
+    let (mut client, mut asking) = End::pair().await;
+    asking.write_all(&head).await.expect("write");
+    let (mut transfer, copied) = held(&mut client).await;
+    let mut inbox = Inbox::default();
+    let mut connection = Connection::on(near.open().expect("room"));
+    let mut relay = connection.open(&open());
+    let mut upstream = side(&mut relay, &mut connection, &mut inbox);
+    assert!(turn(&mut transfer, &mut client.side(), &mut upstream).is_pending());
+    let channel = loop {
+        assert!(carried(&near).is_none());
+        if let Some(channel) = carried(&far) {
+            break channel;
+        }
+        yield_now().await;
+    };
+    channel.refuse();
+    assert!(carried(&far).is_none());
+    asking.write_all(&body).await.expect("write");
+    client.socket.readable().await.expect("a body");
+    while near.held() == 0 {
+        assert!(carried(&near).is_none());
+        yield_now().await;
+    }
+    let ended = turn(&mut transfer, &mut client.side(), &mut upstream);
+    assert_eq!(
+        ended,
+        Poll::Ready(Err(Fail::Upstream(Some(StreamEnd::NotTaken))))
+    );
+
+    let mut connection = Connection::on(near.open().expect("room"));
+    relay.replay_on(&mut connection, &open());
+    let mut inbox = Inbox::default();
+    let mut upstream = side(&mut relay, &mut connection, &mut inbox);
+    spawn_local(drive(near));
+    let whole = [&head[..], &body].concat();
+    let mut from = client.side();
+    let going = async {
+        tokio::join!(
+            transfer.run(&mut from, &mut upstream, || false),
+            serve(far, whole.len())
+        )
+    };
+    let (ended, got) = timeout(DEADLINE, going).await.expect("all of it");
+    assert!(ended.is_ok() && got == whole);
+    assert!(copied.borrow().as_deref() == Some(&body[..]), "its copy");
+    assert_eq!(transfer.bytes().0, whole.len() as u64);
+}
+
+#[tokio::test]
+async fn a_body_that_comes_with_its_upstreams_reset_goes_with_the_retry() {
+    let (head, body) = request();
+    let (mut client, mut asking) = End::pair().await;
+    asking.write_all(&head).await.expect("write");
+    let (mut transfer, copied) = held(&mut client).await;
+    let (mut first, server) = End::pair().await;
+    assert!(turn(&mut transfer, &mut client.side(), &mut first.side()).is_pending());
+    let reset = Some(Duration::ZERO);
+    socket2::SockRef::from(&server)
+        .set_linger(reset)
+        .expect("linger");
+    drop(server);
+    let failed = first.socket.ready(Interest::ERROR).await;
+    failed.expect("it fails");
+    asking.write_all(&body).await.expect("write");
+    client.socket.readable().await.expect("a body");
+    let ended = turn(&mut transfer, &mut client.side(), &mut first.side());
+    assert!(matches!(ended, Poll::Ready(Err(Fail::Upstream(_)))));
+
+    assert!(transfer.restart((planned(&head), Edits::default()), None));
+    let (mut second, mut server) = End::pair().await;
+    let mut got = vec![0; head.len() + BODY];
+    let serving = async {
+        server.read_exact(&mut got).await.expect("all of it");
+        server.write_all(ANSWER).await.expect("write");
+    };
+    let (mut from, mut to) = (client.side(), second.side());
+    let going = async { tokio::join!(transfer.run(&mut from, &mut to, || false), serving) };
+    let (ended, ()) = timeout(DEADLINE, going).await.expect("all of it");
+    assert!(ended.is_ok() && got == [&head[..], &body].concat());
+    assert!(copied.borrow().as_deref() == Some(&body[..]), "its copy");
+}

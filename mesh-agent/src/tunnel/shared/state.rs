@@ -299,6 +299,8 @@ impl State {
         for id in self.fresh.drain(..) {
             if let Some(pipe) = self.pipes.get_mut(&id) {
                 pipe.was_sent = false;
+                // Who has it may begin it elsewhere: it must not leave behind that.
+                self.outbox = Outbox::default();
             }
         }
         for pipe in self.pipes.values_mut() {

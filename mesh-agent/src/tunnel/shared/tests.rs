@@ -458,8 +458,6 @@ fn the_end_of_all_wakes_everybody_and_what_came_before_is_read() {
     assert!(!near.has_room());
     assert_eq!(read_all(&mut near, one.get()), [7; 3]);
     assert!(read_all(&mut near, one.get()).is_empty());
-    let before = said(&mut near);
-    assert!(!before.is_empty());
     near.close(one.get());
     assert!(near.outbox.is_empty(), "there is nobody to tell");
 }
@@ -492,4 +490,19 @@ fn what_was_not_sealed_when_all_ended_never_left() {
         let pipe = near.pipe(id.get()).expect("its handle is there");
         assert_eq!(pipe.was_sent, was_sent);
     }
+    assert!(said(&mut near).is_empty(), "nor does it leave now");
+}
+
+#[test]
+fn what_ends_in_order_says_all_that_its_channels_had_to_say() {
+    let (mut near, mut far) = (client(), server());
+    let asking = speaking(&mut near, b"a");
+    hand_over(&mut near, &mut far);
+    assert_eq!(far.take_opened(), Some(1));
+    // The socket takes nothing meanwhile.
+    assert_eq!(far.write(&Cell::new(1), b"answer"), 6);
+    far.close(1);
+    far.broke(&mut Wakers::new());
+    hand_over(&mut far, &mut near);
+    assert_eq!(read_all(&mut near, asking.get()), b"answer");
 }

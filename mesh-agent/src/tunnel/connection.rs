@@ -426,6 +426,11 @@ impl Connection {
         self.wire.takes_at_once()
     }
 
+    /// Why nothing more comes.
+    pub(super) fn broken(&self) -> Broken {
+        self.wire.broken()
+    }
+
     /// It has ended, and nothing that was written to it ever left.
     pub(super) fn nothing_was_sent(&self) -> bool {
         self.wire.nothing_was_sent()
@@ -452,7 +457,7 @@ impl Connection {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads ciphertext; the peer's FIN is `Lost`, for it never comes in order
+    /// Reads ciphertext; the peer's FIN is a loss, for it never comes in order
     /// while more is expected.
     pub(super) fn poll_receive(
         &mut self,
@@ -460,7 +465,7 @@ impl Connection {
         cx: &mut Context<'_>,
     ) -> Poll<Result<usize, Broken>> {
         Poll::Ready(match ready!(self.wire.poll_read(buffer, cx)) {
-            Ok(0) | Err(_) => Err(Broken::Lost),
+            Ok(0) | Err(_) => Err(self.wire.broken()),
             Ok(n) => Ok(n),
         })
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
+use super::broken::Broken;
 use super::shared::Channel;
 use crate::io::read;
 
@@ -98,6 +99,14 @@ impl Wire {
         match self {
             Self::Socket(_) => false,
             Self::Channel(channel) => channel.nothing_was_sent(),
+        }
+    }
+
+    /// Why nothing more comes. Of a socket no more is known than that.
+    pub(super) fn broken(&self) -> Broken {
+        match self {
+            Self::Socket(_) => Broken::Lost,
+            Self::Channel(channel) => channel.broken(),
         }
     }
 

@@ -102,5 +102,12 @@ async fn drive(context: &ConnectionContext, shared: &Rc<SharedConnection>) {
         never = shared.look_after(IDLE) => match never {},
         _ended = shared.next() => {}
     }
+    // Its streams tell why they ended, each by itself; this is what they have in common.
+    let peer = shared.peer().spiffe_id();
+    if let Some(error) = shared.error() {
+        tracing::debug!(%error, %peer, "protocol error");
+    } else if shared.is_refused() {
+        tracing::debug!(%peer, "the peer ended TLS with an alert");
+    }
     shared.flush().await;
 }

@@ -12,7 +12,6 @@ use super::sending::CREDIT_BYTES;
 use super::taker::Buffer;
 use super::{Fail, Relay, StreamEnd};
 use crate::io::room;
-use crate::tunnel::broken::Broken;
 use crate::tunnel::connection::Connection;
 use crate::tunnel::outgoing::{Filled, with_batch};
 use crate::tunnel::stream::Role;
@@ -41,7 +40,7 @@ impl Relay {
         let buffer = Buffer::new(buffer);
         let polled = self.poll_receive(Some(&buffer), connection, cx);
         let failed = match polled {
-            Poll::Ready(Err(Fail::Connection(Broken::Lost))) if self.was_never_sent(connection) => {
+            Poll::Ready(Err(Fail::Connection(_))) if self.was_never_sent(connection) => {
                 Some(self.fail(Fail::End(StreamEnd::NotTaken)))
             }
             Poll::Ready(Err(fail)) => Some(self.fail(fail)),

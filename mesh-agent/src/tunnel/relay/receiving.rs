@@ -139,7 +139,9 @@ impl Relay {
         match (heard, self.peer_reset.take()) {
             (Err(told @ Fail::End(_)), _) => told,
             (_, Some(reason)) => Fail::End(StreamEnd::ResetByPeer(reason)),
-            _ => Fail::Connection(Broken::Lost),
+            // An alert, say.
+            (Err(told @ Fail::Connection(_)), None) => told,
+            _ => Fail::Connection(connection.broken()),
         }
     }
 

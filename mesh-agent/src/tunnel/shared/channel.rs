@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 
 use super::SharedConnection;
 use crate::tls::MAX_PLAINTEXT;
+use crate::tunnel::broken::Broken;
 
 #[derive(Debug)]
 pub(crate) struct Channel {
@@ -109,7 +110,18 @@ impl Channel {
     pub(in crate::tunnel) fn nothing_was_sent(&self) -> bool {
         let mut state = self.connection.state.borrow_mut();
         let was_sent = state.pipe(self.id.get()).is_none_or(|pipe| pipe.was_sent);
-        state.is_broken() && !was_sent
+        state.broken().is_some() && !was_sent
+    }
+
+    /// Why it has ended. Its own end is the peer's word, whatever became of the others; and a
+    /// protocol that was broken is told once, of the connection: its streams are lost with it.
+    pub(in crate::tunnel) fn broken(&self) -> Broken {
+        let mut state = self.connection.state.borrow_mut();
+        let was_cut = state.pipe(self.id.get()).is_some_and(|pipe| pipe.was_cut);
+        match state.broken() {
+            Some(Broken::Refused) if was_cut => Broken::Refused,
+            _ => Broken::Lost,
+        }
     }
 
     /// Neither it nor what carries it has ended, as far as that can be known now.

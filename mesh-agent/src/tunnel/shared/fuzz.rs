@@ -9,6 +9,7 @@ use super::outbox::FLOODED;
 use super::pipe::{MAX_WINDOW, WINDOW};
 use super::state::{MAX_CHANNELS, State, Wakers};
 use crate::tls::MAX_PLAINTEXT;
+use crate::tunnel::broken::Broken;
 use crate::tunnel::layer::goaway_before_the_first;
 use crate::tunnel::stream::Role;
 
@@ -238,7 +239,7 @@ impl Watched {
 
     /// Whoever has a channel finds its end.
     fn breaks(&mut self) {
-        self.state.broke(&mut Wakers::new());
+        self.state.broke(Broken::Lost, &mut Wakers::new());
         for id in &self.handles {
             let pipe = self.state.pipe(id.get()).expect("its handle is there");
             assert!(pipe.is_closed && pipe.is_readable());

@@ -87,8 +87,6 @@ struct Io {
     /// Sealed bytes that the socket did not take yet, from `unsent_at` on.
     unsent: Held,
     unsent_at: usize,
-    /// How the peer broke it.
-    error: Option<ProtocolError>,
 }
 
 impl SharedConnection {
@@ -133,7 +131,6 @@ impl SharedConnection {
                 received: session.early.into(),
                 unsent: Held::default(),
                 unsent_at: 0,
-                error: None,
             }),
             heard: Cell::new(now),
         })
@@ -186,7 +183,7 @@ impl SharedConnection {
     /// Ends all channels now, also those that nobody looks at.
     pub(crate) fn end(&self) {
         let mut wakers = Wakers::new();
-        self.state.borrow_mut().broke(&mut wakers);
+        self.state.borrow_mut().broke(Broken::Lost, &mut wakers);
         // Fails only where the peer has closed already.
         let _gone = SockRef::from(&self.tcp).shutdown(Shutdown::Both);
         wakers.into_iter().for_each(Waker::wake);
@@ -237,13 +234,21 @@ impl SharedConnection {
 
     /// How the peer broke the protocol.
     pub(crate) fn error(&self) -> Option<ProtocolError> {
-        self.io.borrow().error
+        match self.state.borrow().broken() {
+            Some(Broken::Protocol(error)) => Some(error),
+            Some(Broken::Lost | Broken::Refused) | None => None,
+        }
+    }
+
+    /// The peer has ended TLS with an alert: it does not want us.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.state.borrow().broken() == Some(Broken::Refused)
     }
 
     /// Nothing has come that says that it is over; asks the kernel where nothing was heard of
     /// it lately.
     fn is_whole(&self) -> bool {
-        if self.state.borrow().is_broken() {
+        if self.state.borrow().broken().is_some() {
             return false;
         }
         let silent = self.heard.get().elapsed();
@@ -266,10 +271,7 @@ impl SharedConnection {
         let polled = self.poll_io(is_last, &mut wakers, cx);
         let polled = match polled {
             Poll::Ready(Err(broken)) => {
-                self.state.borrow_mut().broke(&mut wakers);
-                if let Broken::Protocol(error) = broken {
-                    self.io.borrow_mut().error = Some(error);
-                }
+                self.state.borrow_mut().broke(broken, &mut wakers);
                 Poll::Ready(None)
             }
             Poll::Ready(Ok(id)) => Poll::Ready(Some(id)),
@@ -292,8 +294,8 @@ impl SharedConnection {
             // What comes is read whether or not the socket takes more, within a bound.
             let flushed = self.poll_flush(io, wakers, cx);
             if let Poll::Ready(Err(broken)) = flushed {
-                self.last_words(io, wakers);
-                return Poll::Ready(Err(broken));
+                let heard = self.last_words(io, wakers);
+                return Poll::Ready(Err(heard.err().unwrap_or(broken)));
             }
             if is_last && self.state.borrow().is_over() {
                 return Poll::Ready(Err(Broken::Lost));
@@ -350,7 +352,7 @@ impl SharedConnection {
 
     /// A socket that takes nothing more may have brought answers, or a word of what was not
     /// taken: no more than is ever read in one go, whatever the readiness says.
-    fn last_words(&self, io: &mut Io, wakers: &mut Wakers) {
+    fn last_words(&self, io: &mut Io, wakers: &mut Wakers) -> Result<(), Broken> {
         with_received(|buffer| {
             let before = std::mem::take(&mut io.received);
             let mut len = before.len();
@@ -360,11 +362,10 @@ impl SharedConnection {
             {
                 len += n;
             }
-            // How it ended is known already.
             let mut budget = usize::MAX;
             let input = (&mut budget, wakers);
-            let _ended = self.open_all(io, &mut buffer[..len], &mut 0, input);
-        });
+            self.open_all(io, &mut buffer[..len], &mut 0, input)
+        })
     }
 
     /// One read of ciphertext, and everything in it.

@@ -30,6 +30,8 @@ pub(super) struct Pipe {
     to_go: u32,
     /// The peer takes no more, and sends no more.
     pub(super) is_closed: bool,
+    /// It ended with what carries it, and not by the peer's word.
+    pub(super) was_cut: bool,
     /// Its writer waits for room in the outbox.
     pub(super) is_blocked: bool,
     /// Something of it may be with the peer.
@@ -51,6 +53,7 @@ impl Pipe {
             untold: 0,
             to_go: WINDOW,
             is_closed: false,
+            was_cut: false,
             is_blocked: false,
             reader: None,
             writer: None,

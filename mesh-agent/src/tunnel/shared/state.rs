@@ -12,6 +12,7 @@ use super::outbox::Outbox;
 use super::pipe::Pipe;
 use crate::io::Account;
 use crate::tunnel::ProtocolError;
+use crate::tunnel::broken::Broken;
 use crate::tunnel::stream::Role;
 
 /// Channels that are open at once.
@@ -41,8 +42,8 @@ pub(super) struct State {
     is_going_away: bool,
     /// It ends with its last channel.
     is_closing: bool,
-    /// Nothing more goes or comes.
-    is_broken: bool,
+    /// Why nothing more goes or comes.
+    broken: Option<Broken>,
     /// What a channel that is not taken any more is answered by.
     refusal: Vec<u8>,
     /// Of the pod whose channels they are.
@@ -64,7 +65,7 @@ impl State {
             blocked: VecDeque::new(),
             is_going_away: false,
             is_closing: false,
-            is_broken: false,
+            broken: None,
             refusal,
             account,
             fresh: Vec::new(),
@@ -80,13 +81,13 @@ impl State {
         self.is_closing
     }
 
-    pub(super) fn is_broken(&self) -> bool {
-        self.is_broken
+    pub(super) fn broken(&self) -> Option<Broken> {
+        self.broken
     }
 
     /// May another channel be opened on it?
     pub(super) fn has_room(&self) -> bool {
-        !self.is_broken
+        self.broken.is_none()
             && !self.is_closing
             && !self.is_going_away
             && self.pipes.len() < MAX_CHANNELS
@@ -279,7 +280,7 @@ impl State {
             return;
         };
         // The peer knows nothing of one that has said nothing.
-        if id < UNSAID && !pipe.is_closed && !self.is_broken {
+        if id < UNSAID && !pipe.is_closed && self.broken.is_none() {
             self.outbox.push(Kind::Close, id, &[]);
         }
         // The last one's end is for the driver to know.
@@ -294,8 +295,9 @@ impl State {
         }
     }
 
-    pub(super) fn broke(&mut self, wakers: &mut Wakers) {
-        self.is_broken = true;
+    /// Only the first reason is one: the others follow from it.
+    pub(super) fn broke(&mut self, broken: Broken, wakers: &mut Wakers) {
+        self.broken.get_or_insert(broken);
         for id in self.fresh.drain(..) {
             if let Some(pipe) = self.pipes.get_mut(&id) {
                 pipe.was_sent = false;
@@ -304,6 +306,7 @@ impl State {
             }
         }
         for pipe in self.pipes.values_mut() {
+            pipe.was_cut |= !pipe.is_closed;
             wakers.extend(pipe.close().into_iter().flatten());
         }
     }

@@ -13,6 +13,7 @@ use super::state::{MAX_CHANNELS, State, Wakers};
 use super::{FRESH, SharedConnection};
 use crate::io::Account;
 use crate::tunnel::ProtocolError;
+use crate::tunnel::broken::Broken;
 use crate::tunnel::layer::goaway_before_the_first;
 use crate::tunnel::stream::Role;
 
@@ -42,6 +43,13 @@ impl SharedConnection {
     /// It has said nothing yet.
     pub(in crate::tunnel) fn is_quiet(&self) -> bool {
         self.state.borrow().outbox.is_empty()
+    }
+
+    /// It does not want the other end any more.
+    pub(in crate::tunnel) fn say_alert(&self, description: u8) {
+        let io = &mut *self.io.borrow_mut();
+        let alert = io.records.fatal_alert(description).expect("sealed");
+        io.unsent.extend(&alert);
     }
 
     /// What waits for the socket to take more.
@@ -451,7 +459,7 @@ fn the_end_of_all_wakes_everybody_and_what_came_before_is_read() {
         pipe.written_by(&noted(10 + id.get(), &woken));
     }
     let mut wakers = Wakers::new();
-    near.broke(&mut wakers);
+    near.broke(Broken::Lost, &mut wakers);
     let mut names = run(wakers, &woken);
     names.sort_unstable();
     assert_eq!(names, [1, 2, 11, 12]);
@@ -485,7 +493,7 @@ fn what_was_not_sealed_when_all_ended_never_left() {
         Cell::new(near.open().expect("room")),
     ];
     assert_eq!(near.write(&sealed, b"more"), 4);
-    near.broke(&mut Wakers::new());
+    near.broke(Broken::Lost, &mut Wakers::new());
     for (id, was_sent) in [(sealed, true), (fresh, false), (silent, false)] {
         let pipe = near.pipe(id.get()).expect("its handle is there");
         assert_eq!(pipe.was_sent, was_sent);
@@ -502,7 +510,7 @@ fn what_ends_in_order_says_all_that_its_channels_had_to_say() {
     // The socket takes nothing meanwhile.
     assert_eq!(far.write(&Cell::new(1), b"answer"), 6);
     far.close(1);
-    far.broke(&mut Wakers::new());
+    far.broke(Broken::Lost, &mut Wakers::new());
     hand_over(&mut far, &mut near);
     assert_eq!(read_all(&mut near, asking.get()), b"answer");
 }

@@ -217,6 +217,23 @@ async fn what_came_before_a_connection_broke_is_read_by_who_was_writing() {
 }
 
 #[tokio::test(flavor = "local")]
+async fn an_alert_is_heard_though_the_next_write_fails() {
+    let (mut near, mut far) = stream().await;
+    let layer::Layer::Tls(records) = &mut far.connection.layer else {
+        panic!("a connection of its own");
+    };
+    let alert = records.fatal_alert(48).expect("sealed");
+    far.connection.unsent.extend(&alert);
+    far.flush().await.expect("sent");
+    far.connection.reset_on_close();
+    drop(far);
+    let socket = near.connection.tcp().expect("a socket");
+    let failed = socket.ready(tokio::io::Interest::ERROR).await;
+    failed.expect("it fails");
+    assert_eq!(near.write(b"more").await, Err(StreamEnd::Refused));
+}
+
+#[tokio::test(flavor = "local")]
 async fn what_was_written_before_the_accept_is_begun_again_elsewhere() {
     // A used connection, whose server leaves before it takes the second stream.
     let (mut near, mut far) = stream().await;

@@ -227,6 +227,37 @@ async fn a_channel_that_crosses_the_goodbye_was_not_taken_and_goes_elsewhere() {
     serving.await.expect("no panic");
 }
 
+/// With TLS 1.3 a client learns only so that its certificate is none here.
+#[tokio::test(flavor = "local")]
+async fn a_servers_alert_ends_the_streams_of_all_channels_as_refused() {
+    let (near, far) = shared_connections().await;
+    let driving = spawn_local(drive(near.clone()));
+    let mut streams = Vec::new();
+    for _ in 0..3 {
+        let (mut app, agent) = sockets().await;
+        app.write_all(b"hello").await.expect("a request");
+        let mut connection = Connection::on(near.open().expect("room"));
+        let mut relay = connection.open(&open());
+        streams.push(spawn_local(async move {
+            let end = relay.run(&agent, &mut connection).await;
+            drop(app);
+            end
+        }));
+    }
+    let mut taken = Vec::new();
+    for _ in 0..3 {
+        taken.push(far.next().await.expect("a channel"));
+    }
+    const UNKNOWN_CA: u8 = 48;
+    far.say_alert(UNKNOWN_CA);
+    far.flush().await;
+    for stream in streams {
+        assert_eq!(stream.await.expect("no panic"), StreamEnd::Refused);
+    }
+    driving.await.expect("it ends by itself");
+    assert!(near.is_refused() && near.error().is_none());
+}
+
 #[tokio::test(flavor = "local")]
 async fn a_channel_beyond_the_bound_was_not_taken_and_goes_elsewhere() {
     let (near, far) = shared_connections().await;

@@ -193,18 +193,30 @@ pub(crate) fn keep_alive(socket: &impl AsFd) -> io::Result<()> {
 ///
 /// Not `TCP_USER_TIMEOUT`: that also ends the connection of a peer that lives,
 /// answers, and does not read for that long (measured: `ETIMEDOUT`).
+///
+/// Needs [`keep_alive`]: without it who was not sent anything for that long, and now misses one
+/// packet, would be gone. With it who lives has said something in half of that time.
 pub(crate) fn is_abandoned(socket: &impl AsFd) -> bool {
-    is_unanswered(socket, SILENCE)
+    silence(socket).is_some_and(|seen| seen.is_unanswered && seen.lasts >= SILENCE)
 }
 
-/// The same, where it has been silent for so long.
-pub(crate) fn is_unanswered(socket: &impl AsFd, for_at_least: Duration) -> bool {
-    // One that cannot be asked fails by itself.
-    tcp_info(socket).is_ok_and(|info| {
-        let silent = info.tcpi_last_ack_recv.min(info.tcpi_last_data_recv);
-        let silent = Duration::from_millis(silent.into());
-        let asked = (info.tcpi_retransmits, info.tcpi_probes);
-        silent >= for_at_least && leaves_unanswered(asked)
+/// What the kernel knows of a peer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PeerSilence {
+    /// Nothing has come of it for so long, no acknowledgement either; also where it was not sent
+    /// anything.
+    pub(crate) lasts: Duration,
+    /// What it was sent is sent once more.
+    pub(crate) is_unanswered: bool,
+}
+
+/// `None` where the kernel cannot be asked: such a connection fails by itself.
+pub(crate) fn silence(socket: &impl AsFd) -> Option<PeerSilence> {
+    let info = tcp_info(socket).ok()?;
+    let silent = info.tcpi_last_ack_recv.min(info.tcpi_last_data_recv);
+    Some(PeerSilence {
+        lasts: Duration::from_millis(silent.into()),
+        is_unanswered: leaves_unanswered((info.tcpi_retransmits, info.tcpi_probes)),
     })
 }
 

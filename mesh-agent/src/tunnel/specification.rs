@@ -137,6 +137,10 @@ fn every_limit_in_the_specification_is_the_codes() {
             "silence of a shared connection's peer that was sent something, s",
             u128::from(shared::GONE.as_secs()),
         ),
+        (
+            "silence of its agent behind new channels, then no more begin, s",
+            u128::from(shared::UNHEARD.as_secs()),
+        ),
     ];
     let (_, table) = TEXT.split_once("## Limits").expect("limits");
     let (table, _) = table.split_once("\n\nThe ").expect("the table's end");

@@ -12,6 +12,7 @@ mod channel;
 mod frame;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+mod looks;
 mod outbox;
 mod pipe;
 mod state;
@@ -34,22 +35,24 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 pub(crate) use self::channel::Channel;
+use self::looks::{Doubts, Seen, Use};
 use self::state::{State, Wakers};
 /// As `docs/protocol.md` has them.
 #[cfg(test)]
 pub(super) mod limits {
+    pub(in crate::tunnel) use super::FRAMES_PER_POLL;
     pub(in crate::tunnel) use super::frame::HEADER as CHANNEL_FRAME;
+    pub(in crate::tunnel) use super::looks::{GONE, UNHEARD};
     pub(in crate::tunnel) use super::outbox::{FLOODED, FULL};
     pub(in crate::tunnel) use super::pipe::{MAX_WINDOW, PARTS, WINDOW};
     pub(in crate::tunnel) use super::state::{MAX_CHANNELS, UNSAID};
     pub(in crate::tunnel) use super::tests::example;
-    pub(in crate::tunnel) use super::{FRAMES_PER_POLL, GONE};
 }
 use super::ProtocolError;
 use super::broken::{Broken, LINGER, with_received};
 use super::layer::goaway_before_the_first;
 use super::stream::Role;
-use crate::io::{Account, Held, is_unanswered, read};
+use crate::io::{Account, Held, read, silence};
 use crate::model::TlsParameters;
 use crate::tls::{Opened, PeerId, Records, Session};
 
@@ -59,10 +62,8 @@ const READS_PER_POLL: usize = 4;
 pub(in crate::tunnel) const FRAMES_PER_POLL: usize = 1024;
 /// What has been heard of this long ago may have ended meanwhile.
 const FRESH: Duration = Duration::from_millis(2);
-/// Nothing new begins on one that has not acknowledged what it was sent for so long.
-const SILENT: Duration = Duration::from_secs(3);
-/// And who has asked on it is told then: it carries small requests, and others may be asked.
-pub(in crate::tunnel) const GONE: Duration = Duration::from_secs(20);
+/// And its peer need not be asked after before this.
+const LATELY: Duration = Duration::from_secs(1);
 /// It is looked at this often.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -77,6 +78,7 @@ pub(crate) struct SharedConnection {
     state: RefCell<State>,
     io: RefCell<Io>,
     heard: Cell<Instant>,
+    doubts: Cell<Doubts>,
 }
 
 /// What only the driver uses.
@@ -133,6 +135,7 @@ impl SharedConnection {
                 unsent_at: 0,
             }),
             heard: Cell::new(now),
+            doubts: Cell::default(),
         })
     }
 
@@ -197,23 +200,37 @@ impl SharedConnection {
     /// Closes it once it had no channel for `idle`, and ends it where its peer is gone with
     /// what it was sent.
     pub(crate) async fn look_after(&self, idle: Duration) -> Infallible {
-        let (mut idle_since, mut was_flooded) = (None, false);
+        let (mut of, mut was_flooded) = (Use::default(), false);
         loop {
             sleep(LOOK).await;
+            let now = Instant::now();
             // Nor one that takes nothing of what it asks for.
             let is_flooded = self.state.borrow().outbox.is_flooded();
             let is_stuck = std::mem::replace(&mut was_flooded, is_flooded) && is_flooded;
-            if is_stuck || is_unanswered(&self.tcp, GONE) {
+            if is_stuck || self.look(now).is_gone(now) {
                 self.end();
             }
-            idle_since = match self.open_channels() {
-                0 => idle_since.or(Some(Instant::now())),
-                _ => None,
-            };
-            if idle_since.is_some_and(|since| since.elapsed() >= idle) {
+            let channels = self.state.borrow().channels();
+            if of.is_over(channels, idle, now) {
                 self.close_when_empty();
             }
         }
+    }
+
+    /// What is known of its peer now.
+    fn look(&self, now: Instant) -> Doubts {
+        let mut doubts = self.doubts.get();
+        if let Some(kernel) = silence(&self.tcp) {
+            let seen = Seen {
+                is_unanswered: kernel.is_unanswered,
+                silent: kernel.lasts,
+                is_asked: self.state.borrow().is_asked(),
+                unheard: now.saturating_duration_since(self.heard.get()),
+            };
+            doubts.look(&seen, now);
+            self.doubts.set(doubts);
+        }
+        doubts
     }
 
     /// Behind the last channel, for who takes them: the peer closes first, or what it has sent
@@ -251,11 +268,12 @@ impl SharedConnection {
         if self.state.borrow().broken().is_some() {
             return false;
         }
-        let silent = self.heard.get().elapsed();
+        let now = Instant::now();
+        let silent = now.saturating_duration_since(self.heard.get());
         if silent < FRESH {
             return true;
         }
-        if silent > SILENT && is_unanswered(&self.tcp, SILENT) {
+        if silent > LATELY && !self.look(now).is_good(now) {
             return false;
         }
         let mut byte = [MaybeUninit::uninit()];

@@ -38,6 +38,8 @@ pub(super) struct State {
     pub(super) outbox: Outbox,
     /// Channels whose writers wait for room in the outbox, in the order that they came.
     blocked: VecDeque<u32>,
+    /// Channels of this end's have begun since the peer last said something.
+    is_asked: bool,
     /// No channel is opened any more: who takes them says so, or has been told.
     is_going_away: bool,
     /// It ends with its last channel.
@@ -63,6 +65,7 @@ impl State {
             opened: VecDeque::new(),
             outbox: Outbox::default(),
             blocked: VecDeque::new(),
+            is_asked: false,
             is_going_away: false,
             is_closing: false,
             broken: None,
@@ -75,6 +78,15 @@ impl State {
 
     pub(super) fn open_channels(&self) -> usize {
         self.pipes.len()
+    }
+
+    /// Those that are open, and how many were ever opened, which changes with each.
+    pub(super) fn channels(&self) -> (usize, u32) {
+        (self.pipes.len(), self.next.wrapping_add(self.unsaid))
+    }
+
+    pub(super) fn is_asked(&self) -> bool {
+        self.is_asked
     }
 
     pub(super) fn is_closing(&self) -> bool {
@@ -113,6 +125,7 @@ impl State {
             id.set(self.next);
             self.next += 1;
             self.pipes.insert(id.get(), pipe);
+            self.is_asked = true;
         }
     }
 
@@ -131,6 +144,7 @@ impl State {
         plaintext: &[u8],
         wakers: &mut Wakers,
     ) -> Result<usize, ProtocolError> {
+        self.is_asked = false;
         let (mut at, mut frames) = (0, 0);
         while at < plaintext.len() {
             let found = frame::parse(plaintext, at)?;

@@ -75,8 +75,8 @@ impl Channel {
 
     pub(in crate::tunnel) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         let mut state = self.connection.state.borrow_mut();
-        let pipe = state.pipe(self.id.get());
-        if pipe.is_none_or(|pipe| pipe.is_closed) {
+        let id = self.id.get();
+        if state.is_too_late(id) || state.pipe(id).is_none_or(|pipe| pipe.is_closed) {
             return Err(ErrorKind::BrokenPipe.into());
         }
         match state.write(&self.id, bytes) {
@@ -109,8 +109,9 @@ impl Channel {
     /// Nothing that was written ever left, and nothing will.
     pub(in crate::tunnel) fn nothing_was_sent(&self) -> bool {
         let mut state = self.connection.state.borrow_mut();
-        let was_sent = state.pipe(self.id.get()).is_none_or(|pipe| pipe.was_sent);
-        state.broken().is_some() && !was_sent
+        let id = self.id.get();
+        let was_sent = state.pipe(id).is_none_or(|pipe| pipe.was_sent);
+        !was_sent && (state.broken().is_some() || state.is_too_late(id))
     }
 
     /// Why it has ended. Its own end is the peer's word, whatever became of the others; and a

@@ -89,6 +89,11 @@ impl State {
         self.is_asked
     }
 
+    /// The peer takes no channel that says something only now, and knows nothing of it.
+    pub(super) fn is_too_late(&self, id: u32) -> bool {
+        id >= UNSAID && self.is_going_away
+    }
+
     pub(super) fn is_closing(&self) -> bool {
         self.is_closing
     }
@@ -263,10 +268,11 @@ impl State {
     /// The writer may send a byte; else it is woken when it may.
     pub(super) fn may_write(&mut self, id: u32, waker: &Waker) -> bool {
         let is_full = self.outbox.is_full();
+        let is_too_late = self.is_too_late(id);
         let Some(pipe) = self.pipes.get_mut(&id) else {
             return true;
         };
-        if pipe.is_closed || (pipe.to_go() > 0 && !is_full) {
+        if pipe.is_closed || is_too_late || (pipe.to_go() > 0 && !is_full) {
             return true;
         }
         pipe.written_by(waker);
@@ -293,6 +299,9 @@ impl State {
         let Some(pipe) = self.pipes.remove(&id) else {
             return;
         };
+        if pipe.is_blocked {
+            self.blocked.retain(|other| *other != id);
+        }
         // The peer knows nothing of one that has said nothing.
         if id < UNSAID && !pipe.is_closed && self.broken.is_none() {
             self.outbox.push(Kind::Close, id, &[]);
@@ -333,6 +342,12 @@ impl State {
     #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn held(&self) -> usize {
         self.pipes.values().map(Pipe::held).sum()
+    }
+
+    /// Those that wait for room in the outbox.
+    #[cfg(test)]
+    pub(super) fn blocked(&self) -> usize {
+        self.blocked.len()
     }
 
     fn wake_driver(&mut self) {

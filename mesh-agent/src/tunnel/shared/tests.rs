@@ -137,6 +137,11 @@ fn speaking(client: &mut State, bytes: &[u8]) -> Cell<u32> {
     id
 }
 
+fn speaking_as_far_as_it_goes(client: &mut State) {
+    let id = Cell::new(client.open().expect("room"));
+    assert!(client.write(&id, &[7; 2 * WHOLE]) <= WHOLE);
+}
+
 fn read_all(state: &mut State, id: u32) -> Vec<u8> {
     let mut buffer = vec![0; 2 * WHOLE];
     let n = state.read(id, &mut buffer);
@@ -379,8 +384,7 @@ fn a_reader_that_stands_still_has_its_window_and_the_others_go_on() {
 fn where_the_outbox_is_full_writers_wait_and_are_woken_in_their_order() {
     let mut near = client();
     while !near.outbox.is_full() {
-        let filling = Cell::new(near.open().expect("room"));
-        assert!(near.write(&filling, &[7; 2 * WHOLE]) <= WHOLE);
+        speaking_as_far_as_it_goes(&mut near);
     }
     let waiting: Vec<_> = (0..3)
         .map(|_| Cell::new(near.open().expect("room")))
@@ -403,6 +407,20 @@ fn where_the_outbox_is_full_writers_wait_and_are_woken_in_their_order() {
         assert!(near.may_write(waiting[name].get(), Waker::noop()));
         assert_eq!(near.write(&waiting[name], b"more"), 4);
     }
+}
+
+#[test]
+fn who_waits_for_a_full_outbox_and_leaves_is_forgotten() {
+    let mut near = client();
+    while !near.outbox.is_full() {
+        speaking_as_far_as_it_goes(&mut near);
+    }
+    for _ in 0..10_000 {
+        let id = near.open().expect("room");
+        assert!(!near.may_write(id, Waker::noop()));
+        near.close(id);
+    }
+    assert_eq!(near.blocked(), 0);
 }
 
 #[test]

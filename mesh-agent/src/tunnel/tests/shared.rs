@@ -227,6 +227,26 @@ async fn a_channel_that_crosses_the_goodbye_was_not_taken_and_goes_elsewhere() {
     serving.await.expect("no panic");
 }
 
+/// There is nobody who would have to refuse it.
+#[tokio::test(flavor = "local")]
+async fn a_channel_that_is_used_behind_the_goodbye_was_not_taken() {
+    let (near, far) = shared_connections().await;
+    let mut connection = Connection::on(near.open().expect("room"));
+    far.close_when_empty();
+    far.flush().await;
+    let mut cx = Context::from_waker(Waker::noop());
+    while !near.is_closing() {
+        assert!(pin!(near.next()).poll(&mut cx).is_pending());
+        tokio::task::yield_now().await;
+    }
+    let (mut app, agent) = sockets().await;
+    app.write_all(b"hello").await.expect("a request");
+    let mut relay = connection.open(&open());
+    let end = tokio::time::timeout(DEADLINE, relay.run(&agent, &mut connection)).await;
+    assert_eq!(end.expect("it is known here"), StreamEnd::NotTaken);
+    assert!(near.is_quiet());
+}
+
 /// With TLS 1.3 a client learns only so that its certificate is none here.
 #[tokio::test(flavor = "local")]
 async fn a_servers_alert_ends_the_streams_of_all_channels_as_refused() {

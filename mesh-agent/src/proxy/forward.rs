@@ -14,7 +14,7 @@ use super::silence::Silence;
 use crate::io;
 use crate::model::{ByteCounts, ByteMeter, CloseReason, Security};
 use crate::sys::socket;
-use crate::tunnel::{self, Connection};
+use crate::tunnel::{self, Carrier, ChannelEnd, Connection};
 
 /// A connection that lives longer is counted and logged this often.
 pub(super) const PROGRESS: Duration = Duration::from_secs(10);
@@ -50,6 +50,8 @@ pub(super) trait Forward {
     fn is_accepted(&self) -> bool;
     /// Where the bytes are to be shown from now on.
     fn show(&mut self, meter: Arc<ByteMeter>);
+    /// That the second one is closed may be its end in order.
+    fn may_be_over(&self) -> bool;
 }
 
 /// Two plain sockets, the client's and the upstream.
@@ -76,6 +78,11 @@ impl Forward for Plain<'_> {
 
     fn bytes(&self) -> ByteCounts {
         self.relay.bytes()
+    }
+
+    fn may_be_over(&self) -> bool {
+        // What is heard of a socket is that it failed.
+        false
     }
 
     fn failure_of(side: Side) -> io::RelayEnd {
@@ -112,6 +119,11 @@ impl Forward for Tunnelled<'_> {
         self.relay.bytes()
     }
 
+    fn may_be_over(&self) -> bool {
+        // Who has both ends closes a channel at once, whoever still takes what came.
+        self.connection.is_shared() && self.relay.application_has_ended()
+    }
+
     fn failure_of(side: Side) -> tunnel::StreamEnd {
         match side {
             Side::First => tunnel::StreamEnd::ResetByApplication,
@@ -128,14 +140,40 @@ fn take_up<C: Forward>(what: &mut C, report: &mut Report) {
     }
 }
 
-/// The two that bytes are carried between; none for one that others have in common.
-pub(super) type Sockets<'s> = (&'s TcpStream, Option<&'s TcpStream>);
+/// The two that bytes are carried between.
+pub(super) type Sockets<'s> = (&'s TcpStream, Second<'s>);
+
+/// What may fail at the other end.
+#[derive(Clone, Copy)]
+pub(super) enum Second<'s> {
+    Socket(&'s TcpStream),
+    /// Of a connection that others have in common.
+    Channel(&'s ChannelEnd),
+    /// It has ended, and that was no failure.
+    Over,
+}
+
+impl<'s> Second<'s> {
+    pub(super) fn of(carrier: &'s Carrier) -> Self {
+        match carrier {
+            Carrier::Socket(socket) => Self::Socket(socket),
+            Carrier::Channel(end) => Self::Channel(end),
+        }
+    }
+
+    fn socket(self) -> Option<&'s TcpStream> {
+        match self {
+            Self::Socket(socket) => Some(socket),
+            Self::Channel(_) | Self::Over => None,
+        }
+    }
+}
 
 /// Carries between the `sockets` that `what` has; `idle`: longest silence,
 /// `None` for ever.
 pub(super) async fn forward<C: Forward>(
     what: &mut C,
-    sockets: Sockets<'_>,
+    (first, mut second): Sockets<'_>,
     cut: &Cut,
     report: &mut Report,
     idle: Option<Duration>,
@@ -160,9 +198,13 @@ pub(super) async fn forward<C: Forward>(
                 }
                 None => continue,
             },
-            side = failure(sockets) => Some(side),
-            () = sleep(left) => abandoned(sockets),
+            side = failure((first, second)) => Some(side),
+            () = sleep(left) => abandoned((first, second)),
         };
+        if failed == Some(Side::Second) && what.may_be_over() {
+            second = Second::Over;
+            continue;
+        }
         if let Some(side) = failed {
             return Box::pin(last_bytes(what, side, cut, report)).await;
         }
@@ -175,7 +217,7 @@ pub(super) async fn forward<C: Forward>(
             continue;
         }
         if !std::mem::replace(&mut lasts, true) {
-            for socket in [Some(sockets.0), sockets.1].into_iter().flatten() {
+            for socket in [Some(first), second.socket()].into_iter().flatten() {
                 // It can fail only for a socket that is already dead.
                 let _dead = socket::keep_alive(socket);
             }
@@ -230,19 +272,23 @@ impl Looks {
 async fn failure((first, second): Sockets<'_>) -> Side {
     let second = async {
         match second {
-            Some(second) => second.ready(Interest::ERROR).await,
-            None => std::future::pending().await,
+            Second::Socket(second) => {
+                let _ready = second.ready(Interest::ERROR).await;
+            }
+            Second::Channel(second) => second.closed().await,
+            Second::Over => std::future::pending().await,
         }
     };
     tokio::select! {
         _ready = first.ready(Interest::ERROR) => Side::First,
-        _ready = second => Side::Second,
+        () = second => Side::Second,
     }
 }
 
 fn abandoned((first, second): Sockets<'_>) -> Option<Side> {
     let second = || {
-        second
+        let socket = second.socket();
+        socket
             .is_some_and(socket::is_abandoned)
             .then_some(Side::Second)
     };
@@ -297,7 +343,7 @@ pub(super) async fn forward_plain(
         client,
         upstream,
     };
-    let sockets = (client, Some(upstream));
+    let sockets = (client, Second::Socket(upstream));
     let reason = match forward(&mut plain, sockets, cut, report, idle).await {
         Stopped::Ended(io::RelayEnd::Finished) => CloseReason::Finished,
         Stopped::Ended(io::RelayEnd::ResetByClient) => CloseReason::ResetByClient,
@@ -316,7 +362,74 @@ pub(super) async fn forward_plain(
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+    use std::io::IoSlice;
+    use std::rc::Rc;
+    use std::task::Poll;
+
+    use tokio::task::spawn_local;
+
     use super::*;
+    use crate::proxy::http::ByteStream;
+    use crate::tls::tests::support::{DEADLINE, sockets};
+    use crate::tunnel::SharedConnection;
+    use crate::tunnel::tests::support::{open, shared_connections};
+
+    /// Nobody reads the channel meanwhile.
+    #[tokio::test(flavor = "local")]
+    async fn a_channels_end_is_noticed_while_its_application_takes_nothing() {
+        let (near, far) = shared_connections().await;
+        let (_reads_nothing, application) = sockets().await;
+        while application.writable().await.is_ok()
+            && application.try_write(&[0; 64 * 1024]).is_ok_and(|n| n > 0)
+        {}
+        let mut connection = Connection::on(near.open().expect("room"));
+        let mut relay = connection.open(&open());
+        let mut client = ByteStream::Stream {
+            relay: &mut relay,
+            connection: &mut connection,
+        };
+        spawn_local(drive(near));
+        let part = [IoSlice::new(b"hello")];
+        let written = poll_fn(|cx| client.poll_write(&part, cx)).await;
+        assert_eq!(written, Ok(5));
+        let channel = far.next().await.expect("a channel");
+        spawn_local(drive(far));
+        let mut taken = Connection::on(channel);
+        let mut stream = taken.accept().await.expect("a stream").expect("a stream");
+        stream.relay.accept();
+        let carrier = taken.carrier();
+        let mut what = Tunnelled {
+            relay: &mut stream.relay,
+            application: &application,
+            connection: &mut taken,
+        };
+        // So nothing more is written to it.
+        let accepted = poll_fn(|cx| match client.poll_read(&mut [0], cx) {
+            Poll::Pending if client.is_accepted() => Poll::Ready(()),
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(read) => panic!("{read:?}"),
+        });
+        tokio::select! {
+            end = what.run() => panic!("{end:?}"),
+            () = accepted => {}
+        }
+        drop(connection);
+        let noticed = async {
+            tokio::select! {
+                biased; // as who forwards does
+                end = what.run() => panic!("{end:?}"),
+                side = failure((&application, Second::of(&carrier))) => side,
+            }
+        };
+        let side = tokio::time::timeout(DEADLINE, noticed).await;
+        assert_eq!(side.expect("it is noticed"), Side::Second);
+        assert!(!what.may_be_over(), "the application has not ended");
+    }
+
+    async fn drive(shared: Rc<SharedConnection>) {
+        while shared.next().await.is_some() {}
+    }
 
     #[test]
     fn what_has_not_answered_is_looked_at_soon_and_ever_later_and_counted_every_ten_seconds() {

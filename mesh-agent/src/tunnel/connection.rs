@@ -15,7 +15,7 @@ use super::layer::Layer;
 use super::relay::Relay;
 use super::shared::Channel;
 use super::stream::{self, Between};
-use super::wire::Wire;
+use super::wire::{Carrier, Wire};
 use crate::io::Held;
 use crate::model::TlsParameters;
 use crate::tls::{HEAD, MAX_CIPHERTEXT, Opened, PeerId, Session, TAIL};
@@ -128,12 +128,18 @@ impl Connection {
     }
 
     /// Its socket, where it has one to itself.
-    #[must_use]
-    pub(crate) fn tcp(&self) -> Option<&Arc<TcpStream>> {
+    #[cfg(test)]
+    pub(super) fn tcp(&self) -> Option<&Arc<TcpStream>> {
         match &self.wire {
             Wire::Socket(socket) => Some(socket),
             Wire::Channel(_) => None,
         }
+    }
+
+    /// What carries it, for who waits for its failure.
+    #[must_use]
+    pub(crate) fn carrier(&self) -> Carrier {
+        self.wire.carrier()
     }
 
     #[must_use]

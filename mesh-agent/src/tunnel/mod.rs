@@ -37,7 +37,8 @@ pub(crate) use relay::{Relay, StreamEnd, Unseen};
 pub(crate) use reset::Reset;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use shared::fuzz as fuzz_shared;
-pub(crate) use shared::{Channel, SharedConnection};
+pub(crate) use shared::{Channel, ChannelEnd, SharedConnection};
+pub(crate) use wire::Carrier;
 
 /// The peer broke the protocol; the connection is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

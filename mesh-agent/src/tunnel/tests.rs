@@ -20,7 +20,7 @@ use super::*;
 use crate::model::PeerProtocol;
 use crate::tls::Session;
 use crate::tls::tests::support::{DEADLINE, sockets};
-use support::{sessions, settle, until};
+use support::{open, sessions, settle, until};
 
 fn reset_on_close(stream: &TcpStream) {
     let linger = Some(std::time::Duration::ZERO);
@@ -42,16 +42,6 @@ fn alone((tcp, session): (TcpStream, Session)) -> Connection {
 async fn taken(connection: &mut Connection) -> Relay {
     let stream = connection.accept().await.expect("a stream");
     stream.expect("a stream").relay
-}
-
-fn open() -> Open {
-    Open {
-        original: "10.96.0.1:80".parse().expect("an address"),
-        source: "10.0.0.5:40000".parse().expect("an address"),
-        hops: 1,
-        takes_rule: true,
-        trace: None,
-    }
 }
 
 /// The destination's agent: every stream goes to `backend`.

@@ -10,7 +10,7 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use super::broken::Broken;
-use super::shared::Channel;
+use super::shared::{Channel, ChannelEnd};
 use crate::io::read;
 
 pub(super) enum Wire {
@@ -19,7 +19,20 @@ pub(super) enum Wire {
     Channel(Channel),
 }
 
+/// The same, for who waits for its failure.
+pub(crate) enum Carrier {
+    Socket(Arc<TcpStream>),
+    Channel(ChannelEnd),
+}
+
 impl Wire {
+    pub(super) fn carrier(&self) -> Carrier {
+        match self {
+            Self::Socket(socket) => Carrier::Socket(socket.clone()),
+            Self::Channel(channel) => Carrier::Channel(channel.end()),
+        }
+    }
+
     /// 0 is the end of what comes.
     pub(super) fn poll_read(
         &self,

@@ -20,7 +20,7 @@ use crate::proxy::authorize::{ByName, Leave, admit_connection, authorize_connect
 use crate::proxy::context::{ConnectionContext, Exchange};
 use crate::proxy::deliver::deliver;
 use crate::proxy::first::{self, First};
-use crate::proxy::forward::{Stopped, Tunnelled, forward};
+use crate::proxy::forward::{Second, Stopped, Tunnelled, forward};
 use crate::proxy::http::{ByteStream, HEAD_TIMEOUT, Inbox, Side};
 use crate::proxy::registry::{CutReason, Watched};
 use crate::proxy::report::Report;
@@ -239,13 +239,13 @@ async fn bytes(
     application: &TcpStream,
 ) -> (CloseReason, Option<ResetReason>) {
     let idle = context.worker.agent.config.idle_timeout;
-    let tcp = connection.tcp().cloned();
+    let carrier = connection.carrier();
     let mut tunnelled = Tunnelled {
         relay,
         application,
         connection,
     };
-    let sockets = (application, tcp.as_deref());
+    let sockets = (application, Second::of(&carrier));
     let cut = &context.entry().cut;
     close_reason(&forward(&mut tunnelled, sockets, cut, report, idle).await)
 }

@@ -14,7 +14,7 @@ use crate::plan::MeshPeer;
 use crate::proxy::accepted::Accepted;
 use crate::proxy::context::ConnectionContext;
 use crate::proxy::first::{self, First};
-use crate::proxy::forward::{ForwardEnd, Stopped, Tunnelled, forward};
+use crate::proxy::forward::{ForwardEnd, Second, Stopped, Tunnelled, forward};
 use crate::proxy::http::ByteStream;
 use crate::proxy::registry::CutReason;
 use crate::proxy::report::Report;
@@ -299,15 +299,15 @@ pub(super) async fn stream(
     let of_all = context.worker.agent.config.idle_timeout;
     let idle = report.timeouts().idle.or(of_all);
     let stopped = loop {
-        let tcp = carrying.connection.tcp().cloned();
+        let carrier = carrying.connection.carrier();
         let mut tunnelled = Tunnelled {
             relay: &mut carrying.relay,
             application: &accepted.client,
             connection: &mut carrying.connection,
         };
-        let sockets = (&accepted.client, tcp.as_deref());
+        let sockets = (&accepted.client, Second::of(&carrier));
         let stopped = forward(&mut tunnelled, sockets, &context.entry().cut, report, idle).await;
-        drop(tcp);
+        drop(carrier);
         if !matches!(stopped, Stopped::Ended(StreamEnd::NotTaken)) {
             break stopped;
         }

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::SharedConnection;
+use super::state::UNSAID;
 use crate::tls::MAX_PLAINTEXT;
 use crate::tunnel::broken::Broken;
 
@@ -15,6 +16,30 @@ pub(crate) struct Channel {
     connection: Rc<SharedConnection>,
     /// Another one once it has said something.
     id: Cell<u32>,
+}
+
+/// Of a channel, for who waits for its end while nobody reads it.
+pub(crate) struct ChannelEnd {
+    connection: Rc<SharedConnection>,
+    id: u32,
+}
+
+impl ChannelEnd {
+    /// The peer has closed it, or what carries it has ended. For the task that reads it. Of one
+    /// that has said nothing so far its writer hears that.
+    pub(crate) async fn closed(&self) {
+        poll_fn(
+            |cx| match self.connection.state.borrow_mut().pipe(self.id) {
+                Some(pipe) if !pipe.is_closed => {
+                    pipe.read_by(cx.waker());
+                    Poll::Pending
+                }
+                None if self.id >= UNSAID => Poll::Pending,
+                Some(_) | None => Poll::Ready(()),
+            },
+        )
+        .await;
+    }
 }
 
 impl SharedConnection {
@@ -43,6 +68,14 @@ impl Channel {
 
     pub(crate) fn connection(&self) -> &SharedConnection {
         &self.connection
+    }
+
+    /// What tells of its end.
+    pub(in crate::tunnel) fn end(&self) -> ChannelEnd {
+        ChannelEnd {
+            connection: self.connection.clone(),
+            id: self.id.get(),
+        }
     }
 
     /// 0 once the peer has closed it, or what carries it has ended, and all was read.

@@ -34,7 +34,7 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-pub(crate) use self::channel::Channel;
+pub(crate) use self::channel::{Channel, ChannelEnd};
 use self::looks::{Doubts, Seen, Use};
 use self::state::{State, Wakers};
 /// As `docs/protocol.md` has them.

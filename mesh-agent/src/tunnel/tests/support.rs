@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use crate::model::PeerProtocol;
 use crate::tls::tests::support::{DEADLINE, credentials, id, root, sockets};
 use crate::tls::{Session, accept, connect, warm};
-use crate::tunnel::{Connection, Relay, ResetReason, SharedConnection, StreamEnd};
+use crate::tunnel::{Connection, Open, Relay, ResetReason, SharedConnection, StreamEnd};
 
 /// A client's and a server's verified session, each with its socket.
 pub(in crate::tunnel) async fn sessions(
@@ -41,6 +41,17 @@ pub(crate) async fn shared_connections() -> (Rc<SharedConnection>, Rc<SharedConn
         SharedConnection::client(client, c, until(), Arc::default()),
         SharedConnection::server(server, s, until(), Arc::default()),
     )
+}
+
+/// What a client says first.
+pub(crate) fn open() -> Open {
+    Open {
+        original: "10.96.0.1:80".parse().expect("an address"),
+        source: "10.0.0.5:40000".parse().expect("an address"),
+        hops: 1,
+        takes_rule: true,
+        trace: None,
+    }
 }
 
 /// Says the stream's end to the other agent; may the connection carry another one?

@@ -9,8 +9,8 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::tls::tests::support::DEADLINE;
-use crate::tunnel::tests::support::shared_connections;
-use crate::tunnel::{Channel, Connection, IncomingStream, Open, Relay, SharedConnection};
+use crate::tunnel::tests::support::{open, shared_connections};
+use crate::tunnel::{Channel, Connection, IncomingStream, Relay, SharedConnection};
 
 const BODY: usize = 20 * 1024;
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
@@ -43,16 +43,6 @@ fn carried(shared: &Rc<SharedConnection>) -> Option<Channel> {
 
 async fn drive(shared: Rc<SharedConnection>) {
     while shared.next().await.is_some() {}
-}
-
-fn open() -> Open {
-    Open {
-        original: "10.96.0.1:80".parse().expect("an address"),
-        source: "10.0.0.5:40000".parse().expect("an address"),
-        hops: 1,
-        takes_rule: true,
-        trace: None,
-    }
 }
 
 fn side<'s>(

@@ -59,6 +59,14 @@ impl Handle {
         }
     }
 
+    /// One whose certificate is there.
+    #[cfg(test)]
+    pub(crate) fn holding(id: SpiffeId, credentials: Arc<Credentials>) -> Arc<Self> {
+        let handle = Self::new(id, Arc::default(), None);
+        handle.replace(Some(credentials));
+        Arc::new(handle)
+    }
+
     #[must_use]
     pub(crate) fn id(&self) -> &SpiffeId {
         &self.id

@@ -123,16 +123,23 @@ impl Peers {
         Ok(connection)
     }
 
+    /// A new connection for a stream that was not taken, when it is its turn: all that shared
+    /// one may have to begin again at once.
+    pub(crate) async fn reach_anew(
+        &self,
+        pod: &LocalPod,
+        key: Key,
+        peer: &MeshPeer,
+    ) -> Result<Connection, Refused> {
+        self.gate.in_turn(key, self.reach(pod, peer)).await
+    }
+
     /// A new connection to the other agent. One that is not there is given the
     /// time of a connect to be back, unless it has been away for longer than a
     /// restart takes: its application's refusal is a RESET in the stream, so this one
     /// is the agent's absence, and nothing was sent to it. A listener that closes
     /// also drops who waited for it: once that is forgiven.
-    pub(crate) async fn reach(
-        &self,
-        pod: &LocalPod,
-        peer: &MeshPeer,
-    ) -> Result<Connection, Refused> {
+    async fn reach(&self, pod: &LocalPod, peer: &MeshPeer) -> Result<Connection, Refused> {
         self.reach_by(peer, || self.connect(pod, peer)).await
     }
 
@@ -193,5 +200,97 @@ impl Peers {
         let connection = Box::pin(self.connect(pod, &request.peer)).await.ok()?;
         still_trusted(pod, connection.peer()).ok()?;
         Some(connection)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+    use std::net::{Ipv4Addr, TcpListener};
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::identity::Handle;
+    use crate::io::Limits;
+    use crate::model::{Enrolment, OnAgentDown, PodIps, UpstreamAddr, Workload, WorkloadKey};
+    use crate::observe::{AccessLogTarget, Observe};
+    use crate::peer::{Config, Metrics};
+    use crate::sys::netns::Netns;
+    use crate::tls::tests::support::{credentials, id, root};
+    use crate::tls::warm;
+    use crate::tunnel::PoolConfig;
+
+    /// Of one handshake at once with each peer.
+    fn peers() -> Peers {
+        let config = Config {
+            connect_timeout: Duration::from_secs(5),
+            handshake_timeout: Duration::from_millis(200),
+            handshakes_at_once: 1,
+            same_node_tls: false,
+            limits: Limits::of(1 << 20, 1),
+            pool: PoolConfig::default(),
+        };
+        let recorder = Observe::new("n1", AccessLogTarget::Off).worker();
+        let (preconnects, _) = tokio::sync::mpsc::channel(1);
+        Peers::new(
+            config,
+            recorder,
+            Metrics::default(),
+            Arc::default(),
+            preconnects,
+        )
+    }
+
+    /// In the test's own network namespace.
+    fn pod(netns: Netns) -> LocalPod {
+        let ips = PodIps::from(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let workload = Workload {
+            key: WorkloadKey::new("shop", "web"),
+            uid: "".into(),
+            ips,
+            node: "n1".into(),
+            service_account: "web".into(),
+            app: "web".into(),
+            labels: [].into(),
+            enrolment: Enrolment::Yes(OnAgentDown::Closed),
+            on_node: Arc::default(),
+            ports: [].into(),
+        };
+        LocalPod {
+            workload: Arc::new(workload),
+            netns: Arc::new(netns),
+            ips,
+            spiffe_id: id("web"),
+            identity: Handle::holding(id("web"), credentials(&root("root"), "web")),
+            dial_ports: None,
+            active: Arc::default(),
+            requests: Arc::default(),
+            account: Arc::default(),
+        }
+    }
+
+    /// All that shared a connection may have to begin again at once.
+    #[tokio::test(flavor = "local")]
+    async fn streams_that_begin_again_have_turns_and_a_silent_peer_is_dialled_once() {
+        let netns = Netns::current().expect("its own");
+        if netns.run(|| ()).is_err() {
+            return; // not privileged
+        }
+        warm();
+        let (peers, pod) = (peers(), pod(netns));
+        let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a listener");
+        let to = UpstreamAddr::new(silent.local_addr().expect("its address"));
+        let peer = MeshPeer::decided(to, id("db"));
+        let key = Peers::key(&pod, &peer);
+        let again = || peers.reach_anew(&pod, key, &peer);
+        let (one, other) = tokio::join!(again(), again());
+        let late = RefuseReason::Tls(TlsFailure::Timeout);
+        for made in [one, other] {
+            assert_eq!(made.expect_err("nobody answers").reason, late);
+        }
+        silent.set_nonblocking(true).expect("a socket");
+        assert!(silent.accept().is_ok());
+        let second = silent.accept().expect_err("it was told of the first one");
+        assert_eq!(second.kind(), ErrorKind::WouldBlock);
     }
 }

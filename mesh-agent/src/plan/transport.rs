@@ -49,6 +49,12 @@ pub(crate) struct MeshPeer {
 }
 
 impl MeshPeer {
+    /// As if the configuration said so.
+    #[cfg(test)]
+    pub(crate) fn decided(to: UpstreamAddr, expected: SpiffeId) -> Self {
+        Self { to, expected }
+    }
+
     /// Mutual TLS with exactly this identity.
     pub(crate) fn expected(&self) -> &SpiffeId {
         &self.expected

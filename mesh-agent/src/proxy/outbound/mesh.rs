@@ -196,7 +196,8 @@ impl MeshStream {
     ) -> Result<(), Refused> {
         context.worker.agent.metrics.replays.inc();
         self.connection.hang_up();
-        let reaching = context.worker.peers.reach(&context.pod, peer);
+        let peers = &context.worker.peers;
+        let reaching = peers.reach_anew(&context.pod, self.key, peer);
         self.connection = Box::pin(context.unless_cut(reaching)).await?;
         self.set_session(context);
         if let Err(reason) = self.is_trusted(context) {

@@ -23,7 +23,7 @@ pub(crate) use held::{Account, Held, Reserved, Share, held, is_scarce, limit_hel
 pub(crate) use limits::{Limits, RECOMMENDED_OPEN_FILES, SpareFile, is_anothers_spare};
 pub(crate) use pipe::keep_files_from;
 pub(crate) use pump::{BYTES_PER_POLL, with_scratch};
-pub(crate) use read::read;
+pub(crate) use read::{poll_read, read};
 pub(crate) use relay::{Relay, RelayEnd};
 
 pub(crate) use crate::sys::socket::silence;

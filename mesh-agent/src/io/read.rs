@@ -1,6 +1,7 @@
 //! Reading that knows when a socket is empty.
 
 use std::io::{self, ErrorKind};
+use std::task::{Context, Poll, ready};
 
 use socket2::SockRef;
 use tokio::io::Interest;
@@ -20,4 +21,20 @@ pub(crate) fn read(from: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
         Ok(n)
     });
     short.map_or(full, Ok)
+}
+
+/// The same, once there is something; 0 is the end of what comes.
+pub(crate) fn poll_read(
+    from: &TcpStream,
+    buffer: &mut [u8],
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(from.poll_read_ready(cx))?;
+        match read(from, buffer) {
+            // Readiness was stale and is cleared now: the next poll registers.
+            Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+            done => return Poll::Ready(done),
+        }
+    }
 }

@@ -1,9 +1,9 @@
 //! What carries a connection's bytes: a socket, or a channel of a shared connection.
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::net::Shutdown;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use super::broken::Broken;
 use super::shared::{Channel, ChannelEnd};
-use crate::io::read;
+use crate::io::{poll_read, read};
 
 pub(super) enum Wire {
     /// Shared with who waits for its failure.
@@ -40,14 +40,7 @@ impl Wire {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         match self {
-            Self::Socket(socket) => loop {
-                ready!(socket.poll_read_ready(cx))?;
-                match read(socket, buffer) {
-                    // Readiness was stale and is cleared now: the next poll registers.
-                    Err(e) if e.kind() == ErrorKind::WouldBlock => {}
-                    done => return Poll::Ready(done),
-                }
-            },
+            Self::Socket(socket) => poll_read(socket, buffer, cx),
             Self::Channel(channel) => channel.poll_read(buffer, cx),
         }
     }

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 
 use super::inbox::Inbox;
 use crate::detect;
-use crate::io::{read, room, with_scratch};
+use crate::io::{poll_read, room, with_scratch};
 use crate::sys::socket;
 use crate::tunnel::{Connection, Relay, StreamEnd};
 
@@ -178,17 +178,6 @@ fn thrown_away(left: &mut u64, parts: &[IoSlice<'_>]) -> Result<usize, StreamEnd
 
 fn failed(_: io::Error) -> StreamEnd {
     StreamEnd::ResetByApplication
-}
-
-fn poll_read(from: &TcpStream, buffer: &mut [u8], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-    loop {
-        ready!(from.poll_read_ready(cx))?;
-        match read(from, buffer) {
-            // Readiness was stale and is cleared now: the next poll registers.
-            Err(e) if e.kind() == ErrorKind::WouldBlock => {}
-            done => return Poll::Ready(done),
-        }
-    }
 }
 
 fn poll_write(

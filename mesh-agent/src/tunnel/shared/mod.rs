@@ -52,7 +52,7 @@ use super::ProtocolError;
 use super::broken::{Broken, LINGER, with_received};
 use super::layer::goaway_before_the_first;
 use super::stream::Role;
-use crate::io::{Account, Held, read, silence};
+use crate::io::{Account, Held, poll_read, silence};
 use crate::model::TlsParameters;
 use crate::tls::{Opened, PeerId, Records, Session};
 
@@ -424,16 +424,10 @@ impl SharedConnection {
     }
 
     fn poll_receive(&self, buffer: &mut [u8], cx: &mut Context<'_>) -> Poll<Result<usize, Broken>> {
-        loop {
-            ready!(self.tcp.poll_read_ready(cx))?;
-            match read(&self.tcp, buffer) {
-                Ok(0) => return Poll::Ready(Err(Broken::Lost)),
-                Ok(n) => return Poll::Ready(Ok(n)),
-                // Readiness was stale and is cleared now: the next poll registers.
-                Err(e) if e.kind() == ErrorKind::WouldBlock => {}
-                Err(_) => return Poll::Ready(Err(Broken::Lost)),
-            }
-        }
+        Poll::Ready(match ready!(poll_read(&self.tcp, buffer, cx)) {
+            Ok(0) | Err(_) => Err(Broken::Lost),
+            Ok(n) => Ok(n),
+        })
     }
 
     fn open_all(

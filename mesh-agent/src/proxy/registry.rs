@@ -41,6 +41,14 @@ impl CutReason {
         }
     }
 
+    /// The other agent is still who it was, and may be told what it has to know.
+    pub(super) fn may_be_told(self) -> bool {
+        match self {
+            Self::PodRemoved | Self::DrainDeadline | Self::PolicyChanged | Self::Displaced => true,
+            Self::Revoked | Self::CertificateExpired | Self::PeerCertificateExpired => false,
+        }
+    }
+
     /// For one that had not reached its upstream.
     pub(super) fn refuse(self) -> Refused {
         self.refuse_reason().into()

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::context::ConnectionContext;
-use super::registry::CutReason;
 use crate::tunnel::SharedConnection;
 
 /// What its channels carry is cut as well, each by itself, and ends by then.
@@ -21,14 +20,8 @@ pub(super) async fn is_over(context: &ConnectionContext, shared: &SharedConnecti
             cut.wait().await
         }
     };
-    match reason {
-        CutReason::PodRemoved
-        | CutReason::DrainDeadline
-        | CutReason::PolicyChanged
-        | CutReason::Displaced => {
-            shared.close_when_empty();
-            tokio::time::sleep(CUT_ENDS).await;
-        }
-        CutReason::Revoked | CutReason::CertificateExpired | CutReason::PeerCertificateExpired => {}
+    if reason.may_be_told() {
+        shared.close_when_empty();
+        tokio::time::sleep(CUT_ENDS).await;
     }
 }

@@ -8,7 +8,6 @@ use std::time::{Duration, SystemTime};
 use tokio::net::TcpStream;
 
 use super::tunnelled::{self, stand_on};
-use crate::model::CloseReason;
 use crate::peer::still_trusted;
 use crate::proxy::context::{ConnectionContext, Exchange};
 use crate::proxy::shared::is_over;
@@ -33,12 +32,7 @@ pub(super) async fn serve(
     peers.note_proof((from.0, from.1), None, shared.shown());
     let is_over = drive(context, &shared).await;
     if let Some(error) = shared.error() {
-        tracing::debug!(%error, peer = %shared.peer().spiffe_id(), "protocol error");
-        let exchange = Exchange::begin(context);
-        let mut report = exchange.report();
-        report.secured(shared.tls(), shared.peer());
-        tunnelled::come_from(&exchange, &mut report, shared.peer());
-        report.ended(Default::default(), CloseReason::ProtocolError);
+        tunnelled::broke_protocol(context, error, (shared.tls(), shared.peer()));
     } else if is_over {
         Box::pin(shared.farewell()).await;
     }

@@ -11,8 +11,8 @@ use super::caller::Caller;
 use super::requests;
 use crate::detect::{self, Expected};
 use crate::model::{
-    ClientAddr, CloseReason, OrigDst, RefuseReason, Refused, SpiffeId, Told, UnknownPeer,
-    UpstreamAddr, Workload,
+    ClientAddr, CloseReason, OrigDst, RefuseReason, Refused, SpiffeId, TlsParameters, Told,
+    UnknownPeer, UpstreamAddr, Workload,
 };
 use crate::peer::Source;
 use crate::plan::AuthzInput;
@@ -27,7 +27,9 @@ use crate::proxy::report::Report;
 use crate::proxy::server_name::{self, ConnectionProtocol};
 use crate::sys::socket;
 use crate::tls::{PeerId, Session};
-use crate::tunnel::{Connection, IncomingStream, Open, Relay, Reset, ResetReason, StreamEnd};
+use crate::tunnel::{
+    Connection, IncomingStream, Open, ProtocolError, Relay, Reset, ResetReason, StreamEnd,
+};
 
 /// The peer's pool closes sooner: this is for peers that vanished.
 const IDLE: Duration = Duration::from_secs(60);
@@ -79,14 +81,9 @@ pub(super) async fn streams(context: &Rc<ConnectionContext>, mut connection: Box
             biased; // a cut must not wait for the next stream
             // Behind a stream that was cut in order the peer may have begun the next one: it
             // has to know that none is taken, as long as it may be told anything.
-            reason = context.entry().cut.wait() => match reason {
-                CutReason::PodRemoved
-                | CutReason::DrainDeadline
-                | CutReason::PolicyChanged
-                | CutReason::Displaced => break,
-                CutReason::Revoked
-                | CutReason::CertificateExpired
-                | CutReason::PeerCertificateExpired => return,
+            reason = context.entry().cut.wait() => match reason.may_be_told() {
+                true => break,
+                false => return,
             },
             () = context.worker.draining.cancelled() => break,
             () = tokio::time::sleep(IDLE) => break,
@@ -106,16 +103,25 @@ pub(super) async fn streams(context: &Rc<ConnectionContext>, mut connection: Box
             // The peer is done.
             Ok(None) => return,
             Err(error) => {
-                tracing::debug!(%error, peer = %connection.peer().spiffe_id(), "protocol error");
-                let exchange = Exchange::begin(context);
-                let mut report = exchange.report();
-                report.secured(connection.tls(), connection.peer());
-                come_from(&exchange, &mut report, connection.peer());
-                return report.ended(Default::default(), CloseReason::ProtocolError);
+                return broke_protocol(context, error, (connection.tls(), connection.peer()));
             }
         }
     }
     Box::pin(connection.go_away()).await;
+}
+
+/// A peer has, between streams.
+pub(super) fn broke_protocol(
+    context: &Rc<ConnectionContext>,
+    error: ProtocolError,
+    (tls, peer): (TlsParameters, &PeerId),
+) {
+    tracing::debug!(%error, peer = %peer.spiffe_id(), "protocol error");
+    let exchange = Exchange::begin(context);
+    let mut report = exchange.report();
+    report.secured(tls, peer);
+    come_from(&exchange, &mut report, peer);
+    report.ended(Default::default(), CloseReason::ProtocolError);
 }
 
 /// What becomes of a connection behind a stream.

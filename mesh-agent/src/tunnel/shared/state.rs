@@ -40,10 +40,10 @@ pub(super) struct State {
     blocked: VecDeque<u32>,
     /// Channels of this end's have begun since the peer last said something.
     is_asked: bool,
-    /// No channel is opened any more: who takes them says so, or has been told.
-    is_going_away: bool,
-    /// It ends with its last channel.
+    /// No channel is opened or taken any more, and it ends with the last one.
     is_closing: bool,
+    /// That is the peer's word.
+    was_told: bool,
     /// Why nothing more goes or comes.
     broken: Option<Broken>,
     /// What a channel that is not taken any more is answered by.
@@ -66,8 +66,8 @@ impl State {
             outbox: Outbox::default(),
             blocked: VecDeque::new(),
             is_asked: false,
-            is_going_away: false,
             is_closing: false,
+            was_told: false,
             broken: None,
             refusal,
             account,
@@ -91,7 +91,7 @@ impl State {
 
     /// The peer takes no channel that says something only now, and knows nothing of it.
     pub(super) fn is_too_late(&self, id: u32) -> bool {
-        id >= UNSAID && self.is_going_away
+        id >= UNSAID && self.was_told
     }
 
     pub(super) fn is_closing(&self) -> bool {
@@ -106,7 +106,6 @@ impl State {
     pub(super) fn has_room(&self) -> bool {
         self.broken.is_none()
             && !self.is_closing
-            && !self.is_going_away
             && self.pipes.len() < MAX_CHANNELS
             && self.next < UNSAID - MAX_CHANNELS as u32
             && self.unsaid < u32::MAX
@@ -176,7 +175,7 @@ impl State {
                 return Err(ProtocolError::OutOfPlace);
             }
             self.next = id + 1;
-            if self.is_going_away || self.pipes.len() >= MAX_CHANNELS {
+            if self.is_closing || self.pipes.len() >= MAX_CHANNELS {
                 self.refuse(id);
                 return Ok(());
             }
@@ -205,7 +204,7 @@ impl State {
 
     /// Only who takes channels says, once, that it takes no more.
     fn goes_away(&mut self) -> Result<(), ProtocolError> {
-        if self.role == Role::Server || std::mem::replace(&mut self.is_going_away, true) {
+        if self.role == Role::Server || std::mem::replace(&mut self.was_told, true) {
             return Err(ProtocolError::OutOfPlace);
         }
         self.is_closing = true;
@@ -228,7 +227,6 @@ impl State {
             return;
         }
         if self.role == Role::Server {
-            self.is_going_away = true;
             self.outbox.push(Kind::Goaway, 0, &[]);
         }
         self.wake_driver();

@@ -367,7 +367,9 @@ mod tests {
     use std::rc::Rc;
     use std::task::Poll;
 
+    use tokio::io::AsyncWriteExt as _;
     use tokio::task::spawn_local;
+    use tokio::time::timeout;
 
     use super::*;
     use crate::proxy::http::ByteStream;
@@ -378,8 +380,19 @@ mod tests {
     /// Nobody reads the channel meanwhile.
     #[tokio::test(flavor = "local")]
     async fn a_channels_end_is_noticed_while_its_application_takes_nothing() {
+        for has_ended in [false, true] {
+            let side = timeout(DEADLINE, close_behind_a_full_application(has_ended));
+            let (side, may_be_over) = side.await.expect("it is noticed");
+            assert_eq!(side, Side::Second);
+            assert_eq!(may_be_over, has_ended, "in order only behind both ends");
+        }
+    }
+
+    /// The client closes its channel, and what came on it waits; `has_ended`: the application has
+    /// said all, and the client knows.
+    async fn close_behind_a_full_application(has_ended: bool) -> (Side, bool) {
         let (near, far) = shared_connections().await;
-        let (_reads_nothing, application) = sockets().await;
+        let (mut reads_nothing, application) = sockets().await;
         while application.writable().await.is_ok()
             && application.try_write(&[0; 64 * 1024]).is_ok_and(|n| n > 0)
         {}
@@ -396,7 +409,8 @@ mod tests {
         let channel = far.next().await.expect("a channel");
         spawn_local(drive(far));
         let mut taken = Connection::on(channel);
-        let mut stream = taken.accept().await.expect("a stream").expect("a stream");
+        let stream = taken.accept().await.expect("a stream");
+        let mut stream = stream.expect("a stream");
         stream.relay.accept();
         let carrier = taken.carrier();
         let mut what = Tunnelled {
@@ -404,27 +418,29 @@ mod tests {
             application: &application,
             connection: &mut taken,
         };
-        // So nothing more is written to it.
-        let accepted = poll_fn(|cx| match client.poll_read(&mut [0], cx) {
-            Poll::Pending if client.is_accepted() => Poll::Ready(()),
+        if has_ended {
+            reads_nothing.shutdown().await.expect("an end");
+        }
+        // Behind that nothing more is written to the channel.
+        let told = poll_fn(|cx| match client.poll_read(&mut [0], cx) {
+            Poll::Pending if client.is_accepted() && !has_ended => Poll::Ready(()),
             Poll::Pending => Poll::Pending,
-            Poll::Ready(read) => panic!("{read:?}"),
+            Poll::Ready(read) => {
+                assert_eq!((read, has_ended), (Ok(0), true));
+                Poll::Ready(())
+            }
         });
         tokio::select! {
             end = what.run() => panic!("{end:?}"),
-            () = accepted => {}
+            () = told => {}
         }
         drop(connection);
-        let noticed = async {
-            tokio::select! {
-                biased; // as who forwards does
-                end = what.run() => panic!("{end:?}"),
-                side = failure((&application, Second::of(&carrier))) => side,
-            }
+        let side = tokio::select! {
+            biased; // as who forwards does
+            end = what.run() => panic!("{end:?}"),
+            side = failure((&application, Second::of(&carrier))) => side,
         };
-        let side = tokio::time::timeout(DEADLINE, noticed).await;
-        assert_eq!(side.expect("it is noticed"), Side::Second);
-        assert!(!what.may_be_over(), "the application has not ended");
+        (side, what.may_be_over())
     }
 
     async fn drive(shared: Rc<SharedConnection>) {

@@ -150,14 +150,14 @@ pub(crate) const FIELDS: &[(&str, &str)] = &[
 ];
 
 #[derive(Serialize)]
-pub(super) struct Rule<'a> {
+struct Rule<'a> {
     policy: &'a str,
     index: Option<u16>,
     generation: u64,
 }
 
 impl<'a> Rule<'a> {
-    pub(super) fn of(rule: &'a RuleRef) -> Self {
+    fn of(rule: &'a RuleRef) -> Self {
         Self {
             policy: &rule.policy,
             index: rule.rule,
@@ -219,7 +219,7 @@ fn parts(event: Event) -> (&'static str, Option<Counts>, Option<CloseRecord>) {
     (name, Some(counts), end)
 }
 
-pub(super) fn ms(duration: Duration) -> f64 {
+fn ms(duration: Duration) -> f64 {
     // Whole microseconds: more digits say nothing and make lines longer.
     (duration.as_micros() as f64) / 1e3
 }

@@ -1,7 +1,6 @@
 //! What every line begins with: when, where, and who talks to whom.
 
-use std::fmt::Display;
-use std::io::Write as _;
+use std::fmt::{Display, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -92,6 +91,8 @@ impl<'a> Who<'a> {
 pub(super) struct Known {
     node: Arc<str>,
     flows: Box<[Option<OfFlow>]>,
+    /// The last time, in milliseconds, and as text: many lines have the same.
+    stamp: (Option<u128>, String),
 }
 
 /// A flow, and its fields as text.
@@ -103,7 +104,8 @@ impl Known {
 
     pub(super) fn new(node: Arc<str>) -> Self {
         let flows = std::iter::repeat_with(|| None).take(Self::MOST).collect();
-        Self { node, flows }
+        let stamp = (None, String::new());
+        Self { node, flows, stamp }
     }
 
     /// Begins a line, with an object that is not closed.
@@ -113,10 +115,25 @@ impl Known {
         (at, event): (SystemTime, &'static str),
         flow: &Arc<Flow>,
     ) {
-        let at = humantime::format_rfc3339_millis(at);
-        // Writing to memory does not fail.
-        let _written = write!(out, r#"{{"timestamp":"{at}","event":"{event}","#);
+        out.extend_from_slice(br#"{"timestamp":""#);
+        out.extend_from_slice(self.stamp(at).as_bytes());
+        out.extend_from_slice(br#"","event":""#);
+        out.extend_from_slice(event.as_bytes());
+        out.extend_from_slice(br#"","#);
         out.extend_from_slice(self.who(flow));
+    }
+
+    fn stamp(&mut self, at: SystemTime) -> &str {
+        let (known, text) = &mut self.stamp;
+        let millis = at.duration_since(SystemTime::UNIX_EPOCH);
+        let millis = millis.map_or(0, |since| since.as_millis());
+        if *known != Some(millis) {
+            *known = Some(millis);
+            text.clear();
+            // Writing to memory does not fail.
+            let _written = write!(text, "{}", humantime::format_rfc3339_millis(at));
+        }
+        text
     }
 
     /// Fields without the object around them.

@@ -3,13 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use serde::Serialize;
-
 use super::super::labels::close_reason;
 use super::super::requests;
-use super::json::append_value;
-use super::line::{Rule, ms};
-use super::parties::{Hex, Known, shown_if_some};
+use super::json::{Value, Word, members};
+use super::parties::Known;
 use super::record::{ALLOWED, verdict_of};
 use crate::model::{
     ByteCounts, CloseReason, Flow, Hedged, HttpVersion, RequestEnd, RequestRecord, RequestText,
@@ -74,96 +71,72 @@ fn verdict(ended: RequestEnd) -> &'static str {
 
 /// Appends the entry's line, with its end.
 pub(super) fn append(out: &mut Vec<u8>, known: &mut Known, entry: &RequestLine) {
-    let before = out.len();
     known.begin(out, (entry.at, "request"), &entry.flow);
-    let rest = out.len();
-    // The object that is begun goes on.
-    match append_value(out, &Rest::of(entry)) {
-        true => {
-            out[rest] = b',';
-            out.push(b'\n');
-        }
-        false => out.truncate(before),
+    let (timing, text) = (&entry.timing, entry.text.as_deref());
+    let (ended_by, reason, detail) = end(entry.ended);
+    members!(out,
+        "version": Word(version(entry.version)),
+        "method": text.map_or("", RequestText::method),
+        "host": text.and_then(RequestText::host),
+        "path": text.map_or("", RequestText::path),
+        "route": entry.route.as_ref(),
+        "verdict": Word(verdict(entry.ended)),
+        "rule": entry.rule.as_ref().or(entry.flow.rule.as_ref()),
+        "generation": entry.flow.generation,
+        "status": u64::from(entry.status),
+        "grpc_status": entry.grpc_status.map(u64::from),
+        "attempts": u64::from(entry.attempts),
+    );
+    if let Some(hedged) = entry.hedged {
+        members!(out, "hedge": Word(hedge(hedged)));
+    }
+    members!(out,
+        "request_bytes": entry.bytes.sent,
+        "response_bytes": entry.bytes.received,
+        "request_ms": timing.request,
+        "connect_ms": timing.connected,
+        "answer_ms": timing.answered,
+        "duration_ms": timing.duration,
+        "ended_by": ended_by.map(Word),
+        "reason": reason.map(Word),
+        "detail": detail,
+        "response_flags": Word(requests::response_flags(entry.ended, entry.fault_delay.is_some())),
+    );
+    if let Some(delay) = entry.fault_delay {
+        members!(out, "fault_delay_ms": delay);
+    }
+    if let Some(queued) = entry.queued {
+        members!(out, "queued_ms": queued);
+    }
+    members!(out, "trace_id": entry.trace.as_ref());
+    out.extend_from_slice(b"}\n");
+}
+
+impl Value for &RouteRef {
+    fn append(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(br#"{"name":"#);
+        (&*self.route).append(out);
+        members!(out, "rule": &*self.rule);
+        out.push(b'}');
     }
 }
 
-/// Behind what lines of a flow have in common.
-#[derive(Serialize)]
-struct Rest<'a> {
-    version: &'static str,
-    method: &'a str,
-    host: Option<&'a str>,
-    path: &'a str,
-    route: Option<Route<'a>>,
-    verdict: &'static str,
-    rule: Option<Rule<'a>>,
-    generation: u64,
-    status: u16,
-    grpc_status: Option<u32>,
-    attempts: u16,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    hedge: Option<&'static str>,
-    request_bytes: u64,
-    response_bytes: u64,
-    request_ms: Option<f64>,
-    connect_ms: Option<f64>,
-    answer_ms: Option<f64>,
-    duration_ms: f64,
-    ended_by: Option<&'static str>,
-    reason: Option<&'static str>,
-    detail: Option<&'static str>,
-    response_flags: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    fault_delay_ms: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    queued_ms: Option<f64>,
-    #[serde(serialize_with = "shown_if_some")]
-    trace_id: Option<Hex<'a>>,
+impl Value for &RuleRef {
+    fn append(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(br#"{"policy":"#);
+        (&*self.policy).append(out);
+        members!(out, "index": self.rule.map(u64::from), "generation": self.generation);
+        out.push(b'}');
+    }
 }
 
-#[derive(Serialize)]
-struct Route<'a> {
-    name: &'a str,
-    rule: &'a str,
-}
-
-impl<'a> Rest<'a> {
-    fn of(entry: &'a RequestLine) -> Self {
-        let flow = &*entry.flow;
-        let (ended_by, reason, detail) = end(entry.ended);
-        let (timing, text) = (&entry.timing, entry.text.as_deref());
-        let rule = entry.rule.as_ref().or(flow.rule.as_ref());
-        let millis = |part: Option<Duration>| part.map(ms);
-        Self {
-            version: version(entry.version),
-            method: text.map_or("", RequestText::method),
-            host: text.and_then(RequestText::host),
-            path: text.map_or("", RequestText::path),
-            route: entry.route.as_ref().map(|r| Route {
-                name: &r.route,
-                rule: &r.rule,
-            }),
-            verdict: verdict(entry.ended),
-            rule: rule.map(Rule::of),
-            generation: flow.generation,
-            status: entry.status,
-            grpc_status: entry.grpc_status,
-            attempts: entry.attempts,
-            hedge: entry.hedged.map(hedge),
-            request_bytes: entry.bytes.sent,
-            response_bytes: entry.bytes.received,
-            request_ms: millis(timing.request),
-            connect_ms: millis(timing.connected),
-            answer_ms: millis(timing.answered),
-            duration_ms: ms(timing.duration),
-            ended_by,
-            reason,
-            detail,
-            response_flags: requests::response_flags(entry.ended, entry.fault_delay.is_some()),
-            fault_delay_ms: millis(entry.fault_delay),
-            queued_ms: millis(entry.queued),
-            trace_id: entry.trace.as_ref().map(|TraceId(id)| Hex(id)),
-        }
+impl Value for &TraceId {
+    fn append(&self, out: &mut Vec<u8>) {
+        let digit = |half: u8| b"0123456789abcdef"[usize::from(half)];
+        let digits = self.0.iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
+        out.push(b'"');
+        out.extend(digits.map(digit));
+        out.push(b'"');
     }
 }
 

@@ -218,6 +218,78 @@ proptest! {
     }
 }
 
+fn of_request(record: &RequestRecord<'_>) -> String {
+    let mut out = Vec::new();
+    let entry = super::request::RequestLine::of(record);
+    super::request::append(&mut out, &mut Known::new("n1".into()), &entry);
+    String::from_utf8(out).expect("UTF-8")
+}
+
+proptest! {
+    #[test]
+    fn a_requests_line_says_what_was_recorded_whatever_its_names_hold(
+        (method, path, host) in (any::<String>(), any::<String>(), any::<Option<String>>()),
+        (route, policy) in (any::<String>(), any::<String>()),
+        (micros, status, trace) in (0_u64..1 << 50, any::<u16>(), any::<[u8; 16]>()),
+        (index, sent, queued) in (any::<Option<u16>>(), any::<u64>(), any::<Option<u32>>()),
+    ) {
+        let flow = live("web").flow.clone();
+        let host = host.map(|host| host.into_bytes());
+        let host: Vec<HeaderLine<'_>> = host
+            .iter()
+            .map(|value| HeaderLine { name: "host", value })
+            .collect();
+        let head = RequestHead::for_test(&method, &path, &host);
+        let text = Arc::new(RequestText::of(&head));
+        let route = RouteRef { route: route.into(), rule: "0".into() };
+        let rule = RuleRef { policy: policy.into(), rule: index, generation: 7 };
+        let of_queue = queued.map(|micros| Duration::from_micros(micros.into()));
+        let mut record = crate::observe::tests::request(&flow);
+        record.text = Some(&text);
+        record.route = Some(&route);
+        record.rule = Some(&rule);
+        record.status = status;
+        record.bytes.sent = sent;
+        record.queued = of_queue;
+        record.trace = Some(TraceId(trace));
+        record.timing.request = None;
+        record.timing.duration = Duration::from_micros(micros);
+        let line = of_request(&record);
+        let line = line.strip_suffix('\n').expect("one line");
+        prop_assert!(!line.contains(crate::model::text::is_hidden));
+        let json: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        prop_assert_eq!(json["method"].as_str(), Some(text.method()));
+        prop_assert_eq!(json["path"].as_str(), Some(text.path()));
+        prop_assert_eq!(json["host"].as_str(), text.host());
+        prop_assert_eq!(json["route"]["name"].as_str(), Some(&*route.route));
+        prop_assert_eq!(json["rule"]["policy"].as_str(), Some(&*rule.policy));
+        prop_assert_eq!(json["rule"]["index"].as_u64(), index.map(u64::from));
+        prop_assert_eq!(json["rule"]["generation"].as_u64(), Some(7));
+        prop_assert_eq!(json["status"].as_u64(), Some(status.into()));
+        prop_assert_eq!(json["request_bytes"].as_u64(), Some(sent));
+        prop_assert_eq!(&json["request_ms"], &serde_json::Value::Null);
+        prop_assert_eq!(json["duration_ms"].as_f64(), Some(micros as f64 / 1e3));
+        prop_assert_eq!(json["queued_ms"].as_f64(), queued.map(|m| f64::from(m) / 1e3));
+        let trace = u128::from_be_bytes(trace);
+        prop_assert_eq!(json["trace_id"].as_str(), Some(&*format!("{trace:032x}")));
+    }
+}
+
+#[test]
+fn times_have_as_many_digits_as_they_need() {
+    for (micros, text) in [
+        (0, "0.0"),
+        (1, "0.001"),
+        (20, "0.02"),
+        (5_500, "5.5"),
+        (12_000, "12.0"),
+    ] {
+        let mut out = Vec::new();
+        super::json::Value::append(&Duration::from_micros(micros), &mut out);
+        assert_eq!(String::from_utf8(out).expect("digits"), text);
+    }
+}
+
 fn writer(path: &Path) -> (Writer, Arc<std::sync::atomic::AtomicBool>, Counter) {
     let (writer, reopen, dropped, _) = troubled(path);
     (writer, reopen, dropped)
@@ -319,7 +391,7 @@ fn cost_of_a_line() {
     let mut out = Vec::with_capacity(1024);
     let record = Record {
         at: std::time::SystemTime::now(),
-        live,
+        live: live.clone(),
         event: Event::Open,
     };
     let begin = std::time::Instant::now();
@@ -328,10 +400,20 @@ fn cost_of_a_line() {
         line::append(&mut out, "n1", &record);
     }
     let made = begin.elapsed();
+    let flow = live.flow.clone();
+    let request = super::request::RequestLine::of(&crate::observe::tests::request(&flow));
+    let mut known = Known::new("n1".into());
+    let begin = std::time::Instant::now();
+    for _ in 0..25 * ROUNDS {
+        out.clear();
+        super::request::append(&mut out, &mut known, &request);
+    }
+    let of_request = begin.elapsed();
     eprintln!(
-        "handed over {:?}, made {:?}, dropped {}",
+        "handed over {:?}, made {:?}, of a request {:?}, dropped {}",
         handed / (25 * ROUNDS),
         made / (25 * ROUNDS),
+        of_request / (25 * ROUNDS),
         log.dropped().get()
     );
 }

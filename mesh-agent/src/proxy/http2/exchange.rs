@@ -4,6 +4,7 @@
 //! where nobody took it. A task of its own: what it waits for keeps no other.
 
 use std::cell::Cell;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -54,14 +55,14 @@ pub(super) enum After {
     TakenBack,
 }
 
-pub(super) async fn exchange<S: Site>(site: Rc<S>, came: http2::Exchange) -> After {
+pub(super) async fn exchange<S: Site>(site: Rc<S>, came: Box<http2::Exchange>) -> After {
     let http2::Exchange {
         size,
         head,
         body,
         respond,
         bad,
-    } = came;
+    } = *came;
     let kept = http2::held(&head);
     let mut running = Running {
         told: RequestReport::default(),
@@ -351,39 +352,30 @@ impl<S: Site> Running<S> {
 
     async fn attempt(
         &mut self,
-        upstream: UpstreamRequest<S::Kind>,
+        mut upstream: Box<UpstreamRequest<S::Kind>>,
         retries: &mut Retries<'_, S::Kind>,
     ) -> Result<(), Broken> {
-        let UpstreamRequest {
-            hold,
-            line,
-            request,
-            response,
-            times,
-            watched,
-            copies,
-            ..
-        } = upstream;
-        if let Some(copies) = copies {
+        let times = upstream.times;
+        if let Some(copies) = upstream.copies.take() {
             self.transfer.copy_to(copies);
         }
         self.told.attempt();
-        let alone = watched.as_ref().map(Watched::alone);
+        let alone = upstream.watched.as_ref().map(Watched::alone);
         let now = Instant::now();
         let whole = self.by(times.whole(self.timed));
         let ends = self.by(times.ends(self.timed, now));
         if self.is_late(now) {
             return Err(Broken::TimedOut { is_sent: false });
         }
-        let mut request = request;
         if self.client.is_grpc {
-            deadline::shorten(&mut request.headers, ends, now);
+            deadline::shorten(&mut upstream.request.headers, ends, now);
         }
         let site = self.site.clone();
         let context = site.context();
         let Self { told, transfer, .. } = self;
         let (mut up, mut answered) = {
-            let opening = open(&line, (request, times.connect), transfer.is_bare());
+            let request = (upstream.request, times.connect);
+            let opening = open(&upstream.line, request, transfer.is_bare());
             let ended = tokio::select! {
                 biased; // removal and drain win over a line just made
                 reason = context.entry().cut.wait() => Err(Broken::Cut(reason)),
@@ -395,18 +387,18 @@ impl<S: Site> Running<S> {
             let (answered, up) = ended?;
             (up, answered)
         };
-        show(told, &line, site.connection());
+        show(told, &upstream.line, site.connection());
         let view = transfer.view();
         let is_bare = transfer.is_bare();
-        let (waits_behind, hold) = (Cell::new(None), told.has_load().then_some(hold));
+        let waits_behind = Cell::new(None);
+        let hold = told.has_load().then_some(&upstream.hold);
         let again = async |held: Held| {
             waits_behind.set(Some(held));
             let goes = retries.wait(&*site, &view, (held, whole)).await;
             waits_behind.set(None);
             goes
         };
-        let judge = (hold.as_ref(), again);
-        let running = transfer.run((&mut up, is_bare), (&mut answered, &response), judge);
+        let answer = (&mut answered, &upstream.response);
         let watch = Watch {
             cuts: (&context.entry().cut, alone.as_deref()),
             idle: times.idle.or(context.worker.agent.config.idle_timeout),
@@ -414,7 +406,11 @@ impl<S: Site> Running<S> {
             whole,
             waits_behind: &waits_behind,
         };
-        let Some(broken) = watch.run(running, (told, &view)).await else {
+        let ended = {
+            let running = pin!(transfer.run((&mut up, is_bare), answer, (hold, again)));
+            watch.run(running, (told, &view)).await
+        };
+        let Some(broken) = ended else {
             return Ok(());
         };
         up.reset(code(&broken));

@@ -107,7 +107,7 @@ impl<S: Site> ServerConnection<'_, '_, '_, S> {
             match self.next(is_draining).await {
                 Next::Request(came) if self.exchanges.len() < most() => {
                     let share = self.site.context().pod.share.clone();
-                    let serving = exchange(self.site.clone(), *came);
+                    let serving = exchange(self.site.clone(), came);
                     // A task is moved several times; this one is large.
                     let serving = by_turns(share, Box::pin(serving));
                     self.exchanges.spawn_local(serving);

@@ -53,7 +53,8 @@ pub(in crate::proxy) trait Site: 'static {
 }
 
 /// Where a request goes; or the agent's own answer, and what it is to log and metrics.
-pub(super) type Choice<K> = Result<UpstreamRequest<K>, (Answer, RequestEnd)>;
+/// Boxed: a large one is moved several times.
+pub(super) type Choice<K> = Result<Box<UpstreamRequest<K>>, (Answer, RequestEnd)>;
 
 /// What was decided of a request by its head.
 pub(in crate::proxy) struct RequestDecision<K> {

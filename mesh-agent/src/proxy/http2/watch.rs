@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use super::broken::Broken;
@@ -33,7 +34,7 @@ impl Watch<'_> {
     /// To the end of `running`; `Some`: it does not end well.
     pub(super) async fn run(
         self,
-        running: impl Future<Output = Result<(), Stop>>,
+        mut running: Pin<&mut impl Future<Output = Result<(), Stop>>>,
         (told, view): (&mut RequestReport, &View),
     ) -> Option<Broken> {
         let Self {
@@ -51,7 +52,6 @@ impl Watch<'_> {
             [ends, whole].into_iter().flatten().min()
         };
         let is_late = || ends().is_some_and(|ends| ends <= Instant::now());
-        let mut run = std::pin::pin!(running);
         loop {
             let pause = match is_answered() {
                 // Nothing tells when it goes on, and with it its time.
@@ -61,7 +61,7 @@ impl Watch<'_> {
             let left = silence.wait(pause);
             let since = tokio::time::Instant::now();
             let ended = poll_fn(|cx| {
-                let ended = run.as_mut().poll(cx);
+                let ended = running.as_mut().poll(cx);
                 if let Some(held) = waits_behind.get() {
                     told.failed(held);
                 }

@@ -127,7 +127,7 @@ impl Site for Requests {
         let to = authorized.permit().destination();
         let line = self.lines.find(to, |_| true);
         RequestDecision {
-            forward: Ok(UpstreamRequest {
+            forward: Ok(Box::new(UpstreamRequest {
                 line: line.unwrap_or_else(|| self.open(authorized)),
                 request: request.parts,
                 response: Edits::default(),
@@ -140,7 +140,7 @@ impl Site for Requests {
                 hedging: None,
                 watched,
                 is_outside: false,
-            }),
+            })),
             load: None,
             flow,
             route: None,

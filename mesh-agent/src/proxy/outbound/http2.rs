@@ -150,7 +150,7 @@ impl Site for Requests {
         let is_probe = picked.is_some_and(InFlight::is_probe);
         let connect = picked.and_then(InFlight::connect_timeout);
         RequestDecision {
-            forward: Ok(UpstreamRequest {
+            forward: Ok(Box::new(UpstreamRequest {
                 // Others join it: how long this one waits is its own.
                 line: line.unwrap_or_else(|| self.open(via, connect)),
                 request: decided.planned.parts,
@@ -165,7 +165,7 @@ impl Site for Requests {
                 hedging: decided.hedging,
                 watched,
                 is_outside,
-            }),
+            })),
             flow,
             load: load(&mut found),
             route: found.route,

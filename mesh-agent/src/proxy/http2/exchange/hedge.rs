@@ -52,7 +52,7 @@ struct Second<'r, S> {
 
 /// One that goes.
 struct Going<K> {
-    upstream: UpstreamRequest<K>,
+    upstream: Box<UpstreamRequest<K>>,
     begun: Begun,
     beside: Beside,
     rest: Box<Whole>,
@@ -88,7 +88,7 @@ impl<S: Site> Running<S> {
     /// and of the second where that wins.
     pub(super) async fn hedged(
         &mut self,
-        upstream: UpstreamRequest<S::Kind>,
+        upstream: Box<UpstreamRequest<S::Kind>>,
         (delay, retries): (Duration, &mut Retries<'_, S::Kind>),
         line: &mut Rc<Line<S::Kind>>,
     ) -> Result<(), Broken> {
@@ -188,8 +188,11 @@ impl<S: Site> Running<S> {
             whole: None,
             waits_behind: &waits_behind,
         };
-        let running = transfer.pass(won.answer, &won.response);
-        let Some(broken) = watch.run(running, (told, &view)).await else {
+        let ended = {
+            let running = pin!(transfer.pass(won.answer, &won.response));
+            watch.run(running, (told, &view)).await
+        };
+        let Some(broken) = ended else {
             return Ok(());
         };
         let mut up = won.up;

@@ -97,7 +97,7 @@ fn main() -> Result<()> {
     let mut memory: Vec<Option<Memory>> = vec![];
     for mode in &modes {
         eprintln!("idle memory: {}", mode.name);
-        memory.push(measure::memory(mode).with_context(|| mode.name.to_owned())?);
+        memory.push(measure::memory(mode, envoy).with_context(|| mode.name.to_owned())?);
     }
     let mut samples = Samples::new(modes.len());
     for round in 1..=rounds {

@@ -1,6 +1,7 @@
 //! One cell: load of one kind over one mode, and what it cost.
 
 use std::io::{BufRead as _, BufReader};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -166,14 +167,18 @@ pub(crate) fn run(mode: &Mode, cell: &Cell, time: Duration) -> Result<Sample> {
 }
 
 /// Resident memory without load, and with idle connections; None for direct.
-pub(crate) fn memory(mode: &Mode) -> Result<Option<Memory>> {
+pub(crate) fn memory(mode: &Mode, envoy: Option<&Path>) -> Result<Option<Memory>> {
     if mode.is_direct() {
         return Ok(None);
     }
+    // Beside carriers of its own: what connections before have left would be taken again.
+    let fresh = mode.again(envoy)?;
+    let per_http_connection = of_each(&fresh, &rss(&fresh)?, "idle-http", &fresh.targets[2])?;
+    drop(fresh);
     let idle = rss(mode)?;
     Ok(Some(Memory {
         per_connection: of_each(mode, &idle, "idle", &mode.targets[0])?,
-        per_http_connection: of_each(mode, &idle, "idle-http", &mode.targets[2])?,
+        per_http_connection,
         idle,
     }))
 }
@@ -182,8 +187,7 @@ fn rss(mode: &Mode) -> Result<Vec<u64>> {
     mode.carriers.iter().map(|c| c.rss()).collect()
 }
 
-/// What an idle connection takes of each carrier, beside what it had without load. Memory
-/// that those before left counts as well: at most so much it is.
+/// What an idle connection takes of each carrier, beside what it had without load.
 fn of_each(mode: &Mode, idle: &[u64], kind: &str, target: &str) -> Result<Vec<f64>> {
     const HELD: usize = 2000;
     let full = with_idle(mode, (kind, HELD), target, || rss(mode))?;

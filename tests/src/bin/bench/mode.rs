@@ -23,6 +23,7 @@ const ALL: &str = "10.96.1.1";
 const OPENED: &str = "istio_tcp_connections_opened_total";
 
 pub(crate) struct Mode {
+    plan: &'static Plan,
     pub(crate) name: &'static str,
     pub(crate) baseline: &'static str,
     pub(crate) world: World,
@@ -77,6 +78,11 @@ impl Mode {
         self.carriers.is_empty()
     }
 
+    /// The same once more, with carriers that have carried nothing.
+    pub(crate) fn again(&self, envoy: Option<&Path>) -> Result<Self> {
+        start(self.plan, envoy).with_context(|| format!("start {} again", self.name))
+    }
+
     /// Until connections get through: certificates come after readiness.
     fn wait(&self) -> Result<()> {
         let passes = || {
@@ -95,13 +101,14 @@ impl Mode {
         Ok(())
     }
 
-    /// Else another thing would be measured than what the name says.
+    /// Else another thing would be measured than what the name says. What got through may be
+    /// counted a moment later.
     fn is_mutual_tls(&self) -> Result<()> {
         let agents = self.carriers.iter().filter_map(|c| c.agent.as_ref());
         for agent in agents {
-            let all = agent.metric(OPENED, "")?;
-            let secure = agent.metric(OPENED, "mutual_tls")?;
-            if secure == 0.0 {
+            let opened = |label| agent.metric(OPENED, label).is_ok_and(|count| count > 0.0);
+            if !mesh_tests::eventually(Duration::from_secs(5), || opened("mutual_tls")) {
+                let all = agent.metric(OPENED, "")?;
                 bail!("{all} connections, none of them in mutual TLS");
             }
         }
@@ -154,7 +161,7 @@ pub(crate) fn start_all(only: Option<&str>, envoy: Option<&Path>) -> Result<Vec<
         .collect()
 }
 
-fn start(plan: &Plan, envoy: Option<&Path>) -> Result<Mode> {
+fn start(plan: &'static Plan, envoy: Option<&Path>) -> Result<Mode> {
     let mut world = World::new(2)?;
     mesh_tests::on_interrupt(world.remains());
     let is_enrolled = matches!(plan.carrier, Carrier::Agents | Carrier::SecureAgents);
@@ -235,6 +242,7 @@ fn start(plan: &Plan, envoy: Option<&Path>) -> Result<Mode> {
         }
     }
     let mode = Mode {
+        plan,
         name: plan.name,
         baseline: plan.baseline,
         world,

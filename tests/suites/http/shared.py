@@ -57,7 +57,8 @@ class Clients:
 
     def __init__(self, to, count):
         host, port = to.rsplit(":", 1)
-        self.all = [http.client.HTTPConnection(host, int(port), timeout=20) for _ in range(count)]
+        self.new = lambda: http.client.HTTPConnection(host, int(port), timeout=20)
+        self.all = [self.new() for _ in range(count)]
         for one in self.all:
             # Another one is beside each, but the first.
             one.auto_open = True
@@ -74,6 +75,18 @@ class Clients:
         except (OSError, http.client.HTTPException) as problem:
             print(method, size, repr(problem), file=sys.stderr, flush=True)
             return False
+
+    def head(self, size):
+        """Another client, whose first head is that large; is its answer whole?"""
+        one = self.new()
+        try:
+            one.request("GET", "/10", headers={"x-long": "x" * size})
+            return is_whole(one.getresponse(), 10)
+        except OSError as problem:
+            print(size, repr(problem), file=sys.stderr, flush=True)
+            return False
+        finally:
+            one.close()
 
     def rounds(self, count, method="GET", size=100):
         """All at once, so many times; how many answers were whole."""
@@ -103,6 +116,8 @@ def steps(to, count):
         name, *args = step.split()
         if name == "rounds":
             told(clients.rounds(int(args[0]), args[1], int(args[2])))
+        elif name == "head":
+            told(clients.head(int(args[0])))
         elif name == "stall":
             # It has asked, and reads nothing but the head.
             clients.all[0].request("GET", f"/{args[0]}")

@@ -131,6 +131,18 @@ fn a_client_that_reads_nothing_holds_up_none_that_it_shares_with() {
 }
 
 #[test]
+fn a_first_head_that_is_larger_than_what_goes_before_the_accept_is_answered_at_once() {
+    let mut many = Many::new();
+    // Of each worker some: their connections are known to be shared by now.
+    assert_eq!(many.clients.rounds(1, "GET", 100), CLIENTS);
+    for size in [16_000, 17_000, 17_000, 40_000, 40_000] {
+        let asked = std::time::Instant::now();
+        assert_eq!(many.clients.step(&format!("head {size}")), "true", "{size}");
+        assert!(asked.elapsed() < PATIENCE, "{size}");
+    }
+}
+
+#[test]
 fn large_messages_have_connections_of_their_own_and_arrive_whole() {
     const LARGE: usize = 1_000_000;
     let mut many = Many::new();

@@ -66,7 +66,16 @@ impl Side<'_> {
             }
             let is_between = self.inbox.is_empty();
             let whole_by = self.inbox.began() + HEAD_TIMEOUT;
-            let fill = poll_fn(|cx| self.poll_fill(cx));
+            let fill = poll_fn(|cx| {
+                let filled = self.poll_fill(cx);
+                if filled.is_pending() && !is_between && self.stream.is_opening() {
+                    // The other agent may hold the rest back until it is told that this is taken.
+                    self.stream.accept_is_due();
+                    // Who cannot be told fails by what comes of it.
+                    let _on_its_way = self.stream.poll_flush(cx);
+                }
+                filled
+            });
             let filled = match is_between {
                 true => fill.await,
                 false => match timeout_at(whole_by.into(), fill).await {

@@ -292,11 +292,13 @@ impl Transfer {
     }
 
     fn end(&self, upstream: &Side<'_>) -> KeptOpen {
-        let whole = !self.is_tunnel && !self.is_stuck && self.request.is_over();
+        let whole = !self.is_tunnel && self.request.is_over();
         KeptOpen {
+            // What was taken of it and did not reach the upstream is for the answer to tell.
             keep_client: self.ended.keep_client && whole,
             keep_upstream: self.ended.keep_upstream
                 && whole
+                && !self.is_stuck
                 && !self.upstream_finished
                 && upstream.inbox.is_empty(),
         }

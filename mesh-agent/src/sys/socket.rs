@@ -208,6 +208,9 @@ pub(crate) struct PeerSilence {
     pub(crate) lasts: Duration,
     /// What it was sent is sent once more.
     pub(crate) is_unanswered: bool,
+    /// Bytes that it has acknowledged in all: acknowledgements come also with what it sends
+    /// once more itself, and say nothing new.
+    pub(crate) acknowledged: u64,
 }
 
 /// `None` where the kernel cannot be asked: such a connection fails by itself.
@@ -217,6 +220,7 @@ pub(crate) fn silence(socket: &impl AsFd) -> Option<PeerSilence> {
     Some(PeerSilence {
         lasts: Duration::from_millis(silent.into()),
         is_unanswered: leaves_unanswered((info.tcpi_retransmits, info.tcpi_probes)),
+        acknowledged: info.tcpi_bytes_acked,
     })
 }
 
@@ -307,6 +311,8 @@ pub(crate) fn reset_on_close(socket: &impl AsFd) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+
     use super::*;
 
     #[test]
@@ -331,6 +337,14 @@ mod tests {
         assert_eq!((info.tcpi_retransmits, info.tcpi_probes), (0, 0));
         assert!(info.tcpi_last_ack_recv < 60_000 && info.tcpi_snd_mss > 0);
         assert!(!is_abandoned(&near));
+        let (mut far, _) = listener.accept().expect("accepted");
+        (&near).write_all(b"hello").expect("written");
+        far.read_exact(&mut [0; 5]).expect("read");
+        // Its answer says that it has it.
+        far.write_all(b"!").expect("written");
+        (&near).read_exact(&mut [0]).expect("read");
+        let since = tcp_info(&near).expect("told").tcpi_bytes_acked - info.tcpi_bytes_acked;
+        assert_eq!(since, 5);
         keep_alive(&near).expect("asked for");
         assert!(SockRef::from(&near).keepalive().expect("told"));
     }

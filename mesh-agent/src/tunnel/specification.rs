@@ -130,6 +130,10 @@ fn every_limit_in_the_specification_is_the_codes() {
         ),
         ("data that waits to be sealed, bytes", shared::FULL as u128),
         (
+            "beyond that, of writes of 4096 bytes at most, bytes",
+            shared::RESERVED as u128,
+        ),
+        (
             "what waits when nothing more is read, bytes",
             shared::FLOODED as u128,
         ),

@@ -17,8 +17,8 @@ pub(in crate::tunnel) const GONE: Duration = Duration::from_secs(20);
 pub(super) struct Seen {
     /// What it was sent is sent once more, for it was not acknowledged.
     pub(super) is_unanswered: bool,
-    /// For so long nothing at all has come of it.
-    pub(super) silent: Duration,
+    /// Bytes of it that were acknowledged in all.
+    pub(super) acknowledged: u64,
     /// Channels have begun since its agent last said something.
     pub(super) is_asked: bool,
     /// That is so long ago.
@@ -28,32 +28,37 @@ pub(super) struct Seen {
 /// Since when it was seen like that, look after look.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Doubts {
-    unanswered: Option<Instant>,
+    /// And how much was acknowledged by then.
+    unanswered: Option<(Instant, u64)>,
     unheard: Option<Instant>,
 }
 
 impl Doubts {
     /// A pause is no silence: behind a quiet hour one packet that is lost says nothing. So what
-    /// counts is how long it was left waiting, and anything of it begins that anew.
+    /// counts is how long it was left waiting, and what it acknowledges begins that anew. That
+    /// something comes does not: it may be what the peer sends once more, for it hears nothing.
     pub(super) fn look(&mut self, seen: &Seen, now: Instant) {
-        let goes_on = |since: Option<Instant>, quiet: Duration| {
-            let lasts = |since: &Instant| quiet >= now.saturating_duration_since(*since);
-            since.filter(lasts).unwrap_or(now)
-        };
-        let since = goes_on(self.unanswered, seen.silent);
+        let goes_on = |(_, before): &(Instant, u64)| *before == seen.acknowledged;
+        let since = self.unanswered.filter(goes_on);
+        let since = since.unwrap_or((now, seen.acknowledged));
         self.unanswered = seen.is_unanswered.then_some(since);
-        let since = goes_on(self.unheard, seen.unheard);
+        let goes_on = |since: &Instant| seen.unheard >= now.saturating_duration_since(*since);
+        let since = self.unheard.filter(goes_on).unwrap_or(now);
         self.unheard = seen.is_asked.then_some(since);
     }
 
     /// May a channel begin on it?
     pub(super) fn is_good(&self, now: Instant) -> bool {
-        !lasts(self.unanswered, SILENT, now) && !lasts(self.unheard, UNHEARD, now)
+        !lasts(self.unanswered(), SILENT, now) && !lasts(self.unheard, UNHEARD, now)
     }
 
     /// Nobody is there any more.
     pub(super) fn is_gone(&self, now: Instant) -> bool {
-        lasts(self.unanswered, GONE, now)
+        lasts(self.unanswered(), GONE, now)
+    }
+
+    fn unanswered(&self) -> Option<Instant> {
+        self.unanswered.map(|(since, _)| since)
     }
 }
 
@@ -94,10 +99,10 @@ mod tests {
     const S: Duration = Duration::from_secs(1);
 
     /// Of the kernel.
-    fn kernel(is_unanswered: bool, silent: Duration) -> Seen {
+    fn kernel(is_unanswered: bool, acknowledged: u64) -> Seen {
         Seen {
             is_unanswered,
-            silent,
+            acknowledged,
             is_asked: false,
             unheard: Duration::ZERO,
         }
@@ -107,7 +112,7 @@ mod tests {
     fn agent(is_asked: bool, unheard: Duration) -> Seen {
         Seen {
             is_unanswered: false,
-            silent: Duration::ZERO,
+            acknowledged: 0,
             is_asked,
             unheard,
         }
@@ -126,15 +131,15 @@ mod tests {
 
     #[test]
     fn a_packet_that_is_lost_behind_a_long_pause_is_no_silence() {
-        let lost = |at, silent| (at, kernel(true, silent * S));
-        let acknowledged = |at| (at, kernel(false, S / 10));
-        let seen = [lost(5, 25), acknowledged(10), lost(15, 4), lost(20, 1)];
+        let lost = |at, acknowledged| (at, kernel(true, acknowledged));
+        let in_order = |at, acknowledged| (at, kernel(false, acknowledged));
+        let seen = [in_order(1, 9), lost(26, 9), in_order(31, 12), lost(36, 20)];
         assert_eq!(looks(&seen), [(true, false); 4]);
     }
 
     #[test]
     fn who_leaves_unanswered_what_it_was_sent_gets_no_channel_after_3_s_and_is_gone_after_20() {
-        let lost = |at| (at, kernel(true, (at + 60) * S));
+        let lost = |at| (at, kernel(true, 9));
         let told = looks(&[0, 2, 3, 5, 10, 15, 19, 20].map(lost));
         let [good, doubted, gone] = [(true, false), (false, false), (false, true)];
         let expected = [
@@ -145,19 +150,17 @@ mod tests {
 
     #[test]
     fn an_acknowledgement_between_two_looks_begins_the_time_anew() {
-        let lost = |(at, silent)| (at, kernel(true, silent * S));
-        let told = looks(
-            &[
-                (0, 60),
-                (5, 65),
-                (10, 70),
-                (15, 4),
-                (20, 9),
-                (34, 23),
-                (35, 24),
-            ]
-            .map(lost),
-        );
+        let lost = |(at, acknowledged)| (at, kernel(true, acknowledged));
+        let seen = [
+            (0, 9),
+            (5, 9),
+            (10, 9),
+            (15, 10),
+            (20, 10),
+            (34, 10),
+            (35, 10),
+        ];
+        let told = looks(&seen.map(lost));
         let gone: Vec<_> = told.iter().map(|(_, gone)| *gone).collect();
         assert_eq!(gone, [false, false, false, false, false, false, true]);
         assert!(told[3].0, "it was there just now");

@@ -43,7 +43,7 @@ pub(super) mod limits {
     pub(in crate::tunnel) use super::FRAMES_PER_POLL;
     pub(in crate::tunnel) use super::frame::HEADER as CHANNEL_FRAME;
     pub(in crate::tunnel) use super::looks::{GONE, UNHEARD};
-    pub(in crate::tunnel) use super::outbox::{FLOODED, FULL};
+    pub(in crate::tunnel) use super::outbox::{FLOODED, FULL, RESERVED};
     pub(in crate::tunnel) use super::pipe::{MAX_WINDOW, PARTS, WINDOW};
     pub(in crate::tunnel) use super::state::{MAX_CHANNELS, UNSAID};
     pub(in crate::tunnel) use super::tests::example;
@@ -56,6 +56,8 @@ use crate::io::{Account, Held, poll_read, silence};
 use crate::model::TlsParameters;
 use crate::tls::{Opened, PeerId, Records, Session};
 
+/// Most bytes that the kernel has and has not sent, beyond which it takes no more.
+const UNSENT: u32 = 128 * 1024;
 /// Reads before neighbours run.
 const READS_PER_POLL: usize = 4;
 /// Frames, and records without any, before neighbours run.
@@ -121,6 +123,8 @@ impl SharedConnection {
         account: Arc<Account>,
     ) -> Rc<Self> {
         let now = Instant::now();
+        // What is small would wait behind megabytes in the kernel. Where it cannot be set it does.
+        let _as_it_is = SockRef::from(&tcp).set_tcp_notsent_lowat(UNSENT);
         Rc::new(Self {
             tcp,
             expires: own_not_after.min(session.peer.not_after()),
@@ -223,7 +227,7 @@ impl SharedConnection {
         if let Some(kernel) = silence(&self.tcp) {
             let seen = Seen {
                 is_unanswered: kernel.is_unanswered,
-                silent: kernel.lasts,
+                acknowledged: kernel.acknowledged,
                 is_asked: self.state.borrow().is_asked(),
                 unheard: now.saturating_duration_since(self.heard.get()),
             };

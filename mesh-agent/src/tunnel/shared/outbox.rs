@@ -9,6 +9,10 @@ use crate::tls::{HEAD, MAX_PLAINTEXT, RecordError, Records, TAIL};
 
 /// More frames of data than this are not taken before it was sent.
 pub(in crate::tunnel) const FULL: usize = 128 * 1024;
+/// What is small goes all the same: else each waits behind all that are large.
+const SMALL: usize = 4 * 1024;
+/// For that.
+pub(in crate::tunnel) const RESERVED: usize = 64 * 1024;
 /// Nor is anything read that could be answered, beyond this.
 pub(in crate::tunnel) const FLOODED: usize = 2 * FULL;
 /// Most data of one frame.
@@ -26,8 +30,13 @@ impl Outbox {
         self.records.is_empty()
     }
 
-    pub(super) fn is_full(&self) -> bool {
-        self.bytes.len() >= FULL
+    /// Is there room for something of who has `len` bytes to send?
+    pub(super) fn takes(&self, len: usize) -> bool {
+        let room = match len {
+            ..=SMALL => FULL + RESERVED,
+            _ => FULL,
+        };
+        self.bytes.len() < room
     }
 
     /// The peer makes us answer, and does not read.

@@ -34,6 +34,8 @@ pub(super) struct Pipe {
     pub(super) was_cut: bool,
     /// Its writer waits for room in the outbox.
     pub(super) is_blocked: bool,
+    /// Bytes that its writer had to send when nothing of them could go.
+    pub(super) wants: usize,
     /// Something of it may be with the peer.
     pub(super) was_sent: bool,
     reader: Option<Waker>,
@@ -55,6 +57,7 @@ impl Pipe {
             is_closed: false,
             was_cut: false,
             is_blocked: false,
+            wants: 0,
             reader: None,
             writer: None,
         }

@@ -240,7 +240,7 @@ impl State {
     /// Of `bytes` as much as may go now; how much. The first of them give a channel of this
     /// end's its `id`.
     pub(super) fn write(&mut self, id: &Cell<u32>, bytes: &[u8]) -> usize {
-        if id.get() >= UNSAID && !bytes.is_empty() && !self.outbox.is_full() {
+        if id.get() >= UNSAID && !bytes.is_empty() && self.outbox.takes(bytes.len()) {
             self.say_first(id);
         }
         let id = id.get();
@@ -248,12 +248,13 @@ impl State {
             return 0;
         };
         let mut sent = 0;
-        while sent < bytes.len() && pipe.to_go() > 0 && !self.outbox.is_full() {
+        while sent < bytes.len() && pipe.to_go() > 0 && self.outbox.takes(bytes.len()) {
             let part = &bytes[sent..];
             let n = self.outbox.data(id, &part[..part.len().min(pipe.to_go())]);
             pipe.sent(n);
             sent += n;
         }
+        pipe.wants = if sent > 0 { 0 } else { bytes.len() };
         if sent > 0 {
             if !std::mem::replace(&mut pipe.was_sent, true) {
                 self.fresh.push(id);
@@ -265,11 +266,11 @@ impl State {
 
     /// The writer may send a byte; else it is woken when it may.
     pub(super) fn may_write(&mut self, id: u32, waker: &Waker) -> bool {
-        let is_full = self.outbox.is_full();
         let is_too_late = self.is_too_late(id);
         let Some(pipe) = self.pipes.get_mut(&id) else {
             return true;
         };
+        let is_full = !self.outbox.takes(pipe.wants);
         if pipe.is_closed || is_too_late || (pipe.to_go() > 0 && !is_full) {
             return true;
         }

@@ -142,6 +142,18 @@ fn speaking_as_far_as_it_goes(client: &mut State) {
     assert!(client.write(&id, &[7; 2 * WHOLE]) <= WHOLE);
 }
 
+/// It takes nothing more, however small.
+fn full() -> State {
+    let mut near = client();
+    while near.outbox.takes(2 * WHOLE) {
+        speaking_as_far_as_it_goes(&mut near);
+    }
+    while near.outbox.takes(0) {
+        speaking(&mut near, &[7; 1000]);
+    }
+    near
+}
+
 fn read_all(state: &mut State, id: u32) -> Vec<u8> {
     let mut buffer = vec![0; 2 * WHOLE];
     let n = state.read(id, &mut buffer);
@@ -382,10 +394,7 @@ fn a_reader_that_stands_still_has_its_window_and_the_others_go_on() {
 
 #[test]
 fn where_the_outbox_is_full_writers_wait_and_are_woken_in_their_order() {
-    let mut near = client();
-    while !near.outbox.is_full() {
-        speaking_as_far_as_it_goes(&mut near);
-    }
+    let mut near = full();
     let waiting: Vec<_> = (0..3)
         .map(|_| Cell::new(near.open().expect("room")))
         .collect();
@@ -410,11 +419,28 @@ fn where_the_outbox_is_full_writers_wait_and_are_woken_in_their_order() {
 }
 
 #[test]
-fn who_waits_for_a_full_outbox_and_leaves_is_forgotten() {
+fn what_is_small_does_not_wait_behind_all_that_are_large() {
     let mut near = client();
-    while !near.outbox.is_full() {
+    while near.outbox.takes(2 * WHOLE) {
         speaking_as_far_as_it_goes(&mut near);
     }
+    let large = Cell::new(near.open().expect("room"));
+    assert_eq!(near.write(&large, &[7; 2 * WHOLE]), 0);
+    assert!(!near.may_write(large.get(), Waker::noop()));
+    let before = near.outbox.len();
+    let small = speaking(&mut near, &[7; 1000]);
+    assert!(near.may_write(small.get(), Waker::noop()));
+    assert_eq!(near.write(&small, &[7; 4 * 1024]), 4 * 1024);
+    assert!(near.outbox.len() > before + 5_000);
+    let _sent = near.outbox.take_plaintext();
+    near.sent(&mut Wakers::new());
+    assert!(near.may_write(large.get(), Waker::noop()));
+    assert_eq!(near.write(&large, &[7; 2 * WHOLE]), WHOLE);
+}
+
+#[test]
+fn who_waits_for_a_full_outbox_and_leaves_is_forgotten() {
+    let mut near = full();
     for _ in 0..10_000 {
         let id = near.open().expect("room");
         assert!(!near.may_write(id, Waker::noop()));

@@ -444,7 +444,12 @@ impl Transfer {
                         return Err(Fail::Answer(Bad::Informational));
                     }
                 }
-                let mut answered = answered(&self.asked, &self.edits, &head, &bytes[..len])?;
+                let mut answered = answered(
+                    (&self.asked, self.request.is_over()),
+                    &self.edits,
+                    &head,
+                    &bytes[..len],
+                )?;
                 if self.is_grpc {
                     answered.0.grpc_status = grpc_status(head.headers);
                 }
@@ -549,14 +554,17 @@ struct Passed {
 
 type Answered = (Passed, Option<Vec<u8>>);
 
-/// What is known by the head; the head to send instead of it, where it changes.
+/// What is known by the head; the head to send instead of it, where it changes. Who hangs up
+/// on a request that is not whole (`is_over`) reads no more of it: so nor can its client's
+/// connection be kept, and the client is told.
 fn answered(
-    asked: &Asked,
+    (asked, is_over): (&Asked, bool),
     edits: &Edits,
     response: &Response<'_>,
     bytes: &[u8],
 ) -> Result<Answered, Fail> {
-    let keeps = asked.persistent && response.framing != Framing::UntilClose;
+    let hangs_up = !is_over && !response.informational && !response.persistent;
+    let keeps = asked.persistent && response.framing != Framing::UntilClose && !hangs_up;
     let mut changes = hygiene::of_response(response, asked, !keeps);
     if !response.informational {
         changes.headers.extend(edits.headers.iter().cloned());

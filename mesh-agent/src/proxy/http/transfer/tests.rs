@@ -455,6 +455,38 @@ async fn an_answer_that_begins_while_the_agent_drains_says_that_it_is_the_last()
 }
 
 #[tokio::test]
+async fn an_upstream_that_hangs_up_on_half_a_request_says_so_to_its_client() {
+    for (connection, body, is_last) in [
+        ("close", &b"half"[..], true),
+        ("close", b"all of it", false),
+        ("keep-alive", b"half", false),
+    ] {
+        let (mut client, mut asking) = End::pair().await;
+        let (mut upstream, mut server) = End::pair().await;
+        let head = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\n";
+        asking.write_all(head).await.expect("write");
+        asking.write_all(body).await.expect("write");
+        let (mut transfer, _) = held(&mut client).await;
+        let answer =
+            format!("HTTP/1.1 413 No\r\nconnection: {connection}\r\ncontent-length: 2\r\n\r\nno");
+        let serving = async {
+            let mut got = vec![0; head.len() + body.len()];
+            server.read_exact(&mut got).await.expect("as much as came");
+            server.write_all(answer.as_bytes()).await.expect("write");
+        };
+        let (mut from, mut to) = (client.side(), upstream.side());
+        let going = transfer.run(&mut from, &mut to, || false);
+        let (ended, (), told) = tokio::join!(going, serving, read_until(&mut asking, b"no"));
+        assert_eq!(
+            ended.expect("an answer").keep_client,
+            !is_last && body.len() == 9
+        );
+        let told = String::from_utf8_lossy(&told).to_lowercase();
+        assert_eq!(told.contains("connection: close"), is_last, "{told}");
+    }
+}
+
+#[tokio::test]
 async fn an_upstream_that_closes_behind_its_clients_end_has_not_failed() {
     const ASKED: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
     const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";

@@ -212,6 +212,10 @@ impl SharedConnection {
             let is_flooded = self.state.borrow().outbox.is_flooded();
             let is_stuck = std::mem::replace(&mut was_flooded, is_flooded) && is_flooded;
             if is_stuck || self.look(now).is_gone(now) {
+                // Whose streams are told that they are lost: the kernel must not send what it
+                // still has when the network is back.
+                // Fails only for a socket that is dead already.
+                let _dead = SockRef::from(&self.tcp).set_linger(Some(Duration::ZERO));
                 self.end();
             }
             let channels = self.state.borrow().channels();

@@ -10,23 +10,23 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use super::byte_stream::Side;
-use super::hold::{Held, Hold, says_overflow};
+use super::hold::{Held, Hold};
 use super::kept::{Kept, MAX_KEPT};
 use super::plan::Planned;
 use super::pump::{Message, Stuck};
 use super::tee::{SendCopies, Tee};
-use crate::http::answer::REASON;
 use crate::http::h1::{
-    Asked, Bad, Framing, Lines, MAX_INFORMATIONAL, Parsed, Response, Scan, Side as Of,
-    encode_response, response_head,
+    Asked, Bad, Framing, Lines, MAX_INFORMATIONAL, Parsed, Scan, Side as Of, response_head,
 };
-use crate::http::hygiene;
-use crate::model::{ByteCounts, Edits, HeaderLine, HttpVersion};
+use crate::model::{ByteCounts, Edits, HttpVersion};
 use crate::tunnel::StreamEnd;
 
+mod answer_head;
 mod replay;
 #[cfg(test)]
 mod tests;
+
+use answer_head::{Answered, answered, grpc_status, held, is_overflow};
 
 /// Why an exchange does not end well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -449,7 +449,8 @@ impl Transfer {
                     &self.edits,
                     &head,
                     &bytes[..len],
-                )?;
+                )
+                .map_err(|_| Fail::Edit)?;
                 if self.is_grpc {
                     answered.0.grpc_status = grpc_status(head.headers);
                 }
@@ -539,69 +540,4 @@ impl Transfer {
         }
         Ok(())
     }
-}
-
-/// What an answer's head says.
-struct Passed {
-    status: u16,
-    informational: bool,
-    framing: Framing,
-    /// The client may ask again on its connection.
-    keeps: bool,
-    persistent: bool,
-    grpc_status: Option<u32>,
-}
-
-type Answered = (Passed, Option<Vec<u8>>);
-
-/// What is known by the head; the head to send instead of it, where it changes. Who hangs up
-/// on a request that is not whole (`is_over`) reads no more of it: so nor can its client's
-/// connection be kept, and the client is told.
-fn answered(
-    (asked, is_over): (&Asked, bool),
-    edits: &Edits,
-    response: &Response<'_>,
-    bytes: &[u8],
-) -> Result<Answered, Fail> {
-    let hangs_up = !is_over && !response.informational && !response.persistent;
-    let keeps = asked.persistent && response.framing != Framing::UntilClose && !hangs_up;
-    let mut changes = hygiene::of_response(response, asked, !keeps);
-    if !response.informational {
-        changes.headers.extend(edits.headers.iter().cloned());
-    }
-    let passed = Passed {
-        status: response.status,
-        informational: response.informational,
-        framing: response.framing,
-        keeps,
-        persistent: response.persistent,
-        grpc_status: None,
-    };
-    if changes.is_empty() {
-        return Ok((passed, None));
-    }
-    let mut head = Vec::with_capacity(bytes.len() + 64);
-    encode_response(bytes, &changes, &mut head).map_err(|_| Fail::Edit)?;
-    Ok((passed, Some(head)))
-}
-
-fn held(hold: &Hold, head: &Response<'_>) -> Option<Held> {
-    hold.held((head.status, None), |name| {
-        value(head.headers, name).map(str::as_bytes)
-    })
-}
-
-/// In the head, where that is all of an answer.
-fn grpc_status(lines: &[HeaderLine<'_>]) -> Option<u32> {
-    value(lines, "grpc-status")?.parse().ok()
-}
-
-fn is_overflow(lines: &[HeaderLine<'_>]) -> bool {
-    value(lines, REASON).is_some_and(says_overflow)
-}
-
-fn value<'l>(lines: &[HeaderLine<'l>], name: &str) -> Option<&'l str> {
-    let mut lines = lines.iter();
-    let line = lines.find(|line| line.name.eq_ignore_ascii_case(name))?;
-    std::str::from_utf8(line.value).ok()
 }

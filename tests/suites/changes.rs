@@ -336,8 +336,7 @@ fn a_pod_leaves_the_mesh_by_an_address_that_its_network_gave_it_for_that_and_is_
                  ip route add default dev eth0";
     let inside = world.in_pod(&a, "sh").args(["-ec", other]).status();
     assert!(inside.expect("a shell").success());
-    // Each change may take a look, which comes every 5 s, and a busy machine's time.
-    let goes_on = eventually(Duration::from_secs(30), || {
+    let goes_on = eventually(Duration::from_secs(10), || {
         from_a(&["10.77.0.201", "9000"]) == "169.254.172.6"
     });
     assert!(goes_on, "{}", agent.log());

@@ -337,9 +337,9 @@ fn a_route_that_asks_for_retries_spares_its_clients() {
         shop.mode(server, "fail");
         let calls = shop.calls("http", 200);
         assert_eq!(calls.failed(), 0, "{calls:?}\n{}", shop.agents[0].log());
-        // How often it is asked before it is left out is for other tests to say.
+        // By seven in a row, or by its share where it was asked seldom before.
         let retries = retried() - before;
-        assert!(retries > 0, "{retries} {calls:?}");
+        assert!(retries >= 5, "{retries} {calls:?}");
         shop.mode(server, "ok");
         shop.until_back("http", server);
     }

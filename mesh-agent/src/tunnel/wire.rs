@@ -4,14 +4,13 @@ use std::io;
 use std::net::Shutdown;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use super::broken::Broken;
 use super::shared::{Channel, ChannelEnd};
-use crate::io::{poll_read, read};
+use crate::io::{poll_read, read, reset_on_close};
 
 pub(super) enum Wire {
     /// Shared with who waits for its failure.
@@ -86,8 +85,7 @@ impl Wire {
     /// Closing will send RST, past what the peer has not read.
     pub(super) fn reset_on_close(&self) {
         if let Self::Socket(socket) = self {
-            // Fails only for a socket that is dead already.
-            let _dead = SockRef::from(&**socket).set_linger(Some(Duration::ZERO));
+            reset_on_close(&**socket);
         }
     }
 

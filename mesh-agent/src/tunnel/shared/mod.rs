@@ -52,7 +52,7 @@ use super::ProtocolError;
 use super::broken::{Broken, LINGER, with_received};
 use super::layer::goaway_before_the_first;
 use super::stream::Role;
-use crate::io::{Account, Held, poll_read, silence};
+use crate::io::{Account, Held, poll_read, reset_on_close, silence};
 use crate::model::TlsParameters;
 use crate::tls::{Opened, PeerId, Records, Session};
 
@@ -214,8 +214,7 @@ impl SharedConnection {
             if is_stuck || self.look(now).is_gone(now) {
                 // Whose streams are told that they are lost: the kernel must not send what it
                 // still has when the network is back.
-                // Fails only for a socket that is dead already.
-                let _dead = SockRef::from(&self.tcp).set_linger(Some(Duration::ZERO));
+                reset_on_close(&self.tcp);
                 self.end();
             }
             let channels = self.state.borrow().channels();

@@ -150,14 +150,14 @@ pub(crate) const FIELDS: &[(&str, &str)] = &[
 ];
 
 #[derive(Serialize)]
-struct Rule<'a> {
+pub(super) struct Rule<'a> {
     policy: &'a str,
     index: Option<u16>,
     generation: u64,
 }
 
 impl<'a> Rule<'a> {
-    fn of(rule: &'a RuleRef) -> Self {
+    pub(super) fn of(rule: &'a RuleRef) -> Self {
         Self {
             policy: &rule.policy,
             index: rule.rule,

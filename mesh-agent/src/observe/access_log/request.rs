@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use super::super::labels::close_reason;
 use super::super::requests;
-use super::json::{Value, Word, members};
+use super::json::{Value, Word, append_value, members};
+use super::line::Rule;
 use super::parties::Known;
 use super::record::{ALLOWED, verdict_of};
 use crate::model::{
@@ -81,7 +82,7 @@ pub(super) fn append(out: &mut Vec<u8>, known: &mut Known, entry: &RequestLine) 
         "path": text.map_or("", RequestText::path),
         "route": entry.route.as_ref(),
         "verdict": Word(verdict(entry.ended)),
-        "rule": entry.rule.as_ref().or(entry.flow.rule.as_ref()),
+        "rule": entry.rule.as_ref().or(entry.flow.rule.as_ref()).map(Rule::of),
         "generation": entry.flow.generation,
         "status": u64::from(entry.status),
         "grpc_status": entry.grpc_status.map(u64::from),
@@ -121,12 +122,10 @@ impl Value for &RouteRef {
     }
 }
 
-impl Value for &RuleRef {
+impl Value for Rule<'_> {
     fn append(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(br#"{"policy":"#);
-        (&*self.policy).append(out);
-        members!(out, "index": self.rule.map(u64::from), "generation": self.generation);
-        out.push(b'}');
+        // Names and numbers are always written.
+        _ = append_value(out, self);
     }
 }
 

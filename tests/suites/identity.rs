@@ -89,6 +89,9 @@ fn a_revoked_certificate_ends_its_live_connections_and_gets_no_new_ones() {
     assert!(named, "no line names {old}");
 }
 
+/// As docs/ca.md promises of other roots.
+const ASKED_WITHIN: Duration = Duration::from_secs(30);
+
 /// Whoever has its key could have signed anybody's, so no list tells which.
 #[test]
 fn a_root_that_is_taken_away_ends_what_it_has_proved() {
@@ -111,14 +114,15 @@ fn a_root_that_is_taken_away_ends_what_it_has_proved() {
     let removed = Instant::now();
     let said = client.ask("drain").expect("an answer");
     assert!(said.contains("reset"), "{said}");
-    // Agents ask after other roots within half a minute, not all at once.
     println!("cut {:?} after the root was taken away", removed.elapsed());
+    // The other agent may be the last to ask: each draws its own moment.
+    let all_have_asked = ASKED_WITHIN.saturating_sub(removed.elapsed());
     let args = ["--count", "10", "--inflight", "1"];
     let is_whole = || {
         let report = world.storm(&a, &c.targets()[2..3], &args);
         report.expect("a report")["ok"] == 10
     };
-    let whole = eventually(Duration::from_secs(20), is_whole);
+    let whole = eventually(all_have_asked + Duration::from_secs(5), is_whole);
     assert!(whole, "with the new root alone nothing goes on");
 }
 

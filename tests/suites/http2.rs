@@ -476,6 +476,27 @@ fn an_agent_that_drains_lets_go_of_its_clients_in_order() {
     assert!(ended);
 }
 
+/// Far more than the two seconds for which a client is waited that takes nothing.
+#[test]
+fn a_client_on_a_slow_line_gets_all_of_its_answer_from_an_agent_that_drains() {
+    let mut mesh = Mesh::of_http();
+    let to = mesh.services()[1].1.clone();
+    let held = mesh.held(&["sip", &to, "/bytes/400000", "64000"]);
+    mesh.agents[0].terminate().expect("a signal");
+    assert_eq!(held.end(), json!(["200", 400_000, ""]));
+}
+
+#[test]
+fn a_client_whose_line_is_too_slow_for_the_drain_is_told_at_its_end() {
+    let mut mesh = Mesh::of_http_with(&["--drain-timeout", "2s"]);
+    let to = mesh.services()[1].1.clone();
+    let held = mesh.held(&["sip", &to, "/bytes/400000", "32000"]);
+    mesh.agents[0].terminate().expect("a signal");
+    let told = held.end();
+    let cut = told[2].as_str().unwrap_or_default();
+    assert!(cut.contains("connection reset"), "{told}");
+}
+
 #[test]
 fn what_many_clients_do_not_take_is_held_within_the_budget_and_others_proceed() {
     const BUDGET: f64 = (8 << 20) as f64;

@@ -272,7 +272,6 @@ impl Held {
         &mut self.0
     }
 
-    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn capacity(&self) -> usize {
         self.0.capacity()
     }

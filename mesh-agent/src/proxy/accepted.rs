@@ -1,14 +1,19 @@
 //! A connection that was accepted, until it ends.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::net::TcpStream;
+use tokio::time::sleep;
 
 use super::context::{ConnectionContext, Exchange};
 use super::forward::{ForwardEnd, forward_plain};
 use super::report::Report;
 use crate::model::{ByteCounts, CloseReason, Refused};
 use crate::sys::socket;
+
+/// How often it is looked whether a client has taken all, as the agent ends.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// The first stage: a connection that was steered to this agent.
 pub(super) struct Accepted {
@@ -34,11 +39,46 @@ impl Accepted {
                 (ByteCounts::default(), CloseReason::Refused(refused.reason))
             }
         };
+        if reason == CloseReason::Finished && self.is_last() {
+            let (worker, pod) = (self.context().worker.clone(), self.context().pod.clone());
+            worker.spawn(&pod, async move {
+                let reason = self.taken().await;
+                self.close(report, bytes, reason);
+            });
+            return;
+        }
+        self.close(report, bytes, reason);
+    }
+
+    fn close(self, report: Report, bytes: ByteCounts, reason: CloseReason) {
         if reason != CloseReason::Finished {
             socket::reset_on_close(&self.client);
         }
         drop(self.client);
         report.ended(bytes, reason);
+    }
+
+    /// What the kernel holds for a client when the capture ends comes to nobody, and the client
+    /// is told nothing: so an agent that is about to end waits until it has come.
+    fn is_last(&self) -> bool {
+        self.context().worker.draining.is_cancelled() && self.has_untaken()
+    }
+
+    fn has_untaken(&self) -> bool {
+        socket::unacknowledged(&self.client).is_ok_and(|left| left > 0)
+    }
+
+    async fn taken(&self) -> CloseReason {
+        let taken = async {
+            while self.has_untaken() {
+                sleep(LOOK).await;
+            }
+        };
+        tokio::select! {
+            biased; // the drain's end wins
+            reason = self.context().entry().cut.wait() => reason.close(),
+            () = taken => CloseReason::Finished,
+        }
     }
 }
 

@@ -292,7 +292,7 @@ pub(crate) fn bound_unsent(socket: &impl AsFd) {
     let _dead = SockRef::from(socket).set_tcp_notsent_lowat(UNSENT_BYTES);
 }
 
-/// Bytes that were sent and that the peer's kernel has not acknowledged.
+/// Bytes that were written and that the peer's kernel has not acknowledged.
 pub(crate) fn unacknowledged(socket: &impl AsRawFd) -> io::Result<usize> {
     let mut left: libc::c_int = 0;
     // SAFETY: TIOCOUTQ (SIOCOUTQ of a socket) writes one int to the given place.

@@ -12,6 +12,7 @@ use http::{Request, response};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
+use super::batch::Batched;
 use super::counted::Counted;
 use super::limits::Hop;
 use super::queue::{Piece, Queue};
@@ -39,7 +40,8 @@ pub(crate) struct Driver<T>
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
-    connection: Connection<Counted<T>, Piece>,
+    connection: Connection<Counted<Batched<T>>, Piece>,
+    out: Batched<T>,
     window: Window,
     unread: Arc<Unread>,
     /// The server's first frame was read, and its exchanges know of it.
@@ -60,7 +62,8 @@ where
 {
     let unread = Arc::<Unread>::default();
     let came = Arc::<AtomicBool>::default();
-    let io = Counted::of_server(io, (unread.clone(), came.clone()), hop.block());
+    let out = Batched::new(io);
+    let io = Counted::of_server(out.handle(), (unread.clone(), came.clone()), hop.block());
     let (opener, connection) = hop.client().handshake(io).await?;
     let (greets, greeted) = watch::channel(false);
     let client = Client {
@@ -73,6 +76,7 @@ where
     };
     let driver = Driver {
         connection,
+        out: out.driven(),
         window: hop.window(unread.clone(), account),
         unread,
         came,
@@ -87,6 +91,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for Driver<T> {
     type Output = Result<(), Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let polled = self.poll_turn(cx);
+        self.out.end_turn(cx);
+        polled
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let polled = Pin::new(&mut self.connection).poll(cx);
         if polled.is_ready() {
             return polled;
@@ -95,19 +107,19 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for Driver<T> {
             return Poll::Ready(Err(Reason::ENHANCE_YOUR_CALM.into()));
         }
         self.tell();
-        let is_used = self.live.load(Ordering::Relaxed) > 0 || !self.queue.is_empty();
+        let is_used = self.live.load(Ordering::Relaxed) > 0
+            || !self.queue.is_empty()
+            || self.out.has_unsent();
         let Self {
             connection, window, ..
-        } = &mut *self;
+        } = self;
         window.look(connection, cx);
         match window.is_wasted(is_used, cx) {
             true => Poll::Ready(Ok(())),
             false => Poll::Pending,
         }
     }
-}
 
-impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
     /// All that was read has been looked at.
     fn tell(&mut self) {
         if self.greets.is_some() && self.came.load(Ordering::Relaxed) {

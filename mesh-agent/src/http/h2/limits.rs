@@ -35,9 +35,9 @@ const _: () = assert!(LIST as usize > HEAD + BLOCK * 8 / 5);
 const STREAM_WINDOW: u32 = 256 * 1024;
 const AGENTS_STREAM_WINDOW: u32 = 128 * 1024;
 /// Frames of data are not larger: the least that every peer takes.
-const FRAME: u32 = 16 * 1024;
-/// With its head of 9 bytes such a frame fills a record between agents.
-pub(super) const PIECE: usize = 16_375;
+pub(super) const FRAME: u32 = 16 * 1024;
+/// In front of each.
+pub(super) const FRAME_HEAD: usize = 9;
 /// Streams on which a server may break HTTP/2 in a connection's life: some MB of resets.
 const BROKEN: usize = 4096;
 /// Written data that waits for the socket, of one stream.

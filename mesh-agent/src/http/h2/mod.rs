@@ -3,8 +3,10 @@
 //!
 //! One connection is one fate: whatever can kill or stall all its exchanges is
 //! kept away from it. The connection's future does all I/O and has a task of its
-//! own. Never: data queued beyond what the peer takes, or an empty frame of it.
+//! own, and sends together what a turn of it writes. Never: data queued beyond what the
+//! peer takes, or an empty frame of it.
 
+mod batch;
 mod blocks;
 mod client;
 mod counted;
@@ -31,5 +33,5 @@ pub(crate) use edit::{
 pub(crate) use fate::{Fate, fate};
 pub(crate) use head::{Head, HeadLines, answer_head, is_tunnel};
 pub(crate) use limits::{Hop, STREAMS};
-pub(crate) use server::{Exchange, Respond, Server, serve};
+pub(crate) use server::{Exchange, Respond, Server, Unsent, serve};
 pub(crate) use stream::{Cut, Receiver, Sender};

@@ -9,6 +9,7 @@ use ::h2::{Error, Reason};
 use http::{HeaderMap, Request, Response, Uri, request};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::batch::Batched;
 use super::counted::Counted;
 use super::edit::size;
 use super::limits::Hop;
@@ -24,13 +25,27 @@ type Accepted = (Request<::h2::RecvStream>, SendResponse<Piece>);
 /// Dropping it ends every stream.
 #[derive(Debug)]
 pub(crate) struct Server<T> {
-    connection: Connection<Counted<T>, Piece>,
+    connection: Connection<Counted<Batched<T>>, Piece>,
+    out: Batched<T>,
     window: Window,
     unread: Arc<Unread>,
     queue: Arc<Queue>,
     hop: Hop,
     /// There may be requests that were read and are not given yet.
     has_more: bool,
+}
+
+/// What is on its way to the client and was not taken yet.
+#[derive(Debug)]
+pub(crate) struct Unsent<T> {
+    queue: Arc<Queue>,
+    out: Batched<T>,
+}
+
+impl<T: AsyncWrite + Unpin> Unsent<T> {
+    pub(crate) fn is_none(&self) -> bool {
+        self.queue.is_empty() && !self.out.has_unsent()
+    }
 }
 
 /// A request that came in.
@@ -52,10 +67,12 @@ where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let unread = Arc::new(Unread::by_budget());
-    let io = Counted::of_client(io, unread.clone(), hop.block());
+    let out = Batched::new(io);
+    let io = Counted::of_client(out.handle(), unread.clone(), hop.block());
     let connection = hop.server().handshake(io).await?;
     Ok(Server {
         connection,
+        out: out.driven(),
         window: hop.window(unread.clone(), account),
         unread,
         queue: Arc::default(),
@@ -72,8 +89,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Server<T> {
         Some(accepted.map(|(request, respond)| self.exchange(request, respond)))
     }
 
-    /// More is read when all that came before is given: what h2 keeps meanwhile is a budget's.
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Accepted, Error>>> {
+        let accepted = self.poll_turn(cx);
+        self.out.end_turn(cx);
+        accepted
+    }
+
+    /// More is read when all that came before is given: what h2 keeps meanwhile is a budget's.
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Accepted, Error>>> {
         let mut accepted = Poll::Pending;
         if self.has_more {
             self.unread.allow(PAUSED);
@@ -92,6 +115,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Server<T> {
             return Poll::Ready(Some(Err(Reason::ENHANCE_YOUR_CALM.into())));
         }
         accepted
+    }
+
+    pub(crate) fn unsent(&self) -> Unsent<T> {
+        Unsent {
+            queue: self.queue.clone(),
+            out: self.out.handle(),
+        }
     }
 
     /// GOAWAY in two steps: no request is lost. [`Server::accept`] gives those that

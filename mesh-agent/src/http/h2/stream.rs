@@ -11,7 +11,7 @@ use ::h2::{Error, Reason, RecvStream, SendStream};
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::limits::{Hop, PIECE};
+use super::limits::{FRAME, Hop};
 use super::queue::{Piece, Queue};
 use super::window::{Part, Unread};
 
@@ -78,7 +78,7 @@ impl Sender {
     /// that is dropped may have sent a part.
     pub(crate) async fn send(&mut self, mut data: Bytes) -> Result<(), Cut> {
         while !data.is_empty() {
-            let wanted = data.len().min(PIECE);
+            let wanted = data.len().min(FRAME as usize);
             self.stream.reserve_capacity(wanted);
             let granted = poll_fn(|cx| self.poll_granted(cx)).await?;
             let piece = data.split_to(granted.min(wanted));

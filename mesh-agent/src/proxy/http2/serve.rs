@@ -4,6 +4,7 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use tokio::io::AsyncWrite;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -11,7 +12,7 @@ use super::exchange::{After, exchange};
 use super::site::Site;
 use super::wire::{Seen, Wire};
 use crate::http::h2 as http2;
-use crate::http::h2::{Reason, Server};
+use crate::http::h2::{Reason, Server, Unsent};
 use crate::io::is_scarce;
 use crate::model::CloseReason;
 use crate::proxy::forward::ForwardEnd;
@@ -25,6 +26,8 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// A client that does not answer a goodbye is not waited for.
 const GOODBYE: Duration = Duration::from_secs(2);
+/// And not longer, if it takes what is left little by little.
+const FAREWELL: Duration = Duration::from_secs(20);
 /// A long connection is counted and logged this often.
 const PROGRESS: Duration = Duration::from_secs(10);
 /// Exchanges, also those whose client has reset them already.
@@ -151,11 +154,11 @@ impl<S: Site> ServerConnection<'_, '_, '_, S> {
     async fn next(&mut self, is_draining: bool) -> Next {
         let context = self.site.context();
         let is_idle = self.exchanges.is_empty();
-        let idle = match (is_idle, is_draining) {
-            (true, true) => Some(GOODBYE),
-            (true, false) => context.worker.agent.config.idle_timeout,
-            (false, _) => None,
+        let idle = match is_idle && !is_draining {
+            true => context.worker.agent.config.idle_timeout,
+            false => None,
         };
+        let (unsent, seen) = (self.server.unsent(), self.seen.clone());
         tokio::select! {
             biased; // a cut must not wait for a busy client
             reason = context.entry().cut.wait() => Next::Over(reason.close()),
@@ -169,22 +172,29 @@ impl<S: Site> ServerConnection<'_, '_, '_, S> {
                 Some(Err(error)) => Next::Over(fault(&error, &self.seen)),
                 None => Next::Over(CloseReason::Finished),
             },
-            () = silence(idle) => match is_draining {
-                true => Next::Over(CloseReason::Finished),
-                false => Next::Idle,
-            },
+            () = silence(idle) => Next::Idle,
+            () = no_answer(&unsent, &seen), if is_idle && is_draining => {
+                Next::Over(CloseReason::Finished)
+            }
             () = tokio::time::sleep(PROGRESS), if !is_idle => Next::Progress,
         }
     }
 
     /// What was queued for the client goes out, if it takes it.
     async fn say(&mut self) {
-        let _in_time = timeout(GOODBYE, async {
+        let (unsent, seen) = (self.server.unsent(), self.seen.clone());
+        let say = async {
             while let Some(Ok(late)) = self.server.accept().await {
                 late.respond.reset(Reason::REFUSED_STREAM);
             }
-        })
-        .await;
+        };
+        let said = async {
+            tokio::select! {
+                () = say => {}
+                () = no_answer(&unsent, &seen) => {}
+            }
+        };
+        let _in_time = timeout(FAREWELL, said).await;
     }
 
     /// Each exchange tells how it ended; one that does not is dropped.
@@ -209,6 +219,18 @@ impl<S: Site> ServerConnection<'_, '_, '_, S> {
             meter.set(bytes);
         }
         self.report.progress(bytes);
+    }
+}
+
+/// Until a client that was told goodbye is not waited for any more: it has all, or takes
+/// nothing of it.
+async fn no_answer<T: AsyncWrite + Unpin>(unsent: &Unsent<T>, seen: &Seen) {
+    loop {
+        let before = seen.bytes().received;
+        tokio::time::sleep(GOODBYE).await;
+        if unsent.is_none() || seen.bytes().received == before {
+            return;
+        }
     }
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"runtime"
 	"time"
 
@@ -41,4 +42,37 @@ func hoard(to, kind string, connections, streams, seconds int) {
 	// What nobody has any more would be closed.
 	runtime.KeepAlive(framers)
 	tell("done")
+}
+
+// A client on a slow line: it gives all the window there is and takes so many bytes a second.
+func sip(to, path string, rate int) {
+	connection, err := net.Dial("tcp", to)
+	check(err)
+	check(connection.(*net.TCPConn).SetReadBuffer(32768))
+	connection.SetDeadline(time.Now().Add(time.Minute))
+	connection.Write([]byte(http2.ClientPreface))
+	slow := slowly{connection, rate}
+	framer := framing(slow, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1<<31 - 1})
+	framer.WriteWindowUpdate(0, 1<<30)
+	getRequest(framer, 1, to, path)
+	fmt.Println("open")
+	status, body, cut := answered(framer, 1)
+	for cut == "goaway NO_ERROR" {
+		var late string
+		var more []byte
+		late, more, cut = answered(framer, 1)
+		status, body = status+late, append(body, more...)
+	}
+	tell([]any{status, len(body), cut})
+}
+
+type slowly struct {
+	net.Conn
+	rate int
+}
+
+func (s slowly) Read(into []byte) (int, error) {
+	n, err := s.Conn.Read(into[:min(len(into), 4096)])
+	time.Sleep(time.Duration(n) * time.Second / time.Duration(s.rate))
+	return n, err
 }

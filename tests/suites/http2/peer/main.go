@@ -62,6 +62,8 @@ func main() {
 		crowd(args[0], args[1], number(args[2]), number(args[3]))
 	case "hoard":
 		hoard(args[0], args[1], number(args[2]), number(args[3]), number(args[4]))
+	case "sip":
+		sip(args[0], args[1], number(args[2]))
 	case "serve-stalls":
 		serveStalls(args[1], args[2:])
 	case "serve-timed":

@@ -210,9 +210,13 @@ impl World {
         Ok(())
     }
 
-    /// Takes the pod's link away, and gives it another of the same addresses.
-    pub fn replace_link(&self, pod: &Pod) -> Result<()> {
-        ip(&format!("-n {} link del eth0", pod.netns))?;
+    /// Takes the pod's link away.
+    pub fn take_link(&self, pod: &Pod) -> Result<()> {
+        ip(&format!("-n {} link del eth0", pod.netns))
+    }
+
+    /// Gives it another of the same addresses.
+    pub fn give_link(&self, pod: &Pod) -> Result<()> {
         net::make_pod(pod, &self.netns(&pod.node))
     }
 

@@ -331,11 +331,16 @@ fn a_pod_leaves_the_mesh_by_an_address_that_its_network_gave_it_for_that_and_is_
     }
     let warning = &status_of(&agent, "shop/a")["warning"];
     assert!(warning.is_null(), "{warning}");
-    // With another one it goes on.
-    let other = "ip -4 addr flush dev eth0; ip addr add 169.254.172.6/22 dev eth0; \
-                 ip route add default dev eth0";
-    let inside = world.in_pod(&a, "sh").args(["-ec", other]).status();
-    assert!(inside.expect("a shell").success());
+    // With another one it goes on, also where a look has come between the two.
+    let inside = |script: &str| {
+        let done = world.in_pod(&a, "sh").args(["-ec", script]).status();
+        assert!(done.expect("a shell").success(), "{script}");
+    };
+    let changed = || agent.log().matches("changed pod=shop/a").count();
+    inside("ip -4 addr flush dev eth0");
+    let seen = eventually(Duration::from_secs(10), || changed() == 1);
+    assert!(seen, "{}", agent.log());
+    inside("ip addr add 169.254.172.6/22 dev eth0; ip route add default dev eth0");
     let goes_on = eventually(Duration::from_secs(10), || {
         from_a(&["10.77.0.201", "9000"]) == "169.254.172.6"
     });

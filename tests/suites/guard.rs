@@ -458,8 +458,11 @@ fn an_address_that_is_left_alone_is_reached_past_the_agent_and_others_are_not() 
 #[test]
 fn a_link_that_a_pod_is_given_later_is_guarded_when_its_own_is_replaced() {
     let (world, a, out) = outside();
-    let _agent = world.agent("n1", &[]).expect("an agent");
-    world.replace_link(&a).expect("a new link");
+    let agent = world.agent("n1", &[]).expect("an agent");
+    // Also where a look has come between the two.
+    world.take_link(&a).expect("no link");
+    let _seen = agent.comes_to("mesh_agent_reattached", "", 1.0);
+    world.give_link(&a).expect("a new link");
     let links = || std::fs::read_dir(world.pins("n1")).expect("pins").count();
     assert_eq!(links(), 1);
     let guarded = eventually(Duration::from_secs(10), || {

@@ -61,6 +61,9 @@ impl<D: DataPath> Reconciler<D> {
         self.astray.remove(&workload.key);
         let is_new = here.is_none();
         tracing::info!(pod = %workload.key, "{}", if is_new { "enrolled" } else { "changed" });
+        if !pod.egress().is_empty() {
+            self.had_egress.insert(workload.key.clone());
+        }
         self.pods.insert(workload.key.clone(), pod);
         if let Some(before) = before.filter(|_| is_new) {
             // The new namespace is served: now nobody serves the old one any more.

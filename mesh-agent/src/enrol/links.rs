@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::capture::{self, PodLinks};
-use crate::model::{PodIps, Workload};
+use crate::model::{PodIps, Workload, WorkloadKey};
 use crate::sys::netns::Netns;
 
 use super::{DataPath, Failure, LocalPod, Reconciler, local_pod};
@@ -19,9 +19,17 @@ impl<D: DataPath> Reconciler<D> {
     /// looks for new links now and then; gives how much was missing.
     pub(super) fn restore_links(&mut self) -> usize {
         let mut missing = 0;
-        for pod in self.pods.values() {
+        let now = Instant::now();
+        self.links_lost
+            .retain(|key, at| self.pods.contains_key(key) && now < *at + LOOK_AGAIN);
+        for (key, pod) in &self.pods {
             match self.capture.restore_links(&pod.netns, pod.workload.ips) {
-                Ok(lost) => missing += lost,
+                Ok(0) => {}
+                Ok(lost) => {
+                    // What has gone with its link may come with another one.
+                    self.links_lost.insert(key.clone(), now);
+                    missing += lost;
+                }
                 Err(error) => {
                     tracing::error!(pod = %pod.workload.key, %error, "cannot put back the guards of its links");
                 }
@@ -31,10 +39,11 @@ impl<D: DataPath> Reconciler<D> {
         if all {
             self.links_seen = Instant::now();
         }
-        let due = self
-            .pods
-            .iter()
-            .filter(|(key, _)| all || self.unguarded_links.contains(*key));
+        let is_looked_at = |key: &WorkloadKey| {
+            self.unguarded_links.contains(key) || self.links_lost.contains_key(key)
+        };
+        let pods = self.pods.iter();
+        let due = pods.filter(|(key, _)| all || is_looked_at(key));
         let due: Vec<_> = due
             .map(|(_, pod)| (pod.netns.clone(), pod.workload.clone()))
             .collect();
@@ -42,20 +51,22 @@ impl<D: DataPath> Reconciler<D> {
             self.guard_links(netns, workload);
         }
         if all {
-            self.status_is_old |= self.look_at_egress(|_| true);
+            self.status_is_old |= self.look_at_egress(true);
         }
         missing
     }
 
-    /// Do pods leave by other addresses than they did? Of those `of` which it is asked. What
-    /// cannot be looked at is as it was.
-    pub(super) fn look_at_egress(&mut self, of: impl Fn(&LocalPod) -> bool) -> bool {
+    /// Do pods leave by other addresses than they did? `all`: also those that never had one.
+    /// What cannot be looked at is as it was.
+    pub(super) fn look_at_egress(&mut self, all: bool) -> bool {
         let is_another = |pod: &LocalPod| {
             let now = local_pod::egress(&pod.netns, &pod.workload);
             now.is_ok_and(|now| now != pod.egress())
         };
+        // One that is replaced may be away as it is looked at.
+        let had_one = &self.had_egress;
         let pods = self.pods.iter();
-        let changed = pods.filter(|(_, pod)| of(pod) && is_another(pod));
+        let changed = pods.filter(|(key, pod)| (all || had_one.contains(*key)) && is_another(pod));
         let changed: Vec<_> = changed.map(|(key, _)| key.clone()).collect();
         let is_any = !changed.is_empty();
         self.egress_changed.extend(changed);

@@ -116,10 +116,14 @@ pub(crate) struct Reconciler<D> {
     link_warnings: BTreeMap<WorkloadKey, String>,
     /// Pods whose links could not be guarded yet.
     unguarded_links: BTreeSet<WorkloadKey>,
+    /// Pods that guards were missing of, and since when: they are looked at often for a while.
+    links_lost: BTreeMap<WorkloadKey, std::time::Instant>,
     /// Addresses that are left alone, each pod's with its namespace.
     excluded: BTreeMap<WorkloadKey, (u64, Vec<IpAddr>)>,
     /// Pods that leave by another address than when they were enrolled.
     egress_changed: BTreeSet<WorkloadKey>,
+    /// Pods that left by such an address at some time: they are asked after it often.
+    had_egress: BTreeSet<WorkloadKey>,
     /// When all pods' links were last looked at.
     links_seen: std::time::Instant,
     /// Something of a pod's status has changed since it was last given.
@@ -166,8 +170,10 @@ impl<D: DataPath> Reconciler<D> {
             enrol_seconds: BTreeMap::new(),
             link_warnings: BTreeMap::new(),
             unguarded_links: BTreeSet::new(),
+            links_lost: BTreeMap::new(),
             excluded: BTreeMap::new(),
             egress_changed: BTreeSet::new(),
+            had_egress: BTreeSet::new(),
             links_seen: std::time::Instant::now(),
             status_is_old: false,
             broken: BTreeMap::new(),
@@ -197,6 +203,7 @@ impl<D: DataPath> Reconciler<D> {
         self.unguarded_links.retain(|key| is_known(key));
         self.excluded.retain(|key, _| is_known(key));
         self.egress_changed.retain(|key| is_known(key));
+        self.had_egress.retain(|key| is_known(key));
         self.elsewhere.retain(|key| is_known(key));
         let served: BTreeSet<u64> = self.pods.values().map(LocalPod::cookie).collect();
         if let Some(finder) = &mut self.finder {

@@ -185,7 +185,7 @@ impl<D: DataPath> Reconciler<D> {
         let changed = self.look_at_cgroups();
         let left = self.doubt_places();
         // Others are given one seldom.
-        let leaves = self.look_at_egress(|pod| !pod.egress().is_empty());
+        let leaves = self.look_at_egress(false);
         changed
             || left
             || leaves

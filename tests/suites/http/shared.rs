@@ -10,6 +10,8 @@ use super::*;
 
 const SCRIPT: &str = include_str!("shared.py");
 const CLIENTS: usize = 24;
+/// Each has connections of its own.
+const WORKERS: [&str; 2] = ["--workers", "2"];
 /// Of each worker the first has one to itself, and who was waited for before it was known that
 /// this is HTTP; one is shared.
 const MOST: usize = CLIENTS / 3;
@@ -67,7 +69,7 @@ impl Many {
         server.args(["-c", SCRIPT, "serve", &APP_PORT.to_string()]);
         world.start_server(&c, APP_PORT, server).expect("a server");
         let authority = world.authority(&[]).expect("an authority");
-        let agents = Agents::of(&world, &authority, &[]).expect("agents");
+        let agents = Agents::of(&world, &authority, &WORKERS).expect("agents");
         let mut client = world.in_pod(&a, PYTHON);
         client.args(["-c", SCRIPT, "steps", &c.vips()[0], &CLIENTS.to_string()]);
         let clients = started(client);
@@ -158,7 +160,7 @@ fn an_agent_that_is_killed_and_back_takes_no_kept_client_along() {
     let mut many = Many::new();
     assert_eq!(many.clients.rounds(5, "GET", 100), CLIENTS * 5);
     many.agents.kill(1).expect("killed");
-    let agent = many.world.secure_agent("n2", &many.authority, &[]);
+    let agent = many.world.secure_agent("n2", &many.authority, &WORKERS);
     many.agents[1] = agent.expect("an agent");
     // Nothing of it was under way, so that nothing can have been seen.
     assert_eq!(many.clients.rounds(5, "POST", 1_000), CLIENTS * 5);
@@ -177,6 +179,7 @@ fn an_agent_that_leaves_in_order_loses_no_request() {
     } = &mut many;
     let args = authority.agent_args("n2").expect("a token");
     let mut args: Vec<&str> = args.iter().map(String::as_str).collect();
+    args.extend(WORKERS);
     args.extend(["--drain-timeout", "3s"]);
     let whole = std::thread::scope(|scope| {
         let asking = scope.spawn(|| clients.rounds(400, "GET", 100));

@@ -328,11 +328,11 @@ fn a_canary_gets_its_share_of_the_requests_of_one_connection() {
     let to = |name: &str, weight: u32| format!("{{name: {name}, port: 80, weight: {weight}}}");
     let shares = format!("[{{backendRefs: [{}, {}]}}]", to("b", 70), to("c", 30));
     mesh.policy("b-route", &route("HTTPRoute", &shares));
-    let names = mesh.client(&["names", &mesh.services()[0].1, "3000"]);
+    let names = mesh.client(&["names", &mesh.services()[0].1, "4500"]);
     let of = |name: &str| names[name].as_u64().unwrap_or_default();
-    assert_eq!(of("b") + of("c"), 3000, "{names}");
-    // Five times the standard deviation.
-    assert!((775..1025).contains(&of("c")), "{names}");
+    assert_eq!(of("b") + of("c"), 4500, "{names}");
+    // Six times the standard deviation.
+    assert!((1165..=1535).contains(&of("c")), "{names}");
 }
 
 /// As on HTTP/1: by its codes, as long as all of it is kept, within the budget.

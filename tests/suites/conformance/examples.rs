@@ -157,11 +157,11 @@ fn values<'a>(lines: &'a Value, name: &str) -> Vec<&'a str> {
     of_name.filter_map(|line| line[1].as_str()).collect()
 }
 
-/// Within five times the standard deviation.
+/// Within six times the standard deviation.
 fn is_share(count: usize, of: usize, percent: &str) -> bool {
     let share: f64 = percent.parse::<f64>().expect("a number") / 100.0;
     let (count, of) = (count as f64, of as f64);
-    (count - of * share).abs() <= 5.0 * (of * share * (1.0 - share)).sqrt()
+    (count - of * share).abs() <= 6.0 * (of * share * (1.0 - share)).sqrt()
 }
 
 /// `NAME N%`, or a name for all of them.

@@ -112,7 +112,10 @@ fn what_passes_is_within_two_percent_and_identities_share_no_bucket() {
             } else {
                 f64::from(expected) * 1.02
             };
-            let is_near = passed as f64 >= f64::from(expected) * 0.98 && passed as f64 <= most;
+            // And what comes late comes at once: there may be no place for all of it.
+            let late = said["late"].as_u64().expect("a count");
+            let least = f64::from(expected) * 0.98 - late as f64;
+            let is_near = passed as f64 >= least && passed as f64 <= most;
             println!("{offered} a second to {}: {said}", server.name);
             assert!(is_near, "{offered} to {}: {said}", server.name);
         }

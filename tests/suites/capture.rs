@@ -93,6 +93,16 @@ impl Held {
     }
 }
 
+/// Its client sees how each ends, and a moment later the agent counts it: so many, and no more.
+#[track_caller]
+fn comes_to(agent: &Agent, metric: &str, with: &str, wanted: f64) {
+    let now = agent.comes_to(metric, with, wanted);
+    assert!(
+        (now - wanted).abs() < 0.5,
+        "{metric} {with}: {now} of {wanted}"
+    );
+}
+
 fn count(agent: &Agent, metric: &str, with: &str) -> f64 {
     agent.metric(metric, with).expect("a metric")
 }
@@ -129,17 +139,11 @@ fn storm_is_exact(connections: u64, is_secure: bool) {
     let args = ["--count", &connections.to_string(), "--inflight", "64"];
     let report = world.storm(&a, &targets, &args).expect("a report");
     all_fine(&report, connections);
-    let carried = count(&near, OPENED, "source_workload=\"a\"") - before[0];
-    assert!(
-        (carried - connections as f64).abs() < 0.5,
-        "all went through the agent: {carried}"
-    );
-    let inbound = count(&far, ENDED, "inbound") - before[1];
+    // All went through the agent, and those to the other node came in there.
+    let carried = before[0] + connections as f64;
+    comes_to(&near, OPENED, "source_workload=\"a\"", carried);
     let to_far: f64 = servers[1].iter().map(|pod| tried(&report, pod)).sum();
-    assert!(
-        (inbound - to_far).abs() < 0.5,
-        "those to the other node came in there: {inbound} of {to_far}"
-    );
+    comes_to(&far, ENDED, "inbound", before[1] + to_far);
     if is_secure {
         let secured = count(&far, OPENED, "connection_security_policy=\"mutual_tls\"");
         assert!(secured >= to_far, "{secured} of {to_far} in mutual TLS");
@@ -177,17 +181,8 @@ fn under_forced_syn_cookies_no_connection_passes_the_agent() {
     let args = ["--count", "100000", "--inflight", "64"];
     let report = world.storm(&a, &targets, &args).expect("a report");
     all_fine(&report, 100_000);
-    let to_c = tried(&report, &c);
-    let near = near
-        .metric("mesh_agent_connections_ended_total", "")
-        .expect("a metric");
-    let far = far
-        .metric("mesh_agent_connections_ended_total", "")
-        .expect("a metric");
-    assert!(
-        (near - 100_000.0).abs() < 0.5 && (far - to_c).abs() < 0.5,
-        "{near} {far} {to_c}"
-    );
+    comes_to(&near, ENDED, "", 100_000.0);
+    comes_to(&far, ENDED, "", tried(&report, &c));
 }
 
 #[test]
@@ -217,12 +212,7 @@ fn pods_that_are_not_enrolled_connect_as_ever_and_reach_enrolled_ones_with_their
             .expect("a report"),
         200,
     );
-    let inbound = || {
-        agent
-            .metric("mesh_agent_connections_ended_total", "")
-            .expect("a metric")
-    };
-    assert!(inbound() < 0.5, "not enrolled, not carried");
+    assert!(count(&agent, ENDED, "") < 0.5, "not enrolled, not carried");
     let served = &b.targets()[2..];
     all_fine(
         &world
@@ -230,7 +220,7 @@ fn pods_that_are_not_enrolled_connect_as_ever_and_reach_enrolled_ones_with_their
             .expect("a report"),
         2000,
     );
-    assert!((inbound() - 2000.0).abs() < 0.5, "{}", inbound());
+    comes_to(&agent, ENDED, "", 2000.0);
 }
 
 #[test]

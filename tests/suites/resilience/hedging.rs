@@ -6,10 +6,13 @@ pub(super) fn policy(says: &str) -> String {
     traffic_policy("s", &["s"], says)
 }
 
+/// Each has turns of its own: of three calls each of two servers has one first.
+const WORKERS: [&str; 2] = ["--workers", "2"];
+
 impl Shop {
     /// Of servers b and c alone, each in its turn and never left out.
     fn hedged(by: &str) -> Self {
-        let shop = Self::new();
+        let shop = Self::with(&WORKERS);
         shop.hedges_by(by);
         shop.serves(2, false);
         shop
@@ -45,6 +48,8 @@ fn where_one_server_hangs_others_are_asked_as_well() {
         &policy("hedging: {delay: 50ms}\n  limits: {maxRequests: 2, maxPendingRequests: 0}"),
     );
     for (at, server) in [(0, "b"), (1, "c")] {
+        // One that was late once is not asked for a while.
+        shop.until_back("http", server);
         let (asked, sent, won) = (shop.asked_all(), shop.sent(), shop.hedges("won"));
         shop.mode(server, "hang");
         let calls = shop.calls("http", 300);
@@ -174,7 +179,7 @@ fn of_two_answers_a_failure_is_not_the_clients() {
 /// The client's node has what became of both tries in one line, and in words what is asked.
 #[test]
 fn a_request_that_was_hedged_is_one_line_of_the_log() {
-    let shop = Shop::new();
+    let shop = Shop::with(&WORKERS);
     let by = "loadBalancer: {type: RoundRobin}";
     shop.write(
         "traffic",
@@ -223,8 +228,9 @@ fn a_second_try_stays_with_the_backend_whose_policy_asked_for_it() {
     for server in ["b", "c"] {
         shop.mode(server, "hang");
     }
-    let calls = shop.calls("post", 40);
+    let calls = shop.calls("post", 48);
     println!("{calls:?}");
+    // By chance one run in seventy million has less of one.
     assert!(calls.ok > 5 && calls.failed() > 5, "{calls:?}");
     assert_eq!(shop.asked(2).0, calls.of("d"), "{calls:?}");
     assert_eq!(shop.hedges("won"), 0, "{calls:?}");

@@ -78,7 +78,7 @@ fn a_server_that_resets_whoever_ends_its_side_is_left_out_where_others_answer() 
         let shop = Shop::new();
         assert_eq!(shop.calls("said", 60).failed(), 0);
         shop.mode(server, "spurn");
-        let before = shop.calls("said", 100);
+        let before = shop.until_ejected("said");
         println!("{server}: begins {before:?}");
         let told = shop.agents[0].ask("/endpoints").expect("a list");
         assert_eq!(shop.ejections(), 1, "{before:?} {told}");

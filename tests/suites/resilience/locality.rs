@@ -28,13 +28,24 @@ fn why(shop: &Shop, pod: &str) -> String {
     row["place_why"].as_str().unwrap_or_default().to_owned()
 }
 
+/// On a machine with other work some look whether farther ones are faster, and where it was
+/// late once most do, until it is looked at again.
+fn is_preferred(shop: &Shop, kind: &str) {
+    let mut last = None;
+    let preferred = eventually(RETURNS, || {
+        let calls = shop.calls(kind, 200);
+        assert_eq!(calls.failed(), 0, "{calls:?}");
+        let count = calls.of("b");
+        last = Some(calls);
+        count >= 160
+    });
+    assert!(preferred, "{last:?} {}", row(shop, "b"));
+}
+
 /// Server b is on the client's node.
 fn comes_first(shop: &Shop) {
     for kind in ["http", "tcp"] {
-        let calls = shop.calls(kind, 200);
-        assert_eq!(calls.failed(), 0, "{calls:?}");
-        // On a machine with other work some look whether farther ones are faster.
-        assert!(calls.of("b") >= 160, "{calls:?}");
+        is_preferred(shop, kind);
     }
     assert_eq!(why(shop, "b"), "preferred");
     assert_eq!(row(shop, "b")["place"], "node");
@@ -108,11 +119,12 @@ fn where_none_is_near_all_are_used() {
     let shop = Shop::new();
     shop.write("policy", POLICY);
     shop.serves(0, false);
-    let calls = shop.calls("http", 2_000);
-    assert_eq!(calls.failed(), 0, "{calls:?}");
-    assert!(calls.of("c") > 500 && calls.of("d") > 500, "{calls:?}");
+    let are_used = || {
+        let calls = shop.calls("http", 2_000);
+        assert_eq!(calls.failed(), 0, "{calls:?}");
+        calls.of("c") > 500 && calls.of("d") > 500
+    };
+    assert!(eventually(RETURNS, are_used), "{}", row(&shop, "c"));
     shop.serves(0, true);
-    let calls = shop.calls("http", 200);
-    assert_eq!(calls.failed(), 0, "{calls:?}");
-    assert!(calls.of("b") >= 160, "{calls:?}");
+    is_preferred(&shop, "http");
 }

@@ -12,11 +12,13 @@ fn retried(service: &str, retry: &str) -> String {
     )
 }
 
-/// Of the server's pod, a port where nobody listens.
+/// Of the server's pod, a port where nobody listens. It is said to be one of HTTP: else a client
+/// that is late is a connection, for its server might speak first, and is reset.
 fn nobody(server: &Pod) -> String {
     format!(
         "apiVersion: v1\nkind: Service\nmetadata: {{name: nobody, namespace: shop}}\n\
-         spec: {{clusterIP: 10.96.9.7, selector: {{app: {}}}, ports: [{{port: 80, targetPort: 9}}]}}\n",
+         spec:\n  clusterIP: 10.96.9.7\n  selector: {{app: {}}}\n  \
+         ports: [{{port: 80, targetPort: 9, appProtocol: http}}]\n",
         server.name
     )
 }

@@ -86,6 +86,11 @@ fn a_server_that_is_killed_is_told_of_and_the_connection_goes_on() {
 fn where_nobody_listens_each_request_is_told_so() {
     let (world, [a, b, c]) = World::of_three().expect("a world");
     let mesh = Mesh::over(world, a, [b, c]);
+    // Else a client that is late is a connection: its server might speak first.
+    mesh.policy(
+        "http",
+        &traffic_policy("http", &["b", "c"], "protocol: HTTP"),
+    );
     for (pod, to) in mesh.services() {
         let answers = mesh.client(&["get", &to, "/x", "/y"]);
         for answer in answers.as_array().expect("answers") {

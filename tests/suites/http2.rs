@@ -479,7 +479,7 @@ fn an_agent_that_drains_lets_go_of_its_clients_in_order() {
 /// Far more than the two seconds for which a client is waited that takes nothing.
 #[test]
 fn a_client_on_a_slow_line_gets_all_of_its_answer_from_an_agent_that_drains() {
-    let mut mesh = Mesh::of_http();
+    let mesh = Mesh::of_http();
     let to = mesh.services()[1].1.clone();
     let held = mesh.held(&["sip", &to, "/bytes/400000", "64000"]);
     mesh.agents[0].terminate().expect("a signal");
@@ -488,7 +488,7 @@ fn a_client_on_a_slow_line_gets_all_of_its_answer_from_an_agent_that_drains() {
 
 #[test]
 fn a_client_whose_line_is_too_slow_for_the_drain_is_told_at_its_end() {
-    let mut mesh = Mesh::of_http_with(&["--drain-timeout", "2s"]);
+    let mesh = Mesh::of_http_with(&["--drain-timeout", "2s"]);
     let to = mesh.services()[1].1.clone();
     let held = mesh.held(&["sip", &to, "/bytes/400000", "32000"]);
     mesh.agents[0].terminate().expect("a signal");

@@ -1,4 +1,5 @@
-//! What was read for an upstream that failed before it took it goes to the next one.
+//! An upstream that fails: what was read for it and it did not take goes to the next one, and
+//! what it had answered is an answer.
 
 use std::pin::pin;
 use std::task::Waker;
@@ -170,4 +171,43 @@ async fn a_body_that_comes_with_its_upstreams_reset_goes_with_the_retry() {
     let (ended, ()) = timeout(DEADLINE, going).await.expect("all of it");
     assert!(ended.is_ok() && got == [&head[..], &body].concat());
     assert!(copied.borrow().as_deref() == Some(&body[..]), "its copy");
+}
+
+/// Of the channel that is its carrier no more is left than what it had brought.
+#[tokio::test(flavor = "local")]
+async fn a_client_whose_carrier_breaks_behind_a_whole_answer_is_kept_with_a_whole_request() {
+    for (body, is_whole) in [(&b"all of i"[..], true), (b"half", false)] {
+        let asked = [HEAD, body].concat();
+        let (near, far) = shared_connections().await;
+        let (mut client, mut asking) = End::pair().await;
+        asking.write_all(&asked).await.expect("write");
+        let (mut transfer, _copied) = held(&mut client).await;
+        let mut inbox = Inbox::default();
+        let mut connection = Connection::on(near.open().expect("room"));
+        let mut relay = connection.open(&open());
+        let mut upstream = side(&mut relay, &mut connection, &mut inbox);
+        let mut from = client.side();
+        while transfer.bytes().0 < asked.len() as u64 {
+            assert!(turn(&mut transfer, &mut from, &mut upstream).is_pending());
+            yield_now().await;
+        }
+        let ending = async {
+            let got = serve(far.clone(), asked.len()).await;
+            far.close_when_empty();
+            drop(far);
+            got
+        };
+        // The answer is there with the end.
+        let both = async { tokio::join!(drive(near), ending) };
+        let ((), got) = timeout(DEADLINE, both).await.expect("it ends");
+        assert!(got == asked);
+        let going = transfer.run(&mut from, &mut upstream, || false);
+        let ended = timeout(DEADLINE, going).await.expect("in time");
+        let expected = KeptOpen {
+            keep_client: is_whole,
+            keep_upstream: false,
+        };
+        assert_eq!(ended, Ok(expected), "{is_whole}");
+        assert_eq!(read_until(&mut asking, b"\r\n\r\n").await, ANSWER);
+    }
 }

@@ -22,7 +22,8 @@ pub(in crate::proxy) struct Replayable {
 
 impl Replayable {
     /// `by_fin`: the application ended in order, with no byte of an answer. Then what
-    /// its kernel did not acknowledge it did not get; a reset proves nothing.
+    /// its kernel did not acknowledge it did not get; a reset proves nothing, and where a write
+    /// found it, it reads as an end in order.
     pub(in crate::proxy) fn may(
         self,
         by_fin: bool,
@@ -31,6 +32,7 @@ impl Replayable {
     ) -> bool {
         let is_unseen = || {
             let sent = usize::try_from(transfer.bytes().0).unwrap_or(usize::MAX);
+            let by_fin = by_fin && !transfer.is_stuck();
             by_fin && socket::unacknowledged(application).is_ok_and(|left| left >= sent)
         };
         self.is_reused && (self.is_safe || is_unseen())

@@ -217,6 +217,11 @@ impl Transfer {
         self.bytes().1 > 0
     }
 
+    /// The upstream took no more of the request.
+    pub(in crate::proxy) fn is_stuck(&self) -> bool {
+        self.is_stuck
+    }
+
     /// There is no answer, behind the end of the client's side, and what ended it may follow
     /// from that; see [`Fail::Client`].
     pub(in crate::proxy) fn is_closed_behind_end(&self) -> bool {

@@ -4,11 +4,13 @@
 use std::pin::pin;
 use std::task::Waker;
 
+use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::task::{spawn_local, yield_now};
 use tokio::time::timeout;
 
 use super::*;
+use crate::proxy::http::Replayable;
 use crate::tls::tests::support::DEADLINE;
 use crate::tunnel::tests::support::{open, shared_connections};
 use crate::tunnel::{Channel, Connection, IncomingStream, Relay, SharedConnection};
@@ -171,6 +173,37 @@ async fn a_body_that_comes_with_its_upstreams_reset_goes_with_the_retry() {
     let (ended, ()) = timeout(DEADLINE, going).await.expect("all of it");
     assert!(ended.is_ok() && got == [&head[..], &body].concat());
     assert!(copied.borrow().as_deref() == Some(&body[..]), "its copy");
+}
+
+/// A write finds that first, and what is read behind it looks as an end in order does.
+#[tokio::test]
+async fn what_an_application_reset_over_is_not_taken_for_unseen() {
+    let (head, body) = request();
+    let (mut client, mut asking) = End::pair().await;
+    asking.write_all(&head).await.expect("write");
+    let (mut transfer, _copied) = held(&mut client).await;
+    let (mut upstream, server) = End::pair().await;
+    // It has read what its kernel says that it has only a little later.
+    let server = server.into_std().expect("a socket");
+    SockRef::from(&server)
+        .set_tcp_quickack(false)
+        .expect("asked for");
+    assert!(turn(&mut transfer, &mut client.side(), &mut upstream.side()).is_pending());
+    SockRef::from(&server)
+        .set_linger(Some(Duration::ZERO))
+        .expect("asked for");
+    drop(server);
+    let failed = upstream.socket.ready(Interest::ERROR).await;
+    failed.expect("it fails");
+    asking.write_all(&body).await.expect("write");
+    client.socket.readable().await.expect("a body");
+    let ended = turn(&mut transfer, &mut client.side(), &mut upstream.side());
+    assert_eq!(ended, Poll::Ready(Err(Fail::Upstream(None))));
+    let reused = Replayable {
+        is_reused: true,
+        is_safe: false,
+    };
+    assert!(!reused.may(true, &upstream.socket, &transfer));
 }
 
 /// Of the channel that is its carrier no more is left than what it had brought.

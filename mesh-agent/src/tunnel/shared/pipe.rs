@@ -34,7 +34,7 @@ pub(super) struct Pipe {
     pub(super) was_cut: bool,
     /// Its writer waits for room in the outbox.
     pub(super) is_blocked: bool,
-    /// Bytes that its writer had to send when nothing of them could go.
+    /// Bytes that its writer had to send and that could not go.
     pub(super) wants: usize,
     /// Something of it may be with the peer.
     pub(super) was_sent: bool,

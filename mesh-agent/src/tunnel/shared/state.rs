@@ -122,10 +122,13 @@ impl State {
         Some(id)
     }
 
-    /// It says something now. None of those waits for room in the outbox by its former name:
-    /// there is room.
+    /// It says something now, and waits no more by its former name: for more room, that may be,
+    /// than what it says now takes.
     fn say_first(&mut self, id: &Cell<u32>) {
-        if let Some(pipe) = self.pipes.remove(&id.get()) {
+        if let Some(mut pipe) = self.pipes.remove(&id.get()) {
+            if std::mem::take(&mut pipe.is_blocked) {
+                self.blocked.retain(|other| *other != id.get());
+            }
             id.set(self.next);
             self.next += 1;
             self.pipes.insert(id.get(), pipe);
@@ -254,7 +257,7 @@ impl State {
             pipe.sent(n);
             sent += n;
         }
-        pipe.wants = if sent > 0 { 0 } else { bytes.len() };
+        pipe.wants = bytes.len() - sent;
         if sent > 0 {
             if !std::mem::replace(&mut pipe.was_sent, true) {
                 self.fresh.push(id);

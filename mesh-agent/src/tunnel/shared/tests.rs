@@ -8,6 +8,7 @@ use std::task::{Wake, Waker};
 use std::time::Duration;
 
 use super::frame::{Kind, header};
+use super::outbox::FULL;
 use super::pipe::{MAX_WINDOW, WINDOW};
 use super::state::{MAX_CHANNELS, State, Wakers};
 use super::{FRESH, SharedConnection};
@@ -436,6 +437,43 @@ fn what_is_small_does_not_wait_behind_all_that_are_large() {
     near.sent(&mut Wakers::new());
     assert!(near.may_write(large.get(), Waker::noop()));
     assert_eq!(near.write(&large, &[7; 2 * WHOLE]), WHOLE);
+}
+
+#[test]
+fn who_is_told_to_write_can_also_behind_a_part_of_what_is_large() {
+    let mut near = client();
+    let large = speaking(&mut near, &[7]);
+    take(&mut near, &window(large.get(), MAX_WINDOW - WINDOW)).expect("within the widest");
+    while near.outbox.len() < FULL - WHOLE {
+        speaking_as_far_as_it_goes(&mut near);
+    }
+    let sent = near.write(&large, &[7; 40_000]);
+    assert!(0 < sent && sent < 30_000, "{sent}");
+    assert!(!near.may_write(large.get(), Waker::noop()));
+    assert_eq!(near.write(&large, &[7; 10_000]), 0);
+    // That is small.
+    assert_eq!(near.write(&large, &[7; 1_000]), 1_000);
+    assert!(near.may_write(large.get(), Waker::noop()));
+}
+
+#[test]
+fn who_waited_with_much_and_begins_with_little_is_woken_later() {
+    let mut near = client();
+    while near.outbox.takes(2 * WHOLE) {
+        speaking_as_far_as_it_goes(&mut near);
+    }
+    let woken = Woken::default();
+    let id = Cell::new(near.open().expect("room"));
+    assert_eq!(near.write(&id, &[7; 2 * WHOLE]), 0);
+    assert!(!near.may_write(id.get(), &noted(1, &woken)));
+    assert_eq!(near.write(&id, b"little"), 6);
+    assert_eq!(near.write(&id, &[7; 2 * WHOLE]), 0);
+    assert!(!near.may_write(id.get(), &noted(2, &woken)));
+    assert_eq!(near.blocked(), 1);
+    let _sent = near.outbox.take_plaintext();
+    let mut wakers = Wakers::new();
+    near.sent(&mut wakers);
+    assert_eq!(run(wakers, &woken), [2]);
 }
 
 #[test]

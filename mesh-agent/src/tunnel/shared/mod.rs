@@ -52,12 +52,10 @@ use super::ProtocolError;
 use super::broken::{Broken, LINGER, with_received};
 use super::layer::goaway_before_the_first;
 use super::stream::Role;
-use crate::io::{Account, Held, poll_read, reset_on_close, silence};
+use crate::io::{Account, Held, bound_unsent, poll_read, reset_on_close, silence};
 use crate::model::TlsParameters;
 use crate::tls::{Opened, PeerId, Records, Session};
 
-/// Most bytes that the kernel has and has not sent, beyond which it takes no more.
-const UNSENT: u32 = 128 * 1024;
 /// Reads before neighbours run.
 const READS_PER_POLL: usize = 4;
 /// Frames, and records without any, before neighbours run.
@@ -123,8 +121,8 @@ impl SharedConnection {
         account: Arc<Account>,
     ) -> Rc<Self> {
         let now = Instant::now();
-        // What is small would wait behind megabytes in the kernel. Where it cannot be set it does.
-        let _as_it_is = SockRef::from(&tcp).set_tcp_notsent_lowat(UNSENT);
+        // What is small would wait behind megabytes in the kernel.
+        bound_unsent(&tcp);
         Rc::new(Self {
             tcp,
             expires: own_not_after.min(session.peer.not_after()),

@@ -453,3 +453,26 @@ async fn what_came_before_a_failure_is_read_where_a_write_finds_the_failure() {
     assert_eq!(&read[..6], b"answer");
     assert_eq!(channel.try_read(&mut read).expect("its end"), 0);
 }
+
+/// Channels that have something to say, the last of it in vain: its peer's kernel takes no more.
+fn stuck(near: &Shared) -> Vec<Channel> {
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut channels = Vec::new();
+    while near.unsealed() == 0 {
+        let channel = near.open().expect("room");
+        let said = channel.try_write(&[7; SAID]).expect("room");
+        assert_eq!(said, SAID);
+        channels.push(channel);
+        assert!(pin!(near.next()).poll(&mut cx).is_pending());
+    }
+    channels
+}
+
+const SAID: usize = 8 * 1024;
+
+#[tokio::test(flavor = "local")]
+async fn what_is_small_waits_behind_no_megabytes_in_the_kernel() {
+    let (near, _far) = shared_connections().await;
+    let waiting = stuck(&near).len() * SAID;
+    assert!(waiting < 512 * 1024, "{waiting} bytes");
+}

@@ -26,4 +26,4 @@ pub(crate) use pump::{BYTES_PER_POLL, with_scratch};
 pub(crate) use read::{poll_read, read};
 pub(crate) use relay::{Relay, RelayEnd};
 
-pub(crate) use crate::sys::socket::{bound_unsent, reset_on_close, silence};
+pub(crate) use crate::sys::socket::{abort, bound_unsent, reset_on_close, silence};

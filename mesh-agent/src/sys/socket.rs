@@ -309,9 +309,23 @@ pub(crate) fn reset_on_close(socket: &impl AsFd) {
     let _dead = SockRef::from(socket).set_linger(Some(Duration::ZERO));
 }
 
+/// Ends it with RST now, and throws away what the kernel still had to send: closing does that only
+/// with the last who holds it.
+pub(crate) fn abort(socket: &impl AsFd) {
+    let nowhere = libc::sockaddr {
+        sa_family: libc::AF_UNSPEC as libc::sa_family_t,
+        sa_data: [0; 14],
+    };
+    let (fd, len) = (socket.as_fd().as_raw_fd(), size_of_val(&nowhere));
+    // SAFETY: the address is as long as `len` says, and outlives the call.
+    // It can fail only for a socket that is already dead.
+    let _dead = unsafe { libc::connect(fd, &raw const nowhere, len as libc::socklen_t) };
+}
+
 #[cfg(test)]
 mod tests {
-    use std::io::{Read as _, Write as _};
+    use std::io::{ErrorKind, Read as _, Write as _};
+    use std::net::TcpStream;
 
     use super::*;
 
@@ -347,5 +361,28 @@ mod tests {
         assert_eq!(after - info.tcpi_bytes_acked, 5);
         keep_alive(&near).expect("asked for");
         assert!(SockRef::from(&near).keepalive().expect("told"));
+    }
+
+    #[test]
+    fn what_an_aborted_socket_had_to_send_never_arrives_whoever_holds_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let to = listener.local_addr().expect("an address");
+        let near = TcpStream::connect(to).expect("connected");
+        let (mut far, _) = listener.accept().expect("accepted");
+        near.set_nonblocking(true).expect("asked for");
+        let mut written = 0;
+        while let Ok(n) = (&near).write(&[7; 16 * 1024]) {
+            written += n;
+        }
+        assert!(unacknowledged(&near).expect("told") > 0);
+        let _another = near.try_clone().expect("a handle");
+        abort(&near);
+        let patience = Some(Duration::from_secs(9));
+        far.set_read_timeout(patience).expect("asked for");
+        let mut got = vec![];
+        let end = far.read_to_end(&mut got).expect_err("no end in order");
+        assert_eq!(end.kind(), ErrorKind::ConnectionReset);
+        assert!(got.len() < written, "{written}");
+        assert!((&near).write(&[7]).is_err() && has_ended(&near));
     }
 }

@@ -40,19 +40,19 @@ use self::state::{State, Wakers};
 /// As `docs/protocol.md` has them.
 #[cfg(test)]
 pub(super) mod limits {
-    pub(in crate::tunnel) use super::FRAMES_PER_POLL;
     pub(in crate::tunnel) use super::frame::HEADER as CHANNEL_FRAME;
     pub(in crate::tunnel) use super::looks::{GONE, UNHEARD};
     pub(in crate::tunnel) use super::outbox::{FLOODED, FULL, RESERVED};
     pub(in crate::tunnel) use super::pipe::{MAX_WINDOW, PARTS, WINDOW};
     pub(in crate::tunnel) use super::state::{MAX_CHANNELS, UNSAID};
     pub(in crate::tunnel) use super::tests::example;
+    pub(in crate::tunnel) use super::{FRAMES_PER_POLL, LOOK};
 }
 use super::ProtocolError;
 use super::broken::{Broken, LINGER, with_received};
 use super::layer::goaway_before_the_first;
 use super::stream::Role;
-use crate::io::{Account, Held, bound_unsent, poll_read, reset_on_close, silence};
+use crate::io::{Account, Held, abort, bound_unsent, poll_read, silence};
 use crate::model::TlsParameters;
 use crate::tls::{Opened, PeerId, Records, Session};
 
@@ -65,7 +65,7 @@ const FRESH: Duration = Duration::from_millis(2);
 /// And its peer need not be asked after before this.
 const LATELY: Duration = Duration::from_secs(1);
 /// It is looked at this often.
-const LOOK: Duration = Duration::from_secs(5);
+pub(in crate::tunnel) const LOOK: Duration = Duration::from_secs(5);
 
 /// A verified TLS connection that carries channels.
 pub(crate) struct SharedConnection {
@@ -211,8 +211,9 @@ impl SharedConnection {
             let is_stuck = std::mem::replace(&mut was_flooded, is_flooded) && is_flooded;
             if is_stuck || self.look(now).is_gone(now) {
                 // Whose streams are told that they are lost: the kernel must not send what it
-                // still has when the network is back.
-                reset_on_close(&self.tcp);
+                // still has when the network is back. A channel that nobody looks at would keep
+                // the socket open.
+                abort(&self.tcp);
                 self.end();
             }
             let channels = self.state.borrow().channels();

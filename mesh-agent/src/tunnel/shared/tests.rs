@@ -53,6 +53,14 @@ impl SharedConnection {
         io.unsent.extend(&alert);
     }
 
+    /// Nothing more is read before it is sent.
+    pub(in crate::tunnel) fn flood(&self) {
+        let mut state = self.state.borrow_mut();
+        while !state.outbox.is_flooded() {
+            state.outbox.push(Kind::Window, 1, &[0, 0, 0, 1]);
+        }
+    }
+
     /// What waits for the socket to take more.
     pub(in crate::tunnel) fn unsealed(&self) -> usize {
         self.state.borrow().outbox.len()

@@ -1,6 +1,7 @@
 //! Streams of many clients on one connection, over a real socket and real TLS.
 
 use std::future::{Future as _, poll_fn};
+use std::io::ErrorKind;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 use tokio::task::{JoinSet, spawn_local};
 
 use super::super::shared::limits::{
-    CHANNEL_FRAME, FLOODED, FRAMES_PER_POLL, MAX_CHANNELS, MAX_WINDOW,
+    CHANNEL_FRAME, FLOODED, FRAMES_PER_POLL, LOOK, MAX_CHANNELS, MAX_WINDOW,
 };
 use super::support::shared_connections;
 use super::*;
@@ -475,4 +476,35 @@ async fn what_is_small_waits_behind_no_megabytes_in_the_kernel() {
     let (near, _far) = shared_connections().await;
     let waiting = stuck(&near).len() * SAID;
     assert!(waiting < 512 * 1024, "{waiting} bytes");
+}
+
+/// Its streams are told that they are lost. One that nobody looks at keeps its channel.
+#[tokio::test(flavor = "local")]
+async fn nothing_more_is_sent_of_one_that_is_given_up() {
+    for is_kept in [false, true] {
+        let (near, far) = shared_connections().await;
+        let mut channels = stuck(&near);
+        near.flood();
+        tokio::time::pause();
+        tokio::select! {
+            never = near.look_after(DEADLINE) => match never {},
+            () = tokio::time::sleep(3 * LOOK) => {}
+        }
+        tokio::time::resume();
+        assert!(near.open().is_none());
+        channels.truncate(usize::from(is_kept));
+        drop(near);
+        let end = async {
+            loop {
+                far.tcp().readable().await.expect("a socket");
+                match far.tcp().try_read(&mut [0; 64 * 1024]) {
+                    Ok(0) => break None,
+                    Err(e) if e.kind() != ErrorKind::WouldBlock => break Some(e.kind()),
+                    Ok(_) | Err(_) => {}
+                }
+            }
+        };
+        let end = tokio::time::timeout(DEADLINE, end).await.expect("an end");
+        assert_eq!(end, Some(ErrorKind::ConnectionReset), "kept: {is_kept}");
+    }
 }

@@ -58,7 +58,7 @@ impl ByteStream<'_> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<usize, StreamEnd>> {
         match self {
-            Self::Socket(socket) => poll_write(socket, parts, cx).map_err(failed),
+            Self::Socket(socket) => poll_write(socket, parts, cx).map_err(untaken),
             Self::Stream { relay, connection } => relay.poll_write(parts, connection, cx),
             Self::Nobody(left) => Poll::Ready(thrown_away(left, parts)),
         }
@@ -178,6 +178,14 @@ fn thrown_away(left: &mut u64, parts: &[IoSlice<'_>]) -> Result<usize, StreamEnd
 
 fn failed(_: io::Error) -> StreamEnd {
     StreamEnd::ResetByApplication
+}
+
+/// Why nothing is taken: a reset behind an end in order is told apart from any other, once.
+fn untaken(error: io::Error) -> StreamEnd {
+    match error.kind() == ErrorKind::BrokenPipe {
+        true => StreamEnd::Finished,
+        false => StreamEnd::ResetByApplication,
+    }
 }
 
 fn poll_write(

@@ -32,7 +32,7 @@ impl Replayable {
     ) -> bool {
         let is_unseen = || {
             let sent = usize::try_from(transfer.bytes().0).unwrap_or(usize::MAX);
-            let by_fin = by_fin && !transfer.is_stuck();
+            let by_fin = by_fin && !transfer.was_reset();
             by_fin && socket::unacknowledged(application).is_ok_and(|left| left >= sent)
         };
         self.is_reused && (self.is_safe || is_unseen())

@@ -103,6 +103,7 @@ pub(in crate::proxy) struct Transfer {
     request: Message,
     /// The upstream takes no more of the request; it may still answer.
     is_stuck: bool,
+    was_reset: bool,
     answering: Answering,
     scan: Scan,
     /// Of the last answer whose head has come.
@@ -153,6 +154,7 @@ impl Transfer {
             hold: None,
             request: Message::new(head, checked, framing, Of::Request),
             is_stuck: false,
+            was_reset: false,
             answering: Answering::Head,
             scan: Scan::default(),
             status: None,
@@ -217,9 +219,9 @@ impl Transfer {
         self.bytes().1 > 0
     }
 
-    /// The upstream took no more of the request.
-    pub(in crate::proxy) fn is_stuck(&self) -> bool {
-        self.is_stuck
+    /// A write has found that the upstream reset its connection, and took that off the socket.
+    pub(in crate::proxy) fn was_reset(&self) -> bool {
+        self.was_reset
     }
 
     /// There is no answer, behind the end of the client's side, and what ended it may follow
@@ -338,6 +340,7 @@ impl Transfer {
             return Err(Fail::Upstream(Some(end)));
         }
         self.is_stuck = true;
+        self.was_reset = end == StreamEnd::ResetByApplication;
         Ok(())
     }
 

@@ -171,7 +171,8 @@ impl Transfer {
     }
 
     fn begins_anew(&mut self) {
-        (self.is_stuck, self.upstream_finished) = (false, false);
+        (self.is_stuck, self.was_reset) = (false, false);
+        self.upstream_finished = false;
         self.scan = Scan::default();
     }
 }

@@ -175,35 +175,42 @@ async fn a_body_that_comes_with_its_upstreams_reset_goes_with_the_retry() {
     assert!(copied.borrow().as_deref() == Some(&body[..]), "its copy");
 }
 
-/// A write finds that first, and what is read behind it looks as an end in order does.
+/// A write finds either first, and what is read behind it looks the same.
 #[tokio::test]
-async fn what_an_application_reset_over_is_not_taken_for_unseen() {
-    let (head, body) = request();
-    let (mut client, mut asking) = End::pair().await;
-    asking.write_all(&head).await.expect("write");
-    let (mut transfer, _copied) = held(&mut client).await;
-    let (mut upstream, server) = End::pair().await;
-    // It has read what its kernel says that it has only a little later.
-    let server = server.into_std().expect("a socket");
-    SockRef::from(&server)
-        .set_tcp_quickack(false)
-        .expect("asked for");
-    assert!(turn(&mut transfer, &mut client.side(), &mut upstream.side()).is_pending());
-    SockRef::from(&server)
-        .set_linger(Some(Duration::ZERO))
-        .expect("asked for");
-    drop(server);
-    let failed = upstream.socket.ready(Interest::ERROR).await;
-    failed.expect("it fails");
-    asking.write_all(&body).await.expect("write");
-    client.socket.readable().await.expect("a body");
-    let ended = turn(&mut transfer, &mut client.side(), &mut upstream.side());
-    assert_eq!(ended, Poll::Ready(Err(Fail::Upstream(None))));
-    let reused = Replayable {
-        is_reused: true,
-        is_safe: false,
-    };
-    assert!(!reused.may(true, &upstream.socket, &transfer));
+async fn what_an_application_reset_over_is_not_taken_for_unseen_and_what_it_had_left_is() {
+    for had_left in [false, true] {
+        let (head, body) = request();
+        let (mut client, mut asking) = End::pair().await;
+        asking.write_all(&head).await.expect("write");
+        let (mut transfer, _copied) = held(&mut client).await;
+        let (mut upstream, server) = End::pair().await;
+        let server = server.into_std().expect("a socket");
+        // It has read what its kernel says that it has only a little later.
+        SockRef::from(&server)
+            .set_tcp_quickack(false)
+            .expect("asked for");
+        let server = Some(server).filter(|_| !had_left);
+        // Its end was on its way meanwhile.
+        let mut context = Context::from_waker(Waker::noop());
+        let sent = transfer.poll_request(&mut client.side(), &mut upstream.side(), &mut context);
+        assert!(sent.is_pending() && transfer.bytes().0 == head.len() as u64);
+        if let Some(server) = server {
+            SockRef::from(&server)
+                .set_linger(Some(Duration::ZERO))
+                .expect("asked for");
+        }
+        let failed = upstream.socket.ready(Interest::ERROR).await;
+        failed.expect("it fails");
+        asking.write_all(&body).await.expect("write");
+        client.socket.readable().await.expect("a body");
+        let ended = turn(&mut transfer, &mut client.side(), &mut upstream.side());
+        assert_eq!(ended, Poll::Ready(Err(Fail::Upstream(None))), "{had_left}");
+        let reused = Replayable {
+            is_reused: true,
+            is_safe: false,
+        };
+        assert_eq!(reused.may(true, &upstream.socket, &transfer), had_left);
+    }
 }
 
 /// Of the channel that is its carrier no more is left than what it had brought.

@@ -26,7 +26,7 @@ mod replay;
 #[cfg(test)]
 mod tests;
 
-use answer_head::{Answered, answered, grpc_status, held, is_overflow};
+use answer_head::{Answered, answered, ends_early, grpc_status, held, is_overflow};
 
 /// Why an exchange does not end well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -452,13 +452,10 @@ impl Transfer {
                         return Err(Fail::Answer(Bad::Informational));
                     }
                 }
-                let mut answered = answered(
-                    (&self.asked, self.request.is_over()),
-                    &self.edits,
-                    &head,
-                    &bytes[..len],
-                )
-                .map_err(|_| Fail::Edit)?;
+                let is_last = !self.request.is_over() && ends_early(&head, bytes.len() - len);
+                let asked = (&self.asked, is_last);
+                let mut answered =
+                    answered(asked, &self.edits, &head, &bytes[..len]).map_err(|_| Fail::Edit)?;
                 if self.is_grpc {
                     answered.0.grpc_status = grpc_status(head.headers);
                 }

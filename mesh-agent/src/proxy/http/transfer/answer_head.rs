@@ -19,17 +19,15 @@ pub(super) struct Passed {
 
 pub(super) type Answered = (Passed, Option<Vec<u8>>);
 
-/// What is known by the head; the head to send instead of it, where it changes. Who hangs up
-/// on a request that is not whole (`is_over`) reads no more of it: so nor can its client's
-/// connection be kept, and the client is told.
+/// What is known by the head; the head to send instead of it, where it changes, and whether that
+/// `is_last`: see [`ends_early`].
 pub(super) fn answered(
-    (asked, is_over): (&Asked, bool),
+    (asked, is_last): (&Asked, bool),
     edits: &Edits,
     response: &Response<'_>,
     bytes: &[u8],
 ) -> Result<Answered, InvalidEdit> {
-    let hangs_up = !is_over && !response.informational && !response.persistent;
-    let keeps = asked.persistent && response.framing != Framing::UntilClose && !hangs_up;
+    let keeps = asked.persistent && response.framing != Framing::UntilClose && !is_last;
     let mut changes = hygiene::of_response(response, asked, !keeps);
     if !response.informational {
         changes.headers.extend(edits.headers.iter().cloned());
@@ -48,6 +46,19 @@ pub(super) fn answered(
     let mut head = Vec::with_capacity(bytes.len() + 64);
     encode_response(bytes, &changes, &mut head)?;
     Ok((passed, Some(head)))
+}
+
+/// Does the exchange end with it though the request is not whole? So its client's connection
+/// cannot be kept, and the client is told. Either its server hangs up, and reads no more of the
+/// request, or all of the answer is here, with `behind` bytes behind its head, and nobody waits
+/// for the rest of the request.
+pub(super) fn ends_early(response: &Response<'_>, behind: usize) -> bool {
+    let is_whole = match response.framing {
+        Framing::None => true,
+        Framing::Length(length) => length <= behind as u64,
+        Framing::Chunked | Framing::UntilClose | Framing::Tunnel => false,
+    };
+    !response.informational && (is_whole || !response.persistent)
 }
 
 pub(super) fn held(hold: &Hold, head: &Response<'_>) -> Option<Held> {

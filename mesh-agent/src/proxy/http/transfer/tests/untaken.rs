@@ -248,6 +248,13 @@ async fn a_client_whose_carrier_breaks_behind_a_whole_answer_is_kept_with_a_whol
             keep_upstream: false,
         };
         assert_eq!(ended, Ok(expected), "{is_whole}");
-        assert_eq!(read_until(&mut asking, b"\r\n\r\n").await, ANSWER);
+        let told = read_until(&mut asking, b"\r\n\r\n").await;
+        let lines = &ANSWER[..ANSWER.len() - 2];
+        let close: &[u8] = if is_whole {
+            b""
+        } else {
+            b"connection: close\r\n"
+        };
+        assert_eq!(told, [lines, close, b"\r\n"].concat());
     }
 }

@@ -158,7 +158,13 @@ impl<S: Site> ServerConnection<'_, '_, '_, S> {
             true => context.worker.agent.config.idle_timeout,
             false => None,
         };
-        let (unsent, seen) = (self.server.unsent(), self.seen.clone());
+        let unsent = (is_idle && is_draining).then(|| self.server.unsent());
+        let gone = async {
+            match &unsent {
+                Some(unsent) => no_answer(unsent, &self.seen).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased; // a cut must not wait for a busy client
             reason = context.entry().cut.wait() => Next::Over(reason.close()),
@@ -173,16 +179,14 @@ impl<S: Site> ServerConnection<'_, '_, '_, S> {
                 None => Next::Over(CloseReason::Finished),
             },
             () = silence(idle) => Next::Idle,
-            () = no_answer(&unsent, &seen), if is_idle && is_draining => {
-                Next::Over(CloseReason::Finished)
-            }
+            () = gone => Next::Over(CloseReason::Finished),
             () = tokio::time::sleep(PROGRESS), if !is_idle => Next::Progress,
         }
     }
 
     /// What was queued for the client goes out, if it takes it.
     async fn say(&mut self) {
-        let (unsent, seen) = (self.server.unsent(), self.seen.clone());
+        let unsent = self.server.unsent();
         let say = async {
             while let Some(Ok(late)) = self.server.accept().await {
                 late.respond.reset(Reason::REFUSED_STREAM);
@@ -191,7 +195,7 @@ impl<S: Site> ServerConnection<'_, '_, '_, S> {
         let said = async {
             tokio::select! {
                 () = say => {}
-                () = no_answer(&unsent, &seen) => {}
+                () = no_answer(&unsent, &self.seen) => {}
             }
         };
         let _in_time = timeout(FAREWELL, said).await;

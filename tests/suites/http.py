@@ -446,6 +446,29 @@ def deaf(to, path):
     sys.stdin.read()
 
 
+def slow(to, size, rate):
+    """Takes so many bytes a second of an answer; how many came, and how it ended."""
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
+    host, port = to.rsplit(":", 1)
+    s.connect((host, int(port)))
+    s.sendall(f"GET /bytes/{size} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    s.settimeout(60)
+    got, end = s.recv(1), "whole"
+    print("open", flush=True)
+    try:
+        while b"\r\n\r\n" not in got or len(got.split(b"\r\n\r\n", 1)[1]) < int(size):
+            more = s.recv(4096)
+            if not more:
+                end = "fin"
+                break
+            got += more
+            time.sleep(len(more) / float(rate))
+    except OSError as e:
+        end = type(e).__name__
+    print(end, flush=True)
+
+
 def early(to, count):
     """Large uploads that are answered before they are whole."""
     seen = {}
@@ -719,7 +742,7 @@ if __name__ == "__main__":
     if verb == "serve":
         greetings = {"greets": "ready", "names": args[0]}
         server(args[0], int(args[1]), next((greetings[arg] for arg in args[2:]), None))
-    elif verb in ("held", "deaf", "begun", "leaving", "kept"):
+    elif verb in ("held", "deaf", "begun", "leaving", "kept", "slow"):
         globals()[verb](*args)
     else:
         print(json.dumps(globals()[verb](*args)))

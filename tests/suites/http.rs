@@ -4,6 +4,8 @@
 mod client_cert;
 #[path = "http/connect.rs"]
 mod connect;
+#[path = "http/drains.rs"]
+mod drains;
 #[path = "http/greetings.rs"]
 mod greetings;
 #[path = "http/mirrors.rs"]
@@ -51,6 +53,11 @@ impl Mesh {
 
     /// `how`: more arguments of the servers.
     fn serving(how: &[&str]) -> Self {
+        Self::serving_with(how, &[])
+    }
+
+    /// `flags`: of both agents.
+    fn serving_with(how: &[&str], flags: &[&str]) -> Self {
         let (mut world, [a, b, c]) = World::of_three().expect("a world");
         for pod in [&b, &c] {
             let mut server = world.in_pod(pod, PYTHON);
@@ -59,7 +66,7 @@ impl Mesh {
             server.args(how);
             world.start_server(pod, APP_PORT, server).expect("a server");
         }
-        Self::of(world, a, [b, c])
+        Self::with(world, a, [b, c], flags)
     }
 
     /// The servers alone, b on n1 and c on n2, with this annotation.

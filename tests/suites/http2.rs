@@ -479,7 +479,7 @@ fn an_agent_that_drains_lets_go_of_its_clients_in_order() {
 /// Far more than the two seconds for which a client is waited that takes nothing.
 #[test]
 fn a_client_on_a_slow_line_gets_all_of_its_answer_from_an_agent_that_drains() {
-    let mesh = Mesh::of_http();
+    let mesh = Mesh::of_http_with(&["--drain-timeout", "30s"]);
     let to = mesh.services()[1].1.clone();
     let held = mesh.held(&["sip", &to, "/bytes/400000", "64000"]);
     mesh.agents[0].terminate().expect("a signal");

@@ -51,11 +51,10 @@ func sip(to, path string, rate int) {
 	check(connection.(*net.TCPConn).SetReadBuffer(32768))
 	connection.SetDeadline(time.Now().Add(time.Minute))
 	connection.Write([]byte(http2.ClientPreface))
-	slow := slowly{connection, rate}
+	slow := &slowly{Conn: connection, rate: rate}
 	framer := framing(slow, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1<<31 - 1})
 	framer.WriteWindowUpdate(0, 1<<30)
 	getRequest(framer, 1, to, path)
-	fmt.Println("open")
 	status, body, cut := answered(framer, 1)
 	for cut == "goaway NO_ERROR" {
 		var late string
@@ -66,13 +65,19 @@ func sip(to, path string, rate int) {
 	tell([]any{status, len(body), cut})
 }
 
+// It says when the first bytes have come.
 type slowly struct {
 	net.Conn
 	rate int
+	open bool
 }
 
-func (s slowly) Read(into []byte) (int, error) {
+func (s *slowly) Read(into []byte) (int, error) {
 	n, err := s.Conn.Read(into[:min(len(into), 4096)])
+	if !s.open {
+		fmt.Println("open")
+		s.open = true
+	}
 	time.Sleep(time.Duration(n) * time.Second / time.Duration(s.rate))
 	return n, err
 }

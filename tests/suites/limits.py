@@ -43,8 +43,8 @@ def ask(connection, headers):
 
 
 def pace(host, port, rate, seconds):
-    """So many requests a second, each at its time, over four kept connections; how many had
-    their answer late."""
+    """So many requests a second, each at its time, over four kept connections; how many were
+    asked late."""
     counts, lock = collections.Counter(), threading.Lock()
     begin = time.monotonic() + 0.2
 
@@ -53,8 +53,8 @@ def pace(host, port, rate, seconds):
         own = collections.Counter()
         for turn in range(first, int(rate * seconds), 4):
             time.sleep(max(0, begin + turn / rate - time.monotonic()))
-            own[ask(connection, {}).status] += 1
             own["late"] += time.monotonic() - begin - turn / rate > 0.05
+            own[ask(connection, {}).status] += 1
         with lock:
             counts.update(own)
 

@@ -476,23 +476,25 @@ fn an_agent_that_drains_lets_go_of_its_clients_in_order() {
     assert!(ended);
 }
 
+/// How many bytes of 400,000 come to one who takes so many a second while the agent drains, and
+/// what it hears.
+fn taken_slowly(drain: &str, rate: &str) -> Value {
+    let mesh = Mesh::of_http_with(&["--drain-timeout", drain]);
+    let to = mesh.services()[1].1.clone();
+    let held = mesh.held(&["sip", &to, "/bytes/400000", rate]);
+    mesh.agents[0].terminate().expect("a signal");
+    held.end()
+}
+
 /// Far more than the two seconds for which a client is waited that takes nothing.
 #[test]
 fn a_client_on_a_slow_line_gets_all_of_its_answer_from_an_agent_that_drains() {
-    let mesh = Mesh::of_http_with(&["--drain-timeout", "30s"]);
-    let to = mesh.services()[1].1.clone();
-    let held = mesh.held(&["sip", &to, "/bytes/400000", "64000"]);
-    mesh.agents[0].terminate().expect("a signal");
-    assert_eq!(held.end(), json!(["200", 400_000, ""]));
+    assert_eq!(taken_slowly("30s", "64000"), json!(["200", 400_000, ""]));
 }
 
 #[test]
 fn a_client_whose_line_is_too_slow_for_the_drain_is_told_at_its_end() {
-    let mesh = Mesh::of_http_with(&["--drain-timeout", "2s"]);
-    let to = mesh.services()[1].1.clone();
-    let held = mesh.held(&["sip", &to, "/bytes/400000", "32000"]);
-    mesh.agents[0].terminate().expect("a signal");
-    let told = held.end();
+    let told = taken_slowly("2s", "32000");
     let cut = told[2].as_str().unwrap_or_default();
     assert!(cut.contains("connection reset"), "{told}");
 }

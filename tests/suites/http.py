@@ -446,7 +446,7 @@ def deaf(to, path):
     sys.stdin.read()
 
 
-def slow(to, size, rate):
+def slow_line(to, size, rate):
     """Takes so many bytes a second of an answer; how many came, and how it ended."""
     s = socket.socket()
     s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
@@ -742,7 +742,7 @@ if __name__ == "__main__":
     if verb == "serve":
         greetings = {"greets": "ready", "names": args[0]}
         server(args[0], int(args[1]), next((greetings[arg] for arg in args[2:]), None))
-    elif verb in ("held", "deaf", "begun", "leaving", "kept", "slow"):
+    elif verb in ("held", "deaf", "begun", "leaving", "kept", "slow_line"):
         globals()[verb](*args)
     else:
         print(json.dumps(globals()[verb](*args)))

@@ -13,7 +13,7 @@ fn a_client_on_a_slow_line_gets_its_answer_from_an_agent_that_ends_or_is_told() 
         let mesh = Mesh::serving_with(&[], &["--drain-timeout", drain]);
         let to = mesh.servers[1].vips()[0].clone();
         let mut client = mesh.world.in_pod(&mesh.a, PYTHON);
-        client.args(["-c", SCRIPT, "slow", &to, "400000", rate]);
+        client.args(["-c", SCRIPT, "slow_line", &to, "400000", rate]);
         let mut client = client.stdout(Stdio::piped()).spawn().expect("python runs");
         let out = BufReader::new(client.stdout.take().expect("a pipe"));
         let mut lines = out.lines().map(|line| line.expect("a line"));

@@ -3,7 +3,7 @@
 //! Layers of the agent's modules, circles of files, crates confined to one module,
 //! pure modules that stay pure, where `unsafe` may stand, sizes, front doors,
 //! leftover work, paths that documents name, settings that deploy/ makes, metrics that
-//! either names.
+//! either names, names that the tests' scripts give twice.
 
 mod circles;
 mod confine;
@@ -14,6 +14,7 @@ mod layers;
 mod metrics;
 mod never;
 mod paths;
+mod scripts;
 mod shape;
 mod source;
 
@@ -60,7 +61,9 @@ pub(crate) fn check(repo: &Repo) -> Result<()> {
     findings.extend(check_documents(repo)?);
     findings.extend(check_deploy(repo)?);
     findings.extend(check_metrics(repo)?);
+    findings.extend(check_scripts(repo, &texts)?);
     findings.sort();
+    findings.dedup();
     for Finding {
         file,
         line,
@@ -147,6 +150,36 @@ fn check_metrics(repo: &Repo) -> Result<Vec<Finding>> {
         findings.extend(located(&name, metrics::check(&reference, &text)));
     }
     Ok(findings)
+}
+
+/// Each script of the tests alone, and those that a source makes one program of.
+fn check_scripts(repo: &Repo, sources: &[(String, String)]) -> Result<Vec<Finding>> {
+    let mut scripts = Vec::new();
+    for path in files(&repo.root.join("tests"), "py")? {
+        let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        let name = path.strip_prefix(&repo.root).unwrap_or(&path);
+        scripts.push((name.to_string_lossy().into_owned(), text));
+    }
+    let mut programs: Vec<Vec<scripts::Script<'_>>> = Vec::new();
+    programs.extend(scripts.iter().map(|(name, text)| vec![(&**name, &**text)]));
+    for (source, text) in sources {
+        let beside = Path::new(source).parent().unwrap_or(Path::new(""));
+        for files in scripts::put_together(text) {
+            let of = |file: &&str| {
+                let path = beside.join(file);
+                let script = scripts.iter().find(|(name, _)| Path::new(name) == path)?;
+                Some((&*script.0, &*script.1))
+            };
+            programs.push(files.iter().filter_map(of).collect());
+        }
+    }
+    let found = programs.iter().flat_map(|program| scripts::check(program));
+    let finding = |(file, line, message): (&str, usize, String)| Finding {
+        file: file.to_owned(),
+        line,
+        message,
+    };
+    Ok(found.map(finding).collect())
 }
 
 fn located(file: &str, found: Vec<(usize, String)>) -> impl Iterator<Item = Finding> {
